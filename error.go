@@ -1,0 +1,89 @@
+package banger
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code classifies an Error for machines. The API maps it to an HTTP status and
+// the CLI to an exit code, each in one place.
+type Code string
+
+// The codes. A new one needs a row in api.statusOf.
+const (
+	CodeInvalid       Code = "invalid"        // the request itself is wrong
+	CodeNotFound      Code = "not_found"      // no such VM, image, kernel, file
+	CodeConflict      Code = "conflict"       // name taken, wrong state, in use
+	CodeUnavailable   Code = "unavailable"    // a thing we need is absent: registry, kernel, VMM
+	CodeNoSpace       Code = "no_space"       // the host's disk is full
+	CodeDenied        Code = "denied"         // permission
+	CodeTimeout       Code = "timeout"        // a deadline passed
+	CodeCanceled      Code = "canceled"       // the caller went away
+	CodeVersion       Code = "version"        // client and daemon differ
+	CodeNotBuilt      Code = "not_built"      // named, but this version does not have it
+	CodeGuest         Code = "guest"          // the guest broke the protocol or died
+	CodeCannotRun     Code = "cannot_run"     // command found but not executable (exit 126)
+	CodeCommandAbsent Code = "command_absent" // command not found (exit 127)
+	CodeInternal      Code = "internal"       // a bug
+)
+
+// Error is the one error type that crosses package borders: what failed and why
+// (Message, one sentence without a full stop) and what to do (Hint).
+type Error struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	Err     error  `json:"-"`
+}
+
+// Error returns the sentence a person reads: message, cause, hint.
+func (e *Error) Error() string {
+	s := e.Message
+	if e.Err != nil {
+		if cause := e.Err.Error(); cause != "" {
+			s += ": " + cause
+		}
+	}
+	if e.Hint != "" {
+		s += " (" + e.Hint + ")"
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Errorf makes an Error of the given code. A %w verb sets the cause, which the
+// message then already contains.
+func Errorf(code Code, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Code: code, Message: err.Error(), Err: hidden(errors.Unwrap(err))}
+}
+
+// WithHint returns e with what to do about it; it changes and returns e itself.
+func (e *Error) WithHint(format string, args ...any) *Error {
+	e.Hint = fmt.Sprintf(format, args...)
+	return e
+}
+
+// hiddenCause keeps a cause reachable by errors.Is without printing it twice.
+type hiddenCause struct{ error }
+
+func (hiddenCause) Error() string     { return "" }
+func (h hiddenCause) Unwrap() error   { return h.error }
+func (h hiddenCause) Is(t error) bool { return errors.Is(h.error, t) }
+
+func hidden(err error) error {
+	if err == nil {
+		return nil
+	}
+	return hiddenCause{err}
+}
+
+// CodeOf returns the code of the first Error in err's chain, or CodeInternal.
+func CodeOf(err error) Code {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return CodeInternal
+}

@@ -1,0 +1,27 @@
+package banger
+
+import "time"
+
+// Event is one line of progress, streamed as NDJSON by long requests. The last
+// event of a successful request carries its result (VM or Image), that of a
+// failed one carries Error.
+type Event struct {
+	Time  time.Time `json:"time,omitzero"`
+	Stage string    `json:"stage,omitempty"` // one word or two: "pull", "rootfs", "kernel", "boot"
+	Text  string    `json:"text,omitempty"`  // what is being done, for a person
+	Bytes int64     `json:"bytes,omitempty"` // done so far
+	Total int64     `json:"total,omitempty"` // 0 when unknown
+	Done  bool      `json:"done,omitempty"`  // the stage is finished
+
+	VM     *VM     `json:"vm,omitempty"`
+	Image  *Image  `json:"image,omitempty"`
+	Kernel *Kernel `json:"kernel,omitempty"`
+	Error  *Error  `json:"error,omitempty"`
+}
+
+// Emit receives progress. It must not block for long and may be called from
+// several goroutines. A nil Emit is not allowed; use Discard.
+type Emit func(Event)
+
+// Discard is an Emit that drops everything.
+func Discard(Event) {}

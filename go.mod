@@ -1,0 +1,3 @@
+module banger
+
+go 1.26

@@ -1,0 +1,42 @@
+package banger
+
+// State is where a VM is in its life.
+type State string
+
+// The states of a VM.
+const (
+	StateCreated  State = "created"
+	StateStarting State = "starting"
+	StateRunning  State = "running"
+	StatePaused   State = "paused"
+	StateStopping State = "stopping"
+	StateStopped  State = "stopped"
+	StateFailed   State = "failed"
+)
+
+// next lists the legal transitions. Anything may fail; only a VM at rest may be
+// removed (see AtRest).
+var next = map[State][]State{
+	StateCreated:  {StateStarting, StateFailed},
+	StateStarting: {StateRunning, StateStopping, StateStopped, StateFailed},
+	StateRunning:  {StatePaused, StateStopping, StateStopped, StateFailed},
+	StatePaused:   {StateRunning, StateStopping, StateStopped, StateFailed},
+	StateStopping: {StateStopped, StateFailed},
+	StateStopped:  {StateStarting, StateFailed},
+	StateFailed:   {StateStarting},
+}
+
+// CanBecome reports whether a VM in state s may change to t.
+func (s State) CanBecome(t State) bool {
+	for _, n := range next[s] {
+		if n == t {
+			return true
+		}
+	}
+	return false
+}
+
+// AtRest reports whether no VMM process belongs to a VM in state s.
+func (s State) AtRest() bool {
+	return s == StateCreated || s == StateStopped || s == StateFailed
+}

@@ -1,0 +1,163 @@
+package banger
+
+import "time"
+
+// Limits of a Spec. Sizes are in bytes.
+const (
+	MaxCPUs       = 64
+	MinMemory     = 128 << 20
+	MaxMemory     = 1 << 40
+	MinDisk       = 64 << 20
+	MaxDisk       = 16 << 40
+	DefaultCPUs   = 1
+	DefaultMemory = 512 << 20
+	DefaultDisk   = 10 << 30
+)
+
+// Values of Spec.Pull, Spec.VMM, Spec.Init and Spec.Network.
+const (
+	PullMissing = "missing"
+	PullAlways  = "always"
+	PullNever   = "never"
+
+	VMMAuto        = "auto"
+	VMMQEMU        = "qemu"
+	VMMFirecracker = "firecracker"
+
+	InitAuto  = "auto"  // the image's init when it is systemd, else our agent
+	InitAgent = "agent" // our agent stays PID 1
+	InitImage = "image" // PID 1 is handed to the image's /sbin/init
+
+	NetworkUser = "user" // user-space stack in the VM's shim, outbound only
+	NetworkNone = "none" // no NIC at all
+)
+
+// Spec is what a user asks for: the body of POST /v1/vms. Zero values mean the
+// default; see Normalize.
+type Spec struct {
+	Name       string            `json:"name,omitempty"`
+	Image      string            `json:"image"`
+	Pull       string            `json:"pull,omitempty"`
+	Kernel     string            `json:"kernel,omitempty"`
+	VMM        string            `json:"vmm,omitempty"`
+	CPUs       int               `json:"cpus,omitempty"`
+	Memory     int64             `json:"memory,omitempty"` // bytes
+	Disk       int64             `json:"disk,omitempty"`   // bytes
+	Hostname   string            `json:"hostname,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Init       string            `json:"init,omitempty"`
+	Network    string            `json:"network,omitempty"`
+	AutoRemove bool              `json:"auto_remove,omitempty"`
+
+	// The main command as docker reads it: a non-nil Entrypoint replaces the
+	// image's entrypoint and its Cmd; Cmd replaces the image's Cmd.
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	Cmd        []string `json:"cmd,omitempty"`
+	Env        []string `json:"env,omitempty"` // KEY=VALUE
+	WorkingDir string   `json:"working_dir,omitempty"`
+	User       string   `json:"user,omitempty"`
+	TTY        bool     `json:"tty,omitempty"`
+
+	// Attach says that a client will start the main command itself (run without
+	// -d), so the daemon must not.
+	Attach bool `json:"attach,omitempty"`
+}
+
+// Timing is how long one stage of a start took.
+type Timing struct {
+	Stage  string `json:"stage"`
+	Millis int64  `json:"ms"`
+}
+
+// VM is one machine, as stored and as shown by inspect.
+type VM struct {
+	ID          string    `json:"id"`
+	Name        string    `json:"name"`
+	Spec        Spec      `json:"spec"`
+	State       State     `json:"state"`
+	Reason      string    `json:"reason,omitempty"`    // why it stopped or failed
+	ExitCode    *int      `json:"exit_code,omitempty"` // of the main command
+	CreatedAt   time.Time `json:"created_at"`
+	StartedAt   time.Time `json:"started_at,omitzero"`
+	FinishedAt  time.Time `json:"finished_at,omitzero"`
+	ImageDigest string    `json:"image_digest"`
+	Kernel      string    `json:"kernel"`
+	VMM         string    `json:"vmm"`       // driver name and version
+	Isolation   string    `json:"isolation"` // IsolationKVM or IsolationEmulated
+	Timings     []Timing  `json:"timings,omitempty"`
+	Main        *Exec     `json:"main,omitempty"` // the resolved main command, nil if the machine only waits for execs
+}
+
+// Values of VM.Isolation: what stands between guest and host.
+const (
+	IsolationKVM      = "kvm"
+	IsolationEmulated = "emulated (none)"
+)
+
+// Normalize fills in defaults and checks every field, without any effect.
+// It returns an *Error of CodeInvalid that names the field.
+func (s *Spec) Normalize() error {
+	s.Pull = or(s.Pull, PullMissing)
+	s.VMM = or(s.VMM, VMMAuto)
+	s.Init = or(s.Init, InitAuto)
+	s.Network = or(s.Network, NetworkUser)
+	if s.CPUs == 0 {
+		s.CPUs = DefaultCPUs
+	}
+	if s.Memory == 0 {
+		s.Memory = DefaultMemory
+	}
+	if s.Disk == 0 {
+		s.Disk = DefaultDisk
+	}
+	switch {
+	case s.Image == "":
+		return Errorf(CodeInvalid, "no image given").WithHint("for example: banger run debian-bookworm")
+	case s.CPUs < 1 || s.CPUs > MaxCPUs:
+		return Errorf(CodeInvalid, "cpus is %d, but must be between 1 and %d", s.CPUs, MaxCPUs)
+	case s.Memory < MinMemory || s.Memory > MaxMemory:
+		return Errorf(CodeInvalid, "memory is %s, but must be between %s and %s", FormatSize(s.Memory), FormatSize(MinMemory), FormatSize(MaxMemory))
+	case s.Disk < MinDisk || s.Disk > MaxDisk:
+		return Errorf(CodeInvalid, "disk is %s, but must be between %s and %s", FormatSize(s.Disk), FormatSize(MinDisk), FormatSize(MaxDisk))
+	}
+	if s.Name != "" {
+		if err := CheckName(s.Name); err != nil {
+			return err
+		}
+	}
+	for _, c := range []struct {
+		field, value string
+		allowed      []string
+	}{
+		{"pull", s.Pull, []string{PullMissing, PullAlways, PullNever}},
+		{"vmm", s.VMM, []string{VMMAuto, VMMFirecracker, VMMQEMU}},
+		{"init", s.Init, []string{InitAuto, InitAgent, InitImage}},
+		{"network", s.Network, []string{NetworkUser, NetworkNone}},
+	} {
+		if err := oneOf(c.field, c.value, c.allowed); err != nil {
+			return err
+		}
+	}
+	if s.Hostname != "" {
+		if err := CheckHostname(s.Hostname); err != nil {
+			return err
+		}
+	}
+	return checkEnv(s.Env)
+}
+
+func or(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+func oneOf(field, value string, allowed []string) error {
+	for _, a := range allowed {
+		if a == value {
+			return nil
+		}
+	}
+	return Errorf(CodeInvalid, "%s is %q, but must be one of %q", field, value, allowed)
+}
