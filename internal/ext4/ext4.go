@@ -1,0 +1,252 @@
+// Package ext4 writes an ext4 file system straight into a sparse file: no root,
+// no mount, no helper program. The layout depends only on the options, so that
+// file data can be written the moment it is known; the tree and all tables come
+// last. Same options and same calls give the same bytes.
+//
+// Format: Documentation/filesystems/ext4 of the Linux kernel. The package must
+// not know where the tree comes from.
+package ext4
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+)
+
+// File is what a Writer writes to; an *os.File will do. It must be empty.
+type File interface {
+	io.WriterAt
+	Truncate(size int64) error
+}
+
+// Options describe a file system. The zero value of all but Size is valid.
+type Options struct {
+	Size     int64  // bytes; a multiple of 4096, 64 MiB to 16 TiB
+	Inodes   uint32 // at least so many; 0 means one for each 16 KiB
+	UUID     [16]byte
+	HashSeed [16]byte
+	Label    string // at most 16 bytes
+	Time     time.Time
+	Journal  bool // needed where the file system is written to
+}
+
+// Limits of Options.Size in bytes.
+const (
+	MinSize = 64 << 20
+	MaxSize = 16 << 40
+)
+
+// ErrNoSpace says that the file system's own size is used up.
+var ErrNoSpace = errors.New("the ext4 file system is full")
+
+const (
+	blockSize      = 4096
+	blocksPerGroup = 8 * blockSize // one bitmap block's bits
+	inodeSize      = 256
+	inodesPerBlock = blockSize / inodeSize
+	descSize       = 64
+	groupsPerFlex  = 16
+	// maxInodesPerGroup keeps the tables of a flex group inside its first group.
+	maxInodesPerGroup = 16384
+	rootInode         = 2
+	journalInode      = 8
+	firstInode        = 11
+)
+
+// Writer writes one file system. It is not safe for concurrent use. After an
+// error the file is worthless.
+type Writer struct {
+	f    File
+	opts Options
+	seed uint32 // of all metadata checksums
+
+	blocks         uint64 // of the file system
+	groups         uint32
+	inodesPerGroup uint32
+	tableBlocks    uint32 // of one group's inode table
+	gdtBlocks      uint32
+
+	group []groupState
+	next  uint32 // group in which the next block is looked for
+
+	buf  []byte // for WriteData
+	free uint64 // blocks
+}
+
+// groupState is what is known of a group while blocks are being allocated. The
+// metadata of a group lies at its start, so what is free is one run, but for
+// blocks that were given back.
+type groupState struct {
+	cursor uint32 // first block never given out, relative to the group
+	end    uint32 // blocks of the group
+	bitmap []byte // nil while nothing but metadata is used
+	free   uint32 // blocks
+}
+
+// New lays out a file system in f and makes f as large as it will be.
+func New(f File, opts Options) (*Writer, error) {
+	switch {
+	case opts.Size < MinSize || opts.Size > MaxSize || opts.Size%blockSize != 0:
+		return nil, fmt.Errorf("ext4 size %d is not a multiple of %d between %d and %d", opts.Size, blockSize, int64(MinSize), int64(MaxSize))
+	case len(opts.Label) > 16:
+		return nil, fmt.Errorf("ext4 label %q is longer than 16 bytes", opts.Label)
+	}
+	w := &Writer{f: f, opts: opts, seed: checksum(^uint32(0), opts.UUID[:])}
+	w.layOut()
+	if err := f.Truncate(opts.Size); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// layOut computes everything that depends on the options alone.
+func (w *Writer) layOut() {
+	w.blocks = uint64(w.opts.Size) / blockSize
+	w.groups = uint32((w.blocks + blocksPerGroup - 1) / blocksPerGroup)
+	inodes := max(uint64(w.opts.Inodes)+firstInode, uint64(w.opts.Size)/16384)
+	perGroup := (inodes + uint64(w.groups) - 1) / uint64(w.groups)
+	perGroup = min(max((perGroup+inodesPerBlock-1)/inodesPerBlock*inodesPerBlock, 64), maxInodesPerGroup)
+	w.inodesPerGroup = uint32(perGroup)
+	w.tableBlocks = w.inodesPerGroup / inodesPerBlock
+	w.gdtBlocks = (w.groups*descSize + blockSize - 1) / blockSize
+	// A last group too small for its own metadata is left out, as mke2fs does.
+	if last := w.groups - 1; last > 0 && w.groupBlocks(last) < w.metadataBlocks(last)+64 {
+		w.blocks = uint64(last) * blocksPerGroup
+		w.groups--
+		w.gdtBlocks = (w.groups*descSize + blockSize - 1) / blockSize
+	}
+	w.group = make([]groupState, w.groups)
+	for g := range w.group {
+		meta, end := w.metadataBlocks(uint32(g)), w.groupBlocks(uint32(g))
+		w.group[g] = groupState{cursor: meta, end: end, free: end - meta}
+		w.free += uint64(end - meta)
+	}
+}
+
+func (w *Writer) groupBlocks(g uint32) uint32 {
+	return uint32(min(w.blocks-uint64(g)*blocksPerGroup, blocksPerGroup))
+}
+
+// flexMembers is how many groups keep their bitmaps and tables in group g.
+func (w *Writer) flexMembers(g uint32) uint32 {
+	if g%groupsPerFlex != 0 {
+		return 0
+	}
+	return min(groupsPerFlex, w.groups-g)
+}
+
+// metadataBlocks is how many blocks at the start of group g hold metadata.
+func (w *Writer) metadataBlocks(g uint32) uint32 {
+	return w.superBlocks(g) + w.flexMembers(g)*(2+w.tableBlocks)
+}
+
+// superBlocks is the superblock and descriptors, in group 0 and the backups.
+func (w *Writer) superBlocks(g uint32) uint32 {
+	if hasSuper(g) {
+		return 1 + w.gdtBlocks
+	}
+	return 0
+}
+
+// hasSuper follows sparse_super: groups 0, 1 and powers of 3, 5 and 7.
+func hasSuper(g uint32) bool {
+	if g <= 1 {
+		return true
+	}
+	for _, base := range []uint64{3, 5, 7} {
+		p := base
+		for p < uint64(g) {
+			p *= base
+		}
+		if p == uint64(g) {
+			return true
+		}
+	}
+	return false
+}
+
+// Where the metadata of group g lies: in the first group of its flex group, all
+// block bitmaps, then all inode bitmaps, then all tables.
+func (w *Writer) blockBitmapAt(g uint32) uint64 {
+	first := g - g%groupsPerFlex
+	return uint64(first)*blocksPerGroup + uint64(w.superBlocks(first)) + uint64(g-first)
+}
+
+func (w *Writer) inodeBitmapAt(g uint32) uint64 {
+	first := g - g%groupsPerFlex
+	return w.blockBitmapAt(first) + uint64(w.flexMembers(first)) + uint64(g-first)
+}
+
+func (w *Writer) tableAt(g uint32) uint64 {
+	first := g - g%groupsPerFlex
+	return w.inodeBitmapAt(first) + uint64(w.flexMembers(first)) + uint64(g-first)*uint64(w.tableBlocks)
+}
+
+// allocate returns a run of up to want free blocks.
+func (w *Writer) allocate(want uint32) (start uint64, n uint32, err error) {
+	for ; w.next < w.groups; w.next++ {
+		g := &w.group[w.next]
+		if g.cursor == g.end {
+			continue
+		}
+		n = min(want, g.end-g.cursor)
+		start = uint64(w.next)*blocksPerGroup + uint64(g.cursor)
+		w.mark(w.next, g.cursor, n, true)
+		g.cursor += n
+		return start, n, nil
+	}
+	return 0, 0, ErrNoSpace
+}
+
+// mark sets or clears bits of a group's block bitmap and keeps the counts.
+func (w *Writer) mark(group, from, n uint32, used bool) {
+	g := &w.group[group]
+	if g.bitmap == nil {
+		g.bitmap = w.freshBitmap(group)
+	}
+	if used {
+		setBits(g.bitmap, from, n)
+		g.free -= n
+		w.free -= uint64(n)
+		return
+	}
+	for i := from; i < from+n; i++ {
+		g.bitmap[i/8] &^= 1 << (i % 8)
+	}
+	g.free += n
+	w.free += uint64(n)
+}
+
+// freshBitmap has the metadata and what lies behind the end marked as used.
+func (w *Writer) freshBitmap(group uint32) []byte {
+	b := make([]byte, blockSize)
+	setBits(b, 0, w.metadataBlocks(group))
+	end := w.groupBlocks(group)
+	setBits(b, end, blocksPerGroup-end)
+	return b
+}
+
+func setBits(b []byte, from, n uint32) {
+	for i := from; i < from+n; {
+		if i%8 == 0 && from+n-i >= 8 {
+			b[i/8] = 0xff
+			i += 8
+			continue
+		}
+		b[i/8] |= 1 << (i % 8)
+		i++
+	}
+}
+
+func (w *Writer) writeBlocks(p []byte, block uint64) error {
+	_, err := w.f.WriteAt(p, int64(block)*blockSize)
+	return err
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checksum is crc32c without the inversions of the standard library's, as the
+// kernel chains it.
+func checksum(crc uint32, p []byte) uint32 { return ^crc32.Update(^crc, castagnoli, p) }

@@ -1,0 +1,142 @@
+// Package vmm says what a virtual machine monitor is to us: a Driver that turns
+// a Config of plain values into a running Process. It knows no VMM by name, no
+// images, no networks and no settings; a driver creates nothing but its own
+// process and sockets and receives every path ready made.
+package vmm
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Accel says what executes guest code.
+type Accel string
+
+// The accelerators.
+const (
+	AccelKVM Accel = "kvm" // hardware virtualisation
+	AccelTCG Accel = "tcg" // instruction emulation; no isolation boundary
+)
+
+// Drive is one virtio block device. The guest finds it by Serial.
+type Drive struct {
+	Serial   string `json:"serial"` // at most 20 bytes (virtio 5.2.4)
+	Path     string `json:"path"`   // raw image
+	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// NIC is one virtio network device whose frames travel over a unix stream
+// socket, each behind a 4-byte big-endian length.
+type NIC struct {
+	MAC    string `json:"mac"`
+	Socket string `json:"socket"`
+}
+
+// Config is everything a driver needs to start a VM. It is stored as JSON in
+// the VM's directory.
+type Config struct {
+	ID        string  `json:"id"`
+	Dir       string  `json:"dir"`    // existing directory for sockets; its path must leave room (sun_path is 108 bytes)
+	Memory    string  `json:"memory"` // file to hold guest RAM, made by the driver and removed at the end
+	Accel     Accel   `json:"accel"`
+	Kernel    string  `json:"kernel"` // vmlinux ELF or bzImage
+	Initrd    string  `json:"initrd"`
+	Cmdline   string  `json:"cmdline"` // additions to the driver's own
+	CPUs      int     `json:"cpus"`
+	MemoryMiB int     `json:"memory_mib"`
+	Drives    []Drive `json:"drives"`
+	NICs      []NIC   `json:"nics,omitempty"`
+	Channel   string  `json:"channel"` // name of the agent's port in the guest
+}
+
+// Exit is how a VMM process ended.
+type Exit struct {
+	Code   int    `json:"code"`
+	Signal int    `json:"signal,omitempty"`
+	Reason string `json:"reason"` // one clause for a person: "guest powered off", "killed by signal 9"
+	Panic  bool   `json:"panic,omitempty"`
+}
+
+// Handle identifies a process for ever: a pid alone may be reused.
+type Handle struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"` // field 22 of /proc/PID/stat, clock ticks since boot (proc(5))
+}
+
+// Driver starts VMs on one VMM.
+type Driver interface {
+	// Name is "qemu", "firecracker", …
+	Name() string
+	// Version is what the VMM found on this host calls itself; an error says
+	// why it cannot be used and what to install.
+	Version(ctx context.Context) (string, error)
+	// Start starts a VM and returns once its process exists. Nothing is left
+	// when it fails. ctx bounds the start, not the VM's life. Whatever the guest
+	// prints on its console goes to console, whose Write must not block for long.
+	Start(ctx context.Context, c Config, console io.Writer) (Process, error)
+}
+
+// Process is one running VMM. It lives until the guest powers off, Kill, or the
+// death of the process that started it.
+type Process interface {
+	Handle() Handle
+	// Done is closed when the VMM has ended and Exit is known.
+	Done() <-chan struct{}
+	Exit() Exit
+	Kill() error
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+}
+
+// Dialer is implemented by a Process whose transport carries one connection per
+// stream (vsock).
+type Dialer interface {
+	Dial(ctx context.Context, port uint32) (net.Conn, error)
+}
+
+// Channeler is implemented by a Process that offers a single byte channel to
+// the agent (virtio-serial); the caller multiplexes it. The connection is the
+// caller's to close.
+type Channeler interface {
+	OpenChannel(ctx context.Context) (net.Conn, error)
+}
+
+// HandleOf reads the Handle of a running process from /proc.
+func HandleOf(pid int) (Handle, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return Handle{}, err
+	}
+	// The command name in field 2 may contain anything, so count from its end.
+	s := string(data)
+	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	if len(fields) < 20 {
+		return Handle{}, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	start, err := strconv.ParseUint(fields[19], 10, 64)
+	return Handle{PID: pid, StartTime: start}, err
+}
+
+// Alive reports whether the very process that h was taken from still runs and
+// is no zombie.
+func (h Handle) Alive() bool {
+	if h.PID <= 0 {
+		return false
+	}
+	now, err := HandleOf(h.PID)
+	if err != nil || now.StartTime != h.StartTime {
+		return false
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.PID))
+	if err != nil {
+		return false
+	}
+	s := string(data)
+	rest := strings.TrimSpace(s[strings.LastIndexByte(s, ')')+1:])
+	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+}
