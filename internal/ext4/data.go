@@ -2,224 +2,196 @@ package ext4
 
 import (
 	"bytes"
-	"cmp"
+	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
-	"slices"
 )
 
-const (
-	chunkSize     = 256 << 10 // read at once by WriteData
-	pendingSize   = 1 << 20   // written at once
-	maxExtent     = 32768     // blocks in one initialised extent
-	maxFileBlocks = 1<<32 - 1
-)
-
-// Data is the content of one regular file: where its blocks lie. The zero value
-// is an empty file.
+// Data is the content of one regular file, already written.
 type Data struct {
-	size    int64
+	Size    int64 // bytes
 	extents []extent
 }
 
-// Size returns the length in bytes, holes included.
-func (d *Data) Size() int64 { return d.size }
+type extent struct {
+	logical uint32 // block of the file
+	count   uint32
+	start   uint64 // block of the file system
+}
 
-// Blocks returns how many blocks the content occupies, holes excluded.
-func (d *Data) Blocks() uint64 {
-	n := uint64(0)
-	for _, e := range d.extents {
-		n += uint64(e.length)
+const (
+	maxExtent    = 32768             // blocks; a longer one would mean "unwritten"
+	maxFile      = (1<<32 - 1) << 12 // bytes an extent tree can address
+	writeBuffer  = 1 << 20
+	extentHeader = 12
+	extentEntry  = 12
+	inodeExtents = 4
+	blockExtents = (blockSize - extentHeader - 4) / extentEntry
+)
+
+var zeroBlock [blockSize]byte
+
+// WriteData writes a file's content from r until EOF. Blocks of zeros become
+// holes. It returns ErrNoSpace when the file system is full, or r's error; what
+// it had allocated is then free again.
+func (w *Writer) WriteData(r io.Reader) (Data, error) {
+	if w.buf == nil {
+		w.buf = make([]byte, writeBuffer)
+	}
+	var d Data
+	for {
+		n, err := io.ReadFull(r, w.buf)
+		if n > 0 {
+			if d.Size+int64(n) > maxFile {
+				err = errors.New("the file is larger than ext4 allows")
+			} else if werr := w.writeChunk(&d, w.buf[:n]); werr != nil {
+				err = werr
+			}
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return d, nil
+		}
+		if err != nil {
+			w.Free(d)
+			return Data{}, err
+		}
+	}
+}
+
+// writeChunk appends p, which is a whole number of blocks but at the end of a file.
+func (w *Writer) writeChunk(d *Data, p []byte) error {
+	logical := uint32(d.Size / blockSize)
+	d.Size += int64(len(p))
+	if tail := len(p) % blockSize; tail != 0 {
+		clear(w.buf[len(p) : len(p)+blockSize-tail])
+		p = w.buf[:len(p)+blockSize-tail]
+	}
+	for len(p) > 0 {
+		n := blockRun(p)
+		if bytes.Equal(p[:blockSize], zeroBlock[:]) {
+			p = p[n*blockSize:]
+			logical += uint32(n)
+			continue
+		}
+		for n > 0 {
+			start, got, err := w.allocate(uint32(n))
+			if err != nil {
+				return err
+			}
+			d.extents = appendExtent(d.extents, extent{logical, got, start})
+			if err := w.writeBlocks(p[:int(got)*blockSize], start); err != nil {
+				return err
+			}
+			p, n, logical = p[int(got)*blockSize:], n-int(got), logical+got
+		}
+	}
+	return nil
+}
+
+// blockRun returns how many blocks at the start of p are all holes or all data.
+func blockRun(p []byte) int {
+	hole := bytes.Equal(p[:blockSize], zeroBlock[:])
+	n := 1
+	for n*blockSize < len(p) && bytes.Equal(p[n*blockSize:(n+1)*blockSize], zeroBlock[:]) == hole {
+		n++
 	}
 	return n
 }
 
-type extent struct {
-	logical, length uint32
-	start           uint64
-}
-
-// run is a range of blocks.
-type run struct{ start, length uint64 }
-
-var zeroBlock [BlockSize]byte
-
-// WriteData writes the content of one file, read from r to its end. Blocks of
-// zeros become holes. On an error of r or of the file, and when the file system
-// is full (ErrNoSpace), the blocks are given back.
-func (w *Writer) WriteData(r io.Reader) (Data, error) {
-	if w.chunk == nil {
-		w.chunk = make([]byte, chunkSize)
-	}
-	var d Data
-	for {
-		n, err := io.ReadFull(r, w.chunk)
-		if n > 0 {
-			if err := w.appendData(&d, n); err != nil {
-				w.Free(d)
-				return Data{}, err
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF) || err == io.ErrUnexpectedEOF && n < chunkSize && readToEnd(r):
-			d.extents = slices.Clip(d.extents)
-			return d, nil
-		case err != nil:
-			w.Free(d)
-			return Data{}, err
+func appendExtent(list []extent, e extent) []extent {
+	if n := len(list); n > 0 {
+		last := &list[n-1]
+		if last.logical+last.count == e.logical && last.start+uint64(last.count) == e.start && last.count+e.count <= maxExtent {
+			last.count += e.count
+			return list
 		}
 	}
+	return append(list, e)
 }
 
-// readToEnd tells the short read that io.ReadFull reports from a reader that
-// itself failed with io.ErrUnexpectedEOF, as those of archive/tar do: only the
-// former is at a clean end.
-func readToEnd(r io.Reader) bool {
-	var b [1]byte
-	n, err := r.Read(b[:])
-	return n == 0 && err == io.EOF
-}
-
-// appendData adds the first n bytes of the chunk to d.
-func (w *Writer) appendData(d *Data, n int) error {
-	tail := (n + BlockSize - 1) / BlockSize * BlockSize
-	clear(w.chunk[n:tail])
-	for at := 0; at < tail; at += BlockSize {
-		logical := uint64(d.size+int64(at)) / BlockSize
-		if logical >= maxFileBlocks {
-			return fmt.Errorf("a file of more than %d bytes does not fit: %w", int64(maxFileBlocks)*BlockSize, ErrNoSpace)
-		}
-		block := w.chunk[at : at+BlockSize]
-		if bytes.Equal(block, zeroBlock[:]) {
-			continue
-		}
-		start, _, err := w.alloc(1)
-		if err != nil {
-			return err
-		}
-		d.add(uint32(logical), start, 1)
-		if err := w.put(start, block); err != nil {
-			return err
-		}
-	}
-	d.size += int64(n)
-	return nil
-}
-
-// add appends n blocks, joining them to the last extent where possible.
-func (d *Data) add(logical uint32, start uint64, n uint32) {
-	if k := len(d.extents); k > 0 {
-		e := &d.extents[k-1]
-		if e.logical+e.length == logical && e.start+uint64(e.length) == start && e.length+n <= maxExtent {
-			e.length += n
-			return
-		}
-	}
-	d.extents = append(d.extents, extent{logical, n, start})
-}
-
-// Free gives the blocks of d back; nothing may refer to d any more.
+// Free gives a file's blocks back, for content that was written and then hidden.
 func (w *Writer) Free(d Data) {
 	for _, e := range d.extents {
-		w.freed = append(w.freed, run{e.start, uint64(e.length)})
-	}
-}
-
-// alloc takes up to want adjacent blocks. It walks through the groups once, so
-// that content written one after another lies one after another, and then uses
-// what was freed.
-func (w *Writer) alloc(want uint64) (start, n uint64, err error) {
-	for w.next == w.runEnd && w.group+1 < w.geo.groups {
-		w.group++
-		w.next, w.runEnd = w.geo.freeRun(w.group)
-	}
-	if w.next < w.runEnd {
-		start, n = w.next, min(want, w.runEnd-w.next)
-		w.next += n
-		return start, n, nil
-	}
-	if len(w.freed) == 0 {
-		return 0, 0, ErrNoSpace
-	}
-	last := &w.freed[len(w.freed)-1]
-	start, n = last.start, min(want, last.length)
-	last.start, last.length = last.start+n, last.length-n
-	if last.length == 0 {
-		w.freed = w.freed[:len(w.freed)-1]
-	}
-	return start, n, nil
-}
-
-// allocate takes blocks for a file without holes, to be written by the caller
-// or left zero.
-func (w *Writer) allocate(blocks uint64) (Data, error) {
-	d := Data{size: int64(blocks) * BlockSize}
-	for done := uint64(0); done < blocks; {
-		start, n, err := w.alloc(min(blocks-done, maxExtent))
-		if err != nil {
-			w.Free(d)
-			return Data{}, err
-		}
-		d.add(uint32(done), start, uint32(n))
-		done += n
-	}
-	return d, nil
-}
-
-// put writes one block, gathering adjacent ones.
-func (w *Writer) put(block uint64, p []byte) error {
-	adjacent := w.pendAt+uint64(len(w.pending))/BlockSize == block
-	if len(w.pending) > 0 && (!adjacent || len(w.pending)+len(p) > pendingSize) {
-		if err := w.flush(); err != nil {
-			return err
+		for n := uint32(0); n < e.count; {
+			at := e.start + uint64(n)
+			group, from := uint32(at/blocksPerGroup), uint32(at%blocksPerGroup)
+			run := min(e.count-n, blocksPerGroup-from)
+			w.mark(group, from, run, false)
+			n += run
 		}
 	}
-	if w.pending == nil {
-		w.pending = make([]byte, 0, pendingSize)
-	}
-	if len(w.pending) == 0 {
-		w.pendAt = block
-	}
-	w.pending = append(w.pending, p...)
-	return nil
 }
 
-func (w *Writer) flush() error {
-	if len(w.pending) == 0 {
-		return nil
+// blocks is how many blocks the data itself takes.
+func (d Data) blocks() uint64 {
+	var n uint64
+	for _, e := range d.extents {
+		n += uint64(e.count)
 	}
-	err := w.writeAt(w.pending, int64(w.pendAt)*BlockSize)
-	w.pending = w.pending[:0]
-	return err
+	return n
 }
 
-func (w *Writer) writeAt(p []byte, at int64) error {
-	if _, err := w.file.WriteAt(p, at); err != nil {
-		return fmt.Errorf("write the ext4 image: %w", err)
-	}
-	return nil
+// treeEntry is one entry of an extent tree, leaf or index, with its key.
+type treeEntry struct {
+	logical uint32
+	raw     [extentEntry]byte
 }
 
-// releaseFreed sorts and joins what was freed, and gives it back to the host.
-func (w *Writer) releaseFreed() {
-	slices.SortFunc(w.freed, func(a, b run) int { return cmp.Compare(a.start, b.start) })
-	joined := w.freed[:0]
-	for _, r := range w.freed {
-		if k := len(joined); k > 0 && joined[k-1].start+joined[k-1].length == r.start {
-			joined[k-1].length += r.length
-			continue
+// extentTree writes what does not fit into the inode and returns the inode's 60
+// bytes of i_block and the number of blocks that the tree itself takes.
+func (w *Writer) extentTree(list []extent, inodeSeed uint32) (root [60]byte, extra uint64, err error) {
+	level := make([]treeEntry, len(list))
+	for i, e := range list {
+		level[i].logical = e.logical
+		raw := level[i].raw[:]
+		binary.LittleEndian.PutUint32(raw, e.logical)
+		binary.LittleEndian.PutUint16(raw[4:], uint16(e.count)) // 32768 is a full extent
+		binary.LittleEndian.PutUint16(raw[6:], uint16(e.start>>32))
+		binary.LittleEndian.PutUint32(raw[8:], uint32(e.start))
+	}
+	depth := uint16(0)
+	for len(level) > inodeExtents {
+		var parents []treeEntry
+		for len(level) > 0 {
+			n := min(len(level), blockExtents)
+			p, err := w.writeExtentBlock(level[:n], depth, inodeSeed)
+			if err != nil {
+				return root, 0, err
+			}
+			extra++
+			parents = append(parents, p)
+			level = level[n:]
 		}
-		joined = append(joined, r)
+		level = parents
+		depth++
 	}
-	w.freed = joined
-	p, ok := w.file.(interface{ PunchHole(offset, length int64) error })
-	if !ok {
-		return
+	putExtents(root[:], level, inodeExtents, depth)
+	return root, extra, nil
+}
+
+// writeExtentBlock writes one block of the tree and returns the entry for it.
+func (w *Writer) writeExtentBlock(level []treeEntry, depth uint16, inodeSeed uint32) (treeEntry, error) {
+	block := make([]byte, blockSize)
+	putExtents(block, level, blockExtents, depth)
+	const tail = extentHeader + blockExtents*extentEntry
+	binary.LittleEndian.PutUint32(block[tail:], checksum(inodeSeed, block[:tail]))
+	at, _, err := w.allocate(1)
+	if err != nil {
+		return treeEntry{}, err
 	}
-	for _, r := range w.freed {
-		if p.PunchHole(int64(r.start)*BlockSize, int64(r.length)*BlockSize) != nil {
-			return // a host without holes only loses the space
-		}
+	p := treeEntry{logical: level[0].logical}
+	binary.LittleEndian.PutUint32(p.raw[:], p.logical)
+	binary.LittleEndian.PutUint32(p.raw[4:], uint32(at))
+	binary.LittleEndian.PutUint16(p.raw[8:], uint16(at>>32))
+	return p, w.writeBlocks(block, at)
+}
+
+func putExtents(b []byte, level []treeEntry, limit int, depth uint16) {
+	binary.LittleEndian.PutUint16(b, 0xF30A)
+	binary.LittleEndian.PutUint16(b[2:], uint16(len(level)))
+	binary.LittleEndian.PutUint16(b[4:], uint16(limit))
+	binary.LittleEndian.PutUint16(b[6:], depth)
+	for i, e := range level {
+		copy(b[extentHeader+i*extentEntry:], e.raw[:])
 	}
 }
