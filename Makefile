@@ -1,0 +1,40 @@
+# One place for what a person and CI run. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+GO ?= go
+ARCH := $(shell $(GO) env GOARCH)
+export CGO_ENABLED := 0
+
+.PHONY: help deps build cross demo test test-slow lint check bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+deps: ## install the Debian packages that banger and its tests need
+	@./scripts/deps
+
+agent-%: ## build the guest agent of one architecture
+	@GOARCH=$* $(GO) build -trimpath -ldflags '-s -w' -o internal/daemon/embedded/agent-$* ./cmd/banger-agent
+
+build: agent-$(ARCH) ## build bin/banger
+	@$(GO) build -trimpath -ldflags '-s -w' -o bin/banger ./cmd/banger
+
+cross: agent-arm64 ## build for linux/arm64 too
+	@GOARCH=arm64 $(GO) build -trimpath -ldflags '-s -w' -o bin/banger-arm64 ./cmd/banger
+
+demo: deps build ## boot a Debian image and run a command in it
+	@./scripts/demo
+
+test: deps build ## everything that must pass, real boots included
+	@./scripts/test
+
+lint: ## gofmt, vet, staticcheck
+	@./scripts/lint
+
+check: lint cross test ## what CI runs
+
+bench: deps build ## the figures of docs/SPECIFICATION.md
+	@./scripts/bench
+
+clean:
+	@rm -rf bin internal/daemon/embedded/agent-*

@@ -1,0 +1,278 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/guest"
+)
+
+// duties are what differs between an agent that is PID 1, one beside the image's
+// init, and one that runs on the host in a test.
+type duties interface {
+	configure(guest.Config) error
+	// shutdown is called once the main command was signalled; it does not return
+	// in a real guest.
+	shutdown(grace time.Duration, main *process)
+}
+
+// initDuties are those of PID 1.
+type initDuties struct{ disk int }
+
+func (initDuties) configure(c guest.Config) error { return configureSystem(c) }
+
+// shutdown ends all programs, makes the disks clean and powers off.
+func (d initDuties) shutdown(grace time.Duration, main *process) {
+	unix.Kill(-1, unix.SIGTERM)
+	awaitNoProcesses(grace)
+	unix.Kill(-1, unix.SIGKILL)
+	awaitNoProcesses(2 * time.Second)
+	unix.Sync()
+	unix.Unmount("/var/lib/docker", unix.MNT_DETACH)
+	unix.Unmount("/var/lib/containerd", unix.MNT_DETACH)
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		warn(fmt.Errorf("making / read-only: %w", err))
+	}
+	if err := unix.Mount("", procPath(d.disk), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		warn(fmt.Errorf("making the disk clean: %w", err))
+	}
+	unix.Sync()
+	powerOff()
+}
+
+// awaitNoProcesses returns when only this process and kernel threads are left,
+// or the limit has passed.
+func awaitNoProcesses(limit time.Duration) {
+	deadline := time.Now().Add(limit)
+	for time.Now().Before(deadline) && otherProcesses() {
+		time.Sleep(10 * time.Millisecond) // the reaper takes the ends; there is no event for "none left"
+	}
+}
+
+func otherProcesses() bool {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if c := e.Name()[0]; c < '0' || c > '9' || e.Name() == "1" {
+			continue
+		}
+		stat, err := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
+		if err != nil {
+			continue
+		}
+		// Kernel threads descend from kthreadd, pid 2 (proc(5): pid (comm) state ppid).
+		_, rest, ok := strings.Cut(string(stat), ") ")
+		fields := strings.Fields(rest)
+		if ok && len(fields) > 1 && e.Name() != "2" && fields[1] != "2" && fields[0] != "Z" {
+			return true
+		}
+	}
+	return false
+}
+
+func powerOff() {
+	unix.Sync()
+	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	select {}
+}
+
+// residentDuties are those beside an init of the image.
+type residentDuties struct {
+	configured *os.File // to PID 1, closed when told
+	once       sync.Once
+}
+
+func (d *residentDuties) configure(c guest.Config) error {
+	err := configureSystem(c)
+	d.once.Do(func() {
+		d.configured.Write([]byte{1})
+		d.configured.Close()
+	})
+	return err
+}
+
+// initPowerOff is systemd's signal for an orderly power-off (systemd(1), SIGRTMIN+4).
+const initPowerOff = syscall.Signal(34 + 4)
+
+// shutdown lets the image's init stop its services. Should it hang, the host's
+// own limit ends the VM; before that we make the disks as clean as can be.
+func (d *residentDuties) shutdown(grace time.Duration, _ *process) {
+	unix.Kill(1, initPowerOff)
+	time.Sleep(grace) // the power-off ends us; this is the limit, not a wait
+	unix.Sync()
+	os.WriteFile("/proc/sysrq-trigger", []byte("u"), 0) // remount everything read-only (sysrq.rst)
+	powerOff()
+}
+
+// hostDuties are those of a test: none.
+type hostDuties struct{}
+
+func (hostDuties) configure(guest.Config) error { return nil }
+
+func (hostDuties) shutdown(grace time.Duration, main *process) {
+	if main != nil {
+		select {
+		case <-main.done:
+		case <-time.After(grace):
+			main.signal(syscall.SIGKILL)
+		}
+	}
+	os.Exit(0)
+}
+
+// becomeImageInit starts the resident agent, waits until the host has configured
+// the guest, and turns PID 1 into the image's init.
+func becomeImageInit() error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	self := "/proc/self/exe"
+	_, err = os.StartProcess(self, []string{residentName}, &os.ProcAttr{
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, w}, Env: []string{"PATH=" + defaultPath}, Sys: &syscall.SysProcAttr{Setsid: true}})
+	if err != nil {
+		return fmt.Errorf("starting the resident agent: %w", err)
+	}
+	w.Close()
+	if n, _ := r.Read(make([]byte, 1)); n != 1 {
+		return errors.New("the resident agent ended before the guest was configured")
+	}
+	r.Close()
+	for _, init := range []string{"/sbin/init", "/usr/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd"} {
+		err = syscall.Exec(init, []string{init}, []string{"PATH=" + defaultPath, "TERM=linux", "container="})
+		if !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	return fmt.Errorf("the image's init cannot be run: %w", err)
+}
+
+// configureSystem sets host name, clock and the network files.
+func configureSystem(c guest.Config) error {
+	if c.TimeUnixNano > 0 {
+		ts := unix.NsecToTimespec(c.TimeUnixNano)
+		if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+			warn(fmt.Errorf("setting the clock: %w", err))
+		}
+	}
+	if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
+		return fmt.Errorf("setting the host name: %w", err)
+	}
+	root := rootDir("/")
+	short, _, _ := strings.Cut(c.Hostname, ".")
+	names := c.Hostname
+	if short != names {
+		names += " " + short
+	}
+	hosts := "127.0.0.1\tlocalhost\n127.0.1.1\t" + names + "\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	files := map[string]string{"etc/hostname": c.Hostname + "\n", "etc/hosts": hosts}
+	if c.Network != nil {
+		var resolv strings.Builder
+		for _, dns := range c.Network.DNS {
+			resolv.WriteString("nameserver " + dns + "\n")
+		}
+		files["etc/resolv.conf"] = resolv.String()
+	}
+	for name, content := range files {
+		if err := root.writeFile(name, content); err != nil {
+			warn(fmt.Errorf("writing /%s: %w", name, err))
+		}
+	}
+	if err := linkUp("lo"); err != nil {
+		warn(fmt.Errorf("bringing lo up: %w", err))
+	}
+	return nil
+}
+
+// linkUp sets IFF_UP (netdevice(7)).
+func linkUp(name string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	if err := ioctlIfreq(fd, unix.SIOCGIFFLAGS, ifr); err != nil {
+		return err
+	}
+	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
+	return ioctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}
+
+func ioctlIfreq(fd int, req uint, ifr *unix.Ifreq) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(req), uintptr(unsafe.Pointer(ifr)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// portName is the virtio-serial port that leads to the host.
+const portName = "banger.agent"
+
+// openChannel opens the port to the host and keeps it open for life: what
+// arrives at a closed port is lost.
+func openChannel() (*channel, error) {
+	ports, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range ports {
+		name, err := os.ReadFile(p)
+		if err != nil || strings.TrimSpace(string(name)) != portName {
+			continue
+		}
+		fd, err := unix.Open("/dev/"+filepath.Base(filepath.Dir(p)), unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("opening the channel to the host: %w", err)
+		}
+		return &channel{fd}, nil
+	}
+	return nil, errors.New("there is no channel to the host")
+}
+
+// channel reads and writes a virtio-serial port with blocking calls, which cost
+// an emulated CPU less than a poller.
+type channel struct{ fd int }
+
+// Read waits for bytes; an end of file means that the host is away for now.
+func (c *channel) Read(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(c.fd, p)
+		switch {
+		case n > 0:
+			return n, nil
+		case err == unix.EINTR:
+		case err != nil:
+			return 0, err
+		default:
+			time.Sleep(20 * time.Millisecond) // the port has no event for "the host is back"
+		}
+	}
+}
+
+func (c *channel) Write(p []byte) (int, error) {
+	total := 0
+	for total < len(p) {
+		n, err := unix.Write(c.fd, p[total:])
+		if err != nil && err != unix.EINTR && err != unix.EAGAIN {
+			return total, err
+		}
+		total += max(n, 0)
+	}
+	return total, nil
+}

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// drainTime is how long output is still taken after the command's end, when a
+// grandchild holds the pipes open.
+const drainTime = time.Second
+
+// exec runs one command with the stream as its stdio.
+func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec) {
+	p, err := s.launch(e)
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	x := &execution{conn: conn, p: p}
+	x.write(banger.FrameStarted, nil)
+	gone := make(chan struct{})
+	go func() { // ends when the stream does
+		x.readClient(frames)
+		close(gone)
+	}()
+	drained := make(chan struct{})
+	go func() { // ends with the pipes, which are closed below at the latest
+		x.copyOutput()
+		close(drained)
+	}()
+	select {
+	case <-p.done:
+	case <-gone:
+		if e.Main {
+			<-p.done // it outlives its client; output goes to the console
+		} else {
+			p.hangUp()
+			<-p.done
+		}
+	}
+	select {
+	case <-drained:
+	case <-time.After(drainTime):
+		x.stopOutput()
+		<-drained
+	}
+	data, _ := json.Marshal(p.exit)
+	x.write(banger.FrameExit, data)
+	p.closeStdio()
+}
+
+// execution connects a process with a stream.
+type execution struct {
+	conn net.Conn
+	p    *process
+
+	mu   sync.Mutex // serialises frames
+	lost bool       // the client is gone
+}
+
+func (x *execution) write(t banger.FrameType, payload []byte) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return banger.WriteFrame(x.conn, t, payload)
+}
+
+// readClient takes stdin, resizes and signals until the client goes away.
+func (x *execution) readClient(frames *banger.FrameReader) {
+	for {
+		t, payload, err := frames.Next()
+		if err != nil {
+			return
+		}
+		switch t {
+		case banger.FrameStdin:
+			if x.p.stdin == nil {
+				continue
+			}
+			if _, err := x.p.stdin.Write(payload); err != nil && x.p.tty == nil {
+				x.p.stdin.Close() // the command reads no more; the rest is dropped
+			}
+		case banger.FrameStdinEOF:
+			x.endStdin()
+		case banger.FrameResize:
+			var r banger.Resize
+			if x.p.tty != nil && json.Unmarshal(payload, &r) == nil {
+				pty.Setsize(x.p.tty, &pty.Winsize{Rows: r.Rows, Cols: r.Cols})
+			}
+		case banger.FrameSignal:
+			if len(payload) == 1 {
+				x.p.signal(syscall.Signal(payload[0]))
+			}
+		}
+	}
+}
+
+// endStdin closes a pipe; a terminal is told by its end-of-file character.
+func (x *execution) endStdin() {
+	switch {
+	case x.p.tty != nil:
+		x.p.tty.Write([]byte{4})
+	case x.p.stdin != nil:
+		x.p.stdin.Close()
+	}
+}
+
+// copyOutput sends stdout and stderr until both have ended.
+func (x *execution) copyOutput() {
+	var wg sync.WaitGroup
+	wg.Go(func() { x.copyFrom(x.p.stdout, banger.FrameStdout) })
+	if x.p.stderr != nil {
+		wg.Go(func() { x.copyFrom(x.p.stderr, banger.FrameStderr) })
+	}
+	wg.Wait()
+}
+
+// copyFrom builds each frame in place. Once the client is lost, output goes to
+// the console.
+func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
+	buf := make([]byte, banger.FrameHeader+banger.MaxData)
+	for {
+		n, err := f.Read(buf[banger.FrameHeader:])
+		if n > 0 {
+			banger.PutFrameHeader(buf, t, n)
+			x.mu.Lock()
+			if !x.lost {
+				_, werr := x.conn.Write(buf[:banger.FrameHeader+n])
+				x.lost = werr != nil
+			}
+			lost := x.lost
+			x.mu.Unlock()
+			if lost {
+				os.Stdout.Write(buf[banger.FrameHeader : banger.FrameHeader+n])
+			}
+		}
+		// EIO is a terminal whose last holder is gone (pty(7)).
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EIO) && !errors.Is(err, os.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+				warn(err)
+			}
+			return
+		}
+	}
+}
+
+func (x *execution) stopOutput() {
+	now := time.Now()
+	x.p.stdout.SetReadDeadline(now)
+	if x.p.stderr != nil {
+		x.p.stderr.SetReadDeadline(now)
+	}
+}

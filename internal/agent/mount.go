@@ -1,0 +1,272 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const newRoot = "/newroot"
+
+type mountPoint struct {
+	source, target, fstype, data string
+	flags                        uintptr
+	mode                         uint32 // of a target that is made
+	optional                     bool
+}
+
+// mountEarly mounts what the initramfs itself needs.
+func mountEarly() error {
+	for _, m := range []mountPoint{
+		{"proc", "/proc", "proc", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, 0o755, false},
+		{"sysfs", "/sys", "sysfs", "", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, 0o755, false},
+		{"devtmpfs", "/dev", "devtmpfs", "mode=0755", unix.MS_NOSUID, 0o755, false},
+	} {
+		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
+			return fmt.Errorf("mounting %s: %w", m.target, err)
+		}
+	}
+	return nil
+}
+
+// loadModules loads the modules that the host packed, in their order.
+func loadModules() error {
+	list, err := os.ReadFile("/modules.list")
+	if err != nil {
+		return nil // a kernel with everything built in
+	}
+	for _, path := range strings.Fields(string(list)) {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		err = unix.FinitModule(int(f.Fd()), "", 0)
+		f.Close()
+		os.Remove(path) // its memory is the guest's again
+		// ENODEV: hardware of another VMM's transport.
+		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("loading %s: %w", filepath.Base(path), err)
+		}
+	}
+	return nil
+}
+
+// deviceTimeout bounds the wait for a disk; drivers probe asynchronously.
+const deviceTimeout = 30 * time.Second
+
+// findDisk returns the device node of the disk with the given serial.
+func findDisk(serial string) (string, error) {
+	events, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(events)
+	if err := unix.Bind(events, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		return "", err
+	}
+	deadline := time.Now().Add(deviceTimeout)
+	buf := make([]byte, 8<<10)
+	for {
+		if dev := lookForDisk(serial); dev != "" {
+			return dev, nil
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return "", fmt.Errorf("there is no disk called %q", serial)
+		}
+		unix.Poll([]unix.PollFd{{Fd: int32(events), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		unix.Recvfrom(events, buf, unix.MSG_DONTWAIT)
+	}
+}
+
+func lookForDisk(serial string) string {
+	entries, err := os.ReadDir("/sys/block")
+	if err != nil {
+		return ""
+	}
+	for _, e := range entries {
+		data, err := os.ReadFile("/sys/block/" + e.Name() + "/serial")
+		if err == nil && strings.TrimSpace(string(data)) == serial {
+			return "/dev/" + e.Name()
+		}
+	}
+	return ""
+}
+
+// assembleRoot mounts the shared read-only rootfs and the VM's own disk and
+// joins them at newRoot. It returns a descriptor of the disk's file system, by
+// which it can be made clean at the end, when no path leads to it.
+func assembleRoot() (int, error) {
+	for _, m := range []struct {
+		serial, target, data string
+		flags                uintptr
+	}{
+		{"rootfs", "/rootfs", "", unix.MS_RDONLY},
+		{"disk", "/disk", "errors=remount-ro", 0},
+	} {
+		dev, err := findDisk(m.serial)
+		if err != nil {
+			return -1, err
+		}
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return -1, err
+		}
+		if err := unix.Mount(dev, m.target, "ext4", m.flags, m.data); err != nil {
+			return -1, fmt.Errorf("mounting the %s: %w", m.serial, err)
+		}
+	}
+	for _, dir := range []string{"/disk/upper", "/disk/work", newRoot} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return -1, err
+		}
+	}
+	if err := copyRootMode(); err != nil {
+		return -1, err
+	}
+	data := "lowerdir=/rootfs,upperdir=/disk/upper,workdir=/disk/work"
+	if err := unix.Mount("overlay", newRoot, "overlay", 0, data); err != nil {
+		return -1, fmt.Errorf("joining rootfs and disk: %w", err)
+	}
+	disk, err := unix.Open("/disk", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	mountPlain()
+	mountModules()
+	return disk, mountSystem()
+}
+
+// copyRootMode gives the overlay's root the owner and mode of the image's root:
+// overlayfs shows those of the upper directory.
+func copyRootMode() error {
+	var st unix.Stat_t
+	if err := unix.Stat("/rootfs", &st); err != nil {
+		return err
+	}
+	if err := unix.Chown("/disk/upper", int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Chmod("/disk/upper", st.Mode&0o7777)
+}
+
+// mountPlain puts the directories of container engines onto the plain disk:
+// overlayfs cannot lie on overlayfs.
+func mountPlain() {
+	for _, p := range []struct{ dir, target string }{
+		{"/disk/docker", "var/lib/docker"},
+		{"/disk/containerd", "var/lib/containerd"},
+	} {
+		fd, err := openInRoot(p.target, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil && !engineInstalled() {
+			continue
+		}
+		if err != nil {
+			if fd, err = mkdirInRoot(p.target, 0o711); err != nil {
+				warn(err)
+				continue
+			}
+		}
+		err = os.MkdirAll(p.dir, 0o711)
+		if err == nil {
+			err = unix.Mount(p.dir, procPath(fd), "", unix.MS_BIND, "")
+		}
+		unix.Close(fd)
+		if err != nil {
+			warn(fmt.Errorf("mounting %s: %w", p.target, err))
+		}
+	}
+}
+
+func engineInstalled() bool {
+	for _, bin := range []string{"usr/bin/dockerd", "usr/bin/containerd", "usr/local/bin/dockerd", "usr/sbin/dockerd"} {
+		if fd, err := openInRoot(bin, unix.O_PATH); err == nil {
+			unix.Close(fd)
+			return true
+		}
+	}
+	return false
+}
+
+// mountModules mounts the kernel's modules where modprobe looks. Without them
+// the guest still runs, so a failure is only told.
+func mountModules() {
+	dev := lookForDisk("modules")
+	if dev == "" {
+		return
+	}
+	fd, err := mkdirInRoot("lib/modules/"+kernelRelease(), 0o755)
+	if err == nil {
+		err = unix.Mount(dev, procPath(fd), "ext4", unix.MS_RDONLY, "")
+		unix.Close(fd)
+	}
+	if err != nil {
+		warn(fmt.Errorf("mounting the kernel's modules: %w", err))
+	}
+}
+
+// mountSystem mounts what every Linux program expects, inside newRoot.
+func mountSystem() error {
+	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	for _, m := range []mountPoint{
+		{"proc", "proc", "proc", "", quiet, 0o555, false},
+		{"sysfs", "sys", "sysfs", "", quiet, 0o555, false},
+		{"devtmpfs", "dev", "devtmpfs", "mode=0755", unix.MS_NOSUID, 0o755, false},
+		{"devpts", "dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666", unix.MS_NOSUID | unix.MS_NOEXEC, 0o755, false},
+		{"tmpfs", "dev/shm", "tmpfs", "mode=1777", unix.MS_NOSUID | unix.MS_NODEV, 0o1777, false},
+		{"mqueue", "dev/mqueue", "mqueue", "", quiet, 0o755, true},
+		{"tmpfs", "run", "tmpfs", "mode=0755", unix.MS_NOSUID | unix.MS_NODEV, 0o755, false},
+		{"cgroup2", "sys/fs/cgroup", "cgroup2", "nsdelegate", quiet, 0o755, true},
+	} {
+		fd, err := mkdirInRoot(m.target, m.mode)
+		if err == nil {
+			err = unix.Mount(m.source, procPath(fd), m.fstype, m.flags, m.data)
+			unix.Close(fd)
+		}
+		if err != nil && !m.optional {
+			return fmt.Errorf("mounting /%s: %w", m.target, err)
+		}
+	}
+	for link, target := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
+		os.Symlink(target, filepath.Join(newRoot, "dev", link)) // devtmpfs is ours; EEXIST is fine
+	}
+	fd, err := mkdirInRoot("tmp", 0o1777)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
+}
+
+// switchRoot makes newRoot the root of this process and of all to come
+// (switch_root(8)): a moved mount, not a mere chroot, which would forbid user
+// namespaces.
+func switchRoot() error {
+	if err := unix.Chdir(newRoot); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/dev", "/sys", "/proc"} {
+		unix.Unmount(dir, unix.MNT_DETACH)
+	}
+	os.Remove("/init") // frees the initramfs' copy once nothing runs from it
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("moving the root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+func warn(err error) { fmt.Fprintf(os.Stderr, "banger-agent: %v\n", err) }

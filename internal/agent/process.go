@@ -1,0 +1,234 @@
+package agent
+
+import (
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// process is one running command and our ends of its stdio.
+type process struct {
+	pid            int
+	stdin          *os.File // nil: /dev/null
+	stdout, stderr *os.File // stderr is nil with a terminal
+	tty            *os.File // the terminal's master, also stdin and stdout
+
+	done chan struct{} // closed when exit is known
+	exit banger.Exit
+
+	mu    sync.Mutex
+	ended bool // the pid may be someone else's
+}
+
+// launch starts e. The error says by its code whether the command is absent or
+// cannot run.
+func (r *reaper) launch(e banger.Exec) (*process, error) {
+	id, err := lookUp(e.User)
+	if err != nil {
+		return nil, err
+	}
+	env := completeEnv(e, id)
+	dir := e.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, banger.Errorf(banger.CodeCannotRun, "the working directory %q cannot be made: %w", dir, err)
+	}
+	file, err := findProgram(e.Args[0], dir, envValue(env, "PATH"))
+	if err != nil {
+		return nil, err
+	}
+	p := &process{done: make(chan struct{})}
+	files, err := p.makeStdio(e)
+	if err != nil {
+		return nil, banger.Errorf(banger.CodeCannotRun, "no stdio for the command: %w", err)
+	}
+	attr := &syscall.ProcAttr{Dir: dir, Env: env, Sys: &syscall.SysProcAttr{Setsid: true,
+		Credential: &syscall.Credential{Uid: id.uid, Gid: id.gid, Groups: id.groups}}}
+	if os.Geteuid() != 0 {
+		attr.Sys.Credential = nil // a test as an ordinary user
+	}
+	if e.TTY {
+		attr.Sys.Setctty, attr.Sys.Ctty = true, 0
+		os.Chown(files[0].Name(), int(id.uid), -1)
+	}
+	for _, f := range files {
+		attr.Files = append(attr.Files, f.Fd())
+	}
+	p.mu.Lock() // until pid is set, an end must wait
+	p.pid, err = r.start(file, e.Args, attr, p.onEnd)
+	p.mu.Unlock()
+	closeAll(files)
+	if err != nil {
+		p.closeStdio()
+		return nil, startError(e.Args[0], err)
+	}
+	return p, nil
+}
+
+func (p *process) onEnd(ws unix.WaitStatus) {
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
+	if ws.Signaled() {
+		p.exit = banger.Exit{Signal: int(ws.Signal())}
+	} else {
+		p.exit = banger.Exit{Code: ws.ExitStatus()}
+	}
+	close(p.done)
+}
+
+// signal signals the command's process group.
+func (p *process) signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return nil
+	}
+	return syscall.Kill(-p.pid, sig)
+}
+
+// hangUp ends a command whose client is gone.
+func (p *process) hangUp() {
+	p.signal(syscall.SIGHUP)
+	select {
+	case <-p.done:
+	case <-time.After(5 * time.Second):
+		p.signal(syscall.SIGKILL)
+	}
+}
+
+// makeStdio makes the command's ends (returned) and ours (in p).
+func (p *process) makeStdio(e banger.Exec) (files []*os.File, err error) {
+	if e.TTY {
+		master, slave, err := pty.Open()
+		if err != nil {
+			return nil, err
+		}
+		if e.Rows > 0 && e.Cols > 0 {
+			pty.Setsize(master, &pty.Winsize{Rows: e.Rows, Cols: e.Cols})
+		}
+		p.tty, p.stdin, p.stdout = master, master, master
+		return []*os.File{slave, slave, slave}, nil
+	}
+	defer func() {
+		if err != nil {
+			closeAll(files)
+			p.closeStdio()
+		}
+	}()
+	if e.Stdin {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		files, p.stdin = append(files, r), w
+	} else {
+		null, err := os.Open("/dev/null")
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, null)
+	}
+	for _, ours := range []**os.File{&p.stdout, &p.stderr} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return files, err
+		}
+		unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, banger.MaxData) // one frame's worth
+		files, *ours = append(files, w), r
+	}
+	return files, nil
+}
+
+func (p *process) closeStdio() {
+	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close() // a terminal stands thrice in the list; closing twice is harmless
+	}
+}
+
+// completeEnv adds what every command may expect and e does not set.
+func completeEnv(e banger.Exec, id identity) []string {
+	env := append([]string(nil), e.Env...)
+	add := func(key, value string) {
+		if envValue(env, key) == "" {
+			env = append(env, key+"="+value)
+		}
+	}
+	add("PATH", defaultPath)
+	add("HOME", id.home)
+	if host, err := os.Hostname(); err == nil {
+		add("HOSTNAME", host)
+	}
+	if e.TTY {
+		add("TERM", "xterm")
+	}
+	return env
+}
+
+func envValue(env []string, key string) string {
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, key+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// findProgram searches as execvp(3) does, in the command's own PATH.
+func findProgram(name, dir, pathList string) (string, error) {
+	if strings.Contains(name, "/") {
+		if !path.IsAbs(name) {
+			name = path.Join(dir, name)
+		}
+		return name, nil // exec says what is wrong with it
+	}
+	denied := false
+	for d := range strings.SplitSeq(pathList, ":") {
+		if d == "" {
+			d = "."
+		}
+		if !path.IsAbs(d) {
+			d = path.Join(dir, d)
+		}
+		var st unix.Stat_t
+		candidate := path.Join(d, name)
+		if unix.Stat(candidate, &st) != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			continue
+		}
+		if st.Mode&0o111 != 0 {
+			return candidate, nil
+		}
+		denied = true
+	}
+	if denied {
+		return "", startError(name, unix.EACCES)
+	}
+	return "", banger.Errorf(banger.CodeCommandAbsent, "there is no command %q in the image's PATH", name)
+}
+
+func startError(name string, err error) error {
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return banger.Errorf(banger.CodeCommandAbsent, "there is no command %q, or its interpreter is missing", name)
+	}
+	return banger.Errorf(banger.CodeCannotRun, "the command %q cannot be run: %w", name, err)
+}

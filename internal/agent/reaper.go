@@ -1,0 +1,61 @@
+package agent
+
+import (
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// reaper waits for all children, those we started and the orphans that PID 1
+// inherits, and tells each of ours its end. Nothing else in the agent may wait.
+type reaper struct {
+	mu       sync.Mutex
+	children map[int]func(unix.WaitStatus)
+}
+
+func newReaper() *reaper { return &reaper{children: map[int]func(unix.WaitStatus){}} }
+
+// start runs a program and calls ended, once, with its end. The lock is held
+// over the fork, so that a child that ends at once is known.
+func (r *reaper) start(path string, args []string, attr *syscall.ProcAttr, ended func(unix.WaitStatus)) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pid, err := syscall.ForkExec(path, args, attr)
+	if err == nil {
+		r.children[pid] = ended
+	}
+	return pid, err
+}
+
+// run reaps for ever.
+func (r *reaper) run() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGCHLD)
+	for {
+		r.reap()
+		<-signals
+	}
+}
+
+func (r *reaper) reap() {
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		r.mu.Lock()
+		ended := r.children[pid]
+		delete(r.children, pid)
+		r.mu.Unlock()
+		if ended != nil {
+			ended(ws)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"banger"
+)
+
+// maxUserFile bounds what is read of the image's passwd and group files.
+const maxUserFile = 4 << 20
+
+// identity is who a command runs as.
+type identity struct {
+	uid, gid uint32
+	groups   []uint32
+	home     string
+}
+
+// lookUp resolves "user[:group]", names or numbers, as docker does: a number
+// need not be in passwd, a name must be. Supplementary groups are those that
+// list the user, unless a group is given.
+func lookUp(spec string) (identity, error) {
+	user, group, hasGroup := strings.Cut(spec, ":")
+	id := identity{home: "/"}
+	name := ""
+	if user == "" {
+		user = "0"
+	}
+	found := eachEntry("/etc/passwd", 7, func(f []string) bool {
+		if f[0] != user && f[2] != user {
+			return false
+		}
+		uid, err1 := strconv.ParseUint(f[2], 10, 32)
+		gid, err2 := strconv.ParseUint(f[3], 10, 32)
+		if err1 != nil || err2 != nil {
+			return false
+		}
+		name, id.uid, id.gid, id.home = f[0], uint32(uid), uint32(gid), f[5]
+		return true
+	})
+	if !found {
+		uid, err := strconv.ParseUint(user, 10, 32)
+		if err != nil {
+			return id, banger.Errorf(banger.CodeCannotRun, "the image has no user %q", user)
+		}
+		id.uid = uint32(uid)
+		if uid == 0 {
+			id.home = "/root"
+		}
+	}
+	if !hasGroup {
+		eachEntry("/etc/group", 4, func(f []string) bool {
+			gid, err := strconv.ParseUint(f[2], 10, 32)
+			if err == nil && name != "" && contains(strings.Split(f[3], ","), name) {
+				id.groups = append(id.groups, uint32(gid))
+			}
+			return false
+		})
+		return id, nil
+	}
+	found = eachEntry("/etc/group", 4, func(f []string) bool {
+		gid, err := strconv.ParseUint(f[2], 10, 32)
+		if err != nil || f[0] != group && f[2] != group {
+			return false
+		}
+		id.gid = uint32(gid)
+		return true
+	})
+	if !found {
+		gid, err := strconv.ParseUint(group, 10, 32)
+		if err != nil {
+			return id, banger.Errorf(banger.CodeCannotRun, "the image has no group %q", group)
+		}
+		id.gid = uint32(gid)
+	}
+	return id, nil
+}
+
+// eachEntry calls f with the fields of each line until it returns true.
+func eachEntry(path string, fields int, f func([]string) bool) bool {
+	file, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	sc := bufio.NewScanner(io.LimitReader(file, maxUserFile))
+	for sc.Scan() {
+		if parts := strings.Split(sc.Text(), ":"); len(parts) == fields && f(parts) {
+			return true
+		}
+	}
+	return false
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,126 @@
+// Package api is the daemon's HTTP API: the routes, the server that answers
+// them and the client that calls them stand side by side, and so do an error's
+// code and its status. It speaks the nouns of package banger and knows nothing
+// of how a supervisor keeps its promises, nor of what a CLI prints.
+package api
+
+import (
+	"context"
+	_ "embed"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"banger"
+)
+
+//go:embed openapi.json
+var openAPI []byte
+
+// VMs is what the API needs of the owner of the VMs.
+type VMs interface {
+	Create(ctx context.Context, spec banger.Spec, start bool, emit banger.Emit) (banger.VM, error)
+	Start(ctx context.Context, ref string, attach bool, emit banger.Emit) (banger.VM, error)
+	Stop(ctx context.Context, ref string, grace time.Duration) (banger.VM, error)
+	Restart(ctx context.Context, ref string, grace time.Duration, emit banger.Emit) (banger.VM, error)
+	Kill(ctx context.Context, ref string, signal int) (banger.VM, error)
+	Remove(ctx context.Context, ref string, force bool) error
+	Rename(ctx context.Context, ref, name string) (banger.VM, error)
+	Wait(ctx context.Context, ref string) (banger.VM, error)
+	Prune(ctx context.Context) ([]banger.VM, error)
+	Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error)
+	Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
+	Get(ref string) (banger.VM, error)
+	List(keep func(banger.VM) bool) []banger.VM
+}
+
+// Images is what the API needs of the image store.
+type Images interface {
+	PullImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error)
+	Images() ([]banger.Image, error)
+	Image(ref string) (banger.Image, error)
+	RemoveImage(ref string) error
+}
+
+// Kernels is what the API needs of the kernel store.
+type Kernels interface {
+	PullKernel(ctx context.Context, emit banger.Emit) (banger.Kernel, error)
+	ImportKernel(ctx context.Context, name, image, modules string, emit banger.Emit) (banger.Kernel, error)
+	Kernels() ([]banger.Kernel, error)
+	Kernel(name string) (banger.Kernel, error)
+	RemoveKernel(name string) error
+}
+
+// Version is the answer to GET /v1/version.
+type Version struct {
+	Version string    `json:"version"`
+	API     int       `json:"api"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	SQLite  string    `json:"sqlite,omitempty"`
+	VMM     string    `json:"vmm,omitempty"` // what new VMs run on, or why none can
+	KVM     string    `json:"kvm,omitempty"` // "usable" or why not
+}
+
+// Bodies of requests that are more than a noun.
+type (
+	pullRequest struct {
+		Reference string `json:"reference"`
+	}
+	importRequest struct {
+		Name    string `json:"name,omitempty"`
+		Image   string `json:"image,omitempty"`
+		Modules string `json:"modules,omitempty"`
+	}
+	renameRequest struct {
+		Name string `json:"name"`
+	}
+)
+
+// Protocol details shared by both ends.
+const (
+	headerAPI   = "Banger-API"  // the client's API version; absent is fine
+	upgradeExec = "banger-exec" // value of Upgrade on exec requests: frames of package banger follow
+	maxBody     = 1 << 20       // bytes of a request body
+	ndjson      = "application/x-ndjson"
+)
+
+// statuses maps error codes to HTTP statuses; everything else is 500.
+var statuses = map[banger.Code]int{
+	banger.CodeInvalid:       http.StatusBadRequest,
+	banger.CodeNotFound:      http.StatusNotFound,
+	banger.CodeConflict:      http.StatusConflict,
+	banger.CodeUnavailable:   http.StatusServiceUnavailable,
+	banger.CodeNoSpace:       http.StatusInsufficientStorage,
+	banger.CodeDenied:        http.StatusForbidden,
+	banger.CodeTimeout:       http.StatusGatewayTimeout,
+	banger.CodeCanceled:      499, // the client closed the request
+	banger.CodeVersion:       http.StatusUpgradeRequired,
+	banger.CodeNotBuilt:      http.StatusNotImplemented,
+	banger.CodeGuest:         http.StatusBadGateway,
+	banger.CodeCannotRun:     http.StatusUnprocessableEntity,
+	banger.CodeCommandAbsent: http.StatusUnprocessableEntity,
+}
+
+func statusOf(code banger.Code) int {
+	if s, ok := statuses[code]; ok {
+		return s
+	}
+	return http.StatusInternalServerError
+}
+
+// wireError makes any error an *Error that can travel, its cause in its text.
+func wireError(err error) *banger.Error {
+	code := banger.CodeOf(err)
+	if e, ok := err.(*banger.Error); ok {
+		flat := *e
+		flat.Hint = ""
+		return &banger.Error{Code: code, Message: flat.Error(), Hint: e.Hint}
+	}
+	return &banger.Error{Code: code, Message: err.Error()}
+}
+
+type errorBody struct {
+	Error *banger.Error `json:"error"`
+}

@@ -1,0 +1,492 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"banger"
+)
+
+// Server answers the API. Its fields are set before Handler is called.
+type Server struct {
+	VMs     VMs
+	Images  Images
+	Kernels Kernels
+	Version func(context.Context) Version
+	Stop    func() // asks the daemon to end
+	Splice  func(ctx context.Context, a, b net.Conn)
+	Log     *slog.Logger
+}
+
+type route struct {
+	method, path string
+	handle       func(*Server, http.ResponseWriter, *http.Request) error
+}
+
+// routes is the whole API; a test holds it against openapi.json.
+var routes = []route{
+	{"GET", "/openapi.json", (*Server).openAPI},
+	{"GET", "/v1/version", (*Server).version},
+	{"POST", "/v1/shutdown", (*Server).shutdown},
+	{"GET", "/v1/vms", (*Server).listVMs},
+	{"POST", "/v1/vms", (*Server).createVM},
+	{"POST", "/v1/vms/prune", (*Server).pruneVMs},
+	{"GET", "/v1/vms/{vm}", (*Server).getVM},
+	{"DELETE", "/v1/vms/{vm}", (*Server).removeVM},
+	{"POST", "/v1/vms/{vm}/start", (*Server).startVM},
+	{"POST", "/v1/vms/{vm}/stop", (*Server).stopVM},
+	{"POST", "/v1/vms/{vm}/restart", (*Server).restartVM},
+	{"POST", "/v1/vms/{vm}/kill", (*Server).killVM},
+	{"POST", "/v1/vms/{vm}/rename", (*Server).renameVM},
+	{"POST", "/v1/vms/{vm}/exec", (*Server).exec},
+	{"GET", "/v1/vms/{vm}/wait", (*Server).waitVM},
+	{"GET", "/v1/vms/{vm}/logs", (*Server).logs},
+	{"GET", "/v1/images", (*Server).listImages},
+	{"POST", "/v1/images/pull", (*Server).pullImage},
+	{"GET", "/v1/image", (*Server).getImage},
+	{"DELETE", "/v1/image", (*Server).removeImage},
+	{"GET", "/v1/kernels", (*Server).listKernels},
+	{"POST", "/v1/kernels/pull", (*Server).pullKernel},
+	{"POST", "/v1/kernels/import", (*Server).importKernel},
+	{"GET", "/v1/kernels/{kernel}", (*Server).getKernel},
+	{"DELETE", "/v1/kernels/{kernel}", (*Server).removeKernel},
+}
+
+// Handler returns the API as an http.Handler.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range routes {
+		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(r, w, req) })
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
+		writeError(w, banger.Errorf(banger.CodeNotFound, "the API has no %s %s", req.Method, req.URL.Path).WithHint("see /openapi.json"))
+	})
+	return mux
+}
+
+func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
+	if v := req.Header.Get(headerAPI); v != "" && v != strconv.Itoa(banger.APIVersion) {
+		writeError(w, banger.Errorf(banger.CodeVersion, "this client speaks API %.20s, the daemon (%s) speaks API %d", v, banger.Version, banger.APIVersion).
+			WithHint("restart the daemon with this client's version: banger daemon stop"))
+		return
+	}
+	req.Body = http.MaxBytesReader(w, req.Body, maxBody)
+	if err := r.handle(s, w, req); err != nil {
+		if banger.CodeOf(err) == banger.CodeInternal {
+			s.Log.Error("request failed", "method", req.Method, "path", req.URL.Path, "err", err)
+		}
+		writeError(w, err)
+	}
+}
+
+func writeError(w http.ResponseWriter, err error) {
+	e := wireError(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(statusOf(e.Code))
+	json.NewEncoder(w).Encode(errorBody{e})
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(v)
+}
+
+// decode reads a JSON body strictly: an unknown field is a mistake worth telling.
+func decode(req *http.Request, v any) error {
+	d := json.NewDecoder(req.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return banger.Errorf(banger.CodeInvalid, "cannot read the request body: %w", err)
+	}
+	return nil
+}
+
+// stream answers with NDJSON events. The status is that of the result when it is
+// known before the first event, else 200 with the error as the last line.
+func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error)) error {
+	var mu sync.Mutex
+	started, closed := false, false
+	enc := json.NewEncoder(w)
+	send := func(e banger.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if closed {
+			return
+		}
+		if !started {
+			w.Header().Set("Content-Type", ndjson)
+			started = true
+		}
+		e.Time = time.Now().UTC()
+		enc.Encode(e)
+		w.(http.Flusher).Flush()
+	}
+	last, err := f(send)
+	defer func() { // an event of a goroutine that outlives f must not touch w
+		mu.Lock()
+		closed = true
+		mu.Unlock()
+	}()
+	if err != nil {
+		if !started {
+			return err
+		}
+		last = banger.Event{Error: wireError(err)}
+	}
+	send(last)
+	return nil
+}
+
+func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, err := w.Write(openAPI)
+	return err
+}
+
+func (s *Server) version(w http.ResponseWriter, req *http.Request) error {
+	return writeJSON(w, s.Version(req.Context()))
+}
+
+func (s *Server) shutdown(w http.ResponseWriter, req *http.Request) error {
+	err := writeJSON(w, s.Version(req.Context()))
+	s.Stop()
+	return err
+}
+
+func (s *Server) listVMs(w http.ResponseWriter, req *http.Request) error {
+	q := req.URL.Query()
+	keep, err := parseFilters(q["filter"])
+	if err != nil {
+		return err
+	}
+	all := q.Get("all") == "true"
+	list := s.VMs.List(func(vm banger.VM) bool { return (all || !vm.State.AtRest()) && keep(vm) })
+	if list == nil {
+		list = []banger.VM{}
+	}
+	return writeJSON(w, list)
+}
+
+// parseFilters understands name=, state= (or status=), image=, id= and
+// label=KEY[=VALUE]; all given must hold.
+func parseFilters(filters []string) (func(banger.VM) bool, error) {
+	var tests []func(banger.VM) bool
+	for _, f := range filters {
+		key, value, ok := strings.Cut(f, "=")
+		var test func(banger.VM) bool
+		switch {
+		case !ok:
+		case key == "name":
+			test = func(vm banger.VM) bool { return strings.Contains(vm.Name, value) }
+		case key == "id":
+			test = func(vm banger.VM) bool { return strings.HasPrefix(vm.ID, value) }
+		case key == "state" || key == "status":
+			test = func(vm banger.VM) bool { return string(vm.State) == value }
+		case key == "image":
+			test = func(vm banger.VM) bool { return vm.Spec.Image == value || vm.ImageDigest == value }
+		case key == "label":
+			name, want, exact := strings.Cut(value, "=")
+			test = func(vm banger.VM) bool {
+				have, ok := vm.Spec.Labels[name]
+				return ok && (!exact || have == want)
+			}
+		}
+		if test == nil {
+			return nil, banger.Errorf(banger.CodeInvalid, "%q is not a filter", f).
+				WithHint("use name=, id=, state=, image= or label=KEY[=VALUE]")
+		}
+		tests = append(tests, test)
+	}
+	return func(vm banger.VM) bool {
+		for _, t := range tests {
+			if !t(vm) {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
+
+func (s *Server) createVM(w http.ResponseWriter, req *http.Request) error {
+	var spec banger.Spec
+	if err := decode(req, &spec); err != nil {
+		return err
+	}
+	start := req.URL.Query().Get("start") == "true"
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		vm, err := s.VMs.Create(req.Context(), spec, start, emit)
+		return banger.Event{VM: &vm}, err
+	})
+}
+
+func (s *Server) pruneVMs(w http.ResponseWriter, req *http.Request) error {
+	removed, err := s.VMs.Prune(req.Context())
+	if err != nil {
+		return err
+	}
+	if removed == nil {
+		removed = []banger.VM{}
+	}
+	return writeJSON(w, removed)
+}
+
+// answerVM writes a VM unless there was an error.
+func answerVM(w http.ResponseWriter, vm banger.VM, err error) error {
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, vm)
+}
+
+func (s *Server) getVM(w http.ResponseWriter, req *http.Request) error {
+	vm, err := s.VMs.Get(req.PathValue("vm"))
+	return answerVM(w, vm, err)
+}
+
+func (s *Server) removeVM(w http.ResponseWriter, req *http.Request) error {
+	if err := s.VMs.Remove(req.Context(), req.PathValue("vm"), req.URL.Query().Get("force") == "true"); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) startVM(w http.ResponseWriter, req *http.Request) error {
+	attach := req.URL.Query().Get("attach") == "true"
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		vm, err := s.VMs.Start(req.Context(), req.PathValue("vm"), attach, emit)
+		return banger.Event{VM: &vm}, err
+	})
+}
+
+// graceOf reads ?grace=SECONDS.
+func graceOf(req *http.Request) (time.Duration, error) {
+	text := req.URL.Query().Get("grace")
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > 3600 {
+		return 0, banger.Errorf(banger.CodeInvalid, "grace is %q, but must be 0 to 3600 seconds", text)
+	}
+	return max(time.Duration(n)*time.Second, time.Millisecond), nil
+}
+
+func (s *Server) stopVM(w http.ResponseWriter, req *http.Request) error {
+	grace, err := graceOf(req)
+	if err != nil {
+		return err
+	}
+	vm, err := s.VMs.Stop(req.Context(), req.PathValue("vm"), grace)
+	return answerVM(w, vm, err)
+}
+
+func (s *Server) restartVM(w http.ResponseWriter, req *http.Request) error {
+	grace, err := graceOf(req)
+	if err != nil {
+		return err
+	}
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		vm, err := s.VMs.Restart(req.Context(), req.PathValue("vm"), grace, emit)
+		return banger.Event{VM: &vm}, err
+	})
+}
+
+func (s *Server) killVM(w http.ResponseWriter, req *http.Request) error {
+	signal := 9
+	if text := req.URL.Query().Get("signal"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 64 {
+			return banger.Errorf(banger.CodeInvalid, "signal is %q, but must be 1 to 64", text)
+		}
+		signal = n
+	}
+	vm, err := s.VMs.Kill(req.Context(), req.PathValue("vm"), signal)
+	return answerVM(w, vm, err)
+}
+
+func (s *Server) renameVM(w http.ResponseWriter, req *http.Request) error {
+	var body renameRequest
+	if err := decode(req, &body); err != nil {
+		return err
+	}
+	vm, err := s.VMs.Rename(req.Context(), req.PathValue("vm"), body.Name)
+	return answerVM(w, vm, err)
+}
+
+func (s *Server) waitVM(w http.ResponseWriter, req *http.Request) error {
+	vm, err := s.VMs.Wait(req.Context(), req.PathValue("vm"))
+	return answerVM(w, vm, err)
+}
+
+// exec turns the connection into the agent's stream: frames travel untouched.
+func (s *Server) exec(w http.ResponseWriter, req *http.Request) error {
+	var e banger.Exec
+	if err := decode(req, &e); err != nil {
+		return err
+	}
+	if req.Header.Get("Upgrade") != upgradeExec {
+		return banger.Errorf(banger.CodeInvalid, "an exec needs the header Upgrade: %s", upgradeExec)
+	}
+	if !e.Main {
+		if err := e.Check(); err != nil {
+			return err
+		}
+	}
+	stream, err := s.VMs.Exec(req.Context(), req.PathValue("vm"), e)
+	if err != nil {
+		return err
+	}
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		stream.Close()
+		return err
+	}
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", upgradeExec)
+	if n := buf.Reader.Buffered(); n > 0 { // frames sent right behind the request
+		early, _ := buf.Reader.Peek(n)
+		if _, err := stream.Write(early); err != nil {
+			stream.Close()
+		}
+	}
+	s.Splice(context.WithoutCancel(req.Context()), conn, stream)
+	return nil
+}
+
+func (s *Server) logs(w http.ResponseWriter, req *http.Request) error {
+	q := req.URL.Query()
+	tail := -1
+	if text := q.Get("tail"); text != "" && text != "all" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return banger.Errorf(banger.CodeInvalid, "tail is %q, but must be a number of lines", text)
+		}
+		tail = n
+	}
+	if _, err := s.VMs.Get(req.PathValue("vm")); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	err := s.VMs.Logs(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.Log.Warn("logs", "err", err) // the status has gone out
+	}
+	return nil
+}
+
+// flushWriter passes each write on at once.
+type flushWriter struct{ w http.ResponseWriter }
+
+func (f flushWriter) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	f.w.(http.Flusher).Flush()
+	return n, err
+}
+
+func (s *Server) listImages(w http.ResponseWriter, _ *http.Request) error {
+	return writeList(w, s.Images.Images)
+}
+
+func (s *Server) listKernels(w http.ResponseWriter, _ *http.Request) error {
+	return writeList(w, s.Kernels.Kernels)
+}
+
+// writeList writes an empty list as [], not null.
+func writeList[T any](w http.ResponseWriter, list func() ([]T, error)) error {
+	items, err := list()
+	if err != nil {
+		return err
+	}
+	if items == nil {
+		items = []T{}
+	}
+	return writeJSON(w, items)
+}
+
+func (s *Server) pullImage(w http.ResponseWriter, req *http.Request) error {
+	var body pullRequest
+	if err := decode(req, &body); err != nil {
+		return err
+	}
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		img, err := s.Images.PullImage(req.Context(), body.Reference, emit)
+		return banger.Event{Image: &img}, err
+	})
+}
+
+func (s *Server) getImage(w http.ResponseWriter, req *http.Request) error {
+	img, err := s.Images.Image(req.URL.Query().Get("reference"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, img)
+}
+
+func (s *Server) removeImage(w http.ResponseWriter, req *http.Request) error {
+	if err := s.Images.RemoveImage(req.URL.Query().Get("reference")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) pullKernel(w http.ResponseWriter, req *http.Request) error {
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		k, err := s.Kernels.PullKernel(req.Context(), emit)
+		return banger.Event{Kernel: &k}, err
+	})
+}
+
+func (s *Server) importKernel(w http.ResponseWriter, req *http.Request) error {
+	var body importRequest
+	if err := decode(req, &body); err != nil {
+		return err
+	}
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		k, err := s.Kernels.ImportKernel(req.Context(), body.Name, body.Image, body.Modules, emit)
+		return banger.Event{Kernel: &k}, err
+	})
+}
+
+func (s *Server) getKernel(w http.ResponseWriter, req *http.Request) error {
+	k, err := s.Kernels.Kernel(req.PathValue("kernel"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, k)
+}
+
+func (s *Server) removeKernel(w http.ResponseWriter, req *http.Request) error {
+	if err := s.Kernels.RemoveKernel(req.PathValue("kernel")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// bufferedConn reads what an HTTP reader had buffered before the connection.
+type bufferedConn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (c bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// CloseWrite half-closes the connection where its transport can.
+func (c bufferedConn) CloseWrite() error {
+	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return h.CloseWrite()
+	}
+	return io.ErrClosedPipe
+}

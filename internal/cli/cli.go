@@ -1,0 +1,172 @@
+// Package cli is what a person types and reads: one file per command or family,
+// printing, and the only place where errors become exit codes. It talks to the
+// daemon through package api alone and must not know how a VM is run.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/host"
+)
+
+// Exit codes, as docker, env and shells use them.
+const (
+	exitFailed        = 1   // any command but run and exec
+	exitUsage         = 2   // wrong flags or arguments
+	exitBanger        = 125 // run, exec: banger itself failed
+	exitCannotRun     = 126 // run, exec: the command cannot be executed
+	exitCommandAbsent = 127 // run, exec: there is no such command
+)
+
+// Processes are the other lives of this binary.
+type Processes struct {
+	Daemon func(context.Context, DaemonOptions) error
+	Shim   func(ctx context.Context, dir string) error
+}
+
+// app is one run of the CLI.
+type app struct {
+	stdin          *os.File
+	stdout, stderr io.Writer
+	procs          Processes
+	paths          host.Paths
+	client         *api.Client
+	quiet          bool
+}
+
+// exitError carries the exit code of a guest's command, or of a usage mistake.
+// A nil err prints nothing.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// Main runs one command line and returns the exit code.
+func Main(args []string, procs Processes) int {
+	paths, err := host.FindPaths()
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, procs: procs, paths: paths}
+	if err == nil {
+		a.client = api.NewClient(paths.Socket())
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		root := a.root()
+		root.SetArgs(args)
+		root.SetOut(a.stdout)
+		root.SetErr(a.stderr)
+		err = root.ExecuteContext(ctx)
+	}
+	return a.exitCode(err)
+}
+
+// exitCode prints err and is the only place that turns one into a number.
+func (a *app) exitCode(err error) int {
+	if err == nil {
+		return 0
+	}
+	code, shown := exitFailed, err
+	if e, ok := errors.AsType[*exitError](err); ok {
+		code, shown = e.code, e.err
+	}
+	if shown != nil {
+		fmt.Fprintln(a.stderr, "banger:", printable(shown.Error()))
+	}
+	return code
+}
+
+// runCode gives an error of run or exec the code that docker users expect.
+func runCode(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e
+	}
+	switch banger.CodeOf(err) {
+	case banger.CodeCannotRun:
+		return &exitError{exitCannotRun, err}
+	case banger.CodeCommandAbsent:
+		return &exitError{exitCommandAbsent, err}
+	}
+	return &exitError{exitBanger, err}
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "banger",
+		Short: "Run any OCI image in its own microVM",
+		Example: `  banger run debian-bookworm                      a shell in a new VM
+  banger run --rm debian-bookworm -- uname -a     one command, nothing left
+  banger run -d --name web IMAGE; banger exec -it web sh`,
+		SilenceErrors: true, SilenceUsage: true,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return &exitError{exitUsage, fmt.Errorf("there is no command %q (see: banger --help)%s", args[0], suggest(cmd, args[0]))}
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &exitError{exitUsage, fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
+	})
+	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print no progress; with lists, print ids only")
+	root.AddGroup(&cobra.Group{ID: "vm", Title: "Virtual machines:"}, &cobra.Group{ID: "store", Title: "Images and kernels:"})
+	vm := &cobra.Command{Use: "vm", Short: "Work with VMs; the verbs are also at the top level", GroupID: "vm"}
+	for _, make := range a.vmCommands() {
+		root.AddCommand(inGroup(make(), "vm"))
+		vm.AddCommand(make())
+	}
+	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"),
+		a.daemonCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand())
+	return root
+}
+
+func inGroup(c *cobra.Command, id string) *cobra.Command {
+	c.GroupID = id
+	return c
+}
+
+func suggest(cmd *cobra.Command, word string) string {
+	cmd.SuggestionsMinimumDistance = 2
+	if s := cmd.SuggestionsFor(word); len(s) > 0 {
+		return fmt.Sprintf("; did you mean %q?", s[0])
+	}
+	return ""
+}
+
+// vmCommands lists every verb of a VM once.
+func (a *app) vmCommands() []func() *cobra.Command {
+	return []func() *cobra.Command{
+		a.runCommand, a.createCommand, a.startCommand, a.stopCommand, a.restartCommand, a.killCommand, a.rmCommand,
+		a.psCommand, a.inspectCommand, a.execCommand, a.logsCommand, a.renameCommand, a.waitCommand, a.pruneCommand,
+	}
+}
+
+// usage wraps an argument check so that a mistake ends with code 2.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &exitError{exitUsage, fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// DaemonOptions are what a daemon is started with.
+type DaemonOptions struct {
+	StateDir, RunDir, Socket string
+	Accel                    string // BANGER_ACCEL: "", kvm or tcg
+	Log                      *slog.Logger
+	Ready                    func() // called when the daemon answers
+}
+
+// daemonStart bounds the start of a daemon, which may have VMs to adopt.
+const daemonStart = 60 * time.Second
+
+// connect makes sure that a daemon answers, starting one if need be.
+func (a *app) connect(ctx context.Context) (*api.Client, error) {
+	if a.daemonRuns() {
+		return a.client, nil
+	}
+	if err := a.startDaemon(ctx); err != nil {
+		if a.daemonRuns() { // another client was faster
+			return a.client, nil
+		}
+		return nil, banger.Errorf(banger.CodeUnavailable, "cannot start the daemon: %w", err)
+	}
+	return a.client, nil
+}
+
+func (a *app) daemonRuns() bool {
+	conn, err := net.DialTimeout("unix", a.paths.Socket(), time.Second)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+func (a *app) logPath() string { return filepath.Join(a.paths.State, "daemon.log") }
+
+// startDaemon starts `banger daemon run` apart from this process and returns
+// when it is ready. The child writes "ready" or its error to a pipe.
+func (a *app) startDaemon(ctx context.Context) error {
+	if err := os.MkdirAll(a.paths.State, 0o711); err != nil {
+		return err
+	}
+	logFile, err := os.OpenFile(a.logPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd := exec.Command("/proc/self/exe", "daemon", "run", "--ready-fd=3")
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = "/", logFile, logFile, []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, daemonStart)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })()
+	line, err := io.ReadAll(io.LimitReader(r, 4096))
+	switch {
+	case string(line) == "ready\n":
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return err
+	case len(line) == 0:
+		return fmt.Errorf("it ended at once; see %s", a.logPath())
+	}
+	return errors.New(strings.TrimSpace(string(line)))
+}
+
+func (a *app) daemonCommand() *cobra.Command {
+	c := &cobra.Command{Use: "daemon", Short: "Run, inspect or stop the daemon"}
+	var readyFD int
+	run := &cobra.Command{Use: "run", Short: "Run the daemon in the foreground", Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runDaemon(readyFD) }}
+	run.Flags().IntVar(&readyFD, "ready-fd", 0, "descriptor to report readiness on")
+	run.Flags().MarkHidden("ready-fd")
+	status := &cobra.Command{Use: "status", Short: "Show the daemon's state; exit 1 when none runs", Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !a.daemonRuns() {
+				fmt.Fprintf(a.stdout, "no daemon runs (socket %s)\n", a.paths.Socket())
+				return &exitError{code: exitFailed}
+			}
+			v, err := a.client.Version(cmd.Context())
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "running: pid %d, version %s, since %s\nsocket:  %s\nstate:   %s\nlog:     %s\nvmm:     %s\nkvm:     %s\n",
+				v.PID, v.Version, v.Started.Local().Format(time.DateTime), a.paths.Socket(), a.paths.State, a.logPath(), v.VMM, v.KVM)
+			return nil
+		}}
+	stop := &cobra.Command{Use: "stop", Short: "Stop the daemon; VMs go on running", Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.stopDaemon(cmd.Context()) }}
+	c.AddCommand(run, status, stop)
+	return c
+}
+
+func (a *app) runDaemon(readyFD int) error {
+	report := func(string) {}
+	if readyFD > 0 {
+		syscall.CloseOnExec(readyFD)
+		f := os.NewFile(uintptr(readyFD), "ready")
+		report = func(s string) { io.WriteString(f, s+"\n"); f.Close() }
+	}
+	if err := a.paths.MakeRun(); err != nil {
+		report(err.Error())
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ready := false
+	err := a.procs.Daemon(ctx, DaemonOptions{StateDir: a.paths.State, RunDir: a.paths.Run, Socket: a.paths.Socket(),
+		Accel: os.Getenv("BANGER_ACCEL"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Ready: func() { ready = true; report("ready") }})
+	if err != nil && !ready {
+		report(err.Error())
+	}
+	return err
+}
+
+// stopDaemon asks the daemon to end and returns when its process has ended.
+func (a *app) stopDaemon(ctx context.Context) error {
+	if !a.daemonRuns() {
+		return nil
+	}
+	v, err := a.client.Version(ctx)
+	if err != nil {
+		return err
+	}
+	ended, err := awaitExit(v.PID)
+	if err != nil {
+		return err
+	}
+	defer ended.Close()
+	if _, err := a.client.Shutdown(ctx); err != nil {
+		return err
+	}
+	return ended.Wait(ctx)
+}
+
+func (a *app) shimCommand() *cobra.Command {
+	return &cobra.Command{Use: "shim DIR", Hidden: true, Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.procs.Shim(context.Background(), args[0]) }}
+}

@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/host"
+)
+
+// check is one line of doctor.
+type check struct {
+	Name   string `json:"name"`
+	Result string `json:"result"` // PASS, WARN or FAIL
+	Detail string `json:"detail"`
+	Fix    string `json:"fix,omitempty"`
+}
+
+const (
+	pass = "PASS"
+	warn = "WARN"
+	fail = "FAIL"
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	var format string
+	c := &cobra.Command{Use: "doctor", Short: "Check what this host can do and say what to mend", Args: usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			checks := a.diagnose(c.Context())
+			var err error
+			if format == "json" {
+				err = a.printJSON(checks)
+			} else {
+				for _, k := range checks {
+					fmt.Fprintf(a.stdout, "%-4s  %-10s %s\n", k.Result, k.Name, printable(k.Detail))
+					if k.Fix != "" {
+						fmt.Fprintf(a.stdout, "      %-10s fix: %s\n", "", k.Fix)
+					}
+				}
+			}
+			for _, k := range checks {
+				if k.Result == fail && err == nil {
+					err = &exitError{code: exitFailed}
+				}
+			}
+			return err
+		}}
+	c.Flags().StringVar(&format, "format", "table", "table or json")
+	return c
+}
+
+func (a *app) diagnose(ctx context.Context) []check {
+	ctx, cancel := context.WithTimeout(ctx, daemonStart)
+	defer cancel()
+	var checks []check
+	add := func(name, result, detail, fix string) { checks = append(checks, check{name, result, detail, fix}) }
+
+	if kvm := host.ProbeKVM(""); kvm.Usable {
+		add("kvm", pass, "KVM executes guests in hardware", "")
+	} else {
+		add("kvm", warn, "VMs are emulated, slow and without an isolation boundary: "+kvm.Reason, "run on a host with hardware virtualisation, and join the group kvm")
+	}
+	for _, t := range []struct{ tool, result, purpose, pkg string }{
+		{"qemu-system-x86_64", fail, "runs VMs", "qemu-system-x86"},
+		{"mmdebstrap", warn, "makes the catalogue's Debian images", "mmdebstrap"},
+		{"apt-get", warn, "fetches guest kernels", "apt"},
+		{"dpkg-deb", warn, "unpacks guest kernels", "dpkg"},
+	} {
+		if path, err := exec.LookPath(t.tool); err == nil {
+			add(t.tool, pass, path, "")
+		} else {
+			add(t.tool, t.result, "not installed; it "+t.purpose, "apt-get install "+t.pkg)
+		}
+	}
+	if free, err := host.FreeBytes(a.paths.State); err != nil {
+		add("disk", fail, err.Error(), "")
+	} else if free < 2<<30 {
+		add("disk", warn, banger.FormatSize(free)+" free in "+a.paths.State, "free some: banger prune, banger image rm")
+	} else {
+		add("disk", pass, banger.FormatSize(free)+" free in "+a.paths.State, "")
+	}
+	client, err := a.connect(ctx)
+	if err != nil {
+		add("daemon", fail, err.Error(), "see "+a.logPath())
+		return checks
+	}
+	return append(checks, a.diagnoseDaemon(ctx, client)...)
+}
+
+func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client) []check {
+	v, err := client.Version(ctx)
+	if err != nil {
+		return []check{{"daemon", fail, err.Error(), "restart it: banger daemon stop"}}
+	}
+	checks := []check{{"daemon", pass, fmt.Sprintf("version %s, pid %d, SQLite %s", v.Version, v.PID, v.SQLite), ""}}
+	if v.Version != banger.Version {
+		checks[0] = check{"daemon", warn, "version " + v.Version + ", but this client is " + banger.Version, "restart it: banger daemon stop"}
+	}
+	kernels, err := client.Kernels(ctx)
+	switch {
+	case err != nil:
+		checks = append(checks, check{"kernel", fail, err.Error(), ""})
+	case len(kernels) == 0:
+		checks = append(checks, check{"kernel", warn, "none is installed; the first run fetches one", "banger kernel pull"})
+	default:
+		checks = append(checks, check{"kernel", pass, kernels[0].Name, ""})
+	}
+	return checks
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	var format string
+	c := &cobra.Command{Use: "version", Short: "Show the versions of client and daemon", Args: usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			v := struct {
+				Client api.Version  `json:"client"`
+				Daemon *api.Version `json:"daemon"` // null when none runs
+			}{Client: api.Version{Version: banger.Version, API: banger.APIVersion}}
+			if a.daemonRuns() {
+				ctx, cancel := context.WithTimeout(c.Context(), 5*time.Second)
+				defer cancel()
+				d, err := a.client.Version(ctx)
+				if err != nil {
+					return err
+				}
+				v.Daemon = &d
+			}
+			if format == "json" {
+				return a.printJSON(v)
+			}
+			fmt.Fprintf(a.stdout, "client: %s (API %d)\n", v.Client.Version, v.Client.API)
+			if v.Daemon == nil {
+				fmt.Fprintln(a.stdout, "daemon: not running")
+			} else {
+				fmt.Fprintf(a.stdout, "daemon: %s (API %d)\n", v.Daemon.Version, v.Daemon.API)
+			}
+			return nil
+		}}
+	c.Flags().StringVar(&format, "format", "table", "table or json")
+	return c
+}

@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"banger"
+)
+
+// session is the client's end of a command in a VM: its frames on one side, this
+// process's stdio, terminal and signals on the other.
+type session struct {
+	conn           net.Conn
+	stdin          *os.File // nil: the command has none
+	stdout, stderr io.Writer
+	tty            bool
+
+	mu sync.Mutex // serialises writes to conn
+}
+
+// errInterrupted says that a second Ctrl-C ended the client.
+var errInterrupted = errors.New("interrupted")
+
+// run copies until the command ends and returns its exit status. It closes conn.
+func (s *session) run(ctx context.Context) (int, error) {
+	defer s.conn.Close()
+	if s.tty && s.stdin != nil && term.IsTerminal(int(s.stdin.Fd())) {
+		old, err := term.MakeRaw(int(s.stdin.Fd()))
+		if err != nil {
+			return 0, err
+		}
+		defer term.Restore(int(s.stdin.Fd()), old)
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGWINCH, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	if s.stdin != nil {
+		go s.sendStdin() // ends with the process; a read of stdin cannot be cut short
+	}
+	type result struct {
+		status int
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		status, err := s.receive()
+		done <- result{status, err}
+	}()
+	interrupts := 0
+	for {
+		select {
+		case r := <-done:
+			return r.status, r.err
+		case sig := <-signals:
+			if sig == os.Interrupt {
+				if interrupts++; interrupts == 2 {
+					return 130, errInterrupted
+				}
+			}
+			s.forward(sig)
+		}
+	}
+}
+
+func (s *session) send(t banger.FrameType, p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return banger.WriteFrame(s.conn, t, p)
+}
+
+func (s *session) forward(sig os.Signal) {
+	if sig == syscall.SIGWINCH {
+		if rows, cols := terminalSize(s.stdout); s.tty && rows > 0 {
+			data, _ := json.Marshal(banger.Resize{Rows: rows, Cols: cols})
+			s.send(banger.FrameResize, data)
+		}
+		return
+	}
+	if n, ok := sig.(syscall.Signal); ok {
+		s.send(banger.FrameSignal, []byte{byte(n)})
+	}
+}
+
+// sendStdin sends stdin in frames that are filled behind their header, so that
+// each chunk is copied once.
+func (s *session) sendStdin() {
+	buf := make([]byte, banger.FrameHeader+banger.MaxData)
+	for {
+		n, err := s.stdin.Read(buf[banger.FrameHeader:])
+		if n > 0 {
+			banger.PutFrameHeader(buf, banger.FrameStdin, n)
+			s.mu.Lock()
+			_, werr := s.conn.Write(buf[:banger.FrameHeader+n])
+			s.mu.Unlock()
+			if werr != nil {
+				return
+			}
+		}
+		if err != nil {
+			s.send(banger.FrameStdinEOF, nil)
+			return
+		}
+	}
+}
+
+// receive copies output until the command ends.
+func (s *session) receive() (int, error) {
+	frames := banger.NewFrameReader(s.conn)
+	for {
+		t, p, err := frames.Next()
+		if err != nil {
+			return 0, banger.Errorf(banger.CodeGuest, "the VM went away while the command ran: %w", err)
+		}
+		switch t {
+		case banger.FrameStdout:
+			_, err = s.stdout.Write(p)
+		case banger.FrameStderr:
+			_, err = s.stderr.Write(p)
+		case banger.FrameExit:
+			var e banger.Exit
+			if err := json.Unmarshal(p, &e); err != nil {
+				return 0, banger.Errorf(banger.CodeGuest, "the agent sent a broken exit: %w", err)
+			}
+			return e.Status() & 0xff, nil
+		case banger.FrameError:
+			var e banger.Error
+			if err := json.Unmarshal(p, &e); err != nil {
+				return 0, banger.Errorf(banger.CodeGuest, "the agent sent a broken error: %w", err)
+			}
+			return 0, &e
+		}
+		if err != nil {
+			return 0, banger.Errorf(banger.CodeInternal, "cannot write the command's output: %w", err)
+		}
+	}
+}
+
+// terminalSize returns 0, 0 when w is no terminal.
+func terminalSize(w io.Writer) (rows, cols uint16) {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0, 0
+	}
+	c, r, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0, 0
+	}
+	return uint16(r), uint16(c)
+}
+
+// isTerminal reports whether v is a file that is a terminal.
+func isTerminal(v any) bool {
+	f, ok := v.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

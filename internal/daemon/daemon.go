@@ -1,0 +1,177 @@
+// Package daemon only wires: it builds the parts, restores the VMs, listens, and
+// shuts down. Whatever it decides beyond that belongs elsewhere.
+package daemon
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/host"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/shim"
+	"banger/internal/store"
+	"banger/internal/supervisor"
+	"banger/internal/vmm"
+	"banger/internal/vmm/qemu"
+)
+
+//go:embed embedded
+var embedded embed.FS
+
+// Options say where a daemon keeps things.
+type Options struct {
+	StateDir, RunDir, Socket string
+	Accel                    string // overrides the KVM probe: "", kvm or tcg
+	Log                      *slog.Logger
+	Ready                    func() // called when the daemon answers
+}
+
+// shimArgv is how a daemon starts a shim of its own version, even when the
+// file was replaced meanwhile.
+var shimArgv = []string{"/proc/self/exe", "shim"}
+
+func drivers() map[string]vmm.Driver {
+	return map[string]vmm.Driver{banger.VMMQEMU: qemu.Driver{}}
+}
+
+// RunShim is the life of a shim process; file descriptor 3 is where it reports
+// that the VM runs.
+func RunShim(ctx context.Context, dir string) error {
+	syscall.CloseOnExec(3)
+	return shim.Run(ctx, dir, drivers(), os.NewFile(3, "ready"))
+}
+
+// Run is the life of a daemon. It returns when ctx ends or a client asks for
+// the shutdown; VMs go on running.
+func Run(ctx context.Context, o Options) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	unlock, err := lock(o)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	db, err := store.Open(ctx, filepath.Join(o.StateDir, "banger.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	kvm := probe(o)
+	sup, err := build(o, db, kvm)
+	if err != nil {
+		return err
+	}
+	defer sup.Close()
+	if err := sup.Restore(ctx); err != nil {
+		return fmt.Errorf("restoring VMs: %w", err)
+	}
+	started := time.Now().UTC()
+	version := func(ctx context.Context) api.Version {
+		v := api.Version{Version: banger.Version, API: banger.APIVersion, PID: os.Getpid(), Started: started, KVM: "usable"}
+		v.SQLite, _ = db.SQLiteVersion(ctx)
+		if !kvm.Usable {
+			v.KVM = kvm.Reason
+		}
+		if q, err := (qemu.Driver{}).Version(ctx); err != nil {
+			v.VMM = err.Error()
+		} else {
+			v.VMM = "qemu " + q
+		}
+		return v
+	}
+	server := &api.Server{VMs: sup, Images: sup, Kernels: sup, Version: version, Stop: stop, Splice: shim.Splice, Log: o.Log}
+	return serve(ctx, o, server.Handler())
+}
+
+// lock makes the directories and makes sure that one daemon owns them.
+func lock(o Options) (func(), error) {
+	for _, dir := range []string{o.StateDir, o.RunDir} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(o.StateDir, "daemon.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, banger.Errorf(banger.CodeConflict, "another daemon owns %s", o.StateDir).WithHint("see: banger daemon status")
+	}
+	return func() { f.Close() }, nil
+}
+
+func probe(o Options) host.KVM {
+	switch o.Accel {
+	case "kvm":
+		return host.KVM{Usable: true}
+	case "tcg":
+		return host.KVM{Reason: "switched off by BANGER_ACCEL"}
+	}
+	return host.ProbeKVM(o.StateDir)
+}
+
+func build(o Options, db *store.Store, kvm host.KVM) (*supervisor.Supervisor, error) {
+	images, err := image.Open(filepath.Join(o.StateDir, "images"))
+	if err != nil {
+		return nil, err
+	}
+	kernels, err := kernel.Open(filepath.Join(o.StateDir, "kernels"))
+	if err != nil {
+		return nil, err
+	}
+	agent, err := embedded.ReadFile("embedded/agent-" + runtime.GOARCH)
+	if err != nil {
+		return nil, banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").WithHint("build it with: make build")
+	}
+	sup, err := supervisor.New(supervisor.Options{
+		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
+		VMMs: []supervisor.VMM{{Name: banger.VMMQEMU, Version: qemu.Driver{}.Version}},
+		KVM:  kvm.Usable, KVMGroup: host.KVMGroup(), Root: os.Geteuid() == 0,
+		Store: db, Images: images, Kernels: kernels,
+	})
+	return sup, err
+}
+
+func serve(ctx context.Context, o Options, h http.Handler) error {
+	os.Remove(o.Socket) // we hold the lock, so it is a dead daemon's
+	old := syscall.Umask(0o177)
+	ln, err := net.Listen("unix", o.Socket)
+	syscall.Umask(old)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(ln) }()
+	o.Ready()
+	o.Log.Info("daemon is ready", "socket", o.Socket, "pid", os.Getpid(), "version", banger.Version)
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		limit, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err = srv.Shutdown(limit); err != nil {
+			err = srv.Close() // streams end with us; their clients are told
+		}
+		<-failed
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}

@@ -1,0 +1,167 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"time"
+
+	"banger"
+)
+
+// AgentPort is the port on which the agent answers requests.
+const AgentPort = 1
+
+// The operations of a request.
+const (
+	OpConfigure = "configure" // complete the boot; answers Info
+	OpPing      = "ping"      // answers Info
+	OpExec      = "exec"      // run a command; the stream becomes its stdio
+	OpStart     = "start"     // run the main command with its output on the console; answers Info
+	OpWait      = "wait"      // answer with FrameExit when the main command has ended
+	OpSignal    = "signal"    // signal the main command; answers Info
+	OpShutdown  = "shutdown"  // answers Info, then powers off
+)
+
+// Request is the first frame of a stream.
+type Request struct {
+	Op     string       `json:"op"`
+	Config *Config      `json:"config,omitempty"`
+	Exec   *banger.Exec `json:"exec,omitempty"`
+	Signal int          `json:"signal,omitempty"`
+	Grace  int64        `json:"grace_ms,omitempty"`
+}
+
+// Config is what the host tells a guest at each boot.
+type Config struct {
+	Hostname     string   `json:"hostname"`
+	TimeUnixNano int64    `json:"time_unix_nano"`
+	StopSignal   int      `json:"stop_signal,omitempty"` // for the main command; 0 means SIGTERM
+	Network      *Network `json:"network,omitempty"`
+}
+
+// Network is the guest's one NIC.
+type Network struct {
+	Address string   `json:"address"` // CIDR
+	Gateway string   `json:"gateway"`
+	DNS     []string `json:"dns"`
+	MTU     int      `json:"mtu"`
+}
+
+// InitArgument is the kernel argument that hands PID 1 to the image's own init.
+const InitArgument = "banger.init=image"
+
+// Info is what the agent says of itself.
+type Info struct {
+	Version      int    `json:"version"`
+	Kernel       string `json:"kernel"`
+	UptimeMillis int64  `json:"uptime_ms"`
+}
+
+// callTimeout bounds a request that should be answered at once; a guest may be
+// emulated on a busy host.
+const callTimeout = 30 * time.Second
+
+// Client speaks to one agent. Each request takes a stream of its own, so one
+// that is slow holds up no other.
+type Client struct {
+	Dial func(context.Context) (net.Conn, error) // to AgentPort
+}
+
+// Configure completes the guest's boot; it waits for a guest that boots as long
+// as ctx lasts.
+func (c Client) Configure(ctx context.Context, cfg Config) (Info, error) {
+	return c.call(ctx, Request{Op: OpConfigure, Config: &cfg})
+}
+
+// Ping asks whether the agent is well.
+func (c Client) Ping(ctx context.Context) (Info, error) { return c.brief(ctx, Request{Op: OpPing}) }
+
+// Start runs the main command without a client.
+func (c Client) Start(ctx context.Context, e banger.Exec) error {
+	_, err := c.brief(ctx, Request{Op: OpStart, Exec: &e})
+	return err
+}
+
+// Signal signals the main command's process group.
+func (c Client) Signal(ctx context.Context, sig int) error {
+	_, err := c.brief(ctx, Request{Op: OpSignal, Signal: sig})
+	return err
+}
+
+// Shutdown asks the guest to stop its programs within grace, sync, unmount and
+// power off. It returns when the agent has agreed.
+func (c Client) Shutdown(ctx context.Context, grace time.Duration) error {
+	_, err := c.brief(ctx, Request{Op: OpShutdown, Grace: grace.Milliseconds()})
+	return err
+}
+
+// Exec starts a command and returns its stream: frames both ways, ending with
+// FrameExit or FrameError. The caller closes it; for a command that is not the
+// main one that ends the command.
+func (c Client) Exec(ctx context.Context, e banger.Exec) (net.Conn, error) {
+	return c.send(ctx, Request{Op: OpExec, Exec: &e})
+}
+
+// Wait returns how the main command ended, when it has.
+func (c Client) Wait(ctx context.Context) (banger.Exit, error) {
+	var exit banger.Exit
+	conn, err := c.send(ctx, Request{Op: OpWait})
+	if err != nil {
+		return exit, err
+	}
+	return exit, answer(ctx, conn, banger.FrameExit, &exit)
+}
+
+func (c Client) brief(ctx context.Context, r Request) (Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return c.call(ctx, r)
+}
+
+func (c Client) call(ctx context.Context, r Request) (Info, error) {
+	var info Info
+	conn, err := c.send(ctx, r)
+	if err != nil {
+		return info, err
+	}
+	return info, answer(ctx, conn, banger.FrameResponse, &info)
+}
+
+func (c Client) send(ctx context.Context, r Request) (net.Conn, error) {
+	conn, err := c.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := banger.WriteJSONFrame(conn, banger.FrameRequest, r); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("asking the agent to %s: %w", r.Op, err)
+	}
+	return conn, nil
+}
+
+// answer reads the one frame that answers a request, and closes conn.
+func answer(ctx context.Context, conn net.Conn, want banger.FrameType, v any) error {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
+	t, p, err := banger.NewFrameReader(conn).Next()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return banger.Errorf(banger.CodeGuest, "the agent did not answer: %w", err)
+	case t == banger.FrameError:
+		var e banger.Error
+		if err := json.Unmarshal(p, &e); err != nil {
+			return banger.Errorf(banger.CodeGuest, "the agent sent a broken error: %w", err)
+		}
+		return &e
+	case t != want:
+		return banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, want)
+	}
+	if err := json.Unmarshal(p, v); err != nil {
+		return banger.Errorf(banger.CodeGuest, "the agent's answer is broken: %w", err)
+	}
+	return nil
+}

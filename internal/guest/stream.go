@@ -1,0 +1,307 @@
+package guest
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// window is how many bytes a stream may have under way to a reader that does not
+// read: the most memory that one stream costs.
+const window = 256 << 10
+
+var errReset = errors.New("the stream was reset")
+
+// stream is one connection inside a session; it implements net.Conn and
+// CloseWrite.
+type stream struct {
+	s    *session
+	id   uint32
+	port uint32
+
+	mu       sync.Mutex
+	received [][]byte // buffers of the pool, filled
+	offset   int      // read so far of received[0]
+	queued   int      // bytes in received
+	consumed int      // bytes read since the last credit
+	credit   int      // bytes that may still be sent
+	finIn    bool     // the peer sends no more
+	finOut   bool     // we send no more
+	err      error    // the stream is over
+	changed  chan struct{}
+
+	readDeadline, writeDeadline deadline
+}
+
+func newStream(s *session, id, port uint32) *stream {
+	return &stream{s: s, id: id, port: port, credit: window, changed: make(chan struct{}),
+		readDeadline: newDeadline(), writeDeadline: newDeadline()}
+}
+
+// wake tells all waiters that something changed; st.mu is held.
+func (st *stream) wake() {
+	close(st.changed)
+	st.changed = make(chan struct{})
+}
+
+// Read implements net.Conn.
+func (st *stream) Read(p []byte) (int, error) {
+	for {
+		st.mu.Lock()
+		if len(st.received) > 0 {
+			n := st.takeLocked(p)
+			give := 0
+			if st.consumed >= window/2 && !st.finIn {
+				give, st.consumed = st.consumed, 0
+			}
+			st.mu.Unlock()
+			if give > 0 {
+				st.s.sendWindow(st.id, give)
+			}
+			return n, nil
+		}
+		err, fin, changed := st.err, st.finIn, st.changed
+		st.mu.Unlock()
+		switch {
+		case fin:
+			return 0, io.EOF
+		case err != nil:
+			return 0, err
+		case len(p) == 0:
+			return 0, nil
+		}
+		select {
+		case <-changed:
+		case <-st.readDeadline.wait():
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
+}
+
+func (st *stream) takeLocked(p []byte) int {
+	total := 0
+	for len(st.received) > 0 && total < len(p) {
+		n := copy(p[total:], st.received[0][st.offset:])
+		total += n
+		st.offset += n
+		if st.offset == len(st.received[0]) {
+			putBuffer(st.received[0])
+			st.received[0] = nil
+			st.received, st.offset = st.received[1:], 0
+		}
+	}
+	st.queued -= total
+	st.consumed += total
+	return total
+}
+
+// Write implements net.Conn.
+func (st *stream) Write(p []byte) (int, error) {
+	total := 0
+	for total < len(p) {
+		n, err := st.reserve(min(len(p)-total, maxPayload))
+		if err != nil {
+			return total, err
+		}
+		if err := st.s.sendData(st.id, p[total:total+n]); err != nil {
+			return total, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+// reserve waits for credit and takes up to n bytes of it.
+func (st *stream) reserve(n int) (int, error) {
+	for {
+		st.mu.Lock()
+		err, credit, changed := st.err, st.credit, st.changed
+		if err == nil && st.finOut {
+			err = io.ErrClosedPipe
+		}
+		if err == nil && credit > 0 {
+			n = min(n, credit)
+			st.credit -= n
+			st.mu.Unlock()
+			return n, nil
+		}
+		st.mu.Unlock()
+		if err != nil {
+			return 0, err
+		}
+		select {
+		case <-changed:
+		case <-st.writeDeadline.wait():
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
+}
+
+// CloseWrite tells the peer that no more data comes; reading goes on.
+func (st *stream) CloseWrite() error {
+	st.mu.Lock()
+	if st.finOut || st.err != nil {
+		err := st.err
+		st.mu.Unlock()
+		return err
+	}
+	st.finOut = true
+	both := st.finIn
+	st.mu.Unlock()
+	err := st.s.sendControl(frameFin, st.id, nil)
+	if both {
+		st.s.forget(st.id)
+	}
+	return err
+}
+
+// Close ends both directions; data that was not read is lost.
+func (st *stream) Close() error {
+	st.mu.Lock()
+	over := st.err != nil
+	clean := st.finIn && st.finOut
+	if !over {
+		st.err = net.ErrClosed
+	}
+	st.dropLocked()
+	st.wake()
+	st.mu.Unlock()
+	if over {
+		return nil
+	}
+	st.s.forget(st.id)
+	if clean {
+		return nil
+	}
+	return st.s.sendControl(frameReset, st.id, nil)
+}
+
+func (st *stream) dropLocked() {
+	for _, b := range st.received {
+		putBuffer(b)
+	}
+	st.received, st.offset, st.queued = nil, 0, 0
+}
+
+// deliver takes ownership of b. It returns an error when the peer broke the
+// window.
+func (st *stream) deliver(b []byte) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.finIn {
+		return errors.New("data after the end of a stream")
+	}
+	if st.err != nil { // closed here; the peer does not know yet
+		putBuffer(b)
+		return nil
+	}
+	if st.queued+st.consumed+len(b) > window {
+		return errors.New("more data than the window allows")
+	}
+	st.received = append(st.received, b)
+	st.queued += len(b)
+	st.wake()
+	return nil
+}
+
+func (st *stream) addCredit(n int) error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.credit+n > window {
+		return errors.New("more credit than the window")
+	}
+	st.credit += n
+	st.wake()
+	return nil
+}
+
+// peerFinished marks the end of the peer's data and reports whether both
+// directions are over.
+func (st *stream) peerFinished() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.finIn = true
+	st.wake()
+	return st.finOut
+}
+
+// fail ends the stream with err; data already received can still be read.
+func (st *stream) fail(err error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.err == nil {
+		st.err = err
+		st.wake()
+	}
+}
+
+type addr uint32
+
+func (addr) Network() string  { return "banger" }
+func (a addr) String() string { return "agent" }
+
+// LocalAddr implements net.Conn.
+func (st *stream) LocalAddr() net.Addr { return addr(st.port) }
+
+// RemoteAddr implements net.Conn.
+func (st *stream) RemoteAddr() net.Addr { return addr(st.port) }
+
+// SetDeadline implements net.Conn.
+func (st *stream) SetDeadline(t time.Time) error {
+	st.readDeadline.set(t)
+	st.writeDeadline.set(t)
+	return nil
+}
+
+// SetReadDeadline implements net.Conn.
+func (st *stream) SetReadDeadline(t time.Time) error { st.readDeadline.set(t); return nil }
+
+// SetWriteDeadline implements net.Conn. It bounds the wait for credit.
+func (st *stream) SetWriteDeadline(t time.Time) error { st.writeDeadline.set(t); return nil }
+
+// deadline is a channel that is closed when a settable time has come.
+type deadline struct {
+	mu    *sync.Mutex
+	state *deadlineState
+}
+
+type deadlineState struct {
+	timer  *time.Timer
+	passed chan struct{}
+}
+
+func newDeadline() deadline {
+	return deadline{&sync.Mutex{}, &deadlineState{passed: make(chan struct{})}}
+}
+
+func (d deadline) wait() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state.passed
+}
+
+func (d deadline) set(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.state.timer != nil && !d.state.timer.Stop() {
+		<-d.state.passed // its function runs or has run
+	}
+	d.state.timer = nil
+	select {
+	case <-d.state.passed:
+		d.state.passed = make(chan struct{})
+	default:
+	}
+	if t.IsZero() {
+		return
+	}
+	passed := d.state.passed
+	if left := time.Until(t); left > 0 {
+		d.state.timer = time.AfterFunc(left, func() { close(passed) })
+		return
+	}
+	close(passed)
+}

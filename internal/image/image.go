@@ -1,0 +1,382 @@
+// Package image turns a reference into a root file system: it finds the source,
+// reads the layers while checking every digest, applies them in order to an
+// in-memory tree and writes one ext4 file, named by the manifest's digest.
+//
+// No path of an image is ever opened on the host: names are keys in memory and
+// bytes in directory blocks. The package must not know of VMs or of a database.
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"banger"
+)
+
+// Store is a directory of converted images and the references that name them.
+// Its methods may be called concurrently.
+type Store struct {
+	dir string
+
+	mu      sync.Mutex
+	refs    map[string]string // reference -> digest
+	flights map[string]*flight
+}
+
+// flight is one conversion that several callers may wait for. It ends when the
+// last of them has gone.
+type flight struct {
+	cancel  context.CancelFunc
+	done    chan struct{}
+	img     banger.Image
+	err     error
+	waiters int
+	emits   []banger.Emit
+}
+
+const (
+	tmpPrefix  = ".tmp-"
+	rootfsFile = "rootfs.ext4"
+	metaFile   = "image.json"
+	refsFile   = "references.json"
+)
+
+// Open returns the store in dir, creating it, and removes what an interrupted
+// conversion left there.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "sha256"), 0o755); err != nil {
+		return nil, err
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "sha256", tmpPrefix+"*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range left {
+		if err := os.RemoveAll(l); err != nil {
+			return nil, err
+		}
+	}
+	s := &Store{dir: dir, refs: map[string]string{}, flights: map[string]*flight{}}
+	data, err := os.ReadFile(filepath.Join(dir, refsFile))
+	if err == nil {
+		err = json.Unmarshal(data, &s.refs)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading %s: %w", refsFile, err)
+	}
+	return s, nil
+}
+
+// path returns the directory of a digest, which was checked to be one.
+func (s *Store) path(digest string) string {
+	algorithm, hex, _ := strings.Cut(digest, ":")
+	return filepath.Join(s.dir, algorithm, hex)
+}
+
+// RootfsPath returns the ext4 file of an image; digest comes from an Image.
+func (s *Store) RootfsPath(digest string) string { return filepath.Join(s.path(digest), rootfsFile) }
+
+func checkDigest(digest string) error {
+	hex, ok := strings.CutPrefix(digest, "sha256:")
+	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+		return banger.Errorf(banger.CodeInvalid, "%.100q is not a sha256 digest", digest)
+	}
+	return nil
+}
+
+// Get returns the converted image with this digest.
+func (s *Store) Get(digest string) (banger.Image, error) {
+	var img banger.Image
+	if err := checkDigest(digest); err != nil {
+		return img, err
+	}
+	data, err := os.ReadFile(filepath.Join(s.path(digest), metaFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return img, banger.Errorf(banger.CodeNotFound, "there is no image %s", digest).WithHint("see: banger image ls")
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &img)
+	}
+	return img, err
+}
+
+// Find returns the image that ref names: a reference or a digest.
+func (s *Store) Find(ref string) (banger.Image, error) {
+	if checkDigest(ref) == nil {
+		return s.Get(ref)
+	}
+	name, err := s.Normalize(ref)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	s.mu.Lock()
+	digest, ok := s.refs[name]
+	s.mu.Unlock()
+	if !ok {
+		return banger.Image{}, banger.Errorf(banger.CodeNotFound, "there is no image %q", ref).WithHint("see: banger image ls")
+	}
+	img, err := s.Get(digest)
+	img.Reference = name
+	return img, err
+}
+
+// List returns one image for each reference.
+func (s *Store) List() ([]banger.Image, error) {
+	s.mu.Lock()
+	refs := make(map[string]string, len(s.refs))
+	for r, d := range s.refs {
+		refs[r] = d
+	}
+	s.mu.Unlock()
+	var list []banger.Image
+	for ref, digest := range refs {
+		img, err := s.Get(digest)
+		if err != nil {
+			return nil, err
+		}
+		img.Reference = ref
+		list = append(list, img)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Reference < list[j].Reference })
+	return list, nil
+}
+
+// Remove forgets a reference (or, for a digest, all that name it) and deletes
+// the image when none is left. The caller has checked that no VM uses it.
+func (s *Store) Remove(ref string) error {
+	img, err := s.Find(ref)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	byDigest := checkDigest(ref) == nil
+	left := 0
+	for r, d := range s.refs {
+		switch {
+		case d != img.Digest:
+		case byDigest || r == img.Reference:
+			delete(s.refs, r)
+		default:
+			left++
+		}
+	}
+	if err := s.saveRefs(); err != nil || left > 0 {
+		return err
+	}
+	dead := filepath.Join(s.dir, "sha256", tmpPrefix+"rm-"+filepath.Base(s.path(img.Digest)))
+	if err := os.Rename(s.path(img.Digest), dead); err != nil {
+		return err
+	}
+	return os.RemoveAll(dead)
+}
+
+// saveRefs writes the references durably; s.mu is held.
+func (s *Store) saveRefs() error {
+	data, err := json.MarshalIndent(s.refs, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeDurably(filepath.Join(s.dir, refsFile), data)
+}
+
+func writeDurably(path string, data []byte) error {
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(path+".tmp", path)
+	}
+	if err != nil {
+		os.Remove(path + ".tmp")
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// Ensure returns the image that ref names, fetching and converting it as pull
+// says. Callers that want the same image at the same time share the work, which
+// goes on until the last of them gives up.
+func (s *Store) Ensure(ctx context.Context, ref, pull string, emit banger.Emit) (banger.Image, error) {
+	name, err := s.Normalize(ref)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	if pull != banger.PullAlways {
+		img, err := s.Find(name)
+		if err == nil || banger.CodeOf(err) != banger.CodeNotFound {
+			return img, err
+		}
+		if pull == banger.PullNever {
+			return img, banger.Errorf(banger.CodeNotFound, "image %q is not here and may not be fetched", ref).
+				WithHint("run: banger image pull %s", ref)
+		}
+	}
+	f := s.join(name, emit)
+	select {
+	case <-f.done:
+		s.leave(name, f)
+		return f.img, f.err
+	case <-ctx.Done():
+		if s.leave(name, f) {
+			<-f.done // so that nothing is left when we return
+		}
+		return banger.Image{}, banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", ref, ctx.Err())
+	}
+}
+
+func (s *Store) join(name string, emit banger.Emit) *flight {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.flights[name]
+	if f == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		f = &flight{cancel: cancel, done: make(chan struct{})}
+		s.flights[name] = f
+		go func() {
+			defer cancel()
+			f.img, f.err = s.fetch(ctx, name, func(e banger.Event) { s.tell(f, e) })
+			s.mu.Lock()
+			if s.flights[name] == f {
+				delete(s.flights, name)
+			}
+			s.mu.Unlock()
+			close(f.done)
+		}()
+	}
+	f.waiters++
+	f.emits = append(f.emits, emit)
+	return f
+}
+
+// leave reports whether the caller was the last, which ends the work.
+func (s *Store) leave(name string, f *flight) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.waiters--
+	if f.waiters > 0 {
+		return false
+	}
+	f.cancel()
+	if s.flights[name] == f {
+		delete(s.flights, name) // a newcomer starts afresh
+	}
+	return true
+}
+
+func (s *Store) tell(f *flight, e banger.Event) {
+	s.mu.Lock()
+	emits := f.emits
+	s.mu.Unlock()
+	for _, emit := range emits {
+		emit(e)
+	}
+}
+
+// fetch resolves name, converts the image unless its digest is here, and notes
+// the reference.
+func (s *Store) fetch(ctx context.Context, name string, emit banger.Emit) (banger.Image, error) {
+	emit(banger.Event{Stage: "image", Text: "resolving " + name})
+	src, err := s.resolve(ctx, name, emit)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	defer src.close()
+	img, err := s.Get(src.digest)
+	if err != nil {
+		if img, err = s.convert(ctx, name, src, emit); err != nil {
+			return img, hostError(ctx, name, err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, had := s.refs[name]
+	s.refs[name] = img.Digest
+	if err := s.saveRefs(); err != nil {
+		delete(s.refs, name)
+		if had {
+			s.refs[name] = old
+		}
+		return img, err
+	}
+	img.Reference = name
+	emit(banger.Event{Stage: "rootfs", Text: name + " is ready", Done: true})
+	return img, nil
+}
+
+// hostError says what failed on the way to an image.
+func hostError(ctx context.Context, name string, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", name, ctx.Err())
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		return banger.Errorf(banger.CodeNoSpace, "no space left on the host for image %s: %w", name, err).WithHint("free some: banger prune, banger image rm")
+	case banger.CodeOf(err) != banger.CodeInternal:
+		return err
+	}
+	return banger.Errorf(banger.CodeUnavailable, "cannot make a root file system of %s: %w", name, err)
+}
+
+// convert makes the rootfs in a directory of its own and publishes it whole.
+func (s *Store) convert(ctx context.Context, name string, src *source, emit banger.Emit) (img banger.Image, err error) {
+	tmp, err := os.MkdirTemp(filepath.Join(s.dir, "sha256"), tmpPrefix+"*")
+	if err != nil {
+		return img, err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(tmp)
+		}
+	}()
+	img = banger.Image{Reference: name, Platform: src.platform, PulledAt: time.Now().UTC(), Config: src.config}
+	if err := s.buildRootfs(ctx, filepath.Join(tmp, rootfsFile), src, &img, emit); err != nil {
+		return img, err
+	}
+	img.Digest = src.digest // a recipe's is known only now
+	data, err := json.MarshalIndent(img, "", "  ")
+	if err != nil {
+		return img, err
+	}
+	if err := writeDurably(filepath.Join(tmp, metaFile), data); err != nil {
+		return img, err
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return img, err
+	}
+	final := s.path(img.Digest)
+	if err := os.Rename(tmp, final); err != nil {
+		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+			return img, err
+		}
+		os.RemoveAll(tmp) // another reference to the same image was faster
+		return s.Get(img.Digest)
+	}
+	return img, syncDir(filepath.Dir(final))
+}

@@ -1,0 +1,233 @@
+package image
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"banger"
+)
+
+// recipe makes an image of Debian packages, by the host's own apt sources, so
+// that a machine without any registry can work.
+type recipe struct {
+	suite    string
+	packages []string
+}
+
+// catalogue is what bare names mean; a name here wins over a registry's.
+var catalogue = map[string]recipe{
+	"debian-bookworm": {"bookworm", []string{"ca-certificates", "iproute2", "procps"}},
+	"debian-bookworm-dev": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "git", "curl", "jq", "build-essential",
+		"systemd", "systemd-sysv", "dbus", "openssh-client", "sudo", "vim-tiny", "less"}},
+}
+
+const recipePath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func recipeSource(ref string, r recipe) *source {
+	return &source{platform: "linux/" + runtime.GOARCH, close: func() {},
+		config: banger.ImageConfig{Cmd: []string{"/bin/bash"}, Env: []string{recipePath}},
+		layers: []layer{{open: func(ctx context.Context) (io.ReadCloser, error) { return r.bootstrap(ctx, ref) }}}}
+}
+
+// bootstrap starts mmdebstrap and returns its tar as it is made.
+func (r recipe) bootstrap(ctx context.Context, ref string) (io.ReadCloser, error) {
+	tool, err := exec.LookPath("mmdebstrap")
+	if err != nil {
+		return nil, banger.Errorf(banger.CodeUnavailable, "%s cannot be made: mmdebstrap is not installed", ref).
+			WithHint("install it: apt-get install mmdebstrap")
+	}
+	sources, err := hostSources("/etc/apt", r.suite)
+	if err != nil {
+		return nil, err
+	}
+	tmp, err := os.MkdirTemp("", "banger-recipe-*")
+	if err != nil {
+		return nil, err
+	}
+	b := &bootstrap{tmp: tmp, name: ref}
+	list := filepath.Join(tmp, "host.sources")
+	if err := os.WriteFile(list, []byte(sources), 0o644); err != nil {
+		return nil, errors.Join(err, b.cleanUp())
+	}
+	cmd := exec.CommandContext(ctx, tool, "--variant=minbase", "--format=tar", "--include="+strings.Join(r.packages, ","),
+		"--aptopt=Acquire::Languages \"none\"", "--skip=cleanup/reproducible", r.suite, "-", list)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "LC_ALL=C.UTF-8", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd.Stderr = &b.stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	b.cmd = cmd
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.cleanUp())
+	}
+	b.out = out
+	return b, nil
+}
+
+// bootstrap is a running mmdebstrap.
+type bootstrap struct {
+	cmd    *exec.Cmd
+	out    io.ReadCloser
+	tmp    string
+	name   string
+	stderr lastLine
+	waited bool
+}
+
+func (b *bootstrap) Read(p []byte) (int, error) {
+	n, err := b.out.Read(p)
+	if err == io.EOF {
+		if werr := b.Finish(); werr != nil {
+			return n, werr
+		}
+	}
+	return n, err
+}
+
+// Finish waits for the end and tells whether all went well.
+func (b *bootstrap) Finish() error {
+	if b.waited {
+		return nil
+	}
+	b.waited = true
+	if err := b.cmd.Wait(); err != nil {
+		return banger.Errorf(banger.CodeUnavailable, "%s cannot be made: mmdebstrap failed: %.300s", b.name, b.stderr.text())
+	}
+	return nil
+}
+
+// Close ends what still runs and removes what mmdebstrap left.
+func (b *bootstrap) Close() error {
+	if !b.waited {
+		syscall.Kill(-b.cmd.Process.Pid, syscall.SIGTERM)
+		b.out.Close()
+		b.waited = true
+		b.cmd.Wait()
+	}
+	return b.cleanUp()
+}
+
+func (b *bootstrap) cleanUp() error { return os.RemoveAll(b.tmp) }
+
+// lastLine keeps the end of what a program prints.
+type lastLine struct{ buf []byte }
+
+func (l *lastLine) Write(p []byte) (int, error) {
+	l.buf = append(l.buf, p...)
+	if n := len(l.buf); n > 8<<10 {
+		l.buf = append(l.buf[:0], l.buf[n-4<<10:]...)
+	}
+	return len(p), nil
+}
+
+// text prefers the last line that calls itself an error.
+func (l *lastLine) text() string {
+	lines := strings.Split(strings.TrimSpace(string(l.buf)), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		if strings.HasPrefix(lines[i], "E: ") {
+			return lines[i]
+		}
+	}
+	return lines[len(lines)-1]
+}
+
+// hostSources returns the host's own Debian sources of a suite, in deb822 form,
+// with their keys; sources of other origins are left out.
+func hostSources(dir, suite string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "sources.list.d", "*"))
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	for _, f := range append([]string{filepath.Join(dir, "sources.list")}, files...) {
+		data, err := os.ReadFile(f)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		switch filepath.Ext(f) {
+		case ".sources":
+			keepStanzas(&out, data, suite)
+		case ".list":
+			keepLines(&out, data, suite)
+		}
+	}
+	if out.Len() == 0 {
+		return "", banger.Errorf(banger.CodeUnavailable, "this host has no apt source of Debian %s", suite).
+			WithHint("add one below /etc/apt/sources.list.d, or use an image of a registry")
+	}
+	return out.String(), nil
+}
+
+// isSuite accepts bookworm, bookworm-updates, bookworm-security, bookworm/updates.
+func isSuite(word, suite string) bool {
+	return word == suite || strings.HasPrefix(word, suite+"-") || strings.HasPrefix(word, suite+"/")
+}
+
+// keepStanzas copies deb822 stanzas (sources.list(5)) whose suites are all ours.
+func keepStanzas(out *strings.Builder, data []byte, suite string) {
+	for stanza := range strings.SplitSeq(string(data), "\n\n") {
+		ours, enabled := false, true
+		sc := bufio.NewScanner(strings.NewReader(stanza))
+		var kept []string
+		for sc.Scan() {
+			line := sc.Text()
+			if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
+				continue
+			}
+			kept = append(kept, line)
+			key, value, _ := strings.Cut(line, ":")
+			switch strings.ToLower(key) {
+			case "suites":
+				ours = true
+				for _, w := range strings.Fields(value) {
+					ours = ours && isSuite(w, suite)
+				}
+			case "enabled":
+				enabled = strings.TrimSpace(value) != "no"
+			}
+		}
+		if ours && enabled {
+			fmt.Fprintf(out, "%s\n\n", strings.Join(kept, "\n"))
+		}
+	}
+}
+
+// keepLines turns one-line sources of the suite into stanzas.
+func keepLines(out *strings.Builder, data []byte, suite string) {
+	for line := range bytes.Lines(data) {
+		text := strings.TrimSpace(string(line))
+		options := ""
+		if i, j := strings.IndexByte(text, '['), strings.IndexByte(text, ']'); i > 0 && j > i {
+			options, text = text[i+1:j], text[:i]+text[j+1:]
+		}
+		f := strings.Fields(text)
+		if len(f) < 4 || f[0] != "deb" || !isSuite(f[2], suite) {
+			continue
+		}
+		fmt.Fprintf(out, "Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\n", f[1], f[2], strings.Join(f[3:], " "))
+		key := "/usr/share/keyrings/debian-archive-keyring.gpg"
+		for o := range strings.FieldsSeq(options) {
+			if v, ok := strings.CutPrefix(o, "signed-by="); ok {
+				key = v
+			}
+		}
+		fmt.Fprintf(out, "Signed-By: %s\n\n", key)
+	}
+}

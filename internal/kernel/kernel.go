@@ -1,0 +1,279 @@
+// Package kernel knows where guest kernels come from and what a VM needs of one:
+// an uncompressed vmlinux, an initramfs with the agent and the few modules that
+// reach the disks, and all modules as a read-only ext4 disk. A kernel is one
+// directory, published by rename.
+//
+// It must not know which VMs use a kernel, nor how a VMM is told about it.
+package kernel
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"sort"
+	"sync"
+	"syscall"
+	"time"
+
+	"banger"
+)
+
+// Store is a directory of kernels. Its methods may be called concurrently.
+type Store struct {
+	dir string
+	mu  sync.Mutex // serialises pulls, imports and initrd builds
+}
+
+var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+
+const tmpPrefix = ".tmp-"
+
+// Open returns the store in dir, creating it, and removes what an interrupted
+// import left there.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	left, err := filepath.Glob(filepath.Join(dir, tmpPrefix+"*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range left {
+		if err := os.RemoveAll(l); err != nil {
+			return nil, err
+		}
+	}
+	return &Store{dir: dir}, nil
+}
+
+// List returns all kernels, the last added first; that one is the default.
+func (s *Store) List() ([]banger.Kernel, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var list []banger.Kernel
+	for _, e := range entries {
+		if !nameRE.MatchString(e.Name()) {
+			continue
+		}
+		k, err := s.read(e.Name())
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, k)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].AddedAt.After(list[j].AddedAt) })
+	if len(list) > 0 {
+		list[0].Default = true
+	}
+	return list, nil
+}
+
+func (s *Store) read(name string) (banger.Kernel, error) {
+	var k banger.Kernel
+	data, err := os.ReadFile(filepath.Join(s.dir, name, "kernel.json"))
+	if err != nil {
+		return k, fmt.Errorf("reading kernel %s: %w", name, err)
+	}
+	if err := json.Unmarshal(data, &k); err != nil {
+		return k, fmt.Errorf("reading kernel %s: %w", name, err)
+	}
+	return k, nil
+}
+
+// Get returns the named kernel; "" means the default one. It returns an *Error
+// of CodeNotFound when there is none.
+func (s *Store) Get(name string) (banger.Kernel, error) {
+	list, err := s.List()
+	if err != nil {
+		return banger.Kernel{}, err
+	}
+	for _, k := range list {
+		if k.Name == name || name == "" && k.Default {
+			return k, nil
+		}
+	}
+	if name == "" {
+		return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no guest kernel is installed").WithHint("run: banger kernel pull")
+	}
+	return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no kernel is called %q", name).WithHint("see: banger kernel ls")
+}
+
+// Ensure returns the named kernel, and pulls the distribution's when name is ""
+// and none is installed.
+func (s *Store) Ensure(ctx context.Context, name string, emit banger.Emit) (banger.Kernel, error) {
+	k, err := s.Get(name)
+	if err == nil || name != "" || banger.CodeOf(err) != banger.CodeNotFound {
+		return k, err
+	}
+	k, pullErr := s.Pull(ctx, emit)
+	if pullErr == nil {
+		return k, nil
+	}
+	if ctx.Err() != nil {
+		return banger.Kernel{}, pullErr
+	}
+	if k, err := s.ImportHost(ctx, emit); err == nil {
+		return k, nil
+	}
+	return banger.Kernel{}, pullErr
+}
+
+// Remove deletes the named kernel. The caller has checked that no VM uses it.
+func (s *Store) Remove(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, err := s.Get(name)
+	if err != nil {
+		return err
+	}
+	// Renamed first, so that a crash never leaves half a kernel in the list.
+	dead := filepath.Join(s.dir, tmpPrefix+"rm-"+k.Name)
+	if err := os.Rename(filepath.Join(s.dir, k.Name), dead); err != nil {
+		return err
+	}
+	return os.RemoveAll(dead)
+}
+
+// Vmlinux returns the path of the kernel's uncompressed ELF image.
+func (s *Store) Vmlinux(name string) string { return filepath.Join(s.dir, name, "vmlinux") }
+
+// ModulesDisk returns the path of the ext4 image whose root holds what
+// /lib/modules/VERSION holds.
+func (s *Store) ModulesDisk(name string) string { return filepath.Join(s.dir, name, "modules.ext4") }
+
+// Import adds a kernel from an image file (vmlinux or bzImage) and its module
+// directory (…/lib/modules/VERSION). Nothing is left behind when it fails.
+func (s *Store) Import(ctx context.Context, name, image, modules, source string, emit banger.Emit) (banger.Kernel, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.importLocked(ctx, name, image, modules, source, emit)
+}
+
+func (s *Store) importLocked(ctx context.Context, name, image, modules, source string, emit banger.Emit) (banger.Kernel, error) {
+	if !nameRE.MatchString(name) {
+		return banger.Kernel{}, banger.Errorf(banger.CodeInvalid, "%q is not a valid kernel name", name)
+	}
+	if _, err := s.read(name); err == nil {
+		return banger.Kernel{}, banger.Errorf(banger.CodeConflict, "a kernel called %q is already installed", name).
+			WithHint("remove it first: banger kernel rm %s", name)
+	}
+	for what, path := range map[string]string{"kernel image": image, "module directory": modules} {
+		if _, err := os.Stat(path); err != nil {
+			return banger.Kernel{}, banger.Errorf(banger.CodeInvalid, "cannot read the %s: %w", what, err)
+		}
+	}
+	tmp, err := os.MkdirTemp(s.dir, tmpPrefix+"*")
+	if err != nil {
+		return banger.Kernel{}, err
+	}
+	defer os.RemoveAll(tmp)
+	emit(banger.Event{Stage: "kernel", Text: "extracting vmlinux of " + name})
+	if err := extractVmlinux(image, filepath.Join(tmp, "vmlinux")); err != nil {
+		return banger.Kernel{}, banger.Errorf(banger.CodeInvalid, "%s is not a kernel image banger can boot: %w", image, err)
+	}
+	emit(banger.Event{Stage: "kernel", Text: "packing the modules of " + name})
+	if err := packModules(ctx, modules, tmp); err != nil {
+		return banger.Kernel{}, fmt.Errorf("packing modules of %s: %w", name, err)
+	}
+	k := banger.Kernel{Name: name, Version: filepath.Base(modules), Source: source, AddedAt: time.Now().UTC(), Size: diskUsage(tmp)}
+	if err := writeJSON(filepath.Join(tmp, "kernel.json"), k); err != nil {
+		return banger.Kernel{}, err
+	}
+	if err := publish(tmp, filepath.Join(s.dir, name)); err != nil {
+		return banger.Kernel{}, err
+	}
+	emit(banger.Event{Stage: "kernel", Text: name, Done: true})
+	return s.Get(name)
+}
+
+// ImportHost adds the kernel that this host runs, where /boot is readable.
+func (s *Store) ImportHost(ctx context.Context, emit banger.Emit) (banger.Kernel, error) {
+	var u syscall.Utsname
+	if err := syscall.Uname(&u); err != nil {
+		return banger.Kernel{}, err
+	}
+	release := utsString(u.Release[:])
+	return s.Import(ctx, "host-"+release, "/boot/vmlinuz-"+release, "/lib/modules/"+release, "this host (/boot)", emit)
+}
+
+func utsString[T int8 | uint8](b []T) string {
+	var out []byte
+	for _, c := range b {
+		if c == 0 {
+			break
+		}
+		out = append(out, byte(c))
+	}
+	return string(out)
+}
+
+// publish makes dir durable and visible under its final name.
+func publish(tmp, final string) error {
+	entries, err := os.ReadDir(tmp)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := syncPath(filepath.Join(tmp, e.Name())); err != nil {
+			return err
+		}
+	}
+	if err := syncPath(tmp); err != nil {
+		return err
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, final); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return banger.Errorf(banger.CodeConflict, "%s exists already", filepath.Base(final))
+		}
+		return err
+	}
+	return syncPath(filepath.Dir(final))
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func writeJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o644)
+}
+
+// diskUsage returns the bytes that the files of dir occupy.
+func diskUsage(dir string) int64 {
+	var n int64
+	filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				n += st.Blocks * 512
+			}
+		}
+		return nil
+	})
+	return n
+}
+
+// debianArch is dpkg's name of this architecture.
+func debianArch() string { return runtime.GOARCH } // amd64 and arm64 agree

@@ -1,0 +1,225 @@
+package shim
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"banger/internal/vmm"
+)
+
+// Client is the daemon's view of the shim in one directory. It holds no
+// connection and no state, so it is as good after a restart as before.
+type Client struct {
+	Dir string // durable files: spec, console log, how it ended
+	Run string // sockets; may vanish at a reboot of the host
+}
+
+// Identity is the user a shim and its VMM run as. The zero value keeps the
+// caller's.
+type Identity struct {
+	UID, GID uint32
+	Groups   []uint32
+}
+
+// Start starts a shim for spec in c.Dir and c.Run, which exist, and returns when the VMM
+// runs. argv is the command that ends in Run; the directory is appended to it.
+func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity) error {
+	spec.Run = c.Run
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.Dir, specFile), data, 0o600); err != nil {
+		return err
+	}
+	stderr, err := os.OpenFile(filepath.Join(c.Dir, errorFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer stderr.Close()
+	if id.UID != 0 {
+		for _, dir := range []string{c.Dir, c.Run} {
+			if err := chownTree(dir, id); err != nil {
+				return err
+			}
+		}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd := exec.Command(argv[0], append(argv[1:], c.Dir)...)
+	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = "/", stderr, []*os.File{w}
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if id.UID != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: id.UID, Gid: id.GID, Groups: id.Groups}
+	}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return fmt.Errorf("starting the shim: %w", err)
+	}
+	reaped := make(chan struct{})
+	go func() { // owns the child until it ends, so that no zombie is left
+		cmd.Wait()
+		close(reaped)
+	}()
+	if err := awaitReady(ctx, r); err != nil {
+		cmd.Process.Kill() // its VMM dies with it
+		<-reaped
+		return err
+	}
+	return nil
+}
+
+func chownTree(dir string, id Identity) error {
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(id.UID), int(id.GID))
+	})
+}
+
+func awaitReady(ctx context.Context, r *os.File) error {
+	stop := context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	line, err := io.ReadAll(io.LimitReader(r, 4096))
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("waiting for the shim: %w", err)
+	case string(line) == "ready\n":
+		return nil
+	case len(line) == 0:
+		return errors.New("the shim ended before the VM ran")
+	}
+	return errors.New(strings.TrimSpace(string(line)))
+}
+
+// Dial opens a stream to a port of the guest's agent. It waits while the guest
+// boots; ctx bounds the wait.
+func (c Client) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	conn, err := c.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	line, err := "", error(nil)
+	if _, err = fmt.Fprintf(conn, "%s %d\n", callConnect, port); err == nil {
+		line, err = readLine(conn)
+	}
+	if !stop() {
+		err = ctx.Err()
+	}
+	if err == nil && !strings.HasPrefix(line, "OK ") {
+		err = errors.New(strings.TrimPrefix(line, "ERR "))
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("connecting to the agent: %w", err)
+	}
+	return conn, nil
+}
+
+// Status asks the shim how things are. An error means that no shim answers.
+func (c Client) Status(ctx context.Context) (Status, error) { return c.call(ctx, callStatus) }
+
+// Watch returns when the VMM has ended, or with an error when the shim has died
+// or ctx is done.
+func (c Client) Watch(ctx context.Context) (Status, error) { return c.call(ctx, callWatch) }
+
+// Kill ends the VMM at once and returns when it has ended. No shim is no error.
+func (c Client) Kill(ctx context.Context) error {
+	_, err := c.call(ctx, callKill)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil
+	}
+	return err
+}
+
+// FollowConsole writes the last tail lines of the console (all when negative)
+// and what follows to w, until the VMM ends (nil) or ctx does.
+func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error {
+	conn, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if _, err := fmt.Fprintf(conn, "%s %d\n", callConsole, tail); err != nil {
+		return err
+	}
+	_, err = io.Copy(w, conn)
+	return err
+}
+
+// Pause stops the guest's CPUs; Resume lets them go on.
+func (c Client) Pause(ctx context.Context) error {
+	_, err := c.call(ctx, callPause)
+	return err
+}
+
+// Resume undoes Pause.
+func (c Client) Resume(ctx context.Context) error {
+	_, err := c.call(ctx, callResume)
+	return err
+}
+
+func (c Client) open(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", filepath.Join(c.Run, socketFile))
+}
+
+func (c Client) call(ctx context.Context, name string) (Status, error) {
+	conn, err := c.open(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := fmt.Fprintln(conn, name); err != nil {
+		return Status{}, err
+	}
+	var st Status
+	if err := json.NewDecoder(bufio.NewReader(io.LimitReader(conn, 64<<10))).Decode(&st); err != nil {
+		if ctx.Err() != nil {
+			return Status{}, ctx.Err()
+		}
+		return Status{}, fmt.Errorf("the shim went away: %w", err)
+	}
+	if st.Error != "" {
+		return st, errors.New(st.Error)
+	}
+	return st, nil
+}
+
+// LastExit returns how the VMM ended, as the shim recorded it, for a daemon that
+// was not there. It returns fs.ErrNotExist when the shim itself was killed.
+func (c Client) LastExit() (vmm.Exit, error) {
+	data, err := os.ReadFile(filepath.Join(c.Dir, exitFile))
+	if err != nil {
+		return vmm.Exit{}, err
+	}
+	var st Status
+	if err := json.Unmarshal(data, &st); err != nil {
+		return vmm.Exit{}, err
+	}
+	return st.Exit, nil
+}

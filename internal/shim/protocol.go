@@ -1,0 +1,57 @@
+// Package shim is the process between the daemon and one VM. It is the VMM's
+// parent, keeps the console log and the agent channel, and offers one unix
+// socket on which every VM looks alike. The daemon may die or be replaced
+// meanwhile: it comes back by connecting. When a shim dies its VMM dies too.
+//
+// The package holds both ends: Run is the process, Client the daemon's view of
+// it. It must not know of images, names, SQL or HTTP.
+package shim
+
+import (
+	"path/filepath"
+
+	"banger/internal/vmm"
+)
+
+// Spec is what a shim is started with, stored as JSON in its directory.
+type Spec struct {
+	Driver string     `json:"driver"`
+	Run    string     `json:"run"` // directory of the socket; set by Client.Start
+	VM     vmm.Config `json:"vm"`
+}
+
+// Status is the shim's answer to a control call.
+type Status struct {
+	Shim  vmm.Handle `json:"shim"`
+	VMM   vmm.Handle `json:"vmm"`
+	Agent bool       `json:"agent"`           // the agent has answered on the channel
+	Ended bool       `json:"ended,omitempty"` // the VMM has ended; Exit is valid
+	Exit  vmm.Exit   `json:"exit,omitzero"`
+	Error string     `json:"error,omitempty"` // the call failed
+}
+
+// Files in a shim's directory.
+const (
+	specFile    = "shim.json"
+	exitFile    = "exit.json"
+	consoleFile = "console.log"
+	socketFile  = "shim.sock"
+	errorFile   = "shim.err"
+)
+
+// The control calls: one line from the client, one JSON line back, except
+// CONNECT, which is answered by "OK n" and becomes the stream (the protocol of
+// Firecracker's vsock socket), and WATCH, which is answered when the VMM ends.
+const (
+	callStatus  = "STATUS"
+	callWatch   = "WATCH"
+	callKill    = "KILL"
+	callPause   = "PAUSE"
+	callResume  = "RESUME"
+	callConnect = "CONNECT"
+	callConsole = "CONSOLE" // + tail: answered by console bytes until the VMM ends
+)
+
+// ConsolePath returns the file that holds the end of the guest's console output;
+// ConsolePath+".1" holds what came before.
+func ConsolePath(dir string) string { return filepath.Join(dir, consoleFile) }

@@ -1,0 +1,354 @@
+package shim
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"banger/internal/guest"
+	"banger/internal/vmm"
+)
+
+const (
+	callTimeout    = 10 * time.Second
+	connectTimeout = 60 * time.Second // how long a stream waits for a booting agent
+	maxConns       = 1024             // streams and calls at once
+	memoryLimit    = 14 << 20         // bytes of Go heap aimed at; a shim must stay under 20 MiB
+)
+
+// server is one running shim.
+type server struct {
+	dir     string
+	proc    vmm.Process
+	self    vmm.Handle
+	console *console
+	log     *slog.Logger
+	conns   chan struct{} // bounds concurrent connections
+	wg      sync.WaitGroup
+	muxMu   sync.Mutex
+	mux     *guest.Mux
+	muxNext chan struct{} // closed when mux changes
+}
+
+// Run is the whole life of a shim: it starts the VM described in dir, writes
+// "ready" and closes ready, serves until the VMM ends, and leaves exit.json. The
+// drivers are handed in by name, so that the shim knows none of them. A failed
+// start is written to ready as one line and returned.
+func Run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser) error {
+	debug.SetMemoryLimit(memoryLimit)
+	debug.SetGCPercent(50)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	signal.Ignore(syscall.SIGHUP)
+	s, ln, err := start(ctx, dir, drivers)
+	if err != nil {
+		fmt.Fprintf(ready, "%v\n", err)
+		ready.Close()
+		return err
+	}
+	io.WriteString(ready, "ready\n")
+	ready.Close()
+	return s.serve(ctx, ln)
+}
+
+func start(ctx context.Context, dir string, drivers map[string]vmm.Driver) (*server, net.Listener, error) {
+	var spec Spec
+	data, err := os.ReadFile(filepath.Join(dir, specFile))
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := json.Unmarshal(data, &spec); err != nil {
+		return nil, nil, fmt.Errorf("reading %s: %w", specFile, err)
+	}
+	driver, ok := drivers[spec.Driver]
+	if !ok {
+		return nil, nil, fmt.Errorf("there is no driver %q", spec.Driver)
+	}
+	self, err := vmm.HandleOf(os.Getpid())
+	if err != nil {
+		return nil, nil, err
+	}
+	con, err := openConsole(ConsolePath(dir))
+	if err != nil {
+		return nil, nil, err
+	}
+	socket := filepath.Join(spec.Run, socketFile)
+	os.Remove(socket) // of a shim that was killed
+	os.Remove(filepath.Join(dir, exitFile))
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		ln.Close()
+		return nil, nil, err
+	}
+	proc, err := driver.Start(ctx, spec.VM, con)
+	if err != nil {
+		ln.Close()
+		return nil, nil, err
+	}
+	s := &server{dir: dir, proc: proc, self: self, console: con, conns: make(chan struct{}, maxConns),
+		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{})}
+	return s, ln, nil
+}
+
+// serve runs until the VMM ends or ctx does, which kills the VMM.
+func (s *server) serve(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if ch, ok := s.proc.(vmm.Channeler); ok {
+		s.wg.Go(func() { s.keepMux(ctx, ch) })
+	}
+	s.wg.Go(func() { s.accept(ctx, ln) })
+	select {
+	case <-s.proc.Done():
+	case <-ctx.Done():
+		s.proc.Kill()
+		<-s.proc.Done()
+	}
+	s.console.close()
+	err := s.recordExit()
+	ln.Close()
+	cancel()
+	s.wg.Wait()
+	return err
+}
+
+// recordExit leaves the reason of the end for a daemon that is not running now.
+func (s *server) recordExit() error {
+	data, err := json.Marshal(s.status())
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(s.dir, exitFile+".tmp")
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(s.dir, exitFile))
+}
+
+// keepMux holds the agent's channel open and multiplexed. A session that fails
+// (a guest that broke the protocol) is replaced by a new one.
+func (s *server) keepMux(ctx context.Context, ch vmm.Channeler) {
+	for ctx.Err() == nil {
+		m, err := s.connectMux(ctx, ch)
+		if err != nil {
+			if ctx.Err() == nil {
+				s.log.Warn("agent channel", "err", err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(500 * time.Millisecond): // back-off: a broken guest must not spin us
+			}
+			continue
+		}
+		s.setMux(m)
+		select {
+		case <-m.Done():
+			s.log.Warn("agent session ended", "err", m.Err())
+		case <-ctx.Done():
+		}
+		s.setMux(nil)
+		m.Close()
+	}
+}
+
+func (s *server) connectMux(ctx context.Context, ch vmm.Channeler) (*guest.Mux, error) {
+	conn, err := ch.OpenChannel(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, err := guest.ConnectMux(ctx, conn)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (s *server) setMux(m *guest.Mux) {
+	s.muxMu.Lock()
+	defer s.muxMu.Unlock()
+	s.mux = m
+	close(s.muxNext)
+	s.muxNext = make(chan struct{})
+}
+
+func (s *server) currentMux() (*guest.Mux, <-chan struct{}) {
+	s.muxMu.Lock()
+	defer s.muxMu.Unlock()
+	return s.mux, s.muxNext
+}
+
+// dial opens a stream to a port of the agent, waiting for the agent if need be.
+func (s *server) dial(ctx context.Context, port uint32) (net.Conn, error) {
+	if d, ok := s.proc.(vmm.Dialer); ok {
+		return d.Dial(ctx, port)
+	}
+	for {
+		m, changed := s.currentMux()
+		if m != nil {
+			return m.Dial(ctx, port)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.New("the agent does not answer")
+		case <-s.proc.Done():
+			return nil, errors.New("the VM has ended")
+		case <-changed:
+		}
+	}
+}
+
+func (s *server) accept(ctx context.Context, ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		select {
+		case s.conns <- struct{}{}:
+			s.wg.Go(func() {
+				defer func() { <-s.conns }()
+				s.handle(ctx, conn.(*net.UnixConn))
+			})
+		default:
+			conn.Close()
+		}
+	}
+}
+
+func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(callTimeout))
+	line, err := readLine(conn)
+	if err != nil {
+		return
+	}
+	conn.SetReadDeadline(time.Time{})
+	call, arg, _ := strings.Cut(line, " ")
+	switch call {
+	case callConnect:
+		s.connect(ctx, conn, arg)
+		return
+	case callConsole:
+		tail, err := strconv.Atoi(arg)
+		if err == nil {
+			s.console.follow(ctx, s.proc.Done(), tail, conn)
+		}
+		return
+	}
+	st := s.control(ctx, call)
+	conn.SetWriteDeadline(time.Now().Add(callTimeout))
+	json.NewEncoder(conn).Encode(st)
+}
+
+func (s *server) control(ctx context.Context, call string) Status {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var err error
+	switch call {
+	case callStatus:
+	case callWatch:
+		<-s.proc.Done() // ends at the latest when serve kills the VMM
+	case callKill:
+		err = s.proc.Kill()
+		<-s.proc.Done()
+	case callPause:
+		err = s.proc.Pause(ctx)
+	case callResume:
+		err = s.proc.Resume(ctx)
+	default:
+		err = fmt.Errorf("unknown call %q", call)
+	}
+	st := s.status()
+	if err != nil {
+		st.Error = err.Error()
+	}
+	return st
+}
+
+func (s *server) status() Status {
+	m, _ := s.currentMux()
+	st := Status{Shim: s.self, VMM: s.proc.Handle(), Agent: m != nil}
+	select {
+	case <-s.proc.Done():
+		st.Ended, st.Exit = true, s.proc.Exit()
+	default:
+	}
+	return st
+}
+
+// connect splices the client's connection to a new stream of the agent.
+func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string) {
+	port, err := strconv.ParseUint(arg, 10, 32)
+	if err != nil {
+		return
+	}
+	dialCtx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	stream, err := s.dial(dialCtx, uint32(port))
+	if err != nil {
+		fmt.Fprintf(conn, "ERR %v\n", err)
+		return
+	}
+	if _, err := fmt.Fprintf(conn, "OK %d\n", port); err != nil {
+		stream.Close()
+		return
+	}
+	Splice(ctx, conn, stream)
+}
+
+// Splice copies between a and b in both directions, passing half-closes on, and
+// closes both when both directions have ended, either failed, or ctx is done.
+func Splice(ctx context.Context, a, b net.Conn) {
+	stop := context.AfterFunc(ctx, func() { a.Close(); b.Close() })
+	defer stop()
+	var wg sync.WaitGroup
+	pipe := func(dst, src net.Conn) {
+		_, err := io.Copy(dst, src)
+		half, ok := dst.(interface{ CloseWrite() error })
+		if err != nil || !ok {
+			dst.Close()
+			src.Close()
+			return
+		}
+		half.CloseWrite()
+	}
+	wg.Go(func() { pipe(a, b) })
+	wg.Go(func() { pipe(b, a) })
+	wg.Wait()
+	a.Close()
+	b.Close()
+}
+
+// readLine reads one short line without reading past it.
+func readLine(r io.Reader) (string, error) {
+	var line []byte
+	var b [1]byte
+	for len(line) < 256 {
+		if _, err := io.ReadFull(r, b[:]); err != nil {
+			return "", err
+		}
+		if b[0] == '\n' {
+			return string(line), nil
+		}
+		line = append(line, b[0])
+	}
+	return "", bufio.ErrTooLong
+}

@@ -1,0 +1,85 @@
+package supervisor
+
+import (
+	"path"
+	"strings"
+
+	"banger"
+)
+
+// mainCommand resolves a VM's main command from what the user asked for and what
+// the image says, by docker's rules: an entrypoint of the user's replaces the
+// image's entrypoint and command, a command of the user's replaces the image's
+// command. It returns nil for a machine that only waits for execs: one started
+// in the background whose image offers nothing but a bare shell (or that boots
+// an init of its own), which would end at once.
+func mainCommand(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
+	entrypoint, cmd := img.Config.Entrypoint, img.Config.Cmd
+	if spec.Entrypoint != nil {
+		entrypoint, cmd = spec.Entrypoint, nil
+		if len(entrypoint) == 1 && entrypoint[0] == "" {
+			entrypoint = nil // docker: --entrypoint "" clears it
+		}
+	}
+	chosen := spec.Entrypoint != nil || len(spec.Cmd) > 0
+	if len(spec.Cmd) > 0 {
+		cmd = spec.Cmd
+	}
+	args := append(append([]string{}, entrypoint...), cmd...)
+	if !chosen && chooseInit(spec, img) == banger.InitImage {
+		args = nil // the image's own init is the main program
+	}
+	if !chosen && !spec.TTY && !spec.Attach && (len(args) == 0 || bareShell(args)) {
+		return nil, nil
+	}
+	if len(args) == 0 {
+		if !spec.TTY {
+			return nil, banger.Errorf(banger.CodeInvalid, "image %s names no command", spec.Image).
+				WithHint("give one: banger run %s -- COMMAND", spec.Image)
+		}
+		args = []string{"/bin/sh"}
+	}
+	e := execDefaults(spec, img)
+	e.Args, e.TTY, e.Main = args, spec.TTY, true
+	return &e, e.Check()
+}
+
+// execDefaults is what every command in a VM starts from: the image's
+// environment, directory and user, overridden by the VM's.
+func execDefaults(spec banger.Spec, img banger.Image) banger.Exec {
+	e := banger.Exec{Env: mergeEnv(img.Config.Env, spec.Env), Dir: img.Config.WorkingDir, User: img.Config.User}
+	if spec.WorkingDir != "" {
+		e.Dir = spec.WorkingDir
+	}
+	if spec.User != "" {
+		e.User = spec.User
+	}
+	return e
+}
+
+// mergeEnv returns base with the variables of over replaced or added.
+func mergeEnv(base, over []string) []string {
+	merged := make([]string, 0, len(base)+len(over))
+	at := map[string]int{}
+	for _, kv := range append(append([]string{}, base...), over...) {
+		key, _, _ := strings.Cut(kv, "=")
+		if i, ok := at[key]; ok {
+			merged[i] = kv
+			continue
+		}
+		at[key] = len(merged)
+		merged = append(merged, kv)
+	}
+	return merged
+}
+
+func bareShell(args []string) bool {
+	if len(args) != 1 {
+		return false
+	}
+	switch path.Base(args[0]) {
+	case "sh", "bash", "ash", "dash", "zsh", "fish", "busybox":
+		return true
+	}
+	return false
+}

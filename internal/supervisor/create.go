@@ -1,0 +1,121 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/disk"
+)
+
+// createTries bounds the search for a random name that is free.
+const createTries = 20
+
+// Create makes a VM and, when start is set, boots it. The row comes first, so
+// that whatever follows has an owner even after a crash; each step registers its
+// undo, and a failure or the end of ctx leaves nothing behind.
+func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, emit banger.Emit) (_ banger.VM, err error) {
+	if err := spec.Normalize(); err != nil {
+		return banger.VM{}, err
+	}
+	if spec.Image, err = s.opts.Images.Normalize(spec.Image); err != nil {
+		return banger.VM{}, err
+	}
+	_, vmmVersion, err := s.chooseVMM(ctx, spec.VMM)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	watch := newStopwatch()
+	s.images.RLock()
+	defer s.images.RUnlock()
+
+	m, err := s.insert(ctx, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
+		VMM: vmmVersion, Isolation: s.isolation()})
+	if err != nil {
+		return banger.VM{}, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.discard())
+		}
+	}()
+	img, err := s.opts.Images.Ensure(ctx, spec.Image, spec.Pull, emit)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	watch.lap("image")
+	kern, err := s.opts.Kernels.Ensure(ctx, spec.Kernel, emit)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	watch.lap("kernel")
+	main, err := mainCommand(spec, img)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	if err := s.createDisk(m.id(), spec.Disk); err != nil {
+		return banger.VM{}, err
+	}
+	watch.lap("disk")
+	m.update(func(vm *banger.VM) {
+		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.timings
+		vm.Spec.Init = chooseInit(spec, img)
+	})
+	if start {
+		if err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, emit) }); err != nil {
+			return banger.VM{}, err
+		}
+	}
+	if err := s.opts.Store.Commit(ctx, m.snapshot()); err != nil {
+		return banger.VM{}, err
+	}
+	return m.snapshot(), nil
+}
+
+// insert finds a name if none was asked for and writes the uncommitted row.
+func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error) {
+	vm.ID = banger.NewID()
+	for try := 0; ; try++ {
+		if vm.Spec.Name == "" {
+			vm.Name = banger.NewName()
+		}
+		slot, err := s.opts.Store.Create(ctx, vm)
+		if err == nil {
+			return s.adopt(vm, slot), nil
+		}
+		if vm.Spec.Name != "" || banger.CodeOf(err) != banger.CodeConflict || try == createTries {
+			return nil, err
+		}
+	}
+}
+
+func (s *Supervisor) createDisk(id string, size int64) error {
+	if err := os.MkdirAll(s.stateDir(id), 0o700); err != nil {
+		return noSpace(err, s.opts.StateDir)
+	}
+	return noSpace(disk.Create(s.diskPath(id), size), s.opts.StateDir)
+}
+
+func (s *Supervisor) diskPath(id string) string { return filepath.Join(s.stateDir(id), "disk.ext4") }
+
+func noSpace(err error, dir string) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return banger.Errorf(banger.CodeNoSpace, "no space left in %s: %w", dir, err).WithHint("free some: banger prune")
+	}
+	return err
+}
+
+// chooseInit resolves InitAuto: systemd images boot their own init.
+func chooseInit(spec banger.Spec, img banger.Image) string {
+	if spec.Init != banger.InitAuto {
+		return spec.Init
+	}
+	if img.Systemd {
+		return banger.InitImage
+	}
+	return banger.InitAgent
+}

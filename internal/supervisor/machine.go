@@ -1,0 +1,306 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/guest"
+	"banger/internal/shim"
+)
+
+const (
+	defaultGrace = 10 * time.Second
+	// stopSlack is what an emulated guest may need beyond the grace period to
+	// sync, unmount and power off.
+	stopSlack = 20 * time.Second
+	// attachWindow is how long a VM that was started for an attached client
+	// waits for that client to start its main command.
+	attachWindow = time.Minute
+)
+
+// machine is one VM and its owner goroutine: everything that changes the VM runs
+// in loop, one operation at a time.
+type machine struct {
+	s      *Supervisor
+	slot   int
+	ctx    context.Context // ends with the supervisor or the VM's removal
+	cancel context.CancelFunc
+
+	ops       chan func()
+	ended     chan shim.Status // the VMM has ended
+	mainEnded chan banger.Exit // the main command has ended
+	alive     bool             // a VMM was started and its end not yet seen; only the owner touches it
+
+	mu        sync.Mutex
+	vm        banger.VM
+	changed   chan struct{} // closed and replaced at each change
+	interrupt context.CancelFunc
+	gone      bool // removed
+	mainSeen  bool // the main command was started
+}
+
+func (m *machine) id() string { return m.vm.ID } // never changes
+
+func (m *machine) snapshot() banger.VM {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.vm
+}
+
+// update changes the VM in memory and tells those who wait.
+func (m *machine) update(f func(*banger.VM)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.vm)
+	m.notifyLocked()
+}
+
+func (m *machine) notifyLocked() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+func (m *machine) isGone() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.gone
+}
+
+// setState moves the VM to a state and stores it. Only the owner calls it.
+func (m *machine) setState(to banger.State, reason string) error {
+	from := m.snapshot().State
+	if from != to && !from.CanBecome(to) {
+		return banger.Errorf(banger.CodeInternal, "VM %s cannot go from %s to %s", m.vm.Name, from, to)
+	}
+	m.update(func(vm *banger.VM) {
+		vm.State, vm.Reason = to, reason
+		switch {
+		case to == banger.StateRunning:
+			vm.StartedAt = time.Now().UTC()
+		case to.AtRest():
+			vm.FinishedAt = time.Now().UTC()
+		}
+	})
+	return m.save()
+}
+
+func (m *machine) save() error {
+	return m.s.opts.Store.Update(context.WithoutCancel(m.ctx), m.snapshot())
+}
+
+// loop is the owner goroutine.
+func (m *machine) loop() {
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case f := <-m.ops:
+			f()
+		case st := <-m.ended:
+			m.alive = false
+			m.onEnd(st.Exit.Reason, st.Exit.Panic)
+		case exit := <-m.mainEnded:
+			m.onMainEnd(exit)
+		}
+	}
+}
+
+// do runs f in the owner goroutine and returns its error. f's context ends with
+// ctx, with the supervisor, and when someone interrupts the operation.
+func (m *machine) do(ctx context.Context, f func(context.Context) error) error {
+	result := make(chan error, 1)
+	op := func() {
+		opCtx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(m.ctx, cancel)()
+		m.setInterrupt(cancel)
+		defer m.setInterrupt(nil)
+		result <- f(opCtx)
+	}
+	select {
+	case m.ops <- op:
+		return <-result
+	case <-m.ctx.Done():
+		return m.closedError()
+	case <-ctx.Done():
+		return banger.Errorf(banger.CodeCanceled, "canceled: %w", ctx.Err())
+	}
+}
+
+func (m *machine) closedError() error {
+	if m.isGone() {
+		return banger.Errorf(banger.CodeNotFound, "VM %s no longer exists", m.snapshot().Name)
+	}
+	return banger.Errorf(banger.CodeUnavailable, "the daemon is stopping")
+}
+
+func (m *machine) setInterrupt(cancel context.CancelFunc) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.interrupt = cancel
+}
+
+// stopCurrent cancels the operation that runs now, so that a kill need not wait
+// for a boot.
+func (m *machine) stopCurrent() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.interrupt != nil {
+		m.interrupt()
+	}
+}
+
+func (m *machine) agent() guest.Client {
+	c := m.s.shim(m.id())
+	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, guest.AgentPort) }}
+}
+
+// onEnd records that the VMM is gone; nothing of it is left but the disk.
+func (m *machine) onEnd(reason string, failed bool) {
+	vm := m.snapshot()
+	if vm.State.AtRest() {
+		return
+	}
+	state := banger.StateStopped
+	if failed {
+		state = banger.StateFailed
+	}
+	if vm.State == banger.StateStopping && vm.Reason != "" {
+		reason = vm.Reason
+	}
+	m.setState(state, reason)
+	m.s.cleanRun(m.id())
+	if vm.Spec.AutoRemove {
+		m.remove()
+	}
+}
+
+// onMainEnd stops the VM whose main command has ended.
+func (m *machine) onMainEnd(exit banger.Exit) {
+	if m.snapshot().State.AtRest() {
+		return
+	}
+	code := exit.Status()
+	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
+	m.stop(m.ctx, defaultGrace, exitReason(exit))
+}
+
+// stop shuts the guest down cleanly within grace, then kills the VMM. A VM at
+// rest is no error.
+func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) error {
+	if m.snapshot().State.AtRest() {
+		return nil
+	}
+	if err := m.setState(banger.StateStopping, reason); err != nil {
+		return err
+	}
+	limit, cancel := context.WithTimeout(ctx, grace+stopSlack)
+	defer cancel()
+	err := m.agent().Shutdown(limit, grace)
+	if err == nil {
+		var st shim.Status
+		if st, err = m.awaitEnd(limit); err == nil {
+			m.onEnd(st.Exit.Reason, st.Exit.Panic)
+			return nil
+		}
+	}
+	if m.ctx.Err() != nil {
+		return m.ctx.Err() // the daemon closes; the next one goes on from the row
+	}
+	return m.kill(ctx, fmt.Sprintf("killed, because it did not shut down (%v)", err))
+}
+
+// kill ends the VMM at once.
+func (m *machine) kill(ctx context.Context, reason string) error {
+	if m.snapshot().State.AtRest() {
+		return nil
+	}
+	if err := m.setState(banger.StateStopping, reason); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
+	defer cancel()
+	if err := m.s.shim(m.id()).Kill(ctx); err != nil {
+		m.s.killProcesses(m.id())
+	}
+	m.awaitEnd(ctx) // its reason is ours
+	if m.ctx.Err() != nil {
+		return m.ctx.Err()
+	}
+	m.onEnd(reason, false)
+	return nil
+}
+
+// awaitEnd waits for the VMM's end, which may have been seen already.
+func (m *machine) awaitEnd(ctx context.Context) (shim.Status, error) {
+	if !m.alive {
+		return shim.Status{Ended: true}, nil
+	}
+	select {
+	case st := <-m.ended:
+		m.alive = false
+		return st, nil
+	case <-ctx.Done():
+		return shim.Status{}, ctx.Err()
+	case <-m.ctx.Done():
+		return shim.Status{}, m.ctx.Err()
+	}
+}
+
+// remove deletes the VM for good; it is at rest. The row goes first: files that
+// no row claims are removed at the next start, a row without files would lie.
+func (m *machine) remove() error {
+	if err := m.s.opts.Store.Delete(context.WithoutCancel(m.ctx), m.id()); err != nil {
+		return err
+	}
+	err := m.s.removeFiles(m.id())
+	m.s.forget(m)
+	m.mu.Lock()
+	m.gone = true
+	m.notifyLocked()
+	m.mu.Unlock()
+	m.cancel()
+	return err
+}
+
+// discard undoes a creation, whatever has been done of it.
+func (m *machine) discard() error {
+	return m.do(context.WithoutCancel(m.ctx), func(ctx context.Context) error {
+		if m.isGone() {
+			return nil
+		}
+		m.mu.Lock()
+		m.vm.Spec.AutoRemove = false
+		m.mu.Unlock()
+		if err := m.kill(ctx, "creation failed"); err != nil {
+			return err
+		}
+		return m.remove()
+	})
+}
+
+// await returns when done says so of the VM, or it was removed (then gone is
+// true), or ctx ends.
+func (m *machine) await(ctx context.Context, done func(banger.VM) bool) (vm banger.VM, gone bool, err error) {
+	for {
+		m.mu.Lock()
+		vm, gone, changed := m.vm, m.gone, m.changed
+		m.mu.Unlock()
+		if gone || done(vm) {
+			return vm, gone, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return vm, false, banger.Errorf(banger.CodeCanceled, "canceled: %w", ctx.Err())
+		case <-m.ctx.Done():
+			if !m.isGone() {
+				return vm, false, m.closedError()
+			}
+		}
+	}
+}

@@ -1,0 +1,205 @@
+package supervisor
+
+import (
+	"context"
+	"io"
+	"net"
+	"time"
+
+	"banger"
+	"banger/internal/shim"
+)
+
+// Start boots a VM at rest. With attach the main command is left to the client
+// that asks.
+func (s *Supervisor) Start(ctx context.Context, ref string, attach bool, emit banger.Emit) (banger.VM, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	err = m.do(ctx, func(ctx context.Context) error { return m.start(ctx, attach, emit) })
+	return m.snapshot(), err
+}
+
+// Stop shuts a VM down cleanly within grace (0 means 10 s), then kills its VMM.
+// It goes on when ctx ends. A VM at rest is no error.
+func (s *Supervisor) Stop(ctx context.Context, ref string, grace time.Duration) (banger.VM, error) {
+	if grace <= 0 {
+		grace = defaultGrace
+	}
+	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error { return m.stop(ctx, grace, "stopped by the user") })
+}
+
+// Restart stops a VM if it runs and starts it again.
+func (s *Supervisor) Restart(ctx context.Context, ref string, grace time.Duration, emit banger.Emit) (banger.VM, error) {
+	if _, err := s.Stop(ctx, ref, grace); err != nil {
+		return banger.VM{}, err
+	}
+	return s.Start(ctx, ref, false, emit)
+}
+
+// Kill sends a signal to the VM's main command, or ends the VMM at once for
+// signal 9 or a VM without a main command.
+func (s *Supervisor) Kill(ctx context.Context, ref string, signal int) (banger.VM, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	vm := m.snapshot()
+	if vm.State.AtRest() {
+		return vm, stateError("kill", vm, "it does not run")
+	}
+	if signal != 9 && vm.Main != nil {
+		if vm.State != banger.StateRunning {
+			return vm, stateError("signal", vm, "wait until it runs")
+		}
+		return vm, m.agent().Signal(ctx, signal)
+	}
+	m.stopCurrent()
+	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error { return m.kill(ctx, "killed by the user") })
+}
+
+// Remove deletes a VM for good. With force a VM that is not at rest is killed
+// first.
+func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
+	m, err := s.find(ref)
+	if err != nil {
+		return err
+	}
+	if force {
+		m.stopCurrent()
+	}
+	_, err = s.finish(ctx, m.id(), func(ctx context.Context, m *machine) error {
+		if vm := m.snapshot(); !vm.State.AtRest() && !force {
+			return stateError("remove", vm, "stop it first, or use rm -f")
+		}
+		if err := m.kill(ctx, "removed by the user"); err != nil || m.isGone() {
+			return err
+		}
+		return m.remove()
+	})
+	return err
+}
+
+// finish runs f in the owner of the VM; f is not cut short when ctx ends.
+func (s *Supervisor) finish(ctx context.Context, ref string, f func(context.Context, *machine) error) (banger.VM, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	err = m.do(ctx, func(context.Context) error { return f(m.ctx, m) })
+	return m.snapshot(), err
+}
+
+// Rename gives a VM another name. The guest's host name stays.
+func (s *Supervisor) Rename(ctx context.Context, ref, name string) (banger.VM, error) {
+	if err := banger.CheckName(name); err != nil {
+		return banger.VM{}, err
+	}
+	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error {
+		vm := m.snapshot()
+		vm.Name = name
+		if err := s.opts.Store.Update(ctx, vm); err != nil {
+			return err
+		}
+		m.update(func(v *banger.VM) { v.Name = name })
+		return nil
+	})
+}
+
+// Wait returns when the VM is at rest or removed.
+func (s *Supervisor) Wait(ctx context.Context, ref string) (banger.VM, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	vm, _, err := m.await(ctx, func(vm banger.VM) bool {
+		return vm.State.AtRest() && !vm.Spec.AutoRemove && vm.State != banger.StateCreated
+	})
+	return vm, err
+}
+
+// Prune removes all VMs at rest and returns them.
+func (s *Supervisor) Prune(ctx context.Context) ([]banger.VM, error) {
+	var removed []banger.VM
+	for _, vm := range s.List(func(vm banger.VM) bool { return vm.State.AtRest() }) {
+		if err := s.Remove(ctx, vm.ID, false); err != nil {
+			switch banger.CodeOf(err) {
+			case banger.CodeConflict, banger.CodeNotFound: // started or removed meanwhile
+				continue
+			}
+			return removed, err
+		}
+		removed = append(removed, vm)
+	}
+	return removed, nil
+}
+
+// Exec opens the stream of a command in a running VM. For the main command only
+// the terminal's shape is taken from e. Fields that e leaves empty come from the
+// image and the VM's spec. The caller owns the stream and copies its frames.
+func (s *Supervisor) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	vm := m.snapshot()
+	if vm.State != banger.StateRunning {
+		return nil, stateError("run a command in", vm, "start it: banger start "+vm.Name)
+	}
+	if e.Main {
+		return m.attachMain(ctx, e)
+	}
+	img, err := s.opts.Images.Get(vm.ImageDigest)
+	if err != nil {
+		return nil, err
+	}
+	def := execDefaults(vm.Spec, img)
+	e.Env = mergeEnv(def.Env, e.Env)
+	if e.Dir == "" {
+		e.Dir = def.Dir
+	}
+	if e.User == "" {
+		e.User = def.User
+	}
+	if err := e.Check(); err != nil {
+		return nil, err
+	}
+	return m.agent().Exec(ctx, e)
+}
+
+func (m *machine) attachMain(ctx context.Context, e banger.Exec) (net.Conn, error) {
+	vm := m.snapshot()
+	if vm.Main == nil {
+		return nil, banger.Errorf(banger.CodeConflict, "VM %s has no main command", vm.Name)
+	}
+	m.mu.Lock()
+	seen := m.mainSeen
+	m.mainSeen = true
+	m.mu.Unlock()
+	if seen {
+		return nil, banger.Errorf(banger.CodeConflict, "the main command of VM %s was started already", vm.Name)
+	}
+	main := *vm.Main
+	main.Stdin, main.Rows, main.Cols = e.Stdin, e.Rows, e.Cols
+	if e.TTY {
+		main.Env = mergeEnv(e.Env, main.Env)
+	}
+	return m.agent().Exec(ctx, main)
+}
+
+// Logs writes the guest's console: its last tail lines (all when negative) and,
+// with follow, what comes until the VM ends or ctx does.
+func (s *Supervisor) Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error {
+	m, err := s.find(ref)
+	if err != nil {
+		return err
+	}
+	c := s.shim(m.id())
+	if follow && !m.snapshot().State.AtRest() {
+		if err := c.FollowConsole(ctx, tail, w); err == nil || ctx.Err() != nil {
+			return nil
+		}
+	}
+	return shim.ReadConsole(c.Dir, tail, w)
+}

@@ -1,0 +1,174 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/shim"
+	"banger/internal/vmm"
+)
+
+// adoptTimeout bounds the question to one shim at the daemon's start.
+const adoptTimeout = 5 * time.Second
+
+// Restore takes over what an earlier daemon left: VMs that run are adopted, VMs
+// that ended meanwhile get their reason, half-made VMs are undone, and whatever
+// bears our prefix and no row claims is removed.
+func (s *Supervisor) Restore(ctx context.Context) error {
+	rows, err := s.opts.Store.List(ctx)
+	if err != nil {
+		return err
+	}
+	claimed := map[string]bool{}
+	for _, r := range rows {
+		if r.Committed {
+			claimed[r.VM.ID] = true
+		}
+	}
+	// First of all, so that no orphan writes to files of a VM that is adopted.
+	if err := s.sweep(claimed); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if !r.Committed {
+			if err := s.opts.Store.Delete(ctx, r.VM.ID); err != nil {
+				return err
+			}
+			continue
+		}
+		s.restoreOne(ctx, r.VM, r.Slot)
+	}
+	return nil
+}
+
+// restoreOne adopts one VM by asking its shim.
+func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
+	if vm.State.AtRest() {
+		m := s.adopt(vm, slot)
+		if vm.Spec.AutoRemove && vm.State != banger.StateCreated {
+			s.wg.Go(func() { m.do(m.ctx, func(context.Context) error { return m.remove() }) })
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
+	defer cancel()
+	st, err := s.shim(vm.ID).Status(ctx)
+	alive := err == nil && !st.Ended && st.Shim.Alive()
+	if err != nil {
+		st = s.lastExit(vm.ID, err)
+	}
+	m := s.adopt(vm, slot)
+	m.setMainSeen(true)
+	s.wg.Go(func() {
+		m.do(m.ctx, func(ctx context.Context) error { return m.resume(ctx, vm.State, alive, st) })
+	})
+}
+
+// resume goes on, in the owner, from the state that the dead daemon stored.
+func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st shim.Status) error {
+	if !alive {
+		m.s.killProcesses(m.id())
+		reason := st.Exit.Reason
+		if m.snapshot().Reason != "" {
+			reason = m.snapshot().Reason
+		}
+		m.onEnd(reason+", while no daemon ran", st.Exit.Panic)
+		return nil
+	}
+	m.alive = true
+	m.s.wg.Go(m.watch)
+	switch state {
+	case banger.StateRunning, banger.StatePaused:
+		if m.snapshot().Main != nil {
+			m.s.wg.Go(m.waitMain)
+		}
+		return nil
+	case banger.StateStopping:
+		return m.stop(ctx, defaultGrace, m.snapshot().Reason)
+	}
+	return m.kill(ctx, "the daemon died while it was starting")
+}
+
+// sweep removes processes and files of VMs that are not claimed.
+func (s *Supervisor) sweep(claimed map[string]bool) error {
+	err := s.eachShim(func(id string, pid int) {
+		if !claimed[id] {
+			killAndWait(pid)
+		}
+	})
+	for _, base := range []string{s.opts.StateDir, s.opts.RunDir} {
+		entries, readErr := os.ReadDir(filepath.Join(base, "vms"))
+		err = errors.Join(err, readErr)
+		for _, e := range entries {
+			if banger.ValidID(e.Name()) && !claimed[e.Name()] {
+				err = errors.Join(err, os.RemoveAll(filepath.Join(base, "vms", e.Name())))
+			}
+		}
+	}
+	return err
+}
+
+// killProcesses ends the shim of one VM, and with it the VMM, without its help.
+func (s *Supervisor) killProcesses(id string) {
+	s.eachShim(func(found string, pid int) {
+		if found == id {
+			killAndWait(pid)
+		}
+	})
+}
+
+// eachShim calls f for each process of ours whose command line is that of a shim
+// of this state directory.
+func (s *Supervisor) eachShim(f func(id string, pid int)) error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil {
+			continue
+		}
+		args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
+		if len(args) != len(s.opts.ShimArgv)+1 || strings.Join(args[1:len(args)-1], " ") != strings.Join(s.opts.ShimArgv[1:], " ") {
+			continue
+		}
+		dir := args[len(args)-1]
+		if id := filepath.Base(dir); filepath.Dir(dir) == filepath.Join(s.opts.StateDir, "vms") && banger.ValidID(id) {
+			f(id, pid)
+		}
+	}
+	return nil
+}
+
+// killAndWait ends a process that may not be our child and returns when it has
+// ended; the kernel then has sent its VMM the parent-death signal.
+func killAndWait(pid int) {
+	h, err := vmm.HandleOf(pid)
+	if err != nil {
+		return
+	}
+	fd, err := pidfdOpen(pid)
+	if err != nil {
+		return
+	}
+	defer syscall.Close(fd)
+	if !h.Alive() {
+		return
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+		awaitPidfd(fd, adoptTimeout)
+	}
+}

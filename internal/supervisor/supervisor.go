@@ -1,0 +1,218 @@
+// Package supervisor owns every VM: it creates them (one straight function), runs
+// each behind an owner goroutine, and restores them after a daemon's death. It
+// holds the decisions; images, kernels, disks, shims and rows are made by the
+// packages below it.
+//
+// It contains no HTTP, no SQL text, no netlink and no os/exec.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/image"
+	"banger/internal/kernel"
+	"banger/internal/shim"
+	"banger/internal/store"
+)
+
+// VMM is what the supervisor needs to know of a driver; the shim runs it.
+type VMM struct {
+	Name    string
+	Version func(context.Context) (string, error)
+}
+
+// Options are the parts a Supervisor works with. The caller owns and closes them.
+type Options struct {
+	StateDir string // durable: VM disks and logs
+	RunDir   string // sockets; short, since sun_path holds 108 bytes
+	ShimArgv []string
+	Agent    []byte // the guest agent's binary
+	VMMs     []VMM  // in order of preference
+	KVM      bool   // KVM executes guests here
+	KVMGroup uint32 // group that may open /dev/kvm, for VMMs that run as users of their own
+	Root     bool   // each VM gets a uid of its own
+
+	Store   *store.Store
+	Images  *image.Store
+	Kernels *kernel.Store
+}
+
+// firstUID is where the uids of VMs start when the daemon is root: far above
+// real users and their sub-ids, below 2^31.
+const firstUID = 2_000_000_000
+
+// Supervisor owns all VMs of one daemon.
+type Supervisor struct {
+	opts  Options
+	ctx   context.Context // ends when the supervisor closes; VMs live on
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	boots chan struct{} // emulated boots at once: they are bound by the CPU
+
+	mu       sync.Mutex
+	machines map[string]*machine
+
+	// images is held for reading while a VM is being created, so that an image
+	// or kernel is not removed between being found and being named in a row.
+	images sync.RWMutex
+}
+
+// New returns a Supervisor of the VMs that Restore will find.
+func New(opts Options) (*Supervisor, error) {
+	for _, dir := range []string{opts.StateDir, opts.RunDir, filepath.Join(opts.StateDir, "vms"), filepath.Join(opts.RunDir, "vms")} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, err
+		}
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	return &Supervisor{opts: opts, ctx: ctx, stop: stop,
+		boots: make(chan struct{}, runtime.NumCPU()), machines: map[string]*machine{}}, nil
+}
+
+// Close stops owning the VMs, which go on running in their shims.
+func (s *Supervisor) Close() {
+	s.stop()
+	s.wg.Wait()
+}
+
+// List returns the VMs for which keep is true, newest first.
+func (s *Supervisor) List(keep func(banger.VM) bool) []banger.VM {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []banger.VM
+	for _, m := range s.machines {
+		if vm := m.snapshot(); keep(vm) {
+			list = append(list, vm)
+		}
+	}
+	sort.Slice(list, func(i, j int) bool {
+		if !list[i].CreatedAt.Equal(list[j].CreatedAt) {
+			return list[i].CreatedAt.After(list[j].CreatedAt)
+		}
+		return list[i].ID < list[j].ID
+	})
+	return list
+}
+
+// Get returns the VM that ref names: a name, an id, or a unique prefix of an id.
+func (s *Supervisor) Get(ref string) (banger.VM, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	return m.snapshot(), nil
+}
+
+func (s *Supervisor) find(ref string) (*machine, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var byPrefix []*machine
+	for id, m := range s.machines {
+		if m.snapshot().Name == ref || id == ref {
+			return m, nil
+		}
+		if ref != "" && strings.HasPrefix(id, ref) {
+			byPrefix = append(byPrefix, m)
+		}
+	}
+	switch len(byPrefix) {
+	case 1:
+		return byPrefix[0], nil
+	case 0:
+		return nil, banger.Errorf(banger.CodeNotFound, "there is no VM called %q", ref).WithHint("see: banger ps -a")
+	}
+	return nil, banger.Errorf(banger.CodeInvalid, "%q is the start of %d VM ids", ref, len(byPrefix)).WithHint("give more of the id")
+}
+
+// adopt makes a machine for a row and starts its owner goroutine.
+func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
+	m := &machine{s: s, slot: slot, vm: vm, changed: make(chan struct{}),
+		ops: make(chan func()), ended: make(chan shim.Status, 1), mainEnded: make(chan banger.Exit, 1)}
+	m.ctx, m.cancel = context.WithCancel(s.ctx)
+	s.mu.Lock()
+	s.machines[vm.ID] = m
+	s.mu.Unlock()
+	s.wg.Go(m.loop)
+	return m
+}
+
+func (s *Supervisor) forget(m *machine) {
+	s.mu.Lock()
+	delete(s.machines, m.id())
+	s.mu.Unlock()
+}
+
+func (s *Supervisor) stateDir(id string) string { return filepath.Join(s.opts.StateDir, "vms", id) }
+func (s *Supervisor) runDir(id string) string   { return filepath.Join(s.opts.RunDir, "vms", id) }
+
+func (s *Supervisor) shim(id string) shim.Client {
+	return shim.Client{Dir: s.stateDir(id), Run: s.runDir(id)}
+}
+
+// removeFiles deletes whatever a VM has on the host.
+func (s *Supervisor) removeFiles(id string) error {
+	return errors.Join(os.RemoveAll(s.runDir(id)), os.RemoveAll(s.stateDir(id)))
+}
+
+// chooseVMM returns the driver for the wish in a Spec and its version, or the
+// reason why there is none.
+func (s *Supervisor) chooseVMM(ctx context.Context, wish string) (VMM, string, error) {
+	if wish == banger.VMMFirecracker {
+		return VMM{}, "", banger.Errorf(banger.CodeNotBuilt, "the firecracker driver is not built yet").WithHint("use --vmm=qemu, or leave it out")
+	}
+	for _, v := range s.opts.VMMs {
+		if wish != banger.VMMAuto && wish != v.Name {
+			continue
+		}
+		version, err := v.Version(ctx)
+		if err != nil {
+			return VMM{}, "", banger.Errorf(banger.CodeUnavailable, "no VM can be started: %w", err).
+				WithHint("install it: apt-get install qemu-system-x86")
+		}
+		return v, v.Name + " " + version, nil
+	}
+	return VMM{}, "", banger.Errorf(banger.CodeUnavailable, "there is no VMM called %q here", wish)
+}
+
+func (s *Supervisor) isolation() string {
+	if s.opts.KVM {
+		return banger.IsolationKVM
+	}
+	return banger.IsolationEmulated
+}
+
+// stopwatch collects the timings of a start.
+type stopwatch struct {
+	last    time.Time
+	timings []banger.Timing
+}
+
+func newStopwatch() *stopwatch { return &stopwatch{last: time.Now()} }
+
+func (w *stopwatch) lap(stage string) {
+	now := time.Now()
+	w.timings = append(w.timings, banger.Timing{Stage: stage, Millis: now.Sub(w.last).Milliseconds()})
+	w.last = now
+}
+
+// stateError says that op does not fit the VM's state.
+func stateError(op string, vm banger.VM, hint string) error {
+	return banger.Errorf(banger.CodeConflict, "cannot %s VM %s: it is %s", op, vm.Name, vm.State).WithHint("%s", hint)
+}
+
+func exitReason(e banger.Exit) string {
+	if e.Signal != 0 {
+		return fmt.Sprintf("main command was killed by signal %d", e.Signal)
+	}
+	return fmt.Sprintf("main command exited with code %d", e.Code)
+}
