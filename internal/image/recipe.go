@@ -89,6 +89,9 @@ type bootstrap struct {
 }
 
 func (b *bootstrap) Read(p []byte) (int, error) {
+	if b.waited {
+		return 0, io.EOF
+	}
 	n, err := b.out.Read(p)
 	if err == io.EOF {
 		if werr := b.Finish(); werr != nil {
