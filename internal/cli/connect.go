@@ -74,6 +74,7 @@ func (a *app) startDaemon(ctx context.Context) error {
 	}
 	defer r.Close()
 	cmd := exec.Command("/proc/self/exe", "daemon", "run", "--ready-fd=3")
+	cmd.Args[0] = "banger"
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = "/", logFile, logFile, []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()

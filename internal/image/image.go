@@ -40,8 +40,7 @@ type flight struct {
 	done    chan struct{}
 	img     banger.Image
 	err     error
-	waiters int
-	emits   []banger.Emit
+	waiters map[chan banger.Event]bool
 }
 
 const (
@@ -239,28 +238,34 @@ func (s *Store) Ensure(ctx context.Context, ref, pull string, emit banger.Emit) 
 				WithHint("run: banger image pull %s", ref)
 		}
 	}
-	f := s.join(name, emit)
-	select {
-	case <-f.done:
-		s.leave(name, f)
-		return f.img, f.err
-	case <-ctx.Done():
-		if s.leave(name, f) {
-			<-f.done // so that nothing is left when we return
+	f, events := s.join(name)
+	for {
+		select {
+		case e := <-events:
+			emit(e)
+		case <-f.done:
+			s.leave(name, f, events)
+			return f.img, f.err
+		case <-ctx.Done():
+			if s.leave(name, f, events) {
+				<-f.done // so that nothing is left when we return
+			}
+			return banger.Image{}, banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", ref, ctx.Err())
 		}
-		return banger.Image{}, banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", ref, ctx.Err())
 	}
 }
 
-func (s *Store) join(name string, emit banger.Emit) *flight {
+// join starts or shares the flight for name. The caller reads the events that it
+// gets; those that it is too slow for are dropped, so that it holds up nobody.
+func (s *Store) join(name string) (*flight, chan banger.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.flights[name]
 	if f == nil {
 		ctx, cancel := context.WithCancel(context.Background())
-		f = &flight{cancel: cancel, done: make(chan struct{})}
+		f = &flight{cancel: cancel, done: make(chan struct{}), waiters: map[chan banger.Event]bool{}}
 		s.flights[name] = f
-		go func() {
+		go func() { // ends when the work does, which f.cancel hastens
 			defer cancel()
 			f.img, f.err = s.fetch(ctx, name, func(e banger.Event) { s.tell(f, e) })
 			s.mu.Lock()
@@ -271,17 +276,17 @@ func (s *Store) join(name string, emit banger.Emit) *flight {
 			close(f.done)
 		}()
 	}
-	f.waiters++
-	f.emits = append(f.emits, emit)
-	return f
+	events := make(chan banger.Event, 16)
+	f.waiters[events] = true
+	return f, events
 }
 
 // leave reports whether the caller was the last, which ends the work.
-func (s *Store) leave(name string, f *flight) bool {
+func (s *Store) leave(name string, f *flight, events chan banger.Event) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f.waiters--
-	if f.waiters > 0 {
+	delete(f.waiters, events)
+	if len(f.waiters) > 0 {
 		return false
 	}
 	f.cancel()
@@ -293,10 +298,12 @@ func (s *Store) leave(name string, f *flight) bool {
 
 func (s *Store) tell(f *flight, e banger.Event) {
 	s.mu.Lock()
-	emits := f.emits
-	s.mu.Unlock()
-	for _, emit := range emits {
-		emit(e)
+	defer s.mu.Unlock()
+	for events := range f.waiters {
+		select {
+		case events <- e:
+		default:
+		}
 	}
 }
 
@@ -315,20 +322,28 @@ func (s *Store) fetch(ctx context.Context, name string, emit banger.Emit) (bange
 			return img, hostError(ctx, name, err)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old, had := s.refs[name]
-	s.refs[name] = img.Digest
-	if err := s.saveRefs(); err != nil {
-		delete(s.refs, name)
-		if had {
-			s.refs[name] = old
-		}
+	if err := s.refer(name, img.Digest); err != nil {
 		return img, err
 	}
 	img.Reference = name
 	emit(banger.Event{Stage: "rootfs", Text: name + " is ready", Done: true})
 	return img, nil
+}
+
+// refer makes name mean digest, durably or not at all.
+func (s *Store) refer(name, digest string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, had := s.refs[name]
+	s.refs[name] = digest
+	err := s.saveRefs()
+	if err != nil {
+		delete(s.refs, name)
+		if had {
+			s.refs[name] = old
+		}
+	}
+	return err
 }
 
 // hostError says what failed on the way to an image.
