@@ -28,7 +28,7 @@ const (
 	InitAgent = "agent" // our agent stays PID 1
 	InitImage = "image" // PID 1 is handed to the image's /sbin/init
 
-	NetworkUser = "user" // user-space stack in the VM's shim, outbound only
+	NetworkUser = "user" // user-space stack in the VM's shim, outbound only; not built yet
 	NetworkNone = "none" // no NIC at all
 )
 
@@ -100,7 +100,7 @@ func (s *Spec) Normalize() error {
 	s.Pull = or(s.Pull, PullMissing)
 	s.VMM = or(s.VMM, VMMAuto)
 	s.Init = or(s.Init, InitAuto)
-	s.Network = or(s.Network, NetworkUser)
+	s.Network = or(s.Network, NetworkNone)
 	if s.CPUs == 0 {
 		s.CPUs = DefaultCPUs
 	}
@@ -142,6 +142,9 @@ func (s *Spec) Normalize() error {
 		if err := CheckHostname(s.Hostname); err != nil {
 			return err
 		}
+	}
+	if s.Network == NetworkUser {
+		return Errorf(CodeNotBuilt, "the user-space network is not built yet").WithHint("leave out --network: the VM has no NIC")
 	}
 	return checkEnv(s.Env)
 }

@@ -39,16 +39,22 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 		x.copyOutput()
 		close(drained)
 	}()
+	var over <-chan struct{} // the reader may wait for a command that takes no stdin
+	if c, ok := conn.(interface{ Done() <-chan struct{} }); ok {
+		over = c.Done()
+	}
+	lost := false
 	select {
 	case <-p.done:
 	case <-gone:
-		if e.Main {
-			<-p.done // it outlives its client; output goes to the console
-		} else {
-			p.hangUp()
-			<-p.done
-		}
+		lost = true
+	case <-over:
+		lost = true
 	}
+	if lost && !e.Main { // the main one outlives its client; output goes to the console
+		p.hangUp()
+	}
+	<-p.done
 	select {
 	case <-drained:
 	case <-time.After(drainTime):
@@ -125,24 +131,23 @@ func (x *execution) copyOutput() {
 	wg.Wait()
 }
 
-// copyFrom builds each frame in place. Once the client is lost, output goes to
-// the console.
+// copyFrom sends what f gives until it ends or stopOutput was called.
 func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
 	buf := make([]byte, banger.FrameHeader+banger.MaxData)
-	for {
+	left := -1 // once stopped: what may still be taken
+	for left != 0 {
 		n, err := f.Read(buf[banger.FrameHeader:])
 		if n > 0 {
-			banger.PutFrameHeader(buf, t, n)
-			x.mu.Lock()
-			if !x.lost {
-				_, werr := x.conn.Write(buf[:banger.FrameHeader+n])
-				x.lost = werr != nil
-			}
-			lost := x.lost
-			x.mu.Unlock()
-			if lost {
-				os.Stdout.Write(buf[banger.FrameHeader : banger.FrameHeader+n])
-			}
+			x.send(buf[:banger.FrameHeader+n], t)
+		}
+		if left > 0 && n > 0 {
+			left = max(left-n, 0)
+			f.SetReadDeadline(time.Now().Add(drainTime / 10))
+		}
+		// The client may have been so slow that the command's last output is
+		// still in the pipe; a pipe holds no more than one frame.
+		if left < 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			left, err = banger.MaxData, f.SetReadDeadline(time.Now().Add(drainTime/10))
 		}
 		// EIO is a terminal whose last holder is gone (pty(7)).
 		if err != nil {
@@ -151,6 +156,22 @@ func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
 			}
 			return
 		}
+	}
+}
+
+// send completes the frame in buf. Once the client is lost, output goes to the
+// console.
+func (x *execution) send(buf []byte, t banger.FrameType) {
+	banger.PutFrameHeader(buf, t, len(buf)-banger.FrameHeader)
+	x.mu.Lock()
+	if !x.lost {
+		_, err := x.conn.Write(buf)
+		x.lost = err != nil
+	}
+	lost := x.lost
+	x.mu.Unlock()
+	if lost {
+		os.Stdout.Write(buf[banger.FrameHeader:])
 	}
 }
 

@@ -155,41 +155,36 @@ func copyRootMode() error {
 }
 
 // mountPlain puts the directories of container engines onto the plain disk:
-// overlayfs cannot lie on overlayfs.
+// overlayfs cannot lie on overlayfs. It does so at every boot, whether an engine
+// is installed yet or not, so that nothing written before is hidden after; what
+// an image itself keeps there stays in sight.
 func mountPlain() {
 	for _, p := range []struct{ dir, target string }{
 		{"/disk/docker", "var/lib/docker"},
 		{"/disk/containerd", "var/lib/containerd"},
 	} {
-		fd, err := openInRoot(p.target, unix.O_PATH|unix.O_DIRECTORY)
-		if err != nil && !engineInstalled() {
+		fd, err := mkdirInRoot(p.target, 0o711)
+		if err != nil {
+			warn(err)
 			continue
 		}
-		if err != nil {
-			if fd, err = mkdirInRoot(p.target, 0o711); err != nil {
-				warn(err)
-				continue
-			}
-		}
-		err = os.MkdirAll(p.dir, 0o711)
-		if err == nil {
-			err = unix.Mount(p.dir, procPath(fd), "", unix.MS_BIND, "")
-		}
-		unix.Close(fd)
-		if err != nil {
+		if err := bindIfEmpty(p.dir, fd); err != nil {
 			warn(fmt.Errorf("mounting %s: %w", p.target, err))
 		}
+		unix.Close(fd)
 	}
 }
 
-func engineInstalled() bool {
-	for _, bin := range []string{"usr/bin/dockerd", "usr/bin/containerd", "usr/local/bin/dockerd", "usr/sbin/dockerd"} {
-		if fd, err := openInRoot(bin, unix.O_PATH); err == nil {
-			unix.Close(fd)
-			return true
-		}
+// bindIfEmpty mounts dir, which it makes, over the empty directory behind fd.
+func bindIfEmpty(dir string, fd int) error {
+	entries, err := os.ReadDir(procPath(fd))
+	if err != nil || len(entries) > 0 {
+		return err
 	}
-	return false
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	return unix.Mount(dir, procPath(fd), "", unix.MS_BIND, "")
 }
 
 // mountModules mounts the kernel's modules where modprobe looks. Without them

@@ -55,7 +55,7 @@ func (r *reaper) launch(e banger.Exec) (*process, error) {
 		return nil, banger.Errorf(banger.CodeCannotRun, "no stdio for the command: %w", err)
 	}
 	attr := &syscall.ProcAttr{Dir: dir, Env: env, Sys: &syscall.SysProcAttr{Setsid: true,
-		Credential: &syscall.Credential{Uid: id.uid, Gid: id.gid, Groups: id.groups}}}
+		Credential: &syscall.Credential{Uid: id.uid, Gid: id.gid, Groups: id.allGroups()}}}
 	if os.Geteuid() != 0 {
 		attr.Sys.Credential = nil // a test as an ordinary user
 	}

@@ -43,17 +43,17 @@ func (r *reaper) run() {
 func (r *reaper) reap() {
 	for {
 		var ws unix.WaitStatus
+		r.mu.Lock() // a pid that is free again must not begin anew before we forget it
 		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		ended := r.children[pid]
+		delete(r.children, pid)
+		r.mu.Unlock()
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || pid <= 0 {
 			return
 		}
-		r.mu.Lock()
-		ended := r.children[pid]
-		delete(r.children, pid)
-		r.mu.Unlock()
 		if ended != nil {
 			ended(ws)
 		}

@@ -66,6 +66,9 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		}
 		banger.WriteJSONFrame(conn, banger.FrameResponse, info())
 		if req.Op == guest.OpShutdown {
+			// The host closes the stream when it has the answer.
+			conn.SetReadDeadline(time.Now().Add(time.Second))
+			frames.Next()
 			s.shutdown(time.Duration(req.Grace) * time.Millisecond)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"banger"
 )
 
@@ -20,17 +22,31 @@ type identity struct {
 	home     string
 }
 
+// allGroups are the supplementary groups as initgroups(3) sets them: the primary
+// one is among them, so that giving up the gid does not give new rights.
+func (id identity) allGroups() []uint32 {
+	all := []uint32{id.gid}
+	for _, g := range id.groups {
+		if g != id.gid {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
 // lookUp resolves "user[:group]", names or numbers, as docker does: a number
 // need not be in passwd, a name must be. Supplementary groups are those that
 // list the user, unless a group is given.
-func lookUp(spec string) (identity, error) {
+func lookUp(spec string) (identity, error) { return lookUpIn("/etc/passwd", "/etc/group", spec) }
+
+func lookUpIn(passwd, groups, spec string) (identity, error) {
 	user, group, hasGroup := strings.Cut(spec, ":")
 	id := identity{home: "/"}
 	name := ""
 	if user == "" {
 		user = "0"
 	}
-	found := eachEntry("/etc/passwd", 7, func(f []string) bool {
+	found := eachEntry(passwd, 7, func(f []string) bool {
 		if f[0] != user && f[2] != user {
 			return false
 		}
@@ -53,7 +69,7 @@ func lookUp(spec string) (identity, error) {
 		}
 	}
 	if !hasGroup {
-		eachEntry("/etc/group", 4, func(f []string) bool {
+		eachEntry(groups, 4, func(f []string) bool {
 			gid, err := strconv.ParseUint(f[2], 10, 32)
 			if err == nil && name != "" && contains(strings.Split(f[3], ","), name) {
 				id.groups = append(id.groups, uint32(gid))
@@ -62,7 +78,7 @@ func lookUp(spec string) (identity, error) {
 		})
 		return id, nil
 	}
-	found = eachEntry("/etc/group", 4, func(f []string) bool {
+	found = eachEntry(groups, 4, func(f []string) bool {
 		gid, err := strconv.ParseUint(f[2], 10, 32)
 		if err != nil || f[0] != group && f[2] != group {
 			return false
@@ -82,12 +98,16 @@ func lookUp(spec string) (identity, error) {
 
 // eachEntry calls f with the fields of each line until it returns true.
 func eachEntry(path string, fields int, f func([]string) bool) bool {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe must not hold us
 	if err != nil {
 		return false
 	}
 	defer file.Close()
+	if fi, err := file.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return false
+	}
 	sc := bufio.NewScanner(io.LimitReader(file, maxUserFile))
+	sc.Buffer(nil, maxUserFile) // a line may list thousands
 	for sc.Scan() {
 		if parts := strings.Split(sc.Text(), ":"); len(parts) == fields && f(parts) {
 			return true

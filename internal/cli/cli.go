@@ -126,7 +126,11 @@ func (a *app) root() *cobra.Command {
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &exitError{exitUsage, fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
+		code := exitUsage
+		if name := cmd.Name(); name == "run" || name == "exec" { // 2 might be the command's own
+			code = exitBanger
+		}
+		return &exitError{code, fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
 	})
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print no progress; with lists, print ids only")
 	root.AddGroup(&cobra.Group{ID: "vm", Title: "Virtual machines:"}, &cobra.Group{ID: "store", Title: "Images and kernels:"})

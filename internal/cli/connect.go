@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -34,25 +33,48 @@ const daemonStart = 60 * time.Second
 
 // connect makes sure that a daemon answers, starting one if need be.
 func (a *app) connect(ctx context.Context) (*api.Client, error) {
-	if a.daemonRuns() {
+	if a.daemonRuns(ctx) {
 		return a.client, nil
 	}
-	if err := a.startDaemon(ctx); err != nil {
-		if a.daemonRuns() { // another client was faster
-			return a.client, nil
-		}
+	if err := a.startOnce(ctx); err != nil {
 		return nil, banger.Errorf(banger.CodeUnavailable, "cannot start the daemon: %w", err)
 	}
 	return a.client, nil
 }
 
-func (a *app) daemonRuns() bool {
-	conn, err := net.DialTimeout("unix", a.paths.Socket(), time.Second)
-	if err != nil {
-		return false
+// daemonRuns asks the daemon something: the socket of one that is dying still
+// takes connections. An error of the daemon's own is an answer too.
+func (a *app) daemonRuns(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, daemonStart)
+	defer cancel()
+	_, err := a.client.Version(ctx)
+	return err == nil || banger.CodeOf(err) != banger.CodeUnavailable
+}
+
+// startOnce starts the daemon unless another client has done so meanwhile.
+func (a *app) startOnce(ctx context.Context) error {
+	if err := os.MkdirAll(a.paths.State, 0o711); err != nil {
+		return err
 	}
-	conn.Close()
-	return true
+	f, err := os.OpenFile(filepath.Join(a.paths.State, "daemon.start"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // and with it the lock
+	locked := make(chan error, 1)
+	go func() { locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }() // bounded by the other's daemonStart
+	select {
+	case err := <-locked:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if a.daemonRuns(ctx) {
+		return nil
+	}
+	return a.startDaemon(ctx)
 }
 
 func (a *app) logPath() string { return filepath.Join(a.paths.State, "daemon.log") }
@@ -60,9 +82,6 @@ func (a *app) logPath() string { return filepath.Join(a.paths.State, "daemon.log
 // startDaemon starts `banger daemon run` apart from this process and returns
 // when it is ready. The child writes "ready" or its error to a pipe.
 func (a *app) startDaemon(ctx context.Context) error {
-	if err := os.MkdirAll(a.paths.State, 0o711); err != nil {
-		return err
-	}
 	logFile, err := os.OpenFile(a.logPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -108,7 +127,7 @@ func (a *app) daemonCommand() *cobra.Command {
 	run.Flags().MarkHidden("ready-fd")
 	status := &cobra.Command{Use: "status", Short: "Show the daemon's state; exit 1 when none runs", Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !a.daemonRuns() {
+			if !a.daemonRuns(cmd.Context()) {
 				fmt.Fprintf(a.stdout, "no daemon runs (socket %s)\n", a.paths.Socket())
 				return &exitError{code: exitFailed}
 			}
@@ -151,7 +170,7 @@ func (a *app) runDaemon(readyFD int) error {
 
 // stopDaemon asks the daemon to end and returns when its process has ended.
 func (a *app) stopDaemon(ctx context.Context) error {
-	if !a.daemonRuns() {
+	if !a.daemonRuns(ctx) {
 		return nil
 	}
 	v, err := a.client.Version(ctx)

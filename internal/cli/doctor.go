@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -127,10 +126,8 @@ func (a *app) versionCommand() *cobra.Command {
 				Client api.Version  `json:"client"`
 				Daemon *api.Version `json:"daemon"` // null when none runs
 			}{Client: api.Version{Version: banger.Version, API: banger.APIVersion}}
-			if a.daemonRuns() {
-				ctx, cancel := context.WithTimeout(c.Context(), 5*time.Second)
-				defer cancel()
-				d, err := a.client.Version(ctx)
+			if a.daemonRuns(c.Context()) {
+				d, err := a.client.Version(c.Context())
 				if err != nil {
 					return err
 				}

@@ -319,11 +319,11 @@ func (a *app) logsCommand() *cobra.Command {
 
 // completeVMs offers live names; it is silent when no daemon runs.
 func (a *app) completeVMs(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if !a.daemonRuns() {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	if !a.daemonRuns(ctx) {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
 	list, err := a.client.List(ctx, true, nil)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -70,7 +71,8 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer db.Close()
 	kvm := probe(o)
-	sup, err := build(o, db, kvm)
+	qemuVersion := cached(qemu.Driver{})
+	sup, err := build(o, db, kvm, qemuVersion)
 	if err != nil {
 		return err
 	}
@@ -85,7 +87,7 @@ func Run(ctx context.Context, o Options) error {
 		if !kvm.Usable {
 			v.KVM = kvm.Reason
 		}
-		if q, err := (qemu.Driver{}).Version(ctx); err != nil {
+		if q, err := qemuVersion(ctx); err != nil {
 			v.VMM = err.Error()
 		} else {
 			v.VMM = "qemu " + q
@@ -95,6 +97,9 @@ func Run(ctx context.Context, o Options) error {
 	server := &api.Server{VMs: sup, Images: sup, Kernels: sup, Version: version, Stop: stop, Splice: shim.Splice, Log: o.Log}
 	return serve(ctx, o, server.Handler())
 }
+
+// lockWait is what a daemon that was killed may need to be gone.
+const lockWait = 3 * time.Second
 
 // lock makes the directories and makes sure that one daemon owns them.
 func lock(o Options) (func(), error) {
@@ -107,11 +112,14 @@ func lock(o Options) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
+	locked := make(chan error, 1)
+	go func() { locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }() // ends with the process at the latest
+	select {
+	case err = <-locked:
+	case <-time.After(lockWait):
 		return nil, banger.Errorf(banger.CodeConflict, "another daemon owns %s", o.StateDir).WithHint("see: banger daemon status")
 	}
-	return func() { f.Close() }, nil
+	return func() { f.Close() }, err
 }
 
 func probe(o Options) host.KVM {
@@ -124,7 +132,34 @@ func probe(o Options) host.KVM {
 	return host.ProbeKVM(o.StateDir)
 }
 
-func build(o Options, db *store.Store, kvm host.KVM) (*supervisor.Supervisor, error) {
+// cached returns the driver's version, asking it again only when its program has
+// changed: the question costs a process.
+func cached(d qemu.Driver) func(context.Context) (string, error) {
+	var mu sync.Mutex
+	var known, version string
+	return func(ctx context.Context) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		path, err := d.Path()
+		if err != nil {
+			return "", err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return "", err
+		}
+		key := fmt.Sprint(path, info.Size(), info.ModTime())
+		if key != known {
+			if version, err = d.Version(ctx); err != nil {
+				return "", err
+			}
+			known = key
+		}
+		return version, nil
+	}
+}
+
+func build(o Options, db *store.Store, kvm host.KVM, qemuVersion func(context.Context) (string, error)) (*supervisor.Supervisor, error) {
 	images, err := image.Open(filepath.Join(o.StateDir, "images"))
 	if err != nil {
 		return nil, err
@@ -139,7 +174,7 @@ func build(o Options, db *store.Store, kvm host.KVM) (*supervisor.Supervisor, er
 	}
 	sup, err := supervisor.New(supervisor.Options{
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
-		VMMs: []supervisor.VMM{{Name: banger.VMMQEMU, Version: qemu.Driver{}.Version}},
+		VMMs: []supervisor.VMM{{Name: banger.VMMQEMU, Version: qemuVersion}},
 		KVM:  kvm.Usable, KVMGroup: host.KVMGroup(), Root: os.Geteuid() == 0,
 		Store: db, Images: images, Kernels: kernels,
 	})

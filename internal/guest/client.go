@@ -134,7 +134,13 @@ func (c Client) send(ctx context.Context, r Request) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := banger.WriteJSONFrame(conn, banger.FrameRequest, r); err != nil {
+	stop := context.AfterFunc(ctx, func() { conn.SetWriteDeadline(time.Unix(1, 0)) })
+	err = banger.WriteJSONFrame(conn, banger.FrameRequest, r)
+	if !stop() {
+		conn.Close()
+		return nil, ctx.Err()
+	}
+	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("asking the agent to %s: %w", r.Op, err)
 	}

@@ -30,8 +30,8 @@ type Mux struct {
 }
 
 // ConnectMux agrees on a new session with the agent behind ch, for as long as
-// ctx lasts: a guest that boots answers after seconds. It owns ch from then on;
-// on an error it does not close it.
+// ctx lasts: a guest that boots answers after seconds. It owns ch from then on.
+// When ctx ends it closes ch; on another error it does not.
 func ConnectMux(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 	var n nonce
 	rand.Read(n[:])
@@ -60,7 +60,13 @@ func ConnectMux(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 	select {
 	case a := <-answered:
 		close(stop)
-		if err := <-sent; a.err == nil {
+		// A hello may be stuck in a channel that the guest reads no more.
+		unstick := context.AfterFunc(ctx, func() { ch.Close() })
+		err := <-sent
+		if !unstick() {
+			return nil, ctx.Err()
+		}
+		if a.err == nil {
 			a.err = err
 		}
 		if a.err != nil {
@@ -107,12 +113,12 @@ func (m *Mux) readLoop(r *bufio.Reader, n nonce) {
 	var b [headerSize]byte
 	for {
 		if _, err := io.ReadFull(r, b[:]); err != nil {
-			m.s.end(fmt.Errorf("reading from the guest: %w", err))
+			m.s.end(fmt.Errorf("reading from the guest: %w", noEOF(err)))
 			return
 		}
 		if string(b[:]) == replyMagic { // the answer to a hello that was sent twice
 			if got, _, err := readHelloBody(r); err != nil || got != n {
-				m.s.end(errors.New("the guest answered a hello of another session"))
+				m.s.end(banger.Errorf(banger.CodeGuest, "the guest answered a hello of another session"))
 				return
 			}
 			continue
@@ -156,7 +162,7 @@ func (m *Mux) Close() error {
 func ServeMux(ctx context.Context, ch io.ReadWriter, handle func(port uint32, c net.Conn)) error {
 	g := &guestEnd{ch: ch, r: bufio.NewReaderSize(ch, readBuffer), handle: handle}
 	err := g.run()
-	g.replace(nil, err)
+	g.replace(nil, fmt.Errorf("reading from the host: %w", noEOF(err)))
 	return err
 }
 
@@ -212,6 +218,14 @@ func (p *prefixed) ReadByte() (byte, error) {
 	b := p.b[0]
 	p.b = p.b[1:]
 	return b, nil
+}
+
+// noEOF keeps the channel's end from passing for the end of a stream.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // hello reads a hello's body and answers it. The same nonce again means that the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -155,21 +156,30 @@ func (s *session) sendWindow(id uint32, credit int) {
 
 var donePool = sync.Pool{New: func() any { return make(chan error, 1) }}
 
-// sendData queues one frame and returns when the writer has copied it.
-func (s *session) sendData(id uint32, payload []byte) error {
-	done := donePool.Get().(chan error)
-	p := &pending{id, payload, done}
+// queueData queues one frame. Its done gets a value when the writer has copied
+// the payload, unless the frame is withdrawn.
+func (s *session) queueData(id uint32, payload []byte) (*pending, error) {
 	s.out.Lock()
+	defer s.out.Unlock()
 	if s.closed {
-		s.out.Unlock()
-		return s.failure()
+		return nil, s.failure()
 	}
+	p := &pending{id, payload, donePool.Get().(chan error)}
 	s.data = append(s.data, p)
 	s.ready.Signal()
-	s.out.Unlock()
-	err := <-done
-	donePool.Put(done)
-	return err
+	return p, nil
+}
+
+// withdraw takes back a frame that the writer has not copied yet and reports
+// whether there was one.
+func (s *session) withdraw(p *pending) bool {
+	s.out.Lock()
+	defer s.out.Unlock()
+	i := slices.Index(s.data, p)
+	if i >= 0 {
+		s.data = slices.Delete(s.data, i, i+1)
+	}
+	return i >= 0
 }
 
 // writeLoop writes queued frames in order, control first, many per write. It

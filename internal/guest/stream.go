@@ -10,7 +10,7 @@ import (
 )
 
 // window is how many bytes a stream may have under way to a reader that does not
-// read: the most memory that one stream costs.
+// read. One stream costs at most about twice that in memory.
 const window = 256 << 10
 
 var errReset = errors.New("the stream was reset")
@@ -32,13 +32,14 @@ type stream struct {
 	finOut   bool     // we send no more
 	err      error    // the stream is over
 	changed  chan struct{}
+	over     chan struct{} // closed when err is set
 
 	readDeadline, writeDeadline deadline
 }
 
 func newStream(s *session, id, port uint32) *stream {
-	return &stream{s: s, id: id, port: port, credit: window, changed: make(chan struct{}),
-		readDeadline: newDeadline(), writeDeadline: newDeadline()}
+	return &stream{s: s, id: id, port: port, credit: window,
+		changed: make(chan struct{}), over: make(chan struct{}), readDeadline: newDeadline(), writeDeadline: newDeadline()}
 }
 
 // wake tells all waiters that something changed; st.mu is held.
@@ -106,7 +107,7 @@ func (st *stream) Write(p []byte) (int, error) {
 		if err != nil {
 			return total, err
 		}
-		if err := st.s.sendData(st.id, p[total:total+n]); err != nil {
+		if err := st.send(p[total : total+n]); err != nil {
 			return total, err
 		}
 		total += n
@@ -140,6 +141,40 @@ func (st *stream) reserve(n int) (int, error) {
 	}
 }
 
+// send gives p, for which there is credit, to the session's writer. It waits
+// while the channel is stuck, but not beyond the deadline or Close.
+func (st *stream) send(p []byte) error {
+	frame, err := st.s.queueData(st.id, p)
+	if err != nil {
+		return err
+	}
+	for {
+		st.mu.Lock()
+		err, changed := st.err, st.changed
+		st.mu.Unlock()
+		if err == nil {
+			select {
+			case err := <-frame.done:
+				donePool.Put(frame.done)
+				return err
+			case <-changed:
+				continue
+			case <-st.writeDeadline.wait():
+				err = os.ErrDeadlineExceeded
+			}
+		}
+		if !st.s.withdraw(frame) {
+			sent := <-frame.done
+			donePool.Put(frame.done)
+			return sent
+		}
+		st.mu.Lock()
+		st.credit += len(p)
+		st.mu.Unlock()
+		return err
+	}
+}
+
 // CloseWrite tells the peer that no more data comes; reading goes on.
 func (st *stream) CloseWrite() error {
 	st.mu.Lock()
@@ -165,6 +200,7 @@ func (st *stream) Close() error {
 	clean := st.finIn && st.finOut
 	if !over {
 		st.err = net.ErrClosed
+		close(st.over)
 	}
 	st.dropLocked()
 	st.wake()
@@ -201,10 +237,28 @@ func (st *stream) deliver(b []byte) error {
 	if st.queued+st.consumed+len(b) > window {
 		return errors.New("more data than the window allows")
 	}
-	st.received = append(st.received, b)
+	if len(b) == 0 {
+		return nil
+	}
 	st.queued += len(b)
+	st.appendLocked(b)
 	st.wake()
 	return nil
+}
+
+// appendLocked joins small pieces, so that what they cost is near their length.
+func (st *stream) appendLocked(b []byte) {
+	n := len(st.received)
+	if n == 0 || len(st.received[n-1])+len(b) > maxPayload {
+		st.received = append(st.received, b)
+		return
+	}
+	last := st.received[n-1]
+	if cap(last) < maxPayload {
+		last = append(getBuffer(maxPayload)[:0], last...)
+	}
+	st.received[n-1] = append(last, b...)
+	putBuffer(b)
 }
 
 func (st *stream) addCredit(n int) error {
@@ -234,9 +288,14 @@ func (st *stream) fail(err error) {
 	defer st.mu.Unlock()
 	if st.err == nil {
 		st.err = err
+		close(st.over)
 		st.wake()
 	}
 }
+
+// Done is closed when the stream is over in both directions: closed here or by
+// the peer, or its session has ended. One who does not read learns it by this.
+func (st *stream) Done() <-chan struct{} { return st.over }
 
 type addr uint32
 
@@ -259,7 +318,7 @@ func (st *stream) SetDeadline(t time.Time) error {
 // SetReadDeadline implements net.Conn.
 func (st *stream) SetReadDeadline(t time.Time) error { st.readDeadline.set(t); return nil }
 
-// SetWriteDeadline implements net.Conn. It bounds the wait for credit.
+// SetWriteDeadline implements net.Conn.
 func (st *stream) SetWriteDeadline(t time.Time) error { st.writeDeadline.set(t); return nil }
 
 // deadline is a channel that is closed when a settable time has come.

@@ -24,6 +24,10 @@ func unpackArchive(ctx context.Context, file, dir string) error {
 	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
 		return err
 	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
 	tr := tar.NewReader(f)
 	for {
 		h, err := tr.Next()
@@ -42,11 +46,14 @@ func unpackArchive(ctx context.Context, file, dir string) error {
 		if h.Typeflag != tar.TypeReg {
 			return fmt.Errorf("%q is no regular file", h.Name)
 		}
+		if h.Size > info.Size() { // holes, which would be written out here
+			return fmt.Errorf("%q is larger than the archive", h.Name)
+		}
 		out, err := os.OpenFile(filepath.Join(dir, filepath.Clean(h.Name)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(out, tr)
+		_, err = io.Copy(out, &contextReader{ctx, tr})
 		if cerr := out.Close(); err == nil {
 			err = cerr
 		}

@@ -228,6 +228,9 @@ func (s *Store) Ensure(ctx context.Context, ref, pull string, emit banger.Emit) 
 	if err != nil {
 		return banger.Image{}, err
 	}
+	if checkDigest(name) == nil {
+		return s.Get(name) // a digest alone says not where to fetch it
+	}
 	if pull != banger.PullAlways {
 		img, err := s.Find(name)
 		if err == nil || banger.CodeOf(err) != banger.CodeNotFound {
@@ -245,6 +248,9 @@ func (s *Store) Ensure(ctx context.Context, ref, pull string, emit banger.Emit) 
 			emit(e)
 		case <-f.done:
 			s.leave(name, f, events)
+			for len(events) > 0 {
+				emit(<-events)
+			}
 			return f.img, f.err
 		case <-ctx.Done():
 			if s.leave(name, f, events) {

@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"banger"
+	"sync"
+	"time"
 )
 
 // recipe makes an image of Debian packages, by the host's own apt sources, so
@@ -28,7 +30,7 @@ type recipe struct {
 // catalogue is what bare names mean; a name here wins over a registry's.
 var catalogue = map[string]recipe{
 	"debian-bookworm": {"bookworm", []string{"ca-certificates", "iproute2", "procps"}},
-	"debian-bookworm-dev": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "git", "curl", "jq", "build-essential",
+	"debian-bookworm-dev": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "kmod", "git", "curl", "jq", "build-essential",
 		"systemd", "systemd-sysv", "dbus", "openssh-client", "sudo", "vim-tiny", "less"}},
 }
 
@@ -55,76 +57,67 @@ func (r recipe) bootstrap(ctx context.Context, ref string) (io.ReadCloser, error
 	if err != nil {
 		return nil, err
 	}
-	b := &bootstrap{tmp: tmp, name: ref}
 	list := filepath.Join(tmp, "host.sources")
 	if err := os.WriteFile(list, []byte(sources), 0o644); err != nil {
-		return nil, errors.Join(err, b.cleanUp())
+		return nil, errors.Join(err, os.RemoveAll(tmp))
 	}
 	cmd := exec.CommandContext(ctx, tool, "--variant=minbase", "--format=tar", "--include="+strings.Join(r.packages, ","),
 		"--aptopt=Acquire::Languages \"none\"", "--skip=cleanup/reproducible", r.suite, "-", list)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "LC_ALL=C.UTF-8", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	b := &bootstrap{}
 	cmd.Stderr = &b.stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Its own group, so that all of it can be ended; SIGTERM, also when this process
+	// dies, so that it removes what it has unpacked as users of a namespace.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	b.cmd = cmd
+	cmd.WaitDelay = bootstrapGrace
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
-		return nil, errors.Join(err, b.cleanUp())
+		return nil, errors.Join(err, os.RemoveAll(tmp))
 	}
 	b.out = out
+	b.finish = sync.OnceValue(func() error {
+		if err := cmd.Wait(); err != nil {
+			return banger.Errorf(banger.CodeUnavailable, "%s cannot be made: mmdebstrap failed: %.300s", ref, b.stderr.text())
+		}
+		return nil
+	})
+	b.close = sync.OnceValue(func() error {
+		cmd.Cancel() // an error means that it has ended
+		b.finish()
+		return os.RemoveAll(tmp)
+	})
 	return b, nil
 }
 
-// bootstrap is a running mmdebstrap.
+// bootstrapGrace is how long mmdebstrap may clean up after SIGTERM.
+const bootstrapGrace = 10 * time.Second
+
+// bootstrap is a running mmdebstrap. Its methods may be called at the same time.
 type bootstrap struct {
-	cmd    *exec.Cmd
-	out    io.ReadCloser
-	tmp    string
-	name   string
+	out    io.Reader
 	stderr lastLine
-	waited bool
+	finish func() error // waits for its end, and tells whether all went well
+	close  func() error
 }
 
+// Read returns the tar. Its end is reported only when mmdebstrap has ended well.
 func (b *bootstrap) Read(p []byte) (int, error) {
-	if b.waited {
-		return 0, io.EOF
-	}
 	n, err := b.out.Read(p)
-	if err == io.EOF {
-		if werr := b.Finish(); werr != nil {
-			return n, werr
-		}
+	if err == nil {
+		return n, nil
 	}
-	return n, err
-}
-
-// Finish waits for the end and tells whether all went well.
-func (b *bootstrap) Finish() error {
-	if b.waited {
-		return nil
+	if ferr := b.finish(); ferr != nil {
+		return n, ferr
 	}
-	b.waited = true
-	if err := b.cmd.Wait(); err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "%s cannot be made: mmdebstrap failed: %.300s", b.name, b.stderr.text())
-	}
-	return nil
+	return n, io.EOF
 }
 
 // Close ends what still runs and removes what mmdebstrap left.
-func (b *bootstrap) Close() error {
-	if !b.waited {
-		syscall.Kill(-b.cmd.Process.Pid, syscall.SIGTERM)
-		b.out.Close()
-		b.waited = true
-		b.cmd.Wait()
-	}
-	return b.cleanUp()
-}
-
-func (b *bootstrap) cleanUp() error { return os.RemoveAll(b.tmp) }
+func (b *bootstrap) Close() error { return b.close() }
 
 // lastLine keeps the end of what a program prints.
 type lastLine struct{ buf []byte }

@@ -91,17 +91,12 @@ func applyLayer(ctx context.Context, t *tree, l layer, m *meter) (string, error)
 	}
 	defer closeDecoder()
 	hashed := io.TeeReader(tarStream, plain)
-	if err := t.apply(hashed); err != nil {
+	if err := t.apply(ctx, hashed); err != nil {
 		return "", errors.Join(ctx.Err(), err)
 	}
 	for _, r := range []io.Reader{hashed, in} { // what follows the tar, and the compressed stream
 		if _, err := io.Copy(io.Discard, r); err != nil {
 			return "", errors.Join(ctx.Err(), err)
-		}
-	}
-	if c, ok := blob.(interface{ Finish() error }); ok {
-		if err := c.Finish(); err != nil {
-			return "", err
 		}
 	}
 	if l.digest != "" && sum(stored) != l.digest {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 
@@ -47,10 +48,16 @@ const (
 	schemeDockerArchive = "docker-archive:"
 )
 
+// What the library lets pass and docker does not (distribution/reference).
+var (
+	repositoryRE = regexp.MustCompile(`^[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)*$`)
+	registryRE   = regexp.MustCompile(`^[A-Za-z0-9\[]`)
+)
+
 // Normalize returns the canonical form of a reference, by which images are
 // listed and compared, or an *Error of CodeInvalid.
 func (s *Store) Normalize(ref string) (string, error) {
-	if _, ok := catalogue[ref]; ok {
+	if _, ok := catalogue[ref]; ok || checkDigest(ref) == nil {
 		return ref, nil
 	}
 	for _, scheme := range []string{schemeOCI, schemeOCIArchive, schemeDockerArchive} {
@@ -64,7 +71,7 @@ func (s *Store) Normalize(ref string) (string, error) {
 		return scheme + filepath.Clean(path), nil
 	}
 	r, err := name.ParseReference(ref)
-	if err != nil {
+	if err != nil || !repositoryRE.MatchString(r.Context().RepositoryStr()) || !registryRE.MatchString(r.Context().RegistryStr()) {
 		return "", banger.Errorf(banger.CodeInvalid, "%.200q is not an image reference", ref).
 			WithHint("write it as docker does, or see: banger image pull --help")
 	}
@@ -205,10 +212,11 @@ func (s *Store) ociArchive(ctx context.Context, path string) (*source, error) {
 		cleanup()
 		return nil, banger.Errorf(banger.CodeInvalid, "cannot read the OCI archive %s: %w", file, err)
 	}
+	at := tmp
 	if tag != "" {
-		tmp += ":" + tag
+		at += ":" + tag
 	}
-	return ociLayout(tmp, cleanup)
+	return ociLayout(at, cleanup)
 }
 
 // fromImage converts an image of the library into a source.

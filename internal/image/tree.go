@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"banger"
 	"banger/internal/ext4"
 )
 
@@ -18,7 +20,8 @@ const (
 	maxEntries   = 4 << 20
 	maxPath      = 4096
 	maxNameBytes = 512 << 20
-	maxHops      = 40 // symlinks on the way to one entry
+	maxHops      = 40         // symlinks on the way to one entry
+	maxBytes     = rootfsSize // of all files, holes counted
 )
 
 // tree is the root file system while layers are applied to it, oldest first.
@@ -33,6 +36,7 @@ type tree struct {
 	current   int
 	entries   int
 	nameBytes int
+	bytes     int64
 	late      []lateLink // hard links whose target had not come yet
 	epoch     time.Time
 }
@@ -60,7 +64,7 @@ func isDir(n *ext4.Node) bool     { return n.Mode&syscall.S_IFMT == syscall.S_IF
 func isSymlink(n *ext4.Node) bool { return n.Mode&syscall.S_IFMT == syscall.S_IFLNK }
 
 // apply reads one layer's tar.
-func (t *tree) apply(r io.Reader) error {
+func (t *tree) apply(ctx context.Context, r io.Reader) error {
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
@@ -75,7 +79,12 @@ func (t *tree) apply(r io.Reader) error {
 		if t.entries > maxEntries || t.nameBytes > maxNameBytes || len(h.Name) > maxPath {
 			return fmt.Errorf("the layer has too many or too long names")
 		}
-		if err := t.entry(h, tr); err != nil {
+		if h.Size > maxBytes-t.bytes {
+			return fmt.Errorf("entry %.200q: the files take more than %s", h.Name, banger.FormatSize(maxBytes))
+		}
+		t.bytes += h.Size
+		// The holes of a sparse entry are read without reading r.
+		if err := t.entry(h, &contextReader{ctx, tr}); err != nil {
 			return fmt.Errorf("entry %.200q: %w", h.Name, err)
 		}
 	}
@@ -232,15 +241,16 @@ func (t *tree) link(name, target string, h *tar.Header, last bool) error {
 	if isDir(n) {
 		return fmt.Errorf("hard link to the directory %.200q", target)
 	}
+	t.uses[n]++ // first: the name may need a directory in the target's place
 	parent, err := t.parent(name, true)
 	if err != nil {
 		return err
 	}
 	base := path.Base(name)
 	if parent.Children[base] == n {
+		t.uses[n]--
 		return nil
 	}
-	t.uses[n]++
 	t.drop(parent, base)
 	parent.Children[base] = n
 	t.layer[n] = t.current
@@ -252,7 +262,8 @@ func (t *tree) link(name, target string, h *tar.Header, last bool) error {
 // the way becomes a directory, one of this layer is an error.
 func (t *tree) parent(name string, create bool) (*ext4.Node, error) {
 	hops := 0
-	return t.walk(t.root, nil, path.Dir(name), create, &hops)
+	dir, _ := path.Split(name)
+	return t.walk(t.root, nil, dir, create, &hops)
 }
 
 // walk descends from dir along a path; above are dir's ancestors.
@@ -407,9 +418,10 @@ func (t *tree) usesSystemd() bool {
 		}
 		target := string(n.Target)
 		if !strings.HasPrefix(target, "/") {
-			target = path.Join(path.Dir(name), target)
+			dir, _ := path.Split(name)
+			target = dir + target // not cleaned: ".." is the parent of where dir leads
 		}
-		name = path.Clean(target)
+		name = target
 	}
 	return path.Base(name) == "systemd"
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
+	"banger"
 	"banger/internal/ext4"
 )
 
@@ -76,7 +77,7 @@ func indexModules(dir string) (map[string]string, error) {
 		return nil
 	})
 	if err == nil && len(index) == 0 {
-		return nil, fmt.Errorf("no modules in %s", dir)
+		return nil, banger.Errorf(banger.CodeInvalid, "there are no modules in %s", dir)
 	}
 	return index, err
 }

@@ -42,6 +42,7 @@ type server struct {
 	muxMu   sync.Mutex
 	mux     *guest.Mux
 	muxNext chan struct{} // closed when mux changes
+	settled chan struct{} // closed when the end of the VMM is on disk and the socket is gone
 }
 
 // Run is the whole life of a shim: it starts the VM described in dir, writes
@@ -103,7 +104,7 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver) (*ser
 		return nil, nil, err
 	}
 	s := &server{dir: dir, proc: proc, self: self, console: con, conns: make(chan struct{}, maxConns),
-		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{})}
+		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{})}
 	return s, ln, nil
 }
 
@@ -124,6 +125,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	s.console.close()
 	err := s.recordExit()
 	ln.Close()
+	close(s.settled)
 	cancel()
 	s.wg.Wait()
 	return err
@@ -265,10 +267,10 @@ func (s *server) control(ctx context.Context, call string) Status {
 	switch call {
 	case callStatus:
 	case callWatch:
-		<-s.proc.Done() // ends at the latest when serve kills the VMM
+		<-s.settled // at the latest when serve has killed the VMM
 	case callKill:
 		err = s.proc.Kill()
-		<-s.proc.Done()
+		<-s.settled
 	case callPause:
 		err = s.proc.Pause(ctx)
 	case callResume:
@@ -312,29 +314,6 @@ func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string) {
 		return
 	}
 	Splice(ctx, conn, stream)
-}
-
-// Splice copies between a and b in both directions, passing half-closes on, and
-// closes both when both directions have ended, either failed, or ctx is done.
-func Splice(ctx context.Context, a, b net.Conn) {
-	stop := context.AfterFunc(ctx, func() { a.Close(); b.Close() })
-	defer stop()
-	var wg sync.WaitGroup
-	pipe := func(dst, src net.Conn) {
-		_, err := io.Copy(dst, src)
-		half, ok := dst.(interface{ CloseWrite() error })
-		if err != nil || !ok {
-			dst.Close()
-			src.Close()
-			return
-		}
-		half.CloseWrite()
-	}
-	wg.Go(func() { pipe(a, b) })
-	wg.Go(func() { pipe(b, a) })
-	wg.Wait()
-	a.Close()
-	b.Close()
 }
 
 // readLine reads one short line without reading past it.

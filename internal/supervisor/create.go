@@ -25,7 +25,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if spec.Image, err = s.opts.Images.Normalize(spec.Image); err != nil {
 		return banger.VM{}, err
 	}
-	_, vmmVersion, err := s.chooseVMM(ctx, spec.VMM)
+	driver, version, err := s.chooseVMM(ctx, spec.VMM)
 	if err != nil {
 		return banger.VM{}, err
 	}
@@ -34,7 +34,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	defer s.images.RUnlock()
 
 	m, err := s.insert(ctx, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
-		VMM: vmmVersion, Isolation: s.isolation()})
+		VMM: driver.Name + " " + version, Isolation: s.isolation()})
 	if err != nil {
 		return banger.VM{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -37,6 +38,7 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	if err := s.sweep(claimed); err != nil {
 		return err
 	}
+	var restored sync.WaitGroup
 	for _, r := range rows {
 		if !r.Committed {
 			if err := s.opts.Store.Delete(ctx, r.VM.ID); err != nil {
@@ -44,8 +46,9 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 			}
 			continue
 		}
-		s.restoreOne(ctx, r.VM, r.Slot)
+		restored.Go(func() { s.restoreOne(ctx, r.VM, r.Slot) })
 	}
+	restored.Wait()
 	return nil
 }
 
@@ -67,9 +70,14 @@ func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 	}
 	m := s.adopt(vm, slot)
 	m.setMainSeen(true)
-	s.wg.Go(func() {
+	resume := func() {
 		m.do(m.ctx, func(ctx context.Context) error { return m.resume(ctx, vm.State, alive, st) })
-	})
+	}
+	if alive && vm.State == banger.StateStopping {
+		s.wg.Go(resume) // takes its time
+		return
+	}
+	resume()
 }
 
 // resume goes on, in the owner, from the state that the dead daemon stored.

@@ -206,7 +206,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if _, err := m.s.opts.Images.Get(vm.ImageDigest); err != nil {
 		return shim.Spec{}, none, err
 	}
-	driver, _, err := m.s.chooseVMM(m.ctx, vm.Spec.VMM)
+	driver, version, err := m.s.chooseVMM(m.ctx, vm.Spec.VMM)
 	if err != nil {
 		return shim.Spec{}, none, err
 	}
@@ -228,7 +228,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	}
 	return shim.Spec{Driver: driver.Name, VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
-		Accel: accel, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
+		Accel: accel, Version: version, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
 		Drives: []vmm.Drive{
 			{Serial: "rootfs", Path: m.s.opts.Images.RootfsPath(vm.ImageDigest), ReadOnly: true},

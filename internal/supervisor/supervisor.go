@@ -179,7 +179,7 @@ func (s *Supervisor) chooseVMM(ctx context.Context, wish string) (VMM, string, e
 			return VMM{}, "", banger.Errorf(banger.CodeUnavailable, "no VM can be started: %w", err).
 				WithHint("install it: apt-get install qemu-system-x86")
 		}
-		return v, v.Name + " " + version, nil
+		return v, version, nil
 	}
 	return VMM{}, "", banger.Errorf(banger.CodeUnavailable, "there is no VMM called %q here", wish)
 }

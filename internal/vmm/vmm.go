@@ -44,7 +44,8 @@ type Config struct {
 	Dir       string  `json:"dir"`    // existing directory for sockets; its path must leave room (sun_path is 108 bytes)
 	Memory    string  `json:"memory"` // file to hold guest RAM, made by the driver and removed at the end
 	Accel     Accel   `json:"accel"`
-	Kernel    string  `json:"kernel"` // vmlinux ELF or bzImage
+	Version   string  `json:"version,omitempty"` // the program's version, if the caller knows it: the driver then need not ask
+	Kernel    string  `json:"kernel"`            // vmlinux ELF or bzImage
 	Initrd    string  `json:"initrd"`
 	Cmdline   string  `json:"cmdline"` // additions to the driver's own
 	CPUs      int     `json:"cpus"`

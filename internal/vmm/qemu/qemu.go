@@ -42,6 +42,15 @@ func (d Driver) binary() string {
 	return "qemu-system-x86_64"
 }
 
+// Path returns the program that Start would run.
+func (d Driver) Path() (string, error) {
+	path, err := exec.LookPath(d.binary())
+	if err != nil {
+		return "", fmt.Errorf("%s is not installed", d.binary())
+	}
+	return path, nil
+}
+
 // Version returns QEMU's version, at least 7.2.
 func (d Driver) Version(ctx context.Context) (string, error) {
 	v, err := d.version(ctx)
@@ -73,7 +82,10 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("the QEMU driver does not yet run guests on %s hosts", runtime.GOARCH)
 	}
-	v, err := d.version(ctx)
+	v, err := parseVersion("version " + c.Version)
+	if c.Version == "" {
+		v, err = d.version(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,225 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// commands are what the stories use beyond testscript's own.
+var commands = map[string]func(*testscript.TestScript, bool, []string){
+	"code":       cmdCode,
+	"residue":    cmdResidue,
+	"killdaemon": cmdKillDaemon,
+	"killshim":   cmdKillShim,
+	"await":      cmdAwait,
+	"interrupt":  cmdInterrupt,
+	"crash":      cmdCrash,
+	"registry":   cmdRegistry,
+	"mkimage":    cmdMkimage,
+	"resize":     cmdResize,
+	"json":       cmdJSON,
+	"http":       cmdHTTP,
+}
+
+func theWorld(ts *testscript.TestScript) *world {
+	w, ok := ts.Value("world").(*world)
+	if !ok {
+		ts.Fatalf("no world")
+	}
+	return w
+}
+
+func refuse(ts *testscript.TestScript, neg bool, bad bool, usage string) {
+	if neg || bad {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+// code runs a command and demands its exit code: code 7 banger exec ...
+func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) < 2, "code N command...")
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := err.(*exec.ExitError); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// residue N counts what an idle daemon would not have; N is 0 mostly. What is
+// being cleaned up at this moment gets a few seconds.
+func cmdResidue(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) != 1 || args[0] != "0", "residue 0")
+	w := theWorld(ts)
+	var left []string
+	if !poll(15*time.Second, func() bool { left = w.residue(); return len(left) == 0 }) {
+		ts.Fatalf("left behind: %s", strings.Join(left, "\n"))
+	}
+}
+
+// poll asks done every 20 ms; it is used where another process's doing cannot be
+// awaited.
+func poll(limit time.Duration, done func() bool) bool {
+	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
+		if done() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+// killdaemon kills the daemon with SIGKILL and waits for its end.
+func cmdKillDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) != 0, "killdaemon")
+	killAll(ts, "daemon")
+}
+
+// killshim kills all shims with SIGKILL.
+func cmdKillShim(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) != 0, "killshim")
+	killAll(ts, "shim")
+}
+
+func killAll(ts *testscript.TestScript, role string) {
+	w := theWorld(ts)
+	killed := 0
+	for _, p := range w.processes() {
+		if len(p.args) > 1 && p.args[1] == role {
+			ts.Check(syscall.Kill(p.pid, syscall.SIGKILL))
+			killed++
+			if !poll(10*time.Second, func() bool { return !running(p.pid) }) {
+				ts.Fatalf("process %d survived SIGKILL", p.pid)
+			}
+		}
+	}
+	if killed == 0 {
+		ts.Fatalf("no %s runs", role)
+	}
+}
+
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(rest, "Z")
+}
+
+// await TEXT command... repeats the command until its stdout contains TEXT.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) < 2, "await TEXT command...")
+	w := theWorld(ts)
+	var out []byte
+	ok := poll(90*time.Second, func() bool {
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Env = append(os.Environ(), w.env()...)
+		out, _ = cmd.Output()
+		return strings.Contains(string(out), args[0])
+	})
+	if !ok {
+		ts.Fatalf("%q never appeared; last: %s", args[0], out)
+	}
+}
+
+// interrupt [-KILL] STAGE command... starts the command, sends it SIGINT or SIGKILL
+// as soon as its stderr shows STAGE, and demands that it ends badly.
+func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
+	sig := os.Interrupt
+	if len(args) > 0 && args[0] == "-KILL" {
+		sig, args = os.Kill, args[1:]
+	}
+	refuse(ts, neg, len(args) < 2, "interrupt [-KILL] STAGE command...")
+	atStage(ts, args[0], args[1:], func(p *os.Process) { ts.Check(p.Signal(sig)) })
+}
+
+// crash STAGE command... does the same, and kills the daemon instead.
+func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) < 2, "crash STAGE command...")
+	atStage(ts, args[0], args[1:], func(*os.Process) { killAll(ts, "daemon") })
+}
+
+// atStage runs a command, acts once when its stderr shows stage, and demands that
+// the command ends with an error. What it printed is kept in the file "seen".
+func atStage(ts *testscript.TestScript, stage string, args []string, act func(*os.Process)) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), theWorld(ts).env()...)
+	cmd.Dir = ts.MkAbs(".")
+	stderr, err := cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	var seen []byte
+	buf := make([]byte, 4096)
+	acted := false
+	for {
+		n, err := stderr.Read(buf)
+		seen = append(seen, buf[:n]...)
+		if !acted && strings.Contains(string(seen), stage) {
+			acted = true
+			act(cmd.Process)
+		}
+		if err != nil {
+			break
+		}
+	}
+	err = cmd.Wait()
+	ts.Logf("%s\n%v", seen, err)
+	ts.Check(os.WriteFile(ts.MkAbs("seen"), seen, 0o644))
+	switch {
+	case ctx.Err() != nil:
+		ts.Fatalf("it did not end")
+	case !acted:
+		ts.Fatalf("stage %q was never shown", stage)
+	case err == nil:
+		ts.Fatalf("it ended well in spite of all")
+	}
+}
+
+// json PATH=VALUE... demands these values, by dotted path, in the JSON that the
+// last command printed.
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) == 0, "json path=value...")
+	var doc any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &doc))
+	for _, a := range args {
+		path, want, _ := strings.Cut(a, "=")
+		v := doc
+		for key := range strings.SplitSeq(path, ".") {
+			if i, err := strconv.Atoi(key); err == nil {
+				list, ok := v.([]any)
+				if !ok || i >= len(list) {
+					ts.Fatalf("%s: no element %d", path, i)
+				}
+				v = list[i]
+				continue
+			}
+			m, ok := v.(map[string]any)
+			if !ok {
+				ts.Fatalf("%s: no object at %q", path, key)
+			}
+			v = m[key]
+		}
+		if got := fmt.Sprint(v); got != want {
+			ts.Fatalf("%s is %q, want %q", path, got, want)
+		}
+	}
+}

@@ -1,0 +1,245 @@
+// Package e2e tells banger's stories as a user types them: the real binary, real
+// images, real boots. It must not know anything of banger's insides; what it
+// needs beyond the command line are processes, files and a registry on loopback.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// prepared is a state directory with a kernel and the catalogue's images, made
+// once per run by banger itself. Each story starts from hard links of it.
+var prepared string
+
+// binDir holds the banger under test.
+var binDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	code, err := 0, error(nil)
+	if binDir, err = filepath.Abs("../bin"); err == nil {
+		_, err = os.Stat(filepath.Join(binDir, "banger"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: run `make build` first:", err)
+		return 1
+	}
+	syscall.Umask(0o022)
+	base, err := os.MkdirTemp("/tmp", "banger-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	defer os.RemoveAll(base)
+	os.Chmod(base, 0o711) // root's VMs run as users of their own and open files by path
+	os.Setenv("TMPDIR", base)
+	os.Setenv("PATH", binDir+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	if prepared, err = prepare(base); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	code = m.Run()
+	return code
+}
+
+// prepare makes the kernel and the images that most stories share.
+func prepare(base string) (string, error) {
+	state := filepath.Join(base, "prepared")
+	w := world{state: state, run: filepath.Join(base, "pr")}
+	for _, args := range [][]string{{"kernel", "pull"}, {"image", "pull", "debian-bookworm"}, {"image", "pull", "debian-bookworm-dev"}, {"daemon", "stop"}} {
+		start := time.Now()
+		out, err := w.command(context.Background(), args...).CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("banger %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+		fmt.Printf("e2e: banger %s: %.1f s\n", strings.Join(args, " "), time.Since(start).Seconds())
+	}
+	return state, nil
+}
+
+func TestStories(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			w, err := newWorld()
+			if err != nil {
+				return err
+			}
+			env.Values["world"] = w
+			for _, kv := range w.env() {
+				k, v, _ := strings.Cut(kv, "=")
+				env.Setenv(k, v)
+			}
+			env.Setenv("PATH", os.Getenv("PATH"))
+			env.Setenv("STATE", w.state)
+			env.Setenv("USER", fmt.Sprint(os.Getuid()))
+			env.Setenv("WHO", map[bool]string{true: "root", false: "user"}[os.Geteuid() == 0])
+			env.Defer(func() {
+				if err := w.close(); err != nil {
+					env.T().Fatal(err)
+				}
+			})
+			return nil
+		},
+		Cmds: commands,
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+	})
+}
+
+// world is one banger installation: a state and a run directory of its own.
+type world struct {
+	dir, state, run string
+	stopRegistry    func()
+}
+
+func newWorld() (*world, error) {
+	dir, err := os.MkdirTemp(os.Getenv("TMPDIR"), "w")
+	if err != nil {
+		return nil, err
+	}
+	w := &world{dir: dir, state: filepath.Join(dir, "s"), run: filepath.Join(dir, "r")}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return nil, err
+	}
+	return w, linkTree(prepared, w.state)
+}
+
+// linkTree makes to the same tree as from, with hard links for what is never
+// written again and without what belongs to a daemon.
+func linkTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		dst := filepath.Join(to, rel)
+		switch {
+		case d.IsDir():
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			return os.MkdirAll(dst, info.Mode().Perm())
+		case filepath.Dir(rel) == "." && (strings.HasPrefix(rel, "banger.db") || strings.HasPrefix(rel, "daemon.")):
+			return nil
+		case strings.HasSuffix(rel, ".json"): // replaced, never edited, yet small
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(dst, data, 0o644)
+		}
+		return os.Link(path, dst)
+	})
+}
+
+func (w *world) env() []string {
+	return []string{"BANGER_STATE_DIR=" + w.state, "BANGER_RUN_DIR=" + w.run}
+}
+
+func (w *world) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(binDir, "banger"), args...)
+	cmd.Env = append(os.Environ(), w.env()...)
+	return cmd
+}
+
+// close ends the world: every VM is removed, the daemon stopped, and nothing may
+// be left of either.
+func (w *world) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	ids, err := w.command(ctx, "ps", "-aq").Output()
+	if err == nil && len(strings.Fields(string(ids))) > 0 {
+		var out []byte
+		out, err = w.command(ctx, append([]string{"rm", "-f"}, strings.Fields(string(ids))...)...).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("rm -f: %w: %s", err, out)
+		}
+	}
+	left := w.residue()
+	if out, stopErr := w.command(ctx, "daemon", "stop").CombinedOutput(); stopErr != nil {
+		err = errors.Join(err, fmt.Errorf("daemon stop: %w: %s", stopErr, out))
+	}
+	if len(left) > 0 {
+		err = errors.Join(err, fmt.Errorf("left behind after rm: %s", strings.Join(left, ", ")))
+	}
+	if procs := w.processes(); len(procs) > 0 {
+		err = errors.Join(err, fmt.Errorf("still running after daemon stop: %v", procs))
+		for _, p := range procs {
+			syscall.Kill(p.pid, syscall.SIGKILL)
+		}
+	}
+	return errors.Join(err, os.RemoveAll(w.dir))
+}
+
+type process struct {
+	pid  int
+	args []string
+}
+
+// processes returns those that name a directory of this world in their command
+// line or environment, except this test itself.
+func (w *world) processes() []process {
+	var found []process
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
+		if !strings.Contains(string(cmdline), w.dir) && !strings.Contains(string(environ), w.state) {
+			continue
+		}
+		var pid int
+		fmt.Sscan(filepath.Base(dir), &pid)
+		if pid != os.Getpid() {
+			found = append(found, process{pid, strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00")})
+		}
+	}
+	return found
+}
+
+// residue lists what exists beyond an idle daemon: shims, VMMs, files of VMs,
+// half-made images and kernels, mounts.
+func (w *world) residue() []string {
+	var left []string
+	for _, p := range w.processes() {
+		if len(p.args) > 1 && p.args[1] == "daemon" {
+			continue
+		}
+		left = append(left, fmt.Sprintf("process %d %.120q", p.pid, p.args))
+	}
+	for _, pattern := range []string{"s/vms/*", "r/vms/*", "s/images/sha256/.tmp-*", "s/kernels/.tmp-*", "s/images/.tmp-*"} {
+		names, _ := filepath.Glob(filepath.Join(w.dir, pattern))
+		left = append(left, names...)
+	}
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, w.dir) {
+			left = append(left, "mount "+line)
+		}
+	}
+	return left
+}

@@ -1,0 +1,135 @@
+package banger
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"testing"
+	"testing/iotest"
+)
+
+func TestFramesComeBackAsTheyWereWritten(t *testing.T) {
+	frames := []struct {
+		kind    FrameType
+		payload []byte
+	}{
+		{FrameRequest, []byte(`{"a":1}`)}, {FrameStdinEOF, nil}, {FrameStdout, bytes.Repeat([]byte("x"), MaxData)},
+		{FrameStdout, bytes.Repeat([]byte("y"), MaxFrame)}, {FrameStderr, []byte{0}}, {255, []byte("unknown types pass")},
+	}
+	var stream bytes.Buffer
+	for _, f := range frames {
+		if err := WriteFrame(&stream, f.kind, f.payload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, wrap := range map[string]func(io.Reader) io.Reader{"whole": func(r io.Reader) io.Reader { return r }, "by halves": iotest.HalfReader} {
+		t.Run(name, func(t *testing.T) {
+			r := NewFrameReader(wrap(bytes.NewReader(stream.Bytes())))
+			for i, f := range frames {
+				if kind, p, err := r.Next(); err != nil || kind != f.kind || !bytes.Equal(p, f.payload) {
+					t.Errorf("frame %d is of type %d with %d bytes, %v", i, kind, len(p), err)
+				}
+			}
+			if _, _, err := r.Next(); err != io.EOF {
+				t.Errorf("the end is %v, not EOF", err)
+			}
+		})
+	}
+}
+
+// TestAFrameOnTheWire pins the format, which an agent of another version speaks.
+func TestAFrameOnTheWire(t *testing.T) {
+	var stream bytes.Buffer
+	if err := WriteJSONFrame(&stream, FrameResize, Resize{Rows: 24, Cols: 80}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "\x04\x00\x00\x00\x15" + `{"rows":24,"cols":80}`; stream.String() != want {
+		t.Errorf("it is %q, not %q", stream.String(), want)
+	}
+}
+
+// countingWriter counts calls of Write.
+type countingWriter int
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	*c++
+	return len(p), nil
+}
+
+// TestAFrameIsOneWrite since several goroutines share a stream.
+func TestAFrameIsOneWrite(t *testing.T) {
+	for size, want := range map[int]countingWriter{0: 1, 1: 1, MaxFrame: 1, MaxFrame + 1: 0} {
+		var calls countingWriter
+		err := WriteFrame(&calls, FrameStdout, make([]byte, size))
+		if calls != want || (err == nil) != (want == 1) {
+			t.Errorf("%d bytes took %d writes, %v", size, calls, err)
+		}
+	}
+}
+
+func TestWhatJSONCannotSayIsAnError(t *testing.T) {
+	var calls countingWriter
+	if err := WriteJSONFrame(&calls, FrameRequest, make(chan int)); err == nil || calls != 0 {
+		t.Errorf("%d writes, %v", calls, err)
+	}
+}
+
+func TestHostileFrames(t *testing.T) {
+	header := func(n uint32, payload int) []byte {
+		return append(binary.BigEndian.AppendUint32([]byte{8}, n), make([]byte, payload)...)
+	}
+	guest := Errorf(CodeGuest, "")
+	for name, c := range map[string]struct {
+		stream []byte
+		want   error
+	}{
+		"nothing":                    {nil, io.EOF},
+		"half a header":              {[]byte{8, 0, 0}, io.ErrUnexpectedEOF},
+		"header without its payload": {header(1, 0), io.ErrUnexpectedEOF},
+		"half a payload":             {header(10, 5), io.ErrUnexpectedEOF},
+		"one byte too many":          {header(MaxFrame+1, 0), guest},
+		"2 GiB":                      {header(1<<31, 0), guest},
+		"4 GiB":                      {header(1<<32-1, 0), guest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := NewFrameReader(bytes.NewReader(c.stream))
+			_, _, err := r.Next()
+			if c.want == error(guest) {
+				if CodeOf(err) != CodeGuest || cap(r.buf) != 0 {
+					t.Errorf("the error is %v, with %d bytes held", err, cap(r.buf))
+				}
+			} else if !errors.Is(err, c.want) {
+				t.Errorf("the error is %v, not %v", err, c.want)
+			}
+		})
+	}
+}
+
+// FuzzFrameReader reads a hostile peer's bytes: whatever they are, no frame is
+// over the limit, and writing the frames again gives what was read.
+func FuzzFrameReader(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte{8, 0, 0, 0, 1, 'x', 3, 0, 0, 0, 0})
+	f.Add([]byte{8, 0xff, 0xff, 0xff, 0xff, 'x'})
+	f.Add([]byte{8, 0, 0x10, 0, 0})
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		r := NewFrameReader(bytes.NewReader(stream))
+		var again bytes.Buffer
+		for {
+			kind, p, err := r.Next()
+			if err != nil {
+				if err == io.EOF && again.Len() != len(stream) {
+					t.Errorf("a clean end behind %d of %d bytes", again.Len(), len(stream))
+				}
+				break
+			}
+			if err := WriteFrame(&again, kind, p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if cap(r.buf) > MaxFrame || !bytes.HasPrefix(stream, again.Bytes()) {
+			t.Errorf("%d bytes held; read %q from %q", cap(r.buf), again.Bytes(), stream)
+		}
+	})
+}

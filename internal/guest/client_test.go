@@ -1,0 +1,215 @@
+package guest
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"banger"
+)
+
+// fakeAgent answers each request by a function of the test, over a whole session.
+func fakeAgent(t testing.TB, answer func(Request, net.Conn)) Client {
+	t.Helper()
+	m := start(t, func(port uint32, c net.Conn) {
+		typ, p, err := banger.NewFrameReader(c).Next()
+		if err != nil {
+			return
+		}
+		var r Request
+		if err := json.Unmarshal(p, &r); err != nil || typ != banger.FrameRequest || port != AgentPort {
+			t.Errorf("the first frame on port %d is %d %q: %v", port, typ, p, err)
+			return
+		}
+		answer(r, c)
+	})
+	return Client{Dial: func(ctx context.Context) (net.Conn, error) { return m.Dial(ctx, AgentPort) }}
+}
+
+// Each call sends one request that says what it was given.
+func TestClientRequests(t *testing.T) {
+	info := Info{Version: Version, Kernel: "6.12", UptimeMillis: 1500}
+	exit := banger.Exit{Signal: 9}
+	cfg := Config{Hostname: "box", TimeUnixNano: 1, StopSignal: 3, Network: &Network{Address: "10.0.0.2/24", DNS: []string{"10.0.0.1"}}}
+	cmd := banger.Exec{Args: []string{"a", "b"}, User: "me", Main: true}
+	got := make(chan Request, 1)
+	c := fakeAgent(t, func(r Request, conn net.Conn) {
+		got <- r
+		if r.Op == OpWait {
+			banger.WriteJSONFrame(conn, banger.FrameExit, exit)
+		} else {
+			banger.WriteJSONFrame(conn, banger.FrameResponse, info)
+		}
+	})
+	must := func(want any) func(any, error) error {
+		return func(v any, err error) error {
+			if err == nil && !reflect.DeepEqual(v, want) {
+				t.Errorf("the call answers %+v", v)
+			}
+			return err
+		}
+	}
+	for _, tt := range []struct {
+		call func(context.Context) error
+		want Request
+	}{
+		{func(ctx context.Context) error { i, err := c.Ping(ctx); return must(info)(i, err) }, Request{Op: OpPing}},
+		{func(ctx context.Context) error { i, err := c.Configure(ctx, cfg); return must(info)(i, err) }, Request{Op: OpConfigure, Config: &cfg}},
+		{func(ctx context.Context) error { return c.Start(ctx, cmd) }, Request{Op: OpStart, Exec: &cmd}},
+		{func(ctx context.Context) error { return c.Signal(ctx, 15) }, Request{Op: OpSignal, Signal: 15}},
+		{func(ctx context.Context) error { e, err := c.Wait(ctx); return must(exit)(e, err) }, Request{Op: OpWait}},
+		{func(ctx context.Context) error { return c.Shutdown(ctx, 2500*time.Millisecond) }, Request{Op: OpShutdown, Grace: 2500}},
+		{func(ctx context.Context) error {
+			conn, err := c.Exec(ctx, cmd)
+			if err == nil {
+				defer conn.Close()
+			}
+			return err
+		}, Request{Op: OpExec, Exec: &cmd}},
+	} {
+		if err := tt.call(withPatience(t)); err != nil {
+			t.Errorf("%s: %v", tt.want.Op, err)
+		}
+		if r := <-got; !reflect.DeepEqual(r, tt.want) {
+			t.Errorf("the agent got %+v", r)
+		}
+	}
+}
+
+// The agent's own errors arrive with their code and hint; whatever else an agent
+// answers is an error that blames it, and costs no more than one frame's memory.
+func TestClientAnswers(t *testing.T) {
+	claim := func(n uint32) []byte {
+		return binary.BigEndian.AppendUint32([]byte{byte(banger.FrameResponse)}, n)
+	}
+	whole := func(t banger.FrameType, s string) []byte {
+		b := make([]byte, banger.FrameHeader)
+		banger.PutFrameHeader(b, t, len(s))
+		return append(b, s...)
+	}
+	for _, tt := range []struct {
+		name, message string
+		answer        []byte
+		code          banger.Code
+	}{
+		{"its own error", "not now", whole(banger.FrameError, `{"code":"conflict","message":"not now"}`), banger.CodeConflict},
+		{"a broken error", "broken error", whole(banger.FrameError, `{"code":`), banger.CodeGuest},
+		{"a broken answer", "answer is broken", whole(banger.FrameResponse, `[1]`), banger.CodeGuest},
+		{"an empty answer", "answer is broken", whole(banger.FrameResponse, ``), banger.CodeGuest},
+		{"deep nesting", "answer is broken", whole(banger.FrameResponse, strings.Repeat("[", banger.MaxFrame)), banger.CodeGuest},
+		{"another frame", "frame 10 instead of 6", whole(banger.FrameExit, `{}`), banger.CodeGuest},
+		{"an unknown frame", "frame 200 instead of 6", whole(200, `{}`), banger.CodeGuest},
+		{"nothing", "did not answer", nil, banger.CodeGuest},
+		{"half a frame", "did not answer", claim(10), banger.CodeGuest},
+		{"the longest frame, missing", "did not answer", claim(banger.MaxFrame), banger.CodeGuest},
+		{"a frame over the limit", "over the limit", claim(banger.MaxFrame + 1), banger.CodeGuest},
+		{"a frame of 4 GiB", "over the limit", claim(1<<32 - 1), banger.CodeGuest},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := fakeAgent(t, func(_ Request, conn net.Conn) {
+				conn.Write(tt.answer)
+				conn.(*stream).CloseWrite()
+			})
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := c.Ping(withPatience(t))
+			runtime.ReadMemStats(&after)
+			if err == nil || !strings.Contains(err.Error(), tt.message) || banger.CodeOf(err) != tt.code {
+				t.Errorf("got %v (%s)", err, banger.CodeOf(err))
+			}
+			// Both ends and all their buffers are in this process.
+			if n := after.TotalAlloc - before.TotalAlloc; n > 16*banger.MaxFrame {
+				t.Errorf("the call allocated %d bytes", n)
+			}
+		})
+	}
+}
+
+// A call ends with its context, wherever it waits.
+func TestClientContext(t *testing.T) {
+	t.Run("for the channel", func(t *testing.T) {
+		c := Client{Dial: func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, err := c.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("for the answer", func(t *testing.T) {
+		asked, left := make(chan struct{}), make(chan struct{})
+		c := fakeAgent(t, func(_ Request, conn net.Conn) {
+			close(asked)
+			io.Copy(io.Discard, conn) // until the client closes the stream
+			close(left)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { <-asked; cancel() }()
+		if _, err := c.Wait(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		<-left
+	})
+	t.Run("for a guest that takes no request", func(t *testing.T) {
+		noLeaks(t)
+		host, agent := net.Pipe()
+		defer agent.Close()
+		go answerHello(agent, Version)
+		m := connect(t, host)
+		c := Client{Dial: func(ctx context.Context) (net.Conn, error) { return m.Dial(ctx, AgentPort) }}
+		for range 3 { // the first fits into the session's writer
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			result := make(chan error, 1)
+			go func() { _, err := c.Ping(ctx); result <- err }()
+			select {
+			case err := <-result:
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %v", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("the call outlives its context")
+			}
+			cancel()
+		}
+	})
+}
+
+// Exec hands out the stream as it is: the caller speaks frames, and its Close
+// is what the agent sees.
+func TestClientExecStream(t *testing.T) {
+	said := make(chan string, 2)
+	c := fakeAgent(t, func(_ Request, conn net.Conn) {
+		banger.WriteFrame(conn, banger.FrameStarted, nil)
+		frames := banger.NewFrameReader(conn)
+		_, p, _ := frames.Next()
+		said <- string(p)
+		_, _, err := frames.Next()
+		said <- err.Error()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	conn, err := c.Exec(ctx, banger.Exec{Args: []string{"x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel() // it bounded the request, not the command
+	if typ, _, err := banger.NewFrameReader(conn).Next(); typ != banger.FrameStarted || err != nil {
+		t.Errorf("got frame %d, %v", typ, err)
+	}
+	if err := banger.WriteFrame(conn, banger.FrameStdin, []byte("input")); err != nil {
+		t.Error(err)
+	}
+	if s := <-said; s != "input" {
+		t.Errorf("the agent read %q", s)
+	}
+	conn.Close()
+	if s := <-said; s != errReset.Error() {
+		t.Errorf("the agent's read ended with %q", s)
+	}
+}

@@ -1,0 +1,256 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"banger"
+)
+
+// counter counts requests by what they ask for; a blob's wait until it is opened.
+type counter struct {
+	mu     sync.Mutex
+	count  map[string]int
+	asked  chan struct{} // gets something for each blob asked for
+	opened chan struct{}
+}
+
+func newCounter() *counter {
+	return &counter{count: map[string]int{}, asked: make(chan struct{}, 100), opened: make(chan struct{})}
+}
+
+func (c *counter) gate(r *http.Request) {
+	c.mu.Lock()
+	c.count[r.Method+" "+r.URL.Path]++
+	c.mu.Unlock()
+	if strings.Contains(r.URL.Path, "/blobs/") {
+		c.asked <- struct{}{}
+		select {
+		case <-c.opened:
+		case <-r.Context().Done():
+		}
+	}
+}
+
+// blobs returns how often each blob was asked for.
+func (c *counter) blobs() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	blobs := map[string]int{}
+	for what, n := range c.count {
+		if strings.Contains(what, "GET") && strings.Contains(what, "/blobs/") {
+			blobs[what] = n
+		}
+	}
+	return blobs
+}
+
+// result is what an Ensure in the background returned.
+type result struct {
+	img banger.Image
+	err error
+}
+
+// ensureSoon calls Ensure in the background and returns when it waits, or is
+// done.
+func ensureSoon(t *testing.T, ctx context.Context, s *Store, ref string) chan result {
+	t.Helper()
+	name, err := s.Normalize(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiters := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if f := s.flights[name]; f != nil {
+			return len(f.waiters)
+		}
+		return 0
+	}
+	before := waiters()
+	done := make(chan result, 1)
+	go func() {
+		img, err := s.Ensure(ctx, ref, banger.PullMissing, banger.Discard)
+		done <- result{img, err}
+	}()
+	for end := time.Now().Add(10 * time.Second); waiters() == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("Ensure never began to wait")
+		}
+	}
+	return done
+}
+
+// of returns what comes from a channel, which must not take long.
+func of[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing came within 20 s")
+		panic("not reached")
+	}
+}
+
+func TestCallersShareOneFetch(t *testing.T) {
+	c := newCounter()
+	ref := serve(t, read(t, ociDir(t, plain(file("f", "1")), plain(file("g", "2")))), c.gate)
+	s := openStore(t)
+	var callers []chan result
+	for range 5 {
+		callers = append(callers, ensureSoon(t, context.Background(), s, ref))
+	}
+	close(c.opened)
+	first := of(t, callers[0])
+	for _, caller := range callers[1:] {
+		if r := of(t, caller); r.err != nil || r.img.Digest != first.img.Digest {
+			t.Errorf("one caller got %v %v, another %v", first.img.Digest, first.err, r)
+		}
+	}
+	for blob, n := range c.blobs() {
+		if n != 1 {
+			t.Errorf("%s was asked for %d times", blob, n)
+		}
+	}
+	if n := len(c.blobs()); n != 3 { // config and two layers
+		t.Errorf("%d blobs were read, not 3", n)
+	}
+	wantOnly(t, s, first.img.Digest)
+}
+
+func TestCancelOfOneCallerLeavesTheOthers(t *testing.T) {
+	c := newCounter()
+	ref := serve(t, read(t, ociDir(t, plain(file("f", "1")))), c.gate)
+	s := openStore(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	goes := ensureSoon(t, ctx, s, ref)
+	stays := ensureSoon(t, context.Background(), s, ref)
+	of(t, c.asked)
+	cancel()
+	if r := of(t, goes); banger.CodeOf(r.err) != banger.CodeCanceled || !errors.Is(r.err, context.Canceled) {
+		t.Errorf("the canceled caller got %v", r.err)
+	}
+	close(c.opened)
+	if r := of(t, stays); r.err != nil {
+		t.Errorf("the other caller got %v", r.err)
+	}
+}
+
+func TestCancelOfTheLastCallerLeavesNothing(t *testing.T) {
+	for name, blob := range map[string]int{"while the config is read": 1, "while a layer is read": 2} {
+		t.Run(name, func(t *testing.T) {
+			c := newCounter()
+			ref := serve(t, read(t, ociDir(t, plain(file("f", "1")))), c.gate)
+			s := openStore(t)
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			caller := ensureSoon(t, ctx, s, ref)
+			of(t, c.asked)
+			for range blob - 1 {
+				c.opened <- struct{}{} // lets one through
+				of(t, c.asked)
+			}
+			cancel()
+			r := of(t, caller)
+			wantFailure(t, s, r.err, banger.CodeCanceled, "canceled while fetching")
+			close(c.opened)
+			if img := ensure(t, s, ref); img.Digest == "" {
+				t.Error("the next caller got nothing")
+			}
+		})
+	}
+}
+
+func TestPullPolicies(t *testing.T) {
+	const absent, present = false, true
+	for name, c := range map[string]struct {
+		pull    string
+		there   bool
+		code    banger.Code // "" for success
+		fetches bool
+	}{
+		"never, absent":    {banger.PullNever, absent, banger.CodeNotFound, false},
+		"never, present":   {banger.PullNever, present, "", false},
+		"missing, absent":  {banger.PullMissing, absent, "", true},
+		"missing, present": {banger.PullMissing, present, "", false},
+		"always, absent":   {banger.PullAlways, absent, "", true},
+		"always, present":  {banger.PullAlways, present, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			requests := newCounter()
+			close(requests.opened)
+			ref := serve(t, read(t, ociDir(t, plain(file("f", "1")))), requests.gate)
+			s := openStore(t)
+			if c.there {
+				ensure(t, s, ref)
+			}
+			clear(requests.count)
+			_, err := s.Ensure(context.Background(), ref, c.pull, banger.Discard)
+			if c.code == "" && err != nil || c.code != "" && (err == nil || banger.CodeOf(err) != c.code) {
+				t.Errorf("the error is %v, not one of code %q", err, c.code)
+			}
+			if got := len(requests.count) > 0; got != c.fetches {
+				t.Errorf("the registry was asked %v", requests.count)
+			}
+		})
+	}
+}
+
+// TestPullAlwaysFollowsATag moves a tag; the old image stays until it is removed.
+func TestPullAlwaysFollowsATag(t *testing.T) {
+	s := openStore(t)
+	at := ociDir(t, plain(file("f", "old")))
+	old := ensure(t, s, "oci:"+at)
+	if err := os.RemoveAll(at); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(ociDir(t, plain(file("f", "new"))), at); err != nil {
+		t.Fatal(err)
+	}
+	if same := ensure(t, s, "oci:"+at); same.Digest != old.Digest {
+		t.Errorf("PullMissing fetched again")
+	}
+	now, err := s.Ensure(context.Background(), "oci:"+at, banger.PullAlways, banger.Discard)
+	if err != nil || now.Digest == old.Digest {
+		t.Fatalf("PullAlways returned %s, %v", now.Digest, err)
+	}
+	if found, err := s.Find("oci:" + at); err != nil || found.Digest != now.Digest {
+		t.Errorf("the reference means %s, %v", found.Digest, err)
+	}
+	wantOnly(t, s, old.Digest, now.Digest)
+}
+
+// TestOpenForgetsUnfinishedWork starts a store where a crashed one worked.
+func TestOpenForgetsUnfinishedWork(t *testing.T) {
+	s := openStore(t)
+	img := ensure(t, s, "oci:"+ociDir(t, plain(file("f", "1"))))
+	if err := os.MkdirAll(filepath.Join(s.dir, "sha256", tmpPrefix+"1", "blobs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOnly(t, again, img.Digest)
+	if found, err := again.Find(img.Reference); err != nil || found.Digest != img.Digest {
+		t.Errorf("after the start %s is %s, %v", img.Reference, found.Digest, err)
+	}
+}
+
+func TestTheLastEventSaysThatTheImageIsReady(t *testing.T) {
+	var last banger.Event
+	_, err := openStore(t).Ensure(context.Background(), "oci:"+ociDir(t, plain(file("f", "1"))), banger.PullMissing,
+		func(e banger.Event) { last = e })
+	if err != nil || !last.Done || last.Stage != "rootfs" {
+		t.Errorf("the last event is %+v, %v", last, err)
+	}
+}
