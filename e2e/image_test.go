@@ -72,7 +72,7 @@ func cmdMkimage(ts *testscript.TestScript, neg bool, args []string) {
 	var err error
 	switch args[0] {
 	case "layers":
-		img, err = layersImage()
+		img, err = layersImage(ts.MkAbs("."))
 	case "scratch":
 		img, err = scratchImage(ts.MkAbs("."))
 	default:
@@ -149,12 +149,16 @@ func file(name, data string) entry {
 }
 
 // layersImage has busybox, and three layers that add, replace, hide and reveal.
-func layersImage() (v1.Image, error) {
+func layersImage(work string) (v1.Image, error) {
+	probe, err := buildProbe(work)
+	if err != nil {
+		return nil, err
+	}
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		return nil, fmt.Errorf("the stories need the package busybox-static: %w", err)
 	}
-	bin := []entry{dir("bin"), dir("etc"), dir("tmp"),
+	bin := []entry{dir("bin"), dir("etc"), {Header: tar.Header{Name: "tmp", Typeflag: tar.TypeDir, Mode: 0o1777}},
 		{Header: tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, data: string(busybox)}}
 	for _, tool := range strings.Fields("sh cat ls stat id env pwd echo test find true false sleep kill readlink mount") {
 		bin = append(bin, entry{Header: tar.Header{Name: "bin/" + tool, Typeflag: tar.TypeSymlink, Linkname: "busybox"}})
@@ -167,7 +171,7 @@ func layersImage() (v1.Image, error) {
 		dir("data"), file("data/kept", "kept\n"), file("data/removed", "x"), file("data/replaced", "old\n"),
 		dir("hidden"), file("hidden/old", "x"), dir("hidden/deep"), file("hidden/deep/old", "x"),
 		dir("gone"), file("gone/file", "x"),
-		entry{Header: tar.Header{Name: "bin/setuid", Typeflag: tar.TypeReg, Mode: 0o4755}, data: string(busybox)},
+		entry{Header: tar.Header{Name: "bin/setuid", Typeflag: tar.TypeReg, Mode: 0o4755}, data: probe},
 		entry{Header: tar.Header{Name: "data/owned", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 1234, Gid: 77}, data: "o"},
 		entry{Header: tar.Header{Name: "data/hard", Typeflag: tar.TypeLink, Linkname: "data/kept"}},
 		entry{Header: tar.Header{Name: "data/labelled", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.xattr.user.colour": "blue"}}, data: "l"},
@@ -193,24 +197,49 @@ func layersImage() (v1.Image, error) {
 	}, layers...)
 }
 
-// scratchImage holds one static binary and not even a directory beside it.
-func scratchImage(work string) (v1.Image, error) {
-	src := filepath.Join(work, "hello.go")
-	code := "package main\n\nimport (\"fmt\"; \"os\")\n\nfunc main() { h, _ := os.Hostname(); fmt.Println(\"hello from\", h, os.Getpid() != 1) }\n"
-	if err := os.WriteFile(src, []byte(code), 0o644); err != nil {
-		return nil, err
+// probeSource is a program that tells what only a system call can.
+const probeSource = `package main
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+func main() {
+	if len(os.Args) == 3 {
+		value := make([]byte, 100)
+		n, err := syscall.Getxattr(os.Args[1], os.Args[2], value)
+		fmt.Println(string(value[:max(n, 0)]), err)
+		return
 	}
-	bin := filepath.Join(work, "hello")
+	host, _ := os.Hostname()
+	fmt.Println("hello from", host, "as", os.Geteuid(), "real", os.Getuid(), "pid 1:", os.Getpid() == 1)
+}
+`
+
+// buildProbe compiles probeSource into a static binary.
+func buildProbe(work string) (string, error) {
+	src, bin := filepath.Join(work, "probe.go"), filepath.Join(work, "probe")
+	if err := os.WriteFile(src, []byte(probeSource), 0o644); err != nil {
+		return "", err
+	}
 	cmd := exec.Command("go", "build", "-o", bin, src)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GO111MODULE=off", "GOFLAGS=", "GOCACHE="+filepath.Join(work, "gocache"))
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GO111MODULE=off", "GOFLAGS=", "GOCACHE="+filepath.Join(os.Getenv("TMPDIR"), "gocache"))
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
+		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	data, err := os.ReadFile(bin)
+	return string(data), err
+}
+
+// scratchImage holds one static binary and not even a directory beside it.
+func scratchImage(work string) (v1.Image, error) {
+	probe, err := buildProbe(work)
 	if err != nil {
 		return nil, err
 	}
-	layer, err := layerOf(entry{Header: tar.Header{Name: "hello", Typeflag: tar.TypeReg, Mode: 0o755}, data: string(data)})
+	layer, err := layerOf(entry{Header: tar.Header{Name: "hello", Typeflag: tar.TypeReg, Mode: 0o755}, data: probe})
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -14,9 +15,20 @@ import (
 	"banger"
 )
 
+const reaperProcess = "BANGER_TEST_REAPER"
+
 // The reaper tells each child's end once, to its own listener, be the child ever
-// so brief, and takes the ends of children that nobody asked about.
+// so brief, and takes the ends of children that nobody asked about. Since it
+// takes all ends in its process, it has one of its own here.
 func TestReaper(t *testing.T) {
+	if os.Getenv(reaperProcess) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestReaper$", "-test.v", "-test.count=1")
+		cmd.Env = append(os.Environ(), reaperProcess+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestReaper")) {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
 	r := newReaper()
 	attr := &syscall.ProcAttr{Env: []string{"PATH=" + defaultPath}}
 	type end struct{ want, got int }
