@@ -87,7 +87,6 @@ func TestWriteToStuckChannel(t *testing.T) {
 	go answerHello(agent, Version) // and reads nothing after
 	m := connect(t, host)
 	c := dial(t, m, 1)
-	c.Write([]byte("taken by the session's writer, which is stuck from now on"))
 	await := func(what string, want error, end func()) {
 		failed := make(chan error, 1)
 		go func() {

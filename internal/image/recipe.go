@@ -53,17 +53,11 @@ func (r recipe) bootstrap(ctx context.Context, ref string) (io.ReadCloser, error
 	if err != nil {
 		return nil, err
 	}
-	tmp, err := os.MkdirTemp("", "banger-recipe-*")
-	if err != nil {
-		return nil, err
-	}
-	list := filepath.Join(tmp, "host.sources")
-	if err := os.WriteFile(list, []byte(sources), 0o644); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(tmp))
-	}
+	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, tool, "--variant=minbase", "--format=tar", "--include="+strings.Join(r.packages, ","),
-		"--aptopt=Acquire::Languages \"none\"", "--skip=cleanup/reproducible", r.suite, "-", list)
-	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "LC_ALL=C.UTF-8", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+		"--aptopt=Acquire::Languages \"none\"", "--skip=cleanup/reproducible", r.suite, "-", "-")
+	cmd.Stdin = strings.NewReader(sources)
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	b := &bootstrap{}
 	cmd.Stderr = &b.stderr
 	// Its own group, so that all of it can be ended; SIGTERM, also when this process
@@ -76,7 +70,8 @@ func (r recipe) bootstrap(ctx context.Context, ref string) (io.ReadCloser, error
 		err = cmd.Start()
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(tmp))
+		cancel()
+		return nil, err
 	}
 	b.out = out
 	b.finish = sync.OnceValue(func() error {
@@ -85,11 +80,7 @@ func (r recipe) bootstrap(ctx context.Context, ref string) (io.ReadCloser, error
 		}
 		return nil
 	})
-	b.close = sync.OnceValue(func() error {
-		cmd.Cancel() // an error means that it has ended
-		b.finish()
-		return os.RemoveAll(tmp)
-	})
+	b.stop = cancel
 	return b, nil
 }
 
@@ -101,7 +92,7 @@ type bootstrap struct {
 	out    io.Reader
 	stderr lastLine
 	finish func() error // waits for its end, and tells whether all went well
-	close  func() error
+	stop   context.CancelFunc
 }
 
 // Read returns the tar. Its end is reported only when mmdebstrap has ended well.
@@ -116,8 +107,12 @@ func (b *bootstrap) Read(p []byte) (int, error) {
 	return n, io.EOF
 }
 
-// Close ends what still runs and removes what mmdebstrap left.
-func (b *bootstrap) Close() error { return b.close() }
+// Close ends what still runs; mmdebstrap removes what it has made.
+func (b *bootstrap) Close() error {
+	b.stop()
+	b.finish()
+	return nil
+}
 
 // lastLine keeps the end of what a program prints.
 type lastLine struct{ buf []byte }

@@ -54,4 +54,3 @@ func copyAll(dst io.Writer, src io.Reader) (readErr, writeErr error) {
 		}
 	}
 }
-
