@@ -60,6 +60,7 @@ func run(m *testing.M) int {
 func prepare(base string) (string, error) {
 	state := filepath.Join(base, "prepared")
 	w := world{state: state, run: filepath.Join(base, "pr")}
+	defer func() { w.command(context.Background(), "daemon", "stop").Run() }() // also after an error
 	for _, args := range [][]string{{"kernel", "pull"}, {"image", "pull", "debian-bookworm"}, {"image", "pull", "debian-bookworm-dev"}, {"daemon", "stop"}} {
 		start := time.Now()
 		out, err := w.command(context.Background(), args...).CombinedOutput()

@@ -1,5 +1,6 @@
 // Package daemon only wires: it builds the parts, restores the VMs, listens, and
-// shuts down. Whatever it decides beyond that belongs elsewhere.
+// shuts down. It must not know how any part works; whatever it decides beyond that
+// belongs elsewhere.
 package daemon
 
 import (

@@ -36,14 +36,19 @@ var catalogue = map[string]recipe{
 
 const recipePath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-func recipeSource(ref string, r recipe) *source {
+// recipeSource returns the image of a recipe, which is made when its layer is
+// opened, if need be below dir.
+func recipeSource(ref string, r recipe, dir string) *source {
 	return &source{platform: "linux/" + runtime.GOARCH, close: func() {},
 		config: banger.ImageConfig{Cmd: []string{"/bin/bash"}, Env: []string{recipePath}},
-		layers: []layer{{open: func(ctx context.Context) (io.ReadCloser, error) { return r.bootstrap(ctx, ref) }}}}
+		layers: []layer{{open: func(ctx context.Context) (io.ReadCloser, error) { return r.bootstrap(ctx, ref, dir) }}}}
 }
 
-// bootstrap starts mmdebstrap and returns its tar as it is made.
-func (r recipe) bootstrap(ctx context.Context, ref string) (io.ReadCloser, error) {
+// bootstrap starts mmdebstrap and returns its tar as it is made. For an ordinary
+// user it works in a user namespace below $TMPDIR, and the kernel undoes its mounts.
+// As root it gets a mount namespace to the same end: nobody who removes what it
+// leaves after a crash may meet the host's /proc or /dev there.
+func (r recipe) bootstrap(ctx context.Context, ref, dir string) (io.ReadCloser, error) {
 	tool, err := exec.LookPath("mmdebstrap")
 	if err != nil {
 		return nil, banger.Errorf(banger.CodeUnavailable, "%s cannot be made: mmdebstrap is not installed", ref).
@@ -63,6 +68,17 @@ func (r recipe) bootstrap(ctx context.Context, ref string) (io.ReadCloser, error
 	// Its own group, so that all of it can be ended; SIGTERM, also when this process
 	// dies, so that it removes what it has unpacked as users of a namespace.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if os.Geteuid() == 0 {
+		if b.tmp, err = os.MkdirTemp(dir, tmpPrefix+"*"); err == nil {
+			err = os.Chmod(b.tmp, 0o711) // apt downloads as a user of its own
+		}
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+		cmd.Env = append(cmd.Env, "TMPDIR="+b.tmp)
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = bootstrapGrace
 	out, err := cmd.StdoutPipe()
@@ -71,7 +87,7 @@ func (r recipe) bootstrap(ctx context.Context, ref string) (io.ReadCloser, error
 	}
 	if err != nil {
 		cancel()
-		return nil, err
+		return nil, errors.Join(err, b.removeTmp())
 	}
 	b.out = out
 	b.finish = sync.OnceValue(func() error {
@@ -93,6 +109,7 @@ type bootstrap struct {
 	stderr lastLine
 	finish func() error // waits for its end, and tells whether all went well
 	stop   context.CancelFunc
+	tmp    string // "" for none
 }
 
 // Read returns the tar. Its end is reported only when mmdebstrap has ended well.
@@ -111,7 +128,14 @@ func (b *bootstrap) Read(p []byte) (int, error) {
 func (b *bootstrap) Close() error {
 	b.stop()
 	b.finish()
-	return nil
+	return b.removeTmp()
+}
+
+func (b *bootstrap) removeTmp() error {
+	if b.tmp == "" {
+		return nil
+	}
+	return os.RemoveAll(b.tmp)
 }
 
 // lastLine keeps the end of what a program prints.

@@ -84,7 +84,7 @@ func (s *Store) Normalize(ref string) (string, error) {
 
 func (s *Store) resolve(ctx context.Context, ref string, emit banger.Emit) (*source, error) {
 	if r, ok := catalogue[ref]; ok {
-		return recipeSource(ref, r), nil
+		return recipeSource(ref, r, filepath.Join(s.dir, "sha256")), nil
 	}
 	if path, ok := strings.CutPrefix(ref, schemeOCIArchive); ok {
 		return s.ociArchive(ctx, path)

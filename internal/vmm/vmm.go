@@ -1,6 +1,6 @@
 // Package vmm says what a virtual machine monitor is to us: a Driver that turns
-// a Config of plain values into a running Process. It knows no VMM by name, no
-// images, no networks and no settings; a driver creates nothing but its own
+// a Config of plain values into a running Process. It must not know any VMM by
+// name, nor images, networks or settings; a driver creates nothing but its own
 // process and sockets and receives every path ready made.
 package vmm
 

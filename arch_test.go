@@ -1,0 +1,179 @@
+package banger_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// layout says which packages of ours a package may import, and why it is so. It
+// is the truth about the architecture; docs/adr tells how it came to differ from
+// the first design.
+var layout = map[string]struct {
+	may    string // packages of ours; "." is the root package
+	exec   bool   // may start programs
+	reason string
+}{
+	".":                    {"", false, "the nouns are imported by all and import nothing of ours"},
+	"cmd/banger":           {"internal/cli internal/daemon", false, "a main only starts things"},
+	"cmd/banger-agent":     {"internal/agent", false, "a main only starts things"},
+	"internal/cli":         {". internal/api internal/host", true, "the CLI sees the daemon only through its API; it starts the daemon"},
+	"internal/daemon":      {". internal/api internal/host internal/image internal/kernel internal/shim internal/store internal/supervisor internal/vmm internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
+	"internal/api":         {".", false, "routes and their client know nouns, not machinery"},
+	"internal/supervisor":  {". internal/image internal/kernel internal/disk internal/network internal/store internal/shim internal/guest internal/vmm", false, "decisions only: no HTTP, SQL or processes of its own"},
+	"internal/shim":        {". internal/vmm internal/guest internal/network", true, "one VM's process; it never sees images or rows; its client starts it"},
+	"internal/image":       {". internal/ext4", true, "from a reference to a rootfs; mmdebstrap makes the catalogue's images"},
+	"internal/ext4":        {"", false, "a file format"},
+	"internal/kernel":      {". internal/ext4", true, "where kernels come from; apt-get and dpkg-deb fetch them"},
+	"internal/disk":        {". internal/ext4", false, "a VM's writable disk"},
+	"internal/vmm":         {"", false, "the seam between us and any VMM"},
+	"internal/vmm/qemu":    {"internal/vmm", true, "an adapter to one VMM"},
+	"internal/vmm/vmmtest": {". internal/vmm internal/guest internal/agent", true, "the suite that every driver passes; its driver runs the agent as a child"},
+	"internal/guest":       {".", false, "the protocol between host and guest"},
+	"internal/agent":       {". internal/guest", false, "runs in the guest, where no program may be assumed"},
+	"internal/store":       {".", false, "rows to nouns and back"},
+	"internal/host":        {"", false, "what this host can do"},
+	"e2e":                  {"", true, "a user knows nothing of our insides"},
+}
+
+// confined lists imports that only some packages may have.
+var confined = map[string]string{
+	"database/sql":     "internal/store",
+	"net/http":         "internal/api internal/daemon internal/image",
+	"os/user":          "",
+	"unsafe":           "internal/host internal/agent",
+	"math/rand":        "",
+	"math/rand/v2":     "",
+	"log":              "",
+	"io/ioutil":        "",
+	"net/http/pprof":   "",
+	"github.com/spf13": "internal/cli",
+}
+
+const module = "banger"
+
+func TestImportsFollowTheLayout(t *testing.T) {
+	for dir, files := range parsePackages(t) {
+		rule, ok := layout[dir]
+		if !ok {
+			t.Errorf("package %s is not in the layout: name it, with what it may import and why", dir)
+			continue
+		}
+		for name, file := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			for _, imp := range file.Imports {
+				checkImport(t, dir, name, imp, strings.Fields(rule.may), rule.exec, rule.reason)
+			}
+		}
+	}
+}
+
+func checkImport(t *testing.T, dir, file string, spec *ast.ImportSpec, may []string, exec bool, reason string) {
+	t.Helper()
+	name, err := strconv.Unquote(spec.Path.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch {
+	case name == module || strings.HasPrefix(name, module+"/"):
+		ours := strings.TrimPrefix(strings.TrimPrefix(name, module), "/")
+		if ours == "" {
+			ours = "."
+		}
+		if !slices.Contains(may, ours) {
+			t.Errorf("%s imports %s: it may import %v, because %s", file, name, may, reason)
+		}
+	case name == "os/exec" && !exec:
+		t.Errorf("%s imports os/exec: %s may not start programs, because %s", file, dir, reason)
+	}
+	for prefix, where := range confined {
+		if (name == prefix || strings.HasPrefix(name, prefix+"/") && prefix != "log") && !slices.Contains(strings.Fields(where), dir) {
+			t.Errorf("%s imports %s, which belongs to [%s] alone", file, name, where)
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIsForAndMustNotKnow(t *testing.T) {
+	for dir, files := range parsePackages(t) {
+		doc := ""
+		for _, file := range files {
+			if file.Doc != nil {
+				doc += file.Doc.Text()
+			}
+		}
+		start := "Package "
+		if strings.HasPrefix(dir, "cmd/") {
+			start = "Command "
+		}
+		if !strings.HasPrefix(doc, start) {
+			t.Errorf("package %s has no doc comment that starts with %q", dir, start)
+		}
+		if start == "Package " && !slices.ContainsFunc([]string{"must not", "contains no", "imports nothing", "knows nothing"}, func(s string) bool { return strings.Contains(strings.Join(strings.Fields(doc), " "), s) }) {
+			t.Errorf("the doc comment of %s does not say what the package must not know", dir)
+		}
+	}
+}
+
+func TestFilesAndFunctionsStayReadable(t *testing.T) {
+	for _, files := range parsePackages(t) {
+		for name, file := range files {
+			if lines := fset.File(file.Pos()).LineCount(); lines > 500 {
+				t.Errorf("%s has %d lines: ask what it is really two of", name, lines)
+			}
+			for _, d := range file.Decls {
+				f, ok := d.(*ast.FuncDecl)
+				if !ok || strings.HasSuffix(name, "_test.go") {
+					continue
+				}
+				if n := fset.Position(f.End()).Line - fset.Position(f.Pos()).Line + 1; n > 60 {
+					t.Errorf("%s: %s has %d lines: ask what it is really two of", name, f.Name.Name, n)
+				}
+			}
+		}
+	}
+}
+
+var fset = token.NewFileSet()
+
+// parsePackages returns all Go files of the module by directory and path.
+func parsePackages(t *testing.T) map[string]map[string]*ast.File {
+	t.Helper()
+	packages := map[string]map[string]*ast.File{}
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && name != "." || d.Name() == "testdata" || d.Name() == "bin") {
+			return filepath.SkipDir
+		}
+		if path.Ext(name) != ".go" {
+			return nil
+		}
+		file, err := parser.ParseFile(fset, name, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		dir := path.Dir(filepath.ToSlash(name))
+		if packages[dir] == nil {
+			packages[dir] = map[string]*ast.File{}
+		}
+		packages[dir][name] = file
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(packages) < 10 {
+		t.Fatalf("only %d packages found: the test looks in the wrong place", len(packages))
+	}
+	return packages
+}
