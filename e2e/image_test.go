@@ -193,7 +193,7 @@ func layersImage(work string) (v1.Image, error) {
 	}
 	return imageOf(v1.Config{
 		Entrypoint: []string{"/bin/sh", "-c"}, Cmd: []string{"echo default command"},
-		Env: []string{"PATH=/bin", "COLOUR=red", "SIZE=big"}, WorkingDir: "/data", User: "worker",
+		Env: []string{"PATH=/bin", "COLOUR=red", "SIZE=big"}, WorkingDir: "/data", User: "worker", StopSignal: "SIGUSR1",
 	}, layers...)
 }
 

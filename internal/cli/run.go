@@ -56,7 +56,7 @@ func (f *specFlags) resolve(c *cobra.Command, args []string) (banger.Spec, error
 	if len(args) == 0 {
 		return s, &exitError{exitBanger, fmt.Errorf("no image given (for example: %s debian-bookworm)", c.CommandPath())}
 	}
-	s.Image, s.Cmd = args[0], args[1:]
+	s.Image, s.Cmd = absoluteReference(args[0]), args[1:]
 	if len(s.Cmd) > 0 && s.Cmd[0] == "--" {
 		s.Cmd = s.Cmd[1:]
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/api"
@@ -93,7 +92,7 @@ func (a *app) restartCommand() *cobra.Command {
 func (a *app) killCommand() *cobra.Command {
 	var name string
 	c := a.verb("kill", "End VMs at once, or signal their main command", func(ctx context.Context, c *api.Client, ref string) error {
-		sig, err := parseSignal(name)
+		sig, err := banger.ParseSignal(name)
 		if err != nil {
 			return err
 		}
@@ -102,16 +101,6 @@ func (a *app) killCommand() *cobra.Command {
 	})
 	c.Flags().StringVarP(&name, "signal", "s", "KILL", "signal for the main command; KILL ends the VM")
 	return c
-}
-
-func parseSignal(name string) (int, error) {
-	if n, err := strconv.Atoi(name); err == nil && n >= 1 && n <= 64 {
-		return n, nil
-	}
-	if n := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG")); n != 0 {
-		return int(n), nil
-	}
-	return 0, banger.Errorf(banger.CodeInvalid, "%q is not a signal", name)
 }
 
 func (a *app) rmCommand() *cobra.Command {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"fmt"
 	"path"
 	"strings"
 
@@ -42,6 +43,18 @@ func mainCommand(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 	e := execDefaults(spec, img)
 	e.Args, e.TTY, e.Main = args, spec.TTY, true
 	return &e, e.Check()
+}
+
+// stopSignal is what ends the main command cleanly; 0 leaves it to the agent.
+func stopSignal(img banger.Image) (int, error) {
+	if img.Config.StopSignal == "" {
+		return 0, nil
+	}
+	n, err := banger.ParseSignal(img.Config.StopSignal)
+	if err != nil {
+		return 0, fmt.Errorf("the stop signal of image %s: %w", img.Reference, err)
+	}
+	return n, nil
 }
 
 // execDefaults is what every command in a VM starts from: the image's

@@ -57,6 +57,9 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if err != nil {
 		return banger.VM{}, err
 	}
+	if _, err := stopSignal(img); err != nil {
+		return banger.VM{}, err
+	}
 	if err := s.createDisk(m.id(), spec.Disk); err != nil {
 		return banger.VM{}, err
 	}

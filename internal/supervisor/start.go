@@ -243,7 +243,11 @@ func (m *machine) guestConfig(vm banger.VM) guest.Config {
 	if hostname == "" {
 		hostname = vm.Name
 	}
-	return guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano()}
+	c := guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano()}
+	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
+		c.StopSignal, _ = stopSignal(img) // checked at creation
+	}
+	return c
 }
 
 // watch reports the end of the VMM to the owner, once per start.
