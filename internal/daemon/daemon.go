@@ -53,7 +53,7 @@ func drivers() map[string]vmm.Driver {
 // that the VM runs.
 func RunShim(ctx context.Context, dir string) error {
 	syscall.CloseOnExec(3)
-	return shim.Run(ctx, dir, drivers(), os.NewFile(3, "ready"))
+	return shim.RunConfined(ctx, dir, drivers(), os.NewFile(3, "ready"))
 }
 
 // Run is the life of a daemon. It returns when ctx ends or a client asks for

@@ -50,12 +50,22 @@ type server struct {
 // drivers are handed in by name, so that the shim knows none of them. A failed
 // start is written to ready as one line and returned.
 func Run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser) error {
+	return run(ctx, dir, drivers, ready, func(string, Spec) error { return nil })
+}
+
+// RunConfined is Run with the rights of Confine: for drivers whose VMM needs no
+// more than those.
+func RunConfined(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser) error {
+	return run(ctx, dir, drivers, ready, Confine)
+}
+
+func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser, confine func(string, Spec) error) error {
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(50)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP)
-	s, ln, err := start(ctx, dir, drivers)
+	s, ln, err := start(ctx, dir, drivers, confine)
 	if err != nil {
 		fmt.Fprintf(ready, "%v\n", err)
 		ready.Close()
@@ -66,7 +76,7 @@ func Run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready i
 	return s.serve(ctx, ln)
 }
 
-func start(ctx context.Context, dir string, drivers map[string]vmm.Driver) (*server, net.Listener, error) {
+func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, confine func(string, Spec) error) (*server, net.Listener, error) {
 	var spec Spec
 	data, err := os.ReadFile(filepath.Join(dir, specFile))
 	if err != nil {
@@ -81,6 +91,9 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver) (*ser
 	}
 	self, err := vmm.HandleOf(os.Getpid())
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := confine(dir, spec); err != nil {
 		return nil, nil, err
 	}
 	con, err := openConsole(ConsolePath(dir))

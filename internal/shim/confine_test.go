@@ -1,0 +1,115 @@
+package shim
+
+import (
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/vmm"
+)
+
+// attempts are what a hostile guest that has taken over its VMM would try, and
+// what the VMM itself must still be able to do.
+type attempts struct {
+	Dir, Secret, Neighbour, Listener string
+	Spec                             Spec
+}
+
+const confinedEnv = "BANGER_TEST_CONFINED"
+
+func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
+	if raw := os.Getenv(confinedEnv); raw != "" {
+		tryAll(t, raw)
+		return
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	dir := t.TempDir()
+	file := func(name string) string {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("content"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	own := filepath.Join(dir, "own")
+	a := attempts{Dir: own, Secret: file("secret"), Neighbour: file("neighbour/disk"), Listener: ln.Addr().String(),
+		Spec: Spec{Run: filepath.Dir(file("run/x")), VM: vmm.Config{
+			Kernel: file("kernel"), Initrd: file("initrd"), Memory: filepath.Join(own, "ram"),
+			Drives: []vmm.Drive{{Path: file("images/rootfs"), ReadOnly: true}, {Path: file("own/disk")}},
+		}}}
+	raw, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), confinedEnv+"="+string(raw))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func tryAll(t *testing.T, raw string) {
+	var a attempts
+	if err := json.Unmarshal([]byte(raw), &a); err != nil {
+		t.Fatal(err)
+	}
+	if err := Confine(a.Dir, a.Spec); err != nil {
+		t.Fatal(err)
+	}
+	open := func(path string, flags int) error {
+		f, err := os.OpenFile(path, flags, 0o600)
+		if err == nil {
+			f.Close()
+		}
+		return err
+	}
+	for _, tt := range []struct {
+		what string
+		try  func() error
+		ok   bool
+	}{
+		{"read the kernel", func() error { return open(a.Spec.VM.Kernel, os.O_RDONLY) }, true},
+		{"write its own disk", func() error { return open(a.Spec.VM.Drives[1].Path, os.O_RDWR) }, true},
+		{"make its RAM file", func() error { return open(a.Spec.VM.Memory, os.O_RDWR|os.O_CREATE) }, true},
+		{"listen in its run directory", func() error {
+			ln, err := net.Listen("unix", filepath.Join(a.Spec.Run, "s"))
+			if err == nil {
+				ln.Close()
+			}
+			return err
+		}, true},
+		{"run a program of the system", func() error { return exec.Command("/usr/bin/true").Run() }, true},
+		{"write the shared rootfs", func() error { return open(a.Spec.VM.Drives[0].Path, os.O_RDWR) }, false},
+		{"write the kernel", func() error { return open(a.Spec.VM.Kernel, os.O_RDWR) }, false},
+		{"read a file beside its directory", func() error { return open(a.Secret, os.O_RDONLY) }, false},
+		{"read another VM's disk", func() error { return open(a.Neighbour, os.O_RDONLY) }, false},
+		{"read /etc/passwd", func() error { return open("/etc/passwd", os.O_RDONLY) }, false},
+		{"read another process's environment", func() error { _, err := os.ReadFile("/proc/1/environ"); return err }, false},
+		{"connect by TCP", func() error { _, err := net.Dial("tcp", a.Listener); return err }, false},
+		{"mount", func() error { return unix.Mount("none", a.Dir, "tmpfs", 0, "") }, false},
+		{"make a user namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }, false},
+		{"trace a process", func() error { return unix.PtraceAttach(os.Getppid()) }, false},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			err := tt.try()
+			denied := errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)
+			if tt.ok && err != nil || !tt.ok && !denied {
+				t.Errorf("it got %v", err)
+			}
+		})
+	}
+}
