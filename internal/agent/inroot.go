@@ -16,10 +16,8 @@ type rootDir string
 
 var imageRoot = rootDir(newRoot)
 
-// openInRoot opens a path of the image, following its symlinks inside the new
-// root only (openat2(2), RESOLVE_IN_ROOT) and never into /proc's magic links.
-func openInRoot(name string, flags int) (int, error) { return imageRoot.open(name, flags) }
-
+// open opens a path of the image, following its symlinks inside the new root
+// only (openat2(2), RESOLVE_IN_ROOT) and never into /proc's magic links.
 func (r rootDir) open(name string, flags int) (int, error) {
 	dir, err := unix.Open(string(r), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -147,7 +147,7 @@ func (t *tree) newNode(h *tar.Header, data io.Reader) (*ext4.Node, error) {
 	n := &ext4.Node{}
 	var kind uint32
 	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse: //nolint:staticcheck // old archives still have '\0'
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse: // the reader turns '\0' into TypeReg
 		kind = syscall.S_IFREG
 	case tar.TypeSymlink:
 		kind = syscall.S_IFLNK
