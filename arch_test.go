@@ -40,6 +40,7 @@ var layout = map[string]struct {
 	"internal/agent":       {". internal/guest", false, "runs in the guest, where no program may be assumed"},
 	"internal/store":       {".", false, "rows to nouns and back"},
 	"internal/host":        {"", false, "what this host can do"},
+	"bench":                {". internal/api internal/guest internal/vmm internal/shim", true, "figures of real runs; built with the tag bench only"},
 	"e2e":                  {"", true, "a user knows nothing of our insides"},
 }
 

@@ -114,6 +114,17 @@ func killAll(ts *testscript.TestScript, role string) {
 	}
 }
 
+// pending reports whether a signal waits for a process (proc(5): ShdPnd).
+func pending(pid int, sig os.Signal) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(status), "ShdPnd:\t")
+	mask, err := strconv.ParseUint(rest[:min(16, len(rest))], 16, 64)
+	return err == nil && mask&(1<<(sig.(syscall.Signal)-1)) != 0
+}
+
 func running(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -139,15 +150,26 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// interrupt [-KILL] STAGE command... starts the command, sends it SIGINT or SIGKILL
-// as soon as its stderr shows STAGE, and demands that it ends badly.
+// interrupt [-KILL|-twice] STAGE command... starts the command, sends it SIGINT,
+// SIGKILL or two SIGINTs as soon as its stderr shows STAGE, and demands that it
+// ends badly.
 func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
-	sig := os.Interrupt
-	if len(args) > 0 && args[0] == "-KILL" {
-		sig, args = os.Kill, args[1:]
+	act := func(p *os.Process) { ts.Check(p.Signal(os.Interrupt)) }
+	switch {
+	case len(args) > 0 && args[0] == "-KILL":
+		args, act = args[1:], func(p *os.Process) { ts.Check(p.Kill()) }
+	case len(args) > 0 && args[0] == "-twice":
+		args, act = args[1:], func(p *os.Process) {
+			ts.Check(p.Signal(os.Interrupt))
+			// The same signal twice at once is one signal: the first must have been taken.
+			if !poll(10*time.Second, func() bool { return !pending(p.Pid, os.Interrupt) }) {
+				ts.Fatalf("SIGINT stays pending")
+			}
+			ts.Check(p.Signal(os.Interrupt))
+		}
 	}
-	refuse(ts, neg, len(args) < 2, "interrupt [-KILL] STAGE command...")
-	atStage(ts, args[0], args[1:], func(p *os.Process) { ts.Check(p.Signal(sig)) })
+	refuse(ts, neg, len(args) < 2, "interrupt [-KILL|-twice] STAGE command...")
+	atStage(ts, args[0], args[1:], act)
 }
 
 // crash STAGE command... does the same, and kills the daemon instead.

@@ -55,6 +55,13 @@ func (s *session) run(ctx context.Context) (int, error) {
 		status, err := s.receive()
 		done <- result{status, err}
 	}()
+	forwards := make(chan os.Signal, 16)
+	defer close(forwards)
+	go func() { // ends with run, whose close of conn frees a blocked write
+		for sig := range forwards {
+			s.forward(sig)
+		}
+	}()
 	interrupts := 0
 	for {
 		select {
@@ -66,7 +73,10 @@ func (s *session) run(ctx context.Context) (int, error) {
 					return 130, errInterrupted
 				}
 			}
-			s.forward(sig)
+			select { // a VM that takes no more bytes must not keep the second Ctrl-C waiting
+			case forwards <- sig:
+			default:
+			}
 		}
 	}
 }

@@ -46,7 +46,9 @@ func Confine(dir string, spec Spec) error {
 	if spec.VM.Accel == vmm.AccelKVM {
 		devices = append(devices, "/dev/kvm")
 	}
-	err := landlock.V7.BestEffort().Restrict(
+	// Not V6: it scopes signals, and each thread would be a domain of its own that
+	// may not kill the VMM which another thread has started.
+	err := landlock.V5.BestEffort().Restrict(
 		landlock.RODirs(systemDirs...).IgnoreIfMissing(),
 		landlock.ROFiles("/etc/ld.so.cache").IgnoreIfMissing(),
 		landlock.ROFiles(read...),

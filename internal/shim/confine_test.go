@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 
@@ -62,6 +63,27 @@ func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
 	}
 }
 
+// killFromAnotherThread does as the driver does, which starts the VMM on a thread
+// that it keeps.
+func killFromAnotherThread() error {
+	cmd := exec.Command("/usr/bin/sleep", "1000")
+	started, ended := make(chan error), make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		started <- cmd.Start()
+		ended <- cmd.Wait()
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	runtime.LockOSThread() // this thread, for certain not that one
+	if err := cmd.Process.Kill(); err != nil {
+		return err
+	}
+	<-ended
+	return nil
+}
+
 func tryAll(t *testing.T, raw string) {
 	var a attempts
 	if err := json.Unmarshal([]byte(raw), &a); err != nil {
@@ -93,6 +115,7 @@ func tryAll(t *testing.T, raw string) {
 			return err
 		}, true},
 		{"run a program of the system", func() error { return exec.Command("/usr/bin/true").Run() }, true},
+		{"kill what another of its threads has started", killFromAnotherThread, true},
 		{"write the shared rootfs", func() error { return open(a.Spec.VM.Drives[0].Path, os.O_RDWR) }, false},
 		{"write the kernel", func() error { return open(a.Spec.VM.Kernel, os.O_RDWR) }, false},
 		{"read a file beside its directory", func() error { return open(a.Secret, os.O_RDONLY) }, false},

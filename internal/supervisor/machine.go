@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -32,7 +33,8 @@ type machine struct {
 
 	ops       chan func()
 	ended     chan shim.Status // the VMM has ended
-	mainEnded chan banger.Exit // the main command has ended
+	mainEnded chan banger.Exit // the main command of this start has ended
+	mainDone  chan struct{}    // closed when nobody waits for it any more; nil without one
 	alive     bool             // a VMM was started and its end not yet seen; only the owner touches it
 
 	mu        sync.Mutex
@@ -70,26 +72,25 @@ func (m *machine) isGone() bool {
 	return m.gone
 }
 
-// setState moves the VM to a state and stores it. Only the owner calls it.
+// setState moves the VM to a state, stores it and then tells it: who is told that
+// a VM has ended finds the same in its row. Only the owner calls it.
 func (m *machine) setState(to banger.State, reason string) error {
-	from := m.snapshot().State
-	if from != to && !from.CanBecome(to) {
-		return banger.Errorf(banger.CodeInternal, "VM %s cannot go from %s to %s", m.vm.Name, from, to)
+	next := m.snapshot()
+	if next.State != to && !next.State.CanBecome(to) {
+		return banger.Errorf(banger.CodeInternal, "VM %s cannot go from %s to %s", next.Name, next.State, to)
 	}
+	next.State, next.Reason = to, reason
+	switch {
+	case to == banger.StateRunning:
+		next.StartedAt = time.Now().UTC()
+	case to.AtRest():
+		next.FinishedAt = time.Now().UTC()
+	}
+	err := m.s.opts.Store.Update(context.WithoutCancel(m.ctx), next)
 	m.update(func(vm *banger.VM) {
-		vm.State, vm.Reason = to, reason
-		switch {
-		case to == banger.StateRunning:
-			vm.StartedAt = time.Now().UTC()
-		case to.AtRest():
-			vm.FinishedAt = time.Now().UTC()
-		}
+		vm.State, vm.Reason, vm.StartedAt, vm.FinishedAt = next.State, next.Reason, next.StartedAt, next.FinishedAt
 	})
-	return m.save()
-}
-
-func (m *machine) save() error {
-	return m.s.opts.Store.Update(context.WithoutCancel(m.ctx), m.snapshot())
+	return err
 }
 
 // loop is the owner goroutine.
@@ -145,12 +146,16 @@ func (m *machine) setInterrupt(cancel context.CancelFunc) {
 }
 
 // stopCurrent cancels the operation that runs now, so that a kill need not wait
-// for a boot.
-func (m *machine) stopCurrent() {
+// for a boot. A clean stop heeds no cancel, so its VMM is ended.
+func (m *machine) stopCurrent(ctx context.Context) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.interrupt != nil {
 		m.interrupt()
+	}
+	stopping := m.vm.State == banger.StateStopping
+	m.mu.Unlock()
+	if stopping {
+		m.s.shim(m.id()).Kill(ctx) // the kill that follows tells of a failure
 	}
 }
 
@@ -165,6 +170,10 @@ func (m *machine) onEnd(reason string, failed bool) {
 	if vm.State.AtRest() {
 		return
 	}
+	if exit, ok := m.takeMainExit(); ok {
+		code := exit.Status()
+		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
+	}
 	state := banger.StateStopped
 	if failed {
 		state = banger.StateFailed
@@ -176,6 +185,24 @@ func (m *machine) onEnd(reason string, failed bool) {
 	m.s.cleanRun(m.id())
 	if vm.Spec.AutoRemove {
 		m.remove()
+	}
+}
+
+// takeMainExit returns how the main command ended, if that was told before the
+// VMM's end. A guest that shuts down ends its main command first.
+func (m *machine) takeMainExit() (banger.Exit, bool) {
+	if m.mainDone == nil {
+		return banger.Exit{}, false
+	}
+	select {
+	case <-m.mainDone: // soon: the connection it waits on has no other end now
+	case <-m.ctx.Done():
+	}
+	select {
+	case exit := <-m.mainEnded:
+		return exit, true
+	default:
+		return banger.Exit{}, false
 	}
 }
 
@@ -201,13 +228,16 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	limit, cancel := context.WithTimeout(ctx, grace+stopSlack)
 	defer cancel()
 	err := m.agent().Shutdown(limit, grace)
-	if err == nil {
-		var st shim.Status
-		if st, err = m.awaitEnd(limit); err == nil {
-			m.onEnd(st.Exit.Reason, st.Exit.Panic)
-			return nil
-		}
+	if err != nil { // the VMM's end explains more than a broken connection
+		limit, cancel = context.WithTimeout(limit, time.Second)
+		defer cancel()
 	}
+	st, endErr := m.awaitEnd(limit)
+	if endErr == nil {
+		m.onEnd(st.Exit.Reason, st.Exit.Panic)
+		return nil
+	}
+	err = cmp.Or(err, endErr)
 	if m.ctx.Err() != nil {
 		return m.ctx.Err() // the daemon closes; the next one goes on from the row
 	}
@@ -269,7 +299,7 @@ func (m *machine) remove() error {
 
 // discard undoes a creation, whatever has been done of it.
 func (m *machine) discard() error {
-	return m.do(context.WithoutCancel(m.ctx), func(ctx context.Context) error {
+	err := m.do(context.WithoutCancel(m.ctx), func(ctx context.Context) error {
 		if m.isGone() {
 			return nil
 		}
@@ -281,6 +311,10 @@ func (m *machine) discard() error {
 		}
 		return m.remove()
 	})
+	if m.isGone() { // perhaps by another's hand, before the last files were made
+		return m.s.removeFiles(m.id())
+	}
+	return err
 }
 
 // await returns when done says so of the VM, or it was removed (then gone is

@@ -55,7 +55,7 @@ func (s *Supervisor) Kill(ctx context.Context, ref string, signal int) (banger.V
 		}
 		return vm, m.agent().Signal(ctx, signal)
 	}
-	m.stopCurrent()
+	m.stopCurrent(ctx)
 	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error { return m.kill(ctx, "killed by the user") })
 }
 
@@ -67,7 +67,7 @@ func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 		return err
 	}
 	if force {
-		m.stopCurrent()
+		m.stopCurrent(ctx)
 	}
 	_, err = s.finish(ctx, m.id(), func(ctx context.Context, m *machine) error {
 		if vm := m.snapshot(); !vm.State.AtRest() && !force {
@@ -119,10 +119,11 @@ func (s *Supervisor) Wait(ctx context.Context, ref string) (banger.VM, error) {
 	return vm, err
 }
 
-// Prune removes all VMs at rest and returns them.
+// Prune removes all VMs at rest and returns them; a VM whose image is still being
+// fetched is left to its creator.
 func (s *Supervisor) Prune(ctx context.Context) ([]banger.VM, error) {
 	var removed []banger.VM
-	for _, vm := range s.List(func(vm banger.VM) bool { return vm.State.AtRest() }) {
+	for _, vm := range s.List(func(vm banger.VM) bool { return vm.State.AtRest() && vm.ImageDigest != "" }) {
 		if err := s.Remove(ctx, vm.ID, false); err != nil {
 			switch banger.CodeOf(err) {
 			case banger.CodeConflict, banger.CodeNotFound: // started or removed meanwhile

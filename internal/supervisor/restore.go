@@ -96,7 +96,7 @@ func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st
 	switch state {
 	case banger.StateRunning, banger.StatePaused:
 		if m.snapshot().Main != nil {
-			m.s.wg.Go(m.waitMain)
+			m.watchMain()
 		}
 		return nil
 	case banger.StateStopping:

@@ -32,6 +32,7 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 	}
 	m.update(func(vm *banger.VM) { vm.ExitCode = nil })
 	m.setMainSeen(false)
+	m.mainDone = nil
 	if err := m.setState(banger.StateStarting, ""); err != nil {
 		return err
 	}
@@ -39,6 +40,7 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 	err := m.bootLimited(ctx, vm, watch, emit)
 	if err != nil {
 		m.kill(ctx, err.Error())
+		m.s.cleanRun(m.id())
 		reason := err.Error()
 		if ctx.Err() != nil {
 			reason = "the start was canceled"
@@ -85,7 +87,7 @@ func (m *machine) startMain(ctx context.Context, attach bool) error {
 	} else {
 		time.AfterFunc(attachWindow, func() { m.abandonUnlessAttached() })
 	}
-	m.s.wg.Go(m.waitMain)
+	m.watchMain()
 	return nil
 }
 
@@ -130,6 +132,9 @@ func (m *machine) bootLimited(ctx context.Context, vm banger.VM, watch *stopwatc
 	if errors.Is(err, errPanic) && ctx.Err() == nil {
 		emit(banger.Event{Stage: "boot", Text: "the guest kernel panicked, booting once more"})
 		err = m.boot(ctx, vm, watch)
+	}
+	if errors.Is(err, errPanic) {
+		err = banger.Errorf(banger.CodeGuest, "VM %s did not boot: %w", vm.Name, err).WithHint("see: banger logs %s", vm.Name)
 	}
 	return err
 }
@@ -265,25 +270,33 @@ func (m *machine) watch() {
 	}
 }
 
-// waitMain reports the end of the main command to the owner. It asks again when
-// the connection breaks, until the VM has ended.
-func (m *machine) waitMain() {
+// watchMain starts the goroutine that waits for the main command's end. Only the
+// owner calls it, once per start.
+func (m *machine) watchMain() {
+	ended, done := make(chan banger.Exit, 1), make(chan struct{})
+	m.mainEnded, m.mainDone = ended, done
+	m.s.wg.Go(func() {
+		defer close(done)
+		m.waitMain(ended)
+	})
+}
+
+// waitMain reports the end of the main command. It asks again when the connection
+// breaks, until the VM has ended.
+func (m *machine) waitMain(ended chan<- banger.Exit) {
 	for {
 		exit, err := m.agent().Wait(m.ctx)
 		if err == nil {
-			select {
-			case m.mainEnded <- exit:
-			case <-m.ctx.Done():
-			}
+			ended <- exit // has room
+			return
+		}
+		if st, err := m.s.shim(m.id()).Status(m.ctx); err != nil || st.Ended {
 			return
 		}
 		select {
 		case <-m.ctx.Done():
 			return
 		case <-time.After(time.Second): // back-off
-		}
-		if m.snapshot().State.AtRest() {
-			return
 		}
 	}
 }

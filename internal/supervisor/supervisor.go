@@ -137,7 +137,7 @@ func (s *Supervisor) find(ref string) (*machine, error) {
 // adopt makes a machine for a row and starts its owner goroutine.
 func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
 	m := &machine{s: s, slot: slot, vm: vm, changed: make(chan struct{}),
-		ops: make(chan func()), ended: make(chan shim.Status, 1), mainEnded: make(chan banger.Exit, 1)}
+		ops: make(chan func()), ended: make(chan shim.Status, 1)}
 	m.ctx, m.cancel = context.WithCancel(s.ctx)
 	s.mu.Lock()
 	s.machines[vm.ID] = m

@@ -19,6 +19,7 @@ const maxQMPLine = 1 << 20
 type monitor struct {
 	conn net.Conn
 	r    *bufio.Reader
+	stop func() bool // undoes the bond to the context
 }
 
 type qmpReply struct {
@@ -30,7 +31,8 @@ type qmpReply struct {
 	Event string `json:"event"`
 }
 
-// dialMonitor connects and negotiates. The caller closes it.
+// dialMonitor connects and negotiates; the connection ends with ctx. The caller
+// closes it.
 func dialMonitor(ctx context.Context, path string) (*monitor, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
@@ -38,19 +40,31 @@ func dialMonitor(ctx context.Context, path string) (*monitor, error) {
 		return nil, err
 	}
 	m := &monitor{conn: conn, r: bufio.NewReaderSize(conn, 64<<10)}
+	m.stop = context.AfterFunc(ctx, func() { conn.Close() })
 	m.setDeadline(ctx)
 	if _, err := m.line(); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("reading QEMU's greeting: %w", err)
+		m.close()
+		return nil, fmt.Errorf("reading QEMU's greeting: %w", orEnd(ctx, err))
 	}
 	if err := m.execute(ctx, "qmp_capabilities", nil); err != nil {
-		conn.Close()
+		m.close()
 		return nil, err
 	}
 	return m, nil
 }
 
-func (m *monitor) close() { m.conn.Close() }
+func (m *monitor) close() {
+	m.stop()
+	m.conn.Close()
+}
+
+// orEnd returns why ctx ended, if it did, instead of what that did to a connection.
+func orEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
 
 func (m *monitor) setDeadline(ctx context.Context) {
 	deadline, ok := ctx.Deadline()
@@ -68,12 +82,12 @@ func (m *monitor) execute(ctx context.Context, command string, args any) error {
 		req["arguments"] = args
 	}
 	if err := json.NewEncoder(m.conn).Encode(req); err != nil {
-		return fmt.Errorf("sending %s to QEMU: %w", command, err)
+		return fmt.Errorf("sending %s to QEMU: %w", command, orEnd(ctx, err))
 	}
 	for {
 		line, err := m.line()
 		if err != nil {
-			return fmt.Errorf("waiting for QEMU's answer to %s: %w", command, err)
+			return fmt.Errorf("waiting for QEMU's answer to %s: %w", command, orEnd(ctx, err))
 		}
 		var reply qmpReply
 		if err := json.Unmarshal(line, &reply); err != nil {

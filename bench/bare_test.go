@@ -1,0 +1,130 @@
+//go:build bench
+
+package bench
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/guest"
+)
+
+// bare is the rival: what banger asks of QEMU, asked by nobody but us.
+type bare struct {
+	*bench
+	argv []string // with banger's own directories replaced by dir
+	dir  string
+	disk string // a disk that no VM has used yet
+}
+
+// newBare learns the arguments from a VM that runs and is then removed.
+func (b *bench) newBare() *bare {
+	fresh, vm := b.newVM(), b.newVM()
+	b.cli("start", "-q", vm)
+	p := processes("banger-" + vm)
+	if len(p) != 1 {
+		b.Fatalf("%d processes are QEMU for %s", len(p), vm)
+	}
+	r := &bare{bench: b, dir: filepath.Join(b.scratch, "vm"), disk: filepath.Join(b.state, "vms", fresh, "disk.ext4")}
+	for _, a := range p[0].argv {
+		for _, dir := range []string{b.run, b.state} {
+			a = strings.ReplaceAll(a, filepath.Join(dir, "vms", vm), r.dir)
+		}
+		r.argv = append(r.argv, a)
+	}
+	b.cli("rm", "-f", vm)
+	return r
+}
+
+// boot starts QEMU on a disk of its own and returns when the agent has answered
+// for the first time, with the time that took. stop ends QEMU and forgets the disk.
+func (r *bare) boot(more ...string) (c guest.Client, took time.Duration, stop func()) {
+	r.Helper()
+	r.must(os.Mkdir(r.dir, 0o700))
+	if out, err := exec.Command("cp", "--sparse=always", r.disk, filepath.Join(r.dir, "disk.ext4")).CombinedOutput(); err != nil {
+		r.Fatalf("cp: %v: %s", err, out)
+	}
+	cmd := exec.Command(r.argv[0], append(r.argv[1:len(r.argv):len(r.argv)], more...)...)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	start, started, done := time.Now(), make(chan error), make(chan struct{})
+	go func() { // the parent-death signal is bound to the thread
+		runtime.LockOSThread()
+		started <- cmd.Start()
+		cmd.Wait()
+		close(done)
+	}()
+	r.must(<-started)
+	stop = func() {
+		cmd.Process.Kill()
+		<-done
+		r.must(os.RemoveAll(r.dir))
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Minute)
+	defer cancel()
+	m, err := guest.ConnectMux(ctx, r.dial("channel.sock"))
+	if err != nil {
+		stop()
+		r.Fatalf("connecting to the agent: %v", err)
+	}
+	c = guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return m.Dial(ctx, guest.AgentPort) }}
+	if _, err := c.Ping(ctx); err != nil {
+		stop()
+		r.Fatal(err)
+	}
+	return c, time.Since(start), stop
+}
+
+// dial connects to a socket that QEMU may not have made yet.
+func (r *bare) dial(name string) net.Conn {
+	r.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		conn, err := net.Dial("unix", filepath.Join(r.dir, name))
+		if err == nil {
+			return conn
+		}
+		if time.Now().After(deadline) {
+			r.Fatal(err)
+		}
+	}
+}
+
+// sh starts a shell command; wait returns when it has ended.
+func (r *bare) sh(c guest.Client, script string) (wait func()) {
+	r.Helper()
+	conn, err := c.Exec(r.Context(), banger.Exec{Args: []string{"sh", "-c", script}})
+	r.must(err)
+	return func() {
+		r.Helper()
+		defer conn.Close()
+		r.must(finish(conn))
+	}
+}
+
+type process struct {
+	pid  string
+	argv []string
+}
+
+// processes returns those that have word in their command line.
+func processes(word string) (found []process) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil || !bytes.Contains(data, []byte(word)) {
+			continue
+		}
+		argv := strings.Split(strings.TrimRight(string(data), "\x00"), "\x00")
+		found = append(found, process{filepath.Base(filepath.Dir(name)), argv})
+	}
+	return found
+}

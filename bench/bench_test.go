@@ -1,0 +1,218 @@
+//go:build bench
+
+// Package bench measures on real VMs what banger promises of its speed and its
+// size, and prints one table. Where the promise is a ratio, the rival is a bare
+// QEMU with the very arguments of banger's own, measured in turns, so that the
+// noise of a busy host meets both. scripts/bench runs it.
+//
+// It must not know how banger comes by its figures: it uses the CLI, the API's
+// client and, for the bare QEMU, the agent's protocol.
+package bench
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+)
+
+const image = "debian-bookworm"
+
+func TestFigures(t *testing.T) {
+	b := newBench(t)
+	defer b.print()
+	t.Run("boot", func(t *testing.T) { b.in(t).boot() })
+	t.Run("exec", func(t *testing.T) { b.in(t).exec() })
+	t.Run("streams", func(t *testing.T) { b.in(t).streams() })
+	t.Run("memory", func(t *testing.T) { b.in(t).memory() })
+}
+
+// bench is one run over one state directory.
+type bench struct {
+	*testing.T
+	binary     string
+	state, run string
+	scratch    string // on the file system of state
+	client     *api.Client
+	pairs      int
+	bytes      int64
+	rows       *[]row
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{T: t, state: os.Getenv("BANGER_STATE_DIR"), run: os.Getenv("BANGER_RUN_DIR"), rows: new([]row)}
+	if b.state == "" || b.run == "" {
+		t.Fatal("BANGER_STATE_DIR and BANGER_RUN_DIR are not set: use scripts/bench")
+	}
+	b.pairs, b.bytes = fromEnv(t, "PAIRS", 5), int64(fromEnv(t, "MEGABYTES", 200))<<20
+	var err error
+	if b.binary, err = filepath.Abs("../bin/banger"); err != nil {
+		t.Fatal(err)
+	}
+	if b.scratch, err = os.MkdirTemp(filepath.Dir(b.state), "bare"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(b.scratch) })
+	b.client = api.NewClient(filepath.Join(b.run, "api.sock"))
+	return b
+}
+
+func fromEnv(t *testing.T, name string, preset int) int {
+	v := os.Getenv(name)
+	if v == "" {
+		return preset
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q is no number above 0", name, v)
+	}
+	return n
+}
+
+// in is b for a part of the test.
+func (b *bench) in(t *testing.T) *bench {
+	c := *b
+	c.T = t
+	return &c
+}
+
+// must ends the part of the test that cannot go on.
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *bench) command(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(b.Context(), b.binary, args...)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// cli runs banger to its end and returns what it printed.
+func (b *bench) cli(args ...string) string {
+	b.Helper()
+	out, err := b.command(args...).Output()
+	if err != nil {
+		b.Fatalf("banger %s: %v", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// newVM creates a VM that idles when it is started.
+func (b *bench) newVM() string {
+	b.Helper()
+	id := b.cli("create", "-q", image, "--", "sleep", "infinity")
+	b.Cleanup(func() { exec.Command(b.binary, "rm", "-f", id).Run() })
+	return id
+}
+
+// timed returns how long f takes.
+func timed(f func()) time.Duration {
+	start := time.Now()
+	f()
+	return time.Since(start)
+}
+
+// finish reads the frames of a command to its end; anything but success is an error.
+func finish(r io.Reader) error {
+	frames := banger.NewFrameReader(r)
+	for {
+		t, p, err := frames.Next()
+		if err != nil {
+			return err
+		}
+		switch t {
+		case banger.FrameExit:
+			var e banger.Exit
+			if err := json.Unmarshal(p, &e); err != nil || e.Status() != 0 {
+				return fmt.Errorf("the command ended with %s", p)
+			}
+			return nil
+		case banger.FrameError:
+			return fmt.Errorf("the command failed: %s", p)
+		}
+	}
+}
+
+// execTrue is one exec by the API, the way the CLI does it.
+func (b *bench) execTrue(ctx context.Context, vm string) error {
+	conn, err := b.client.Exec(ctx, vm, banger.Exec{Args: []string{"true"}})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return finish(conn)
+}
+
+// row is one line of the table; what is empty does not apply.
+type row struct{ figure, unit, banger, rival, ratio, bound, verdict string }
+
+// add reports a median against a bound on itself; bound 0 is none.
+func (b *bench) add(figure, unit string, values []float64, bound float64) {
+	v := median(values)
+	b.append(row{figure: figure, unit: unit, banger: number(v)}, v, bound, v <= bound)
+}
+
+// addPairs reports a ratio against the rival's values of the same turns.
+// atLeast says that the bound is a lower one.
+func (b *bench) addPairs(figure, unit string, ours, rival []float64, bound float64, atLeast bool) {
+	var ratios []float64
+	for i := range ours {
+		ratios = append(ratios, ours[i]/rival[i])
+	}
+	r := median(ratios)
+	b.append(row{
+		figure: figure, unit: unit, banger: number(median(ours)), rival: number(median(rival)),
+		ratio: fmt.Sprintf("%.2f (%.2f-%.2f)", r, slices.Min(ratios), slices.Max(ratios)),
+	}, r, bound, r <= bound && !atLeast || r >= bound && atLeast)
+}
+
+func (b *bench) append(r row, v, bound float64, ok bool) {
+	if bound != 0 {
+		r.bound, r.verdict = number(bound), "ok"
+		if !ok {
+			r.verdict = "NOT MET"
+			b.Errorf("%s is %.2f, the bound %s", r.figure, v, r.bound)
+		}
+	}
+	*b.rows = append(*b.rows, r)
+}
+
+func (b *bench) print() {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nFIGURE\tUNIT\tBANGER\tRIVAL\tRATIO\tBOUND\t")
+	for _, r := range *b.rows {
+		fmt.Fprintln(w, strings.Join([]string{r.figure, r.unit, r.banger, cmp.Or(r.rival, "-"), cmp.Or(r.ratio, "-"), cmp.Or(r.bound, "-"), r.verdict}, "\t"))
+	}
+	w.Flush()
+}
+
+func number(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.2f", v), ".00")
+}
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	n := len(s)
+	return (s[(n-1)/2] + s[n/2]) / 2
+}
+
+func millis(d time.Duration) float64 { return float64(d) / 1e6 }

@@ -1,0 +1,248 @@
+//go:build bench
+
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"banger/internal/guest"
+)
+
+// The bounds of the promises.
+const (
+	maxBootRatio   = 1.25
+	maxExecMillis  = 15
+	minStreamRatio = 0.60
+	maxDaemonMiB   = 40
+	maxPerVMMiB    = 2
+	maxShimMiB     = 20
+	maxVersion     = 50 // ms
+)
+
+// boot compares cold boots, each on a disk without history.
+func (b *bench) boot() {
+	rival := b.newBare()
+	var bare, run, whole, start []float64
+	turns := []func(){
+		func() {
+			_, took, stop := rival.boot()
+			stop()
+			bare = append(bare, took.Seconds())
+		},
+		func() {
+			first, all := b.runOnce()
+			run, whole = append(run, first.Seconds()), append(whole, all.Seconds())
+		},
+		func() {
+			vm := b.newVM()
+			start = append(start, timed(func() { b.cli("start", "-q", vm) }).Seconds())
+			b.cli("rm", "-f", vm)
+		},
+	}
+	for i := range b.pairs {
+		for j := range turns {
+			turns[(i+j)%len(turns)]() // nobody is always first
+		}
+		b.Logf("boot %d of %d: bare %.2f s, run %.2f s, start %.2f s", i+1, b.pairs, bare[i], run[i], start[i])
+	}
+	b.addPairs("cold boot: run, to its output", "s", run, bare, maxBootRatio, false)
+	b.addPairs("cold boot: start", "s", start, bare, maxBootRatio, false)
+	b.add("run --rm, to its end", "s", whole, 0)
+}
+
+// runOnce runs a command in a new VM and returns when its output came, and when
+// the VM was gone.
+func (b *bench) runOnce() (first, all time.Duration) {
+	cmd := b.command("run", "--rm", "-q", image, "--", "echo", "up")
+	out, err := cmd.StdoutPipe()
+	b.must(err)
+	begin := time.Now()
+	b.must(cmd.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	b.must(err)
+	first = time.Since(begin)
+	b.must(cmd.Wait())
+	return first, time.Since(begin)
+}
+
+// exec measures short commands in one VM.
+func (b *bench) exec() {
+	vm := b.newVM()
+	b.cli("start", "-q", vm)
+	const warm, count, crowd = 20, 100, 200
+	var api, cli []float64
+	for range warm + count {
+		api = append(api, millis(timed(func() { b.must(b.execTrue(b.Context(), vm)) })))
+	}
+	b.add("exec by the API", "ms", api[warm:], maxExecMillis)
+	for range 20 {
+		cli = append(cli, millis(timed(func() { b.cli("exec", vm, "true") })))
+	}
+	b.add("banger exec VM true", "ms", cli, 0)
+	const loops = 40
+	script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do /bin/true; i=$((i+1)); done", loops)
+	var inside []float64
+	for range 3 {
+		inside = append(inside, millis(timed(func() { b.cli("exec", vm, "--", "sh", "-c", script) }))/loops)
+	}
+	b.add("for comparison: /bin/true by a shell in the VM", "ms", inside, 0)
+
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer cancel()
+	errs := make(chan error, crowd)
+	took := timed(func() {
+		var wg sync.WaitGroup
+		for range crowd {
+			wg.Go(func() {
+				if err := b.execTrue(ctx, vm); err != nil {
+					errs <- err
+				}
+			})
+		}
+		wg.Wait()
+	})
+	failed := row{figure: "200 execs at once: failures", banger: strconv.Itoa(len(errs)), unit: "of 200", bound: "0", verdict: "ok"}
+	if len(errs) > 0 {
+		failed.verdict = "NOT MET"
+		b.Errorf("%d of %d execs at once failed; one with: %v", len(errs), crowd, <-errs)
+	}
+	*b.rows = append(*b.rows, failed)
+	b.add("200 execs at once: until the last", "s", []float64{took.Seconds()}, 0)
+}
+
+// streams compares the throughput of a command's stdio with that of a raw
+// virtio-serial port of the same VM.
+func (b *bench) streams() {
+	rival := b.newBare()
+	c, _, stop := rival.boot(
+		"-chardev", "socket,id=raw,path="+filepath.Join(rival.dir, "raw.sock")+",server=on,wait=off",
+		"-device", "virtserialport,chardev=raw,name=raw")
+	defer stop()
+	_, err := c.Configure(b.Context(), guest.Config{Hostname: "bare", TimeUnixNano: time.Now().UnixNano()})
+	b.must(err)
+	vm := b.newVM()
+	b.cli("start", "-q", vm)
+	zeros, err := os.Create(filepath.Join(b.scratch, "zeros"))
+	b.must(err)
+	defer zeros.Close()
+	b.must(zeros.Truncate(b.bytes))
+	n := strconv.FormatInt(b.bytes, 10)
+
+	port := `/dev/$(grep -lx raw /sys/class/virtio-ports/*/name | cut -d/ -f5)`
+	rawIn := func() {
+		conn := rival.dial("raw.sock")
+		wait := rival.sh(c, "cat "+port+" >/dev/null")
+		_, err := io.Copy(conn, rewound(b, zeros))
+		b.must(err)
+		conn.Close() // the port's end of file
+		wait()
+	}
+	ourIn := func() {
+		cmd := b.command("exec", "-i", vm, "--", "sh", "-c", "cat >/dev/null")
+		cmd.Stdin = rewound(b, zeros)
+		b.must(cmd.Run())
+	}
+	rawOut := func() {
+		conn := rival.dial("raw.sock")
+		defer conn.Close()
+		wait := rival.sh(c, "head -c "+n+" /dev/zero >"+port)
+		got, err := io.CopyN(io.Discard, conn, b.bytes)
+		if err != nil {
+			b.Fatalf("the raw port ended after %d bytes: %v", got, err)
+		}
+		wait()
+	}
+	ourOut := func() {
+		cmd := b.command("exec", vm, "--", "head", "-c", n, "/dev/zero")
+		out, err := cmd.StdoutPipe()
+		b.must(err)
+		b.must(cmd.Start())
+		got, err := io.Copy(io.Discard, out)
+		b.must(err)
+		b.must(cmd.Wait())
+		if got != b.bytes {
+			b.Fatalf("%d of %d bytes came out", got, b.bytes)
+		}
+	}
+	b.duel("stdin to the guest", ourIn, rawIn)
+	b.duel("guest to stdout", ourOut, rawOut)
+}
+
+func (b *bench) duel(figure string, ours, rival func()) {
+	rate := func(f func()) float64 { return float64(b.bytes) / (1 << 20) / timed(f).Seconds() }
+	var us, them []float64
+	for i := range b.pairs {
+		if i%2 == 0 {
+			us, them = append(us, rate(ours)), append(them, rate(rival))
+		} else {
+			them, us = append(them, rate(rival)), append(us, rate(ours))
+		}
+		b.Logf("%s %d of %d: banger %.0f MiB/s, raw %.0f MiB/s", figure, i+1, b.pairs, us[i], them[i])
+	}
+	b.addPairs(figure, "MiB/s", us, them, minStreamRatio, true)
+}
+
+func rewound(b *bench, f *os.File) *os.File {
+	_, err := f.Seek(0, io.SeekStart)
+	b.must(err)
+	return f
+}
+
+// memory measures a daemon that has just started and the processes of idle VMs.
+func (b *bench) memory() {
+	vms := []string{b.newVM(), b.newVM(), b.newVM()}
+	b.cli("daemon", "stop")
+	b.cli("ps") // starts it again
+	rest := func() { time.Sleep(5 * time.Second) }
+	rest()
+	v, err := b.client.Version(b.Context())
+	b.must(err)
+	daemon := strconv.Itoa(v.PID)
+	idle := b.rss(daemon)
+	var with []float64 // so many VMs and one
+	for _, vm := range vms {
+		b.cli("start", "-q", vm)
+		rest()
+		with = append(with, b.rss(daemon))
+	}
+	b.add("idle daemon", "MiB RSS", []float64{idle}, maxDaemonMiB)
+	b.add("daemon: growth by each of 3 VMs", "MiB RSS", []float64{(with[2] - idle) / 3}, maxPerVMMiB)
+	b.add("of it by each but the first", "MiB RSS", []float64{(with[2] - with[0]) / 2}, 0)
+	largest := 0.0
+	for _, vm := range vms {
+		for _, p := range processes(filepath.Join(b.state, "vms", vm)) {
+			if !strings.HasPrefix(p.argv[0], "qemu") {
+				largest = max(largest, b.rss(p.pid))
+			}
+		}
+	}
+	if largest == 0 {
+		b.Fatal("no shim was found")
+	}
+	b.add("largest of 3 shims", "MiB RSS", []float64{largest}, maxShimMiB)
+	var version []float64
+	for range 20 {
+		version = append(version, millis(timed(func() { b.must(exec.Command(b.binary, "version").Run()) })))
+	}
+	b.add("banger version", "ms", version, maxVersion)
+}
+
+func (b *bench) rss(pid string) float64 {
+	b.Helper()
+	data, err := os.ReadFile("/proc/" + pid + "/status")
+	b.must(err)
+	_, after, _ := strings.Cut(string(data), "VmRSS:")
+	kib, err := strconv.Atoi(strings.Fields(after)[0])
+	b.must(err)
+	return float64(kib) / 1024
+}

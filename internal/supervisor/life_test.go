@@ -1,0 +1,257 @@
+package supervisor_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/vmm/vmmtest"
+)
+
+// forever is a main command that runs until it is signalled.
+const forever = "exec sleep 1000"
+
+// TestTheMainCommandsExitEndsTheVM and its code is kept; the next start forgets it.
+func TestTheMainCommandsExitEndsTheVM(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	h.run(s, h.command("job", "echo so says $HOSTNAME; sleep 0.1; exit 5"))
+	for range 2 {
+		vm, err := s.Wait(h.ctx(), "job")
+		if err != nil || vm.ExitCode == nil || *vm.ExitCode != 5 {
+			t.Fatalf("it ends with %+v, %v", vm.ExitCode, err)
+		}
+		h.wantState(s, "job", banger.StateStopped, "main command exited with code 5")
+		if row := h.row(vm.ID); row.ExitCode == nil || *row.ExitCode != 5 {
+			t.Errorf("the row has the exit code %v", row.ExitCode)
+		}
+		up, err := s.Start(h.ctx(), "job", false, banger.Discard)
+		check(t, err)
+		if up.State == banger.StateRunning && up.ExitCode != nil {
+			t.Errorf("while it runs it has the exit code %d", *up.ExitCode)
+		}
+	}
+	_, err := s.Wait(h.ctx(), "job")
+	check(t, err)
+	var console bytes.Buffer
+	check(t, s.Logs(h.ctx(), "job", -1, true, &console))
+	if n := strings.Count(console.String(), "so says"); n != 3 {
+		t.Errorf("three runs print %d times:\n%s", n, &console)
+	}
+}
+
+// TestKillIsASignalToTheMainCommand, but 9 ends the VMM.
+func TestKillIsASignalToTheMainCommand(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	vm := h.run(s, h.command("job", forever))
+	_, err := s.Kill(h.ctx(), "job", int(syscall.SIGUSR1))
+	check(t, err)
+	ended, err := s.Wait(h.ctx(), "job")
+	check(t, err)
+	if ended.ExitCode == nil || *ended.ExitCode != 128+int(syscall.SIGUSR1) {
+		t.Errorf("it ends with %v", ended.ExitCode)
+	}
+	h.wantState(s, "job", banger.StateStopped, "main command was killed by signal 10")
+	_, err = s.Start(h.ctx(), vm.ID, false, banger.Discard)
+	check(t, err)
+	_, err = s.Kill(h.ctx(), "job", 9)
+	check(t, err)
+	if vm := h.wantState(s, "job", banger.StateStopped, "killed by the user"); vm.ExitCode != nil {
+		t.Errorf("a main command that was cut off has the exit code %d", *vm.ExitCode)
+	}
+}
+
+// TestAnAttachedClientStartsTheMainCommand once.
+func TestAnAttachedClientStartsTheMainCommand(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	spec := h.command("job", `echo "$BOTH and $FROM"; exit 3`)
+	spec.Attach, spec.Env = true, []string{"BOTH=spec"}
+	h.run(s, spec)
+	conn, err := s.Exec(h.ctx(), "job", banger.Exec{Main: true})
+	check(t, err)
+	_, err = s.Exec(h.ctx(), "job", banger.Exec{Main: true})
+	if err == nil {
+		t.Error("the main command is started twice")
+	}
+	if out, code := h.output(conn); out != "spec and image\n" || code != 3 {
+		t.Errorf("the main command prints %q and exits with %d", out, code)
+	}
+	if vm, err := s.Wait(h.ctx(), "job"); err != nil || vm.ExitCode == nil || *vm.ExitCode != 3 {
+		t.Errorf("the VM ends with %v, %v", vm.ExitCode, err)
+	}
+}
+
+// TestEveryWaiterIsTold, also of a VM that is removed at its end.
+func TestEveryWaiterIsTold(t *testing.T) {
+	for _, autoRemove := range []bool{false, true} {
+		t.Run(fmt.Sprintf("auto-remove %v", autoRemove), func(t *testing.T) {
+			h := newHost(t)
+			s := h.daemon()
+			spec := h.command("job", forever)
+			spec.AutoRemove = autoRemove
+			vm := h.run(s, spec)
+			canceled, cancel := context.WithCancel(h.ctx())
+			var waiters sync.WaitGroup
+			for range 8 {
+				waiters.Go(func() {
+					got, err := s.Wait(h.ctx(), "job")
+					if err != nil || got.ExitCode == nil || *got.ExitCode != 143 || got.State != banger.StateStopped {
+						t.Errorf("a waiter is told %s %v, %v", got.State, got.ExitCode, err)
+					}
+				})
+			}
+			waiters.Go(func() {
+				_, err := s.Wait(canceled, vm.ID)
+				wantCode(t, err, banger.CodeCanceled)
+				_, err = s.Kill(h.ctx(), "job", int(syscall.SIGTERM))
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			cancel()
+			waiters.Wait()
+			if autoRemove {
+				h.wantNothing(s)
+			} else {
+				h.wantState(s, "job", banger.StateStopped, "signal 15")
+			}
+		})
+	}
+}
+
+// TestTheDeathOfAShimIsNoticed with its reason, and its VMM goes with it.
+func TestTheDeathOfAShimIsNoticed(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	vm := h.run(s, h.command("box", forever))
+	st := h.status(vm.ID)
+	check(t, syscall.Kill(st.Shim.PID, syscall.SIGKILL))
+	ended, err := s.Wait(h.ctx(), "box")
+	check(t, err)
+	h.wantState(s, "box", banger.StateStopped, "its shim was killed")
+	if ended.ExitCode != nil {
+		t.Errorf("the exit code is %d", *ended.ExitCode)
+	}
+	h.await("the VMM dies with its shim", func() bool { return !st.VMM.Alive() && !st.Shim.Alive() })
+	_, err = s.Start(h.ctx(), "box", false, banger.Discard)
+	check(t, err)
+}
+
+// TestTheDeathOfAVMMIsNoticed with its reason.
+func TestTheDeathOfAVMMIsNoticed(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	vm := h.run(s, h.spec("box"))
+	check(t, syscall.Kill(h.status(vm.ID).VMM.PID, syscall.SIGKILL))
+	_, err := s.Wait(h.ctx(), "box")
+	check(t, err)
+	h.wantState(s, "box", banger.StateStopped, "killed by signal 9")
+}
+
+// TestAStartCanBeStopped: Stop, Kill and Remove need not wait for a guest that
+// never answers.
+func TestAStartCanBeStopped(t *testing.T) {
+	for name, c := range map[string]struct {
+		stop func(*host, stopper) error
+		gone bool
+	}{
+		"kill":   {func(h *host, s stopper) error { return errOf(s.Kill(h.ctx(), "box", 9)) }, false},
+		"remove": {func(h *host, s stopper) error { return s.Remove(h.ctx(), "box", true) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			s := h.daemon()
+			_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+			check(t, err)
+			h.fault(vmmtest.NeverAnswer)
+			started := make(chan error)
+			go func() { started <- errOf(s.Start(h.ctx(), "box", false, banger.Discard)) }()
+			h.await("the guest hangs", func() bool { return len(h.processes()) == 2 })
+			if err := c.stop(h, s); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			wantCode(t, <-started, banger.CodeCanceled)
+			h.await("no process is left", func() bool { return len(h.processes()) == 0 })
+			if c.gone {
+				h.wantNothing(s)
+				return
+			}
+			h.wantState(s, "box", banger.StateFailed, "canceled")
+		})
+	}
+}
+
+// stopper is what a supervisor can do against a VM.
+type stopper interface {
+	Kill(context.Context, string, int) (banger.VM, error)
+	Remove(context.Context, string, bool) error
+}
+
+// TestAKillNeedNotWaitForAStop of a guest that hangs.
+func TestAKillNeedNotWaitForAStop(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	vm := h.run(s, h.spec("box"))
+	check(t, syscall.Kill(h.status(vm.ID).VMM.PID, syscall.SIGSTOP))
+	stopped := make(chan error)
+	go func() { stopped <- errOf(s.Stop(h.ctx(), "box", time.Minute)) }()
+	h.await("it is stopping", func() bool { vm, err := s.Get("box"); return err == nil && vm.State == banger.StateStopping })
+	check(t, errOf(s.Kill(h.ctx(), "box", 9)))
+	check(t, <-stopped)
+	h.wantState(s, "box", banger.StateStopped, "stopped by the user") // not: killed when the grace was over
+	h.await("no process is left", func() bool { return len(h.processes()) == 0 })
+}
+
+// TestLogsFollowUntilTheEnd of the VM; afterwards the file is read.
+func TestLogsFollowUntilTheEnd(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	h.run(s, h.command("job", "trap 'echo last' USR1; echo first; while :; do sleep 0.02; done"))
+	console := vmmtest.NewConsole()
+	followed := make(chan error)
+	go func() { followed <- s.Logs(h.ctx(), "job", -1, true, console) }()
+	console.Await(t, "first\n")
+	_, err := s.Kill(h.ctx(), "job", int(syscall.SIGUSR1))
+	check(t, err)
+	console.Await(t, "last\n")
+	_, err = s.Kill(h.ctx(), "job", 9)
+	check(t, err)
+	check(t, <-followed)
+	if err := s.Logs(h.ctx(), "nonesuch", -1, true, console); banger.CodeOf(err) != banger.CodeNotFound {
+		t.Errorf("logs of no VM: %v", err)
+	}
+	for _, tail := range []int{0, 1, 2} {
+		var out bytes.Buffer
+		err := s.Logs(h.ctx(), "job", tail, false, &out)
+		if err != nil || strings.Count(out.String(), "\n") != tail || !strings.HasSuffix(console.String(), out.String()) {
+			t.Errorf("the last %d lines of %q are %q, %v", tail, console, &out, err)
+		}
+	}
+}
+
+// TestWhatIsUsedCannotBeRemoved, and then it can.
+func TestWhatIsUsedCannotBeRemoved(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+	check(t, err)
+	img, err := s.Image(h.image)
+	check(t, err)
+	wantCode(t, s.RemoveImage(img.Digest), banger.CodeConflict)
+	wantCode(t, s.RemoveKernel("test"), banger.CodeConflict)
+	removed, err := s.Prune(h.ctx())
+	if err != nil || len(removed) != 1 || removed[0].Name != "box" {
+		t.Errorf("pruned %+v, %v", removed, err)
+	}
+	check(t, errors.Join(s.RemoveImage(h.image), s.RemoveKernel("test")))
+	h.wantNothing(s)
+}

@@ -1,0 +1,195 @@
+package supervisor_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/supervisor"
+	"banger/internal/vmm/vmmtest"
+)
+
+func TestCreateStartStopStartRemove(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	ctx := h.ctx()
+	vm, err := s.Create(ctx, h.spec("box"), false, banger.Discard)
+	check(t, err)
+	if vm.State != banger.StateCreated || vm.VMM != "memory 1.0" || vm.Isolation != banger.IsolationEmulated || vm.Kernel != "test" || vm.Main != nil {
+		t.Errorf("the new VM is %+v", vm)
+	}
+	if st, err := os.Stat(h.path("state/vms/" + vm.ID + "/disk.ext4")); err != nil || st.Size() != banger.MinDisk {
+		t.Errorf("its disk: %v, %v", st, err)
+	}
+	for range 2 {
+		if _, err := s.Start(ctx, "box", false, banger.Discard); err != nil {
+			t.Fatal(err)
+		}
+		if up := h.wantState(s, "box", banger.StateRunning, ""); up.StartedAt.IsZero() {
+			t.Error("it is not known since when it runs")
+		}
+		if out, code := h.sh(s, "box", `echo "$FROM"; exit 7`); out != "image\n" || code != 7 {
+			t.Errorf("a command in it prints %q and exits with %d", out, code)
+		}
+		_, err := s.Start(ctx, "box", false, banger.Discard)
+		wantCode(t, err, banger.CodeConflict)
+		wantCode(t, s.Remove(ctx, "box", false), banger.CodeConflict)
+		if _, err := s.Stop(ctx, vm.ID[:5], time.Second); err != nil {
+			t.Fatal(err)
+		}
+		h.wantState(s, "box", banger.StateStopped, "stopped by the user")
+		if slices.ContainsFunc(h.files(), func(f string) bool { return strings.Contains(f, "sock") || strings.HasSuffix(f, "/ram") }) {
+			t.Errorf("after the stop there is %q", h.files())
+		}
+		if _, err := s.Stop(ctx, "box", time.Second); err != nil {
+			t.Errorf("a second stop: %v", err)
+		}
+		_, err = s.Exec(ctx, "box", banger.Exec{Args: []string{"true"}})
+		wantCode(t, err, banger.CodeConflict)
+		_, err = s.Kill(ctx, "box", 9)
+		wantCode(t, err, banger.CodeConflict)
+	}
+	check(t, s.Remove(ctx, "box", false))
+	_, err = s.Get("box")
+	wantCode(t, err, banger.CodeNotFound)
+	h.wantNothing(s)
+}
+
+// TestNames: a name belongs to one VM, from creation and by renaming.
+func TestNames(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	ctx := h.ctx()
+	for _, name := range []string{"one", "two"} {
+		_, err := s.Create(ctx, h.spec(name), false, banger.Discard)
+		check(t, err)
+	}
+	_, err := s.Create(ctx, h.spec("one"), true, banger.Discard)
+	wantCode(t, err, banger.CodeConflict)
+	_, err = s.Rename(ctx, "two", "one")
+	wantCode(t, err, banger.CodeConflict)
+	_, err = s.Rename(ctx, "two", "No Name")
+	wantCode(t, err, banger.CodeInvalid)
+	h.wantState(s, "one", banger.StateCreated, "")
+	h.wantState(s, "two", banger.StateCreated, "")
+	_, err = s.Rename(ctx, "two", "three")
+	check(t, err)
+	h.wantState(s, "three", banger.StateCreated, "")
+	_, err = s.Rename(ctx, "one", "two") // which is free now
+	check(t, err)
+	random, err := s.Create(ctx, h.spec(""), false, banger.Discard)
+	if err != nil || banger.CheckName(random.Name) != nil {
+		t.Errorf("without a wish the name is %q, %v", random.Name, err)
+	}
+	_, err = s.Get("")
+	wantCode(t, err, banger.CodeNotFound)
+	if n := len(h.processes()); n != 0 {
+		t.Errorf("%d processes run, though nothing was started", n)
+	}
+}
+
+// TestAFailedCreateLeavesNothing at whichever step it fails.
+func TestAFailedCreateLeavesNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*host, *banger.Spec)
+		code  banger.Code
+		words string
+	}{
+		"nothing is asked for": {func(_ *host, s *banger.Spec) { *s = banger.Spec{} }, banger.CodeInvalid, "no image"},
+		"no such VMM":          {func(_ *host, s *banger.Spec) { s.VMM = banger.VMMQEMU }, banger.CodeUnavailable, "qemu"},
+		"the VMM is not installed": {func(h *host, _ *banger.Spec) {
+			h.opts.VMMs = []supervisor.VMM{{Name: "memory", Version: vmmtest.Memory{Agent: "/nonexistent"}.Version}}
+		}, banger.CodeUnavailable, "not built"},
+		"no such image":       {func(_ *host, s *banger.Spec) { s.Image = "oci:/nonexistent" }, banger.CodeNotFound, "nonexistent"},
+		"no such kernel":      {func(_ *host, s *banger.Spec) { s.Kernel = "other" }, banger.CodeNotFound, "other"},
+		"no command to run":   {func(_ *host, s *banger.Spec) { s.Entrypoint, s.Attach = []string{}, true }, banger.CodeInvalid, "no command"},
+		"the agent is absent": {func(h *host, _ *banger.Spec) { h.opts.Agent = nil }, banger.CodeInternal, "without a guest agent"},
+		"no shim to start":    {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/nonexistent"} }, banger.CodeUnavailable, "nonexistent"},
+		"a shim that ends":    {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/bin/true"} }, banger.CodeUnavailable, "the shim ended"},
+		"the driver fails":    {func(h *host, _ *banger.Spec) { h.fault(vmmtest.FailToStart) }, banger.CodeUnavailable, "the test wants no VM"},
+		"the VMM dies":        {func(h *host, _ *banger.Spec) { h.fault(vmmtest.DieAtOnce) }, banger.CodeGuest, "killed by signal 9"},
+		"the guest panics twice": {func(h *host, _ *banger.Spec) { h.fault(vmmtest.PanicAtBoot, vmmtest.PanicAtBoot) },
+			banger.CodeGuest, "panicked"},
+		"the main command is absent": {func(_ *host, s *banger.Spec) { s.Cmd = []string{"/nonexistent/program"} }, banger.CodeCommandAbsent, "nonexistent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			spec := h.spec("box")
+			c.spoil(h, &spec)
+			s := h.daemon()
+			_, err := s.Create(h.ctx(), spec, true, banger.Discard)
+			wantCode(t, err, c.code)
+			if err != nil && !strings.Contains(err.Error(), c.words) {
+				t.Errorf("the error is %v, not one with %q", err, c.words)
+			}
+			h.wantNothing(s)
+		})
+	}
+}
+
+// TestACreateThatIsCanceledLeavesNothing: the user gives up on a guest that
+// never answers.
+func TestACreateThatIsCanceledLeavesNothing(t *testing.T) {
+	h := newHost(t)
+	h.fault(vmmtest.NeverAnswer)
+	s := h.daemon()
+	ctx, cancel := context.WithCancel(h.ctx())
+	go func() {
+		h.await("the guest hangs", func() bool { return len(h.processes()) == 2 })
+		cancel()
+	}()
+	_, err := s.Create(ctx, h.spec("box"), true, banger.Discard)
+	wantCode(t, err, banger.CodeCanceled)
+	h.wantNothing(s)
+	check(t, errOf(s.Create(h.ctx(), h.spec("box"), true, banger.Discard))) // the name is free
+}
+
+func errOf(_ banger.VM, err error) error { return err }
+
+// TestAPanicAtBootIsTriedAgain: once, since emulators have rare bugs.
+func TestAPanicAtBootIsTriedAgain(t *testing.T) {
+	h := newHost(t)
+	h.fault(vmmtest.PanicAtBoot)
+	s := h.daemon()
+	var told []string
+	_, err := s.Create(h.ctx(), h.spec("box"), true, func(e banger.Event) { told = append(told, e.Text) })
+	check(t, err)
+	h.wantState(s, "box", banger.StateRunning, "")
+	if !slices.ContainsFunc(told, func(s string) bool { return strings.Contains(s, "once more") }) {
+		t.Errorf("the user is told only %q", told)
+	}
+	var console bytes.Buffer
+	check(t, s.Logs(h.ctx(), "box", -1, false, &console))
+	if n := strings.Count(console.String(), vmmtest.PanicText); n != 1 {
+		t.Errorf("the console shows %d panics:\n%s", n, &console)
+	}
+}
+
+// TestAFailedStartKeepsTheVM with the reason, and it can be started again.
+func TestAFailedStartKeepsTheVM(t *testing.T) {
+	for fault, reason := range map[vmmtest.Fault]string{
+		vmmtest.FailToStart: "the test wants no VM",
+		vmmtest.DieAtOnce:   "killed by signal 9",
+	} {
+		t.Run(string(fault), func(t *testing.T) {
+			h := newHost(t)
+			s := h.daemon()
+			_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+			check(t, err)
+			h.fault(fault)
+			if _, err := s.Start(h.ctx(), "box", false, banger.Discard); err == nil {
+				t.Fatal("it starts all the same")
+			}
+			h.wantState(s, "box", banger.StateFailed, reason)
+			h.await("no process is left", func() bool { return len(h.processes()) == 0 })
+			_, err = s.Start(h.ctx(), "box", false, banger.Discard)
+			check(t, err)
+			h.wantState(s, "box", banger.StateRunning, "")
+		})
+	}
+}

@@ -1,0 +1,245 @@
+// Package vmmtest holds what every VMM driver is tested with: Run, the suite that
+// each of them must pass, and Memory, a driver without a VMM, by which all that
+// stands above a driver is tested in milliseconds.
+//
+// It must not know any real VMM, nor images, names or rows; only tests import it.
+package vmmtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"banger/internal/vmm"
+)
+
+// Fault is what goes wrong with one start of a Memory driver.
+type Fault string
+
+// The faults.
+const (
+	NoFault     Fault = ""
+	FailToStart Fault = "fail-to-start" // the VMM itself refuses
+	PanicAtBoot Fault = "panic-at-boot" // the guest's kernel panics
+	DieAtOnce   Fault = "die-at-once"   // the VMM is killed once it runs
+	NeverAnswer Fault = "never-answer"  // the guest hangs while it boots
+)
+
+// PanicText is what a guest under PanicAtBoot prints.
+const PanicText = "Kernel panic - not syncing: a fault of the test"
+
+// Memory is a driver whose guest is the real agent, as a child process in serve
+// mode: its channel is a socket pair, its console the agent's output. Commands
+// in the guest are commands on this host, so tests run harmless ones only.
+type Memory struct {
+	Agent string                 // path of the agent's binary
+	Fault func(vmm.Config) Fault // asked at each start; nil means none
+}
+
+// Name returns "memory".
+func (Memory) Name() string { return "memory" }
+
+// Version returns "1.0" when the agent is there.
+func (d Memory) Version(context.Context) (string, error) {
+	if _, err := os.Stat(d.Agent); err != nil {
+		return "", fmt.Errorf("the agent is not built: %w", err)
+	}
+	return "1.0", nil
+}
+
+// Start starts an agent. Kernel, initrd and drives must be there, though nothing
+// reads them.
+func (d Memory) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm.Process, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	files := []string{c.Kernel, c.Initrd}
+	for _, d := range c.Drives {
+		files = append(files, d.Path)
+	}
+	for _, f := range files {
+		if _, err := os.Stat(f); err != nil {
+			return nil, err
+		}
+	}
+	p := &process{config: c, started: make(chan error, 1), done: make(chan struct{})}
+	if d.Fault != nil {
+		p.fault = d.Fault(c)
+	}
+	if p.fault == FailToStart {
+		return nil, fmt.Errorf("the test wants no VM here")
+	}
+	host, guest, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	p.host = host
+	go p.run(d.Agent, guest, console)
+	if err := <-p.started; err != nil {
+		<-p.done
+		return nil, fmt.Errorf("starting the agent: %w", err)
+	}
+	return p, nil
+}
+
+func socketPair() (a, b *os.File, err error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "host"), os.NewFile(uintptr(fds[1]), "guest"), nil
+}
+
+// process is one agent.
+type process struct {
+	config  vmm.Config
+	fault   Fault
+	host    *os.File // our end of the channel
+	handle  vmm.Handle
+	started chan error
+	done    chan struct{}
+	exit    vmm.Exit
+}
+
+// run starts the agent and waits for it on one locked thread, to which the
+// parent-death signal is bound (prctl(2)).
+func (p *process) run(agent string, channel *os.File, console io.Writer) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(p.done)
+	defer p.host.Close()
+	if err := os.WriteFile(p.config.Memory, nil, 0o600); err != nil {
+		channel.Close()
+		p.started <- err
+		return
+	}
+	defer os.Remove(p.config.Memory)
+	printed, theirs, err := openConsole(p.consolePath())
+	if err != nil {
+		channel.Close()
+		p.started <- err
+		return
+	}
+	defer os.Remove(p.consolePath())
+	defer printed.Close()
+	cmd := p.command(agent)
+	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{channel}, theirs, theirs
+	err = cmd.Start()
+	channel.Close()
+	theirs.Close()
+	if err != nil {
+		p.started <- err
+		return
+	}
+	p.handle, err = vmm.HandleOf(cmd.Process.Pid)
+	if err == nil {
+		err = p.provoke(console)
+	}
+	if err != nil {
+		cmd.Process.Kill()
+	}
+	p.started <- err
+	copied := make(chan struct{})
+	go func() { // ends with the last that may print, or when printed is closed
+		io.Copy(console, printed)
+		close(copied)
+	}()
+	cmd.Wait()
+	select {
+	case <-copied:
+	case <-time.After(time.Second): // a command left behind holds the console
+		printed.Close()
+		<-copied
+	}
+	p.exit = p.reason(cmd.ProcessState)
+}
+
+// command is the agent, and for root with processes and a /dev/console of its
+// own, so that all its commands end with it and print where a guest's would.
+func (p *process) command(agent string) *exec.Cmd {
+	cmd := exec.Command(agent, "serve")
+	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if os.Getuid() == 0 {
+		cmd = exec.Command("/bin/sh", "-c", `mount --bind "$1" /dev/console && exec "$0" serve`, agent, p.consolePath())
+		attr.Cloneflags, attr.Unshareflags = syscall.CLONE_NEWPID, syscall.CLONE_NEWNS
+	}
+	cmd.Dir, cmd.SysProcAttr = "/", attr
+	return cmd
+}
+
+func (p *process) consolePath() string { return filepath.Join(p.config.Dir, "console") }
+
+// openConsole makes a named pipe and opens both its ends.
+func openConsole(path string) (r, w *os.File, err error) {
+	os.Remove(path) // of a process that was killed
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		return nil, nil, err
+	}
+	if r, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
+		if w, err = os.OpenFile(path, os.O_WRONLY, 0); err != nil {
+			r.Close()
+		}
+	}
+	if err != nil {
+		os.Remove(path)
+	}
+	return r, w, err
+}
+
+// provoke lets the fault happen.
+func (p *process) provoke(console io.Writer) error {
+	switch p.fault {
+	case PanicAtBoot:
+		fmt.Fprintln(console, PanicText)
+		return p.Kill()
+	case DieAtOnce:
+		return p.Kill()
+	case NeverAnswer:
+		return p.signal(syscall.SIGSTOP)
+	}
+	return nil
+}
+
+func (p *process) reason(st *os.ProcessState) vmm.Exit {
+	ws, _ := st.Sys().(syscall.WaitStatus)
+	switch {
+	case p.fault == PanicAtBoot:
+		return vmm.Exit{Panic: true, Reason: "the guest kernel panicked"}
+	case ws.Signaled():
+		return vmm.Exit{Signal: int(ws.Signal()), Reason: fmt.Sprintf("the VMM was killed by signal %d", ws.Signal())}
+	case st.ExitCode() != 0:
+		return vmm.Exit{Code: st.ExitCode(), Reason: fmt.Sprintf("the VMM failed with code %d", st.ExitCode())}
+	}
+	return vmm.Exit{Reason: "the guest powered off"}
+}
+
+func (p *process) Handle() vmm.Handle    { return p.handle }
+func (p *process) Done() <-chan struct{} { return p.done }
+func (p *process) Exit() vmm.Exit        { return p.exit }
+
+func (p *process) Kill() error                  { return p.signal(syscall.SIGKILL) }
+func (p *process) Pause(context.Context) error  { return p.signal(syscall.SIGSTOP) }
+func (p *process) Resume(context.Context) error { return p.signal(syscall.SIGCONT) }
+
+func (p *process) signal(sig syscall.Signal) error {
+	select {
+	case <-p.done:
+		if sig == syscall.SIGKILL {
+			return nil
+		}
+		return os.ErrProcessDone
+	default:
+		return syscall.Kill(p.handle.PID, sig)
+	}
+}
+
+// OpenChannel returns a descriptor of its own of the host's end, so that the
+// guest does not notice when it is closed, as on a virtio-serial port.
+func (p *process) OpenChannel(context.Context) (net.Conn, error) { return net.FileConn(p.host) }
