@@ -225,8 +225,20 @@ func (p *process) Done() <-chan struct{} { return p.done }
 func (p *process) Exit() vmm.Exit        { return p.exit }
 
 func (p *process) Kill() error                  { return p.signal(syscall.SIGKILL) }
-func (p *process) Pause(context.Context) error  { return p.signal(syscall.SIGSTOP) }
 func (p *process) Resume(context.Context) error { return p.signal(syscall.SIGCONT) }
+
+// Pause returns when all threads have stopped, which a signal alone does not say.
+func (p *process) Pause(context.Context) error {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		err := unix.Waitid(unix.P_PID, p.handle.PID, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
 
 func (p *process) signal(sig syscall.Signal) error {
 	select {
