@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -103,6 +104,7 @@ func socketPair() (a, b *os.File, err error) {
 type process struct {
 	config  vmm.Config
 	fault   Fault
+	hostMu  sync.Mutex
 	host    *os.File // our end of the channel
 	handle  vmm.Handle
 	started chan error
@@ -116,7 +118,7 @@ func (p *process) run(agent string, channel *os.File, console io.Writer) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer close(p.done)
-	defer p.host.Close()
+	defer p.closeHost()
 	if err := os.WriteFile(p.config.Memory, nil, 0o600); err != nil {
 		channel.Close()
 		p.started <- err
@@ -256,4 +258,14 @@ func (p *process) signal(sig syscall.Signal) error {
 
 // OpenChannel returns a descriptor of its own of the host's end, so that the
 // guest does not notice when it is closed, as on a virtio-serial port.
-func (p *process) OpenChannel(context.Context) (net.Conn, error) { return net.FileConn(p.host) }
+func (p *process) OpenChannel(context.Context) (net.Conn, error) {
+	p.hostMu.Lock()
+	defer p.hostMu.Unlock()
+	return net.FileConn(p.host)
+}
+
+func (p *process) closeHost() {
+	p.hostMu.Lock()
+	defer p.hostMu.Unlock()
+	p.host.Close()
+}
