@@ -95,7 +95,7 @@ func (f *FrameReader) Next() (FrameType, []byte, error) {
 		return 0, nil, Errorf(CodeGuest, "peer sent a frame of %d bytes, over the limit of %d", n, MaxFrame)
 	}
 	if cap(f.buf) < n {
-		f.buf = make([]byte, max(n, min(MaxData, MaxFrame)))
+		f.buf = make([]byte, max(n, 2*cap(f.buf)))
 	}
 	p := f.buf[:n]
 	if _, err := io.ReadFull(f.r, p); err != nil {

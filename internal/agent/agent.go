@@ -71,6 +71,7 @@ func runInit() error {
 	if err != nil {
 		return err
 	}
+	calmThreads()
 	s := newServer(initDuties{disk: disk})
 	fmt.Println("banger-agent: ready")
 	return serveChannel(channel, s)
@@ -83,6 +84,7 @@ func runResident() error {
 	if err != nil {
 		return err
 	}
+	calmThreads()
 	return serveChannel(channel, newServer(&residentDuties{configured: os.NewFile(3, "configured")}))
 }
 

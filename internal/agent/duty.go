@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -226,53 +227,38 @@ const portName = "banger.agent"
 
 // openChannel opens the port to the host and keeps it open for life: what
 // arrives at a closed port is lost.
-func openChannel() (*channel, error) {
+func openChannel() (channel, error) {
 	ports, err := filepath.Glob("/sys/class/virtio-ports/*/name")
 	if err != nil {
-		return nil, err
+		return channel{}, err
 	}
 	for _, p := range ports {
 		name, err := os.ReadFile(p)
 		if err != nil || strings.TrimSpace(string(name)) != portName {
 			continue
 		}
-		fd, err := unix.Open("/dev/"+filepath.Base(filepath.Dir(p)), unix.O_RDWR|unix.O_CLOEXEC, 0)
+		f, err := os.OpenFile("/dev/"+filepath.Base(filepath.Dir(p)), os.O_RDWR, 0)
 		if err != nil {
-			return nil, fmt.Errorf("opening the channel to the host: %w", err)
+			return channel{}, fmt.Errorf("opening the channel to the host: %w", err)
 		}
-		return &channel{fd}, nil
+		return channel{f}, nil
 	}
-	return nil, errors.New("there is no channel to the host")
+	return channel{}, errors.New("there is no channel to the host")
 }
 
-// channel reads and writes a virtio-serial port with blocking calls, which cost
-// an emulated CPU less than a poller.
-type channel struct{ fd int }
+// channel is a virtio-serial port. Its file is non-blocking, under the runtime's
+// poller: a blocking read would keep the runtime's only processor until its
+// monitor takes it away, and a blocking write spins in the kernel's driver until
+// the host has taken the bytes.
+type channel struct{ *os.File }
 
 // Read waits for bytes; an end of file means that the host is away for now.
-func (c *channel) Read(p []byte) (int, error) {
+func (c channel) Read(p []byte) (int, error) {
 	for {
-		n, err := unix.Read(c.fd, p)
-		switch {
-		case n > 0:
-			return n, nil
-		case err == unix.EINTR:
-		case err != nil:
-			return 0, err
-		default:
-			time.Sleep(20 * time.Millisecond) // the port has no event for "the host is back"
+		n, err := c.File.Read(p)
+		if n > 0 || err != io.EOF {
+			return n, err
 		}
+		time.Sleep(20 * time.Millisecond) // the port has no event for "the host is back"
 	}
-}
-
-func (c *channel) Write(p []byte) (int, error) {
-	total := 0
-	for total < len(p) {
-		n, err := unix.Write(c.fd, p[total:])
-		if err != nil && err != unix.EINTR && err != unix.EAGAIN {
-			return total, err
-		}
-		total += max(n, 0)
-	}
-	return total, nil
 }

@@ -131,9 +131,12 @@ func (x *execution) copyOutput() {
 	wg.Wait()
 }
 
+var outputBuffers = sync.Pool{New: func() any { return new([banger.FrameHeader + banger.MaxData]byte) }}
+
 // copyFrom sends what f gives until it ends or stopOutput was called.
 func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
-	buf := make([]byte, banger.FrameHeader+banger.MaxData)
+	buf := outputBuffers.Get().(*[banger.FrameHeader + banger.MaxData]byte)[:]
+	defer outputBuffers.Put((*[banger.FrameHeader + banger.MaxData]byte)(buf))
 	left := -1 // once stopped: what may still be taken
 	for left != 0 {
 		n, err := f.Read(buf[banger.FrameHeader:])

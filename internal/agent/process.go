@@ -3,6 +3,7 @@ package agent
 import (
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,11 +62,9 @@ func (r *reaper) launch(e banger.Exec) (*process, error) {
 	}
 	if e.TTY {
 		attr.Sys.Setctty, attr.Sys.Ctty = true, 0
-		os.Chown(files[0].Name(), int(id.uid), -1)
+		unix.Fchown(int(files[0]), int(id.uid), -1)
 	}
-	for _, f := range files {
-		attr.Files = append(attr.Files, f.Fd())
-	}
+	attr.Files = files
 	p.mu.Lock() // until pid is set, an end must wait
 	p.pid, err = r.start(file, e.Args, attr, p.onEnd)
 	p.mu.Unlock()
@@ -109,18 +108,11 @@ func (p *process) hangUp() {
 	}
 }
 
-// makeStdio makes the command's ends (returned) and ours (in p).
-func (p *process) makeStdio(e banger.Exec) (files []*os.File, err error) {
+// makeStdio makes the command's ends (returned) and ours (in p). The command's
+// are bare descriptors: a File of each would cost an emulated guest seven calls.
+func (p *process) makeStdio(e banger.Exec) (files []uintptr, err error) {
 	if e.TTY {
-		master, slave, err := pty.Open()
-		if err != nil {
-			return nil, err
-		}
-		if e.Rows > 0 && e.Cols > 0 {
-			pty.Setsize(master, &pty.Winsize{Rows: e.Rows, Cols: e.Cols})
-		}
-		p.tty, p.stdin, p.stdout = master, master, master
-		return []*os.File{slave, slave, slave}, nil
+		return p.makeTerminal(e)
 	}
 	defer func() {
 		if err != nil {
@@ -129,27 +121,58 @@ func (p *process) makeStdio(e banger.Exec) (files []*os.File, err error) {
 		}
 	}()
 	if e.Stdin {
-		r, w, err := os.Pipe()
+		r, w, err := newPipe(unix.O_WRONLY)
 		if err != nil {
 			return nil, err
 		}
 		files, p.stdin = append(files, r), w
 	} else {
-		null, err := os.Open("/dev/null")
+		null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, null)
+		files = append(files, uintptr(null))
 	}
 	for _, ours := range []**os.File{&p.stdout, &p.stderr} {
-		r, w, err := os.Pipe()
+		w, r, err := newPipe(unix.O_RDONLY)
 		if err != nil {
 			return files, err
 		}
-		unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, banger.MaxData) // one frame's worth
 		files, *ours = append(files, w), r
 	}
 	return files, nil
+}
+
+// newPipe returns the command's end of a pipe and ours, which is open for mode.
+func newPipe(mode int) (theirs uintptr, ours *os.File, err error) {
+	var fds [2]int // read, write
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return 0, nil, err
+	}
+	t, o := fds[0], fds[1]
+	if mode == unix.O_RDONLY {
+		t, o = o, t
+	}
+	unix.FcntlInt(uintptr(o), unix.F_SETFL, mode|unix.O_NONBLOCK) // cannot fail
+	return uintptr(t), os.NewFile(uintptr(o), "pipe"), nil
+}
+
+func (p *process) makeTerminal(e banger.Exec) ([]uintptr, error) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer slave.Close()
+	if e.Rows > 0 && e.Cols > 0 {
+		pty.Setsize(master, &pty.Winsize{Rows: e.Rows, Cols: e.Cols})
+	}
+	fd, err := unix.FcntlInt(slave.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		master.Close()
+		return nil, err
+	}
+	p.tty, p.stdin, p.stdout = master, master, master
+	return []uintptr{uintptr(fd), uintptr(fd), uintptr(fd)}, nil
 }
 
 func (p *process) closeStdio() {
@@ -160,9 +183,10 @@ func (p *process) closeStdio() {
 	}
 }
 
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close() // a terminal stands thrice in the list; closing twice is harmless
+// closeAll closes the command's descriptors; a terminal stands thrice in the list.
+func closeAll(files []uintptr) {
+	for _, fd := range slices.Compact(files) {
+		unix.Close(int(fd))
 	}
 }
 

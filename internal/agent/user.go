@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"bufio"
-	"io"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -71,7 +69,7 @@ func lookUpIn(passwd, groups, spec string) (identity, error) {
 	if !hasGroup {
 		eachEntry(groups, 4, func(f []string) bool {
 			gid, err := strconv.ParseUint(f[2], 10, 32)
-			if err == nil && name != "" && contains(strings.Split(f[3], ","), name) {
+			if err == nil && name != "" && slices.Contains(strings.Split(f[3], ","), name) {
 				id.groups = append(id.groups, uint32(gid))
 			}
 			return false
@@ -98,29 +96,35 @@ func lookUpIn(passwd, groups, spec string) (identity, error) {
 
 // eachEntry calls f with the fields of each line until it returns true.
 func eachEntry(path string, fields int, f func([]string) bool) bool {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe must not hold us
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	if fi, err := file.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return false
-	}
-	sc := bufio.NewScanner(io.LimitReader(file, maxUserFile))
-	sc.Buffer(nil, maxUserFile) // a line may list thousands
-	for sc.Scan() {
-		if parts := strings.Split(sc.Text(), ":"); len(parts) == fields && f(parts) {
+	for line := range strings.Lines(readUserFile(path)) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", fields+1)
+		if len(parts) == fields && f(parts) {
 			return true
 		}
 	}
 	return false
 }
 
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
+// readUserFile returns the file's first maxUserFile bytes, or nothing when it is
+// no regular file. Bare calls: this is on every command's way.
+func readUserFile(path string) string {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // a pipe must not hold us
+	if err != nil {
+		return ""
 	}
-	return false
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return ""
+	}
+	b := make([]byte, min(st.Size, maxUserFile))
+	have := 0
+	for have < len(b) {
+		n, err := unix.Read(fd, b[have:])
+		if n <= 0 && err != unix.EINTR {
+			break
+		}
+		have += max(n, 0)
+	}
+	return string(b[:have])
 }

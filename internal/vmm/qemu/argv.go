@@ -11,12 +11,13 @@ import (
 
 // Kernel command lines. quiet and notests are the two large savings of an
 // emulated boot; the blacklisted initcalls are self-tests and tracing set-up
-// that a throw-away guest does not need; panic=-1 with -no-reboot turns a guest
-// panic into the end of the process.
+// that a throw-away guest does not need; norandmaps lets QEMU keep what it has
+// translated (docs/adr/0008); panic=-1 with -no-reboot turns a guest panic into
+// the end of the process.
 const (
 	cmdlineBase = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on"
 	cmdlineTCG  = " cryptomgr.notests tsc=reliable initcall_blacklist=jent_mod_init,load_system_certificate_list," +
-		"crypto_kdf108_init,init_kprobe_trace,trace_eval_init,trace_eval_sync"
+		"crypto_kdf108_init,init_kprobe_trace,trace_eval_init,trace_eval_sync norandmaps"
 )
 
 func qmpPath(dir string) string     { return filepath.Join(dir, "qmp.sock") }
