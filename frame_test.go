@@ -38,13 +38,52 @@ func TestFramesComeBackAsTheyWereWritten(t *testing.T) {
 	}
 }
 
+// lending is a reader that lends its buffer, a few bytes at a time.
+type lending struct{ *bytes.Reader }
+
+func (l lending) ReadChunk(max int) ([]byte, error) {
+	b := make([]byte, min(max, 1000))
+	n, err := l.Read(b)
+	return b[:n], err
+}
+
+// NextTo gives one type's payloads to the sink, in any number of pieces, and
+// returns the others, whether the reader lends its buffers or not.
+func TestFramesWithASink(t *testing.T) {
+	var stream bytes.Buffer
+	for _, size := range []int{0, 1, 5000} {
+		WriteFrame(&stream, FrameStdin, bytes.Repeat([]byte{byte(size)}, size))
+		WriteFrame(&stream, FrameSignal, []byte{15})
+	}
+	WriteFrame(&stream, FrameStdin, []byte("cut"))
+	stream.Truncate(stream.Len() - 1)
+	data := bytes.NewReader(stream.Bytes())
+	for name, src := range map[string]io.Reader{"plain": iotest.HalfReader(data), "lending": lending{data}} {
+		t.Run(name, func(t *testing.T) {
+			data.Seek(0, io.SeekStart)
+			r := NewFrameReader(src)
+			var sunk int
+			sink := func(p []byte) { sunk += len(p) }
+			for i, want := range []int{0, 0, 1, 1, 5001, 5001} {
+				kind, p, err := r.NextTo(FrameStdin, sink)
+				if wantKind := []FrameType{FrameStdin, FrameSignal}[i%2]; err != nil || kind != wantKind || len(p) != i%2 || sunk != want {
+					t.Errorf("frame %d: type %d with %d bytes, %d sunk, %v", i, kind, len(p), sunk, err)
+				}
+			}
+			if _, _, err := r.NextTo(FrameStdin, sink); err != io.ErrUnexpectedEOF {
+				t.Errorf("a frame cut short gives %v", err)
+			}
+		})
+	}
+}
+
 // TestAFrameOnTheWire pins the format, which an agent of another version speaks.
 func TestAFrameOnTheWire(t *testing.T) {
 	var stream bytes.Buffer
 	if err := WriteJSONFrame(&stream, FrameResize, Resize{Rows: 24, Cols: 80}); err != nil {
 		t.Fatal(err)
 	}
-	if want := "\x04\x00\x00\x00\x15" + `{"rows":24,"cols":80}`; stream.String() != want {
+	if want := "\x04\x00\x00\x00\x00\x00\x00\x15" + `{"rows":24,"cols":80}`; stream.String() != want {
 		t.Errorf("it is %q, not %q", stream.String(), want)
 	}
 }
@@ -77,20 +116,21 @@ func TestWhatJSONCannotSayIsAnError(t *testing.T) {
 
 func TestHostileFrames(t *testing.T) {
 	header := func(n uint32, payload int) []byte {
-		return append(binary.BigEndian.AppendUint32([]byte{8}, n), make([]byte, payload)...)
+		return append(binary.BigEndian.AppendUint32([]byte{8, 0, 0, 0}, n), make([]byte, payload)...)
 	}
 	guest := Errorf(CodeGuest, "")
 	for name, c := range map[string]struct {
 		stream []byte
 		want   error
 	}{
-		"nothing":                    {nil, io.EOF},
-		"half a header":              {[]byte{8, 0, 0}, io.ErrUnexpectedEOF},
-		"header without its payload": {header(1, 0), io.ErrUnexpectedEOF},
-		"half a payload":             {header(10, 5), io.ErrUnexpectedEOF},
-		"one byte too many":          {header(MaxFrame+1, 0), guest},
-		"2 GiB":                      {header(1<<31, 0), guest},
-		"4 GiB":                      {header(1<<32-1, 0), guest},
+		"nothing":                     {nil, io.EOF},
+		"half a header":               {[]byte{8, 0, 0}, io.ErrUnexpectedEOF},
+		"header without its payload":  {header(1, 0), io.ErrUnexpectedEOF},
+		"half a payload":              {header(10, 5), io.ErrUnexpectedEOF},
+		"a reserved byte that is set": {[]byte{8, 0, 1, 0, 0, 0, 0, 0}, guest},
+		"one byte too many":           {header(MaxFrame+1, 0), guest},
+		"2 GiB":                       {header(1<<31, 0), guest},
+		"4 GiB":                       {header(1<<32-1, 0), guest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := NewFrameReader(bytes.NewReader(c.stream))
@@ -110,9 +150,9 @@ func TestHostileFrames(t *testing.T) {
 // over the limit, and writing the frames again gives what was read.
 func FuzzFrameReader(f *testing.F) {
 	f.Add([]byte{})
-	f.Add([]byte{8, 0, 0, 0, 1, 'x', 3, 0, 0, 0, 0})
-	f.Add([]byte{8, 0xff, 0xff, 0xff, 0xff, 'x'})
-	f.Add([]byte{8, 0, 0x10, 0, 0})
+	f.Add([]byte{8, 0, 0, 0, 0, 0, 0, 1, 'x', 3, 0, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte{8, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 'x'})
+	f.Add([]byte{8, 0, 0, 0, 0, 0x10, 0, 0})
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		r := NewFrameReader(bytes.NewReader(stream))
 		var again bytes.Buffer

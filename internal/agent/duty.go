@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -220,45 +219,4 @@ func ioctlIfreq(fd int, req uint, ifr *unix.Ifreq) error {
 		return errno
 	}
 	return nil
-}
-
-// portName is the virtio-serial port that leads to the host.
-const portName = "banger.agent"
-
-// openChannel opens the port to the host and keeps it open for life: what
-// arrives at a closed port is lost.
-func openChannel() (channel, error) {
-	ports, err := filepath.Glob("/sys/class/virtio-ports/*/name")
-	if err != nil {
-		return channel{}, err
-	}
-	for _, p := range ports {
-		name, err := os.ReadFile(p)
-		if err != nil || strings.TrimSpace(string(name)) != portName {
-			continue
-		}
-		f, err := os.OpenFile("/dev/"+filepath.Base(filepath.Dir(p)), os.O_RDWR, 0)
-		if err != nil {
-			return channel{}, fmt.Errorf("opening the channel to the host: %w", err)
-		}
-		return channel{f}, nil
-	}
-	return channel{}, errors.New("there is no channel to the host")
-}
-
-// channel is a virtio-serial port. Its file is non-blocking, under the runtime's
-// poller: a blocking read would keep the runtime's only processor until its
-// monitor takes it away, and a blocking write spins in the kernel's driver until
-// the host has taken the bytes.
-type channel struct{ *os.File }
-
-// Read waits for bytes; an end of file means that the host is away for now.
-func (c channel) Read(p []byte) (int, error) {
-	for {
-		n, err := c.File.Read(p)
-		if n > 0 || err != io.EOF {
-			return n, err
-		}
-		time.Sleep(20 * time.Millisecond) // the port has no event for "the host is back"
-	}
 }

@@ -2,8 +2,6 @@ package agent
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -11,7 +9,6 @@ import (
 	"time"
 
 	"github.com/creack/pty"
-	"golang.org/x/sys/unix"
 
 	"banger"
 )
@@ -83,19 +80,16 @@ func (x *execution) write(t banger.FrameType, payload []byte) error {
 
 // readClient takes stdin, resizes and signals until the client goes away.
 func (x *execution) readClient(frames *banger.FrameReader) {
+	frames, feed, flush := clientFrames(x.conn, frames, x.p)
 	for {
-		t, payload, err := frames.Next()
+		t, payload, err := frames.NextTo(banger.FrameStdin, feed)
 		if err != nil {
 			return
 		}
+		if t != banger.FrameStdin {
+			flush()
+		}
 		switch t {
-		case banger.FrameStdin:
-			if x.p.stdin == nil {
-				continue
-			}
-			if _, err := x.p.stdin.Write(payload); err != nil && x.p.tty == nil {
-				x.p.stdin.Close() // the command reads no more; the rest is dropped
-			}
 		case banger.FrameStdinEOF:
 			x.endStdin()
 		case banger.FrameResize:
@@ -108,6 +102,16 @@ func (x *execution) readClient(frames *banger.FrameReader) {
 				x.p.signal(syscall.Signal(payload[0]))
 			}
 		}
+	}
+}
+
+// feed writes to the command's stdin, if it has one.
+func (p *process) feed(b []byte) {
+	if p.stdin == nil {
+		return
+	}
+	if _, err := p.stdin.Write(b); err != nil && p.tty == nil {
+		p.stdin.Close() // the command reads no more; the rest is dropped
 	}
 }
 
@@ -129,37 +133,6 @@ func (x *execution) copyOutput() {
 		wg.Go(func() { x.copyFrom(x.p.stderr, banger.FrameStderr) })
 	}
 	wg.Wait()
-}
-
-var outputBuffers = sync.Pool{New: func() any { return new([banger.FrameHeader + banger.MaxData]byte) }}
-
-// copyFrom sends what f gives until it ends or stopOutput was called.
-func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
-	buf := outputBuffers.Get().(*[banger.FrameHeader + banger.MaxData]byte)[:]
-	defer outputBuffers.Put((*[banger.FrameHeader + banger.MaxData]byte)(buf))
-	left := -1 // once stopped: what may still be taken
-	for left != 0 {
-		n, err := f.Read(buf[banger.FrameHeader:])
-		if n > 0 {
-			x.send(buf[:banger.FrameHeader+n], t)
-		}
-		if left > 0 && n > 0 {
-			left = max(left-n, 0)
-			f.SetReadDeadline(time.Now().Add(drainTime / 10))
-		}
-		// The client may have been so slow that the command's last output is
-		// still in the pipe; a pipe holds no more than one frame.
-		if left < 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-			left, err = banger.MaxData, f.SetReadDeadline(time.Now().Add(drainTime/10))
-		}
-		// EIO is a terminal whose last holder is gone (pty(7)).
-		if err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EIO) && !errors.Is(err, os.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
-				warn(err)
-			}
-			return
-		}
-	}
 }
 
 // send completes the frame in buf. Once the client is lost, output goes to the

@@ -143,12 +143,17 @@ func (p *process) makeStdio(e banger.Exec) (files []uintptr, err error) {
 	return files, nil
 }
 
+// pipeSize is the size in bytes of a command's pipes: the more they hold, the
+// less often the guest must switch between the command and us.
+const pipeSize = 256 << 10
+
 // newPipe returns the command's end of a pipe and ours, which is open for mode.
 func newPipe(mode int) (theirs uintptr, ours *os.File, err error) {
 	var fds [2]int // read, write
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return 0, nil, err
 	}
+	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // else it stays smaller
 	t, o := fds[0], fds[1]
 	if mode == unix.O_RDONLY {
 		t, o = o, t

@@ -88,7 +88,7 @@ func TestClientRequests(t *testing.T) {
 // answers is an error that blames it, and costs no more than one frame's memory.
 func TestClientAnswers(t *testing.T) {
 	claim := func(n uint32) []byte {
-		return binary.BigEndian.AppendUint32([]byte{byte(banger.FrameResponse)}, n)
+		return binary.BigEndian.AppendUint32([]byte{byte(banger.FrameResponse), 0, 0, 0}, n)
 	}
 	whole := func(t banger.FrameType, s string) []byte {
 		b := make([]byte, banger.FrameHeader)

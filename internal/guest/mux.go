@@ -20,6 +20,8 @@ const (
 	// a guest out of a frame that an earlier session cut short.
 	paddedEvery = 5
 	readBuffer  = 128 << 10
+	// guestReadBuffer is small, so that payloads go past it.
+	guestReadBuffer = 4 << 10
 )
 
 // Mux is the host's end of a session: many streams over one channel.
@@ -160,7 +162,7 @@ func (m *Mux) Close() error {
 // hello drops the streams of the session before. It returns when ch fails;
 // io.EOF means that the channel itself is gone.
 func ServeMux(ctx context.Context, ch io.ReadWriter, handle func(port uint32, c net.Conn)) error {
-	g := &guestEnd{ch: ch, r: bufio.NewReaderSize(ch, readBuffer), handle: handle}
+	g := &guestEnd{ch: ch, r: bufio.NewReaderSize(ch, guestReadBuffer), handle: handle}
 	err := g.run()
 	g.replace(nil, fmt.Errorf("reading from the host: %w", noEOF(err)))
 	return err

@@ -239,9 +239,9 @@ func TestFlowControl(t *testing.T) {
 	}
 	mustEcho(t, m)
 
-	for _, piece := range []uint32{3, 2<<10 + 1, 200_000} {
+	for _, piece := range []uint32{3, 16<<10 + 1, 200_000} {
 		c := dial(t, m, piece)
-		await(t, c, func() bool { return c.queued == window })
+		await(t, c, func() bool { return c.queued > window-int(piece) })
 		held := 0
 		c.mu.Lock()
 		for _, b := range c.received {
@@ -356,4 +356,45 @@ func TestCloseAndReset(t *testing.T) {
 		}
 		<-peer
 	})
+}
+
+// What ReadChunk lends stays as it was until Release, while more is received and
+// read; a part that Read takes in between does not disturb it.
+func TestLentBuffers(t *testing.T) {
+	want := noise(5, 10*maxPayload)
+	m := start(t, func(_ uint32, c net.Conn) {
+		c.Write(want)
+		c.(*stream).CloseWrite()
+		io.Copy(io.Discard, c)
+	})
+	c := dial(t, m, 1)
+	var got []byte
+	var lent [][]byte
+	held := 0
+	for i := 0; ; i++ {
+		if i%3 == 2 { // a header, say
+			b := make([]byte, 16)
+			n, err := c.Read(b)
+			if err != nil {
+				break
+			}
+			lent, held = append(lent, b[:n]), held+n
+		}
+		b, err := c.ReadChunk(100_000)
+		if err != nil {
+			break
+		}
+		if lent, held = append(lent, b), held+len(b); held > window {
+			got = append(got, bytes.Join(lent, nil)...)
+			lent, held = nil, 0
+			c.Release()
+		}
+	}
+	got = append(got, bytes.Join(lent, nil)...)
+	if !bytes.Equal(got, want) {
+		t.Errorf("got %d of %d bytes, or others", len(got), len(want))
+	}
+	if n := c.Buffered(); n != 0 {
+		t.Errorf("%d bytes are left at the end", n)
+	}
 }

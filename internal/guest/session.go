@@ -15,21 +15,30 @@ const maxStreams = 1024
 
 // batchSize is how many bytes of frames go into one write: each write crosses
 // the virtio device of a guest that may be emulated.
-const batchSize = 256 << 10
+const batchSize = 512 << 10
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, maxPayload); return &b }}
+// buffers keeps some that are free; the garbage collector would not, and a new
+// one costs more than what is done with it.
+var buffers = make(chan []byte, 8)
 
 func getBuffer(n int) []byte {
-	if n <= 2<<10 { // a small frame must not pin a large buffer
+	if n <= 16<<10 { // a small frame must not pin a large buffer
 		return make([]byte, n)
 	}
-	return (*buffers.Get().(*[]byte))[:n]
+	select {
+	case b := <-buffers:
+		return b[:n]
+	default:
+		return make([]byte, n, maxPayload)
+	}
 }
 
 func putBuffer(b []byte) {
 	if cap(b) == maxPayload {
-		b = b[:maxPayload]
-		buffers.Put(&b)
+		select {
+		case buffers <- b:
+		default:
+		}
 	}
 }
 

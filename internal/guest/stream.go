@@ -11,7 +11,7 @@ import (
 
 // window is how many bytes a stream may have under way to a reader that does not
 // read. One stream costs at most about twice that in memory.
-const window = 256 << 10
+const window = 4 * maxPayload
 
 var errReset = errors.New("the stream was reset")
 
@@ -24,7 +24,6 @@ type stream struct {
 
 	mu       sync.Mutex
 	received [][]byte // buffers of the pool, filled
-	offset   int      // read so far of received[0]
 	queued   int      // bytes in received
 	consumed int      // bytes read since the last credit
 	credit   int      // bytes that may still be sent
@@ -35,6 +34,12 @@ type stream struct {
 	over     chan struct{} // closed when err is set
 
 	readDeadline, writeDeadline deadline
+
+	reading sync.Mutex // guards what follows
+	buffer  []byte     // the reader's, taken from received
+	held    []byte     // what is not yet read of it
+	isLent  bool       // a part of it is lent
+	lent    [][]byte   // buffers that were read whole and are not yet released
 }
 
 func newStream(s *session, id, port uint32) *stream {
@@ -50,10 +55,74 @@ func (st *stream) wake() {
 
 // Read implements net.Conn.
 func (st *stream) Read(p []byte) (int, error) {
+	st.reading.Lock()
+	defer st.reading.Unlock()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	b, err := st.next(len(p))
+	return copy(p, b), err
+}
+
+// ReadChunk is Read without the copy: it returns up to max bytes, which are valid
+// until Release.
+func (st *stream) ReadChunk(max int) ([]byte, error) {
+	st.reading.Lock()
+	defer st.reading.Unlock()
+	b, err := st.next(max)
+	st.isLent = st.isLent || err == nil
+	return b, err
+}
+
+// Release takes back all that ReadChunk has lent.
+func (st *stream) Release() {
+	st.reading.Lock()
+	defer st.reading.Unlock()
+	for _, b := range st.lent {
+		putBuffer(b)
+	}
+	clear(st.lent)
+	st.lent, st.isLent = st.lent[:0], false
+}
+
+// Buffered returns how many bytes can be read without waiting.
+func (st *stream) Buffered() int {
+	st.reading.Lock()
+	defer st.reading.Unlock()
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return len(st.held) + st.queued
+}
+
+func (st *stream) next(max int) ([]byte, error) {
+	if len(st.held) == 0 {
+		if st.isLent {
+			st.lent = append(st.lent, st.buffer)
+		} else {
+			putBuffer(st.buffer)
+		}
+		st.buffer, st.isLent = nil, false
+		b, err := st.takeBuffer()
+		if err != nil {
+			return nil, err
+		}
+		st.buffer, st.held = b, b
+	}
+	b := st.held[:min(max, len(st.held))]
+	st.held = st.held[len(b):]
+	return b, nil
+}
+
+// takeBuffer waits for a buffer of received bytes and gives the peer new credit.
+func (st *stream) takeBuffer() ([]byte, error) {
 	for {
 		st.mu.Lock()
 		if len(st.received) > 0 {
-			n := st.takeLocked(p)
+			b := st.received[0]
+			st.received[0] = nil
+			st.received = st.received[1:]
+			st.queued -= len(b)
+			st.consumed += len(b)
 			give := 0
 			if st.consumed >= window/2 && !st.finIn {
 				give, st.consumed = st.consumed, 0
@@ -62,49 +131,30 @@ func (st *stream) Read(p []byte) (int, error) {
 			if give > 0 {
 				st.s.sendWindow(st.id, give)
 			}
-			return n, nil
+			return b, nil
 		}
 		err, fin, changed := st.err, st.finIn, st.changed
 		st.mu.Unlock()
 		switch {
 		case fin:
-			return 0, io.EOF
+			return nil, io.EOF
 		case err != nil:
-			return 0, err
-		case len(p) == 0:
-			return 0, nil
+			return nil, err
 		}
 		select {
 		case <-changed:
 		case <-st.readDeadline.wait():
-			return 0, os.ErrDeadlineExceeded
+			return nil, os.ErrDeadlineExceeded
 		}
 	}
-}
-
-func (st *stream) takeLocked(p []byte) int {
-	total := 0
-	for len(st.received) > 0 && total < len(p) {
-		n := copy(p[total:], st.received[0][st.offset:])
-		total += n
-		st.offset += n
-		if st.offset == len(st.received[0]) {
-			putBuffer(st.received[0])
-			st.received[0] = nil
-			st.received, st.offset = st.received[1:], 0
-		}
-	}
-	st.queued -= total
-	st.consumed += total
-	return total
 }
 
 // Write implements net.Conn.
 func (st *stream) Write(p []byte) (int, error) {
 	total := 0
 	for total < len(p) {
-		n, err := st.reserve(min(len(p)-total, maxPayload))
-		if err != nil {
+		n := min(len(p)-total, maxPayload)
+		if err := st.reserve(n); err != nil {
 			return total, err
 		}
 		if err := st.send(p[total : total+n]); err != nil {
@@ -115,28 +165,28 @@ func (st *stream) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// reserve waits for credit and takes up to n bytes of it.
-func (st *stream) reserve(n int) (int, error) {
+// reserve waits for credit for n bytes, at most maxPayload, and takes it. A frame
+// is not cut for want of credit: pieces cost the receiver more than the wait.
+func (st *stream) reserve(n int) error {
 	for {
 		st.mu.Lock()
 		err, credit, changed := st.err, st.credit, st.changed
 		if err == nil && st.finOut {
 			err = io.ErrClosedPipe
 		}
-		if err == nil && credit > 0 {
-			n = min(n, credit)
+		if err == nil && credit >= n {
 			st.credit -= n
 			st.mu.Unlock()
-			return n, nil
+			return nil
 		}
 		st.mu.Unlock()
 		if err != nil {
-			return 0, err
+			return err
 		}
 		select {
 		case <-changed:
 		case <-st.writeDeadline.wait():
-			return 0, os.ErrDeadlineExceeded
+			return os.ErrDeadlineExceeded
 		}
 	}
 }
@@ -219,7 +269,7 @@ func (st *stream) dropLocked() {
 	for _, b := range st.received {
 		putBuffer(b)
 	}
-	st.received, st.offset, st.queued = nil, 0, 0
+	st.received, st.queued = nil, 0
 }
 
 // deliver takes ownership of b. It returns an error when the peer broke the

@@ -12,11 +12,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"banger"
 )
 
 // Version is the protocol's version, told in the hello; unequal ones refuse to
 // talk.
-const Version = 1
+const Version = 2
 
 // The hello opens a session. The host sends it until the guest has answered with
 // the same nonce, since bytes that arrive while the guest's port is closed are
@@ -77,7 +79,8 @@ func scanFor(r io.ByteReader, magic string) error {
 const (
 	headerSize = 16
 	frameMagic = 0xBA9E
-	maxPayload = 64 << 10
+	// A whole frame of package banger fits; a multiple of 8, for aligned copies.
+	maxPayload = banger.FrameHeader + banger.MaxData
 )
 
 type frameType byte

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"banger"
 )
 
 // Splice copies between a and b in both directions, passing half-closes on, and
@@ -33,16 +35,24 @@ func Splice(ctx context.Context, a, b net.Conn) {
 	closeBoth()
 }
 
-var spliceBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+type spliceBuffer [64 << 10]byte
+
+var spliceBuffers = sync.Pool{New: func() any { return new(spliceBuffer) }}
+
+// lender is a stream of the agent, which needs no buffer of ours.
+type lender interface {
+	ReadChunk(max int) ([]byte, error)
+	Release()
+}
 
 // copyAll copies until src ends or one side fails, and tells which.
 func copyAll(dst io.Writer, src io.Reader) (readErr, writeErr error) {
-	buf := spliceBuffers.Get().(*[64 << 10]byte)
-	defer spliceBuffers.Put(buf)
+	next, release := lend(src)
+	defer release()
 	for {
-		n, err := src.Read(buf[:])
-		if n > 0 {
-			if _, werr := dst.Write(buf[:n]); werr != nil {
+		p, err := next()
+		if len(p) > 0 {
+			if _, werr := dst.Write(p); werr != nil {
 				return nil, werr
 			}
 		}
@@ -53,4 +63,20 @@ func copyAll(dst io.Writer, src io.Reader) (readErr, writeErr error) {
 			return err, nil
 		}
 	}
+}
+
+// lend returns a function that reads from src into a buffer which is valid until
+// the next call, and one that gives the buffer back at the end.
+func lend(src io.Reader) (next func() ([]byte, error), release func()) {
+	if l, ok := src.(lender); ok {
+		return func() ([]byte, error) {
+			l.Release()
+			return l.ReadChunk(banger.MaxFrame)
+		}, l.Release
+	}
+	buf := spliceBuffers.Get().(*spliceBuffer)
+	return func() ([]byte, error) {
+		n, err := src.Read(buf[:])
+		return buf[:n], err
+	}, func() { spliceBuffers.Put(buf) }
 }
