@@ -17,31 +17,6 @@ const maxStreams = 1024
 // the virtio device of a guest that may be emulated.
 const batchSize = 512 << 10
 
-// buffers keeps some that are free; the garbage collector would not, and a new
-// one costs more than what is done with it.
-var buffers = make(chan []byte, 8)
-
-func getBuffer(n int) []byte {
-	if n <= 16<<10 { // a small frame must not pin a large buffer
-		return make([]byte, n)
-	}
-	select {
-	case b := <-buffers:
-		return b[:n]
-	default:
-		return make([]byte, n, maxPayload)
-	}
-}
-
-func putBuffer(b []byte) {
-	if cap(b) == maxPayload {
-		select {
-		case buffers <- b:
-		default:
-		}
-	}
-}
-
 // session is one agreed conversation over the channel. Frames are written by a
 // goroutine of its own, so that the reader never waits for the writer: otherwise
 // two full pipes would wait for each other.

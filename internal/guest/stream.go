@@ -299,13 +299,16 @@ func (st *stream) deliver(b []byte) error {
 // appendLocked joins small pieces, so that what they cost is near their length.
 func (st *stream) appendLocked(b []byte) {
 	n := len(st.received)
-	if n == 0 || len(st.received[n-1])+len(b) > maxPayload {
+	if n == 0 || len(b) > smallBuffer || len(st.received[n-1])+len(b) > maxPayload {
 		st.received = append(st.received, b)
 		return
 	}
 	last := st.received[n-1]
-	if cap(last) < maxPayload {
-		last = append(getBuffer(maxPayload)[:0], last...)
+	if need := len(last) + len(b); cap(last) < need {
+		grown := getBuffer(min(2*need, maxPayload))[:0]
+		grown = append(grown, last...)
+		putBuffer(last)
+		last = grown
 	}
 	st.received[n-1] = append(last, b...)
 	putBuffer(b)
