@@ -76,7 +76,7 @@ func TestHostileLayersAreRefused(t *testing.T) {
 	// A zstd frame header (RFC 8878): magic, no single segment, window of 2^41 bytes.
 	bomb := []byte("\x28\xb5\x2f\xfd\x00\xf8\x01\x00\x00")
 	for name, c := range map[string]struct {
-		layer blob
+		layer layerBlob
 		words string
 	}{
 		"hard link to nothing":          {plain(hardLink("a", "b")), "hard link to"},
@@ -107,8 +107,8 @@ func TestHostileLayersAreRefused(t *testing.T) {
 		"gzip with a tail of garbage":   {stored(append(gzipped(good), "garbage garbage"...)), "header"},
 		"zstd cut off":                  {stored(zstded(good)[:30]), "EOF"},
 		"zstd window of terabytes":      {stored(bomb), "window"},
-		"blob is not what was promised": {blob{string(good), digestOf(good), other}, "as the manifest says"},
-		"content is not as promised":    {blob{string(good), other, digestOf(good)}, "as the config says"},
+		"blob is not what was promised": {layerBlob{string(good), digestOf(good), other}, "as the manifest says"},
+		"content is not as promised":    {layerBlob{string(good), other, digestOf(good)}, "as the config says"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t)

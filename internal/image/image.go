@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/blob"
 )
 
 // Store is a directory of converted images and the references that name them.
@@ -182,42 +183,7 @@ func (s *Store) Remove(ref string) error {
 
 // saveRefs writes the references durably; s.mu is held.
 func (s *Store) saveRefs() error {
-	data, err := json.MarshalIndent(s.refs, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeDurably(filepath.Join(s.dir, refsFile), data)
-}
-
-func writeDurably(path string, data []byte) error {
-	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(path+".tmp", path)
-	}
-	if err != nil {
-		os.Remove(path + ".tmp")
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
+	return blob.WriteJSON(filepath.Join(s.dir, refsFile), s.refs)
 }
 
 // Ensure returns the image that ref names, fetching and converting it as pull
@@ -381,11 +347,7 @@ func (s *Store) convert(ctx context.Context, name string, src *source, emit bang
 		return img, err
 	}
 	img.Digest = src.digest // a recipe's is known only now
-	data, err := json.MarshalIndent(img, "", "  ")
-	if err != nil {
-		return img, err
-	}
-	if err := writeDurably(filepath.Join(tmp, metaFile), data); err != nil {
+	if err := blob.WriteJSON(filepath.Join(tmp, metaFile), img); err != nil {
 		return img, err
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
@@ -399,5 +361,5 @@ func (s *Store) convert(ctx context.Context, name string, src *source, emit bang
 		os.RemoveAll(tmp) // another reference to the same image was faster
 		return s.Get(img.Digest)
 	}
-	return img, syncDir(filepath.Dir(final))
+	return img, blob.Sync(filepath.Dir(final))
 }

@@ -102,26 +102,26 @@ func digestOf(p []byte) string {
 
 // blob is one layer as an image stores it. What it is called in the manifest and
 // in the config may be a lie.
-type blob struct {
+type layerBlob struct {
 	data, diffID, digest string
 }
 
 // plain, packed and the like make honest blobs.
-func plain(entries ...entry) blob {
+func plain(entries ...entry) layerBlob {
 	p := tarOf(entries...)
-	return blob{string(p), digestOf(p), digestOf(p)}
+	return layerBlob{string(p), digestOf(p), digestOf(p)}
 }
 
-func packed(pack func([]byte) []byte, entries ...entry) blob {
+func packed(pack func([]byte) []byte, entries ...entry) layerBlob {
 	p := tarOf(entries...)
-	return blob{string(pack(p)), digestOf(p), digestOf(pack(p))}
+	return layerBlob{string(pack(p)), digestOf(p), digestOf(pack(p))}
 }
 
 // stored is a blob of arbitrary bytes; its names are right.
-func stored(data []byte) blob { return blob{string(data), digestOf(data), digestOf(data)} }
+func stored(data []byte) layerBlob { return layerBlob{string(data), digestOf(data), digestOf(data)} }
 
 // ociDir writes an OCI layout that holds one image and returns its directory.
-func ociDir(t *testing.T, layers ...blob) string {
+func ociDir(t *testing.T, layers ...layerBlob) string {
 	t.Helper()
 	at := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(at, "blobs", "sha256"), 0o755); err != nil {
@@ -242,7 +242,7 @@ func ensure(t *testing.T, s *Store, ref string) banger.Image {
 
 // convert returns the listing of an image made of the layers, which e2fsck must
 // find nothing wrong with.
-func convert(t *testing.T, layers ...blob) string {
+func convert(t *testing.T, layers ...layerBlob) string {
 	t.Helper()
 	s := openStore(t)
 	img := ensure(t, s, "oci:"+ociDir(t, layers...))

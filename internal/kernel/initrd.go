@@ -1,10 +1,10 @@
 package kernel
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,12 +12,13 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"banger"
+	"banger/internal/blob"
 )
 
 // Initrd returns the path of an initramfs for the named kernel: agent as /init,
-// the boot modules and their order in /modules.list. It is built in memory once
-// per agent and kept beside the kernel, uncompressed, since an emulated CPU
-// unpacks slower than QEMU loads.
+// the boot modules and their order in /modules.list. It is made once per
+// agent and kept beside the kernel, uncompressed, since an emulated CPU unpacks
+// slower than QEMU loads.
 func (s *Store) Initrd(name string, agent []byte) (string, error) {
 	if len(agent) == 0 {
 		return "", banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").WithHint("build it with: make build")
@@ -29,20 +30,15 @@ func (s *Store) Initrd(name string, agent []byte) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	data, err := buildInitrd(filepath.Join(s.dir, name, bootModulesDir), agent)
-	if err != nil {
-		return "", fmt.Errorf("building the initramfs of %s: %w", name, err)
-	}
 	old, err := filepath.Glob(filepath.Join(s.dir, name, "initrd-*"))
 	if err != nil {
 		return "", err
 	}
-	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o644); err != nil {
-		return "", err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return "", err
+	err = blob.WriteFile(path, func(w io.Writer) error {
+		return writeInitrd(w, filepath.Join(s.dir, name, bootModulesDir), agent)
+	})
+	if err != nil {
+		return "", fmt.Errorf("building the initramfs of %s: %w", name, err)
 	}
 	for _, o := range old { // of earlier agents; running VMs have theirs in memory
 		os.Remove(o)
@@ -50,36 +46,42 @@ func (s *Store) Initrd(name string, agent []byte) (string, error) {
 	return path, nil
 }
 
-// buildInitrd returns a newc archive (Documentation/driver-api/early-userspace/buffer-format.rst).
-func buildInitrd(modules string, agent []byte) ([]byte, error) {
+// writeInitrd writes a newc archive (Documentation/driver-api/early-userspace/buffer-format.rst).
+func writeInitrd(out io.Writer, modules string, agent []byte) error {
 	list, err := os.ReadFile(filepath.Join(modules, modulesList))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	records := []cpio.Record{
+	w := cpio.Newc.Writer(out)
+	ino := uint64(0)
+	write := func(r cpio.Record) error {
+		ino++
+		r.Ino = ino
+		return w.WriteRecord(r)
+	}
+	for _, r := range []cpio.Record{
 		cpio.Directory("dev", 0o755), cpio.Directory("proc", 0o755), cpio.Directory("sys", 0o755),
 		cpio.CharDev("dev/console", 0o600, 5, 1),
-		cpio.StaticFile("init", string(agent), 0o755),
+		regularFile("init", agent, 0o755),
 		cpio.Directory("modules", 0o755),
-		cpio.StaticFile(modulesList, string(list), 0o644),
+		regularFile(modulesList, list, 0o644),
+	} {
+		if err := write(r); err != nil {
+			return err
+		}
 	}
 	for _, path := range strings.Fields(string(list)) {
 		ko, err := os.ReadFile(filepath.Join(modules, filepath.Base(path)))
 		if err != nil {
-			return nil, err
+			return err
 		}
-		records = append(records, cpio.StaticFile(strings.TrimPrefix(path, "/"), string(ko), 0o644))
-	}
-	var out bytes.Buffer
-	w := cpio.Newc.Writer(&out)
-	for i, r := range records {
-		r.Ino = uint64(i + 1)
-		if err := w.WriteRecord(r); err != nil {
-			return nil, err
+		if err := write(regularFile(strings.TrimPrefix(path, "/"), ko, 0o644)); err != nil {
+			return err
 		}
 	}
-	if err := cpio.WriteTrailer(w); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
+	return cpio.WriteTrailer(w)
+}
+
+func regularFile(name string, content []byte, mode uint64) cpio.Record {
+	return cpio.StaticRecord(content, cpio.Info{Name: name, Mode: cpio.S_IFREG | mode})
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/blob"
 )
 
 // Store is a directory of kernels. Its methods may be called concurrently.
@@ -184,7 +185,7 @@ func (s *Store) importLocked(ctx context.Context, name, image, modules, source s
 		return banger.Kernel{}, fmt.Errorf("packing modules of %s: %w", name, err)
 	}
 	k := banger.Kernel{Name: name, Version: filepath.Base(modules), Source: source, AddedAt: time.Now().UTC(), Size: diskUsage(tmp)}
-	if err := writeJSON(filepath.Join(tmp, "kernel.json"), k); err != nil {
+	if err := blob.WriteJSON(filepath.Join(tmp, "kernel.json"), k); err != nil {
 		return banger.Kernel{}, err
 	}
 	if err := publish(tmp, filepath.Join(s.dir, name)); err != nil {
@@ -222,11 +223,11 @@ func publish(tmp, final string) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := syncPath(filepath.Join(tmp, e.Name())); err != nil {
+		if err := blob.Sync(filepath.Join(tmp, e.Name())); err != nil {
 			return err
 		}
 	}
-	if err := syncPath(tmp); err != nil {
+	if err := blob.Sync(tmp); err != nil {
 		return err
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
@@ -238,24 +239,7 @@ func publish(tmp, final string) error {
 		}
 		return err
 	}
-	return syncPath(filepath.Dir(final))
-}
-
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
-}
-
-func writeJSON(path string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, data, 0o644)
+	return blob.Sync(filepath.Dir(final))
 }
 
 // diskUsage returns the bytes that the files of dir occupy.

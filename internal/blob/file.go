@@ -1,0 +1,65 @@
+// Package blob keeps files that are there whole or not at all, whatever happens
+// while they are written: the store of images and kernels stands on it.
+//
+// It must not know what is in a file.
+package blob
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// WriteFile replaces the file at path by what write writes, durably: after a
+// crash at any instant the old file or the new one is there. Two calls for the
+// same path must not run at once. On an error, which is write's own or the file
+// system's, the old file stays.
+func WriteFile(path string, write func(io.Writer) error) error {
+	tmp := path + ".tmp"
+	if err := writeAndSync(tmp, write); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return Sync(filepath.Dir(path))
+}
+
+func writeAndSync(path string, write func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := bufio.NewWriterSize(f, 64<<10)
+	if err := write(w); err != nil {
+		return err
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// WriteJSON is WriteFile of v as indented JSON.
+func WriteJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, func(w io.Writer) error { _, err := w.Write(data); return err })
+}
+
+// Sync makes what a file or a directory holds durable (fsync(2)).
+func Sync(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
