@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -50,37 +51,16 @@ func (a *app) imageCommand() *cobra.Command {
 }
 
 func (a *app) imageListCommand() *cobra.Command {
-	var format string
-	c := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "List images", Args: usage(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkFormat(format); err != nil {
-				return err
-			}
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			list, err := client.Images(c.Context())
-			if err != nil {
-				return err
-			}
-			if format == "json" {
-				return a.printJSON(list)
-			}
-			if a.quiet {
-				for _, img := range list {
-					fmt.Fprintln(a.stdout, img.Digest)
-				}
-				return nil
-			}
-			t := a.table("REFERENCE", "DIGEST", "PLATFORM", "SIZE", "PULLED")
-			for _, img := range list {
-				t.row(img.Reference, shorten(strings.TrimPrefix(img.Digest, "sha256:"), 13), img.Platform, banger.FormatSize(img.Size), age(img.PulledAt))
-			}
-			return t.flush()
-		}}
-	c.Flags().StringVar(&format, "format", "table", "table or json")
-	return c
+	return listCommand(a, listing[banger.Image]{
+		use: "ls", aliases: []string{"list"}, short: "List images",
+		get:  func(ctx context.Context, client *api.Client) ([]banger.Image, error) { return client.Images(ctx) },
+		name: func(img banger.Image) string { return img.Digest },
+		head: []string{"REFERENCE", "DIGEST", "PLATFORM", "SIZE", "PULLED"},
+		row: func(img banger.Image) []string {
+			digest := shorten(strings.TrimPrefix(img.Digest, "sha256:"), 13)
+			return []string{img.Reference, digest, img.Platform, banger.FormatSize(img.Size), age(img.PulledAt)}
+		},
+	})
 }
 
 // absoluteReference makes the path in a file reference absolute: the daemon has
@@ -169,39 +149,17 @@ func (a *app) kernelImportCommand() *cobra.Command {
 }
 
 func (a *app) kernelListCommand() *cobra.Command {
-	var format string
-	c := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "List kernels", Args: usage(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkFormat(format); err != nil {
-				return err
+	return listCommand(a, listing[banger.Kernel]{
+		use: "ls", aliases: []string{"list"}, short: "List kernels",
+		get:  func(ctx context.Context, client *api.Client) ([]banger.Kernel, error) { return client.Kernels(ctx) },
+		name: func(k banger.Kernel) string { return k.Name },
+		head: []string{"NAME", "VERSION", "SIZE", "DEFAULT", "SOURCE", "ADDED"},
+		row: func(k banger.Kernel) []string {
+			def := ""
+			if k.Default {
+				def = "yes"
 			}
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			list, err := client.Kernels(c.Context())
-			if err != nil {
-				return err
-			}
-			if format == "json" {
-				return a.printJSON(list)
-			}
-			if a.quiet {
-				for _, k := range list {
-					fmt.Fprintln(a.stdout, k.Name)
-				}
-				return nil
-			}
-			t := a.table("NAME", "VERSION", "SIZE", "DEFAULT", "SOURCE", "ADDED")
-			for _, k := range list {
-				def := ""
-				if k.Default {
-					def = "yes"
-				}
-				t.row(k.Name, k.Version, banger.FormatSize(k.Size), def, k.Source, age(k.AddedAt))
-			}
-			return t.flush()
-		}}
-	c.Flags().StringVar(&format, "format", "table", "table or json")
-	return c
+			return []string{k.Name, k.Version, banger.FormatSize(k.Size), def, k.Source, age(k.AddedAt)}
+		},
+	})
 }

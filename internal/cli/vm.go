@@ -183,58 +183,35 @@ func (a *app) confirm(question, flag string) error {
 
 func (a *app) psCommand() *cobra.Command {
 	var all bool
-	var format string
 	var filters []string
-	c := &cobra.Command{
-		Use: "ps", Aliases: []string{"ls", "list"}, Short: "List VMs", Args: usage(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := checkFormat(format); err != nil {
-				return err
-			}
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
+	c := listCommand(a, listing[banger.VM]{
+		use: "ps", aliases: []string{"ls", "list"}, short: "List VMs",
+		get: func(ctx context.Context, client *api.Client) ([]banger.VM, error) {
 			// A filter by state says itself which VMs it wants.
 			for _, f := range filters {
 				all = all || strings.HasPrefix(f, "state=") || strings.HasPrefix(f, "status=")
 			}
-			list, err := client.List(c.Context(), all, filters)
-			if err != nil {
-				return err
-			}
-			return a.printVMs(list, format)
+			return client.List(ctx, all, filters)
 		},
-	}
+		name: func(vm banger.VM) string { return vm.ID },
+		head: []string{"ID", "NAME", "IMAGE", "COMMAND", "STATE", "ISOLATION", "CREATED"},
+		row:  vmRow,
+	})
 	c.Flags().BoolVarP(&all, "all", "a", false, "also VMs that do not run")
-	c.Flags().StringVar(&format, "format", "table", "table or json")
 	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "name=, id=, state=, image= or label=KEY[=VALUE]")
 	return c
 }
 
-func (a *app) printVMs(list []banger.VM, format string) error {
-	if format == "json" {
-		return a.printJSON(list)
+func vmRow(vm banger.VM) []string {
+	command := "-"
+	if vm.Main != nil {
+		command = shorten(strings.Join(vm.Main.Args, " "), 24)
 	}
-	if a.quiet {
-		for _, vm := range list {
-			fmt.Fprintln(a.stdout, vm.ID)
-		}
-		return nil
+	state := string(vm.State)
+	if vm.State == banger.StateStopped && vm.ExitCode != nil {
+		state = fmt.Sprintf("stopped (%d)", *vm.ExitCode)
 	}
-	t := a.table("ID", "NAME", "IMAGE", "COMMAND", "STATE", "ISOLATION", "CREATED")
-	for _, vm := range list {
-		command := "-"
-		if vm.Main != nil {
-			command = shorten(strings.Join(vm.Main.Args, " "), 24)
-		}
-		state := string(vm.State)
-		if vm.State == banger.StateStopped && vm.ExitCode != nil {
-			state = fmt.Sprintf("stopped (%d)", *vm.ExitCode)
-		}
-		t.row(vm.ID, vm.Name, shorten(vm.Spec.Image, 40), command, state, vm.Isolation, age(vm.CreatedAt))
-	}
-	return t.flush()
+	return []string{vm.ID, vm.Name, shorten(vm.Spec.Image, 40), command, state, vm.Isolation, age(vm.CreatedAt)}
 }
 
 func (a *app) inspectCommand() *cobra.Command {

@@ -77,15 +77,20 @@ func (d Driver) version(ctx context.Context) (version, error) {
 	return v, nil
 }
 
+// pinnedVersion is the one that a VM was created with, or else the installed one.
+func (d Driver) pinnedVersion(ctx context.Context, text string) (version, error) {
+	if text == "" {
+		return d.version(ctx)
+	}
+	return parseVersion("version " + text)
+}
+
 // Start starts QEMU. The process dies with the calling process.
 func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm.Process, error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("the QEMU driver does not yet run guests on %s hosts", runtime.GOARCH)
 	}
-	v, err := parseVersion("version " + c.Version)
-	if c.Version == "" {
-		v, err = d.version(ctx)
-	}
+	v, err := d.pinnedVersion(ctx, c.Version)
 	if err != nil {
 		return nil, err
 	}
