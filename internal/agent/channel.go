@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,7 +58,7 @@ func openChannel() (*channel, error) {
 
 // Read waits for bytes; an end of file means that the host is away for now.
 func (c *channel) Read(p []byte) (n int, err error) {
-	c.in = pieces(c.in[:0], p, readPiece)
+	c.in = pieces(c.in[:0], p[:min(len(p), maxPieces*readPiece)], readPiece)
 	for {
 		perr := c.raw.Read(func(fd uintptr) bool {
 			n, err = retry(unix.Readv, fd, c.in)
@@ -78,24 +77,19 @@ func (c *channel) Read(p []byte) (n int, err error) {
 }
 
 func (c *channel) Write(p []byte) (int, error) {
-	total := 0
-	for total < len(p) {
-		c.out = pieces(c.out[:0], p[total:], writePiece)
-		var n int
-		var err error
-		perr := c.raw.Write(func(fd uintptr) bool {
-			n, err = retry(unix.Writev, fd, c.out)
-			return err != unix.EAGAIN
-		})
-		if perr != nil || err != nil {
-			return total, errors.Join(perr, err)
-		}
-		if n == 0 {
-			return total, io.ErrShortWrite
-		}
-		total += n
+	if err := c.WriteVector([][]byte{p}); err != nil {
+		return 0, err
 	}
-	return total, nil
+	return len(p), nil
+}
+
+// WriteVector writes all of parts.
+func (c *channel) WriteVector(parts [][]byte) error {
+	c.out = c.out[:0]
+	for _, p := range parts {
+		c.out = pieces(c.out, p, writePiece)
+	}
+	return writeAll(c.raw, c.out)
 }
 
 // retry makes a call that a signal may interrupt.
@@ -107,9 +101,9 @@ func retry(call func(int, [][]byte) (int, error), fd uintptr, v [][]byte) (n int
 	}
 }
 
-// pieces appends the first maxPieces of p to v, each of size bytes at most.
+// pieces appends p to v in pieces of size bytes at most.
 func pieces(v [][]byte, p []byte, size int) [][]byte {
-	for len(p) > 0 && len(v) < maxPieces {
+	for len(p) > 0 {
 		n := min(len(p), size)
 		v = append(v, p[:n])
 		p = p[n:]

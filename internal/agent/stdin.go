@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -69,7 +70,7 @@ func (f *feeder) flush() {
 	if len(f.parts) == 0 {
 		return
 	}
-	if err := writeAll(f.pipe, f.parts); err != nil {
+	if raw, err := f.pipe.SyscallConn(); err != nil || writeAll(raw, f.parts) != nil {
 		f.pipe.Close()
 	}
 	clear(f.parts)
@@ -78,15 +79,11 @@ func (f *feeder) flush() {
 }
 
 // writeAll writes v, whose elements it changes, to a non-blocking file.
-func writeAll(file *os.File, v [][]byte) error {
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
+func writeAll(raw syscall.RawConn, v [][]byte) error {
 	var failed error
-	err = raw.Write(func(fd uintptr) bool {
+	err := raw.Write(func(fd uintptr) bool {
 		for len(v) > 0 {
-			n, err := retry(unix.Writev, fd, v)
+			n, err := retry(unix.Writev, fd, v[:min(len(v), maxPieces)])
 			if err != nil {
 				failed = err
 				return err != unix.EAGAIN

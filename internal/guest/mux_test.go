@@ -53,10 +53,21 @@ func socketPair(t testing.TB) (a, b net.Conn) {
 }
 
 // channels are the kinds of channel a session must work over: a pipe hands over
-// each byte synchronously, a socket holds some.
+// each byte synchronously, a socket holds some, and a guest's may take vectors.
 var channels = map[string]func(testing.TB) (net.Conn, net.Conn){
 	"pipe":   func(testing.TB) (net.Conn, net.Conn) { return net.Pipe() },
 	"socket": socketPair,
+	"vectors": func(t testing.TB) (net.Conn, net.Conn) {
+		host, agent := socketPair(t)
+		return host, vectored{agent}
+	},
+}
+
+type vectored struct{ net.Conn }
+
+func (v vectored) WriteVector(parts [][]byte) error {
+	_, err := (*net.Buffers)(&parts).WriteTo(v.Conn)
+	return err
 }
 
 // serve runs the guest's end until the test is over; its result is delivered.

@@ -13,10 +13,6 @@ import (
 // maxStreams bounds the streams of one session.
 const maxStreams = 1024
 
-// batchSize is how many bytes of frames go into one write: each write crosses
-// the virtio device of a guest that may be emulated.
-const batchSize = 512 << 10
-
 // session is one agreed conversation over the channel. Frames are written by a
 // goroutine of its own, so that the reader never waits for the writer: otherwise
 // two full pipes would wait for each other.
@@ -140,8 +136,8 @@ func (s *session) sendWindow(id uint32, credit int) {
 
 var donePool = sync.Pool{New: func() any { return make(chan error, 1) }}
 
-// queueData queues one frame. Its done gets a value when the writer has copied
-// the payload, unless the frame is withdrawn.
+// queueData queues one frame. Its done gets a value when the writer needs the
+// payload no more, unless the frame is withdrawn.
 func (s *session) queueData(id uint32, payload []byte) (*pending, error) {
 	s.out.Lock()
 	defer s.out.Unlock()
@@ -154,8 +150,8 @@ func (s *session) queueData(id uint32, payload []byte) (*pending, error) {
 	return p, nil
 }
 
-// withdraw takes back a frame that the writer has not copied yet and reports
-// whether there was one.
+// withdraw takes back a frame that the writer has not begun and reports whether
+// there was one.
 func (s *session) withdraw(p *pending) bool {
 	s.out.Lock()
 	defer s.out.Unlock()
@@ -164,44 +160,6 @@ func (s *session) withdraw(p *pending) bool {
 		s.data = slices.Delete(s.data, i, i+1)
 	}
 	return i >= 0
-}
-
-// writeLoop writes queued frames in order, control first, many per write. It
-// returns when the session has ended.
-func (s *session) writeLoop() {
-	batch := make([]byte, 0, 4<<10)
-	for {
-		s.out.Lock()
-		for len(s.control) == 0 && len(s.data) == 0 && !s.closed {
-			s.ready.Wait()
-		}
-		if s.closed {
-			s.out.Unlock()
-			return
-		}
-		batch = append(batch[:0], s.control...)
-		s.control = s.control[:0]
-		n := 0
-		for n < len(s.data) && len(batch) < batchSize {
-			p := s.data[n]
-			batch = appendHeader(batch, header{frameData, s.id, p.stream, uint32(len(p.payload))})
-			batch = append(batch, p.payload...)
-			n++
-		}
-		sent := s.data[:n:n]
-		s.data = append([]*pending(nil), s.data[n:]...)
-		s.out.Unlock()
-		for _, p := range sent {
-			p.done <- nil // its bytes are ours now
-		}
-		if _, err := s.w.Write(batch); err != nil {
-			s.end(fmt.Errorf("writing to the channel: %w", err))
-			return
-		}
-		if cap(batch) > 64<<10 && len(batch) < 8<<10 {
-			batch = make([]byte, 0, 4<<10) // give a burst's memory back
-		}
-	}
 }
 
 // receive handles one frame whose header has been read. An error ends the
