@@ -10,9 +10,10 @@ import (
 // the virtio device of a guest that may be emulated.
 const batchSize = 512 << 10
 
-// copied is the length in bytes up to which a payload is copied behind its
-// header: a part of its own would cost more.
-const copied = 4 << 10
+// page is what payloads are written in multiples of, without a copy. What comes
+// before, or all of a payload that is shorter, is copied behind the header: a
+// part of its own would cost more.
+const page = 4 << 10
 
 // vectorWriter is a channel that writes many parts at once, so that payloads need
 // no copy. Only the guest's end has one: there a sender waits until the host has
@@ -93,10 +94,7 @@ func (s *session) take(b *batch) bool {
 	for n < len(s.data) && total < batchSize {
 		size := len(s.data[n].payload)
 		total += headerSize + size
-		head += headerSize
-		if size <= copied {
-			head += size
-		}
+		head += headerSize + size%page
 		n++
 	}
 	b.head = append(slices.Grow(b.head[:0], head), s.control...) // it grows no more below
@@ -106,12 +104,12 @@ func (s *session) take(b *batch) bool {
 	from := 0
 	for _, p := range b.sent {
 		b.head = appendHeader(b.head, header{frameData, s.id, p.stream, uint32(len(p.payload))})
-		if len(p.payload) <= copied {
-			b.head = append(b.head, p.payload...)
-			continue
+		odd := len(p.payload) % page
+		b.head = append(b.head, p.payload[:odd]...)
+		if odd < len(p.payload) {
+			b.parts = append(b.parts, b.head[from:], p.payload[odd:])
+			from = len(b.head)
 		}
-		b.parts = append(b.parts, b.head[from:], p.payload)
-		from = len(b.head)
 	}
 	if from < len(b.head) {
 		b.parts = append(b.parts, b.head[from:])
