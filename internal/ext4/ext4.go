@@ -62,6 +62,8 @@ type Writer struct {
 	opts Options
 	seed uint32 // of all metadata checksums
 
+	hashSeed [4]uint32 // of names in directories
+
 	blocks         uint64 // of the file system
 	groups         uint32
 	inodesPerGroup uint32
@@ -93,7 +95,7 @@ func New(f File, opts Options) (*Writer, error) {
 	case len(opts.Label) > 16:
 		return nil, fmt.Errorf("ext4 label %q is longer than 16 bytes", opts.Label)
 	}
-	w := &Writer{f: f, opts: opts, seed: checksum(^uint32(0), opts.UUID[:])}
+	w := &Writer{f: f, opts: opts, seed: checksum(^uint32(0), opts.UUID[:]), hashSeed: newHashSeed(opts.HashSeed)}
 	w.layOut()
 	if err := f.Truncate(opts.Size); err != nil {
 		return nil, err

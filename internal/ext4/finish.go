@@ -225,7 +225,7 @@ func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byt
 		0x30: now, 0x40: now, 0x4C: 1, 0x54: firstInode,
 		0x5C: compat, 0x60: incompatFiletype | incompatExtents | incompat64Bit | incompatFlexBG,
 		0x64:  roSparseSuper | roLargeFile | roHugeFile | roDirNlink | roExtraIsize | roMetadataCsum,
-		0x100: 0xC, 0x108: now, 0x150: uint32(w.blocks >> 32), 0x158: uint32(w.free >> 32), 0x160: 1,
+		0x100: 0xC, 0x108: now, 0x150: uint32(w.blocks >> 32), 0x158: uint32(w.free >> 32), 0x160: unsignedHash,
 	} {
 		le.PutUint32(b[at:], v)
 	}
@@ -238,7 +238,7 @@ func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byt
 	copy(b[0x68:], w.opts.UUID[:])
 	copy(b[0x78:0x88], w.opts.Label)
 	copy(b[0xEC:], w.opts.HashSeed[:])
-	b[0xFC] = 1 // half MD4
+	b[0xFC] = hashHalfMD4
 	b[0x174] = 4
 	b[0x175] = 1 // crc32c
 	if w.opts.Journal {

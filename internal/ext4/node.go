@@ -32,6 +32,7 @@ const (
 	maxLinks  = 65000
 	fastLink  = 60 // a target shorter than this lies in the inode
 
+	flagIndex   = 0x1000 // a directory with a hash tree
 	flagExtents = 0x80000
 )
 
@@ -122,8 +123,12 @@ func (w *Writer) inode(n *Node) ([inodeSize]byte, error) {
 		useExtents(n.Data)
 	case syscall.S_IFDIR:
 		var d Data
-		if d, err = w.writeDirectory(n, seed); err == nil {
+		var indexed bool
+		if d, indexed, err = w.writeDirectory(n, seed); err == nil {
 			useExtents(d)
+		}
+		if indexed {
+			le.PutUint32(raw[0x20:], flagExtents|flagIndex)
 		}
 	case syscall.S_IFLNK:
 		switch {
@@ -247,65 +252,4 @@ func (w *Writer) writeWhole(p []byte) (Data, error) {
 		padded, logical = padded[int(n)*blockSize:], logical+n
 	}
 	return d, nil
-}
-
-const (
-	direntHeader = 8
-	direntTail   = 12 // the checksum, dressed as an entry
-)
-
-// writeDirectory writes linear directory blocks, each with its checksum.
-func (w *Writer) writeDirectory(n *Node, seed uint32) (Data, error) {
-	var out []byte
-	block := make([]byte, blockSize)
-	at, last := 0, 0
-	flush := func() {
-		binary.LittleEndian.PutUint16(block[last+4:], uint16(blockSize-direntTail-last))
-		tail := block[blockSize-direntTail:]
-		binary.LittleEndian.PutUint16(tail[4:], direntTail)
-		tail[7] = 0xDE
-		binary.LittleEndian.PutUint32(tail[8:], checksum(seed, block[:blockSize-direntTail]))
-		out = append(out, block...)
-		clear(block)
-		at, last = 0, 0
-	}
-	add := func(name string, child *Node) {
-		length := (direntHeader + len(name) + 3) &^ 3
-		if at+length > blockSize-direntTail {
-			flush()
-		}
-		e := block[at:]
-		binary.LittleEndian.PutUint32(e, child.number)
-		binary.LittleEndian.PutUint16(e[4:], uint16(length))
-		e[6], e[7] = byte(len(name)), fileType(child.Mode)
-		copy(e[direntHeader:], name)
-		at, last = at+length, at
-	}
-	add(".", n)
-	add("..", n.parent)
-	for _, name := range sortedNames(n.Children) {
-		add(name, n.Children[name])
-	}
-	flush()
-	return w.writeWhole(out)
-}
-
-func fileType(mode uint32) byte {
-	switch mode & syscall.S_IFMT {
-	case syscall.S_IFREG:
-		return 1
-	case syscall.S_IFDIR:
-		return 2
-	case syscall.S_IFCHR:
-		return 3
-	case syscall.S_IFBLK:
-		return 4
-	case syscall.S_IFIFO:
-		return 5
-	case syscall.S_IFSOCK:
-		return 6
-	case syscall.S_IFLNK:
-		return 7
-	}
-	return 0
 }

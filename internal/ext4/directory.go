@@ -1,0 +1,169 @@
+package ext4
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sort"
+	"syscall"
+)
+
+const (
+	direntHeader = 8
+	direntTail   = 12 // the checksum, dressed as an entry
+
+	rootEntries = (blockSize - rootHeader - indexTail) / indexEntry
+	nodeEntries = (blockSize - nodeHeader - indexTail) / indexEntry
+	rootHeader  = 32 // ".", "..", dx_root_info
+	nodeHeader  = 8  // an empty entry that spans the block
+	indexEntry  = 8
+	indexTail   = 8
+)
+
+// dirent is one name of a directory.
+type dirent struct {
+	name string
+	node *Node
+	hash uint32
+}
+
+func (e dirent) size() int { return (direntHeader + len(e.name) + 3) &^ 3 }
+
+// writeDirectory writes a directory's blocks: one linear block where that is
+// enough, else a hash tree (directory.rst, "Hash Tree Directories").
+func (w *Writer) writeDirectory(n *Node, seed uint32) (d Data, indexed bool, err error) {
+	entries := []dirent{{name: ".", node: n}, {name: "..", node: n.parent}}
+	for _, name := range sortedNames(n.Children) {
+		entries = append(entries, dirent{name: name, node: n.Children[name]})
+	}
+	blocks, _ := packEntries(entries, seed)
+	if len(blocks) > blockSize {
+		indexed = true
+		if blocks, err = w.indexed(n, entries[2:], seed); err != nil {
+			return d, false, err
+		}
+	}
+	d, err = w.writeWhole(blocks)
+	return d, indexed, err
+}
+
+// packEntries lays entries out in linear blocks, each with its checksum, and
+// returns with them the index of each block's first entry.
+func packEntries(entries []dirent, seed uint32) (blocks []byte, first []int) {
+	var block []byte
+	at, last := 0, 0
+	flush := func() {
+		binary.LittleEndian.PutUint16(block[last+4:], uint16(blockSize-direntTail-last))
+		tail := block[blockSize-direntTail:]
+		binary.LittleEndian.PutUint16(tail[4:], direntTail)
+		tail[7] = 0xDE
+		binary.LittleEndian.PutUint32(tail[8:], checksum(seed, block[:blockSize-direntTail]))
+	}
+	for i, e := range entries {
+		if block == nil || at+e.size() > blockSize-direntTail {
+			if block != nil {
+				flush()
+			}
+			blocks = append(blocks, make([]byte, blockSize)...)
+			block, at = blocks[len(blocks)-blockSize:], 0
+			first = append(first, i)
+		}
+		putEntry(block[at:], e.node.number, e.size(), e.name, fileType(e.node.Mode))
+		at, last = at+e.size(), at
+	}
+	flush()
+	return blocks, first
+}
+
+func putEntry(b []byte, inode uint32, length int, name string, kind byte) {
+	binary.LittleEndian.PutUint32(b, inode)
+	binary.LittleEndian.PutUint16(b[4:], uint16(length))
+	b[6], b[7] = byte(len(name)), kind
+	copy(b[direntHeader:], name)
+}
+
+// indexEntryOf is an entry of the tree: names with this hash and above are below block.
+type indexEntryOf struct{ hash, block uint32 }
+
+// indexed returns the blocks of a hash tree: its root, its inner nodes if there
+// are any, its leaves.
+func (w *Writer) indexed(n *Node, entries []dirent, seed uint32) ([]byte, error) {
+	for i := range entries {
+		entries[i].hash = nameHash(w.hashSeed, entries[i].name)
+	}
+	sortByHash(entries)
+	leaves, first := packEntries(entries, seed)
+	inner := 0
+	if len(first) > rootEntries {
+		inner = (len(first) + nodeEntries - 1) / nodeEntries
+	}
+	if inner > rootEntries {
+		return nil, fmt.Errorf("a directory with %d names is too large", len(entries))
+	}
+	level := make([]indexEntryOf, len(first))
+	for i, f := range first {
+		level[i] = indexEntryOf{entries[f].hash, uint32(1 + inner + i)}
+		if f > 0 && entries[f-1].hash == entries[f].hash {
+			level[i].hash |= 1 // a chain of equal hashes goes on here
+		}
+	}
+	out := make([]byte, (1+inner)*blockSize, (1+inner)*blockSize+len(leaves))
+	if inner > 0 {
+		parents := make([]indexEntryOf, inner)
+		for i := range parents {
+			part := level[i*nodeEntries : min((i+1)*nodeEntries, len(level))]
+			node := out[(1+i)*blockSize:][:blockSize]
+			putEntry(node, 0, blockSize, "", 0)
+			putIndex(node, nodeHeader, nodeEntries, part, seed)
+			parents[i] = indexEntryOf{part[0].hash, uint32(1 + i)}
+		}
+		level = parents
+	}
+	root := out[:blockSize]
+	putEntry(root, n.number, 12, ".", fileType(n.Mode))
+	putEntry(root[12:], n.parent.number, blockSize-12, "..", fileType(n.Mode))
+	root[0x1C], root[0x1D] = hashHalfMD4, 8 // the info's own length
+	if inner > 0 {
+		root[0x1E] = 1
+	}
+	putIndex(root, rootHeader, rootEntries, level, seed)
+	return append(out, leaves...), nil
+}
+
+func sortByHash(entries []dirent) {
+	sort.SliceStable(entries, func(i, j int) bool { return entries[i].hash < entries[j].hash })
+}
+
+// putIndex writes count and limit, the entries and the checksum of a tree block.
+// The first entry's hash has no room: it is all that is below the second.
+func putIndex(block []byte, header, limit int, level []indexEntryOf, seed uint32) {
+	le := binary.LittleEndian
+	for i, e := range level {
+		le.PutUint32(block[header+i*indexEntry:], e.hash)
+		le.PutUint32(block[header+i*indexEntry+4:], e.block)
+	}
+	le.PutUint16(block[header:], uint16(limit))
+	le.PutUint16(block[header+2:], uint16(len(level)))
+	sum := checksum(seed, block[:header+len(level)*indexEntry])
+	sum = checksum(sum, make([]byte, indexTail)) // the tail, with no checksum yet
+	le.PutUint32(block[header+limit*indexEntry+4:], sum)
+}
+
+func fileType(mode uint32) byte {
+	switch mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+		return 1
+	case syscall.S_IFDIR:
+		return 2
+	case syscall.S_IFCHR:
+		return 3
+	case syscall.S_IFBLK:
+		return 4
+	case syscall.S_IFIFO:
+		return 5
+	case syscall.S_IFSOCK:
+		return 6
+	case syscall.S_IFLNK:
+		return 7
+	}
+	return 0
+}
