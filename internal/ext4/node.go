@@ -106,49 +106,7 @@ func (w *Writer) inodeSeed(number uint32) uint32 {
 func (w *Writer) inode(n *Node) ([inodeSize]byte, error) {
 	var raw [inodeSize]byte
 	seed := w.inodeSeed(n.number)
-	le := binary.LittleEndian
-	var size int64
-	var blocks uint64
-	var err error
-	useExtents := func(d Data) {
-		var root [60]byte
-		var extra uint64
-		root, extra, err = w.extentTree(d.extents, seed)
-		copy(raw[0x28:], root[:])
-		le.PutUint32(raw[0x20:], flagExtents)
-		size, blocks = d.Size, d.blocks()+extra
-	}
-	switch n.Mode & syscall.S_IFMT {
-	case syscall.S_IFREG:
-		useExtents(n.Data)
-	case syscall.S_IFDIR:
-		var d Data
-		var indexed bool
-		if d, indexed, err = w.writeDirectory(n, seed); err == nil {
-			useExtents(d)
-		}
-		if indexed {
-			le.PutUint32(raw[0x20:], flagExtents|flagIndex)
-		}
-	case syscall.S_IFLNK:
-		switch {
-		case len(n.Target) == 0 || len(n.Target) > maxTarget:
-			err = fmt.Errorf("a symlink's target has %d bytes, but must have 1 to %d", len(n.Target), maxTarget)
-		case len(n.Target) < fastLink:
-			copy(raw[0x28:], n.Target)
-			size = int64(len(n.Target))
-		default:
-			var d Data
-			if d, err = w.writeWhole(n.Target); err == nil {
-				useExtents(d)
-			}
-		}
-	case syscall.S_IFCHR, syscall.S_IFBLK:
-		putDevice(raw[0x28:], n.Major, n.Minor)
-	case syscall.S_IFIFO, syscall.S_IFSOCK:
-	default:
-		err = fmt.Errorf("mode %o has no file type", n.Mode)
-	}
+	size, blocks, err := w.content(n, raw[:], seed)
 	if err != nil {
 		return raw, err
 	}
@@ -166,6 +124,47 @@ func (w *Writer) inode(n *Node) ([inodeSize]byte, error) {
 	putInode(raw[:], n, links, size, blocks, acl)
 	sealInode(raw[:], seed)
 	return raw, nil
+}
+
+// content writes what a node holds and puts the way to it, or a short content
+// itself, into i_block. It returns i_size and the blocks used.
+func (w *Writer) content(n *Node, raw []byte, seed uint32) (size int64, blocks uint64, err error) {
+	d := n.Data
+	flags := uint32(flagExtents)
+	switch n.Mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+	case syscall.S_IFDIR:
+		var indexed bool
+		if d, indexed, err = w.writeDirectory(n, seed); indexed {
+			flags |= flagIndex
+		}
+	case syscall.S_IFLNK:
+		if len(n.Target) == 0 || len(n.Target) > maxTarget {
+			return 0, 0, fmt.Errorf("a symlink's target has %d bytes, but must have 1 to %d", len(n.Target), maxTarget)
+		}
+		if len(n.Target) < fastLink {
+			copy(raw[0x28:], n.Target)
+			return int64(len(n.Target)), 0, nil
+		}
+		d, err = w.writeWhole(n.Target)
+	case syscall.S_IFCHR, syscall.S_IFBLK:
+		putDevice(raw[0x28:], n.Major, n.Minor)
+		return 0, 0, nil
+	case syscall.S_IFIFO, syscall.S_IFSOCK:
+		return 0, 0, nil
+	default:
+		return 0, 0, fmt.Errorf("mode %o has no file type", n.Mode)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	root, extra, err := w.extentTree(d.extents, seed)
+	if err != nil {
+		return 0, 0, err
+	}
+	copy(raw[0x28:], root[:])
+	binary.LittleEndian.PutUint32(raw[0x20:], flags)
+	return d.Size, d.blocks() + extra, nil
 }
 
 // putInode fills in the fixed fields.
