@@ -51,6 +51,7 @@ const (
 	// maxInodesPerGroup keeps the tables of a flex group inside its first group.
 	maxInodesPerGroup = 16384
 	rootInode         = 2
+	resizeInode       = 7
 	journalInode      = 8
 	firstInode        = 11
 )
@@ -69,6 +70,7 @@ type Writer struct {
 	inodesPerGroup uint32
 	tableBlocks    uint32 // of one group's inode table
 	gdtBlocks      uint32
+	reserved       uint32 // blocks kept behind the descriptors, for more of them
 
 	group []groupState
 	next  uint32 // group in which the next block is looked for
@@ -113,11 +115,13 @@ func (w *Writer) layOut() {
 	w.inodesPerGroup = uint32(perGroup)
 	w.tableBlocks = w.inodesPerGroup / inodesPerBlock
 	w.gdtBlocks = (w.groups*descSize + blockSize - 1) / blockSize
+	w.reserved = w.reserve()
 	// A last group too small for its own metadata is left out, as mke2fs does.
 	if last := w.groups - 1; last > 0 && w.groupBlocks(last) < w.metadataBlocks(last)+64 {
 		w.blocks = uint64(last) * blocksPerGroup
 		w.groups--
 		w.gdtBlocks = (w.groups*descSize + blockSize - 1) / blockSize
+		w.reserved = w.reserve()
 	}
 	w.group = make([]groupState, w.groups)
 	for g := range w.group {
@@ -147,7 +151,7 @@ func (w *Writer) metadataBlocks(g uint32) uint32 {
 // superBlocks is the superblock and descriptors, in group 0 and the backups.
 func (w *Writer) superBlocks(g uint32) uint32 {
 	if hasSuper(g) {
-		return 1 + w.gdtBlocks
+		return 1 + w.gdtBlocks + w.reserved
 	}
 	return 0
 }

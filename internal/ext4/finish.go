@@ -9,6 +9,7 @@ import (
 const (
 	compatJournal  = 0x4
 	compatExtAttr  = 0x8
+	compatResize   = 0x10
 	compatDirIndex = 0x20
 
 	incompatFiletype = 0x2
@@ -35,6 +36,15 @@ func (w *Writer) Finish(root *Node) error {
 		return err
 	}
 	table := newInodeTable(w)
+	if w.reserved > 0 {
+		raw, err := w.writeResizeInode()
+		if err != nil {
+			return err
+		}
+		if err := table.put(resizeInode, raw, false); err != nil {
+			return err
+		}
+	}
 	var journal [60]byte
 	if w.opts.Journal {
 		raw, err := w.writeJournal()
@@ -219,6 +229,9 @@ func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byt
 	if w.opts.Journal {
 		compat |= compatJournal
 	}
+	if w.reserved > 0 {
+		compat |= compatResize
+	}
 	for at, v := range map[int]uint32{
 		0x00: w.inodesPerGroup * w.groups, 0x04: uint32(w.blocks), 0x0C: uint32(w.free), 0x10: uint32(freeInodes),
 		0x18: 2, 0x1C: 2, 0x20: blocksPerGroup, 0x24: blocksPerGroup, 0x28: w.inodesPerGroup,
@@ -230,7 +243,7 @@ func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byt
 		le.PutUint32(b[at:], v)
 	}
 	for at, v := range map[int]uint16{
-		0x36: 0xFFFF, 0x38: 0xEF53, 0x3A: 1, 0x3C: 1, 0x58: inodeSize, 0x5A: uint16(g), 0xFE: descSize,
+		0x36: 0xFFFF, 0x38: 0xEF53, 0x3A: 1, 0x3C: 1, 0x58: inodeSize, 0x5A: uint16(g), 0xCE: uint16(w.reserved), 0xFE: descSize,
 		0x15C: extraSize, 0x15E: extraSize,
 	} {
 		le.PutUint16(b[at:], v)
