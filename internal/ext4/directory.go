@@ -35,14 +35,19 @@ func (w *Writer) writeDirectory(n *Node, seed uint32) (d Data, indexed bool, err
 	for _, name := range sortedNames(n.Children) {
 		entries = append(entries, dirent{name: name, node: n.Children[name]})
 	}
-	blocks, _ := packEntries(entries, seed)
-	if len(blocks) > blockSize {
-		indexed = true
-		if blocks, err = w.indexed(n, entries[2:], seed); err != nil {
-			return d, false, err
-		}
+	size := 0
+	for _, e := range entries {
+		size += e.size()
 	}
-	d, err = w.writeWhole(blocks)
+	var blocks []byte
+	if indexed = size > blockSize-direntTail; indexed {
+		blocks, err = w.indexed(n, entries[2:], seed)
+	} else {
+		blocks, _ = packEntries(entries, seed)
+	}
+	if err == nil {
+		d, err = w.writeWhole(blocks)
+	}
 	return d, indexed, err
 }
 
@@ -81,8 +86,8 @@ func putEntry(b []byte, inode uint32, length int, name string, kind byte) {
 	copy(b[direntHeader:], name)
 }
 
-// indexEntryOf is an entry of the tree: names with this hash and above are below block.
-type indexEntryOf struct{ hash, block uint32 }
+// branch is an entry of the tree: names with this hash and above are below block.
+type branch struct{ hash, block uint32 }
 
 // indexed returns the blocks of a hash tree: its root, its inner nodes if there
 // are any, its leaves.
@@ -99,22 +104,22 @@ func (w *Writer) indexed(n *Node, entries []dirent, seed uint32) ([]byte, error)
 	if inner > rootEntries {
 		return nil, fmt.Errorf("a directory with %d names is too large", len(entries))
 	}
-	level := make([]indexEntryOf, len(first))
+	level := make([]branch, len(first))
 	for i, f := range first {
-		level[i] = indexEntryOf{entries[f].hash, uint32(1 + inner + i)}
+		level[i] = branch{entries[f].hash, uint32(1 + inner + i)}
 		if f > 0 && entries[f-1].hash == entries[f].hash {
 			level[i].hash |= 1 // a chain of equal hashes goes on here
 		}
 	}
 	out := make([]byte, (1+inner)*blockSize, (1+inner)*blockSize+len(leaves))
 	if inner > 0 {
-		parents := make([]indexEntryOf, inner)
+		parents := make([]branch, inner)
 		for i := range parents {
 			part := level[i*nodeEntries : min((i+1)*nodeEntries, len(level))]
 			node := out[(1+i)*blockSize:][:blockSize]
 			putEntry(node, 0, blockSize, "", 0)
 			putIndex(node, nodeHeader, nodeEntries, part, seed)
-			parents[i] = indexEntryOf{part[0].hash, uint32(1 + i)}
+			parents[i] = branch{part[0].hash, uint32(1 + i)}
 		}
 		level = parents
 	}
@@ -135,7 +140,7 @@ func sortByHash(entries []dirent) {
 
 // putIndex writes count and limit, the entries and the checksum of a tree block.
 // The first entry's hash has no room: it is all that is below the second.
-func putIndex(block []byte, header, limit int, level []indexEntryOf, seed uint32) {
+func putIndex(block []byte, header, limit int, level []branch, seed uint32) {
 	le := binary.LittleEndian
 	for i, e := range level {
 		le.PutUint32(block[header+i*indexEntry:], e.hash)

@@ -29,6 +29,15 @@ func names(n int) map[string]*Node {
 	return m
 }
 
+// oneLeaf is what fills a block so far that "." and ".." find no room in it.
+func oneLeaf() map[string]*Node {
+	m := map[string]*Node{strings.Repeat("z", 100): {Mode: syscall.S_IFREG}}
+	for i := range 15 {
+		m[fmt.Sprintf("%0255d", i)] = &Node{Mode: syscall.S_IFREG}
+	}
+	return m
+}
+
 func subdirectories(n int) map[string]*Node {
 	m := map[string]*Node{}
 	for i := range n {
@@ -48,6 +57,7 @@ func TestHashedDirectories(t *testing.T) {
 		inodes   uint32
 	}{
 		{"one block", 1, names(10), false, 0},
+		{"a root and one leaf", 3, oneLeaf(), true, 0},
 		{"two leaves", 0, names(80), true, 0},
 		{"many leaves", 7, names(3000), true, 0},
 		{"inner nodes", 9, names(30_000), true, 0},
