@@ -114,17 +114,6 @@ func killAll(ts *testscript.TestScript, role string) {
 	}
 }
 
-// pending reports whether a signal waits for a process (proc(5): ShdPnd).
-func pending(pid int, sig os.Signal) bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return false
-	}
-	_, rest, _ := strings.Cut(string(status), "ShdPnd:\t")
-	mask, err := strconv.ParseUint(rest[:min(16, len(rest))], 16, 64)
-	return err == nil && mask&(1<<(sig.(syscall.Signal)-1)) != 0
-}
-
 func running(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -150,26 +139,16 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// interrupt [-KILL|-twice] STAGE command... starts the command, sends it SIGINT,
-// SIGKILL or two SIGINTs as soon as its stderr shows STAGE, and demands that it
-// ends badly.
+// interrupt [-KILL] STAGE[,STAGE] command... starts the command, sends it SIGINT or
+// SIGKILL as soon as its stderr shows STAGE, and again at each further one, and
+// demands that it ends badly.
 func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
-	act := func(p *os.Process) { ts.Check(p.Signal(os.Interrupt)) }
-	switch {
-	case len(args) > 0 && args[0] == "-KILL":
-		args, act = args[1:], func(p *os.Process) { ts.Check(p.Kill()) }
-	case len(args) > 0 && args[0] == "-twice":
-		args, act = args[1:], func(p *os.Process) {
-			ts.Check(p.Signal(os.Interrupt))
-			// The same signal twice at once is one signal: the first must have been taken.
-			if !poll(10*time.Second, func() bool { return !pending(p.Pid, os.Interrupt) }) {
-				ts.Fatalf("SIGINT stays pending")
-			}
-			ts.Check(p.Signal(os.Interrupt))
-		}
+	sig := os.Interrupt
+	if len(args) > 0 && args[0] == "-KILL" {
+		args, sig = args[1:], os.Kill
 	}
-	refuse(ts, neg, len(args) < 2, "interrupt [-KILL|-twice] STAGE command...")
-	atStage(ts, args[0], args[1:], act)
+	refuse(ts, neg, len(args) < 2, "interrupt [-KILL] STAGE[,STAGE] command...")
+	atStage(ts, args[0], args[1:], func(p *os.Process) { ts.Check(p.Signal(sig)) })
 }
 
 // crash STAGE command... does the same, and kills the daemon instead.
@@ -178,9 +157,10 @@ func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
 	atStage(ts, args[0], args[1:], func(*os.Process) { killAll(ts, "daemon") })
 }
 
-// atStage runs a command, acts once when its stderr shows stage, and demands that
-// the command ends with an error. What it printed is kept in the file "seen".
-func atStage(ts *testscript.TestScript, stage string, args []string, act func(*os.Process)) {
+// atStage runs a command, acts when its stderr shows each of stages (comma between
+// them) in turn, and demands that the command ends with an error. What it printed is
+// kept in the file "seen".
+func atStage(ts *testscript.TestScript, stages string, args []string, act func(*os.Process)) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
@@ -191,12 +171,12 @@ func atStage(ts *testscript.TestScript, stage string, args []string, act func(*o
 	ts.Check(cmd.Start())
 	var seen []byte
 	buf := make([]byte, 4096)
-	acted := false
+	ahead := strings.Split(stages, ",")
 	for {
 		n, err := stderr.Read(buf)
 		seen = append(seen, buf[:n]...)
-		if !acted && strings.Contains(string(seen), stage) {
-			acted = true
+		for len(ahead) > 0 && strings.Contains(string(seen), ahead[0]) {
+			ahead = ahead[1:]
 			act(cmd.Process)
 		}
 		if err != nil {
@@ -209,8 +189,8 @@ func atStage(ts *testscript.TestScript, stage string, args []string, act func(*o
 	switch {
 	case ctx.Err() != nil:
 		ts.Fatalf("it did not end")
-	case !acted:
-		ts.Fatalf("stage %q was never shown", stage)
+	case len(ahead) > 0:
+		ts.Fatalf("stage %q was never shown", ahead[0])
 	case err == nil:
 		ts.Fatalf("it ended well in spite of all")
 	}
