@@ -24,6 +24,7 @@ const (
 	CodeGuest         Code = "guest"          // the guest broke the protocol or died
 	CodeCannotRun     Code = "cannot_run"     // command found but not executable (exit 126)
 	CodeCommandAbsent Code = "command_absent" // command not found (exit 127)
+	CodeBadImage      Code = "bad_image"      // an image is damaged, hostile or of a kind we do not take
 	CodeInternal      Code = "internal"       // a bug
 )
 

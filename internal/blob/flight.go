@@ -1,0 +1,303 @@
+package blob
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// flight is one blob on its way. It lives while somebody wants the blob; its partial
+// file outlives it.
+type flight struct {
+	store  *Store
+	src    Source
+	file   *os.File
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	users int // under store.mu
+
+	mu      sync.Mutex
+	have    int64         // bytes of file that can be read
+	fetched int64         // of these, what travelled now
+	grown   chan struct{} // closed when have grows, or when the flight ends
+	ended   bool
+	err     error
+}
+
+// start begins a flight; s.mu is held.
+func (s *Store) start(src Source) (*flight, error) {
+	f, err := os.OpenFile(s.partial(src.Digest), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	fl := &flight{store: s, src: src, file: f, cancel: cancel, done: make(chan struct{}), grown: make(chan struct{})}
+	s.flights[src.Digest] = fl
+	go func() { // ends when the blob is whole, or cannot be had, or nobody wants it
+		defer close(fl.done)
+		defer cancel()
+		err := fl.run(ctx)
+		s.mu.Lock()
+		delete(s.flights, src.Digest)
+		s.mu.Unlock()
+		fl.grow(0, 0, true, err)
+	}()
+	return fl, nil
+}
+
+// grow tells the readers that there are more bytes, or that there will be no more.
+func (f *flight) grow(have, fetched int64, ended bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.have += have
+	f.fetched += fetched
+	f.ended, f.err = ended, err
+	close(f.grown)
+	f.grown = make(chan struct{})
+}
+
+// leave gives up one use; the last stops the flight.
+func (f *flight) leave() {
+	f.store.mu.Lock()
+	f.users--
+	last := f.users == 0
+	f.store.mu.Unlock()
+	if last {
+		f.cancel()
+		<-f.done
+		f.file.Close()
+	}
+}
+
+// run fetches what is missing, checks and publishes. Bytes that are wrong are dropped:
+// readers have had them, so that they have to begin again.
+func (f *flight) run(ctx context.Context) error {
+	h := sha256.New()
+	if err := f.hashPartial(ctx, h); err != nil {
+		return err
+	}
+	if err := f.attempts(ctx, h); err != nil {
+		return err
+	}
+	partial := f.store.partial(f.src.Digest)
+	if got := sum(h); got != f.src.Digest {
+		return errors.Join(fmt.Errorf("blob %s: %w", f.src.Digest, ErrDigest), os.Remove(partial))
+	}
+	return f.store.publish(f.file, partial, f.src.Digest)
+}
+
+// hashPartial takes up what an earlier flight left.
+func (f *flight) hashPartial(ctx context.Context, h hash.Hash) error {
+	info, err := f.file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() > f.src.Size {
+		return f.file.Truncate(0)
+	}
+	n, err := io.Copy(h, contextReader{ctx, io.NewSectionReader(f.file, 0, info.Size())})
+	f.grow(n, 0, false, nil)
+	return err
+}
+
+// attempts asks for the missing bytes until they are here.
+func (f *flight) attempts(ctx context.Context, h hash.Hash) error {
+	wait := f.store.Backoff
+	for failed := 0; f.have < f.src.Size; {
+		before := f.have
+		err := f.attempt(ctx, h)
+		switch {
+		case err == nil:
+			continue
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case isPermanent(err):
+			return err
+		case f.have > before:
+			failed, wait = 0, f.store.Backoff
+		}
+		if failed++; failed >= f.store.Attempts {
+			return fmt.Errorf("gave up after %d attempts: %w", failed, err)
+		}
+		pause := wait
+		if after, ok := errors.AsType[interface {
+			error
+			RetryAfter() time.Duration
+		}](err); ok && after.RetryAfter() > 0 {
+			pause = min(after.RetryAfter(), maxRetryAfter)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		wait = min(2*wait, f.store.MaxBackoff)
+	}
+	return nil
+}
+
+const maxRetryAfter = 2 * time.Minute
+
+func isPermanent(err error) bool {
+	p, ok := errors.AsType[interface {
+		error
+		Permanent() bool
+	}](err)
+	return ok && p.Permanent() || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// attempt asks once for all that is missing and takes what comes.
+func (f *flight) attempt(ctx context.Context, h hash.Hash) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := fmt.Errorf("no byte for %v", f.store.Stall)
+	alarm := time.AfterFunc(f.store.Stall, func() { cancel(stalled) })
+	defer alarm.Stop()
+	defer func() {
+		if err != nil && context.Cause(ctx) == stalled {
+			err = stalled
+		}
+	}()
+	body, err := f.src.Open(ctx, f.have)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	defer context.AfterFunc(ctx, func() { body.Close() })()
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := body.Read(buf)
+		alarm.Reset(f.store.Stall)
+		if f.have+int64(n) > f.src.Size {
+			return tooLong{f.src}
+		}
+		if n > 0 {
+			if _, err := f.file.WriteAt(buf[:n], f.have); err != nil {
+				return err
+			}
+			h.Write(buf[:n])
+			f.grow(int64(n), int64(n), false, nil)
+		}
+		if f.have == f.src.Size && err == nil {
+			err = f.endOf(body)
+		}
+		if err == io.EOF && f.have == f.src.Size {
+			return nil
+		}
+		if err == io.EOF {
+			return io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// endOf demands that there is nothing more.
+func (f *flight) endOf(r io.Reader) error {
+	var one [1]byte
+	if n, err := io.ReadFull(r, one[:]); n == 0 {
+		return err
+	}
+	return tooLong{f.src}
+}
+
+// tooLong is the error about a source with more bytes than were promised.
+type tooLong struct{ src Source }
+
+func (t tooLong) Error() string {
+	return fmt.Sprintf("blob %s: there are more than its %d bytes", t.src.Digest, t.src.Size)
+}
+func (t tooLong) Unwrap() error   { return ErrDigest }
+func (t tooLong) Permanent() bool { return true }
+
+// Reader reads a blob, which may still be on its way.
+type Reader struct {
+	ctx    context.Context
+	flight *flight // nil: the blob was here
+	file   *os.File
+	size   int64
+	at     int64
+	once   sync.Once
+}
+
+// Read returns io.EOF only when the whole blob is there, is what its digest says
+// and is durable.
+func (r *Reader) Read(p []byte) (int, error) {
+	if r.flight == nil {
+		if err := r.ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.file.Read(p)
+	}
+	for {
+		f := r.flight
+		f.mu.Lock()
+		have, ended, err, grown := f.have, f.ended, f.err, f.grown
+		f.mu.Unlock()
+		if r.at < have {
+			n, err := r.file.ReadAt(p[:min(int64(len(p)), have-r.at)], r.at)
+			r.at += int64(n)
+			if n > 0 {
+				return n, nil
+			}
+			return 0, err
+		}
+		if ended && err == nil {
+			return 0, io.EOF
+		}
+		if ended {
+			return 0, err
+		}
+		select {
+		case <-grown:
+		case <-r.ctx.Done():
+			return 0, r.ctx.Err()
+		}
+	}
+}
+
+// wait returns when the blob is whole.
+func (r *Reader) wait() error {
+	if r.flight == nil {
+		return nil
+	}
+	select {
+	case <-r.flight.done:
+		return r.flight.err
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+}
+
+// Progress returns how many bytes are here, and how many of them travelled for the
+// fetch that this reader follows.
+func (r *Reader) Progress() (have, fetched int64) {
+	if r.flight == nil {
+		return r.size, 0
+	}
+	r.flight.mu.Lock()
+	defer r.flight.mu.Unlock()
+	return r.flight.have, r.flight.fetched
+}
+
+// Close ends the reading. When nobody else wants a blob that is on its way, the
+// fetch stops, and what has come is kept.
+func (r *Reader) Close() error {
+	r.once.Do(func() {
+		if r.flight != nil {
+			r.flight.leave()
+			return
+		}
+		r.file.Close()
+	})
+	return nil
+}

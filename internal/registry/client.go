@@ -1,0 +1,281 @@
+// Package registry reads images from registries of the OCI distribution API, as the
+// host's administrator and the user have configured them for docker, podman or
+// containerd: credentials, mirrors, certificates, proxies.
+//
+// It must not know what a manifest says, or where blobs are kept: it returns bytes.
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"banger"
+)
+
+// Options configure a Client. The zero value is what the host's files and this
+// process's environment say.
+type Options struct {
+	UserAgent string
+	Getenv    func(string) string // nil: os.Getenv
+	Etc       string              // "": /etc; holds docker, containers and containerd
+	Backoff   time.Duration       // before the second try for a manifest; it doubles; 0: 500 ms
+}
+
+// Client reads from any registry. Its methods may be called concurrently, and return
+// errors of package banger that may say Permanent() or RetryAfter() in their chain.
+type Client struct {
+	opts Options
+
+	mu         sync.Mutex
+	transports map[string]http.RoundTripper // by what authorised calls ask for
+}
+
+// New returns a client.
+func New(opts Options) *Client {
+	if opts.Getenv == nil {
+		opts.Getenv = os.Getenv
+	}
+	if opts.Etc == "" {
+		opts.Etc = "/etc"
+	}
+	if opts.Backoff == 0 {
+		opts.Backoff = 500 * time.Millisecond
+	}
+	return &Client{opts: opts, transports: map[string]http.RoundTripper{}}
+}
+
+// Manifest is a manifest or an index as the registry gave it, its digest checked.
+type Manifest struct {
+	Body      []byte
+	MediaType string
+	Digest    string
+}
+
+// Bounds of what a registry may make us hold or wait for.
+const (
+	maxManifest  = 4 << 20 // bytes, as registries have it
+	maxTries     = 5
+	maxWait      = 2 * time.Minute
+	maxRedirects = 10
+	maxErrorText = 300
+)
+
+var acceptManifests = strings.Join([]string{
+	"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json",
+	"application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
+	"application/vnd.docker.distribution.manifest.v1+prettyjws", // to be told that it is refused
+}, ", ")
+
+// reference is a parsed name of an image.
+type reference struct {
+	repo       name.Repository
+	identifier string // tag or digest
+}
+
+func parse(ref string) (reference, error) {
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		return reference{}, banger.Errorf(banger.CodeInvalid, "%.200q is not an image reference: %w", ref, err)
+	}
+	return reference{r.Context(), r.Identifier()}, nil
+}
+
+func (r reference) isDigest() bool { return strings.Contains(r.identifier, ":") }
+
+// Manifest returns what ref, a tag or a digest, names. A registry that is busy is
+// asked again, up to 5 times.
+func (c *Client) Manifest(ctx context.Context, ref string) (Manifest, error) {
+	r, err := parse(ref)
+	if err != nil {
+		return Manifest{}, err
+	}
+	var m Manifest
+	err = c.retry(ctx, func() error {
+		res, err := c.ask(ctx, r, "GET", "manifests/"+r.identifier, nil)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		m, err = readManifest(r, res)
+		return err
+	})
+	return m, c.wrap(ctx, r, err)
+}
+
+func readManifest(r reference, res *http.Response) (Manifest, error) {
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxManifest+1))
+	if err != nil {
+		return Manifest{}, err
+	}
+	if len(body) > maxManifest {
+		return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s has more than %s", r.repo, banger.FormatSize(maxManifest))}
+	}
+	sum := sha256.Sum256(body)
+	m := Manifest{Body: body, MediaType: res.Header.Get("Content-Type"), Digest: "sha256:" + hex.EncodeToString(sum[:])}
+	for _, want := range []string{res.Header.Get("Docker-Content-Digest"), r.identifier} {
+		if strings.HasPrefix(want, "sha256:") && want != m.Digest {
+			return Manifest{}, banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo, m.Digest, want)
+		}
+	}
+	return m, nil
+}
+
+// Digest returns the digest of what ref names, by a request without a body where the
+// registry can.
+func (c *Client) Digest(ctx context.Context, ref string) (string, error) {
+	r, err := parse(ref)
+	if err != nil {
+		return "", err
+	}
+	res, err := c.ask(ctx, r, "HEAD", "manifests/"+r.identifier, nil)
+	if err == nil {
+		res.Body.Close()
+		if d := res.Header.Get("Docker-Content-Digest"); strings.HasPrefix(d, "sha256:") {
+			return d, nil
+		}
+	}
+	m, err := c.Manifest(ctx, ref)
+	return m.Digest, err
+}
+
+// Blob returns the bytes of a blob of ref's repository from offset on, unchecked. It
+// asks once; the caller goes on where the bytes end too soon.
+func (c *Client) Blob(ctx context.Context, ref, digest string, offset int64) (io.ReadCloser, error) {
+	r, err := parse(ref)
+	if err != nil {
+		return nil, permanent{err}
+	}
+	r.identifier = digest
+	header := http.Header{}
+	if offset > 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	res, err := c.ask(ctx, r, "GET", "blobs/"+digest, header)
+	if err == nil {
+		err = skipTo(res, offset)
+	}
+	if err != nil {
+		return nil, c.wrap(ctx, r, err)
+	}
+	return res.Body, nil
+}
+
+// skipTo makes a response begin at offset, whether the server understood Range or
+// not (RFC 9110, section 14). It closes the body of one that cannot.
+func skipTo(res *http.Response, offset int64) error {
+	if offset == 0 && res.StatusCode == http.StatusOK {
+		return nil
+	}
+	var err error
+	if res.StatusCode == http.StatusPartialContent {
+		var from int64
+		if _, serr := fmt.Sscanf(res.Header.Get("Content-Range"), "bytes %d-", &from); serr != nil || from != offset {
+			err = fmt.Errorf("asked for the bytes from %d on, it sends %.100q", offset, res.Header.Get("Content-Range"))
+		}
+	} else {
+		_, err = io.CopyN(io.Discard, res.Body, offset)
+	}
+	if err != nil {
+		res.Body.Close()
+	}
+	return err
+}
+
+// RoundTripper returns a transport that is authorised for actions ("pull" or
+// "push,pull") on ref's repository, for a library that speaks the API itself.
+func (c *Client) RoundTripper(ctx context.Context, ref, actions string) (http.RoundTripper, error) {
+	r, err := parse(ref)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := c.endpoints(r)
+	if err != nil {
+		return nil, err
+	}
+	rt, err := c.authorised(ctx, conf[len(conf)-1], actions)
+	return rt, c.wrap(ctx, r, err)
+}
+
+// ask sends one request to each place that may have the answer, mirrors first, until
+// one gives it. The caller closes the response's body.
+func (c *Client) ask(ctx context.Context, r reference, method, path string, header http.Header) (*http.Response, error) {
+	places, err := c.endpoints(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range places {
+		var res *http.Response
+		if res, err = c.askOne(ctx, p, method, path, header); err == nil || ctx.Err() != nil {
+			return res, err
+		}
+		if s, ok := errors.AsType[*statusError](err); ok && (s.status == http.StatusUnauthorized || s.status == http.StatusForbidden) {
+			c.forget(p, "pull") // the user may log in before the next try
+		}
+	}
+	return nil, err
+}
+
+func (c *Client) askOne(ctx context.Context, p endpoint, method, path string, header http.Header) (*http.Response, error) {
+	rt, err := c.authorised(ctx, p, "pull")
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, p.url(path), nil)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	req.Header.Set("User-Agent", c.opts.UserAgent)
+	if strings.HasPrefix(path, "manifests/") {
+		req.Header.Set("Accept", acceptManifests)
+	}
+	client := http.Client{Transport: rt, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+		if len(via) >= maxRedirects {
+			return permanent{fmt.Errorf("more than %d redirects", maxRedirects)}
+		}
+		return nil
+	}}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusPartialContent {
+		defer res.Body.Close()
+		return nil, statusOf(res)
+	}
+	return res, nil
+}
+
+// retry does what may fail for a while again.
+func (c *Client) retry(ctx context.Context, do func() error) error {
+	wait := c.opts.Backoff
+	for try := 1; ; try++ {
+		err := do()
+		if err == nil || ctx.Err() != nil || try == maxTries || isPermanent(err) {
+			return err
+		}
+		pause := wait
+		if s, ok := errors.AsType[*statusError](err); ok && s.after > 0 {
+			pause = min(s.after, maxWait)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		wait *= 2
+	}
+}

@@ -1,0 +1,145 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"banger"
+)
+
+// permanent is an error that asking again does not mend.
+type permanent struct{ error }
+
+func (permanent) Permanent() bool { return true }
+func (p permanent) Unwrap() error { return p.error }
+
+// statusError is an answer that is no success.
+type statusError struct {
+	status int
+	text   string
+	after  time.Duration
+}
+
+func (e *statusError) Error() string {
+	s := fmt.Sprintf("it answers %d %s", e.status, http.StatusText(e.status))
+	if e.text != "" {
+		s += ": " + e.text
+	}
+	return s
+}
+
+// Permanent is true unless the answer is one that passes.
+func (e *statusError) Permanent() bool { return !passes(e.status) }
+
+// passes reports whether asking again may give another answer.
+func passes(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// RetryAfter is what the registry asked for, 0 if nothing.
+func (e *statusError) RetryAfter() time.Duration { return e.after }
+
+func statusOf(res *http.Response) error {
+	body, _ := io.ReadAll(io.LimitReader(res.Body, 8<<10))
+	var parsed struct {
+		Errors []struct{ Code, Message string }
+	}
+	text := ""
+	if json.Unmarshal(body, &parsed) == nil && len(parsed.Errors) > 0 {
+		text = parsed.Errors[0].Code + " " + parsed.Errors[0].Message
+	}
+	return &statusError{res.StatusCode, printable(text), retryAfter(res.Header.Get("Retry-After"))}
+}
+
+// retryAfter reads seconds or a date (RFC 9110, section 10.2.3).
+func retryAfter(s string) time.Duration {
+	if n, err := strconv.Atoi(s); err == nil && n > 0 {
+		return min(time.Duration(n)*time.Second, maxWait)
+	}
+	if t, err := http.ParseTime(s); err == nil {
+		return min(max(time.Until(t), 0), maxWait)
+	}
+	return 0
+}
+
+// printable makes a registry's words safe to show.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > maxErrorText {
+		s = strings.ToValidUTF8(s[:maxErrorText], "") + "…"
+	}
+	return strings.TrimSpace(s)
+}
+
+func isPermanent(err error) bool {
+	if e, ok := errors.AsType[*transport.Error](err); ok {
+		return !passes(e.StatusCode)
+	}
+	p, ok := errors.AsType[interface {
+		error
+		Permanent() bool
+	}](err)
+	return ok && p.Permanent()
+}
+
+// wrap says what failed, for a person, and keeps what a retry needs to know.
+func (c *Client) wrap(ctx context.Context, r reference, err error) error {
+	if err == nil {
+		return nil
+	}
+	registry, image := r.repo.RegistryStr(), r.repo.RepositoryStr()+":"+r.identifier
+	if r.isDigest() {
+		image = r.repo.RepositoryStr() + "@" + r.identifier
+	}
+	if ctx.Err() != nil {
+		return banger.Errorf(banger.CodeCanceled, "canceled while asking %s: %w", registry, ctx.Err())
+	}
+	status := 0
+	if e, ok := errors.AsType[*statusError](err); ok {
+		status = e.status
+	}
+	if e, ok := errors.AsType[*transport.Error](err); ok {
+		status = e.StatusCode
+	}
+	switch {
+	case banger.CodeOf(err) != banger.CodeInternal:
+		return err
+	case status == http.StatusNotFound:
+		return keep(banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, image).WithHint("check name and tag"), err)
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return keep(banger.Errorf(banger.CodeDenied, "registry %s refuses access to %s", registry, image).
+			WithHint("check the name, or log in with docker login or podman login"), err)
+	}
+	if _, ok := errors.AsType[*net.OpError](err); ok && !isPermanent(err) {
+		return banger.Errorf(banger.CodeUnavailable, "registry %s cannot be reached: %w", registry, err).
+			WithHint("check the network, or use an image of the catalogue such as debian-bookworm")
+	}
+	return keep(banger.Errorf(banger.CodeUnavailable, "cannot read %s from registry %s: %w", image, registry, err), err)
+}
+
+// keep makes an error say that it is permanent when its cause was.
+func keep(e *banger.Error, cause error) error {
+	if isPermanent(cause) && !isPermanent(e) {
+		return permanent{e}
+	}
+	return e
+}

@@ -1,0 +1,271 @@
+package registry
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/pelletier/go-toml/v2"
+
+	"banger"
+)
+
+// configuration is a registries.conf (containers-registries.conf(5), version 2).
+type configuration struct {
+	Registry []location
+}
+
+type location struct {
+	Prefix   string
+	Location string
+	Insecure bool
+	Blocked  bool
+	Mirror   []struct {
+		Location string
+		Insecure bool
+		Pull     string `toml:"pull-from-mirror"`
+	}
+}
+
+// hostsFile is a hosts.toml of containerd (docs/hosts.md).
+type hostsFile struct {
+	Server string
+	Host   map[string]struct {
+		Capabilities []string
+		CA           any
+		SkipVerify   bool `toml:"skip_verify"`
+		OverridePath bool `toml:"override_path"`
+	}
+}
+
+// endpoints returns where a reference can be read, in the order in which to ask: the
+// mirrors that the host's files name, then the registry.
+func (c *Client) endpoints(r reference) ([]endpoint, error) {
+	host := r.repo.RegistryStr()
+	shown := host
+	if host == name.DefaultRegistry {
+		shown = "docker.io" // how all configuration calls it
+	}
+	own := endpoint{registry: r.repo.Registry, path: "/v2", repository: r.repo.RepositoryStr()}
+	list, err := c.fromContainers(shown+"/"+r.repo.RepositoryStr(), r.isDigest(), &own)
+	if err != nil {
+		return nil, err
+	}
+	more, err := c.fromContainerd(shown, r, &own)
+	if err != nil {
+		return nil, err
+	}
+	return append(append(list, more...), own), nil
+}
+
+// fromContainers applies the most fitting registry of all registries.conf files. It
+// may change own.
+func (c *Client) fromContainers(full string, byDigest bool, own *endpoint) ([]endpoint, error) {
+	files, err := c.configurations()
+	if err != nil {
+		return nil, err
+	}
+	var best location
+	var from, rest string
+	for _, f := range files {
+		var conf configuration
+		if err := readTOML(f, &conf); err != nil {
+			return nil, err
+		}
+		for _, l := range conf.Registry {
+			if l.Prefix == "" {
+				l.Prefix = l.Location
+			}
+			if after, ok := cutPrefix(full, l.Prefix); ok && len(l.Prefix) >= len(best.Prefix) {
+				best, from, rest = l, f, after
+			}
+		}
+	}
+	if best.Blocked {
+		return nil, permanent{banger.Errorf(banger.CodeDenied, "%s is blocked by %s", best.Prefix, from)}
+	}
+	list, err := best.apply(rest, byDigest, own)
+	if err != nil {
+		return nil, permanent{banger.Errorf(banger.CodeInvalid, "cannot use %s: %w", from, err)}
+	}
+	return list, nil
+}
+
+// configurations returns the files that containers-registries.conf(5) names, of which
+// those count that exist.
+func (c *Client) configurations() ([]string, error) {
+	first := filepath.Join(c.opts.Etc, "containers/registries.conf")
+	if home := c.opts.Getenv("HOME"); home != "" {
+		own := filepath.Join(home, ".config/containers/registries.conf")
+		if _, err := os.Stat(own); err == nil {
+			first = own
+		}
+	}
+	if v := c.opts.Getenv("CONTAINERS_REGISTRIES_CONF"); v != "" {
+		first = v
+	}
+	extra, err := filepath.Glob(filepath.Join(c.opts.Etc, "containers/registries.conf.d/*.conf"))
+	return append([]string{first}, extra...), err
+}
+
+// apply changes own to where the registry really is and returns its mirrors. Rest is
+// what follows the location's prefix.
+func (l *location) apply(rest string, byDigest bool, own *endpoint) (list []endpoint, err error) {
+	at := own.registry.RegistryStr() + "/" + own.repository
+	moved := l.Location != "" && !strings.HasPrefix(l.Prefix, "*.")
+	if moved {
+		at = l.Location + rest
+	}
+	if moved || l.Insecure {
+		if err := own.move(at, l.Insecure); err != nil {
+			return nil, err
+		}
+	}
+	for _, m := range l.Mirror {
+		if m.Pull == "digest-only" && !byDigest || m.Pull == "tag-only" && byDigest {
+			continue
+		}
+		e := endpoint{path: "/v2"}
+		if err := e.move(m.Location+rest, m.Insecure); err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// cutPrefix returns what follows a prefix of a registry's configuration: whole parts
+// of a path, or with *. a domain.
+func cutPrefix(full, prefix string) (rest string, ok bool) {
+	if domain, wild := strings.CutPrefix(prefix, "*"); wild {
+		host, path, _ := strings.Cut(full, "/")
+		return "/" + path, strings.HasSuffix(host, domain)
+	}
+	rest, ok = strings.CutPrefix(full, prefix)
+	return rest, ok && prefix != "" && (rest == "" || rest[0] == '/')
+}
+
+// move makes an endpoint be at another host/repository.
+func (e *endpoint) move(location string, insecure bool) error {
+	var opts []name.Option
+	if insecure {
+		opts = append(opts, name.Insecure)
+		e.skipVerify = true
+	}
+	repo, err := name.NewRepository(location, opts...)
+	if err != nil {
+		return err
+	}
+	e.registry, e.repository = repo.Registry, repo.RepositoryStr()
+	return nil
+}
+
+// fromContainerd reads the hosts.toml of a registry. It may change own.
+func (c *Client) fromContainerd(shown string, r reference, own *endpoint) ([]endpoint, error) {
+	file := filepath.Join(c.opts.Etc, "containerd/certs.d", shown, "hosts.toml")
+	if _, err := os.Stat(file); err != nil {
+		file = filepath.Join(c.opts.Etc, "containerd/certs.d/_default/hosts.toml")
+	}
+	var conf hostsFile
+	if err := readTOML(file, &conf); err != nil {
+		return nil, err
+	}
+	list, err := conf.mirrors(file, shown, r)
+	if err == nil && conf.Server != "" {
+		*own, err = atURL(conf.Server, r.repo.RepositoryStr(), false)
+	}
+	if err != nil {
+		return nil, permanent{banger.Errorf(banger.CodeInvalid, "cannot use %s: %w", file, err)}
+	}
+	return list, nil
+}
+
+// mirrors are the hosts that may be asked for r, in the order of the file, which a
+// map has not kept.
+func (conf *hostsFile) mirrors(file, shown string, r reference) (list []endpoint, err error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil // it named no host, then
+	}
+	keys := slices.SortedFunc(maps.Keys(conf.Host), func(a, b string) int {
+		return bytes.Index(data, []byte(`"`+a+`"`)) - bytes.Index(data, []byte(`"`+b+`"`))
+	})
+	for _, k := range keys {
+		h := conf.Host[k]
+		can := func(what string) bool {
+			return len(h.Capabilities) == 0 || slices.Contains(h.Capabilities, what)
+		}
+		if !can("pull") || !r.isDigest() && !can("resolve") {
+			continue
+		}
+		e, err := atURL(k, r.repo.RepositoryStr(), h.OverridePath)
+		if err != nil {
+			return nil, err
+		}
+		e.query, e.skipVerify = "ns="+url.QueryEscape(shown), h.SkipVerify
+		for _, ca := range texts(h.CA) {
+			if !filepath.IsAbs(ca) {
+				ca = filepath.Join(filepath.Dir(file), ca)
+			}
+			e.ca = append(e.ca, ca)
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// atURL is an endpoint at https://host:port/path; plain http must be said.
+func atURL(at, repository string, whole bool) (endpoint, error) {
+	if !strings.Contains(at, "://") {
+		at = "https://" + at
+	}
+	u, err := url.Parse(at)
+	if err != nil {
+		return endpoint{}, err
+	}
+	var opts []name.Option
+	if u.Scheme == "http" {
+		opts = append(opts, name.Insecure)
+	}
+	reg, err := name.NewRegistry(u.Host, opts...)
+	e := endpoint{registry: reg, path: strings.TrimSuffix(u.Path, "/"), repository: repository}
+	if !whole {
+		e.path += "/v2"
+	}
+	return e, err
+}
+
+// texts is a string or a list of strings.
+func texts(v any) (list []string) {
+	switch v := v.(type) {
+	case string:
+		return []string{v}
+	case []any:
+		for _, t := range v {
+			list = append(list, texts(t)...)
+		}
+	}
+	return list
+}
+
+// readTOML leaves v alone when there is no such file.
+func readTOML(file string, v any) error {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = toml.Unmarshal(data, v)
+	}
+	if err != nil {
+		return permanent{banger.Errorf(banger.CodeInvalid, "cannot read %s: %w", file, err)}
+	}
+	return nil
+}
