@@ -2,9 +2,10 @@ package ext4
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
-	"errors"
 	"io"
+	"slices"
 )
 
 // Data is the content of one regular file, already written.
@@ -22,7 +23,6 @@ type extent struct {
 const (
 	maxExtent    = 32768             // blocks; a longer one would mean "unwritten"
 	maxFile      = (1<<32 - 1) << 12 // bytes an extent tree can address
-	writeBuffer  = 1 << 20
 	extentHeader = 12
 	extentEntry  = 12
 	inodeExtents = 4
@@ -31,61 +31,12 @@ const (
 
 var zeroBlock [blockSize]byte
 
-// WriteData writes a file's content from r until EOF. Blocks of zeros become
-// holes. It returns ErrNoSpace when the file system is full, or r's error; what
-// it had allocated is then free again.
+// WriteData is Area.WriteData for a file system that is not divided.
 func (w *Writer) WriteData(r io.Reader) (Data, error) {
-	if w.buf == nil {
-		w.buf = make([]byte, writeBuffer)
+	if w.areas == nil {
+		w.Areas(1)
 	}
-	var d Data
-	for {
-		n, err := io.ReadFull(r, w.buf)
-		if n > 0 {
-			if d.Size+int64(n) > maxFile {
-				err = errors.New("the file is larger than ext4 allows")
-			} else if werr := w.writeChunk(&d, w.buf[:n]); werr != nil {
-				err = werr
-			}
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return d, nil
-		}
-		if err != nil {
-			w.Free(d)
-			return Data{}, err
-		}
-	}
-}
-
-// writeChunk appends p, which is a whole number of blocks but at the end of a file.
-func (w *Writer) writeChunk(d *Data, p []byte) error {
-	logical := uint32(d.Size / blockSize)
-	d.Size += int64(len(p))
-	if tail := len(p) % blockSize; tail != 0 {
-		clear(w.buf[len(p) : len(p)+blockSize-tail])
-		p = w.buf[:len(p)+blockSize-tail]
-	}
-	for len(p) > 0 {
-		n := blockRun(p)
-		if bytes.Equal(p[:blockSize], zeroBlock[:]) {
-			p = p[n*blockSize:]
-			logical += uint32(n)
-			continue
-		}
-		for n > 0 {
-			start, got, err := w.allocate(uint32(n))
-			if err != nil {
-				return err
-			}
-			d.extents = appendExtent(d.extents, extent{logical, got, start})
-			if err := w.writeBlocks(p[:int(got)*blockSize], start); err != nil {
-				return err
-			}
-			p, n, logical = p[int(got)*blockSize:], n-int(got), logical+got
-		}
-	}
-	return nil
+	return w.areas[0].WriteData(r)
 }
 
 // blockRun returns how many blocks at the start of p are all holes or all data.
@@ -110,6 +61,7 @@ func appendExtent(list []extent, e extent) []extent {
 }
 
 // Free gives a file's blocks back, for content that was written and then hidden.
+// Where the File can, Finish makes holes of them.
 func (w *Writer) Free(d Data) {
 	for _, e := range d.extents {
 		for n := uint32(0); n < e.count; {
@@ -120,6 +72,28 @@ func (w *Writer) Free(d Data) {
 			n += run
 		}
 	}
+	w.freed = append(w.freed, d.extents...)
+}
+
+// punch makes holes of what was freed: neighbours together, as calls cost time.
+func (w *Writer) punch() error {
+	f, ok := w.f.(Puncher)
+	if !ok {
+		return nil
+	}
+	slices.SortFunc(w.freed, func(a, b extent) int { return cmp.Compare(a.start, b.start) })
+	for len(w.freed) > 0 {
+		start := w.freed[0].start
+		end := start
+		for len(w.freed) > 0 && w.freed[0].start == end {
+			end += uint64(w.freed[0].count)
+			w.freed = w.freed[1:]
+		}
+		if err := f.PunchHole(int64(start)*blockSize, int64(end-start)*blockSize); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // blocks is how many blocks the data itself takes.

@@ -21,6 +21,12 @@ type File interface {
 	Truncate(size int64) error
 }
 
+// Puncher is what a File may offer besides: PunchHole gives a range, in bytes, back
+// to the host's file system and makes it read as zeros.
+type Puncher interface {
+	PunchHole(offset, length int64) error
+}
+
 // Options describe a file system. The zero value of all but Size is valid.
 type Options struct {
 	Size     int64  // bytes; a multiple of 4096, 64 MiB to 16 TiB
@@ -56,8 +62,8 @@ const (
 	firstInode        = 11
 )
 
-// Writer writes one file system. It is not safe for concurrent use. After an
-// error the file is worthless.
+// Writer writes one file system. It is not safe for concurrent use, but for its
+// areas, each by one goroutine. After an error the file is worthless.
 type Writer struct {
 	f    File
 	opts Options
@@ -72,11 +78,14 @@ type Writer struct {
 	gdtBlocks      uint32
 	reserved       uint32 // blocks kept behind the descriptors, for more of them
 
-	group []groupState
-	next  uint32 // group in which the next block is looked for
+	group  []groupState
+	next   uint32 // group in which the next block that is no area's own is looked for
+	areas  []*Area
+	common uint32 // first group that is no area's own
+	freed  []extent
 
-	buf  []byte // for WriteData
-	free uint64 // blocks
+	lastInode uint32            // the highest number given out
+	values    [][inodeSize]byte // inodes of attributes' values, the last of which is lastInode
 }
 
 // groupState is what is known of a group while blocks are being allocated. The
@@ -127,7 +136,6 @@ func (w *Writer) layOut() {
 	for g := range w.group {
 		meta, end := w.metadataBlocks(uint32(g)), w.groupBlocks(uint32(g))
 		w.group[g] = groupState{cursor: meta, end: end, free: end - meta}
-		w.free += uint64(end - meta)
 	}
 }
 
@@ -190,20 +198,28 @@ func (w *Writer) tableAt(g uint32) uint64 {
 	return w.inodeBitmapAt(first) + uint64(w.flexMembers(first)) + uint64(g-first)*uint64(w.tableBlocks)
 }
 
-// allocate returns a run of up to want free blocks.
+// allocate returns a run of up to want free blocks, from any group.
 func (w *Writer) allocate(want uint32) (start uint64, n uint32, err error) {
 	for ; w.next < w.groups; w.next++ {
-		g := &w.group[w.next]
-		if g.cursor == g.end {
-			continue
+		if start, n = w.take(w.next, want); n > 0 {
+			return start, n, nil
 		}
-		n = min(want, g.end-g.cursor)
-		start = uint64(w.next)*blocksPerGroup + uint64(g.cursor)
-		w.mark(w.next, g.cursor, n, true)
-		g.cursor += n
-		return start, n, nil
 	}
 	return 0, 0, ErrNoSpace
+}
+
+// take returns a run of up to want free blocks of one group; n is 0 when the
+// group is full.
+func (w *Writer) take(group, want uint32) (start uint64, n uint32) {
+	g := &w.group[group]
+	n = min(want, g.end-g.cursor)
+	if n == 0 {
+		return 0, 0
+	}
+	start = uint64(group)*blocksPerGroup + uint64(g.cursor)
+	w.mark(group, g.cursor, n, true)
+	g.cursor += n
+	return start, n
 }
 
 // mark sets or clears bits of a group's block bitmap and keeps the counts.
@@ -215,14 +231,12 @@ func (w *Writer) mark(group, from, n uint32, used bool) {
 	if used {
 		setBits(g.bitmap, from, n)
 		g.free -= n
-		w.free -= uint64(n)
 		return
 	}
 	for i := from; i < from+n; i++ {
 		g.bitmap[i/8] &^= 1 << (i % 8)
 	}
 	g.free += n
-	w.free += uint64(n)
 }
 
 // freshBitmap has the metadata and what lies behind the end marked as used.

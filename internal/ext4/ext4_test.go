@@ -116,7 +116,7 @@ func TestEveryKindOfInode(t *testing.T) {
 		shared := file(t, w, []byte("shared"))
 		shared.Mode = syscall.S_IFREG | 0o4755
 		shared.UID, shared.GID = 4000000000, 200000
-		shared.Mtime, shared.Atime, shared.Ctime = when, when, when
+		shared.Mtime = when
 		withX := file(t, w, nil)
 		withX.Xattrs = xattrs
 		withACL := file(t, w, nil)
@@ -127,9 +127,9 @@ func TestEveryKindOfInode(t *testing.T) {
 		late.Mtime = time.Date(2400, 1, 2, 3, 4, 5, 6, time.UTC)
 		return dir(map[string]*Node{
 			"a": shared, "b": dir(map[string]*Node{"c": shared}),
-			"fast":  {Mode: syscall.S_IFLNK | 0o777, Target: bytes.Repeat([]byte("f"), 59)},
-			"slow":  {Mode: syscall.S_IFLNK | 0o777, Target: bytes.Repeat([]byte("s"), 60)},
-			"max":   {Mode: syscall.S_IFLNK | 0o777, Target: bytes.Repeat([]byte("m"), 4095)},
+			"fast":  {Mode: syscall.S_IFLNK | 0o777, Target: strings.Repeat("f", 59)},
+			"slow":  {Mode: syscall.S_IFLNK | 0o777, Target: strings.Repeat("s", 60)},
+			"max":   {Mode: syscall.S_IFLNK | 0o777, Target: strings.Repeat("m", 4095)},
 			"char":  {Mode: syscall.S_IFCHR | 0o600, Major: 5, Minor: 1},
 			"block": {Mode: syscall.S_IFBLK | 0o600, Major: 4095, Minor: 1048575},
 			"fifo":  {Mode: syscall.S_IFIFO | 0o600}, "sock": {Mode: syscall.S_IFSOCK | 0o600},
@@ -290,12 +290,12 @@ func TestAFullFileSystemSaysSoAndGivesBlocksBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := w.free
+	before := w.freeBlocks()
 	if _, err := w.WriteData(io.LimitReader(rand.New(rand.NewSource(1)), 100<<20)); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("100 MiB into 64 MiB: %v", err)
 	}
-	if w.free != before {
-		t.Errorf("%d blocks free before, %d after the failure", before, w.free)
+	if w.freeBlocks() != before {
+		t.Errorf("%d blocks free before, %d after the failure", before, w.freeBlocks())
 	}
 }
 
@@ -312,9 +312,9 @@ func TestBadInputIsRefused(t *testing.T) {
 		"long name":       {Options{Size: MinSize}, dir(map[string]*Node{strings.Repeat("n", 256): dir(nil)})},
 		"dot dot":         {Options{Size: MinSize}, dir(map[string]*Node{"..": dir(nil)})},
 		"no type":         {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: 0o644}})},
-		"long link":       {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFLNK, Target: make([]byte, 4096)}})},
+		"long link":       {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFLNK, Target: strings.Repeat("x", 4096)}})},
 		"unknown xattr":   {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: map[string][]byte{"odd.x": nil}}})},
-		"large xattr":     {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: map[string][]byte{"user.x": make([]byte, 5000)}}})},
+		"large xattr":     {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: map[string][]byte{"user.x": make([]byte, MaxXattr+1)}}})},
 		"broken ACL":      {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: map[string][]byte{"system.posix_acl_access": []byte("junk")}}})},
 		"too many inodes": {Options{Size: MinSize}, dir(manyFiles(maxInodesPerGroup + 1))},
 	} {

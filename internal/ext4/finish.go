@@ -16,6 +16,7 @@ const (
 	incompatExtents  = 0x40
 	incompat64Bit    = 0x80
 	incompatFlexBG   = 0x200
+	incompatEAInode  = 0x400
 
 	roSparseSuper  = 0x1
 	roLargeFile    = 0x2
@@ -31,6 +32,15 @@ const (
 
 // Finish writes the tree and all tables. The Writer is used up.
 func (w *Writer) Finish(root *Node) error {
+	for _, a := range w.areas {
+		if err := a.Close(); err != nil {
+			return err
+		}
+	}
+	if err := w.punch(); err != nil {
+		return err
+	}
+	w.next = 0
 	nodes, err := w.number(root)
 	if err != nil {
 		return err
@@ -68,6 +78,11 @@ func (w *Writer) Finish(root *Node) error {
 			continue
 		}
 		if err := table.put(n.number, raw, n.Mode&syscall.S_IFMT == syscall.S_IFDIR); err != nil {
+			return err
+		}
+	}
+	for i, raw := range w.values {
+		if err := table.put(w.lastInode-uint32(len(w.values)-1-i), raw, false); err != nil {
 			return err
 		}
 	}
@@ -225,6 +240,11 @@ func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byt
 	if !w.opts.Time.IsZero() {
 		now = uint32(w.opts.Time.Unix())
 	}
+	incompat := uint32(incompatFiletype | incompatExtents | incompat64Bit | incompatFlexBG)
+	if len(w.values) > 0 {
+		incompat |= incompatEAInode
+	}
+	free := w.freeBlocks()
 	compat := uint32(compatExtAttr | compatDirIndex)
 	if w.opts.Journal {
 		compat |= compatJournal
@@ -233,12 +253,12 @@ func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byt
 		compat |= compatResize
 	}
 	for at, v := range map[int]uint32{
-		0x00: w.inodesPerGroup * w.groups, 0x04: uint32(w.blocks), 0x0C: uint32(w.free), 0x10: uint32(freeInodes),
+		0x00: w.inodesPerGroup * w.groups, 0x04: uint32(w.blocks), 0x0C: uint32(free), 0x10: uint32(freeInodes),
 		0x18: 2, 0x1C: 2, 0x20: blocksPerGroup, 0x24: blocksPerGroup, 0x28: w.inodesPerGroup,
 		0x30: now, 0x40: now, 0x4C: 1, 0x54: firstInode,
-		0x5C: compat, 0x60: incompatFiletype | incompatExtents | incompat64Bit | incompatFlexBG,
+		0x5C: compat, 0x60: incompat,
 		0x64:  roSparseSuper | roLargeFile | roHugeFile | roDirNlink | roExtraIsize | roMetadataCsum,
-		0x100: 0xC, 0x108: now, 0x150: uint32(w.blocks >> 32), 0x158: uint32(w.free >> 32), 0x160: unsignedHash,
+		0x100: 0xC, 0x108: now, 0x150: uint32(w.blocks >> 32), 0x158: uint32(free >> 32), 0x160: unsignedHash,
 	} {
 		le.PutUint32(b[at:], v)
 	}
@@ -264,6 +284,13 @@ func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byt
 	}
 	le.PutUint32(b[0x3FC:], checksum(^uint32(0), b[:0x3FC]))
 	return b
+}
+
+func (w *Writer) freeBlocks() (n uint64) {
+	for _, g := range w.group {
+		n += uint64(g.free)
+	}
+	return n
 }
 
 // journalBlocks follows mke2fs: a small file system has a small journal.
@@ -306,7 +333,7 @@ func (w *Writer) writeJournal() (raw [inodeSize]byte, err error) {
 	copy(raw[0x28:], root[:])
 	binary.LittleEndian.PutUint32(raw[0x20:], flagExtents)
 	t := w.opts.Time
-	n := &Node{Mode: syscall.S_IFREG | 0o600, Atime: t, Mtime: t, Ctime: t}
+	n := &Node{Mode: syscall.S_IFREG | 0o600, Mtime: t}
 	putInode(raw[:], n, 1, d.Size, d.blocks()+extra, 0)
 	sealInode(raw[:], seed)
 	return raw, nil

@@ -12,14 +12,15 @@ import (
 
 // Node is one inode. A hard link is the same *Node in several places.
 type Node struct {
-	Mode                uint32 // st_mode: type and permissions
-	UID, GID            uint32
-	Atime, Mtime, Ctime time.Time // clamped to 1901..2446
-	Major, Minor        uint32    // of devices
-	Target              []byte    // of symlinks, 1 to 4095 bytes
-	Data                Data      // of regular files
-	Xattrs              map[string][]byte
-	Children            map[string]*Node // of directories; names are raw bytes
+	Mode         uint32 // st_mode: type and permissions
+	UID, GID     uint32
+	Major, Minor uint32    // of devices
+	Layer, Names int32     // for the caller's own use
+	Mtime        time.Time // of all times; clamped to 1901..2446
+	Target       string    // of symlinks, 1 to 4095 bytes
+	Data         Data      // of regular files
+	Xattrs       map[string][]byte
+	Children     map[string]*Node // of directories; names are raw bytes
 
 	number uint32
 	links  uint32
@@ -34,6 +35,7 @@ const (
 
 	flagIndex   = 0x1000 // a directory with a hash tree
 	flagExtents = 0x80000
+	flagEAInode = 0x200000 // holds the value of an extended attribute
 )
 
 // number gives every node of the tree its inode number, counts links and checks
@@ -77,6 +79,7 @@ func (w *Writer) number(root *Node) ([]*Node, error) {
 			}
 		}
 	}
+	w.lastInode = next - 1
 	return nodes, nil
 }
 
@@ -110,13 +113,11 @@ func (w *Writer) inode(n *Node) ([inodeSize]byte, error) {
 	if err != nil {
 		return raw, err
 	}
-	acl, err := w.writeXattrs(n, raw[:])
+	acl, more, err := w.writeXattrs(n, raw[:])
 	if err != nil {
 		return raw, err
 	}
-	if acl != 0 {
-		blocks++
-	}
+	blocks += more
 	links := n.links
 	if n.Mode&syscall.S_IFMT == syscall.S_IFDIR && links > maxLinks {
 		links = 1 // dir_nlink: not counted
@@ -146,7 +147,7 @@ func (w *Writer) content(n *Node, raw []byte, seed uint32) (size int64, blocks u
 			copy(raw[0x28:], n.Target)
 			return int64(len(n.Target)), 0, nil
 		}
-		d, err = w.writeWhole(n.Target)
+		d, err = w.writeWhole([]byte(n.Target))
 	case syscall.S_IFCHR, syscall.S_IFBLK:
 		putDevice(raw[0x28:], n.Major, n.Minor)
 		return 0, 0, nil
@@ -184,8 +185,8 @@ func putInode(raw []byte, n *Node, links uint32, size int64, blocks, acl uint64)
 	le.PutUint16(raw[0x78:], uint16(n.UID>>16))
 	le.PutUint16(raw[0x7A:], uint16(n.GID>>16))
 	le.PutUint16(raw[0x80:], extraSize)
-	putTime(raw, 0x08, 0x8C, n.Atime)
-	putTime(raw, 0x0C, 0x84, n.Ctime)
+	putTime(raw, 0x08, 0x8C, n.Mtime)
+	putTime(raw, 0x0C, 0x84, n.Mtime)
 	putTime(raw, 0x10, 0x88, n.Mtime)
 	putTime(raw, 0x90, 0x94, n.Mtime)
 }

@@ -58,7 +58,7 @@ func (w *Writer) writeResizeInode() (raw [inodeSize]byte, err error) {
 	}
 	le.PutUint32(raw[0x28+13*4:], uint32(block))
 	t := w.opts.Time
-	n := &Node{Mode: syscall.S_IFREG | 0o600, Atime: t, Mtime: t, Ctime: t}
+	n := &Node{Mode: syscall.S_IFREG | 0o600, Mtime: t}
 	blocks := 1 + uint64(w.reserved)*uint64(1+len(backups))
 	putInode(raw[:], n, 1, (addresses*addresses+addresses+12)*blockSize, blocks, 0)
 	sealInode(raw[:], w.inodeSeed(resizeInode))

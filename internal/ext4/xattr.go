@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"syscall"
 )
 
 const (
@@ -20,9 +21,21 @@ type xattr struct {
 	index byte
 	name  string // behind the prefix
 	value []byte
+	inode uint32 // that holds the value; 0: it lies beside the entry
+	sum   uint32 // of such a value
 }
 
-func (x xattr) size() int { return (xattrEntry+len(x.name)+3)&^3 + (len(x.value)+3)&^3 }
+// MaxXattr is how many bytes the value of an attribute may have: what the system
+// calls can pass (xattr(7)).
+const MaxXattr = 64 << 10
+
+func (x xattr) size() int {
+	n := (xattrEntry + len(x.name) + 3) &^ 3
+	if x.inode == 0 {
+		n += (len(x.value) + 3) &^ 3
+	}
+	return n
+}
 
 // xattrPrefixes are the namespaces ext4 has numbers for (attributes.rst).
 var xattrPrefixes = []struct {
@@ -57,14 +70,16 @@ func splitXattr(name string) (index byte, rest string, ok bool) {
 }
 
 // writeXattrs puts attributes into the inode's free space and the rest into a
-// block of their own, whose number it returns (0: none was needed).
-func (w *Writer) writeXattrs(n *Node, raw []byte) (uint64, error) {
+// block of their own, whose number it returns (0: none was needed). Values that
+// the block has no room for get an inode each, the longest first. Their blocks
+// count as the node's own (attributes.rst), and are returned with the block.
+func (w *Writer) writeXattrs(n *Node, raw []byte) (at, blocks uint64, err error) {
 	if len(n.Xattrs) == 0 {
-		return 0, nil
+		return 0, 0, nil
 	}
 	list, err := convertXattrs(n.Xattrs)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	room := inodeSize - xattrInodeStart - 4 - 4 // magic, end mark
 	var inside, outside []xattr
@@ -82,16 +97,66 @@ func (w *Writer) writeXattrs(n *Node, raw []byte) (uint64, error) {
 		putXattrs(body, inside, 0)
 	}
 	if len(outside) == 0 {
-		return 0, nil
+		return 0, 0, nil
 	}
 	total := xattrBlockHeader + 4
 	for _, x := range outside {
 		total += x.size()
 	}
-	if total > blockSize {
-		return 0, fmt.Errorf("extended attributes of %d bytes do not fit into one block", total)
+	for total > blockSize {
+		x := longest(outside)
+		if x == nil {
+			return 0, 0, fmt.Errorf("extended attributes of %d bytes, values apart, do not fit into one block", total)
+		}
+		total -= x.size()
+		if err := w.writeValue(x); err != nil {
+			return 0, 0, err
+		}
+		total += x.size()
+		blocks += uint64(len(x.value)+blockSize-1) / blockSize
 	}
-	return w.writeXattrBlock(outside)
+	at, err = w.writeXattrBlock(outside)
+	return at, blocks + 1, err
+}
+
+// longest returns the attribute with the longest value beside its entry, or nil.
+func longest(list []xattr) *xattr {
+	var found *xattr
+	for i := range list {
+		if x := &list[i]; x.inode == 0 && len(x.value) > 0 && (found == nil || len(x.value) > len(found.value)) {
+			found = x
+		}
+	}
+	return found
+}
+
+// writeValue gives a value an inode of its own, which counts one reference in its
+// version and keeps the value's checksum in its atime (attributes.rst, ea_inode).
+func (w *Writer) writeValue(x *xattr) error {
+	if uint64(w.lastInode) >= uint64(w.inodesPerGroup)*uint64(w.groups) {
+		return fmt.Errorf("no inode left for an extended attribute: %w", ErrNoSpace)
+	}
+	w.lastInode++
+	x.inode, x.sum = w.lastInode, checksum(w.seed, x.value)
+	d, err := w.writeWhole(x.value)
+	if err != nil {
+		return err
+	}
+	seed := w.inodeSeed(x.inode)
+	root, extra, err := w.extentTree(d.extents, seed)
+	if err != nil {
+		return err
+	}
+	var raw [inodeSize]byte
+	putInode(raw[:], &Node{Mode: syscall.S_IFREG | 0o600}, 1, d.Size, d.blocks()+extra, 0)
+	le := binary.LittleEndian
+	le.PutUint32(raw[0x08:], x.sum)
+	le.PutUint32(raw[0x20:], flagExtents|flagEAInode)
+	le.PutUint32(raw[0x24:], 1)
+	copy(raw[0x28:], root[:])
+	sealInode(raw[:], seed)
+	w.values = append(w.values, raw)
+	return nil
 }
 
 func (w *Writer) writeXattrBlock(list []xattr) (uint64, error) {
@@ -118,11 +183,12 @@ func putXattrs(area []byte, list []xattr, start int) uint32 {
 	at, end := start, len(area)
 	var all uint32
 	for _, x := range list {
-		end -= (len(x.value) + 3) &^ 3
-		copy(area[end:], x.value)
 		e := area[at:]
 		e[0], e[1] = byte(len(x.name)), x.index
-		if len(x.value) > 0 {
+		le.PutUint32(e[4:], x.inode)
+		if x.inode == 0 && len(x.value) > 0 {
+			end -= (len(x.value) + 3) &^ 3
+			copy(area[end:], x.value)
 			le.PutUint16(e[2:], uint16(end))
 		}
 		le.PutUint32(e[8:], uint32(len(x.value)))
@@ -135,11 +201,15 @@ func putXattrs(area []byte, list []xattr, start int) uint32 {
 	return all
 }
 
-// hash is ext4_xattr_hash_entry: over the name's bytes, then the value's words.
+// hash is ext4_xattr_hash_entry: over the name's bytes, then the value's words, or
+// the checksum of a value elsewhere.
 func (x xattr) hash() uint32 {
 	var h uint32
 	for i := range len(x.name) {
 		h = h<<5 ^ h>>27 ^ uint32(x.name[i])
+	}
+	if x.inode != 0 {
+		return h<<16 ^ h>>16 ^ x.sum
 	}
 	padded := make([]byte, (len(x.value)+3)&^3)
 	copy(padded, x.value)
@@ -158,13 +228,16 @@ func convertXattrs(attrs map[string][]byte) ([]xattr, error) {
 		if !ok || len(rest) > 255 {
 			return nil, fmt.Errorf("ext4 has no extended attribute %.300q", name)
 		}
+		if len(value) > MaxXattr {
+			return nil, fmt.Errorf("the extended attribute %.300q has %d bytes, but at most %d can be read", name, len(value), MaxXattr)
+		}
 		if index == 2 || index == 3 {
 			var err error
 			if value, err = convertACL(value); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 		}
-		list = append(list, xattr{index, rest, value})
+		list = append(list, xattr{index: index, name: rest, value: value})
 	}
 	sort.Slice(list, func(i, j int) bool {
 		a, b := list[i], list[j]

@@ -1,0 +1,176 @@
+package ext4
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"sync"
+)
+
+// Area is a share of the file system's blocks that one goroutine fills with file
+// contents while others fill theirs. Its blocks depend on its own calls alone, so
+// that the result is the same however many run at once.
+type Area struct {
+	w      *Writer
+	group  uint32 // in which the next block is looked for
+	stride uint32 // from one group of its own to the next
+	end    uint32 // first group behind its own
+	older  *Area  // whose end it awaits before it takes common blocks
+	common bool   // its own are used up
+	closed chan struct{}
+	once   sync.Once // closes closed
+
+	buf   []byte
+	used  int    // bytes of buf that wait to be written
+	start uint64 // block they belong at
+}
+
+const (
+	areaBuffer = 1 << 20
+	minRead    = 64 << 10 // of buf that must be free for a read
+)
+
+// Areas divides the file system into n areas: area i of n has the block groups that
+// are i modulo n in the first half of it. The second half is common: an area that is
+// full goes on there as soon as all areas before it are closed. Areas that get no
+// group of their own, where there are too few, start in the common half. It is
+// called once, before anything is written.
+func (w *Writer) Areas(n int) []*Area {
+	own, half := uint32(n), w.groups/2
+	if n == 1 {
+		half = w.groups
+	}
+	own = min(own, half)
+	w.common = half
+	if own == 0 || n == 1 {
+		w.common = 0
+	}
+	w.areas = make([]*Area, n)
+	for i := range w.areas {
+		a := &Area{w: w, group: uint32(i), stride: max(own, 1), end: half, closed: make(chan struct{})}
+		if uint32(i) >= own {
+			a.group = half
+		}
+		if i > 0 {
+			a.older = w.areas[i-1]
+		}
+		w.areas[i] = a
+	}
+	return w.areas
+}
+
+// WriteData writes a file's content from r until EOF. Blocks of zeros become
+// holes. It returns ErrNoSpace when the file system is full, or r's error; what
+// it had allocated is then free again. Some of it may be written only by Close.
+func (a *Area) WriteData(r io.Reader) (Data, error) {
+	if a.buf == nil {
+		a.buf = make([]byte, areaBuffer)
+	}
+	var d Data
+	for {
+		if len(a.buf)-a.used < minRead {
+			if err := a.flush(); err != nil {
+				return Data{}, err
+			}
+		}
+		room := a.buf[a.used:]
+		n, err := io.ReadFull(r, room)
+		if n > 0 {
+			if d.Size+int64(n) > maxFile {
+				err = errors.New("the file is larger than ext4 allows")
+			} else if werr := a.take(&d, room, n); werr != nil {
+				err = werr
+			}
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return d, nil
+		}
+		if err != nil {
+			a.w.Free(d)
+			return Data{}, err
+		}
+	}
+}
+
+// take appends to d the n bytes at the start of room, the free part of buf; they
+// are whole blocks but at the end of a file.
+func (a *Area) take(d *Data, room []byte, n int) error {
+	logical := uint32(d.Size / blockSize)
+	d.Size += int64(n)
+	if tail := n % blockSize; tail != 0 {
+		clear(room[n : n+blockSize-tail])
+		n += blockSize - tail
+	}
+	for p := room[:n]; len(p) > 0; {
+		run := blockRun(p)
+		if bytes.Equal(p[:blockSize], zeroBlock[:]) {
+			p = p[run*blockSize:]
+			logical += uint32(run)
+			continue
+		}
+		for run > 0 {
+			start, got, err := a.allocate(uint32(run))
+			if err != nil {
+				return err
+			}
+			d.extents = appendExtent(d.extents, extent{logical, got, start})
+			size := int(got) * blockSize
+			if err := a.put(p[:size], start); err != nil {
+				return err
+			}
+			p, run, logical = p[size:], run-int(got), logical+got
+		}
+	}
+	return nil
+}
+
+// put notes p, a part of buf behind what waits there, to be written at a block.
+func (a *Area) put(p []byte, start uint64) error {
+	if a.used > 0 && a.start+uint64(a.used/blockSize) != start {
+		if err := a.flush(); err != nil {
+			return err
+		}
+	}
+	if a.used == 0 {
+		a.start = start
+	}
+	copy(a.buf[a.used:], p) // moves nothing where no hole lies before it
+	a.used += len(p)
+	return nil
+}
+
+func (a *Area) flush() error {
+	if a.used == 0 {
+		return nil
+	}
+	err := a.w.writeBlocks(a.buf[:a.used], a.start)
+	a.used = 0
+	return err
+}
+
+// allocate returns a run of up to want free blocks.
+func (a *Area) allocate(want uint32) (start uint64, n uint32, err error) {
+	for ; a.group < a.end; a.group += a.stride {
+		if start, n = a.w.take(a.group, want); n > 0 {
+			return start, n, nil
+		}
+	}
+	if !a.common {
+		for older := a.older; older != nil; older = older.older {
+			<-older.closed
+		}
+		a.common = true
+		a.w.next = max(a.w.next, a.w.common)
+	}
+	return a.w.allocate(want)
+}
+
+// Close writes what is left and lets later areas have the common blocks once all
+// before them are closed. Every area must be closed, after a failure as well:
+// others may wait for it.
+func (a *Area) Close() error {
+	err := a.flush()
+	a.buf = nil
+	a.once.Do(func() { close(a.closed) })
+	return err
+}
