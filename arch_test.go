@@ -21,34 +21,38 @@ var layout = map[string]struct {
 	exec   bool   // may start programs
 	reason string
 }{
-	".":                    {"", false, "the nouns are imported by all and import nothing of ours"},
-	"cmd/banger":           {"internal/cli internal/daemon", false, "a main only starts things"},
-	"cmd/banger-agent":     {"internal/agent", false, "a main only starts things"},
-	"internal/cli":         {". internal/api internal/host", true, "the CLI sees the daemon only through its API; it starts the daemon"},
-	"internal/daemon":      {". internal/api internal/host internal/image internal/kernel internal/shim internal/store internal/supervisor internal/vmm internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
-	"internal/api":         {".", false, "routes and their client know nouns, not machinery"},
-	"internal/supervisor":  {". internal/image internal/kernel internal/disk internal/network internal/store internal/shim internal/guest internal/vmm", false, "decisions only: no HTTP, SQL or processes of its own"},
-	"internal/shim":        {". internal/vmm internal/guest internal/network", true, "one VM's process; it never sees images or rows; its client starts it"},
-	"internal/blob":        {"", false, "files that are there whole or not at all"},
-	"internal/image":       {". internal/blob internal/ext4", true, "from a reference to a rootfs; mmdebstrap makes the catalogue's images"},
-	"internal/ext4":        {"", false, "a file format"},
-	"internal/kernel":      {". internal/blob internal/ext4", true, "where kernels come from; apt-get and dpkg-deb fetch them"},
-	"internal/disk":        {". internal/ext4", false, "a VM's writable disk"},
-	"internal/vmm":         {"", false, "the seam between us and any VMM"},
-	"internal/vmm/qemu":    {"internal/vmm", true, "an adapter to one VMM"},
-	"internal/vmm/vmmtest": {". internal/vmm internal/guest internal/agent", true, "the suite that every driver passes; its driver runs the agent as a child"},
-	"internal/guest":       {".", false, "the protocol between host and guest"},
-	"internal/agent":       {". internal/guest", false, "runs in the guest, where no program may be assumed"},
-	"internal/store":       {".", false, "rows to nouns and back"},
-	"internal/host":        {"", false, "what this host can do"},
-	"bench":                {". internal/api internal/guest internal/vmm internal/shim", true, "figures of real runs; built with the tag bench only"},
-	"e2e":                  {"", true, "a user knows nothing of our insides"},
+	".":                              {"", false, "the nouns are imported by all and import nothing of ours"},
+	"cmd/banger":                     {"internal/cli internal/daemon", false, "a main only starts things"},
+	"cmd/banger-agent":               {"internal/agent", false, "a main only starts things"},
+	"internal/cli":                   {". internal/api internal/host", true, "the CLI sees the daemon only through its API; it starts the daemon"},
+	"internal/daemon":                {". internal/api internal/host internal/image internal/kernel internal/registry internal/shim internal/store internal/supervisor internal/vmm internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
+	"internal/api":                   {".", false, "routes and their client know nouns, not machinery"},
+	"internal/supervisor":            {". internal/image internal/kernel internal/disk internal/network internal/store internal/shim internal/guest internal/vmm", false, "decisions only: no HTTP, SQL or processes of its own"},
+	"internal/shim":                  {". internal/vmm internal/guest internal/network", true, "one VM's process; it never sees images or rows; its client starts it"},
+	"internal/blob":                  {"", false, "files that are there whole or not at all"},
+	"internal/image":                 {". internal/blob internal/ext4 internal/registry", true, "from a reference to a rootfs; mmdebstrap makes the catalogue's images"},
+	"internal/image/overlaytest":     {"", true, "what overlayfs shows; it mounts"},
+	"internal/ext4":                  {"", false, "a file format"},
+	"internal/registry":              {".", false, "what registries of images speak; it stores nothing"},
+	"internal/registry/registrytest": {"", false, "a registry that fails on demand"},
+	"internal/kernel":                {". internal/blob internal/ext4", true, "where kernels come from; apt-get and dpkg-deb fetch them"},
+	"internal/disk":                  {". internal/ext4", false, "a VM's writable disk"},
+	"internal/vmm":                   {"", false, "the seam between us and any VMM"},
+	"internal/vmm/qemu":              {"internal/vmm", true, "an adapter to one VMM"},
+	"internal/vmm/vmmtest":           {". internal/vmm internal/guest internal/agent", true, "the suite that every driver passes; its driver runs the agent as a child"},
+	"internal/guest":                 {".", false, "the protocol between host and guest"},
+	"internal/agent":                 {". internal/guest", false, "runs in the guest, where no program may be assumed"},
+	"internal/store":                 {".", false, "rows to nouns and back"},
+	"internal/host":                  {"", false, "what this host can do"},
+	"bench":                          {". internal/api internal/guest internal/vmm internal/shim", true, "figures of real runs; built with the tag bench only"},
+	"bench/image":                    {". internal/image internal/image/overlaytest", true, "the figures of images beside those of rivals, which are why it is a module of its own"},
+	"e2e":                            {"", true, "a user knows nothing of our insides"},
 }
 
 // confined lists imports that only some packages may have.
 var confined = map[string]string{
 	"database/sql":     "internal/store",
-	"net/http":         "internal/api internal/daemon internal/image",
+	"net/http":         "internal/api internal/daemon internal/image internal/registry internal/registry/registrytest",
 	"os/user":          "",
 	"unsafe":           "internal/host internal/agent",
 	"math/rand":        "",
@@ -113,8 +117,10 @@ func TestEveryPackageSaysWhatItIsForAndMustNotKnow(t *testing.T) {
 			}
 		}
 		start := "Package "
-		if strings.HasPrefix(dir, "cmd/") {
-			start = "Command "
+		for _, file := range files {
+			if file.Name.Name == "main" {
+				start = "Command "
+			}
 		}
 		if !strings.HasPrefix(doc, start) {
 			t.Errorf("package %s has no doc comment that starts with %q", dir, start)

@@ -3,7 +3,7 @@ package banger
 import "time"
 
 // Event is one line of progress, streamed as NDJSON by long requests. The last
-// event of a successful request carries its result (VM or Image), that of a
+// event of a successful request carries its result (VM, Image, Images or Kernel), that of a
 // failed one carries Error.
 type Event struct {
 	Time  time.Time `json:"time,omitzero"`
@@ -15,6 +15,7 @@ type Event struct {
 
 	VM     *VM     `json:"vm,omitempty"`
 	Image  *Image  `json:"image,omitempty"`
+	Images []Image `json:"images,omitempty"` // of a load
 	Kernel *Kernel `json:"kernel,omitempty"`
 	Error  *Error  `json:"error,omitempty"`
 }

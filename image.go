@@ -16,14 +16,51 @@ type ImageConfig struct {
 
 // Image is one converted image: an OCI manifest and the ext4 rootfs made of it.
 type Image struct {
-	Reference string      `json:"reference"` // as normalised: docker.io/library/debian:bookworm, debian-bookworm, oci:/dir:tag
-	Digest    string      `json:"digest"`    // sha256:… of the manifest; names the rootfs
-	Platform  string      `json:"platform"`  // linux/amd64
-	Size      int64       `json:"size"`      // bytes the rootfs occupies on the host
-	PulledAt  time.Time   `json:"pulled_at"`
-	Config    ImageConfig `json:"config"`
-	Systemd   bool        `json:"systemd"` // /sbin/init of the image is systemd
-	Layers    []string    `json:"layers"`  // diffIDs, base first
+	Reference    string      `json:"reference"`        // as normalised: docker.io/library/debian:bookworm, debian-bookworm, oci:/dir:tag
+	Digest       string      `json:"digest"`           // sha256:… of the manifest; names the rootfs
+	ConfigDigest string      `json:"config_digest"`    // sha256:… of the config; with Converter, what the rootfs is made of
+	Converter    int         `json:"converter"`        // version of what made the rootfs
+	Platform     string      `json:"platform"`         // linux/amd64
+	Created      time.Time   `json:"created,omitzero"` // by whoever built it
+	Size         int64       `json:"size"`             // bytes the rootfs occupies on the host
+	PulledAt     time.Time   `json:"pulled_at"`
+	Config       ImageConfig `json:"config"`
+	Systemd      bool        `json:"systemd"`         // /sbin/init of the image is systemd
+	Layers       []string    `json:"layers"`          // diffIDs, base first
+	Moved        bool        `json:"moved,omitempty"` // the registry's tag names another image now; known after a check alone
+	Blobs        []Blob      `json:"blobs,omitempty"` // the layers as stored, base first
+}
+
+// Blob is one stored blob of an image (image-spec descriptor.md).
+type Blob struct {
+	Digest    string `json:"digest"`
+	Size      int64  `json:"size"` // bytes
+	MediaType string `json:"media_type"`
+}
+
+// ImageStep is one step of an image's history (image-spec config.md).
+type ImageStep struct {
+	Created time.Time `json:"created,omitzero"`
+	By      string    `json:"by"`
+	Comment string    `json:"comment,omitempty"`
+	Layer   string    `json:"layer,omitempty"` // digest of the blob; "" when the step made none
+	Size    int64     `json:"size"`            // bytes of the blob
+}
+
+// ImageUsage is what an image takes on the host, in bytes.
+type ImageUsage struct {
+	Digest     string   `json:"digest"`
+	References []string `json:"references,omitempty"`
+	Rootfs     int64    `json:"rootfs"`
+	Blobs      int64    `json:"blobs"`
+	Shared     int64    `json:"shared"` // of both, what other images use too
+}
+
+// Pruned is what a prune removed, or would have.
+type Pruned struct {
+	Images []string `json:"images,omitempty"` // digests
+	Blobs  int      `json:"blobs"`            // blobs that belonged to no image
+	Bytes  int64    `json:"bytes"`            // that became free
 }
 
 // Kernel is one installed guest kernel.

@@ -37,9 +37,17 @@ type VMs interface {
 
 // Images is what the API needs of the image store.
 type Images interface {
-	PullImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error)
+	PullImage(ctx context.Context, ref, platform string, emit banger.Emit) (banger.Image, error)
+	PushImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error)
 	Images() ([]banger.Image, error)
+	CheckImages(ctx context.Context) ([]banger.Image, error)
 	Image(ref string) (banger.Image, error)
+	ImageHistory(ctx context.Context, ref string) ([]banger.ImageStep, error)
+	TagImage(source, target string) (banger.Image, error)
+	SaveImages(refs []string) (write func(context.Context, io.Writer) error, err error)
+	LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error)
+	ImageUsage() ([]banger.ImageUsage, error)
+	PruneImages(all, dryRun bool) (banger.Pruned, error)
 	RemoveImage(ref string) error
 }
 
@@ -67,6 +75,18 @@ type Version struct {
 type (
 	pullRequest struct {
 		Reference string `json:"reference"`
+		Platform  string `json:"platform,omitempty"` // os/arch[/variant]; this machine's
+	}
+	pushRequest struct {
+		Reference string `json:"reference"`
+	}
+	tagRequest struct {
+		Source string `json:"source"`
+		Target string `json:"target"`
+	}
+	pruneRequest struct {
+		All    bool `json:"all,omitempty"`     // also images that have a name, but no VM
+		DryRun bool `json:"dry_run,omitempty"` // only say what would go
 	}
 	importRequest struct {
 		Name    string `json:"name,omitempty"`
@@ -98,6 +118,7 @@ var statuses = map[banger.Code]int{
 	banger.CodeCanceled:      499, // the client closed the request
 	banger.CodeVersion:       http.StatusUpgradeRequired,
 	banger.CodeNotBuilt:      http.StatusNotImplemented,
+	banger.CodeBadImage:      http.StatusUnprocessableEntity,
 	banger.CodeGuest:         http.StatusBadGateway,
 	banger.CodeCannotRun:     http.StatusUnprocessableEntity,
 	banger.CodeCommandAbsent: http.StatusUnprocessableEntity,

@@ -49,6 +49,7 @@ func TestNounsHaveExactlyTheFieldsOfTheOpenAPIFile(t *testing.T) {
 	schemas := readDocument(t).Components.Schemas
 	for name, noun := range map[string]any{
 		"Spec": banger.Spec{}, "Exec": banger.Exec{}, "VM": banger.VM{}, "Image": banger.Image{},
+		"Blob": banger.Blob{}, "ImageStep": banger.ImageStep{}, "ImageUsage": banger.ImageUsage{}, "Pruned": banger.Pruned{},
 		"Kernel": banger.Kernel{}, "Event": banger.Event{}, "Version": Version{},
 	} {
 		var documented, have []string

@@ -35,9 +35,10 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "unix", c.socket)
 }
 
+// request makes one with body as JSON, or as it is when it is a reader.
 func (c *Client) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
-	var r io.Reader
-	if body != nil {
+	r, raw := body.(io.Reader)
+	if body != nil && !raw {
 		data, err := json.Marshal(body)
 		if err != nil {
 			return nil, err
@@ -114,7 +115,7 @@ func (c *Client) stream(ctx context.Context, path string, query url.Values, body
 			return e, banger.Errorf(banger.CodeUnavailable, "the daemon went away: %w", err).WithHint("see: banger daemon status")
 		case e.Error != nil:
 			return e, e.Error
-		case e.VM != nil || e.Image != nil || e.Kernel != nil:
+		case e.VM != nil || e.Image != nil || e.Images != nil || e.Kernel != nil:
 			return e, nil
 		}
 		emit(e)
@@ -262,30 +263,6 @@ func roundTrip(conn net.Conn, req *http.Request) (*http.Response, *bufio.Reader,
 		return nil, nil, fmt.Errorf("reading the daemon's answer: %w", err)
 	}
 	return resp, r, nil
-}
-
-// PullImage fetches and converts an image.
-func (c *Client) PullImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error) {
-	e, err := c.stream(ctx, "/v1/images/pull", nil, pullRequest{ref}, emit)
-	if err != nil || e.Image == nil {
-		return banger.Image{}, err
-	}
-	return *e.Image, nil
-}
-
-// Images returns all images.
-func (c *Client) Images(ctx context.Context) (list []banger.Image, err error) {
-	return list, c.call(ctx, "GET", "/v1/images", nil, nil, &list)
-}
-
-// Image returns one image.
-func (c *Client) Image(ctx context.Context, ref string) (img banger.Image, err error) {
-	return img, c.call(ctx, "GET", "/v1/image", url.Values{"reference": {ref}}, nil, &img)
-}
-
-// RemoveImage deletes an image.
-func (c *Client) RemoveImage(ctx context.Context, ref string) error {
-	return c.call(ctx, "DELETE", "/v1/image", url.Values{"reference": {ref}}, nil, nil)
 }
 
 // PullKernel installs the distribution's kernel.

@@ -54,7 +54,14 @@ var routes = []route{
 	{"GET", "/v1/vms/{vm}/logs", (*Server).logs},
 	{"GET", "/v1/images", (*Server).listImages},
 	{"POST", "/v1/images/pull", (*Server).pullImage},
+	{"POST", "/v1/images/push", (*Server).pushImage},
+	{"POST", "/v1/images/tag", (*Server).tagImage},
+	{"GET", "/v1/images/save", (*Server).saveImages},
+	{"POST", "/v1/images/load", (*Server).loadImages},
+	{"GET", "/v1/images/usage", (*Server).imageUsage},
+	{"POST", "/v1/images/prune", (*Server).pruneImages},
 	{"GET", "/v1/image", (*Server).getImage},
+	{"GET", "/v1/image/history", (*Server).imageHistory},
 	{"DELETE", "/v1/image", (*Server).removeImage},
 	{"GET", "/v1/kernels", (*Server).listKernels},
 	{"POST", "/v1/kernels/pull", (*Server).pullKernel},
@@ -394,10 +401,6 @@ func (f flushWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (s *Server) listImages(w http.ResponseWriter, _ *http.Request) error {
-	return writeList(w, s.Images.Images)
-}
-
 func (s *Server) listKernels(w http.ResponseWriter, _ *http.Request) error {
 	return writeList(w, s.Kernels.Kernels)
 }
@@ -412,33 +415,6 @@ func writeList[T any](w http.ResponseWriter, list func() ([]T, error)) error {
 		items = []T{}
 	}
 	return writeJSON(w, items)
-}
-
-func (s *Server) pullImage(w http.ResponseWriter, req *http.Request) error {
-	var body pullRequest
-	if err := decode(req, &body); err != nil {
-		return err
-	}
-	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		img, err := s.Images.PullImage(req.Context(), body.Reference, emit)
-		return banger.Event{Image: &img}, err
-	})
-}
-
-func (s *Server) getImage(w http.ResponseWriter, req *http.Request) error {
-	img, err := s.Images.Image(req.URL.Query().Get("reference"))
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, img)
-}
-
-func (s *Server) removeImage(w http.ResponseWriter, req *http.Request) error {
-	if err := s.Images.RemoveImage(req.URL.Query().Get("reference")); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
 }
 
 func (s *Server) pullKernel(w http.ResponseWriter, req *http.Request) error {

@@ -23,6 +23,7 @@ import (
 	"banger/internal/host"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/registry"
 	"banger/internal/shim"
 	"banger/internal/store"
 	"banger/internal/supervisor"
@@ -161,7 +162,7 @@ func cached(d qemu.Driver) func(context.Context) (string, error) {
 }
 
 func build(o Options, db *store.Store, kvm host.KVM, qemuVersion func(context.Context) (string, error)) (*supervisor.Supervisor, error) {
-	images, err := image.Open(filepath.Join(o.StateDir, "images"))
+	images, err := image.Open(filepath.Join(o.StateDir, "images"), image.Options{Registry: registry.Options{UserAgent: "banger/" + banger.Version}})
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func Create(path string, size int64) (err error) {
 	if err != nil {
 		return err
 	}
-	root := &ext4.Node{Mode: syscall.S_IFDIR | 0o755, Atime: now, Mtime: now, Ctime: now}
+	root := &ext4.Node{Mode: syscall.S_IFDIR | 0o755, Mtime: now}
 	if err := w.Finish(root); err != nil {
 		return err
 	}

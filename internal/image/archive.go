@@ -2,34 +2,97 @@ package image
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
-	"regexp"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"banger"
 )
 
-// layoutFile matches what an OCI layout consists of (image-layout.md).
-var layoutFile = regexp.MustCompile(`^(\./)?(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64})$`)
+// archive is a plain tar on the host whose members are read in place.
+type archive struct {
+	path    string
+	members map[string]member
+	cleanup func()
+}
 
-// unpackArchive writes the files of an OCI layout in a tar to dir.
-func unpackArchive(ctx context.Context, file, dir string) error {
+type member struct {
+	offset, size int64
+	link         string // of a symlink: where it leads, inside the archive
+}
+
+const maxMembers = 100_000
+
+// openArchive lists the members of a tar. One that is compressed is unpacked to a
+// temporary file in dir first, as it cannot be read in place.
+func openArchive(ctx context.Context, file, dir string) (*archive, error) {
 	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	a := &archive{path: file, cleanup: func() {}}
+	in := bufio.NewReader(&contextReader{ctx, f})
+	plain, stop, err := decompress(in)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	if plain != io.Reader(in) {
+		if a.path, err = spool(plain, dir); err != nil {
+			return nil, err
+		}
+		a.cleanup = func() { os.Remove(a.path) }
+	}
+	if err := a.list(ctx); err != nil {
+		a.cleanup()
+		return nil, err
+	}
+	return a, nil
+}
+
+// spool writes r to a temporary file in dir, which belongs to the caller.
+func spool(r io.Reader, dir string) (string, error) {
+	f, err := os.CreateTemp(dir, tmpPrefix+"*")
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(f, r)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+func (a *archive) list(ctx context.Context) error {
+	f, err := os.Open(a.path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
-		return err
-	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	tr := tar.NewReader(f)
-	for {
+	a.members = map[string]member{}
+	for tr := tar.NewReader(f); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -40,25 +103,210 @@ func unpackArchive(ctx context.Context, file, dir string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if h.Typeflag == tar.TypeDir || !layoutFile.MatchString(h.Name) {
-			continue
-		}
-		if h.Typeflag != tar.TypeReg {
-			return fmt.Errorf("%q is no regular file", h.Name)
-		}
-		if h.Size > info.Size() { // holes, which would be written out here
-			return fmt.Errorf("%q is larger than the archive", h.Name)
-		}
-		out, err := os.OpenFile(filepath.Join(dir, filepath.Clean(h.Name)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		offset, err := f.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(out, &contextReader{ctx, tr})
-		if cerr := out.Close(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			return err
+		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+		switch {
+		case len(a.members) >= maxMembers:
+			return fmt.Errorf("it has more than %d members", maxMembers)
+		case h.Typeflag == tar.TypeSymlink: // how docker wrote a layer that it had written before
+			a.members[name] = member{link: strings.TrimPrefix(path.Join("/", path.Dir(name), h.Linkname), "/")}
+		case h.Typeflag != tar.TypeReg:
+		case offset+h.Size > info.Size(): // cut off, or made of holes
+			return fmt.Errorf("%.200q is larger than the archive", h.Name)
+		default:
+			a.members[name] = member{offset: offset, size: h.Size}
 		}
 	}
 }
+
+// section is a member that is being read.
+type section struct {
+	*io.SectionReader
+	io.Closer
+}
+
+func (a *archive) open(name string) (io.ReadSeekCloser, error) {
+	m, ok := a.members[name]
+	if ok && m.link != "" {
+		m, ok = a.members[m.link]
+	}
+	if !ok || m.link != "" {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	f, err := os.Open(a.path)
+	if err != nil {
+		return nil, err
+	}
+	return section{io.NewSectionReader(f, m.offset, m.size), f}, nil
+}
+
+// openOCIArchive reads FILE[:tag].
+func openOCIArchive(ctx context.Context, path, dir string) (content, error) {
+	file, tag := splitName(path)
+	a, err := openArchive(ctx, file, dir)
+	if err != nil {
+		return nil, archiveError(ctx, "OCI", file, err)
+	}
+	return &ociLayout{a.open, tag, a.cleanup}, nil
+}
+
+func archiveError(ctx context.Context, kind, file string, err error) error {
+	if ctx.Err() != nil || isNoSpace(err) {
+		return err
+	}
+	return banger.Errorf(banger.CodeInvalid, "cannot read the %s archive %s: %w", kind, file, err)
+}
+
+// dockerArchive is what `docker save` writes: a config, layers, and manifest.json,
+// which says what belongs together (moby, image/spec/v1.2). It has no manifest in
+// the sense of OCI, so one is made of it.
+type dockerArchive struct {
+	*archive
+	body  []byte
+	names map[string]string // digest -> member
+}
+
+func (d *dockerArchive) close() { d.cleanup() }
+
+// openDockerArchive reads FILE[:name[:tag]].
+func openDockerArchive(ctx context.Context, path, dir string) (content, error) {
+	file, name := splitName(path)
+	a, err := openArchive(ctx, file, dir)
+	if err != nil {
+		return nil, archiveError(ctx, "docker", file, err)
+	}
+	d := &dockerArchive{archive: a, names: map[string]string{}}
+	one, err := a.named(name)
+	if err == nil {
+		err = d.assemble(ctx, one)
+	}
+	if err != nil {
+		a.cleanup()
+		return nil, archiveError(ctx, "docker", file, err)
+	}
+	return d, nil
+}
+
+// saved is one image in manifest.json.
+type saved struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// saved lists the images of an archive.
+func (a *archive) saved() ([]saved, error) {
+	data, err := a.readSmall("manifest.json", maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	var list []saved
+	if err := unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("manifest.json: %w", err)
+	}
+	return list, nil
+}
+
+// named returns the image with a name; "" is the only one.
+func (a *archive) named(name string) (saved, error) {
+	list, err := a.saved()
+	if err != nil {
+		return saved{}, err
+	}
+	if name != "" {
+		list = slices.DeleteFunc(list, func(s saved) bool {
+			return !slices.Contains(s.RepoTags, name) && !slices.Contains(s.RepoTags, name+":latest")
+		})
+	}
+	if len(list) != 1 {
+		return saved{}, fmt.Errorf("it holds %d images called %q, not one", len(list), name)
+	}
+	return list[0], nil
+}
+
+// assemble makes the manifest of one image.
+func (d *dockerArchive) assemble(ctx context.Context, one saved) (err error) {
+	if len(one.Layers) > maxLayers {
+		return fmt.Errorf("it names %d layers, but at most %d are allowed", len(one.Layers), maxLayers)
+	}
+	m := v1.Manifest{SchemaVersion: 2, MediaType: ociManifestType, Layers: []v1.Descriptor{}}
+	if m.Config, err = d.describe(ctx, one.Config); err != nil {
+		return err
+	}
+	m.Config.MediaType = ociConfigType
+	for _, l := range one.Layers {
+		desc, err := d.describe(ctx, l)
+		if err != nil {
+			return err
+		}
+		m.Layers = append(m.Layers, desc)
+	}
+	d.body, err = json.Marshal(m)
+	return err
+}
+
+func (a *archive) readSmall(name string, limit int64) ([]byte, error) {
+	f, err := a.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", name, limit)
+	}
+	return data, err
+}
+
+// describe hashes a member, so that from here on it is a blob like any other.
+func (d *dockerArchive) describe(ctx context.Context, name string) (v1.Descriptor, error) {
+	name = strings.TrimPrefix(path.Clean("/"+name), "/")
+	f, err := d.open(name)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	in := bufio.NewReaderSize(&contextReader{ctx, f}, 256<<10)
+	mediaType := types.MediaType(ociLayerType)
+	head, _ := in.Peek(4)
+	switch {
+	case isGzip(head):
+		mediaType += "+gzip"
+	case isZstd(head):
+		mediaType += "+zstd"
+	}
+	size, err := io.Copy(h, in)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	digest := digestOf(h)
+	d.names[digest] = name
+	hash, err := v1.NewHash(digest)
+	return v1.Descriptor{MediaType: mediaType, Size: size, Digest: hash}, err
+}
+
+func (d *dockerArchive) manifest(_ context.Context, digest string) ([]byte, error) {
+	if digest != "" && digest != digestBytes(d.body) {
+		return nil, refused("there is no manifest %s in the archive", digest)
+	}
+	return d.body, nil
+}
+
+func (d *dockerArchive) blob(_ context.Context, digest string, offset int64) (io.ReadCloser, error) {
+	f, err := d.open(d.names[digest])
+	if err != nil {
+		return nil, permanent{err}
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// tmpDir is where the store keeps what is not finished.
+func (s *Store) tmpDir() string { return filepath.Join(s.dir, "sha256") }

@@ -66,10 +66,14 @@ func ensureSoon(t *testing.T, ctx context.Context, s *Store, ref string) chan re
 	if err != nil {
 		t.Fatal(err)
 	}
+	native, err := parsePlatform("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	waiters := func() int {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if f := s.flights[name]; f != nil {
+		if f := s.flights[flightKey(name, native)]; f != nil {
 			return len(f.waiters)
 		}
 		return 0
@@ -77,7 +81,7 @@ func ensureSoon(t *testing.T, ctx context.Context, s *Store, ref string) chan re
 	before := waiters()
 	done := make(chan result, 1)
 	go func() {
-		img, err := s.Ensure(ctx, ref, banger.PullMissing, banger.Discard)
+		img, err := s.Ensure(ctx, ref, "", banger.PullMissing, banger.Discard)
 		done <- result{img, err}
 	}()
 	for end := time.Now().Add(10 * time.Second); waiters() == before; time.Sleep(time.Millisecond) {
@@ -194,7 +198,7 @@ func TestPullPolicies(t *testing.T) {
 				ensure(t, s, ref)
 			}
 			clear(requests.count)
-			_, err := s.Ensure(context.Background(), ref, c.pull, banger.Discard)
+			_, err := s.Ensure(context.Background(), ref, "", c.pull, banger.Discard)
 			if c.code == "" && err != nil || c.code != "" && (err == nil || banger.CodeOf(err) != c.code) {
 				t.Errorf("the error is %v, not one of code %q", err, c.code)
 			}
@@ -219,7 +223,7 @@ func TestPullAlwaysFollowsATag(t *testing.T) {
 	if same := ensure(t, s, "oci:"+at); same.Digest != old.Digest {
 		t.Errorf("PullMissing fetched again")
 	}
-	now, err := s.Ensure(context.Background(), "oci:"+at, banger.PullAlways, banger.Discard)
+	now, err := s.Ensure(context.Background(), "oci:"+at, "", banger.PullAlways, banger.Discard)
 	if err != nil || now.Digest == old.Digest {
 		t.Fatalf("PullAlways returned %s, %v", now.Digest, err)
 	}
@@ -236,7 +240,7 @@ func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(s.dir, "sha256", tmpPrefix+"1", "blobs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	again, err := Open(s.dir)
+	again, err := Open(s.dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,9 +252,9 @@ func TestOpenForgetsUnfinishedWork(t *testing.T) {
 
 func TestTheLastEventSaysThatTheImageIsReady(t *testing.T) {
 	var last banger.Event
-	_, err := openStore(t).Ensure(context.Background(), "oci:"+ociDir(t, plain(file("f", "1"))), banger.PullMissing,
+	_, err := openStore(t).Ensure(context.Background(), "oci:"+ociDir(t, plain(file("f", "1"))), "", banger.PullMissing,
 		func(e banger.Event) { last = e })
-	if err != nil || !last.Done || last.Stage != "rootfs" {
+	if err != nil || !last.Done || last.Stage != "image" {
 		t.Errorf("the last event is %+v, %v", last, err)
 	}
 }

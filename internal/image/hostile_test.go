@@ -64,12 +64,12 @@ func TestNoNameLeavesTheImage(t *testing.T) {
 
 func TestHostileLayersAreRefused(t *testing.T) {
 	good := tarOf(file("f", strings.Repeat("content ", 10000)))
-	other := digestOf([]byte("another"))
+	other := digestBytes([]byte("another"))
 	device := entry{tar.Header{Typeflag: tar.TypeChar, Name: "d", Devmajor: 5000}, ""}
 	owner := file("f", "")
 	owner.Uid = 1<<32 - 1
 	xattr := file("f", "")
-	xattr.PAXRecords = map[string]string{"SCHILY.xattr.user.big": strings.Repeat("x", 5000)}
+	xattr.PAXRecords = map[string]string{"SCHILY.xattr.user.big": strings.Repeat("x", 70000)}
 	acl := file("f", "")
 	acl.PAXRecords = map[string]string{"SCHILY.xattr.system.posix_acl_access": "junk"}
 	odd := entry{tar.Header{Typeflag: 'Q', Name: "odd"}, ""}
@@ -84,7 +84,7 @@ func TestHostileLayersAreRefused(t *testing.T) {
 		"hard link to the root":         {plain(hardLink("a", "/")), "hard link to"},
 		"hard link to itself":           {plain(hardLink("a", "a")), "hard link to"},
 		"name of 256 bytes":             {plain(file(strings.Repeat("n", 256), "")), "name"},
-		"path of 5000 bytes":            {plain(file(strings.Repeat("d/", 2500)+"f", "")), "too long"},
+		"path of 5000 bytes":            {plain(file(strings.Repeat("d/", 2500)+"f", "")), "at most 4096"},
 		"symlink of 5000 bytes":         {plain(symlink("a", strings.Repeat("t/", 2500))), "symlink"},
 		"symlink to nothing":            {plain(symlink("a", "")), "symlink"},
 		"endless symlinks":              {plain(symlink("a", "b"), symlink("b", "a"), file("a/f", "")), "symlinks on the way"},
@@ -107,13 +107,13 @@ func TestHostileLayersAreRefused(t *testing.T) {
 		"gzip with a tail of garbage":   {stored(append(gzipped(good), "garbage garbage"...)), "header"},
 		"zstd cut off":                  {stored(zstded(good)[:30]), "EOF"},
 		"zstd window of terabytes":      {stored(bomb), "window"},
-		"blob is not what was promised": {layerBlob{string(good), digestOf(good), other}, "as the manifest says"},
-		"content is not as promised":    {layerBlob{string(good), other, digestOf(good)}, "as the config says"},
+		"blob is not what was promised": {layerBlob{string(good), digestBytes(good), other}, "what the digest says"},
+		"content is not as promised":    {layerBlob{string(good), other, digestBytes(good)}, "as the config says"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t)
-			_, err := s.Ensure(context.Background(), "oci:"+ociDir(t, c.layer), banger.PullMissing, banger.Discard)
-			wantFailure(t, s, err, banger.CodeUnavailable, c.words)
+			_, err := s.Ensure(context.Background(), "oci:"+ociDir(t, c.layer), "", banger.PullMissing, banger.Discard)
+			wantFailure(t, s, err, banger.CodeBadImage, c.words)
 		})
 	}
 }
@@ -155,46 +155,52 @@ func damaged(p []byte) []byte {
 func TestAnEntryOfHolesCanBeCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	tree := smallTree(t)
-	if err := tree.apply(ctx, bytes.NewReader(holes("f", 60<<30))); !errors.Is(err, context.Canceled) {
+	if err := small(ctx, t, &budget{Limits: Limits{}.orDefaults()}, holes("f", 60<<30)); !errors.Is(err, context.Canceled) {
 		t.Errorf("60 GiB of holes were read to the end: %v", err)
 	}
 }
 
-// smallTree is one whose file system is as small as possible.
-func smallTree(t *testing.T) *tree {
+// small applies one layer to a file system that is as small as possible.
+func small(ctx context.Context, t *testing.T, limits *budget, layer []byte) error {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "rootfs"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
+	defer f.Close()
 	w, err := ext4.New(f, ext4.Options{Size: ext4.MinSize})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newTree(w)
+	area := w.Areas(1)[0]
+	defer area.Close()
+	list, err := readLayer(ctx, bytes.NewReader(layer), area, limits)
+	if err != nil {
+		return err
+	}
+	return newTree(w).apply(list)
 }
 
-// TestBoundsOfATree are those that no test can reach by a real image.
-func TestBoundsOfATree(t *testing.T) {
+// TestBoundsOfAnImage are those that no test can reach by a real image.
+func TestBoundsOfAnImage(t *testing.T) {
 	noise := make([]byte, 70<<20)
 	rand.Read(noise)
 	for name, c := range map[string]struct {
-		reached func(*tree)
+		reached func(*budget)
 		layer   []byte
 		words   string
 	}{
-		"entries":      {func(tr *tree) { tr.entries = maxEntries }, tarOf(dir("d")), "too many"},
-		"bytes names":  {func(tr *tree) { tr.nameBytes = maxNameBytes }, tarOf(dir("d")), "too many"},
-		"bytes":        {func(tr *tree) { tr.bytes = maxBytes }, tarOf(file("f", "x")), "more than"},
-		"file system":  {func(*tree) {}, tarOf(file("f", string(noise))), ext4.ErrNoSpace.Error()},
-		"none of them": {func(*tree) {}, tarOf(file("f", "x")), ""},
+		"entries":      {func(b *budget) { b.entries.Store(1 << 20) }, tarOf(dir("d")), "more than 1048576 entries"},
+		"bytes names":  {func(b *budget) { b.nameBytes.Store(maxNameBytes) }, tarOf(dir("d")), "names and attributes"},
+		"bytes":        {func(b *budget) { b.bytes.Store(rootfsSize) }, tarOf(file("f", "x")), "more than 64 GiB"},
+		"a lower one":  {func(b *budget) { b.Bytes = 10 }, tarOf(file("f", "12345678901")), "more than 10 B"},
+		"file system":  {func(*budget) {}, tarOf(file("f", string(noise))), ext4.ErrNoSpace.Error()},
+		"none of them": {func(*budget) {}, tarOf(file("f", "x")), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tree := smallTree(t)
-			c.reached(tree)
-			err := tree.apply(context.Background(), bytes.NewReader(c.layer))
+			left := &budget{Limits: Limits{}.orDefaults()}
+			c.reached(left)
+			err := small(context.Background(), t, left, c.layer)
 			if (err != nil) != (c.words != "") || err != nil && !strings.Contains(err.Error(), c.words) {
 				t.Errorf("the error is %v, not one with %q", err, c.words)
 			}
@@ -228,7 +234,7 @@ func TestSourcesThatAreNoImageAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t)
-			_, err := s.Ensure(context.Background(), c.ref, banger.PullMissing, banger.Discard)
+			_, err := s.Ensure(context.Background(), c.ref, "", banger.PullMissing, banger.Discard)
 			wantFailure(t, s, err, banger.CodeInvalid, c.words)
 		})
 	}
@@ -256,12 +262,12 @@ func TestRegistriesThatFail(t *testing.T) {
 		"no such image":         {answer(404, ""), banger.CodeNotFound, "has no image"},
 		"no access":             {answer(403, ""), banger.CodeDenied, "refuses access"},
 		"its own fault":         {answer(501, "sorry"), banger.CodeUnavailable, "cannot read"},
-		"a page instead":        {answer(200, "<html>"), banger.CodeUnavailable, "cannot read"},
-		"manifest of no layers": {answer(200, `{"schemaVersion":2}`), banger.CodeUnavailable, "cannot read"},
+		"a page instead":        {answer(200, "<html>"), banger.CodeBadImage, "not valid"},
+		"manifest of no layers": {answer(200, `{"schemaVersion":2}`), banger.CodeBadImage, "neither a config nor"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t)
-			_, err := s.Ensure(context.Background(), c.ref, banger.PullMissing, banger.Discard)
+			_, err := s.Ensure(context.Background(), c.ref, "", banger.PullMissing, banger.Discard)
 			wantFailure(t, s, err, c.code, c.words)
 		})
 	}

@@ -1,17 +1,20 @@
 // Package image turns a reference into a root file system: it finds the source,
-// reads the layers while checking every digest, applies them in order to an
-// in-memory tree and writes one ext4 file, named by the manifest's digest.
+// fetches its blobs, decodes all layers at once while checking every digest, applies
+// them in order to an in-memory tree and writes one ext4 file, named by the
+// manifest's digest.
 //
 // No path of an image is ever opened on the host: names are keys in memory and
 // bytes in directory blocks. The package must not know of VMs or of a database.
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sort"
@@ -20,23 +23,53 @@ import (
 	"syscall"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"banger"
 	"banger/internal/blob"
+	"banger/internal/registry"
 )
 
 // Store is a directory of converted images and the references that name them.
 // Its methods may be called concurrently.
 type Store struct {
-	dir string
+	dir    string
+	blobs  *blob.Store
+	remote *registry.Client
+	limits Limits
+
+	collecting sync.RWMutex // held for reading while an image is being made, since its blobs are no image's yet
 
 	mu      sync.Mutex
-	refs    map[string]string // reference -> digest
+	refs    map[string]reference
 	flights map[string]*flight
+}
+
+// Options configure a Store. The zero value is valid.
+type Options struct {
+	Limits   Limits
+	Registry registry.Options
+}
+
+// reference is what a name means.
+type reference struct {
+	Digest string `json:"digest"`          // of the image's manifest
+	Named  string `json:"named,omitempty"` // what the registry's tag named: Digest, or an index that leads to it
+}
+
+// UnmarshalJSON also reads what the first version wrote: the digest alone.
+func (r *reference) UnmarshalJSON(data []byte) error {
+	if bytes.HasPrefix(data, []byte(`"`)) {
+		return json.Unmarshal(data, &r.Digest)
+	}
+	type plain reference
+	return json.Unmarshal(data, (*plain)(r))
 }
 
 // flight is one conversion that several callers may wait for. It ends when the
 // last of them has gone.
 type flight struct {
+	key     string
 	cancel  context.CancelFunc
 	done    chan struct{}
 	img     banger.Image
@@ -53,7 +86,7 @@ const (
 
 // Open returns the store in dir, creating it, and removes what an interrupted
 // conversion left there.
-func Open(dir string) (*Store, error) {
+func Open(dir string, opts Options) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "sha256"), 0o755); err != nil {
 		return nil, err
 	}
@@ -66,7 +99,10 @@ func Open(dir string) (*Store, error) {
 			return nil, err
 		}
 	}
-	s := &Store{dir: dir, refs: map[string]string{}, flights: map[string]*flight{}}
+	s := &Store{dir: dir, remote: registry.New(opts.Registry), limits: opts.Limits.orDefaults(), refs: map[string]reference{}, flights: map[string]*flight{}}
+	if s.blobs, err = blob.OpenStore(filepath.Join(dir, "blobs")); err != nil {
+		return nil, err
+	}
 	data, err := os.ReadFile(filepath.Join(dir, refsFile))
 	if err == nil {
 		err = json.Unmarshal(data, &s.refs)
@@ -120,12 +156,12 @@ func (s *Store) Find(ref string) (banger.Image, error) {
 		return banger.Image{}, err
 	}
 	s.mu.Lock()
-	digest, ok := s.refs[name]
+	r, ok := s.refs[name]
 	s.mu.Unlock()
 	if !ok {
 		return banger.Image{}, banger.Errorf(banger.CodeNotFound, "there is no image %q", ref).WithHint("see: banger image ls")
 	}
-	img, err := s.Get(digest)
+	img, err := s.Get(r.Digest)
 	img.Reference = name
 	return img, err
 }
@@ -133,21 +169,38 @@ func (s *Store) Find(ref string) (banger.Image, error) {
 // List returns one image for each reference.
 func (s *Store) List() ([]banger.Image, error) {
 	s.mu.Lock()
-	refs := make(map[string]string, len(s.refs))
-	for r, d := range s.refs {
-		refs[r] = d
-	}
+	refs := maps.Clone(s.refs)
 	s.mu.Unlock()
 	var list []banger.Image
-	for ref, digest := range refs {
-		img, err := s.Get(digest)
+	for name, ref := range refs {
+		img, err := s.Get(ref.Digest)
 		if err != nil {
 			return nil, err
 		}
-		img.Reference = ref
+		img.Reference = name
 		list = append(list, img)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Reference < list[j].Reference })
+	return list, nil
+}
+
+// all returns every image of the store once, without references.
+func (s *Store) all() ([]banger.Image, error) {
+	dirs, err := os.ReadDir(filepath.Join(s.dir, "sha256"))
+	if err != nil {
+		return nil, err
+	}
+	var list []banger.Image
+	for _, d := range dirs {
+		img, err := s.Get("sha256:" + d.Name())
+		if code := banger.CodeOf(err); code == banger.CodeInvalid || code == banger.CodeNotFound {
+			continue // in the making, or just removed
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, img)
+	}
 	return list, nil
 }
 
@@ -164,7 +217,7 @@ func (s *Store) Remove(ref string) error {
 	left := 0
 	for r, d := range s.refs {
 		switch {
-		case d != img.Digest:
+		case d.Digest != img.Digest:
 		case byDigest || r == img.Reference:
 			delete(s.refs, r)
 		default:
@@ -174,11 +227,10 @@ func (s *Store) Remove(ref string) error {
 	if err := s.saveRefs(); err != nil || left > 0 {
 		return err
 	}
-	dead := filepath.Join(s.dir, "sha256", tmpPrefix+"rm-"+filepath.Base(s.path(img.Digest)))
-	if err := os.Rename(s.path(img.Digest), dead); err != nil {
+	if err := s.delete(img.Digest); err != nil {
 		return err
 	}
-	return os.RemoveAll(dead)
+	return s.collect()
 }
 
 // saveRefs writes the references durably; s.mu is held.
@@ -187,10 +239,15 @@ func (s *Store) saveRefs() error {
 }
 
 // Ensure returns the image that ref names, fetching and converting it as pull
-// says. Callers that want the same image at the same time share the work, which
-// goes on until the last of them gives up.
-func (s *Store) Ensure(ctx context.Context, ref, pull string, emit banger.Emit) (banger.Image, error) {
+// says. The platform is os/arch[/variant]; "" is this machine's. Callers that want the
+// same image at the same time share the work, which goes on until the last of them
+// gives up.
+func (s *Store) Ensure(ctx context.Context, ref, platform, pull string, emit banger.Emit) (banger.Image, error) {
 	name, err := s.Normalize(ref)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	want, err := parsePlatform(platform)
 	if err != nil {
 		return banger.Image{}, err
 	}
@@ -207,19 +264,19 @@ func (s *Store) Ensure(ctx context.Context, ref, pull string, emit banger.Emit) 
 				WithHint("run: banger image pull %s", ref)
 		}
 	}
-	f, events := s.join(name)
+	f, events := s.join(name, want)
 	for {
 		select {
 		case e := <-events:
 			emit(e)
 		case <-f.done:
-			s.leave(name, f, events)
+			s.leave(f, events)
 			for len(events) > 0 {
 				emit(<-events)
 			}
 			return f.img, f.err
 		case <-ctx.Done():
-			if s.leave(name, f, events) {
+			if s.leave(f, events) {
 				<-f.done // so that nothing is left when we return
 			}
 			return banger.Image{}, banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", ref, ctx.Err())
@@ -227,22 +284,23 @@ func (s *Store) Ensure(ctx context.Context, ref, pull string, emit banger.Emit) 
 	}
 }
 
-// join starts or shares the flight for name. The caller reads the events that it
+// join starts or shares the flight for a name and platform. The caller reads the events that it
 // gets; those that it is too slow for are dropped, so that it holds up nobody.
-func (s *Store) join(name string) (*flight, chan banger.Event) {
+func (s *Store) join(name string, want v1.Platform) (*flight, chan banger.Event) {
+	key := flightKey(name, want)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.flights[name]
+	f := s.flights[key]
 	if f == nil {
 		ctx, cancel := context.WithCancel(context.Background())
-		f = &flight{cancel: cancel, done: make(chan struct{}), waiters: map[chan banger.Event]bool{}}
-		s.flights[name] = f
+		f = &flight{key: key, cancel: cancel, done: make(chan struct{}), waiters: map[chan banger.Event]bool{}}
+		s.flights[key] = f
 		go func() { // ends when the work does, which f.cancel hastens
 			defer cancel()
-			f.img, f.err = s.fetch(ctx, name, func(e banger.Event) { s.tell(f, e) })
+			f.img, f.err = s.fetch(ctx, name, want, func(e banger.Event) { s.tell(f, e) })
 			s.mu.Lock()
-			if s.flights[name] == f {
-				delete(s.flights, name)
+			if s.flights[key] == f {
+				delete(s.flights, key)
 			}
 			s.mu.Unlock()
 			close(f.done)
@@ -253,8 +311,10 @@ func (s *Store) join(name string) (*flight, chan banger.Event) {
 	return f, events
 }
 
+func flightKey(name string, want v1.Platform) string { return name + " " + want.String() }
+
 // leave reports whether the caller was the last, which ends the work.
-func (s *Store) leave(name string, f *flight, events chan banger.Event) bool {
+func (s *Store) leave(f *flight, events chan banger.Event) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(f.waiters, events)
@@ -262,8 +322,8 @@ func (s *Store) leave(name string, f *flight, events chan banger.Event) bool {
 		return false
 	}
 	f.cancel()
-	if s.flights[name] == f {
-		delete(s.flights, name) // a newcomer starts afresh
+	if s.flights[f.key] == f {
+		delete(s.flights, f.key) // a newcomer starts afresh
 	}
 	return true
 }
@@ -279,35 +339,39 @@ func (s *Store) tell(f *flight, e banger.Event) {
 	}
 }
 
-// fetch resolves name, converts the image unless its digest is here, and notes
-// the reference.
-func (s *Store) fetch(ctx context.Context, name string, emit banger.Emit) (banger.Image, error) {
+// fetch resolves name, fetches and converts the image unless its digest is here,
+// and notes the reference.
+func (s *Store) fetch(ctx context.Context, name string, want v1.Platform, emit banger.Emit) (banger.Image, error) {
+	s.collecting.RLock()
+	defer s.collecting.RUnlock()
+	started := time.Now()
 	emit(banger.Event{Stage: "image", Text: "resolving " + name})
-	src, err := s.resolve(ctx, name, emit)
+	src, err := s.resolve(ctx, name, want, emit)
 	if err != nil {
-		return banger.Image{}, err
+		return banger.Image{}, hostError(ctx, name, err)
 	}
-	defer src.close()
+	defer src.content.close()
+	report := name + " is here already"
 	img, err := s.Get(src.digest)
 	if err != nil {
-		if img, err = s.convert(ctx, name, src, emit); err != nil {
+		if img, report, err = s.add(ctx, name, src, emit); err != nil {
 			return img, hostError(ctx, name, err)
 		}
 	}
-	if err := s.refer(name, img.Digest); err != nil {
+	if err := s.refer(name, reference{Digest: img.Digest, Named: src.named}); err != nil {
 		return img, err
 	}
 	img.Reference = name
-	emit(banger.Event{Stage: "rootfs", Text: name + " is ready", Done: true})
+	emit(banger.Event{Stage: "image", Text: fmt.Sprintf("%s in %.1f s", report, time.Since(started).Seconds()), Done: true})
 	return img, nil
 }
 
-// refer makes name mean digest, durably or not at all.
-func (s *Store) refer(name, digest string) error {
+// refer makes name mean what r says, durably or not at all.
+func (s *Store) refer(name string, r reference) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, had := s.refs[name]
-	s.refs[name] = digest
+	s.refs[name] = r
 	err := s.saveRefs()
 	if err != nil {
 		delete(s.refs, name)
@@ -323,43 +387,64 @@ func hostError(ctx context.Context, name string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", name, ctx.Err())
-	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+	case isNoSpace(err):
 		return banger.Errorf(banger.CodeNoSpace, "no space left on the host for image %s: %w", name, err).WithHint("free some: banger prune, banger image rm")
 	case banger.CodeOf(err) != banger.CodeInternal:
 		return err
 	}
-	return banger.Errorf(banger.CodeUnavailable, "cannot make a root file system of %s: %w", name, err)
+	return banger.Errorf(banger.CodeBadImage, "cannot make a root file system of %s: %w", name, err)
 }
 
-// convert makes the rootfs in a directory of its own and publishes it whole.
-func (s *Store) convert(ctx context.Context, name string, src *source, emit banger.Emit) (img banger.Image, err error) {
-	tmp, err := os.MkdirTemp(filepath.Join(s.dir, "sha256"), tmpPrefix+"*")
+// isNoSpace reports whether the host's disk is full.
+func isNoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// converterVersion is part of what a rootfs is known by; it changes with the bytes
+// that the same layers become.
+const converterVersion = 2
+
+// add makes an image in a directory of its own and publishes it whole. It returns
+// with it what was done, for a person.
+func (s *Store) add(ctx context.Context, name string, src *source, emit banger.Emit) (img banger.Image, report string, err error) {
+	tmp, err := os.MkdirTemp(s.tmpDir(), tmpPrefix+"*")
 	if err != nil {
-		return img, err
+		return img, "", err
 	}
 	defer func() {
 		if err != nil {
 			os.RemoveAll(tmp)
 		}
 	}()
-	img = banger.Image{Reference: name, Platform: src.platform, PulledAt: time.Now().UTC(), Config: src.config}
-	if err := s.buildRootfs(ctx, filepath.Join(tmp, rootfsFile), src, &img, emit); err != nil {
-		return img, err
+	img = banger.Image{Reference: name, Digest: src.digest, ConfigDigest: src.configDigest, Converter: converterVersion, Platform: src.platform,
+		Created: src.created, PulledAt: time.Now().UTC(), Config: src.config}
+	for _, l := range src.layers {
+		img.Blobs = append(img.Blobs, banger.Blob{Digest: l.digest, Size: l.size, MediaType: l.mediaType})
+		img.Layers = append(img.Layers, l.diffID)
 	}
-	img.Digest = src.digest // a recipe's is known only now
+	for _, data := range [][]byte{src.manifest, src.rawConfig} {
+		if _, err := s.blobs.PutBytes(data); err != nil {
+			return img, "", err
+		}
+	}
+	w := &work{store: s, src: src, emit: emit}
+	if err := w.rootfs(ctx, filepath.Join(tmp, rootfsFile), &img); err != nil {
+		return img, "", err
+	}
 	if err := blob.WriteJSON(filepath.Join(tmp, metaFile), img); err != nil {
-		return img, err
+		return img, "", err
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
-		return img, err
+		return img, "", err
 	}
 	final := s.path(img.Digest)
 	if err := os.Rename(tmp, final); err != nil {
 		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
-			return img, err
+			return img, "", err
 		}
 		os.RemoveAll(tmp) // another reference to the same image was faster
-		return s.Get(img.Digest)
+		img, err = s.Get(img.Digest)
+		return img, name + " is here already", err
 	}
-	return img, blob.Sync(filepath.Dir(final))
+	return img, w.report(name, img), blob.Sync(filepath.Dir(final))
 }

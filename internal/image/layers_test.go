@@ -19,6 +19,8 @@ func richImage() []layerBlob {
 		"SCHILY.xattr.user.origin":         "here",
 		"SCHILY.xattr.trusted.overlay.x":   "dropped",
 	}
+	sudo := hardLink("bin/sudo", "bin/su")
+	sudo.Mode, sudo.Uid, sudo.Gid = su.Mode, su.Uid, su.Gid
 	old := file("home/old", "old")
 	old.Uid, old.Gid, old.ModTime = 1000, 3000000000, time.Unix(1000000000, 0)
 	null := entry{tar.Header{Typeflag: tar.TypeChar, Name: "dev/null", Mode: 0o666, Devmajor: 1, Devminor: 3}, ""}
@@ -27,7 +29,7 @@ func richImage() []layerBlob {
 	tmp := dir("tmp")
 	tmp.Mode = 0o1777
 	return []layerBlob{
-		packed(gzipped, dir("./"), dir("bin"), su, hardLink("bin/sudo", "bin/su"), symlink("sbin", "bin"),
+		packed(gzipped, dir("./"), dir("bin"), su, sudo, symlink("sbin", "bin"),
 			dir("home"), old, dir("dev"), null, disk, fifo, tmp,
 			file("gone", "1"), dir("goneDir"), file("goneDir/f", "1"),
 			dir("opaque"), file("opaque/below", "1"), file("becomesDir", "1"), dir("becomesLink"), file("becomesLink/f", "1")),

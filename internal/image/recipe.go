@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,11 +15,15 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/gzip"
 
 	"banger"
-	"sync"
-	"time"
+	"banger/internal/blob"
 )
 
 // recipe makes an image of Debian packages, by the host's own apt sources, so
@@ -36,12 +42,83 @@ var catalogue = map[string]recipe{
 
 const recipePath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// recipeSource returns the image of a recipe, which is made when its layer is
-// opened, if need be below dir.
-func recipeSource(ref string, r recipe, dir string) *source {
-	return &source{platform: "linux/" + runtime.GOARCH, close: func() {},
-		config: banger.ImageConfig{Cmd: []string{"/bin/bash"}, Env: []string{recipePath}},
-		layers: []layer{{open: func(ctx context.Context) (io.ReadCloser, error) { return r.bootstrap(ctx, ref, dir) }}}}
+// made is an image that was made here; its blobs are in the store already.
+type made struct {
+	blobs *blob.Store
+	body  []byte
+}
+
+func (m *made) close() {}
+
+func (m *made) manifest(context.Context, string) ([]byte, error) { return m.body, nil }
+
+func (m *made) blob(ctx context.Context, digest string, offset int64) (io.ReadCloser, error) {
+	f, err := os.Open(m.blobs.Path(digest))
+	if err != nil {
+		return nil, permanent{err}
+	}
+	_, err = f.Seek(offset, io.SeekStart)
+	return f, err
+}
+
+// make builds the image of a recipe: one layer, a config, a manifest.
+func (s *Store) make(ctx context.Context, ref string, r recipe, emit banger.Emit) (content, error) {
+	out, err := r.bootstrap(ctx, ref, s.tmpDir())
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	emit(banger.Event{Stage: "pull", Text: "making " + ref + " of Debian packages"})
+	layer, diffID, err := s.pack(&meter{reader: &contextReader{ctx, out}, total: &total{emit: emit, text: "making " + ref + " of Debian packages"}})
+	if err != nil {
+		return nil, err
+	}
+	id, err := v1.NewHash(diffID)
+	if err != nil {
+		return nil, err
+	}
+	now := v1.Time{Time: time.Now().UTC()}
+	config, err := json.Marshal(v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, Created: now,
+		Config:  v1.Config{Cmd: []string{"/bin/bash"}, Env: []string{recipePath}},
+		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{id}},
+		History: []v1.History{{Created: now, CreatedBy: "banger: mmdebstrap " + r.suite + " " + strings.Join(r.packages, " ")}}})
+	if err != nil {
+		return nil, err
+	}
+	digest, err := s.blobs.PutBytes(config)
+	if err != nil {
+		return nil, err
+	}
+	hash, err := v1.NewHash(digest)
+	if err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(v1.Manifest{SchemaVersion: 2, MediaType: ociManifestType,
+		Config: v1.Descriptor{MediaType: ociConfigType, Size: int64(len(config)), Digest: hash}, Layers: []v1.Descriptor{layer}})
+	return &made{s.blobs, body}, err
+}
+
+// pack stores a tar as a layer and returns its descriptor and diffID. The lightest
+// compression will do: it must not hold up what makes the tar.
+func (s *Store) pack(tarStream io.Reader) (v1.Descriptor, string, error) {
+	plain := sha256.New()
+	pr, pw := io.Pipe()
+	go func() { // ends when the stream does, or the store stops reading
+		z, err := gzip.NewWriterLevel(pw, gzip.BestSpeed)
+		if err == nil {
+			if _, err = io.Copy(io.MultiWriter(plain, z), tarStream); err == nil {
+				err = z.Close()
+			}
+		}
+		pw.CloseWithError(err)
+	}()
+	digest, size, err := s.blobs.Put(context.Background(), pr)
+	pr.CloseWithError(err)
+	if err != nil {
+		return v1.Descriptor{}, "", err
+	}
+	hash, err := v1.NewHash(digest)
+	return v1.Descriptor{MediaType: ociLayerType + "+gzip", Size: size, Digest: hash}, digestOf(plain), err
 }
 
 // bootstrap starts mmdebstrap and returns its tar as it is made. For an ordinary

@@ -1,23 +1,21 @@
 package image
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/blob"
 	"banger/internal/ext4"
 )
 
@@ -26,144 +24,244 @@ import (
 // so a generous size costs nothing but descriptors; it is what bounds an image.
 const rootfsSize = 64 << 30
 
-// maxDecoderWindow bounds the memory that a zstd layer may ask for.
-const maxDecoderWindow = 128 << 20
+// layersAtOnce is how many layers are fetched and decoded at the same time, which
+// bounds memory too: each takes some 4 MiB. A newer one never starts before an
+// older, which it may have to wait for.
+const layersAtOnce = 8
 
-// buildRootfs reads all layers, oldest first, into one ext4 file.
-func (s *Store) buildRootfs(ctx context.Context, path string, src *source, img *banger.Image, emit banger.Emit) error {
+// work is the making of one image, and what it took.
+type work struct {
+	store *Store
+	src   *source
+	emit  banger.Emit
+
+	shared  string // the image whose rootfs this one shares; "" when it was built
+	fetched atomic.Int64
+	decode  time.Duration
+	write   time.Duration
+}
+
+// rootfs makes the ext4 file of an image at path, or shares that of another image
+// with the same config, and completes img.
+func (w *work) rootfs(ctx context.Context, path string, img *banger.Image) error {
+	same, err := w.store.sameRootfs(img)
+	if err != nil {
+		return err
+	}
+	if same == nil {
+		return w.build(ctx, path, img)
+	}
+	if err := w.fetchAll(ctx); err != nil {
+		return err
+	}
+	w.shared = same.Digest
+	img.Size, img.Systemd = same.Size, same.Systemd
+	return os.Link(w.store.RootfsPath(same.Digest), path)
+}
+
+// sameRootfs returns an image whose rootfs is what img's would be, or nil.
+func (s *Store) sameRootfs(img *banger.Image) (*banger.Image, error) {
+	all, err := s.all()
+	for _, other := range all {
+		if other.ConfigDigest == img.ConfigDigest && other.Converter == img.Converter {
+			return &other, err
+		}
+	}
+	return nil, err
+}
+
+// fetchAll brings all layers in without decoding them.
+func (w *work) fetchAll(ctx context.Context) error {
+	all := newTotal(w.src.layers, w.emit)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(layersAtOnce)
+	for i, l := range w.src.layers {
+		group.Go(func() error {
+			r, err := w.open(ctx, l)
+			if err != nil {
+				return layerError(i, err)
+			}
+			defer r.Close()
+			_, err = io.Copy(io.Discard, &meter{reader: r, total: all})
+			return layerError(i, err)
+		})
+	}
+	return group.Wait()
+}
+
+// open is the opener of the source's layers: from the blob store, which fetches
+// what it does not have.
+func (w *work) open(ctx context.Context, l layer) (io.ReadCloser, error) {
+	r, err := w.store.blobs.Open(ctx, blob.Source{Digest: l.digest, Size: l.size,
+		Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+			return w.src.content.blob(ctx, l.digest, offset)
+		}})
+	if err != nil {
+		return nil, err
+	}
+	return &fetching{r, &w.fetched}, nil
+}
+
+// fetching adds what travelled for a reader to a sum when it is closed.
+type fetching struct {
+	*blob.Reader
+	sum *atomic.Int64
+}
+
+func (f *fetching) Close() error {
+	_, fetched := f.Progress()
+	f.sum.Add(fetched)
+	return f.Reader.Close()
+}
+
+// report says what was done, for a person.
+func (w *work) report(name string, img banger.Image) string {
+	var stored int64
+	for _, l := range w.src.layers {
+		stored += l.size
+	}
+	fetched := w.fetched.Load()
+	s := fmt.Sprintf("%s: fetched %s, reused %s", name, banger.FormatSize(fetched), banger.FormatSize(max(stored-fetched, 0)))
+	if w.shared != "" {
+		return s + ", the file system is shared with " + w.shared
+	}
+	return s + fmt.Sprintf(", wrote %s (decoding %.1f s, file system %.1f s)", banger.FormatSize(img.Size), w.decode.Seconds(), w.write.Seconds())
+}
+
+// build makes one ext4 file of all layers: their contents are written as they
+// are decoded, all layers at once; the tree is known and written last.
+func (w *work) build(ctx context.Context, path string, img *banger.Image) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	opts := ext4.Options{Size: rootfsSize, Inodes: maxEntries, Label: "rootfs"}
-	seed := sha256.Sum256([]byte(src.digest))
-	copy(opts.UUID[:], seed[:])
-	copy(opts.HashSeed[:], seed[16:])
-	w, err := ext4.New(f, opts)
+	started := time.Now()
+	t, err := assemble(ctx, hostFile{f}, w.src, w.open, w.store.limits, w.emit)
 	if err != nil {
 		return err
 	}
-	t := newTree(w)
-	meter := &meter{emit: emit}
-	for _, l := range src.layers {
-		meter.total += l.size
-	}
-	for i, l := range src.layers {
-		meter.text = fmt.Sprintf("layer %d of %d", i+1, len(src.layers))
-		diffID, err := applyLayer(ctx, t, l, meter)
-		if err != nil {
-			return fmt.Errorf("layer %d: %w", i+1, err)
-		}
-		img.Layers = append(img.Layers, diffID)
-	}
-	if src.digest == "" { // a recipe: named by what it made
-		sum := sha256.Sum256([]byte(fmt.Sprint(img.Layers, src.config)))
-		src.digest = "sha256:" + hex.EncodeToString(sum[:])
-	}
-	emit(banger.Event{Stage: "rootfs", Text: "writing the file system of " + img.Reference})
-	if err := w.Finish(t.root); err != nil {
+	w.decode = time.Since(started)
+	w.emit(banger.Event{Stage: "rootfs", Text: "writing the file system of " + img.Reference})
+	if err := t.w.Finish(t.root); err != nil {
 		return err
 	}
 	img.Systemd = t.usesSystemd()
 	if err := f.Sync(); err != nil {
 		return err
 	}
+	w.write = time.Since(started) - w.decode
 	img.Size, err = allocated(f)
 	return err
 }
 
-// applyLayer reads one layer and returns its diffID. Every byte is hashed, also
-// those behind the end of the tar.
-func applyLayer(ctx context.Context, t *tree, l layer, m *meter) (string, error) {
-	blob, err := l.open(ctx)
+// assemble decodes all layers of src into f and returns the tree that they are. What
+// is left to do is the tree's w.Finish. The same source gives the same bytes.
+func assemble(ctx context.Context, f ext4.File, src *source, open opener, limits Limits, emit banger.Emit) (*tree, error) {
+	opts := ext4.Options{Size: rootfsSize, Inodes: uint32(limits.Entries), Label: "rootfs"}
+	seed := sha256.Sum256([]byte(src.configDigest))
+	copy(opts.UUID[:], seed[:])
+	copy(opts.HashSeed[:], seed[16:])
+	w, err := ext4.New(f, opts)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer blob.Close()
-	defer context.AfterFunc(ctx, func() { blob.Close() })()
-	m.reader = blob
-	stored, plain := sha256.New(), sha256.New()
-	in := bufio.NewReaderSize(&contextReader{ctx, io.TeeReader(m, stored)}, 256<<10)
-	tarStream, closeDecoder, err := decompress(in)
+	lists, err := unpackLayers(ctx, w, src.layers, open, limits, emit)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer closeDecoder()
-	hashed := io.TeeReader(tarStream, plain)
-	if err := t.apply(ctx, hashed); err != nil {
-		return "", errors.Join(ctx.Err(), err)
-	}
-	for _, r := range []io.Reader{hashed, in} { // what follows the tar, and the compressed stream
-		if _, err := io.Copy(io.Discard, r); err != nil {
-			return "", errors.Join(ctx.Err(), err)
+	t := newTree(w)
+	for i, records := range lists {
+		if err := t.apply(records); err != nil {
+			return nil, layerError(i, err)
 		}
+		lists[i] = nil
 	}
-	if l.digest != "" && sum(stored) != l.digest {
-		return "", fmt.Errorf("the blob is %s, not %s as the manifest says", sum(stored), l.digest)
-	}
-	if l.diffID != "" && sum(plain) != l.diffID {
-		return "", fmt.Errorf("the content is %s, not %s as the config says", sum(plain), l.diffID)
-	}
-	return sum(plain), nil
+	return t, nil
 }
 
-func sum(h hash.Hash) string { return "sha256:" + hex.EncodeToString(h.Sum(nil)) }
-
-// decompress recognises gzip, zstd and plain tar by their first bytes; registries
-// are known to mislabel layers, and the diffID decides anyway.
-func decompress(in *bufio.Reader) (io.Reader, func(), error) {
-	head, err := in.Peek(4)
-	if err != nil && err != io.EOF {
-		return nil, nil, err
+func unpackLayers(ctx context.Context, w *ext4.Writer, layers []layer, open opener, limits Limits, emit banger.Emit) ([][]record, error) {
+	lists := make([][]record, len(layers))
+	left := &budget{Limits: limits}
+	all := newTotal(layers, emit)
+	areas := w.Areas(max(len(layers), 1))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(layersAtOnce)
+	for i, l := range layers {
+		group.Go(func() (err error) {
+			defer func() { err = errors.Join(err, areas[i].Close()) }()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			lists[i], err = unpackLayer(ctx, open, l, areas[i], left, &meter{total: all})
+			return layerError(i, err)
+		})
 	}
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		r, err := gzip.NewReader(in)
-		return r, func() {}, err
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(head) == 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18}):
-		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxDecoderWindow))
-		if err != nil {
-			return nil, nil, err
-		}
-		return r, r.Close, nil
-	}
-	return in, func() {}, nil
+	return lists, group.Wait()
 }
 
-// contextReader ends reading when the context does.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
+// layerError says which layer, counted from 1, err is about.
+func layerError(i int, err error) error {
+	if err == nil {
+		return nil
 	}
-	return c.r.Read(p)
+	return fmt.Errorf("layer %d: %w", i+1, err)
 }
 
-// meter counts what is read and tells it a few times a second.
+// hostFile is a sparse file of the host.
+type hostFile struct{ *os.File }
+
+// PunchHole gives a range back to the host where its file system can.
+func (f hostFile) PunchHole(offset, length int64) error {
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, length)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
+
+// meter counts the stored bytes of one layer that were read.
 type meter struct {
 	reader io.Reader
-	emit   banger.Emit
-	text   string
-	done   int64
-	total  int64
-	last   time.Time
+	done   atomic.Int64
+	total  *total
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.reader.Read(p)
+	m.done.Add(int64(n))
+	m.total.add(int64(n))
+	return n, err
+}
+
+// total tells a few times a second how far all layers are together.
+type total struct {
+	emit banger.Emit
+	text string
+	size int64
+	done atomic.Int64
+	next atomic.Int64 // when to tell again, in ns of the clock
+}
+
+func newTotal(layers []layer, emit banger.Emit) *total {
+	t := &total{emit: emit, text: fmt.Sprintf("%d layers", len(layers))}
+	if len(layers) == 1 {
+		t.text = "1 layer"
+	}
+	for _, l := range layers {
+		t.size += l.size
+	}
+	return t
 }
 
 const meterInterval = 200 * time.Millisecond
 
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.reader.Read(p)
-	m.done += int64(n)
-	if now := time.Now(); now.Sub(m.last) >= meterInterval {
-		m.last = now
-		m.emit(banger.Event{Stage: "pull", Text: m.text, Bytes: m.done, Total: m.total})
+func (t *total) add(n int64) {
+	done := t.done.Add(n)
+	now, next := time.Now().UnixNano(), t.next.Load()
+	if now >= next && t.next.CompareAndSwap(next, now+int64(meterInterval)) {
+		t.emit(banger.Event{Stage: "pull", Text: t.text, Bytes: done, Total: t.size})
 	}
-	return n, err
 }
 
 // allocated returns the bytes that a file occupies on the host.

@@ -2,43 +2,39 @@ package image
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
+	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"banger"
+	"banger/internal/registry"
 )
 
 // source is an image that is about to be read.
 type source struct {
-	digest   string // of the manifest; a recipe's is set when its layer was read
-	platform string
-	config   banger.ImageConfig
-	layers   []layer
-	close    func()
+	content      content
+	manifest     []byte
+	rawConfig    []byte
+	digest       string // of manifest
+	named        string // digest of what the reference names: manifest, or an index above it
+	configDigest string
+	platform     string
+	created      time.Time
+	config       banger.ImageConfig
+	layers       []layer
 }
 
 // layer is one layer of a source, oldest first.
 type layer struct {
-	digest string // of the blob as stored; "" when it is not checked
-	diffID string // of the tar; "" when it is only known afterwards
-	size   int64  // of the blob, 0 when unknown
-	open   func(context.Context) (io.ReadCloser, error)
+	digest    string // of the blob as stored
+	diffID    string // of the tar
+	size      int64  // of the blob
+	mediaType string
 }
 
 // The forms of a reference beside catalogue names and registries.
@@ -46,6 +42,8 @@ const (
 	schemeOCI           = "oci:"
 	schemeOCIArchive    = "oci-archive:"
 	schemeDockerArchive = "docker-archive:"
+	schemeDockerDaemon  = "docker-daemon:"
+	schemePodman        = "podman:"
 )
 
 // What the library lets pass and docker does not (distribution/reference).
@@ -70,6 +68,17 @@ func (s *Store) Normalize(ref string) (string, error) {
 		}
 		return scheme + filepath.Clean(path), nil
 	}
+	for _, scheme := range []string{schemeDockerDaemon, schemePodman} {
+		if rest, ok := strings.CutPrefix(ref, scheme); ok {
+			full, err := normalizeName(rest)
+			return scheme + full, err
+		}
+	}
+	return normalizeName(ref)
+}
+
+// normalizeName completes a name of a registry's image as docker does.
+func normalizeName(ref string) (string, error) {
 	r, err := name.ParseReference(ref)
 	if err != nil || !repositoryRE.MatchString(r.Context().RepositoryStr()) || !registryRE.MatchString(r.Context().RegistryStr()) {
 		return "", banger.Errorf(banger.CodeInvalid, "%.200q is not an image reference", ref).
@@ -82,180 +91,61 @@ func (s *Store) Normalize(ref string) (string, error) {
 	return full, nil
 }
 
-func (s *Store) resolve(ctx context.Context, ref string, emit banger.Emit) (*source, error) {
+// resolve finds the image that a normalised reference names for a platform, and
+// reads its manifest and config. The caller closes the source's content.
+func (s *Store) resolve(ctx context.Context, ref string, want v1.Platform, emit banger.Emit) (*source, error) {
+	c, err := s.open(ctx, ref, emit)
+	if err != nil {
+		return nil, err
+	}
+	src, err := resolveContent(ctx, c, want)
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return src, nil
+}
+
+// open returns the place that a normalised reference names.
+func (s *Store) open(ctx context.Context, ref string, emit banger.Emit) (content, error) {
 	if r, ok := catalogue[ref]; ok {
-		return recipeSource(ref, r, filepath.Join(s.dir, "sha256")), nil
+		return s.make(ctx, ref, r, emit)
 	}
-	if path, ok := strings.CutPrefix(ref, schemeOCIArchive); ok {
-		return s.ociArchive(ctx, path)
+	scheme, rest, _ := strings.Cut(ref, ":")
+	switch scheme + ":" {
+	case schemeOCIArchive:
+		return openOCIArchive(ctx, rest, s.tmpDir())
+	case schemeDockerArchive:
+		return openDockerArchive(ctx, rest, s.tmpDir())
+	case schemeOCI:
+		return openLayout(rest)
+	case schemeDockerDaemon, schemePodman:
+		return openEngine(ctx, scheme+":", rest, s.tmpDir())
 	}
-	if path, ok := strings.CutPrefix(ref, schemeDockerArchive); ok {
-		img, err := tarball.ImageFromPath(path, nil)
-		if err != nil {
-			return nil, banger.Errorf(banger.CodeInvalid, "cannot read the docker archive %s: %w", path, err)
-		}
-		return fromImage(img, func() {})
-	}
-	if path, ok := strings.CutPrefix(ref, schemeOCI); ok {
-		return ociLayout(path, func() {})
-	}
-	return fromRegistry(ctx, ref)
+	return &remoteImage{s.remote, ref}, nil
 }
 
-func platform() v1.Platform { return v1.Platform{OS: "linux", Architecture: runtime.GOARCH} }
-
-func fromRegistry(ctx context.Context, ref string) (*source, error) {
-	r, err := name.ParseReference(ref)
-	if err != nil {
-		return nil, banger.Errorf(banger.CodeInvalid, "%q is not an image reference: %w", ref, err)
-	}
-	img, err := remote.Image(r, remote.WithContext(ctx), remote.WithPlatform(platform()),
-		remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("banger/"+banger.Version))
-	if err != nil {
-		return nil, registryError(ctx, ref, r.Context().RegistryStr(), err)
-	}
-	return fromImage(img, func() {})
+// remoteImage is an image of a registry.
+type remoteImage struct {
+	client *registry.Client
+	ref    string
 }
 
-func registryError(ctx context.Context, ref, registry string, err error) error {
-	if ctx.Err() != nil {
-		return banger.Errorf(banger.CodeCanceled, "canceled while resolving %s: %w", ref, ctx.Err())
-	}
-	if e, ok := errors.AsType[*transport.Error](err); ok {
-		switch e.StatusCode {
-		case http.StatusNotFound:
-			return banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, ref).WithHint("check name and tag")
-		case http.StatusUnauthorized, http.StatusForbidden:
-			return banger.Errorf(banger.CodeDenied, "registry %s refuses access to %s", registry, ref).
-				WithHint("check the name, or log in with docker login or podman login")
-		}
-	}
-	if _, ok := errors.AsType[*net.OpError](err); ok {
-		return banger.Errorf(banger.CodeUnavailable, "registry %s cannot be reached: %w", registry, err).
-			WithHint("check the network, or use an image of the catalogue such as debian-bookworm")
-	}
-	return banger.Errorf(banger.CodeUnavailable, "cannot read %s from its registry: %w", ref, err)
-}
+func (r *remoteImage) close() {}
 
-// ociLayout reads DIR[:tag]; without a tag the layout must hold one image.
-func ociLayout(path string, cleanup func()) (*source, error) {
-	dir, tag := path, ""
-	if _, err := os.Stat(dir); err != nil {
-		if i := strings.LastIndexByte(path, ':'); i > 0 {
-			dir, tag = path[:i], path[i+1:]
-		}
-	}
-	bad := func(format string, args ...any) (*source, error) {
-		cleanup()
-		return nil, banger.Errorf(banger.CodeInvalid, "cannot read the OCI layout %s: %w", dir, fmt.Errorf(format, args...))
-	}
-	index, err := layout.ImageIndexFromPath(dir)
-	if err != nil {
-		return bad("%w", err)
-	}
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return bad("%w", err)
-	}
-	var found []v1.Descriptor
-	for _, d := range manifest.Manifests {
-		if tag == "" || d.Annotations["org.opencontainers.image.ref.name"] == tag {
-			found = append(found, d)
-		}
-	}
-	if len(found) != 1 {
-		return bad("it holds %d images called %q, not one", len(found), tag)
-	}
-	img, err := pick(index, found[0])
-	if err != nil {
-		return bad("%w", err)
-	}
-	return fromImage(img, cleanup)
-}
-
-// pick returns the image behind a descriptor, for this platform if it is an index.
-func pick(index v1.ImageIndex, d v1.Descriptor) (v1.Image, error) {
-	if !d.MediaType.IsIndex() {
-		return index.Image(d.Digest)
-	}
-	nested, err := index.ImageIndex(d.Digest)
-	if err != nil {
-		return nil, err
-	}
-	manifest, err := nested.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range manifest.Manifests {
-		if m.MediaType.IsImage() && (m.Platform == nil || m.Platform.Satisfies(platform())) {
-			return nested.Image(m.Digest)
-		}
-	}
-	return nil, fmt.Errorf("it has no image for linux/%s", runtime.GOARCH)
-}
-
-// ociArchive unpacks a tar of an OCI layout beside the store. Its entries are
-// blobs named by digest and three known files; nothing else is written.
-func (s *Store) ociArchive(ctx context.Context, path string) (*source, error) {
-	file, tag := path, ""
-	if _, err := os.Stat(file); err != nil {
-		if i := strings.LastIndexByte(path, ':'); i > 0 {
-			file, tag = path[:i], path[i+1:]
-		}
-	}
-	tmp, err := os.MkdirTemp(filepath.Join(s.dir, "sha256"), tmpPrefix+"*")
-	if err != nil {
-		return nil, err
-	}
-	cleanup := func() { os.RemoveAll(tmp) }
-	if err := unpackArchive(ctx, file, tmp); err != nil {
-		cleanup()
-		return nil, banger.Errorf(banger.CodeInvalid, "cannot read the OCI archive %s: %w", file, err)
-	}
-	at := tmp
-	if tag != "" {
-		at += ":" + tag
-	}
-	return ociLayout(at, cleanup)
-}
-
-// fromImage converts an image of the library into a source.
-func fromImage(img v1.Image, cleanup func()) (_ *source, err error) {
-	defer func() {
-		if err != nil {
-			cleanup()
-			err = banger.Errorf(banger.CodeUnavailable, "cannot read the image: %w", err)
-		}
-	}()
-	digest, err := img.Digest()
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	layers, err := img.Layers()
-	if err != nil {
-		return nil, err
-	}
-	if len(cfg.RootFS.DiffIDs) != len(layers) {
-		return nil, fmt.Errorf("%d layers, but %d diffIDs", len(layers), len(cfg.RootFS.DiffIDs))
-	}
-	src := &source{digest: digest.String(), platform: cfg.OS + "/" + cfg.Architecture, close: cleanup, config: banger.ImageConfig{
-		Entrypoint: cfg.Config.Entrypoint, Cmd: cfg.Config.Cmd, Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir,
-		User: cfg.Config.User, StopSignal: cfg.Config.StopSignal, Labels: cfg.Config.Labels}}
-	for i, l := range layers {
-		blob, err := l.Digest()
+func (r *remoteImage) manifest(ctx context.Context, digest string) ([]byte, error) {
+	ref := r.ref
+	if digest != "" {
+		repository, err := name.ParseReference(r.ref)
 		if err != nil {
 			return nil, err
 		}
-		size, err := l.Size()
-		if err != nil {
-			return nil, err
-		}
-		src.layers = append(src.layers, layer{digest: blob.String(), diffID: cfg.RootFS.DiffIDs[i].String(), size: size,
-			open: func(context.Context) (io.ReadCloser, error) { return l.Compressed() }})
+		ref = repository.Context().Digest(digest).Name()
 	}
-	return src, checkDigest(src.digest)
+	m, err := r.client.Manifest(ctx, ref)
+	return m.Body, err
+}
+
+func (r *remoteImage) blob(ctx context.Context, digest string, offset int64) (io.ReadCloser, error) {
+	return r.client.Blob(ctx, r.ref, digest, offset)
 }

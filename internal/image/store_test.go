@@ -76,7 +76,7 @@ func twoNames(t *testing.T) (s *Store, img banger.Image, a, b string) {
 // store that is opened anew.
 func names(t *testing.T, s *Store) []string {
 	t.Helper()
-	again, err := Open(s.dir)
+	again, err := Open(s.dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,11 +142,11 @@ func TestWhatIsNotThere(t *testing.T) {
 		"Remove a digest": func(s *Store) error { return s.Remove(absent) },
 		"Remove a name":   func(s *Store) error { return s.Remove("debian") },
 		"Ensure a digest": func(s *Store) error {
-			_, err := s.Ensure(context.Background(), absent, banger.PullAlways, banger.Discard)
+			_, err := s.Ensure(context.Background(), absent, "", banger.PullAlways, banger.Discard)
 			return err
 		},
 		"Ensure, no fetch": func(s *Store) error {
-			_, err := s.Ensure(context.Background(), "debian", banger.PullNever, banger.Discard)
+			_, err := s.Ensure(context.Background(), "debian", "", banger.PullNever, banger.Discard)
 			return err
 		},
 	} {
@@ -161,7 +161,7 @@ func TestWhatIsNotThere(t *testing.T) {
 func TestADigestNamesAnImageToo(t *testing.T) {
 	s, img, _, _ := twoNames(t)
 	for _, pull := range []string{banger.PullNever, banger.PullMissing, banger.PullAlways} {
-		if got, err := s.Ensure(context.Background(), img.Digest, pull, banger.Discard); err != nil || got.Digest != img.Digest {
+		if got, err := s.Ensure(context.Background(), img.Digest, "", pull, banger.Discard); err != nil || got.Digest != img.Digest {
 			t.Errorf("Ensure(%s, %s) = %s, %v", img.Digest, pull, got.Digest, err)
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,7 +54,7 @@ func symlink(name, target string) entry {
 }
 
 func hardLink(name, target string) entry {
-	return entry{tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: target}, ""}
+	return entry{tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: target, Mode: 0o644}, ""}
 }
 
 // tarOf returns a layer as a plain tar.
@@ -95,11 +93,6 @@ func zstded(p []byte) []byte {
 	return w.EncodeAll(p, nil)
 }
 
-func digestOf(p []byte) string {
-	h := sha256.Sum256(p)
-	return "sha256:" + hex.EncodeToString(h[:])
-}
-
 // blob is one layer as an image stores it. What it is called in the manifest and
 // in the config may be a lie.
 type layerBlob struct {
@@ -109,16 +102,18 @@ type layerBlob struct {
 // plain, packed and the like make honest blobs.
 func plain(entries ...entry) layerBlob {
 	p := tarOf(entries...)
-	return layerBlob{string(p), digestOf(p), digestOf(p)}
+	return layerBlob{string(p), digestBytes(p), digestBytes(p)}
 }
 
 func packed(pack func([]byte) []byte, entries ...entry) layerBlob {
 	p := tarOf(entries...)
-	return layerBlob{string(pack(p)), digestOf(p), digestOf(pack(p))}
+	return layerBlob{string(pack(p)), digestBytes(p), digestBytes(pack(p))}
 }
 
 // stored is a blob of arbitrary bytes; its names are right.
-func stored(data []byte) layerBlob { return layerBlob{string(data), digestOf(data), digestOf(data)} }
+func stored(data []byte) layerBlob {
+	return layerBlob{string(data), digestBytes(data), digestBytes(data)}
+}
 
 // ociDir writes an OCI layout that holds one image and returns its directory.
 func ociDir(t *testing.T, layers ...layerBlob) string {
@@ -152,8 +147,8 @@ func ociDir(t *testing.T, layers ...layerBlob) string {
 		"config": map[string]any{"Cmd": []string{"/bin/sh"}, "Env": []string{"A=1"}, "User": "7", "WorkingDir": "/w"},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}})
 	manifest := asJSON(map[string]any{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-		"config": put("application/vnd.oci.image.config.v1+json", digestOf(config), config), "layers": descriptors})
-	d := put("application/vnd.oci.image.manifest.v1+json", digestOf(manifest), manifest)
+		"config": put("application/vnd.oci.image.config.v1+json", digestBytes(config), config), "layers": descriptors})
+	d := put("application/vnd.oci.image.manifest.v1+json", digestBytes(manifest), manifest)
 	d["annotations"] = map[string]string{"org.opencontainers.image.ref.name": "tag"}
 	write("index.json", asJSON(map[string]any{"schemaVersion": 2, "manifests": []any{d}}))
 	write("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))
@@ -224,7 +219,7 @@ func serve(t *testing.T, img v1.Image, gate func(*http.Request)) string {
 
 func openStore(t *testing.T) *Store {
 	t.Helper()
-	s, err := Open(filepath.Join(t.TempDir(), "images"))
+	s, err := Open(filepath.Join(t.TempDir(), "images"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +228,7 @@ func openStore(t *testing.T) *Store {
 
 func ensure(t *testing.T, s *Store, ref string) banger.Image {
 	t.Helper()
-	img, err := s.Ensure(context.Background(), ref, banger.PullMissing, banger.Discard)
+	img, err := s.Ensure(context.Background(), ref, "", banger.PullMissing, banger.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,274 +1,189 @@
 package image
 
 import (
-	"archive/tar"
-	"context"
 	"fmt"
-	"io"
-	"math"
 	"path"
 	"strings"
 	"syscall"
-	"time"
 
-	"banger"
 	"banger/internal/ext4"
 )
 
-// Limits on what a layer may make us hold.
-const (
-	maxEntries   = 4 << 20
-	maxPath      = 4096
-	maxNameBytes = 512 << 20
-	maxHops      = 40         // symlinks on the way to one entry
-	maxBytes     = rootfsSize // of all files, holes counted
-)
+const maxHops = 40 // symlinks on the way to one entry, as the kernel has it
 
-// tree is the root file system while layers are applied to it, oldest first.
-// Nodes know the layer that last wrote them, since whiteouts act only on what
-// came with earlier layers.
+// tree is the root file system while layers are applied to it, oldest first
+// (image-spec layer.md). A node's Layer is the layer that last wrote it; its Names
+// are counted unless it is a directory.
 type tree struct {
-	w     *ext4.Writer
-	root  *ext4.Node
-	layer map[*ext4.Node]int
-	uses  map[*ext4.Node]int // names of a node that is no directory
+	w    *ext4.Writer
+	root *ext4.Node
 
-	current   int
-	entries   int
-	nameBytes int
-	bytes     int64
-	late      []lateLink // hard links whose target had not come yet
-	epoch     time.Time
+	current int32
+	touched map[place]bool // names that the current layer wrote; nil when it has no whiteouts
 }
 
-type lateLink struct {
-	name   string
-	target string
-	header *tar.Header
+type place struct {
+	dir  *ext4.Node
+	name string
 }
 
 func newTree(w *ext4.Writer) *tree {
-	t := &tree{w: w, layer: map[*ext4.Node]int{}, uses: map[*ext4.Node]int{}, epoch: time.Unix(0, 0)}
+	t := &tree{w: w}
 	t.root = t.directory()
 	return t
 }
 
 // directory is one that no layer describes.
 func (t *tree) directory() *ext4.Node {
-	n := &ext4.Node{Mode: syscall.S_IFDIR | 0o755, Children: map[string]*ext4.Node{}, Atime: t.epoch, Mtime: t.epoch, Ctime: t.epoch}
-	t.layer[n] = t.current
-	return n
+	return &ext4.Node{Mode: syscall.S_IFDIR | 0o755, Children: map[string]*ext4.Node{}, Layer: t.current}
 }
 
 func isDir(n *ext4.Node) bool     { return n.Mode&syscall.S_IFMT == syscall.S_IFDIR }
 func isSymlink(n *ext4.Node) bool { return n.Mode&syscall.S_IFMT == syscall.S_IFLNK }
 
-// apply reads one layer's tar.
-func (t *tree) apply(ctx context.Context, r io.Reader) error {
-	tr := tar.NewReader(r)
-	for {
-		h, err := tr.Next()
-		if err == io.EOF {
-			break
+// apply adds one layer. Whiteouts act only on what earlier layers brought, so they
+// come last, wherever they stood; so do hard links to what follows them.
+func (t *tree) apply(list []record) error {
+	var whiteouts, late []record
+	for _, r := range list {
+		if r.node == nil {
+			whiteouts = append(whiteouts, r)
 		}
+	}
+	t.touched = nil
+	if len(whiteouts) > 0 {
+		t.touched = map[place]bool{}
+	}
+	for _, r := range list {
+		if r.node == nil {
+			continue
+		}
+		waits, err := t.add(r, false)
 		if err != nil {
-			return fmt.Errorf("reading the layer's tar: %w", err)
+			return fmt.Errorf("entry %.200q: %w", r.name, err)
 		}
-		t.entries++
-		t.nameBytes += len(h.Name) + len(h.Linkname)
-		if t.entries > maxEntries || t.nameBytes > maxNameBytes || len(h.Name) > maxPath {
-			return fmt.Errorf("the layer has too many or too long names")
-		}
-		if h.Size > maxBytes-t.bytes {
-			return fmt.Errorf("entry %.200q: the files take more than %s", h.Name, banger.FormatSize(maxBytes))
-		}
-		t.bytes += h.Size
-		// The holes of a sparse entry are read without reading r.
-		if err := t.entry(h, &contextReader{ctx, tr}); err != nil {
-			return fmt.Errorf("entry %.200q: %w", h.Name, err)
+		if waits {
+			late = append(late, r)
 		}
 	}
-	for _, l := range t.late {
-		if err := t.link(l.name, l.target, l.header, true); err != nil {
-			return fmt.Errorf("entry %.200q: %w", l.name, err)
+	for _, r := range late {
+		if _, err := t.add(r, true); err != nil {
+			return fmt.Errorf("entry %.200q: %w", r.name, err)
 		}
 	}
-	t.late = nil
+	for _, r := range whiteouts {
+		if err := t.whiteout(r.name); err != nil {
+			return fmt.Errorf("entry %.200q: %w", r.name, err)
+		}
+	}
 	t.current++
 	return nil
 }
 
-func (t *tree) entry(h *tar.Header, data io.Reader) error {
-	if h.Typeflag == tar.TypeXGlobalHeader {
-		return nil
+// add applies one record. A hard link whose target is not there waits, unless
+// this is its last chance.
+func (t *tree) add(r record, last bool) (waits bool, err error) {
+	if r.target != "" {
+		return t.link(r, last)
 	}
-	name := path.Clean("/" + h.Name)
-	base := path.Base(name)
-	if name == "/" {
-		if h.Typeflag != tar.TypeDir {
-			return fmt.Errorf("the root is no directory")
-		}
-		return t.setMeta(t.root, h, syscall.S_IFDIR)
+	if r.name == "/" {
+		t.setMeta(t.root, r.node)
+		return false, nil
 	}
-	if strings.HasPrefix(base, ".wh.") || underWhiteout(name) {
-		return t.whiteout(name, base)
-	}
-	if base == ".." {
-		return fmt.Errorf("the name climbs")
-	}
-	if h.Typeflag == tar.TypeLink {
-		return t.link(name, path.Clean("/"+h.Linkname), h, false)
-	}
-	parent, err := t.parent(name, true)
+	parent, err := t.parent(r.name, true)
 	if err != nil {
-		return err
+		return false, err
 	}
-	old := parent.Children[base]
-	if h.Typeflag == tar.TypeDir {
-		if old == nil || !isDir(old) {
-			t.drop(parent, base)
-			old = t.directory()
-			parent.Children[base] = old
-		}
-		return t.setMeta(old, h, syscall.S_IFDIR)
+	base := path.Base(r.name)
+	if old := parent.Children[base]; isDir(r.node) && old != nil && isDir(old) {
+		t.setMeta(old, r.node)
+		t.touch(parent, base)
+		return false, nil
 	}
-	n, err := t.newNode(h, data)
-	if err != nil {
-		return err
+	if isDir(r.node) {
+		r.node.Children = map[string]*ext4.Node{}
 	}
+	r.node.Layer = t.current
+	t.put(parent, base, r.node)
+	return false, nil
+}
+
+// put gives a node a name, in place of what bears it.
+func (t *tree) put(parent *ext4.Node, base string, n *ext4.Node) {
+	n.Names++ // first: it may be what bears the name
 	t.drop(parent, base)
 	parent.Children[base] = n
-	t.uses[n] = 1
-	return nil
+	t.touch(parent, base)
 }
 
-// newNode makes what is neither directory nor hard link.
-func (t *tree) newNode(h *tar.Header, data io.Reader) (*ext4.Node, error) {
-	n := &ext4.Node{}
-	var kind uint32
-	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse: // the reader turns '\0' into TypeReg
-		kind = syscall.S_IFREG
-	case tar.TypeSymlink:
-		kind = syscall.S_IFLNK
-		if h.Linkname == "" || len(h.Linkname) > 4095 {
-			return nil, fmt.Errorf("a symlink's target has %d bytes, but must have 1 to 4095", len(h.Linkname))
-		}
-		n.Target = []byte(h.Linkname)
-	case tar.TypeChar:
-		kind = syscall.S_IFCHR
-	case tar.TypeBlock:
-		kind = syscall.S_IFBLK
-	case tar.TypeFifo:
-		kind = syscall.S_IFIFO
-	default:
-		return nil, fmt.Errorf("unknown type %q", h.Typeflag)
+func (t *tree) touch(parent *ext4.Node, base string) {
+	if t.touched != nil {
+		t.touched[place{parent, base}] = true
 	}
-	if kind == syscall.S_IFCHR || kind == syscall.S_IFBLK {
-		if h.Devmajor < 0 || h.Devmajor > 0xfff || h.Devminor < 0 || h.Devminor > 0xfffff {
-			return nil, fmt.Errorf("device number %d:%d", h.Devmajor, h.Devminor)
-		}
-		n.Major, n.Minor = uint32(h.Devmajor), uint32(h.Devminor)
-	}
-	if err := t.setMeta(n, h, kind); err != nil {
-		return nil, err
-	}
-	if kind == syscall.S_IFREG {
-		d, err := t.w.WriteData(data)
-		if err != nil {
-			return nil, err
-		}
-		n.Data = d
-	}
-	return n, nil
 }
 
-// setMeta copies owner, mode, times and attributes from a header.
-func (t *tree) setMeta(n *ext4.Node, h *tar.Header, kind uint32) error {
-	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) >= math.MaxUint32 || int64(h.Gid) >= math.MaxUint32 {
-		return fmt.Errorf("owner %d:%d cannot be represented", h.Uid, h.Gid)
-	}
-	n.UID, n.GID = uint32(h.Uid), uint32(h.Gid)
-	n.Mode = kind | uint32(h.Mode)&0o7777
-	n.Mtime = h.ModTime
-	n.Atime, n.Ctime = h.AccessTime, h.ChangeTime
-	if n.Atime.IsZero() {
-		n.Atime = h.ModTime
-	}
-	if n.Ctime.IsZero() {
-		n.Ctime = h.ModTime
-	}
-	t.layer[n] = t.current
-	n.Xattrs = nil
-	for record, value := range h.PAXRecords {
-		name, ok := strings.CutPrefix(record, "SCHILY.xattr.")
-		if !ok || !keepXattr(name, kind) {
-			continue
-		}
-		if n.Xattrs == nil {
-			n.Xattrs = map[string][]byte{}
-		}
-		n.Xattrs[name] = []byte(value)
-	}
-	return nil
+// setMeta gives a node the owner, permissions, time and attributes of another.
+func (t *tree) setMeta(n, from *ext4.Node) {
+	n.UID, n.GID, n.Mtime, n.Xattrs, n.Layer = from.UID, from.GID, from.Mtime, from.Xattrs, t.current
+	n.Mode = n.Mode&syscall.S_IFMT | from.Mode&0o7777
 }
 
-// keepXattr drops what would steer an overlay in the guest, what ext4 has no
-// place for, and user attributes where the kernel refuses them.
-func keepXattr(name string, kind uint32) bool {
-	if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
-		return false
-	}
-	if strings.HasPrefix(name, "user.") && kind != syscall.S_IFREG && kind != syscall.S_IFDIR {
-		return false
-	}
-	return ext4.ValidXattr(name)
-}
-
-// link makes a hard link. A target that is not there may come later in the layer.
-func (t *tree) link(name, target string, h *tar.Header, last bool) error {
-	n, err := t.lookUp(target)
+// link makes a hard link. What its entry says of owner, mode and time holds for the
+// file, as the last word on it; attributes only when it names some, since many
+// writers of tars leave them out here.
+func (t *tree) link(r record, last bool) (waits bool, err error) {
+	n, err := t.lookUp(r.target)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if n == nil {
 		if last {
-			return fmt.Errorf("hard link to %.200q, which is not in the image", target)
+			return false, rule("hard link to %.200q, which is not in the image", r.target)
 		}
-		t.late = append(t.late, lateLink{name, target, h})
-		return nil
+		return true, nil
 	}
 	if isDir(n) {
-		return fmt.Errorf("hard link to the directory %.200q", target)
+		return false, rule("hard link to the directory %.200q", r.target)
 	}
-	t.uses[n]++ // first: the name may need a directory in the target's place
-	parent, err := t.parent(name, true)
+	n.Names++ // first: the name may need a directory in the target's place
+	parent, err := t.parent(r.name, true)
 	if err != nil {
-		return err
+		return false, err
 	}
-	base := path.Base(name)
-	if parent.Children[base] == n {
-		t.uses[n]--
-		return nil
+	n.Names--
+	t.put(parent, path.Base(r.name), n)
+	if r.node.Xattrs == nil {
+		r.node.Xattrs = n.Xattrs
 	}
-	t.drop(parent, base)
-	parent.Children[base] = n
-	t.layer[n] = t.current
-	return nil
+	t.setMeta(n, r.node)
+	return false, nil
 }
 
 // parent returns the directory that name lies in, following symlinks inside the
 // root. With create, missing directories are made; a file of a lower layer in
 // the way becomes a directory, one of this layer is an error.
 func (t *tree) parent(name string, create bool) (*ext4.Node, error) {
-	hops := 0
 	dir, _ := path.Split(name)
-	return t.walk(t.root, nil, dir, create, &hops)
+	at := t.root
+	for rest := dir[1:]; ; { // most ways have no symlink
+		part, after, more := strings.Cut(rest, "/")
+		if !more {
+			return at, nil
+		}
+		child := at.Children[part]
+		if child == nil || !isDir(child) {
+			hops := 0
+			return t.walk(dir, create, &hops)
+		}
+		at, rest = child, after
+	}
 }
 
-// walk descends from dir along a path; above are dir's ancestors.
-func (t *tree) walk(dir *ext4.Node, above []*ext4.Node, rest string, create bool, hops *int) (*ext4.Node, error) {
-	todo := strings.Split(rest, "/")
+// walk descends from the root along a path, the long way.
+func (t *tree) walk(way string, create bool, hops *int) (*ext4.Node, error) {
+	dir := t.root
+	var above []*ext4.Node // dir's ancestors
+	todo := strings.Split(way, "/")
 	for len(todo) > 0 {
 		part := todo[0]
 		todo = todo[1:]
@@ -282,32 +197,25 @@ func (t *tree) walk(dir *ext4.Node, above []*ext4.Node, rest string, create bool
 			continue
 		}
 		child := dir.Children[part]
-		switch {
-		case child == nil && !create:
-			return nil, nil
-		case child == nil:
-			child = t.directory()
-			dir.Children[part] = child
-		case isSymlink(child):
+		if child != nil && isSymlink(child) {
 			if *hops++; *hops > maxHops {
-				return nil, fmt.Errorf("more than %d symlinks on the way", maxHops)
+				return nil, rule("more than %d symlinks on the way", maxHops)
 			}
-			target := string(child.Target)
-			if strings.HasPrefix(target, "/") {
+			if strings.HasPrefix(child.Target, "/") {
 				dir, above = t.root, nil
 			}
-			todo = append(strings.Split(target, "/"), todo...)
+			todo = append(strings.Split(child.Target, "/"), todo...)
 			continue
-		case !isDir(child):
+		}
+		if child == nil || !isDir(child) {
 			if !create {
 				return nil, nil
 			}
-			if t.layer[child] == t.current {
-				return nil, fmt.Errorf("%.200q is no directory", part)
+			if child != nil && child.Layer == t.current {
+				return nil, rule("%.200q is no directory", part)
 			}
-			t.drop(dir, part)
 			child = t.directory()
-			dir.Children[part] = child
+			t.put(dir, part, child)
 		}
 		above = append(above, dir)
 		dir = child
@@ -317,6 +225,9 @@ func (t *tree) walk(dir *ext4.Node, above []*ext4.Node, rest string, create bool
 
 // lookUp returns the node of a name, not following a symlink at its end, or nil.
 func (t *tree) lookUp(name string) (*ext4.Node, error) {
+	if name == "/" {
+		return t.root, nil
+	}
 	parent, err := t.parent(name, false)
 	if err != nil || parent == nil {
 		return nil, err
@@ -324,26 +235,10 @@ func (t *tree) lookUp(name string) (*ext4.Node, error) {
 	return parent.Children[path.Base(name)], nil
 }
 
-// underWhiteout reports whether a directory on the way is a whiteout, which
-// cannot have contents.
-func underWhiteout(name string) bool {
-	for part := range strings.SplitSeq(path.Dir(name), "/") {
-		if strings.HasPrefix(part, ".wh.") {
-			return true
-		}
-	}
-	return false
-}
-
-// whiteout hides what earlier layers have; it acts on those alone, so its place
-// in the layer does not matter (image-spec layer.md).
-func (t *tree) whiteout(name, base string) error {
-	if underWhiteout(name) {
-		return nil
-	}
-	hidden := strings.TrimPrefix(base, ".wh.")
-	switch {
-	case base == ".wh..wh..opq":
+// whiteout hides what earlier layers have.
+func (t *tree) whiteout(name string) error {
+	base := path.Base(name)
+	if base == opaqueMarker {
 		parent, err := t.parent(name, true)
 		if err != nil {
 			return err
@@ -352,16 +247,15 @@ func (t *tree) whiteout(name, base string) error {
 			t.hide(parent, child)
 		}
 		return nil
-	case strings.HasPrefix(base, ".wh..wh."):
-		return nil // leftovers of aufs
-	case hidden == "" || hidden == "." || hidden == "..":
-		return fmt.Errorf("the whiteout names nothing")
+	}
+	if strings.HasPrefix(base, aufsPrefix) {
+		return nil
 	}
 	parent, err := t.parent(name, false)
 	if err != nil || parent == nil {
 		return err
 	}
-	t.hide(parent, hidden)
+	t.hide(parent, strings.TrimPrefix(base, whiteoutPrefix))
 	return nil
 }
 
@@ -375,10 +269,10 @@ func (t *tree) hide(parent *ext4.Node, name string) {
 		for child := range n.Children {
 			t.hide(n, child)
 		}
-		if len(n.Children) > 0 || t.layer[n] == t.current {
+		if len(n.Children) > 0 || n.Layer == t.current {
 			return
 		}
-	} else if t.layer[n] == t.current {
+	} else if t.touched[place{parent, name}] {
 		return
 	}
 	t.drop(parent, name)
@@ -395,13 +289,10 @@ func (t *tree) drop(parent *ext4.Node, name string) {
 		for child := range n.Children {
 			t.drop(n, child)
 		}
-		delete(t.layer, n)
 		return
 	}
-	if t.uses[n]--; t.uses[n] <= 0 {
+	if n.Names--; n.Names == 0 {
 		t.w.Free(n.Data)
-		delete(t.uses, n)
-		delete(t.layer, n)
 	}
 }
 
@@ -416,7 +307,7 @@ func (t *tree) usesSystemd() bool {
 		if !isSymlink(n) {
 			break
 		}
-		target := string(n.Target)
+		target := n.Target
 		if !strings.HasPrefix(target, "/") {
 			dir, _ := path.Split(name)
 			target = dir + target // not cleaned: ".." is the parent of where dir leads

@@ -228,7 +228,7 @@ func moduleNode(w *ext4.Writer, path string, d fs.DirEntry) (*ext4.Node, error) 
 	if err != nil {
 		return nil, err
 	}
-	n := &ext4.Node{Mtime: info.ModTime(), Ctime: info.ModTime(), Atime: info.ModTime()}
+	n := &ext4.Node{Mtime: info.ModTime()}
 	switch {
 	case d.IsDir():
 		n.Mode, n.Children = syscall.S_IFDIR|0o755, map[string]*ext4.Node{}

@@ -43,7 +43,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 			err = errors.Join(err, m.discard())
 		}
 	}()
-	img, err := s.opts.Images.Ensure(ctx, spec.Image, spec.Pull, emit)
+	img, err := s.opts.Images.Ensure(ctx, spec.Image, "", spec.Pull, emit)
 	if err != nil {
 		return banger.VM{}, err
 	}

@@ -96,7 +96,7 @@ func newHost(t *testing.T) *host {
 	check(t, os.Link(agent, h.path("agent"))) // by its path the processes of this host are told
 	self, err := os.Executable()
 	check(t, err)
-	images, err := image.Open(h.path("images"))
+	images, err := image.Open(h.path("images"), image.Options{})
 	check(t, err)
 	kernels, err := kernel.Open(h.path("kernels"))
 	check(t, err)
@@ -130,7 +130,7 @@ func (h *host) addImage() {
 	check(h.t, err)
 	check(h.t, at.AppendImage(h.fakeImage()))
 	h.image = "oci:" + h.path("oci")
-	_, err = h.opts.Images.Ensure(h.t.Context(), h.image, banger.PullMissing, banger.Discard)
+	_, err = h.opts.Images.Ensure(h.t.Context(), h.image, "", banger.PullMissing, banger.Discard)
 	check(h.t, err)
 }
 

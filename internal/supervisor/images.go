@@ -2,19 +2,21 @@ package supervisor
 
 import (
 	"context"
+	"io"
 
 	"banger"
 )
 
-// PullImage fetches and converts an image, whatever is there already.
-func (s *Supervisor) PullImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error) {
+// PullImage fetches and converts an image, whatever is there already. The platform
+// is os/arch[/variant]; "" is this machine's.
+func (s *Supervisor) PullImage(ctx context.Context, ref, platform string, emit banger.Emit) (banger.Image, error) {
 	s.images.RLock()
 	defer s.images.RUnlock()
 	ref, err := s.opts.Images.Normalize(ref)
 	if err != nil {
 		return banger.Image{}, err
 	}
-	return s.opts.Images.Ensure(ctx, ref, banger.PullAlways, emit)
+	return s.opts.Images.Ensure(ctx, ref, platform, banger.PullAlways, emit)
 }
 
 // Images returns all images by reference.
@@ -22,6 +24,67 @@ func (s *Supervisor) Images() ([]banger.Image, error) { return s.opts.Images.Lis
 
 // Image returns the image that ref names: a reference or a digest.
 func (s *Supervisor) Image(ref string) (banger.Image, error) { return s.opts.Images.Find(ref) }
+
+// CheckImages returns all images and asks the registries whether their tags have
+// moved on.
+func (s *Supervisor) CheckImages(ctx context.Context) ([]banger.Image, error) {
+	return s.opts.Images.Check(ctx)
+}
+
+// ImageHistory returns how an image was built, newest step first.
+func (s *Supervisor) ImageHistory(ctx context.Context, ref string) ([]banger.ImageStep, error) {
+	return s.opts.Images.History(ctx, ref)
+}
+
+// TagImage gives an image another name.
+func (s *Supervisor) TagImage(source, target string) (banger.Image, error) {
+	return s.opts.Images.Tag(source, target)
+}
+
+// PushImage writes an image to the registry that its name says.
+func (s *Supervisor) PushImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error) {
+	s.images.RLock()
+	defer s.images.RUnlock()
+	return s.opts.Images.Push(ctx, ref, emit)
+}
+
+// SaveImages finds images; what it returns writes them as one tar.
+func (s *Supervisor) SaveImages(refs []string) (write func(context.Context, io.Writer) error, err error) {
+	if len(refs) == 0 {
+		return nil, banger.Errorf(banger.CodeInvalid, "no image is named")
+	}
+	e, err := s.opts.Images.Export(refs)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, w io.Writer) error {
+		s.images.RLock()
+		defer s.images.RUnlock()
+		return e.Write(ctx, w)
+	}, nil
+}
+
+// LoadImages brings in the images of an archive.
+func (s *Supervisor) LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error) {
+	s.images.RLock()
+	defer s.images.RUnlock()
+	return s.opts.Images.Load(ctx, r, emit)
+}
+
+// ImageUsage returns what each image takes on the host.
+func (s *Supervisor) ImageUsage() ([]banger.ImageUsage, error) { return s.opts.Images.Usage() }
+
+// PruneImages removes images without a name, with all those without a VM, and
+// blobs that no image needs.
+func (s *Supervisor) PruneImages(all, dryRun bool) (banger.Pruned, error) {
+	if !s.images.TryLock() {
+		return banger.Pruned{}, errBusy()
+	}
+	defer s.images.Unlock()
+	return s.opts.Images.Prune(all, dryRun, func(digest string) bool {
+		return len(s.List(func(vm banger.VM) bool { return vm.ImageDigest == digest })) > 0
+	})
+}
 
 // RemoveImage deletes an image that no VM uses.
 func (s *Supervisor) RemoveImage(ref string) error {

@@ -1,0 +1,85 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/url"
+
+	"banger"
+)
+
+// PullImage fetches and converts an image.
+func (c *Client) PullImage(ctx context.Context, ref, platform string, emit banger.Emit) (banger.Image, error) {
+	return c.streamImage(ctx, "/v1/images/pull", pullRequest{ref, platform}, emit)
+}
+
+// PushImage writes an image to the registry that its name says.
+func (c *Client) PushImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error) {
+	return c.streamImage(ctx, "/v1/images/push", pushRequest{ref}, emit)
+}
+
+func (c *Client) streamImage(ctx context.Context, path string, body any, emit banger.Emit) (banger.Image, error) {
+	e, err := c.stream(ctx, path, nil, body, emit)
+	if err != nil || e.Image == nil {
+		return banger.Image{}, err
+	}
+	return *e.Image, nil
+}
+
+// Images returns all images; with check those whose registry was asked say so.
+func (c *Client) Images(ctx context.Context, check bool) (list []banger.Image, err error) {
+	query := url.Values{}
+	if check {
+		query.Set("check", "true")
+	}
+	return list, c.call(ctx, "GET", "/v1/images", query, nil, &list)
+}
+
+// Image returns one image.
+func (c *Client) Image(ctx context.Context, ref string) (img banger.Image, err error) {
+	return img, c.call(ctx, "GET", "/v1/image", url.Values{"reference": {ref}}, nil, &img)
+}
+
+// ImageHistory returns how an image was built, newest step first.
+func (c *Client) ImageHistory(ctx context.Context, ref string) (list []banger.ImageStep, err error) {
+	return list, c.call(ctx, "GET", "/v1/image/history", url.Values{"reference": {ref}}, nil, &list)
+}
+
+// TagImage gives an image another name.
+func (c *Client) TagImage(ctx context.Context, source, target string) (img banger.Image, err error) {
+	return img, c.call(ctx, "POST", "/v1/images/tag", nil, tagRequest{source, target}, &img)
+}
+
+// SaveImages writes images to w as one tar. After an error w holds a part of it.
+func (c *Client) SaveImages(ctx context.Context, refs []string, w io.Writer) error {
+	resp, err := c.send(ctx, "GET", "/v1/images/save", url.Values{"reference": refs}, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return banger.Errorf(banger.CodeUnavailable, "cannot save the images: %w", err)
+	}
+	return nil
+}
+
+// LoadImages brings in the images of an archive.
+func (c *Client) LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error) {
+	e, err := c.stream(ctx, "/v1/images/load", nil, r, emit)
+	return e.Images, err
+}
+
+// ImageUsage returns what each image takes.
+func (c *Client) ImageUsage(ctx context.Context) (list []banger.ImageUsage, err error) {
+	return list, c.call(ctx, "GET", "/v1/images/usage", nil, nil, &list)
+}
+
+// PruneImages removes what is not needed, or with dryRun says what that is.
+func (c *Client) PruneImages(ctx context.Context, all, dryRun bool) (p banger.Pruned, err error) {
+	return p, c.call(ctx, "POST", "/v1/images/prune", nil, pruneRequest{all, dryRun}, &p)
+}
+
+// RemoveImage deletes an image.
+func (c *Client) RemoveImage(ctx context.Context, ref string) error {
+	return c.call(ctx, "DELETE", "/v1/image", url.Values{"reference": {ref}}, nil, nil)
+}

@@ -1,0 +1,140 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"banger"
+)
+
+// ociLayout is an OCI image layout (image-layout.md) in a directory or a tar.
+type ociLayout struct {
+	open    func(name string) (io.ReadSeekCloser, error)
+	tag     string // "": it must hold one image
+	cleanup func()
+}
+
+// openLayout reads DIR[:tag].
+func openLayout(path string) (content, error) {
+	dir, tag := splitName(path)
+	if _, err := os.Stat(filepath.Join(dir, "index.json")); err != nil {
+		return nil, banger.Errorf(banger.CodeInvalid, "cannot read the OCI layout %s: %w", dir, err)
+	}
+	open := func(name string) (io.ReadSeekCloser, error) { return os.Open(filepath.Join(dir, name)) }
+	return &ociLayout{open, tag, func() {}}, nil
+}
+
+// splitName separates the name of an image, which may have colons itself, from the
+// path of what exists on the host.
+func splitName(s string) (path, name string) {
+	for i := len(s); i > 0; i = strings.LastIndexByte(s[:i], ':') {
+		if _, err := os.Stat(s[:i]); err == nil {
+			return s[:i], strings.TrimPrefix(s[i:], ":")
+		}
+	}
+	return s, ""
+}
+
+func (l *ociLayout) close() { l.cleanup() }
+
+func (l *ociLayout) read(name string) ([]byte, error) {
+	f, err := l.open(name)
+	if err != nil {
+		return nil, banger.Errorf(banger.CodeInvalid, "cannot read the OCI layout: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	if err == nil && len(data) > maxManifest {
+		err = fmt.Errorf("%s has more than %d bytes", name, maxManifest)
+	}
+	if err != nil {
+		return nil, refused("cannot read the OCI layout: %w", err)
+	}
+	return data, nil
+}
+
+func (l *ociLayout) manifest(_ context.Context, digest string) ([]byte, error) {
+	if digest == "" {
+		index, err := l.read("index.json")
+		if err != nil {
+			return nil, err
+		}
+		d, err := l.named(index)
+		if err != nil {
+			return nil, err
+		}
+		digest = d.Digest.String()
+	}
+	name, err := blobName(digest)
+	if err != nil {
+		return nil, err
+	}
+	data, err := l.read(name)
+	if err == nil && digestBytes(data) != digest {
+		err = refused("the manifest in the OCI layout is %s, not %s", digestBytes(data), digest)
+	}
+	return data, err
+}
+
+// named returns the manifest that the tag names in an index.json.
+func (l *ociLayout) named(data []byte) (v1.Descriptor, error) {
+	var index v1.IndexManifest
+	if err := unmarshal(data, &index); err != nil {
+		return v1.Descriptor{}, banger.Errorf(banger.CodeInvalid, "index.json of the OCI layout is not valid: %w", err)
+	}
+	var found []v1.Descriptor
+	var names []string
+	for _, d := range index.Manifests {
+		name := d.Annotations["org.opencontainers.image.ref.name"]
+		names = append(names, name)
+		if l.tag == "" || name == l.tag || strings.HasSuffix(name, ":"+l.tag) {
+			found = append(found, d)
+		}
+	}
+	if len(found) != 1 {
+		return v1.Descriptor{}, banger.Errorf(banger.CodeInvalid, "the OCI layout holds %d images called %q, not one; its names are %.300q", len(found), l.tag, names)
+	}
+	return found[0], nil
+}
+
+func (l *ociLayout) blob(_ context.Context, digest string, offset int64) (io.ReadCloser, error) {
+	name, err := blobName(digest)
+	if err != nil {
+		return nil, err
+	}
+	f, err := l.open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, permanent{refused("the blob %s is not in the OCI layout", digest)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// blobName returns the name of a blob in a layout. The digest is checked, since
+// names become paths.
+func blobName(digest string) (string, error) {
+	if err := checkDigest(digest); err != nil {
+		return "", refused("the OCI layout: %w", err)
+	}
+	return "blobs/sha256/" + strings.TrimPrefix(digest, "sha256:"), nil
+}
+
+// permanent is an error that asking again does not mend.
+type permanent struct{ error }
+
+func (permanent) Permanent() bool { return true }
+func (p permanent) Unwrap() error { return p.error }

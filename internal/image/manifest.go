@@ -1,0 +1,219 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"banger"
+)
+
+// Bounds of what describes an image, in bytes or elements.
+const (
+	maxManifest = 4 << 20 // what registries accept
+	maxConfig   = 8 << 20
+	maxLayers   = 1000
+	maxEnv      = 10000
+	maxIndexes  = 4 // nested ones
+)
+
+// content is a place where manifests and blobs can be read: a registry, an OCI
+// layout, an archive.
+type content interface {
+	// manifest returns the manifest or index of a digest; "" is what the reference
+	// names. The bytes are at most maxManifest, and are what the digest says.
+	manifest(ctx context.Context, digest string) (data []byte, err error)
+	// blob returns the bytes from offset on. Nobody has checked them.
+	blob(ctx context.Context, digest string, offset int64) (io.ReadCloser, error)
+	close()
+}
+
+// envelope is what manifests and indexes of all kinds have in common.
+type envelope struct {
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     string            `json:"mediaType"`
+	Config        *v1.Descriptor    `json:"config"`
+	Layers        []v1.Descriptor   `json:"layers"`
+	Manifests     []v1.Descriptor   `json:"manifests"`
+	FSLayers      []any             `json:"fsLayers"` // schema 1
+	Annotations   map[string]string `json:"annotations"`
+}
+
+// unmarshal reads JSON that a stranger wrote.
+func unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+
+// refused is an error about an image that is whole, but not one we take.
+func refused(format string, args ...any) *banger.Error {
+	return banger.Errorf(banger.CodeBadImage, format, args...)
+}
+
+// parsePlatform reads os/arch[/variant]; "" is this machine's.
+func parsePlatform(s string) (v1.Platform, error) {
+	if s == "" {
+		return v1.Platform{OS: "linux", Architecture: runtime.GOARCH}, nil
+	}
+	p, err := v1.ParsePlatform(s)
+	if err != nil || p.OS != "linux" || p.Architecture == "" {
+		return v1.Platform{}, banger.Errorf(banger.CodeInvalid, "%.100q is no platform of Linux", s).WithHint("write it like linux/amd64")
+	}
+	return *p, nil
+}
+
+// resolveContent reads manifest and config of the image that c holds for a platform
+// (image-spec manifest.md, image-index.md).
+func resolveContent(ctx context.Context, c content, want v1.Platform) (*source, error) {
+	data, err := c.manifest(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	named := digestBytes(data)
+	for range maxIndexes {
+		m, err := parseManifest(data)
+		if err != nil {
+			return nil, err
+		}
+		if m.Config != nil {
+			src, err := fromManifest(ctx, c, data, m)
+			if err != nil {
+				return nil, err
+			}
+			src.named = named
+			return src, nil
+		}
+		d, err := choose(m.Manifests, want)
+		if err != nil {
+			return nil, err
+		}
+		if data, err = c.manifest(ctx, d.Digest.String()); err != nil {
+			return nil, err
+		}
+	}
+	return nil, refused("the index of the image leads to more than %d other indexes", maxIndexes)
+}
+
+// parseManifest checks what can be checked of a manifest or index alone.
+func parseManifest(data []byte) (*envelope, error) {
+	var m envelope
+	if err := unmarshal(data, &m); err != nil {
+		return nil, refused("the manifest is not valid: %w", err)
+	}
+	switch {
+	case m.SchemaVersion == 1 || m.FSLayers != nil:
+		return nil, refused("the image has a manifest of schema 1, which has no digests of its contents").WithHint("push it again with a current docker or podman")
+	case m.SchemaVersion != 2:
+		return nil, refused("the manifest is of schema %d, not 2", m.SchemaVersion)
+	case m.Config == nil && m.Manifests == nil:
+		return nil, refused("the manifest names neither a config nor other manifests")
+	case m.Config != nil && m.Manifests != nil:
+		return nil, refused("the manifest is also an index")
+	case len(m.Layers) > maxLayers || len(m.Manifests) > maxLayers:
+		return nil, refused("the manifest names %d layers, but at most %d are allowed", max(len(m.Layers), len(m.Manifests)), maxLayers)
+	}
+	return &m, nil
+}
+
+// choose returns the manifest of an index that fits the platform best: the first.
+func choose(list []v1.Descriptor, want v1.Platform) (v1.Descriptor, error) {
+	var have []string
+	for _, d := range list {
+		if d.Platform == nil || d.Platform.Satisfies(want) {
+			return d, nil
+		}
+		have = append(have, d.Platform.String())
+	}
+	return v1.Descriptor{}, banger.Errorf(banger.CodeNotFound, "the image is not there for %s, only for %.300s", want.String(), strings.Join(have, ", ")).
+		WithHint("choose another with --platform")
+}
+
+func fromManifest(ctx context.Context, c content, data []byte, m *envelope) (*source, error) {
+	if err := checkDescriptor("config", *m.Config, maxConfig); err != nil {
+		return nil, err
+	}
+	if t := string(m.Config.MediaType); t != "" && t != string(ociConfigType) && t != string(dockerConfigType) {
+		return nil, refused("it is no image but an artifact of the type %.100q", t)
+	}
+	rawConfig, err := readBlob(ctx, c, *m.Config)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
+	if err != nil {
+		return nil, refused("the config of the image is not valid: %w", err)
+	}
+	switch {
+	case len(cfg.RootFS.DiffIDs) != len(m.Layers):
+		return nil, refused("the manifest names %d layers, but the config %d", len(m.Layers), len(cfg.RootFS.DiffIDs))
+	case len(cfg.Config.Env) > maxEnv:
+		return nil, refused("the config sets %d variables, but at most %d are allowed", len(cfg.Config.Env), maxEnv)
+	}
+	src := &source{content: c, manifest: data, rawConfig: rawConfig, digest: digestBytes(data), configDigest: m.Config.Digest.String(),
+		platform: (&v1.Platform{OS: cfg.OS, Architecture: cfg.Architecture, Variant: cfg.Variant}).String(),
+		created:  cfg.Created.Time,
+		config: banger.ImageConfig{Entrypoint: cfg.Config.Entrypoint, Cmd: cfg.Config.Cmd, Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir,
+			User: cfg.Config.User, StopSignal: cfg.Config.StopSignal, Labels: cfg.Config.Labels}}
+	for i, d := range m.Layers {
+		if err := checkLayer(i, d); err != nil {
+			return nil, err
+		}
+		src.layers = append(src.layers, layer{digest: d.Digest.String(), diffID: cfg.RootFS.DiffIDs[i].String(), size: d.Size, mediaType: string(d.MediaType)})
+	}
+	return src, nil
+}
+
+const (
+	ociManifestType  = "application/vnd.oci.image.manifest.v1+json"
+	ociConfigType    = "application/vnd.oci.image.config.v1+json"
+	dockerConfigType = "application/vnd.docker.container.image.v1+json"
+	ociLayerType     = "application/vnd.oci.image.layer.v1.tar"
+	dockerLayerType  = "application/vnd.docker.image.rootfs.diff.tar"
+)
+
+// checkLayer refuses what is no plain layer. Which compression it has is seen from
+// its first bytes, whatever the type says.
+func checkLayer(i int, d v1.Descriptor) error {
+	t := string(d.MediaType)
+	switch {
+	case strings.Contains(t, ".foreign.") || strings.Contains(t, "nondistributable") || len(d.URLs) > 0:
+		return layerRefused(i, "it is a foreign layer, which is not in the registry but elsewhere")
+	case strings.HasSuffix(t, "+encrypted"):
+		return layerRefused(i, "it is encrypted")
+	case !strings.HasPrefix(t, ociLayerType) && !strings.HasPrefix(t, dockerLayerType):
+		return layerRefused(i, fmt.Sprintf("its type is %.100q", t))
+	}
+	return checkDescriptor(fmt.Sprintf("layer %d", i+1), d, 1<<40)
+}
+
+func layerRefused(i int, why string) error { return refused("layer %d is refused: %s", i+1, why) }
+
+func checkDescriptor(what string, d v1.Descriptor, limit int64) error {
+	if err := checkDigest(d.Digest.String()); err != nil {
+		return refused("the digest of the %s: %w", what, err)
+	}
+	if d.Size < 0 || d.Size > limit {
+		return refused("the %s has %d bytes, but at most %d are allowed", what, d.Size, limit)
+	}
+	return nil
+}
+
+// readBlob returns a small blob, checked.
+func readBlob(ctx context.Context, c content, d v1.Descriptor) ([]byte, error) {
+	r, err := c.blob(ctx, d.Digest.String(), 0)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, d.Size+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) != d.Size || digestBytes(data) != d.Digest.String() {
+		return nil, refused("the blob %s is not what the manifest says", d.Digest)
+	}
+	return data, nil
+}
