@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// pair is a figure: ours against a rival on one input, and the ratio promised.
+type pair struct {
+	input, rival string
+	bound        float64
+}
+
+var pairs = []pair{
+	{"dev-gzip", "tar2ext4", 0.45}, {"dev-gzip", "seed", 0.12}, {"dev-gzip", "umoci", 0.2}, {"dev-gzip", "podman", 0.2}, {"dev-gzip", "inflate", 1.3},
+	{"many-gzip", "tar2ext4", 0.35}, {"many-gzip", "seed", 0.05},
+	{"dev-zstd", "tar2ext4", 0.45}, {"dev-zstd", "seed", 0.12},
+	{"small-gzip", "", 0},
+}
+
+// figures runs each pair in alternation, PAIRS times, and prints the median of the
+// ratios, with the medians of the times and of our peak memory.
+func figures(dir string) error {
+	n := 5
+	if s := os.Getenv("PAIRS"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			return err
+		}
+	}
+	only, err := regexp.Compile(os.Getenv("ONLY"))
+	if err != nil {
+		return err
+	}
+	for _, p := range pairs {
+		name := p.input + " " + p.rival
+		if !only.MatchString(name) {
+			continue
+		}
+		if need := ways[p.rival].needs; need != "" {
+			if _, err := exec.LookPath(need); err != nil {
+				fmt.Printf("%-20s not measured: %s is not installed\n", name, need)
+				continue
+			}
+		}
+		if err := p.measure(dir, n); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (p pair) measure(dir string, n int) error {
+	var ratios, mine, theirs, memory []float64
+	for range n {
+		a, rss, err := once("ours", filepath.Join(dir, p.input), dir)
+		if err != nil {
+			return err
+		}
+		mine, memory = append(mine, a), append(memory, rss)
+		if p.rival == "" {
+			continue
+		}
+		b, _, err := once(p.rival, filepath.Join(dir, p.input), dir)
+		if err != nil {
+			return err
+		}
+		theirs, ratios = append(theirs, b), append(ratios, a/b)
+	}
+	fmt.Printf("%-20s ours %.3f s, peak %.0f MiB", p.input+" "+p.rival, median(mine), median(memory))
+	if p.rival != "" {
+		fmt.Printf("; %s %.3f s; ratio %.3f (%.3f-%.3f), promised %.2f", p.rival, median(theirs), median(ratios), slices.Min(ratios), slices.Max(ratios), p.bound)
+	}
+	fmt.Println()
+	return nil
+}
+
+// once converts in a new process and returns its seconds and its peak memory in MiB.
+func once(way, layout, dir string) (seconds, rss float64, err error) {
+	tmp, err := os.MkdirTemp(dir, "out-")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer os.RemoveAll(tmp)
+	syscall.Sync() // what others have left to write is not ours to pay for
+	cmd := exec.Command("/proc/self/exe", way, layout, tmp)
+	cmd.Stderr = os.Stderr
+	start := time.Now()
+	err = cmd.Run()
+	seconds = time.Since(start).Seconds()
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		rss = float64(usage.Maxrss) / 1024
+	}
+	return seconds, rss, err
+}
+
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(v))
+	return s[len(s)/2]
+}
