@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
-	"github.com/klauspost/compress/gzip"
+	"banger/internal/inflate"
 )
 
 // way is one way to make an ext4 file of a layout, in dir, which is empty.
@@ -197,11 +197,7 @@ func inflateOnly(layout, _ string) error {
 				return
 			}
 			defer blob.Close()
-			z, err := gzip.NewReader(blob)
-			if err != nil {
-				errs[i] = err
-				return
-			}
+			z := inflate.NewReader(blob)
 			defer z.Close()
 			_, errs[i] = io.Copy(io.Discard, z)
 		})

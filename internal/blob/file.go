@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // WriteFile replaces the file at path by what write writes, durably: after a
@@ -52,6 +54,13 @@ func WriteJSON(path string, v any) error {
 		return err
 	}
 	return WriteFile(path, func(w io.Writer) error { _, err := w.Write(data); return err })
+}
+
+// WriteBack begins to bring a range of f, in bytes, to the disk and does not wait for
+// it, so that a Sync at the end finds little left to do. It is a hint
+// (sync_file_range(2)): nothing is promised and nothing can fail.
+func WriteBack(f *os.File, offset, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), offset, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
 // Sync makes what a file or a directory holds durable (fsync(2)).

@@ -154,6 +154,9 @@ func isPermanent(err error) bool {
 	return ok && p.Permanent() || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// writeBack is after how many bytes what has come is sent on to the disk.
+const writeBack = 4 << 20
+
 // attempt asks once for all that is missing and takes what comes.
 func (f *flight) attempt(ctx context.Context, h hash.Hash) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -182,6 +185,9 @@ func (f *flight) attempt(ctx context.Context, h hash.Hash) (err error) {
 		if n > 0 {
 			if _, err := f.file.WriteAt(buf[:n], f.have); err != nil {
 				return err
+			}
+			if at := f.have + int64(n); at/writeBack > f.have/writeBack {
+				WriteBack(f.file, at-at%writeBack-writeBack, writeBack)
 			}
 			h.Write(buf[:n])
 			f.grow(int64(n), int64(n), false, nil)

@@ -10,10 +10,10 @@ import (
 	"hash"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"banger/internal/ext4"
+	"banger/internal/inflate"
 )
 
 // maxDecoderWindow bounds the memory that a zstd layer may ask for.
@@ -65,8 +65,8 @@ func decompress(in *bufio.Reader) (io.Reader, func(), error) {
 	}
 	switch {
 	case isGzip(head):
-		r, err := gzip.NewReader(in)
-		return r, func() {}, err
+		z := inflate.NewReader(in)
+		return z, func() { z.Close() }, nil
 	case isZstd(head):
 		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxDecoderWindow))
 		if err != nil {

@@ -211,6 +211,17 @@ func layerError(i int, err error) error {
 // hostFile is a sparse file of the host.
 type hostFile struct{ *os.File }
 
+// writeBackFrom is how long a write is, in bytes, that is sent on its way at once.
+const writeBackFrom = 128 << 10
+
+func (f hostFile) WriteAt(p []byte, offset int64) (int, error) {
+	n, err := f.File.WriteAt(p, offset)
+	if n >= writeBackFrom {
+		blob.WriteBack(f.File, offset, int64(n))
+	}
+	return n, err
+}
+
 // PunchHole gives a range back to the host where its file system can.
 func (f hostFile) PunchHole(offset, length int64) error {
 	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, length)
