@@ -9,9 +9,12 @@ type Event struct {
 	Time  time.Time `json:"time,omitzero"`
 	Stage string    `json:"stage,omitempty"` // one word or two: "pull", "rootfs", "kernel", "boot"
 	Text  string    `json:"text,omitempty"`  // what is being done, for a person
+	Layer string    `json:"layer,omitempty"` // digest of the layer that it is about; "": of all
 	Bytes int64     `json:"bytes,omitempty"` // done so far
 	Total int64     `json:"total,omitempty"` // 0 when unknown
-	Done  bool      `json:"done,omitempty"`  // the stage is finished
+	Done  bool      `json:"done,omitempty"`  // the stage, or the layer, is finished
+
+	Seconds float64 `json:"seconds,omitempty"` // that a layer has taken so far
 
 	VM     *VM     `json:"vm,omitempty"`
 	Image  *Image  `json:"image,omitempty"`

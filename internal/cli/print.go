@@ -121,6 +121,9 @@ func (a *app) progress() *progress {
 }
 
 func (p *progress) emit(e banger.Event) {
+	if e.Layer != "" && !e.Done {
+		return // the line of all layers says enough
+	}
 	now := time.Now()
 	if e.Stage != p.stage {
 		p.finish()

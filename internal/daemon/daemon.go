@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -74,7 +75,16 @@ func Run(ctx context.Context, o Options) error {
 	defer db.Close()
 	kvm := probe(o)
 	qemuVersion := cached(qemu.Driver{})
-	sup, err := build(o, db, kvm, qemuVersion)
+	limits, err := imageLimits(os.Getenv)
+	if err != nil {
+		return err
+	}
+	images, err := image.Open(filepath.Join(o.StateDir, "images"), image.Options{Limits: limits, Registry: registry.Options{UserAgent: "banger/" + banger.Version}})
+	if err != nil {
+		return err
+	}
+	defer images.Close()
+	sup, err := build(o, db, images, kvm, qemuVersion)
 	if err != nil {
 		return err
 	}
@@ -161,11 +171,27 @@ func cached(d qemu.Driver) func(context.Context) (string, error) {
 	}
 }
 
-func build(o Options, db *store.Store, kvm host.KVM, qemuVersion func(context.Context) (string, error)) (*supervisor.Supervisor, error) {
-	images, err := image.Open(filepath.Join(o.StateDir, "images"), image.Options{Registry: registry.Options{UserAgent: "banger/" + banger.Version}})
-	if err != nil {
-		return nil, err
+// imageLimits reads what an image may cost from BANGER_IMAGE_SIZE (such as 20G),
+// BANGER_IMAGE_ENTRIES and BANGER_IMAGE_RATIO.
+func imageLimits(getenv func(string) string) (l image.Limits, err error) {
+	if v := getenv("BANGER_IMAGE_SIZE"); v != "" {
+		if l.Bytes, err = banger.ParseSize(v); err != nil {
+			return l, fmt.Errorf("BANGER_IMAGE_SIZE: %w", err)
+		}
 	}
+	for name, to := range map[string]*int64{"BANGER_IMAGE_ENTRIES": &l.Entries, "BANGER_IMAGE_RATIO": &l.Ratio} {
+		v := getenv(name)
+		if v == "" {
+			continue
+		}
+		if *to, err = strconv.ParseInt(v, 10, 32); err != nil || *to <= 0 {
+			return l, banger.Errorf(banger.CodeInvalid, "%s is %.50q, not a positive number", name, v)
+		}
+	}
+	return l, nil
+}
+
+func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, qemuVersion func(context.Context) (string, error)) (*supervisor.Supervisor, error) {
 	kernels, err := kernel.Open(filepath.Join(o.StateDir, "kernels"))
 	if err != nil {
 		return nil, err

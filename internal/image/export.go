@@ -321,7 +321,7 @@ func (c *chosen) manifest(ctx context.Context, digest string) ([]byte, error) {
 // loadOne brings in one image under all its names.
 func (s *Store) loadOne(ctx context.Context, p part, emit banger.Emit) ([]banger.Image, error) {
 	native, _ := parsePlatform("")
-	src, err := resolveContent(ctx, p.content, native)
+	src, err := s.resolveContent(ctx, p.content, native)
 	if err != nil {
 		return nil, err
 	}

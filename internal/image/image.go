@@ -40,15 +40,20 @@ type Store struct {
 
 	collecting sync.RWMutex // held for reading while an image is being made, since its blobs are no image's yet
 
+	repairing sync.Mutex // held while a doubted rootfs is made again
+
 	mu      sync.Mutex
 	refs    map[string]reference
 	flights map[string]*flight
+	boot    string          // which start of the host this is
+	doubted map[string]bool // digests of images; see stopFile
 }
 
 // Options configure a Store. The zero value is valid.
 type Options struct {
 	Limits   Limits
 	Registry registry.Options
+	BootID   string // which start of the host this is; "": what the kernel says
 }
 
 // reference is what a name means.
@@ -109,6 +114,9 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("reading %s: %w", refsFile, err)
+	}
+	if err := s.markOpen(opts.BootID); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", stopFile, err)
 	}
 	return s, nil
 }
@@ -252,11 +260,18 @@ func (s *Store) Ensure(ctx context.Context, ref, platform, pull string, emit ban
 		return banger.Image{}, err
 	}
 	if checkDigest(name) == nil {
-		return s.Get(name) // a digest alone says not where to fetch it
+		img, err := s.Get(name) // a digest alone says not where to fetch it
+		if err == nil {
+			err = s.Ready(ctx, name, emit)
+		}
+		return img, err
 	}
 	if pull != banger.PullAlways {
 		img, err := s.Find(name)
-		if err == nil || banger.CodeOf(err) != banger.CodeNotFound {
+		if err == nil {
+			return img, s.Ready(ctx, img.Digest, emit)
+		}
+		if banger.CodeOf(err) != banger.CodeNotFound {
 			return img, err
 		}
 		if pull == banger.PullNever {
@@ -345,25 +360,39 @@ func (s *Store) fetch(ctx context.Context, name string, want v1.Platform, emit b
 	s.collecting.RLock()
 	defer s.collecting.RUnlock()
 	started := time.Now()
-	emit(banger.Event{Stage: "image", Text: "resolving " + name})
-	src, err := s.resolve(ctx, name, want, emit)
-	if err != nil {
-		return banger.Image{}, hostError(ctx, name, err)
+	img, named, report, err := s.once(ctx, name, want, emit)
+	if err != nil && named != "" && ctx.Err() == nil && isRemote(name) && (errors.Is(err, blob.ErrDigest) || banger.CodeOf(err) == banger.CodeNotFound) {
+		// The tag may have moved meanwhile, and a proxy may have mixed two images.
+		emit(banger.Event{Stage: "image", Text: "once more with a fresh manifest, since " + err.Error()})
+		img, named, report, err = s.once(ctx, name, want, emit)
 	}
-	defer src.content.close()
-	report := name + " is here already"
-	img, err := s.Get(src.digest)
 	if err != nil {
-		if img, report, err = s.add(ctx, name, src, emit); err != nil {
-			return img, hostError(ctx, name, err)
-		}
+		return img, hostError(ctx, name, err)
 	}
-	if err := s.refer(name, reference{Digest: img.Digest, Named: src.named}); err != nil {
+	if err := s.refer(name, reference{Digest: img.Digest, Named: named}); err != nil {
 		return img, err
 	}
 	img.Reference = name
 	emit(banger.Event{Stage: "image", Text: fmt.Sprintf("%s in %.1f s", report, time.Since(started).Seconds()), Done: true})
 	return img, nil
+}
+
+// once resolves name and brings in what it means by now.
+func (s *Store) once(ctx context.Context, name string, want v1.Platform, emit banger.Emit) (img banger.Image, named, report string, err error) {
+	emit(banger.Event{Stage: "image", Text: "resolving " + name})
+	src, err := s.resolve(ctx, name, want, emit)
+	if err != nil {
+		return img, "", "", err
+	}
+	defer src.content.close()
+	if img, err = s.Get(src.digest); err == nil {
+		if s.isDoubted(img.Digest) {
+			err = s.repair(ctx, img, src, emit)
+		}
+		return img, src.named, name + " is here already", err
+	}
+	img, report, err = s.add(ctx, name, src, emit)
+	return img, src.named, report, err
 }
 
 // refer makes name mean what r says, durably or not at all.
@@ -422,10 +451,8 @@ func (s *Store) add(ctx context.Context, name string, src *source, emit banger.E
 		img.Blobs = append(img.Blobs, banger.Blob{Digest: l.digest, Size: l.size, MediaType: l.mediaType})
 		img.Layers = append(img.Layers, l.diffID)
 	}
-	for _, data := range [][]byte{src.manifest, src.rawConfig} {
-		if _, err := s.blobs.PutBytes(data); err != nil {
-			return img, "", err
-		}
+	if _, err := s.blobs.PutBytes(src.manifest); err != nil {
+		return img, "", err
 	}
 	w := &work{store: s, src: src, emit: emit}
 	if err := w.rootfs(ctx, filepath.Join(tmp, rootfsFile), &img); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"banger"
+	"banger/internal/blob"
 )
 
 // Bounds of what describes an image, in bytes or elements.
@@ -67,7 +69,7 @@ func parsePlatform(s string) (v1.Platform, error) {
 
 // resolveContent reads manifest and config of the image that c holds for a platform
 // (image-spec manifest.md, image-index.md).
-func resolveContent(ctx context.Context, c content, want v1.Platform) (*source, error) {
+func (s *Store) resolveContent(ctx context.Context, c content, want v1.Platform) (*source, error) {
 	data, err := c.manifest(ctx, "")
 	if err != nil {
 		return nil, err
@@ -79,7 +81,7 @@ func resolveContent(ctx context.Context, c content, want v1.Platform) (*source, 
 			return nil, err
 		}
 		if m.Config != nil {
-			src, err := fromManifest(ctx, c, data, m)
+			src, err := s.fromManifest(ctx, c, data, m)
 			if err != nil {
 				return nil, err
 			}
@@ -131,14 +133,14 @@ func choose(list []v1.Descriptor, want v1.Platform) (v1.Descriptor, error) {
 		WithHint("choose another with --platform")
 }
 
-func fromManifest(ctx context.Context, c content, data []byte, m *envelope) (*source, error) {
+func (s *Store) fromManifest(ctx context.Context, c content, data []byte, m *envelope) (*source, error) {
 	if err := checkDescriptor("config", *m.Config, maxConfig); err != nil {
 		return nil, err
 	}
 	if t := string(m.Config.MediaType); t != "" && t != string(ociConfigType) && t != string(dockerConfigType) {
 		return nil, refused("it is no image but an artifact of the type %.100q", t)
 	}
-	rawConfig, err := readBlob(ctx, c, *m.Config)
+	rawConfig, err := s.readConfig(ctx, c, *m.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +154,7 @@ func fromManifest(ctx context.Context, c content, data []byte, m *envelope) (*so
 	case len(cfg.Config.Env) > maxEnv:
 		return nil, refused("the config sets %d variables, but at most %d are allowed", len(cfg.Config.Env), maxEnv)
 	}
-	src := &source{content: c, manifest: data, rawConfig: rawConfig, digest: digestBytes(data), configDigest: m.Config.Digest.String(),
+	src := &source{content: c, manifest: data, digest: digestBytes(data), configDigest: m.Config.Digest.String(),
 		platform: (&v1.Platform{OS: cfg.OS, Architecture: cfg.Architecture, Variant: cfg.Variant}).String(),
 		created:  cfg.Created.Time,
 		config: banger.ImageConfig{Entrypoint: cfg.Config.Entrypoint, Cmd: cfg.Config.Cmd, Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir,
@@ -201,19 +203,21 @@ func checkDescriptor(what string, d v1.Descriptor, limit int64) error {
 	return nil
 }
 
-// readBlob returns a small blob, checked.
-func readBlob(ctx context.Context, c content, d v1.Descriptor) ([]byte, error) {
-	r, err := c.blob(ctx, d.Digest.String(), 0)
+// readConfig returns a config, checked; it is a blob of the store then.
+func (s *Store) readConfig(ctx context.Context, c content, d v1.Descriptor) ([]byte, error) {
+	err := s.blobs.Fetch(ctx, blobSource(c, d.Digest.String(), d.Size))
+	if errors.Is(err, blob.ErrDigest) {
+		return nil, refused("the config of the image is not what the manifest says: %w", err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, d.Size+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) != d.Size || digestBytes(data) != d.Digest.String() {
-		return nil, refused("the blob %s is not what the manifest says", d.Digest)
-	}
-	return data, nil
+	return s.blobs.ReadAll(ctx, d.Digest.String(), maxConfig)
+}
+
+// blobSource is where the store gets a blob of c.
+func blobSource(c content, digest string, size int64) blob.Source {
+	return blob.Source{Digest: digest, Size: size, Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+		return c.blob(ctx, digest, offset)
+	}}
 }

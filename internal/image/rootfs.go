@@ -82,7 +82,11 @@ func (w *work) fetchAll(ctx context.Context) error {
 				return layerError(i, err)
 			}
 			defer r.Close()
-			_, err = io.Copy(io.Discard, &meter{reader: r, total: all})
+			m := all.meter(i, l)
+			m.reader = r
+			if _, err = io.Copy(io.Discard, m); err == nil {
+				m.finish()
+			}
 			return layerError(i, err)
 		})
 	}
@@ -92,10 +96,7 @@ func (w *work) fetchAll(ctx context.Context) error {
 // open is the opener of the source's layers: from the blob store, which fetches
 // what it does not have.
 func (w *work) open(ctx context.Context, l layer) (io.ReadCloser, error) {
-	r, err := w.store.blobs.Open(ctx, blob.Source{Digest: l.digest, Size: l.size,
-		Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
-			return w.src.content.blob(ctx, l.digest, offset)
-		}})
+	r, err := w.store.blobs.Open(ctx, blobSource(w.src.content, l.digest, l.size))
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +194,10 @@ func unpackLayers(ctx context.Context, w *ext4.Writer, layers []layer, open open
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			lists[i], err = unpackLayer(ctx, open, l, areas[i], left, &meter{total: all})
+			m := all.meter(i, l)
+			if lists[i], err = unpackLayer(ctx, open, l, areas[i], left, m); err == nil {
+				m.finish()
+			}
 			return layerError(i, err)
 		})
 	}
@@ -229,50 +233,6 @@ func (f hostFile) PunchHole(offset, length int64) error {
 		return nil
 	}
 	return err
-}
-
-// meter counts the stored bytes of one layer that were read.
-type meter struct {
-	reader io.Reader
-	done   atomic.Int64
-	total  *total
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.reader.Read(p)
-	m.done.Add(int64(n))
-	m.total.add(int64(n))
-	return n, err
-}
-
-// total tells a few times a second how far all layers are together.
-type total struct {
-	emit banger.Emit
-	text string
-	size int64
-	done atomic.Int64
-	next atomic.Int64 // when to tell again, in ns of the clock
-}
-
-func newTotal(layers []layer, emit banger.Emit) *total {
-	t := &total{emit: emit, text: fmt.Sprintf("%d layers", len(layers))}
-	if len(layers) == 1 {
-		t.text = "1 layer"
-	}
-	for _, l := range layers {
-		t.size += l.size
-	}
-	return t
-}
-
-const meterInterval = 200 * time.Millisecond
-
-func (t *total) add(n int64) {
-	done := t.done.Add(n)
-	now, next := time.Now().UnixNano(), t.next.Load()
-	if now >= next && t.next.CompareAndSwap(next, now+int64(meterInterval)) {
-		t.emit(banger.Event{Stage: "pull", Text: t.text, Bytes: done, Total: t.size})
-	}
 }
 
 // allocated returns the bytes that a file occupies on the host.

@@ -19,7 +19,6 @@ import (
 type source struct {
 	content      content
 	manifest     []byte
-	rawConfig    []byte
 	digest       string // of manifest
 	named        string // digest of what the reference names: manifest, or an index above it
 	configDigest string
@@ -98,7 +97,7 @@ func (s *Store) resolve(ctx context.Context, ref string, want v1.Platform, emit 
 	if err != nil {
 		return nil, err
 	}
-	src, err := resolveContent(ctx, c, want)
+	src, err := s.resolveContent(ctx, c, want)
 	if err != nil {
 		c.close()
 		return nil, err

@@ -64,11 +64,12 @@ type Manifest struct {
 
 // Bounds of what a registry may make us hold or wait for.
 const (
-	maxManifest  = 4 << 20 // bytes, as registries have it
-	maxTries     = 5
-	maxWait      = 2 * time.Minute
-	maxRedirects = 10
-	maxErrorText = 300
+	maxManifest     = 4 << 20 // bytes, as registries have it
+	maxTries        = 5
+	maxWait         = 2 * time.Minute
+	manifestTimeout = time.Minute // of one try
+	maxRedirects    = 10
+	maxErrorText    = 300
 )
 
 var acceptManifests = strings.Join([]string{
@@ -102,6 +103,8 @@ func (c *Client) Manifest(ctx context.Context, ref string) (Manifest, error) {
 	}
 	var m Manifest
 	err = c.retry(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
+		defer cancel()
 		res, err := c.ask(ctx, r, "GET", "manifests/"+r.identifier, nil)
 		if err != nil {
 			return err

@@ -211,6 +211,9 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if _, err := m.s.opts.Images.Get(vm.ImageDigest); err != nil {
 		return shim.Spec{}, none, err
 	}
+	if err := m.s.opts.Images.Ready(m.ctx, vm.ImageDigest, banger.Discard); err != nil {
+		return shim.Spec{}, none, err
+	}
 	driver, version, err := m.s.chooseVMM(m.ctx, vm.Spec.VMM)
 	if err != nil {
 		return shim.Spec{}, none, err
