@@ -72,3 +72,9 @@ type Kernel struct {
 	Size    int64     `json:"size"` // bytes on the host
 	AddedAt time.Time `json:"added_at"`
 }
+
+// CommitNote is what the history of a committed image says.
+type CommitNote struct {
+	Author  string `json:"author,omitempty"`
+	Message string `json:"message,omitempty"`
+}

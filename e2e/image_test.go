@@ -24,17 +24,27 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// htpasswd is a user banger with the password secret (bcrypt).
+const htpasswd = "banger:$2b$04$mAV7EOcfh574544yNqJ14ui467eCMtINSDmSHOroWpI5FPVUZpKFm\n"
+
 // registry starts Debian's docker-registry on a loopback port of its own choice
-// and sets $REGISTRY; `registry stop` ends it.
+// and sets $REGISTRY; `registry stop` ends it. With `auth` it wants the user banger
+// with the password secret.
 func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
-	refuse(ts, neg, len(args) > 1, "registry [stop]")
-	if len(args) == 1 {
+	refuse(ts, neg, len(args) > 1, "registry [auth|stop]")
+	auth := ""
+	switch {
+	case len(args) == 1 && args[0] == "stop":
 		theWorld(ts).stopRegistry()
 		return
+	case len(args) == 1:
+		passwords := ts.MkAbs("htpasswd")
+		ts.Check(os.WriteFile(passwords, []byte(htpasswd), 0o644))
+		auth = "auth:\n  htpasswd:\n    realm: banger\n    path: " + passwords + "\n"
 	}
 	dir := ts.MkAbs("registry")
 	config := filepath.Join(ts.MkAbs("."), "registry.yml")
-	ts.Check(os.WriteFile(config, []byte(fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n", dir)), 0o644))
+	ts.Check(os.WriteFile(config, []byte(fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n%s", dir, auth)), 0o644))
 	cmd := exec.Command("docker-registry", "serve", config)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := cmd.StderrPipe()

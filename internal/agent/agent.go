@@ -15,6 +15,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/guest"
 )
 
@@ -65,28 +67,31 @@ func runInit() error {
 		return err
 	}
 	if handOver {
-		return becomeImageInit()
+		return becomeImageInit(disk)
 	}
 	channel, err := openChannel()
 	if err != nil {
 		return err
 	}
 	calmThreads()
-	s := newServer(initDuties{disk: disk})
+	s := newServer(initDuties{own: disk})
 	fmt.Println("banger-agent: ready")
 	return serveChannel(channel, s)
 }
 
 // runResident is the agent beside the image's own init. It tells PID 1 through
-// descriptor 3 when the host has configured the guest.
+// descriptor 3 when the host has configured the guest; descriptor 4 is the disk.
 func runResident() error {
 	channel, err := openChannel()
 	if err != nil {
 		return err
 	}
 	calmThreads()
-	return serveChannel(channel, newServer(&residentDuties{configured: os.NewFile(3, "configured")}))
+	unix.CloseOnExec(residentDisk)
+	return serveChannel(channel, newServer(&residentDuties{own: residentDisk, configured: os.NewFile(3, "configured")}))
 }
+
+const residentDisk = 4
 
 func serveChannel(channel io.ReadWriter, s *server) error {
 	go s.reaper.run()

@@ -23,10 +23,14 @@ type duties interface {
 	// shutdown is called once the main command was signalled; it does not return
 	// in a real guest.
 	shutdown(grace time.Duration, main *process)
+	// disk returns a descriptor of the VM's own disk, or -1.
+	disk() int
 }
 
 // initDuties are those of PID 1.
-type initDuties struct{ disk int }
+type initDuties struct{ own int }
+
+func (d initDuties) disk() int { return d.own }
 
 func (initDuties) configure(c guest.Config) error { return configureSystem(c) }
 
@@ -42,7 +46,7 @@ func (d initDuties) shutdown(grace time.Duration, main *process) {
 	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		warn(fmt.Errorf("making / read-only: %w", err))
 	}
-	if err := unix.Mount("", procPath(d.disk), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+	if err := unix.Mount("", procPath(d.own), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		warn(fmt.Errorf("making the disk clean: %w", err))
 	}
 	unix.Sync()
@@ -89,9 +93,12 @@ func powerOff() {
 
 // residentDuties are those beside an init of the image.
 type residentDuties struct {
+	own        int      // the disk
 	configured *os.File // to PID 1, closed when told
 	once       sync.Once
 }
+
+func (d *residentDuties) disk() int { return d.own }
 
 func (d *residentDuties) configure(c guest.Config) error {
 	err := configureSystem(c)
@@ -118,6 +125,8 @@ func (d *residentDuties) shutdown(grace time.Duration, _ *process) {
 // hostDuties are those of a test: none.
 type hostDuties struct{}
 
+func (hostDuties) disk() int { return -1 }
+
 func (hostDuties) configure(guest.Config) error { return nil }
 
 func (hostDuties) shutdown(grace time.Duration, main *process) {
@@ -133,14 +142,14 @@ func (hostDuties) shutdown(grace time.Duration, main *process) {
 
 // becomeImageInit starts the resident agent, waits until the host has configured
 // the guest, and turns PID 1 into the image's init.
-func becomeImageInit() error {
+func becomeImageInit(disk int) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	self := "/proc/self/exe"
 	_, err = os.StartProcess(self, []string{residentName}, &os.ProcAttr{
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, w}, Env: []string{"PATH=" + defaultPath}, Sys: &syscall.SysProcAttr{Setsid: true}})
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, w, os.NewFile(uintptr(disk), "disk")}, Env: []string{"PATH=" + defaultPath}, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err != nil {
 		return fmt.Errorf("starting the resident agent: %w", err)
 	}

@@ -59,6 +59,8 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		s.exec(conn, frames, req.Exec)
 	case guest.OpWait:
 		s.wait(conn, frames)
+	case guest.OpChanges:
+		s.changes(conn)
 	default:
 		if err := s.simple(req); err != nil {
 			sendError(conn, err)

@@ -43,6 +43,7 @@ type Images interface {
 	CheckImages(ctx context.Context) ([]banger.Image, error)
 	Image(ref string) (banger.Image, error)
 	ImageHistory(ctx context.Context, ref string) ([]banger.ImageStep, error)
+	CommitVM(ctx context.Context, vm, target string, note banger.CommitNote, emit banger.Emit) (banger.Image, error)
 	TagImage(source, target string) (banger.Image, error)
 	SaveImages(refs []string) (write func(context.Context, io.Writer) error, err error)
 	LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error)
@@ -79,6 +80,10 @@ type (
 	}
 	pushRequest struct {
 		Reference string `json:"reference"`
+	}
+	commitRequest struct {
+		Target string `json:"target"`
+		banger.CommitNote
 	}
 	tagRequest struct {
 		Source string `json:"source"`

@@ -38,6 +38,17 @@ func (s *Server) pushImage(w http.ResponseWriter, req *http.Request) error {
 	})
 }
 
+func (s *Server) commitVM(w http.ResponseWriter, req *http.Request) error {
+	var body commitRequest
+	if err := decode(req, &body); err != nil {
+		return err
+	}
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		img, err := s.Images.CommitVM(req.Context(), req.PathValue("vm"), body.Target, body.CommitNote, emit)
+		return banger.Event{Image: &img}, err
+	})
+}
+
 func (s *Server) tagImage(w http.ResponseWriter, req *http.Request) error {
 	var body tagRequest
 	if err := decode(req, &body); err != nil {

@@ -18,6 +18,11 @@ func (c *Client) PushImage(ctx context.Context, ref string, emit banger.Emit) (b
 	return c.streamImage(ctx, "/v1/images/push", pushRequest{ref}, emit)
 }
 
+// CommitVM makes an image of what a running VM has changed.
+func (c *Client) CommitVM(ctx context.Context, vm, target string, note banger.CommitNote, emit banger.Emit) (banger.Image, error) {
+	return c.streamImage(ctx, vmPath(vm, "commit"), commitRequest{target, note}, emit)
+}
+
 func (c *Client) streamImage(ctx context.Context, path string, body any, emit banger.Emit) (banger.Image, error) {
 	e, err := c.stream(ctx, path, nil, body, emit)
 	if err != nil || e.Image == nil {

@@ -34,6 +34,13 @@ type route struct {
 	handle       func(*Server, http.ResponseWriter, *http.Request) error
 }
 
+// loadPath takes an archive, which may be as large as the host's disk; all other
+// bodies are small.
+const (
+	loadPath   = "/v1/images/load"
+	maxArchive = 1 << 40 // bytes
+)
+
 // routes is the whole API; a test holds it against openapi.json.
 var routes = []route{
 	{"GET", "/openapi.json", (*Server).openAPI},
@@ -49,6 +56,7 @@ var routes = []route{
 	{"POST", "/v1/vms/{vm}/restart", (*Server).restartVM},
 	{"POST", "/v1/vms/{vm}/kill", (*Server).killVM},
 	{"POST", "/v1/vms/{vm}/rename", (*Server).renameVM},
+	{"POST", "/v1/vms/{vm}/commit", (*Server).commitVM},
 	{"POST", "/v1/vms/{vm}/exec", (*Server).exec},
 	{"GET", "/v1/vms/{vm}/wait", (*Server).waitVM},
 	{"GET", "/v1/vms/{vm}/logs", (*Server).logs},
@@ -57,7 +65,7 @@ var routes = []route{
 	{"POST", "/v1/images/push", (*Server).pushImage},
 	{"POST", "/v1/images/tag", (*Server).tagImage},
 	{"GET", "/v1/images/save", (*Server).saveImages},
-	{"POST", "/v1/images/load", (*Server).loadImages},
+	{"POST", loadPath, (*Server).loadImages},
 	{"GET", "/v1/images/usage", (*Server).imageUsage},
 	{"POST", "/v1/images/prune", (*Server).pruneImages},
 	{"GET", "/v1/image", (*Server).getImage},
@@ -88,7 +96,11 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 			WithHint("restart the daemon with this client's version: banger daemon stop"))
 		return
 	}
-	req.Body = http.MaxBytesReader(w, req.Body, maxBody)
+	limit := int64(maxBody)
+	if r.path == loadPath {
+		limit = maxArchive
+	}
+	req.Body = http.MaxBytesReader(w, req.Body, limit)
 	if err := r.handle(s, w, req); err != nil {
 		if banger.CodeOf(err) == banger.CodeInternal {
 			s.Log.Error("request failed", "method", req.Method, "path", req.URL.Path, "err", err)

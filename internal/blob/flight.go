@@ -84,12 +84,16 @@ func (f *flight) run(ctx context.Context) error {
 	if err := f.hashPartial(ctx, h); err != nil {
 		return err
 	}
-	if err := f.attempts(ctx, h); err != nil {
-		return err
-	}
 	partial := f.store.partial(f.src.Digest)
-	if got := sum(h); got != f.src.Digest {
-		return errors.Join(fmt.Errorf("blob %s: %w", f.src.Digest, ErrDigest), os.Remove(partial))
+	err := f.attempts(ctx, h)
+	if err == nil && sum(h) != f.src.Digest {
+		err = fmt.Errorf("blob %s: %w", f.src.Digest, ErrDigest)
+	}
+	if errors.Is(err, ErrDigest) {
+		return errors.Join(err, os.Remove(partial))
+	}
+	if err != nil {
+		return err
 	}
 	return f.store.publish(f.file, partial, f.src.Digest)
 }

@@ -134,7 +134,9 @@ func (p *progress) emit(e banger.Event) {
 		if e.Text != "" && e.Text != p.text {
 			fmt.Fprintf(p.w, "%s: %s\n", printable(e.Stage), printable(e.Text))
 		}
-		p.text = e.Text
+		if e.Layer == "" {
+			p.text = e.Text
+		}
 		return
 	}
 	if e.Text != "" {

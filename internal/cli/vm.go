@@ -142,6 +142,29 @@ func (a *app) renameCommand() *cobra.Command {
 	}
 }
 
+func (a *app) commitCommand() *cobra.Command {
+	var note banger.CommitNote
+	var format string
+	c := &cobra.Command{
+		Use: "commit VM NAME[:TAG]", Short: "Make an image of what a running VM has changed", Args: usage(cobra.ExactArgs(2)), ValidArgsFunction: a.completeVMs,
+		Long: "Make an image of the VM's own image and one layer with all that was changed since. /etc/hostname, /etc/hosts,\n" +
+			"/etc/resolv.conf and what is mounted are left out. The VM goes on running: what is being written may be half there.",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.withEvents(c, format, func(client *api.Client, emit banger.Emit) error {
+				img, err := client.CommitVM(c.Context(), args[0], args[1], note, emit)
+				if err == nil {
+					a.printImage(img, format)
+				}
+				return err
+			})
+		},
+	}
+	c.Flags().StringVarP(&note.Author, "author", "a", "", "who made it, for the image's history")
+	c.Flags().StringVarP(&note.Message, "message", "m", "", "what it is, for the image's history")
+	c.Flags().StringVar(&format, "format", "", "json: progress as one JSON event a line, on stdout")
+	return c
+}
+
 func (a *app) pruneCommand() *cobra.Command {
 	var force bool
 	c := &cobra.Command{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 	OpStart     = "start"     // run the main command with its output on the console; answers Info
 	OpWait      = "wait"      // answer with FrameExit when the main command has ended
 	OpSignal    = "signal"    // signal the main command; answers Info
+	OpChanges   = "changes"   // answer with frames of output, the tar of a layer, ending with FrameExit
 	OpShutdown  = "shutdown"  // answers Info, then powers off
 )
 
@@ -104,6 +106,58 @@ func (c Client) Exec(ctx context.Context, e banger.Exec) (net.Conn, error) {
 	return c.send(ctx, Request{Op: OpExec, Exec: &e})
 }
 
+// Changes returns the tar of a layer with all that differs from the image. Its end is
+// reported only when the agent has sent all of it. The caller closes it.
+func (c Client) Changes(ctx context.Context) (io.ReadCloser, error) {
+	conn, err := c.send(ctx, Request{Op: OpChanges})
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	return &changes{conn: conn, frames: banger.NewFrameReader(conn), stop: stop}, nil
+}
+
+// changes are the frames of one answer as bytes.
+type changes struct {
+	conn   net.Conn
+	frames *banger.FrameReader
+	left   []byte
+	stop   func() bool
+}
+
+func (c *changes) Read(p []byte) (int, error) {
+	for len(c.left) == 0 {
+		t, data, err := c.frames.Next()
+		switch {
+		case err != nil:
+			return 0, banger.Errorf(banger.CodeGuest, "the agent did not send all changes: %w", err)
+		case t == banger.FrameError:
+			return 0, agentError(data)
+		case t == banger.FrameExit:
+			return 0, io.EOF
+		case t != banger.FrameStdout:
+			return 0, banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, banger.FrameStdout)
+		}
+		c.left = data
+	}
+	n := copy(p, c.left)
+	c.left = c.left[n:]
+	return n, nil
+}
+
+func (c *changes) Close() error {
+	c.stop()
+	return c.conn.Close()
+}
+
+func agentError(data []byte) error {
+	var e banger.Error
+	if err := json.Unmarshal(data, &e); err != nil {
+		return banger.Errorf(banger.CodeGuest, "the agent sent a broken error: %w", err)
+	}
+	return &e
+}
+
 // Wait returns how the main command ended, when it has.
 func (c Client) Wait(ctx context.Context) (banger.Exit, error) {
 	var exit banger.Exit
@@ -158,11 +212,7 @@ func answer(ctx context.Context, conn net.Conn, want banger.FrameType, v any) er
 	case err != nil:
 		return banger.Errorf(banger.CodeGuest, "the agent did not answer: %w", err)
 	case t == banger.FrameError:
-		var e banger.Error
-		if err := json.Unmarshal(p, &e); err != nil {
-			return banger.Errorf(banger.CodeGuest, "the agent sent a broken error: %w", err)
-		}
-		return &e
+		return agentError(p)
 	case t != want:
 		return banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, want)
 	}

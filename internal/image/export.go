@@ -31,12 +31,7 @@ func (s *Store) Tag(source, target string) (banger.Image, error) {
 	if err != nil {
 		return img, err
 	}
-	full, err := normalizeName(target)
-	if err == nil {
-		if _, taken := catalogue[target]; taken || strings.Contains(full, "@") {
-			err = banger.Errorf(banger.CodeInvalid, "%q cannot be given to an image", target).WithHint("use a name with a tag, such as mine:v1")
-		}
-	}
+	full, err := newName(target)
 	if err != nil {
 		return img, err
 	}
@@ -378,7 +373,7 @@ func (s *Store) Push(ctx context.Context, ref string, emit banger.Emit) (banger.
 	}
 	emit(banger.Event{Stage: "push", Text: "pushing " + img.Reference})
 	if err := remote.Write(tag, pushed, remote.WithContext(ctx), remote.WithTransport(rt)); err != nil {
-		return img, banger.Errorf(banger.CodeUnavailable, "cannot push %s: %w", img.Reference, err)
+		return img, s.remote.Explain(ctx, img.Reference, err)
 	}
 	emit(banger.Event{Stage: "push", Text: fmt.Sprintf("pushed %s as %s", img.Reference, img.Digest), Done: true})
 	return img, nil

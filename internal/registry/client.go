@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"banger"
 )
@@ -165,6 +166,9 @@ func (c *Client) Blob(ctx context.Context, ref, digest string, offset int64) (io
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
 	res, err := c.ask(ctx, r, "GET", "blobs/"+digest, header)
+	if s, ok := errors.AsType[*statusError](err); ok && offset > 0 && s.status == http.StatusRequestedRangeNotSatisfiable {
+		res, err = c.ask(ctx, r, "GET", "blobs/"+digest, nil) // there are registries that take no open range
+	}
 	if err == nil {
 		err = skipTo(res, offset)
 	}
@@ -210,6 +214,24 @@ func (c *Client) RoundTripper(ctx context.Context, ref, actions string) (http.Ro
 	return rt, c.wrap(ctx, r, err)
 }
 
+// Explain says, for a person, what failed in a library that used RoundTripper.
+func (c *Client) Explain(ctx context.Context, ref string, err error) error {
+	r, perr := parse(ref)
+	if perr != nil || err == nil {
+		return perr
+	}
+	if e, ok := errors.AsType[*transport.Error](err); ok && refuses(e.StatusCode) {
+		c.mu.Lock()
+		clear(c.transports) // the user may log in before the next try
+		c.mu.Unlock()
+	}
+	return c.wrap(ctx, r, err)
+}
+
+func refuses(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
 // ask sends one request to each place that may have the answer, mirrors first, until
 // one gives it. The caller closes the response's body.
 func (c *Client) ask(ctx context.Context, r reference, method, path string, header http.Header) (*http.Response, error) {
@@ -222,7 +244,7 @@ func (c *Client) ask(ctx context.Context, r reference, method, path string, head
 		if res, err = c.askOne(ctx, p, method, path, header); err == nil || ctx.Err() != nil {
 			return res, err
 		}
-		if s, ok := errors.AsType[*statusError](err); ok && (s.status == http.StatusUnauthorized || s.status == http.StatusForbidden) {
+		if s, ok := errors.AsType[*statusError](err); ok && refuses(s.status) {
 			c.forget(p, "pull") // the user may log in before the next try
 		}
 	}

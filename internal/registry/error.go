@@ -125,7 +125,7 @@ func (c *Client) wrap(ctx context.Context, r reference, err error) error {
 		return err
 	case status == http.StatusNotFound:
 		return keep(banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, image).WithHint("check name and tag"), err)
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+	case refuses(status):
 		return keep(banger.Errorf(banger.CodeDenied, "registry %s refuses access to %s", registry, image).
 			WithHint("check the name, or log in with docker login or podman login"), err)
 	}

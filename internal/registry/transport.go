@@ -61,12 +61,23 @@ func (c *Client) authorised(ctx context.Context, e endpoint, actions string) (ht
 		return nil, permanent{err}
 	}
 	if rt, err = transport.NewWithContext(ctx, e.registry, auth, base, []string{repo.Scope(actions)}); err != nil {
-		return nil, err
+		return nil, loginError(ctx, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.transports[key] = rt
 	return rt, nil
+}
+
+// loginError marks what the library refuses to do, such as to log in at another host's
+// private address, as permanent. What a network or a status does to it has a type.
+func loginError(ctx context.Context, err error) error {
+	_, network := errors.AsType[*url.Error](err)
+	_, status := errors.AsType[*transport.Error](err)
+	if network || status || ctx.Err() != nil {
+		return err
+	}
+	return permanent{err}
 }
 
 func (e endpoint) key(actions string) string { return fmt.Sprintln(e, actions) }

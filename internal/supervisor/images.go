@@ -48,6 +48,26 @@ func (s *Supervisor) PushImage(ctx context.Context, ref string, emit banger.Emit
 	return s.opts.Images.Push(ctx, ref, emit)
 }
 
+// CommitVM makes an image of what a running VM has changed.
+func (s *Supervisor) CommitVM(ctx context.Context, ref, target string, note banger.CommitNote, emit banger.Emit) (banger.Image, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	s.images.RLock()
+	defer s.images.RUnlock()
+	vm := m.snapshot()
+	if vm.State != banger.StateRunning {
+		return banger.Image{}, stateError("commit", vm, "start it: banger start "+vm.Name)
+	}
+	changes, err := m.agent().Changes(ctx)
+	if err != nil {
+		return banger.Image{}, err
+	}
+	defer changes.Close()
+	return s.opts.Images.Commit(ctx, vm.ImageDigest, target, changes, note, emit)
+}
+
 // SaveImages finds images; what it returns writes them as one tar.
 func (s *Supervisor) SaveImages(refs []string) (write func(context.Context, io.Writer) error, err error) {
 	if len(refs) == 0 {
@@ -77,6 +97,8 @@ func (s *Supervisor) ImageUsage() ([]banger.ImageUsage, error) { return s.opts.I
 // PruneImages removes images without a name, with all those without a VM, and
 // blobs that no image needs.
 func (s *Supervisor) PruneImages(all, dryRun bool) (banger.Pruned, error) {
+	s.removing.Lock()
+	defer s.removing.Unlock()
 	if !s.images.TryLock() {
 		return banger.Pruned{}, errBusy()
 	}
@@ -88,6 +110,8 @@ func (s *Supervisor) PruneImages(all, dryRun bool) (banger.Pruned, error) {
 
 // RemoveImage deletes an image that no VM uses.
 func (s *Supervisor) RemoveImage(ref string) error {
+	s.removing.Lock()
+	defer s.removing.Unlock()
 	if !s.images.TryLock() {
 		return errBusy()
 	}
@@ -126,6 +150,8 @@ func (s *Supervisor) Kernel(name string) (banger.Kernel, error) { return s.opts.
 
 // RemoveKernel deletes a kernel that no VM uses.
 func (s *Supervisor) RemoveKernel(name string) error {
+	s.removing.Lock()
+	defer s.removing.Unlock()
 	if !s.images.TryLock() {
 		return errBusy()
 	}

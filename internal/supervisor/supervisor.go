@@ -65,6 +65,8 @@ type Supervisor struct {
 	// images is held for reading while a VM is being created, so that an image
 	// or kernel is not removed between being found and being named in a row.
 	images sync.RWMutex
+	// removing is held by who removes one, so that two wait for each other.
+	removing sync.Mutex
 }
 
 // New returns a Supervisor of the VMs that Restore will find.

@@ -1,0 +1,224 @@
+package agent
+
+import (
+	"archive/tar"
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// changes answers with what differs from the image, as the tar of an OCI layer
+// (image-spec layer.md), read from the upper directory of the overlay.
+func (s *server) changes(conn net.Conn) {
+	disk := s.duties.disk()
+	if disk < 0 {
+		sendError(conn, banger.Errorf(banger.CodeInvalid, "this guest has no disk of its own"))
+		return
+	}
+	w := bufio.NewWriterSize(stdoutFrames{conn}, banger.MaxData)
+	err := writeChanges(procPath(disk)+"/upper", w)
+	if err == nil {
+		err = w.Flush()
+	}
+	if err != nil {
+		sendError(conn, banger.Errorf(banger.CodeGuest, "reading the VM's changes: %w", err))
+		return
+	}
+	banger.WriteJSONFrame(conn, banger.FrameExit, banger.Exit{})
+}
+
+// stdoutFrames writes frames of at most banger.MaxData bytes.
+type stdoutFrames struct{ conn net.Conn }
+
+func (s stdoutFrames) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		k := min(len(p)-n, banger.MaxData)
+		if err = banger.WriteFrame(s.conn, banger.FrameStdout, p[n:n+k]); err == nil {
+			n += k
+		}
+	}
+	return n, err
+}
+
+// ours are files that banger gives each VM and no image.
+var ours = map[string]bool{"etc/hostname": true, "etc/hosts": true, "etc/resolv.conf": true}
+
+// isMountPoint recognises directories that banger makes; empty ones are nobody's change.
+func isMountPoint(name string) bool {
+	switch name {
+	case "dev", "proc", "run", "sys", "tmp", "var/lib/docker", "var/lib/containerd":
+		return true
+	}
+	return path.Dir(name) == "lib/modules" || path.Dir(name) == "usr/lib/modules"
+}
+
+// layerWriter turns an upper directory (overlayfs.rst) into a layer.
+type layerWriter struct {
+	tar   *tar.Writer
+	links map[uint64]string // names of inodes that have several
+}
+
+// writeChanges writes the layer that an upper directory is.
+func writeChanges(upper string, w io.Writer) error {
+	l := &layerWriter{tar: tar.NewWriter(w), links: map[uint64]string{}}
+	if err := l.directory(upper, ""); err != nil {
+		return err
+	}
+	return l.tar.Close()
+}
+
+// directory writes what is in the directory at; name is what it is in the image.
+func (l *layerWriter) directory(at, name string) error {
+	d, err := os.Open(at)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := l.entry(procPath(int(d.Fd()))+"/"+e.Name(), path.Join(name, e.Name())); err != nil {
+			return fmt.Errorf("%.200q: %w", path.Join(name, e.Name()), err)
+		}
+	}
+	return nil
+}
+
+func (l *layerWriter) entry(at, name string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(at, &st); err != nil {
+		return err
+	}
+	kind := st.Mode & unix.S_IFMT
+	h := &tar.Header{Name: name, Format: tar.FormatPAX, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec)}
+	switch {
+	case ours[name] || kind == unix.S_IFSOCK:
+		return nil
+	case kind == unix.S_IFCHR && st.Rdev == 0:
+		return l.mark(path.Join(path.Dir(name), ".wh."+path.Base(name)))
+	case strings.HasPrefix(path.Base(name), ".wh."):
+		return fmt.Errorf("its name means in a layer that another file is gone")
+	}
+	xattrs, opaque, err := readXattrs(at)
+	if err != nil {
+		return err
+	}
+	h.PAXRecords = xattrs
+	if kind == unix.S_IFDIR {
+		return l.subdirectory(at, h, opaque)
+	}
+	if first := l.links[st.Ino]; st.Nlink > 1 && first != "" {
+		h.Typeflag, h.Linkname, h.PAXRecords = tar.TypeLink, first, nil
+		return l.tar.WriteHeader(h)
+	}
+	l.links[st.Ino] = name
+	switch kind {
+	case unix.S_IFREG:
+		h.Typeflag, h.Size = tar.TypeReg, st.Size
+		return l.file(at, h)
+	case unix.S_IFLNK:
+		h.Typeflag = tar.TypeSymlink
+		if h.Linkname, err = os.Readlink(at); err != nil {
+			return err
+		}
+	case unix.S_IFIFO:
+		h.Typeflag = tar.TypeFifo
+	case unix.S_IFCHR, unix.S_IFBLK:
+		h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+		if kind == unix.S_IFBLK {
+			h.Typeflag = tar.TypeBlock
+		}
+	}
+	return l.tar.WriteHeader(h)
+}
+
+func (l *layerWriter) subdirectory(at string, h *tar.Header, opaque bool) error {
+	name := h.Name
+	if isMountPoint(name) {
+		if entries, err := os.ReadDir(at); err != nil || len(entries) == 0 {
+			return err
+		}
+	}
+	h.Typeflag, h.Name = tar.TypeDir, name+"/"
+	if err := l.tar.WriteHeader(h); err != nil {
+		return err
+	}
+	if opaque {
+		if err := l.mark(name + "/.wh..wh..opq"); err != nil {
+			return err
+		}
+	}
+	return l.directory(at, name)
+}
+
+// mark writes an empty file whose name says something.
+func (l *layerWriter) mark(name string) error {
+	return l.tar.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Format: tar.FormatPAX})
+}
+
+// file writes as many bytes as h says, though the file may change meanwhile.
+func (l *layerWriter) file(at string, h *tar.Header) error {
+	f, err := os.OpenFile(at, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := l.tar.WriteHeader(h); err != nil {
+		return err
+	}
+	n, err := io.CopyN(l.tar, f, h.Size)
+	if err == io.EOF {
+		_, err = io.CopyN(l.tar, zeros{}, h.Size-n)
+	}
+	return err
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// readXattrs returns the extended attributes as PAX records, without those by which
+// overlayfs keeps its books, and whether they say that a directory hides the image's.
+func readXattrs(at string) (records map[string]string, opaque bool, err error) {
+	list := make([]byte, 64<<10) // the most that the kernel gives (xattr(7))
+	n, err := unix.Llistxattr(at, list)
+	if err != nil {
+		return nil, false, err
+	}
+	value := make([]byte, 64<<10)
+	for name := range strings.SplitSeq(string(list[:n]), "\x00") {
+		if name == "" {
+			continue
+		}
+		n, err := unix.Lgetxattr(at, name, value)
+		if err == unix.ENODATA {
+			continue
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		if strings.HasPrefix(name, "trusted.overlay.") {
+			opaque = opaque || name == "trusted.overlay.opaque" && string(value[:n]) == "y"
+			continue
+		}
+		if records == nil {
+			records = map[string]string{}
+		}
+		records["SCHILY.xattr."+name] = string(value[:n])
+	}
+	return records, opaque, nil
+}
