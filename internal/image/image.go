@@ -361,7 +361,8 @@ func (s *Store) fetch(ctx context.Context, name string, want v1.Platform, emit b
 	defer s.collecting.RUnlock()
 	started := time.Now()
 	img, named, report, err := s.once(ctx, name, want, emit)
-	if err != nil && named != "" && ctx.Err() == nil && isRemote(name) && (errors.Is(err, blob.ErrDigest) || banger.CodeOf(err) == banger.CodeNotFound) {
+	_, noConfig := errors.AsType[configError](err)
+	if err != nil && (named != "" || noConfig) && ctx.Err() == nil && isRemote(name) && (errors.Is(err, blob.ErrDigest) || banger.CodeOf(err) == banger.CodeNotFound) {
 		// The tag may have moved meanwhile, and a proxy may have mixed two images.
 		emit(banger.Event{Stage: "image", Text: "once more with a fresh manifest, since " + err.Error()})
 		img, named, report, err = s.once(ctx, name, want, emit)

@@ -207,13 +207,18 @@ func checkDescriptor(what string, d v1.Descriptor, limit int64) error {
 func (s *Store) readConfig(ctx context.Context, c content, d v1.Descriptor) ([]byte, error) {
 	err := s.blobs.Fetch(ctx, blobSource(c, d.Digest.String(), d.Size))
 	if errors.Is(err, blob.ErrDigest) {
-		return nil, refused("the config of the image is not what the manifest says: %w", err)
+		err = refused("the config of the image is not what the manifest says: %w", err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, configError{err}
 	}
 	return s.blobs.ReadAll(ctx, d.Digest.String(), maxConfig)
 }
+
+// configError is about a config that a manifest names and that cannot be had.
+type configError struct{ error }
+
+func (e configError) Unwrap() error { return e.error }
 
 // blobSource is where the store gets a blob of c.
 func blobSource(c content, digest string, size int64) blob.Source {

@@ -281,8 +281,8 @@ func debugfs(t *testing.T, path string, commands []string) []string {
 }
 
 var (
-	statRE  = regexp.MustCompile(`(?s)Inode: (\d+)\s+Type: (\S+( \S+)?)\s+Mode:\s+(\d+).*User:\s+(\d+)\s+Group:\s+(\d+).* mtime: 0x([0-9a-f]+):([0-9a-f]+)`)
-	lsRE    = regexp.MustCompile(`(?m)^/\d+/\d+/\d+/\d+/([^/]+)/`)
+	statRE  = regexp.MustCompile(`(?s)Inode: (\d+)\s+Type: (\S+( \S+)?)\s+Mode:\s+(\d+).*User:\s+(-?\d+)\s+Group:\s+(-?\d+).* mtime: 0x([0-9a-f]+):([0-9a-f]+)`)
+	lsRE    = regexp.MustCompile(`(?m)^/\d+/\d+/-?\d+/-?\d+/([^/]+)/`)
 	fastRE  = regexp.MustCompile(`Fast link dest: "(.*)"`)
 	devRE   = regexp.MustCompile(`Device major/minor number: (\S+)`)
 	xattrRE = regexp.MustCompile(`(?m)^  ((?:user|security|trusted|system)\.\S+ \(\d+\).*)$`)

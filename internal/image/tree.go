@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"strings"
 	"syscall"
@@ -152,8 +153,13 @@ func (t *tree) link(r record, last bool) (waits bool, err error) {
 	}
 	n.Names--
 	t.put(parent, path.Base(r.name), n)
-	if r.node.Xattrs == nil {
+	kind := n.Mode & syscall.S_IFMT
+	maps.DeleteFunc(r.node.Xattrs, func(name string, _ []byte) bool { return !keepXattr(name, kind) })
+	if len(r.node.Xattrs) == 0 {
 		r.node.Xattrs = n.Xattrs
+	}
+	if kind == syscall.S_IFLNK {
+		r.node.Mode = n.Mode // symlink(7): it has none of its own
 	}
 	t.setMeta(n, r.node)
 	return false, nil
