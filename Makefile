@@ -28,6 +28,9 @@ demo: deps build ## boot a Debian image and run a command in it
 test: deps build ## everything that must pass, real boots included
 	@./scripts/test
 
+test-slow: deps build ## proofs that take long: fuzzing, kills, the largest images
+	@./scripts/test-slow
+
 lint: ## gofmt, vet, staticcheck
 	@./scripts/lint
 

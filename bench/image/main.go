@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"banger"
 	"banger/internal/image"
@@ -38,6 +39,7 @@ func run(args []string) error {
 
 // ours is what `banger image pull` does, in this process and durable as there.
 func ours(layout, dir string) error {
+	debug.SetMemoryLimit(image.HeapLimit)
 	s, err := image.Open(filepath.Join(dir, "images"), image.Options{})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -75,6 +76,7 @@ func Run(ctx context.Context, o Options) error {
 	defer db.Close()
 	kvm := probe(o)
 	qemuVersion := cached(qemu.Driver{})
+	debug.SetMemoryLimit(image.HeapLimit)
 	limits, err := imageLimits(os.Getenv)
 	if err != nil {
 		return err

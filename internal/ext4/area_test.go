@@ -142,8 +142,8 @@ func TestLongAttributesGetInodes(t *testing.T) {
 		"security.other": content(4, 4096), "user.second": content(5, 3000)}
 	path := image(t, Options{Size: 256 << 20, Journal: true}, func(w *Writer) *Node {
 		a, b := file(t, w, []byte("a")), file(t, w, nil)
-		a.Xattrs, b.Xattrs = values, map[string][]byte{"user.long": values["user.long"]}
-		return dir(map[string]*Node{"a": a, "b": b, "d": {Mode: syscall.S_IFDIR | 0o755, Xattrs: values}})
+		a.Xattrs, b.Xattrs = attributes(values), []Xattr{{"user.long", values["user.long"]}}
+		return dir(map[string]*Node{"a": a, "b": b, "d": {Mode: syscall.S_IFDIR | 0o755, Xattrs: attributes(values)}})
 	})
 	fsck(t, path)
 	mounted(t, path, "rw", func(at string) {

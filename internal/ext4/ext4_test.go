@@ -102,6 +102,13 @@ func TestALargeEmptyDiskTakesLittleRoom(t *testing.T) {
 	}
 }
 
+func attributes(values map[string][]byte) (list []Xattr) {
+	for name, value := range values {
+		list = append(list, Xattr{name, value})
+	}
+	return list
+}
+
 // TestEveryKindOfInode holds what the kernel shows against what was asked for.
 func TestEveryKindOfInode(t *testing.T) {
 	when := time.Unix(1700000000, 123456789)
@@ -118,9 +125,9 @@ func TestEveryKindOfInode(t *testing.T) {
 		shared.UID, shared.GID = 4000000000, 200000
 		shared.Mtime = when
 		withX := file(t, w, nil)
-		withX.Xattrs = xattrs
+		withX.Xattrs = attributes(xattrs)
 		withACL := file(t, w, nil)
-		withACL.Xattrs = map[string][]byte{"system.posix_acl_access": acl}
+		withACL.Xattrs = []Xattr{{"system.posix_acl_access", acl}}
 		old := file(t, w, nil)
 		old.Mtime = time.Date(1960, 1, 2, 3, 4, 5, 6, time.UTC)
 		late := file(t, w, nil)
@@ -313,9 +320,9 @@ func TestBadInputIsRefused(t *testing.T) {
 		"dot dot":         {Options{Size: MinSize}, dir(map[string]*Node{"..": dir(nil)})},
 		"no type":         {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: 0o644}})},
 		"long link":       {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFLNK, Target: strings.Repeat("x", 4096)}})},
-		"unknown xattr":   {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: map[string][]byte{"odd.x": nil}}})},
-		"large xattr":     {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: map[string][]byte{"user.x": make([]byte, MaxXattr+1)}}})},
-		"broken ACL":      {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: map[string][]byte{"system.posix_acl_access": []byte("junk")}}})},
+		"unknown xattr":   {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: []Xattr{{"odd.x", nil}}}})},
+		"large xattr":     {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: []Xattr{{"user.x", make([]byte, MaxXattr+1)}}}})},
+		"broken ACL":      {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: []Xattr{{"system.posix_acl_access", []byte("junk")}}}})},
 		"too many inodes": {Options{Size: MinSize}, dir(manyFiles(maxInodesPerGroup + 1))},
 	} {
 		t.Run(name, func(t *testing.T) {

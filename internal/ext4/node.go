@@ -14,17 +14,23 @@ import (
 type Node struct {
 	Mode         uint32 // st_mode: type and permissions
 	UID, GID     uint32
-	Major, Minor uint32    // of devices
-	Layer, Names int32     // for the caller's own use
-	Mtime        time.Time // of all times; clamped to 1901..2446
-	Target       string    // of symlinks, 1 to 4095 bytes
-	Data         Data      // of regular files
-	Xattrs       map[string][]byte
+	Major, Minor uint32           // of devices
+	Layer, Names int32            // for the caller's own use
+	Mtime        time.Time        // of all times; clamped to 1901..2446
+	Target       string           // of symlinks, 1 to 4095 bytes, none of them zero
+	Data         Data             // of regular files
+	Xattrs       []Xattr          // in any order, each name once
 	Children     map[string]*Node // of directories; names are raw bytes
 
 	number uint32
 	links  uint32
 	parent *Node
+}
+
+// Xattr is an extended attribute; its name is whole, with the namespace (xattr(7)).
+type Xattr struct {
+	Name  string
+	Value []byte
 }
 
 const (
@@ -142,6 +148,9 @@ func (w *Writer) content(n *Node, raw []byte, seed uint32) (size int64, blocks u
 	case syscall.S_IFLNK:
 		if len(n.Target) == 0 || len(n.Target) > maxTarget {
 			return 0, 0, fmt.Errorf("a symlink's target has %d bytes, but must have 1 to %d", len(n.Target), maxTarget)
+		}
+		if strings.Contains(n.Target, "\x00") {
+			return 0, 0, errors.New("a symlink's target has a zero byte")
 		}
 		if len(n.Target) < fastLink {
 			copy(raw[0x28:], n.Target)

@@ -221,9 +221,10 @@ func (x xattr) hash() uint32 {
 
 // convertXattrs brings attributes into ext4's form and order: by index, length
 // of the name, name. The kernel stops searching where the order is broken.
-func convertXattrs(attrs map[string][]byte) ([]xattr, error) {
-	var list []xattr
-	for name, value := range attrs {
+func convertXattrs(attrs []Xattr) ([]xattr, error) {
+	list := make([]xattr, 0, len(attrs))
+	for _, x := range attrs {
+		name, value := x.Name, x.Value
 		index, rest, ok := splitXattr(name)
 		if !ok || len(rest) > 255 {
 			return nil, fmt.Errorf("ext4 has no extended attribute %.300q", name)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"unique"
 
 	"banger"
 	"banger/internal/ext4"
@@ -19,9 +20,14 @@ import (
 // means its default.
 type Limits struct {
 	Bytes   int64 // of all files, holes and files hidden later counted; at most the default, 64 GiB
-	Entries int64 // of all layers together; default 2^20, which takes about 400 MiB of memory
+	Entries int64 // of all layers together; default 2^20, each with an attribute 350 MiB of memory
 	Ratio   int64 // of a layer's plain bytes to its compressed ones; default 1000, checked above ratioFree
 }
+
+// HeapLimit is what a process that converts images should give debug.SetMemoryLimit,
+// in bytes: the largest image needs some 350 MiB, and a collector that knows no limit
+// lets garbage take as much again.
+const HeapLimit = 420 << 20
 
 const (
 	maxPath      = 4096
@@ -216,10 +222,8 @@ func setMeta(n *ext4.Node, h *tar.Header, kind uint32) error {
 		if len(value) > ext4.MaxXattr {
 			return rule("the extended attribute %.200q has %d bytes, but at most %d are allowed", attr, len(value), ext4.MaxXattr)
 		}
-		if n.Xattrs == nil {
-			n.Xattrs = map[string][]byte{}
-		}
-		n.Xattrs[attr] = []byte(value)
+		// A copy, since the header's strings share one piece of memory with all of it.
+		n.Xattrs = append(n.Xattrs, ext4.Xattr{Name: unique.Make(attr).Value(), Value: []byte(value)})
 	}
 	return nil
 }

@@ -144,6 +144,11 @@ func (s *Store) fromManifest(ctx context.Context, c content, data []byte, m *env
 	if err != nil {
 		return nil, err
 	}
+	return fromConfig(c, data, m, rawConfig)
+}
+
+// fromConfig completes the source with what a config says.
+func fromConfig(c content, data []byte, m *envelope, rawConfig []byte) (*source, error) {
 	cfg, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
 	if err != nil {
 		return nil, refused("the config of the image is not valid: %w", err)

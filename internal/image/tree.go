@@ -2,8 +2,8 @@ package image
 
 import (
 	"fmt"
-	"maps"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -154,7 +154,7 @@ func (t *tree) link(r record, last bool) (waits bool, err error) {
 	n.Names--
 	t.put(parent, path.Base(r.name), n)
 	kind := n.Mode & syscall.S_IFMT
-	maps.DeleteFunc(r.node.Xattrs, func(name string, _ []byte) bool { return !keepXattr(name, kind) })
+	r.node.Xattrs = slices.DeleteFunc(r.node.Xattrs, func(x ext4.Xattr) bool { return !keepXattr(x.Name, kind) })
 	if len(r.node.Xattrs) == 0 {
 		r.node.Xattrs = n.Xattrs
 	}

@@ -1,0 +1,119 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"banger"
+)
+
+// entries is how many entries TestMemoryOfManyEntries makes: a part of the most in
+// every run, all of them where BANGER_ENTRIES asks for it.
+func entries() int {
+	if n, err := strconv.Atoi(os.Getenv("BANGER_ENTRIES")); err == nil {
+		return n
+	}
+	return 100_000
+}
+
+// TestConvertInAProcessOfItsOwn is what is measured; alone it does nothing.
+func TestConvertInAProcessOfItsOwn(t *testing.T) {
+	ref, dir := os.Getenv("BANGER_CONVERT_REF"), os.Getenv("BANGER_CONVERT_DIR")
+	if ref == "" {
+		return
+	}
+	debug.SetMemoryLimit(HeapLimit) // as the daemon does
+	s, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Ensure(context.Background(), ref, "", banger.PullAlways, banger.Discard); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// converted converts in a process of its own and returns its peak memory in MiB.
+func converted(t *testing.T, ref string) int64 {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestConvertInAProcessOfItsOwn$")
+	cmd.Env = append(os.Environ(), "BANGER_CONVERT_REF="+ref, "BANGER_CONVERT_DIR="+dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		t.Fatal("no usage")
+	}
+	return usage.Maxrss >> 10
+}
+
+// streamed is a gzip layer that a function writes.
+func streamed(t *testing.T, write func(*tar.Writer) error) layerBlob {
+	t.Helper()
+	var stored bytes.Buffer
+	plain := sha256.New()
+	z, err := gzip.NewWriterLevel(&stored, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tar.NewWriter(io.MultiWriter(z, plain))
+	for _, do := range []func() error{func() error { return write(w) }, w.Close, z.Close} {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return layerBlob{stored.String(), digestOf(plain), digestBytes(stored.Bytes())}
+}
+
+// As many entries as an image may have, each with an attribute of its own, take less than
+// 512 MiB.
+func TestMemoryOfManyEntries(t *testing.T) {
+	n := entries()
+	layer := streamed(t, func(w *tar.Writer) error {
+		for i := range n {
+			h := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/file-%d", i%1000, i), Mode: 0o644, ModTime: time.Unix(int64(i), 0),
+				PAXRecords: map[string]string{"SCHILY.xattr.user.n": strconv.Itoa(i)}, Format: tar.FormatPAX}
+			if err := w.WriteHeader(h); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	got := converted(t, "oci:"+ociDir(t, layer))
+	t.Logf("%d entries: %d MiB", n, got)
+	if limit := int64(64 + 448*n/1_000_000); got > limit {
+		t.Errorf("%d entries take %d MiB, more than %d", n, got, limit)
+	}
+}
+
+// One entry more than the limit is refused by its name.
+func TestOneEntryTooMany(t *testing.T) {
+	s, err := Open(t.TempDir(), Options{Limits: Limits{Entries: 1000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer := streamed(t, func(w *tar.Writer) error {
+		for i := range 1001 {
+			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint("f", i), Mode: 0o644}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	_, err = s.Ensure(context.Background(), "oci:"+ociDir(t, layer), "", banger.PullMissing, banger.Discard)
+	wantFailure(t, s, err, banger.CodeBadImage, "more than 1000 entries")
+}
