@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -46,7 +47,25 @@ var recipes = map[string][]step{
 			return errors.Join(os.RemoveAll(man), os.MkdirAll(man, 0o755), os.WriteFile(filepath.Join(man, "README"), []byte("none\n"), 0o644))
 		}},
 	},
+	"content1": {{"", content(64 << 10)}}, "content4": {{"", content(256 << 10)}}, "content16": {{"", content(1 << 20)}},
 	"many": {{"papirus-icon-theme", nil}, {"libboost1.81-dev golang-1.19-src rust-src", nil}},
+}
+
+// content is a thousand files of n bytes each, which compress to a half.
+func content(n int) func(string) error {
+	return func(root string) error {
+		p, x := make([]byte, n), uint64(n)
+		for i := range 1000 {
+			for j := range p {
+				x = x*6364136223846793005 + 1442695040888963407
+				p[j] = byte(x >> 60)
+			}
+			if err := os.WriteFile(filepath.Join(root, strconv.Itoa(i)), p, 0o644); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // inputs makes DIR/NAME-gzip and DIR/NAME-zstd, unless they are there.

@@ -37,13 +37,18 @@ func run(args []string) error {
 	return fmt.Errorf("usage: image inputs DIR | figures DIR | WAY LAYOUT DIR")
 }
 
+// pulled is ours, of the registry that serve has started.
+func pulled(_, dir string) error { return pull(os.Getenv(referenceVariable), dir) }
+
 // ours is what `banger image pull` does, in this process and durable as there.
-func ours(layout, dir string) error {
+func ours(layout, dir string) error { return pull("oci:"+layout, dir) }
+
+func pull(ref, dir string) error {
 	debug.SetMemoryLimit(image.HeapLimit)
 	s, err := image.Open(filepath.Join(dir, "images"), image.Options{})
 	if err != nil {
 		return err
 	}
-	_, err = s.Ensure(context.Background(), "oci:"+layout, "", banger.PullAlways, banger.Discard)
+	_, err = s.Ensure(context.Background(), ref, "", banger.PullAlways, banger.Discard)
 	return err
 }

@@ -29,6 +29,7 @@ type way struct {
 
 var ways = map[string]way{
 	"ours":     {ours, ""},
+	"registry": {pulled, "docker-registry"},
 	"tar2ext4": {viaTar2ext4, ""},
 	"seed":     {viaStaging, "mkfs.ext4"},
 	"umoci":    {viaUmoci, "umoci"},
