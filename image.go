@@ -29,6 +29,10 @@ type Image struct {
 	Layers       []string    `json:"layers"`          // diffIDs, base first
 	Moved        bool        `json:"moved,omitempty"` // the registry's tag names another image now; known after a check alone
 	Blobs        []Blob      `json:"blobs,omitempty"` // the layers as stored, base first
+
+	Kernel      string `json:"kernel,omitempty"`       // that VMs of it get unless they name one
+	Foreign     string `json:"foreign,omitempty"`      // the registered file of the host that is the rootfs
+	ForeignSize int64  `json:"foreign_size,omitempty"` // its length in bytes; Created is its time
 }
 
 // Blob is one stored blob of an image (image-spec descriptor.md).

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -68,9 +69,17 @@ func content(n int) func(string) error {
 	}
 }
 
-// inputs makes DIR/NAME-gzip and DIR/NAME-zstd, unless they are there.
+// inputs makes DIR/NAME-gzip, DIR/NAME-zstd and DIR/NAME.json, what overlayfs shows for
+// the layers, unless they are there. ONLY narrows them.
 func inputs(dir string) error {
+	only, err := regexp.Compile(os.Getenv("ONLY"))
+	if err != nil {
+		return err
+	}
 	for name, steps := range recipes {
+		if !only.MatchString(name) {
+			continue
+		}
 		if _, err := os.Stat(filepath.Join(dir, name+"-zstd", "index.json")); err == nil {
 			continue
 		}
@@ -96,6 +105,13 @@ func makeInput(dir, name string, steps []step) error {
 		if err := stack.Layer(func(root string) error { return s.run(root, debs) }); err != nil {
 			return err
 		}
+	}
+	truth, err := stack.Truth()
+	if err != nil {
+		return err
+	}
+	if err := writeJSON(filepath.Join(dir, name+".json"), truth); err != nil {
+		return err
 	}
 	var tars [][]byte
 	for i := range stack.Len() {
@@ -152,7 +168,8 @@ func gzipped(p []byte) ([]byte, error) {
 		return nil, err
 	}
 	_, err = w.Write(p)
-	return buf.Bytes(), errors.Join(err, w.Close())
+	err = errors.Join(err, w.Close())
+	return buf.Bytes(), err
 }
 
 func zstded(p []byte) ([]byte, error) {
@@ -162,7 +179,8 @@ func zstded(p []byte) ([]byte, error) {
 		return nil, err
 	}
 	_, err = io.Copy(w, bytes.NewReader(p))
-	return buf.Bytes(), errors.Join(err, w.Close())
+	err = errors.Join(err, w.Close())
+	return buf.Bytes(), err
 }
 
 func writeLayout(dir, kind string, tars [][]byte, pack func([]byte) ([]byte, error)) error {

@@ -4,11 +4,15 @@
 //
 //	image inputs DIR       make the images that are converted, of Debian packages
 //	image figures DIR      run all pairs and print their ratios (PAIRS, ONLY)
+//	image verify DIR       convert the images, mount them, compare with overlayfs (root)
+//	image describe DIR     print what verify compares, as JSON
+//	image compare A B      compare two of these
 //	image WAY LAYOUT DIR   convert once; figures calls it so, each time a new process
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +20,7 @@ import (
 
 	"banger"
 	"banger/internal/image"
+	"banger/internal/image/overlaytest"
 )
 
 func main() {
@@ -31,6 +36,16 @@ func run(args []string) error {
 		return inputs(args[1])
 	case len(args) == 2 && args[0] == "figures":
 		return figures(args[1])
+	case len(args) == 2 && args[0] == "verify":
+		return verify(args[1])
+	case len(args) == 2 && args[0] == "describe":
+		all, err := overlaytest.Describe(args[1])
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(all)
+	case len(args) == 3 && args[0] == "compare":
+		return compareFiles(args[1], args[2])
 	case len(args) == 3 && ways[args[0]].convert != nil:
 		return ways[args[0]].convert(args[1], args[2])
 	}

@@ -44,6 +44,8 @@ type Images interface {
 	Image(ref string) (banger.Image, error)
 	ImageHistory(ctx context.Context, ref string) ([]banger.ImageStep, error)
 	CommitVM(ctx context.Context, vm, target string, note banger.CommitNote, emit banger.Emit) (banger.Image, error)
+	RegisterImage(ctx context.Context, name, rootfs, kernel string) (banger.Image, error)
+	PromoteImage(ctx context.Context, ref string) (banger.Image, error)
 	TagImage(source, target string) (banger.Image, error)
 	SaveImages(refs []string) (write func(context.Context, io.Writer) error, err error)
 	LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error)
@@ -84,6 +86,14 @@ type (
 	commitRequest struct {
 		Target string `json:"target"`
 		banger.CommitNote
+	}
+	registerRequest struct {
+		Name   string `json:"name"`
+		Rootfs string `json:"rootfs"` // path of an ext4 file of the host, absolute
+		Kernel string `json:"kernel,omitempty"`
+	}
+	promoteRequest struct {
+		Reference string `json:"reference"`
 	}
 	tagRequest struct {
 		Source string `json:"source"`

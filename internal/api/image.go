@@ -49,6 +49,30 @@ func (s *Server) commitVM(w http.ResponseWriter, req *http.Request) error {
 	})
 }
 
+func (s *Server) registerImage(w http.ResponseWriter, req *http.Request) error {
+	var body registerRequest
+	if err := decode(req, &body); err != nil {
+		return err
+	}
+	img, err := s.Images.RegisterImage(req.Context(), body.Name, body.Rootfs, body.Kernel)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, img)
+}
+
+func (s *Server) promoteImage(w http.ResponseWriter, req *http.Request) error {
+	var body promoteRequest
+	if err := decode(req, &body); err != nil {
+		return err
+	}
+	img, err := s.Images.PromoteImage(req.Context(), body.Reference)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, img)
+}
+
 func (s *Server) tagImage(w http.ResponseWriter, req *http.Request) error {
 	var body tagRequest
 	if err := decode(req, &body); err != nil {

@@ -50,6 +50,16 @@ func (c *Client) ImageHistory(ctx context.Context, ref string) (list []banger.Im
 	return list, c.call(ctx, "GET", "/v1/image/history", url.Values{"reference": {ref}}, nil, &list)
 }
 
+// RegisterImage makes an image of an ext4 file of the host.
+func (c *Client) RegisterImage(ctx context.Context, name, rootfs, kernel string) (img banger.Image, err error) {
+	return img, c.call(ctx, "POST", "/v1/images/register", nil, registerRequest{name, rootfs, kernel}, &img)
+}
+
+// PromoteImage copies a registered file into the store.
+func (c *Client) PromoteImage(ctx context.Context, ref string) (img banger.Image, err error) {
+	return img, c.call(ctx, "POST", "/v1/images/promote", nil, promoteRequest{ref}, &img)
+}
+
 // TagImage gives an image another name.
 func (c *Client) TagImage(ctx context.Context, source, target string) (img banger.Image, err error) {
 	return img, c.call(ctx, "POST", "/v1/images/tag", nil, tagRequest{source, target}, &img)

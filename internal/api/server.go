@@ -63,6 +63,8 @@ var routes = []route{
 	{"GET", "/v1/images", (*Server).listImages},
 	{"POST", "/v1/images/pull", (*Server).pullImage},
 	{"POST", "/v1/images/push", (*Server).pushImage},
+	{"POST", "/v1/images/register", (*Server).registerImage},
+	{"POST", "/v1/images/promote", (*Server).promoteImage},
 	{"POST", "/v1/images/tag", (*Server).tagImage},
 	{"GET", "/v1/images/save", (*Server).saveImages},
 	{"POST", loadPath, (*Server).loadImages},

@@ -46,7 +46,7 @@ func (a *app) imageCommand() *cobra.Command {
 			return nil
 		}}
 	c.AddCommand(a.imagePullCommand(), a.imagePushCommand(), a.imageListCommand(), inspect, a.imageHistoryCommand(), tag, rm,
-		a.imageSaveCommand(), a.imageLoadCommand(), a.imageUsageCommand(), a.imagePruneCommand())
+		a.imageRegisterCommand(), a.imagePromoteCommand(), a.imageSaveCommand(), a.imageLoadCommand(), a.imageUsageCommand(), a.imagePruneCommand())
 	return c
 }
 
@@ -171,6 +171,48 @@ func (a *app) imageHistoryCommand() *cobra.Command {
 		}}
 	c.Flags().StringVar(&format, "format", "table", "table or json")
 	return c
+}
+
+func (a *app) imageRegisterCommand() *cobra.Command {
+	var rootfs, kernel string
+	c := &cobra.Command{Use: "register NAME --rootfs FILE", Short: "Use an ext4 file of the host as an image, where it lies", Args: usage(cobra.ExactArgs(1)),
+		Long: "Use an ext4 file of the host as an image, where it lies. It must not change afterwards; `banger image promote` copies it.",
+		RunE: func(c *cobra.Command, args []string) error {
+			path, err := filepath.Abs(rootfs)
+			if err != nil {
+				return err
+			}
+			client, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			img, err := client.RegisterImage(c.Context(), args[0], path, kernel)
+			if err != nil {
+				return err
+			}
+			a.printImage(img, "")
+			return nil
+		}}
+	c.Flags().StringVar(&rootfs, "rootfs", "", "file that holds the file system")
+	c.Flags().StringVar(&kernel, "kernel", "", "kernel that its VMs get unless they name one")
+	c.MarkFlagRequired("rootfs")
+	return c
+}
+
+func (a *app) imagePromoteCommand() *cobra.Command {
+	return &cobra.Command{Use: "promote IMAGE", Short: "Copy a registered file into banger's own storage", Args: usage(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			img, err := client.PromoteImage(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			a.printImage(img, "")
+			return nil
+		}}
 }
 
 func (a *app) imageSaveCommand() *cobra.Command {

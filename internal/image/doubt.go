@@ -95,12 +95,15 @@ func (s *Store) isDoubted(digest string) bool {
 // down unexpectedly it is made again of its layers, which are hashed. It returns an
 // error with CodeBadImage when a layer is damaged; a pull mends that.
 func (s *Store) Ready(ctx context.Context, digest string, emit banger.Emit) error {
-	if !s.isDoubted(digest) {
-		return nil
-	}
 	img, err := s.Get(digest)
 	if err != nil {
 		return err
+	}
+	if path := s.RootfsPath(digest); path == img.Foreign {
+		return checkForeign(img)
+	}
+	if !s.isDoubted(digest) {
+		return nil
 	}
 	return s.repair(ctx, img, s.storedSource(img), emit)
 }
@@ -142,7 +145,7 @@ func (s *Store) repair(ctx context.Context, img banger.Image, src *source, emit 
 	if !s.isDoubted(img.Digest) {
 		return nil
 	}
-	if len(img.Blobs) != len(img.Layers) {
+	if img.ConfigDigest == "" || len(img.Blobs) != len(img.Layers) {
 		emit(banger.Event{Stage: "image", Text: "the layers of " + img.Digest + " are not kept, so that its file system cannot be checked after the host went down"})
 		return s.trust(img.Digest)
 	}

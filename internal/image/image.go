@@ -127,8 +127,15 @@ func (s *Store) path(digest string) string {
 	return filepath.Join(s.dir, algorithm, hex)
 }
 
-// RootfsPath returns the ext4 file of an image; digest comes from an Image.
-func (s *Store) RootfsPath(digest string) string { return filepath.Join(s.path(digest), rootfsFile) }
+// RootfsPath returns the ext4 file of an image, which is the host's own when it was
+// registered; digest comes from an Image.
+func (s *Store) RootfsPath(digest string) string {
+	path := filepath.Join(s.path(digest), rootfsFile)
+	if foreign, err := os.Readlink(path); err == nil {
+		return foreign
+	}
+	return path
+}
 
 func checkDigest(digest string) error {
 	hex, ok := strings.CutPrefix(digest, "sha256:")

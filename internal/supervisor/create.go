@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -48,7 +49,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 		return banger.VM{}, err
 	}
 	watch.lap("image")
-	kern, err := s.opts.Kernels.Ensure(ctx, spec.Kernel, emit)
+	kern, err := s.opts.Kernels.Ensure(ctx, cmp.Or(spec.Kernel, img.Kernel), emit)
 	if err != nil {
 		return banger.VM{}, err
 	}

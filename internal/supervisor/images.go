@@ -68,6 +68,26 @@ func (s *Supervisor) CommitVM(ctx context.Context, ref, target string, note bang
 	return s.opts.Images.Commit(ctx, vm.ImageDigest, target, changes, note, emit)
 }
 
+// RegisterImage makes an image of an ext4 file of the host, which stays where it is.
+// VMs of it get the kernel, when it names one.
+func (s *Supervisor) RegisterImage(ctx context.Context, name, rootfs, kernel string) (banger.Image, error) {
+	s.images.RLock()
+	defer s.images.RUnlock()
+	if kernel != "" {
+		if _, err := s.opts.Kernels.Get(kernel); err != nil {
+			return banger.Image{}, err
+		}
+	}
+	return s.opts.Images.Register(ctx, name, rootfs, kernel)
+}
+
+// PromoteImage copies a registered file into the store.
+func (s *Supervisor) PromoteImage(ctx context.Context, ref string) (banger.Image, error) {
+	s.images.RLock()
+	defer s.images.RUnlock()
+	return s.opts.Images.Promote(ctx, ref)
+}
+
 // SaveImages finds images; what it returns writes them as one tar.
 func (s *Supervisor) SaveImages(refs []string) (write func(context.Context, io.Writer) error, err error) {
 	if len(refs) == 0 {
