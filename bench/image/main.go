@@ -5,14 +5,13 @@
 //	image inputs DIR       make the images that are converted, of Debian packages
 //	image figures DIR      run all pairs and print their ratios (PAIRS, ONLY)
 //	image verify DIR       convert the images, mount them, compare with overlayfs (root)
-//	image describe DIR     print what verify compares, as JSON
+//	image describe DIR     print what verify compares, as JSON; DIR may be a device to mount
 //	image compare A B      compare two of these
 //	image WAY LAYOUT DIR   convert once; figures calls it so, each time a new process
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,7 +19,6 @@ import (
 
 	"banger"
 	"banger/internal/image"
-	"banger/internal/image/overlaytest"
 )
 
 func main() {
@@ -39,11 +37,7 @@ func run(args []string) error {
 	case len(args) == 2 && args[0] == "verify":
 		return verify(args[1])
 	case len(args) == 2 && args[0] == "describe":
-		all, err := overlaytest.Describe(args[1])
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(os.Stdout).Encode(all)
+		return describe(args[1])
 	case len(args) == 3 && args[0] == "compare":
 		return compareFiles(args[1], args[2])
 	case len(args) == 3 && ways[args[0]].convert != nil:

@@ -67,6 +67,26 @@ func verifyOne(dir, layout, truth string) (n int, err error) {
 	return len(want), compare(got, want)
 }
 
+// describe prints a tree, which may be that of an ext4 device: a guest's image has no
+// mount(8), perhaps.
+func describe(root string) error {
+	if strings.HasPrefix(root, "/dev/") {
+		at, err := os.MkdirTemp("", "at-")
+		if err != nil {
+			return err
+		}
+		if err := syscall.Mount(root, at, "ext4", syscall.MS_RDONLY, ""); err != nil {
+			return err
+		}
+		root = at
+	}
+	all, err := overlaytest.Describe(root)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(all)
+}
+
 func compareFiles(a, b string) error {
 	got, err := readJSON(a)
 	if err != nil {
