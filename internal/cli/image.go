@@ -83,9 +83,12 @@ func (a *app) imagePullCommand() *cobra.Command {
 	c := &cobra.Command{Use: "pull IMAGE", Short: "Fetch an image and make its root file system", Args: usage(cobra.ExactArgs(1)),
 		Example: `  banger image pull docker.io/library/debian:bookworm
   banger image pull debian-bookworm            from the built-in catalogue, by the host's apt sources
-  banger image pull oci:DIR[:tag]              an OCI layout; also oci-archive:FILE, docker-archive:FILE
+  banger image pull oci:DIR[:tag]              an OCI layout; also oci-archive:FILE, docker-archive:FILE, - for stdin
   banger image pull docker-daemon:NAME         from a running docker; also podman:NAME`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if args[0] == "docker-archive:-" || args[0] == "oci-archive:-" {
+				return a.load(c, a.stdin, format)
+			}
 			return a.withEvents(c, format, func(client *api.Client, emit banger.Emit) error {
 				img, err := client.PullImage(c.Context(), absoluteReference(args[0]), platform, emit)
 				if err == nil {
@@ -276,21 +279,26 @@ func (a *app) imageLoadCommand() *cobra.Command {
 			} else if term.IsTerminal(int(in.Fd())) {
 				return banger.Errorf(banger.CodeInvalid, "stdin is a terminal, not an archive").WithHint("use -i FILE")
 			}
-			return a.withEvents(c, format, func(client *api.Client, emit banger.Emit) error {
-				list, err := client.LoadImages(c.Context(), in, emit)
-				for _, img := range list {
-					if format == "json" {
-						a.printImage(img, format)
-					} else {
-						fmt.Fprintln(a.stdout, img.Reference)
-					}
-				}
-				return err
-			})
+			return a.load(c, in, format)
 		}}
 	c.Flags().StringVarP(&input, "input", "i", "", "file to read instead of stdin")
 	c.Flags().StringVar(&format, "format", "", "json: progress as one JSON event a line, on stdout")
 	return c
+}
+
+// load brings in the images of an archive and prints their names.
+func (a *app) load(c *cobra.Command, in io.Reader, format string) error {
+	return a.withEvents(c, format, func(client *api.Client, emit banger.Emit) error {
+		list, err := client.LoadImages(c.Context(), in, emit)
+		for _, img := range list {
+			if format == "json" {
+				a.printImage(img, format)
+			} else {
+				fmt.Fprintln(a.stdout, img.Reference)
+			}
+		}
+		return err
+	})
 }
 
 func (a *app) imageUsageCommand() *cobra.Command {
