@@ -56,9 +56,12 @@ func openEngine(ctx context.Context, scheme, name, dir string) (content, error) 
 
 // engineSocket follows the clients of docker and podman.
 func engineSocket(scheme string, env func(string) string) (string, error) {
-	variable, candidates := "DOCKER_HOST", []string{filepath.Join(env("XDG_RUNTIME_DIR"), "docker.sock"), "/var/run/docker.sock"}
+	variable, own, candidates := "DOCKER_HOST", "docker.sock", []string{"/var/run/docker.sock"}
 	if scheme == schemePodman {
-		variable, candidates = "CONTAINER_HOST", []string{filepath.Join(env("XDG_RUNTIME_DIR"), "podman", "podman.sock"), "/run/podman/podman.sock"}
+		variable, own, candidates = "CONTAINER_HOST", "podman/podman.sock", []string{"/run/podman/podman.sock"}
+	}
+	if dir := env("XDG_RUNTIME_DIR"); dir != "" {
+		candidates = append([]string{filepath.Join(dir, own)}, candidates...)
 	}
 	if host := env(variable); host != "" {
 		path, ok := strings.CutPrefix(host, "unix://")
@@ -72,7 +75,7 @@ func engineSocket(scheme string, env func(string) string) (string, error) {
 			return c, nil
 		}
 	}
-	return "", banger.Errorf(banger.CodeUnavailable, "there is no socket of %s on this host, neither %s", strings.TrimSuffix(scheme, ":"), strings.Join(candidates, " nor ")).
+	return "", banger.Errorf(banger.CodeUnavailable, "there is no socket of %s on this host, looked for at %s", strings.TrimSuffix(scheme, ":"), strings.Join(candidates, " and ")).
 		WithHint("start it, or set %s", variable)
 }
 
