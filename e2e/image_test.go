@@ -76,6 +76,7 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 //
 //	mkimage layers REF|oci:DIR|docker-archive:FILE   three layers with whiteouts
 //	mkimage scratch ...                              one static binary, nothing else
+//	mkimage foreign ...                              the same, for another machine
 func cmdMkimage(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 2, "mkimage layers|scratch|tool WHERE")
 	var img v1.Image
@@ -85,6 +86,10 @@ func cmdMkimage(ts *testscript.TestScript, neg bool, args []string) {
 		img, err = layersImage(ts.MkAbs("."))
 	case "scratch":
 		img, err = scratchImage(ts.MkAbs("."))
+	case "foreign":
+		if img, err = scratchImage(ts.MkAbs(".")); err == nil {
+			img, err = forMachine(img, "s390x")
+		}
 	default:
 		ts.Fatalf("no image kind %q", args[0])
 	}
@@ -205,6 +210,17 @@ func layersImage(work string) (v1.Image, error) {
 		Entrypoint: []string{"/bin/sh", "-c"}, Cmd: []string{"echo default command"},
 		Env: []string{"PATH=/bin", "COLOUR=red", "SIZE=big"}, WorkingDir: "/data", User: "worker", StopSignal: "SIGUSR1",
 	}, layers...)
+}
+
+// forMachine says that an image is for another architecture.
+func forMachine(img v1.Image, arch string) (v1.Image, error) {
+	file, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	file = file.DeepCopy()
+	file.Architecture = arch
+	return mutate.ConfigFile(img, file)
 }
 
 // probeSource is a program that tells what only a system call can.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -58,7 +60,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if err != nil {
 		return banger.VM{}, err
 	}
-	if _, err := stopSignal(img); err != nil {
+	if err := checkImage(img); err != nil {
 		return banger.VM{}, err
 	}
 	if err := s.createDisk(m.id(), spec.Disk); err != nil {
@@ -122,4 +124,15 @@ func chooseInit(spec banger.Spec, img banger.Image) string {
 		return banger.InitImage
 	}
 	return banger.InitAgent
+}
+
+// checkImage refuses an image that no guest of this host can run, or that asks for a
+// signal that is none.
+func checkImage(img banger.Image) error {
+	if p := strings.Split(img.Platform, "/"); len(p) > 1 && p[1] != "" && p[1] != runtime.GOARCH {
+		return banger.Errorf(banger.CodeInvalid, "image %s is for %s, but VMs of this host are linux/%s", img.Reference, img.Platform, runtime.GOARCH).
+			WithHint("fetch the right one: banger image pull --platform linux/%s %s", runtime.GOARCH, img.Reference)
+	}
+	_, err := stopSignal(img)
+	return err
 }

@@ -1,0 +1,247 @@
+package blob
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+func (o *origin) failing(err error) {
+	o.answer = func(int, context.Context, int64) (io.ReadCloser, error) { return nil, err }
+}
+
+func mustOpen(t *testing.T, s *Store, src Source) *Reader {
+	t.Helper()
+	r, err := s.Open(context.Background(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// What an earlier life left under partial, and what the next one makes of it.
+func TestPartsOfAnEarlierLife(t *testing.T) {
+	data := random(10_000)
+	damaged := bytes.Clone(data[:6000])
+	damaged[3000] ^= 1
+	for name, c := range map[string]struct {
+		part  []byte
+		asked []int64
+		wrong bool
+	}{
+		"empty":                   {nil, []int64{0}, false},
+		"one byte":                {data[:1], []int64{1}, false},
+		"all but one":             {data[:9999], []int64{9999}, false},
+		"whole, not published":    {data, nil, false},
+		"longer than the blob":    {append(bytes.Clone(data), 0), []int64{0}, false},
+		"damaged":                 {damaged, []int64{6000}, true},
+		"as long, but of nothing": {make([]byte, 10_000), nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, o := openStore(t, t.TempDir()), &origin{data: data}
+			if err := os.WriteFile(s.partial(digestOf(data)), c.part, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			_, err := readAll(t, s, o.source())
+			if errors.Is(err, ErrDigest) != c.wrong || err != nil && !c.wrong {
+				t.Fatalf("the error is %v", err)
+			}
+			if at := o.asked(); len(at) != len(c.asked) || len(at) > 0 && at[0] != c.asked[0] {
+				t.Errorf("asked from %d, not %d", at, c.asked)
+			}
+			if _, err := readAll(t, s, o.source()); err != nil {
+				t.Errorf("the second time: %v", err)
+			}
+			wantBlob(t, s, data)
+		})
+	}
+}
+
+// A source that never has all of what it promised does not hold us for ever.
+func TestTooFewBytesForEver(t *testing.T) {
+	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
+	o.answer = func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
+		return o.cut(at, 999-int(at), io.EOF), nil
+	}
+	if _, err := readAll(t, s, o.source()); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the error is %v", err)
+	}
+	if n := o.calls.Load(); n != int64(s.Attempts) {
+		t.Errorf("the source was asked %d times, not %d", n, s.Attempts)
+	}
+	if _, here := s.Has(digestOf(o.data)); here {
+		t.Error("it is published")
+	}
+}
+
+// What the source says of when to ask again counts more than our own patience.
+func TestRetryAfterIsHonoured(t *testing.T) {
+	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
+	s.Backoff, s.MaxBackoff = time.Hour, time.Hour
+	o.answer = func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
+		if call < 3 {
+			return nil, later{}
+		}
+		return o.from(at), nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := s.Fetch(ctx, o.source()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Who comes while the last one leaves waits for the end of that flight and begins the next.
+func TestComingWhileTheLastLeaves(t *testing.T) {
+	s, o := openStore(t, t.TempDir()), &origin{data: random(100_000)}
+	asked, leaving, leave := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	o.answer = func(call int, ctx context.Context, at int64) (io.ReadCloser, error) {
+		if call > 1 {
+			return o.from(at), nil
+		}
+		close(asked)
+		<-ctx.Done()
+		close(leaving)
+		<-leave
+		return nil, ctx.Err()
+	}
+	first := mustOpen(t, s, o.source())
+	<-asked
+	var wg sync.WaitGroup
+	wg.Go(func() { first.Close() })
+	<-leaving
+	for range 20 {
+		wg.Go(func() {
+			r, err := s.Open(context.Background(), o.source())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer r.Close()
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, o.data) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+	close(leave)
+	wg.Wait()
+	wantBlob(t, s, o.data)
+}
+
+// Two manifests may promise different sizes of one digest. The one that is wrong fails;
+// the other may not fail with it.
+func TestTheSizeIsPartOfTheNameOfAFlight(t *testing.T) {
+	for name, c := range map[string]struct{ first, second int64 }{
+		"the wrong one comes first":  {1, 0},
+		"the wrong one comes second": {0, 1},
+		"less comes first":           {-1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, o, gate := openStore(t, t.TempDir()), &origin{data: random(1000)}, make(chan struct{})
+			o.behind(gate)
+			var wg sync.WaitGroup
+			for _, more := range []int64{c.first, c.second} {
+				src := o.source()
+				src.Size += more
+				r, err := s.Open(context.Background(), src)
+				if err != nil {
+					if more == 0 {
+						t.Errorf("the right one is refused: %v", err)
+					}
+					continue
+				}
+				defer r.Close()
+				wg.Go(func() {
+					got, err := io.ReadAll(r)
+					if (err == nil) != (more == 0) {
+						t.Errorf("with a size that is wrong by %d: %d bytes, %v", more, len(got), err)
+					}
+				})
+			}
+			close(gate)
+			wg.Wait()
+		})
+	}
+}
+
+// A reader of a flight that failed may be slow. What another flight does to the partial
+// file then must not look to it like the end of a whole blob.
+func TestASlowReaderIsNotToldOfAnEnd(t *testing.T) {
+	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
+	o.answer = func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
+		if call == 1 {
+			return o.cut(at, 600, final{}), nil
+		}
+		return nil, final{}
+	}
+	slow := mustOpen(t, s, o.source())
+	if err := slow.wait(); !errors.Is(err, final{}) {
+		t.Fatal(err)
+	}
+	smaller := o.source() // by another manifest, which lies
+	smaller.Size = 500
+	if _, err := readAll(t, s, smaller); err == nil {
+		t.Fatal("a blob of another size is given")
+	}
+	got, err := io.ReadAll(slow)
+	if err == nil {
+		t.Errorf("the slow reader was told that %d bytes of 1000 are all", len(got))
+	}
+}
+
+// The directory is not writable, or the disk full: nobody is left waiting.
+func TestAPartialFileThatCannotBe(t *testing.T) {
+	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
+	if err := os.Mkdir(s.partial(digestOf(o.data)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readAll(t, s, o.source()); err == nil || o.calls.Load() > 0 {
+		t.Errorf("%d calls, %v", o.calls.Load(), err)
+	}
+	if err := os.Remove(s.partial(digestOf(o.data))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readAll(t, s, o.source()); err != nil {
+		t.Errorf("the second time: %v", err)
+	}
+}
+
+// A failure is not remembered: the next one who comes has a flight of its own.
+func TestAfterAFailureTheNextOneTries(t *testing.T) {
+	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
+	o.failing(final{})
+	failed := mustOpen(t, s, o.source())
+	if err := failed.wait(); !errors.Is(err, final{}) {
+		t.Fatal(err)
+	}
+	o.answer = nil
+	if got, err := readAll(t, s, o.source()); err != nil || !bytes.Equal(got, o.data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, err := io.ReadAll(failed); !errors.Is(err, final{}) {
+		t.Errorf("who failed hears now %v", err)
+	}
+}
+
+func TestFetchEndsWithItsCaller(t *testing.T) {
+	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
+	ctx, cancel := context.WithCancel(context.Background())
+	o.answer = func(_ int, flight context.Context, _ int64) (io.ReadCloser, error) {
+		cancel()
+		<-flight.Done()
+		return nil, flight.Err()
+	}
+	if err := s.Fetch(ctx, o.source()); !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.dir, "sha256", "*")); left != nil {
+		t.Errorf("%q are published", left)
+	}
+}
