@@ -259,6 +259,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 			if n > 0 {
 				return n, nil
 			}
+			if err == io.EOF { // another flight has cut the file since
+				err = io.ErrUnexpectedEOF
+			}
 			return 0, err
 		}
 		if ended && err == nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -144,31 +145,29 @@ func TestTheSizeIsPartOfTheNameOfAFlight(t *testing.T) {
 		"less comes first":           {-1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, o, gate := openStore(t, t.TempDir()), &origin{data: random(1000)}, make(chan struct{})
-			o.behind(gate)
-			var wg sync.WaitGroup
-			for _, more := range []int64{c.first, c.second} {
-				src := o.source()
-				src.Size += more
-				r, err := s.Open(context.Background(), src)
-				if err != nil {
-					if more == 0 {
-						t.Errorf("the right one is refused: %v", err)
-					}
-					continue
-				}
-				defer r.Close()
-				wg.Go(func() {
-					got, err := io.ReadAll(r)
-					if (err == nil) != (more == 0) {
-						t.Errorf("with a size that is wrong by %d: %d bytes, %v", more, len(got), err)
-					}
-				})
-			}
-			close(gate)
-			wg.Wait()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) { bothSizes(t, dir, c.first, c.second) })
 		})
 	}
+}
+
+// bothSizes wants one blob twice at a time, with sizes that are wrong by so much.
+func bothSizes(t *testing.T, dir string, wrongBy ...int64) {
+	s, o, gate := openStore(t, dir), &origin{data: random(1000)}, make(chan struct{})
+	o.behind(gate)
+	var wg sync.WaitGroup
+	for _, more := range wrongBy {
+		src := o.source()
+		src.Size += more
+		wg.Go(func() {
+			if got, err := readAll(t, s, src); (err == nil) != (more == 0) {
+				t.Errorf("with a size that is wrong by %d: %d bytes, %v", more, len(got), err)
+			}
+		})
+		synctest.Wait() // it has the first half, or waits for the other one
+	}
+	close(gate)
+	wg.Wait()
 }
 
 // A reader of a flight that failed may be slow. What another flight does to the partial
@@ -243,5 +242,36 @@ func TestFetchEndsWithItsCaller(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(s.dir, "sha256", "*")); left != nil {
 		t.Errorf("%q are published", left)
+	}
+}
+
+// Images of two registries may share a blob. That the first one refuses it, or lies, is
+// nothing to who came second and can have it elsewhere.
+func TestWhoJoinsHasASourceOfItsOwn(t *testing.T) {
+	for name, end := range map[string]func(bad *origin, at int64) io.ReadCloser{
+		"it refuses": func(bad *origin, at int64) io.ReadCloser { return bad.cut(at, 500, final{}) },
+		"it lies":    func(bad *origin, at int64) io.ReadCloser { return io.NopCloser(bytes.NewReader(random(1001)[1:])) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, bad, good := openStore(t, t.TempDir()), &origin{data: random(1000)}, &origin{data: random(1000)}
+			gate := make(chan struct{})
+			bad.answer = func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
+				<-gate
+				return end(bad, at), nil
+			}
+			first := mustOpen(t, s, bad.source())
+			second := mustOpen(t, s, good.source())
+			close(gate)
+			if err := first.wait(); err == nil {
+				t.Error("the first one gets it")
+			}
+			if err := second.wait(); err == nil {
+				return
+			}
+			// To open it again is what it takes, at most.
+			if err := s.Fetch(context.Background(), good.source()); err != nil {
+				t.Errorf("the second one cannot have it: %v", err)
+			}
+		})
 	}
 }

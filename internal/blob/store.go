@@ -116,11 +116,16 @@ func (s *Store) Open(ctx context.Context, src Source) (*Reader, error) {
 		if dying == nil {
 			return r, err
 		}
-		<-dying // its partial file is free then
+		select {
+		case <-dying: // its partial file is free then
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 
-// reader returns a reader, or the end of a flight that nobody wants any more.
+// reader returns a reader, or the end of a flight that it cannot join: nobody wants it
+// any more, or it believes in another size.
 func (s *Store) reader(ctx context.Context, src Source) (*Reader, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +145,7 @@ func (s *Store) reader(ctx context.Context, src Source) (*Reader, <-chan struct{
 		return nil, nil, err
 	}
 	fl := s.flights[src.Digest]
-	if fl != nil && fl.users == 0 {
+	if fl != nil && (fl.users == 0 || fl.src.Size != src.Size) {
 		return nil, fl.done, nil
 	}
 	if fl == nil {
@@ -189,7 +194,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader) (digest string, size int64
 func (s *Store) PutBytes(data []byte) (digest string, err error) {
 	d := sha256.Sum256(data)
 	digest = "sha256:" + hex.EncodeToString(d[:])
-	if size, ok := s.Has(digest); ok && size == int64(len(data)) {
+	if size, ok := s.Has(digest); ok && size == int64(len(data)) && !s.isDoubted(digest) {
 		return digest, nil
 	}
 	digest, _, err = s.Put(context.Background(), bytes.NewReader(data))
@@ -201,7 +206,11 @@ func (s *Store) publish(f *os.File, name, digest string) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := os.Rename(name, s.Path(digest)); err != nil {
+	s.mu.Lock()
+	err := os.Rename(name, s.Path(digest))
+	delete(s.doubted, digest)
+	s.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	return Sync(filepath.Join(s.dir, "sha256"))
@@ -307,16 +316,37 @@ func (s *Store) Verify(ctx context.Context, digest string) error {
 		return err
 	}
 	if sum(h) != digest {
-		return errors.Join(fmt.Errorf("blob %s: %w", digest, ErrDigest), os.Remove(s.Path(digest)))
+		return errors.Join(fmt.Errorf("blob %s: %w", digest, ErrDigest), s.removeIf(f, digest))
 	}
 	return nil
 }
 
-func (s *Store) verifyDoubted(ctx context.Context, digest string) error {
+// removeIf removes a blob if it still is the file f.
+func (s *Store) removeIf(f *os.File, digest string) error {
 	s.mu.Lock()
-	doubted := s.doubted[digest]
-	s.mu.Unlock()
-	if !doubted {
+	defer s.mu.Unlock()
+	was, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	is, err := os.Stat(s.Path(digest))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(was, is) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(s.Path(digest))
+}
+
+func (s *Store) isDoubted(digest string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.doubted[digest]
+}
+
+func (s *Store) verifyDoubted(ctx context.Context, digest string) error {
+	if !s.isDoubted(digest) {
 		return nil
 	}
 	err := s.Verify(ctx, digest)

@@ -232,62 +232,65 @@ type later struct{}
 func (later) Error() string             { return "busy" }
 func (later) RetryAfter() time.Duration { return time.Millisecond }
 
+var broken = errors.New("connection reset")
+
 // What sources do wrong, and what becomes of it.
+var failingSources = map[string]struct {
+	answer func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error)
+	calls  int64 // of Open
+	ok     bool
+	wrong  bool // errors.Is ErrDigest
+	kept   bool // a part of it is kept
+}{
+	"one broken connection": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+		return func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
+			if call == 1 {
+				return o.cut(at, 1000, broken), nil
+			}
+			return o.from(at), nil
+		}
+	}, 2, true, false, false},
+	"bytes that end too soon, again and again": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+		return func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
+			return o.cut(at, min(len(o.data)-int(at), 7000), io.EOF), nil
+		}
+	}, 15, true, false, false}, // each brings it on, so none counts as the last try
+	"nothing, ever": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+		return func(int, context.Context, int64) (io.ReadCloser, error) { return nil, broken }
+	}, 6, false, false, true},
+	"busy at first": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+		return func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
+			if call < 4 {
+				return nil, later{}
+			}
+			return o.from(at), nil
+		}
+	}, 4, true, false, false},
+	"a refusal": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+		return func(int, context.Context, int64) (io.ReadCloser, error) { return nil, final{} }
+	}, 1, false, false, true},
+	"wrong bytes": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+		return func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(random(len(o.data) + 1)[1:])), nil
+		}
+	}, 1, false, true, false},
+	"too many bytes": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+		return func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
+			return io.NopCloser(io.MultiReader(o.from(at), strings.NewReader("x"))), nil
+		}
+	}, 1, false, true, false},
+	"a stall": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+		return func(call int, ctx context.Context, at int64) (io.ReadCloser, error) {
+			if call == 1 {
+				return &gated{ctx: ctx, data: o.data, half: 5000}, nil // its gate never opens
+			}
+			return o.from(at), nil
+		}
+	}, 2, true, false, false},
+}
+
 func TestSourcesThatFail(t *testing.T) {
-	broken := errors.New("connection reset")
-	for name, c := range map[string]struct {
-		answer func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error)
-		calls  int64 // of Open
-		ok     bool
-		wrong  bool // errors.Is ErrDigest
-		kept   bool // a part of it is kept
-	}{
-		"one broken connection": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
-			return func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
-				if call == 1 {
-					return o.cut(at, 1000, broken), nil
-				}
-				return o.from(at), nil
-			}
-		}, 2, true, false, false},
-		"bytes that end too soon, again and again": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
-			return func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
-				return o.cut(at, min(len(o.data)-int(at), 7000), io.EOF), nil
-			}
-		}, 15, true, false, false}, // each brings it on, so none counts as the last try
-		"nothing, ever": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
-			return func(int, context.Context, int64) (io.ReadCloser, error) { return nil, broken }
-		}, 6, false, false, true},
-		"busy at first": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
-			return func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
-				if call < 4 {
-					return nil, later{}
-				}
-				return o.from(at), nil
-			}
-		}, 4, true, false, false},
-		"a refusal": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
-			return func(int, context.Context, int64) (io.ReadCloser, error) { return nil, final{} }
-		}, 1, false, false, true},
-		"wrong bytes": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
-			return func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
-				return io.NopCloser(bytes.NewReader(random(len(o.data) + 1)[1:])), nil
-			}
-		}, 1, false, true, false},
-		"too many bytes": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
-			return func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
-				return io.NopCloser(io.MultiReader(o.from(at), strings.NewReader("x"))), nil
-			}
-		}, 1, false, true, false},
-		"a stall": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
-			return func(call int, ctx context.Context, at int64) (io.ReadCloser, error) {
-				if call == 1 {
-					return &gated{ctx: ctx, data: o.data, half: 5000}, nil // its gate never opens
-				}
-				return o.from(at), nil
-			}
-		}, 2, true, false, false},
-	} {
+	for name, c := range failingSources {
 		t.Run(name, func(t *testing.T) {
 			s, o := openStore(t, t.TempDir()), &origin{data: random(100_000)}
 			s.Stall = 200 * time.Millisecond

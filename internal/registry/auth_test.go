@@ -21,50 +21,52 @@ func auths(at, user, password string) string {
 }
 
 // Where a user's name and password may be found, for a registry that wants them.
+var credentialPlaces = map[string]struct {
+	note func(h *host, s *registrytest.Server)
+	ok   bool
+}{
+	"nowhere": {func(*host, *registrytest.Server) {}, false},
+	"docker login": {func(h *host, s *registrytest.Server) {
+		h.write("home/.docker/config.json", auths(s.Addr(), "me", "secret"))
+	}, true},
+	"docker login, as https": {func(h *host, s *registrytest.Server) {
+		h.write("home/.docker/config.json", auths("https://"+s.Addr()+"/v2/", "me", "secret"))
+	}, true},
+	"DOCKER_CONFIG": {func(h *host, s *registrytest.Server) {
+		h.env["DOCKER_CONFIG"] = filepath.Dir(h.write("conf/config.json", auths(s.Addr(), "me", "secret")))
+	}, true},
+	"podman login": {func(h *host, s *registrytest.Server) {
+		h.env["XDG_RUNTIME_DIR"] = h.dir
+		h.write("containers/auth.json", auths(s.Addr(), "me", "secret"))
+	}, true},
+	"REGISTRY_AUTH_FILE before the others": {func(h *host, s *registrytest.Server) {
+		h.write("home/.docker/config.json", auths(s.Addr(), "me", "wrong"))
+		h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", auths(s.Addr(), "me", "secret"))
+	}, true},
+	"the path before the host": {func(h *host, s *registrytest.Server) {
+		both := strings.TrimSuffix(auths(s.Addr(), "me", "wrong"), "}}") + "," + strings.TrimPrefix(auths(s.Addr()+"/team", "me", "secret"), `{"auths":{`)
+		h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", both)
+	}, true},
+	"another path": {func(h *host, s *registrytest.Server) {
+		h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", auths(s.Addr()+"/tea", "me", "secret"))
+	}, false},
+	"a wrong password": {func(h *host, s *registrytest.Server) {
+		h.write("home/.docker/config.json", auths(s.Addr(), "me", "wrong"))
+	}, false},
+	"a credential helper": {func(h *host, s *registrytest.Server) {
+		h.write("bin/docker-credential-test", "#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":\"me\",\"Secret\":\"secret\"}'\n")
+		h.t.Setenv("PATH", filepath.Join(h.dir, "bin")+":/usr/bin:/bin")
+		h.write("home/.docker/config.json", fmt.Sprintf(`{"credHelpers":{%q:"test"}}`, s.Addr()))
+	}, true},
+	"a helper that has nothing": {func(h *host, s *registrytest.Server) {
+		h.write("bin/docker-credential-none", "#!/bin/sh\necho credentials not found in native keychain\nexit 1\n")
+		h.t.Setenv("PATH", filepath.Join(h.dir, "bin")+":/usr/bin:/bin")
+		h.write("home/.docker/config.json", `{"credsStore":"none"}`)
+	}, false},
+}
+
 func TestCredentials(t *testing.T) {
-	for name, c := range map[string]struct {
-		note func(h *host, s *registrytest.Server)
-		ok   bool
-	}{
-		"nowhere": {func(*host, *registrytest.Server) {}, false},
-		"docker login": {func(h *host, s *registrytest.Server) {
-			h.write("home/.docker/config.json", auths(s.Addr(), "me", "secret"))
-		}, true},
-		"docker login, as https": {func(h *host, s *registrytest.Server) {
-			h.write("home/.docker/config.json", auths("https://"+s.Addr()+"/v2/", "me", "secret"))
-		}, true},
-		"DOCKER_CONFIG": {func(h *host, s *registrytest.Server) {
-			h.env["DOCKER_CONFIG"] = filepath.Dir(h.write("conf/config.json", auths(s.Addr(), "me", "secret")))
-		}, true},
-		"podman login": {func(h *host, s *registrytest.Server) {
-			h.env["XDG_RUNTIME_DIR"] = h.dir
-			h.write("containers/auth.json", auths(s.Addr(), "me", "secret"))
-		}, true},
-		"REGISTRY_AUTH_FILE before the others": {func(h *host, s *registrytest.Server) {
-			h.write("home/.docker/config.json", auths(s.Addr(), "me", "wrong"))
-			h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", auths(s.Addr(), "me", "secret"))
-		}, true},
-		"the path before the host": {func(h *host, s *registrytest.Server) {
-			both := strings.TrimSuffix(auths(s.Addr(), "me", "wrong"), "}}") + "," + strings.TrimPrefix(auths(s.Addr()+"/team", "me", "secret"), `{"auths":{`)
-			h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", both)
-		}, true},
-		"another path": {func(h *host, s *registrytest.Server) {
-			h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", auths(s.Addr()+"/tea", "me", "secret"))
-		}, false},
-		"a wrong password": {func(h *host, s *registrytest.Server) {
-			h.write("home/.docker/config.json", auths(s.Addr(), "me", "wrong"))
-		}, false},
-		"a credential helper": {func(h *host, s *registrytest.Server) {
-			h.write("bin/docker-credential-test", "#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":\"me\",\"Secret\":\"secret\"}'\n")
-			h.t.Setenv("PATH", filepath.Join(h.dir, "bin")+":/usr/bin:/bin")
-			h.write("home/.docker/config.json", fmt.Sprintf(`{"credHelpers":{%q:"test"}}`, s.Addr()))
-		}, true},
-		"a helper that has nothing": {func(h *host, s *registrytest.Server) {
-			h.write("bin/docker-credential-none", "#!/bin/sh\necho credentials not found in native keychain\nexit 1\n")
-			h.t.Setenv("PATH", filepath.Join(h.dir, "bin")+":/usr/bin:/bin")
-			h.write("home/.docker/config.json", `{"credsStore":"none"}`)
-		}, false},
-	} {
+	for name, c := range credentialPlaces {
 		for kind, require := range map[string]func(*registrytest.Server){
 			"basic":  func(s *registrytest.Server) { s.RequireBasic("me", "secret") },
 			"bearer": func(s *registrytest.Server) { s.RequireBearer("me", "secret", 100) },

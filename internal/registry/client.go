@@ -106,13 +106,11 @@ func (c *Client) Manifest(ctx context.Context, ref string) (Manifest, error) {
 	err = c.retry(ctx, func() error {
 		ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
 		defer cancel()
-		res, err := c.ask(ctx, r, "GET", "manifests/"+r.identifier, nil)
-		if err != nil {
+		return c.ask(ctx, r, "GET", "manifests/"+r.identifier, nil, func(res *http.Response) (err error) {
+			defer res.Body.Close()
+			m, err = readManifest(r, res)
 			return err
-		}
-		defer res.Body.Close()
-		m, err = readManifest(r, res)
-		return err
+		})
 	})
 	return m, c.wrap(ctx, r, err)
 }
@@ -129,7 +127,7 @@ func readManifest(r reference, res *http.Response) (Manifest, error) {
 	m := Manifest{Body: body, MediaType: res.Header.Get("Content-Type"), Digest: "sha256:" + hex.EncodeToString(sum[:])}
 	for _, want := range []string{res.Header.Get("Docker-Content-Digest"), r.identifier} {
 		if strings.HasPrefix(want, "sha256:") && want != m.Digest {
-			return Manifest{}, banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo, m.Digest, want)
+			return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo, m.Digest, want)}
 		}
 	}
 	return m, nil
@@ -142,12 +140,13 @@ func (c *Client) Digest(ctx context.Context, ref string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	res, err := c.ask(ctx, r, "HEAD", "manifests/"+r.identifier, nil)
-	if err == nil {
-		res.Body.Close()
-		if d := res.Header.Get("Docker-Content-Digest"); strings.HasPrefix(d, "sha256:") {
-			return d, nil
-		}
+	digest := ""
+	err = c.ask(ctx, r, "HEAD", "manifests/"+r.identifier, nil, func(res *http.Response) error {
+		digest = res.Header.Get("Docker-Content-Digest")
+		return res.Body.Close()
+	})
+	if err == nil && strings.HasPrefix(digest, "sha256:") {
+		return digest, nil
 	}
 	m, err := c.Manifest(ctx, ref)
 	return m.Digest, err
@@ -165,38 +164,46 @@ func (c *Client) Blob(ctx context.Context, ref, digest string, offset int64) (io
 	if offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
-	res, err := c.ask(ctx, r, "GET", "blobs/"+digest, header)
+	var body io.ReadCloser
+	use := func(res *http.Response) (err error) {
+		body, err = skipTo(res, offset)
+		return err
+	}
+	err = c.ask(ctx, r, "GET", "blobs/"+digest, header, use)
 	if s, ok := errors.AsType[*statusError](err); ok && offset > 0 && s.status == http.StatusRequestedRangeNotSatisfiable {
-		res, err = c.ask(ctx, r, "GET", "blobs/"+digest, nil) // there are registries that take no open range
+		err = c.ask(ctx, r, "GET", "blobs/"+digest, nil, use) // there are registries that take no open range
 	}
-	if err == nil {
-		err = skipTo(res, offset)
+	return body, c.wrap(ctx, r, err)
+}
+
+// skipTo returns the body of a response from offset on, whether the server understood
+// Range or not (RFC 9110, section 14). It closes the body of one that cannot.
+func skipTo(res *http.Response, offset int64) (io.ReadCloser, error) {
+	if res.StatusCode != http.StatusPartialContent {
+		return &skipping{res.Body, offset}, nil
 	}
-	if err != nil {
-		return nil, c.wrap(ctx, r, err)
+	var from int64
+	if _, err := fmt.Sscanf(res.Header.Get("Content-Range"), "bytes %d-", &from); err != nil || from != offset {
+		res.Body.Close()
+		return nil, fmt.Errorf("asked for the bytes from %d on, it sends %.100q", offset, res.Header.Get("Content-Range"))
 	}
 	return res.Body, nil
 }
 
-// skipTo makes a response begin at offset, whether the server understood Range or
-// not (RFC 9110, section 14). It closes the body of one that cannot.
-func skipTo(res *http.Response, offset int64) error {
-	if offset == 0 && res.StatusCode == http.StatusOK {
-		return nil
+// skipping drops the first bytes of a body. Each Read drops a piece at most, and returns
+// no byte then, so that the caller sees that something comes.
+type skipping struct {
+	io.ReadCloser
+	left int64
+}
+
+func (s *skipping) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return s.ReadCloser.Read(p)
 	}
-	var err error
-	if res.StatusCode == http.StatusPartialContent {
-		var from int64
-		if _, serr := fmt.Sscanf(res.Header.Get("Content-Range"), "bytes %d-", &from); serr != nil || from != offset {
-			err = fmt.Errorf("asked for the bytes from %d on, it sends %.100q", offset, res.Header.Get("Content-Range"))
-		}
-	} else {
-		_, err = io.CopyN(io.Discard, res.Body, offset)
-	}
-	if err != nil {
-		res.Body.Close()
-	}
-	return err
+	n, err := s.ReadCloser.Read(p[:min(int64(len(p)), s.left)])
+	s.left -= int64(n)
+	return 0, err
 }
 
 // RoundTripper returns a transport that is authorised for actions ("pull" or
@@ -233,22 +240,25 @@ func refuses(status int) bool {
 }
 
 // ask sends one request to each place that may have the answer, mirrors first, until
-// one gives it. The caller closes the response's body.
-func (c *Client) ask(ctx context.Context, r reference, method, path string, header http.Header) (*http.Response, error) {
+// one gives an answer that is of use. Use closes the response's body.
+func (c *Client) ask(ctx context.Context, r reference, method, path string, header http.Header, use func(*http.Response) error) error {
 	places, err := c.endpoints(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, p := range places {
 		var res *http.Response
-		if res, err = c.askOne(ctx, p, method, path, header); err == nil || ctx.Err() != nil {
-			return res, err
+		if res, err = c.askOne(ctx, p, method, path, header); err == nil {
+			err = use(res)
+		}
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
 		if s, ok := errors.AsType[*statusError](err); ok && refuses(s.status) {
 			c.forget(p, "pull") // the user may log in before the next try
 		}
 	}
-	return nil, err
+	return err
 }
 
 func (c *Client) askOne(ctx context.Context, p endpoint, method, path string, header http.Header) (*http.Response, error) {

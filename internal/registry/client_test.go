@@ -3,6 +3,8 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -318,4 +320,9 @@ func TestFaultsOnTheWay(t *testing.T) {
 			}
 		})
 	}
+}
+
+func digestOf(p []byte) string {
+	d := sha256.Sum256(p)
+	return "sha256:" + hex.EncodeToString(d[:])
 }

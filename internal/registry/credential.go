@@ -3,6 +3,7 @@ package registry
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -61,6 +62,7 @@ func (c *Client) authFiles() []string {
 	if v := env("XDG_RUNTIME_DIR"); v != "" {
 		list = append(list, filepath.Join(v, "containers/auth.json"))
 	}
+	list = append(list, fmt.Sprintf("/run/containers/%d/auth.json", os.Getuid()))
 	if v := env("HOME"); v != "" {
 		list = append(list, filepath.Join(v, ".config/containers/auth.json"))
 	}

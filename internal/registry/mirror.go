@@ -1,10 +1,8 @@
 package registry
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
-	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
 
 	"banger"
 )
@@ -27,6 +26,7 @@ type location struct {
 	Location string
 	Insecure bool
 	Blocked  bool
+	ByDigest bool `toml:"mirror-by-digest-only"`
 	Mirror   []struct {
 		Location string
 		Insecure bool
@@ -111,15 +111,26 @@ func (c *Client) configurations() ([]string, error) {
 	if v := c.opts.Getenv("CONTAINERS_REGISTRIES_CONF"); v != "" {
 		first = v
 	}
-	extra, err := filepath.Glob(filepath.Join(c.opts.Etc, "containers/registries.conf.d/*.conf"))
-	return append([]string{first}, extra...), err
+	files := []string{first}
+	dirs := []string{c.opts.Etc}
+	if home := c.opts.Getenv("HOME"); home != "" {
+		dirs = append(dirs, filepath.Join(home, ".config"))
+	}
+	for _, dir := range dirs {
+		extra, err := filepath.Glob(filepath.Join(dir, "containers/registries.conf.d/*.conf"))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, extra...)
+	}
+	return files, nil
 }
 
 // apply changes own to where the registry really is and returns its mirrors. Rest is
 // what follows the location's prefix.
 func (l *location) apply(rest string, byDigest bool, own *endpoint) (list []endpoint, err error) {
 	at := own.registry.RegistryStr() + "/" + own.repository
-	moved := l.Location != "" && !strings.HasPrefix(l.Prefix, "*.")
+	moved := l.Location != ""
 	if moved {
 		at = l.Location + rest
 	}
@@ -129,7 +140,7 @@ func (l *location) apply(rest string, byDigest bool, own *endpoint) (list []endp
 		}
 	}
 	for _, m := range l.Mirror {
-		if m.Pull == "digest-only" && !byDigest || m.Pull == "tag-only" && byDigest {
+		if (l.ByDigest || m.Pull == "digest-only") && !byDigest || m.Pull == "tag-only" && byDigest {
 			continue
 		}
 		e := endpoint{path: "/v2"}
@@ -157,7 +168,7 @@ func (e *endpoint) move(location string, insecure bool) error {
 	var opts []name.Option
 	if insecure {
 		opts = append(opts, name.Insecure)
-		e.skipVerify = true
+		e.skipVerify, e.plain = true, true
 	}
 	repo, err := name.NewRepository(location, opts...)
 	if err != nil {
@@ -190,17 +201,10 @@ func (c *Client) fromContainerd(shown string, r reference, own *endpoint) ([]end
 // mirrors are the hosts that may be asked for r, in the order of the file, which a
 // map has not kept.
 func (conf *hostsFile) mirrors(file, shown string, r reference) (list []endpoint, err error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, nil // it named no host, then
-	}
-	keys := slices.SortedFunc(maps.Keys(conf.Host), func(a, b string) int {
-		return bytes.Index(data, []byte(`"`+a+`"`)) - bytes.Index(data, []byte(`"`+b+`"`))
-	})
-	for _, k := range keys {
+	for _, k := range hostsInOrder(file) {
 		h := conf.Host[k]
 		can := func(what string) bool {
-			return len(h.Capabilities) == 0 || slices.Contains(h.Capabilities, what)
+			return len(h.Capabilities) == 0 || slices.ContainsFunc(h.Capabilities, func(c string) bool { return strings.EqualFold(c, what) })
 		}
 		if !can("pull") || !r.isDigest() && !can("resolve") {
 			continue
@@ -221,6 +225,30 @@ func (conf *hostsFile) mirrors(file, shown string, r reference) (list []endpoint
 	return list, nil
 }
 
+// hostsInOrder returns the keys of the tables [host.KEY] as the file has them.
+func hostsInOrder(file string) (keys []string) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil // there is no file, and no host in it
+	}
+	var p unstable.Parser
+	p.Reset(data)
+	for p.NextExpression() {
+		e := p.Expression()
+		if e.Kind != unstable.Table {
+			continue
+		}
+		var parts []string
+		for it := e.Key(); it.Next(); {
+			parts = append(parts, string(it.Node().Data))
+		}
+		if len(parts) > 1 && parts[0] == "host" && !slices.Contains(keys, parts[1]) {
+			keys = append(keys, parts[1])
+		}
+	}
+	return keys
+}
+
 // atURL is an endpoint at https://host:port/path; plain http must be said.
 func atURL(at, repository string, whole bool) (endpoint, error) {
 	if !strings.Contains(at, "://") {
@@ -235,8 +263,8 @@ func atURL(at, repository string, whole bool) (endpoint, error) {
 		opts = append(opts, name.Insecure)
 	}
 	reg, err := name.NewRegistry(u.Host, opts...)
-	e := endpoint{registry: reg, path: strings.TrimSuffix(u.Path, "/"), repository: repository}
-	if !whole {
+	e := endpoint{registry: reg, path: strings.TrimSuffix(u.Path, "/"), repository: repository, plain: u.Scheme == "http"}
+	if !whole && !strings.HasSuffix(e.path, "/v2") {
 		e.path += "/v2"
 	}
 	return e, err

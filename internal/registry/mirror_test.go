@@ -100,3 +100,15 @@ func TestContainerdsMirrorIsToldTheRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A mirror that has another thing than was asked for is passed over.
+func TestAMirrorThatIsWrongIsPassedOver(t *testing.T) {
+	reg, mirror, h := start(t), start(t), newHost(t)
+	digest := reg.AddImage("app", "v1", layer("right"))
+	mirror.AddManifest("app", digest, "application/vnd.oci.image.manifest.v1+json", []byte("{}"))
+	h.write("etc/containers/registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\n", reg.Addr(), mirror.Addr()))
+	m, err := h.client().Manifest(bg, reg.Addr()+"/app@"+digest)
+	if err != nil || m.Digest != digest {
+		t.Errorf("%s, %v", m.Digest, err)
+	}
+}

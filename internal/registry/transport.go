@@ -6,12 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +31,7 @@ type endpoint struct {
 	repository string
 	query      string // ns=… for mirrors of containerd
 	skipVerify bool
+	plain      bool     // may be spoken to in the clear
 	ca         []string // files, besides those of the certs.d directories
 }
 
@@ -98,7 +101,7 @@ func (c *Client) base(e endpoint) (http.RoundTripper, error) {
 	}
 	proxies := httpproxy.Config{HTTPProxy: c.either("HTTP_PROXY"), HTTPSProxy: c.either("HTTPS_PROXY"), NoProxy: c.either("NO_PROXY")}
 	choose := proxies.ProxyFunc()
-	g := &guard{own: hostOf(e.registry.RegistryStr()), allowed: map[string]bool{}}
+	g := &guard{own: hostOf(e.registry.RegistryStr()), plain: e.plain, allowed: map[string]bool{}}
 	for _, p := range []string{proxies.HTTPProxy, proxies.HTTPSProxy} {
 		if u, err := url.Parse(p); err == nil && u.Host != "" {
 			g.proxies = append(g.proxies, u.Hostname())
@@ -134,6 +137,7 @@ func hostOf(address string) string {
 // dialled, so that names which resolve to one do not help.
 type guard struct {
 	own     string // host of the registry, as the user wrote it
+	plain   bool   // it may be spoken to in the clear
 	proxies []string
 	next    *http.Transport
 
@@ -148,10 +152,9 @@ func errGuard(host, kind string) error {
 
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	host := req.URL.Hostname() // a proxy would connect for us
-	ip, err := netip.ParseAddr(host)
-	kind := kindOf(ip)
-	if err != nil && (host == "localhost" || strings.HasSuffix(host, ".localhost")) {
-		kind = "loopback"
+	kind := kindOfName(host)
+	if host == g.own && req.URL.Scheme == "http" && !g.plain && kind != "loopback" {
+		return nil, permanent{fmt.Errorf("%s does not answer by https, and nothing says that it may be asked without (insecure = true in registries.conf)", g.own)}
 	}
 	if host != g.own && kind != "" && !g.allows(kind) {
 		return nil, errGuard(host, kind)
@@ -160,6 +163,23 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		g.allow(kind)
 	}
 	return g.next.RoundTrip(req)
+}
+
+// kindOfName is kindOf for a host in a URL, before anybody has resolved it.
+func kindOfName(host string) string {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return kindOf(ip)
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return "loopback"
+	}
+	// Resolvers take 127.1, 2130706433 and 0x7f.1 for addresses (inet_aton(3)).
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	if _, err := strconv.ParseUint(last, 0, 64); err == nil {
+		return "numeric"
+	}
+	return ""
 }
 
 func (g *guard) allow(kind string) {
@@ -203,7 +223,8 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 }
 
 // Addresses where clouds tell a machine its secrets, besides link-local ones.
-var metadata = map[netip.Addr]bool{netip.MustParseAddr("100.100.100.200"): true, netip.MustParseAddr("fd00:ec2::254"): true, netip.MustParseAddr("192.0.0.192"): true}
+var metadata = map[netip.Addr]bool{netip.MustParseAddr("100.100.100.200"): true, netip.MustParseAddr("fd00:ec2::254"): true, netip.MustParseAddr("192.0.0.192"): true,
+	netip.MustParseAddr("168.63.129.16"): true}
 
 // kindOf returns "" for an address like any other.
 func kindOf(ip netip.Addr) string {
@@ -229,15 +250,17 @@ func (c *Client) tlsConfig(e endpoint) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: e.skipVerify}
 	host := e.registry.RegistryStr()
 	cas := e.ca
-	for _, dir := range []string{
-		filepath.Join(c.opts.Etc, "docker", "certs.d"), filepath.Join(c.opts.Etc, "containers", "certs.d"),
-		filepath.Join(c.opts.Getenv("HOME"), ".config", "containers", "certs.d"),
-	} {
-		found, err := filepath.Glob(filepath.Join(dir, host, "*"))
-		if err != nil {
+	dirs := []string{filepath.Join(c.opts.Etc, "docker", "certs.d"), filepath.Join(c.opts.Etc, "containers", "certs.d")}
+	if home := c.opts.Getenv("HOME"); home != "" {
+		dirs = append(dirs, filepath.Join(home, ".config", "containers", "certs.d"))
+	}
+	for _, dir := range dirs {
+		found, err := os.ReadDir(filepath.Join(dir, host))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		for _, f := range found {
+		for _, entry := range found {
+			f := filepath.Join(dir, host, entry.Name())
 			switch filepath.Ext(f) {
 			case ".crt":
 				cas = append(cas, f)
