@@ -232,7 +232,7 @@ type later struct{}
 func (later) Error() string             { return "busy" }
 func (later) RetryAfter() time.Duration { return time.Millisecond }
 
-var broken = errors.New("connection reset")
+var errBroken = errors.New("connection reset")
 
 // What sources do wrong, and what becomes of it.
 var failingSources = map[string]struct {
@@ -242,10 +242,10 @@ var failingSources = map[string]struct {
 	wrong  bool // errors.Is ErrDigest
 	kept   bool // a part of it is kept
 }{
-	"one broken connection": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+	"one errBroken connection": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
 		return func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
 			if call == 1 {
-				return o.cut(at, 1000, broken), nil
+				return o.cut(at, 1000, errBroken), nil
 			}
 			return o.from(at), nil
 		}
@@ -256,7 +256,7 @@ var failingSources = map[string]struct {
 		}
 	}, 15, true, false, false}, // each brings it on, so none counts as the last try
 	"nothing, ever": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
-		return func(int, context.Context, int64) (io.ReadCloser, error) { return nil, broken }
+		return func(int, context.Context, int64) (io.ReadCloser, error) { return nil, errBroken }
 	}, 6, false, false, true},
 	"busy at first": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
 		return func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
