@@ -242,7 +242,7 @@ var failingSources = map[string]struct {
 	wrong  bool // errors.Is ErrDigest
 	kept   bool // a part of it is kept
 }{
-	"one errBroken connection": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
+	"one broken connection": {func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error) {
 		return func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
 			if call == 1 {
 				return o.cut(at, 1000, errBroken), nil
