@@ -28,7 +28,7 @@ const (
 	InitAgent = "agent" // our agent stays PID 1
 	InitImage = "image" // PID 1 is handed to the image's /sbin/init
 
-	NetworkUser = "user" // user-space stack in the VM's shim, outbound only; not built yet
+	NetworkUser = "user" // user-space stack in the VM's shim: no root, nothing of it on the host
 	NetworkNone = "none" // no NIC at all
 )
 
@@ -48,6 +48,12 @@ type Spec struct {
 	Init       string            `json:"init,omitempty"`
 	Network    string            `json:"network,omitempty"`
 	AutoRemove bool              `json:"auto_remove,omitempty"`
+
+	// What the VM may reach, and what reaches it. A nil Policy allows the Internet,
+	// or nothing for an untrusted VM.
+	Untrusted bool      `json:"untrusted,omitempty"`
+	Policy    *Policy   `json:"policy,omitempty"`
+	Forwards  []Forward `json:"forwards,omitempty"`
 
 	// The main command as docker reads it: a non-nil Entrypoint replaces the
 	// image's entrypoint and its Cmd; Cmd replaces the image's Cmd.
@@ -100,7 +106,7 @@ func (s *Spec) Normalize() error {
 	s.Pull = or(s.Pull, PullMissing)
 	s.VMM = or(s.VMM, VMMAuto)
 	s.Init = or(s.Init, InitAuto)
-	s.Network = or(s.Network, NetworkNone)
+	s.Network = or(s.Network, NetworkUser)
 	if s.CPUs == 0 {
 		s.CPUs = DefaultCPUs
 	}
@@ -143,10 +149,30 @@ func (s *Spec) Normalize() error {
 			return err
 		}
 	}
-	if s.Network == NetworkUser {
-		return Errorf(CodeNotBuilt, "the user-space network is not built yet").WithHint("leave out --network: the VM has no NIC")
+	if err := s.normalizeNetwork(); err != nil {
+		return err
 	}
 	return checkEnv(s.Env)
+}
+
+// normalizeNetwork does what Normalize does for the network.
+func (s *Spec) normalizeNetwork() error {
+	if s.Network == NetworkNone {
+		if len(s.Forwards) > 0 || s.Policy != nil {
+			return Errorf(CodeInvalid, "a VM without a network has no ports and no policy").WithHint("leave out --network none")
+		}
+		return nil
+	}
+	if s.Policy == nil {
+		s.Policy = &Policy{Default: Allow}
+		if s.Untrusted {
+			s.Policy.Default = Deny
+		}
+	}
+	if err := s.Policy.Check(); err != nil {
+		return err
+	}
+	return CheckForwards(s.Forwards)
 }
 
 func or(s, def string) string {

@@ -14,5 +14,6 @@ func main() {
 	os.Exit(cli.Main(os.Args[1:], cli.Processes{
 		Daemon: func(ctx context.Context, o cli.DaemonOptions) error { return daemon.Run(ctx, daemon.Options(o)) },
 		Shim:   daemon.RunShim,
+		VMM:    daemon.ExecVMM,
 	}))
 }

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -201,31 +200,8 @@ func configureSystem(c guest.Config) error {
 	if err := linkUp("lo"); err != nil {
 		warn(fmt.Errorf("bringing lo up: %w", err))
 	}
-	return nil
-}
-
-// linkUp sets IFF_UP (netdevice(7)).
-func linkUp(name string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	if err := ioctlIfreq(fd, unix.SIOCGIFFLAGS, ifr); err != nil {
-		return err
-	}
-	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
-	return ioctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
-}
-
-func ioctlIfreq(fd int, req uint, ifr *unix.Ifreq) error {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(req), uintptr(unsafe.Pointer(ifr)))
-	if errno != 0 {
-		return errno
+	if c.Network != nil {
+		return configureNIC(*c.Network)
 	}
 	return nil
 }

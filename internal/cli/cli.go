@@ -32,6 +32,7 @@ const (
 type Processes struct {
 	Daemon func(context.Context, DaemonOptions) error
 	Shim   func(ctx context.Context, dir string) error
+	VMM    func(dir string, argv []string) error // does not return when it is well
 }
 
 // app is one run of the CLI.
@@ -140,7 +141,7 @@ func (a *app) root() *cobra.Command {
 		vm.AddCommand(make())
 	}
 	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"),
-		a.daemonCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand())
+		a.daemonCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand())
 	return root
 }
 

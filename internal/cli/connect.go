@@ -192,3 +192,9 @@ func (a *app) shimCommand() *cobra.Command {
 	return &cobra.Command{Use: "shim DIR", Hidden: true, Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.procs.Shim(context.Background(), args[0]) }}
 }
+
+// vmmCommand is how a shim starts its VMM; it becomes that program.
+func (a *app) vmmCommand() *cobra.Command {
+	return &cobra.Command{Use: "vmm-exec DIR COMMAND...", Hidden: true, Args: usage(cobra.MinimumNArgs(2)), DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.procs.VMM(args[0], args[1:]) }}
+}

@@ -46,7 +46,7 @@ func (f *specFlags) register(c *cobra.Command) {
 	fs.BoolVar(&f.spec.AutoRemove, "rm", false, "remove the VM when it ends")
 	fs.StringVar(&f.spec.Pull, "pull", banger.PullMissing, "fetch the image: missing, always or never")
 	fs.StringVar(&f.spec.VMM, "vmm", banger.VMMAuto, "auto, firecracker or qemu")
-	fs.StringVar(&f.spec.Network, "network", banger.NetworkNone, "none: no NIC at all (others are not built yet)")
+	fs.StringVar(&f.spec.Network, "network", banger.NetworkUser, "user: a user-space network of its own; none: no NIC at all")
 	fs.StringVar(&f.spec.Init, "init", banger.InitAuto, "PID 1 in the guest: agent, image, or auto (image when that is systemd)")
 }
 

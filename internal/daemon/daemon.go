@@ -48,6 +48,9 @@ type Options struct {
 // file was replaced meanwhile.
 var shimArgv = []string{"/proc/self/exe", "shim"}
 
+// vmmArgv is how a shim starts its VMM.
+var vmmArgv = []string{"/proc/self/exe", "vmm-exec"}
+
 func drivers() map[string]vmm.Driver {
 	return map[string]vmm.Driver{banger.VMMQEMU: qemu.Driver{}}
 }
@@ -56,8 +59,12 @@ func drivers() map[string]vmm.Driver {
 // that the VM runs.
 func RunShim(ctx context.Context, dir string) error {
 	syscall.CloseOnExec(3)
-	return shim.RunConfined(ctx, dir, drivers(), os.NewFile(3, "ready"))
+	return shim.RunConfined(ctx, dir, drivers(), os.NewFile(3, "ready"), vmmArgv)
 }
+
+// ExecVMM turns this process into the VMM of the shim in dir, with the rights of
+// that VM only.
+func ExecVMM(dir string, argv []string) error { return shim.ExecVMM(dir, argv) }
 
 // Run is the life of a daemon. It returns when ctx ends or a client asks for
 // the shutdown; VMs go on running.

@@ -2,11 +2,15 @@ package shim
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/elastic/go-seccomp-bpf"
 	"github.com/landlock-lsm/go-landlock/landlock"
+	"golang.org/x/sys/unix"
 
+	"banger/internal/network"
 	"banger/internal/vmm"
 )
 
@@ -27,12 +31,47 @@ var deniedCalls = []string{
 	"io_uring_setup", "io_uring_enter", "io_uring_register",
 }
 
-// Confine takes away from this process, and from the VMM that it will start,
-// every right that the VM of spec does not need: files other than its own, TCP,
-// gaining privileges, and deniedCalls (landlock(7), seccomp(2)). It cannot be
-// undone. On a kernel without landlock, or with an older one, it does what the
-// kernel can.
+// resolverDirs hold the file that names the host's resolvers, wherever its symlink
+// leads, and those that replace it.
+var resolverDirs = []string{"/etc", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/connman"}
+
+// Confine takes away from this process, which is about to become the VMM of spec,
+// every right that the VM does not need: files other than its own, sockets other
+// than unix ones, gaining privileges, and deniedCalls (landlock(7), seccomp(2)). It
+// cannot be undone. On a kernel without landlock, or with an older one, it does
+// what the kernel can.
 func Confine(dir string, spec Spec) error {
+	// Not V6: it scopes signals, and each thread would be a domain of its own that
+	// may not kill the VMM which another thread has started.
+	if err := landlock.V5.BestEffort().Restrict(files(dir, spec)...); err != nil {
+		return fmt.Errorf("confining the VMM: %w", err)
+	}
+	return filter(seccomp.SyscallGroup{Action: seccomp.ActionErrno, NamesWithCondtions: []seccomp.NameWithConditions{
+		{Name: "socket", Conditions: []seccomp.Condition{{Argument: 0, Operation: seccomp.NotEqual, Value: unix.AF_UNIX}}},
+	}})
+}
+
+// confineSelf takes away from the shim what neither it nor its VMM needs. With a
+// user network it keeps the host's sockets and the files that name its resolvers.
+func confineSelf(dir string, spec Spec) error {
+	rules := append(files(dir, spec), landlock.ROFiles("/proc/self/exe")) // it starts the VMM through itself
+	restrict := landlock.V5.BestEffort().Restrict
+	if spec.Network != nil {
+		dirs := resolverDirs
+		if path, err := filepath.EvalSymlinks(network.ResolvConf); err == nil {
+			dirs = append(slices.Clone(dirs), filepath.Dir(path))
+		}
+		rules = append(rules, landlock.RODirs(dirs...).IgnoreIfMissing())
+		restrict = landlock.V5.BestEffort().RestrictPaths
+	}
+	if err := restrict(rules...); err != nil {
+		return fmt.Errorf("confining the shim: %w", err)
+	}
+	return filter()
+}
+
+// files are what a VM may read and write.
+func files(dir string, spec Spec) []landlock.Rule {
 	read := []string{spec.VM.Kernel, spec.VM.Initrd}
 	write := []string{}
 	for _, d := range spec.VM.Drives {
@@ -46,25 +85,37 @@ func Confine(dir string, spec Spec) error {
 	if spec.VM.Accel == vmm.AccelKVM {
 		devices = append(devices, "/dev/kvm")
 	}
-	// Not V6: it scopes signals, and each thread would be a domain of its own that
-	// may not kill the VMM which another thread has started.
-	err := landlock.V5.BestEffort().Restrict(
+	return []landlock.Rule{
 		landlock.RODirs(systemDirs...).IgnoreIfMissing(),
 		landlock.ROFiles("/etc/ld.so.cache").IgnoreIfMissing(),
 		landlock.ROFiles(read...),
 		landlock.RWFiles(write...),
 		landlock.RWFiles(devices...).WithIoctlDev().IgnoreIfMissing(),
 		landlock.RWDirs(dir, spec.Run, filepath.Dir(spec.VM.Memory)),
-	)
-	if err != nil {
-		return fmt.Errorf("confining the shim: %w", err)
 	}
-	err = seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
-		DefaultAction: seccomp.ActionAllow,
-		Syscalls:      []seccomp.SyscallGroup{{Names: deniedCalls, Action: seccomp.ActionErrno}},
+}
+
+// filter refuses deniedCalls and what more groups say.
+func filter(more ...seccomp.SyscallGroup) error {
+	groups := append([]seccomp.SyscallGroup{{Names: deniedCalls, Action: seccomp.ActionErrno}}, more...)
+	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
+		DefaultAction: seccomp.ActionAllow, Syscalls: groups,
 	}})
 	if err != nil {
-		return fmt.Errorf("confining the shim: %w", err)
+		return fmt.Errorf("filtering system calls: %w", err)
 	}
 	return nil
+}
+
+// ExecVMM confines this process to what the VM in dir needs and turns it into
+// argv, its VMM. It returns only an error.
+func ExecVMM(dir string, argv []string) error {
+	spec, err := readSpec(dir)
+	if err != nil {
+		return err
+	}
+	if err := Confine(dir, spec); err != nil {
+		return err
+	}
+	return os.NewSyscallError("execve", unix.Exec(argv[0], argv, os.Environ()))
 }

@@ -10,6 +10,7 @@ package shim
 import (
 	"path/filepath"
 
+	"banger"
 	"banger/internal/vmm"
 )
 
@@ -18,6 +19,14 @@ type Spec struct {
 	Driver string     `json:"driver"`
 	Run    string     `json:"run"` // directory of the socket; set by Client.Start
 	VM     vmm.Config `json:"vm"`
+	// Network is the VM's user network; nil: no NIC.
+	Network *Network `json:"network,omitempty"`
+}
+
+// Network is the wished state of a VM's user network, as a whole.
+type Network struct {
+	MAC    string        `json:"mac"`
+	Policy banger.Policy `json:"policy"`
 }
 
 // Status is the shim's answer to a control call.

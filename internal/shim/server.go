@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"banger/internal/guest"
+	"banger/internal/network"
 	"banger/internal/vmm"
 )
 
@@ -36,6 +38,7 @@ type server struct {
 	proc    vmm.Process
 	self    vmm.Handle
 	console *console
+	stack   *network.Stack // nil without a network
 	log     *slog.Logger
 	conns   chan struct{} // bounds concurrent connections
 	wg      sync.WaitGroup
@@ -50,22 +53,22 @@ type server struct {
 // drivers are handed in by name, so that the shim knows none of them. A failed
 // start is written to ready as one line and returned.
 func Run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser) error {
-	return run(ctx, dir, drivers, ready, func(string, Spec) error { return nil })
+	return run(ctx, dir, drivers, ready, nil)
 }
 
-// RunConfined is Run with the rights of Confine: for drivers whose VMM needs no
-// more than those.
-func RunConfined(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser) error {
-	return run(ctx, dir, drivers, ready, Confine)
+// RunConfined is Run without rights that the VM does not need. wrap is the command
+// that ends in ExecVMM; the directory is appended to it.
+func RunConfined(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser, wrap []string) error {
+	return run(ctx, dir, drivers, ready, append(slices.Clone(wrap), dir))
 }
 
-func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser, confine func(string, Spec) error) error {
+func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser, wrap []string) error {
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(50)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP)
-	s, ln, err := start(ctx, dir, drivers, confine)
+	s, ln, err := start(ctx, dir, drivers, wrap)
 	if err != nil {
 		fmt.Fprintf(ready, "%v\n", err)
 		ready.Close()
@@ -76,14 +79,22 @@ func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready i
 	return s.serve(ctx, ln)
 }
 
-func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, confine func(string, Spec) error) (*server, net.Listener, error) {
+func readSpec(dir string) (Spec, error) {
 	var spec Spec
 	data, err := os.ReadFile(filepath.Join(dir, specFile))
 	if err != nil {
-		return nil, nil, err
+		return spec, err
 	}
 	if err := json.Unmarshal(data, &spec); err != nil {
-		return nil, nil, fmt.Errorf("reading %s: %w", specFile, err)
+		return spec, fmt.Errorf("reading %s: %w", specFile, err)
+	}
+	return spec, nil
+}
+
+func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap []string) (*server, net.Listener, error) {
+	spec, err := readSpec(dir)
+	if err != nil {
+		return nil, nil, err
 	}
 	driver, ok := drivers[spec.Driver]
 	if !ok {
@@ -93,8 +104,11 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, confi
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := confine(dir, spec); err != nil {
-		return nil, nil, err
+	if wrap != nil {
+		spec.VM.Wrap = wrap
+		if err := confineSelf(dir, spec); err != nil {
+			return nil, nil, err
+		}
 	}
 	con, err := openConsole(ConsolePath(dir))
 	if err != nil {
@@ -111,13 +125,27 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, confi
 		ln.Close()
 		return nil, nil, err
 	}
-	proc, err := driver.Start(ctx, spec.VM, con)
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	plug, err := openPlug(spec)
 	if err != nil {
 		ln.Close()
 		return nil, nil, err
 	}
-	s := &server{dir: dir, proc: proc, self: self, console: con, conns: make(chan struct{}, maxConns),
-		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{})}
+	defer plug.close()
+	proc, err := driver.Start(ctx, plug.config(spec.VM), con)
+	if err != nil {
+		ln.Close()
+		return nil, nil, err
+	}
+	stack, err := plug.start(logger)
+	if err != nil {
+		proc.Kill()
+		<-proc.Done()
+		ln.Close()
+		return nil, nil, err
+	}
+	s := &server{dir: dir, proc: proc, stack: stack, self: self, console: con, conns: make(chan struct{}, maxConns),
+		log: logger, muxNext: make(chan struct{}), settled: make(chan struct{})}
 	return s, ln, nil
 }
 
@@ -136,6 +164,9 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		<-s.proc.Done()
 	}
 	s.console.close()
+	if s.stack != nil {
+		s.stack.Close()
+	}
 	err := s.recordExit()
 	ln.Close()
 	close(s.settled)

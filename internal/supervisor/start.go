@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/network"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
@@ -234,7 +236,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if vm.Spec.Init == banger.InitImage {
 		cmdline = guest.InitArgument
 	}
-	return shim.Spec{Driver: driver.Name, VM: vmm.Config{
+	return shim.Spec{Driver: driver.Name, Network: shimNetwork(vm), VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
 		Accel: accel, Version: version, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
@@ -246,6 +248,18 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	}}, id, nil
 }
 
+// shimNetwork is the wished state of a VM's network.
+func shimNetwork(vm banger.VM) *shim.Network {
+	if vm.Spec.Network != banger.NetworkUser {
+		return nil
+	}
+	n := &shim.Network{MAC: network.MAC(vm.ID), Policy: banger.Policy{Default: banger.Deny}}
+	if vm.Spec.Policy != nil {
+		n.Policy = *vm.Spec.Policy
+	}
+	return n
+}
+
 func (m *machine) guestConfig(vm banger.VM) guest.Config {
 	hostname := vm.Spec.Hostname
 	if hostname == "" {
@@ -254,6 +268,10 @@ func (m *machine) guestConfig(vm banger.VM) guest.Config {
 	c := guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano()}
 	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = stopSignal(img) // checked at creation
+	}
+	if vm.Spec.Network == banger.NetworkUser {
+		c.Network = &guest.Network{Address: netip.PrefixFrom(network.UserGuest, network.UserSubnet.Bits()).String(),
+			Gateway: network.UserGateway.String(), DNS: []string{network.UserDNS.String()}, MTU: network.UserMTU}
 	}
 	return c
 }

@@ -35,6 +35,7 @@ type Drive struct {
 type NIC struct {
 	MAC    string `json:"mac"`
 	Socket string `json:"socket"`
+	MTU    int    `json:"mtu,omitempty"` // told to the guest; 0: the device's own
 }
 
 // Config is everything a driver needs to start a VM. It is stored as JSON in
@@ -53,6 +54,9 @@ type Config struct {
 	Drives    []Drive `json:"drives"`
 	NICs      []NIC   `json:"nics,omitempty"`
 	Channel   string  `json:"channel"` // name of the agent's port in the guest
+	// Wrap is put before the VMM's command: a program that gives up rights and then
+	// executes its other arguments in its own place.
+	Wrap []string `json:"wrap,omitempty"`
 }
 
 // Exit is how a VMM process ended.

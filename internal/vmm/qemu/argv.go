@@ -64,8 +64,11 @@ func argv(c vmm.Config, v version) []string {
 	}
 	for i, n := range c.NICs {
 		net := fmt.Sprintf("net%d", i)
-		a = append(a, "-netdev", fmt.Sprintf("stream,id=%s,server=off,addr.type=unix,addr.path=%s", net, escape(n.Socket)),
-			"-device", fmt.Sprintf("virtio-net-pci,netdev=%s,mac=%s,romfile=", net, n.MAC))
+		device := fmt.Sprintf("virtio-net-pci,netdev=%s,mac=%s,romfile=", net, n.MAC)
+		if n.MTU > 0 {
+			device += fmt.Sprintf(",host_mtu=%d", n.MTU)
+		}
+		a = append(a, "-netdev", fmt.Sprintf("stream,id=%s,server=off,addr.type=unix,addr.path=%s", net, escape(n.Socket)), "-device", device)
 	}
 	return a
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -125,7 +126,11 @@ func (p *process) run(binary string, args []string) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer close(p.done)
-	cmd := exec.Command(binary, args...)
+	if path, err := exec.LookPath(binary); err == nil {
+		binary = path // for a wrapper, which does not search
+	}
+	words := slices.Concat(p.config.Wrap, []string{binary}, args)
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Dir = p.config.Dir
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&p.printed, p.console), &p.stderr
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}

@@ -1,0 +1,100 @@
+package banger
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// MaxForwards bounds the forwards of one VM.
+const MaxForwards = 1000
+
+// Forward sends a port of the host to a port of the guest.
+type Forward struct {
+	Protocol  string `json:"protocol"`  // tcp or udp
+	HostIP    string `json:"host_ip"`   // address of the host that listens
+	HostPort  uint16 `json:"host_port"` // 0: any that is free
+	GuestPort uint16 `json:"guest_port"`
+}
+
+// ParseForward reads what docker's -p takes, [IP:][HOST:]GUEST[/PROTOCOL], but binds
+// 127.0.0.1 unless told otherwise. Without HOST, or with 0, any free port is taken.
+func ParseForward(s string) (Forward, error) {
+	f := Forward{Protocol: "tcp", HostIP: "127.0.0.1"}
+	bad := func(why string) (Forward, error) {
+		return f, Errorf(CodeInvalid, "%q is no forward: %s", s, why).WithHint("for example: 8080:80, 0.0.0.0:5353:53/udp or 0:80")
+	}
+	rest, proto, found := strings.Cut(s, "/")
+	if found {
+		f.Protocol = proto
+	}
+	if f.Protocol != "tcp" && f.Protocol != "udp" {
+		return bad("the protocol must be tcp or udp")
+	}
+	parts := strings.Split(rest, ":")
+	if len(parts) > 3 {
+		return bad("it has too many colons; guests have no IPv6")
+	}
+	guest, host := parts[len(parts)-1], "0"
+	if len(parts) > 1 {
+		host = parts[len(parts)-2]
+	}
+	if len(parts) == 3 && parts[0] != "" {
+		f.HostIP = parts[0]
+	}
+	if ip, err := netip.ParseAddr(f.HostIP); err != nil || !ip.Is4() {
+		return bad("the host's address must be one of IPv4")
+	}
+	var err error
+	if f.GuestPort, err = ParsePort(guest); err != nil {
+		return bad(err.Error())
+	}
+	if host != "0" && host != "" {
+		if f.HostPort, err = ParsePort(host); err != nil {
+			return bad(err.Error())
+		}
+	}
+	return f, nil
+}
+
+// Host returns where the host listens.
+func (f Forward) Host() netip.AddrPort {
+	ip, _ := netip.ParseAddr(f.HostIP)
+	return netip.AddrPortFrom(ip, f.HostPort)
+}
+
+// String writes it as ParseForward reads it.
+func (f Forward) String() string {
+	return f.Host().String() + ":" + PortRange{f.GuestPort, f.GuestPort}.String() + "/" + f.Protocol
+}
+
+// Check returns an *Error of CodeInvalid for a forward that cannot be.
+func (f Forward) Check() error {
+	if ip, err := netip.ParseAddr(f.HostIP); err != nil || !ip.Is4() || f.GuestPort == 0 || f.Protocol != "tcp" && f.Protocol != "udp" {
+		return Errorf(CodeInvalid, "the forward %s is incomplete or not of IPv4", f)
+	}
+	return nil
+}
+
+// sameHostPort says whether both want the same port of the host.
+func (f Forward) sameHostPort(o Forward) bool {
+	any := func(f Forward) bool { return f.HostIP == "0.0.0.0" }
+	return f.HostPort != 0 && f.HostPort == o.HostPort && f.Protocol == o.Protocol && (f.HostIP == o.HostIP || any(f) || any(o))
+}
+
+// CheckForwards checks each and that no two want the same port of the host.
+func CheckForwards(list []Forward) error {
+	if len(list) > MaxForwards {
+		return Errorf(CodeInvalid, "%d forwards were given, but a VM may have %d", len(list), MaxForwards)
+	}
+	for i, f := range list {
+		if err := f.Check(); err != nil {
+			return err
+		}
+		for _, o := range list[:i] {
+			if f.sameHostPort(o) {
+				return Errorf(CodeInvalid, "the forwards %s and %s want the same port of the host", o, f)
+			}
+		}
+	}
+	return nil
+}

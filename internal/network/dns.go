@@ -1,0 +1,244 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+
+	"banger"
+)
+
+// Bounds of the guest's questions.
+const (
+	maxQuestions = 64 // at once
+	questionTime = 10 * time.Second
+	streamIdle   = 30 * time.Second // RFC 7766, 6.2.3
+	maxStreams   = 16
+)
+
+// serveDNS listens on the resolver's address inside the stack, and on the gateway's
+// for guests that expect it there.
+func (s *Stack) serveDNS() error {
+	places := make(chan struct{}, maxQuestions)
+	streams := make(chan struct{}, maxStreams)
+	for _, a := range []netip.Addr{UserDNS, UserGateway} {
+		at := tcpip.FullAddress{NIC: nic, Addr: address(a), Port: 53}
+		pc, err := gonet.DialUDP(s.net, &at, nil, protocolIPv4)
+		if err != nil {
+			return fmt.Errorf("listening for DNS: %w", err)
+		}
+		ln, err := gonet.ListenTCP(s.net, at, protocolIPv4)
+		if err != nil {
+			pc.Close()
+			return fmt.Errorf("listening for DNS: %w", err)
+		}
+		context.AfterFunc(s.ctx, func() { pc.Close(); ln.Close() })
+		s.wg.Go(func() { s.answerDatagrams(pc, places) })
+		s.wg.Go(func() { s.answerStreams(ln, streams) })
+	}
+	return nil
+}
+
+func (s *Stack) answerDatagrams(pc net.PacketConn, places chan struct{}) {
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		query := append([]byte(nil), buf[:n]...)
+		select {
+		case places <- struct{}{}:
+		default:
+			continue // too many at once; the guest asks again
+		}
+		s.wg.Go(func() {
+			defer func() { <-places }()
+			if answer := s.answer(query, false); answer != nil {
+				pc.WriteTo(answer, from)
+			}
+		})
+	}
+}
+
+func (s *Stack) answerStreams(ln net.Listener, places chan struct{}) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		select {
+		case places <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		s.wg.Go(func() {
+			defer func() { <-places }()
+			defer conn.Close()
+			defer context.AfterFunc(s.ctx, func() { conn.Close() })()
+			for {
+				conn.SetDeadline(time.Now().Add(streamIdle))
+				query, err := readMessage(conn)
+				if err != nil {
+					return
+				}
+				answer := s.answer(query, true)
+				if answer == nil || writeMessage(conn, answer) != nil {
+					return
+				}
+			}
+		})
+	}
+}
+
+// answer answers one message; nil means that it deserves none.
+func (s *Stack) answer(query []byte, stream bool) []byte {
+	var q dns.Msg
+	if err := q.Unpack(query); err != nil || q.Response {
+		return nil
+	}
+	r := s.resolve(&q, stream)
+	r.Id = q.Id
+	size := dns.MinMsgSize
+	if opt := q.IsEdns0(); opt != nil {
+		size = max(size, min(int(opt.UDPSize()), 4096))
+	}
+	if !stream {
+		r.Truncate(size)
+	}
+	b, err := r.Pack()
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// resolve asks the resolver what the policy lets the guest ask, and removes from
+// the answer what the policy does not let it know.
+func (s *Stack) resolve(q *dns.Msg, stream bool) *dns.Msg {
+	if len(q.Question) != 1 || q.Opcode != dns.OpcodeQuery {
+		return new(dns.Msg).SetRcode(q, dns.RcodeNotImplemented)
+	}
+	name := canonical(q.Question[0].Name)
+	if ok, why := s.guard.mayResolve([]string{name}); !ok {
+		return s.refuse(q, name, why)
+	}
+	if q.Question[0].Qtype == dns.TypeAAAA { // the guest has no IPv6: nothing is better than a black hole
+		return new(dns.Msg).SetReply(q)
+	}
+	ask := q.Copy()
+	ask.Id = dns.Id()
+	b, err := ask.Pack()
+	if err != nil {
+		return new(dns.Msg).SetRcode(q, dns.RcodeFormatError)
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, questionTime)
+	defer cancel()
+	var r dns.Msg
+	if b, err = s.lookup(ctx, b, stream); err == nil {
+		err = r.Unpack(b)
+	}
+	if err != nil || len(r.Question) != 1 || canonical(r.Question[0].Name) != name || r.Question[0].Qtype != q.Question[0].Qtype {
+		s.log.Debug("no answer from the host's resolver", "err", err)
+		return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
+	}
+	return s.filter(q, &r, name)
+}
+
+// filter lets the guest know what it may, and remembers it.
+func (s *Stack) filter(q, r *dns.Msg, name string) *dns.Msg {
+	chain, ttl := aliases(r.Answer, name)
+	if ok, why := s.guard.mayResolve(chain); !ok {
+		return s.refuse(q, strings.Join(chain, " -> "), why)
+	}
+	now, stripped := time.Now(), false
+	keep := func(list []dns.RR) []dns.RR {
+		var out []dns.RR
+		for _, rr := range list {
+			switch v := rr.(type) {
+			case *dns.A:
+				addr, ok := netip.AddrFromSlice(v.A.To4())
+				if !ok || !s.guard.mayAnswer(addr) {
+					stripped = true
+					continue
+				}
+				if owner := canonical(v.Hdr.Name); owner == chain[len(chain)-1] {
+					for _, n := range chain {
+						s.guard.learn(addr, n, min(ttl, time.Duration(v.Hdr.Ttl)*time.Second), now)
+					}
+				}
+			case *dns.AAAA:
+				continue
+			case *dns.SVCB:
+				v.Value = withoutHints(v.Value)
+			case *dns.HTTPS:
+				v.Value = withoutHints(v.Value)
+			}
+			out = append(out, rr)
+		}
+		return out
+	}
+	r.Answer, r.Ns, r.Extra = keep(r.Answer), keep(r.Ns), keep(r.Extra)
+	if stripped && len(r.Answer) == 0 {
+		s.guard.deny(banger.Denial{Protocol: "dns", Name: name, Rule: "built in: an answer that leads to a private or local address is removed"})
+	}
+	return r
+}
+
+// withoutHints removes addresses from a service record (RFC 9460, 7.3): the guest
+// asks for them by name.
+func withoutHints(values []dns.SVCBKeyValue) []dns.SVCBKeyValue {
+	var out []dns.SVCBKeyValue
+	for _, v := range values {
+		if k := v.Key(); k != dns.SVCB_IPV4HINT && k != dns.SVCB_IPV6HINT {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// maxAliases bounds a chain of CNAME records.
+const maxAliases = 16
+
+// aliases follows the CNAME records from name and returns all names of the chain,
+// with the shortest time that one of its links holds.
+func aliases(answer []dns.RR, name string) (chain []string, ttl time.Duration) {
+	chain, ttl = []string{name}, maxLearnTTL
+	for len(chain) <= maxAliases {
+		next := ""
+		for _, rr := range answer {
+			if c, ok := rr.(*dns.CNAME); ok && canonical(c.Hdr.Name) == chain[len(chain)-1] {
+				next = canonical(c.Target)
+				ttl = min(ttl, time.Duration(c.Hdr.Ttl)*time.Second)
+				break
+			}
+		}
+		if next == "" {
+			break
+		}
+		chain = append(chain, next)
+	}
+	return chain, ttl
+}
+
+// refuse answers that the policy forbids the name, with the reason for those who
+// read it (RFC 8914, code 15).
+func (s *Stack) refuse(q *dns.Msg, name, why string) *dns.Msg {
+	s.guard.deny(banger.Denial{Protocol: "dns", Name: name, Rule: why})
+	r := new(dns.Msg).SetRcode(q, dns.RcodeRefused)
+	if q.IsEdns0() != nil {
+		r.SetEdns0(4096, false)
+		r.IsEdns0().Option = append(r.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked, ExtraText: why})
+	}
+	return r
+}
+
+func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }

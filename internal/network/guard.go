@@ -1,0 +1,326 @@
+package network
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"banger"
+)
+
+// never lists what no rule opens: packets to these have no meaning outside of the
+// guest, or would reach the host's own services.
+var never = prefixes("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
+
+// private are the local networks (RFC 1918, RFC 6598).
+var private = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+
+// special are closed unless a rule names them: private networks, link-local ones
+// (RFC 3927), where clouds keep their metadata, with the metadata services that are
+// elsewhere, and what the IANA registry of special addresses has not for the
+// Internet (RFC 6890).
+var special = append(prefixes("169.254.0.0/16", "168.63.129.16/32", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
+	"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"), private...)
+
+func prefixes(list ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(list))
+	for i, s := range list {
+		out[i] = netip.MustParsePrefix(s)
+	}
+	return out
+}
+
+func within(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// The built-in rules, as denials tell them.
+const (
+	ruleNever   = "built in: such addresses are never reachable"
+	ruleSpecial = "built in: private, link-local and metadata addresses need a rule that names them"
+	ruleHost    = "built in: the host's own addresses need a rule that names them"
+)
+
+// Guard decides what one guest may reach. It also remembers which addresses the
+// guest was told for which names, so that rules may speak of names.
+type Guard struct {
+	denied  func(banger.Denial)
+	isLocal func(netip.Addr) bool
+
+	mu      sync.Mutex
+	rules   []rule
+	policy  string // the default
+	learned map[netip.Addr]map[string]time.Time
+}
+
+// rule is a banger.Rule made ready.
+type rule struct {
+	banger.Rule
+	prefix  netip.Prefix // of a rule with an address
+	private bool
+	names   bool // prefix lies within special addresses, so that it names them
+}
+
+// NewGuard returns a guard that follows p, which is valid, and gives denials to
+// denied, unless it is nil.
+func NewGuard(p banger.Policy, denied func(banger.Denial)) *Guard {
+	g := &Guard{denied: denied, isLocal: isLocal, learned: map[netip.Addr]map[string]time.Time{}}
+	g.set(p)
+	return g
+}
+
+func (g *Guard) set(p banger.Policy) {
+	var rules []rule
+	for _, r := range p.Rules {
+		c := rule{Rule: r, private: r.To == banger.ToPrivate}
+		if prefix, err := netip.ParsePrefix(r.To); err == nil {
+			c.prefix = prefix
+		} else if a, err := netip.ParseAddr(r.To); err == nil {
+			c.prefix = netip.PrefixFrom(a, a.BitLen())
+		}
+		for _, s := range special {
+			c.names = c.names || c.prefix.IsValid() && s.Contains(c.prefix.Addr()) && c.prefix.Bits() >= s.Bits()
+		}
+		rules = append(rules, c)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rules, g.policy = rules, p.Default
+}
+
+// admit decides on a new flow and returns where it really goes.
+func (g *Guard) admit(f *flow) (netip.AddrPort, bool) {
+	f.names = g.namesOf(f.dst.Addr(), time.Now())
+	target, ok, why := g.decide(f)
+	if !ok && g.denied != nil {
+		d := banger.Denial{Time: time.Now(), Protocol: string(f.proto), Address: f.dst.Addr().String(), Port: f.dst.Port(), Rule: why}
+		d.Name = strings.Join(f.names, ",")
+		g.denied(d)
+	}
+	return target, ok
+}
+
+// stillAllows decides on a flow once more, with the names it began with.
+func (g *Guard) stillAllows(f *flow) bool {
+	if f.proto == forwarded {
+		return true
+	}
+	_, ok, _ := g.decide(f)
+	return ok
+}
+
+func (g *Guard) decide(f *flow) (target netip.AddrPort, ok bool, why string) {
+	addr := f.dst.Addr()
+	if addr == UserGateway || addr == UserDNS {
+		return g.decideHost(f)
+	}
+	if within(never, addr) || UserSubnet.Contains(addr) {
+		return f.dst, false, ruleNever
+	}
+	class := ""
+	switch {
+	case within(special, addr):
+		class = ruleSpecial
+	case g.isLocal(addr):
+		class = ruleHost
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.rules {
+		if !r.matches(f) || !r.to(addr, f.names, class) {
+			continue
+		}
+		return f.dst, r.Action == banger.Allow, r.String()
+	}
+	if class != "" {
+		return f.dst, false, class
+	}
+	return f.dst, g.policy == banger.Allow, "default " + g.policy
+}
+
+// decideHost maps the gateway's ports to the host's loopback when a rule says so.
+func (g *Guard) decideHost(f *flow) (target netip.AddrPort, ok bool, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.rules {
+		if r.To == banger.ToHost && r.matches(f) && f.proto != ICMP && f.dst.Addr() == UserGateway {
+			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), f.dst.Port()), r.Action == banger.Allow, r.String()
+		}
+	}
+	return f.dst, false, ruleHost
+}
+
+// matches looks at protocol and port only.
+func (r *rule) matches(f *flow) bool {
+	if r.Protocol != "" && r.Protocol != string(f.proto) {
+		return false
+	}
+	for _, p := range r.Ports {
+		if f.dst.Port() >= p.First && f.dst.Port() <= p.Last {
+			return true
+		}
+	}
+	return len(r.Ports) == 0
+}
+
+// to looks at the destination. An allowing rule opens an address of a closed class
+// only when it names that address itself: a name is what somebody else's DNS says.
+func (r *rule) to(addr netip.Addr, names []string, class string) bool {
+	closed := class != "" && r.Action == banger.Allow
+	switch {
+	case r.To == banger.ToHost:
+		return false
+	case r.To == banger.ToAny:
+		return !closed
+	case r.private:
+		return within(private, addr)
+	case r.prefix.IsValid():
+		return r.prefix.Contains(addr) && (!closed || r.names || r.prefix.IsSingleIP())
+	}
+	for _, n := range names {
+		if !closed && matchName(r.To, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// matchName says whether name is pattern's, which may begin with "*." for all names
+// below a domain. Both are in lower case and without a final dot.
+func matchName(pattern, name string) bool {
+	if rest, ok := strings.CutPrefix(pattern, "*"); ok {
+		return strings.HasSuffix(name, rest) && len(name) > len(rest)
+	}
+	return pattern == name
+}
+
+// mayResolve decides on a question. chain is the name asked for and, in an answer,
+// the aliases that it leads to: an alias that is denied denies the name.
+func (g *Guard) mayResolve(chain []string) (ok bool, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, name := range chain {
+		ok, why = g.nameAllowed(name, i > 0)
+		if !ok {
+			return false, why
+		}
+	}
+	return true, ""
+}
+
+func (g *Guard) nameAllowed(name string, alias bool) (bool, string) {
+	for _, r := range g.rules {
+		named := !r.prefix.IsValid() && !r.private && r.To != banger.ToAny && r.To != banger.ToHost && matchName(r.To, name)
+		if r.Action == banger.Deny && len(r.Ports) == 0 && r.Protocol == "" && (named || r.To == banger.ToAny && !alias) {
+			return false, r.String()
+		}
+		if r.Action == banger.Allow && (named || r.To == banger.ToAny) {
+			return true, ""
+		}
+	}
+	return alias || g.policy == banger.Allow, "default " + g.policy
+}
+
+// mayAnswer says whether the guest may be told addr for a name: one of a closed
+// class only when a rule names it, so that nobody's DNS leads into the local
+// network (rebinding).
+func (g *Guard) mayAnswer(addr netip.Addr) bool {
+	if within(never, addr) {
+		return false
+	}
+	if !within(special, addr) && !g.isLocal(addr) {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.rules {
+		if r.Action == banger.Allow && r.To != banger.ToAny && r.To != banger.ToHost && r.to(addr, nil, ruleSpecial) {
+			return true
+		}
+	}
+	return false
+}
+
+// Bounds of what a guard remembers.
+const (
+	maxLearned   = 16384           // addresses
+	maxNames     = 64              // names of one address
+	learnedGrace = 5 * time.Second // how long after an answer a connection to it may begin at least
+	maxLearnTTL  = 24 * time.Hour
+)
+
+// learn remembers that the guest was told addr for name.
+func (g *Guard) learn(addr netip.Addr, name string, ttl time.Duration, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	names := g.learned[addr]
+	if names == nil {
+		if len(g.learned) >= maxLearned {
+			return
+		}
+		names = map[string]time.Time{}
+		g.learned[addr] = names
+	}
+	until := now.Add(min(max(ttl, learnedGrace), maxLearnTTL))
+	if old, known := names[name]; known && old.After(until) || !known && len(names) >= maxNames {
+		return
+	}
+	names[name] = until
+}
+
+func (g *Guard) namesOf(addr netip.Addr, now time.Time) []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []string
+	for name, until := range g.learned[addr] {
+		if until.After(now) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// forget drops what has expired.
+func (g *Guard) forget(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for addr, names := range g.learned {
+		for name, until := range names {
+			if until.Before(now) {
+				delete(names, name)
+			}
+		}
+		if len(names) == 0 {
+			delete(g.learned, addr)
+		}
+	}
+}
+
+func (g *Guard) deny(d banger.Denial) {
+	if g.denied != nil {
+		d.Time = time.Now()
+		g.denied(d)
+	}
+}
+
+// isLocal says whether addr is one of the host's own. The source that the kernel
+// chooses for a packet to one of its own addresses is that address, and connecting
+// a datagram socket sends nothing.
+func isLocal(addr netip.Addr) bool {
+	var d net.Dialer
+	conn, err := d.DialContext(context.Background(), "udp4", netip.AddrPortFrom(addr, 9).String())
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	local, ok := conn.LocalAddr().(*net.UDPAddr)
+	return ok && local.AddrPort().Addr().Unmap() == addr
+}

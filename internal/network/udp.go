@@ -1,0 +1,201 @@
+package network
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+const (
+	protocolIPv4 = ipv4.ProtocolNumber
+	// forwarded marks flows that the host has begun.
+	forwarded Protocol = "forwarded"
+)
+
+// datagram answers a guest's UDP packet for which the stack has no endpoint. False
+// tells the guest that the port is unreachable.
+func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	key := flowKey{UDP, id.RemotePort, addrPort(id.LocalAddress, id.LocalPort)}
+	f := s.flows.get(key)
+	if f == nil {
+		f = &flow{flowKey: key}
+		target, ok := s.guard.admit(f)
+		if !ok {
+			return false
+		}
+		conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(target))
+		if err != nil {
+			return false
+		}
+		if !s.carry(f, conn, func(p []byte) { s.sendUDP(f.dst, f.src, p) }) {
+			return false
+		}
+	}
+	f.touch()
+	f.send(pkt.Data().AsRange().ToSlice())
+	return true
+}
+
+// carry registers a datagram flow on the host's socket conn, which it owns, and
+// gives every datagram of it to deliver.
+func (s *Stack) carry(f *flow, conn net.Conn, deliver func([]byte)) bool {
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		conn.Close()
+		return false
+	}
+	f.end = func() { conn.Close() }
+	f.send = func(p []byte) {
+		// A full socket loses the datagram, as a full link does.
+		raw.Write(func(fd uintptr) bool { unix.Write(int(fd), p); return true })
+	}
+	if !s.flows.add(f) {
+		conn.Close()
+		return false
+	}
+	s.wg.Go(func() {
+		defer s.flows.remove(f)
+		for {
+			buf, n, err := readDatagram(raw)
+			if err != nil {
+				return
+			}
+			f.touch()
+			deliver(buf[:n])
+			pumps.Put(buf)
+		}
+	})
+	return true
+}
+
+// readDatagram waits for a datagram and reads it into a buffer of the pool. Errors
+// that the network reports (ECONNREFUSED) end the flow.
+func readDatagram(raw syscall.RawConn) (buf *[pumpSize]byte, n int, err error) {
+	werr := raw.Read(func(fd uintptr) bool {
+		b := pumps.Get().(*[pumpSize]byte)
+		n, err = unix.Read(int(fd), b[:])
+		if err == unix.EAGAIN || err == unix.EINTR {
+			pumps.Put(b)
+			return false
+		}
+		if err != nil {
+			pumps.Put(b)
+			return true
+		}
+		buf = b
+		return true
+	})
+	if werr != nil {
+		return nil, 0, werr
+	}
+	return buf, n, err
+}
+
+// sendUDP sends a datagram to the guest's port, as from the outside.
+func (s *Stack) sendUDP(from netip.AddrPort, port uint16, payload []byte) {
+	total := header.UDPMinimumSize + len(payload)
+	if total > 65535-header.IPv4MinimumSize {
+		return
+	}
+	src, dst := address(from.Addr()), address(UserGuest)
+	udpHeader := make(header.UDP, header.UDPMinimumSize)
+	udpHeader.Encode(&header.UDPFields{SrcPort: from.Port(), DstPort: port, Length: uint16(total)})
+	sum := header.PseudoHeaderChecksum(udp.ProtocolNumber, src, dst, uint16(total))
+	udpHeader.SetChecksum(^udpHeader.CalculateChecksum(checksum.Checksum(payload, sum)))
+	s.sendIP(from.Addr(), udp.ProtocolNumber, udpHeader, payload)
+}
+
+// sendIP sends one packet to the guest; the stack cuts it when it is too large.
+func (s *Stack) sendIP(from netip.Addr, proto tcpip.TransportProtocolNumber, head, payload []byte) {
+	route, err := s.net.FindRoute(nic, address(from), address(UserGuest), protocolIPv4, false)
+	if err != nil {
+		return
+	}
+	defer route.Release()
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
+		ReserveHeaderBytes: int(route.MaxHeaderLength()) + len(head), Payload: buffer.MakeWithData(payload)})
+	defer pkt.DecRef()
+	copy(pkt.TransportHeader().Push(len(head)), head)
+	pkt.TransportProtocolNumber = proto
+	route.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: 64}, pkt)
+}
+
+// echo answers the guest's ICMP. Echo requests go out through a ping socket of the
+// host (icmp(7)), which rewrites the identifier; everything else is ignored.
+func (s *Stack) echo(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	icmp := header.ICMPv4(pkt.TransportHeader().Slice())
+	to := addrPort(id.LocalAddress, 0)
+	if to.Addr() == UserGateway || to.Addr() == UserDNS || len(icmp) < header.ICMPv4MinimumSize || icmp.Type() != header.ICMPv4Echo {
+		return false // the stack answers for its own addresses
+	}
+	message := append(append([]byte(nil), icmp...), pkt.Data().AsRange().ToSlice()...)
+	f := s.flows.get(flowKey{ICMP, icmp.Ident(), to})
+	if f == nil {
+		f = &flow{flowKey: flowKey{ICMP, icmp.Ident(), to}}
+		if _, ok := s.guard.admit(f); !ok {
+			s.unreachable(to.Addr(), pkt)
+			return true
+		}
+		conn, err := pingSocket(to.Addr())
+		if err != nil {
+			s.log.Debug("no ping socket", "err", err)
+			s.unreachable(to.Addr(), pkt)
+			return true
+		}
+		if !s.carry(f, conn, func(p []byte) { s.sendEcho(f, p) }) {
+			return true
+		}
+	}
+	f.touch()
+	f.send(message)
+	return true
+}
+
+// sendEcho gives an answer the identifier that the guest knows.
+func (s *Stack) sendEcho(f *flow, p []byte) {
+	if len(p) < header.ICMPv4MinimumSize || header.ICMPv4(p).Type() != header.ICMPv4EchoReply {
+		return
+	}
+	icmp := header.ICMPv4(p)
+	icmp.SetIdent(f.src)
+	icmp.SetChecksum(0)
+	icmp.SetChecksum(^checksum.Checksum(p, 0))
+	s.sendIP(f.dst.Addr(), header.ICMPv4ProtocolNumber, p[:header.ICMPv4MinimumSize], p[header.ICMPv4MinimumSize:])
+}
+
+// unreachable tells the guest that pkt was refused by an administrator (RFC 1812,
+// 5.2.7.1, code 13), so that it need not wait.
+func (s *Stack) unreachable(from netip.Addr, pkt *stack.PacketBuffer) {
+	head := make(header.ICMPv4, header.ICMPv4MinimumSize)
+	head.SetType(header.ICMPv4DstUnreachable)
+	head.SetCode(header.ICMPv4AdminProhibited)
+	quoted := append(append([]byte(nil), pkt.NetworkHeader().Slice()...), pkt.TransportHeader().Slice()...)
+	head.SetChecksum(^checksum.Checksum(quoted, checksum.Checksum(head, 0)))
+	s.sendIP(UserGateway, header.ICMPv4ProtocolNumber, head, quoted)
+}
+
+// pingSocket makes a connected ICMP echo socket, for which the host's
+// net.ipv4.ping_group_range must hold our group.
+func pingSocket(to netip.Addr) (net.Conn, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.As4()}); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("connect", err)
+	}
+	f := os.NewFile(uintptr(fd), "ping")
+	defer f.Close()
+	return net.FileConn(f)
+}

@@ -1,0 +1,269 @@
+package banger
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What a rule or a policy does with a flow.
+const (
+	Allow = "allow"
+	Deny  = "deny"
+)
+
+// Words that a rule may have in place of a name or address.
+const (
+	ToAny     = "any"     // whatever is no special address
+	ToPrivate = "private" // RFC 1918 and RFC 6598: the local networks
+	ToHost    = "host"    // services on the host's 127.0.0.1, which the guest reaches at its gateway
+)
+
+// MaxRules bounds a policy.
+const MaxRules = 1000
+
+// Policy says what a VM may reach: the first rule that matches decides, else
+// Default does. Private, link-local and metadata addresses and those of the host
+// are denied unless a rule names them; loopback and multicast always are.
+type Policy struct {
+	Default string `json:"default"` // Allow or Deny
+	Rules   []Rule `json:"rules,omitempty"`
+}
+
+// Rule is one line of a policy: "allow *.debian.org tcp:80,443".
+type Rule struct {
+	Action   string      `json:"action"`
+	To       string      `json:"to"`                 // host name, *.domain, address, CIDR or one of the words above
+	Protocol string      `json:"protocol,omitempty"` // tcp, udp or icmp; empty: all
+	Ports    []PortRange `json:"ports,omitempty"`    // none: all
+}
+
+// PortRange is from First to Last, both included.
+type PortRange struct{ First, Last uint16 }
+
+// MarshalJSON writes "80" or "8000-8100".
+func (p PortRange) MarshalJSON() ([]byte, error) { return json.Marshal(p.String()) }
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (p *PortRange) UnmarshalJSON(data []byte) error {
+	var s string
+	if err := json.Unmarshal(data, &s); err != nil {
+		return err
+	}
+	ranges, err := parsePorts(s)
+	if err == nil && len(ranges) != 1 {
+		err = fmt.Errorf("%q is not one range of ports", s)
+	}
+	if err == nil {
+		*p = ranges[0]
+	}
+	return err
+}
+
+func (p PortRange) String() string {
+	if p.First == p.Last {
+		return strconv.Itoa(int(p.First))
+	}
+	return fmt.Sprintf("%d-%d", p.First, p.Last)
+}
+
+func (r Rule) String() string {
+	s := r.Action + " " + r.To
+	if r.Protocol != "" {
+		s += " " + r.Protocol
+	}
+	for i, p := range r.Ports {
+		s += map[bool]string{true: ":", false: ","}[i == 0] + p.String()
+	}
+	return s
+}
+
+func (p Policy) String() string {
+	var b strings.Builder
+	for _, r := range p.Rules {
+		b.WriteString(r.String() + "\n")
+	}
+	return b.String() + "default " + p.Default + "\n"
+}
+
+// ParsePolicy reads a policy as a person writes it: "allow", "deny", or lines of
+// rules, of "default allow" or "default deny", and of comments after #. Without a
+// default, what no rule allows is denied.
+func ParsePolicy(text string) (Policy, error) {
+	p := Policy{Default: Deny}
+	if word := strings.TrimSpace(text); word == Allow || word == Deny {
+		return Policy{Default: word}, nil
+	}
+	for i, line := range strings.Split(text, "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		var err error
+		if words[0] == "default" {
+			if len(words) != 2 || words[1] != Allow && words[1] != Deny {
+				err = fmt.Errorf("%q is not \"default allow\" or \"default deny\"", strings.TrimSpace(line))
+			} else {
+				p.Default = words[1]
+			}
+		} else {
+			var r Rule
+			if r, err = ParseRule(line); err == nil {
+				p.Rules = append(p.Rules, r)
+			}
+		}
+		if err != nil {
+			return Policy{}, Errorf(CodeInvalid, "line %d of the policy: %w", i+1, err).WithHint("for example: allow *.debian.org tcp:80,443")
+		}
+	}
+	return p, p.Check()
+}
+
+// ParseRule reads one rule: ACTION DESTINATION [PROTOCOL[:PORTS]].
+func ParseRule(line string) (Rule, error) {
+	words := strings.Fields(line)
+	if len(words) < 2 || len(words) > 3 {
+		return Rule{}, fmt.Errorf("%q is not ACTION DESTINATION [PROTOCOL[:PORTS]]", strings.TrimSpace(line))
+	}
+	r := Rule{Action: words[0], To: strings.ToLower(strings.TrimSuffix(words[1], "."))}
+	if len(words) == 3 {
+		proto, ports, found := strings.Cut(words[2], ":")
+		r.Protocol = proto
+		if found {
+			var err error
+			if r.Ports, err = parsePorts(ports); err != nil {
+				return Rule{}, err
+			}
+		}
+	}
+	return r, r.check()
+}
+
+func parsePorts(s string) ([]PortRange, error) {
+	var out []PortRange
+	for _, part := range strings.Split(s, ",") {
+		a, b, isRange := strings.Cut(part, "-")
+		if !isRange {
+			b = a
+		}
+		first, err := ParsePort(a)
+		if err != nil {
+			return nil, err
+		}
+		last, err := ParsePort(b)
+		if err != nil {
+			return nil, err
+		}
+		if last < first {
+			return nil, fmt.Errorf("the range of ports %s ends before it begins", part)
+		}
+		out = append(out, PortRange{first, last})
+	}
+	return out, nil
+}
+
+// ParsePort reads a port between 1 and 65535.
+func ParsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q is not a port between 1 and 65535", s)
+	}
+	return uint16(n), nil
+}
+
+// Check returns an *Error of CodeInvalid for a policy that cannot be used.
+func (p Policy) Check() error {
+	if p.Default != Allow && p.Default != Deny {
+		return Errorf(CodeInvalid, "the policy's default is %q, but must be allow or deny", p.Default)
+	}
+	if len(p.Rules) > MaxRules {
+		return Errorf(CodeInvalid, "the policy has %d rules, but may have %d", len(p.Rules), MaxRules)
+	}
+	for _, r := range p.Rules {
+		if err := r.check(); err != nil {
+			return Errorf(CodeInvalid, "rule %q: %w", r, err)
+		}
+	}
+	return nil
+}
+
+func (r Rule) check() error {
+	if r.Action != Allow && r.Action != Deny {
+		return fmt.Errorf("%q is not allow or deny", r.Action)
+	}
+	if !slices.Contains([]string{"", "tcp", "udp", "icmp"}, r.Protocol) {
+		return fmt.Errorf("%q is not tcp, udp or icmp", r.Protocol)
+	}
+	if len(r.Ports) > 0 && (r.Protocol == "" || r.Protocol == "icmp") {
+		return fmt.Errorf("ports need tcp or udp before them")
+	}
+	for _, p := range r.Ports {
+		if p.First == 0 || p.Last < p.First {
+			return fmt.Errorf("%d-%d is no range of ports", p.First, p.Last)
+		}
+	}
+	return checkDestination(r.To)
+}
+
+func checkDestination(to string) error {
+	if to == ToAny || to == ToPrivate || to == ToHost {
+		return nil
+	}
+	if p, err := netip.ParsePrefix(to); err == nil {
+		if !p.Addr().Is4() || p.Masked() != p {
+			return fmt.Errorf("%s is no IPv4 network; %s would be", to, p.Masked())
+		}
+		return nil
+	}
+	if a, err := netip.ParseAddr(to); err == nil {
+		if !a.Is4() {
+			return fmt.Errorf("%s is no IPv4 address, and guests have no IPv6", to)
+		}
+		return nil
+	}
+	name := strings.TrimPrefix(to, "*.")
+	if len(name) > 253 || name == "" {
+		return fmt.Errorf("%q is no host name", to)
+	}
+	labels := strings.Split(name, ".")
+	for _, label := range labels {
+		if !isLabel(label) {
+			return fmt.Errorf("%q is no host name, *.domain, address or network", to)
+		}
+	}
+	if strings.Trim(labels[len(labels)-1], "0123456789") == "" {
+		return fmt.Errorf("%q is no address", to)
+	}
+	return nil
+}
+
+// isLabel allows what host names of the Internet have, the underscore included
+// (RFC 1123, 2.1; RFC 8552).
+func isLabel(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// Denial is one flow or name that a VM's policy refused.
+type Denial struct {
+	Time     time.Time `json:"time"`
+	Protocol string    `json:"protocol"`          // tcp, udp, icmp or dns
+	Address  string    `json:"address,omitempty"` // where it would have gone
+	Port     uint16    `json:"port,omitempty"`
+	Name     string    `json:"name,omitempty"`    // what the guest had asked for
+	Process  string    `json:"process,omitempty"` // in the guest, if it is known
+	Rule     string    `json:"rule"`              // the line of the policy, or the built-in rule
+	Count    int       `json:"count,omitempty"`   // how many alike came in a short time, when more than one
+}
