@@ -61,6 +61,10 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		s.wait(conn, frames)
 	case guest.OpChanges:
 		s.changes(conn)
+	case guest.OpPorts:
+		s.watchPorts(conn, frames)
+	case guest.OpDial:
+		s.dialLocal(conn, req.Port)
 	default:
 		if err := s.simple(req); err != nil {
 			sendError(conn, err)

@@ -23,6 +23,8 @@ const (
 	OpWait      = "wait"      // answer with FrameExit when the main command has ended
 	OpSignal    = "signal"    // signal the main command; answers Info
 	OpChanges   = "changes"   // answer with frames of output, the tar of a layer, ending with FrameExit
+	OpPorts     = "ports"     // answers with what listens in the guest, and again after each change
+	OpDial      = "dial"      // answers Info; the stream becomes one to a TCP port of the guest's loopback
 	OpShutdown  = "shutdown"  // answers Info, then powers off
 )
 
@@ -33,6 +35,7 @@ type Request struct {
 	Exec   *banger.Exec `json:"exec,omitempty"`
 	Signal int          `json:"signal,omitempty"`
 	Grace  int64        `json:"grace_ms,omitempty"`
+	Port   uint16       `json:"port,omitempty"`
 }
 
 // Config is what the host tells a guest at each boot.

@@ -15,6 +15,10 @@ const (
 	TCP  Protocol = "tcp"
 	UDP  Protocol = "udp"
 	ICMP Protocol = "icmp"
+
+	// What the host has begun, by a forward.
+	forwarded    Protocol = "forwarded tcp"
+	forwardedUDP Protocol = "forwarded udp"
 )
 
 // flowKey tells flows apart: the guest's port, or the identifier of its echo
@@ -28,10 +32,11 @@ type flowKey struct {
 // flow is one conversation of the guest with somebody outside.
 type flow struct {
 	flowKey
-	names []string     // what the guest had asked for when it got the address
-	used  atomic.Int64 // when it last carried something, in Unix nanoseconds
-	end   func()       // closes the flow's socket, after which its owner forgets it; may be called twice
-	send  func([]byte) // UDP, ICMP: one datagram to the host's side
+	names []string      // what the guest had asked for when it got the address
+	used  atomic.Int64  // when it last carried something, in Unix nanoseconds
+	end   func()        // closes the flow's socket, after which its owner forgets it; may be called twice
+	send  func([]byte)  // UDP, ICMP: one datagram to the host's side
+	over  chan struct{} // of a forward of UDP: closed when the flow has ended
 }
 
 func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }
@@ -45,7 +50,7 @@ type flows struct {
 }
 
 // limits are the bounds of each protocol's flows.
-var limits = map[Protocol]int{TCP: maxTCPFlows, UDP: maxUDPFlows, ICMP: maxEchoFlows}
+var limits = map[Protocol]int{TCP: maxTCPFlows, forwarded: maxTCPFlows, UDP: maxUDPFlows, forwardedUDP: maxUDPFlows, ICMP: maxEchoFlows}
 
 // add registers f and reports whether there was room. The flow of a datagram
 // protocol that has been idle longest makes room for a new one.
@@ -57,7 +62,7 @@ func (t *flows) add(f *flow) bool {
 		return false
 	}
 	if t.count[f.proto] >= limits[f.proto] {
-		if f.proto == TCP {
+		if f.proto == TCP || f.proto == forwarded {
 			return false
 		}
 		t.evict(f.proto)
@@ -135,7 +140,7 @@ func (s *Stack) expire() {
 		case now := <-tick.C:
 			s.flows.closeIf(func(f *flow) bool {
 				idle := now.Sub(time.Unix(0, f.used.Load()))
-				return f.proto == UDP && idle > udpIdle || f.proto == ICMP && idle > echoIdle
+				return (f.proto == UDP || f.proto == forwardedUDP) && idle > udpIdle || f.proto == ICMP && idle > echoIdle
 			})
 			s.guard.forget(now)
 		}

@@ -110,7 +110,7 @@ func (g *Guard) admit(f *flow) (netip.AddrPort, bool) {
 
 // stillAllows decides on a flow once more, with the names it began with.
 func (g *Guard) stillAllows(f *flow) bool {
-	if f.proto == forwarded {
+	if f.proto == forwarded || f.proto == forwardedUDP {
 		return true
 	}
 	_, ok, _ := g.decide(f)

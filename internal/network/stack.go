@@ -64,6 +64,9 @@ type Stack struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	flows  flows
+
+	publishMu sync.Mutex
+	forwards  map[banger.Forward]*published
 }
 
 // NewStack starts a stack on frames, which it owns. Close ends it.

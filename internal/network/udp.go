@@ -16,11 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
-const (
-	protocolIPv4 = ipv4.ProtocolNumber
-	// forwarded marks flows that the host has begun.
-	forwarded Protocol = "forwarded"
-)
+const protocolIPv4 = ipv4.ProtocolNumber
 
 // datagram answers a guest's UDP packet for which the stack has no endpoint. False
 // tells the guest that the port is unreachable.

@@ -35,7 +35,8 @@ type Identity struct {
 
 // Start starts a shim for spec in c.Dir and c.Run, which exist, and returns when the VMM
 // runs. argv is the command that ends in Run; the directory is appended to it.
-func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity) error {
+// sockets are those of the network's forwards, in their order; the shim gets copies.
+func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity, sockets ...*os.File) error {
 	spec.Run = c.Run
 	data, err := json.Marshal(spec)
 	if err != nil {
@@ -62,7 +63,7 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	}
 	defer r.Close()
 	cmd := exec.Command(argv[0], append(argv[1:], c.Dir)...)
-	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = "/", stderr, []*os.File{w}
+	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = "/", stderr, append([]*os.File{w}, sockets...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if id.UID != 0 {
@@ -156,13 +157,18 @@ func (c Client) Kill(ctx context.Context) error {
 // FollowConsole writes the last tail lines of the console (all when negative)
 // and what follows to w, until the VMM ends (nil) or ctx does.
 func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error {
+	return c.stream(ctx, callConsole, tail, w)
+}
+
+// stream makes a call that is answered by bytes without end.
+func (c Client) stream(ctx context.Context, call string, tail int, w io.Writer) error {
 	conn, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if _, err := fmt.Fprintf(conn, "%s %d\n", callConsole, tail); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s %d\n", call, tail); err != nil {
 		return err
 	}
 	_, err = io.Copy(w, conn)
@@ -181,12 +187,21 @@ func (c Client) Resume(ctx context.Context) error {
 	return err
 }
 
-func (c Client) open(ctx context.Context) (net.Conn, error) {
+func (c Client) open(ctx context.Context) (*net.UnixConn, error) {
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", filepath.Join(c.Run, socketFile))
+	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.Run, socketFile))
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UnixConn), nil
 }
 
 func (c Client) call(ctx context.Context, name string) (Status, error) {
+	return c.exchange(ctx, name, nil)
+}
+
+// exchange makes a call, with ancillary data if oob is not empty.
+func (c Client) exchange(ctx context.Context, line string, oob []byte) (Status, error) {
 	conn, err := c.open(ctx)
 	if err != nil {
 		return Status{}, err
@@ -194,11 +209,15 @@ func (c Client) call(ctx context.Context, name string) (Status, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := fmt.Fprintln(conn, name); err != nil {
+	line += "\n"
+	if _, _, err := conn.WriteMsgUnix([]byte(line[:1]), oob, nil); err != nil {
+		return Status{}, err
+	}
+	if _, err := io.WriteString(conn, line[1:]); err != nil {
 		return Status{}, err
 	}
 	var st Status
-	if err := json.NewDecoder(bufio.NewReader(io.LimitReader(conn, 64<<10))).Decode(&st); err != nil {
+	if err := json.NewDecoder(bufio.NewReader(io.LimitReader(conn, maxAnswer))).Decode(&st); err != nil {
 		if ctx.Err() != nil {
 			return Status{}, ctx.Err()
 		}
@@ -209,6 +228,9 @@ func (c Client) call(ctx context.Context, name string) (Status, error) {
 	}
 	return st, nil
 }
+
+// maxAnswer bounds the answer to a call in bytes; the longest is a list of ports.
+const maxAnswer = 4 << 20
 
 // LastExit returns how the VMM ended, as the shim recorded it, for a daemon that
 // was not there. It returns fs.ErrNotExist when the shim itself was killed.

@@ -15,23 +15,27 @@ import (
 // plugFile is the socket to which the VMM brings the guest's frames.
 const plugFile = "net.sock"
 
-// plug is where the VMM's net device meets the user network, until both run. The
-// zero value is that of a VM without a NIC.
+// firstForward is the descriptor of a shim's first forward; those before are stdio
+// and the one that tells that the VM runs.
+const firstForward = 4
+
+// plug is where the VMM's net device meets the user network, until both run.
 type plug struct {
-	network *Network
+	network *Network // nil: the VM has no NIC
 	ln      *net.UnixListener
+	denials *denials
 }
 
 // openPlug listens for the VMM, if spec has a network.
 func openPlug(spec Spec) (*plug, error) {
 	if spec.Network == nil {
-		return &plug{}, nil
+		return &plug{denials: newDenials()}, nil
 	}
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(spec.Run, plugFile), Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("making the network: %w", err)
 	}
-	return &plug{spec.Network, ln}, nil
+	return &plug{spec.Network, ln, newDenials()}, nil
 }
 
 // config adds the NIC to what the VMM is told.
@@ -55,7 +59,7 @@ func (p *plug) start(log *slog.Logger) (*network.Stack, error) {
 	}
 	return network.NewStack(network.NewStream(conn), network.Config{
 		MAC:    p.network.MAC,
-		Guard:  network.NewGuard(p.network.Policy, nil),
+		Guard:  network.NewGuard(p.network.Policy, p.denials.add),
 		Lookup: network.NewResolver(network.ResolvConf).Exchange,
 		Log:    log,
 	})

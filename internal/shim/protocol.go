@@ -27,6 +27,12 @@ type Spec struct {
 type Network struct {
 	MAC    string        `json:"mac"`
 	Policy banger.Policy `json:"policy"`
+	// Forwards have a socket each, handed to the shim in their order.
+	Forwards []banger.Forward `json:"forwards,omitempty"`
+	// Loopback is the VM's own address of 127.0.0.0/8, on which every port that the
+	// guest listens on is open to Owner; "" for none.
+	Loopback string `json:"loopback,omitempty"`
+	Owner    uint32 `json:"owner"`
 }
 
 // Status is the shim's answer to a control call.
@@ -37,6 +43,8 @@ type Status struct {
 	Ended bool       `json:"ended,omitempty"` // the VMM has ended; Exit is valid
 	Exit  vmm.Exit   `json:"exit,omitzero"`
 	Error string     `json:"error,omitempty"` // the call failed
+
+	Ports []banger.Listener `json:"ports,omitempty"` // the answer to PORTS
 }
 
 // Files in a shim's directory.
@@ -59,6 +67,11 @@ const (
 	callResume  = "RESUME"
 	callConnect = "CONNECT"
 	callConsole = "CONSOLE" // + tail: answered by console bytes until the VMM ends
+	callPorts   = "PORTS"
+	callForward = "FORWARD" // + JSON of a forward; its socket comes with the first byte (unix(7), SCM_RIGHTS)
+	callRelease = "RELEASE" // + JSON of a forward
+	callPolicy  = "POLICY"  // + JSON of a policy
+	callDenials = "DENIALS" // + tail: answered by lines of JSON until the VMM ends
 )
 
 // ConsolePath returns the file that holds the end of the guest's console output;

@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"banger"
 	"banger/internal/guest"
 	"banger/internal/network"
 	"banger/internal/vmm"
@@ -38,7 +38,9 @@ type server struct {
 	proc    vmm.Process
 	self    vmm.Handle
 	console *console
-	stack   *network.Stack // nil without a network
+	stack   *network.Stack // nil without a network, as is access
+	access  *access
+	denials *denials
 	log     *slog.Logger
 	conns   chan struct{} // bounds concurrent connections
 	wg      sync.WaitGroup
@@ -144,8 +146,19 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap 
 		ln.Close()
 		return nil, nil, err
 	}
-	s := &server{dir: dir, proc: proc, stack: stack, self: self, console: con, conns: make(chan struct{}, maxConns),
+	s := &server{dir: dir, proc: proc, stack: stack, denials: plug.denials, self: self, console: con, conns: make(chan struct{}, maxConns),
 		log: logger, muxNext: make(chan struct{}), settled: make(chan struct{})}
+	if stack != nil {
+		s.access = newAccess(spec.Network, stack, guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }})
+		err = s.access.addAll(spec.Network.Forwards)
+	}
+	if err != nil {
+		proc.Kill()
+		<-proc.Done()
+		stack.Close()
+		ln.Close()
+		return nil, nil, err
+	}
 	return s, ln, nil
 }
 
@@ -157,6 +170,9 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		s.wg.Go(func() { s.keepMux(ctx, ch) })
 	}
 	s.wg.Go(func() { s.accept(ctx, ln) })
+	if s.access != nil {
+		s.wg.Go(func() { s.access.follow(ctx) })
+	}
 	select {
 	case <-s.proc.Done():
 	case <-ctx.Done():
@@ -282,32 +298,41 @@ func (s *server) accept(ctx context.Context, ln net.Listener) {
 func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	conn.SetReadDeadline(time.Now().Add(callTimeout))
-	line, err := readLine(conn)
+	line, file, err := readCall(conn)
 	if err != nil {
 		return
 	}
 	conn.SetReadDeadline(time.Time{})
 	call, arg, _ := strings.Cut(line, " ")
+	if file != nil && call != callForward {
+		file.Close()
+		file = nil
+	}
 	switch call {
 	case callConnect:
 		s.connect(ctx, conn, arg)
 		return
-	case callConsole:
+	case callConsole, callDenials:
 		tail, err := strconv.Atoi(arg)
-		if err == nil {
+		switch {
+		case err != nil:
+		case call == callConsole:
 			s.console.follow(ctx, s.proc.Done(), tail, conn)
+		default:
+			s.denials.follow(ctx, s.proc.Done(), tail, conn)
 		}
 		return
 	}
-	st := s.control(ctx, call)
+	st := s.control(ctx, call, arg, file)
 	conn.SetWriteDeadline(time.Now().Add(callTimeout))
 	json.NewEncoder(conn).Encode(st)
 }
 
-func (s *server) control(ctx context.Context, call string) Status {
+func (s *server) control(ctx context.Context, call, arg string, file *os.File) Status {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var err error
+	var ports []banger.Listener
 	switch call {
 	case callStatus:
 	case callWatch:
@@ -319,10 +344,13 @@ func (s *server) control(ctx context.Context, call string) Status {
 		err = s.proc.Pause(ctx)
 	case callResume:
 		err = s.proc.Resume(ctx)
+	case callPorts, callForward, callRelease, callPolicy:
+		ports, err = s.networkCall(ctx, call, arg, file)
 	default:
 		err = fmt.Errorf("unknown call %q", call)
 	}
 	st := s.status()
+	st.Ports = ports
 	if err != nil {
 		st.Error = err.Error()
 	}
@@ -358,20 +386,4 @@ func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string) {
 		return
 	}
 	Splice(ctx, conn, stream)
-}
-
-// readLine reads one short line without reading past it.
-func readLine(r io.Reader) (string, error) {
-	var line []byte
-	var b [1]byte
-	for len(line) < 256 {
-		if _, err := io.ReadFull(r, b[:]); err != nil {
-			return "", err
-		}
-		if b[0] == '\n' {
-			return string(line), nil
-		}
-		line = append(line, b[0])
-	}
-	return "", bufio.ErrTooLong
 }

@@ -1,0 +1,68 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"time"
+
+	"banger"
+)
+
+// MaxListeners bounds what an agent may say that listens.
+const MaxListeners = 1024
+
+// WatchPorts calls tell with what listens in the guest, now and after each change,
+// until ctx ends or the agent goes away. What the guest says is bounded, not true.
+func (c Client) WatchPorts(ctx context.Context, tell func([]banger.Listener)) error {
+	conn, err := c.send(ctx, Request{Op: OpPorts})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
+	frames := banger.NewFrameReader(conn)
+	for {
+		t, p, err := frames.Next()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return banger.Errorf(banger.CodeGuest, "the agent tells its ports no more: %w", err)
+		}
+		if t == banger.FrameError {
+			return agentError(p)
+		}
+		var list []banger.Listener
+		if err := json.Unmarshal(p, &list); err != nil || t != banger.FrameResponse || len(list) > MaxListeners {
+			return banger.Errorf(banger.CodeGuest, "the agent's list of ports is broken")
+		}
+		tell(list)
+	}
+}
+
+// DialLocal connects to a TCP port of the guest's loopback. The caller closes the
+// stream.
+func (c Client) DialLocal(ctx context.Context, port uint16) (net.Conn, error) {
+	conn, err := c.send(ctx, Request{Op: OpDial, Port: port})
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	t, p, err := banger.NewFrameReader(conn).Next()
+	if !stop() {
+		err = ctx.Err()
+	}
+	switch {
+	case err != nil:
+	case t == banger.FrameError:
+		err = agentError(p)
+	case t != banger.FrameResponse:
+		err = banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, banger.FrameResponse)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
