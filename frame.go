@@ -77,9 +77,10 @@ func WriteJSONFrame(w io.Writer, t FrameType, v any) error {
 // FrameReader reads frames from an untrusted peer. It holds at most one
 // payload, which is valid until the next call of Next.
 type FrameReader struct {
-	r   io.Reader
-	hdr [FrameHeader]byte
-	buf []byte
+	r    io.Reader
+	hdr  [FrameHeader]byte
+	buf  []byte
+	left int // bytes of the frame that NextPiece is in
 }
 
 // NewFrameReader returns a reader of the frames in r.
@@ -121,6 +122,43 @@ func (f *FrameReader) NextTo(data FrameType, sink func([]byte)) (FrameType, []by
 		n -= len(p)
 	}
 	return t, nil, nil
+}
+
+// NextPiece is Next, but returns the payload of frames of type data in pieces of
+// any length but 0, each valid until the next call. A frame once begun is to be
+// read to its end by NextPiece.
+func (f *FrameReader) NextPiece(data FrameType) (FrameType, []byte, error) {
+	if l, ok := f.r.(interface{ Release() }); ok {
+		l.Release()
+	}
+	for f.left == 0 {
+		t, n, err := f.header()
+		if err != nil {
+			return 0, nil, err
+		}
+		if t != data {
+			p, err := f.payload(n)
+			return t, p, err
+		}
+		f.left = n
+	}
+	var p []byte
+	var err error
+	if chunks, ok := f.r.(chunkReader); ok {
+		p, err = chunks.ReadChunk(f.left)
+	} else {
+		if f.buf == nil {
+			f.buf = make([]byte, MaxData)
+		}
+		n := 0
+		n, err = f.r.Read(f.buf[:min(f.left, cap(f.buf))])
+		p = f.buf[:n]
+	}
+	f.left -= len(p)
+	if len(p) > 0 || err == nil {
+		return data, p, nil
+	}
+	return 0, nil, insideFrame(err)
 }
 
 // chunkReader is a reader that can lend its own buffers.

@@ -77,6 +77,39 @@ func TestFramesWithASink(t *testing.T) {
 	}
 }
 
+// TestNextPiece reads data as it comes, and other frames whole between it.
+func TestNextPiece(t *testing.T) {
+	var stream bytes.Buffer
+	for _, p := range []string{"first", "", "second"} {
+		WriteFrame(&stream, FrameStdin, []byte(p))
+		WriteFrame(&stream, FrameSignal, []byte{9})
+	}
+	stream.Truncate(stream.Len() - FrameHeader - 3) // within the last data
+	data := bytes.NewReader(stream.Bytes())
+	for name, src := range map[string]io.Reader{"plain": iotest.OneByteReader(data), "lending": lending{data}} {
+		t.Run(name, func(t *testing.T) {
+			data.Seek(0, io.SeekStart)
+			r := NewFrameReader(src)
+			var got []byte
+			for {
+				kind, p, err := r.NextPiece(FrameStdin)
+				if err != nil {
+					if err != io.ErrUnexpectedEOF || string(got) != "first||seco" {
+						t.Errorf("%q and then %v", got, err)
+					}
+					return
+				}
+				if kind == FrameSignal {
+					p = []byte("|")
+				} else if len(p) == 0 {
+					t.Error("an empty piece")
+				}
+				got = append(got, p...)
+			}
+		})
+	}
+}
+
 // TestAFrameOnTheWire pins the format, which an agent of another version speaks.
 func TestAFrameOnTheWire(t *testing.T) {
 	var stream bytes.Buffer

@@ -65,6 +65,8 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		s.watchPorts(conn, frames)
 	case guest.OpDial:
 		s.dialLocal(conn, req.Port)
+	case guest.OpFileStat, guest.OpArchive, guest.OpExtract:
+		s.files(conn, frames, req)
 	default:
 		if err := s.simple(req); err != nil {
 			sendError(conn, err)

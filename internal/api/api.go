@@ -30,6 +30,8 @@ type VMs interface {
 	Wait(ctx context.Context, ref string) (banger.VM, error)
 	Prune(ctx context.Context) ([]banger.VM, error)
 	Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error)
+	Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error)
+	StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error)
 	Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
 	Get(ref string) (banger.VM, error)
 	List(keep func(banger.VM) bool) []banger.VM

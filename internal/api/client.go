@@ -228,29 +228,7 @@ func (c *Client) Logs(ctx context.Context, ref string, tail int, follow bool) (i
 // Exec opens the stream of a command: frames of package banger both ways. The
 // caller owns the connection.
 func (c *Client) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
-	req, err := c.request(ctx, "POST", vmPath(ref, "exec"), nil, e)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", upgradeExec)
-	conn, err := c.dial(ctx)
-	if err != nil {
-		return nil, banger.Errorf(banger.CodeUnavailable, "the daemon does not answer: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	resp, r, err := roundTrip(conn, req)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
-		err = readError(resp)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return bufferedConn{conn, r}, nil
+	return c.upgrade(ctx, vmPath(ref, "exec"), nil, e, upgradeExec)
 }
 
 func roundTrip(conn net.Conn, req *http.Request) (*http.Response, *bufio.Reader, error) {

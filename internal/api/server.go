@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -58,6 +57,7 @@ var routes = []route{
 	{"POST", "/v1/vms/{vm}/rename", (*Server).renameVM},
 	{"POST", "/v1/vms/{vm}/commit", (*Server).commitVM},
 	{"POST", "/v1/vms/{vm}/exec", (*Server).exec},
+	{"POST", "/v1/vms/{vm}/files", (*Server).files},
 	{"GET", "/v1/vms/{vm}/wait", (*Server).waitVM},
 	{"GET", "/v1/vms/{vm}/logs", (*Server).logs},
 	{"GET", "/v1/images", (*Server).listImages},
@@ -369,20 +369,7 @@ func (s *Server) exec(w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	conn, buf, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		stream.Close()
-		return err
-	}
-	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", upgradeExec)
-	if n := buf.Reader.Buffered(); n > 0 { // frames sent right behind the request
-		early, _ := buf.Reader.Peek(n)
-		if _, err := stream.Write(early); err != nil {
-			stream.Close()
-		}
-	}
-	s.Splice(context.WithoutCancel(req.Context()), conn, stream)
-	return nil
+	return s.handOver(w, req, upgradeExec, stream)
 }
 
 func (s *Server) logs(w http.ResponseWriter, req *http.Request) error {

@@ -16,16 +16,19 @@ const AgentPort = 1
 
 // The operations of a request.
 const (
-	OpConfigure = "configure" // complete the boot; answers Info
-	OpPing      = "ping"      // answers Info
-	OpExec      = "exec"      // run a command; the stream becomes its stdio
-	OpStart     = "start"     // run the main command with its output on the console; answers Info
-	OpWait      = "wait"      // answer with FrameExit when the main command has ended
-	OpSignal    = "signal"    // signal the main command; answers Info
-	OpChanges   = "changes"   // answer with frames of output, the tar of a layer, ending with FrameExit
-	OpPorts     = "ports"     // answers with what listens in the guest, and again after each change
-	OpDial      = "dial"      // answers Info; the stream becomes one to a TCP port of the guest's loopback
-	OpShutdown  = "shutdown"  // answers Info, then powers off
+	OpConfigure = "configure"        // complete the boot; answers Info
+	OpPing      = "ping"             // answers Info
+	OpExec      = "exec"             // run a command; the stream becomes its stdio
+	OpStart     = "start"            // run the main command with its output on the console; answers Info
+	OpWait      = "wait"             // answer with FrameExit when the main command has ended
+	OpSignal    = "signal"           // signal the main command; answers Info
+	OpChanges   = "changes"          // answer with frames of output, the tar of a layer, ending with FrameExit
+	OpFileStat  = banger.FileStat    // answers banger.FileInfo
+	OpArchive   = banger.FileArchive // answer with frames of output, a tar, ending with FrameExit, a banger.CopyReport
+	OpExtract   = banger.FileExtract // take frames of stdin, a tar, up to FrameStdinEOF; answers banger.CopyReport
+	OpPorts     = "ports"            // answers with what listens in the guest, and again after each change
+	OpDial      = "dial"             // answers Info; the stream becomes one to a TCP port of the guest's loopback
+	OpShutdown  = "shutdown"         // answers Info, then powers off
 )
 
 // Request is the first frame of a stream.
@@ -34,8 +37,11 @@ type Request struct {
 	Config *Config      `json:"config,omitempty"`
 	Exec   *banger.Exec `json:"exec,omitempty"`
 	Signal int          `json:"signal,omitempty"`
-	Grace  int64        `json:"grace_ms,omitempty"`
-	Port   uint16       `json:"port,omitempty"`
+	Port   uint16       `json:"port,omitempty"` // of OpDial
+
+	File *banger.FileRequest `json:"file,omitempty"`
+
+	Grace int64 `json:"grace_ms,omitempty"`
 }
 
 // Config is what the host tells a guest at each boot.

@@ -12,7 +12,7 @@ import (
 
 // Bounds of what is kept of denials.
 const (
-	maxDenials   = 1000 // a multiple of two
+	maxDenials   = 1000        // a multiple of two
 	denialWindow = time.Second // alike ones within it are told once, with their number
 )
 

@@ -1,0 +1,73 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/archive"
+	"banger/internal/guest"
+)
+
+// files answers a request for files of the image. Its paths mean what they mean to
+// any program here.
+func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Request) {
+	if req.File == nil {
+		sendError(conn, banger.Errorf(banger.CodeInvalid, "no path is given"))
+		return
+	}
+	r := *req.File
+	r.Op = req.Op
+	if err := r.Check(); err != nil {
+		sendError(conn, err)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if c, ok := conn.(interface{ Done() <-chan struct{} }); ok {
+		go func() { // ends with the stream, which its handler closes
+			<-c.Done()
+			cancel()
+		}()
+	}
+	kind, answer, err := banger.FrameResponse, any(nil), error(nil)
+	switch r.Op {
+	case guest.OpFileStat:
+		answer, err = statFile(string(r.Path))
+	case guest.OpArchive:
+		kind = banger.FrameExit
+		answer, err = archive.Write(ctx, conn, string(r.Path), archive.WriteOptions{
+			Name: string(r.Name), Follow: r.Follow, NoXattrs: r.NoXattrs, Frame: banger.FrameStdout})
+	case guest.OpExtract:
+		in := archive.NewFrames(banger.NewFrameReader(conn), banger.FrameStdin, banger.FrameStdinEOF)
+		answer, err = archive.Extract(ctx, in, string(r.Path), archive.ExtractOptions{
+			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Foreign: r.Into})
+	}
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	banger.WriteJSONFrame(conn, kind, answer)
+}
+
+func statFile(path string) (banger.FileInfo, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(path, &st)
+	info := banger.FileInfo{Mode: st.Mode, Size: st.Size, UID: st.Uid, GID: st.Gid, ModTime: st.Mtim.Nano()}
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		var target string
+		target, err = os.Readlink(path)
+		info.Target = []byte(target)
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return info, banger.Errorf(banger.CodeNotFound, "there is no file %q", path)
+	case err != nil:
+		return info, banger.Errorf(banger.CodeDenied, "looking at %q: %w", path, err)
+	}
+	return info, nil
+}

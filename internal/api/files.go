@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"banger"
+)
+
+// upgradeFiles is the value of Upgrade on copies: frames of package banger follow,
+// so that what was sent whole, what failed late and what was cut off differ.
+const upgradeFiles = "banger-files"
+
+// fileRequest reads ?op=&path=…, where a path may hold any byte but NUL.
+func fileRequest(q url.Values) banger.FileRequest {
+	return banger.FileRequest{Op: q.Get("op"), Path: []byte(q.Get("path")), Name: []byte(q.Get("name")), Follow: q.Get("follow") == "true",
+		Into: q.Get("into") == "true", Owners: q.Get("owners") == "true", NoXattrs: q.Get("xattrs") == "false"}
+}
+
+func fileQuery(r banger.FileRequest) url.Values {
+	q := url.Values{"op": {r.Op}, "path": {string(r.Path)}}
+	if len(r.Name) > 0 {
+		q.Set("name", string(r.Name))
+	}
+	for key, on := range map[string]bool{"follow": r.Follow, "into": r.Into, "owners": r.Owners} {
+		if on {
+			q.Set(key, "true")
+		}
+	}
+	if r.NoXattrs {
+		q.Set("xattrs", "false")
+	}
+	return q
+}
+
+// files copies from or to a VM: after 101 the client sends FrameStdin and
+// FrameStdinEOF for an extract; the answer is FrameStdout and FrameExit for an archive,
+// FrameResponse for an extract, or FrameError.
+func (s *Server) files(w http.ResponseWriter, req *http.Request) error {
+	r := fileRequest(req.URL.Query())
+	if err := r.Check(); err != nil {
+		return err
+	}
+	if r.Op == banger.FileStat {
+		info, err := s.VMs.StatFile(req.Context(), req.PathValue("vm"), r)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, info)
+	}
+	if req.Header.Get("Upgrade") != upgradeFiles {
+		return banger.Errorf(banger.CodeInvalid, "a copy needs the header Upgrade: %s", upgradeFiles)
+	}
+	stream, err := s.VMs.Files(req.Context(), req.PathValue("vm"), r)
+	if err != nil {
+		return err
+	}
+	return s.handOver(w, req, upgradeFiles, stream)
+}
+
+// handOver makes the client's connection one with a stream of the agent.
+func (s *Server) handOver(w http.ResponseWriter, req *http.Request, protocol string, stream net.Conn) error {
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		stream.Close()
+		return err
+	}
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
+	if n := buf.Reader.Buffered(); n > 0 { // frames sent right behind the request
+		early, _ := buf.Reader.Peek(n)
+		if _, err := stream.Write(early); err != nil {
+			stream.Close()
+		}
+	}
+	s.Splice(context.WithoutCancel(req.Context()), conn, stream)
+	return nil
+}
+
+// Files opens the stream of a copy: frames of package banger, as the server's
+// route says. The caller owns the connection.
+func (c *Client) Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error) {
+	return c.upgrade(ctx, vmPath(ref, "files"), fileQuery(r), nil, upgradeFiles)
+}
+
+// StatFile says what is at a path of a VM.
+func (c *Client) StatFile(ctx context.Context, ref, path string) (info banger.FileInfo, err error) {
+	q := fileQuery(banger.FileRequest{Op: banger.FileStat, Path: []byte(path)})
+	return info, c.call(ctx, "POST", vmPath(ref, "files"), q, nil, &info)
+}
+
+// upgrade sends a request after which the connection carries another protocol.
+func (c *Client) upgrade(ctx context.Context, path string, query url.Values, body any, protocol string) (net.Conn, error) {
+	req, err := c.request(ctx, "POST", path, query, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", protocol)
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, banger.Errorf(banger.CodeUnavailable, "the daemon does not answer: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	resp, r, err := roundTrip(conn, req)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+		err = readError(resp)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return bufferedConn{conn, r}, nil
+}

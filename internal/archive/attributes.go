@@ -1,0 +1,176 @@
+package archive
+
+import (
+	"errors"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// level is a directory that gets its attributes when all in it is written.
+type level struct {
+	end   int // of its path in extractor.path
+	h     *header
+	mtime unix.Timespec // with h nil: the time that it had before something was added
+}
+
+// directory makes one, or goes into that which is there.
+func (x *extractor) directory(dir int, name, base string, h *header) error {
+	err := unix.Mkdirat(dir, base, 0o700)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	fd, err := unix.Openat(dir, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return refuse(h.name, "is a directory where there is something else")
+	}
+	if err != nil {
+		return err
+	}
+	x.moveTo(name, fd)
+	x.stack = append(x.stack, level{end: len(name), h: h})
+	return nil
+}
+
+// reenter remembers the time of a directory that this archive has finished before
+// and now adds to. Such a one has a time that was set, which shows: it is not that
+// of the last change. So no list of all directories is needed.
+func (x *extractor) reenter(fd int) error {
+	if n := len(x.stack); x.path == "" || n > 0 && x.stack[n-1].end == len(x.path) {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if !before(st.Ctim, x.start) && st.Mtim != st.Ctim {
+		x.stack = append(x.stack, level{end: len(x.path), mtime: st.Mtim})
+	}
+	return nil
+}
+
+func before(a, b unix.Timespec) bool { return a.Sec < b.Sec || a.Sec == b.Sec && a.Nsec < b.Nsec }
+
+// leave completes the directories that name is not in.
+func (x *extractor) leave(name string) error {
+	for n := len(x.stack); n > 0; n = len(x.stack) {
+		l := x.stack[n-1]
+		at := x.path[:l.end]
+		if name == at || strings.HasPrefix(name, at+"/") {
+			return nil
+		}
+		x.stack = x.stack[:n-1]
+		if err := x.complete(at, l); err != nil {
+			return failure("writing", at, err)
+		}
+	}
+	return nil
+}
+
+func (x *extractor) complete(at string, l level) error {
+	fd, err := x.beneath(at, unix.O_DIRECTORY)
+	if err != nil {
+		return blocked(path.Base(at), err)
+	}
+	defer unix.Close(fd)
+	if l.h != nil {
+		return x.attributes(fd, l.h)
+	}
+	return lost(&x.report.Times, setTime(procPath(fd), l.mtime, 0))
+}
+
+// attributes gives a file, directory or node what h says. The order matters: a
+// change of owner takes setuid and capabilities away.
+func (x *extractor) attributes(fd int, h *header) error {
+	at := procPath(fd)
+	if err := x.owner(fd, h); err != nil {
+		return err
+	}
+	if err := x.setXattrs(at, h, unix.Setxattr); err != nil {
+		return err
+	}
+	if err := x.setMode(fd, at, h.mode); err != nil {
+		return err
+	}
+	return lost(&x.report.Times, setTime(at, h.timespec(), 0))
+}
+
+// linkAttributes gives a symlink what it can have.
+func (x *extractor) linkAttributes(fd int, at string, h *header) error {
+	if err := x.owner(fd, h); err != nil {
+		return err
+	}
+	if err := x.setXattrs(at, h, unix.Lsetxattr); err != nil {
+		return err
+	}
+	return lost(&x.report.Times, setTime(at, h.timespec(), unix.AT_SYMLINK_NOFOLLOW))
+}
+
+func (x *extractor) owner(fd int, h *header) error {
+	if !x.opts.Owners {
+		return nil
+	}
+	return lost(&x.report.Owners, unix.Fchownat(fd, "", int(h.uid), int(h.gid), unix.AT_EMPTY_PATH))
+}
+
+// setMode sets the mode; the kernel takes setgid silently from one who is not in
+// the group.
+func (x *extractor) setMode(fd int, at string, mode uint32) error {
+	if err := unix.Chmod(at, mode); err != nil || mode&0o6000 == 0 {
+		return lost(&x.report.Modes, err)
+	}
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	if err == nil && st.Mode&0o7777 != mode {
+		x.report.Modes++
+	}
+	return err
+}
+
+func (x *extractor) setXattrs(at string, h *header, set func(string, string, []byte, int) error) error {
+	if x.opts.NoXattrs {
+		return nil
+	}
+	for name, value := range h.xattrs {
+		err := error(unix.EPERM)
+		if !isMachines(name) && !strings.HasPrefix(name, "trusted.overlay.") {
+			err = set(at, name, []byte(value), 0)
+		}
+		if err := lost(&x.report.Attributes, err); err != nil {
+			return banger.Errorf(banger.CodeInternal, "setting the attribute %.100q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// isMachines recognises attributes that say something of a machine's security
+// module, not of the file.
+func isMachines(name string) bool {
+	switch name {
+	case "security.selinux", "security.apparmor", "security.ima", "security.evm":
+		return true
+	}
+	return strings.HasPrefix(name, "security.SMACK")
+}
+
+// lost counts what the system does not permit here; other errors stay errors.
+func lost(count *int64, err error) error {
+	for _, e := range []error{unix.EPERM, unix.EACCES, unix.ENOTSUP, unix.EINVAL, unix.ERANGE, unix.E2BIG, unix.EROFS} {
+		if errors.Is(err, e) {
+			*count++
+			return nil
+		}
+	}
+	return err
+}
+
+func (h *header) timespec() unix.Timespec {
+	return unix.Timespec{Sec: h.mtime.Unix(), Nsec: int64(h.mtime.Nanosecond())}
+}
+
+func setTime(at string, mtime unix.Timespec, flags int) error {
+	return unix.UtimesNanoAt(unix.AT_FDCWD, at, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}, flags)
+}

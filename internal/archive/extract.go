@@ -1,0 +1,445 @@
+package archive
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"hash/maphash"
+	"io"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// ExtractOptions says what an archive is and what is kept of it.
+type ExtractOptions struct {
+	Into     bool   // the destination is a directory that takes all entries; else there is one file or tree
+	Name     string // what that file or tree must be called; "" is any name
+	Owners   bool   // give files their owners; else they are the process's
+	Special  bool   // make device nodes and fifos; else refuse them
+	NoXattrs bool   // set no extended attributes, and do not count them as lost
+
+	// Foreign says that the archive was not made by Write. Then hard links may lead to
+	// any file of the destination that has changed since the beginning.
+	Foreign bool
+}
+
+// Extract writes what the tar r holds to dst, by docker's rules for a destination,
+// and reads r to its end.
+//
+// The archive is hostile and so may be the directory that it is written to. All
+// names are resolved beneath the destination, without following a symlink
+// (openat2(2)): no ordering of entries and no race with another process leads out
+// of it. A file is written under a name of ours and then renamed, so under its own
+// name it is whole; nothing that exists is opened for writing. A directory does not
+// take the place of anything else, nor anything else that of a directory.
+func Extract(ctx context.Context, r io.Reader, dst string, o ExtractOptions) (banger.CopyReport, error) {
+	x := &extractor{ctx: ctx, in: reader{in: newInput(r)}, opts: o, seed: maphash.MakeSeed(), links: map[uint64]int{},
+		dir: -1, root: -1, temp: ".banger-cp-" + rand.Text()[:12] + "-"}
+	defer x.close()
+	err := x.run(dst)
+	if err != nil && x.root >= 0 {
+		x.leave("") // what is there stays, and gets its attributes where that is possible
+	}
+	return x.report, err
+}
+
+// extractor is one extraction.
+type extractor struct {
+	ctx    context.Context
+	in     reader
+	opts   ExtractOptions
+	report banger.CopyReport
+	start  unix.Timespec
+	temp   string // start of temporary names
+	count  int
+
+	root     int    // the directory beneath which all is written
+	from, to string // what the tree is called in the archive and in root
+
+	path  string // of the directory that was entered last, beneath root
+	dir   int    // it
+	stack []level
+
+	seed  maphash.Seed
+	links map[uint64]int // by hash of its name: how many more names a file is to get
+}
+
+func (x *extractor) close() {
+	for _, fd := range []int{x.root, x.dir} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+func (x *extractor) run(dst string) error {
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &x.start); err != nil { // the clock of inodes
+		return err
+	}
+	h, err := x.in.next()
+	if err == io.EOF && !x.opts.Into {
+		return damaged("it is empty")
+	}
+	if err == nil || err == io.EOF {
+		if oerr := x.open(dst, h); oerr != nil {
+			return oerr
+		}
+	}
+	for ; err == nil; h, err = x.in.next() {
+		if err := x.ctx.Err(); err != nil {
+			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
+		}
+		if err := x.entry(h); err != nil {
+			return failure("writing", h.name, err)
+		}
+		x.report.Entries++
+	}
+	if err != io.EOF {
+		return err
+	}
+	if err := x.leave(""); err != nil {
+		return err
+	}
+	return x.in.in.drain()
+}
+
+// open finds where all goes; h is the first entry, or nil.
+func (x *extractor) open(dst string, h *header) (err error) {
+	if x.opts.Into {
+		x.from, x.to = ".", "."
+		x.root, err = unix.Open(dst, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return failure("cannot copy to", dst, err)
+		}
+		return nil
+	}
+	name, err := cleanName(h.name)
+	isDir := h.kind == typeDir
+	switch {
+	case err != nil:
+		return err
+	case strings.Contains(name, "/") || name == "." && !isDir || x.opts.Name != "" && name != x.opts.Name:
+		return refuse(h.name, "is not what was asked for")
+	}
+	x.from = name
+	x.root, x.to, err = destination(dst, isDir, name)
+	return err
+}
+
+// entry writes one.
+func (x *extractor) entry(h *header) error {
+	name, err := x.place(h.name)
+	if err != nil {
+		return err
+	}
+	if name == "." {
+		if h.kind != typeDir {
+			return refuse(h.name, "would take the place of the destination")
+		}
+		return nil // what the destination was before it stays
+	}
+	parent, base := path.Split(name)
+	dir, err := x.enter(strings.TrimSuffix(parent, "/"), h.name)
+	if err != nil {
+		return err
+	}
+	switch h.kind {
+	case typeDir:
+		return x.directory(dir, name, base, h)
+	case typeFile:
+		err = x.file(dir, base, h)
+	case typeLink:
+		return x.link(dir, base, h)
+	case typeSymlink:
+		err = x.symlink(dir, base, h)
+	default:
+		err = x.special(dir, base, h)
+	}
+	if err == nil && h.links > 1 {
+		if len(x.links) >= maxLinks {
+			return refuse(h.name, "is one of too many hard-linked files")
+		}
+		x.links[maphash.String(x.seed, name)] = h.links - 1
+	}
+	return err
+}
+
+// cleanName makes a name of an archive one without "." and empty parts.
+func cleanName(name string) (string, error) {
+	if strings.HasPrefix(name, "/") {
+		return "", refuse(name, "has an absolute name")
+	}
+	if len(name) > maxName {
+		return "", refuse(name, "has a name of more than %d bytes", maxName)
+	}
+	parts := strings.Split(name, "/")
+	kept := parts[:0]
+	for _, p := range parts {
+		switch p {
+		case "", ".":
+		case "..":
+			return "", refuse(name, `has a name with ".."`)
+		default:
+			kept = append(kept, p)
+		}
+	}
+	if len(kept) > maxDepth {
+		return "", refuse(name, "lies more than %d directories deep", maxDepth)
+	}
+	if len(kept) == 0 {
+		return ".", nil
+	}
+	return strings.Join(kept, "/"), nil
+}
+
+// place returns where beneath root an entry goes.
+func (x *extractor) place(raw string) (string, error) {
+	name, err := cleanName(raw)
+	if err != nil {
+		return "", err
+	}
+	rest := name
+	if x.from != "." {
+		var ok bool
+		rest, ok = strings.CutPrefix(name, x.from)
+		if !ok || rest != "" && rest[0] != '/' {
+			return "", refuse(raw, "lies outside of %.300q", x.from)
+		}
+	}
+	return path.Join(x.to, rest), nil
+}
+
+// beneath opens what is beneath root, without following any symlink.
+func (x *extractor) beneath(name string, flags uint64) (int, error) {
+	return unix.Openat2(x.root, name, &unix.OpenHow{Flags: flags | unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+}
+
+// enter opens the directory name, "" being root, and makes it when the archive
+// has left it out; entry is who wants it.
+func (x *extractor) enter(name, entry string) (int, error) {
+	if x.dir >= 0 && name == x.path {
+		return x.dir, nil
+	}
+	if err := x.leave(name); err != nil {
+		return -1, err
+	}
+	at := name
+	if at == "" {
+		at = "."
+	}
+	fd, err := x.beneath(at, unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) && name != "" {
+		parent, base := path.Split(name)
+		above, err := x.enter(strings.TrimSuffix(parent, "/"), entry)
+		if err != nil {
+			return -1, err
+		}
+		if err := unix.Mkdirat(above, base, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return -1, err
+		}
+		fd, err = x.beneath(at, unix.O_DIRECTORY)
+		if err != nil {
+			return -1, blocked(entry, err)
+		}
+	} else if err != nil {
+		return -1, blocked(entry, err)
+	}
+	x.moveTo(name, fd)
+	return fd, x.reenter(fd)
+}
+
+// moveTo makes fd the directory that was entered last.
+func (x *extractor) moveTo(name string, fd int) {
+	if x.dir >= 0 {
+		unix.Close(x.dir)
+	}
+	x.path, x.dir = name, fd
+}
+
+// blocked explains why a parent cannot be entered.
+func blocked(entry string, err error) error {
+	switch {
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
+		return refuse(entry, "lies behind a symlink")
+	case errors.Is(err, unix.ENOTDIR):
+		return refuse(entry, "lies behind what is no directory")
+	}
+	return err
+}
+
+// under runs f with a temporary name in dir, and gives what f made there the name
+// base.
+func (x *extractor) under(dir int, base string, h *header, f func(temp string) error) error {
+	x.count++
+	temp := x.temp + strconv.Itoa(x.count)
+	err := f(temp)
+	if err == nil {
+		err = unix.Renameat(dir, temp, dir, base)
+		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+			err = refuse(h.name, "would take the place of a directory")
+		}
+	}
+	if err != nil || h.kind == typeLink { // rename(2) leaves both names of one file
+		unix.Unlinkat(dir, temp, 0)
+	}
+	return err
+}
+
+// file writes a regular file.
+func (x *extractor) file(dir int, base string, h *header) error {
+	return x.under(dir, base, h, func(temp string) error {
+		pieces, err := x.in.pieces(h)
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Openat(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return err
+		}
+		err = x.content(fd, h, pieces)
+		if err == nil {
+			err = x.attributes(fd, h)
+		}
+		if cerr := unix.Close(fd); err == nil {
+			err = cerr
+		}
+		return err
+	})
+}
+
+func (x *extractor) content(fd int, h *header, pieces []piece) error {
+	if h.sparse {
+		if err := unix.Ftruncate(fd, h.realSize); err != nil {
+			return err
+		}
+	}
+	for _, p := range pieces {
+		at := p.offset
+		err := x.in.data(p.length, func(b []byte) error {
+			if err := x.ctx.Err(); err != nil {
+				return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
+			}
+			n := int64(len(b))
+			err := writeAt(fd, b, at)
+			at += n
+			x.report.Bytes += n
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeAt(fd int, b []byte, at int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(fd, b, at)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b, at = b[n:], at+int64(n)
+	}
+	return nil
+}
+
+func (x *extractor) symlink(dir int, base string, h *header) error {
+	if h.target == "" {
+		return refuse(h.name, "is a symlink to nothing")
+	}
+	return x.under(dir, base, h, func(temp string) error {
+		if err := unix.Symlinkat(h.target, dir, temp); err != nil {
+			return err
+		}
+		fd, err := unix.Openat(dir, temp, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return x.linkAttributes(fd, procPath(dir)+"/"+temp, h)
+	})
+}
+
+// link makes a further name of a file that this archive has made.
+func (x *extractor) link(dir int, base string, h *header) error {
+	target, err := x.place(h.target)
+	if err != nil {
+		return err
+	}
+	fd, err := x.beneath(target, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return refuse(h.name, "is a hard link to %.300q, which is not there", h.target)
+	}
+	if err != nil {
+		return blocked(h.name, err)
+	}
+	defer unix.Close(fd)
+	if ok, err := x.made(fd, target); err != nil || !ok {
+		if err == nil {
+			err = refuse(h.name, "is a hard link to %.300q, which the archive did not make", h.target)
+		}
+		return err
+	}
+	return x.under(dir, base, h, func(temp string) error {
+		return unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, temp, unix.AT_SYMLINK_FOLLOW)
+	})
+}
+
+// made reports whether the file fd, which is called name, is one that this archive
+// has made.
+func (x *extractor) made(fd int, name string) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return false, err
+	}
+	if x.opts.Foreign {
+		return !before(st.Ctim, x.start), nil
+	}
+	key := maphash.String(x.seed, name)
+	left, ok := x.links[key]
+	if left > 1 {
+		x.links[key] = left - 1
+	} else {
+		delete(x.links, key)
+	}
+	return ok, nil
+}
+
+// special makes a device node or fifo.
+func (x *extractor) special(dir int, base string, h *header) error {
+	kind, what := uint32(unix.S_IFIFO), "fifo"
+	switch h.kind {
+	case typeChar:
+		kind, what = unix.S_IFCHR, "device node"
+	case typeBlock:
+		kind, what = unix.S_IFBLK, "device node"
+	}
+	if !x.opts.Special {
+		return banger.Errorf(banger.CodeDenied, "the archive's entry %.300q is a %s, which is not made here", h.name, what).
+			WithHint("copy as root with --archive, or leave it out")
+	}
+	return x.under(dir, base, h, func(temp string) error {
+		dev := 0
+		if kind != unix.S_IFIFO {
+			dev = int(unix.Mkdev(h.major, h.minor))
+		}
+		if err := unix.Mknodat(dir, temp, kind|0o600, dev); err != nil {
+			return err
+		}
+		fd, err := unix.Openat(dir, temp, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return x.attributes(fd, h)
+	})
+}

@@ -1,0 +1,69 @@
+package archive
+
+import (
+	"encoding/json"
+	"io"
+
+	"banger"
+)
+
+// Frames gives the payloads of frames of one type as bytes, and ends with the frame
+// that says all was sent: a stream cut short is an error, never an end.
+type Frames struct {
+	frames    *banger.FrameReader
+	data, end banger.FrameType
+	cur       []byte
+	over      error
+	last      []byte
+}
+
+// NewFrames returns the bytes of data frames up to a frame of type end.
+func NewFrames(r *banger.FrameReader, data, end banger.FrameType) *Frames {
+	return &Frames{frames: r, data: data, end: end}
+}
+
+// Last returns the payload of the frame that ended the bytes.
+func (f *Frames) Last() []byte { return f.last }
+
+// ReadChunk returns the next bytes, which are valid until the next call.
+func (f *Frames) ReadChunk(max int) ([]byte, error) {
+	if len(f.cur) == 0 {
+		if f.over == nil {
+			f.cur, f.over = f.piece()
+		}
+		if f.over != nil {
+			return nil, f.over
+		}
+	}
+	p := f.cur[:min(max, len(f.cur))]
+	f.cur = f.cur[len(p):]
+	return p, nil
+}
+
+// Read implements io.Reader.
+func (f *Frames) Read(p []byte) (int, error) {
+	b, err := f.ReadChunk(len(p))
+	return copy(p, b), err
+}
+
+func (f *Frames) piece() ([]byte, error) {
+	t, p, err := f.frames.NextPiece(f.data)
+	switch {
+	case err == io.EOF:
+		return nil, banger.Errorf(banger.CodeGuest, "the other end went away in the middle of the copy")
+	case err != nil:
+		return nil, banger.Errorf(banger.CodeGuest, "the other end went away in the middle of the copy: %w", err)
+	case t == f.data:
+		return p, nil
+	case t == f.end:
+		f.last = append(f.last, p...)
+		return nil, io.EOF
+	case t == banger.FrameError:
+		var e banger.Error
+		if err := json.Unmarshal(p, &e); err != nil {
+			return nil, banger.Errorf(banger.CodeGuest, "the other end sent a broken error: %w", err)
+		}
+		return nil, &e
+	}
+	return nil, banger.Errorf(banger.CodeGuest, "the other end sent frame %d instead of %d", t, f.data)
+}

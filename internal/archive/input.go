@@ -1,0 +1,101 @@
+package archive
+
+import "io"
+
+// chunkReader is a reader that lends its own buffer until the next call.
+type chunkReader interface {
+	ReadChunk(max int) ([]byte, error)
+}
+
+// readSize is the size in bytes of reads from a reader that lends nothing.
+const readSize = 128 << 10
+
+// input gives the bytes of a reader in the pieces in which they come, so that a
+// file's data is written from where it was received.
+type input struct {
+	r     io.Reader
+	chunk chunkReader // nil: r lends nothing
+	buf   []byte
+	cur   []byte
+}
+
+func newInput(r io.Reader) *input {
+	in := &input{r: r}
+	if c, ok := r.(chunkReader); ok {
+		in.chunk = c
+	} else {
+		in.buf = make([]byte, readSize)
+	}
+	return in
+}
+
+// some returns up to max bytes, at least one, valid until the next call.
+func (in *input) some(max int64) ([]byte, error) {
+	for len(in.cur) == 0 {
+		var err error
+		if in.chunk != nil {
+			in.cur, err = in.chunk.ReadChunk(maxChunk)
+		} else {
+			var n int
+			n, err = in.r.Read(in.buf)
+			in.cur = in.buf[:n]
+		}
+		if len(in.cur) == 0 && err != nil {
+			return nil, err
+		}
+	}
+	n := min(max, int64(len(in.cur)))
+	p := in.cur[:n]
+	in.cur = in.cur[n:]
+	return p, nil
+}
+
+// maxChunk is more than any chunk has.
+const maxChunk = 1 << 20
+
+// full fills p; a stream that ends within is io.ErrUnexpectedEOF, one that ends
+// before is io.EOF.
+func (in *input) full(p []byte) error {
+	for done := 0; done < len(p); {
+		b, err := in.some(int64(len(p) - done))
+		if err == io.EOF && done > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		done += copy(p[done:], b)
+	}
+	return nil
+}
+
+// pass gives the next n bytes to w.
+func (in *input) pass(n int64, w func([]byte) error) error {
+	for n > 0 {
+		b, err := in.some(n)
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err == nil {
+			err = w(b)
+		}
+		if err != nil {
+			return err
+		}
+		n -= int64(len(b))
+	}
+	return nil
+}
+
+// drain reads to the end.
+func (in *input) drain() error {
+	for {
+		if _, err := in.some(maxChunk); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+func drop([]byte) error { return nil }

@@ -1,0 +1,105 @@
+package archive
+
+import (
+	"io"
+	"os"
+
+	"banger"
+)
+
+// output gathers a tar in one buffer and writes it when it is full, in frames or,
+// with type 0, as it is. Files are read straight into the buffer.
+type output struct {
+	w     io.Writer
+	frame banger.FrameType
+	buf   []byte // a frame's header and data
+	n     int    // used of buf
+	total int64  // bytes of tar so far
+}
+
+func newOutput(w io.Writer, frame banger.FrameType) *output {
+	return &output{w: w, frame: frame, buf: make([]byte, banger.FrameHeader+banger.MaxData), n: banger.FrameHeader}
+}
+
+func (o *output) flush() error {
+	n := o.n - banger.FrameHeader
+	if n == 0 {
+		return nil
+	}
+	from := banger.FrameHeader
+	if o.frame != 0 {
+		banger.PutFrameHeader(o.buf, o.frame, n)
+		from = 0
+	}
+	_, err := o.w.Write(o.buf[from:o.n])
+	o.n = banger.FrameHeader
+	return err
+}
+
+// room returns a free part of the buffer; what is put there is to be taken.
+func (o *output) room() ([]byte, error) {
+	if o.n == len(o.buf) {
+		if err := o.flush(); err != nil {
+			return nil, err
+		}
+	}
+	return o.buf[o.n:], nil
+}
+
+func (o *output) took(n int) {
+	o.n += n
+	o.total += int64(n)
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	for done := 0; done < len(p); {
+		b, err := o.room()
+		if err != nil {
+			return done, err
+		}
+		n := copy(b, p[done:])
+		o.took(n)
+		done += n
+	}
+	return len(p), nil
+}
+
+// zeros writes n of them.
+func (o *output) zeros(n int64) error {
+	for n > 0 {
+		b, err := o.room()
+		if err != nil {
+			return err
+		}
+		b = b[:min(n, int64(len(b)))]
+		clear(b)
+		o.took(len(b))
+		n -= int64(len(b))
+	}
+	return nil
+}
+
+// pad completes a block.
+func (o *output) pad() error { return o.zeros(-o.total & (blockSize - 1)) }
+
+// file writes n bytes of f from its offset on; when f has fewer, zeros are written
+// for the rest and short is how many.
+func (o *output) file(f *os.File, offset, n int64) (short int64, err error) {
+	for n > 0 {
+		b, err := o.room()
+		if err != nil {
+			return 0, err
+		}
+		k, err := f.ReadAt(b[:min(n, int64(len(b)))], offset)
+		o.took(k)
+		offset, n = offset+int64(k), n-int64(k)
+		switch {
+		case err == io.EOF:
+			return n, o.zeros(n)
+		case err != nil:
+			return 0, err
+		}
+	}
+	return 0, nil
+}

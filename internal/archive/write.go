@@ -1,0 +1,406 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// WriteOptions says how a file or tree is archived.
+type WriteOptions struct {
+	Name     string // what the archive calls it; "." is a directory's content
+	Follow   bool   // a symlink at the source stands for its target
+	NoXattrs bool   // leave extended attributes out
+
+	// Frame is the type of the frames in which the tar is written; 0 writes it bare.
+	Frame banger.FrameType
+}
+
+// Write writes the file or tree at src as a tar to w. Within the tree no symlink is
+// followed. Sockets are left out, and what is in /proc, /sys and the like, unless
+// src is there.
+func Write(ctx context.Context, w io.Writer, src string, o WriteOptions) (banger.CopyReport, error) {
+	a := &archiver{ctx: ctx, out: newOutput(w, o.Frame), opts: o, links: map[inode]*linked{}}
+	follow := o.Follow || o.Name == "." || strings.HasSuffix(src, "/") || strings.HasSuffix(src, "/.")
+	err := a.top(src, follow)
+	if err == nil {
+		err = a.out.zeros(2 * blockSize)
+	}
+	if err == nil {
+		err = a.out.flush()
+	}
+	return a.report, err
+}
+
+// archiver is one archive in the making.
+type archiver struct {
+	ctx    context.Context
+	out    *output
+	opts   WriteOptions
+	report banger.CopyReport
+	links  map[inode]*linked
+	xattrs []byte // a buffer, made when it is first needed
+}
+
+type inode struct{ dev, ino uint64 }
+
+// linked is a file that has several names.
+type linked struct {
+	name string
+	left int // names that were not seen yet
+}
+
+func (a *archiver) top(src string, follow bool) error {
+	flags := unix.AT_SYMLINK_NOFOLLOW
+	if follow {
+		flags = 0
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(unix.AT_FDCWD, src, &st, flags); err != nil {
+		return failure("cannot copy", src, err)
+	}
+	switch kind := st.Mode & unix.S_IFMT; {
+	case kind == unix.S_IFSOCK:
+		return banger.Errorf(banger.CodeInvalid, "%q is a socket, which cannot be copied", src)
+	case a.opts.Name == "." && kind != unix.S_IFDIR:
+		return banger.Errorf(banger.CodeInvalid, "%q is not a directory, so it has no content to copy", src)
+	}
+	at := place{dir: unix.AT_FDCWD, name: src, follow: follow, top: true}
+	if err := a.entry(at, a.opts.Name, &st); err != nil {
+		return failure("reading", src, err)
+	}
+	return nil
+}
+
+// place is where an entry is found.
+type place struct {
+	dir    int
+	name   string
+	dev    uint64 // of the directory
+	follow bool
+	top    bool
+	depth  int
+}
+
+// path names it for calls that take a path.
+func (p place) path() string {
+	if p.dir == unix.AT_FDCWD {
+		return p.name
+	}
+	return procPath(p.dir) + "/" + p.name
+}
+
+func (p place) open(flags int) (*os.File, error) {
+	if !p.follow {
+		flags |= unix.O_NOFOLLOW
+	}
+	for {
+		fd, err := unix.Openat(p.dir, p.name, flags|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		if err != unix.EINTR {
+			if err != nil {
+				return nil, err
+			}
+			return os.NewFile(uintptr(fd), p.name), nil
+		}
+	}
+}
+
+// entry writes what is at p, which the archive calls name.
+func (a *archiver) entry(p place, name string, st *unix.Stat_t) error {
+	if err := a.ctx.Err(); err != nil {
+		return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
+	}
+	if len(name) > maxName || p.depth > maxDepth {
+		return banger.Errorf(banger.CodeInvalid, "%.300q lies too deep: names may have %d bytes and %d directories", name, maxName, maxDepth)
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind == unix.S_IFSOCK {
+		a.report.Sockets++
+		return nil
+	}
+	h := newHeader(name, st)
+	if kind != unix.S_IFDIR && st.Nlink > 1 {
+		if first := a.firstName(h, st); first != "" {
+			h.kind, h.target, h.links = typeLink, first, 0
+			return a.header(h)
+		}
+	}
+	switch kind {
+	case unix.S_IFDIR:
+		return a.directory(p, h, st)
+	case unix.S_IFREG:
+		return a.file(p, h)
+	case unix.S_IFLNK:
+		target, err := readlink(p.dir, p.name)
+		if err != nil {
+			return err
+		}
+		h.target = target
+	}
+	if err := a.readXattrs(p.path(), h, unix.Llistxattr, unix.Lgetxattr); err != nil {
+		return err
+	}
+	return a.header(h)
+}
+
+func newHeader(name string, st *unix.Stat_t) *header {
+	h := &header{name: name, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, mtime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec)}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		h.kind, h.size = typeFile, st.Size
+	case unix.S_IFDIR:
+		h.kind, h.name = typeDir, name+"/"
+	case unix.S_IFLNK:
+		h.kind = typeSymlink
+	case unix.S_IFIFO:
+		h.kind = typeFifo
+	case unix.S_IFCHR, unix.S_IFBLK:
+		h.kind, h.major, h.minor = typeChar, unix.Major(st.Rdev), unix.Minor(st.Rdev)
+		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			h.kind = typeBlock
+		}
+	}
+	return h
+}
+
+// firstName returns the name under which a file is in the archive already, or
+// notes this one. A file is forgotten with the last of its names.
+func (a *archiver) firstName(h *header, st *unix.Stat_t) string {
+	id := inode{st.Dev, st.Ino}
+	l := a.links[id]
+	if l == nil {
+		h.links = int(st.Nlink)
+		if len(a.links) >= maxLinks {
+			h.links = 0 // its other names become files of their own
+			return ""
+		}
+		a.links[id] = &linked{h.name, int(st.Nlink) - 1}
+		return ""
+	}
+	if l.left--; l.left == 0 {
+		delete(a.links, id)
+	}
+	return l.name
+}
+
+func (a *archiver) header(h *header) error {
+	b, err := h.encode()
+	if err != nil {
+		return err
+	}
+	a.report.Entries++
+	_, err = a.out.Write(b)
+	return err
+}
+
+func (a *archiver) directory(p place, h *header, st *unix.Stat_t) error {
+	d, err := p.open(unix.O_RDONLY | unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := a.readXattrs(procPath(int(d.Fd())), h, unix.Listxattr, unix.Getxattr); err != nil {
+		return err
+	}
+	if err := a.header(h); err != nil {
+		return err
+	}
+	if !p.top && st.Dev != p.dev && isKernels(int(d.Fd())) {
+		return nil
+	}
+	for {
+		names, err := d.Readdirnames(256)
+		for _, n := range names {
+			at := place{dir: int(d.Fd()), name: n, dev: st.Dev, depth: p.depth + 1}
+			if err := a.child(at, h.name+n); err != nil {
+				return failure("reading", h.name+n, err)
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// child writes an entry of a directory, unless it is gone.
+func (a *archiver) child(p place, name string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return a.entry(p, name, &st)
+}
+
+// isKernels recognises file systems that are views of the kernel, not files
+// (statfs(2)).
+func isKernels(fd int) bool {
+	var fs unix.Statfs_t
+	if unix.Fstatfs(fd, &fs) != nil {
+		return false
+	}
+	switch int64(fs.Type) & 0xffffffff {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
+		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.PSTOREFS_MAGIC, unix.SELINUX_MAGIC:
+		return true
+	}
+	return false
+}
+
+// file writes a regular file, though it may change meanwhile.
+func (a *archiver) file(p place, h *header) error {
+	f, err := p.open(unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return banger.Errorf(banger.CodeConflict, "%.300q became something else while it was read", h.name)
+	}
+	h.size = st.Size
+	if err := a.readXattrs(procPath(int(f.Fd())), h, unix.Listxattr, unix.Getxattr); err != nil {
+		return err
+	}
+	if st.Size == 0 {
+		return a.unsized(f, h)
+	}
+	pieces := []piece{{0, st.Size}}
+	if st.Blocks*blockSize < st.Size {
+		if pieces, h.sparse, err = findPieces(f, st.Size); err != nil {
+			return err
+		}
+		if !h.sparse {
+			pieces = []piece{{0, st.Size}}
+		}
+	}
+	return a.content(f, h, pieces)
+}
+
+func (a *archiver) content(f *os.File, h *header, pieces []piece) error {
+	var sparseMap []byte
+	if h.sparse {
+		sparseMap = encodeMap(pieces, h.size)
+		h.realSize, h.size = h.size, int64(len(sparseMap))
+		for _, p := range pieces {
+			h.size += p.length
+		}
+	}
+	if err := a.header(h); err != nil {
+		return err
+	}
+	if _, err := a.out.Write(sparseMap); err != nil {
+		return err
+	}
+	var short int64
+	for _, p := range pieces {
+		if err := a.ctx.Err(); err != nil {
+			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
+		}
+		n, err := a.out.file(f, p.offset, p.length)
+		if err != nil {
+			return err
+		}
+		short += n
+		a.report.Bytes += p.length
+	}
+	if short > 0 {
+		a.report.Changed++
+	}
+	return a.out.pad()
+}
+
+// maxUnsized is how much is read of a file that says it is empty, as those of
+// /proc do.
+const maxUnsized = 64 << 10
+
+func (a *archiver) unsized(f *os.File, h *header) error {
+	b := make([]byte, 1)
+	n, err := f.ReadAt(b, 0)
+	if n > 0 {
+		b, err = io.ReadAll(io.NewSectionReader(f, 0, maxUnsized+1))
+		n = len(b)
+	}
+	switch {
+	case err != nil && err != io.EOF:
+		return err
+	case n > maxUnsized:
+		return banger.Errorf(banger.CodeInvalid, "%.300q has no size, so it cannot be archived", h.name).WithHint("read it with banger exec VM cat")
+	}
+	h.size = int64(n)
+	a.report.Bytes += h.size
+	if err := a.header(h); err != nil {
+		return err
+	}
+	if _, err := a.out.Write(b[:n]); err != nil {
+		return err
+	}
+	return a.out.pad()
+}
+
+// readXattrs reads the extended attributes of what is at a path.
+func (a *archiver) readXattrs(at string, h *header, list func(string, []byte) (int, error), get func(string, string, []byte) (int, error)) error {
+	if a.opts.NoXattrs {
+		return nil
+	}
+	if a.xattrs == nil {
+		a.xattrs = make([]byte, 128<<10) // twice the most that the kernel gives (xattr(7))
+	}
+	names, value := a.xattrs[:64<<10], a.xattrs[64<<10:]
+	n, err := list(at, names)
+	if errors.Is(err, unix.ENOTSUP) || n == 0 && err == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(string(names[:n]), "\x00") {
+		if name == "" || isMachines(name) || strings.Contains(name, "=") {
+			continue
+		}
+		n, err := get(at, name, value)
+		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if h.xattrs == nil {
+			h.xattrs = map[string]string{}
+		}
+		h.xattrs[name] = string(value[:n])
+	}
+	return nil
+}
+
+// Base is what docker calls a source in the archive: the last part of its path, or
+// "." for the content of a directory that has no name of its own or is given as
+// "DIR/.".
+func Base(src string) string {
+	if src == "." || strings.HasSuffix(src, "/.") {
+		return "."
+	}
+	switch b := path.Base(src); b {
+	case "/", "..":
+		return "."
+	default:
+		return b
+	}
+}
