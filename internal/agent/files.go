@@ -45,7 +45,7 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 	case guest.OpExtract:
 		in := archive.NewFrames(banger.NewFrameReader(conn), banger.FrameStdin, banger.FrameStdinEOF)
 		answer, err = archive.Extract(ctx, in, string(r.Path), archive.ExtractOptions{
-			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Foreign: r.Into})
+			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Direct: true, Foreign: r.Into})
 	}
 	if err != nil {
 		sendError(conn, err)

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -230,10 +229,11 @@ func (s *server) shutdown(grace time.Duration) {
 }
 
 func sendError(conn net.Conn, err error) {
-	code := banger.CodeOf(err)
-	var hint string
-	if e, ok := errors.AsType[*banger.Error](err); ok {
-		hint = e.Hint
+	e := banger.Error{Code: banger.CodeOf(err), Message: err.Error()}
+	if ours, ok := err.(*banger.Error); ok && ours.Hint != "" {
+		flat := *ours
+		flat.Hint = ""
+		e.Message, e.Hint = flat.Error(), ours.Hint
 	}
-	banger.WriteJSONFrame(conn, banger.FrameError, &banger.Error{Code: code, Message: err.Error(), Hint: hint})
+	banger.WriteJSONFrame(conn, banger.FrameError, &e)
 }

@@ -23,6 +23,9 @@ type ExtractOptions struct {
 	Special  bool   // make device nodes and fifos; else refuse them
 	NoXattrs bool   // set no extended attributes, and do not count them as lost
 
+	// Direct writes large files past the page cache where the file system can.
+	Direct bool
+
 	// Foreign says that the archive was not made by Write. Then hard links may lead to
 	// any file of the destination that has changed since the beginning.
 	Foreign bool
@@ -65,11 +68,13 @@ type extractor struct {
 	dir   int    // it
 	stack []level
 
+	bulk  bulk
 	seed  maphash.Seed
 	links map[uint64]int // by hash of its name: how many more names a file is to get
 }
 
 func (x *extractor) close() {
+	x.bulk.close()
 	for _, fd := range []int{x.root, x.dir} {
 		if fd >= 0 {
 			unix.Close(fd)
@@ -320,22 +325,37 @@ func (x *extractor) content(fd int, h *header, pieces []piece) error {
 		}
 	}
 	for _, p := range pieces {
-		at := p.offset
-		err := x.in.data(p.length, func(b []byte) error {
-			if err := x.ctx.Err(); err != nil {
-				return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
-			}
-			n := int64(len(b))
-			err := writeAt(fd, b, at)
-			at += n
-			x.report.Bytes += n
-			return err
-		})
-		if err != nil {
+		if err := x.piece(fd, p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (x *extractor) piece(fd int, p piece) error {
+	at := p.offset
+	write := func(b []byte) error {
+		at += int64(len(b))
+		return writeAt(fd, b, at-int64(len(b)))
+	}
+	end := func() error { return nil }
+	if x.opts.Direct && p.length >= bulkLeast {
+		if err := x.bulk.begin(fd, p.offset); err != nil {
+			return err
+		}
+		write, end = x.bulk.write, x.bulk.flush
+	}
+	err := x.in.data(p.length, func(b []byte) error {
+		if err := x.ctx.Err(); err != nil {
+			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
+		}
+		x.report.Bytes += int64(len(b))
+		return write(b)
+	})
+	if err == nil {
+		err = end()
+	}
+	return err
 }
 
 func writeAt(fd int, b []byte, at int64) error {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,21 +92,18 @@ func (c *fileCopy) run(ctx context.Context, src, dst string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	m := &meter{progress: c.progress(), event: banger.Event{Stage: "copy", Text: src + " to " + dst}}
-	defer m.progress.close()
 	var report banger.CopyReport
 	if srcVM != "" {
 		report, err = c.fromVM(ctx, client, m, srcVM, srcPath, dst)
 	} else {
 		report, err = c.toVM(ctx, client, m, src, dstVM, dstPath)
 	}
+	m.end(err)
 	if err != nil && ctx.Err() != nil {
 		return banger.Errorf(banger.CodeCanceled, "canceled")
 	}
 	if lost := report.Lost(); lost != "" {
 		fmt.Fprintln(c.stderr, "banger:", lost)
-	}
-	if err == nil {
-		m.done()
 	}
 	return err
 }
@@ -224,22 +222,37 @@ func readReport(conn net.Conn, report *banger.CopyReport) error {
 
 // meter shows how much was copied: on a terminal as it grows, elsewhere once.
 type meter struct {
+	mu       sync.Mutex
 	progress *progress
 	event    banger.Event
 	shown    time.Time
+	over     bool // a read of stdin may outlive the copy
 }
 
 func (m *meter) add(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.event.Bytes += int64(n)
+	if n == 0 {
+		return
+	}
 	if now := time.Now(); m.shown.IsZero() || m.progress.live && now.Sub(m.shown) > 100*time.Millisecond {
+		if m.over {
+			return
+		}
 		m.shown = now
 		m.progress.emit(m.event)
 	}
 }
 
-func (m *meter) done() {
-	m.event.Done = true
-	m.progress.emit(m.event)
+func (m *meter) end(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.over = true
+	if m.event.Done = true; err == nil {
+		m.progress.emit(m.event)
+	}
+	m.progress.close()
 }
 
 type meteredReader struct {
@@ -251,6 +264,23 @@ func (r meteredReader) ReadChunk(max int) ([]byte, error) {
 	p, err := r.Frames.ReadChunk(max)
 	r.m.add(len(p))
 	return p, err
+}
+
+// WriteTo implements io.WriterTo, without a buffer between.
+func (r meteredReader) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		p, err := r.ReadChunk(banger.MaxData)
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+		n, err := w.Write(p)
+		if total += int64(n); err != nil {
+			return total, banger.Errorf(banger.CodeInternal, "cannot write the tar: %w", err)
+		}
+	}
 }
 
 func (r meteredReader) Read(p []byte) (int, error) {
