@@ -324,6 +324,11 @@ func (x *extractor) content(fd int, h *header, pieces []piece) error {
 			return err
 		}
 	}
+	if x.opts.Direct && !h.sparse && h.size >= bulkLeast { // room for all, or an error before any of it comes
+		if err := unix.Fallocate(fd, 0, 0, h.size); err != nil && !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
+	}
 	for _, p := range pieces {
 		if err := x.piece(fd, p); err != nil {
 			return err
