@@ -221,7 +221,10 @@ func (x *extractor) place(raw string) (string, error) {
 
 // beneath opens what is beneath root, without following any symlink.
 func (x *extractor) beneath(name string, flags uint64) (int, error) {
-	return unix.Openat2(x.root, name, &unix.OpenHow{Flags: flags | unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+	if flags&unix.O_DIRECTORY == 0 {
+		flags |= unix.O_NOFOLLOW // a symlink at the end is what is wanted, not an error
+	}
+	return unix.Openat2(x.root, name, &unix.OpenHow{Flags: flags | unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
 }
 
