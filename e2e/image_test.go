@@ -233,6 +233,9 @@ import (
 )
 
 func main() {
+	for len(os.Args) == 2 && os.Args[1] == "wait" {
+		syscall.Pause()
+	}
 	if len(os.Args) == 3 {
 		value := make([]byte, 100)
 		n, err := syscall.Getxattr(os.Args[1], os.Args[2], value)

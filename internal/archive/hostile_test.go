@@ -249,6 +249,7 @@ func FuzzExtract(f *testing.F) {
 	f.Add(tarOf(symlink("want", "../kept"), file("want/x")), false)
 	f.Add(holes("1\n0\n20\n", 100, 20), true)
 	f.Add(archived(f, everyKind(f), WriteOptions{Name: "."}), true)
+
 	f.Fuzz(func(t *testing.T, data []byte, into bool) {
 		o := newOutside(t)
 		Extract(context.Background(), bytes.NewReader(data), o.dst, ExtractOptions{Into: into, Owners: true, Foreign: into})
