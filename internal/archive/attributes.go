@@ -85,14 +85,18 @@ func (x *extractor) complete(at string, l level) error {
 // attributes gives a file, directory or node what h says. The order matters: a
 // change of owner takes setuid and capabilities away.
 func (x *extractor) attributes(fd int, h *header) error {
-	at := procPath(fd)
+	at, mode, before := procPath(fd), h.mode, x.report.Owners
 	if err := x.owner(fd, h); err != nil {
 		return err
+	}
+	if x.report.Owners > before && mode&0o6000 != 0 { // it would give the rights of another owner
+		mode &^= 0o6000
+		x.report.Modes++
 	}
 	if err := x.setXattrs(at, h, unix.Setxattr); err != nil {
 		return err
 	}
-	if err := x.setMode(fd, at, h.mode); err != nil {
+	if err := x.setMode(fd, at, mode); err != nil {
 		return err
 	}
 	return lost(&x.report.Times, setTime(at, h.timespec(), 0))

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -285,6 +287,52 @@ func TestABrokenCopyLeavesNoHalfFile(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// What an extraction holds does not grow with what it extracts.
+func TestMemoryDoesNotGrowWithTheEntries(t *testing.T) {
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	r, w := io.Pipe()
+	grown := make(chan int64, 1)
+	go func() {
+		var start uint64
+		for i := range 10_000 {
+			if i == 100 {
+				start = heap()
+			}
+			h := header{kind: typeFile, name: fmt.Sprintf("d%d/file%d", i/10, i), mode: 0o644}
+			b, _ := h.encode()
+			w.Write(b)
+		}
+		grown <- int64(heap() - start)
+		w.Write(make([]byte, 2*blockSize))
+		w.Close()
+	}()
+	_, err := Extract(context.Background(), r, t.TempDir(), ExtractOptions{Into: true})
+	must(t, err)
+	if n := <-grown; n > 128<<10 {
+		t.Errorf("10,000 files hold %d bytes", n)
+	}
+}
+
+// One who may not give a file its owner does not give it the rights of another.
+func TestSetuidNeedsItsOwner(t *testing.T) {
+	h := file("f")
+	h.Mode, h.Uid, h.Gid = 0o4755, 3, 4
+	base := t.TempDir()
+	report, err := Extract(context.Background(), bytes.NewReader(tarOf(h)), base+"/f", ExtractOptions{Owners: true})
+	must(t, err)
+	want := map[bool]string{true: "-rwsr-xr-x 0", false: "-rwxr-xr-x 2"}[os.Geteuid() == 0]
+	var st unix.Stat_t
+	must(t, unix.Stat(base+"/f", &st))
+	if got := fmt.Sprintf("-rw%cr-xr-x %d", map[bool]byte{true: 's', false: 'x'}[st.Mode&0o4000 != 0], report.Owners+report.Modes); got != want {
+		t.Errorf("it is %s, not %s", got, want)
+	}
+}
 
 // Frames end by the last frame alone.
 func TestFramesEndOnlyByTheirLastFrame(t *testing.T) {
