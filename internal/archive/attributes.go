@@ -79,13 +79,13 @@ func (x *extractor) complete(at string, l level) error {
 	if l.h != nil {
 		return x.attributes(fd, l.h)
 	}
-	return lost(&x.report.Times, setTime(procPath(fd), l.mtime, 0))
+	return lost(&x.report.Times, setTime(fd, l.mtime))
 }
 
 // attributes gives a file, directory or node what h says. The order matters: a
 // change of owner takes setuid and capabilities away.
 func (x *extractor) attributes(fd int, h *header) error {
-	at, mode, before := procPath(fd), h.mode, x.report.Owners
+	mode, before := h.mode, x.report.Owners
 	if err := x.owner(fd, h); err != nil {
 		return err
 	}
@@ -93,13 +93,15 @@ func (x *extractor) attributes(fd int, h *header) error {
 		mode &^= 0o6000
 		x.report.Modes++
 	}
-	if err := x.setXattrs(at, h, unix.Setxattr); err != nil {
+	if len(h.xattrs) > 0 {
+		if err := x.setXattrs(procPath(fd), h, unix.Setxattr); err != nil {
+			return err
+		}
+	}
+	if err := x.setMode(fd, h.kind, mode); err != nil {
 		return err
 	}
-	if err := x.setMode(fd, at, mode); err != nil {
-		return err
-	}
-	return lost(&x.report.Times, setTime(at, h.timespec(), 0))
+	return lost(&x.report.Times, setTime(fd, h.timespec()))
 }
 
 // linkAttributes gives a symlink what it can have.
@@ -110,7 +112,7 @@ func (x *extractor) linkAttributes(fd int, at string, h *header) error {
 	if err := x.setXattrs(at, h, unix.Lsetxattr); err != nil {
 		return err
 	}
-	return lost(&x.report.Times, setTime(at, h.timespec(), unix.AT_SYMLINK_NOFOLLOW))
+	return lost(&x.report.Times, setTime(fd, h.timespec()))
 }
 
 func (x *extractor) owner(fd int, h *header) error {
@@ -122,12 +124,18 @@ func (x *extractor) owner(fd int, h *header) error {
 
 // setMode sets the mode; the kernel takes setgid silently from one who is not in
 // the group.
-func (x *extractor) setMode(fd int, at string, mode uint32) error {
-	if err := unix.Chmod(at, mode); err != nil || mode&0o6000 == 0 {
+func (x *extractor) setMode(fd int, kind byte, mode uint32) error {
+	var err error
+	if kind == typeFile {
+		err = unix.Fchmod(fd, mode)
+	} else { // a descriptor that is a mere path
+		err = unix.Chmod(procPath(fd), mode)
+	}
+	if err != nil || mode&0o6000 == 0 {
 		return lost(&x.report.Modes, err)
 	}
 	var st unix.Stat_t
-	err := unix.Fstat(fd, &st)
+	err = unix.Fstat(fd, &st)
 	if err == nil && st.Mode&0o7777 != mode {
 		x.report.Modes++
 	}
@@ -175,6 +183,6 @@ func (h *header) timespec() unix.Timespec {
 	return unix.Timespec{Sec: h.mtime.Unix(), Nsec: int64(h.mtime.Nanosecond())}
 }
 
-func setTime(at string, mtime unix.Timespec, flags int) error {
-	return unix.UtimesNanoAt(unix.AT_FDCWD, at, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}, flags)
+func setTime(fd int, mtime unix.Timespec) error {
+	return unix.UtimesNanoAt(fd, "", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}, unix.AT_EMPTY_PATH)
 }

@@ -2,7 +2,8 @@ package archive
 
 import (
 	"io"
-	"os"
+
+	"golang.org/x/sys/unix"
 
 	"banger"
 )
@@ -83,23 +84,33 @@ func (o *output) zeros(n int64) error {
 // pad completes a block.
 func (o *output) pad() error { return o.zeros(-o.total & (blockSize - 1)) }
 
-// file writes n bytes of f from its offset on; when f has fewer, zeros are written
+// file writes n bytes of the file fd from an offset on; when it has fewer, zeros are written
 // for the rest and short is how many.
-func (o *output) file(f *os.File, offset, n int64) (short int64, err error) {
+func (o *output) file(fd int, offset, n int64) (short int64, err error) {
 	for n > 0 {
 		b, err := o.room()
 		if err != nil {
 			return 0, err
 		}
-		k, err := f.ReadAt(b[:min(n, int64(len(b)))], offset)
-		o.took(k)
-		offset, n = offset+int64(k), n-int64(k)
-		switch {
-		case err == io.EOF:
-			return n, o.zeros(n)
-		case err != nil:
+		k, err := readAt(fd, b[:min(n, int64(len(b)))], offset)
+		if err != nil {
 			return 0, err
 		}
+		if k == 0 {
+			return n, o.zeros(n)
+		}
+		o.took(k)
+		offset, n = offset+int64(k), n-int64(k)
 	}
 	return 0, nil
+}
+
+// readAt reads what there is at an offset, 0 bytes at the end.
+func readAt(fd int, b []byte, offset int64) (int, error) {
+	for {
+		n, err := unix.Pread(fd, b, offset)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
 }

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"errors"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -15,13 +14,13 @@ type piece struct{ offset, length int64 }
 // smallest holes between them are sent as zeros.
 const maxPieces = 4096
 
-// findPieces asks the file system where a file of the given size has data. It
+// findPieces asks the file system where the file fd of the given size has data. It
 // returns false when there is no hole worth a map.
-func findPieces(f *os.File, size int64) ([]piece, bool, error) {
+func findPieces(fd int, size int64) ([]piece, bool, error) {
 	var pieces []piece
 	least := int64(blockSize) // the smallest hole that counts
 	for at := int64(0); at < size; {
-		data, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) { // a hole up to the end
 			break
 		}
@@ -34,7 +33,7 @@ func findPieces(f *os.File, size int64) ([]piece, bool, error) {
 		if data >= size {
 			break
 		}
-		end, err := unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
+		end, err := unix.Seek(fd, data, unix.SEEK_HOLE)
 		if err != nil && !errors.Is(err, unix.ENXIO) {
 			return nil, false, err
 		}

@@ -98,17 +98,14 @@ func (p place) path() string {
 	return procPath(p.dir) + "/" + p.name
 }
 
-func (p place) open(flags int) (*os.File, error) {
+func (p place) open(flags int) (int, error) {
 	if !p.follow {
 		flags |= unix.O_NOFOLLOW
 	}
 	for {
-		fd, err := unix.Openat(p.dir, p.name, flags|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		fd, err := unix.Openat(p.dir, p.name, flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 		if err != unix.EINTR {
-			if err != nil {
-				return nil, err
-			}
-			return os.NewFile(uintptr(fd), p.name), nil
+			return fd, err
 		}
 	}
 }
@@ -202,24 +199,25 @@ func (a *archiver) header(h *header) error {
 }
 
 func (a *archiver) directory(p place, h *header, st *unix.Stat_t) error {
-	d, err := p.open(unix.O_RDONLY | unix.O_DIRECTORY)
+	fd, err := p.open(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
+	d := os.NewFile(uintptr(fd), p.name)
 	defer d.Close()
-	if err := a.readXattrs(procPath(int(d.Fd())), h, unix.Listxattr, unix.Getxattr); err != nil {
+	if err := a.fileXattrs(fd, h); err != nil {
 		return err
 	}
 	if err := a.header(h); err != nil {
 		return err
 	}
-	if !p.top && st.Dev != p.dev && isKernels(int(d.Fd())) {
+	if !p.top && st.Dev != p.dev && isKernels(fd) {
 		return nil
 	}
 	for {
 		names, err := d.Readdirnames(256)
 		for _, n := range names {
-			at := place{dir: int(d.Fd()), name: n, dev: st.Dev, depth: p.depth + 1}
+			at := place{dir: fd, name: n, dev: st.Dev, depth: p.depth + 1}
 			if err := a.child(at, h.name+n); err != nil {
 				return failure("reading", h.name+n, err)
 			}
@@ -263,38 +261,38 @@ func isKernels(fd int) bool {
 
 // file writes a regular file, though it may change meanwhile.
 func (a *archiver) file(p place, h *header) error {
-	f, err := p.open(unix.O_RDONLY)
+	fd, err := p.open(unix.O_RDONLY | unix.O_NONBLOCK) // it may have become a fifo
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return banger.Errorf(banger.CodeConflict, "%.300q became something else while it was read", h.name)
 	}
 	h.size = st.Size
-	if err := a.readXattrs(procPath(int(f.Fd())), h, unix.Listxattr, unix.Getxattr); err != nil {
+	if err := a.fileXattrs(fd, h); err != nil {
 		return err
 	}
 	if st.Size == 0 {
-		return a.unsized(f, h)
+		return a.unsized(fd, h)
 	}
 	pieces := []piece{{0, st.Size}}
 	if st.Blocks*blockSize < st.Size {
-		if pieces, h.sparse, err = findPieces(f, st.Size); err != nil {
+		if pieces, h.sparse, err = findPieces(fd, st.Size); err != nil {
 			return err
 		}
 		if !h.sparse {
 			pieces = []piece{{0, st.Size}}
 		}
 	}
-	return a.content(f, h, pieces)
+	return a.content(fd, h, pieces)
 }
 
-func (a *archiver) content(f *os.File, h *header, pieces []piece) error {
+func (a *archiver) content(fd int, h *header, pieces []piece) error {
 	var sparseMap []byte
 	if h.sparse {
 		sparseMap = encodeMap(pieces, h.size)
@@ -314,7 +312,7 @@ func (a *archiver) content(f *os.File, h *header, pieces []piece) error {
 		if err := a.ctx.Err(); err != nil {
 			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
 		}
-		n, err := a.out.file(f, p.offset, p.length)
+		n, err := a.out.file(fd, p.offset, p.length)
 		if err != nil {
 			return err
 		}
@@ -331,17 +329,21 @@ func (a *archiver) content(f *os.File, h *header, pieces []piece) error {
 // /proc do.
 const maxUnsized = 64 << 10
 
-func (a *archiver) unsized(f *os.File, h *header) error {
-	b := make([]byte, 1)
-	n, err := f.ReadAt(b, 0)
+func (a *archiver) unsized(fd int, h *header) error {
+	var b []byte
+	var probe [1]byte
+	n, err := readAt(fd, probe[:], 0)
 	if n > 0 {
-		b, err = io.ReadAll(io.NewSectionReader(f, 0, maxUnsized+1))
-		n = len(b)
+		b = make([]byte, maxUnsized+1)
+		for k := n; k > 0 && n < len(b) && err == nil; n += k {
+			k, err = readAt(fd, b[n:], int64(n))
+		}
+		b[0] = probe[0]
 	}
-	switch {
-	case err != nil && err != io.EOF:
+	if err != nil {
 		return err
-	case n > maxUnsized:
+	}
+	if n > maxUnsized {
 		return banger.Errorf(banger.CodeInvalid, "%.300q has no size, so it cannot be archived", h.name).WithHint("read it with banger exec VM cat")
 	}
 	h.size = int64(n)
@@ -353,6 +355,12 @@ func (a *archiver) unsized(f *os.File, h *header) error {
 		return err
 	}
 	return a.out.pad()
+}
+
+// fileXattrs reads the extended attributes of an open file.
+func (a *archiver) fileXattrs(fd int, h *header) error {
+	return a.readXattrs("", h, func(_ string, b []byte) (int, error) { return unix.Flistxattr(fd, b) },
+		func(_, name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
 }
 
 // readXattrs reads the extended attributes of what is at a path.
