@@ -11,6 +11,7 @@ type ImageConfig struct {
 	WorkingDir string            `json:"working_dir,omitempty"`
 	User       string            `json:"user,omitempty"`
 	StopSignal string            `json:"stop_signal,omitempty"`
+	Exposed    []string          `json:"exposed,omitempty"` // ports as the image declares them: 80/tcp
 	Labels     map[string]string `json:"labels,omitempty"`
 }
 

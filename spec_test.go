@@ -118,7 +118,7 @@ func TestNormalizeFillsInDefaults(t *testing.T) {
 	if err := s.Normalize(); err != nil {
 		t.Fatal(err)
 	}
-	want := Spec{Image: "debian", Pull: PullMissing, VMM: VMMAuto, Init: InitAuto, Network: NetworkNone,
+	want := Spec{Image: "debian", Pull: PullMissing, VMM: VMMAuto, Init: InitAuto, Network: NetworkUser, Policy: &Policy{Default: Allow},
 		CPUs: DefaultCPUs, Memory: DefaultMemory, Disk: DefaultDisk}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("it is %+v", s)

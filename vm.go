@@ -51,9 +51,10 @@ type Spec struct {
 
 	// What the VM may reach, and what reaches it. A nil Policy allows the Internet,
 	// or nothing for an untrusted VM.
-	Untrusted bool      `json:"untrusted,omitempty"`
-	Policy    *Policy   `json:"policy,omitempty"`
-	Forwards  []Forward `json:"forwards,omitempty"`
+	Untrusted  bool      `json:"untrusted,omitempty"`
+	Policy     *Policy   `json:"policy,omitempty"`
+	Forwards   []Forward `json:"forwards,omitempty"`
+	PublishAll bool      `json:"publish_all,omitempty"` // forward what the image exposes to free ports
 
 	// The main command as docker reads it: a non-nil Entrypoint replaces the
 	// image's entrypoint and its Cmd; Cmd replaces the image's Cmd.
@@ -91,7 +92,9 @@ type VM struct {
 	VMM         string    `json:"vmm"`       // driver name and version
 	Isolation   string    `json:"isolation"` // IsolationKVM or IsolationEmulated
 	Timings     []Timing  `json:"timings,omitempty"`
-	Main        *Exec     `json:"main,omitempty"` // the resolved main command, nil if the machine only waits for execs
+	Address     string    `json:"address,omitempty"`  // while it runs: its own address of the host's 127.0.0.0/8, on which all its ports are open
+	Forwards    []Forward `json:"forwards,omitempty"` // while it runs: those in force, with the ports that were free
+	Main        *Exec     `json:"main,omitempty"`     // the resolved main command, nil if the machine only waits for execs
 }
 
 // Values of VM.Isolation: what stands between guest and host.
@@ -158,7 +161,7 @@ func (s *Spec) Normalize() error {
 // normalizeNetwork does what Normalize does for the network.
 func (s *Spec) normalizeNetwork() error {
 	if s.Network == NetworkNone {
-		if len(s.Forwards) > 0 || s.Policy != nil {
+		if len(s.Forwards) > 0 || s.PublishAll || s.Policy != nil {
 			return Errorf(CodeInvalid, "a VM without a network has no ports and no policy").WithHint("leave out --network none")
 		}
 		return nil

@@ -32,6 +32,11 @@ type VMs interface {
 	Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error)
 	Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error)
 	StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error)
+	Ports(ctx context.Context, ref string) ([]banger.Listener, error)
+	AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error)
+	RemoveForward(ctx context.Context, ref string, f banger.Forward) error
+	SetPolicy(ctx context.Context, ref string, p banger.Policy) (banger.VM, error)
+	Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
 	Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
 	Get(ref string) (banger.VM, error)
 	List(keep func(banger.VM) bool) []banger.VM

@@ -60,6 +60,11 @@ var routes = []route{
 	{"POST", "/v1/vms/{vm}/files", (*Server).files},
 	{"GET", "/v1/vms/{vm}/wait", (*Server).waitVM},
 	{"GET", "/v1/vms/{vm}/logs", (*Server).logs},
+	{"GET", "/v1/vms/{vm}/ports", (*Server).listPorts},
+	{"POST", "/v1/vms/{vm}/forwards", (*Server).addForward},
+	{"DELETE", "/v1/vms/{vm}/forwards", (*Server).removeForward},
+	{"PUT", "/v1/vms/{vm}/policy", (*Server).setPolicy},
+	{"GET", "/v1/vms/{vm}/denials", (*Server).denials},
 	{"GET", "/v1/images", (*Server).listImages},
 	{"POST", "/v1/images/pull", (*Server).pullImage},
 	{"POST", "/v1/images/push", (*Server).pushImage},
@@ -374,19 +379,15 @@ func (s *Server) exec(w http.ResponseWriter, req *http.Request) error {
 
 func (s *Server) logs(w http.ResponseWriter, req *http.Request) error {
 	q := req.URL.Query()
-	tail := -1
-	if text := q.Get("tail"); text != "" && text != "all" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 {
-			return banger.Errorf(banger.CodeInvalid, "tail is %q, but must be a number of lines", text)
-		}
-		tail = n
+	tail, err := tailOf(q)
+	if err != nil {
+		return err
 	}
 	if _, err := s.VMs.Get(req.PathValue("vm")); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	err := s.VMs.Logs(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
+	err = s.VMs.Logs(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.Log.Warn("logs", "err", err) // the status has gone out
 	}

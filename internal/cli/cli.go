@@ -162,7 +162,8 @@ func suggest(cmd *cobra.Command, word string) string {
 func (a *app) vmCommands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.runCommand, a.createCommand, a.startCommand, a.stopCommand, a.restartCommand, a.killCommand, a.rmCommand,
-		a.psCommand, a.inspectCommand, a.execCommand, a.logsCommand, a.renameCommand, a.cpCommand, a.commitCommand, a.waitCommand, a.pruneCommand,
+		a.psCommand, a.inspectCommand, a.execCommand, a.logsCommand, a.renameCommand, a.cpCommand, a.portsCommand, a.portCommand, a.policyCommand,
+		a.commitCommand, a.waitCommand, a.pruneCommand,
 	}
 }
 

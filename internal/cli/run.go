@@ -24,6 +24,7 @@ type specFlags struct {
 	interactive  bool
 	detach       bool
 	tty          bool
+	network      networkFlags
 }
 
 func (f *specFlags) register(c *cobra.Command) {
@@ -46,7 +47,7 @@ func (f *specFlags) register(c *cobra.Command) {
 	fs.BoolVar(&f.spec.AutoRemove, "rm", false, "remove the VM when it ends")
 	fs.StringVar(&f.spec.Pull, "pull", banger.PullMissing, "fetch the image: missing, always or never")
 	fs.StringVar(&f.spec.VMM, "vmm", banger.VMMAuto, "auto, firecracker or qemu")
-	fs.StringVar(&f.spec.Network, "network", banger.NetworkUser, "user: a user-space network of its own; none: no NIC at all")
+	f.network.register(c, &f.spec)
 	fs.StringVar(&f.spec.Init, "init", banger.InitAuto, "PID 1 in the guest: agent, image, or auto (image when that is systemd)")
 }
 
@@ -82,6 +83,9 @@ func (f *specFlags) resolve(c *cobra.Command, args []string) (banger.Spec, error
 		s.Labels[k] = v
 	}
 	s.TTY = f.tty
+	if err := f.network.resolve(&s); err != nil {
+		return s, err
+	}
 	check := s
 	return s, check.Normalize()
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -163,7 +165,8 @@ func fromConfig(c content, data []byte, m *envelope, rawConfig []byte) (*source,
 		platform: (&v1.Platform{OS: cfg.OS, Architecture: cfg.Architecture, Variant: cfg.Variant}).String(),
 		created:  cfg.Created.Time,
 		config: banger.ImageConfig{Entrypoint: cfg.Config.Entrypoint, Cmd: cfg.Config.Cmd, Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir,
-			User: cfg.Config.User, StopSignal: cfg.Config.StopSignal, Labels: cfg.Config.Labels}}
+			User: cfg.Config.User, StopSignal: cfg.Config.StopSignal, Labels: cfg.Config.Labels,
+			Exposed: slices.Sorted(maps.Keys(cfg.Config.ExposedPorts))}}
 	for i, d := range m.Layers {
 		if err := checkLayer(i, d); err != nil {
 			return nil, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -126,11 +127,11 @@ func (c Client) SetPolicy(ctx context.Context, p banger.Policy) error {
 	return c.callWith(ctx, callPolicy, p, nil)
 }
 
-// FollowDenials writes what the policy has refused to w, one JSON object of
-// banger.Denial per line: the last tail ones (all that are kept when negative) and
-// what follows, until the VMM ends (nil) or ctx does.
-func (c Client) FollowDenials(ctx context.Context, tail int, w io.Writer) error {
-	return c.stream(ctx, callDenials, tail, w)
+// Denials writes what the policy has refused to w, one JSON object of banger.Denial
+// per line: the last tail ones (all that are kept when negative) and, with follow,
+// what comes until the VMM ends (nil) or ctx does.
+func (c Client) Denials(ctx context.Context, tail int, follow bool, w io.Writer) error {
+	return c.stream(ctx, fmt.Sprintf("%s %d %t", callDenials, tail, follow), w)
 }
 
 func (c Client) callWith(ctx context.Context, call string, arg any, file *os.File) error {

@@ -157,18 +157,18 @@ func (c Client) Kill(ctx context.Context) error {
 // FollowConsole writes the last tail lines of the console (all when negative)
 // and what follows to w, until the VMM ends (nil) or ctx does.
 func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error {
-	return c.stream(ctx, callConsole, tail, w)
+	return c.stream(ctx, fmt.Sprintf("%s %d", callConsole, tail), w)
 }
 
 // stream makes a call that is answered by bytes without end.
-func (c Client) stream(ctx context.Context, call string, tail int, w io.Writer) error {
+func (c Client) stream(ctx context.Context, call string, w io.Writer) error {
 	conn, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if _, err := fmt.Fprintf(conn, "%s %d\n", call, tail); err != nil {
+	if _, err := fmt.Fprintln(conn, call); err != nil {
 		return err
 	}
 	_, err = io.Copy(w, conn)

@@ -1,9 +1,15 @@
 package shim
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,9 +52,9 @@ func (d *denials) add(n banger.Denial) {
 	d.changed = make(chan struct{})
 }
 
-// follow writes the last tail denials (all when negative) and those to come, until
-// the VMM ends, ctx does, or w takes no more.
-func (d *denials) follow(ctx context.Context, ended <-chan struct{}, tail int, w io.Writer) {
+// write writes the last tail denials (all when negative) and, with follow, those to
+// come until the VMM ends, ctx does, or w takes no more.
+func (d *denials) write(ctx context.Context, ended <-chan struct{}, tail int, follow bool, w io.Writer) error {
 	d.mu.Lock()
 	next := d.dropped
 	if n := len(d.list); tail >= 0 && n > tail {
@@ -58,22 +64,49 @@ func (d *denials) follow(ctx context.Context, ended <-chan struct{}, tail int, w
 	enc := json.NewEncoder(w)
 	for {
 		d.mu.Lock()
-		from := max(next-d.dropped, 0)
-		batch := append([]banger.Denial(nil), d.list[min(from, len(d.list)):]...)
+		batch := slices.Clone(d.list[min(max(next-d.dropped, 0), len(d.list)):])
 		next = d.dropped + len(d.list)
 		changed := d.changed
 		d.mu.Unlock()
 		for _, n := range batch {
-			if enc.Encode(n) != nil {
-				return
+			if err := enc.Encode(n); err != nil {
+				return err
 			}
+		}
+		if !follow {
+			return nil
 		}
 		select {
 		case <-changed:
 		case <-ended:
-			return
+			return nil
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
+}
+
+// save leaves the denials for those who ask when the VM has ended.
+func (d *denials) save(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.write(context.Background(), nil, -1, false, f), f.Close())
+}
+
+// ReadDenials writes the last tail denials (all when negative) of the VM that ran in
+// dir before it ended. None were kept when its shim was killed.
+func ReadDenials(dir string, tail int, w io.Writer) error {
+	data, err := os.ReadFile(filepath.Join(dir, denialsFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	lines = lines[:max(len(lines)-1, 0)]
+	if tail >= 0 && len(lines) > tail {
+		lines = lines[len(lines)-tail:]
+	}
+	_, err = w.Write(bytes.Join(lines, nil))
+	return err
 }

@@ -27,15 +27,15 @@ type plug struct {
 }
 
 // openPlug listens for the VMM, if spec has a network.
-func openPlug(spec Spec) (*plug, error) {
+func openPlug(spec Spec, denials *denials) (*plug, error) {
 	if spec.Network == nil {
-		return &plug{denials: newDenials()}, nil
+		return &plug{}, nil
 	}
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(spec.Run, plugFile), Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("making the network: %w", err)
 	}
-	return &plug{spec.Network, ln, newDenials()}, nil
+	return &plug{spec.Network, ln, denials}, nil
 }
 
 // config adds the NIC to what the VMM is told.

@@ -54,6 +54,7 @@ const (
 	consoleFile = "console.log"
 	socketFile  = "shim.sock"
 	errorFile   = "shim.err"
+	denialsFile = "denials.jsonl"
 )
 
 // The control calls: one line from the client, one JSON line back, except
@@ -71,7 +72,7 @@ const (
 	callForward = "FORWARD" // + JSON of a forward; its socket comes with the first byte (unix(7), SCM_RIGHTS)
 	callRelease = "RELEASE" // + JSON of a forward
 	callPolicy  = "POLICY"  // + JSON of a policy
-	callDenials = "DENIALS" // + tail: answered by lines of JSON until the VMM ends
+	callDenials = "DENIALS" // + tail and whether to follow: answered by lines of JSON
 )
 
 // ConsolePath returns the file that holds the end of the guest's console output;

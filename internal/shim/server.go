@@ -116,50 +116,56 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap 
 	if err != nil {
 		return nil, nil, err
 	}
-	socket := filepath.Join(spec.Run, socketFile)
-	os.Remove(socket) // of a shim that was killed
 	os.Remove(filepath.Join(dir, exitFile))
-	ln, err := net.Listen("unix", socket)
+	os.Remove(filepath.Join(dir, denialsFile))
+	ln, err := listenControl(filepath.Join(spec.Run, socketFile))
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := os.Chmod(socket, 0o600); err != nil {
-		ln.Close()
-		return nil, nil, err
-	}
-	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	plug, err := openPlug(spec)
-	if err != nil {
-		ln.Close()
-		return nil, nil, err
-	}
-	defer plug.close()
-	proc, err := driver.Start(ctx, plug.config(spec.VM), con)
-	if err != nil {
-		ln.Close()
-		return nil, nil, err
-	}
-	stack, err := plug.start(logger)
-	if err != nil {
-		proc.Kill()
-		<-proc.Done()
-		ln.Close()
-		return nil, nil, err
-	}
-	s := &server{dir: dir, proc: proc, stack: stack, denials: plug.denials, self: self, console: con, conns: make(chan struct{}, maxConns),
-		log: logger, muxNext: make(chan struct{}), settled: make(chan struct{})}
-	if stack != nil {
-		s.access = newAccess(spec.Network, stack, guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }})
-		err = s.access.addAll(spec.Network.Forwards)
-	}
-	if err != nil {
-		proc.Kill()
-		<-proc.Done()
-		stack.Close()
+	s := &server{dir: dir, self: self, console: con, conns: make(chan struct{}, maxConns), denials: newDenials(),
+		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{})}
+	if err := s.startVM(ctx, driver, spec); err != nil {
 		ln.Close()
 		return nil, nil, err
 	}
 	return s, ln, nil
+}
+
+func listenControl(socket string) (net.Listener, error) {
+	os.Remove(socket) // of a shim that was killed
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// startVM starts the VMM and its network, or neither.
+func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec Spec) error {
+	plug, err := openPlug(spec, s.denials)
+	if err != nil {
+		return err
+	}
+	defer plug.close()
+	if s.proc, err = driver.Start(ctx, plug.config(spec.VM), s.console); err != nil {
+		return err
+	}
+	if s.stack, err = plug.start(s.log); err == nil && s.stack != nil {
+		s.access = newAccess(spec.Network, s.stack, guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }})
+		err = s.access.addAll(spec.Network.Forwards)
+	}
+	if err != nil {
+		s.proc.Kill()
+		<-s.proc.Done()
+		if s.stack != nil {
+			s.stack.Close()
+		}
+	}
+	return err
 }
 
 // serve runs until the VMM ends or ctx does, which kills the VMM.
@@ -183,7 +189,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	if s.stack != nil {
 		s.stack.Close()
 	}
-	err := s.recordExit()
+	err := errors.Join(s.denials.save(filepath.Join(s.dir, denialsFile)), s.recordExit())
 	ln.Close()
 	close(s.settled)
 	cancel()
@@ -312,14 +318,16 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	case callConnect:
 		s.connect(ctx, conn, arg)
 		return
-	case callConsole, callDenials:
-		tail, err := strconv.Atoi(arg)
-		switch {
-		case err != nil:
-		case call == callConsole:
+	case callConsole:
+		if tail, err := strconv.Atoi(arg); err == nil {
 			s.console.follow(ctx, s.proc.Done(), tail, conn)
-		default:
-			s.denials.follow(ctx, s.proc.Done(), tail, conn)
+		}
+		return
+	case callDenials:
+		var tail int
+		var follow bool
+		if _, err := fmt.Sscan(arg, &tail, &follow); err == nil {
+			s.denials.write(ctx, s.proc.Done(), tail, follow, conn)
 		}
 		return
 	}

@@ -32,7 +32,11 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if err != nil {
 		return banger.VM{}, err
 	}
-	watch := newStopwatch()
+	if start {
+		if err := checkPorts(spec.Forwards); err != nil {
+			return banger.VM{}, err
+		}
+	}
 	s.images.RLock()
 	defer s.images.RUnlock()
 
@@ -46,31 +50,9 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 			err = errors.Join(err, m.discard())
 		}
 	}()
-	img, err := s.opts.Images.Ensure(ctx, spec.Image, "", spec.Pull, emit)
-	if err != nil {
+	if err := m.prepare(ctx, spec, emit); err != nil {
 		return banger.VM{}, err
 	}
-	watch.lap("image")
-	kern, err := s.opts.Kernels.Ensure(ctx, cmp.Or(spec.Kernel, img.Kernel), emit)
-	if err != nil {
-		return banger.VM{}, err
-	}
-	watch.lap("kernel")
-	main, err := mainCommand(spec, img)
-	if err != nil {
-		return banger.VM{}, err
-	}
-	if err := checkImage(img); err != nil {
-		return banger.VM{}, err
-	}
-	if err := s.createDisk(m.id(), spec.Disk); err != nil {
-		return banger.VM{}, err
-	}
-	watch.lap("disk")
-	m.update(func(vm *banger.VM) {
-		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.timings
-		vm.Spec.Init = chooseInit(spec, img)
-	})
 	if start {
 		if err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, emit) }); err != nil {
 			return banger.VM{}, err
@@ -80,6 +62,44 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 		return banger.VM{}, err
 	}
 	return m.snapshot(), nil
+}
+
+// prepare gets what a new VM is made of: image, kernel and disk.
+func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emit) error {
+	watch := newStopwatch()
+	img, err := m.s.opts.Images.Ensure(ctx, spec.Image, "", spec.Pull, emit)
+	if err != nil {
+		return err
+	}
+	watch.lap("image")
+	kern, err := m.s.opts.Kernels.Ensure(ctx, cmp.Or(spec.Kernel, img.Kernel), emit)
+	if err != nil {
+		return err
+	}
+	watch.lap("kernel")
+	main, err := mainCommand(spec, img)
+	if err != nil {
+		return err
+	}
+	if err := checkImage(img); err != nil {
+		return err
+	}
+	if spec.PublishAll {
+		more, err := exposed(img, spec.Forwards)
+		if err != nil {
+			return err
+		}
+		spec.Forwards = append(spec.Forwards, more...)
+	}
+	if err := m.s.createDisk(m.id(), spec.Disk); err != nil {
+		return err
+	}
+	watch.lap("disk")
+	m.update(func(vm *banger.VM) {
+		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.timings
+		vm.Spec.Init, vm.Spec.Forwards = chooseInit(spec, img), spec.Forwards
+	})
+	return nil
 }
 
 // insert finds a name if none was asked for and writes the uncommitted row.

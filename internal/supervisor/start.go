@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
 	"banger"
 	"banger/internal/guest"
-	"banger/internal/network"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
@@ -49,6 +47,7 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 			err = banger.Errorf(banger.CodeCanceled, "the start of VM %s was canceled", vm.Name)
 		}
 		if !m.isGone() {
+			m.setNetwork("", nil)
 			m.setState(banger.StateFailed, reason)
 		}
 		return err
@@ -152,9 +151,8 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 			return err
 		}
 	}
-	c := m.s.shim(vm.ID)
-	if err := c.Start(ctx, m.s.opts.ShimArgv, spec, id); err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "cannot start the VMM: %w", err).WithHint("see: banger doctor")
+	if err := m.startShim(ctx, vm, spec, id); err != nil {
+		return err
 	}
 	watch.lap("vmm")
 	m.alive = true
@@ -181,6 +179,24 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 		return banger.Errorf(banger.CodeGuest, "VM %s ended while booting: %s", vm.Name, st.Exit.Reason).
 			WithHint("see: banger logs %s", vm.Name)
 	}
+}
+
+// startShim opens the VM's ports and hands them to a new shim.
+func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, id shim.Identity) error {
+	ports, err := listen(vm.Spec.Forwards)
+	if err != nil {
+		return err
+	}
+	defer ports.close()
+	address := ""
+	if spec.Network != nil {
+		spec.Network.Forwards, address = ports.forwards, spec.Network.Loopback
+	}
+	if err := m.s.shim(vm.ID).Start(ctx, m.s.opts.ShimArgv, spec, id, ports.files...); err != nil {
+		return banger.Errorf(banger.CodeUnavailable, "cannot start the VMM: %w", err).WithHint("see: banger doctor")
+	}
+	m.setNetwork(address, ports.forwards)
+	return nil
 }
 
 func (m *machine) bootError(ctx context.Context, err error) error {
@@ -236,7 +252,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if vm.Spec.Init == banger.InitImage {
 		cmdline = guest.InitArgument
 	}
-	return shim.Spec{Driver: driver.Name, Network: shimNetwork(vm), VM: vmm.Config{
+	return shim.Spec{Driver: driver.Name, Network: m.shimNetwork(vm), VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
 		Accel: accel, Version: version, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
@@ -248,18 +264,6 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	}}, id, nil
 }
 
-// shimNetwork is the wished state of a VM's network.
-func shimNetwork(vm banger.VM) *shim.Network {
-	if vm.Spec.Network != banger.NetworkUser {
-		return nil
-	}
-	n := &shim.Network{MAC: network.MAC(vm.ID), Policy: banger.Policy{Default: banger.Deny}}
-	if vm.Spec.Policy != nil {
-		n.Policy = *vm.Spec.Policy
-	}
-	return n
-}
-
 func (m *machine) guestConfig(vm banger.VM) guest.Config {
 	hostname := vm.Spec.Hostname
 	if hostname == "" {
@@ -269,10 +273,7 @@ func (m *machine) guestConfig(vm banger.VM) guest.Config {
 	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = stopSignal(img) // checked at creation
 	}
-	if vm.Spec.Network == banger.NetworkUser {
-		c.Network = &guest.Network{Address: netip.PrefixFrom(network.UserGuest, network.UserSubnet.Bits()).String(),
-			Gateway: network.UserGateway.String(), DNS: []string{network.UserDNS.String()}, MTU: network.UserMTU}
-	}
+	c.Network = guestNetwork(vm)
 	return c
 }
 

@@ -84,12 +84,36 @@ func (d Memory) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 		return nil, err
 	}
 	p.host = host
+	if err := p.plug(); err != nil {
+		host.Close()
+		guest.Close()
+		return nil, err
+	}
 	go p.run(d.Agent, guest, console)
 	if err := <-p.started; err != nil {
 		<-p.done
 		return nil, fmt.Errorf("starting the agent: %w", err)
 	}
 	return p, nil
+}
+
+// plug connects the NICs, over which nothing will ever come.
+func (p *process) plug() error {
+	for _, n := range p.config.NICs {
+		conn, err := net.Dial("unix", n.Socket)
+		if err != nil {
+			p.unplug()
+			return err
+		}
+		p.nics = append(p.nics, conn)
+	}
+	return nil
+}
+
+func (p *process) unplug() {
+	for _, c := range p.nics {
+		c.Close()
+	}
 }
 
 func socketPair() (a, b *os.File, err error) {
@@ -106,6 +130,7 @@ type process struct {
 	fault   Fault
 	hostMu  sync.Mutex
 	host    *os.File // our end of the channel
+	nics    []net.Conn
 	handle  vmm.Handle
 	started chan error
 	done    chan struct{}
@@ -119,6 +144,7 @@ func (p *process) run(agent string, channel *os.File, console io.Writer) {
 	defer runtime.UnlockOSThread()
 	defer close(p.done)
 	defer p.closeHost()
+	defer p.unplug()
 	if err := os.WriteFile(p.config.Memory, nil, 0o600); err != nil {
 		channel.Close()
 		p.started <- err
@@ -165,14 +191,14 @@ func (p *process) run(agent string, channel *os.File, console io.Writer) {
 	p.exit = p.reason(cmd.ProcessState)
 }
 
-// command is the agent, and for root with processes and a /dev/console of its
+// command is the agent, and for root with processes, a network and a /dev/console of its
 // own, so that all its commands end with it and print where a guest's would.
 func (p *process) command(agent string) *exec.Cmd {
 	cmd := exec.Command(agent, "serve")
 	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if os.Getuid() == 0 {
 		cmd = exec.Command("/bin/sh", "-c", `mount --bind "$1" /dev/console && exec "$0" serve`, agent, p.consolePath())
-		attr.Cloneflags, attr.Unshareflags = syscall.CLONE_NEWPID, syscall.CLONE_NEWNS
+		attr.Cloneflags, attr.Unshareflags = syscall.CLONE_NEWPID|syscall.CLONE_NEWNET, syscall.CLONE_NEWNS
 	}
 	cmd.Dir, cmd.SysProcAttr = "/", attr
 	return cmd
