@@ -75,8 +75,8 @@ func (f Forward) Check() error {
 	return nil
 }
 
-// sameHostPort says whether both want the same port of the host.
-func (f Forward) sameHostPort(o Forward) bool {
+// SameHostPort says whether both want the same port of the host.
+func (f Forward) SameHostPort(o Forward) bool {
 	any := func(f Forward) bool { return f.HostIP == "0.0.0.0" }
 	return f.HostPort != 0 && f.HostPort == o.HostPort && f.Protocol == o.Protocol && (f.HostIP == o.HostIP || any(f) || any(o))
 }
@@ -91,7 +91,7 @@ func CheckForwards(list []Forward) error {
 			return err
 		}
 		for _, o := range list[:i] {
-			if f.sameHostPort(o) {
+			if f.SameHostPort(o) {
 				return Errorf(CodeInvalid, "the forwards %s and %s want the same port of the host", o, f)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 
 	"github.com/elastic/go-seccomp-bpf"
@@ -108,7 +109,9 @@ func filter(more ...seccomp.SyscallGroup) error {
 }
 
 // ExecVMM confines this process to what the VM in dir needs and turns it into
-// argv, its VMM. It returns only an error.
+// argv, its VMM. It returns only an error. The signal that ends the VMM with its shim
+// belongs to a thread, and execve keeps that of the thread which calls it (prctl(2)),
+// not that of the one that the shim has started.
 func ExecVMM(dir string, argv []string) error {
 	spec, err := readSpec(dir)
 	if err != nil {
@@ -116,6 +119,10 @@ func ExecVMM(dir string, argv []string) error {
 	}
 	if err := Confine(dir, spec); err != nil {
 		return err
+	}
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl", err)
 	}
 	return os.NewSyscallError("execve", unix.Exec(argv[0], argv, os.Environ()))
 }

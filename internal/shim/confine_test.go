@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -123,6 +124,7 @@ func tryAll(t *testing.T, raw string) {
 		{"read /etc/passwd", func() error { return open("/etc/passwd", os.O_RDONLY) }, false},
 		{"read another process's environment", func() error { _, err := os.ReadFile("/proc/1/environ"); return err }, false},
 		{"connect by TCP", func() error { _, err := net.Dial("tcp", a.Listener); return err }, false},
+		{"send a datagram", func() error { _, err := net.Dial("udp", "127.0.0.1:53"); return err }, false},
 		{"mount", func() error { return unix.Mount("none", a.Dir, "tmpfs", 0, "") }, false},
 		{"make a user namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }, false},
 		{"trace a process", func() error { return unix.PtraceAttach(os.Getppid()) }, false},
@@ -134,5 +136,42 @@ func tryAll(t *testing.T, raw string) {
 				t.Errorf("it got %v", err)
 			}
 		})
+	}
+}
+
+// TestTheVMMDiesWithItsShimWhateverThreadStartsIt starts it on a thread that is not
+// the process's first.
+func TestTheVMMDiesWithItsShimWhateverThreadStartsIt(t *testing.T) {
+	const env = "BANGER_TEST_EXEC"
+	if dir := os.Getenv(env); dir != "" {
+		failed := make(chan error)
+		for range 2 { // one of them at least is not the first thread
+			go func() {
+				runtime.LockOSThread()
+				if unix.Gettid() == os.Getpid() {
+					select {}
+				}
+				failed <- ExecVMM(dir, []string{"/usr/bin/setpriv", "--dump"})
+			}()
+		}
+		t.Fatal(<-failed)
+	}
+	dir := t.TempDir()
+	kernel := filepath.Join(dir, "kernel")
+	if err := os.WriteFile(kernel, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(Spec{Run: dir, VM: vmm.Config{Kernel: kernel, Initrd: kernel, Memory: filepath.Join(dir, "ram")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, specFile), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), env+"="+dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "Parent death signal: SIGKILL") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -70,6 +70,7 @@ func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready i
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP)
+	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0) // for ps; it was started as /proc/self/exe
 	s, ln, err := start(ctx, dir, drivers, wrap)
 	if err != nil {
 		fmt.Fprintf(ready, "%v\n", err)

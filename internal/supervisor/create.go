@@ -33,7 +33,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 		return banger.VM{}, err
 	}
 	if start {
-		if err := checkPorts(spec.Forwards); err != nil {
+		if err := s.checkPorts(spec.Forwards); err != nil {
 			return banger.VM{}, err
 		}
 	}

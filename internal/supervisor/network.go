@@ -60,20 +60,26 @@ func (s *sockets) close() {
 
 // listen opens all or none. It is the daemon that listens, so that it is known
 // before the VM starts whether a port is taken.
-func listen(wanted []banger.Forward) (*sockets, error) {
-	s := &sockets{}
+func (s *Supervisor) listen(wanted []banger.Forward) (*sockets, error) {
+	o := &sockets{}
 	for _, f := range wanted {
-		file, bound, err := listenOne(f)
+		file, bound, err := s.listenOne(f)
 		if err != nil {
-			s.close()
+			o.close()
 			return nil, err
 		}
-		s.files, s.forwards = append(s.files, file), append(s.forwards, bound)
+		o.files, o.forwards = append(o.files, file), append(o.forwards, bound)
 	}
-	return s, nil
+	return o, nil
 }
 
-func listenOne(f banger.Forward) (*os.File, banger.Forward, error) {
+func (s *Supervisor) listenOne(f banger.Forward) (*os.File, banger.Forward, error) {
+	for _, vm := range s.List(func(vm banger.VM) bool { return len(vm.Forwards) > 0 }) {
+		if slices.ContainsFunc(vm.Forwards, f.SameHostPort) {
+			return nil, f, banger.Errorf(banger.CodeConflict, "port %s/%s of the host is forwarded to VM %s", f.Host(), f.Protocol, vm.Name).
+				WithHint("choose another, or 0 for any that is free")
+		}
+	}
 	file, err := network.Listen(f)
 	if err != nil {
 		return nil, f, err
@@ -88,10 +94,10 @@ func listenOne(f banger.Forward) (*os.File, banger.Forward, error) {
 }
 
 // checkPorts finds out early that a port is taken.
-func checkPorts(wanted []banger.Forward) error {
-	s, err := listen(wanted)
+func (s *Supervisor) checkPorts(wanted []banger.Forward) error {
+	o, err := s.listen(wanted)
 	if err == nil {
-		s.close()
+		o.close()
 	}
 	return err
 }
@@ -156,7 +162,7 @@ func (m *machine) addForward(ctx context.Context, f banger.Forward) (banger.Forw
 		return f, err
 	}
 	wished, file, err := f, (*os.File)(nil), error(nil)
-	if file, f, err = listenOne(f); err != nil {
+	if file, f, err = m.s.listenOne(f); err != nil {
 		return f, err
 	}
 	defer file.Close()

@@ -183,7 +183,7 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 
 // startShim opens the VM's ports and hands them to a new shim.
 func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, id shim.Identity) error {
-	ports, err := listen(vm.Spec.Forwards)
+	ports, err := m.s.listen(vm.Spec.Forwards)
 	if err != nil {
 		return err
 	}
