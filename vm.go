@@ -92,9 +92,10 @@ type VM struct {
 	VMM         string    `json:"vmm"`       // driver name and version
 	Isolation   string    `json:"isolation"` // IsolationKVM or IsolationEmulated
 	Timings     []Timing  `json:"timings,omitempty"`
-	Address     string    `json:"address,omitempty"`  // while it runs: its own address of the host's 127.0.0.0/8, on which all its ports are open
-	Forwards    []Forward `json:"forwards,omitempty"` // while it runs: those in force, with the ports that were free
-	Main        *Exec     `json:"main,omitempty"`     // the resolved main command, nil if the machine only waits for execs
+	Address     string    `json:"address,omitempty"`      // while it runs: its own address of the host's 127.0.0.0/8, on which all its ports are open
+	Forwards    []Forward `json:"forwards,omitempty"`     // while it runs: those in force, with the ports that were free
+	SSHHostKey  string    `json:"ssh_host_key,omitempty"` // the public half, as one line
+	Main        *Exec     `json:"main,omitempty"`         // the resolved main command, nil if the machine only waits for execs
 }
 
 // Values of VM.Isolation: what stands between guest and host.

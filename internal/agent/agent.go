@@ -34,6 +34,8 @@ func Main(args []string) int {
 		// Under the in-memory driver: the channel is descriptor 3 and the host
 		// is not ours to configure.
 		err = serveChannel(os.NewFile(3, "channel"), newServer(hostDuties{}))
+	case len(args) == 2 && args[0] == selfProgram && args[1] == sftpArgument:
+		err = serveSFTP()
 	case args[0] == residentName:
 		err = runResident()
 	case os.Getpid() == 1:

@@ -31,9 +31,9 @@ type process struct {
 	ended bool // the pid may be someone else's
 }
 
-// launch starts e. The error says by its code whether the command is absent or
+// launch starts e, from file unless that is "". The error says by its code whether the command is absent or
 // cannot run.
-func (r *reaper) launch(e banger.Exec) (*process, error) {
+func (r *reaper) launch(e banger.Exec, file string) (*process, error) {
 	id, err := lookUp(e.User)
 	if err != nil {
 		return nil, err
@@ -46,9 +46,10 @@ func (r *reaper) launch(e banger.Exec) (*process, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, banger.Errorf(banger.CodeCannotRun, "the working directory %q cannot be made: %w", dir, err)
 	}
-	file, err := findProgram(e.Args[0], dir, envValue(env, "PATH"))
-	if err != nil {
-		return nil, err
+	if file == "" {
+		if file, err = findProgram(e.Args[0], dir, envValue(env, "PATH")); err != nil {
+			return nil, err
+		}
 	}
 	p := &process{done: make(chan struct{})}
 	files, err := p.makeStdio(e)

@@ -20,8 +20,9 @@ const requestTimeout = 10 * time.Second
 
 // server answers the host's requests, each on a stream of its own.
 type server struct {
-	duties duties
-	reaper *reaper
+	duties   duties
+	reaper   *reaper
+	sshSlots chan struct{} // one for each SSH connection
 
 	mu         sync.Mutex
 	config     guest.Config
@@ -32,7 +33,7 @@ type server struct {
 }
 
 func newServer(d duties) *server {
-	return &server{duties: d, reaper: newReaper(), mainUp: make(chan struct{})}
+	return &server{duties: d, reaper: newReaper(), mainUp: make(chan struct{}), sshSlots: make(chan struct{}, sshConnections)}
 }
 
 // handle serves one stream.
@@ -64,6 +65,8 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		s.watchPorts(conn, frames)
 	case guest.OpDial:
 		s.dialLocal(conn, req.Port)
+	case guest.OpSSH:
+		s.ssh(conn, req.SSH)
 	case guest.OpFileStat, guest.OpArchive, guest.OpExtract:
 		s.files(conn, frames, req)
 	default:
@@ -125,7 +128,10 @@ func (s *server) configure(c *guest.Config) error {
 }
 
 // launch starts a command; the main one only once per boot.
-func (s *server) launch(e *banger.Exec) (*process, error) {
+func (s *server) launch(e *banger.Exec) (*process, error) { return s.launchFile(e, "") }
+
+// launchFile is launch, but runs file, unless that is "", whatever e.Args[0] is.
+func (s *server) launchFile(e *banger.Exec, file string) (*process, error) {
 	if e == nil {
 		return nil, banger.Errorf(banger.CodeInvalid, "no command given")
 	}
@@ -140,7 +146,7 @@ func (s *server) launch(e *banger.Exec) (*process, error) {
 	if e.Main && s.main != nil {
 		return nil, banger.Errorf(banger.CodeConflict, "the main command was started already")
 	}
-	p, err := s.reaper.launch(*e)
+	p, err := s.reaper.launch(*e, file)
 	if err == nil && e.Main {
 		s.main = p
 		close(s.mainUp)

@@ -32,6 +32,7 @@ type VMs interface {
 	Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error)
 	Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error)
 	StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error)
+	SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, error)
 	Ports(ctx context.Context, ref string) ([]banger.Listener, error)
 	AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error)
 	RemoveForward(ctx context.Context, ref string, f banger.Forward) error

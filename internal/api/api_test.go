@@ -51,7 +51,7 @@ func TestNounsHaveExactlyTheFieldsOfTheOpenAPIFile(t *testing.T) {
 		"Spec": banger.Spec{}, "Exec": banger.Exec{}, "VM": banger.VM{}, "Image": banger.Image{},
 		"Blob": banger.Blob{}, "ImageStep": banger.ImageStep{}, "ImageUsage": banger.ImageUsage{}, "Pruned": banger.Pruned{},
 		"Kernel": banger.Kernel{}, "Event": banger.Event{}, "Version": Version{},
-		"Forward": banger.Forward{}, "Listener": banger.Listener{}, "Policy": banger.Policy{}, "Rule": banger.Rule{}, "Denial": banger.Denial{},
+		"Forward": banger.Forward{}, "Listener": banger.Listener{}, "Policy": banger.Policy{}, "Rule": banger.Rule{}, "Denial": banger.Denial{}, "SSH": banger.SSH{},
 		"FileInfo": banger.FileInfo{}, "CopyReport": banger.CopyReport{},
 	} {
 		var documented, have []string

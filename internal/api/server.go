@@ -58,6 +58,7 @@ var routes = []route{
 	{"POST", "/v1/vms/{vm}/commit", (*Server).commitVM},
 	{"POST", "/v1/vms/{vm}/exec", (*Server).exec},
 	{"POST", "/v1/vms/{vm}/files", (*Server).files},
+	{"POST", "/v1/vms/{vm}/ssh", (*Server).ssh},
 	{"GET", "/v1/vms/{vm}/wait", (*Server).waitVM},
 	{"GET", "/v1/vms/{vm}/logs", (*Server).logs},
 	{"GET", "/v1/vms/{vm}/ports", (*Server).listPorts},

@@ -141,7 +141,7 @@ func (a *app) root() *cobra.Command {
 		vm.AddCommand(make())
 	}
 	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"),
-		a.daemonCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand())
+		a.daemonCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(), a.sshProxyCommand())
 	return root
 }
 
@@ -162,7 +162,7 @@ func suggest(cmd *cobra.Command, word string) string {
 func (a *app) vmCommands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.runCommand, a.createCommand, a.startCommand, a.stopCommand, a.restartCommand, a.killCommand, a.rmCommand,
-		a.psCommand, a.inspectCommand, a.execCommand, a.logsCommand, a.renameCommand, a.cpCommand, a.portsCommand, a.portCommand, a.policyCommand,
+		a.psCommand, a.inspectCommand, a.execCommand, a.sshCommand, a.logsCommand, a.renameCommand, a.cpCommand, a.portsCommand, a.portCommand, a.policyCommand,
 		a.commitCommand, a.waitCommand, a.pruneCommand,
 	}
 }

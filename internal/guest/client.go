@@ -28,6 +28,7 @@ const (
 	OpExtract   = banger.FileExtract // take frames of stdin, a tar, up to FrameStdinEOF; answers banger.CopyReport
 	OpPorts     = "ports"            // answers with what listens in the guest, and again after each change
 	OpDial      = "dial"             // answers Info; the stream becomes one to a TCP port of the guest's loopback
+	OpSSH       = "ssh"              // answers Info; what follows on the stream is the SSH protocol
 	OpShutdown  = "shutdown"         // answers Info, then powers off
 )
 
@@ -41,6 +42,8 @@ type Request struct {
 
 	File *banger.FileRequest `json:"file,omitempty"`
 
+	SSH *banger.SSH `json:"ssh,omitempty"`
+
 	Grace int64 `json:"grace_ms,omitempty"`
 }
 
@@ -50,6 +53,7 @@ type Config struct {
 	TimeUnixNano int64    `json:"time_unix_nano"`
 	StopSignal   int      `json:"stop_signal,omitempty"` // for the main command; 0 means SIGTERM
 	Network      *Network `json:"network,omitempty"`
+	SSHHostKey   string   `json:"ssh_host_key,omitempty"` // a private key in OpenSSH's format
 }
 
 // Network is the guest's one NIC.

@@ -94,10 +94,15 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 	if err := m.s.createDisk(m.id(), spec.Disk); err != nil {
 		return err
 	}
+	_, hostKey, err := m.s.hostKey(m.id())
+	if err != nil {
+		return err
+	}
 	watch.lap("disk")
 	m.update(func(vm *banger.VM) {
 		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.timings
 		vm.Spec.Init, vm.Spec.Forwards = chooseInit(spec, img), spec.Forwards
+		vm.SSHHostKey = hostKey
 	})
 	return nil
 }

@@ -151,6 +151,11 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 			return err
 		}
 	}
+	key, public, err := m.s.hostKey(vm.ID)
+	if err != nil {
+		return err
+	}
+	m.update(func(vm *banger.VM) { vm.SSHHostKey = public })
 	if err := m.startShim(ctx, vm, spec, id); err != nil {
 		return err
 	}
@@ -161,7 +166,7 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 	bootCtx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	go func() { // ends with bootCtx at the latest; the channel has room
-		_, err := m.agent().Configure(bootCtx, m.guestConfig(vm))
+		_, err := m.agent().Configure(bootCtx, m.guestConfig(vm, key))
 		configured <- err
 	}()
 	select {
@@ -264,12 +269,12 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	}}, id, nil
 }
 
-func (m *machine) guestConfig(vm banger.VM) guest.Config {
+func (m *machine) guestConfig(vm banger.VM, hostKey string) guest.Config {
 	hostname := vm.Spec.Hostname
 	if hostname == "" {
 		hostname = vm.Name
 	}
-	c := guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano()}
+	c := guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano(), SSHHostKey: hostKey}
 	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = stopSignal(img) // checked at creation
 	}

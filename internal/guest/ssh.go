@@ -1,0 +1,38 @@
+package guest
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"banger"
+)
+
+// SSH returns a stream that speaks the SSH protocol with the agent's server. The
+// caller closes it; that hangs up what runs by it.
+func (c Client) SSH(ctx context.Context, r banger.SSH) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	conn, err := c.send(ctx, Request{Op: OpSSH, SSH: &r})
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	t, p, err := banger.NewFrameReader(conn).Next() // reads no byte of what follows the frame
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	switch {
+	case err != nil:
+		err = banger.Errorf(banger.CodeGuest, "the agent did not answer: %w", err)
+	case t == banger.FrameError:
+		err = agentError(p)
+	case t != banger.FrameResponse:
+		err = banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, banger.FrameResponse)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}

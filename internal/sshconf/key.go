@@ -1,0 +1,208 @@
+// Package sshconf makes what an OpenSSH client needs to reach VMs: keys, known
+// hosts, the text of a configuration and the one line in the user's own that
+// includes it. It imports nothing of ours and must not know what a VM is: it is
+// given names, and trusts none.
+package sshconf
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+)
+
+// MakeKey returns the ed25519 key in file, which it makes once, readable by its owner
+// alone: the private key as it lies there, and the line of the public one.
+func MakeKey(file, comment string) (private []byte, public string, err error) {
+	private, err = os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		private, err = newKey(file, comment)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	signer, err := ssh.ParsePrivateKey(private)
+	if err != nil {
+		return nil, "", fmt.Errorf("the key in %s: %w", file, err)
+	}
+	return private, keyLine(signer.PublicKey()), nil
+}
+
+func keyLine(key ssh.PublicKey) string {
+	return string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key)))
+}
+
+// newKey makes a key unless somebody else does so at the same time; then that one
+// counts.
+func newKey(file, comment string) ([]byte, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	block, err := ssh.MarshalPrivateKey(key, comment)
+	if err != nil {
+		return nil, err
+	}
+	private := pem.EncodeToMemory(block)
+	temp, err := writeTemp(file, private, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(temp)
+	if err := os.Link(temp, file); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return os.ReadFile(file)
+		}
+		return nil, err
+	}
+	return private, nil
+}
+
+// writeTemp writes a new file beside file and returns its name.
+func writeTemp(file string, content []byte, mode fs.FileMode) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(file), ".banger-*") // O_EXCL, 0600
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err != nil {
+		os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+// WriteFile replaces file as a whole, unless it has this content already.
+func WriteFile(file string, content []byte) error {
+	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, content) {
+		return nil
+	}
+	temp, err := writeTemp(file, content, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(temp, file); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return nil
+}
+
+// maxKeyFile bounds what is read of a file that should hold a key.
+const maxKeyFile = 64 << 10
+
+// PublicKeys collects a user's public keys as lines, without doubles: those of the
+// given files, private keys or their .pub files, which must be readable; those of
+// dir/*.pub; and those that the agent behind socket holds.
+func PublicKeys(files []string, dir, socket string) ([]string, error) {
+	var lines []string
+	add := func(key ssh.PublicKey) {
+		if _, certificate := key.(*ssh.Certificate); !certificate && !slices.Contains(lines, keyLine(key)) {
+			lines = append(lines, keyLine(key))
+		}
+	}
+	for _, file := range files {
+		key, err := publicOf(file)
+		if err != nil {
+			return nil, fmt.Errorf("there is no key in %s: %w", file, err)
+		}
+		add(key)
+	}
+	names, _ := filepath.Glob(filepath.Join(dir, "*.pub"))
+	for _, name := range names {
+		if key, err := readPublic(name); err == nil {
+			add(key)
+		}
+	}
+	for _, key := range agentKeys(socket) {
+		add(key)
+	}
+	return lines, nil
+}
+
+// publicOf finds the public half of an identity file.
+func publicOf(file string) (ssh.PublicKey, error) {
+	if key, err := readPublic(file + ".pub"); err == nil {
+		return key, nil
+	}
+	if key, err := readPublic(file); err == nil {
+		return key, nil
+	}
+	data, err := readBounded(file)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := ssh.ParsePrivateKey(data)
+	if missing, ok := errors.AsType[*ssh.PassphraseMissingError](err); ok && missing.PublicKey != nil {
+		return missing.PublicKey, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return signer.PublicKey(), nil
+}
+
+func readPublic(file string) (ssh.PublicKey, error) {
+	data, err := readBounded(file)
+	if err != nil {
+		return nil, err
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(data)
+	return key, err
+}
+
+func readBounded(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
+		return nil, errors.New("it is no file of a key's size")
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxKeyFile))
+}
+
+// agentLimit bounds the wait for the user's agent.
+const agentLimit = 2 * time.Second
+
+// agentKeys asks the agent, if there is one.
+func agentKeys(socket string) []ssh.PublicKey {
+	if socket == "" {
+		return nil
+	}
+	conn, err := net.DialTimeout("unix", socket, agentLimit)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(agentLimit))
+	list, err := agent.NewClient(conn).List()
+	if err != nil {
+		return nil
+	}
+	var keys []ssh.PublicKey
+	for _, k := range list {
+		if key, err := ssh.ParsePublicKey(k.Blob); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
