@@ -141,7 +141,7 @@ func (a *app) root() *cobra.Command {
 		vm.AddCommand(make())
 	}
 	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"),
-		a.daemonCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(), a.sshProxyCommand())
+		a.daemonCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(), a.sshConfigCommand(), a.sshProxyCommand())
 	return root
 }
 

@@ -177,6 +177,10 @@ func (a *app) run(ctx context.Context, f *specFlags, spec banger.Spec) error {
 	if err != nil {
 		return err
 	}
+	a.refreshSSH(ctx)
+	if spec.AutoRemove && !f.detach {
+		defer a.refreshSSH(ctx)
+	}
 	if f.detach {
 		fmt.Fprintln(a.stdout, vm.ID)
 		return nil
@@ -251,6 +255,7 @@ func (a *app) createCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.refreshSSH(c.Context())
 			fmt.Fprintln(a.stdout, vm.ID)
 			return nil
 		},

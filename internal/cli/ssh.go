@@ -99,7 +99,7 @@ func (a *app) ssh(ctx context.Context, f sshFlags, target string, command []stri
 	if err != nil {
 		return banger.Errorf(banger.CodeInternal, "%w", err)
 	}
-	if err := a.writeKnownHosts(ctx, files); err != nil {
+	if err := a.writeHosts(ctx, files, false); err != nil {
 		return err
 	}
 	argv := append([]string{"ssh", "-F", "none"}, f.args()...)
@@ -198,16 +198,35 @@ func (a *app) sshHosts(ctx context.Context) ([]sshconf.Host, error) {
 	return hosts, nil
 }
 
-func (a *app) writeKnownHosts(ctx context.Context, f sshFiles) error {
+// writeHosts writes what all VMs now say: known_hosts and, with config, the
+// configuration. Who writes last has also looked last.
+func (a *app) writeHosts(ctx context.Context, f sshFiles, config bool) error {
+	lock, err := os.OpenFile(f.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // and with it the lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return err
+	}
 	hosts, err := a.sshHosts(ctx)
 	if err != nil {
 		return err
 	}
-	text, err := sshconf.KnownHosts(hosts)
+	known, err := sshconf.KnownHosts(hosts)
 	if err != nil {
 		return banger.Errorf(banger.CodeInternal, "%w", err)
 	}
-	return sshconf.WriteFile(f.path("known_hosts"), text)
+	if config {
+		text, err := f.text(hosts)
+		if err != nil {
+			return err
+		}
+		if err := sshconf.WriteFile(f.path("config"), text); err != nil {
+			return err
+		}
+	}
+	return sshconf.WriteFile(f.path("known_hosts"), known)
 }
 
 // sshProxyCommand is what ssh runs to reach a VM.

@@ -108,6 +108,11 @@ func (a *app) rmCommand() *cobra.Command {
 	c := a.verb("rm", "Remove VMs and their disks", func(ctx context.Context, c *api.Client, ref string) error {
 		return c.Remove(ctx, ref, force)
 	})
+	remove := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		defer a.refreshSSH(c.Context())
+		return remove(c, args)
+	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "kill VMs that run")
 	return c
 }
@@ -137,6 +142,7 @@ func (a *app) renameCommand() *cobra.Command {
 				return err
 			}
 			_, err = client.Rename(c.Context(), args[0], args[1])
+			a.refreshSSH(c.Context())
 			return err
 		},
 	}
@@ -180,6 +186,7 @@ func (a *app) pruneCommand() *cobra.Command {
 				return err
 			}
 			removed, err := client.Prune(c.Context())
+			a.refreshSSH(c.Context())
 			for _, vm := range removed {
 				fmt.Fprintln(a.stdout, vm.Name)
 			}
