@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/creack/pty"
-
 	"banger"
 )
 
@@ -94,8 +92,8 @@ func (x *execution) readClient(frames *banger.FrameReader) {
 			x.endStdin()
 		case banger.FrameResize:
 			var r banger.Resize
-			if x.p.tty != nil && json.Unmarshal(payload, &r) == nil {
-				pty.Setsize(x.p.tty, &pty.Winsize{Rows: r.Rows, Cols: r.Cols})
+			if json.Unmarshal(payload, &r) == nil {
+				x.p.resize(r.Rows, r.Cols)
 			}
 		case banger.FrameSignal:
 			if len(payload) == 1 {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"os"
 	"path"
 	"slices"
@@ -97,6 +98,23 @@ func (p *process) signal(sig syscall.Signal) error {
 		return nil
 	}
 	return syscall.Kill(-p.pid, sig)
+}
+
+// resize gives the command's terminal, if it has one, a new size. The command may end
+// at the same time.
+func (p *process) resize(rows, cols uint16) error {
+	if p.tty == nil {
+		return nil
+	}
+	raw, err := p.tty.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	})
+	return errors.Join(err, failed)
 }
 
 // hangUp ends a command whose client is gone.

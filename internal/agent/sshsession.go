@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
@@ -110,11 +109,11 @@ func (s *sshSession) resize(payload []byte) bool {
 		return false
 	}
 	s.pty.Cols, s.pty.Rows = w.Cols, w.Rows
-	return s.p == nil || pty.Setsize(s.p.tty, s.pty.size()) == nil
+	return s.p == nil || s.p.resize(s.pty.size()) == nil
 }
 
-func (t *sshTerminal) size() *pty.Winsize {
-	return &pty.Winsize{Rows: uint16(min(t.Rows, 1<<16-1)), Cols: uint16(min(t.Cols, 1<<16-1))}
+func (t *sshTerminal) size() (rows, cols uint16) {
+	return uint16(min(t.Rows, 1<<16-1)), uint16(min(t.Cols, 1<<16-1))
 }
 
 // begin starts the session's command. A command that cannot be started is none of
@@ -127,7 +126,8 @@ func (s *sshSession) begin(r *ssh.Request) bool {
 	login := loginOf(s.c.user, s.c.id)
 	e := banger.Exec{User: s.c.user, Dir: login.dir(), Env: s.environment(login), Stdin: true}
 	if s.pty != nil && r.Type != "subsystem" {
-		e.TTY, e.Rows, e.Cols = true, s.pty.size().Rows, s.pty.size().Cols
+		e.TTY = true
+		e.Rows, e.Cols = s.pty.size()
 	}
 	file, err := "", error(nil)
 	switch {
@@ -243,8 +243,9 @@ func copyToChannel(w io.Writer, f *os.File) {
 			_, werr := w.Write(buf[:n])
 			lost = werr != nil // the command is hung up for it elsewhere; until then it must not block
 		}
-		if left > 0 {
+		if left > 0 && n > 0 {
 			left = max(left-n, 0)
+			f.SetReadDeadline(time.Now().Add(drainTime / 10))
 		}
 		if left < 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 			left, err = pipeSize, f.SetReadDeadline(time.Now().Add(drainTime/10))

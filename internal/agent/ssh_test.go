@@ -1,0 +1,640 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pkg/sftp"
+	"go.uber.org/goleak"
+	"golang.org/x/crypto/ssh"
+	sshagent "golang.org/x/crypto/ssh/agent"
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/guest"
+)
+
+// sshGuest is an agent with a host key, and a client's key that may log in.
+type sshGuest struct {
+	*testAgent
+	hostKey ssh.PublicKey
+	user    ed25519.PrivateKey
+	signer  ssh.Signer
+}
+
+func newKey(t testing.TB) (ed25519.PrivateKey, ssh.Signer) {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, signer
+}
+
+func keyText(t testing.TB, key ed25519.PrivateKey) string {
+	t.Helper()
+	block, err := ssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(block))
+}
+
+func startSSH(t testing.TB) *sshGuest {
+	t.Helper()
+	g := &sshGuest{testAgent: startAgent(t)}
+	host, hostSigner := newKey(t)
+	g.hostKey = hostSigner.PublicKey()
+	g.user, g.signer = newKey(t)
+	if _, err := g.Configure(withPatience(t), guest.Config{Hostname: "box", SSHHostKey: keyText(t, host)}); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func line(key ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) }
+
+// stream is a connection to the SSH server for the guest's one key.
+func (g *sshGuest) stream(t testing.TB, r banger.SSH) net.Conn {
+	t.Helper()
+	if r.Keys == nil {
+		r.Keys = []string{line(g.signer.PublicKey())}
+	}
+	conn, err := g.SSH(withPatience(t), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// login tries to log in as the test's own user.
+func (g *sshGuest) login(conn net.Conn, user string, auth ...ssh.AuthMethod) (*ssh.Client, error) {
+	c, channels, requests, err := ssh.NewClientConn(conn, "box", &ssh.ClientConfig{
+		User: user, Auth: auth, HostKeyCallback: ssh.FixedHostKey(g.hostKey), Timeout: patience})
+	if err != nil {
+		return nil, err
+	}
+	return ssh.NewClient(c, channels, requests), nil
+}
+
+func (g *sshGuest) client(t testing.TB, r banger.SSH) *ssh.Client {
+	t.Helper()
+	c, err := g.login(g.stream(t, r), fmt.Sprint(os.Getuid()), ssh.PublicKeys(g.signer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func session(t testing.TB, c *ssh.Client) *ssh.Session {
+	t.Helper()
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// Only the keys of the request may log in, only by their signatures, and only as a
+// user of the image.
+func TestSSHAuthorisation(t *testing.T) {
+	g := startSSH(t)
+	me := fmt.Sprint(os.Getuid())
+	_, stranger := newKey(t)
+	for name, c := range map[string]struct {
+		user string
+		auth ssh.AuthMethod
+		ok   bool
+	}{
+		"the key":         {me, ssh.PublicKeys(g.signer), true},
+		"among others":    {me, ssh.PublicKeys(stranger, g.signer), true},
+		"another key":     {me, ssh.PublicKeys(stranger), false},
+		"a password":      {me, ssh.Password(""), false},
+		"keyboard":        {me, ssh.KeyboardInteractive(func(string, string, []string, []bool) ([]string, error) { return nil, nil }), false},
+		"an unknown user": {"nosuchuser", ssh.PublicKeys(g.signer), false},
+		"root":            {"root", ssh.PublicKeys(g.signer), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, err := g.login(g.stream(t, banger.SSH{}), c.user, c.auth)
+			if err == nil {
+				client.Close()
+			}
+			if (err == nil) != c.ok {
+				t.Errorf("it ends with %v", err)
+			}
+		})
+	}
+}
+
+func TestSSHRequestsAreChecked(t *testing.T) {
+	g := startSSH(t)
+	good := line(g.signer.PublicKey())
+	for name, keys := range map[string][]string{
+		"none": {}, "no key": {"ssh-ed25519 AAAA"}, "options": {`command="true" ` + good}, "two lines": {good + "\n" + good},
+		"too many": strings.Split(strings.Repeat(good+"\n", banger.MaxSSHKeys)+good, "\n"), "too long": {good + strings.Repeat(" ", banger.MaxSSHKey)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := g.SSH(withPatience(t), banger.SSH{Keys: keys})
+			if err == nil {
+				conn.Close()
+			}
+			if banger.CodeOf(err) != banger.CodeInvalid {
+				t.Errorf("it is answered with %v", err)
+			}
+		})
+	}
+	bare := startAgent(t)
+	if _, err := bare.SSH(withPatience(t), banger.SSH{Keys: []string{good}}); banger.CodeOf(err) != banger.CodeConflict {
+		t.Errorf("without a host key it is answered with %v", err)
+	}
+}
+
+// How a command ends is told as it is.
+func TestSSHExits(t *testing.T) {
+	g := startSSH(t)
+	c := g.client(t, banger.SSH{})
+	for command, want := range map[string]string{
+		"true": "", "exit 7": "7 ", "exit 255": "255 ", "kill -TERM $$": "143 TERM", "kill -KILL $$": "137 KILL", "/no/such": "127 ",
+	} {
+		t.Run(command, func(t *testing.T) {
+			err, got := session(t, c).Run(command), ""
+			if exit, ok := errors.AsType[*ssh.ExitError](err); ok {
+				got = fmt.Sprintf("%d %s", exit.ExitStatus(), exit.Signal())
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if got != want {
+				t.Errorf("it is told as %q, not %q", got, want)
+			}
+		})
+	}
+}
+
+// Stdin, stdout and stderr arrive whole, apart and byte for byte, also through a
+// grandchild that outlives its parent's output.
+func TestSSHStdio(t *testing.T) {
+	g := startSSH(t)
+	s := session(t, g.client(t, banger.SSH{}))
+	in := noise(3 << 20)
+	var out, err bytes.Buffer
+	s.Stdin, s.Stdout, s.Stderr = bytes.NewReader(in), &out, &err
+	if e := s.Run("sleep 1000 >&- 2>&- & echo $! >&2; cat; kill $!"); e != nil {
+		t.Fatal(e)
+	}
+	if !bytes.Equal(out.Bytes(), in) || len(err.Bytes()) < 2 {
+		t.Errorf("of %d bytes %d came back, or not the same; stderr has %q", len(in), out.Len(), err.String())
+	}
+}
+
+// The user's shell is a login shell, fed from stdin when there is no terminal.
+func TestSSHShell(t *testing.T) {
+	g := startSSH(t)
+	s := session(t, g.client(t, banger.SSH{}))
+	var out bytes.Buffer
+	s.Stdin, s.Stdout = strings.NewReader("echo \"$0 $USER $PWD\"\nexit 3\n"), &out
+	if err := s.Shell(); err != nil {
+		t.Fatal(err)
+	}
+	exit, ok := errors.AsType[*ssh.ExitError](s.Wait())
+	if !ok || exit.ExitStatus() != 3 || !strings.HasPrefix(out.String(), "-") {
+		t.Errorf("it says %q and ends with %v", out.String(), exit)
+	}
+}
+
+// A client sets its language and terminal, and nothing that changes what runs.
+func TestSSHEnvironment(t *testing.T) {
+	g := startSSH(t)
+	s := session(t, g.client(t, banger.SSH{Env: []string{"FROM=image", "HOME=/nowhere"}}))
+	for name, ok := range map[string]bool{"LANG": true, "LC_ALL": true, "COLORTERM": true, "LD_PRELOAD": false, "PATH": false, "HOME": false, "LC_A=B": false} {
+		if err := s.Setenv(name, "client's"); (err == nil) != ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	out, err := s.Output(`echo "$FROM $LANG $LC_ALL $HOME ${SSH_CONNECTION:+connected}"`)
+	if err != nil || !strings.HasPrefix(string(out), "image client's client's /") || strings.Contains(string(out), "nowhere") || !strings.Contains(string(out), "connected") {
+		t.Errorf("the command sees %q, %v", out, err)
+	}
+}
+
+// A terminal has the client's size, follows its changes and knows its type.
+func TestSSHTerminal(t *testing.T) {
+	g := startSSH(t)
+	s := session(t, g.client(t, banger.SSH{}))
+	if err := s.RequestPty("vt220", 33, 101, ssh.TerminalModes{}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(`trap 'stty size; exit 5' WINCH; tty >/dev/null && echo "$TERM $(stty size) ready"; while :; do sleep 0.01; done`); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	seen := ""
+	for !strings.Contains(seen, "ready") {
+		n, err := out.Read(buf)
+		if seen += string(buf[:n]); err != nil {
+			t.Fatalf("after %q: %v", seen, err)
+		}
+	}
+	if err := s.WindowChange(44, 122); err != nil {
+		t.Fatal(err)
+	}
+	rest, _ := io.ReadAll(out)
+	if seen += string(rest); !strings.Contains(seen, "vt220 33 101 ready") || !strings.Contains(seen, "44 122") {
+		t.Errorf("it shows %q", seen)
+	}
+	if exit, ok := errors.AsType[*ssh.ExitError](s.Wait()); !ok || exit.ExitStatus() != 5 {
+		t.Errorf("it ends with %v", exit)
+	}
+}
+
+func TestSSHSignal(t *testing.T) {
+	g := startSSH(t)
+	s := session(t, g.client(t, banger.SSH{}))
+	out, _ := s.StdoutPipe()
+	if err := s.Start("trap 'exit 9' USR1; echo ready; while :; do sleep 0.01; done"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Signal(ssh.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	if exit, ok := errors.AsType[*ssh.ExitError](s.Wait()); !ok || exit.ExitStatus() != 9 {
+		t.Errorf("it ends with %v", exit)
+	}
+}
+
+// A command is hung up when its client goes, be it that the session is closed or the
+// connection breaks.
+func TestSSHHangsUp(t *testing.T) {
+	for name, leave := range map[string]func(net.Conn, *ssh.Session){
+		"the connection breaks": func(conn net.Conn, _ *ssh.Session) { conn.Close() },
+		"the session is closed": func(_ net.Conn, s *ssh.Session) { s.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := startSSH(t)
+			conn := g.stream(t, banger.SSH{})
+			c, err := g.login(conn, fmt.Sprint(os.Getuid()), ssh.PublicKeys(g.signer))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := fifo(t)
+			s := session(t, c)
+			out, _ := s.StdoutPipe()
+			if err := s.Start("exec 9>" + f.path + "; trap 'echo hup >&9; exit' HUP; echo ready; while :; do sleep 0.01; done"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+				t.Fatal(err)
+			}
+			leave(conn, s)
+			if got := f.awaitEnd(t); got != "hup\n" {
+				t.Errorf("it says %q", got)
+			}
+		})
+	}
+}
+
+// The agent itself serves files, so the image needs no program for it.
+func TestSFTP(t *testing.T) {
+	g := startSSH(t)
+	c, err := sftp.NewClient(g.client(t, banger.SSH{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	name, content := filepath.Join(t.TempDir(), "file"), noise(1<<20+7)
+	f, err := c.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadFrom(bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := c.Chmod(name, 0o640); err != nil {
+		t.Error(err)
+	}
+	info, err := os.Stat(name)
+	if err != nil || info.Mode() != 0o640 {
+		t.Errorf("it is %v, %v", info, err)
+	}
+	r, err := c.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes come back, or not the same: %v", len(got), err)
+	}
+	if err := c.Rename(name, name+"2"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Remove(name + "2"); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Stat(name + "2"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of what is gone it says %v", err)
+	}
+}
+
+// echo answers each connection with what it has sent, once it has sent all.
+func echo(t testing.TB, l net.Listener) {
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				data, _ := io.ReadAll(conn)
+				conn.Write(data)
+				conn.Close()
+			}()
+		}
+	}()
+}
+
+// roundTrip sends, ends its side and reads to the end.
+func roundTrip(t testing.TB, conn net.Conn, data []byte) {
+	t.Helper()
+	go func() {
+		conn.Write(data)
+		conn.(interface{ CloseWrite() error }).CloseWrite()
+	}()
+	got, err := io.ReadAll(conn)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes come back of %d, or not the same: %v", len(got), len(data), err)
+	}
+	conn.Close()
+}
+
+// Forwards lead in both directions, for TCP and for sockets with a path, and ends
+// pass through them one by one.
+func TestSSHForwards(t *testing.T) {
+	for name, c := range map[string]struct{ network, address string }{
+		"tcp": {"tcp", "127.0.0.1:0"}, "unix": {"unix", filepath.Join(t.TempDir(), "there")},
+	} {
+		t.Run("to the guest by "+name, func(t *testing.T) {
+			g := startSSH(t)
+			l, err := net.Listen(c.network, c.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			echo(t, l)
+			conn, err := g.client(t, banger.SSH{}).Dial(c.network, l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			roundTrip(t, conn, noise(1<<20))
+		})
+		t.Run("from the guest by "+name, func(t *testing.T) {
+			g := startSSH(t)
+			client := g.client(t, banger.SSH{})
+			l, err := client.Listen(c.network, c.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			echo(t, l)
+			conn, err := net.Dial(c.network, l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			roundTrip(t, conn, noise(1<<20))
+			client.Close()
+			await(t, "the listener goes with its connection", func() bool {
+				conn, err := net.Dial(c.network, l.Addr().String())
+				if err == nil {
+					conn.Close()
+				}
+				return err != nil
+			})
+		})
+	}
+}
+
+func TestSSHForwardsToNowhereAreRefused(t *testing.T) {
+	c := startSSH(t).client(t, banger.SSH{})
+	if conn, err := c.Dial("unix", filepath.Join(t.TempDir(), "none")); err == nil {
+		conn.Close()
+		t.Error("nothing answers")
+	}
+	if out, err := session(t, c).Output("echo on"); err != nil || string(out) != "on\n" {
+		t.Errorf("then the connection says %q, %v", out, err)
+	}
+}
+
+// The client's agent is reached from the guest only when the request has allowed it.
+func TestSSHAgentForwarding(t *testing.T) {
+	for _, allowed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("allowed %v", allowed), func(t *testing.T) {
+			g := startSSH(t)
+			c := g.client(t, banger.SSH{ForwardAgent: allowed})
+			ring := sshagent.NewKeyring()
+			if err := ring.Add(sshagent.AddedKey{PrivateKey: g.user}); err != nil {
+				t.Fatal(err)
+			}
+			if err := sshagent.ForwardToAgent(c, ring); err != nil {
+				t.Fatal(err)
+			}
+			s := session(t, c)
+			if err := sshagent.RequestAgentForwarding(s); (err == nil) != allowed {
+				t.Fatalf("it is answered with %v", err)
+			}
+			out, _ := s.Output("echo $SSH_AUTH_SOCK")
+			socket := strings.TrimSpace(string(out))
+			if !allowed {
+				if socket != os.Getenv("SSH_AUTH_SOCK") && socket != "" {
+					t.Errorf("there is a socket %q", socket)
+				}
+				return
+			}
+			conn, err := net.Dial("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			keys, err := sshagent.NewClient(conn).List()
+			if err != nil || len(keys) != 1 {
+				t.Errorf("it offers %v, %v", keys, err)
+			}
+			c.Close()
+			await(t, "the socket goes", func() bool { _, err := os.Stat(filepath.Dir(socket)); return err != nil })
+		})
+	}
+}
+
+// A connection has so many channels and no more; the next one goes when one ends.
+func TestSSHChannelsAreBounded(t *testing.T) {
+	g := startSSH(t)
+	c := g.client(t, banger.SSH{})
+	var open []ssh.Channel
+	refused := 0
+	for range 10_000 {
+		channel, requests, err := c.OpenChannel("session", nil)
+		if err != nil {
+			refused++
+			continue
+		}
+		go ssh.DiscardRequests(requests)
+		open = append(open, channel)
+	}
+	if len(open) != sshChannels || refused != 10_000-sshChannels {
+		t.Fatalf("%d are open and %d were refused", len(open), refused)
+	}
+	open[0].Close()
+	await(t, "a place is free", func() bool {
+		s, err := c.NewSession()
+		if err == nil {
+			s.Close()
+		}
+		return err == nil
+	})
+	for kind := range map[string]bool{"x11": true, "tun@openssh.com": true, "": true} {
+		if _, _, err := c.OpenChannel(kind, nil); err == nil {
+			t.Errorf("channel %q was opened", kind)
+		}
+	}
+	if res := g.exec(t, shell("echo well")).finish(); string(res.stdout) != "well\n" {
+		t.Errorf("an exec says %q", res.stdout)
+	}
+}
+
+// What is no SSH at all ends its own connection and nothing else, and a guest has
+// so many connections and no more.
+func TestSSHHostileClients(t *testing.T) {
+	g := startSSH(t)
+	for name, garbage := range map[string][]byte{
+		"nothing": {}, "noise": noise(100_000), "another protocol": []byte("GET / HTTP/1.1\r\n\r\n"),
+		"a version and noise": append([]byte("SSH-2.0-x\r\n"), noise(100_000)...), "an endless version": bytes.Repeat([]byte("x"), 100_000),
+		"a packet of 4 GiB": append([]byte("SSH-2.0-x\r\n"), 0xff, 0xff, 0xff, 0xff),
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := g.stream(t, banger.SSH{})
+			go func() { // may be refused in the middle
+				conn.Write(garbage)
+				conn.(interface{ CloseWrite() error }).CloseWrite()
+			}()
+			conn.SetReadDeadline(time.Now().Add(patience))
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection stays open")
+			}
+		})
+	}
+	var open []net.Conn
+	request := banger.SSH{Keys: []string{line(g.signer.PublicKey())}}
+	await(t, "those before are gone", func() bool {
+		for len(open) < sshConnections {
+			conn, err := g.SSH(withPatience(t), request)
+			if err != nil {
+				return false
+			}
+			open = append(open, conn)
+		}
+		return true
+	})
+	if _, err := g.SSH(withPatience(t), request); banger.CodeOf(err) != banger.CodeUnavailable {
+		t.Errorf("one more is answered with %v", err)
+	}
+	open[0].Close()
+	await(t, "a place is free", func() bool {
+		conn, err := g.SSH(context.Background(), request)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	for _, conn := range open {
+		conn.Close()
+	}
+}
+
+// Without a shell in the image a command's words are run as they are.
+func TestSplitWords(t *testing.T) {
+	for line, want := range map[string][]string{
+		"": {}, "  ": {}, "a": {"a"}, " a  b\tc\n": {"a", "b", "c"}, `'a b' "c d"`: {"a b", "c d"}, `a'b'"c"`: {"abc"},
+		`''`: {""}, `a\ b`: {"a b"}, `'a\b'`: {`a\b`}, `"a\"b"`: {`a"b`}, `'open`: {"open"}, `end\`: {`end\`}, "$HOME;x": {"$HOME;x"},
+	} {
+		if got := splitWords(line); strings.Join(got, "\x00") != strings.Join(want, "\x00") || len(got) != len(want) {
+			t.Errorf("%q is split into %q", line, got)
+		}
+	}
+}
+
+// Nothing of a connection outlives it: no goroutine, listener or file.
+func TestSSHLeavesNothing(t *testing.T) {
+	ignore := goleak.IgnoreCurrent()
+	host, hostSigner := newKey(t)
+	_, signer := newKey(t)
+	s := newServer(hostDuties{})
+	s.config.SSHHostKey = keyText(t, host)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "end")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	served := make(chan struct{})
+	go func() { s.handle(guest.AgentPort, ends[1]); close(served) }()
+	g := &sshGuest{testAgent: &testAgent{}, hostKey: hostSigner.PublicKey(), signer: signer}
+	g.Dial = func(context.Context) (net.Conn, error) { return ends[0], nil }
+	c := g.client(t, banger.SSH{ForwardAgent: true})
+	far, err := c.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := c.Dial("tcp", l.Addr().String()) // nobody reads or ends it
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := net.Dial("tcp", far.Addr().String()) // nobody accepts it
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle := session(t, c)
+	if err := sshagent.RequestAgentForwarding(idle); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	within(t, "the server is done", served)
+	for _, closer := range []io.Closer{near, back, l, far, ends[0], idle} {
+		closer.Close()
+	}
+	goleak.VerifyNone(t, ignore)
+	if left, _ := filepath.Glob("/run/banger-ssh-*"); os.Geteuid() == 0 && len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
