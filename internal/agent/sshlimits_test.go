@@ -1,0 +1,174 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/crypto/ssh"
+	sshagent "golang.org/x/crypto/ssh/agent"
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/guest"
+)
+
+// A connection has so many channels and no more; the next one goes when one ends.
+func TestSSHChannelsAreBounded(t *testing.T) {
+	g := startSSH(t)
+	c := g.client(t, banger.SSH{})
+	var open []ssh.Channel
+	refused := 0
+	for range 10_000 {
+		channel, requests, err := c.OpenChannel("session", nil)
+		if err != nil {
+			refused++
+			continue
+		}
+		go ssh.DiscardRequests(requests)
+		open = append(open, channel)
+	}
+	if len(open) != sshChannels || refused != 10_000-sshChannels {
+		t.Fatalf("%d are open and %d were refused", len(open), refused)
+	}
+	open[0].Close()
+	await(t, "a place is free", func() bool {
+		s, err := c.NewSession()
+		if err == nil {
+			s.Close()
+		}
+		return err == nil
+	})
+	for kind := range map[string]bool{"x11": true, "tun@openssh.com": true, "": true} {
+		if _, _, err := c.OpenChannel(kind, nil); err == nil {
+			t.Errorf("channel %q was opened", kind)
+		}
+	}
+	if res := g.exec(t, shell("echo well")).finish(); string(res.stdout) != "well\n" {
+		t.Errorf("an exec says %q", res.stdout)
+	}
+}
+
+// What is no SSH at all ends its own connection and nothing else, and a guest has
+// so many connections and no more.
+func TestSSHHostileClients(t *testing.T) {
+	g := startSSH(t)
+	for name, garbage := range map[string][]byte{
+		"nothing": {}, "noise": noise(100_000), "another protocol": []byte("GET / HTTP/1.1\r\n\r\n"),
+		"a version and noise": append([]byte("SSH-2.0-x\r\n"), noise(100_000)...), "an endless version": bytes.Repeat([]byte("x"), 100_000),
+		"a packet of 4 GiB": append([]byte("SSH-2.0-x\r\n"), 0xff, 0xff, 0xff, 0xff),
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := g.stream(t, banger.SSH{})
+			go func() { // may be refused in the middle
+				conn.Write(garbage)
+				conn.(interface{ CloseWrite() error }).CloseWrite()
+			}()
+			conn.SetReadDeadline(time.Now().Add(patience))
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection stays open")
+			}
+		})
+	}
+	var open []net.Conn
+	request := banger.SSH{Keys: []string{line(g.signer.PublicKey())}}
+	await(t, "those before are gone", func() bool {
+		for len(open) < sshConnections {
+			conn, err := g.SSH(withPatience(t), request)
+			if err != nil {
+				return false
+			}
+			open = append(open, conn)
+		}
+		return true
+	})
+	if _, err := g.SSH(withPatience(t), request); banger.CodeOf(err) != banger.CodeUnavailable {
+		t.Errorf("one more is answered with %v", err)
+	}
+	open[0].Close()
+	await(t, "a place is free", func() bool {
+		conn, err := g.SSH(context.Background(), request)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	for _, conn := range open {
+		conn.Close()
+	}
+}
+
+// Without a shell in the image a command's words are run as they are.
+func TestSplitWords(t *testing.T) {
+	for line, want := range map[string][]string{
+		"": {}, "  ": {}, "a": {"a"}, " a  b\tc\n": {"a", "b", "c"}, `'a b' "c d"`: {"a b", "c d"}, `a'b'"c"`: {"abc"},
+		`''`: {""}, `a\ b`: {"a b"}, `'a\b'`: {`a\b`}, `"a\"b"`: {`a"b`}, `'open`: {"open"}, `end\`: {`end\`}, "$HOME;x": {"$HOME;x"},
+	} {
+		if got := splitWords(line); strings.Join(got, "\x00") != strings.Join(want, "\x00") || len(got) != len(want) {
+			t.Errorf("%q is split into %q", line, got)
+		}
+	}
+}
+
+// Nothing of a connection outlives it: no goroutine, listener or file.
+func TestSSHLeavesNothing(t *testing.T) {
+	ignore := goleak.IgnoreCurrent()
+	host, hostSigner := newKey(t)
+	_, signer := newKey(t)
+	s := newServer(hostDuties{})
+	s.config.SSHHostKey = keyText(t, host)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "end")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	served := make(chan struct{})
+	go func() { s.handle(guest.AgentPort, ends[1]); close(served) }()
+	g := &sshGuest{testAgent: &testAgent{}, hostKey: hostSigner.PublicKey(), signer: signer}
+	g.Dial = func(context.Context) (net.Conn, error) { return ends[0], nil }
+	c := g.client(t, banger.SSH{ForwardAgent: true})
+	far, err := c.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := c.Dial("tcp", l.Addr().String()) // nobody reads or ends it
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := net.Dial("tcp", far.Addr().String()) // nobody accepts it
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle := session(t, c)
+	if err := sshagent.RequestAgentForwarding(idle); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	within(t, "the server is done", served)
+	for _, closer := range []io.Closer{near, back, l, far, ends[0], idle} {
+		closer.Close()
+	}
+	goleak.VerifyNone(t, ignore)
+	if left, _ := filepath.Glob("/run/banger-ssh-*"); os.Geteuid() == 0 && len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
