@@ -28,6 +28,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"resize":     cmdResize,
 	"json":       cmdJSON,
 	"http":       cmdHTTP,
+	"editor":     cmdEditor,
+	"tunnel":     cmdTunnel,
 }
 
 func theWorld(ts *testscript.TestScript) *world {

@@ -74,7 +74,7 @@ func (a *app) ssh(ctx context.Context, f sshFlags, target string, command []stri
 	}
 	program, err := exec.LookPath("ssh")
 	if err != nil {
-		return banger.Errorf(banger.CodeNotBuilt, "there is no ssh in PATH").WithHint("install OpenSSH's client (Debian: openssh-client), or use: banger exec")
+		return banger.Errorf(banger.CodeUnavailable, "there is no ssh in PATH").WithHint("install OpenSSH's client (Debian: openssh-client), or use: banger exec")
 	}
 	client, err := a.connect(ctx)
 	if err != nil {
@@ -86,6 +86,9 @@ func (a *app) ssh(ctx context.Context, f sshFlags, target string, command []stri
 	}
 	if vm.State != banger.StateRunning {
 		return banger.Errorf(banger.CodeConflict, "cannot connect to VM %s, it is %s", vm.Name, vm.State).WithHint("start it: banger start %s", vm.Name)
+	}
+	if vm.SSHHostKey == "" {
+		return banger.Errorf(banger.CodeConflict, "VM %s was started by a banger without SSH", vm.Name).WithHint("start it anew: banger restart %s", vm.Name)
 	}
 	files, err := a.sshFiles()
 	if err != nil {
@@ -259,7 +262,13 @@ func (a *app) sshProxy(ctx context.Context, ref string, keys []string, forwardAg
 		return banger.Errorf(banger.CodeInvalid, "%w", err)
 	}
 	lines = append([]string{own}, lines...)
-	conn, err := a.client.SSH(ctx, ref, banger.SSH{Keys: lines[:min(len(lines), banger.MaxSSHKeys)], ForwardAgent: forwardAgent})
+	request := banger.SSH{Keys: lines[:min(len(lines), banger.MaxSSHKeys)], ForwardAgent: forwardAgent}
+	conn, err := a.client.SSH(ctx, ref, request)
+	if banger.CodeOf(err) == banger.CodeUnavailable { // perhaps there is no daemon, while the VM runs on
+		if _, err = a.connect(ctx); err == nil {
+			conn, err = a.client.SSH(ctx, ref, request)
+		}
+	}
 	if err != nil {
 		return err
 	}
