@@ -23,6 +23,7 @@ type server struct {
 	duties   duties
 	reaper   *reaper
 	sshSlots chan struct{} // one for each SSH connection
+	sshLimit time.Duration // for a handshake of SSH
 
 	mu         sync.Mutex
 	config     guest.Config
@@ -33,7 +34,7 @@ type server struct {
 }
 
 func newServer(d duties) *server {
-	return &server{duties: d, reaper: newReaper(), mainUp: make(chan struct{}), sshSlots: make(chan struct{}, sshConnections)}
+	return &server{duties: d, reaper: newReaper(), mainUp: make(chan struct{}), sshSlots: make(chan struct{}, sshConnections), sshLimit: sshHandshake}
 }
 
 // handle serves one stream.

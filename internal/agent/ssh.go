@@ -116,7 +116,7 @@ func sshUser(name string) (string, identity, error) {
 }
 
 func (c *sshConnection) serve(stream net.Conn, config *ssh.ServerConfig) {
-	stream.SetDeadline(time.Now().Add(sshHandshake))
+	stream.SetDeadline(time.Now().Add(c.s.sshLimit))
 	conn, channels, requests, err := ssh.NewServerConn(stream, config)
 	if err != nil {
 		return

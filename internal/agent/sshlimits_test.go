@@ -118,13 +118,12 @@ func TestSplitWords(t *testing.T) {
 	}
 }
 
-// Nothing of a connection outlives it: no goroutine, listener or file.
-func TestSSHLeavesNothing(t *testing.T) {
-	ignore := goleak.IgnoreCurrent()
+// serveOne is a server in this process, for one stream.
+func serveOne(t *testing.T, limit time.Duration) (g *sshGuest, served chan struct{}) {
 	host, hostSigner := newKey(t)
 	_, signer := newKey(t)
 	s := newServer(hostDuties{})
-	s.config.SSHHostKey = keyText(t, host)
+	s.config.SSHHostKey, s.sshLimit = keyText(t, host), limit
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -137,10 +136,27 @@ func TestSSHLeavesNothing(t *testing.T) {
 		}
 		f.Close()
 	}
-	served := make(chan struct{})
+	served = make(chan struct{})
 	go func() { s.handle(guest.AgentPort, ends[1]); close(served) }()
-	g := &sshGuest{testAgent: &testAgent{}, hostKey: hostSigner.PublicKey(), signer: signer}
+	g = &sshGuest{testAgent: &testAgent{}, hostKey: hostSigner.PublicKey(), signer: signer}
 	g.Dial = func(context.Context) (net.Conn, error) { return ends[0], nil }
+	return g, served
+}
+
+// A client that does not log in in time is left.
+func TestSSHHandshakeIsLimited(t *testing.T) {
+	g, served := serveOne(t, 10*time.Millisecond)
+	conn := g.stream(t, banger.SSH{})
+	within(t, "the server leaves", served)
+	if said, err := io.ReadAll(conn); err != nil || !bytes.HasPrefix(said, []byte("SSH-2.0-banger\r\n")) {
+		t.Errorf("it says %q, %v", said, err)
+	}
+}
+
+// Nothing of a connection outlives it: no goroutine, listener or file.
+func TestSSHLeavesNothing(t *testing.T) {
+	ignore := goleak.IgnoreCurrent()
+	g, served := serveOne(t, sshHandshake)
 	c := g.client(t, banger.SSH{ForwardAgent: true})
 	far, err := c.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -164,7 +180,7 @@ func TestSSHLeavesNothing(t *testing.T) {
 	}
 	c.Close()
 	within(t, "the server is done", served)
-	for _, closer := range []io.Closer{near, back, l, far, ends[0], idle} {
+	for _, closer := range []io.Closer{near, back, l, far, idle} {
 		closer.Close()
 	}
 	goleak.VerifyNone(t, ignore)

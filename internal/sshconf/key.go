@@ -21,12 +21,13 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/sys/unix"
 )
 
 // MakeKey returns the ed25519 key in file, which it makes once, readable by its owner
 // alone: the private key as it lies there, and the line of the public one.
 func MakeKey(file, comment string) (private []byte, public string, err error) {
-	private, err = os.ReadFile(file)
+	private, err = readKey(file, unix.O_NOFOLLOW) // its directory may be another user's
 	if errors.Is(err, fs.ErrNotExist) {
 		private, err = newKey(file, comment)
 	}
@@ -63,7 +64,7 @@ func newKey(file, comment string) ([]byte, error) {
 	defer os.Remove(temp)
 	if err := os.Link(temp, file); err != nil {
 		if errors.Is(err, fs.ErrExist) {
-			return os.ReadFile(file)
+			return readKey(file, unix.O_NOFOLLOW)
 		}
 		return nil, err
 	}
@@ -141,7 +142,7 @@ func publicOf(file string) (ssh.PublicKey, error) {
 	if key, err := readPublic(file); err == nil {
 		return key, nil
 	}
-	data, err := readBounded(file)
+	data, err := readKey(file, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +157,7 @@ func publicOf(file string) (ssh.PublicKey, error) {
 }
 
 func readPublic(file string) (ssh.PublicKey, error) {
-	data, err := readBounded(file)
+	data, err := readKey(file, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -164,19 +165,20 @@ func readPublic(file string) (ssh.PublicKey, error) {
 	return key, err
 }
 
-func readBounded(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
-		return nil, errors.New("it is no file of a key's size")
-	}
-	f, err := os.Open(file)
+// readKey reads an ordinary file of a key's size; no other kind can hold us up.
+func readKey(file string, flags int) ([]byte, error) {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
+		return nil, fmt.Errorf("%s is no file of a key's size", file)
+	}
 	return io.ReadAll(io.LimitReader(f, maxKeyFile))
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -293,9 +294,18 @@ func TestMakeKeyMakesOne(t *testing.T) {
 	if err != nil || info.Mode() != 0o600 || len(left) != 1 {
 		t.Errorf("it is %v, %v, beside %v", info.Mode(), err, left)
 	}
-	write(t, file, "broken", 0o600)
-	if _, _, err := MakeKey(file, ""); err == nil {
-		t.Error("a broken key is taken")
+	for name, put := range map[string]func() error{
+		"a broken key": func() error { return os.WriteFile(file, []byte("broken"), 0o600) },
+		"a fifo":       func() error { return syscall.Mkfifo(file, 0o600) },
+		"a directory":  func() error { return os.Mkdir(file, 0o700) },
+		"a link":       func() error { return os.Symlink(filepath.Join(t.TempDir(), "elsewhere"), file) },
+		"a huge file":  func() error { return errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 1<<40)) },
+	} {
+		check(t, os.Remove(file))
+		check(t, put())
+		if _, _, err := MakeKey(file, ""); err == nil {
+			t.Errorf("%s is taken", name)
+		}
 	}
 }
 

@@ -1,0 +1,74 @@
+package guest
+
+import (
+	"context"
+	"io"
+	"net"
+	"reflect"
+	"testing"
+	"time"
+
+	"banger"
+)
+
+// What follows the agent's answer belongs to the SSH protocol, to the byte and however
+// early it comes; and so do the ends of both directions.
+func TestSSHStreamBeginsBehindTheAnswer(t *testing.T) {
+	want := banger.SSH{Keys: []string{"a key"}, ForwardAgent: true, Env: []string{"A=b"}}
+	c := fakeAgent(t, func(r Request, conn net.Conn) {
+		if r.Op != OpSSH || !reflect.DeepEqual(*r.SSH, want) {
+			t.Errorf("the agent got %+v", r)
+		}
+		banger.WriteJSONFrame(conn, banger.FrameResponse, Info{})
+		io.WriteString(conn, "SSH-2.0-guest\r\n")
+		data, _ := io.ReadAll(conn)
+		conn.Write(data)
+		conn.Close()
+	})
+	conn, err := c.SSH(withPatience(t), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "SSH-2.0-host\r\n")
+	conn.(*stream).CloseWrite()
+	conn.SetReadDeadline(time.Now().Add(patience))
+	const both = "SSH-2.0-guest\r\nSSH-2.0-host\r\n"
+	got := make([]byte, len(both))
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != both {
+		t.Errorf("%q comes, %v", got, err)
+	}
+}
+
+// An agent that refuses, answers something else or nothing gives an error, and no
+// connection.
+func TestSSHAnswers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer func(net.Conn)
+		code   banger.Code
+	}{
+		"a refusal": {func(conn net.Conn) {
+			banger.WriteJSONFrame(conn, banger.FrameError, banger.Error{Code: banger.CodeConflict, Message: "no"})
+		}, banger.CodeConflict},
+		"another frame": {func(conn net.Conn) { banger.WriteFrame(conn, banger.FrameExit, nil) }, banger.CodeGuest},
+		"SSH at once":   {func(conn net.Conn) { io.WriteString(conn, "SSH-2.0-guest\r\n") }, banger.CodeGuest},
+		"nothing":       {func(conn net.Conn) { conn.Close() }, banger.CodeGuest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := fakeAgent(t, func(_ Request, conn net.Conn) { tt.answer(conn) })
+			if _, err := c.SSH(withPatience(t), banger.SSH{}); banger.CodeOf(err) != tt.code {
+				t.Errorf("it is %v", err)
+			}
+		})
+	}
+	t.Run("silence", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := fakeAgent(t, func(_ Request, conn net.Conn) {
+			cancel()
+			io.Copy(io.Discard, conn)
+		})
+		if _, err := c.SSH(ctx, banger.SSH{}); err == nil {
+			t.Error("there is a connection")
+		}
+	})
+}
