@@ -256,8 +256,11 @@ func (a *app) sshProxy(ctx context.Context, ref string, keys []string, forwardAg
 	if err != nil {
 		return err
 	}
-	home, _ := os.UserHomeDir()
-	lines, err := sshconf.PublicKeys(keys, filepath.Join(home, ".ssh"), os.Getenv("SSH_AUTH_SOCK"))
+	dir := ""
+	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
+		dir = filepath.Join(home, ".ssh")
+	}
+	lines, err := sshconf.PublicKeys(keys, dir, os.Getenv("SSH_AUTH_SOCK"))
 	if err != nil {
 		return banger.Errorf(banger.CodeInvalid, "%w", err)
 	}

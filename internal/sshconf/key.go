@@ -122,9 +122,12 @@ func PublicKeys(files []string, dir, socket string) ([]string, error) {
 		}
 		add(key)
 	}
-	names, _ := filepath.Glob(filepath.Join(dir, "*.pub"))
-	for _, name := range names {
-		if key, err := readPublic(name); err == nil {
+	entries, _ := os.ReadDir(dir) // of "" there are none
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".pub" {
+			continue
+		}
+		if key, err := readPublic(filepath.Join(dir, e.Name())); err == nil {
 			add(key)
 		}
 	}
