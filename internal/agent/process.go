@@ -32,9 +32,15 @@ type process struct {
 	ended bool // the pid may be someone else's
 }
 
-// launch starts e, from file unless that is "". The error says by its code whether the command is absent or
+// manner is how a command is started beyond what an Exec says.
+type manner struct {
+	file  string              // is run, whatever the first argument is; "": that names it
+	modes func(*unix.Termios) // changes those of a terminal; nil: the kernel's own
+}
+
+// launch starts e. The error says by its code whether the command is absent or
 // cannot run.
-func (r *reaper) launch(e banger.Exec, file string) (*process, error) {
+func (r *reaper) launch(e banger.Exec, how manner) (*process, error) {
 	id, err := lookUp(e.User)
 	if err != nil {
 		return nil, err
@@ -47,6 +53,7 @@ func (r *reaper) launch(e banger.Exec, file string) (*process, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, banger.Errorf(banger.CodeCannotRun, "the working directory %q cannot be made: %w", dir, err)
 	}
+	file := how.file
 	if file == "" {
 		if file, err = findProgram(e.Args[0], dir, envValue(env, "PATH")); err != nil {
 			return nil, err
@@ -65,6 +72,7 @@ func (r *reaper) launch(e banger.Exec, file string) (*process, error) {
 	if e.TTY {
 		attr.Sys.Setctty, attr.Sys.Ctty = true, 0
 		unix.Fchown(int(files[0]), int(id.uid), -1)
+		setModes(int(files[0]), how.modes)
 	}
 	attr.Files = files
 	p.mu.Lock() // until pid is set, an end must wait
@@ -197,6 +205,17 @@ func (p *process) makeTerminal(e banger.Exec) ([]uintptr, error) {
 	}
 	p.tty, p.stdin, p.stdout = master, master, master
 	return []uintptr{uintptr(fd), uintptr(fd), uintptr(fd)}, nil
+}
+
+// setModes changes a terminal's modes, before its command runs.
+func setModes(fd int, change func(*unix.Termios)) {
+	if change == nil {
+		return
+	}
+	if t, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+		change(t)
+		unix.IoctlSetTermios(fd, unix.TCSETS, t)
+	}
 }
 
 func (p *process) closeStdio() {

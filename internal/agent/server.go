@@ -129,10 +129,10 @@ func (s *server) configure(c *guest.Config) error {
 }
 
 // launch starts a command; the main one only once per boot.
-func (s *server) launch(e *banger.Exec) (*process, error) { return s.launchFile(e, "") }
+func (s *server) launch(e *banger.Exec) (*process, error) { return s.launchAs(e, manner{}) }
 
-// launchFile is launch, but runs file, unless that is "", whatever e.Args[0] is.
-func (s *server) launchFile(e *banger.Exec, file string) (*process, error) {
+// launchAs is launch with what only SSH asks for.
+func (s *server) launchAs(e *banger.Exec, how manner) (*process, error) {
 	if e == nil {
 		return nil, banger.Errorf(banger.CodeInvalid, "no command given")
 	}
@@ -147,7 +147,7 @@ func (s *server) launchFile(e *banger.Exec, file string) (*process, error) {
 	if e.Main && s.main != nil {
 		return nil, banger.Errorf(banger.CodeConflict, "the main command was started already")
 	}
-	p, err := s.reaper.launch(*e, file)
+	p, err := s.reaper.launch(*e, how)
 	if err == nil && e.Main {
 		s.main = p
 		close(s.mainUp)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/guest"
@@ -261,6 +262,28 @@ func TestSSHTerminal(t *testing.T) {
 	}
 	if exit, ok := errors.AsType[*ssh.ExitError](s.Wait()); !ok || exit.ExitStatus() != 5 {
 		t.Errorf("it ends with %v", exit)
+	}
+}
+
+// A new terminal has the modes of the client's, as far as they are any.
+func TestSSHTerminalModes(t *testing.T) {
+	g := startSSH(t)
+	s := session(t, g.client(t, banger.SSH{}))
+	modes := ssh.TerminalModes{ssh.ECHO: 0, ssh.VERASE: 8, ssh.VINTR: 255, ssh.IUTF8: 1, ssh.ONLCR: 0, ssh.TTY_OP_OSPEED: 1, 29: 1, 159: 1 << 31}
+	if err := s.RequestPty("xterm", 24, 80, modes); err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Output("stty -a")
+	for _, want := range []string{" -echo ", "erase = ^H;", "intr = <undef>;", " iutf8", " -onlcr", "isig icanon "} {
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("there is no %q, %v:\n%s", want, err, out)
+		}
+	}
+	for _, broken := range []string{"", "\x35", "\x35\x00\x00\x00", "\x00\x35\x00\x00\x00\x00", "\xff\xff\xff\xff\xff\xff"} {
+		termios, before := unix.Termios{Lflag: unix.ECHO}, unix.Termios{Lflag: unix.ECHO}
+		if (&sshTerminal{Modes: broken}).setModes(&termios); termios != before {
+			t.Errorf("%q changes it", broken)
+		}
 	}
 }
 

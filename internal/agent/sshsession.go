@@ -30,13 +30,6 @@ type sshSession struct {
 	over    chan struct{} // closed when the command's end was told
 }
 
-// sshTerminal is the payload of pty-req (RFC 4254, 6.2).
-type sshTerminal struct {
-	Term                      string
-	Cols, Rows, Width, Height uint32
-	Modes                     string
-}
-
 func (c *sshConnection) session(n ssh.NewChannel) {
 	channel, requests, err := n.Accept()
 	if err != nil {
@@ -112,10 +105,6 @@ func (s *sshSession) resize(payload []byte) bool {
 	return s.p == nil || s.p.resize(s.pty.size()) == nil
 }
 
-func (t *sshTerminal) size() (rows, cols uint16) {
-	return uint16(min(t.Rows, 1<<16-1)), uint16(min(t.Cols, 1<<16-1))
-}
-
 // begin starts the session's command. A command that cannot be started is none of
 // SSH's errors: its client is told on stderr, as by a shell.
 func (s *sshSession) begin(r *ssh.Request) bool {
@@ -125,11 +114,12 @@ func (s *sshSession) begin(r *ssh.Request) bool {
 	}
 	login := loginOf(s.c.user, s.c.id)
 	e := banger.Exec{User: s.c.user, Dir: login.dir(), Env: s.environment(login), Stdin: true}
+	how, err := manner{}, error(nil)
 	if s.pty != nil && r.Type != "subsystem" {
 		e.TTY = true
 		e.Rows, e.Cols = s.pty.size()
+		how.modes = s.pty.setModes
 	}
-	file, err := "", error(nil)
 	switch {
 	case r.Type == "subsystem":
 		e.Args = []string{selfProgram, sftpArgument}
@@ -138,12 +128,12 @@ func (s *sshSession) begin(r *ssh.Request) bool {
 	case login.shell == "":
 		e.Args = splitWords(arg.Text)
 	case r.Type == "shell":
-		file, e.Args = login.shell, []string{"-" + login.shell[strings.LastIndexByte(login.shell, '/')+1:]}
+		how.file, e.Args = login.shell, []string{"-" + login.shell[strings.LastIndexByte(login.shell, '/')+1:]}
 	default:
 		e.Args = []string{login.shell, "-c", arg.Text}
 	}
 	if err == nil {
-		s.p, err = s.c.s.launchFile(&e, file)
+		s.p, err = s.c.s.launchAs(&e, how)
 	}
 	if err != nil {
 		s.begun = true
