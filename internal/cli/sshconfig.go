@@ -20,7 +20,7 @@ func (a *app) sshConfigCommand() *cobra.Command {
 		Use: "ssh-config", Short: "Let ssh, scp, rsync, git and editors reach VMs as NAME.vm",
 		Long: `Let ssh, scp, sftp, rsync, git and editors reach VMs as NAME.vm. install adds one line to the top of ~/.ssh/config,
 which includes a file that banger keeps up to date; uninstall takes it away again. print shows that file's text
-without a change to anything. Agent forwarding is for banger ssh -A alone.`,
+and leaves ~/.ssh alone. Agent forwarding is for banger ssh -A alone.`,
 		Example: `  banger ssh-config install
   scp file web.vm:
   banger ssh-config print web > config; ssh -F config web.vm`,
