@@ -13,7 +13,7 @@ import (
 // holder says who has a port of the host: the program, if we may see it, else the
 // user (proc_net(5)).
 func holder(protocol string, at netip.AddrPort) string {
-	data, err := os.ReadFile("/proc/net/" + protocol)
+	data, err := os.ReadFile("/proc/thread-self/net/" + protocol)
 	if err != nil {
 		return "another program"
 	}

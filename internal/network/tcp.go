@@ -43,11 +43,12 @@ func (s *Stack) connect(r *tcp.ForwarderRequest) {
 		conn.Close()
 		return
 	}
-	s.splice(f, ep, &wq, conn.(*net.TCPConn))
+	s.splice(s.ctx, f, ep, &wq, conn.(*net.TCPConn))
 }
 
 // Dial connects to a TCP port of the guest, as from the gateway, and carries conn's
-// bytes until both ends are closed. It owns conn.
+// bytes until both ends are closed, or ctx ends, which comes from the stack's. It owns
+// conn.
 func (s *Stack) Dial(ctx context.Context, port uint16, conn net.Conn) error {
 	half, ok := conn.(halfConn)
 	if !ok {
@@ -78,7 +79,7 @@ func (s *Stack) Dial(ctx context.Context, port uint16, conn net.Conn) error {
 		conn.Close()
 		return syscall.EMFILE
 	}
-	s.splice(f, ep, &wq, half)
+	s.splice(ctx, f, ep, &wq, half)
 	return nil
 }
 
@@ -114,13 +115,13 @@ type halfConn interface {
 }
 
 // splice carries bytes between the guest's end and the host's until both directions
-// have ended. A broken end breaks the other.
-func (s *Stack) splice(f *flow, ep tcpip.Endpoint, wq *waiter.Queue, conn halfConn) {
+// have ended. A broken end breaks the other, and the end of ctx both.
+func (s *Stack) splice(ctx context.Context, f *flow, ep tcpip.Endpoint, wq *waiter.Queue, conn halfConn) {
 	if s.flows.number(TCP)+s.flows.number(forwarded) > largeFlows {
 		ep.SocketOptions().SetReceiveBufferSize(smallBuffer, true)
 		ep.SocketOptions().SetSendBufferSize(smallBuffer, true)
 	}
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p := &pipe{ctx: ctx, ep: ep, wq: wq, conn: conn, cancel: cancel}
 	s.flows.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -34,6 +35,7 @@ const inNamespace = "BANGER_TEST_NAMESPACE"
 // they are root, whoever started them.
 func TestMain(m *testing.M) {
 	if os.Getenv(inNamespace) != "" {
+		runtime.LockOSThread() // no test changes the namespace of the first thread
 		check(nil, linkUp("lo"))
 		check(nil, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0))
 		goleak.VerifyTestMain(m)
@@ -343,7 +345,7 @@ type zone struct {
 }
 
 // set gives a name records in the format of zone files, without their owner:
-// "60 A 8.8.8.8".
+// "60 A 8.8.8.8"; "@other. 60 A 8.8.8.8" is one of another owner.
 func (z *zone) set(owner string, records ...string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -362,14 +364,19 @@ func (z *zone) exchange(_ context.Context, query []byte, _ bool) ([]byte, error)
 		return nil, err
 	}
 	r := new(dns.Msg).SetReply(&q)
-	name := dns.CanonicalName(q.Question[0].Name)
+	name, seen := dns.CanonicalName(q.Question[0].Name), map[string]bool{}
 	if z.records[name] == nil {
 		r.Rcode = dns.RcodeNameError
 	}
-	for name != "" {
+	for name != "" && !seen[name] {
+		seen[name] = true
 		next := ""
 		for _, text := range z.records[name] {
-			rr, err := dns.NewRR(name + " " + text)
+			foreign, ok := strings.CutPrefix(text, "@")
+			if !ok {
+				foreign = name + " " + text
+			}
+			rr, err := dns.NewRR(foreign)
 			if err != nil {
 				return nil, err
 			}

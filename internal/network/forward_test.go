@@ -1,0 +1,226 @@
+package network_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/network"
+)
+
+// publish opens a forward of a free port of the host and returns where it listens.
+func (g *guest) publish(t *testing.T, proto string, port int, admit func(from, to netip.AddrPort) bool) (banger.Forward, string) {
+	t.Helper()
+	f := banger.Forward{Protocol: proto, HostIP: "127.0.0.1", GuestPort: uint16(port)}
+	file, err := network.Listen(f)
+	check(t, err)
+	at, err := network.Bound(file)
+	check(t, err)
+	f.HostPort = at.Port()
+	check(t, g.stack.Publish(f, file, nil, admit))
+	return f, at.String()
+}
+
+func portOf(ln net.Listener) int { return ln.Addr().(*net.TCPAddr).Port }
+
+// open connects through a forward and returns both ends.
+func open(t *testing.T, at string, ln net.Listener) (near, far *net.TCPConn) {
+	t.Helper()
+	conn, err := net.Dial("tcp4", at)
+	check(t, err)
+	other, err := ln.Accept()
+	check(t, err)
+	near, far = conn.(*net.TCPConn), other.(*net.TCPConn)
+	t.Cleanup(func() { near.Close(); far.Close() })
+	near.SetDeadline(time.Now().Add(patience))
+	far.SetDeadline(time.Now().Add(patience))
+	return near, far
+}
+
+func TestAForwardHalfCloses(t *testing.T) {
+	g := newGuest(t, "deny") // a policy is about what the guest begins
+	ln := g.listen(t, "0.0.0.0:0")
+	_, at := g.publish(t, "tcp", portOf(ln), nil)
+	near, far := open(t, at, ln)
+	if from := far.RemoteAddr().(*net.TCPAddr).IP.String(); from != network.UserGateway.String() {
+		t.Errorf("the guest sees %s", from)
+	}
+	fmt.Fprint(near, "question")
+	near.CloseWrite()
+	if text, err := io.ReadAll(far); string(text) != "question" || err != nil {
+		t.Fatalf("the guest reads %q, %v", text, err)
+	}
+	fmt.Fprint(far, "answer")
+	far.CloseWrite()
+	if text, err := io.ReadAll(near); string(text) != "answer" || err != nil {
+		t.Errorf("the host reads %q, %v", text, err)
+	}
+}
+
+// TestBytesArriveAsTheyWere sends much through connections that either side began,
+// both ways at once.
+func TestBytesArriveAsTheyWere(t *testing.T) {
+	i := newInternet(t)
+	g := newGuest(t, "allow")
+	inside := g.listen(t, "0.0.0.0:0")
+	_, at := g.publish(t, "tcp", portOf(inside), nil)
+	near, far := open(t, at, inside)
+	exchange(t, near, far)
+
+	var outside net.Listener
+	i.in(t, func() (err error) {
+		outside, err = net.Listen("tcp4", "0.0.0.0:81")
+		return err
+	})
+	defer outside.Close()
+	conn, err := g.dial("tcp", "8.8.8.8:81")
+	check(t, err)
+	other, err := outside.Accept()
+	check(t, err)
+	defer conn.Close()
+	defer other.Close()
+	exchange(t, conn.(*net.TCPConn), other.(*net.TCPConn))
+}
+
+func exchange(t *testing.T, a, b *net.TCPConn) {
+	t.Helper()
+	const size = 32 << 20
+	type result struct {
+		sum [32]byte
+		err error
+	}
+	results := map[string]chan result{}
+	want := map[string][32]byte{}
+	for name, ends := range map[string][2]*net.TCPConn{"forth": {a, b}, "back": {b, a}} {
+		data := make([]byte, size)
+		rand.Read(data)
+		want[name] = sha256.Sum256(data)
+		got := make(chan result, 1)
+		results[name] = got
+		go func() {
+			io.Copy(ends[0], bytes.NewReader(data))
+			ends[0].CloseWrite()
+		}()
+		go func() {
+			h := sha256.New()
+			_, err := io.Copy(h, ends[1])
+			got <- result{[32]byte(h.Sum(nil)), err}
+		}()
+	}
+	for name, got := range results {
+		if r := <-got; r.err != nil || r.sum != want[name] {
+			t.Errorf("%s: %v, the same bytes: %v", name, r.err, r.sum == want[name])
+		}
+	}
+}
+
+func TestAForwardOfDatagrams(t *testing.T) {
+	g := newGuest(t, "deny")
+	var pc net.PacketConn
+	g.in(t, func() (err error) {
+		pc, err = net.ListenPacket("udp4", "0.0.0.0:0")
+		return err
+	})
+	defer pc.Close()
+	f, at := g.publish(t, "udp", pc.LocalAddr().(*net.UDPAddr).Port, nil)
+	buf := make([]byte, 65536)
+	for _, who := range []string{"one", "two"} {
+		conn, err := net.Dial("udp4", at)
+		check(t, err)
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		pc.SetDeadline(time.Now().Add(patience))
+		fmt.Fprint(conn, who)
+		n, from, err := pc.ReadFrom(buf)
+		check(t, err)
+		pc.WriteTo([]byte("hello "+string(buf[:n])), from)
+		if n, err = conn.Read(buf); err != nil || string(buf[:n]) != "hello "+who {
+			t.Errorf("%s gets %q, %v", who, buf[:n], err)
+		}
+	}
+	if !g.stack.Unpublish(f) || g.stack.Unpublish(f) {
+		t.Error("it cannot be ended exactly once")
+	}
+}
+
+func TestEndingAForwardCutsItsConnections(t *testing.T) {
+	g := newGuest(t, "deny")
+	ln := g.listen(t, "0.0.0.0:0")
+	f, at := g.publish(t, "tcp", portOf(ln), nil)
+	near, far := open(t, at, ln)
+	g.stack.Unpublish(f)
+	for _, conn := range []net.Conn{near, far} {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a connection ends with %v", err)
+		}
+	}
+	if _, err := net.Dial("tcp4", at); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a new one ends with %v", err)
+	}
+}
+
+func TestAPortOnWhichNobodyListensRefuses(t *testing.T) {
+	g := newGuest(t, "deny")
+	_, at := g.publish(t, "tcp", 9, nil)
+	conn, err := net.Dial("tcp4", at)
+	check(t, err)
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it reads %d bytes, %v", n, err)
+	}
+}
+
+// TestOnlyTheOwnerIsLetIn: the kernel tells who made a connection.
+func TestOnlyTheOwnerIsLetIn(t *testing.T) {
+	g := newGuest(t, "deny")
+	ln := g.listen(t, "0.0.0.0:0")
+	_, at := g.publish(t, "tcp", portOf(ln), network.OwnedBy(uint32(os.Getuid())))
+	near, far := open(t, at, ln)
+	fmt.Fprint(near, "x")
+	if _, err := far.Read(make([]byte, 1)); err != nil {
+		t.Errorf("the owner's connection ends with %v", err)
+	}
+	from, to := near.LocalAddr().(*net.TCPAddr).AddrPort(), near.RemoteAddr().(*net.TCPAddr).AddrPort()
+	if os.Getuid() == 0 && !network.OwnedBy(12345)(from, to) {
+		t.Error("root is turned away")
+	}
+}
+
+func TestATakenPortSaysWhoHasIt(t *testing.T) {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	check(t, err)
+	defer ln.Close()
+	f := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", HostPort: uint16(portOf(ln)), GuestPort: 80}
+	_, err = network.Listen(f)
+	if want := fmt.Sprintf("(pid %d)", os.Getpid()); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(fmt.Sprint(err), want) {
+		t.Errorf("it is %v, which does not name %s", err, want)
+	}
+	f.HostIP, f.HostPort = "203.0.113.7", 0
+	if _, err := network.Listen(f); banger.CodeOf(err) != banger.CodeInvalid {
+		t.Errorf("an address of somebody else gives %v", err)
+	}
+}
+
+// TestManyForwardsAreOpenAtOnce is the bound of one VM.
+func TestManyForwardsAreOpenAtOnce(t *testing.T) {
+	g := newGuest(t, "deny")
+	ln := g.listen(t, "0.0.0.0:0")
+	for range banger.MaxForwards {
+		_, at := g.publish(t, "tcp", portOf(ln), nil)
+		near, far := open(t, at, ln)
+		near.Close()
+		far.Close()
+	}
+}
