@@ -27,6 +27,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"mkimage":    cmdMkimage,
 	"resize":     cmdResize,
 	"json":       cmdJSON,
+	"fetch":      cmdFetch,
+	"datagram":   cmdDatagram,
 	"http":       cmdHTTP,
 	"editor":     cmdEditor,
 	"tunnel":     cmdTunnel,
@@ -199,13 +201,17 @@ func atStage(ts *testscript.TestScript, stages string, args []string, act func(*
 }
 
 // json PATH=VALUE... demands these values, by dotted path, in the JSON that the
-// last command printed.
+// last command printed. NAME:=PATH puts a value into the environment.
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) == 0, "json path=value...")
 	var doc any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &doc))
 	for _, a := range args {
 		path, want, _ := strings.Cut(a, "=")
+		name, isName := strings.CutSuffix(path, ":")
+		if isName {
+			path = want
+		}
 		v := doc
 		for key := range strings.SplitSeq(path, ".") {
 			if i, err := strconv.Atoi(key); err == nil {
@@ -222,7 +228,9 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 			}
 			v = m[key]
 		}
-		if got := fmt.Sprint(v); got != want {
+		if isName {
+			ts.Setenv(name, fmt.Sprint(v))
+		} else if got := fmt.Sprint(v); got != want {
 			ts.Fatalf("%s is %q, want %q", path, got, want)
 		}
 	}

@@ -70,6 +70,8 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	go io.Copy(io.Discard, stderr) // ends with the process
 	ts.Setenv("REGISTRY", addr)
+	_, port, _ := strings.Cut(addr, ":")
+	ts.Setenv("REGISTRYPORT", port)
 }
 
 // mkimage KIND WHERE makes one of the test images and puts it somewhere:

@@ -37,15 +37,38 @@ func newAccess(n *Network, stack *network.Stack, agent guest.Client) *access {
 	return a
 }
 
-// add puts a forward in force; it owns file.
+// add puts a forward in force; it owns file. Where the guest's loopback alone listens
+// it leads there.
 func (a *access) add(f banger.Forward, file *os.File) error {
-	if err := a.stack.Publish(f, file, nil, nil); err != nil {
+	connect := func(ctx context.Context, conn net.Conn) error {
+		if a.isLocal(f.GuestPort) {
+			return a.connectLocal(f.GuestPort)(ctx, conn)
+		}
+		return a.stack.Dial(ctx, f.GuestPort, conn)
+	}
+	if err := a.stack.Publish(f, file, connect, nil); err != nil {
 		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.wished = append(a.wished, f)
 	return nil
+}
+
+// isLocal says whether the guest's loopback alone listens on a TCP port.
+func (a *access) isLocal(port uint16) (local bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.listeners {
+		if l.Protocol == "tcp" && l.Port == port {
+			addr, err := netip.ParseAddr(l.Address)
+			if err != nil || !addr.IsLoopback() {
+				return false
+			}
+			local = true
+		}
+	}
+	return local
 }
 
 func (a *access) release(f banger.Forward) error {

@@ -1,0 +1,54 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// fetch URL TEXT demands that TEXT comes from there, at the latest when the agent
+// has seen the new port; ! fetch URL, that nobody is there.
+func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, false, neg && len(args) != 1 || !neg && len(args) != 2, "fetch URL TEXT, or ! fetch URL")
+	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	last := ""
+	ok := poll(30*time.Second, func() bool {
+		resp, err := client.Get(args[0])
+		if err != nil {
+			last = err.Error()
+			return neg
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		last = fmt.Sprint(string(body), err)
+		return !neg && err == nil && strings.Contains(string(body), args[1])
+	})
+	if !ok {
+		ts.Fatalf("%s: %s", args[0], last)
+	}
+}
+
+// datagram ADDRESS TEXT sends TEXT and demands it back.
+func cmdDatagram(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) != 2, "datagram ADDRESS TEXT")
+	conn, err := net.Dial("udp", args[0])
+	ts.Check(err)
+	defer conn.Close()
+	buf := make([]byte, 1500)
+	ok := poll(30*time.Second, func() bool {
+		conn.SetDeadline(time.Now().Add(2 * time.Second))
+		if _, err := io.WriteString(conn, args[1]); err != nil {
+			return false
+		}
+		n, err := conn.Read(buf)
+		return err == nil && string(buf[:n]) == args[1]
+	})
+	if !ok {
+		ts.Fatalf("no answer")
+	}
+}
