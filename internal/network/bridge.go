@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -166,14 +167,31 @@ func (b *Bridge) apply(ctx context.Context) error {
 // of nothing.
 func (b *Bridge) Remove(ctx context.Context) error { return b.Apply(ctx, BridgeConfig{}) }
 
-func (b *Bridge) syncNft(c BridgeConfig) error {
+// syncNft tries again when somebody else changes the tables meanwhile, and on a new
+// connection, because an error may leave answers behind in the old one.
+func (b *Bridge) syncNft(c BridgeConfig) (err error) {
+	for range 5 {
+		if err = b.tryNft(c); err == nil {
+			return nil
+		}
+		_ = b.nft.CloseLasting()
+		fresh, failure := openNft(int(b.ns.Fd()))
+		if failure != nil {
+			return errors.Join(err, failure)
+		}
+		b.nft = fresh
+	}
+	return err
+}
+
+func (b *Bridge) tryNft(c BridgeConfig) error {
 	if len(c.Networks) == 0 {
 		return b.dropTables()
 	}
 	tables := c.tables()
 	b.addLearned(tables, time.Now())
 	changed, err := b.syncTables(tables)
-	b.dirty = changed
+	b.dirty = b.dirty || changed
 	return err
 }
 
@@ -186,6 +204,9 @@ func sysctl(link, key, value string) error {
 	path := "/proc/sys/net/ipv4/conf/" + link + "/" + key
 	if key == "disable_ipv6" {
 		path = "/proc/sys/net/ipv6/conf/" + link + "/" + key
+	}
+	if key == "proxy_delay" {
+		path = "/proc/sys/net/ipv4/neigh/" + link + "/" + key
 	}
 	have, err := os.ReadFile(path)
 	if os.IsNotExist(err) && key == "disable_ipv6" {

@@ -15,8 +15,12 @@ const (
 	actShot = 2
 )
 
-// fenceName is the classifiers' name. It changes with the programs.
-const fenceName = "banger1"
+// Our classifiers come first, and are told by their handle, which changes with the
+// programs.
+const (
+	fencePriority = 1
+	fenceHandle   = 0xb001
+)
 
 // bridgeFence drops whatever comes from the bridge without the mark of admission.
 // It is no part of the ruleset, so that flushing that closes the bridge.
@@ -57,7 +61,7 @@ func (b *Bridge) fence(link netlink.Link, program []bpf.Instruction) error {
 		return fmt.Errorf("list filters: %w", err)
 	}
 	for _, f := range filters {
-		if have, ok := f.(*netlink.BpfFilter); ok && have.Name == fenceName && have.DirectAction {
+		if have, ok := f.(*netlink.BpfFilter); ok && have.Handle == fenceHandle && have.Priority == fencePriority && have.DirectAction {
 			return nil
 		}
 	}
@@ -77,12 +81,11 @@ func (b *Bridge) fence(link netlink.Link, program []bpf.Instruction) error {
 	}
 	req := b.request(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index), Parent: netlink.HANDLE_MIN_INGRESS,
-		Info: netlink.MakeHandle(1, nl.Swap16(unix.ETH_P_ALL))})
+		Handle: fenceHandle, Info: netlink.MakeHandle(fencePriority, nl.Swap16(unix.ETH_P_ALL))})
 	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("bpf")))
 	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
 	options.AddRtAttr(nl.TCA_BPF_OPS_LEN, nl.Uint16Attr(uint16(len(raw))))
 	options.AddRtAttr(nl.TCA_BPF_OPS, ops)
-	options.AddRtAttr(nl.TCA_BPF_NAME, nl.ZeroTerminated(fenceName))
 	options.AddRtAttr(nl.TCA_BPF_FLAGS, nl.Uint32Attr(nl.TCA_BPF_FLAG_ACT_DIRECT))
 	req.AddData(options)
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {

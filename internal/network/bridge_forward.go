@@ -15,20 +15,49 @@ import (
 
 // memory is what we found before we changed it.
 type memory struct {
-	Links []remembered `json:"links"` // that did not forward
+	Links []remembered `json:"links"`
 }
 
 // remembered is a link by name and index, so that a new one of the same name is not
-// taken for it.
+// taken for it, and what of it was off before.
 type remembered struct {
-	Name  string `json:"name"`
-	Index int    `json:"index"`
+	Name       string `json:"name"`
+	Index      int    `json:"index"`
+	Forwarding bool   `json:"forwarding,omitempty"`
+	ValidMark  bool   `json:"src_valid_mark,omitempty"`
 }
 
-func (m memory) names() []string {
+// opened returns the links that forward because of us.
+func (m memory) opened() []string {
 	var out []string
 	for _, l := range m.Links {
-		out = append(out, l.Name)
+		if l.Forwarding {
+			out = append(out, l.Name)
+		}
+	}
+	return out
+}
+
+func (m memory) of(a *netlink.LinkAttrs) remembered {
+	for _, l := range m.Links {
+		if l.Name == a.Name && l.Index == a.Index {
+			return l
+		}
+	}
+	return remembered{Name: a.Name, Index: a.Index}
+}
+
+// with returns m with what other has besides.
+func (m memory) with(other memory) memory {
+	out := memory{slices.Clone(m.Links)}
+	for _, l := range other.Links {
+		i := slices.IndexFunc(out.Links, func(x remembered) bool { return x.Name == l.Name && x.Index == l.Index })
+		if i < 0 {
+			out.Links = append(out.Links, l)
+			continue
+		}
+		out.Links[i].Forwarding = out.Links[i].Forwarding || l.Forwarding
+		out.Links[i].ValidMark = out.Links[i].ValidMark || l.ValidMark
 	}
 	return out
 }
@@ -74,13 +103,14 @@ func (b *Bridge) remember(m memory) error {
 
 // syncForwarding lets links to the outside forward, which the answers to guests
 // need, and closes each for whatever is not ours by a routing rule. A host that
-// forwards already, or begins to, is left as it is.
+// forwards already, or begins to, is left as it is. Answers also need their mark
+// for the reverse path check, which meets our routing rules too.
 func (b *Bridge) syncForwarding(c BridgeConfig) error {
-	m, err := b.recall()
+	found, err := b.recall()
 	if err != nil {
 		return err
 	}
-	all, err := forwards("all")
+	all, err := isOn("all", "forwarding")
 	if err != nil {
 		return err
 	}
@@ -88,59 +118,75 @@ func (b *Bridge) syncForwarding(c BridgeConfig) error {
 	if err != nil {
 		return err
 	}
-	var want memory
-	for _, l := range links {
-		a := l.Attrs()
-		if a.Name == "lo" || prefixed(a.Name) || len(c.Networks) == 0 || all {
-			continue
-		}
-		on, err := forwards(a.Name)
-		if err != nil {
-			return err
-		}
-		r := remembered{a.Name, a.Index}
-		addrs, err := b.nl.AddrList(l, unix.AF_INET)
-		if err != nil {
-			return err
-		}
-		if len(addrs) > 0 && (!on || slices.Contains(m.Links, r)) {
-			want.Links = append(want.Links, r)
-		}
+	want, err := b.wanted(c, found, links, all)
+	if err != nil {
+		return err
 	}
-	both := memory{Links: slices.Clone(m.Links)}
-	for _, l := range want.Links {
-		if !slices.Contains(both.Links, l) {
-			both.Links = append(both.Links, l)
-		}
-	}
-	if !slices.Equal(both.Links, m.Links) {
+	both := found.with(want)
+	if !slices.Equal(both.Links, found.Links) {
 		if err := b.remember(both); err != nil {
 			return err
 		}
 	}
-	if err := b.setRules(c.routingRules(both.names())); err != nil {
+	if err := b.setRules(c.routingRules(both.opened())); err != nil {
 		return err
 	}
-	for _, l := range both.Links {
-		keep := slices.Contains(want.Links, l)
-		exists := slices.ContainsFunc(links, func(x netlink.Link) bool { return x.Attrs().Index == l.Index && x.Attrs().Name == l.Name })
-		if !exists || !keep && all {
-			continue // gone, or somebody else wants it to forward
-		}
-		if err := sysctl(l.Name, "forwarding", map[bool]string{true: "1", false: "0"}[keep]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, l := range links {
+		a := l.Attrs()
+		if err := switchLink(both.of(a), want.of(a), all); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if slices.Equal(want.Links, m.Links) {
+	if slices.Equal(both.Links, want.Links) {
 		return nil
 	}
-	if err := b.setRules(c.routingRules(want.names())); err != nil {
+	if err := b.setRules(c.routingRules(want.opened())); err != nil {
 		return err
 	}
 	return b.remember(want)
 }
 
-func forwards(link string) (bool, error) {
-	data, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + link + "/forwarding")
+// wanted returns the links that we have to change, or have changed.
+func (b *Bridge) wanted(c BridgeConfig, found memory, links []netlink.Link, all bool) (want memory, err error) {
+	for _, l := range links {
+		a := l.Attrs()
+		if a.Name == "lo" || prefixed(a.Name) || len(c.Networks) == 0 {
+			continue
+		}
+		addrs, err := b.nl.AddrList(l, unix.AF_INET)
+		if err != nil {
+			return want, err
+		}
+		forwards, err1 := isOn(a.Name, "forwarding")
+		marks, err2 := isOn(a.Name, "src_valid_mark")
+		if err := errors.Join(err1, err2); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return want, err
+		}
+		r := found.of(a)
+		r.Forwarding, r.ValidMark = !all && (r.Forwarding || !forwards), r.ValidMark || !marks
+		if len(addrs) > 0 && (r.Forwarding || r.ValidMark) {
+			want.Links = append(want.Links, r)
+		}
+	}
+	return want, nil
+}
+
+// switchLink switches on what is wanted, and off what was and is not any more,
+// unless the whole host forwards now.
+func switchLink(was, want remembered, all bool) error {
+	value := map[bool]string{true: "1", false: "0"}
+	if was.Forwarding && (want.Forwarding || !all) {
+		if err := sysctl(was.Name, "forwarding", value[want.Forwarding]); err != nil {
+			return err
+		}
+	}
+	if was.ValidMark {
+		return sysctl(was.Name, "src_valid_mark", value[want.ValidMark])
+	}
+	return nil
+}
+
+func isOn(link, key string) (bool, error) {
+	data, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + link + "/" + key)
 	return strings.TrimSpace(string(data)) == "1", err
 }

@@ -293,6 +293,16 @@ func (l *lab) boot(p BridgePort) *place {
 		})
 	}
 	l.Cleanup(func() { inner.Close(); outer.Close(); wg.Wait() })
+	vm.must(vm.do(func() error { // until the gateway answers, be it that nobody listens
+		c, err := net.DialTimeout("tcp", netip.AddrPortFrom(n.Gateway(), 53).String(), 10*time.Second)
+		if err == nil {
+			c.Close()
+		}
+		if errors.Is(err, unix.ECONNREFUSED) {
+			return nil
+		}
+		return err
+	}))
 	return vm
 }
 

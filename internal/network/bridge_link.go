@@ -21,7 +21,7 @@ func bridgeSysctls(n BridgeNetwork) [][2]string {
 	if n.Isolated {
 		proxy = "0"
 	}
-	return [][2]string{{"disable_ipv6", "1"}, {"rp_filter", "1"}, {"proxy_arp_pvlan", proxy}, {"send_redirects", "0"}, {"accept_redirects", "0"},
+	return [][2]string{{"disable_ipv6", "1"}, {"rp_filter", "1"}, {"src_valid_mark", "1"}, {"proxy_arp_pvlan", proxy}, {"proxy_delay", "0"}, {"send_redirects", "0"}, {"accept_redirects", "0"},
 		{"accept_source_route", "0"}, {"route_localnet", "0"}, {"drop_unicast_in_l2_multicast", "1"}, {"forwarding", "1"}}
 }
 

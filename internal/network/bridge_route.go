@@ -14,6 +14,7 @@ import (
 const (
 	ruleProtocol = 97
 	ruleGuests   = 10600 + iota // what comes from a bridge and may not pass
+	ruleRefused                 // the way back to a guest whose packet may not pass, which the reverse path check of a packet to the host asks for
 	ruleHostOut                 // what the host sends to a guest
 	ruleAnswers                 // what may pass to a guest
 	ruleOthers                  // what else is sent to a guest
@@ -24,7 +25,7 @@ const (
 // The rules do not depend on nftables. Opened are links that forward for us only.
 func (c BridgeConfig) routingRules(opened []string) []netlink.Rule {
 	var out []netlink.Rule
-	add := func(priority int, iif string, to netip.Prefix, mark int, table int) {
+	add := func(priority int, iif string, to netip.Prefix, mark, mask uint32, table int) {
 		r := *netlink.NewRule()
 		r.Family, r.Priority, r.IifName, r.Table, r.Protocol = unix.AF_INET, priority, iif, table, ruleProtocol
 		if table == 0 {
@@ -33,20 +34,20 @@ func (c BridgeConfig) routingRules(opened []string) []netlink.Rule {
 		if to.IsValid() {
 			r.Dst = &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)}
 		}
-		if mark >= 0 {
-			mask := uint32(markAllowed)
-			r.Mark, r.Mask = uint32(mark), &mask
+		if mask != 0 {
+			r.Mark, r.Mask = mark, &mask
 		}
 		out = append(out, r)
 	}
 	for _, n := range c.Networks {
-		add(ruleGuests, n.Link(), netip.Prefix{}, 0, 0)
-		add(ruleHostOut, "lo", n.Subnet, -1, unix.RT_TABLE_MAIN)
-		add(ruleAnswers, "", n.Subnet, markAllowed, unix.RT_TABLE_MAIN)
-		add(ruleOthers, "", n.Subnet, -1, 0)
+		add(ruleGuests, n.Link(), netip.Prefix{}, 0, markAllowed, 0)
+		add(ruleRefused, "lo", n.Subnet, markAdmitted, markAdmitted|markAllowed, 0)
+		add(ruleHostOut, "lo", n.Subnet, 0, 0, unix.RT_TABLE_MAIN)
+		add(ruleAnswers, "", n.Subnet, markAllowed, markAllowed, unix.RT_TABLE_MAIN)
+		add(ruleOthers, "", n.Subnet, 0, 0, 0)
 	}
 	for _, link := range opened {
-		add(ruleForeign, link, netip.Prefix{}, -1, 0)
+		add(ruleForeign, link, netip.Prefix{}, 0, 0, 0)
 	}
 	return out
 }
@@ -65,7 +66,7 @@ func (b *Bridge) syncRules(c BridgeConfig) error {
 	if err != nil {
 		return err
 	}
-	return b.setRules(c.routingRules(m.names()))
+	return b.setRules(c.routingRules(m.opened()))
 }
 
 func (b *Bridge) setRules(rules []netlink.Rule) error {

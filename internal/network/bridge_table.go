@@ -113,7 +113,7 @@ func (c BridgeConfig) tables() []table {
 	resolvers := newSet(frames, "resolvers", 32, nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeEtherAddr, nftables.TypeIPAddr)
 	sources := newSet(packets, "sources", 24, nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr, nftables.TypeInetProto)
 	guests := newSet(packets, "guests", 0, nftables.TypeIPAddr)
-	destination := []nftables.SetDatatype{nftables.TypeInteger, nftables.TypeIPAddr, nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}
+	destination := []nftables.SetDatatype{nftables.TypeMark, nftables.TypeIPAddr, nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}
 	allow := newSet(packets, "allow", 4, destination...)
 	allow.Interval, allow.Concatenation = true, true
 	learned := newSet(packets, "learned", 4, destination...)
@@ -146,18 +146,22 @@ func newSet(t *nftables.Table, name string, owner int, types ...nftables.SetData
 	return &set{&nftables.Set{Table: t, Name: name, KeyType: key}, map[string]nftables.SetElement{}, map[string]string{}, owner}
 }
 
-// framesChains look at every frame that enters a tap, before the bridge does.
+// framesChains look at every frame that enters a tap, before the bridge does. The
+// host looks up a route before it answers a question for an address, so these have
+// both marks.
 func framesChains(t *nftables.Table, senders, resolvers *set) []chain {
 	c := &nftables.Chain{Table: t, Name: "frames", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(-300)}
-	admit := []expr.Any{&expr.Immediate{Register: register(0), Data: native(markAdmitted)},
-		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register(0)}, always(expr.VerdictAccept, "")}
+	admit := func(mark uint32) []expr.Any {
+		return []expr.Any{&expr.Immediate{Register: register(0), Data: native(mark)},
+			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register(0)}, always(expr.VerdictAccept, "")}
+	}
 	ip := []expr.Any{payload(link2, 12, 2, 0), equal(0x08, 0x00), meta(expr.MetaKeyIIFNAME, 0), payload(link2, 6, 6, 16),
 		payload(net3, 12, 4, 24), payload(net3, 9, 1, 28), in(senders, false)}
 	arp := []expr.Any{payload(link2, 12, 2, 0), equal(0x08, 0x06), payload(net3, 0, 6, 0), equal(0, 1, 8, 0, 6, 4), meta(expr.MetaKeyIIFNAME, 0),
 		payload(link2, 6, 6, 16), payload(net3, 8, 6, 24), payload(net3, 14, 4, 32), in(resolvers, false)}
 	return []chain{{c, []nftRule{
-		{"ether type ip iifname . ether saddr . ip saddr . ip protocol @senders meta mark set 0x10000000 accept", slices.Concat(ip, admit)},
-		{"ether type arp arp htype 1 arp ptype ip iifname . ether saddr . arp saddr ether . arp saddr ip @resolvers meta mark set 0x10000000 accept", slices.Concat(arp, admit)},
+		{"ether type ip iifname . ether saddr . ip saddr . ip protocol @senders meta mark set 0x10000000 accept", slices.Concat(ip, admit(markAdmitted))},
+		{"ether type arp arp htype 1 arp ptype ip iifname . ether saddr . arp saddr ether . arp saddr ip @resolvers meta mark set 0x30000000 accept", slices.Concat(arp, admit(markAdmitted|markAllowed))},
 		{`iifname "bgt*" drop`, []expr.Any{meta(expr.MetaKeyIIFNAME, 0), equal([]byte(tapPrefix)...), always(expr.VerdictDrop, "")}},
 	}}}
 }

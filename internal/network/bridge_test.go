@@ -34,7 +34,7 @@ func TestBridgePolicyHolds(t *testing.T) {
 		why  string
 	}{
 		{0, "tcp 8.8.8.8:80", true, "masquerade"},
-		{0, "udp 8.8.4.4:443", true, "masquerade"},
+		{0, "udp 9.9.9.2:443", true, "masquerade"},
 		{0, "tcp 10.77.0.1:80", false, "private addresses are closed"},
 		{0, "tcp 169.254.169.254:80", false, "metadata is closed"},
 		{0, "tcp 172.30.1.1:53", true, "DNS"},
@@ -52,7 +52,7 @@ func TestBridgePolicyHolds(t *testing.T) {
 		{4, "tcp 8.8.8.8:443", true, "the first rule that matches"},
 		{4, "tcp 8.8.8.8:80", false, "the second rule"},
 		{4, "udp 8.8.8.8:80", false, "the second rule"},
-		{4, "udp 8.8.4.4:80", true, "the third rule"},
+		{4, "udp 9.9.9.2:80", true, "the third rule"},
 		{4, "tcp 8.8.4.4:80", false, "the default"},
 		{4, "tcp 10.77.0.1:80", true, "a rule that names a private address"},
 		{4, "tcp 172.30.1.1:80", true, "allow host"},
