@@ -246,6 +246,10 @@ func TestFlushingOpensNothing(t *testing.T) {
 		conn.FlushRuleset()
 		l.host.must(conn.Flush())
 	}
+	for _, flush := range l.config.tables() { // the rules alone, not the sets
+		conn.FlushTable(flush.Table)
+		_ = conn.Flush() // the table may be there or not
+	}
 	for _, t := range l.config.tables() { // one of the two alone
 		conn.DelTable(t.Table)
 		_ = conn.Flush() // it may be there or not
@@ -293,7 +297,9 @@ func TestNothingIsLeft(t *testing.T) {
 		}
 	}
 	l.apply()
-	l.host.must(l.host.nl.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "bgt00000000dead"}, Mode: netlink.TUNTAP_MODE_TAP}))
+	l.host.must(l.host.do(func() error {
+		return l.host.nl.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "bgt00000000dead"}, Mode: netlink.TUNTAP_MODE_TAP})
+	}))
 	l.bridge.Close()
 	l.open()
 	l.host.must(l.bridge.Remove(context.Background()))
