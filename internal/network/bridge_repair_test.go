@@ -389,3 +389,47 @@ func TestWhatIsRefusedHasNoEffect(t *testing.T) {
 		t.Error("something was changed")
 	}
 }
+
+// TestWithoutATableNothingPasses deletes tables while nobody repairs them.
+func TestWithoutATableNothingPasses(t *testing.T) {
+	if !asRoot(t) {
+		return
+	}
+	l := newLab(t, defaultNet(), namedNet())
+	outside, host := l.outside.serve(99), l.host.serve(99)
+	l.outside.route("172.30.0.0/16", "9.9.9.1")
+	l.config.Ports = []BridgePort{l.port(1, 0, "allow 8.8.8.8\ndefault deny"), l.port(2, 1, "deny"), l.port(3, 1, "deny")}
+	l.apply()
+	vm, other, friend := l.boot(l.config.Ports[0]), l.boot(l.config.Ports[1]), l.boot(l.config.Ports[2])
+	inside := other.serve(99)
+	tables := l.config.tables()
+	for name, gone := range map[string][]table{"frames": tables[:1], "packets": tables[1:], "both": tables} {
+		t.Run(name, func(t *testing.T) {
+			l.apply()
+			if !vm.reaches("tcp", "8.8.8.8:99") || !friend.reaches("udp", "172.30.2.3:99") {
+				t.Fatal("nothing passes even with the tables")
+			}
+			for len(outside) > 0 || len(inside) > 0 {
+				select {
+				case <-outside:
+				case <-inside:
+				}
+			}
+			for _, table := range gone {
+				l.bridge.nft.DelTable(table.Table)
+			}
+			l.host.must(l.bridge.nft.Flush())
+			for _, c := range []struct {
+				from *place
+				to   string
+			}{{vm, "8.8.8.8:99"}, {vm, "8.8.4.4:99"}, {vm, "172.30.1.1:99"}, {vm, "9.9.9.1:99"}, {vm, "172.30.2.3:99"}, {friend, "172.30.2.3:99"}, {l.outside, "172.30.2.3:99"}} {
+				if c.from.reaches("udp", c.to) {
+					t.Errorf("%s is reached", c.to)
+				}
+			}
+			if len(outside)+len(host)+len(inside) > 0 {
+				t.Errorf("%d datagrams arrived outside, %d at the host, %d at a VM", len(outside), len(host), len(inside))
+			}
+		})
+	}
+}
