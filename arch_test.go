@@ -55,17 +55,18 @@ var layout = map[string]struct {
 
 // confined lists imports that only some packages may have.
 var confined = map[string]string{
-	"database/sql":     "internal/store",
-	"net/http":         "internal/api internal/daemon internal/image internal/registry internal/registry/registrytest",
-	"os/user":          "",
-	"unsafe":           "internal/host internal/agent internal/inflate",
-	"gvisor.dev":       "internal/network",
-	"math/rand":        "",
-	"math/rand/v2":     "",
-	"log":              "",
-	"io/ioutil":        "",
-	"net/http/pprof":   "",
-	"github.com/spf13": "internal/cli",
+	"database/sql":               "internal/store",
+	"net/http":                   "internal/api internal/daemon internal/image internal/registry internal/registry/registrytest",
+	"os/user":                    "",
+	"unsafe":                     "internal/host internal/agent internal/inflate",
+	"gvisor.dev":                 "internal/network",
+	"github.com/google/nftables": "internal/network",
+	"math/rand":                  "",
+	"math/rand/v2":               "",
+	"log":                        "",
+	"io/ioutil":                  "",
+	"net/http/pprof":             "",
+	"github.com/spf13":           "internal/cli",
 }
 
 const module = "banger"

@@ -4,6 +4,8 @@
 // and memory are bounded, a frame that is not the guest's own is dropped, and what
 // the guest may reach is decided here, before a socket exists.
 //
+// For root there is the bridge mode (Bridge): the same policies in the kernel.
+//
 // The stack is gVisor's netstack; nothing outside this package sees its types. The
 // package must not know of VMMs, images, rows or HTTP.
 package network

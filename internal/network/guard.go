@@ -78,6 +78,13 @@ func NewGuard(p banger.Policy, denied func(banger.Denial)) *Guard {
 }
 
 func (g *Guard) set(p banger.Policy) {
+	rules := ready(p)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rules, g.policy = rules, p.Default
+}
+
+func ready(p banger.Policy) []rule {
 	var rules []rule
 	for _, r := range p.Rules {
 		c := rule{Rule: r, private: r.To == banger.ToPrivate}
@@ -91,9 +98,7 @@ func (g *Guard) set(p banger.Policy) {
 		}
 		rules = append(rules, c)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.rules, g.policy = rules, p.Default
+	return rules
 }
 
 // admit decides on a new flow and returns where it really goes.

@@ -31,8 +31,8 @@ const patience = 30 * time.Second
 
 const inNamespace = "BANGER_TEST_NAMESPACE"
 
-// TestMain runs all tests in a user and network namespace of their own, in which
-// they are root, whoever started them.
+// TestMain runs all tests in a network namespace of their own, in which they are
+// root: an ordinary user's in a user namespace too.
 func TestMain(m *testing.M) {
 	if os.Getenv(inNamespace) != "" {
 		runtime.LockOSThread() // no test changes the namespace of the first thread
@@ -44,9 +44,12 @@ func TestMain(m *testing.M) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
 	runtime.LockOSThread() // the parent-death signal is bound to it
 	if err := cmd.Run(); err != nil {
 		if e, ok := errors.AsType[*exec.ExitError](err); ok {
