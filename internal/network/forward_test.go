@@ -10,10 +10,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/network"
@@ -182,20 +185,47 @@ func TestAPortOnWhichNobodyListensRefuses(t *testing.T) {
 	}
 }
 
-// TestOnlyTheOwnerIsLetIn: the kernel tells who made a connection.
+// TestOnlyTheOwnerIsLetIn: the kernel tells who made a connection. A socket is its
+// maker's, by his user id for files, which a thread may change alone.
 func TestOnlyTheOwnerIsLetIn(t *testing.T) {
+	const owner, stranger = 12345, 54321
 	g := newGuest(t, "deny")
 	ln := g.listen(t, "0.0.0.0:0")
-	_, at := g.publish(t, "tcp", portOf(ln), network.OwnedBy(uint32(os.Getuid())))
-	near, far := open(t, at, ln)
-	fmt.Fprint(near, "x")
-	if _, err := far.Read(make([]byte, 1)); err != nil {
-		t.Errorf("the owner's connection ends with %v", err)
+	_, at := g.publish(t, "tcp", portOf(ln), network.OwnedBy(owner))
+	for _, tt := range []struct {
+		uid int
+		in  bool
+	}{{owner, true}, {0, true}, {stranger, false}} {
+		t.Run(fmt.Sprint(tt.uid), func(t *testing.T) {
+			conn := dialAs(t, tt.uid, at)
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience))
+			if tt.in {
+				far, err := ln.Accept()
+				check(t, err)
+				fmt.Fprint(far, "x")
+				far.Close()
+			}
+			if n, err := conn.Read(make([]byte, 1)); tt.in != (n == 1) {
+				t.Errorf("let in: %v (%v)", n == 1, err)
+			}
+		})
 	}
-	from, to := near.LocalAddr().(*net.TCPAddr).AddrPort(), near.RemoteAddr().(*net.TCPAddr).AddrPort()
-	if os.Getuid() == 0 && !network.OwnedBy(12345)(from, to) {
-		t.Error("root is turned away")
-	}
+}
+
+func dialAs(t *testing.T, uid int, at string) (conn net.Conn) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with the goroutine
+		err := unix.Setfsuid(uid)
+		if err == nil {
+			conn, err = net.Dial("tcp4", at)
+		}
+		done <- err
+	}()
+	check(t, <-done)
+	return conn
 }
 
 func TestATakenPortSaysWhoHasIt(t *testing.T) {

@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"banger"
+)
+
+// TestPortsAreToldAsTheyChange has the test itself be the process that listens.
+func TestPortsAreToldAsTheyChange(t *testing.T) {
+	a := startAgent(t)
+	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	udp, err := net.ListenPacket("udp6", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	comm, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(l banger.Listener) string { return fmt.Sprintf("%+v", l) }
+	of := func(protocol string, addr net.Addr, address string) string {
+		_, port, _ := net.SplitHostPort(addr.String())
+		n, _ := net.LookupPort(protocol, port)
+		return text(banger.Listener{Protocol: protocol, Address: address, Port: uint16(n), PID: os.Getpid(), Process: strings.TrimSpace(string(comm))})
+	}
+	wantTCP, wantUDP := of("tcp", tcp.Addr(), "127.0.0.1"), of("udp", udp.LocalAddr(), "::1")
+
+	ctx, stop := context.WithCancel(withPatience(t))
+	defer stop()
+	told := make(chan map[string]bool)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- a.WatchPorts(ctx, func(list []banger.Listener) {
+			all := map[string]bool{}
+			for _, l := range list {
+				all[text(l)] = true
+			}
+			select {
+			case told <- all:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	if first := within(t, "the first list", told); !first[wantTCP] || !first[wantUDP] {
+		t.Errorf("%v lacks %v or %v", first, wantTCP, wantUDP)
+	}
+	tcp.Close()
+	for now := within(t, "a list after the change", told); now[wantTCP]; {
+		now = within(t, "a list without the port", told)
+	}
+	stop()
+	if err := within(t, "the watch ends", ended); err != context.Canceled {
+		t.Errorf("it ends with %v", err)
+	}
+}
+
+func TestAConnectionToTheGuestsLoopback(t *testing.T) {
+	a := startAgent(t)
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(at, func(t *testing.T) {
+			l, err := net.Listen("tcp", at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			echo(t, l)
+			port := uint16(l.Addr().(*net.TCPAddr).Port)
+			conn, err := a.DialLocal(withPatience(t), port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			sent := strings.Repeat("there and back ", 10000)
+			go func() { // ends with the text's last byte
+				io.WriteString(conn, sent)
+				conn.(interface{ CloseWrite() error }).CloseWrite()
+			}()
+			if back, err := io.ReadAll(conn); err != nil || string(back) != sent {
+				t.Errorf("%d bytes of %d come back, %v", len(back), len(sent), err)
+			}
+			l.Close()
+			if _, err := a.DialLocal(withPatience(t), port); banger.CodeOf(err) != banger.CodeUnavailable {
+				t.Errorf("where nobody listens it is %v", err)
+			}
+		})
+	}
+}
