@@ -14,7 +14,7 @@ const (
 	DefaultDisk   = 10 << 30
 )
 
-// Values of Spec.Pull, Spec.VMM, Spec.Init and Spec.Network.
+// Values of Spec.Pull, Spec.VMM and Spec.Init.
 const (
 	PullMissing = "missing"
 	PullAlways  = "always"
@@ -27,9 +27,6 @@ const (
 	InitAuto  = "auto"  // the image's init when it is systemd, else our agent
 	InitAgent = "agent" // our agent stays PID 1
 	InitImage = "image" // PID 1 is handed to the image's /sbin/init
-
-	NetworkUser = "user" // user-space stack in the VM's shim: no root, nothing of it on the host
-	NetworkNone = "none" // no NIC at all
 )
 
 // Spec is what a user asks for: the body of POST /v1/vms. Zero values mean the
@@ -92,7 +89,7 @@ type VM struct {
 	VMM         string    `json:"vmm"`       // driver name and version
 	Isolation   string    `json:"isolation"` // IsolationKVM or IsolationEmulated
 	Timings     []Timing  `json:"timings,omitempty"`
-	Address     string    `json:"address,omitempty"`      // while it runs: its own address of the host's 127.0.0.0/8, on which all its ports are open
+	Address     string    `json:"address,omitempty"`      // while it runs: its own address, on which all its ports are open: of the host's 127.0.0.0/8, or on a bridge
 	Forwards    []Forward `json:"forwards,omitempty"`     // while it runs: those in force, with the ports that were free
 	SSHHostKey  string    `json:"ssh_host_key,omitempty"` // the public half, as one line
 	Main        *Exec     `json:"main,omitempty"`         // the resolved main command, nil if the machine only waits for execs
@@ -142,7 +139,6 @@ func (s *Spec) Normalize() error {
 		{"pull", s.Pull, []string{PullMissing, PullAlways, PullNever}},
 		{"vmm", s.VMM, []string{VMMAuto, VMMFirecracker, VMMQEMU}},
 		{"init", s.Init, []string{InitAuto, InitAgent, InitImage}},
-		{"network", s.Network, []string{NetworkUser, NetworkNone}},
 	} {
 		if err := oneOf(c.field, c.value, c.allowed); err != nil {
 			return err
@@ -161,6 +157,9 @@ func (s *Spec) Normalize() error {
 
 // normalizeNetwork does what Normalize does for the network.
 func (s *Spec) normalizeNetwork() error {
+	if err := CheckName(s.Network); err != nil {
+		return Errorf(CodeInvalid, "network is %q, but must be user, none, bridge or the name of a network", s.Network).WithHint("see: banger network ls")
+	}
 	if s.Network == NetworkNone {
 		if len(s.Forwards) > 0 || s.PublishAll || s.Policy != nil {
 			return Errorf(CodeInvalid, "a VM without a network has no ports and no policy").WithHint("leave out --network none")

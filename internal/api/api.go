@@ -37,6 +37,11 @@ type VMs interface {
 	AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error)
 	RemoveForward(ctx context.Context, ref string, f banger.Forward) error
 	SetPolicy(ctx context.Context, ref string, p banger.Policy) (banger.VM, error)
+	Networks(ctx context.Context) ([]banger.Network, error)
+	Network(ctx context.Context, name string) (banger.Network, error)
+	CreateNetwork(ctx context.Context, n banger.Network) (banger.Network, error)
+	RemoveNetwork(ctx context.Context, name string) error
+	ConnectNetwork(ctx context.Context, ref, network string) (banger.VM, error)
 	Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
 	Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
 	Get(ref string) (banger.VM, error)

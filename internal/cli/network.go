@@ -23,7 +23,7 @@ type networkFlags struct {
 
 func (f *networkFlags) register(c *cobra.Command, spec *banger.Spec) {
 	fs := c.Flags()
-	fs.StringVar(&spec.Network, "network", banger.NetworkUser, "user: a user-space network of its own; none: no NIC at all")
+	fs.StringVar(&spec.Network, "network", banger.NetworkUser, "user: a user-space network of its own; bridge, or the name of a network: the host's kernel (root only); none: no NIC at all")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "[IP:]HOST:GUEST[/udp]: forward a port of the host; IP is 127.0.0.1, and HOST 0 any free port")
 	fs.BoolVarP(&spec.PublishAll, "publish-all", "P", false, "forward every port that the image exposes to a free one")
 	fs.StringVar(&f.policy, "net-policy", "", "what the VM may reach: allow, deny, or a file of rules (default: allow; deny with --untrusted)")

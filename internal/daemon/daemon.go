@@ -25,6 +25,7 @@ import (
 	"banger/internal/host"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/network"
 	"banger/internal/registry"
 	"banger/internal/shim"
 	"banger/internal/store"
@@ -209,13 +210,18 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, qemuVe
 	if err != nil {
 		return nil, banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").WithHint("build it with: make build")
 	}
-	sup, err := supervisor.New(supervisor.Options{
+	parts := supervisor.Options{
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
 		VMMs: []supervisor.VMM{{Name: banger.VMMQEMU, Version: qemuVersion}},
 		KVM:  kvm.Usable, KVMGroup: host.KVMGroup(), Root: os.Geteuid() == 0,
 		Store: db, Images: images, Kernels: kernels,
-	})
-	return sup, err
+	}
+	if parts.Root {
+		parts.Bridge = func(denied func(string, banger.Denial)) *network.BridgeHost {
+			return network.NewBridgeHost(o.StateDir, network.NewResolver(network.ResolvConf).Exchange, denied, o.Log)
+		}
+	}
+	return supervisor.New(parts)
 }
 
 func serve(ctx context.Context, o Options, h http.Handler) error {

@@ -28,6 +28,7 @@ type BridgeNetwork struct {
 // BridgePort is where one VM is connected.
 type BridgePort struct {
 	ID      string // of the VM
+	Name    string `json:"-"` // of the VM, by which its network knows it; "": none
 	Network string // a network's name
 	Address netip.Addr
 	MAC     string

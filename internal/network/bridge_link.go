@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -51,6 +52,29 @@ func (b *Bridge) taken() ([]netip.Prefix, error) {
 		}
 	}
 	return out, nil
+}
+
+// HostNetworks returns the networks that the host reaches by links that are not
+// ours, in the calling thread's network namespace.
+func HostNetworks() ([]netip.Prefix, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	return (&Bridge{nl: h}).taken()
+}
+
+// FreeSubnet returns the first part of pool with so many bits that overlaps none of
+// taken.
+func FreeSubnet(pool netip.Prefix, bits int, taken []netip.Prefix) (netip.Prefix, bool) {
+	for a := number(pool.Addr()); pool.Contains(addrOf(a)); a += 1 << (32 - bits) {
+		p := netip.PrefixFrom(addrOf(a), bits)
+		if !slices.ContainsFunc(taken, func(t netip.Prefix) bool { return t.Bits() > 0 && t.Overlaps(p) }) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 func (b *Bridge) linkNames() (map[int]string, error) {

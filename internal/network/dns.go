@@ -2,10 +2,13 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -23,11 +26,122 @@ const (
 	maxStreams   = 16
 )
 
+// answerer answers the questions of one guest.
+type answerer struct {
+	id     string // of the VM, on a bridge
+	guard  *Guard
+	lookup Exchange
+	log    *slog.Logger
+	// own answers what needs no resolver; nil, also as its answer: ask.
+	own func(q *dns.Msg, name string) *dns.Msg
+	// learned is called before the guest is told addr for the names of a chain, and
+	// not told when it fails.
+	learned func(ctx context.Context, chain []string, addr netip.Addr, ttl time.Duration) error
+}
+
+// questions takes the guests' questions from sockets.
+type questions struct {
+	ctx     context.Context
+	wg      *sync.WaitGroup
+	of      func(from netip.Addr) *answerer // nil: nobody whom we answer
+	places  chan struct{}
+	streams chan struct{}
+}
+
+func newQuestions(ctx context.Context, wg *sync.WaitGroup, of func(netip.Addr) *answerer) *questions {
+	return &questions{ctx: ctx, wg: wg, of: of, places: make(chan struct{}, maxQuestions), streams: make(chan struct{}, maxStreams)}
+}
+
+// serve answers until the context ends. It owns pc and ln.
+func (s *questions) serve(pc net.PacketConn, ln net.Listener) {
+	context.AfterFunc(s.ctx, func() { pc.Close(); ln.Close() })
+	s.wg.Go(func() { s.answerDatagrams(pc) })
+	s.wg.Go(func() { s.answerStreams(ln) })
+}
+
+func addrOfPeer(a net.Addr) netip.Addr {
+	switch v := a.(type) {
+	case *net.UDPAddr:
+		return v.AddrPort().Addr().Unmap()
+	case *net.TCPAddr:
+		return v.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+func (s *questions) answerDatagrams(pc net.PacketConn) {
+	buf := make([]byte, 4096)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		who := s.of(addrOfPeer(from))
+		if who == nil {
+			continue
+		}
+		query := append([]byte(nil), buf[:n]...)
+		select {
+		case s.places <- struct{}{}:
+		default:
+			continue // too many at once; the guest asks again
+		}
+		s.wg.Go(func() {
+			defer func() { <-s.places }()
+			if answer := who.answer(s.ctx, query, false); answer != nil {
+				pc.WriteTo(answer, from)
+			}
+		})
+	}
+}
+
+func (s *questions) answerStreams(ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		who := s.of(addrOfPeer(conn.RemoteAddr()))
+		if who == nil {
+			conn.Close()
+			continue
+		}
+		select {
+		case s.streams <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		s.wg.Go(func() {
+			defer func() { <-s.streams }()
+			defer conn.Close()
+			defer context.AfterFunc(s.ctx, func() { conn.Close() })()
+			for {
+				conn.SetDeadline(time.Now().Add(streamIdle))
+				query, err := readMessage(conn)
+				if err != nil {
+					return
+				}
+				answer := who.answer(s.ctx, query, true)
+				if answer == nil || writeMessage(conn, answer) != nil {
+					return
+				}
+			}
+		})
+	}
+}
+
 // serveDNS listens on the resolver's address inside the stack, and on the gateway's
 // for guests that expect it there.
-func (s *Stack) serveDNS() error {
-	places := make(chan struct{}, maxQuestions)
-	streams := make(chan struct{}, maxStreams)
+func (s *Stack) serveDNS(lookup Exchange) error {
+	who := &answerer{guard: s.guard, lookup: lookup, log: s.log}
+	who.learned = func(_ context.Context, chain []string, addr netip.Addr, ttl time.Duration) error {
+		for _, name := range chain {
+			s.guard.learn(addr, name, ttl, time.Now())
+		}
+		return nil
+	}
+	q := newQuestions(s.ctx, &s.wg, func(netip.Addr) *answerer { return who })
 	for _, a := range []netip.Addr{UserDNS, UserGateway} {
 		at := tcpip.FullAddress{NIC: nic, Addr: address(a), Port: 53}
 		pc, err := gonet.DialUDP(s.net, &at, nil, protocolIPv4)
@@ -39,73 +153,18 @@ func (s *Stack) serveDNS() error {
 			pc.Close()
 			return fmt.Errorf("listening for DNS: %w", err)
 		}
-		context.AfterFunc(s.ctx, func() { pc.Close(); ln.Close() })
-		s.wg.Go(func() { s.answerDatagrams(pc, places) })
-		s.wg.Go(func() { s.answerStreams(ln, streams) })
+		q.serve(pc, ln)
 	}
 	return nil
 }
 
-func (s *Stack) answerDatagrams(pc net.PacketConn, places chan struct{}) {
-	buf := make([]byte, 4096)
-	for {
-		n, from, err := pc.ReadFrom(buf)
-		if err != nil {
-			return
-		}
-		query := append([]byte(nil), buf[:n]...)
-		select {
-		case places <- struct{}{}:
-		default:
-			continue // too many at once; the guest asks again
-		}
-		s.wg.Go(func() {
-			defer func() { <-places }()
-			if answer := s.answer(query, false); answer != nil {
-				pc.WriteTo(answer, from)
-			}
-		})
-	}
-}
-
-func (s *Stack) answerStreams(ln net.Listener, places chan struct{}) {
-	for {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		select {
-		case places <- struct{}{}:
-		default:
-			conn.Close()
-			continue
-		}
-		s.wg.Go(func() {
-			defer func() { <-places }()
-			defer conn.Close()
-			defer context.AfterFunc(s.ctx, func() { conn.Close() })()
-			for {
-				conn.SetDeadline(time.Now().Add(streamIdle))
-				query, err := readMessage(conn)
-				if err != nil {
-					return
-				}
-				answer := s.answer(query, true)
-				if answer == nil || writeMessage(conn, answer) != nil {
-					return
-				}
-			}
-		})
-	}
-}
-
 // answer answers one message; nil means that it deserves none.
-func (s *Stack) answer(query []byte, stream bool) []byte {
+func (s *answerer) answer(ctx context.Context, query []byte, stream bool) []byte {
 	var q dns.Msg
 	if err := q.Unpack(query); err != nil || q.Response {
 		return nil
 	}
-	r := s.resolve(&q, stream)
+	r := s.resolve(ctx, &q, stream)
 	r.Id = q.Id
 	size := dns.MinMsgSize
 	if opt := q.IsEdns0(); opt != nil {
@@ -123,11 +182,16 @@ func (s *Stack) answer(query []byte, stream bool) []byte {
 
 // resolve asks the resolver what the policy lets the guest ask, and removes from
 // the answer what the policy does not let it know.
-func (s *Stack) resolve(q *dns.Msg, stream bool) *dns.Msg {
+func (s *answerer) resolve(ctx context.Context, q *dns.Msg, stream bool) *dns.Msg {
 	if len(q.Question) != 1 || q.Opcode != dns.OpcodeQuery {
 		return new(dns.Msg).SetRcode(q, dns.RcodeNotImplemented)
 	}
 	name := canonical(q.Question[0].Name)
+	if s.own != nil {
+		if r := s.own(q, name); r != nil {
+			return r
+		}
+	}
 	if ok, why := s.guard.mayResolve([]string{name}); !ok {
 		return s.refuse(q, name, why)
 	}
@@ -140,7 +204,7 @@ func (s *Stack) resolve(q *dns.Msg, stream bool) *dns.Msg {
 	if err != nil {
 		return new(dns.Msg).SetRcode(q, dns.RcodeFormatError)
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, questionTime)
+	ctx, cancel := context.WithTimeout(ctx, questionTime)
 	defer cancel()
 	var r dns.Msg
 	if b, err = s.lookup(ctx, b, stream); err == nil {
@@ -150,16 +214,16 @@ func (s *Stack) resolve(q *dns.Msg, stream bool) *dns.Msg {
 		s.log.Debug("no answer from the host's resolver", "err", err)
 		return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
 	}
-	return s.filter(q, &r, name)
+	return s.filter(ctx, q, &r, name)
 }
 
 // filter lets the guest know what it may, and remembers it.
-func (s *Stack) filter(q, r *dns.Msg, name string) *dns.Msg {
+func (s *answerer) filter(ctx context.Context, q, r *dns.Msg, name string) *dns.Msg {
 	chain, ttl := aliases(r.Answer, name)
 	if ok, why := s.guard.mayResolve(chain); !ok {
 		return s.refuse(q, strings.Join(chain, " -> "), why)
 	}
-	now, stripped := time.Now(), false
+	stripped, failure := false, error(nil)
 	keep := func(list []dns.RR) []dns.RR {
 		var out []dns.RR
 		for _, rr := range list {
@@ -171,9 +235,7 @@ func (s *Stack) filter(q, r *dns.Msg, name string) *dns.Msg {
 					continue
 				}
 				if owner := canonical(v.Hdr.Name); owner == chain[len(chain)-1] {
-					for _, n := range chain {
-						s.guard.learn(addr, n, min(ttl, time.Duration(v.Hdr.Ttl)*time.Second), now)
-					}
+					failure = errors.Join(failure, s.learned(ctx, chain, addr, min(ttl, time.Duration(v.Hdr.Ttl)*time.Second)))
 				}
 			case *dns.AAAA:
 				continue
@@ -187,6 +249,10 @@ func (s *Stack) filter(q, r *dns.Msg, name string) *dns.Msg {
 		return out
 	}
 	r.Answer, r.Ns, r.Extra = keep(r.Answer), keep(r.Ns), keep(r.Extra)
+	if failure != nil {
+		s.log.Warn("a name is not told", "name", name, "err", failure)
+		return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
+	}
 	if stripped && len(r.Answer) == 0 {
 		s.guard.deny(banger.Denial{Protocol: "dns", Name: name, Rule: "built in: an answer that leads to a private or local address is removed"})
 	}
@@ -231,7 +297,7 @@ func aliases(answer []dns.RR, name string) (chain []string, ttl time.Duration) {
 
 // refuse answers that the policy forbids the name, with the reason for those who
 // read it (RFC 8914, code 15).
-func (s *Stack) refuse(q *dns.Msg, name, why string) *dns.Msg {
+func (s *answerer) refuse(q *dns.Msg, name, why string) *dns.Msg {
 	s.guard.deny(banger.Denial{Protocol: "dns", Name: name, Rule: why})
 	r := new(dns.Msg).SetRcode(q, dns.RcodeRefused)
 	if q.IsEdns0() != nil {

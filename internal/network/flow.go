@@ -129,20 +129,20 @@ func (t *flows) closeAll() {
 	t.closed = true
 }
 
-// expire ends datagram flows that carry nothing any more.
-func (s *Stack) expire() {
+// expire ends datagram flows that carry nothing any more, and calls also as often.
+func (g *Gate) expire(also func(time.Time)) {
 	tick := time.NewTicker(echoIdle / 3)
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.ctx.Done():
+		case <-g.ctx.Done():
 			return
 		case now := <-tick.C:
-			s.flows.closeIf(func(f *flow) bool {
+			g.flows.closeIf(func(f *flow) bool {
 				idle := now.Sub(time.Unix(0, f.used.Load()))
 				return (f.proto == UDP || f.proto == forwardedUDP) && idle > udpIdle || f.proto == ICMP && idle > echoIdle
 			})
-			s.guard.forget(now)
+			also(now)
 		}
 	}
 }

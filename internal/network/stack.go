@@ -1,12 +1,10 @@
 package network
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -51,22 +49,14 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// Stack is the user network of one VM.
+// Stack is the user network of one VM. Its Gate leads to the guest.
 type Stack struct {
+	*Gate
 	guard  *Guard
-	lookup Exchange
-	log    *slog.Logger
 	frames Frames
 	link   *link
 	net    *stack.Stack
-	guest  tcpip.LinkAddress
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	flows  flows
-
-	publishMu sync.Mutex
-	forwards  map[banger.Forward]*published
+	mac    tcpip.LinkAddress // of the guest
 }
 
 // NewStack starts a stack on frames, which it owns. Close ends it.
@@ -75,19 +65,19 @@ func NewStack(frames Frames, c Config) (*Stack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the guest's hardware address: %w", err)
 	}
-	s := &Stack{guard: c.Guard, lookup: c.Lookup, log: c.Log, frames: frames, guest: tcpip.LinkAddress(mac)}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.link = &link{frames: frames, mtu: UserMTU, host: "\x52\x55\x0a\x00\x02\x02", guest: s.guest, guestIP: UserGuest.As4(), done: make(chan struct{})}
+	s := &Stack{guard: c.Guard, frames: frames, mac: tcpip.LinkAddress(mac)}
+	s.Gate = newGate(s, c.Log)
+	s.link = &link{frames: frames, mtu: UserMTU, host: "\x52\x55\x0a\x00\x02\x02", guest: s.mac, guestIP: UserGuest.As4(), done: make(chan struct{})}
 	if err := s.build(); err != nil {
 		s.Close()
 		return nil, err
 	}
-	if err := s.serveDNS(); err != nil {
+	if err := s.serveDNS(c.Lookup); err != nil {
 		s.Close()
 		return nil, err
 	}
 	s.wg.Go(s.link.run)
-	s.wg.Go(s.expire)
+	s.wg.Go(func() { s.expire(s.guard.forget) })
 	return s, nil
 }
 
@@ -116,7 +106,7 @@ func (s *Stack) build() error {
 		}
 	}
 	s.net.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}})
-	if err := s.net.AddStaticNeighbor(nic, ipv4.ProtocolNumber, address(UserGuest), s.guest); err != nil {
+	if err := s.net.AddStaticNeighbor(nic, ipv4.ProtocolNumber, address(UserGuest), s.mac); err != nil {
 		return fmt.Errorf("adding the guest as a neighbour: %s", err)
 	}
 	s.net.SetPromiscuousMode(nic, true) // the guest's packets are for the whole world

@@ -46,10 +46,8 @@ func (s *Stack) connect(r *tcp.ForwarderRequest) {
 	s.splice(s.ctx, f, ep, &wq, conn.(*net.TCPConn))
 }
 
-// Dial connects to a TCP port of the guest, as from the gateway, and carries conn's
-// bytes until both ends are closed, or ctx ends, which comes from the stack's. It owns
-// conn.
-func (s *Stack) Dial(ctx context.Context, port uint16, conn net.Conn) error {
+// join is Gate.Dial; ctx comes from the stack's.
+func (s *Stack) join(ctx context.Context, port uint16, conn net.Conn) error {
 	half, ok := conn.(halfConn)
 	if !ok {
 		conn.Close()

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -194,4 +196,15 @@ func pingSocket(to netip.Addr) (net.Conn, error) {
 	f := os.NewFile(uintptr(fd), "ping")
 	defer f.Close()
 	return net.FileConn(f)
+}
+
+// datagrams opens a socket in the stack that talks to a port of the guest.
+func (s *Stack) datagrams(port uint16) (net.Conn, error) {
+	local := tcpip.FullAddress{NIC: nic, Addr: address(UserGateway)}
+	to := tcpip.FullAddress{NIC: nic, Addr: address(UserGuest), Port: port}
+	return gonet.DialUDP(s.net, &local, &to, protocolIPv4)
+}
+
+func (s *Stack) dial(ctx context.Context, port uint16) (net.Conn, error) {
+	return gonet.DialContextTCP(ctx, s.net, tcpip.FullAddress{NIC: nic, Addr: address(UserGuest), Port: port}, protocolIPv4)
 }

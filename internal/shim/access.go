@@ -19,8 +19,9 @@ import (
 // access is what reaches the guest from the host: the forwards that were asked for,
 // and every listening port of the guest on the VM's loopback address.
 type access struct {
-	stack    *network.Stack
+	gate     *network.Gate
 	loopback netip.Addr // not valid: none
+	address  netip.Addr // the guest's, if the host's kernel reaches it
 	owner    uint32
 	agent    guest.Client
 
@@ -31,9 +32,10 @@ type access struct {
 	problems  map[banger.Forward]string         // why one is not open
 }
 
-func newAccess(n *Network, stack *network.Stack, agent guest.Client) *access {
-	a := &access{stack: stack, owner: n.Owner, agent: agent, open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
+func newAccess(n *Network, gate *network.Gate, agent guest.Client) *access {
+	a := &access{gate: gate, owner: n.Owner, agent: agent, open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
 	a.loopback, _ = netip.ParseAddr(n.Loopback)
+	a.address, _ = netip.ParseAddr(n.Address)
 	return a
 }
 
@@ -44,9 +46,9 @@ func (a *access) add(f banger.Forward, file *os.File) error {
 		if a.isLocal(f.GuestPort) {
 			return a.connectLocal(f.GuestPort)(ctx, conn)
 		}
-		return a.stack.Dial(ctx, f.GuestPort, conn)
+		return a.gate.Dial(ctx, f.GuestPort, conn)
 	}
-	if err := a.stack.Publish(f, file, connect, nil); err != nil {
+	if err := a.gate.Publish(f, file, connect, nil); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -72,7 +74,7 @@ func (a *access) isLocal(port uint16) (local bool) {
 }
 
 func (a *access) release(f banger.Forward) error {
-	if !a.stack.Unpublish(f) {
+	if !a.gate.Unpublish(f) {
 		return fmt.Errorf("there is no forward %s", f)
 	}
 	a.mu.Lock()
@@ -120,7 +122,7 @@ func (a *access) update(list []banger.Listener) {
 	}
 	for f := range a.open {
 		if _, ok := want[f]; !ok {
-			a.stack.Unpublish(f)
+			a.gate.Unpublish(f)
 			delete(a.open, f)
 		}
 	}
@@ -145,7 +147,7 @@ func (a *access) publish(f banger.Forward, local bool) {
 		if local {
 			connect = a.connectLocal(f.GuestPort)
 		}
-		err = a.stack.Publish(f, file, connect, network.OwnedBy(a.owner))
+		err = a.gate.Publish(f, file, connect, network.OwnedBy(a.owner))
 	}
 	if err != nil {
 		a.problems[f] = err.Error()
@@ -199,6 +201,9 @@ func (a *access) reachable() []banger.Listener {
 		if at, ok := a.open[f]; ok {
 			list[i].Reachable = append(list[i].Reachable, at.String())
 		}
+		if addr, err := netip.ParseAddr(l.Address); a.address.IsValid() && err == nil && !addr.IsLoopback() {
+			list[i].Reachable = append(list[i].Reachable, netip.AddrPortFrom(a.address, l.Port).String())
+		}
 		for _, w := range a.wished {
 			if w.GuestPort == l.Port && w.Protocol == l.Protocol {
 				list[i].Reachable = append(list[i].Reachable, w.Host().String())
@@ -213,7 +218,7 @@ const guessTime = 2 * time.Second
 // guess asks a port for a page and looks at how the answer begins: a TLS server
 // answers with an alert (RFC 8446, 6), or says in plain text that it wants TLS.
 func (a *access) guess(ctx context.Context, l banger.Listener) string {
-	dial := a.stack.DialGuest
+	dial := a.gate.DialGuest
 	if addr, err := netip.ParseAddr(l.Address); err == nil && addr.IsLoopback() {
 		dial = a.agent.DialLocal
 	}

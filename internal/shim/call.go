@@ -19,7 +19,7 @@ const maxCall = 1 << 20
 
 // networkCall obeys a call about the network; it owns file, which only FORWARD has.
 func (s *server) networkCall(ctx context.Context, call, arg string, file *os.File) ([]banger.Listener, error) {
-	if s.stack == nil {
+	if s.access == nil {
 		file.Close()
 		return nil, errors.New("the VM has no network")
 	}
@@ -33,6 +33,9 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 		}
 		if err := p.Check(); err != nil {
 			return nil, err
+		}
+		if s.stack == nil {
+			return nil, errors.New("the bridge decides, not the shim")
 		}
 		s.stack.SetPolicy(p)
 		return nil, nil
@@ -55,10 +58,9 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 }
 
 // addAll puts the forwards in force that the shim was started with.
-func (a *access) addAll(forwards []banger.Forward) error {
+func (a *access) addAll(first int, forwards []banger.Forward) error {
 	for i, f := range forwards {
-		syscall.CloseOnExec(firstForward + i)
-		if err := a.add(f, os.NewFile(uintptr(firstForward+i), f.String())); err != nil {
+		if err := a.add(f, os.NewFile(uintptr(first+i), f.String())); err != nil {
 			return err
 		}
 	}
@@ -125,6 +127,11 @@ func (c Client) RemoveForward(ctx context.Context, f banger.Forward) error {
 // SetPolicy replaces the policy; it returns when the flows that it forbids are cut.
 func (c Client) SetPolicy(ctx context.Context, p banger.Policy) error {
 	return c.callWith(ctx, callPolicy, p, nil)
+}
+
+// AddDenial notes what the daemon has refused the VM in the shim's place.
+func (c Client) AddDenial(ctx context.Context, d banger.Denial) error {
+	return c.callWith(ctx, callDeny, d, nil)
 }
 
 // Denials writes what the policy has refused to w, one JSON object of banger.Denial

@@ -53,7 +53,7 @@ func Confine(dir string, spec Spec) error {
 }
 
 // confineSelf takes away from the shim what neither it nor its VMM needs. With a
-// user network it keeps the host's sockets and the files that name its resolvers.
+// network it keeps the host's sockets and the files that name its resolvers.
 func confineSelf(dir string, spec Spec) error {
 	rules := append(files(dir, spec), landlock.ROFiles("/proc/self/exe")) // it starts the VMM through itself
 	restrict := landlock.V5.BestEffort().Restrict

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"banger/internal/network"
@@ -15,32 +18,55 @@ import (
 // plugFile is the socket to which the VMM brings the guest's frames.
 const plugFile = "net.sock"
 
-// firstForward is the descriptor of a shim's first forward; those before are stdio
-// and the one that tells that the VM runs.
-const firstForward = 4
+// handed is the first descriptor that is handed to a shim: the tap of a VM on a
+// bridge, and then the forwards. Those before are stdio and the one that tells that
+// the VM runs.
+const handed = 4
 
-// plug is where the VMM's net device meets the user network, until both run.
+// firstForward is the descriptor of the first forward.
+func (n *Network) firstForward() int {
+	if n.Address != "" {
+		return handed + 1
+	}
+	return handed
+}
+
+// plug is where the VMM's net device meets the network, until both run.
 type plug struct {
-	network *Network // nil: the VM has no NIC
-	ln      *net.UnixListener
+	network *Network          // nil: the VM has no NIC
+	ln      *net.UnixListener // of a user network
+	tap     *os.File          // of a bridge
 	denials *denials
 }
 
-// openPlug listens for the VMM, if spec has a network.
+// openPlug listens for the VMM, or takes the tap, if spec has a network.
 func openPlug(spec Spec, denials *denials) (*plug, error) {
-	if spec.Network == nil {
-		return &plug{}, nil
+	p := &plug{network: spec.Network, denials: denials}
+	if p.network == nil {
+		return p, nil
+	}
+	for fd := handed; fd < p.network.firstForward()+len(p.network.Forwards); fd++ {
+		syscall.CloseOnExec(fd) // a port that the VMM held too would stay taken
+	}
+	if p.network.Address != "" {
+		p.tap = os.NewFile(handed, "tap")
+		return p, nil
 	}
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(spec.Run, plugFile), Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("making the network: %w", err)
 	}
-	return &plug{spec.Network, ln, denials}, nil
+	p.ln = ln
+	return p, nil
 }
 
 // config adds the NIC to what the VMM is told.
 func (p *plug) config(c vmm.Config) vmm.Config {
-	if p.network != nil {
+	switch {
+	case p.network == nil:
+	case p.tap != nil:
+		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Tap: p.tap})
+	default:
 		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Socket: p.ln.Addr().String(), MTU: network.UserMTU})
 	}
 	return c
@@ -49,9 +75,6 @@ func (p *plug) config(c vmm.Config) vmm.Config {
 // start takes the VMM's connection, which it makes before it runs the guest: the
 // policy is in force before the first packet.
 func (p *plug) start(log *slog.Logger) (*network.Stack, error) {
-	if p.network == nil {
-		return nil, nil
-	}
 	p.ln.SetDeadline(time.Now().Add(callTimeout))
 	conn, err := p.ln.Accept()
 	if err != nil {
@@ -65,9 +88,21 @@ func (p *plug) start(log *slog.Logger) (*network.Stack, error) {
 	})
 }
 
-// close takes no more connections and removes the socket.
+// startBridged leads to a guest that the host's kernel reaches.
+func (p *plug) startBridged(log *slog.Logger) (*network.Gate, error) {
+	addr, err := netip.ParseAddr(p.network.Address)
+	if err != nil {
+		return nil, err
+	}
+	return network.NewGate(addr, log), nil
+}
+
+// close takes no more connections, removes the socket, and leaves the tap to the VMM.
 func (p *plug) close() {
 	if p.ln != nil {
 		p.ln.Close()
+	}
+	if p.tap != nil {
+		p.tap.Close()
 	}
 }

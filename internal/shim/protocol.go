@@ -19,15 +19,18 @@ type Spec struct {
 	Driver string     `json:"driver"`
 	Run    string     `json:"run"` // directory of the socket; set by Client.Start
 	VM     vmm.Config `json:"vm"`
-	// Network is the VM's user network; nil: no NIC.
+	// Network is the VM's network; nil: no NIC.
 	Network *Network `json:"network,omitempty"`
 }
 
-// Network is the wished state of a VM's user network, as a whole.
+// Network is the wished state of a VM's network, as a whole.
 type Network struct {
-	MAC    string        `json:"mac"`
-	Policy banger.Policy `json:"policy"`
-	// Forwards have a socket each, handed to the shim in their order.
+	MAC string `json:"mac"`
+	// Address is the guest's, where the host's kernel reaches it: the VM is on a
+	// bridge, and its tap is handed to the shim. "": a user network.
+	Address string        `json:"address,omitempty"`
+	Policy  banger.Policy `json:"policy"` // of a user network; a bridge has its own
+	// Forwards have a socket each, handed to the shim in their order, after the tap.
 	Forwards []banger.Forward `json:"forwards,omitempty"`
 	// Loopback is the VM's own address of 127.0.0.0/8, on which every port that the
 	// guest listens on is open to Owner; "" for none.
@@ -72,6 +75,7 @@ const (
 	callForward = "FORWARD" // + JSON of a forward; its socket comes with the first byte (unix(7), SCM_RIGHTS)
 	callRelease = "RELEASE" // + JSON of a forward
 	callPolicy  = "POLICY"  // + JSON of a policy
+	callDeny    = "DENY"    // + JSON of a denial, to be kept with the others
 	callDenials = "DENIALS" // + tail and whether to follow: answered by lines of JSON
 )
 

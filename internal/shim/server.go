@@ -38,7 +38,8 @@ type server struct {
 	proc    vmm.Process
 	self    vmm.Handle
 	console *console
-	stack   *network.Stack // nil without a network, as is access
+	stack   *network.Stack // nil but with a user network
+	gate    *network.Gate  // nil without a network, as is access
 	access  *access
 	denials *denials
 	log     *slog.Logger
@@ -155,18 +156,37 @@ func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec Spec) erro
 	if s.proc, err = driver.Start(ctx, plug.config(spec.VM), s.console); err != nil {
 		return err
 	}
-	if s.stack, err = plug.start(s.log); err == nil && s.stack != nil {
-		s.access = newAccess(spec.Network, s.stack, guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }})
-		err = s.access.addAll(spec.Network.Forwards)
-	}
-	if err != nil {
+	if err = s.startNetwork(plug, spec.Network); err != nil {
 		s.proc.Kill()
 		<-s.proc.Done()
-		if s.stack != nil {
-			s.stack.Close()
-		}
+		s.closeNetwork()
 	}
 	return err
+}
+
+func (s *server) startNetwork(plug *plug, n *Network) (err error) {
+	if n == nil {
+		return nil
+	}
+	if n.Address != "" {
+		s.gate, err = plug.startBridged(s.log)
+	} else if s.stack, err = plug.start(s.log); err == nil {
+		s.gate = s.stack.Gate
+	}
+	if err != nil {
+		return err
+	}
+	s.access = newAccess(n, s.gate, guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }})
+	return s.access.addAll(n.firstForward(), n.Forwards)
+}
+
+func (s *server) closeNetwork() {
+	switch {
+	case s.stack != nil:
+		s.stack.Close()
+	case s.gate != nil:
+		s.gate.Close()
+	}
 }
 
 // serve runs until the VMM ends or ctx does, which kills the VMM.
@@ -187,9 +207,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		<-s.proc.Done()
 	}
 	s.console.close()
-	if s.stack != nil {
-		s.stack.Close()
-	}
+	s.closeNetwork()
 	err := errors.Join(s.denials.save(filepath.Join(s.dir, denialsFile)), s.recordExit())
 	ln.Close()
 	close(s.settled)
@@ -353,6 +371,11 @@ func (s *server) control(ctx context.Context, call, arg string, file *os.File) S
 		err = s.proc.Pause(ctx)
 	case callResume:
 		err = s.proc.Resume(ctx)
+	case callDeny:
+		var d banger.Denial
+		if err = json.Unmarshal([]byte(arg), &d); err == nil {
+			s.denials.add(d)
+		}
 	case callPorts, callForward, callRelease, callPolicy:
 		ports, err = s.networkCall(ctx, call, arg, file)
 	default:

@@ -40,7 +40,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	s.images.RLock()
 	defer s.images.RUnlock()
 
-	m, err := s.insert(ctx, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
+	m, err := s.insertOn(ctx, spec.Network, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
 		VMM: driver.Name + " " + version, Isolation: s.isolation()})
 	if err != nil {
 		return banger.VM{}, err
@@ -105,6 +105,16 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 		vm.SSHHostKey = hostKey
 	})
 	return nil
+}
+
+// insertOn is insert for a VM on a network, which stays while it is inserted.
+func (s *Supervisor) insertOn(ctx context.Context, network string, vm banger.VM) (*machine, error) {
+	s.networks.Lock()
+	defer s.networks.Unlock()
+	if err := s.checkNetwork(ctx, network); err != nil {
+		return nil, err
+	}
+	return s.insert(ctx, vm)
 }
 
 // insert finds a name if none was asked for and writes the uncommitted row.

@@ -181,7 +181,7 @@ func (m *machine) onEnd(reason string, failed bool) {
 	if vm.State == banger.StateStopping && vm.Reason != "" {
 		reason = vm.Reason
 	}
-	m.setNetwork("", nil)
+	m.leaveNetwork()
 	m.setState(state, reason)
 	m.s.cleanRun(m.id())
 	if vm.Spec.AutoRemove {

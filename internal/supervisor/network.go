@@ -27,23 +27,29 @@ func loopback(uid, slot int) string {
 
 // shimNetwork is the wished state of a VM's network.
 func (m *machine) shimNetwork(vm banger.VM) *shim.Network {
-	if vm.Spec.Network != banger.NetworkUser {
+	if vm.Spec.Network == banger.NetworkNone {
 		return nil
 	}
 	n := &shim.Network{MAC: network.MAC(vm.ID), Policy: banger.Policy{Default: banger.Deny}, Loopback: loopback(os.Getuid(), m.slot), Owner: uint32(os.Getuid())}
 	if vm.Spec.Policy != nil {
 		n.Policy = *vm.Spec.Policy
 	}
+	if banger.OnBridge(vm.Spec.Network) {
+		n.Loopback = "" // it has an address
+	}
 	return n
 }
 
 // guestNetwork is what the agent is told of it.
-func guestNetwork(vm banger.VM) *guest.Network {
-	if vm.Spec.Network != banger.NetworkUser {
-		return nil
+func (m *machine) guestNetwork(ctx context.Context, vm banger.VM) (*guest.Network, error) {
+	switch {
+	case vm.Spec.Network == banger.NetworkNone:
+		return nil, nil
+	case banger.OnBridge(vm.Spec.Network):
+		return m.s.bridgedGuest(ctx, vm)
 	}
 	return &guest.Network{Address: netip.PrefixFrom(network.UserGuest, network.UserSubnet.Bits()).String(),
-		Gateway: network.UserGateway.String(), DNS: []string{network.UserDNS.String()}, MTU: network.UserMTU}
+		Gateway: network.UserGateway.String(), DNS: []string{network.UserDNS.String()}, MTU: network.UserMTU}, nil
 }
 
 // sockets are the host's ends of forwards, in their order.
@@ -245,14 +251,20 @@ func (s *Supervisor) SetPolicy(ctx context.Context, ref string, p banger.Policy)
 		vm := m.snapshot()
 		next, c := vm, s.shim(m.id())
 		next.Spec.Policy = &p
-		if !vm.State.AtRest() {
-			if err := c.SetPolicy(ctx, p); err != nil {
-				return banger.Errorf(banger.CodeUnavailable, "cannot change the policy of VM %s: %w", vm.Name, err)
-			}
+		set := func(context.Context, banger.Policy) error { return nil }
+		switch {
+		case vm.State.AtRest():
+		case banger.OnBridge(vm.Spec.Network):
+			set = m.setBridgePolicy
+		default:
+			set = c.SetPolicy
+		}
+		if err := set(ctx, p); err != nil {
+			return banger.Errorf(banger.CodeUnavailable, "cannot change the policy of VM %s: %w", vm.Name, err)
 		}
 		err := m.storeNetwork(ctx, next)
-		if err != nil && !vm.State.AtRest() {
-			c.SetPolicy(context.WithoutCancel(ctx), *vm.Spec.Policy)
+		if err != nil {
+			set(context.WithoutCancel(ctx), *vm.Spec.Policy)
 		}
 		return err
 	})

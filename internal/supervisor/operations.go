@@ -103,6 +103,9 @@ func (s *Supervisor) Rename(ctx context.Context, ref, name string) (banger.VM, e
 			return err
 		}
 		m.update(func(v *banger.VM) { v.Name = name })
+		if banger.OnBridge(vm.Spec.Network) && vm.Address != "" {
+			return s.syncBridge(ctx) // it is known by its name there
+		}
 		return nil
 	})
 }

@@ -49,6 +49,7 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 		restored.Go(func() { s.restoreOne(ctx, r.VM, r.Slot) })
 	}
 	restored.Wait()
+	s.syncBridge(ctx) // an error is logged there, and VMs of other networks do not depend on it
 	return nil
 }
 

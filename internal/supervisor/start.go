@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 			err = banger.Errorf(banger.CodeCanceled, "the start of VM %s was canceled", vm.Name)
 		}
 		if !m.isGone() {
-			m.setNetwork("", nil)
+			m.leaveNetwork()
 			m.setState(banger.StateFailed, reason)
 		}
 		return err
@@ -162,11 +163,15 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 	watch.lap("vmm")
 	m.alive = true
 	m.s.wg.Go(m.watch)
+	config, err := m.guestConfig(ctx, key)
+	if err != nil {
+		return err
+	}
 	configured := make(chan error, 1)
 	bootCtx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	go func() { // ends with bootCtx at the latest; the channel has room
-		_, err := m.agent().Configure(bootCtx, m.guestConfig(vm, key))
+		_, err := m.agent().Configure(bootCtx, config)
 		configured <- err
 	}()
 	select {
@@ -193,11 +198,20 @@ func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, i
 		return err
 	}
 	defer ports.close()
+	files := ports.files
+	if banger.OnBridge(vm.Spec.Network) {
+		tap, err := m.joinBridge(ctx, vm)
+		if err != nil {
+			return err
+		}
+		defer tap.Close()
+		spec.Network.Address, files = m.snapshot().Address, append([]*os.File{tap}, files...)
+	}
 	address := ""
 	if spec.Network != nil {
-		spec.Network.Forwards, address = ports.forwards, spec.Network.Loopback
+		spec.Network.Forwards, address = ports.forwards, cmp.Or(spec.Network.Address, spec.Network.Loopback)
 	}
-	if err := m.s.shim(vm.ID).Start(ctx, m.s.opts.ShimArgv, spec, id, ports.files...); err != nil {
+	if err := m.s.shim(vm.ID).Start(ctx, m.s.opts.ShimArgv, spec, id, files...); err != nil {
 		return banger.Errorf(banger.CodeUnavailable, "cannot start the VMM: %w", err).WithHint("see: banger doctor")
 	}
 	m.setNetwork(address, ports.forwards)
@@ -269,17 +283,18 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	}}, id, nil
 }
 
-func (m *machine) guestConfig(vm banger.VM, hostKey string) guest.Config {
+func (m *machine) guestConfig(ctx context.Context, hostKey string) (c guest.Config, err error) {
+	vm := m.snapshot()
 	hostname := vm.Spec.Hostname
 	if hostname == "" {
 		hostname = vm.Name
 	}
-	c := guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano(), SSHHostKey: hostKey}
+	c = guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano(), SSHHostKey: hostKey}
 	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = stopSignal(img) // checked at creation
 	}
-	c.Network = guestNetwork(vm)
-	return c
+	c.Network, err = m.guestNetwork(ctx, vm)
+	return c, err
 }
 
 // watch reports the end of the VMM to the owner, once per start.

@@ -21,6 +21,7 @@ import (
 	"banger"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/network"
 	"banger/internal/shim"
 	"banger/internal/store"
 )
@@ -45,6 +46,10 @@ type Options struct {
 	Store   *store.Store
 	Images  *image.Store
 	Kernels *kernel.Store
+
+	// Bridge makes the host's bridges, if the daemon may; denied is told what their
+	// resolver refuses. Nil: there are none.
+	Bridge func(denied func(id string, d banger.Denial)) *network.BridgeHost
 }
 
 // firstUID is where the uids of VMs start when the daemon is root: far above
@@ -67,6 +72,11 @@ type Supervisor struct {
 	images sync.RWMutex
 	// removing is held by who removes one, so that two wait for each other.
 	removing sync.Mutex
+
+	// networks is held by who makes or removes networks, gives VMs addresses, or changes
+	// the host's bridges.
+	networks sync.Mutex
+	bridge   *network.BridgeHost // nil: none here
 }
 
 // New returns a Supervisor of the VMs that Restore will find.
@@ -77,14 +87,21 @@ func New(opts Options) (*Supervisor, error) {
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Supervisor{opts: opts, ctx: ctx, stop: stop,
-		boots: make(chan struct{}, runtime.NumCPU()), machines: map[string]*machine{}}, nil
+	s := &Supervisor{opts: opts, ctx: ctx, stop: stop,
+		boots: make(chan struct{}, runtime.NumCPU()), machines: map[string]*machine{}}
+	if opts.Bridge != nil {
+		s.bridge = opts.Bridge(s.denied)
+	}
+	return s, nil
 }
 
 // Close stops owning the VMs, which go on running in their shims.
 func (s *Supervisor) Close() {
 	s.stop()
 	s.wg.Wait()
+	if s.bridge != nil {
+		s.bridge.Close()
+	}
 }
 
 // List returns the VMs for which keep is true, newest first.

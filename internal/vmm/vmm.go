@@ -30,12 +30,13 @@ type Drive struct {
 	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
-// NIC is one virtio network device whose frames travel over a unix stream
-// socket, each behind a 4-byte big-endian length.
+// NIC is one virtio network device. Its frames travel over a unix stream socket, each
+// behind a 4-byte big-endian length, or by a tap.
 type NIC struct {
-	MAC    string `json:"mac"`
-	Socket string `json:"socket"`
-	MTU    int    `json:"mtu,omitempty"` // told to the guest; 0: the device's own
+	MAC    string   `json:"mac"`
+	Socket string   `json:"socket,omitempty"`
+	Tap    *os.File `json:"-"`             // opened with IFF_VNET_HDR; the driver does not close it
+	MTU    int      `json:"mtu,omitempty"` // told to the guest; 0: the device's own
 }
 
 // Config is everything a driver needs to start a VM. It is stored as JSON in

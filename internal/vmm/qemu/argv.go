@@ -68,9 +68,20 @@ func argv(c vmm.Config, v version) []string {
 		if n.MTU > 0 {
 			device += fmt.Sprintf(",host_mtu=%d", n.MTU)
 		}
-		a = append(a, "-netdev", fmt.Sprintf("stream,id=%s,server=off,addr.type=unix,addr.path=%s", net, escape(n.Socket)), "-device", device)
+		a = append(a, "-netdev", netdev(net, n, i), "-device", device)
 	}
 	return a
+}
+
+// firstTap is the descriptor that a VMM has of its first NIC's tap.
+const firstTap = 3
+
+// netdev is the host's side of NIC i. It has a descriptor of its own in any case.
+func netdev(id string, n vmm.NIC, i int) string {
+	if n.Tap != nil {
+		return fmt.Sprintf("tap,id=%s,fd=%d,vhost=off", id, firstTap+i)
+	}
+	return fmt.Sprintf("stream,id=%s,server=off,addr.type=unix,addr.path=%s", id, escape(n.Socket))
 }
 
 // escape doubles commas, QEMU's way to keep one inside an option value.

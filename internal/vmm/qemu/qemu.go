@@ -132,6 +132,9 @@ func (p *process) run(binary string, args []string) {
 	words := slices.Concat(p.config.Wrap, []string{binary}, args)
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Dir = p.config.Dir
+	for _, n := range p.config.NICs {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, n.Tap) // nil: nothing in its place
+	}
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&p.printed, p.console), &p.stderr
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

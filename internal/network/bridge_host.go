@@ -1,0 +1,319 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// BridgeMTU is the largest packet of a bridge's links in bytes.
+const BridgeMTU = 1500
+
+// BridgeHost is the bridge mode of one daemon: the Bridge, its repair, and the
+// resolver of its VMs, who find it at their gateway. What it applied stays in force
+// when it is closed, except for the resolver. While nothing is applied it holds
+// nothing.
+type BridgeHost struct {
+	dir    string
+	lookup Exchange
+	denied func(id string, d banger.Denial)
+	log    *slog.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // of Watch
+
+	apply  sync.Mutex // held while the configuration changes
+	bridge *Bridge    // nil while there is none
+	owner  net.Listener
+	watch  context.CancelFunc
+	listen map[netip.Addr]*resolverOf // by the gateway's address
+
+	mu     sync.Mutex // for what the resolvers ask
+	config BridgeConfig
+	guests map[netip.Addr]*answerer
+}
+
+// resolverOf is the resolver of one network.
+type resolverOf struct {
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// NewBridgeHost returns the bridge mode of the calling process's network namespace.
+// It keeps two files in dir while something is applied, by which the next one finds
+// what this one leaves. Denied is told which questions of which VM were refused.
+func NewBridgeHost(dir string, lookup Exchange, denied func(id string, d banger.Denial), log *slog.Logger) *BridgeHost {
+	h := &BridgeHost{dir: dir, lookup: lookup, denied: denied, log: log, listen: map[netip.Addr]*resolverOf{}}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h
+}
+
+// The files of a BridgeHost.
+const (
+	memoryFile = "bridge.json"
+	inUseFile  = "bridge.used"
+)
+
+// ownerName is a unix socket without a file, of which each network namespace has one
+// (unix(7)): two daemons would undo each other's work.
+const ownerName = "@banger/bridge"
+
+// open takes the namespace over.
+func (h *BridgeHost) open() error {
+	owner, err := net.Listen("unix", ownerName)
+	if err != nil {
+		return banger.Errorf(banger.CodeConflict, "another daemon owns the bridges of this host").WithHint("use --network user, or that daemon")
+	}
+	b, err := OpenBridge(filepath.Join(h.dir, memoryFile))
+	if err == nil {
+		if err = os.WriteFile(filepath.Join(h.dir, inUseFile), nil, 0o600); err != nil {
+			b.Close()
+		}
+	}
+	if err != nil {
+		owner.Close()
+		return err
+	}
+	h.bridge, h.owner = b, owner
+	return nil
+}
+
+func (h *BridgeHost) release() {
+	if h.bridge != nil {
+		h.bridge.Close()
+		h.owner.Close()
+		h.bridge, h.owner = nil, nil
+	}
+}
+
+// Close ends repair and resolver.
+func (h *BridgeHost) Close() {
+	h.cancel()
+	h.apply.Lock()
+	defer h.apply.Unlock()
+	h.syncResolvers(nil)
+	h.wg.Wait()
+	h.release()
+}
+
+// Apply is Bridge.Apply, and serves what c says. An error is logged too, and what it
+// left undone is tried again.
+func (h *BridgeHost) Apply(ctx context.Context, c BridgeConfig) error {
+	h.apply.Lock()
+	defer h.apply.Unlock()
+	err := h.applyOnce(ctx, c)
+	if err != nil {
+		h.log.Warn("the bridge network", "err", err)
+	}
+	return err
+}
+
+func (h *BridgeHost) applyOnce(ctx context.Context, c BridgeConfig) error {
+	inUse := filepath.Join(h.dir, inUseFile)
+	if h.bridge == nil {
+		if _, err := os.Stat(inUse); err != nil && len(c.Networks) == 0 {
+			return nil
+		}
+		if err := h.open(); err != nil {
+			return err
+		}
+	}
+	if err := h.bridge.Apply(ctx, c); err != nil {
+		h.keepWatch(true)
+		return err
+	}
+	h.mu.Lock()
+	old := h.guests
+	h.config, h.guests = c.sorted(), map[netip.Addr]*answerer{}
+	for _, p := range c.Ports {
+		h.guests[p.Address] = h.answerer(p, old[p.Address])
+	}
+	h.mu.Unlock()
+	h.keepWatch(len(c.Networks) > 0)
+	if err := h.syncResolvers(c.Networks); err != nil || len(c.Networks) > 0 {
+		return err
+	}
+	h.release()
+	return os.Remove(inUse)
+}
+
+// answerer keeps what the VM with the address was told before, if it is the same VM.
+func (h *BridgeHost) answerer(p BridgePort, old *answerer) *answerer {
+	if old != nil && old.id == p.ID {
+		old.guard.set(p.Policy)
+		return old
+	}
+	a := &answerer{id: p.ID, guard: NewGuard(p.Policy, func(d banger.Denial) { h.denied(p.ID, d) }), lookup: h.lookup, log: h.log}
+	a.own = func(q *dns.Msg, name string) *dns.Msg { return h.own(p.ID, q, name) }
+	b := h.bridge // the VM's port is one of it
+	a.learned = func(ctx context.Context, chain []string, addr netip.Addr, ttl time.Duration) error {
+		for _, name := range chain {
+			if err := b.Learn(ctx, p.ID, name, addr, ttl); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return a
+}
+
+// keepWatch repairs while there is something to repair.
+func (h *BridgeHost) keepWatch(on bool) {
+	if !on && h.watch != nil {
+		h.watch()
+		h.wg.Wait()
+		h.watch = nil
+	}
+	if !on || h.watch != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(h.ctx)
+	h.watch = cancel
+	b := h.bridge
+	h.wg.Go(func() {
+		err := b.Watch(ctx, func(err error) { h.log.Warn("repairing the bridge", "err", err) })
+		if ctx.Err() == nil {
+			h.log.Error("the bridge is not watched any more", "err", err)
+		}
+	})
+}
+
+// syncResolvers opens a resolver for each network and closes the others.
+func (h *BridgeHost) syncResolvers(networks []BridgeNetwork) error {
+	want := map[netip.Addr]bool{}
+	for _, n := range networks {
+		want[n.Gateway()] = true
+	}
+	for at, r := range h.listen {
+		if !want[at] {
+			r.cancel()
+			r.wg.Wait()
+			delete(h.listen, at)
+		}
+	}
+	for _, at := range slices.SortedFunc(maps.Keys(want), netip.Addr.Compare) {
+		if h.listen[at] != nil {
+			continue
+		}
+		var pc net.PacketConn
+		var ln net.Listener
+		err := h.bridge.inside(func() (err error) {
+			if pc, err = net.ListenPacket("udp4", netip.AddrPortFrom(at, 53).String()); err != nil {
+				return err
+			}
+			if ln, err = net.Listen("tcp4", netip.AddrPortFrom(at, 53).String()); err != nil {
+				pc.Close()
+			}
+			return err
+		})
+		if err != nil {
+			return banger.Errorf(banger.CodeUnavailable, "cannot answer the DNS questions of the network of %s: %w", at, err).WithHint("does a resolver of the host listen on all addresses?")
+		}
+		r := &resolverOf{}
+		ctx, cancel := context.WithCancel(h.ctx)
+		r.cancel = cancel
+		newQuestions(ctx, &r.wg, h.guest).serve(pc, ln)
+		h.listen[at] = r
+	}
+	return nil
+}
+
+func (h *BridgeHost) guest(from netip.Addr) *answerer {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.guests[from]
+}
+
+// OpenTap opens a VM's tap for its VMM, which must be the only one. It was made by
+// Apply.
+func (h *BridgeHost) OpenTap(id string) (f *os.File, err error) {
+	h.apply.Lock()
+	defer h.apply.Unlock()
+	if h.bridge == nil {
+		return nil, banger.Errorf(banger.CodeInternal, "VM %s has no port on a bridge", id)
+	}
+	name := BridgePort{ID: id}.Tap()
+	err = h.bridge.inside(func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
+		}
+		f = os.NewFile(uintptr(fd), name)
+		req, err := unix.NewIfreq(name)
+		if err == nil {
+			req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+		}
+		if err != nil {
+			f.Close()
+			return fmt.Errorf("attach to tap %s: %w", name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, banger.Errorf(banger.CodeUnavailable, "the bridge network: %w", err)
+	}
+	return f, nil
+}
+
+// The domain of VMs, and how long an answer about one of them holds.
+const (
+	vmDomain = "vm"
+	vmTTL    = 1 // second: VMs come and go
+)
+
+// own answers about VMs: those of the asker's network, if they see each other, and
+// itself. Nobody else is asked about what lies in our domain.
+func (h *BridgeHost) own(id string, q *dns.Msg, name string) *dns.Msg {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := slices.IndexFunc(h.config.Ports, func(p BridgePort) bool { return p.ID == id })
+	if i < 0 {
+		return new(dns.Msg).SetRcode(q, dns.RcodeRefused)
+	}
+	me := h.config.Ports[i]
+	n := h.config.network(me.Network)
+	inDomain := name == vmDomain || strings.HasSuffix(name, "."+vmDomain)
+	for _, p := range h.config.Ports {
+		if p.Network != me.Network || n.Isolated && p.ID != id || p.Name == "" {
+			continue
+		}
+		full := p.Name + "." + p.Network + "." + vmDomain
+		if reverse, _ := dns.ReverseAddr(p.Address.String()); canonical(reverse) == name {
+			return about(q, dns.TypePTR, &dns.PTR{Ptr: full + "."})
+		}
+		if name == full || name == p.Name+"."+vmDomain || name == p.Name {
+			return about(q, dns.TypeA, &dns.A{A: p.Address.AsSlice()})
+		}
+	}
+	if inDomain {
+		return new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+	}
+	return nil
+}
+
+// about answers with rr when it is asked for, and else with nothing: the name is
+// there.
+func about(q *dns.Msg, kind uint16, rr dns.RR) *dns.Msg {
+	r := new(dns.Msg).SetReply(q)
+	r.Authoritative = true
+	if asked := q.Question[0]; asked.Qtype == kind || asked.Qtype == dns.TypeANY {
+		*rr.Header() = dns.RR_Header{Name: asked.Name, Rrtype: kind, Class: dns.ClassINET, Ttl: vmTTL}
+		r.Answer = []dns.RR{rr}
+	}
+	return r
+}

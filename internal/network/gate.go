@@ -1,0 +1,242 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+
+	"banger"
+)
+
+// Gate leads from the host to one guest: it opens ports of the host that are
+// forwarded to it, and its flows are bounded.
+type Gate struct {
+	guest  side
+	log    *slog.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	flows  flows
+
+	mu       sync.Mutex
+	forwards map[banger.Forward]*published
+}
+
+// side is how a guest is reached.
+type side interface {
+	// join connects conn, which it owns, to a TCP port, until both ends are closed.
+	join(ctx context.Context, port uint16, conn net.Conn) error
+	dial(ctx context.Context, port uint16) (net.Conn, error)
+	// datagrams returns a new UDP socket that talks to a port.
+	datagrams(port uint16) (net.Conn, error)
+}
+
+func newGate(guest side, log *slog.Logger) *Gate {
+	g := &Gate{guest: guest, log: log}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	return g
+}
+
+// Dial connects conn, which it owns, to a TCP port of the guest, as from the
+// gateway, and carries bytes until both ends are closed.
+func (g *Gate) Dial(ctx context.Context, port uint16, conn net.Conn) error {
+	return g.guest.join(ctx, port, conn)
+}
+
+// DialGuest connects to a TCP port of the guest, as from the gateway.
+func (g *Gate) DialGuest(ctx context.Context, port uint16) (net.Conn, error) {
+	return g.guest.dial(ctx, port)
+}
+
+// Connect carries the bytes of a connection of the host to somewhere in the guest,
+// until both ends are closed; it owns conn.
+type Connect func(ctx context.Context, conn net.Conn) error
+
+// published is one forward in force.
+type published struct {
+	banger.Forward
+	stop func()
+}
+
+// Publish carries what comes to file, which it owns, to the guest: by connect, or
+// to the forward's port of the guest when connect is nil. admit may turn a
+// connection away by its two ends.
+func (g *Gate) Publish(f banger.Forward, file *os.File, connect Connect, admit func(from, to netip.AddrPort) bool) error {
+	ctx, cancel := context.WithCancel(g.ctx)
+	p := &published{Forward: f, stop: cancel}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.forwards[f] != nil {
+		cancel()
+		file.Close()
+		return fmt.Errorf("the forward %s exists already", f)
+	}
+	var err error
+	if f.Protocol == "udp" {
+		err = g.publishUDP(ctx, f, file)
+	} else {
+		if connect == nil {
+			connect = func(ctx context.Context, conn net.Conn) error { return g.Dial(ctx, f.GuestPort, conn) }
+		}
+		err = g.publishTCP(ctx, file, connect, admit)
+	}
+	if err != nil {
+		cancel()
+		return err
+	}
+	if g.forwards == nil {
+		g.forwards = map[banger.Forward]*published{}
+	}
+	g.forwards[f] = p
+	return nil
+}
+
+// Unpublish ends a forward and the connections that came by it, and reports whether
+// there was one.
+func (g *Gate) Unpublish(f banger.Forward) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.forwards[f]
+	if p == nil {
+		return false
+	}
+	delete(g.forwards, f)
+	p.stop()
+	return true
+}
+
+func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, admit func(from, to netip.AddrPort) bool) error {
+	ln, err := net.FileListener(file)
+	file.Close()
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { ln.Close() })
+	g.wg.Go(func() {
+		defer ln.Close()
+		for {
+			conn, err := ln.Accept()
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ECONNABORTED) {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			from, to := endOf(conn.RemoteAddr()), endOf(conn.LocalAddr())
+			if admit != nil && !admit(from, to) {
+				reset(conn)
+				continue
+			}
+			g.wg.Go(func() {
+				if err := connect(ctx, conn); err != nil {
+					g.log.Debug("forward", "err", err)
+				}
+			})
+		}
+	})
+	return nil
+}
+
+// reset closes a connection so that its peer sees a refusal.
+func reset(conn net.Conn) {
+	if t, ok := conn.(*net.TCPConn); ok {
+		t.SetLinger(0)
+	}
+	conn.Close()
+}
+
+func endOf(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := t.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
+
+// publishUDP gives each peer of the host's socket a socket of its own towards the
+// guest, whose answers so find back.
+func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File) error {
+	pc, err := net.FilePacketConn(file)
+	file.Close()
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { pc.Close() })
+	conn, ok := pc.(*net.UDPConn)
+	if !ok {
+		pc.Close()
+		return errors.New("it is no UDP socket")
+	}
+	g.wg.Go(func() {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		peers := map[netip.AddrPort]*flow{}
+		var mu sync.Mutex
+		buf := make([]byte, pumpSize)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			peer := peers[from]
+			mu.Unlock()
+			if peer == nil {
+				if peer = g.peer(f.GuestPort, func(p []byte) { conn.WriteToUDPAddrPort(p, from) }); peer == nil {
+					continue
+				}
+				mu.Lock()
+				peers[from] = peer
+				mu.Unlock()
+				context.AfterFunc(ctx, peer.end)
+				wg.Go(func() {
+					<-peer.over
+					mu.Lock()
+					defer mu.Unlock()
+					delete(peers, from)
+				})
+			}
+			peer.touch()
+			peer.send(buf[:n])
+		}
+	})
+	return nil
+}
+
+// peer opens a socket that talks to a port of the guest; nil: none is free. It ends
+// when it has been idle, like all flows of UDP.
+func (g *Gate) peer(port uint16, deliver func([]byte)) *flow {
+	conn, err := g.guest.datagrams(port)
+	if err != nil {
+		return nil
+	}
+	from, to := conn.LocalAddr().(*net.UDPAddr), conn.RemoteAddr().(*net.UDPAddr)
+	f := &flow{flowKey: flowKey{forwardedUDP, uint16(from.Port), to.AddrPort()}, over: make(chan struct{})}
+	f.end = func() { conn.Close() }
+	f.send = func(p []byte) { conn.Write(p) }
+	if !g.flows.add(f) {
+		conn.Close()
+		return nil
+	}
+	g.wg.Go(func() {
+		defer close(f.over)
+		defer g.flows.remove(f)
+		buf := make([]byte, pumpSize)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			f.touch()
+			deliver(buf[:n])
+		}
+	})
+	return f
+}
