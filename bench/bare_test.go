@@ -27,8 +27,8 @@ type bare struct {
 }
 
 // newBare learns the arguments from a VM that runs and is then removed.
-func (b *bench) newBare() *bare {
-	fresh, vm := b.newVM(), b.newVM()
+func (b *bench) newBare(network string) *bare {
+	fresh, vm := b.newVMOn(network), b.newVMOn(network)
 	b.cli("start", "-q", vm)
 	p := processes("banger-" + vm)
 	if len(p) != 1 {

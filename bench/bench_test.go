@@ -38,6 +38,8 @@ func TestFigures(t *testing.T) {
 	t.Run("exec", func(t *testing.T) { b.in(t).exec() })
 	t.Run("streams", func(t *testing.T) { b.in(t).streams() })
 	t.Run("memory", func(t *testing.T) { b.in(t).memory() })
+	t.Run("ssh", func(t *testing.T) { b.in(t).ssh() })
+	t.Run("network", func(t *testing.T) { b.in(t).network() })
 }
 
 // bench is one run over one state directory.
@@ -114,9 +116,11 @@ func (b *bench) cli(args ...string) string {
 }
 
 // newVM creates a VM that idles when it is started.
-func (b *bench) newVM() string {
+func (b *bench) newVM() string { return b.newVMOn("user") }
+
+func (b *bench) newVMOn(network string) string {
 	b.Helper()
-	id := b.cli("create", "-q", image, "--", "sleep", "infinity")
+	id := b.cli("create", "-q", "--network", network, image, "--", "sleep", "infinity")
 	b.Cleanup(func() { exec.Command(b.binary, "rm", "-f", id).Run() })
 	return id
 }

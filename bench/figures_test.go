@@ -23,6 +23,7 @@ const (
 	maxBootRatio   = 1.25
 	maxExecMillis  = 15
 	minStreamRatio = 0.60
+	minCopyRatio   = 0.80
 	maxDaemonMiB   = 40
 	maxPerVMMiB    = 2
 	maxShimMiB     = 20
@@ -31,7 +32,7 @@ const (
 
 // boot compares cold boots, each on a disk without history.
 func (b *bench) boot() {
-	rival := b.newBare()
+	rival := b.newBare("none")
 	var bare, run, whole, start []float64
 	turns := []func(){
 		func() {
@@ -123,7 +124,7 @@ func (b *bench) exec() {
 // streams compares the throughput of a command's stdio with that of a raw
 // virtio-serial port of the same VM.
 func (b *bench) streams() {
-	rival := b.newBare()
+	rival := b.newBare("none")
 	c, _, stop := rival.boot(
 		"-chardev", "socket,id=raw,path="+filepath.Join(rival.dir, "raw.sock")+",server=on,wait=off",
 		"-device", "virtserialport,chardev=raw,name=raw")
@@ -174,11 +175,16 @@ func (b *bench) streams() {
 			b.Fatalf("%d of %d bytes came out", got, b.bytes)
 		}
 	}
-	b.duel("stdin to the guest", ourIn, rawIn)
-	b.duel("guest to stdout", ourOut, rawOut)
+	b.duelOn("stdin to the guest", minStreamRatio, ourIn, rawIn)
+	b.duelOn("guest to stdout", minStreamRatio, ourOut, rawOut)
+	file := filepath.Join(b.scratch, "random")
+	b.must(exec.Command("sh", "-c", "head -c "+n+" /dev/urandom >"+file).Run())
+	b.duelOn("cp into the guest", minCopyRatio, func() { b.cli("cp", "-q", file, vm+":/root/random") }, rawIn)
+	b.duelOn("cp out of the guest", minCopyRatio, func() { b.cli("cp", "-q", vm+":/root/random", filepath.Join(b.scratch, "back")) }, rawOut)
 }
 
-func (b *bench) duel(figure string, ours, rival func()) {
+// duelOn compares rates of b.bytes in turns.
+func (b *bench) duelOn(figure string, bound float64, ours, rival func()) {
 	rate := func(f func()) float64 { return float64(b.bytes) / (1 << 20) / timed(f).Seconds() }
 	var us, them []float64
 	for i := range b.pairs {
@@ -187,9 +193,9 @@ func (b *bench) duel(figure string, ours, rival func()) {
 		} else {
 			them, us = append(them, rate(rival)), append(us, rate(ours))
 		}
-		b.Logf("%s %d of %d: banger %.0f MiB/s, raw %.0f MiB/s", figure, i+1, b.pairs, us[i], them[i])
+		b.Logf("%s %d of %d: banger %.0f MiB/s, rival %.0f MiB/s", figure, i+1, b.pairs, us[i], them[i])
 	}
-	b.addPairs(figure, "MiB/s", us, them, minStreamRatio, true)
+	b.addPairs(figure, "MiB/s", us, them, bound, true)
 }
 
 func rewound(b *bench, f *os.File) *os.File {
@@ -220,14 +226,7 @@ func (b *bench) memory() {
 	b.add("of it by each but the first", "MiB RSS", []float64{(with[2] - with[0]) / 2}, 0)
 	largest := 0.0
 	for _, vm := range vms {
-		for _, p := range processes(filepath.Join(b.state, "vms", vm)) {
-			if !strings.HasPrefix(p.argv[0], "qemu") {
-				largest = max(largest, b.rss(p.pid))
-			}
-		}
-	}
-	if largest == 0 {
-		b.Fatal("no shim was found")
+		largest = max(largest, b.shimRSS(vm))
 	}
 	b.add("largest of 3 shims", "MiB RSS", []float64{largest}, maxShimMiB)
 	var version []float64
@@ -235,6 +234,18 @@ func (b *bench) memory() {
 		version = append(version, millis(timed(func() { b.must(exec.Command(b.binary, "version").Run()) })))
 	}
 	b.add("banger version", "ms", version, maxVersion)
+}
+
+// shimRSS returns the memory of a VM's shim in MiB.
+func (b *bench) shimRSS(vm string) float64 {
+	b.Helper()
+	for _, p := range processes(filepath.Join(b.state, "vms", vm)) {
+		if !strings.HasPrefix(filepath.Base(p.argv[0]), "qemu") {
+			return b.rss(p.pid)
+		}
+	}
+	b.Fatal("no shim was found")
+	return 0
 }
 
 func (b *bench) rss(pid string) float64 {

@@ -1,0 +1,206 @@
+//go:build bench
+
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"banger/internal/guest"
+)
+
+// The bounds of the network's promises.
+const (
+	minUserRatio   = 0.9  // of QEMU's slirp
+	minBridgeRatio = 1.5  // of QEMU's slirp
+	maxForwardsMiB = 40   // with manyForwards
+	manyForwards   = 1000 // the bound of one VM
+	guestPort      = "9001"
+)
+
+// sink is a TCP server in the guest that reads each connection to its end and then
+// answers one byte.
+const sink = `use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => '0.0.0.0:` + guestPort + `', Listen => 8, ReuseAddr => 1) or die;
+$| = 1; print "listening\n"; while (my $c = $s->accept) { while (sysread $c, my $b, 1 << 18) {} syswrite $c, "x"; close $c }`
+
+// network compares TCP of the user network, and as root of a bridge, with that of
+// QEMU's own user network under a VM that is otherwise the same.
+func (b *bench) network() {
+	hole, err := net.Listen("tcp4", ":0")
+	b.must(err)
+	defer hole.Close()
+	port := strconv.Itoa(hole.Addr().(*net.TCPAddr).Port)
+
+	slirp := b.newSlirp()
+	user := b.newNetworkVM("user")
+	b.duelOn("user network: guest to host", minUserRatio, b.outOf(hole, user.out("10.0.2.2", port)), b.outOf(hole, slirp.out("10.0.2.2", port)))
+	b.duelOn("user network: host to guest", minUserRatio, b.into(user.at), b.into(slirp.at))
+	user.end()
+	if os.Geteuid() == 0 {
+		bridge := b.newNetworkVM("bridge")
+		b.duelOn("bridge: guest to host", minBridgeRatio, b.outOf(hole, bridge.out(bridge.gateway, port)), b.outOf(hole, slirp.out("10.0.2.2", port)))
+		b.duelOn("bridge: host to guest", minBridgeRatio, b.into(bridge.at), b.into(slirp.at))
+		bridge.end()
+	}
+	slirp.end()
+	b.forwards()
+}
+
+// networked is a VM whose network is measured.
+type networked struct {
+	*bench
+	sh      func(script string) (wait func())
+	at      string // where the host reaches the sink
+	gateway string
+	end     func()
+}
+
+// out has the guest send to the host.
+func (n *networked) out(host, port string) func() (wait func()) {
+	return func() func() {
+		return n.sh(fmt.Sprintf("exec bash -c 'head -c %d /dev/zero >/dev/tcp/%s/%s'", n.bytes, host, port))
+	}
+}
+
+// newNetworkVM starts a VM of ours with a sink.
+func (b *bench) newNetworkVM(network string) *networked {
+	id := b.cli("run", "-d", "-q", "--network", network, "--net-allow", "host", "--net-allow", "private", "-p", "0:"+guestPort, image, "--", "perl", "-e", sink)
+	b.Cleanup(func() { b.command("rm", "-f", id).Run() })
+	vm, err := b.client.Get(b.Context(), id)
+	b.must(err)
+	n := &networked{bench: b, at: vm.Forwards[0].Host().String(), end: func() { b.cli("rm", "-f", id) }}
+	if network == "bridge" {
+		n.at = net.JoinHostPort(vm.Address, guestPort)
+		n.gateway = vm.Address[:strings.LastIndex(vm.Address, ".")] + ".1"
+	}
+	n.sh = func(script string) func() {
+		cmd := b.command("exec", id, "--", "sh", "-c", script)
+		b.must(cmd.Start())
+		return func() { b.must(cmd.Wait()) }
+	}
+	b.awaitSink(n.at)
+	return n
+}
+
+// newSlirp starts the bare QEMU with its user network where ours was.
+func (b *bench) newSlirp() *networked {
+	rival := b.newBare("user")
+	free, err := net.Listen("tcp4", "127.0.0.1:0")
+	b.must(err)
+	at := free.Addr().String()
+	free.Close()
+	mtu := regexp.MustCompile(`,host_mtu=[0-9]+`)
+	for i, a := range rival.argv {
+		if strings.HasPrefix(a, "stream,id=net0,") {
+			rival.argv[i] = "user,id=net0,hostfwd=tcp:" + at + "-:" + guestPort
+		}
+		rival.argv[i] = mtu.ReplaceAllString(rival.argv[i], "") // slirp's largest packet is the device's own
+	}
+	c, _, stop := rival.boot()
+	_, err = c.Configure(b.Context(), guest.Config{Hostname: "bare", TimeUnixNano: time.Now().UnixNano(),
+		Network: &guest.Network{Address: "10.0.2.15/24", Gateway: "10.0.2.2", DNS: []string{"10.0.2.3"}, MTU: 1500}})
+	b.must(err)
+	n := &networked{bench: b, at: at, end: stop, sh: func(script string) func() { return rival.sh(c, script) }}
+	file := filepath.Join("/tmp", "sink.pl")
+	rival.sh(c, "cat >"+file+" <<'E'\n"+sink+"\nE\nsetsid perl "+file+" >/dev/null 2>&1 </dev/null &")()
+	b.awaitSink(at)
+	return n
+}
+
+// awaitSink returns when the sink answers; a forward may accept before.
+func (b *bench) awaitSink(at string) {
+	b.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		conn, err := net.DialTimeout("tcp4", at, time.Second)
+		if err == nil {
+			conn.SetDeadline(time.Now().Add(5 * time.Second))
+			conn.(*net.TCPConn).CloseWrite()
+			n, _ := conn.Read(make([]byte, 1))
+			conn.Close()
+			if n == 1 {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			b.Fatalf("the sink at %s does not answer: %v", at, err)
+		}
+	}
+}
+
+// outOf measures what a guest sends to a listener of the host.
+func (b *bench) outOf(ln net.Listener, send func() (wait func())) func() {
+	return func() {
+		wait := send()
+		conn, err := ln.Accept()
+		b.must(err)
+		n, err := io.Copy(io.Discard, conn)
+		conn.Close()
+		if err != nil || n != b.bytes {
+			b.Fatalf("%d of %d bytes came: %v", n, b.bytes, err)
+		}
+		wait()
+	}
+}
+
+// into measures what the host sends to the sink, until that has read all.
+func (b *bench) into(at string) func() {
+	return func() {
+		conn, err := net.Dial("tcp4", at)
+		b.must(err)
+		defer conn.Close()
+		chunk := make([]byte, 1<<18)
+		for left := b.bytes; left > 0; {
+			n, err := conn.Write(chunk[:min(left, int64(len(chunk)))])
+			b.must(err)
+			left -= int64(n)
+		}
+		b.must(conn.(*net.TCPConn).CloseWrite())
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+			b.Fatalf("the guest has not read all: %v", err)
+		}
+	}
+}
+
+// forwards measures a shim with as many open forwards as there may be.
+func (b *bench) forwards() {
+	args := []string{"create", "-q"}
+	for i := range manyForwards {
+		args = append(args, "-p", fmt.Sprintf("0:%d", 10000+i))
+	}
+	id := b.cli(append(args, image, "--", "sleep", "infinity")...)
+	b.Cleanup(func() { b.command("rm", "-f", id).Run() })
+	b.cli("start", "-q", id)
+	vm, err := b.client.Get(b.Context(), id)
+	b.must(err)
+	for _, f := range vm.Forwards[:10] { // they are open
+		conn, err := (&net.Dialer{}).DialContext(context.WithoutCancel(b.Context()), "tcp4", f.Host().String())
+		b.must(err)
+		conn.Close()
+	}
+	if len(vm.Forwards) != manyForwards {
+		b.Fatalf("%d forwards are open", len(vm.Forwards))
+	}
+	b.add("shim with 1000 forwards", "MiB RSS", []float64{b.shimRSS(id)}, maxForwardsMiB)
+	b.cli("rm", "-f", id)
+}
+
+// ssh compares logging in with exec.
+func (b *bench) ssh() {
+	vm := b.newVM()
+	b.cli("start", "-q", vm)
+	var exec, ssh []float64
+	b.cli("ssh", vm, "true") // makes the user's key
+	for range 4 * b.pairs {
+		exec = append(exec, millis(timed(func() { b.cli("exec", vm, "true") })))
+		ssh = append(ssh, millis(timed(func() { b.cli("ssh", vm, "true") })))
+	}
+	b.add("banger ssh VM true", "ms", ssh, 1.5*median(exec)+150)
+}
