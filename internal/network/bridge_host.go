@@ -184,6 +184,7 @@ func (h *BridgeHost) keepWatch(on bool) {
 	ctx, cancel := context.WithCancel(h.ctx)
 	h.watch = cancel
 	b := h.bridge
+	h.wg.Go(func() { h.runDenials(ctx, b) })
 	h.wg.Go(func() {
 		err := b.Watch(ctx, func(err error) { h.log.Warn("repairing the bridge", "err", err) })
 		if ctx.Err() == nil {

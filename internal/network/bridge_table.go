@@ -191,7 +191,8 @@ func packetsChains(t *nftables.Table, sources, guests, learned, allow *set) []ch
 			{"ct state established,related goto pass", flows},
 			{tuple + " vmap @learned", append(slices.Clone(destination), &expr.Lookup{SourceRegister: register(0), SetName: learned.Name, IsDestRegSet: true})},
 			{tuple + " @allow goto pass", append(slices.Clone(destination), in(allow, false), always(expr.VerdictGoto, "pass"))},
-			{"drop", []expr.Any{always(expr.VerdictDrop, "")}},
+			{fmt.Sprintf("log group %d snaplen %d drop", logGroup, logSnaplen), []expr.Any{
+				&expr.Log{Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: logGroup, Snaplen: logSnaplen}, always(expr.VerdictDrop, "")}},
 		}},
 		{pass, []nftRule{{"meta mark set meta mark | 0x20000000 accept", []expr.Any{meta(expr.MetaKeyMARK, 0),
 			&expr.Bitwise{SourceRegister: register(0), DestRegister: register(0), Len: 4, Mask: native(^uint32(markAllowed)), Xor: native(markAllowed)},
