@@ -37,7 +37,7 @@ func (n Network) Check() error {
 	if err := CheckName(n.Name); err != nil {
 		return err
 	}
-	if n.Name == NetworkUser || n.Name == NetworkBridge || n.Name == NetworkNone {
+	if n.Name == NetworkUser || n.Name == NetworkBridge || n.Name == NetworkNone || n.Name == "banger" {
 		return Errorf(CodeInvalid, "%q is no name for a network: it means something already", n.Name).WithHint("choose another")
 	}
 	if _, err := netip.ParsePrefix(n.Subnet); err != nil && n.Subnet != "" {

@@ -262,8 +262,10 @@ type Denial struct {
 	Protocol string    `json:"protocol"`          // tcp, udp, icmp or dns
 	Address  string    `json:"address,omitempty"` // where it would have gone
 	Port     uint16    `json:"port,omitempty"`
-	Name     string    `json:"name,omitempty"`    // what the guest had asked for
-	Process  string    `json:"process,omitempty"` // in the guest, if it is known
+	Name     string    `json:"name,omitempty"` // what the guest had asked for
+	Source   uint16    `json:"source_port,omitempty"`
+	Process  string    `json:"process,omitempty"` // its name in the guest, if it is known; the guest may say anything
+	PID      int       `json:"pid,omitempty"`     // in the guest
 	Rule     string    `json:"rule"`              // the line of the policy, or the built-in rule
 	Count    int       `json:"count,omitempty"`   // how many alike came in a short time, when more than one
 }

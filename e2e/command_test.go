@@ -27,6 +27,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"mkimage":    cmdMkimage,
 	"resize":     cmdResize,
 	"json":       cmdJSON,
+	"ask":        cmdAsk,
 	"fetch":      cmdFetch,
 	"datagram":   cmdDatagram,
 	"http":       cmdHTTP,

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -50,5 +51,24 @@ func cmdDatagram(ts *testscript.TestScript, neg bool, args []string) {
 	})
 	if !ok {
 		ts.Fatalf("no answer")
+	}
+}
+
+// ask SERVER NAME WANT asks a DNS server for a name's addresses, or for the names of
+// an address, and demands its code and what it gives.
+func cmdAsk(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) != 3, "ask SERVER NAME WANT")
+	q := new(dns.Msg).SetQuestion(dns.Fqdn(args[1]), dns.TypeA)
+	if reverse, err := dns.ReverseAddr(args[1]); err == nil {
+		q.SetQuestion(reverse, dns.TypePTR)
+	}
+	r, err := dns.Exchange(q, args[0])
+	ts.Check(err)
+	got := dns.RcodeToString[r.Rcode]
+	for _, rr := range r.Answer {
+		got += " " + dns.Field(rr, 1)
+	}
+	if got != args[2] {
+		ts.Fatalf("%s is %q", args[1], got)
 	}
 }

@@ -92,8 +92,8 @@ func listeners(known map[string]banger.Listener) map[string]banger.Listener {
 			continue
 		}
 		for _, line := range strings.Split(string(data), "\n")[1:] {
-			l, inode, ok := parseSocket(strings.TrimSuffix(table, "6"), line)
-			if !ok {
+			l, inode, listens, ok := parseSocket(strings.TrimSuffix(table, "6"), line)
+			if !ok || !listens {
 				continue
 			}
 			if k, seen := known[inode]; seen {
@@ -112,25 +112,26 @@ func listeners(known map[string]banger.Listener) map[string]banger.Listener {
 
 // parseSocket reads a line of /proc/net/tcp or udp (proc_net(5)): a listener of TCP
 // is in state 0A, a socket of UDP that waits for anybody in state 07.
-func parseSocket(protocol, line string) (l banger.Listener, inode string, ok bool) {
+func parseSocket(protocol, line string) (l banger.Listener, inode string, listens, ok bool) {
 	f := strings.Fields(line)
-	if len(f) < 10 || protocol == "tcp" && f[3] != "0A" || protocol == "udp" && f[3] != "07" {
-		return l, "", false
+	if len(f) < 10 {
+		return l, "", false, false
 	}
+	listens = protocol == "tcp" && f[3] == "0A" || protocol == "udp" && f[3] == "07"
 	host, port, found := strings.Cut(f[1], ":")
 	raw, err := hex.DecodeString(host)
 	p, perr := strconv.ParseUint(port, 16, 16)
 	if !found || err != nil || perr != nil || p == 0 || len(raw)%4 != 0 {
-		return l, "", false
+		return l, "", false, false
 	}
 	for i := 0; i < len(raw); i += 4 { // words in the machine's byte order
 		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
 	}
 	addr, valid := netip.AddrFromSlice(raw)
 	if !valid {
-		return l, "", false
+		return l, "", false, false
 	}
-	return banger.Listener{Protocol: protocol, Address: addr.Unmap().String(), Port: uint16(p)}, f[9], true
+	return banger.Listener{Protocol: protocol, Address: addr.Unmap().String(), Port: uint16(p)}, f[9], listens, true
 }
 
 // nameOwners finds the processes that hold the sockets.
@@ -152,6 +153,35 @@ func nameOwners(sockets map[string]banger.Listener, unknown map[string]bool) {
 		}
 		sockets[inode] = l
 	}
+}
+
+// owner finds the process that has the socket with a port of ours, bound or on its
+// way to a peer.
+func owner(protocol string, port uint16) (o guest.Owner) {
+	if protocol != "tcp" && protocol != "udp" {
+		return o
+	}
+	sockets, unknown := map[string]banger.Listener{}, map[string]bool{}
+	for _, table := range []string{protocol, protocol + "6"} {
+		data, err := os.ReadFile("/proc/net/" + table)
+		if err != nil {
+			continue
+		}
+		for _, line := range strings.Split(string(data), "\n")[1:] {
+			if l, inode, _, ok := parseSocket(protocol, line); ok && l.Port == port && inode != "0" {
+				sockets[inode], unknown[inode] = l, true
+			}
+		}
+	}
+	if len(unknown) > 0 {
+		nameOwners(sockets, unknown)
+	}
+	for _, l := range sockets {
+		if l.PID != 0 {
+			return guest.Owner{Process: l.Process, PID: l.PID}
+		}
+	}
+	return o
 }
 
 // dialLocal connects the stream to a TCP port of the guest's loopback.

@@ -97,3 +97,40 @@ func TestAConnectionToTheGuestsLoopback(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoHasASocket is asked about sockets of the test's own.
+func TestWhoHasASocket(t *testing.T) {
+	a := startAgent(t)
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	tcp, err := net.Dial("tcp4", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	udp, err := net.Dial("udp", "127.0.0.1:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	for _, c := range []struct {
+		protocol string
+		port     int
+		pid      int
+	}{
+		{"tcp", tcp.LocalAddr().(*net.TCPAddr).Port, os.Getpid()},
+		{"udp", udp.LocalAddr().(*net.UDPAddr).Port, os.Getpid()},
+		{"icmp", 1, 0},
+		{"../tcp", tcp.LocalAddr().(*net.TCPAddr).Port, 0},
+	} {
+		t.Run(c.protocol, func(t *testing.T) {
+			o, err := a.Owner(withPatience(t), c.protocol, uint16(c.port))
+			if err != nil || o.PID != c.pid || (o.Process != "") != (c.pid != 0) {
+				t.Errorf("it is %+v, %v", o, err)
+			}
+		})
+	}
+}

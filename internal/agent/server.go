@@ -64,6 +64,8 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		s.changes(conn)
 	case guest.OpPorts:
 		s.watchPorts(conn, frames)
+	case guest.OpOwner:
+		banger.WriteJSONFrame(conn, banger.FrameResponse, owner(req.Protocol, req.Port))
 	case guest.OpDial:
 		s.dialLocal(conn, req.Port)
 	case guest.OpSSH:

@@ -85,6 +85,10 @@ type Version struct {
 	SQLite  string    `json:"sqlite,omitempty"`
 	VMM     string    `json:"vmm,omitempty"` // what new VMs run on, or why none can
 	KVM     string    `json:"kvm,omitempty"` // "usable" or why not
+
+	// Where the names of VMs are answered, or why nowhere.
+	DNS        string `json:"dns,omitempty"`
+	DNSProblem string `json:"dns_problem,omitempty"`
 }
 
 // Bodies of requests that are more than a noun.

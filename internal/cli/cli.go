@@ -140,7 +140,7 @@ func (a *app) root() *cobra.Command {
 		root.AddCommand(inGroup(make(), "vm"))
 		vm.AddCommand(make())
 	}
-	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"), inGroup(a.networkCommand(), "store"),
+	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"), inGroup(a.networkCommand(), "store"), a.dnsCommand(),
 		a.daemonCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(), a.sshConfigCommand(), a.sshProxyCommand())
 	return root
 }

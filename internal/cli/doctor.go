@@ -103,6 +103,13 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client) []check {
 	if v.Version != banger.Version {
 		checks[0] = check{"daemon", warn, "version " + v.Version + ", but this client is " + banger.Version, "restart it: banger daemon stop"}
 	}
+	if v.DNS == "" {
+		checks = append(checks, check{"names", warn, "no names of VMs are answered: " + v.DNSProblem, "restart the daemon: banger daemon stop"})
+	} else if !findsNames(ctx) {
+		checks = append(checks, check{"names", warn, "NAME.vm is answered at " + v.DNS + ", where this host does not ask", "see: banger dns status"})
+	} else {
+		checks = append(checks, check{"names", pass, "this host finds NAME.vm", ""})
+	}
 	kernels, err := client.Kernels(ctx)
 	switch {
 	case err != nil:

@@ -301,8 +301,8 @@ func (a *app) policyLogCommand() *cobra.Command {
 func denialLine(vm string, d banger.Denial) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", d.Time.Local().Format(time.DateTime), vm)
-	if d.Process != "" {
-		fmt.Fprintf(&b, " (%s)", d.Process)
+	if d.PID != 0 {
+		fmt.Fprintf(&b, " (%s, pid %d)", d.Process, d.PID)
 	}
 	fmt.Fprintf(&b, ": %s", d.Protocol)
 	if d.Name != "" {

@@ -102,10 +102,13 @@ func Run(ctx context.Context, o Options) error {
 	if err := sup.Restore(ctx); err != nil {
 		return fmt.Errorf("restoring VMs: %w", err)
 	}
+	names := serveNames(o.StateDir, sup.Names())
+	defer names.close()
 	started := time.Now().UTC()
 	version := func(ctx context.Context) api.Version {
 		v := api.Version{Version: banger.Version, API: banger.APIVersion, PID: os.Getpid(), Started: started, KVM: "usable"}
 		v.SQLite, _ = db.SQLiteVersion(ctx)
+		v.DNS, v.DNSProblem = names.version()
 		if !kvm.Usable {
 			v.KVM = kvm.Reason
 		}

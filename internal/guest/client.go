@@ -27,6 +27,7 @@ const (
 	OpArchive   = banger.FileArchive // answer with frames of output, a tar, ending with FrameExit, a banger.CopyReport
 	OpExtract   = banger.FileExtract // take frames of stdin, a tar, up to FrameStdinEOF; answers banger.CopyReport
 	OpPorts     = "ports"            // answers with what listens in the guest, and again after each change
+	OpOwner     = "owner"            // answers which process has a socket
 	OpDial      = "dial"             // answers Info; the stream becomes one to a TCP port of the guest's loopback
 	OpSSH       = "ssh"              // answers Info; what follows on the stream is the SSH protocol
 	OpShutdown  = "shutdown"         // answers Info, then powers off
@@ -38,7 +39,9 @@ type Request struct {
 	Config *Config      `json:"config,omitempty"`
 	Exec   *banger.Exec `json:"exec,omitempty"`
 	Signal int          `json:"signal,omitempty"`
-	Port   uint16       `json:"port,omitempty"` // of OpDial
+	Port   uint16       `json:"port,omitempty"` // of OpDial and OpOwner
+
+	Protocol string `json:"protocol,omitempty"` // of OpOwner: tcp or udp
 
 	File *banger.FileRequest `json:"file,omitempty"`
 

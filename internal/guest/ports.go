@@ -41,6 +41,29 @@ func (c Client) WatchPorts(ctx context.Context, tell func([]banger.Listener)) er
 	}
 }
 
+// maxProcess bounds the name of a process in bytes (the kernel's TASK_COMM_LEN is 16).
+const maxProcess = 64
+
+// Owner is a process of the guest. Both may be lies.
+type Owner struct {
+	Process string `json:"process"`
+	PID     int    `json:"pid"`
+}
+
+// Owner asks which process has the socket of a protocol, tcp or udp, that is bound
+// to a port. Nobody is no error.
+func (c Client) Owner(ctx context.Context, protocol string, port uint16) (Owner, error) {
+	var o Owner
+	conn, err := c.send(ctx, Request{Op: OpOwner, Protocol: protocol, Port: port})
+	if err == nil {
+		err = answer(ctx, conn, banger.FrameResponse, &o)
+	}
+	if len(o.Process) > maxProcess {
+		o.Process = o.Process[:maxProcess]
+	}
+	return o, err
+}
+
 // DialLocal connects to a TCP port of the guest's loopback. The caller closes the
 // stream.
 func (c Client) DialLocal(ctx context.Context, port uint16) (net.Conn, error) {

@@ -104,6 +104,7 @@ func (h *BridgeHost) refused(b *Bridge, p []byte) {
 	case unix.IPPROTO_TCP, unix.IPPROTO_UDP:
 		f.proto = map[byte]Protocol{unix.IPPROTO_TCP: TCP, unix.IPPROTO_UDP: UDP}[p[9]]
 		if len(head) >= 4 {
+			f.src = binary.BigEndian.Uint16(head)
 			f.dst = netip.AddrPortFrom(to, binary.BigEndian.Uint16(head[2:]))
 		}
 	}
@@ -111,7 +112,7 @@ func (h *BridgeHost) refused(b *Bridge, p []byte) {
 	if ok {
 		why = ruleBridge
 	}
-	who.guard.deny(banger.Denial{Protocol: string(f.proto), Address: to.String(), Port: f.dst.Port(), Name: strings.Join(f.names, ","), Rule: why})
+	who.guard.deny(banger.Denial{Protocol: string(f.proto), Source: f.source(), Address: to.String(), Port: f.dst.Port(), Name: strings.Join(f.names, ","), Rule: why})
 }
 
 // toldNames returns the names by which a VM was told an address, in order.

@@ -69,6 +69,16 @@ func addrOfPeer(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
+func portOfPeer(a net.Addr) uint16 {
+	switch v := a.(type) {
+	case *net.UDPAddr:
+		return v.AddrPort().Port()
+	case *net.TCPAddr:
+		return v.AddrPort().Port()
+	}
+	return 0
+}
+
 func (s *questions) answerDatagrams(pc net.PacketConn) {
 	buf := make([]byte, 4096)
 	for {
@@ -88,7 +98,7 @@ func (s *questions) answerDatagrams(pc net.PacketConn) {
 		}
 		s.wg.Go(func() {
 			defer func() { <-s.places }()
-			if answer := who.answer(s.ctx, query, false); answer != nil {
+			if answer := who.answer(s.ctx, query, portOfPeer(from), false); answer != nil {
 				pc.WriteTo(answer, from)
 			}
 		})
@@ -122,7 +132,7 @@ func (s *questions) answerStreams(ln net.Listener) {
 				if err != nil {
 					return
 				}
-				answer := who.answer(s.ctx, query, true)
+				answer := who.answer(s.ctx, query, portOfPeer(conn.RemoteAddr()), true)
 				if answer == nil || writeMessage(conn, answer) != nil {
 					return
 				}
@@ -159,12 +169,12 @@ func (s *Stack) serveDNS(lookup Exchange) error {
 }
 
 // answer answers one message; nil means that it deserves none.
-func (s *answerer) answer(ctx context.Context, query []byte, stream bool) []byte {
+func (s *answerer) answer(ctx context.Context, query []byte, source uint16, stream bool) []byte {
 	var q dns.Msg
 	if err := q.Unpack(query); err != nil || q.Response {
 		return nil
 	}
-	r := s.resolve(ctx, &q, stream)
+	r := s.resolve(ctx, &q, source, stream)
 	r.Id = q.Id
 	size := dns.MinMsgSize
 	if opt := q.IsEdns0(); opt != nil {
@@ -182,7 +192,7 @@ func (s *answerer) answer(ctx context.Context, query []byte, stream bool) []byte
 
 // resolve asks the resolver what the policy lets the guest ask, and removes from
 // the answer what the policy does not let it know.
-func (s *answerer) resolve(ctx context.Context, q *dns.Msg, stream bool) *dns.Msg {
+func (s *answerer) resolve(ctx context.Context, q *dns.Msg, source uint16, stream bool) *dns.Msg {
 	if len(q.Question) != 1 || q.Opcode != dns.OpcodeQuery {
 		return new(dns.Msg).SetRcode(q, dns.RcodeNotImplemented)
 	}
@@ -193,7 +203,7 @@ func (s *answerer) resolve(ctx context.Context, q *dns.Msg, stream bool) *dns.Ms
 		}
 	}
 	if ok, why := s.guard.mayResolve([]string{name}); !ok {
-		return s.refuse(q, name, why)
+		return s.refuse(q, source, name, why)
 	}
 	if q.Question[0].Qtype == dns.TypeAAAA { // the guest has no IPv6: nothing is better than a black hole
 		return new(dns.Msg).SetReply(q)
@@ -214,14 +224,14 @@ func (s *answerer) resolve(ctx context.Context, q *dns.Msg, stream bool) *dns.Ms
 		s.log.Debug("no answer from the host's resolver", "err", err)
 		return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
 	}
-	return s.filter(ctx, q, &r, name)
+	return s.filter(ctx, q, &r, source, name)
 }
 
 // filter lets the guest know what it may, and remembers it.
-func (s *answerer) filter(ctx context.Context, q, r *dns.Msg, name string) *dns.Msg {
+func (s *answerer) filter(ctx context.Context, q, r *dns.Msg, source uint16, name string) *dns.Msg {
 	chain, ttl := aliases(r.Answer, name)
 	if ok, why := s.guard.mayResolve(chain); !ok {
-		return s.refuse(q, strings.Join(chain, " -> "), why)
+		return s.refuse(q, source, strings.Join(chain, " -> "), why)
 	}
 	stripped, failure := false, error(nil)
 	keep := func(list []dns.RR) []dns.RR {
@@ -254,7 +264,7 @@ func (s *answerer) filter(ctx context.Context, q, r *dns.Msg, name string) *dns.
 		return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
 	}
 	if stripped && len(r.Answer) == 0 {
-		s.guard.deny(banger.Denial{Protocol: "dns", Name: name, Rule: "built in: an answer that leads to a private or local address is removed"})
+		s.guard.deny(banger.Denial{Protocol: "dns", Source: source, Name: name, Rule: "built in: an answer that leads to a private or local address is removed"})
 	}
 	return r
 }
@@ -297,8 +307,8 @@ func aliases(answer []dns.RR, name string) (chain []string, ttl time.Duration) {
 
 // refuse answers that the policy forbids the name, with the reason for those who
 // read it (RFC 8914, code 15).
-func (s *answerer) refuse(q *dns.Msg, name, why string) *dns.Msg {
-	s.guard.deny(banger.Denial{Protocol: "dns", Name: name, Rule: why})
+func (s *answerer) refuse(q *dns.Msg, source uint16, name, why string) *dns.Msg {
+	s.guard.deny(banger.Denial{Protocol: "dns", Source: source, Name: name, Rule: why})
 	r := new(dns.Msg).SetRcode(q, dns.RcodeRefused)
 	if q.IsEdns0() != nil {
 		r.SetEdns0(4096, false)

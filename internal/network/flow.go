@@ -39,6 +39,14 @@ type flow struct {
 	over  chan struct{} // of a forward of UDP: closed when the flow has ended
 }
 
+// source is the guest's port, 0 for what has none.
+func (f *flow) source() uint16 {
+	if f.proto == TCP || f.proto == UDP {
+		return f.src
+	}
+	return 0
+}
+
 func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }
 
 // flows are all of one stack.

@@ -106,7 +106,7 @@ func (g *Guard) admit(f *flow) (netip.AddrPort, bool) {
 	f.names = g.namesOf(f.dst.Addr(), time.Now())
 	target, ok, why := g.decide(f)
 	if !ok && g.denied != nil {
-		d := banger.Denial{Time: time.Now(), Protocol: string(f.proto), Address: f.dst.Addr().String(), Port: f.dst.Port(), Rule: why}
+		d := banger.Denial{Time: time.Now(), Protocol: string(f.proto), Source: f.source(), Address: f.dst.Addr().String(), Port: f.dst.Port(), Rule: why}
 		d.Name = strings.Join(f.names, ",")
 		g.denied(d)
 	}

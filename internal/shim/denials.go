@@ -32,16 +32,30 @@ type denials struct {
 
 func newDenials() *denials { return &denials{changed: make(chan struct{})} }
 
-// add notes a denial. What a flooding guest repeats is counted, not listed.
-func (d *denials) add(n banger.Denial) {
+// repeats counts a denial that is like one of the last, and reports whether it is.
+func (d *denials) repeats(n banger.Denial) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.repeatsLocked(n)
+}
+
+func (d *denials) repeatsLocked(n banger.Denial) bool {
 	for i := len(d.list) - 1; i >= 0 && i >= len(d.list)-16; i-- {
 		o := &d.list[i]
 		if n.Time.Sub(o.Time) < denialWindow && o.Protocol == n.Protocol && o.Address == n.Address && o.Port == n.Port && o.Name == n.Name {
 			o.Count = max(o.Count, 1) + 1
-			return
+			return true
 		}
+	}
+	return false
+}
+
+// add notes a denial. What a flooding guest repeats is counted, not listed.
+func (d *denials) add(n banger.Denial) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.repeatsLocked(n) {
+		return
 	}
 	if len(d.list) == maxDenials {
 		d.list = append(d.list[:0], d.list[maxDenials/2:]...)

@@ -36,12 +36,12 @@ type plug struct {
 	network *Network          // nil: the VM has no NIC
 	ln      *net.UnixListener // of a user network
 	tap     *os.File          // of a bridge
-	denials *denials
+	blame   *blame
 }
 
 // openPlug listens for the VMM, or takes the tap, if spec has a network.
-func openPlug(spec Spec, denials *denials) (*plug, error) {
-	p := &plug{network: spec.Network, denials: denials}
+func openPlug(spec Spec, blame *blame) (*plug, error) {
+	p := &plug{network: spec.Network, blame: blame}
 	if p.network == nil {
 		return p, nil
 	}
@@ -82,7 +82,7 @@ func (p *plug) start(log *slog.Logger) (*network.Stack, error) {
 	}
 	return network.NewStack(network.NewStream(conn), network.Config{
 		MAC:    p.network.MAC,
-		Guard:  network.NewGuard(p.network.Policy, p.denials.add),
+		Guard:  network.NewGuard(p.network.Policy, p.blame.note),
 		Lookup: network.NewResolver(network.ResolvConf).Exchange,
 		Log:    log,
 	})

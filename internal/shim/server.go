@@ -42,6 +42,7 @@ type server struct {
 	gate    *network.Gate  // nil without a network, as is access
 	access  *access
 	denials *denials
+	blame   *blame
 	log     *slog.Logger
 	conns   chan struct{} // bounds concurrent connections
 	wg      sync.WaitGroup
@@ -126,6 +127,7 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap 
 	}
 	s := &server{dir: dir, self: self, console: con, conns: make(chan struct{}, maxConns), denials: newDenials(),
 		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{})}
+	s.blame = newBlame(s.agent(), s.denials)
 	if err := s.startVM(ctx, driver, spec); err != nil {
 		ln.Close()
 		return nil, nil, err
@@ -148,7 +150,7 @@ func listenControl(socket string) (net.Listener, error) {
 
 // startVM starts the VMM and its network, or neither.
 func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec Spec) error {
-	plug, err := openPlug(spec, s.denials)
+	plug, err := openPlug(spec, s.blame)
 	if err != nil {
 		return err
 	}
@@ -176,8 +178,12 @@ func (s *server) startNetwork(plug *plug, n *Network) (err error) {
 	if err != nil {
 		return err
 	}
-	s.access = newAccess(n, s.gate, guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }})
+	s.access = newAccess(n, s.gate, s.agent())
 	return s.access.addAll(n.firstForward(), n.Forwards)
+}
+
+func (s *server) agent() guest.Client {
+	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }}
 }
 
 func (s *server) closeNetwork() {
@@ -187,6 +193,7 @@ func (s *server) closeNetwork() {
 	case s.gate != nil:
 		s.gate.Close()
 	}
+	s.blame.wg.Wait()
 }
 
 // serve runs until the VMM ends or ctx does, which kills the VMM.
@@ -374,7 +381,7 @@ func (s *server) control(ctx context.Context, call, arg string, file *os.File) S
 	case callDeny:
 		var d banger.Denial
 		if err = json.Unmarshal([]byte(arg), &d); err == nil {
-			s.denials.add(d)
+			s.blame.note(d)
 		}
 	case callPorts, callForward, callRelease, callPolicy:
 		ports, err = s.networkCall(ctx, call, arg, file)

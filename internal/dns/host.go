@@ -1,0 +1,222 @@
+package dns
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"banger"
+)
+
+// Kinds of resolvers that a host may use.
+const (
+	Resolved       = "systemd-resolved"
+	NetworkManager = "NetworkManager with dnsmasq"
+	Dnsmasq        = "dnsmasq"
+	Plain          = "resolv.conf alone"
+	Unknown        = "unknown"
+)
+
+// Host is how a host resolves names, as its files say. Root is "/" but in tests.
+type Host struct {
+	Root        string
+	Kind        string
+	Nameservers []string // of resolv.conf
+}
+
+// Detect looks which resolver the host uses; nothing is changed.
+func Detect(root string) Host {
+	h := Host{Root: root, Kind: Unknown}
+	conf := filepath.Join(root, "etc/resolv.conf")
+	data, err := os.ReadFile(conf)
+	if err != nil {
+		return h
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "nameserver" {
+			h.Nameservers = append(h.Nameservers, f[1])
+		}
+	}
+	local := func(addrs ...string) bool {
+		for _, n := range h.Nameservers {
+			for _, a := range addrs {
+				if n == a || a == "loopback" && isLoopback(n) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	target, _ := os.Readlink(conf)
+	switch {
+	case local("127.0.0.53", "127.0.0.54") || strings.Contains(target, "systemd/resolve/"):
+		h.Kind = Resolved
+	case h.mentions("dns=dnsmasq", "etc/NetworkManager/NetworkManager.conf", "etc/NetworkManager/conf.d/*.conf", "usr/lib/NetworkManager/conf.d/*.conf"):
+		h.Kind = NetworkManager
+	case local("loopback") && h.exists("etc/dnsmasq.conf", "etc/dnsmasq.d"):
+		h.Kind = Dnsmasq
+	case len(h.Nameservers) > 0:
+		h.Kind = Plain
+	}
+	return h
+}
+
+func isLoopback(text string) bool {
+	a, err := netip.ParseAddr(text)
+	return err == nil && a.IsLoopback()
+}
+
+func (h Host) exists(paths ...string) bool {
+	for _, p := range paths {
+		if _, err := os.Stat(filepath.Join(h.Root, p)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// mentions says whether one of the files has a line with the setting, spaces aside.
+func (h Host) mentions(setting string, patterns ...string) bool {
+	for _, p := range patterns {
+		names, _ := filepath.Glob(filepath.Join(h.Root, p))
+		for _, name := range names {
+			data, _ := os.ReadFile(name)
+			for line := range strings.Lines(string(data)) {
+				if strings.Join(strings.Fields(line), "") == setting {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// Recipe is what a person may do where Install does not, "" where Install does.
+func (h Host) Recipe(server netip.AddrPort) string {
+	line := fmt.Sprintf("server=/%s/%s#%d", Domain, server.Addr(), server.Port())
+	switch h.Kind {
+	case Resolved:
+		return ""
+	case NetworkManager:
+		return fmt.Sprintf("echo '%s' | sudo tee /etc/NetworkManager/dnsmasq.d/banger.conf && sudo nmcli general reload", line)
+	case Dnsmasq:
+		return fmt.Sprintf("echo '%s' | sudo tee /etc/dnsmasq.d/banger.conf && sudo systemctl restart dnsmasq", line)
+	}
+	return ""
+}
+
+// dropIn is our file for systemd-resolved (resolved.conf(5); a port needs systemd
+// 246).
+const dropIn = "etc/systemd/resolved.conf.d/banger.conf"
+
+// DropInPath is the file that Install makes, seen from the host's root.
+const DropInPath = "/" + dropIn
+
+func dropInText(server netip.AddrPort, madeDir bool) string {
+	note := ""
+	if madeDir {
+		note = madeDirNote
+	}
+	return fmt.Sprintf("# Made by \"banger dns install\" and removed by \"banger dns uninstall\"%s.\n[Resolve]\nDNS=%s\nDomains=~%s\n", note, server, Domain)
+}
+
+const madeDirNote = ", with this directory"
+
+var dropInPattern = regexp.MustCompile(`^` + strings.ReplaceAll(regexp.QuoteMeta(dropInText(netip.AddrPort{}, false)), regexp.QuoteMeta(netip.AddrPort{}.String()), `[0-9.]+:[0-9]+`) + `$`)
+
+// Install tells systemd-resolved to ask server for the domain of VMs, and reports
+// whether it changed anything: the caller has the resolver read its configuration
+// again. Where another resolver is used it is an error that says what can be done.
+func (h Host) Install(server netip.AddrPort) (changed bool, err error) {
+	if h.Kind != Resolved {
+		return false, h.unsupported(server)
+	}
+	path := filepath.Join(h.Root, dropIn)
+	have, err := h.installed()
+	if err != nil {
+		return false, err
+	}
+	_, statErr := os.Stat(filepath.Dir(path))
+	madeDir := errors.Is(statErr, fs.ErrNotExist) || bytes.Contains(have, []byte(madeDirNote))
+	text := []byte(dropInText(server, madeDir))
+	if bytes.Equal(have, text) {
+		return false, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return false, h.denied(err, "install --server "+server.String())
+	}
+	if err := writeWhole(path, text); err != nil {
+		if madeDir && have == nil {
+			os.Remove(filepath.Dir(path))
+		}
+		return false, h.denied(err, "install --server "+server.String())
+	}
+	return true, nil
+}
+
+// writeWhole leaves the old file or the new one.
+func writeWhole(path string, text []byte) error {
+	tmp := path + ".tmp"
+	err := os.WriteFile(tmp, text, 0o644)
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+	}
+	return err
+}
+
+// Uninstall removes what Install made and reports whether there was something. A
+// file that somebody has edited is left, with an error.
+func (h Host) Uninstall() (changed bool, err error) {
+	have, err := h.installed()
+	if err != nil || have == nil {
+		return false, err
+	}
+	path := filepath.Join(h.Root, dropIn)
+	if err := os.Remove(path); err != nil {
+		return false, h.denied(err, "uninstall")
+	}
+	if bytes.Contains(have, []byte(madeDirNote)) {
+		os.Remove(filepath.Dir(path)) // unless somebody else has put something there
+	}
+	return true, nil
+}
+
+// installed returns our file, nil if there is none, or an error if it is not as we
+// made it.
+func (h Host) installed() ([]byte, error) {
+	have, err := os.ReadFile(filepath.Join(h.Root, dropIn))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, h.denied(err, "uninstall")
+	}
+	if !dropInPattern.Match(bytes.Replace(have, []byte(madeDirNote), nil, 1)) {
+		return nil, banger.Errorf(banger.CodeConflict, "%s is not as banger made it", DropInPath).WithHint("look at it, and remove it yourself")
+	}
+	return have, nil
+}
+
+func (h Host) denied(err error, command string) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, os.ErrPermission) {
+		return banger.Errorf(banger.CodeDenied, "%s can only be changed by root", DropInPath).WithHint("sudo banger dns %s", command)
+	}
+	return banger.Errorf(banger.CodeUnavailable, "cannot change %s: %w", DropInPath, err).WithHint("is the file system read-only?")
+}
+
+func (h Host) unsupported(server netip.AddrPort) error {
+	if recipe := h.Recipe(server); recipe != "" {
+		return banger.Errorf(banger.CodeNotBuilt, "this host resolves names by %s, which banger does not configure", h.Kind).WithHint("%s", recipe)
+	}
+	return banger.Errorf(banger.CodeUnavailable, "this host resolves names by %s, which cannot ask a server for one domain only", map[bool]string{true: "/etc/resolv.conf alone", false: "something unknown"}[h.Kind == Plain]).
+		WithHint("install systemd-resolved or dnsmasq; or use addresses (banger ports VM) and banger ssh-config install")
+}
