@@ -12,6 +12,10 @@ const (
 	NetworkNone   = "none"   // no NIC at all
 )
 
+// UserGateway is where a VM of a user network finds this host, as far as its policy
+// lets it.
+const UserGateway = "10.0.2.2"
+
 // OnBridge says whether a VM with this Spec.Network is on a bridge of the host: the
 // one called bridge, or a named network.
 func OnBridge(network string) bool { return network != NetworkUser && network != NetworkNone }

@@ -52,6 +52,7 @@ type Spec struct {
 	Policy     *Policy   `json:"policy,omitempty"`
 	Forwards   []Forward `json:"forwards,omitempty"`
 	PublishAll bool      `json:"publish_all,omitempty"` // forward what the image exposes to free ports
+	CA         string    `json:"ca,omitempty"`          // certificates of authorities that the guest is to trust too, in PEM
 
 	// The main command as docker reads it: a non-nil Entrypoint replaces the
 	// image's entrypoint and its Cmd; Cmd replaces the image's Cmd.
@@ -151,6 +152,11 @@ func (s *Spec) Normalize() error {
 	}
 	if err := s.normalizeNetwork(); err != nil {
 		return err
+	}
+	if s.CA != "" {
+		if _, err := CACertificates([]byte(s.CA)); err != nil {
+			return err
+		}
 	}
 	return checkEnv(s.Env)
 }

@@ -28,6 +28,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"resize":     cmdResize,
 	"json":       cmdJSON,
 	"ask":        cmdAsk,
+	"tlsserver":  cmdTLSServer,
+	"httpproxy":  cmdHTTPProxy,
 	"fetch":      cmdFetch,
 	"datagram":   cmdDatagram,
 	"http":       cmdHTTP,

@@ -197,6 +197,9 @@ func configureSystem(c guest.Config) error {
 			warn(fmt.Errorf("writing /%s: %w", name, err))
 		}
 	}
+	if err := root.trust(c.CA); err != nil {
+		warn(fmt.Errorf("adding certificates to trust: %w", err))
+	}
 	if err := linkUp("lo"); err != nil {
 		warn(fmt.Errorf("bringing lo up: %w", err))
 	}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,21 +133,50 @@ func parseSocket(protocol, line string) (l banger.Listener, inode string, listen
 	return banger.Listener{Protocol: protocol, Address: addr.Unmap().String(), Port: uint16(p)}, f[9], listens, true
 }
 
-// nameOwners finds the processes that hold the sockets.
+// nameOwners finds the processes that hold the sockets, the youngest first, until all
+// are found.
 func nameOwners(sockets map[string]banger.Listener, unknown map[string]bool) {
-	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	for _, link := range links {
-		target, err := os.Readlink(link)
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return
+	}
+	defer proc.Close()
+	names, _ := proc.Readdirnames(-1)
+	var pids []int
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	for _, pid := range slices.Backward(pids) {
+		if len(unknown) == 0 {
+			return
+		}
+		nameSockets(pid, sockets, unknown)
+	}
+}
+
+// nameSockets takes from unknown the sockets that a process has.
+func nameSockets(pid int, sockets map[string]banger.Listener, unknown map[string]bool) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	d, err := os.Open(dir + "/fd")
+	if err != nil {
+		return
+	}
+	defer d.Close()
+	fds, _ := d.Readdirnames(-1)
+	for _, fd := range fds {
+		target, err := os.Readlink(dir + "/fd/" + fd)
 		inode, isSocket := strings.CutPrefix(target, "socket:[")
 		inode = strings.TrimSuffix(inode, "]")
 		if err != nil || !isSocket || !unknown[inode] {
 			continue
 		}
 		delete(unknown, inode)
-		pid := strings.Split(link, "/")[2]
 		l := sockets[inode]
-		l.PID, _ = strconv.Atoi(pid)
-		if name, err := os.ReadFile("/proc/" + pid + "/comm"); err == nil {
+		l.PID = pid
+		if name, err := os.ReadFile(dir + "/comm"); err == nil {
 			l.Process = strings.TrimSpace(string(name))
 		}
 		sockets[inode] = l

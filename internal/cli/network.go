@@ -19,6 +19,8 @@ type networkFlags struct {
 	publish     []string
 	policy      string
 	allow, deny []string
+	proxy       string
+	ca          []string
 }
 
 func (f *networkFlags) register(c *cobra.Command, spec *banger.Spec) {
@@ -29,6 +31,9 @@ func (f *networkFlags) register(c *cobra.Command, spec *banger.Spec) {
 	fs.StringVar(&f.policy, "net-policy", "", "what the VM may reach: allow, deny, or a file of rules (default: allow; deny with --untrusted)")
 	fs.StringArrayVar(&f.allow, "net-allow", nil, "DESTINATION [tcp|udp|icmp[:PORTS]] to allow before the policy, like '*.debian.org tcp:443'")
 	fs.StringArrayVar(&f.deny, "net-deny", nil, "DESTINATION [tcp|udp|icmp[:PORTS]] to deny before the policy")
+	fs.StringVar(&f.proxy, "proxy", "", "use a proxy, URL or by default that of this shell's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, and allow it")
+	fs.Lookup("proxy").NoOptDefVal = fromEnvironment
+	fs.StringArrayVar(&f.ca, "ca", nil, "file of certificates (PEM) that the VM is to trust too")
 	fs.BoolVar(&spec.Untrusted, "untrusted", false, "the VM runs what nobody has read: it reaches nothing unless allowed")
 }
 
@@ -41,7 +46,19 @@ func (f *networkFlags) resolve(s *banger.Spec) error {
 		}
 		s.Forwards = append(s.Forwards, forward)
 	}
-	if f.policy == "" && len(f.allow) == 0 && len(f.deny) == 0 {
+	var err error
+	if s.CA, err = readCA(f.ca); err != nil {
+		return err
+	}
+	var proxies []banger.Rule
+	if f.proxy != "" {
+		var env []string
+		if env, proxies, err = proxy(f.proxy, s.Network, os.Getenv); err != nil {
+			return err
+		}
+		s.Env = append(env, s.Env...)
+	}
+	if f.policy == "" && len(f.allow) == 0 && len(f.deny) == 0 && len(proxies) == 0 {
 		return nil
 	}
 	policy := banger.Policy{Default: banger.Allow}
@@ -49,7 +66,6 @@ func (f *networkFlags) resolve(s *banger.Spec) error {
 		policy.Default = banger.Deny
 	}
 	if f.policy != "" {
-		var err error
 		if policy, err = readPolicy(f.policy); err != nil {
 			return err
 		}
@@ -62,7 +78,7 @@ func (f *networkFlags) resolve(s *banger.Spec) error {
 	if err != nil {
 		return err
 	}
-	policy.Rules = slices.Concat(denied, allowed, policy.Rules)
+	policy.Rules = slices.Concat(denied, proxies, allowed, policy.Rules)
 	s.Policy = &policy
 	return nil
 }

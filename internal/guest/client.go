@@ -57,6 +57,7 @@ type Config struct {
 	StopSignal   int      `json:"stop_signal,omitempty"` // for the main command; 0 means SIGTERM
 	Network      *Network `json:"network,omitempty"`
 	SSHHostKey   string   `json:"ssh_host_key,omitempty"` // a private key in OpenSSH's format
+	CA           string   `json:"ca,omitempty"`           // certificates to trust, in PEM
 }
 
 // Network is the guest's one NIC.
@@ -66,6 +67,10 @@ type Network struct {
 	DNS     []string `json:"dns"`
 	MTU     int      `json:"mtu"`
 }
+
+// ExtraCA is the file with what Config.CA was, for programs with a trust store of
+// their own.
+const ExtraCA = "/etc/ssl/banger.pem"
 
 // InitArgument is the kernel argument that hands PID 1 to the image's own init.
 const InitArgument = "banger.init=image"

@@ -13,6 +13,8 @@ package network
 import (
 	"crypto/sha256"
 	"net/netip"
+
+	"banger"
 )
 
 // The addresses of the user network. Each VM has a stack of its own, so all have
@@ -20,7 +22,7 @@ import (
 var (
 	UserSubnet  = netip.MustParsePrefix("10.0.2.0/24")
 	UserGuest   = netip.MustParseAddr("10.0.2.15")
-	UserGateway = netip.MustParseAddr("10.0.2.2")
+	UserGateway = netip.MustParseAddr(banger.UserGateway)
 	UserDNS     = netip.MustParseAddr("10.0.2.3")
 )
 

@@ -11,8 +11,11 @@ import (
 	"banger/internal/guest"
 )
 
-// blameTime is how long a refusal waits for the name of the process at most.
-const blameTime = 200 * time.Millisecond
+// How long the name of a process may take: while its refusal waits for it, and else.
+const (
+	blameWait = 200 * time.Millisecond
+	blameTime = 2 * time.Second
+)
 
 // blame finds out which process of the guest was refused something, before it is
 // noted. One question is asked at a time; what comes meanwhile is noted without an
@@ -28,9 +31,14 @@ func newBlame(agent guest.Client, d *denials) *blame {
 	return &blame{agent: agent, denials: d, asking: make(chan struct{}, 1)}
 }
 
-// note notes a denial. A process that connects by TCP is still there while it waits
-// for the refusal, so that comes after the answer; others do not wait.
-func (b *blame) note(d banger.Denial) {
+// refuse notes a denial before the guest is told. A process that connects by TCP is
+// still there while it waits for that; others do not wait.
+func (b *blame) refuse(d banger.Denial) { b.noteWithin(d, d.Protocol == "tcp") }
+
+// note notes a denial of which the guest was told already.
+func (b *blame) note(d banger.Denial) { b.noteWithin(d, false) }
+
+func (b *blame) noteWithin(d banger.Denial, wait bool) {
 	if b.denials.repeats(d) {
 		return
 	}
@@ -44,16 +52,16 @@ func (b *blame) note(d banger.Denial) {
 		b.denials.add(d)
 		return
 	}
-	if d.Protocol == "tcp" {
-		b.ask(d)
+	if wait {
+		b.ask(d, blameWait)
 		return
 	}
-	b.wg.Go(func() { b.ask(d) })
+	b.wg.Go(func() { b.ask(d, blameTime) })
 }
 
-func (b *blame) ask(d banger.Denial) {
+func (b *blame) ask(d banger.Denial, limit time.Duration) {
 	defer func() { <-b.asking }()
-	ctx, cancel := context.WithTimeout(context.Background(), blameTime)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	protocol := d.Protocol
 	if protocol == "dns" {

@@ -82,7 +82,7 @@ func (p *plug) start(log *slog.Logger) (*network.Stack, error) {
 	}
 	return network.NewStack(network.NewStream(conn), network.Config{
 		MAC:    p.network.MAC,
-		Guard:  network.NewGuard(p.network.Policy, p.blame.note),
+		Guard:  network.NewGuard(p.network.Policy, p.blame.refuse),
 		Lookup: network.NewResolver(network.ResolvConf).Exchange,
 		Log:    log,
 	})

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"banger"
+	"banger/internal/guest"
 )
 
 // mainCommand resolves a VM's main command from what the user asked for and what
@@ -60,7 +61,11 @@ func stopSignal(img banger.Image) (int, error) {
 // execDefaults is what every command in a VM starts from: the image's
 // environment, directory and user, overridden by the VM's.
 func execDefaults(spec banger.Spec, img banger.Image) banger.Exec {
-	e := banger.Exec{Env: mergeEnv(img.Config.Env, spec.Env), Dir: img.Config.WorkingDir, User: img.Config.User}
+	env := img.Config.Env
+	if spec.CA != "" {
+		env = mergeEnv([]string{"NODE_EXTRA_CA_CERTS=" + guest.ExtraCA}, env) // Node has a store of its own
+	}
+	e := banger.Exec{Env: mergeEnv(env, spec.Env), Dir: img.Config.WorkingDir, User: img.Config.User}
 	if spec.WorkingDir != "" {
 		e.Dir = spec.WorkingDir
 	}

@@ -289,7 +289,7 @@ func (m *machine) guestConfig(ctx context.Context, hostKey string) (c guest.Conf
 	if hostname == "" {
 		hostname = vm.Name
 	}
-	c = guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano(), SSHHostKey: hostKey}
+	c = guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano(), SSHHostKey: hostKey, CA: vm.Spec.CA}
 	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = stopSignal(img) // checked at creation
 	}
