@@ -3,10 +3,12 @@ package network
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"sync"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -89,9 +91,9 @@ type tapFrames struct {
 	out []byte
 }
 
-// NewTap returns the frames of a tap device (IFF_TAP | IFF_NO_PI), which may live
-// in another network namespace: only its descriptor matters. It owns f, which must
-// be non-blocking so that Close ends a read.
+// NewTap returns the frames of a tap device (IFF_TAP | IFF_NO_PI), or of the socket of
+// MakeTap, which may live in another network namespace: only its descriptor matters.
+// It owns f, which must be non-blocking so that Close ends a read.
 func NewTap(f io.ReadWriteCloser) Frames {
 	return &tapFrames{f: f, in: make([]byte, maxFrame), out: make([]byte, maxFrame)}
 }
@@ -116,6 +118,9 @@ func (t *tapFrames) Put(pieces [][]byte) error {
 		n += copy(t.out[n:], p)
 	}
 	_, err := t.f.Write(t.out[:n])
+	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENETDOWN) {
+		return nil // lost, as on a full link
+	}
 	return err
 }
 

@@ -1,0 +1,281 @@
+package network_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/network"
+)
+
+// tapRole is who a process of TestATapInANamespaceIsServedByAnOrdinaryUser is.
+const tapRole = "BANGER_TEST_TAP"
+
+// TestATapInANamespaceIsServedByAnOrdinaryUser is the network of a VMM that only speaks tap: the
+// shim, an ordinary user without any right, starts the VMM in a user and a network
+// namespace, which it stays outside of itself, and serves the tap there by the socket
+// that it is handed. The guest is a real kernel.
+func TestATapInANamespaceIsServedByAnOrdinaryUser(t *testing.T) {
+	switch os.Getenv(tapRole) {
+	case "shim":
+		tapShim(t)
+		return
+	case "vmm":
+		tapVMM(t)
+		return
+	}
+	self, err := os.Open("/proc/self/exe")
+	check(t, err)
+	defer self.Close()
+	script := `exec /proc/self/fd/3 -test.run="$1" -test.timeout=60s`
+	if os.Getuid() == 0 { // become nobody, on a host whose /dev/net/tun is as distributions have it
+		script = `mknod tun c 10 200 && chmod 0666 tun && mount --bind tun /dev/net/tun && exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all ` +
+			strings.TrimPrefix(script, "exec ")
+	}
+	cmd := exec.Command("/bin/sh", "-c", script, "sh", "^"+t.Name()+"$")
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), tapRole+"=shim")
+	cmd.ExtraFiles = []*os.File{self}
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	}
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// tapShim is outside of the namespace.
+func tapShim(t *testing.T) {
+	status, err := os.ReadFile("/proc/self/status")
+	check(t, err)
+	if os.Getuid() == 0 || !strings.Contains(string(status), "\nCapEff:\t0000000000000000\n") {
+		t.Fatalf("the shim is no ordinary user:\n%s", status)
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	check(t, err)
+	ours, theirs := os.NewFile(uintptr(fds[0]), "shim"), os.NewFile(uintptr(fds[1]), "vmm")
+	vmm := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.timeout=60s")
+	vmm.Env = append(os.Environ(), tapRole+"=vmm")
+	vmm.ExtraFiles = []*os.File{theirs}
+	vmm.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}}
+	var out bytes.Buffer
+	vmm.Stdout, vmm.Stderr = &out, &out
+	check(t, vmm.Start())
+	theirs.Close()
+	c, err := net.FileConn(ours)
+	check(t, err)
+	ours.Close()
+	conn := c.(*net.UnixConn)
+	defer conn.Close()
+
+	tap, err := receiveFile(conn)
+	if err != nil {
+		vmm.Wait()
+		t.Fatalf("%v\n%s", err, out.Bytes())
+	}
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	check(t, err)
+	defer ln.Close()
+	var served sync.WaitGroup
+	defer served.Wait()
+	served.Go(func() {
+		peer, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer peer.Close()
+		io.Copy(peer, peer)
+	})
+	policy, err := banger.ParsePolicy(fmt.Sprintf("allow host tcp:%d\nallow name.example\ndefault deny", portOf(ln)))
+	check(t, err)
+	z := &zone{}
+	z.set("name.example", "60 A 8.8.8.8")
+	stack, err := network.NewStack(network.NewTap(tap), network.Config{MAC: network.MAC(guestID), Guard: network.NewGuard(policy, nil),
+		Lookup: z.exchange, Log: slog.New(slog.DiscardHandler)})
+	check(t, err)
+	defer stack.Close()
+	fmt.Fprintln(conn, portOf(ln))
+	if err := vmm.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, out.Bytes())
+	}
+	ln.Close()
+}
+
+func receiveFile(conn *net.UnixConn) (*os.File, error) {
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 1), oob)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(messages) != 1 {
+		return nil, errors.Join(err, errors.New("no descriptor came"))
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "tap"), nil
+}
+
+// tapVMM is inside: it makes the tap, hands its other side out, and is then a VMM
+// that opens it by its name, without any right.
+func tapVMM(t *testing.T) {
+	f, err := net.FileConn(os.NewFile(3, "shim"))
+	check(t, err)
+	conn := f.(*net.UnixConn)
+	defer conn.Close()
+	tap, err := network.MakeTap("tap0")
+	check(t, err)
+	_, _, err = conn.WriteMsgUnix([]byte{0}, unix.UnixRights(int(tap.Fd())), nil)
+	check(t, err)
+	tap.Close()
+	links, err := netlink.LinkList()
+	check(t, err)
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	check(t, err)
+	if len(links) != 2 || len(addrs) != 0 {
+		t.Errorf("the namespace has %d links and %v, not lo and the tap without any address", len(links), addrs)
+	}
+	guest := newNetns(t)
+	var inner *os.File
+	guest.in(t, func() (err error) {
+		inner, err = openTap("eth0")
+		return err
+	})
+	outer := openTapWithoutRights(t, "tap0")
+	pumpFrames(t, inner, outer)
+	guest.in(t, func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		mac, _ := net.ParseMAC(network.MAC(guestID))
+		return errors.Join(netlink.LinkSetHardwareAddr(l, mac), netlink.LinkSetMTU(l, network.UserMTU), setUp("eth0", network.UserGuest.String()+"/24", network.UserGateway.String()))
+	})
+	var port int
+	_, err = fmt.Fscan(conn, &port)
+	check(t, err)
+	tapGuest(t, guest, port)
+}
+
+// openTapWithoutRights opens it on a thread that has given up all capabilities.
+func openTapWithoutRights(t *testing.T, name string) (f *os.File) {
+	t.Helper()
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	check(t, err)
+	defer ns.Close()
+	check(t, (&netns{ns}).try(func() error {
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			return err
+		}
+		var err error
+		f, err = openTap(name)
+		return err
+	}))
+	return f
+}
+
+// pumpFrames is what a VMM does between a tap and its guest's device.
+func pumpFrames(t *testing.T, a, b *os.File) {
+	var wg sync.WaitGroup
+	for _, pair := range [][2]*os.File{{a, b}, {b, a}} {
+		wg.Go(func() {
+			buf := make([]byte, 1<<17)
+			for {
+				n, err := pair[0].Read(buf)
+				if err != nil {
+					return
+				}
+				if _, err := pair[1].Write(buf[:n]); err != nil && !errors.Is(err, unix.EIO) { // EIO: its link is not up yet
+					return
+				}
+			}
+		})
+	}
+	t.Cleanup(func() { a.Close(); b.Close(); wg.Wait() })
+}
+
+// tapGuest is what the guest then sees: the network that its policy allows.
+func tapGuest(t *testing.T, guest *netns, port int) {
+	guest.in(t, func() error {
+		conn, err := net.DialTimeout("tcp4", netip.AddrPortFrom(network.UserGateway, uint16(port)).String(), patience)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		sent := bytes.Repeat([]byte("there and back "), 100000)
+		go func() { // ends with the connection
+			conn.Write(sent)
+			conn.(*net.TCPConn).CloseWrite()
+		}()
+		conn.SetReadDeadline(time.Now().Add(patience))
+		back, err := io.ReadAll(conn)
+		if err != nil || !bytes.Equal(back, sent) {
+			return fmt.Errorf("%d of %d bytes came back: %w", len(back), len(sent), err)
+		}
+		return nil
+	})
+	guest.in(t, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		r, err := dns.ExchangeContext(ctx, new(dns.Msg).SetQuestion("name.example.", dns.TypeA), netip.AddrPortFrom(network.UserDNS, 53).String())
+		if err != nil || len(r.Answer) != 1 || dns.Field(r.Answer[0], 1) != "8.8.8.8" {
+			return fmt.Errorf("DNS says %v, %w", r, err)
+		}
+		return nil
+	})
+	err := guest.try(func() error {
+		conn, err := net.DialTimeout("tcp4", "8.8.4.4:80", patience)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	})
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("what the policy forbids is %v, not refused", err)
+	}
+}
+
+// TestATapNeedsItsDevice: an error says what to do.
+func TestATapNeedsItsDevice(t *testing.T) {
+	n := newNetns(t)
+	err := n.try(func() error {
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := errors.Join(unix.Setfsuid(65534), unix.Capset(&header, &none[0])); err != nil {
+			return err
+		}
+		_, err := network.MakeTap("tap0")
+		return err
+	})
+	if c := banger.CodeOf(err); c != banger.CodeDenied && c != banger.CodeUnavailable {
+		t.Errorf("it is %v", err)
+	}
+	if _, err := os.Stat(filepath.Join("/sys/class/net", "tap0")); err == nil {
+		t.Error("a tap is left")
+	}
+}
