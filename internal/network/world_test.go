@@ -35,7 +35,7 @@ const inNamespace = "BANGER_TEST_NAMESPACE"
 // root: an ordinary user's in a user namespace too.
 func TestMain(m *testing.M) {
 	if os.Getenv(inNamespace) != "" {
-		runtime.LockOSThread() // no test changes the namespace of the first thread
+		runtime.LockOSThread()        // no test changes the namespace of the first thread
 		if os.Getenv(tapRole) != "" { // it has a namespace of its own, or no rights in ours
 			goleak.VerifyTestMain(m)
 			return

@@ -32,18 +32,10 @@ func (s *Supervisor) forFiles(ref string, r *banger.FileRequest) (*machine, erro
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	m, err := s.find(ref)
+	m, def, err := s.running(ref, "copy files of")
 	if err != nil {
 		return nil, err
 	}
-	vm := m.snapshot()
-	if vm.State != banger.StateRunning {
-		return nil, stateError("copy files of", vm, "start it: banger start "+vm.Name)
-	}
-	img, err := s.opts.Images.Get(vm.ImageDigest)
-	if err != nil {
-		return nil, err
-	}
-	r.Resolve(execDefaults(vm.Spec, img).Dir)
+	r.Resolve(def.Dir)
 	return m, nil
 }

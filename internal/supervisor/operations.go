@@ -143,22 +143,13 @@ func (s *Supervisor) Prune(ctx context.Context) ([]banger.VM, error) {
 // the terminal's shape is taken from e. Fields that e leaves empty come from the
 // image and the VM's spec. The caller owns the stream and copies its frames.
 func (s *Supervisor) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
-	m, err := s.find(ref)
+	m, def, err := s.running(ref, "run a command in")
 	if err != nil {
 		return nil, err
-	}
-	vm := m.snapshot()
-	if vm.State != banger.StateRunning {
-		return nil, stateError("run a command in", vm, "start it: banger start "+vm.Name)
 	}
 	if e.Main {
 		return m.attachMain(ctx, e)
 	}
-	img, err := s.opts.Images.Get(vm.ImageDigest)
-	if err != nil {
-		return nil, err
-	}
-	def := execDefaults(vm.Spec, img)
 	e.Env = mergeEnv(def.Env, e.Env)
 	if e.Dir == "" {
 		e.Dir = def.Dir
@@ -170,6 +161,24 @@ func (s *Supervisor) Exec(ctx context.Context, ref string, e banger.Exec) (net.C
 		return nil, err
 	}
 	return m.agent().Exec(ctx, e)
+}
+
+// running finds a VM that runs, for what is to be done to it, with what its commands
+// start from.
+func (s *Supervisor) running(ref, what string) (*machine, banger.Exec, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return nil, banger.Exec{}, err
+	}
+	vm := m.snapshot()
+	if vm.State != banger.StateRunning {
+		return nil, banger.Exec{}, stateError(what, vm, "start it: banger start "+vm.Name)
+	}
+	img, err := s.opts.Images.Get(vm.ImageDigest)
+	if err != nil {
+		return nil, banger.Exec{}, err
+	}
+	return m, execDefaults(vm.Spec, img), nil
 }
 
 func (m *machine) attachMain(ctx context.Context, e banger.Exec) (net.Conn, error) {

@@ -15,19 +15,11 @@ func (s *Supervisor) SSH(ctx context.Context, ref string, r banger.SSH) (net.Con
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	m, err := s.find(ref)
+	m, def, err := s.running(ref, "connect to")
 	if err != nil {
 		return nil, err
 	}
-	vm := m.snapshot()
-	if vm.State != banger.StateRunning {
-		return nil, stateError("connect to", vm, "start it: banger start "+vm.Name)
-	}
-	img, err := s.opts.Images.Get(vm.ImageDigest)
-	if err != nil {
-		return nil, err
-	}
-	r.Env = mergeEnv(execDefaults(vm.Spec, img).Env, r.Env)
+	r.Env = mergeEnv(def.Env, r.Env)
 	return m.agent().SSH(ctx, r)
 }
 
