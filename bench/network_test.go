@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 const (
 	minUserRatio   = 0.9  // of QEMU's slirp
 	minBridgeRatio = 1.5  // of QEMU's slirp
+	maxFloodRatio  = 2    // of a VM beside one that floods
 	maxForwardsMiB = 40   // with manyForwards
 	manyForwards   = 1000 // the bound of one VM
 	guestPort      = "9001"
@@ -192,15 +194,51 @@ func (b *bench) forwards() {
 	b.cli("rm", "-f", id)
 }
 
+// floods are what a guest may do to the user network: datagrams and connections that
+// its policy forbids and allows, as fast as it can.
+const floods = `bash -c 'while :; do echo x >/dev/udp/10.0.2.2/9; echo x >/dev/udp/10.0.2.3/53; (echo >/dev/tcp/10.0.2.2/9) 2>/dev/null; done' 2>/dev/null`
+
+// flood measures exec and the network of a VM while another is idle and while it
+// floods, in turns.
+func (b *bench) flood() {
+	quiet := b.newNetworkVM("user")
+	other := b.cli("run", "-d", "-q", "--net-allow", "host", image, "--", "sleep", "infinity")
+	b.Cleanup(func() { b.command("rm", "-f", other).Run() })
+	send := b.into(quiet.at)
+	var execs, execsBeside, nets, netsBeside []float64
+	round := func() (float64, float64) {
+		var took []float64
+		for range 10 {
+			took = append(took, millis(timed(func() { quiet.sh("true")() })))
+		}
+		return median(took), timed(send).Seconds()
+	}
+	for i := range b.pairs {
+		e, n := round()
+		execs, nets = append(execs, e), append(nets, n)
+		ctx, stop := context.WithCancel(b.Context())
+		cmd := exec.CommandContext(ctx, b.binary, "exec", other, "--", "sh", "-c", "("+floods+") & ("+floods+") & wait")
+		b.must(cmd.Start())
+		e, n = round()
+		execsBeside, netsBeside = append(execsBeside, e), append(netsBeside, n)
+		stop()
+		cmd.Wait()
+		b.Logf("flood %d of %d: exec %.0f ms, beside %.0f ms; 1 pass %.2f s, beside %.2f s", i+1, b.pairs, execs[i], e, nets[i], n)
+	}
+	b.addPairs("exec beside a flooding VM", "ms", execsBeside, execs, maxFloodRatio, false)
+	b.addPairs("host to guest beside a flooding VM", "s", netsBeside, nets, maxFloodRatio, false)
+	quiet.end()
+}
+
 // ssh compares logging in with exec.
 func (b *bench) ssh() {
 	vm := b.newVM()
 	b.cli("start", "-q", vm)
-	var exec, ssh []float64
+	var execs, ssh []float64
 	b.cli("ssh", vm, "true") // makes the user's key
 	for range 4 * b.pairs {
-		exec = append(exec, millis(timed(func() { b.cli("exec", vm, "true") })))
+		execs = append(execs, millis(timed(func() { b.cli("exec", vm, "true") })))
 		ssh = append(ssh, millis(timed(func() { b.cli("ssh", vm, "true") })))
 	}
-	b.add("banger ssh VM true", "ms", ssh, 1.5*median(exec)+150)
+	b.add("banger ssh VM true", "ms", ssh, 1.5*median(execs)+150)
 }

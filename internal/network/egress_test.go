@@ -54,27 +54,30 @@ var destinations = []struct {
 	{"0.1.2.3", nobody, nobody}, {"224.0.0.1", nobody, nobody}, {"239.255.255.250", nobody, nobody}, {"240.0.0.1", nobody, nobody}, {"255.255.255.255", nobody, nobody},
 }
 
-func TestEgressMatrix(t *testing.T) {
-	for name, c := range map[string]struct {
-		policy string
-		want   func(at int) string
-	}{
-		"allow": {"allow", func(at int) string { return destinations[at].allow }},
-		"deny": {"deny", func(at int) string {
-			if destinations[at].allow == guestOwn {
-				return guestOwn
-			}
+// egressPolicies say of each destination who answers.
+var egressPolicies = map[string]struct {
+	policy string
+	want   func(at int) string
+}{
+	"allow": {"allow", func(at int) string { return destinations[at].allow }},
+	"deny": {"deny", func(at int) string {
+		if destinations[at].allow == guestOwn {
+			return guestOwn
+		}
+		return nobody
+	}},
+	"deny but": {"allow 8.8.8.8\nallow 151.101.0.0/16\nallow 10.1.0.0/16\nallow " + hostPrivate, func(at int) string { return destinations[at].named }},
+	// The same, said the other way round.
+	"allow but": {"deny 8.8.8.0/24\ndeny private\nallow any", func(at int) string {
+		if destinations[at].address == "8.8.8.8" {
 			return nobody
-		}},
-		"deny but": {"allow 8.8.8.8\nallow 151.101.0.0/16\nallow 10.1.0.0/16\nallow " + hostPrivate, func(at int) string { return destinations[at].named }},
-		// The same, said the other way round.
-		"allow but": {"deny 8.8.8.0/24\ndeny private\nallow any", func(at int) string {
-			if destinations[at].address == "8.8.8.8" {
-				return nobody
-			}
-			return destinations[at].allow
-		}},
-	} {
+		}
+		return destinations[at].allow
+	}},
+}
+
+func TestEgressMatrix(t *testing.T) {
+	for name, c := range egressPolicies {
 		t.Run(name, func(t *testing.T) {
 			net := newInternet(t)
 			g := newGuest(t, c.policy)
