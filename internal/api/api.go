@@ -86,7 +86,7 @@ type Version struct {
 	VMM     string    `json:"vmm,omitempty"` // what new VMs run on, or why none can
 	KVM     string    `json:"kvm,omitempty"` // "usable" or why not
 
-	// Where the names of VMs are answered, or why nowhere.
+	// Where the names of VMs are answered, and why nowhere, or not where it should be.
 	DNS        string `json:"dns,omitempty"`
 	DNSProblem string `json:"dns_problem,omitempty"`
 }

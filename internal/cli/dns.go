@@ -40,27 +40,27 @@ needs root; uninstall removes it. For NetworkManager and dnsmasq it prints what 
 	return c
 }
 
-// namesServer is where the daemon answers names.
-func (a *app) namesServer(ctx context.Context) (netip.AddrPort, error) {
+// namesServer is where the daemon answers names, and why not where it should.
+func (a *app) namesServer(ctx context.Context) (at netip.AddrPort, problem string, err error) {
 	client, err := a.connect(ctx)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return at, "", err
 	}
 	v, err := client.Version(ctx)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return at, "", err
 	}
-	at, err := netip.ParseAddrPort(v.DNS)
+	at, err = netip.ParseAddrPort(v.DNS)
 	if err != nil {
-		return at, banger.Errorf(banger.CodeUnavailable, "the daemon answers no names: %s", v.DNSProblem).WithHint("restart it: banger daemon stop")
+		return at, "", banger.Errorf(banger.CodeUnavailable, "the daemon answers no names: %s", v.DNSProblem).WithHint("restart it: banger daemon stop")
 	}
-	return at, nil
+	return at, v.DNSProblem, nil
 }
 
 func (a *app) installDNS(ctx context.Context, server string) error {
 	at, err := netip.ParseAddrPort(server)
 	if server == "" {
-		at, err = a.namesServer(ctx)
+		at, _, err = a.namesServer(ctx)
 	} else if err != nil || !at.Addr().IsLoopback() {
 		err = banger.Errorf(banger.CodeInvalid, "%q is no loopback address with a port", server).WithHint("see: banger dns status")
 	}
@@ -90,7 +90,7 @@ func reloadResolved(ctx context.Context) error {
 
 // statusDNS ends with code 1 when the host does not find VMs by name.
 func (a *app) statusDNS(ctx context.Context) error {
-	at, err := a.namesServer(ctx)
+	at, problem, err := a.namesServer(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,14 @@ func (a *app) statusDNS(ctx context.Context) error {
 	}
 	h := dns.Detect("/")
 	found := findsNames(ctx)
-	fmt.Fprintf(a.stdout, "server:    %s\nanswers:   %s\nresolver:  %s (%s)\nNAME.vm:   %s\n", at, answers, h.Kind, strings.Join(h.Nameservers, " "),
+	where := at.String()
+	if problem != "" {
+		where += " (" + problem + ")"
+	}
+	if told, ok := h.Installed(); ok && told != at {
+		where += fmt.Sprintf(", but %s names %s", dns.DropInPath, told)
+	}
+	fmt.Fprintf(a.stdout, "server:    %s\nanswers:   %s\nresolver:  %s (%s)\nNAME.vm:   %s\n", where, answers, h.Kind, strings.Join(h.Nameservers, " "),
 		map[bool]string{true: "found by this host", false: "not found by this host"}[found])
 	if found {
 		return nil

@@ -105,6 +105,8 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client) []check {
 	}
 	if v.DNS == "" {
 		checks = append(checks, check{"names", warn, "no names of VMs are answered: " + v.DNSProblem, "restart the daemon: banger daemon stop"})
+	} else if v.DNSProblem != "" {
+		checks = append(checks, check{"names", warn, "NAME.vm is answered at " + v.DNS + ": " + v.DNSProblem, "see: banger dns status"})
 	} else if !findsNames(ctx) {
 		checks = append(checks, check{"names", warn, "NAME.vm is answered at " + v.DNS + ", where this host does not ask", "see: banger dns status"})
 	} else {

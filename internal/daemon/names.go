@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -24,7 +25,7 @@ const (
 // namesOf is the server of a daemon's names, or why there is none.
 type namesOf struct {
 	server  *dns.Server
-	problem error
+	problem error // or, with a server, why it is not where it was wanted
 }
 
 // serveNames listens on the first port that is free: the one that the last daemon
@@ -39,12 +40,20 @@ func serveNames(stateDir string, dir dns.Directory) namesOf {
 	}
 	var n namesOf
 	for _, port := range ports {
-		n.server, n.problem = dns.Listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), dir)
-		if n.problem == nil || !errors.Is(n.problem, syscall.EADDRINUSE) {
+		server, err := dns.Listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), dir)
+		if err == nil {
+			n.server = server
 			break
 		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			n.problem = err
+			break
+		}
+		if n.problem == nil {
+			n.problem = fmt.Errorf("port %d of 127.0.0.1, where it should be, is taken", port)
+		}
 	}
-	if n.problem == nil {
+	if n.server != nil {
 		os.WriteFile(file, []byte(strconv.Itoa(int(n.server.Addr().Port()))+"\n"), 0o600) // without it the next daemon may get another
 	}
 	return n
@@ -59,7 +68,10 @@ func (n namesOf) close() {
 // version returns what GET /v1/version says of it.
 func (n namesOf) version() (address, problem string) {
 	if n.problem != nil {
-		return "", n.problem.Error()
+		problem = n.problem.Error()
 	}
-	return n.server.Addr().String(), ""
+	if n.server != nil {
+		address = n.server.Addr().String()
+	}
+	return address, problem
 }

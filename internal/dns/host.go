@@ -20,6 +20,7 @@ const (
 	NetworkManager = "NetworkManager with dnsmasq"
 	Dnsmasq        = "dnsmasq"
 	Plain          = "resolv.conf alone"
+	Bypassed       = "resolv.conf, which passes systemd-resolved by"
 	Unknown        = "unknown"
 )
 
@@ -53,14 +54,16 @@ func Detect(root string) Host {
 		}
 		return false
 	}
-	target, _ := os.Readlink(conf)
+	resolved := h.exists(resolvedRun)
 	switch {
-	case local("127.0.0.53", "127.0.0.54") || strings.Contains(target, "systemd/resolve/"):
+	case local("127.0.0.53", "127.0.0.54") || resolved && h.asksResolved():
 		h.Kind = Resolved
 	case h.mentions("dns=dnsmasq", "etc/NetworkManager/NetworkManager.conf", "etc/NetworkManager/conf.d/*.conf", "usr/lib/NetworkManager/conf.d/*.conf"):
 		h.Kind = NetworkManager
 	case local("loopback") && h.exists("etc/dnsmasq.conf", "etc/dnsmasq.d"):
 		h.Kind = Dnsmasq
+	case len(h.Nameservers) > 0 && resolved:
+		h.Kind = Bypassed
 	case len(h.Nameservers) > 0:
 		h.Kind = Plain
 	}
@@ -142,6 +145,11 @@ func (h Host) Install(server netip.AddrPort) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if have == nil {
+		if err := h.checkServers(); err != nil {
+			return false, err
+		}
+	}
 	_, statErr := os.Stat(filepath.Dir(path))
 	madeDir := errors.Is(statErr, fs.ErrNotExist) || bytes.Contains(have, []byte(madeDirNote))
 	text := []byte(dropInText(server, madeDir))
@@ -190,6 +198,16 @@ func (h Host) Uninstall() (changed bool, err error) {
 	return true, nil
 }
 
+// Installed returns the server that our file names, if it is there.
+func (h Host) Installed() (netip.AddrPort, bool) {
+	for _, v := range settings(filepath.Join(h.Root, dropIn), "Resolve", "DNS") {
+		if at, err := netip.ParseAddrPort(v); err == nil {
+			return at, true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
 // installed returns our file, nil if there is none, or an error if it is not as we
 // made it.
 func (h Host) installed() ([]byte, error) {
@@ -216,6 +234,10 @@ func (h Host) denied(err error, command string) error {
 func (h Host) unsupported(server netip.AddrPort) error {
 	if recipe := h.Recipe(server); recipe != "" {
 		return banger.Errorf(banger.CodeNotBuilt, "this host resolves names by %s, which banger does not configure", h.Kind).WithHint("%s", recipe)
+	}
+	if h.Kind == Bypassed {
+		return banger.Errorf(banger.CodeUnavailable, "this host resolves names by %s", h.Kind).
+			WithHint("let it lead there: ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf")
 	}
 	return banger.Errorf(banger.CodeUnavailable, "this host resolves names by %s, which cannot ask a server for one domain only", map[bool]string{true: "/etc/resolv.conf alone", false: "something unknown"}[h.Kind == Plain]).
 		WithHint("install systemd-resolved or dnsmasq; or use addresses (banger ports VM) and banger ssh-config install")

@@ -147,7 +147,7 @@ func (s *Server) Answer(q *dns.Msg) *dns.Msg {
 		s.reverse(r, name)
 		return r
 	}
-	if name != Domain && !strings.HasSuffix(name, "."+Domain) {
+	if !dns.IsSubDomain(Domain+".", asked.Name) { // by labels, of which one may have a dot in it
 		r.Rcode = dns.RcodeRefused // not ours to say
 		return r
 	}

@@ -103,6 +103,8 @@ func TestQuestionsAndAnswers(t *testing.T) {
 		{"4.3.2.::1.in-addr.arpa.", dns.TypePTR, "REFUSED"},
 		{"example.com.", dns.TypeA, "REFUSED"},
 		{"webvm.", dns.TypeA, "REFUSED"},
+		{`web\.vm.`, dns.TypeA, "REFUSED"},
+		{`x\.web.vm.`, dns.TypeA, "NXDOMAIN aa /SOA 1"},
 		{".", dns.TypeNS, "REFUSED"},
 		{"vm.", dns.TypeAXFR, "REFUSED"},
 	} {
