@@ -95,20 +95,20 @@ func poll(limit time.Duration, done func() bool) bool {
 // killdaemon kills the daemon with SIGKILL and waits for its end.
 func cmdKillDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 0, "killdaemon")
-	killAll(ts, "daemon")
+	killAll(ts, "daemon", "")
 }
 
-// killshim kills all shims with SIGKILL.
+// killshim [ID] kills the shim of a VM, or all shims, with SIGKILL.
 func cmdKillShim(ts *testscript.TestScript, neg bool, args []string) {
-	refuse(ts, neg, len(args) != 0, "killshim")
-	killAll(ts, "shim")
+	refuse(ts, neg, len(args) > 1, "killshim [ID]")
+	killAll(ts, "shim", strings.Join(args, ""))
 }
 
-func killAll(ts *testscript.TestScript, role string) {
+func killAll(ts *testscript.TestScript, role, word string) {
 	w := theWorld(ts)
 	killed := 0
 	for _, p := range w.processes() {
-		if len(p.args) > 1 && p.args[1] == role {
+		if len(p.args) > 1 && p.args[1] == role && strings.Contains(strings.Join(p.args, " "), word) {
 			ts.Check(syscall.Kill(p.pid, syscall.SIGKILL))
 			killed++
 			if !poll(10*time.Second, func() bool { return !running(p.pid) }) {
@@ -161,7 +161,7 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 // crash STAGE command... does the same, and kills the daemon instead.
 func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) < 2, "crash STAGE command...")
-	atStage(ts, args[0], args[1:], func(*os.Process) { killAll(ts, "daemon") })
+	atStage(ts, args[0], args[1:], func(*os.Process) { killAll(ts, "daemon", "") })
 }
 
 // atStage runs a command, acts when its stderr shows each of stages (comma between

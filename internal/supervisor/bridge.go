@@ -207,7 +207,17 @@ func (s *Supervisor) syncBridge(ctx context.Context) error {
 	}
 	s.networks.Lock()
 	defer s.networks.Unlock()
+	if s.adopting {
+		return nil // a VM that is not known yet would lose its tap
+	}
 	return s.applyBridge(ctx)
+}
+
+// setAdopting says whether VMs of an earlier daemon are still to be adopted.
+func (s *Supervisor) setAdopting(on bool) {
+	s.networks.Lock()
+	defer s.networks.Unlock()
+	s.adopting = on
 }
 
 func (s *Supervisor) applyBridge(ctx context.Context) error {

@@ -104,7 +104,7 @@ func (s *Supervisor) Rename(ctx context.Context, ref, name string) (banger.VM, e
 		}
 		m.update(func(v *banger.VM) { v.Name = name })
 		if banger.OnBridge(vm.Spec.Network) && vm.Address != "" {
-			return s.syncBridge(ctx) // it is known by its name there
+			s.syncBridge(ctx) // it is known by its name there; what fails is tried again
 		}
 		return nil
 	})

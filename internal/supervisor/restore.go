@@ -38,6 +38,8 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	if err := s.sweep(claimed); err != nil {
 		return err
 	}
+	s.setAdopting(true)
+	defer s.setAdopting(false)
 	var restored sync.WaitGroup
 	for _, r := range rows {
 		if !r.Committed {
@@ -49,6 +51,7 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 		restored.Go(func() { s.restoreOne(ctx, r.VM, r.Slot) })
 	}
 	restored.Wait()
+	s.setAdopting(false)
 	s.syncBridge(ctx) // an error is logged there, and VMs of other networks do not depend on it
 	return nil
 }

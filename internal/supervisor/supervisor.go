@@ -77,6 +77,7 @@ type Supervisor struct {
 	// the host's bridges.
 	networks sync.Mutex
 	bridge   *network.BridgeHost // nil: none here
+	adopting bool                // not all VMs are known yet, so that bridges stay as they are
 }
 
 // New returns a Supervisor of the VMs that Restore will find.
