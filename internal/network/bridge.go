@@ -201,13 +201,7 @@ func failed(what string, err error) error {
 
 // sysctl sets a value of a link, in the thread's network namespace.
 func sysctl(link, key, value string) error {
-	path := "/proc/sys/net/ipv4/conf/" + link + "/" + key
-	if key == "disable_ipv6" {
-		path = "/proc/sys/net/ipv6/conf/" + link + "/" + key
-	}
-	if key == "proxy_delay" {
-		path = "/proc/sys/net/ipv4/neigh/" + link + "/" + key
-	}
+	path := sysctlPath(link, key)
 	have, err := os.ReadFile(path)
 	if os.IsNotExist(err) && key == "disable_ipv6" {
 		return nil // a kernel without IPv6
@@ -216,4 +210,14 @@ func sysctl(link, key, value string) error {
 		return err
 	}
 	return os.WriteFile(path, []byte(value), 0o644)
+}
+
+func sysctlPath(link, key string) string {
+	switch key {
+	case "disable_ipv6":
+		return "/proc/sys/net/ipv6/conf/" + link + "/" + key
+	case "proxy_delay":
+		return "/proc/sys/net/ipv4/neigh/" + link + "/" + key
+	}
+	return "/proc/sys/net/ipv4/conf/" + link + "/" + key
 }
