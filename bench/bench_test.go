@@ -39,6 +39,7 @@ func TestFigures(t *testing.T) {
 	t.Run("streams", func(t *testing.T) { b.in(t).streams() })
 	t.Run("memory", func(t *testing.T) { b.in(t).memory() })
 	t.Run("ssh", func(t *testing.T) { b.in(t).ssh() })
+	t.Run("names", func(t *testing.T) { b.in(t).names() })
 	t.Run("flood", func(t *testing.T) { b.in(t).flood() })
 	t.Run("network", func(t *testing.T) { b.in(t).network() })
 }

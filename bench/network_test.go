@@ -11,9 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"banger/internal/guest"
 )
@@ -22,6 +26,8 @@ import (
 const (
 	minUserRatio   = 0.9  // of QEMU's slirp
 	minBridgeRatio = 1.5  // of QEMU's slirp
+	minQuestions   = 5000 // a second
+	maxQuestion    = 20   // ms, of 99 in 100
 	maxFloodRatio  = 2    // of a VM beside one that floods
 	maxForwardsMiB = 40   // with manyForwards
 	manyForwards   = 1000 // the bound of one VM
@@ -228,6 +234,50 @@ func (b *bench) flood() {
 	b.addPairs("exec beside a flooding VM", "ms", execsBeside, execs, maxFloodRatio, false)
 	b.addPairs("host to guest beside a flooding VM", "s", netsBeside, nets, maxFloodRatio, false)
 	quiet.end()
+}
+
+// names asks the daemon for a VM's name, as fast as two clients can, for a few
+// seconds.
+func (b *bench) names() {
+	vm := b.newVM()
+	b.cli("start", "-q", vm)
+	info, err := b.client.Get(b.Context(), vm)
+	b.must(err)
+	v, err := b.client.Version(b.Context())
+	b.must(err)
+	const clients, span = 2, 3 * time.Second
+	took := make([][]float64, clients)
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			conn, err := dns.Dial("udp", v.DNS)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer conn.Close()
+			for end := time.Now().Add(span); time.Now().Before(end); {
+				begin := time.Now()
+				if err := conn.WriteMsg(new(dns.Msg).SetQuestion(info.Name+".vm.", dns.TypeA)); err != nil {
+					b.Error(err)
+					return
+				}
+				if r, err := conn.ReadMsg(); err != nil || len(r.Answer) != 1 {
+					b.Errorf("the answer is %v, %v", r, err)
+					return
+				}
+				took[i] = append(took[i], millis(time.Since(begin)))
+			}
+		})
+	}
+	wg.Wait()
+	all := slices.Sorted(slices.Values(slices.Concat(took...)))
+	if len(all) == 0 {
+		b.Fatal("nothing was answered")
+	}
+	rate := float64(len(all)) / span.Seconds()
+	b.append(row{figure: "names", unit: "questions/s", banger: number(rate)}, rate, minQuestions, rate >= minQuestions)
+	b.add("names: the 99th of 100 answers", "ms", []float64{all[len(all)*99/100]}, maxQuestion)
 }
 
 // ssh compares logging in with exec.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,14 +14,31 @@ import (
 	"banger/internal/dns"
 )
 
-// The names of VMs are served on a port that a user's daemon always has, so that the
-// host's resolver can be told of it once: 15353 for root, and one of the next 10,000 for
-// others.
+// The names of VMs are served on a port that a daemon always has, so that the host's
+// resolver can be told of it once. It is made from the state directory, whose daemon there
+// is one of, and lies below those that the kernel gives to clients (ip(7),
+// ip_local_port_range).
 const (
 	firstNamePort = 15353
 	namePorts     = 10000
+	nameTries     = 16         // neighbours of a port that is taken
 	namePortFile  = "dns.port" // in the state directory: what was had when that was taken
 )
+
+// namePortsOf returns the ports to try, the best first; 0 is any.
+func namePortsOf(stateDir string) []uint16 {
+	var ports []uint16
+	if text, err := os.ReadFile(filepath.Join(stateDir, namePortFile)); err == nil {
+		if last, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 16); err == nil {
+			ports = append(ports, uint16(last))
+		}
+	}
+	own := crc32.ChecksumIEEE([]byte(stateDir))
+	for i := range uint32(nameTries) {
+		ports = append(ports, firstNamePort+uint16((own+i)%namePorts))
+	}
+	return append(ports, 0)
+}
 
 // namesOf is the server of a daemon's names, or why there is none.
 type namesOf struct {
@@ -29,17 +47,10 @@ type namesOf struct {
 }
 
 // serveNames listens on the first port that is free: the one that the last daemon
-// had, the user's own, any.
+// had, the directory's own, one beside it, any.
 func serveNames(stateDir string, dir dns.Directory) namesOf {
-	file := filepath.Join(stateDir, namePortFile)
-	ports := []uint16{uint16(firstNamePort + os.Getuid()%namePorts), 0}
-	if text, err := os.ReadFile(file); err == nil {
-		if last, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 16); err == nil {
-			ports = append([]uint16{uint16(last)}, ports...)
-		}
-	}
 	var n namesOf
-	for _, port := range ports {
+	for _, port := range namePortsOf(stateDir) {
 		server, err := dns.Listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), dir)
 		if err == nil {
 			n.server = server
@@ -54,9 +65,18 @@ func serveNames(stateDir string, dir dns.Directory) namesOf {
 		}
 	}
 	if n.server != nil {
-		os.WriteFile(file, []byte(strconv.Itoa(int(n.server.Addr().Port()))+"\n"), 0o600) // without it the next daemon may get another
+		writeNamePort(stateDir, n.server.Addr().Port())
 	}
 	return n
+}
+
+// writeNamePort is for the next daemon, which without it may get another port. The
+// file is replaced: a copy of the directory may have it by a hard link.
+func writeNamePort(stateDir string, port uint16) {
+	path := filepath.Join(stateDir, namePortFile)
+	if os.WriteFile(path+".tmp", []byte(strconv.Itoa(int(port))+"\n"), 0o600) != nil || os.Rename(path+".tmp", path) != nil {
+		os.Remove(path + ".tmp")
+	}
 }
 
 func (n namesOf) close() {
