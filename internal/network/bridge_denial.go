@@ -36,7 +36,7 @@ func (h *BridgeHost) followDenials(ctx context.Context, b *Bridge) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer log.Con.Close() // log.Close waits on a group that its reader may only now join; the reader ends by itself
 	if err := log.SetOption(netlink.NoENOBUFS, true); err != nil {
 		return err
 	}

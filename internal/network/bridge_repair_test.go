@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -115,25 +116,30 @@ func TestSpoofedFramesGoNowhere(t *testing.T) {
 		"VLAN":                      vlan(udpFrame(gw.mac(), me.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice())),
 	} {
 		t.Run(name, func(t *testing.T) {
-			tap := l.host.openTap(me.Tap())
+			tap := l.openPort(me, gw, seen)
 			defer tap.Close()
 			for _, f := range [][]byte{frame, udpFrame(gw.mac(), me.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice())} {
 				if _, err := tap.Write(f); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if from := <-seen; from.Addr() != me.Address {
+			if from := awaitDatagram(t, seen); from.Addr() != me.Address {
 				t.Errorf("the host took a datagram of %s", from)
 			}
-			select {
-			case from := <-seen:
-				t.Errorf("the host took two datagrams, one of %s", from)
-			default:
+			for len(seen) > 0 {
+				if from := <-seen; from.Port() != hellos {
+					t.Errorf("the host took two datagrams, one of %s", from)
+				}
 			}
 		})
 	}
 	t.Run("ARP and router advertisements", func(t *testing.T) {
-		mine, yours := l.host.openTap(me.Tap()), l.host.openTap(other.Tap())
+		mine, yours := l.openPort(me, gw, seen), l.openPort(other, gw, seen)
+		for yours.SetReadDeadline(time.Now().Add(50*time.Millisecond)) == nil { // the host's answers to its hellos
+			if _, err := yours.Read(make([]byte, 2048)); err != nil {
+				break
+			}
+		}
 		for _, f := range [][]byte{
 			arpFrame(me.mac(), me.mac(), gw.Gateway().AsSlice(), other.Address.AsSlice()),
 			arpFrame(me.mac(), other.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice()),
@@ -160,6 +166,46 @@ func TestSpoofedFramesGoNowhere(t *testing.T) {
 			}
 		}
 	})
+}
+
+// hellos is the source port of datagrams that only find out whether a port is open.
+const hellos = 1
+
+// openPort opens a tap and returns when the bridge takes frames from it, which is some
+// time after its link has come up.
+func (l *lab) openPort(p BridgePort, n BridgeNetwork, seen <-chan netip.AddrPort) *os.File {
+	l.Helper()
+	tap := l.host.openTap(p.Tap())
+	hello := udpFrame(n.mac(), p.mac(), p.Address.AsSlice(), n.Gateway().AsSlice())
+	binary.BigEndian.PutUint16(hello[34:], hellos)
+	for limit := time.Now().Add(30 * time.Second); ; {
+		if _, err := tap.Write(hello); err != nil && !errors.Is(err, unix.EIO) { // EIO: it is not up yet
+			l.Fatal(err)
+		}
+		select {
+		case <-seen:
+			return tap
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(limit) {
+			l.Fatalf("the bridge takes nothing from %s", p.Tap())
+		}
+	}
+}
+
+// awaitDatagram returns whose datagram comes next, hellos aside.
+func awaitDatagram(t *testing.T, seen <-chan netip.AddrPort) netip.AddrPort {
+	t.Helper()
+	for timeout := time.After(30 * time.Second); ; {
+		select {
+		case from := <-seen:
+			if from.Port() != hellos {
+				return from
+			}
+		case <-timeout:
+			t.Fatal("no datagram comes")
+		}
+	}
 }
 
 // next returns the next frame that is ARP.
