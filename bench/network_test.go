@@ -32,6 +32,7 @@ const (
 	maxForwardsMiB = 40   // with manyForwards
 	manyForwards   = 1000 // the bound of one VM
 	guestPort      = "9001"
+	outWrite       = 128 << 10 // bytes that the guest writes at once, as iperf3 does
 )
 
 // sink is a TCP server in the guest that reads each connection to its end and then
@@ -74,7 +75,7 @@ type networked struct {
 // out has the guest send to the host.
 func (n *networked) out(host, port string) func() (wait func()) {
 	return func() func() {
-		return n.sh(fmt.Sprintf("exec bash -c 'head -c %d /dev/zero >/dev/tcp/%s/%s'", n.bytes, host, port))
+		return n.sh(fmt.Sprintf("exec bash -c 'dd if=/dev/zero bs=%d count=%d status=none >/dev/tcp/%s/%s'", outWrite, n.bytes/outWrite, host, port))
 	}
 }
 

@@ -111,7 +111,7 @@ func (s *Stack) build() error {
 	}
 	s.net.SetPromiscuousMode(nic, true) // the guest's packets are for the whole world
 	s.net.SetSpoofing(nic, true)        // and we answer in its name
-	s.net.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s.net, smallBuffer, maxConnecting, s.connect).HandlePacket)
+	s.net.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s.net, 0, maxConnecting, s.connect).HandlePacket)
 	s.net.SetTransportProtocolHandler(udp.ProtocolNumber, s.datagram)
 	s.net.SetTransportProtocolHandler(icmp.ProtocolNumber4, s.echo)
 	return nil
