@@ -31,12 +31,14 @@ type Drive struct {
 }
 
 // NIC is one virtio network device. Its frames travel over a unix stream socket, each
-// behind a 4-byte big-endian length, or by a tap.
+// behind a 4-byte big-endian length, or by a tap: one that is handed over, or one that the
+// VMM opens by name in its own network namespace.
 type NIC struct {
 	MAC    string   `json:"mac"`
 	Socket string   `json:"socket,omitempty"`
-	Tap    *os.File `json:"-"`             // opened with IFF_VNET_HDR; the driver does not close it
-	MTU    int      `json:"mtu,omitempty"` // told to the guest; 0: the device's own
+	Tap    *os.File `json:"-"`                // opened with IFF_VNET_HDR; the driver does not close it
+	Device string   `json:"device,omitempty"` // a tap's name, where the VMM is a TapOpener
+	MTU    int      `json:"mtu,omitempty"`    // told to the guest; 0: the device's own
 }
 
 // Config is everything a driver needs to start a VM. It is stored as JSON in
@@ -58,6 +60,15 @@ type Config struct {
 	// Wrap is put before the VMM's command: a program that gives up rights and then
 	// executes its other arguments in its own place.
 	Wrap []string `json:"wrap,omitempty"`
+	// WrapFiles are the wrapper's descriptors from 3 on, which it does not pass on.
+	WrapFiles []*os.File `json:"-"`
+	// Namespaces starts the wrapper in a user and a network namespace of its own, with
+	// the caller's ids.
+	Namespaces bool `json:"namespaces,omitempty"`
+	// Program is the VMM's file; "": the driver searches it.
+	Program string `json:"program,omitempty"`
+	// Options are those that only this driver has, by name. It refuses what it does not know.
+	Options map[string]string `json:"options,omitempty"`
 }
 
 // Exit is how a VMM process ended.
@@ -78,6 +89,8 @@ type Handle struct {
 type Driver interface {
 	// Name is "qemu", "firecracker", …
 	Name() string
+	// Path returns the VMM's program on this host, or why there is none.
+	Path() (string, error)
 	// Version is what the VMM found on this host calls itself; an error says
 	// why it cannot be used and what to install.
 	Version(ctx context.Context) (string, error)
@@ -86,6 +99,10 @@ type Driver interface {
 	// prints on its console goes to console, whose Write must not block for long.
 	Start(ctx context.Context, c Config, console io.Writer) (Process, error)
 }
+
+// TapOpener is implemented by a Driver whose VMM takes neither sockets nor descriptors
+// for its network: it opens taps by name.
+type TapOpener interface{ OpensTaps() }
 
 // Process is one running VMM. It lives until the guest powers off, Kill, or the
 // death of the process that started it.

@@ -68,18 +68,18 @@ func argv(c vmm.Config, v version) []string {
 		if n.MTU > 0 {
 			device += fmt.Sprintf(",host_mtu=%d", n.MTU)
 		}
-		a = append(a, "-netdev", netdev(net, n, i), "-device", device)
+		a = append(a, "-netdev", netdev(net, n, firstFile+len(c.WrapFiles)+i), "-device", device)
 	}
 	return a
 }
 
-// firstTap is the descriptor that a VMM has of its first NIC's tap.
-const firstTap = 3
+// firstFile is the first descriptor behind stdio.
+const firstFile = 3
 
-// netdev is the host's side of NIC i. It has a descriptor of its own in any case.
-func netdev(id string, n vmm.NIC, i int) string {
+// netdev is the host's side of a NIC, whose tap, if it has one, is descriptor fd.
+func netdev(id string, n vmm.NIC, fd int) string {
 	if n.Tap != nil {
-		return fmt.Sprintf("tap,id=%s,fd=%d,vhost=off", id, firstTap+i)
+		return fmt.Sprintf("tap,id=%s,fd=%d,vhost=off", id, fd)
 	}
 	return fmt.Sprintf("stream,id=%s,server=off,addr.type=unix,addr.path=%s", id, escape(n.Socket))
 }

@@ -7,7 +7,7 @@
 package qemu
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,12 +16,12 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"banger/internal/vmm"
+	"banger/internal/vmm/child"
 )
 
 // Driver starts QEMU processes. The zero value uses the host's default binary.
@@ -95,82 +95,49 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if err != nil {
 		return nil, err
 	}
-	p := &process{config: c, console: console, done: make(chan struct{}), started: make(chan error, 1)}
-	go p.run(d.binary(), argv(c, v))
-	if err := <-p.started; err != nil {
-		return nil, fmt.Errorf("starting %s: %w", d.binary(), err)
+	if len(c.Options) > 0 {
+		return nil, errors.New("the QEMU driver has no options")
 	}
+	command := child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: argv(c, v), Console: console, Reason: reason,
+		Ended: func() {
+			for _, name := range []string{qmpPath(c.Dir), channelPath(c.Dir), c.Memory} {
+				os.Remove(name)
+			}
+		}}
+	for _, n := range c.NICs {
+		command.Files = append(command.Files, n.Tap) // nil: nothing in its place
+	}
+	started, err := child.Start(command)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{Process: started, config: c}
 	if err := p.awaitSockets(ctx); err != nil {
 		p.Kill()
-		<-p.done
+		<-p.Done()
 		return nil, err
 	}
 	return p, nil
 }
 
 type process struct {
-	config  vmm.Config
-	console io.Writer
-	handle  vmm.Handle
-	started chan error
-	done    chan struct{}
-	exit    vmm.Exit
-	stderr  tail
-	printed tail // the end of the console
-}
-
-// run starts QEMU and waits for it, all on one locked thread: the parent-death
-// signal is bound to the thread that forked (prctl(2), PR_SET_PDEATHSIG), so
-// that thread must live exactly as long as the child.
-func (p *process) run(binary string, args []string) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	defer close(p.done)
-	if path, err := exec.LookPath(binary); err == nil {
-		binary = path // for a wrapper, which does not search
-	}
-	words := slices.Concat(p.config.Wrap, []string{binary}, args)
-	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Dir = p.config.Dir
-	for _, n := range p.config.NICs {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, n.Tap) // nil: nothing in its place
-	}
-	cmd.Stdout, cmd.Stderr = io.MultiWriter(&p.printed, p.console), &p.stderr
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		p.started <- err
-		return
-	}
-	h, err := vmm.HandleOf(cmd.Process.Pid)
-	if err != nil {
-		cmd.Process.Kill()
-		cmd.Wait()
-		p.started <- err
-		return
-	}
-	p.handle = h
-	p.started <- nil
-	cmd.Wait()
-	p.exit = p.reason(cmd.ProcessState)
-	for _, name := range []string{qmpPath(p.config.Dir), channelPath(p.config.Dir), p.config.Memory} {
-		os.Remove(name)
-	}
+	*child.Process
+	config vmm.Config
 }
 
 // reason says how QEMU ended; it looks for a guest panic at the end of the
 // console, because with -no-reboot a panicked guest ends QEMU with code 0.
-func (p *process) reason(st *os.ProcessState) vmm.Exit {
+func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 	ws, _ := st.Sys().(syscall.WaitStatus)
 	e := vmm.Exit{Code: st.ExitCode()}
 	switch {
 	case ws.Signaled():
 		e.Code, e.Signal = 0, int(ws.Signal())
 		e.Reason = fmt.Sprintf("QEMU was killed by signal %d (%s)", e.Signal, ws.Signal())
-	case bytes.Contains(p.printed.buf, []byte("Kernel panic - not syncing")):
+	case p.Stdout.Contains("Kernel panic - not syncing"):
 		e.Panic, e.Reason = true, "the guest kernel panicked"
 	case e.Code != 0:
-		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code, p.stderr.lastLine())
+		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code, strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "))
 	default:
 		e.Reason = "the guest powered off"
 	}
@@ -189,28 +156,12 @@ func (p *process) awaitSockets(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-p.done:
-			return errors.New(p.exit.Reason)
+		case <-p.Done():
+			return errors.New(p.Exit().Reason)
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for QEMU's monitor: %w", ctx.Err())
 		case <-tick.C:
 		}
-	}
-}
-
-func (p *process) Handle() vmm.Handle    { return p.handle }
-func (p *process) Done() <-chan struct{} { return p.done }
-
-// Exit is valid once Done is closed.
-func (p *process) Exit() vmm.Exit { return p.exit }
-
-// Kill ends QEMU at once, guest and all.
-func (p *process) Kill() error {
-	select {
-	case <-p.done:
-		return nil
-	default:
-		return syscall.Kill(p.handle.PID, syscall.SIGKILL)
 	}
 }
 
@@ -234,22 +185,4 @@ func (p *process) command(ctx context.Context, name string) error {
 func (p *process) OpenChannel(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext(ctx, "unix", channelPath(p.config.Dir))
-}
-
-// tail keeps the last tailSize bytes of what is written to it.
-type tail struct{ buf []byte }
-
-const tailSize = 16 << 10
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.buf = append(t.buf, p...)
-	if n := len(t.buf); n > 2*tailSize {
-		t.buf = append(t.buf[:0], t.buf[n-tailSize:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) lastLine() string {
-	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
-	return strings.TrimPrefix(lines[len(lines)-1], "qemu-system-x86_64: ")
 }

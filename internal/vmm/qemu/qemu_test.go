@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"banger/internal/vmm"
+	"banger/internal/vmm/child"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -104,7 +105,7 @@ func TestMinVersion(t *testing.T) {
 // TestReason: how QEMU ended, by its wait status, the console's end and stderr.
 func TestReason(t *testing.T) {
 	const panicked = "[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs"
-	noise := strings.Repeat("noise\n", tailSize)
+	noise := strings.Repeat("noise\n", 16<<10)
 	for name, c := range map[string]struct {
 		script          string
 		console, stderr string
@@ -121,18 +122,15 @@ func TestReason(t *testing.T) {
 		"a kill of who had panicked": {"kill -9 $$", panicked, "", vmm.Exit{Signal: 9, Reason: "QEMU was killed by signal 9 (killed)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := &process{}
+			p := &child.Process{}
 			for chunk := []byte(c.console); len(chunk) > 0; { // as a pipe gives it
 				n := min(len(chunk), 4099)
-				p.printed.Write(chunk[:n])
+				p.Stdout.Write(chunk[:n])
 				chunk = chunk[n:]
 			}
-			p.stderr.Write([]byte(c.stderr))
-			if got := p.reason(ended(t, c.script)); got != c.want {
+			p.Stderr.Write([]byte(c.stderr))
+			if got := reason(p, ended(t, c.script)); got != c.want {
 				t.Errorf("it is told as %+v, not %+v", got, c.want)
-			}
-			if len(p.printed.buf) > 2*tailSize {
-				t.Errorf("%d bytes of the console are held", len(p.printed.buf))
 			}
 		})
 	}

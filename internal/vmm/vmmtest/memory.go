@@ -49,6 +49,9 @@ type Memory struct {
 // Name returns "memory".
 func (Memory) Name() string { return "memory" }
 
+// Path returns the agent, which is all there is of a VMM.
+func (d Memory) Path() (string, error) { return d.Agent, nil }
+
 // Version returns "1.0" when the agent is there.
 func (d Memory) Version(context.Context) (string, error) {
 	if _, err := os.Stat(d.Agent); err != nil {

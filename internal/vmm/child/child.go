@@ -1,0 +1,145 @@
+// Package child is a VMM as a child process: it is started on a thread that lives as
+// long as it does, ends with its parent, and is told by pid and start time. It must not
+// know which VMM it runs, nor what it says.
+package child
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"banger/internal/vmm"
+)
+
+// Command is what is started.
+type Command struct {
+	Config  vmm.Config // whose Wrap, WrapFiles and Namespaces are heeded; its Dir is the working directory
+	Program string     // searched in PATH
+	Args    []string   // without the program's name
+	Files   []*os.File // descriptors from 3 on, behind those of the wrapper; nil leaves a gap
+	Console io.Writer  // takes standard output
+	// Reason says how it ended. The end of what it printed is known by then.
+	Reason func(*Process, *os.ProcessState) vmm.Exit
+	// Ended runs when it has ended, before that is told.
+	Ended func()
+}
+
+// Process is a running VMM, or one that has ended.
+type Process struct {
+	command Command
+	handle  vmm.Handle
+	started chan error
+	done    chan struct{}
+	exit    vmm.Exit
+
+	Stderr, Stdout Tail // for Reason
+}
+
+// Start starts a VMM, which ends with the calling process.
+func Start(c Command) (*Process, error) {
+	p := &Process{command: c, done: make(chan struct{}), started: make(chan error, 1)}
+	go p.run()
+	if err := <-p.started; err != nil {
+		return nil, fmt.Errorf("starting %s: %w", c.Program, err)
+	}
+	return p, nil
+}
+
+// run starts the VMM and waits for it, all on one locked thread: the parent-death
+// signal is bound to the thread that forked (prctl(2), PR_SET_PDEATHSIG), so that
+// thread must live exactly as long as the child.
+func (p *Process) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(p.done)
+	cmd := p.exec()
+	if err := cmd.Start(); err != nil {
+		p.started <- err
+		return
+	}
+	h, err := vmm.HandleOf(cmd.Process.Pid)
+	if err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		p.started <- err
+		return
+	}
+	p.handle = h
+	p.started <- nil
+	cmd.Wait()
+	p.exit = p.command.Reason(p, cmd.ProcessState)
+	p.command.Ended()
+}
+
+func (p *Process) exec() *exec.Cmd {
+	c := p.command
+	program := c.Program
+	if path, err := exec.LookPath(program); err == nil {
+		program = path // for a wrapper, which does not search
+	}
+	words := slices.Concat(c.Config.Wrap, []string{program}, c.Args)
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Dir = c.Config.Dir
+	cmd.ExtraFiles = slices.Concat(c.Config.WrapFiles, c.Files)
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(&p.Stdout, c.Console), &p.Stderr
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if c.Config.Namespaces {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
+	}
+	return cmd
+}
+
+// Handle identifies the process.
+func (p *Process) Handle() vmm.Handle { return p.handle }
+
+// Done is closed when the process has ended and Exit is known.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Exit is valid once Done is closed.
+func (p *Process) Exit() vmm.Exit { return p.exit }
+
+// Kill ends the VMM at once, guest and all.
+func (p *Process) Kill() error {
+	select {
+	case <-p.done:
+		return nil
+	default:
+		if err := syscall.Kill(p.handle.PID, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+		return nil
+	}
+}
+
+// Tail keeps the last tailSize bytes of what is written to it. One goroutine writes; it
+// may be read when that has ended.
+type Tail struct{ buf []byte }
+
+const tailSize = 16 << 10
+
+// Write keeps the end of b.
+func (t *Tail) Write(b []byte) (int, error) {
+	t.buf = append(t.buf, b...)
+	if n := len(t.buf); n > 2*tailSize {
+		t.buf = append(t.buf[:0], t.buf[n-tailSize:]...)
+	}
+	return len(b), nil
+}
+
+// Contains says whether text is in what is kept.
+func (t *Tail) Contains(text string) bool { return strings.Contains(string(t.buf), text) }
+
+// LastLine returns the last line that is not empty.
+func (t *Tail) LastLine() string {
+	lines := strings.Split(strings.TrimSpace(string(t.buf)), "\n")
+	return lines[len(lines)-1]
+}

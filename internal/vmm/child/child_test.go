@@ -1,0 +1,101 @@
+package child_test
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"banger/internal/vmm"
+	"banger/internal/vmm/child"
+)
+
+// TestTheEndIsKept: of much noise, only the end is held, and it is found.
+func TestTheEndIsKept(t *testing.T) {
+	var tail child.Tail
+	for range 1000 {
+		io.WriteString(&tail, strings.Repeat("noise\n", 100))
+	}
+	io.WriteString(&tail, "the first of the last words\nthe last words\n\n")
+	if !tail.Contains("the first of") || tail.LastLine() != "the last words" {
+		t.Errorf("its last line is %q", tail.LastLine())
+	}
+	if size := len(child.Held(&tail)); size > 64<<10 {
+		t.Errorf("%d bytes are held", size)
+	}
+}
+
+// TestAWrapperHasItsOwnDescriptors: they come first, and the program gets the others.
+func TestAWrapperHasItsOwnDescriptors(t *testing.T) {
+	own, theirs := pipeWith(t, "for the wrapper"), pipeWith(t, "for the program")
+	var console strings.Builder
+	p := start(t, child.Command{
+		Config:  vmm.Config{Dir: t.TempDir(), Wrap: []string{"/bin/sh", "-c", `cat <&3; exec 3<&-; exec "$@"`, "sh"}, WrapFiles: []*os.File{own}},
+		Program: "sh", Args: []string{"-c", `echo; cat <&4`}, Files: []*os.File{theirs}, Console: &console})
+	<-p.Done()
+	if got := console.String(); got != "for the wrapper\nfor the program" {
+		t.Errorf("they read %q", got)
+	}
+}
+
+// TestANamespaceHoldsNothingOfTheHost: a wrapper in namespaces has its caller's ids, may
+// do anything to a network that holds nothing, and gives all that up by executing the VMM.
+func TestANamespaceHoldsNothingOfTheHost(t *testing.T) {
+	if os.Getuid() == 0 {
+		asNobody(t)
+		return
+	}
+	var console strings.Builder
+	p := start(t, child.Command{
+		Config: vmm.Config{Dir: "/", Namespaces: true}, Program: "/bin/sh",
+		Args:    []string{"-c", `id -u; wc -l </proc/net/dev; grep CapEff /proc/self/status; cat /proc/self/setgroups`},
+		Console: &console})
+	<-p.Done()
+	want := []string{"65534", "3", "CapEff:", "0000000000000000", "deny"}
+	if got := strings.Fields(console.String()); strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("inside it says %q, not %q (%s)", got, want, p.Stderr.LastLine())
+	}
+}
+
+// asNobody runs the test again as an ordinary user.
+func asNobody(t *testing.T) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.ExtraFiles = []*os.File{self}
+	cmd.Dir = "/"
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Errorf("as an ordinary user: %v\n%s", err, out)
+	}
+}
+
+func start(t *testing.T, c child.Command) *child.Process {
+	t.Helper()
+	c.Reason = func(*child.Process, *os.ProcessState) vmm.Exit { return vmm.Exit{} }
+	c.Ended = func() {}
+	p, err := child.Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Kill()
+		<-p.Done()
+	})
+	return p
+}
+
+func pipeWith(t *testing.T, text string) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	io.WriteString(w, text)
+	w.Close()
+	return r
+}

@@ -1,0 +1,4 @@
+package child
+
+// Held returns what a Tail holds.
+func Held(t *Tail) []byte { return t.buf }
