@@ -10,9 +10,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -71,29 +73,44 @@ func runInit() error {
 	if handOver {
 		return becomeImageInit(disk)
 	}
-	channel, err := openChannel()
+	serve, err := openHost()
 	if err != nil {
 		return err
 	}
 	calmThreads()
 	s := newServer(initDuties{own: disk})
 	fmt.Println("banger-agent: ready")
-	return serveChannel(channel, s)
+	return serve(s)
 }
 
 // runResident is the agent beside the image's own init. It tells PID 1 through
 // descriptor 3 when the host has configured the guest; descriptor 4 is the disk.
 func runResident() error {
-	channel, err := openChannel()
+	serve, err := openHost()
 	if err != nil {
 		return err
 	}
 	calmThreads()
 	unix.CloseOnExec(residentDisk)
-	return serveChannel(channel, newServer(&residentDuties{own: residentDisk, configured: os.NewFile(3, "configured")}))
+	return serve(newServer(&residentDuties{own: residentDisk, configured: os.NewFile(3, "configured")}))
 }
 
 const residentDisk = 4
+
+// openHost opens the way by which the host asks, whatever the VMM offers: a serial port,
+// which one session shares, or a vsock, which has a connection for each stream. It returns
+// what serves it for life. The port comes first: whether a vsock leads anywhere does not show.
+func openHost() (serve func(*server) error, err error) {
+	channel, err := openChannel()
+	if err == nil {
+		return func(s *server) error { return serveChannel(channel, s) }, nil
+	}
+	ln, verr := listenVsock(guest.AgentPort)
+	if verr != nil {
+		return nil, errors.Join(err, verr)
+	}
+	return func(s *server) error { return serveVsock(ln, s) }, nil
+}
 
 func serveChannel(channel io.ReadWriter, s *server) error {
 	go s.reaper.run()
@@ -102,14 +119,23 @@ func serveChannel(channel io.ReadWriter, s *server) error {
 
 // kernelArgument reports whether the kernel was started with arg.
 func kernelArgument(arg string) bool {
-	data, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return false
-	}
-	for _, a := range strings.Fields(string(data)) {
-		if a == arg {
-			return true
+	return slices.Contains(kernelArguments(), arg)
+}
+
+// kernelValue returns the value of name=value.
+func kernelValue(name string) (string, bool) {
+	for _, a := range kernelArguments() {
+		if v, ok := strings.CutPrefix(a, name+"="); ok {
+			return v, true
 		}
 	}
-	return false
+	return "", false
+}
+
+func kernelArguments() []string {
+	data, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(data))
 }

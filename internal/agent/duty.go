@@ -84,11 +84,18 @@ func otherProcesses() bool {
 	return false
 }
 
+// powerOff ends the VM: by a restart, where the host says that a restart ends the VMM and
+// that there is no power to switch off.
 func powerOff() {
 	unix.Sync()
+	if endsByRestart() {
+		unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	}
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	select {}
 }
+
+func endsByRestart() bool { return kernelArgument(guest.RestartArgument) }
 
 // residentDuties are those beside an init of the image.
 type residentDuties struct {
@@ -108,13 +115,21 @@ func (d *residentDuties) configure(c guest.Config) error {
 	return err
 }
 
-// initPowerOff is systemd's signal for an orderly power-off (systemd(1), SIGRTMIN+4).
-const initPowerOff = syscall.Signal(34 + 4)
+// initPowerOff and initRestart are systemd's signals for an orderly end (systemd(1),
+// SIGRTMIN+4 and SIGRTMIN+5).
+const (
+	initPowerOff = syscall.Signal(34 + 4)
+	initRestart  = syscall.Signal(34 + 5)
+)
 
 // shutdown lets the image's init stop its services. Should it hang, the host's
 // own limit ends the VM; before that we make the disks as clean as can be.
 func (d *residentDuties) shutdown(grace time.Duration, _ *process) {
-	unix.Kill(1, initPowerOff)
+	end := initPowerOff
+	if endsByRestart() {
+		end = initRestart
+	}
+	unix.Kill(1, end)
 	time.Sleep(grace) // the power-off ends us; this is the limit, not a wait
 	unix.Sync()
 	os.WriteFile("/proc/sysrq-trigger", []byte("u"), 0) // remount everything read-only (sysrq.rst)

@@ -75,6 +75,13 @@ const ExtraCA = "/etc/ssl/banger.pem"
 // InitArgument is the kernel argument that hands PID 1 to the image's own init.
 const InitArgument = "banger.init=image"
 
+// RestartArgument says that a restart ends the VM, and nothing else does.
+const RestartArgument = "banger.end=restart"
+
+// DisksArgument lists the guest's disks, separated by commas, in the order in which their
+// devices appear, where their serial numbers do not name them.
+const DisksArgument = "banger.disks"
+
 // Info is what the agent says of itself.
 type Info struct {
 	Version      int    `json:"version"`

@@ -30,7 +30,7 @@ const (
 // bootModules are what the agent needs before it can mount the modules disk, by
 // any of the transports a VMM may offer. Absent ones are built in.
 var bootModules = []string{
-	"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng",
+	"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng", "virtio_balloon",
 	"ext4", "overlay", "vmw_vsock_virtio_transport", "af_packet",
 }
 

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+)
+
+// maxPayload is the size in bytes of the largest body (HTTP_MAX_PAYLOAD_SIZE).
+const maxPayload = 51200
+
+// api is the server. Firecracker answers one request at a time.
+type api struct {
+	mu sync.Mutex
+	vm *microVM
+}
+
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxPayload+1))
+	if err != nil {
+		return
+	}
+	if len(body) > maxPayload {
+		answerFault(w, http.StatusBadRequest, errors.New("Request payload with size "+fmt.Sprint(len(body))+" is larger than the limit of "+fmt.Sprint(maxPayload)+" allowed by server."))
+		return
+	}
+	answer, err := a.dispatch(r.Method, r.URL.Path, body)
+	switch {
+	case err != nil:
+		answerFault(w, http.StatusBadRequest, err)
+	case answer == nil:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(answer)
+	}
+}
+
+func answerFault(w http.ResponseWriter, status int, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(map[string]string{"fault_message": err.Error()})
+}
+
+// dispatch finds the rule of a request (parsed_request.rs).
+func (a *api) dispatch(method, path string, body []byte) (any, error) {
+	switch {
+	case method == http.MethodGet && len(body) > 0:
+		return nil, errors.New("GET request cannot have a body.")
+	case method == http.MethodPut && len(body) == 0:
+		return nil, errors.New("Empty PUT request.")
+	case method == http.MethodPatch && len(body) == 0:
+		return nil, errors.New("Empty PATCH request.")
+	}
+	first, id, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	for _, rule := range rules {
+		if rule.method != method || rule.path != first && rule.path != first+"/"+id {
+			continue
+		}
+		if rule.named {
+			if err := checkID(id); err != nil {
+				return nil, err
+			}
+		} else if rule.path == first && id != "" {
+			break
+		}
+		return rule.do(a.vm, id, body)
+	}
+	return nil, fmt.Errorf("Invalid request method and/or path: %s %s.", method, first)
+}
+
+var resourceID = regexp.MustCompile(`^[\pL\pN_]+$`)
+
+func checkID(id string) error {
+	switch {
+	case id == "":
+		return errors.New("The ID cannot be empty.")
+	case !resourceID.MatchString(id):
+		return errors.New("API Resource IDs can only contain alphanumeric characters and underscores.")
+	}
+	return nil
+}
+
+// decode reads a body as strictly as serde does with deny_unknown_fields: no unknown
+// field, no wrong type, nothing required that is absent.
+func decode(body []byte, to any, required ...string) error {
+	failed := func(err error) error {
+		return fmt.Errorf("An error occurred when deserializing the json body of a request: %w.", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return failed(err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return failed(errors.New("trailing characters"))
+	}
+	var present map[string]json.RawMessage
+	if err := json.Unmarshal(body, &present); err != nil {
+		return failed(err)
+	}
+	for _, field := range required {
+		if _, ok := present[field]; !ok {
+			return failed(fmt.Errorf("missing field `%s`", field))
+		}
+	}
+	return nil
+}
+
+// oneOf refuses what is no word of an enumeration; "" is the default.
+func oneOf(value string, words ...string) error {
+	if value == "" {
+		return nil
+	}
+	for _, w := range words {
+		if value == w {
+			return nil
+		}
+	}
+	return fmt.Errorf("An error occurred when deserializing the json body of a request: unknown variant `%s`, expected one of %q.", value, words)
+}

@@ -1,0 +1,347 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/guest"
+)
+
+// The states of an instance (InstanceInfo.state).
+const (
+	notStarted = "Not started"
+	running    = "Running"
+	paused     = "Paused"
+)
+
+// microVM is the instance.
+type microVM struct {
+	id, state            string
+	cpus, memory         int // memory in MiB
+	kernel, initrd, args string
+	drives               []drive
+	nics                 []nic
+	vsock                net.Listener
+	entropy              bool
+	balloon, reporting   bool
+	log, metrics         *os.File
+	ended                chan int // takes the exit code
+
+	mu  sync.Mutex // of the monitor
+	mon net.Conn
+	in  *bufio.Scanner
+}
+
+type drive struct {
+	ID       string `json:"drive_id"`
+	Root     bool   `json:"is_root_device"`
+	Path     string `json:"path_on_host"`
+	ReadOnly bool   `json:"is_read_only"`
+	serial   string
+}
+
+type nic struct {
+	tap *os.File
+	mac string
+	mtu int
+}
+
+// imageID is what Firecracker calls a disk to its guest (block/virtio/device.rs,
+// build_device_id), cut to the 20 bytes of virtio.
+func imageID(f *os.File) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return "", err
+	}
+	id := fmt.Sprintf("%d%d%d", st.Dev, st.Rdev, st.Ino)
+	return id[:min(len(id), 20)], nil
+}
+
+// openTap opens a tap by name with the flags of Firecracker (net/tap.rs).
+func openTap(name string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// start starts QEMU.
+func (m *microVM) start() error {
+	if m.kernel == "" {
+		return errors.New("Start microvm error: Cannot start microvm without kernel configuration.")
+	}
+	if m.cpus == 0 {
+		m.cpus, m.memory = 1, 128
+	}
+	started := make(chan error, 1)
+	go m.run(started)
+	if err := <-started; err != nil {
+		return fmt.Errorf("Start microvm error: %w", err)
+	}
+	if err := m.openMonitor(); err != nil {
+		return fmt.Errorf("Start microvm error: %w", err)
+	}
+	m.state = running
+	if m.vsock != nil {
+		go m.serveVsock()
+	}
+	return nil
+}
+
+// run is QEMU's life, on a thread with which it ends.
+func (m *microVM) run(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := exec.Command("qemu-system-x86_64", m.qemu()...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	for _, n := range m.nics {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, n.tap)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	err := cmd.Start()
+	started <- err
+	if err != nil {
+		return
+	}
+	code := exitOK
+	if err := cmd.Wait(); err != nil {
+		code = exitGeneric
+		fmt.Fprintln(m.log, "[ERROR] the emulator of the double:", err)
+	}
+	m.ended <- code
+}
+
+// tuning is what an emulated kernel needs and a virtualised one has by itself.
+func tuning() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	_, rest, _ := strings.Cut(string(info), "bogomips")
+	_, rest, _ = strings.Cut(rest, ":")
+	rest, _, _ = strings.Cut(rest, "\n")
+	mips, _ := strconv.ParseFloat(strings.TrimSpace(rest), 64)
+	return fmt.Sprintf(" tsc_early_khz=%d tsc=reliable cryptomgr.notests norandmaps", int(mips*500))
+}
+
+// qemu returns the arguments of a machine like Firecracker's: devices are virtio-mmio,
+// announced by ACPI in the order in which they were configured.
+func (m *microVM) qemu() []string {
+	a := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-machine", "microvm,accel=tcg,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-global", "virtio-mmio.force-legacy=false",
+		"-cpu", "qemu64,-cx16,+arat", "-smp", strconv.Itoa(m.cpus), "-m", fmt.Sprintf("%dM", m.memory),
+		"-kernel", m.kernel, "-append", m.args + tuning(),
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-chardev", "socket,id=qmp,abstract=on,path=" + m.socket("qmp") + ",server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+		"-chardev", "socket,id=agent,abstract=on,path=" + m.socket("agent") + ",server=on,wait=off",
+	}
+	if m.initrd != "" {
+		a = append(a, "-initrd", m.initrd)
+	}
+	slot := 7 // QEMU's ACPI tables list the slots from the last to the first
+	device := func(format string, args ...any) {
+		a = append(a, "-device", fmt.Sprintf(format, args...)+fmt.Sprintf(",bus=virtio-mmio-bus.%d", slot))
+		slot--
+	}
+	for i, d := range m.drives {
+		a = append(a, "-blockdev", fmt.Sprintf("driver=raw,node-name=drive%d,read-only=%s,file.driver=file,file.locking=off,file.filename=%s",
+			i, map[bool]string{true: "on", false: "off"}[d.ReadOnly], strings.ReplaceAll(d.Path, ",", ",,")))
+		device("virtio-blk-device,drive=drive%d,serial=%s", i, d.serial)
+	}
+	for i, n := range m.nics {
+		a = append(a, "-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i))
+		mtu := ""
+		if n.mtu > 0 {
+			mtu = fmt.Sprintf(",host_mtu=%d", n.mtu)
+		}
+		device("virtio-net-device,netdev=net%d,mac=%s%s", i, n.mac, mtu)
+	}
+	device("virtio-serial-device")
+	a = append(a, "-device", "virtserialport,chardev=agent,name=banger.agent")
+	if m.entropy {
+		device("virtio-rng-device")
+	}
+	if m.balloon {
+		device("virtio-balloon-device,free-page-reporting=%t", m.reporting)
+	}
+	return a
+}
+
+func (m *microVM) socket(name string) string { return fmt.Sprintf("double-%d-%s", os.Getpid(), name) }
+
+func (m *microVM) dial(name string) (net.Conn, error) {
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		conn, err := net.Dial("unix", "@"+m.socket(name))
+		if err == nil || time.Now().After(deadline) || len(m.ended) > 0 {
+			return conn, err
+		}
+		time.Sleep(5 * time.Millisecond) // QEMU announces nothing
+	}
+}
+
+func (m *microVM) openMonitor() (err error) {
+	if m.mon, err = m.dial("qmp"); err != nil {
+		return err
+	}
+	m.in = bufio.NewScanner(m.mon)
+	m.in.Scan() // its greeting
+	return m.qmp("qmp_capabilities", nil)
+}
+
+// qmp runs a command of QEMU's monitor.
+func (m *microVM) qmp(command string, args any) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	call := map[string]any{"execute": command}
+	if args != nil {
+		call["arguments"] = args
+	}
+	if err := json.NewEncoder(m.mon).Encode(call); err != nil {
+		return err
+	}
+	for m.in.Scan() {
+		var reply struct {
+			Event string
+			Error *struct{ Desc string }
+		}
+		if err := json.Unmarshal(m.in.Bytes(), &reply); err != nil {
+			return err
+		}
+		switch {
+		case reply.Event != "":
+		case reply.Error != nil:
+			return errors.New("Internal VMM error: " + reply.Error.Desc)
+		default:
+			return nil
+		}
+	}
+	return errors.Join(errors.New("the emulator is gone"), m.in.Err())
+}
+
+func (m *microVM) flushMetrics() error {
+	if m.metrics == nil {
+		return errors.New("Internal VMM error: metrics are not configured")
+	}
+	_, err := fmt.Fprintf(m.metrics, `{"utc_timestamp_ms":%d,"vmm":{"panic_count":0}}`+"\n", time.Now().UnixMilli())
+	return err
+}
+
+// serveVsock bridges the host's connections to streams of the agent's serial port: QEMU
+// has no vsock without the host kernel's help.
+func (m *microVM) serveVsock() {
+	session := &session{vm: m, changed: make(chan struct{})}
+	go session.keep()
+	for {
+		conn, err := m.vsock.Accept()
+		if err != nil {
+			return
+		}
+		go session.connect(conn.(*net.UnixConn))
+	}
+}
+
+// session is the multiplexed session with the agent, made anew when it breaks.
+type session struct {
+	vm      *microVM
+	mu      sync.Mutex
+	mux     *guest.Mux
+	changed chan struct{}
+}
+
+func (s *session) keep() {
+	for {
+		conn, err := s.vm.dial("agent")
+		if err != nil {
+			return
+		}
+		mux, err := guest.ConnectMux(context.Background(), conn)
+		if err != nil {
+			conn.Close()
+			continue
+		}
+		s.set(mux)
+		<-mux.Done()
+		s.set(nil)
+		mux.Close()
+	}
+}
+
+func (s *session) set(mux *guest.Mux) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mux = mux
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// connect obeys "CONNECT port\n" (docs/vsock.md). Before the guest has a driver, a request
+// waits in the device; when nobody listens the connection ends without an answer.
+func (s *session) connect(conn *net.UnixConn) {
+	defer conn.Close()
+	var line []byte
+	for b := make([]byte, 1); len(line) < 32; {
+		if _, err := io.ReadFull(conn, b); err != nil {
+			return
+		}
+		if b[0] == '\n' {
+			break
+		}
+		line = append(line, b[0])
+	}
+	port, err := strconv.ParseUint(strings.TrimPrefix(string(line), "CONNECT "), 10, 32)
+	if err != nil || !strings.HasPrefix(string(line), "CONNECT ") {
+		return
+	}
+	stream, err := s.dial(uint32(port))
+	if err != nil {
+		return
+	}
+	defer stream.Close()
+	if _, err := fmt.Fprintf(conn, "OK %d\n", 1<<30+port); err != nil {
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		io.Copy(stream, conn)
+		stream.(interface{ CloseWrite() error }).CloseWrite()
+	})
+	wg.Go(func() {
+		io.Copy(conn, stream)
+		conn.CloseWrite()
+	})
+	wg.Wait()
+}
+
+func (s *session) dial(port uint32) (net.Conn, error) {
+	for {
+		s.mu.Lock()
+		mux, changed := s.mux, s.changed
+		s.mu.Unlock()
+		if mux != nil {
+			return mux.Dial(context.Background(), port)
+		}
+		<-changed
+	}
+}

@@ -1,0 +1,82 @@
+// Command double stands for Firecracker where no KVM is: it speaks Firecracker's API, as
+// strictly as that does, and runs the guest under QEMU's emulation, on a machine whose
+// devices are announced as Firecracker announces them (virtio-mmio by ACPI). It is a tool
+// of tests.
+//
+// It shares no code with the driver that it examines: what it accepts is written down here
+// once more, from Firecracker's API description (swagger/firecracker.yaml, 1.16.1) and its
+// sources (src/firecracker/src/api_server, src/vmm/src/rpc_interface.rs).
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"time"
+)
+
+// defaultVersion is the version that the double plays; DOUBLE_VERSION is another.
+const defaultVersion = "1.16.1"
+
+// Exit codes (src/vmm/src/lib.rs, FcExitCode).
+const (
+	exitOK         = 0
+	exitGeneric    = 1
+	exitBadArgs    = 153
+	exitBadSyscall = 148
+)
+
+var instanceID = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+
+func main() {
+	flags := flag.NewFlagSet("firecracker", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	var (
+		id      = flags.String("id", "anonymous-instance", "")
+		socket  = flags.String("api-sock", "/run/firecracker.socket", "")
+		version = flags.Bool("version", false, "")
+		_       = flags.Bool("enable-pci", false, "")
+	)
+	if err := flags.Parse(os.Args[1:]); err != nil || flags.NArg() > 0 || !instanceID.MatchString(*id) {
+		fmt.Fprintf(os.Stderr, "Arguments parsing error: %v\n", err)
+		os.Exit(exitBadArgs)
+	}
+	if *version {
+		fmt.Printf("Firecracker v%s\n\n", playedVersion())
+		return
+	}
+	os.Exit(serve(*id, *socket))
+}
+
+func playedVersion() string {
+	if v := os.Getenv("DOUBLE_VERSION"); v != "" {
+		return v
+	}
+	return defaultVersion
+}
+
+// serve answers the API until the guest ends.
+func serve(id, socket string) int {
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "Failed to open the API socket at: %s. Check that it is not already used.\n", socket)
+		return exitGeneric
+	}
+	m := &microVM{id: id, state: notStarted, ended: make(chan int, 1)}
+	server := &http.Server{Handler: &api{vm: m}, ReadHeaderTimeout: 10 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(ln) }()
+	select {
+	case code := <-m.ended:
+		os.Remove(socket)
+		return code
+	case err := <-failed:
+		fmt.Fprintln(os.Stderr, errors.Join(errors.New("API error"), err))
+		return exitGeneric
+	}
+}

@@ -1,0 +1,235 @@
+// Package firecracker is the vmm.Driver for Firecracker. It turns a vmm.Config into calls
+// of Firecracker's API, owns the process and its pipes, and offers the agent's vsock.
+//
+// It must not know what the drives hold, where the kernel came from, or who talks over
+// the vsock. What it knows of Firecracker is its API description and its documents; what
+// could not be tried on real hardware is listed in docs/SPECIFICATION.md.
+package firecracker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"banger/internal/vmm"
+	"banger/internal/vmm/child"
+)
+
+// Driver starts Firecracker processes. The zero value uses the one in PATH.
+type Driver struct {
+	Binary string // overrides the program, "" means firecracker
+}
+
+const startTimeout = 30 * time.Second
+
+// Name returns "firecracker".
+func (Driver) Name() string { return "firecracker" }
+
+// OpensTaps marks it as a vmm.TapOpener.
+func (Driver) OpensTaps() {}
+
+func (d Driver) binary() string { return cmp.Or(d.Binary, "firecracker") }
+
+// Path returns the program that Start would run.
+func (d Driver) Path() (string, error) {
+	path, err := exec.LookPath(d.binary())
+	if err != nil {
+		return "", fmt.Errorf("%s is not installed", d.binary())
+	}
+	return filepath.Abs(path)
+}
+
+// Version returns Firecracker's version, at least 1.13.0.
+func (d Driver) Version(ctx context.Context) (string, error) {
+	path, err := d.Path()
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	if errors.Is(err, syscall.ENOEXEC) {
+		return "", fmt.Errorf("%s is no program for this host's CPUs", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("running %s --version: %w", path, err)
+	}
+	if !strings.Contains(string(out), "Firecracker") {
+		return "", fmt.Errorf("%s is not Firecracker", path)
+	}
+	v, err := parseVersion(string(out))
+	if err == nil && v.less(minVersion) {
+		err = fmt.Errorf("Firecracker %s is too old, %s or later is needed", v, minVersion)
+	}
+	return v.String(), err
+}
+
+// Start starts Firecracker, configures it and starts the guest. The process ends with the
+// calling one.
+func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm.Process, error) {
+	text, err := c.Version, error(nil)
+	if text == "" {
+		if text, err = d.Version(ctx); err != nil {
+			return nil, err
+		}
+	}
+	v, err := parseVersion(text)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(c, v); err != nil {
+		return nil, err
+	}
+	o, err := readOptions(c, v)
+	if err != nil {
+		return nil, err
+	}
+	p, err := d.launch(c, o, console)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	err = p.awaitAPI(ctx, v)
+	for _, r := range bootRequests(c, v, o) {
+		if err == nil {
+			err = p.api.call(ctx, r.method, r.path, r.body, nil)
+		}
+	}
+	if err != nil {
+		return nil, p.abandon(err)
+	}
+	return p, nil
+}
+
+// launch starts the process without a guest.
+func (d Driver) launch(c vmm.Config, o options, console io.Writer) (*process, error) {
+	pipes, err := makePipes(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("making the VMM's pipes: %w", err)
+	}
+	p := &process{config: c, pipes: pipes, api: newClient(filepath.Join(c.Dir, apiSocket))}
+	words := &lastWords{to: console, ready: make(chan struct{}), said: func() { p.powerOff() }}
+	p.Process, err = child.Start(child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: arguments(c, o),
+		Console: words, Reason: p.reason, Ended: p.clean})
+	if err != nil {
+		p.clean()
+		return nil, err
+	}
+	close(words.ready)
+	return p, nil
+}
+
+// arguments are those of the program.
+func arguments(c vmm.Config, o options) []string {
+	args := []string{"--id", c.ID, "--api-sock", filepath.Join(c.Dir, apiSocket)}
+	if o.pci {
+		args = append(args, "--enable-pci")
+	}
+	return args
+}
+
+// process is one Firecracker.
+type process struct {
+	*child.Process
+	config vmm.Config
+	api    *client
+	pipes  *pipes
+	lived  atomic.Bool // the guest has answered on its vsock
+	halted atomic.Bool // the guest has switched itself off
+}
+
+// awaitAPI waits until the API answers, and checks who does.
+func (p *process) awaitAPI(ctx context.Context, v version) error {
+	tick := time.NewTicker(2 * time.Millisecond) // the socket's creation is the event, and announces itself to nobody
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(filepath.Join(p.config.Dir, apiSocket)); err == nil {
+			var info InstanceInfo
+			err := p.api.call(ctx, http.MethodGet, "/", nil, &info)
+			if err == nil {
+				return p.checkInstance(info, v)
+			}
+			if !errors.Is(err, syscall.ECONNREFUSED) { // it binds before it listens
+				return err
+			}
+		}
+		select {
+		case <-p.Done():
+			return errors.New(p.Exit().Reason)
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for Firecracker's API: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *process) checkInstance(info InstanceInfo, v version) error {
+	if info.ID != p.config.ID {
+		return fmt.Errorf("the API is that of VM %.40q", info.ID)
+	}
+	if is, err := parseVersion(info.VMMVersion); err != nil || is != v {
+		return fmt.Errorf("the API is that of version %.40q, and %s was expected", info.VMMVersion, v)
+	}
+	return nil
+}
+
+// abandon ends a process whose start has failed, and says why: its own end, if it ended,
+// explains more than a broken connection.
+func (p *process) abandon(err error) error {
+	var refused *fault
+	if !errors.As(err, &refused) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		select {
+		case <-p.Done():
+			return errors.New(p.Exit().Reason)
+		case <-time.After(100 * time.Millisecond): // the connection breaks before the end is seen
+		}
+	}
+	p.Kill()
+	<-p.Done()
+	return err
+}
+
+// powerOff ends a VMM whose guest has halted.
+func (p *process) powerOff() {
+	p.halted.Store(true)
+	p.Kill()
+}
+
+// clean removes what the process leaves.
+func (p *process) clean() {
+	p.pipes.close()
+	for _, name := range []string{apiSocket, vsockSocket} {
+		os.Remove(filepath.Join(p.config.Dir, name))
+	}
+}
+
+// Dial opens a connection to a vsock port of the guest.
+func (p *process) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	conn, err := dialVsock(ctx, filepath.Join(p.config.Dir, vsockSocket), port, p.lived.Load(), p.Done())
+	if err == nil {
+		p.lived.Store(true)
+	}
+	return conn, err
+}
+
+// Pause stops the guest's CPUs.
+func (p *process) Pause(ctx context.Context) error { return p.setState(ctx, vmPaused) }
+
+// Resume lets the guest's CPUs run again.
+func (p *process) Resume(ctx context.Context) error { return p.setState(ctx, vmResumed) }
+
+func (p *process) setState(ctx context.Context, state string) error {
+	return p.api.call(ctx, http.MethodPatch, "/vm", VM{State: state}, nil)
+}

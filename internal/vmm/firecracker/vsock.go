@@ -1,0 +1,109 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxHandshake bounds the answer to CONNECT in bytes: "OK ", a port, a line's end.
+	maxHandshake = 32
+	// vsockTimeout is how long a guest may leave one CONNECT without an answer. A guest
+	// that listens answers in less than a millisecond; one that does not is refused by its
+	// kernel, which ends the connection. Silence is a device that is dead.
+	vsockTimeout = 5 * time.Second
+	// vsockRetry is how soon a guest that does not listen yet is asked again.
+	vsockRetry = 20 * time.Millisecond
+)
+
+// errVsockDead says that nobody takes packets out of the device.
+var errVsockDead = errors.New("the VM's vsock does not answer: the guest hangs, or Firecracker has lost the device, as some versions do after a pause or a restore")
+
+// dialVsock opens a connection to a port of the guest by the device's socket (Firecracker,
+// docs/vsock.md: "CONNECT port\n", answered by "OK host-port\n"). It asks again while the
+// guest does not listen, until ctx or ended does. lived says that it has answered before:
+// silence is then an end, and else a guest that boots.
+func dialVsock(ctx context.Context, socket string, port uint32, lived bool, ended <-chan struct{}) (net.Conn, error) {
+	for {
+		conn, err := connectVsock(ctx, socket, port)
+		silent := errors.Is(err, errVsockDead)
+		if err == nil || silent && lived {
+			return conn, err
+		}
+		select {
+		case <-ended:
+			return nil, errors.New("the VM has ended")
+		default:
+		}
+		if ctx.Err() == nil && !silent && !mayCome(err) {
+			return nil, fmt.Errorf("connecting to the guest's vsock: %w", err)
+		}
+		select {
+		case <-ended:
+			return nil, errors.New("the VM has ended")
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the guest does not listen on vsock port %d: %w", port, ctx.Err())
+		case <-time.After(vsockRetry): // there is no event for "it listens"
+		}
+	}
+}
+
+// mayCome says that an error is that of a guest which does not listen yet.
+func mayCome(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, fs.ErrNotExist)
+}
+
+// connectVsock tries once.
+func connectVsock(ctx context.Context, socket string, port uint32) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	limit := time.Now().Add(vsockTimeout)
+	conn.SetDeadline(limit)
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	_, err = fmt.Fprintf(conn, "CONNECT %d\n", port)
+	if err == nil {
+		err = readHandshake(conn)
+	}
+	if !stop() {
+		err = errors.Join(ctx.Err(), err)
+	}
+	if err != nil {
+		conn.Close()
+		if ctx.Err() == nil && !time.Now().Before(limit) {
+			err = errVsockDead
+		}
+		return nil, err
+	}
+	return conn, conn.SetDeadline(time.Time{})
+}
+
+// readHandshake reads "OK n\n" and not a byte more: what follows is the guest's.
+func readHandshake(r io.Reader) error {
+	var line [maxHandshake]byte
+	for i := range line {
+		if _, err := io.ReadFull(r, line[i:i+1]); err != nil {
+			return err
+		}
+		if line[i] != '\n' {
+			continue
+		}
+		n, ok := strings.CutPrefix(string(line[:i]), "OK ")
+		if _, err := strconv.ParseUint(n, 10, 32); !ok || err != nil {
+			return fmt.Errorf("the VMM answered CONNECT with %q", line[:i])
+		}
+		return nil
+	}
+	return fmt.Errorf("the VMM answered CONNECT with more than %d bytes", maxHandshake)
+}

@@ -1,0 +1,133 @@
+// Package guesttest makes what a real guest boots from, for tests of drivers: the
+// distribution's kernel, an initramfs with the agent, and a root file system with one
+// program. It must not know any VMM; only tests import it.
+package guesttest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	"banger"
+	"banger/internal/disk"
+	"banger/internal/ext4"
+	"banger/internal/kernel"
+	"banger/internal/vmm"
+	"banger/internal/vmm/vmmtest"
+)
+
+// Parts are made once per test binary, in a directory that Main removes.
+type Parts struct {
+	dir  string
+	once sync.Once
+	err  error
+
+	kernel, initrd, rootfs string
+}
+
+// Main runs the tests of a package that have Parts, and returns the exit code.
+func Main(m *testing.M) (p *Parts, run func() int) {
+	p = &Parts{}
+	return p, func() int {
+		var err error
+		if p.dir, err = os.MkdirTemp("", "guest"); err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(p.dir)
+		return m.Run()
+	}
+}
+
+// Dir holds what all tests share.
+func (p *Parts) Dir() string { return p.dir }
+
+// Config is a guest with 192 MiB and one CPU, in a directory of its own.
+func (p *Parts) Config(t *testing.T, accel vmm.Accel) vmm.Config {
+	t.Helper()
+	p.once.Do(func() { p.err = p.build() })
+	if p.err != nil {
+		t.Fatal(p.err)
+	}
+	dir := vmmtest.Dir(t)
+	c := vmm.Config{ID: banger.NewID(), Dir: filepath.Join(dir, "run"), Memory: filepath.Join(dir, "ram"), Accel: accel,
+		Kernel: p.kernel, Initrd: p.initrd, CPUs: 1, MemoryMiB: 192, Channel: "banger.agent",
+		Drives: []vmm.Drive{{Serial: "rootfs", Path: p.rootfs, ReadOnly: true}, {Serial: "disk", Path: filepath.Join(dir, "disk,of a VM")}}}
+	if err := os.Mkdir(c.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Create(c.Drives[1].Path, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (p *Parts) build() error {
+	agent, err := p.Compile("banger/cmd/banger-agent", "agent")
+	if err != nil {
+		return err
+	}
+	echo, err := p.Compile("banger/internal/vmm/guesttest/echo", "echo")
+	if err != nil {
+		return err
+	}
+	kernels, err := kernel.Open(filepath.Join(p.dir, "kernels"))
+	if err != nil {
+		return err
+	}
+	k, err := kernels.Pull(context.Background(), banger.Discard)
+	if err != nil {
+		return err
+	}
+	p.kernel, p.rootfs = kernels.Vmlinux(k.Name), filepath.Join(p.dir, "rootfs.ext4")
+	data, err := os.ReadFile(agent)
+	if err != nil {
+		return err
+	}
+	if p.initrd, err = kernels.Initrd(k.Name, data); err != nil {
+		return err
+	}
+	return writeRootfs(p.rootfs, echo)
+}
+
+// Compile builds a static program and returns its path.
+func (p *Parts) Compile(pkg, name string) (string, error) {
+	path := filepath.Join(p.dir, name)
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+	}
+	return path, nil
+}
+
+// writeRootfs makes a root file system that holds /bin/echo alone.
+func writeRootfs(path, echo string) error {
+	content, err := os.ReadFile(echo)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w, err := ext4.New(f, ext4.Options{Size: ext4.MinSize})
+	if err != nil {
+		return err
+	}
+	data, err := w.WriteData(bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	dir := func(children map[string]*ext4.Node) *ext4.Node {
+		return &ext4.Node{Mode: syscall.S_IFDIR | 0o755, Children: children}
+	}
+	program := &ext4.Node{Mode: syscall.S_IFREG | 0o755, Data: data}
+	return w.Finish(dir(map[string]*ext4.Node{"bin": dir(map[string]*ext4.Node{"echo": program})}))
+}
