@@ -25,7 +25,7 @@ var layout = map[string]struct {
 	"cmd/banger":                      {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent":                {"internal/agent", false, "a main only starts things"},
 	"internal/cli":                    {". internal/api internal/archive internal/dns internal/host internal/sshconf", true, "the CLI sees the daemon only through its API; it starts the daemon"},
-	"internal/daemon":                 {". internal/api internal/dns internal/host internal/image internal/kernel internal/network internal/registry internal/shim internal/store internal/supervisor internal/vmm internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
+	"internal/daemon":                 {". internal/api internal/dns internal/host internal/image internal/kernel internal/network internal/registry internal/shim internal/store internal/supervisor internal/vmm internal/vmm/firecracker internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
 	"internal/api":                    {".", false, "routes and their client know nouns, not machinery"},
 	"internal/supervisor":             {". internal/image internal/kernel internal/disk internal/network internal/store internal/shim internal/guest internal/sshconf internal/vmm", false, "decisions only: no HTTP, SQL or processes of its own"},
 	"internal/shim":                   {". internal/vmm internal/guest internal/network", true, "one VM's process; it never sees images or rows; its client starts it"},

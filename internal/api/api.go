@@ -86,9 +86,21 @@ type Version struct {
 	VMM     string    `json:"vmm,omitempty"` // what new VMs run on, or why none can
 	KVM     string    `json:"kvm,omitempty"` // "usable" or why not
 
+	VMMs []VMM `json:"vmms,omitempty"` // each that banger knows, the preferred ones first
+
 	// Where the names of VMs are answered, and why nowhere, or not where it should be.
 	DNS        string `json:"dns,omitempty"`
 	DNSProblem string `json:"dns_problem,omitempty"`
+}
+
+// VMM is how it stands with one VMM on the daemon's host.
+type VMM struct {
+	Name    string `json:"name"`
+	Path    string `json:"path,omitempty"`
+	Version string `json:"version,omitempty"`
+	Problem string `json:"problem,omitempty"` // why it cannot be used
+	Warning string `json:"warning,omitempty"` // what is doubtful, though it can
+	Fix     string `json:"fix,omitempty"`
 }
 
 // Bodies of requests that are more than a noun.

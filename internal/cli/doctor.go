@@ -112,6 +112,17 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client) []check {
 	} else {
 		checks = append(checks, check{"names", pass, "this host finds NAME.vm", ""})
 	}
+	for _, m := range v.VMMs {
+		switch {
+		case m.Name != banger.VMMFirecracker: // the programs that banger itself needs were looked for
+		case m.Problem != "":
+			checks = append(checks, check{m.Name, warn, "not used: " + m.Problem, m.Fix})
+		case m.Warning != "":
+			checks = append(checks, check{m.Name, warn, m.Path + ": " + m.Warning, m.Fix})
+		default:
+			checks = append(checks, check{m.Name, pass, m.Path + ", version " + m.Version + ", rootless: in namespaces of its own, confined by landlock and seccomp", ""})
+		}
+	}
 	kernels, err := client.Kernels(ctx)
 	switch {
 	case err != nil:

@@ -16,7 +16,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -30,8 +29,6 @@ import (
 	"banger/internal/shim"
 	"banger/internal/store"
 	"banger/internal/supervisor"
-	"banger/internal/vmm"
-	"banger/internal/vmm/qemu"
 )
 
 //go:embed embedded
@@ -51,10 +48,6 @@ var shimArgv = []string{"/proc/self/exe", "shim"}
 
 // vmmArgv is how a shim starts its VMM.
 var vmmArgv = []string{"/proc/self/exe", "vmm-exec"}
-
-func drivers() map[string]vmm.Driver {
-	return map[string]vmm.Driver{banger.VMMQEMU: qemu.Driver{}}
-}
 
 // RunShim is the life of a shim process; file descriptor 3 is where it reports
 // that the VM runs.
@@ -83,7 +76,10 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer db.Close()
 	kvm := probe(o)
-	qemuVersion := cached(qemu.Driver{})
+	vmms, err := vmms(os.Getenv)
+	if err != nil {
+		return err
+	}
 	debug.SetMemoryLimit(image.HeapLimit)
 	limits, err := imageLimits(os.Getenv)
 	if err != nil {
@@ -94,7 +90,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer images.Close()
-	sup, err := build(o, db, images, kvm, qemuVersion)
+	sup, err := build(o, db, images, kvm, vmms)
 	if err != nil {
 		return err
 	}
@@ -112,11 +108,7 @@ func Run(ctx context.Context, o Options) error {
 		if !kvm.Usable {
 			v.KVM = kvm.Reason
 		}
-		if q, err := qemuVersion(ctx); err != nil {
-			v.VMM = err.Error()
-		} else {
-			v.VMM = "qemu " + q
-		}
+		v.VMM, v.VMMs = describe(ctx, vmms, kvm)
 		return v
 	}
 	server := &api.Server{VMs: sup, Images: sup, Kernels: sup, Version: version, Stop: stop, Splice: shim.Splice, Log: o.Log}
@@ -157,33 +149,6 @@ func probe(o Options) host.KVM {
 	return host.ProbeKVM(o.StateDir)
 }
 
-// cached returns the driver's version, asking it again only when its program has
-// changed: the question costs a process.
-func cached(d qemu.Driver) func(context.Context) (string, error) {
-	var mu sync.Mutex
-	var known, version string
-	return func(ctx context.Context) (string, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		path, err := d.Path()
-		if err != nil {
-			return "", err
-		}
-		info, err := os.Stat(path)
-		if err != nil {
-			return "", err
-		}
-		key := fmt.Sprint(path, info.Size(), info.ModTime())
-		if key != known {
-			if version, err = d.Version(ctx); err != nil {
-				return "", err
-			}
-			known = key
-		}
-		return version, nil
-	}
-}
-
 // imageLimits reads what an image may cost from BANGER_IMAGE_SIZE (such as 20G),
 // BANGER_IMAGE_ENTRIES and BANGER_IMAGE_RATIO.
 func imageLimits(getenv func(string) string) (l image.Limits, err error) {
@@ -204,7 +169,7 @@ func imageLimits(getenv func(string) string) (l image.Limits, err error) {
 	return l, nil
 }
 
-func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, qemuVersion func(context.Context) (string, error)) (*supervisor.Supervisor, error) {
+func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms []supervisor.VMM) (*supervisor.Supervisor, error) {
 	kernels, err := kernel.Open(filepath.Join(o.StateDir, "kernels"))
 	if err != nil {
 		return nil, err
@@ -215,8 +180,8 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, qemuVe
 	}
 	parts := supervisor.Options{
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
-		VMMs: []supervisor.VMM{{Name: banger.VMMQEMU, Version: qemuVersion}},
-		KVM:  kvm.Usable, KVMGroup: host.KVMGroup(), Root: os.Geteuid() == 0,
+		VMMs: vmms,
+		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), Root: os.Geteuid() == 0,
 		Store: db, Images: images, Kernels: kernels,
 	}
 	if parts.Root {

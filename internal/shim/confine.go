@@ -9,6 +9,7 @@ import (
 
 	"github.com/elastic/go-seccomp-bpf"
 	"github.com/landlock-lsm/go-landlock/landlock"
+	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
 	"banger/internal/network"
@@ -56,6 +57,12 @@ func Confine(dir string, spec Spec) error {
 // network it keeps the host's sockets and the files that name its resolvers.
 func confineSelf(dir string, spec Spec) error {
 	rules := append(files(dir, spec), landlock.ROFiles("/proc/self/exe")) // it starts the VMM through itself
+	if spec.hasTap() {
+		// The ids of the VMM's user namespace are written to files that are not there yet, and
+		// so are the settings of its network. As before, landlock lets nobody into another's
+		// memory, and the kernel nobody who is not root write a setting of the host's.
+		rules = append(rules, landlock.PathAccess(writeFile, "/proc"))
+	}
 	restrict := landlock.V5.BestEffort().Restrict
 	if spec.Network != nil {
 		dirs := resolverDirs
@@ -74,6 +81,9 @@ func confineSelf(dir string, spec Spec) error {
 // files are what a VM may read and write.
 func files(dir string, spec Spec) []landlock.Rule {
 	read := []string{spec.VM.Kernel, spec.VM.Initrd}
+	if spec.VM.Program != "" {
+		read = append(read, spec.VM.Program)
+	}
 	write := []string{}
 	for _, d := range spec.VM.Drives {
 		if d.ReadOnly {
@@ -86,6 +96,9 @@ func files(dir string, spec Spec) []landlock.Rule {
 	if spec.VM.Accel == vmm.AccelKVM {
 		devices = append(devices, "/dev/kvm")
 	}
+	if spec.hasTap() {
+		devices = append(devices, "/dev/net/tun")
+	}
 	return []landlock.Rule{
 		landlock.RODirs(systemDirs...).IgnoreIfMissing(),
 		landlock.ROFiles("/etc/ld.so.cache").IgnoreIfMissing(),
@@ -95,6 +108,12 @@ func files(dir string, spec Spec) []landlock.Rule {
 		landlock.RWDirs(dir, spec.Run, filepath.Dir(spec.VM.Memory)),
 	}
 }
+
+// writeFile is the right to write to a file, all of it (landlock(7)).
+const writeFile = landlocksys.AccessFSWriteFile | landlocksys.AccessFSTruncate
+
+// hasTap says that the VMM opens a tap in namespaces of its own.
+func (s Spec) hasTap() bool { return s.Network != nil && s.Network.Tap != "" }
 
 // filter refuses deniedCalls and what more groups say.
 func filter(more ...seccomp.SyscallGroup) error {
@@ -117,10 +136,18 @@ func ExecVMM(dir string, argv []string) error {
 	if err != nil {
 		return err
 	}
+	runtime.LockOSThread()
+	if spec.hasTap() {
+		if err := handTap(spec.Network.Tap); err != nil {
+			return err
+		}
+		if err := dropRights(); err != nil {
+			return err
+		}
+	}
 	if err := Confine(dir, spec); err != nil {
 		return err
 	}
-	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}

@@ -36,6 +36,7 @@ type plug struct {
 	network *Network          // nil: the VM has no NIC
 	ln      *net.UnixListener // of a user network
 	tap     *os.File          // of a bridge
+	inside  *insideTap        // of a user network whose VMM opens a tap
 	blame   *blame
 }
 
@@ -52,6 +53,11 @@ func openPlug(spec Spec, blame *blame) (*plug, error) {
 		p.tap = os.NewFile(handed, "tap")
 		return p, nil
 	}
+	if p.network.Tap != "" {
+		var err error
+		p.inside, err = newInsideTap()
+		return p, err
+	}
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(spec.Run, plugFile), Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("making the network: %w", err)
@@ -66,26 +72,45 @@ func (p *plug) config(c vmm.Config) vmm.Config {
 	case p.network == nil:
 	case p.tap != nil:
 		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Tap: p.tap})
+	case p.inside != nil:
+		c.Namespaces, c.WrapFiles = true, []*os.File{p.inside.theirs}
+		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Device: p.network.Tap, MTU: network.UserMTU})
 	default:
 		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Socket: p.ln.Addr().String(), MTU: network.UserMTU})
 	}
 	return c
 }
 
-// start takes the VMM's connection, which it makes before it runs the guest: the
-// policy is in force before the first packet.
+// start takes the VMM's connection or the other side of its tap, which are there before
+// the guest runs. Nothing else leads anywhere: the policy is in force before the first
+// packet.
 func (p *plug) start(log *slog.Logger) (*network.Stack, error) {
-	p.ln.SetDeadline(time.Now().Add(callTimeout))
-	conn, err := p.ln.Accept()
+	link, err := p.link()
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the VMM's net device: %w", err)
 	}
-	return network.NewStack(network.NewStream(conn), network.Config{
+	return network.NewStack(link, network.Config{
 		MAC:    p.network.MAC,
 		Guard:  network.NewGuard(p.network.Policy, p.blame.refuse),
 		Lookup: network.NewResolver(network.ResolvConf).Exchange,
 		Log:    log,
 	})
+}
+
+func (p *plug) link() (network.Frames, error) {
+	if p.inside != nil {
+		f, err := p.inside.receive()
+		if err != nil {
+			return nil, err
+		}
+		return network.NewTap(f), nil
+	}
+	p.ln.SetDeadline(time.Now().Add(callTimeout))
+	conn, err := p.ln.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return network.NewStream(conn), nil
 }
 
 // startBridged leads to a guest that the host's kernel reaches.
@@ -104,5 +129,8 @@ func (p *plug) close() {
 	}
 	if p.tap != nil {
 		p.tap.Close()
+	}
+	if p.inside != nil {
+		p.inside.close()
 	}
 }

@@ -30,6 +30,9 @@ type Network struct {
 	// bridge, and its tap is handed to the shim. "": a user network.
 	Address string        `json:"address,omitempty"`
 	Policy  banger.Policy `json:"policy"` // of a user network; a bridge has its own
+	// Tap is the name of the tap that the VMM of a user network opens in its own network
+	// namespace; "": it brings its frames to a socket.
+	Tap string `json:"tap,omitempty"`
 	// Forwards have a socket each, handed to the shim in their order, after the tap.
 	Forwards []banger.Forward `json:"forwards,omitempty"`
 	// Loopback is the VM's own address of 127.0.0.0/8, on which every port that the

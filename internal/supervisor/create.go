@@ -28,7 +28,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if spec.Image, err = s.opts.Images.Normalize(spec.Image); err != nil {
 		return banger.VM{}, err
 	}
-	driver, version, err := s.chooseVMM(ctx, spec.VMM)
+	driver, err := s.chooseVMM(ctx, spec)
 	if err != nil {
 		return banger.VM{}, err
 	}
@@ -41,7 +41,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	defer s.images.RUnlock()
 
 	m, err := s.insertOn(ctx, spec.Network, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
-		VMM: driver.Name + " " + version, Isolation: s.isolation()})
+		VMM: driver.String(), Isolation: s.isolation()})
 	if err != nil {
 		return banger.VM{}, err
 	}

@@ -102,7 +102,7 @@ func newHost(t *testing.T) *host {
 	check(t, err)
 	h.opts = supervisor.Options{StateDir: h.path("state"), RunDir: h.path("run"), Agent: []byte("a guest agent"),
 		ShimArgv: []string{self, "shim", h.path("agent"), h.path("faults")}, Images: images, Kernels: kernels,
-		VMMs: []supervisor.VMM{{Name: "memory", Version: vmmtest.Memory{Agent: agent}.Version}}}
+		VMMs: []supervisor.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: agent})}}}
 	h.addImage()
 	h.addKernel()
 	h.opts.Store, err = store.Open(t.Context(), h.path("banger.db"))
@@ -328,4 +328,12 @@ func (h *host) wantState(s *supervisor.Supervisor, ref string, state banger.Stat
 		h.t.Errorf("the row says %s %s (%q)", row.Name, row.State, row.Reason)
 	}
 	return vm
+}
+
+// finder is how a daemon finds the program of a driver.
+func finder(d vmm.Driver) func(context.Context) (string, string, error) {
+	return func(ctx context.Context) (string, string, error) {
+		version, err := d.Version(ctx)
+		return "", version, err
+	}
 }

@@ -21,6 +21,10 @@ const bootTimeout = 2 * time.Minute
 // agentChannel is the name of the agent's port in the guest.
 const agentChannel = "banger.agent"
 
+// guestTap is the name of the tap of a VMM that opens it by name. It is the only one in
+// its network namespace.
+const guestTap = "tap0"
+
 // errPanic marks a boot that ended in a guest kernel panic.
 var errPanic = errors.New("the guest kernel panicked while booting")
 
@@ -251,10 +255,11 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if err := m.s.opts.Images.Ready(m.ctx, vm.ImageDigest, banger.Discard); err != nil {
 		return shim.Spec{}, none, err
 	}
-	driver, version, err := m.s.chooseVMM(m.ctx, vm.Spec.VMM)
+	driver, err := m.s.chooseVMM(m.ctx, vm.Spec)
 	if err != nil {
 		return shim.Spec{}, none, err
 	}
+	m.update(func(vm *banger.VM) { vm.VMM = driver.String() })
 	accel := vmm.AccelTCG
 	if m.s.opts.KVM {
 		accel = vmm.AccelKVM
@@ -271,9 +276,13 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if vm.Spec.Init == banger.InitImage {
 		cmdline = guest.InitArgument
 	}
-	return shim.Spec{Driver: driver.Name, Network: m.shimNetwork(vm), VM: vmm.Config{
+	net := m.shimNetwork(vm)
+	if net != nil && driver.OpensTaps {
+		net.Tap = guestTap
+	}
+	return shim.Spec{Driver: driver.Name, Network: net, VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
-		Accel: accel, Version: version, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
+		Accel: accel, Program: driver.path, Version: driver.version, Options: driver.Options, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
 		Drives: []vmm.Drive{
 			{Serial: "rootfs", Path: m.s.opts.Images.RootfsPath(vm.ImageDigest), ReadOnly: true},

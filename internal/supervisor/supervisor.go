@@ -28,8 +28,13 @@ import (
 
 // VMM is what the supervisor needs to know of a driver; the shim runs it.
 type VMM struct {
-	Name    string
-	Version func(context.Context) (string, error)
+	Name string
+	// Find returns the program and its version; an error says why it cannot be used.
+	Find      func(context.Context) (path, version string, err error)
+	Package   string            // what to install
+	NeedsKVM  bool              // it does not emulate
+	OpensTaps bool              // its network is a tap that it opens by name
+	Options   map[string]string // of its driver
 }
 
 // Options are the parts a Supervisor works with. The caller owns and closes them.
@@ -40,6 +45,7 @@ type Options struct {
 	Agent    []byte // the guest agent's binary
 	VMMs     []VMM  // in order of preference
 	KVM      bool   // KVM executes guests here
+	NoKVM    string // why not
 	KVMGroup uint32 // group that may open /dev/kvm, for VMMs that run as users of their own
 	Root     bool   // each VM gets a uid of its own
 
@@ -182,26 +188,6 @@ func (s *Supervisor) shim(id string) shim.Client {
 // removeFiles deletes whatever a VM has on the host.
 func (s *Supervisor) removeFiles(id string) error {
 	return errors.Join(os.RemoveAll(s.runDir(id)), os.RemoveAll(s.stateDir(id)))
-}
-
-// chooseVMM returns the driver for the wish in a Spec and its version, or the
-// reason why there is none.
-func (s *Supervisor) chooseVMM(ctx context.Context, wish string) (VMM, string, error) {
-	if wish == banger.VMMFirecracker {
-		return VMM{}, "", banger.Errorf(banger.CodeNotBuilt, "the firecracker driver is not built yet").WithHint("use --vmm=qemu, or leave it out")
-	}
-	for _, v := range s.opts.VMMs {
-		if wish != banger.VMMAuto && wish != v.Name {
-			continue
-		}
-		version, err := v.Version(ctx)
-		if err != nil {
-			return VMM{}, "", banger.Errorf(banger.CodeUnavailable, "no VM can be started: %w", err).
-				WithHint("install it: apt-get install qemu-system-x86")
-		}
-		return v, version, nil
-	}
-	return VMM{}, "", banger.Errorf(banger.CodeUnavailable, "there is no VMM called %q here", wish)
 }
 
 func (s *Supervisor) isolation() string {

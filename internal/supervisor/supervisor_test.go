@@ -103,7 +103,7 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 		"nothing is asked for": {func(_ *host, s *banger.Spec) { *s = banger.Spec{} }, banger.CodeInvalid, "no image"},
 		"no such VMM":          {func(_ *host, s *banger.Spec) { s.VMM = banger.VMMQEMU }, banger.CodeUnavailable, "qemu"},
 		"the VMM is not installed": {func(h *host, _ *banger.Spec) {
-			h.opts.VMMs = []supervisor.VMM{{Name: "memory", Version: vmmtest.Memory{Agent: "/nonexistent"}.Version}}
+			h.opts.VMMs = []supervisor.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: "/nonexistent"})}}
 		}, banger.CodeUnavailable, "not built"},
 		"no such image":       {func(_ *host, s *banger.Spec) { s.Image = "oci:/nonexistent" }, banger.CodeNotFound, "nonexistent"},
 		"no such kernel":      {func(_ *host, s *banger.Spec) { s.Kernel = "other" }, banger.CodeNotFound, "other"},

@@ -37,7 +37,7 @@ type NIC struct {
 	MAC    string   `json:"mac"`
 	Socket string   `json:"socket,omitempty"`
 	Tap    *os.File `json:"-"`                // opened with IFF_VNET_HDR; the driver does not close it
-	Device string   `json:"device,omitempty"` // a tap's name, where the VMM is a TapOpener
+	Device string   `json:"device,omitempty"` // the name of a tap, for a VMM that opens it itself
 	MTU    int      `json:"mtu,omitempty"`    // told to the guest; 0: the device's own
 }
 
@@ -62,8 +62,9 @@ type Config struct {
 	Wrap []string `json:"wrap,omitempty"`
 	// WrapFiles are the wrapper's descriptors from 3 on, which it does not pass on.
 	WrapFiles []*os.File `json:"-"`
-	// Namespaces starts the wrapper in a user and a network namespace of its own, with
-	// the caller's ids.
+	// Namespaces starts the wrapper in a user and a network namespace of its own, with the
+	// caller's ids, and there with CAP_NET_ADMIN and CAP_NET_RAW in its ambient set, which it
+	// is to clear (capabilities(7)).
 	Namespaces bool `json:"namespaces,omitempty"`
 	// Program is the VMM's file; "": the driver searches it.
 	Program string `json:"program,omitempty"`
@@ -99,10 +100,6 @@ type Driver interface {
 	// prints on its console goes to console, whose Write must not block for long.
 	Start(ctx context.Context, c Config, console io.Writer) (Process, error)
 }
-
-// TapOpener is implemented by a Driver whose VMM takes neither sockets nor descriptors
-// for its network: it opens taps by name.
-type TapOpener interface{ OpensTaps() }
 
 // Process is one running VMM. It lives until the guest powers off, Kill, or the
 // death of the process that started it.

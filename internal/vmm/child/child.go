@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/vmm"
 )
 
@@ -46,6 +48,9 @@ func Start(c Command) (*Process, error) {
 	p := &Process{command: c, done: make(chan struct{}), started: make(chan error, 1)}
 	go p.run()
 	if err := <-p.started; err != nil {
+		if c.Config.Namespaces && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EUSERS)) {
+			return nil, fmt.Errorf("starting %s: this host lets no ordinary user make a user namespace: allow it (sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone), or use --vmm=qemu, which needs none: %w", c.Program, err)
+		}
 		return nil, fmt.Errorf("starting %s: %w", c.Program, err)
 	}
 	return p, nil
@@ -92,6 +97,7 @@ func (p *Process) exec() *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if c.Config.Namespaces {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET
+		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
 	}

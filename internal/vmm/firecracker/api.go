@@ -25,7 +25,7 @@ type Drive struct {
 	DriveID      string `json:"drive_id"`
 	IsRootDevice bool   `json:"is_root_device"`
 	PathOnHost   string `json:"path_on_host,omitempty"`
-	IsReadOnly   bool   `json:"is_read_only,omitempty"`
+	IsReadOnly   bool   `json:"is_read_only"`
 	CacheType    string `json:"cache_type,omitempty"`
 	IOEngine     string `json:"io_engine,omitempty"`
 }

@@ -36,9 +36,6 @@ const startTimeout = 30 * time.Second
 // Name returns "firecracker".
 func (Driver) Name() string { return "firecracker" }
 
-// OpensTaps marks it as a vmm.TapOpener.
-func (Driver) OpensTaps() {}
-
 func (d Driver) binary() string { return cmp.Or(d.Binary, "firecracker") }
 
 // Path returns the program that Start would run.

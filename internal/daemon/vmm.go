@@ -1,0 +1,103 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/host"
+	"banger/internal/supervisor"
+	"banger/internal/vmm"
+	"banger/internal/vmm/firecracker"
+	"banger/internal/vmm/qemu"
+)
+
+// drivers are those that a shim may be told to use.
+func drivers() map[string]vmm.Driver {
+	return map[string]vmm.Driver{banger.VMMQEMU: qemu.Driver{}, banger.VMMFirecracker: firecracker.Driver{}}
+}
+
+// vmms are the VMMs in the order in which they are preferred. BANGER_FIRECRACKER_OPTIONS
+// holds options of its driver, as name=value with commas between.
+func vmms(getenv func(string) string) ([]supervisor.VMM, error) {
+	options, err := parseOptions(getenv("BANGER_FIRECRACKER_OPTIONS"))
+	if err != nil {
+		return nil, err
+	}
+	return []supervisor.VMM{
+		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Options: options},
+		{Name: banger.VMMQEMU, Find: finder(qemu.Driver{}), Package: "apt-get install qemu-system-x86"},
+	}, nil
+}
+
+func parseOptions(text string) (map[string]string, error) {
+	if text == "" {
+		return nil, nil
+	}
+	options := map[string]string{}
+	for part := range strings.SplitSeq(text, ",") {
+		name, value, ok := strings.Cut(part, "=")
+		if !ok || name == "" {
+			return nil, banger.Errorf(banger.CodeInvalid, "BANGER_FIRECRACKER_OPTIONS has %.40q, which is no name=value", part)
+		}
+		options[name] = value
+	}
+	return options, nil
+}
+
+// finder asks a driver for its program and version, for the latter again only when the
+// program has changed: the question costs a process.
+func finder(d vmm.Driver) func(context.Context) (string, string, error) {
+	var mu sync.Mutex
+	var known, version string
+	return func(ctx context.Context) (string, string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		path, err := d.Path()
+		if err != nil {
+			return "", "", err
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return "", "", err
+		}
+		if key := fmt.Sprint(path, info.Size(), info.ModTime()); key != known {
+			if version, err = d.Version(ctx); err != nil {
+				return "", "", err
+			}
+			known = key
+		}
+		return path, version, nil
+	}
+}
+
+// describe says what new VMs run on, or why none can, and how it stands with each VMM.
+func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM) (first string, all []api.VMM) {
+	for _, v := range vmms {
+		s := api.VMM{Name: v.Name}
+		var err error
+		if s.Path, s.Version, err = v.Find(ctx); err != nil {
+			s.Problem, s.Fix = err.Error(), v.Package
+		} else if v.NeedsKVM && !kvm.Usable {
+			s.Problem = "it needs KVM: " + kvm.Reason
+		} else {
+			if v.Name == banger.VMMFirecracker {
+				if s.Warning = firecracker.Warning(s.Version); s.Warning != "" {
+					s.Fix = v.Package
+				}
+			}
+			if first == "" {
+				first = v.Name + " " + s.Version
+			}
+		}
+		all = append(all, s)
+	}
+	if first == "" {
+		first = all[len(all)-1].Problem
+	}
+	return first, all
+}

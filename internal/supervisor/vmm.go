@@ -1,0 +1,58 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+
+	"banger"
+)
+
+// chosen is the VMM that a VM starts on.
+type chosen struct {
+	VMM
+	path, version string
+}
+
+func (c chosen) String() string { return c.Name + " " + c.version }
+
+// chooseVMM returns the VMM for the wish in a Spec: the one that it names, or the first
+// that can run it here.
+func (s *Supervisor) chooseVMM(ctx context.Context, spec banger.Spec) (chosen, error) {
+	var why error
+	for _, v := range s.opts.VMMs {
+		if spec.VMM != banger.VMMAuto && spec.VMM != v.Name {
+			continue
+		}
+		err := s.suits(v, spec)
+		if err == nil {
+			var c chosen
+			if c, err = find(ctx, v); err == nil {
+				return c, nil
+			}
+		}
+		why = err // the last is the one that suits most hosts
+	}
+	if why == nil {
+		why = banger.Errorf(banger.CodeUnavailable, "there is no VMM called %q here", spec.VMM)
+	}
+	return chosen{}, why
+}
+
+// suits says why a VMM cannot run spec on this host, whether it is installed or not.
+func (s *Supervisor) suits(v VMM, spec banger.Spec) error {
+	if v.NeedsKVM && !s.opts.KVM {
+		return banger.Errorf(banger.CodeUnavailable, "%s needs KVM: %w", v.Name, errors.New(s.opts.NoKVM)).WithHint("use --vmm=qemu, which emulates, or leave it out")
+	}
+	if v.OpensTaps && banger.OnBridge(spec.Network) {
+		return banger.Errorf(banger.CodeNotBuilt, "%s cannot be on the network %s yet", v.Name, spec.Network).WithHint("use --vmm=qemu, or --network user")
+	}
+	return nil
+}
+
+func find(ctx context.Context, v VMM) (chosen, error) {
+	path, version, err := v.Find(ctx)
+	if err != nil {
+		return chosen{}, banger.Errorf(banger.CodeUnavailable, "no VM can be started: %w", err).WithHint("install it: %s", v.Package)
+	}
+	return chosen{v, path, version}, nil
+}
