@@ -5,7 +5,7 @@ GO ?= go
 ARCH := $(shell $(GO) env GOARCH)
 export CGO_ENABLED := 0
 
-.PHONY: help deps build cross demo test test-slow lint check bench clean
+.PHONY: help deps build double cross demo test test-slow lint check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -19,13 +19,16 @@ agent-%: ## build the guest agent of one architecture
 build: agent-$(ARCH) ## build bin/banger
 	@$(GO) build -trimpath -ldflags '-s -w' -o bin/banger ./cmd/banger
 
+double: ## build the stand-in for Firecracker that tests use
+	@$(GO) build -trimpath -o bin/double/firecracker ./internal/vmm/firecracker/double
+
 cross: agent-arm64 ## build for linux/arm64 too
 	@GOARCH=arm64 $(GO) build -trimpath -ldflags '-s -w' -o bin/banger-arm64 ./cmd/banger
 
 demo: deps build ## boot a Debian image and run a command in it
 	@./scripts/demo
 
-test: deps build ## everything that must pass, real boots included
+test: deps build double ## everything that must pass, real boots included
 	@./scripts/test
 
 test-slow: deps build ## proofs that take long: fuzzing, kills, the largest images

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"residue":    cmdResidue,
 	"killdaemon": cmdKillDaemon,
 	"killshim":   cmdKillShim,
+	"killvmm":    cmdKillVMM,
+	"namespaces": cmdNamespaces,
 	"await":      cmdAwait,
 	"interrupt":  cmdInterrupt,
 	"crash":      cmdCrash,
@@ -102,6 +105,53 @@ func cmdKillDaemon(ts *testscript.TestScript, neg bool, args []string) {
 func cmdKillShim(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) > 1, "killshim [ID]")
 	killAll(ts, "shim", strings.Join(args, ""))
+}
+
+// killvmm kills the Firecracker of the one VM that has one.
+func cmdKillVMM(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) != 0, "killvmm")
+	ts.Check(syscall.Kill(theFirecracker(ts).pid, syscall.SIGKILL))
+}
+
+func theFirecracker(ts *testscript.TestScript) process {
+	var found []process
+	for _, p := range theWorld(ts).processes() {
+		if slices.Contains(p.args, "--api-sock") {
+			found = append(found, p)
+		}
+	}
+	if len(found) != 1 {
+		ts.Fatalf("there are %d Firecrackers", len(found))
+	}
+	return found[0]
+}
+
+// namespaces demands that the one Firecracker has a user and a network namespace of its
+// own, in which there is lo and a tap, and no right there.
+func cmdNamespaces(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) > 1, "namespaces")
+	proc := fmt.Sprintf("/proc/%d/", theFirecracker(ts).pid)
+	for _, ns := range []string{"user", "net"} {
+		theirs, err := os.Readlink(proc + "ns/" + ns)
+		ts.Check(err)
+		ours, err := os.Readlink("/proc/self/ns/" + ns)
+		ts.Check(err)
+		if theirs == ours {
+			ts.Fatalf("its %s namespace is the host's", ns)
+		}
+	}
+	status, err := os.ReadFile(proc + "status")
+	ts.Check(err)
+	for _, line := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(string(status), "\n"+line+"\n") {
+			ts.Fatalf("its status is without %q:\n%s", line, status)
+		}
+	}
+	links, err := os.ReadFile(proc + "net/dev")
+	ts.Check(err)
+	if n := strings.Count(string(links), ":"); n != 2 || !strings.Contains(string(links), "tap0:") {
+		ts.Fatalf("its network has\n%s", links)
+	}
 }
 
 func killAll(ts *testscript.TestScript, role, word string) {

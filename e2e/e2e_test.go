@@ -34,8 +34,11 @@ func run(m *testing.M) int {
 	if binDir, err = filepath.Abs("../bin"); err == nil {
 		_, err = os.Stat(filepath.Join(binDir, "banger"))
 	}
+	if err == nil {
+		_, err = os.Stat(filepath.Join(binDir, "double", "firecracker"))
+	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e: run `make build` first:", err)
+		fmt.Fprintln(os.Stderr, "e2e: run `make build double` first:", err)
 		return 1
 	}
 	syscall.Umask(0o022)
@@ -90,6 +93,7 @@ func TestStories(t *testing.T) {
 			}
 			env.Setenv("PATH", os.Getenv("PATH"))
 			env.Setenv("STATE", w.state)
+			env.Setenv("DOUBLE", filepath.Join(binDir, "double"))
 			env.Setenv("USER", fmt.Sprint(os.Getuid()))
 			env.Setenv("WHO", map[bool]string{true: "root", false: "user"}[os.Geteuid() == 0])
 			env.Defer(func() {

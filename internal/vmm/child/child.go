@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,6 +94,7 @@ func (p *Process) exec() *exec.Cmd {
 	cmd.Dir = c.Config.Dir
 	cmd.ExtraFiles = slices.Concat(c.Config.WrapFiles, c.Files)
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&p.Stdout, c.Console), &p.Stderr
+	cmd.WaitDelay = time.Second // who else holds its console does not keep it from having ended
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if c.Config.Namespaces {

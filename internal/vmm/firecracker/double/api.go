@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -59,6 +60,10 @@ func (a *api) dispatch(method, path string, body []byte) (any, error) {
 		return nil, errors.New("Empty PUT request.")
 	case method == http.MethodPatch && len(body) == 0:
 		return nil, errors.New("Empty PATCH request.")
+	}
+	if path == os.Getenv("DOUBLE_DIES_AT") { // a fault that tests ask for
+		fmt.Fprintln(a.vm.log, "[ERROR] Shutting down VM after intercepting a bad syscall (0)")
+		os.Exit(exitBadSyscall)
 	}
 	first, id, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	for _, rule := range rules {
