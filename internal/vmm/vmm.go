@@ -57,6 +57,10 @@ type Config struct {
 	Drives    []Drive `json:"drives"`
 	NICs      []NIC   `json:"nics,omitempty"`
 	Channel   string  `json:"channel"` // name of the agent's port in the guest
+	// Restore is the directory of a snapshot to go on from; "": boot. The VM must be as the
+	// snapshot's was, but for the places of files and sockets, the content of disks
+	// excepted, and it runs when Start returns: the agent is to be told.
+	Restore string `json:"restore,omitempty"`
 	// Wrap is put before the VMM's command: a program that gives up rights and then
 	// executes its other arguments in its own place.
 	Wrap []string `json:"wrap,omitempty"`

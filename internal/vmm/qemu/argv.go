@@ -45,7 +45,7 @@ func argv(c vmm.Config, v version) []string {
 		"-machine", "pc-q35-" + v.machine() + ",memory-backend=mem0,sata=off,smbus=off,usb=off,vmport=off",
 		"-accel", string(c.Accel), "-cpu", cpu,
 		"-smp", strconv.Itoa(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
-		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,share=on", c.MemoryMiB, escape(c.Memory)),
+		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,", c.MemoryMiB) + memory(c),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-kernel", c.Kernel, "-initrd", c.Initrd, "-append", cmdline,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
@@ -53,6 +53,9 @@ func argv(c vmm.Config, v version) []string {
 		"-chardev", "socket,id=agent,path=" + escape(channelPath(c.Dir)) + ",server=on,wait=off",
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=" + c.Channel,
 		"-device", "virtio-rng-pci",
+	}
+	if c.Restore != "" {
+		a = append(a, "-incoming", "defer")
 	}
 	for i, d := range c.Drives {
 		node := fmt.Sprintf("drive%d", i)
@@ -71,6 +74,15 @@ func argv(c vmm.Config, v version) []string {
 		a = append(a, "-netdev", netdev(net, n, firstFile+len(c.WrapFiles)+i), "-device", device)
 	}
 	return a
+}
+
+// memory is the file that holds guest memory: one of the VM's own, from which a snapshot
+// is a copy, or that of a snapshot, which it must not change.
+func memory(c vmm.Config) string {
+	if c.Restore != "" && hasRAM(c.Restore) {
+		return "mem-path=" + escape(filepath.Join(c.Restore, vmm.SnapshotRAM)) + ",share=off"
+	}
+	return "mem-path=" + escape(c.Memory) + ",share=on"
 }
 
 // firstFile is the first descriptor behind stdio.

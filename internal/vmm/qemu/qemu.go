@@ -98,6 +98,11 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if len(c.Options) > 0 {
 		return nil, errors.New("the QEMU driver has no options")
 	}
+	if c.Restore != "" {
+		if err := d.checkSnapshot(c, v); err != nil {
+			return nil, err
+		}
+	}
 	command := child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: argv(c, v), Console: console, Reason: reason,
 		Ended: func() {
 			for _, name := range []string{qmpPath(c.Dir), channelPath(c.Dir), c.Memory} {
@@ -111,8 +116,12 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: started, config: c}
-	if err := p.awaitSockets(ctx); err != nil {
+	p := &process{Process: started, config: c, version: v}
+	err = p.awaitSockets(ctx)
+	if err == nil && c.Restore != "" {
+		err = p.restore(ctx)
+	}
+	if err != nil {
 		p.Kill()
 		<-p.Done()
 		return nil, err
@@ -122,7 +131,8 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 
 type process struct {
 	*child.Process
-	config vmm.Config
+	config  vmm.Config
+	version version
 }
 
 // reason says how QEMU ended; it looks for a guest panic at the end of the

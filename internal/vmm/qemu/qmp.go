@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"syscall"
 	"time"
 )
 
@@ -20,6 +22,8 @@ type monitor struct {
 	conn net.Conn
 	r    *bufio.Reader
 	stop func() bool // undoes the bond to the context
+
+	migration string // the last status that was told, with the capability "events"
 }
 
 type qmpReply struct {
@@ -29,6 +33,9 @@ type qmpReply struct {
 		Desc  string `json:"desc"`
 	} `json:"error"`
 	Event string `json:"event"`
+	Data  struct {
+		Status string `json:"status"`
+	} `json:"data"`
 }
 
 // dialMonitor connects and negotiates; the connection ends with ctx. The caller
@@ -76,31 +83,84 @@ func (m *monitor) setDeadline(ctx context.Context) {
 
 // execute runs one command and waits for its answer.
 func (m *monitor) execute(ctx context.Context, command string, args any) error {
+	_, err := m.query(ctx, command, args, nil)
+	return err
+}
+
+// query runs one command, hands it file unless that is nil, and returns its answer.
+func (m *monitor) query(ctx context.Context, command string, args any, file *os.File) (json.RawMessage, error) {
 	m.setDeadline(ctx)
 	req := map[string]any{"execute": command}
 	if args != nil {
 		req["arguments"] = args
 	}
-	if err := json.NewEncoder(m.conn).Encode(req); err != nil {
-		return fmt.Errorf("sending %s to QEMU: %w", command, orEnd(ctx, err))
+	if err := m.send(req, file); err != nil {
+		return nil, fmt.Errorf("sending %s to QEMU: %w", command, orEnd(ctx, err))
 	}
 	for {
-		line, err := m.line()
-		if err != nil {
-			return fmt.Errorf("waiting for QEMU's answer to %s: %w", command, orEnd(ctx, err))
-		}
-		var reply qmpReply
-		if err := json.Unmarshal(line, &reply); err != nil {
-			return fmt.Errorf("QEMU answered %s with broken JSON: %w", command, err)
-		}
+		reply, err := m.next()
 		switch {
+		case err != nil:
+			return nil, fmt.Errorf("waiting for QEMU's answer to %s: %w", command, orEnd(ctx, err))
 		case reply.Event != "":
 		case reply.Error != nil:
-			return fmt.Errorf("QEMU refused %s: %s", command, reply.Error.Desc)
+			return nil, fmt.Errorf("QEMU refused %s: %s", command, reply.Error.Desc)
 		default:
-			return nil
+			return reply.Return, nil
 		}
 	}
+}
+
+func (m *monitor) send(req any, file *os.File) error {
+	data, err := json.Marshal(req)
+	if err != nil || file == nil {
+		if err == nil {
+			_, err = m.conn.Write(append(data, '\n'))
+		}
+		return err
+	}
+	_, _, err = m.conn.(*net.UnixConn).WriteMsgUnix(append(data, '\n'), syscall.UnixRights(int(file.Fd())), nil)
+	return err
+}
+
+// next reads an answer or an event.
+func (m *monitor) next() (reply qmpReply, err error) {
+	line, err := m.line()
+	if err == nil {
+		err = json.Unmarshal(line, &reply)
+	}
+	if reply.Event == "MIGRATION" {
+		m.migration = reply.Data.Status
+	}
+	return reply, err
+}
+
+// awaitMigration waits until a migration that was begun has ended, and says how.
+func (m *monitor) awaitMigration(ctx context.Context) error {
+	m.setDeadline(ctx)
+	for m.migration != "completed" {
+		if m.migration == "failed" || m.migration == "cancelled" {
+			return m.migrationError(ctx)
+		}
+		if _, err := m.next(); err != nil {
+			return fmt.Errorf("waiting for QEMU's migration: %w", orEnd(ctx, err))
+		}
+	}
+	return nil
+}
+
+func (m *monitor) migrationError(ctx context.Context) error {
+	var info struct {
+		Why string `json:"error-desc"`
+	}
+	data, err := m.query(ctx, "query-migrate", nil, nil)
+	if err == nil {
+		err = json.Unmarshal(data, &info)
+	}
+	if err != nil || info.Why == "" {
+		return fmt.Errorf("QEMU's migration has %s", m.migration)
+	}
+	return fmt.Errorf("QEMU's migration has %s: %s", m.migration, info.Why)
 }
 
 func (m *monitor) line() ([]byte, error) {

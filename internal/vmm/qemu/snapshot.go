@@ -1,0 +1,132 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"banger/internal/vmm"
+)
+
+// migrationSpeed is no limit, in bytes per second: the default would make a snapshot of
+// little memory last for seconds.
+const migrationSpeed = 64 << 30
+
+// hasRAM says whether a snapshot's memory is a file of its own. That of a VM which was
+// restored itself is in the state: its memory was never in a file.
+func hasRAM(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, vmm.SnapshotRAM))
+	return err == nil
+}
+
+func (p *process) manifest() (vmm.Manifest, error) { return manifestOf(p.config, p.version) }
+
+// manifestOf describes c. A machine type is pinned by QEMU's version, and what it emulates
+// changes with each.
+func manifestOf(c vmm.Config, v version) (vmm.Manifest, error) {
+	return vmm.NewManifest(Driver{}.Name(), v.text, c)
+}
+
+// checkSnapshot refuses a snapshot that c does not fit, before anything is started.
+func (d Driver) checkSnapshot(c vmm.Config, v version) error {
+	had, err := vmm.ReadManifest(c.Restore)
+	if err != nil {
+		return err
+	}
+	has, err := manifestOf(c, v)
+	if err != nil {
+		return err
+	}
+	return had.Match(has)
+}
+
+// Snapshot writes the state by a migration to a file, without the memory that lies in a
+// file anyway (x-ignore-shared), and copies that file.
+func (p *process) Snapshot(ctx context.Context, dir string) (err error) {
+	defer func() {
+		if err != nil {
+			vmm.DiscardSnapshot(dir)
+			err = fmt.Errorf("taking a snapshot: %w", err)
+		}
+	}()
+	m, err := p.manifest()
+	if err != nil {
+		return err
+	}
+	shared := p.config.Restore == "" || !hasRAM(p.config.Restore)
+	if err := p.migrate(ctx, filepath.Join(dir, vmm.SnapshotState), shared); err != nil {
+		return err
+	}
+	if shared {
+		if err := vmm.CopySparse(ctx, p.config.Memory, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
+			return err
+		}
+	}
+	return vmm.CommitSnapshot(dir, m)
+}
+
+// migrate writes the state to a new file, all memory included unless it is shared.
+func (p *process) migrate(ctx context.Context, path string, shared bool) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	mon, err := p.openMigration(ctx, f, shared)
+	if err != nil {
+		return err
+	}
+	defer mon.close()
+	if err := mon.execute(ctx, "migrate", map[string]any{"uri": "fd:state"}); err != nil {
+		return err
+	}
+	err = mon.awaitMigration(ctx)
+	if err != nil && ctx.Err() != nil {
+		p.command(context.WithoutCancel(ctx), "migrate_cancel")
+	}
+	return err
+}
+
+// restore reads the state and lets the guest go on.
+func (p *process) restore(ctx context.Context) error {
+	f, err := os.Open(filepath.Join(p.config.Restore, vmm.SnapshotState))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	mon, err := p.openMigration(ctx, f, hasRAM(p.config.Restore))
+	if err != nil {
+		return err
+	}
+	defer mon.close()
+	if err := mon.execute(ctx, "migrate-incoming", map[string]any{"uri": "fd:state"}); err != nil {
+		return err
+	}
+	if err := mon.awaitMigration(ctx); err != nil {
+		return fmt.Errorf("restoring the snapshot: %w", err)
+	}
+	return mon.execute(ctx, "cont", nil)
+}
+
+// openMigration connects to the monitor, says how to migrate, and hands over the file,
+// which QEMU then knows as "state".
+func (p *process) openMigration(ctx context.Context, f *os.File, shared bool) (*monitor, error) {
+	mon, err := dialMonitor(ctx, qmpPath(p.config.Dir))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to QEMU's monitor: %w", err)
+	}
+	capability := func(name string, on bool) map[string]any { return map[string]any{"capability": name, "state": on} }
+	err = mon.execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{capability("x-ignore-shared", shared), capability("events", true)}})
+	if err == nil {
+		err = mon.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(migrationSpeed)})
+	}
+	if err == nil {
+		_, err = mon.query(ctx, "getfd", map[string]any{"fdname": "state"}, f)
+	}
+	if err != nil {
+		mon.close()
+		return nil, err
+	}
+	return mon, nil
+}

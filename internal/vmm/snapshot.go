@@ -1,0 +1,269 @@
+package vmm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Snapshotter is implemented by a Process whose VMM can write itself down.
+type Snapshotter interface {
+	// Snapshot writes the memory and the devices' state of a paused VM to dir, an empty
+	// directory that the VMM may write to. The VM stays paused. What the disks hold is the
+	// caller's to keep: memory and disks belong together. A failure leaves dir empty.
+	//
+	// A Config with this directory as Restore goes on from there.
+	Snapshot(ctx context.Context, dir string) error
+}
+
+// Files of a snapshot.
+const (
+	manifestFile  = "manifest.json"
+	SnapshotState = "state" // of CPUs and devices
+	SnapshotRAM   = "ram"   // guest memory, sparse; restored VMs map it copy-on-write, so it never changes
+)
+
+// manifestFormat is raised when a Manifest changes its meaning.
+const manifestFormat = 1
+
+// Manifest is what a snapshot was taken of, and what a VM that goes on from it must be.
+type Manifest struct {
+	Format    int               `json:"format"`
+	Driver    string            `json:"driver"`
+	Version   string            `json:"version"` // of the VMM
+	Accel     Accel             `json:"accel"`
+	CPU       string            `json:"cpu"` // the host's model, which KVM's guests have seen
+	CPUs      int               `json:"cpus"`
+	MemoryMiB int               `json:"memory_mib"`
+	Kernel    File              `json:"kernel"`
+	Initrd    File              `json:"initrd"`
+	Drives    []DriveShape      `json:"drives"`
+	NICs      []string          `json:"nics"` // their MACs, which the guest has
+	Channel   string            `json:"channel"`
+	Options   map[string]string `json:"options,omitempty"`
+	Private   map[string]string `json:"private,omitempty"` // the driver's own
+}
+
+// File is a file that must be the same.
+type File struct {
+	Path string `json:"path"`
+	Size int64  `json:"size"`
+}
+
+// DriveShape is what a guest knows of a drive. Its file may be another, with the same content.
+type DriveShape struct {
+	Serial   string `json:"serial"`
+	Size     int64  `json:"size"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// NewManifest describes c as run by a version of a driver on this host.
+func NewManifest(driver, version string, c Config) (Manifest, error) {
+	m := Manifest{Format: manifestFormat, Driver: driver, Version: version, Accel: c.Accel, CPU: "emulated", CPUs: c.CPUs,
+		MemoryMiB: c.MemoryMiB, Channel: c.Channel, Options: c.Options, Drives: []DriveShape{}, NICs: []string{}}
+	if c.Accel == AccelKVM {
+		m.CPU = hostCPU()
+	}
+	for _, f := range []struct {
+		path string
+		to   *File
+	}{{c.Kernel, &m.Kernel}, {c.Initrd, &m.Initrd}} {
+		info, err := os.Stat(f.path)
+		if err != nil {
+			return m, err
+		}
+		*f.to = File{f.path, info.Size()}
+	}
+	for _, d := range c.Drives {
+		info, err := os.Stat(d.Path)
+		if err != nil {
+			return m, err
+		}
+		m.Drives = append(m.Drives, DriveShape{d.Serial, info.Size(), d.ReadOnly})
+	}
+	for _, n := range c.NICs {
+		m.NICs = append(m.NICs, n.MAC)
+	}
+	return m, nil
+}
+
+// hostCPU names the model of the host's CPU and what it can do.
+func hostCPU() string {
+	data, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	var parts []string
+	for line := range strings.Lines(string(data)) {
+		name, value, _ := strings.Cut(line, ":")
+		switch name = strings.TrimSpace(name); name {
+		case "model name", "stepping", "microcode", "flags":
+			parts = append(parts, strings.TrimSpace(value))
+		case "":
+			return strings.Join(parts, "; ") // the first CPU's
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Match says what of a VM that is to go on from m differs, as one clause. MACs may differ,
+// their number may not.
+func (m Manifest) Match(vm Manifest) error {
+	for _, c := range []struct{ what, had, has any }{
+		{"the manifest's format", m.Format, vm.Format},
+		{"the VMM", m.Driver, vm.Driver},
+		{"the VMM's version", m.Version, vm.Version},
+		{"the accelerator", m.Accel, vm.Accel},
+		{"the host's CPU", m.CPU, vm.CPU},
+		{"the number of CPUs", m.CPUs, vm.CPUs},
+		{"the memory in MiB", m.MemoryMiB, vm.MemoryMiB},
+		{"the kernel", m.Kernel, vm.Kernel},
+		{"the initramfs", m.Initrd, vm.Initrd},
+		{"the list of drives", fmt.Sprint(m.Drives), fmt.Sprint(vm.Drives)},
+		{"the number of network devices", len(m.NICs), len(vm.NICs)},
+		{"the agent's channel", m.Channel, vm.Channel},
+		{"the VMM's options", fmt.Sprint(m.Options), fmt.Sprint(vm.Options)},
+	} {
+		if c.had != c.has {
+			return fmt.Errorf("the snapshot does not fit: %s was %v, and is %v", c.what, c.had, c.has)
+		}
+	}
+	return nil
+}
+
+// maxManifest bounds a manifest in bytes.
+const maxManifest = 1 << 20
+
+// ReadManifest reads that of the snapshot in dir.
+func ReadManifest(dir string) (Manifest, error) {
+	var m Manifest
+	f, err := os.Open(filepath.Join(dir, manifestFile))
+	if err != nil {
+		return m, fmt.Errorf("there is no snapshot in %s: %w", dir, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxManifest))
+	if err == nil {
+		err = json.Unmarshal(data, &m)
+	}
+	if err != nil {
+		return m, fmt.Errorf("the snapshot in %s cannot be read: %w", dir, err)
+	}
+	return m, nil
+}
+
+// CommitSnapshot completes a snapshot: what it holds is on disk before its manifest is,
+// without which it is none.
+func CommitSnapshot(dir string, m Manifest) error {
+	data, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, manifestFile+".tmp")
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	for _, name := range []string{SnapshotState, SnapshotRAM, manifestFile + ".tmp"} {
+		if err := syncFile(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, manifestFile)); err != nil {
+		return err
+	}
+	return syncFile(dir)
+}
+
+// DiscardSnapshot empties the directory of a snapshot that failed.
+func DiscardSnapshot(dir string) {
+	for _, name := range []string{manifestFile, manifestFile + ".tmp", SnapshotState, SnapshotRAM} {
+		os.Remove(filepath.Join(dir, name))
+	}
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// CopySparse copies a file to a new one, by reference where the file system can and
+// otherwise without its holes.
+func CopySparse(ctx context.Context, from, to string) (err error) {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := dst.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			os.Remove(to)
+		}
+	}()
+	if unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil {
+		return nil
+	}
+	if err := dst.Truncate(info.Size()); err != nil {
+		return err
+	}
+	for at := int64(0); at < info.Size(); {
+		start, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil // a hole to the end
+		}
+		if err != nil {
+			return os.NewSyscallError("lseek", err)
+		}
+		end, err := unix.Seek(int(src.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return os.NewSyscallError("lseek", err)
+		}
+		if err := copyRange(ctx, src, dst, start, end); err != nil {
+			return err
+		}
+		at = end
+	}
+	return nil
+}
+
+// copyRange copies [start, end) in pieces, between which ctx may end it.
+func copyRange(ctx context.Context, src, dst *os.File, start, end int64) error {
+	if _, err := dst.Seek(start, io.SeekStart); err != nil {
+		return err
+	}
+	if _, err := src.Seek(start, io.SeekStart); err != nil {
+		return err
+	}
+	for left := end - start; left > 0; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.CopyN(dst, src, min(left, 16<<20)) // copy_file_range(2)
+		if err != nil {
+			return err
+		}
+		left -= n
+	}
+	return nil
+}
