@@ -16,15 +16,7 @@ import (
 // TestTheTablesAsText compares the tables of two VMs with testdata/bridge.nft; what
 // the kernel has is compared with the same declaration in TestApplyTwiceChangesNothing.
 func TestTheTablesAsText(t *testing.T) {
-	deny, err := banger.ParsePolicy("allow 8.8.8.0/24 tcp:80,443\nallow host tcp:8080\ndefault deny")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := BridgeConfig{Networks: []BridgeNetwork{defaultNet(), namedNet()}, Ports: []BridgePort{
-		{ID: "000000000001", Network: "default", Address: addrOf(number(defaultNet().Gateway()) + 1), MAC: MAC("1"), Policy: banger.Policy{Default: banger.Allow}},
-		{ID: "000000000002", Network: "team", Address: addrOf(number(namedNet().Gateway()) + 1), MAC: MAC("2"), Policy: deny},
-	}}
-	got := text(c.tables())
+	got := text(twoGuests(t).tables())
 	want, err := os.ReadFile("testdata/bridge.nft")
 	if err != nil {
 		t.Fatalf("%v; it should be:\n%s", err, got)
@@ -32,6 +24,19 @@ func TestTheTablesAsText(t *testing.T) {
 	if got != string(want) {
 		t.Errorf("the tables are\n%s", got)
 	}
+}
+
+// twoGuests is two networks, with a VM that may go anywhere and one that may not.
+func twoGuests(t *testing.T) BridgeConfig {
+	t.Helper()
+	deny, err := banger.ParsePolicy("allow 8.8.8.0/24 tcp:80,443\nallow host tcp:8080\ndefault deny")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return BridgeConfig{Networks: []BridgeNetwork{defaultNet(), namedNet()}, Ports: []BridgePort{
+		{ID: "000000000001", Network: "default", Address: addrOf(number(defaultNet().Gateway()) + 1), MAC: MAC("1"), Policy: banger.Policy{Default: banger.Allow}},
+		{ID: "000000000002", Network: "team", Address: addrOf(number(namedNet().Gateway()) + 1), MAC: MAC("2"), Policy: deny},
+	}}
 }
 
 // TestTheLinksAsText compares what one VM has made on the host, beside the tables, with
