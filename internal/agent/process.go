@@ -2,9 +2,11 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +26,8 @@ type process struct {
 	stdin          *os.File // nil: /dev/null
 	stdout, stderr *os.File // stderr is nil with a terminal
 	tty            *os.File // the terminal's master, also stdin and stdout
+
+	pipes []string // of its stdio, as /proc has them; set: only who has one of them is hung up
 
 	done chan struct{} // closed when exit is known
 	exit banger.Exit
@@ -127,12 +131,57 @@ func (p *process) resize(rows, cols uint16) error {
 
 // hangUp ends a command whose client is gone.
 func (p *process) hangUp() {
-	p.signal(syscall.SIGHUP)
+	p.signalAttached(syscall.SIGHUP)
 	select {
 	case <-p.done:
 	case <-time.After(5 * time.Second):
-		p.signal(syscall.SIGKILL)
+		p.signalAttached(syscall.SIGKILL)
 	}
+}
+
+// spareDaemons has hangUp leave alone who has put all of the command's pipes away.
+// That they ignore SIGHUP is no sign of it: node, for one, restores what nohup sets.
+func (p *process) spareDaemons() {
+	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
+		var st unix.Stat_t
+		if raw, err := f.SyscallConn(); err == nil && raw.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &st) }) == nil && err == nil {
+			p.pipes = append(p.pipes, fmt.Sprintf("pipe:[%d]", st.Ino)) // one number for both ends
+		}
+	}
+}
+
+// signalAttached signals the command and, of its process group, those that hangUp is for.
+func (p *process) signalAttached(sig syscall.Signal) {
+	if p.pipes == nil {
+		p.signal(sig)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
+	syscall.Kill(p.pid, sig)
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == p.pid {
+			continue
+		}
+		if group, err := unix.Getpgid(pid); err == nil && group == p.pid && p.attached(pid) {
+			syscall.Kill(pid, sig)
+		}
+	}
+}
+
+// attached reports whether one of the command's pipes is the stdio of a process.
+func (p *process) attached(pid int) bool {
+	for fd := range 3 {
+		if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd)); err == nil && slices.Contains(p.pipes, to) {
+			return true
+		}
+	}
+	return false
 }
 
 // makeStdio makes the command's ends (returned) and ours (in p). The command's

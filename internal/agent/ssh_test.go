@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pkg/sftp"
@@ -333,6 +334,48 @@ func TestSSHHangsUp(t *testing.T) {
 				t.Errorf("it says %q", got)
 			}
 		})
+	}
+}
+
+// As with OpenSSH's server, what a command left in the background without the session's
+// stdio stays when the client goes: an editor finds its server again. A child that has
+// any of it is hung up.
+func TestSSHHangUpSparesDaemons(t *testing.T) {
+	g := startSSH(t)
+	conn := g.stream(t, banger.SSH{})
+	c, err := g.login(conn, fmt.Sprint(os.Getuid()), ssh.PublicKeys(g.signer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, daemon, question := fifo(t), fifo(t), filepath.Join(t.TempDir(), "question")
+	if err := syscall.Mkfifo(question, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ask, err := os.OpenFile(question, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ask.Close()
+	s := session(t, c)
+	if _, err := s.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, _ := s.StdoutPipe()
+	if err := s.Start("{ read line <" + question + "; echo $line >" + daemon.path + "; } </dev/null >/dev/null 2>&1 &\n" +
+		"( exec 9>" + child.path + "; trap 'echo hup >&9; exit' HUP; echo ready >&3; exec 3>&-\n" +
+		"while [ -e " + child.path + " ]; do sleep 0.01; done ) 3>&1 >/dev/null 2>&1; :"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if got := child.awaitEnd(t); got != "hup\n" {
+		t.Errorf("the child says %q", got)
+	}
+	fmt.Fprintln(ask, "still here")
+	if got := daemon.awaitEnd(t); got != "still here\n" {
+		t.Errorf("the daemon says %q", got)
 	}
 }
 

@@ -135,6 +135,9 @@ func (s *sshSession) begin(r *ssh.Request) bool {
 	if err == nil {
 		s.p, err = s.c.s.launchAs(&e, how)
 	}
+	if err == nil && !e.TTY {
+		s.p.spareDaemons()
+	}
 	if err != nil {
 		s.begun = true
 		s.c.wg.Go(func() { s.refuse(err) })
