@@ -19,6 +19,8 @@ import (
 // init, and one that runs on the host in a test.
 type duties interface {
 	configure(guest.Config) error
+	// restored is called when the guest goes on from a snapshot.
+	restored(guest.Config) error
 	// shutdown is called once the main command was signalled; it does not return
 	// in a real guest.
 	shutdown(grace time.Duration, main *process)
@@ -32,6 +34,8 @@ type initDuties struct{ own int }
 func (d initDuties) disk() int { return d.own }
 
 func (initDuties) configure(c guest.Config) error { return configureSystem(c) }
+
+func (initDuties) restored(c guest.Config) error { return restoreSystem(c) }
 
 // shutdown ends all programs, makes the disks clean and powers off.
 func (d initDuties) shutdown(grace time.Duration, main *process) {
@@ -115,6 +119,8 @@ func (d *residentDuties) configure(c guest.Config) error {
 	return err
 }
 
+func (d *residentDuties) restored(c guest.Config) error { return restoreSystem(c) }
+
 // initPowerOff and initRestart are systemd's signals for an orderly end (systemd(1),
 // SIGRTMIN+4 and SIGRTMIN+5).
 const (
@@ -142,6 +148,8 @@ type hostDuties struct{}
 func (hostDuties) disk() int { return -1 }
 
 func (hostDuties) configure(guest.Config) error { return nil }
+
+func (hostDuties) restored(guest.Config) error { return nil }
 
 func (hostDuties) shutdown(grace time.Duration, main *process) {
 	if main != nil {

@@ -101,6 +101,8 @@ func (s *server) simple(req guest.Request) error {
 		return nil
 	case guest.OpConfigure:
 		return s.configure(req.Config)
+	case guest.OpRestored:
+		return s.restored(req.Config)
 	case guest.OpStart:
 		return s.startMain(req.Exec)
 	case guest.OpSignal:
@@ -127,6 +129,23 @@ func (s *server) configure(c *guest.Config) error {
 		return err
 	}
 	s.config, s.configured = *c, true
+	return nil
+}
+
+// restored makes another VM of the guest of a snapshot. It may be asked again.
+func (s *server) restored(c *guest.Config) error {
+	if c == nil || len(c.Seed) < guest.MinSeed || len(c.Seed) > guest.MaxSeed {
+		return banger.Errorf(banger.CodeInvalid, "restored needs a configuration with a seed of %d to %d bytes", guest.MinSeed, guest.MaxSeed)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.configured {
+		return banger.Errorf(banger.CodeConflict, "the guest was never configured")
+	}
+	if err := s.duties.restored(*c); err != nil {
+		return err
+	}
+	s.config = *c
 	return nil
 }
 

@@ -17,6 +17,7 @@ const AgentPort = 1
 // The operations of a request.
 const (
 	OpConfigure = "configure"        // complete the boot; answers Info
+	OpRestored  = "restored"         // a snapshot's guest becomes another VM; answers Info
 	OpPing      = "ping"             // answers Info
 	OpExec      = "exec"             // run a command; the stream becomes its stdio
 	OpStart     = "start"            // run the main command with its output on the console; answers Info
@@ -58,7 +59,17 @@ type Config struct {
 	Network      *Network `json:"network,omitempty"`
 	SSHHostKey   string   `json:"ssh_host_key,omitempty"` // a private key in OpenSSH's format
 	CA           string   `json:"ca,omitempty"`           // certificates to trust, in PEM
+
+	// Of OpRestored: what a guest made of a snapshot must not share with others of it.
+	Seed      []byte `json:"seed,omitempty"`       // fresh randomness, at least MinSeed bytes
+	MachineID string `json:"machine_id,omitempty"` // machine-id(5), for an image that has one; "" keeps it
 }
+
+// MinSeed and MaxSeed bound Config.Seed in bytes.
+const (
+	MinSeed = 32
+	MaxSeed = 512
+)
 
 // Network is the guest's one NIC.
 type Network struct {
@@ -66,6 +77,7 @@ type Network struct {
 	Gateway string   `json:"gateway"`
 	DNS     []string `json:"dns"`
 	MTU     int      `json:"mtu"`
+	MAC     string   `json:"mac,omitempty"` // of OpRestored; "" keeps it
 }
 
 // ExtraCA is the file with what Config.CA was, for programs with a trust store of
@@ -103,6 +115,13 @@ type Client struct {
 // as ctx lasts.
 func (c Client) Configure(ctx context.Context, cfg Config) (Info, error) {
 	return c.call(ctx, Request{Op: OpConfigure, Config: &cfg})
+}
+
+// Restored tells a guest that goes on from a snapshot who it is now: its clock, its
+// randomness, its names, its network and its keys become those of cfg, before anything
+// else is asked of it. What runs in it goes on.
+func (c Client) Restored(ctx context.Context, cfg Config) (Info, error) {
+	return c.brief(ctx, Request{Op: OpRestored, Config: &cfg})
 }
 
 // Ping asks whether the agent is well.

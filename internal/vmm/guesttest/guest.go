@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -106,7 +107,10 @@ func (p *Parts) Compile(pkg, name string) (string, error) {
 	return path, nil
 }
 
-// writeRootfs makes a root file system that holds /bin/echo alone.
+// MachineID is the image's.
+const MachineID = "0123456789abcdef0123456789abcdef"
+
+// writeRootfs makes a root file system that holds one program, /bin/echo and /bin/state.
 func writeRootfs(path, echo string) error {
 	content, err := os.ReadFile(echo)
 	if err != nil {
@@ -129,5 +133,12 @@ func writeRootfs(path, echo string) error {
 		return &ext4.Node{Mode: syscall.S_IFDIR | 0o755, Children: children}
 	}
 	program := &ext4.Node{Mode: syscall.S_IFREG | 0o755, Data: data}
-	return w.Finish(dir(map[string]*ext4.Node{"bin": dir(map[string]*ext4.Node{"echo": program})}))
+	id, err := w.WriteData(strings.NewReader(MachineID + "\n"))
+	if err != nil {
+		return err
+	}
+	return w.Finish(dir(map[string]*ext4.Node{
+		"bin": dir(map[string]*ext4.Node{"echo": program, "state": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"}}),
+		"etc": dir(map[string]*ext4.Node{"machine-id": {Mode: syscall.S_IFREG | 0o444, Data: id}}),
+	}))
 }

@@ -2,6 +2,8 @@ package qemu
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,6 +56,9 @@ func (p *process) Snapshot(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := p.wantPaused(ctx); err != nil {
+		return err
+	}
 	shared := p.config.Restore == "" || !hasRAM(p.config.Restore)
 	if err := p.migrate(ctx, filepath.Join(dir, vmm.SnapshotState), shared); err != nil {
 		return err
@@ -64,6 +69,24 @@ func (p *process) Snapshot(ctx context.Context, dir string) (err error) {
 		}
 	}
 	return vmm.CommitSnapshot(dir, m)
+}
+
+// wantPaused refuses a VM that runs: what is copied of its memory would not belong together.
+func (p *process) wantPaused(ctx context.Context) error {
+	mon, err := dialMonitor(ctx, qmpPath(p.config.Dir))
+	if err != nil {
+		return fmt.Errorf("connecting to QEMU's monitor: %w", err)
+	}
+	defer mon.close()
+	var status struct{ Running bool }
+	data, err := mon.query(ctx, "query-status", nil, nil)
+	if err == nil {
+		err = json.Unmarshal(data, &status)
+	}
+	if err == nil && status.Running {
+		err = errors.New("the VM is not paused")
+	}
+	return err
 }
 
 // migrate writes the state to a new file, all memory included unless it is shared.

@@ -1,0 +1,254 @@
+package qemu_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/guest"
+	"banger/internal/vmm"
+	"banger/internal/vmm/guesttest"
+	"banger/internal/vmm/qemu"
+	"banger/internal/vmm/vmmtest"
+)
+
+// state is what a guest says of itself (guesttest/echo).
+type state struct {
+	Hostname, MachineID string
+	Time                time.Time
+	Random              []byte
+	MACs, Addresses     []string
+	Default             bool
+}
+
+// TestTwoGuestsOfOneSnapshot: each goes on from the same instant with a disk and sockets of
+// its own, neither changes the snapshot, and once told, they share nothing that a machine
+// must not share.
+func TestTwoGuestsOfOneSnapshot(t *testing.T) {
+	c := withNIC(t, config(t), "02:00:00:00:00:01")
+	vm := vmmtest.Start(t, qemu.Driver{}, c)
+	configure(t, vm, guest.Config{Hostname: "template", Network: &guest.Network{Address: "10.9.0.2/24", Gateway: "10.9.0.1"}})
+	before := stateOf(t, vm)
+	if before.Hostname != "template" || before.MachineID != guesttest.MachineID || !slices.Equal(before.MACs, []string{"02:00:00:00:00:01"}) {
+		t.Fatalf("the template is %+v", before)
+	}
+	if err := vm.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	dir := vmmtest.SnapshotDir(t, c)
+	start := time.Now()
+	if err := vm.Process.(vmm.Snapshotter).Snapshot(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the snapshot took %d ms", time.Since(start).Milliseconds())
+	sum := sumOf(t, filepath.Join(dir, vmm.SnapshotRAM))
+
+	ids := []string{strings.Repeat("a", 32), strings.Repeat("b", 32)}
+	var got []state
+	for i, id := range ids {
+		fork := withNIC(t, forkOf(t, c, dir), "02:00:00:00:00:09")
+		start := time.Now()
+		vm := vmmtest.Start(t, qemu.Driver{}, fork)
+		t.Logf("the restore to the agent's session took %d ms", time.Since(start).Milliseconds())
+		mac, seed := []string{"02:00:00:00:00:0a", "02:00:00:00:00:0b"}[i], sha256.Sum256([]byte(id))
+		if _, err := vm.Agent.Restored(t.Context(), guest.Config{Hostname: "fork", TimeUnixNano: time.Now().UnixNano(), Seed: seed[:], MachineID: id,
+			Network: &guest.Network{Address: "10.9.0.7/24", Gateway: "10.9.0.1", MAC: mac}}); err != nil {
+			t.Fatal(err)
+		}
+		s := stateOf(t, vm)
+		if s.Hostname != "fork" || s.MachineID != id || !slices.Equal(s.MACs, []string{mac}) || !slices.Contains(s.Addresses, "10.9.0.7/24") ||
+			len(s.Addresses) != 1 || !s.Default || time.Since(s.Time).Abs() > 30*time.Second {
+			t.Errorf("fork %d is %+v", i, s)
+		}
+		got = append(got, s)
+	}
+	if slices.Equal(got[0].Random, got[1].Random) {
+		t.Error("both draw the same random numbers")
+	}
+	if sumOf(t, filepath.Join(dir, vmm.SnapshotRAM)) != sum {
+		t.Error("the snapshot's memory has changed")
+	}
+	if err := vm.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := stateOf(t, vm); s.Hostname != "template" {
+		t.Errorf("the template is %+v", s)
+	}
+}
+
+// TestASnapshotOfARestoredVM holds its memory in its state.
+func TestASnapshotOfARestoredVM(t *testing.T) {
+	c := config(t)
+	first := takeAndEnd(t, c)
+	c.Restore = first
+	second := takeAndEnd(t, c)
+	if _, err := os.Stat(filepath.Join(second, vmm.SnapshotRAM)); err == nil {
+		t.Error("its memory is a file")
+	}
+	os.RemoveAll(first)
+	c.Restore = second
+	third := takeAndEnd(t, c)
+	if _, err := os.Stat(filepath.Join(third, vmm.SnapshotRAM)); err != nil {
+		t.Errorf("what was restored from a state has its memory in a file again: %v", err)
+	}
+}
+
+// TestASnapshotThatFailsLeavesNothing, and the VM goes on.
+func TestASnapshotThatFailsLeavesNothing(t *testing.T) {
+	c := config(t)
+	vm := vmmtest.Start(t, qemu.Driver{}, c)
+	configure(t, vm, guest.Config{Hostname: "x"})
+	if err := vm.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, s := range map[string]struct {
+		ctx context.Context
+		dir func() string
+	}{
+		"there is no directory":          {t.Context(), func() string { return filepath.Join(filepath.Dir(c.Memory), "none") }},
+		"it is canceled":                 {canceled, func() string { return vmmtest.SnapshotDir(t, c) }},
+		"the disk is full at the state":  {t.Context(), func() string { return smallDir(t, c, "16k") }},
+		"the disk is full at the memory": {t.Context(), func() string { return smallDir(t, c, "4m") }},
+	} {
+		dir := s.dir()
+		if err := vm.Process.(vmm.Snapshotter).Snapshot(s.ctx, dir); err == nil {
+			t.Errorf("where %s, there is a snapshot", name)
+		} else {
+			t.Logf("%s: %v", name, err)
+		}
+		if list, _ := os.ReadDir(dir); len(list) > 0 {
+			t.Errorf("where %s, it leaves %v", name, list)
+		}
+	}
+	if err := vm.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vm.Agent.Ping(t.Context()); err != nil {
+		t.Errorf("the VM does not go on: %v", err)
+	}
+}
+
+// smallDir is a file system of so many bytes. It needs root; an ordinary user's directory
+// is one that nobody can write to.
+func smallDir(t *testing.T, c vmm.Config, size string) string {
+	t.Helper()
+	dir := vmmtest.SnapshotDir(t, c)
+	if os.Getuid() != 0 {
+		os.Chmod(dir, 0o500)
+		return dir
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, 0) })
+	return dir
+}
+
+// takeAndEnd starts c, takes a snapshot of it, and ends it.
+func takeAndEnd(t *testing.T, c vmm.Config) string {
+	t.Helper()
+	vm := vmmtest.Start(t, qemu.Driver{}, c)
+	if c.Restore == "" {
+		configure(t, vm, guest.Config{Hostname: "kept"})
+	}
+	if s := stateOf(t, vm); s.Hostname != "kept" {
+		t.Fatalf("it is %+v", s)
+	}
+	if err := vm.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	dir := vmmtest.SnapshotDir(t, c)
+	if err := vm.Process.(vmm.Snapshotter).Snapshot(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	vm.Kill()
+	vm.AwaitEnd(t)
+	return dir
+}
+
+// forkOf is another VM of c's snapshot: its disk is a copy.
+func forkOf(t *testing.T, c vmm.Config, snapshot string) vmm.Config {
+	t.Helper()
+	fork := c
+	dir := vmmtest.Dir(t)
+	fork.Dir, fork.Memory, fork.Restore, fork.NICs = filepath.Join(dir, "run"), filepath.Join(dir, "ram"), snapshot, nil
+	if err := os.Mkdir(fork.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	fork.Drives = slices.Clone(c.Drives)
+	fork.Drives[1].Path = filepath.Join(dir, "disk")
+	if err := vmm.CopySparse(t.Context(), c.Drives[1].Path, fork.Drives[1].Path); err != nil {
+		t.Fatal(err)
+	}
+	return fork
+}
+
+// withNIC gives c a NIC whose frames go nowhere.
+func withNIC(t *testing.T, c vmm.Config, mac string) vmm.Config {
+	t.Helper()
+	ln, err := net.Listen("unix", filepath.Join(filepath.Dir(c.Memory), "net"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { io.Copy(io.Discard, conn) })
+		}
+	})
+	t.Cleanup(func() {
+		ln.Close()
+		wg.Wait()
+	})
+	c.NICs = []vmm.NIC{{MAC: mac, Socket: ln.Addr().String()}}
+	return c
+}
+
+func configure(t *testing.T, vm *vmmtest.VM, c guest.Config) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	if _, err := vm.Agent.Configure(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func stateOf(t *testing.T, vm *vmmtest.VM) (s state) {
+	t.Helper()
+	out := vmmtest.Output(t, vm, "/bin/state")
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatalf("%v: %q", err, out)
+	}
+	return s
+}
+
+func sumOf(t *testing.T, path string) (sum [32]byte) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return [32]byte(h.Sum(nil))
+}
