@@ -5,7 +5,7 @@ GO ?= go
 ARCH := $(shell $(GO) env GOARCH)
 export CGO_ENABLED := 0
 
-.PHONY: help deps build double cross demo test test-slow lint check bench clean
+.PHONY: help deps build double cross demo test test-slow test-firecracker lint check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test: deps build double ## everything that must pass, real boots included
 
 test-slow: deps build ## proofs that take long: fuzzing, kills, the largest images
 	@./scripts/test-slow
+
+test-firecracker: deps build ## the driver on a real FIRECRACKER=… and KVM, with figures
+	@./scripts/test-firecracker
 
 lint: ## gofmt, vet, staticcheck
 	@./scripts/lint

@@ -109,7 +109,10 @@ func openHost() (serve func(*server) error, err error) {
 	if verr != nil {
 		return nil, errors.Join(err, verr)
 	}
-	return func(s *server) error { return serveVsock(ln, s) }, nil
+	return func(s *server) error {
+		go s.reaper.run() // for life
+		return serveVsock(ln, s)
+	}, nil
 }
 
 func serveChannel(channel io.ReadWriter, s *server) error {

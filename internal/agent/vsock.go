@@ -27,7 +27,6 @@ const anyContext = 1<<32 - 1
 // serveVsock serves each connection of the host as a stream. Who else connects is a
 // process of the guest, by the kernel's loopback, and has no business here.
 func serveVsock(ln net.Listener, s *server) error {
-	go s.reaper.run()
 	places := make(chan struct{}, maxConnections)
 	for {
 		conn, err := ln.Accept()
