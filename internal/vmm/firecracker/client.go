@@ -35,7 +35,7 @@ func newClient(socket string) *client {
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: 16 << 10,
 		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("Firecracker does not redirect") },
+		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("the API does not redirect") },
 	}}
 }
 
@@ -66,7 +66,7 @@ func (c *client) call(ctx context.Context, method, path string, body, answer any
 		}
 		var refused *fault
 		if errors.As(err, &refused) {
-			return fmt.Errorf("Firecracker refused %s %s: %w", method, path, err)
+			return fmt.Errorf("%s refused %s %s: %w", title, method, path, err)
 		}
 		return fmt.Errorf("asking Firecracker for %s %s: %w", method, path, err)
 	}

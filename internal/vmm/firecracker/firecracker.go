@@ -31,6 +31,9 @@ type Driver struct {
 	Binary string // overrides the program, "" means firecracker
 }
 
+// title is how a sentence begins.
+const title = "Firecracker"
+
 const startTimeout = 30 * time.Second
 
 // Name returns "firecracker".
@@ -67,7 +70,7 @@ func (d Driver) Version(ctx context.Context) (string, error) {
 	}
 	v, err := parseVersion(string(out))
 	if err == nil && v.less(minVersion) {
-		err = fmt.Errorf("Firecracker %s is too old, %s or later is needed", v, minVersion)
+		err = fmt.Errorf("%s %s is too old, %s or later is needed", title, v, minVersion)
 	}
 	return v.String(), err
 }
@@ -92,14 +95,23 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if err != nil {
 		return nil, err
 	}
+	requests, patience := bootRequests(c, v, o), startTimeout
+	if c.Restore != "" {
+		if err := checkSnapshot(c, v); err != nil {
+			return nil, err
+		}
+		requests, patience = restoreRequests(c, v, o), snapshotTimeout
+	}
 	p, err := d.launch(c, o, console)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	p.version = v
+	p.lived.Store(c.Restore != "") // its listener was there when it was written down
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = p.awaitAPI(ctx, v)
-	for _, r := range bootRequests(c, v, o) {
+	for _, r := range requests {
 		if err == nil {
 			err = p.api.call(ctx, r.method, r.path, r.body, nil)
 		}
@@ -140,11 +152,12 @@ func arguments(c vmm.Config, o options) []string {
 // process is one Firecracker.
 type process struct {
 	*child.Process
-	config vmm.Config
-	api    *client
-	pipes  *pipes
-	lived  atomic.Bool // the guest has answered on its vsock
-	halted atomic.Bool // the guest has switched itself off
+	config  vmm.Config
+	version version
+	api     *client
+	pipes   *pipes
+	lived   atomic.Bool // the guest has answered on its vsock
+	halted  atomic.Bool // the guest has switched itself off
 }
 
 // awaitAPI waits until the API answers, and checks who does.

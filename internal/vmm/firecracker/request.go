@@ -39,13 +39,14 @@ var serialLimit = TokenBucket{Size: 1 << 20, OneTimeBurst: 4 << 20, RefillTime: 
 
 // options are those of Config.Options.
 type options struct {
-	cpuTemplate json.RawMessage // the file that cpu_template names, as it is
-	hugePages   string
-	pci         bool
+	cpuTemplate     json.RawMessage // the file that cpu_template names, as it is
+	hugePages       string
+	trackDirtyPages bool
+	pci             bool
 }
 
 // readOptions checks the options of c: cpu_template (a file for PUT /cpu-config),
-// huge_pages (2M) and pci (on).
+// huge_pages (2M), track_dirty_pages (on) and pci (on).
 func readOptions(c vmm.Config, v version) (o options, err error) {
 	for name, value := range c.Options {
 		switch {
@@ -58,6 +59,8 @@ func readOptions(c vmm.Config, v version) (o options, err error) {
 				return o, errors.New("with huge pages of 2M the memory must be a multiple of 2 MiB")
 			}
 			o.hugePages = value
+		case name == "track_dirty_pages" && value == "on":
+			o.trackDirtyPages = true
 		case name == "pci" && value == "on":
 			if problem := v.pciProblem(); problem != "" {
 				return o, errors.New(problem)
@@ -97,7 +100,7 @@ func put(path string, body any) request { return request{http.MethodPut, path, b
 // show exactly what we ask of Firecracker.
 func bootRequests(c vmm.Config, v version, o options) []request {
 	list := observeRequests(c)
-	list = append(list, put("/machine-config", MachineConfiguration{VcpuCount: c.CPUs, MemSizeMib: c.MemoryMiB, HugePages: o.hugePages}))
+	list = append(list, put("/machine-config", MachineConfiguration{VcpuCount: c.CPUs, MemSizeMib: c.MemoryMiB, HugePages: o.hugePages, TrackDirtyPages: o.trackDirtyPages}))
 	if o.cpuTemplate != nil {
 		list = append(list, put("/cpu-config", o.cpuTemplate))
 	}
@@ -167,7 +170,7 @@ func bootArgs(c vmm.Config, o options) string {
 // check refuses what Firecracker would, and what it would not tell well.
 func check(c vmm.Config, v version) error {
 	if c.Accel != vmm.AccelKVM {
-		return errors.New("Firecracker needs KVM, which executes no guests on this host")
+		return fmt.Errorf("%s needs KVM, which executes no guests on this host", title)
 	}
 	for _, name := range []string{apiSocket, vsockSocket} {
 		if path := filepath.Join(c.Dir, name); len(path) > maxSocketPath {
@@ -175,11 +178,11 @@ func check(c vmm.Config, v version) error {
 		}
 	}
 	if c.CPUs < 1 || c.CPUs > 32 {
-		return fmt.Errorf("Firecracker gives a VM 1 to 32 CPUs, not %d", c.CPUs)
+		return fmt.Errorf("%s gives a VM 1 to 32 CPUs, not %d", title, c.CPUs)
 	}
 	for _, n := range c.NICs {
 		if n.Device == "" {
-			return errors.New("Firecracker has no network but taps, which it opens by name")
+			return fmt.Errorf("%s has no network but taps, which it opens by name", title)
 		}
 	}
 	for _, path := range []string{c.Kernel, c.Initrd, filepath.Dir(c.Memory)} {

@@ -37,15 +37,41 @@ func TestRequestsOfABoot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := "firecracker " + strings.Join(arguments(plain(), c.o), " ") + "\n"
 			for _, r := range bootRequests(plain(), c.v, c.o) {
-				body, err := json.Marshal(r.body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got += r.method + " " + r.path + " " + string(body) + "\n"
+				got += text(t, r)
 			}
 			golden(t, name, got)
 		})
 	}
+}
+
+// TestRequestsOfARestore shows what is asked for a VM that goes on from a snapshot.
+func TestRequestsOfARestore(t *testing.T) {
+	c := plain()
+	c.Restore = "/snapshots/1"
+	for name, r := range map[string]struct {
+		v version
+		o options
+	}{
+		"restore-1.15.txt": {version{1, 15, 0}, options{}},
+		"restore-1.16.txt": {version{1, 16, 1}, options{trackDirtyPages: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := text(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore, snapshotFull)}) + "firecracker " + strings.Join(arguments(c, r.o), " ") + "\n"
+			for _, r := range restoreRequests(c, r.v, r.o) {
+				got += text(t, r)
+			}
+			golden(t, name, got)
+		})
+	}
+}
+
+func text(t *testing.T, r request) string {
+	t.Helper()
+	body, err := json.Marshal(r.body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.method + " " + r.path + " " + string(body) + "\n"
 }
 
 func golden(t *testing.T, name, got string) {

@@ -51,14 +51,12 @@ func (v version) atLeast(major, minor int) bool { return !v.less(version{major, 
 
 // What a version has (CHANGELOG.md of Firecracker).
 
-func (v version) hasSerial() bool        { return v.atLeast(1, 14) }
 func (v version) hasFreePages() bool     { return v.atLeast(1, 14) } // hinting and reporting
 func (v version) hasSerialLimit() bool   { return v.atLeast(1, 16) }
 func (v version) hasNetworkMTU() bool    { return v.atLeast(1, 16) }
 func (v version) hasVsockOverride() bool { return v.atLeast(1, 16) }
 func (v version) hasClockRealtime() bool { return v.atLeast(1, 16) }
 func (v version) hasBzImage() bool       { return v.atLeast(1, 17) }
-func (v version) hasMemoryHotplug() bool { return v.atLeast(1, 14) }
 
 // pciProblem says why PCI must not be used: a guest's root could write out of bounds
 // (CVE-2026-5747: 1.13.0 to 1.14.3, and 1.15.0).

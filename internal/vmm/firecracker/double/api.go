@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,7 +29,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if len(body) > maxPayload {
-		answerFault(w, http.StatusBadRequest, errors.New("Request payload with size "+fmt.Sprint(len(body))+" is larger than the limit of "+fmt.Sprint(maxPayload)+" allowed by server."))
+		answerFault(w, http.StatusBadRequest, faultf("Request payload with size %d is larger than the limit of %d allowed by server.", len(body), maxPayload))
 		return
 	}
 	answer, err := a.dispatch(r.Method, r.URL.Path, body)
@@ -45,6 +44,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// faultf makes a fault, whose words are Firecracker's.
+func faultf(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
 func answerFault(w http.ResponseWriter, status int, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -55,11 +57,11 @@ func answerFault(w http.ResponseWriter, status int, err error) {
 func (a *api) dispatch(method, path string, body []byte) (any, error) {
 	switch {
 	case method == http.MethodGet && len(body) > 0:
-		return nil, errors.New("GET request cannot have a body.")
+		return nil, faultf("GET request cannot have a body.")
 	case method == http.MethodPut && len(body) == 0:
-		return nil, errors.New("Empty PUT request.")
+		return nil, faultf("Empty PUT request.")
 	case method == http.MethodPatch && len(body) == 0:
-		return nil, errors.New("Empty PATCH request.")
+		return nil, faultf("Empty PATCH request.")
 	}
 	if path == os.Getenv("DOUBLE_DIES_AT") { // a fault that tests ask for
 		fmt.Fprintln(a.vm.log, "[ERROR] Shutting down VM after intercepting a bad syscall (0)")
@@ -79,7 +81,7 @@ func (a *api) dispatch(method, path string, body []byte) (any, error) {
 		}
 		return rule.do(a.vm, id, body)
 	}
-	return nil, fmt.Errorf("Invalid request method and/or path: %s %s.", method, first)
+	return nil, faultf("Invalid request method and/or path: %s %s.", method, first)
 }
 
 var resourceID = regexp.MustCompile(`^[\pL\pN_]+$`)
@@ -87,9 +89,9 @@ var resourceID = regexp.MustCompile(`^[\pL\pN_]+$`)
 func checkID(id string) error {
 	switch {
 	case id == "":
-		return errors.New("The ID cannot be empty.")
+		return faultf("The ID cannot be empty.")
 	case !resourceID.MatchString(id):
-		return errors.New("API Resource IDs can only contain alphanumeric characters and underscores.")
+		return faultf("API Resource IDs can only contain alphanumeric characters and underscores.")
 	}
 	return nil
 }
@@ -98,7 +100,7 @@ func checkID(id string) error {
 // field, no wrong type, nothing required that is absent.
 func decode(body []byte, to any, required ...string) error {
 	failed := func(err error) error {
-		return fmt.Errorf("An error occurred when deserializing the json body of a request: %w.", err)
+		return faultf("An error occurred when deserializing the json body of a request: %w.", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
@@ -106,7 +108,7 @@ func decode(body []byte, to any, required ...string) error {
 		return failed(err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return failed(errors.New("trailing characters"))
+		return failed(faultf("trailing characters"))
 	}
 	var present map[string]json.RawMessage
 	if err := json.Unmarshal(body, &present); err != nil {
@@ -114,7 +116,7 @@ func decode(body []byte, to any, required ...string) error {
 	}
 	for _, field := range required {
 		if _, ok := present[field]; !ok {
-			return failed(fmt.Errorf("missing field `%s`", field))
+			return failed(faultf("missing field `%s`", field))
 		}
 	}
 	return nil
@@ -130,5 +132,5 @@ func oneOf(value string, words ...string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("An error occurred when deserializing the json body of a request: unknown variant `%s`, expected one of %q.", value, words)
+	return faultf("An error occurred when deserializing the json body of a request: unknown variant `%s`, expected one of %q.", value, words)
 }

@@ -39,12 +39,19 @@ type microVM struct {
 	vsock                net.Listener
 	entropy              bool
 	balloon, reporting   bool
+	trackDirty           bool
+	bootPath             bool   // something was configured that is no log
+	incoming             bool   // QEMU waits for a snapshot
+	vsockPath            string // of the device
 	log, metrics         *os.File
 	ended                chan int // takes the exit code
+	session              *session
 
 	mu  sync.Mutex // of the monitor
 	mon net.Conn
 	in  *bufio.Scanner
+
+	migration string // the last status that was told
 }
 
 type drive struct {
@@ -56,6 +63,7 @@ type drive struct {
 }
 
 type nic struct {
+	id  string
 	tap *os.File
 	mac string
 	mtu int
@@ -93,7 +101,7 @@ func openTap(name string) (*os.File, error) {
 // start starts QEMU.
 func (m *microVM) start() error {
 	if m.kernel == "" {
-		return errors.New("Start microvm error: Cannot start microvm without kernel configuration.")
+		return faultf("Start microvm error: Cannot start microvm without kernel configuration.")
 	}
 	if m.cpus == 0 {
 		m.cpus, m.memory = 1, 128
@@ -101,14 +109,15 @@ func (m *microVM) start() error {
 	started := make(chan error, 1)
 	go m.run(started)
 	if err := <-started; err != nil {
-		return fmt.Errorf("Start microvm error: %w", err)
+		return faultf("Start microvm error: %w", err)
 	}
 	if err := m.openMonitor(); err != nil {
-		return fmt.Errorf("Start microvm error: %w", err)
+		return faultf("Start microvm error: %w", err)
 	}
 	m.state = running
 	if m.vsock != nil {
-		go m.serveVsock()
+		m.session = &session{vm: m, changed: make(chan struct{})}
+		go m.serveVsock(m.session)
 	}
 	return nil
 }
@@ -159,6 +168,9 @@ func (m *microVM) qemu() []string {
 	}
 	if m.initrd != "" {
 		a = append(a, "-initrd", m.initrd)
+	}
+	if m.incoming {
+		a = append(a, "-incoming", "defer")
 	}
 	slot := 7 // QEMU's ACPI tables list the slots from the last to the first
 	device := func(format string, args ...any) {
@@ -211,38 +223,60 @@ func (m *microVM) openMonitor() (err error) {
 }
 
 // qmp runs a command of QEMU's monitor.
-func (m *microVM) qmp(command string, args any) error {
+func (m *microVM) qmp(command string, args any) error { return m.qmpWith(command, args, nil) }
+
+// qmpWith hands a file over with the command.
+func (m *microVM) qmpWith(command string, args any, file *os.File) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	call := map[string]any{"execute": command}
 	if args != nil {
 		call["arguments"] = args
 	}
-	if err := json.NewEncoder(m.mon).Encode(call); err != nil {
+	line, err := json.Marshal(call)
+	if err != nil {
 		return err
 	}
-	for m.in.Scan() {
+	var rights []byte
+	if file != nil {
+		rights = unix.UnixRights(int(file.Fd()))
+	}
+	if _, _, err := m.mon.(*net.UnixConn).WriteMsgUnix(append(line, '\n'), rights, nil); err != nil {
+		return err
+	}
+	return m.read(func() bool { return false })
+}
+
+// read reads the monitor up to an answer, or until enough says so after an event.
+func (m *microVM) read(enough func() bool) error {
+	for !enough() && m.in.Scan() {
 		var reply struct {
 			Event string
+			Data  struct{ Status string }
 			Error *struct{ Desc string }
 		}
 		if err := json.Unmarshal(m.in.Bytes(), &reply); err != nil {
 			return err
 		}
 		switch {
+		case reply.Event == "MIGRATION":
+			m.migration = reply.Data.Status
 		case reply.Event != "":
 		case reply.Error != nil:
-			return errors.New("Internal VMM error: " + reply.Error.Desc)
+			return faultf("Internal VMM error: %s", reply.Error.Desc)
 		default:
 			return nil
 		}
+	}
+	if enough() {
+		return nil
 	}
 	return errors.Join(errors.New("the emulator is gone"), m.in.Err())
 }
 
 func (m *microVM) flushMetrics() error {
 	if m.metrics == nil {
-		return errors.New("Internal VMM error: metrics are not configured")
+		return faultf("Internal VMM error: metrics are not configured")
 	}
 	_, err := fmt.Fprintf(m.metrics, `{"utc_timestamp_ms":%d,"vmm":{"panic_count":0}}`+"\n", time.Now().UnixMilli())
 	return err
@@ -250,8 +284,7 @@ func (m *microVM) flushMetrics() error {
 
 // serveVsock bridges the host's connections to streams of the agent's serial port: QEMU
 // has no vsock without the host kernel's help.
-func (m *microVM) serveVsock() {
-	session := &session{vm: m, changed: make(chan struct{})}
+func (m *microVM) serveVsock(session *session) {
 	go session.keep()
 	for {
 		conn, err := m.vsock.Accept()
@@ -285,6 +318,15 @@ func (s *session) keep() {
 		<-mux.Done()
 		s.set(nil)
 		mux.Close()
+	}
+}
+
+// drop ends all streams; the session is made anew.
+func (s *session) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mux != nil {
+		s.mux.Close()
 	}
 }
 

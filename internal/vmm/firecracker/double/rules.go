@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -17,15 +16,15 @@ type rule struct {
 
 // What may be said before the start, what after it (rpc_interface.rs).
 var (
-	errPostBoot = errors.New("The requested operation is not supported after starting the microVM.")
-	errPreBoot  = errors.New("The requested operation is not supported before starting the microVM.")
+	errPostBoot = faultf("The requested operation is not supported after starting the microVM.")
+	errPreBoot  = faultf("The requested operation is not supported before starting the microVM.")
 )
 
 var rules = []rule{
 	{http.MethodGet, "", false, getInstance},
 	{http.MethodGet, "version", false, getVersion},
-	{http.MethodPut, "logger", false, beforeStart(putLogger)},
-	{http.MethodPut, "metrics", false, beforeStart(putMetrics)},
+	{http.MethodPut, "logger", false, observing(putLogger)},
+	{http.MethodPut, "metrics", false, observing(putMetrics)},
 	{http.MethodPut, "machine-config", false, beforeStart(putMachine)},
 	{http.MethodPut, "cpu-config", false, beforeStart(putCPU)},
 	{http.MethodPut, "boot-source", false, beforeStart(putBoot)},
@@ -37,15 +36,28 @@ var rules = []rule{
 	{http.MethodPut, "serial", false, beforeStart(putSerial)},
 	{http.MethodPut, "actions", false, putAction},
 	{http.MethodPatch, "vm", false, patchVM},
+	{http.MethodPut, "snapshot/create", false, createSnapshot},
+	{http.MethodPut, "snapshot/load", false, loadSnapshot},
 }
 
 func beforeStart(do func(*microVM, string, []byte) error) func(*microVM, string, []byte) (any, error) {
 	return func(m *microVM, id string, body []byte) (any, error) {
+		m.bootPath = true // nothing is restored after this
 		err := do(m, id, body)
 		if m.state != notStarted && !isDecoding(err) { // the body is read before the state is asked
 			err = errPostBoot
 		}
 		return nil, err
+	}
+}
+
+// observing is what may be said before a restore, too.
+func observing(do func(*microVM, string, []byte) error) func(*microVM, string, []byte) (any, error) {
+	return func(m *microVM, id string, body []byte) (any, error) {
+		boot := m.bootPath
+		answer, err := beforeStart(do)(m, id, body)
+		m.bootPath = boot
+		return answer, err
 	}
 }
 
@@ -78,7 +90,7 @@ func putLogger(m *microVM, _ string, body []byte) error {
 	}
 	f, err := os.OpenFile(b.LogPath, os.O_RDWR|os.O_APPEND, 0) // a pipe too, without waiting for its reader
 	if err != nil {
-		return fmt.Errorf("Logger error: Failed to open target file: %w", err)
+		return faultf("Logger error: Failed to open target file: %w", err)
 	}
 	m.log = f
 	return nil
@@ -92,11 +104,11 @@ func putMetrics(m *microVM, _ string, body []byte) error {
 		return err
 	}
 	if m.metrics != nil {
-		return errors.New("Metrics error: Cannot initialize the metrics system due to bad user input: Reinitialization of metrics not allowed.")
+		return faultf("Metrics error: Cannot initialize the metrics system due to bad user input: Reinitialization of metrics not allowed.")
 	}
 	f, err := os.OpenFile(b.Path, os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
-		return fmt.Errorf("Metrics error: Cannot initialize the metrics system due to bad user input: %w", err)
+		return faultf("Metrics error: Cannot initialize the metrics system due to bad user input: %w", err)
 	}
 	m.metrics = f
 	return nil
@@ -118,12 +130,12 @@ func putMachine(m *microVM, _ string, body []byte) error {
 		return err
 	}
 	if b.CPUs < 1 || b.CPUs > 32 || b.SMT && b.CPUs != 1 && b.CPUs%2 != 0 {
-		return errors.New("Machine config error: The vCPU number is invalid! The vCPU number can only be 1 or an even number when SMT is enabled.")
+		return faultf("Machine config error: The vCPU number is invalid! The vCPU number can only be 1 or an even number when SMT is enabled.")
 	}
 	if b.Memory < 1 || b.HugePages == "2M" && b.Memory%2 != 0 {
-		return errors.New("Machine config error: The memory size (MiB) is invalid.")
+		return faultf("Machine config error: The memory size (MiB) is invalid.")
 	}
-	m.cpus, m.memory = b.CPUs, b.Memory
+	m.cpus, m.memory, m.trackDirty = b.CPUs, b.Memory, b.TrackDirty
 	return nil
 }
 
@@ -148,11 +160,11 @@ func putBoot(m *microVM, _ string, body []byte) error {
 		return err
 	}
 	if _, err := os.Open(b.Kernel); err != nil { // stays open, as Firecracker's does
-		return fmt.Errorf("Boot source error: The kernel file cannot be opened: %w", err)
+		return faultf("Boot source error: The kernel file cannot be opened: %w", err)
 	}
 	if b.Initrd != "" {
 		if _, err := os.Open(b.Initrd); err != nil {
-			return fmt.Errorf("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. %w", err)
+			return faultf("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. %w", err)
 		}
 	}
 	m.kernel, m.initrd, m.args = b.Kernel, b.Initrd, b.Args
@@ -175,7 +187,7 @@ func putDrive(m *microVM, id string, body []byte) error {
 		return err
 	}
 	if b.ID != id {
-		return errors.New("The id from the path does not match the id from the body!")
+		return faultf("The id from the path does not match the id from the body!")
 	}
 	if m.state != notStarted {
 		return nil
@@ -186,7 +198,7 @@ func putDrive(m *microVM, id string, body []byte) error {
 	}
 	f, err := os.OpenFile(b.Path, flags, 0)
 	if err != nil {
-		return fmt.Errorf("Drive config error: Unable to create the virtio block device: Virtio backend error: Error manipulating the backing file: %w %s", err, b.Path)
+		return faultf("Drive config error: Unable to create the virtio block device: Virtio backend error: Error manipulating the backing file: %w %s", err, b.Path)
 	}
 	defer f.Close()
 	if b.serial, err = imageID(f); err != nil {
@@ -209,22 +221,22 @@ func putNetwork(m *microVM, id string, body []byte) error {
 		return err
 	}
 	if b.ID != id {
-		return errors.New("The id from the path does not match the id from the body!")
+		return faultf("The id from the path does not match the id from the body!")
 	}
 	if m.state != notStarted {
 		return nil
 	}
 	if _, err := net.ParseMAC(b.MAC); err != nil {
-		return fmt.Errorf("An error occurred when deserializing the json body of a request: %w.", err)
+		return faultf("An error occurred when deserializing the json body of a request: %w.", err)
 	}
 	if b.MTU != nil && (*b.MTU < 68 || *b.MTU > 65535) {
-		return fmt.Errorf("Network config error: Invalid MTU: %d", *b.MTU)
+		return faultf("Network config error: Invalid MTU: %d", *b.MTU)
 	}
 	tap, err := openTap(b.Device)
 	if err != nil {
-		return fmt.Errorf("Network config error: Could not create the network device: Open tap device failed: %w", err)
+		return faultf("Network config error: Could not create the network device: Open tap device failed: %w", err)
 	}
-	n := nic{tap: tap, mac: b.MAC}
+	n := nic{id: id, tap: tap, mac: b.MAC}
 	if b.MTU != nil {
 		n.mtu = *b.MTU
 	}
@@ -242,13 +254,13 @@ func putVsock(m *microVM, _ string, body []byte) error {
 		return err
 	}
 	if b.CID < 3 {
-		return fmt.Errorf("Vsock config error: Cannot create vsock device: invalid CID %d", b.CID)
+		return faultf("Vsock config error: Cannot create vsock device: invalid CID %d", b.CID)
 	}
 	ln, err := net.Listen("unix", b.Path)
 	if err != nil {
-		return fmt.Errorf("Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: %w", err)
+		return faultf("Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: %w", err)
 	}
-	m.vsock = ln
+	m.vsock, m.vsockPath = ln, b.Path
 	return nil
 }
 
@@ -272,7 +284,7 @@ func putBalloon(m *microVM, _ string, body []byte) error {
 		return err
 	}
 	if m.memory != 0 && b.Amount > m.memory {
-		return errors.New("Balloon config error: Amount of pages requested cannot fit in `u32`.")
+		return faultf("Balloon config error: Amount of pages requested cannot fit in `u32`.")
 	}
 	m.balloon, m.reporting = true, b.Reporting
 	return nil
@@ -287,7 +299,7 @@ func putSerial(m *microVM, _ string, body []byte) error {
 		return err
 	}
 	if b.Path != "" {
-		return errors.New("the double prints on standard output only")
+		return faultf("the double prints on standard output only")
 	}
 	return nil
 }

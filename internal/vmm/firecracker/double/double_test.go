@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestTheDoubleIsStrict: what Firecracker would refuse, the double refuses with the same
+// status and fault (parsed_request.rs, rpc_interface.rs).
+func TestTheDoubleIsStrict(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const before, after = "The requested operation is not supported before starting the microVM.", "The requested operation is not supported after starting the microVM."
+	boot := `{"kernel_image_path":"` + file + `"}`
+	drive := `{"drive_id":"d","is_root_device":false,"is_read_only":true,"path_on_host":"` + file + `"}`
+	for name, c := range map[string]struct {
+		state  string // of the instance; "" is not started
+		before []string
+		call   string // METHOD PATH BODY
+		fault  string // a part of it; "" is success
+	}{
+		"what is right":               {call: "PUT /boot-source " + boot},
+		"a drive":                     {call: "PUT /drives/d " + drive},
+		"an unknown path":             {call: "PUT /nonesuch {}", fault: "Invalid request method and/or path: PUT nonesuch."},
+		"an unknown method":           {call: "PATCH /boot-source {}", fault: "Invalid request method and/or path: PATCH boot-source."},
+		"an empty PUT":                {call: "PUT /boot-source ", fault: "Empty PUT request."},
+		"a GET with a body":           {call: "GET / {}", fault: "GET request cannot have a body."},
+		"an unknown field":            {call: `PUT /boot-source {"kernel_image_path":"` + file + `","kernel":"x"}`, fault: "unknown field"},
+		"a wrong type":                {call: `PUT /machine-config {"vcpu_count":"1","mem_size_mib":128}`, fault: "An error occurred when deserializing the json body of a request"},
+		"a field that is missing":     {call: `PUT /machine-config {"vcpu_count":1}`, fault: "missing field `mem_size_mib`"},
+		"no JSON":                     {call: "PUT /boot-source {", fault: "An error occurred when deserializing"},
+		"two values":                  {call: "PUT /boot-source " + boot + boot, fault: "trailing characters"},
+		"a word that is none":         {call: `PUT /actions {"action_type":"Reboot"}`, fault: "unknown variant `Reboot`"},
+		"no id":                       {call: "PUT /drives/ " + drive, fault: "The ID cannot be empty."},
+		"an id with a dash":           {call: "PUT /drives/a-b " + drive, fault: "alphanumeric characters and underscores"},
+		"two ids":                     {call: "PUT /drives/e " + drive, fault: "does not match"},
+		"a file that is not there":    {call: `PUT /boot-source {"kernel_image_path":"` + dir + `/none"}`, fault: "Boot source error: The kernel file cannot be opened"},
+		"a drive that is not there":   {call: `PUT /drives/d {"drive_id":"d","is_root_device":false,"path_on_host":"` + dir + `/none"}`, fault: "Drive config error"},
+		"too many CPUs":               {call: `PUT /machine-config {"vcpu_count":33,"mem_size_mib":128}`, fault: "The vCPU number is invalid"},
+		"a guest's reserved CID":      {call: `PUT /vsock {"guest_cid":2,"uds_path":"` + dir + `/v"}`, fault: "Vsock config error"},
+		"a socket that is there":      {call: `PUT /vsock {"guest_cid":3,"uds_path":"` + file + `"}`, fault: "Error binding to the host-side Unix socket"},
+		"metrics twice":               {before: []string{`PUT /metrics {"metrics_path":"` + file + `"}`}, call: `PUT /metrics {"metrics_path":"` + file + `"}`, fault: "Reinitialization of metrics not allowed"},
+		"a start without a kernel":    {call: `PUT /actions {"action_type":"InstanceStart"}`, fault: "Cannot start microvm without kernel configuration."},
+		"a second start":              {state: running, call: `PUT /actions {"action_type":"InstanceStart"}`, fault: after},
+		"a boot source, running":      {state: running, call: "PUT /boot-source " + boot, fault: after},
+		"a drive, running":            {state: running, call: "PUT /drives/d " + drive, fault: after},
+		"a pause before the start":    {call: `PATCH /vm {"state":"Paused"}`, fault: before},
+		"keys before the start":       {call: `PUT /actions {"action_type":"SendCtrlAltDel"}`, fault: before},
+		"a snapshot before the start": {call: `PUT /snapshot/create {"mem_file_path":"a","snapshot_path":"b"}`, fault: before},
+		"a snapshot while it runs":    {state: running, call: `PUT /snapshot/create {"mem_file_path":"a","snapshot_path":"b"}`, fault: "must be paused"},
+		"a diff without tracking":     {state: paused, call: `PUT /snapshot/create {"mem_file_path":"a","snapshot_path":"b","snapshot_type":"Diff"}`, fault: "dirty page tracking is not enabled"},
+		"a load of nothing":           {call: `PUT /snapshot/load {"snapshot_path":"` + dir + `/none","mem_file_path":"x"}`, fault: "Load snapshot error"},
+		"a load of something else":    {call: `PUT /snapshot/load {"snapshot_path":"` + file + `","mem_file_path":"x"}`, fault: "Load snapshot error"},
+		"a load without memory":       {call: `PUT /snapshot/load {"snapshot_path":"a"}`, fault: "exactly one"},
+		"a load with two memories":    {call: `PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x","mem_backend":{"backend_type":"File","backend_path":"x"}}`, fault: "exactly one"},
+		"a load after a boot source":  {before: []string{"PUT /boot-source " + boot}, call: `PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x"}`, fault: "not allowed after configuring boot-specific resources"},
+		"a load after the log":        {before: []string{`PUT /logger {"log_path":"` + file + `"}`}, call: `PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x"}`, fault: "no such file"},
+		"a load, running":             {state: running, call: `PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x"}`, fault: after},
+		"a body too large":            {call: "PUT /boot-source " + strings.Repeat(" ", maxPayload+1), fault: "larger than the limit of 51200"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &microVM{id: "vm", state: notStarted, ended: make(chan int, 1)}
+			if c.state != "" {
+				m.state = c.state
+			}
+			a := &api{vm: m}
+			for _, call := range c.before {
+				if status, fault := ask(t, a, call); status >= 300 {
+					t.Fatalf("%s: %d %s", call, status, fault)
+				}
+			}
+			status, fault := ask(t, a, c.call)
+			if c.fault == "" && status != http.StatusNoContent || c.fault != "" && (status != http.StatusBadRequest || !strings.Contains(fault, c.fault)) {
+				t.Errorf("the answer is %d %q, not one with %q", status, fault, c.fault)
+			}
+		})
+	}
+}
+
+func ask(t *testing.T, a *api, call string) (int, string) {
+	t.Helper()
+	parts := strings.SplitN(call, " ", 3)
+	body := ""
+	if len(parts) == 3 {
+		body = parts[2]
+	}
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, httptest.NewRequest(parts[0], parts[1], bytes.NewReader([]byte(body))))
+	var e struct {
+		Fault string `json:"fault_message"`
+	}
+	if w.Body.Len() > 0 {
+		if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w.Code, e.Fault
+}
