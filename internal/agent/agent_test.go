@@ -25,7 +25,7 @@ const patience = 30 * time.Second
 var agentBinary string
 
 func TestMain(m *testing.M) {
-	if os.Getenv(reaperProcess) != "" {
+	if os.Getenv(reaperProcess) != "" || os.Getenv(inGuest) != "" {
 		os.Exit(m.Run())
 	}
 	dir, err := os.MkdirTemp("", "banger-agent")
