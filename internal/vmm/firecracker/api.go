@@ -74,11 +74,6 @@ type Logger struct {
 	ShowLevel bool   `json:"show_level,omitempty"`
 }
 
-// Metrics is where the metrics go.
-type Metrics struct {
-	MetricsPath string `json:"metrics_path"`
-}
-
 // InstanceActionInfo is an action.
 type InstanceActionInfo struct {
 	ActionType string `json:"action_type"`
@@ -139,24 +134,22 @@ type Error struct {
 
 // The words of enumerations, by definition and property.
 const (
-	actionInstanceStart  = "InstanceStart"
-	actionFlushMetrics   = "FlushMetrics"
-	actionSendCtrlAltDel = "SendCtrlAltDel"
-	vmPaused             = "Paused"
-	vmResumed            = "Resumed"
-	cacheUnsafe          = "Unsafe"
-	cacheWriteback       = "Writeback"
-	engineSync           = "Sync"
-	snapshotFull         = "Full"
-	snapshotDiff         = "Diff"
-	backendFile          = "File"
-	levelWarning         = "Warning"
-	hugePages2M          = "2M"
+	actionInstanceStart = "InstanceStart"
+	vmPaused            = "Paused"
+	vmResumed           = "Resumed"
+	cacheUnsafe         = "Unsafe"
+	cacheWriteback      = "Writeback"
+	engineSync          = "Sync"
+	snapshotFull        = "Full"
+	snapshotDiff        = "Diff"
+	backendFile         = "File"
+	levelWarning        = "Warning"
+	hugePages2M         = "2M"
 )
 
 // enums are the words that we use of each enumeration.
 var enums = map[string][]string{
-	"InstanceActionInfo.action_type":     {actionInstanceStart, actionFlushMetrics, actionSendCtrlAltDel},
+	"InstanceActionInfo.action_type":     {actionInstanceStart},
 	"Vm.state":                           {vmPaused, vmResumed},
 	"Drive.cache_type":                   {cacheUnsafe, cacheWriteback},
 	"Drive.io_engine":                    {engineSync},

@@ -56,7 +56,7 @@ func (p *process) reason(c *child.Process, st *os.ProcessState) vmm.Exit {
 
 // lastWord is the last line of the log, or of standard error.
 func (p *process) lastWord(c *child.Process) string {
-	if line := p.pipes.lastLine(); line != "" {
+	if line := p.log.lastLine(); line != "" {
 		return line
 	}
 	return c.Stderr.LastLine()

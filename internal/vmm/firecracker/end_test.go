@@ -35,12 +35,12 @@ func TestReason(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			pipes, err := makePipes(dir)
+			end, err := openLog(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer pipes.close()
-			p := &process{pipes: pipes, Process: &child.Process{}}
+			defer end.close()
+			p := &process{log: end, Process: &child.Process{}}
 			p.halted.Store(c.halted)
 			p.Stdout.Write([]byte(c.console))
 			p.Stderr.Write([]byte(c.stderr))

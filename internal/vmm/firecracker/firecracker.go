@@ -124,11 +124,11 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 
 // launch starts the process without a guest.
 func (d Driver) launch(c vmm.Config, o options, console io.Writer) (*process, error) {
-	pipes, err := makePipes(c.Dir)
+	log, err := openLog(c.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("making the VMM's pipes: %w", err)
+		return nil, fmt.Errorf("making the VMM's log: %w", err)
 	}
-	p := &process{config: c, pipes: pipes, api: newClient(filepath.Join(c.Dir, apiSocket))}
+	p := &process{config: c, log: log, api: newClient(filepath.Join(c.Dir, apiSocket))}
 	words := &lastWords{to: console, ready: make(chan struct{}), said: func() { p.powerOff() }}
 	p.Process, err = child.Start(child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: arguments(c, o),
 		Console: words, Reason: p.reason, Ended: p.clean})
@@ -155,7 +155,7 @@ type process struct {
 	config  vmm.Config
 	version version
 	api     *client
-	pipes   *pipes
+	log     *logEnd
 	lived   atomic.Bool // the guest has answered on its vsock
 	halted  atomic.Bool // the guest has switched itself off
 }
@@ -219,7 +219,7 @@ func (p *process) powerOff() {
 
 // clean removes what the process leaves.
 func (p *process) clean() {
-	p.pipes.close()
+	p.log.close()
 	for _, name := range []string{apiSocket, vsockSocket} {
 		os.Remove(filepath.Join(p.config.Dir, name))
 	}

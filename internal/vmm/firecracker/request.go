@@ -17,7 +17,6 @@ const (
 	apiSocket   = "api.sock"
 	vsockSocket = "v.sock"
 	logPipe     = "log"
-	metricsPipe = "metrics"
 )
 
 const maxSocketPath = 107
@@ -99,8 +98,7 @@ func put(path string, body any) request { return request{http.MethodPut, path, b
 // bootRequests are the calls that boot c, in order. It is pure, so that a golden test can
 // show exactly what we ask of Firecracker.
 func bootRequests(c vmm.Config, v version, o options) []request {
-	list := observeRequests(c)
-	list = append(list, put("/machine-config", MachineConfiguration{VcpuCount: c.CPUs, MemSizeMib: c.MemoryMiB, HugePages: o.hugePages, TrackDirtyPages: o.trackDirtyPages}))
+	list := []request{logRequest(c), put("/machine-config", MachineConfiguration{VcpuCount: c.CPUs, MemSizeMib: c.MemoryMiB, HugePages: o.hugePages, TrackDirtyPages: o.trackDirtyPages})}
 	if o.cpuTemplate != nil {
 		list = append(list, put("/cpu-config", o.cpuTemplate))
 	}
@@ -125,12 +123,9 @@ func bootRequests(c vmm.Config, v version, o options) []request {
 	return append(list, put("/actions", InstanceActionInfo{ActionType: actionInstanceStart}))
 }
 
-// observeRequests are those that may come before any other (a restore allows no other).
-func observeRequests(c vmm.Config) []request {
-	return []request{
-		put("/logger", Logger{LogPath: filepath.Join(c.Dir, logPipe), Level: levelWarning, ShowLevel: true}),
-		put("/metrics", Metrics{MetricsPath: filepath.Join(c.Dir, metricsPipe)}),
-	}
+// logRequest may come before any other (before a restore, no other may).
+func logRequest(c vmm.Config) request {
+	return put("/logger", Logger{LogPath: filepath.Join(c.Dir, logPipe), Level: levelWarning, ShowLevel: true})
 }
 
 // drive is a disk. The engine is the synchronous one: the asynchronous one needs io_uring,

@@ -97,5 +97,5 @@ func restoreRequests(c vmm.Config, v version, o options) []request {
 	if v.hasVsockOverride() {
 		load.VsockOverride = &VsockOverride{UDSPath: filepath.Join(c.Dir, vsockSocket)}
 	}
-	return append(observeRequests(c), put("/snapshot/load", load))
+	return []request{logRequest(c), put("/snapshot/load", load)}
 }
