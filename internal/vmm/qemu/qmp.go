@@ -127,7 +127,9 @@ func (m *monitor) send(req any, file *os.File) error {
 func (m *monitor) next() (reply qmpReply, err error) {
 	line, err := m.line()
 	if err == nil {
-		err = json.Unmarshal(line, &reply)
+		if err = json.Unmarshal(line, &reply); err != nil {
+			err = fmt.Errorf("broken JSON: %w", err)
+		}
 	}
 	if reply.Event == "MIGRATION" {
 		m.migration = reply.Data.Status
