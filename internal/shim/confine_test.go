@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -127,6 +128,25 @@ func tryAll(t *testing.T, raw string) {
 		{"send a datagram", func() error { _, err := net.Dial("udp", "127.0.0.1:53"); return err }, false},
 		{"mount", func() error { return unix.Mount("none", a.Dir, "tmpfs", 0, "") }, false},
 		{"make a user namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }, false},
+		{"make a user namespace by a clone", func() error {
+			cmd := exec.Command("/usr/bin/true")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
+			return cmd.Run()
+		}, false},
+		{"make a user namespace by a clone of another kind", func() error {
+			args := struct {
+				flags                                                              uint64
+				pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, tid uint64
+			}{flags: unix.CLONE_NEWUSER, exitSignal: uint64(unix.SIGCHLD)}
+			pid, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), 64, 0)
+			if errno == 0 && pid == 0 {
+				unix.RawSyscall(unix.SYS_EXIT_GROUP, 1, 0, 0)
+			}
+			if errno == unix.ENOSYS {
+				return syscall.EPERM
+			}
+			return errno
+		}, false},
 		{"trace a process", func() error { return unix.PtraceAttach(os.Getppid()) }, false},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
