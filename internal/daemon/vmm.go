@@ -28,8 +28,12 @@ func vmms(getenv func(string) string) ([]supervisor.VMM, error) {
 	if err != nil {
 		return nil, err
 	}
+	var reads []string
+	if template := options["cpu_template"]; template != "" {
+		reads = []string{template}
+	}
 	return []supervisor.VMM{
-		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Options: options},
+		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Options: options, Reads: reads},
 		{Name: banger.VMMQEMU, Find: finder(qemu.Driver{}), Package: "apt-get install qemu-system-x86"},
 	}, nil
 }

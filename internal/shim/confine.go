@@ -85,7 +85,7 @@ func confineSelf(dir string, spec Spec) error {
 
 // files are what a VM may read and write.
 func files(dir string, spec Spec) []landlock.Rule {
-	read := []string{spec.VM.Kernel, spec.VM.Initrd}
+	read := append([]string{spec.VM.Kernel, spec.VM.Initrd}, spec.VM.Reads...)
 	if spec.VM.Program != "" {
 		read = append(read, spec.VM.Program)
 	}

@@ -282,7 +282,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	}
 	return shim.Spec{Driver: driver.Name, Network: net, VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
-		Accel: accel, Program: driver.path, Version: driver.version, Options: driver.Options, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
+		Accel: accel, Program: driver.path, Version: driver.version, Options: driver.Options, Reads: driver.Reads, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
 		Drives: []vmm.Drive{
 			{Serial: "rootfs", Path: m.s.opts.Images.RootfsPath(vm.ImageDigest), ReadOnly: true},

@@ -35,6 +35,7 @@ type VMM struct {
 	NeedsKVM  bool              // it does not emulate
 	OpensTaps bool              // its network is a tap that it opens by name
 	Options   map[string]string // of its driver
+	Reads     []string          // files that these name
 }
 
 // Options are the parts a Supervisor works with. The caller owns and closes them.

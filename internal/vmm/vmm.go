@@ -74,6 +74,8 @@ type Config struct {
 	Program string `json:"program,omitempty"`
 	// Options are those that only this driver has, by name. It refuses what it does not know.
 	Options map[string]string `json:"options,omitempty"`
+	// Reads are files that the driver reads for its options.
+	Reads []string `json:"reads,omitempty"`
 }
 
 // Exit is how a VMM process ended.
