@@ -26,6 +26,7 @@ const (
 	maxPAX    = 1 << 20        // bytes of an entry's pax records
 	maxSparse = 16 << 10       // pieces of a file with holes
 	maxLinks  = 1 << 20        // files whose further names are yet to come
+	maxMade   = 1 << 22        // files of a foreign archive that may be linked to
 	blockSize = 512
 )
 

@@ -26,8 +26,8 @@ type ExtractOptions struct {
 	// Direct writes large files past the page cache where the file system can.
 	Direct bool
 
-	// Foreign says that the archive was not made by Write. Then hard links may lead to
-	// any file of the destination that has changed since the beginning.
+	// Foreign says that the archive was not made by Write, which tells what will be
+	// linked to. Then hard links may lead to any file that this extraction has made.
 	Foreign bool
 }
 
@@ -42,7 +42,8 @@ type ExtractOptions struct {
 // take the place of anything else, nor anything else that of a directory.
 func Extract(ctx context.Context, r io.Reader, dst string, o ExtractOptions) (banger.CopyReport, error) {
 	x := &extractor{ctx: ctx, in: reader{in: newInput(r)}, opts: o, seed: maphash.MakeSeed(), links: map[uint64]int{},
-		dir: -1, root: -1, temp: ".banger-cp-" + rand.Text()[:12] + "-"}
+		mine: map[uint64]struct{}{},
+		dir:  -1, root: -1, temp: ".banger-cp-" + rand.Text()[:12] + "-"}
 	defer x.close()
 	err := x.run(dst)
 	if err != nil && x.root >= 0 {
@@ -70,7 +71,8 @@ type extractor struct {
 
 	bulk  bulk
 	seed  maphash.Seed
-	links map[uint64]int // by hash of its name: how many more names a file is to get
+	links map[uint64]int      // by hash of its name: how many more names a file is to get
+	mine  map[uint64]struct{} // hashes of the inodes of all files made, of a foreign archive
 }
 
 func (x *extractor) close() {
@@ -287,6 +289,9 @@ func (x *extractor) under(dir int, base string, h *header, f func(temp string) e
 	x.count++
 	temp := x.temp + strconv.Itoa(x.count)
 	err := f(temp)
+	if err == nil && x.opts.Foreign && h.kind != typeLink {
+		err = x.remember(dir, temp)
+	}
 	if err == nil {
 		err = unix.Renameat(dir, temp, dir, base)
 		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
@@ -422,6 +427,23 @@ func (x *extractor) link(dir int, base string, h *header) error {
 	})
 }
 
+// remember notes that this extraction has made the file temp in dir. Neither its times
+// could tell this, as clocks are set back, nor its name, which another may take.
+func (x *extractor) remember(dir int, temp string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, temp, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if len(x.mine) < maxMade {
+		x.mine[x.inode(&st)] = struct{}{}
+	}
+	return nil
+}
+
+func (x *extractor) inode(st *unix.Stat_t) uint64 {
+	return maphash.Comparable(x.seed, [2]uint64{st.Dev, st.Ino})
+}
+
 // made reports whether the file fd, which is called name, is one that this archive
 // has made.
 func (x *extractor) made(fd int, name string) (bool, error) {
@@ -430,7 +452,8 @@ func (x *extractor) made(fd int, name string) (bool, error) {
 		return false, err
 	}
 	if x.opts.Foreign {
-		return !before(st.Ctim, x.start), nil
+		_, ok := x.mine[x.inode(&st)]
+		return ok, nil
 	}
 	key := maphash.String(x.seed, name)
 	left, ok := x.links[key]
