@@ -51,6 +51,7 @@ func TestAnswers(t *testing.T) {
 // TestAnAnswerWithoutEndIsCut: more than the limit is not held.
 func TestAnAnswerWithoutEndIsCut(t *testing.T) {
 	socket := serving(t, func(conn net.Conn) {
+		conn.Read(make([]byte, 4096))
 		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 		for chunk := []byte(strings.Repeat(" ", 64<<10)); ; {
 			if _, err := conn.Write(chunk); err != nil {
