@@ -172,6 +172,9 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		"the disk is full at the state":  {t.Context(), smallDir(t, c, "nr_inodes=1"), "Create snapshot error"},
 		"the disk is full at the memory": {t.Context(), smallDir(t, c, "size=4m"), "Create snapshot error"},
 	} {
+		if err := errors.Join(vm.Resume(t.Context()), vm.Pause(t.Context())); err != nil { // the double can try once in a pause
+			t.Fatal(err)
+		}
 		err := taker.Snapshot(s.ctx, s.dir)
 		t.Logf("%s: %v", name, err)
 		wantFailure(t, err, s.words)
@@ -214,13 +217,9 @@ func TestASnapshotGivenUpMidway(t *testing.T) {
 		t.Fatal(err)
 	}
 	taker, dir = vm.Process.(vmm.Snapshotter), vmmtest.SnapshotDir(t, c)
-	failed := make(chan error, 1)
+	begun, failed := created(t, dir), make(chan error, 1)
 	go func() { failed <- taker.Snapshot(context.Background(), dir) }()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) { // nobody tells that it writes
-		if _, err := os.Stat(filepath.Join(dir, vmm.SnapshotRAM)); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
+	begun()
 	vm.Kill()
 	wantFailure(t, <-failed, "Firecracker was killed by signal 9")
 	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
@@ -342,8 +341,28 @@ func smallDir(t *testing.T, c vmm.Config, limit string) string {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, limit); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Unmount(dir, 0) })
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) // the VMM may still be ending
 	return dir
+}
+
+// created returns what waits until something has been made in a directory (inotify(7)).
+func created(t *testing.T, dir string) (wait func()) {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	t.Cleanup(func() { f.Close() })
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		f.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := f.Read(make([]byte, 4096)); err != nil {
+			t.Fatalf("nothing is made in the directory: %v", err)
+		}
+	}
 }
 
 // faulty is the double with a variable of its own.
