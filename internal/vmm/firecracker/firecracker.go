@@ -97,7 +97,7 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	}
 	requests, patience := bootRequests(c, v, o), startTimeout
 	if c.Restore != "" {
-		if err := checkSnapshot(c, v); err != nil {
+		if o.clock, err = checkSnapshot(c, v, o); err != nil {
 			return nil, err
 		}
 		requests, patience = restoreRequests(c, v, o), snapshotTimeout
@@ -195,9 +195,17 @@ func (p *process) checkInstance(info InstanceInfo, v version) error {
 	return nil
 }
 
-// abandon ends a process whose start has failed, and says why: its own end, if it ended,
-// explains more than a broken connection.
+// abandon ends a process whose start has failed, and says why.
 func (p *process) abandon(err error) error {
+	err = p.endOr(err)
+	p.Kill()
+	<-p.Done()
+	return err
+}
+
+// endOr is how the process has ended, if it has: that explains more than a connection that
+// broke. A refusal explains itself.
+func (p *process) endOr(err error) error {
 	var refused *fault
 	if !errors.As(err, &refused) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		select {
@@ -206,8 +214,6 @@ func (p *process) abandon(err error) error {
 		case <-time.After(100 * time.Millisecond): // the connection breaks before the end is seen
 		}
 	}
-	p.Kill()
-	<-p.Done()
 	return err
 }
 

@@ -42,7 +42,14 @@ type options struct {
 	hugePages       string
 	trackDirtyPages bool
 	pci             bool
+	clock           bool // the snapshot has the time of day; of no option, but of checkSnapshot
 }
+
+// Options that a snapshot asks for, too.
+const (
+	optionHugePages       = "huge_pages"
+	optionTrackDirtyPages = "track_dirty_pages"
+)
 
 // readOptions checks the options of c: cpu_template (a file for PUT /cpu-config),
 // huge_pages (2M), track_dirty_pages (on) and pci (on).
@@ -53,12 +60,12 @@ func readOptions(c vmm.Config, v version) (o options, err error) {
 			if o.cpuTemplate, err = readTemplate(value); err != nil {
 				return o, err
 			}
-		case name == "huge_pages" && value == hugePages2M:
+		case name == optionHugePages && value == hugePages2M:
 			if c.MemoryMiB%2 != 0 {
 				return o, errors.New("with huge pages of 2M the memory must be a multiple of 2 MiB")
 			}
 			o.hugePages = value
-		case name == "track_dirty_pages" && value == "on":
+		case name == optionTrackDirtyPages && value == "on":
 			o.trackDirtyPages = true
 		case name == "pci" && value == "on":
 			if problem := v.pciProblem(); problem != "" {
@@ -118,12 +125,15 @@ func bootRequests(c vmm.Config, v version, o options) []request {
 		put("/entropy", EntropyDevice{}),
 		put("/balloon", Balloon{DeflateOnOOM: true, FreePageHinting: v.hasFreePages(), FreePageReporting: v.hasFreePages()}))
 	if v.hasSerialLimit() {
-		list = append(list, put("/serial", SerialDevice{RateLimiter: &serialLimit}))
+		list = append(list, serialRequest())
 	}
 	return append(list, put("/actions", InstanceActionInfo{ActionType: actionInstanceStart}))
 }
 
-// logRequest may come before any other (before a restore, no other may).
+func serialRequest() request { return put("/serial", SerialDevice{RateLimiter: &serialLimit}) }
+
+// logRequest may come before any other; before a restore, only that of the serial port may,
+// too.
 func logRequest(c vmm.Config) request {
 	return put("/logger", Logger{LogPath: filepath.Join(c.Dir, logPipe), Level: levelWarning, ShowLevel: true})
 }

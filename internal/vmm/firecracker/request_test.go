@@ -52,8 +52,8 @@ func TestRequestsOfARestore(t *testing.T) {
 		v version
 		o options
 	}{
-		"restore-1.15.txt": {version{1, 15, 0}, options{}},
-		"restore-1.16.txt": {version{1, 16, 1}, options{trackDirtyPages: true}},
+		"restore-1.15.txt": {version{1, 15, 0}, options{clock: true}},
+		"restore-1.16.txt": {version{1, 16, 1}, options{trackDirtyPages: true, clock: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := text(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore, snapshotFull)}) + "firecracker " + strings.Join(arguments(c, r.o), " ") + "\n"

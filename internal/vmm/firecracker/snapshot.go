@@ -2,48 +2,84 @@ package firecracker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
 	"banger/internal/vmm"
 )
 
-// snapshotTimeout bounds the writing or reading of a guest's memory.
-const snapshotTimeout = 5 * time.Minute
+const (
+	// snapshotTimeout bounds the writing or reading of a guest's memory.
+	snapshotTimeout = 5 * time.Minute
+	// settleTimeout is how long a snapshot that was given up is waited for. Its files are
+	// made within milliseconds, and may be removed from then on.
+	settleTimeout = 2 * time.Second
+)
 
-// manifestOf describes c. Firecracker opens a snapshot's drives and, before 1.16, its vsock
-// where they were, so their places belong to it.
-func manifestOf(c vmm.Config, v version) (vmm.Manifest, error) {
-	m, err := vmm.NewManifest(Driver{}.Name(), v.String(), c)
-	m.Private = map[string]string{"vsock": filepath.Join(c.Dir, vsockSocket)}
+// Keys of vmm.Manifest.Private, beside those of places.
+const (
+	privateKind  = "kind"  // snapshotFull or snapshotDiff
+	privateClock = "clock" // clockRealtime, if the state has the time of day
+)
+
+const clockRealtime = "realtime"
+
+var errHugePages = errors.New("the VM has huge pages, and Firecracker goes on from no snapshot of such by a file")
+
+// place is a file that Firecracker opens where it was when the snapshot was taken.
+type place struct{ what, path string }
+
+// places are those of c. No version can be told of another place for a drive on load.
+func places(c vmm.Config) []place {
+	var list []place
 	for _, d := range c.Drives {
-		m.Private["drive "+d.Serial] = d.Path
+		list = append(list, place{"drive " + d.Serial, d.Path})
+	}
+	return append(list, place{"vsock", filepath.Join(c.Dir, vsockSocket)})
+}
+
+func manifestOf(c vmm.Config, v version, kind string) (vmm.Manifest, error) {
+	m, err := vmm.NewManifest(Driver{}.Name(), v.String(), c)
+	m.Private = map[string]string{privateKind: kind}
+	if hostSavesTime() {
+		m.Private[privateClock] = clockRealtime
+	}
+	for _, p := range places(c) {
+		m.Private[p.what] = p.path
 	}
 	return m, err
 }
 
-// checkSnapshot refuses a snapshot that c does not fit, before anything is started.
-func checkSnapshot(c vmm.Config, v version) error {
+// checkSnapshot refuses a snapshot that c does not fit, before anything is started: after a
+// load that fails Firecracker ends. clock says that the guest's clock can be put forward.
+func checkSnapshot(c vmm.Config, v version, o options) (clock bool, err error) {
+	if o.hugePages != "" {
+		return false, errHugePages
+	}
 	had, err := vmm.ReadManifest(c.Restore)
 	if err != nil {
-		return err
+		return false, err
 	}
-	has, err := manifestOf(c, v)
+	has, err := manifestOf(c, v, snapshotFull)
 	if err == nil {
 		err = had.Match(has)
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	for what, place := range has.Private {
-		if what == "vsock" && v.hasVsockOverride() || had.Private[what] == place {
-			continue
+	if had.Private[privateKind] == snapshotDiff {
+		return false, fmt.Errorf("the snapshot in %s holds no more than what had changed since the one before: no VM goes on from it alone", c.Restore)
+	}
+	for _, p := range places(c) {
+		if was := had.Private[p.what]; was != p.path && (p.what != "vsock" || !v.hasVsockOverride()) {
+			return false, fmt.Errorf("the snapshot does not fit: Firecracker %s looks for the %s where it was, at %.200q, and not at %s", v, p.what, was, p.path)
 		}
-		return fmt.Errorf("the snapshot does not fit: Firecracker %s looks for the %s where it was, at %.200q, and not at %s", v, what, had.Private[what], place)
 	}
-	return nil
+	return had.Private[privateClock] == clockRealtime && has.Private[privateClock] == clockRealtime, nil
 }
 
 // Snapshot has Firecracker write itself down, whole.
@@ -51,30 +87,63 @@ func (p *process) Snapshot(ctx context.Context, dir string) error {
 	return p.snapshot(ctx, dir, snapshotFull)
 }
 
-// SnapshotDiff writes only the memory that has changed since the last snapshot; the VM has
-// the option track_dirty_pages. No VM goes on from it before it was joined with the one
-// before, so it is none of vmm.Snapshotter's.
+// SnapshotDiff writes only the memory that has changed since the last snapshot. No VM goes
+// on from it before it was joined with the one before, so it is none of vmm.Snapshotter's.
 func (p *process) SnapshotDiff(ctx context.Context, dir string) error {
+	if p.config.Options[optionTrackDirtyPages] == "" {
+		// Firecracker would ask mincore(2), which misses what is swapped out.
+		return fmt.Errorf("taking a snapshot: what has changed is not known, since the VM was started without the option %s", optionTrackDirtyPages)
+	}
 	return p.snapshot(ctx, dir, snapshotDiff)
 }
 
-func (p *process) snapshot(ctx context.Context, dir, kind string) (err error) {
-	defer func() {
-		if err != nil {
+func (p *process) snapshot(ctx context.Context, dir, kind string) error {
+	err := wantEmpty(dir) // what is there is another's, and not to be discarded
+	if err == nil {
+		if err = p.writeDown(ctx, dir, kind); err != nil {
 			vmm.DiscardSnapshot(dir)
-			err = fmt.Errorf("taking a snapshot: %w", err)
 		}
-	}()
-	m, err := manifestOf(p.config, p.version)
+	}
+	if err != nil {
+		return fmt.Errorf("taking a snapshot: %w", err)
+	}
+	return nil
+}
+
+func wantEmpty(dir string) error {
+	list, err := os.ReadDir(dir)
+	if err == nil && len(list) > 0 {
+		err = fmt.Errorf("the directory %s is not empty", dir)
+	}
+	return err
+}
+
+func (p *process) writeDown(ctx context.Context, dir, kind string) error {
+	if p.config.Options[optionHugePages] != "" {
+		return errHugePages
+	}
+	m, err := manifestOf(p.config, p.version, kind)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
-	defer cancel()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, snapshotTimeout)
+		defer cancel()
+	}
 	if err := p.api.call(ctx, http.MethodPut, "/snapshot/create", snapshotParams(dir, kind), nil); err != nil {
-		return err
+		p.settle()
+		return p.endOr(err)
 	}
 	return vmm.CommitSnapshot(dir, m)
+}
+
+// settle waits until Firecracker writes no more: it answers one request at a time.
+func (p *process) settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	var info InstanceInfo
+	p.api.call(ctx, http.MethodGet, "/", nil, &info)
 }
 
 func snapshotParams(dir, kind string) SnapshotCreateParams {
@@ -82,14 +151,15 @@ func snapshotParams(dir, kind string) SnapshotCreateParams {
 }
 
 // restoreRequests are the calls that go on from c's snapshot, in order. The memory is
-// mapped copy-on-write, so any number of VMs may have it.
+// mapped copy-on-write, so any number of VMs may have it. How much the guest may print is
+// not in a snapshot (device_manager/persist.rs takes it from /serial), so it is said again.
 func restoreRequests(c vmm.Config, v version, o options) []request {
 	load := SnapshotLoadParams{
 		SnapshotPath:    filepath.Join(c.Restore, vmm.SnapshotState),
 		MemBackend:      &MemoryBackend{BackendType: backendFile, BackendPath: filepath.Join(c.Restore, vmm.SnapshotRAM)},
 		TrackDirtyPages: o.trackDirtyPages,
 		ResumeVM:        true,
-		ClockRealtime:   v.hasClockRealtime(),
+		ClockRealtime:   o.clock && v.hasClockRealtime(),
 	}
 	for i, n := range c.NICs {
 		load.NetworkOverrides = append(load.NetworkOverrides, NetworkOverride{IfaceID: ifaceID(i), HostDevName: n.Device})
@@ -97,5 +167,9 @@ func restoreRequests(c vmm.Config, v version, o options) []request {
 	if v.hasVsockOverride() {
 		load.VsockOverride = &VsockOverride{UDSPath: filepath.Join(c.Dir, vsockSocket)}
 	}
-	return []request{logRequest(c), put("/snapshot/load", load)}
+	list := []request{logRequest(c)}
+	if v.hasSerialLimit() {
+		list = append(list, serialRequest())
+	}
+	return append(list, put("/snapshot/load", load))
 }

@@ -42,6 +42,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(answer)
 	}
+	if a.vm.fatal {
+		http.NewResponseController(w).Flush()
+		a.vm.ended <- exitGeneric
+	}
 }
 
 // faultf makes a fault, whose words are Firecracker's.
@@ -99,9 +103,7 @@ func checkID(id string) error {
 // decode reads a body as strictly as serde does with deny_unknown_fields: no unknown
 // field, no wrong type, nothing required that is absent.
 func decode(body []byte, to any, required ...string) error {
-	failed := func(err error) error {
-		return faultf("An error occurred when deserializing the json body of a request: %w.", err)
-	}
+	failed := func(err error) error { return badBody("%w", err) }
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(to); err != nil {
@@ -117,6 +119,28 @@ func decode(body []byte, to any, required ...string) error {
 	for _, field := range required {
 		if _, ok := present[field]; !ok {
 			return failed(faultf("missing field `%s`", field))
+		}
+	}
+	return nil
+}
+
+// badBody is the fault of a body that is none of its kind.
+func badBody(format string, args ...any) error {
+	return faultf("An error occurred when deserializing the json body of a request: "+format+".", args...)
+}
+
+// since refuses fields that the version played does not know yet. The body is proper JSON.
+func since(major, minor int, body []byte, fields ...string) error {
+	var isMajor, isMinor int
+	fmt.Sscanf(playedVersion(), "%d.%d", &isMajor, &isMinor)
+	if isMajor > major || isMajor == major && isMinor >= minor {
+		return nil
+	}
+	var present map[string]json.RawMessage
+	json.Unmarshal(body, &present)
+	for _, field := range fields {
+		if _, ok := present[field]; ok {
+			return badBody("unknown field `%s`", field)
 		}
 	}
 	return nil

@@ -26,14 +26,14 @@ var rules = []rule{
 	{http.MethodPut, "logger", false, observing(putLogger)},
 	{http.MethodPut, "metrics", false, observing(putMetrics)},
 	{http.MethodPut, "machine-config", false, beforeStart(putMachine)},
-	{http.MethodPut, "cpu-config", false, beforeStart(putCPU)},
+	{http.MethodPut, "cpu-config", false, observing(putCPU)},
 	{http.MethodPut, "boot-source", false, beforeStart(putBoot)},
 	{http.MethodPut, "drives", true, beforeStart(putDrive)},
 	{http.MethodPut, "network-interfaces", true, beforeStart(putNetwork)},
 	{http.MethodPut, "vsock", false, beforeStart(putVsock)},
 	{http.MethodPut, "entropy", false, beforeStart(putEntropy)},
 	{http.MethodPut, "balloon", false, beforeStart(putBalloon)},
-	{http.MethodPut, "serial", false, beforeStart(putSerial)},
+	{http.MethodPut, "serial", false, observing(putSerial)},
 	{http.MethodPut, "actions", false, putAction},
 	{http.MethodPatch, "vm", false, patchVM},
 	{http.MethodPut, "snapshot/create", false, createSnapshot},
@@ -51,7 +51,8 @@ func beforeStart(do func(*microVM, string, []byte) error) func(*microVM, string,
 	}
 }
 
-// observing is what may be said before a restore, too.
+// observing is what may be said before a restore, too: rpc_interface.rs does not take it for
+// the path of a boot.
 func observing(do func(*microVM, string, []byte) error) func(*microVM, string, []byte) (any, error) {
 	return func(m *microVM, id string, body []byte) (any, error) {
 		boot := m.bootPath
@@ -135,7 +136,7 @@ func putMachine(m *microVM, _ string, body []byte) error {
 	if b.Memory < 1 || b.HugePages == "2M" && b.Memory%2 != 0 {
 		return faultf("Machine config error: The memory size (MiB) is invalid.")
 	}
-	m.cpus, m.memory, m.trackDirty = b.CPUs, b.Memory, b.TrackDirty
+	m.cpus, m.memory, m.trackDirty, m.hugePages = b.CPUs, b.Memory, b.TrackDirty, b.HugePages == "2M"
 	return nil
 }
 
@@ -220,6 +221,9 @@ func putNetwork(m *microVM, id string, body []byte) error {
 	if err := decode(body, &b, "iface_id", "host_dev_name"); err != nil {
 		return err
 	}
+	if err := since(1, 16, body, "mtu"); err != nil {
+		return err
+	}
 	if b.ID != id {
 		return faultf("The id from the path does not match the id from the body!")
 	}
@@ -236,7 +240,7 @@ func putNetwork(m *microVM, id string, body []byte) error {
 	if err != nil {
 		return faultf("Network config error: Could not create the network device: Open tap device failed: %w", err)
 	}
-	n := nic{id: id, tap: tap, mac: b.MAC}
+	n := nic{id: id, device: b.Device, tap: tap, mac: b.MAC}
 	if b.MTU != nil {
 		n.mtu = *b.MTU
 	}
@@ -283,6 +287,9 @@ func putBalloon(m *microVM, _ string, body []byte) error {
 	if err := decode(body, &b, "amount_mib", "deflate_on_oom"); err != nil {
 		return err
 	}
+	if err := since(1, 14, body, "free_page_hinting", "free_page_reporting"); err != nil {
+		return err
+	}
 	if m.memory != 0 && b.Amount > m.memory {
 		return faultf("Balloon config error: Amount of pages requested cannot fit in `u32`.")
 	}
@@ -296,6 +303,9 @@ func putSerial(m *microVM, _ string, body []byte) error {
 		Limiter *tokenBucket `json:"rate_limiter"`
 	}
 	if err := decode(body, &b); err != nil {
+		return err
+	}
+	if err := since(1, 16, body, "rate_limiter"); err != nil {
 		return err
 	}
 	if b.Path != "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 )
 
 // saved is the double's state file: how the VM was configured. The memory file is QEMU's
@@ -12,12 +13,14 @@ import (
 type saved struct {
 	Magic, Version       string
 	CPUs, Memory         int
+	HugePages            bool
 	Kernel, Initrd, Args string
 	Drives               []savedDrive
 	NICs                 []savedNIC
 	Vsock                string
 	Entropy              bool
 	Balloon, Reporting   bool
+	Length               int64 // of the memory file
 }
 
 type savedDrive struct {
@@ -26,8 +29,8 @@ type savedDrive struct {
 }
 
 type savedNIC struct {
-	Name, MAC string
-	MTU       int
+	Name, Device, MAC string
+	MTU               int
 }
 
 const magic = "a snapshot of the double"
@@ -48,68 +51,111 @@ func createSnapshot(m *microVM, _ string, body []byte) (any, error) {
 	case m.state == notStarted:
 		return nil, errPreBoot
 	case m.state != paused:
-		return nil, faultf("Create snapshot error: Cannot save the microVM state: Operation not allowed. The microVM must be paused.")
-	case b.Type == "Diff" && !m.trackDirty:
+		return nil, faultf("Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
+	case b.Type == "Diff" && !m.trackDirty: // Firecracker would go by mincore(2), which is wrong once pages are swapped out: nobody is to rely on that
 		return nil, faultf("Create snapshot error: Cannot get dirty bitmap: dirty page tracking is not enabled")
 	}
-	s := saved{Magic: magic, Version: playedVersion(), CPUs: m.cpus, Memory: m.memory, Kernel: m.kernel, Initrd: m.initrd, Args: m.args,
-		Vsock: m.vsockPath, Entropy: m.entropy, Balloon: m.balloon, Reporting: m.reporting}
-	for _, d := range m.drives {
-		s.Drives = append(s.Drives, savedDrive{d, d.serial})
-	}
-	for _, n := range m.nics {
-		s.NICs = append(s.NICs, savedNIC{n.id, n.mac, n.mtu})
-	}
-	data, err := json.Marshal(s)
-	if err == nil {
-		err = os.WriteFile(b.State, data, 0o600)
-	}
-	if err != nil {
-		return nil, faultf("Create snapshot error: Cannot perform an IO operation on the snapshot backing file: %w", err)
+	if err := m.writeState(b.State, 0); err != nil {
+		return nil, faultf("Create snapshot error: Cannot perform open on the snapshot backing file: %w", err)
 	}
 	f, err := os.OpenFile(b.Memory, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, faultf("Create snapshot error: Cannot open memory file: %w", err)
+		return nil, faultf("Create snapshot error: Cannot perform open on the memory backing file: %w", err)
 	}
 	defer f.Close()
+	if os.Getenv("DOUBLE_STOPS_AT") == "/snapshot/create" { // a fault that tests ask for
+		select {}
+	}
 	if err := m.migrate("migrate", f); err != nil {
-		return nil, faultf("Create snapshot error: Cannot write memory file: %w", err)
+		return nil, faultf("Create snapshot error: Cannot write memory file: Cannot dump memory: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = m.writeState(b.State, info.Size())
+	}
+	if err != nil {
+		return nil, faultf("Create snapshot error: Cannot perform flush on the snapshot backing file: %w", err)
+	}
+	if m.session == nil {
+		return nil, nil
 	}
 	m.session.drop() // all connections are reset (docs/snapshotting/snapshot-support.md)
 	return nil, nil
 }
 
-func loadSnapshot(m *microVM, _ string, body []byte) (any, error) {
-	var b struct {
-		State      string `json:"snapshot_path"`
-		MemoryPath string `json:"mem_file_path"`
-		Memory     *struct {
-			Type string `json:"backend_type"`
-			Path string `json:"backend_path"`
-		} `json:"mem_backend"`
-		Diff     bool `json:"enable_diff_snapshots"`
-		Track    bool `json:"track_dirty_pages"`
-		Resume   bool `json:"resume_vm"`
-		Networks []struct {
-			ID     string `json:"iface_id"`
-			Device string `json:"host_dev_name"`
-		} `json:"network_overrides"`
-		Vsock *struct {
-			Path string `json:"uds_path"`
-		} `json:"vsock_override"`
-		Clock bool `json:"clock_realtime"`
+func (m *microVM) writeState(path string, length int64) error {
+	s := saved{Magic: magic, Version: playedVersion(), CPUs: m.cpus, Memory: m.memory, HugePages: m.hugePages, Kernel: m.kernel, Initrd: m.initrd, Args: m.args,
+		Vsock: m.vsockPath, Entropy: m.entropy, Balloon: m.balloon, Reporting: m.reporting, Length: length}
+	for _, d := range m.drives {
+		s.Drives = append(s.Drives, savedDrive{d, d.serial})
 	}
+	for _, n := range m.nics {
+		s.NICs = append(s.NICs, savedNIC{n.id, n.device, n.mac, n.mtu})
+	}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o600)
+}
+
+// load is the body of /snapshot/load.
+type load struct {
+	State      string `json:"snapshot_path"`
+	MemoryPath string `json:"mem_file_path"`
+	Memory     *struct {
+		Type string `json:"backend_type"`
+		Path string `json:"backend_path"`
+	} `json:"mem_backend"`
+	Diff     bool `json:"enable_diff_snapshots"`
+	Track    bool `json:"track_dirty_pages"`
+	Resume   bool `json:"resume_vm"`
+	Networks []struct {
+		ID     *string `json:"iface_id"`
+		Device *string `json:"host_dev_name"`
+	} `json:"network_overrides"`
+	Vsock *struct {
+		Path *string `json:"uds_path"`
+	} `json:"vsock_override"`
+	Clock bool `json:"clock_realtime"`
+}
+
+// parseLoad reads a body (api_server/request/snapshot.rs).
+func parseLoad(body []byte) (b load, err error) {
 	if err := decode(body, &b, "snapshot_path"); err != nil {
-		return nil, err
+		return b, err
 	}
-	if (b.Memory == nil) == (b.MemoryPath == "") {
-		return nil, faultf("An error occurred when deserializing the json body of a request: exactly one of `mem_backend` and `mem_file_path` is to be given.")
+	if err := since(1, 16, body, "vsock_override", "clock_realtime"); err != nil {
+		return b, err
+	}
+	switch {
+	case b.Memory != nil && b.MemoryPath != "":
+		return b, badBody("too many fields: either `mem_backend` or `mem_file_path` exclusively is required")
+	case b.Memory == nil && b.MemoryPath == "":
+		return b, badBody("missing field: either `mem_backend` or `mem_file_path` is required")
+	case b.Memory != nil && b.Memory.Type == "":
+		return b, badBody("missing field `backend_type`")
+	case b.Memory != nil && b.Memory.Path == "":
+		return b, badBody("missing field `backend_path`")
+	case b.Vsock != nil && b.Vsock.Path == nil:
+		return b, badBody("missing field `uds_path`")
+	}
+	for _, n := range b.Networks {
+		if n.ID == nil || n.Device == nil {
+			return b, badBody("missing field `iface_id` or `host_dev_name`")
+		}
 	}
 	if b.Memory != nil {
-		if err := oneOf(b.Memory.Type, "File", "Uffd"); err != nil {
-			return nil, err
-		}
 		b.MemoryPath = b.Memory.Path
+		err = oneOf(b.Memory.Type, "File", "Uffd")
+	}
+	return b, err
+}
+
+func loadSnapshot(m *microVM, _ string, body []byte) (any, error) {
+	b, err := parseLoad(body)
+	if err != nil {
+		return nil, err
 	}
 	if m.state != notStarted {
 		return nil, errPostBoot
@@ -117,67 +163,107 @@ func loadSnapshot(m *microVM, _ string, body []byte) (any, error) {
 	if m.bootPath {
 		return nil, faultf("Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources.")
 	}
-	taps := map[string]string{}
-	for _, n := range b.Networks {
-		taps[n.ID] = n.Device
+	if b.Memory != nil && b.Memory.Type == "Uffd" {
+		return nil, faultf("the double loads from files only")
 	}
-	socket := ""
-	if b.Vsock != nil {
-		socket = b.Vsock.Path
-	}
-	m.trackDirty = b.Track
-	if err := m.configureFrom(b.State, taps, socket); err != nil {
-		return nil, faultf("Load snapshot error: Failed to restore from snapshot: %w", err)
-	}
-	if err := m.restore(b.MemoryPath, b.Resume); err != nil {
+	m.trackDirty = b.Track || b.Diff
+	if err := m.restore(b); err != nil {
+		m.fatal = true // the process is too dirty to go on (rpc_interface.rs)
 		return nil, faultf("Load snapshot error: Failed to restore from snapshot: %w", err)
 	}
 	return nil, nil
 }
 
-// configureFrom reads a state file. Drives are opened where they were.
-func (m *microVM) configureFrom(path string, taps map[string]string, socket string) error {
-	data, err := os.ReadFile(path)
+// readState reads a state file and overrides what the body does.
+func readState(b load) (s saved, err error) {
+	data, err := os.ReadFile(b.State)
 	if err != nil {
-		return err
+		return s, faultf("Failed to get snapshot state from file: Failed to open snapshot file: %w", err)
 	}
-	var s saved
-	if err := json.Unmarshal(data, &s); err != nil || s.Magic != magic || s.Version != playedVersion() {
-		return faultf("Failed to get snapshot state from file: it is none of version %s (%w)", playedVersion(), err)
+	switch err := json.Unmarshal(data, &s); {
+	case err != nil:
+		return s, faultf("Failed to get snapshot state from file: Failed to load snapshot state from file: CRC64 validation failed")
+	case s.Magic != magic:
+		return s, faultf("Failed to get snapshot state from file: Failed to load snapshot state from file: Magic value does not match arch: 0")
+	case s.Version != playedVersion():
+		return s, faultf("Failed to get snapshot state from file: Failed to load snapshot state from file: Invalid data version: %s", s.Version)
 	}
+	for _, o := range b.Networks {
+		i := slices.IndexFunc(s.NICs, func(n savedNIC) bool { return n.Name == *o.ID })
+		if i < 0 {
+			return s, faultf("Failed to get snapshot state from file: Unknown Network Device.")
+		}
+		s.NICs[i].Device = *o.Device
+	}
+	if b.Vsock != nil && s.Vsock == "" {
+		return s, faultf("Failed to get snapshot state from file: Unknown Vsock Device.")
+	}
+	if b.Vsock != nil {
+		s.Vsock = *b.Vsock.Path
+	}
+	return s, nil
+}
+
+// openMemory opens a memory file that is as long as it was.
+func openMemory(path string, s saved) (*os.File, error) {
+	const failed = "Failed to load guest memory: Error creating guest memory from file: "
+	if s.HugePages {
+		return nil, faultf(failed + "Cannot restore hugetlbfs backed snapshot by mapping the memory file. Please use uffd.")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, faultf(failed+"Failed to load guest memory: %w", err)
+	}
+	if info, err := f.Stat(); err != nil || info.Size() < s.Length {
+		f.Close()
+		return nil, faultf(failed + "Failed to restore guest memory: Total sum of memory regions exceeds largest possible file offset")
+	}
+	return f, nil
+}
+
+// configureFrom opens what a VM had. Drives are opened where they were.
+func (m *microVM) configureFrom(s saved) (err error) {
+	const failed = "Failed to build microVM from snapshot: Failed to restore devices: "
 	m.cpus, m.memory, m.kernel, m.initrd, m.args = s.CPUs, s.Memory, s.Kernel, s.Initrd, s.Args
 	m.entropy, m.balloon, m.reporting, m.vsockPath = s.Entropy, s.Balloon, s.Reporting, s.Vsock
 	for _, d := range s.Drives {
 		if _, err := os.Stat(d.Path); err != nil {
-			return faultf("Error manipulating the backing file: %w", err)
+			return faultf(failed+"Error manipulating the backing file: %w", err)
 		}
 		d.drive.serial = d.Serial // as the guest knows it
 		m.drives = append(m.drives, d.drive)
 	}
 	for _, n := range s.NICs {
-		tap, err := openTap(taps[n.Name])
+		tap, err := openTap(n.Device)
 		if err != nil {
-			return faultf("Open tap device failed: %w", err)
+			return faultf(failed+"Open tap device failed: %w", err)
 		}
-		m.nics = append(m.nics, nic{id: n.Name, tap: tap, mac: n.MAC, mtu: n.MTU})
-	}
-	if socket != "" {
-		m.vsockPath = socket
+		m.nics = append(m.nics, nic{id: n.Name, device: n.Device, tap: tap, mac: n.MAC, mtu: n.MTU})
 	}
 	if m.vsockPath != "" {
-		m.vsock, err = net.Listen("unix", m.vsockPath)
+		if m.vsock, err = net.Listen("unix", m.vsockPath); err != nil {
+			return faultf(failed+"Error binding to the host-side Unix socket: %w", err)
+		}
 	}
-	return err
+	return nil
 }
 
 // restore starts QEMU and has it read the memory file.
-func (m *microVM) restore(memory string, resume bool) error {
-	f, err := os.Open(memory)
+func (m *microVM) restore(b load) error {
+	s, err := readState(b)
+	if err != nil {
+		return err
+	}
+	f, err := openMemory(b.MemoryPath, s)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if err := m.configureFrom(s); err != nil {
+		return err
+	}
 	m.incoming = true
+	m.loading.Store(true)
 	if err := m.start(); err != nil {
 		return err
 	}
@@ -185,7 +271,8 @@ func (m *microVM) restore(memory string, resume bool) error {
 	if err := m.migrate("migrate-incoming", f); err != nil {
 		return err
 	}
-	if !resume {
+	m.loading.Store(false)
+	if !b.Resume {
 		return nil
 	}
 	m.state = running

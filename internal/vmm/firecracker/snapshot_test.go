@@ -1,0 +1,390 @@
+package firecracker_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/guest"
+	"banger/internal/vmm"
+	"banger/internal/vmm/firecracker"
+	"banger/internal/vmm/vmmtest"
+)
+
+// state is what a guest says of itself (guesttest/echo).
+type state struct {
+	Hostname string
+	MACs     []string
+}
+
+// TestSnapshotRoundTrip: a VM is written down, ends, and goes on with its memory, twice: what
+// was restored is written down like what was booted. Connections are reset, listeners live.
+func TestSnapshotRoundTrip(t *testing.T) {
+	d := firecracker.Driver{Binary: double(t)}
+	c := config(t)
+	vm := vmmtest.Start(t, d, c)
+	configure(t, vm, "kept")
+	held, err := vm.Process.(vmm.Dialer).Dial(t.Context(), guest.AgentPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	var uptime int64
+	for range 2 {
+		before, err := vm.Agent.Ping(t.Context())
+		if err != nil || before.UptimeMillis < uptime {
+			t.Fatalf("the guest is up for %d ms, and was for %d (%v)", before.UptimeMillis, uptime, err)
+		}
+		uptime = before.UptimeMillis
+		c.Restore = takeAndEnd(t, vm, c)
+		held.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if n, err := held.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a connection outlives its snapshot: %d, %v", n, err)
+		}
+		start := time.Now()
+		vm = vmmtest.Start(t, d, c)
+		if s := stateOf(t, vm); s.Hostname != "kept" {
+			t.Errorf("what goes on is %+v", s)
+		}
+		t.Logf("from the restore to a command's output it took %d ms", time.Since(start).Milliseconds())
+	}
+	if after, err := vm.Agent.Ping(t.Context()); err != nil || after.UptimeMillis <= uptime {
+		t.Errorf("the guest is up for %d ms, and was for %d (%v)", after.UptimeMillis, uptime, err)
+	}
+	vm.Kill()
+	vm.AwaitEnd(t)
+}
+
+// TestARestoreElsewhere: from 1.16 on the vsock may lie in another directory; before, it is
+// refused there, and in its own it goes on.
+func TestARestoreElsewhere(t *testing.T) {
+	for _, version := range []string{"1.16.1", "1.15.0"} {
+		t.Run(version, func(t *testing.T) {
+			d := firecracker.Driver{Binary: faulty(t, "DOUBLE_VERSION="+version)}
+			c := config(t)
+			vm := vmmtest.Start(t, d, c)
+			configure(t, vm, "moved")
+			c.Restore = takeAndEnd(t, vm, c)
+			other := c
+			other.Dir = filepath.Join(vmmtest.Dir(t), "run")
+			if err := os.Mkdir(other.Dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if version == "1.15.0" {
+				wantRefused(t, d, other, "looks for the vsock where it was")
+				other = c
+			}
+			if s := stateOf(t, vmmtest.Start(t, d, other)); s.Hostname != "moved" {
+				t.Errorf("what goes on is %+v", s)
+			}
+		})
+	}
+}
+
+// TestARestoreOpensItsTap: that of the Config, and none of the snapshot's. The guest keeps
+// the MAC that it has.
+func TestARestoreOpensItsTap(t *testing.T) {
+	d := firecracker.Driver{Binary: double(t)}
+	c := config(t)
+	c.Namespaces, c.Wrap = true, []string{"setpriv", "--no-new-privs"} // with CAP_NET_ADMIN, so taps are made when they are opened
+	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", Device: "tap0"}}
+	vm := vmmtest.Start(t, d, c)
+	configure(t, vm, "x")
+	wantTap(t, vm, "tap0")
+	c.Restore = takeAndEnd(t, vm, c)
+	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:02", Device: "tap1"}}
+	vm = vmmtest.Start(t, d, c)
+	wantTap(t, vm, "tap1")
+	if s := stateOf(t, vm); !slices.Equal(s.MACs, []string{"02:00:00:00:00:01"}) {
+		t.Errorf("the guest has the MACs %q", s.MACs)
+	}
+}
+
+// TestADiffSnapshot is taken of a VM that knows what has changed, and none goes on from it.
+func TestADiffSnapshot(t *testing.T) {
+	type differ interface {
+		SnapshotDiff(ctx context.Context, dir string) error
+	}
+	d := firecracker.Driver{Binary: double(t)}
+	for _, options := range []map[string]string{nil, {"track_dirty_pages": "on"}} {
+		c := config(t)
+		c.Options = options
+		vm := vmmtest.Start(t, d, c)
+		configure(t, vm, "x")
+		if err := vm.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.Restore = vmmtest.SnapshotDir(t, c)
+		err := vm.Process.(differ).SnapshotDiff(t.Context(), c.Restore)
+		if options == nil {
+			if err == nil || !strings.Contains(err.Error(), "without the option track_dirty_pages") {
+				t.Errorf("without tracking the error is %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		vm.Kill()
+		vm.AwaitEnd(t)
+		wantRefused(t, d, c, "what had changed since the one before")
+	}
+}
+
+// TestAFailedSnapshotLeavesNothing of its own, takes nothing of others, and the VM goes on.
+func TestAFailedSnapshotLeavesNothing(t *testing.T) {
+	c := config(t)
+	vm := vmmtest.Start(t, firecracker.Driver{Binary: double(t)}, c)
+	configure(t, vm, "x")
+	taker := vm.Process.(vmm.Snapshotter)
+	wantFailure(t, taker.Snapshot(t.Context(), vmmtest.SnapshotDir(t, c)), "Firecracker refused PUT /snapshot/create: Create snapshot error: Cannot save the microVM state: Operation not allowed")
+	if err := vm.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	whole := vmmtest.SnapshotDir(t, c)
+	if err := taker.Snapshot(t.Context(), whole); err != nil {
+		t.Fatal(err)
+	}
+	before := files(t, whole)
+	wantFailure(t, taker.Snapshot(t.Context(), whole), "is not empty")
+	if after := files(t, whole); after != before {
+		t.Errorf("of a snapshot that is there, another leaves\n%s", after)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, s := range map[string]struct {
+		ctx   context.Context
+		dir   string
+		words string
+	}{
+		"there is no directory":          {t.Context(), filepath.Join(filepath.Dir(c.Memory), "none"), "no such file"},
+		"it is canceled":                 {canceled, vmmtest.SnapshotDir(t, c), "context canceled"},
+		"the disk is full at the state":  {t.Context(), smallDir(t, c, "nr_inodes=1"), "Create snapshot error"},
+		"the disk is full at the memory": {t.Context(), smallDir(t, c, "size=4m"), "Create snapshot error"},
+	} {
+		if err := errors.Join(vm.Resume(t.Context()), vm.Pause(t.Context())); err != nil { // the double can try once in a pause
+			t.Fatal(err)
+		}
+		err := taker.Snapshot(s.ctx, s.dir)
+		t.Logf("%s: %v", name, err)
+		wantFailure(t, err, s.words)
+		if list, _ := os.ReadDir(s.dir); len(list) > 0 {
+			t.Errorf("where %s, it leaves %v", name, list)
+		}
+	}
+	if err := vm.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vm.Agent.Ping(t.Context()); err != nil {
+		t.Errorf("the VM does not go on: %v", err)
+	}
+}
+
+// TestASnapshotGivenUpMidway: the VMM dies while it writes, or the caller has no patience.
+func TestASnapshotGivenUpMidway(t *testing.T) {
+	c := config(t)
+	vm := vmmtest.Start(t, firecracker.Driver{Binary: faulty(t, "DOUBLE_STOPS_AT=/snapshot/create")}, c)
+	configure(t, vm, "x")
+	if err := vm.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	taker, dir := vm.Process.(vmm.Snapshotter), vmmtest.SnapshotDir(t, c)
+	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if err := taker.Snapshot(short, dir); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("of a caller without patience the error is %v", err)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
+		t.Errorf("it leaves %v, %v", list, err)
+	}
+	vm.Kill()
+	vm.AwaitEnd(t)
+
+	c = config(t)
+	vm = vmmtest.Start(t, firecracker.Driver{Binary: faulty(t, "DOUBLE_STOPS_AT=/snapshot/create")}, c)
+	configure(t, vm, "x")
+	if err := vm.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	taker, dir = vm.Process.(vmm.Snapshotter), vmmtest.SnapshotDir(t, c)
+	begun, failed := created(t, dir), make(chan error, 1)
+	go func() { failed <- taker.Snapshot(context.Background(), dir) }()
+	begun()
+	vm.Kill()
+	wantFailure(t, <-failed, "Firecracker was killed by signal 9")
+	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
+		t.Errorf("it leaves %v, %v", list, err)
+	}
+}
+
+// TestABrokenSnapshotIsRefused, whatever is broken, and nothing is left.
+func TestABrokenSnapshotIsRefused(t *testing.T) {
+	d := firecracker.Driver{Binary: double(t)}
+	c := config(t)
+	vm := vmmtest.Start(t, d, c)
+	configure(t, vm, "x")
+	good := takeAndEnd(t, vm, c)
+	for name, s := range map[string]struct {
+		spoil func(dir string) error
+		words string
+	}{
+		"the state is cut off": {func(dir string) error { return os.Truncate(filepath.Join(dir, vmm.SnapshotState), 100) }, "Firecracker refused PUT /snapshot/load: Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file"},
+		"the state is none": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, vmm.SnapshotState), []byte("{}"), 0o600)
+		}, "Magic value"},
+		"the state is away":     {func(dir string) error { return os.Remove(filepath.Join(dir, vmm.SnapshotState)) }, "Failed to open snapshot file"},
+		"the memory is cut off": {func(dir string) error { return os.Truncate(filepath.Join(dir, vmm.SnapshotRAM), 1<<20) }, "Failed to load guest memory"},
+		"the memory is away":    {func(dir string) error { return os.Remove(filepath.Join(dir, vmm.SnapshotRAM)) }, "Failed to load guest memory"},
+		"the memory is noise": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, vmm.SnapshotRAM), make([]byte, 256<<20), 0o600)
+		}, "Load snapshot error"},
+		"it is of a version": {func(dir string) error {
+			m, err := vmm.ReadManifest(dir)
+			m.Version = "1.14.0"
+			return errors.Join(err, vmm.CommitSnapshot(dir, m))
+		}, "the VMM's version was 1.14.0, and is 1.16.1"},
+	} {
+		c.Restore = filepath.Join(vmmtest.Dir(t), "snapshot")
+		if err := errors.Join(os.CopyFS(c.Restore, os.DirFS(good)), s.spoil(c.Restore)); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) { wantRefused(t, d, c, s.words) })
+	}
+}
+
+// TestADeadVsockAfterARestoreIsTold: the guest listened when it was written down, so silence
+// is a device that is lost, at the first dial.
+func TestADeadVsockAfterARestoreIsTold(t *testing.T) {
+	d := firecracker.Driver{Binary: faulty(t, "DOUBLE_LOSES_VSOCK=1")}
+	c := config(t)
+	vm := vmmtest.Start(t, d, c)
+	configure(t, vm, "x")
+	c.Restore = takeAndEnd(t, vm, c)
+	vm = vmmtest.Start(t, d, c)
+	start := time.Now()
+	_, err := vm.Process.(vmm.Dialer).Dial(t.Context(), guest.AgentPort)
+	wantFailure(t, err, "the VM's vsock does not answer")
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %s to say so", took)
+	}
+}
+
+// takeAndEnd takes a snapshot of a VM and ends it.
+func takeAndEnd(t *testing.T, vm *vmmtest.VM, c vmm.Config) string {
+	t.Helper()
+	if err := vm.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	dir, start := vmmtest.SnapshotDir(t, c), time.Now()
+	if err := vm.Process.(vmm.Snapshotter).Snapshot(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the snapshot took %d ms", time.Since(start).Milliseconds())
+	vm.Kill()
+	vm.AwaitEnd(t)
+	return dir
+}
+
+// wantRefused starts a VM that must not start, in one sentence and without a trace.
+func wantRefused(t *testing.T, d vmm.Driver, c vmm.Config, words string) {
+	t.Helper()
+	before := files(t, filepath.Dir(c.Memory)) + files(t, c.Dir)
+	p, err := d.Start(t.Context(), c, io.Discard)
+	if err == nil {
+		p.Kill()
+		<-p.Done()
+	}
+	wantFailure(t, err, words)
+	if after := files(t, filepath.Dir(c.Memory)) + files(t, c.Dir); after != before {
+		t.Errorf("it leaves\n%s\nwhere there was\n%s", after, before)
+	}
+}
+
+func wantFailure(t *testing.T, err error, words string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), words) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("the error is\n%v, not one with\n%s", err, words)
+	}
+}
+
+// wantTap looks for the one tap of a VM's network namespace.
+func wantTap(t *testing.T, vm *vmmtest.VM, name string) {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", vm.Handle().PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(string(data), "tap") != 1 || !strings.Contains(string(data), name+":") {
+		t.Errorf("its devices are\n%s", data)
+	}
+}
+
+// smallDir is a file system with a limit. It needs root; an ordinary user's directory is one
+// that nobody can write to.
+func smallDir(t *testing.T, c vmm.Config, limit string) string {
+	t.Helper()
+	dir := vmmtest.SnapshotDir(t, c)
+	if os.Getuid() != 0 {
+		os.Chmod(dir, 0o500)
+		return dir
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, limit); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) // the VMM may still be ending
+	return dir
+}
+
+// created returns what waits until something has been made in a directory (inotify(7)).
+func created(t *testing.T, dir string) (wait func()) {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	t.Cleanup(func() { f.Close() })
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		f.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := f.Read(make([]byte, 4096)); err != nil {
+			t.Fatalf("nothing is made in the directory: %v", err)
+		}
+	}
+}
+
+// faulty is the double with a variable of its own.
+func faulty(t *testing.T, variable string) string {
+	t.Helper()
+	return program(t, "#!/bin/sh\n"+variable+" exec "+double(t)+" \"$@\"\n")
+}
+
+func configure(t *testing.T, vm *vmmtest.VM, hostname string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	if _, err := vm.Agent.Configure(ctx, guest.Config{Hostname: hostname}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func stateOf(t *testing.T, vm *vmmtest.VM) (s state) {
+	t.Helper()
+	out := vmmtest.Output(t, vm, "/bin/state")
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatalf("%v: %q", err, out)
+	}
+	return s
+}
