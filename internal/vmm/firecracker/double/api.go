@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -52,9 +53,11 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func faultf(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
 func answerFault(w http.ResponseWriter, status int, err error) {
+	answer, _ := json.Marshal(map[string]string{"fault_message": err.Error()})
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer))) // so that it is whole when it is flushed
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]string{"fault_message": err.Error()})
+	w.Write(answer)
 }
 
 // dispatch finds the rule of a request (parsed_request.rs).
