@@ -117,7 +117,7 @@ func openHost() (serve func(*server) error, err error) {
 
 func serveChannel(channel io.ReadWriter, s *server) error {
 	go s.reaper.run()
-	return guest.ServeMux(context.Background(), channel, s.handle)
+	return guest.ServeMux(context.Background(), channel, sharedPages, s.handle)
 }
 
 // kernelArgument reports whether the kernel was started with arg.

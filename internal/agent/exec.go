@@ -27,6 +27,7 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 	gone := make(chan struct{})
 	go func() { // ends when the stream does
 		x.readClient(frames)
+		release(conn)
 		close(gone)
 	}()
 	drained := make(chan struct{})
@@ -59,6 +60,13 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 	data, _ := json.Marshal(p.exit)
 	x.write(banger.FrameExit, data)
 	p.closeStdio()
+}
+
+// release ends the loans of a reader that has come to its end.
+func release(conn net.Conn) {
+	if l, ok := conn.(lender); ok {
+		l.Release()
+	}
 }
 
 // execution connects a process with a stream.
@@ -135,7 +143,8 @@ func (x *execution) copyOutput() {
 
 // send completes the frame in buf. Once the client is lost, output goes to the
 // console.
-func (x *execution) send(buf []byte, t banger.FrameType) {
+// send reports whether buf went to the client, and not to the console.
+func (x *execution) send(buf []byte, t banger.FrameType) bool {
 	banger.PutFrameHeader(buf, t, len(buf)-banger.FrameHeader)
 	x.mu.Lock()
 	if !x.lost {
@@ -147,6 +156,7 @@ func (x *execution) send(buf []byte, t banger.FrameType) {
 	if lost {
 		os.Stdout.Write(buf[banger.FrameHeader:])
 	}
+	return !lost
 }
 
 func (x *execution) stopOutput() {

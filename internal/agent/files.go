@@ -43,6 +43,7 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 		answer, err = archive.Write(ctx, conn, string(r.Path), archive.WriteOptions{
 			Name: string(r.Name), Follow: r.Follow, NoXattrs: r.NoXattrs, Frame: banger.FrameStdout})
 	case guest.OpExtract:
+		defer release(conn)
 		in := archive.NewFrames(banger.NewFrameReader(conn), banger.FrameStdin, banger.FrameStdinEOF)
 		answer, err = archive.Extract(ctx, in, string(r.Path), archive.ExtractOptions{
 			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Direct: true, Foreign: r.Into})

@@ -21,31 +21,70 @@ var largeOutputs = sync.Pool{New: func() any {
 	return &b
 }}
 
+// borrower is a stream that lends buffers and writes them without a copy.
+type borrower interface {
+	Borrow() []byte // nil: none is free
+	Return([]byte)
+}
+
+// largeOutput is the buffer for a command that says much: one that the stream lends, or
+// else one of the pool.
+type largeOutput struct {
+	on       bool
+	lends    borrower // nil: nobody does, or not any more
+	from     borrower // who has lent borrowed
+	borrowed []byte
+	pooled   *[]byte
+}
+
+func (l *largeOutput) get() []byte {
+	if l.borrowed == nil && l.lends != nil {
+		l.borrowed, l.from = l.lends.Borrow(), l.lends
+	}
+	if l.borrowed != nil {
+		return l.borrowed
+	}
+	if l.pooled == nil {
+		l.pooled = largeOutputs.Get().(*[]byte)
+	}
+	return *l.pooled
+}
+
+func (l *largeOutput) close() {
+	if l.borrowed != nil {
+		l.from.Return(l.borrowed)
+	}
+	if l.pooled != nil {
+		largeOutputs.Put(l.pooled)
+	}
+	l.on, l.borrowed, l.pooled = false, nil, nil
+}
+
 // copyFrom sends what f gives until it ends or stopOutput was called.
 func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
 	small := make([]byte, banger.FrameHeader+smallOutput)
-	var large *[]byte
-	defer func() {
-		if large != nil {
-			largeOutputs.Put(large)
-		}
-	}()
+	var large largeOutput
+	large.lends, _ = x.conn.(borrower)
+	defer large.close()
 	left := -1 // once stopped: what may still be taken
 	for left != 0 {
 		buf := small
-		if large != nil {
-			buf = *large
+		if large.on {
+			buf = large.get()
 		}
 		n, err := f.Read(buf[banger.FrameHeader:])
 		if n > 0 {
-			x.send(buf[:banger.FrameHeader+n], t)
+			if x.send(buf[:banger.FrameHeader+n], t) {
+				large.borrowed = nil
+			} else {
+				large.lends = nil
+			}
 		}
 		switch {
-		case large == nil && n == smallOutput:
-			large = largeOutputs.Get().(*[]byte)
-		case large != nil && n < smallOutput:
-			largeOutputs.Put(large)
-			large = nil
+		case !large.on && n == smallOutput:
+			large.on = true
+		case large.on && n < smallOutput:
+			large.close()
 		}
 		if left > 0 && n > 0 {
 			left = max(left-n, 0)

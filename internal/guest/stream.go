@@ -40,6 +40,7 @@ type stream struct {
 	held    []byte     // what is not yet read of it
 	isLent  bool       // a part of it is lent
 	lent    [][]byte   // buffers that were read whole and are not yet released
+	closed  bool
 }
 
 func newStream(s *session, id, port uint32) *stream {
@@ -65,7 +66,8 @@ func (st *stream) Read(p []byte) (int, error) {
 }
 
 // ReadChunk is Read without the copy: it returns up to max bytes, which are valid
-// until Release.
+// until Release, also when the stream is closed before. Who uses it is to call Release in
+// the end.
 func (st *stream) ReadChunk(max int) ([]byte, error) {
 	st.reading.Lock()
 	defer st.reading.Unlock()
@@ -79,10 +81,19 @@ func (st *stream) Release() {
 	st.reading.Lock()
 	defer st.reading.Unlock()
 	for _, b := range st.lent {
-		putBuffer(b)
+		st.s.release(b)
 	}
 	clear(st.lent)
 	st.lent, st.isLent = st.lent[:0], false
+	if len(st.held) == 0 || st.closed {
+		st.dropBuffer()
+	}
+}
+
+// dropBuffer releases the reader's buffer; st.reading is held.
+func (st *stream) dropBuffer() {
+	st.s.release(st.buffer)
+	st.buffer, st.held = nil, nil
 }
 
 // Buffered returns how many bytes can be read without waiting.
@@ -99,7 +110,7 @@ func (st *stream) next(max int) ([]byte, error) {
 		if st.isLent {
 			st.lent = append(st.lent, st.buffer)
 		} else {
-			putBuffer(st.buffer)
+			st.s.release(st.buffer)
 		}
 		st.buffer, st.isLent = nil, false
 		b, err := st.takeBuffer()
@@ -165,6 +176,14 @@ func (st *stream) Write(p []byte) (int, error) {
 	return total, nil
 }
 
+// Borrow returns a buffer, banger.FrameHeader and banger.MaxData bytes long, whose beginning
+// Write sends without a copy; nil: there is none. A Write that succeeds or Return ends the
+// loan.
+func (st *stream) Borrow() []byte { return st.s.guest.borrow(st.s) }
+
+// Return takes a borrowed buffer back that is not written.
+func (st *stream) Return(b []byte) { st.s.giveBack(b) }
+
 // reserve waits for credit for n bytes, at most maxPayload, and takes it. A frame
 // is not cut for want of credit: pieces cost the receiver more than the wait.
 func (st *stream) reserve(n int) error {
@@ -194,8 +213,10 @@ func (st *stream) reserve(n int) error {
 // send gives p, for which there is credit, to the session's writer. It waits
 // while the channel is stuck, but not beyond the deadline or Close.
 func (st *stream) send(p []byte) error {
-	frame, err := st.s.queueData(st.id, p)
+	typ, payload := st.s.carry(p)
+	frame, err := st.s.queueData(typ, st.id, payload)
 	if err != nil {
+		st.s.uncarry(typ, payload)
 		return err
 	}
 	for {
@@ -206,6 +227,9 @@ func (st *stream) send(p []byte) error {
 			select {
 			case err := <-frame.done:
 				donePool.Put(frame.done)
+				if err != nil {
+					st.s.uncarry(typ, payload)
+				}
 				return err
 			case <-changed:
 				continue
@@ -216,8 +240,12 @@ func (st *stream) send(p []byte) error {
 		if !st.s.withdraw(frame) {
 			sent := <-frame.done
 			donePool.Put(frame.done)
+			if sent != nil {
+				st.s.uncarry(typ, payload)
+			}
 			return sent
 		}
+		st.s.uncarry(typ, payload)
 		st.mu.Lock()
 		st.credit += len(p)
 		st.mu.Unlock()
@@ -255,6 +283,12 @@ func (st *stream) Close() error {
 	st.dropLocked()
 	st.wake()
 	st.mu.Unlock()
+	st.reading.Lock() // a reader that waited does not any more
+	st.closed = true
+	if !st.isLent {
+		st.dropBuffer()
+	}
+	st.reading.Unlock()
 	if over {
 		return nil
 	}
@@ -267,7 +301,7 @@ func (st *stream) Close() error {
 
 func (st *stream) dropLocked() {
 	for _, b := range st.received {
-		putBuffer(b)
+		st.s.release(b)
 	}
 	st.received, st.queued = nil, 0
 }
@@ -281,7 +315,7 @@ func (st *stream) deliver(b []byte) error {
 		return errors.New("data after the end of a stream")
 	}
 	if st.err != nil { // closed here; the peer does not know yet
-		putBuffer(b)
+		st.s.release(b)
 		return nil
 	}
 	if st.queued+st.consumed+len(b) > window {
@@ -307,11 +341,11 @@ func (st *stream) appendLocked(b []byte) {
 	if need := len(last) + len(b); cap(last) < need {
 		grown := getBuffer(min(2*need, maxPayload))[:0]
 		grown = append(grown, last...)
-		putBuffer(last)
+		st.s.release(last)
 		last = grown
 	}
 	st.received[n-1] = append(last, b...)
-	putBuffer(b)
+	st.s.release(b)
 }
 
 func (st *stream) addCredit(n int) error {

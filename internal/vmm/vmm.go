@@ -132,6 +132,19 @@ type Channeler interface {
 	OpenChannel(ctx context.Context) (net.Conn, error)
 }
 
+// RAMOpener is implemented by a Process whose guest's memory the host can read and write
+// while it runs, by guest-physical address. It is the caller's to close; nil says that this VM's cannot be reached.
+type RAMOpener interface {
+	OpenRAM() (RAM, error)
+}
+
+// RAM is a guest's memory. What is read of it may change at any time.
+type RAM interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+}
+
 // HandleOf reads the Handle of a running process from /proc.
 func HandleOf(pid int) (Handle, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

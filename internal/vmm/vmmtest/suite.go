@@ -264,10 +264,31 @@ func (vm *VM) reopen(t *testing.T) {
 	if err != nil {
 		t.Fatalf("OpenChannel: %v", err)
 	}
-	if vm.mux, err = guest.ConnectMux(ctx(t), conn); err != nil {
+	if vm.mux, err = guest.ConnectMux(ctx(t), conn, vm.ram(t)); err != nil {
 		t.Fatalf("the agent does not answer on the channel: %v", err)
 	}
 }
+
+// ram is the guest's memory where the driver reaches it, for the length of the test.
+func (vm *VM) ram(t *testing.T) guest.RAM {
+	t.Helper()
+	o, ok := vm.Process.(vmm.RAMOpener)
+	if !ok {
+		return nil
+	}
+	ram, err := o.OpenRAM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ram == nil {
+		return nil
+	}
+	t.Cleanup(func() { ram.Close() })
+	return ram
+}
+
+// Shared reports whether payloads go by the guest's memory.
+func (vm *VM) Shared() bool { return vm.mux != nil && vm.mux.Shared() }
 
 // AwaitEnd waits until the VM has ended and returns how.
 func (vm *VM) AwaitEnd(t *testing.T) vmm.Exit {

@@ -322,7 +322,7 @@ func (s *session) keep() {
 		if err != nil {
 			return
 		}
-		mux, err := guest.ConnectMux(context.Background(), conn)
+		mux, err := guest.ConnectMux(context.Background(), conn, nil)
 		if err != nil {
 			conn.Close()
 			continue
