@@ -142,8 +142,7 @@ func (x *execution) copyOutput() {
 }
 
 // send completes the frame in buf. Once the client is lost, output goes to the
-// console.
-// send reports whether buf went to the client, and not to the console.
+// console; then it is false.
 func (x *execution) send(buf []byte, t banger.FrameType) bool {
 	banger.PutFrameHeader(buf, t, len(buf)-banger.FrameHeader)
 	x.mu.Lock()

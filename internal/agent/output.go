@@ -32,14 +32,13 @@ type borrower interface {
 type largeOutput struct {
 	on       bool
 	lends    borrower // nil: nobody does, or not any more
-	from     borrower // who has lent borrowed
 	borrowed []byte
 	pooled   *[]byte
 }
 
 func (l *largeOutput) get() []byte {
 	if l.borrowed == nil && l.lends != nil {
-		l.borrowed, l.from = l.lends.Borrow(), l.lends
+		l.borrowed = l.lends.Borrow()
 	}
 	if l.borrowed != nil {
 		return l.borrowed
@@ -50,14 +49,20 @@ func (l *largeOutput) get() []byte {
 	return *l.pooled
 }
 
-func (l *largeOutput) close() {
+// giveBack ends a loan.
+func (l *largeOutput) giveBack() {
 	if l.borrowed != nil {
-		l.from.Return(l.borrowed)
+		l.lends.Return(l.borrowed)
+		l.borrowed = nil
 	}
+}
+
+func (l *largeOutput) close() {
+	l.giveBack()
 	if l.pooled != nil {
 		largeOutputs.Put(l.pooled)
 	}
-	l.on, l.borrowed, l.pooled = false, nil, nil
+	l.on, l.pooled = false, nil
 }
 
 // copyFrom sends what f gives until it ends or stopOutput was called.
@@ -75,8 +80,9 @@ func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
 		n, err := f.Read(buf[banger.FrameHeader:])
 		if n > 0 {
 			if x.send(buf[:banger.FrameHeader+n], t) {
-				large.borrowed = nil
+				large.borrowed = nil // the stream's again
 			} else {
+				large.giveBack()
 				large.lends = nil
 			}
 		}

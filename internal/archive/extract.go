@@ -42,7 +42,7 @@ type ExtractOptions struct {
 // take the place of anything else, nor anything else that of a directory.
 func Extract(ctx context.Context, r io.Reader, dst string, o ExtractOptions) (banger.CopyReport, error) {
 	x := &extractor{ctx: ctx, in: reader{in: newInput(r)}, opts: o, seed: maphash.MakeSeed(), links: map[uint64]int{},
-		mine: map[uint64]struct{}{},
+		mine: map[inode]struct{}{},
 		dir:  -1, root: -1, temp: ".banger-cp-" + rand.Text()[:12] + "-"}
 	defer x.close()
 	err := x.run(dst)
@@ -71,8 +71,8 @@ type extractor struct {
 
 	bulk  bulk
 	seed  maphash.Seed
-	links map[uint64]int      // by hash of its name: how many more names a file is to get
-	mine  map[uint64]struct{} // hashes of the inodes of all files made, of a foreign archive
+	links map[uint64]int     // by hash of its name: how many more names a file is to get
+	mine  map[inode]struct{} // all files made, of a foreign archive
 }
 
 func (x *extractor) close() {
@@ -435,13 +435,9 @@ func (x *extractor) remember(dir int, temp string) error {
 		return err
 	}
 	if len(x.mine) < maxMade {
-		x.mine[x.inode(&st)] = struct{}{}
+		x.mine[inode{st.Dev, st.Ino}] = struct{}{}
 	}
 	return nil
-}
-
-func (x *extractor) inode(st *unix.Stat_t) uint64 {
-	return maphash.Comparable(x.seed, [2]uint64{st.Dev, st.Ino})
 }
 
 // made reports whether the file fd, which is called name, is one that this archive
@@ -452,7 +448,7 @@ func (x *extractor) made(fd int, name string) (bool, error) {
 		return false, err
 	}
 	if x.opts.Foreign {
-		_, ok := x.mine[x.inode(&st)]
+		_, ok := x.mine[inode{st.Dev, st.Ino}]
 		return ok, nil
 	}
 	key := maphash.String(x.seed, name)

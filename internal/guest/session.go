@@ -212,16 +212,17 @@ func (s *session) receive(h header, r io.Reader) error {
 	return nil
 }
 
+func (s *session) isGuest() bool { return s.accept != nil }
+
 // receiveShared handles the frames of memory that both ends reach.
 func (s *session) receiveShared(h header, r io.Reader) error {
 	payload := make([]byte, h.length)
 	if _, err := io.ReadFull(r, payload); err != nil {
 		return err
 	}
-	isGuest := s.accept != nil
 	switch h.typ {
 	case frameAsk:
-		if isGuest {
+		if s.isGuest() {
 			return s.sendControl(frameOffer, 0, s.guest.offer())
 		}
 	case frameOffer:
@@ -230,7 +231,7 @@ func (s *session) receiveShared(h header, r io.Reader) error {
 		}
 		return s.sendControl(frameAccept, 0, nil)
 	case frameAccept:
-		if !isGuest {
+		if !s.isGuest() {
 			return s.host.accepted()
 		}
 		if s.guest.accepted() {
@@ -239,7 +240,7 @@ func (s *session) receiveShared(h header, r io.Reader) error {
 		return nil
 	case frameFree:
 		switch i := binary.BigEndian.Uint32(payload); {
-		case isGuest && s.guest != nil:
+		case s.guest != nil:
 			return s.guest.slots.put(i)
 		case s.host != nil:
 			return s.host.slots.put(i)
@@ -253,7 +254,7 @@ func (s *session) receiveShared(h header, r io.Reader) error {
 // receiveSlot handles data that lies in a slot.
 func (s *session) receiveSlot(id uint32, payload []byte) error {
 	first := slotsEach
-	if s.accept != nil {
+	if s.isGuest() {
 		first = 0
 	}
 	where, err := parseSlot(payload, first)
@@ -261,7 +262,7 @@ func (s *session) receiveSlot(id uint32, payload []byte) error {
 		return err
 	}
 	var b []byte
-	if s.accept != nil {
+	if s.isGuest() {
 		b, err = s.guest.received(where)
 	} else {
 		b = getBuffer(int(where.length))

@@ -189,17 +189,16 @@ func (h *hostShared) offered(payload []byte) (ok bool, err error) {
 
 // accepted is called when the guest has seen what offered wrote.
 func (h *hostShared) accepted() error {
-	if h == nil {
-		return errors.New("memory that nobody offered is accepted")
+	if h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.state == sharedTried {
+			h.state = sharedReady
+			h.slots.offer(0)
+			return nil
+		}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.state != sharedTried {
-		return errors.New("memory that nobody offered is accepted")
-	}
-	h.state = sharedReady
-	h.slots.offer(0)
-	return nil
+	return errors.New("memory that nobody offered is accepted")
 }
 
 // send puts p into a free slot, if there is one.
@@ -252,7 +251,7 @@ func (h *hostShared) each(i uint32, p []byte, access func([]byte, int64) (int, e
 
 // guestShared is the guest's side. The memory outlives the sessions, of which one has it.
 type guestShared struct {
-	allocate func() (*Pages, error) // nil: there is none to share
+	allocate func() (*Pages, error) // nil: there is no memory to share
 
 	mu    sync.Mutex
 	pages *Pages
@@ -283,10 +282,13 @@ func (g *guestShared) offer() (payload []byte) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.allocate == nil {
+		return nil
+	}
 	if g.pages == nil {
 		p, err := g.allocate()
 		if err != nil || len(p.Memory) != SharedSize || len(p.Addresses) != sharedPages {
-			g.allocate = func() (*Pages, error) { return nil, errors.New("there is no memory to share") }
+			g.allocate = nil
 			return nil
 		}
 		g.pages = p

@@ -214,9 +214,17 @@ func (st *stream) reserve(n int) error {
 // while the channel is stuck, but not beyond the deadline or Close.
 func (st *stream) send(p []byte) error {
 	typ, payload := st.s.carry(p)
-	frame, err := st.s.queueData(typ, st.id, payload)
+	err := st.sendFrame(typ, payload, len(p))
 	if err != nil {
 		st.s.uncarry(typ, payload)
+	}
+	return err
+}
+
+// sendFrame sends what carries n bytes.
+func (st *stream) sendFrame(typ frameType, payload []byte, n int) error {
+	frame, err := st.s.queueData(typ, st.id, payload)
+	if err != nil {
 		return err
 	}
 	for {
@@ -227,9 +235,6 @@ func (st *stream) send(p []byte) error {
 			select {
 			case err := <-frame.done:
 				donePool.Put(frame.done)
-				if err != nil {
-					st.s.uncarry(typ, payload)
-				}
 				return err
 			case <-changed:
 				continue
@@ -240,14 +245,10 @@ func (st *stream) send(p []byte) error {
 		if !st.s.withdraw(frame) {
 			sent := <-frame.done
 			donePool.Put(frame.done)
-			if sent != nil {
-				st.s.uncarry(typ, payload)
-			}
 			return sent
 		}
-		st.s.uncarry(typ, payload)
 		st.mu.Lock()
-		st.credit += len(p)
+		st.credit += n
 		st.mu.Unlock()
 		return err
 	}
