@@ -181,8 +181,26 @@ func CommitSnapshot(dir string, m Manifest) error {
 	return syncFile(dir)
 }
 
-// DiscardSnapshot empties the directory of a snapshot that failed.
-func DiscardSnapshot(dir string) {
+// TakeSnapshot has write fill dir. A failure leaves dir as it was: what was in it is
+// another's, so it must be empty.
+func TakeSnapshot(dir string, write func() error) error {
+	list, err := os.ReadDir(dir)
+	if err == nil && len(list) > 0 {
+		err = fmt.Errorf("the directory %s is not empty", dir)
+	}
+	if err == nil {
+		if err = write(); err != nil {
+			discardSnapshot(dir)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("taking a snapshot: %w", err)
+	}
+	return nil
+}
+
+// discardSnapshot empties the directory of a snapshot that failed.
+func discardSnapshot(dir string) {
 	for _, name := range []string{manifestFile, manifestFile + ".tmp", SnapshotState, SnapshotRAM} {
 		os.Remove(filepath.Join(dir, name))
 	}

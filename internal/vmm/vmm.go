@@ -133,7 +133,8 @@ type Channeler interface {
 }
 
 // RAMOpener is implemented by a Process whose guest's memory the host can read and write
-// while it runs, by guest-physical address. It is the caller's to close; nil says that this VM's cannot be reached.
+// while it runs, by guest-physical address. It is the caller's to close; nil says that this
+// VM's cannot be reached.
 type RAMOpener interface {
 	OpenRAM() (RAM, error)
 }

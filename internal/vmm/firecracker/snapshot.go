@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -98,24 +97,7 @@ func (p *process) SnapshotDiff(ctx context.Context, dir string) error {
 }
 
 func (p *process) snapshot(ctx context.Context, dir, kind string) error {
-	err := wantEmpty(dir) // what is there is another's, and not to be discarded
-	if err == nil {
-		if err = p.writeDown(ctx, dir, kind); err != nil {
-			vmm.DiscardSnapshot(dir)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("taking a snapshot: %w", err)
-	}
-	return nil
-}
-
-func wantEmpty(dir string) error {
-	list, err := os.ReadDir(dir)
-	if err == nil && len(list) > 0 {
-		err = fmt.Errorf("the directory %s is not empty", dir)
-	}
-	return err
+	return vmm.TakeSnapshot(dir, func() error { return p.writeDown(ctx, dir, kind) })
 }
 
 func (p *process) writeDown(ctx context.Context, dir, kind string) error {

@@ -2,7 +2,6 @@ package firecracker_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,19 +20,13 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// state is what a guest says of itself (guesttest/echo).
-type state struct {
-	Hostname string
-	MACs     []string
-}
-
 // TestSnapshotRoundTrip: a VM is written down, ends, and goes on with its memory, twice: what
 // was restored is written down like what was booted. Connections are reset, listeners live.
 func TestSnapshotRoundTrip(t *testing.T) {
 	d := firecracker.Driver{Binary: double(t)}
 	c := config(t)
 	vm := vmmtest.Start(t, d, c)
-	configure(t, vm, "kept")
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "kept"})
 	held, err := vm.Process.(vmm.Dialer).Dial(t.Context(), guest.AgentPort)
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +46,7 @@ func TestSnapshotRoundTrip(t *testing.T) {
 		}
 		start := time.Now()
 		vm = vmmtest.Start(t, d, c)
-		if s := stateOf(t, vm); s.Hostname != "kept" {
+		if s := vmmtest.StateOf(t, vm); s.Hostname != "kept" {
 			t.Errorf("what goes on is %+v", s)
 		}
 		t.Logf("from the restore to a command's output it took %d ms", time.Since(start).Milliseconds())
@@ -73,7 +66,7 @@ func TestARestoreElsewhere(t *testing.T) {
 			d := firecracker.Driver{Binary: faulty(t, "DOUBLE_VERSION="+version)}
 			c := config(t)
 			vm := vmmtest.Start(t, d, c)
-			configure(t, vm, "moved")
+			vmmtest.Configure(t, vm, guest.Config{Hostname: "moved"})
 			c.Restore = takeAndEnd(t, vm, c)
 			other := c
 			other.Dir = filepath.Join(vmmtest.Dir(t), "run")
@@ -84,7 +77,7 @@ func TestARestoreElsewhere(t *testing.T) {
 				wantRefused(t, d, other, "looks for the vsock where it was")
 				other = c
 			}
-			if s := stateOf(t, vmmtest.Start(t, d, other)); s.Hostname != "moved" {
+			if s := vmmtest.StateOf(t, vmmtest.Start(t, d, other)); s.Hostname != "moved" {
 				t.Errorf("what goes on is %+v", s)
 			}
 		})
@@ -99,13 +92,13 @@ func TestARestoreOpensItsTap(t *testing.T) {
 	c.Namespaces, c.Wrap = true, []string{"setpriv", "--no-new-privs"} // with CAP_NET_ADMIN, so taps are made when they are opened
 	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", Device: "tap0"}}
 	vm := vmmtest.Start(t, d, c)
-	configure(t, vm, "x")
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
 	wantTap(t, vm, "tap0")
 	c.Restore = takeAndEnd(t, vm, c)
 	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:02", Device: "tap1"}}
 	vm = vmmtest.Start(t, d, c)
 	wantTap(t, vm, "tap1")
-	if s := stateOf(t, vm); !slices.Equal(s.MACs, []string{"02:00:00:00:00:01"}) {
+	if s := vmmtest.StateOf(t, vm); !slices.Equal(s.MACs, []string{"02:00:00:00:00:01"}) {
 		t.Errorf("the guest has the MACs %q", s.MACs)
 	}
 }
@@ -120,7 +113,7 @@ func TestADiffSnapshot(t *testing.T) {
 		c := config(t)
 		c.Options = options
 		vm := vmmtest.Start(t, d, c)
-		configure(t, vm, "x")
+		vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
 		if err := vm.Pause(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +138,7 @@ func TestADiffSnapshot(t *testing.T) {
 func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, firecracker.Driver{Binary: double(t)}, c)
-	configure(t, vm, "x")
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
 	taker := vm.Process.(vmm.Snapshotter)
 	wantFailure(t, taker.Snapshot(t.Context(), vmmtest.SnapshotDir(t, c)), "Firecracker refused PUT /snapshot/create: Create snapshot error: Cannot save the microVM state: Operation not allowed")
 	if err := vm.Pause(t.Context()); err != nil {
@@ -169,8 +162,8 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 	}{
 		"there is no directory":          {t.Context(), filepath.Join(filepath.Dir(c.Memory), "none"), "no such file"},
 		"it is canceled":                 {canceled, vmmtest.SnapshotDir(t, c), "context canceled"},
-		"the disk is full at the state":  {t.Context(), smallDir(t, c, "nr_inodes=1"), "Create snapshot error"},
-		"the disk is full at the memory": {t.Context(), smallDir(t, c, "size=4m"), "Create snapshot error"},
+		"the disk is full at the state":  {t.Context(), vmmtest.SmallDir(t, c, "nr_inodes=1"), "Create snapshot error"},
+		"the disk is full at the memory": {t.Context(), vmmtest.SmallDir(t, c, "size=4m"), "Create snapshot error"},
 	} {
 		if err := errors.Join(vm.Resume(t.Context()), vm.Pause(t.Context())); err != nil { // the double can try once in a pause
 			t.Fatal(err)
@@ -194,7 +187,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 func TestASnapshotGivenUpMidway(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, firecracker.Driver{Binary: faulty(t, "DOUBLE_STOPS_AT=/snapshot/create")}, c)
-	configure(t, vm, "x")
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
 	if err := vm.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +205,7 @@ func TestASnapshotGivenUpMidway(t *testing.T) {
 
 	c = config(t)
 	vm = vmmtest.Start(t, firecracker.Driver{Binary: faulty(t, "DOUBLE_STOPS_AT=/snapshot/create")}, c)
-	configure(t, vm, "x")
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
 	if err := vm.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +225,7 @@ func TestABrokenSnapshotIsRefused(t *testing.T) {
 	d := firecracker.Driver{Binary: double(t)}
 	c := config(t)
 	vm := vmmtest.Start(t, d, c)
-	configure(t, vm, "x")
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
 	good := takeAndEnd(t, vm, c)
 	for name, s := range map[string]struct {
 		spoil func(dir string) error
@@ -268,7 +261,7 @@ func TestADeadVsockAfterARestoreIsTold(t *testing.T) {
 	d := firecracker.Driver{Binary: faulty(t, "DOUBLE_LOSES_VSOCK=1")}
 	c := config(t)
 	vm := vmmtest.Start(t, d, c)
-	configure(t, vm, "x")
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
 	c.Restore = takeAndEnd(t, vm, c)
 	vm = vmmtest.Start(t, d, c)
 	start := time.Now()
@@ -329,22 +322,6 @@ func wantTap(t *testing.T, vm *vmmtest.VM, name string) {
 	}
 }
 
-// smallDir is a file system with a limit. It needs root; an ordinary user's directory is one
-// that nobody can write to.
-func smallDir(t *testing.T, c vmm.Config, limit string) string {
-	t.Helper()
-	dir := vmmtest.SnapshotDir(t, c)
-	if os.Getuid() != 0 {
-		os.Chmod(dir, 0o500)
-		return dir
-	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, limit); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) // the VMM may still be ending
-	return dir
-}
-
 // created returns what waits until something has been made in a directory (inotify(7)).
 func created(t *testing.T, dir string) (wait func()) {
 	t.Helper()
@@ -369,22 +346,4 @@ func created(t *testing.T, dir string) (wait func()) {
 func faulty(t *testing.T, variable string) string {
 	t.Helper()
 	return program(t, "#!/bin/sh\n"+variable+" exec "+double(t)+" \"$@\"\n")
-}
-
-func configure(t *testing.T, vm *vmmtest.VM, hostname string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
-	if _, err := vm.Agent.Configure(ctx, guest.Config{Hostname: hostname}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func stateOf(t *testing.T, vm *vmmtest.VM) (s state) {
-	t.Helper()
-	out := vmmtest.Output(t, vm, "/bin/state")
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
-		t.Fatalf("%v: %q", err, out)
-	}
-	return s
 }

@@ -45,13 +45,11 @@ func (d Driver) checkSnapshot(c vmm.Config, v version) error {
 
 // Snapshot writes the state by a migration to a file, without the memory that lies in a
 // file anyway (x-ignore-shared), and copies that file.
-func (p *process) Snapshot(ctx context.Context, dir string) (err error) {
-	defer func() {
-		if err != nil {
-			vmm.DiscardSnapshot(dir)
-			err = fmt.Errorf("taking a snapshot: %w", err)
-		}
-	}()
+func (p *process) Snapshot(ctx context.Context, dir string) error {
+	return vmm.TakeSnapshot(dir, func() error { return p.writeDown(ctx, dir) })
+}
+
+func (p *process) writeDown(ctx context.Context, dir string) error {
 	m, err := p.manifest()
 	if err != nil {
 		return err

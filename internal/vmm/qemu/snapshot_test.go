@@ -3,7 +3,6 @@ package qemu_test
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"io"
 	"net"
 	"os"
@@ -14,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"banger/internal/guest"
 	"banger/internal/vmm"
 	"banger/internal/vmm/guesttest"
@@ -23,23 +20,14 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// state is what a guest says of itself (guesttest/echo).
-type state struct {
-	Hostname, MachineID string
-	Time                time.Time
-	Random              []byte
-	MACs, Addresses     []string
-	Default             bool
-}
-
 // TestTwoGuestsOfOneSnapshot: each goes on from the same instant with a disk and sockets of
 // its own, neither changes the snapshot, and once told, they share nothing that a machine
 // must not share.
 func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 	c := withNIC(t, config(t), "02:00:00:00:00:01")
 	vm := vmmtest.Start(t, qemu.Driver{}, c)
-	configure(t, vm, guest.Config{Hostname: "template", Network: &guest.Network{Address: "10.9.0.2/24", Gateway: "10.9.0.1"}})
-	before := stateOf(t, vm)
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "template", Network: &guest.Network{Address: "10.9.0.2/24", Gateway: "10.9.0.1"}})
+	before := vmmtest.StateOf(t, vm)
 	if before.Hostname != "template" || before.MachineID != guesttest.MachineID || !slices.Equal(before.MACs, []string{"02:00:00:00:00:01"}) {
 		t.Fatalf("the template is %+v", before)
 	}
@@ -55,7 +43,7 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 	sum := sumOf(t, filepath.Join(dir, vmm.SnapshotRAM))
 
 	ids := []string{strings.Repeat("a", 32), strings.Repeat("b", 32)}
-	var got []state
+	var got []vmmtest.State
 	for i, id := range ids {
 		fork := withNIC(t, forkOf(t, c, dir), "02:00:00:00:00:09")
 		start := time.Now()
@@ -66,7 +54,7 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 			Network: &guest.Network{Address: "10.9.0.7/24", Gateway: "10.9.0.1", MAC: mac}}); err != nil {
 			t.Fatal(err)
 		}
-		s := stateOf(t, vm)
+		s := vmmtest.StateOf(t, vm)
 		if s.Hostname != "fork" || s.MachineID != id || !slices.Equal(s.MACs, []string{mac}) || !slices.Contains(s.Addresses, "10.9.0.7/24") ||
 			len(s.Addresses) != 1 || !s.Default || time.Since(s.Time).Abs() > 30*time.Second {
 			t.Errorf("fork %d is %+v", i, s)
@@ -82,7 +70,7 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 	if err := vm.Resume(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if s := stateOf(t, vm); s.Hostname != "template" {
+	if s := vmmtest.StateOf(t, vm); s.Hostname != "template" {
 		t.Errorf("the template is %+v", s)
 	}
 }
@@ -108,7 +96,7 @@ func TestASnapshotOfARestoredVM(t *testing.T) {
 func TestASnapshotThatFailsLeavesNothing(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, qemu.Driver{}, c)
-	configure(t, vm, guest.Config{Hostname: "x"})
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
 	if err := vm.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -120,8 +108,8 @@ func TestASnapshotThatFailsLeavesNothing(t *testing.T) {
 	}{
 		"there is no directory":          {t.Context(), func() string { return filepath.Join(filepath.Dir(c.Memory), "none") }},
 		"it is canceled":                 {canceled, func() string { return vmmtest.SnapshotDir(t, c) }},
-		"the disk is full at the state":  {t.Context(), func() string { return smallDir(t, c, "16k") }},
-		"the disk is full at the memory": {t.Context(), func() string { return smallDir(t, c, "4m") }},
+		"the disk is full at the state":  {t.Context(), func() string { return vmmtest.SmallDir(t, c, "size=16k") }},
+		"the disk is full at the memory": {t.Context(), func() string { return vmmtest.SmallDir(t, c, "size=4m") }},
 	} {
 		dir := s.dir()
 		if err := vm.Process.(vmm.Snapshotter).Snapshot(s.ctx, dir); err == nil {
@@ -141,30 +129,14 @@ func TestASnapshotThatFailsLeavesNothing(t *testing.T) {
 	}
 }
 
-// smallDir is a file system of so many bytes. It needs root; an ordinary user's directory
-// is one that nobody can write to.
-func smallDir(t *testing.T, c vmm.Config, size string) string {
-	t.Helper()
-	dir := vmmtest.SnapshotDir(t, c)
-	if os.Getuid() != 0 {
-		os.Chmod(dir, 0o500)
-		return dir
-	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount(dir, 0) })
-	return dir
-}
-
 // takeAndEnd starts c, takes a snapshot of it, and ends it.
 func takeAndEnd(t *testing.T, c vmm.Config) string {
 	t.Helper()
 	vm := vmmtest.Start(t, qemu.Driver{}, c)
 	if c.Restore == "" {
-		configure(t, vm, guest.Config{Hostname: "kept"})
+		vmmtest.Configure(t, vm, guest.Config{Hostname: "kept"})
 	}
-	if s := stateOf(t, vm); s.Hostname != "kept" {
+	if s := vmmtest.StateOf(t, vm); s.Hostname != "kept" {
 		t.Fatalf("it is %+v", s)
 	}
 	if err := vm.Pause(t.Context()); err != nil {
@@ -219,24 +191,6 @@ func withNIC(t *testing.T, c vmm.Config, mac string) vmm.Config {
 	})
 	c.NICs = []vmm.NIC{{MAC: mac, Socket: ln.Addr().String()}}
 	return c
-}
-
-func configure(t *testing.T, vm *vmmtest.VM, c guest.Config) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
-	if _, err := vm.Agent.Configure(ctx, c); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func stateOf(t *testing.T, vm *vmmtest.VM) (s state) {
-	t.Helper()
-	out := vmmtest.Output(t, vm, "/bin/state")
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
-		t.Fatalf("%v: %q", err, out)
-	}
-	return s
 }
 
 func sumOf(t *testing.T, path string) (sum [32]byte) {

@@ -1,18 +1,14 @@
 package vmmtest
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"banger"
+	"golang.org/x/sys/unix"
+
 	"banger/internal/guest"
 	"banger/internal/vmm"
 )
@@ -25,9 +21,7 @@ func snapshots(t *testing.T, d vmm.Driver, c vmm.Config) {
 	if !ok {
 		return // the driver promises nothing
 	}
-	if _, err := vm.Agent.Configure(ctx(t), guest.Config{Hostname: "before"}); err != nil {
-		t.Fatal(err)
-	}
+	Configure(t, vm, guest.Config{Hostname: "before"})
 	dir := SnapshotDir(t, c)
 	if err := taker.Snapshot(ctx(t), dir); err == nil {
 		t.Fatal("a running VM is written down")
@@ -36,6 +30,9 @@ func snapshots(t *testing.T, d vmm.Driver, c vmm.Config) {
 	uptime := pausedAt(t, vm)
 	if err := taker.Snapshot(ctx(t), dir); err != nil {
 		t.Fatal(err)
+	}
+	if err := taker.Snapshot(ctx(t), dir); err == nil {
+		t.Error("a snapshot is written over another")
 	}
 	if err := vm.Resume(ctx(t)); err != nil {
 		t.Fatal(err)
@@ -121,70 +118,25 @@ func SnapshotDir(t *testing.T, c vmm.Config) string {
 	return dir
 }
 
+// SmallDir is such a directory on a file system with a limit, one of tmpfs(5)'s options. It
+// needs root; an ordinary user's directory is one that nobody can write to.
+func SmallDir(t *testing.T, c vmm.Config, limit string) string {
+	t.Helper()
+	dir := SnapshotDir(t, c)
+	if os.Getuid() != 0 {
+		os.Chmod(dir, 0o500)
+		return dir
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, limit); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) // the VMM may still be ending
+	return dir
+}
+
 func wantEmpty(t *testing.T, dir string) {
 	t.Helper()
 	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
 		t.Errorf("a snapshot that failed leaves %v, %v", list, err)
-	}
-}
-
-// manyExecs runs 1,000 commands, eight at a time.
-func manyExecs(t *testing.T, d vmm.Driver, c vmm.Config) {
-	vm := Start(t, d, c)
-	if _, err := vm.Agent.Configure(ctx(t), guest.Config{Hostname: "many"}); err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			for n := i; n < 1000; n += 8 {
-				word := fmt.Sprint("word", n)
-				if out, err := output(t.Context(), vm, "/bin/echo", word); out != word+"\n" || err != nil {
-					t.Errorf("command %d says %q, %v", n, out, err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// Output runs a command in the guest and returns what it prints.
-func Output(t *testing.T, vm *VM, args ...string) string {
-	t.Helper()
-	out, err := output(ctx(t), vm, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-func output(ctx context.Context, vm *VM, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	conn, err := vm.Agent.Exec(ctx, banger.Exec{Args: args})
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
-	frames := banger.NewFrameReader(conn)
-	var out bytes.Buffer
-	for {
-		kind, payload, err := frames.Next()
-		switch {
-		case err != nil:
-			return out.String(), err
-		case kind == banger.FrameStdout:
-			out.Write(payload)
-		case kind == banger.FrameError:
-			return out.String(), fmt.Errorf("the command failed: %s", payload)
-		case kind == banger.FrameExit:
-			var exit banger.Exit
-			if err := json.Unmarshal(payload, &exit); err != nil || exit.Status() != 0 {
-				return out.String(), fmt.Errorf("the command ended with %s, %v", payload, err)
-			}
-			return out.String(), nil
-		}
 	}
 }

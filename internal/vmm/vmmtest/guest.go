@@ -1,0 +1,134 @@
+package vmmtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/guest"
+	"banger/internal/vmm"
+)
+
+// State is what a guest says of itself (guesttest/echo).
+type State struct {
+	Hostname, MachineID string
+	Time                time.Time
+	Random              []byte
+	MACs, Addresses     []string
+	Default             bool // there is a default route
+}
+
+// StateOf asks a guest.
+func StateOf(t *testing.T, vm *VM) (s State) {
+	t.Helper()
+	out := Output(t, vm, "/bin/state")
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatalf("%v: %q", err, out)
+	}
+	return s
+}
+
+// Configure tells a guest what it is.
+func Configure(t *testing.T, vm *VM, c guest.Config) {
+	t.Helper()
+	if _, err := vm.Agent.Configure(ctx(t), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// manyExecs runs 1,000 commands, eight at a time.
+func manyExecs(t *testing.T, d vmm.Driver, c vmm.Config) {
+	vm := Start(t, d, c)
+	Configure(t, vm, guest.Config{Hostname: "many"})
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for n := i; n < 1000; n += 8 {
+				word := fmt.Sprint("word", n)
+				if out, err := output(t.Context(), vm, nil, "/bin/echo", word); out != word+"\n" || err != nil {
+					t.Errorf("command %d says %q, %v", n, out, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Output runs a command in the guest and returns what it prints.
+func Output(t *testing.T, vm *VM, args ...string) string {
+	t.Helper()
+	return Pipe(t, vm, nil, args...)
+}
+
+// Pipe is Output with stdin; nil: none.
+func Pipe(t *testing.T, vm *VM, stdin []byte, args ...string) string {
+	t.Helper()
+	out, err := output(ctx(t), vm, stdin, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func output(ctx context.Context, vm *VM, stdin []byte, args ...string) (out string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := vm.Agent.Exec(ctx, banger.Exec{Args: args, Stdin: stdin != nil})
+	if err != nil {
+		return "", err
+	}
+	fed := make(chan error, 1)
+	go func() { fed <- feed(conn, stdin) }()
+	defer func() {
+		conn.Close() // which ends a feeder that waits
+		if ferr := <-fed; err == nil {
+			err = ferr
+		}
+	}()
+	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
+	return gather(conn)
+}
+
+// feed sends stdin and its end; nil is nothing.
+func feed(conn net.Conn, stdin []byte) error {
+	if stdin == nil {
+		return nil
+	}
+	for part := range slices.Chunk(stdin, banger.MaxData) {
+		if err := banger.WriteFrame(conn, banger.FrameStdin, part); err != nil {
+			return fmt.Errorf("sending stdin: %w", err)
+		}
+	}
+	return banger.WriteFrame(conn, banger.FrameStdinEOF, nil)
+}
+
+// gather returns what a command prints until it ends, with success.
+func gather(conn net.Conn) (string, error) {
+	frames := banger.NewFrameReader(conn)
+	var out bytes.Buffer
+	for {
+		kind, payload, err := frames.Next()
+		switch {
+		case err != nil:
+			return out.String(), err
+		case kind == banger.FrameStdout:
+			out.Write(payload)
+		case kind == banger.FrameError:
+			return out.String(), fmt.Errorf("the command failed: %s", payload)
+		case kind == banger.FrameExit:
+			var exit banger.Exit
+			if err := json.Unmarshal(payload, &exit); err != nil || exit.Status() != 0 {
+				return out.String(), fmt.Errorf("the command ended with %s, %v", payload, err)
+			}
+			return out.String(), nil
+		}
+	}
+}
