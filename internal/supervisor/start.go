@@ -44,13 +44,13 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 	watch := newStopwatch()
 	err := m.bootLimited(ctx, vm, watch, emit)
 	if err != nil {
-		m.kill(ctx, err.Error())
-		m.s.cleanRun(m.id())
 		reason := err.Error()
-		if ctx.Err() != nil {
+		if ctx.Err() != nil { // asked before the end of an --rm VM, which ends ctx too
 			reason = "the start was canceled"
 			err = banger.Errorf(banger.CodeCanceled, "the start of VM %s was canceled", vm.Name)
 		}
+		m.kill(ctx, reason)
+		m.s.cleanRun(m.id())
 		if !m.isGone() {
 			m.leaveNetwork()
 			m.setState(banger.StateFailed, reason)

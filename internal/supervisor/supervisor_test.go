@@ -193,3 +193,19 @@ func TestAFailedStartKeepsTheVM(t *testing.T) {
 		})
 	}
 }
+
+// TestAFailedStartOfAPassingVMIsTold with its own reason, though the VM goes with it.
+func TestAFailedStartOfAPassingVMIsTold(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	spec := h.spec("box")
+	spec.AutoRemove = true
+	for range 50 { // the VM's end and the answer were once in a race
+		h.fault(vmmtest.FailToStart)
+		_, err := s.Create(h.ctx(), spec, true, banger.Discard)
+		if err == nil || !strings.Contains(err.Error(), "the test wants no VM") {
+			t.Fatalf("the creator is told %v", err)
+		}
+		h.wantNothing(s)
+	}
+}
