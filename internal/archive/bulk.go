@@ -8,30 +8,45 @@ import (
 
 // bulk writes a large file in large pieces, past the page cache where the file
 // system can: to fill the cache and to empty it again costs an emulated guest more
-// time than to receive the bytes.
+// time than to receive the bytes. While one piece is written, the next one is
+// gathered.
 type bulk struct {
-	buf    []byte // of whole pages
+	queue  queue
+	bufs   [2]bulkBuffer
+	cur    int // the buffer that is filled
 	fd     int
-	n      int // used of buf
-	at     int64
+	at     int64 // where it goes
 	direct bool
 }
 
+type bulkBuffer struct {
+	mem  []byte // of whole pages
+	n    int    // used of it
+	at   int64  // where it is being written to
+	busy bool   // it is
+}
+
 const (
-	bulkSize  = 256 << 10 // bytes of a write
+	bulkSize  = 1 << 20   // bytes of a write
 	bulkLeast = 512 << 10 // bytes of a file that is written so
 	pageSize  = 4096
 )
 
 // begin starts the piece of the file fd at an offset.
 func (b *bulk) begin(fd int, at int64) error {
-	if b.buf == nil {
+	for i := range b.bufs {
+		if b.bufs[i].mem != nil {
+			continue
+		}
 		var err error // not the heap's, which promises no alignment
-		if b.buf, err = unix.Mmap(-1, 0, bulkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
+		if b.bufs[i].mem, err = unix.Mmap(-1, 0, bulkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 			return err
 		}
 	}
-	b.fd, b.n, b.at = fd, 0, at
+	if b.queue.context == 0 {
+		b.queue.open(len(b.bufs)) // without it each write is waited for
+	}
+	b.fd, b.at = fd, at
 	b.setDirect(at%pageSize == 0)
 	return nil
 }
@@ -47,10 +62,11 @@ func (b *bulk) setDirect(on bool) {
 
 func (b *bulk) write(p []byte) error {
 	for len(p) > 0 {
-		n := copy(b.buf[b.n:], p)
-		p, b.n = p[n:], b.n+n
-		if b.n == len(b.buf) {
-			if err := b.flush(); err != nil {
+		to := &b.bufs[b.cur]
+		n := copy(to.mem[to.n:], p)
+		p, to.n = p[n:], to.n+n
+		if to.n == len(to.mem) {
+			if err := b.next(); err != nil {
 				return err
 			}
 		}
@@ -58,34 +74,90 @@ func (b *bulk) write(p []byte) error {
 	return nil
 }
 
-// flush writes what is gathered; what is no whole page goes through the cache.
+// next begins to write the buffer, which is full, and waits for the other one.
+func (b *bulk) next() error {
+	full := &b.bufs[b.cur]
+	if !b.direct || b.queue.context == 0 {
+		return b.finish()
+	}
+	if err := b.queue.write(uint64(b.cur), b.fd, full.mem, b.at); err != nil {
+		return b.finish() // it says what is wrong
+	}
+	full.at, full.busy = b.at, true
+	b.at += int64(full.n)
+	b.cur = 1 - b.cur
+	return b.wait()
+}
+
+// wait waits until the buffer is not being written.
+func (b *bulk) wait() error {
+	for b.bufs[b.cur].busy {
+		id, n, err := b.queue.wait()
+		if id >= uint64(len(b.bufs)) || !b.bufs[id].busy {
+			return err
+		}
+		done := &b.bufs[id]
+		done.busy = false
+		if errors.Is(err, unix.EINVAL) { // this file cannot be written so
+			b.setDirect(false)
+			err = nil
+		}
+		if err == nil {
+			err = b.rest(done.mem[n:done.n], done.at+int64(n))
+		}
+		if err != nil {
+			return err
+		}
+		done.n = 0
+	}
+	return nil
+}
+
+// flush writes all that is gathered.
 func (b *bulk) flush() error {
-	whole := b.n
+	last := b.cur
+	b.cur = 1 - last
+	err := b.wait()
+	b.cur = last
+	if err != nil {
+		return err
+	}
+	return b.finish()
+}
+
+// finish writes the buffer, and what is no whole page of it through the cache.
+func (b *bulk) finish() error {
+	p := &b.bufs[b.cur]
+	whole := 0
 	if b.direct {
-		whole -= b.n % pageSize
-		err := writeAt(b.fd, b.buf[:whole], b.at)
+		whole = p.n - p.n%pageSize
+		err := writeAt(b.fd, p.mem[:whole], b.at)
 		if errors.Is(err, unix.EINVAL) {
 			whole, err = 0, nil
 		}
 		if err != nil {
 			return err
 		}
-	} else {
-		whole = 0
 	}
-	if rest := b.buf[whole:b.n]; len(rest) > 0 {
-		b.setDirect(false)
-		if err := writeAt(b.fd, rest, b.at+int64(whole)); err != nil {
-			return err
-		}
+	err := b.rest(p.mem[whole:p.n], b.at+int64(whole))
+	b.at, p.n = b.at+int64(p.n), 0
+	return err
+}
+
+// rest writes p through the cache.
+func (b *bulk) rest(p []byte, at int64) error {
+	if len(p) == 0 {
+		return nil
 	}
-	b.at += int64(b.n)
-	b.n = 0
-	return nil
+	b.setDirect(false)
+	return writeAt(b.fd, p, at)
 }
 
 func (b *bulk) close() {
-	if b.buf != nil {
-		unix.Munmap(b.buf)
+	b.queue.close()
+	for _, p := range b.bufs {
+		if p.mem != nil {
+			unix.Munmap(p.mem)
+		}
 	}
 }

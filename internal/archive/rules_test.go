@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"strings"
@@ -187,15 +188,49 @@ func TestAFileOfManyPieces(t *testing.T) {
 
 // A large file written past the page cache is the same at every length.
 func TestDirectWrites(t *testing.T) {
-	base := t.TempDir()
-	for _, size := range []int{bulkLeast - 1, bulkLeast, bulkLeast + 1, bulkLeast + pageSize, 3*bulkSize + 511} {
-		data := bytes.Repeat([]byte("0123456789abcde"), size/15+1)[:size]
-		must(t, os.WriteFile(base+"/f", data, 0o644))
-		_, err := Extract(context.Background(), bytes.NewReader(archived(t, base+"/f", WriteOptions{Name: "f"})), base+"/g", ExtractOptions{Direct: true})
-		must(t, err)
-		if got, err := os.ReadFile(base + "/g"); err != nil || !bytes.Equal(got, data) {
-			t.Errorf("%d bytes: the copy has %d or differs: %v", size, len(got), err)
+	for _, base := range []string{t.TempDir(), inMemory(t)} {
+		for _, size := range []int{bulkLeast - 1, bulkLeast, bulkLeast + 1, bulkLeast + pageSize, bulkSize, 2 * bulkSize, 3*bulkSize + 511, 4*bulkSize + pageSize} {
+			data := make([]byte, size)
+			rand.NewChaCha8([32]byte{}).Read(data)
+			must(t, os.WriteFile(base+"/f", data, 0o644))
+			_, err := Extract(context.Background(), bytes.NewReader(archived(t, base+"/f", WriteOptions{Name: "f"})), base+"/g", ExtractOptions{Direct: true})
+			must(t, err)
+			if got, err := os.ReadFile(base + "/g"); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%s: %d bytes: the copy has %d or differs: %v", base, size, len(got), err)
+			}
 		}
+	}
+}
+
+// inMemory returns a directory of a file system that may have no direct writes.
+func inMemory(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "archive")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// A write that fails in the background is told, with a queue and without.
+func TestDirectWritesThatFail(t *testing.T) {
+	readOnly := t.TempDir() + "/f"
+	must(t, os.WriteFile(readOnly, nil, 0o644))
+	for name, want := range map[string]struct {
+		flag int
+		err  error
+	}{readOnly: {os.O_RDONLY, unix.EBADF}, "/dev/full": {os.O_WRONLY, unix.ENOSPC}} {
+		f, err := os.OpenFile(name, want.flag, 0)
+		must(t, err)
+		var b bulk
+		must(t, b.begin(int(f.Fd()), 0))
+		err = b.write(make([]byte, 3*bulkSize))
+		if err == nil {
+			err = b.flush()
+		}
+		if !errors.Is(err, want.err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		b.close()
+		f.Close()
 	}
 }
 

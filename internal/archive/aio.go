@@ -1,0 +1,86 @@
+package archive
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// queue is one of the kernel's for writes that go on while we do something else
+// (io_setup(2), linux/aio_abi.h). The zero value is none.
+type queue struct{ context uintptr }
+
+// iocb is a request; little-endian, as all machines are that banger runs on.
+type iocb struct {
+	data    uint64 // comes back in the event
+	key     uint32
+	flags   uint32
+	opcode  uint16
+	prio    int16
+	fd      uint32
+	buf     uint64
+	length  uint64
+	offset  int64
+	_       uint64
+	more    uint32
+	eventFD uint32
+}
+
+type ioEvent struct {
+	data, request uint64
+	result        int64 // bytes, or an error's negative number
+	_             int64
+}
+
+const commandWrite = 1 // IOCB_CMD_PWRITE
+
+// open makes a queue for so many writes at a time.
+func (q *queue) open(writes int) error {
+	_, _, errno := unix.Syscall(unix.SYS_IO_SETUP, uintptr(writes), uintptr(unsafe.Pointer(&q.context)), 0)
+	return errnoErr(errno)
+}
+
+// write begins to write b, which is no memory of Go's and is not to change before the
+// write is over. Its id comes back from wait.
+func (q *queue) write(id uint64, fd int, b []byte, at int64) error {
+	request := &iocb{data: id, opcode: commandWrite, fd: uint32(fd), buf: uint64(uintptr(unsafe.Pointer(&b[0]))), length: uint64(len(b)), offset: at}
+	list := &request
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, q.context, 1, uintptr(unsafe.Pointer(list)))
+		if errno != unix.EINTR {
+			return errnoErr(errno)
+		}
+	}
+}
+
+// wait waits for one write and returns its id, and how many bytes it has written.
+func (q *queue) wait() (id uint64, n int, err error) {
+	var event ioEvent
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, q.context, 1, 1, uintptr(unsafe.Pointer(&event)), 0, 0)
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno != 0:
+			return 0, 0, errno
+		case event.result < 0:
+			return event.data, 0, unix.Errno(-event.result)
+		}
+		return event.data, int(event.result), nil
+	}
+}
+
+// close waits for all writes (io_destroy(2)).
+func (q *queue) close() {
+	if q.context != 0 {
+		unix.Syscall(unix.SYS_IO_DESTROY, q.context, 0, 0)
+		q.context = 0
+	}
+}
+
+func errnoErr(errno unix.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
