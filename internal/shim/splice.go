@@ -35,9 +35,45 @@ func Splice(ctx context.Context, a, b net.Conn) {
 	closeBoth()
 }
 
-type spliceBuffer [64 << 10]byte
+// reader reads into a buffer that begins small, since most streams carry little. One that
+// is filled gives way to one as long as the longest payload of the agent's channel: each
+// payload costs a guest a frame.
+type reader struct {
+	small *smallBuffer
+	large *largeBuffer
+}
 
-var spliceBuffers = sync.Pool{New: func() any { return new(spliceBuffer) }}
+type (
+	smallBuffer [16 << 10]byte
+	largeBuffer [banger.FrameHeader + banger.MaxData]byte
+)
+
+var (
+	smallBuffers = sync.Pool{New: func() any { return new(smallBuffer) }}
+	largeBuffers = sync.Pool{New: func() any { return new(largeBuffer) }}
+)
+
+func newReader() *reader { return &reader{small: smallBuffers.Get().(*smallBuffer)} }
+
+// read returns what src gives, valid until the next call.
+func (r *reader) read(src io.Reader) ([]byte, error) {
+	if r.large != nil {
+		n, err := src.Read(r.large[:])
+		return r.large[:n], err
+	}
+	n, err := src.Read(r.small[:])
+	if n == len(r.small) {
+		r.large = largeBuffers.Get().(*largeBuffer)
+	}
+	return r.small[:n], err
+}
+
+func (r *reader) close() {
+	smallBuffers.Put(r.small)
+	if r.large != nil {
+		largeBuffers.Put(r.large)
+	}
+}
 
 // lender is a stream of the agent, which needs no buffer of ours.
 type lender interface {
@@ -74,9 +110,6 @@ func lend(src io.Reader) (next func() ([]byte, error), release func()) {
 			return l.ReadChunk(banger.MaxFrame)
 		}, l.Release
 	}
-	buf := spliceBuffers.Get().(*spliceBuffer)
-	return func() ([]byte, error) {
-		n, err := src.Read(buf[:])
-		return buf[:n], err
-	}, func() { spliceBuffers.Put(buf) }
+	r := newReader()
+	return func() ([]byte, error) { return r.read(src) }, r.close
 }
