@@ -153,7 +153,7 @@ func assembleRoot() (int, error) {
 		flags                uintptr
 	}{
 		{"rootfs", "/rootfs", "", unix.MS_RDONLY},
-		{"disk", "/disk", "errors=remount-ro", 0},
+		{"disk", "/disk", "errors=remount-ro,discard", 0}, // what is deleted goes back to the host
 	} {
 		dev, err := findDisk(m.serial)
 		if err != nil {
