@@ -12,18 +12,15 @@ type queue struct{ context uintptr }
 
 // iocb is a request; little-endian, as all machines are that banger runs on.
 type iocb struct {
-	data    uint64 // comes back in the event
-	key     uint32
-	flags   uint32
-	opcode  uint16
-	prio    int16
-	fd      uint32
-	buf     uint64
-	length  uint64
-	offset  int64
-	_       uint64
-	more    uint32
-	eventFD uint32
+	data   uint64    // comes back in the event
+	_      [2]uint32 // key, flags
+	opcode uint16
+	_      int16 // priority
+	fd     uint32
+	buf    uint64
+	length uint64
+	offset int64
+	_      [2]uint64 // flags, an eventfd
 }
 
 type ioEvent struct {
