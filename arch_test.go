@@ -64,7 +64,7 @@ var confined = map[string]string{
 	"database/sql":               "internal/store",
 	"net/http":                   "internal/api internal/daemon internal/image internal/registry internal/registry/registrytest internal/vmm/firecracker internal/vmm/firecracker/double",
 	"os/user":                    "",
-	"unsafe":                     "internal/host internal/agent internal/inflate",
+	"unsafe":                     "internal/host internal/agent internal/archive internal/inflate",
 	"gvisor.dev":                 "internal/network",
 	"github.com/google/nftables": "internal/network",
 	"math/rand":                  "",
