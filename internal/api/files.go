@@ -62,7 +62,14 @@ func (s *Server) files(w http.ResponseWriter, req *http.Request) error {
 	return s.handOver(w, req, upgradeFiles, stream)
 }
 
-// handOver makes the client's connection one with a stream of the agent.
+// giver is a stream whose other end can go on with a client without us.
+type giver interface {
+	Give(client net.Conn) (bool, error)
+}
+
+// handOver makes the client's connection one with a stream of the agent. Where the stream
+// can be given away we are out of it then: what the client sends costs us nothing, and its
+// command goes on when we end.
 func (s *Server) handOver(w http.ResponseWriter, req *http.Request, protocol string, stream net.Conn) error {
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -74,6 +81,11 @@ func (s *Server) handOver(w http.ResponseWriter, req *http.Request, protocol str
 		early, _ := buf.Reader.Peek(n)
 		if _, err := stream.Write(early); err != nil {
 			stream.Close()
+		}
+	}
+	if g, ok := stream.(giver); ok {
+		if given, _ := g.Give(conn); given {
+			return conn.Close() // which tells the client of what failed
 		}
 	}
 	s.Splice(context.WithoutCancel(req.Context()), conn, stream)

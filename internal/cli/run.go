@@ -194,13 +194,31 @@ func (a *app) run(ctx context.Context, f *specFlags, spec banger.Spec) error {
 		a.forceRemove(vm)
 		return err
 	}
-	if _, err := client.Wait(ctx, vm.ID); err != nil && banger.CodeOf(err) != banger.CodeNotFound && banger.CodeOf(err) != banger.CodeCanceled {
+	if err := a.awaitEnd(ctx, vm.ID); err != nil {
 		return err
 	}
 	if status != 0 {
 		return &exitError{code: status}
 	}
 	return nil
+}
+
+// awaitEnd returns when the VM has ended, though the daemon may end before it does: the
+// command goes on without it, and another daemon sees to the rest.
+func (a *app) awaitEnd(ctx context.Context, id string) error {
+	for {
+		_, err := a.client.Wait(ctx, id)
+		switch banger.CodeOf(err) {
+		case banger.CodeNotFound, banger.CodeCanceled:
+			return nil
+		case banger.CodeUnavailable:
+			if _, err := a.connect(ctx); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
 }
 
 // attach starts the VM's main command and copies its stdio.

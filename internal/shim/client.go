@@ -116,26 +116,42 @@ func awaitReady(ctx context.Context, r *os.File) error {
 // Dial opens a stream to a port of the guest's agent. It waits while the guest
 // boots; ctx bounds the wait.
 func (c Client) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	conn, err := c.dial(ctx, callConnect, port)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// errUnknownCall is the answer of a shim that is older than the call.
+var errUnknownCall = errors.New("connecting to the agent: the shim is of an older banger")
+
+func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixConn, error) {
 	conn, err := c.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	line, err := "", error(nil)
-	if _, err = fmt.Fprintf(conn, "%s %d\n", callConnect, port); err == nil {
+	line := ""
+	if _, err = fmt.Fprintf(conn, "%s %d\n", call, port); err == nil {
 		line, err = readLine(conn)
 	}
 	if !stop() {
 		err = ctx.Err()
 	}
-	if err == nil && !strings.HasPrefix(line, "OK ") {
-		err = errors.New(strings.TrimPrefix(line, "ERR "))
+	problem, failed := strings.CutPrefix(line, "ERR ")
+	switch {
+	case err != nil:
+		err = fmt.Errorf("connecting to the agent: %w", err)
+	case failed:
+		err = fmt.Errorf("connecting to the agent: %s", problem)
+	case !strings.HasPrefix(line, "OK "):
+		err = errUnknownCall
+	default:
+		return conn, nil
 	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("connecting to the agent: %w", err)
-	}
-	return conn, nil
+	conn.Close()
+	return nil, err
 }
 
 // Status asks the shim how things are. An error means that no shim answers.

@@ -65,7 +65,8 @@ const (
 
 // The control calls: one line from the client, one JSON line back, except
 // CONNECT, which is answered by "OK n" and becomes the stream (the protocol of
-// Firecracker's vsock socket), and WATCH, which is answered when the VMM ends.
+// Firecracker's vsock socket), OFFER, which is answered so too, and WATCH, which is
+// answered when the VMM ends.
 const (
 	callStatus  = "STATUS"
 	callWatch   = "WATCH"
@@ -73,6 +74,10 @@ const (
 	callPause   = "PAUSE"
 	callResume  = "RESUME"
 	callConnect = "CONNECT"
+	callOffer   = "OFFER"   // + port: a stream as CONNECT's once it is said whose: lines of SEND, then KEEP or GIVE
+	callSend    = "SEND"    // + length: so many bytes for the agent follow
+	callKeep    = "KEEP"    // this connection becomes the stream
+	callGive    = "GIVE"    // the socket that comes with the first byte becomes the stream
 	callConsole = "CONSOLE" // + tail: answered by console bytes until the VMM ends
 	callPorts   = "PORTS"
 	callForward = "FORWARD" // + JSON of a forward; its socket comes with the first byte (unix(7), SCM_RIGHTS)

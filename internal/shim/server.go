@@ -361,7 +361,10 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	}
 	switch call {
 	case callConnect:
-		s.connect(ctx, conn, arg)
+		s.connect(ctx, conn, arg, Splice)
+		return
+	case callOffer:
+		s.connect(ctx, conn, arg, offered)
 		return
 	case callConsole:
 		if tail, err := strconv.Atoi(arg); err == nil {
@@ -426,8 +429,8 @@ func (s *server) status() Status {
 	return st
 }
 
-// connect splices the client's connection to a new stream of the agent.
-func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string) {
+// connect opens a stream of the agent and lets join connect the client's connection to it.
+func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string, join func(ctx context.Context, conn, stream net.Conn)) {
 	port, err := strconv.ParseUint(arg, 10, 32)
 	if err != nil {
 		return
@@ -443,5 +446,5 @@ func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string) {
 		stream.Close()
 		return
 	}
-	Splice(ctx, conn, stream)
+	join(ctx, conn, stream)
 }

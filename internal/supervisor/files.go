@@ -15,7 +15,7 @@ func (s *Supervisor) Files(ctx context.Context, ref string, r banger.FileRequest
 	if err != nil {
 		return nil, err
 	}
-	return m.agent().Files(ctx, r)
+	return m.offering().Files(ctx, r)
 }
 
 // StatFile says what is at a path of a running VM.

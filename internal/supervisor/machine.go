@@ -164,6 +164,18 @@ func (m *machine) agent() guest.Client {
 	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, guest.AgentPort) }}
 }
 
+// offering is the agent, whose streams can be given to a client.
+func (m *machine) offering() guest.Client {
+	c := m.s.shim(m.id())
+	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) {
+		stream, err := c.Offer(ctx, guest.AgentPort)
+		if err != nil {
+			return nil, err
+		}
+		return stream, nil
+	}}
+}
+
 // onEnd records that the VMM is gone; nothing of it is left but the disk.
 func (m *machine) onEnd(reason string, failed bool) {
 	vm := m.snapshot()

@@ -160,7 +160,7 @@ func (s *Supervisor) Exec(ctx context.Context, ref string, e banger.Exec) (net.C
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
-	return m.agent().Exec(ctx, e)
+	return m.offering().Exec(ctx, e)
 }
 
 // running finds a VM that runs, for what is to be done to it, with what its commands
@@ -198,7 +198,7 @@ func (m *machine) attachMain(ctx context.Context, e banger.Exec) (net.Conn, erro
 	if e.TTY {
 		main.Env = mergeEnv(e.Env, main.Env)
 	}
-	return m.agent().Exec(ctx, main)
+	return m.offering().Exec(ctx, main)
 }
 
 // Logs writes the guest's console: its last tail lines (all when negative) and,

@@ -11,6 +11,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/shim"
 	"banger/internal/supervisor"
 	"banger/internal/vmm/vmmtest"
 )
@@ -45,6 +46,71 @@ func TestVMsOutliveTheDaemon(t *testing.T) {
 		check(t, s.Remove(h.ctx(), ref, true))
 	}
 	h.wantNothing(s)
+}
+
+// TestACommandGoesOnWithItsClient when no daemon runs: the shim has the client's socket.
+func TestACommandGoesOnWithItsClient(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	h.run(s, h.spec("box"))
+	ask := banger.Exec{Args: []string{"/bin/sh", "-c", `read -r one; read -r two; echo "$one, $two"; exit 3`}, Stdin: true}
+	stream, err := s.Exec(h.ctx(), "box", ask)
+	check(t, err)
+	check(t, banger.WriteFrame(stream, banger.FrameStdin, []byte("before\n")))
+	client, theirs := socketPair(t)
+	given, err := stream.(*shim.Stream).Give(theirs)
+	if !given || err != nil {
+		t.Fatalf("the stream is not given away: %v", err)
+	}
+	check(t, theirs.Close())
+	s.Close()
+	check(t, banger.WriteFrame(client, banger.FrameStdin, []byte("after\n")))
+	if out, code := h.output(client); out != "before, after\n" || code != 3 {
+		t.Errorf("the command prints %q and exits with %d", out, code)
+	}
+	check(t, h.daemon().Remove(h.ctx(), "box", true))
+}
+
+// TestAStreamThatIsNotGivenAway goes on as it was.
+func TestAStreamThatIsNotGivenAway(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	h.run(s, h.spec("box"))
+	_, theirs := socketPair(t)
+	pipe, _ := net.Pipe()
+	for name, give := range map[string]func(*shim.Stream) (bool, error){
+		"its client is no unix socket": func(stream *shim.Stream) (bool, error) { return stream.Give(pipe) },
+		"it was read from": func(stream *shim.Stream) (bool, error) {
+			_, err := stream.Read(nil)
+			check(t, err)
+			return stream.Give(theirs)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stream, err := s.Exec(h.ctx(), "box", banger.Exec{Args: []string{"/bin/echo", "hello"}})
+			check(t, err)
+			if given, err := give(stream.(*shim.Stream)); given || err != nil {
+				t.Errorf("it is given away: %v, %v", given, err)
+			}
+			if out, code := h.output(stream); out != "hello\n" || code != 0 {
+				t.Errorf("the command prints %q and exits with %d", out, code)
+			}
+		})
+	}
+}
+
+func socketPair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	check(t, err)
+	for i, conn := range []*net.Conn{&a, &b} {
+		f := os.NewFile(uintptr(fds[i]), "socket")
+		*conn, err = net.FileConn(f)
+		check(t, err)
+		f.Close()
+		t.Cleanup(func() { (*conn).Close() })
+	}
+	return a, b
 }
 
 // TestWhatEndedWhileNoDaemonRan is told with its reason.
