@@ -123,8 +123,13 @@ func (b *bench) newVM() string { return b.newVMOn("user") }
 func (b *bench) newVMOn(network string) string {
 	b.Helper()
 	id := b.cli("create", "-q", "--network", network, image, "--", "sleep", "infinity")
-	b.Cleanup(func() { exec.Command(b.binary, "rm", "-f", id).Run() })
+	b.removeAtEnd(id)
 	return id
+}
+
+// removeAtEnd removes a VM, if it is still there, when the context of the test is done.
+func (b *bench) removeAtEnd(id string) {
+	b.Cleanup(func() { exec.Command(b.binary, "rm", "-f", id).Run() })
 }
 
 // timed returns how long f takes.

@@ -82,7 +82,7 @@ func (n *networked) out(host, port string) func() (wait func()) {
 // newNetworkVM starts a VM of ours with a sink.
 func (b *bench) newNetworkVM(network string) *networked {
 	id := b.cli("run", "-d", "-q", "--network", network, "--net-allow", "host", "--net-allow", "private", "-p", "0:"+guestPort, image, "--", "perl", "-e", sink)
-	b.Cleanup(func() { b.command("rm", "-f", id).Run() })
+	b.removeAtEnd(id)
 	vm, err := b.client.Get(b.Context(), id)
 	b.must(err)
 	n := &networked{bench: b, at: vm.Forwards[0].Host().String(), end: func() { b.cli("rm", "-f", id) }}
@@ -185,7 +185,7 @@ func (b *bench) forwards() {
 		args = append(args, "-p", fmt.Sprintf("0:%d", 10000+i))
 	}
 	id := b.cli(append(args, image, "--", "sleep", "infinity")...)
-	b.Cleanup(func() { b.command("rm", "-f", id).Run() })
+	b.removeAtEnd(id)
 	b.cli("start", "-q", id)
 	vm, err := b.client.Get(b.Context(), id)
 	b.must(err)
@@ -210,7 +210,7 @@ const floods = `bash -c 'while :; do echo x >/dev/udp/10.0.2.2/9; echo x >/dev/u
 func (b *bench) flood() {
 	quiet := b.newNetworkVM("user")
 	other := b.cli("run", "-d", "-q", "--net-allow", "host", image, "--", "sleep", "infinity")
-	b.Cleanup(func() { b.command("rm", "-f", other).Run() })
+	b.removeAtEnd(other)
 	send := b.into(quiet.at)
 	var execs, execsBeside, nets, netsBeside []float64
 	round := func() (float64, float64) {

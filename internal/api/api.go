@@ -33,6 +33,7 @@ type VMs interface {
 	Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error)
 	StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error)
 	SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, error)
+	Stats(ctx context.Context, ref string) (banger.Stats, error)
 	Ports(ctx context.Context, ref string) ([]banger.Listener, error)
 	AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error)
 	RemoveForward(ctx context.Context, ref string, f banger.Forward) error

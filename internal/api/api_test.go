@@ -52,7 +52,7 @@ func TestNounsHaveExactlyTheFieldsOfTheOpenAPIFile(t *testing.T) {
 		"Blob": banger.Blob{}, "ImageStep": banger.ImageStep{}, "ImageUsage": banger.ImageUsage{}, "Pruned": banger.Pruned{},
 		"Kernel": banger.Kernel{}, "Event": banger.Event{}, "Version": Version{},
 		"Forward": banger.Forward{}, "Listener": banger.Listener{}, "Policy": banger.Policy{}, "Rule": banger.Rule{}, "Denial": banger.Denial{}, "SSH": banger.SSH{},
-		"FileInfo": banger.FileInfo{}, "CopyReport": banger.CopyReport{},
+		"FileInfo": banger.FileInfo{}, "Stats": banger.Stats{}, "CopyReport": banger.CopyReport{},
 	} {
 		var documented, have []string
 		for p := range schemas[name].Properties {

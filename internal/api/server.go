@@ -61,6 +61,7 @@ var routes = []route{
 	{"POST", "/v1/vms/{vm}/ssh", (*Server).ssh},
 	{"GET", "/v1/vms/{vm}/wait", (*Server).waitVM},
 	{"GET", "/v1/vms/{vm}/logs", (*Server).logs},
+	{"GET", "/v1/vms/{vm}/stats", (*Server).stats},
 	{"GET", "/v1/vms/{vm}/ports", (*Server).listPorts},
 	{"POST", "/v1/vms/{vm}/forwards", (*Server).addForward},
 	{"DELETE", "/v1/vms/{vm}/forwards", (*Server).removeForward},

@@ -162,7 +162,7 @@ func suggest(cmd *cobra.Command, word string) string {
 func (a *app) vmCommands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.runCommand, a.createCommand, a.startCommand, a.stopCommand, a.restartCommand, a.killCommand, a.rmCommand,
-		a.psCommand, a.inspectCommand, a.execCommand, a.sshCommand, a.logsCommand, a.renameCommand, a.cpCommand, a.portsCommand, a.portCommand, a.policyCommand,
+		a.psCommand, a.inspectCommand, a.execCommand, a.sshCommand, a.logsCommand, a.statsCommand, a.renameCommand, a.cpCommand, a.portsCommand, a.portCommand, a.policyCommand,
 		a.commitCommand, a.waitCommand, a.pruneCommand,
 	}
 }

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -269,6 +270,21 @@ func (h *BridgeHost) OpenTap(id string) (f *os.File, err error) {
 		return nil, banger.Errorf(banger.CodeUnavailable, "the bridge network: %w", err)
 	}
 	return f, nil
+}
+
+// Traffic returns how many bytes of frames went to a VM by its tap, and came from it.
+func (h *BridgeHost) Traffic(id string) (in, out uint64, err error) {
+	h.apply.Lock()
+	defer h.apply.Unlock()
+	if h.bridge == nil {
+		return 0, 0, banger.Errorf(banger.CodeInternal, "VM %s has no port on a bridge", id)
+	}
+	l, err := h.bridge.find(BridgePort{ID: id}.Tap())
+	if err != nil || l == nil || l.Attrs().Statistics == nil {
+		return 0, 0, banger.Errorf(banger.CodeUnavailable, "the bridge network tells nothing of VM %s: %w", id, errors.Join(err, unix.ENODEV))
+	}
+	st := l.Attrs().Statistics // of the host's side, which sends what the guest receives
+	return st.TxBytes, st.RxBytes, nil
 }
 
 // The domain of VMs, and how long an answer about one of them holds.

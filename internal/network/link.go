@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -136,6 +137,7 @@ type link struct {
 	guestIP    [4]byte
 	mu         sync.Mutex
 	dispatcher stack.NetworkDispatcher
+	in, out    atomic.Uint64 // bytes of frames to the guest, and from it
 	done       chan struct{} // closed when no frame comes any more
 }
 
@@ -181,6 +183,7 @@ func (l *link) ParseHeader(pkt *stack.PacketBuffer) bool {
 // WritePackets sends packets in order. It waits for a guest that takes none.
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	for i, pkt := range pkts.AsSlice() {
+		l.in.Add(uint64(pkt.Size()))
 		if err := l.frames.Put(pkt.AsSlices()); err != nil {
 			return i, &tcpip.ErrClosedForSend{}
 		}
@@ -203,6 +206,7 @@ func (l *link) run() {
 			}
 			return
 		}
+		l.out.Add(uint64(n))
 		d := l.attached()
 		proto, ok := l.admit(view.AsSlice()[:n])
 		if !ok || d == nil {

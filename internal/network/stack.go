@@ -117,6 +117,9 @@ func (s *Stack) build() error {
 	return nil
 }
 
+// Traffic returns how many bytes of frames went to the guest, and came from it.
+func (s *Stack) Traffic() (in, out uint64) { return s.link.in.Load(), s.link.out.Load() }
+
 // Done is closed when the guest's end of the link is gone.
 func (s *Stack) Done() <-chan struct{} { return s.link.done }
 

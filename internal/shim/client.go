@@ -191,6 +191,9 @@ func (c Client) stream(ctx context.Context, call string, w io.Writer) error {
 	return err
 }
 
+// Stats asks what the VM's devices have done; the Status has which process is the VMM.
+func (c Client) Stats(ctx context.Context) (Status, error) { return c.call(ctx, callStats) }
+
 // Pause stops the guest's CPUs; Resume lets them go on.
 func (c Client) Pause(ctx context.Context) error {
 	_, err := c.call(ctx, callPause)

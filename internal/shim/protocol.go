@@ -51,6 +51,14 @@ type Status struct {
 	Error string     `json:"error,omitempty"` // the call failed
 
 	Ports []banger.Listener `json:"ports,omitempty"` // the answer to PORTS
+	Stats Stats             `json:"stats,omitzero"`  // the answer to STATS
+}
+
+// Stats are totals since the VMM started, in bytes.
+type Stats struct {
+	vmm.Stats
+	NetIn  uint64 `json:"net_in"` // to the guest, by a user network
+	NetOut uint64 `json:"net_out"`
 }
 
 // Files in a shim's directory.
@@ -79,6 +87,7 @@ const (
 	callKeep    = "KEEP"    // this connection becomes the stream
 	callGive    = "GIVE"    // the socket that comes with the first byte becomes the stream
 	callConsole = "CONSOLE" // + tail: answered by console bytes until the VMM ends
+	callStats   = "STATS"
 	callPorts   = "PORTS"
 	callForward = "FORWARD" // + JSON of a forward; its socket comes with the first byte (unix(7), SCM_RIGHTS)
 	callRelease = "RELEASE" // + JSON of a forward

@@ -389,6 +389,7 @@ func (s *server) control(ctx context.Context, call, arg string, file *os.File) S
 	defer cancel()
 	var err error
 	var ports []banger.Listener
+	var stats Stats
 	switch call {
 	case callStatus:
 	case callWatch:
@@ -400,6 +401,8 @@ func (s *server) control(ctx context.Context, call, arg string, file *os.File) S
 		err = s.proc.Pause(ctx)
 	case callResume:
 		err = s.proc.Resume(ctx)
+	case callStats:
+		stats, err = s.stats(ctx)
 	case callDeny:
 		var d banger.Denial
 		if err = json.Unmarshal([]byte(arg), &d); err == nil {
@@ -411,11 +414,19 @@ func (s *server) control(ctx context.Context, call, arg string, file *os.File) S
 		err = fmt.Errorf("unknown call %q", call)
 	}
 	st := s.status()
-	st.Ports = ports
+	st.Ports, st.Stats = ports, stats
 	if err != nil {
 		st.Error = err.Error()
 	}
 	return st
+}
+
+func (s *server) stats(ctx context.Context) (st Stats, err error) {
+	if s.stack != nil {
+		st.NetIn, st.NetOut = s.stack.Traffic()
+	}
+	st.Stats, err = s.proc.Stats(ctx)
+	return st, err
 }
 
 func (s *server) status() Status {

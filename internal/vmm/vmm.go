@@ -6,12 +6,9 @@ package vmm
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 )
 
 // Accel says what executes guest code.
@@ -86,12 +83,6 @@ type Exit struct {
 	Panic  bool   `json:"panic,omitempty"`
 }
 
-// Handle identifies a process for ever: a pid alone may be reused.
-type Handle struct {
-	PID       int    `json:"pid"`
-	StartTime uint64 `json:"start_time"` // field 22 of /proc/PID/stat, clock ticks since boot (proc(5))
-}
-
 // Driver starts VMs on one VMM.
 type Driver interface {
 	// Name is "qemu", "firecracker", …
@@ -107,6 +98,12 @@ type Driver interface {
 	Start(ctx context.Context, c Config, console io.Writer) (Process, error)
 }
 
+// Stats are totals since the VMM started, in bytes.
+type Stats struct {
+	DiskRead    uint64 `json:"disk_read"`
+	DiskWritten uint64 `json:"disk_written"`
+}
+
 // Process is one running VMM. It lives until the guest powers off, Kill, or the
 // death of the process that started it.
 type Process interface {
@@ -117,6 +114,9 @@ type Process interface {
 	Kill() error
 	Pause(ctx context.Context) error
 	Resume(ctx context.Context) error
+	// Stats asks the VMM what its devices have done. Its word is a guest's word, if the guest
+	// has subverted it.
+	Stats(ctx context.Context) (Stats, error)
 }
 
 // Dialer is implemented by a Process whose transport carries one connection per
@@ -144,39 +144,4 @@ type RAM interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
-}
-
-// HandleOf reads the Handle of a running process from /proc.
-func HandleOf(pid int) (Handle, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return Handle{}, err
-	}
-	// The command name in field 2 may contain anything, so count from its end.
-	s := string(data)
-	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(fields) < 20 {
-		return Handle{}, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
-	}
-	start, err := strconv.ParseUint(fields[19], 10, 64)
-	return Handle{PID: pid, StartTime: start}, err
-}
-
-// Alive reports whether the very process that h was taken from still runs and
-// is no zombie.
-func (h Handle) Alive() bool {
-	if h.PID <= 0 {
-		return false
-	}
-	now, err := HandleOf(h.PID)
-	if err != nil || now.StartTime != h.StartTime {
-		return false
-	}
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.PID))
-	if err != nil {
-		return false
-	}
-	s := string(data)
-	rest := strings.TrimSpace(s[strings.LastIndexByte(s, ')')+1:])
-	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
 }

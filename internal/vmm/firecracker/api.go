@@ -74,6 +74,11 @@ type Logger struct {
 	ShowLevel bool   `json:"show_level,omitempty"`
 }
 
+// Metrics is where the metrics go.
+type Metrics struct {
+	MetricsPath string `json:"metrics_path"`
+}
+
 // InstanceActionInfo is an action.
 type InstanceActionInfo struct {
 	ActionType string `json:"action_type"`
@@ -135,6 +140,7 @@ type Error struct {
 // The words of enumerations, by definition and property.
 const (
 	actionInstanceStart = "InstanceStart"
+	actionFlushMetrics  = "FlushMetrics"
 	vmPaused            = "Paused"
 	vmResumed           = "Resumed"
 	cacheUnsafe         = "Unsafe"
@@ -149,7 +155,7 @@ const (
 
 // enums are the words that we use of each enumeration.
 var enums = map[string][]string{
-	"InstanceActionInfo.action_type":     {actionInstanceStart},
+	"InstanceActionInfo.action_type":     {actionInstanceStart, actionFlushMetrics},
 	"Vm.state":                           {vmPaused, vmResumed},
 	"Drive.cache_type":                   {cacheUnsafe, cacheWriteback},
 	"Drive.io_engine":                    {engineSync},

@@ -55,7 +55,7 @@ func TestTheAPIHasNotDrifted(t *testing.T) {
 	for name, v := range map[string]any{
 		"BootSource": BootSource{}, "MachineConfiguration": MachineConfiguration{}, "Drive": Drive{}, "NetworkInterface": NetworkInterface{},
 		"Vsock": Vsock{}, "Balloon": Balloon{}, "EntropyDevice": EntropyDevice{}, "SerialDevice": SerialDevice{}, "TokenBucket": TokenBucket{},
-		"Logger": Logger{}, "InstanceActionInfo": InstanceActionInfo{}, "Vm": VM{},
+		"Logger": Logger{}, "Metrics": Metrics{}, "InstanceActionInfo": InstanceActionInfo{}, "Vm": VM{},
 		"SnapshotCreateParams": SnapshotCreateParams{}, "SnapshotLoadParams": SnapshotLoadParams{}, "MemoryBackend": MemoryBackend{},
 		"NetworkOverride": NetworkOverride{}, "VsockOverride": VsockOverride{}, "InstanceInfo": InstanceInfo{}, "Error": Error{},
 	} {

@@ -128,7 +128,12 @@ func (d Driver) launch(c vmm.Config, o options, console io.Writer) (*process, er
 	if err != nil {
 		return nil, fmt.Errorf("making the VMM's log: %w", err)
 	}
-	p := &process{config: c, log: log, api: newClient(filepath.Join(c.Dir, apiSocket))}
+	metrics, err := openMetrics(c.Dir)
+	if err != nil {
+		log.close()
+		return nil, fmt.Errorf("making the pipe of the VMM's metrics: %w", err)
+	}
+	p := &process{config: c, log: log, metrics: metrics, api: newClient(filepath.Join(c.Dir, apiSocket))}
 	words := &lastWords{to: console, ready: make(chan struct{}), said: func() { p.powerOff() }}
 	p.Process, err = child.Start(child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: arguments(c, o),
 		Console: words, Reason: p.reason, Ended: p.clean})
@@ -156,6 +161,7 @@ type process struct {
 	version version
 	api     *client
 	log     *logEnd
+	metrics *metrics
 	lived   atomic.Bool // the guest has answered on its vsock
 	halted  atomic.Bool // the guest has switched itself off
 }
@@ -226,6 +232,7 @@ func (p *process) powerOff() {
 // clean removes what the process leaves.
 func (p *process) clean() {
 	p.log.close()
+	p.metrics.close()
 	for _, name := range []string{apiSocket, vsockSocket} {
 		os.Remove(filepath.Join(p.config.Dir, name))
 	}

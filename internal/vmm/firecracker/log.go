@@ -27,17 +27,25 @@ type logEnd struct {
 // openLog makes the pipe in dir and reads it until close.
 func openLog(dir string) (*logEnd, error) {
 	l := &logEnd{path: filepath.Join(dir, logPipe), kept: kept{marked: make(chan struct{})}}
-	os.Remove(l.path)
-	if err := unix.Mkfifo(l.path, 0o600); err != nil {
-		return nil, err
-	}
 	var err error
-	if l.file, err = os.OpenFile(l.path, os.O_RDWR|unix.O_NONBLOCK, 0); err != nil { // a writer is always there: no end before close
-		os.Remove(l.path)
+	if l.file, err = openPipe(l.path); err != nil {
 		return nil, err
 	}
 	l.wg.Go(func() { io.Copy(&l.kept, l.file) }) // ends with close
 	return l, nil
+}
+
+// openPipe makes a named pipe and opens it for reading.
+func openPipe(path string) (*os.File, error) {
+	os.Remove(path)
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0) // a writer is always there: no end before close
+	if err != nil {
+		os.Remove(path)
+	}
+	return f, err
 }
 
 // close ends the reading and removes the pipe.

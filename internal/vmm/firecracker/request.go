@@ -17,6 +17,7 @@ const (
 	apiSocket   = "api.sock"
 	vsockSocket = "v.sock"
 	logPipe     = "log"
+	metricsPipe = "metrics"
 )
 
 const maxSocketPath = 107
@@ -105,7 +106,7 @@ func put(path string, body any) request { return request{http.MethodPut, path, b
 // bootRequests are the calls that boot c, in order. It is pure, so that a golden test can
 // show exactly what we ask of Firecracker.
 func bootRequests(c vmm.Config, v version, o options) []request {
-	list := []request{logRequest(c), put("/machine-config", MachineConfiguration{VcpuCount: c.CPUs, MemSizeMib: c.MemoryMiB, HugePages: o.hugePages, TrackDirtyPages: o.trackDirtyPages})}
+	list := []request{logRequest(c), metricsRequest(c), put("/machine-config", MachineConfiguration{VcpuCount: c.CPUs, MemSizeMib: c.MemoryMiB, HugePages: o.hugePages, TrackDirtyPages: o.trackDirtyPages})}
 	if o.cpuTemplate != nil {
 		list = append(list, put("/cpu-config", o.cpuTemplate))
 	}
@@ -132,8 +133,8 @@ func bootRequests(c vmm.Config, v version, o options) []request {
 
 func serialRequest() request { return put("/serial", SerialDevice{RateLimiter: &serialLimit}) }
 
-// logRequest may come before any other; before a restore, only that of the serial port may,
-// too.
+// logRequest may come before any other; before a restore, only those of the metrics and of
+// the serial port may, too.
 func logRequest(c vmm.Config) request {
 	return put("/logger", Logger{LogPath: filepath.Join(c.Dir, logPipe), Level: levelWarning, ShowLevel: true})
 }

@@ -149,7 +149,7 @@ func restoreRequests(c vmm.Config, v version, o options) []request {
 	if v.hasVsockOverride() {
 		load.VsockOverride = &VsockOverride{UDSPath: filepath.Join(c.Dir, vsockSocket)}
 	}
-	list := []request{logRequest(c)}
+	list := []request{logRequest(c), metricsRequest(c)}
 	if v.hasSerialLimit() {
 		list = append(list, serialRequest())
 	}

@@ -9,6 +9,7 @@ package qemu
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -182,12 +183,40 @@ func (p *process) Pause(ctx context.Context) error { return p.command(ctx, "stop
 func (p *process) Resume(ctx context.Context) error { return p.command(ctx, "cont") }
 
 func (p *process) command(ctx context.Context, name string) error {
+	_, err := p.ask(ctx, name)
+	return err
+}
+
+// ask runs one command of the monitor and returns its answer.
+func (p *process) ask(ctx context.Context, name string) (json.RawMessage, error) {
 	m, err := dialMonitor(ctx, qmpPath(p.config.Dir))
 	if err != nil {
-		return fmt.Errorf("connecting to QEMU's monitor: %w", err)
+		return nil, fmt.Errorf("connecting to QEMU's monitor: %w", err)
 	}
 	defer m.close()
-	return m.execute(ctx, name, nil)
+	return m.query(ctx, name, nil, nil)
+}
+
+// Stats adds up what the guest has read and written (docs/interop/qemu-qmp-ref, BlockStats).
+func (p *process) Stats(ctx context.Context) (s vmm.Stats, err error) {
+	data, err := p.ask(ctx, "query-blockstats")
+	if err != nil {
+		return s, err
+	}
+	var devices []struct {
+		Stats struct {
+			Read    uint64 `json:"rd_bytes"`
+			Written uint64 `json:"wr_bytes"`
+		} `json:"stats"`
+	}
+	if err := json.Unmarshal(data, &devices); err != nil {
+		return s, fmt.Errorf("reading QEMU's answer to query-blockstats: %w", err)
+	}
+	for _, d := range devices {
+		s.DiskRead += d.Stats.Read
+		s.DiskWritten += d.Stats.Written
+	}
+	return s, nil
 }
 
 // OpenChannel connects to the host end of the agent's virtio-serial port. QEMU

@@ -42,7 +42,7 @@ func Run(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 
 // wholeLife is the story of a VM that ends by its own power-off.
 func wholeLife(t *testing.T, d vmm.Driver, c vmm.Config) {
-	before := traces(t, c)
+	clean := traces(t, c)
 	vm := Start(t, d, c)
 	if info, err := vm.Agent.Configure(ctx(t), guest.Config{Hostname: "conformance"}); err != nil || info.Version != guest.Version {
 		t.Fatalf("the agent answers %+v, %v", info, err)
@@ -54,7 +54,11 @@ func wholeLife(t *testing.T, d vmm.Driver, c vmm.Config) {
 		t.Fatal(err)
 	}
 	vm.Console.Await(t, "what is printed")
+	before := stats(t, vm)
 	pauseAndResume(t, vm)
+	if after := stats(t, vm); after.DiskRead < before.DiskRead || after.DiskWritten < before.DiskWritten {
+		t.Errorf("its stats were %+v, and are %+v", before, after)
+	}
 	vm.reopen(t)
 	if _, err := vm.Agent.Ping(ctx(t)); err != nil {
 		t.Errorf("over a new channel the agent does not answer: %v", err)
@@ -67,7 +71,16 @@ func wholeLife(t *testing.T, d vmm.Driver, c vmm.Config) {
 		t.Errorf("a clean power-off is told as %+v", exit)
 	}
 	wantEnded(t, vm)
-	wantTraces(t, c, before)
+	wantTraces(t, c, clean)
+}
+
+func stats(t *testing.T, vm *VM) vmm.Stats {
+	t.Helper()
+	s, err := vm.Stats(ctx(t))
+	if err != nil {
+		t.Fatalf("Stats: %v", err)
+	}
+	return s
 }
 
 // pauseAndResume: who does not run does not answer, and loses nothing.
@@ -143,6 +156,9 @@ func wantEnded(t *testing.T, vm *VM) {
 	}
 	if err := vm.Pause(ctx(t)); err == nil {
 		t.Error("what has ended can be paused")
+	}
+	if _, err := vm.Stats(ctx(t)); err == nil {
+		t.Error("what has ended has stats")
 	}
 }
 

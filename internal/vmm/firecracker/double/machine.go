@@ -56,7 +56,10 @@ type microVM struct {
 	mon net.Conn
 	in  *bufio.Scanner
 
-	migration string // the last status that was told
+	migration string          // the last status that was told
+	answer    json.RawMessage // of the last command
+
+	counted map[string]diskUse // by drive, when its metrics were last written
 }
 
 type drive struct {
@@ -264,9 +267,10 @@ func (m *microVM) qmpWith(command string, args any, file *os.File) error {
 func (m *microVM) read(enough func() bool) error {
 	for !enough() && m.in.Scan() {
 		var reply struct {
-			Event string
-			Data  struct{ Status string }
-			Error *struct{ Desc string }
+			Event  string
+			Data   struct{ Status string }
+			Error  *struct{ Desc string }
+			Return json.RawMessage
 		}
 		if err := json.Unmarshal(m.in.Bytes(), &reply); err != nil {
 			return err
@@ -278,6 +282,7 @@ func (m *microVM) read(enough func() bool) error {
 		case reply.Error != nil:
 			return faultf("Internal VMM error: %s", reply.Error.Desc)
 		default:
+			m.answer = reply.Return
 			return nil
 		}
 	}
@@ -285,14 +290,6 @@ func (m *microVM) read(enough func() bool) error {
 		return nil
 	}
 	return errors.Join(errors.New("the emulator is gone"), m.in.Err())
-}
-
-func (m *microVM) flushMetrics() error {
-	if m.metrics == nil {
-		return faultf("Internal VMM error: metrics are not configured")
-	}
-	_, err := fmt.Fprintf(m.metrics, `{"utc_timestamp_ms":%d,"vmm":{"panic_count":0}}`+"\n", time.Now().UnixMilli())
-	return err
 }
 
 // serveVsock bridges the host's connections to streams of the agent's serial port: QEMU

@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// statsPeriod is the time over which the use of CPUs is measured.
+const statsPeriod = time.Second
+
+func (a *app) statsCommand() *cobra.Command {
+	var format string
+	var once bool
+	c := &cobra.Command{
+		Use: "stats [VM...]", Short: "Show what running VMs use", ValidArgsFunction: a.completeVMs,
+		Long: "Show what running VMs, or all of them, use: CPU in percent of one CPU, the host's memory that the VMM holds,\n" +
+			"and what went by network and disks since the start. On a terminal it goes on until Ctrl-C.",
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			client, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.watchStats(c.Context(), client, args, format, once || format == "json" || !isTerminal(a.stdout))
+		},
+	}
+	c.Flags().StringVar(&format, "format", "table", "table or json")
+	c.Flags().BoolVar(&once, "no-stream", false, "show them once")
+	return c
+}
+
+// used is what a VM has used, and how much of a CPU it uses now.
+type used struct {
+	banger.Stats
+	CPU float64 `json:"cpu_percent"`
+}
+
+func (a *app) watchStats(ctx context.Context, client *api.Client, refs []string, format string, once bool) error {
+	before, err := readStats(ctx, client, refs)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(statsPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		now, err := readStats(ctx, client, refs)
+		if err != nil && (once || ctx.Err() == nil) {
+			return err
+		}
+		list := compareStats(before, now)
+		if format == "json" {
+			return a.printJSON(list)
+		}
+		if once {
+			return writeStats(a.stdout, list)
+		}
+		var screen bytes.Buffer
+		screen.WriteString("\x1b[H\x1b[J") // console_codes(4): home, erase to the end
+		writeStats(&screen, list)
+		if _, err := a.stdout.Write(screen.Bytes()); err != nil {
+			return err
+		}
+		before = now
+	}
+}
+
+// readStats reads those of the VMs named, or of all that run. A VM that was not named may
+// end meanwhile.
+func readStats(ctx context.Context, client *api.Client, refs []string) ([]banger.Stats, error) {
+	named := len(refs) > 0
+	if !named {
+		vms, err := client.List(ctx, false, nil)
+		if err != nil {
+			return nil, err
+		}
+		for _, vm := range vms {
+			refs = append(refs, vm.ID)
+		}
+	}
+	list, errs := make([]banger.Stats, len(refs)), make([]error, len(refs))
+	var wg sync.WaitGroup
+	for i, ref := range refs {
+		wg.Go(func() { list[i], errs[i] = client.Stats(ctx, ref) })
+	}
+	wg.Wait()
+	list = slices.DeleteFunc(list, func(s banger.Stats) bool { return s.ID == "" })
+	for _, err := range errs {
+		if err != nil && (named || len(list) == 0) {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func compareStats(before, now []banger.Stats) []used {
+	list := make([]used, len(now))
+	for i, s := range now {
+		list[i].Stats = s
+		if j := slices.IndexFunc(before, func(b banger.Stats) bool { return b.ID == s.ID }); j >= 0 {
+			list[i].CPU = s.CPUPercent(before[j])
+		}
+	}
+	return list
+}
+
+func writeStats(w io.Writer, list []used) error {
+	t := table{tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)}
+	t.row("ID", "NAME", "CPU", "MEMORY / GUEST'S", "NET IN / OUT", "DISK READ / WRITTEN")
+	for _, u := range list {
+		pair := func(x, y int64) string { return banger.FormatSize(x) + " / " + banger.FormatSize(y) }
+		t.row(u.ID, u.Name, fmt.Sprintf("%.1f %%", u.CPU), pair(u.Memory, u.MemoryLimit),
+			pair(int64(u.NetIn), int64(u.NetOut)), pair(int64(u.DiskRead), int64(u.DiskWritten)))
+	}
+	return t.flush()
+}

@@ -1,0 +1,111 @@
+package firecracker
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"banger/internal/vmm"
+)
+
+// maxMetrics bounds one line of metrics in bytes; one of a VM like ours has some 10,000.
+const maxMetrics = 256 << 10
+
+// metrics adds up what Firecracker writes of its devices, a line of JSON each minute and
+// whenever it is asked: how much was done since the line before (docs/metrics.md;
+// logger/metrics.rs, SharedIncMetric). Like the log its file is opened once, so it is a
+// pipe of which the sums are kept.
+type metrics struct {
+	path string
+	file *os.File
+	wg   sync.WaitGroup
+
+	mu    sync.Mutex
+	total vmm.Stats
+	next  chan struct{} // closed and replaced with each line
+}
+
+// openMetrics makes the pipe in dir and reads it until close.
+func openMetrics(dir string) (*metrics, error) {
+	m := &metrics{path: filepath.Join(dir, metricsPipe), next: make(chan struct{})}
+	var err error
+	if m.file, err = openPipe(m.path); err != nil {
+		return nil, err
+	}
+	m.wg.Go(m.read) // ends with close
+	return m, nil
+}
+
+// close ends the reading and removes the pipe.
+func (m *metrics) close() {
+	m.file.Close()
+	m.wg.Wait()
+	os.Remove(m.path)
+}
+
+func (m *metrics) read() {
+	r := bufio.NewReaderSize(m.file, maxMetrics)
+	for {
+		line, err := r.ReadSlice('\n')
+		for errors.Is(err, bufio.ErrBufferFull) { // no such line is one of Firecracker's
+			line = nil
+			_, err = r.ReadSlice('\n')
+		}
+		if err != nil {
+			return
+		}
+		m.add(line)
+	}
+}
+
+// add adds what a line says. One that is broken, as when the pipe was full, says nothing.
+func (m *metrics) add(line []byte) {
+	var said struct {
+		Block struct { // of all drives
+			Read    uint64 `json:"read_bytes"`
+			Written uint64 `json:"write_bytes"`
+		} `json:"block"`
+	}
+	err := json.Unmarshal(line, &said)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err == nil {
+		m.total.DiskRead += said.Block.Read
+		m.total.DiskWritten += said.Block.Written
+	}
+	close(m.next)
+	m.next = make(chan struct{})
+}
+
+func (m *metrics) sums() (vmm.Stats, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.total, m.next
+}
+
+// Stats has Firecracker write its metrics and returns their sums.
+func (p *process) Stats(ctx context.Context) (vmm.Stats, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, written := p.metrics.sums()
+	if err := p.api.call(ctx, http.MethodPut, "/actions", InstanceActionInfo{ActionType: actionFlushMetrics}, nil); err != nil {
+		return vmm.Stats{}, p.endOr(err)
+	}
+	select {
+	case <-written:
+	case <-ctx.Done():
+		return vmm.Stats{}, fmt.Errorf("waiting for Firecracker's metrics: %w", ctx.Err())
+	}
+	total, _ := p.metrics.sums()
+	return total, nil
+}
+
+func metricsRequest(c vmm.Config) request {
+	return put("/metrics", Metrics{MetricsPath: filepath.Join(c.Dir, metricsPipe)})
+}
