@@ -81,6 +81,9 @@ func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready i
 	}
 	io.WriteString(ready, "ready\n")
 	ready.Close()
+	if err := forgetStart(); err != nil {
+		s.log.Warn("the shim is larger than it need be", "err", err)
+	}
 	return s.serve(ctx, ln)
 }
 
