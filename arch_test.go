@@ -45,7 +45,7 @@ var layout = map[string]struct {
 	"internal/vmm/child":              {"internal/vmm", true, "starts a VMM, whichever it is"},
 	"internal/vmm/firecracker":        {"internal/vmm internal/vmm/child", true, "an adapter to one VMM"},
 	"internal/vmm/firecracker/double": {". internal/guest", true, "stands for Firecracker in tests; it must know nothing of the driver that it examines"},
-	"internal/vmm/guesttest":          {". internal/disk internal/ext4 internal/kernel internal/vmm internal/vmm/vmmtest", true, "a real guest for the tests of drivers"},
+	"internal/vmm/guesttest":          {". internal/disk internal/ext4 internal/guest internal/kernel internal/vmm internal/vmm/vmmtest", true, "a real guest for the tests of drivers"},
 	"internal/vmm/guesttest/echo":     {"", false, "the one program of that guest"},
 	"internal/vmm/qemu":               {"internal/vmm internal/vmm/child", true, "an adapter to one VMM"},
 	"internal/vmm/vmmtest":            {". internal/vmm internal/guest internal/agent", true, "the suite that every driver passes; its driver runs the agent as a child"},

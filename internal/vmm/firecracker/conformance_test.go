@@ -37,5 +37,7 @@ func double(t *testing.T) string {
 func config(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelKVM) }
 
 func TestFirecrackerConforms(t *testing.T) {
-	vmmtest.Run(t, firecracker.Driver{Binary: double(t)}, config)
+	d := firecracker.Driver{Binary: double(t)}
+	vmmtest.Run(t, d, config)
+	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, d, config(t)) })
 }

@@ -63,7 +63,8 @@ func argv(c vmm.Config, v version) []string {
 		if d.ReadOnly {
 			opts += ",read-only=on"
 		}
-		a = append(a, "-blockdev", opts, "-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s", node, d.Serial))
+		// By itself QEMU stops a guest for which the host has no room, and nobody would know why.
+		a = append(a, "-blockdev", opts, "-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,werror=report,rerror=report", node, d.Serial))
 	}
 	for i, n := range c.NICs {
 		net := fmt.Sprintf("net%d", i)

@@ -23,7 +23,10 @@ func TestMain(m *testing.M) {
 // config is a guest under emulation, which runs on every host.
 func config(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelTCG) }
 
-func TestQEMUConforms(t *testing.T) { vmmtest.Run(t, qemu.Driver{}, config) }
+func TestQEMUConforms(t *testing.T) {
+	vmmtest.Run(t, qemu.Driver{}, config)
+	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, qemu.Driver{}, config(t)) })
+}
 
 // TestAGuestPanicIsToldAsOne boots a kernel that finds no init.
 func TestAGuestPanicIsToldAsOne(t *testing.T) {

@@ -145,6 +145,9 @@ func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 	case ws.Signaled():
 		e.Code, e.Signal = 0, int(ws.Signal())
 		e.Reason = fmt.Sprintf("QEMU was killed by signal %d (%s)", e.Signal, ws.Signal())
+		if ws.Signal() == syscall.SIGBUS { // of a file that is mapped
+			e.Reason += ": the disk that holds the guest's memory is full, perhaps"
+		}
 	case p.Stdout.Contains("Kernel panic - not syncing"):
 		e.Panic, e.Reason = true, "the guest kernel panicked"
 	case e.Code != 0:

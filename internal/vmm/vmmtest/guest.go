@@ -68,6 +68,11 @@ func Output(t *testing.T, vm *VM, args ...string) string {
 	return Pipe(t, vm, nil, args...)
 }
 
+// Try is Output of a command that may fail.
+func Try(t *testing.T, vm *VM, args ...string) (string, error) {
+	return output(ctx(t), vm, nil, args...)
+}
+
 // Pipe is Output with stdin; nil: none.
 func Pipe(t *testing.T, vm *VM, stdin []byte, args ...string) string {
 	t.Helper()

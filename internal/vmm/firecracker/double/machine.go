@@ -192,7 +192,7 @@ func (m *microVM) qemu() []string {
 	for i, d := range m.drives {
 		a = append(a, "-blockdev", fmt.Sprintf("driver=raw,node-name=drive%d,read-only=%s,file.driver=file,file.locking=off,file.filename=%s",
 			i, map[bool]string{true: "on", false: "off"}[d.ReadOnly], strings.ReplaceAll(d.Path, ",", ",,")))
-		device("virtio-blk-device,drive=drive%d,serial=%s", i, d.serial)
+		device("virtio-blk-device,drive=drive%d,serial=%s,werror=report,rerror=report", i, d.serial) // as Firecracker does
 	}
 	for i, n := range m.nics {
 		a = append(a, "-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i))

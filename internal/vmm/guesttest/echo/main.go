@@ -1,8 +1,10 @@
 // Command echo is the program of the tests' root file system. As "state" it says as JSON
-// what a guest of a snapshot must not share with others; as "cat" it copies.
+// what a guest of a snapshot must not share with others; as "cat" it copies; as "fill" it
+// writes so many MiB into a file and has them written down.
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -10,22 +12,49 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
 
 func main() {
-	if filepath.Base(os.Args[0]) == "cat" {
-		if _, err := io.Copy(os.Stdout, os.Stdin); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	if filepath.Base(os.Args[0]) != "state" {
+	var err error
+	switch filepath.Base(os.Args[0]) {
+	case "cat":
+		_, err = io.Copy(os.Stdout, os.Stdin)
+	case "fill":
+		err = fill(os.Args[1], os.Args[2])
+	case "state":
+		err = state()
+	default:
 		fmt.Println(strings.Join(os.Args[1:], " "))
-		return
 	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func fill(path, mib string) error {
+	n, err := strconv.Atoi(mib)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	part := bytes.Repeat([]byte("x"), 1<<20)
+	for range n {
+		if _, err := f.Write(part); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+func state() error {
 	s := struct {
 		Hostname  string
 		Time      time.Time
@@ -52,5 +81,5 @@ func main() {
 	}
 	routes, _ := os.ReadFile("/proc/net/route")
 	s.Default = strings.Contains(string(routes), "\t00000000\t")
-	json.NewEncoder(os.Stdout).Encode(s)
+	return json.NewEncoder(os.Stdout).Encode(s)
 }
