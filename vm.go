@@ -35,6 +35,7 @@ type Spec struct {
 	Name       string            `json:"name,omitempty"`
 	Image      string            `json:"image"`
 	Pull       string            `json:"pull,omitempty"`
+	Platform   string            `json:"platform,omitempty"` // os/arch[/variant] of an image of several; this machine's
 	Kernel     string            `json:"kernel,omitempty"`
 	VMM        string            `json:"vmm,omitempty"`
 	CPUs       int               `json:"cpus,omitempty"`

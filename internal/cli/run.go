@@ -46,6 +46,7 @@ func (f *specFlags) register(c *cobra.Command) {
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	fs.BoolVar(&f.spec.AutoRemove, "rm", false, "remove the VM when it ends")
 	fs.StringVar(&f.spec.Pull, "pull", banger.PullMissing, "fetch the image: missing, always or never")
+	fs.StringVar(&f.spec.Platform, "platform", "", "os/arch[/variant] to choose from an image of several (default: this machine's)")
 	fs.StringVar(&f.spec.VMM, "vmm", banger.VMMAuto, "auto, firecracker or qemu")
 	f.network.register(c, &f.spec)
 	fs.StringVar(&f.spec.Init, "init", banger.InitAuto, "PID 1 in the guest: agent, image, or auto (image when that is systemd)")

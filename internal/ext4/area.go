@@ -20,13 +20,15 @@ type Area struct {
 	closed chan struct{}
 	once   sync.Once // closes closed
 
-	buf   []byte
-	used  int    // bytes of buf that wait to be written
-	start uint64 // block they belong at
+	buf     []byte
+	used    int        // bytes of buf that wait to be written
+	start   uint64     // block they belong at
+	spare   []byte     // the buffer before, which may still be being written
+	writing chan error // takes the end of that; nil: it has ended
 }
 
 const (
-	areaBuffer = 1 << 20
+	areaBuffer = 1 << 20  // the heap begins such a buffer at a page, which a File may make use of
 	minRead    = 64 << 10 // of buf that must be free for a read
 )
 
@@ -64,7 +66,7 @@ func (w *Writer) Areas(n int) []*Area {
 // it had allocated is then free again. Some of it may be written only by Close.
 func (a *Area) WriteData(r io.Reader) (Data, error) {
 	if a.buf == nil {
-		a.buf = make([]byte, areaBuffer)
+		a.buf, a.spare = make([]byte, areaBuffer), make([]byte, areaBuffer)
 	}
 	var d Data
 	for {
@@ -134,17 +136,34 @@ func (a *Area) put(p []byte, start uint64) error {
 	if a.used == 0 {
 		a.start = start
 	}
-	copy(a.buf[a.used:], p) // moves nothing where no hole lies before it
+	copy(a.buf[a.used:], p) // moves nothing where no hole lies before it, and never what is still to be put
 	a.used += len(p)
 	return nil
 }
 
+// flush begins to write the buffer, and goes on with the other one.
 func (a *Area) flush() error {
 	if a.used == 0 {
 		return nil
 	}
-	err := a.w.writeBlocks(a.buf[:a.used], a.start)
+	err := a.await()
+	if err == nil {
+		p, start, ended := a.buf[:a.used], a.start, make(chan error, 1)
+		a.writing = ended
+		go func() { ended <- a.w.writeBlocks(p, start) }() // awaited before the buffer is filled again
+		a.buf, a.spare = a.spare, a.buf
+	}
 	a.used = 0
+	return err
+}
+
+// await waits until nothing is being written.
+func (a *Area) await() error {
+	if a.writing == nil {
+		return nil
+	}
+	err := <-a.writing
+	a.writing = nil
 	return err
 }
 
@@ -170,7 +189,8 @@ func (a *Area) allocate(want uint32) (start uint64, n uint32, err error) {
 // others may wait for it.
 func (a *Area) Close() error {
 	err := a.flush()
-	a.buf = nil
+	err = errors.Join(err, a.await())
+	a.buf, a.spare = nil, nil
 	a.once.Do(func() { close(a.closed) })
 	return err
 }

@@ -254,7 +254,7 @@ func (s *Store) saveRefs() error {
 }
 
 // Ensure returns the image that ref names, fetching and converting it as pull
-// says. The platform is os/arch[/variant]; "" is this machine's. Callers that want the
+// says. The platform is os/arch[/variant]; "" is this machine's, and that of what is here. Callers that want the
 // same image at the same time share the work, which goes on until the last of them
 // gives up.
 func (s *Store) Ensure(ctx context.Context, ref, platform, pull string, emit banger.Emit) (banger.Image, error) {
@@ -275,6 +275,9 @@ func (s *Store) Ensure(ctx context.Context, ref, platform, pull string, emit ban
 	}
 	if pull != banger.PullAlways {
 		img, err := s.Find(name)
+		if err == nil && platform != "" {
+			err = checkPlatform(img, want)
+		}
 		if err == nil {
 			return img, s.Ready(ctx, img.Digest, emit)
 		}
@@ -304,6 +307,15 @@ func (s *Store) Ensure(ctx context.Context, ref, platform, pull string, emit ban
 			return banger.Image{}, banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", ref, ctx.Err())
 		}
 	}
+}
+
+// checkPlatform says that an image of a platform is not here, but another of its name.
+func checkPlatform(img banger.Image, want v1.Platform) error {
+	have, err := v1.ParsePlatform(img.Platform)
+	if err != nil || !have.Satisfies(want) {
+		return banger.Errorf(banger.CodeNotFound, "image %s is here for %s, not for %s", img.Reference, img.Platform, want.String())
+	}
+	return nil
 }
 
 // join starts or shares the flight for a name and platform. The caller reads the events that it

@@ -69,6 +69,15 @@ func parsePlatform(s string) (v1.Platform, error) {
 	return *p, nil
 }
 
+// CheckGuest says why no guest of this host runs images of a platform, os/arch[/variant].
+func CheckGuest(platform string) error {
+	p, err := parsePlatform(platform)
+	if err == nil && p.Architecture != runtime.GOARCH {
+		err = banger.Errorf(banger.CodeInvalid, "VMs of this host are linux/%s, and run no image for %s", runtime.GOARCH, platform)
+	}
+	return err
+}
+
 // resolveContent reads manifest and config of the image that c holds for a platform
 // (image-spec manifest.md, image-index.md).
 func (s *Store) resolveContent(ctx context.Context, c content, want v1.Platform) (*source, error) {

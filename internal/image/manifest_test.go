@@ -228,7 +228,7 @@ func TestPlatforms(t *testing.T) {
 	r, s := served(t), quickStore(t)
 	var list []object
 	for arch, data := range map[string]string{"amd64": "of amd64", "arm64": "of arm64"} {
-		digest := r.AddImage("a", arch, layerFor(gzipped, file("f", data)))
+		digest := r.AddImageFor(arch, "a", arch, layerFor(gzipped, file("f", data)))
 		list = append(list, object{"mediaType": ociManifestType, "digest": digest, "size": 1, "platform": object{"os": "linux", "architecture": arch}})
 	}
 	index, err := json.Marshal(object{"schemaVersion": 2, "manifests": list})
@@ -236,11 +236,25 @@ func TestPlatforms(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.AddManifest("a", "v1", "application/vnd.oci.image.index.v1+json", index)
-	for _, arch := range []string{"amd64", "arm64"} {
+	for _, arch := range []string{"amd64", "arm64"} { // in this order
 		img, err := s.Ensure(context.Background(), r.Ref("a", "v1"), "linux/"+arch, banger.PullAlways, banger.Discard)
 		if err != nil || !strings.Contains(listing(t, s.RootfsPath(img.Digest)), "of "+arch) {
 			t.Errorf("%s: %v", arch, err)
 		}
+	}
+	// The one that is here now is arm64's; it does unless another is asked for.
+	for _, c := range []struct{ platform, pull, want string }{
+		{"", banger.PullMissing, "of arm64"},
+		{"linux/arm64", banger.PullNever, "of arm64"},
+		{"linux/amd64", banger.PullMissing, "of amd64"},
+	} {
+		img, err := s.Ensure(context.Background(), r.Ref("a", "v1"), c.platform, c.pull, banger.Discard)
+		if err != nil || !strings.Contains(listing(t, s.RootfsPath(img.Digest)), c.want) {
+			t.Errorf("asked for %q, what is here is not %s: %v", c.platform, c.want, err)
+		}
+	}
+	if _, err := s.Ensure(context.Background(), r.Ref("a", "v1"), "linux/arm64", banger.PullNever, banger.Discard); banger.CodeOf(err) != banger.CodeNotFound {
+		t.Errorf("an image of another platform that may not be fetched: %v", err)
 	}
 	_, err = s.Ensure(context.Background(), r.Ref("a", "v1"), "linux/riscv64", banger.PullAlways, banger.Discard)
 	if banger.CodeOf(err) != banger.CodeNotFound || !strings.Contains(err.Error(), "linux/arm64") {

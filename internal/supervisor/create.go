@@ -13,6 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/disk"
+	"banger/internal/image"
 )
 
 // createTries bounds the search for a random name that is free.
@@ -26,6 +27,9 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 		return banger.VM{}, err
 	}
 	if spec.Image, err = s.opts.Images.Normalize(spec.Image); err != nil {
+		return banger.VM{}, err
+	}
+	if err := image.CheckGuest(spec.Platform); err != nil {
 		return banger.VM{}, err
 	}
 	driver, err := s.chooseVMM(ctx, spec)
@@ -67,7 +71,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 // prepare gets what a new VM is made of: image, kernel and disk.
 func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emit) error {
 	watch := newStopwatch()
-	img, err := m.s.opts.Images.Ensure(ctx, spec.Image, "", spec.Pull, emit)
+	img, err := m.s.opts.Images.Ensure(ctx, spec.Image, spec.Platform, spec.Pull, emit)
 	if err != nil {
 		return err
 	}

@@ -117,12 +117,17 @@ type Layer struct{ Stored, Plain []byte }
 
 // AddImage stores an image of layers and returns its manifest's digest.
 func (s *Server) AddImage(name, tag string, layers ...Layer) string {
+	return s.AddImageFor(runtime.GOARCH, name, tag, layers...)
+}
+
+// AddImageFor is AddImage of another architecture.
+func (s *Server) AddImageFor(arch, name, tag string, layers ...Layer) string {
 	diffIDs, descriptors := []string{}, []map[string]any{}
 	for _, l := range layers {
 		diffIDs = append(diffIDs, digestOf(l.Plain))
 		descriptors = append(descriptors, map[string]any{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": s.AddBlob(l.Stored), "size": len(l.Stored)})
 	}
-	config, _ := json.Marshal(map[string]any{"os": "linux", "architecture": runtime.GOARCH, "config": map[string]any{"Cmd": []string{"/bin/sh"}},
+	config, _ := json.Marshal(map[string]any{"os": "linux", "architecture": arch, "config": map[string]any{"Cmd": []string{"/bin/sh"}},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}})
 	const mediaType = "application/vnd.oci.image.manifest.v1+json"
 	body, _ := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": mediaType, "layers": descriptors,
