@@ -62,7 +62,7 @@ const noSuchCall = seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)
 // network it keeps the host's sockets and the files that name its resolvers.
 func confineSelf(dir string, spec Spec) error {
 	rules := append(files(dir, spec), landlock.ROFiles("/proc/self/exe")) // it starts the VMM through itself
-	if spec.hasTap() {
+	if spec.insideTap() {
 		// The ids of the VMM's user namespace are written to files that are not there yet, and
 		// so are the settings of its network. As before, landlock lets nobody into another's
 		// memory, and the kernel nobody who is not root write a setting of the host's.
@@ -101,7 +101,7 @@ func files(dir string, spec Spec) []landlock.Rule {
 	if spec.VM.Accel == vmm.AccelKVM {
 		devices = append(devices, "/dev/kvm")
 	}
-	if spec.hasTap() {
+	if spec.Network != nil && spec.Network.Tap != "" {
 		devices = append(devices, "/dev/net/tun")
 	}
 	return []landlock.Rule{
@@ -117,8 +117,8 @@ func files(dir string, spec Spec) []landlock.Rule {
 // writeFile is the right to write to a file, all of it (landlock(7)).
 const writeFile = landlocksys.AccessFSWriteFile | landlocksys.AccessFSTruncate
 
-// hasTap says that the VMM opens a tap in namespaces of its own.
-func (s Spec) hasTap() bool { return s.Network != nil && s.Network.Tap != "" }
+// insideTap says that the VMM opens a tap in namespaces of its own.
+func (s Spec) insideTap() bool { return s.Network != nil && s.Network.insideTap() }
 
 // filter refuses deniedCalls and what more groups say.
 func filter(more ...seccomp.SyscallGroup) error {
@@ -142,7 +142,7 @@ func ExecVMM(dir string, argv []string) error {
 		return err
 	}
 	runtime.LockOSThread()
-	if spec.hasTap() {
+	if spec.insideTap() {
 		if err := handTap(spec.Network.Tap); err != nil {
 			return err
 		}

@@ -25,11 +25,17 @@ const handed = 4
 
 // firstForward is the descriptor of the first forward.
 func (n *Network) firstForward() int {
-	if n.Address != "" {
+	if n.handsTap() {
 		return handed + 1
 	}
 	return handed
 }
+
+// handsTap says that the tap is handed to the shim.
+func (n *Network) handsTap() bool { return n.Address != "" && n.Tap == "" }
+
+// insideTap says that the VMM opens a tap in namespaces of its own.
+func (n *Network) insideTap() bool { return n.Address == "" && n.Tap != "" }
 
 // plug is where the VMM's net device meets the network, until both run.
 type plug struct {
@@ -49,14 +55,16 @@ func openPlug(spec Spec, blame *blame) (*plug, error) {
 	for fd := handed; fd < p.network.firstForward()+len(p.network.Forwards); fd++ {
 		syscall.CloseOnExec(fd) // a port that the VMM held too would stay taken
 	}
-	if p.network.Address != "" {
+	switch {
+	case p.network.handsTap():
 		p.tap = os.NewFile(handed, "tap")
 		return p, nil
-	}
-	if p.network.Tap != "" {
+	case p.network.insideTap():
 		var err error
 		p.inside, err = newInsideTap()
 		return p, err
+	case p.network.Tap != "":
+		return p, nil
 	}
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(spec.Run, plugFile), Net: "unix"})
 	if err != nil {
@@ -75,6 +83,8 @@ func (p *plug) config(c vmm.Config) vmm.Config {
 	case p.inside != nil:
 		c.Namespaces, c.WrapFiles = true, []*os.File{p.inside.theirs}
 		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Device: p.network.Tap, MTU: network.UserMTU})
+	case p.network.Tap != "":
+		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Device: p.network.Tap})
 	default:
 		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Socket: p.ln.Addr().String(), MTU: network.UserMTU})
 	}

@@ -27,13 +27,14 @@ type Spec struct {
 type Network struct {
 	MAC string `json:"mac"`
 	// Address is the guest's, where the host's kernel reaches it: the VM is on a
-	// bridge, and its tap is handed to the shim. "": a user network.
+	// bridge. "": a user network.
 	Address string        `json:"address,omitempty"`
 	Policy  banger.Policy `json:"policy"` // of a user network; a bridge has its own
-	// Tap is the name of the tap that the VMM of a user network opens in its own network
-	// namespace; "": it brings its frames to a socket.
+	// Tap is the name of a tap that the VMM opens: that of a user network in a network
+	// namespace of its own, that of a bridge in the host's. "": the VMM brings its frames to a
+	// socket, or the bridge's tap is handed to the shim.
 	Tap string `json:"tap,omitempty"`
-	// Forwards have a socket each, handed to the shim in their order, after the tap.
+	// Forwards have a socket each, handed to the shim in their order, after a tap.
 	Forwards []banger.Forward `json:"forwards,omitempty"`
 	// Loopback is the VM's own address of 127.0.0.0/8, on which every port that the
 	// guest listens on is open to Owner; "" for none.

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -228,32 +227,29 @@ func (s *Supervisor) applyBridge(ctx context.Context) error {
 	return s.bridge.Apply(ctx, c)
 }
 
-// joinBridge gives the VM an address on its network and opens its tap; leaveBridge
+// joinBridge gives the VM an address on its network, and with it a tap; leaveNetwork
 // undoes it.
-func (m *machine) joinBridge(ctx context.Context, vm banger.VM) (tap *os.File, err error) {
+func (m *machine) joinBridge(ctx context.Context, vm banger.VM) (address string, err error) {
 	s := m.s
 	if err := s.needRoot(vm.Spec.Network); err != nil {
-		return nil, err
+		return "", err
 	}
 	s.networks.Lock()
 	defer s.networks.Unlock()
 	n, err := s.Network(ctx, vm.Spec.Network)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	addr, err := s.freeAddress(n)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	m.update(func(vm *banger.VM) { vm.Address = addr.String() })
-	if err = s.applyBridge(ctx); err == nil {
-		if tap, err = s.bridge.OpenTap(vm.ID); err == nil {
-			return tap, nil
-		}
+	if err = s.applyBridge(ctx); err != nil {
+		m.update(func(vm *banger.VM) { vm.Address = "" })
+		s.applyBridge(context.WithoutCancel(ctx)) // the first error tells more
 	}
-	m.update(func(vm *banger.VM) { vm.Address = "" })
-	s.applyBridge(context.WithoutCancel(ctx)) // the first error tells more
-	return nil, err
+	return addr.String(), err
 }
 
 // freeAddress returns the first address that no VM has.

@@ -11,6 +11,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/network"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
@@ -204,12 +205,19 @@ func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, i
 	defer ports.close()
 	files := ports.files
 	if banger.OnBridge(vm.Spec.Network) {
-		tap, err := m.joinBridge(ctx, vm)
-		if err != nil {
+		if spec.Network.Address, err = m.joinBridge(ctx, vm); err != nil {
 			return err
 		}
-		defer tap.Close()
-		spec.Network.Address, files = m.snapshot().Address, append([]*os.File{tap}, files...)
+		if spec.Network.Tap != "" { // whose owner is the VMM's user
+			spec.Network.Tap = network.BridgePort{ID: vm.ID}.Tap()
+		} else {
+			tap, err := m.s.bridge.OpenTap(vm.ID)
+			if err != nil {
+				return err
+			}
+			defer tap.Close()
+			files = append([]*os.File{tap}, files...)
+		}
 	}
 	address := ""
 	if spec.Network != nil {

@@ -43,9 +43,6 @@ func (s *Supervisor) suits(v VMM, spec banger.Spec) error {
 	if v.NeedsKVM && !s.opts.KVM {
 		return banger.Errorf(banger.CodeUnavailable, "%s needs KVM: %w", v.Name, errors.New(s.opts.NoKVM)).WithHint("use --vmm=qemu, which emulates, or leave it out")
 	}
-	if v.OpensTaps && banger.OnBridge(spec.Network) {
-		return banger.Errorf(banger.CodeNotBuilt, "%s cannot be on the network %s yet", v.Name, spec.Network).WithHint("use --vmm=qemu, or --network user")
-	}
 	return nil
 }
 

@@ -37,7 +37,6 @@ func TestWhichVMM(t *testing.T) {
 		"what is asked for":               {[]supervisor.VMM{fast, slow}, true, "qemu", "user", "qemu 7.2", ""},
 		"asked for without KVM":           {[]supervisor.VMM{fast, slow}, false, "firecracker", "user", "firecracker needs KVM: no /dev/kvm (use --vmm=qemu", banger.CodeUnavailable},
 		"asked for, and too old":          {[]supervisor.VMM{old, slow}, true, "firecracker", "user", "1.12.0 is too old (install it: get it there)", banger.CodeUnavailable},
-		"asked for on a bridge":           {[]supervisor.VMM{fast, slow}, true, "firecracker", "bridge", "firecracker cannot be on the network bridge yet", banger.CodeNotBuilt},
 		"none is there":                   {[]supervisor.VMM{old, gone}, true, "auto", "user", "qemu is not installed (install it: apt-get", banger.CodeUnavailable},
 		"one that this banger has not":    {[]supervisor.VMM{slow}, true, "firecracker", "user", `no VMM called "firecracker"`, banger.CodeUnavailable},
 		"no network suits every VMM here": {[]supervisor.VMM{fast, slow}, true, "auto", "none", "firecracker 1.16.1", ""},
