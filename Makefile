@@ -19,9 +19,10 @@ agent-%: ## build the guest agent of one architecture
 build: agent-$(ARCH) ## build bin/banger
 	@$(GO) build -trimpath -ldflags '-s -w' -o bin/banger ./cmd/banger
 
-double: ## build the stand-in for Firecracker and the test that runs in a guest
+double: ## build the stand-in for Firecracker and the tests that run in a guest
 	@$(GO) build -trimpath -o bin/double/firecracker ./internal/vmm/firecracker/double
 	@$(GO) test -trimpath -c -o bin/double/agent.test ./internal/agent
+	@$(GO) test -trimpath -c -o bin/double/cgroup.test ./internal/cgroup
 
 cross: agent-arm64 ## build for linux/arm64 too
 	@GOARCH=arm64 $(GO) build -trimpath -ldflags '-s -w' -o bin/banger-arm64 ./cmd/banger

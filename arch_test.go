@@ -40,6 +40,7 @@ var layout = map[string]struct {
 	"internal/kernel":                 {". internal/blob internal/ext4", true, "where kernels come from; apt-get and dpkg-deb fetch them"},
 	"internal/network":                {".", false, "a VM's network seen from outside: packets and sockets, no VMM and no rows"},
 	"internal/dns":                    {".", false, "names and the host's resolver, whoever the VMs are"},
+	"internal/cgroup":                 {"", false, "what processes may use together, whoever they are"},
 	"internal/disk":                   {". internal/ext4", false, "a VM's writable disk"},
 	"internal/vmm":                    {"", false, "the seam between us and any VMM"},
 	"internal/vmm/child":              {"internal/vmm", true, "starts a VMM, whichever it is"},
