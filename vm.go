@@ -75,6 +75,14 @@ type Timing struct {
 	Millis int64  `json:"ms"`
 }
 
+// Limits are what the processes of a VM on its host, those of the VMM and ours beside it, may
+// use together; 0 is no limit.
+type Limits struct {
+	Memory int64 `json:"memory,omitempty"` // bytes
+	CPUs   int   `json:"cpus,omitempty"`
+	Tasks  int   `json:"tasks,omitempty"` // processes and threads
+}
+
 // VM is one machine, as stored and as shown by inspect.
 type VM struct {
 	ID          string    `json:"id"`
@@ -93,6 +101,7 @@ type VM struct {
 	Timings     []Timing  `json:"timings,omitempty"`
 	Address     string    `json:"address,omitempty"`      // while it runs: its own address, on which all its ports are open: of the host's 127.0.0.0/8, or on a bridge
 	Forwards    []Forward `json:"forwards,omitempty"`     // while it runs: those in force, with the ports that were free
+	Limits      *Limits   `json:"limits,omitempty"`       // while it runs: what its processes may use together
 	SSHHostKey  string    `json:"ssh_host_key,omitempty"` // the public half, as one line
 	Main        *Exec     `json:"main,omitempty"`         // the resolved main command, nil if the machine only waits for execs
 }

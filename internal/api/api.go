@@ -92,6 +92,10 @@ type Version struct {
 	// Where the names of VMs are answered, and why nowhere, or not where it should be.
 	DNS        string `json:"dns,omitempty"`
 	DNSProblem string `json:"dns_problem,omitempty"`
+
+	// Where VMs have control groups, and what these do not limit, or why there are none.
+	Limits        string `json:"limits,omitempty"`
+	LimitsProblem string `json:"limits_problem,omitempty"`
 }
 
 // VMM is how it stands with one VMM on the daemon's host.

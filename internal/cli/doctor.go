@@ -123,6 +123,16 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client) []check {
 			checks = append(checks, check{m.Name, pass, m.Path + ", version " + m.Version + ", rootless: in namespaces of its own, confined by landlock and seccomp", ""})
 		}
 	}
+	switch {
+	case v.Limits == "":
+		checks = append(checks, check{"limits", warn, "VMs may use all of the host: " + v.LimitsProblem,
+			"start the daemon in a session of your own: systemd-run --user --scope -- banger daemon run"})
+	case v.LimitsProblem != "":
+		checks = append(checks, check{"limits", warn, "VMs have control groups in " + v.Limits + ", but " + v.LimitsProblem,
+			"boot the host with systemd.unified_cgroup_hierarchy=1"})
+	default:
+		checks = append(checks, check{"limits", pass, "VMs have control groups in " + v.Limits, ""})
+	}
 	kernels, err := client.Kernels(ctx)
 	switch {
 	case err != nil:

@@ -8,6 +8,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/cgroup"
 	"banger/internal/host"
 	"banger/internal/image"
 	"banger/internal/kernel"
@@ -90,7 +92,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer images.Close()
-	sup, err := build(o, db, images, kvm, vmms)
+	groups, noGroups := cgroup.Open(fmt.Sprintf("banger-%08x", crc32.ChecksumIEEE([]byte(o.StateDir)))) // no two daemons have one state
+	sup, err := build(o, db, images, kvm, vmms, groups)
 	if err != nil {
 		return err
 	}
@@ -109,6 +112,7 @@ func Run(ctx context.Context, o Options) error {
 			v.KVM = kvm.Reason
 		}
 		v.VMM, v.VMMs = describe(ctx, vmms, kvm)
+		v.Limits, v.LimitsProblem = describeGroups(groups, noGroups)
 		return v
 	}
 	server := &api.Server{VMs: sup, Images: sup, Kernels: sup, Version: version, Stop: stop, Splice: shim.Splice, Log: o.Log}
@@ -169,7 +173,7 @@ func imageLimits(getenv func(string) string) (l image.Limits, err error) {
 	return l, nil
 }
 
-func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms []supervisor.VMM) (*supervisor.Supervisor, error) {
+func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms []supervisor.VMM, groups *cgroup.Tree) (*supervisor.Supervisor, error) {
 	kernels, err := kernel.Open(filepath.Join(o.StateDir, "kernels"))
 	if err != nil {
 		return nil, err
@@ -182,7 +186,7 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
 		VMMs: vmms,
 		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), Root: os.Geteuid() == 0,
-		Store: db, Images: images, Kernels: kernels,
+		Store: db, Images: images, Kernels: kernels, Groups: groups,
 	}
 	if parts.Root {
 		parts.Bridge = func(denied func(string, banger.Denial)) *network.BridgeHost {

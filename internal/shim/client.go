@@ -26,11 +26,12 @@ type Client struct {
 	Run string // sockets; may vanish at a reboot of the host
 }
 
-// Identity is the user a shim and its VMM run as. The zero value keeps the
-// caller's.
+// Identity is the user a shim and its VMM run as, and their control group. The zero value
+// keeps the caller's.
 type Identity struct {
 	UID, GID uint32
 	Groups   []uint32
+	Group    *os.File // directory of the control group; nil: the caller's own
 }
 
 // Start starts a shim for spec in c.Dir and c.Run, which exist, and returns when the VMM
@@ -66,6 +67,9 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = "/", stderr, append([]*os.File{w}, sockets...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if id.Group != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(id.Group.Fd())
+	}
 	if id.UID != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: id.UID, Gid: id.GID, Groups: id.Groups}
 	}

@@ -193,6 +193,8 @@ func (m *machine) onEnd(reason string, failed bool) {
 	if vm.State == banger.StateStopping && vm.Reason != "" {
 		reason = vm.Reason
 	}
+	reason += m.outOfMemory()
+	m.leaveGroup()
 	m.leaveNetwork()
 	m.setState(state, reason)
 	m.s.cleanRun(m.id())

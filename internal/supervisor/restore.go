@@ -116,6 +116,7 @@ func (s *Supervisor) sweep(claimed map[string]bool) error {
 			killAndWait(pid)
 		}
 	})
+	err = errors.Join(err, s.sweepGroups(claimed))
 	for _, base := range []string{s.opts.StateDir, s.opts.RunDir} {
 		entries, readErr := os.ReadDir(filepath.Join(base, "vms"))
 		err = errors.Join(err, readErr)

@@ -51,6 +51,7 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 			err = banger.Errorf(banger.CodeCanceled, "the start of VM %s was canceled", vm.Name)
 		}
 		m.kill(ctx, reason)
+		m.leaveGroup()
 		m.s.cleanRun(m.id())
 		if !m.isGone() {
 			m.leaveNetwork()
@@ -204,6 +205,10 @@ func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, i
 	}
 	defer ports.close()
 	files := ports.files
+	if id.Group, err = m.joinGroup(vm.Spec); err != nil {
+		return err
+	}
+	defer id.Group.Close()
 	if banger.OnBridge(vm.Spec.Network) {
 		if spec.Network.Address, err = m.joinBridge(ctx, vm); err != nil {
 			return err

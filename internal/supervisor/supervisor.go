@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/cgroup"
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/network"
@@ -53,6 +54,9 @@ type Options struct {
 	Store   *store.Store
 	Images  *image.Store
 	Kernels *kernel.Store
+
+	// Groups limit what VMs may use of the host. Nil: nothing does.
+	Groups *cgroup.Tree
 
 	// Bridge makes the host's bridges, if the daemon may; denied is told what their
 	// resolver refuses. Nil: there are none.
