@@ -208,14 +208,15 @@ type process struct {
 }
 
 // processes returns those that name a directory of this world in their command
-// line or environment, except this test itself.
+// line or environment, or have one as their root, except this test itself.
 func (w *world) processes() []process {
 	var found []process
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
-		if !strings.Contains(string(cmdline), w.dir) && !strings.Contains(string(environ), w.state) {
+		mounts, _ := os.ReadFile(filepath.Join(dir, "mountinfo"))
+		if !strings.Contains(string(cmdline), w.dir) && !strings.Contains(string(environ), w.state) && !strings.Contains(string(mounts), w.state+"/jail/") {
 			continue
 		}
 		var pid int
@@ -237,7 +238,7 @@ func (w *world) residue() []string {
 		}
 		left = append(left, fmt.Sprintf("process %d %.120q", p.pid, p.args))
 	}
-	for _, pattern := range []string{"s/vms/*", "r/vms/*", "s/images/sha256/.tmp-*", "s/kernels/.tmp-*", "s/images/.tmp-*"} {
+	for _, pattern := range []string{"s/vms/*", "r/vms/*", "s/jail", "s/images/sha256/.tmp-*", "s/kernels/.tmp-*", "s/images/.tmp-*"} {
 		names, _ := filepath.Glob(filepath.Join(w.dir, pattern))
 		left = append(left, names...)
 	}

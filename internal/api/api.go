@@ -106,6 +106,8 @@ type VMM struct {
 	Problem string `json:"problem,omitempty"` // why it cannot be used
 	Warning string `json:"warning,omitempty"` // what is doubtful, though it can
 	Fix     string `json:"fix,omitempty"`
+
+	Confined string `json:"confined,omitempty"` // what holds it
 }
 
 // Bodies of requests that are more than a noun.

@@ -118,9 +118,9 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client) []check {
 		case m.Problem != "":
 			checks = append(checks, check{m.Name, warn, "not used: " + m.Problem, m.Fix})
 		case m.Warning != "":
-			checks = append(checks, check{m.Name, warn, m.Path + ": " + m.Warning, m.Fix})
+			checks = append(checks, check{m.Name, warn, m.Path + ": " + m.Warning + "; " + m.Confined, m.Fix})
 		default:
-			checks = append(checks, check{m.Name, pass, m.Path + ", version " + m.Version + ", rootless: in namespaces of its own, confined by landlock and seccomp", ""})
+			checks = append(checks, check{m.Name, pass, m.Path + ", version " + m.Version + ", " + m.Confined, ""})
 		}
 	}
 	switch {

@@ -33,9 +33,19 @@ func vmms(getenv func(string) string) ([]supervisor.VMM, error) {
 		reads = []string{template}
 	}
 	return []supervisor.VMM{
-		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Options: options, Reads: reads},
+		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Options: options, Reads: reads, Jailer: jailer},
 		{Name: banger.VMMQEMU, Find: finder(qemu.Driver{}), Package: "apt-get install qemu-system-x86"},
 	}, nil
+}
+
+// jailer finds Firecracker's, and says how it is to be used.
+func jailer(ctx context.Context, path, version, dir string, uid, gid uint32) (map[string]string, error) {
+	jailer, err := firecracker.FindJailer(ctx, path, version)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{firecracker.OptionJailer: jailer, firecracker.OptionJails: dir,
+		firecracker.OptionUID: fmt.Sprint(uid), firecracker.OptionGID: fmt.Sprint(gid)}, nil
 }
 
 func parseOptions(text string) (map[string]string, error) {
@@ -90,6 +100,7 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM) (first s
 			s.Problem = "it needs KVM: " + kvm.Reason
 		} else {
 			if v.Name == banger.VMMFirecracker {
+				s.Confined = confinement(ctx, s.Path, s.Version)
 				if s.Warning = firecracker.Warning(s.Version); s.Warning != "" {
 					s.Fix = v.Package
 				}
@@ -104,4 +115,17 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM) (first s
 		first = all[len(all)-1].Problem
 	}
 	return first, all
+}
+
+// confinement says what holds Firecracker here.
+func confinement(ctx context.Context, path, version string) string {
+	const rootless = "rootless: in namespaces of its own, confined by landlock and seccomp"
+	if os.Geteuid() != 0 {
+		return rootless
+	}
+	jailer, err := firecracker.FindJailer(ctx, path, version)
+	if err != nil {
+		return rootless + ", and not jailed: " + err.Error()
+	}
+	return "jailed by " + jailer
 }

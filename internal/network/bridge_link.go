@@ -212,7 +212,9 @@ func (b *Bridge) syncTaps(c BridgeConfig) error {
 }
 
 func (b *Bridge) makeTap(p BridgePort) (netlink.Link, error) {
-	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: p.Tap()}, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_TUN_EXCL, Owner: p.UID, Queues: 1}
+	// The kernel asks for the owner and for the group, and the library gives the tap to root's
+	// if none is named.
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: p.Tap()}, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_TUN_EXCL, Owner: p.UID, Group: p.UID, Queues: 1}
 	if err := b.nl.LinkAdd(tap); err != nil {
 		return nil, err
 	}

@@ -18,10 +18,12 @@ import (
 // then serves the VMM without any right there. The tap is there until its namespace
 // goes; nothing in the namespace itself speaks on it.
 //
+// The owner is the user id of the VMM, which needs no right at all.
+//
 // It needs CAP_NET_ADMIN and CAP_NET_RAW over the namespace, which whoever makes a
 // user namespace has over the network namespaces made in it, and the right to open
-// /dev/net/tun. The VMM must have the caller's user id, and needs no right at all.
-func MakeTap(name string) (*os.File, error) {
+// /dev/net/tun.
+func MakeTap(name string, owner int) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		return nil, banger.Errorf(banger.CodeDenied, "this user may not open /dev/net/tun").WithHint("sudo chmod 0666 /dev/net/tun, as most distributions have it")
@@ -30,7 +32,7 @@ func MakeTap(name string) (*os.File, error) {
 		return nil, banger.Errorf(banger.CodeUnavailable, "open /dev/net/tun: %w", err).WithHint("load the module: sudo modprobe tun")
 	}
 	defer unix.Close(fd) // it is persistent
-	if err := setTap(fd, name); err != nil {
+	if err := setTap(fd, name, owner); err != nil {
 		return nil, banger.Errorf(banger.CodeUnavailable, "make tap %s: %w", name, err)
 	}
 	f, err := packetSocket(name)
@@ -40,7 +42,7 @@ func MakeTap(name string) (*os.File, error) {
 	return f, nil
 }
 
-func setTap(fd int, name string) error {
+func setTap(fd int, name string, owner int) error {
 	req, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
@@ -49,7 +51,7 @@ func setTap(fd int, name string) error {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
-	if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, os.Geteuid()); err != nil {
+	if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, owner); err != nil {
 		return fmt.Errorf("give it an owner: %w", err)
 	}
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {

@@ -146,7 +146,7 @@ func tapVMM(t *testing.T) {
 	check(t, err)
 	conn := f.(*net.UnixConn)
 	defer conn.Close()
-	tap, err := network.MakeTap("tap0")
+	tap, err := network.MakeTap("tap0", os.Geteuid())
 	check(t, err)
 	_, _, err = conn.WriteMsgUnix([]byte{0}, unix.UnixRights(int(tap.Fd())), nil)
 	check(t, err)
@@ -269,7 +269,7 @@ func TestATapNeedsItsDevice(t *testing.T) {
 		if err := errors.Join(unix.Setfsuid(65534), unix.Capset(&header, &none[0])); err != nil {
 			return err
 		}
-		_, err := network.MakeTap("tap0")
+		_, err := network.MakeTap("tap0", os.Geteuid())
 		return err
 	})
 	if c := banger.CodeOf(err); c != banger.CodeDenied && c != banger.CodeUnavailable {

@@ -70,7 +70,10 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	if id.Group != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(id.Group.Fd())
 	}
-	if id.UID != 0 {
+	switch {
+	case spec.Jail != nil:
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+	case id.UID != 0:
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: id.UID, Gid: id.GID, Groups: id.Groups}
 	}
 	err = cmd.Start()

@@ -62,6 +62,9 @@ const noSuchCall = seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)
 // network it keeps the host's sockets and the files that name its resolvers.
 func confineSelf(dir string, spec Spec) error {
 	rules := append(files(dir, spec), landlock.ROFiles("/proc/self/exe")) // it starts the VMM through itself
+	if spec.Jail != nil {
+		rules = append(rules, landlock.RWDirs(spec.Jail.roots(spec.VM.ID)...))
+	}
 	if spec.insideTap() {
 		// The ids of the VMM's user namespace are written to files that are not there yet, and
 		// so are the settings of its network. As before, landlock lets nobody into another's
@@ -133,7 +136,7 @@ func filter(more ...seccomp.SyscallGroup) error {
 }
 
 // ExecVMM confines this process to what the VM in dir needs and turns it into
-// argv, its VMM. It returns only an error. The signal that ends the VMM with its shim
+// argv, its VMM, or into what puts that into a jail. It returns only an error. The signal that ends the VMM with its shim
 // belongs to a thread, and execve keeps that of the thread which calls it (prctl(2)),
 // not that of the one that the shim has started.
 func ExecVMM(dir string, argv []string) error {
@@ -143,12 +146,15 @@ func ExecVMM(dir string, argv []string) error {
 	}
 	runtime.LockOSThread()
 	if spec.insideTap() {
-		if err := handTap(spec.Network.Tap); err != nil {
+		if err := handTap(spec.Network.Tap, spec.tapOwner()); err != nil {
 			return err
 		}
 		if err := dropRights(); err != nil {
 			return err
 		}
+	}
+	if spec.Jail != nil { // the jailer's own work needs root
+		return os.NewSyscallError("execve", unix.Exec(argv[0], argv, os.Environ()))
 	}
 	if err := Confine(dir, spec); err != nil {
 		return err

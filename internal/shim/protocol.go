@@ -19,6 +19,8 @@ type Spec struct {
 	Driver string     `json:"driver"`
 	Run    string     `json:"run"` // directory of the socket; set by Client.Start
 	VM     vmm.Config `json:"vm"`
+	// Jail is where the VMM is put by root; nil: it is confined as it starts.
+	Jail *Jail `json:"jail,omitempty"`
 	// Network is the VM's network; nil: no NIC.
 	Network *Network `json:"network,omitempty"`
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -81,7 +82,8 @@ func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready i
 	}
 	io.WriteString(ready, "ready\n")
 	ready.Close()
-	if err := forgetStart(); err != nil {
+	// One that was root is not to be looked at, not even by itself (prctl(2), PR_SET_DUMPABLE).
+	if err := forgetStart(); err != nil && !errors.Is(err, fs.ErrPermission) {
 		s.log.Warn("the shim is larger than it need be", "err", err)
 	}
 	return s.serve(ctx, ln)
@@ -108,13 +110,15 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap 
 	if !ok {
 		return nil, nil, fmt.Errorf("there is no driver %q", spec.Driver)
 	}
-	self, err := vmm.HandleOf(os.Getpid())
+	self, err := vmm.Self()
 	if err != nil {
 		return nil, nil, err
 	}
 	if wrap != nil {
 		spec.VM.Wrap = wrap
-		if err := confineSelf(dir, spec); err != nil {
+		if spec.Jail != nil {
+			spec.VM.Answering = func() error { return errors.Join(spec.Jail.become(), confineSelf(dir, spec)) }
+		} else if err := confineSelf(dir, spec); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -29,11 +29,12 @@ func newInsideTap() (*insideTap, error) {
 // handedTap is the descriptor by which the wrapper hands the tap over.
 const handedTap = 3
 
-// handTap makes the tap in the wrapper's namespace and hands its other side to the shim.
-func handTap(name string) error {
+// handTap makes the tap in the wrapper's namespace for a user, and hands its other side to
+// the shim.
+func handTap(name string, owner int) error {
 	to := os.NewFile(handedTap, "shim")
 	defer to.Close()
-	tap, err := network.MakeTap(name)
+	tap, err := network.MakeTap(name, owner)
 	if errors.Is(err, syscall.EPERM) {
 		err = fmt.Errorf("this host gives an ordinary user's namespaces no rights: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or use --vmm=qemu, which needs none: %w", err)
 	}

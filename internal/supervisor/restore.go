@@ -116,7 +116,7 @@ func (s *Supervisor) sweep(claimed map[string]bool) error {
 			killAndWait(pid)
 		}
 	})
-	err = errors.Join(err, s.sweepGroups(claimed))
+	err = errors.Join(err, s.sweepGroups(claimed), s.sweepJails(claimed))
 	for _, base := range []string{s.opts.StateDir, s.opts.RunDir} {
 		entries, readErr := os.ReadDir(filepath.Join(base, "vms"))
 		err = errors.Join(err, readErr)
@@ -124,6 +124,17 @@ func (s *Supervisor) sweep(claimed map[string]bool) error {
 			if banger.ValidID(e.Name()) && !claimed[e.Name()] {
 				err = errors.Join(err, os.RemoveAll(filepath.Join(base, "vms", e.Name())))
 			}
+		}
+	}
+	return err
+}
+
+// sweepJails removes the jails of VMs that are not claimed.
+func (s *Supervisor) sweepJails(claimed map[string]bool) (err error) {
+	dirs, _ := filepath.Glob(filepath.Join(s.jailDir(), "*", "*"))
+	for _, dir := range dirs {
+		if id := filepath.Base(dir); banger.ValidID(id) && !claimed[id] {
+			err = errors.Join(err, s.removeJail(id))
 		}
 	}
 	return err

@@ -293,9 +293,10 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if net != nil && driver.OpensTaps {
 		net.Tap = guestTap
 	}
-	return shim.Spec{Driver: driver.Name, Network: net, VM: vmm.Config{
+	options, jail := m.s.jail(m.ctx, driver, id)
+	return shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
-		Accel: accel, Program: driver.path, Version: driver.version, Options: driver.Options, Reads: driver.Reads, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
+		Accel: accel, Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
 		Drives: []vmm.Drive{
 			{Serial: "rootfs", Path: m.s.opts.Images.RootfsPath(vm.ImageDigest), ReadOnly: true},
@@ -376,6 +377,7 @@ func (s *Supervisor) lastExit(id string, cause error) shim.Status {
 
 // cleanRun removes what only a running VM has.
 func (s *Supervisor) cleanRun(id string) {
+	s.removeJail(id)
 	os.RemoveAll(s.runDir(id))
 	os.Remove(filepath.Join(s.stateDir(id), "ram"))
 }

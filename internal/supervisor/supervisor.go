@@ -37,6 +37,9 @@ type VMM struct {
 	OpensTaps bool              // its network is a tap that it opens by name
 	Options   map[string]string // of its driver
 	Reads     []string          // files that these name
+	// Jailer returns the options by which a daemon of root puts it into a jail below a
+	// directory as a user, or why it cannot; nil: there is no such thing.
+	Jailer func(ctx context.Context, path, version, dir string, uid, gid uint32) (map[string]string, error)
 }
 
 // Options are the parts a Supervisor works with. The caller owns and closes them.
@@ -190,9 +193,23 @@ func (s *Supervisor) shim(id string) shim.Client {
 	return shim.Client{Dir: s.stateDir(id), Run: s.runDir(id)}
 }
 
+// jailDir is where VMMs have their jails.
+func (s *Supervisor) jailDir() string { return filepath.Join(s.opts.StateDir, "jail") }
+
+// removeJail removes the jail of a VM, whatever its VMM was called.
+func (s *Supervisor) removeJail(id string) (err error) {
+	dirs, _ := filepath.Glob(filepath.Join(s.jailDir(), "*", id))
+	for _, dir := range dirs {
+		err = errors.Join(err, os.RemoveAll(dir))
+		os.Remove(filepath.Dir(dir)) // the last one's
+		os.Remove(s.jailDir())
+	}
+	return err
+}
+
 // removeFiles deletes whatever a VM has on the host.
 func (s *Supervisor) removeFiles(id string) error {
-	return errors.Join(os.RemoveAll(s.runDir(id)), os.RemoveAll(s.stateDir(id)))
+	return errors.Join(s.removeJail(id), os.RemoveAll(s.runDir(id)), os.RemoveAll(s.stateDir(id)))
 }
 
 func (s *Supervisor) isolation() string {

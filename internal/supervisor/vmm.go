@@ -3,8 +3,10 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"banger"
+	"banger/internal/shim"
 )
 
 // chosen is the VMM that a VM starts on.
@@ -52,4 +54,20 @@ func find(ctx context.Context, v VMM) (chosen, error) {
 		return chosen{}, banger.Errorf(banger.CodeUnavailable, "no VM can be started: %w", err).WithHint("install it: %s", v.Package)
 	}
 	return chosen{v, path, version}, nil
+}
+
+// jail returns the options of a VM's driver, and the jail that its VMM is put into, where
+// there is a jailer for it and the daemon is root; else it is confined without.
+func (s *Supervisor) jail(ctx context.Context, c chosen, id shim.Identity) (map[string]string, *shim.Jail) {
+	if !s.opts.Root || c.Jailer == nil {
+		return c.Options, nil
+	}
+	more, err := c.Jailer(ctx, c.path, c.version, s.jailDir(), id.UID, id.GID)
+	if err != nil {
+		return c.Options, nil // doctor says so
+	}
+	options := map[string]string{}
+	maps.Copy(options, c.Options)
+	maps.Copy(options, more)
+	return options, &shim.Jail{UID: int(id.UID), GID: int(id.GID), Dir: s.jailDir()}
 }

@@ -14,10 +14,33 @@ type Handle struct {
 	StartTime uint64 `json:"start_time"` // field 22 of /proc/PID/stat, clock ticks since boot (proc(5))
 }
 
-// HandleOf reads the Handle of a running process from /proc.
+// HandleOf reads the Handle of a running process from /proc. The pid is the one there: a
+// process in a PID namespace of its own knows itself, and its children, by others.
 func HandleOf(pid int) (Handle, error) {
-	st, err := readStat(pid)
+	st, err := readStat(strconv.Itoa(pid))
 	return st.handle, err
+}
+
+// Self is the Handle of this process.
+func Self() (Handle, error) {
+	st, err := readStat("self")
+	return st.handle, err
+}
+
+// HandleOfFD is the Handle of the process of a pidfd (pidfd_open(2)).
+func HandleOfFD(pidfd int) (Handle, error) {
+	path := fmt.Sprintf("/proc/self/fdinfo/%d", pidfd)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Handle{}, err
+	}
+	_, text, _ := strings.Cut(string(data), "\nPid:")
+	text, _, _ = strings.Cut(text, "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil || pid <= 0 {
+		return Handle{}, fmt.Errorf("%s names no process", path)
+	}
+	return HandleOf(pid)
 }
 
 // Alive reports whether the very process that h was taken from still runs and
@@ -40,7 +63,7 @@ func (h Handle) Usage() (Usage, error) {
 }
 
 func (h Handle) stat() (stat, error) {
-	st, err := readStat(h.PID)
+	st, err := readStat(strconv.Itoa(h.PID))
 	if err == nil && st.handle != h {
 		err = os.ErrProcessDone
 	}
@@ -58,8 +81,10 @@ type stat struct {
 // on but alpha and ia64 (proc(5), asm/param.h).
 const tick = time.Second / 100
 
-func readStat(pid int) (st stat, err error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// readStat reads the stat of a pid, or of "self".
+func readStat(process string) (st stat, err error) {
+	path := "/proc/" + process + "/stat"
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return st, err
 	}
@@ -67,8 +92,9 @@ func readStat(pid int) (st stat, err error) {
 	s := string(data)
 	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
 	if len(fields) < 22 {
-		return st, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+		return st, fmt.Errorf("%s has %d fields", path, len(fields))
 	}
+	pid, err := strconv.Atoi(s[:strings.IndexByte(s+" ", ' ')])
 	number := func(field int) (n uint64) { // proc(5) counts from 1, and two have gone
 		if err == nil {
 			n, err = strconv.ParseUint(fields[field-3], 10, 64)

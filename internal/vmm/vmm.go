@@ -65,10 +65,14 @@ type Config struct {
 	WrapFiles []*os.File `json:"-"`
 	// Namespaces starts the wrapper in a user and a network namespace of its own, with the
 	// caller's ids, and there with CAP_NET_ADMIN and CAP_NET_RAW in its ambient set, which it
-	// is to clear (capabilities(7)).
+	// is to clear (capabilities(7)). A caller that is root has these rights: it is in a network
+	// namespace of its own alone.
 	Namespaces bool `json:"namespaces,omitempty"`
 	// Program is the VMM's file; "": the driver searches it.
 	Program string `json:"program,omitempty"`
+	// Answering is called by a driver whose VMM is told of its guest after it has started: when
+	// the VMM answers, and before anything of a guest runs. An error ends the start.
+	Answering func() error `json:"-"`
 	// Options are those that only this driver has, by name. It refuses what it does not know.
 	Options map[string]string `json:"options,omitempty"`
 	// Reads are files that the driver reads for its options.

@@ -36,7 +36,8 @@ type Command struct {
 // Process is a running VMM, or one that has ended.
 type Process struct {
 	command Command
-	handle  vmm.Handle
+	pid     int        // as this process knows it
+	handle  vmm.Handle // as the host does
 	started chan error
 	done    chan struct{}
 	exit    vmm.Exit
@@ -69,7 +70,9 @@ func (p *Process) run() {
 		p.started <- err
 		return
 	}
-	h, err := vmm.HandleOf(cmd.Process.Pid)
+	p.pid = cmd.Process.Pid
+	h, err := vmm.HandleOfFD(*cmd.SysProcAttr.PidFD) // there since Linux 5.2
+	unix.Close(*cmd.SysProcAttr.PidFD)
 	if err != nil {
 		cmd.Process.Kill()
 		cmd.Wait()
@@ -96,14 +99,24 @@ func (p *Process) exec() *exec.Cmd {
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&p.Stdout, c.Console), &p.Stderr
 	cmd.WaitDelay = time.Second // who else holds its console does not keep it from having ended
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if c.Config.Namespaces {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET
-		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
-	}
+	cmd.SysProcAttr = attributes(c.Config.Namespaces, os.Geteuid(), os.Getegid())
 	return cmd
+}
+
+// attributes are those of a VMM's process, or of its wrapper's. It is pure, so that a golden
+// test can show which namespaces are made, and with which rights.
+func attributes(namespaces bool, uid, gid int) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true, PidFD: new(int)}
+	switch {
+	case namespaces && uid == 0:
+		a.Cloneflags = syscall.CLONE_NEWNET
+	case namespaces:
+		a.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET
+		a.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+	}
+	return a
 }
 
 // Handle identifies the process.
@@ -121,7 +134,7 @@ func (p *Process) Kill() error {
 	case <-p.done:
 		return nil
 	default:
-		if err := syscall.Kill(p.handle.PID, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
+		if err := syscall.Kill(p.pid, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
 		return nil

@@ -1,6 +1,7 @@
 package child_test
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -98,4 +99,23 @@ func pipeWith(t *testing.T, text string) *os.File {
 	io.WriteString(w, text)
 	w.Close()
 	return r
+}
+
+// TestTheNamespacesAsText shows what a VMM's wrapper starts in: for an ordinary user a user
+// namespace in which he is himself, with two rights over the network namespace made in it.
+func TestTheNamespacesAsText(t *testing.T) {
+	for want, c := range map[string]struct {
+		namespaces bool
+		uid        int
+	}{
+		"flags 0 caps [] uids [] gids [] death signal 9 group true":                                         {false, 1000},
+		"flags 0x50000000 caps [12 13] uids [{1000 1000 1}] gids [{1000 1000 1}] death signal 9 group true": {true, 1000},
+		"flags 0x40000000 caps [] uids [] gids [] death signal 9 group true":                                {true, 0},
+	} {
+		a := child.Attributes(c.namespaces, c.uid, c.uid)
+		got := fmt.Sprintf("flags %#x caps %v uids %v gids %v death signal %d group %t", a.Cloneflags, a.AmbientCaps, a.UidMappings, a.GidMappings, int(a.Pdeathsig), a.Setpgid)
+		if got = strings.Replace(got, "flags 0x0 ", "flags 0 ", 1); got != want {
+			t.Errorf("it is\n%s\nnot\n%s", got, want)
+		}
+	}
 }

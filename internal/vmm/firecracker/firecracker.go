@@ -95,14 +95,22 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if err != nil {
 		return nil, err
 	}
-	requests, patience := bootRequests(c, v, o), startTimeout
+	j, err := readJail(c, cmp.Or(c.Program, d.binary()))
+	if err != nil {
+		return nil, err
+	}
+	view := c // as the VMM sees it
+	if j != nil {
+		view = j.inside(c)
+	}
+	requests, patience := bootRequests(view, v, o), startTimeout
 	if c.Restore != "" {
 		if o.clock, err = checkSnapshot(c, v, o); err != nil {
 			return nil, err
 		}
 		requests, patience = restoreRequests(c, v, o), snapshotTimeout
 	}
-	p, err := d.launch(c, o, console)
+	p, err := d.launch(c, o, j, console)
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +119,9 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = p.awaitAPI(ctx, v)
+	if err == nil && c.Answering != nil {
+		err = c.Answering()
+	}
 	for _, r := range requests {
 		if err == nil {
 			err = p.api.call(ctx, r.method, r.path, r.body, nil)
@@ -123,7 +134,14 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 }
 
 // launch starts the process without a guest.
-func (d Driver) launch(c vmm.Config, o options, console io.Writer) (*process, error) {
+func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *process, err error) {
+	program, args := cmp.Or(c.Program, d.binary()), arguments(c, o)
+	if j != nil {
+		if c.Dir, err = j.make(c); err != nil {
+			return nil, err
+		}
+		program, args = j.jailer, j.arguments(c, o)
+	}
 	log, err := openLog(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("making the VMM's log: %w", err)
@@ -133,9 +151,16 @@ func (d Driver) launch(c vmm.Config, o options, console io.Writer) (*process, er
 		log.close()
 		return nil, fmt.Errorf("making the pipe of the VMM's metrics: %w", err)
 	}
-	p := &process{config: c, log: log, metrics: metrics, api: newClient(filepath.Join(c.Dir, apiSocket))}
+	if j != nil {
+		if err := j.own(log.path, metrics.path); err != nil {
+			log.close()
+			metrics.close()
+			return nil, err
+		}
+	}
+	p := &process{config: c, jailed: j != nil, log: log, metrics: metrics, api: newClient(filepath.Join(c.Dir, apiSocket))}
 	words := &lastWords{to: console, ready: make(chan struct{}), said: func() { p.powerOff() }}
-	p.Process, err = child.Start(child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: arguments(c, o),
+	p.Process, err = child.Start(child.Command{Config: c, Program: program, Args: args,
 		Console: words, Reason: p.reason, Ended: p.clean})
 	if err != nil {
 		p.clean()
@@ -158,6 +183,7 @@ func arguments(c vmm.Config, o options) []string {
 type process struct {
 	*child.Process
 	config  vmm.Config
+	jailed  bool
 	version version
 	api     *client
 	log     *logEnd

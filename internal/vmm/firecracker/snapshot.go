@@ -104,6 +104,9 @@ func (p *process) writeDown(ctx context.Context, dir, kind string) error {
 	if p.config.Options[optionHugePages] != "" {
 		return errHugePages
 	}
+	if p.jailed {
+		return errors.New("a jailed VM cannot be written down yet: its VMM reaches no directory but its own")
+	}
 	m, err := manifestOf(p.config, p.version, kind)
 	if err != nil {
 		return err

@@ -213,7 +213,9 @@ func (m *microVM) qemu() []string {
 	return a
 }
 
-func (m *microVM) socket(name string) string { return fmt.Sprintf("double-%d-%s", os.Getpid(), name) }
+func (m *microVM) socket(name string) string {
+	return fmt.Sprintf("double-%s-%d-%s", m.id, os.Getpid(), name)
+}
 
 func (m *microVM) dial(name string) (net.Conn, error) {
 	for deadline := time.Now().Add(20 * time.Second); ; {

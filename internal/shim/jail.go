@@ -1,0 +1,45 @@
+package shim
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Jail says that the VMM is put into a directory of its own by a program that needs root
+// for that. The shim starts as root then, in a PID namespace of its own, and becomes this
+// user as soon as the VMM has, before anything of a guest runs. That the VMM does not
+// outlive the shim is the PID namespace's doing: the shim is its first process, and the
+// parent-death signal does not survive a change of user (prctl(2), PR_SET_PDEATHSIG).
+type Jail struct {
+	UID    int   `json:"uid"`
+	GID    int   `json:"gid"`
+	Groups []int `json:"groups,omitempty"`
+	// Dir is where jails are made, on the file system of the VM's files.
+	Dir string `json:"dir"`
+}
+
+// become gives up root for good, in all threads.
+func (j *Jail) become() error {
+	if err := syscall.Setgroups(j.Groups); err != nil {
+		return os.NewSyscallError("setgroups", err)
+	}
+	if err := syscall.Setgid(j.GID); err != nil {
+		return os.NewSyscallError("setgid", err)
+	}
+	return os.NewSyscallError("setuid", syscall.Setuid(j.UID))
+}
+
+// tapOwner is the user for whom a VMM's tap is made.
+func (s Spec) tapOwner() int {
+	if s.Jail != nil {
+		return s.Jail.UID
+	}
+	return os.Geteuid()
+}
+
+// root is where the sockets of a jailed VMM are, whatever its program is called.
+func (j *Jail) roots(id string) []string {
+	dirs, _ := filepath.Glob(filepath.Join(j.Dir, "*", id, "root"))
+	return dirs
+}
