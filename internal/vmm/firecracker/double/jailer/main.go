@@ -63,11 +63,11 @@ func parse(args []string) (a arguments, err error) {
 	a.rest = flags.Args()
 	switch {
 	case !instanceID.MatchString(a.id):
-		return a, fmt.Errorf("Invalid instance ID: %q", a.id)
+		return a, faultf("Invalid instance ID: %q", a.id)
 	case a.uid > 1<<32-1 || a.gid > 1<<32-1:
-		return a, errors.New("Argument 'uid' or 'gid' required, but not found.")
+		return a, faultf("Argument 'uid' or 'gid' required, but not found.")
 	case !strings.Contains(filepath.Base(a.program), "firecracker"):
-		return a, fmt.Errorf("Invalid filename. The filename of `--exec-file` option must contain \"firecracker\": %s", a.program)
+		return a, faultf("Invalid filename. The filename of `--exec-file` option must contain \"firecracker\": %s", a.program)
 	case a.cgroups != "1" && a.cgroups != "2":
 		return a, fmt.Errorf("%s is an invalid cgroup version specifier", a.cgroups)
 	case a.newPIDNamespace || a.netns != "":
@@ -75,13 +75,16 @@ func parse(args []string) (a arguments, err error) {
 	}
 	info, err := os.Stat(a.program)
 	if err != nil || !info.Mode().IsRegular() {
-		return a, fmt.Errorf("Failed to canonicalize path %s: %w", a.program, errors.Join(err, errors.ErrUnsupported))
+		return a, faultf("Failed to canonicalize path %s: %w", a.program, errors.Join(err, errors.New("it is no regular file")))
 	}
 	if info, err := os.Stat(a.base); err != nil || !info.IsDir() {
 		return a, fmt.Errorf("%s is not a directory", a.base)
 	}
 	return a, nil
 }
+
+// faultf makes an error, whose words are the jailer's.
+func faultf(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
 // run never returns but with an error.
 func (a arguments) run(started time.Time) error {
@@ -162,7 +165,7 @@ func enter(root string) error {
 		return err
 	}
 	if err := unix.PivotRoot(".", "old_root"); err != nil {
-		return fmt.Errorf("Failed to pivot root: %w", err)
+		return faultf("Failed to pivot root: %w", err)
 	}
 	return errors.Join(os.Chdir("/"), unix.Unmount("old_root", unix.MNT_DETACH), os.Remove("old_root"), unix.Chroot("."))
 }
@@ -174,7 +177,7 @@ func (a arguments) devices() error {
 			return err
 		}
 		if err := unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(number[0], number[1]))); err != nil {
-			return fmt.Errorf("Failed to create %s via mknod inside the jail: %w", path, err)
+			return faultf("Failed to create %s via mknod inside the jail: %w", path, err)
 		}
 		if err := os.Chown(path, int(a.uid), int(a.gid)); err != nil {
 			return err
