@@ -67,8 +67,8 @@ func decompress(in *bufio.Reader) (io.Reader, func(), error) {
 	case isGzip(head):
 		z := inflate.NewReader(in)
 		return z, func() { z.Close() }, nil
-	case isZstd(head):
-		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxDecoderWindow))
+	case isZstd(head): // its own checksum would be a third one beside the digest and the diffID
+		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxDecoderWindow), zstd.IgnoreChecksum(true))
 		if err != nil {
 			return nil, nil, err
 		}

@@ -136,9 +136,9 @@ func filter(more ...seccomp.SyscallGroup) error {
 }
 
 // ExecVMM confines this process to what the VM in dir needs and turns it into
-// argv, its VMM, or into what puts that into a jail. It returns only an error. The signal that ends the VMM with its shim
-// belongs to a thread, and execve keeps that of the thread which calls it (prctl(2)),
-// not that of the one that the shim has started.
+// argv, its VMM, or, as it is, into what puts that into a jail. It returns only an error.
+// The signal that ends the VMM with its shim belongs to a thread, and execve keeps that of
+// the thread which calls it (prctl(2)), not that of the one that the shim has started.
 func ExecVMM(dir string, argv []string) error {
 	spec, err := readSpec(dir)
 	if err != nil {

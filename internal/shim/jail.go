@@ -12,16 +12,15 @@ import (
 // outlive the shim is the PID namespace's doing: the shim is its first process, and the
 // parent-death signal does not survive a change of user (prctl(2), PR_SET_PDEATHSIG).
 type Jail struct {
-	UID    int   `json:"uid"`
-	GID    int   `json:"gid"`
-	Groups []int `json:"groups,omitempty"`
+	UID int `json:"uid"`
+	GID int `json:"gid"`
 	// Dir is where jails are made, on the file system of the VM's files.
 	Dir string `json:"dir"`
 }
 
 // become gives up root for good, in all threads.
 func (j *Jail) become() error {
-	if err := syscall.Setgroups(j.Groups); err != nil {
+	if err := syscall.Setgroups(nil); err != nil {
 		return os.NewSyscallError("setgroups", err)
 	}
 	if err := syscall.Setgid(j.GID); err != nil {
@@ -38,7 +37,7 @@ func (s Spec) tapOwner() int {
 	return os.Geteuid()
 }
 
-// root is where the sockets of a jailed VMM are, whatever its program is called.
+// roots is where the sockets of a jailed VMM are, whatever its program is called.
 func (j *Jail) roots(id string) []string {
 	dirs, _ := filepath.Glob(filepath.Join(j.Dir, "*", id, "root"))
 	return dirs
