@@ -21,7 +21,7 @@ build: agent-$(ARCH) ## build bin/banger
 
 double: ## build the stand-in for Firecracker and the tests that run in a guest
 	@$(GO) build -trimpath -o bin/double/firecracker ./internal/vmm/firecracker/double
-	@mkdir -p bin/double/jailed && ln -f bin/double/firecracker bin/double/jailed/firecracker
+	@mkdir -p bin/double/jailed && ln -sf ../firecracker bin/double/jailed/firecracker # which the jailer sees through
 	@$(GO) build -trimpath -o bin/double/jailed/jailer ./internal/vmm/firecracker/double/jailer
 	@$(GO) test -trimpath -c -o bin/double/agent.test ./internal/agent
 	@$(GO) test -trimpath -c -o bin/double/cgroup.test ./internal/cgroup

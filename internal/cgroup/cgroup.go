@@ -29,6 +29,7 @@ type Limits struct {
 
 // Tree is a directory of groups. It is on the host only while it has groups.
 type Tree struct {
+	root string // where the hierarchy is mounted
 	base string // the group in which it lies
 	dir  string
 	has  []string // the controllers that its groups have
@@ -55,7 +56,7 @@ func Open(name string) (*Tree, error) {
 			return nil, err
 		}
 	}
-	t := &Tree{base: base, dir: filepath.Join(base, name)}
+	t := &Tree{root: mount, base: base, dir: filepath.Join(base, name)}
 	if err := t.make(); err != nil {
 		return nil, err
 	}
@@ -131,6 +132,15 @@ func (t *Tree) leave() {
 
 // Dir is where the groups are.
 func (t *Tree) Dir() string { return t.dir }
+
+// Path is a group's place in the hierarchy, without a slash before it.
+func (t *Tree) Path(name string) string {
+	path, err := filepath.Rel(t.root, filepath.Join(t.dir, name))
+	if err != nil {
+		panic(err) // dir lies below root
+	}
+	return path
+}
 
 // Missing returns the controllers that groups do not have, whose limits are not in force.
 func (t *Tree) Missing() []string {

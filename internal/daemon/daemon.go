@@ -111,7 +111,7 @@ func Run(ctx context.Context, o Options) error {
 		if !kvm.Usable {
 			v.KVM = kvm.Reason
 		}
-		v.VMM, v.VMMs = describe(ctx, vmms, kvm)
+		v.VMM, v.VMMs = describe(ctx, vmms, kvm, o.StateDir)
 		v.Limits, v.LimitsProblem = describeGroups(groups, noGroups)
 		return v
 	}

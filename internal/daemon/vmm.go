@@ -39,13 +39,13 @@ func vmms(getenv func(string) string) ([]supervisor.VMM, error) {
 }
 
 // jailer finds Firecracker's, and says how it is to be used.
-func jailer(ctx context.Context, path, version, dir string, uid, gid uint32) (map[string]string, error) {
-	jailer, err := firecracker.FindJailer(ctx, path, version)
+func jailer(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error) {
+	jailer, err := firecracker.FindJailer(ctx, path, version, dir)
 	if err != nil {
 		return nil, err
 	}
 	return map[string]string{firecracker.OptionJailer: jailer, firecracker.OptionJails: dir,
-		firecracker.OptionUID: fmt.Sprint(uid), firecracker.OptionGID: fmt.Sprint(gid)}, nil
+		firecracker.OptionUID: fmt.Sprint(uid), firecracker.OptionGID: fmt.Sprint(gid), firecracker.OptionGroup: group}, nil
 }
 
 func parseOptions(text string) (map[string]string, error) {
@@ -90,7 +90,7 @@ func finder(d vmm.Driver) func(context.Context) (string, string, error) {
 }
 
 // describe says what new VMs run on, or why none can, and how it stands with each VMM.
-func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM) (first string, all []api.VMM) {
+func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM, state string) (first string, all []api.VMM) {
 	for _, v := range vmms {
 		s := api.VMM{Name: v.Name}
 		var err error
@@ -100,7 +100,7 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM) (first s
 			s.Problem = "it needs KVM: " + kvm.Reason
 		} else {
 			if v.Name == banger.VMMFirecracker {
-				s.Confined = confinement(ctx, s.Path, s.Version)
+				s.Confined = confinement(ctx, s.Path, s.Version, state)
 				if s.Warning = firecracker.Warning(s.Version); s.Warning != "" {
 					s.Fix = v.Package
 				}
@@ -118,12 +118,12 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM) (first s
 }
 
 // confinement says what holds Firecracker here.
-func confinement(ctx context.Context, path, version string) string {
+func confinement(ctx context.Context, path, version, dir string) string {
 	const rootless = "rootless: in namespaces of its own, confined by landlock and seccomp"
 	if os.Geteuid() != 0 {
 		return rootless
 	}
-	jailer, err := firecracker.FindJailer(ctx, path, version)
+	jailer, err := firecracker.FindJailer(ctx, path, version, dir)
 	if err != nil {
 		return rootless + ", and not jailed: " + err.Error()
 	}

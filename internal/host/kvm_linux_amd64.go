@@ -53,8 +53,10 @@ const (
 
 // probeKVM runs a tiny guest and returns nil when hardware executed it. The
 // error is a clause for a person.
-func probeKVM() error {
-	kvm, err := unix.Open("/dev/kvm", unix.O_RDWR|unix.O_CLOEXEC, 0)
+func probeKVM() error { return probeDevice("/dev/kvm") }
+
+func probeDevice(path string) error {
+	kvm, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("there is no /dev/kvm")

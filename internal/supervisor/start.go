@@ -293,7 +293,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if net != nil && driver.OpensTaps {
 		net.Tap = guestTap
 	}
-	options, jail := m.s.jail(m.ctx, driver, id)
+	options, jail := m.s.jail(m.ctx, driver, vm.ID, id)
 	return shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
 		Accel: accel, Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,

@@ -38,8 +38,8 @@ type VMM struct {
 	Options   map[string]string // of its driver
 	Reads     []string          // files that these name
 	// Jailer returns the options by which a daemon of root puts it into a jail below a
-	// directory as a user, or why it cannot; nil: there is no such thing.
-	Jailer func(ctx context.Context, path, version, dir string, uid, gid uint32) (map[string]string, error)
+	// directory, as a user, in a control group, or why it cannot; nil: there is no such thing.
+	Jailer func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error)
 }
 
 // Options are the parts a Supervisor works with. The caller owns and closes them.

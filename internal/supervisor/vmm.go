@@ -58,11 +58,15 @@ func find(ctx context.Context, v VMM) (chosen, error) {
 
 // jail returns the options of a VM's driver, and the jail that its VMM is put into, where
 // there is a jailer for it and the daemon is root; else it is confined without.
-func (s *Supervisor) jail(ctx context.Context, c chosen, id shim.Identity) (map[string]string, *shim.Jail) {
+func (s *Supervisor) jail(ctx context.Context, c chosen, vm string, id shim.Identity) (map[string]string, *shim.Jail) {
 	if !s.opts.Root || c.Jailer == nil {
 		return c.Options, nil
 	}
-	more, err := c.Jailer(ctx, c.path, c.version, s.jailDir(), id.UID, id.GID)
+	group := ""
+	if s.opts.Groups != nil {
+		group = s.opts.Groups.Path(vm)
+	}
+	more, err := c.Jailer(ctx, c.path, c.version, s.jailDir(), id.UID, id.GID, group)
 	if err != nil {
 		return c.Options, nil // doctor says so
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"banger/internal/vmm"
@@ -116,6 +117,36 @@ func TestTheNamespacesAsText(t *testing.T) {
 		got := fmt.Sprintf("flags %#x caps %v uids %v gids %v death signal %d group %t", a.Cloneflags, a.AmbientCaps, a.UidMappings, a.GidMappings, int(a.Pdeathsig), a.Setpgid)
 		if got = strings.Replace(got, "flags 0x0 ", "flags 0 ", 1); got != want {
 			t.Errorf("it is\n%s\nnot\n%s", got, want)
+		}
+	}
+}
+
+// TestUserNamespacesSwitchedOff says what to do, both ways.
+func TestUserNamespacesSwitchedOff(t *testing.T) {
+	if os.Getuid() == 0 { // a namespace in which no other can be made, and an ordinary user of it
+		self, err := os.Open("/proc/self/exe")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer self.Close()
+		cmd := exec.Command("sh", "-c", `echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$@"`,
+			"sh", "/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.ExtraFiles, cmd.Dir = []*os.File{self}, "/"
+		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true}
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+			t.Errorf("as an ordinary user: %v\n%s", err, out)
+		}
+		return
+	}
+	limit, err := os.ReadFile("/proc/sys/user/max_user_namespaces")
+	if err != nil || strings.TrimSpace(string(limit)) != "0" {
+		t.Skip("root's run of this test switches them off")
+	}
+	_, err = child.Start(child.Command{Config: vmm.Config{Dir: "/", Namespaces: true}, Program: "/bin/true", Console: io.Discard})
+	for _, want := range []string{"this host lets no ordinary user make a user namespace", "sysctl user.max_user_namespaces", "--vmm=qemu"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, without %q", err, want)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,25 +15,28 @@ import (
 )
 
 // Options of a jailed VM, all or none: the path of Firecracker's jailer, of its version; the
-// directory below which it makes its jails, on the file system of the VM's files; and the
-// ids that the VMM gets. The caller is root.
+// directory below which it makes its jails, on the file system of the VM's files; the ids
+// that the VMM gets; and the place of the caller's control group of version 2 in its
+// hierarchy, "" for none. The caller is root.
 const (
 	OptionJailer = "jailer"
 	OptionJails  = "jails"
 	OptionUID    = "uid"
 	OptionGID    = "gid"
+	OptionGroup  = "cgroup"
 )
 
 // jail is the directory that is a VMM's root (docs/jailer.md).
 type jail struct {
 	jailer, base string
 	uid, gid     int
-	program      string // Firecracker's
+	group        string
+	program      string // Firecracker's, without symlinks: the jailer calls the jail after it
 }
 
 // readJail takes the options of a jail out of c; nil: it has none.
 func readJail(c vmm.Config, program string) (*jail, error) {
-	j := &jail{jailer: c.Options[OptionJailer], base: c.Options[OptionJails]}
+	j := &jail{jailer: c.Options[OptionJailer], base: c.Options[OptionJails], group: c.Options[OptionGroup]}
 	var err, gerr error
 	if j.jailer == "" {
 		return nil, nil
@@ -47,7 +49,10 @@ func readJail(c vmm.Config, program string) (*jail, error) {
 	if c.Restore != "" {
 		return nil, errors.New("a jailed VM cannot go on from a snapshot yet")
 	}
-	if j.program, err = exec.LookPath(program); err != nil {
+	if j.program, err = exec.LookPath(program); err == nil {
+		j.program, err = filepath.EvalSymlinks(j.program)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if path := filepath.Join(j.root(c.ID), apiSocket); len(path) > maxSocketPath {
@@ -112,10 +117,15 @@ func (j *jail) own(paths ...string) error {
 }
 
 // arguments are those of the jailer, which ends in Firecracker with its own. The jailer
-// gives Firecracker the id; its control group and its network namespace are its parent's.
+// gives Firecracker the id; the network namespace is its parent's. So is the control group,
+// which is named all the same: told of version 2 alone, the jailer would join one that is
+// called as the program, if somebody has made it.
 func (j *jail) arguments(c vmm.Config, o options) []string {
-	args := []string{"--id", c.ID, "--exec-file", j.program, "--uid", strconv.Itoa(j.uid), "--gid", strconv.Itoa(j.gid),
-		"--chroot-base-dir", j.base, "--cgroup-version", "2", "--", "--api-sock", "/" + apiSocket}
+	args := []string{"--id", c.ID, "--exec-file", j.program, "--uid", strconv.Itoa(j.uid), "--gid", strconv.Itoa(j.gid), "--chroot-base-dir", j.base}
+	if j.group != "" {
+		args = append(args, "--cgroup-version", "2", "--parent-cgroup", j.group)
+	}
+	args = append(args, "--", "--api-sock", "/"+apiSocket)
 	if o.pci {
 		args = append(args, "--enable-pci")
 	}
@@ -123,16 +133,16 @@ func (j *jail) arguments(c vmm.Config, o options) []string {
 }
 
 // FindJailer returns the jailer of a Firecracker and its version: that of the same
-// directory, else that in PATH. An error says why it cannot be used.
-func FindJailer(ctx context.Context, firecracker, version string) (string, error) {
+// directory, else that in PATH. An error says why it cannot be used for jails below base.
+func FindJailer(ctx context.Context, firecracker, version, base string) (string, error) {
 	path := filepath.Join(filepath.Dir(firecracker), "jailer")
 	if _, err := os.Stat(path); err != nil {
 		if path, err = exec.LookPath("jailer"); err != nil {
 			return "", errors.New("jailer is not installed")
 		}
 	}
-	if !strings.Contains(filepath.Base(firecracker), "firecracker") {
-		return "", fmt.Errorf("it takes no program that is called %s", filepath.Base(firecracker))
+	if err := checkJails(base); err != nil {
+		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -145,4 +155,23 @@ func FindJailer(ctx context.Context, firecracker, version string) (string, error
 		err = fmt.Errorf("%s is of version %s, and Firecracker of %s", path, v, version)
 	}
 	return path, err
+}
+
+// checkJails says why nothing below a directory, or where that will be, can be a VMM's root:
+// its program and its devices are copies there.
+func checkJails(base string) error {
+	var st unix.Statfs_t
+	err := unix.Statfs(base, &st)
+	for ; errors.Is(err, unix.ENOENT) && base != "/"; err = unix.Statfs(base, &st) {
+		base = filepath.Dir(base)
+	}
+	switch {
+	case err != nil:
+		return &os.PathError{Op: "statfs", Path: base, Err: err}
+	case st.Flags&unix.ST_NODEV != 0:
+		return fmt.Errorf("%s is mounted nodev", base)
+	case st.Flags&unix.ST_NOEXEC != 0:
+		return fmt.Errorf("%s is mounted noexec", base)
+	}
+	return nil
 }

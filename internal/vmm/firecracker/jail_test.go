@@ -1,6 +1,7 @@
 package firecracker
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 // jailed is a VM of root's, as the supervisor asks for it.
 func jailed() vmm.Config {
 	c := plain()
-	c.Options = map[string]string{OptionJailer: "/usr/bin/jailer", OptionJails: "/var/lib/banger/jail", OptionUID: "2000000001", OptionGID: "2000000001"}
+	c.Options = map[string]string{OptionJailer: "/usr/bin/jailer", OptionJails: "/var/lib/banger/jail", OptionUID: "2000000001", OptionGID: "2000000001", OptionGroup: "banger-0a1b2c3d/0123456789ab"}
 	return c
 }
 
@@ -32,6 +33,26 @@ func TestRequestsOfAJailedBoot(t *testing.T) {
 		got += text(t, r)
 	}
 	golden(t, "boot-jailed.txt", got)
+	if j.group = ""; strings.Contains(strings.Join(j.arguments(c, options{}), " "), "cgroup") {
+		t.Error("without a group the jailer is told of one")
+	}
+}
+
+// TestAJailIsCalledAsTheProgramIs, and not as a link to it.
+func TestAJailIsCalledAsTheProgramIs(t *testing.T) {
+	dir := t.TempDir()
+	real, link := filepath.Join(dir, "firecracker-v1.16.1-x86_64"), filepath.Join(dir, "firecracker")
+	if err := errors.Join(os.WriteFile(real, nil, 0o755), os.Symlink(real, link)); err != nil {
+		t.Fatal(err)
+	}
+	c := jailed()
+	j, err := readJail(c, link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "/var/lib/banger/jail/firecracker-v1.16.1-x86_64/" + c.ID + "/root"; j.root(c.ID) != want {
+		t.Errorf("it is in %s, not in %s", j.root(c.ID), want)
+	}
 }
 
 func TestWhatIsNoJail(t *testing.T) {
@@ -140,14 +161,30 @@ func TestWhichJailer(t *testing.T) {
 		"none":               {"elsewhere/firecracker", "empty", "", "jailer is not installed"},
 		"of another version": {"old/firecracker", "path", "", "is of version 1.13.0, and Firecracker of 1.16.1"},
 		"none of ours":       {"odd/firecracker", "path", "", "names no version"},
-		"of a name it hates": {"beside/fc", "path", "", "takes no program that is called fc"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("PATH", filepath.Join(dir, c.path)+":/bin")
-			got, err := FindJailer(t.Context(), filepath.Join(dir, c.firecracker), "1.16.1")
+			got, err := FindJailer(t.Context(), filepath.Join(dir, c.firecracker), "1.16.1", filepath.Join(dir, "state/jail"))
 			if c.err == "" && (err != nil || got != c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
 				t.Errorf("found %q, %v", got, err)
 			}
 		})
+	}
+}
+
+// TestWhereNoJailCanBe: what is copied there would not be a program, or no device.
+func TestWhereNoJailCanBe(t *testing.T) {
+	dir := t.TempDir()
+	for option, flag := range map[string]uintptr{"nodev": syscall.MS_NODEV, "noexec": syscall.MS_NOEXEC} {
+		if err := syscall.Mount("small", dir, "tmpfs", flag, ""); err != nil {
+			t.Skipf("a file system of its own needs root: %v", err)
+		}
+		err := checkJails(filepath.Join(dir, "state/jail"))
+		if err == nil || !strings.Contains(err.Error(), "is mounted "+option) {
+			t.Errorf("%s: %v", option, err)
+		}
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

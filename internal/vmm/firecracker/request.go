@@ -68,7 +68,7 @@ func readOptions(c vmm.Config, v version) (o options, err error) {
 			o.hugePages = value
 		case name == optionTrackDirtyPages && value == "on":
 			o.trackDirtyPages = true
-		case name == OptionJailer || name == OptionJails || name == OptionUID || name == OptionGID: // readJail's
+		case name == OptionJailer || name == OptionJails || name == OptionUID || name == OptionGID || name == OptionGroup: // readJail's
 		case name == "pci" && value == "on":
 			if problem := v.pciProblem(); problem != "" {
 				return o, errors.New(problem)

@@ -43,6 +43,7 @@ func main() {
 		_       = flags.Bool("enable-pci", false, "")
 		_       = flags.Uint64("start-time-us", 0, "") // the jailer's
 		_       = flags.Uint64("start-time-cpu-us", 0, "")
+		_       = flags.Uint64("parent-cpu-time-us", 0, "")
 	)
 	if err := flags.Parse(os.Args[1:]); err != nil || flags.NArg() > 0 || !instanceID.MatchString(*id) {
 		fmt.Fprintf(os.Stderr, "Arguments parsing error: %v\n", err)

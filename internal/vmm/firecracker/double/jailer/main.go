@@ -25,10 +25,11 @@ var instanceID = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 
 // arguments are those of the jailer that we know; another is refused, as there.
 type arguments struct {
-	id, program, base, netns, cgroups string
-	uid, gid                          uint64
-	version, newPIDNamespace          bool
-	rest                              []string // Firecracker's
+	id, program, base        string
+	netns, cgroups, parent   string
+	uid, gid                 uint64
+	version, newPIDNamespace bool
+	rest                     []string // Firecracker's
 }
 
 func main() {
@@ -55,6 +56,7 @@ func parse(args []string) (a arguments, err error) {
 	flags.StringVar(&a.base, "chroot-base-dir", "/srv/jailer", "")
 	flags.StringVar(&a.netns, "netns", "", "")
 	flags.StringVar(&a.cgroups, "cgroup-version", "1", "")
+	flags.StringVar(&a.parent, "parent-cgroup", "", "")
 	flags.BoolVar(&a.newPIDNamespace, "new-pid-ns", false, "")
 	flags.BoolVar(&a.version, "version", false, "")
 	if err := flags.Parse(args); err != nil || a.version {
@@ -66,16 +68,18 @@ func parse(args []string) (a arguments, err error) {
 		return a, faultf("Invalid instance ID: %q", a.id)
 	case a.uid > 1<<32-1 || a.gid > 1<<32-1:
 		return a, faultf("Argument 'uid' or 'gid' required, but not found.")
-	case !strings.Contains(filepath.Base(a.program), "firecracker"):
-		return a, faultf("Invalid filename. The filename of `--exec-file` option must contain \"firecracker\": %s", a.program)
+	case filepath.IsAbs(a.parent) || strings.Contains(a.parent, ".."):
+		return a, faultf("The parent cgroup path is invalid: %s", a.parent)
 	case a.cgroups != "1" && a.cgroups != "2":
 		return a, fmt.Errorf("%s is an invalid cgroup version specifier", a.cgroups)
 	case a.newPIDNamespace || a.netns != "":
 		return a, errors.New("the double has no --new-pid-ns and no --netns")
 	}
-	info, err := os.Stat(a.program)
-	if err != nil || !info.Mode().IsRegular() {
-		return a, faultf("Failed to canonicalize path %s: %w", a.program, errors.Join(err, errors.New("it is no regular file")))
+	if a.program, err = filepath.EvalSymlinks(a.program); err != nil { // it is the real file's name that counts
+		return a, faultf("Failed to canonicalize path %s: %w", a.program, err)
+	}
+	if info, err := os.Stat(a.program); err != nil || !info.Mode().IsRegular() {
+		return a, faultf("%s is not a file", a.program)
 	}
 	if info, err := os.Stat(a.base); err != nil || !info.IsDir() {
 		return a, fmt.Errorf("%s is not a directory", a.base)
@@ -106,6 +110,9 @@ func (a arguments) run(started time.Time) error {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
+	if err := a.join(name); err != nil {
+		return err
+	}
 	if err := enter(root); err != nil {
 		return err
 	}
@@ -116,8 +123,35 @@ func (a arguments) run(started time.Time) error {
 		return err
 	}
 	took := strconv.FormatInt(time.Since(started).Microseconds(), 10)
-	argv := append([]string{"/" + name, "--id=" + a.id, "--start-time-us=" + took, "--start-time-cpu-us=" + took}, a.rest...)
+	argv := append([]string{"/" + name, "--id", a.id, "--start-time-us", took, "--start-time-cpu-us", took, "--parent-cpu-time-us", took}, a.rest...)
 	return unix.Exec(argv[0], argv, []string{"PATH=/usr/bin"}) // the emulator is searched
+}
+
+// join puts this process into the parent group, which without one named is called as the
+// program: with version 2 and no values to set it joins that if it is there.
+func (a arguments) join(name string) error {
+	if a.cgroups != "2" {
+		return nil
+	}
+	mounts, err := os.ReadFile("/proc/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 3 || f[2] != "cgroup2" {
+			continue
+		}
+		parent := filepath.Join(f[1], a.parent)
+		if a.parent == "" {
+			parent = filepath.Join(f[1], name)
+		}
+		if _, err := os.Stat(parent); err != nil {
+			return nil
+		}
+		return os.WriteFile(filepath.Join(parent, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
+	}
+	return faultf("cgroup hierarchy missing")
 }
 
 // closeAll closes what the parent left open.
@@ -144,7 +178,7 @@ func enter(root string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return err
 	}
-	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return err
 	}
 	if err := unix.Mount(root, root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {

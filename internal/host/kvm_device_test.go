@@ -1,0 +1,53 @@
+//go:build linux && amd64
+
+package host
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestADeviceThatIsNone of KVM's is told by its fault.
+func TestADeviceThatIsNone(t *testing.T) {
+	dir := t.TempDir()
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none"): "there is no /dev/kvm",
+		"/dev/null":                "speaks API version",
+		dir:                        "opening /dev/kvm",
+	} {
+		if err := probeDevice(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, not an error with %q", path, err, want)
+		}
+	}
+}
+
+// TestADeviceThatMayNotBeOpened says which group may.
+func TestADeviceThatMayNotBeOpened(t *testing.T) {
+	const variable = "BANGER_TEST_KVM"
+	if path := os.Getenv(variable); path != "" || os.Getuid() != 0 {
+		if path == "" {
+			path = filepath.Join(t.TempDir(), "kvm")
+			if err := os.WriteFile(path, nil, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := probeDevice(path); err == nil || !strings.Contains(err.Error(), "may not be opened by this user; join the group kvm") {
+			t.Errorf("the error is %v", err)
+		}
+		return
+	}
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer self.Close()
+	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.ExtraFiles, cmd.Dir = []*os.File{self}, "/"
+	cmd.Env = append(os.Environ(), variable+"=/etc/shadow")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Errorf("as an ordinary user: %v\n%s", err, out)
+	}
+}
