@@ -33,19 +33,24 @@ func vmms(getenv func(string) string) ([]supervisor.VMM, error) {
 		reads = []string{template}
 	}
 	return []supervisor.VMM{
-		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Options: options, Reads: reads, Jailer: jailer},
+		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Options: options, Reads: reads, Jailer: jailer()},
 		{Name: banger.VMMQEMU, Find: finder(qemu.Driver{}), Package: "apt-get install qemu-system-x86"},
 	}, nil
 }
 
-// jailer finds Firecracker's, and says how it is to be used.
-func jailer(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error) {
-	jailer, err := firecracker.FindJailer(ctx, path, version, dir)
-	if err != nil {
-		return nil, err
+// jailer returns who finds Firecracker's, and says how it is to be used.
+func jailer() func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error) {
+	var known remembered
+	return func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error) {
+		jailer, err := firecracker.FindJailer(path, version, dir, func(path string) (string, error) {
+			return known.version(path, func() (string, error) { return firecracker.JailerVersion(ctx, path) })
+		})
+		if err != nil {
+			return nil, err
+		}
+		return map[string]string{firecracker.OptionJailer: jailer, firecracker.OptionJails: dir,
+			firecracker.OptionUID: fmt.Sprint(uid), firecracker.OptionGID: fmt.Sprint(gid), firecracker.OptionGroup: group}, nil
 	}
-	return map[string]string{firecracker.OptionJailer: jailer, firecracker.OptionJails: dir,
-		firecracker.OptionUID: fmt.Sprint(uid), firecracker.OptionGID: fmt.Sprint(gid), firecracker.OptionGroup: group}, nil
 }
 
 func parseOptions(text string) (map[string]string, error) {
@@ -63,30 +68,44 @@ func parseOptions(text string) (map[string]string, error) {
 	return options, nil
 }
 
-// finder asks a driver for its program and version, for the latter again only when the
-// program has changed: the question costs a process.
+// finder asks a driver for its program and version.
 func finder(d vmm.Driver) func(context.Context) (string, string, error) {
-	var mu sync.Mutex
-	var known, version string
+	var known remembered
 	return func(ctx context.Context) (string, string, error) {
-		mu.Lock()
-		defer mu.Unlock()
 		path, err := d.Path()
 		if err != nil {
 			return "", "", err
 		}
-		info, err := os.Stat(path)
+		version, err := known.version(path, func() (string, error) { return d.Version(ctx) })
 		if err != nil {
 			return "", "", err
 		}
-		if key := fmt.Sprint(path, info.Size(), info.ModTime()); key != known {
-			if version, err = d.Version(ctx); err != nil {
-				return "", "", err
-			}
-			known = key
-		}
 		return path, version, nil
 	}
+}
+
+// remembered is what a program has said of its version. It is asked again only when it has
+// changed: the question costs a process.
+type remembered struct {
+	mu        sync.Mutex
+	key, said string
+}
+
+func (r *remembered) version(path string, ask func() (string, error)) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if key := fmt.Sprint(path, info.Size(), info.ModTime()); key != r.key {
+		if r.said, err = ask(); err != nil {
+			r.key = ""
+			return "", err
+		}
+		r.key = key
+	}
+	return r.said, nil
 }
 
 // describe says what new VMs run on, or why none can, and how it stands with each VMM.
@@ -100,7 +119,7 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM, state st
 			s.Problem = "it needs KVM: " + kvm.Reason
 		} else {
 			if v.Name == banger.VMMFirecracker {
-				s.Confined = confinement(ctx, s.Path, s.Version, state)
+				s.Confined = confinement(ctx, v, s.Path, s.Version, state)
 				if s.Warning = firecracker.Warning(s.Version); s.Warning != "" {
 					s.Fix = v.Package
 				}
@@ -118,14 +137,14 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM, state st
 }
 
 // confinement says what holds Firecracker here.
-func confinement(ctx context.Context, path, version, dir string) string {
+func confinement(ctx context.Context, v supervisor.VMM, path, version, dir string) string {
 	const rootless = "rootless: in namespaces of its own, confined by landlock and seccomp"
 	if os.Geteuid() != 0 {
 		return rootless
 	}
-	jailer, err := firecracker.FindJailer(ctx, path, version, dir)
+	options, err := v.Jailer(ctx, path, version, dir, 0, 0, "")
 	if err != nil {
 		return rootless + ", and not jailed: " + err.Error()
 	}
-	return "jailed by " + jailer
+	return "jailed by " + options[firecracker.OptionJailer]
 }

@@ -45,7 +45,7 @@ func TestAWrapperHasItsOwnDescriptors(t *testing.T) {
 // do two things to a network that holds nothing, and no more.
 func TestANamespaceHoldsNothingOfTheHost(t *testing.T) {
 	if os.Getuid() == 0 {
-		asNobody(t)
+		asNobody(t, "true", nil)
 		return
 	}
 	var console strings.Builder
@@ -60,16 +60,18 @@ func TestANamespaceHoldsNothingOfTheHost(t *testing.T) {
 	}
 }
 
-// asNobody runs the test again as an ordinary user.
-func asNobody(t *testing.T) {
+// asNobody runs the test again as an ordinary user, after what a shell does as root, in a
+// process of those attributes.
+func asNobody(t *testing.T, first string, attributes *syscall.SysProcAttr) {
+	t.Helper()
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer self.Close()
-	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.ExtraFiles = []*os.File{self}
-	cmd.Dir = "/"
+	cmd := exec.Command("sh", "-c", first+` && exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$@"`,
+		"sh", "/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.ExtraFiles, cmd.Dir, cmd.SysProcAttr = []*os.File{self}, "/", attributes
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
 		t.Errorf("as an ordinary user: %v\n%s", err, out)
 	}
@@ -124,19 +126,9 @@ func TestTheNamespacesAsText(t *testing.T) {
 // TestUserNamespacesSwitchedOff says what to do, both ways.
 func TestUserNamespacesSwitchedOff(t *testing.T) {
 	if os.Getuid() == 0 { // a namespace in which no other can be made, and an ordinary user of it
-		self, err := os.Open("/proc/self/exe")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer self.Close()
-		cmd := exec.Command("sh", "-c", `echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$@"`,
-			"sh", "/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v")
-		cmd.ExtraFiles, cmd.Dir = []*os.File{self}, "/"
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true}
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
-			t.Errorf("as an ordinary user: %v\n%s", err, out)
-		}
+		asNobody(t, "echo 0 >/proc/sys/user/max_user_namespaces",
+			&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true})
 		return
 	}
 	limit, err := os.ReadFile("/proc/sys/user/max_user_namespaces")

@@ -133,8 +133,9 @@ func (j *jail) arguments(c vmm.Config, o options) []string {
 }
 
 // FindJailer returns the jailer of a Firecracker and its version: that of the same
-// directory, else that in PATH. An error says why it cannot be used for jails below base.
-func FindJailer(ctx context.Context, firecracker, version, base string) (string, error) {
+// directory, else that in PATH; versionOf is JailerVersion, or who remembers its answer. An
+// error says why it cannot be used for jails below base.
+func FindJailer(firecracker, version, base string, versionOf func(path string) (string, error)) (string, error) {
 	path := filepath.Join(filepath.Dir(firecracker), "jailer")
 	if _, err := os.Stat(path); err != nil {
 		if path, err = exec.LookPath("jailer"); err != nil {
@@ -144,6 +145,15 @@ func FindJailer(ctx context.Context, firecracker, version, base string) (string,
 	if err := checkJails(base); err != nil {
 		return "", err
 	}
+	v, err := versionOf(path)
+	if err == nil && v != version {
+		err = fmt.Errorf("%s is of version %s, and Firecracker of %s", path, v, version)
+	}
+	return path, err
+}
+
+// JailerVersion asks a jailer for its version.
+func JailerVersion(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
@@ -151,10 +161,7 @@ func FindJailer(ctx context.Context, firecracker, version, base string) (string,
 		return "", fmt.Errorf("running %s --version: %w", path, err)
 	}
 	v, err := parseVersion(string(out))
-	if err == nil && v.String() != version {
-		err = fmt.Errorf("%s is of version %s, and Firecracker of %s", path, v, version)
-	}
-	return path, err
+	return v.String(), err
 }
 
 // checkJails says why nothing below a directory, or where that will be, can be a VMM's root:

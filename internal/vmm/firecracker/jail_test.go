@@ -164,7 +164,7 @@ func TestWhichJailer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("PATH", filepath.Join(dir, c.path)+":/bin")
-			got, err := FindJailer(t.Context(), filepath.Join(dir, c.firecracker), "1.16.1", filepath.Join(dir, "state/jail"))
+			got, err := FindJailer(filepath.Join(dir, c.firecracker), "1.16.1", filepath.Join(dir, "state/jail"), func(path string) (string, error) { return JailerVersion(t.Context(), path) })
 			if c.err == "" && (err != nil || got != c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
 				t.Errorf("found %q, %v", got, err)
 			}
