@@ -1,6 +1,9 @@
 package banger
 
-import "time"
+import (
+	"regexp"
+	"time"
+)
 
 // Limits of a Spec. Sizes are in bytes.
 const (
@@ -14,7 +17,7 @@ const (
 	DefaultDisk   = 10 << 30
 )
 
-// Values of Spec.Pull, Spec.VMM and Spec.Init.
+// Values of Spec.Pull, Spec.VMM, Spec.Nested and Spec.Init.
 const (
 	PullMissing = "missing"
 	PullAlways  = "always"
@@ -23,6 +26,9 @@ const (
 	VMMAuto        = "auto"
 	VMMQEMU        = "qemu"
 	VMMFirecracker = "firecracker"
+
+	NestedOn    = "on"    // the guest can run VMs of its own
+	NestedForce = "force" // although nobody trusts it
 
 	InitAuto  = "auto"  // the image's init when it is systemd, else our agent
 	InitAgent = "agent" // our agent stays PID 1
@@ -39,8 +45,10 @@ type Spec struct {
 	Kernel     string            `json:"kernel,omitempty"`
 	VMM        string            `json:"vmm,omitempty"`
 	CPUs       int               `json:"cpus,omitempty"`
-	Memory     int64             `json:"memory,omitempty"` // bytes
-	Disk       int64             `json:"disk,omitempty"`   // bytes
+	CPUModel   string            `json:"cpu_model,omitempty"` // in QEMU's words, like EPYC-v3,-rdrand
+	Nested     string            `json:"nested,omitempty"`    // the guest gets /dev/kvm: NestedOn or NestedForce
+	Memory     int64             `json:"memory,omitempty"`    // bytes
+	Disk       int64             `json:"disk,omitempty"`      // bytes
 	Hostname   string            `json:"hostname,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Init       string            `json:"init,omitempty"`
@@ -143,6 +151,9 @@ func (s *Spec) Normalize() error {
 			return err
 		}
 	}
+	if err := s.checkCPU(); err != nil {
+		return err
+	}
 	for _, c := range []struct {
 		field, value string
 		allowed      []string
@@ -169,6 +180,35 @@ func (s *Spec) Normalize() error {
 		}
 	}
 	return checkEnv(s.Env)
+}
+
+// cpuModel is a model's name, and features that are added or taken away. QEMU's option -cpu takes more: what it takes
+// must not be a way to its other options.
+var cpuModel = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(,[+-][a-z0-9][a-z0-9._-]*)*$`)
+
+// maxCPUModel bounds CPUModel in bytes.
+const maxCPUModel = 512
+
+// checkCPU checks CPUModel and Nested.
+func (s *Spec) checkCPU() error {
+	if s.CPUModel != "" && (len(s.CPUModel) > maxCPUModel || !cpuModel.MatchString(s.CPUModel)) {
+		return Errorf(CodeInvalid, "cpu_model is %.80q, but must be a model of QEMU's, and features such as ,-rdrand behind it", s.CPUModel).
+			WithHint("see: qemu-system-x86_64 -cpu help")
+	}
+	if s.Nested != "" {
+		if err := oneOf("nested", s.Nested, []string{NestedOn, NestedForce}); err != nil {
+			return err
+		}
+	}
+	if (s.Nested != "" || s.CPUModel != "") && s.VMM == VMMFirecracker {
+		return Errorf(CodeInvalid, "Firecracker gives a guest the host's CPU, without virtualisation of its own").
+			WithHint("use --vmm=qemu, or leave --vmm out")
+	}
+	if s.Nested == NestedOn && s.Untrusted {
+		return Errorf(CodeInvalid, "an untrusted VM does not run VMs of its own: nested virtualisation is a large part of the host's kernel that the guest reaches").
+			WithHint("if you accept that: --nested=force")
+	}
+	return nil
 }
 
 // normalizeNetwork does what Normalize does for the network.

@@ -226,6 +226,11 @@ func configureSystem(c guest.Config) error {
 	if err := linkUp("lo"); err != nil {
 		warn(fmt.Errorf("bringing lo up: %w", err))
 	}
+	if c.Nested {
+		if err := prepareNested(); err != nil {
+			return err
+		}
+	}
 	if c.Network != nil {
 		return configureNIC(*c.Network)
 	}

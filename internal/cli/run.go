@@ -32,6 +32,9 @@ func (f *specFlags) register(c *cobra.Command) {
 	fs.SetInterspersed(false) // what follows IMAGE belongs to the command
 	fs.StringVar(&f.spec.Name, "name", "", "name of the VM (a DNS label; default: a random one)")
 	fs.IntVar(&f.spec.CPUs, "cpus", banger.DefaultCPUs, "virtual CPUs")
+	fs.StringVar(&f.spec.CPUModel, "cpu-model", "", "CPU that the guest sees, in QEMU's words (default: the host's, or EPYC-v1 when emulated)")
+	fs.StringVar(&f.spec.Nested, "nested", "", "the guest gets /dev/kvm and can run VMs of its own; =force for an untrusted VM too")
+	fs.Lookup("nested").NoOptDefVal = banger.NestedOn
 	fs.StringVarP(&f.memory, "memory", "m", "512m", "memory, like 512m or 2g")
 	fs.StringVar(&f.disk, "disk", "10g", "size of the writable disk; it takes room as it fills")
 	fs.StringVar(&f.spec.Kernel, "kernel", "", "guest kernel (see: banger kernel ls)")

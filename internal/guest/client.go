@@ -59,6 +59,7 @@ type Config struct {
 	Network      *Network `json:"network,omitempty"`
 	SSHHostKey   string   `json:"ssh_host_key,omitempty"` // a private key in OpenSSH's format
 	CA           string   `json:"ca,omitempty"`           // certificates to trust, in PEM
+	Nested       bool     `json:"nested,omitempty"`       // load what running VMs in the guest needs
 
 	// Of OpRestored: what a guest made of a snapshot must not share with others of it.
 	Seed      []byte `json:"seed,omitempty"`       // fresh randomness, at least MinSeed bytes

@@ -273,10 +273,6 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 		return shim.Spec{}, none, err
 	}
 	m.update(func(vm *banger.VM) { vm.VMM = driver.String() })
-	accel := vmm.AccelTCG
-	if m.s.opts.KVM {
-		accel = vmm.AccelKVM
-	}
 	id := none
 	if m.s.opts.Root {
 		uid := uint32(firstUID + m.slot)
@@ -296,7 +292,8 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	options, jail := m.s.jail(m.ctx, driver, vm.ID, id)
 	return shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
-		Accel: accel, Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
+		Accel: m.s.accel(), CPUModel: vm.Spec.CPUModel, Nested: vm.Spec.Nested != "",
+		Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
 		Drives: []vmm.Drive{
 			{Serial: "rootfs", Path: m.s.opts.Images.RootfsPath(vm.ImageDigest), ReadOnly: true},
@@ -312,7 +309,8 @@ func (m *machine) guestConfig(ctx context.Context, hostKey string) (c guest.Conf
 	if hostname == "" {
 		hostname = vm.Name
 	}
-	c = guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano(), SSHHostKey: hostKey, CA: vm.Spec.CA}
+	c = guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano(), SSHHostKey: hostKey, CA: vm.Spec.CA,
+		Nested: vm.Spec.Nested != ""}
 	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = stopSignal(img) // checked at creation
 	}

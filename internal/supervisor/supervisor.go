@@ -25,6 +25,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/shim"
 	"banger/internal/store"
+	"banger/internal/vmm"
 )
 
 // VMM is what the supervisor needs to know of a driver; the shim runs it.
@@ -37,6 +38,9 @@ type VMM struct {
 	OpensTaps bool              // its network is a tap that it opens by name
 	Options   map[string]string // of its driver
 	Reads     []string          // files that these name
+	// CheckCPU returns an error if the program at path cannot give a guest the CPU called model; nil: a VM's CPU
+	// cannot be chosen, and its guest cannot run VMs of its own.
+	CheckCPU func(ctx context.Context, path, model string, accel vmm.Accel) error
 	// Jailer returns the options by which a daemon of root puts it into a jail below a
 	// directory, as a user, in a control group, or why it cannot; nil: there is no such thing.
 	Jailer func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error)
@@ -47,12 +51,13 @@ type Options struct {
 	StateDir string // durable: VM disks and logs
 	RunDir   string // sockets; short, since sun_path holds 108 bytes
 	ShimArgv []string
-	Agent    []byte // the guest agent's binary
-	VMMs     []VMM  // in order of preference
-	KVM      bool   // KVM executes guests here
-	NoKVM    string // why not
-	KVMGroup uint32 // group that may open /dev/kvm, for VMMs that run as users of their own
-	Root     bool   // each VM gets a uid of its own
+	Agent    []byte       // the guest agent's binary
+	VMMs     []VMM        // in order of preference
+	KVM      bool         // KVM executes guests here
+	NoKVM    string       // why not
+	KVMGroup uint32       // group that may open /dev/kvm, for VMMs that run as users of their own
+	Nested   func() error // why KVM's guests cannot run VMs here; nil: they can
+	Root     bool         // each VM gets a uid of its own
 
 	Store   *store.Store
 	Images  *image.Store

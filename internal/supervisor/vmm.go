@@ -7,6 +7,7 @@ import (
 
 	"banger"
 	"banger/internal/shim"
+	"banger/internal/vmm"
 )
 
 // chosen is the VMM that a VM starts on.
@@ -29,7 +30,7 @@ func (s *Supervisor) chooseVMM(ctx context.Context, spec banger.Spec) (chosen, e
 		if err == nil {
 			var c chosen
 			if c, err = find(ctx, v); err == nil {
-				return c, nil
+				return c, s.checkCPU(ctx, c, spec)
 			}
 		}
 		why = err // the last is the one that suits most hosts
@@ -45,7 +46,35 @@ func (s *Supervisor) suits(v VMM, spec banger.Spec) error {
 	if v.NeedsKVM && !s.opts.KVM {
 		return banger.Errorf(banger.CodeUnavailable, "%s needs KVM: %w", v.Name, errors.New(s.opts.NoKVM)).WithHint("use --vmm=qemu, which emulates, or leave it out")
 	}
+	if (spec.Nested != "" || spec.CPUModel != "") && v.CheckCPU == nil {
+		return banger.Errorf(banger.CodeUnavailable, "%s gives a guest the host's CPU, without virtualisation of its own", v.Name).
+			WithHint("use --vmm=qemu, or leave it out")
+	}
+	if spec.Nested != "" && s.opts.KVM {
+		if err := s.opts.Nested(); err != nil {
+			return banger.Errorf(banger.CodeUnavailable, "guests cannot run VMs of their own here: %w", err)
+		}
+	}
 	return nil
+}
+
+// checkCPU refuses a CPU model that the chosen VMM does not have.
+func (s *Supervisor) checkCPU(ctx context.Context, c chosen, spec banger.Spec) error {
+	if spec.CPUModel == "" {
+		return nil
+	}
+	if err := c.CheckCPU(ctx, c.path, spec.CPUModel, s.accel()); err != nil {
+		return banger.Errorf(banger.CodeInvalid, "the VM cannot have this CPU: %w", err)
+	}
+	return nil
+}
+
+// accel is what executes guests on this host.
+func (s *Supervisor) accel() vmm.Accel {
+	if s.opts.KVM {
+		return vmm.AccelKVM
+	}
+	return vmm.AccelTCG
 }
 
 func find(ctx context.Context, v VMM) (chosen, error) {

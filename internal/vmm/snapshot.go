@@ -23,6 +23,10 @@ type Snapshotter interface {
 	Snapshot(ctx context.Context, dir string) error
 }
 
+// ErrNestedSnapshot is returned for a VM that can run VMs of its own: the state of those is in the CPU, and no VMM
+// that we drive saves it reliably.
+var ErrNestedSnapshot = errors.New("a VM that can run VMs of its own (--nested) has no snapshots")
+
 // Files of a snapshot.
 const (
 	manifestFile  = "manifest.json"
@@ -39,7 +43,8 @@ type Manifest struct {
 	Driver    string            `json:"driver"`
 	Version   string            `json:"version"` // of the VMM
 	Accel     Accel             `json:"accel"`
-	CPU       string            `json:"cpu"` // the host's model, which KVM's guests have seen
+	CPU       string            `json:"cpu"`                 // the host's model, which KVM's guests have seen
+	CPUModel  string            `json:"cpu_model,omitempty"` // what the driver asked the VMM for
 	CPUs      int               `json:"cpus"`
 	MemoryMiB int               `json:"memory_mib"`
 	Kernel    File              `json:"kernel"`
@@ -122,6 +127,7 @@ func (m Manifest) Match(vm Manifest) error {
 		{"the VMM's version", m.Version, vm.Version},
 		{"the accelerator", m.Accel, vm.Accel},
 		{"the host's CPU", m.CPU, vm.CPU},
+		{"the CPU model", m.CPUModel, vm.CPUModel},
 		{"the number of CPUs", m.CPUs, vm.CPUs},
 		{"the memory in MiB", m.MemoryMiB, vm.MemoryMiB},
 		{"the kernel", m.Kernel, vm.Kernel},

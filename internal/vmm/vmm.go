@@ -54,6 +54,10 @@ type Config struct {
 	Drives    []Drive `json:"drives"`
 	NICs      []NIC   `json:"nics,omitempty"`
 	Channel   string  `json:"channel"` // name of the agent's port in the guest
+	// CPUModel names the CPU that the guest sees, in the VMM's own words; "": the driver's choice.
+	CPUModel string `json:"cpu_model,omitempty"`
+	// Nested offers hardware virtualisation to the guest, so that the guest can run VMs.
+	Nested bool `json:"nested,omitempty"`
 	// Restore is the directory of a snapshot to go on from; "": boot. The VM must be as the
 	// snapshot's was, but for the places of files and sockets, the content of disks
 	// excepted, and it runs when Start returns: the agent is to be told.

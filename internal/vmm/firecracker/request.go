@@ -179,6 +179,9 @@ func check(c vmm.Config, v version) error {
 	if c.Accel != vmm.AccelKVM {
 		return fmt.Errorf("%s needs KVM, which executes no guests on this host", title)
 	}
+	if c.CPUModel != "" || c.Nested {
+		return fmt.Errorf("%s gives a guest the host's CPU, without virtualisation of its own", title)
+	}
 	for _, name := range []string{apiSocket, vsockSocket} {
 		if path := filepath.Join(c.Dir, name); len(path) > maxSocketPath {
 			return fmt.Errorf("the path %s of a socket has %d bytes, and %d are possible: choose a shorter run directory", path, len(path), maxSocketPath)

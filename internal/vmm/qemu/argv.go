@@ -26,15 +26,9 @@ func channelPath(dir string) string { return filepath.Join(dir, "channel.sock") 
 // argv returns QEMU's arguments for c. It is pure, so that a golden test can
 // show exactly what we ask of QEMU.
 func argv(c vmm.Config, v version) []string {
-	cpu, cmdline := "host", cmdlineBase
+	cmdline := cmdlineBase
 	if c.Accel == vmm.AccelTCG {
-		cpu, cmdline = "qemu64", cmdlineBase+cmdlineTCG
-		if v.major < 10 {
-			// TCG before 10 mishandles the flags of an interrupted
-			// cmpxchg16b, which panics 6.12 guests; without the CPU bit
-			// the kernel uses another way.
-			cpu += ",-cx16"
-		}
+		cmdline += cmdlineTCG
 	}
 	if c.Cmdline != "" {
 		cmdline += " " + c.Cmdline
@@ -43,7 +37,7 @@ func argv(c vmm.Config, v version) []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-name", "banger-" + c.ID,
 		"-machine", "pc-q35-" + v.machine() + ",memory-backend=mem0,sata=off,smbus=off,usb=off,vmport=off",
-		"-accel", string(c.Accel), "-cpu", cpu,
+		"-accel", string(c.Accel), "-cpu", cpu(c),
 		"-smp", strconv.Itoa(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
 		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,", c.MemoryMiB) + memory(c),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",

@@ -27,11 +27,16 @@ func (p *process) manifest() (vmm.Manifest, error) { return manifestOf(p.config,
 // manifestOf describes c. A machine type is pinned by QEMU's version, and what it emulates
 // changes with each.
 func manifestOf(c vmm.Config, v version) (vmm.Manifest, error) {
-	return vmm.NewManifest(Driver{}.Name(), v.text, c)
+	m, err := vmm.NewManifest(Driver{}.Name(), v.text, c)
+	m.CPUModel = cpu(c)
+	return m, err
 }
 
 // checkSnapshot refuses a snapshot that c does not fit, before anything is started.
 func (d Driver) checkSnapshot(c vmm.Config, v version) error {
+	if c.Nested {
+		return vmm.ErrNestedSnapshot
+	}
 	had, err := vmm.ReadManifest(c.Restore)
 	if err != nil {
 		return err
@@ -50,6 +55,9 @@ func (p *process) Snapshot(ctx context.Context, dir string) error {
 }
 
 func (p *process) writeDown(ctx context.Context, dir string) error {
+	if p.config.Nested {
+		return vmm.ErrNestedSnapshot
+	}
 	m, err := p.manifest()
 	if err != nil {
 		return err

@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// moduleInitCompressed tells the kernel to unpack a module's file itself (finit_module(2), MODULE_INIT_COMPRESSED_FILE).
+const moduleInitCompressed = 4
+
+// prepareNested loads what a guest needs to run VMs: KVM for its CPU, and taps for their networks. Both devices are open
+// to every user of the guest, as udev makes them.
+func prepareNested() error {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return err
+	}
+	kvm, err := kvmModule(string(info))
+	if err != nil {
+		return err
+	}
+	dir := "/lib/modules/" + kernelRelease()
+	for _, m := range []struct{ name, device string }{{kvm, "/dev/kvm"}, {"tun", "/dev/net/tun"}} {
+		if err := loadModule(dir, m.name); err != nil {
+			return err
+		}
+		if err := unix.Chmod(m.device, 0o666); err != nil {
+			return fmt.Errorf("opening %s to all users: %w", m.device, err)
+		}
+	}
+	return nil
+}
+
+// kvmModule returns the name of the module for the CPU that /proc/cpuinfo describes.
+func kvmModule(cpuinfo string) (string, error) {
+	for line := range strings.Lines(cpuinfo) {
+		name, flags, _ := strings.Cut(line, ":")
+		if strings.TrimSpace(name) != "flags" {
+			continue
+		}
+		words := strings.Fields(flags)
+		if slices.Contains(words, "svm") {
+			return "kvm_amd", nil
+		}
+		if slices.Contains(words, "vmx") {
+			return "kvm_intel", nil
+		}
+	}
+	return "", errors.New("the guest's CPU offers no virtualisation, so the guest cannot run VMs")
+}
+
+// loadModule loads a module of the directory dir, and first the modules that it depends on. A module that the kernel has
+// already, or was built with, is no error.
+func loadModule(dir, name string) error {
+	files, err := moduleFiles(dir, name)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		f, err := os.Open(filepath.Join(dir, file))
+		if err != nil {
+			return fmt.Errorf("loading the module %s: %w", name, err)
+		}
+		flags := 0
+		if filepath.Ext(file) != ".ko" {
+			flags = moduleInitCompressed
+		}
+		err = unix.FinitModule(int(f.Fd()), "", flags)
+		f.Close()
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("loading the module %s: %w", filepath.Base(file), err)
+		}
+	}
+	return nil
+}
+
+// moduleFiles returns the file of a module and those of the modules it needs, in the order in which they are loaded; none
+// for a module that is built into the kernel. It reads what depmod wrote: modules.dep(5) and modules.builtin.
+func moduleFiles(dir, name string) ([]string, error) {
+	list, err := os.Open(filepath.Join(dir, "modules.dep"))
+	if err != nil {
+		return nil, fmt.Errorf("looking for the module %s: %w", name, err)
+	}
+	defer list.Close()
+	lines := bufio.NewScanner(list)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		file, needs, _ := strings.Cut(lines.Text(), ":")
+		if moduleName(file) != name {
+			continue
+		}
+		files := append([]string{file}, strings.Fields(needs)...)
+		slices.Reverse(files) // a module stands before what it needs
+		return files, nil
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("looking for the module %s: %w", name, err)
+	}
+	built, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
+	for file := range strings.Lines(string(built)) {
+		if moduleName(strings.TrimSpace(file)) == name {
+			return nil, nil
+		}
+	}
+	return nil, errors.Join(fmt.Errorf("the guest's kernel has no module %s", name), err)
+}
+
+// moduleName returns the name of the module in a file: kernel/arch/x86/kvm/kvm-amd.ko.xz has kvm_amd.
+func moduleName(file string) string {
+	base, _, _ := strings.Cut(filepath.Base(file), ".ko")
+	return strings.ReplaceAll(base, "-", "_")
+}
