@@ -87,6 +87,8 @@ type Version struct {
 	VMM     string    `json:"vmm,omitempty"` // what new VMs run on, or why none can
 	KVM     string    `json:"kvm,omitempty"` // "usable" or why not
 
+	NestedProblem string `json:"nested_problem,omitempty"` // why guests cannot run VMs of their own
+
 	VMMs []VMM `json:"vmms,omitempty"` // each that banger knows, the preferred ones first
 
 	// Where the names of VMs are answered, and why nowhere, or not where it should be.

@@ -133,6 +133,7 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client) []check {
 	default:
 		checks = append(checks, check{"limits", pass, "VMs have control groups in " + v.Limits, ""})
 	}
+	checks = append(checks, nestedCheck(v))
 	kernels, err := client.Kernels(ctx)
 	switch {
 	case err != nil:
@@ -143,6 +144,17 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client) []check {
 		checks = append(checks, check{"kernel", pass, kernels[0].Name, ""})
 	}
 	return checks
+}
+
+// nestedCheck says whether VMs that are asked for with --nested can run VMs of their own.
+func nestedCheck(v api.Version) check {
+	switch {
+	case v.NestedProblem != "":
+		return check{"nested", warn, "VMs cannot run VMs of their own: " + v.NestedProblem, ""}
+	case v.KVM == "usable":
+		return check{"nested", pass, "VMs with --nested can run VMs of their own, by this host's KVM", ""}
+	}
+	return check{"nested", pass, "VMs with --nested can run VMs of their own, emulated", ""}
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -110,6 +110,8 @@ func Run(ctx context.Context, o Options) error {
 		v.DNS, v.DNSProblem = names.version()
 		if !kvm.Usable {
 			v.KVM = kvm.Reason
+		} else if err := host.CheckNested(); err != nil {
+			v.NestedProblem = err.Error()
 		}
 		v.VMM, v.VMMs = describe(ctx, vmms, kvm, o.StateDir)
 		v.Limits, v.LimitsProblem = describeGroups(groups, noGroups)

@@ -3,12 +3,67 @@ package supervisor_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	"banger"
 	"banger/internal/supervisor"
+	"banger/internal/vmm"
 )
+
+// TestWhichCPU: a CPU of one's own, and virtualisation in the guest, are for the VMM that has them; what the host cannot
+// give is refused before any effect.
+func TestWhichCPU(t *testing.T) {
+	found := func(context.Context) (string, string, error) { return "/bin/vmm", "1", nil }
+	only := func(_ context.Context, path, model string, accel vmm.Accel) error {
+		if path != "/bin/vmm" || model != "EPYC" {
+			return fmt.Errorf("there is no %s for %s", model, accel)
+		}
+		return nil
+	}
+	fast := supervisor.VMM{Name: "firecracker", Find: found, NeedsKVM: true}
+	slow := supervisor.VMM{Name: "qemu", Find: found, CheckCPU: only}
+	for name, c := range map[string]struct {
+		kvm    bool
+		nested error // what the host's KVM says
+		spec   banger.Spec
+		want   string // what the VM runs on, or a part of the error
+		code   banger.Code
+	}{
+		"nothing asked for":               {true, nil, banger.Spec{}, "firecracker 1", ""},
+		"nested":                          {true, nil, banger.Spec{Nested: "on"}, "qemu 1", ""},
+		"nested, emulated":                {false, errors.New("never asked"), banger.Spec{Nested: "on"}, "qemu 1", ""},
+		"nested, and KVM does not":        {true, errors.New("load it with nested=1"), banger.Spec{Nested: "on"}, "load it with nested=1", banger.CodeUnavailable},
+		"nested on Firecracker":           {true, nil, banger.Spec{Nested: "on", VMM: "firecracker"}, "use --vmm=qemu", banger.CodeInvalid},
+		"nested and untrusted":            {true, nil, banger.Spec{Nested: "on", Untrusted: true}, "--nested=force", banger.CodeInvalid},
+		"nested and untrusted, by force":  {true, nil, banger.Spec{Nested: "force", Untrusted: true}, "qemu 1", ""},
+		"nested, in a word that is none":  {true, nil, banger.Spec{Nested: "yes"}, `nested is "yes"`, banger.CodeInvalid},
+		"a model":                         {true, nil, banger.Spec{CPUModel: "EPYC"}, "qemu 1", ""},
+		"a model on Firecracker":          {true, nil, banger.Spec{CPUModel: "EPYC", VMM: "firecracker"}, "use --vmm=qemu", banger.CodeInvalid},
+		"a model that is not there":       {true, nil, banger.Spec{CPUModel: "i386"}, "there is no i386 for kvm", banger.CodeInvalid},
+		"a model that is an option too":   {true, nil, banger.Spec{CPUModel: "EPYC -S"}, "cpu_model is", banger.CodeInvalid},
+		"a model with another's property": {true, nil, banger.Spec{CPUModel: "EPYC,vendor=x"}, "cpu_model is", banger.CodeInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			h.opts.VMMs, h.opts.KVM, h.opts.Nested = []supervisor.VMM{fast, slow}, c.kvm, func() error { return c.nested }
+			spec := h.spec("box")
+			spec.CPUModel, spec.Nested, spec.VMM, spec.Untrusted = c.spec.CPUModel, c.spec.Nested, c.spec.VMM, c.spec.Untrusted
+			vm, err := h.daemon().Create(h.ctx(), spec, false, banger.Discard)
+			if c.code == "" {
+				if err != nil || vm.VMM != c.want {
+					t.Errorf("it runs on %q, %v, not on %s", vm.VMM, err, c.want)
+				}
+				return
+			}
+			wantCode(t, err, c.code)
+			if err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the error is %v, not one with %q", err, c.want)
+			}
+		})
+	}
+}
 
 // TestWhichVMM runs a VM: the one that is asked for, or the first that can.
 func TestWhichVMM(t *testing.T) {

@@ -61,22 +61,6 @@ func TestArgv(t *testing.T) {
 	}
 }
 
-// TestEmulationBefore10DoesWithoutCx16: the bit is taken from old emulators only.
-func TestEmulationBefore10DoesWithoutCx16(t *testing.T) {
-	for _, c := range []struct {
-		accel vmm.Accel
-		major int
-		cpu   string
-	}{{vmm.AccelTCG, 9, "qemu64,-cx16"}, {vmm.AccelTCG, 10, "qemu64"}, {vmm.AccelKVM, 9, "host"}} {
-		args := argv(plain(c.accel), version{major: c.major})
-		for i, a := range args {
-			if a == "-cpu" && args[i+1] != c.cpu {
-				t.Errorf("%s of QEMU %d has CPU %s, not %s", c.accel, c.major, args[i+1], c.cpu)
-			}
-		}
-	}
-}
-
 func TestParseVersion(t *testing.T) {
 	for out, want := range map[string]version{
 		"QEMU emulator version 7.2.11 (Debian 1:7.2+dfsg-7+deb12u7)\nCopyright": {7, 2, "7.2.11"},
