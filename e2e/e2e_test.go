@@ -19,11 +19,35 @@ import (
 )
 
 // prepared is a state directory with a kernel and the catalogue's images, made
-// once per run by banger itself. Each story starts from hard links of it.
+// once per run by banger itself, or that which BANGER_E2E_STATE names. Each story starts
+// from hard links of it.
 var prepared string
 
 // binDir holds the banger under test.
 var binDir string
+
+// firecracker is the directory of the Firecracker for the stories about it, and, in "jailed", of one with its jailer: the
+// double, or the real one where make test-kvm names it. Its version is what it calls itself.
+var firecracker, firecrackerVersion string
+
+// realFirecracker names the directory of a real Firecracker; where it is set, KVM works.
+const realFirecracker = "BANGER_E2E_FIRECRACKER"
+
+func findFirecracker() (dir, version string, err error) {
+	if dir = os.Getenv(realFirecracker); dir == "" {
+		dir = filepath.Join(binDir, "double")
+	}
+	out, err := exec.Command(filepath.Join(dir, "firecracker"), "--version").Output()
+	if err != nil {
+		return "", "", err
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	version, ok := strings.CutPrefix(line, "Firecracker v")
+	if !ok {
+		return "", "", fmt.Errorf("%s/firecracker calls itself %q", dir, line)
+	}
+	return dir, version, nil
+}
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -35,7 +59,7 @@ func run(m *testing.M) int {
 		_, err = os.Stat(filepath.Join(binDir, "banger"))
 	}
 	if err == nil {
-		_, err = os.Stat(filepath.Join(binDir, "double", "firecracker"))
+		firecracker, firecrackerVersion, err = findFirecracker()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: run `make build double` first:", err)
@@ -51,7 +75,10 @@ func run(m *testing.M) int {
 	os.Chmod(base, 0o711) // root's VMs run as users of their own and open files by path
 	os.Setenv("TMPDIR", base)
 	os.Setenv("PATH", binDir+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	if prepared, err = prepare(base); err != nil {
+	if prepared = os.Getenv("BANGER_E2E_STATE"); prepared == "" {
+		prepared, err = prepare(base)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
@@ -94,6 +121,8 @@ func TestStories(t *testing.T) {
 			env.Setenv("PATH", os.Getenv("PATH"))
 			env.Setenv("STATE", w.state)
 			env.Setenv("DOUBLE", filepath.Join(binDir, "double"))
+			env.Setenv("FIRECRACKER", firecracker)
+			env.Setenv("FIRECRACKER_VERSION", firecrackerVersion)
 			env.Setenv("USER", fmt.Sprint(os.Getuid()))
 			env.Setenv("WHO", map[bool]string{true: "root", false: "user"}[os.Geteuid() == 0])
 			env.Defer(func() {
@@ -105,8 +134,11 @@ func TestStories(t *testing.T) {
 		},
 		Cmds: commands,
 		Condition: func(cond string) (bool, error) {
-			if cond == "root" {
+			switch cond {
+			case "root":
 				return os.Geteuid() == 0, nil
+			case "kvm":
+				return os.Getenv(realFirecracker) != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

@@ -1,6 +1,7 @@
 // Package guesttest makes what a real guest boots from, for tests of drivers: the
 // distribution's kernel, an initramfs with the agent, and a root file system with one
-// program. It must not know any VMM; only tests import it.
+// program. Where neither Go nor apt is at hand, it takes these parts from a directory
+// (PartsVariable). It must not know any VMM; only tests import it.
 package guesttest
 
 import (
@@ -22,6 +23,10 @@ import (
 	"banger/internal/vmm"
 	"banger/internal/vmm/vmmtest"
 )
+
+// PartsVariable names the environment variable that holds a directory with ready-made parts: vmlinux, initrd, and the
+// program of internal/vmm/guesttest/echo as echo. Other programs that a test would compile lie there too.
+const PartsVariable = "BANGER_TEST_PARTS"
 
 // Parts are made once per test binary, in a directory that Main removes.
 type Parts struct {
@@ -69,6 +74,11 @@ func (p *Parts) Config(t *testing.T, accel vmm.Accel) vmm.Config {
 }
 
 func (p *Parts) build() error {
+	p.rootfs = filepath.Join(p.dir, "rootfs.ext4")
+	if given := os.Getenv(PartsVariable); given != "" {
+		p.kernel, p.initrd = filepath.Join(given, "vmlinux"), filepath.Join(given, "initrd")
+		return writeRootfs(p.rootfs, filepath.Join(given, "echo"))
+	}
 	agent, err := p.Compile("banger/cmd/banger-agent", "agent")
 	if err != nil {
 		return err
@@ -85,7 +95,7 @@ func (p *Parts) build() error {
 	if err != nil {
 		return err
 	}
-	p.kernel, p.rootfs = kernels.Vmlinux(k.Name), filepath.Join(p.dir, "rootfs.ext4")
+	p.kernel = kernels.Vmlinux(k.Name)
 	data, err := os.ReadFile(agent)
 	if err != nil {
 		return err
@@ -96,8 +106,13 @@ func (p *Parts) build() error {
 	return writeRootfs(p.rootfs, echo)
 }
 
-// Compile builds a static program and returns its path.
+// Compile builds a static program and returns its path, or that of the ready-made one.
 func (p *Parts) Compile(pkg, name string) (string, error) {
+	if given := os.Getenv(PartsVariable); given != "" {
+		path := filepath.Join(given, name)
+		_, err := os.Stat(path)
+		return path, err
+	}
 	path := filepath.Join(p.dir, name)
 	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

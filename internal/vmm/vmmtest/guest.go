@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -43,14 +45,29 @@ func Configure(t *testing.T, vm *VM, c guest.Config) {
 	}
 }
 
-// manyExecs runs 1,000 commands, eight at a time.
+// Commands returns how many commands the suite runs in one guest: 1,000, or what BANGER_TEST_COMMANDS says, for guests
+// that are emulated twice.
+func Commands(t *testing.T) int {
+	text := os.Getenv("BANGER_TEST_COMMANDS")
+	if text == "" {
+		return 1000
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("BANGER_TEST_COMMANDS is %q, not a number of commands", text)
+	}
+	return n
+}
+
+// manyExecs runs that many commands, eight at a time.
 func manyExecs(t *testing.T, d vmm.Driver, c vmm.Config) {
+	commands := Commands(t)
 	vm := Start(t, d, c)
 	Configure(t, vm, guest.Config{Hostname: "many"})
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
-			for n := i; n < 1000; n += 8 {
+			for n := i; n < commands; n += 8 {
 				word := fmt.Sprint("word", n)
 				if out, err := output(t.Context(), vm, nil, "/bin/echo", word); out != word+"\n" || err != nil {
 					t.Errorf("command %d says %q, %v", n, out, err)

@@ -31,7 +31,7 @@ func Run(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	t.Run("a whole life", func(t *testing.T) { wholeLife(t, d, config(t)) })
 	t.Run("two at once do not disturb each other", func(t *testing.T) { two(t, d, config(t), config(t)) })
 	t.Run("a start that fails leaves nothing", func(t *testing.T) { failedStarts(t, d, config) })
-	t.Run("a thousand commands", func(t *testing.T) { manyExecs(t, d, config(t)) })
+	t.Run("many commands", func(t *testing.T) { manyExecs(t, d, config(t)) })
 	t.Run("it is written down and goes on", func(t *testing.T) { snapshots(t, d, config(t)) })
 	t.Run("it has a name and a version", func(t *testing.T) {
 		if v, err := d.Version(t.Context()); err != nil || v == "" || d.Name() == "" {

@@ -1,0 +1,24 @@
+//go:build kvm
+
+package qemu_test
+
+import (
+	"testing"
+
+	"banger/internal/vmm"
+	"banger/internal/vmm/guesttest"
+	"banger/internal/vmm/qemu"
+	"banger/internal/vmm/vmmtest"
+)
+
+// configKVM is a guest that this host's KVM executes.
+func configKVM(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelKVM) }
+
+// TestQEMUWithKVM runs the conformance suite on QEMU with this host's KVM (make test-kvm).
+func TestQEMUWithKVM(t *testing.T) {
+	vmmtest.Run(t, qemu.Driver{}, configKVM)
+	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, qemu.Driver{}, configKVM(t)) })
+}
+
+// TestFiguresOfQEMU prints what a boot and a restore cost (make bench-kvm).
+func TestFiguresOfQEMU(t *testing.T) { vmmtest.Figures(t, qemu.Driver{}, configKVM) }
