@@ -35,7 +35,7 @@ demo: deps build ## boot a Debian image and run a command in it
 test: deps build double ## everything that must pass, real boots included
 	@./scripts/test
 
-test-slow: deps build ## proofs that take long: fuzzing, kills, the largest images
+test-slow: deps build ## a shard of the proofs that take long; SHARD=1..4|all
 	@./scripts/test-slow
 
 test-firecracker: deps build ## the driver on a real FIRECRACKER=… and KVM, with figures
@@ -44,7 +44,7 @@ test-firecracker: deps build ## the driver on a real FIRECRACKER=… and KVM, wi
 lint: ## gofmt, vet, staticcheck
 	@./scripts/lint
 
-check: lint cross test ## what CI runs
+check: lint cross test ## what CI runs, beside a shard of test-slow
 
 bench: deps build ## the figures of docs/SPECIFICATION.md
 	@./scripts/bench

@@ -113,16 +113,18 @@ func (b *bulk) wait() error {
 	return nil
 }
 
-// flush writes all that is gathered.
+// flush writes all that is gathered. Then the file takes ordinary writes again: the next
+// piece may be a small one, and its memory is not aligned.
 func (b *bulk) flush() error {
 	last := b.cur
 	b.cur = 1 - last
 	err := b.wait()
 	b.cur = last
-	if err != nil {
-		return err
+	if err == nil {
+		err = b.finish()
 	}
-	return b.finish()
+	b.setDirect(false)
+	return err
 }
 
 // finish writes the buffer, and what is no whole page of it through the cache.

@@ -188,7 +188,7 @@ func TestAFileOfManyPieces(t *testing.T) {
 
 // A large file written past the page cache is the same at every length.
 func TestDirectWrites(t *testing.T) {
-	for _, base := range []string{t.TempDir(), inMemory(t)} {
+	for _, base := range []string{onDisk(t), inMemory(t)} {
 		for _, size := range []int{bulkLeast - 1, bulkLeast, bulkLeast + 1, bulkLeast + pageSize, bulkSize, 2 * bulkSize, 3*bulkSize + 511, 4*bulkSize + pageSize} {
 			data := make([]byte, size)
 			rand.NewChaCha8([32]byte{}).Read(data)

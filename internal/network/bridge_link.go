@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -277,59 +275,4 @@ func (b *Bridge) lockPort(l netlink.Link) error {
 	req.AddData(info)
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
-}
-
-// syncNeighbours tells the bridge which MAC address is at which port, and the host
-// which address has which MAC address, so that neither is learned from guests.
-func (b *Bridge) syncNeighbours(c BridgeConfig) error {
-	names, err := b.linkNames()
-	if err != nil {
-		return err
-	}
-	index := map[string]int{}
-	for i, name := range names {
-		index[name] = i
-	}
-	want := map[string]netlink.Neigh{}
-	add := func(n netlink.Neigh) { want[neighbour(n)] = n }
-	for _, p := range c.Ports {
-		add(netlink.Neigh{LinkIndex: index[c.network(p.Network).Link()], Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: p.Address.AsSlice(), HardwareAddr: p.mac()})
-		add(netlink.Neigh{LinkIndex: index[p.Tap()], Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER, HardwareAddr: p.mac()})
-	}
-	for i, name := range names {
-		if !prefixed(name) {
-			continue
-		}
-		family := unix.AF_INET
-		if strings.HasPrefix(name, tapPrefix) {
-			family = unix.AF_BRIDGE
-		}
-		have, err := b.nl.NeighList(i, family)
-		if err != nil {
-			return err
-		}
-		for _, n := range have {
-			ours := n.State == netlink.NUD_PERMANENT && family == unix.AF_INET || n.State == netlink.NUD_NOARP && family == unix.AF_BRIDGE
-			if _, ok := want[neighbour(n)]; ok && ours {
-				delete(want, neighbour(n))
-			} else if ours {
-				if family == unix.AF_BRIDGE {
-					n.Flags |= netlink.NTF_MASTER
-				}
-				if err := b.nl.NeighDel(&n); err != nil && !errors.Is(err, os.ErrNotExist) {
-					return err
-				}
-			}
-		}
-	}
-	for _, n := range want {
-		if err := b.nl.NeighSet(&n); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func neighbour(n netlink.Neigh) string {
-	return fmt.Sprint(n.LinkIndex, n.IP, n.HardwareAddr)
 }

@@ -142,6 +142,7 @@ func arpRequest(mac net.HardwareAddr, ip net.IP) []byte {
 // old ones go on.
 func TestFlowsAreBounded(t *testing.T) {
 	const bound = 2048
+	needFiles(t, 3*bound+500) // both ends of each flow, and the flow's own socket
 	i := newInternet(t)
 	g := newGuest(t, "allow")
 	var ln net.Listener
@@ -192,6 +193,21 @@ func TestFlowsAreBounded(t *testing.T) {
 	if _, err := second.Read(make([]byte, 1)); err != nil {
 		t.Errorf("an old connection ends with %v", err)
 	}
+}
+
+// needFiles lets the test's process open n files.
+func needFiles(t *testing.T, n uint64) {
+	t.Helper()
+	var have unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &have))
+	if have.Cur >= n {
+		return
+	}
+	want := unix.Rlimit{Cur: n, Max: max(n, have.Max)}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &want); err != nil {
+		t.Fatalf("the test needs %d open files and may have %d, raise the limit (ulimit -n): %v", n, have.Max, err)
+	}
+	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &have) })
 }
 
 // TestAFloodOfDatagramsEndsNothingElse sends to more places than there are flows.
