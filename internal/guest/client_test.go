@@ -151,7 +151,7 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 			cuts := []func(net.Conn){
 				func(conn net.Conn) { banger.NewFrameReader(conn).Next() }, // the request is read: EOF
 				func(conn net.Conn) { conn.Read(make([]byte, 1)) },         // much of it is not: a reset
-				func(conn net.Conn) {}, // nothing of it is: a reset, or a broken pipe
+				func(conn net.Conn) {},                                     // nothing of it is: a reset, or a broken pipe
 				func(conn net.Conn) {
 					banger.NewFrameReader(conn).Next()
 					banger.WriteJSONFrame(conn, banger.FrameResponse, Info{Version: 7})
