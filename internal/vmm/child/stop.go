@@ -30,10 +30,13 @@ func (p *Process) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("stopping the VMM's process: %w", err), p.Continue())
+	if err == nil {
+		return nil
 	}
-	return nil
+	if cerr := p.Continue(); cerr != nil {
+		return cerr
+	}
+	return fmt.Errorf("stopping the VMM's process: %w", err)
 }
 
 // Continue lets a VMM that is stopped run again. One that runs or has ended is left alone.

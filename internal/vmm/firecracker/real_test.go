@@ -26,6 +26,7 @@ func TestRealFirecracker(t *testing.T) {
 		t.Fatal(err)
 	}
 	vmmtest.Run(t, d, config)
+	tidyBoot(t, d)
 	if t.Failed() {
 		return
 	}
