@@ -112,8 +112,8 @@ func checkQEMU(path string, installed bool, vmms []api.VMM) check {
 	}
 	for _, m := range vmms {
 		if m.Name == banger.VMMFirecracker && m.Problem == "" {
-			return check{qemuProgram, warn, "not installed; Firecracker runs VMs here, and QEMU would add VMs on hosts without KVM, " +
-				"and disks that give the room of deleted files back", fix}
+			return check{qemuProgram, warn, "not installed; Firecracker runs VMs here, and QEMU would add " +
+				"VMs on hosts without KVM, and disks that give the room of deleted files back", fix}
 		}
 	}
 	return check{qemuProgram, fail, "not installed; it runs VMs", fix}

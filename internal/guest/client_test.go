@@ -142,7 +142,7 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 	}{
 		"ping":     {true, func(c Client, ctx context.Context) error { _, err := c.Ping(ctx); return err }},
 		"restored": {true, func(c Client, ctx context.Context) error { _, err := c.Restored(ctx, cfg); return err }},
-		"start":    {false, func(c Client, ctx context.Context) error { return c.Start(ctx, banger.Exec{Args: []string{"x"}}) }},
+		"start":    {false, func(c Client, ctx context.Context) error { return c.Start(ctx, banger.Exec{}) }},
 		"signal":   {false, func(c Client, ctx context.Context) error { return c.Signal(ctx, 1) }},
 		"shutdown": {false, func(c Client, ctx context.Context) error { return c.Shutdown(ctx, 0) }},
 		"wait":     {false, func(c Client, ctx context.Context) error { _, err := c.Wait(ctx); return err }},
@@ -184,7 +184,8 @@ func TestRepeatingEnds(t *testing.T) {
 	c := fakeAgent(t, func(_ Request, conn net.Conn) { conn.(*stream).CloseWrite() })
 	ctx, cancel := context.WithTimeout(t.Context(), 5*repeatAfter)
 	defer cancel()
-	if _, err := c.Ping(ctx); err == nil || !strings.Contains(err.Error(), "did not answer: EOF") || banger.CodeOf(err) != banger.CodeGuest {
+	_, err := c.Ping(ctx)
+	if err == nil || !strings.Contains(err.Error(), "did not answer: EOF") || banger.CodeOf(err) != banger.CodeGuest {
 		t.Errorf("got %v (%s)", err, banger.CodeOf(err))
 	}
 }

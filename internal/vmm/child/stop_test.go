@@ -85,7 +85,8 @@ func busy(t *testing.T) *child.Process {
 		t.Fatal(err)
 	}
 	r, w := io.Pipe()
-	p := start(t, child.Command{Config: vmm.Config{Dir: t.TempDir()}, Program: self, Args: []string{"-test.run=^TestBusy$", "busy"}, Console: w})
+	p := start(t, child.Command{Config: vmm.Config{Dir: t.TempDir()}, Console: w,
+		Program: self, Args: []string{"-test.run=^TestBusy$", "busy"}})
 	if _, err := io.ReadFull(r, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}

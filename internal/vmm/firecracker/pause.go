@@ -97,8 +97,8 @@ func (p *process) proceed(ctx context.Context) error {
 // sendReset has the devices of a paused VM prepare for a snapshot, for which no file is made:
 // a directory cannot be written to.
 func (p *process) sendReset(ctx context.Context) error {
-	dir := p.config.Dir
-	err := p.api.call(ctx, http.MethodPut, "/snapshot/create", SnapshotCreateParams{SnapshotType: snapshotFull, SnapshotPath: dir, MemFilePath: dir}, nil)
+	none := SnapshotCreateParams{SnapshotType: snapshotFull, SnapshotPath: p.config.Dir, MemFilePath: p.config.Dir}
+	err := p.api.call(ctx, http.MethodPut, "/snapshot/create", none, nil)
 	var refused *fault
 	if err != nil && !errors.As(err, &refused) {
 		return p.endOr(err)

@@ -22,7 +22,8 @@ func (m *microVM) logf(thread, format string, args ...any) {
 	if m.log != nil {
 		to = m.log
 	}
-	fmt.Fprintf(to, "%s [%s:%s] %s\n", time.Now().UTC().Format("2006-01-02T15:04:05.000000000"), m.id, thread, fmt.Sprintf(format, args...))
+	now := time.Now().UTC().Format("2006-01-02T15:04:05.000000000")
+	fmt.Fprintf(to, "%s [%s:%s] %s\n", now, m.id, thread, fmt.Sprintf(format, args...))
 }
 
 // logRequest writes what a request says, all of it.

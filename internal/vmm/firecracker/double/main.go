@@ -50,7 +50,11 @@ func main() {
 	if !before(1, 13, 0) {
 		pci = flags.Bool("enable-pci", false, "")
 	}
-	if err := flags.Parse(os.Args[1:]); err != nil || flags.NArg() > 0 || !instanceID.MatchString(*id) || oneOf(*level, logLevels...) != nil {
+	err := flags.Parse(os.Args[1:])
+	if err == nil {
+		err = oneOf(*level, logLevels...)
+	}
+	if err != nil || flags.NArg() > 0 || !instanceID.MatchString(*id) {
 		fmt.Fprintf(os.Stderr, "Arguments parsing error: %v\n", err)
 		os.Exit(exitBadArgs)
 	}

@@ -128,7 +128,10 @@ func parseLoad(body []byte) (b load, err error) {
 	if err := decode(body, &b, "snapshot_path"); err != nil {
 		return b, err
 	}
-	if err := errors.Join(since(1, 16, body, "vsock_override", "clock_realtime"), since(1, 13, body, "track_dirty_pages")); err != nil {
+	if err := since(1, 13, body, "track_dirty_pages"); err != nil {
+		return b, err
+	}
+	if err := since(1, 16, body, "vsock_override", "clock_realtime"); err != nil {
 		return b, err
 	}
 	switch {
