@@ -67,16 +67,24 @@ func (a *app) diagnose(ctx context.Context) []check {
 	} else {
 		add("kvm", warn, "VMs are emulated, slow and without an isolation boundary: "+kvm.Reason, "run on a host with hardware virtualisation, and join the group kvm")
 	}
-	for _, t := range []struct{ tool, result, purpose, pkg string }{
-		{"qemu-system-x86_64", fail, "runs VMs", "qemu-system-x86"},
-		{"mmdebstrap", warn, "makes the catalogue's Debian images", "mmdebstrap"},
-		{"apt-get", warn, "fetches guest kernels", "apt"},
-		{"dpkg-deb", warn, "unpacks guest kernels", "dpkg"},
+	client, failed := a.connect(ctx)
+	failedFix := "see " + a.logPath()
+	var version api.Version
+	if failed == nil {
+		version, failed = client.Version(ctx)
+		failedFix = "restart it: banger daemon stop"
+	}
+	path, missing := exec.LookPath(qemuProgram)
+	checks = append(checks, checkQEMU(path, missing == nil, version.VMMs))
+	for _, t := range []struct{ tool, purpose, pkg string }{
+		{"mmdebstrap", "makes the catalogue's Debian images", "mmdebstrap"},
+		{"apt-get", "fetches guest kernels", "apt"},
+		{"dpkg-deb", "unpacks guest kernels", "dpkg"},
 	} {
 		if path, err := exec.LookPath(t.tool); err == nil {
 			add(t.tool, pass, path, "")
 		} else {
-			add(t.tool, t.result, "not installed; it "+t.purpose, "apt-get install "+t.pkg)
+			add(t.tool, warn, "not installed; it "+t.purpose, "apt-get install "+t.pkg)
 		}
 	}
 	if free, err := host.FreeBytes(a.paths.State); err != nil {
@@ -86,19 +94,32 @@ func (a *app) diagnose(ctx context.Context) []check {
 	} else {
 		add("disk", pass, banger.FormatSize(free)+" free in "+a.paths.State, "")
 	}
-	client, err := a.connect(ctx)
-	if err != nil {
-		add("daemon", fail, err.Error(), "see "+a.logPath())
+	if failed != nil {
+		add("daemon", fail, failed.Error(), failedFix)
 		return checks
 	}
-	return append(checks, a.diagnoseDaemon(ctx, client)...)
+	return append(checks, a.diagnoseDaemon(ctx, client, version)...)
 }
 
-func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client) []check {
-	v, err := client.Version(ctx)
-	if err != nil {
-		return []check{{"daemon", fail, err.Error(), "restart it: banger daemon stop"}}
+const qemuProgram = "qemu-system-x86_64"
+
+// checkQEMU is the line about QEMU: no VM starts without it, unless the daemon says that it can
+// use Firecracker.
+func checkQEMU(path string, installed bool, vmms []api.VMM) check {
+	const fix = "apt-get install qemu-system-x86"
+	if installed {
+		return check{qemuProgram, pass, path, ""}
 	}
+	for _, m := range vmms {
+		if m.Name == banger.VMMFirecracker && m.Problem == "" {
+			return check{qemuProgram, warn, "not installed; Firecracker runs VMs here, and QEMU would add " +
+				"VMs on hosts without KVM, and disks that give the room of deleted files back", fix}
+		}
+	}
+	return check{qemuProgram, fail, "not installed; it runs VMs", fix}
+}
+
+func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client, v api.Version) []check {
 	checks := []check{{"daemon", pass, fmt.Sprintf("version %s, pid %d, SQLite %s", v.Version, v.PID, v.SQLite), ""}}
 	if v.Version != banger.Version {
 		checks[0] = check{"daemon", warn, "version " + v.Version + ", but this client is " + banger.Version, "restart it: banger daemon stop"}

@@ -11,7 +11,7 @@ import (
 func TestDoctorShowsNested(t *testing.T) {
 	for name, c := range map[string]struct {
 		version api.Version
-		result  result
+		result  string
 		words   string
 	}{
 		"KVM":               {api.Version{KVM: "usable"}, pass, "by this host's KVM"},
@@ -21,5 +21,35 @@ func TestDoctorShowsNested(t *testing.T) {
 		if got := nestedCheck(c.version); got.Name != "nested" || got.Result != c.result || !strings.Contains(got.Detail, c.words) {
 			t.Errorf("%s: doctor says %+v", name, got)
 		}
+	}
+}
+
+// TestWhereQEMUIsNeeded: without it no VM starts, unless the daemon can use Firecracker.
+func TestWhereQEMUIsNeeded(t *testing.T) {
+	usable := api.VMM{Name: "firecracker", Path: "/usr/bin/firecracker", Warning: "a fault that is gone round"}
+	unusable := api.VMM{Name: "firecracker", Problem: "it needs KVM"}
+	missing := api.VMM{Name: "qemu", Problem: "qemu-system-x86_64 is not installed"}
+	for name, c := range map[string]struct {
+		installed bool
+		vmms      []api.VMM
+		result    string
+		detail    string
+	}{
+		"it is there":                    {true, []api.VMM{missing}, pass, "/usr/bin/qemu-system-x86_64"},
+		"Firecracker does everything":    {false, []api.VMM{usable, missing}, warn, "not installed; Firecracker runs VMs here"},
+		"Firecracker cannot be used":     {false, []api.VMM{unusable, missing}, fail, "not installed; it runs VMs"},
+		"QEMU alone is known":            {false, []api.VMM{missing}, fail, "not installed; it runs VMs"},
+		"the daemon does not answer":     {false, nil, fail, "not installed; it runs VMs"},
+		"another VMM is said to be fine": {false, []api.VMM{{Name: "qemu"}}, fail, "not installed; it runs VMs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := checkQEMU("/usr/bin/qemu-system-x86_64", c.installed, c.vmms)
+			if got.Name != "qemu-system-x86_64" || got.Result != c.result || !strings.HasPrefix(got.Detail, c.detail) {
+				t.Errorf("the line is %+v", got)
+			}
+			if (got.Fix == "") != (c.result == pass) {
+				t.Errorf("the fix is %q", got.Fix)
+			}
+		})
 	}
 }

@@ -120,9 +120,7 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM, state st
 		} else {
 			if v.Name == banger.VMMFirecracker {
 				s.Confined = confinement(ctx, v, s.Path, s.Version, state)
-				if s.Warning = firecracker.Warning(s.Version); s.Warning != "" {
-					s.Fix = v.Package
-				}
+				s.Warning = firecracker.Warning(s.Version) // which no other release mends wholly
 			}
 			if first == "" {
 				first = v.Name + " " + s.Version

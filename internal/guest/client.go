@@ -3,9 +3,11 @@ package guest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"banger"
@@ -103,8 +105,11 @@ type Info struct {
 }
 
 // callTimeout bounds a request that should be answered at once; a guest may be
-// emulated on a busy host.
+// emulated on a busy host. It is as long as a VM may take to start.
 const callTimeout = 30 * time.Second
+
+// repeatAfter is how soon a request is made again when its connection was cut.
+const repeatAfter = 20 * time.Millisecond
 
 // Client speaks to one agent. Each request takes a stream of its own, so one
 // that is slow holds up no other.
@@ -120,13 +125,16 @@ func (c Client) Configure(ctx context.Context, cfg Config) (Info, error) {
 
 // Restored tells a guest that goes on from a snapshot who it is now: its clock, its
 // randomness, its names, its network and its keys become those of cfg, before anything
-// else is asked of it. What runs in it goes on.
+// else is asked of it. What runs in it goes on. Like Ping it is repeated.
 func (c Client) Restored(ctx context.Context, cfg Config) (Info, error) {
-	return c.brief(ctx, Request{Op: OpRestored, Config: &cfg})
+	return c.repeated(ctx, Request{Op: OpRestored, Config: &cfg})
 }
 
-// Ping asks whether the agent is well.
-func (c Client) Ping(ctx context.Context) (Info, error) { return c.brief(ctx, Request{Op: OpPing}) }
+// Ping asks whether the agent is well. It is repeated, up to 30 seconds or until ctx ends,
+// while connections are cut before an answer comes.
+func (c Client) Ping(ctx context.Context) (Info, error) {
+	return c.repeated(ctx, Request{Op: OpPing})
+}
 
 // Start runs the main command without a client.
 func (c Client) Start(ctx context.Context, e banger.Exec) error {
@@ -220,6 +228,30 @@ func (c Client) brief(ctx context.Context, r Request) (Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	return c.call(ctx, r)
+}
+
+// repeated makes a request that the guest may get twice, until it is answered. Firecracker
+// before 1.16.0 accepts the first connection to a guest that goes on from a snapshot, and then
+// cuts it: so an answer counts, and a connection does not.
+func (c Client) repeated(ctx context.Context, r Request) (Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for {
+		info, err := c.call(ctx, r)
+		if !isCut(err) {
+			return info, err
+		}
+		select {
+		case <-ctx.Done():
+			return info, err // which says more than ctx does
+		case <-time.After(repeatAfter): // nothing tells when the guest is ready
+		}
+	}
+}
+
+// isCut says that a connection ended before an answer began.
+func isCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func (c Client) call(ctx context.Context, r Request) (Info, error) {

@@ -107,7 +107,6 @@ func TestClientAnswers(t *testing.T) {
 		{"deep nesting", "answer is broken", whole(banger.FrameResponse, strings.Repeat("[", banger.MaxFrame)), banger.CodeGuest},
 		{"another frame", "frame 10 instead of 6", whole(banger.FrameExit, `{}`), banger.CodeGuest},
 		{"an unknown frame", "frame 200 instead of 6", whole(200, `{}`), banger.CodeGuest},
-		{"nothing", "did not answer", nil, banger.CodeGuest},
 		{"half a frame", "did not answer", claim(10), banger.CodeGuest},
 		{"the longest frame, missing", "did not answer", claim(banger.MaxFrame), banger.CodeGuest},
 		{"a frame over the limit", "over the limit", claim(banger.MaxFrame + 1), banger.CodeGuest},
@@ -130,6 +129,64 @@ func TestClientAnswers(t *testing.T) {
 				t.Errorf("the call allocated %d bytes", n)
 			}
 		})
+	}
+}
+
+// TestCutConnectionsAreRepeated: what a guest may get twice is asked again while connections
+// end before an answer begins, in each way in which they do; what it may get once is not.
+func TestCutConnectionsAreRepeated(t *testing.T) {
+	cfg := Config{Seed: make([]byte, MinSeed)}
+	for name, call := range map[string]struct {
+		repeated bool
+		make     func(Client, context.Context) error
+	}{
+		"ping":     {true, func(c Client, ctx context.Context) error { _, err := c.Ping(ctx); return err }},
+		"restored": {true, func(c Client, ctx context.Context) error { _, err := c.Restored(ctx, cfg); return err }},
+		"start":    {false, func(c Client, ctx context.Context) error { return c.Start(ctx, banger.Exec{}) }},
+		"signal":   {false, func(c Client, ctx context.Context) error { return c.Signal(ctx, 1) }},
+		"shutdown": {false, func(c Client, ctx context.Context) error { return c.Shutdown(ctx, 0) }},
+		"wait":     {false, func(c Client, ctx context.Context) error { _, err := c.Wait(ctx); return err }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cuts := []func(net.Conn){
+				func(conn net.Conn) { banger.NewFrameReader(conn).Next() }, // the request is read: EOF
+				func(conn net.Conn) { conn.Read(make([]byte, 1)) },         // much of it is not: a reset
+				func(conn net.Conn) {},                                     // nothing of it is: a reset, or a broken pipe
+				func(conn net.Conn) {
+					banger.NewFrameReader(conn).Next()
+					banger.WriteJSONFrame(conn, banger.FrameResponse, Info{Version: 7})
+				},
+			}
+			dialed := 0
+			c := Client{Dial: func(context.Context) (net.Conn, error) {
+				host, guest := socketPair(t)
+				cut := cuts[min(dialed, len(cuts)-1)]
+				dialed++
+				go func() { // ends with the cut
+					cut(guest)
+					guest.Close()
+				}()
+				return host, nil
+			}}
+			err := call.make(c, withPatience(t))
+			if call.repeated && (err != nil || dialed != len(cuts)) {
+				t.Errorf("after %d connections of %d the error is %v", dialed, len(cuts), err)
+			}
+			if !call.repeated && (err == nil || dialed != 1) {
+				t.Errorf("it is asked %d times, and the error is %v", dialed, err)
+			}
+		})
+	}
+}
+
+// TestRepeatingEnds with the context, and tells how the last connection ended.
+func TestRepeatingEnds(t *testing.T) {
+	c := fakeAgent(t, func(_ Request, conn net.Conn) { conn.(*stream).CloseWrite() })
+	ctx, cancel := context.WithTimeout(t.Context(), 5*repeatAfter)
+	defer cancel()
+	_, err := c.Ping(ctx)
+	if err == nil || !strings.Contains(err.Error(), "did not answer: EOF") || banger.CodeOf(err) != banger.CodeGuest {
+		t.Errorf("got %v (%s)", err, banger.CodeOf(err))
 	}
 }
 

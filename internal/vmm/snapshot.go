@@ -19,6 +19,9 @@ type Snapshotter interface {
 	// directory that the VMM may write to. The VM stays paused. What the disks hold is the
 	// caller's to keep: memory and disks belong together. A failure leaves dir empty.
 	//
+	// Streams end when the VM goes on, here or from dir. The first connection after that may be
+	// cut before it is answered, so the first request must be one that may come twice.
+	//
 	// A Config with this directory as Restore goes on from there.
 	Snapshot(ctx context.Context, dir string) error
 }

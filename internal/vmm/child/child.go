@@ -36,8 +36,8 @@ type Command struct {
 // Process is a running VMM, or one that has ended.
 type Process struct {
 	command Command
-	pid     int        // as this process knows it
-	handle  vmm.Handle // as the host does
+	process *os.Process // whose pid is the one that this process knows
+	handle  vmm.Handle  // as the host knows it
 	started chan error
 	done    chan struct{}
 	exit    vmm.Exit
@@ -70,9 +70,9 @@ func (p *Process) run() {
 		p.started <- err
 		return
 	}
-	p.pid = cmd.Process.Pid
+	p.process = cmd.Process
 	h, err := vmm.HandleOfFD(*cmd.SysProcAttr.PidFD) // there since Linux 5.2
-	unix.Close(*cmd.SysProcAttr.PidFD)
+	unix.Close(*cmd.SysProcAttr.PidFD)               // cmd.Process has its own
 	if err != nil {
 		cmd.Process.Kill()
 		cmd.Wait()
@@ -128,17 +128,12 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Exit is valid once Done is closed.
 func (p *Process) Exit() vmm.Exit { return p.exit }
 
-// Kill ends the VMM at once, guest and all.
+// Kill ends the VMM at once, guest and all, also one that is stopped.
 func (p *Process) Kill() error {
-	select {
-	case <-p.done:
-		return nil
-	default:
-		if err := syscall.Kill(p.pid, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
-			return err
-		}
-		return nil
+	if err := p.process.Kill(); !errors.Is(err, os.ErrProcessDone) {
+		return err
 	}
+	return nil
 }
 
 // Tail keeps the last tailSize bytes of what is written to it. One goroutine writes; it

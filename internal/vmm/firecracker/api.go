@@ -100,11 +100,13 @@ type SnapshotCreateParams struct {
 type SnapshotLoadParams struct {
 	SnapshotPath     string            `json:"snapshot_path"`
 	MemBackend       *MemoryBackend    `json:"mem_backend,omitempty"`
-	TrackDirtyPages  bool              `json:"track_dirty_pages,omitempty"`
+	TrackDirtyPages  bool              `json:"track_dirty_pages,omitempty"` // since 1.13
 	ResumeVM         bool              `json:"resume_vm,omitempty"`
 	NetworkOverrides []NetworkOverride `json:"network_overrides,omitempty"`
 	VsockOverride    *VsockOverride    `json:"vsock_override,omitempty"` // since 1.16
 	ClockRealtime    bool              `json:"clock_realtime,omitempty"` // since 1.16
+
+	EnableDiffSnapshots bool `json:"enable_diff_snapshots,omitempty"` // TrackDirtyPages before 1.13
 }
 
 // MemoryBackend is the guest's memory in a snapshot.
@@ -143,6 +145,7 @@ const (
 	actionFlushMetrics  = "FlushMetrics"
 	vmPaused            = "Paused"
 	vmResumed           = "Resumed"
+	statePaused         = "Paused"
 	cacheUnsafe         = "Unsafe"
 	cacheWriteback      = "Writeback"
 	engineSync          = "Sync"
@@ -157,6 +160,7 @@ const (
 var enums = map[string][]string{
 	"InstanceActionInfo.action_type":     {actionInstanceStart, actionFlushMetrics},
 	"Vm.state":                           {vmPaused, vmResumed},
+	"InstanceInfo.state":                 {statePaused},
 	"Drive.cache_type":                   {cacheUnsafe, cacheWriteback},
 	"Drive.io_engine":                    {engineSync},
 	"SnapshotCreateParams.snapshot_type": {snapshotFull, snapshotDiff},

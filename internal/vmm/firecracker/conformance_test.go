@@ -2,9 +2,11 @@ package firecracker_test
 
 import (
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
+	"banger/internal/guest"
 	"banger/internal/vmm"
 	"banger/internal/vmm/firecracker"
 	"banger/internal/vmm/guesttest"
@@ -40,4 +42,27 @@ func TestFirecrackerConforms(t *testing.T) {
 	d := firecracker.Driver{Binary: double(t)}
 	vmmtest.Run(t, d, config)
 	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, d, config(t)) })
+	for _, version := range []string{"1.12.1", "1.15.1", "1.17.0"} { // beside the double's own, 1.16.1
+		t.Run(version, func(t *testing.T) {
+			d := firecracker.Driver{Binary: faulty(t, "DOUBLE_VERSION="+version)}
+			vmmtest.Life(t, d, config)
+			tidyBoot(t, d)
+		})
+	}
+	tidyBoot(t, d)
+}
+
+// tidyBoot checks that nothing is told twice: PCI is switched off once, and what Firecracker
+// says of its own work is not on the guest's console.
+func tidyBoot(t *testing.T, d firecracker.Driver) {
+	vm := vmmtest.Start(t, d, config(t))
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "tidy"})
+	if s := vmmtest.StateOf(t, vm); strings.Count(s.Cmdline, "pci=off") != 1 {
+		t.Errorf("the kernel's command line is %q", s.Cmdline)
+	}
+	if said := vm.Console.String(); strings.Contains(said, "API server") || strings.Contains(said, "Firecracker") {
+		t.Errorf("the console says\n%s", said)
+	}
+	vm.Kill()
+	vm.AwaitEnd(t)
 }

@@ -22,7 +22,7 @@ func TestWhatIsNoFirecracker(t *testing.T) {
 		foreign:                "is no program for this host's CPUs",
 		"/bin/true":            "/bin/true is not Firecracker",
 		"/bin/false":           "exit status 1",
-		program(t, "#!/bin/sh\necho Firecracker v1.12.1\n"):                 "Firecracker 1.12.1 is too old, 1.13.0 or later is needed",
+		program(t, "#!/bin/sh\necho Firecracker v1.11.0\n"):                 "Firecracker 1.11.0 is too old, 1.12.0 or later is needed",
 		program(t, "#!/bin/sh\necho Firecracker of an unknown age\n"):       "names no version",
 		program(t, "#!/bin/sh\nhead -c 100000000 /dev/zero | tr '\\0' 1\n"): "is not Firecracker",
 	} {

@@ -50,7 +50,7 @@ func (d Driver) Path() (string, error) {
 	return filepath.Abs(path)
 }
 
-// Version returns Firecracker's version, at least 1.13.0.
+// Version returns Firecracker's version, at least 1.12.0.
 func (d Driver) Version(ctx context.Context) (string, error) {
 	path, err := d.Path()
 	if err != nil {
@@ -158,7 +158,8 @@ func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *
 			return nil, err
 		}
 	}
-	p := &process{config: c, jailed: j != nil, log: log, metrics: metrics, api: newClient(filepath.Join(c.Dir, apiSocket))}
+	p := &process{config: c, jailed: j != nil, log: log, metrics: metrics, pausing: newPausing(),
+		api: newClient(filepath.Join(c.Dir, apiSocket))}
 	words := &lastWords{to: console, ready: make(chan struct{}), said: func() { p.powerOff() }}
 	p.Process, err = child.Start(child.Command{Config: c, Program: program, Args: args,
 		Console: words, Reason: p.reason, Ended: p.clean})
@@ -172,7 +173,13 @@ func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *
 
 // arguments are those of the program.
 func arguments(c vmm.Config, o options) []string {
-	args := []string{"--id", c.ID, "--api-sock", filepath.Join(c.Dir, apiSocket)}
+	return append([]string{"--id", c.ID}, ownArguments(c.Dir, o)...)
+}
+
+// ownArguments are those that are the same in a jail. Without a level Firecracker prints what
+// it does, and what it is asked, on the guest's console until it is told of its log.
+func ownArguments(dir string, o options) []string {
+	args := []string{"--api-sock", filepath.Join(dir, apiSocket), "--level", levelWarning}
 	if o.pci {
 		args = append(args, "--enable-pci")
 	}
@@ -188,6 +195,8 @@ type process struct {
 	api     *client
 	log     *logEnd
 	metrics *metrics
+	pausing pausing
+	paused  atomic.Bool
 	lived   atomic.Bool // the guest has answered on its vsock
 	halted  atomic.Bool // the guest has switched itself off
 }
@@ -267,18 +276,11 @@ func (p *process) clean() {
 // Dial opens a connection to a vsock port of the guest.
 func (p *process) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	conn, err := dialVsock(ctx, filepath.Join(p.config.Dir, vsockSocket), port, p.lived.Load(), p.Done())
-	if err == nil {
+	switch {
+	case err == nil:
 		p.lived.Store(true)
+	case errors.Is(err, errVsockDead) && p.paused.Load():
+		err = errors.New("the VM is paused")
 	}
 	return conn, err
-}
-
-// Pause stops the guest's CPUs.
-func (p *process) Pause(ctx context.Context) error { return p.setState(ctx, vmPaused) }
-
-// Resume lets the guest's CPUs run again.
-func (p *process) Resume(ctx context.Context) error { return p.setState(ctx, vmResumed) }
-
-func (p *process) setState(ctx context.Context, state string) error {
-	return p.api.call(ctx, http.MethodPatch, "/vm", VM{State: state}, nil)
 }

@@ -125,11 +125,7 @@ func (j *jail) arguments(c vmm.Config, o options) []string {
 	if j.group != "" {
 		args = append(args, "--cgroup-version", "2", "--parent-cgroup", j.group)
 	}
-	args = append(args, "--", "--api-sock", "/"+apiSocket)
-	if o.pci {
-		args = append(args, "--enable-pci")
-	}
-	return args
+	return append(append(args, "--"), ownArguments("/", o)...)
 }
 
 // FindJailer returns the jailer of a Firecracker and its version: that of the same

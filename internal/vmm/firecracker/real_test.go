@@ -17,6 +17,7 @@ func TestRealFirecracker(t *testing.T) {
 	d := firecracker.Driver{Binary: os.Getenv("FIRECRACKER")}
 	vmmtest.Run(t, d, config)
 	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, d, config(t)) })
+	tidyBoot(t, d)
 }
 
 // TestFiguresOfFirecracker prints what a boot and a restore cost (make bench-kvm).

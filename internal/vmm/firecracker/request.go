@@ -111,7 +111,7 @@ func bootRequests(c vmm.Config, v version, o options) []request {
 	if o.cpuTemplate != nil {
 		list = append(list, put("/cpu-config", o.cpuTemplate))
 	}
-	list = append(list, put("/boot-source", BootSource{KernelImagePath: c.Kernel, InitrdPath: c.Initrd, BootArgs: bootArgs(c, o)}))
+	list = append(list, put("/boot-source", BootSource{KernelImagePath: c.Kernel, InitrdPath: c.Initrd, BootArgs: bootArgs(c, v, o)}))
 	for _, d := range c.Drives {
 		list = append(list, put("/drives/"+d.Serial, drive(d)))
 	}
@@ -156,9 +156,9 @@ func ifaceID(i int) string { return fmt.Sprintf("eth%d", i) }
 
 // bootArgs tells the guest the names of its disks in the order in which it finds them:
 // Firecracker makes their serial numbers itself, of what the host's file system calls them.
-func bootArgs(c vmm.Config, o options) string {
+func bootArgs(c vmm.Config, v version, o options) string {
 	args := cmdline
-	if !o.pci {
+	if !o.pci && !v.appendsPCIOff() {
 		args += " pci=off"
 	}
 	names := make([]string, len(c.Drives))

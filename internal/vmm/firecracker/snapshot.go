@@ -107,6 +107,9 @@ func (p *process) writeDown(ctx context.Context, dir, kind string) error {
 	if p.jailed {
 		return errors.New("a jailed VM cannot be written down yet: its VMM reaches no directory but its own")
 	}
+	if !p.paused.Load() { // Firecracker ends the guest's streams before it refuses, from 1.15 on
+		return errors.New("the VM runs: pause it first")
+	}
 	m, err := manifestOf(p.config, p.version, kind)
 	if err != nil {
 		return err
@@ -116,10 +119,18 @@ func (p *process) writeDown(ctx context.Context, dir, kind string) error {
 		ctx, cancel = context.WithTimeout(ctx, snapshotTimeout)
 		defer cancel()
 	}
+	if err := p.pausing.take(ctx); err != nil {
+		return err
+	}
+	defer p.pausing.leave()
+	if err := p.pauseByAPI(ctx); err != nil {
+		return err
+	}
 	if err := p.api.call(ctx, http.MethodPut, "/snapshot/create", snapshotParams(dir, kind), nil); err != nil {
 		p.settle()
 		return p.endOr(err)
 	}
+	p.pausing.reset = true
 	return vmm.CommitSnapshot(dir, m)
 }
 
@@ -140,11 +151,15 @@ func snapshotParams(dir, kind string) SnapshotCreateParams {
 // not in a snapshot (device_manager/persist.rs takes it from /serial), so it is said again.
 func restoreRequests(c vmm.Config, v version, o options) []request {
 	load := SnapshotLoadParams{
-		SnapshotPath:    filepath.Join(c.Restore, vmm.SnapshotState),
-		MemBackend:      &MemoryBackend{BackendType: backendFile, BackendPath: filepath.Join(c.Restore, vmm.SnapshotRAM)},
-		TrackDirtyPages: o.trackDirtyPages,
-		ResumeVM:        true,
-		ClockRealtime:   o.clock && v.hasClockRealtime(),
+		SnapshotPath:  filepath.Join(c.Restore, vmm.SnapshotState),
+		MemBackend:    &MemoryBackend{BackendType: backendFile, BackendPath: filepath.Join(c.Restore, vmm.SnapshotRAM)},
+		ResumeVM:      true,
+		ClockRealtime: o.clock && v.hasClockRealtime(),
+	}
+	if v.hasTrackDirtyPages() {
+		load.TrackDirtyPages = o.trackDirtyPages
+	} else {
+		load.EnableDiffSnapshots = o.trackDirtyPages
 	}
 	for i, n := range c.NICs {
 		load.NetworkOverrides = append(load.NetworkOverrides, NetworkOverride{IfaceID: ifaceID(i), HostDevName: n.Device})

@@ -24,7 +24,8 @@ type State struct {
 	Time                time.Time
 	Random              []byte
 	MACs, Addresses     []string
-	Default             bool // there is a default route
+	Default             bool   // there is a default route
+	Cmdline             string // of the kernel
 }
 
 // StateOf asks a guest.

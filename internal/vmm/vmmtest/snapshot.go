@@ -34,6 +34,7 @@ func snapshots(t *testing.T, d vmm.Driver, c vmm.Config) {
 	if err := taker.Snapshot(ctx(t), dir); err == nil {
 		t.Error("a snapshot is written over another")
 	}
+	wantSilent(t, vm)
 	if err := vm.Resume(ctx(t)); err != nil {
 		t.Fatal(err)
 	}

@@ -28,16 +28,22 @@ const patience = 90 * time.Second
 // own and whose guest runs the agent and has a /bin/echo; Dir and the directory
 // of Memory hold nothing that changes by itself. No test may run beside it.
 func Run(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
-	t.Run("a whole life", func(t *testing.T) { wholeLife(t, d, config(t)) })
+	Life(t, d, config)
 	t.Run("two at once do not disturb each other", func(t *testing.T) { two(t, d, config(t), config(t)) })
 	t.Run("a start that fails leaves nothing", func(t *testing.T) { failedStarts(t, d, config) })
 	t.Run("many commands", func(t *testing.T) { manyExecs(t, d, config(t)) })
-	t.Run("it is written down and goes on", func(t *testing.T) { snapshots(t, d, config(t)) })
 	t.Run("it has a name and a version", func(t *testing.T) {
 		if v, err := d.Version(t.Context()); err != nil || v == "" || d.Name() == "" {
 			t.Errorf("%q calls itself %q, %v", d.Name(), v, err)
 		}
 	})
+}
+
+// Life is the part of Run in which versions of a VMM differ most: a boot, a pause, a snapshot, a
+// restore and two ends.
+func Life(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
+	t.Run("a whole life", func(t *testing.T) { wholeLife(t, d, config(t)) })
+	t.Run("it is written down and goes on", func(t *testing.T) { snapshots(t, d, config(t)) })
 }
 
 // wholeLife is the story of a VM that ends by its own power-off.
@@ -83,25 +89,52 @@ func stats(t *testing.T, vm *VM) vmm.Stats {
 	return s
 }
 
-// pauseAndResume: who does not run does not answer, and loses nothing.
+// pauseAndResume: a VM that is paused does not answer, and loses nothing, also no stream that
+// is open. It may be paused twice, and so resumed.
 func pauseAndResume(t *testing.T, vm *VM) {
 	t.Helper()
-	if err := vm.Pause(ctx(t)); err != nil {
-		t.Fatalf("Pause: %v", err)
+	stream, err := vm.Agent.Exec(ctx(t), banger.Exec{Args: []string{"/bin/cat"}, Stdin: true})
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer stream.Close()
+	for range 2 {
+		if err := vm.Pause(ctx(t)); err != nil {
+			t.Fatalf("Pause: %v", err)
+		}
+	}
+	wantSilent(t, vm)
+	if !vm.Handle().Alive() {
+		t.Error("a paused VM is not alive")
+	}
+	start := time.Now()
+	if stats(t, vm); time.Since(start) > 5*time.Second {
+		t.Errorf("the stats of a paused VM take %s", time.Since(start))
+	}
+	for range 2 {
+		if err := vm.Resume(ctx(t)); err != nil {
+			t.Fatalf("Resume: %v", err)
+		}
+	}
+	if _, err := vm.Agent.Ping(ctx(t)); err != nil {
+		t.Errorf("after Resume the agent does not answer: %v", err)
+	}
+	stream.SetDeadline(time.Now().Add(patience))
+	if err := feed(stream, []byte("through a pause")); err != nil {
+		t.Error(err)
+	}
+	if out, err := gather(stream); out != "through a pause" || err != nil {
+		t.Errorf("a stream that was open before the pause says %q, %v", out, err)
+	}
+}
+
+// wantSilent checks that the guest of a paused VM does not answer.
+func wantSilent(t *testing.T, vm *VM) {
+	t.Helper()
 	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := vm.Agent.Ping(short); err == nil {
 		t.Error("the agent of a paused guest answers")
-	}
-	if !vm.Handle().Alive() {
-		t.Error("a paused VM is not alive")
-	}
-	if err := vm.Resume(ctx(t)); err != nil {
-		t.Fatalf("Resume: %v", err)
-	}
-	if _, err := vm.Agent.Ping(ctx(t)); err != nil {
-		t.Errorf("after Resume the agent does not answer: %v", err)
 	}
 }
 

@@ -33,6 +33,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answerFault(w, http.StatusBadRequest, faultf("Request payload with size %d is larger than the limit of %d allowed by server.", len(body), maxPayload))
 		return
 	}
+	a.vm.logRequest(r.Method, r.URL.Path, body)
 	answer, err := a.dispatch(r.Method, r.URL.Path, body)
 	switch {
 	case err != nil:
@@ -74,7 +75,13 @@ func (a *api) dispatch(method, path string, body []byte) (any, error) {
 		fmt.Fprintln(a.vm.log, "[ERROR] Shutting down VM after intercepting a bad syscall (0)")
 		os.Exit(exitBadSyscall)
 	}
+	if path == os.Getenv("DOUBLE_HANGS_AT") { // a fault that tests ask for
+		select {}
+	}
 	first, id, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if first == "serial" && before(1, 14, 0) {
+		return nil, noSuchRequest(method, first)
+	}
 	for _, rule := range rules {
 		if rule.method != method || rule.path != first && rule.path != first+"/"+id {
 			continue
@@ -88,7 +95,11 @@ func (a *api) dispatch(method, path string, body []byte) (any, error) {
 		}
 		return rule.do(a.vm, id, body)
 	}
-	return nil, faultf("Invalid request method and/or path: %s %s.", method, first)
+	return nil, noSuchRequest(method, first)
+}
+
+func noSuchRequest(method, first string) error {
+	return faultf("Invalid request method and/or path: %s %s.", method, first)
 }
 
 var resourceID = regexp.MustCompile(`^[\pL\pN_]+$`)
@@ -130,23 +141,6 @@ func decode(body []byte, to any, required ...string) error {
 // badBody is the fault of a body that is none of its kind.
 func badBody(format string, args ...any) error {
 	return faultf("An error occurred when deserializing the json body of a request: "+format+".", args...)
-}
-
-// since refuses fields that the version played does not know yet. The body is proper JSON.
-func since(major, minor int, body []byte, fields ...string) error {
-	var isMajor, isMinor int
-	fmt.Sscanf(playedVersion(), "%d.%d", &isMajor, &isMinor)
-	if isMajor > major || isMajor == major && isMinor >= minor {
-		return nil
-	}
-	var present map[string]json.RawMessage
-	json.Unmarshal(body, &present)
-	for _, field := range fields {
-		if _, ok := present[field]; ok {
-			return badBody("unknown field `%s`", field)
-		}
-	}
-	return nil
 }
 
 // oneOf refuses what is no word of an enumeration; "" is the default.

@@ -133,20 +133,96 @@ func TestAFailedLoadIsTheEnd(t *testing.T) {
 	}
 }
 
-// TestAnOldVersionKnowsLess: what came with 1.16 is an unknown field before.
+// TestAnOldVersionKnowsLess: what a later version brought is an unknown field, or path, before.
+// What 1.12.1 is asked here the real one was asked, too, and answered alike.
 func TestAnOldVersionKnowsLess(t *testing.T) {
-	t.Setenv("DOUBLE_VERSION", "1.15.0")
-	for call, field := range map[string]string{
-		`PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x","vsock_override":{"uds_path":"v"}}`:            "vsock_override",
-		`PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x","clock_realtime":true}`:                        "clock_realtime",
-		`PUT /serial {"rate_limiter":{"size":1,"refill_time":1}}`:                                                   "rate_limiter",
-		`PUT /network-interfaces/a {"iface_id":"a","host_dev_name":"b","guest_mac":"02:00:00:00:00:01","mtu":1500}`: "mtu",
+	const load = `PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x",`
+	for _, c := range []struct{ version, call, fault string }{
+		{"1.15.0", load + `"vsock_override":{"uds_path":"v"}}`, "unknown field `vsock_override`"},
+		{"1.15.0", load + `"clock_realtime":true}`, "unknown field `clock_realtime`"},
+		{"1.15.0", `PUT /serial {"rate_limiter":{"size":1,"refill_time":1}}`, "unknown field `rate_limiter`"},
+		{"1.15.0", `PUT /network-interfaces/a {"iface_id":"a","host_dev_name":"b","mtu":1500}`, "unknown field `mtu`"},
+		{"1.13.0", load + `"track_dirty_pages":true}`, "Failed to open snapshot file"},
+		{"1.13.0", `PUT /serial {}`, "Invalid request method and/or path: PUT serial."},
+		{"1.12.1", `PUT /serial {}`, "Invalid request method and/or path: PUT serial."},
+		{"1.12.1", load + `"track_dirty_pages":true}`, "unknown field `track_dirty_pages`"},
+		{"1.12.1", load + `"vsock_override":{"uds_path":"q"}}`, "unknown field `vsock_override`"},
+		{"1.12.1", load + `"enable_diff_snapshots":true}`, "Failed to open snapshot file"},
+		{"1.12.1", `PUT /balloon {"amount_mib":0,"deflate_on_oom":true,"free_page_hinting":true}`,
+			"unknown field `free_page_hinting`"},
 	} {
+		t.Setenv("DOUBLE_VERSION", c.version)
 		m := &microVM{state: notStarted, ended: make(chan int, 1)}
-		if _, fault := ask(t, &api{vm: m}, call); !strings.Contains(fault, "unknown field `"+field+"`") {
-			t.Errorf("%s is answered %q", call, fault)
+		if _, fault := ask(t, &api{vm: m}, c.call); !strings.Contains(fault, c.fault) {
+			t.Errorf("%s: %s is answered %q, not %q", c.version, c.call, fault, c.fault)
 		}
 	}
+}
+
+// TestWhatAResumeDoesToTheVsock: by version, and by whether a snapshot has sent an event before.
+func TestWhatAResumeDoesToTheVsock(t *testing.T) {
+	for _, c := range []struct {
+		version     string
+		reset       bool
+		closed, cut bool
+	}{
+		{"1.12.1", true, false, true}, {"1.12.1", false, false, false},
+		{"1.15.1", true, false, true}, {"1.15.1", false, false, false},
+		{"1.16.0", true, false, false}, {"1.16.0", false, true, false},
+		{"1.16.1", true, false, false}, {"1.16.1", false, true, false},
+		{"1.16.2", false, false, false}, {"1.17.0", true, false, false}, {"1.17.0", false, false, false},
+	} {
+		t.Setenv("DOUBLE_VERSION", c.version)
+		s := &session{}
+		s.resumed(c.reset)
+		closed, cut := s.gate()
+		if _, again := s.gate(); closed != c.closed || cut != c.cut || again {
+			t.Errorf("%s: after a resume (event %t) it is closed %t, cuts %t, and again %t", c.version, c.reset, closed, cut, again)
+		}
+		if c.closed {
+			if s.resumed(true); s.closed {
+				t.Errorf("%s: the guest's receipt of an event does not open it", c.version)
+			}
+		}
+	}
+}
+
+// TestWhatIsPrinted: requests are printed until a log is named, unless --level says otherwise.
+func TestWhatIsPrinted(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(log, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for level, want := range map[string]int{"Info": 2, "Warning": 0} {
+		printed := captured(t, func() {
+			m := &microVM{id: "vm", state: notStarted, level: level}
+			ask(t, &api{vm: m}, "GET /")
+			ask(t, &api{vm: m}, `PUT /logger {"log_path":"`+log+`","level":"Warning"}`)
+			ask(t, &api{vm: m}, "GET /")
+		})
+		if strings.Count(printed, "The API server received a ") != want {
+			t.Errorf("at level %s it prints\n%s", level, printed)
+		}
+	}
+}
+
+// captured returns what f prints.
+func captured(t *testing.T, f func()) string {
+	t.Helper()
+	file, err := os.CreateTemp(t.TempDir(), "stdout")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	before := os.Stdout
+	os.Stdout = file
+	defer func() { os.Stdout = before }()
+	f()
+	data, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
 
 func ask(t *testing.T, a *api, call string) (int, string) {

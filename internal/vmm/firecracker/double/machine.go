@@ -2,11 +2,9 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -19,8 +17,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"banger/internal/guest"
 )
 
 // The states of an instance (InstanceInfo.state).
@@ -41,6 +37,8 @@ type microVM struct {
 	entropy              bool
 	balloon, reporting   bool
 	trackDirty           bool
+	pci                  bool
+	resetSent            bool // the guest is told to end its streams once it runs
 	bootPath             bool // something was configured that is no log
 	incoming             bool // QEMU waits for a snapshot
 	hugePages            bool
@@ -49,6 +47,7 @@ type microVM struct {
 	gone                 chan struct{} // closed when QEMU has ended
 	vsockPath            string        // of the device
 	log, metrics         *os.File
+	level                string   // of the log, until the API says another
 	ended                chan int // takes the exit code
 	session              *session
 
@@ -140,17 +139,26 @@ func (m *microVM) run(started chan<- error) {
 	for _, n := range m.nics {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, n.tap)
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	err := cmd.Start()
-	started <- err
-	if err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, PidFD: new(int)}
+	if err := cmd.Start(); err != nil {
+		started <- err
 		return
 	}
+	follower, err := startFollower(os.NewFile(uintptr(*cmd.SysProcAttr.PidFD), "pidfd"))
+	if err != nil {
+		cmd.Process.Kill()
+	}
+	started <- err
 	code := exitOK
 	if err := cmd.Wait(); err != nil {
 		code = exitGeneric
 		fmt.Fprintln(m.log, "[ERROR] the emulator of the double:", err)
 	}
+	if err != nil {
+		return
+	}
+	follower.Process.Kill()
+	follower.Wait()
 	close(m.gone)
 	if !m.loading.Load() {
 		m.ended <- code
@@ -167,13 +175,21 @@ func tuning() string {
 	return fmt.Sprintf(" tsc_early_khz=%d tsc=reliable cryptomgr.notests norandmaps", int(mips*500))
 }
 
+// appended is what Firecracker adds to a command line itself (builder.rs).
+func appended(pci bool) string {
+	if pci || before(1, 13, 0) {
+		return ""
+	}
+	return " pci=off"
+}
+
 // qemu returns the arguments of a machine like Firecracker's: devices are virtio-mmio,
 // announced by ACPI in the order in which they were configured.
 func (m *microVM) qemu() []string {
 	a := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "microvm,accel=tcg,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-global", "virtio-mmio.force-legacy=false",
 		"-cpu", "qemu64,-cx16,+arat", "-smp", strconv.Itoa(m.cpus), "-m", fmt.Sprintf("%dM", m.memory),
-		"-kernel", m.kernel, "-append", m.args + tuning(),
+		"-kernel", m.kernel, "-append", m.args + appended(m.pci) + tuning(),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", "socket,id=qmp,abstract=on,path=" + m.socket("qmp") + ",server=on,wait=off", "-mon", "chardev=qmp,mode=control",
 		"-chardev", "socket,id=agent,abstract=on,path=" + m.socket("agent") + ",server=on,wait=off",
@@ -292,114 +308,4 @@ func (m *microVM) read(enough func() bool) error {
 		return nil
 	}
 	return errors.Join(errors.New("the emulator is gone"), m.in.Err())
-}
-
-// serveVsock bridges the host's connections to streams of the agent's serial port: QEMU
-// has no vsock without the host kernel's help.
-func (m *microVM) serveVsock(session *session) {
-	go session.keep()
-	for {
-		conn, err := m.vsock.Accept()
-		if err != nil {
-			return
-		}
-		go session.connect(conn.(*net.UnixConn))
-	}
-}
-
-// session is the multiplexed session with the agent, made anew when it breaks.
-type session struct {
-	vm      *microVM
-	mu      sync.Mutex
-	mux     *guest.Mux
-	changed chan struct{}
-}
-
-func (s *session) keep() {
-	for {
-		conn, err := s.vm.dial("agent")
-		if err != nil {
-			return
-		}
-		mux, err := guest.ConnectMux(context.Background(), conn, nil)
-		if err != nil {
-			conn.Close()
-			continue
-		}
-		s.set(mux)
-		<-mux.Done()
-		s.set(nil)
-		mux.Close()
-	}
-}
-
-// drop ends all streams; the session is made anew.
-func (s *session) drop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mux != nil {
-		s.mux.Close()
-	}
-}
-
-func (s *session) set(mux *guest.Mux) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mux = mux
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// connect obeys "CONNECT port\n" (docs/vsock.md). Before the guest has a driver, a request
-// waits in the device; when nobody listens the connection ends without an answer.
-func (s *session) connect(conn *net.UnixConn) {
-	defer conn.Close()
-	var line []byte
-	for b := make([]byte, 1); len(line) < 32; {
-		if _, err := io.ReadFull(conn, b); err != nil {
-			return
-		}
-		if b[0] == '\n' {
-			break
-		}
-		line = append(line, b[0])
-	}
-	port, err := strconv.ParseUint(strings.TrimPrefix(string(line), "CONNECT "), 10, 32)
-	if err != nil || !strings.HasPrefix(string(line), "CONNECT ") {
-		return
-	}
-	if s.vm.incoming && os.Getenv("DOUBLE_LOSES_VSOCK") != "" { // a fault that tests ask for
-		io.Copy(io.Discard, conn)
-		return
-	}
-	stream, err := s.dial(uint32(port))
-	if err != nil {
-		return
-	}
-	defer stream.Close()
-	if _, err := fmt.Fprintf(conn, "OK %d\n", 1<<30+port); err != nil {
-		return
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		io.Copy(stream, conn)
-		stream.(interface{ CloseWrite() error }).CloseWrite()
-	})
-	wg.Go(func() {
-		io.Copy(conn, stream)
-		conn.CloseWrite()
-	})
-	wg.Wait()
-}
-
-func (s *session) dial(port uint32) (net.Conn, error) {
-	for {
-		s.mu.Lock()
-		mux, changed := s.mux, s.changed
-		s.mu.Unlock()
-		if mux != nil {
-			return mux.Dial(context.Background(), port)
-		}
-		<-changed
-	}
 }

@@ -20,9 +20,6 @@ import (
 	"time"
 )
 
-// defaultVersion is the version that the double plays; DOUBLE_VERSION is another.
-const defaultVersion = "1.16.1"
-
 // Exit codes (src/vmm/src/lib.rs, FcExitCode).
 const (
 	exitOK         = 0
@@ -34,18 +31,30 @@ const (
 var instanceID = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == followCommand {
+		follow()
+		return
+	}
 	flags := flag.NewFlagSet("firecracker", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	var (
 		id      = flags.String("id", "anonymous-instance", "")
 		socket  = flags.String("api-sock", "/run/firecracker.socket", "")
 		version = flags.Bool("version", false, "")
-		_       = flags.Bool("enable-pci", false, "")
+		level   = flags.String("level", "Info", "")
+		pci     = new(bool)
 		_       = flags.Uint64("start-time-us", 0, "") // the jailer's
 		_       = flags.Uint64("start-time-cpu-us", 0, "")
 		_       = flags.Uint64("parent-cpu-time-us", 0, "")
 	)
-	if err := flags.Parse(os.Args[1:]); err != nil || flags.NArg() > 0 || !instanceID.MatchString(*id) {
+	if !before(1, 13, 0) {
+		pci = flags.Bool("enable-pci", false, "")
+	}
+	err := flags.Parse(os.Args[1:])
+	if err == nil {
+		err = oneOf(*level, logLevels...)
+	}
+	if err != nil || flags.NArg() > 0 || !instanceID.MatchString(*id) {
 		fmt.Fprintf(os.Stderr, "Arguments parsing error: %v\n", err)
 		os.Exit(exitBadArgs)
 	}
@@ -53,24 +62,19 @@ func main() {
 		fmt.Printf("Firecracker v%s\n\n", playedVersion())
 		return
 	}
-	os.Exit(serve(*id, *socket))
-}
-
-func playedVersion() string {
-	if v := os.Getenv("DOUBLE_VERSION"); v != "" {
-		return v
-	}
-	return defaultVersion
+	m := &microVM{id: *id, state: notStarted, ended: make(chan int, 1), pci: *pci, level: *level}
+	os.Exit(m.serve(*socket))
 }
 
 // serve answers the API until the guest ends.
-func serve(id, socket string) int {
+func (m *microVM) serve(socket string) int {
+	m.logf("main", "Running Firecracker v%s", playedVersion())
 	ln, err := net.Listen("unix", socket)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "Failed to open the API socket at: %s. Check that it is not already used.\n", socket)
 		return exitGeneric
 	}
-	m := &microVM{id: id, state: notStarted, ended: make(chan int, 1)}
+	m.logf("fc_api", "API server started.")
 	server := &http.Server{Handler: &api{vm: m}, ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(ln) }()

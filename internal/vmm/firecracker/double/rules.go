@@ -86,7 +86,7 @@ func putLogger(m *microVM, _ string, body []byte) error {
 	if err := decode(body, &b); err != nil {
 		return err
 	}
-	if err := oneOf(b.Level, "Error", "Warning", "Info", "Debug", "Trace", "Off"); err != nil || m.state != notStarted {
+	if err := oneOf(b.Level, logLevels...); err != nil || m.state != notStarted {
 		return err
 	}
 	f, err := os.OpenFile(b.LogPath, os.O_RDWR|os.O_APPEND, 0) // a pipe too, without waiting for its reader
@@ -94,6 +94,9 @@ func putLogger(m *microVM, _ string, body []byte) error {
 		return faultf("Logger error: Failed to open target file: %w", err)
 	}
 	m.log = f
+	if b.Level != "" {
+		m.level = b.Level
+	}
 	return nil
 }
 
@@ -355,8 +358,16 @@ func patchVM(m *microVM, _ string, body []byte) (any, error) {
 		m.state = paused
 		return nil, m.qmp("stop", nil)
 	}
-	m.state = running
-	return nil, m.qmp("cont", nil)
+	return nil, m.resume()
+}
+
+// resume lets the guest's CPUs run, and has the devices look after what they missed.
+func (m *microVM) resume() error {
+	if m.session != nil {
+		m.session.resumed(m.resetSent)
+	}
+	m.state, m.resetSent = running, false
+	return m.qmp("cont", nil)
 }
 
 type tokenBucket struct {

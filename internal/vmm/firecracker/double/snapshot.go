@@ -51,9 +51,16 @@ func createSnapshot(m *microVM, _ string, body []byte) (any, error) {
 	case m.state == notStarted:
 		return nil, errPreBoot
 	case m.state != paused:
+		if m.session != nil && !before(1, 15, 0) {
+			m.session.drop() // the devices are prepared before the CPUs are looked at (lib.rs, save_state)
+		}
 		return nil, faultf("Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
 	case b.Type == "Diff" && !m.trackDirty: // Firecracker would go by mincore(2), which is wrong once pages are swapped out: nobody is to rely on that
 		return nil, faultf("Create snapshot error: Cannot get dirty bitmap: dirty page tracking is not enabled")
+	}
+	m.resetSent = true // by the devices, before any file is opened (lib.rs, save_state; device_manager/persist.rs)
+	if m.session != nil {
+		defer m.session.drop() // all connections are reset (docs/snapshotting/snapshot-support.md)
 	}
 	if err := m.writeState(b.State, 0); err != nil {
 		return nil, faultf("Create snapshot error: Cannot perform open on the snapshot backing file: %w", err)
@@ -76,10 +83,6 @@ func createSnapshot(m *microVM, _ string, body []byte) (any, error) {
 	if err != nil {
 		return nil, faultf("Create snapshot error: Cannot perform flush on the snapshot backing file: %w", err)
 	}
-	if m.session == nil {
-		return nil, nil
-	}
-	m.session.drop() // all connections are reset (docs/snapshotting/snapshot-support.md)
 	return nil, nil
 }
 
@@ -123,6 +126,9 @@ type load struct {
 // parseLoad reads a body (api_server/request/snapshot.rs).
 func parseLoad(body []byte) (b load, err error) {
 	if err := decode(body, &b, "snapshot_path"); err != nil {
+		return b, err
+	}
+	if err := since(1, 13, body, "track_dirty_pages"); err != nil {
 		return b, err
 	}
 	if err := since(1, 16, body, "vsock_override", "clock_realtime"); err != nil {
@@ -272,11 +278,11 @@ func (m *microVM) restore(b load) error {
 		return err
 	}
 	m.loading.Store(false)
+	m.resetSent = true // it is part of what was written down
 	if !b.Resume {
 		return nil
 	}
-	m.state = running
-	return m.qmp("cont", nil)
+	return m.resume()
 }
 
 // migrate writes QEMU's stream to a file or reads it from there.

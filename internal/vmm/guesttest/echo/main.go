@@ -63,6 +63,7 @@ func state() error {
 		MACs      []string
 		Addresses []string
 		Default   bool // there is a default route
+		Cmdline   string
 	}{Time: time.Now(), Random: make([]byte, 16)}
 	s.Hostname, _ = os.Hostname()
 	id, _ := os.ReadFile("/etc/machine-id")
@@ -81,5 +82,7 @@ func state() error {
 	}
 	routes, _ := os.ReadFile("/proc/net/route")
 	s.Default = strings.Contains(string(routes), "\t00000000\t")
+	cmdline, _ := os.ReadFile("/proc/cmdline")
+	s.Cmdline = strings.TrimSpace(string(cmdline))
 	return json.NewEncoder(os.Stdout).Encode(s)
 }
