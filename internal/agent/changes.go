@@ -3,6 +3,7 @@ package agent
 import (
 	"archive/tar"
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -191,8 +192,14 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// errRefers is why there is no layer of a directory that was renamed, or of a file whose mode
+// or owner was changed, by a kernel that keeps such a change as a reference.
+var errRefers = errors.New("it refers to the image, because the kernel was set to keep changes so; " +
+	"replace it in the VM by a copy (cp -a)")
+
 // readXattrs returns the extended attributes as PAX records, without those by which
-// overlayfs keeps its books, and whether they say that a directory hides the image's.
+// overlayfs keeps its books, and whether they say that a directory hides the image's. It
+// refuses what is not wholly in the upper directory (see overlayOptions).
 func readXattrs(at string) (records map[string]string, opaque bool, err error) {
 	list := make([]byte, 64<<10) // the most that the kernel gives (xattr(7))
 	n, err := unix.Llistxattr(at, list)
@@ -210,6 +217,9 @@ func readXattrs(at string) (records map[string]string, opaque bool, err error) {
 		}
 		if err != nil {
 			return nil, false, err
+		}
+		if name == "trusted.overlay.redirect" || name == "trusted.overlay.metacopy" {
+			return nil, false, errRefers
 		}
 		if strings.HasPrefix(name, "trusted.overlay.") {
 			opaque = opaque || name == "trusted.overlay.opaque" && string(value[:n]) == "y"

@@ -20,7 +20,7 @@ func upperDirectory(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Skip("device nodes and trusted attributes are root's")
 	}
-	at := t.TempDir()
+	at := plainDirectory(t)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

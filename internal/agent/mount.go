@@ -144,6 +144,29 @@ func lookForDisk(serial string) string {
 	return ""
 }
 
+// overlayOptions are those whose default depends on the kernel's configuration. The upper
+// directory must hold each changed file as a whole, since a commit reads it alone, so
+// directories of the image are not renamed by a reference and no file is kept as mere
+// attributes (overlayfs.rst).
+const overlayOptions = "redirect_dir=follow,metacopy=off,index=off,"
+
+// optionsFor returns the overlay's options for a disk: ours for one that had no others. A disk
+// of an earlier version keeps the kernel's, because a file that is kept as mere attributes
+// cannot be read with ours.
+func optionsFor(disk string) (string, error) {
+	whole := disk + "/whole" // says that the disk had our options from the first boot on
+	if _, err := os.Lstat(disk + "/upper"); errors.Is(err, os.ErrNotExist) {
+		if err := os.Mkdir(whole, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return "", err
+		}
+	}
+	_, err := os.Lstat(whole)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return overlayOptions, err
+}
+
 // assembleRoot mounts the shared read-only rootfs and the VM's own disk and
 // joins them at newRoot. It returns a descriptor of the disk's file system, by
 // which it can be made clean at the end, when no path leads to it.
@@ -166,6 +189,10 @@ func assembleRoot() (int, error) {
 			return -1, fmt.Errorf("mounting the %s: %w", m.serial, err)
 		}
 	}
+	options, err := optionsFor("/disk")
+	if err != nil {
+		return -1, fmt.Errorf("preparing the disk: %w", err)
+	}
 	for _, dir := range []string{"/disk/upper", "/disk/work", newRoot} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return -1, err
@@ -174,7 +201,7 @@ func assembleRoot() (int, error) {
 	if err := copyRootMode(); err != nil {
 		return -1, err
 	}
-	data := "lowerdir=/rootfs,upperdir=/disk/upper,workdir=/disk/work"
+	data := options + "lowerdir=/rootfs,upperdir=/disk/upper,workdir=/disk/work"
 	if err := unix.Mount("overlay", newRoot, "overlay", 0, data); err != nil {
 		return -1, fmt.Errorf("joining rootfs and disk: %w", err)
 	}

@@ -60,17 +60,28 @@ func Open(name string) (*Tree, error) {
 	if err := t.make(); err != nil {
 		return nil, err
 	}
-	has, err := os.ReadFile(filepath.Join(t.dir, "cgroup.subtree_control"))
+	t.has, err = limits(t.dir)
+	t.leave()
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range strings.Fields(string(has)) {
-		if slices.Contains(controllers, c) {
-			t.has = append(t.has, c)
+	return t, nil
+}
+
+// limits returns the controllers by which the groups of the directory dir can be limited. A
+// controller may be there without its limit: cpu.max needs CONFIG_CFS_BANDWIDTH. The
+// directory is a group itself, which has the same files.
+func limits(dir string) (has []string, err error) {
+	enabled, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range strings.Fields(string(enabled)) {
+		if _, err := os.Lstat(filepath.Join(dir, c+".max")); err == nil && slices.Contains(controllers, c) {
+			has = append(has, c)
 		}
 	}
-	t.leave()
-	return t, nil
+	return has, nil
 }
 
 // mountPoint returns where the hierarchy is mounted (proc_pid_mountinfo(5)).

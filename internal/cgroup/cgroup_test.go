@@ -105,6 +105,30 @@ func TestWhereGroupsMayBe(t *testing.T) {
 	}
 }
 
+// TestWhichLimitsThereAre reads directories as kernels with and without CONFIG_CFS_BANDWIDTH
+// have them; the latter has the controller, but not its limit.
+func TestWhichLimitsThereAre(t *testing.T) {
+	for name, c := range map[string]struct{ enabled, files, want string }{
+		"all":                   {"cpuset cpu io memory pids\n", "cpu.max cpu.weight memory.max pids.max", "cpu memory pids"},
+		"without CPU bandwidth": {"cpu memory pids\n", "cpu.stat cpu.weight memory.max pids.max", "memory pids"},
+		"not delegated":         {"memory\n", "cpu.max memory.max pids.max", "memory"},
+		"none":                  {"", "cgroup.procs", ""},
+	} {
+		dir := t.TempDir()
+		check(t, os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(c.enabled), 0o600))
+		for file := range strings.FieldsSeq(c.files) {
+			check(t, os.WriteFile(filepath.Join(dir, file), nil, 0o600))
+		}
+		if has, err := limits(dir); err != nil || strings.Join(has, " ") != c.want {
+			t.Errorf("%s: there are %q, %v", name, has, err)
+		}
+		tree := &Tree{dir: dir, has: strings.Fields(c.want)}
+		if l := tree.InForce(Limits{Memory: 1, CPUs: 2, Tasks: 3}); (l.CPUs != 0) != strings.Contains(c.want, "cpu") {
+			t.Errorf("%s: in force are %+v", name, l)
+		}
+	}
+}
+
 // TestAGroupIsRemovedWithItsProcesses, whatever it can limit on this host.
 func TestAGroupIsRemovedWithItsProcesses(t *testing.T) {
 	tree, err := Open("banger-test-" + strconv.Itoa(os.Getpid()))

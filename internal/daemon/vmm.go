@@ -10,6 +10,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/host"
+	"banger/internal/shim"
 	"banger/internal/supervisor"
 	"banger/internal/vmm"
 	"banger/internal/vmm/firecracker"
@@ -136,7 +137,7 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM, state st
 
 // confinement says what holds Firecracker here.
 func confinement(ctx context.Context, v supervisor.VMM, path, version, dir string) string {
-	const rootless = "rootless: in namespaces of its own, confined by landlock and seccomp"
+	rootless := "rootless: in namespaces of its own, confined by " + shim.Confinement()
 	if os.Geteuid() != 0 {
 		return rootless
 	}

@@ -53,7 +53,7 @@ func TestTheCallsAsText(t *testing.T) {
 	if writes := regexp.MustCompile(`(?m)^\w+_(NEW|SET|DEL|BATCH).*`).FindAllString(again, -1); writes != nil {
 		t.Errorf("what is as it should be is touched:\n%s", strings.Join(writes, "\n"))
 	}
-	want, err := os.ReadFile("testdata/bridge.calls")
+	want, err := testdata.ReadFile("testdata/bridge.calls")
 	if err != nil {
 		t.Fatalf("%v; it should be:\n%s", err, got)
 	}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"embed"
 	"fmt"
 	"net"
 	"os"
@@ -13,11 +14,16 @@ import (
 	"banger"
 )
 
+// testdata is what the tests compare with, also where the source tree is not.
+//
+//go:embed testdata
+var testdata embed.FS
+
 // TestTheTablesAsText compares the tables of two VMs with testdata/bridge.nft; what
 // the kernel has is compared with the same declaration in TestApplyTwiceChangesNothing.
 func TestTheTablesAsText(t *testing.T) {
 	got := text(twoGuests(t).tables())
-	want, err := os.ReadFile("testdata/bridge.nft")
+	want, err := testdata.ReadFile("testdata/bridge.nft")
 	if err != nil {
 		t.Fatalf("%v; it should be:\n%s", err, got)
 	}
@@ -48,7 +54,7 @@ func TestTheLinksAsText(t *testing.T) {
 	l.config.Ports = []BridgePort{p}
 	l.apply()
 	got := l.linksAsText(namedNet().Link(), p.Tap())
-	want, err := os.ReadFile("testdata/bridge.links")
+	want, err := testdata.ReadFile("testdata/bridge.links")
 	if err != nil {
 		t.Fatalf("%v; it should be:\n%s", err, got)
 	}

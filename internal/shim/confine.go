@@ -54,6 +54,14 @@ func Confine(dir string, spec Spec) error {
 	}}, seccomp.SyscallGroup{Action: noSuchCall, Names: []string{"clone3"}})
 }
 
+// Confinement says what Confine confines by on this kernel.
+func Confinement() string {
+	if abi, err := landlocksys.LandlockGetABIVersion(); err != nil || abi < 1 {
+		return "seccomp alone (this kernel has no landlock, or it is not in the kernel's argument lsm=)"
+	}
+	return "landlock and seccomp"
+}
+
 // noSuchCall answers ENOSYS. The flags of clone3 lie in memory, where no filter sees them;
 // who is told that there is none uses clone (clone(2)).
 const noSuchCall = seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)

@@ -8,11 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
 
+	"github.com/elastic/go-seccomp-bpf"
 	"golang.org/x/sys/unix"
 
 	"banger/internal/vmm"
@@ -156,6 +158,44 @@ func tryAll(t *testing.T, raw string) {
 				t.Errorf("it got %v", err)
 			}
 		})
+	}
+}
+
+// TestWithoutLandlockSeccompRemains confines processes whose kernel has no landlock, or has
+// it switched off: a filter answers for it. Confine does what it can, and Confinement says
+// what that is.
+func TestWithoutLandlockSeccompRemains(t *testing.T) {
+	const env = "BANGER_TEST_NO_LANDLOCK"
+	if number := os.Getenv(env); number != "" {
+		errno, err := strconv.Atoi(number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := seccomp.ActionErrno | seccomp.Action(errno)
+		if err := filter(seccomp.SyscallGroup{Action: answer, Names: []string{"landlock_create_ruleset"}}); err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := Confine(dir, Spec{Run: dir, VM: vmm.Config{Kernel: "/", Initrd: "/", Memory: filepath.Join(dir, "ram")}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := Confinement(); !strings.HasPrefix(got, "seccomp alone ") {
+			t.Errorf("it says that it is confined by %s", got)
+		}
+		if _, err := net.Dial("udp", "127.0.0.1:53"); !errors.Is(err, syscall.EPERM) {
+			t.Errorf("a socket of the network: %v", err)
+		}
+		return
+	}
+	for _, errno := range []syscall.Errno{unix.ENOSYS, unix.EOPNOTSUPP} {
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), env+"="+strconv.Itoa(int(errno)))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %v\n%s", errno, err, out)
+		}
+	}
+	if got := Confinement(); got != "landlock and seccomp" {
+		t.Errorf("this process, whose kernel has landlock, says %s", got)
 	}
 }
 
