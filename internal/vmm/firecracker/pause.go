@@ -3,6 +3,7 @@ package firecracker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptrace"
 	"sync"
@@ -23,7 +24,7 @@ func (p *pausing) take(ctx context.Context) error {
 	case p.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("waiting for what is asked of the VM already: %w", ctx.Err())
 	}
 }
 
@@ -57,7 +58,7 @@ func (p *process) Resume(ctx context.Context) error {
 	defer p.pausing.leave()
 	var err error
 	if p.version.losesVsock() {
-		err = p.proceed(ctx)
+		err = p.goOn(ctx)
 	} else {
 		err = p.setState(ctx, vmResumed)
 	}
@@ -67,10 +68,10 @@ func (p *process) Resume(ctx context.Context) error {
 	return err
 }
 
-// proceed is Resume where the API's own resume closes the vsock to the host until the guest
-// has seen an event: it is closed for ever if there is none. A snapshot sends one first of
-// all, so one that must fail does it, too, where there was no other.
-func (p *process) proceed(ctx context.Context) error {
+// goOn is Resume where the API's own resume closes the vsock to the host until the guest has
+// seen an event: it is closed for ever if there is none. A snapshot first of all sends one. Where
+// none was taken, one that must fail is asked for, and sends it, too.
+func (p *process) goOn(ctx context.Context) error {
 	if err := p.Continue(); err != nil {
 		return err
 	}
@@ -108,20 +109,20 @@ func (p *process) sendReset(ctx context.Context) error {
 }
 
 // pauseByAPI turns a stop by a signal into a pause that Firecracker knows of. The request is
-// there before the process goes on, so the guest runs no longer than that takes to be read. A
-// failure leaves the process stopped.
+// written before the process is continued, so the guest runs no longer than Firecracker takes
+// to read it. A failure leaves the process stopped.
 func (p *process) pauseByAPI(ctx context.Context) error {
 	if !p.pausing.stopped {
 		return nil
 	}
-	var goOn sync.Once
+	var once sync.Once
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(w httptrace.WroteRequestInfo) {
 		if w.Err == nil {
-			goOn.Do(func() { p.Continue() }) // where that fails, no answer comes
+			once.Do(func() { p.Continue() }) // where that fails, no answer comes
 		}
 	}})
 	err := p.setState(traced, vmPaused)
-	goOn.Do(func() {}) // a request that is written late continues nothing
+	once.Do(func() {}) // a request that is written late continues nothing
 	if err != nil {
 		again, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()

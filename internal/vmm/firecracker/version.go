@@ -14,10 +14,10 @@ type version struct{ major, minor, patch int }
 // minVersion is the first one that we start.
 var minVersion = version{1, 12, 0}
 
-// run are the versions that banger was really run on. 1.12.1 is the official program, and CI
+// tried are the versions that banger was really run on. 1.12.1 is the official program, and CI
 // runs it; 1.15.1, 1.16.1 and 1.17.0-dev were built from source and run by hand on 28 November
 // 2026, under emulated hardware virtualisation.
-var run = []version{{1, 12, 1}, {1, 15, 1}, {1, 16, 1}, {1, 17, 0}}
+var tried = []version{{1, 12, 1}, {1, 15, 1}, {1, 16, 1}, {1, 17, 0}}
 
 var versionPattern = regexp.MustCompile(`\bv?([0-9]{1,4})\.([0-9]{1,4})\.([0-9]{1,4})\b`)
 
@@ -87,7 +87,7 @@ func Warning(text string) string {
 		return err.Error()
 	}
 	var list []string
-	if !slices.Contains(run, v) {
+	if !slices.Contains(tried, v) {
 		list = append(list, "was never run with banger")
 	}
 	if !v.hasFreePages() {

@@ -41,9 +41,11 @@ type session struct {
 //
 // Before 1.16.0 the guest meets that event after the first connection and cuts it. From
 // 1.16.0 on the device hands nothing to the guest before it has seen the event; 1.16.0 and
-// 1.16.1 wait for that also where there is no event (PR 5882, PR 6100). Without a double this
-// was run by hand on 28 November 2026, on 1.12.1, 1.15.1, 1.16.1 and 1.17.0-dev; 1.12.1 is
-// also run by CI. The first connection after a resume is cut always here, and there at times.
+// 1.16.1 wait for that also where there is no event (PR 5882, PR 6100).
+//
+// The author of these rules ran the real 1.12.1, 1.15.1, 1.16.1 and 1.17.0-dev by hand on 28
+// November 2026; CI runs 1.12.1. Of 1.16.0 the source alone is known. On the VM that a snapshot
+// was taken of, a real one cuts the first connection at times, and the double does so always.
 func (s *session) resumed(reset bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
