@@ -31,7 +31,9 @@ func TestSignals(t *testing.T) {
 		{"a signal that is caught", "trap 'echo caught; exit 3' USR1; " + forever, syscall.SIGUSR1, "caught\n", banger.Exit{Code: 3}},
 		{"a signal that ends it", forever, syscall.SIGTERM, "", banger.Exit{Signal: 15}},
 		{"one that cannot be caught", "trap '' TERM; " + forever, syscall.SIGKILL, "", banger.Exit{Signal: 9}},
-		{"one for the whole group", "echo ready; sleep 600; exit 1", syscall.SIGTERM, "", banger.Exit{Signal: 15}},
+		// The other process is there when the script says so. A shell that is about to start one
+		// blocks signals, and what comes then reaches the shell alone.
+		{"one for the whole group", "sleep 600 & echo ready; wait; exit 1", syscall.SIGTERM, "", banger.Exit{Signal: 15}},
 	} {
 		f := fifo(t)
 		r := a.exec(t, shell("exec 9>$1; "+tt.script, f.path))

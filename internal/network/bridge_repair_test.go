@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,10 +53,35 @@ func (l *lab) changes() func() int {
 	}
 }
 
+// settle waits until the kernel has told of all that an Apply has caused. That a link without
+// a VMM is down, it tells up to a second later (linkwatch).
+func (l *lab) settle() {
+	l.Helper()
+	s, err := nl.SubscribeAt(netns.NsHandle(int(l.host.ns.Fd())), netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	l.host.must(err)
+	defer s.Close()
+	step := unix.NsecToTimeval(int64(100 * time.Millisecond))
+	l.host.must(s.SetReceiveTimeout(&step))
+	for limit := time.Now().Add(30 * time.Second); ; {
+		links, err := l.host.nl.LinkList()
+		l.host.must(err)
+		if !slices.ContainsFunc(links, func(link netlink.Link) bool {
+			return prefixed(link.Attrs().Name) && link.Attrs().OperState != netlink.OperDown
+		}) {
+			return
+		}
+		if time.Now().After(limit) {
+			l.Fatal("the links do not settle")
+		}
+		_, _, _ = s.Receive() // something came, or a tenth of a second has gone
+	}
+}
+
 func TestApplyTwiceChangesNothing(t *testing.T) {
 	l := newLab(t, defaultNet(), namedNet())
 	l.config.Ports = []BridgePort{l.port(1, 0, "allow"), l.port(2, 1, "allow 8.8.8.8 tcp:80-90\ndefault deny")}
 	l.apply()
+	l.settle()
 	count := l.changes()
 	l.apply()
 	if n := count(); n != 0 {
