@@ -41,7 +41,7 @@ var catalogue = map[string]recipe{
 	// A host for VMs in a VM: run it with --nested. banger and the tests of this repository find there what they need.
 	"debian-bookworm-lab": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "kmod", "systemd", "systemd-sysv",
 		"libpam-systemd", "dbus", "dbus-user-session", "qemu-system-x86", "nftables", "e2fsprogs", "openssh-client", "openssh-sftp-server",
-		"rsync", "git", "curl", "dnsmasq-base", "uidmap", "busybox-static", "strace", "less"}},
+		"rsync", "git", "curl", "dnsmasq-base", "uidmap", "busybox-static", "strace", "less", "docker-registry"}},
 }
 
 const recipePath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
