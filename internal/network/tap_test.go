@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,7 +47,14 @@ func TestATapInANamespaceIsServedByAnOrdinaryUser(t *testing.T) {
 	check(t, err)
 	defer self.Close()
 	script := `exec /proc/self/fd/3 -test.run="$1" -test.timeout=60s`
-	if os.Getuid() == 0 { // become nobody, on a host whose /dev/net/tun is as distributions have it
+	attr := &syscall.SysProcAttr{}
+	switch {
+	case !isHostsRoot(t): // root of a namespace only (TestMain): become an ordinary user of one below it
+		attr.Cloneflags = syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getgid(), Size: 1}}
+	default: // become nobody, on a host whose /dev/net/tun is as distributions have it
+		attr.Unshareflags = syscall.CLONE_NEWNS
 		script = `mknod tun c 10 200 && chmod 0666 tun && mount --bind tun /dev/net/tun && exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all ` +
 			strings.TrimPrefix(script, "exec ")
 	}
@@ -54,14 +62,21 @@ func TestATapInANamespaceIsServedByAnOrdinaryUser(t *testing.T) {
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), tapRole+"=shim")
 	cmd.ExtraFiles = []*os.File{self}
-	if os.Getuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	}
+	cmd.SysProcAttr = attr
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// isHostsRoot reports whether the tests are root of the host, and not of a namespace that an
+// ordinary user has made (user_namespaces(7): the first one maps all ids).
+func isHostsRoot(t *testing.T) bool {
+	t.Helper()
+	ids, err := os.ReadFile("/proc/self/uid_map")
+	check(t, err)
+	return slices.Equal(strings.Fields(string(ids)), []string{"0", "0", "4294967295"})
 }
 
 // tapShim is outside of the namespace.
