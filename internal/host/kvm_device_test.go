@@ -3,11 +3,13 @@
 package host
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestADeviceThatIsNone of KVM's is told by its fault.
@@ -20,6 +22,30 @@ func TestADeviceThatIsNone(t *testing.T) {
 	} {
 		if err := probeDevice(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, not an error with %q", path, err, want)
+		}
+	}
+}
+
+// TestABusyHostIsNotAnEmulator: the fastest try counts, and what fails is told at once.
+func TestABusyHostIsNotAnEmulator(t *testing.T) {
+	for name, c := range map[string]struct {
+		took  []time.Duration // of each try
+		err   error
+		tries int
+		want  string
+	}{
+		"hardware":             {[]time.Duration{time.Millisecond}, nil, 1, ""},
+		"hardware, busy":       {[]time.Duration{time.Second, 30 * time.Millisecond, time.Millisecond}, nil, 3, ""},
+		"an emulator":          {[]time.Duration{time.Second, 140 * time.Millisecond, 150 * time.Millisecond, time.Second, time.Second}, nil, 5, "took 140 ms"},
+		"a device that cannot": {[]time.Duration{0}, errors.New("it cannot"), 1, "it cannot"},
+	} {
+		tries := 0
+		err := fastest(func() (time.Duration, error) {
+			tries++
+			return c.took[tries-1], c.err
+		})
+		if tries != c.tries || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: after %d tries the error is %v, not one with %q after %d", name, tries, err, c.want, c.tries)
 		}
 	}
 }

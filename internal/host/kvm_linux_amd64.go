@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"runtime"
 	"syscall"
 	"time"
@@ -49,6 +50,7 @@ const (
 	probeMemory  = 128 << 10
 	probeTimeout = 250 * time.Millisecond
 	probeFast    = 25 * time.Millisecond // hardware needs < 1 ms, an emulator 140 ms
+	probeTries   = 5                     // the fastest counts: a busy host may take the CPU away in the middle of a try
 )
 
 // probeKVM runs a tiny guest and returns nil when hardware executed it. The
@@ -69,12 +71,29 @@ func probeDevice(path string) error {
 	if v, err := ioctl(kvm, kvmGetAPIVersion, 0); err != nil || v != 12 {
 		return fmt.Errorf("/dev/kvm speaks API version %d, not 12", v)
 	}
-	g, err := newProbeGuest(kvm)
-	if err != nil {
-		return err
+	return fastest(func() (time.Duration, error) {
+		g, err := newProbeGuest(kvm)
+		if err != nil {
+			return 0, err
+		}
+		defer g.close()
+		return g.run()
+	})
+}
+
+// fastest tries a probe until one try is as fast as hardware. It returns the error of a try at once.
+func fastest(try func() (time.Duration, error)) error {
+	least := time.Duration(math.MaxInt64)
+	for range probeTries {
+		took, err := try()
+		if err != nil {
+			return err
+		}
+		if least = min(least, took); least < probeFast {
+			return nil
+		}
 	}
-	defer g.close()
-	return g.run()
+	return fmt.Errorf("KVM emulates instructions: the probe took %d ms instead of under 1", least.Milliseconds())
 }
 
 type probeGuest struct {
@@ -161,7 +180,8 @@ func (g *probeGuest) setUp(kvm int) error {
 	return err
 }
 
-func (g *probeGuest) run() error {
+// run runs the guest and returns how long that took.
+func (g *probeGuest) run() (time.Duration, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	tid, pid := unix.Gettid(), unix.Getpid()
@@ -177,29 +197,26 @@ func (g *probeGuest) run() error {
 			break
 		}
 		if !errors.Is(err, syscall.EINTR) {
-			return fmt.Errorf("KVM cannot run a guest: %w", err)
+			return 0, fmt.Errorf("KVM cannot run a guest: %w", err)
 		}
 		if time.Since(start) >= probeTimeout {
-			return errors.New("KVM is far too slow to be hardware")
+			return time.Since(start), nil // far too slow to be hardware
 		}
 	}
 	took := time.Since(start)
 	reason := binary.LittleEndian.Uint32(g.ctl[8:])
 	switch {
 	case reason == kvmExitInternal:
-		return errors.New("KVM emulates instructions (paravirtual or nested host) and gave up on an ordinary one")
+		return took, errors.New("KVM emulates instructions (paravirtual or nested host) and gave up on an ordinary one")
 	case reason != kvmExitIO:
-		return fmt.Errorf("the probe guest ended with KVM exit reason %d", reason)
+		return took, fmt.Errorf("the probe guest ended with KVM exit reason %d", reason)
 	}
 	port := binary.LittleEndian.Uint16(g.ctl[34:]) // kvm_run.io.port
 	offset := binary.LittleEndian.Uint64(g.ctl[40:])
 	if port != 0xe9 || offset >= uint64(len(g.ctl)) || g.ctl[offset] != 0x42 {
-		return errors.New("the probe guest answered nonsense")
+		return took, errors.New("the probe guest answered nonsense")
 	}
-	if took >= probeFast {
-		return fmt.Errorf("KVM emulates instructions: the probe took %d ms instead of under 1", took.Milliseconds())
-	}
-	return nil
+	return took, nil
 }
 
 func (g *probeGuest) close() {

@@ -39,7 +39,7 @@ var catalogue = map[string]recipe{
 	"debian-bookworm-dev": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "kmod", "git", "curl", "jq", "build-essential",
 		"systemd", "systemd-sysv", "dbus", "openssh-client", "sudo", "vim-tiny", "less"}},
 	// A host for VMs in a VM: run it with --nested. banger and the tests of this repository find there what they need.
-	"debian-bookworm-lab": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "kmod", "systemd", "systemd-sysv",
+	"debian-bookworm-lab": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "kmod", "udev", "systemd", "systemd-sysv",
 		"libpam-systemd", "dbus", "dbus-user-session", "qemu-system-x86", "nftables", "e2fsprogs", "openssh-client", "openssh-sftp-server",
 		"rsync", "git", "curl", "dnsmasq-base", "uidmap", "busybox-static", "strace", "less", "docker-registry"}},
 }
