@@ -5,7 +5,7 @@ GO ?= go
 ARCH := $(shell $(GO) env GOARCH)
 export CGO_ENABLED := 0
 
-.PHONY: help deps build double cross demo test test-slow test-firecracker lint check bench clean
+.PHONY: help deps build double cross demo test test-slow test-kvm test-cpu lab lint check bench bench-kvm clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -38,8 +38,14 @@ test: deps build double ## everything that must pass, real boots included
 test-slow: deps build ## a shard of the proofs that take long; SHARD=1..4|all
 	@./scripts/test-slow
 
-test-firecracker: deps build ## the driver on a real FIRECRACKER=… and KVM, with figures
-	@./scripts/test-firecracker
+test-kvm: deps build double ## the real Firecracker, QEMU with KVM, and Debian's kernel: here, or in a VM that runs VMs
+	@./scripts/on-kvm run
+
+test-cpu: deps build double ## boots and cmpxchg16b on the CPU that emulated guests see
+	@./scripts/test-cpu
+
+lab: deps build double ## a shell in a VM that can run VMs, with banger, Firecracker and the tests
+	@./scripts/lab
 
 lint: ## gofmt, vet, staticcheck
 	@./scripts/lint
@@ -48,6 +54,9 @@ check: lint cross test ## what CI runs, beside a shard of test-slow
 
 bench: deps build ## the figures of docs/SPECIFICATION.md
 	@./scripts/bench
+
+bench-kvm: deps build double ## boots and restores with KVM, here or in the lab
+	@./scripts/on-kvm figures
 
 clean:
 	@rm -rf bin internal/daemon/embedded/agent-*
