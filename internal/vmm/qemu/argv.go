@@ -12,18 +12,13 @@ import (
 // Kernel command lines. quiet and notests are the two large savings of an
 // emulated boot; the blacklisted initcalls are self-tests and tracing set-up
 // that a throw-away guest does not need; norandmaps lets QEMU keep what it has
-// translated (docs/adr/0008); no_timer_check spares the kernel a test of its timer, which
-// a busy host makes it fail, and then it panics (KVM's guests never run it); panic=-1 with -no-reboot turns a guest panic into
-// the end of the process.
+// translated (docs/adr/0008); no_timer_check leaves out a test of the timer, which
+// fails on a busy host and ends in a panic, and which guests of KVM never run;
+// panic=-1 with -no-reboot turns a guest panic into the end of the process.
 const (
 	cmdlineBase = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on"
 	cmdlineTCG  = " cryptomgr.notests no_timer_check tsc=reliable initcall_blacklist=jent_mod_init,load_system_certificate_list," +
 		"crypto_kdf108_init,init_kprobe_trace,trace_eval_init,trace_eval_sync norandmaps"
-
-	// cmdlineNoCx16 keeps the kernel from cmpxchg16b (bit 13 of word 4 of its feature bits). TCG before 10 spoils an
-	// interrupted one, and kernels of 6.12 then panic. The guest's programs still see the instruction: x86-64-v2, which
-	// the C library of EL 9 and others demands, has it.
-	cmdlineNoCx16 = " clearcpuid=141"
 )
 
 func qmpPath(dir string) string     { return filepath.Join(dir, "qmp.sock") }
@@ -35,9 +30,6 @@ func argv(c vmm.Config, v version) []string {
 	cmdline := cmdlineBase
 	if c.Accel == vmm.AccelTCG {
 		cmdline += cmdlineTCG
-		if v.major < 10 {
-			cmdline += cmdlineNoCx16
-		}
 	}
 	if c.Cmdline != "" {
 		cmdline += " " + c.Cmdline

@@ -172,7 +172,7 @@ func tuning() string {
 	_, rest, _ = strings.Cut(rest, ":")
 	rest, _, _ = strings.Cut(rest, "\n")
 	mips, _ := strconv.ParseFloat(strings.TrimSpace(rest), 64)
-	return fmt.Sprintf(" tsc_early_khz=%d tsc=reliable cryptomgr.notests norandmaps", int(mips*500))
+	return fmt.Sprintf(" tsc_early_khz=%d tsc=reliable no_timer_check cryptomgr.notests norandmaps", int(mips*500))
 }
 
 // appended is what Firecracker adds to a command line itself (builder.rs).
@@ -188,7 +188,7 @@ func appended(pci bool) string {
 func (m *microVM) qemu() []string {
 	a := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "microvm,accel=tcg,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-global", "virtio-mmio.force-legacy=false",
-		"-cpu", "qemu64,-cx16,+arat", "-smp", strconv.Itoa(m.cpus), "-m", fmt.Sprintf("%dM", m.memory),
+		"-cpu", "EPYC-v1,-svm", "-smp", strconv.Itoa(m.cpus), "-m", fmt.Sprintf("%dM", m.memory),
 		"-kernel", m.kernel, "-append", m.args + appended(m.pci) + tuning(),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", "socket,id=qmp,abstract=on,path=" + m.socket("qmp") + ",server=on,wait=off", "-mon", "chardev=qmp,mode=control",
