@@ -144,3 +144,10 @@ func TestNetworksThatCannotBeAreRefused(t *testing.T) {
 		t.Errorf("a good one is refused: %v", err)
 	}
 }
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}

@@ -1,37 +1,25 @@
 package network
 
 import (
-	"context"
-	"net"
 	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
 	"banger"
+	"banger/internal/ipaddr"
 )
 
 // never lists what no rule opens: packets to these have no meaning outside of the
 // guest, or would reach the host's own services.
-var never = prefixes("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
+var never = ipaddr.Prefixes(ipaddr.Loopback, ipaddr.Nowhere, ipaddr.Multicast)
 
-// private are the local networks (RFC 1918, RFC 6598).
-var private = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+// private lists the local networks (RFC 1918, RFC 6598). The metadata service of a cloud
+// lies within them.
+var private = ipaddr.Prefixes(ipaddr.Private)
 
-// special are closed unless a rule names them: private networks, link-local ones
-// (RFC 3927), where clouds keep their metadata, with the metadata services that are
-// elsewhere, and what the IANA registry of special addresses has not for the
-// Internet (RFC 6890).
-var special = append(prefixes("169.254.0.0/16", "168.63.129.16/32", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
-	"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"), private...)
-
-func prefixes(list ...string) []netip.Prefix {
-	out := make([]netip.Prefix, len(list))
-	for i, s := range list {
-		out[i] = netip.MustParsePrefix(s)
-	}
-	return out
-}
+// special lists what is closed unless a rule names it.
+var special = ipaddr.Prefixes(ipaddr.LinkLocal, ipaddr.Metadata, ipaddr.Reserved, ipaddr.Private)
 
 func within(list []netip.Prefix, a netip.Addr) bool {
 	for _, p := range list {
@@ -316,16 +304,5 @@ func (g *Guard) deny(d banger.Denial) {
 	}
 }
 
-// isLocal says whether addr is one of the host's own. The source that the kernel
-// chooses for a packet to one of its own addresses is that address, and connecting
-// a datagram socket sends nothing.
-func isLocal(addr netip.Addr) bool {
-	var d net.Dialer
-	conn, err := d.DialContext(context.Background(), "udp4", netip.AddrPortFrom(addr, 9).String())
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	local, ok := conn.LocalAddr().(*net.UDPAddr)
-	return ok && local.AddrPort().Addr().Unmap() == addr
-}
+// isLocal says whether addr is one of the host's own.
+func isLocal(addr netip.Addr) bool { return ipaddr.RouteOf(addr) == ipaddr.Host }

@@ -3,6 +3,7 @@ package registry
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -223,6 +224,26 @@ func (conf *hostsFile) mirrors(file, shown string, r reference) (list []endpoint
 		list = append(list, e)
 	}
 	return list, nil
+}
+
+// containerdHosts returns the hosts that all hosts.toml of containerd name.
+func (c *Client) containerdHosts() (list []string) {
+	files, err := filepath.Glob(filepath.Join(c.opts.Etc, "containerd/certs.d/*/hosts.toml"))
+	if err != nil {
+		return nil
+	}
+	for _, f := range files {
+		var conf hostsFile
+		if readTOML(f, &conf) != nil {
+			continue
+		}
+		for _, at := range append(slices.Collect(maps.Keys(conf.Host)), conf.Server) {
+			if e, err := atURL(at, "x", true); err == nil {
+				list = append(list, e.registry.RegistryStr())
+			}
+		}
+	}
+	return list
 }
 
 // hostsInOrder returns the keys of the tables [host.KEY] as the file has them.
