@@ -2,9 +2,12 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"banger"
 	"banger/internal/ipaddr"
@@ -187,12 +190,17 @@ func (r *rule) to(addr netip.Addr, names []string, class string) bool {
 }
 
 // matchName says whether name is pattern's, which may begin with "*." for all names
-// below a domain. Both are in lower case and without a final dot.
+// below a domain. It compares labels, of which one may have a dot in it (RFC 1035, 5.1).
 func matchName(pattern, name string) bool {
-	if rest, ok := strings.CutPrefix(pattern, "*"); ok {
-		return strings.HasSuffix(name, rest) && len(name) > len(rest)
+	want, have := dns.SplitDomainName(pattern), dns.SplitDomainName(name)
+	if len(want) > 0 && want[0] == "*" {
+		want = want[1:]
+		if len(have) <= len(want) {
+			return false
+		}
+		have = have[len(have)-len(want):]
 	}
-	return pattern == name
+	return slices.EqualFunc(want, have, strings.EqualFold)
 }
 
 // mayResolve decides on a question. chain is the name asked for and, in an answer,

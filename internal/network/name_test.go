@@ -40,6 +40,8 @@ func TestNamesAreEnforcedThroughOurOwnAnswers(t *testing.T) {
 			dns.RcodeRefused, nil, map[string]bool{"8.8.8.8": false}},
 		{"nor one that ends alike", map[string][]string{"evilwild.example": {"60 A 8.8.8.8"}}, "evilwild.example",
 			dns.RcodeRefused, nil, map[string]bool{"8.8.8.8": false}},
+		{"nor one label with a dot in it", map[string][]string{`evil\.wild.example`: {"60 A 8.8.8.8"}}, `evil\.wild.example`,
+			dns.RcodeRefused, nil, map[string]bool{"8.8.8.8": false}},
 		{"an alias of an allowed name", map[string][]string{"good.example": {"60 CNAME cdn.example."}, "cdn.example": {"60 A 8.8.8.8"}}, "good.example",
 			dns.RcodeSuccess, []string{"8.8.8.8"}, map[string]bool{"8.8.8.8": true}},
 		{"an alias that leads to a denied name", map[string][]string{"good.example": {"60 CNAME secret.example."}, "secret.example": {"60 A 8.8.8.8"}}, "good.example",

@@ -90,12 +90,12 @@ func (g *guard) check(host string, k kinds) error {
 // RoundTrip checks what the URL says, because a proxy would connect for us, and who gets a password.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	host := req.URL.Hostname()
-	k := kindsOfName(host)
-	if host == g.own && req.URL.Scheme == "http" && !g.plain && !slices.Contains(k, string(ipaddr.Loopback)) {
+	k, own := kindsOfName(host), canonicalHost(host) == canonicalHost(g.own)
+	if own && req.URL.Scheme == "http" && !g.plain && !slices.Contains(k, string(ipaddr.Loopback)) {
 		return nil, permanent{fmt.Errorf("%s does not answer by https, and nothing says that it may be asked without "+
 			"(insecure = true in registries.conf)", g.own)}
 	}
-	if host != g.own && len(k) > 0 {
+	if !own && len(k) > 0 {
 		if err := g.check(host, k); err != nil {
 			return nil, err
 		}
@@ -136,7 +136,7 @@ func (g *guard) checkRealm(host, address string) error {
 // sameSite reports whether two hosts belong to one owner: they are the same, are both loopback,
 // or are below the same domain that somebody can register.
 func sameSite(a, b string) bool {
-	a, b = strings.TrimSuffix(strings.ToLower(a), "."), strings.TrimSuffix(strings.ToLower(b), ".")
+	a, b = canonicalHost(a), canonicalHost(b)
 	if a == b {
 		return true
 	}
@@ -198,6 +198,6 @@ func (c *Client) names(host string) bool {
 	}
 	return slices.ContainsFunc(append(places, c.containerdHosts()...), func(place string) bool {
 		at, _, _ := strings.Cut(place, "/")
-		return at != "" && strings.EqualFold(hostOf(at), host)
+		return at != "" && canonicalHost(hostOf(at)) == canonicalHost(host)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -154,14 +155,32 @@ func (l *location) apply(rest string, byDigest bool, own *endpoint) (list []endp
 }
 
 // cutPrefix returns what follows a prefix of a registry's configuration: whole parts
-// of a path, or with *. a domain.
+// of a path, or with *. all hosts below a domain, whatever their ports.
 func cutPrefix(full, prefix string) (rest string, ok bool) {
-	if domain, wild := strings.CutPrefix(prefix, "*"); wild {
-		host, path, _ := strings.Cut(full, "/")
-		return "/" + path, strings.HasSuffix(host, domain)
+	host, path, _ := strings.Cut(full, "/")
+	if domain, wild := strings.CutPrefix(prefix, "*."); wild {
+		labels, below := strings.CutSuffix(canonicalHost(hostOf(host)), "."+canonicalHost(domain))
+		return "/" + path, below && labels != ""
 	}
-	rest, ok = strings.CutPrefix(full, prefix)
-	return rest, ok && prefix != "" && (rest == "" || rest[0] == '/')
+	at, under, deep := strings.Cut(prefix, "/")
+	if at == "" || canonicalHost(host) != canonicalHost(at) {
+		return "", false
+	}
+	if deep {
+		under = "/" + under
+	}
+	rest, ok = strings.CutPrefix("/"+path, under)
+	return rest, ok && (rest == "" || rest[0] == '/')
+}
+
+// canonicalHost writes a host, with or without a port, in one way: names are the same
+// whatever the case of their letters, and with a dot at their end.
+func canonicalHost(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return strings.ToLower(strings.TrimSuffix(address, "."))
+	}
+	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), port)
 }
 
 // move makes an endpoint be at another host/repository.
