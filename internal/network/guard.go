@@ -33,18 +33,19 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// The built-in rules, as denials tell them.
+// The built-in rules, as denials tell them. A denied address has one of them as its class.
 const (
-	ruleNever   = "built in: such addresses are never reachable"
-	ruleSpecial = "built in: private, link-local and metadata addresses need a rule that names them"
-	ruleHost    = "built in: the host's own addresses need a rule that names them"
+	ruleNever    = "built in: such addresses are never reachable"
+	ruleSpecial  = "built in: private, link-local and metadata addresses need a rule that names them"
+	ruleMetadata = "built in: metadata addresses need a rule that names them"
+	ruleHost     = "built in: the host's own addresses need a rule that names them"
 )
 
 // Guard decides what one guest may reach. It also remembers which addresses the
 // guest was told for which names, so that rules may speak of names.
 type Guard struct {
-	denied  func(banger.Denial)
-	isLocal func(netip.Addr) bool
+	denied func(banger.Denial)
+	route  func(netip.Addr) ipaddr.Route
 
 	mu      sync.Mutex
 	rules   []rule
@@ -63,7 +64,7 @@ type rule struct {
 // NewGuard returns a guard that follows p, which is valid, and gives denials to
 // denied, unless it is nil.
 func NewGuard(p banger.Policy, denied func(banger.Denial)) *Guard {
-	g := &Guard{denied: denied, isLocal: isLocal, learned: map[netip.Addr]map[string]time.Time{}}
+	g := &Guard{denied: denied, route: ipaddr.RouteOf, learned: map[netip.Addr]map[string]time.Time{}}
 	g.set(p)
 	return g
 }
@@ -118,16 +119,11 @@ func (g *Guard) decide(f *flow) (target netip.AddrPort, ok bool, why string) {
 	if addr == UserGateway || addr == UserDNS {
 		return g.decideHost(f)
 	}
-	if within(never, addr) || UserSubnet.Contains(addr) {
+	route := g.route(addr)
+	if within(never, addr) || UserSubnet.Contains(addr) || route == ipaddr.Broadcast {
 		return f.dst, false, ruleNever
 	}
-	class := ""
-	switch {
-	case within(special, addr):
-		class = ruleSpecial
-	case g.isLocal(addr):
-		class = ruleHost
-	}
+	class := classOf(addr, route == ipaddr.Host)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.rules {
@@ -140,6 +136,19 @@ func (g *Guard) decide(f *flow) (target netip.AddrPort, ok bool, why string) {
 		return f.dst, false, class
 	}
 	return f.dst, g.policy == banger.Allow, "default " + g.policy
+}
+
+// classOf returns the built-in rule that closes an address, "" for none.
+func classOf(addr netip.Addr, local bool) string {
+	switch {
+	case local:
+		return ruleHost
+	case ipaddr.KindOf(addr) == ipaddr.Metadata:
+		return ruleMetadata
+	case within(special, addr):
+		return ruleSpecial
+	}
+	return ""
 }
 
 // decideHost maps the gateway's ports to the host's loopback when a rule says so.
@@ -168,18 +177,20 @@ func (r *rule) matches(f *flow) bool {
 }
 
 // to looks at the destination. An allowing rule opens an address of a closed class
-// only when it names that address itself: a name is what somebody else's DNS says.
+// only when it names that address itself: a name is what somebody else's DNS says. A
+// network names special addresses within it, but none of the host or of a metadata service.
 func (r *rule) to(addr netip.Addr, names []string, class string) bool {
 	closed := class != "" && r.Action == banger.Allow
+	single := closed && class != ruleSpecial
 	switch {
 	case r.To == banger.ToHost:
 		return false
 	case r.To == banger.ToAny:
 		return !closed
 	case r.private:
-		return within(private, addr)
+		return within(private, addr) && !single
 	case r.prefix.IsValid():
-		return r.prefix.Contains(addr) && (!closed || r.names || r.prefix.IsSingleIP())
+		return r.prefix.Contains(addr) && (!closed || r.names && !single || r.prefix.IsSingleIP())
 	}
 	for _, n := range names {
 		if !closed && matchName(r.To, n) {
@@ -234,16 +245,18 @@ func (g *Guard) nameAllowed(name string, alias bool) (bool, string) {
 // class only when a rule names it, so that nobody's DNS leads into the local
 // network (rebinding).
 func (g *Guard) mayAnswer(addr netip.Addr) bool {
-	if within(never, addr) {
+	route := g.route(addr)
+	if within(never, addr) || route == ipaddr.Broadcast {
 		return false
 	}
-	if !within(special, addr) && !g.isLocal(addr) {
+	class := classOf(addr, route == ipaddr.Host)
+	if class == "" {
 		return true
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.rules {
-		if r.Action == banger.Allow && r.To != banger.ToAny && r.To != banger.ToHost && r.to(addr, nil, ruleSpecial) {
+		if r.Action == banger.Allow && r.To != banger.ToAny && r.To != banger.ToHost && r.to(addr, nil, class) {
 			return true
 		}
 	}
@@ -311,6 +324,3 @@ func (g *Guard) deny(d banger.Denial) {
 		g.denied(d)
 	}
 }
-
-// isLocal says whether addr is one of the host's own.
-func isLocal(addr netip.Addr) bool { return ipaddr.RouteOf(addr) == ipaddr.Host }
