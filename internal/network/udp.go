@@ -68,7 +68,7 @@ func (s *Stack) carry(f *flow, conn net.Conn, deliver func([]byte)) bool {
 		// A full socket loses the datagram, as a full link does.
 		raw.Write(func(fd uintptr) bool { unix.Write(int(fd), p); return true })
 	}
-	if !s.flows.add(f) {
+	if !s.register(f) {
 		conn.Close()
 		return false
 	}
