@@ -88,6 +88,15 @@ func TestThereIsNoIPv6AndNoBlackHole(t *testing.T) {
 	if r := g.ask(t, "udp", "both.example", dns.TypeAAAA); r.Rcode != dns.RcodeSuccess || len(r.Answer) != 0 {
 		t.Errorf("a question for AAAA is answered with %v", r)
 	}
+	g.zone.set("alias.example", "60 CNAME both.example.")
+	for name, want := range map[string]int{"nowhere.example": dns.RcodeNameError, "alias.example": dns.RcodeSuccess} {
+		for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			r := g.ask(t, "udp", name, kind)
+			if r.Rcode != want || len(r.Question) != 1 || r.Question[0].Qtype != kind || kind == dns.TypeAAAA && len(r.Answer) > 0 {
+				t.Errorf("a question for %s %s is answered with %v", name, dns.TypeToString[kind], r)
+			}
+		}
+	}
 	for _, transport := range []string{"udp", "tcp"} {
 		if r := g.ask(t, transport, "both.example", dns.TypeA); len(r.Answer) != 1 {
 			t.Errorf("over %s one for A is answered with %v", transport, r.Answer)
