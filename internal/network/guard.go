@@ -51,6 +51,8 @@ type Guard struct {
 	rules   []rule
 	policy  string // the default
 	learned map[netip.Addr]map[string]time.Time
+
+	remembered int // names in learned
 }
 
 // rule is a banger.Rule made ready.
@@ -265,7 +267,7 @@ func (g *Guard) mayAnswer(addr netip.Addr) bool {
 
 // Bounds of what a guard remembers.
 const (
-	maxLearned   = 16384           // addresses
+	maxLearned   = 16384           // names of all addresses together
 	maxNames     = 64              // names of one address
 	learnedGrace = 5 * time.Second // how long after an answer a connection to it may begin at least
 	maxLearnTTL  = 24 * time.Hour
@@ -277,15 +279,17 @@ func (g *Guard) learn(addr netip.Addr, name string, ttl time.Duration, now time.
 	defer g.mu.Unlock()
 	names := g.learned[addr]
 	if names == nil {
-		if len(g.learned) >= maxLearned {
+		if g.remembered >= maxLearned {
 			return
 		}
 		names = map[string]time.Time{}
 		g.learned[addr] = names
 	}
 	until := now.Add(min(max(ttl, learnedGrace), maxLearnTTL))
-	if old, known := names[name]; known && old.After(until) || !known && len(names) >= maxNames {
+	if old, known := names[name]; known && old.After(until) || !known && (len(names) >= maxNames || g.remembered >= maxLearned) {
 		return
+	} else if !known {
+		g.remembered++
 	}
 	names[name] = until
 }
@@ -310,6 +314,7 @@ func (g *Guard) forget(now time.Time) {
 		for name, until := range names {
 			if until.Before(now) {
 				delete(names, name)
+				g.remembered--
 			}
 		}
 		if len(names) == 0 {
