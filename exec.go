@@ -1,7 +1,5 @@
 package banger
 
-import "strings"
-
 // Limits on an Exec; they bound what a client can make the guest hold.
 const (
 	MaxArgs     = 4096
@@ -38,15 +36,12 @@ func (e *Exec) Check() error {
 	for _, list := range [][]string{e.Args, e.Env, {e.Dir, e.User}} {
 		for _, s := range list {
 			n += len(s) + 1
-			if strings.IndexByte(s, 0) >= 0 {
-				return Errorf(CodeInvalid, "command contains a NUL byte")
-			}
 		}
 	}
 	if n > MaxExecSize {
 		return Errorf(CodeInvalid, "command and environment take %s, but at most %s is allowed", FormatSize(int64(n)), FormatSize(MaxExecSize))
 	}
-	return checkEnv(e.Env)
+	return e.checkText()
 }
 
 // Exit is how a command ended. Exactly one of Code (0..255) and Signal is
@@ -63,13 +58,4 @@ func (e Exit) Status() int {
 		return 128 + e.Signal
 	}
 	return e.Code
-}
-
-func checkEnv(env []string) error {
-	for _, kv := range env {
-		if i := strings.IndexByte(kv, '='); i <= 0 {
-			return Errorf(CodeInvalid, "environment entry %q is not KEY=VALUE", kv)
-		}
-	}
-	return nil
 }

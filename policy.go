@@ -19,7 +19,7 @@ const (
 // Words that a rule may have in place of a name or address.
 const (
 	ToAny     = "any"     // whatever is no special address
-	ToPrivate = "private" // RFC 1918 and RFC 6598: the local networks
+	ToPrivate = "private" // RFC 1918 and RFC 6598: the local networks, but no address of the host or of a metadata service
 	ToHost    = "host"    // services on the host's 127.0.0.1, which the guest reaches at its gateway
 )
 
@@ -28,7 +28,8 @@ const MaxRules = 1000
 
 // Policy says what a VM may reach: the first rule that matches decides, else
 // Default does. Private, link-local and metadata addresses and those of the host
-// are denied unless a rule names them; loopback and multicast always are.
+// are denied unless a rule names them; loopback, multicast and broadcast always are. A
+// network that holds an address of the host or of a metadata service does not name it.
 type Policy struct {
 	Default string `json:"default"` // Allow or Deny
 	Rules   []Rule `json:"rules,omitempty"`

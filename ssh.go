@@ -31,9 +31,6 @@ func (r *SSH) Check() error {
 		}
 	}
 	for _, kv := range r.Env {
-		if strings.IndexByte(kv, 0) >= 0 {
-			return Errorf(CodeInvalid, "the environment contains a NUL byte")
-		}
 		total += len(kv)
 	}
 	if total > MaxSSHKeySize {

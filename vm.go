@@ -179,7 +179,7 @@ func (s *Spec) Normalize() error {
 			return err
 		}
 	}
-	return checkEnv(s.Env)
+	return s.checkText()
 }
 
 // cpuModel is a model's name, and features that are added or taken away. QEMU's option -cpu takes more: what it takes

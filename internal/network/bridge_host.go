@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -304,7 +303,7 @@ func (h *BridgeHost) own(id string, q *dns.Msg, name string) *dns.Msg {
 	}
 	me := h.config.Ports[i]
 	n := h.config.network(me.Network)
-	inDomain := name == vmDomain || strings.HasSuffix(name, "."+vmDomain)
+	inDomain := dns.IsSubDomain(vmDomain+".", dns.Fqdn(name)) // by labels
 	for _, p := range h.config.Ports {
 		if p.Network != me.Network || n.Isolated && p.ID != id || p.Name == "" {
 			continue

@@ -48,13 +48,7 @@ func decide(p banger.Policy, rules []rule, addr netip.Addr, names []string, loca
 	if within(never, addr) {
 		return out
 	}
-	class := ""
-	switch {
-	case within(special, addr):
-		class = ruleSpecial
-	case local:
-		class = ruleHost
-	}
+	class := classOf(addr, local)
 	for _, proto := range protocolOrder {
 		open := []banger.PortRange{allPorts}
 		for _, r := range rules {

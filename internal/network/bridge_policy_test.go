@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/ipaddr"
 )
 
 // TestCompiledPoliciesSayWhatTheGuardSays compares the cells of random policies
@@ -55,7 +56,7 @@ func TestCompiledPoliciesSayWhatTheGuardSays(t *testing.T) {
 				dport = 0
 			}
 			guard := NewGuard(p, nil)
-			guard.isLocal = func(netip.Addr) bool { return local }
+			guard.route = func(netip.Addr) ipaddr.Route { return map[bool]ipaddr.Route{true: ipaddr.Host}[local] }
 			f := &flow{flowKey: flowKey{proto: proto, dst: netip.AddrPortFrom(addr, dport)}, names: told}
 			_, want, why := guard.decide(f)
 			if addr == UserGateway && (proto == ICMP || dport == 53) {
@@ -143,4 +144,11 @@ func TestNetworksThatCannotBeAreRefused(t *testing.T) {
 	if err := good().Check(taken); err != nil {
 		t.Errorf("a good one is refused: %v", err)
 	}
+}
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
 }

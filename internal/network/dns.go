@@ -205,11 +205,12 @@ func (s *answerer) resolve(ctx context.Context, q *dns.Msg, source uint16, strea
 	if ok, why := s.guard.mayResolve([]string{name}); !ok {
 		return s.refuse(q, source, name, why)
 	}
-	if q.Question[0].Qtype == dns.TypeAAAA { // the guest has no IPv6: nothing is better than a black hole
-		return new(dns.Msg).SetReply(q)
-	}
 	ask := q.Copy()
 	ask.Id = dns.Id()
+	ipv6 := q.Question[0].Qtype == dns.TypeAAAA
+	if ipv6 { // the guest has none, so that only this matters: is there such a name (RFC 8020)
+		ask.Question[0].Qtype = dns.TypeA
+	}
 	b, err := ask.Pack()
 	if err != nil {
 		return new(dns.Msg).SetRcode(q, dns.RcodeFormatError)
@@ -220,10 +221,14 @@ func (s *answerer) resolve(ctx context.Context, q *dns.Msg, source uint16, strea
 	if b, err = s.lookup(ctx, b, stream); err == nil {
 		err = r.Unpack(b)
 	}
-	if err != nil || len(r.Question) != 1 || canonical(r.Question[0].Name) != name || r.Question[0].Qtype != q.Question[0].Qtype {
+	if err != nil || len(r.Question) != 1 || canonical(r.Question[0].Name) != name || r.Question[0].Qtype != ask.Question[0].Qtype {
 		s.log.Debug("no answer from the host's resolver", "err", err)
 		return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
 	}
+	if ipv6 && r.Rcode == dns.RcodeSuccess { // nothing is better than a black hole
+		return new(dns.Msg).SetReply(q)
+	}
+	r.Question = q.Question
 	return s.filter(ctx, q, &r, source, name)
 }
 

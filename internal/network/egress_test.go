@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,7 +41,8 @@ var destinations = []struct {
 	{"192.167.255.255", world, nobody}, {"192.169.0.1", world, nobody}, {"198.17.255.255", world, nobody}, {"198.20.0.1", world, nobody},
 	{"223.255.255.254", world, nobody}, {"5.5.5.1", world, nobody},
 	// The host.
-	{hostPublic, nobody, nobody}, {hostPrivate, nobody, theHost},
+	{hostPublic, nobody, nobody}, {hostPrivate, nobody, theHost}, {hostSecond, nobody, nobody},
+	{"5.5.5.255", nobody, nobody}, {"192.168.77.255", nobody, nobody}, // everybody beside the host
 	{"127.0.0.1", guestOwn, guestOwn}, {"127.0.0.53", guestOwn, guestOwn}, {"127.255.255.254", guestOwn, guestOwn},
 	{"10.0.2.2", nobody, nobody}, {"10.0.2.3", nobody, nobody},
 	// Local networks.
@@ -67,6 +69,21 @@ var egressPolicies = map[string]struct {
 		return nobody
 	}},
 	"deny but": {"allow 8.8.8.8\nallow 151.101.0.0/16\nallow 10.1.0.0/16\nallow " + hostPrivate, func(at int) string { return destinations[at].named }},
+	// Rules that hold addresses of the host do not name them.
+	"networks": {"deny 10.0.2.0/24\ndeny 192.168.77.9\nallow private\nallow 5.5.5.0/24\nallow 192.168.77.0/24", func(at int) string {
+		d := destinations[at]
+		addr := netip.MustParseAddr(d.address)
+		closed := []string{hostPublic, hostPrivate, hostSecond, "5.5.5.255", "192.168.77.255", "192.168.77.9", "10.0.2.2", "10.0.2.3", "10.0.2.4"}
+		switch {
+		case d.allow == guestOwn:
+			return guestOwn
+		case slices.Contains(closed, d.address):
+			return nobody
+		case addr.IsPrivate(), slices.Contains([]string{"5.5.5.1", "100.64.0.1", "100.127.255.254"}, d.address): // not 100.100.100.200
+			return world
+		}
+		return nobody
+	}},
 	// The same, said the other way round.
 	"allow but": {"deny 8.8.8.0/24\ndeny private\nallow any", func(at int) string {
 		if destinations[at].address == "8.8.8.8" {

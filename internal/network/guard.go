@@ -1,37 +1,28 @@
 package network
 
 import (
-	"context"
-	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"banger"
+	"banger/internal/ipaddr"
 )
 
 // never lists what no rule opens: packets to these have no meaning outside of the
 // guest, or would reach the host's own services.
-var never = prefixes("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4")
+var never = ipaddr.Prefixes(ipaddr.Loopback, ipaddr.Nowhere, ipaddr.Multicast)
 
-// private are the local networks (RFC 1918, RFC 6598).
-var private = prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+// private lists the local networks (RFC 1918, RFC 6598). The metadata service of a cloud
+// lies within them.
+var private = ipaddr.Prefixes(ipaddr.Private)
 
-// special are closed unless a rule names them: private networks, link-local ones
-// (RFC 3927), where clouds keep their metadata, with the metadata services that are
-// elsewhere, and what the IANA registry of special addresses has not for the
-// Internet (RFC 6890).
-var special = append(prefixes("169.254.0.0/16", "168.63.129.16/32", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
-	"198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"), private...)
-
-func prefixes(list ...string) []netip.Prefix {
-	out := make([]netip.Prefix, len(list))
-	for i, s := range list {
-		out[i] = netip.MustParsePrefix(s)
-	}
-	return out
-}
+// special lists what is closed unless a rule names it.
+var special = ipaddr.Prefixes(ipaddr.LinkLocal, ipaddr.Metadata, ipaddr.Reserved, ipaddr.Private)
 
 func within(list []netip.Prefix, a netip.Addr) bool {
 	for _, p := range list {
@@ -42,23 +33,26 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// The built-in rules, as denials tell them.
+// The built-in rules, as denials tell them. A denied address has one of them as its class.
 const (
-	ruleNever   = "built in: such addresses are never reachable"
-	ruleSpecial = "built in: private, link-local and metadata addresses need a rule that names them"
-	ruleHost    = "built in: the host's own addresses need a rule that names them"
+	ruleNever    = "built in: such addresses are never reachable"
+	ruleSpecial  = "built in: private, link-local and metadata addresses need a rule that names them"
+	ruleMetadata = "built in: metadata addresses need a rule that names them"
+	ruleHost     = "built in: the host's own addresses need a rule that names them"
 )
 
 // Guard decides what one guest may reach. It also remembers which addresses the
 // guest was told for which names, so that rules may speak of names.
 type Guard struct {
-	denied  func(banger.Denial)
-	isLocal func(netip.Addr) bool
+	denied func(banger.Denial)
+	route  func(netip.Addr) ipaddr.Route
 
 	mu      sync.Mutex
 	rules   []rule
 	policy  string // the default
 	learned map[netip.Addr]map[string]time.Time
+
+	remembered int // names in learned
 }
 
 // rule is a banger.Rule made ready.
@@ -72,7 +66,7 @@ type rule struct {
 // NewGuard returns a guard that follows p, which is valid, and gives denials to
 // denied, unless it is nil.
 func NewGuard(p banger.Policy, denied func(banger.Denial)) *Guard {
-	g := &Guard{denied: denied, isLocal: isLocal, learned: map[netip.Addr]map[string]time.Time{}}
+	g := &Guard{denied: denied, route: ipaddr.RouteOf, learned: map[netip.Addr]map[string]time.Time{}}
 	g.set(p)
 	return g
 }
@@ -127,16 +121,11 @@ func (g *Guard) decide(f *flow) (target netip.AddrPort, ok bool, why string) {
 	if addr == UserGateway || addr == UserDNS {
 		return g.decideHost(f)
 	}
-	if within(never, addr) || UserSubnet.Contains(addr) {
+	route := g.route(addr)
+	if within(never, addr) || UserSubnet.Contains(addr) || route == ipaddr.Broadcast {
 		return f.dst, false, ruleNever
 	}
-	class := ""
-	switch {
-	case within(special, addr):
-		class = ruleSpecial
-	case g.isLocal(addr):
-		class = ruleHost
-	}
+	class := classOf(addr, route == ipaddr.Host)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.rules {
@@ -149,6 +138,19 @@ func (g *Guard) decide(f *flow) (target netip.AddrPort, ok bool, why string) {
 		return f.dst, false, class
 	}
 	return f.dst, g.policy == banger.Allow, "default " + g.policy
+}
+
+// classOf returns the built-in rule that closes an address, "" for none.
+func classOf(addr netip.Addr, local bool) string {
+	switch {
+	case local:
+		return ruleHost
+	case ipaddr.KindOf(addr) == ipaddr.Metadata:
+		return ruleMetadata
+	case within(special, addr):
+		return ruleSpecial
+	}
+	return ""
 }
 
 // decideHost maps the gateway's ports to the host's loopback when a rule says so.
@@ -177,18 +179,20 @@ func (r *rule) matches(f *flow) bool {
 }
 
 // to looks at the destination. An allowing rule opens an address of a closed class
-// only when it names that address itself: a name is what somebody else's DNS says.
+// only when it names that address itself: a name is what somebody else's DNS says. A
+// network names special addresses within it, but none of the host or of a metadata service.
 func (r *rule) to(addr netip.Addr, names []string, class string) bool {
 	closed := class != "" && r.Action == banger.Allow
+	single := closed && class != ruleSpecial
 	switch {
 	case r.To == banger.ToHost:
 		return false
 	case r.To == banger.ToAny:
 		return !closed
 	case r.private:
-		return within(private, addr)
+		return within(private, addr) && !single
 	case r.prefix.IsValid():
-		return r.prefix.Contains(addr) && (!closed || r.names || r.prefix.IsSingleIP())
+		return r.prefix.Contains(addr) && (!closed || r.names && !single || r.prefix.IsSingleIP())
 	}
 	for _, n := range names {
 		if !closed && matchName(r.To, n) {
@@ -199,12 +203,17 @@ func (r *rule) to(addr netip.Addr, names []string, class string) bool {
 }
 
 // matchName says whether name is pattern's, which may begin with "*." for all names
-// below a domain. Both are in lower case and without a final dot.
+// below a domain. It compares labels, of which one may have a dot in it (RFC 1035, 5.1).
 func matchName(pattern, name string) bool {
-	if rest, ok := strings.CutPrefix(pattern, "*"); ok {
-		return strings.HasSuffix(name, rest) && len(name) > len(rest)
+	want, have := dns.SplitDomainName(pattern), dns.SplitDomainName(name)
+	if len(want) > 0 && want[0] == "*" {
+		want = want[1:]
+		if len(have) <= len(want) {
+			return false
+		}
+		have = have[len(have)-len(want):]
 	}
-	return pattern == name
+	return slices.EqualFunc(want, have, strings.EqualFold)
 }
 
 // mayResolve decides on a question. chain is the name asked for and, in an answer,
@@ -238,16 +247,18 @@ func (g *Guard) nameAllowed(name string, alias bool) (bool, string) {
 // class only when a rule names it, so that nobody's DNS leads into the local
 // network (rebinding).
 func (g *Guard) mayAnswer(addr netip.Addr) bool {
-	if within(never, addr) {
+	route := g.route(addr)
+	if within(never, addr) || route == ipaddr.Broadcast {
 		return false
 	}
-	if !within(special, addr) && !g.isLocal(addr) {
+	class := classOf(addr, route == ipaddr.Host)
+	if class == "" {
 		return true
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.rules {
-		if r.Action == banger.Allow && r.To != banger.ToAny && r.To != banger.ToHost && r.to(addr, nil, ruleSpecial) {
+		if r.Action == banger.Allow && r.To != banger.ToAny && r.To != banger.ToHost && r.to(addr, nil, class) {
 			return true
 		}
 	}
@@ -256,7 +267,7 @@ func (g *Guard) mayAnswer(addr netip.Addr) bool {
 
 // Bounds of what a guard remembers.
 const (
-	maxLearned   = 16384           // addresses
+	maxLearned   = 16384           // names of all addresses together
 	maxNames     = 64              // names of one address
 	learnedGrace = 5 * time.Second // how long after an answer a connection to it may begin at least
 	maxLearnTTL  = 24 * time.Hour
@@ -268,15 +279,17 @@ func (g *Guard) learn(addr netip.Addr, name string, ttl time.Duration, now time.
 	defer g.mu.Unlock()
 	names := g.learned[addr]
 	if names == nil {
-		if len(g.learned) >= maxLearned {
+		if g.remembered >= maxLearned {
 			return
 		}
 		names = map[string]time.Time{}
 		g.learned[addr] = names
 	}
 	until := now.Add(min(max(ttl, learnedGrace), maxLearnTTL))
-	if old, known := names[name]; known && old.After(until) || !known && len(names) >= maxNames {
+	if old, known := names[name]; known && old.After(until) || !known && (len(names) >= maxNames || g.remembered >= maxLearned) {
 		return
+	} else if !known {
+		g.remembered++
 	}
 	names[name] = until
 }
@@ -301,6 +314,7 @@ func (g *Guard) forget(now time.Time) {
 		for name, until := range names {
 			if until.Before(now) {
 				delete(names, name)
+				g.remembered--
 			}
 		}
 		if len(names) == 0 {
@@ -314,18 +328,4 @@ func (g *Guard) deny(d banger.Denial) {
 		d.Time = time.Now()
 		g.denied(d)
 	}
-}
-
-// isLocal says whether addr is one of the host's own. The source that the kernel
-// chooses for a packet to one of its own addresses is that address, and connecting
-// a datagram socket sends nothing.
-func isLocal(addr netip.Addr) bool {
-	var d net.Dialer
-	conn, err := d.DialContext(context.Background(), "udp4", netip.AddrPortFrom(addr, 9).String())
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	local, ok := conn.LocalAddr().(*net.UDPAddr)
-	return ok && local.AddrPort().Addr().Unmap() == addr
 }

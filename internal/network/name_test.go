@@ -40,6 +40,8 @@ func TestNamesAreEnforcedThroughOurOwnAnswers(t *testing.T) {
 			dns.RcodeRefused, nil, map[string]bool{"8.8.8.8": false}},
 		{"nor one that ends alike", map[string][]string{"evilwild.example": {"60 A 8.8.8.8"}}, "evilwild.example",
 			dns.RcodeRefused, nil, map[string]bool{"8.8.8.8": false}},
+		{"nor one label with a dot in it", map[string][]string{`evil\.wild.example`: {"60 A 8.8.8.8"}}, `evil\.wild.example`,
+			dns.RcodeRefused, nil, map[string]bool{"8.8.8.8": false}},
 		{"an alias of an allowed name", map[string][]string{"good.example": {"60 CNAME cdn.example."}, "cdn.example": {"60 A 8.8.8.8"}}, "good.example",
 			dns.RcodeSuccess, []string{"8.8.8.8"}, map[string]bool{"8.8.8.8": true}},
 		{"an alias that leads to a denied name", map[string][]string{"good.example": {"60 CNAME secret.example."}, "secret.example": {"60 A 8.8.8.8"}}, "good.example",
@@ -85,6 +87,15 @@ func TestThereIsNoIPv6AndNoBlackHole(t *testing.T) {
 	g.zone.set("both.example", "60 A 8.8.8.8", "60 AAAA 2001:db8::1")
 	if r := g.ask(t, "udp", "both.example", dns.TypeAAAA); r.Rcode != dns.RcodeSuccess || len(r.Answer) != 0 {
 		t.Errorf("a question for AAAA is answered with %v", r)
+	}
+	g.zone.set("alias.example", "60 CNAME both.example.")
+	for name, want := range map[string]int{"nowhere.example": dns.RcodeNameError, "alias.example": dns.RcodeSuccess} {
+		for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
+			r := g.ask(t, "udp", name, kind)
+			if r.Rcode != want || len(r.Question) != 1 || r.Question[0].Qtype != kind || kind == dns.TypeAAAA && len(r.Answer) > 0 {
+				t.Errorf("a question for %s %s is answered with %v", name, dns.TypeToString[kind], r)
+			}
+		}
 	}
 	for _, transport := range []string{"udp", "tcp"} {
 		if r := g.ask(t, transport, "both.example", dns.TypeA); len(r.Answer) != 1 {

@@ -145,6 +145,20 @@ func (s *Stack) SetPolicy(p banger.Policy) {
 	s.flows.closeIf(func(f *flow) bool { return !s.guard.stillAllows(f) })
 }
 
+// register adds a flow that the policy admitted a moment ago, and reports whether it may
+// begin. SetPolicy sees only flows that are registered, so the policy is asked once
+// more after that.
+func (s *Stack) register(f *flow) bool {
+	if !s.flows.add(f) {
+		return false
+	}
+	if !s.guard.stillAllows(f) {
+		s.flows.remove(f)
+		return false
+	}
+	return true
+}
+
 func address(a netip.Addr) tcpip.Address { return tcpip.AddrFrom4(a.As4()) }
 
 func addrPort(a tcpip.Address, port uint16) netip.AddrPort {

@@ -24,7 +24,7 @@ func (s *Stack) connect(r *tcp.ForwarderRequest) {
 	defer cancel()
 	f.end = cancel
 	target, ok := s.guard.admit(f)
-	if !ok || !s.flows.add(f) {
+	if !ok || !s.register(f) {
 		r.Complete(true)
 		return
 	}

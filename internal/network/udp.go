@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -31,7 +32,7 @@ func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) 
 		if !ok {
 			return false
 		}
-		conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(target))
+		conn, err := dialDatagrams(target)
 		if err != nil {
 			return false
 		}
@@ -42,6 +43,16 @@ func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) 
 	f.touch()
 	f.send(pkt.Data().AsRange().ToSlice())
 	return true
+}
+
+// dialDatagrams opens a socket that the kernel lets send to no broadcast address, whichever
+// networks the host joins later (socket(7), SO_BROADCAST, which Go sets).
+func dialDatagrams(to netip.AddrPort) (net.Conn, error) {
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0) })
+		return errors.Join(cerr, err)
+	}}
+	return d.Dial("udp4", to.String())
 }
 
 // carry registers a datagram flow on the host's socket conn, which it owns, and
@@ -57,7 +68,7 @@ func (s *Stack) carry(f *flow, conn net.Conn, deliver func([]byte)) bool {
 		// A full socket loses the datagram, as a full link does.
 		raw.Write(func(fd uintptr) bool { unix.Write(int(fd), p); return true })
 	}
-	if !s.flows.add(f) {
+	if !s.register(f) {
 		conn.Close()
 		return false
 	}

@@ -141,6 +141,7 @@ func setUp(name, address, gateway string) error {
 const (
 	hostPublic  = "5.5.5.2"
 	hostPrivate = "192.168.77.2"
+	hostSecond  = "5.5.5.3" // in the network of hostPublic, of which it is not the source
 )
 
 // internet is a namespace behind the host's default route in which every address
@@ -169,9 +170,11 @@ func newInternet(t *testing.T) *internet {
 		return netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: all, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST, Table: unix.RT_TABLE_MAIN})
 	})
 	check(t, setUp("wan", hostPublic+"/24", "5.5.5.1"))
-	lan, err := netlink.ParseAddr(hostPrivate + "/24")
-	check(t, err)
-	check(t, netlink.AddrAdd(veth, lan))
+	for _, address := range []string{hostPrivate + "/24", hostSecond + "/24"} {
+		a, err := netlink.ParseAddr(address)
+		check(t, err)
+		check(t, netlink.AddrAdd(veth, a))
+	}
 	i.in(t, func() error { return i.serve(t, "the internet") })
 	check(t, i.serve(t, "the host"))
 	return i

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -30,6 +31,7 @@ type Options struct {
 	UserAgent string
 	Getenv    func(string) string // nil: os.Getenv
 	Etc       string              // "": /etc; holds docker, containers and containerd
+	Resolver  *net.Resolver       // nil: the host's
 	Backoff   time.Duration       // before the second try for a manifest; it doubles; 0: 500 ms
 }
 

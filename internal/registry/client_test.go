@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,6 +28,8 @@ type host struct {
 	t   *testing.T
 	dir string
 	env map[string]string
+
+	resolver *net.Resolver // nil: the host's
 }
 
 func newHost(t *testing.T) *host {
@@ -48,7 +51,8 @@ func (h *host) write(name, content string) string {
 }
 
 func (h *host) client() *Client {
-	return New(Options{UserAgent: "banger/test", Getenv: func(k string) string { return h.env[k] }, Etc: filepath.Join(h.dir, "etc"), Backoff: time.Millisecond})
+	return New(Options{UserAgent: "banger/test", Getenv: func(k string) string { return h.env[k] }, Etc: filepath.Join(h.dir, "etc"), Backoff: time.Millisecond,
+		Resolver: h.resolver})
 }
 
 func start(t *testing.T) *registrytest.Server {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -164,5 +165,41 @@ func TestABlockedPath(t *testing.T) {
 	wantCode(t, err, banger.CodeDenied, "is blocked by")
 	if _, err := v.h.client().Manifest(bg, v.fill("REG/other/app:v1")); err != nil {
 		t.Error(err)
+	}
+}
+
+// A blocked host stays blocked however it is written, and one that is another's is not.
+func TestHostsAreComparedByLabels(t *testing.T) {
+	for _, c := range []struct {
+		prefix, ref string
+		blocked     bool
+	}{
+		{"bad.test", "bad.test/a", true},
+		{"bad.test", "BAD.Test/a", true},
+		{"bad.test", "bad.test./a", true},
+		{"BAD.test", "bad.test/a", true},
+		{"bad.test", "bad.test:5000/a", false}, // containers-registries.conf(5): the port is of the name
+		{"bad.test:5000", "bad.test.:5000/a", true},
+		{"bad.test", "notbad.test/a", false},
+		{"bad.test", "bad.test.example/a", false},
+		{"*.bad.test", "a.bad.test/a", true},
+		{"*.bad.test", "b.a.bad.test/a", true},
+		{"*.bad.test", "A.BAD.test./a", true},
+		{"*.bad.test", "a.bad.test:5000/a", true},
+		{"*.bad.test", "bad.test/a", false},
+		{"*.bad.test", "notbad.test/a", false},
+		{"bad.test/team", "BAD.test/team/a", true},
+		{"bad.test/team", "bad.test/teams/a", false},
+	} {
+		h := newHost(t)
+		h.write("etc/containers/registries.conf", fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\nblocked = true\n", c.prefix, "x.test"))
+		r, err := parse(c.ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = h.client().endpoints(r)
+		if got := banger.CodeOf(err) == banger.CodeDenied; got != c.blocked {
+			t.Errorf("with %s blocked, %s is blocked: %v (%v)", c.prefix, c.ref, got, err)
+		}
 	}
 }

@@ -3,6 +3,8 @@ package registry
 import (
 	"errors"
 	"io/fs"
+	"maps"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -153,14 +155,32 @@ func (l *location) apply(rest string, byDigest bool, own *endpoint) (list []endp
 }
 
 // cutPrefix returns what follows a prefix of a registry's configuration: whole parts
-// of a path, or with *. a domain.
+// of a path, or with *. all hosts below a domain, whatever their ports.
 func cutPrefix(full, prefix string) (rest string, ok bool) {
-	if domain, wild := strings.CutPrefix(prefix, "*"); wild {
-		host, path, _ := strings.Cut(full, "/")
-		return "/" + path, strings.HasSuffix(host, domain)
+	host, path, _ := strings.Cut(full, "/")
+	if domain, wild := strings.CutPrefix(prefix, "*."); wild {
+		labels, below := strings.CutSuffix(canonicalHost(hostOf(host)), "."+canonicalHost(domain))
+		return "/" + path, below && labels != ""
 	}
-	rest, ok = strings.CutPrefix(full, prefix)
-	return rest, ok && prefix != "" && (rest == "" || rest[0] == '/')
+	at, under, deep := strings.Cut(prefix, "/")
+	if at == "" || canonicalHost(host) != canonicalHost(at) {
+		return "", false
+	}
+	if deep {
+		under = "/" + under
+	}
+	rest, ok = strings.CutPrefix("/"+path, under)
+	return rest, ok && (rest == "" || rest[0] == '/')
+}
+
+// canonicalHost writes a host, with or without a port, in one way: names are the same
+// whatever the case of their letters, and with a dot at their end.
+func canonicalHost(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return strings.ToLower(strings.TrimSuffix(address, "."))
+	}
+	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), port)
 }
 
 // move makes an endpoint be at another host/repository.
@@ -223,6 +243,26 @@ func (conf *hostsFile) mirrors(file, shown string, r reference) (list []endpoint
 		list = append(list, e)
 	}
 	return list, nil
+}
+
+// containerdHosts returns the hosts that all hosts.toml of containerd name.
+func (c *Client) containerdHosts() (list []string) {
+	files, err := filepath.Glob(filepath.Join(c.opts.Etc, "containerd/certs.d/*/hosts.toml"))
+	if err != nil {
+		return nil
+	}
+	for _, f := range files {
+		var conf hostsFile
+		if readTOML(f, &conf) != nil {
+			continue
+		}
+		for _, at := range append(slices.Collect(maps.Keys(conf.Host)), conf.Server) {
+			if e, err := atURL(at, "x", true); err == nil {
+				list = append(list, e.registry.RegistryStr())
+			}
+		}
+	}
+	return list
 }
 
 // hostsInOrder returns the keys of the tables [host.KEY] as the file has them.

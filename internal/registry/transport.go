@@ -9,14 +9,10 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -101,13 +97,9 @@ func (c *Client) base(e endpoint) (http.RoundTripper, error) {
 	}
 	proxies := httpproxy.Config{HTTPProxy: c.either("HTTP_PROXY"), HTTPSProxy: c.either("HTTPS_PROXY"), NoProxy: c.either("NO_PROXY")}
 	choose := proxies.ProxyFunc()
-	g := &guard{own: hostOf(e.registry.RegistryStr()), plain: e.plain, allowed: map[string]bool{}}
+	g := &guard{client: c, own: hostOf(e.registry.RegistryStr()), plain: e.plain}
 	for _, p := range []string{proxies.HTTPProxy, proxies.HTTPSProxy} {
-		if u, err := url.Parse(p); err == nil && u.Host != "" {
-			g.proxies = append(g.proxies, u.Hostname())
-		} else if p != "" {
-			g.proxies = append(g.proxies, hostOf(p))
-		}
+		g.proxies = append(g.proxies, proxyAddress(p))
 	}
 	g.next = &http.Transport{
 		Proxy:       func(req *http.Request) (*url.URL, error) { return choose(req.URL) },
@@ -115,6 +107,25 @@ func (c *Client) base(e endpoint) (http.RoundTripper, error) {
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true, DisableCompression: true,
 	}
 	return g, nil
+}
+
+// proxyAddress is where the proxy that a variable names is dialled, "" for none.
+func proxyAddress(proxy string) string {
+	u, err := url.Parse(proxy)
+	if err != nil || u.Host == "" {
+		u, err = url.Parse("http://" + proxy) // the scheme may be left out
+	}
+	if proxy == "" || err != nil {
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
+	}
+	if port == "" {
+		port = "80"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // either reads a variable in capitals or not, as curl does.
@@ -132,116 +143,13 @@ func hostOf(address string) string {
 	return strings.Trim(address, "[]")
 }
 
-// guard refuses connections to addresses that only this host or its cloud can mean,
-// unless the registry itself was addressed there. It looks at the address that is
-// dialled, so that names which resolve to one do not help.
-type guard struct {
-	own     string // host of the registry, as the user wrote it
-	plain   bool   // it may be spoken to in the clear
-	proxies []string
-	next    *http.Transport
-
-	mu      sync.Mutex
-	allowed map[string]bool // kinds of address that the registry itself has
-}
-
-// errGuard is permanent.
-func errGuard(host, kind string) error {
-	return permanent{fmt.Errorf("it sends us to %.200s, which is a %s address", host, kind)}
-}
-
-func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	host := req.URL.Hostname() // a proxy would connect for us
-	kind := kindOfName(host)
-	if host == g.own && req.URL.Scheme == "http" && !g.plain && kind != "loopback" {
-		return nil, permanent{fmt.Errorf("%s does not answer by https, and nothing says that it may be asked without (insecure = true in registries.conf)", g.own)}
+// certificateDirs returns the directories of docker and podman that hold one for each registry.
+func (c *Client) certificateDirs() []string {
+	dirs := []string{filepath.Join(c.opts.Etc, "docker", "certs.d"), filepath.Join(c.opts.Etc, "containers", "certs.d")}
+	if home := c.opts.Getenv("HOME"); home != "" {
+		dirs = append(dirs, filepath.Join(home, ".config", "containers", "certs.d"))
 	}
-	if host != g.own && kind != "" && !g.allows(kind) {
-		return nil, errGuard(host, kind)
-	}
-	if host == g.own && kind != "" {
-		g.allow(kind)
-	}
-	return g.next.RoundTrip(req)
-}
-
-// kindOfName is kindOf for a host in a URL, before anybody has resolved it.
-func kindOfName(host string) string {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return kindOf(ip)
-	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return "loopback"
-	}
-	// Resolvers take 127.1, 2130706433 and 0x7f.1 for addresses (inet_aton(3)).
-	last := host[strings.LastIndexByte(host, '.')+1:]
-	if _, err := strconv.ParseUint(last, 0, 64); err == nil {
-		return "numeric"
-	}
-	return ""
-}
-
-func (g *guard) allow(kind string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.allowed[kind] = true
-}
-
-func (g *guard) allows(kind string) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.allowed[kind]
-}
-
-func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	host := hostOf(address)
-	d := net.Dialer{Timeout: 10 * time.Second, ControlContext: func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
-		at, err := netip.ParseAddrPort(resolved)
-		if err != nil {
-			return permanent{err}
-		}
-		kind := kindOf(at.Addr())
-		if kind == "" {
-			return nil
-		}
-		if host == g.own {
-			g.allow(kind)
-			return nil
-		}
-		for _, p := range g.proxies {
-			if p == host {
-				return nil
-			}
-		}
-		if g.allows(kind) {
-			return nil
-		}
-		return errGuard(host, kind)
-	}}
-	return d.DialContext(ctx, network, address)
-}
-
-// Addresses where clouds tell a machine its secrets, besides link-local ones.
-var metadata = map[netip.Addr]bool{netip.MustParseAddr("100.100.100.200"): true, netip.MustParseAddr("fd00:ec2::254"): true, netip.MustParseAddr("192.0.0.192"): true,
-	netip.MustParseAddr("168.63.129.16"): true}
-
-// kindOf returns "" for an address like any other.
-func kindOf(ip netip.Addr) string {
-	ip = ip.Unmap()
-	switch {
-	case !ip.IsValid():
-		return ""
-	case ip.IsLoopback():
-		return "loopback"
-	case ip.IsLinkLocalUnicast(), ip.IsLinkLocalMulticast():
-		return "link-local"
-	case ip.IsUnspecified(), ip.IsMulticast():
-		return "unspecified"
-	case metadata[ip]:
-		return "metadata"
-	}
-	return ""
+	return dirs
 }
 
 // tlsConfig reads the certificates that docker's and podman's directories have for a
@@ -250,11 +158,7 @@ func (c *Client) tlsConfig(e endpoint) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: e.skipVerify}
 	host := e.registry.RegistryStr()
 	cas := e.ca
-	dirs := []string{filepath.Join(c.opts.Etc, "docker", "certs.d"), filepath.Join(c.opts.Etc, "containers", "certs.d")}
-	if home := c.opts.Getenv("HOME"); home != "" {
-		dirs = append(dirs, filepath.Join(home, ".config", "containers", "certs.d"))
-	}
-	for _, dir := range dirs {
+	for _, dir := range c.certificateDirs() {
 		found, err := os.ReadDir(filepath.Join(dir, host))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err

@@ -1,0 +1,88 @@
+package banger
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// checkLine refuses control characters in a field that is one line of text: they mean nothing
+// there, and would change what files, terminals and programs make of it.
+func checkLine(field, text string) error {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return Errorf(CodeInvalid, "%s is %.80q, but must not contain control characters", field, text)
+	}
+	return nil
+}
+
+// checkNUL refuses what the kernel cannot take in an argument or a variable (execve(2)). Other
+// control characters mean something to the program.
+func checkNUL(field string, list []string) error {
+	for _, s := range list {
+		if strings.IndexByte(s, 0) >= 0 {
+			return Errorf(CodeInvalid, "%s contains a NUL byte", field)
+		}
+	}
+	return nil
+}
+
+// checkText refuses the characters that mean nothing in each of the fields that are free text.
+func (s *Spec) checkText() error {
+	for _, c := range []struct{ field, text string }{
+		{"image", s.Image}, {"platform", s.Platform}, {"kernel", s.Kernel}, {"working_dir", s.WorkingDir}, {"user", s.User},
+	} {
+		if err := checkLine(c.field, c.text); err != nil {
+			return err
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Labels)) {
+		if err := checkLine("a label", key); err != nil {
+			return err
+		}
+		if err := checkLine("label "+key, s.Labels[key]); err != nil {
+			return err
+		}
+	}
+	if strings.IndexByte(s.CA, 0) >= 0 {
+		return Errorf(CodeInvalid, "ca contains a NUL byte")
+	}
+	if err := checkNUL("entrypoint", s.Entrypoint); err != nil {
+		return err
+	}
+	if err := checkNUL("cmd", s.Cmd); err != nil {
+		return err
+	}
+	return checkEnv(s.Env)
+}
+
+// checkText does for an Exec what it does for a Spec.
+func (e *Exec) checkText() error {
+	if err := checkLine("dir", e.Dir); err != nil {
+		return err
+	}
+	if err := checkLine("user", e.User); err != nil {
+		return err
+	}
+	if err := checkNUL("command", e.Args); err != nil {
+		return err
+	}
+	return checkEnv(e.Env)
+}
+
+// checkEnv wants KEY=VALUE. A value may have any character that the kernel takes.
+func checkEnv(env []string) error {
+	if err := checkNUL("environment", env); err != nil {
+		return err
+	}
+	for _, kv := range env {
+		key, _, found := strings.Cut(kv, "=")
+		if !found || key == "" {
+			return Errorf(CodeInvalid, "environment entry %.80q is not KEY=VALUE", kv)
+		}
+		if err := checkLine("a name in the environment", key); err != nil {
+			return err
+		}
+	}
+	return nil
+}

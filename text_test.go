@@ -1,0 +1,103 @@
+package banger_test
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"banger"
+)
+
+// controls are characters that have no meaning in one line of text.
+var controls = []string{"\x00", "\n", "\r", "\t", "\x1b[2J", "\x7f", "\u0085", "\u009b"}
+
+// fieldOf says how a field takes a text, and which of the controls it may take.
+type fieldOf[T any] struct {
+	set func(v *T, text string)
+	may string
+}
+
+var specFields = map[string]fieldOf[banger.Spec]{
+	"Name":       {func(s *banger.Spec, t string) { s.Name = "a" + t }, ""},
+	"Image":      {func(s *banger.Spec, t string) { s.Image = "debian" + t }, ""},
+	"Pull":       {func(s *banger.Spec, t string) { s.Pull = banger.PullNever + t }, ""},
+	"Platform":   {func(s *banger.Spec, t string) { s.Platform = "linux/amd64" + t }, ""},
+	"Kernel":     {func(s *banger.Spec, t string) { s.Kernel = "6.1" + t }, ""},
+	"VMM":        {func(s *banger.Spec, t string) { s.VMM = banger.VMMQEMU + t }, ""},
+	"CPUModel":   {func(s *banger.Spec, t string) { s.CPUModel = "EPYC" + t }, ""},
+	"Nested":     {func(s *banger.Spec, t string) { s.Nested = banger.NestedOn + t }, ""},
+	"Hostname":   {func(s *banger.Spec, t string) { s.Hostname = "h" + t }, ""},
+	"Labels":     {func(s *banger.Spec, t string) { s.Labels = map[string]string{"a" + t: "b"} }, ""},
+	"Init":       {func(s *banger.Spec, t string) { s.Init = banger.InitAuto + t }, ""},
+	"Network":    {func(s *banger.Spec, t string) { s.Network = banger.NetworkUser + t }, ""},
+	"Policy":     {func(s *banger.Spec, t string) { s.Policy = &banger.Policy{Default: banger.Allow + t} }, ""},
+	"Forwards":   {func(s *banger.Spec, t string) { s.Forwards = []banger.Forward{{"tcp", "127.0.0.1" + t, 0, 80}} }, ""},
+	"CA":         {func(s *banger.Spec, t string) { s.CA = t }, ""},
+	"Entrypoint": {func(s *banger.Spec, t string) { s.Entrypoint = []string{"sh" + t} }, "\n\r\t\x1b\x7f\u0085\u009b"},
+	"Cmd":        {func(s *banger.Spec, t string) { s.Cmd = []string{"sh", t} }, "\n\r\t\x1b\x7f\u0085\u009b"},
+	"Env":        {func(s *banger.Spec, t string) { s.Env = []string{"K=v" + t} }, "\n\r\t\x1b\x7f\u0085\u009b"},
+	"WorkingDir": {func(s *banger.Spec, t string) { s.WorkingDir = "/a" + t }, ""},
+	"User":       {func(s *banger.Spec, t string) { s.User = "root" + t }, ""},
+
+	"a label's value":      {func(s *banger.Spec, t string) { s.Labels = map[string]string{"a": "b" + t} }, ""},
+	"a variable's name":    {func(s *banger.Spec, t string) { s.Env = []string{"K" + t + "=v"} }, ""},
+	"a rule's action":      {func(s *banger.Spec, t string) { s.Policy = rule("allow"+t, "any", "") }, ""},
+	"a rule's target":      {func(s *banger.Spec, t string) { s.Policy = rule("allow", "a.example"+t, "") }, ""},
+	"a rule's protocol":    {func(s *banger.Spec, t string) { s.Policy = rule("allow", "any", "tcp"+t) }, ""},
+	"a forward's protocol": {func(s *banger.Spec, t string) { s.Forwards = []banger.Forward{{"tcp" + t, "127.0.0.1", 0, 80}} }, ""},
+}
+
+var execFields = map[string]fieldOf[banger.Exec]{
+	"Args": {func(e *banger.Exec, t string) { e.Args = []string{"sh", t} }, "\n\r\t\x1b\x7f\u0085\u009b"},
+	"Env":  {func(e *banger.Exec, t string) { e.Env = []string{"K=v" + t} }, "\n\r\t\x1b\x7f\u0085\u009b"},
+	"Dir":  {func(e *banger.Exec, t string) { e.Dir = "/a" + t }, ""},
+	"User": {func(e *banger.Exec, t string) { e.User = "root" + t }, ""},
+
+	"a variable's name": {func(e *banger.Exec, t string) { e.Env = []string{"K" + t + "=v"} }, ""},
+}
+
+func rule(action, to, protocol string) *banger.Policy {
+	return &banger.Policy{Default: banger.Deny, Rules: []banger.Rule{{Action: action, To: to, Protocol: protocol}}}
+}
+
+func TestControlCharactersAreRefusedWhereTheyMeanNothing(t *testing.T) {
+	tryFields(t, specFields, func(s *banger.Spec) error {
+		if s.Image == "" {
+			s.Image = "debian"
+		}
+		return s.Normalize()
+	})
+	tryFields(t, execFields, func(e *banger.Exec) error {
+		if e.Args == nil {
+			e.Args = []string{"sh"}
+		}
+		return e.Check()
+	})
+}
+
+func tryFields[T any](t *testing.T, fields map[string]fieldOf[T], check func(*T) error) {
+	t.Helper()
+	of := reflect.TypeFor[T]()
+	for i := range of.NumField() {
+		f := of.Field(i)
+		text := slices.Contains([]reflect.Kind{reflect.String, reflect.Slice, reflect.Map, reflect.Pointer}, f.Type.Kind())
+		if _, listed := fields[f.Name]; text && !listed {
+			t.Errorf("%s.%s is not tried: list it, and which control characters it may have", of.Name(), f.Name)
+		}
+	}
+	for name, f := range fields {
+		var plain T
+		if f.set(&plain, ""); name != "CA" && check(&plain) != nil {
+			t.Errorf("%s.%s without control characters: %v", of.Name(), name, check(&plain))
+		}
+		for _, c := range controls {
+			var v T
+			f.set(&v, c)
+			err := check(&v)
+			if may := strings.Contains(f.may, string([]rune(c)[0])); (err == nil) != may || err != nil && banger.CodeOf(err) != banger.CodeInvalid {
+				t.Errorf("%s.%s with %q: %v", of.Name(), name, c, err)
+			}
+		}
+	}
+}
