@@ -9,9 +9,9 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"syscall"
 
 	"banger"
+	"banger/internal/accept"
 )
 
 // Gate leads from the host to one guest: it opens ports of the host that are
@@ -117,14 +117,12 @@ func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, a
 	if err != nil {
 		return err
 	}
+	ln = accept.Retry(ln)
 	context.AfterFunc(ctx, func() { ln.Close() })
 	g.wg.Go(func() {
 		defer ln.Close()
 		for {
 			conn, err := ln.Accept()
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ECONNABORTED) {
-				continue
-			}
 			if err != nil {
 				return
 			}

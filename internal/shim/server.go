@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/accept"
 	"banger/internal/guest"
 	"banger/internal/network"
 	"banger/internal/vmm"
@@ -152,7 +153,7 @@ func listenControl(socket string) (net.Listener, error) {
 		ln.Close()
 		return nil, err
 	}
-	return ln, nil
+	return accept.Retry(ln), nil
 }
 
 // startVM starts the VMM and its network, or neither.
