@@ -48,7 +48,7 @@ func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) 
 // gives every datagram of it to deliver.
 func (s *Stack) carry(f *flow, conn net.Conn, deliver func([]byte)) bool {
 	raw, err := conn.(syscall.Conn).SyscallConn()
-	if err != nil {
+	if err != nil || !spare(conn.(syscall.Conn)) {
 		conn.Close()
 		return false
 	}

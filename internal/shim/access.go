@@ -160,9 +160,7 @@ func (a *access) publish(f banger.Forward, local bool) {
 // agent.
 func (a *access) connectLocal(port uint16) network.Connect {
 	return func(ctx context.Context, conn net.Conn) error {
-		dialCtx, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		stream, err := a.agent.DialLocal(dialCtx, port)
+		stream, err := a.dialLocal(ctx, port, conn)
 		if err != nil {
 			conn.Close()
 			return err
@@ -170,6 +168,15 @@ func (a *access) connectLocal(port uint16) network.Connect {
 		Splice(ctx, conn, stream)
 		return nil
 	}
+}
+
+// dialLocal dials the guest's loopback for conn, as long as its peer is there.
+func (a *access) dialLocal(ctx context.Context, port uint16, conn net.Conn) (net.Conn, error) {
+	ctx, stop := network.WithPeer(ctx, conn)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return a.agent.DialLocal(ctx, port)
 }
 
 // ports says what listens in the guest and where it is reached.
