@@ -17,7 +17,7 @@ func TestCallsGoOnAfterDescriptorsRanOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{conns: make(chan struct{}, maxConns)}
+	s := &server{places: newPlaces()}
 	ended := make(chan struct{})
 	go func() { s.accept(t.Context(), ln); close(ended) }()
 	client, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
