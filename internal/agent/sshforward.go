@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"banger"
+	"banger/internal/accept"
 )
 
 // sshAddress is a host and port as RFC 4254, 7 has them.
@@ -190,6 +191,7 @@ func (c *sshConnection) listenSocket(path string) (net.Listener, error) {
 // keepListener owns l from now on: each connection becomes a channel to the client,
 // whose type and payload describe tells.
 func (c *sshConnection) keepListener(key string, l net.Listener, describe func(net.Conn) (string, []byte)) bool {
+	l = accept.Retry(l)
 	c.mu.Lock()
 	_, taken := c.listeners[key]
 	if taken || len(c.listeners) >= sshListeners || c.ctx.Err() != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/mdlayher/vsock"
 
+	"banger/internal/accept"
 	"banger/internal/guest"
 )
 
@@ -18,7 +19,7 @@ func listenVsock(port uint32) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on vsock: %w", err)
 	}
-	return ln, nil
+	return accept.Retry(ln), nil
 }
 
 // anyContext is the context id of whoever we are (vsock(7), VMADDR_CID_ANY).

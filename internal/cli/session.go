@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 
@@ -26,6 +27,9 @@ type session struct {
 
 	mu sync.Mutex // serialises writes to conn
 }
+
+// startTime is how long the agent may take to say that a command runs.
+const startTime = time.Minute
 
 // errInterrupted says that a second Ctrl-C ended the client.
 var errInterrupted = errors.New("interrupted")
@@ -125,8 +129,16 @@ func (s *session) sendStdin() {
 // receive copies output until the command ends.
 func (s *session) receive() (int, error) {
 	frames := banger.NewFrameReader(s.conn)
-	for {
+	s.conn.SetReadDeadline(time.Now().Add(startTime))
+	for started := false; ; started = true {
 		t, p, err := frames.Next()
+		if !started {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return 0, banger.Errorf(banger.CodeGuest, "the command did not start within %s, since the guest's agent does not answer", startTime).
+					WithHint("see what the guest does: banger logs VM")
+			}
+			s.conn.SetReadDeadline(time.Time{})
+		}
 		if err != nil {
 			return 0, banger.Errorf(banger.CodeGuest, "the VM went away while the command ran: %w", err)
 		}

@@ -18,6 +18,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/net/netutil"
+
+	"banger/internal/accept"
 )
 
 // Domain is the domain of all VMs.
@@ -70,7 +72,7 @@ func Listen(at netip.AddrPort, dir Directory) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{dir: dir, addr: addr}
-	limited := netutil.LimitListener(ln, maxStreams)
+	limited := accept.Retry(netutil.LimitListener(ln, maxStreams)) // dns.Server itself does not rest between errors
 	s.servers = []*dns.Server{
 		{PacketConn: pc, Handler: s, UDPSize: dns.MinMsgSize},
 		{Listener: limited, Handler: s, MaxTCPQueries: maxPerQuery, ReadTimeout: streamIdle, WriteTimeout: streamIdle, IdleTimeout: func() time.Duration { return streamIdle }},

@@ -51,9 +51,7 @@ func (d *direct) join(ctx context.Context, port uint16, conn net.Conn) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	dialCtx, done := context.WithTimeout(ctx, dialTimeout)
-	defer done()
-	other, err := d.dial(dialCtx, port)
+	other, err := d.reach(ctx, port, near)
 	if err != nil {
 		reset(near)
 		return err
@@ -69,19 +67,33 @@ func (d *direct) join(ctx context.Context, port uint16, conn net.Conn) error {
 	cut := func() { reset(near); reset(far) }
 	stop := context.AfterFunc(ctx, cut)
 	var wg sync.WaitGroup
-	pump := func(to, from *net.TCPConn) {
+	nearEnd, farEnd := &Hangup{Conn: near}, &Hangup{Conn: far}
+	pump := func(to, from *net.TCPConn, toEnd, fromEnd *Hangup) {
 		if _, err := io.Copy(to, from); err != nil {
 			cancel()
 			return
 		}
+		toEnd.Stop()
 		to.CloseWrite()
+		if fromEnd.Wait() {
+			cancel()
+		}
 	}
-	wg.Go(func() { pump(far, near) })
-	wg.Go(func() { pump(near, far) })
+	wg.Go(func() { pump(far, near, farEnd, nearEnd) })
+	wg.Go(func() { pump(near, far, nearEnd, farEnd) })
 	wg.Wait()
 	if stop() {
 		near.Close()
 		far.Close()
 	}
 	return nil
+}
+
+// reach dials the guest for near, as long as its peer is there.
+func (d *direct) reach(ctx context.Context, port uint16, near *net.TCPConn) (net.Conn, error) {
+	ctx, stop := WithPeer(ctx, near)
+	defer stop()
+	ctx, done := context.WithTimeout(ctx, guestTime)
+	defer done()
+	return d.dial(ctx, port)
 }

@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 
 	"banger"
+	"banger/internal/accept"
 )
 
 // Bounds of the guest's questions.
@@ -54,6 +55,7 @@ func newQuestions(ctx context.Context, wg *sync.WaitGroup, of func(netip.Addr) *
 
 // serve answers until the context ends. It owns pc and ln.
 func (s *questions) serve(pc net.PacketConn, ln net.Listener) {
+	ln = accept.Retry(ln)
 	context.AfterFunc(s.ctx, func() { pc.Close(); ln.Close() })
 	s.wg.Go(func() { s.answerDatagrams(pc) })
 	s.wg.Go(func() { s.answerStreams(ln) })

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"banger"
+	"banger/internal/accept"
 )
 
 // Gate leads from the host to one guest: it opens ports of the host that are
@@ -23,6 +24,7 @@ type Gate struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	flows  flows
+	places chan struct{} // one for each connection of a forward, from before the guest is dialled
 
 	mu       sync.Mutex
 	forwards map[banger.Forward]*published
@@ -38,7 +40,7 @@ type side interface {
 }
 
 func newGate(guest side, log *slog.Logger) *Gate {
-	g := &Gate{guest: guest, log: log}
+	g := &Gate{guest: guest, log: log, places: make(chan struct{}, maxTCPFlows)}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	return g
 }
@@ -117,23 +119,22 @@ func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, a
 	if err != nil {
 		return err
 	}
+	ln = accept.Retry(ln)
 	context.AfterFunc(ctx, func() { ln.Close() })
 	g.wg.Go(func() {
 		defer ln.Close()
 		for {
 			conn, err := ln.Accept()
-			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ECONNABORTED) {
-				continue
-			}
 			if err != nil {
 				return
 			}
 			from, to := endOf(conn.RemoteAddr()), endOf(conn.LocalAddr())
-			if admit != nil && !admit(from, to) {
+			if !spare(conn.(syscall.Conn)) || admit != nil && !admit(from, to) || !g.reserve() {
 				reset(conn)
 				continue
 			}
 			g.wg.Go(func() {
+				defer func() { <-g.places }()
 				if err := connect(ctx, conn); err != nil {
 					g.log.Debug("forward", "err", err)
 				}
@@ -141,6 +142,16 @@ func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, a
 		}
 	})
 	return nil
+}
+
+// reserve takes a place for a connection and reports whether one was free.
+func (g *Gate) reserve() bool {
+	select {
+	case g.places <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 // reset closes a connection so that its peer sees a refusal.
@@ -195,9 +206,10 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File) 
 				mu.Lock()
 				peers[from] = peer
 				mu.Unlock()
-				context.AfterFunc(ctx, peer.end)
+				forget := context.AfterFunc(ctx, peer.end)
 				wg.Go(func() {
 					<-peer.over
+					forget()
 					mu.Lock()
 					defer mu.Unlock()
 					delete(peers, from)
@@ -215,6 +227,10 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File) 
 func (g *Gate) peer(port uint16, deliver func([]byte)) *flow {
 	conn, err := g.guest.datagrams(port)
 	if err != nil {
+		return nil
+	}
+	if c, ok := conn.(syscall.Conn); ok && !spare(c) {
+		conn.Close()
 		return nil
 	}
 	from, to := conn.LocalAddr().(*net.UDPAddr), conn.RemoteAddr().(*net.UDPAddr)

@@ -30,6 +30,10 @@ func (s *Stack) connect(r *tcp.ForwarderRequest) {
 	}
 	d := net.Dialer{KeepAlive: -1}
 	conn, err := d.DialContext(ctx, "tcp4", target.String())
+	if err == nil && !spare(conn.(syscall.Conn)) {
+		conn.Close()
+		err = syscall.EMFILE
+	}
 	if err != nil {
 		s.flows.remove(f)
 		r.Complete(true)
@@ -59,10 +63,10 @@ func (s *Stack) join(ctx context.Context, port uint16, conn net.Conn) error {
 		conn.Close()
 		return errors.New(terr.String())
 	}
-	err := s.handshake(ctx, ep, &wq, port)
+	err := s.reach(ctx, ep, &wq, port, conn)
 	if err != nil {
 		ep.Abort()
-		conn.Close()
+		reset(conn)
 		return err
 	}
 	local, terr := ep.GetLocalAddress()
@@ -79,6 +83,15 @@ func (s *Stack) join(ctx context.Context, port uint16, conn net.Conn) error {
 	}
 	s.splice(ctx, f, ep, &wq, half)
 	return nil
+}
+
+// reach connects ep to the guest for conn, as long as its peer is there.
+func (s *Stack) reach(ctx context.Context, ep tcpip.Endpoint, wq *waiter.Queue, port uint16, conn net.Conn) error {
+	ctx, stop := WithPeer(ctx, conn)
+	defer stop()
+	ctx, done := context.WithTimeout(ctx, guestTime)
+	defer done()
+	return s.handshake(ctx, ep, wq, port)
 }
 
 func (s *Stack) handshake(ctx context.Context, ep tcpip.Endpoint, wq *waiter.Queue, port uint16) error {
@@ -121,7 +134,7 @@ func (s *Stack) splice(ctx context.Context, f *flow, ep tcpip.Endpoint, wq *wait
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p := &pipe{ctx: ctx, ep: ep, wq: wq, conn: conn, cancel: cancel}
+	p := &pipe{ctx: ctx, ep: ep, wq: wq, conn: conn, end: &Hangup{Conn: conn}, cancel: cancel}
 	s.flows.mu.Lock()
 	f.end = cancel
 	gone := s.flows.all[f.flowKey] != f // cut while it connected
@@ -147,6 +160,7 @@ type pipe struct {
 	ep     tcpip.Endpoint
 	wq     *waiter.Queue
 	conn   halfConn
+	end    *Hangup // of conn
 	cancel context.CancelFunc
 }
 
@@ -180,6 +194,7 @@ func (p *pipe) outward() {
 				return
 			}
 		case *tcpip.ErrClosedForReceive:
+			p.end.Stop()
 			p.conn.CloseWrite()
 			return
 		default:
@@ -223,6 +238,9 @@ func (p *pipe) inward() {
 				return
 			}
 			p.ep.Shutdown(tcpip.ShutdownWrite)
+			if p.end.Wait() {
+				p.cancel()
+			}
 			return
 		}
 		err = p.write(buf[:n], ready)

@@ -59,7 +59,7 @@ func dialDatagrams(to netip.AddrPort) (net.Conn, error) {
 // gives every datagram of it to deliver.
 func (s *Stack) carry(f *flow, conn net.Conn, deliver func([]byte)) bool {
 	raw, err := conn.(syscall.Conn).SyscallConn()
-	if err != nil {
+	if err != nil || !spare(conn.(syscall.Conn)) {
 		conn.Close()
 		return false
 	}

@@ -24,6 +24,7 @@ type access struct {
 	address  netip.Addr // the guest's, if the host's kernel reaches it
 	owner    uint32
 	agent    guest.Client
+	local    chan struct{} // a token for each connection to the guest's loopback
 
 	mu        sync.Mutex
 	listeners []banger.Listener                 // what the guest says
@@ -33,7 +34,7 @@ type access struct {
 }
 
 func newAccess(n *Network, gate *network.Gate, agent guest.Client) *access {
-	a := &access{gate: gate, owner: n.Owner, agent: agent, open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
+	a := &access{gate: gate, owner: n.Owner, agent: agent, local: make(chan struct{}, maxLocal), open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
 	a.loopback, _ = netip.ParseAddr(n.Loopback)
 	a.address, _ = netip.ParseAddr(n.Address)
 	return a
@@ -160,9 +161,12 @@ func (a *access) publish(f banger.Forward, local bool) {
 // agent.
 func (a *access) connectLocal(port uint16) network.Connect {
 	return func(ctx context.Context, conn net.Conn) error {
-		dialCtx, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		stream, err := a.agent.DialLocal(dialCtx, port)
+		if !take(a.local) {
+			conn.Close()
+			return fmt.Errorf("%d connections to the guest's loopback are open already", maxLocal)
+		}
+		defer func() { <-a.local }()
+		stream, err := a.dialLocal(ctx, port, conn)
 		if err != nil {
 			conn.Close()
 			return err
@@ -170,6 +174,15 @@ func (a *access) connectLocal(port uint16) network.Connect {
 		Splice(ctx, conn, stream)
 		return nil
 	}
+}
+
+// dialLocal dials the guest's loopback for conn, as long as its peer is there.
+func (a *access) dialLocal(ctx context.Context, port uint16, conn net.Conn) (net.Conn, error) {
+	ctx, stop := network.WithPeer(ctx, conn)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return a.agent.DialLocal(ctx, port)
 }
 
 // ports says what listens in the guest and where it is reached.

@@ -150,6 +150,6 @@ func (c Client) callWith(ctx context.Context, call string, arg any, file *os.Fil
 	if file != nil {
 		oob = syscall.UnixRights(int(file.Fd()))
 	}
-	_, err = c.exchange(ctx, call+" "+string(data), oob)
+	_, err = c.brief(ctx, call+" "+string(data), oob)
 	return err
 }

@@ -134,6 +134,8 @@ func (c Client) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 var errUnknownCall = errors.New("connecting to the agent: the shim is of an older banger")
 
 func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
 	conn, err := c.open(ctx)
 	if err != nil {
 		return nil, err
@@ -166,11 +168,13 @@ func (c Client) Status(ctx context.Context) (Status, error) { return c.call(ctx,
 
 // Watch returns when the VMM has ended, or with an error when the shim has died
 // or ctx is done.
-func (c Client) Watch(ctx context.Context) (Status, error) { return c.call(ctx, callWatch) }
+func (c Client) Watch(ctx context.Context) (Status, error) { return c.exchange(ctx, callWatch, nil) }
 
 // Kill ends the VMM at once and returns when it has ended. No shim is no error.
 func (c Client) Kill(ctx context.Context) error {
-	_, err := c.call(ctx, callKill)
+	ctx, cancel := context.WithTimeout(ctx, killTime)
+	defer cancel()
+	_, err := c.exchange(ctx, callKill, nil)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil
 	}
@@ -183,8 +187,12 @@ func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error 
 	return c.stream(ctx, fmt.Sprintf("%s %d", callConsole, tail), w)
 }
 
-// stream makes a call that is answered by bytes without end.
+// stream makes a call that is answered by bytes without end. They may be long in coming, so
+// it asks first whether the shim answers at all.
 func (c Client) stream(ctx context.Context, call string, w io.Writer) error {
+	if _, err := c.Status(ctx); err != nil {
+		return err
+	}
 	conn, err := c.open(ctx)
 	if err != nil {
 		return err
@@ -223,7 +231,25 @@ func (c Client) open(ctx context.Context) (*net.UnixConn, error) {
 }
 
 func (c Client) call(ctx context.Context, name string) (Status, error) {
-	return c.exchange(ctx, name, nil)
+	return c.brief(ctx, name, nil)
+}
+
+// How long a shim has to answer. It bounds its own work by callTimeout and connectTimeout.
+const (
+	answerTime = callTimeout + 5*time.Second
+	dialTime   = connectTimeout + 5*time.Second
+	killTime   = 30 * time.Second
+)
+
+// brief is exchange with a shim that answers in time.
+func (c Client) brief(ctx context.Context, line string, oob []byte) (Status, error) {
+	within, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	st, err := c.exchange(within, line, oob)
+	if within.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("the VM's shim does not answer within %s; if it was stopped, let it go on: kill -CONT: %w", answerTime, err)
+	}
+	return st, err
 }
 
 // exchange makes a call, with ancillary data if oob is not empty.

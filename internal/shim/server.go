@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/accept"
 	"banger/internal/guest"
 	"banger/internal/network"
 	"banger/internal/vmm"
@@ -29,7 +30,6 @@ import (
 const (
 	callTimeout    = 10 * time.Second
 	connectTimeout = 60 * time.Second // how long a stream waits for a booting agent
-	maxConns       = 1024             // streams and calls at once
 	memoryLimit    = 14 << 20         // bytes of Go heap aimed at; a shim must stay under 20 MiB
 )
 
@@ -45,7 +45,7 @@ type server struct {
 	denials *denials
 	blame   *blame
 	log     *slog.Logger
-	conns   chan struct{} // bounds concurrent connections
+	places  places
 	wg      sync.WaitGroup
 	muxMu   sync.Mutex
 	mux     *guest.Mux
@@ -132,7 +132,7 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap 
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &server{dir: dir, self: self, console: con, conns: make(chan struct{}, maxConns), denials: newDenials(),
+	s := &server{dir: dir, self: self, console: con, places: newPlaces(), denials: newDenials(),
 		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{})}
 	s.blame = newBlame(s.agent(), s.denials)
 	if err := s.startVM(ctx, driver, spec); err != nil {
@@ -152,7 +152,7 @@ func listenControl(socket string) (net.Listener, error) {
 		ln.Close()
 		return nil, err
 	}
-	return ln, nil
+	return accept.Retry(ln), nil
 }
 
 // startVM starts the VMM and its network, or neither.
@@ -341,20 +341,19 @@ func (s *server) accept(ctx context.Context, ln net.Listener) {
 		if err != nil {
 			return
 		}
-		select {
-		case s.conns <- struct{}{}:
-			s.wg.Go(func() {
-				defer func() { <-s.conns }()
-				s.handle(ctx, conn.(*net.UnixConn))
-			})
-		default:
+		if !take(s.places.fresh) {
 			conn.Close()
+			continue
 		}
+		s.wg.Go(func() { s.handle(ctx, conn.(*net.UnixConn)) })
 	}
 }
 
+// handle obeys one connection, which has a place among the fresh ones until it says what it is.
 func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
+	place := s.places.fresh
+	defer func() { <-place }()
 	conn.SetReadDeadline(time.Now().Add(callTimeout))
 	line, file, err := readCall(conn)
 	if err != nil {
@@ -366,32 +365,48 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		file.Close()
 		file = nil
 	}
-	switch call {
-	case callConnect:
-		s.connect(ctx, conn, arg, Splice)
-		return
-	case callOffer:
-		s.connect(ctx, conn, arg, offered)
-		return
-	case callConsole:
-		if tail, err := strconv.Atoi(arg); err == nil {
-			s.console.follow(ctx, s.proc.Done(), tail, conn)
-		}
-		return
-	case callDenials:
-		var tail int
-		var follow bool
-		if _, err := fmt.Sscan(arg, &tail, &follow); err == nil {
-			s.denials.write(ctx, s.proc.Done(), tail, follow, conn)
+	p := s.places.of(call)
+	if !take(p) {
+		file.Close()
+		if call == callConnect || call == callOffer { // another answer has no place for an error
+			fmt.Fprintf(conn, "ERR %d streams are open already\n", cap(p))
 		}
 		return
 	}
-	st := s.control(ctx, call, arg, file)
-	conn.SetWriteDeadline(time.Now().Add(callTimeout))
-	json.NewEncoder(conn).Encode(st)
+	<-place
+	place = p
+	switch call {
+	case callConnect:
+		s.connect(ctx, conn, arg, Splice)
+	case callOffer:
+		s.connect(ctx, conn, arg, offered)
+	case callConsole, callDenials:
+		s.follow(ctx, conn, call, arg)
+	default:
+		st := s.control(ctx, conn, call, arg, file)
+		conn.SetWriteDeadline(time.Now().Add(callTimeout))
+		json.NewEncoder(conn).Encode(st)
+	}
 }
 
-func (s *server) control(ctx context.Context, call, arg string, file *os.File) Status {
+// follow answers a call by what comes until the VMM ends, as long as the client is there.
+func (s *server) follow(ctx context.Context, conn *net.UnixConn, call, arg string) {
+	ctx, stop := network.WithPeer(ctx, conn)
+	defer stop()
+	var tail int
+	var follow bool
+	if call == callConsole {
+		if _, err := fmt.Sscan(arg, &tail); err == nil {
+			s.console.follow(ctx, s.proc.Done(), tail, conn)
+		}
+		return
+	}
+	if _, err := fmt.Sscan(arg, &tail, &follow); err == nil {
+		s.denials.write(ctx, s.proc.Done(), tail, follow, conn)
+	}
+}
+
+func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, file *os.File) Status {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var err error
@@ -400,7 +415,7 @@ func (s *server) control(ctx context.Context, call, arg string, file *os.File) S
 	switch call {
 	case callStatus:
 	case callWatch:
-		<-s.settled // at the latest when serve has killed the VMM
+		s.watch(conn)
 	case callKill:
 		err = s.proc.Kill()
 		<-s.settled
@@ -428,6 +443,16 @@ func (s *server) control(ctx context.Context, call, arg string, file *os.File) S
 	return st
 }
 
+// watch returns when the end of the VMM is on disk, or when the client has gone.
+func (s *server) watch(conn net.Conn) {
+	ctx, stop := network.WithPeer(context.Background(), conn) // serve kills the VMM before it ends
+	defer stop()
+	select {
+	case <-s.settled:
+	case <-ctx.Done():
+	}
+}
+
 func (s *server) stats(ctx context.Context) (st Stats, err error) {
 	if s.stack != nil {
 		st.NetIn, st.NetOut = s.stack.Traffic()
@@ -453,9 +478,7 @@ func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string, jo
 	if err != nil {
 		return
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	stream, err := s.dial(dialCtx, uint32(port))
+	stream, err := s.dialFor(ctx, conn, uint32(port))
 	if err != nil {
 		fmt.Fprintf(conn, "ERR %v\n", err)
 		return
@@ -465,4 +488,13 @@ func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string, jo
 		return
 	}
 	join(ctx, conn, stream)
+}
+
+// dialFor opens a stream of the agent for conn, as long as its peer is there.
+func (s *server) dialFor(ctx context.Context, conn net.Conn, port uint32) (net.Conn, error) {
+	ctx, stop := network.WithPeer(ctx, conn)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return s.dial(ctx, port)
 }

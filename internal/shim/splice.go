@@ -5,32 +5,52 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"banger"
+	"banger/internal/network"
 )
+
+// goneTime is how long one end of a splice may take to end after the other has gone.
+const goneTime = 10 * time.Second
 
 // Splice copies between a and b in both directions, passing half-closes on, and
 // closes both when both directions have ended, one of them can be read no more,
-// or ctx is done. A side that takes no more data may still have some to give.
-func Splice(ctx context.Context, a, b net.Conn) {
+// ctx is done, or 10 s after the peer of one has gone. A side that takes no more data may
+// still have some to give.
+func Splice(ctx context.Context, a, b net.Conn) { splice(ctx, a, b, goneTime) }
+
+func splice(ctx context.Context, a, b net.Conn, gone time.Duration) {
 	closeBoth := func() { a.Close(); b.Close() }
 	stop := context.AfterFunc(ctx, closeBoth)
 	defer stop()
 	var wg sync.WaitGroup
-	pipe := func(dst, src net.Conn) {
-		readErr, writeErr := copyAll(dst, src)
+	ended := make(chan struct{}, 2)
+	pipe := func(dst, src *network.Hangup) {
+		defer func() { ended <- struct{}{} }()
+		readErr, writeErr := copyAll(dst.Conn, src.Conn)
+		dst.Stop()
 		if writeErr != nil {
 			return
 		}
-		half, ok := dst.(interface{ CloseWrite() error })
+		half, ok := dst.Conn.(interface{ CloseWrite() error })
 		if readErr != nil || !ok {
 			closeBoth()
 			return
 		}
 		half.CloseWrite()
+		if !src.Wait() {
+			return
+		}
+		select {
+		case <-ended: // the other direction
+		case <-time.After(gone):
+			closeBoth()
+		}
 	}
-	wg.Go(func() { pipe(a, b) })
-	wg.Go(func() { pipe(b, a) })
+	aEnd, bEnd := &network.Hangup{Conn: a}, &network.Hangup{Conn: b}
+	wg.Go(func() { pipe(aEnd, bEnd) })
+	wg.Go(func() { pipe(bEnd, aEnd) })
 	wg.Wait()
 	closeBoth()
 }

@@ -1,0 +1,117 @@
+package network
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// brokenOnce is a listener whose first Accept fails.
+type brokenOnce struct {
+	net.Listener
+	failed bool
+}
+
+func (f *brokenOnce) Accept() (net.Conn, error) {
+	if !f.failed {
+		f.failed = true
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	return f.Listener.Accept()
+}
+
+// TestAnswersGoOnAfterAnErrorOfAccept checks that the resolver takes streams after one failed.
+func TestAnswersGoOnAfterAnErrorOfAccept(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan netip.Addr, 1)
+	newQuestions(ctx, &wg, func(a netip.Addr) *answerer { asked <- a; return nil }).serve(pc, &brokenOnce{Listener: ln})
+	conn, err := net.Dial("tcp4", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	select {
+	case <-asked:
+	case <-time.After(10 * time.Second):
+		t.Error("nobody accepts the stream")
+	}
+}
+
+// TestAForwardRestsWithoutDescriptors lets a process of no free descriptor get a connection. It
+// must not spin, and must take the connection when descriptors are free again.
+func TestAForwardRestsWithoutDescriptors(t *testing.T) {
+	g := NewGate(netip.MustParseAddr("127.0.0.1"), slog.New(slog.DiscardHandler))
+	defer g.Close()
+	f := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: 9}
+	file, err := Listen(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := Bound(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan bool, 1)
+	if err := g.Publish(f, file, nil, func(_, _ netip.AddrPort) bool { accepted <- true; return false }); err != nil {
+		t.Fatal(err)
+	}
+	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(client)
+	var have unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &have); err != nil {
+		t.Fatal(err)
+	}
+	restore := func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &have) }
+	defer restore()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: have.Max}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(client, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}); err != nil {
+		t.Fatal(err)
+	}
+	const window = 500 * time.Millisecond
+	before := cpuTime(t)
+	<-time.After(window) // in which CPU time is measured
+	if used := cpuTime(t) - before; used > window/10 {
+		t.Errorf("the process uses %s of CPU in %s", used, window)
+	}
+	restore()
+	select {
+	case <-accepted:
+	case <-time.After(10 * time.Second):
+		t.Error("nobody accepts the connection")
+	}
+}
+
+// cpuTime returns what the process has used.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
