@@ -35,6 +35,24 @@ func prepareNested() error {
 			return fmt.Errorf("opening %s to all users: %w", m.device, err)
 		}
 	}
+	return holdVM()
+}
+
+// createVM is KVM_CREATE_VM (Linux, Documentation/virt/kvm/api.rst).
+const createVM = 0xAE01
+
+// holdVM makes a VM without CPUs and memory that lives as long as this process. The kernel rewrites code of its scheduler
+// when the first VM comes and when the last one goes. An emulated guest of several CPUs must not do so often: QEMU 7.2 may
+// go on executing the code of before, and the guest then stands still for ever (docs/adr/0024).
+func holdVM() error {
+	kvm, err := unix.Open("/dev/kvm", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening /dev/kvm: %w", err)
+	}
+	defer unix.Close(kvm)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(kvm), createVM, 0); errno != 0 { // the descriptor stays open
+		return fmt.Errorf("the guest's KVM makes no VM: %w", errno)
+	}
 	return nil
 }
 
