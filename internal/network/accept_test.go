@@ -95,7 +95,7 @@ func TestAForwardRestsWithoutDescriptors(t *testing.T) {
 	const window = 500 * time.Millisecond
 	before := cpuTime(t)
 	<-time.After(window) // in which CPU time is measured
-	if used := cpuTime(t) - before; used > window/10 {
+	if used := cpuTime(t) - before; used > window/2 { // one that spins takes most of a CPU
 		t.Errorf("the process uses %s of CPU in %s", used, window)
 	}
 	restore()
