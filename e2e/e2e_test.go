@@ -26,8 +26,8 @@ var prepared string
 // binDir holds the banger under test.
 var binDir string
 
-// firecracker is the directory of the Firecracker for the stories about it, and, in "jailed", of one with its jailer: the
-// double, or the real one where make test-kvm names it. Its version is what it calls itself.
+// firecracker is the directory of the Firecracker for the stories about it, and, in "jailed", of one with its
+// jailer: the double, or the real one where make test-kvm names it. Its version is what it calls itself.
 var firecracker, firecrackerVersion string
 
 // realFirecracker names the directory of a real Firecracker; where it is set, KVM works.

@@ -94,7 +94,7 @@ func TestAForwardRestsWithoutDescriptors(t *testing.T) {
 	}
 	const window = 500 * time.Millisecond
 	before := cpuTime(t)
-	<-time.After(window) // in which CPU time is measured
+	<-time.After(window)                              // in which CPU time is measured
 	if used := cpuTime(t) - before; used > window/2 { // one that spins takes most of a CPU
 		t.Errorf("the process uses %s of CPU in %s", used, window)
 	}
