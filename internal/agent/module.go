@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moduleInitCompressed tells the kernel to unpack a module's file itself (finit_module(2), MODULE_INIT_COMPRESSED_FILE).
+// moduleInitCompressed tells the kernel to unpack a module's file itself (finit_module(2),
+// MODULE_INIT_COMPRESSED_FILE).
 const moduleInitCompressed = 4
 
 // prepareNested loads what a guest needs to run VMs: KVM for its CPU, and taps for their networks. Both devices are open
@@ -82,19 +83,26 @@ func loadModule(dir, name string) error {
 		return err
 	}
 	for _, file := range files {
-		f, err := os.Open(filepath.Join(dir, file))
-		if err != nil {
-			return fmt.Errorf("loading the module %s: %w", name, err)
+		if err := insertModule(filepath.Join(dir, file)); err != nil {
+			return err
 		}
-		flags := 0
-		if filepath.Ext(file) != ".ko" {
-			flags = moduleInitCompressed
-		}
-		err = unix.FinitModule(int(f.Fd()), "", flags)
-		f.Close()
-		if err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("loading the module %s: %w", filepath.Base(file), err)
-		}
+	}
+	return nil
+}
+
+// insertModule gives the module in a file, packed or not, to the kernel. One that the kernel has already is no error.
+func insertModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("loading a module: %w", err)
+	}
+	defer f.Close()
+	flags := 0
+	if filepath.Ext(path) != ".ko" {
+		flags = moduleInitCompressed
+	}
+	if err := unix.FinitModule(int(f.Fd()), "", flags); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("loading the module %s: %w", filepath.Base(path), err)
 	}
 	return nil
 }

@@ -48,16 +48,10 @@ func loadModules() error {
 			os.Remove(path)
 			continue
 		}
-		f, err := os.Open(path)
-		if err != nil {
+		err := insertModule(path)
+		os.Remove(path)                                 // its memory is the guest's again
+		if err != nil && !errors.Is(err, unix.ENODEV) { // hardware of another VMM's transport
 			return err
-		}
-		err = unix.FinitModule(int(f.Fd()), "", 0)
-		f.Close()
-		os.Remove(path) // its memory is the guest's again
-		// ENODEV: hardware of another VMM's transport.
-		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("loading %s: %w", filepath.Base(path), err)
 		}
 	}
 	return nil

@@ -48,7 +48,7 @@ func (p *Process) Continue() error {
 }
 
 // awaitStop waits until the last thread of a child has stopped (waitid(2)), and leaves its
-// state and its end to whoever waits for them.
+// state and its end to the goroutine that waits for the process.
 func awaitStop(pid int) error {
 	var info unix.Siginfo
 	err := error(unix.EINTR)
