@@ -283,6 +283,11 @@ func Start(t *testing.T, d vmm.Driver, c vmm.Config) *VM {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the console of %s says:\n%s", c.ID, console)
+			select {
+			case <-p.Done():
+				t.Logf("%s had ended: %+v", c.ID, p.Exit())
+			default:
+			}
 		}
 		if vm.mux != nil {
 			vm.mux.Close()
