@@ -75,10 +75,10 @@ func checkEnv(env []string) error {
 	if err := checkNUL("environment", env); err != nil {
 		return err
 	}
-	for _, kv := range env {
+	for i, kv := range env {
 		key, _, found := strings.Cut(kv, "=")
-		if !found || key == "" {
-			return Errorf(CodeInvalid, "environment entry %.80q is not KEY=VALUE", kv)
+		if !found || key == "" { // the entry may be a secret
+			return Errorf(CodeInvalid, "entry %d of the environment is not KEY=VALUE", i+1)
 		}
 		if err := checkLine("a name in the environment", key); err != nil {
 			return err

@@ -83,6 +83,7 @@ type Version struct {
 	API     int       `json:"api"`
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
+	State   string    `json:"state,omitempty"` // the daemon's state directory
 	SQLite  string    `json:"sqlite,omitempty"`
 	VMM     string    `json:"vmm,omitempty"` // what new VMs run on, or why none can
 	KVM     string    `json:"kvm,omitempty"` // "usable" or why not

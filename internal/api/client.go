@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/private"
 )
 
 // Client calls the API over the daemon's unix socket. Its methods return the
@@ -31,8 +33,7 @@ func NewClient(socket string) *Client {
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "unix", c.socket)
+	return private.Dial(ctx, c.socket)
 }
 
 // request makes one with body as JSON, or as it is when it is a reader.
@@ -65,13 +66,21 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		if ctx.Err() != nil {
 			return nil, banger.Errorf(banger.CodeCanceled, "canceled: %w", ctx.Err())
 		}
-		return nil, banger.Errorf(banger.CodeUnavailable, "the daemon does not answer: %w", err).WithHint("see: banger daemon status")
+		return nil, silent(err)
 	}
 	if resp.StatusCode >= 400 {
 		defer resp.Body.Close()
 		return nil, readError(resp)
 	}
 	return resp, nil
+}
+
+// silent says why the daemon does not answer. If its socket is not to be trusted, err says so itself, and nothing was sent.
+func silent(err error) error {
+	if refused, ok := errors.AsType[*banger.Error](err); ok {
+		return refused
+	}
+	return banger.Errorf(banger.CodeUnavailable, "the daemon does not answer: %w", err).WithHint("see: banger daemon status")
 }
 
 func readError(resp *http.Response) error {
@@ -196,9 +205,14 @@ func (c *Client) Wait(ctx context.Context, ref string) (vm banger.VM, err error)
 	return vm, c.call(ctx, "GET", vmPath(ref, "wait"), nil, nil, &vm)
 }
 
-// Get returns one VM.
+// Get returns one VM, with HiddenValue in place of the values of its environment.
 func (c *Client) Get(ctx context.Context, ref string) (vm banger.VM, err error) {
 	return vm, c.call(ctx, "GET", vmPath(ref, ""), nil, nil, &vm)
+}
+
+// GetWithEnv returns one VM with the values of its environment.
+func (c *Client) GetWithEnv(ctx context.Context, ref string) (vm banger.VM, err error) {
+	return vm, c.call(ctx, "GET", vmPath(ref, ""), url.Values{"env": {"true"}}, nil, &vm)
 }
 
 // List returns VMs, newest first; without all only those that run.

@@ -114,7 +114,7 @@ func (c *Client) upgrade(ctx context.Context, path string, query url.Values, bod
 	req.Header.Set("Upgrade", protocol)
 	conn, err := c.dial(ctx)
 	if err != nil {
-		return nil, banger.Errorf(banger.CodeUnavailable, "the daemon does not answer: %w", err)
+		return nil, silent(err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	resp, r, err := roundTrip(conn, req)

@@ -162,6 +162,10 @@ func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error
 			started = true
 		}
 		e.Time = time.Now().UTC()
+		if e.VM != nil {
+			vm := e.VM.HideEnv()
+			e.VM = &vm
+		}
 		enc.Encode(e)
 		w.(http.Flusher).Flush()
 	}
@@ -208,7 +212,15 @@ func (s *Server) listVMs(w http.ResponseWriter, req *http.Request) error {
 	if list == nil {
 		list = []banger.VM{}
 	}
-	return writeJSON(w, list)
+	return writeJSON(w, hidden(list))
+}
+
+// hidden returns VMs without the values of their environments.
+func hidden(list []banger.VM) []banger.VM {
+	for i := range list {
+		list[i] = list[i].HideEnv()
+	}
+	return list
 }
 
 // parseFilters understands name=, state= (or status=), image=, id= and
@@ -271,19 +283,22 @@ func (s *Server) pruneVMs(w http.ResponseWriter, req *http.Request) error {
 	if removed == nil {
 		removed = []banger.VM{}
 	}
-	return writeJSON(w, removed)
+	return writeJSON(w, hidden(removed))
 }
 
-// answerVM writes a VM unless there was an error.
+// answerVM writes a VM, without the values of its environment, unless there was an error.
 func answerVM(w http.ResponseWriter, vm banger.VM, err error) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, vm)
+	return writeJSON(w, vm.HideEnv())
 }
 
 func (s *Server) getVM(w http.ResponseWriter, req *http.Request) error {
 	vm, err := s.VMs.Get(req.PathValue("vm"))
+	if err == nil && req.URL.Query().Get("env") == "true" {
+		return writeJSON(w, vm)
+	}
 	return answerVM(w, vm, err)
 }
 

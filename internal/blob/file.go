@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -15,12 +16,12 @@ import (
 )
 
 // WriteFile replaces the file at path by what write writes, durably: after a
-// crash at any instant the old file or the new one is there. Two calls for the
+// crash at any instant the old file or the new one, which has mode, is there. Two calls for the
 // same path must not run at once. On an error, which is write's own or the file
 // system's, the old file stays.
-func WriteFile(path string, write func(io.Writer) error) error {
+func WriteFile(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	tmp := path + ".tmp"
-	if err := writeAndSync(tmp, write); err != nil {
+	if err := writeAndSync(tmp, mode, write); err != nil {
 		os.Remove(tmp)
 		return err
 	}
@@ -31,12 +32,15 @@ func WriteFile(path string, write func(io.Writer) error) error {
 	return Sync(filepath.Dir(path))
 }
 
-func writeAndSync(path string, write func(io.Writer) error) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+func writeAndSync(path string, mode fs.FileMode, write func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if err := f.Chmod(mode); err != nil { // whatever the umask
+		return err
+	}
 	w := bufio.NewWriterSize(f, 64<<10)
 	if err := write(w); err != nil {
 		return err
@@ -47,13 +51,13 @@ func writeAndSync(path string, write func(io.Writer) error) error {
 	return f.Sync()
 }
 
-// WriteJSON is WriteFile of v as indented JSON.
+// WriteJSON is WriteFile of v as indented JSON, for this user alone.
 func WriteJSON(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return WriteFile(path, func(w io.Writer) error { _, err := w.Write(data); return err })
+	return WriteFile(path, 0o600, func(w io.Writer) error { _, err := w.Write(data); return err })
 }
 
 // WriteBack begins to bring a range of f, in bytes, to the disk and does not wait for

@@ -23,7 +23,7 @@ func TestWriteFile(t *testing.T) {
 		{"half of the sec", broken, "first"},
 		{"second", nil, "second"},
 	} {
-		err := WriteFile(path, func(w io.Writer) error {
+		err := WriteFile(path, 0o644, func(w io.Writer) error {
 			io.WriteString(w, step.text)
 			return step.err
 		})
@@ -33,7 +33,7 @@ func TestWriteFile(t *testing.T) {
 			t.Errorf("writing %q gives %v, %q and %d files", step.text, err, got, len(entries))
 		}
 	}
-	if err := WriteFile(filepath.Join(dir, "nowhere", "f"), func(io.Writer) error { return nil }); !errors.Is(err, os.ErrNotExist) {
+	if err := WriteFile(filepath.Join(dir, "nowhere", "f"), 0o644, func(io.Writer) error { return nil }); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a directory that is not there gives %v", err)
 	}
 	if err := WriteJSON(path, make(chan int)); err == nil {

@@ -34,7 +34,7 @@ type flight struct {
 
 // start begins a flight; s.mu is held.
 func (s *Store) start(src Source) (*flight, error) {
-	f, err := os.OpenFile(s.partial(src.Digest), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(s.partial(src.Digest), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

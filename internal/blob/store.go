@@ -57,9 +57,12 @@ func OpenStore(dir string) (*Store, error) {
 	s := &Store{Backoff: 250 * time.Millisecond, MaxBackoff: 10 * time.Second, Attempts: 6, Stall: 30 * time.Second,
 		dir: dir, flights: map[string]*flight{}, doubted: map[string]bool{}}
 	for _, d := range []string{"sha256", "partial"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, err
 		}
+	}
+	if err := os.Chmod(dir, 0o700); err != nil { // layers may be of private images
+		return nil, err
 	}
 	// What a Put left; partial blobs stay, to be gone on with.
 	left, err := filepath.Glob(filepath.Join(dir, "partial", putPrefix+"*"))
@@ -184,7 +187,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader) (digest string, size int64
 		return "", 0, err
 	}
 	digest = sum(h)
-	if err := f.Chmod(0o644); err != nil {
+	if err := f.Chmod(0o600); err != nil {
 		return "", 0, err
 	}
 	return digest, size, s.publish(f, f.Name(), digest)

@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -42,6 +44,7 @@ type app struct {
 	procs          Processes
 	paths          host.Paths
 	client         *api.Client
+	daemonState    string // the state directory of the daemon that answered; "" for none yet
 	quiet          bool
 }
 
@@ -63,19 +66,33 @@ func (e *exitError) Unwrap() error { return e.err }
 
 // Main runs one command line and returns the exit code.
 func Main(args []string, procs Processes) int {
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, procs: procs}
 	paths, err := host.FindPaths()
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, procs: procs, paths: paths}
+	if len(args) > 0 && slices.Contains([]string{"shim", "vmm-exec"}, args[0]) {
+		err = nil // a VM's processes get their directories by argument, and need have no home
+	} else if err == nil {
+		err = host.KeepMemory()
+	}
 	if err == nil {
-		a.client = api.NewClient(paths.Socket())
+		a.paths, a.client = paths, api.NewClient(paths.Socket())
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		root := a.root()
-		root.SetArgs(args)
+		root.SetArgs(copied(args))
 		root.SetOut(a.stdout)
 		root.SetErr(a.stderr)
 		err = root.ExecuteContext(ctx)
 	}
 	return a.exitCode(err)
+}
+
+// copied returns args in other memory, so that host.HideArgument changes only what the kernel shows.
+func copied(args []string) []string {
+	list := make([]string, len(args))
+	for i, a := range args {
+		list[i] = strings.Clone(a)
+	}
+	return list
 }
 
 // exitCode prints err and is the only place that turns one into a number.

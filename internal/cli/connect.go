@@ -18,6 +18,8 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/host"
+	"banger/internal/private"
 )
 
 // DaemonOptions are what a daemon is started with.
@@ -33,13 +35,36 @@ const daemonStart = 60 * time.Second
 
 // connect makes sure that a daemon answers, starting one if need be.
 func (a *app) connect(ctx context.Context) (*api.Client, error) {
-	if a.daemonRuns(ctx) {
-		return a.client, nil
+	if err := private.Make(a.paths.Run, host.DirMode()); err != nil {
+		return nil, err
 	}
-	if err := a.startOnce(ctx); err != nil {
-		return nil, banger.Errorf(banger.CodeUnavailable, "cannot start the daemon: %w", err)
+	if !a.daemonRuns(ctx) {
+		if err := a.startOnce(ctx); err != nil {
+			if refused, ok := errors.AsType[*banger.Error](err); ok {
+				return nil, refused
+			}
+			return nil, banger.Errorf(banger.CodeUnavailable, "cannot start the daemon: %w", err)
+		}
 	}
-	return a.client, nil
+	return a.client, a.sameState()
+}
+
+// sameState returns an error if the daemon that answered last keeps its VMs elsewhere than BANGER_STATE_DIR says.
+func (a *app) sameState() error {
+	if os.Getenv("BANGER_STATE_DIR") == "" || a.daemonState == "" || sameDir(a.daemonState, a.paths.State) {
+		return nil
+	}
+	return banger.Errorf(banger.CodeConflict, "the daemon in %s keeps its VMs in %s, not in BANGER_STATE_DIR, %s", a.paths.Run, a.daemonState, a.paths.State).
+		WithHint("set BANGER_RUN_DIR to another directory as well")
+}
+
+func sameDir(a, b string) bool {
+	if a == b {
+		return true
+	}
+	ai, aerr := os.Stat(a)
+	bi, berr := os.Stat(b)
+	return aerr == nil && berr == nil && os.SameFile(ai, bi)
 }
 
 // daemonRuns asks the daemon something: the socket of one that is dying still
@@ -47,16 +72,17 @@ func (a *app) connect(ctx context.Context) (*api.Client, error) {
 func (a *app) daemonRuns(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, daemonStart)
 	defer cancel()
-	_, err := a.client.Version(ctx)
+	v, err := a.client.Version(ctx)
+	a.daemonState = v.State
 	return err == nil || banger.CodeOf(err) != banger.CodeUnavailable
 }
 
 // startOnce starts the daemon unless another client has done so meanwhile.
 func (a *app) startOnce(ctx context.Context) error {
-	if err := os.MkdirAll(a.paths.State, 0o711); err != nil {
+	if err := private.Make(a.paths.State, host.DirMode()); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(a.paths.State, "daemon.start"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(a.paths.State, "daemon.start"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -82,7 +108,7 @@ func (a *app) logPath() string { return filepath.Join(a.paths.State, "daemon.log
 // startDaemon starts `banger daemon run` apart from this process and returns
 // when it is ready. The child writes "ready" or its error to a pipe.
 func (a *app) startDaemon(ctx context.Context) error {
-	logFile, err := os.OpenFile(a.logPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	logFile, err := os.OpenFile(a.logPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -151,10 +177,6 @@ func (a *app) runDaemon(readyFD int) error {
 		syscall.CloseOnExec(readyFD)
 		f := os.NewFile(uintptr(readyFD), "ready")
 		report = func(s string) { io.WriteString(f, s+"\n"); f.Close() }
-	}
-	if err := a.paths.MakeRun(); err != nil {
-		report(err.Error())
-		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/internal/host"
 )
 
 // specFlags are the flags of run and create that describe a VM.
@@ -123,6 +124,9 @@ func resolveEnv(files, flags []string) ([]string, error) {
 		}
 	}
 	var env []string
+	for _, e := range flags {
+		host.HideArgument(e)
+	}
 	for _, e := range append(entries, flags...) {
 		if !strings.Contains(e, "=") {
 			value, ok := os.LookupEnv(e)

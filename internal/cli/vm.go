@@ -245,16 +245,23 @@ func vmRow(vm banger.VM) []string {
 }
 
 func (a *app) inspectCommand() *cobra.Command {
-	return &cobra.Command{
+	env := false
+	c := &cobra.Command{
 		Use: "inspect VM...", Short: "Show everything about VMs as JSON", Args: usage(cobra.MinimumNArgs(1)), ValidArgsFunction: a.completeVMs,
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
-			return inspectAll(a, args, func(ref string) (banger.VM, error) { return client.Get(c.Context(), ref) })
+			get := client.Get
+			if env {
+				get = client.GetWithEnv
+			}
+			return inspectAll(a, args, func(ref string) (banger.VM, error) { return get(c.Context(), ref) })
 		},
 	}
+	c.Flags().BoolVar(&env, "show-env", false, "show the values that -e gave, which are "+banger.HiddenValue+" otherwise")
+	return c
 }
 
 // inspectAll prints what is found as one JSON array and fails for the rest.

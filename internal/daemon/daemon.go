@@ -27,6 +27,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/network"
+	"banger/internal/private"
 	"banger/internal/registry"
 	"banger/internal/shim"
 	"banger/internal/store"
@@ -67,11 +68,11 @@ func ExecVMM(dir string, argv []string) error { return shim.ExecVMM(dir, argv) }
 func Run(ctx context.Context, o Options) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	unlock, err := lock(o)
+	release, err := own(o)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer release()
 	db, err := store.Open(ctx, filepath.Join(o.StateDir, "banger.db"))
 	if err != nil {
 		return err
@@ -105,7 +106,7 @@ func Run(ctx context.Context, o Options) error {
 	defer names.close()
 	started := time.Now().UTC()
 	version := func(ctx context.Context) api.Version {
-		v := api.Version{Version: banger.Version, API: banger.APIVersion, PID: os.Getpid(), Started: started, KVM: "usable"}
+		v := api.Version{Version: banger.Version, API: banger.APIVersion, PID: os.Getpid(), Started: started, State: o.StateDir, KVM: "usable"}
 		v.SQLite, _ = db.SQLiteVersion(ctx)
 		v.DNS, v.DNSProblem = names.version()
 		if !kvm.Usable {
@@ -119,30 +120,6 @@ func Run(ctx context.Context, o Options) error {
 	}
 	server := &api.Server{VMs: sup, Images: sup, Kernels: sup, Version: version, Stop: stop, Splice: shim.Splice, Log: o.Log}
 	return serve(ctx, o, server.Handler())
-}
-
-// lockWait is what a daemon that was killed may need to be gone.
-const lockWait = 3 * time.Second
-
-// lock makes the directories and makes sure that one daemon owns them.
-func lock(o Options) (func(), error) {
-	for _, dir := range []string{o.StateDir, o.RunDir} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
-			return nil, err
-		}
-	}
-	f, err := os.OpenFile(filepath.Join(o.StateDir, "daemon.lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	locked := make(chan error, 1)
-	go func() { locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }() // ends with the process at the latest
-	select {
-	case err = <-locked:
-	case <-time.After(lockWait):
-		return nil, banger.Errorf(banger.CodeConflict, "another daemon owns %s", o.StateDir).WithHint("see: banger daemon status")
-	}
-	return func() { f.Close() }, err
 }
 
 func probe(o Options) host.KVM {
@@ -199,10 +176,7 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 }
 
 func serve(ctx context.Context, o Options, h http.Handler) error {
-	os.Remove(o.Socket) // we hold the lock, so it is a dead daemon's
-	old := syscall.Umask(0o177)
-	ln, err := net.Listen("unix", o.Socket)
-	syscall.Umask(old)
+	ln, err := private.Listen(o.Socket)
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,17 @@ package host
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
+
+	"banger"
 )
 
 // Paths are where banger keeps things for the user who runs it.
@@ -17,72 +25,123 @@ type Paths struct {
 // sun_path (unix(7): 108 bytes).
 const maxSocketDir = 108 - len("/vms/0123456789ab/channel.sock") - 1
 
+// DirMode returns the mode of the state and run directories. Below root's, VMs have user ids of their own.
+func DirMode() fs.FileMode {
+	if os.Geteuid() == 0 {
+		return 0o711
+	}
+	return 0o700
+}
+
 // Socket returns the path of the daemon's API socket.
 func (p Paths) Socket() string { return filepath.Join(p.Run, "api.sock") }
 
-// FindPaths follows BANGER_STATE_DIR and BANGER_RUN_DIR, then the XDG base
-// directories, or /var/lib and /run for root. It returns an error when the run
-// directory's path is too long for sockets.
+// FindPaths follows BANGER_STATE_DIR and BANGER_RUN_DIR, then the XDG base directories, which must be absolute, or
+// /var/lib and /run for root. It returns an error when a path of ours is not absolute, holds a control character, or is too
+// long for sockets, and when the user has no home directory.
 func FindPaths() (Paths, error) {
-	p := Paths{State: os.Getenv("BANGER_STATE_DIR"), Run: os.Getenv("BANGER_RUN_DIR")}
-	if p.State == "" {
-		p.State = defaultState()
+	var p Paths
+	var err error
+	if p.State, err = ownPath("BANGER_STATE_DIR"); err == nil && p.State == "" {
+		p.State, err = defaultState()
+	}
+	if err != nil {
+		return p, err
+	}
+	if p.Run, err = ownPath("BANGER_RUN_DIR"); err != nil {
+		return p, err
 	}
 	if p.Run == "" {
 		p.Run = defaultRun()
 	}
-	for _, dir := range []*string{&p.State, &p.Run} {
-		abs, err := filepath.Abs(*dir)
-		if err != nil {
-			return p, err
-		}
-		*dir = abs
+	if err := checkPath("the state directory", p.State); err != nil {
+		return p, err
+	}
+	if err := checkPath("the run directory", p.Run); err != nil {
+		return p, err
 	}
 	if len(p.Run) > maxSocketDir {
-		return p, fmt.Errorf("the path %s is too long for sockets; set BANGER_RUN_DIR to one of at most %d bytes", p.Run, maxSocketDir)
+		return p, banger.Errorf(banger.CodeInvalid, "the path %s is too long for sockets", p.Run).
+			WithHint("set BANGER_RUN_DIR to one of at most %d bytes", maxSocketDir)
 	}
 	return p, nil
 }
 
-func defaultState() string {
+// ownPath returns the value of an environment variable of ours that names a directory; "" if it is not set.
+func ownPath(name string) (string, error) {
+	path := os.Getenv(name)
+	if path == "" {
+		return "", nil
+	}
+	if !filepath.IsAbs(path) {
+		return "", banger.Errorf(banger.CodeInvalid, "%s is %.200q, and a relative path means another directory elsewhere", name, path).
+			WithHint("give a path that begins with /")
+	}
+	return filepath.Clean(path), nil
+}
+
+// checkPath refuses names that logs, scripts and the kernel's lists of mounts and sockets cannot carry.
+func checkPath(what, path string) error {
+	if path == "/" {
+		return banger.Errorf(banger.CodeInvalid, "%s is the root directory", what).WithHint("set BANGER_STATE_DIR and BANGER_RUN_DIR")
+	}
+	if !utf8.ValidString(path) || strings.ContainsFunc(path, unicode.IsControl) {
+		return banger.Errorf(banger.CodeInvalid, "the path of %s, %.200q, holds a control character or is not UTF-8", what, path).
+			WithHint("set BANGER_STATE_DIR and BANGER_RUN_DIR")
+	}
+	return nil
+}
+
+func defaultState() (string, error) {
 	if os.Geteuid() == 0 {
-		return "/var/lib/banger"
+		return "/var/lib/banger", nil
 	}
-	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
-		return filepath.Join(dir, "banger")
+	if dir := xdg("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "banger"), nil
 	}
-	home, err := os.UserHomeDir()
+	home, err := homeDir()
 	if err != nil {
-		home = filepath.Join(os.TempDir(), fmt.Sprintf("banger-home-%d", os.Getuid()))
+		return "", err
 	}
-	return filepath.Join(home, ".local", "share", "banger")
+	return filepath.Join(home, ".local", "share", "banger"), nil
+}
+
+// homeDir returns HOME, or what the user database says where it is not set.
+func homeDir() (string, error) {
+	home := os.Getenv("HOME")
+	if home == "" {
+		if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {
+			home = u.HomeDir
+		}
+	}
+	if !filepath.IsAbs(home) || filepath.Clean(home) == "/" {
+		return "", banger.Errorf(banger.CodeInvalid, "this user has no home directory: HOME is %.200q", os.Getenv("HOME")).
+			WithHint("set HOME or BANGER_STATE_DIR")
+	}
+	return home, nil
 }
 
 func defaultRun() string {
 	if os.Geteuid() == 0 {
 		return "/run/banger"
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+	if dir := xdg("XDG_RUNTIME_DIR"); dir != "" {
 		return filepath.Join(dir, "banger")
 	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("banger-%d", os.Getuid()))
+	tmp := os.TempDir()
+	if !filepath.IsAbs(tmp) {
+		tmp = "/tmp"
+	}
+	return filepath.Join(tmp, fmt.Sprintf("banger-%d", os.Geteuid()))
 }
 
-// MakeRun makes the run directory, and refuses one that another user made first
-// under a guessable name.
-func (p Paths) MakeRun() error {
-	if err := os.MkdirAll(p.Run, 0o711); err != nil {
-		return err
+// xdg returns the value of one of the XDG base directories; "" if it is not set or not absolute, which the XDG Base Directory
+// Specification says to ignore.
+func xdg(name string) string {
+	if dir := os.Getenv(name); filepath.IsAbs(dir) {
+		return dir
 	}
-	info, err := os.Lstat(p.Run)
-	if err != nil {
-		return err
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !info.IsDir() || !ok || int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s does not belong to this user; set BANGER_RUN_DIR to another directory", p.Run)
-	}
-	return nil
+	return ""
 }
 
 // FreeBytes returns what an ordinary user may still write to the file system of

@@ -132,11 +132,14 @@ func (w *work) report(name string, img banger.Image) string {
 // build makes one ext4 file of all layers: their contents are written as they
 // are decoded, all layers at once; the tree is known and written last.
 func (w *work) build(ctx context.Context, path string, img *banger.Image) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if err := f.Chmod(0o644); err != nil { // VMs with users of their own read it, whatever the umask
+		return err
+	}
 	started := time.Now()
 	t, err := assemble(ctx, hostFile{f}, w.src, w.open, w.store.limits, w.emit)
 	if err != nil {

@@ -34,7 +34,7 @@ func (s *Store) Initrd(name string, agent []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = blob.WriteFile(path, func(w io.Writer) error {
+	err = blob.WriteFile(path, 0o644, func(w io.Writer) error {
 		return writeInitrd(w, filepath.Join(s.dir, name, bootModulesDir), agent)
 	})
 	if err != nil {

@@ -38,7 +38,7 @@ const tmpPrefix = ".tmp-"
 // Open returns the store in dir, creating it, and removes what an interrupted
 // import left there.
 func Open(dir string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
 		return nil, err
 	}
 	left, err := filepath.Glob(filepath.Join(dir, tmpPrefix+"*"))
@@ -223,7 +223,11 @@ func publish(tmp, final string) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := blob.Sync(filepath.Join(tmp, e.Name())); err != nil {
+		path, mode := filepath.Join(tmp, e.Name()), fs.FileMode(0o644)
+		if e.IsDir() {
+			mode = 0o755
+		}
+		if err := errors.Join(os.Chmod(path, mode), blob.Sync(path)); err != nil { // VMs read them, whatever the umask
 			return err
 		}
 	}

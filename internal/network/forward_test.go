@@ -194,13 +194,13 @@ func TestOnlyTheOwnerIsLetIn(t *testing.T) {
 	const owner, stranger = 12345, 54321
 	g := newGuest(t, "deny")
 	ln := g.listen(t, "0.0.0.0:0")
-	_, at := g.publish(t, "tcp", portOf(ln), network.OwnedBy(owner))
+	_, at := g.publish(t, "tcp", portOf(ln), network.OwnedBy("tcp", owner))
 	for _, tt := range []struct {
 		uid int
 		in  bool
 	}{{owner, true}, {0, true}, {stranger, false}} {
 		t.Run(fmt.Sprint(tt.uid), func(t *testing.T) {
-			conn, err := dialAs(tt.uid, at)
+			conn, err := dialAs(tt.uid, "tcp4", at)
 			if !tt.in && errors.Is(err, syscall.ECONNRESET) {
 				return // so soon that it was never made
 			}
@@ -220,18 +220,143 @@ func TestOnlyTheOwnerIsLetIn(t *testing.T) {
 	}
 }
 
-func dialAs(uid int, at string) (conn net.Conn, err error) {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for ever: the thread ends with the goroutine
-		err := unix.Setfsuid(uid)
-		if err == nil {
-			conn, err = net.Dial("tcp4", at)
+// TestAStrangerWhoIsGoneIsNotHeard: he sends and closes at once, after which the kernel does not tell any more whose
+// the connection was.
+func TestAStrangerWhoIsGoneIsNotHeard(t *testing.T) {
+	const owner, stranger = 12345, 54321
+	g := newGuest(t, "deny")
+	ln := g.listen(t, "0.0.0.0:0")
+	f := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: uint16(portOf(ln))}
+	file, err := network.Listen(f)
+	check(t, err)
+	bound, err := network.Bound(file)
+	check(t, err)
+	at := bound.String()
+	for range 10 { // the kernel completes these connections, and the gate accepts them when the strangers have gone
+		conn, err := dialAs(stranger, "tcp4", at)
+		check(t, err)
+		io.WriteString(conn, "from a stranger")
+		conn.Close()
+	}
+	awaitForgotten(t, bound)
+	check(t, g.stack.Publish(f, file, nil, network.OwnedBy("tcp", owner)))
+	conn, err := dialAs(owner, "tcp4", at)
+	check(t, err)
+	defer conn.Close()
+	io.WriteString(conn, "from the owner")
+	conn.(*net.TCPConn).CloseWrite()
+	far, err := ln.Accept() // of the first that was let in
+	check(t, err)
+	defer far.Close()
+	if heard, err := io.ReadAll(far); string(heard) != "from the owner" || err != nil {
+		t.Errorf("the guest hears %q, %v", heard, err)
+	}
+}
+
+// awaitForgotten returns when the kernel has forgotten whose the closed connections to at were: when it has acknowledged
+// their ends, which it tells nobody of, it lists them as of root, in state 06, TIME_WAIT (proc_net(5)).
+func awaitForgotten(t *testing.T, at netip.AddrPort) {
+	t.Helper()
+	to := fmt.Sprintf("0100007F:%04X", at.Port())
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		data, err := os.ReadFile("/proc/thread-self/net/tcp")
+		check(t, err)
+		known, gone := 0, 0
+		for line := range strings.Lines(string(data)) {
+			if f := strings.Fields(line); len(f) > 3 && f[2] == to && f[3] == "05" {
+				gone++
+			} else if len(f) > 3 && f[2] == to {
+				known++
+			}
 		}
-		done <- err
-	}()
-	err = <-done
+		switch {
+		case known == 0 && gone > 0:
+			return
+		case time.Now().After(end):
+			t.Fatalf("of %d connections the kernel still knows whose they were", known)
+		}
+	}
+}
+
+// TestOnlyTheOwnersDatagramsPass: neither is a stranger's heard, nor does he hear an answer when he has got the port that
+// was the owner's.
+func TestOnlyTheOwnersDatagramsPass(t *testing.T) {
+	const owner, stranger = 12345, 54321
+	g := newGuest(t, "deny")
+	var pc net.PacketConn
+	g.in(t, func() (err error) {
+		pc, err = net.ListenPacket("udp4", "0.0.0.0:0")
+		return err
+	})
+	defer pc.Close()
+	_, at := g.publish(t, "udp", pc.LocalAddr().(*net.UDPAddr).Port, network.OwnedBy("udp", owner))
+	for range 20 {
+		conn, err := dialAs(stranger, "udp4", at)
+		check(t, err)
+		io.WriteString(conn, "from a stranger")
+		defer conn.Close()
+		gone, err := dialAs(stranger, "udp4", at)
+		check(t, err)
+		io.WriteString(gone, "from one who has gone")
+		gone.Close()
+	}
+	conn, err := dialAs(owner, "udp4", at)
+	check(t, err)
+	io.WriteString(conn, "from the owner")
+	buf := make([]byte, 100)
+	n, from, err := pc.ReadFrom(buf)
+	if string(buf[:n]) != "from the owner" || err != nil {
+		t.Fatalf("the guest hears %q, %v", buf[:n], err)
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	pc.WriteTo([]byte("answer"), from)
+	if n, err = conn.Read(buf); string(buf[:n]) != "answer" || err != nil {
+		t.Fatalf("the owner hears %q, %v", buf[:n], err)
+	}
+	port := conn.LocalAddr().(*net.UDPAddr)
+	conn.Close()
+	heir, err := listenAs(stranger, port)
+	check(t, err)
+	defer heir.Close()
+	pc.WriteTo([]byte("secret"), from)
+	// When the owner hears a later answer, the earlier one has most likely been dealt with.
+	next, err := dialAs(owner, "udp4", at)
+	check(t, err)
+	defer next.Close()
+	next.SetDeadline(time.Now().Add(patience))
+	io.WriteString(next, "again")
+	_, from, err = pc.ReadFrom(buf)
+	check(t, err)
+	pc.WriteTo([]byte("answer"), from)
+	if n, err = next.Read(buf); string(buf[:n]) != "answer" || err != nil {
+		t.Fatalf("the owner hears %q, %v", buf[:n], err)
+	}
+	heir.SetReadDeadline(time.Now().Add(time.Second))
+	if n, _, err = heir.ReadFrom(buf); err == nil {
+		t.Errorf("the stranger hears %q", buf[:n])
+	}
+}
+
+func listenAs(uid int, at *net.UDPAddr) (conn *net.UDPConn, err error) {
+	as(uid, func() { conn, err = net.ListenUDP("udp4", at) })
 	return conn, err
+}
+
+func dialAs(uid int, network, at string) (conn net.Conn, err error) {
+	as(uid, func() { conn, err = net.Dial(network, at) })
+	return conn, err
+}
+
+// as runs f in a thread whose sockets belong to uid.
+func as(uid int, f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for ever: the thread ends with the goroutine
+		unix.Setfsuid(uid)
+		f()
+	}()
+	<-done
 }
 
 func TestATakenPortSaysWhoHasIt(t *testing.T) {

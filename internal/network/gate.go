@@ -67,8 +67,9 @@ type published struct {
 }
 
 // Publish carries what comes to file, which it owns, to the guest: by connect, or
-// to the forward's port of the guest when connect is nil. admit may turn a
-// connection away by its two ends.
+// to the forward's port of the guest when connect is nil. admit, unless it is nil, may turn
+// a connection or a datagram away by its two ends, in either direction and before the
+// guest gets a byte.
 func (g *Gate) Publish(f banger.Forward, file *os.File, connect Connect, admit func(from, to netip.AddrPort) bool) error {
 	ctx, cancel := context.WithCancel(g.ctx)
 	p := &published{Forward: f, stop: cancel}
@@ -81,7 +82,7 @@ func (g *Gate) Publish(f banger.Forward, file *os.File, connect Connect, admit f
 	}
 	var err error
 	if f.Protocol == "udp" {
-		err = g.publishUDP(ctx, f, file)
+		err = g.publishUDP(ctx, f, file, admit)
 	} else {
 		if connect == nil {
 			connect = func(ctx context.Context, conn net.Conn) error { return g.Dial(ctx, f.GuestPort, conn) }
@@ -173,7 +174,7 @@ func endOf(a net.Addr) netip.AddrPort {
 
 // publishUDP gives each peer of the host's socket a socket of its own towards the
 // guest, whose answers so find back.
-func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File) error {
+func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, admit func(from, to netip.AddrPort) bool) error {
 	pc, err := net.FilePacketConn(file)
 	file.Close()
 	if err != nil {
@@ -185,6 +186,9 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File) 
 		pc.Close()
 		return errors.New("it is no UDP socket")
 	}
+	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	// A port goes from one user to another within a moment, so each datagram is checked.
+	admits := func(peer netip.AddrPort) bool { return admit == nil || admit(peer, local) }
 	g.wg.Go(func() {
 		var wg sync.WaitGroup
 		defer wg.Wait()
@@ -196,11 +200,18 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File) 
 			if err != nil {
 				return
 			}
+			if !admits(from) {
+				continue
+			}
 			mu.Lock()
 			peer := peers[from]
 			mu.Unlock()
 			if peer == nil {
-				if peer = g.peer(f.GuestPort, func(p []byte) { conn.WriteToUDPAddrPort(p, from) }); peer == nil {
+				if peer = g.peer(f.GuestPort, func(p []byte) {
+					if admits(from) {
+						conn.WriteToUDPAddrPort(p, from)
+					}
+				}); peer == nil {
 					continue
 				}
 				mu.Lock()

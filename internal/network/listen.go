@@ -7,8 +7,6 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
-
 	"banger"
 )
 
@@ -56,13 +54,4 @@ func Bound(f *os.File) (netip.AddrPort, error) {
 		return netip.AddrPort{}, errors.New("it is no IPv4 socket")
 	}
 	return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port)), nil
-}
-
-// OwnedBy returns a check that turns away TCP connections of this host that another
-// user than uid or root has made. What the kernel does not tell is let through.
-func OwnedBy(uid uint32) func(from, to netip.AddrPort) bool {
-	return func(from, to netip.AddrPort) bool {
-		socket, err := netlink.SocketGet(net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to))
-		return err != nil || socket.UID == uid || socket.UID == 0
-	}
 }

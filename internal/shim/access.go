@@ -137,6 +137,10 @@ func (a *access) update(list []banger.Listener) {
 
 // publish opens a port of the loopback address; a.mu is held.
 func (a *access) publish(f banger.Forward, local bool) {
+	if err := network.TellsOwners(f.Protocol); err != nil {
+		a.problems[f] = "this host does not say whose the connections to a port are, so it stays closed: " + err.Error()
+		return
+	}
 	at := f
 	file, err := network.Listen(at)
 	if banger.CodeOf(err) == banger.CodeDenied {
@@ -148,7 +152,7 @@ func (a *access) publish(f banger.Forward, local bool) {
 		if local {
 			connect = a.connectLocal(f.GuestPort)
 		}
-		err = a.gate.Publish(f, file, connect, network.OwnedBy(a.owner))
+		err = a.gate.Publish(f, file, connect, network.OwnedBy(f.Protocol, a.owner))
 	}
 	if err != nil {
 		a.problems[f] = err.Error()

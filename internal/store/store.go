@@ -12,9 +12,11 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"modernc.org/sqlite" // registers "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -42,6 +44,9 @@ type Row struct {
 // Open opens or creates the database at path and migrates it. It refuses a
 // database of a later banger without touching it.
 func Open(ctx context.Context, path string) (*Store, error) {
+	if err := protect(path); err != nil {
+		return nil, err
+	}
 	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)",
 		"journal_size_limit(16777216)"}, "_txlock": {"immediate"}}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+q.Encode())
@@ -55,6 +60,26 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	return s, nil
+}
+
+// protect makes the database's files this user's alone before SQLite opens them, which gives its log and its shared memory the
+// database's mode.
+func protect(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer f.Close()
+	err = f.Chmod(0o600)
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if cerr := os.Chmod(path+suffix, 0o600); !errors.Is(cerr, fs.ErrNotExist) {
+			err = errors.Join(err, cerr)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("protecting %s: %w", path, err)
+	}
+	return nil
 }
 
 // Close closes the database.

@@ -152,6 +152,16 @@ func (s *Supervisor) killProcesses(id string) {
 // eachShim calls f for each process of ours whose command line is that of a shim
 // of this state directory.
 func (s *Supervisor) eachShim(f func(id string, pid int)) error {
+	return eachShim(s.opts.StateDir, s.opts.ShimArgv, f)
+}
+
+// Running returns true if a VM of a state directory runs, whether a daemon owns it or not. argv is how shims are started.
+func Running(stateDir string, argv []string) (found bool) {
+	eachShim(stateDir, argv, func(string, int) { found = true })
+	return found
+}
+
+func eachShim(stateDir string, argv []string, f func(id string, pid int)) error {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return err
@@ -166,11 +176,11 @@ func (s *Supervisor) eachShim(f func(id string, pid int)) error {
 			continue
 		}
 		args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
-		if len(args) != len(s.opts.ShimArgv)+1 || strings.Join(args[1:len(args)-1], " ") != strings.Join(s.opts.ShimArgv[1:], " ") {
+		if len(args) != len(argv)+1 || strings.Join(args[1:len(args)-1], " ") != strings.Join(argv[1:], " ") {
 			continue
 		}
 		dir := args[len(args)-1]
-		if id := filepath.Base(dir); filepath.Dir(dir) == filepath.Join(s.opts.StateDir, "vms") && banger.ValidID(id) {
+		if id := filepath.Base(dir); filepath.Dir(dir) == filepath.Join(stateDir, "vms") && banger.ValidID(id) {
 			f(id, pid)
 		}
 	}

@@ -1,0 +1,100 @@
+package daemon
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"banger"
+	"banger/internal/host"
+	"banger/internal/private"
+	"banger/internal/supervisor"
+)
+
+const (
+	lockFile = "daemon.lock"
+	// lockWait is what a daemon that was killed may need to be gone.
+	lockWait = 3 * time.Second
+)
+
+// own makes the directories, takes the lock of each, and takes rights that others have to what is in them. It returns an
+// error when another daemon has one of them, or when VMs run that belong to the one and to another in place of the other.
+func own(o Options) (release func(), err error) {
+	for _, dir := range []string{o.StateDir, o.RunDir} {
+		if err := private.Make(dir, host.DirMode()); err != nil {
+			return nil, err
+		}
+		if err := private.CheckEntries(dir); err != nil {
+			return nil, err
+		}
+	}
+	state, before, err := private.Take(o.StateDir, lockFile, lockWait)
+	if err != nil {
+		return nil, taken(err, "state directory "+o.StateDir, before)
+	}
+	run, lodger, err := private.Take(o.RunDir, lockFile, lockWait)
+	if err != nil {
+		err = taken(err, "run directory "+o.RunDir, lodger)
+	}
+	release = func() {
+		state.Release()
+		if run != nil {
+			run.Release()
+		}
+	}
+	if err == nil {
+		err = errors.Join(sameRun(o, before), sameState(o, lodger))
+	}
+	me := private.Owner{PID: os.Getpid(), State: o.StateDir, Run: o.RunDir}
+	if err == nil {
+		err = errors.Join(state.Write(me), run.Write(me), restrict(o.StateDir))
+	}
+	if err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// taken says who has a directory.
+func taken(err error, what string, by private.Owner) error {
+	if !errors.Is(err, private.ErrLocked) {
+		return banger.Errorf(banger.CodeUnavailable, "cannot take the lock of the %s: %w", what, err)
+	}
+	if by.PID == 0 {
+		return banger.Errorf(banger.CodeConflict, "another daemon has the %s", what).WithHint("see: banger daemon status")
+	}
+	return banger.Errorf(banger.CodeConflict, "another daemon, process %d, has the %s; its state directory is %s and its run directory %s", by.PID, what, by.State, by.Run).
+		WithHint("use that one: BANGER_STATE_DIR=%s BANGER_RUN_DIR=%s", by.State, by.Run)
+}
+
+// sameRun returns an error if VMs of this state run whose sockets are in another run directory. This daemon could not reach
+// them, and would start them twice.
+func sameRun(o Options, before private.Owner) error {
+	if before.Run == "" || before.Run == o.RunDir || !supervisor.Running(o.StateDir, shimArgv) {
+		return nil
+	}
+	return banger.Errorf(banger.CodeConflict, "VMs of the state directory %s run, and their sockets are in %s, not in %s", o.StateDir, before.Run, o.RunDir).
+		WithHint("use BANGER_RUN_DIR=%s, or stop these VMs first", before.Run)
+}
+
+// sameState returns an error if VMs of another state run whose sockets are in this run directory. This daemon would remove
+// these sockets.
+func sameState(o Options, lodger private.Owner) error {
+	if lodger.State == "" || lodger.State == o.StateDir || !supervisor.Running(lodger.State, shimArgv) {
+		return nil
+	}
+	return banger.Errorf(banger.CodeConflict, "the run directory %s holds sockets of running VMs of the state directory %s", o.RunDir, lodger.State).
+		WithHint("set BANGER_RUN_DIR to another directory, or stop these VMs first")
+}
+
+// restrict corrects the modes of what an earlier banger made below the state directory. Directories in which a VM's own
+// user finds files correct their own.
+func restrict(dir string) error {
+	elsewhere := map[string]bool{filepath.Join(dir, "vms"): true}
+	if os.Geteuid() == 0 {
+		elsewhere[filepath.Join(dir, "images")], elsewhere[filepath.Join(dir, "kernels")] = true, true
+	}
+	return private.Restrict(dir, 0o077, func(path string) bool { return elsewhere[path] })
+}

@@ -1,0 +1,82 @@
+package private
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// Owner is what a lock file says of the process that holds the lock, or held it last.
+type Owner struct {
+	PID   int    `json:"pid"`
+	State string `json:"state"` // directory
+	Run   string `json:"run"`   // directory
+}
+
+// ErrLocked says that another process holds a lock.
+var ErrLocked = errors.New("another process holds the lock")
+
+// lockSize bounds what is read of a lock file, which holds two paths.
+const lockSize = 16 << 10
+
+// Lock is a lock file that this process holds.
+type Lock struct{ f *os.File }
+
+// Take takes the lock file called name in dir, which Check accepts, and waits at most the time given for another process
+// to let go. With the lock, or with ErrLocked, it returns what the file says; that is zero for one that says nothing.
+func Take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, Owner{}, err
+	}
+	if err := f.Chmod(0o600); err != nil {
+		f.Close()
+		return nil, Owner{}, err
+	}
+	locked, givenUp := make(chan error), make(chan struct{})
+	go func() { // ends when the lock is free, or with the process
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		select {
+		case locked <- err:
+		case <-givenUp:
+			f.Close() // and with it the lock
+		}
+	}()
+	select {
+	case err = <-locked:
+	case <-time.After(wait):
+		err = ErrLocked
+		defer close(givenUp)
+	}
+	var owner Owner
+	if json.NewDecoder(io.NewSectionReader(f, 0, lockSize)).Decode(&owner) != nil { // it reads one value, and no rest of an older one
+		owner = Owner{}
+	}
+	if err != nil {
+		if err != ErrLocked { // else the goroutine closes the file
+			f.Close()
+		}
+		return nil, owner, err
+	}
+	return &Lock{f}, owner, nil
+}
+
+// Write makes the file say what the owner is.
+func (l *Lock) Write(o Owner) error {
+	data, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	data = append(data, '\n')
+	if _, err := l.f.WriteAt(data, 0); err != nil {
+		return err
+	}
+	return l.f.Truncate(int64(len(data)))
+}
+
+// Release lets go of the lock. The file stays, for it names the last owner.
+func (l *Lock) Release() error { return l.f.Close() }
