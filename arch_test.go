@@ -40,7 +40,7 @@ var layout = map[string]struct {
 	"internal/registry":                      {". internal/ipaddr", false, "what registries of images speak; it stores nothing"},
 	"internal/registry/registrytest":         {"", false, "a registry that fails on demand"},
 	"internal/kernel":                        {". internal/blob internal/ext4", true, "where kernels come from; apt-get and dpkg-deb fetch them"},
-	"internal/network":                       {". internal/accept internal/ipaddr", false, "a VM's network seen from outside: packets and sockets, no VMM and no rows"},
+	"internal/network":                       {". internal/accept internal/ipaddr internal/private", false, "a VM's network seen from outside: packets and sockets, no VMM and no rows"},
 	"internal/dns":                           {". internal/accept", false, "names and the host's resolver, whoever the VMs are"},
 	"internal/cgroup":                        {"", false, "what processes may use together, whoever they are"},
 	"internal/disk":                          {". internal/ext4", false, "a VM's writable disk"},

@@ -110,7 +110,7 @@ func (n BridgeNetwork) check() error {
 	if !n.Subnet.IsValid() || !n.Subnet.Addr().Is4() || n.Subnet.Masked() != n.Subnet || n.Subnet.Bits() > 30 {
 		return banger.Errorf(banger.CodeInvalid, "%s of network %q is no IPv4 network with room for a VM", n.Subnet, n.Name).WithHint("for example: 172.30.0.0/24")
 	}
-	if !slices.ContainsFunc(private, func(p netip.Prefix) bool { return p.Bits() <= n.Subnet.Bits() && p.Contains(n.Subnet.Addr()) }) {
+	if !slices.ContainsFunc(localNetworks, func(p netip.Prefix) bool { return p.Bits() <= n.Subnet.Bits() && p.Contains(n.Subnet.Addr()) }) {
 		return banger.Errorf(banger.CodeInvalid, "%s of network %q is not private, so that it would hide part of the Internet", n.Subnet, n.Name).WithHint("use a part of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10")
 	}
 	return nil

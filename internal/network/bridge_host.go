@@ -12,12 +12,14 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/private"
 )
 
 // BridgeMTU is the largest packet of a bridge's links in bytes.
@@ -38,7 +40,7 @@ type BridgeHost struct {
 
 	apply  sync.Mutex // held while the configuration changes
 	bridge *Bridge    // nil while there is none
-	owner  net.Listener
+	owner  *private.Lock
 	watch  context.CancelFunc
 	listen map[netip.Addr]*resolverOf // by the gateway's address
 
@@ -68,15 +70,41 @@ const (
 	inUseFile  = "bridge.used"
 )
 
-// ownerName is a unix socket without a file, of which each network namespace has one
-// (unix(7)): two daemons would undo each other's work.
-const ownerName = "@banger/bridge"
+// lockDir is where each network namespace has a lock: two daemons would undo each other's work. Only root writes there.
+const lockDir = "/run"
+
+// ownerWait is what a daemon that was killed may need to be gone.
+const ownerWait = time.Second
+
+// own takes the lock of the calling thread's network namespace.
+func own() (*private.Lock, error) {
+	ns, err := os.Stat("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	st, ok := ns.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil, errors.New("the network namespace has no number")
+	}
+	lock, before, err := private.Take(lockDir, fmt.Sprintf("banger-bridge-%d.lock", st.Ino), ownerWait)
+	switch {
+	case errors.Is(err, private.ErrLocked):
+		return nil, banger.Errorf(banger.CodeConflict, "another daemon, process %d, owns the bridges of this host", before.PID).WithHint("use --network user, or that daemon")
+	case err != nil:
+		return nil, banger.Errorf(banger.CodeUnavailable, "cannot take the lock of the bridges in %s: %w", lockDir, err)
+	}
+	if err := lock.Write(private.Owner{PID: os.Getpid()}); err != nil {
+		lock.Remove()
+		return nil, err
+	}
+	return lock, nil
+}
 
 // open takes the namespace over.
 func (h *BridgeHost) open() error {
-	owner, err := net.Listen("unix", ownerName)
+	owner, err := own()
 	if err != nil {
-		return banger.Errorf(banger.CodeConflict, "another daemon owns the bridges of this host").WithHint("use --network user, or that daemon")
+		return err
 	}
 	b, err := OpenBridge(filepath.Join(h.dir, memoryFile))
 	if err == nil {
@@ -85,7 +113,7 @@ func (h *BridgeHost) open() error {
 		}
 	}
 	if err != nil {
-		owner.Close()
+		owner.Remove()
 		return err
 	}
 	h.bridge, h.owner = b, owner
@@ -95,7 +123,7 @@ func (h *BridgeHost) open() error {
 func (h *BridgeHost) release() {
 	if h.bridge != nil {
 		h.bridge.Close()
-		h.owner.Close()
+		h.owner.Remove()
 		h.bridge, h.owner = nil, nil
 	}
 }

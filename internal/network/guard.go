@@ -17,9 +17,9 @@ import (
 // guest, or would reach the host's own services.
 var never = ipaddr.Prefixes(ipaddr.Loopback, ipaddr.Nowhere, ipaddr.Multicast)
 
-// private lists the local networks (RFC 1918, RFC 6598). The metadata service of a cloud
+// localNetworks lists the local networks (RFC 1918, RFC 6598). The metadata service of a cloud
 // lies within them.
-var private = ipaddr.Prefixes(ipaddr.Private)
+var localNetworks = ipaddr.Prefixes(ipaddr.Private)
 
 // special lists what is closed unless a rule names it.
 var special = ipaddr.Prefixes(ipaddr.LinkLocal, ipaddr.Metadata, ipaddr.Reserved, ipaddr.Private)
@@ -190,7 +190,7 @@ func (r *rule) to(addr netip.Addr, names []string, class string) bool {
 	case r.To == banger.ToAny:
 		return !closed
 	case r.private:
-		return within(private, addr) && !single
+		return within(localNetworks, addr) && !single
 	case r.prefix.IsValid():
 		return r.prefix.Contains(addr) && (!closed || r.names && !single || r.prefix.IsSingleIP())
 	}

@@ -29,6 +29,20 @@ type Lock struct{ f *os.File }
 // Take takes the lock file called name in dir, which Check accepts, and waits at most the time given for another process
 // to let go. With the lock, or with ErrLocked, it returns what the file says; that is zero for one that says nothing.
 func Take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
+	for end := time.Now().Add(wait); ; {
+		l, owner, err := take(dir, name, time.Until(end))
+		if err != nil {
+			return nil, owner, err
+		}
+		here, err := os.Lstat(l.f.Name())
+		if held, herr := l.f.Stat(); err == nil && herr == nil && os.SameFile(here, held) {
+			return l, owner, nil
+		}
+		l.Release() // of a file that was removed meanwhile
+	}
+}
+
+func take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
 	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, Owner{}, err
@@ -77,6 +91,9 @@ func (l *Lock) Write(o Owner) error {
 	}
 	return l.f.Truncate(int64(len(data)))
 }
+
+// Remove removes the file and lets go of the lock.
+func (l *Lock) Remove() error { return errors.Join(os.Remove(l.f.Name()), l.f.Close()) }
 
 // Release lets go of the lock. The file stays, for it names the last owner.
 func (l *Lock) Release() error { return l.f.Close() }

@@ -266,3 +266,25 @@ func TestALockFileIsNoLink(t *testing.T) {
 	}
 	wantMode(t, dir+"/victim", 0o644)
 }
+
+func TestARemovedLockIsNotHeldTwice(t *testing.T) {
+	dir := ground(t)
+	first, _, err := private.Take(dir, "lock", time.Second)
+	check(t, err)
+	type result struct {
+		lock *private.Lock
+		err  error
+	}
+	second := make(chan result)
+	go func() { // it waits for a file that is gone when it gets its lock
+		l, _, err := private.Take(dir, "lock", time.Minute)
+		second <- result{l, err}
+	}()
+	check(t, first.Remove())
+	r := <-second
+	check(t, r.err)
+	defer r.lock.Release()
+	if _, _, err := private.Take(dir, "lock", 10*time.Millisecond); !errors.Is(err, private.ErrLocked) {
+		t.Errorf("a third one gets %v", err)
+	}
+}
