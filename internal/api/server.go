@@ -110,11 +110,11 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 			WithHint("restart the daemon with this client's version: banger daemon stop"))
 		return
 	}
-	limit := int64(maxBody)
+	limit, patience := int64(maxBody), bodyTime
 	if r.path == loadPath {
-		limit = maxArchive
+		limit, patience = maxArchive, archiveTime
 	}
-	req.Body = http.MaxBytesReader(w, req.Body, limit)
+	req.Body = patiently(w, req, limit, patience)
 	if err := r.handle(s, w, req); err != nil {
 		if banger.CodeOf(err) == banger.CodeInternal {
 			s.Log.Error("request failed", "method", req.Method, "path", req.URL.Path, "err", err)
@@ -135,14 +135,23 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return json.NewEncoder(w).Encode(v)
 }
 
-// decode reads a JSON body strictly: an unknown field is a mistake worth telling.
+// decode reads a JSON body strictly, to its end: an unknown field is a mistake worth telling, and so is more than one value.
 func decode(req *http.Request, v any) error {
 	d := json.NewDecoder(req.Body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
+		if late, ok := errors.AsType[*banger.Error](err); ok {
+			return late
+		}
 		return banger.Errorf(banger.CodeInvalid, "cannot read the request body: %w", err)
 	}
-	return nil
+	switch _, err := d.Token(); {
+	case err == io.EOF:
+		return nil
+	case banger.CodeOf(err) == banger.CodeTimeout:
+		return err
+	}
+	return banger.Errorf(banger.CodeInvalid, "the request body goes on behind its JSON value")
 }
 
 // stream answers with NDJSON events. The status is that of the result when it is

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -119,7 +118,7 @@ func Run(ctx context.Context, o Options) error {
 		return v
 	}
 	server := &api.Server{VMs: sup, Images: sup, Kernels: sup, Version: version, Stop: stop, Splice: shim.Splice, Log: o.Log}
-	return serve(ctx, o, server.Handler())
+	return serve(ctx, o, server.HTTP(ctx))
 }
 
 func probe(o Options) host.KVM {
@@ -175,13 +174,11 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 	return supervisor.New(parts)
 }
 
-func serve(ctx context.Context, o Options, h http.Handler) error {
+func serve(ctx context.Context, o Options, srv *http.Server) error {
 	ln, err := private.Listen(o.Socket)
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
 	o.Ready()
