@@ -38,7 +38,7 @@ type Identity struct {
 // runs. argv is the command that ends in Run; the directory is appended to it.
 // sockets are those of the network's forwards, in their order; the shim gets copies.
 func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity, sockets ...*os.File) error {
-	spec.Run = c.Run
+	spec.Run, spec.Daemon = c.Run, uint32(os.Geteuid())
 	data, err := json.Marshal(spec)
 	if err != nil {
 		return err
