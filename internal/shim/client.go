@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -43,19 +44,17 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(c.Dir, specFile), data, 0o600); err != nil {
+	if err := untrusted.WriteFile(filepath.Join(c.Dir, specFile), data, 0o600); err != nil {
 		return err
 	}
-	stderr, err := os.OpenFile(filepath.Join(c.Dir, errorFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	stderr, err := untrusted.Create(filepath.Join(c.Dir, errorFile), 0o600)
 	if err != nil {
 		return err
 	}
 	defer stderr.Close()
-	if id.UID != 0 {
-		for _, dir := range []string{c.Dir, c.Run} {
-			if err := chownTree(dir, id); err != nil {
-				return err
-			}
+	if id.UID != 0 && spec.Jail == nil {
+		if err := errors.Join(untrusted.Give(c.Dir, int(id.UID), int(id.GID)), untrusted.Give(c.Run, int(id.UID), int(id.GID))); err != nil {
+			return err
 		}
 	}
 	r, w, err := os.Pipe()
@@ -92,15 +91,6 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 		return err
 	}
 	return nil
-}
-
-func chownTree(dir string, id Identity) error {
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, int(id.UID), int(id.GID))
-	})
 }
 
 func awaitReady(ctx context.Context, r *os.File) error {
@@ -287,7 +277,7 @@ const maxAnswer = 4 << 20
 // LastExit returns how the VMM ended, as the shim recorded it, for a daemon that
 // was not there. It returns fs.ErrNotExist when the shim itself was killed.
 func (c Client) LastExit() (vmm.Exit, error) {
-	data, err := os.ReadFile(filepath.Join(c.Dir, exitFile))
+	data, err := untrusted.ReadFile(filepath.Join(c.Dir, exitFile), maxExit)
 	if err != nil {
 		return vmm.Exit{}, err
 	}

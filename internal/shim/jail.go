@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"banger/internal/untrusted"
 )
 
 // Jail says that the VMM is put into a directory of its own by a program that needs root
@@ -18,8 +20,14 @@ type Jail struct {
 	Dir string `json:"dir"`
 }
 
-// become gives up root for good, in all threads.
-func (j *Jail) become() error {
+// become gives the VM's directories to the VM's user and gives up root for good, in all
+// threads. Until then nobody else has made anything where root writes.
+func (j *Jail) become(dirs ...string) error {
+	for _, dir := range dirs {
+		if err := untrusted.Give(dir, j.UID, j.GID); err != nil {
+			return err
+		}
+	}
 	if err := syscall.Setgroups(nil); err != nil {
 		return os.NewSyscallError("setgroups", err)
 	}

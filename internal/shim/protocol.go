@@ -65,6 +65,13 @@ type Stats struct {
 	NetOut uint64 `json:"net_out"`
 }
 
+// Bounds of files in a shim's directory in bytes: that of the longest list of forwards, and
+// that of a sentence about an end.
+const (
+	maxSpec = 4 << 20
+	maxExit = 64 << 10
+)
+
 // Files in a shim's directory.
 const (
 	specFile    = "shim.json"

@@ -24,6 +24,7 @@ import (
 	"banger/internal/accept"
 	"banger/internal/guest"
 	"banger/internal/network"
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -92,7 +93,7 @@ func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready i
 
 func readSpec(dir string) (Spec, error) {
 	var spec Spec
-	data, err := os.ReadFile(filepath.Join(dir, specFile))
+	data, err := untrusted.ReadFile(filepath.Join(dir, specFile), maxSpec)
 	if err != nil {
 		return spec, err
 	}
@@ -118,7 +119,7 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap 
 	if wrap != nil {
 		spec.VM.Wrap = wrap
 		if spec.Jail != nil {
-			spec.VM.Answering = func() error { return errors.Join(spec.Jail.become(), confineSelf(dir, spec)) }
+			spec.VM.Answering = func() error { return errors.Join(spec.Jail.become(dir, spec.Run), confineSelf(dir, spec)) }
 		} else if err := confineSelf(dir, spec); err != nil {
 			return nil, nil, err
 		}
@@ -238,7 +239,7 @@ func (s *server) recordExit() error {
 		return err
 	}
 	tmp := filepath.Join(s.dir, exitFile+".tmp")
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	if err := untrusted.WriteFile(tmp, data, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(tmp, filepath.Join(s.dir, exitFile))

@@ -14,6 +14,7 @@ import (
 
 	"banger"
 	"banger/internal/shim"
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -122,7 +123,7 @@ func (s *Supervisor) sweep(claimed map[string]bool) error {
 		err = errors.Join(err, readErr)
 		for _, e := range entries {
 			if banger.ValidID(e.Name()) && !claimed[e.Name()] {
-				err = errors.Join(err, os.RemoveAll(filepath.Join(base, "vms", e.Name())))
+				err = errors.Join(err, untrusted.RemoveAll(filepath.Join(base, "vms", e.Name())))
 			}
 		}
 	}
