@@ -159,7 +159,7 @@ func (s *Supervisor) eachShim(f func(id string, pid int)) error {
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
+		if err != nil || pid == os.Getpid() || !s.isOurs(e.Name()) {
 			continue
 		}
 		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -176,6 +176,17 @@ func (s *Supervisor) eachShim(f func(id string, pid int)) error {
 		}
 	}
 	return nil
+}
+
+// isOurs says whether a process belongs to a user whose shims we start. Others may call
+// themselves what they like, and may keep us waiting for their command line. A process that
+// is not to be looked at belongs to root (proc(5)).
+func (s *Supervisor) isOurs(pid string) bool {
+	var st syscall.Stat_t
+	if syscall.Stat("/proc/"+pid, &st) != nil {
+		return false
+	}
+	return st.Uid == 0 || int(st.Uid) == os.Geteuid() || s.opts.Root && st.Uid >= firstUID
 }
 
 // killAndWait ends a process that may not be our child and returns when it has
