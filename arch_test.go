@@ -69,7 +69,7 @@ var confined = map[string]string{
 	"database/sql":               "internal/store",
 	"net/http":                   "internal/api internal/daemon internal/image internal/registry internal/registry/registrytest internal/vmm/firecracker internal/vmm/firecracker/double",
 	"os/user":                    "",
-	"unsafe":                     "internal/host internal/agent internal/archive internal/inflate",
+	"unsafe":                     "internal/host internal/agent internal/archive internal/inflate internal/shim",
 	"gvisor.dev":                 "internal/network",
 	"github.com/google/nftables": "internal/network",
 	"math/rand":                  "",

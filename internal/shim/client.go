@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -52,6 +53,11 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 		return err
 	}
 	defer stderr.Close()
+	files, err := c.handOver(spec)
+	if err != nil {
+		return err
+	}
+	defer closeAll(files)
 	if id.UID != 0 && spec.Jail == nil {
 		if err := errors.Join(untrusted.Give(c.Dir, int(id.UID), int(id.GID)), untrusted.Give(c.Run, int(id.UID), int(id.GID))); err != nil {
 			return err
@@ -63,7 +69,8 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	}
 	defer r.Close()
 	cmd := exec.Command(argv[0], append(argv[1:], c.Dir)...)
-	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = "/", stderr, append([]*os.File{w}, sockets...)
+	// The VM's user may have no way to its directory by the path.
+	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = descriptor(int(files[0].Fd())), stderr, slices.Concat([]*os.File{w}, files, sockets)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if id.Group != nil {
@@ -91,6 +98,30 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 		return err
 	}
 	return nil
+}
+
+// handOver opens what is handed to a shim, from fdState on, and closes nothing of it.
+func (c Client) handOver(spec Spec) (files []*os.File, err error) {
+	for _, dir := range []string{c.Dir, c.Run} {
+		f, err := os.Open(dir)
+		if err != nil {
+			closeAll(files)
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	opened, _, err := spec.VM.OpenFiles()
+	if err != nil {
+		closeAll(files)
+		return nil, err
+	}
+	return append(files, opened.Files()...), nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 func awaitReady(ctx context.Context, r *os.File) error {
@@ -126,7 +157,7 @@ var errUnknownCall = errors.New("connecting to the agent: the shim is of an olde
 func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	conn, err := c.open(ctx)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +214,7 @@ func (c Client) stream(ctx context.Context, call string, w io.Writer) error {
 	if _, err := c.Status(ctx); err != nil {
 		return err
 	}
-	conn, err := c.open(ctx)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -211,7 +242,7 @@ func (c Client) Resume(ctx context.Context) error {
 	return err
 }
 
-func (c Client) open(ctx context.Context) (*net.UnixConn, error) {
+func (c Client) connect(ctx context.Context) (*net.UnixConn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.Run, socketFile))
 	if err != nil {
@@ -244,7 +275,7 @@ func (c Client) brief(ctx context.Context, line string, oob []byte) (Status, err
 
 // exchange makes a call, with ancillary data if oob is not empty.
 func (c Client) exchange(ctx context.Context, line string, oob []byte) (Status, error) {
-	conn, err := c.open(ctx)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return Status{}, err
 	}

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/untrusted"
 )
 
@@ -45,8 +47,16 @@ func (s Spec) tapOwner() int {
 	return os.Geteuid()
 }
 
-// roots is where the sockets of a jailed VMM are, whatever its program is called.
-func (j *Jail) roots(id string) []string {
+// roots are names of the directories where the sockets of a jailed VMM are, whatever its program
+// is called. They hold when the caller has become another user, for as long as it lives.
+func (j *Jail) roots(id string) (names []string, err error) {
 	dirs, _ := filepath.Glob(filepath.Join(j.Dir, "*", id, "root"))
-	return dirs
+	for _, dir := range dirs {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		names = append(names, descriptor(fd))
+	}
+	return names, nil
 }

@@ -37,6 +37,7 @@ type VMM struct {
 	Package   string            // what to install
 	NeedsKVM  bool              // it does not emulate
 	OpensTaps bool              // its network is a tap that it opens by name
+	Sockets   bool              // it makes unix sockets of its own
 	Options   map[string]string // of its driver
 	Reads     []string          // files that these name
 	// CheckCPU returns an error if the program at path cannot give a guest the CPU called model; nil: a VM's CPU

@@ -83,16 +83,17 @@ func NewManifest(driver, version string, c Config) (Manifest, error) {
 	}
 	for _, f := range []struct {
 		path string
+		file *os.File
 		to   *File
-	}{{c.Kernel, &m.Kernel}, {c.Initrd, &m.Initrd}} {
-		info, err := os.Stat(f.path)
+	}{{c.Kernel, c.KernelFile, &m.Kernel}, {c.Initrd, c.InitrdFile, &m.Initrd}} {
+		info, err := statFile(f.path, f.file)
 		if err != nil {
 			return m, err
 		}
 		*f.to = File{f.path, info.Size()}
 	}
 	for _, d := range c.Drives {
-		info, err := os.Stat(d.Path)
+		info, err := statFile(d.Path, d.File)
 		if err != nil {
 			return m, err
 		}

@@ -79,20 +79,20 @@ func (j *jail) inside(c vmm.Config) vmm.Config {
 	return c
 }
 
-// make makes the directory with all files of c in it, by hard links, and returns it. The
+// make makes the directory with all files of c in it, by hard links, and returns it, open. The
 // caller of the driver removes it when the VM has ended.
-func (j *jail) make(c vmm.Config) (string, error) {
+func (j *jail) make(c vmm.Config) (*os.File, error) {
 	root := j.root(c.ID)
 	if err := untrusted.RemoveAll(filepath.Dir(root)); err != nil { // of a VM that was killed
-		return "", err
+		return nil, err
 	}
 	if err := os.MkdirAll(root, 0o711); err != nil {
-		return "", err
+		return nil, err
 	}
 	// The shim, which is the VMM's user then, finds sockets there, whatever the umask is.
 	for _, dir := range []string{j.base, filepath.Join(j.base, filepath.Base(j.program)), filepath.Dir(root), root} {
 		if err := os.Chmod(dir, 0o711); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
 	in := j.inside(c)
@@ -107,10 +107,10 @@ func (j *jail) make(c vmm.Config) (string, error) {
 		}
 		if err != nil {
 			untrusted.RemoveAll(filepath.Dir(root))
-			return "", fmt.Errorf("linking %s into the jail: %w", path, err)
+			return nil, fmt.Errorf("linking %s into the jail: %w", path, err)
 		}
 	}
-	return root, nil
+	return os.Open(root)
 }
 
 // own gives what we have made in the jail to the VMM's user.
