@@ -240,7 +240,8 @@ type process struct {
 }
 
 // processes returns those that name a directory of this world in their command
-// line or environment, or have one as their root, except this test itself.
+// line or environment, work in that of a VM's sockets, or have one as their root, except
+// this test itself.
 func (w *world) processes() []process {
 	var found []process
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
@@ -248,7 +249,8 @@ func (w *world) processes() []process {
 		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
 		mounts, _ := os.ReadFile(filepath.Join(dir, "mountinfo"))
-		if !strings.Contains(string(cmdline), w.dir) && !strings.Contains(string(environ), w.state) && !strings.Contains(string(mounts), w.state+"/jail/") {
+		cwd, _ := os.Readlink(filepath.Join(dir, "cwd"))
+		if !strings.Contains(string(cmdline), w.dir) && !strings.HasPrefix(cwd, filepath.Join(w.dir, "r", "vms")+"/") && !strings.Contains(string(environ), w.state) && !strings.Contains(string(mounts), w.state+"/jail/") {
 			continue
 		}
 		var pid int

@@ -135,25 +135,6 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return json.NewEncoder(w).Encode(v)
 }
 
-// decode reads a JSON body strictly, to its end: an unknown field is a mistake worth telling, and so is more than one value.
-func decode(req *http.Request, v any) error {
-	d := json.NewDecoder(req.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		if late, ok := errors.AsType[*banger.Error](err); ok {
-			return late
-		}
-		return banger.Errorf(banger.CodeInvalid, "cannot read the request body: %w", err)
-	}
-	switch _, err := d.Token(); {
-	case err == io.EOF:
-		return nil
-	case banger.CodeOf(err) == banger.CodeTimeout:
-		return err
-	}
-	return banger.Errorf(banger.CodeInvalid, "the request body goes on behind its JSON value")
-}
-
 // stream answers with NDJSON events. The status is that of the result when it is
 // known before the first event, else 200 with the error as the last line.
 func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error)) error {

@@ -15,8 +15,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"banger"
@@ -51,16 +51,15 @@ var shimArgv = []string{"/proc/self/exe", "shim"}
 // vmmArgv is how a shim starts its VMM.
 var vmmArgv = []string{"/proc/self/exe", "vmm-exec"}
 
-// RunShim is the life of a shim process; file descriptor 3 is where it reports
-// that the VM runs.
+// RunShim is the life of a shim process. Its directory is in its arguments for those who look
+// for it; it is its working directory, too.
 func RunShim(ctx context.Context, dir string) error {
-	syscall.CloseOnExec(3)
-	return shim.RunConfined(ctx, dir, drivers(), os.NewFile(3, "ready"), vmmArgv)
+	return shim.RunConfined(ctx, drivers(), append(slices.Clone(vmmArgv), dir))
 }
 
 // ExecVMM turns this process into the VMM of the shim in dir, with the rights of
 // that VM only.
-func ExecVMM(dir string, argv []string) error { return shim.ExecVMM(dir, argv) }
+func ExecVMM(_ string, argv []string) error { return shim.ExecVMM(argv) }
 
 // Run is the life of a daemon. It returns when ctx ends or a client asks for
 // the shutdown; VMs go on running.

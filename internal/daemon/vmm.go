@@ -34,7 +34,7 @@ func vmms(getenv func(string) string) ([]supervisor.VMM, error) {
 		reads = []string{template}
 	}
 	return []supervisor.VMM{
-		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Options: options, Reads: reads, Jailer: jailer()},
+		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Sockets: true, Options: options, Reads: reads, Jailer: jailer()},
 		{Name: banger.VMMQEMU, Find: finder(qemu.Driver{}), Package: "apt-get install qemu-system-x86", CheckCPU: qemu.CheckCPU},
 	}, nil
 }

@@ -12,10 +12,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -38,24 +40,27 @@ type Identity struct {
 // runs. argv is the command that ends in Run; the directory is appended to it.
 // sockets are those of the network's forwards, in their order; the shim gets copies.
 func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity, sockets ...*os.File) error {
-	spec.Run = c.Run
+	spec.Run, spec.Daemon = c.Run, uint32(os.Geteuid())
 	data, err := json.Marshal(spec)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(c.Dir, specFile), data, 0o600); err != nil {
+	if err := untrusted.WriteFile(filepath.Join(c.Dir, specFile), data, 0o600); err != nil {
 		return err
 	}
-	stderr, err := os.OpenFile(filepath.Join(c.Dir, errorFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	stderr, err := untrusted.Create(filepath.Join(c.Dir, errorFile), 0o600)
 	if err != nil {
 		return err
 	}
 	defer stderr.Close()
-	if id.UID != 0 {
-		for _, dir := range []string{c.Dir, c.Run} {
-			if err := chownTree(dir, id); err != nil {
-				return err
-			}
+	files, err := c.handOver(spec)
+	if err != nil {
+		return err
+	}
+	defer closeAll(files)
+	if id.UID != 0 && spec.Jail == nil {
+		if err := errors.Join(untrusted.Give(c.Dir, int(id.UID), int(id.GID)), untrusted.Give(c.Run, int(id.UID), int(id.GID))); err != nil {
+			return err
 		}
 	}
 	r, w, err := os.Pipe()
@@ -64,7 +69,8 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	}
 	defer r.Close()
 	cmd := exec.Command(argv[0], append(argv[1:], c.Dir)...)
-	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = "/", stderr, append([]*os.File{w}, sockets...)
+	// The VM's user may have no way to its directory by the path.
+	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = descriptor(int(files[0].Fd())), stderr, slices.Concat([]*os.File{w}, files, sockets)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if id.Group != nil {
@@ -94,13 +100,28 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	return nil
 }
 
-func chownTree(dir string, id Identity) error {
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+// handOver opens what is handed to a shim, from fdState on, and closes nothing of it.
+func (c Client) handOver(spec Spec) (files []*os.File, err error) {
+	for _, dir := range []string{c.Dir, c.Run} {
+		f, err := os.Open(dir)
 		if err != nil {
-			return err
+			closeAll(files)
+			return nil, err
 		}
-		return os.Lchown(path, int(id.UID), int(id.GID))
-	})
+		files = append(files, f)
+	}
+	opened, _, err := spec.VM.OpenFiles()
+	if err != nil {
+		closeAll(files)
+		return nil, err
+	}
+	return append(files, opened.Files()...), nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 func awaitReady(ctx context.Context, r *os.File) error {
@@ -136,7 +157,7 @@ var errUnknownCall = errors.New("connecting to the agent: the shim is of an olde
 func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	conn, err := c.open(ctx)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +214,7 @@ func (c Client) stream(ctx context.Context, call string, w io.Writer) error {
 	if _, err := c.Status(ctx); err != nil {
 		return err
 	}
-	conn, err := c.open(ctx)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -221,7 +242,7 @@ func (c Client) Resume(ctx context.Context) error {
 	return err
 }
 
-func (c Client) open(ctx context.Context) (*net.UnixConn, error) {
+func (c Client) connect(ctx context.Context) (*net.UnixConn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.Run, socketFile))
 	if err != nil {
@@ -254,7 +275,7 @@ func (c Client) brief(ctx context.Context, line string, oob []byte) (Status, err
 
 // exchange makes a call, with ancillary data if oob is not empty.
 func (c Client) exchange(ctx context.Context, line string, oob []byte) (Status, error) {
-	conn, err := c.open(ctx)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return Status{}, err
 	}
@@ -287,7 +308,7 @@ const maxAnswer = 4 << 20
 // LastExit returns how the VMM ended, as the shim recorded it, for a daemon that
 // was not there. It returns fs.ErrNotExist when the shim itself was killed.
 func (c Client) LastExit() (vmm.Exit, error) {
-	data, err := os.ReadFile(filepath.Join(c.Dir, exitFile))
+	data, err := untrusted.ReadFile(filepath.Join(c.Dir, exitFile), maxExit)
 	if err != nil {
 		return vmm.Exit{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 
 	"github.com/elastic/go-seccomp-bpf"
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -38,21 +39,96 @@ var deniedCalls = []string{
 var resolverDirs = []string{"/etc", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/connman"}
 
 // Confine takes away from this process, which is about to become the VMM of spec,
-// every right that the VM does not need: files other than its own, sockets other
-// than unix ones, gaining privileges, and deniedCalls (landlock(7), seccomp(2)). It
+// every right that the VM does not need: files other than those that it was handed, sockets
+// (socketRules), gaining privileges, and deniedCalls (landlock(7), seccomp(2)). It
 // cannot be undone. On a kernel without landlock, or with an older one, it does
-// what the kernel can.
-func Confine(dir string, spec Spec) error {
-	// Not V6: it scopes signals, and each thread would be a domain of its own that
-	// may not kill the VMM which another thread has started.
-	if err := landlock.V5.BestEffort().Restrict(files(dir, spec)...); err != nil {
+// what the kernel can. A VMM that makes sockets makes them in its working directory.
+func Confine(spec Spec) error {
+	handed, err := handedFiles()
+	if err != nil {
 		return fmt.Errorf("confining the VMM: %w", err)
 	}
-	return filter(seccomp.SyscallGroup{Action: seccomp.ActionErrno, NamesWithCondtions: []seccomp.NameWithConditions{
-		{Name: "socket", Conditions: []seccomp.Condition{{Argument: 0, Operation: seccomp.NotEqual, Value: unix.AF_UNIX}}},
+	rules := append(commonFiles(spec), handed...)
+	if spec.VM.Sockets {
+		rules = append(rules, landlock.PathAccess(ownSockets, "."))
+	}
+	// Not V6: it scopes signals, and each thread would be a domain of its own that
+	// may not kill the VMM which another thread has started.
+	if err := landlock.V5.BestEffort().Restrict(rules...); err != nil {
+		return fmt.Errorf("confining the VMM: %w", err)
+	}
+	return filter(append(socketRules(spec.VM.Sockets), seccomp.SyscallGroup{Action: seccomp.ActionErrno, NamesWithCondtions: []seccomp.NameWithConditions{
 		{Name: "clone", Conditions: []seccomp.Condition{{Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_NEWUSER}}},
-	}}, seccomp.SyscallGroup{Action: noSuchCall, Names: []string{"clone3"}})
+	}}, seccomp.SyscallGroup{Action: noSuchCall, Names: []string{"clone3"}})...)
 }
+
+// What landlock lets a VMM do with its own sockets and pipes, and a shim with its own files.
+// Nobody makes a directory, a symlink or a device, which would lead root elsewhere.
+const (
+	ownSockets = landlocksys.AccessFSReadDir | landlocksys.AccessFSReadFile | writeFile | landlocksys.AccessFSMakeSock | landlocksys.AccessFSRemoveFile
+	ownFiles   = ownSockets | landlocksys.AccessFSMakeReg | landlocksys.AccessFSMakeFifo
+)
+
+// socketRules refuse the sockets of a VMM. One that makes none has what it was handed, and
+// reaches nobody else. One that makes its own waits in them for others, and connects to nobody:
+// neither to a shim, whose VM is another's perhaps, nor to any service of its user. Of
+// sockets that need no connection to send something it gets none, nor pairs of such.
+func socketRules(makes bool) []seccomp.SyscallGroup {
+	if !makes {
+		return []seccomp.SyscallGroup{{Action: seccomp.ActionErrno,
+			Names: []string{"socket", "socketpair", "connect", "bind", "listen", "accept", "accept4"}}}
+	}
+	rules := seccomp.SyscallGroup{Action: seccomp.ActionErrno, Names: []string{"connect"}}
+	for _, call := range []string{"socket", "socketpair"} {
+		var streams []seccomp.Condition
+		for _, flags := range []uint64{0, unix.SOCK_CLOEXEC, unix.SOCK_NONBLOCK, unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK} {
+			streams = append(streams, seccomp.Condition{Argument: 1, Operation: seccomp.NotEqual, Value: unix.SOCK_STREAM | flags})
+		}
+		rules.NamesWithCondtions = append(rules.NamesWithCondtions,
+			seccomp.NameWithConditions{Name: call, Conditions: []seccomp.Condition{{Argument: 0, Operation: seccomp.NotEqual, Value: unix.AF_UNIX}}},
+			seccomp.NameWithConditions{Name: call, Conditions: streams})
+	}
+	return []seccomp.SyscallGroup{rules}
+}
+
+// handedFiles are the rules for files of which this process has a descriptor. It may open them
+// again as they are open.
+func handedFiles() ([]landlock.Rule, error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil, err
+	}
+	var rules []landlock.Rule
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		if rule, ok := handedFile(fd); ok {
+			rules = append(rules, rule)
+		}
+	}
+	return rules, nil
+}
+
+func handedFile(fd int) (landlock.Rule, bool) {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, false
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return nil, false
+	}
+	path := descriptor(fd)
+	if flags&unix.O_ACCMODE == unix.O_RDONLY {
+		return landlock.ROFiles(path), true
+	}
+	return landlock.RWFiles(path), true
+}
+
+// descriptor is a name of an open file, by which nothing of its path need be passed.
+func descriptor(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // Confinement says what Confine confines by on this kernel.
 func Confinement() string {
@@ -66,13 +142,17 @@ func Confinement() string {
 // who is told that there is none uses clone (clone(2)).
 const noSuchCall = seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)
 
-// confineSelf takes away from the shim what neither it nor its VMM needs. With a
-// network it keeps the host's sockets and the files that name its resolvers.
-func confineSelf(dir string, spec Spec) error {
-	rules := append(files(dir, spec), landlock.ROFiles("/proc/self/exe")) // it starts the VMM through itself
-	if spec.Jail != nil {
-		rules = append(rules, landlock.RWDirs(spec.Jail.roots(spec.VM.ID)...))
+// confineSelf takes away from the shim what neither it nor its VMM needs. state, run and roots
+// are directories of the VM's own. With a network it keeps the host's sockets and the files that
+// name its resolvers.
+func confineSelf(spec Spec, state, run string, roots ...string) error {
+	handed, err := handedFiles()
+	if err != nil {
+		return fmt.Errorf("confining the shim: %w", err)
 	}
+	rules := append(append(commonFiles(spec), handed...),
+		landlock.PathAccess(ownFiles, append(roots, state, run)...),
+		landlock.ROFiles("/proc/self/exe")) // it starts the VMM through itself
 	if spec.insideTap() {
 		// The ids of the VMM's user namespace are written to files that are not there yet, and
 		// so are the settings of its network. As before, landlock lets nobody into another's
@@ -94,19 +174,11 @@ func confineSelf(dir string, spec Spec) error {
 	return filter()
 }
 
-// files are what a VM may read and write.
-func files(dir string, spec Spec) []landlock.Rule {
-	read := append([]string{spec.VM.Kernel, spec.VM.Initrd}, spec.VM.Reads...)
+// commonFiles are what each shim and each VMM may read and write, beside what it was handed.
+func commonFiles(spec Spec) []landlock.Rule {
+	read := slices.Clone(spec.VM.Reads)
 	if spec.VM.Program != "" {
 		read = append(read, spec.VM.Program)
-	}
-	write := []string{}
-	for _, d := range spec.VM.Drives {
-		if d.ReadOnly {
-			read = append(read, d.Path)
-		} else {
-			write = append(write, d.Path)
-		}
 	}
 	devices := []string{"/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"}
 	if spec.VM.Accel == vmm.AccelKVM {
@@ -119,9 +191,7 @@ func files(dir string, spec Spec) []landlock.Rule {
 		landlock.RODirs(systemDirs...).IgnoreIfMissing(),
 		landlock.ROFiles("/etc/ld.so.cache").IgnoreIfMissing(),
 		landlock.ROFiles(read...),
-		landlock.RWFiles(write...),
 		landlock.RWFiles(devices...).WithIoctlDev().IgnoreIfMissing(),
-		landlock.RWDirs(dir, spec.Run, filepath.Dir(spec.VM.Memory)),
 	}
 }
 
@@ -131,24 +201,33 @@ const writeFile = landlocksys.AccessFSWriteFile | landlocksys.AccessFSTruncate
 // insideTap says that the VMM opens a tap in namespaces of its own.
 func (s Spec) insideTap() bool { return s.Network != nil && s.Network.insideTap() }
 
-// filter refuses deniedCalls and what more groups say.
+// filter refuses deniedCalls and what more groups say, and all calls by which the numbers of
+// another processor mean something else.
 func filter(more ...seccomp.SyscallGroup) error {
 	groups := append([]seccomp.SyscallGroup{{Names: deniedCalls, Action: seccomp.ActionErrno}}, more...)
 	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow, Syscalls: groups,
 	}})
+	if err == nil {
+		err = nativeCalls()
+	}
 	if err != nil {
 		return fmt.Errorf("filtering system calls: %w", err)
 	}
 	return nil
 }
 
-// ExecVMM confines this process to what the VM in dir needs and turns it into
+// wrapperSpec is the wrapper's descriptor of the spec; its tap comes next.
+const wrapperSpec = 3
+
+// ExecVMM confines this process to what its VM needs and turns it into
 // argv, its VMM, or, as it is, into what puts that into a jail. It returns only an error.
 // The signal that ends the VMM with its shim belongs to a thread, and execve keeps that of
 // the thread which calls it (prctl(2)), not that of the one that the shim has started.
-func ExecVMM(dir string, argv []string) error {
-	spec, err := readSpec(dir)
+func ExecVMM(argv []string) error {
+	file := os.NewFile(wrapperSpec, specFile)
+	spec, err := readSpec(file)
+	file.Close()
 	if err != nil {
 		return err
 	}
@@ -164,7 +243,7 @@ func ExecVMM(dir string, argv []string) error {
 	if spec.Jail != nil { // the jailer's own work needs root
 		return os.NewSyscallError("execve", unix.Exec(argv[0], argv, os.Environ()))
 	}
-	if err := Confine(dir, spec); err != nil {
+	if err := Confine(spec); err != nil {
 		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {

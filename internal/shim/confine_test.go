@@ -1,8 +1,12 @@
 package shim
 
 import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -21,24 +25,27 @@ import (
 )
 
 // attempts are what a hostile guest that has taken over its VMM would try, and
-// what the VMM itself must still be able to do.
+// what the VMM itself must still be able to do. It has been handed the descriptors from fdKernel
+// on, and its working directory is that of its sockets.
 type attempts struct {
-	Dir, Secret, Neighbour, Listener string
-	Spec                             Spec
+	Secret, Neighbour, TCP, Stream, Datagram string
+	Spec                                     Spec
 }
 
-const confinedEnv = "BANGER_TEST_CONFINED"
+const (
+	confinedEnv = "BANGER_TEST_CONFINED"
+
+	fdKernel = 3 + iota - 1
+	fdRootfs
+	fdDisk
+	fdMemory
+)
 
 func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
 	if raw := os.Getenv(confinedEnv); raw != "" {
 		tryAll(t, raw)
 		return
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
 	dir := t.TempDir()
 	file := func(name string) string {
 		path := filepath.Join(dir, name)
@@ -50,20 +57,42 @@ func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
 		}
 		return path
 	}
-	own := filepath.Join(dir, "own")
-	a := attempts{Dir: own, Secret: file("secret"), Neighbour: file("neighbour/disk"), Listener: ln.Addr().String(),
-		Spec: Spec{Run: filepath.Dir(file("run/x")), VM: vmm.Config{
-			Kernel: file("kernel"), Initrd: file("initrd"), Memory: filepath.Join(own, "ram"),
-			Drives: []vmm.Drive{{Path: file("images/rootfs"), ReadOnly: true}, {Path: file("own/disk")}},
-		}}}
-	raw, err := json.Marshal(a)
-	if err != nil {
-		t.Fatal(err)
+	a := attempts{Secret: file("secret"), Neighbour: file("neighbour/disk"), Stream: filepath.Join(dir, "stream"), Datagram: filepath.Join(dir, "datagram")}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer ln.Close()
+	a.TCP = ln.Addr().String()
+	for _, name := range []string{a.Stream, "@" + a.Stream} {
+		ln, err := net.Listen("unix", name)
+		check(t, err)
+		defer ln.Close()
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), confinedEnv+"="+string(raw))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	for _, name := range []string{a.Datagram, "@" + a.Datagram} {
+		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: name})
+		check(t, err)
+		defer conn.Close()
+	}
+	for name, sockets := range map[string]bool{"one that gets its sockets": false, "one that makes its sockets": true} {
+		t.Run(name, func(t *testing.T) {
+			a.Spec = Spec{VM: vmm.Config{Sockets: sockets}}
+			raw, err := json.Marshal(a)
+			check(t, err)
+			cmd := exec.Command(os.Args[0], "-test.run=^TestConfineLeavesTheVMItsOwnAndNothingElse$")
+			cmd.Env = append(os.Environ(), confinedEnv+"="+string(raw))
+			cmd.Dir = filepath.Dir(file("run/log"))
+			for _, f := range []struct {
+				name string
+				flag int
+			}{{"kernel", os.O_RDONLY}, {"rootfs", os.O_RDONLY}, {"disk", os.O_RDWR}, {"ram", os.O_RDWR}} {
+				opened, err := os.OpenFile(file("files/"+f.name), f.flag, 0)
+				check(t, err)
+				defer opened.Close()
+				cmd.ExtraFiles = append(cmd.ExtraFiles, opened)
+			}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 }
 
@@ -93,9 +122,10 @@ func tryAll(t *testing.T, raw string) {
 	if err := json.Unmarshal([]byte(raw), &a); err != nil {
 		t.Fatal(err)
 	}
-	if err := Confine(a.Dir, a.Spec); err != nil {
+	if err := Confine(a.Spec); err != nil {
 		t.Fatal(err)
 	}
+	own := a.Spec.VM.Sockets
 	open := func(path string, flags int) error {
 		f, err := os.OpenFile(path, flags, 0o600)
 		if err == nil {
@@ -103,32 +133,74 @@ func tryAll(t *testing.T, raw string) {
 		}
 		return err
 	}
+	dial := func(network, address string) func() error {
+		return func() error { _, err := net.Dial(network, address); return err }
+	}
 	for _, tt := range []struct {
 		what string
 		try  func() error
 		ok   bool
 	}{
-		{"read the kernel", func() error { return open(a.Spec.VM.Kernel, os.O_RDONLY) }, true},
-		{"write its own disk", func() error { return open(a.Spec.VM.Drives[1].Path, os.O_RDWR) }, true},
-		{"make its RAM file", func() error { return open(a.Spec.VM.Memory, os.O_RDWR|os.O_CREATE) }, true},
+		{"open the kernel again", func() error { return open(descriptor(fdKernel), os.O_RDONLY) }, true},
+		{"write its own disk", func() error { return open(descriptor(fdDisk), os.O_RDWR) }, true},
+		{"write its memory's file", func() error { return open(descriptor(fdMemory), os.O_RDWR) }, true},
+		{"open its pipe", func() error { return open("log", os.O_RDWR) }, own},
 		{"listen in its run directory", func() error {
-			ln, err := net.Listen("unix", filepath.Join(a.Spec.Run, "s"))
+			ln, err := net.Listen("unix", "s")
 			if err == nil {
 				ln.Close()
 			}
 			return err
-		}, true},
+		}, own},
+		{"make a pair of streams", func() error { return pair(unix.SOCK_STREAM) }, own},
 		{"run a program of the system", func() error { return exec.Command("/usr/bin/true").Run() }, true},
 		{"kill what another of its threads has started", killFromAnotherThread, true},
-		{"write the shared rootfs", func() error { return open(a.Spec.VM.Drives[0].Path, os.O_RDWR) }, false},
-		{"write the kernel", func() error { return open(a.Spec.VM.Kernel, os.O_RDWR) }, false},
+		{"write the shared rootfs", func() error { return open(descriptor(fdRootfs), os.O_RDWR) }, false},
+		{"write the kernel", func() error { return open(descriptor(fdKernel), os.O_RDWR) }, false},
 		{"read a file beside its directory", func() error { return open(a.Secret, os.O_RDONLY) }, false},
 		{"read another VM's disk", func() error { return open(a.Neighbour, os.O_RDONLY) }, false},
 		{"read /etc/passwd", func() error { return open("/etc/passwd", os.O_RDONLY) }, false},
 		{"read another process's environment", func() error { _, err := os.ReadFile("/proc/1/environ"); return err }, false},
-		{"connect by TCP", func() error { _, err := net.Dial("tcp", a.Listener); return err }, false},
-		{"send a datagram", func() error { _, err := net.Dial("udp", "127.0.0.1:53"); return err }, false},
-		{"mount", func() error { return unix.Mount("none", a.Dir, "tmpfs", 0, "") }, false},
+		{"write its parent's memory", func() error { return open(fmt.Sprintf("/proc/%d/mem", os.Getppid()), os.O_RDWR) }, false},
+		{"open what its parent has open", func() error { return open(fmt.Sprintf("/proc/%d/fd/0", os.Getppid()), os.O_RDONLY) }, false},
+		{"make a file", func() error { return open("new", os.O_RDWR|os.O_CREATE) }, false},
+		{"make a directory", func() error { return os.Mkdir("directory", 0o700) }, false},
+		{"make a symlink", func() error { return os.Symlink("/etc/passwd", "symlink") }, false},
+		{"make a pipe", func() error { return unix.Mkfifo("pipe", 0o600) }, false},
+		{"give a file another name elsewhere", func() error { return os.Link(a.Secret, "link") }, false},
+		{"connect to a socket of its user", dial("unix", a.Stream), false},
+		{"connect to an abstract socket", dial("unix", "@"+a.Stream), false},
+		{"connect by packets", dial("unixpacket", a.Stream), false},
+		{"send a datagram to a socket of its user", func() error { return sendTo(unix.SOCK_DGRAM, a.Datagram) }, false},
+		{"send one by a raw socket, which is the same", func() error { return sendTo(unix.SOCK_RAW, a.Datagram) }, false},
+		{"send one to an abstract socket", func() error { return sendTo(unix.SOCK_DGRAM, "@"+a.Datagram) }, false},
+		{"send one by one end of a pair", func() error { return pair(unix.SOCK_DGRAM) }, false},
+		{"send one by one end of a raw pair", func() error { return pair(unix.SOCK_RAW) }, false},
+		{"ask the kernel's netlink", func() error {
+			_, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+			return err
+		}, false},
+		{"connect by TCP", dial("tcp", a.TCP), false},
+		{"send a datagram", dial("udp", "127.0.0.1:53"), false},
+		{"make calls by a ring", func() error {
+			var params [120]byte
+			_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
+			return errno
+		}, false},
+		{"take a descriptor of its parent", func() error {
+			fd, err := unix.PidfdOpen(os.Getppid(), 0)
+			if err != nil {
+				return err
+			}
+			_, err = unix.PidfdGetfd(fd, 0, 0)
+			return err
+		}, false},
+		{"read its parent's memory", func() error {
+			local := [1]unix.Iovec{{Base: new(byte), Len: 1}}
+			_, err := unix.ProcessVMReadv(os.Getppid(), local[:], []unix.RemoteIovec{{Base: 1, Len: 1}}, 0)
+			return err
+		}, false},
+		{"mount", func() error { return unix.Mount("none", ".", "tmpfs", 0, "") }, false},
 		{"make a user namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }, false},
 		{"make a user namespace by a clone", func() error {
 			cmd := exec.Command("/usr/bin/true")
@@ -161,6 +233,26 @@ func tryAll(t *testing.T, raw string) {
 	}
 }
 
+// pair makes a pair of sockets.
+func pair(kind int) error {
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind, 0)
+	if err == nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+	}
+	return err
+}
+
+// sendTo sends something to a socket without a connection.
+func sendTo(kind int, name string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, kind, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrUnix{Name: name})
+}
+
 // TestWithoutLandlockSeccompRemains confines processes whose kernel has no landlock, or has
 // it switched off: a filter answers for it. Confine does what it can, and Confinement says
 // what that is.
@@ -175,8 +267,7 @@ func TestWithoutLandlockSeccompRemains(t *testing.T) {
 		if err := filter(seccomp.SyscallGroup{Action: answer, Names: []string{"landlock_create_ruleset"}}); err != nil {
 			t.Fatal(err)
 		}
-		dir := t.TempDir()
-		if err := Confine(dir, Spec{Run: dir, VM: vmm.Config{Kernel: "/", Initrd: "/", Memory: filepath.Join(dir, "ram")}}); err != nil {
+		if err := Confine(Spec{}); err != nil {
 			t.Fatal(err)
 		}
 		if got := Confinement(); !strings.HasPrefix(got, "seccomp alone ") {
@@ -203,9 +294,9 @@ func TestWithoutLandlockSeccompRemains(t *testing.T) {
 // the process's first.
 func TestTheVMMDiesWithItsShimWhateverThreadStartsIt(t *testing.T) {
 	const env = "BANGER_TEST_EXEC"
-	if dir := os.Getenv(env); dir != "" {
+	if os.Getenv(env) != "" {
 		failed := make(chan error)
-		start := func() { failed <- ExecVMM(dir, []string{"/usr/bin/setpriv", "--dump"}) }
+		start := func() { failed <- ExecVMM([]string{"/usr/bin/setpriv", "--dump"}) }
 		go func() {
 			runtime.LockOSThread()
 			if unix.Gettid() != os.Getpid() {
@@ -216,22 +307,69 @@ func TestTheVMMDiesWithItsShimWhateverThreadStartsIt(t *testing.T) {
 		}()
 		t.Fatal(<-failed)
 	}
-	dir := t.TempDir()
-	kernel := filepath.Join(dir, "kernel")
-	if err := os.WriteFile(kernel, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	data, err := json.Marshal(Spec{Run: dir, VM: vmm.Config{Kernel: kernel, Initrd: kernel, Memory: filepath.Join(dir, "ram")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, specFile), data, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	data, err := json.Marshal(Spec{})
+	check(t, err)
+	spec := filepath.Join(t.TempDir(), specFile)
+	check(t, os.WriteFile(spec, data, 0o600))
+	file, err := os.Open(spec)
+	check(t, err)
+	defer file.Close()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), env+"="+dir)
+	cmd.Env = append(os.Environ(), env+"=1")
+	cmd.ExtraFiles = []*os.File{file}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "Parent death signal: KILL") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestCallsOfAnotherProcessorAreRefused runs a program of 64 bits that makes a socket as one of 32
+// bits does.
+func TestCallsOfAnotherProcessorAreRefused(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("only x86-64 has two ways to make a call")
+	}
+	const env = "BANGER_TEST_I386"
+	if path := os.Getenv(env); path != "" {
+		check(t, filter(socketRules(false)...))
+		t.Fatal(unix.Exec(path, []string{path}, nil))
+	}
+	code := []byte{
+		0xb8, 0x67, 0x01, 0, 0, // mov eax, 359: socket
+		0xbb, 1, 0, 0, 0, // mov ebx, AF_UNIX
+		0xb9, 1, 0, 0, 0, // mov ecx, SOCK_STREAM
+		0x31, 0xd2, // xor edx, edx
+		0xcd, 0x80, // int 0x80
+		0xf7, 0xd8, // neg eax
+		0x89, 0xc7, // mov edi, eax
+		0xb8, 60, 0, 0, 0, // mov eax, 60: exit
+		0x0f, 0x05, // syscall
+	}
+	const head, base = 64 + 56, 0x400000
+	size := uint64(head + len(code))
+	var program bytes.Buffer
+	for _, part := range []any{
+		elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1,
+			Entry: base + head, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1},
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Vaddr: base, Paddr: base, Filesz: size, Memsz: size, Align: 4096},
+		code,
+	} {
+		check(t, binary.Write(&program, binary.LittleEndian, part))
+	}
+	path := filepath.Join(t.TempDir(), "program")
+	check(t, os.WriteFile(path, program.Bytes(), 0o755))
+	without := exec.Command(path)
+	without.Run()
+	if !without.ProcessState.Exited() {
+		t.Skip("this kernel takes no calls of 32 bits")
+	}
+	if code := without.ProcessState.ExitCode(); code < 128 { // a descriptor, below zero
+		t.Fatalf("without a filter it is answered with error %d", code)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), env+"="+path)
+	out, _ := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != int(unix.ENOSYS) {
+		t.Errorf("it is answered with error %d\n%s", code, out)
 	}
 }

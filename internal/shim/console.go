@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"sync"
+
+	"banger/internal/untrusted"
 )
 
 // maxConsole is the size in bytes at which the console log is rotated. Two
@@ -24,7 +26,7 @@ type console struct {
 }
 
 func openConsole(path string) (*console, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := untrusted.Open(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +56,7 @@ func (c *console) rotate() {
 	if err := os.Rename(c.path, c.path+".1"); err != nil {
 		return
 	}
-	f, err := os.OpenFile(c.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	f, err := untrusted.Create(c.path, 0o600)
 	if err != nil {
 		return
 	}
@@ -126,7 +128,7 @@ func ReadConsole(dir string, tail int, w io.Writer) error {
 func readConsole(path string) []byte {
 	var text []byte
 	for _, p := range []string{path + ".1", path} {
-		f, err := os.Open(p)
+		f, err := untrusted.Open(p, os.O_RDONLY, 0)
 		if err != nil {
 			continue
 		}

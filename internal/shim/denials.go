@@ -7,19 +7,21 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"banger"
+	"banger/internal/untrusted"
 )
 
 // Bounds of what is kept of denials.
 const (
 	maxDenials   = 1000        // a multiple of two
 	denialWindow = time.Second // alike ones within it are told once, with their number
+
+	maxDenialsFile = 4 << 20 // bytes of maxDenials in a file
 )
 
 // denials are the last that the VM's policy has refused.
@@ -102,7 +104,7 @@ func (d *denials) write(ctx context.Context, ended <-chan struct{}, tail int, fo
 
 // save leaves the denials for those who ask when the VM has ended.
 func (d *denials) save(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := untrusted.Create(path, 0o600)
 	if err != nil {
 		return err
 	}
@@ -112,7 +114,7 @@ func (d *denials) save(path string) error {
 // ReadDenials writes the last tail denials (all when negative) of the VM that ran in
 // dir before it ended. None were kept when its shim was killed.
 func ReadDenials(dir string, tail int, w io.Writer) error {
-	data, err := os.ReadFile(filepath.Join(dir, denialsFile))
+	data, err := untrusted.ReadFile(filepath.Join(dir, denialsFile), maxDenialsFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -4,6 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/untrusted"
 )
 
 // Jail says that the VMM is put into a directory of its own by a program that needs root
@@ -18,8 +22,14 @@ type Jail struct {
 	Dir string `json:"dir"`
 }
 
-// become gives up root for good, in all threads.
-func (j *Jail) become() error {
+// become gives the VM's directories to the VM's user and gives up root for good, in all
+// threads. Until then nobody else has made anything where root writes.
+func (j *Jail) become(dirs ...string) error {
+	for _, dir := range dirs {
+		if err := untrusted.Give(dir, j.UID, j.GID); err != nil {
+			return err
+		}
+	}
 	if err := syscall.Setgroups(nil); err != nil {
 		return os.NewSyscallError("setgroups", err)
 	}
@@ -37,8 +47,16 @@ func (s Spec) tapOwner() int {
 	return os.Geteuid()
 }
 
-// roots is where the sockets of a jailed VMM are, whatever its program is called.
-func (j *Jail) roots(id string) []string {
+// roots are names of the directories where the sockets of a jailed VMM are, whatever its program
+// is called. They hold when the caller has become another user, for as long as it lives.
+func (j *Jail) roots(id string) (names []string, err error) {
 	dirs, _ := filepath.Glob(filepath.Join(j.Dir, "*", id, "root"))
-	return dirs
+	for _, dir := range dirs {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		}
+		names = append(names, descriptor(fd))
+	}
+	return names, nil
 }

@@ -42,7 +42,7 @@ func silentShim(t *testing.T) (*server, Client, net.Listener) {
 // call makes a call on a connection of its own.
 func call(t *testing.T, c Client, line string) net.Conn {
 	t.Helper()
-	conn, err := c.open(t.Context())
+	conn, err := c.connect(t.Context())
 	check(t, err)
 	t.Cleanup(func() { conn.Close() })
 	_, err = fmt.Fprintln(conn, line)

@@ -6,29 +6,18 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
-	"syscall"
-	"time"
 
 	"banger/internal/network"
 	"banger/internal/vmm"
 )
 
-// plugFile is the socket to which the VMM brings the guest's frames.
-const plugFile = "net.sock"
-
-// handed is the first descriptor that is handed to a shim: the tap of a VM on a
-// bridge, and then the forwards. Those before are stdio and the one that tells that
-// the VM runs.
-const handed = 4
-
 // firstForward is the descriptor of the first forward.
-func (n *Network) firstForward() int {
-	if n.handsTap() {
-		return handed + 1
+func (s Spec) firstForward() int {
+	if s.Network.handsTap() {
+		return s.firstSocket() + 1
 	}
-	return handed
+	return s.firstSocket()
 }
 
 // handsTap says that the tap is handed to the shim.
@@ -39,25 +28,22 @@ func (n *Network) insideTap() bool { return n.Address == "" && n.Tap != "" }
 
 // plug is where the VMM's net device meets the network, until both run.
 type plug struct {
-	network *Network          // nil: the VM has no NIC
-	ln      *net.UnixListener // of a user network
-	tap     *os.File          // of a bridge
-	inside  *insideTap        // of a user network whose VMM opens a tap
+	network *Network    // nil: the VM has no NIC
+	stream  *socketPair // of a user network
+	tap     *os.File    // of a bridge
+	inside  *insideTap  // of a user network whose VMM opens a tap
 	blame   *blame
 }
 
-// openPlug listens for the VMM, or takes the tap, if spec has a network.
+// openPlug makes what the VMM is handed, if spec has a network.
 func openPlug(spec Spec, blame *blame) (*plug, error) {
 	p := &plug{network: spec.Network, blame: blame}
 	if p.network == nil {
 		return p, nil
 	}
-	for fd := handed; fd < p.network.firstForward()+len(p.network.Forwards); fd++ {
-		syscall.CloseOnExec(fd) // a port that the VMM held too would stay taken
-	}
 	switch {
 	case p.network.handsTap():
-		p.tap = os.NewFile(handed, "tap")
+		p.tap = os.NewFile(uintptr(spec.firstSocket()), "tap")
 		return p, nil
 	case p.network.insideTap():
 		var err error
@@ -66,11 +52,10 @@ func openPlug(spec Spec, blame *blame) (*plug, error) {
 	case p.network.Tap != "":
 		return p, nil
 	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(spec.Run, plugFile), Net: "unix"})
-	if err != nil {
+	var err error
+	if p.stream, err = newSocketPair(); err != nil {
 		return nil, fmt.Errorf("making the network: %w", err)
 	}
-	p.ln = ln
 	return p, nil
 }
 
@@ -81,18 +66,18 @@ func (p *plug) config(c vmm.Config) vmm.Config {
 	case p.tap != nil:
 		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Tap: p.tap})
 	case p.inside != nil:
-		c.Namespaces, c.WrapFiles = true, []*os.File{p.inside.theirs}
+		c.Namespaces, c.WrapFiles = true, append(slices.Clone(c.WrapFiles), p.inside.theirs)
 		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Device: p.network.Tap, MTU: network.UserMTU})
 	case p.network.Tap != "":
 		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Device: p.network.Tap})
 	default:
-		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Socket: p.ln.Addr().String(), MTU: network.UserMTU})
+		c.NICs = append(slices.Clone(c.NICs), vmm.NIC{MAC: p.network.MAC, Socket: p.stream.theirs, MTU: network.UserMTU})
 	}
 	return c
 }
 
-// start takes the VMM's connection or the other side of its tap, which are there before
-// the guest runs. Nothing else leads anywhere: the policy is in force before the first
+// start takes our end of the VMM's connection or the other side of its tap, which are there
+// before the guest runs. Nothing else leads anywhere: the policy is in force before the first
 // packet.
 func (p *plug) start(log *slog.Logger) (*network.Stack, error) {
 	link, err := p.link()
@@ -115,8 +100,7 @@ func (p *plug) link() (network.Frames, error) {
 		}
 		return network.NewTap(f), nil
 	}
-	p.ln.SetDeadline(time.Now().Add(callTimeout))
-	conn, err := p.ln.Accept()
+	conn, err := net.FileConn(p.stream.ours)
 	if err != nil {
 		return nil, err
 	}
@@ -132,10 +116,10 @@ func (p *plug) startBridged(log *slog.Logger) (*network.Gate, error) {
 	return network.NewGate(addr, log), nil
 }
 
-// close takes no more connections, removes the socket, and leaves the tap to the VMM.
+// close leaves to the VMM what it was handed.
 func (p *plug) close() {
-	if p.ln != nil {
-		p.ln.Close()
+	if p.stream != nil {
+		p.stream.close()
 	}
 	if p.tap != nil {
 		p.tap.Close()

@@ -17,7 +17,8 @@ import (
 // Spec is what a shim is started with, stored as JSON in its directory.
 type Spec struct {
 	Driver string     `json:"driver"`
-	Run    string     `json:"run"` // directory of the socket; set by Client.Start
+	Run    string     `json:"run"`    // directory of the socket; set by Client.Start
+	Daemon uint32     `json:"daemon"` // the user whose calls are heard, beside root; set by Client.Start
 	VM     vmm.Config `json:"vm"`
 	// Jail is where the VMM is put by root; nil: it is confined as it starts.
 	Jail *Jail `json:"jail,omitempty"`
@@ -63,6 +64,13 @@ type Stats struct {
 	NetIn  uint64 `json:"net_in"` // to the guest, by a user network
 	NetOut uint64 `json:"net_out"`
 }
+
+// Bounds of files in a shim's directory in bytes: that of the longest list of forwards, and
+// that of a sentence about an end.
+const (
+	maxSpec = 4 << 20
+	maxExit = 64 << 10
+)
 
 // Files in a shim's directory.
 const (

@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	"banger/internal/accept"
 	"banger/internal/guest"
 	"banger/internal/network"
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -35,7 +35,7 @@ const (
 
 // server is one running shim.
 type server struct {
-	dir     string
+	daemon  uint32 // the user whose calls are heard, beside root
 	proc    vmm.Process
 	self    vmm.Handle
 	console *console
@@ -53,28 +53,28 @@ type server struct {
 	settled chan struct{} // closed when the end of the VMM is on disk and the socket is gone
 }
 
-// Run is the whole life of a shim: it starts the VM described in dir, writes
-// "ready" and closes ready, serves until the VMM ends, and leaves exit.json. The
-// drivers are handed in by name, so that the shim knows none of them. A failed
-// start is written to ready as one line and returned.
-func Run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser) error {
-	return run(ctx, dir, drivers, ready, nil)
+// Run is the whole life of a shim, as Client.Start has started it: in the VM's directory and with
+// its descriptors. It starts the VM, writes "ready" to the first of them and closes it, serves
+// until the VMM ends, and leaves exit.json. The drivers are handed in by name, so that the
+// shim knows none of them. A failed start is written there as one line and returned.
+func Run(ctx context.Context, drivers map[string]vmm.Driver) error {
+	return run(ctx, drivers, os.NewFile(fdReady, "ready"), nil)
 }
 
 // RunConfined is Run without rights that the VM does not need. wrap is the command
-// that ends in ExecVMM; the directory is appended to it.
-func RunConfined(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser, wrap []string) error {
-	return run(ctx, dir, drivers, ready, append(slices.Clone(wrap), dir))
+// that ends in ExecVMM.
+func RunConfined(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) error {
+	return run(ctx, drivers, os.NewFile(fdReady, "ready"), wrap)
 }
 
-func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready io.WriteCloser, wrap []string) error {
+func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteCloser, wrap []string) error {
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(50)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP)
 	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0) // for ps; it was started as /proc/self/exe
-	s, ln, err := start(ctx, dir, drivers, wrap)
+	s, ln, err := start(ctx, drivers, wrap)
 	if err != nil {
 		fmt.Fprintf(ready, "%v\n", err)
 		ready.Close()
@@ -89,21 +89,29 @@ func run(ctx context.Context, dir string, drivers map[string]vmm.Driver, ready i
 	return s.serve(ctx, ln)
 }
 
-func readSpec(dir string) (Spec, error) {
+func readSpec(f *os.File) (Spec, error) {
 	var spec Spec
-	data, err := os.ReadFile(filepath.Join(dir, specFile))
-	if err != nil {
-		return spec, err
+	data, err := io.ReadAll(io.LimitReader(f, maxSpec))
+	if err == nil {
+		err = json.Unmarshal(data, &spec)
 	}
-	if err := json.Unmarshal(data, &spec); err != nil {
+	if err != nil {
 		return spec, fmt.Errorf("reading %s: %w", specFile, err)
 	}
 	return spec, nil
 }
 
-func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap []string) (*server, net.Listener, error) {
-	spec, err := readSpec(dir)
+func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*server, net.Listener, error) {
+	file, err := untrusted.Open(specFile, os.O_RDONLY, 0)
 	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close()
+	spec, err := readSpec(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := CloseInherited(spec.handed()); err != nil {
 		return nil, nil, err
 	}
 	driver, ok := drivers[spec.Driver]
@@ -115,24 +123,26 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap 
 		return nil, nil, err
 	}
 	if wrap != nil {
-		spec.VM.Wrap = wrap
-		if spec.Jail != nil {
-			spec.VM.Answering = func() error { return errors.Join(spec.Jail.become(), confineSelf(dir, spec)) }
-		} else if err := confineSelf(dir, spec); err != nil {
+		again, err := untrusted.Open(specFile, os.O_RDONLY, 0) // from its beginning
+		if err != nil {
+			return nil, nil, err
+		}
+		defer again.Close()
+		if err := spec.confine(wrap, again); err != nil {
 			return nil, nil, err
 		}
 	}
-	con, err := openConsole(ConsolePath(dir))
+	con, err := openConsole(consoleFile)
 	if err != nil {
 		return nil, nil, err
 	}
-	os.Remove(filepath.Join(dir, exitFile))
-	os.Remove(filepath.Join(dir, denialsFile))
-	ln, err := listenControl(filepath.Join(spec.Run, socketFile))
+	os.Remove(exitFile)
+	os.Remove(denialsFile)
+	ln, err := listenControl(filepath.Join(descriptor(fdRun), socketFile))
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &server{dir: dir, self: self, console: con, places: newPlaces(), denials: newDenials(),
+	s := &server{daemon: spec.Daemon, self: self, console: con, places: newPlaces(), denials: newDenials(),
 		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{})}
 	s.blame = newBlame(s.agent(), s.denials)
 	if err := s.startVM(ctx, driver, spec); err != nil {
@@ -140,6 +150,25 @@ func start(ctx context.Context, dir string, drivers map[string]vmm.Driver, wrap 
 		return nil, nil, err
 	}
 	return s, ln, nil
+}
+
+// confine gives the VMM a wrapper, which reads the spec from file, and what was handed to the
+// shim, and confines the shim; in a jail as soon as the VMM answers.
+func (s *Spec) confine(wrap []string, file *os.File) error {
+	s.VM.Wrap, s.VM.WrapFiles = wrap, []*os.File{file}
+	s.VM.Dir, s.VM.Memory = descriptor(fdRun), filepath.Base(s.VM.Memory)
+	s.VM = handedTo(s.VM)
+	if s.Jail == nil {
+		return confineSelf(*s, ".", descriptor(fdRun))
+	}
+	s.VM.Answering = func() error {
+		roots, err := s.Jail.roots(s.VM.ID)
+		if err != nil {
+			return err
+		}
+		return errors.Join(s.Jail.become(".", descriptor(fdRun)+"/."), confineSelf(*s, ".", descriptor(fdRun), roots...))
+	}
+	return nil
 }
 
 func listenControl(socket string) (net.Listener, error) {
@@ -165,7 +194,7 @@ func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec Spec) erro
 	if s.proc, err = driver.Start(ctx, plug.config(spec.VM), s.console); err != nil {
 		return err
 	}
-	if err = s.startNetwork(plug, spec.Network); err != nil {
+	if err = s.startNetwork(plug, spec); err != nil {
 		s.proc.Kill()
 		<-s.proc.Done()
 		s.closeNetwork()
@@ -173,7 +202,8 @@ func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec Spec) erro
 	return err
 }
 
-func (s *server) startNetwork(plug *plug, n *Network) (err error) {
+func (s *server) startNetwork(plug *plug, spec Spec) (err error) {
+	n := spec.Network
 	if n == nil {
 		return nil
 	}
@@ -186,7 +216,7 @@ func (s *server) startNetwork(plug *plug, n *Network) (err error) {
 		return err
 	}
 	s.access = newAccess(n, s.gate, s.agent())
-	return s.access.addAll(n.firstForward(), n.Forwards)
+	return s.access.addAll(spec.firstForward(), n.Forwards)
 }
 
 func (s *server) agent() guest.Client {
@@ -222,7 +252,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	}
 	s.console.close()
 	s.closeNetwork()
-	err := errors.Join(s.denials.save(filepath.Join(s.dir, denialsFile)), s.recordExit())
+	err := errors.Join(s.denials.save(denialsFile), s.recordExit())
 	ln.Close()
 	close(s.settled)
 	cancel()
@@ -236,103 +266,11 @@ func (s *server) recordExit() error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(s.dir, exitFile+".tmp")
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	const tmp = exitFile + ".tmp"
+	if err := untrusted.WriteFile(tmp, data, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(s.dir, exitFile))
-}
-
-// keepMux holds the agent's channel open and multiplexed. A session that fails
-// (a guest that broke the protocol) is replaced by a new one.
-func (s *server) keepMux(ctx context.Context, ch vmm.Channeler) {
-	ram := s.openRAM()
-	if ram != nil {
-		defer ram.Close()
-	}
-	for ctx.Err() == nil {
-		m, err := s.connectMux(ctx, ch, ram)
-		if err != nil {
-			if ctx.Err() == nil {
-				s.log.Warn("agent channel", "err", err)
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(500 * time.Millisecond): // back-off: a broken guest must not spin us
-			}
-			continue
-		}
-		s.setMux(m)
-		select {
-		case <-m.Done():
-			s.log.Warn("agent session ended", "err", m.Err())
-		case <-ctx.Done():
-		}
-		s.setMux(nil)
-		m.Close()
-	}
-}
-
-// openRAM opens the guest's memory where that can be reached; without, all bytes go by the
-// channel.
-func (s *server) openRAM() vmm.RAM {
-	o, ok := s.proc.(vmm.RAMOpener)
-	if !ok {
-		return nil
-	}
-	ram, err := o.OpenRAM()
-	if err != nil {
-		s.log.Warn("what is sent to the guest takes the slow way", "err", err)
-		return nil
-	}
-	return ram
-}
-
-func (s *server) connectMux(ctx context.Context, ch vmm.Channeler, ram vmm.RAM) (*guest.Mux, error) {
-	conn, err := ch.OpenChannel(ctx)
-	if err != nil {
-		return nil, err
-	}
-	m, err := guest.ConnectMux(ctx, conn, ram)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return m, nil
-}
-
-func (s *server) setMux(m *guest.Mux) {
-	s.muxMu.Lock()
-	defer s.muxMu.Unlock()
-	s.mux = m
-	close(s.muxNext)
-	s.muxNext = make(chan struct{})
-}
-
-func (s *server) currentMux() (*guest.Mux, <-chan struct{}) {
-	s.muxMu.Lock()
-	defer s.muxMu.Unlock()
-	return s.mux, s.muxNext
-}
-
-// dial opens a stream to a port of the agent, waiting for the agent if need be.
-func (s *server) dial(ctx context.Context, port uint32) (net.Conn, error) {
-	if d, ok := s.proc.(vmm.Dialer); ok {
-		return d.Dial(ctx, port)
-	}
-	for {
-		m, changed := s.currentMux()
-		if m != nil {
-			return m.Dial(ctx, port)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.New("the agent does not answer")
-		case <-s.proc.Done():
-			return nil, errors.New("the VM has ended")
-		case <-changed:
-		}
-	}
+	return os.Rename(tmp, exitFile)
 }
 
 func (s *server) accept(ctx context.Context, ln net.Listener) {
@@ -341,11 +279,12 @@ func (s *server) accept(ctx context.Context, ln net.Listener) {
 		if err != nil {
 			return
 		}
-		if !take(s.places.fresh) {
+		client := conn.(*net.UnixConn)
+		if !s.mayCall(client) || !take(s.places.fresh) {
 			conn.Close()
 			continue
 		}
-		s.wg.Go(func() { s.handle(ctx, conn.(*net.UnixConn)) })
+		s.wg.Go(func() { s.handle(ctx, client) })
 	}
 }
 

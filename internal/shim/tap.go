@@ -16,18 +16,26 @@ import (
 // insideTap is a tap in the VMM's own user and network namespaces, which hold nothing
 // else: the wrapper of the VMM makes it there, hands its other side to the shim, and
 // becomes the VMM, which has no right to anything. No right on the host is needed.
-type insideTap struct{ ours, theirs *os.File }
+type insideTap struct{ *socketPair }
 
 func newInsideTap() (*insideTap, error) {
+	pair, err := newSocketPair()
+	return &insideTap{pair}, err
+}
+
+// socketPair is a connection, one end of which is handed to another process.
+type socketPair struct{ ours, theirs *os.File }
+
+func newSocketPair() (*socketPair, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
-	return &insideTap{os.NewFile(uintptr(fds[0]), "shim"), os.NewFile(uintptr(fds[1]), "wrapper")}, nil
+	return &socketPair{os.NewFile(uintptr(fds[0]), "shim"), os.NewFile(uintptr(fds[1]), "VMM")}, nil
 }
 
 // handedTap is the descriptor by which the wrapper hands the tap over.
-const handedTap = 3
+const handedTap = wrapperSpec + 1
 
 // handTap makes the tap in the wrapper's namespace for a user, and hands its other side to
 // the shim.
@@ -77,7 +85,7 @@ func (t *insideTap) receive() (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), "tap"), nil
 }
 
-func (t *insideTap) close() {
+func (t *socketPair) close() {
 	t.ours.Close()
 	t.theirs.Close()
 }

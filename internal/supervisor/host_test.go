@@ -41,7 +41,7 @@ var agent string // path of the guest agent's binary
 func TestMain(m *testing.M) {
 	if len(os.Args) == 5 && os.Args[1] == "shim" {
 		driver := vmmtest.Memory{Agent: os.Args[2], Fault: func(vmm.Config) vmmtest.Fault { return takeFault(os.Args[3]) }}
-		err := shim.Run(context.Background(), os.Args[4], map[string]vmm.Driver{driver.Name(): driver}, os.NewFile(3, "ready"))
+		err := shim.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}

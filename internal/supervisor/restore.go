@@ -14,6 +14,7 @@ import (
 
 	"banger"
 	"banger/internal/shim"
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -122,7 +123,7 @@ func (s *Supervisor) sweep(claimed map[string]bool) error {
 		err = errors.Join(err, readErr)
 		for _, e := range entries {
 			if banger.ValidID(e.Name()) && !claimed[e.Name()] {
-				err = errors.Join(err, os.RemoveAll(filepath.Join(base, "vms", e.Name())))
+				err = errors.Join(err, untrusted.RemoveAll(filepath.Join(base, "vms", e.Name())))
 			}
 		}
 	}
@@ -168,7 +169,7 @@ func eachShim(stateDir string, argv []string, f func(id string, pid int)) error 
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
+		if err != nil || pid == os.Getpid() || !isOurs(e.Name()) {
 			continue
 		}
 		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -185,6 +186,17 @@ func eachShim(stateDir string, argv []string, f func(id string, pid int)) error 
 		}
 	}
 	return nil
+}
+
+// isOurs says whether a process belongs to a user whose shims we start. Others may call
+// themselves what they like, and may keep us waiting for their command line. A process that
+// is not to be looked at belongs to root (proc(5)).
+func isOurs(pid string) bool {
+	var st syscall.Stat_t
+	if syscall.Stat("/proc/"+pid, &st) != nil {
+		return false
+	}
+	return st.Uid == 0 || int(st.Uid) == os.Geteuid() || os.Geteuid() == 0 && st.Uid >= firstUID
 }
 
 // killAndWait ends a process that may not be our child and returns when it has

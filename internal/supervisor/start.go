@@ -13,6 +13,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/network"
 	"banger/internal/shim"
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -153,10 +154,8 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{m.s.stateDir(vm.ID), m.s.runDir(vm.ID)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
+	if err := m.s.makeDirs(vm.ID); err != nil {
+		return err
 	}
 	key, public, err := m.s.hostKey(vm.ID)
 	if err != nil {
@@ -293,7 +292,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	return shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
 		Accel: m.s.accel(), CPUModel: vm.Spec.CPUModel, Nested: vm.Spec.Nested != "",
-		Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
+		Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Sockets: driver.Sockets, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
 		Drives: []vmm.Drive{
 			{Serial: "rootfs", Path: m.s.opts.Images.RootfsPath(vm.ImageDigest), ReadOnly: true},
@@ -373,9 +372,24 @@ func (s *Supervisor) lastExit(id string, cause error) shim.Status {
 	return shim.Status{Ended: true, Exit: exit}
 }
 
+// makeDirs makes the directories of a VM that is to be started, or takes them back from its own
+// user. Nothing is left in them of what a VMM that was taken over may have made there.
+func (s *Supervisor) makeDirs(id string) error {
+	s.cleanRun(id)
+	for _, dir := range []string{s.stateDir(id), s.runDir(id)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := untrusted.Reclaim(dir, filepath.Base(s.diskPath(id)), hostKeyFile); err != nil {
+			return banger.Errorf(banger.CodeConflict, "the files of the VM cannot be used: %w", err)
+		}
+	}
+	return nil
+}
+
 // cleanRun removes what only a running VM has.
 func (s *Supervisor) cleanRun(id string) {
 	s.removeJail(id)
-	os.RemoveAll(s.runDir(id))
+	untrusted.RemoveAll(s.runDir(id))
 	os.Remove(filepath.Join(s.stateDir(id), "ram"))
 }

@@ -25,6 +25,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/shim"
 	"banger/internal/store"
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -36,6 +37,7 @@ type VMM struct {
 	Package   string            // what to install
 	NeedsKVM  bool              // it does not emulate
 	OpensTaps bool              // its network is a tap that it opens by name
+	Sockets   bool              // it makes unix sockets of its own
 	Options   map[string]string // of its driver
 	Reads     []string          // files that these name
 	// CheckCPU returns an error if the program at path cannot give a guest the CPU called model; nil: a VM's CPU
@@ -205,7 +207,7 @@ func (s *Supervisor) jailDir() string { return filepath.Join(s.opts.StateDir, "j
 func (s *Supervisor) removeJail(id string) (err error) {
 	dirs, _ := filepath.Glob(filepath.Join(s.jailDir(), "*", id))
 	for _, dir := range dirs {
-		err = errors.Join(err, os.RemoveAll(dir))
+		err = errors.Join(err, untrusted.RemoveAll(dir))
 		os.Remove(filepath.Dir(dir)) // the last one's
 		os.Remove(s.jailDir())
 	}
@@ -214,7 +216,7 @@ func (s *Supervisor) removeJail(id string) (err error) {
 
 // removeFiles deletes whatever a VM has on the host.
 func (s *Supervisor) removeFiles(id string) error {
-	return errors.Join(s.removeJail(id), os.RemoveAll(s.runDir(id)), os.RemoveAll(s.stateDir(id)))
+	return errors.Join(s.removeJail(id), untrusted.RemoveAll(s.runDir(id)), untrusted.RemoveAll(s.stateDir(id)))
 }
 
 func (s *Supervisor) isolation() string {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"banger/internal/untrusted"
 )
 
 // Snapshotter is implemented by a Process whose VMM can write itself down.
@@ -81,16 +83,17 @@ func NewManifest(driver, version string, c Config) (Manifest, error) {
 	}
 	for _, f := range []struct {
 		path string
+		file *os.File
 		to   *File
-	}{{c.Kernel, &m.Kernel}, {c.Initrd, &m.Initrd}} {
-		info, err := os.Stat(f.path)
+	}{{c.Kernel, c.KernelFile, &m.Kernel}, {c.Initrd, c.InitrdFile, &m.Initrd}} {
+		info, err := statFile(f.path, f.file)
 		if err != nil {
 			return m, err
 		}
 		*f.to = File{f.path, info.Size()}
 	}
 	for _, d := range c.Drives {
-		info, err := os.Stat(d.Path)
+		info, err := statFile(d.Path, d.File)
 		if err != nil {
 			return m, err
 		}
@@ -153,12 +156,10 @@ const maxManifest = 1 << 20
 // ReadManifest reads that of the snapshot in dir.
 func ReadManifest(dir string) (Manifest, error) {
 	var m Manifest
-	f, err := os.Open(filepath.Join(dir, manifestFile))
-	if err != nil {
+	data, err := untrusted.ReadFile(filepath.Join(dir, manifestFile), maxManifest)
+	if errors.Is(err, os.ErrNotExist) {
 		return m, fmt.Errorf("there is no snapshot in %s: %w", dir, err)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxManifest))
 	if err == nil {
 		err = json.Unmarshal(data, &m)
 	}
@@ -176,7 +177,7 @@ func CommitSnapshot(dir string, m Manifest) error {
 		return err
 	}
 	tmp := filepath.Join(dir, manifestFile+".tmp")
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
+	if err := untrusted.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
 	for _, name := range []string{SnapshotState, SnapshotRAM, manifestFile + ".tmp"} {
@@ -187,7 +188,12 @@ func CommitSnapshot(dir string, m Manifest) error {
 	if err := os.Rename(tmp, filepath.Join(dir, manifestFile)); err != nil {
 		return err
 	}
-	return syncFile(dir)
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // TakeSnapshot has write fill dir. A failure leaves dir as it was: what was in it is
@@ -216,7 +222,7 @@ func discardSnapshot(dir string) {
 }
 
 func syncFile(path string) error {
-	f, err := os.Open(path)
+	f, err := untrusted.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -227,7 +233,7 @@ func syncFile(path string) error {
 // CopySparse copies a file to a new one, by reference where the file system can and
 // otherwise without its holes.
 func CopySparse(ctx context.Context, from, to string) (err error) {
-	src, err := os.Open(from)
+	src, err := untrusted.Open(from, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

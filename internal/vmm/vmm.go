@@ -25,6 +25,9 @@ type Drive struct {
 	Serial   string `json:"serial"` // at most 20 bytes (virtio 5.2.4)
 	Path     string `json:"path"`   // raw image
 	ReadOnly bool   `json:"read_only,omitempty"`
+	// File is the same, opened as it is to be used; nil: the driver opens it. The driver does
+	// not close it.
+	File *os.File `json:"-"`
 }
 
 // NIC is one virtio network device. Its frames travel over a unix stream socket, each
@@ -32,7 +35,7 @@ type Drive struct {
 // VMM opens by name in its own network namespace.
 type NIC struct {
 	MAC    string   `json:"mac"`
-	Socket string   `json:"socket,omitempty"`
+	Socket *os.File `json:"-"`                // the VMM's end of a pair; the driver does not close it
 	Tap    *os.File `json:"-"`                // opened with IFF_VNET_HDR; the driver does not close it
 	Device string   `json:"device,omitempty"` // the name of a tap, for a VMM that opens it itself
 	MTU    int      `json:"mtu,omitempty"`    // told to the guest; 0: the device's own
@@ -41,19 +44,23 @@ type NIC struct {
 // Config is everything a driver needs to start a VM. It is stored as JSON in
 // the VM's directory.
 type Config struct {
-	ID        string  `json:"id"`
-	Dir       string  `json:"dir"`    // existing directory for sockets; its path must leave room (sun_path is 108 bytes)
-	Memory    string  `json:"memory"` // file to hold guest RAM, made by the driver and removed at the end
-	Accel     Accel   `json:"accel"`
-	Version   string  `json:"version,omitempty"` // the program's version, if the caller knows it: the driver then need not ask
-	Kernel    string  `json:"kernel"`            // vmlinux ELF or bzImage
-	Initrd    string  `json:"initrd"`
-	Cmdline   string  `json:"cmdline"` // additions to the driver's own
-	CPUs      int     `json:"cpus"`
-	MemoryMiB int     `json:"memory_mib"`
-	Drives    []Drive `json:"drives"`
-	NICs      []NIC   `json:"nics,omitempty"`
-	Channel   string  `json:"channel"` // name of the agent's port in the guest
+	ID      string `json:"id"`
+	Dir     string `json:"dir"`    // existing directory for sockets; its path must leave room (sun_path is 108 bytes)
+	Memory  string `json:"memory"` // file to hold guest RAM, made by the driver and removed at the end
+	Accel   Accel  `json:"accel"`
+	Version string `json:"version,omitempty"` // the program's version, if the caller knows it: the driver then need not ask
+	Kernel  string `json:"kernel"`            // vmlinux ELF or bzImage
+	Initrd  string `json:"initrd"`
+	// KernelFile and InitrdFile are the same, opened for reading; nil: the driver opens them. The
+	// driver does not close them.
+	KernelFile *os.File `json:"-"`
+	InitrdFile *os.File `json:"-"`
+	Cmdline    string   `json:"cmdline"` // additions to the driver's own
+	CPUs       int      `json:"cpus"`
+	MemoryMiB  int      `json:"memory_mib"`
+	Drives     []Drive  `json:"drives"`
+	NICs       []NIC    `json:"nics,omitempty"`
+	Channel    string   `json:"channel"` // name of the agent's port in the guest
 	// CPUModel names the CPU that the guest sees, in the VMM's own words; "": the driver's choice.
 	CPUModel string `json:"cpu_model,omitempty"`
 	// Nested offers hardware virtualisation to the guest, so that the guest can run VMs.
@@ -72,6 +79,9 @@ type Config struct {
 	// is to clear (capabilities(7)). A caller that is root has these rights: it is in a network
 	// namespace of its own alone.
 	Namespaces bool `json:"namespaces,omitempty"`
+	// Sockets says that the VMM makes unix sockets of its own, to which others connect. Another
+	// gets all its sockets as descriptors.
+	Sockets bool `json:"sockets,omitempty"`
 	// Program is the VMM's file; "": the driver searches it.
 	Program string `json:"program,omitempty"`
 	// Answering is called by a driver whose VMM is told of its guest after it has started: when

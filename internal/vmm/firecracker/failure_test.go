@@ -49,7 +49,7 @@ func TestAStartThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
 		"no CPU":             {func(c *vmm.Config) { c.CPUs = 0 }, "", "1 to 32 CPUs, not 0"},
 		"too many CPUs":      {func(c *vmm.Config) { c.CPUs = 33 }, "", "1 to 32 CPUs, not 33"},
 		"too long a path":    {func(c *vmm.Config) { c.Dir += "/" + strings.Repeat("x", 90) }, "", "and 107 are possible"},
-		"a network it lacks": {func(c *vmm.Config) { c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", Socket: "/x"}} }, "", "no network but taps"},
+		"a network it lacks": {func(c *vmm.Config) { c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01"}} }, "", "no network but taps"},
 		"an option it lacks": {func(c *vmm.Config) { c.Options = map[string]string{"x": "y"} }, "", `no option "x"`},
 		"a tap that is refused": {func(c *vmm.Config) {
 			c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", Device: "tap0"}}

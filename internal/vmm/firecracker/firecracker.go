@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -99,7 +100,7 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if err != nil {
 		return nil, err
 	}
-	view := c // as the VMM sees it
+	view := outside(c) // as the VMM sees it
 	if j != nil {
 		view = j.inside(c)
 	}
@@ -108,7 +109,7 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 		if o.clock, err = checkSnapshot(c, v, o); err != nil {
 			return nil, err
 		}
-		requests, patience = restoreRequests(c, v, o), snapshotTimeout
+		requests, patience = restoreRequests(view, v, o), snapshotTimeout
 	}
 	p, err := d.launch(c, o, j, console)
 	if err != nil {
@@ -135,11 +136,19 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 
 // launch starts the process without a guest.
 func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *process, err error) {
-	program, args := cmp.Or(c.Program, d.binary()), arguments(c, o)
+	var root *os.File
+	defer func() {
+		if err != nil {
+			root.Close() // of nil it does nothing
+		}
+	}()
+	program, args, files := cmp.Or(c.Program, d.binary()), arguments(c, o), c.Files()
 	if j != nil {
-		if c.Dir, err = j.make(c); err != nil {
+		if root, err = j.make(c); err != nil {
 			return nil, err
 		}
+		// The VM's user, whom the shim becomes, may have no way there by the path.
+		c.Dir, files = fmt.Sprintf("/proc/self/fd/%d", root.Fd()), nil
 		program, args = j.jailer, j.arguments(c, o)
 	}
 	log, err := openLog(c.Dir)
@@ -158,11 +167,11 @@ func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *
 			return nil, err
 		}
 	}
-	p := &process{config: c, jailed: j != nil, log: log, metrics: metrics, pausing: newPausing(),
+	p := &process{config: c, root: root, log: log, metrics: metrics, pausing: newPausing(),
 		api: newClient(filepath.Join(c.Dir, apiSocket))}
 	words := &lastWords{to: console, ready: make(chan struct{}), said: func() { p.powerOff() }}
 	p.Process, err = child.Start(child.Command{Config: c, Program: program, Args: args,
-		Console: words, Reason: p.reason, Ended: p.clean})
+		Files: files, Console: words, Reason: p.reason, Ended: p.clean})
 	if err != nil {
 		p.clean()
 		return nil, err
@@ -173,8 +182,31 @@ func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *
 
 // arguments are those of the program.
 func arguments(c vmm.Config, o options) []string {
-	return append([]string{"--id", c.ID}, ownArguments(c.Dir, o)...)
+	return append([]string{"--id", c.ID}, ownArguments(outside(c).Dir, o)...)
 }
+
+// outside is c as a VMM sees it that is not in a jail: its working directory is c.Dir, and
+// files that it is handed it opens again, by names that need no right to any directory.
+func outside(c vmm.Config) vmm.Config {
+	c.Dir = "."
+	fd := firstFile + len(c.WrapFiles)
+	name := func(f *os.File, path string) string {
+		fd++
+		if f == nil {
+			return path
+		}
+		return fmt.Sprintf("/proc/self/fd/%d", fd-1)
+	}
+	c.Kernel, c.Initrd = name(c.KernelFile, c.Kernel), name(c.InitrdFile, c.Initrd)
+	c.Drives = slices.Clone(c.Drives)
+	for i, d := range c.Drives {
+		c.Drives[i].Path = name(d.File, d.Path)
+	}
+	return c
+}
+
+// firstFile is the first descriptor behind stdio.
+const firstFile = 3
 
 // ownArguments are those that are the same in a jail. Without a level Firecracker prints what
 // it does, and what it is asked, on the guest's console until it is told of its log.
@@ -190,7 +222,7 @@ func ownArguments(dir string, o options) []string {
 type process struct {
 	*child.Process
 	config  vmm.Config
-	jailed  bool
+	root    *os.File // of the jail; nil: it has none
 	version version
 	api     *client
 	log     *logEnd
@@ -271,6 +303,7 @@ func (p *process) clean() {
 	for _, name := range []string{apiSocket, vsockSocket} {
 		os.Remove(filepath.Join(p.config.Dir, name))
 	}
+	p.root.Close() // of nil it does nothing
 }
 
 // Dial opens a connection to a vsock port of the guest.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -78,15 +79,21 @@ func (j *jail) inside(c vmm.Config) vmm.Config {
 	return c
 }
 
-// make makes the directory with all files of c in it, by hard links, and returns it. The
+// make makes the directory with all files of c in it, by hard links, and returns it, open. The
 // caller of the driver removes it when the VM has ended.
-func (j *jail) make(c vmm.Config) (string, error) {
+func (j *jail) make(c vmm.Config) (*os.File, error) {
 	root := j.root(c.ID)
-	if err := os.RemoveAll(filepath.Dir(root)); err != nil { // of a VM that was killed
-		return "", err
+	if err := untrusted.RemoveAll(filepath.Dir(root)); err != nil { // of a VM that was killed
+		return nil, err
 	}
 	if err := os.MkdirAll(root, 0o711); err != nil {
-		return "", err
+		return nil, err
+	}
+	// The shim, which is the VMM's user then, finds sockets there, whatever the umask is.
+	for _, dir := range []string{j.base, filepath.Join(j.base, filepath.Base(j.program)), filepath.Dir(root), root} {
+		if err := os.Chmod(dir, 0o711); err != nil {
+			return nil, err
+		}
 	}
 	in := j.inside(c)
 	files := map[string]string{in.Kernel: c.Kernel, in.Initrd: c.Initrd}
@@ -99,11 +106,11 @@ func (j *jail) make(c vmm.Config) (string, error) {
 			err = fmt.Errorf("it lies on another file system than %s: bring it here, as banger image promote does", j.base)
 		}
 		if err != nil {
-			os.RemoveAll(filepath.Dir(root))
-			return "", fmt.Errorf("linking %s into the jail: %w", path, err)
+			untrusted.RemoveAll(filepath.Dir(root))
+			return nil, fmt.Errorf("linking %s into the jail: %w", path, err)
 		}
 	}
-	return root, nil
+	return os.Open(root)
 }
 
 // own gives what we have made in the jail to the VMM's user.

@@ -99,11 +99,11 @@ func TestAJailHoldsTheVMsFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := filepath.Join(dir, "jail/firecracker", c.ID, "root"); root != want {
-			t.Errorf("it is in %s, not in %s", root, want)
+		if want := filepath.Join(dir, "jail/firecracker", c.ID, "root"); root.Name() != want {
+			t.Errorf("it is in %s, not in %s", root.Name(), want)
 		}
 		for name, path := range map[string]string{"kernel": c.Kernel, "initrd": c.Initrd, "rootfs": c.Drives[0].Path, "disk": filepath.Join(dir, "disk.ext4")} {
-			there, err := os.Stat(filepath.Join(root, name))
+			there, err := os.Stat(filepath.Join(root.Name(), name))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -111,7 +111,7 @@ func TestAJailHoldsTheVMsFiles(t *testing.T) {
 				t.Errorf("%s is another file than %s", name, path)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(root, "left"), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(root.Name(), "left"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -98,7 +98,7 @@ func (p *process) goOn(ctx context.Context) error {
 // sendReset has the devices of a paused VM prepare for a snapshot, for which no file is made:
 // a directory cannot be written to.
 func (p *process) sendReset(ctx context.Context) error {
-	none := SnapshotCreateParams{SnapshotType: snapshotFull, SnapshotPath: p.config.Dir, MemFilePath: p.config.Dir}
+	none := SnapshotCreateParams{SnapshotType: snapshotFull, SnapshotPath: "/", MemFilePath: "/"}
 	err := p.api.call(ctx, http.MethodPut, "/snapshot/create", none, nil)
 	var refused *fault
 	if err != nil && !errors.As(err, &refused) {

@@ -195,26 +195,25 @@ func check(c vmm.Config, v version) error {
 			return fmt.Errorf("%s has no network but taps, which it opens by name", title)
 		}
 	}
-	for _, path := range []string{c.Kernel, c.Initrd, filepath.Dir(c.Memory)} {
-		if _, err := os.Stat(path); err != nil {
-			return err
-		}
+	if _, err := os.Stat(filepath.Dir(c.Memory)); err != nil {
+		return err
 	}
+	c.Drives = nil // Firecracker tells well of those
+	opened, done, err := c.OpenFiles()
+	if err != nil {
+		return err
+	}
+	defer done()
 	if !v.hasBzImage() {
-		return checkELF(c.Kernel)
+		return checkELF(c.Kernel, opened.KernelFile)
 	}
 	return nil
 }
 
 // checkELF refuses a kernel that is packed.
-func checkELF(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+func checkELF(path string, f *os.File) error {
 	var magic [4]byte
-	if _, err := f.Read(magic[:]); err != nil || string(magic[:]) != "\x7fELF" {
+	if _, err := f.ReadAt(magic[:], 0); err != nil || string(magic[:]) != "\x7fELF" {
 		return fmt.Errorf("the kernel %s is no ELF file, and Firecracker before 1.17 boots no other", path)
 	}
 	return nil

@@ -104,7 +104,7 @@ func (p *process) writeDown(ctx context.Context, dir, kind string) error {
 	if p.config.Options[optionHugePages] != "" {
 		return errHugePages
 	}
-	if p.jailed {
+	if p.root != nil {
 		return errors.New("a jailed VM cannot be written down yet: its VMM reaches no directory but its own")
 	}
 	if !p.paused.Load() { // Firecracker ends the guest's streams before it refuses, from 1.15 on

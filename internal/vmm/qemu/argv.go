@@ -2,9 +2,8 @@ package qemu
 
 import (
 	"fmt"
-	"path/filepath"
+	"os"
 	"strconv"
-	"strings"
 
 	"banger/internal/vmm"
 )
@@ -21,13 +20,49 @@ const (
 		"crypto_kdf108_init,init_kprobe_trace,trace_eval_init,trace_eval_sync norandmaps"
 )
 
-func qmpPath(dir string) string     { return filepath.Join(dir, "qmp.sock") }
-func channelPath(dir string) string { return filepath.Join(dir, "channel.sock") }
+// descriptors are the numbers of what QEMU is handed. It opens no socket and no disk itself.
+// What it knows by name only it opens again by /proc/self/fd.
+type descriptors struct {
+	monitor, kernel, initrd, memory int
+	drives, nics                    []int
+}
+
+// numbers are those of c's files, from first on, in the order of handed.
+func numbers(c vmm.Config, first int) descriptors {
+	d := descriptors{monitor: first, kernel: first + 1, initrd: first + 2, memory: first + 3}
+	next := first + 4
+	for range c.Drives {
+		d.drives = append(d.drives, next)
+		next++
+	}
+	for range c.NICs {
+		d.nics = append(d.nics, next)
+		next++
+	}
+	return d
+}
+
+// handed are the files of descriptors. All of c's are open.
+func handed(c vmm.Config, monitor, memory *os.File) []*os.File {
+	files := c.Files()
+	files = append([]*os.File{monitor, files[0], files[1], memory}, files[2:]...)
+	for _, n := range c.NICs {
+		if n.Tap != nil {
+			files = append(files, n.Tap)
+		} else {
+			files = append(files, n.Socket)
+		}
+	}
+	return files
+}
+
+// again is a name by which QEMU opens a descriptor once more.
+func again(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // argv returns QEMU's arguments for c. It is pure, so that a golden test can
 // show exactly what we ask of QEMU.
 func argv(c vmm.Config, v version) []string {
-	cmdline := cmdlineBase
+	cmdline, fds := cmdlineBase, numbers(c, firstFile+len(c.WrapFiles))
 	if c.Accel == vmm.AccelTCG {
 		cmdline += cmdlineTCG
 	}
@@ -40,13 +75,13 @@ func argv(c vmm.Config, v version) []string {
 		"-machine", "pc-q35-" + v.machine() + ",memory-backend=mem0,sata=off,smbus=off,usb=off,vmport=off",
 		"-accel", string(c.Accel), "-cpu", cpu(c),
 		"-smp", strconv.Itoa(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
-		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,", c.MemoryMiB) + memory(c),
+		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,", c.MemoryMiB, again(fds.memory)) + sharing(c),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-kernel", c.Kernel, "-initrd", c.Initrd, "-append", cmdline,
+		"-kernel", again(fds.kernel), "-initrd", again(fds.initrd), "-append", cmdline,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-		"-chardev", "socket,id=qmp,path=" + escape(qmpPath(c.Dir)) + ",server=on,wait=off", "-mon", "chardev=qmp,mode=control",
-		"-chardev", "socket,id=agent,path=" + escape(channelPath(c.Dir)) + ",server=on,wait=off",
-		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=" + c.Channel,
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fds.monitor), "-mon", "chardev=qmp,mode=control",
+		"-chardev", "null,id=" + agentDevice, // until OpenChannel puts a socket in its place
+		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=" + agentDevice + ",name=" + c.Channel,
 		"-device", "virtio-rng-pci",
 	}
 	if c.Restore != "" {
@@ -54,7 +89,9 @@ func argv(c vmm.Config, v version) []string {
 	}
 	for i, d := range c.Drives {
 		node := fmt.Sprintf("drive%d", i)
-		opts := fmt.Sprintf("driver=raw,node-name=%s,file.driver=file,file.filename=%s,file.locking=off,discard=unmap", node, escape(d.Path))
+		// A descriptor of a set is not opened again, so that its mode does not matter.
+		a = append(a, "-add-fd", fmt.Sprintf("fd=%d,set=%d", fds.drives[i], i))
+		opts := fmt.Sprintf("driver=raw,node-name=%s,file.driver=file,file.filename=/dev/fdset/%d,file.locking=off,discard=unmap", node, i)
 		if d.ReadOnly {
 			opts += ",read-only=on"
 		}
@@ -67,30 +104,27 @@ func argv(c vmm.Config, v version) []string {
 		if n.MTU > 0 {
 			device += fmt.Sprintf(",host_mtu=%d", n.MTU)
 		}
-		a = append(a, "-netdev", netdev(net, n, firstFile+len(c.WrapFiles)+i), "-device", device)
+		a = append(a, "-netdev", netdev(net, n, fds.nics[i]), "-device", device)
 	}
 	return a
 }
 
-// memory is the file that holds guest memory: one of the VM's own, from which a snapshot
-// is a copy, or that of a snapshot, which it must not change.
-func memory(c vmm.Config) string {
+// sharing says whether the guest changes the file that holds its memory: one of the VM's own,
+// from which a snapshot is a copy, or that of a snapshot, which must stay as it is.
+func sharing(c vmm.Config) string {
 	if c.Restore != "" && hasRAM(c.Restore) {
-		return "mem-path=" + escape(filepath.Join(c.Restore, vmm.SnapshotRAM)) + ",share=off"
+		return "share=off"
 	}
-	return "mem-path=" + escape(c.Memory) + ",share=on"
+	return "share=on"
 }
 
 // firstFile is the first descriptor behind stdio.
 const firstFile = 3
 
-// netdev is the host's side of a NIC, whose tap, if it has one, is descriptor fd.
+// netdev is the host's side of a NIC, a tap or a socket, which is descriptor fd.
 func netdev(id string, n vmm.NIC, fd int) string {
 	if n.Tap != nil {
 		return fmt.Sprintf("tap,id=%s,fd=%d,vhost=off", id, fd)
 	}
-	return fmt.Sprintf("stream,id=%s,server=off,addr.type=unix,addr.path=%s", id, escape(n.Socket))
+	return fmt.Sprintf("stream,id=%s,server=off,addr.type=fd,addr.str=%d", id, fd)
 }
-
-// escape doubles commas, QEMU's way to keep one inside an option value.
-func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }

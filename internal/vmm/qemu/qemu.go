@@ -16,11 +16,15 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 	"banger/internal/vmm/child"
 )
@@ -104,21 +108,11 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 			return nil, err
 		}
 	}
-	command := child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: argv(c, v), Console: console, Reason: reason,
-		Ended: func() {
-			for _, name := range []string{qmpPath(c.Dir), channelPath(c.Dir), c.Memory} {
-				os.Remove(name)
-			}
-		}}
-	for _, n := range c.NICs {
-		command.Files = append(command.Files, n.Tap) // nil: nothing in its place
-	}
-	started, err := child.Start(command)
+	p, err := d.launch(c, v, console)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: started, config: c, version: v}
-	err = p.awaitSockets(ctx)
+	err = p.negotiate(ctx)
 	if err == nil && c.Restore != "" {
 		err = p.restore(ctx)
 	}
@@ -130,10 +124,71 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	return p, nil
 }
 
+// launch starts QEMU with all that it uses of the host in its hands.
+func (d Driver) launch(c vmm.Config, v version, console io.Writer) (*process, error) {
+	opened, closeFiles, err := c.OpenFiles()
+	if err != nil {
+		return nil, err
+	}
+	defer closeFiles()
+	memory, err := openMemory(c)
+	if err != nil {
+		return nil, fmt.Errorf("making the file for the guest's memory: %w", err)
+	}
+	defer memory.Close()
+	ours, theirs, err := socketPair()
+	if err != nil {
+		os.Remove(c.Memory)
+		return nil, err
+	}
+	defer theirs.Close() // so that the end of QEMU is one of the connection
+	p := &process{config: c, version: v, monitor: newMonitor(ours)}
+	p.Process, err = child.Start(child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: argv(c, v), Files: handed(opened, theirs, memory),
+		Console: console, Reason: reason,
+		Ended: func() {
+			p.monitor.close()
+			p.channel.close()
+			os.Remove(c.Memory)
+		}})
+	if err != nil {
+		p.monitor.close()
+		os.Remove(c.Memory)
+		return nil, err
+	}
+	return p, nil
+}
+
+// openMemory makes the file that holds the guest's memory, or opens that of a snapshot. The
+// latter is mapped for the VM alone, but QEMU opens no file for that that it may not write.
+func openMemory(c vmm.Config) (*os.File, error) {
+	if c.Restore != "" && hasRAM(c.Restore) {
+		return untrusted.Open(filepath.Join(c.Restore, vmm.SnapshotRAM), os.O_RDWR, 0)
+	}
+	return untrusted.Create(c.Memory, 0o600)
+}
+
+// socketPair returns our end of a connection and QEMU's.
+func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "ours")
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), os.NewFile(uintptr(fds[1]), "QEMU's"), nil
+}
+
 type process struct {
 	*child.Process
 	config  vmm.Config
 	version version
+	monitor *monitor
+	channel channel
 }
 
 // reason says how QEMU ended; it looks for a guest panic at the end of the
@@ -158,24 +213,19 @@ func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 	return e
 }
 
-// awaitSockets waits until QEMU listens, which it does before it runs the guest.
-func (p *process) awaitSockets(ctx context.Context) error {
+// negotiate waits until QEMU answers, which it does before it runs the guest.
+func (p *process) negotiate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond) // QEMU announces nothing; creation of the socket is the event
-	defer tick.Stop()
-	for {
-		if m, err := dialMonitor(ctx, qmpPath(p.config.Dir)); err == nil {
-			m.close()
-			return nil
-		}
-		select {
-		case <-p.Done():
-			return errors.New(p.Exit().Reason)
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for QEMU's monitor: %w", ctx.Err())
-		case <-tick.C:
-		}
+	err := p.monitor.execute(ctx, "qmp_capabilities", nil)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	select { // the end of QEMU explains more than that of a connection
+	case <-p.Done():
+		return errors.New(p.Exit().Reason)
+	case <-time.After(time.Second):
+		return err
 	}
 }
 
@@ -186,23 +236,12 @@ func (p *process) Pause(ctx context.Context) error { return p.command(ctx, "stop
 func (p *process) Resume(ctx context.Context) error { return p.command(ctx, "cont") }
 
 func (p *process) command(ctx context.Context, name string) error {
-	_, err := p.ask(ctx, name)
-	return err
-}
-
-// ask runs one command of the monitor and returns its answer.
-func (p *process) ask(ctx context.Context, name string) (json.RawMessage, error) {
-	m, err := dialMonitor(ctx, qmpPath(p.config.Dir))
-	if err != nil {
-		return nil, fmt.Errorf("connecting to QEMU's monitor: %w", err)
-	}
-	defer m.close()
-	return m.query(ctx, name, nil, nil)
+	return p.monitor.execute(ctx, name, nil)
 }
 
 // Stats adds up what the guest has read and written (docs/interop/qemu-qmp-ref, BlockStats).
 func (p *process) Stats(ctx context.Context) (s vmm.Stats, err error) {
-	data, err := p.ask(ctx, "query-blockstats")
+	data, err := p.monitor.query(ctx, "query-blockstats", nil, nil)
 	if err != nil {
 		return s, err
 	}
@@ -220,11 +259,4 @@ func (p *process) Stats(ctx context.Context) (s vmm.Stats, err error) {
 		s.DiskWritten += d.Stats.Written
 	}
 	return s, nil
-}
-
-// OpenChannel connects to the host end of the agent's virtio-serial port. QEMU
-// accepts one connection at a time.
-func (p *process) OpenChannel(ctx context.Context) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "unix", channelPath(p.config.Dir))
 }

@@ -24,7 +24,7 @@ func plain(accel vmm.Accel) vmm.Config {
 // TestArgv shows exactly what we ask of QEMU.
 func TestArgv(t *testing.T) {
 	nic := plain(vmm.AccelKVM)
-	nic.NICs = []vmm.NIC{{MAC: "52:54:00:00:00:01", Socket: "/run/banger/net,0.sock"}, {MAC: "52:54:00:00:00:02", Socket: "/run/banger/net1.sock"}}
+	nic.NICs = []vmm.NIC{{MAC: "52:54:00:00:00:01", Socket: os.Stdin}, {MAC: "52:54:00:00:00:02", Tap: os.Stdin}}
 	nic.Cmdline = "banger.init=image"
 	snapshot := t.TempDir()
 	if err := os.WriteFile(filepath.Join(snapshot, vmm.SnapshotRAM), nil, 0o600); err != nil {

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -16,17 +18,27 @@ import (
 // the worst case.
 const maxQMPLine = 1 << 20
 
-// monitor is a connection to QEMU's machine protocol (docs/interop/qmp-spec):
-// newline JSON, one command at a time; events between answers are skipped.
-type monitor struct {
-	conn net.Conn
-	r    *bufio.Reader
-	stop func() bool // undoes the bond to the context
+// commandTimeout bounds a command whose caller sets no deadline.
+const commandTimeout = 10 * time.Second
 
-	migration string // the last status that was told, with the capability "events"
+// monitor is the one connection to QEMU's machine protocol (docs/interop/qmp-spec), held as
+// long as QEMU lives: newline JSON, one command at a time. An answer bears the number of its
+// command, so that one which comes late is nobody else's.
+type monitor struct {
+	conn *net.UnixConn
+	turn chan struct{} // has room for the one whose turn it is
+	gone chan struct{} // closed when nothing more is read; err is why
+	err  error
+
+	mu        sync.Mutex
+	last      int           // the number of the last command
+	answer    chan qmpReply // takes its answer; has room
+	migration string        // the last status that was told, with the capability "events"
+	changed   chan struct{} // closed and replaced when migration changes, or the guest goes on
 }
 
 type qmpReply struct {
+	ID     int             `json:"id"`
 	Return json.RawMessage `json:"return"`
 	Error  *struct {
 		Class string `json:"class"`
@@ -38,47 +50,60 @@ type qmpReply struct {
 	} `json:"data"`
 }
 
-// dialMonitor connects and negotiates; the connection ends with ctx. The caller
-// closes it.
-func dialMonitor(ctx context.Context, path string) (*monitor, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	m := &monitor{conn: conn, r: bufio.NewReaderSize(conn, 64<<10)}
-	m.stop = context.AfterFunc(ctx, func() { conn.Close() })
-	m.setDeadline(ctx)
-	if _, err := m.line(); err != nil {
-		m.close()
-		return nil, fmt.Errorf("reading QEMU's greeting: %w", orEnd(ctx, err))
-	}
-	if err := m.execute(ctx, "qmp_capabilities", nil); err != nil {
-		m.close()
-		return nil, err
-	}
-	return m, nil
+// newMonitor reads what QEMU says on conn until its end. Before anything else the caller has
+// it execute qmp_capabilities.
+func newMonitor(conn *net.UnixConn) *monitor {
+	m := &monitor{conn: conn, turn: make(chan struct{}, 1), gone: make(chan struct{}), changed: make(chan struct{})}
+	go m.read() // ends with the connection
+	return m
 }
 
+// close ends the connection, and QEMU has no monitor any more.
 func (m *monitor) close() {
-	m.stop()
 	m.conn.Close()
+	<-m.gone
 }
 
-// orEnd returns why ctx ended, if it did, instead of what that did to a connection.
-func orEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
+// read takes answers and events until the connection ends or breaks the protocol.
+func (m *monitor) read() {
+	defer close(m.gone)
+	defer m.conn.Close()
+	r := bufio.NewReaderSize(m.conn, 4<<10)
+	for {
+		line, err := readLine(r)
+		var reply qmpReply
+		if err == nil {
+			if err = json.Unmarshal(line, &reply); err != nil {
+				err = fmt.Errorf("broken JSON: %w", err)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			err = errors.New("QEMU has ended the connection")
+		}
+		if err != nil {
+			m.err = err
+			return
+		}
+		m.take(reply)
 	}
-	return err
 }
 
-func (m *monitor) setDeadline(ctx context.Context) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(10 * time.Second)
+// take passes an answer on to who waits for it, and remembers how a migration goes.
+func (m *monitor) take(reply qmpReply) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case reply.Event == "MIGRATION" || reply.Event == "RESUME":
+		if reply.Event == "MIGRATION" {
+			m.migration = reply.Data.Status
+		}
+		close(m.changed)
+		m.changed = make(chan struct{})
+	case reply.Event != "" || reply.Return == nil && reply.Error == nil: // the greeting has neither
+	case m.answer != nil && reply.ID == m.last:
+		m.answer <- reply
+		m.answer = nil
 	}
-	m.conn.SetDeadline(deadline)
 }
 
 // execute runs one command and waits for its answer.
@@ -89,69 +114,107 @@ func (m *monitor) execute(ctx context.Context, command string, args any) error {
 
 // query runs one command, hands it file unless that is nil, and returns its answer.
 func (m *monitor) query(ctx context.Context, command string, args any, file *os.File) (json.RawMessage, error) {
-	m.setDeadline(ctx)
-	req := map[string]any{"execute": command}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, commandTimeout)
+		defer cancel()
+	}
+	select {
+	case m.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("sending %s to QEMU: %w", command, ctx.Err())
+	}
+	defer func() { <-m.turn }()
+	answer, err := m.send(ctx, command, args, file)
+	if err != nil {
+		return nil, fmt.Errorf("sending %s to QEMU: %w", command, err)
+	}
+	var reply qmpReply
+	select {
+	case reply = <-answer:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for QEMU's answer to %s: %w", command, ctx.Err())
+	case <-m.gone:
+		select {
+		case reply = <-answer: // it came first
+		default:
+			return nil, fmt.Errorf("waiting for QEMU's answer to %s: %w", command, m.err)
+		}
+	}
+	if reply.Error != nil {
+		return nil, fmt.Errorf("QEMU refused %s: %s", command, reply.Error.Desc)
+	}
+	return reply.Return, nil
+}
+
+// send writes a command and returns what takes its answer.
+func (m *monitor) send(ctx context.Context, command string, args any, file *os.File) (<-chan qmpReply, error) {
+	answer := make(chan qmpReply, 1)
+	m.mu.Lock()
+	m.last++
+	m.answer = answer
+	req := map[string]any{"execute": command, "id": m.last}
+	m.mu.Unlock()
 	if args != nil {
 		req["arguments"] = args
 	}
-	if err := m.send(req, file); err != nil {
-		return nil, fmt.Errorf("sending %s to QEMU: %w", command, orEnd(ctx, err))
-	}
-	for {
-		reply, err := m.next()
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("waiting for QEMU's answer to %s: %w", command, orEnd(ctx, err))
-		case reply.Event != "":
-		case reply.Error != nil:
-			return nil, fmt.Errorf("QEMU refused %s: %s", command, reply.Error.Desc)
-		default:
-			return reply.Return, nil
-		}
-	}
-}
-
-func (m *monitor) send(req any, file *os.File) error {
 	data, err := json.Marshal(req)
-	if err != nil || file == nil {
-		if err == nil {
-			_, err = m.conn.Write(append(data, '\n'))
-		}
-		return err
+	if err != nil {
+		return nil, err
 	}
-	_, _, err = m.conn.(*net.UnixConn).WriteMsgUnix(append(data, '\n'), syscall.UnixRights(int(file.Fd())), nil)
-	return err
+	var oob []byte
+	if file != nil {
+		oob = syscall.UnixRights(int(file.Fd()))
+	}
+	m.conn.SetWriteDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { m.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, _, err = m.conn.WriteMsgUnix(append(data, '\n'), oob, nil); err == nil {
+		return answer, nil
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	m.conn.Close() // half a command may have been sent: the next one would not be understood
+	return nil, err
 }
 
-// next reads an answer or an event.
-func (m *monitor) next() (reply qmpReply, err error) {
-	line, err := m.line()
-	if err == nil {
-		if err = json.Unmarshal(line, &reply); err != nil {
-			err = fmt.Errorf("broken JSON: %w", err)
-		}
-	}
-	if reply.Event == "MIGRATION" {
-		m.migration = reply.Data.Status
-	}
-	return reply, err
+// beginMigration forgets how an earlier migration went.
+func (m *monitor) beginMigration() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.migration = ""
+}
+
+// progress returns how a migration goes, and what is closed when that changes or the guest
+// goes on.
+func (m *monitor) progress() (migration string, changed <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.migration, m.changed
 }
 
 // awaitMigration waits until a migration that was begun has ended, and says how.
 func (m *monitor) awaitMigration(ctx context.Context) error {
-	m.setDeadline(ctx)
-	for m.migration != "completed" {
-		if m.migration == "failed" || m.migration == "cancelled" {
-			return m.migrationError(ctx)
+	for {
+		status, changed := m.progress()
+		switch status {
+		case "completed":
+			return nil
+		case "failed", "cancelled":
+			return m.migrationError(ctx, status)
 		}
-		if _, err := m.next(); err != nil {
-			return fmt.Errorf("waiting for QEMU's migration: %w", orEnd(ctx, err))
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for QEMU's migration: %w", ctx.Err())
+		case <-m.gone:
+			return fmt.Errorf("waiting for QEMU's migration: %w", m.err)
 		}
 	}
-	return nil
 }
 
-func (m *monitor) migrationError(ctx context.Context) error {
+func (m *monitor) migrationError(ctx context.Context, status string) error {
 	var info struct {
 		Why string `json:"error-desc"`
 	}
@@ -160,15 +223,15 @@ func (m *monitor) migrationError(ctx context.Context) error {
 		err = json.Unmarshal(data, &info)
 	}
 	if err != nil || info.Why == "" {
-		return fmt.Errorf("QEMU's migration has %s", m.migration)
+		return fmt.Errorf("QEMU's migration has %s", status)
 	}
-	return fmt.Errorf("QEMU's migration has %s: %s", m.migration, info.Why)
+	return fmt.Errorf("QEMU's migration has %s: %s", status, info.Why)
 }
 
-func (m *monitor) line() ([]byte, error) {
+func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	for {
-		part, err := m.r.ReadSlice('\n')
+		part, err := r.ReadSlice('\n')
 		line = append(line, part...)
 		if len(line) > maxQMPLine {
 			return nil, errors.New("line too long")

@@ -3,76 +3,95 @@ package qemu
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"banger/internal/vmm"
 )
 
 const (
 	greeting = `{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}}, "capabilities": []}}` + "\n"
-	done     = `{"return": {}}` + "\n"
+	done     = `{"return": {}, "id": ID}` + "\n"
 	event    = `{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}}` + "\n"
 )
 
-// fakeQEMU answers each connection with a greeting and each command with the
-// next answer, then is silent. It returns the process to ask and the commands.
+// fakeQEMU says a greeting and answers each command with the next answer, then is silent. It
+// returns the process to ask, and the commands without their numbers.
 func fakeQEMU(t *testing.T, greeting string, answers ...string) (*process, <-chan string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "qmp")
+	conn, theirs, err := socketPair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	ln, err := net.Listen("unix", filepath.Join(dir, "qmp.sock"))
+	far, err := net.FileConn(theirs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ln.Close() })
-	asked := make(chan string, 10)
+	theirs.Close()
+	asked, ended := make(chan string, 10), make(chan struct{})
 	go func() {
-		for {
-			conn, err := ln.Accept()
+		defer close(ended)
+		io.WriteString(far, greeting)
+		for r := bufio.NewReader(far); ; {
+			line, err := r.ReadString('\n')
 			if err != nil {
 				return
 			}
-			io.WriteString(conn, greeting)
-			for r := bufio.NewReader(conn); ; {
-				line, err := r.ReadString('\n')
-				if err != nil {
-					break
-				}
-				asked <- strings.TrimSpace(line)
-				if len(answers) > 0 {
-					io.WriteString(conn, answers[0])
-					answers = answers[1:]
-				}
+			var command struct {
+				Execute string
+				ID      int
 			}
-			conn.Close()
+			json.Unmarshal([]byte(line), &command)
+			asked <- command.Execute
+			if len(answers) > 0 {
+				io.WriteString(far, strings.ReplaceAll(answers[0], "ID", strconv.Itoa(command.ID)))
+				answers = answers[1:]
+			}
 		}
 	}()
-	return &process{config: vmm.Config{Dir: dir}}, asked
+	p := &process{monitor: newMonitor(conn)}
+	t.Cleanup(func() {
+		p.monitor.close()
+		<-ended
+		far.Close()
+	})
+	return p, asked
 }
 
 func TestCommandsReachTheMonitor(t *testing.T) {
 	p, asked := fakeQEMU(t, greeting, done, event+event+done, done, event+done)
+	if err := p.negotiate(t.Context()); err != nil {
+		t.Errorf("negotiating: %v", err)
+	}
 	if err := p.Pause(t.Context()); err != nil {
 		t.Errorf("Pause: %v", err)
 	}
 	if err := p.Resume(t.Context()); err != nil {
 		t.Errorf("Resume: %v", err)
 	}
-	for _, want := range []string{"qmp_capabilities", "stop", "qmp_capabilities", "cont"} {
-		if got := <-asked; got != fmt.Sprintf(`{"execute":%q}`, want) {
+	for _, want := range []string{"qmp_capabilities", "stop", "cont"} {
+		if got := <-asked; got != want {
 			t.Errorf("QEMU was asked %s, not to %s", got, want)
 		}
+	}
+}
+
+// TestALateAnswerIsNobodyElses: who gave up is answered when the next one asks.
+func TestALateAnswerIsNobodyElses(t *testing.T) {
+	late := `{"return": {"late": true}, "id": 1}` + "\n"
+	p, asked := fakeQEMU(t, greeting, "", late+`{"return": {"late": false}, "id": ID}`+"\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-asked; cancel() }()
+	if err := p.Pause(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	got, err := p.monitor.query(t.Context(), "query-status", nil, nil)
+	if err != nil || string(got) != `{"late": false}` {
+		t.Errorf("the answer is %s, %v", got, err)
 	}
 }
 
@@ -84,15 +103,14 @@ func TestHostileMonitor(t *testing.T) {
 		answers  []string
 		words    string
 	}{
-		"refuses":                   {greeting, []string{done, `{"error": {"class": "GenericError", "desc": "not now"}}` + "\n"}, "QEMU refused stop: not now"},
-		"refuses to negotiate":      {greeting, []string{`{"error": {"desc": "no"}}` + "\n"}, "QEMU refused qmp_capabilities"},
+		"refuses":                   {greeting, []string{`{"error": {"class": "GenericError", "desc": "not now"}, "id": ID}` + "\n"}, "QEMU refused stop: not now"},
 		"a greeting without end":    {huge, nil, "line too long"},
-		"an answer without end":     {greeting, []string{done, huge}, "line too long"},
-		"a huge line":               {greeting, []string{done, huge + "\n" + done}, "line too long"},
-		"garbage":                   {greeting, []string{done, "\x00\xff\n"}, "broken JSON"},
-		"a number":                  {greeting, []string{done, "7\n"}, "broken JSON"},
-		"an empty line":             {greeting, []string{done, "\n"}, "broken JSON"},
-		"an error of no known form": {greeting, []string{done, `{"error": "no"}` + "\n"}, "broken JSON"},
+		"an answer without end":     {greeting, []string{huge}, "line too long"},
+		"a huge line":               {greeting, []string{huge + "\n" + done}, "line too long"},
+		"garbage":                   {greeting, []string{"\x00\xff\n"}, "broken JSON"},
+		"a number":                  {greeting, []string{"7\n"}, "broken JSON"},
+		"an empty line":             {greeting, []string{"\n"}, "broken JSON"},
+		"an error of no known form": {greeting, []string{`{"error": "no"}` + "\n"}, "broken JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, _ := fakeQEMU(t, c.greeting, c.answers...)
@@ -111,10 +129,10 @@ func TestASilentMonitorIsGivenUp(t *testing.T) {
 		answers  []string
 		commands int // that are asked before it falls silent
 	}{
-		"from the start":     {"", nil, 0},
+		"from the start":     {"", nil, 1},
 		"after its greeting": {greeting, nil, 1},
-		"after the command":  {greeting, []string{done}, 2},
-		"but for events":     {greeting, []string{done, event + event}, 2},
+		"but for events":     {greeting, []string{event + event}, 1},
+		"for another number": {greeting, []string{`{"return": {}, "id": 99}` + "\n"}, 1},
 	} {
 		t.Run(name+", to a deadline", func(t *testing.T) {
 			p, _ := fakeQEMU(t, c.greeting, c.answers...)
@@ -146,23 +164,21 @@ func TestASilentMonitorIsGivenUp(t *testing.T) {
 }
 
 func TestAMonitorThatHangsUp(t *testing.T) {
-	dir := t.TempDir()
-	p := &process{config: vmm.Config{Dir: dir}}
-	if err := p.Pause(t.Context()); err == nil {
-		t.Error("without a monitor Pause claims success")
-	}
-	ln, err := net.Listen("unix", qmpPath(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	go func() {
-		if conn, err := ln.Accept(); err == nil {
-			io.WriteString(conn, greeting+`{"return"`)
-			conn.Close()
-		}
-	}()
-	if err := p.Pause(t.Context()); err == nil {
-		t.Error("half an answer is taken for one")
+	for name, said := range map[string]string{"at once": "", "in the midst of an answer": greeting + `{"return"`} {
+		t.Run(name, func(t *testing.T) {
+			conn, theirs, err := socketPair()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := &process{monitor: newMonitor(conn)}
+			theirs.WriteString(said)
+			theirs.Close()
+			for range 2 {
+				if err := p.Pause(t.Context()); err == nil {
+					t.Error("Pause claims success")
+				}
+			}
+			p.monitor.close()
+		})
 	}
 }

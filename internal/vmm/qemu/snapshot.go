@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -79,20 +80,20 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 
 // wantPaused refuses a VM that runs: what is copied of its memory would not belong together.
 func (p *process) wantPaused(ctx context.Context) error {
-	mon, err := dialMonitor(ctx, qmpPath(p.config.Dir))
-	if err != nil {
-		return fmt.Errorf("connecting to QEMU's monitor: %w", err)
-	}
-	defer mon.close()
-	var status struct{ Running bool }
-	data, err := mon.query(ctx, "query-status", nil, nil)
-	if err == nil {
-		err = json.Unmarshal(data, &status)
-	}
-	if err == nil && status.Running {
+	running, err := p.running(ctx)
+	if err == nil && running {
 		err = errors.New("the VM is not paused")
 	}
 	return err
+}
+
+func (p *process) running(ctx context.Context) (bool, error) {
+	var status struct{ Running bool }
+	data, err := p.monitor.query(ctx, "query-status", nil, nil)
+	if err == nil {
+		err = json.Unmarshal(data, &status)
+	}
+	return status.Running, err
 }
 
 // migrate writes the state to a new file, all memory included unless it is shared.
@@ -102,60 +103,53 @@ func (p *process) migrate(ctx context.Context, path string, shared bool) error {
 		return err
 	}
 	defer f.Close()
-	mon, err := p.openMigration(ctx, f, shared)
-	if err != nil {
+	if err := p.openMigration(ctx, f, shared); err != nil {
 		return err
 	}
-	defer mon.close()
-	if err := mon.execute(ctx, "migrate", map[string]any{"uri": "fd:state"}); err != nil {
+	if err := p.monitor.execute(ctx, "migrate", map[string]any{"uri": "fd:state"}); err != nil {
 		return err
 	}
-	err = mon.awaitMigration(ctx)
+	err = p.monitor.awaitMigration(ctx)
 	if err != nil && ctx.Err() != nil {
-		p.command(context.WithoutCancel(ctx), "migrate_cancel")
+		again, stop := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
+		defer stop()
+		if p.command(again, "migrate_cancel") == nil {
+			p.monitor.awaitMigration(again) // so that its end is not taken for that of the next one
+		}
 	}
 	return err
 }
 
 // restore reads the state and lets the guest go on.
 func (p *process) restore(ctx context.Context) error {
-	f, err := os.Open(filepath.Join(p.config.Restore, vmm.SnapshotState))
+	f, err := untrusted.Open(filepath.Join(p.config.Restore, vmm.SnapshotState), os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	mon, err := p.openMigration(ctx, f, hasRAM(p.config.Restore))
-	if err != nil {
+	if err := p.openMigration(ctx, f, hasRAM(p.config.Restore)); err != nil {
 		return err
 	}
-	defer mon.close()
-	if err := mon.execute(ctx, "migrate-incoming", map[string]any{"uri": "fd:state"}); err != nil {
+	if err := p.monitor.execute(ctx, "migrate-incoming", map[string]any{"uri": "fd:state"}); err != nil {
 		return err
 	}
-	if err := mon.awaitMigration(ctx); err != nil {
+	if err := p.monitor.awaitMigration(ctx); err != nil {
 		return fmt.Errorf("restoring the snapshot: %w", err)
 	}
-	return mon.execute(ctx, "cont", nil)
+	return p.command(ctx, "cont")
 }
 
-// openMigration connects to the monitor, says how to migrate, and hands over the file,
-// which QEMU then knows as "state".
-func (p *process) openMigration(ctx context.Context, f *os.File, shared bool) (*monitor, error) {
-	mon, err := dialMonitor(ctx, qmpPath(p.config.Dir))
-	if err != nil {
-		return nil, fmt.Errorf("connecting to QEMU's monitor: %w", err)
-	}
+// openMigration says how to migrate, and hands over the file, which QEMU then knows as
+// "state".
+func (p *process) openMigration(ctx context.Context, f *os.File, shared bool) error {
+	p.monitor.beginMigration()
 	capability := func(name string, on bool) map[string]any { return map[string]any{"capability": name, "state": on} }
-	err = mon.execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{capability("x-ignore-shared", shared), capability("events", true)}})
+	err := p.monitor.execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{capability("x-ignore-shared", shared), capability("events", true)}})
 	if err == nil {
-		err = mon.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(migrationSpeed)})
+		err = p.monitor.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(migrationSpeed)})
 	}
 	if err == nil {
-		_, err = mon.query(ctx, "getfd", map[string]any{"fdname": "state"}, f)
+		_, err = p.monitor.query(ctx, "getfd", map[string]any{"fdname": "state"}, f)
 	}
-	if err != nil {
-		mon.close()
-		return nil, err
-	}
-	return mon, nil
+	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -171,25 +170,15 @@ func forkOf(t *testing.T, c vmm.Config, snapshot string) vmm.Config {
 // withNIC gives c a NIC whose frames go nowhere.
 func withNIC(t *testing.T, c vmm.Config, mac string) vmm.Config {
 	t.Helper()
-	ln, err := net.Listen("unix", filepath.Join(filepath.Dir(c.Memory), "net"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ours, theirs := vmmtest.SocketPair(t)
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { io.Copy(io.Discard, conn) })
-		}
-	})
+	wg.Go(func() { io.Copy(io.Discard, ours) })
 	t.Cleanup(func() {
-		ln.Close()
+		ours.Close()
+		theirs.Close()
 		wg.Wait()
 	})
-	c.NICs = []vmm.NIC{{MAC: mac, Socket: ln.Addr().String()}}
+	c.NICs = []vmm.NIC{{MAC: mac, Socket: theirs}}
 	return c
 }
 

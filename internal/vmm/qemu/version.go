@@ -13,7 +13,8 @@ type version struct {
 
 var versionRE = regexp.MustCompile(`version (\d+)\.(\d+)(\S*)`)
 
-// minVersion is the first QEMU with -netdev stream.
+// minVersion is the first QEMU with -netdev stream, which takes a socket that is open. All else
+// that the driver hands over, older versions take too (-chardev socket,fd=, -add-fd, chardev-change).
 var minVersion = version{major: 7, minor: 2}
 
 func parseVersion(out string) (version, error) {

@@ -103,7 +103,7 @@ func (d Memory) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 // plug connects the NICs, over which nothing will ever come.
 func (p *process) plug() error {
 	for _, n := range p.config.NICs {
-		conn, err := net.Dial("unix", n.Socket)
+		conn, err := net.FileConn(n.Socket)
 		if err != nil {
 			p.unplug()
 			return err

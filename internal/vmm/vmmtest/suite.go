@@ -314,13 +314,41 @@ func (vm *VM) reopen(t *testing.T) {
 	if vm.mux != nil {
 		vm.mux.Close()
 	}
-	conn, err := ch.OpenChannel(ctx(t))
-	if err != nil {
-		t.Fatalf("OpenChannel: %v", err)
-	}
+	vm.agree(t, Open(t, ch))
+}
+
+// agree makes a session over a channel.
+func (vm *VM) agree(t *testing.T, conn net.Conn) {
+	t.Helper()
+	var err error
 	if vm.mux, err = guest.ConnectMux(ctx(t), conn, vm.ram(t)); err != nil {
 		t.Fatalf("the agent does not answer on the channel: %v", err)
 	}
+}
+
+// ReopenPaused makes a new session over a channel which is opened while the guest is paused.
+func (vm *VM) ReopenPaused(t *testing.T) {
+	t.Helper()
+	if err := vm.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	vm.mux.Close()
+	opened := make(chan net.Conn, 1)
+	go func() { opened <- Open(t, vm.Process.(vmm.Channeler)) }()
+	if err := vm.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	vm.agree(t, <-opened)
+}
+
+// Open opens the agent's channel.
+func Open(t *testing.T, ch vmm.Channeler) net.Conn {
+	t.Helper()
+	conn, err := ch.OpenChannel(ctx(t))
+	if err != nil {
+		t.Errorf("OpenChannel: %v", err)
+	}
+	return conn
 }
 
 // ram is the guest's memory where the driver reaches it, for the length of the test.

@@ -50,6 +50,7 @@ type microVM struct {
 	level                string   // of the log, until the API says another
 	ended                chan int // takes the exit code
 	session              *session
+	agent                *os.File // the connection to its port, which does not end before the next one is there
 
 	mu  sync.Mutex // of the monitor
 	mon net.Conn
@@ -134,16 +135,24 @@ func (m *microVM) start() error {
 func (m *microVM) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command("qemu-system-x86_64", m.qemu()...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	for _, n := range m.nics {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, n.tap)
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, PidFD: new(int)}
-	if err := cmd.Start(); err != nil {
+	monitor, files, err := m.open()
+	if err != nil {
 		started <- err
 		return
 	}
+	cmd := exec.Command("qemu-system-x86_64", m.qemu()...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.ExtraFiles = files
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, PidFD: new(int)}
+	err = cmd.Start()
+	for _, f := range files[:len(files)-len(m.nics)] {
+		f.Close() // the taps stay the double's
+	}
+	if err != nil {
+		started <- err
+		return
+	}
+	m.mon = monitor
 	follower, err := startFollower(os.NewFile(uintptr(*cmd.SysProcAttr.PidFD), "pidfd"))
 	if err != nil {
 		cmd.Process.Kill()
@@ -189,13 +198,13 @@ func (m *microVM) qemu() []string {
 	a := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "microvm,accel=tcg,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-global", "virtio-mmio.force-legacy=false",
 		"-cpu", "EPYC-v1,-svm", "-smp", strconv.Itoa(m.cpus), "-m", fmt.Sprintf("%dM", m.memory),
-		"-kernel", m.kernel, "-append", m.args + appended(m.pci) + tuning(),
+		"-kernel", handed(fdKernel), "-append", m.args + appended(m.pci) + tuning(),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-		"-chardev", "socket,id=qmp,abstract=on,path=" + m.socket("qmp") + ",server=on,wait=off", "-mon", "chardev=qmp,mode=control",
-		"-chardev", "socket,id=agent,abstract=on,path=" + m.socket("agent") + ",server=on,wait=off",
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fdMonitor), "-mon", "chardev=qmp,mode=control",
+		"-chardev", "null,id=agent", // until dialAgent puts a socket in its place
 	}
 	if m.initrd != "" {
-		a = append(a, "-initrd", m.initrd)
+		a = append(a, "-initrd", handed(fdInitrd))
 	}
 	if m.incoming {
 		a = append(a, "-incoming", "defer")
@@ -207,11 +216,11 @@ func (m *microVM) qemu() []string {
 	}
 	for i, d := range m.drives {
 		a = append(a, "-blockdev", fmt.Sprintf("driver=raw,node-name=drive%d,read-only=%s,file.driver=file,file.locking=off,file.filename=%s",
-			i, map[bool]string{true: "on", false: "off"}[d.ReadOnly], strings.ReplaceAll(d.Path, ",", ",,")))
+			i, map[bool]string{true: "on", false: "off"}[d.ReadOnly], handed(fdDrives+i)))
 		device("virtio-blk-device,drive=drive%d,serial=%s,werror=report,rerror=report", i, d.serial) // as Firecracker does
 	}
 	for i, n := range m.nics {
-		a = append(a, "-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i))
+		a = append(a, "-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, fdDrives+len(m.drives)+i))
 		mtu := ""
 		if n.mtu > 0 {
 			mtu = fmt.Sprintf(",host_mtu=%d", n.mtu)
@@ -229,28 +238,92 @@ func (m *microVM) qemu() []string {
 	return a
 }
 
-func (m *microVM) socket(name string) string {
-	return fmt.Sprintf("double-%s-%d-%s", m.id, os.Getpid(), name)
+// The emulator's descriptors. Like Firecracker the double opens its files itself; where it is
+// confined, nobody connects to a socket.
+const (
+	fdMonitor = 3 + iota
+	fdKernel
+	fdInitrd
+	fdDrives
+)
+
+// handed is a name by which the emulator opens a descriptor again.
+func handed(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// open opens what the emulator is handed, from descriptor 3 on, and returns the other end of
+// its monitor.
+func (m *microVM) open() (monitor *net.UnixConn, files []*os.File, err error) {
+	monitor, theirs, err := socketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	files = append(files, theirs)
+	add := func(path string, flag int) {
+		var f *os.File
+		if path != "" && err == nil {
+			f, err = os.OpenFile(path, flag, 0)
+		}
+		files = append(files, f) // nil: nothing in its place
+	}
+	add(m.kernel, os.O_RDONLY)
+	add(m.initrd, os.O_RDONLY)
+	for _, d := range m.drives {
+		add(d.Path, map[bool]int{true: os.O_RDONLY, false: os.O_RDWR}[d.ReadOnly])
+	}
+	for _, n := range m.nics {
+		files = append(files, n.tap)
+	}
+	return monitor, files, err
 }
 
-func (m *microVM) dial(name string) (net.Conn, error) {
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		conn, err := net.Dial("unix", "@"+m.socket(name))
-		if err == nil || time.Now().After(deadline) {
-			return conn, err
-		}
-		select {
-		case <-m.gone:
-			return nil, err
-		case <-time.After(5 * time.Millisecond): // QEMU announces nothing
-		}
+// socketPair returns an end of a connection and, as a file, the other one.
+func socketPair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
 	}
+	ours := os.NewFile(uintptr(fds[0]), "ours")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), os.NewFile(uintptr(fds[1]), "the emulator's"), nil
 }
 
-func (m *microVM) openMonitor() (err error) {
-	if m.mon, err = m.dial("qmp"); err != nil {
-		return err
+// dialAgent connects to the agent's serial port.
+func (m *microVM) dialAgent() (net.Conn, error) {
+	conn, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
 	}
+	defer theirs.Close()
+	address := map[string]any{"type": "fd", "data": map[string]any{"str": "agent"}}
+	change := func(kind string, data map[string]any) error {
+		return m.qmp("chardev-change", map[string]any{"id": "agent", "backend": map[string]any{"type": kind, "data": data}})
+	}
+	if err = change("null", map[string]any{}); err == nil {
+		err = m.qmpWith("getfd", map[string]any{"fdname": "agent"}, theirs)
+	}
+	if err == nil {
+		err = change("socket", map[string]any{"server": false, "addr": address})
+	}
+	var held *os.File
+	if err == nil {
+		held, err = conn.File()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	m.agent.Close() // of nil it does nothing
+	m.agent = held
+	return conn, nil
+}
+
+func (m *microVM) openMonitor() error {
+	m.mon.SetDeadline(time.Now().Add(20 * time.Second))
+	defer m.mon.SetDeadline(time.Time{})
 	m.in = bufio.NewScanner(m.mon)
 	m.in.Scan() // its greeting
 	return m.qmp("qmp_capabilities", nil)

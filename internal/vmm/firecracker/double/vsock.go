@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"banger/internal/guest"
 )
@@ -79,9 +80,14 @@ func (w toGuest) Write(b []byte) (int, error) {
 
 func (s *session) keep() {
 	for {
-		conn, err := s.vm.dial("agent")
-		if err != nil {
-			return
+		conn, err := s.vm.dialAgent()
+		if err != nil { // the emulator takes no socket for the port of a guest that is paused
+			select {
+			case <-s.vm.gone:
+				return
+			case <-time.After(5 * time.Millisecond):
+				continue
+			}
 		}
 		mux, err := guest.ConnectMux(context.Background(), conn, nil)
 		if err != nil {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -62,4 +63,23 @@ func (b *body) Read(p []byte) (int, error) {
 		err = banger.Errorf(banger.CodeTimeout, "the body of the request did not come within %s", b.time)
 	}
 	return n, err
+}
+
+// decode reads a JSON body strictly, to its end: an unknown field is a mistake worth telling, and so is more than one value.
+func decode(req *http.Request, v any) error {
+	d := json.NewDecoder(req.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		if late, ok := errors.AsType[*banger.Error](err); ok {
+			return late
+		}
+		return banger.Errorf(banger.CodeInvalid, "cannot read the request body: %w", err)
+	}
+	switch _, err := d.Token(); {
+	case err == io.EOF:
+		return nil
+	case banger.CodeOf(err) == banger.CodeTimeout:
+		return err
+	}
+	return banger.Errorf(banger.CodeInvalid, "the request body goes on behind its JSON value")
 }

@@ -1,0 +1,22 @@
+package qemu_test
+
+import (
+	"testing"
+
+	"banger/internal/guest"
+	"banger/internal/vmm/qemu"
+	"banger/internal/vmm/vmmtest"
+)
+
+// TestTheChannelIsOpenedAgain: a session with the agent that has ended is followed by another
+// one, also where the guest was paused meanwhile.
+func TestTheChannelIsOpenedAgain(t *testing.T) {
+	vm := vmmtest.Start(t, qemu.Driver{}, config(t))
+	vmmtest.Configure(t, vm, guest.Config{Hostname: "again"})
+	for range 3 {
+		vm.ReopenPaused(t)
+		if s := vmmtest.StateOf(t, vm); s.Hostname != "again" {
+			t.Errorf("the guest says %+v", s)
+		}
+	}
+}
