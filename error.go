@@ -16,6 +16,7 @@ const (
 	CodeConflict      Code = "conflict"       // name taken, wrong state, in use
 	CodeUnavailable   Code = "unavailable"    // a thing we need is absent: registry, kernel, VMM
 	CodeNoSpace       Code = "no_space"       // the host's disk is full
+	CodeDisk          Code = "disk"           // the host's disk cannot be read or written
 	CodeDenied        Code = "denied"         // permission
 	CodeTimeout       Code = "timeout"        // a deadline passed
 	CodeCanceled      Code = "canceled"       // the caller went away

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 
 	"banger/internal/cli"
@@ -13,7 +14,10 @@ import (
 func main() {
 	os.Exit(cli.Main(os.Args[1:], cli.Processes{
 		Daemon: func(ctx context.Context, o cli.DaemonOptions) error { return daemon.Run(ctx, daemon.Options(o)) },
-		Shim:   daemon.RunShim,
-		VMM:    daemon.ExecVMM,
+		Recover: func(ctx context.Context, o cli.DaemonOptions, w io.Writer) error {
+			return daemon.Recover(ctx, daemon.Options(o), w)
+		},
+		Shim: daemon.RunShim,
+		VMM:  daemon.ExecVMM,
 	}))
 }

@@ -84,9 +84,12 @@ type Version struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	State   string    `json:"state,omitempty"` // the daemon's state directory
-	SQLite  string    `json:"sqlite,omitempty"`
-	VMM     string    `json:"vmm,omitempty"` // what new VMs run on, or why none can
-	KVM     string    `json:"kvm,omitempty"` // "usable" or why not
+	// What the daemon could not put right when it started, each in a sentence.
+	Problems []string `json:"problems,omitempty"`
+
+	SQLite string `json:"sqlite,omitempty"`
+	VMM    string `json:"vmm,omitempty"` // what new VMs run on, or why none can
+	KVM    string `json:"kvm,omitempty"` // "usable" or why not
 
 	NestedProblem string `json:"nested_problem,omitempty"` // why guests cannot run VMs of their own
 
@@ -168,6 +171,7 @@ var statuses = map[banger.Code]int{
 	banger.CodeUnavailable:   http.StatusServiceUnavailable,
 	banger.CodeNoSpace:       http.StatusInsufficientStorage,
 	banger.CodeDenied:        http.StatusForbidden,
+	banger.CodeDisk:          http.StatusInternalServerError,
 	banger.CodeTimeout:       http.StatusGatewayTimeout,
 	banger.CodeCanceled:      499, // the client closed the request
 	banger.CodeVersion:       http.StatusUpgradeRequired,

@@ -33,8 +33,10 @@ const (
 // Processes are the other lives of this binary.
 type Processes struct {
 	Daemon func(context.Context, DaemonOptions) error
-	Shim   func(ctx context.Context, dir string) error
-	VMM    func(dir string, argv []string) error // does not return when it is well
+	// Recover makes the rows of VMs again, and says so on w.
+	Recover func(ctx context.Context, o DaemonOptions, w io.Writer) error
+	Shim    func(ctx context.Context, dir string) error
+	VMM     func(dir string, argv []string) error // does not return when it is well
 }
 
 // app is one run of the CLI.
@@ -158,7 +160,7 @@ func (a *app) root() *cobra.Command {
 		vm.AddCommand(make())
 	}
 	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"), inGroup(a.networkCommand(), "store"), a.dnsCommand(),
-		a.daemonCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(), a.sshConfigCommand(), a.sshProxyCommand())
+		a.daemonCommand(), a.recoverCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(), a.sshConfigCommand(), a.sshProxyCommand())
 	return root
 }
 

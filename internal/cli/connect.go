@@ -181,13 +181,26 @@ func (a *app) runDaemon(readyFD int) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ready := false
-	err := a.procs.Daemon(ctx, DaemonOptions{StateDir: a.paths.State, RunDir: a.paths.Run, Socket: a.paths.Socket(),
-		Accel: os.Getenv("BANGER_ACCEL"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Ready: func() { ready = true; report("ready") }})
+	err := a.procs.Daemon(ctx, a.daemonOptions(func() { ready = true; report("ready") }))
 	if err != nil && !ready {
 		report(err.Error())
 	}
 	return err
+}
+
+func (a *app) recoverCommand() *cobra.Command {
+	return &cobra.Command{Use: "recover", Short: "Make the rows of VMs again whose database was lost", Args: usage(cobra.NoArgs),
+		Long: `Make the rows of VMs again, while no daemon runs. If the database is damaged, or knows no VM, the last good copy that
+knows one takes its place. Then each VM's directory without a row gets one from the record beside it, also those that
+a daemon has set aside. Nothing is removed: what is replaced gets another name. VMs that run go on.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.procs.Recover(cmd.Context(), a.daemonOptions(func() {}), a.stdout)
+		}}
+}
+
+func (a *app) daemonOptions(ready func()) DaemonOptions {
+	return DaemonOptions{StateDir: a.paths.State, RunDir: a.paths.Run, Socket: a.paths.Socket(),
+		Accel: os.Getenv("BANGER_ACCEL"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: ready}
 }
 
 // stopDaemon asks the daemon to end and returns when its process has ended.

@@ -124,6 +124,9 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client, v api.Vers
 	if v.Version != banger.Version {
 		checks[0] = check{"daemon", warn, "version " + v.Version + ", but this client is " + banger.Version, "restart it: banger daemon stop"}
 	}
+	for _, p := range v.Problems {
+		checks = append(checks, check{"state", warn, p, "see: banger recover --help"})
+	}
 	if v.DNS == "" {
 		checks = append(checks, check{"names", warn, "no names of VMs are answered: " + v.DNSProblem, "restart the daemon: banger daemon stop"})
 	} else if v.DNSProblem != "" {

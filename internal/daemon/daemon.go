@@ -71,7 +71,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer release()
-	db, err := store.Open(ctx, filepath.Join(o.StateDir, "banger.db"))
+	db, err := openStore(ctx, o.StateDir)
 	if err != nil {
 		return err
 	}
@@ -97,14 +97,15 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer sup.Close()
-	if err := sup.Restore(ctx); err != nil {
-		return fmt.Errorf("restoring VMs: %w", err)
+	problems, err := restore(ctx, o, sup, db)
+	if err != nil {
+		return err
 	}
 	names := serveNames(o.StateDir, sup.Names())
 	defer names.close()
 	started := time.Now().UTC()
 	version := func(ctx context.Context) api.Version {
-		v := api.Version{Version: banger.Version, API: banger.APIVersion, PID: os.Getpid(), Started: started, State: o.StateDir, KVM: "usable"}
+		v := api.Version{Version: banger.Version, API: banger.APIVersion, PID: os.Getpid(), Started: started, State: o.StateDir, Problems: problems, KVM: "usable"}
 		v.SQLite, _ = db.SQLiteVersion(ctx)
 		v.DNS, v.DNSProblem = names.version()
 		if !kvm.Usable {
@@ -118,6 +119,21 @@ func Run(ctx context.Context, o Options) error {
 	}
 	server := &api.Server{VMs: sup, Images: sup, Kernels: sup, Version: version, Stop: stop, Splice: shim.Splice, Log: o.Log}
 	return serve(ctx, o, server.HTTP(ctx))
+}
+
+// restore takes over what the last daemon left, keeps a copy of the database, and returns what is not right.
+func restore(ctx context.Context, o Options, sup *supervisor.Supervisor, db *store.Store) (problems []string, err error) {
+	if err := sup.Restore(ctx); err != nil {
+		return nil, fmt.Errorf("restoring VMs: %w", err)
+	}
+	problems = sup.Problems()
+	if err := keepCopy(ctx, db, o.StateDir); err != nil {
+		problems = append(problems, fmt.Sprintf("no copy of the database was made: %v", err))
+	}
+	for _, p := range problems {
+		o.Log.Warn("found at the start", "problem", p)
+	}
+	return problems, nil
 }
 
 func probe(o Options) host.KVM {

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"banger"
+	"banger/internal/blob"
 )
 
 //go:embed migration/*.sql
@@ -38,11 +40,16 @@ type Store struct{ db *sql.DB }
 type Row struct {
 	VM        banger.VM
 	Slot      int
-	Committed bool
+	Committed bool  // false: being made or being removed
+	Broken    error // why the document cannot be read; then VM has its ID and Name alone
 }
 
+// ErrDamaged says that a file is no whole SQLite database.
+var ErrDamaged = errors.New("the database is damaged")
+
 // Open opens or creates the database at path and migrates it. It refuses a
-// database of a later banger without touching it.
+// database of a later banger without touching it. Its error wraps ErrDamaged when
+// SQLite finds the file damaged.
 func Open(ctx context.Context, path string) (*Store, error) {
 	if err := protect(path); err != nil {
 		return nil, err
@@ -57,7 +64,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	s := &Store{db: db}
 	if err := s.prepare(ctx); err != nil {
 		db.Close()
-		return nil, fmt.Errorf("opening %s: %w", path, err)
+		return nil, fmt.Errorf("opening %s: %w", path, damage(err))
 	}
 	return s, nil
 }
@@ -93,7 +100,60 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := checkSQLite(v); err != nil {
 		return err
 	}
+	var found string
+	if err := s.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&found); err != nil {
+		return err
+	}
+	if found != "ok" {
+		return fmt.Errorf("%w: %s", ErrDamaged, found)
+	}
 	return s.migrate(ctx)
+}
+
+// ErrFull says that a change was not made because the disk is full.
+var ErrFull = errors.New("the disk is full")
+
+// ErrDisk says that the database could not be read or written.
+var ErrDisk = errors.New("the disk failed")
+
+// damage makes ErrDamaged of what SQLite says of a file that is no database, or not a whole one, and ErrFull and
+// ErrDisk of what it says of a full or a broken disk (sqlite.org/rescode.html).
+func damage(err error) error {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch e.Code() & 0xff {
+		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		case sqlite3.SQLITE_FULL:
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
+			return fmt.Errorf("%w: %w", ErrDisk, err)
+		}
+	}
+	return err
+}
+
+// CopyTo writes a whole copy of the database to path, durably, where nothing is or an older copy that it replaces.
+func (s *Store) CopyTo(ctx context.Context, path string) error {
+	tmp := path + ".tmp"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) // SQLite fills an empty file, and its mode is ours
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err = s.db.ExecContext(ctx, "VACUUM INTO ?", tmp); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("copying the database to %s: %w", path, err)
+	}
+	return blob.Sync(filepath.Dir(path))
 }
 
 // SQLiteVersion returns the version of the SQLite in this binary.
@@ -166,6 +226,9 @@ func (s *Store) tx(ctx context.Context, f func(*sql.Tx) error) error {
 	return tx.Commit()
 }
 
+// freeSlot finds the smallest slot that no VM has.
+const freeSlot = `SELECT min(n) FROM (SELECT 1 AS n UNION SELECT slot + 1 FROM vm) WHERE n NOT IN (SELECT slot FROM vm)`
+
 // Create inserts an uncommitted VM and returns its slot, the smallest free one.
 // It returns an *Error of CodeConflict when the name is taken.
 func (s *Store) Create(ctx context.Context, vm banger.VM) (slot int, err error) {
@@ -174,8 +237,7 @@ func (s *Store) Create(ctx context.Context, vm banger.VM) (slot int, err error) 
 		return 0, err
 	}
 	err = s.tx(ctx, func(tx *sql.Tx) error {
-		const free = `SELECT min(n) FROM (SELECT 1 AS n UNION SELECT slot + 1 FROM vm) WHERE n NOT IN (SELECT slot FROM vm)`
-		if err := tx.QueryRowContext(ctx, free).Scan(&slot); err != nil {
+		if err := tx.QueryRowContext(ctx, freeSlot).Scan(&slot); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO vm (id, name, slot, committed, document) VALUES (?, ?, ?, 0, ?)`, vm.ID, vm.Name, slot, string(doc))
@@ -203,15 +265,47 @@ func (s *Store) Commit(ctx context.Context, vm banger.VM) error {
 	return s.one(ctx, vm, `UPDATE vm SET name = ?, document = ?, committed = 1 WHERE id = ?`, vm.Name, string(doc), vm.ID)
 }
 
+// Undo says that the VM is to be gone: at the next start, if not before, its files are removed and then its row. Its name is
+// free at once.
+func (s *Store) Undo(ctx context.Context, vm banger.VM) error {
+	return s.one(ctx, vm, `UPDATE vm SET name = id, committed = 0 WHERE id = ?`, vm.ID)
+}
+
+// Insert adds a committed row again, or replaces the one of this VM. The row gets its slot, or the smallest free one if another VM has
+// that. It returns an *Error of CodeConflict when another VM has the name.
+func (s *Store) Insert(ctx context.Context, r Row) error {
+	doc, err := json.Marshal(r.VM)
+	if err != nil {
+		return err
+	}
+	err = s.tx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM vm WHERE id = ?`, r.VM.ID); err != nil {
+			return err
+		}
+		var taken int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM vm WHERE slot = ?`, r.Slot).Scan(&taken); err != nil {
+			return err
+		}
+		if taken > 0 || r.Slot < 1 {
+			if err := tx.QueryRowContext(ctx, freeSlot).Scan(&r.Slot); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO vm (id, name, slot, committed, document) VALUES (?, ?, ?, 1, ?)`, r.VM.ID, r.VM.Name, r.Slot, string(doc))
+		return err
+	})
+	return nameConflict(err, r.VM.Name)
+}
+
 // Delete removes the row; a row that is gone is no error.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	_, err := s.db.ExecContext(ctx, `DELETE FROM vm WHERE id = ?`, id)
 	return err
 }
 
-// List returns all rows in the order of their slots.
+// List returns all rows in the order of their slots, also those that cannot be read.
 func (s *Store) List(ctx context.Context) ([]Row, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT slot, committed, document FROM vm ORDER BY slot`)
+	rows, err := s.db.QueryContext(ctx, `SELECT id, name, slot, committed, document FROM vm ORDER BY slot`)
 	if err != nil {
 		return nil, err
 	}
@@ -219,12 +313,17 @@ func (s *Store) List(ctx context.Context) ([]Row, error) {
 	var list []Row
 	for rows.Next() {
 		var r Row
-		var doc string
-		if err := rows.Scan(&r.Slot, &r.Committed, &doc); err != nil {
-			return nil, err
+		var id, name, doc string
+		if err := rows.Scan(&id, &name, &r.Slot, &r.Committed, &doc); err != nil {
+			return nil, damage(err)
 		}
 		if err := json.Unmarshal([]byte(doc), &r.VM); err != nil {
-			return nil, fmt.Errorf("row in slot %d: %w", r.Slot, err)
+			r.Broken = err
+		} else if r.VM.ID != id {
+			r.Broken = errors.New("the document is of another VM")
+		}
+		if r.Broken != nil {
+			r.VM = banger.VM{ID: id, Name: name}
 		}
 		list = append(list, r)
 	}
@@ -234,7 +333,7 @@ func (s *Store) List(ctx context.Context) ([]Row, error) {
 func (s *Store) one(ctx context.Context, vm banger.VM, query string, args ...any) error {
 	res, err := s.db.ExecContext(ctx, query, args...)
 	if err != nil {
-		return nameConflict(err, vm.Name)
+		return nameConflict(damage(err), vm.Name)
 	}
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
 		return banger.Errorf(banger.CodeNotFound, "VM %s no longer exists", vm.Name)

@@ -135,7 +135,7 @@ func (s *Supervisor) checkNetwork(ctx context.Context, name string) error {
 
 // ConnectNetwork gives a VM at rest another network.
 func (s *Supervisor) ConnectNetwork(ctx context.Context, ref, name string) (banger.VM, error) {
-	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error {
+	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
 		s.networks.Lock()
 		defer s.networks.Unlock()
 		vm := m.snapshot()
@@ -151,7 +151,7 @@ func (s *Supervisor) ConnectNetwork(ctx context.Context, ref, name string) (bang
 			return err
 		}
 		vm.Spec = spec
-		if err := s.opts.Store.Update(ctx, vm); err != nil {
+		if err := m.store(ctx, vm); err != nil {
 			return err
 		}
 		m.update(func(vm *banger.VM) { vm.Spec.Network, vm.Spec.Policy = spec.Network, spec.Policy })

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -62,7 +63,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 			return banger.VM{}, err
 		}
 	}
-	if err := s.opts.Store.Commit(ctx, m.snapshot()); err != nil {
+	if err := m.do(ctx, m.commit); err != nil {
 		return banger.VM{}, err
 	}
 	return m.snapshot(), nil
@@ -88,12 +89,11 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 	if err := checkImage(img); err != nil {
 		return err
 	}
+	var more []banger.Forward
 	if spec.PublishAll {
-		more, err := exposed(img, spec.Forwards)
-		if err != nil {
+		if more, err = exposed(img, spec.Forwards); err != nil {
 			return err
 		}
-		spec.Forwards = append(spec.Forwards, more...)
 	}
 	if err := m.s.createDisk(m.id(), spec.Disk); err != nil {
 		return err
@@ -105,7 +105,7 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 	watch.lap("disk")
 	m.update(func(vm *banger.VM) {
 		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.timings
-		vm.Spec.Init, vm.Spec.Forwards = chooseInit(spec, img), spec.Forwards
+		vm.Spec.Init, vm.Spec.Forwards = chooseInit(spec, img), append(slices.Clone(vm.Spec.Forwards), more...)
 		vm.SSHHostKey = hostKey
 	})
 	return nil

@@ -3,6 +3,7 @@ package supervisor_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -337,3 +338,15 @@ func finder(d vmm.Driver) func(context.Context) (string, string, error) {
 		return "", version, err
 	}
 }
+
+// execSQL does to the database what no banger does.
+func (h *host) execSQL(text string) {
+	h.t.Helper()
+	db, err := sql.Open("sqlite", h.path("banger.db"))
+	check(h.t, err)
+	defer db.Close()
+	_, err = db.ExecContext(h.ctx(), text)
+	check(h.t, err)
+}
+
+func rowOf(vm banger.VM, slot int) store.Row { return store.Row{VM: vm, Slot: slot, Committed: true} }

@@ -36,12 +36,15 @@ type machine struct {
 	mainEnded chan banger.Exit // the main command of this start has ended
 	mainDone  chan struct{}    // closed when nobody waits for it any more; nil without one
 	alive     bool             // a VMM was started and its end not yet seen; only the owner touches it
+	recorded  []byte           // the record as it was written; only the owner touches it
+	again     <-chan time.Time // when to store the row that could not be stored; nil: it is stored. Only the owner touches it
 
 	mu        sync.Mutex
 	vm        banger.VM
 	changed   chan struct{} // closed and replaced at each change
 	interrupt context.CancelFunc
 	gone      bool // removed
+	committed bool // its creation has succeeded
 	mainSeen  bool // the main command was started
 }
 
@@ -66,6 +69,12 @@ func (m *machine) notifyLocked() {
 	m.changed = make(chan struct{})
 }
 
+func (m *machine) isCommitted() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.committed
+}
+
 func (m *machine) isGone() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -73,12 +82,13 @@ func (m *machine) isGone() bool {
 }
 
 // setState moves the VM to a state, stores it and then tells it: who is told that
-// a VM has ended finds the same in its row. Only the owner calls it.
+// a VM has ended finds the same in its row. A state that cannot be stored does not come
+// about, unless the VM ends: that is so whatever can be stored. Only the owner calls it.
 func (m *machine) setState(to banger.State, reason string) error {
-	next := m.snapshot()
-	if next.State != to && !next.State.CanBecome(to) {
-		return banger.Errorf(banger.CodeInternal, "VM %s cannot go from %s to %s", next.Name, next.State, to)
+	if err := m.checkState(to); err != nil {
+		return err
 	}
+	next := m.snapshot()
 	next.State, next.Reason = to, reason
 	switch {
 	case to == banger.StateRunning:
@@ -86,11 +96,22 @@ func (m *machine) setState(to banger.State, reason string) error {
 	case to.AtRest():
 		next.FinishedAt = time.Now().UTC()
 	}
-	err := m.s.opts.Store.Update(context.WithoutCancel(m.ctx), next)
+	err := m.store(context.WithoutCancel(m.ctx), next)
+	if err != nil && (to == banger.StateStarting || to == banger.StateRunning) {
+		return err
+	}
 	m.update(func(vm *banger.VM) {
 		vm.State, vm.Reason, vm.StartedAt, vm.FinishedAt = next.State, next.Reason, next.StartedAt, next.FinishedAt
 	})
 	return err
+}
+
+// checkState returns an error if the VM cannot go to a state from its own.
+func (m *machine) checkState(to banger.State) error {
+	if vm := m.snapshot(); vm.State != to && !vm.State.CanBecome(to) {
+		return banger.Errorf(banger.CodeInternal, "VM %s cannot go from %s to %s", vm.Name, vm.State, to)
+	}
+	return nil
 }
 
 // loop is the owner goroutine.
@@ -106,6 +127,8 @@ func (m *machine) loop() {
 			m.onEnd(st.Exit.Reason, st.Exit.Panic)
 		case exit := <-m.mainEnded:
 			m.onMainEnd(exit)
+		case <-m.again:
+			m.store(m.ctx, m.snapshot())
 		}
 	}
 }
@@ -130,6 +153,16 @@ func (m *machine) do(ctx context.Context, f func(context.Context) error) error {
 	case <-ctx.Done():
 		return banger.Errorf(banger.CodeCanceled, "canceled: %w", ctx.Err())
 	}
+}
+
+// change is do for what a VM that is still being created refuses.
+func (m *machine) change(ctx context.Context, f func(context.Context) error) error {
+	return m.do(ctx, func(ctx context.Context) error {
+		if !m.isCommitted() {
+			return banger.Errorf(banger.CodeConflict, "VM %s is still being created", m.snapshot().Name).WithHint("try again when it is there, or remove it: banger rm -f %s", m.snapshot().Name)
+		}
+		return f(ctx)
+	})
 }
 
 func (m *machine) closedError() error {
@@ -237,9 +270,10 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	if m.snapshot().State.AtRest() {
 		return nil
 	}
-	if err := m.setState(banger.StateStopping, reason); err != nil {
+	if err := m.checkState(banger.StateStopping); err != nil {
 		return err
 	}
+	m.setState(banger.StateStopping, reason) // if it cannot be stored, the VM is to end all the same
 	limit, cancel := context.WithTimeout(ctx, grace+stopSlack)
 	defer cancel()
 	err := m.agent().Shutdown(limit, grace)
@@ -264,9 +298,10 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 	if m.snapshot().State.AtRest() {
 		return nil
 	}
-	if err := m.setState(banger.StateStopping, reason); err != nil {
+	if err := m.checkState(banger.StateStopping); err != nil {
 		return err
 	}
+	m.setState(banger.StateStopping, reason) // as in stop
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
 	defer cancel()
 	if err := m.s.shim(m.id()).Kill(ctx); err != nil {
@@ -296,13 +331,19 @@ func (m *machine) awaitEnd(ctx context.Context) (shim.Status, error) {
 	}
 }
 
-// remove deletes the VM for good; it is at rest. The row goes first: files that
-// no row claims are removed at the next start, a row without files would lie.
+// remove deletes the VM for good; it is at rest. The row first says that the VM is to be gone, and goes when the files
+// have gone: files that no row claims are kept.
 func (m *machine) remove() error {
-	if err := m.s.opts.Store.Delete(context.WithoutCancel(m.ctx), m.id()); err != nil {
-		return err
+	ctx := context.WithoutCancel(m.ctx)
+	if m.isCommitted() { // else the row says so from the beginning
+		if err := m.s.opts.Store.Undo(ctx, m.snapshot()); err != nil {
+			return storing(err, m.s.opts.StateDir)
+		}
 	}
 	err := m.s.removeFiles(m.id())
+	if err == nil {
+		err = m.s.opts.Store.Delete(ctx, m.id())
+	}
 	m.s.forget(m)
 	m.mu.Lock()
 	m.gone = true

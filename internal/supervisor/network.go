@@ -155,7 +155,7 @@ func (s *Supervisor) AddForward(ctx context.Context, ref string, f banger.Forwar
 	if err != nil {
 		return f, err
 	}
-	err = m.do(ctx, func(ctx context.Context) error {
+	err = m.change(ctx, func(ctx context.Context) error {
 		f, err = m.addForward(ctx, f)
 		return err
 	})
@@ -190,7 +190,7 @@ func (m *machine) addForward(ctx context.Context, f banger.Forward) (banger.Forw
 
 // storeNetwork stores what next says of the network and then tells it.
 func (m *machine) storeNetwork(ctx context.Context, next banger.VM) error {
-	if err := m.s.opts.Store.Update(ctx, next); err != nil {
+	if err := m.store(ctx, next); err != nil {
 		return err
 	}
 	m.update(func(vm *banger.VM) {
@@ -206,7 +206,7 @@ func (s *Supervisor) RemoveForward(ctx context.Context, ref string, f banger.For
 	if err != nil {
 		return err
 	}
-	return m.do(ctx, func(ctx context.Context) error { return m.removeForward(ctx, f) })
+	return m.change(ctx, func(ctx context.Context) error { return m.removeForward(ctx, f) })
 }
 
 func (m *machine) removeForward(ctx context.Context, f banger.Forward) error {
@@ -247,7 +247,7 @@ func (s *Supervisor) SetPolicy(ctx context.Context, ref string, p banger.Policy)
 	if err != nil {
 		return banger.VM{}, err
 	}
-	err = m.do(ctx, func(ctx context.Context) error {
+	err = m.change(ctx, func(ctx context.Context) error {
 		vm := m.snapshot()
 		next, c := vm, s.shim(m.id())
 		next.Spec.Policy = &p

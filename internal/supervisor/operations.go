@@ -17,7 +17,7 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach bool, emit ba
 	if err != nil {
 		return banger.VM{}, err
 	}
-	err = m.do(ctx, func(ctx context.Context) error { return m.start(ctx, attach, emit) })
+	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, emit) })
 	return m.snapshot(), err
 }
 
@@ -91,15 +91,25 @@ func (s *Supervisor) finish(ctx context.Context, ref string, f func(context.Cont
 	return m.snapshot(), err
 }
 
+// alter is finish for what a VM that is still being created refuses.
+func (s *Supervisor) alter(ctx context.Context, ref string, f func(context.Context, *machine) error) (banger.VM, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return banger.VM{}, err
+	}
+	err = m.change(ctx, func(context.Context) error { return f(m.ctx, m) })
+	return m.snapshot(), err
+}
+
 // Rename gives a VM another name. The guest's host name stays.
 func (s *Supervisor) Rename(ctx context.Context, ref, name string) (banger.VM, error) {
 	if err := banger.CheckName(name); err != nil {
 		return banger.VM{}, err
 	}
-	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error {
+	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
 		vm := m.snapshot()
 		vm.Name = name
-		if err := s.opts.Store.Update(ctx, vm); err != nil {
+		if err := m.store(ctx, vm); err != nil {
 			return err
 		}
 		m.update(func(v *banger.VM) { v.Name = name })

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,35 +23,39 @@ import (
 // adoptTimeout bounds the question to one shim at the daemon's start.
 const adoptTimeout = 5 * time.Second
 
-// Restore takes over what an earlier daemon left: VMs that run are adopted, VMs
-// that ended meanwhile get their reason, half-made VMs are undone, and whatever
-// bears our prefix and no row claims is removed.
+// Restore takes over what an earlier daemon left: VMs that run are adopted, VMs that ended meanwhile get their reason, and what
+// is half made or half removed is undone. Directories that no row claims are set aside, and VMs that run without a row go on.
+// An empty database beside VMs is an error, before any effect. What else cannot be put right is one of Problems.
 func (s *Supervisor) Restore(ctx context.Context) error {
 	rows, err := s.opts.Store.List(ctx)
 	if err != nil {
 		return err
 	}
-	claimed := map[string]bool{}
+	claimed, undone := map[string]bool{}, map[string]bool{}
 	for _, r := range rows {
-		if r.Committed {
-			claimed[r.VM.ID] = true
+		claimed[r.VM.ID] = r.Committed || r.Broken != nil
+		undone[r.VM.ID] = !claimed[r.VM.ID]
+		if r.Broken != nil {
+			s.problem("the row of VM %s (%s) cannot be read (%v), so its files stay as they are", r.VM.Name, r.VM.ID, r.Broken)
 		}
 	}
-	// First of all, so that no orphan writes to files of a VM that is adopted.
-	if err := s.sweep(claimed); err != nil {
+	lost, err := s.findLost(claimed, undone)
+	if err != nil {
 		return err
 	}
+	if len(rows) == 0 && len(lost) > 0 {
+		return banger.Errorf(banger.CodeConflict, "the database in %s knows no VM, but %d lie in %s; nothing was changed", s.opts.StateDir, len(lost), s.vmsDir()).
+			WithHint("bring back their rows: banger recover; or, if nobody needs these VMs, remove %s", s.vmsDir())
+	}
+	// First of all, so that no orphan writes to files of a VM that is adopted.
+	s.sweep(claimed, undone, lost)
 	s.setAdopting(true)
 	defer s.setAdopting(false)
 	var restored sync.WaitGroup
 	for _, r := range rows {
-		if !r.Committed {
-			if err := s.opts.Store.Delete(ctx, r.VM.ID); err != nil {
-				return err
-			}
-			continue
+		if !undone[r.VM.ID] && r.Broken == nil {
+			restored.Go(func() { s.restoreOne(ctx, r.VM, r.Slot) })
 		}
-		restored.Go(func() { s.restoreOne(ctx, r.VM, r.Slot) })
 	}
 	restored.Wait()
 	s.setAdopting(false)
@@ -57,10 +63,37 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	return nil
 }
 
+func (s *Supervisor) problem(format string, args ...any) {
+	s.problems = append(s.problems, fmt.Sprintf(format, args...))
+}
+
+// Problems returns what Restore could not put right, and what lies set aside, in sentences without a full stop.
+func (s *Supervisor) Problems() []string {
+	list := slices.Clone(s.problems)
+	entries, _ := os.ReadDir(s.lostDir())
+	for _, e := range entries {
+		if e.IsDir() {
+			list = append(list, fmt.Sprintf("no row claims the VM in %s, which was set aside", filepath.Join(s.lostDir(), e.Name())))
+		}
+	}
+	return list
+}
+
+// findLost returns the directories of VMs that no row knows.
+func (s *Supervisor) findLost(claimed, undone map[string]bool) (lost []string, err error) {
+	entries, err := os.ReadDir(s.vmsDir())
+	for _, e := range entries {
+		if id := e.Name(); banger.ValidID(id) && !claimed[id] && !undone[id] {
+			lost = append(lost, id)
+		}
+	}
+	return lost, err
+}
+
 // restoreOne adopts one VM by asking its shim.
 func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 	if vm.State.AtRest() {
-		m := s.adopt(vm, slot)
+		m := s.adoptRow(vm, slot)
 		if vm.Spec.AutoRemove && vm.State != banger.StateCreated {
 			s.wg.Go(func() { m.do(m.ctx, func(context.Context) error { return m.remove() }) })
 		}
@@ -73,7 +106,7 @@ func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 	if err != nil {
 		st = s.lastExit(vm.ID, err)
 	}
-	m := s.adopt(vm, slot)
+	m := s.adoptRow(vm, slot)
 	m.setMainSeen(true)
 	resume := func() {
 		m.do(m.ctx, func(ctx context.Context) error { return m.resume(ctx, vm.State, alive, st) })
@@ -83,6 +116,20 @@ func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 		return
 	}
 	resume()
+}
+
+// adoptRow is adopt for a VM whose creation has succeeded, with its record.
+func (s *Supervisor) adoptRow(vm banger.VM, slot int) *machine {
+	m := s.adopt(vm, slot)
+	m.mu.Lock()
+	m.committed = true
+	m.mu.Unlock()
+	m.do(m.ctx, func(context.Context) error {
+		m.recorded, _ = os.ReadFile(recordPath(s.vmsDir(), vm.ID)) // ours
+		m.record(vm)
+		return nil
+	})
+	return m
 }
 
 // resume goes on, in the owner, from the state that the dead daemon stored.
@@ -110,24 +157,44 @@ func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st
 	return m.kill(ctx, "the daemon died while it was starting")
 }
 
-// sweep removes processes and files of VMs that are not claimed.
-func (s *Supervisor) sweep(claimed map[string]bool) error {
+// sweep ends and removes what is undone, and sets aside what is lost and does not run.
+func (s *Supervisor) sweep(claimed, undone map[string]bool, lost []string) {
+	kept := maps.Clone(claimed)
 	err := s.eachShim(func(id string, pid int) {
-		if !claimed[id] {
+		switch {
+		case undone[id]:
 			killAndWait(pid)
+		case !claimed[id]:
+			kept[id] = true
+			s.problem("VM %s runs as process %d, and no row claims it", id, pid)
 		}
 	})
-	err = errors.Join(err, s.sweepGroups(claimed), s.sweepJails(claimed))
-	for _, base := range []string{s.opts.StateDir, s.opts.RunDir} {
-		entries, readErr := os.ReadDir(filepath.Join(base, "vms"))
-		err = errors.Join(err, readErr)
-		for _, e := range entries {
-			if banger.ValidID(e.Name()) && !claimed[e.Name()] {
-				err = errors.Join(err, untrusted.RemoveAll(filepath.Join(base, "vms", e.Name())))
-			}
+	err = errors.Join(err, s.sweepGroups(kept), s.sweepJails(kept))
+	for id, gone := range undone {
+		if !gone {
+			continue
+		}
+		uerr := s.removeFiles(id)
+		if uerr == nil {
+			uerr = s.opts.Store.Delete(s.ctx, id)
+		}
+		err = errors.Join(err, uerr)
+	}
+	for _, id := range lost {
+		if !kept[id] {
+			err = errors.Join(err, s.setAside(id))
 		}
 	}
-	return err
+	entries, rerr := os.ReadDir(filepath.Join(s.opts.RunDir, "vms"))
+	err = errors.Join(err, rerr)
+	for _, e := range entries {
+		if banger.ValidID(e.Name()) && !kept[e.Name()] {
+			err = errors.Join(err, untrusted.RemoveAll(s.runDir(e.Name())))
+		}
+	}
+	if err != nil {
+		s.problem("what is left of VMs that are gone could not be removed: %v", err)
+	}
 }
 
 // sweepJails removes the jails of VMs that are not claimed.

@@ -170,27 +170,28 @@ func TestAMainCommandThatEndedWhileNoDaemonRan(t *testing.T) {
 	h.wantState(s, "job", banger.StateStopped, "exited with code 6")
 }
 
-// TestRestoreRemovesWhatNoRowClaims, and nothing else.
-func TestRestoreRemovesWhatNoRowClaims(t *testing.T) {
+// TestRestoreUndoesWhatWasHalfMade, or half removed, and nothing else.
+func TestRestoreUndoesWhatWasHalfMade(t *testing.T) {
 	other := newHost(t) // with a daemon of its own on the same machine
 	neighbour := other.daemon()
 	other.run(neighbour, other.spec("box"))
 
 	h := newHost(t)
 	first := h.daemon()
-	orphan := h.run(first, h.spec("orphan"))
+	leaving := h.run(first, h.spec("leaving"))
 	first.Close()
-	check(t, h.opts.Store.Delete(h.ctx(), orphan.ID)) // its shim runs on
+	check(t, h.opts.Store.Undo(h.ctx(), leaving)) // a daemon died while it removed this one, whose shim runs on
 	half := banger.VM{ID: banger.NewID(), Name: "half"}
 	_, err := h.opts.Store.Create(h.ctx(), half) // a daemon died while it made this one
 	check(t, err)
-	for _, dir := range []string{"state/vms/" + half.ID, "run/vms/" + half.ID, "state/vms/" + banger.NewID(), "run/vms/" + banger.NewID()} {
+	for _, dir := range []string{"state/vms/" + half.ID, "run/vms/" + half.ID, "run/vms/" + banger.NewID()} {
 		check(t, os.MkdirAll(h.path(dir), 0o700))
 		check(t, os.WriteFile(filepath.Join(h.path(dir), "file"), []byte("text"), 0o600))
 	}
 	s := h.daemon()
 	h.wantNothing(s)
-	check(t, errOf(s.Create(h.ctx(), h.spec("half"), false, banger.Discard))) // its name is free
+	check(t, errOf(s.Create(h.ctx(), h.spec("half"), false, banger.Discard))) // the names are free
+	check(t, errOf(s.Create(h.ctx(), h.spec("leaving"), false, banger.Discard)))
 
 	foreign := h.path("state/vms/notes-of-a-person")
 	check(t, os.Mkdir(foreign, 0o700))

@@ -45,6 +45,10 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 	}
 	watch := newStopwatch()
 	err := m.bootLimited(ctx, vm, watch, emit)
+	if err == nil {
+		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, watch.timings) })
+		err = m.setState(banger.StateRunning, "")
+	}
 	if err != nil {
 		reason := err.Error()
 		if ctx.Err() != nil { // asked before the end of an --rm VM, which ends ctx too
@@ -58,10 +62,6 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 			m.leaveNetwork()
 			m.setState(banger.StateFailed, reason)
 		}
-		return err
-	}
-	m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, watch.timings) })
-	if err := m.setState(banger.StateRunning, ""); err != nil {
 		return err
 	}
 	emit(banger.Event{Stage: "boot", Text: vm.Name + " is running", Done: true})

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -99,6 +100,8 @@ type Supervisor struct {
 	networks sync.Mutex
 	bridge   *network.BridgeHost // nil: none here
 	adopting bool                // not all VMs are known yet, so that bridges stay as they are
+
+	problems []string // what Restore could not put right; does not change afterwards
 }
 
 // New returns a Supervisor of the VMs that Restore will find.
@@ -216,7 +219,11 @@ func (s *Supervisor) removeJail(id string) (err error) {
 
 // removeFiles deletes whatever a VM has on the host.
 func (s *Supervisor) removeFiles(id string) error {
-	return errors.Join(s.removeJail(id), untrusted.RemoveAll(s.runDir(id)), untrusted.RemoveAll(s.stateDir(id)))
+	err := os.Remove(recordPath(s.vmsDir(), id))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(s.removeJail(id), untrusted.RemoveAll(s.runDir(id)), untrusted.RemoveAll(s.stateDir(id)), err)
 }
 
 func (s *Supervisor) isolation() string {
