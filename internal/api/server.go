@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // Server answers the API. Its fields are set before Handler is called.
@@ -127,12 +128,12 @@ func writeError(w http.ResponseWriter, err error) {
 	e := wireError(err)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(statusOf(e.Code))
-	json.NewEncoder(w).Encode(errorBody{e})
+	text.WriteJSON(w, errorBody{e}, "")
 }
 
 func writeJSON(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(v)
+	return text.WriteJSON(w, v, "")
 }
 
 // decode reads a JSON body strictly: an unknown field is a mistake worth telling.
@@ -150,7 +151,6 @@ func decode(req *http.Request, v any) error {
 func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error)) error {
 	var mu sync.Mutex
 	started, closed := false, false
-	enc := json.NewEncoder(w)
 	send := func(e banger.Event) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -162,7 +162,7 @@ func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error
 			started = true
 		}
 		e.Time = time.Now().UTC()
-		enc.Encode(e)
+		text.WriteJSON(w, e, "")
 		w.(http.Flusher).Flush()
 	}
 	last, err := f(send)

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger/internal/api"
+	"banger/internal/text"
 )
 
 // listing says how a list of T is got and shown.
@@ -48,7 +49,7 @@ func printList[T any](a *app, l listing[T], list []T, format string) error {
 	}
 	if a.quiet {
 		for _, v := range list {
-			fmt.Fprintln(a.stdout, l.name(v))
+			fmt.Fprintln(a.stdout, text.Line(l.name(v)))
 		}
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/text"
 )
 
 // networkFlags are the flags of run and create about the network.
@@ -303,7 +304,7 @@ func (a *app) policyLogCommand() *cobra.Command {
 					a.printJSON(d)
 					return
 				}
-				fmt.Fprintln(a.stdout, printable(denialLine(vm.Name, d)))
+				fmt.Fprintln(a.stdout, text.Line(denialLine(vm.Name, d)))
 			})
 		},
 	}

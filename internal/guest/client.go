@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // AgentPort is the port on which the agent answers requests.
@@ -211,7 +212,7 @@ func agentError(data []byte) error {
 	if err := json.Unmarshal(data, &e); err != nil {
 		return banger.Errorf(banger.CodeGuest, "the agent sent a broken error: %w", err)
 	}
-	return &e
+	return text.Error(e)
 }
 
 // Wait returns how the main command ended, when it has.

@@ -11,6 +11,7 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/shim"
+	"banger/internal/text"
 )
 
 const (
@@ -79,7 +80,7 @@ func (m *machine) setState(to banger.State, reason string) error {
 	if next.State != to && !next.State.CanBecome(to) {
 		return banger.Errorf(banger.CodeInternal, "VM %s cannot go from %s to %s", next.Name, next.State, to)
 	}
-	next.State, next.Reason = to, reason
+	next.State, next.Reason = to, text.Limit(reason, text.MaxError) // it may quote a VMM or a guest
 	switch {
 	case to == banger.StateRunning:
 		next.StartedAt = time.Now().UTC()

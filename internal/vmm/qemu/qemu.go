@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"banger/internal/text"
 	"banger/internal/vmm"
 	"banger/internal/vmm/child"
 )
@@ -151,7 +152,7 @@ func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 	case p.Stdout.Contains("Kernel panic - not syncing"):
 		e.Panic, e.Reason = true, "the guest kernel panicked"
 	case e.Code != 0:
-		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code, strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "))
+		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code, text.Limit(strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "), text.MaxError))
 	default:
 		e.Reason = "the guest powered off"
 	}
