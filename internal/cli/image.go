@@ -42,7 +42,7 @@ func (a *app) imageCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(a.stdout, text.Line(img.Reference))
+			a.say(img.Reference)
 			return nil
 		}}
 	c.AddCommand(a.imagePullCommand(), a.imagePushCommand(), a.imageListCommand(), inspect, a.imageHistoryCommand(), tag, rm,
@@ -75,7 +75,7 @@ func (a *app) printImage(img banger.Image, format string) {
 		text.WriteJSON(a.stdout, banger.Event{Image: &img}, "")
 		return
 	}
-	fmt.Fprintln(a.stdout, img.Digest)
+	a.say(img.Digest)
 }
 
 func (a *app) imagePullCommand() *cobra.Command {
@@ -294,7 +294,7 @@ func (a *app) load(c *cobra.Command, in io.Reader, format string) error {
 			if format == "json" {
 				a.printImage(img, format)
 			} else {
-				fmt.Fprintln(a.stdout, text.Line(img.Reference))
+				a.say(img.Reference)
 			}
 		}
 		return err
@@ -333,7 +333,7 @@ func (a *app) imagePruneCommand() *cobra.Command {
 				return err
 			}
 			for _, digest := range p.Images {
-				fmt.Fprintln(a.stdout, digest)
+				a.say(digest)
 			}
 			verb := "removed"
 			if dryRun {

@@ -2,12 +2,10 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"banger/internal/api"
-	"banger/internal/text"
 )
 
 // listing says how a list of T is got and shown.
@@ -49,7 +47,7 @@ func printList[T any](a *app, l listing[T], list []T, format string) error {
 	}
 	if a.quiet {
 		for _, v := range list {
-			fmt.Fprintln(a.stdout, text.Line(l.name(v)))
+			a.say(l.name(v))
 		}
 		return nil
 	}

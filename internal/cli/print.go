@@ -50,6 +50,9 @@ func (a *app) complain(err error) {
 	fmt.Fprintln(a.stderr, "banger:", text.Limit(err.Error(), maxMessage))
 }
 
+// say prints a line on stdout.
+func (a *app) say(line string) { fmt.Fprintln(a.stdout, text.Line(line)) }
+
 // copyText copies what a guest prints to stdout. On a terminal it becomes printable text, since
 // it must not steer the user's terminal; elsewhere it stays as it is.
 func (a *app) copyText(r io.Reader) error {

@@ -40,7 +40,7 @@ func (a *app) each(ctx context.Context, refs []string, f func(*api.Client, strin
 			a.complain(r.err)
 			continue
 		}
-		fmt.Fprintln(a.stdout, r.line)
+		a.say(r.line)
 	}
 	if failed {
 		return &exitError{code: exitFailed}
@@ -188,7 +188,7 @@ func (a *app) pruneCommand() *cobra.Command {
 			removed, err := client.Prune(c.Context())
 			a.refreshSSH(c.Context())
 			for _, vm := range removed {
-				fmt.Fprintln(a.stdout, vm.Name)
+				a.say(vm.Name)
 			}
 			return err
 		},
