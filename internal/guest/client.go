@@ -80,6 +80,7 @@ type Network struct {
 	Address string   `json:"address"` // CIDR
 	Gateway string   `json:"gateway"`
 	DNS     []string `json:"dns"`
+	Search  []string `json:"search,omitempty"` // domains in which names without a dot are looked for
 	MTU     int      `json:"mtu"`
 	MAC     string   `json:"mac,omitempty"` // of OpRestored; "" keeps it
 }
