@@ -31,6 +31,7 @@ var layout = map[string]struct {
 	"internal/shim":                          {". internal/accept internal/vmm internal/guest internal/network", true, "one VM's process; it never sees images or rows; its client starts it"},
 	"internal/ipaddr":                        {"", false, "what kinds of addresses there are, whoever may reach them"},
 	"internal/text":                          {".", false, "what may be shown of others' text, wherever it comes from"},
+	"internal/processtest":                   {"", false, "what a test's own process uses"},
 	"internal/accept":                        {"", false, "listeners that outlive their errors, whatever comes in"},
 	"internal/archive":                       {". internal/text", false, "files to a tar and back, at both ends of a copy"},
 	"internal/blob":                          {"", false, "files that are there whole or not at all"},

@@ -35,10 +35,10 @@ type flowKey struct {
 // flow is one conversation of the guest with somebody outside.
 type flow struct {
 	flowKey
-	names []string      // what the guest had asked for when it got the address
-	used  atomic.Int64  // when it last carried something, in Unix nanoseconds
-	end   func()        // closes the flow's socket, after which its owner forgets it; may be called twice
-	send  func([]byte)  // UDP, ICMP: one datagram to the host's side
+	names []string     // what the guest had asked for when it got the address
+	used  atomic.Int64 // when it last carried something, in Unix nanoseconds
+	end   func()       // closes the flow's socket, after which its owner forgets it; may be called twice
+	send  func([]byte) // UDP, ICMP: one datagram to the host's side
 	// failed tells the guest what the network has told of a datagram; nil tells nothing.
 	failed func(error)
 	over   chan struct{} // of a forward of UDP: closed when the flow has ended
