@@ -195,7 +195,7 @@ func wireError(err error) *banger.Error {
 	if e, ok := err.(*banger.Error); ok {
 		flat := *e
 		flat.Hint = ""
-		return &banger.Error{Code: code, Message: text.Limit(flat.Error(), maxMessage), Hint: e.Hint}
+		return &banger.Error{Code: code, Message: text.Limit(flat.Error(), maxMessage), Hint: text.Limit(e.Hint, maxMessage)}
 	}
 	return &banger.Error{Code: code, Message: text.Limit(err.Error(), maxMessage)}
 }

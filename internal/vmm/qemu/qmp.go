@@ -10,6 +10,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"banger/internal/text"
 )
 
 // maxQMPLine bounds one line from QEMU, which a hostile guest may control in
@@ -104,7 +106,7 @@ func (m *monitor) query(ctx context.Context, command string, args any, file *os.
 			return nil, fmt.Errorf("waiting for QEMU's answer to %s: %w", command, orEnd(ctx, err))
 		case reply.Event != "":
 		case reply.Error != nil:
-			return nil, fmt.Errorf("QEMU refused %s: %s", command, reply.Error.Desc)
+			return nil, fmt.Errorf("QEMU refused %s: %s", command, text.Limit(reply.Error.Desc, text.MaxError))
 		default:
 			return reply.Return, nil
 		}
@@ -162,7 +164,7 @@ func (m *monitor) migrationError(ctx context.Context) error {
 	if err != nil || info.Why == "" {
 		return fmt.Errorf("QEMU's migration has %s", m.migration)
 	}
-	return fmt.Errorf("QEMU's migration has %s: %s", m.migration, info.Why)
+	return fmt.Errorf("QEMU's migration has %s: %s", m.migration, text.Limit(info.Why, text.MaxError))
 }
 
 func (m *monitor) line() ([]byte, error) {
