@@ -53,6 +53,10 @@ type ExtractOptions struct {
 // of it. A file is written under a name of ours and then renamed, so under its own
 // name it is whole; nothing that exists is opened for writing. A directory does not
 // take the place of anything else, nor anything else that of a directory.
+//
+// Unless o.Into is set, what is not a directory must be the only entry, and gets its name when r
+// has ended well. When the extraction fails, the tree that it has made is removed; where it has
+// added to a tree, the error says that the copy is incomplete.
 func Extract(ctx context.Context, r io.Reader, dst string, o ExtractOptions) (banger.CopyReport, error) {
 	x := newExtractor(ctx, r, o)
 	defer x.close()

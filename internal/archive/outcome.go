@@ -43,7 +43,7 @@ func (x *extractor) commit() error {
 // possible, and the error says that it is there.
 func (x *extractor) giveUp(err error, dst string) error {
 	if x.ctx.Err() != nil {
-		err = banger.Errorf(banger.CodeCanceled, "canceled: %w", x.ctx.Err())
+		err = banger.Errorf(banger.CodeCanceled, "canceled")
 	}
 	if x.pending != nil {
 		unix.Unlinkat(x.pending.dir, x.pending.temp, 0)

@@ -39,7 +39,8 @@ become root's in a VM, and yours here. What comes out of a VM has setuid, setgid
   banger cp box:/etc - | tar t`,
 		RunE: func(c *cobra.Command, args []string) error { return cp.run(c.Context(), args[0], args[1]) },
 	}
-	c.Flags().BoolVarP(&cp.archive, "archive", "a", false, "keep uid and gid, and out of a VM setuid, setgid and capabilities; as root also device nodes and fifos")
+	c.Flags().BoolVarP(&cp.archive, "archive", "a", false,
+		"keep uid and gid, and out of a VM setuid, setgid and capabilities; as root also device nodes and fifos")
 	c.Flags().BoolVarP(&cp.follow, "follow-link", "L", false, "copy what the symlink SRC leads to")
 	c.Flags().BoolVar(&cp.noXattrs, "no-xattrs", false, "do not keep extended attributes")
 	return c
@@ -119,13 +120,16 @@ func (c *fileCopy) run(ctx context.Context, src, dst string) error {
 // has told before.
 func (c *fileCopy) fromVM(ctx context.Context, client *api.Client, m *meter, vm, src, dst string) (report banger.CopyReport, err error) {
 	name := archive.Base(src)
-	o := archive.ExtractOptions{Name: name, Owners: c.archive, Rights: c.archive, Special: c.archive && os.Geteuid() == 0, NoXattrs: c.noXattrs}
+	o := archive.ExtractOptions{Name: name, Owners: c.archive, Rights: c.archive,
+		Special: c.archive && os.Geteuid() == 0, NoXattrs: c.noXattrs}
 	if dst != "-" {
 		info, err := client.StatFile(ctx, vm, banger.FileRequest{Path: []byte(src), Follow: c.follow})
 		if err != nil {
 			return report, err
 		}
-		o.Kind = info.Mode & unix.S_IFMT
+		if o.Kind = info.Mode & unix.S_IFMT; o.Kind == 0 {
+			return report, banger.Errorf(banger.CodeGuest, "the agent does not say what %.300q is", src)
+		}
 	}
 	conn, err := client.Files(ctx, vm, banger.FileRequest{Op: banger.FileArchive, Path: []byte(src), Name: []byte(name), Follow: c.follow, NoXattrs: c.noXattrs})
 	if err != nil {

@@ -98,6 +98,17 @@ func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
 	}
 }
 
+// TestAnAgentMustSayWhatAFileIs lets the agent of a VM tell no type, which would let it send any.
+func TestAnAgentMustSayWhatAFileIs(t *testing.T) {
+	a, _, _ := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
+		json.NewEncoder(w).Encode(banger.FileInfo{Mode: 0o644})
+	})
+	cp := &fileCopy{app: a, patience: 10 * time.Second}
+	if err := cp.run(t.Context(), "box:/etc/passwd", t.TempDir()); banger.CodeOf(err) != banger.CodeGuest {
+		t.Errorf("the error is %v", err)
+	}
+}
+
 // TestACopyEndsWithASilentAgent lets the agent of a VM stop in the middle, at each place where the
 // copy waits for it.
 func TestACopyEndsWithASilentAgent(t *testing.T) {
