@@ -85,7 +85,10 @@ func messageCost(m []byte) (cost int, err error) {
 		}
 		cost += n + recordCost
 	}
-	records := int(binary.BigEndian.Uint16(m[6:])) + int(binary.BigEndian.Uint16(m[8:])) + int(binary.BigEndian.Uint16(m[10:]))
+	records := 0
+	for _, count := range []int{6, 8, 10} {
+		records += int(binary.BigEndian.Uint16(m[count:]))
+	}
 	for range records {
 		if at == len(m) {
 			break // cut off between records, which package dns takes too
@@ -113,7 +116,8 @@ func dataCost(m []byte, at, size int, kind uint16) int {
 		return 2 * size
 	case dns.TypeTXT, dns.TypeSPF:
 		return textCost(m[at : at+size])
-	case dns.TypeDNSKEY, dns.TypeDS, dns.TypeTLSA, dns.TypeSSHFP, dns.TypeCAA, dns.TypeNSEC3PARAM, dns.TypeHINFO, dns.TypeLOC:
+	case dns.TypeDNSKEY, dns.TypeDS, dns.TypeTLSA, dns.TypeSSHFP, dns.TypeCAA, dns.TypeNSEC3PARAM, dns.TypeHINFO,
+		dns.TypeLOC:
 		return 4 * size
 	case dns.TypeNS, dns.TypeCNAME, dns.TypePTR, dns.TypeDNAME:
 		return namesCost(m, at, 1)

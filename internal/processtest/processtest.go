@@ -25,8 +25,9 @@ func CPUTime(t testing.TB) time.Duration {
 // Growth returns by how many bytes the memory that the process holds has grown at most while f runs.
 func Growth(t testing.TB, f func()) int64 {
 	t.Helper()
-	debug.FreeOSMemory()                                                          // what is free would hide the growth
-	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // resets the peak (proc_pid_clear_refs(5))
+	debug.FreeOSMemory() // what is free would hide the growth
+	// This resets the peak (proc_pid_clear_refs(5)).
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
 		t.Fatal(err)
 	}
 	before := status(t, "VmRSS:")

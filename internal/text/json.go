@@ -35,10 +35,11 @@ func JSON(doc []byte) []byte {
 
 // WriteJSON writes v to w as a line of JSON, or as several when indent is not empty.
 func WriteJSON(w io.Writer, v any, indent string) error {
-	doc, err := json.Marshal(v)
-	if indent != "" && err == nil {
-		doc, err = json.MarshalIndent(v, "", indent)
+	marshal := json.Marshal
+	if indent != "" {
+		marshal = func(v any) ([]byte, error) { return json.MarshalIndent(v, "", indent) }
 	}
+	doc, err := marshal(v)
 	if err != nil {
 		return err
 	}

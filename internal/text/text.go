@@ -21,6 +21,7 @@ import (
 const (
 	MaxError = 1024 // in an error
 	maxHint  = 256
+	maxCode  = 40
 )
 
 // ignorable are the characters that Unicode calls letters or marks but that are not seen
@@ -80,7 +81,8 @@ func Limit(s string, max int) string {
 
 // Error returns an error that a guest has sent, as one line of bounded length.
 func Error(e banger.Error) *banger.Error {
-	return &banger.Error{Code: banger.Code(Limit(string(e.Code), 40)), Message: Limit(e.Message, MaxError), Hint: Limit(e.Hint, maxHint)}
+	return &banger.Error{Code: banger.Code(Limit(string(e.Code), maxCode)), Message: Limit(e.Message, MaxError),
+		Hint: Limit(e.Hint, maxHint)}
 }
 
 // Bound returns an error that says what err says in one line of bounded length, and has it as its
