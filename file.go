@@ -24,7 +24,7 @@ type FileRequest struct {
 
 	// Name is what an archive calls the file or tree; "." sends a directory's content.
 	Name   []byte `json:"name,omitempty"`
-	Follow bool   `json:"follow,omitempty"` // archive: a symlink at Path stands for its target
+	Follow bool   `json:"follow,omitempty"` // stat, archive: a symlink at Path stands for its target
 
 	Into     bool `json:"into,omitempty"`      // extract: any entries, into the directory at Path; else one file or tree to Path
 	Owners   bool `json:"owners,omitempty"`    // extract: keep uid and gid; else all becomes root's
@@ -77,6 +77,7 @@ type CopyReport struct {
 	Modes      int64 `json:"modes,omitempty"`      //
 	Times      int64 `json:"times,omitempty"`      //
 	Attributes int64 `json:"attributes,omitempty"` // extended ones
+	Rights     int64 `json:"rights,omitempty"`     // files that lost setuid, setgid or capabilities
 }
 
 // Add adds what the other end reports of the same copy.
@@ -88,6 +89,7 @@ func (r *CopyReport) Add(o CopyReport) {
 	r.Modes += o.Modes
 	r.Times += o.Times
 	r.Attributes += o.Attributes
+	r.Rights += o.Rights
 }
 
 // Lost says in words what was not kept, or nothing.
@@ -103,6 +105,8 @@ func (r *CopyReport) Lost() string {
 		{r.Modes, "mode was not kept whole", "modes were not kept whole"},
 		{r.Times, "time was not kept", "times were not kept"},
 		{r.Attributes, "extended attribute was not kept", "extended attributes were not kept"},
+		{r.Rights, "file lost its setuid or setgid bit or capabilities; -a keeps them",
+			"files lost their setuid or setgid bit or capabilities; -a keeps them"},
 	} {
 		switch {
 		case l.n == 1:

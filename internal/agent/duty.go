@@ -189,6 +189,18 @@ func becomeImageInit(disk int) error {
 	return fmt.Errorf("the image's init cannot be run: %w", err)
 }
 
+// resolvConf is what the C library reads (resolv.conf(5)).
+func resolvConf(n guest.Network) string {
+	var text strings.Builder
+	for _, dns := range n.DNS {
+		text.WriteString("nameserver " + dns + "\n")
+	}
+	if len(n.Search) > 0 {
+		text.WriteString("search " + strings.Join(n.Search, " ") + "\n")
+	}
+	return text.String()
+}
+
 // configureSystem sets host name, clock and the network files.
 func configureSystem(c guest.Config) error {
 	if c.TimeUnixNano > 0 {
@@ -209,11 +221,7 @@ func configureSystem(c guest.Config) error {
 	hosts := "127.0.0.1\tlocalhost\n127.0.1.1\t" + names + "\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 	files := map[string]string{"etc/hostname": c.Hostname + "\n", "etc/hosts": hosts}
 	if c.Network != nil {
-		var resolv strings.Builder
-		for _, dns := range c.Network.DNS {
-			resolv.WriteString("nameserver " + dns + "\n")
-		}
-		files["etc/resolv.conf"] = resolv.String()
+		files["etc/resolv.conf"] = resolvConf(*c.Network)
 	}
 	for name, content := range files {
 		if err := root.writeFile(name, content); err != nil {

@@ -37,7 +37,7 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 	kind, answer, err := banger.FrameResponse, any(nil), error(nil)
 	switch r.Op {
 	case guest.OpFileStat:
-		answer, err = statFile(string(r.Path))
+		answer, err = statFile(string(r.Path), r.Follow)
 	case guest.OpArchive:
 		kind = banger.FrameExit
 		answer, err = archive.Write(ctx, conn, string(r.Path), archive.WriteOptions{
@@ -46,7 +46,8 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 		defer release(conn)
 		in := archive.NewFrames(banger.NewFrameReader(conn), banger.FrameStdin, banger.FrameStdinEOF)
 		answer, err = archive.Extract(ctx, in, string(r.Path), archive.ExtractOptions{
-			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Direct: true, Foreign: r.Into})
+			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Direct: true, Foreign: r.Into,
+			Rights: true, Unbounded: true})
 	}
 	if err != nil {
 		sendError(conn, err)
@@ -55,9 +56,13 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 	banger.WriteJSONFrame(conn, kind, answer)
 }
 
-func statFile(path string) (banger.FileInfo, error) {
+func statFile(path string, follow bool) (banger.FileInfo, error) {
 	var st unix.Stat_t
-	err := unix.Lstat(path, &st)
+	stat := unix.Lstat
+	if follow {
+		stat = unix.Stat
+	}
+	err := stat(path, &st)
 	info := banger.FileInfo{Mode: st.Mode, Size: st.Size, UID: st.Uid, GID: st.Gid, ModTime: st.Mtim.Nano()}
 	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		var target string

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/guest"
 )
 
 const reaperProcess = "BANGER_TEST_REAPER"
@@ -203,6 +204,21 @@ func TestFindProgram(t *testing.T) {
 		got, err := findProgram(tt.name, tt.dir, tt.path)
 		if got != tt.want || (err != nil || tt.code != "") && banger.CodeOf(err) != tt.code {
 			t.Errorf("%s in %s with %s is %q, %v", tt.name, tt.dir, tt.path, got, err)
+		}
+	}
+}
+
+// TestResolvConf writes what the C library reads.
+func TestResolvConf(t *testing.T) {
+	for _, c := range []struct {
+		n    guest.Network
+		want string
+	}{
+		{guest.Network{DNS: []string{"10.0.2.3"}}, "nameserver 10.0.2.3\n"},
+		{guest.Network{DNS: []string{"10.0.2.3"}, Search: []string{"vm", "corp.example"}}, "nameserver 10.0.2.3\nsearch vm corp.example\n"},
+	} {
+		if got := resolvConf(c.n); got != c.want {
+			t.Errorf("%+v is %q, not %q", c.n, got, c.want)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/text"
 )
 
 //go:embed openapi.json
@@ -189,15 +190,19 @@ func statusOf(code banger.Code) int {
 	return http.StatusInternalServerError
 }
 
+// maxMessage is the most characters of an error's message: our own words and those of somebody
+// else.
+const maxMessage = 2 * text.MaxError
+
 // wireError makes any error an *Error that can travel, its cause in its text.
 func wireError(err error) *banger.Error {
 	code := banger.CodeOf(err)
 	if e, ok := err.(*banger.Error); ok {
 		flat := *e
 		flat.Hint = ""
-		return &banger.Error{Code: code, Message: flat.Error(), Hint: e.Hint}
+		return &banger.Error{Code: code, Message: text.Limit(flat.Error(), maxMessage), Hint: text.Limit(e.Hint, maxMessage)}
 	}
-	return &banger.Error{Code: code, Message: err.Error()}
+	return &banger.Error{Code: code, Message: text.Limit(err.Error(), maxMessage)}
 }
 
 type errorBody struct {

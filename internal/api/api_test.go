@@ -2,12 +2,15 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
+	"net/http/httptest"
 	"reflect"
 	"sort"
 	"strings"
 	"testing"
 
 	"banger"
+	"banger/internal/text"
 )
 
 type document struct {
@@ -68,5 +71,35 @@ func TestNounsHaveExactlyTheFieldsOfTheOpenAPIFile(t *testing.T) {
 		if !reflect.DeepEqual(documented, have) {
 			t.Errorf("%s: documented %v, in Go %v", name, documented, have)
 		}
+	}
+}
+
+// TestAnErrorIsBoundedAndPrintable answers with what a guest or a registry may have said.
+func TestAnErrorIsBoundedAndPrintable(t *testing.T) {
+	foreign := strings.Repeat("x\x1b\u202e\u009b", 100_000)
+	for _, err := range []error{errors.New(foreign), banger.Errorf(banger.CodeGuest, "the agent says: %w", errors.New(foreign)),
+		banger.Errorf(banger.CodeGuest, "no").WithHint("%s", foreign)} {
+		w := httptest.NewRecorder()
+		writeError(w, err)
+		body := strings.TrimSuffix(w.Body.String(), "\n")
+		if len(body) > 30_000 || strings.ContainsFunc(body, func(r rune) bool { return !text.Printable(r) }) {
+			t.Errorf("the answer has %d bytes: %.200q", len(body), body)
+		}
+	}
+}
+
+// TestEventsArePrintable streams what an image says.
+func TestEventsArePrintable(t *testing.T) {
+	w := httptest.NewRecorder()
+	err := stream(w, func(emit banger.Emit) (banger.Event, error) {
+		emit(banger.Event{Stage: "pull", Text: "\x1b\u202e\u009b\u200b"})
+		return banger.Event{Image: &banger.Image{Reference: "a\u2066b"}}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := w.Body.String()
+	if strings.Count(got, "\n") != 2 || strings.ContainsFunc(got, func(r rune) bool { return r != '\n' && !text.Printable(r) }) || !strings.Contains(got, `a\u2066b`) {
+		t.Errorf("the events are %q", got)
 	}
 }

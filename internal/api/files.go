@@ -99,9 +99,9 @@ func (c *Client) Files(ctx context.Context, ref string, r banger.FileRequest) (n
 }
 
 // StatFile says what is at a path of a VM.
-func (c *Client) StatFile(ctx context.Context, ref, path string) (info banger.FileInfo, err error) {
-	q := fileQuery(banger.FileRequest{Op: banger.FileStat, Path: []byte(path)})
-	return info, c.call(ctx, "POST", vmPath(ref, "files"), q, nil, &info)
+func (c *Client) StatFile(ctx context.Context, ref string, r banger.FileRequest) (info banger.FileInfo, err error) {
+	r.Op = banger.FileStat
+	return info, c.call(ctx, "POST", vmPath(ref, "files"), fileQuery(r), nil, &info)
 }
 
 // upgrade sends a request after which the connection carries another protocol.

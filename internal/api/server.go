@@ -3,7 +3,6 @@ package api
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // Server answers the API. Its fields are set before Handler is called.
@@ -127,12 +127,12 @@ func writeError(w http.ResponseWriter, err error) {
 	e := wireError(err)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(statusOf(e.Code))
-	json.NewEncoder(w).Encode(errorBody{e})
+	text.WriteJSON(w, errorBody{e}, "")
 }
 
 func writeJSON(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(v)
+	return text.WriteJSON(w, v, "")
 }
 
 // stream answers with NDJSON events. The status is that of the result when it is
@@ -140,7 +140,6 @@ func writeJSON(w http.ResponseWriter, v any) error {
 func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error)) error {
 	var mu sync.Mutex
 	started, closed := false, false
-	enc := json.NewEncoder(w)
 	send := func(e banger.Event) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -156,7 +155,7 @@ func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error
 			vm := e.VM.HideEnv()
 			e.VM = &vm
 		}
-		enc.Encode(e)
+		text.WriteJSON(w, e, "")
 		w.(http.Flusher).Flush()
 	}
 	last, err := f(send)

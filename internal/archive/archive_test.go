@@ -144,7 +144,7 @@ func TestRoundTrip(t *testing.T) {
 	data := archived(t, tree, WriteOptions{Name: "tree"})
 	for _, foreign := range []bool{false, true} {
 		to := filepath.Join(dst, fmt.Sprint(foreign))
-		report, err := Extract(context.Background(), bytes.NewReader(data), to, ExtractOptions{Name: "tree", Owners: true, Special: true, Foreign: foreign})
+		report, err := Extract(context.Background(), bytes.NewReader(data), to, ExtractOptions{Name: "tree", Owners: true, Special: true, Foreign: foreign, Rights: true})
 		must(t, err)
 		if got, want := describe(t, to), describe(t, tree); got != want || report.Lost() != "" {
 			t.Errorf("lost %q; got\n%s\nwant\n%s", report.Lost(), got, want)

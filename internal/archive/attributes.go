@@ -23,6 +23,9 @@ func (x *extractor) directory(dir int, name, base string, h *header) error {
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
+	if err == nil && name == x.to {
+		x.fresh = true
+	}
 	fd, err := unix.Openat(dir, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return refuse(h.name, "is a directory where there is something else")
@@ -86,6 +89,10 @@ func (x *extractor) complete(at string, l level) error {
 // change of owner takes setuid and capabilities away.
 func (x *extractor) attributes(fd int, h *header) error {
 	mode, before := h.mode, x.report.Owners
+	if !x.opts.Rights && x.dropRights(h) {
+		mode &^= 0o6000
+		x.report.Rights++
+	}
 	if err := x.owner(fd, h); err != nil {
 		return err
 	}
@@ -106,6 +113,10 @@ func (x *extractor) attributes(fd int, h *header) error {
 
 // linkAttributes gives a symlink what it can have.
 func (x *extractor) linkAttributes(fd int, at string, h *header) error {
+	if !x.opts.Rights {
+		h.mode = 0o777 // a symlink has no other
+		x.dropRights(h)
+	}
 	if err := x.owner(fd, h); err != nil {
 		return err
 	}
@@ -113,6 +124,35 @@ func (x *extractor) linkAttributes(fd int, at string, h *header) error {
 		return err
 	}
 	return lost(&x.report.Times, setTime(fd, h.timespec()))
+}
+
+// Attributes that give rights beyond those of a mode: to whoever runs a file, and to the files
+// that are made in a directory later.
+const (
+	capabilities = "security.capability"
+	defaultACL   = "system.posix_acl_default"
+)
+
+// dropRights takes from h the attributes that give rights, and reports whether setuid, setgid
+// or capabilities are lost. The attributes of root's name spaces are there for programs that
+// trust root, so they go too.
+func (x *extractor) dropRights(h *header) bool {
+	lost := h.mode&0o6000 != 0
+	if x.opts.NoXattrs {
+		return lost
+	}
+	for name := range h.xattrs {
+		switch {
+		case name == capabilities:
+			lost = true
+		case name == defaultACL, strings.HasPrefix(name, "security."), strings.HasPrefix(name, "trusted."):
+			x.report.Attributes++
+		default:
+			continue
+		}
+		delete(h.xattrs, name)
+	}
+	return lost
 }
 
 func (x *extractor) owner(fd int, h *header) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"io"
+	"math"
 	"path"
 	"strconv"
 	"strings"
@@ -22,6 +23,18 @@ type ExtractOptions struct {
 	Owners   bool   // give files their owners; else they are the process's
 	Special  bool   // make device nodes and fifos; else refuse them
 	NoXattrs bool   // set no extended attributes, and do not count them as lost
+
+	// Kind is the type (S_IFMT of a mode) that the one file or tree must have; 0 is any.
+	Kind uint32
+
+	// Rights keeps what gives rights to those who run a file or make files in a directory:
+	// setuid and setgid, capabilities, default ACLs, attributes of root's name spaces. Without
+	// it they are left out and counted.
+	Rights bool
+
+	// Unbounded takes any number of entries and bytes. Without it an archive has at most
+	// maxEntries, and leaves some room of the file system (see room.go).
+	Unbounded bool
 
 	// Direct writes large files past the page cache where the file system can.
 	Direct bool
@@ -40,15 +53,14 @@ type ExtractOptions struct {
 // of it. A file is written under a name of ours and then renamed, so under its own
 // name it is whole; nothing that exists is opened for writing. A directory does not
 // take the place of anything else, nor anything else that of a directory.
+//
+// Unless o.Into is set, what is not a directory must be the only entry, and gets its name when r
+// has ended well. When the extraction fails, the tree that it has made is removed; where it has
+// added to a tree, the error says that the copy is incomplete.
 func Extract(ctx context.Context, r io.Reader, dst string, o ExtractOptions) (banger.CopyReport, error) {
-	x := &extractor{ctx: ctx, in: reader{in: newInput(r)}, opts: o, seed: maphash.MakeSeed(), links: map[uint64]int{},
-		mine: map[inode]struct{}{},
-		dir:  -1, root: -1, temp: ".banger-cp-" + rand.Text()[:12] + "-"}
+	x := newExtractor(ctx, r, o)
 	defer x.close()
-	err := x.run(dst)
-	if err != nil && x.root >= 0 {
-		x.leave("") // what is there stays, and gets its attributes where that is possible
-	}
+	err := x.extract(dst)
 	return x.report, err
 }
 
@@ -64,6 +76,10 @@ type extractor struct {
 
 	root     int    // the directory beneath which all is written
 	from, to string // what the tree is called in the archive and in root
+	single   bool   // one file is expected, no tree
+	fresh    bool   // the tree's root was made by this extraction
+	pending  *named // the file of a single one, which waits for the end
+	room     room
 
 	path  string // of the directory that was entered last, beneath root
 	dir   int    // it
@@ -75,6 +91,12 @@ type extractor struct {
 	mine  map[inode]struct{} // all files made, of a foreign archive
 }
 
+func newExtractor(ctx context.Context, r io.Reader, o ExtractOptions) *extractor {
+	return &extractor{ctx: ctx, in: reader{in: newInput(r)}, opts: o, seed: maphash.MakeSeed(), links: map[uint64]int{},
+		mine: map[inode]struct{}{}, room: room{statfs: unix.Fstatfs},
+		dir: -1, root: -1, temp: ".banger-cp-" + rand.Text()[:12] + "-"}
+}
+
 func (x *extractor) close() {
 	x.bulk.close()
 	for _, fd := range []int{x.root, x.dir} {
@@ -82,6 +104,17 @@ func (x *extractor) close() {
 			unix.Close(fd)
 		}
 	}
+}
+
+func (x *extractor) extract(dst string) error {
+	err := x.run(dst)
+	if err == nil {
+		err = x.commit()
+	}
+	if err != nil && x.root >= 0 {
+		err = x.giveUp(err, dst)
+	}
+	return err
 }
 
 func (x *extractor) run(dst string) error {
@@ -101,6 +134,12 @@ func (x *extractor) run(dst string) error {
 		if err := x.ctx.Err(); err != nil {
 			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
 		}
+		if x.single && x.report.Entries > 0 {
+			return refuse(h.name, "follows a file that was to come alone")
+		}
+		if err := x.weighEntry(h); err != nil {
+			return err
+		}
 		if err := x.entry(h); err != nil {
 			return failure("writing", h.name, err)
 		}
@@ -112,7 +151,11 @@ func (x *extractor) run(dst string) error {
 	if err := x.leave(""); err != nil {
 		return err
 	}
-	return x.in.in.drain()
+	limit := int64(maxTail)
+	if x.opts.Unbounded {
+		limit = math.MaxInt64
+	}
+	return x.in.in.drain(limit)
 }
 
 // open finds where all goes; h is the first entry, or nil.
@@ -132,8 +175,10 @@ func (x *extractor) open(dst string, h *header) (err error) {
 		return err
 	case strings.Contains(name, "/") || name == "." && !isDir || x.opts.Name != "" && name != x.opts.Name:
 		return refuse(h.name, "is not what was asked for")
+	case x.opts.Kind != 0 && x.opts.Kind != fileType(h.kind):
+		return refuse(h.name, "is a %s, but a %s was asked for", kindName(fileType(h.kind)), kindName(x.opts.Kind))
 	}
-	x.from = name
+	x.from, x.single = name, !isDir
 	x.root, x.to, err = destination(dst, isDir, name)
 	return err
 }
@@ -292,11 +337,13 @@ func (x *extractor) under(dir int, base string, h *header, f func(temp string) e
 	if err == nil && x.opts.Foreign && h.kind != typeLink {
 		err = x.remember(dir, temp)
 	}
-	if err == nil {
-		err = unix.Renameat(dir, temp, dir, base)
-		if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
-			err = refuse(h.name, "would take the place of a directory")
-		}
+	switch n := (&named{dir, temp, base, h}); {
+	case err != nil:
+	case x.single:
+		x.pending = n
+		return nil
+	default:
+		err = n.rename()
 	}
 	if err != nil || h.kind == typeLink { // rename(2) leaves both names of one file
 		unix.Unlinkat(dir, temp, 0)
@@ -363,6 +410,9 @@ func (x *extractor) piece(fd int, p piece) error {
 			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
 		}
 		x.report.Bytes += int64(len(b))
+		if err := x.weigh(int64(len(b))); err != nil {
+			return err
+		}
 		return write(b)
 	})
 	if err == nil {
@@ -383,110 +433,4 @@ func writeAt(fd int, b []byte, at int64) error {
 		b, at = b[n:], at+int64(n)
 	}
 	return nil
-}
-
-func (x *extractor) symlink(dir int, base string, h *header) error {
-	if h.target == "" {
-		return refuse(h.name, "is a symlink to nothing")
-	}
-	return x.under(dir, base, h, func(temp string) error {
-		if err := unix.Symlinkat(h.target, dir, temp); err != nil {
-			return err
-		}
-		fd, err := unix.Openat(dir, temp, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return x.linkAttributes(fd, procPath(dir)+"/"+temp, h)
-	})
-}
-
-// link makes a further name of a file that this archive has made.
-func (x *extractor) link(dir int, base string, h *header) error {
-	target, err := x.place(h.target)
-	if err != nil {
-		return err
-	}
-	fd, err := x.beneath(target, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return refuse(h.name, "is a hard link to %.300q, which is not there", h.target)
-	}
-	if err != nil {
-		return blocked(h.name, err)
-	}
-	defer unix.Close(fd)
-	if ok, err := x.made(fd, target); err != nil || !ok {
-		if err == nil {
-			err = refuse(h.name, "is a hard link to %.300q, which the archive did not make", h.target)
-		}
-		return err
-	}
-	return x.under(dir, base, h, func(temp string) error {
-		return unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, temp, unix.AT_SYMLINK_FOLLOW)
-	})
-}
-
-// remember notes that this extraction has made the file temp in dir. Neither its times
-// could tell this, as clocks are set back, nor its name, which another may take.
-func (x *extractor) remember(dir int, temp string) error {
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir, temp, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
-	}
-	if len(x.mine) < maxMade {
-		x.mine[inode{st.Dev, st.Ino}] = struct{}{}
-	}
-	return nil
-}
-
-// made reports whether the file fd, which is called name, is one that this archive
-// has made.
-func (x *extractor) made(fd int, name string) (bool, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return false, err
-	}
-	if x.opts.Foreign {
-		_, ok := x.mine[inode{st.Dev, st.Ino}]
-		return ok, nil
-	}
-	key := maphash.String(x.seed, name)
-	left, ok := x.links[key]
-	if left > 1 {
-		x.links[key] = left - 1
-	} else {
-		delete(x.links, key)
-	}
-	return ok, nil
-}
-
-// special makes a device node or fifo.
-func (x *extractor) special(dir int, base string, h *header) error {
-	kind, what := uint32(unix.S_IFIFO), "fifo"
-	switch h.kind {
-	case typeChar:
-		kind, what = unix.S_IFCHR, "device node"
-	case typeBlock:
-		kind, what = unix.S_IFBLK, "device node"
-	}
-	if !x.opts.Special {
-		return banger.Errorf(banger.CodeDenied, "the archive's entry %.300q is a %s, which is not made here", h.name, what).
-			WithHint("copy as root with --archive, or leave it out")
-	}
-	return x.under(dir, base, h, func(temp string) error {
-		dev := 0
-		if kind != unix.S_IFIFO {
-			dev = int(unix.Mkdev(h.major, h.minor))
-		}
-		if err := unix.Mknodat(dir, temp, kind|0o600, dev); err != nil {
-			return err
-		}
-		fd, err := unix.Openat(dir, temp, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return x.attributes(fd, h)
-	})
 }

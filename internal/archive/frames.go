@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // Frames gives the payloads of frames of one type as bytes, and ends with the frame
@@ -63,7 +64,7 @@ func (f *Frames) piece() ([]byte, error) {
 		if err := json.Unmarshal(p, &e); err != nil {
 			return nil, banger.Errorf(banger.CodeGuest, "the other end sent a broken error: %w", err)
 		}
-		return nil, &e
+		return nil, text.Error(e)
 	}
-	return nil, banger.Errorf(banger.CodeGuest, "the other end sent frame %d instead of %d", t, f.data)
+	return nil, banger.Errorf(banger.CodeGuest, "the other end sent frame %d, which has no place in this copy", t)
 }

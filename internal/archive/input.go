@@ -87,15 +87,19 @@ func (in *input) pass(n int64, w func([]byte) error) error {
 	return nil
 }
 
-// drain reads to the end.
-func (in *input) drain() error {
-	for {
-		if _, err := in.some(maxChunk); err == io.EOF {
+// drain reads to the end, which must come within limit bytes.
+func (in *input) drain(limit int64) error {
+	for limit >= 0 {
+		b, err := in.some(maxChunk)
+		if err == io.EOF {
 			return nil
-		} else if err != nil {
+		}
+		if err != nil {
 			return err
 		}
+		limit -= int64(len(b))
 	}
+	return damaged("it goes on after its end")
 }
 
 func drop([]byte) error { return nil }

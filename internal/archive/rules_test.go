@@ -312,7 +312,7 @@ func TestABrokenCopyLeavesNoHalfFile(t *testing.T) {
 		if !errors.Is(err, broken) {
 			t.Errorf("the error is %v", err)
 		}
-		if got := describe(t, base); strings.Count(got, "\n") != 1 || cut < 200_001 && !strings.Contains(got, `"old"`) {
+		if got := describe(t, base); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"old"`) {
 			t.Errorf("behind %d bytes there is\n%s", cut, got)
 		}
 	}
@@ -358,7 +358,7 @@ func TestSetuidNeedsItsOwner(t *testing.T) {
 	h := file("f")
 	h.Mode, h.Uid, h.Gid = 0o4755, 3, 4
 	base := t.TempDir()
-	report, err := Extract(context.Background(), bytes.NewReader(tarOf(h)), base+"/f", ExtractOptions{Owners: true})
+	report, err := Extract(context.Background(), bytes.NewReader(tarOf(h)), base+"/f", ExtractOptions{Owners: true, Rights: true})
 	must(t, err)
 	want := map[bool]string{true: "-rwsr-xr-x 0", false: "-rwxr-xr-x 2"}[os.Geteuid() == 0]
 	var st unix.Stat_t

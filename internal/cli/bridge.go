@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -29,7 +28,7 @@ root. Nothing of it is on the host while no VM runs on it. What its VMs may reac
 			}
 			n, err := client.CreateNetwork(c.Context(), args[0], subnet)
 			if err == nil {
-				fmt.Fprintln(a.stdout, n.Name)
+				a.say(n.Name)
 			}
 			return err
 		},

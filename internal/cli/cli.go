@@ -107,7 +107,7 @@ func (a *app) exitCode(err error) int {
 		code, shown = e.code, e.err
 	}
 	if shown != nil {
-		fmt.Fprintln(a.stderr, "banger:", printable(shown.Error()))
+		a.complain(shown)
 	}
 	return code
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/api"
@@ -20,7 +21,7 @@ import (
 )
 
 func (a *app) cpCommand() *cobra.Command {
-	cp := fileCopy{app: a}
+	cp := fileCopy{app: a, patience: copyPatience}
 	c := &cobra.Command{
 		Use: "cp [flags] SRC VM:DST | VM:SRC DST", Short: "Copy files between here and a VM", Args: usage(cobra.ExactArgs(2)),
 		Long: `Copy a file or tree into a running VM or out of it. The image needs no program for it.
@@ -30,14 +31,16 @@ directory, a missing last part becomes SRC's new name, and a missing parent is a
 or stdout. A local path with a colon is written ./a:b.
 
 Modes, times, links, holes and extended attributes are kept. Owners are kept with --archive; without it files
-become root's in a VM, and yours here.`,
+become root's in a VM, and yours here. What comes out of a VM has setuid, setgid and capabilities only with
+--archive. A tar on stdout is what the VM sends, unchecked.`,
 		Example: `  banger cp notes.txt box:/root/
   banger cp box:/var/log/. logs
   tar c . | banger cp - box:/srv
   banger cp box:/etc - | tar t`,
 		RunE: func(c *cobra.Command, args []string) error { return cp.run(c.Context(), args[0], args[1]) },
 	}
-	c.Flags().BoolVarP(&cp.archive, "archive", "a", false, "keep uid and gid; as root also device nodes and fifos")
+	c.Flags().BoolVarP(&cp.archive, "archive", "a", false,
+		"keep uid and gid, and out of a VM setuid, setgid and capabilities; as root also device nodes and fifos")
 	c.Flags().BoolVarP(&cp.follow, "follow-link", "L", false, "copy what the symlink SRC leads to")
 	c.Flags().BoolVar(&cp.noXattrs, "no-xattrs", false, "do not keep extended attributes")
 	return c
@@ -47,7 +50,12 @@ become root's in a VM, and yours here.`,
 type fileCopy struct {
 	*app
 	archive, follow, noXattrs bool
+
+	patience time.Duration // how long the VM may send or take nothing
 }
+
+// copyPatience is long, since a guest may be emulated and its disk may be limited.
+const copyPatience = 60 * time.Second
 
 // splitPlace tells VM:PATH from a local path, as docker does.
 func splitPlace(arg string) (vm, path string) {
@@ -99,7 +107,7 @@ func (c *fileCopy) run(ctx context.Context, src, dst string) error {
 		report, err = c.toVM(ctx, client, m, src, dstVM, dstPath)
 	}
 	m.end(err)
-	if err != nil && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil && banger.CodeOf(err) != banger.CodeCanceled {
 		return banger.Errorf(banger.CodeCanceled, "canceled")
 	}
 	if lost := report.Lost(); lost != "" {
@@ -108,9 +116,21 @@ func (c *fileCopy) run(ctx context.Context, src, dst string) error {
 	return err
 }
 
-// fromVM copies a file or tree of a VM to this host.
+// fromVM copies a file or tree of a VM to this host. What comes must be of the type that the VM
+// has told before.
 func (c *fileCopy) fromVM(ctx context.Context, client *api.Client, m *meter, vm, src, dst string) (report banger.CopyReport, err error) {
 	name := archive.Base(src)
+	o := archive.ExtractOptions{Name: name, Owners: c.archive, Rights: c.archive,
+		Special: c.archive && os.Geteuid() == 0, NoXattrs: c.noXattrs}
+	if dst != "-" {
+		info, err := client.StatFile(ctx, vm, banger.FileRequest{Path: []byte(src), Follow: c.follow})
+		if err != nil {
+			return report, err
+		}
+		if o.Kind = info.Mode & unix.S_IFMT; o.Kind == 0 {
+			return report, banger.Errorf(banger.CodeGuest, "the agent does not say what %.300q is", src)
+		}
+	}
 	conn, err := client.Files(ctx, vm, banger.FileRequest{Op: banger.FileArchive, Path: []byte(src), Name: []byte(name), Follow: c.follow, NoXattrs: c.noXattrs})
 	if err != nil {
 		return report, err
@@ -118,21 +138,16 @@ func (c *fileCopy) fromVM(ctx context.Context, client *api.Client, m *meter, vm,
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	frames := archive.NewFrames(banger.NewFrameReader(conn), banger.FrameStdout, banger.FrameExit)
-	in := meteredReader{frames, m}
+	in := meteredReader{frames, m, conn, c.patience, new(banger.CopyReport)}
 	if dst == "-" {
 		_, err = io.Copy(c.stdout, in)
 	} else {
-		report, err = archive.Extract(ctx, in, dst, archive.ExtractOptions{Name: name, Owners: c.archive, Special: c.archive && os.Geteuid() == 0, NoXattrs: c.noXattrs})
+		report, err = archive.Extract(ctx, in, dst, o)
 	}
-	if err != nil {
-		return report, err
+	if err == nil {
+		report.Add(*in.theirs)
 	}
-	var theirs banger.CopyReport
-	if err := json.Unmarshal(frames.Last(), &theirs); err != nil {
-		return report, banger.Errorf(banger.CodeGuest, "the agent sent a broken report: %w", err)
-	}
-	report.Add(theirs)
-	return report, nil
+	return report, err
 }
 
 // toVM copies a local file, tree or tar into a VM.
@@ -145,14 +160,19 @@ func (c *fileCopy) toVM(ctx context.Context, client *api.Client, m *meter, src, 
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	answer := make(chan error, 1)
 	go func() { // ends with conn
-		answer <- readReport(conn, &report)
+		answer <- silent(readReport(conn, &report), c.patience)
 	}()
-	out := &meteredWriter{w: conn, m: m}
+	out := &meteredWriter{w: conn, m: m, patience: c.patience}
 	var ours banger.CopyReport
 	sent := make(chan error, 1)
 	go func() { // ends with conn, but for a read of stdin, which cannot be cut short
 		var err error
 		ours, err = c.send(ctx, out, src)
+		wait := c.patience
+		if banger.CodeOf(err) == banger.CodeTimeout { // all of it is used up
+			wait = min(wait, time.Second)
+		}
+		conn.SetReadDeadline(time.Now().Add(wait))
 		sent <- err
 	}()
 	select {
@@ -210,7 +230,7 @@ func sendFrames(w io.Writer, r io.Reader) error {
 
 // readReport reads the agent's one answer to an extract.
 func readReport(conn net.Conn, report *banger.CopyReport) error {
-	answer := archive.NewFrames(banger.NewFrameReader(conn), banger.FrameStdout, banger.FrameResponse)
+	answer := archive.NewFrames(banger.NewFrameReader(conn), 0, banger.FrameResponse) // it has no data
 	if _, err := io.Copy(io.Discard, answer); err != nil {
 		return err
 	}
@@ -255,15 +275,35 @@ func (m *meter) end(err error) {
 	m.progress.close()
 }
 
+// meteredReader reads what a VM sends. It gives up on one that sends nothing for too long.
 type meteredReader struct {
 	*archive.Frames
-	m *meter
+	m        *meter
+	conn     net.Conn
+	patience time.Duration
+	theirs   *banger.CopyReport // is set at the end
 }
 
+// ReadChunk returns io.EOF only when the VM's report was read too.
 func (r meteredReader) ReadChunk(max int) ([]byte, error) {
+	r.conn.SetReadDeadline(time.Now().Add(r.patience))
 	p, err := r.Frames.ReadChunk(max)
 	r.m.add(len(p))
-	return p, err
+	if err == io.EOF {
+		if err := json.Unmarshal(r.Last(), r.theirs); err != nil {
+			return nil, banger.Errorf(banger.CodeGuest, "the agent sent a broken report: %w", err)
+		}
+	}
+	return p, silent(err, r.patience)
+}
+
+// silent says so when an error of a connection means that the VM has sent or taken nothing.
+func silent(err error, patience time.Duration) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return banger.Errorf(banger.CodeTimeout, "the VM's agent is silent: for %s nothing came of the copy or was taken of it", patience).
+		WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
 }
 
 // WriteTo implements io.WriterTo, without a buffer between.
@@ -283,22 +323,19 @@ func (r meteredReader) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-func (r meteredReader) Read(p []byte) (int, error) {
-	n, err := r.Frames.Read(p)
-	r.m.add(n)
-	return n, err
-}
-
-// meteredWriter notes too whether it was the connection that failed.
+// meteredWriter sends to a VM, and gives up on one that takes nothing for too long. It notes
+// whether it was the connection that failed.
 type meteredWriter struct {
-	w      io.Writer
-	m      *meter
-	failed bool
+	w        net.Conn
+	m        *meter
+	patience time.Duration
+	failed   bool
 }
 
 func (w *meteredWriter) Write(p []byte) (int, error) {
+	w.w.SetWriteDeadline(time.Now().Add(w.patience))
 	n, err := w.w.Write(p)
 	w.m.add(n)
 	w.failed = w.failed || err != nil
-	return n, err
+	return n, silent(err, w.patience)
 }

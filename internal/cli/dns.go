@@ -12,6 +12,7 @@ import (
 
 	"banger"
 	"banger/internal/dns"
+	"banger/internal/text"
 )
 
 func (a *app) dnsCommand() *cobra.Command {
@@ -98,7 +99,7 @@ func (a *app) statusDNS(ctx context.Context) error {
 	defer cancel()
 	answers := "yes"
 	if err := dns.Probe(ctx, at); err != nil {
-		answers = "no: " + err.Error()
+		answers = "no: " + text.Limit(err.Error(), text.MaxError)
 	}
 	h := dns.Detect("/")
 	found := findsNames(ctx)

@@ -10,6 +10,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/host"
+	"banger/internal/text"
 )
 
 // check is one line of doctor.
@@ -39,9 +40,9 @@ func (a *app) doctorCommand() *cobra.Command {
 				err = a.printJSON(checks)
 			} else {
 				for _, k := range checks {
-					fmt.Fprintf(a.stdout, "%-4s  %-10s %s\n", k.Result, k.Name, printable(k.Detail))
+					fmt.Fprintf(a.stdout, "%-4s  %-10s %s\n", k.Result, k.Name, text.Line(k.Detail))
 					if k.Fix != "" {
-						fmt.Fprintf(a.stdout, "      %-10s fix: %s\n", "", k.Fix)
+						fmt.Fprintf(a.stdout, "      %-10s fix: %s\n", "", text.Line(k.Fix))
 					}
 				}
 			}

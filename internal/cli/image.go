@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/text"
 )
 
 func (a *app) imageCommand() *cobra.Command {
@@ -42,7 +42,7 @@ func (a *app) imageCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(a.stdout, img.Reference)
+			a.say(img.Reference)
 			return nil
 		}}
 	c.AddCommand(a.imagePullCommand(), a.imagePushCommand(), a.imageListCommand(), inspect, a.imageHistoryCommand(), tag, rm,
@@ -61,7 +61,7 @@ func (a *app) withEvents(c *cobra.Command, format string, f func(*api.Client, ba
 		return err
 	}
 	if format == "json" {
-		return f(client, func(e banger.Event) { json.NewEncoder(a.stdout).Encode(e) })
+		return f(client, func(e banger.Event) { text.WriteJSON(a.stdout, e, "") })
 	}
 	p := a.progress()
 	err = f(client, p.emit)
@@ -72,10 +72,10 @@ func (a *app) withEvents(c *cobra.Command, format string, f func(*api.Client, ba
 // printImage shows the result of withEvents.
 func (a *app) printImage(img banger.Image, format string) {
 	if format == "json" {
-		json.NewEncoder(a.stdout).Encode(banger.Event{Image: &img})
+		text.WriteJSON(a.stdout, banger.Event{Image: &img}, "")
 		return
 	}
-	fmt.Fprintln(a.stdout, img.Digest)
+	a.say(img.Digest)
 }
 
 func (a *app) imagePullCommand() *cobra.Command {
@@ -139,7 +139,7 @@ func (a *app) imageListCommand() *cobra.Command {
 	return c
 }
 
-func shortDigest(digest string) string { return shorten(strings.TrimPrefix(digest, "sha256:"), 13) }
+func shortDigest(digest string) string { return text.Limit(strings.TrimPrefix(digest, "sha256:"), 13) }
 
 func (a *app) imageHistoryCommand() *cobra.Command {
 	format := ""
@@ -154,7 +154,7 @@ func (a *app) imageHistoryCommand() *cobra.Command {
 			if !s.Created.IsZero() {
 				created = age(s.Created)
 			}
-			return []string{layer, created, size, shorten(printable(s.By), 100)}
+			return []string{layer, created, size, text.Limit(s.By, 100)}
 		},
 	}
 	c := &cobra.Command{Use: "history IMAGE", Short: "Show how an image was built", Args: usage(cobra.ExactArgs(1)),
@@ -294,7 +294,7 @@ func (a *app) load(c *cobra.Command, in io.Reader, format string) error {
 			if format == "json" {
 				a.printImage(img, format)
 			} else {
-				fmt.Fprintln(a.stdout, img.Reference)
+				a.say(img.Reference)
 			}
 		}
 		return err
@@ -333,7 +333,7 @@ func (a *app) imagePruneCommand() *cobra.Command {
 				return err
 			}
 			for _, digest := range p.Images {
-				fmt.Fprintln(a.stdout, digest)
+				a.say(digest)
 			}
 			verb := "removed"
 			if dryRun {

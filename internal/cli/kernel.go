@@ -48,7 +48,7 @@ func (a *app) addKernel(c *cobra.Command, add func(*api.Client, banger.Emit) (ba
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(a.stdout, k.Name)
+	a.say(k.Name)
 	return nil
 }
 

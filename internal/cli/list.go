@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -48,7 +47,7 @@ func printList[T any](a *app, l listing[T], list []T, format string) error {
 	}
 	if a.quiet {
 		for _, v := range list {
-			fmt.Fprintln(a.stdout, l.name(v))
+			a.say(l.name(v))
 		}
 		return nil
 	}

@@ -170,7 +170,7 @@ func (a *app) portCommand() *cobra.Command {
 				return a.eachForward(c, args, func(client *api.Client, f banger.Forward) error {
 					f, err := client.AddForward(c.Context(), args[0], f)
 					if err == nil {
-						fmt.Fprintln(a.stdout, forwardLine(f))
+						a.say(forwardLine(f))
 					}
 					return err
 				})
@@ -223,7 +223,7 @@ func (a *app) listForwards(c *cobra.Command, ref string) error {
 		list = vm.Spec.Forwards
 	}
 	for _, f := range list {
-		fmt.Fprintln(a.stdout, forwardLine(f))
+		a.say(forwardLine(f))
 	}
 	return nil
 }
@@ -303,7 +303,7 @@ func (a *app) policyLogCommand() *cobra.Command {
 					a.printJSON(d)
 					return
 				}
-				fmt.Fprintln(a.stdout, printable(denialLine(vm.Name, d)))
+				a.say(denialLine(vm.Name, d))
 			})
 		},
 	}

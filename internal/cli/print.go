@@ -1,21 +1,19 @@
 package cli
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"banger"
+	"banger/internal/text"
 )
 
 func (a *app) printJSON(v any) error {
-	e := json.NewEncoder(a.stdout)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	return text.WriteJSON(a.stdout, v, "  ")
 }
 
 func checkFormat(format string) error {
@@ -36,56 +34,35 @@ func (a *app) table(head ...string) table {
 
 func (t table) row(cells ...string) {
 	for i, c := range cells {
-		cells[i] = printable(c)
+		cells[i] = text.Line(c)
 	}
 	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }
 
 func (t table) flush() error { return t.w.Flush() }
 
-// printable makes text from a guest, image or registry safe for a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
+// maxMessage is the most characters of an error that are printed: our own words and those of
+// somebody else.
+const maxMessage = 2 * text.MaxError
+
+// complain prints an error.
+func (a *app) complain(err error) {
+	fmt.Fprintln(a.stderr, "banger:", text.Limit(err.Error(), maxMessage))
 }
 
-// safeOutput is stdout; on a terminal control bytes are dropped but for line
-// ends and tabs, since a guest's console must not steer the user's terminal.
-func (a *app) safeOutput() io.Writer {
+// say prints a line on stdout.
+func (a *app) say(line string) { fmt.Fprintln(a.stdout, text.Line(line)) }
+
+// copyText copies what a guest prints to stdout. On a terminal it becomes printable text, since
+// it must not steer the user's terminal; elsewhere it stays as it is.
+func (a *app) copyText(r io.Reader) error {
 	if !isTerminal(a.stdout) {
-		return a.stdout
+		_, err := io.Copy(a.stdout, r)
+		return err
 	}
-	return filterWriter{a.stdout}
-}
-
-type filterWriter struct{ w io.Writer }
-
-func (f filterWriter) Write(p []byte) (int, error) {
-	out := make([]byte, 0, len(p))
-	for _, b := range p {
-		if b >= 0x20 && b != 0x7f || b == '\n' || b == '\t' {
-			out = append(out, b)
-		}
-	}
-	if _, err := f.w.Write(out); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-func shorten(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
-	}
-	return string(r[:n-1]) + "…"
+	w := text.NewWriter(a.stdout)
+	_, err := io.Copy(w, r)
+	return errors.Join(err, w.Flush())
 }
 
 func age(t time.Time) string {
@@ -132,7 +109,7 @@ func (p *progress) emit(e banger.Event) {
 	}
 	if !p.live {
 		if e.Text != "" && e.Text != p.text {
-			fmt.Fprintf(p.w, "%s: %s\n", printable(e.Stage), printable(e.Text))
+			fmt.Fprintf(p.w, "%s: %s\n", text.Line(e.Stage), text.Limit(e.Text, text.MaxError))
 		}
 		if e.Layer == "" {
 			p.text = e.Text
@@ -142,14 +119,14 @@ func (p *progress) emit(e banger.Event) {
 	if e.Text != "" {
 		p.text = e.Text
 	}
-	line := fmt.Sprintf("%-7s %s", e.Stage, shorten(p.text, 60))
+	line := fmt.Sprintf("%-7s %s", text.Line(e.Stage), text.Limit(p.text, 60))
 	switch {
 	case e.Total > 0:
 		line += fmt.Sprintf("  %s / %s", banger.FormatSize(e.Bytes), banger.FormatSize(e.Total))
 	case e.Bytes > 0:
 		line += "  " + banger.FormatSize(e.Bytes)
 	}
-	fmt.Fprintf(p.w, "\r\x1b[K%s  %.1f s", printable(line), now.Sub(p.since).Seconds())
+	fmt.Fprintf(p.w, "\r\x1b[K%s  %.1f s", line, now.Sub(p.since).Seconds())
 	p.open = true
 	if e.Done {
 		p.finish()

@@ -190,7 +190,7 @@ func (a *app) run(ctx context.Context, f *specFlags, spec banger.Spec) error {
 		defer a.refreshSSH(ctx)
 	}
 	if f.detach {
-		fmt.Fprintln(a.stdout, vm.ID)
+		a.say(vm.ID)
 		return nil
 	}
 	// From here on signals belong to the command, not to ctx.
@@ -282,7 +282,7 @@ func (a *app) createCommand() *cobra.Command {
 				return err
 			}
 			a.refreshSSH(c.Context())
-			fmt.Fprintln(a.stdout, vm.ID)
+			a.say(vm.ID)
 			return nil
 		},
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // session is the client's end of a command in a VM: its frames on one side, this
@@ -158,7 +159,7 @@ func (s *session) receive() (int, error) {
 			if err := json.Unmarshal(p, &e); err != nil {
 				return 0, banger.Errorf(banger.CodeGuest, "the agent sent a broken error: %w", err)
 			}
-			return 0, &e
+			return 0, text.Error(e)
 		}
 		if err != nil {
 			return 0, banger.Errorf(banger.CodeInternal, "cannot write the command's output: %w", err)

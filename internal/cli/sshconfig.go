@@ -13,6 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/sshconf"
+	"banger/internal/text"
 )
 
 func (a *app) sshConfigCommand() *cobra.Command {
@@ -144,6 +145,6 @@ func (a *app) refreshSSH(ctx context.Context) {
 		err = a.writeHosts(context.WithoutCancel(ctx), files, true)
 	}
 	if err != nil {
-		fmt.Fprintln(a.stderr, "banger: the configuration of ssh was not brought up to date:", printable(err.Error()))
+		fmt.Fprintln(a.stderr, "banger: the configuration of ssh was not brought up to date:", text.Limit(err.Error(), maxMessage))
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/text"
 )
 
 // each runs f for every ref at once and prints the results in the order given;
@@ -37,10 +37,10 @@ func (a *app) each(ctx context.Context, refs []string, f func(*api.Client, strin
 	for _, r := range results {
 		if r.err != nil {
 			failed = true
-			fmt.Fprintln(a.stderr, "banger:", printable(r.err.Error()))
+			a.complain(r.err)
 			continue
 		}
-		fmt.Fprintln(a.stdout, r.line)
+		a.say(r.line)
 	}
 	if failed {
 		return &exitError{code: exitFailed}
@@ -188,7 +188,7 @@ func (a *app) pruneCommand() *cobra.Command {
 			removed, err := client.Prune(c.Context())
 			a.refreshSSH(c.Context())
 			for _, vm := range removed {
-				fmt.Fprintln(a.stdout, vm.Name)
+				a.say(vm.Name)
 			}
 			return err
 		},
@@ -235,13 +235,13 @@ func (a *app) psCommand() *cobra.Command {
 func vmRow(vm banger.VM) []string {
 	command := "-"
 	if vm.Main != nil {
-		command = shorten(strings.Join(vm.Main.Args, " "), 24)
+		command = text.Limit(strings.Join(vm.Main.Args, " "), 24)
 	}
 	state := string(vm.State)
 	if vm.State == banger.StateStopped && vm.ExitCode != nil {
 		state = fmt.Sprintf("stopped (%d)", *vm.ExitCode)
 	}
-	return []string{vm.ID, vm.Name, shorten(vm.Spec.Image, 40), command, state, vm.Isolation, age(vm.CreatedAt)}
+	return []string{vm.ID, vm.Name, text.Limit(vm.Spec.Image, 40), command, state, vm.Isolation, age(vm.CreatedAt)}
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -272,7 +272,7 @@ func inspectAll[T any](a *app, refs []string, get func(string) (T, error)) error
 		v, err := get(ref)
 		if err != nil {
 			failed = true
-			fmt.Fprintln(a.stderr, "banger:", printable(err.Error()))
+			a.complain(err)
 			continue
 		}
 		found = append(found, v)
@@ -308,7 +308,7 @@ func (a *app) logsCommand() *cobra.Command {
 				return err
 			}
 			defer r.Close()
-			_, err = io.Copy(a.safeOutput(), r)
+			err = a.copyText(r)
 			if c.Context().Err() != nil {
 				return nil
 			}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"banger/internal/processtest"
 )
 
 // TestTheServerRestsWithoutDescriptors connects to a server whose process has no free descriptor.
@@ -31,9 +33,9 @@ func TestTheServerRestsWithoutDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	const window = 500 * time.Millisecond
-	before := cpuTime(t)
+	before := processtest.CPUTime(t)
 	<-time.After(window) // in which CPU time is measured
-	if used := cpuTime(t) - before; used > window/10 {
+	if used := processtest.CPUTime(t) - before; used > window/10 {
 		t.Errorf("the process uses %s of CPU in %s", used, window)
 	}
 	restore()
@@ -41,14 +43,4 @@ func TestTheServerRestsWithoutDescriptors(t *testing.T) {
 	if _, _, err := c.Exchange(new(dns.Msg).SetQuestion(Self+".", dns.TypeA), at.String()); err != nil {
 		t.Error(err)
 	}
-}
-
-// cpuTime returns what the process has used.
-func cpuTime(t *testing.T) time.Duration {
-	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

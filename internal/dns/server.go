@@ -75,7 +75,7 @@ func Listen(at netip.AddrPort, dir Directory) (*Server, error) {
 	limited := accept.Retry(netutil.LimitListener(ln, maxStreams)) // dns.Server itself does not rest between errors
 	s.servers = []*dns.Server{
 		{PacketConn: pc, Handler: s, UDPSize: dns.MinMsgSize},
-		{Listener: limited, Handler: s, MaxTCPQueries: maxPerQuery, ReadTimeout: streamIdle, WriteTimeout: streamIdle, IdleTimeout: func() time.Duration { return streamIdle }},
+		{Listener: limited, Handler: s, MaxTCPQueries: maxPerQuery, DecorateReader: shortOnly, ReadTimeout: streamIdle, WriteTimeout: streamIdle, IdleTimeout: func() time.Duration { return streamIdle }},
 	}
 	for _, one := range s.servers {
 		started := make(chan struct{})
@@ -90,6 +90,21 @@ func Listen(at netip.AddrPort, dir Directory) (*Server, error) {
 		}
 	}
 	return s, nil
+}
+
+// shortOnly ends a stream with a message that is longer than one by UDP may be. No question is as
+// long, and a few bytes of a message can stand for a name of many.
+func shortOnly(r dns.Reader) dns.Reader { return shortReader{r} }
+
+type shortReader struct{ dns.Reader }
+
+// ReadTCP implements dns.Reader.
+func (r shortReader) ReadTCP(conn net.Conn, timeout time.Duration) ([]byte, error) {
+	m, err := r.Reader.ReadTCP(conn, timeout)
+	if err == nil && len(m) > dns.MinMsgSize {
+		return nil, errors.New("the message is longer than a question")
+	}
+	return m, err
 }
 
 // Addr is where the server listens.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // AgentPort is the port on which the agent answers requests.
@@ -79,6 +80,7 @@ type Network struct {
 	Address string   `json:"address"` // CIDR
 	Gateway string   `json:"gateway"`
 	DNS     []string `json:"dns"`
+	Search  []string `json:"search,omitempty"` // domains in which names without a dot are looked for
 	MTU     int      `json:"mtu"`
 	MAC     string   `json:"mac,omitempty"` // of OpRestored; "" keeps it
 }
@@ -211,7 +213,7 @@ func agentError(data []byte) error {
 	if err := json.Unmarshal(data, &e); err != nil {
 		return banger.Errorf(banger.CodeGuest, "the agent sent a broken error: %w", err)
 	}
-	return &e
+	return text.Error(e)
 }
 
 // Wait returns how the main command ended, when it has.

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	"banger"
@@ -22,5 +23,10 @@ func (c Client) StatFile(ctx context.Context, r banger.FileRequest) (banger.File
 	if err != nil {
 		return info, err
 	}
-	return info, answer(ctx, conn, banger.FrameResponse, &info)
+	err = answer(ctx, conn, banger.FrameResponse, &info)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = banger.Errorf(banger.CodeTimeout, "the guest's agent does not answer").
+			WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
+	}
+	return info, err
 }

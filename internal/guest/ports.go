@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // MaxListeners bounds what an agent may say that listens.
@@ -37,11 +38,15 @@ func (c Client) WatchPorts(ctx context.Context, tell func([]banger.Listener)) er
 		if err := json.Unmarshal(p, &list); err != nil || t != banger.FrameResponse || len(list) > MaxListeners {
 			return banger.Errorf(banger.CodeGuest, "the agent's list of ports is broken")
 		}
+		for i, l := range list { // what else it says is for the host to say
+			list[i] = banger.Listener{Protocol: text.Limit(l.Protocol, maxProcess), Address: text.Limit(l.Address, maxProcess),
+				Port: l.Port, Process: text.Limit(l.Process, maxProcess), PID: l.PID}
+		}
 		tell(list)
 	}
 }
 
-// maxProcess bounds the name of a process in bytes (the kernel's TASK_COMM_LEN is 16).
+// maxProcess bounds the name of a process in characters (the kernel's TASK_COMM_LEN is 16).
 const maxProcess = 64
 
 // Owner is a process of the guest. Both may be lies.
@@ -58,9 +63,7 @@ func (c Client) Owner(ctx context.Context, protocol string, port uint16) (Owner,
 	if err == nil {
 		err = answer(ctx, conn, banger.FrameResponse, &o)
 	}
-	if len(o.Process) > maxProcess {
-		o.Process = o.Process[:maxProcess]
-	}
+	o.Process = text.Limit(o.Process, maxProcess)
 	return o, err
 }
 

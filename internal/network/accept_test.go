@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/processtest"
 )
 
 // brokenOnce is a listener whose first Accept fails.
@@ -93,9 +94,9 @@ func TestAForwardRestsWithoutDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	const window = 500 * time.Millisecond
-	before := cpuTime(t)
-	<-time.After(window)                              // in which CPU time is measured
-	if used := cpuTime(t) - before; used > window/2 { // one that spins takes most of a CPU
+	before := processtest.CPUTime(t)
+	<-time.After(window)                                          // in which CPU time is measured
+	if used := processtest.CPUTime(t) - before; used > window/2 { // one that spins takes most of a CPU
 		t.Errorf("the process uses %s of CPU in %s", used, window)
 	}
 	restore()
@@ -104,14 +105,4 @@ func TestAForwardRestsWithoutDescriptors(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("nobody accepts the connection")
 	}
-}
-
-// cpuTime returns what the process has used.
-func cpuTime(t *testing.T) time.Duration {
-	t.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,7 @@ type answerer struct {
 	// learned is called before the guest is told addr for the names of a chain, and
 	// not told when it fails.
 	learned func(ctx context.Context, chain []string, addr netip.Addr, ttl time.Duration) error
+	large   unpacker
 }
 
 // questions takes the guests' questions from sockets.
@@ -172,12 +174,17 @@ func (s *Stack) serveDNS(lookup Exchange) error {
 
 // answer answers one message; nil means that it deserves none.
 func (s *answerer) answer(ctx context.Context, query []byte, source uint16, stream bool) []byte {
+	if !isQuestion(query) {
+		return notImplemented(query)
+	}
 	var q dns.Msg
 	if err := q.Unpack(query); err != nil || q.Response {
 		return nil
 	}
-	r := s.resolve(ctx, &q, source, stream)
-	r.Id = q.Id
+	var held hold
+	defer held.end()
+	r := s.resolve(ctx, &q, source, stream, &held)
+	r.Id, r.Compress = q.Id, true // else one that was compressed may not fit any more
 	size := dns.MinMsgSize
 	if opt := q.IsEdns0(); opt != nil {
 		size = max(size, min(int(opt.UDPSize()), 4096))
@@ -192,9 +199,23 @@ func (s *answerer) answer(ctx context.Context, query []byte, source uint16, stre
 	return b
 }
 
+// notImplemented answers a message that is no question of a resolver by its header alone, if it
+// is a message and no answer.
+func notImplemented(query []byte) []byte {
+	if len(query) < 12 || query[2]&0x80 != 0 {
+		return nil
+	}
+	r := dns.Msg{MsgHdr: dns.MsgHdr{Id: binary.BigEndian.Uint16(query), Response: true, Opcode: int(query[2]>>3) & 15, Rcode: dns.RcodeNotImplemented}}
+	b, err := r.Pack()
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
 // resolve asks the resolver what the policy lets the guest ask, and removes from
-// the answer what the policy does not let it know.
-func (s *answerer) resolve(ctx context.Context, q *dns.Msg, source uint16, stream bool) *dns.Msg {
+// the answer what the policy does not let it know. Other large answers wait until held ends.
+func (s *answerer) resolve(ctx context.Context, q *dns.Msg, source uint16, stream bool, held *hold) *dns.Msg {
 	if len(q.Question) != 1 || q.Opcode != dns.OpcodeQuery {
 		return new(dns.Msg).SetRcode(q, dns.RcodeNotImplemented)
 	}
@@ -221,7 +242,7 @@ func (s *answerer) resolve(ctx context.Context, q *dns.Msg, source uint16, strea
 	defer cancel()
 	var r dns.Msg
 	if b, err = s.lookup(ctx, b, stream); err == nil {
-		err = r.Unpack(b)
+		err = s.large.unpack(b, &r, held)
 	}
 	if err != nil || len(r.Question) != 1 || canonical(r.Question[0].Name) != name || r.Question[0].Qtype != ask.Question[0].Qtype {
 		s.log.Debug("no answer from the host's resolver", "err", err)

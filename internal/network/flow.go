@@ -1,10 +1,13 @@
 package network
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Protocol is one of a flow or a rule.
@@ -32,11 +35,13 @@ type flowKey struct {
 // flow is one conversation of the guest with somebody outside.
 type flow struct {
 	flowKey
-	names []string      // what the guest had asked for when it got the address
-	used  atomic.Int64  // when it last carried something, in Unix nanoseconds
-	end   func()        // closes the flow's socket, after which its owner forgets it; may be called twice
-	send  func([]byte)  // UDP, ICMP: one datagram to the host's side
-	over  chan struct{} // of a forward of UDP: closed when the flow has ended
+	names []string     // what the guest had asked for when it got the address
+	used  atomic.Int64 // when it last carried something, in Unix nanoseconds
+	end   func()       // closes the flow's socket, after which its owner forgets it; may be called twice
+	send  func([]byte) // UDP, ICMP: one datagram to the host's side
+	// failed tells the guest what the network has told of a datagram; nil tells nothing.
+	failed func(error)
+	over   chan struct{} // of a forward of UDP: closed when the flow has ended
 }
 
 // source is the guest's port, 0 for what has none.
@@ -45,6 +50,17 @@ func (f *flow) source() uint16 {
 		return f.src
 	}
 	return 0
+}
+
+// tell tells the guest of an error of the flow's socket, if it is one about an earlier datagram,
+// and reports whether it was. The socket works on.
+func (f *flow) tell(err error) bool {
+	errno, ok := errors.AsType[unix.Errno](err)
+	if _, known := closedCodes[errno]; !ok || !known || f.failed == nil {
+		return false
+	}
+	f.failed(err)
+	return true
 }
 
 func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }

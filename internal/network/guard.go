@@ -99,10 +99,9 @@ func ready(p banger.Policy) []rule {
 func (g *Guard) admit(f *flow) (netip.AddrPort, bool) {
 	f.names = g.namesOf(f.dst.Addr(), time.Now())
 	target, ok, why := g.decide(f)
-	if !ok && g.denied != nil {
-		d := banger.Denial{Time: time.Now(), Protocol: string(f.proto), Source: f.source(), Address: f.dst.Addr().String(), Port: f.dst.Port(), Rule: why}
-		d.Name = strings.Join(f.names, ",")
-		g.denied(d)
+	if !ok {
+		g.deny(banger.Denial{Protocol: string(f.proto), Source: f.source(), Address: f.dst.Addr().String(),
+			Port: f.dst.Port(), Name: strings.Join(f.names, ","), Rule: why})
 	}
 	return target, ok
 }
@@ -323,9 +322,16 @@ func (g *Guard) forget(now time.Time) {
 	}
 }
 
+// maxDeniedName bounds the names in a denial, in bytes: an address can have 64 names, and of
+// denials a thousand are kept.
+const maxDeniedName = 512
+
 func (g *Guard) deny(d banger.Denial) {
 	if g.denied != nil {
 		d.Time = time.Now()
+		if len(d.Name) > maxDeniedName { // names are ASCII (see package dns)
+			d.Name = strings.Clone(d.Name[:maxDeniedName]) + "…"
+		}
 		g.denied(d)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +72,28 @@ func TestLargeAnswersTakeLittleMemory(t *testing.T) {
 	g.forget(time.Now().Add(maxLearnTTL))
 	if len(g.learned) > 0 || g.remembered != 0 {
 		t.Errorf("%d addresses and %d names are remembered when all are old", len(g.learned), g.remembered)
+	}
+}
+
+// TestADenialIsBounded refuses an address that has as many and as long names as can be.
+func TestADenialIsBounded(t *testing.T) {
+	var told []banger.Denial
+	g := NewGuard(banger.Policy{Default: banger.Deny}, func(d banger.Denial) { told = append(told, d) })
+	addr := addrOf(8<<24 + 1)
+	for i := range maxNames {
+		g.learn(addr, fmt.Sprintf("%d.%s", i, strings.Repeat("a.", 120)), time.Hour, time.Now())
+	}
+	if _, ok := g.admit(&flow{flowKey: flowKey{TCP, 1, netip.AddrPortFrom(addr, 80)}}); ok {
+		t.Error("it is let through")
+	}
+	g.deny(banger.Denial{Protocol: "dns", Name: strings.Repeat("a.", 5000)})
+	for _, d := range told {
+		if len(d.Name) > maxDeniedName+len("…") || d.Time.IsZero() {
+			t.Errorf("a denial has a name of %d bytes, and the time %v", len(d.Name), d.Time)
+		}
+	}
+	if len(told) != 2 {
+		t.Errorf("%d denials are told", len(told))
 	}
 }
 

@@ -36,6 +36,7 @@ func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) 
 		if err != nil {
 			return false
 		}
+		f.failed = func(err error) { s.tellClosed(f, err) }
 		if !s.carry(f, conn, func(p []byte) { s.sendUDP(f.dst, f.src, p) }) {
 			return false
 		}
@@ -65,8 +66,14 @@ func (s *Stack) carry(f *flow, conn net.Conn, deliver func([]byte)) bool {
 	}
 	f.end = func() { conn.Close() }
 	f.send = func(p []byte) {
-		// A full socket loses the datagram, as a full link does.
-		raw.Write(func(fd uintptr) bool { unix.Write(int(fd), p); return true })
+		// A full socket loses the datagram, as a full link does. An error that the network has
+		// told of an earlier one is told first, and keeps this one back.
+		raw.Write(func(fd uintptr) bool {
+			if _, err := unix.Write(int(fd), p); f.tell(err) {
+				unix.Write(int(fd), p)
+			}
+			return true
+		})
 	}
 	if !s.register(f) {
 		conn.Close()
@@ -76,6 +83,9 @@ func (s *Stack) carry(f *flow, conn net.Conn, deliver func([]byte)) bool {
 		defer s.flows.remove(f)
 		for {
 			buf, n, err := readDatagram(raw)
+			if f.tell(err) {
+				continue
+			}
 			if err != nil {
 				return
 			}
@@ -87,8 +97,7 @@ func (s *Stack) carry(f *flow, conn net.Conn, deliver func([]byte)) bool {
 	return true
 }
 
-// readDatagram waits for a datagram and reads it into a buffer of the pool. Errors
-// that the network reports (ECONNREFUSED) end the flow.
+// readDatagram waits for a datagram and reads it into a buffer of the pool.
 func readDatagram(raw syscall.RawConn) (buf *[pumpSize]byte, n int, err error) {
 	werr := raw.Read(func(fd uintptr) bool {
 		b := pumps.Get().(*[pumpSize]byte)
@@ -191,6 +200,38 @@ func (s *Stack) unreachable(from netip.Addr, pkt *stack.PacketBuffer) {
 	quoted := append(append([]byte(nil), pkt.NetworkHeader().Slice()...), pkt.TransportHeader().Slice()...)
 	head.SetChecksum(^checksum.Checksum(quoted, checksum.Checksum(head, 0)))
 	s.sendIP(UserGateway, header.ICMPv4ProtocolNumber, head, quoted)
+}
+
+// closedCodes are the errors by which a host's socket tells that a datagram was not delivered
+// (net/ipv4/icmp.c, icmp_err_convert), and what the guest's kernel is told then.
+var closedCodes = map[unix.Errno]header.ICMPv4Code{
+	unix.ECONNREFUSED: header.ICMPv4PortUnreachable,
+	unix.EHOSTUNREACH: header.ICMPv4HostUnreachable,
+	unix.EHOSTDOWN:    header.ICMPv4HostUnreachable,
+	unix.ENETUNREACH:  header.ICMPv4NetUnreachable,
+	unix.ENONET:       header.ICMPv4NetUnreachable,
+}
+
+// tellClosed tells the guest that a datagram of the flow was not delivered, as the destination
+// would, within the stack's bound of such messages. It quotes a datagram of the flow without
+// content, which is all that a kernel looks at (RFC 792).
+func (s *Stack) tellClosed(f *flow, err error) {
+	errno, _ := errors.AsType[unix.Errno](err)
+	code, ok := closedCodes[errno]
+	if !ok || !s.net.AllowICMPMessage() {
+		return
+	}
+	head := make(header.ICMPv4, header.ICMPv4MinimumSize)
+	head.SetType(header.ICMPv4DstUnreachable)
+	head.SetCode(code)
+	quoted := make([]byte, header.IPv4MinimumSize+header.UDPMinimumSize)
+	ip := header.IPv4(quoted)
+	ip.Encode(&header.IPv4Fields{TotalLength: uint16(len(quoted)), TTL: 64, Protocol: uint8(udp.ProtocolNumber),
+		SrcAddr: address(UserGuest), DstAddr: address(f.dst.Addr())})
+	ip.SetChecksum(^ip.CalculateChecksum())
+	header.UDP(quoted[header.IPv4MinimumSize:]).Encode(&header.UDPFields{SrcPort: f.src, DstPort: f.dst.Port(), Length: header.UDPMinimumSize})
+	head.SetChecksum(^checksum.Checksum(quoted, checksum.Checksum(head, 0)))
+	s.sendIP(f.dst.Addr(), header.ICMPv4ProtocolNumber, head, quoted)
 }
 
 // pingSocket makes a connected ICMP echo socket, for which the host's

@@ -9,12 +9,12 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // permanent is an error that asking again does not mend.
@@ -58,11 +58,11 @@ func statusOf(res *http.Response) error {
 	var parsed struct {
 		Errors []struct{ Code, Message string }
 	}
-	text := ""
+	said := ""
 	if json.Unmarshal(body, &parsed) == nil && len(parsed.Errors) > 0 {
-		text = parsed.Errors[0].Code + " " + parsed.Errors[0].Message
+		said = parsed.Errors[0].Code + " " + parsed.Errors[0].Message
 	}
-	return &statusError{res.StatusCode, printable(text), retryAfter(res.Header.Get("Retry-After"))}
+	return &statusError{res.StatusCode, text.Limit(said, maxErrorText), retryAfter(res.Header.Get("Retry-After"))}
 }
 
 // retryAfter reads seconds or a date (RFC 9110, section 10.2.3).
@@ -74,20 +74,6 @@ func retryAfter(s string) time.Duration {
 		return min(max(time.Until(t), 0), maxWait)
 	}
 	return 0
-}
-
-// printable makes a registry's words safe to show.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > maxErrorText {
-		s = strings.ToValidUTF8(s[:maxErrorText], "") + "…"
-	}
-	return strings.TrimSpace(s)
 }
 
 func isPermanent(err error) bool {
@@ -130,10 +116,10 @@ func (c *Client) wrap(ctx context.Context, r reference, err error) error {
 			WithHint("check the name, or log in with docker login or podman login"), err)
 	}
 	if _, ok := errors.AsType[*net.OpError](err); ok && !isPermanent(err) {
-		return banger.Errorf(banger.CodeUnavailable, "registry %s cannot be reached: %w", registry, err).
+		return banger.Errorf(banger.CodeUnavailable, "registry %s cannot be reached: %w", registry, text.Bound(err)).
 			WithHint("check the network, or use an image of the catalogue such as debian-bookworm")
 	}
-	return keep(banger.Errorf(banger.CodeUnavailable, "cannot read %s from registry %s: %w", image, registry, err), err)
+	return keep(banger.Errorf(banger.CodeUnavailable, "cannot read %s from registry %s: %w", image, registry, text.Bound(err)), err)
 }
 
 // keep makes an error say that it is permanent when its cause was.

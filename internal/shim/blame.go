@@ -2,10 +2,8 @@ package shim
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"banger"
 	"banger/internal/guest"
@@ -68,16 +66,7 @@ func (b *blame) ask(d banger.Denial, limit time.Duration) {
 		protocol = "udp"
 	}
 	if o, err := b.agent.Owner(ctx, protocol, d.Source); err == nil && o.PID > 0 {
-		d.Process, d.PID = printable(o.Process), o.PID
+		d.Process, d.PID = o.Process, o.PID
 	}
 	b.denials.add(d)
-}
-
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
 }

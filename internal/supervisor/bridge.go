@@ -299,7 +299,8 @@ func (s *Supervisor) bridgedGuest(ctx context.Context, vm banger.VM) (*guest.Net
 		return nil, err
 	}
 	gateway := bridgeNetwork(n).Gateway().String()
-	return &guest.Network{Address: netip.PrefixFrom(addr, n.Prefix().Bits()).String(), Gateway: gateway, DNS: []string{gateway}, MTU: network.BridgeMTU}, nil
+	return &guest.Network{Address: netip.PrefixFrom(addr, n.Prefix().Bits()).String(), Gateway: gateway, DNS: []string{gateway},
+		Search: network.BridgeSearch(network.SearchDomains(network.ResolvConf)), MTU: network.BridgeMTU}, nil
 }
 
 // denied hands to the VM's shim, which keeps them, what the bridge's resolver has

@@ -11,6 +11,7 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/shim"
+	"banger/internal/text"
 )
 
 const (
@@ -89,7 +90,7 @@ func (m *machine) setState(to banger.State, reason string) error {
 		return err
 	}
 	next := m.snapshot()
-	next.State, next.Reason = to, reason
+	next.State, next.Reason = to, text.Limit(reason, text.MaxError) // it may quote a VMM or a guest
 	switch {
 	case to == banger.StateRunning:
 		next.StartedAt = time.Now().UTC()

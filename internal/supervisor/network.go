@@ -49,7 +49,8 @@ func (m *machine) guestNetwork(ctx context.Context, vm banger.VM) (*guest.Networ
 		return m.s.bridgedGuest(ctx, vm)
 	}
 	return &guest.Network{Address: netip.PrefixFrom(network.UserGuest, network.UserSubnet.Bits()).String(),
-		Gateway: network.UserGateway.String(), DNS: []string{network.UserDNS.String()}, MTU: network.UserMTU}, nil
+		Gateway: network.UserGateway.String(), DNS: []string{network.UserDNS.String()},
+		Search: network.SearchDomains(network.ResolvConf), MTU: network.UserMTU}, nil
 }
 
 // sockets are the host's ends of forwards, in their order.

@@ -11,13 +11,14 @@ import (
 	"net/http"
 	"strings"
 	"time"
-	"unicode"
+
+	"banger/internal/text"
 )
 
 const (
 	maxBody     = 51200   // bytes of a request (api_server: HTTP_MAX_PAYLOAD_SIZE)
 	maxAnswer   = 1 << 20 // bytes of an answer that are read
-	maxFault    = 500     // bytes of a fault that are told
+	maxFault    = 500     // characters of a fault that are told
 	callTimeout = 10 * time.Second
 )
 
@@ -116,7 +117,7 @@ func understand(status int, data []byte, answer any) error {
 		if json.Unmarshal(data, &e) != nil {
 			return &fault{status: status}
 		}
-		return &fault{status: status, message: printable(e.FaultMessage)}
+		return &fault{status: status, message: sentence(e.FaultMessage)}
 	case answer == nil:
 		return nil
 	case status == http.StatusNoContent:
@@ -128,19 +129,7 @@ func understand(status int, data []byte, answer any) error {
 	return nil
 }
 
-// printable makes one line of text, of bounded length.
-func printable(text string) string {
-	if len(text) > maxFault {
-		text = strings.ToValidUTF8(text[:maxFault], "") + "…"
-	}
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, text)
-	return strings.TrimSuffix(strings.Join(strings.Fields(text), " "), ".")
+// sentence makes one line of text, of bounded length.
+func sentence(said string) string {
+	return strings.TrimSuffix(text.Limit(strings.Join(strings.Fields(said), " "), maxFault), ".")
 }

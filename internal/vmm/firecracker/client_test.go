@@ -25,7 +25,7 @@ func TestAnswers(t *testing.T) {
 		"no body":              {"HTTP/1.1 204 No Content\r\n\r\n", "the answer is empty"},
 		"a fault":              {reply("400 Bad Request", `{"fault_message":"No such\ndrive. "}`), "Firecracker refused GET /: No such drive"},
 		"a fault of no JSON":   {"HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\n\r\n<xml>", "status 400 without a reason"},
-		"an escape in a fault": {reply("500 No", `{"fault_message":"a\u001b[2Jb"}`), "a[2Jb"},
+		"an escape in a fault": {reply("500 No", `{"fault_message":"a\u001b[2Jb"}`), `a\x1b[2Jb`},
 		"truncated JSON":       {"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n{\"id\":", "no such JSON"},
 		"a wrong type":         {"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{\"id\":1}", "no such JSON"},
 		"a truncated body":     {"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "unexpected EOF"},

@@ -47,7 +47,7 @@ func (p *process) reason(c *child.Process, st *os.ProcessState) vmm.Exit {
 			why = "failed"
 		}
 		e.Reason = fmt.Sprintf("Firecracker %s (code %d)", why, e.Code)
-		if said := printable(p.lastWord(c)); said != "" {
+		if said := sentence(p.lastWord(c)); said != "" {
 			e.Reason += ": " + said
 		}
 	}

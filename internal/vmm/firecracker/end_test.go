@@ -29,8 +29,8 @@ func TestReason(t *testing.T) {
 		"its arguments":               {script: "exit 153", stderr: "Arguments parsing error\n", want: vmm.Exit{Code: 153, Reason: "Firecracker did not like its arguments (code 153): Arguments parsing error"}},
 		"the log is before stderr":    {script: "exit 1", log: "why\n", stderr: "what\n", want: vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): why"}},
 		"without a word":              {script: "exit 3", want: vmm.Exit{Code: 3, Reason: "Firecracker failed (code 3)"}},
-		"a log that is no text":       {script: "exit 1", log: "a\x1b[2Jb\xff\n", want: vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): a[2Jb\uFFFD"}},
-		"a line longer than is told":  {script: "exit 1", log: strings.Repeat("x", 2*maxFault) + "\n", want: vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): " + strings.Repeat("x", maxFault) + "…"}},
+		"a log that is no text":       {script: "exit 1", log: "a\x1b[2Jb\xff\n", want: vmm.Exit{Code: 1, Reason: `Firecracker failed (code 1): a\x1b[2Jb\xff`}},
+		"a line longer than is told":  {script: "exit 1", log: strings.Repeat("x", 2*maxFault) + "\n", want: vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): " + strings.Repeat("x", maxFault-1) + "…"}},
 		"more log than a pipe can do": {script: "exit 1", log: strings.Repeat("noise\n", 100_000) + "the end\n", want: vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): the end"}},
 	} {
 		t.Run(name, func(t *testing.T) {

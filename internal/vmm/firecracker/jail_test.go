@@ -30,7 +30,7 @@ func TestRequestsOfAJailedBoot(t *testing.T) {
 	j.program = "/usr/bin/firecracker"
 	got := "in " + j.root(c.ID) + "\njailer " + strings.Join(j.arguments(c, options{pci: true}), " ") + "\n"
 	for _, r := range bootRequests(j.inside(c), version{1, 16, 1}, options{pci: true}) {
-		got += text(t, r)
+		got += asText(t, r)
 	}
 	golden(t, "boot-jailed.txt", got)
 	if j.group = ""; strings.Contains(strings.Join(j.arguments(c, options{}), " "), "cgroup") {

@@ -38,7 +38,7 @@ func TestRequestsOfABoot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := "firecracker " + strings.Join(arguments(plain(), c.o), " ") + "\n"
 			for _, r := range bootRequests(plain(), c.v, c.o) {
-				got += text(t, r)
+				got += asText(t, r)
 			}
 			golden(t, name, got)
 		})
@@ -58,16 +58,16 @@ func TestRequestsOfARestore(t *testing.T) {
 		"restore-1.16.txt": {version{1, 16, 1}, options{trackDirtyPages: true, clock: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := text(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore, snapshotFull)}) + "firecracker " + strings.Join(arguments(c, r.o), " ") + "\n"
+			got := asText(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore, snapshotFull)}) + "firecracker " + strings.Join(arguments(c, r.o), " ") + "\n"
 			for _, r := range restoreRequests(c, r.v, r.o) {
-				got += text(t, r)
+				got += asText(t, r)
 			}
 			golden(t, name, got)
 		})
 	}
 }
 
-func text(t *testing.T, r request) string {
+func asText(t *testing.T, r request) string {
 	t.Helper()
 	body, err := json.Marshal(r.body)
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/text"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
 	"banger/internal/vmm/child"
@@ -206,7 +207,7 @@ func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 	case p.Stdout.Contains("Kernel panic - not syncing"):
 		e.Panic, e.Reason = true, "the guest kernel panicked"
 	case e.Code != 0:
-		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code, strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "))
+		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code, text.Limit(strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "), text.MaxError))
 	default:
 		e.Reason = "the guest powered off"
 	}

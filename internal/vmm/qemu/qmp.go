@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"banger/internal/text"
 )
 
 // maxQMPLine bounds one line from QEMU, which a hostile guest may control in
@@ -142,7 +144,7 @@ func (m *monitor) query(ctx context.Context, command string, args any, file *os.
 		}
 	}
 	if reply.Error != nil {
-		return nil, fmt.Errorf("QEMU refused %s: %s", command, reply.Error.Desc)
+		return nil, fmt.Errorf("QEMU refused %s: %s", command, text.Limit(reply.Error.Desc, text.MaxError))
 	}
 	return reply.Return, nil
 }
@@ -225,7 +227,7 @@ func (m *monitor) migrationError(ctx context.Context, status string) error {
 	if err != nil || info.Why == "" {
 		return fmt.Errorf("QEMU's migration has %s", status)
 	}
-	return fmt.Errorf("QEMU's migration has %s: %s", status, info.Why)
+	return fmt.Errorf("QEMU's migration has %s: %s", status, text.Limit(info.Why, text.MaxError))
 }
 
 func readLine(r *bufio.Reader) ([]byte, error) {

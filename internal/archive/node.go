@@ -1,0 +1,116 @@
+package archive
+
+import (
+	"errors"
+	"hash/maphash"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+func (x *extractor) symlink(dir int, base string, h *header) error {
+	if h.target == "" {
+		return refuse(h.name, "is a symlink to nothing")
+	}
+	return x.under(dir, base, h, func(temp string) error {
+		if err := unix.Symlinkat(h.target, dir, temp); err != nil {
+			return err
+		}
+		fd, err := unix.Openat(dir, temp, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return x.linkAttributes(fd, procPath(dir)+"/"+temp, h)
+	})
+}
+
+// link makes a further name of a file that this archive has made.
+func (x *extractor) link(dir int, base string, h *header) error {
+	target, err := x.place(h.target)
+	if err != nil {
+		return err
+	}
+	fd, err := x.beneath(target, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return refuse(h.name, "is a hard link to %.300q, which is not there", h.target)
+	}
+	if err != nil {
+		return blocked(h.name, err)
+	}
+	defer unix.Close(fd)
+	if ok, err := x.made(fd, target); err != nil || !ok {
+		if err == nil {
+			err = refuse(h.name, "is a hard link to %.300q, which the archive did not make", h.target)
+		}
+		return err
+	}
+	return x.under(dir, base, h, func(temp string) error {
+		return unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, temp, unix.AT_SYMLINK_FOLLOW)
+	})
+}
+
+// remember notes that this extraction has made the file temp in dir. Neither its times
+// could tell this, as clocks are set back, nor its name, which another may take.
+func (x *extractor) remember(dir int, temp string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, temp, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if len(x.mine) < maxMade {
+		x.mine[inode{st.Dev, st.Ino}] = struct{}{}
+	}
+	return nil
+}
+
+// made reports whether the file fd, which is called name, is one that this archive
+// has made.
+func (x *extractor) made(fd int, name string) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return false, err
+	}
+	if x.opts.Foreign {
+		_, ok := x.mine[inode{st.Dev, st.Ino}]
+		return ok, nil
+	}
+	key := maphash.String(x.seed, name)
+	left, ok := x.links[key]
+	if left > 1 {
+		x.links[key] = left - 1
+	} else {
+		delete(x.links, key)
+	}
+	return ok, nil
+}
+
+// special makes a device node or fifo.
+func (x *extractor) special(dir int, base string, h *header) error {
+	kind, what := uint32(unix.S_IFIFO), "fifo"
+	switch h.kind {
+	case typeChar:
+		kind, what = unix.S_IFCHR, "device node"
+	case typeBlock:
+		kind, what = unix.S_IFBLK, "device node"
+	}
+	if !x.opts.Special {
+		return banger.Errorf(banger.CodeDenied, "the archive's entry %.300q is a %s, which is not made here", h.name, what).
+			WithHint("copy as root with --archive, or leave it out")
+	}
+	return x.under(dir, base, h, func(temp string) error {
+		dev := 0
+		if kind != unix.S_IFIFO {
+			dev = int(unix.Mkdev(h.major, h.minor))
+		}
+		if err := unix.Mknodat(dir, temp, kind|0o600, dev); err != nil {
+			return err
+		}
+		fd, err := unix.Openat(dir, temp, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return x.attributes(fd, h)
+	})
+}

@@ -1,0 +1,174 @@
+package archive
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// named is a file in dir that was made as temp and is to be called base.
+type named struct {
+	dir        int
+	temp, base string
+	h          *header
+}
+
+func (n *named) rename() error {
+	err := unix.Renameat(n.dir, n.temp, n.dir, n.base)
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		err = refuse(n.h.name, "would take the place of a directory")
+	}
+	return err
+}
+
+// commit gives the one file that was asked for its name.
+func (x *extractor) commit() error {
+	if x.pending == nil {
+		return nil
+	}
+	if err := x.pending.rename(); err != nil {
+		return failure("writing", x.pending.h.name, err)
+	}
+	x.pending = nil
+	return nil
+}
+
+// giveUp undoes what can be undone after err. What stays gets its attributes where that is
+// possible, and the error says that it is there.
+func (x *extractor) giveUp(err error, dst string) error {
+	if x.ctx.Err() != nil {
+		err = banger.Errorf(banger.CodeCanceled, "canceled")
+	}
+	if x.pending != nil {
+		unix.Unlinkat(x.pending.dir, x.pending.temp, 0)
+		return err
+	}
+	if x.fresh && x.discard(x.to) == nil {
+		return err
+	}
+	x.leave("")
+	if x.single || x.report.Entries == 0 {
+		return err
+	}
+	e, ok := errors.AsType[*banger.Error](err)
+	if !ok {
+		e = banger.Errorf(banger.CodeInternal, "%w", err)
+	}
+	told := *e
+	told.Message = e.Message + "; the copy is incomplete, and what came of it is left in " + quoted(dst)
+	return &told
+}
+
+func quoted(name string) string { return banger.Errorf("", "%.300q", name).Message }
+
+// discardBatch is how many names of a directory are held at once while it is removed.
+const discardBatch = 256
+
+// discard removes the directory name beneath root with all that is in it. It holds no
+// descriptor but that of the directory where it is, as a tree may be deeper than there are
+// descriptors.
+func (x *extractor) discard(name string) error {
+	parent, base := path.Split(name)
+	for {
+		dirs, err := x.discardFiles(name)
+		if err != nil {
+			return err
+		}
+		if len(dirs) == 0 {
+			break
+		}
+		for _, d := range dirs {
+			if err := x.discard(name + "/" + d); err != nil {
+				return err
+			}
+		}
+	}
+	if parent == "" {
+		return unix.Unlinkat(x.root, base, unix.AT_REMOVEDIR)
+	}
+	above, err := x.beneath(strings.TrimSuffix(parent, "/"), unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(above)
+	return unix.Unlinkat(above, base, unix.AT_REMOVEDIR)
+}
+
+// discardFiles removes what is no directory from the directory name, and returns some of the
+// directories in it.
+func (x *extractor) discardFiles(name string) (dirs []string, err error) {
+	fd, err := x.beneath(name, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	if err := unix.Chmod(procPath(fd), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(procPath(fd))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for len(dirs) < discardBatch {
+		names, err := f.Readdirnames(discardBatch)
+		for _, n := range names {
+			switch err := unix.Unlinkat(fd, n, 0); {
+			case errors.Is(err, unix.EISDIR):
+				dirs = append(dirs, n)
+			case err != nil && !errors.Is(err, unix.ENOENT):
+				return nil, err
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return dirs, nil
+}
+
+// fileType returns the type of an entry as the mode of a file has it; a hard link has none.
+func fileType(kind byte) uint32 {
+	switch kind {
+	case typeFile:
+		return unix.S_IFREG
+	case typeSymlink:
+		return unix.S_IFLNK
+	case typeChar:
+		return unix.S_IFCHR
+	case typeBlock:
+		return unix.S_IFBLK
+	case typeDir:
+		return unix.S_IFDIR
+	case typeFifo:
+		return unix.S_IFIFO
+	}
+	return 0
+}
+
+func kindName(mode uint32) string {
+	switch mode {
+	case unix.S_IFREG:
+		return "file"
+	case unix.S_IFLNK:
+		return "symlink"
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return "device node"
+	case unix.S_IFDIR:
+		return "directory"
+	case unix.S_IFIFO:
+		return "fifo"
+	case unix.S_IFSOCK:
+		return "socket"
+	}
+	return "hard link"
+}

@@ -1,0 +1,76 @@
+package archive
+
+import (
+	"golang.org/x/sys/unix"
+
+	"banger"
+)
+
+// Bounds of an archive that comes from a VM.
+const (
+	maxEntries = 10_000_000
+	maxTail    = 1 << 20 // bytes behind an archive's end
+
+	// What must stay free on the file system: a twentieth of it, but no more than this.
+	keptPart   = 20
+	keptBytes  = 1 << 30
+	keptInodes = 64 << 10
+
+	// The room is looked at whenever so many bytes were written. So a copy that is smaller
+	// succeeds on a file system that has less room too.
+	roomStep    = 16 << 20
+	entryWeight = 4096 // bytes that an entry takes, whatever is in it
+)
+
+// room is what an extraction has written, and what the file system must keep.
+type room struct {
+	entries int64
+	written int64                                 // since the last look
+	statfs  func(fd int, st *unix.Statfs_t) error // of the system
+}
+
+// weighEntry counts an entry before it is written.
+func (x *extractor) weighEntry(h *header) error {
+	if x.opts.Unbounded {
+		return nil
+	}
+	if x.room.entries++; x.room.entries > maxEntries {
+		return banger.Errorf(banger.CodeInvalid, "the archive has more than %d entries", maxEntries).
+			WithHint("copy parts of the tree")
+	}
+	weight := int64(entryWeight)
+	for _, value := range h.xattrs {
+		weight += int64(len(value))
+	}
+	return x.weigh(weight)
+}
+
+// weigh counts n bytes before they are written, and refuses them when the file system would
+// have too little room.
+func (x *extractor) weigh(n int64) error {
+	if x.opts.Unbounded {
+		return nil
+	}
+	if x.room.written += n; x.room.written < roomStep {
+		return nil
+	}
+	x.room.written = 0
+	var st unix.Statfs_t
+	fd := x.dir // a file system that is mounted within the tree has room of its own
+	if fd < 0 {
+		fd = x.root
+	}
+	if err := x.room.statfs(fd, &st); err != nil {
+		return err
+	}
+	size, free := int64(st.Blocks)*st.Bsize, int64(st.Bavail)*st.Bsize
+	if kept := min(size/keptPart, keptBytes); size > 0 && free < kept {
+		return banger.Errorf(banger.CodeNoSpace, "the copy stops because it would leave less than %s on the file system",
+			banger.FormatSize(kept)).WithHint("make room there, or copy less")
+	}
+	if kept := min(st.Files/keptPart, keptInodes); st.Files > 0 && st.Ffree < kept {
+		return banger.Errorf(banger.CodeNoSpace,
+			"the copy stops because it would leave fewer than %d files free on the file system", kept).WithHint("make room there, or copy less")
+	}
+	return nil
+}

@@ -1,0 +1,215 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+
+	"banger"
+	"banger/internal/text"
+)
+
+// evil is text that must not reach a terminal as it is: it sets a title, moves, colours by C1
+// controls, turns the direction, hides a word, and breaks lines.
+const evil = "a\x1b]0;x\a\x1b[2J\u009b31m\u202e\u2066\u200b\ufeff\u2028\U000e0041\x7f\r\x00z"
+
+// hostile returns a T with evil in each of its strings.
+func hostile[T any]() T {
+	var v T
+	fill(reflect.ValueOf(&v).Elem(), 0)
+	return v
+}
+
+func fill(v reflect.Value, depth int) {
+	if _, ok := v.Interface().(time.Time); ok || depth > 12 {
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(evil)
+	case reflect.Uint16:
+		v.SetUint(1)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(1)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), depth+1)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), depth+1)
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key, depth+1)
+		fill(value, depth+1)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				fill(v.Field(i), depth+1)
+			}
+		}
+	}
+}
+
+// hostileDaemon answers each route with nouns whose every text is evil, and the route of a VM
+// "none" with an error of 900 kB.
+func hostileDaemon(w http.ResponseWriter, r *http.Request) {
+	var answer any
+	switch path := r.URL.Path; {
+	case strings.Contains(path, "/none"):
+		w.WriteHeader(http.StatusBadGateway)
+		answer = map[string]any{"error": banger.Error{Code: evil, Message: strings.Repeat(evil, 20_000), Hint: strings.Repeat(evil, 20_000)}}
+	case path == "/v1/vms":
+		answer = []banger.VM{hostile[banger.VM]()}
+	case strings.HasSuffix(path, "/ports"):
+		answer = []banger.Listener{hostile[banger.Listener]()}
+	case strings.HasSuffix(path, "/stats"):
+		answer = hostile[banger.Stats]()
+	case strings.HasSuffix(path, "/denials"):
+		answer = hostile[banger.Denial]()
+	case strings.HasSuffix(path, "/history"):
+		answer = []banger.ImageStep{hostile[banger.ImageStep]()}
+	case strings.HasSuffix(path, "/usage"):
+		answer = []banger.ImageUsage{hostile[banger.ImageUsage]()}
+	case path == "/v1/images":
+		answer = []banger.Image{hostile[banger.Image]()}
+	case path == "/v1/image":
+		answer = hostile[banger.Image]()
+	case path == "/v1/images/pull":
+		e := hostile[banger.Event]()
+		e.VM, e.Image, e.Images, e.Kernel, e.Error, e.Layer = nil, nil, nil, nil, nil, ""
+		json.NewEncoder(w).Encode(e)
+		img := hostile[banger.Image]()
+		answer = banger.Event{Image: &img}
+	case path == "/v1/networks":
+		answer = []banger.Network{hostile[banger.Network]()}
+	case path == "/v1/kernels":
+		answer = []banger.Kernel{hostile[banger.Kernel]()}
+	default:
+		answer = hostile[banger.VM]()
+	}
+	json.NewEncoder(w).Encode(answer)
+}
+
+// TestOutputIsPrintable runs each command that shows what guests, images and registries say. No
+// output has a character that is not printable, and JSON still has it by its number.
+func TestOutputIsPrintable(t *testing.T) {
+	for _, command := range []string{
+		"ps -a", "ps -aq", "ps -a --format json", "inspect box", "inspect none", "stop none", "exec none true", "cp none:/x y",
+		"ports box", "ports box --format json", "port ls box", "stats --no-stream box", "stats --no-stream --format json box",
+		"policy log box", "policy log box --format json",
+		"image ls", "image ls -q", "image ls --format json", "image inspect x", "image history x", "image history x --format json",
+		"image df", "image df --format json", "image pull x", "image pull x --format json", "run -d x",
+		"network ls", "network ls -q", "network ls --format json", "kernel ls", "kernel ls --format json", "doctor", "doctor --format json",
+	} {
+		a, stdout, stderr := falseDaemon(t, hostileDaemon)
+		root := a.root()
+		root.SetArgs(strings.Fields(command))
+		root.SetOut(stdout)
+		root.SetErr(stderr)
+		a.exitCode(root.ExecuteContext(t.Context()))
+		if stdout.Len()+stderr.Len() == 0 {
+			t.Errorf("%s says nothing", command)
+		}
+		for _, out := range []*bytes.Buffer{stdout, stderr} {
+			if at := bytes.IndexFunc(out.Bytes(), func(r rune) bool { return r != '\n' && r != '\t' && !text.Printable(r) }); at >= 0 {
+				t.Errorf("%s prints %.80q", command, out.Bytes()[at:])
+			}
+		}
+		if n := stderr.Len(); n > 6*maxMessage {
+			t.Errorf("%s prints an error of %d bytes", command, n)
+		}
+		if !strings.Contains(command, "json") && command != "inspect box" && command != "image inspect x" || strings.Contains(command, "doctor") {
+			continue
+		}
+		var back any
+		if err := json.NewDecoder(stdout).Decode(&back); err != nil {
+			t.Errorf("%s is no JSON: %v; %s", command, err, stderr)
+		} else if !holds(back, evil) {
+			t.Errorf("%s has another meaning: %q; %s", command, back, stderr)
+		}
+	}
+}
+
+// holds reports whether a decoded JSON document has a string.
+func holds(v any, want string) bool {
+	switch v := v.(type) {
+	case string:
+		return v == want
+	case []any:
+		for _, e := range v {
+			if holds(e, want) {
+				return true
+			}
+		}
+	case map[string]any:
+		for _, e := range v {
+			if holds(e, want) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// TestLogsOnATerminalArePrintable compares logs on a terminal, where they are made printable, and
+// in a pipe, where they are what the guest has printed, as docker's and podman's are.
+func TestLogsOnATerminalArePrintable(t *testing.T) {
+	console := "boot\r\n\x1b[0;32mOK\x1b[0m " + evil + "\x9b\xff\nend\n"
+	for _, c := range []struct {
+		terminal bool
+		want     string
+	}{
+		{false, console},
+		{true, "boot\r\nOK " + text.Line(evil+"\x9b\xff") + "\r\nend\r\n"}, // the terminal itself adds returns
+	} {
+		a, stdout, _ := falseDaemon(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, console) })
+		root := a.root()
+		root.SetArgs([]string{"logs", "box"})
+		got := make(chan string, 1)
+		if c.terminal {
+			master, slave, err := pty.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer master.Close()
+			a.stdout = slave
+			go func() { // ends with the slave
+				data, _ := io.ReadAll(master)
+				got <- string(data)
+			}()
+			if err := root.ExecuteContext(t.Context()); err != nil {
+				t.Error(err)
+			}
+			slave.Close()
+		} else {
+			if err := root.ExecuteContext(t.Context()); err != nil {
+				t.Error(err)
+			}
+			got <- stdout.String()
+		}
+		if out := <-got; out != c.want {
+			t.Errorf("on a terminal %t: %q, not %q", c.terminal, out, c.want)
+		}
+	}
+}
+
+// TestProgressIsPrintable shows an event on a terminal.
+func TestProgressIsPrintable(t *testing.T) {
+	var out bytes.Buffer
+	p := &progress{w: &out, live: true}
+	p.emit(banger.Event{Stage: evil, Text: strings.Repeat(evil, 100)})
+	p.close()
+	line := strings.TrimSuffix(strings.TrimPrefix(out.String(), "\r\x1b[K"), "\n")
+	if strings.ContainsFunc(line, func(r rune) bool { return !text.Printable(r) }) || len(line) > 400 {
+		t.Errorf("it is %q", line)
+	}
+}
