@@ -185,7 +185,7 @@ func TestAMonitorThatHangsUp(t *testing.T) {
 
 // TestARefusalIsPrintable lets a VMM refuse with a text of many characters that steer a terminal.
 func TestARefusalIsPrintable(t *testing.T) {
-	p, _ := fakeQEMU(t, greeting, done, `{"error": {"desc": "`+strings.Repeat(`no\u001b\u202e`, 40_000)+`"}}`+"\n")
+	p, _ := fakeQEMU(t, greeting, `{"error": {"desc": "`+strings.Repeat(`no\u001b\u202e`, 4_000)+`"}, "id": ID}`+"\n")
 	err := p.Pause(t.Context())
 	if err == nil || !strings.HasPrefix(err.Error(), `QEMU refused stop: no\x1b\u202e`) || len(err.Error()) > 1100 {
 		t.Errorf("the error is %.300q", err)
