@@ -21,6 +21,8 @@ type duties interface {
 	configure(guest.Config) error
 	// restored is called when the guest goes on from a snapshot.
 	restored(guest.Config) error
+	// correct changes the clock.
+	correct(guest.Correction) error
 	// shutdown is called once the main command was signalled; it does not return
 	// in a real guest.
 	shutdown(grace time.Duration, main *process)
@@ -36,6 +38,8 @@ func (d initDuties) disk() int { return d.own }
 func (initDuties) configure(c guest.Config) error { return configureSystem(c) }
 
 func (initDuties) restored(c guest.Config) error { return restoreSystem(c) }
+
+func (initDuties) correct(c guest.Correction) error { return correctClock(c) }
 
 // shutdown ends all programs, makes the disks clean and powers off.
 func (d initDuties) shutdown(grace time.Duration, main *process) {
@@ -121,6 +125,8 @@ func (d *residentDuties) configure(c guest.Config) error {
 
 func (d *residentDuties) restored(c guest.Config) error { return restoreSystem(c) }
 
+func (d *residentDuties) correct(c guest.Correction) error { return correctClock(c) }
+
 // initPowerOff and initRestart are systemd's signals for an orderly end (systemd(1),
 // SIGRTMIN+4 and SIGRTMIN+5).
 const (
@@ -150,6 +156,8 @@ func (hostDuties) disk() int { return -1 }
 func (hostDuties) configure(guest.Config) error { return nil }
 
 func (hostDuties) restored(guest.Config) error { return nil }
+
+func (hostDuties) correct(guest.Correction) error { return nil }
 
 func (hostDuties) shutdown(grace time.Duration, main *process) {
 	if main != nil {

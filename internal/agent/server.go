@@ -31,6 +31,7 @@ type server struct {
 	mainUp     chan struct{} // closed when main is set
 	stopping   bool
 	configured bool
+	clockSets  int64 // how often the host has set the clock
 }
 
 func newServer(d duties) *server {
@@ -68,6 +69,8 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		banger.WriteJSONFrame(conn, banger.FrameResponse, owner(req.Protocol, req.Port))
 	case guest.OpDial:
 		s.dialLocal(conn, req.Port)
+	case guest.OpClock:
+		s.clock(conn, req.Clock)
 	case guest.OpSSH:
 		s.ssh(conn, req.SSH)
 	case guest.OpFileStat, guest.OpArchive, guest.OpExtract:
@@ -125,6 +128,7 @@ func (s *server) configure(c *guest.Config) error {
 	if s.configured {
 		return nil
 	}
+	s.clockSets++
 	if err := s.duties.configure(*c); err != nil {
 		return err
 	}
@@ -142,6 +146,7 @@ func (s *server) restored(c *guest.Config) error {
 	if !s.configured {
 		return banger.Errorf(banger.CodeConflict, "the guest was never configured")
 	}
+	s.clockSets++
 	if err := s.duties.restored(*c); err != nil {
 		return err
 	}

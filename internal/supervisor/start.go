@@ -184,6 +184,7 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 		if err != nil {
 			return m.bootError(ctx, err)
 		}
+		m.syncClock(ctx)
 		watch.lap("boot")
 		return nil
 	case st := <-m.ended:
@@ -195,6 +196,10 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 			WithHint("see: banger logs %s", vm.Name)
 	}
 }
+
+// syncClock sets the guest's clock by the host's, to what Configure cannot know: how long it took until it was read. Where that
+// fails, the clock is as Configure has set it, and the shim tries again each minute.
+func (m *machine) syncClock(ctx context.Context) { m.s.shim(m.id()).SyncClock(ctx) }
 
 // startShim opens the VM's ports and hands them to a new shim.
 func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, id shim.Identity) error {
@@ -308,7 +313,7 @@ func (m *machine) guestConfig(ctx context.Context, hostKey string) (c guest.Conf
 	if hostname == "" {
 		hostname = vm.Name
 	}
-	c = guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano(), SSHHostKey: hostKey, CA: vm.Spec.CA,
+	c = guest.Config{Hostname: hostname, SSHHostKey: hostKey, CA: vm.Spec.CA,
 		Nested: vm.Spec.Nested != ""}
 	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = stopSignal(img) // checked at creation
