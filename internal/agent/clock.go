@@ -11,8 +11,8 @@ import (
 	"banger/internal/guest"
 )
 
-// maxSlew is the offset above which a clock is set, also one that the guest keeps itself. The kernel makes up for 0.5 ms in
-// a second (adjtime(3)), so a whole second would take more than half an hour.
+// maxSlew is the offset above which a clock is set, also one that the guest keeps itself. The kernel makes up for 0.5
+// ms in a second (adjtime(3)), so a whole second would take more than half an hour.
 const maxSlew = time.Second
 
 // adjustment is what is done to a clock.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,6 +22,8 @@ type duties interface {
 	configure(guest.Config) error
 	// restored is called when the guest goes on from a snapshot.
 	restored(guest.Config) error
+	// ready returns nil when the guest's init obeys commands, and an error when ctx ends before.
+	ready(context.Context) error
 	// correct changes the clock.
 	correct(guest.Correction) error
 	// shutdown is called once the main command was signalled; it does not return
@@ -38,6 +41,8 @@ func (d initDuties) disk() int { return d.own }
 func (initDuties) configure(c guest.Config) error { return configureSystem(c) }
 
 func (initDuties) restored(c guest.Config) error { return restoreSystem(c) }
+
+func (initDuties) ready(context.Context) error { return nil }
 
 func (initDuties) correct(c guest.Correction) error { return correctClock(c) }
 
@@ -125,6 +130,10 @@ func (d *residentDuties) configure(c guest.Config) error {
 
 func (d *residentDuties) restored(c guest.Config) error { return restoreSystem(c) }
 
+func (d *residentDuties) ready(ctx context.Context) error {
+	return awaitInit(ctx, "/proc", systemdSocket)
+}
+
 func (d *residentDuties) correct(c guest.Correction) error { return correctClock(c) }
 
 // initPowerOff and initRestart are systemd's signals for an orderly end (systemd(1),
@@ -156,6 +165,12 @@ func (hostDuties) disk() int { return -1 }
 func (hostDuties) configure(guest.Config) error { return nil }
 
 func (hostDuties) restored(guest.Config) error { return nil }
+
+// ready waits in vain: no init belongs to a test.
+func (hostDuties) ready(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
 
 func (hostDuties) correct(guest.Correction) error { return nil }
 

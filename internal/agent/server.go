@@ -69,6 +69,8 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		banger.WriteJSONFrame(conn, banger.FrameResponse, owner(req.Protocol, req.Port))
 	case guest.OpDial:
 		s.dialLocal(conn, req.Port)
+	case guest.OpReady:
+		s.ready(conn, frames)
 	case guest.OpClock:
 		s.clock(conn, req.Clock)
 	case guest.OpSSH:

@@ -22,6 +22,7 @@ const (
 	OpConfigure = "configure"        // complete the boot; answers Info
 	OpRestored  = "restored"         // a snapshot's guest becomes another VM; answers Info
 	OpPing      = "ping"             // answers Info
+	OpReady     = "ready"            // answers Info when the image's init obeys commands
 	OpExec      = "exec"             // run a command; the stream becomes its stdio
 	OpStart     = "start"            // run the main command with its output on the console; answers Info
 	OpWait      = "wait"             // answer with FrameExit when the main command has ended
@@ -141,6 +142,12 @@ func (c Client) Restored(ctx context.Context, cfg Config) (Info, error) {
 // while connections are cut before an answer comes.
 func (c Client) Ping(ctx context.Context) (Info, error) {
 	return c.repeated(ctx, Request{Op: OpPing})
+}
+
+// Ready returns when the guest's init, if it is the image's, obeys commands. ctx bounds the wait.
+func (c Client) Ready(ctx context.Context) error {
+	_, err := c.call(ctx, Request{Op: OpReady})
+	return err
 }
 
 // Start runs the main command without a client.

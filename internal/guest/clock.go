@@ -20,8 +20,8 @@ type Correction struct {
 // Offset is OffsetNanos.
 func (c Correction) Offset() time.Duration { return time.Duration(c.OffsetNanos) }
 
-// A question about the clock is asked again, clockTries times in all, until an answer came within goodDelay: it cannot be
-// wrong by more than half of that.
+// A question about the clock is asked again, clockTries times in all, until an answer came within goodDelay: it
+// cannot be wrong by more than half of that.
 const (
 	clockTries = 8
 	goodDelay  = 4 * time.Millisecond
@@ -37,11 +37,12 @@ type reading struct {
 // read is a reading of a clock that was read at some time between sent and received: most probably in the middle.
 func read(sent, received time.Time, info Info) reading {
 	delay := received.Sub(sent)
-	return reading{offset: sent.Add(delay / 2).Round(0).Sub(time.Unix(0, info.TimeUnixNano)), delay: delay, sets: info.ClockSets}
+	offset := sent.Add(delay / 2).Round(0).Sub(time.Unix(0, info.TimeUnixNano))
+	return reading{offset: offset, delay: delay, sets: info.ClockSets}
 }
 
-// SyncClock brings the guest's clock to the host's, at once or, if now is false and the offset is small, slowly. It returns how
-// far the guest's clock was behind. Of two that run at once one corrects it.
+// SyncClock brings the guest's clock to the host's, at once or, if now is false and the offset is small, slowly. It
+// returns how far the guest's clock was behind. Of two that run at once one corrects it.
 func (c Client) SyncClock(ctx context.Context, now bool) (time.Duration, error) {
 	best, err := c.readClock(ctx)
 	for range clockTries - 1 {
@@ -59,7 +60,8 @@ func (c Client) SyncClock(ctx context.Context, now bool) (time.Duration, error) 
 	if !now && best.offset.Abs() <= best.delay/2 { // what was measured may be the delay alone
 		return best.offset, nil
 	}
-	_, err = c.call(ctx, Request{Op: OpClock, Clock: &Correction{OffsetNanos: best.offset.Nanoseconds(), After: best.sets, Now: now}})
+	correction := Correction{OffsetNanos: best.offset.Nanoseconds(), After: best.sets, Now: now}
+	_, err = c.call(ctx, Request{Op: OpClock, Clock: &correction})
 	return best.offset, err
 }
 

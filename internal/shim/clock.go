@@ -10,8 +10,8 @@ import (
 // clockEvery is how often the guest's clock is compared with the host's.
 const clockEvery = time.Minute
 
-// keepClock keeps the guest's clock at the host's until the VM ends: each minute, and at once when the VM was resumed. A guest
-// that does not answer costs one call each time. An agent that is too old for that is left alone.
+// keepClock keeps the guest's clock at the host's until the VM ends: each minute, and at once when the VM was
+// resumed. A guest that does not answer costs one call each time. An agent that is too old for that is left alone.
 func (s *server) keepClock(ctx context.Context, tick <-chan time.Time) {
 	for {
 		now := false

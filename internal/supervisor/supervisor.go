@@ -62,6 +62,9 @@ type Options struct {
 	Nested   func() error // why KVM's guests cannot run VMs here; nil: they can
 	Root     bool         // each VM gets a uid of its own
 
+	// InitTime is how long an init of the image's may take until it runs and, if it is systemd, obeys; 0: 30 s.
+	InitTime time.Duration
+
 	Store   *store.Store
 	Images  *image.Store
 	Kernels *kernel.Store
