@@ -249,5 +249,5 @@ func ExecVMM(argv []string) error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	return os.NewSyscallError("execve", unix.Exec(argv[0], argv, os.Environ()))
+	return &os.PathError{Op: "execve", Path: argv[0], Err: unix.Exec(argv[0], argv, os.Environ())}
 }
