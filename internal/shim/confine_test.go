@@ -154,7 +154,21 @@ func tryAll(t *testing.T, raw string) {
 		}, own},
 		{"make a pair of streams", func() error { return pair(unix.SOCK_STREAM) }, own},
 		{"run a program of the system", func() error { return exec.Command("/usr/bin/true").Run() }, true},
-		{"kill what another of its threads has started", killFromAnotherThread, true},
+		{"kill what another of its threads has started", killFromAnotherThread, own},
+		{"signal its own threads", func() error { return unix.Tgkill(os.Getpid(), os.Getpid(), unix.SIGCONT) }, true},
+		{"set its own limits", func() error { return unix.Prlimit(0, unix.RLIMIT_CORE, &unix.Rlimit{}, nil) }, true},
+		{"signal its parent", func() error { return unix.Kill(os.Getppid(), unix.SIGCONT) }, own},
+		{"signal its parent's thread", func() error { return unix.Tgkill(os.Getppid(), os.Getppid(), unix.SIGCONT) }, own},
+		{"set its parent's limits", func() error {
+			var limit unix.Rlimit
+			return unix.Prlimit(os.Getppid(), unix.RLIMIT_CORE, nil, &limit)
+		}, false},
+		{"move its parent to another CPU", func() error {
+			var set unix.CPUSet
+			set.Set(0)
+			return unix.SchedSetaffinity(os.Getppid(), &set)
+		}, false},
+		{"be kinder to its parent", func() error { return unix.Setpriority(unix.PRIO_PROCESS, os.Getppid(), 19) }, false},
 		{"write the shared rootfs", func() error { return open(descriptor(fdRootfs), os.O_RDWR) }, false},
 		{"write the kernel", func() error { return open(descriptor(fdKernel), os.O_RDWR) }, false},
 		{"read a file beside its directory", func() error { return open(a.Secret, os.O_RDONLY) }, false},
