@@ -13,9 +13,9 @@ import (
 // VM's directories. What they read is opened for them, so it does not matter who may enter the
 // directories above.
 
-// open gives every user the right to read those of our files that all VMs have, whatever the umask
+// openToAll gives every user the right to read those of our files that all VMs have, whatever the umask
 // was when they were made: a VMM opens some of them once more by their descriptors.
-func (s *Supervisor) open(c vmm.Config) error {
+func (s *Supervisor) openToAll(c vmm.Config) error {
 	if !s.opts.Root {
 		return nil
 	}

@@ -303,7 +303,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 			{Serial: "modules", Path: m.s.opts.Kernels.ModulesDisk(kern.Name), ReadOnly: true},
 		},
 	}}
-	return spec, id, m.s.open(spec.VM)
+	return spec, id, m.s.openToAll(spec.VM)
 }
 
 func (m *machine) guestConfig(ctx context.Context, hostKey string) (c guest.Config, err error) {
