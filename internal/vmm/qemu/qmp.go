@@ -166,17 +166,32 @@ func (m *monitor) send(ctx context.Context, command string, args any, file *os.F
 	if file != nil {
 		oob = syscall.UnixRights(int(file.Fd()))
 	}
-	m.conn.SetWriteDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() { m.conn.SetWriteDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if _, _, err = m.conn.WriteMsgUnix(append(data, '\n'), oob, nil); err == nil {
+	n, err := m.write(ctx, append(data, '\n'), oob)
+	if err == nil {
 		return answer, nil
+	}
+	if n > 0 {
+		m.conn.Close() // of half a command: the next one would not be understood
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	m.conn.Close() // half a command may have been sent: the next one would not be understood
 	return nil, err
+}
+
+// write writes until ctx ends. A QEMU that is stopped reads nothing.
+func (m *monitor) write(ctx context.Context, data, oob []byte) (int, error) {
+	m.conn.SetWriteDeadline(time.Time{})
+	given := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(given)
+		m.conn.SetWriteDeadline(time.Unix(1, 0))
+	})
+	n, _, err := m.conn.WriteMsgUnix(data, oob, nil)
+	if !stop() {
+		<-given // so that it does not meet the next command
+	}
+	return n, err
 }
 
 // beginMigration forgets how an earlier migration went.
