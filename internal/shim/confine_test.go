@@ -57,7 +57,8 @@ func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
 		}
 		return path
 	}
-	a := attempts{Secret: file("secret"), Neighbour: file("neighbour/disk"), Stream: filepath.Join(dir, "stream"), Datagram: filepath.Join(dir, "datagram")}
+	a := attempts{Secret: file("secret"), Neighbour: file("neighbour/disk"),
+		Stream: filepath.Join(dir, "stream"), Datagram: filepath.Join(dir, "datagram")}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	defer ln.Close()
@@ -125,7 +126,7 @@ func tryAll(t *testing.T, raw string) {
 	if err := Confine(a.Spec); err != nil {
 		t.Fatal(err)
 	}
-	own := a.Spec.VM.Sockets
+	own, parent := a.Spec.VM.Sockets, fmt.Sprintf("/proc/%d", os.Getppid())
 	open := func(path string, flags int) error {
 		f, err := os.OpenFile(path, flags, 0o600)
 		if err == nil {
@@ -175,8 +176,8 @@ func tryAll(t *testing.T, raw string) {
 		{"read another VM's disk", func() error { return open(a.Neighbour, os.O_RDONLY) }, false},
 		{"read /etc/passwd", func() error { return open("/etc/passwd", os.O_RDONLY) }, false},
 		{"read another process's environment", func() error { _, err := os.ReadFile("/proc/1/environ"); return err }, false},
-		{"write its parent's memory", func() error { return open(fmt.Sprintf("/proc/%d/mem", os.Getppid()), os.O_RDWR) }, false},
-		{"open what its parent has open", func() error { return open(fmt.Sprintf("/proc/%d/fd/0", os.Getppid()), os.O_RDONLY) }, false},
+		{"write its parent's memory", func() error { return open(parent+"/mem", os.O_RDWR) }, false},
+		{"open what its parent has open", func() error { return open(parent+"/fd/0", os.O_RDONLY) }, false},
 		{"make a file", func() error { return open("new", os.O_RDWR|os.O_CREATE) }, false},
 		{"make a directory", func() error { return os.Mkdir("directory", 0o700) }, false},
 		{"make a symlink", func() error { return os.Symlink("/etc/passwd", "symlink") }, false},
@@ -363,9 +364,11 @@ func TestCallsOfAnotherProcessorAreRefused(t *testing.T) {
 	size := uint64(head + len(code))
 	var program bytes.Buffer
 	for _, part := range []any{
-		elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1,
+		elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1},
+			Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1,
 			Entry: base + head, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1},
-		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Vaddr: base, Paddr: base, Filesz: size, Memsz: size, Align: 4096},
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X),
+			Vaddr: base, Paddr: base, Filesz: size, Memsz: size, Align: 4096},
 		code,
 	} {
 		check(t, binary.Write(&program, binary.LittleEndian, part))

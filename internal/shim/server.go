@@ -74,7 +74,8 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	defer stop()
 	signal.Ignore(syscall.SIGHUP)
 	keepNoCore()
-	syscall.Umask(0o022)                                      // the jailer relies on it for what the VMM's user is to use
+	// The jailer relies on it for what the VMM's user is to use.
+	syscall.Umask(0o022)
 	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0) // for ps; it was started as /proc/self/exe
 	s, ln, err := start(ctx, drivers, wrap)
 	if err != nil {
