@@ -18,8 +18,18 @@ import (
 // the worst case.
 const maxQMPLine = 1 << 20
 
-// commandTimeout bounds a command whose caller sets no deadline.
-const commandTimeout = 10 * time.Second
+// What bounds a command and a migration whose caller sets no deadline.
+const (
+	commandTimeout   = 10 * time.Second
+	migrationTimeout = 5 * time.Minute
+)
+
+func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, limit)
+}
 
 // monitor is the one connection to QEMU's machine protocol (docs/interop/qmp-spec), held as
 // long as QEMU lives: newline JSON, one command at a time. An answer bears the number of its
@@ -114,11 +124,8 @@ func (m *monitor) execute(ctx context.Context, command string, args any) error {
 
 // query runs one command, hands it file unless that is nil, and returns its answer.
 func (m *monitor) query(ctx context.Context, command string, args any, file *os.File) (json.RawMessage, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, commandTimeout)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx, commandTimeout)
+	defer cancel()
 	select {
 	case m.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -211,6 +218,8 @@ func (m *monitor) progress() (migration string, changed <-chan struct{}) {
 
 // awaitMigration waits until a migration that was begun has ended, and says how.
 func (m *monitor) awaitMigration(ctx context.Context) error {
+	ctx, cancel := bounded(ctx, migrationTimeout)
+	defer cancel()
 	for {
 		status, changed := m.progress()
 		switch status {
