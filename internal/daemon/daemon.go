@@ -64,6 +64,9 @@ func ExecVMM(_ string, argv []string) error { return shim.ExecVMM(argv) }
 // Run is the life of a daemon. It returns when ctx ends or a client asks for
 // the shutdown; VMs go on running.
 func Run(ctx context.Context, o Options) error {
+	if err := shim.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
+		return err
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	release, err := own(o)

@@ -256,8 +256,8 @@ func eachShim(stateDir string, argv []string, f func(id string, pid int)) error 
 }
 
 // isOurs says whether a process belongs to a user whose shims we start. Others may call
-// themselves what they like, and may keep us waiting for their command line. A process that
-// is not to be looked at belongs to root (proc(5)).
+// themselves what they like, and may keep us waiting for their command line. In a jail a shim
+// begins as root.
 func isOurs(pid string) bool {
 	var st syscall.Stat_t
 	if syscall.Stat("/proc/"+pid, &st) != nil {

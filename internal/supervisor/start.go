@@ -289,7 +289,10 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 		net.Tap = guestTap
 	}
 	options, jail := m.s.jail(m.ctx, driver, vm.ID, id)
-	return shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
+	if err := m.s.checkReach(driver, jail != nil); err != nil {
+		return shim.Spec{}, none, err
+	}
+	spec := shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
 		Accel: m.s.accel(), CPUModel: vm.Spec.CPUModel, Nested: vm.Spec.Nested != "",
 		Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Sockets: driver.Sockets, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
@@ -299,7 +302,8 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 			{Serial: "disk", Path: m.s.diskPath(vm.ID)},
 			{Serial: "modules", Path: m.s.opts.Kernels.ModulesDisk(kern.Name), ReadOnly: true},
 		},
-	}}, id, nil
+	}}
+	return spec, id, m.s.openToAll(spec.VM)
 }
 
 func (m *machine) guestConfig(ctx context.Context, hostKey string) (c guest.Config, err error) {
