@@ -277,7 +277,10 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	m.setState(banger.StateStopping, reason) // if it cannot be stored, the VM is to end all the same
 	limit, cancel := context.WithTimeout(ctx, grace+stopSlack)
 	defer cancel()
-	err := m.agent().Shutdown(limit, grace)
+	err := m.answers(ctx, grace)
+	if err == nil {
+		err = m.agent().Shutdown(limit, grace)
+	}
 	if err != nil { // the VMM's end explains more than a broken connection
 		limit, cancel = context.WithTimeout(limit, time.Second)
 		defer cancel()
@@ -294,9 +297,18 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	return m.kill(ctx, fmt.Sprintf("killed, because it did not shut down (%v)", err))
 }
 
+// answers returns an error if the agent does not answer within grace: then it does not shut the guest down either.
+func (m *machine) answers(ctx context.Context, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	_, err := m.agent().Ping(ctx)
+	return err
+}
+
 // kill ends the VMM at once.
 func (m *machine) kill(ctx context.Context, reason string) error {
-	if m.snapshot().State.AtRest() {
+	before := m.snapshot().State
+	if before.AtRest() {
 		return nil
 	}
 	if err := m.checkState(banger.StateStopping); err != nil {
@@ -305,7 +317,7 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 	m.setState(banger.StateStopping, reason) // as in stop
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
 	defer cancel()
-	if err := m.s.shim(m.id()).Kill(ctx); err != nil {
+	if before == banger.StateUnreachable || m.s.shim(m.id()).Kill(ctx) != nil {
 		m.s.killProcesses(m.id())
 	}
 	m.awaitEnd(ctx) // its reason is ours
