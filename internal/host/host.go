@@ -24,8 +24,7 @@ type KVM struct {
 // offer one that emulates instruction by instruction. The verdict is cached in
 // dir for this boot of the host and this user; dir may be "".
 func ProbeKVM(dir string) KVM {
-	bootID, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	k := KVM{BootID: strings.TrimSpace(string(bootID)), UID: os.Getuid()}
+	k := KVM{BootID: BootID(), UID: os.Getuid()}
 	cache := filepath.Join(dir, "kvm.json")
 	if dir != "" {
 		var old KVM
@@ -48,6 +47,12 @@ func ProbeKVM(dir string) KVM {
 		}
 	}
 	return k
+}
+
+// BootID returns the id of this boot of the host (random(4)); "" if the kernel does not tell it.
+func BootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
 }
 
 // KVMGroup returns the group of /dev/kvm, or 0 when there is none.

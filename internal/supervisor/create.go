@@ -55,6 +55,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 			err = errors.Join(err, m.discard())
 		}
 	}()
+	emit(banger.Event{ID: m.id()})
 	if err := m.prepare(ctx, spec, emit); err != nil {
 		return banger.VM{}, err
 	}

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/shim"
 	"banger/internal/text"
+	"banger/internal/vmm"
 )
 
 const (
@@ -125,7 +127,7 @@ func (m *machine) loop() {
 			f()
 		case st := <-m.ended:
 			m.alive = false
-			m.onEnd(st.Exit.Reason, st.Exit.Panic)
+			m.onExit(st.Exit, "")
 		case exit := <-m.mainEnded:
 			m.onMainEnd(exit)
 		case <-m.again:
@@ -210,18 +212,40 @@ func (m *machine) offering() guest.Client {
 	}}
 }
 
-// onEnd records that the VMM is gone; nothing of it is left but the disk.
-func (m *machine) onEnd(reason string, failed bool) {
+// The exit codes of VMs whose main command has told none, as docker has them.
+const (
+	killedCode = 128 + int(syscall.SIGKILL)
+	failedCode = 125
+)
+
+// onExit records that the VMM has ended by itself, and how, with more said of it behind. A VMM that was killed, or has failed, and
+// a guest's kernel that panicked are a failure of the VM.
+func (m *machine) onExit(e vmm.Exit, more string) {
+	code := 0
+	switch {
+	case e.Signal != 0:
+		code = 128 + e.Signal
+	case e.Panic || e.Code != 0:
+		code = failedCode
+	}
+	m.onEnd(e.Reason+more, code, code != 0)
+}
+
+// onEnd records that the VMM is gone; nothing of it is left but the disk. The code is that of a VM whose main command has told
+// none; 0 is not stored.
+func (m *machine) onEnd(reason string, code int, failed bool) {
 	vm := m.snapshot()
 	if vm.State.AtRest() {
 		return
 	}
 	if exit, ok := m.takeMainExit(); ok {
-		code := exit.Status()
+		code = exit.Status()
+		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
+	} else if code != 0 && vm.ExitCode == nil {
 		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
 	}
 	state := banger.StateStopped
-	if failed {
+	if failed && vm.State != banger.StateStopping { // what was to end has not failed
 		state = banger.StateFailed
 	}
 	if vm.State == banger.StateStopping && vm.Reason != "" {
@@ -287,7 +311,7 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	}
 	st, endErr := m.awaitEnd(limit)
 	if endErr == nil {
-		m.onEnd(st.Exit.Reason, st.Exit.Panic)
+		m.onExit(st.Exit, "")
 		return nil
 	}
 	err = cmp.Or(err, endErr)
@@ -324,7 +348,7 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 	if m.ctx.Err() != nil {
 		return m.ctx.Err()
 	}
-	m.onEnd(reason, false)
+	m.onEnd(reason, killedCode, false)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/blob"
 	"banger/internal/shim"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
@@ -48,6 +50,9 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 		return banger.Errorf(banger.CodeConflict, "the database in %s knows no VM, but %d lie in %s; nothing was changed", s.opts.StateDir, len(lost), s.vmsDir()).
 			WithHint("bring back their rows: banger recover; or, if nobody needs these VMs, remove %s", s.vmsDir())
 	}
+	if err := s.noteBoot(); err != nil {
+		s.problem("it cannot be told whether the host has booted: %v", err)
+	}
 	// First of all, so that no orphan writes to files of a VM that is adopted.
 	s.sweep(claimed, undone, lost)
 	s.setAdopting(true)
@@ -62,6 +67,23 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	s.setAdopting(false)
 	s.syncBridge(ctx) // an error is logged there, and VMs of other networks do not depend on it
 	return nil
+}
+
+// bootFile holds the boot id of the host when the last daemon started.
+const bootFile = "boot-id"
+
+// noteBoot finds out whether the host has booted since the last daemon.
+func (s *Supervisor) noteBoot() error {
+	path := filepath.Join(s.opts.StateDir, bootFile)
+	before, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.rebooted = err == nil && string(before) != s.opts.BootID
+	if err == nil && !s.rebooted {
+		return nil
+	}
+	return blob.WriteFile(path, 0o600, func(w io.Writer) error { _, err := io.WriteString(w, s.opts.BootID); return err })
 }
 
 func (s *Supervisor) problem(format string, args ...any) {
@@ -177,11 +199,10 @@ func (s *Supervisor) adoptRow(vm banger.VM, slot int) *machine {
 func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st shim.Status) error {
 	if !alive {
 		m.s.killProcesses(m.id())
-		reason := st.Exit.Reason
-		if m.snapshot().Reason != "" {
-			reason = m.snapshot().Reason
+		if reason := m.snapshot().Reason; reason != "" {
+			st.Exit.Reason = reason
 		}
-		m.onEnd(reason+", while no daemon ran", st.Exit.Panic)
+		m.onExit(st.Exit, ", while no daemon ran")
 		return nil
 	}
 	m.alive = true

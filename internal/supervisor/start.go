@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"banger"
@@ -60,6 +61,7 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 		m.s.cleanRun(m.id())
 		if !m.isGone() {
 			m.leaveNetwork()
+			m.update(func(vm *banger.VM) { vm.ExitCode = new(int); *vm.ExitCode = failedCode })
 			m.setState(banger.StateFailed, reason)
 		}
 		return err
@@ -370,8 +372,10 @@ func (m *machine) waitMain(ended chan<- banger.Exit) {
 // lastExit tells how a VMM ended whose shim does not answer.
 func (s *Supervisor) lastExit(id string, cause error) shim.Status {
 	exit, err := s.shim(id).LastExit()
-	if err != nil {
-		exit = vmm.Exit{Reason: fmt.Sprintf("its shim was killed (%v)", cause)}
+	if err != nil && s.rebooted {
+		exit = vmm.Exit{Signal: int(syscall.SIGKILL), Reason: "the host went down"}
+	} else if err != nil {
+		exit = vmm.Exit{Signal: int(syscall.SIGKILL), Reason: fmt.Sprintf("its shim was killed (%v)", cause)}
 	}
 	return shim.Status{Ended: true, Exit: exit}
 }

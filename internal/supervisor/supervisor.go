@@ -61,6 +61,7 @@ type Options struct {
 	KVMGroup uint32       // group that may open /dev/kvm, for VMMs that run as users of their own
 	Nested   func() error // why KVM's guests cannot run VMs here; nil: they can
 	Root     bool         // each VM gets a uid of its own
+	BootID   string       // of the host (random(4), boot_id)
 
 	Store   *store.Store
 	Images  *image.Store
@@ -101,6 +102,7 @@ type Supervisor struct {
 	bridge   *network.BridgeHost // nil: none here
 	adopting bool                // not all VMs are known yet, so that bridges stay as they are
 
+	rebooted bool     // the host has booted since the last daemon; does not change after Restore
 	problems []string // what Restore could not put right; does not change afterwards
 }
 
