@@ -45,12 +45,12 @@ func TestASignalForAGuestThatDoesNotAnswerEndsTheClient(t *testing.T) {
 				status, err := s.run(t.Context())
 				done <- result{status, err}
 			}()
-			check(t, banger.WriteFrame(far, banger.FrameStarted, nil)) // from here on the session hears signals
+			must(t, banger.WriteFrame(far, banger.FrameStarted, nil)) // from here on the session hears signals
 			go io.Copy(io.Discard, far)
-			check(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+			must(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
 			<-pinged
 			if tt.err == "" {
-				check(t, banger.WriteFrame(far, banger.FrameExit, []byte(`{"code":7}`)))
+				must(t, banger.WriteFrame(far, banger.FrameExit, []byte(`{"code":7}`)))
 			}
 			select {
 			case r := <-done:
@@ -64,7 +64,7 @@ func TestASignalForAGuestThatDoesNotAnswerEndsTheClient(t *testing.T) {
 	}
 }
 
-func check(t *testing.T, err error) {
+func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
