@@ -181,7 +181,7 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 	parts := supervisor.Options{
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
 		VMMs: vmms,
-		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), BootID: host.BootID(), Nested: host.CheckNested, Root: os.Geteuid() == 0,
+		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), BootID: host.BootID(), Memory: host.Memory(), CPUs: runtime.NumCPU(), Nested: host.CheckNested, Root: os.Geteuid() == 0,
 		Store: db, Images: images, Kernels: kernels, Groups: groups,
 	}
 	if parts.Root {

@@ -55,6 +55,15 @@ func BootID() string {
 	return strings.TrimSpace(string(id))
 }
 
+// Memory returns how much memory the host has, swap included, in bytes; 0 if the kernel does not tell.
+func Memory() int64 {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return int64(info.Totalram+info.Totalswap) * int64(info.Unit)
+}
+
 // KVMGroup returns the group of /dev/kvm, or 0 when there is none.
 func KVMGroup() uint32 {
 	var st syscall.Stat_t

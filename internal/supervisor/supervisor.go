@@ -61,6 +61,8 @@ type Options struct {
 	KVMGroup uint32       // group that may open /dev/kvm, for VMMs that run as users of their own
 	Nested   func() error // why KVM's guests cannot run VMs here; nil: they can
 	Root     bool         // each VM gets a uid of its own
+	Memory   int64        // of the host in bytes; 0: unknown
+	CPUs     int          // of the host; 0: unknown
 	BootID   string       // of the host (random(4), boot_id)
 
 	Store   *store.Store
