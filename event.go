@@ -16,6 +16,7 @@ type Event struct {
 
 	Seconds float64 `json:"seconds,omitempty"` // that a layer has taken so far
 
+	ID     string  `json:"id,omitempty"` // of the VM that is being created: it can be removed from now on
 	VM     *VM     `json:"vm,omitempty"`
 	Image  *Image  `json:"image,omitempty"`
 	Images []Image `json:"images,omitempty"` // of a load

@@ -12,6 +12,10 @@ const (
 	StateStopping State = "stopping"
 	StateStopped  State = "stopped"
 	StateFailed   State = "failed"
+
+	// StateUnreachable is that of a VM whose process lives and does not answer a daemon that has just started. It gets its
+	// stored state back when it answers.
+	StateUnreachable State = "unreachable"
 )
 
 // next lists the legal transitions. Anything may fail; only a VM at rest may be
@@ -24,6 +28,8 @@ var next = map[State][]State{
 	StateStopping: {StateStopped, StateFailed},
 	StateStopped:  {StateStarting, StateFailed},
 	StateFailed:   {StateStarting},
+
+	StateUnreachable: {StateRunning, StatePaused, StateStopping, StateStopped, StateFailed},
 }
 
 // CanBecome reports whether a VM in state s may change to t.

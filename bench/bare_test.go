@@ -5,6 +5,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -35,7 +36,7 @@ func (b *bench) newBare(network string) *bare {
 		b.Fatalf("%d processes are QEMU for %s", len(p), vm)
 	}
 	r := &bare{bench: b, dir: filepath.Join(b.scratch, "vm"), disk: filepath.Join(b.state, "vms", fresh, "disk.ext4")}
-	for _, a := range p[0].argv {
+	for _, a := range r.byName(p[0]) {
 		for _, dir := range []string{b.run, b.state} {
 			a = strings.ReplaceAll(a, filepath.Join(dir, "vms", vm), r.dir)
 		}
@@ -43,6 +44,42 @@ func (b *bench) newBare(network string) *bare {
 	}
 	b.cli("rm", "-f", vm)
 	return r
+}
+
+// byName returns a QEMU's arguments with names in the place of what it was handed: the files that
+// it has open, and a socket of the agent's channel. It gets no monitor.
+func (r *bare) byName(p process) (argv []string) {
+	r.Helper()
+	disks := make([]string, 3) // in the order of their sets
+	links, _ := filepath.Glob(filepath.Join("/proc", p.pid, "fd", "*"))
+	names := map[string]string{}
+	for _, link := range links {
+		name, _ := os.Readlink(link)
+		names["/proc/self/fd/"+filepath.Base(link)] = name
+		for i, part := range []string{"/images/", "/disk.ext4", "/modules"} {
+			if strings.Contains(name, part) && strings.HasSuffix(name, ".ext4") {
+				disks[i] = name
+			}
+		}
+	}
+	for i := 0; i < len(p.argv); i++ {
+		a := p.argv[i]
+		if a == "-add-fd" || a == "-mon" || a == "-chardev" && strings.HasPrefix(p.argv[i+1], "socket,id=qmp") {
+			i++
+			continue
+		}
+		a = strings.ReplaceAll(a, "null,id=agent", "socket,id=agent,path="+filepath.Join(r.dir, "channel.sock")+",server=on,wait=off")
+		for i, disk := range disks {
+			a = strings.ReplaceAll(a, fmt.Sprintf("/dev/fdset/%d,", i), disk+",")
+		}
+		for fd, name := range names {
+			if at := strings.Index(a, fd); at >= 0 && (len(a) == at+len(fd) || a[at+len(fd)] == ',') {
+				a = strings.ReplaceAll(a, fd, name)
+			}
+		}
+		argv = append(argv, a)
+	}
+	return argv
 }
 
 // boot starts QEMU on a disk of its own and returns when the agent has answered

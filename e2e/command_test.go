@@ -202,10 +202,10 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 // demands that it ends badly.
 func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	sig := os.Interrupt
-	if len(args) > 0 && args[0] == "-KILL" {
-		args, sig = args[1:], os.Kill
+	if named, ok := map[string]os.Signal{"-KILL": os.Kill, "-TERM": syscall.SIGTERM}[strings.Join(args[:min(1, len(args))], "")]; ok {
+		args, sig = args[1:], named
 	}
-	refuse(ts, neg, len(args) < 2, "interrupt [-KILL] STAGE[,STAGE] command...")
+	refuse(ts, neg, len(args) < 2, "interrupt [-KILL|-TERM] STAGE[,STAGE] command...")
 	atStage(ts, args[0], args[1:], func(p *os.Process) { ts.Check(p.Signal(sig)) })
 }
 

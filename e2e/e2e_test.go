@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -244,13 +245,15 @@ type process struct {
 // this test itself.
 func (w *world) processes() []process {
 	var found []process
+	daemon := w.daemon()
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
 		mounts, _ := os.ReadFile(filepath.Join(dir, "mountinfo"))
 		cwd, _ := os.Readlink(filepath.Join(dir, "cwd"))
-		if !strings.Contains(string(cmdline), w.dir) && !strings.HasPrefix(cwd, filepath.Join(w.dir, "r", "vms")+"/") && !strings.Contains(string(environ), w.state) && !strings.Contains(string(mounts), w.state+"/jail/") {
+		isDaemon := filepath.Base(dir) == daemon && strings.HasPrefix(string(cmdline), "banger\x00daemon\x00")
+		if !isDaemon && !strings.Contains(string(cmdline), w.dir) && !strings.HasPrefix(cwd, filepath.Join(w.dir, "r", "vms")+"/") && !strings.Contains(string(environ), w.state) && !strings.Contains(string(mounts), w.state+"/jail/") {
 			continue
 		}
 		var pid int
@@ -260,6 +263,15 @@ func (w *world) processes() []process {
 		}
 	}
 	return found
+}
+
+// daemon returns the pid of the daemon that has, or had, the state directory. Its environment is
+// closed to its own user.
+func (w *world) daemon() string {
+	var owner struct{ PID int }
+	data, _ := os.ReadFile(filepath.Join(w.state, "daemon.lock"))
+	json.Unmarshal(data, &owner)
+	return fmt.Sprint(owner.PID)
 }
 
 // residue lists what exists beyond an idle daemon: shims, VMMs, files of VMs,

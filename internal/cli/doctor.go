@@ -139,6 +139,8 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client, v api.Vers
 	}
 	for _, m := range v.VMMs {
 		switch {
+		case m.Name != banger.VMMFirecracker && m.Path != "" && m.Problem != "":
+			checks = append(checks, check{m.Name, fail, m.Problem, m.Fix})
 		case m.Name != banger.VMMFirecracker: // the programs that banger itself needs were looked for
 		case m.Problem != "":
 			checks = append(checks, check{m.Name, warn, "not used: " + m.Problem, m.Fix})

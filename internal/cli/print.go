@@ -98,8 +98,8 @@ func (a *app) progress() *progress {
 }
 
 func (p *progress) emit(e banger.Event) {
-	if e.Layer != "" && !e.Done {
-		return // the line of all layers says enough
+	if e.Layer != "" && !e.Done || e.Stage == "" {
+		return // the line of all layers says enough; what has no stage is not for a person
 	}
 	now := time.Now()
 	if e.Stage != p.stage {

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/internal/api"
 	"banger/internal/host"
 )
 
@@ -179,9 +183,7 @@ func (a *app) run(ctx context.Context, f *specFlags, spec banger.Spec) error {
 	if err != nil {
 		return err
 	}
-	p := a.progress()
-	vm, err := client.Create(ctx, spec, true, p.emit)
-	p.close()
+	vm, err := a.create(ctx, client, spec, true)
 	if err != nil {
 		return err
 	}
@@ -196,10 +198,13 @@ func (a *app) run(ctx context.Context, f *specFlags, spec banger.Spec) error {
 	// From here on signals belong to the command, not to ctx.
 	status, err := a.attach(context.WithoutCancel(ctx), vm, f.interactive)
 	if errors.Is(err, errInterrupted) {
+		if spec.AutoRemove {
+			a.forceRemove(vm.ID)
+		}
 		return &exitError{code: status}
 	}
 	if err != nil {
-		a.forceRemove(vm)
+		a.forceRemove(vm.ID)
 		return err
 	}
 	if err := a.awaitEnd(ctx, vm.ID); err != nil {
@@ -211,9 +216,28 @@ func (a *app) run(ctx context.Context, f *specFlags, spec banger.Spec) error {
 	return nil
 }
 
-// awaitEnd returns when the VM has ended, though the daemon may end before it does: the
+// create makes a VM. When it is interrupted it returns when nothing is left of the VM.
+func (a *app) create(ctx context.Context, client *api.Client, spec banger.Spec, start bool) (banger.VM, error) {
+	var id atomic.Value
+	p := a.progress()
+	vm, err := client.Create(ctx, spec, start, func(e banger.Event) {
+		if e.ID != "" {
+			id.Store(e.ID)
+		}
+		p.emit(e)
+	})
+	p.close()
+	if made, ok := id.Load().(string); ok && ctx.Err() != nil {
+		a.forceRemove(made)
+	}
+	return vm, err
+}
+
+// awaitEnd returns when the VM has ended, or at a signal, though the daemon may end before it does: the
 // command goes on without it, and another daemon sees to the rest.
 func (a *app) awaitEnd(ctx context.Context, id string) error {
+	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt, syscall.SIGTERM) // those before were the command's
+	defer stop()
 	for {
 		_, err := a.client.Wait(ctx, id)
 		switch banger.CodeOf(err) {
@@ -247,18 +271,22 @@ func (a *app) session(ctx context.Context, ref string, e banger.Exec) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	s := session{conn: conn, stdout: a.stdout, stderr: a.stderr, tty: e.TTY}
+	s := session{conn: conn, stdout: a.stdout, stderr: a.stderr, tty: e.TTY,
+		ping: func(ctx context.Context) error {
+			_, err := a.client.StatFile(ctx, ref, banger.FileRequest{Op: banger.FileStat, Path: []byte("/")})
+			return err
+		}}
 	if e.Stdin {
 		s.stdin = a.stdin
 	}
 	return s.run(ctx)
 }
 
-// forceRemove takes back a VM whose main command could not be started.
-func (a *app) forceRemove(vm banger.VM) {
+// forceRemove ends and removes a VM and returns when it is gone. A VM that is gone is no error.
+func (a *app) forceRemove(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	a.client.Remove(ctx, vm.ID, true)
+	a.client.Remove(ctx, id, true)
 }
 
 func (a *app) createCommand() *cobra.Command {
@@ -275,9 +303,7 @@ func (a *app) createCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p := a.progress()
-			vm, err := client.Create(c.Context(), spec, false, p.emit)
-			p.close()
+			vm, err := a.create(c.Context(), client, spec, false)
 			if err != nil {
 				return err
 			}

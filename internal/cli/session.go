@@ -25,6 +25,7 @@ type session struct {
 	stdin          *os.File // nil: the command has none
 	stdout, stderr io.Writer
 	tty            bool
+	ping           func(context.Context) error // whether the guest answers; nil: nobody asks
 
 	mu sync.Mutex // serialises writes to conn
 }
@@ -32,7 +33,10 @@ type session struct {
 // startTime is how long the agent may take to say that a command runs.
 const startTime = time.Minute
 
-// errInterrupted says that a second Ctrl-C ended the client.
+// pingTime is how long a guest that was sent a signal may take to answer.
+const pingTime = 10 * time.Second
+
+// errInterrupted says that a second Ctrl-C, or a second SIGTERM, ended the client.
 var errInterrupted = errors.New("interrupted")
 
 // run copies until the command ends and returns its exit status. It closes conn.
@@ -67,15 +71,26 @@ func (s *session) run(ctx context.Context) (int, error) {
 			s.forward(sig)
 		}
 	}()
-	interrupts := 0
+	silent := make(chan error, 1)
+	asked, stop := context.WithCancel(ctx)
+	defer stop()
+	seen := map[os.Signal]int{}
 	for {
 		select {
 		case r := <-done:
 			return r.status, r.err
+		case err := <-silent:
+			if err != nil && ctx.Err() == nil {
+				return 0, banger.Errorf(banger.CodeGuest, "the guest does not answer, so the signal has not reached the command: %w", err).
+					WithHint("see what the guest does: banger logs VM")
+			}
 		case sig := <-signals:
-			if sig == os.Interrupt {
-				if interrupts++; interrupts == 2 {
-					return 130, errInterrupted
+			if sig == os.Interrupt || sig == syscall.SIGTERM || sig == syscall.SIGHUP {
+				if seen[sig]++; seen[sig] == 2 {
+					return 128 + int(sig.(syscall.Signal)), errInterrupted
+				}
+				if len(seen) == 1 && s.ping != nil {
+					go func() { silent <- s.ask(asked) }() // ends with run
 				}
 			}
 			select { // a VM that takes no more bytes must not keep the second Ctrl-C waiting
@@ -84,6 +99,13 @@ func (s *session) run(ctx context.Context) (int, error) {
 			}
 		}
 	}
+}
+
+// ask returns an error if the guest does not answer within pingTime.
+func (s *session) ask(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTime)
+	defer cancel()
+	return s.ping(ctx)
 }
 
 func (s *session) send(t banger.FrameType, p []byte) error {

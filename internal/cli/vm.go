@@ -124,10 +124,13 @@ func (a *app) waitCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.each(c.Context(), args, func(client *api.Client, ref string) (string, error) {
 				vm, err := client.Wait(c.Context(), ref)
-				if vm.ExitCode == nil {
-					return "0", err
+				switch {
+				case vm.ExitCode != nil:
+					return strconv.Itoa(*vm.ExitCode), err
+				case vm.State == banger.StateFailed:
+					return strconv.Itoa(exitBanger), err
 				}
-				return strconv.Itoa(*vm.ExitCode), err
+				return "0", err
 			})
 		},
 	}
@@ -240,6 +243,9 @@ func vmRow(vm banger.VM) []string {
 	state := string(vm.State)
 	if vm.State == banger.StateStopped && vm.ExitCode != nil {
 		state = fmt.Sprintf("stopped (%d)", *vm.ExitCode)
+	}
+	if vm.State == banger.StateFailed && vm.Reason != "" {
+		state = text.Limit("failed: "+vm.Reason, 48)
 	}
 	return []string{vm.ID, vm.Name, text.Limit(vm.Spec.Image, 40), command, state, vm.Isolation, age(vm.CreatedAt)}
 }

@@ -64,6 +64,9 @@ func ExecVMM(_ string, argv []string) error { return shim.ExecVMM(argv) }
 // Run is the life of a daemon. It returns when ctx ends or a client asks for
 // the shutdown; VMs go on running.
 func Run(ctx context.Context, o Options) error {
+	if err := shim.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
+		return err
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	release, err := own(o)
@@ -178,7 +181,7 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 	parts := supervisor.Options{
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
 		VMMs: vmms,
-		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), Nested: host.CheckNested, Root: os.Geteuid() == 0,
+		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), BootID: host.BootID(), Memory: host.Memory(), CPUs: runtime.NumCPU(), Nested: host.CheckNested, Root: os.Geteuid() == 0,
 		Store: db, Images: images, Kernels: kernels, Groups: groups,
 	}
 	if parts.Root {

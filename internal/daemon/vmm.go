@@ -118,6 +118,8 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM, state st
 			s.Problem, s.Fix = err.Error(), v.Package
 		} else if v.NeedsKVM && !kvm.Usable {
 			s.Problem = "it needs KVM: " + kvm.Reason
+		} else if err := checkReach(ctx, v, s.Path, s.Version, state); err != nil {
+			s.Problem = err.Error()
 		} else {
 			if v.Name == banger.VMMFirecracker {
 				s.Confined = confinement(ctx, v, s.Path, s.Version, state)
@@ -133,6 +135,20 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM, state st
 		first = all[len(all)-1].Problem
 	}
 	return first, all
+}
+
+// checkReach says why a VM's own user cannot start a VMM, where a daemon of root has no jailer
+// for it.
+func checkReach(ctx context.Context, v supervisor.VMM, path, version, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	if v.Jailer != nil {
+		if _, err := v.Jailer(ctx, path, version, dir, 0, 0, ""); err == nil {
+			return nil
+		}
+	}
+	return vmm.CheckReach(path)
 }
 
 // confinement says what holds Firecracker here.

@@ -24,8 +24,7 @@ type KVM struct {
 // offer one that emulates instruction by instruction. The verdict is cached in
 // dir for this boot of the host and this user; dir may be "".
 func ProbeKVM(dir string) KVM {
-	bootID, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	k := KVM{BootID: strings.TrimSpace(string(bootID)), UID: os.Getuid()}
+	k := KVM{BootID: BootID(), UID: os.Getuid()}
 	cache := filepath.Join(dir, "kvm.json")
 	if dir != "" {
 		var old KVM
@@ -48,6 +47,21 @@ func ProbeKVM(dir string) KVM {
 		}
 	}
 	return k
+}
+
+// BootID returns the id of this boot of the host (random(4)); "" if the kernel does not tell it.
+func BootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
+}
+
+// Memory returns how much memory the host has, swap included, in bytes; 0 if the kernel does not tell.
+func Memory() int64 {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return int64(info.Totalram+info.Totalswap) * int64(info.Unit)
 }
 
 // KVMGroup returns the group of /dev/kvm, or 0 when there is none.

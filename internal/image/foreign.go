@@ -130,9 +130,6 @@ func (s *Store) publishForeign(img banger.Image) error {
 	if err := blob.WriteJSON(filepath.Join(tmp, metaFile), img); err != nil {
 		return err
 	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return err
-	}
 	if err := os.Rename(tmp, s.path(img.Digest)); err != nil {
 		return err
 	}

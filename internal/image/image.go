@@ -92,7 +92,7 @@ const (
 // Open returns the store in dir, creating it, and removes what an interrupted
 // conversion left there.
 func Open(dir string, opts Options) (*Store, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "sha256"), 0o755); err != nil {
+	if err := makeDirs(dir); err != nil {
 		return nil, err
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "sha256", tmpPrefix+"*"))
@@ -479,9 +479,6 @@ func (s *Store) add(ctx context.Context, name string, src *source, emit banger.E
 		return img, "", err
 	}
 	if err := blob.WriteJSON(filepath.Join(tmp, metaFile), img); err != nil {
-		return img, "", err
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
 		return img, "", err
 	}
 	final := s.path(img.Digest)

@@ -3,6 +3,7 @@ package shim
 import (
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -17,7 +18,7 @@ func TestCallsGoOnAfterDescriptorsRanOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{places: newPlaces()}
+	s := &server{places: newPlaces(), daemon: uint32(os.Geteuid())}
 	ended := make(chan struct{})
 	go func() { s.accept(t.Context(), ln); close(ended) }()
 	client, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)

@@ -57,16 +57,46 @@ func Confine(spec Spec) error {
 	if err := landlock.V5.BestEffort().Restrict(rules...); err != nil {
 		return fmt.Errorf("confining the VMM: %w", err)
 	}
-	return filter(append(socketRules(spec.VM.Sockets), seccomp.SyscallGroup{Action: seccomp.ActionErrno, NamesWithCondtions: []seccomp.NameWithConditions{
-		{Name: "clone", Conditions: []seccomp.Condition{{Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_NEWUSER}}},
-	}}, seccomp.SyscallGroup{Action: noSuchCall, Names: []string{"clone3"}})...)
+	groups := append(socketRules(spec.VM.Sockets), seccomp.SyscallGroup{Action: noSuchCall, Names: []string{"clone3"}},
+		refuse(seccomp.NameWithConditions{Name: "clone", Conditions: []seccomp.Condition{
+			{Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_NEWUSER}}}))
+	if !spec.VM.Sockets { // Firecracker's own filter lets it send no signal
+		groups = append(groups, signalRules(os.Getpid())...)
+	}
+	return filter(groups...)
 }
+
+// refuse makes a group of calls that answer EPERM.
+func refuse(calls ...seccomp.NameWithConditions) seccomp.SyscallGroup {
+	return seccomp.SyscallGroup{Action: seccomp.ActionErrno, NamesWithCondtions: calls}
+}
+
+// signalRules refuse signals to all processes but pid: those of an ordinary user are the daemon,
+// shims, and all else that runs for that user.
+func signalRules(pid int) []seccomp.SyscallGroup {
+	return []seccomp.SyscallGroup{
+		{Action: seccomp.ActionErrno,
+			Names: []string{"kill", "tkill", "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo"}},
+		refuse(except("tgkill", 0, uint64(pid))),
+	}
+}
+
+// except refuses a call whose argument has another value.
+func except(call string, argument uint32, value uint64) seccomp.NameWithConditions {
+	other := seccomp.Condition{Argument: argument, Operation: seccomp.NotEqual, Value: value}
+	return seccomp.NameWithConditions{Name: call, Conditions: []seccomp.Condition{other}}
+}
+
+// ownLimits let a process change no limit and no place in the scheduler but its own.
+var ownLimits = refuse(except("prlimit64", 0, 0), except("sched_setaffinity", 0, 0), except("sched_setparam", 0, 0),
+	except("sched_setscheduler", 0, 0), except("sched_setattr", 0, 0), except("setpriority", 1, 0), except("ioprio_set", 1, 0))
 
 // What landlock lets a VMM do with its own sockets and pipes, and a shim with its own files.
 // Nobody makes a directory, a symlink or a device, which would lead root elsewhere.
 const (
-	ownSockets = landlocksys.AccessFSReadDir | landlocksys.AccessFSReadFile | writeFile | landlocksys.AccessFSMakeSock | landlocksys.AccessFSRemoveFile
-	ownFiles   = ownSockets | landlocksys.AccessFSMakeReg | landlocksys.AccessFSMakeFifo
+	ownSockets = landlocksys.AccessFSReadDir | landlocksys.AccessFSReadFile | writeFile |
+		landlocksys.AccessFSMakeSock | landlocksys.AccessFSRemoveFile
+	ownFiles = ownSockets | landlocksys.AccessFSMakeReg | landlocksys.AccessFSMakeFifo
 )
 
 // socketRules refuse the sockets of a VMM. One that makes none has what it was handed, and
@@ -82,11 +112,11 @@ func socketRules(makes bool) []seccomp.SyscallGroup {
 	for _, call := range []string{"socket", "socketpair"} {
 		var streams []seccomp.Condition
 		for _, flags := range []uint64{0, unix.SOCK_CLOEXEC, unix.SOCK_NONBLOCK, unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK} {
-			streams = append(streams, seccomp.Condition{Argument: 1, Operation: seccomp.NotEqual, Value: unix.SOCK_STREAM | flags})
+			kind := unix.SOCK_STREAM | flags
+			streams = append(streams, seccomp.Condition{Argument: 1, Operation: seccomp.NotEqual, Value: kind})
 		}
 		rules.NamesWithCondtions = append(rules.NamesWithCondtions,
-			seccomp.NameWithConditions{Name: call, Conditions: []seccomp.Condition{{Argument: 0, Operation: seccomp.NotEqual, Value: unix.AF_UNIX}}},
-			seccomp.NameWithConditions{Name: call, Conditions: streams})
+			except(call, 0, unix.AF_UNIX), seccomp.NameWithConditions{Name: call, Conditions: streams})
 	}
 	return []seccomp.SyscallGroup{rules}
 }
@@ -204,7 +234,7 @@ func (s Spec) insideTap() bool { return s.Network != nil && s.Network.insideTap(
 // filter refuses deniedCalls and what more groups say, and all calls by which the numbers of
 // another processor mean something else.
 func filter(more ...seccomp.SyscallGroup) error {
-	groups := append([]seccomp.SyscallGroup{{Names: deniedCalls, Action: seccomp.ActionErrno}}, more...)
+	groups := append([]seccomp.SyscallGroup{{Names: deniedCalls, Action: seccomp.ActionErrno}, ownLimits}, more...)
 	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow, Syscalls: groups,
 	}})
@@ -249,5 +279,5 @@ func ExecVMM(argv []string) error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
-	return os.NewSyscallError("execve", unix.Exec(argv[0], argv, os.Environ()))
+	return &os.PathError{Op: "execve", Path: argv[0], Err: unix.Exec(argv[0], argv, os.Environ())}
 }

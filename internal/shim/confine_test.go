@@ -57,7 +57,8 @@ func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
 		}
 		return path
 	}
-	a := attempts{Secret: file("secret"), Neighbour: file("neighbour/disk"), Stream: filepath.Join(dir, "stream"), Datagram: filepath.Join(dir, "datagram")}
+	a := attempts{Secret: file("secret"), Neighbour: file("neighbour/disk"),
+		Stream: filepath.Join(dir, "stream"), Datagram: filepath.Join(dir, "datagram")}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	defer ln.Close()
@@ -125,7 +126,7 @@ func tryAll(t *testing.T, raw string) {
 	if err := Confine(a.Spec); err != nil {
 		t.Fatal(err)
 	}
-	own := a.Spec.VM.Sockets
+	own, parent := a.Spec.VM.Sockets, fmt.Sprintf("/proc/%d", os.Getppid())
 	open := func(path string, flags int) error {
 		f, err := os.OpenFile(path, flags, 0o600)
 		if err == nil {
@@ -154,15 +155,29 @@ func tryAll(t *testing.T, raw string) {
 		}, own},
 		{"make a pair of streams", func() error { return pair(unix.SOCK_STREAM) }, own},
 		{"run a program of the system", func() error { return exec.Command("/usr/bin/true").Run() }, true},
-		{"kill what another of its threads has started", killFromAnotherThread, true},
+		{"kill what another of its threads has started", killFromAnotherThread, own},
+		{"signal its own threads", func() error { return unix.Tgkill(os.Getpid(), os.Getpid(), unix.SIGCONT) }, true},
+		{"set its own limits", func() error { return unix.Prlimit(0, unix.RLIMIT_CORE, &unix.Rlimit{}, nil) }, true},
+		{"signal its parent", func() error { return unix.Kill(os.Getppid(), unix.SIGCONT) }, own},
+		{"signal its parent's thread", func() error { return unix.Tgkill(os.Getppid(), os.Getppid(), unix.SIGCONT) }, own},
+		{"set its parent's limits", func() error {
+			var limit unix.Rlimit
+			return unix.Prlimit(os.Getppid(), unix.RLIMIT_CORE, nil, &limit)
+		}, false},
+		{"move its parent to another CPU", func() error {
+			var set unix.CPUSet
+			set.Set(0)
+			return unix.SchedSetaffinity(os.Getppid(), &set)
+		}, false},
+		{"be kinder to its parent", func() error { return unix.Setpriority(unix.PRIO_PROCESS, os.Getppid(), 19) }, false},
 		{"write the shared rootfs", func() error { return open(descriptor(fdRootfs), os.O_RDWR) }, false},
 		{"write the kernel", func() error { return open(descriptor(fdKernel), os.O_RDWR) }, false},
 		{"read a file beside its directory", func() error { return open(a.Secret, os.O_RDONLY) }, false},
 		{"read another VM's disk", func() error { return open(a.Neighbour, os.O_RDONLY) }, false},
 		{"read /etc/passwd", func() error { return open("/etc/passwd", os.O_RDONLY) }, false},
 		{"read another process's environment", func() error { _, err := os.ReadFile("/proc/1/environ"); return err }, false},
-		{"write its parent's memory", func() error { return open(fmt.Sprintf("/proc/%d/mem", os.Getppid()), os.O_RDWR) }, false},
-		{"open what its parent has open", func() error { return open(fmt.Sprintf("/proc/%d/fd/0", os.Getppid()), os.O_RDONLY) }, false},
+		{"write its parent's memory", func() error { return open(parent+"/mem", os.O_RDWR) }, false},
+		{"open what its parent has open", func() error { return open(parent+"/fd/0", os.O_RDONLY) }, false},
 		{"make a file", func() error { return open("new", os.O_RDWR|os.O_CREATE) }, false},
 		{"make a directory", func() error { return os.Mkdir("directory", 0o700) }, false},
 		{"make a symlink", func() error { return os.Symlink("/etc/passwd", "symlink") }, false},
@@ -349,9 +364,11 @@ func TestCallsOfAnotherProcessorAreRefused(t *testing.T) {
 	size := uint64(head + len(code))
 	var program bytes.Buffer
 	for _, part := range []any{
-		elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1,
+		elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1},
+			Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1,
 			Entry: base + head, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1},
-		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Vaddr: base, Paddr: base, Filesz: size, Memsz: size, Align: 4096},
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X),
+			Vaddr: base, Paddr: base, Filesz: size, Memsz: size, Align: 4096},
 		code,
 	} {
 		check(t, binary.Write(&program, binary.LittleEndian, part))

@@ -54,7 +54,8 @@ func TestWhoMayCallAShim(t *testing.T) {
 			defer ln.Close()
 			check(t, os.Chmod(socket, 0o666))
 			vm := &whose{running: running{done: make(chan struct{})}}
-			s := &server{places: newPlaces(), proc: vm, daemon: tt.daemon, muxNext: make(chan struct{}), settled: make(chan struct{})}
+			s := &server{places: newPlaces(), proc: vm, daemon: tt.daemon,
+				muxNext: make(chan struct{}), settled: make(chan struct{})}
 			cmd := exec.Command("/proc/self/exe", "-test.run=^TestWhoMayCallAShim$")
 			cmd.Env = append(os.Environ(), env+"="+socket)
 			if me == 0 {

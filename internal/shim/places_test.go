@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,7 +34,7 @@ func silentShim(t *testing.T) (*server, Client, net.Listener) {
 	con, err := openConsole(ConsolePath(c.Dir))
 	check(t, err)
 	t.Cleanup(con.close)
-	s := &server{places: newPlaces(), proc: running{done: make(chan struct{})}, console: con, denials: newDenials(),
+	s := &server{daemon: uint32(os.Geteuid()), places: newPlaces(), proc: running{done: make(chan struct{})}, console: con, denials: newDenials(),
 		muxNext: make(chan struct{}), settled: make(chan struct{})}
 	s.wg.Go(func() { s.accept(t.Context(), ln) })
 	return s, c, ln

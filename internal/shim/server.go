@@ -74,6 +74,9 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	signal.Ignore(syscall.SIGHUP)
+	keepNoCore()
+	// The jailer relies on it for what the VMM's user is to use.
+	syscall.Umask(0o022)
 	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0) // for ps; it was started as /proc/self/exe
 	s, ln, err := start(ctx, drivers, wrap)
 	if err != nil {
@@ -87,6 +90,7 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	if err := forgetStart(); err != nil && !errors.Is(err, fs.ErrPermission) {
 		s.log.Warn("the shim is larger than it need be", "err", err)
 	}
+	hideMemory()
 	return s.serve(ctx, ln)
 }
 

@@ -33,6 +33,9 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if err := image.CheckGuest(spec.Platform); err != nil {
 		return banger.VM{}, err
 	}
+	if err := s.checkRoom(spec, emit); err != nil {
+		return banger.VM{}, err
+	}
 	driver, err := s.chooseVMM(ctx, spec)
 	if err != nil {
 		return banger.VM{}, err
@@ -56,6 +59,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 			err = errors.Join(err, m.discard())
 		}
 	}()
+	emit(banger.Event{ID: m.id()})
 	if err := m.prepare(ctx, spec, emit); err != nil {
 		return banger.VM{}, err
 	}

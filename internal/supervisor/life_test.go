@@ -64,9 +64,7 @@ func TestKillIsASignalToTheMainCommand(t *testing.T) {
 	check(t, err)
 	_, err = s.Kill(h.ctx(), "job", 9)
 	check(t, err)
-	if vm := h.wantState(s, "job", banger.StateStopped, "killed by the user"); vm.ExitCode != nil {
-		t.Errorf("a main command that was cut off has the exit code %d", *vm.ExitCode)
-	}
+	wantExit(t, h.wantState(s, "job", banger.StateStopped, "killed by the user"), 137)
 }
 
 // TestAnAttachedClientStartsTheMainCommand once.
@@ -137,10 +135,8 @@ func TestTheDeathOfAShimIsNoticed(t *testing.T) {
 	check(t, syscall.Kill(st.Shim.PID, syscall.SIGKILL))
 	ended, err := s.Wait(h.ctx(), "box")
 	check(t, err)
-	h.wantState(s, "box", banger.StateStopped, "its shim was killed")
-	if ended.ExitCode != nil {
-		t.Errorf("the exit code is %d", *ended.ExitCode)
-	}
+	h.wantState(s, "box", banger.StateFailed, "its shim was killed")
+	wantExit(t, ended, 137)
 	h.await("the VMM dies with its shim", func() bool { return !st.VMM.Alive() && !st.Shim.Alive() })
 	_, err = s.Start(h.ctx(), "box", false, banger.Discard)
 	check(t, err)
@@ -152,9 +148,18 @@ func TestTheDeathOfAVMMIsNoticed(t *testing.T) {
 	s := h.daemon()
 	vm := h.run(s, h.spec("box"))
 	check(t, syscall.Kill(h.status(vm.ID).VMM.PID, syscall.SIGKILL))
-	_, err := s.Wait(h.ctx(), "box")
+	ended, err := s.Wait(h.ctx(), "box")
 	check(t, err)
-	h.wantState(s, "box", banger.StateStopped, "killed by signal 9")
+	h.wantState(s, "box", banger.StateFailed, "killed by signal 9")
+	wantExit(t, ended, 137)
+}
+
+// wantExit checks what wait and ps tell.
+func wantExit(t *testing.T, vm banger.VM, code int) {
+	t.Helper()
+	if vm.ExitCode == nil || *vm.ExitCode != code {
+		t.Errorf("VM %s ends with %v, not %d", vm.Name, vm.ExitCode, code)
+	}
 }
 
 // TestAStartCanBeStopped: Stop, Kill and Remove need not wait for a guest that

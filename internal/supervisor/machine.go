@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/shim"
 	"banger/internal/text"
+	"banger/internal/vmm"
 )
 
 const (
@@ -125,7 +127,7 @@ func (m *machine) loop() {
 			f()
 		case st := <-m.ended:
 			m.alive = false
-			m.onEnd(st.Exit.Reason, st.Exit.Panic)
+			m.onExit(st.Exit, "")
 		case exit := <-m.mainEnded:
 			m.onMainEnd(exit)
 		case <-m.again:
@@ -210,18 +212,40 @@ func (m *machine) offering() guest.Client {
 	}}
 }
 
-// onEnd records that the VMM is gone; nothing of it is left but the disk.
-func (m *machine) onEnd(reason string, failed bool) {
+// The exit codes of VMs whose main command has told none, as docker has them.
+const (
+	killedCode = 128 + int(syscall.SIGKILL)
+	failedCode = 125
+)
+
+// onExit records that the VMM has ended by itself, and how, with more said of it behind. A VMM that was killed, or has failed, and
+// a guest's kernel that panicked are a failure of the VM.
+func (m *machine) onExit(e vmm.Exit, more string) {
+	code := 0
+	switch {
+	case e.Signal != 0:
+		code = 128 + e.Signal
+	case e.Panic || e.Code != 0:
+		code = failedCode
+	}
+	m.onEnd(e.Reason+more, code, code != 0)
+}
+
+// onEnd records that the VMM is gone; nothing of it is left but the disk. The code is that of a VM whose main command has told
+// none; 0 is not stored.
+func (m *machine) onEnd(reason string, code int, failed bool) {
 	vm := m.snapshot()
 	if vm.State.AtRest() {
 		return
 	}
 	if exit, ok := m.takeMainExit(); ok {
-		code := exit.Status()
+		code = exit.Status()
+		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
+	} else if code != 0 && vm.ExitCode == nil {
 		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
 	}
 	state := banger.StateStopped
-	if failed {
+	if failed && vm.State != banger.StateStopping { // what was to end has not failed
 		state = banger.StateFailed
 	}
 	if vm.State == banger.StateStopping && vm.Reason != "" {
@@ -277,14 +301,17 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	m.setState(banger.StateStopping, reason) // if it cannot be stored, the VM is to end all the same
 	limit, cancel := context.WithTimeout(ctx, grace+stopSlack)
 	defer cancel()
-	err := m.agent().Shutdown(limit, grace)
+	err := m.answers(ctx, grace)
+	if err == nil {
+		err = m.agent().Shutdown(limit, grace)
+	}
 	if err != nil { // the VMM's end explains more than a broken connection
 		limit, cancel = context.WithTimeout(limit, time.Second)
 		defer cancel()
 	}
 	st, endErr := m.awaitEnd(limit)
 	if endErr == nil {
-		m.onEnd(st.Exit.Reason, st.Exit.Panic)
+		m.onExit(st.Exit, "")
 		return nil
 	}
 	err = cmp.Or(err, endErr)
@@ -294,9 +321,18 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	return m.kill(ctx, fmt.Sprintf("killed, because it did not shut down (%v)", err))
 }
 
+// answers returns an error if the agent does not answer within grace: then it does not shut the guest down either.
+func (m *machine) answers(ctx context.Context, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	_, err := m.agent().Ping(ctx)
+	return err
+}
+
 // kill ends the VMM at once.
 func (m *machine) kill(ctx context.Context, reason string) error {
-	if m.snapshot().State.AtRest() {
+	before := m.snapshot().State
+	if before.AtRest() {
 		return nil
 	}
 	if err := m.checkState(banger.StateStopping); err != nil {
@@ -305,14 +341,14 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 	m.setState(banger.StateStopping, reason) // as in stop
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
 	defer cancel()
-	if err := m.s.shim(m.id()).Kill(ctx); err != nil {
+	if before == banger.StateUnreachable || m.s.shim(m.id()).Kill(ctx) != nil {
 		m.s.killProcesses(m.id())
 	}
 	m.awaitEnd(ctx) // its reason is ours
 	if m.ctx.Err() != nil {
 		return m.ctx.Err()
 	}
-	m.onEnd(reason, false)
+	m.onEnd(reason, killedCode, false)
 	return nil
 }
 

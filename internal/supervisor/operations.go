@@ -17,6 +17,9 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach bool, emit ba
 	if err != nil {
 		return banger.VM{}, err
 	}
+	if err := s.checkRoom(m.snapshot().Spec, emit); err != nil { // the host may have become smaller
+		return banger.VM{}, err
+	}
 	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, emit) })
 	return m.snapshot(), err
 }

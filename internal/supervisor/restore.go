@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/blob"
 	"banger/internal/shim"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
@@ -47,6 +50,9 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 		return banger.Errorf(banger.CodeConflict, "the database in %s knows no VM, but %d lie in %s; nothing was changed", s.opts.StateDir, len(lost), s.vmsDir()).
 			WithHint("bring back their rows: banger recover; or, if nobody needs these VMs, remove %s", s.vmsDir())
 	}
+	if err := s.noteBoot(); err != nil {
+		s.problem("it cannot be told whether the host has booted: %v", err)
+	}
 	// First of all, so that no orphan writes to files of a VM that is adopted.
 	s.sweep(claimed, undone, lost)
 	s.setAdopting(true)
@@ -61,6 +67,23 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	s.setAdopting(false)
 	s.syncBridge(ctx) // an error is logged there, and VMs of other networks do not depend on it
 	return nil
+}
+
+// bootFile holds the boot id of the host when the last daemon started.
+const bootFile = "boot-id"
+
+// noteBoot finds out whether the host has booted since the last daemon.
+func (s *Supervisor) noteBoot() error {
+	path := filepath.Join(s.opts.StateDir, bootFile)
+	before, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.rebooted = err == nil && string(before) != s.opts.BootID
+	if err == nil && !s.rebooted {
+		return nil
+	}
+	return blob.WriteFile(path, 0o600, func(w io.Writer) error { _, err := io.WriteString(w, s.opts.BootID); return err })
 }
 
 func (s *Supervisor) problem(format string, args ...any) {
@@ -102,12 +125,17 @@ func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
 	st, err := s.shim(vm.ID).Status(ctx)
+	m := s.adoptRow(vm, slot)
+	m.setMainSeen(true)
+	if err != nil && s.hasShim(vm.ID) {
+		m.update(func(vm *banger.VM) { vm.State, vm.Reason = banger.StateUnreachable, "its shim does not answer" })
+		s.wg.Go(func() { m.awaitAnswer(vm) })
+		return
+	}
 	alive := err == nil && !st.Ended && st.Shim.Alive()
 	if err != nil {
 		st = s.lastExit(vm.ID, err)
 	}
-	m := s.adoptRow(vm, slot)
-	m.setMainSeen(true)
 	resume := func() {
 		m.do(m.ctx, func(ctx context.Context) error { return m.resume(ctx, vm.State, alive, st) })
 	}
@@ -116,6 +144,41 @@ func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 		return
 	}
 	resume()
+}
+
+// hasShim returns true if the shim of a VM is a process, whether it answers or not.
+func (s *Supervisor) hasShim(id string) (found bool) {
+	s.eachShim(func(other string, _ int) { found = found || other == id })
+	return found
+}
+
+// askAgain is the pause between two questions to a shim that does not answer: it may be stopped, or its host may be swapping.
+const askAgain = time.Second
+
+// awaitAnswer asks an unreachable VM until its shim answers or has ended, and then goes on from what is stored of it.
+func (m *machine) awaitAnswer(stored banger.VM) {
+	for over := false; !over; {
+		st, err := m.s.shim(stored.ID).Status(m.ctx)
+		if err == nil || !m.s.hasShim(stored.ID) {
+			alive := err == nil && !st.Ended && st.Shim.Alive()
+			if err != nil {
+				st = m.s.lastExit(stored.ID, err)
+			}
+			m.do(m.ctx, func(ctx context.Context) error {
+				if over = m.snapshot().State != banger.StateUnreachable; over {
+					return nil // somebody has ended it
+				}
+				m.update(func(vm *banger.VM) { vm.State, vm.Reason = stored.State, stored.Reason })
+				over = true
+				return m.resume(ctx, stored.State, alive, st)
+			})
+		}
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(askAgain):
+		}
+	}
 }
 
 // adoptRow is adopt for a VM whose creation has succeeded, with its record.
@@ -136,11 +199,10 @@ func (s *Supervisor) adoptRow(vm banger.VM, slot int) *machine {
 func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st shim.Status) error {
 	if !alive {
 		m.s.killProcesses(m.id())
-		reason := st.Exit.Reason
-		if m.snapshot().Reason != "" {
-			reason = m.snapshot().Reason
+		if reason := m.snapshot().Reason; reason != "" {
+			st.Exit.Reason = reason
 		}
-		m.onEnd(reason+", while no daemon ran", st.Exit.Panic)
+		m.onExit(st.Exit, ", while no daemon ran")
 		return nil
 	}
 	m.alive = true
@@ -256,8 +318,8 @@ func eachShim(stateDir string, argv []string, f func(id string, pid int)) error 
 }
 
 // isOurs says whether a process belongs to a user whose shims we start. Others may call
-// themselves what they like, and may keep us waiting for their command line. A process that
-// is not to be looked at belongs to root (proc(5)).
+// themselves what they like, and may keep us waiting for their command line. In a jail a shim
+// begins as root.
 func isOurs(pid string) bool {
 	var st syscall.Stat_t
 	if syscall.Stat("/proc/"+pid, &st) != nil {
@@ -266,7 +328,19 @@ func isOurs(pid string) bool {
 	return st.Uid == 0 || int(st.Uid) == os.Geteuid() || os.Geteuid() == 0 && st.Uid >= firstUID
 }
 
-// killAndWait ends a process that may not be our child and returns when it has
+// isBanger says whether a process runs the program that this one runs, also where that was replaced meanwhile. Of a process that
+// is not to be looked at the kernel does not tell an ordinary user; that its user alone can have started it is enough then.
+func isBanger(pid int) bool {
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if errors.Is(err, fs.ErrPermission) {
+		return true
+	}
+	ours, oerr := os.Readlink("/proc/self/exe")
+	name := func(path string) string { return filepath.Base(strings.TrimSuffix(path, " (deleted)")) }
+	return err == nil && oerr == nil && name(theirs) == name(ours)
+}
+
+// killAndWait ends a shim, which may not be our child and returns when it has
 // ended; the kernel then has sent its VMM the parent-death signal.
 func killAndWait(pid int) {
 	h, err := vmm.HandleOf(pid)
@@ -278,7 +352,7 @@ func killAndWait(pid int) {
 		return
 	}
 	defer syscall.Close(fd)
-	if !h.Alive() {
+	if !isBanger(pid) || !h.Alive() { // asked in this order, the answer is about the process of h
 		return
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {

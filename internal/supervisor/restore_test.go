@@ -119,21 +119,23 @@ func TestWhatEndedWhileNoDaemonRan(t *testing.T) {
 	for name, c := range map[string]struct {
 		end    func(*host, banger.VM)
 		reason string
+		state  banger.State
 	}{
 		"the guest powered off": {func(h *host, vm banger.VM) {
 			dial := func(ctx context.Context) (net.Conn, error) { return h.shim(vm.ID).Dial(ctx, guest.AgentPort) }
 			check(h.t, guest.Client{Dial: dial}.Shutdown(h.ctx(), time.Second))
-		}, "the guest powered off" + meanwhile},
+		}, "the guest powered off" + meanwhile, banger.StateStopped},
 		"the VMM was killed": {func(h *host, vm banger.VM) {
 			check(h.t, syscall.Kill(h.status(vm.ID).VMM.PID, syscall.SIGKILL))
-		}, "the VMM was killed by signal 9" + meanwhile},
+		}, "the VMM was killed by signal 9" + meanwhile, banger.StateFailed},
 		"the shim was killed": {func(h *host, vm banger.VM) {
 			check(h.t, syscall.Kill(h.status(vm.ID).Shim.PID, syscall.SIGKILL))
-		}, "its shim was killed"},
+		}, "its shim was killed", banger.StateFailed},
 		"the host rebooted": {func(h *host, vm banger.VM) {
 			check(h.t, syscall.Kill(h.status(vm.ID).Shim.PID, syscall.SIGKILL))
 			check(h.t, os.RemoveAll(h.path("run")))
-		}, "its shim was killed"},
+			h.opts.BootID = "another"
+		}, "the host went down" + meanwhile, banger.StateFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -143,7 +145,7 @@ func TestWhatEndedWhileNoDaemonRan(t *testing.T) {
 			c.end(h, vm)
 			h.await("it ends", func() bool { return len(h.processes()) == 0 })
 			s := h.daemon()
-			h.wantState(s, "box", banger.StateStopped, c.reason)
+			h.wantState(s, "box", c.state, c.reason)
 			_, err := s.Start(h.ctx(), "box", false, banger.Discard)
 			check(t, err)
 			h.wantState(s, "box", banger.StateRunning, "")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"banger"
@@ -64,6 +65,7 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 		m.s.cleanRun(m.id())
 		if !m.isGone() {
 			m.leaveNetwork()
+			m.update(func(vm *banger.VM) { vm.ExitCode = new(int); *vm.ExitCode = failedCode })
 			m.setState(banger.StateFailed, reason)
 		}
 		return err
@@ -354,7 +356,10 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 		net.Tap = guestTap
 	}
 	options, jail := m.s.jail(m.ctx, driver, vm.ID, id)
-	return shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
+	if err := m.s.checkReach(driver, jail != nil); err != nil {
+		return shim.Spec{}, none, err
+	}
+	spec := shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
 		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
 		Accel: m.s.accel(), CPUModel: vm.Spec.CPUModel, Nested: vm.Spec.Nested != "",
 		Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Sockets: driver.Sockets, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
@@ -364,7 +369,8 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 			{Serial: "disk", Path: m.s.diskPath(vm.ID)},
 			{Serial: "modules", Path: m.s.opts.Kernels.ModulesDisk(kern.Name), ReadOnly: true},
 		},
-	}}, id, nil
+	}}
+	return spec, id, m.s.openToAll(spec.VM)
 }
 
 func (m *machine) guestConfig(ctx context.Context, hostKey string) (c guest.Config, err error) {
@@ -431,8 +437,10 @@ func (m *machine) waitMain(ended chan<- banger.Exit) {
 // lastExit tells how a VMM ended whose shim does not answer.
 func (s *Supervisor) lastExit(id string, cause error) shim.Status {
 	exit, err := s.shim(id).LastExit()
-	if err != nil {
-		exit = vmm.Exit{Reason: fmt.Sprintf("its shim was killed (%v)", cause)}
+	if err != nil && s.rebooted {
+		exit = vmm.Exit{Signal: int(syscall.SIGKILL), Reason: "the host went down"}
+	} else if err != nil {
+		exit = vmm.Exit{Signal: int(syscall.SIGKILL), Reason: fmt.Sprintf("its shim was killed (%v)", cause)}
 	}
 	return shim.Status{Ended: true, Exit: exit}
 }

@@ -61,6 +61,9 @@ type Options struct {
 	KVMGroup uint32       // group that may open /dev/kvm, for VMMs that run as users of their own
 	Nested   func() error // why KVM's guests cannot run VMs here; nil: they can
 	Root     bool         // each VM gets a uid of its own
+	Memory   int64        // of the host in bytes; 0: unknown
+	CPUs     int          // of the host; 0: unknown
+	BootID   string       // of the host (random(4), boot_id)
 
 	// InitTime is how long an init of the image's may take until it runs and, if it is systemd, obeys; 0: 30 s.
 	InitTime time.Duration
@@ -104,6 +107,7 @@ type Supervisor struct {
 	bridge   *network.BridgeHost // nil: none here
 	adopting bool                // not all VMs are known yet, so that bridges stay as they are
 
+	rebooted bool     // the host has booted since the last daemon; does not change after Restore
 	problems []string // what Restore could not put right; does not change afterwards
 }
 

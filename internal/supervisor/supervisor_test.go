@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,6 +95,28 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestASizeThatMakesSlowIsWarnedOf at once.
+func TestASizeThatMakesSlowIsWarnedOf(t *testing.T) {
+	h := newHost(t)
+	h.opts.CPUs = 1
+	s := h.daemon()
+	spec := h.spec("box")
+	spec.CPUs = 2
+	var mu sync.Mutex
+	var warned []string
+	_, err := s.Create(h.ctx(), spec, false, func(e banger.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Stage == "warning" {
+			warned = append(warned, e.Text)
+		}
+	})
+	check(t, err)
+	if len(warned) != 1 || warned[0] != "the VM has 2 CPUs and this host 1, so it will be slow" {
+		t.Errorf("it warns: %q", warned)
+	}
+}
+
 // TestAFailedCreateLeavesNothing at whichever step it fails.
 func TestAFailedCreateLeavesNothing(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -101,8 +124,10 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 		code  banger.Code
 		words string
 	}{
-		"nothing is asked for": {func(_ *host, s *banger.Spec) { *s = banger.Spec{} }, banger.CodeInvalid, "no image"},
-		"no such VMM":          {func(_ *host, s *banger.Spec) { s.VMM = banger.VMMQEMU }, banger.CodeUnavailable, "qemu"},
+		"nothing is asked for":          {func(_ *host, s *banger.Spec) { *s = banger.Spec{} }, banger.CodeInvalid, "no image"},
+		"more memory than the host has": {func(h *host, s *banger.Spec) { h.opts.Memory, s.Memory = 200<<20, 201<<20 }, banger.CodeInvalid, "this host has"},
+		"far too many CPUs":             {func(h *host, s *banger.Spec) { h.opts.CPUs, s.CPUs = 2, 9 }, banger.CodeInvalid, "at most 8"},
+		"no such VMM":                   {func(_ *host, s *banger.Spec) { s.VMM = banger.VMMQEMU }, banger.CodeUnavailable, "qemu"},
 		"the VMM is not installed": {func(h *host, _ *banger.Spec) {
 			h.opts.VMMs = []supervisor.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: "/nonexistent"})}}
 		}, banger.CodeUnavailable, "not built"},

@@ -36,7 +36,8 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 			s := h.daemon()
 			vm := h.run(s, h.spec("box"))
 			trap := func() {
-				for _, file := range []string{"exit.json", "exit.json.tmp", "console.log", "console.log.1", "denials.jsonl", "shim.json", "shim.err", "ram", "other"} {
+				for _, file := range []string{"exit.json", "exit.json.tmp", "console.log", "console.log.1", "denials.jsonl",
+					"shim.json", "shim.err", "ram", "other"} {
 					path := filepath.Join(h.path("state/vms"), vm.ID, file)
 					os.Remove(path)
 					set(t, path, ours)
@@ -47,7 +48,7 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 			within(t, "ps, logs, denials", func() {
 				_, err := s.Wait(h.ctx(), "box")
 				check(t, err)
-				h.wantState(s, "box", banger.StateStopped, "its shim was killed")
+				h.wantState(s, "box", banger.StateFailed, "its shim was killed")
 				var out bytes.Buffer
 				s.Logs(h.ctx(), "box", -1, false, &out)
 				s.Denials(h.ctx(), "box", -1, false, &out)
@@ -70,7 +71,7 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 				s.Close()
 				check(t, syscall.Kill(pid, syscall.SIGKILL))
 				s = h.daemon()
-				h.wantState(s, "box", banger.StateStopped, "its shim was killed")
+				h.wantState(s, "box", banger.StateFailed, "its shim was killed")
 			})
 			trap()
 			within(t, "rm", func() { check(t, s.Remove(h.ctx(), "box", true)) })

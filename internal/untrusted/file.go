@@ -24,10 +24,10 @@ func Open(path string, flag int, perm os.FileMode) (*os.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("what is there must not be truncated: use Create")}
 	}
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, perm)
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EISDIR) { // symlink; pipe or socket; directory
+	switch {
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR): // symlink; pipe or socket; directory
 		return nil, notRegular(path)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	if err := checkRegular(f); err != nil {

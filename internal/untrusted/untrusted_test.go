@@ -99,7 +99,8 @@ func TestTrapsAreNotOpened(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "file")
 			ours := set(t, path)
 			within(t, func() {
-				for _, flag := range []int{os.O_RDONLY, os.O_WRONLY, os.O_RDWR | os.O_CREATE, os.O_RDWR | os.O_CREATE | os.O_APPEND} {
+				const create = os.O_RDWR | os.O_CREATE
+				for _, flag := range []int{os.O_RDONLY, os.O_WRONLY, create, create | os.O_APPEND} {
 					if f, err := Open(path, flag, 0o600); err == nil {
 						f.Close()
 						t.Errorf("it is opened with %#o", flag)

@@ -28,10 +28,9 @@ type client struct{ http *http.Client }
 
 // newClient returns a client of the API at socket, which need not be there yet.
 func newClient(socket string) *client {
-	var d net.Dialer
 	return &client{&http.Client{
 		Transport: &http.Transport{
-			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) },
+			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, socket) },
 			DisableKeepAlives:      true, // a call is rare, and an idle connection would hold one of the server's few places
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: 16 << 10,

@@ -64,8 +64,7 @@ func mayCome(err error) bool {
 
 // connectVsock tries once.
 func connectVsock(ctx context.Context, socket string, port uint32) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", socket)
+	conn, err := dialSocket(ctx, socket)
 	if err != nil {
 		return nil, err
 	}

@@ -80,8 +80,17 @@ func (p *process) plugIn(ctx context.Context, socket *os.File) error {
 		if err == nil {
 			return nil
 		}
-		if running, serr := p.running(ctx); serr != nil || running {
+		running, serr := p.running(ctx)
+		if serr != nil {
 			return err
+		}
+		if running {
+			select {
+			case <-changed: // it was paused when we tried
+				continue
+			default:
+				return err
+			}
 		}
 		select {
 		case <-changed:

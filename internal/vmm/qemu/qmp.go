@@ -20,8 +20,18 @@ import (
 // the worst case.
 const maxQMPLine = 1 << 20
 
-// commandTimeout bounds a command whose caller sets no deadline.
-const commandTimeout = 10 * time.Second
+// What bounds a command and a migration whose caller sets no deadline.
+const (
+	commandTimeout   = 10 * time.Second
+	migrationTimeout = 5 * time.Minute
+)
+
+func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, limit)
+}
 
 // monitor is the one connection to QEMU's machine protocol (docs/interop/qmp-spec), held as
 // long as QEMU lives: newline JSON, one command at a time. An answer bears the number of its
@@ -116,11 +126,8 @@ func (m *monitor) execute(ctx context.Context, command string, args any) error {
 
 // query runs one command, hands it file unless that is nil, and returns its answer.
 func (m *monitor) query(ctx context.Context, command string, args any, file *os.File) (json.RawMessage, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, commandTimeout)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx, commandTimeout)
+	defer cancel()
 	select {
 	case m.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -168,17 +175,32 @@ func (m *monitor) send(ctx context.Context, command string, args any, file *os.F
 	if file != nil {
 		oob = syscall.UnixRights(int(file.Fd()))
 	}
-	m.conn.SetWriteDeadline(time.Time{})
-	stop := context.AfterFunc(ctx, func() { m.conn.SetWriteDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if _, _, err = m.conn.WriteMsgUnix(append(data, '\n'), oob, nil); err == nil {
+	n, err := m.write(ctx, append(data, '\n'), oob)
+	if err == nil {
 		return answer, nil
+	}
+	if n > 0 {
+		m.conn.Close() // of half a command: the next one would not be understood
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	m.conn.Close() // half a command may have been sent: the next one would not be understood
 	return nil, err
+}
+
+// write writes until ctx ends. A QEMU that is stopped reads nothing.
+func (m *monitor) write(ctx context.Context, data, oob []byte) (int, error) {
+	m.conn.SetWriteDeadline(time.Time{})
+	given := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(given)
+		m.conn.SetWriteDeadline(time.Unix(1, 0))
+	})
+	n, _, err := m.conn.WriteMsgUnix(data, oob, nil)
+	if !stop() {
+		<-given // so that it does not meet the next command
+	}
+	return n, err
 }
 
 // beginMigration forgets how an earlier migration went.
@@ -198,6 +220,8 @@ func (m *monitor) progress() (migration string, changed <-chan struct{}) {
 
 // awaitMigration waits until a migration that was begun has ended, and says how.
 func (m *monitor) awaitMigration(ctx context.Context) error {
+	ctx, cancel := bounded(ctx, migrationTimeout)
+	defer cancel()
 	for {
 		status, changed := m.progress()
 		switch status {

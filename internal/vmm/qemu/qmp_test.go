@@ -95,6 +95,41 @@ func TestALateAnswerIsNobodyElses(t *testing.T) {
 	}
 }
 
+// TestAMonitorThatWasStopped: what could not be sent meanwhile does not spoil what comes later.
+func TestAMonitorThatWasStopped(t *testing.T) {
+	conn, theirs, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{monitor: newMonitor(conn)}
+	defer p.monitor.close()
+	for full := false; !full; {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Millisecond)
+		full = strings.HasPrefix(p.Pause(ctx).Error(), "sending ")
+		cancel()
+	}
+	far, err := net.FileConn(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	defer far.Close()
+	go func() { // ends with far
+		for r := bufio.NewReader(far); ; {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			var command struct{ ID int }
+			json.Unmarshal([]byte(line), &command)
+			io.WriteString(far, strings.ReplaceAll(done, "ID", strconv.Itoa(command.ID)))
+		}
+	}()
+	if err := p.Resume(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestHostileMonitor: whatever answers, the caller gets an error in time.
 func TestHostileMonitor(t *testing.T) {
 	huge := strings.Repeat("x", 3*maxQMPLine)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
@@ -88,12 +89,22 @@ func (p *process) wantPaused(ctx context.Context) error {
 }
 
 func (p *process) running(ctx context.Context) (bool, error) {
-	var status struct{ Running bool }
+	status, err := p.status(ctx)
+	return status.Running, err
+}
+
+// status is QEMU's answer to query-status.
+type status struct {
+	Running bool
+	Status  string // why it does not run, if it does not
+}
+
+func (p *process) status(ctx context.Context) (s status, err error) {
 	data, err := p.monitor.query(ctx, "query-status", nil, nil)
 	if err == nil {
-		err = json.Unmarshal(data, &status)
+		err = json.Unmarshal(data, &s)
 	}
-	return status.Running, err
+	return s, err
 }
 
 // migrate writes the state to a new file, all memory included unless it is shared.
@@ -116,8 +127,25 @@ func (p *process) migrate(ctx context.Context, path string, shared bool) error {
 		if p.command(again, "migrate_cancel") == nil {
 			p.monitor.awaitMigration(again) // so that its end is not taken for that of the next one
 		}
+		p.settle(again)
+		return err
 	}
-	return err
+	return errors.Join(err, p.settle(ctx))
+}
+
+// settle waits until QEMU has done with a migration that has ended: before, it lets no guest go on.
+func (p *process) settle(ctx context.Context) error {
+	for {
+		status, err := p.status(ctx)
+		if err != nil || status.Status != "finish-migrate" {
+			return err
+		}
+		select {
+		case <-time.After(time.Millisecond): // no event tells of it
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // restore reads the state and lets the guest go on.

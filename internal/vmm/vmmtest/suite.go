@@ -322,6 +322,9 @@ func (vm *VM) reopen(t *testing.T) {
 // agree makes a session over a channel.
 func (vm *VM) agree(t *testing.T, conn net.Conn) {
 	t.Helper()
+	if conn == nil {
+		t.FailNow() // Open has said why
+	}
 	var err error
 	if vm.mux, err = guest.ConnectMux(ctx(t), conn, vm.ram(t)); err != nil {
 		t.Fatalf("the agent does not answer on the channel: %v", err)

@@ -1,0 +1,33 @@
+package image
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// makeDirs makes the store's directories. An image's own is its user's alone, for the image may be private; those above let
+// pass the user as whom apt downloads (recipe.go).
+func makeDirs(dir string) error {
+	all := filepath.Join(dir, "sha256")
+	err := os.MkdirAll(all, 0o711)
+	for _, d := range []string{dir, all} {
+		err = errors.Join(err, os.Chmod(d, 0o711))
+	}
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(all)
+	for _, e := range entries {
+		if e.IsDir() {
+			err = errors.Join(err, os.Chmod(filepath.Join(all, e.Name()), 0o700))
+		}
+	}
+	for _, file := range []string{refsFile, stopFile} {
+		if cerr := os.Chmod(filepath.Join(dir, file), 0o600); !errors.Is(cerr, fs.ErrNotExist) {
+			err = errors.Join(err, cerr)
+		}
+	}
+	return err
+}

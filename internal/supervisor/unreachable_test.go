@@ -1,0 +1,82 @@
+package supervisor_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"banger"
+)
+
+// TestAShimThatDoesNotAnswerIsNotKilled: a daemon that starts while a VM's process cannot answer, on a host that swaps, keeps
+// the VM, and takes it over when it answers.
+func TestAShimThatDoesNotAnswerIsNotKilled(t *testing.T) {
+	h := newHost(t)
+	first := h.daemon()
+	vm := h.run(first, h.spec("box"))
+	other := h.run(first, h.spec("other"))
+	first.Close()
+	shim := h.status(vm.ID).Shim.PID
+	for _, pid := range []int{shim, h.status(other.ID).Shim.PID} {
+		check(t, syscall.Kill(pid, syscall.SIGSTOP))
+	}
+	s := h.daemon()
+	for _, name := range []string{"box", "other"} {
+		if got, err := s.Get(name); err != nil || got.State != banger.StateUnreachable {
+			t.Errorf("VM %s is %s, %v", name, got.State, err)
+		}
+	}
+	check(t, syscall.Kill(shim, syscall.SIGCONT))
+	h.await("it answers", func() bool { got, _ := s.Get("box"); return got.State == banger.StateRunning })
+	h.wantState(s, "box", banger.StateRunning, "")
+	if out, _ := h.sh(s, "box", "echo here"); out != "here\n" {
+		t.Errorf("it prints %q", out)
+	}
+	// One that never answers is ended by a user's word.
+	if _, err := s.Kill(h.ctx(), "other", 9); err != nil {
+		t.Error(err)
+	}
+	h.wantState(s, "other", banger.StateStopped, "killed by the user")
+}
+
+// TestWhatOnlyLooksLikeAShimIsNotKilled: its arguments are those of a shim whose VM is to be undone, and its program is another.
+func TestWhatOnlyLooksLikeAShimIsNotKilled(t *testing.T) {
+	h := newHost(t)
+	half := banger.VM{ID: banger.NewID(), Name: "half"}
+	_, err := h.opts.Store.Create(h.ctx(), half)
+	check(t, err)
+	yes := exec.Command("yes") // which takes any arguments, and rests when nobody reads what it prints
+	yes.Args = append(append([]string{}, h.opts.ShimArgv...), h.path("state/vms/"+half.ID))
+	out, err := yes.StdoutPipe()
+	check(t, err)
+	check(t, yes.Start())
+	defer yes.Wait()
+	defer yes.Process.Kill()
+	_, err = out.Read(make([]byte, 1))
+	check(t, err)
+	h.daemon()
+	if err := yes.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("it is gone: %v", err)
+	}
+	if fields, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", yes.Process.Pid)); err != nil || strings.Contains(string(fields), ") Z ") {
+		t.Errorf("it was killed: %s, %v", fields, err)
+	}
+}
+
+// TestAStopOfAFrozenGuestTakesItsGrace, and not the time that a guest which answers gets to write its disks.
+func TestAStopOfAFrozenGuestTakesItsGrace(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	vm := h.run(s, h.spec("box"))
+	check(t, syscall.Kill(h.status(vm.ID).VMM.PID, syscall.SIGSTOP))
+	began := time.Now()
+	check(t, errOf(s.Stop(h.ctx(), "box", 200*time.Millisecond)))
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it takes %s", took)
+	}
+	h.wantState(s, "box", banger.StateStopped, "did not shut down")
+}
