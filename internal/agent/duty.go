@@ -28,7 +28,7 @@ type duties interface {
 	correct(guest.Correction) error
 	// shutdown is called once the main command was signalled; it does not return
 	// in a real guest.
-	shutdown(grace time.Duration, main *process)
+	shutdown(grace time.Duration, main *process, how ending)
 	// disk returns a descriptor of the VM's own disk, or -1.
 	disk() int
 }
@@ -46,8 +46,8 @@ func (initDuties) ready(context.Context) error { return nil }
 
 func (initDuties) correct(c guest.Correction) error { return correctClock(c) }
 
-// shutdown ends all programs, makes the disks clean and powers off.
-func (d initDuties) shutdown(grace time.Duration, main *process) {
+// shutdown ends all programs, makes the disks clean and ends the guest.
+func (d initDuties) shutdown(grace time.Duration, main *process, how ending) {
 	unix.Kill(-1, unix.SIGTERM)
 	awaitNoProcesses(grace)
 	unix.Kill(-1, unix.SIGKILL)
@@ -61,8 +61,7 @@ func (d initDuties) shutdown(grace time.Duration, main *process) {
 	if err := unix.Mount("", procPath(d.own), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		warn(fmt.Errorf("making the disk clean: %w", err))
 	}
-	unix.Sync()
-	powerOff()
+	how.now()
 }
 
 // awaitNoProcesses returns when only this process and kernel threads are left,
@@ -97,16 +96,8 @@ func otherProcesses() bool {
 	return false
 }
 
-// powerOff ends the VM: by a restart, where the host says that a restart ends the VMM and
-// that there is no power to switch off.
-func powerOff() {
-	unix.Sync()
-	if endsByRestart() {
-		unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-	}
-	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	select {}
-}
+// powerOff ends the VM.
+func powerOff() { hostEnds.now() }
 
 func endsByRestart() bool { return kernelArgument(guest.RestartArgument) }
 
@@ -145,7 +136,7 @@ const (
 
 // shutdown lets the image's init stop its services. Should it hang, the host's
 // own limit ends the VM; before that we make the disks as clean as can be.
-func (d *residentDuties) shutdown(grace time.Duration, _ *process) {
+func (d *residentDuties) shutdown(grace time.Duration, _ *process, how ending) {
 	end := initPowerOff
 	if endsByRestart() {
 		end = initRestart
@@ -154,7 +145,7 @@ func (d *residentDuties) shutdown(grace time.Duration, _ *process) {
 	time.Sleep(grace) // the power-off ends us; this is the limit, not a wait
 	unix.Sync()
 	os.WriteFile("/proc/sysrq-trigger", []byte("u"), 0) // remount everything read-only (sysrq.rst)
-	powerOff()
+	how.now()
 }
 
 // hostDuties are those of a test: none.
@@ -174,13 +165,16 @@ func (hostDuties) ready(ctx context.Context) error {
 
 func (hostDuties) correct(guest.Correction) error { return nil }
 
-func (hostDuties) shutdown(grace time.Duration, main *process) {
+func (hostDuties) shutdown(grace time.Duration, main *process, how ending) {
 	if main != nil {
 		select {
 		case <-main.done:
 		case <-time.After(grace):
 			main.signal(syscall.SIGKILL)
 		}
+	}
+	if how == guestReboots {
+		os.Exit(RebootCode)
 	}
 	os.Exit(0)
 }

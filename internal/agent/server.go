@@ -30,6 +30,7 @@ type server struct {
 	main       *process
 	mainUp     chan struct{} // closed when main is set
 	stopping   bool
+	how        ending // of the shutdown that stopping is about
 	configured bool
 	clockSets  int64 // how often the host has set the clock
 }
@@ -87,7 +88,7 @@ func (s *server) handle(port uint32, conn net.Conn) {
 			// The host closes the stream when it has the answer.
 			conn.SetReadDeadline(time.Now().Add(time.Second))
 			frames.Next()
-			s.shutdown(time.Duration(req.Grace) * time.Millisecond)
+			s.shutdown(time.Duration(req.Grace)*time.Millisecond, hostEnds)
 		}
 	}
 }
@@ -234,19 +235,23 @@ func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
 	main := s.mainProcess()
 	select {
 	case <-main.done:
+		if s.reboots() { // then it is not the end of the VM's main command
+			<-gone
+			return
+		}
 		banger.WriteJSONFrame(conn, banger.FrameExit, main.exit)
 	case <-gone:
 	}
 }
 
 // shutdown asks the main command to end, then leaves the rest to the duties.
-func (s *server) shutdown(grace time.Duration) {
+func (s *server) shutdown(grace time.Duration, how ending) {
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()
 		return
 	}
-	s.stopping = true
+	s.stopping, s.how = true, how
 	main, sig := s.main, syscall.Signal(s.config.StopSignal)
 	s.mu.Unlock()
 	if sig == 0 {
@@ -260,7 +265,7 @@ func (s *server) shutdown(grace time.Duration) {
 		case <-time.After(grace):
 		}
 	}
-	s.duties.shutdown(time.Until(deadline), main)
+	s.duties.shutdown(time.Until(deadline), main, how)
 }
 
 func sendError(conn net.Conn, err error) {

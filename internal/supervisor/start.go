@@ -42,6 +42,12 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 	if !vm.State.AtRest() {
 		return stateError("start", vm, "see: banger ps")
 	}
+	return m.startNow(ctx, attach, emit)
+}
+
+// startNow is start for a VM that has no VMM.
+func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) error {
+	vm := m.snapshot()
 	m.update(func(vm *banger.VM) { vm.ExitCode = nil })
 	m.setMainSeen(false)
 	m.mainDone = nil
@@ -60,7 +66,11 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 			reason = "the start was canceled"
 			err = banger.Errorf(banger.CodeCanceled, "the start of VM %s was canceled", vm.Name)
 		}
-		m.kill(ctx, reason)
+		if vm.Spec.AutoRemove {
+			m.kill(ctx, reason)
+		} else { // it is not stopped before it is failed
+			m.endVMM(ctx, banger.StateStarting)
+		}
 		m.leaveGroup()
 		m.s.cleanRun(m.id())
 		if !m.isGone() {

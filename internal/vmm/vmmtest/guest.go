@@ -38,25 +38,6 @@ func StateOf(t *testing.T, vm *VM) (s State) {
 	return s
 }
 
-// TimeLimit is how far a guest's clock may be from the host's once it was told the time.
-const TimeLimit = 20 * time.Millisecond
-
-// wantTime sets the guest's clock, as a shim does after a boot and a pause, and asks a command for the time.
-func wantTime(t *testing.T, vm *VM) {
-	t.Helper()
-	behind, err := vm.Agent.SyncClock(ctx(t), true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := time.Now()
-	s := StateOf(t, vm)
-	after := time.Now()
-	t.Logf("the clock was behind by %s; the command's time is %s after it was asked for, and %s before it was there", behind, s.Time.Sub(before), after.Sub(s.Time))
-	if before.Sub(s.Time) > TimeLimit || s.Time.Sub(after) > TimeLimit {
-		t.Errorf("between %s and %s the guest's clock shows %s", before, after, s.Time)
-	}
-}
-
 // Configure tells a guest what it is.
 func Configure(t *testing.T, vm *VM, c guest.Config) {
 	t.Helper()
