@@ -211,8 +211,9 @@ func TestAVMThatIsBeingCreatedRefusesChanges(t *testing.T) {
 	}
 	results := map[string]chan error{}
 	for name, f := range changes {
-		results[name] = make(chan error, 1)
-		go func() { results[name] <- f() }()
+		result := make(chan error, 1)
+		results[name] = result
+		go func() { result <- f() }()
 	}
 	close(goOn)
 	check(t, <-created)
