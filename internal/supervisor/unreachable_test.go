@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,7 @@ func TestAShimThatDoesNotAnswerIsNotKilled(t *testing.T) {
 	shim := h.status(vm.ID).Shim.PID
 	for _, pid := range []int{shim, h.status(other.ID).Shim.PID} {
 		check(t, syscall.Kill(pid, syscall.SIGSTOP))
+		h.await("all its threads stop", func() bool { return isStopped(pid) })
 	}
 	s := h.daemon()
 	for _, name := range []string{"box", "other"} {
@@ -41,6 +43,18 @@ func TestAShimThatDoesNotAnswerIsNotKilled(t *testing.T) {
 		t.Error(err)
 	}
 	h.wantState(s, "other", banger.StateStopped, "killed by the user")
+}
+
+// isStopped returns true if all threads of a process have stopped: the signal alone does not say so.
+func isStopped(pid int) bool {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, task := range tasks {
+		stat, err := os.ReadFile(task)
+		if err != nil || !strings.Contains(string(stat), ") T ") {
+			return false
+		}
+	}
+	return err == nil && len(tasks) > 0
 }
 
 // TestWhatOnlyLooksLikeAShimIsNotKilled: its arguments are those of a shim whose VM is to be undone, and its program is another.
