@@ -29,6 +29,9 @@ func own(o Options) (release func(), err error) {
 			return nil, err
 		}
 	}
+	if _, err := reserveOf(o.StateDir).ReleaseIfFull(); err != nil { // a daemon must start on a full disk, to free some of it
+		return nil, err
+	}
 	state, before, err := private.Take(o.StateDir, lockFile, lockWait)
 	if err != nil {
 		return nil, taken(err, "state directory "+o.StateDir, before)

@@ -137,7 +137,7 @@ func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error)
 			return s.adopt(vm, slot), nil
 		}
 		if vm.Spec.Name != "" || banger.CodeOf(err) != banger.CodeConflict || try == createTries {
-			return nil, err
+			return nil, storing(err, s.opts.StateDir)
 		}
 	}
 }
