@@ -51,7 +51,7 @@ func own(o Options) (release func(), err error) {
 	}
 	me := private.Owner{PID: os.Getpid(), State: o.StateDir, Run: o.RunDir}
 	if err == nil {
-		err = errors.Join(state.Write(me), run.Write(me), restrict(o.StateDir))
+		err = errors.Join(state.Write(me), run.Write(me), removeHalves(o.StateDir), restrict(o.StateDir))
 	}
 	if err != nil {
 		release()
@@ -90,6 +90,18 @@ func sameState(o Options, lodger private.Owner) error {
 	}
 	return banger.Errorf(banger.CodeConflict, "the run directory %s holds sockets of running VMs of the state directory %s", o.RunDir, lodger.State).
 		WithHint("set BANGER_RUN_DIR to another directory, or stop these VMs first")
+}
+
+// removeHalves removes files that were being written when a daemon was killed. Stores remove their own.
+func removeHalves(stateDir string) (err error) {
+	for _, pattern := range []string{"*.tmp", "vms/*.tmp"} {
+		halves, gerr := filepath.Glob(filepath.Join(stateDir, pattern))
+		err = errors.Join(err, gerr)
+		for _, path := range halves {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
 }
 
 // restrict corrects the modes of what an earlier banger made below the state directory. Directories in which a VM's own

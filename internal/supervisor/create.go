@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/blob"
 	"banger/internal/disk"
 	"banger/internal/image"
 )
@@ -105,6 +106,10 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 	_, hostKey, err := m.s.hostKey(m.id())
 	if err != nil {
 		return err
+	}
+	// The disk and the key are durable themselves; their names must be, too, before anybody is told of the VM.
+	if err := errors.Join(blob.Sync(m.s.stateDir(m.id())), blob.Sync(m.s.vmsDir())); err != nil {
+		return noSpace(err, m.s.opts.StateDir)
 	}
 	watch.lap("disk")
 	m.update(func(vm *banger.VM) {
