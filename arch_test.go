@@ -28,7 +28,7 @@ var layout = map[string]struct {
 	"internal/daemon":                        {". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/private internal/registry internal/reserve internal/shim internal/store internal/supervisor internal/vmm internal/vmm/firecracker internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
 	"internal/api":                           {". internal/private internal/text", false, "routes and their client know nouns, not machinery"},
 	"internal/supervisor":                    {". internal/blob internal/cgroup internal/disk internal/guest internal/image internal/kernel internal/network internal/reserve internal/shim internal/sshconf internal/store internal/text internal/untrusted internal/vmm", false, "decisions only: no HTTP, SQL or processes of its own"},
-	"internal/shim":                          {". internal/accept internal/guest internal/network internal/untrusted internal/vmm", true, "one VM's process; it never sees images or rows; its client starts it"},
+	"internal/shim":                          {". internal/accept internal/guest internal/network internal/private internal/untrusted internal/vmm", true, "one VM's process; it never sees images or rows; its client starts it"},
 	"internal/untrusted":                     {"", false, "files where another user may have set traps, whatever they are for"},
 	"internal/ipaddr":                        {"", false, "what kinds of addresses there are, whoever may reach them"},
 	"internal/text":                          {".", false, "what may be shown of others' text, wherever it comes from"},
