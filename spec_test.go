@@ -207,7 +207,7 @@ func TestTransitions(t *testing.T) {
 	for from, want := range map[State][]State{
 		StateCreated:  {StateStarting, StateFailed},
 		StateStarting: {StateRunning, StateStopping, StateStopped, StateFailed},
-		StateRunning:  {StatePaused, StateStopping, StateStopped, StateFailed},
+		StateRunning:  {StateStarting, StatePaused, StateStopping, StateStopped, StateFailed},
 		StatePaused:   {StateRunning, StateStopping, StateStopped, StateFailed},
 		StateStopping: {StateStopped, StateFailed},
 		StateStopped:  {StateStarting, StateFailed},

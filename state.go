@@ -23,7 +23,7 @@ const (
 var next = map[State][]State{
 	StateCreated:  {StateStarting, StateFailed},
 	StateStarting: {StateRunning, StateStopping, StateStopped, StateFailed},
-	StateRunning:  {StatePaused, StateStopping, StateStopped, StateFailed},
+	StateRunning:  {StateStarting, StatePaused, StateStopping, StateStopped, StateFailed},
 	StatePaused:   {StateRunning, StateStopping, StateStopped, StateFailed},
 	StateStopping: {StateStopped, StateFailed},
 	StateStopped:  {StateStarting, StateFailed},

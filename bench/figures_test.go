@@ -129,7 +129,7 @@ func (b *bench) streams() {
 		"-chardev", "socket,id=raw,path="+filepath.Join(rival.dir, "raw.sock")+",server=on,wait=off",
 		"-device", "virtserialport,chardev=raw,name=raw")
 	defer stop()
-	_, err := c.Configure(b.Context(), guest.Config{Hostname: "bare", TimeUnixNano: time.Now().UnixNano()})
+	_, err := c.Configure(b.Context(), guest.Config{Hostname: "bare"})
 	b.must(err)
 	vm := b.newVM()
 	b.cli("start", "-q", vm)

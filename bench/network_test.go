@@ -114,7 +114,7 @@ func (b *bench) newSlirp() *networked {
 		rival.argv[i] = mtu.ReplaceAllString(rival.argv[i], "") // slirp's largest packet is the device's own
 	}
 	c, _, stop := rival.boot()
-	_, err = c.Configure(b.Context(), guest.Config{Hostname: "bare", TimeUnixNano: time.Now().UnixNano(),
+	_, err = c.Configure(b.Context(), guest.Config{Hostname: "bare",
 		Network: &guest.Network{Address: "10.0.2.15/24", Gateway: "10.0.2.2", DNS: []string{"10.0.2.3"}, MTU: 1500}})
 	b.must(err)
 	n := &networked{bench: b, at: at, end: stop, sh: func(script string) func() { return rival.sh(c, script) }}

@@ -17,6 +17,7 @@ import (
 
 // commands are what the stories use beyond testscript's own.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
+	"clock":      cmdClock,
 	"code":       cmdCode,
 	"residue":    cmdResidue,
 	"killdaemon": cmdKillDaemon,

@@ -35,7 +35,9 @@ func Main(args []string) int {
 	case len(args) == 2 && args[1] == "serve":
 		// Under the in-memory driver: the channel is descriptor 3 and the host
 		// is not ours to configure.
-		err = serveChannel(os.NewFile(3, "channel"), newServer(hostDuties{}))
+		s := newServer(hostDuties{})
+		s.obeySignals()
+		err = serveChannel(os.NewFile(3, "channel"), s)
 	case len(args) == 2 && args[0] == selfProgram && args[1] == sftpArgument:
 		err = serveSFTP()
 	case args[0] == residentName:
@@ -79,6 +81,7 @@ func runInit() error {
 	}
 	calmThreads()
 	s := newServer(initDuties{own: disk})
+	s.obeySignals()
 	fmt.Println("banger-agent: ready")
 	return serve(s)
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,9 +22,13 @@ type duties interface {
 	configure(guest.Config) error
 	// restored is called when the guest goes on from a snapshot.
 	restored(guest.Config) error
+	// ready returns nil when the guest's init obeys commands, and an error when ctx ends before.
+	ready(context.Context) error
+	// correct changes the clock.
+	correct(guest.Correction) error
 	// shutdown is called once the main command was signalled; it does not return
 	// in a real guest.
-	shutdown(grace time.Duration, main *process)
+	shutdown(grace time.Duration, main *process, how ending)
 	// disk returns a descriptor of the VM's own disk, or -1.
 	disk() int
 }
@@ -37,8 +42,12 @@ func (initDuties) configure(c guest.Config) error { return configureSystem(c) }
 
 func (initDuties) restored(c guest.Config) error { return restoreSystem(c) }
 
-// shutdown ends all programs, makes the disks clean and powers off.
-func (d initDuties) shutdown(grace time.Duration, main *process) {
+func (initDuties) ready(context.Context) error { return nil }
+
+func (initDuties) correct(c guest.Correction) error { return correctClock(c) }
+
+// shutdown ends all programs, makes the disks clean and ends the guest.
+func (d initDuties) shutdown(grace time.Duration, main *process, how ending) {
 	unix.Kill(-1, unix.SIGTERM)
 	awaitNoProcesses(grace)
 	unix.Kill(-1, unix.SIGKILL)
@@ -52,8 +61,7 @@ func (d initDuties) shutdown(grace time.Duration, main *process) {
 	if err := unix.Mount("", procPath(d.own), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		warn(fmt.Errorf("making the disk clean: %w", err))
 	}
-	unix.Sync()
-	powerOff()
+	how.now()
 }
 
 // awaitNoProcesses returns when only this process and kernel threads are left,
@@ -88,16 +96,8 @@ func otherProcesses() bool {
 	return false
 }
 
-// powerOff ends the VM: by a restart, where the host says that a restart ends the VMM and
-// that there is no power to switch off.
-func powerOff() {
-	unix.Sync()
-	if endsByRestart() {
-		unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-	}
-	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	select {}
-}
+// powerOff ends the VM.
+func powerOff() { hostEnds.now() }
 
 func endsByRestart() bool { return kernelArgument(guest.RestartArgument) }
 
@@ -121,6 +121,12 @@ func (d *residentDuties) configure(c guest.Config) error {
 
 func (d *residentDuties) restored(c guest.Config) error { return restoreSystem(c) }
 
+func (d *residentDuties) ready(ctx context.Context) error {
+	return awaitInit(ctx, "/proc", systemdSocket)
+}
+
+func (d *residentDuties) correct(c guest.Correction) error { return correctClock(c) }
+
 // initPowerOff and initRestart are systemd's signals for an orderly end (systemd(1),
 // SIGRTMIN+4 and SIGRTMIN+5).
 const (
@@ -130,7 +136,7 @@ const (
 
 // shutdown lets the image's init stop its services. Should it hang, the host's
 // own limit ends the VM; before that we make the disks as clean as can be.
-func (d *residentDuties) shutdown(grace time.Duration, _ *process) {
+func (d *residentDuties) shutdown(grace time.Duration, _ *process, how ending) {
 	end := initPowerOff
 	if endsByRestart() {
 		end = initRestart
@@ -139,7 +145,7 @@ func (d *residentDuties) shutdown(grace time.Duration, _ *process) {
 	time.Sleep(grace) // the power-off ends us; this is the limit, not a wait
 	unix.Sync()
 	os.WriteFile("/proc/sysrq-trigger", []byte("u"), 0) // remount everything read-only (sysrq.rst)
-	powerOff()
+	how.now()
 }
 
 // hostDuties are those of a test: none.
@@ -151,13 +157,24 @@ func (hostDuties) configure(guest.Config) error { return nil }
 
 func (hostDuties) restored(guest.Config) error { return nil }
 
-func (hostDuties) shutdown(grace time.Duration, main *process) {
+// ready waits in vain: no init belongs to a test.
+func (hostDuties) ready(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (hostDuties) correct(guest.Correction) error { return nil }
+
+func (hostDuties) shutdown(grace time.Duration, main *process, how ending) {
 	if main != nil {
 		select {
 		case <-main.done:
 		case <-time.After(grace):
 			main.signal(syscall.SIGKILL)
 		}
+	}
+	if how == guestReboots {
+		os.Exit(RebootCode)
 	}
 	os.Exit(0)
 }

@@ -30,7 +30,9 @@ type server struct {
 	main       *process
 	mainUp     chan struct{} // closed when main is set
 	stopping   bool
+	how        ending // of the shutdown that stopping is about
 	configured bool
+	clockSets  int64 // how often the host has set the clock
 }
 
 func newServer(d duties) *server {
@@ -68,6 +70,10 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		banger.WriteJSONFrame(conn, banger.FrameResponse, owner(req.Protocol, req.Port))
 	case guest.OpDial:
 		s.dialLocal(conn, req.Port)
+	case guest.OpReady:
+		s.ready(conn, frames)
+	case guest.OpClock:
+		s.clock(conn, req.Clock)
 	case guest.OpSSH:
 		s.ssh(conn, req.SSH)
 	case guest.OpFileStat, guest.OpArchive, guest.OpExtract:
@@ -82,7 +88,7 @@ func (s *server) handle(port uint32, conn net.Conn) {
 			// The host closes the stream when it has the answer.
 			conn.SetReadDeadline(time.Now().Add(time.Second))
 			frames.Next()
-			s.shutdown(time.Duration(req.Grace) * time.Millisecond)
+			s.shutdown(time.Duration(req.Grace)*time.Millisecond, hostEnds)
 		}
 	}
 }
@@ -125,6 +131,7 @@ func (s *server) configure(c *guest.Config) error {
 	if s.configured {
 		return nil
 	}
+	s.clockSets++
 	if err := s.duties.configure(*c); err != nil {
 		return err
 	}
@@ -142,6 +149,7 @@ func (s *server) restored(c *guest.Config) error {
 	if !s.configured {
 		return banger.Errorf(banger.CodeConflict, "the guest was never configured")
 	}
+	s.clockSets++
 	if err := s.duties.restored(*c); err != nil {
 		return err
 	}
@@ -227,19 +235,23 @@ func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
 	main := s.mainProcess()
 	select {
 	case <-main.done:
+		if s.reboots() { // then it is not the end of the VM's main command
+			<-gone
+			return
+		}
 		banger.WriteJSONFrame(conn, banger.FrameExit, main.exit)
 	case <-gone:
 	}
 }
 
 // shutdown asks the main command to end, then leaves the rest to the duties.
-func (s *server) shutdown(grace time.Duration) {
+func (s *server) shutdown(grace time.Duration, how ending) {
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()
 		return
 	}
-	s.stopping = true
+	s.stopping, s.how = true, how
 	main, sig := s.main, syscall.Signal(s.config.StopSignal)
 	s.mu.Unlock()
 	if sig == 0 {
@@ -253,7 +265,7 @@ func (s *server) shutdown(grace time.Duration) {
 		case <-time.After(grace):
 		}
 	}
-	s.duties.shutdown(time.Until(deadline), main)
+	s.duties.shutdown(time.Until(deadline), main, how)
 }
 
 func sendError(conn net.Conn, err error) {

@@ -22,6 +22,7 @@ const (
 	OpConfigure = "configure"        // complete the boot; answers Info
 	OpRestored  = "restored"         // a snapshot's guest becomes another VM; answers Info
 	OpPing      = "ping"             // answers Info
+	OpReady     = "ready"            // answers Info when the image's init obeys commands
 	OpExec      = "exec"             // run a command; the stream becomes its stdio
 	OpStart     = "start"            // run the main command with its output on the console; answers Info
 	OpWait      = "wait"             // answer with FrameExit when the main command has ended
@@ -32,6 +33,7 @@ const (
 	OpExtract   = banger.FileExtract // take frames of stdin, a tar, up to FrameStdinEOF; answers banger.CopyReport
 	OpPorts     = "ports"            // answers with what listens in the guest, and again after each change
 	OpOwner     = "owner"            // answers which process has a socket
+	OpClock     = "clock"            // correct the clock if the request says how; answers Info with what it then shows
 	OpDial      = "dial"             // answers Info; the stream becomes one to a TCP port of the guest's loopback
 	OpSSH       = "ssh"              // answers Info; what follows on the stream is the SSH protocol
 	OpShutdown  = "shutdown"         // answers Info, then powers off
@@ -51,13 +53,15 @@ type Request struct {
 
 	SSH *banger.SSH `json:"ssh,omitempty"`
 
+	Clock *Correction `json:"clock,omitempty"` // of OpClock; nil: leave it
+
 	Grace int64 `json:"grace_ms,omitempty"`
 }
 
 // Config is what the host tells a guest at each boot.
 type Config struct {
 	Hostname     string   `json:"hostname"`
-	TimeUnixNano int64    `json:"time_unix_nano"`
+	TimeUnixNano int64    `json:"time_unix_nano"`        // set by Client, when the guest is there to read it
 	StopSignal   int      `json:"stop_signal,omitempty"` // for the main command; 0 means SIGTERM
 	Network      *Network `json:"network,omitempty"`
 	SSHHostKey   string   `json:"ssh_host_key,omitempty"` // a private key in OpenSSH's format
@@ -104,6 +108,8 @@ type Info struct {
 	Version      int    `json:"version"`
 	Kernel       string `json:"kernel"`
 	UptimeMillis int64  `json:"uptime_ms"`
+	TimeUnixNano int64  `json:"time_unix_nano,omitempty"` // of OpClock: what the guest's clock shows
+	ClockSets    int64  `json:"clock_sets,omitempty"`     // of OpClock: how often the host has set or corrected it
 }
 
 // callTimeout bounds a request that should be answered at once; a guest may be
@@ -136,6 +142,12 @@ func (c Client) Restored(ctx context.Context, cfg Config) (Info, error) {
 // while connections are cut before an answer comes.
 func (c Client) Ping(ctx context.Context) (Info, error) {
 	return c.repeated(ctx, Request{Op: OpPing})
+}
+
+// Ready returns when the guest's init, if it is the image's, obeys commands. ctx bounds the wait.
+func (c Client) Ready(ctx context.Context) error {
+	_, err := c.call(ctx, Request{Op: OpReady})
+	return err
 }
 
 // Start runs the main command without a client.
@@ -270,8 +282,18 @@ func (c Client) send(ctx context.Context, r Request) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Config != nil { // the guest has booted meanwhile
+		config := *r.Config
+		config.TimeUnixNano = time.Now().UnixNano()
+		r.Config = &config
+	}
+	return sendOn(ctx, conn, r)
+}
+
+// sendOn makes a request over conn, which it closes if that fails.
+func sendOn(ctx context.Context, conn net.Conn, r Request) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetWriteDeadline(time.Unix(1, 0)) })
-	err = banger.WriteJSONFrame(conn, banger.FrameRequest, r)
+	err := banger.WriteJSONFrame(conn, banger.FrameRequest, r)
 	if !stop() {
 		conn.Close()
 		return nil, ctx.Err()

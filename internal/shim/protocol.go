@@ -92,6 +92,7 @@ const (
 	callKill    = "KILL"
 	callPause   = "PAUSE"
 	callResume  = "RESUME"
+	callClock   = "CLOCK" // the guest's clock is set by the host's
 	callConnect = "CONNECT"
 	callOffer   = "OFFER"   // + port: a stream as CONNECT's once it is said whose: lines of SEND, then KEEP or GIVE
 	callSend    = "SEND"    // + length: so many bytes for the agent follow

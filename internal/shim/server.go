@@ -51,6 +51,7 @@ type server struct {
 	mux     *guest.Mux
 	muxNext chan struct{} // closed when mux changes
 	settled chan struct{} // closed when the end of the VMM is on disk and the socket is gone
+	resumed chan struct{} // holds one when the VM was resumed
 }
 
 // Run is the whole life of a shim, as Client.Start has started it: in the VM's directory and with
@@ -147,7 +148,7 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		return nil, nil, err
 	}
 	s := &server{daemon: spec.Daemon, self: self, console: con, places: newPlaces(), denials: newDenials(),
-		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{})}
+		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{}), resumed: make(chan struct{}, 1)}
 	s.blame = newBlame(s.agent(), s.denials)
 	if err := s.startVM(ctx, driver, spec); err != nil {
 		ln.Close()
@@ -245,6 +246,11 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		s.wg.Go(func() { s.keepMux(ctx, ch) })
 	}
 	s.wg.Go(func() { s.accept(ctx, ln) })
+	s.wg.Go(func() {
+		tick := time.NewTicker(clockEvery)
+		defer tick.Stop()
+		s.keepClock(ctx, tick.C)
+	})
 	if s.access != nil {
 		s.wg.Go(func() { s.access.follow(ctx) })
 	}
@@ -365,7 +371,9 @@ func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, f
 	case callPause:
 		err = s.proc.Pause(ctx)
 	case callResume:
-		err = s.proc.Resume(ctx)
+		err = s.resume(ctx)
+	case callClock:
+		err = s.syncClock(ctx, true)
 	case callStats:
 		stats, err = s.stats(ctx)
 	case callDeny:

@@ -21,9 +21,9 @@ import (
 // createTries bounds the search for a random name that is free.
 const createTries = 20
 
-// Create makes a VM and, when start is set, boots it. The row comes first, so
-// that whatever follows has an owner even after a crash; each step registers its
-// undo, and a failure or the end of ctx leaves nothing behind.
+// Create makes a VM and, when start is set, boots it. The row comes first, so that whatever follows has an owner even
+// after a crash; each step registers its undo, and a failure or the end of ctx leaves nothing behind, except a VM
+// whose guest did not boot: its console tells more.
 func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, emit banger.Emit) (_ banger.VM, err error) {
 	if err := spec.Normalize(); err != nil {
 		return banger.VM{}, err
@@ -54,8 +54,9 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if err != nil {
 		return banger.VM{}, err
 	}
+	kept := false
 	defer func() {
-		if err != nil {
+		if err != nil && !kept {
 			err = errors.Join(err, m.discard())
 		}
 	}()
@@ -64,7 +65,11 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 		return banger.VM{}, err
 	}
 	if start {
-		if err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, emit) }); err != nil {
+		err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, emit) })
+		if banger.CodeOf(err) == banger.CodeGuest && !spec.AutoRemove { // its console says more than the error
+			kept = m.do(context.WithoutCancel(ctx), m.commit) == nil
+		}
+		if err != nil {
 			return banger.VM{}, err
 		}
 	}

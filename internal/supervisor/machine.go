@@ -39,6 +39,7 @@ type machine struct {
 	mainEnded chan banger.Exit // the main command of this start has ended
 	mainDone  chan struct{}    // closed when nobody waits for it any more; nil without one
 	alive     bool             // a VMM was started and its end not yet seen; only the owner touches it
+	reboots   []time.Time      // when the guest rebooted; only the owner touches it
 	recorded  []byte           // the record as it was written; only the owner touches it
 	again     <-chan time.Time // when to store the row that could not be stored; nil: it is stored. Only the owner touches it
 
@@ -127,7 +128,7 @@ func (m *machine) loop() {
 			f()
 		case st := <-m.ended:
 			m.alive = false
-			m.onExit(st.Exit, "")
+			m.onVMMEnd(st.Exit)
 		case exit := <-m.mainEnded:
 			m.onMainEnd(exit)
 		case <-m.again:
@@ -339,17 +340,22 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 		return err
 	}
 	m.setState(banger.StateStopping, reason) // as in stop
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
-	defer cancel()
-	if before == banger.StateUnreachable || m.s.shim(m.id()).Kill(ctx) != nil {
-		m.s.killProcesses(m.id())
-	}
-	m.awaitEnd(ctx) // its reason is ours
+	m.endVMM(ctx, before)
 	if m.ctx.Err() != nil {
 		return m.ctx.Err()
 	}
 	m.onEnd(reason, killedCode, false)
 	return nil
+}
+
+// endVMM ends the VMM of a VM that was in a state, for a reason that is ours. ctx does not end it.
+func (m *machine) endVMM(ctx context.Context, state banger.State) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
+	defer cancel()
+	if state == banger.StateUnreachable || m.s.shim(m.id()).Kill(ctx) != nil {
+		m.s.killProcesses(m.id())
+	}
+	m.awaitEnd(ctx)
 }
 
 // awaitEnd waits for the VMM's end, which may have been seen already.

@@ -18,8 +18,12 @@ import (
 	"banger/internal/vmm"
 )
 
-// bootTimeout is ten times an idle machine's emulated boot.
-const bootTimeout = 2 * time.Minute
+// bootTimeout is ten times an idle machine's emulated boot. initTime is how long an init of the image's may take from
+// there.
+const (
+	bootTimeout = 2 * time.Minute
+	initTime    = 30 * time.Second
+)
 
 // agentChannel is the name of the agent's port in the guest.
 const agentChannel = "banger.agent"
@@ -29,7 +33,7 @@ const agentChannel = "banger.agent"
 const guestTap = "tap0"
 
 // errPanic marks a boot that ended in a guest kernel panic.
-var errPanic = errors.New("the guest kernel panicked while booting")
+var errPanic = errors.New("the guest kernel panicked")
 
 // start boots the VM. With attach the main command is left to a client. On
 // failure no process is left and the VM is failed with the reason.
@@ -38,6 +42,12 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 	if !vm.State.AtRest() {
 		return stateError("start", vm, "see: banger ps")
 	}
+	return m.startNow(ctx, attach, emit)
+}
+
+// startNow is start for a VM that has no VMM.
+func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) error {
+	vm := m.snapshot()
 	m.update(func(vm *banger.VM) { vm.ExitCode = nil })
 	m.setMainSeen(false)
 	m.mainDone = nil
@@ -45,10 +55,10 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 		return err
 	}
 	watch := newStopwatch()
-	err := m.bootLimited(ctx, vm, watch, emit)
+	late, err := m.bootLimited(ctx, vm, watch, emit)
 	if err == nil {
 		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, watch.timings) })
-		err = m.setState(banger.StateRunning, "")
+		err = m.setState(banger.StateRunning, late)
 	}
 	if err != nil {
 		reason := err.Error()
@@ -56,7 +66,11 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 			reason = "the start was canceled"
 			err = banger.Errorf(banger.CodeCanceled, "the start of VM %s was canceled", vm.Name)
 		}
-		m.kill(ctx, reason)
+		if vm.Spec.AutoRemove {
+			m.kill(ctx, reason)
+		} else { // it is not stopped before it is failed
+			m.endVMM(ctx, banger.StateStarting)
+		}
 		m.leaveGroup()
 		m.s.cleanRun(m.id())
 		if !m.isGone() {
@@ -123,14 +137,16 @@ func (m *machine) abandonUnlessAttached() {
 }
 
 // bootLimited boots with a place among the emulated boots, and once more after a
-// guest panic: emulators have rare bugs that a second boot does not meet.
-func (m *machine) bootLimited(ctx context.Context, vm banger.VM, watch *stopwatch, emit banger.Emit) error {
+// guest panic: emulators have rare bugs that a second boot does not meet. What is late although the guest has booted
+// is returned as a sentence.
+func (m *machine) bootLimited(ctx context.Context, vm banger.VM, watch *stopwatch,
+	emit banger.Emit) (late string, err error) {
 	if !m.s.opts.KVM {
 		select {
 		case m.s.boots <- struct{}{}:
 			defer func() { <-m.s.boots }()
 		case <-ctx.Done():
-			return ctx.Err()
+			return "", ctx.Err()
 		}
 		watch.lap("queue")
 	}
@@ -139,15 +155,39 @@ func (m *machine) bootLimited(ctx context.Context, vm banger.VM, watch *stopwatc
 		text += " (emulated: slow, and no isolation boundary)"
 	}
 	emit(banger.Event{Stage: "boot", Text: text})
-	err := m.boot(ctx, vm, watch)
+	console := consoleEnd(m.s.stateDir(vm.ID))
+	err = m.boot(ctx, vm, watch)
 	if errors.Is(err, errPanic) && ctx.Err() == nil {
 		emit(banger.Event{Stage: "boot", Text: "the guest kernel panicked, booting once more"})
+		console = consoleEnd(m.s.stateDir(vm.ID))
 		err = m.boot(ctx, vm, watch)
 	}
-	if errors.Is(err, errPanic) {
-		err = banger.Errorf(banger.CodeGuest, "VM %s did not boot: %w", vm.Name, err).WithHint("see: banger logs %s", vm.Name)
+	if err == nil {
+		late, err = m.awaitInit(ctx, vm, watch, emit)
 	}
-	return err
+	var b *bootError
+	if errors.As(err, &b) {
+		err = b.explain(vm, lastWords(m.s.stateDir(vm.ID), console))
+	}
+	return late, err
+}
+
+// bootError is the end of a boot that the guest is the reason of.
+type bootError struct{ cause error }
+
+func (e *bootError) Error() string { return e.cause.Error() }
+func (e *bootError) Unwrap() error { return e.cause }
+
+// explain returns the error of a VM's boot. said is what its console ends with.
+func (e *bootError) explain(vm banger.VM, said string) error {
+	if said != "" {
+		said = "; its console ends with: " + said
+	}
+	err := banger.Errorf(banger.CodeGuest, "VM %s did not boot: %w%s", vm.Name, e.cause, said)
+	if vm.Spec.AutoRemove { // then nothing of it stays
+		return err
+	}
+	return err.WithHint("see: banger logs %s", vm.Name)
 }
 
 // boot starts the shim and waits until the agent has configured the guest.
@@ -174,29 +214,80 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 	if err != nil {
 		return err
 	}
-	configured := make(chan error, 1)
-	bootCtx, cancel := context.WithTimeout(ctx, bootTimeout)
+	err = m.unlessEnded(ctx, bootTimeout, func(ctx context.Context) error {
+		_, err := m.agent().Configure(ctx, config)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	m.syncClock(ctx)
+	watch.lap("boot")
+	return nil
+}
+
+// awaitInit waits until the image's init runs, if that is what boots, and until it obeys, if it is systemd; it does
+// not wait for systemd's units. One that is late is no failure: the agent runs commands all the same.
+func (m *machine) awaitInit(ctx context.Context, vm banger.VM, watch *stopwatch,
+	emit banger.Emit) (late string, err error) {
+	if vm.Spec.Init != banger.InitImage {
+		return "", nil
+	}
+	limit := cmp.Or(m.s.opts.InitTime, initTime)
+	err = m.unlessEnded(ctx, limit, m.agent().Ready)
+	watch.lap("init")
+	if errors.Is(err, errLate) {
+		late = fmt.Sprintf("its init did not answer within %s", limit)
+		emit(banger.Event{Stage: "boot", Text: fmt.Sprintf("warning: the init of %s does not answer within %s, "+
+			"so that systemctl may fail; see: banger logs %s", vm.Name, limit, vm.Name)})
+		return late, nil
+	}
+	return "", err
+}
+
+// errLate marks an answer of the agent that did not come in time.
+var errLate = errors.New("the agent did not answer in time")
+
+// unlessEnded makes a request of the agent, for limit at most, which the end of the VMM ends.
+func (m *machine) unlessEnded(ctx context.Context, limit time.Duration, request func(context.Context) error) error {
+	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	go func() { // ends with bootCtx at the latest; the channel has room
-		_, err := m.agent().Configure(bootCtx, config)
-		configured <- err
-	}()
+	answered := make(chan error, 1)
+	go func() { answered <- request(within) }() // ends with within at the latest; the channel has room
+	var err error
 	select {
-	case err := <-configured:
-		if err != nil {
-			return m.bootError(ctx, err)
-		}
-		watch.lap("boot")
-		return nil
 	case st := <-m.ended:
-		m.alive = false
-		if st.Exit.Panic {
-			return errPanic
-		}
-		return banger.Errorf(banger.CodeGuest, "VM %s ended while booting: %s", vm.Name, st.Exit.Reason).
-			WithHint("see: banger logs %s", vm.Name)
+		return m.endedEarly(st)
+	case err = <-answered:
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case within.Err() != nil:
+		return &bootError{fmt.Errorf("%w (%s)", errLate, limit)}
+	}
+	select { // the VMM's end explains more than a broken connection
+	case st := <-m.ended:
+		return m.endedEarly(st)
+	case <-time.After(time.Second):
+		return &bootError{err}
 	}
 }
+
+// endedEarly is the error of a boot during which the VMM has ended.
+func (m *machine) endedEarly(st shim.Status) error {
+	m.alive = false
+	if st.Exit.Panic {
+		return &bootError{errPanic}
+	}
+	return &bootError{errors.New(st.Exit.Reason)}
+}
+
+// syncClock sets the guest's clock by the host's, to what Configure cannot know: how long it took until it was read.
+// Where that fails, the clock is as Configure has set it, and the shim tries again each minute.
+func (m *machine) syncClock(ctx context.Context) { m.s.shim(m.id()).SyncClock(ctx) }
 
 // startShim opens the VM's ports and hands them to a new shim.
 func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, id shim.Identity) error {
@@ -234,22 +325,6 @@ func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, i
 	}
 	m.setNetwork(address, ports.forwards)
 	return nil
-}
-
-func (m *machine) bootError(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	select { // the VMM's end explains more than a broken connection
-	case st := <-m.ended:
-		m.alive = false
-		if st.Exit.Panic {
-			return errPanic
-		}
-		err = errors.New(st.Exit.Reason)
-	case <-time.After(time.Second):
-	}
-	return banger.Errorf(banger.CodeGuest, "VM %s did not boot: %w", m.vm.Name, err).WithHint("see: banger logs %s", m.vm.Name)
 }
 
 // shimSpec converts a VM into what the shim and its driver need.
@@ -314,7 +389,7 @@ func (m *machine) guestConfig(ctx context.Context, hostKey string) (c guest.Conf
 	if hostname == "" {
 		hostname = vm.Name
 	}
-	c = guest.Config{Hostname: hostname, TimeUnixNano: time.Now().UnixNano(), SSHHostKey: hostKey, CA: vm.Spec.CA,
+	c = guest.Config{Hostname: hostname, SSHHostKey: hostKey, CA: vm.Spec.CA,
 		Nested: vm.Spec.Nested != ""}
 	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = stopSignal(img) // checked at creation

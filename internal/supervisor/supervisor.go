@@ -66,6 +66,9 @@ type Options struct {
 	CPUs     int          // of the host; 0: unknown
 	BootID   string       // of the host (random(4), boot_id)
 
+	// InitTime is how long an init of the image's may take until it runs and, if it is systemd, obeys; 0: 30 s.
+	InitTime time.Duration
+
 	Store   *store.Store
 	Images  *image.Store
 	Kernels *kernel.Store

@@ -3,6 +3,7 @@ package supervisor_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -130,16 +131,13 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 		"the VMM is not installed": {func(h *host, _ *banger.Spec) {
 			h.opts.VMMs = []supervisor.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: "/nonexistent"})}}
 		}, banger.CodeUnavailable, "not built"},
-		"no such image":       {func(_ *host, s *banger.Spec) { s.Image = "oci:/nonexistent" }, banger.CodeNotFound, "nonexistent"},
-		"no such kernel":      {func(_ *host, s *banger.Spec) { s.Kernel = "other" }, banger.CodeNotFound, "other"},
-		"no command to run":   {func(_ *host, s *banger.Spec) { s.Entrypoint, s.Attach = []string{}, true }, banger.CodeInvalid, "no command"},
-		"the agent is absent": {func(h *host, _ *banger.Spec) { h.opts.Agent = nil }, banger.CodeInternal, "without a guest agent"},
-		"no shim to start":    {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/nonexistent"} }, banger.CodeUnavailable, "nonexistent"},
-		"a shim that ends":    {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/bin/true"} }, banger.CodeUnavailable, "the shim ended"},
-		"the driver fails":    {func(h *host, _ *banger.Spec) { h.fault(vmmtest.FailToStart) }, banger.CodeUnavailable, "the test wants no VM"},
-		"the VMM dies":        {func(h *host, _ *banger.Spec) { h.fault(vmmtest.DieAtOnce) }, banger.CodeGuest, "killed by signal 9"},
-		"the guest panics twice": {func(h *host, _ *banger.Spec) { h.fault(vmmtest.PanicAtBoot, vmmtest.PanicAtBoot) },
-			banger.CodeGuest, "panicked"},
+		"no such image":              {func(_ *host, s *banger.Spec) { s.Image = "oci:/nonexistent" }, banger.CodeNotFound, "nonexistent"},
+		"no such kernel":             {func(_ *host, s *banger.Spec) { s.Kernel = "other" }, banger.CodeNotFound, "other"},
+		"no command to run":          {func(_ *host, s *banger.Spec) { s.Entrypoint, s.Attach = []string{}, true }, banger.CodeInvalid, "no command"},
+		"the agent is absent":        {func(h *host, _ *banger.Spec) { h.opts.Agent = nil }, banger.CodeInternal, "without a guest agent"},
+		"no shim to start":           {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/nonexistent"} }, banger.CodeUnavailable, "nonexistent"},
+		"a shim that ends":           {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/bin/true"} }, banger.CodeUnavailable, "the shim ended"},
+		"the driver fails":           {func(h *host, _ *banger.Spec) { h.fault(vmmtest.FailToStart) }, banger.CodeUnavailable, "the test wants no VM"},
 		"the main command is absent": {func(_ *host, s *banger.Spec) { s.Cmd = []string{"/nonexistent/program"} }, banger.CodeCommandAbsent, "nonexistent"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,6 +152,66 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 			}
 			h.wantNothing(s)
 		})
+	}
+}
+
+// TestAVMThatDidNotBootStays, as its console says why, but for one that was to be removed at its end. Only a VM that stays is
+// named by a hint.
+func TestAVMThatDidNotBootStays(t *testing.T) {
+	for name, c := range map[string]struct {
+		faults []vmmtest.Fault
+		words  string
+	}{
+		"the VMM dies":           {[]vmmtest.Fault{vmmtest.DieAtOnce}, "killed by signal 9"},
+		"the guest panics twice": {[]vmmtest.Fault{vmmtest.PanicAtBoot, vmmtest.PanicAtBoot}, "panicked; its console ends with: Kernel panic: " + strings.TrimPrefix(vmmtest.PanicText, "Kernel panic - not syncing: ")},
+	} {
+		for _, remove := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, remove %v", name, remove), func(t *testing.T) {
+				h := newHost(t)
+				h.fault(c.faults...)
+				s := h.daemon()
+				spec := h.spec("box")
+				spec.AutoRemove = remove
+				_, err := s.Create(h.ctx(), spec, true, banger.Discard)
+				wantCode(t, err, banger.CodeGuest)
+				if !strings.Contains(err.Error(), c.words) || strings.Contains(err.Error(), "logs box") == remove {
+					t.Errorf("the error is %v", err)
+				}
+				if remove {
+					h.wantNothing(s)
+					return
+				}
+				h.wantState(s, "box", banger.StateFailed, c.words)
+				s.Close()
+				s = h.daemon() // the row is there to stay
+				h.wantState(s, "box", banger.StateFailed, c.words)
+				_, err = s.Start(h.ctx(), "box", false, banger.Discard)
+				check(t, err)
+				h.wantState(s, "box", banger.StateRunning, "")
+			})
+		}
+	}
+}
+
+// TestAnInitThatIsLateIsNoFailure: the VM runs, and it is told.
+func TestAnInitThatIsLateIsNoFailure(t *testing.T) {
+	h := newHost(t)
+	h.opts.InitTime = 50 * time.Millisecond
+	s := h.daemon()
+	spec := h.spec("box")
+	spec.Init = banger.InitImage
+	var told []string
+	_, err := s.Create(h.ctx(), spec, true, func(e banger.Event) { told = append(told, e.Text) })
+	check(t, err)
+	h.wantState(s, "box", banger.StateRunning, "init did not answer within 50ms")
+	if !slices.ContainsFunc(told, func(s string) bool { return strings.HasPrefix(s, "warning: the init of box") }) {
+		t.Errorf("the user is told only %q", told)
+	}
+	check(t, errOf(s.Stop(h.ctx(), "box", time.Second)))
+	h.wantState(s, "box", banger.StateStopped, "stopped by the user")
+	h.run(s, h.spec("other"))
+	if vm := h.wantState(s, "other", banger.StateRunning, ""); vm.Reason != "" {
+		t.Errorf("without such an init it is running because %q", vm.Reason)
 	}
 }
 

@@ -99,7 +99,14 @@ type Exit struct {
 	Signal int    `json:"signal,omitempty"`
 	Reason string `json:"reason"` // one clause for a person: "guest powered off", "killed by signal 9"
 	Panic  bool   `json:"panic,omitempty"`
+	// Reboot says that the guest's kernel has restarted the machine, which ends the VMM. A guest
+	// that the host asked to shut down may do that too.
+	Reboot bool `json:"reboot,omitempty"`
 }
+
+// Restarting is what a guest's kernel prints at last when it restarts the machine
+// (kernel/reboot.c), at every log level.
+const Restarting = "reboot: Restarting system"
 
 // Driver starts VMs on one VMM.
 type Driver interface {

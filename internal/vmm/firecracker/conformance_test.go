@@ -41,6 +41,7 @@ func config(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelKVM) }
 func TestFirecrackerConforms(t *testing.T) {
 	d := firecracker.Driver{Binary: double(t)}
 	vmmtest.Run(t, d, config)
+	vmmtest.Kernel(t, d, config)
 	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, d, config(t)) })
 	for _, version := range []string{"1.12.1", "1.15.1", "1.17.0"} { // beside the double's own, 1.16.1
 		t.Run(version, func(t *testing.T) {

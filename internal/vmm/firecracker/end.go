@@ -40,7 +40,7 @@ func (p *process) reason(c *child.Process, st *os.ProcessState) vmm.Exit {
 	case panicked:
 		e.Panic, e.Reason = true, "the guest kernel panicked"
 	case e.Code == 0:
-		e.Reason = "the guest powered off"
+		e.Reboot, e.Reason = c.Stdout.Contains(vmm.Restarting), "the guest powered off"
 	default:
 		why := exitCodes[e.Code]
 		if why == "" {

@@ -16,6 +16,7 @@ import (
 func TestRealFirecracker(t *testing.T) {
 	d := firecracker.Driver{Binary: os.Getenv("FIRECRACKER")}
 	vmmtest.Run(t, d, config)
+	vmmtest.Kernel(t, d, config)
 	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, d, config(t)) })
 	tidyBoot(t, d)
 }

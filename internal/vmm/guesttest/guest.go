@@ -125,8 +125,8 @@ func (p *Parts) Compile(pkg, name string) (string, error) {
 // MachineID is the image's.
 const MachineID = "0123456789abcdef0123456789abcdef"
 
-// writeRootfs makes a root file system that holds one program: /bin/echo, /bin/state, /bin/cat
-// and /bin/fill.
+// writeRootfs makes a root file system that holds one program: /bin/echo, /bin/state, /bin/cat,
+// /bin/fill and /bin/kill.
 func writeRootfs(path, echo string) error {
 	content, err := os.ReadFile(echo)
 	if err != nil {
@@ -155,6 +155,7 @@ func writeRootfs(path, echo string) error {
 	}
 	return w.Finish(dir(map[string]*ext4.Node{
 		"bin": dir(map[string]*ext4.Node{"echo": program, "state": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"}, "cat": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"kill": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 			"fill": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"}}),
 		"etc": dir(map[string]*ext4.Node{"machine-id": {Mode: syscall.S_IFREG | 0o444, Data: id}}),
 	}))

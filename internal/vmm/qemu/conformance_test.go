@@ -25,6 +25,7 @@ func config(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelTCG) }
 
 func TestQEMUConforms(t *testing.T) {
 	vmmtest.Run(t, qemu.Driver{}, config)
+	vmmtest.Kernel(t, qemu.Driver{}, config)
 	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, qemu.Driver{}, config(t)) })
 }
 

@@ -17,6 +17,7 @@ func configKVM(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelKVM) 
 // TestQEMUWithKVM runs the conformance suite on QEMU with this host's KVM (make test-kvm).
 func TestQEMUWithKVM(t *testing.T) {
 	vmmtest.Run(t, qemu.Driver{}, configKVM)
+	vmmtest.Kernel(t, qemu.Driver{}, configKVM)
 	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, qemu.Driver{}, configKVM(t)) })
 }
 

@@ -208,6 +208,8 @@ func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 		e.Panic, e.Reason = true, "the guest kernel panicked"
 	case e.Code != 0:
 		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code, text.Limit(strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "), text.MaxError))
+	case p.Stdout.Contains(vmm.Restarting):
+		e.Reboot, e.Reason = true, "the guest rebooted"
 	default:
 		e.Reason = "the guest powered off"
 	}

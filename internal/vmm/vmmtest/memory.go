@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/agent"
 	"banger/internal/vmm"
 )
 
@@ -247,6 +248,8 @@ func (p *process) reason(st *os.ProcessState) vmm.Exit {
 		return vmm.Exit{Panic: true, Reason: "the guest kernel panicked"}
 	case ws.Signaled():
 		return vmm.Exit{Signal: int(ws.Signal()), Reason: fmt.Sprintf("the VMM was killed by signal %d", ws.Signal())}
+	case st.ExitCode() == agent.RebootCode:
+		return vmm.Exit{Reboot: true, Reason: "the guest rebooted"}
 	case st.ExitCode() != 0:
 		return vmm.Exit{Code: st.ExitCode(), Reason: fmt.Sprintf("the VMM failed with code %d", st.ExitCode())}
 	}

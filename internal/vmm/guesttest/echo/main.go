@@ -1,6 +1,6 @@
 // Command echo is the program of the tests' root file system. As "state" it says as JSON
 // what a guest of a snapshot must not share with others; as "cat" it copies; as "fill" it
-// writes so many MiB into a file and has them written down.
+// writes so many MiB into a file and has them written down; as "kill" it sends a signal, by its number, to PID 1.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +25,8 @@ func main() {
 		_, err = io.Copy(os.Stdout, os.Stdin)
 	case "fill":
 		err = fill(os.Args[1], os.Args[2])
+	case "kill":
+		err = kill(os.Args[1])
 	case "state":
 		err = state()
 	default:
@@ -52,6 +55,14 @@ func fill(path, mib string) error {
 		}
 	}
 	return f.Sync()
+}
+
+func kill(signal string) error {
+	n, err := strconv.Atoi(signal)
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(1, syscall.Signal(n))
 }
 
 func state() error {

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"banger"
+	"banger/internal/guest"
+)
+
+func TestWhatIsDoneToAClock(t *testing.T) {
+	const ms = int64(time.Millisecond)
+	for _, tt := range []struct {
+		offset    int64
+		now, kept bool
+		want      adjustment
+	}{
+		{20 * ms, false, false, slew}, {-20 * ms, false, false, slew}, {1000 * ms, false, false, slew},
+		{1001 * ms, false, false, step}, {-1001 * ms, false, false, step}, {-1 << 63, false, false, step},
+		{20 * ms, true, false, step}, {-1, true, false, step},
+		{20 * ms, false, true, leave}, {20 * ms, true, true, leave}, {-999 * ms, true, true, leave},
+		{1001 * ms, false, true, step}, {-1001 * ms, true, true, step},
+	} {
+		if got := adjust(guest.Correction{OffsetNanos: tt.offset, Now: tt.now}, tt.kept); got != tt.want {
+			t.Errorf("%+v: %s", tt, got)
+		}
+	}
+}
+
+// clockDuties remember what a clock was corrected by.
+type clockDuties struct {
+	hostDuties
+	got []guest.Correction
+	err error
+}
+
+func (d *clockDuties) correct(c guest.Correction) error {
+	d.got = append(d.got, c)
+	return d.err
+}
+
+// TestACorrectionIsOfWhatWasRead: what was measured before the clock was set is not made.
+func TestACorrectionIsOfWhatWasRead(t *testing.T) {
+	d := &clockDuties{}
+	s := newServer(d)
+	client := guest.Client{Dial: func(context.Context) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		go s.handle(guest.AgentPort, theirs)
+		return ours, nil
+	}}
+	behind, err := client.SyncClock(t.Context(), true)
+	if err != nil || len(d.got) != 1 || !d.got[0].Now || d.got[0].After != 0 || behind.Abs() > time.Second {
+		t.Fatalf("it was corrected by %+v, %s, %v", d.got, behind, err)
+	}
+	for _, set := range []func() error{
+		func() error { return s.configure(&guest.Config{Hostname: "x"}) },
+		func() error { return s.restored(&guest.Config{Seed: make([]byte, guest.MinSeed)}) },
+	} {
+		before := s.clockSets
+		if err := set(); err != nil || s.clockSets != before+1 {
+			t.Errorf("the clock was set %d times, and before %d times, %v", s.clockSets, before, err)
+		}
+	}
+	ours, theirs := net.Pipe()
+	go func() { // one answer
+		defer theirs.Close()
+		s.clock(theirs, &guest.Correction{OffsetNanos: 1, After: 1})
+	}()
+	if typ, _, err := banger.NewFrameReader(ours).Next(); typ != banger.FrameResponse || err != nil || len(d.got) != 1 {
+		t.Errorf("frame %d, %v, after %+v", typ, err, d.got)
+	}
+	d.err = errors.New("the test wants none")
+	if _, err := client.SyncClock(t.Context(), true); err == nil {
+		t.Error("a correction that fails is not told")
+	}
+}

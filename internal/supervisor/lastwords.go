@@ -1,0 +1,64 @@
+package supervisor
+
+import (
+	"io"
+	"os"
+	"strings"
+
+	"banger/internal/shim"
+	"banger/internal/text"
+	"banger/internal/untrusted"
+)
+
+// maxLastWords bounds what is read of a console in bytes, maxLastLine what is quoted of it.
+const (
+	maxLastWords = 64 << 10
+	maxLastLine  = 300
+)
+
+// consoleEnd returns the size of the console log in dir, before what is yet to come.
+func consoleEnd(dir string) int64 {
+	st, err := os.Lstat(shim.ConsolePath(dir))
+	if err != nil {
+		return 0
+	}
+	return st.Size()
+}
+
+// lastWords returns the line behind from in the console log in dir that says why a boot failed: the kernel's if it
+// panicked, else the agent's last one, else the last one.
+func lastWords(dir string, from int64) string {
+	f, err := untrusted.Open(shim.ConsolePath(dir), os.O_RDONLY, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil {
+		return ""
+	} else if st.Size() < from { // a new log has begun
+		from = 0
+	} else {
+		from = max(from, st.Size()-maxLastWords)
+	}
+	said, _ := io.ReadAll(io.NewSectionReader(f, from, maxLastWords))
+	var last, agent, kernel string
+	for line := range strings.Lines(string(said)) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		last = line
+		if _, message, ok := strings.Cut(line, "Kernel panic - not syncing: "); ok && kernel == "" {
+			kernel = "Kernel panic: " + message
+		}
+		if strings.HasPrefix(line, "banger-agent: ") {
+			agent = line
+		}
+	}
+	for _, line := range []string{kernel, agent, last} {
+		if line != "" {
+			return text.Limit(text.Line(line), maxLastLine)
+		}
+	}
+	return ""
+}
