@@ -28,6 +28,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/private"
 	"banger/internal/registry"
+	"banger/internal/reserve"
 	"banger/internal/shim"
 	"banger/internal/store"
 	"banger/internal/supervisor"
@@ -124,12 +125,17 @@ func Run(ctx context.Context, o Options) error {
 	return serve(ctx, o, server.HTTP(ctx))
 }
 
+func reserveOf(stateDir string) *reserve.File { return reserve.At(filepath.Join(stateDir, "reserve")) }
+
 // restore takes over what the last daemon left, keeps a copy of the database, and returns what is not right.
 func restore(ctx context.Context, o Options, sup *supervisor.Supervisor, db *store.Store) (problems []string, err error) {
 	if err := sup.Restore(ctx); err != nil {
 		return nil, fmt.Errorf("restoring VMs: %w", err)
 	}
 	problems = sup.Problems()
+	if err := reserveOf(o.StateDir).Fill(); err != nil {
+		problems = append(problems, fmt.Sprintf("the disk of %s is nearly full, and nothing of it is held back: %v", o.StateDir, err))
+	}
 	if err := keepCopy(ctx, db, o.StateDir); err != nil {
 		problems = append(problems, fmt.Sprintf("no copy of the database was made: %v", err))
 	}
@@ -181,7 +187,7 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 	parts := supervisor.Options{
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
 		VMMs: vmms,
-		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), BootID: host.BootID(), Memory: host.Memory(), CPUs: runtime.NumCPU(), Nested: host.CheckNested, Root: os.Geteuid() == 0,
+		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), BootID: host.BootID(), Reserve: reserveOf(o.StateDir), Memory: host.Memory(), CPUs: runtime.NumCPU(), Nested: host.CheckNested, Root: os.Geteuid() == 0,
 		Store: db, Images: images, Kernels: kernels, Groups: groups,
 	}
 	if parts.Root {

@@ -29,6 +29,9 @@ func own(o Options) (release func(), err error) {
 			return nil, err
 		}
 	}
+	if _, err := reserveOf(o.StateDir).ReleaseIfFull(); err != nil { // a daemon must start on a full disk, to free some of it
+		return nil, err
+	}
 	state, before, err := private.Take(o.StateDir, lockFile, lockWait)
 	if err != nil {
 		return nil, taken(err, "state directory "+o.StateDir, before)
@@ -48,7 +51,7 @@ func own(o Options) (release func(), err error) {
 	}
 	me := private.Owner{PID: os.Getpid(), State: o.StateDir, Run: o.RunDir}
 	if err == nil {
-		err = errors.Join(state.Write(me), run.Write(me), restrict(o.StateDir))
+		err = errors.Join(state.Write(me), run.Write(me), removeHalves(o.StateDir), restrict(o.StateDir))
 	}
 	if err != nil {
 		release()
@@ -87,6 +90,18 @@ func sameState(o Options, lodger private.Owner) error {
 	}
 	return banger.Errorf(banger.CodeConflict, "the run directory %s holds sockets of running VMs of the state directory %s", o.RunDir, lodger.State).
 		WithHint("set BANGER_RUN_DIR to another directory, or stop these VMs first")
+}
+
+// removeHalves removes files that were being written when a daemon was killed. Stores remove their own.
+func removeHalves(stateDir string) (err error) {
+	for _, pattern := range []string{"*.tmp", "vms/*.tmp"} {
+		halves, gerr := filepath.Glob(filepath.Join(stateDir, pattern))
+		err = errors.Join(err, gerr)
+		for _, path := range halves {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
 }
 
 // restrict corrects the modes of what an earlier banger made below the state directory. Directories in which a VM's own

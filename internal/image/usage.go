@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"banger"
+	"banger/internal/blob"
 )
 
 // Usage returns what each image takes on the host, and how much of that it shares
@@ -125,6 +126,9 @@ func (s *Store) forget(digest string) error {
 func (s *Store) delete(digest string) error {
 	dead := filepath.Join(s.tmpDir(), tmpPrefix+"rm-"+filepath.Base(s.path(digest)))
 	if err := os.Rename(s.path(digest), dead); err != nil {
+		return err
+	}
+	if err := blob.Sync(s.tmpDir()); err != nil { // else a power cut brings it back
 		return err
 	}
 	return os.RemoveAll(dead)

@@ -140,6 +140,9 @@ func (s *Store) Remove(name string) error {
 	if err := os.Rename(filepath.Join(s.dir, k.Name), dead); err != nil {
 		return err
 	}
+	if err := blob.Sync(s.dir); err != nil { // else a power cut brings it back
+		return err
+	}
 	return os.RemoveAll(dead)
 }
 
@@ -216,22 +219,29 @@ func utsString[T int8 | uint8](b []T) string {
 	return string(out)
 }
 
-// publish makes dir durable and visible under its final name.
-func publish(tmp, final string) error {
-	entries, err := os.ReadDir(tmp)
+// settle makes all that is in dir durable and readable for VMs, whatever the umask was.
+func settle(dir string) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		path, mode := filepath.Join(tmp, e.Name()), fs.FileMode(0o644)
+		path := filepath.Join(dir, e.Name())
 		if e.IsDir() {
-			mode = 0o755
+			err = errors.Join(os.Chmod(path, 0o755), settle(path))
+		} else {
+			err = errors.Join(os.Chmod(path, 0o644), blob.Sync(path))
 		}
-		if err := errors.Join(os.Chmod(path, mode), blob.Sync(path)); err != nil { // VMs read them, whatever the umask
+		if err != nil {
 			return err
 		}
 	}
-	if err := blob.Sync(tmp); err != nil {
+	return blob.Sync(dir)
+}
+
+// publish makes dir durable and visible under its final name.
+func publish(tmp, final string) error {
+	if err := settle(tmp); err != nil {
 		return err
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {

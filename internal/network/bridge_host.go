@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
@@ -38,9 +39,9 @@ type BridgeHost struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // of Watch
 
-	apply  sync.Mutex // held while the configuration changes
-	bridge *Bridge    // nil while there is none
-	owner  *private.Lock
+	apply  sync.Mutex   // held while the configuration changes
+	bridge *Bridge      // nil while there is none
+	owner  func() error // lets go of the namespace
 	watch  context.CancelFunc
 	listen map[netip.Addr]*resolverOf // by the gateway's address
 
@@ -73,11 +74,15 @@ const (
 // lockDir is where each network namespace has a lock: two daemons would undo each other's work. Only root writes there.
 const lockDir = "/run"
 
+// lockName is a unix socket without a file, of which each network namespace has one (unix(7)). It is the lock of those who are root only
+// in a namespace of their own, which nobody else enters.
+const lockName = "@banger/bridge"
+
 // ownerWait is what a daemon that was killed may need to be gone.
 const ownerWait = time.Second
 
-// own takes the lock of the calling thread's network namespace.
-func own() (*private.Lock, error) {
+// own takes the lock of the calling thread's network namespace, and returns what lets go of it.
+func own() (release func() error, err error) {
 	ns, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
 		return nil, err
@@ -86,10 +91,17 @@ func own() (*private.Lock, error) {
 	if !ok {
 		return nil, errors.New("the network namespace has no number")
 	}
+	const what, hint = "another daemon%s owns the bridges of this host", "use --network user, or that daemon"
 	lock, before, err := private.Take(lockDir, fmt.Sprintf("banger-bridge-%d.lock", st.Ino), ownerWait)
 	switch {
 	case errors.Is(err, private.ErrLocked):
-		return nil, banger.Errorf(banger.CodeConflict, "another daemon, process %d, owns the bridges of this host", before.PID).WithHint("use --network user, or that daemon")
+		return nil, banger.Errorf(banger.CodeConflict, what, fmt.Sprintf(", process %d,", before.PID)).WithHint(hint)
+	case errors.Is(err, fs.ErrPermission):
+		ln, err := net.Listen("unix", lockName)
+		if err != nil {
+			return nil, banger.Errorf(banger.CodeConflict, what, "").WithHint(hint)
+		}
+		return ln.Close, nil
 	case err != nil:
 		return nil, banger.Errorf(banger.CodeUnavailable, "cannot take the lock of the bridges in %s: %w", lockDir, err)
 	}
@@ -97,7 +109,7 @@ func own() (*private.Lock, error) {
 		lock.Remove()
 		return nil, err
 	}
-	return lock, nil
+	return lock.Remove, nil
 }
 
 // open takes the namespace over.
@@ -113,7 +125,7 @@ func (h *BridgeHost) open() error {
 		}
 	}
 	if err != nil {
-		owner.Remove()
+		owner()
 		return err
 	}
 	h.bridge, h.owner = b, owner
@@ -123,7 +135,7 @@ func (h *BridgeHost) open() error {
 func (h *BridgeHost) release() {
 	if h.bridge != nil {
 		h.bridge.Close()
-		h.owner.Remove()
+		h.owner()
 		h.bridge, h.owner = nil, nil
 	}
 }

@@ -29,9 +29,9 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	uid, err := PeerOf(conn)
-	if err == nil && !ours(uid) {
-		err = banger.Errorf(banger.CodeDenied, "user id %d, who is neither this user nor root, listens on %s", uid, path).
+	peer, err := PeerOf(conn.(*net.UnixConn))
+	if err == nil && !ours(peer) {
+		err = banger.Errorf(banger.CodeDenied, "user id %d, who is neither this user nor root, listens on %s", peer.Uid, path).
 			WithHint("choose another directory with BANGER_RUN_DIR")
 	}
 	if err != nil {
@@ -68,30 +68,22 @@ func (l listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := PeerOf(conn); err == nil && ours(uid) {
+		if peer, err := PeerOf(conn.(*net.UnixConn)); err == nil && ours(peer) {
 			return conn, nil
 		}
 		conn.Close()
 	}
 }
 
-func ours(uid int) bool { return uid == 0 || uid == os.Geteuid() }
+func ours(peer *unix.Ucred) bool { return peer.Uid == 0 || int(peer.Uid) == os.Geteuid() }
 
-// PeerOf returns the user id of the process at the other end of a unix stream socket: the one that connected or the one
-// that listened (unix(7), SO_PEERCRED).
-func PeerOf(conn net.Conn) (uid int, err error) {
-	c, ok := conn.(*net.UnixConn)
-	if !ok {
-		return 0, errors.New("it is not a unix socket")
-	}
-	raw, err := c.SyscallConn()
+// PeerOf returns who is at the other end of a unix stream socket: the process that connected, or the one that listened (unix(7),
+// SO_PEERCRED).
+func PeerOf(conn *net.UnixConn) (cred *unix.Ucred, err error) {
+	raw, err := conn.SyscallConn()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var cred *unix.Ucred
 	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err = errors.Join(cerr, err); err != nil {
-		return 0, err
-	}
-	return int(cred.Uid), nil
+	return cred, errors.Join(cerr, err)
 }

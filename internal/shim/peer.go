@@ -4,12 +4,14 @@ import (
 	"net"
 
 	"golang.org/x/sys/unix"
+
+	"banger/internal/private"
 )
 
 // mayCall says whether the process at the other end of conn may make control calls. A VMM that
 // was taken over must not: the shim would lift the policy of its network.
 func (s *server) mayCall(conn *net.UnixConn) bool {
-	cred, err := peerOf(conn)
+	cred, err := private.PeerOf(conn)
 	if err != nil {
 		return false
 	}
@@ -25,17 +27,4 @@ func (s *server) mayCall(conn *net.UnixConn) bool {
 // refused; that it has no other process and calls nobody is the filter's doing (Confine).
 func allowed(peer unix.Ucred, daemon uint32, vmm int) bool {
 	return (peer.Uid == 0 || peer.Uid == daemon) && (vmm == 0 || int(peer.Pid) != vmm)
-}
-
-// peerOf returns who has made the connection (unix(7), SO_PEERCRED).
-func peerOf(conn *net.UnixConn) (cred *unix.Ucred, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if cerr != nil {
-		return nil, cerr
-	}
-	return cred, err
 }

@@ -120,6 +120,9 @@ var ErrDisk = errors.New("the disk failed")
 // ErrDisk of what it says of a full or a broken disk (sqlite.org/rescode.html).
 func damage(err error) error {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		if e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE { // the memory that is shared by a file cannot grow
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		}
 		switch e.Code() & 0xff {
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 			return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -217,13 +220,13 @@ func (s *Store) migrate(ctx context.Context) error {
 func (s *Store) tx(ctx context.Context, f func(*sql.Tx) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
-		return err
+		return damage(err)
 	}
 	if err := f(tx); err != nil {
 		tx.Rollback()
-		return err
+		return damage(err)
 	}
-	return tx.Commit()
+	return damage(tx.Commit())
 }
 
 // freeSlot finds the smallest slot that no VM has.
@@ -300,7 +303,7 @@ func (s *Store) Insert(ctx context.Context, r Row) error {
 // Delete removes the row; a row that is gone is no error.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	_, err := s.db.ExecContext(ctx, `DELETE FROM vm WHERE id = ?`, id)
-	return err
+	return damage(err)
 }
 
 // List returns all rows in the order of their slots, also those that cannot be read.

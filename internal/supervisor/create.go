@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/blob"
 	"banger/internal/disk"
 	"banger/internal/image"
 )
@@ -111,6 +112,10 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 	if err != nil {
 		return err
 	}
+	// The disk and the key are durable themselves; their names must be, too, before anybody is told of the VM.
+	if err := errors.Join(blob.Sync(m.s.stateDir(m.id())), blob.Sync(m.s.vmsDir())); err != nil {
+		return noSpace(err, m.s.opts.StateDir)
+	}
 	watch.lap("disk")
 	m.update(func(vm *banger.VM) {
 		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.timings
@@ -142,7 +147,7 @@ func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error)
 			return s.adopt(vm, slot), nil
 		}
 		if vm.Spec.Name != "" || banger.CodeOf(err) != banger.CodeConflict || try == createTries {
-			return nil, err
+			return nil, storing(err, s.opts.StateDir)
 		}
 	}
 }

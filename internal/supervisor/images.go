@@ -116,16 +116,22 @@ func (s *Supervisor) ImageUsage() ([]banger.ImageUsage, error) { return s.opts.I
 
 // PruneImages removes images without a name, with all those without a VM, and
 // blobs that no image needs.
-func (s *Supervisor) PruneImages(all, dryRun bool) (banger.Pruned, error) {
+func (s *Supervisor) PruneImages(all, dryRun bool) (p banger.Pruned, err error) {
 	s.removing.Lock()
 	defer s.removing.Unlock()
 	if !s.images.TryLock() {
 		return banger.Pruned{}, errBusy()
 	}
 	defer s.images.Unlock()
-	return s.opts.Images.Prune(all, dryRun, func(digest string) bool {
+	defer s.refill()
+	inUse := func(digest string) bool {
 		return len(s.List(func(vm banger.VM) bool { return vm.ImageDigest == digest })) > 0
+	}
+	err = s.roomy(func() error {
+		p, err = s.opts.Images.Prune(all, dryRun, inUse)
+		return err
 	})
+	return p, noSpace(err, s.opts.StateDir)
 }
 
 // RemoveImage deletes an image that no VM uses.
@@ -145,7 +151,8 @@ func (s *Supervisor) RemoveImage(ref string) error {
 		return banger.Errorf(banger.CodeConflict, "image %s is used by VM %s", img.Reference, used[0].Name).
 			WithHint("remove it first: banger rm %s", used[0].Name)
 	}
-	return s.opts.Images.Remove(img.Reference)
+	defer s.refill()
+	return noSpace(s.roomy(func() error { return s.opts.Images.Remove(img.Reference) }), s.opts.StateDir)
 }
 
 // PullKernel installs the distribution's kernel.

@@ -379,13 +379,14 @@ func (m *machine) awaitEnd(ctx context.Context) (shim.Status, error) {
 func (m *machine) remove() error {
 	ctx := context.WithoutCancel(m.ctx)
 	if m.isCommitted() { // else the row says so from the beginning
-		if err := m.s.opts.Store.Undo(ctx, m.snapshot()); err != nil {
+		if err := m.s.roomy(func() error { return m.s.opts.Store.Undo(ctx, m.snapshot()) }); err != nil {
 			return storing(err, m.s.opts.StateDir)
 		}
 	}
 	err := m.s.removeFiles(m.id())
 	if err == nil {
-		err = m.s.opts.Store.Delete(ctx, m.id())
+		err = m.s.roomy(func() error { return m.s.opts.Store.Delete(ctx, m.id()) })
+		m.s.refill()
 	}
 	m.s.forget(m)
 	m.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"banger"
@@ -44,7 +45,7 @@ const storeAgain = 5 * time.Second
 // written with the next row: the row is what counts.
 func (m *machine) store(ctx context.Context, vm banger.VM) error {
 	m.again = nil
-	if err := m.s.opts.Store.Update(ctx, vm); err != nil {
+	if err := m.s.roomy(func() error { return m.s.opts.Store.Update(ctx, vm) }); err != nil {
 		if banger.CodeOf(err) == banger.CodeInternal {
 			m.again = time.After(storeAgain)
 		}
@@ -95,6 +96,23 @@ func readRecord(dir, id string) (r record, err error) {
 		return r, errors.New("the record is of another VM")
 	}
 	return r, nil
+}
+
+// roomy runs f, and once more with the reserve if the disk is full: what frees room must not need any.
+func (s *Supervisor) roomy(f func() error) error {
+	err := f()
+	full := errors.Is(err, store.ErrFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	if full && s.opts.Reserve != nil && s.opts.Reserve.Release() {
+		err = f()
+	}
+	return err
+}
+
+// refill holds the reserve back again when something has gone.
+func (s *Supervisor) refill() {
+	if s.opts.Reserve != nil {
+		s.opts.Reserve.Fill() // if there is no room yet, the next removal tries again
+	}
 }
 
 // storing gives the errors of a database on a full or broken disk their codes.

@@ -24,6 +24,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/network"
+	"banger/internal/reserve"
 	"banger/internal/shim"
 	"banger/internal/store"
 	"banger/internal/untrusted"
@@ -71,6 +72,9 @@ type Options struct {
 	Store   *store.Store
 	Images  *image.Store
 	Kernels *kernel.Store
+
+	// Reserve is given back when the disk is full and something is to go. Nil: there is none.
+	Reserve *reserve.File
 
 	// Groups limit what VMs may use of the host. Nil: nothing does.
 	Groups *cgroup.Tree

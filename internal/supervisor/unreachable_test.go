@@ -23,8 +23,7 @@ func TestAShimThatDoesNotAnswerIsNotKilled(t *testing.T) {
 	first.Close()
 	shim := h.status(vm.ID).Shim.PID
 	for _, pid := range []int{shim, h.status(other.ID).Shim.PID} {
-		check(t, syscall.Kill(pid, syscall.SIGSTOP))
-		h.await("all its threads stop", func() bool { return isStopped(pid) })
+		h.freeze(pid)
 	}
 	s := h.daemon()
 	for _, name := range []string{"box", "other"} {
@@ -45,16 +44,20 @@ func TestAShimThatDoesNotAnswerIsNotKilled(t *testing.T) {
 	h.wantState(s, "other", banger.StateStopped, "killed by the user")
 }
 
-// isStopped returns true if all threads of a process have stopped: the signal alone does not say so.
-func isStopped(pid int) bool {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	for _, task := range tasks {
-		stat, err := os.ReadFile(task)
-		if err != nil || !strings.Contains(string(stat), ") T ") {
-			return false
+// freeze stops a process, and returns when all its threads have stopped.
+func (h *host) freeze(pid int) {
+	h.t.Helper()
+	check(h.t, syscall.Kill(pid, syscall.SIGSTOP))
+	h.await("it stops", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		check(h.t, err)
+		for _, thread := range threads {
+			if stat, err := os.ReadFile(thread); err == nil && !strings.Contains(string(stat), ") T ") {
+				return false
+			}
 		}
-	}
-	return err == nil && len(tasks) > 0
+		return len(threads) > 0
+	})
 }
 
 // TestWhatOnlyLooksLikeAShimIsNotKilled: its arguments are those of a shim whose VM is to be undone, and its program is another.
@@ -86,7 +89,7 @@ func TestAStopOfAFrozenGuestTakesItsGrace(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
 	vm := h.run(s, h.spec("box"))
-	check(t, syscall.Kill(h.status(vm.ID).VMM.PID, syscall.SIGSTOP))
+	h.freeze(h.status(vm.ID).VMM.PID)
 	began := time.Now()
 	check(t, errOf(s.Stop(h.ctx(), "box", 200*time.Millisecond)))
 	if took := time.Since(began); took > 10*time.Second {

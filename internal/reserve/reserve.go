@@ -1,0 +1,84 @@
+// Package reserve holds back some room of a disk, so that what frees room can still be written when the disk is full. It must not
+// know what is written.
+package reserve
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// Size is how many bytes are held back where there is room: enough for the log of a database and some files.
+	Size = 16 << 20
+	// least is how few are worth it.
+	least = 4 << 20
+	// margin is how much must be free beside what is held back. With less the disk counts as full.
+	margin = 1 << 20
+)
+
+// File is a file that takes room, and gives it back when it is needed. Its methods may be called concurrently.
+type File struct {
+	path string
+	mu   sync.Mutex
+}
+
+// At returns the reserve at path. Fill makes the file.
+func At(path string) *File { return &File{path: path} }
+
+// Fill holds room back again, as far as there is some. An error means that nothing, or too little, is held back.
+func (f *File) Fill() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	var have unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &have); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	size := min(Size, have.Blocks*512+int64(st.Bavail)*st.Bsize-margin)
+	switch {
+	case have.Blocks*512 >= size && size >= least:
+		return nil
+	case size < least:
+		return os.NewSyscallError("fallocate", unix.ENOSPC)
+	}
+	if err := unix.Fallocate(int(file.Fd()), 0, 0, size); err != nil {
+		os.Remove(f.path)
+		return os.NewSyscallError("fallocate", err)
+	}
+	return nil
+}
+
+// Release gives the room back, and returns true if there was some.
+func (f *File) Release() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Lstat(f.path)
+	return err == nil && os.Remove(f.path) == nil && info.Size() > 0
+}
+
+// ReleaseIfFull gives the room back if the disk is full, and returns true if it did.
+func (f *File) ReleaseIfFull() (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(f.path, &st); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	}
+	if int64(st.Bavail)*st.Bsize >= margin {
+		return false, nil
+	}
+	return f.Release(), nil
+}
