@@ -22,6 +22,9 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 		sendError(conn, err)
 		return
 	}
+	if e.Main {
+		defer s.tellsMain()()
+	}
 	x := &execution{conn: conn, p: p}
 	x.write(banger.FrameStarted, nil)
 	gone := make(chan struct{})
@@ -60,6 +63,29 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 	data, _ := json.Marshal(p.exit)
 	x.write(banger.FrameExit, data)
 	p.closeStdio()
+}
+
+// tellsMain says that a client is to be told of the main command's end, until what it returns is called.
+func (s *server) tellsMain() (told func()) {
+	c := make(chan struct{})
+	s.mu.Lock()
+	s.mainTold = c
+	s.mu.Unlock()
+	return func() { close(c) }
+}
+
+// awaitMainTold returns when the client of the main command, which has ended, knows its end, or takes it too slowly.
+func (s *server) awaitMainTold() {
+	s.mu.Lock()
+	told := s.mainTold
+	s.mu.Unlock()
+	if told == nil {
+		return
+	}
+	select {
+	case <-told:
+	case <-time.After(2 * drainTime):
+	}
 }
 
 // release ends the loans of a reader that has come to its end.

@@ -392,3 +392,21 @@ func TestNothingIsLeft(t *testing.T) {
 	use()
 	await(t, "all is gone", func() bool { return children() == 0 && descriptors() <= before+3 })
 }
+
+// TestTheMainCommandsClientIsToldBeforeTheEnd: a shutdown that comes as soon as the command has ended waits for its client.
+func TestTheMainCommandsClientIsToldBeforeTheEnd(t *testing.T) {
+	a := startAgent(t)
+	e := shell("sleep 3 & echo said; exit 3") // whose output stays open, so that it is told late
+	e.Main = true
+	r := a.exec(t, e)
+	if exit, err := a.Wait(withPatience(t)); err != nil || exit.Code != 3 {
+		t.Fatalf("it ends with %+v, %v", exit, err)
+	}
+	if err := a.Shutdown(withPatience(t), time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if res := r.finish(); string(res.stdout) != "said\n" || res.exit.Code != 3 {
+		t.Errorf("its client is told %q, %+v", res.stdout, res.exit)
+	}
+	within(t, "the agent ends", a.ended)
+}

@@ -29,6 +29,7 @@ type server struct {
 	config     guest.Config
 	main       *process
 	mainUp     chan struct{} // closed when main is set
+	mainTold   chan struct{} // closed when the client of the main command knows its end; nil: it has none
 	stopping   bool
 	how        ending // of the shutdown that stopping is about
 	configured bool
@@ -262,6 +263,7 @@ func (s *server) shutdown(grace time.Duration, how ending) {
 		main.signal(sig)
 		select {
 		case <-main.done:
+			s.awaitMainTold() // the host may know the end already, and this guest's end would cut the client off
 		case <-time.After(grace):
 		}
 	}
