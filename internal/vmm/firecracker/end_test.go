@@ -20,7 +20,8 @@ func TestReason(t *testing.T) {
 		halted               bool
 		want                 vmm.Exit
 	}{
-		"a restart ends it":           {script: "exit 0", console: "reboot: Restarting system\n", want: vmm.Exit{Reason: "the guest powered off"}},
+		"a restart ends it":           {script: "exit 0", console: "reboot: Restarting system\n", want: vmm.Exit{Reboot: true, Reason: "the guest powered off"}},
+		"a power-off ends it":         {script: "exit 0", console: "reboot: Power down\n", want: vmm.Exit{Reason: "the guest powered off"}},
 		"a halt that we end":          {script: "kill -9 $$", halted: true, want: vmm.Exit{Reason: "the guest powered off"}},
 		"a panic":                     {script: "exit 0", console: panicked, want: vmm.Exit{Panic: true, Reason: "the guest kernel panicked"}},
 		"a kill":                      {script: "kill -9 $$", want: vmm.Exit{Signal: 9, Reason: "Firecracker was killed by signal 9 (killed)"}},
