@@ -60,7 +60,7 @@ func own(o Options) (release func(), err error) {
 	return release, nil
 }
 
-// taken says who has a directory.
+// taken returns the error for a lock that could not be taken. It names the daemon that has the directory, as far as the lock file says.
 func taken(err error, what string, by private.Owner) error {
 	if !errors.Is(err, private.ErrLocked) {
 		return banger.Errorf(banger.CodeUnavailable, "cannot take the lock of the %s: %w", what, err)

@@ -16,6 +16,7 @@ import (
 	"banger/internal/blob"
 	"banger/internal/disk"
 	"banger/internal/image"
+	"banger/internal/store"
 )
 
 // createTries bounds the search for a random name that is free.
@@ -161,8 +162,14 @@ func (s *Supervisor) createDisk(id string, size int64) error {
 
 func (s *Supervisor) diskPath(id string) string { return filepath.Join(s.stateDir(id), "disk.ext4") }
 
+// isFull returns true for the error of a full disk, whether a file or the database met it.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, store.ErrFull)
+}
+
+// noSpace gives the error of a full disk its code, and leaves others as they are.
 func noSpace(err error, dir string) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isFull(err) {
 		return banger.Errorf(banger.CodeNoSpace, "no space left in %s: %w", dir, err).WithHint("free some: banger prune")
 	}
 	return err

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"banger"
@@ -101,8 +100,7 @@ func readRecord(dir, id string) (r record, err error) {
 // roomy runs f, and once more with the reserve if the disk is full: what frees room must not need any.
 func (s *Supervisor) roomy(f func() error) error {
 	err := f()
-	full := errors.Is(err, store.ErrFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-	if full && s.opts.Reserve != nil && s.opts.Reserve.Release() {
+	if isFull(err) && s.opts.Reserve != nil && s.opts.Reserve.Release() {
 		err = f()
 	}
 	return err
@@ -120,13 +118,10 @@ func storing(err error, dir string) error {
 	if banger.CodeOf(err) != banger.CodeInternal {
 		return err
 	}
-	switch {
-	case errors.Is(err, store.ErrFull):
-		return banger.Errorf(banger.CodeNoSpace, "no space left in %s: %w", dir, err).WithHint("free some: banger prune")
-	case errors.Is(err, store.ErrDisk):
+	if errors.Is(err, store.ErrDisk) {
 		return banger.Errorf(banger.CodeDisk, "the disk of %s failed: %w", dir, err).WithHint("see the kernel's log: dmesg")
 	}
-	return err
+	return noSpace(err, dir)
 }
 
 // lostDir is where what no row claims is set aside.
