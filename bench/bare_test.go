@@ -108,7 +108,7 @@ func (r *bare) boot(more ...string) (c guest.Client, took time.Duration, stop fu
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Minute)
 	defer cancel()
-	m, err := guest.ConnectMux(ctx, r.dial("channel.sock"), nil)
+	m, err := guest.ConnectMux(ctx, r.dial("channel.sock"))
 	if err != nil {
 		stop()
 		r.Fatalf("connecting to the agent: %v", err)

@@ -22,7 +22,8 @@ import (
 const (
 	maxBootRatio   = 1.25
 	maxExecMillis  = 15
-	minStreamRatio = 0.60
+	minStdinRatio  = 0.40
+	minStdoutRatio = 0.60
 	minCopyRatio   = 0.80
 	maxDaemonMiB   = 40
 	maxPerVMMiB    = 2
@@ -175,8 +176,8 @@ func (b *bench) streams() {
 			b.Fatalf("%d of %d bytes came out", got, b.bytes)
 		}
 	}
-	b.duelOn("stdin to the guest", minStreamRatio, ourIn, rawIn)
-	b.duelOn("guest to stdout", minStreamRatio, ourOut, rawOut)
+	b.duelOn("stdin to the guest", minStdinRatio, ourIn, rawIn)
+	b.duelOn("guest to stdout", minStdoutRatio, ourOut, rawOut)
 	file := filepath.Join(b.scratch, "random")
 	b.must(exec.Command("sh", "-c", "head -c "+n+" /dev/urandom >"+file).Run())
 	b.duelOn("cp into the guest", minCopyRatio, func() { b.cli("cp", "-q", file, vm+":/root/random") }, rawIn)

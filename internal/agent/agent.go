@@ -120,11 +120,7 @@ func openHost() (serve func(*server) error, err error) {
 
 func serveChannel(channel io.ReadWriter, s *server) error {
 	go s.reaper.run()
-	var allocate func() (*guest.Pages, error)
-	if os.Getpid() == 1 { // which never ends, so that the pages are never another's while the host writes to them
-		allocate = sharedPages
-	}
-	return guest.ServeMux(context.Background(), channel, allocate, s.handle)
+	return guest.ServeMux(context.Background(), channel, s.handle)
 }
 
 // kernelArgument reports whether the kernel was started with arg.

@@ -89,7 +89,7 @@ func startAgent(t testing.TB) *testAgent {
 	theirs.Close()
 	a := &testAgent{pid: cmd.Process.Pid, console: console, ended: make(chan struct{})}
 	go func() { a.status = cmd.Wait(); close(a.ended) }()
-	a.mux, err = guest.ConnectMux(withPatience(t), host, nil)
+	a.mux, err = guest.ConnectMux(withPatience(t), host)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -168,8 +168,8 @@ func (x *execution) copyOutput() {
 }
 
 // send completes the frame in buf. Once the client is lost, output goes to the
-// console; then it is false.
-func (x *execution) send(buf []byte, t banger.FrameType) bool {
+// console.
+func (x *execution) send(buf []byte, t banger.FrameType) {
 	banger.PutFrameHeader(buf, t, len(buf)-banger.FrameHeader)
 	x.mu.Lock()
 	if !x.lost {
@@ -181,7 +181,6 @@ func (x *execution) send(buf []byte, t banger.FrameType) bool {
 	if lost {
 		os.Stdout.Write(buf[banger.FrameHeader:])
 	}
-	return !lost
 }
 
 func (x *execution) stopOutput() {

@@ -21,76 +21,32 @@ var largeOutputs = sync.Pool{New: func() any {
 	return &b
 }}
 
-// borrower is a stream that lends buffers and writes them without a copy.
-type borrower interface {
-	Borrow() []byte // nil: none is free
-	Return([]byte)
-}
-
-// largeOutput is the buffer for a command that says much: one that the stream lends, or
-// else one of the pool.
-type largeOutput struct {
-	on       bool
-	lends    borrower // nil: nobody does, or not any more
-	borrowed []byte
-	pooled   *[]byte
-}
-
-func (l *largeOutput) get() []byte {
-	if l.borrowed == nil && l.lends != nil {
-		l.borrowed = l.lends.Borrow()
-	}
-	if l.borrowed != nil {
-		return l.borrowed
-	}
-	if l.pooled == nil {
-		l.pooled = largeOutputs.Get().(*[]byte)
-	}
-	return *l.pooled
-}
-
-// giveBack ends a loan.
-func (l *largeOutput) giveBack() {
-	if l.borrowed != nil {
-		l.lends.Return(l.borrowed)
-		l.borrowed = nil
-	}
-}
-
-func (l *largeOutput) close() {
-	l.giveBack()
-	if l.pooled != nil {
-		largeOutputs.Put(l.pooled)
-	}
-	l.on, l.pooled = false, nil
-}
-
 // copyFrom sends what f gives until it ends or stopOutput was called.
 func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
 	small := make([]byte, banger.FrameHeader+smallOutput)
-	var large largeOutput
-	large.lends, _ = x.conn.(borrower)
-	defer large.close()
+	var large *[]byte // for a command that says much, of the pool
+	giveBack := func() {
+		if large != nil {
+			largeOutputs.Put(large)
+			large = nil
+		}
+	}
+	defer giveBack()
 	left := -1 // once stopped: what may still be taken
 	for left != 0 {
 		buf := small
-		if large.on {
-			buf = large.get()
+		if large != nil {
+			buf = *large
 		}
 		n, err := f.Read(buf[banger.FrameHeader:])
 		if n > 0 {
-			if x.send(buf[:banger.FrameHeader+n], t) {
-				large.borrowed = nil // the stream's again
-			} else {
-				large.giveBack()
-				large.lends = nil
-			}
+			x.send(buf[:banger.FrameHeader+n], t)
 		}
 		switch {
-		case !large.on && n == smallOutput:
-			large.on = true
-		case large.on && n < smallOutput:
-			large.close()
+		case large == nil && n == smallOutput:
+			large = largeOutputs.Get().(*[]byte)
+		case large != nil && n < smallOutput:
+			giveBack()
 		}
 		if left > 0 && n > 0 {
 			left = max(left-n, 0)

@@ -121,7 +121,6 @@ func (l layout) archive(t testing.TB, name string) []byte {
 	h.sparse = true
 	var b bytes.Buffer
 	a := &archiver{ctx: context.Background(), out: newOutput(&b, banger.FrameType(0)), links: map[inode]*linked{}}
-	defer a.out.close()
 	must(t, a.content(fd, h, l.pieces))
 	must(t, a.out.zeros(2*blockSize))
 	must(t, a.out.flush())

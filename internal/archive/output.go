@@ -13,34 +13,13 @@ import (
 type output struct {
 	w     io.Writer
 	frame banger.FrameType
-	lends borrower // nil: w lends no buffers
-	own   []byte   // a frame's header and data
-	buf   []byte   // own, or one of as many bytes that is borrowed
-	n     int      // used of buf
-	total int64    // bytes of tar so far
-}
-
-// borrower is a writer that lends buffers, which it writes without a copy. A Write that
-// succeeds ends a loan, as Return does.
-type borrower interface {
-	Borrow() []byte // nil: none is free
-	Return([]byte)
+	buf   []byte // a frame's header and data
+	n     int    // used of buf
+	total int64  // bytes of tar so far
 }
 
 func newOutput(w io.Writer, frame banger.FrameType) *output {
-	o := &output{w: w, frame: frame, own: make([]byte, banger.FrameHeader+banger.MaxData), n: banger.FrameHeader}
-	o.buf = o.own
-	if frame != 0 {
-		o.lends, _ = w.(borrower)
-	}
-	return o
-}
-
-// close gives back what is borrowed.
-func (o *output) close() {
-	if o.lends != nil {
-		o.lends.Return(o.buf)
-	}
+	return &output{w: w, frame: frame, buf: make([]byte, banger.FrameHeader+banger.MaxData), n: banger.FrameHeader}
 }
 
 func (o *output) flush() error {
@@ -55,16 +34,7 @@ func (o *output) flush() error {
 	}
 	_, err := o.w.Write(o.buf[from:o.n])
 	o.n = banger.FrameHeader
-	if err != nil {
-		return err
-	}
-	o.buf = o.own
-	if o.lends != nil {
-		if b := o.lends.Borrow(); len(b) == len(o.own) {
-			o.buf = b
-		}
-	}
-	return nil
+	return err
 }
 
 // room returns a free part of the buffer; what is put there is to be taken.

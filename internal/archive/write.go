@@ -29,7 +29,6 @@ type WriteOptions struct {
 // src is there.
 func Write(ctx context.Context, w io.Writer, src string, o WriteOptions) (banger.CopyReport, error) {
 	a := &archiver{ctx: ctx, out: newOutput(w, o.Frame), opts: o, links: map[inode]*linked{}}
-	defer a.out.close()
 	follow := o.Follow || o.Name == "." || strings.HasSuffix(src, "/") || strings.HasSuffix(src, "/.")
 	err := a.top(src, follow)
 	if err == nil {

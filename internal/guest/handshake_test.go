@@ -207,7 +207,7 @@ func TestHandshake(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			go tt.guest(agent)
-			m, err := ConnectMux(ctx, host, nil)
+			m, err := ConnectMux(ctx, host)
 			switch {
 			case err == nil:
 				m.Close()
@@ -235,7 +235,7 @@ func TestHandshakeWithStuckHello(t *testing.T) {
 		cancel()
 	}()
 	result := make(chan error, 1)
-	go func() { _, err := ConnectMux(ctx, host, nil); result <- err }()
+	go func() { _, err := ConnectMux(ctx, host); result <- err }()
 	select {
 	case err := <-result:
 		if !errors.Is(err, context.Canceled) {
@@ -299,7 +299,7 @@ func TestHostReconnects(t *testing.T) {
 	p := newPort()
 	ended, ends := make(chan struct{}), make(chan error, 100)
 	go func() {
-		ServeMux(context.Background(), p, nil, func(port uint32, c net.Conn) {
+		ServeMux(context.Background(), p, func(port uint32, c net.Conn) {
 			defer c.Close()
 			if port == 1 {
 				echo(port, c)
@@ -335,7 +335,7 @@ func TestHostReconnects(t *testing.T) {
 		leave(m, host)
 		m.Close()
 		host = p.plug(t)
-		m, err := ConnectMux(withPatience(t), host, nil)
+		m, err := ConnectMux(withPatience(t), host)
 		if err != nil {
 			t.Fatalf("after a host left %s: %v", how, err)
 		}

@@ -258,7 +258,7 @@ func FuzzServe(f *testing.F) {
 			io.Reader
 			io.Writer
 		}{bytes.NewReader(said), io.Discard}
-		err := ServeMux(t.Context(), ch, nil, func(_ uint32, c net.Conn) { open.Add(1); echo(0, c); c.Close() })
+		err := ServeMux(t.Context(), ch, func(_ uint32, c net.Conn) { open.Add(1); echo(0, c); c.Close() })
 		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("ServeMux ended with %v", err)
 		}

@@ -33,9 +33,8 @@ type Mux struct {
 
 // ConnectMux agrees on a new session with the agent behind ch, for as long as
 // ctx lasts: a guest that boots answers after seconds. It owns ch from then on.
-// When ctx ends it closes ch; on another error it does not. Large payloads go by ram,
-// which stays the caller's; nil: all go by the channel.
-func ConnectMux(ctx context.Context, ch io.ReadWriteCloser, ram RAM) (*Mux, error) {
+// When ctx ends it closes ch; on another error it does not.
+func ConnectMux(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 	var n nonce
 	rand.Read(n[:])
 	r := bufio.NewReaderSize(ch, readBuffer)
@@ -86,9 +85,6 @@ func ConnectMux(ctx context.Context, ch io.ReadWriteCloser, ram RAM) (*Mux, erro
 		return nil, ctx.Err()
 	}
 	m := &Mux{s: newSession(ch, n.session(), nil), ch: ch}
-	if ram != nil {
-		m.s.host = &hostShared{ram: ram, nonce: n}
-	}
 	m.wg.Go(m.s.writeLoop)
 	m.wg.Go(func() { m.readLoop(r, n) })
 	return m, nil
@@ -147,17 +143,6 @@ func (m *Mux) readLoop(r *bufio.Reader, n nonce) {
 // a reset on the first read.
 func (m *Mux) Dial(_ context.Context, port uint32) (net.Conn, error) { return m.s.open(port) }
 
-// Shared reports whether large payloads go by the guest's memory.
-func (m *Mux) Shared() bool {
-	h := m.s.host
-	if h == nil {
-		return false
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.state == sharedReady
-}
-
 // Done is closed when the session has ended.
 func (m *Mux) Done() <-chan struct{} { return m.s.done }
 
@@ -175,11 +160,9 @@ func (m *Mux) Close() error {
 // ServeMux is the guest's end: it serves one session after the other over ch and
 // calls handle, in a goroutine of its own, for each stream the host opens. A new
 // hello drops the streams of the session before. It returns when ch fails;
-// io.EOF means that the channel itself is gone. allocate, unless nil, makes the memory
-// that the host may write payloads to; it is called once, when many have come.
-func ServeMux(ctx context.Context, ch io.ReadWriter, allocate func() (*Pages, error), handle func(port uint32, c net.Conn)) error {
+// io.EOF means that the channel itself is gone.
+func ServeMux(ctx context.Context, ch io.ReadWriter, handle func(port uint32, c net.Conn)) error {
 	g := &guestEnd{ch: ch, r: bufio.NewReaderSize(ch, guestReadBuffer), handle: handle}
-	g.shared = guestShared{allocate: allocate, inUse: map[uint32]bool{}}
 	err := g.run()
 	g.replace(nil, fmt.Errorf("reading from the host: %w", noEOF(err)))
 	return err
@@ -191,7 +174,6 @@ type guestEnd struct {
 	handle  func(uint32, net.Conn)
 	current *session
 	nonce   nonce
-	shared  guestShared
 	wg      sync.WaitGroup
 }
 
@@ -263,7 +245,6 @@ func (g *guestEnd) hello() error {
 		if version == Version {
 			g.nonce = n
 			s := newSession(g.ch, n.session(), func(st *stream) { g.handle(st.port, st) })
-			g.shared.begin(s, n)
 			g.replace(s, nil)
 		}
 		return nil

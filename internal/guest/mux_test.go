@@ -74,7 +74,7 @@ func (v vectored) WriteVector(parts [][]byte) error {
 func serve(t testing.TB, ch net.Conn, handle func(uint32, net.Conn)) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
-		ended <- ServeMux(context.Background(), ch, nil, func(p uint32, c net.Conn) { defer c.Close(); handle(p, c) })
+		ended <- ServeMux(context.Background(), ch, func(p uint32, c net.Conn) { defer c.Close(); handle(p, c) })
 		close(ended)
 	}()
 	t.Cleanup(func() { ch.Close(); drain(ended) })
@@ -89,7 +89,7 @@ func drain[T any](c <-chan T) {
 // connect agrees on a session over a channel.
 func connect(t testing.TB, host net.Conn) *Mux {
 	t.Helper()
-	m, err := ConnectMux(withPatience(t), host, nil)
+	m, err := ConnectMux(withPatience(t), host)
 	if err != nil {
 		t.Fatal(err)
 	}

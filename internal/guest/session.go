@@ -21,8 +21,6 @@ type session struct {
 	id uint32
 
 	accept func(*stream) // guest: handles a stream the peer opened; nil: peer may not open
-	host   *hostShared   // host: memory of the guest; nil: none
-	guest  *guestShared  // guest: the same
 
 	mu      sync.Mutex
 	streams map[uint32]*stream
@@ -39,7 +37,6 @@ type session struct {
 
 // pending is one data frame that waits for the writer.
 type pending struct {
-	typ     frameType
 	stream  uint32
 	payload []byte
 	done    chan error
@@ -141,13 +138,13 @@ var donePool = sync.Pool{New: func() any { return make(chan error, 1) }}
 
 // queueData queues one frame. Its done gets a value when the writer needs the
 // payload no more, unless the frame is withdrawn.
-func (s *session) queueData(typ frameType, id uint32, payload []byte) (*pending, error) {
+func (s *session) queueData(id uint32, payload []byte) (*pending, error) {
 	s.out.Lock()
 	defer s.out.Unlock()
 	if s.closed {
 		return nil, s.failure()
 	}
-	p := &pending{typ, id, payload, donePool.Get().(chan error)}
+	p := &pending{id, payload, donePool.Get().(chan error)}
 	s.data = append(s.data, p)
 	s.ready.Signal()
 	return p, nil
@@ -170,8 +167,6 @@ func (s *session) withdraw(p *pending) bool {
 func (s *session) receive(h header, r io.Reader) error {
 	var small [4]byte
 	switch h.typ {
-	case frameAsk, frameOffer, frameAccept, frameShared, frameFree:
-		return s.receiveShared(h, r)
 	case frameOpen, frameWindow:
 		if _, err := io.ReadFull(r, small[:]); err != nil {
 			return err
@@ -191,7 +186,6 @@ func (s *session) receive(h header, r io.Reader) error {
 		if _, err := io.ReadFull(r, b); err != nil {
 			return err
 		}
-		s.moved(len(b))
 		if st := s.stream(h.stream); st != nil {
 			return st.deliver(b)
 		}
@@ -210,124 +204,6 @@ func (s *session) receive(h header, r io.Reader) error {
 		}
 	}
 	return nil
-}
-
-func (s *session) isGuest() bool { return s.accept != nil }
-
-// receiveShared handles the frames of memory that both ends reach.
-func (s *session) receiveShared(h header, r io.Reader) error {
-	payload := make([]byte, h.length)
-	if _, err := io.ReadFull(r, payload); err != nil {
-		return err
-	}
-	switch h.typ {
-	case frameAsk:
-		if s.isGuest() {
-			return s.sendControl(frameOffer, 0, s.guest.offer())
-		}
-	case frameOffer:
-		if ok, err := s.host.offered(payload); err != nil || !ok {
-			return err
-		}
-		return s.sendControl(frameAccept, 0, nil)
-	case frameAccept:
-		if !s.isGuest() {
-			return s.host.accepted()
-		}
-		if s.guest.accepted() {
-			return s.sendControl(frameAccept, 0, nil)
-		}
-		return nil
-	case frameFree:
-		switch i := binary.BigEndian.Uint32(payload); {
-		case s.guest != nil:
-			return s.guest.slots.put(i)
-		case s.host != nil:
-			return s.host.slots.put(i)
-		}
-	case frameShared:
-		return s.receiveSlot(h.stream, payload)
-	}
-	return errors.New("a frame of memory from the wrong end")
-}
-
-// receiveSlot handles data that lies in a slot.
-func (s *session) receiveSlot(id uint32, payload []byte) error {
-	first := slotsEach
-	if s.isGuest() {
-		first = 0
-	}
-	where, err := parseSlot(payload, first)
-	if err != nil {
-		return err
-	}
-	var b []byte
-	if s.isGuest() {
-		b, err = s.guest.received(where)
-	} else {
-		b = getBuffer(int(where.length))
-		err = s.host.receive(where, b)
-		if err == nil {
-			err = s.sendControl(frameFree, 0, binary.BigEndian.AppendUint32(nil, where.index))
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if st := s.stream(id); st != nil {
-		return st.deliver(b)
-	}
-	s.release(b)
-	return nil
-}
-
-// moved counts payloads, and asks the guest for memory when there were many.
-func (s *session) moved(n int) {
-	if s.host.count(n) {
-		s.sendControl(frameAsk, 0, nil)
-	}
-}
-
-// carry chooses how p travels: as it is, or in a slot.
-func (s *session) carry(p []byte) (frameType, []byte) {
-	s.moved(len(p))
-	where, ok := s.host.send(p)
-	if i, mine := s.guest.done(p, slotsEach); mine {
-		where, ok = slot{i, uint32(len(p))}, true
-	}
-	if !ok {
-		return frameData, p
-	}
-	return frameShared, where.append(nil)
-}
-
-// uncarry takes back what carry chose for a frame that was not sent.
-func (s *session) uncarry(typ frameType, payload []byte) {
-	if typ != frameShared {
-		return
-	}
-	i := binary.BigEndian.Uint32(payload)
-	if s.host != nil {
-		s.host.slots.put(i)
-	} else {
-		s.guest.lend(i)
-	}
-}
-
-// release takes back a buffer that was delivered to a stream.
-func (s *session) release(b []byte) {
-	if i, ok := s.guest.done(b, 0); ok {
-		s.sendControl(frameFree, 0, binary.BigEndian.AppendUint32(nil, i))
-		return
-	}
-	putBuffer(b)
-}
-
-// giveBack takes back b if it was borrowed, which need not be so.
-func (s *session) giveBack(b []byte) {
-	if i, ok := s.guest.done(b, slotsEach); ok {
-		s.guest.slots.put(i)
-	}
 }
 
 func (s *session) peerOpened(id, port uint32) error {

@@ -81,7 +81,7 @@ func (st *stream) Release() {
 	st.reading.Lock()
 	defer st.reading.Unlock()
 	for _, b := range st.lent {
-		st.s.release(b)
+		putBuffer(b)
 	}
 	clear(st.lent)
 	st.lent, st.isLent = st.lent[:0], false
@@ -92,7 +92,7 @@ func (st *stream) Release() {
 
 // dropBuffer releases the reader's buffer; st.reading is held.
 func (st *stream) dropBuffer() {
-	st.s.release(st.buffer)
+	putBuffer(st.buffer)
 	st.buffer, st.held = nil, nil
 }
 
@@ -110,7 +110,7 @@ func (st *stream) next(max int) ([]byte, error) {
 		if st.isLent {
 			st.lent = append(st.lent, st.buffer)
 		} else {
-			st.s.release(st.buffer)
+			putBuffer(st.buffer)
 		}
 		st.buffer, st.isLent = nil, false
 		b, err := st.takeBuffer()
@@ -176,14 +176,6 @@ func (st *stream) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// Borrow returns a buffer, banger.FrameHeader and banger.MaxData bytes long, whose beginning
-// Write sends without a copy; nil: there is none. A Write that succeeds or Return ends the
-// loan.
-func (st *stream) Borrow() []byte { return st.s.guest.borrow(st.s) }
-
-// Return takes a borrowed buffer back that is not written.
-func (st *stream) Return(b []byte) { st.s.giveBack(b) }
-
 // reserve waits for credit for n bytes, at most maxPayload, and takes it. A frame
 // is not cut for want of credit: pieces cost the receiver more than the wait.
 func (st *stream) reserve(n int) error {
@@ -213,17 +205,7 @@ func (st *stream) reserve(n int) error {
 // send gives p, for which there is credit, to the session's writer. It waits
 // while the channel is stuck, but not beyond the deadline or Close.
 func (st *stream) send(p []byte) error {
-	typ, payload := st.s.carry(p)
-	err := st.sendFrame(typ, payload, len(p))
-	if err != nil {
-		st.s.uncarry(typ, payload)
-	}
-	return err
-}
-
-// sendFrame sends what carries n bytes.
-func (st *stream) sendFrame(typ frameType, payload []byte, n int) error {
-	frame, err := st.s.queueData(typ, st.id, payload)
+	frame, err := st.s.queueData(st.id, p)
 	if err != nil {
 		return err
 	}
@@ -248,7 +230,7 @@ func (st *stream) sendFrame(typ frameType, payload []byte, n int) error {
 			return sent
 		}
 		st.mu.Lock()
-		st.credit += n
+		st.credit += len(p)
 		st.mu.Unlock()
 		return err
 	}
@@ -302,7 +284,7 @@ func (st *stream) Close() error {
 
 func (st *stream) dropLocked() {
 	for _, b := range st.received {
-		st.s.release(b)
+		putBuffer(b)
 	}
 	st.received, st.queued = nil, 0
 }
@@ -316,7 +298,7 @@ func (st *stream) deliver(b []byte) error {
 		return errors.New("data after the end of a stream")
 	}
 	if st.err != nil { // closed here; the peer does not know yet
-		st.s.release(b)
+		putBuffer(b)
 		return nil
 	}
 	if st.queued+st.consumed+len(b) > window {
@@ -342,11 +324,11 @@ func (st *stream) appendLocked(b []byte) {
 	if need := len(last) + len(b); cap(last) < need {
 		grown := getBuffer(min(2*need, maxPayload))[:0]
 		grown = append(grown, last...)
-		st.s.release(last)
+		putBuffer(last)
 		last = grown
 	}
 	st.received[n-1] = append(last, b...)
-	st.s.release(b)
+	putBuffer(b)
 }
 
 func (st *stream) addCredit(n int) error {

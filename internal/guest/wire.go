@@ -18,7 +18,7 @@ import (
 
 // Version is the protocol's version, told in the hello; unequal ones refuse to
 // talk.
-const Version = 3
+const Version = 4
 
 // The hello opens a session. The host sends it until the guest has answered with
 // the same nonce, since bytes that arrive while the guest's port is closed are
@@ -91,11 +91,6 @@ const (
 	frameWindow                      // payload: credit in bytes, uint32
 	frameFin                         // no more data from the sender
 	frameReset                       // the stream is gone; payload: reason
-	frameAsk                         // host: offer memory
-	frameOffer                       // guest: its pages' addresses, uint64 each; none: there is no such memory
-	frameAccept                      // the pages are what the peer says; each end sends it once
-	frameShared                      // payload: slot and length of data, uint32 each
-	frameFree                        // payload: slot that was read, uint32
 )
 
 type header struct {
@@ -120,7 +115,7 @@ func parseHeader(b []byte) (header, error) {
 	switch {
 	case binary.BigEndian.Uint16(b) != frameMagic || b[3] != 0:
 		return h, fmt.Errorf("no frame starts with % x", b[:4])
-	case h.typ < frameOpen || h.typ > frameFree:
+	case h.typ < frameOpen || h.typ > frameReset:
 		return h, fmt.Errorf("unknown frame type %d", h.typ)
 	case h.length > maxPayload:
 		return h, fmt.Errorf("frame of %d bytes, over the limit of %d", h.length, maxPayload)
@@ -132,12 +127,10 @@ func parseHeader(b []byte) (header, error) {
 
 func lengthFits(h header) bool {
 	switch h.typ {
-	case frameOpen, frameWindow, frameFree:
+	case frameOpen, frameWindow:
 		return h.length == 4
-	case frameFin, frameAsk, frameAccept:
+	case frameFin:
 		return h.length == 0
-	case frameShared:
-		return h.length == 8
 	}
 	return true
 }

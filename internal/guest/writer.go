@@ -103,7 +103,7 @@ func (s *session) take(b *batch) bool {
 	s.data = append([]*pending(nil), s.data[n:]...)
 	from := 0
 	for _, p := range b.sent {
-		b.head = appendHeader(b.head, header{p.typ, s.id, p.stream, uint32(len(p.payload))})
+		b.head = appendHeader(b.head, header{frameData, s.id, p.stream, uint32(len(p.payload))})
 		odd := len(p.payload) % page
 		b.head = append(b.head, p.payload[:odd]...)
 		if odd < len(p.payload) {

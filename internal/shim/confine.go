@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/elastic/go-seccomp-bpf"
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -143,7 +144,7 @@ func handedFiles() ([]landlock.Rule, error) {
 
 func handedFile(fd int) (landlock.Rule, bool) {
 	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || isMemory(fd) {
 		return nil, false
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
@@ -155,6 +156,13 @@ func handedFile(fd int) (landlock.Rule, bool) {
 		return landlock.ROFiles(path), true
 	}
 	return landlock.RWFiles(path), true
+}
+
+// isMemory reports whether fd is of memory without a path (memfd_create(2)), which landlock leaves
+// to each process that has a descriptor of it, and for which it takes no rule.
+func isMemory(fd int) bool {
+	name, err := os.Readlink(descriptor(fd))
+	return err == nil && strings.HasPrefix(name, "/memfd:") // nobody makes files in the root directory but root
 }
 
 // descriptor is a name of an open file, by which nothing of its path need be passed.

@@ -84,12 +84,17 @@ func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
 			for _, f := range []struct {
 				name string
 				flag int
-			}{{"kernel", os.O_RDONLY}, {"rootfs", os.O_RDONLY}, {"disk", os.O_RDWR}, {"ram", os.O_RDWR}} {
+			}{{"kernel", os.O_RDONLY}, {"rootfs", os.O_RDONLY}, {"disk", os.O_RDWR}} {
 				opened, err := os.OpenFile(file("files/"+f.name), f.flag, 0)
 				check(t, err)
 				defer opened.Close()
 				cmd.ExtraFiles = append(cmd.ExtraFiles, opened)
 			}
+			memory, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
+			check(t, err)
+			opened := os.NewFile(uintptr(memory), "memory")
+			defer opened.Close()
+			cmd.ExtraFiles = append(cmd.ExtraFiles, opened)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}

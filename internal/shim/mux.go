@@ -13,12 +13,8 @@ import (
 // keepMux holds the agent's channel open and multiplexed. A session that fails
 // (a guest that broke the protocol) is replaced by a new one.
 func (s *server) keepMux(ctx context.Context, ch vmm.Channeler) {
-	ram := s.openRAM()
-	if ram != nil {
-		defer ram.Close()
-	}
 	for ctx.Err() == nil {
-		m, err := s.connectMux(ctx, ch, ram)
+		m, err := s.connectMux(ctx, ch)
 		if err != nil {
 			if ctx.Err() == nil {
 				s.log.Warn("agent channel", "err", err)
@@ -40,27 +36,12 @@ func (s *server) keepMux(ctx context.Context, ch vmm.Channeler) {
 	}
 }
 
-// openRAM opens the guest's memory where that can be reached; without, all bytes go by the
-// channel.
-func (s *server) openRAM() vmm.RAM {
-	o, ok := s.proc.(vmm.RAMOpener)
-	if !ok {
-		return nil
-	}
-	ram, err := o.OpenRAM()
-	if err != nil {
-		s.log.Warn("what is sent to the guest takes the slow way", "err", err)
-		return nil
-	}
-	return ram
-}
-
-func (s *server) connectMux(ctx context.Context, ch vmm.Channeler, ram vmm.RAM) (*guest.Mux, error) {
+func (s *server) connectMux(ctx context.Context, ch vmm.Channeler) (*guest.Mux, error) {
 	conn, err := ch.OpenChannel(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m, err := guest.ConnectMux(ctx, conn, ram)
+	m, err := guest.ConnectMux(ctx, conn)
 	if err != nil {
 		conn.Close()
 		return nil, err

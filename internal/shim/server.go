@@ -161,7 +161,7 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 // shim, and confines the shim; in a jail as soon as the VMM answers.
 func (s *Spec) confine(wrap []string, file *os.File) error {
 	s.VM.Wrap, s.VM.WrapFiles = wrap, []*os.File{file}
-	s.VM.Dir, s.VM.Memory = descriptor(fdRun), filepath.Base(s.VM.Memory)
+	s.VM.Dir = descriptor(fdRun)
 	s.VM = handedTo(s.VM)
 	if s.Jail == nil {
 		return confineSelf(*s, ".", descriptor(fdRun))

@@ -370,8 +370,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 		return shim.Spec{}, none, err
 	}
 	spec := shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
-		ID: vm.ID, Dir: m.s.runDir(vm.ID), Memory: filepath.Join(m.s.stateDir(vm.ID), "ram"),
-		Accel: m.s.accel(), CPUModel: vm.Spec.CPUModel, Nested: vm.Spec.Nested != "",
+		ID: vm.ID, Dir: m.s.runDir(vm.ID), Accel: m.s.accel(), CPUModel: vm.Spec.CPUModel, Nested: vm.Spec.Nested != "",
 		Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Sockets: driver.Sockets, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
 		Drives: []vmm.Drive{

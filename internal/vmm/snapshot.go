@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -180,6 +181,9 @@ func CommitSnapshot(dir string, m Manifest) error {
 	if err := untrusted.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
+	if err := fillHoles(filepath.Join(dir, SnapshotRAM)); err != nil {
+		return err
+	}
 	for _, name := range []string{SnapshotState, SnapshotRAM, manifestFile + ".tmp"} {
 		if err := syncFile(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -221,6 +225,28 @@ func discardSnapshot(dir string) {
 	}
 }
 
+// fillHoles gives a file on a tmpfs all its room now. There also a hole that is only mapped and read
+// takes room, and where none is left the process is killed, which is a restored VM.
+func fillHoles(path string) error {
+	f, err := untrusted.Open(path, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var fs unix.Statfs_t
+	info, err := f.Stat()
+	if err == nil {
+		err = unix.Fstatfs(int(f.Fd()), &fs)
+	}
+	if err == nil && fs.Type == unix.TMPFS_MAGIC && info.Size() > 0 {
+		err = os.NewSyscallError("fallocate", unix.Fallocate(int(f.Fd()), 0, 0, info.Size()))
+	}
+	return err
+}
+
 func syncFile(path string) error {
 	f, err := untrusted.Open(path, os.O_RDONLY, 0)
 	if err != nil {
@@ -231,13 +257,8 @@ func syncFile(path string) error {
 }
 
 // CopySparse copies a file to a new one, by reference where the file system can and
-// otherwise without its holes.
-func CopySparse(ctx context.Context, from, to string) (err error) {
-	src, err := untrusted.Open(from, os.O_RDONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
+// otherwise without its holes. The offset of src changes.
+func CopySparse(ctx context.Context, src *os.File, to string) (err error) {
 	info, err := src.Stat()
 	if err != nil {
 		return err
@@ -254,23 +275,23 @@ func CopySparse(ctx context.Context, from, to string) (err error) {
 			os.Remove(to)
 		}
 	}()
-	if unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil {
+	if clone(dst, src) == nil {
 		return nil
 	}
 	if err := dst.Truncate(info.Size()); err != nil {
 		return err
 	}
 	for at := int64(0); at < info.Size(); {
-		start, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
+		start, err := src.Seek(at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			return nil // a hole to the end
 		}
 		if err != nil {
-			return os.NewSyscallError("lseek", err)
+			return err
 		}
-		end, err := unix.Seek(int(src.Fd()), start, unix.SEEK_HOLE)
+		end, err := src.Seek(start, unix.SEEK_HOLE)
 		if err != nil {
-			return os.NewSyscallError("lseek", err)
+			return err
 		}
 		if err := copyRange(ctx, src, dst, start, end); err != nil {
 			return err
@@ -278,6 +299,25 @@ func CopySparse(ctx context.Context, from, to string) (err error) {
 		at = end
 	}
 	return nil
+}
+
+// clone makes dst share what src holds (ioctl_ficlonerange(2)). Either may be closed meanwhile.
+func clone(dst, src *os.File) error {
+	to, err := dst.SyscallConn()
+	if err != nil {
+		return err
+	}
+	from, err := src.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	closed := to.Control(func(to uintptr) {
+		if err := from.Control(func(from uintptr) { failed = unix.IoctlFileClone(int(to), int(from)) }); err != nil {
+			failed = err
+		}
+	})
+	return cmp.Or(closed, failed)
 }
 
 // copyRange copies [start, end) in pieces, between which ctx may end it.

@@ -45,8 +45,7 @@ type NIC struct {
 // the VM's directory.
 type Config struct {
 	ID      string `json:"id"`
-	Dir     string `json:"dir"`    // existing directory for sockets; its path must leave room (sun_path is 108 bytes)
-	Memory  string `json:"memory"` // file to hold guest RAM, made by the driver and removed at the end
+	Dir     string `json:"dir"` // existing directory for sockets; its path must leave room (sun_path is 108 bytes)
 	Accel   Accel  `json:"accel"`
 	Version string `json:"version,omitempty"` // the program's version, if the caller knows it: the driver then need not ask
 	Kernel  string `json:"kernel"`            // vmlinux ELF or bzImage
@@ -155,18 +154,4 @@ type Dialer interface {
 // caller's to close.
 type Channeler interface {
 	OpenChannel(ctx context.Context) (net.Conn, error)
-}
-
-// RAMOpener is implemented by a Process whose guest's memory the host can read and write
-// while it runs, by guest-physical address. It is the caller's to close; nil says that this
-// VM's cannot be reached.
-type RAMOpener interface {
-	OpenRAM() (RAM, error)
-}
-
-// RAM is a guest's memory. What is read of it may change at any time.
-type RAM interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
 }

@@ -80,7 +80,7 @@ func TestAStartThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
 			if c.program != "" {
 				d.Binary = program(t, "#!/bin/sh\n"+strings.ReplaceAll(c.program, "DOUBLE ", double(t)+" "))
 			}
-			before := files(t, filepath.Dir(cfg.Memory))
+			before := files(t, filepath.Dir(cfg.Dir))
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			defer cancel()
 			p, err := d.Start(ctx, cfg, vmmtest.NewConsole())
@@ -92,7 +92,7 @@ func TestAStartThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
 			if !strings.Contains(err.Error(), c.words) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("the error is\n%v, not one with\n%s", err, c.words)
 			}
-			if after := files(t, filepath.Dir(cfg.Memory)); after != before && name != "a socket in its place" {
+			if after := files(t, filepath.Dir(cfg.Dir)); after != before && name != "a socket in its place" {
 				t.Errorf("it leaves\n%s\nwhere there was\n%s", after, before)
 			}
 		})

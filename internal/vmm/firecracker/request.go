@@ -195,9 +195,6 @@ func check(c vmm.Config, v version) error {
 			return fmt.Errorf("%s has no network but taps, which it opens by name", title)
 		}
 	}
-	if _, err := os.Stat(filepath.Dir(c.Memory)); err != nil {
-		return err
-	}
 	c.Drives = nil // Firecracker tells well of those
 	opened, done, err := c.OpenFiles()
 	if err != nil {

@@ -15,7 +15,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // plain is a VM as the supervisor asks for it.
 func plain() vmm.Config {
-	return vmm.Config{ID: "0123456789ab", Dir: "/run/banger/vms/0123456789ab", Memory: "/var/lib/banger/vms/0123456789ab/ram",
+	return vmm.Config{ID: "0123456789ab", Dir: "/run/banger/vms/0123456789ab",
 		Accel: vmm.AccelKVM, Kernel: "/k/vmlinux", Initrd: "/k/initrd.cpio", CPUs: 2, MemoryMiB: 512, Cmdline: "banger.init=image",
 		NICs: []vmm.NIC{{MAC: "52:54:00:00:00:01", Device: "tap0", MTU: 65520}},
 		Drives: []vmm.Drive{{Serial: "rootfs", Path: "/images/rootfs.ext4", ReadOnly: true}, {Serial: "disk", Path: "/disks/disk.ext4"},

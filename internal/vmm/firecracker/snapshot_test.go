@@ -164,7 +164,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		dir   string
 		words string
 	}{
-		"there is no directory":          {t.Context(), filepath.Join(filepath.Dir(c.Memory), "none"), "no such file"},
+		"there is no directory":          {t.Context(), filepath.Join(filepath.Dir(c.Dir), "none"), "no such file"},
 		"it is canceled":                 {canceled, vmmtest.SnapshotDir(t, c), "context canceled"},
 		"the disk is full at the state":  {t.Context(), vmmtest.SmallDir(t, c, "nr_inodes=1"), "Create snapshot error"},
 		"the disk is full at the memory": {t.Context(), vmmtest.SmallDir(t, c, "size=4m"), "Create snapshot error"},
@@ -295,14 +295,14 @@ func takeAndEnd(t *testing.T, vm *vmmtest.VM, c vmm.Config) string {
 // wantRefused starts a VM that must not start, in one sentence and without a trace.
 func wantRefused(t *testing.T, d vmm.Driver, c vmm.Config, words string) {
 	t.Helper()
-	before := files(t, filepath.Dir(c.Memory)) + files(t, c.Dir)
+	before := files(t, filepath.Dir(c.Dir))
 	p, err := d.Start(t.Context(), c, io.Discard)
 	if err == nil {
 		p.Kill()
 		<-p.Done()
 	}
 	wantFailure(t, err, words)
-	if after := files(t, filepath.Dir(c.Memory)) + files(t, c.Dir); after != before {
+	if after := files(t, filepath.Dir(c.Dir)); after != before {
 		t.Errorf("it leaves\n%s\nwhere there was\n%s", after, before)
 	}
 }

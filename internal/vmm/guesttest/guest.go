@@ -61,7 +61,7 @@ func (p *Parts) Config(t *testing.T, accel vmm.Accel) vmm.Config {
 		t.Fatal(p.err)
 	}
 	dir := vmmtest.Dir(t)
-	c := vmm.Config{ID: banger.NewID(), Dir: filepath.Join(dir, "run"), Memory: filepath.Join(dir, "ram"), Accel: accel,
+	c := vmm.Config{ID: banger.NewID(), Dir: filepath.Join(dir, "run"), Accel: accel,
 		Kernel: p.kernel, Initrd: p.initrd, CPUs: 1, MemoryMiB: 192, Channel: "banger.agent",
 		Drives: []vmm.Drive{{Serial: "rootfs", Path: p.rootfs, ReadOnly: true}, {Serial: "disk", Path: filepath.Join(dir, "disk,of a VM")}}}
 	if err := os.Mkdir(c.Dir, 0o700); err != nil {

@@ -16,7 +16,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -25,7 +24,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/text"
-	"banger/internal/untrusted"
 	"banger/internal/vmm"
 	"banger/internal/vmm/child"
 )
@@ -134,38 +132,28 @@ func (d Driver) launch(c vmm.Config, v version, console io.Writer) (*process, er
 	defer closeFiles()
 	memory, err := openMemory(c)
 	if err != nil {
-		return nil, fmt.Errorf("making the file for the guest's memory: %w", err)
+		return nil, fmt.Errorf("making the guest's memory: %w", err)
 	}
-	defer memory.Close()
 	ours, theirs, err := socketPair()
 	if err != nil {
-		os.Remove(c.Memory)
+		memory.Close()
 		return nil, err
 	}
 	defer theirs.Close() // so that the end of QEMU is one of the connection
-	p := &process{config: c, version: v, monitor: newMonitor(ours)}
+	p := &process{config: c, version: v, monitor: newMonitor(ours), memory: memory}
 	p.Process, err = child.Start(child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: argv(c, v), Files: handed(opened, theirs, memory),
 		Console: console, Reason: reason,
 		Ended: func() {
 			p.monitor.close()
 			p.channel.close()
-			os.Remove(c.Memory)
+			memory.Close()
 		}})
 	if err != nil {
 		p.monitor.close()
-		os.Remove(c.Memory)
+		memory.Close()
 		return nil, err
 	}
 	return p, nil
-}
-
-// openMemory makes the file that holds the guest's memory, or opens that of a snapshot. The
-// latter is mapped for the VM alone, but QEMU opens no file for that that it may not write.
-func openMemory(c vmm.Config) (*os.File, error) {
-	if c.Restore != "" && hasRAM(c.Restore) {
-		return untrusted.Open(filepath.Join(c.Restore, vmm.SnapshotRAM), os.O_RDWR, 0)
-	}
-	return untrusted.Create(c.Memory, 0o600)
 }
 
 // socketPair returns our end of a connection and QEMU's.
@@ -190,6 +178,7 @@ type process struct {
 	version version
 	monitor *monitor
 	channel channel
+	memory  *os.File
 }
 
 // reason says how QEMU ended; it looks for a guest panic at the end of the
@@ -201,9 +190,6 @@ func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 	case ws.Signaled():
 		e.Code, e.Signal = 0, int(ws.Signal())
 		e.Reason = fmt.Sprintf("QEMU was killed by signal %d (%s)", e.Signal, ws.Signal())
-		if ws.Signal() == syscall.SIGBUS { // of a file that is mapped
-			e.Reason += ": the disk that holds the guest's memory is full, perhaps"
-		}
 	case p.Stdout.Contains("Kernel panic - not syncing"):
 		e.Panic, e.Reason = true, "the guest kernel panicked"
 	case e.Code != 0:

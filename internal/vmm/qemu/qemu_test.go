@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // plain is a VM as the supervisor asks for it.
 func plain(accel vmm.Accel) vmm.Config {
-	return vmm.Config{ID: "0123456789ab", Dir: "/run/banger/vms/0123456789ab", Memory: "/var/lib/banger/vms/0123456789ab/ram",
+	return vmm.Config{ID: "0123456789ab", Dir: "/run/banger/vms/0123456789ab",
 		Accel: accel, Kernel: "/k/vmlinux", Initrd: "/k/initrd.cpio", CPUs: 2, MemoryMiB: 512, Channel: "banger.agent",
 		Drives: []vmm.Drive{{Serial: "rootfs", Path: "/images/rootfs.ext4", ReadOnly: true}, {Serial: "disk", Path: "/disks/a,b.ext4"}}}
 }

@@ -72,7 +72,7 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 		return err
 	}
 	if shared {
-		if err := vmm.CopySparse(ctx, p.config.Memory, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
+		if err := vmm.CopySparse(ctx, p.memory, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
 			return err
 		}
 	}

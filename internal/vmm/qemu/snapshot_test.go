@@ -105,7 +105,7 @@ func TestASnapshotThatFailsLeavesNothing(t *testing.T) {
 		ctx context.Context
 		dir func() string
 	}{
-		"there is no directory":          {t.Context(), func() string { return filepath.Join(filepath.Dir(c.Memory), "none") }},
+		"there is no directory":          {t.Context(), func() string { return filepath.Join(filepath.Dir(c.Dir), "none") }},
 		"it is canceled":                 {canceled, func() string { return vmmtest.SnapshotDir(t, c) }},
 		"the disk is full at the state":  {t.Context(), func() string { return vmmtest.SmallDir(t, c, "size=16k") }},
 		"the disk is full at the memory": {t.Context(), func() string { return vmmtest.SmallDir(t, c, "size=4m") }},
@@ -155,13 +155,18 @@ func forkOf(t *testing.T, c vmm.Config, snapshot string) vmm.Config {
 	t.Helper()
 	fork := c
 	dir := vmmtest.Dir(t)
-	fork.Dir, fork.Memory, fork.Restore, fork.NICs = filepath.Join(dir, "run"), filepath.Join(dir, "ram"), snapshot, nil
+	fork.Dir, fork.Restore, fork.NICs = filepath.Join(dir, "run"), snapshot, nil
 	if err := os.Mkdir(fork.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	fork.Drives = slices.Clone(c.Drives)
 	fork.Drives[1].Path = filepath.Join(dir, "disk")
-	if err := vmm.CopySparse(t.Context(), c.Drives[1].Path, fork.Drives[1].Path); err != nil {
+	disk, err := os.Open(c.Drives[1].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	if err := vmm.CopySparse(t.Context(), disk, fork.Drives[1].Path); err != nil {
 		t.Fatal(err)
 	}
 	return fork

@@ -15,6 +15,7 @@ import (
 func Kernel(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	t.Run("its clock is the host's", func(t *testing.T) { clock(t, d, config(t)) })
 	t.Run("it ends itself", func(t *testing.T) { ownEnds(t, d, config) })
+	t.Run("a full disk ends no guest", func(t *testing.T) { fullDisk(t, d, config) })
 }
 
 // TimeLimit is how far a guest's clock may be from the host's once it was told the time.

@@ -149,12 +149,6 @@ func (p *process) run(agent string, channel *os.File, console io.Writer) {
 	defer close(p.done)
 	defer p.closeHost()
 	defer p.unplug()
-	if err := os.WriteFile(p.config.Memory, nil, 0o600); err != nil {
-		channel.Close()
-		p.started <- err
-		return
-	}
-	defer os.Remove(p.config.Memory)
 	printed, theirs, err := openConsole(p.consolePath())
 	if err != nil {
 		channel.Close()

@@ -33,7 +33,7 @@ func config(t *testing.T) vmm.Config {
 	t.Helper()
 	dir := vmmtest.Dir(t)
 	at := func(name string) string { return filepath.Join(dir, name) }
-	c := vmm.Config{ID: banger.NewID(), Dir: at("run"), Memory: at("ram"), Kernel: at("kernel"), Initrd: at("initrd"),
+	c := vmm.Config{ID: banger.NewID(), Dir: at("run"), Kernel: at("kernel"), Initrd: at("initrd"),
 		Drives: []vmm.Drive{{Serial: "disk", Path: at("disk")}}}
 	if err := os.Mkdir(c.Dir, 0o700); err != nil {
 		t.Fatal(err)

@@ -109,10 +109,10 @@ func refused(t *testing.T, d vmm.Driver, c vmm.Config, dir string) {
 	}
 }
 
-// SnapshotDir makes an empty directory beside the VM's memory.
+// SnapshotDir makes an empty directory beside the VM's directory of sockets.
 func SnapshotDir(t *testing.T, c vmm.Config) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(filepath.Dir(c.Memory), "snapshot")
+	dir, err := os.MkdirTemp(filepath.Dir(c.Dir), "snapshot")
 	if err != nil {
 		t.Fatal(err)
 	}

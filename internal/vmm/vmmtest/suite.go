@@ -25,8 +25,8 @@ import (
 const patience = 90 * time.Second
 
 // Run is what every driver must do. config returns a Config whose paths are its
-// own and whose guest runs the agent and has a /bin/echo; Dir and the directory
-// of Memory hold nothing that changes by itself. No test may run beside it.
+// own and whose guest runs the agent and has a /bin/echo; the directory of Dir
+// holds nothing that changes by itself. No test may run beside it.
 func Run(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	Life(t, d, config)
 	t.Run("two at once do not disturb each other", func(t *testing.T) { two(t, d, config(t), config(t)) })
@@ -202,11 +202,10 @@ func failedStarts(t *testing.T, d vmm.Driver, config func(*testing.T) vmm.Config
 		ctx   context.Context
 		spoil func(*vmm.Config)
 	}{
-		"the context is canceled":   {canceled, func(*vmm.Config) {}},
-		"there is no kernel":        {ctx(t), func(c *vmm.Config) { c.Kernel += ".missing" }},
-		"there is no initrd":        {ctx(t), func(c *vmm.Config) { c.Initrd += ".missing" }},
-		"there is no such drive":    {ctx(t), func(c *vmm.Config) { c.Drives[0].Path += ".missing" }},
-		"there is no place for RAM": {ctx(t), func(c *vmm.Config) { c.Memory += ".missing/ram" }},
+		"the context is canceled": {canceled, func(*vmm.Config) {}},
+		"there is no kernel":      {ctx(t), func(c *vmm.Config) { c.Kernel += ".missing" }},
+		"there is no initrd":      {ctx(t), func(c *vmm.Config) { c.Initrd += ".missing" }},
+		"there is no such drive":  {ctx(t), func(c *vmm.Config) { c.Drives[0].Path += ".missing" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := config(t)
@@ -243,14 +242,12 @@ func traces(t *testing.T, c vmm.Config) []string {
 			list = append(list, "process "+pid)
 		}
 	}
-	for _, dir := range []string{c.Dir, filepath.Dir(c.Memory)} {
-		filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-			if err == nil {
-				list = append(list, path)
-			}
-			return nil
-		})
-	}
+	filepath.WalkDir(filepath.Dir(c.Dir), func(path string, _ fs.DirEntry, err error) error {
+		if err == nil {
+			list = append(list, path)
+		}
+		return nil
+	})
 	slices.Sort(list)
 	return list
 }
@@ -324,7 +321,7 @@ func (vm *VM) agree(t *testing.T, conn net.Conn) {
 		t.FailNow() // Open has said why
 	}
 	var err error
-	if vm.mux, err = guest.ConnectMux(ctx(t), conn, vm.ram(t)); err != nil {
+	if vm.mux, err = guest.ConnectMux(ctx(t), conn); err != nil {
 		t.Fatalf("the agent does not answer on the channel: %v", err)
 	}
 }
@@ -353,27 +350,6 @@ func Open(t *testing.T, ch vmm.Channeler) net.Conn {
 	}
 	return conn
 }
-
-// ram is the guest's memory where the driver reaches it, for the length of the test.
-func (vm *VM) ram(t *testing.T) guest.RAM {
-	t.Helper()
-	o, ok := vm.Process.(vmm.RAMOpener)
-	if !ok {
-		return nil
-	}
-	ram, err := o.OpenRAM()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ram == nil {
-		return nil
-	}
-	t.Cleanup(func() { ram.Close() })
-	return ram
-}
-
-// Shared reports whether payloads go by the guest's memory.
-func (vm *VM) Shared() bool { return vm.mux != nil && vm.mux.Shared() }
 
 // AwaitEnd waits until the VM has ended and returns how.
 func (vm *VM) AwaitEnd(t *testing.T) vmm.Exit {

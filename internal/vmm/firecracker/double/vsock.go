@@ -89,7 +89,7 @@ func (s *session) keep() {
 				continue
 			}
 		}
-		mux, err := guest.ConnectMux(context.Background(), conn, nil)
+		mux, err := guest.ConnectMux(context.Background(), conn)
 		if err != nil {
 			conn.Close()
 			continue
