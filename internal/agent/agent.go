@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/guest"
+	"banger/internal/mux"
 )
 
 // residentName is argv[0] of the agent beside the image's init. systemd spares
@@ -120,7 +121,7 @@ func openHost() (serve func(*server) error, err error) {
 
 func serveChannel(channel io.ReadWriter, s *server) error {
 	go s.reaper.run()
-	return guest.ServeMux(context.Background(), channel, s.handle)
+	return mux.Serve(context.Background(), channel, s.handle)
 }
 
 // kernelArgument reports whether the kernel was started with arg.

@@ -17,6 +17,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/mux"
 )
 
 // patience bounds every wait in these tests; none comes near it unless it fails. In an
@@ -58,7 +59,7 @@ func TestMain(m *testing.M) {
 // testAgent is an agent in serve mode, a real child process, and its client.
 type testAgent struct {
 	guest.Client
-	mux     *guest.Mux
+	mux     *mux.Mux
 	pid     int
 	console *os.File      // what the agent prints
 	ended   chan struct{} // closed when the agent is gone
@@ -89,7 +90,7 @@ func startAgent(t testing.TB) *testAgent {
 	theirs.Close()
 	a := &testAgent{pid: cmd.Process.Pid, console: console, ended: make(chan struct{})}
 	go func() { a.status = cmd.Wait(); close(a.ended) }()
-	a.mux, err = guest.ConnectMux(withPatience(t), host)
+	a.mux, err = mux.Connect(withPatience(t), host)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +17,7 @@ import (
 
 	"banger"
 	"banger/internal/network"
+	"banger/internal/processtest"
 )
 
 // TestFramesThatAreNotTheGuestsAreDropped sends questions for the resolver from the
@@ -246,7 +246,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(frame(gateway, own, 0x0800, echoRequest(net.IP{10, 0, 2, 15})))
 	f.Add(frame(gateway, own, 0x0806, arpRequest(own, net.IP{10, 0, 2, 15})))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		near, far := socketPair(t)
+		near, far := processtest.SocketPair(t)
 		s, err := network.NewStack(network.NewStream(far), network.Config{MAC: network.MAC(guestID), Lookup: (&zone{}).exchange,
 			Guard: network.NewGuard(banger.Policy{Default: banger.Deny}, nil), Log: slog.New(slog.DiscardHandler)})
 		check(t, err)
@@ -275,18 +275,4 @@ func FuzzFrames(f *testing.F) {
 		near.Close()
 		check(t, s.Close())
 	})
-}
-
-func socketPair(t *testing.T) (a, b net.Conn) {
-	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	check(t, err)
-	var conns [2]net.Conn
-	for i, fd := range fds {
-		file := os.NewFile(uintptr(fd), "end")
-		conns[i], err = net.FileConn(file)
-		file.Close()
-		check(t, err)
-	}
-	return conns[0], conns[1]
 }

@@ -6,7 +6,7 @@ import (
 	"net"
 	"time"
 
-	"banger/internal/guest"
+	"banger/internal/mux"
 	"banger/internal/vmm"
 )
 
@@ -36,12 +36,12 @@ func (s *server) keepMux(ctx context.Context, ch vmm.Channeler) {
 	}
 }
 
-func (s *server) connectMux(ctx context.Context, ch vmm.Channeler) (*guest.Mux, error) {
+func (s *server) connectMux(ctx context.Context, ch vmm.Channeler) (*mux.Mux, error) {
 	conn, err := ch.OpenChannel(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m, err := guest.ConnectMux(ctx, conn)
+	m, err := mux.Connect(ctx, conn)
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -49,7 +49,7 @@ func (s *server) connectMux(ctx context.Context, ch vmm.Channeler) (*guest.Mux, 
 	return m, nil
 }
 
-func (s *server) setMux(m *guest.Mux) {
+func (s *server) setMux(m *mux.Mux) {
 	s.muxMu.Lock()
 	defer s.muxMu.Unlock()
 	s.mux = m
@@ -57,7 +57,7 @@ func (s *server) setMux(m *guest.Mux) {
 	s.muxNext = make(chan struct{})
 }
 
-func (s *server) currentMux() (*guest.Mux, <-chan struct{}) {
+func (s *server) currentMux() (*mux.Mux, <-chan struct{}) {
 	s.muxMu.Lock()
 	defer s.muxMu.Unlock()
 	return s.mux, s.muxNext

@@ -22,6 +22,7 @@ import (
 	"banger"
 	"banger/internal/accept"
 	"banger/internal/guest"
+	"banger/internal/mux"
 	"banger/internal/network"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
@@ -48,7 +49,7 @@ type server struct {
 	places  places
 	wg      sync.WaitGroup
 	muxMu   sync.Mutex
-	mux     *guest.Mux
+	mux     *mux.Mux
 	muxNext chan struct{} // closed when mux changes
 	settled chan struct{} // closed when the end of the VMM is on disk and the socket is gone
 	resumed chan struct{} // holds one when the VM was resumed

@@ -1,4 +1,4 @@
-package guest
+package mux
 
 import (
 	"bytes"
@@ -15,11 +15,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
-)
 
-// patience bounds every wait in these tests; none comes near it unless it fails.
-const patience = 20 * time.Second
+	"banger/internal/processtest"
+)
 
 // noLeaks fails t when goroutines are left after all its other clean-ups.
 func noLeaks(t testing.TB) {
@@ -27,38 +25,13 @@ func noLeaks(t testing.TB) {
 	t.Cleanup(func() { goleak.VerifyNone(t, ignore) })
 }
 
-func withPatience(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// socketPair is what a VMM gives the host: a stream socket with a buffer.
-func socketPair(t testing.TB) (a, b net.Conn) {
-	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var conns [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "socket")
-		if conns[i], err = net.FileConn(f); err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-		t.Cleanup(func() { conns[i].Close() })
-	}
-	return conns[0], conns[1]
-}
-
 // channels are the kinds of channel a session must work over: a pipe hands over
 // each byte synchronously, a socket holds some, and a guest's may take vectors.
 var channels = map[string]func(testing.TB) (net.Conn, net.Conn){
 	"pipe":   func(testing.TB) (net.Conn, net.Conn) { return net.Pipe() },
-	"socket": socketPair,
+	"socket": processtest.SocketPair,
 	"vectors": func(t testing.TB) (net.Conn, net.Conn) {
-		host, agent := socketPair(t)
+		host, agent := processtest.SocketPair(t)
 		return host, vectored{agent}
 	},
 }
@@ -74,7 +47,7 @@ func (v vectored) WriteVector(parts [][]byte) error {
 func serve(t testing.TB, ch net.Conn, handle func(uint32, net.Conn)) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
-		ended <- ServeMux(context.Background(), ch, func(p uint32, c net.Conn) { defer c.Close(); handle(p, c) })
+		ended <- Serve(context.Background(), ch, func(p uint32, c net.Conn) { defer c.Close(); handle(p, c) })
 		close(ended)
 	}()
 	t.Cleanup(func() { ch.Close(); drain(ended) })
@@ -89,7 +62,7 @@ func drain[T any](c <-chan T) {
 // connect agrees on a session over a channel.
 func connect(t testing.TB, host net.Conn) *Mux {
 	t.Helper()
-	m, err := ConnectMux(withPatience(t), host)
+	m, err := Connect(processtest.WithPatience(t), host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +73,7 @@ func connect(t testing.TB, host net.Conn) *Mux {
 func start(t testing.TB, handle func(uint32, net.Conn)) *Mux {
 	t.Helper()
 	noLeaks(t)
-	host, agent := socketPair(t)
+	host, agent := processtest.SocketPair(t)
 	serve(t, agent, handle)
 	return connect(t, host)
 }
@@ -111,7 +84,7 @@ func dial(t testing.TB, m *Mux, port uint32) *stream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(processtest.Patience))
 	return c.(*stream)
 }
 
@@ -283,7 +256,7 @@ func TestFlowControl(t *testing.T) {
 // await waits until cond holds; it is asked with c.mu held, at each change of c.
 func await(t testing.TB, c *stream, cond func() bool) {
 	t.Helper()
-	for limit := time.After(patience); ; {
+	for limit := time.After(processtest.Patience); ; {
 		c.mu.Lock()
 		ok, changed := cond(), c.changed
 		c.mu.Unlock()

@@ -1,4 +1,4 @@
-package guest
+package mux
 
 import (
 	"bufio"
@@ -31,10 +31,10 @@ type Mux struct {
 	wg sync.WaitGroup
 }
 
-// ConnectMux agrees on a new session with the agent behind ch, for as long as
+// Connect agrees on a new session with the agent behind ch, for as long as
 // ctx lasts: a guest that boots answers after seconds. It owns ch from then on.
 // When ctx ends it closes ch; on another error it does not.
-func ConnectMux(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
+func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 	var n nonce
 	rand.Read(n[:])
 	r := bufio.NewReaderSize(ch, readBuffer)
@@ -157,11 +157,11 @@ func (m *Mux) Close() error {
 	return err
 }
 
-// ServeMux is the guest's end: it serves one session after the other over ch and
+// Serve is the guest's end: it serves one session after the other over ch and
 // calls handle, in a goroutine of its own, for each stream the host opens. A new
 // hello drops the streams of the session before. It returns when ch fails;
 // io.EOF means that the channel itself is gone.
-func ServeMux(ctx context.Context, ch io.ReadWriter, handle func(port uint32, c net.Conn)) error {
+func Serve(ctx context.Context, ch io.ReadWriter, handle func(port uint32, c net.Conn)) error {
 	g := &guestEnd{ch: ch, r: bufio.NewReaderSize(ch, guestReadBuffer), handle: handle}
 	err := g.run()
 	g.replace(nil, fmt.Errorf("reading from the host: %w", noEOF(err)))

@@ -1,4 +1,4 @@
-package guest
+package mux
 
 import (
 	"errors"

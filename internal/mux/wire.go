@@ -1,12 +1,11 @@
-// Package guest is the protocol between the host and the agent in a guest: a
-// multiplexer that makes many flow-controlled streams of one byte channel, and
-// the requests that a stream carries. It holds both ends of the multiplexer and
-// the host's end of the requests; package agent answers them.
+// Package mux makes many flow-controlled streams of one byte channel that forgets what was
+// sent to a closed end, and remembers what an earlier peer has sent. It holds both ends: the
+// host's and the guest's.
 //
-// Whatever arrives from the other side is hostile: every length is bounded, a
-// peer that breaks a rule ends the session and nothing else. The package must
-// not know which VMM carries the channel.
-package guest
+// Whatever arrives from the other end is hostile: every length is bounded, and a peer that breaks
+// a rule ends its session and nothing else. The package must not know what streams carry,
+// nor which VMM carries the channel.
+package mux
 
 import (
 	"encoding/binary"
@@ -16,8 +15,8 @@ import (
 	"banger"
 )
 
-// Version is the protocol's version, told in the hello; unequal ones refuse to
-// talk.
+// Version is the version of hellos and frames. The hello tells it; ends of unequal versions refuse
+// to talk.
 const Version = 4
 
 // The hello opens a session. The host sends it until the guest has answered with

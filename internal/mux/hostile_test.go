@@ -1,17 +1,19 @@
-package guest
+package mux
 
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"banger/internal/processtest"
 
 	"banger"
 )
@@ -21,7 +23,7 @@ import (
 func lie(t testing.TB) (m *Mux, guest net.Conn) {
 	t.Helper()
 	noLeaks(t)
-	host, guest := socketPair(t)
+	host, guest := processtest.SocketPair(t)
 	agreed := make(chan error, 1)
 	go func() { _, err := answerHello(guest, Version); agreed <- err }()
 	m = connect(t, host)
@@ -91,7 +93,7 @@ func TestGuestBreaksTheProtocol(t *testing.T) {
 			}()
 			select {
 			case <-m.Done():
-			case <-time.After(patience):
+			case <-time.After(processtest.Patience):
 				t.Fatal("the session goes on")
 			}
 			if err := m.Err(); !strings.Contains(err.Error(), tt.message) || banger.CodeOf(err) != banger.CodeGuest {
@@ -141,15 +143,14 @@ func TestGuestTalksNonsense(t *testing.T) {
 }
 
 // Half a frame and then silence stops that guest's session, no other, and
-// neither calls nor Close wait for the rest.
+// neither reads nor Close wait for the rest.
 func TestHalfAFrameThenSilence(t *testing.T) {
 	m, guest := lie(t)
 	guest.Write(frame(m.s.id, frameData, 1, make([]byte, 100))[:50])
-	c := Client{Dial: func(ctx context.Context) (net.Conn, error) { return m.Dial(ctx, AgentPort) }}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := c.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Ping gives %v", err)
+	c := dial(t, m, 1)
+	c.SetDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Read gives %v", err)
 	}
 	mustEcho(t, start(t, echo)) // another guest
 	m.Close()
@@ -181,7 +182,7 @@ func TestGuestNeverReads(t *testing.T) {
 // The agent, too, bounds what a peer can open: what is over is reset.
 func TestFloodOfOpens(t *testing.T) {
 	noLeaks(t)
-	host, agent := socketPair(t)
+	host, agent := processtest.SocketPair(t)
 	var handled atomic.Int32
 	serve(t, agent, func(_ uint32, c net.Conn) { handled.Add(1); io.Copy(io.Discard, c) })
 	n := nonce{4, 5, 6}
@@ -191,7 +192,7 @@ func TestFloodOfOpens(t *testing.T) {
 			host.Write(frame(n.session(), frameOpen, id+1, number(7)))
 		}
 	}()
-	host.SetReadDeadline(time.Now().Add(patience))
+	host.SetReadDeadline(time.Now().Add(processtest.Patience))
 	if _, err := io.ReadFull(host, make([]byte, helloSize)); err != nil {
 		t.Fatal(err)
 	}
@@ -258,9 +259,9 @@ func FuzzServe(f *testing.F) {
 			io.Reader
 			io.Writer
 		}{bytes.NewReader(said), io.Discard}
-		err := ServeMux(t.Context(), ch, func(_ uint32, c net.Conn) { open.Add(1); echo(0, c); c.Close() })
+		err := Serve(t.Context(), ch, func(_ uint32, c net.Conn) { open.Add(1); echo(0, c); c.Close() })
 		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.Errorf("ServeMux ended with %v", err)
+			t.Errorf("Serve ended with %v", err)
 		}
 		if int(open.Load()) > len(said)/headerSize {
 			t.Errorf("%d streams came of %d bytes", open.Load(), len(said))

@@ -1,4 +1,4 @@
-package guest
+package mux
 
 import (
 	"context"
@@ -10,13 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/processtest"
+
 	"banger"
 )
 
 // When the channel breaks, every stream of both ends ends with an error.
 func TestPeerVanishes(t *testing.T) {
 	noLeaks(t)
-	host, agent := socketPair(t)
+	host, agent := processtest.SocketPair(t)
 	streams := make(chan error, 3)
 	served := serve(t, agent, func(_ uint32, c net.Conn) {
 		io.WriteString(c, "x")
@@ -53,7 +55,7 @@ func TestPeerVanishes(t *testing.T) {
 		}
 	}
 	if err := <-served; !errors.Is(err, io.EOF) {
-		t.Errorf("ServeMux ended with %v", err)
+		t.Errorf("Serve ended with %v", err)
 	}
 }
 
@@ -103,7 +105,7 @@ func TestWriteToStuckChannel(t *testing.T) {
 			if !errors.Is(err, want) {
 				t.Errorf("%s: Write gives %v", what, err)
 			}
-		case <-time.After(patience):
+		case <-time.After(processtest.Patience):
 			t.Fatalf("%s: Write still waits", what)
 		}
 	}
@@ -199,15 +201,15 @@ func TestHandshake(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			host, agent := socketPair(t)
-			limit := patience
+			host, agent := processtest.SocketPair(t)
+			limit := processtest.Patience
 			if tt.err == context.DeadlineExceeded {
 				limit = 300 * time.Millisecond
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			go tt.guest(agent)
-			m, err := ConnectMux(ctx, host)
+			m, err := Connect(ctx, host)
 			switch {
 			case err == nil:
 				m.Close()
@@ -235,13 +237,13 @@ func TestHandshakeWithStuckHello(t *testing.T) {
 		cancel()
 	}()
 	result := make(chan error, 1)
-	go func() { _, err := ConnectMux(ctx, host); result <- err }()
+	go func() { _, err := Connect(ctx, host); result <- err }()
 	select {
 	case err := <-result:
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(processtest.Patience):
 		t.Fatal("the handshake outlives its context")
 	}
 }
@@ -287,7 +289,7 @@ func (p *port) Write(b []byte) (int, error) {
 
 // plug connects a new host once all bytes of the last one are read.
 func (p *port) plug(t testing.TB) net.Conn {
-	host, guest := socketPair(t)
+	host, guest := processtest.SocketPair(t)
 	p.arrived <- guest
 	return host
 }
@@ -299,7 +301,7 @@ func TestHostReconnects(t *testing.T) {
 	p := newPort()
 	ended, ends := make(chan struct{}), make(chan error, 100)
 	go func() {
-		ServeMux(context.Background(), p, func(port uint32, c net.Conn) {
+		Serve(context.Background(), p, func(port uint32, c net.Conn) {
 			defer c.Close()
 			if port == 1 {
 				echo(port, c)
@@ -335,7 +337,7 @@ func TestHostReconnects(t *testing.T) {
 		leave(m, host)
 		m.Close()
 		host = p.plug(t)
-		m, err := ConnectMux(withPatience(t), host)
+		m, err := Connect(processtest.WithPatience(t), host)
 		if err != nil {
 			t.Fatalf("after a host left %s: %v", how, err)
 		}

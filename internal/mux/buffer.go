@@ -1,4 +1,4 @@
-package guest
+package mux
 
 // smallBuffer is the length in bytes up to which a buffer is made as it is
 // needed; longer ones come in classes, each half as long as the next.
