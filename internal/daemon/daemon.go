@@ -105,24 +105,29 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	names := serveNames(o.StateDir, sup.Names())
+	names := serveNames(o.StateDir, sup.Networks())
 	defer names.close()
-	started := time.Now().UTC()
-	version := func(ctx context.Context) api.Version {
-		v := api.Version{Version: banger.Version, API: banger.APIVersion, PID: os.Getpid(), Started: started, State: o.StateDir, Problems: problems, KVM: "usable"}
-		v.SQLite, _ = db.SQLiteVersion(ctx)
-		v.DNS, v.DNSProblem = names.version()
-		if !kvm.Usable {
-			v.KVM = kvm.Reason
-		} else if err := host.CheckNested(); err != nil {
-			v.NestedProblem = err.Error()
-		}
-		v.VMM, v.VMMs = describe(ctx, vmms, kvm, o.StateDir)
-		v.Limits, v.LimitsProblem = describeGroups(groups, noGroups)
-		return v
+	about := about{o: o, db: db, kvm: kvm, vmms: vmms, groups: groups, noGroups: noGroups, names: names, problems: problems,
+		started: time.Now().UTC()}
+	return serve(ctx, o, apiOf(sup, about, stop).HTTP(ctx))
+}
+
+// apiOf returns the API of a supervisor. stop asks the daemon to end.
+func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
+	return &api.Server{
+		Machines:    sup,
+		Inventory:   sup,
+		Guests:      sup.Guests(),
+		Connections: sup.Connections(),
+		Networks:    sup.Networks(),
+		Images:      sup,
+		Transfers:   sup,
+		Kernels:     sup,
+		Version:     about.version,
+		Stop:        stop,
+		Splice:      shim.Splice,
+		Log:         about.o.Log,
 	}
-	server := &api.Server{VMs: sup, Images: sup, Kernels: sup, Version: version, Stop: stop, Splice: shim.Splice, Log: o.Log}
-	return serve(ctx, o, server.HTTP(ctx))
 }
 
 func reserveOf(stateDir string) *reserve.File { return reserve.At(filepath.Join(stateDir, "reserve")) }

@@ -16,6 +16,7 @@ import (
 	"banger/internal/blob"
 	"banger/internal/disk"
 	"banger/internal/image"
+	"banger/internal/networks"
 	"banger/internal/store"
 )
 
@@ -43,7 +44,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 		return banger.VM{}, err
 	}
 	if start {
-		if err := s.checkPorts(spec.Forwards); err != nil {
+		if err := s.networks.CheckPorts(spec.Forwards); err != nil {
 			return banger.VM{}, err
 		}
 	}
@@ -102,7 +103,7 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 	}
 	var more []banger.Forward
 	if spec.PublishAll {
-		if more, err = exposed(img, spec.Forwards); err != nil {
+		if more, err = networks.Exposed(img, spec.Forwards); err != nil {
 			return err
 		}
 	}
@@ -127,13 +128,12 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 }
 
 // insertOn is insert for a VM on a network, which stays while it is inserted.
-func (s *Supervisor) insertOn(ctx context.Context, network string, vm banger.VM) (*machine, error) {
-	s.networks.Lock()
-	defer s.networks.Unlock()
-	if err := s.checkNetwork(ctx, network); err != nil {
-		return nil, err
-	}
-	return s.insert(ctx, vm)
+func (s *Supervisor) insertOn(ctx context.Context, network string, vm banger.VM) (m *machine, err error) {
+	err = s.networks.Use(ctx, network, func() error {
+		m, err = s.insert(ctx, vm)
+		return err
+	})
+	return m, err
 }
 
 // insert finds a name if none was asked for and writes the uncommitted row.

@@ -276,7 +276,7 @@ func (h *host) ctx() context.Context {
 // sh runs a script in a VM and returns what it prints and its exit code.
 func (h *host) sh(s *supervisor.Supervisor, ref, script string) (string, int) {
 	h.t.Helper()
-	conn, err := s.Exec(h.ctx(), ref, banger.Exec{Args: []string{"/bin/sh", "-c", script}})
+	conn, err := s.Guests().Exec(h.ctx(), ref, banger.Exec{Args: []string{"/bin/sh", "-c", script}})
 	check(h.t, err)
 	return h.output(conn)
 }

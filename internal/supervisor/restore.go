@@ -55,8 +55,8 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	}
 	// First of all, so that no orphan writes to files of a VM that is adopted.
 	s.sweep(claimed, undone, lost)
-	s.setAdopting(true)
-	defer s.setAdopting(false)
+	s.networks.SetAdopting(true)
+	defer s.networks.SetAdopting(false)
 	var restored sync.WaitGroup
 	for _, r := range rows {
 		if !undone[r.VM.ID] && r.Broken == nil {
@@ -64,8 +64,8 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 		}
 	}
 	restored.Wait()
-	s.setAdopting(false)
-	s.syncBridge(ctx) // an error is logged there, and VMs of other networks do not depend on it
+	s.networks.SetAdopting(false)
+	s.networks.Sync(ctx) // an error is logged there, and VMs of other networks do not depend on it
 	return nil
 }
 

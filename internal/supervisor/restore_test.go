@@ -55,7 +55,7 @@ func TestACommandGoesOnWithItsClient(t *testing.T) {
 	s := h.daemon()
 	h.run(s, h.spec("box"))
 	ask := banger.Exec{Args: []string{"/bin/sh", "-c", `read -r one; read -r two; echo "$one, $two"; exit 3`}, Stdin: true}
-	stream, err := s.Exec(h.ctx(), "box", ask)
+	stream, err := s.Guests().Exec(h.ctx(), "box", ask)
 	check(t, err)
 	check(t, banger.WriteFrame(stream, banger.FrameStdin, []byte("before\n")))
 	client, theirs := processtest.SocketPair(t)
@@ -88,7 +88,7 @@ func TestAStreamThatIsNotGivenAway(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stream, err := s.Exec(h.ctx(), "box", banger.Exec{Args: []string{"/bin/echo", "hello"}})
+			stream, err := s.Guests().Exec(h.ctx(), "box", banger.Exec{Args: []string{"/bin/echo", "hello"}})
 			check(t, err)
 			if given, err := give(stream.(*shim.Stream)); given || err != nil {
 				t.Errorf("it is given away: %v, %v", given, err)

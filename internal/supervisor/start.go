@@ -291,24 +291,24 @@ func (m *machine) syncClock(ctx context.Context) { m.s.shim(m.id()).SyncClock(ct
 
 // startShim opens the VM's ports and hands them to a new shim.
 func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, id shim.Identity) error {
-	ports, err := m.s.listen(vm.Spec.Forwards)
+	ports, err := m.s.networks.Listen(vm.Spec.Forwards)
 	if err != nil {
 		return err
 	}
-	defer ports.close()
-	files := ports.files
+	defer ports.Close()
+	files := ports.Files
 	if id.Group, err = m.joinGroup(vm.Spec); err != nil {
 		return err
 	}
 	defer id.Group.Close()
 	if banger.OnBridge(vm.Spec.Network) {
-		if spec.Network.Address, err = m.joinBridge(ctx, vm); err != nil {
+		if spec.Network.Address, err = m.s.networks.Join(ctx, vm, func(a string) { m.update(func(vm *banger.VM) { vm.Address = a }) }); err != nil {
 			return err
 		}
 		if spec.Network.Tap != "" { // whose owner is the VMM's user
 			spec.Network.Tap = network.BridgePort{ID: vm.ID}.Tap()
 		} else {
-			tap, err := m.s.bridge.OpenTap(vm.ID)
+			tap, err := m.s.networks.Bridge.OpenTap(vm.ID)
 			if err != nil {
 				return err
 			}
@@ -318,12 +318,12 @@ func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, i
 	}
 	address := ""
 	if spec.Network != nil {
-		spec.Network.Forwards, address = ports.forwards, cmp.Or(spec.Network.Address, spec.Network.Loopback)
+		spec.Network.Forwards, address = ports.Forwards, cmp.Or(spec.Network.Address, spec.Network.Loopback)
 	}
 	if err := m.s.shim(vm.ID).Start(ctx, m.s.opts.ShimArgv, spec, id, files...); err != nil {
 		return banger.Errorf(banger.CodeUnavailable, "cannot start the VMM: %w", err).WithHint("see: banger doctor")
 	}
-	m.setNetwork(address, ports.forwards)
+	m.setNetwork(address, ports.Forwards)
 	return nil
 }
 
@@ -351,7 +351,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	m.update(func(vm *banger.VM) { vm.VMM = driver.String() })
 	id := none
 	if m.s.opts.Root {
-		uid := uint32(firstUID + m.slot)
+		uid := m.uid()
 		id = shim.Identity{UID: uid, GID: uid}
 		if m.s.opts.KVM {
 			id.Groups = []uint32{m.s.opts.KVMGroup}
@@ -393,7 +393,7 @@ func (m *machine) guestConfig(ctx context.Context, hostKey string) (c guest.Conf
 	if img, err := m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = stopSignal(img) // checked at creation
 	}
-	c.Network, err = m.guestNetwork(ctx, vm)
+	c.Network, err = m.s.networks.Guest(ctx, vm)
 	return c, err
 }
 

@@ -24,6 +24,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/network"
+	"banger/internal/networks"
 	"banger/internal/reserve"
 	"banger/internal/shim"
 	"banger/internal/store"
@@ -105,11 +106,7 @@ type Supervisor struct {
 	// removing is held by who removes one, so that two wait for each other.
 	removing sync.Mutex
 
-	// networks is held by who makes or removes networks, gives VMs addresses, or changes
-	// the host's bridges.
-	networks sync.Mutex
-	bridge   *network.BridgeHost // nil: none here
-	adopting bool                // not all VMs are known yet, so that bridges stay as they are
+	networks *networks.Networks
 
 	rebooted bool     // the host has booted since the last daemon; does not change after Restore
 	problems []string // what Restore could not put right; does not change afterwards
@@ -125,9 +122,11 @@ func New(opts Options) (*Supervisor, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Supervisor{opts: opts, ctx: ctx, stop: stop,
 		boots: make(chan struct{}, runtime.NumCPU()), machines: map[string]*machine{}}
+	parts := networks.Options{Store: opts.Store, VMs: s}
 	if opts.Bridge != nil {
-		s.bridge = opts.Bridge(s.denied)
+		parts.Bridge = opts.Bridge(s.denied)
 	}
+	s.networks = networks.New(parts)
 	return s, nil
 }
 
@@ -135,10 +134,26 @@ func New(opts Options) (*Supervisor, error) {
 func (s *Supervisor) Close() {
 	s.stop()
 	s.wg.Wait()
-	if s.bridge != nil {
-		s.bridge.Close()
+	if s.networks.Bridge != nil {
+		s.networks.Bridge.Close()
 	}
 }
+
+// Networks returns the networks of the VMs.
+func (s *Supervisor) Networks() *networks.Networks { return s.networks }
+
+// UID returns the user that the VMM of a VM runs as, if the daemon is root. An unknown VM has none: -1 as a number
+// without a sign.
+func (s *Supervisor) UID(id string) uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.machines[id]; m != nil {
+		return m.uid()
+	}
+	return ^uint32(0)
+}
+
+func (m *machine) uid() uint32 { return uint32(firstUID + m.slot) }
 
 // List returns the VMs for which keep is true, newest first.
 func (s *Supervisor) List(keep func(banger.VM) bool) []banger.VM {

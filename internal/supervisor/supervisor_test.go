@@ -51,7 +51,7 @@ func TestCreateStartStopStartRemove(t *testing.T) {
 		if _, err := s.Stop(ctx, "box", time.Second); err != nil {
 			t.Errorf("a second stop: %v", err)
 		}
-		_, err = s.Exec(ctx, "box", banger.Exec{Args: []string{"true"}})
+		_, err = s.Guests().Exec(ctx, "box", banger.Exec{Args: []string{"true"}})
 		wantCode(t, err, banger.CodeConflict)
 		_, err = s.Kill(ctx, "box", 9)
 		wantCode(t, err, banger.CodeConflict)
@@ -247,7 +247,7 @@ func TestAPanicAtBootIsTriedAgain(t *testing.T) {
 		t.Errorf("the user is told only %q", told)
 	}
 	var console bytes.Buffer
-	check(t, s.Logs(h.ctx(), "box", -1, false, &console))
+	check(t, s.Guests().Logs(h.ctx(), "box", -1, false, &console))
 	if n := strings.Count(console.String(), vmmtest.PanicText); n != 1 {
 		t.Errorf("the console shows %d panics:\n%s", n, &console)
 	}

@@ -3,34 +3,22 @@ package supervisor
 import (
 	"context"
 	"io"
-	"net/netip"
 	"os"
 	"slices"
-	"strings"
+	"time"
 
 	"banger"
-	"banger/internal/guest"
 	"banger/internal/network"
+	"banger/internal/networks"
 	"banger/internal/shim"
 )
-
-// loopback returns the address of 127.0.0.0/8 that belongs to the VM in a slot, or
-// "" when there are too many. The user's number is in it, so that the daemons of
-// several users rarely want the same.
-func loopback(uid, slot int) string {
-	const perBlock = 254
-	if slot < 0 || slot >= 256*perBlock {
-		return ""
-	}
-	return netip.AddrFrom4([4]byte{127, byte(64 + uid%128), byte(slot / perBlock), byte(1 + slot%perBlock)}).String()
-}
 
 // shimNetwork is the wished state of a VM's network.
 func (m *machine) shimNetwork(vm banger.VM) *shim.Network {
 	if vm.Spec.Network == banger.NetworkNone {
 		return nil
 	}
-	n := &shim.Network{MAC: network.MAC(vm.ID), Policy: banger.Policy{Default: banger.Deny}, Loopback: loopback(os.Getuid(), m.slot), Owner: uint32(os.Getuid())}
+	n := &shim.Network{MAC: network.MAC(vm.ID), Policy: banger.Policy{Default: banger.Deny}, Loopback: networks.Loopback(os.Getuid(), m.slot), Owner: uint32(os.Getuid())}
 	if vm.Spec.Policy != nil {
 		n.Policy = *vm.Spec.Policy
 	}
@@ -40,94 +28,15 @@ func (m *machine) shimNetwork(vm banger.VM) *shim.Network {
 	return n
 }
 
-// guestNetwork is what the agent is told of it.
-func (m *machine) guestNetwork(ctx context.Context, vm banger.VM) (*guest.Network, error) {
-	switch {
-	case vm.Spec.Network == banger.NetworkNone:
-		return nil, nil
-	case banger.OnBridge(vm.Spec.Network):
-		return m.s.bridgedGuest(ctx, vm)
-	}
-	return &guest.Network{Address: netip.PrefixFrom(network.UserGuest, network.UserSubnet.Bits()).String(),
-		Gateway: network.UserGateway.String(), DNS: []string{network.UserDNS.String()},
-		Search: network.SearchDomains(network.ResolvConf), MTU: network.UserMTU}, nil
-}
+// Connections changes what VMs are connected to: forwards, policies and networks.
+type Connections struct{ s *Supervisor }
 
-// sockets are the host's ends of forwards, in their order.
-type sockets struct {
-	forwards []banger.Forward // with the ports that were free
-	files    []*os.File
-}
-
-func (s *sockets) close() {
-	for _, f := range s.files {
-		f.Close()
-	}
-}
-
-// listen opens all or none. It is the daemon that listens, so that it is known
-// before the VM starts whether a port is taken.
-func (s *Supervisor) listen(wanted []banger.Forward) (*sockets, error) {
-	o := &sockets{}
-	for _, f := range wanted {
-		file, bound, err := s.listenOne(f)
-		if err != nil {
-			o.close()
-			return nil, err
-		}
-		o.files, o.forwards = append(o.files, file), append(o.forwards, bound)
-	}
-	return o, nil
-}
-
-func (s *Supervisor) listenOne(f banger.Forward) (*os.File, banger.Forward, error) {
-	for _, vm := range s.List(func(vm banger.VM) bool { return len(vm.Forwards) > 0 }) {
-		if slices.ContainsFunc(vm.Forwards, f.SameHostPort) {
-			return nil, f, banger.Errorf(banger.CodeConflict, "port %s/%s of the host is forwarded to VM %s", f.Host(), f.Protocol, vm.Name).
-				WithHint("choose another, or 0 for any that is free")
-		}
-	}
-	file, err := network.Listen(f)
-	if err != nil {
-		return nil, f, err
-	}
-	at, err := network.Bound(file)
-	if err != nil {
-		file.Close()
-		return nil, f, err
-	}
-	f.HostPort = at.Port()
-	return file, f, nil
-}
-
-// checkPorts finds out early that a port is taken.
-func (s *Supervisor) checkPorts(wanted []banger.Forward) error {
-	o, err := s.listen(wanted)
-	if err == nil {
-		o.close()
-	}
-	return err
-}
-
-// exposed returns forwards of free ports to all that the image declares and the
-// user has not named.
-func exposed(img banger.Image, named []banger.Forward) ([]banger.Forward, error) {
-	var list []banger.Forward
-	for _, e := range img.Config.Exposed {
-		f, err := banger.ParseForward(e)
-		if err != nil || strings.Contains(e, ":") {
-			return nil, banger.Errorf(banger.CodeBadImage, "the image exposes %q, which is no port", e).WithHint("name the ports yourself: -p instead of -P")
-		}
-		if !slices.ContainsFunc(named, func(n banger.Forward) bool { return n.GuestPort == f.GuestPort && n.Protocol == f.Protocol }) {
-			list = append(list, f)
-		}
-	}
-	return list, banger.CheckForwards(append(slices.Clone(named), list...))
-}
+// Connections returns the connections of the VMs.
+func (s *Supervisor) Connections() Connections { return Connections{s} }
 
 // Ports says what listens in a running guest and where it is reached.
-func (s *Supervisor) Ports(ctx context.Context, ref string) ([]banger.Listener, error) {
-	m, err := s.withNetwork(ref)
+func (c Connections) Ports(ctx context.Context, ref string) ([]banger.Listener, error) {
+	m, err := c.withNetwork(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -135,11 +44,11 @@ func (s *Supervisor) Ports(ctx context.Context, ref string) ([]banger.Listener, 
 	if vm.State != banger.StateRunning {
 		return nil, stateError("see the ports of", vm, "start it: banger start "+vm.Name)
 	}
-	return s.shim(m.id()).Ports(ctx)
+	return c.s.shim(m.id()).Ports(ctx)
 }
 
-func (s *Supervisor) withNetwork(ref string) (*machine, error) {
-	m, err := s.find(ref)
+func (c Connections) withNetwork(ref string) (*machine, error) {
+	m, err := c.s.find(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -151,8 +60,8 @@ func (s *Supervisor) withNetwork(ref string) (*machine, error) {
 
 // AddForward adds a forward to a VM for good; it is in force at once when the VM
 // runs. It returns the forward with the port that it got.
-func (s *Supervisor) AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error) {
-	m, err := s.withNetwork(ref)
+func (c Connections) AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error) {
+	m, err := c.withNetwork(ref)
 	if err != nil {
 		return f, err
 	}
@@ -169,7 +78,7 @@ func (m *machine) addForward(ctx context.Context, f banger.Forward) (banger.Forw
 		return f, err
 	}
 	wished, file, err := f, (*os.File)(nil), error(nil)
-	if file, f, err = m.s.listenOne(f); err != nil {
+	if file, f, err = m.s.networks.ListenOne(f); err != nil {
 		return f, err
 	}
 	defer file.Close()
@@ -202,8 +111,8 @@ func (m *machine) storeNetwork(ctx context.Context, next banger.VM) error {
 
 // RemoveForward ends a forward, given as it is in force, and the connections that
 // came by it.
-func (s *Supervisor) RemoveForward(ctx context.Context, ref string, f banger.Forward) error {
-	m, err := s.withNetwork(ref)
+func (c Connections) RemoveForward(ctx context.Context, ref string, f banger.Forward) error {
+	m, err := c.withNetwork(ref)
 	if err != nil {
 		return err
 	}
@@ -240,17 +149,17 @@ func (m *machine) removeForward(ctx context.Context, f banger.Forward) error {
 
 // SetPolicy replaces what a VM may reach. When it returns, flows that the policy
 // forbids are cut.
-func (s *Supervisor) SetPolicy(ctx context.Context, ref string, p banger.Policy) (banger.VM, error) {
+func (c Connections) SetPolicy(ctx context.Context, ref string, p banger.Policy) (banger.VM, error) {
 	if err := p.Check(); err != nil {
 		return banger.VM{}, err
 	}
-	m, err := s.withNetwork(ref)
+	m, err := c.withNetwork(ref)
 	if err != nil {
 		return banger.VM{}, err
 	}
 	err = m.change(ctx, func(ctx context.Context) error {
 		vm := m.snapshot()
-		next, c := vm, s.shim(m.id())
+		next, client := vm, c.s.shim(m.id())
 		next.Spec.Policy = &p
 		set := func(context.Context, banger.Policy) error { return nil }
 		switch {
@@ -258,7 +167,7 @@ func (s *Supervisor) SetPolicy(ctx context.Context, ref string, p banger.Policy)
 		case banger.OnBridge(vm.Spec.Network):
 			set = m.setBridgePolicy
 		default:
-			set = c.SetPolicy
+			set = client.SetPolicy
 		}
 		if err := set(ctx, p); err != nil {
 			return banger.Errorf(banger.CodeUnavailable, "cannot change the policy of VM %s: %w", vm.Name, err)
@@ -275,18 +184,70 @@ func (s *Supervisor) SetPolicy(ctx context.Context, ref string, p banger.Policy)
 // Denials writes what the policy has refused since the VM's last start, as lines of
 // JSON: the last tail ones (all that are kept when negative) and, with follow, what
 // comes until the VM ends or ctx does.
-func (s *Supervisor) Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error {
-	m, err := s.withNetwork(ref)
+func (c Connections) Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error {
+	m, err := c.withNetwork(ref)
 	if err != nil {
 		return err
 	}
-	c := s.shim(m.id())
+	client := c.s.shim(m.id())
 	if !m.snapshot().State.AtRest() {
-		if err := c.Denials(ctx, tail, follow, w); err == nil || ctx.Err() != nil {
+		if err := client.Denials(ctx, tail, follow, w); err == nil || ctx.Err() != nil {
 			return nil
 		}
 	}
-	return shim.ReadDenials(c.Dir, tail, w)
+	return shim.ReadDenials(client.Dir, tail, w)
+}
+
+// ConnectNetwork gives a VM at rest another network.
+func (c Connections) ConnectNetwork(ctx context.Context, ref, name string) (banger.VM, error) {
+	return c.s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
+		vm := m.snapshot()
+		if !vm.State.AtRest() {
+			return stateError("change the network of", vm, "stop it first: banger stop "+vm.Name)
+		}
+		spec := vm.Spec
+		spec.Network = name
+		if err := spec.Normalize(); err != nil {
+			return err
+		}
+		vm.Spec = spec
+		return c.s.networks.Use(ctx, name, func() error {
+			if err := m.store(ctx, vm); err != nil {
+				return err
+			}
+			m.update(func(vm *banger.VM) { vm.Spec.Network, vm.Spec.Policy = spec.Network, spec.Policy })
+			return nil
+		})
+	})
+}
+
+// leaveNetwork notes that the VM runs no more, and frees what it had on the host.
+func (m *machine) leaveNetwork() {
+	m.setNetwork("", nil)
+	if banger.OnBridge(m.snapshot().Spec.Network) {
+		m.s.networks.Sync(context.WithoutCancel(m.ctx)) // else the bridge tries again
+	}
+}
+
+// setBridgePolicy puts a policy in force; when it returns, flows that it forbids have
+// ended. On an error the old one holds.
+func (m *machine) setBridgePolicy(ctx context.Context, p banger.Policy) error {
+	old := m.snapshot().Spec.Policy
+	m.update(func(vm *banger.VM) { vm.Spec.Policy = &p })
+	err := m.s.networks.Sync(ctx)
+	if err != nil {
+		m.update(func(vm *banger.VM) { vm.Spec.Policy = old })
+		m.s.networks.Sync(context.WithoutCancel(ctx))
+	}
+	return err
+}
+
+// denied hands to the VM's shim, which keeps them, what the bridge's resolver has
+// refused.
+func (s *Supervisor) denied(id string, d banger.Denial) {
+	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+	defer cancel()
+	s.shim(id).AddDenial(ctx, d)
 }
 
 // setNetwork notes what is in force while the VM runs.

@@ -1,27 +1,10 @@
 package supervisor
 
 import (
-	"context"
-	"net"
 	"path/filepath"
 
-	"banger"
 	"banger/internal/sshconf"
 )
-
-// SSH opens a stream to the SSH server of a running VM's agent, for the keys of r.
-// The caller owns it.
-func (s *Supervisor) SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, error) {
-	if err := r.Check(); err != nil {
-		return nil, err
-	}
-	m, def, err := s.running(ref, "connect to")
-	if err != nil {
-		return nil, err
-	}
-	r.Env = mergeEnv(def.Env, r.Env)
-	return m.agent().SSH(ctx, r)
-}
 
 // hostKeyFile is the name of the VM's SSH host key in its directory.
 const hostKeyFile = "ssh_host_ed25519_key"
