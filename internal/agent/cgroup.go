@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"syscall"
@@ -35,7 +36,8 @@ type commandGroup struct {
 	warned bool
 }
 
-// openCommandGroup makes the group of commands in the hierarchy that is mounted at path.
+// openCommandGroup returns the group of commands in the hierarchy that is mounted at path. The group is made for the
+// first command: an init of the image's sets up its own tree before, be it one of version 1.
 func openCommandGroup(path string) (*commandGroup, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
@@ -48,12 +50,7 @@ func openCommandGroup(path string) (*commandGroup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
-	g := &commandGroup{root: root}
-	if err := g.open(); err != nil {
-		unix.Close(root)
-		return nil, err
-	}
-	return g, nil
+	return &commandGroup{root: root}, nil
 }
 
 // groupOfCommands is openCommandGroup in a guest. Commands run without a group as well, so a failure is only told.
@@ -125,7 +122,7 @@ func (g *commandGroup) close() {
 
 // joinErrors are those of clone(2) that say that a process cannot be put into a group: this kernel cannot do it, or
 // root in the guest has changed the group. A limit of the group gives another error, and remains one.
-var joinErrors = []error{unix.ENODEV, unix.EBUSY, unix.EOPNOTSUPP, unix.EACCES, unix.EPERM, unix.ENOSYS, unix.EINVAL, unix.E2BIG, unix.EBADF}
+var joinErrors = []error{unix.EBUSY, unix.EOPNOTSUPP, unix.EACCES, unix.EPERM, unix.ENOSYS, unix.EINVAL, unix.E2BIG, unix.EBADF}
 
 // start calls fork, which starts a command by attr, for a process in the group. Somebody may have removed the group
 // while it was empty; then it is made again. A command that cannot be put into it runs outside. One caller at a time.
@@ -133,29 +130,35 @@ func (g *commandGroup) start(attr *syscall.ProcAttr, fork func() (int, error)) (
 	if g == nil {
 		return fork()
 	}
-	if err := g.ensure(); err != nil {
-		g.warnOnce(err)
-		return fork()
-	}
-	attr.Sys.UseCgroupFD = true
+	why := errors.New("somebody keeps removing it")
 	for range 2 {
-		if g.frozen() {
+		frozen, err := g.state()
+		if err != nil {
+			why = err
+			break
+		}
+		if frozen {
 			return 0, banger.Errorf(banger.CodeConflict, "no command can start, since somebody in the guest has frozen the control group /%s", execGroup).
 				WithHint("write 0 to %s/%s/%s in the guest, or stop the VM", hierarchy, execGroup, freezeFile)
 		}
-		attr.Sys.CgroupFD = int(g.dir.Fd())
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(g.dir.Fd())
 		pid, err := fork()
-		if err == nil || !isJoinError(err) {
+		if err == nil {
+			return pid, nil
+		}
+		if g.removed() { // which has the errors of a program that is not there
+			continue
+		}
+		if !isJoinError(err) {
 			return pid, err
 		}
-		if err != unix.ENODEV || g.open() != nil { // that one says that the group was removed
-			break
-		}
+		why = fmt.Errorf("the kernel starts no process in it: %w", err)
+		break
 	}
 	attr.Sys.UseCgroupFD = false
 	pid, err := fork()
 	if err == nil {
-		g.warnOnce(errors.New("the kernel does not let processes start in it"))
+		g.warnOnce(why)
 	}
 	return pid, err
 }
@@ -164,12 +167,36 @@ func isJoinError(err error) bool {
 	return slices.ContainsFunc(joinErrors, func(e error) bool { return errors.Is(err, e) })
 }
 
-// ensure opens the group if an earlier attempt has failed.
-func (g *commandGroup) ensure() error {
-	if g.dir != nil {
-		return nil
+// state opens the group, if it is not there any more or was never made, and reports whether it is frozen. The kernel
+// would freeze a new process before it becomes its program, and who starts it waits for that: the agent would hang.
+func (g *commandGroup) state() (frozen bool, err error) {
+	events, err := g.read()
+	if err != nil {
+		if err := g.open(); err != nil {
+			return false, err
+		}
+		events, err = g.read()
 	}
-	return g.open()
+	return bytes.Contains(events, []byte("frozen 1")), err
+}
+
+// removed reports whether the group is not there. The kernel reads no file of a group that was removed.
+func (g *commandGroup) removed() bool {
+	_, err := g.read()
+	return err != nil
+}
+
+// read returns what cgroup.events says now.
+func (g *commandGroup) read() ([]byte, error) {
+	if g.events == nil {
+		return nil, os.ErrNotExist
+	}
+	buf := make([]byte, 256)
+	n, err := g.events.ReadAt(buf, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	return buf[:n], err
 }
 
 // warnOnce says on the console that a command runs outside of the group. One line is enough for all commands.
@@ -178,14 +205,6 @@ func (g *commandGroup) warnOnce(err error) {
 		g.warned = true
 		warn(fmt.Errorf("a command runs outside of the control group /%s: %w", execGroup, err))
 	}
-}
-
-// frozen reports whether the group is frozen. The kernel would freeze a new process before it becomes its program,
-// and who starts it waits for that: the agent would hang.
-func (g *commandGroup) frozen() bool {
-	var buf [256]byte
-	n, _ := g.events.ReadAt(buf[:], 0)
-	return bytes.Contains(buf[:n], []byte("frozen 1"))
 }
 
 // thaw lets the commands go on if they are frozen, so that they can end.
