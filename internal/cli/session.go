@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,8 @@ type session struct {
 	stdout, stderr io.Writer
 	tty            bool
 	ping           func(context.Context) error // whether the guest answers; nil: nobody asks
+	silence        *silence                    // nil: nobody watches
+	escaped        chan struct{}               // holds one when Ctrl-C came from a raw terminal while the guest was silent
 
 	mu sync.Mutex // serialises writes to conn
 }
@@ -35,6 +38,9 @@ const startTime = time.Minute
 
 // pingTime is how long a guest that was sent a signal may take to answer.
 const pingTime = 10 * time.Second
+
+// ctrlC is what a raw terminal sends for Ctrl-C, which raises no signal then.
+const ctrlC = 3
 
 // errInterrupted says that a second Ctrl-C, or a second SIGTERM, ended the client.
 var errInterrupted = errors.New("interrupted")
@@ -71,6 +77,12 @@ func (s *session) run(ctx context.Context) (int, error) {
 			s.forward(sig)
 		}
 	}()
+	if s.silence != nil {
+		watched, end := context.WithCancel(ctx)
+		over := make(chan struct{})
+		go func() { s.silence.watch(watched); close(over) }()
+		defer func() { end(); <-over }()
+	}
 	silent := make(chan error, 1)
 	asked, stop := context.WithCancel(ctx)
 	defer stop()
@@ -79,6 +91,8 @@ func (s *session) run(ctx context.Context) (int, error) {
 		select {
 		case r := <-done:
 			return r.status, r.err
+		case <-s.escaped:
+			return 128 + int(syscall.SIGINT), errInterrupted
 		case err := <-silent:
 			if err != nil && ctx.Err() == nil {
 				return 0, banger.Errorf(banger.CodeGuest, "the guest does not answer, so the signal has not reached the command: %w", err).
@@ -133,6 +147,10 @@ func (s *session) sendStdin() {
 	buf := make([]byte, banger.FrameHeader+banger.MaxData)
 	for {
 		n, err := s.stdin.Read(buf[banger.FrameHeader:])
+		if s.tty && s.silence != nil && s.silence.silent.Load() && bytes.IndexByte(buf[banger.FrameHeader:][:n], ctrlC) >= 0 {
+			s.escaped <- struct{}{} // run ends, and with it this process
+			return
+		}
 		if n > 0 {
 			banger.PutFrameHeader(buf, banger.FrameStdin, n)
 			s.mu.Lock()
@@ -155,6 +173,9 @@ func (s *session) receive() (int, error) {
 	s.conn.SetReadDeadline(time.Now().Add(startTime))
 	for started := false; ; started = true {
 		t, p, err := frames.Next()
+		if err == nil && s.silence != nil {
+			s.silence.hear()
+		}
 		if !started {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				return 0, banger.Errorf(banger.CodeGuest, "the command did not start within %s, since the guest's agent does not answer", startTime).

@@ -275,7 +275,34 @@ func (a *app) sshProxy(ctx context.Context, ref string, keys []string, forwardAg
 	if err != nil {
 		return err
 	}
-	return a.copyBoth(conn)
+	watch := newSilence(ref, `Ctrl-C, or Enter ~ . in a session with a terminal, ends ssh`, a.pingOf(ref), a.stderr)
+	watched, end := context.WithCancel(ctx)
+	over := make(chan struct{})
+	go func() { watch.watch(watched); close(over) }()
+	defer func() { end(); <-over }()
+	return a.copyBoth(hearing{conn, watch})
+}
+
+// hearing is a connection to a VM that notes when something comes.
+type hearing struct {
+	net.Conn
+	silence *silence
+}
+
+func (h hearing) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	if n > 0 {
+		h.silence.hear()
+	}
+	return n, err
+}
+
+// CloseWrite ends what is sent, where the connection has such an end.
+func (h hearing) CloseWrite() error {
+	if half, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return h.Close()
 }
 
 // copyBoth connects stdin and stdout with conn until the far side has ended.

@@ -20,10 +20,9 @@ func (c Client) StatFile(ctx context.Context, r banger.FileRequest) (banger.File
 	defer cancel()
 	var info banger.FileInfo
 	conn, err := c.send(ctx, Request{Op: OpFileStat, File: &r})
-	if err != nil {
-		return info, err
+	if err == nil {
+		err = answer(ctx, conn, banger.FrameResponse, &info)
 	}
-	err = answer(ctx, conn, banger.FrameResponse, &info)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = banger.Errorf(banger.CodeTimeout, "the guest's agent does not answer").
 			WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
