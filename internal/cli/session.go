@@ -45,30 +45,30 @@ const ctrlC = 3
 // errInterrupted says that a second Ctrl-C, or a second SIGTERM, ended the client.
 var errInterrupted = errors.New("interrupted")
 
+// ending is how a command ended, or why this is not known.
+type ending struct {
+	status int
+	err    error
+}
+
 // run copies until the command ends and returns its exit status. It closes conn.
 func (s *session) run(ctx context.Context) (int, error) {
 	defer s.conn.Close()
-	if s.tty && s.stdin != nil && term.IsTerminal(int(s.stdin.Fd())) {
-		old, err := term.MakeRaw(int(s.stdin.Fd()))
-		if err != nil {
-			return 0, err
-		}
-		defer term.Restore(int(s.stdin.Fd()), old)
+	restore, err := s.makeRaw()
+	if err != nil {
+		return 0, err
 	}
+	defer restore()
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGWINCH, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	if s.stdin != nil {
 		go s.sendStdin() // ends with the process; a read of stdin cannot be cut short
 	}
-	type result struct {
-		status int
-		err    error
-	}
-	done := make(chan result, 1)
+	done := make(chan ending, 1)
 	go func() {
 		status, err := s.receive()
-		done <- result{status, err}
+		done <- ending{status, err}
 	}()
 	forwards := make(chan os.Signal, 16)
 	defer close(forwards)
@@ -77,12 +77,7 @@ func (s *session) run(ctx context.Context) (int, error) {
 			s.forward(sig)
 		}
 	}()
-	if s.silence != nil {
-		watched, end := context.WithCancel(ctx)
-		over := make(chan struct{})
-		go func() { s.silence.watch(watched); close(over) }()
-		defer func() { end(); <-over }()
-	}
+	defer s.silence.start(ctx)()
 	silent := make(chan error, 1)
 	asked, stop := context.WithCancel(ctx)
 	defer stop()
@@ -113,6 +108,15 @@ func (s *session) run(ctx context.Context) (int, error) {
 			}
 		}
 	}
+}
+
+// makeRaw leaves the keys of our terminal, if stdin is one and the command has one, to that of the command.
+func (s *session) makeRaw() (restore func(), err error) {
+	if !s.tty || s.stdin == nil || !term.IsTerminal(int(s.stdin.Fd())) {
+		return func() {}, nil
+	}
+	old, err := term.MakeRaw(int(s.stdin.Fd()))
+	return func() { term.Restore(int(s.stdin.Fd()), old) }, err
 }
 
 // ask returns an error if the guest does not answer within pingTime.
@@ -147,7 +151,7 @@ func (s *session) sendStdin() {
 	buf := make([]byte, banger.FrameHeader+banger.MaxData)
 	for {
 		n, err := s.stdin.Read(buf[banger.FrameHeader:])
-		if s.tty && s.silence != nil && s.silence.silent.Load() && bytes.IndexByte(buf[banger.FrameHeader:][:n], ctrlC) >= 0 {
+		if s.tty && s.silence.told() && bytes.IndexByte(buf[banger.FrameHeader:][:n], ctrlC) >= 0 {
 			s.escaped <- struct{}{} // run ends, and with it this process
 			return
 		}
@@ -173,7 +177,7 @@ func (s *session) receive() (int, error) {
 	s.conn.SetReadDeadline(time.Now().Add(startTime))
 	for started := false; ; started = true {
 		t, p, err := frames.Next()
-		if err == nil && s.silence != nil {
+		if err == nil {
 			s.silence.hear()
 		}
 		if !started {

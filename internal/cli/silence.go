@@ -12,6 +12,7 @@ import (
 
 // silence watches a VM while this client waits for something that runs in it, and says when the VM's agent does not
 // answer any more, and when it answers again. A command may be silent for days, so what it sends only saves questions.
+// A nil one watches nothing.
 type silence struct {
 	vm   string                      // as the user calls it
 	ends string                      // what ends this client
@@ -38,12 +39,35 @@ func newSilence(vm, ends string, ping func(context.Context) error, w io.Writer) 
 
 // hear notes that something came from the VM.
 func (s *silence) hear() {
+	if s == nil {
+		return
+	}
 	s.received.Add(1)
 	if s.silent.Load() {
 		select {
 		case s.heard <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// told reports whether the user was told that the VM is silent.
+func (s *silence) told() bool { return s != nil && s.silent.Load() }
+
+// start begins to watch; what it returns ends that.
+func (s *silence) start(ctx context.Context) (stop func()) {
+	if s == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	over := make(chan struct{})
+	go func() { // ends with ctx
+		s.watch(ctx)
+		close(over)
+	}()
+	return func() {
+		cancel()
+		<-over
 	}
 }
 

@@ -27,10 +27,7 @@ func watched(t *testing.T, ping func(context.Context) error) (s *silence, told f
 	t.Helper()
 	var screen screen
 	s = newSilence("box", "Ctrl-C ends this command", ping, &screen)
-	ctx, end := context.WithCancel(t.Context())
-	over := make(chan struct{})
-	go func() { s.watch(ctx); close(over) }()
-	t.Cleanup(func() { end(); <-over })
+	t.Cleanup(s.start(t.Context()))
 	return s, func() string {
 		synctest.Wait()
 		return screen.take()

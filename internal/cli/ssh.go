@@ -275,11 +275,12 @@ func (a *app) sshProxy(ctx context.Context, ref string, keys []string, forwardAg
 	if err != nil {
 		return err
 	}
-	watch := newSilence(ref, `Ctrl-C, or Enter ~ . in a session with a terminal, ends ssh`, a.pingOf(ref), a.stderr)
-	watched, end := context.WithCancel(ctx)
-	over := make(chan struct{})
-	go func() { watch.watch(watched); close(over) }()
-	defer func() { end(); <-over }()
+	name := ref // OpenSSH's configuration has the id
+	if vm, err := a.client.Get(ctx, ref); err == nil {
+		name = vm.Name
+	}
+	watch := newSilence(name, `Ctrl-C, or Enter ~ . in a session with a terminal, ends ssh`, a.pingOf(ref), a.stderr)
+	defer watch.start(ctx)()
 	return a.copyBoth(hearing{conn, watch})
 }
 
