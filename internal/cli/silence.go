@@ -19,9 +19,10 @@ type silence struct {
 	ping func(context.Context) error // asks the agent something; it ends by itself
 	w    io.Writer                   // for the user
 
-	received atomic.Int64  // how often something came from the VM
-	silent   atomic.Bool   // the user was told
-	heard    chan struct{} // holds one when something came after that
+	began  time.Time
+	last   atomic.Int64  // when something came last from the VM, in ns after that
+	silent atomic.Bool   // the user was told
+	heard  chan struct{} // holds one when something came after that
 }
 
 const (
@@ -34,7 +35,7 @@ const (
 )
 
 func newSilence(vm, ends string, ping func(context.Context) error, w io.Writer) *silence {
-	return &silence{vm: vm, ends: ends, ping: ping, w: w, heard: make(chan struct{}, 1)}
+	return &silence{vm: vm, ends: ends, ping: ping, w: w, began: time.Now(), heard: make(chan struct{}, 1)}
 }
 
 // hear notes that something came from the VM.
@@ -42,7 +43,7 @@ func (s *silence) hear() {
 	if s == nil {
 		return
 	}
-	s.received.Add(1)
+	s.last.Store(int64(time.Since(s.began)))
 	if s.silent.Load() {
 		select {
 		case s.heard <- struct{}{}:
@@ -71,10 +72,13 @@ func (s *silence) start(ctx context.Context) (stop func()) {
 	}
 }
 
+// lastHeard is when something came last from the VM, or when the watch began.
+func (s *silence) lastHeard() time.Time { return s.began.Add(time.Duration(s.last.Load())) }
+
 // watch returns when ctx ends.
 func (s *silence) watch(ctx context.Context) {
 	var since time.Time // of the first question without an answer; zero: there is none
-	wait, before := pingEvery, int64(0)
+	wait := pingEvery
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,24 +86,20 @@ func (s *silence) watch(ctx context.Context) {
 		case <-s.heard:
 		case <-time.After(wait):
 		}
-		began := time.Now()
-		err := error(nil)
-		received := s.received.Load()
-		if received == before {
-			err = s.ask(ctx)
-			received = s.received.Load()
+		asked, err := time.Now(), error(nil)
+		wait = pingEvery - asked.Sub(s.lastHeard())
+		if wait <= 0 {
+			wait, err = pingEvery, s.ask(ctx)
 		}
-		heard := received != before
-		before, wait = received, pingEvery
 		switch code := banger.CodeOf(err); {
 		case ctx.Err() != nil:
 			return
-		case heard || err == nil:
+		case err == nil || s.lastHeard().After(asked):
 			since = time.Time{}
 			s.tell(false)
 		case code == banger.CodeTimeout || code == banger.CodeGuest:
 			if since.IsZero() {
-				since = began
+				since = asked
 			}
 			wait = pingAgain
 			if time.Since(since) >= silenceTime {

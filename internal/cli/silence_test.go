@@ -107,7 +107,7 @@ func TestOutputIsAnAnswer(t *testing.T) {
 		if got := told(); got != "" || asked.Load() != 0 {
 			t.Errorf("while output comes the agent is asked %d times, and the user is told %q", asked.Load(), got)
 		}
-		time.Sleep(2*pingEvery + silenceTime)
+		time.Sleep(pingEvery + silenceTime)
 		if got := told(); got != toldSilent {
 			t.Errorf("the user is told %q", got)
 		}
