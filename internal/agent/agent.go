@@ -82,6 +82,7 @@ func runInit() error {
 	}
 	calmThreads()
 	s := newServer(initDuties{own: disk})
+	s.group = groupOfCommands()
 	s.obeySignals()
 	fmt.Println("banger-agent: ready")
 	return serve(s)
@@ -96,7 +97,9 @@ func runResident() error {
 	}
 	calmThreads()
 	unix.CloseOnExec(residentDisk)
-	return serve(newServer(&residentDuties{own: residentDisk, configured: os.NewFile(3, "configured")}))
+	s := newServer(&residentDuties{own: residentDisk, configured: os.NewFile(3, "configured")})
+	s.group = groupOfCommands()
+	return serve(s)
 }
 
 const residentDisk = 4

@@ -38,8 +38,10 @@ type process struct {
 
 // manner is how a command is started beyond what an Exec says.
 type manner struct {
-	file  string              // is run, whatever the first argument is; "": that names it
-	modes func(*unix.Termios) // changes those of a terminal; nil: the kernel's own
+	file   string              // is run, whatever the first argument is; "": that names it
+	modes  func(*unix.Termios) // changes those of a terminal; nil: the kernel's own
+	helper bool                // it is a part of the agent, and no command
+	group  *commandGroup       // is where it runs; nil: where the agent does
 }
 
 // launch starts e. The error says by its code whether the command is absent or
@@ -80,7 +82,7 @@ func (r *reaper) launch(e banger.Exec, how manner) (*process, error) {
 	}
 	attr.Files = files
 	p.mu.Lock() // until pid is set, an end must wait
-	p.pid, err = r.start(file, e.Args, attr, p.onEnd)
+	p.pid, err = how.group.start(attr, func() (int, error) { return r.start(file, e.Args, attr, p.onEnd) })
 	p.mu.Unlock()
 	closeAll(files)
 	if err != nil {
@@ -343,6 +345,9 @@ func findProgram(name, dir, pathList string) (string, error) {
 }
 
 func startError(name string, err error) error {
+	if _, ok := errors.AsType[*banger.Error](err); ok {
+		return err
+	}
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return banger.Errorf(banger.CodeCommandAbsent, "there is no command %q, or its interpreter is missing", name)
 	}

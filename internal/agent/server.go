@@ -22,6 +22,7 @@ const requestTimeout = 10 * time.Second
 type server struct {
 	duties   duties
 	reaper   *reaper
+	group    *commandGroup // where commands run; nil: where the agent does
 	sshSlots chan struct{} // one for each SSH connection
 	sshLimit time.Duration // for a handshake of SSH
 
@@ -177,6 +178,9 @@ func (s *server) launchAs(e *banger.Exec, how manner) (*process, error) {
 	if e.Main && s.main != nil {
 		return nil, banger.Errorf(banger.CodeConflict, "the main command was started already")
 	}
+	if !how.helper {
+		how.group = s.group
+	}
 	p, err := s.reaper.launch(*e, how)
 	if err == nil && e.Main {
 		s.main = p
@@ -247,6 +251,7 @@ func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
 
 // shutdown asks the main command to end, then leaves the rest to the duties.
 func (s *server) shutdown(grace time.Duration, how ending) {
+	s.group.thaw() // what is frozen cannot end
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()

@@ -122,7 +122,7 @@ func (s *sshSession) begin(r *ssh.Request) bool {
 	}
 	switch {
 	case r.Type == "subsystem":
-		e.Args = []string{selfProgram, sftpArgument}
+		e.Args, how.helper = []string{selfProgram, sftpArgument}, true
 	case login.shell == "" && r.Type == "shell":
 		err = banger.Errorf(banger.CodeCommandAbsent, "this image has no shell (give a command: its words are then run as they are)")
 	case login.shell == "":

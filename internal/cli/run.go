@@ -256,11 +256,11 @@ func (a *app) awaitEnd(ctx context.Context, id string) error {
 // attach starts the VM's main command and copies its stdio.
 func (a *app) attach(ctx context.Context, vm banger.VM, interactive bool) (int, error) {
 	e := banger.Exec{Main: true, Stdin: interactive, TTY: vm.Spec.TTY}
-	return a.session(ctx, vm.ID, e)
+	return a.session(ctx, vm.ID, vm.Name, e)
 }
 
-// session opens a command and runs it to its end.
-func (a *app) session(ctx context.Context, ref string, e banger.Exec) (int, error) {
+// session opens a command and runs it to its end. The user calls the VM name.
+func (a *app) session(ctx context.Context, ref, name string, e banger.Exec) (int, error) {
 	if e.TTY {
 		e.Rows, e.Cols = terminalSize(a.stdout)
 		if t := os.Getenv("TERM"); t != "" {
@@ -271,15 +271,20 @@ func (a *app) session(ctx context.Context, ref string, e banger.Exec) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	s := session{conn: conn, stdout: a.stdout, stderr: a.stderr, tty: e.TTY,
-		ping: func(ctx context.Context) error {
-			_, err := a.client.StatFile(ctx, ref, banger.FileRequest{Op: banger.FileStat, Path: []byte("/")})
-			return err
-		}}
+	s := session{conn: conn, stdout: a.stdout, stderr: a.stderr, tty: e.TTY, ping: a.pingOf(ref), escaped: make(chan struct{}, 1)}
+	s.silence = newSilence(name, "Ctrl-C ends this command", s.ping, a.stderr)
 	if e.Stdin {
 		s.stdin = a.stdin
 	}
 	return s.run(ctx)
+}
+
+// pingOf returns a function that asks a VM's agent something which it answers at once.
+func (a *app) pingOf(ref string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := a.client.StatFile(ctx, ref, banger.FileRequest{Op: banger.FileStat, Path: []byte("/")})
+		return err
+	}
 }
 
 // forceRemove ends and removes a VM and returns when it is gone. A VM that is gone is no error.
@@ -343,7 +348,7 @@ func (a *app) execCommand() *cobra.Command {
 			if _, err := a.connect(c.Context()); err != nil {
 				return runCode(err)
 			}
-			status, err := a.session(context.WithoutCancel(c.Context()), args[0], e)
+			status, err := a.session(context.WithoutCancel(c.Context()), args[0], args[0], e)
 			if errors.Is(err, errInterrupted) || err == nil && status != 0 {
 				return &exitError{code: status}
 			}

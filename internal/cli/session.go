@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,8 @@ type session struct {
 	stdout, stderr io.Writer
 	tty            bool
 	ping           func(context.Context) error // whether the guest answers; nil: nobody asks
+	silence        *silence                    // nil: nobody watches
+	escaped        chan struct{}               // holds one when Ctrl-C came from a raw terminal while the guest was silent
 
 	mu sync.Mutex // serialises writes to conn
 }
@@ -36,33 +39,36 @@ const startTime = time.Minute
 // pingTime is how long a guest that was sent a signal may take to answer.
 const pingTime = 10 * time.Second
 
+// ctrlC is what a raw terminal sends for Ctrl-C, which raises no signal then.
+const ctrlC = 3
+
 // errInterrupted says that a second Ctrl-C, or a second SIGTERM, ended the client.
 var errInterrupted = errors.New("interrupted")
+
+// ending is how a command ended, or why this is not known.
+type ending struct {
+	status int
+	err    error
+}
 
 // run copies until the command ends and returns its exit status. It closes conn.
 func (s *session) run(ctx context.Context) (int, error) {
 	defer s.conn.Close()
-	if s.tty && s.stdin != nil && term.IsTerminal(int(s.stdin.Fd())) {
-		old, err := term.MakeRaw(int(s.stdin.Fd()))
-		if err != nil {
-			return 0, err
-		}
-		defer term.Restore(int(s.stdin.Fd()), old)
+	restore, err := s.makeRaw()
+	if err != nil {
+		return 0, err
 	}
+	defer restore()
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGWINCH, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	if s.stdin != nil {
 		go s.sendStdin() // ends with the process; a read of stdin cannot be cut short
 	}
-	type result struct {
-		status int
-		err    error
-	}
-	done := make(chan result, 1)
+	done := make(chan ending, 1)
 	go func() {
 		status, err := s.receive()
-		done <- result{status, err}
+		done <- ending{status, err}
 	}()
 	forwards := make(chan os.Signal, 16)
 	defer close(forwards)
@@ -71,6 +77,7 @@ func (s *session) run(ctx context.Context) (int, error) {
 			s.forward(sig)
 		}
 	}()
+	defer s.silence.start(ctx)()
 	silent := make(chan error, 1)
 	asked, stop := context.WithCancel(ctx)
 	defer stop()
@@ -79,6 +86,8 @@ func (s *session) run(ctx context.Context) (int, error) {
 		select {
 		case r := <-done:
 			return r.status, r.err
+		case <-s.escaped:
+			return 128 + int(syscall.SIGINT), errInterrupted
 		case err := <-silent:
 			if err != nil && ctx.Err() == nil {
 				return 0, banger.Errorf(banger.CodeGuest, "the guest does not answer, so the signal has not reached the command: %w", err).
@@ -99,6 +108,15 @@ func (s *session) run(ctx context.Context) (int, error) {
 			}
 		}
 	}
+}
+
+// makeRaw leaves the keys of our terminal, if stdin is one and the command has one, to that of the command.
+func (s *session) makeRaw() (restore func(), err error) {
+	if !s.tty || s.stdin == nil || !term.IsTerminal(int(s.stdin.Fd())) {
+		return func() {}, nil
+	}
+	old, err := term.MakeRaw(int(s.stdin.Fd()))
+	return func() { term.Restore(int(s.stdin.Fd()), old) }, err
 }
 
 // ask returns an error if the guest does not answer within pingTime.
@@ -133,6 +151,10 @@ func (s *session) sendStdin() {
 	buf := make([]byte, banger.FrameHeader+banger.MaxData)
 	for {
 		n, err := s.stdin.Read(buf[banger.FrameHeader:])
+		if s.tty && s.silence.told() && bytes.IndexByte(buf[banger.FrameHeader:][:n], ctrlC) >= 0 {
+			s.escaped <- struct{}{} // run ends, and with it this process
+			return
+		}
 		if n > 0 {
 			banger.PutFrameHeader(buf, banger.FrameStdin, n)
 			s.mu.Lock()
@@ -155,6 +177,9 @@ func (s *session) receive() (int, error) {
 	s.conn.SetReadDeadline(time.Now().Add(startTime))
 	for started := false; ; started = true {
 		t, p, err := frames.Next()
+		if err == nil {
+			s.silence.hear()
+		}
 		if !started {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				return 0, banger.Errorf(banger.CodeGuest, "the command did not start within %s, since the guest's agent does not answer", startTime).

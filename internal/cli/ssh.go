@@ -275,7 +275,35 @@ func (a *app) sshProxy(ctx context.Context, ref string, keys []string, forwardAg
 	if err != nil {
 		return err
 	}
-	return a.copyBoth(conn)
+	name := ref // OpenSSH's configuration has the id
+	if vm, err := a.client.Get(ctx, ref); err == nil {
+		name = vm.Name
+	}
+	watch := newSilence(name, `Ctrl-C, or Enter ~ . in a session with a terminal, ends ssh`, a.pingOf(ref), a.stderr)
+	defer watch.start(ctx)()
+	return a.copyBoth(hearing{conn, watch})
+}
+
+// hearing is a connection to a VM that notes when something comes.
+type hearing struct {
+	net.Conn
+	silence *silence
+}
+
+func (h hearing) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	if n > 0 {
+		h.silence.hear()
+	}
+	return n, err
+}
+
+// CloseWrite ends what is sent, where the connection has such an end.
+func (h hearing) CloseWrite() error {
+	if half, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return h.Close()
 }
 
 // copyBoth connects stdin and stdout with conn until the far side has ended.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
@@ -192,11 +193,15 @@ func (c Client) Changes(ctx context.Context) (io.ReadCloser, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	return &changes{conn: conn, frames: banger.NewFrameReader(conn), stop: stop}, nil
+	return &changes{ctx: ctx, conn: conn, frames: banger.NewFrameReader(conn), stop: stop}, nil
 }
+
+// changesTime is how long the agent may be silent before it has sent all changes. It may have much to look at between two.
+const changesTime = 2 * time.Minute
 
 // changes are the frames of one answer as bytes.
 type changes struct {
+	ctx    context.Context // of the whole answer
 	conn   net.Conn
 	frames *banger.FrameReader
 	left   []byte
@@ -205,8 +210,15 @@ type changes struct {
 
 func (c *changes) Read(p []byte) (int, error) {
 	for len(c.left) == 0 {
+		c.conn.SetReadDeadline(time.Now().Add(changesTime))
+		if c.ctx.Err() != nil { // its deadline may have been in force already
+			return 0, c.ctx.Err()
+		}
 		t, data, err := c.frames.Next()
 		switch {
+		case c.ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded):
+			return 0, banger.Errorf(banger.CodeTimeout, "the guest's agent is silent: for %s nothing came of the changes", changesTime).
+				WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
 		case err != nil:
 			return 0, banger.Errorf(banger.CodeGuest, "the agent did not send all changes: %w", err)
 		case t == banger.FrameError:
@@ -246,17 +258,27 @@ func (c Client) Wait(ctx context.Context) (banger.Exit, error) {
 	return exit, answer(ctx, conn, banger.FrameExit, &exit)
 }
 
-func (c Client) brief(ctx context.Context, r Request) (Info, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (c Client) brief(caller context.Context, r Request) (Info, error) {
+	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
-	return c.call(ctx, r)
+	info, err := c.call(ctx, r)
+	return info, unanswered(caller, err)
+}
+
+// unanswered says what it means when the time for an answer is over, and the caller's own time is not.
+func unanswered(caller context.Context, err error) error {
+	if caller.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return banger.Errorf(banger.CodeTimeout, "the guest's agent does not answer").
+		WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
 }
 
 // repeated makes a request that the guest may get twice, until it is answered. Firecracker
 // before 1.16.0 accepts the first connection to a guest that goes on from a snapshot, and then
 // cuts it: so an answer counts, and a connection does not.
-func (c Client) repeated(ctx context.Context, r Request) (Info, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (c Client) repeated(caller context.Context, r Request) (Info, error) {
+	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
 	var cut error // of the connection before
 	for {
@@ -267,7 +289,7 @@ func (c Client) repeated(ctx context.Context, r Request) (Info, error) {
 		case cut != nil && ctx.Err() != nil:
 			return info, cut // says more than ctx does
 		default:
-			return info, err
+			return info, unanswered(caller, err)
 		}
 		select {
 		case <-ctx.Done():

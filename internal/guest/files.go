@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"errors"
 	"net"
 
 	"banger"
@@ -15,18 +14,13 @@ func (c Client) Files(ctx context.Context, r banger.FileRequest) (net.Conn, erro
 }
 
 // StatFile says what is at a path.
-func (c Client) StatFile(ctx context.Context, r banger.FileRequest) (banger.FileInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (c Client) StatFile(caller context.Context, r banger.FileRequest) (banger.FileInfo, error) {
+	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
 	var info banger.FileInfo
 	conn, err := c.send(ctx, Request{Op: OpFileStat, File: &r})
-	if err != nil {
-		return info, err
+	if err == nil {
+		err = answer(ctx, conn, banger.FrameResponse, &info)
 	}
-	err = answer(ctx, conn, banger.FrameResponse, &info)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = banger.Errorf(banger.CodeTimeout, "the guest's agent does not answer").
-			WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
-	}
-	return info, err
+	return info, unanswered(caller, err)
 }

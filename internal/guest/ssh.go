@@ -10,12 +10,12 @@ import (
 
 // SSH returns a stream that speaks the SSH protocol with the agent's server. The
 // caller closes it; that hangs up what runs by it.
-func (c Client) SSH(ctx context.Context, r banger.SSH) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (c Client) SSH(caller context.Context, r banger.SSH) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
 	conn, err := c.send(ctx, Request{Op: OpSSH, SSH: &r})
 	if err != nil {
-		return nil, err
+		return nil, unanswered(caller, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	t, p, err := banger.NewFrameReader(conn).Next() // reads no byte of what follows the frame
@@ -23,6 +23,8 @@ func (c Client) SSH(ctx context.Context, r banger.SSH) (net.Conn, error) {
 		err = ctx.Err()
 	}
 	switch {
+	case ctx.Err() != nil:
+		err = unanswered(caller, ctx.Err())
 	case err != nil:
 		err = banger.Errorf(banger.CodeGuest, "the agent did not answer: %w", err)
 	case t == banger.FrameError:

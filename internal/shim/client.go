@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"banger"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
@@ -174,7 +175,11 @@ func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixCo
 	case err != nil:
 		err = fmt.Errorf("connecting to the agent: %w", err)
 	case failed:
-		err = fmt.Errorf("connecting to the agent: %s", problem)
+		code := banger.CodeGuest
+		if strings.HasSuffix(problem, allTaken) {
+			code = banger.CodeConflict
+		}
+		err = banger.Errorf(code, "connecting to the agent: %s", problem)
 	case !strings.HasPrefix(line, "OK "):
 		err = errUnknownCall
 	default:

@@ -99,6 +99,29 @@ func TestStreamsLeaveControlCallsTheirPlaces(t *testing.T) {
 	}
 }
 
+// TestWhyAnAgentIsNotReachedHasACode: that no place is left says nothing of the guest.
+func TestWhyAnAgentIsNotReachedHasACode(t *testing.T) {
+	s, c, ln := silentShim(t)
+	defer ln.Close()
+	reach := func(want banger.Code, text string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if _, err := c.Offer(ctx, 1); banger.CodeOf(err) != want || !strings.Contains(err.Error(), text) {
+			t.Errorf("it is %v (%s)", err, banger.CodeOf(err))
+		}
+	}
+	for range maxStreams {
+		s.places.streams <- struct{}{}
+	}
+	reach(banger.CodeConflict, "512 streams are open already")
+	for range maxStreams {
+		<-s.places.streams
+	}
+	close(s.proc.(running).done)
+	reach(banger.CodeGuest, "the VM has ended")
+}
+
 // TestAShimThatDoesNotAnswerIsReported makes each call to a shim that takes it and is silent.
 func TestAShimThatDoesNotAnswerIsReported(t *testing.T) {
 	c := Client{Run: t.TempDir()}

@@ -108,6 +108,9 @@ const (
 	callDenials = "DENIALS" // + tail and whether to follow: answered by lines of JSON
 )
 
+// allTaken ends the answer to a call for a stream beyond the last one.
+const allTaken = "streams are open already"
+
 // ConsolePath returns the file that holds the end of the guest's console output;
 // ConsolePath+".1" holds what came before.
 func ConsolePath(dir string) string { return filepath.Join(dir, consoleFile) }

@@ -319,7 +319,7 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	if !take(p) {
 		file.Close()
 		if call == callConnect || call == callOffer { // another answer has no place for an error
-			fmt.Fprintf(conn, "ERR %d streams are open already\n", cap(p))
+			fmt.Fprintf(conn, "ERR %d %s\n", cap(p), allTaken)
 		}
 		return
 	}

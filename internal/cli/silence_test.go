@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"banger"
+)
+
+const (
+	toldSilent = "banger: box has not answered for 30 s (its VM may be frozen; Ctrl-C ends this command, \"banger stop box\" ends the VM)\n"
+	toldAgain  = "banger: box answers again\n"
+)
+
+// watched runs a watch of a VM in a bubble, whose agent answers with what ping returns, and gives what the user is told.
+func watched(t *testing.T, ping func(context.Context) error) (s *silence, told func() string) {
+	t.Helper()
+	var screen screen
+	s = newSilence("box", "Ctrl-C ends this command", ping, &screen)
+	t.Cleanup(s.start(t.Context()))
+	return s, func() string {
+		synctest.Wait()
+		return screen.take()
+	}
+}
+
+// screen is what a user sees.
+type screen struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+// take returns what came since the last time.
+func (s *screen) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.text.Reset()
+	return s.text.String()
+}
+
+// frozen answers only when ctx ends, or as the daemon does after its 30 s.
+func frozen(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(30 * time.Second):
+		return banger.Errorf(banger.CodeTimeout, "the guest's agent does not answer")
+	}
+}
+
+func TestAFrozenGuestIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		thawed := make(chan struct{})
+		_, told := watched(t, func(ctx context.Context) error {
+			select {
+			case <-thawed:
+				return nil
+			default:
+			}
+			return frozen(ctx)
+		})
+		time.Sleep(pingEvery + silenceTime - time.Millisecond) // of the test's own clock, as all here
+		if got := told(); got != "" {
+			t.Errorf("before its time the user is told %q", got)
+		}
+		time.Sleep(time.Millisecond)
+		if got := told(); got != toldSilent {
+			t.Errorf("the user is told %q", got)
+		}
+		time.Sleep(time.Hour)
+		if got := told(); got != "" {
+			t.Errorf("the user is told again: %q", got)
+		}
+		close(thawed)
+		time.Sleep(silenceTime + pingAgain)
+		if got := told(); got != toldAgain {
+			t.Errorf("the user is told %q", got)
+		}
+	})
+}
+
+// TestOutputIsAnAnswer: what comes from the VM ends the silence at once, and while it comes nobody is asked.
+func TestOutputIsAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		s, told := watched(t, func(ctx context.Context) error { asked.Add(1); return frozen(ctx) })
+		for range 100 {
+			time.Sleep(pingEvery - time.Second)
+			s.hear()
+		}
+		if got := told(); got != "" || asked.Load() != 0 {
+			t.Errorf("while output comes the agent is asked %d times, and the user is told %q", asked.Load(), got)
+		}
+		time.Sleep(pingEvery + silenceTime)
+		if got := told(); got != toldSilent {
+			t.Errorf("the user is told %q", got)
+		}
+		s.hear()
+		if got := told(); got != toldAgain {
+			t.Errorf("the user is told %q", got)
+		}
+	})
+}
+
+// TestAHealthyGuestIsAskedRarely, and nothing is told of it, nor of one of which nothing is known.
+func TestAHealthyGuestIsAskedRarely(t *testing.T) {
+	for name, answer := range map[string]error{
+		"it answers":    nil,
+		"no daemon":     banger.Errorf(banger.CodeUnavailable, "the daemon does not answer"),
+		"it is paused":  banger.Errorf(banger.CodeConflict, "it is paused"),
+		"it is removed": banger.Errorf(banger.CodeNotFound, "there is no VM"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var asked atomic.Int64
+				_, told := watched(t, func(context.Context) error { asked.Add(1); return answer })
+				time.Sleep(time.Hour)
+				if got := told(); got != "" || asked.Load() != int64(time.Hour/pingEvery) {
+					t.Errorf("within an hour the agent is asked %d times, and the user is told %q", asked.Load(), got)
+				}
+			})
+		})
+	}
+}
+
+// TestAnAgentThatIsRefusedEachTime: a VMM that says at once that the guest is silent is given as long as one that does not.
+func TestAnAgentThatIsRefusedEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, told := watched(t, func(context.Context) error { return banger.Errorf(banger.CodeGuest, "the vsock does not answer") })
+		time.Sleep(pingEvery + silenceTime - time.Millisecond)
+		if got := told(); got != "" {
+			t.Errorf("before its time the user is told %q", got)
+		}
+		time.Sleep(pingAgain)
+		if got := told(); got != toldSilent {
+			t.Errorf("the user is told %q", got)
+		}
+	})
+}
+
+// TestCtrlCOfARawTerminalEndsAClientOfASilentGuest: there it raises no signal, and belongs to the command as long as the
+// guest answers.
+func TestCtrlCOfARawTerminalEndsAClientOfASilentGuest(t *testing.T) {
+	for name, silent := range map[string]bool{"it answers": false, "it is silent": true} {
+		t.Run(name, func(t *testing.T) {
+			keys, terminal, err := os.Pipe()
+			must(t, err)
+			defer keys.Close()
+			near, far := net.Pipe()
+			defer far.Close()
+			s := session{conn: near, stdin: keys, stdout: io.Discard, stderr: io.Discard, tty: true, escaped: make(chan struct{}, 1),
+				silence: newSilence("box", "", frozen, io.Discard)}
+			s.silence.silent.Store(silent)
+			type result struct {
+				status int
+				err    error
+			}
+			done := make(chan result, 1)
+			go func() {
+				status, err := s.run(t.Context())
+				done <- result{status, err}
+			}()
+			_, err = terminal.Write([]byte{ctrlC})
+			must(t, err)
+			want := result{130, errInterrupted}
+			if !silent {
+				frame, data, err := banger.NewFrameReader(far).Next()
+				if err != nil || frame != banger.FrameStdin || !slices.Equal(data, []byte{ctrlC}) {
+					t.Errorf("the command gets frame %d, %q, %v", frame, data, err)
+				}
+				must(t, banger.WriteFrame(far, banger.FrameExit, []byte(`{"code":7}`)))
+				want = result{status: 7}
+			}
+			select {
+			case r := <-done:
+				if r.status != want.status || !errors.Is(r.err, want.err) {
+					t.Errorf("it ends with %d, %v", r.status, r.err)
+				}
+			case <-time.After(30 * time.Second):
+				t.Error("it does not end")
+			}
+			terminal.Close()
+		})
+	}
+}
