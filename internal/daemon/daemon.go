@@ -29,7 +29,8 @@ import (
 	"banger/internal/private"
 	"banger/internal/registry"
 	"banger/internal/reserve"
-	"banger/internal/shim"
+	"banger/internal/shim/server"
+	"banger/internal/splice"
 	"banger/internal/store"
 	"banger/internal/supervisor"
 )
@@ -55,17 +56,17 @@ var vmmArgv = []string{"/proc/self/exe", "vmm-exec"}
 // RunShim is the life of a shim process. Its directory is in its arguments for those who look
 // for it; it is its working directory, too.
 func RunShim(ctx context.Context, dir string) error {
-	return shim.RunConfined(ctx, drivers(), append(slices.Clone(vmmArgv), dir))
+	return server.RunConfined(ctx, drivers(), append(slices.Clone(vmmArgv), dir))
 }
 
 // ExecVMM turns this process into the VMM of the shim in dir, with the rights of
 // that VM only.
-func ExecVMM(_ string, argv []string) error { return shim.ExecVMM(argv) }
+func ExecVMM(_ string, argv []string) error { return server.ExecVMM(argv) }
 
 // Run is the life of a daemon. It returns when ctx ends or a client asks for
 // the shutdown; VMs go on running.
 func Run(ctx context.Context, o Options) error {
-	if err := shim.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
+	if err := server.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -125,7 +126,7 @@ func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
 		Kernels:     sup,
 		Version:     about.version,
 		Stop:        stop,
-		Splice:      shim.Splice,
+		Splice:      splice.Copy,
 		Log:         about.o.Log,
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/host"
-	"banger/internal/shim"
+	"banger/internal/shim/server"
 	"banger/internal/supervisor"
 	"banger/internal/vmm"
 	"banger/internal/vmm/firecracker"
@@ -153,7 +153,7 @@ func checkReach(ctx context.Context, v supervisor.VMM, path, version, dir string
 
 // confinement says what holds Firecracker here.
 func confinement(ctx context.Context, v supervisor.VMM, path, version, dir string) string {
-	rootless := "rootless: in namespaces of its own, confined by " + shim.Confinement()
+	rootless := "rootless: in namespaces of its own, confined by " + server.Confinement()
 	if os.Geteuid() != 0 {
 		return rootless
 	}

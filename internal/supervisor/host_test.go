@@ -27,6 +27,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/shim"
+	"banger/internal/shim/server"
 	"banger/internal/store"
 	"banger/internal/supervisor"
 	"banger/internal/vmm"
@@ -42,7 +43,7 @@ var agent string // path of the guest agent's binary
 func TestMain(m *testing.M) {
 	if len(os.Args) == 5 && os.Args[1] == "shim" {
 		driver := vmmtest.Memory{Agent: os.Args[2], Fault: func(vmm.Config) vmmtest.Fault { return takeFault(os.Args[3]) }}
-		err := shim.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver})
+		err := server.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}

@@ -1,13 +1,15 @@
-package shim
+package splice
 
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"banger"
 )
@@ -38,7 +40,7 @@ func TestSpliceCopiesBothWays(t *testing.T) {
 	near, a := connected(t)
 	b, far := connected(t)
 	spliced := make(chan struct{})
-	go func() { Splice(t.Context(), a, b); close(spliced) }()
+	go func() { Copy(t.Context(), a, b); close(spliced) }()
 	for _, way := range []struct{ from, to *net.UnixConn }{{near, far}, {far, near}} {
 		data := make([]byte, 5<<20+7)
 		rand.NewChaCha8([32]byte{}).Read(data)
@@ -64,7 +66,7 @@ func TestSpliceEndsWithItsContext(t *testing.T) {
 	b, far := connected(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	Splice(ctx, a, b)
+	Copy(ctx, a, b)
 	for _, end := range []net.Conn{near, far} {
 		if n, err := end.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("an end reads %d, %v", n, err)
@@ -84,5 +86,28 @@ func TestReaderGrows(t *testing.T) {
 		if len(p) != want {
 			t.Errorf("%d bytes are read of %d", len(p), want)
 		}
+	}
+}
+
+// TestSpliceEndsWhenOneEndHasGone closes one end while the other is silent. An end that is only
+// half-closed is still there.
+func TestSpliceEndsWhenOneEndHasGone(t *testing.T) {
+	near, a := connected(t)
+	b, far := connected(t)
+	spliced := make(chan struct{})
+	go func() { copyBoth(t.Context(), a, b, 0); close(spliced) }()
+	near.CloseWrite()
+	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal(err)
+	}
+	fmt.Fprint(far, "x")
+	if n, err := near.Read(make([]byte, 1)); n != 1 {
+		t.Fatalf("an end that is half-closed reads %v", err)
+	}
+	near.Close()
+	select {
+	case <-spliced:
+	case <-time.After(10 * time.Second):
+		t.Error("the splice goes on without one of its ends")
 	}
 }

@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"os"
@@ -20,7 +20,7 @@ func TestInheritedDescriptorsAreClosed(t *testing.T) {
 		for fd, open := range map[int]bool{2: true, 3: true, 4: false, 5: false, int(own.Fd()): true} {
 			flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 			if (err == nil) != open || fd == 3 && flags&unix.FD_CLOEXEC == 0 {
-				t.Errorf("descriptor %d has the flags %#x, %v", fd, flags, err)
+				t.Errorf("shim.Descriptor %d has the flags %#x, %v", fd, flags, err)
 			}
 		}
 		return

@@ -1,13 +1,10 @@
-package shim
+package server
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -20,8 +17,6 @@ import (
 const (
 	maxDenials   = 1000        // a multiple of two
 	denialWindow = time.Second // alike ones within it are told once, with their number
-
-	maxDenialsFile = 4 << 20 // bytes of maxDenials in a file
 )
 
 // denials are the last that the VM's policy has refused.
@@ -109,20 +104,4 @@ func (d *denials) save(path string) error {
 		return err
 	}
 	return errors.Join(d.write(context.Background(), nil, -1, false, f), f.Close())
-}
-
-// ReadDenials writes the last tail denials (all when negative) of the VM that ran in
-// dir before it ended. None were kept when its shim was killed.
-func ReadDenials(dir string, tail int, w io.Writer) error {
-	data, err := untrusted.ReadFile(filepath.Join(dir, denialsFile), maxDenialsFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	lines := bytes.SplitAfter(data, []byte("\n"))
-	lines = lines[:max(len(lines)-1, 0)]
-	if tail >= 0 && len(lines) > tail {
-		lines = lines[len(lines)-tail:]
-	}
-	_, err = w.Write(bytes.Join(lines, nil))
-	return err
 }

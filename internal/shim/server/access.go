@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/network"
+	"banger/internal/shim"
+	"banger/internal/splice"
 )
 
 // access is what reaches the guest from the host: the forwards that were asked for,
@@ -33,7 +35,7 @@ type access struct {
 	problems  map[banger.Forward]string         // why one is not open
 }
 
-func newAccess(n *Network, gate *network.Gate, agent guest.Client) *access {
+func newAccess(n *shim.Network, gate *network.Gate, agent guest.Client) *access {
 	a := &access{gate: gate, owner: n.Owner, agent: agent, local: make(chan struct{}, maxLocal), open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
 	a.loopback, _ = netip.ParseAddr(n.Loopback)
 	a.address, _ = netip.ParseAddr(n.Address)
@@ -175,7 +177,7 @@ func (a *access) connectLocal(port uint16) network.Connect {
 			conn.Close()
 			return err
 		}
-		Splice(ctx, conn, stream)
+		splice.Copy(ctx, conn, stream)
 		return nil
 	}
 }
@@ -184,7 +186,7 @@ func (a *access) connectLocal(port uint16) network.Connect {
 func (a *access) dialLocal(ctx context.Context, port uint16, conn net.Conn) (net.Conn, error) {
 	ctx, stop := network.WithPeer(ctx, conn)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, shim.CallTime)
 	defer cancel()
 	return a.agent.DialLocal(ctx, port)
 }

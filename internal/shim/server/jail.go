@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"os"
@@ -7,24 +7,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/shim"
 	"banger/internal/untrusted"
 )
 
-// Jail says that the VMM is put into a directory of its own by a program that needs root
-// for that. The shim starts as root then, in a PID namespace of its own, and becomes this
-// user as soon as the VMM has, before anything of a guest runs. That the VMM does not
-// outlive the shim is the PID namespace's doing: the shim is its first process, and the
-// parent-death signal does not survive a change of user (prctl(2), PR_SET_PDEATHSIG).
-type Jail struct {
-	UID int `json:"uid"`
-	GID int `json:"gid"`
-	// Dir is where jails are made, on the file system of the VM's files.
-	Dir string `json:"dir"`
-}
+// jail is where the VMM is put.
+type jail struct{ *shim.Jail }
 
 // become gives the VM's directories to the VM's user and gives up root for good, in all
 // threads. Until then nobody else has made anything where root writes.
-func (j *Jail) become(dirs ...string) error {
+func (j jail) become(dirs ...string) error {
 	for _, dir := range dirs {
 		if err := untrusted.Give(dir, j.UID, j.GID); err != nil {
 			return err
@@ -40,7 +32,7 @@ func (j *Jail) become(dirs ...string) error {
 }
 
 // tapOwner is the user for whom a VMM's tap is made.
-func (s Spec) tapOwner() int {
+func (s plan) tapOwner() int {
 	if s.Jail != nil {
 		return s.Jail.UID
 	}
@@ -49,14 +41,14 @@ func (s Spec) tapOwner() int {
 
 // roots are names of the directories where the sockets of a jailed VMM are, whatever its program
 // is called. They hold when the caller has become another user, for as long as it lives.
-func (j *Jail) roots(id string) (names []string, err error) {
+func (j jail) roots(id string) (names []string, err error) {
 	dirs, _ := filepath.Glob(filepath.Join(j.Dir, "*", id, "root"))
 	for _, dir := range dirs {
 		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 		}
-		names = append(names, descriptor(fd))
+		names = append(names, shim.Descriptor(fd))
 	}
 	return names, nil
 }

@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"bytes"
@@ -21,6 +21,7 @@ import (
 	"github.com/elastic/go-seccomp-bpf"
 	"golang.org/x/sys/unix"
 
+	"banger/internal/shim"
 	"banger/internal/vmm"
 )
 
@@ -29,7 +30,7 @@ import (
 // on, and its working directory is that of its sockets.
 type attempts struct {
 	Secret, Neighbour, TCP, Stream, Datagram string
-	Spec                                     Spec
+	Spec                                     shim.Spec
 }
 
 const (
@@ -75,7 +76,7 @@ func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
 	}
 	for name, sockets := range map[string]bool{"one that gets its sockets": false, "one that makes its sockets": true} {
 		t.Run(name, func(t *testing.T) {
-			a.Spec = Spec{VM: vmm.Config{Sockets: sockets}}
+			a.Spec = shim.Spec{VM: vmm.Config{Sockets: sockets}}
 			raw, err := json.Marshal(a)
 			check(t, err)
 			cmd := exec.Command(os.Args[0], "-test.run=^TestConfineLeavesTheVMItsOwnAndNothingElse$")
@@ -147,9 +148,9 @@ func tryAll(t *testing.T, raw string) {
 		try  func() error
 		ok   bool
 	}{
-		{"open the kernel again", func() error { return open(descriptor(fdKernel), os.O_RDONLY) }, true},
-		{"write its own disk", func() error { return open(descriptor(fdDisk), os.O_RDWR) }, true},
-		{"write its memory's file", func() error { return open(descriptor(fdMemory), os.O_RDWR) }, true},
+		{"open the kernel again", func() error { return open(shim.Descriptor(fdKernel), os.O_RDONLY) }, true},
+		{"write its own disk", func() error { return open(shim.Descriptor(fdDisk), os.O_RDWR) }, true},
+		{"write its memory's file", func() error { return open(shim.Descriptor(fdMemory), os.O_RDWR) }, true},
 		{"open its pipe", func() error { return open("log", os.O_RDWR) }, own},
 		{"listen in its run directory", func() error {
 			ln, err := net.Listen("unix", "s")
@@ -175,8 +176,8 @@ func tryAll(t *testing.T, raw string) {
 			return unix.SchedSetaffinity(os.Getppid(), &set)
 		}, false},
 		{"be kinder to its parent", func() error { return unix.Setpriority(unix.PRIO_PROCESS, os.Getppid(), 19) }, false},
-		{"write the shared rootfs", func() error { return open(descriptor(fdRootfs), os.O_RDWR) }, false},
-		{"write the kernel", func() error { return open(descriptor(fdKernel), os.O_RDWR) }, false},
+		{"write the shared rootfs", func() error { return open(shim.Descriptor(fdRootfs), os.O_RDWR) }, false},
+		{"write the kernel", func() error { return open(shim.Descriptor(fdKernel), os.O_RDWR) }, false},
 		{"read a file beside its directory", func() error { return open(a.Secret, os.O_RDONLY) }, false},
 		{"read another VM's disk", func() error { return open(a.Neighbour, os.O_RDONLY) }, false},
 		{"read /etc/passwd", func() error { return open("/etc/passwd", os.O_RDONLY) }, false},
@@ -207,7 +208,7 @@ func tryAll(t *testing.T, raw string) {
 			_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
 			return errno
 		}, false},
-		{"take a descriptor of its parent", func() error {
+		{"take a shim.Descriptor of its parent", func() error {
 			fd, err := unix.PidfdOpen(os.Getppid(), 0)
 			if err != nil {
 				return err
@@ -287,7 +288,7 @@ func TestWithoutLandlockSeccompRemains(t *testing.T) {
 		if err := filter(seccomp.SyscallGroup{Action: answer, Names: []string{"landlock_create_ruleset"}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := Confine(Spec{}); err != nil {
+		if err := Confine(shim.Spec{}); err != nil {
 			t.Fatal(err)
 		}
 		if got := Confinement(); !strings.HasPrefix(got, "seccomp alone ") {
@@ -327,9 +328,9 @@ func TestTheVMMDiesWithItsShimWhateverThreadStartsIt(t *testing.T) {
 		}()
 		t.Fatal(<-failed)
 	}
-	data, err := json.Marshal(Spec{})
+	data, err := json.Marshal(shim.Spec{})
 	check(t, err)
-	spec := filepath.Join(t.TempDir(), specFile)
+	spec := filepath.Join(t.TempDir(), shim.SpecFile)
 	check(t, os.WriteFile(spec, data, 0o600))
 	file, err := os.Open(spec)
 	check(t, err)
@@ -385,7 +386,7 @@ func TestCallsOfAnotherProcessorAreRefused(t *testing.T) {
 	if !without.ProcessState.Exited() {
 		t.Skip("this kernel takes no calls of 32 bits")
 	}
-	if code := without.ProcessState.ExitCode(); code < 128 { // a descriptor, below zero
+	if code := without.ProcessState.ExitCode(); code < 128 { // a shim.Descriptor, below zero
 		t.Fatalf("without a filter it is answered with error %d", code)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")

@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"bytes"
@@ -7,32 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-func TestLastLines(t *testing.T) {
-	for _, c := range []struct {
-		text string
-		n    int
-		want string
-	}{
-		{"", 3, ""},
-		{"a\nb\nc\n", -1, "a\nb\nc\n"},
-		{"a\nb\nc\n", 0, ""},
-		{"a\nb\nc\n", 1, "c\n"},
-		{"a\nb\nc\n", 2, "b\nc\n"},
-		{"a\nb\nc\n", 9, "a\nb\nc\n"},
-		{"a\nb\nunfinished", 1, "unfinished"},
-		{"only", 1, "only"},
-	} {
-		if got := string(lastLines([]byte(c.text), c.n)); got != c.want {
-			t.Errorf("the last %d lines of %q are %q, want %q", c.n, c.text, got, c.want)
-		}
-	}
-}
+	"banger/internal/shim"
+)
 
 func TestAGuestThatPrintsForEverHoldsTwoFiles(t *testing.T) {
 	dir := t.TempDir()
-	c, err := openConsole(ConsolePath(dir))
+	c, err := openConsole(shim.ConsolePath(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,13 +34,13 @@ func TestAGuestThatPrintsForEverHoldsTwoFiles(t *testing.T) {
 		}
 		total += st.Size()
 	}
-	if total > 2*maxConsole || len(files) != 2 {
+	if total > 2*shim.MaxConsole || len(files) != 2 {
 		t.Errorf("the log takes %d bytes in %d files", total, len(files))
 	}
 }
 
 func TestFollowShowsHistoryThenWhatComesAndEndsWithTheVM(t *testing.T) {
-	c, err := openConsole(ConsolePath(t.TempDir()))
+	c, err := openConsole(shim.ConsolePath(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"io"
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// TestCallsGoOnAfterDescriptorsRanOut connects to a shim that has no free descriptor. The shim
+// TestCallsGoOnAfterDescriptorsRanOut connects to a shim that has no free shim.Descriptor. The shim
 // must take the connection when it has descriptors again.
 func TestCallsGoOnAfterDescriptorsRanOut(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")

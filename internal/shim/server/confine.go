@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"fmt"
@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/network"
+	"banger/internal/shim"
 	"banger/internal/vmm"
 )
 
@@ -44,12 +45,12 @@ var resolverDirs = []string{"/etc", "/run/systemd/resolve", "/run/resolvconf", "
 // (socketRules), gaining privileges, and deniedCalls (landlock(7), seccomp(2)). It
 // cannot be undone. On a kernel without landlock, or with an older one, it does
 // what the kernel can. A VMM that makes sockets makes them in its working directory.
-func Confine(spec Spec) error {
+func Confine(spec shim.Spec) error {
 	handed, err := handedFiles()
 	if err != nil {
 		return fmt.Errorf("confining the VMM: %w", err)
 	}
-	rules := append(commonFiles(spec), handed...)
+	rules := append(commonFiles(plan{spec}), handed...)
 	if spec.VM.Sockets {
 		rules = append(rules, landlock.PathAccess(ownSockets, "."))
 	}
@@ -122,7 +123,7 @@ func socketRules(makes bool) []seccomp.SyscallGroup {
 	return []seccomp.SyscallGroup{rules}
 }
 
-// handedFiles are the rules for files of which this process has a descriptor. It may open them
+// handedFiles are the rules for files of which this process has a shim.Descriptor. It may open them
 // again as they are open.
 func handedFiles() ([]landlock.Rule, error) {
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -151,7 +152,7 @@ func handedFile(fd int) (landlock.Rule, bool) {
 	if err != nil {
 		return nil, false
 	}
-	path := descriptor(fd)
+	path := shim.Descriptor(fd)
 	if flags&unix.O_ACCMODE == unix.O_RDONLY {
 		return landlock.ROFiles(path), true
 	}
@@ -159,14 +160,11 @@ func handedFile(fd int) (landlock.Rule, bool) {
 }
 
 // isMemory reports whether fd is of memory without a path (memfd_create(2)), which landlock leaves
-// to each process that has a descriptor of it, and for which it takes no rule.
+// to each process that has a shim.Descriptor of it, and for which it takes no rule.
 func isMemory(fd int) bool {
-	name, err := os.Readlink(descriptor(fd))
+	name, err := os.Readlink(shim.Descriptor(fd))
 	return err == nil && strings.HasPrefix(name, "/memfd:") // nobody makes files in the root directory but root
 }
-
-// descriptor is a name of an open file, by which nothing of its path need be passed.
-func descriptor(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // Confinement says what Confine confines by on this kernel.
 func Confinement() string {
@@ -183,7 +181,7 @@ const noSuchCall = seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)
 // confineSelf takes away from the shim what neither it nor its VMM needs. state, run and roots
 // are directories of the VM's own. With a network it keeps the host's sockets and the files that
 // name its resolvers.
-func confineSelf(spec Spec, state, run string, roots ...string) error {
+func confineSelf(spec plan, state, run string, roots ...string) error {
 	handed, err := handedFiles()
 	if err != nil {
 		return fmt.Errorf("confining the shim: %w", err)
@@ -213,7 +211,7 @@ func confineSelf(spec Spec, state, run string, roots ...string) error {
 }
 
 // commonFiles are what each shim and each VMM may read and write, beside what it was handed.
-func commonFiles(spec Spec) []landlock.Rule {
+func commonFiles(spec plan) []landlock.Rule {
 	read := slices.Clone(spec.VM.Reads)
 	if spec.VM.Program != "" {
 		read = append(read, spec.VM.Program)
@@ -237,7 +235,9 @@ func commonFiles(spec Spec) []landlock.Rule {
 const writeFile = landlocksys.AccessFSWriteFile | landlocksys.AccessFSTruncate
 
 // insideTap says that the VMM opens a tap in namespaces of its own.
-func (s Spec) insideTap() bool { return s.Network != nil && s.Network.insideTap() }
+func (s plan) insideTap() bool {
+	return s.Network != nil && s.Network.Attachment() == shim.AttachPrivate
+}
 
 // filter refuses deniedCalls and what more groups say, and all calls by which the numbers of
 // another processor mean something else.
@@ -255,7 +255,7 @@ func filter(more ...seccomp.SyscallGroup) error {
 	return nil
 }
 
-// wrapperSpec is the wrapper's descriptor of the spec; its tap comes next.
+// wrapperSpec is the wrapper's shim.Descriptor of the spec; its tap comes next.
 const wrapperSpec = 3
 
 // ExecVMM confines this process to what its VM needs and turns it into
@@ -263,7 +263,7 @@ const wrapperSpec = 3
 // The signal that ends the VMM with its shim belongs to a thread, and execve keeps that of
 // the thread which calls it (prctl(2)), not that of the one that the shim has started.
 func ExecVMM(argv []string) error {
-	file := os.NewFile(wrapperSpec, specFile)
+	file := os.NewFile(wrapperSpec, shim.SpecFile)
 	spec, err := readSpec(file)
 	file.Close()
 	if err != nil {
@@ -281,7 +281,7 @@ func ExecVMM(argv []string) error {
 	if spec.Jail != nil { // the jailer's own work needs root
 		return os.NewSyscallError("execve", unix.Exec(argv[0], argv, os.Environ()))
 	}
-	if err := Confine(spec); err != nil {
+	if err := Confine(spec.Spec); err != nil {
 		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {

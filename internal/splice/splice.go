@@ -1,4 +1,5 @@
-package shim
+// Package splice joins two connections of a process, so that each end speaks to the other. It must not know what they carry.
+package splice
 
 import (
 	"context"
@@ -14,13 +15,13 @@ import (
 // goneTime is how long one end of a splice may take to end after the other has gone.
 const goneTime = 10 * time.Second
 
-// Splice copies between a and b in both directions, passing half-closes on, and
+// Copy copies between a and b in both directions, passing half-closes on, and
 // closes both when both directions have ended, one of them can be read no more,
 // ctx is done, or 10 s after the peer of one has gone. A side that takes no more data may
 // still have some to give.
-func Splice(ctx context.Context, a, b net.Conn) { splice(ctx, a, b, goneTime) }
+func Copy(ctx context.Context, a, b net.Conn) { copyBoth(ctx, a, b, goneTime) }
 
-func splice(ctx context.Context, a, b net.Conn, gone time.Duration) {
+func copyBoth(ctx context.Context, a, b net.Conn, gone time.Duration) {
 	closeBoth := func() { a.Close(); b.Close() }
 	stop := context.AfterFunc(ctx, closeBoth)
 	defer stop()

@@ -1,18 +1,17 @@
-package shim
+package server
 
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"banger"
+	"banger/internal/shim"
 	"banger/internal/vmm"
 )
 
@@ -26,12 +25,12 @@ func (r running) Done() <-chan struct{} { return r.done }
 func (r running) Handle() vmm.Handle    { return vmm.Handle{} }
 
 // silentShim serves the socket of a shim whose VM runs and whose agent never answers.
-func silentShim(t *testing.T) (*server, Client, net.Listener) {
+func silentShim(t *testing.T) (*server, shim.Client, net.Listener) {
 	t.Helper()
-	c := Client{Dir: t.TempDir(), Run: t.TempDir()}
-	ln, err := listenControl(filepath.Join(c.Run, socketFile))
+	c := shim.Client{Dir: t.TempDir(), Run: t.TempDir()}
+	ln, err := listenControl(filepath.Join(c.Run, shim.SocketFile))
 	check(t, err)
-	con, err := openConsole(ConsolePath(c.Dir))
+	con, err := openConsole(shim.ConsolePath(c.Dir))
 	check(t, err)
 	t.Cleanup(con.close)
 	s := &server{daemon: uint32(os.Geteuid()), places: newPlaces(), proc: running{done: make(chan struct{})}, console: con, denials: newDenials(),
@@ -41,9 +40,9 @@ func silentShim(t *testing.T) (*server, Client, net.Listener) {
 }
 
 // call makes a call on a connection of its own.
-func call(t *testing.T, c Client, line string) net.Conn {
+func call(t *testing.T, c shim.Client, line string) net.Conn {
 	t.Helper()
-	conn, err := c.connect(t.Context())
+	conn, err := net.Dial("unix", filepath.Join(c.Run, shim.SocketFile))
 	check(t, err)
 	t.Cleanup(func() { conn.Close() })
 	_, err = fmt.Fprintln(conn, line)
@@ -54,7 +53,7 @@ func call(t *testing.T, c Client, line string) net.Conn {
 // TestNothingStaysOfClientsThatHaveGone lets clients give up on calls that are not answered.
 func TestNothingStaysOfClientsThatHaveGone(t *testing.T) {
 	s, c, ln := silentShim(t)
-	for _, line := range []string{callConnect + " 1", callOffer + " 1", callWatch, callConsole + " 0", callDenials + " 0 true"} {
+	for _, line := range []string{shim.CallConnect + " 1", shim.CallOffer + " 1", shim.CallWatch, shim.CallConsole + " 0", shim.CallDenials + " 0 true"} {
 		call(t, c, line).Close()
 	}
 	_, err := c.Status(t.Context()) // behind them in the queue of accept
@@ -75,9 +74,9 @@ func TestStreamsLeaveControlCallsTheirPlaces(t *testing.T) {
 	defer ln.Close()
 	refused := make(chan string, 3)
 	for range maxStreams + 3 {
-		conn := call(t, c, callOffer+" 1")
+		conn := call(t, c, shim.CallOffer+" 1")
 		go func() { // ends when the test closes conn
-			if line, err := readLine(conn); err == nil {
+			if line, err := shim.ReadLine(conn); err == nil {
 				refused <- line
 			}
 		}()
@@ -120,55 +119,4 @@ func TestWhyAnAgentIsNotReachedHasACode(t *testing.T) {
 	}
 	close(s.proc.(running).done)
 	reach(banger.CodeGuest, "the VM has ended")
-}
-
-// TestAShimThatDoesNotAnswerIsReported makes each call to a shim that takes it and is silent.
-func TestAShimThatDoesNotAnswerIsReported(t *testing.T) {
-	c := Client{Run: t.TempDir()}
-	ln, err := net.Listen("unix", filepath.Join(c.Run, socketFile)) // as the kernel does it for a stopped one
-	check(t, err)
-	defer ln.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*answerTime)
-	defer cancel()
-	var wg sync.WaitGroup
-	for name, f := range map[string]func() error{
-		"status":  func() error { _, err := c.Status(ctx); return err },
-		"stats":   func() error { _, err := c.Stats(ctx); return err },
-		"ports":   func() error { _, err := c.Ports(ctx); return err },
-		"pause":   func() error { return c.Pause(ctx) },
-		"resume":  func() error { return c.Resume(ctx) },
-		"policy":  func() error { return c.SetPolicy(ctx, banger.Policy{}) },
-		"denials": func() error { return c.Denials(ctx, 1, false, io.Discard) },
-		"console": func() error { return c.FollowConsole(ctx, 1, io.Discard) },
-	} {
-		wg.Go(func() {
-			if err := f(); err == nil || !strings.Contains(err.Error(), "shim does not answer") {
-				t.Errorf("%s: %v", name, err)
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// TestSpliceEndsWhenOneEndHasGone closes one end while the other is silent. An end that is only
-// half-closed is still there.
-func TestSpliceEndsWhenOneEndHasGone(t *testing.T) {
-	near, a := connected(t)
-	b, far := connected(t)
-	spliced := make(chan struct{})
-	go func() { splice(t.Context(), a, b, 0); close(spliced) }()
-	near.CloseWrite()
-	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
-		t.Fatal(err)
-	}
-	fmt.Fprint(far, "x")
-	if n, err := near.Read(make([]byte, 1)); n != 1 {
-		t.Fatalf("an end that is half-closed reads %v", err)
-	}
-	near.Close()
-	select {
-	case <-spliced:
-	case <-time.After(10 * time.Second):
-		t.Error("the splice goes on without one of its ends")
-	}
 }

@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"io"
@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/shim"
 	"banger/internal/vmm"
 )
 
@@ -48,7 +49,7 @@ func TestWhoMayCallAShim(t *testing.T) {
 			check(t, err)
 			defer os.RemoveAll(dir)
 			check(t, os.Chmod(dir, 0o755))
-			socket := filepath.Join(dir, socketFile)
+			socket := filepath.Join(dir, shim.SocketFile)
 			ln, err := listenControl(socket)
 			check(t, err)
 			defer ln.Close()
@@ -90,7 +91,7 @@ func callFromHere(t *testing.T, socket string) {
 	check(t, err)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	_, err = io.WriteString(conn, callStatus+"\n")
+	_, err = io.WriteString(conn, shim.CallStatus+"\n")
 	check(t, err)
 	if _, err := conn.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/shim"
 	"banger/internal/vmm"
 )
 
@@ -21,11 +22,14 @@ const (
 	fdFiles
 )
 
-// firstSocket is the first descriptor behind the files.
-func (s Spec) firstSocket() int { return fdFiles + len(s.VM.Files()) }
+// plan is the spec of a shim as its process sees it.
+type plan struct{ shim.Spec }
+
+// firstSocket is the first shim.Descriptor behind the files.
+func (s plan) firstSocket() int { return fdFiles + len(s.VM.Files()) }
 
 // handed is how many descriptors there are.
-func (s Spec) handed() int {
+func (s plan) handed() int {
 	last := s.firstSocket()
 	if s.Network != nil {
 		last = s.firstForward() + len(s.Network.Forwards)

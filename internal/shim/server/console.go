@@ -1,18 +1,14 @@
-package shim
+package server
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"os"
 	"sync"
 
+	"banger/internal/shim"
 	"banger/internal/untrusted"
 )
-
-// maxConsole is the size in bytes at which the console log is rotated. Two
-// files are kept, so a guest that prints for ever holds 8 MiB of the host.
-const maxConsole = 4 << 20
 
 // console is the bounded log of what the guest prints. Its Write never fails:
 // a full host disk must not stop a guest.
@@ -41,7 +37,7 @@ func openConsole(path string) (*console, error) {
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.size+int64(len(p)) > maxConsole {
+	if c.size+int64(len(p)) > shim.MaxConsole {
 		c.rotate()
 	}
 	n, _ := c.file.Write(p)
@@ -75,9 +71,9 @@ func (c *console) close() {
 // loses what was rotated away.
 func (c *console) follow(ctx context.Context, ended <-chan struct{}, tail int, w io.Writer) {
 	c.mu.Lock()
-	text, pos := readConsole(c.path), c.total
+	text, pos := shim.ReadLog(c.path), c.total
 	c.mu.Unlock()
-	if _, err := w.Write(lastLines(text, tail)); err != nil {
+	if _, err := w.Write(shim.LastLines(text, tail)); err != nil {
 		return
 	}
 	buf := make([]byte, 32<<10)
@@ -115,46 +111,4 @@ func (c *console) readAt(buf []byte, pos *int64) (int, <-chan struct{}) {
 	n, _ := c.file.ReadAt(buf, *pos-start)
 	*pos += int64(n)
 	return n, c.grown
-}
-
-// ReadConsole writes the last tail lines (all when negative) of the console log
-// in dir, whether or not a shim runs.
-func ReadConsole(dir string, tail int, w io.Writer) error {
-	_, err := w.Write(lastLines(readConsole(ConsolePath(dir)), tail))
-	return err
-}
-
-// readConsole returns both files of a log, the older first; absent ones are empty.
-func readConsole(path string) []byte {
-	var text []byte
-	for _, p := range []string{path + ".1", path} {
-		f, err := untrusted.Open(p, os.O_RDONLY, 0)
-		if err != nil {
-			continue
-		}
-		part, _ := io.ReadAll(io.LimitReader(f, maxConsole))
-		f.Close()
-		text = append(text, part...)
-	}
-	return text
-}
-
-func lastLines(text []byte, n int) []byte {
-	if n < 0 {
-		return text
-	}
-	at := len(text)
-	if bytes.HasSuffix(text, []byte("\n")) {
-		at--
-	}
-	for ; n > 0; n-- {
-		at = bytes.LastIndexByte(text[:max(at, 0)], '\n')
-		if at < 0 {
-			return text
-		}
-	}
-	if at == len(text) || at == len(text)-1 {
-		return nil
-	}
-	return text[at+1:]
 }

@@ -1,10 +1,12 @@
-package shim
+package server
+
+import "banger/internal/shim"
 
 // Bounds of what is open at once. Together those that lead to the agent fit into one session
 // with it, which has 1024 streams. Calls have places of their own, so that streams of a silent
 // agent cannot keep a policy from being tightened.
 const (
-	maxFresh    = 1024 // connections that have not said what they are, for which they have callTimeout
+	maxFresh    = 1024 // connections that have not said what they are, for which they have shim.CallTime
 	maxCalls    = 128  // control calls
 	maxRequests = 128  // CONNECT, by which the daemon asks the agent
 	maxStreams  = 512  // OFFER, for clients' commands and copies
@@ -25,11 +27,11 @@ func newPlaces() places {
 // of returns where a call has its place.
 func (p places) of(call string) chan struct{} {
 	switch call {
-	case callConnect:
+	case shim.CallConnect:
 		return p.requests
-	case callOffer:
+	case shim.CallOffer:
 		return p.streams
-	case callConsole, callDenials:
+	case shim.CallConsole, shim.CallDenials:
 		return p.follows
 	}
 	return p.calls

@@ -1,8 +1,10 @@
-package shim
+package server
 
 import (
 	"context"
 	"time"
+
+	"banger/internal/shim"
 
 	"banger"
 )
@@ -29,7 +31,7 @@ func (s *server) keepClock(ctx context.Context, tick <-chan time.Time) {
 }
 
 func (s *server) syncClock(ctx context.Context, now bool) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, shim.CallTime)
 	defer cancel()
 	_, err := s.agent().SyncClock(ctx, now)
 	return err
@@ -45,10 +47,4 @@ func (s *server) resume(ctx context.Context) error {
 	default: // it is to be set already
 	}
 	return nil
-}
-
-// SyncClock brings the guest's clock to the host's at once.
-func (c Client) SyncClock(ctx context.Context) error {
-	_, err := c.call(ctx, callClock)
-	return err
 }

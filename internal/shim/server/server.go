@@ -1,4 +1,6 @@
-package shim
+// Package server is the process of one VM's shim: it starts the VMM, confines itself and it, and answers
+// the daemon's calls (package shim) until the VMM ends. It must not know of images, names, SQL or HTTP.
+package server
 
 import (
 	"context"
@@ -24,38 +26,38 @@ import (
 	"banger/internal/guest"
 	"banger/internal/mux"
 	"banger/internal/network"
+	"banger/internal/shim"
+	"banger/internal/splice"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
 const (
-	callTimeout    = 10 * time.Second
-	connectTimeout = 60 * time.Second // how long a stream waits for a booting agent
-	memoryLimit    = 14 << 20         // bytes of Go heap aimed at; a shim must stay under 20 MiB
+	memoryLimit = 14 << 20 // bytes of Go heap aimed at; a shim must stay under 20 MiB
 )
 
 // server is one running shim.
 type server struct {
-	daemon  uint32 // the user whose calls are heard, beside root
-	proc    vmm.Process
-	self    vmm.Handle
-	console *console
-	stack   *network.Stack // nil but with a user network
-	gate    *network.Gate  // nil without a network, as is access
-	access  *access
-	denials *denials
-	blame   *blame
-	log     *slog.Logger
-	places  places
-	wg      sync.WaitGroup
-	muxMu   sync.Mutex
-	mux     *mux.Mux
-	muxNext chan struct{} // closed when mux changes
-	settled chan struct{} // closed when the end of the VMM is on disk and the socket is gone
-	resumed chan struct{} // holds one when the VM was resumed
+	daemon      uint32 // the user whose calls are heard, beside root
+	proc        vmm.Process
+	self        vmm.Handle
+	console     *console
+	stack       *network.Stack // nil but with a user network
+	gate        *network.Gate  // nil without a network, as is access
+	access      *access
+	denials     *denials
+	attribution *attribution
+	log         *slog.Logger
+	places      places
+	wg          sync.WaitGroup
+	muxMu       sync.Mutex
+	mux         *mux.Mux
+	muxNext     chan struct{} // closed when mux changes
+	settled     chan struct{} // closed when the end of the VMM is on disk and the socket is gone
+	resumed     chan struct{} // holds one when the VM was resumed
 }
 
-// Run is the whole life of a shim, as Client.Start has started it: in the VM's directory and with
+// Run is the whole life of a shim, as shim.Client.Start has started it: in the VM's directory and with
 // its descriptors. It starts the VM, writes "ready" to the first of them and closes it, serves
 // until the VMM ends, and leaves exit.json. The drivers are handed in by name, so that the
 // shim knows none of them. A failed start is written there as one line and returned.
@@ -95,20 +97,20 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	return s.serve(ctx, ln)
 }
 
-func readSpec(f *os.File) (Spec, error) {
-	var spec Spec
-	data, err := io.ReadAll(io.LimitReader(f, maxSpec))
+func readSpec(f *os.File) (plan, error) {
+	var spec plan
+	data, err := io.ReadAll(io.LimitReader(f, shim.MaxSpec))
 	if err == nil {
-		err = json.Unmarshal(data, &spec)
+		err = json.Unmarshal(data, &spec.Spec)
 	}
 	if err != nil {
-		return spec, fmt.Errorf("reading %s: %w", specFile, err)
+		return spec, fmt.Errorf("reading %s: %w", shim.SpecFile, err)
 	}
 	return spec, nil
 }
 
 func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*server, net.Listener, error) {
-	file, err := untrusted.Open(specFile, os.O_RDONLY, 0)
+	file, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,7 +131,7 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		return nil, nil, err
 	}
 	if wrap != nil {
-		again, err := untrusted.Open(specFile, os.O_RDONLY, 0) // from its beginning
+		again, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0) // from its beginning
 		if err != nil {
 			return nil, nil, err
 		}
@@ -138,19 +140,19 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 			return nil, nil, err
 		}
 	}
-	con, err := openConsole(consoleFile)
+	con, err := openConsole(shim.ConsoleFile)
 	if err != nil {
 		return nil, nil, err
 	}
-	os.Remove(exitFile)
-	os.Remove(denialsFile)
-	ln, err := listenControl(filepath.Join(descriptor(fdRun), socketFile))
+	os.Remove(shim.ExitFile)
+	os.Remove(shim.DenialsFile)
+	ln, err := listenControl(filepath.Join(shim.Descriptor(fdRun), shim.SocketFile))
 	if err != nil {
 		return nil, nil, err
 	}
 	s := &server{daemon: spec.Daemon, self: self, console: con, places: newPlaces(), denials: newDenials(),
 		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{}), resumed: make(chan struct{}, 1)}
-	s.blame = newBlame(s.agent(), s.denials)
+	s.attribution = newAttribution(s.agent(), s.denials)
 	if err := s.startVM(ctx, driver, spec); err != nil {
 		ln.Close()
 		return nil, nil, err
@@ -160,19 +162,20 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 
 // confine gives the VMM a wrapper, which reads the spec from file, and what was handed to the
 // shim, and confines the shim; in a jail as soon as the VMM answers.
-func (s *Spec) confine(wrap []string, file *os.File) error {
+func (s *plan) confine(wrap []string, file *os.File) error {
 	s.VM.Wrap, s.VM.WrapFiles = wrap, []*os.File{file}
-	s.VM.Dir = descriptor(fdRun)
+	s.VM.Dir = shim.Descriptor(fdRun)
 	s.VM = handedTo(s.VM)
 	if s.Jail == nil {
-		return confineSelf(*s, ".", descriptor(fdRun))
+		return confineSelf(*s, ".", shim.Descriptor(fdRun))
 	}
 	s.VM.Answering = func() error {
-		roots, err := s.Jail.roots(s.VM.ID)
+		jail := jail{s.Jail}
+		roots, err := jail.roots(s.VM.ID)
 		if err != nil {
 			return err
 		}
-		return errors.Join(s.Jail.become(".", descriptor(fdRun)+"/."), confineSelf(*s, ".", descriptor(fdRun), roots...))
+		return errors.Join(jail.become(".", shim.Descriptor(fdRun)+"/."), confineSelf(*s, ".", shim.Descriptor(fdRun), roots...))
 	}
 	return nil
 }
@@ -191,16 +194,16 @@ func listenControl(socket string) (net.Listener, error) {
 }
 
 // startVM starts the VMM and its network, or neither.
-func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec Spec) error {
-	plug, err := openPlug(spec, s.blame)
+func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec plan) error {
+	nic, err := openNIC(spec, s.attribution)
 	if err != nil {
 		return err
 	}
-	defer plug.close()
-	if s.proc, err = driver.Start(ctx, plug.config(spec.VM), s.console); err != nil {
+	defer nic.close()
+	if s.proc, err = driver.Start(ctx, nic.config(spec.VM), s.console); err != nil {
 		return err
 	}
-	if err = s.startNetwork(plug, spec); err != nil {
+	if err = s.startNetwork(nic, spec); err != nil {
 		s.proc.Kill()
 		<-s.proc.Done()
 		s.closeNetwork()
@@ -208,14 +211,14 @@ func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec Spec) erro
 	return err
 }
 
-func (s *server) startNetwork(plug *plug, spec Spec) (err error) {
+func (s *server) startNetwork(nic *nic, spec plan) (err error) {
 	n := spec.Network
 	if n == nil {
 		return nil
 	}
 	if n.Address != "" {
-		s.gate, err = plug.startBridged(s.log)
-	} else if s.stack, err = plug.start(s.log); err == nil {
+		s.gate, err = nic.startBridged(s.log)
+	} else if s.stack, err = nic.start(s.log); err == nil {
 		s.gate = s.stack.Gate
 	}
 	if err != nil {
@@ -236,7 +239,7 @@ func (s *server) closeNetwork() {
 	case s.gate != nil:
 		s.gate.Close()
 	}
-	s.blame.wg.Wait()
+	s.attribution.wg.Wait()
 }
 
 // serve runs until the VMM ends or ctx does, which kills the VMM.
@@ -263,7 +266,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	}
 	s.console.close()
 	s.closeNetwork()
-	err := errors.Join(s.denials.save(denialsFile), s.recordExit())
+	err := errors.Join(s.denials.save(shim.DenialsFile), s.recordExit())
 	ln.Close()
 	close(s.settled)
 	cancel()
@@ -277,11 +280,11 @@ func (s *server) recordExit() error {
 	if err != nil {
 		return err
 	}
-	const tmp = exitFile + ".tmp"
+	const tmp = shim.ExitFile + ".tmp"
 	if err := untrusted.WriteFile(tmp, data, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(tmp, exitFile)
+	return os.Rename(tmp, shim.ExitFile)
 }
 
 func (s *server) accept(ctx context.Context, ln net.Listener) {
@@ -304,37 +307,37 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	place := s.places.fresh
 	defer func() { <-place }()
-	conn.SetReadDeadline(time.Now().Add(callTimeout))
+	conn.SetReadDeadline(time.Now().Add(shim.CallTime))
 	line, file, err := readCall(conn)
 	if err != nil {
 		return
 	}
 	conn.SetReadDeadline(time.Time{})
 	call, arg, _ := strings.Cut(line, " ")
-	if file != nil && call != callForward {
+	if file != nil && call != shim.CallForward {
 		file.Close()
 		file = nil
 	}
 	p := s.places.of(call)
 	if !take(p) {
 		file.Close()
-		if call == callConnect || call == callOffer { // another answer has no place for an error
-			fmt.Fprintf(conn, "ERR %d %s\n", cap(p), allTaken)
+		if call == shim.CallConnect || call == shim.CallOffer { // another answer has no place for an error
+			fmt.Fprintf(conn, "ERR %d %s\n", cap(p), shim.AllTaken)
 		}
 		return
 	}
 	<-place
 	place = p
 	switch call {
-	case callConnect:
-		s.connect(ctx, conn, arg, Splice)
-	case callOffer:
+	case shim.CallConnect:
+		s.connect(ctx, conn, arg, splice.Copy)
+	case shim.CallOffer:
 		s.connect(ctx, conn, arg, offered)
-	case callConsole, callDenials:
+	case shim.CallConsole, shim.CallDenials:
 		s.follow(ctx, conn, call, arg)
 	default:
 		st := s.control(ctx, conn, call, arg, file)
-		conn.SetWriteDeadline(time.Now().Add(callTimeout))
+		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
 		json.NewEncoder(conn).Encode(st)
 	}
 }
@@ -345,7 +348,7 @@ func (s *server) follow(ctx context.Context, conn *net.UnixConn, call, arg strin
 	defer stop()
 	var tail int
 	var follow bool
-	if call == callConsole {
+	if call == shim.CallConsole {
 		if _, err := fmt.Sscan(arg, &tail); err == nil {
 			s.console.follow(ctx, s.proc.Done(), tail, conn)
 		}
@@ -356,33 +359,33 @@ func (s *server) follow(ctx context.Context, conn *net.UnixConn, call, arg strin
 	}
 }
 
-func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, file *os.File) Status {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, file *os.File) shim.Status {
+	ctx, cancel := context.WithTimeout(ctx, shim.CallTime)
 	defer cancel()
 	var err error
 	var ports []banger.Listener
-	var stats Stats
+	var stats shim.Stats
 	switch call {
-	case callStatus:
-	case callWatch:
+	case shim.CallStatus:
+	case shim.CallWatch:
 		s.watch(conn)
-	case callKill:
+	case shim.CallKill:
 		err = s.proc.Kill()
 		<-s.settled
-	case callPause:
+	case shim.CallPause:
 		err = s.proc.Pause(ctx)
-	case callResume:
+	case shim.CallResume:
 		err = s.resume(ctx)
-	case callClock:
+	case shim.CallClock:
 		err = s.syncClock(ctx, true)
-	case callStats:
+	case shim.CallStats:
 		stats, err = s.stats(ctx)
-	case callDeny:
+	case shim.CallDeny:
 		var d banger.Denial
 		if err = json.Unmarshal([]byte(arg), &d); err == nil {
-			s.blame.note(d)
+			s.attribution.note(d)
 		}
-	case callPorts, callForward, callRelease, callPolicy:
+	case shim.CallPorts, shim.CallForward, shim.CallRelease, shim.CallPolicy:
 		ports, err = s.networkCall(ctx, call, arg, file)
 	default:
 		err = fmt.Errorf("unknown call %q", call)
@@ -405,7 +408,7 @@ func (s *server) watch(conn net.Conn) {
 	}
 }
 
-func (s *server) stats(ctx context.Context) (st Stats, err error) {
+func (s *server) stats(ctx context.Context) (st shim.Stats, err error) {
 	if s.stack != nil {
 		st.NetIn, st.NetOut = s.stack.Traffic()
 	}
@@ -413,9 +416,9 @@ func (s *server) stats(ctx context.Context) (st Stats, err error) {
 	return st, err
 }
 
-func (s *server) status() Status {
+func (s *server) status() shim.Status {
 	m, _ := s.currentMux()
-	st := Status{Shim: s.self, VMM: s.proc.Handle(), Agent: m != nil}
+	st := shim.Status{Shim: s.self, VMM: s.proc.Handle(), Agent: m != nil}
 	select {
 	case <-s.proc.Done():
 		st.Ended, st.Exit = true, s.proc.Exit()
@@ -446,7 +449,7 @@ func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string, jo
 func (s *server) dialFor(ctx context.Context, conn net.Conn, port uint32) (net.Conn, error) {
 	ctx, stop := network.WithPeer(ctx, conn)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, shim.ConnectTime)
 	defer cancel()
 	return s.dial(ctx, port)
 }

@@ -1,4 +1,4 @@
-package shim
+package server
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/network"
+	"banger/internal/shim"
 )
 
 // insideTap is a tap in the VMM's own user and network namespaces, which hold nothing
@@ -34,7 +35,7 @@ func newSocketPair() (*socketPair, error) {
 	return &socketPair{os.NewFile(uintptr(fds[0]), "shim"), os.NewFile(uintptr(fds[1]), "VMM")}, nil
 }
 
-// handedTap is the descriptor by which the wrapper hands the tap over.
+// handedTap is the shim.Descriptor by which the wrapper hands the tap over.
 const handedTap = wrapperSpec + 1
 
 // handTap makes the tap in the wrapper's namespace for a user, and hands its other side to
@@ -67,7 +68,7 @@ func (t *insideTap) receive() (*os.File, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(callTimeout))
+	conn.SetDeadline(time.Now().Add(shim.CallTime))
 	oob := make([]byte, syscall.CmsgSpace(4))
 	_, n, _, _, err := conn.(*net.UnixConn).ReadMsgUnix(make([]byte, 1), oob)
 	if err != nil {
