@@ -240,11 +240,22 @@ func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(s.dir, "sha256", tmpPrefix+"1", "blobs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	halves := []string{refsFile + ".tmp", stopFile + ".tmp", filepath.Join("sha256", img.Digest[7:], metaFile+".tmp"), filepath.Join("sha256", img.Digest[7:], copyFile)}
+	for _, half := range halves {
+		if err := os.WriteFile(filepath.Join(s.dir, half), []byte("hal"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	again, err := Open(s.dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantOnly(t, again, img.Digest)
+	for _, half := range halves {
+		if _, err := os.Lstat(filepath.Join(s.dir, half)); err == nil {
+			t.Errorf("%s is left", half)
+		}
+	}
 	if found, err := again.Find(img.Reference); err != nil || found.Digest != img.Digest {
 		t.Errorf("after the start %s is %s, %v", img.Reference, found.Digest, err)
 	}

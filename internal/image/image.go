@@ -95,16 +95,11 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := makeDirs(dir); err != nil {
 		return nil, err
 	}
-	left, err := filepath.Glob(filepath.Join(dir, "sha256", tmpPrefix+"*"))
-	if err != nil {
+	if err := removeUnfinished(dir); err != nil {
 		return nil, err
 	}
-	for _, l := range left {
-		if err := os.RemoveAll(l); err != nil {
-			return nil, err
-		}
-	}
 	s := &Store{dir: dir, remote: registry.New(opts.Registry), limits: opts.Limits.orDefaults(), refs: map[string]reference{}, flights: map[string]*flight{}}
+	var err error
 	if s.blobs, err = blob.OpenStore(filepath.Join(dir, "blobs")); err != nil {
 		return nil, err
 	}

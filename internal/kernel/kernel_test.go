@@ -282,9 +282,13 @@ func TestACanceledImportLeavesNothing(t *testing.T) {
 func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	s := imported(t, "k")
 	write(t, nil, s.dir, tmpPrefix+"1", "vmlinux")
+	half := write(t, nil, s.dir, "k", "initrd-0123456789abcdef.cpio.tmp")
 	_, err := Open(s.dir)
 	check(t, err)
 	wantDir(t, s, "k")
+	if _, err := os.Lstat(half); err == nil {
+		t.Errorf("%s is left", half)
+	}
 }
 
 func TestKernelsThatAreNotThere(t *testing.T) {

@@ -1,0 +1,170 @@
+//go:build power
+
+package power
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+
+	"banger"
+	"banger/internal/api"
+)
+
+// database is the work of creating, changing and removing VMs.
+type database struct{}
+
+func (database) name() string { return "database" }
+
+func (database) prepare(t *testing.T, dir string, seed uint64) world { return newWorld(t, dir, seed) }
+
+func (database) begin(t *testing.T, b *daemon, w world) { w.install(t, b) }
+
+// places is how many VMs a client has at most.
+const places = 5
+
+// describe says of a VM what the steps change.
+func describe(vm banger.VM) string {
+	var ports []int
+	for _, f := range vm.Spec.Forwards {
+		ports = append(ports, int(f.GuestPort))
+	}
+	rule := ""
+	for _, r := range vm.Spec.Policy.Rules {
+		rule += r.Action + " " + r.To
+	}
+	return fmt.Sprintf("%s [%s] %v", vm.Spec.Policy.Default, rule, ports)
+}
+
+// vmOf is the reverse of describe, as far as the steps need it.
+func vmOf(text string) (policy string, ports []int) {
+	policy, list, _ := strings.Cut(text, "] [")
+	for p := range strings.FieldsSeq(strings.TrimSuffix(list, "]")) {
+		var n int
+		fmt.Sscan(p, &n)
+		ports = append(ports, n)
+	}
+	return policy + "]", ports
+}
+
+func (database) next(dice *rand.Rand, w world, client int, m model) step {
+	name := func() string { return fmt.Sprintf("c%d-%c", client, 'a'+rune(dice.IntN(places))) }
+	one := name()
+	have, ok := m[one]
+	if !ok {
+		return createStep(w, one)
+	}
+	policy, ports := vmOf(have)
+	forward := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: uint16(1000 + dice.IntN(5))}
+	switch verb := dice.IntN(8); {
+	case verb == 0:
+		return step{"rm " + one, func(ctx context.Context, c *api.Client) error { return c.Remove(ctx, one, false) },
+			func(m model) { delete(m, one) }}
+	case verb < 3:
+		if other := name(); m[other] == "" {
+			return step{"rename " + one + " " + other, func(ctx context.Context, c *api.Client) error { _, err := c.Rename(ctx, one, other); return err },
+				func(m model) { m[other] = m[one]; delete(m, one) }}
+		}
+	case verb < 6:
+		i := slices.Index(ports, int(forward.GuestPort))
+		if i >= 0 {
+			return step{fmt.Sprintf("port rm %s %d", one, forward.GuestPort), func(ctx context.Context, c *api.Client) error { return c.RemoveForward(ctx, one, forward) },
+				func(m model) { m[one] = fmt.Sprintf("%s %v", policy, slices.Delete(slices.Clone(ports), i, i+1)) }}
+		}
+		return step{fmt.Sprintf("port add %s %d", one, forward.GuestPort), func(ctx context.Context, c *api.Client) error { _, err := c.AddForward(ctx, one, forward); return err },
+			func(m model) {
+				m[one] = fmt.Sprintf("%s %v", policy, append(slices.Clone(ports), int(forward.GuestPort)))
+			}}
+	}
+	to := fmt.Sprintf("10.0.0.%d", dice.IntN(256))
+	p := banger.Policy{Default: []string{banger.Allow, banger.Deny}[dice.IntN(2)], Rules: []banger.Rule{{Action: banger.Deny, To: to}}}
+	return step{"policy " + one + " " + to, func(ctx context.Context, c *api.Client) error { _, err := c.SetPolicy(ctx, one, p); return err },
+		func(m model) { m[one] = fmt.Sprintf("%s [%s %s] %v", p.Default, banger.Deny, to, ports) }}
+}
+
+func createStep(w world, name string) step {
+	spec := banger.Spec{Name: name, Image: w.Image, Kernel: baseKernel, Pull: banger.PullNever, VMM: banger.VMMQEMU, Memory: banger.MinMemory, Disk: banger.MinDisk}
+	return step{"create " + name, func(ctx context.Context, c *api.Client) error {
+		_, err := c.Create(ctx, spec, false, banger.Discard)
+		return err
+	}, func(m model) { m[name] = banger.Allow + " [] []" }}
+}
+
+// lies checks the records of VMs that no step was about to change.
+func (database) lies(state string, _ world, before, after []model) (err error) {
+	records, gerr := filepath.Glob(filepath.Join(state, "vms", "*.json"))
+	err = errors.Join(err, gerr)
+	have := model{}
+	for _, path := range records {
+		data, rerr := os.ReadFile(path)
+		var r struct{ VM banger.VM }
+		if rerr == nil {
+			rerr = json.Unmarshal(data, &r)
+		}
+		if rerr != nil || r.VM.Spec.Policy == nil {
+			err = errors.Join(err, fmt.Errorf("the record %s cannot be read: %w", path, rerr))
+			continue
+		}
+		have[r.VM.Name] = describe(r.VM)
+	}
+	for client := range clients {
+		for name, want := range before[client] {
+			if after[client][name] == want && have[name] != want {
+				err = errors.Join(err, fmt.Errorf("the record of %s says %q, not %q", name, have[name], want))
+			}
+		}
+	}
+	return err
+}
+
+func (database) look(ctx context.Context, c *api.Client) (model, error) {
+	list, err := c.List(ctx, true, nil)
+	found := model{}
+	for _, vm := range list {
+		found[vm.Name] = describe(vm)
+		if vm.State != banger.StateCreated {
+			found[vm.Name] += ", " + string(vm.State)
+		}
+	}
+	return found, err
+}
+
+// use checks the files of each VM, and that there are no others.
+func (database) use(ctx context.Context, c *api.Client, state string, _ world) error {
+	list, err := c.List(ctx, true, nil)
+	expected := map[string]bool{}
+	for _, vm := range list {
+		dir := filepath.Join(state, "vms", vm.ID)
+		expected[vm.ID], expected[vm.ID+".json"] = true, true
+		private, kerr := os.ReadFile(filepath.Join(dir, "ssh_host_ed25519_key"))
+		if kerr == nil {
+			var signer ssh.Signer
+			if signer, kerr = ssh.ParsePrivateKey(private); kerr == nil && strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))) != vm.SSHHostKey {
+				kerr = errors.New("it is another key")
+			}
+		}
+		if kerr != nil {
+			err = errors.Join(err, fmt.Errorf("the SSH host key of %s: %w", vm.Name, kerr))
+		}
+		if _, ferr := tool("e2fsck", "-fn", filepath.Join(dir, "disk.ext4")); ferr != nil {
+			err = errors.Join(err, fmt.Errorf("the disk of %s: %w", vm.Name, ferr))
+		}
+	}
+	entries, rerr := os.ReadDir(filepath.Join(state, "vms"))
+	err = errors.Join(err, rerr)
+	for _, e := range entries {
+		if !expected[e.Name()] {
+			err = errors.Join(err, fmt.Errorf("vms/%s is of no VM", e.Name()))
+		}
+	}
+	return err
+}
