@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"banger/internal/api"
 )
@@ -107,12 +108,9 @@ func examine(t *testing.T, k kind, w world, plans []planned, acknowledged [clien
 		return err
 	}
 	defer func() {
-		if _, uerr := tool("umount", mnt); uerr != nil {
-			tool("umount", "-l", mnt)
-			err = errors.Join(err, uerr)
-		}
+		uerr := unmount(image, mnt)
 		_, ferr := tool("e2fsck", "-fn", image)
-		err = errors.Join(err, ferr)
+		err = errors.Join(err, uerr, ferr)
 	}()
 	// The step that was under way is done or not.
 	before, after := make([]model, clients), make([]model, clients)
@@ -138,6 +136,28 @@ func examine(t *testing.T, k kind, w world, plans []planned, acknowledged [clien
 		err = errors.Join(err, fmt.Errorf("of client %d, %s; its next step was %s", client, have.difference(before[client]), nextStep(plans[client], acknowledged[client])))
 	}
 	return errors.Join(err, wantSwept(state), k.use(ctx, b.api, state, w), b.end())
+}
+
+// unmount returns when the file system is written to its image and closed. A process that was just being started may hold a file of
+// it for a moment, and nothing tells when it has let go.
+func unmount(image, mnt string) error {
+	if _, err := tool("umount", "-l", mnt); err != nil {
+		return err
+	}
+	for limit := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		open := false
+		devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+		for _, d := range devices {
+			file, err := os.ReadFile(d)
+			open = open || err == nil && strings.TrimSpace(string(file)) == image
+		}
+		if err != nil || !open {
+			return err
+		}
+		if time.Now().After(limit) {
+			return fmt.Errorf("%s is still mounted after %v", image, patience)
+		}
+	}
 }
 
 func nextStep(p planned, n int) string {

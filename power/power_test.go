@@ -139,7 +139,7 @@ func (r run) work(t *testing.T, kind kind, d *drive) {
 	defer b.stop(t)
 	kind.begin(t, b, r.World)
 	mustTool(t, "sync", "-f", d.mnt) // so that the control does not lose everything
-	for client := range clients { // the cuts come behind the first note
+	for client := range clients {    // the cuts come behind the first note
 		check(t, d.note(client, 0))
 	}
 	ended := make(chan error, clients)
