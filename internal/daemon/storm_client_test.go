@@ -89,11 +89,11 @@ func isLost(err error) bool {
 // look compares what the daemon says with what is true before a request and behind it, and believes it from then on.
 func (c *stormClient) look(text string, before, after truth) {
 	var have truth
-	var ids map[string]string
+	var ids, reasons map[string]string
 	for {
 		c.ready()
 		var err error
-		if have, ids, err = c.ask(); err == nil {
+		if have, ids, reasons, err = c.ask(); err == nil {
 			break
 		}
 		if !isLost(err) {
@@ -109,32 +109,34 @@ func (c *stormClient) look(text string, before, after truth) {
 		was, will := strings.HasSuffix(before[key], runs), strings.HasSuffix(after[key], runs)
 		is := strings.HasSuffix(value, runs)
 		if before[key] != "" && is != was && is != will && (is || !c.isHurt(ids[key])) {
-			c.fault("client %d, behind %s: %s is %q, not %q; its VM %s was not hurt", c.n, text, key, value, before[key], ids[key])
+			c.fault("client %d, behind %s: %s is %q (%s), not %q; its VM %s was not hurt", c.n, text, key, value, reasons[key], before[key], ids[key])
 		}
 	}
 	c.known = have
 }
 
-// ask returns what the daemon has of this client's, and the ids of VMs.
-func (c *stormClient) ask() (truth, map[string]string, error) {
+// ask returns what the daemon has of this client's, with the ids of VMs, and why they are as they are.
+func (c *stormClient) ask() (have truth, ids, reasons map[string]string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	have, ids := truth{}, map[string]string{}
+	have, ids, reasons = truth{}, map[string]string{}, map[string]string{}
 	vms, err := c.api.List(ctx, true, nil)
 	images, ierr := c.api.Images(ctx, false)
 	kernels, kerr := c.api.Kernels(ctx)
 	if err = errors.Join(err, ierr, kerr); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for _, vm := range vms {
 		if !c.owns(vm.Name) {
 			continue
 		}
-		if vm.State == banger.StateStopping { // by an earlier daemon's wish
-			if vm, err = c.api.Wait(ctx, vm.ID); err != nil {
-				return nil, nil, err
+		for !vm.State.AtRest() && vm.State != banger.StateRunning { // the daemon goes on with what another one has begun
+			time.Sleep(10 * time.Millisecond)
+			if vm, err = c.api.Get(ctx, vm.ID); err != nil {
+				return nil, nil, nil, err
 			}
 		}
+		reasons["vm "+vm.Name] = vm.Reason
 		have["vm "+vm.Name], ids["vm "+vm.Name] = settings(vm), vm.ID
 	}
 	for _, img := range images {
@@ -147,7 +149,7 @@ func (c *stormClient) ask() (truth, map[string]string, error) {
 			have["kernel "+k.Name] = k.Version
 		}
 	}
-	return have, ids, nil
+	return have, ids, reasons, nil
 }
 
 func (c *stormClient) owns(name string) bool {

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -258,6 +259,39 @@ func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	}
 	if found, err := again.Find(img.Reference); err != nil || found.Digest != img.Digest {
 		t.Errorf("after the start %s is %s, %v", img.Reference, found.Digest, err)
+	}
+}
+
+// TestAListDoesNotFailOfARemoval that happens at the same time.
+func TestAListDoesNotFailOfARemoval(t *testing.T) {
+	s, ref := openStore(t), "oci:"+ociDir(t, plain(file("f", "1")))
+	stays := ensure(t, s, "oci:"+ociDir(t, plain(file("f", "2"))))
+	for i := range 300 { // so that a list takes its time
+		s.refs[fmt.Sprintf("stays:%d", i)] = reference{Digest: stays.Digest}
+	}
+	done := make(chan error)
+	go func() {
+		var err error
+		for range 50 {
+			_, perr := s.Ensure(context.Background(), ref, "", banger.PullMissing, banger.Discard)
+			err = errors.Join(err, perr, s.Remove(ref))
+		}
+		done <- err
+	}()
+	for {
+		if _, err := s.List(); err != nil {
+			t.Error(err)
+			<-done
+			return
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
 	}
 }
 

@@ -184,6 +184,9 @@ func (s *Store) List() ([]banger.Image, error) {
 	var list []banger.Image
 	for name, ref := range refs {
 		img, err := s.Get(ref.Digest)
+		if banger.CodeOf(err) == banger.CodeNotFound && !s.means(name, ref) {
+			continue // it has just been removed
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -192,6 +195,13 @@ func (s *Store) List() ([]banger.Image, error) {
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Reference < list[j].Reference })
 	return list, nil
+}
+
+// means returns true if name still means what r says.
+func (s *Store) means(name string, r reference) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refs[name] == r
 }
 
 // all returns every image of the store once, without references.

@@ -70,6 +70,9 @@ func (s *Store) List() ([]banger.Kernel, error) {
 			continue
 		}
 		k, err := s.read(e.Name())
+		if _, gone := os.Lstat(filepath.Join(s.dir, e.Name())); errors.Is(err, fs.ErrNotExist) && errors.Is(gone, fs.ErrNotExist) {
+			continue // it has just been removed
+		}
 		if err != nil {
 			return nil, err
 		}

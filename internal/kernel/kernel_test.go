@@ -291,6 +291,34 @@ func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	}
 }
 
+// TestAListDoesNotFailOfARemoval that happens at the same time.
+func TestAListDoesNotFailOfARemoval(t *testing.T) {
+	s := imported(t)
+	image, modules := source(t)
+	done := make(chan error)
+	go func() {
+		var err error
+		for range 50 {
+			_, ierr := s.Import(context.Background(), "k", image, modules, "a test", banger.Discard)
+			err = errors.Join(err, ierr, s.Remove("k"))
+		}
+		done <- err
+	}()
+	for {
+		if _, err := s.List(); err != nil {
+			t.Error(err)
+			<-done
+			return
+		}
+		select {
+		case err := <-done:
+			check(t, err)
+			return
+		default:
+		}
+	}
+}
+
 func TestKernelsThatAreNotThere(t *testing.T) {
 	for name, ask := range map[string]func(*Store) error{
 		"Get":             func(s *Store) error { _, err := s.Get("k"); return err },
