@@ -90,13 +90,13 @@ func isLost(err error) bool {
 func (c *stormClient) look(text string, before, after truth) {
 	var have truth
 	var ids, reasons map[string]string
-	for {
+	for limit := time.Now().Add(patience); ; {
 		c.ready()
 		var err error
 		if have, ids, reasons, err = c.ask(); err == nil {
 			break
 		}
-		if !isLost(err) {
+		if !isLost(err) || time.Now().After(limit) {
 			c.fault("client %d, behind %s: %v", c.n, text, err)
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -136,6 +137,7 @@ func (s *storm) wantNoResidue(ctx context.Context) {
 	images, err := s.api.Images(ctx, false)
 	must(err)
 	for _, img := range images {
+		must(s.api.SaveImages(ctx, []string{img.Reference}, io.Discard)) // which hashes all of it
 		must(s.api.RemoveImage(ctx, img.Reference))
 	}
 	_, err = s.api.PruneImages(ctx, true, false)
@@ -146,10 +148,12 @@ func (s *storm) wantNoResidue(ctx context.Context) {
 		must(s.api.RemoveKernel(ctx, k.Name))
 	}
 	s.await("all shims and VMMs end", func() bool { return len(s.processesOf(filepath.Join(s.dir, "s", "vms")+"/")) == 0 })
-	_, err = s.api.Shutdown(ctx)
+	if _, err = s.api.Shutdown(ctx); err == nil {
+		s.daemon.Wait()
+		s.daemon = nil
+	}
 	must(err)
-	s.daemon.Wait()
-	s.daemon = nil
+	s.killDaemon() // if it is still there
 	for _, dir := range []string{"s/vms", "s/lost", "s/jail", "r/vms", "s/images/sha256", "s/images/blobs/sha256", "s/images/blobs/partial", "s/kernels"} {
 		filepath.WalkDir(filepath.Join(s.dir, dir), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil && path != filepath.Join(s.dir, dir) {
