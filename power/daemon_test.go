@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,18 +34,46 @@ type daemon struct {
 	cmd *exec.Cmd
 	log string
 	run string
+
+	state  string
+	noSync bool
 }
+
+func (b *daemon) home() string { return filepath.Join(filepath.Dir(b.state), "home") }
+
+// banger runs the CLI for a user whose home directory lies beside the state directory.
+func (b *daemon) banger(ctx context.Context, args ...string) error {
+	home := b.home()
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, b.cmd.Args[slices.Index(b.cmd.Args, "daemon")-1], args...)
+	cmd.Dir, cmd.Env = home, append(b.cmd.Environ(), "HOME="+home)
+	if b.noSync {
+		cmd.Args = append(slices.Clone(withoutSync), cmd.Args...)
+		cmd.Path = "/usr/bin/strace"
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// withoutSync runs a program whose fsync does nothing, successfully.
+var withoutSync = []string{"strace", "-f", "-qqq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,sync_file_range,msync",
+	"-e", "inject=fsync,fdatasync,sync_file_range,msync:retval=0"}
 
 // startDaemon starts one in the state directory. With noSync each fsync of it does nothing, successfully.
 func startDaemon(t *testing.T, state string, noSync bool, env []string) *daemon {
 	t.Helper()
-	argv := []string{}
+	var argv []string
 	if noSync {
-		argv = []string{"strace", "-f", "-qqq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,sync_file_range,msync",
-			"-e", "inject=fsync,fdatasync,sync_file_range,msync:retval=0"}
+		argv = slices.Clone(withoutSync)
 	}
 	b, err := startArgv(argv, state, env)
 	check(t, err)
+	b.noSync = noSync
 	return b
 }
 
@@ -75,7 +104,7 @@ func startArgv(argv []string, state string, env []string) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &daemon{}
+	b := &daemon{state: state}
 	if b.run, err = os.MkdirTemp("", "bp-"); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -17,7 +18,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"banger"
-	"banger/internal/api"
 )
 
 // database is the work of creating, changing and removing VMs.
@@ -58,6 +58,9 @@ func vmOf(text string) (policy string, ports []int) {
 
 func (database) next(dice *rand.Rand, w world, client int, m model) step {
 	name := func() string { return fmt.Sprintf("c%d-%c", client, 'a'+rune(dice.IntN(places))) }
+	if client == 0 && dice.IntN(10) == 0 {
+		return sshStep(m)
+	}
 	one := name()
 	have, ok := m[one]
 	if !ok {
@@ -67,34 +70,47 @@ func (database) next(dice *rand.Rand, w world, client int, m model) step {
 	forward := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: uint16(1000 + dice.IntN(5))}
 	switch verb := dice.IntN(8); {
 	case verb == 0:
-		return step{"rm " + one, func(ctx context.Context, c *api.Client) error { return c.Remove(ctx, one, false) },
+		return step{"rm " + one, func(ctx context.Context, b *daemon) error { return b.api.Remove(ctx, one, false) },
 			func(m model) { delete(m, one) }}
 	case verb < 3:
 		if other := name(); m[other] == "" {
-			return step{"rename " + one + " " + other, func(ctx context.Context, c *api.Client) error { _, err := c.Rename(ctx, one, other); return err },
+			return step{"rename " + one + " " + other, func(ctx context.Context, b *daemon) error { _, err := b.api.Rename(ctx, one, other); return err },
 				func(m model) { m[other] = m[one]; delete(m, one) }}
 		}
 	case verb < 6:
 		i := slices.Index(ports, int(forward.GuestPort))
 		if i >= 0 {
-			return step{fmt.Sprintf("port rm %s %d", one, forward.GuestPort), func(ctx context.Context, c *api.Client) error { return c.RemoveForward(ctx, one, forward) },
+			return step{fmt.Sprintf("port rm %s %d", one, forward.GuestPort), func(ctx context.Context, b *daemon) error { return b.api.RemoveForward(ctx, one, forward) },
 				func(m model) { m[one] = fmt.Sprintf("%s %v", policy, slices.Delete(slices.Clone(ports), i, i+1)) }}
 		}
-		return step{fmt.Sprintf("port add %s %d", one, forward.GuestPort), func(ctx context.Context, c *api.Client) error { _, err := c.AddForward(ctx, one, forward); return err },
+		return step{fmt.Sprintf("port add %s %d", one, forward.GuestPort), func(ctx context.Context, b *daemon) error { _, err := b.api.AddForward(ctx, one, forward); return err },
 			func(m model) {
 				m[one] = fmt.Sprintf("%s %v", policy, append(slices.Clone(ports), int(forward.GuestPort)))
 			}}
 	}
 	to := fmt.Sprintf("10.0.0.%d", dice.IntN(256))
 	p := banger.Policy{Default: []string{banger.Allow, banger.Deny}[dice.IntN(2)], Rules: []banger.Rule{{Action: banger.Deny, To: to}}}
-	return step{"policy " + one + " " + to, func(ctx context.Context, c *api.Client) error { _, err := c.SetPolicy(ctx, one, p); return err },
+	return step{"policy " + one + " " + to, func(ctx context.Context, b *daemon) error { _, err := b.api.SetPolicy(ctx, one, p); return err },
 		func(m model) { m[one] = fmt.Sprintf("%s [%s %s] %v", p.Default, banger.Deny, to, ports) }}
+}
+
+// includes is what is known of a user's configuration of OpenSSH.
+const includes = "ssh c0-config"
+
+// sshStep includes banger's configuration into the user's own, or takes it out.
+func sshStep(m model) step {
+	if m[includes] == "" {
+		return step{"ssh-config install", func(ctx context.Context, b *daemon) error { return b.banger(ctx, "ssh-config", "install") },
+			func(m model) { m[includes] = "installed" }}
+	}
+	return step{"ssh-config uninstall", func(ctx context.Context, b *daemon) error { return b.banger(ctx, "ssh-config", "uninstall") },
+		func(m model) { delete(m, includes) }}
 }
 
 func createStep(w world, name string) step {
 	spec := banger.Spec{Name: name, Image: w.Image, Kernel: baseKernel, Pull: banger.PullNever, VMM: banger.VMMQEMU, Memory: banger.MinMemory, Disk: banger.MinDisk}
-	return step{"create " + name, func(ctx context.Context, c *api.Client) error {
-		_, err := c.Create(ctx, spec, false, banger.Discard)
+	return step{"create " + name, func(ctx context.Context, b *daemon) error {
+		_, err := b.api.Create(ctx, spec, false, banger.Discard)
 		return err
 	}, func(m model) { m[name] = banger.Allow + " [] []" }}
 }
@@ -118,7 +134,7 @@ func (database) lies(state string, _ world, before, after []model) (err error) {
 	}
 	for client := range clients {
 		for name, want := range before[client] {
-			if after[client][name] == want && have[name] != want {
+			if name != includes && after[client][name] == want && have[name] != want {
 				err = errors.Join(err, fmt.Errorf("the record of %s says %q, not %q", name, have[name], want))
 			}
 		}
@@ -126,8 +142,8 @@ func (database) lies(state string, _ world, before, after []model) (err error) {
 	return err
 }
 
-func (database) look(ctx context.Context, c *api.Client) (model, error) {
-	list, err := c.List(ctx, true, nil)
+func (database) look(ctx context.Context, b *daemon) (model, error) {
+	list, err := b.api.List(ctx, true, nil)
 	found := model{}
 	for _, vm := range list {
 		found[vm.Name] = describe(vm)
@@ -135,15 +151,21 @@ func (database) look(ctx context.Context, c *api.Client) (model, error) {
 			found[vm.Name] += ", " + string(vm.State)
 		}
 	}
+	config, rerr := os.ReadFile(filepath.Join(b.home(), ".ssh", "config"))
+	if strings.Contains(string(config), "Include ") {
+		found[includes] = "installed"
+	} else if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
 	return found, err
 }
 
 // use checks the files of each VM, and that there are no others.
-func (database) use(ctx context.Context, c *api.Client, state string, _ world) error {
-	list, err := c.List(ctx, true, nil)
+func (database) use(ctx context.Context, b *daemon, _ world) error {
+	list, err := b.api.List(ctx, true, nil)
 	expected := map[string]bool{}
 	for _, vm := range list {
-		dir := filepath.Join(state, "vms", vm.ID)
+		dir := filepath.Join(b.state, "vms", vm.ID)
 		expected[vm.ID], expected[vm.ID+".json"] = true, true
 		private, kerr := os.ReadFile(filepath.Join(dir, "ssh_host_ed25519_key"))
 		if kerr == nil {
@@ -159,7 +181,7 @@ func (database) use(ctx context.Context, c *api.Client, state string, _ world) e
 			err = errors.Join(err, fmt.Errorf("the disk of %s: %w", vm.Name, ferr))
 		}
 	}
-	entries, rerr := os.ReadDir(filepath.Join(state, "vms"))
+	entries, rerr := os.ReadDir(filepath.Join(b.state, "vms"))
 	err = errors.Join(err, rerr)
 	for _, e := range entries {
 		if !expected[e.Name()] {

@@ -15,8 +15,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"banger/internal/api"
 )
 
 // model is what a client believes to be there: names, and what it knows of each.
@@ -25,7 +23,7 @@ type model map[string]string
 // step is one request of a client, and what it makes of the model.
 type step struct {
 	text  string
-	do    func(context.Context, *api.Client) error
+	do    func(context.Context, *daemon) error
 	apply func(model)
 }
 
@@ -41,9 +39,9 @@ type kind interface {
 	// lies looks, before a daemon does, at the files that are listed as good.
 	lies(state string, w world, before, after []model) error
 	// look returns what the daemon says is there.
-	look(ctx context.Context, c *api.Client) (model, error)
+	look(ctx context.Context, b *daemon) (model, error)
 	// use uses some of it.
-	use(ctx context.Context, c *api.Client, state string, w world) error
+	use(ctx context.Context, b *daemon, w world) error
 }
 
 // planned is all that a client does, and what is there after so many steps.
@@ -126,7 +124,7 @@ func examine(t *testing.T, k kind, w world, plans []planned, acknowledged [clien
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	found, lerr := k.look(ctx, b.api)
+	found, lerr := k.look(ctx, b)
 	err = errors.Join(err, lerr)
 	for client := range clients {
 		have := found.of(client)
@@ -135,7 +133,7 @@ func examine(t *testing.T, k kind, w world, plans []planned, acknowledged [clien
 		}
 		err = errors.Join(err, fmt.Errorf("of client %d, %s; its next step was %s", client, have.difference(before[client]), nextStep(plans[client], acknowledged[client])))
 	}
-	return errors.Join(err, wantSwept(state), k.use(ctx, b.api, state, w), b.end())
+	return errors.Join(err, wantSwept(state), k.use(ctx, b, w), b.end())
 }
 
 // unmount returns when the file system is written to its image and closed. A process that was just being started may hold a file of

@@ -147,7 +147,7 @@ func (r run) work(t *testing.T, kind kind, d *drive) {
 		go func() { // ends with its steps
 			ended <- func() error {
 				for i, s := range plan(kind, r.World, r.Seed, client, r.Steps).steps {
-					if err := s.do(context.Background(), b.api); err != nil {
+					if err := s.do(context.Background(), b); err != nil {
 						return fmt.Errorf("client %d, step %d, %s: %w", client, i, s.text, err)
 					}
 					if err := d.note(client, i+1); err != nil {

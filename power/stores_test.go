@@ -3,12 +3,14 @@
 package power
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,7 +18,6 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
 )
 
 // stores is the work of bringing in and removing images and kernels.
@@ -30,9 +31,11 @@ func (stores) begin(t *testing.T, b *daemon, w world) { w.install(t, b) }
 
 func (stores) next(dice *rand.Rand, w world, client int, m model) step {
 	var s step
-	switch dice.IntN(10) {
+	switch dice.IntN(11) {
 	case 0, 1, 2, 3:
 		s = pictureStep(dice, w, client, m)
+	case 10:
+		s = saveStep(dice, w, client, m)
 	case 4:
 		s = tagStep(dice, w, client, m)
 	case 5, 6:
@@ -41,7 +44,7 @@ func (stores) next(dice *rand.Rand, w world, client int, m model) step {
 		s = kernelStep(dice, w, client, m)
 	}
 	do := s.do
-	s.do = func(ctx context.Context, c *api.Client) error {
+	s.do = func(ctx context.Context, b *daemon) error {
 		if strings.Contains(s.text, " rm ") { // which is refused while something is brought in
 			w.bringing.Lock()
 			defer w.bringing.Unlock()
@@ -49,14 +52,14 @@ func (stores) next(dice *rand.Rand, w world, client int, m model) step {
 			w.bringing.RLock()
 			defer w.bringing.RUnlock()
 		}
-		return do(ctx, c)
+		return do(ctx, b)
 	}
 	return s
 }
 
 // removeImage is the step that removes a reference.
 func removeImage(ref string) step {
-	return step{"image rm " + ref, func(ctx context.Context, c *api.Client) error { return c.RemoveImage(ctx, ref) },
+	return step{"image rm " + ref, func(ctx context.Context, b *daemon) error { return b.api.RemoveImage(ctx, ref) },
 		func(m model) { delete(m, "image "+ref) }}
 }
 
@@ -67,9 +70,9 @@ func pictureStep(dice *rand.Rand, w world, client int, m model) step {
 	if m["image "+ref] != "" && dice.IntN(2) == 0 {
 		return removeImage(ref)
 	}
-	return step{"image pull " + versioned(ref, version), func(ctx context.Context, c *api.Client) error {
+	return step{"image pull " + versioned(ref, version), func(ctx context.Context, b *daemon) error {
 		w.publish(name, version)
-		_, err := c.PullImage(ctx, ref, "", banger.Discard)
+		_, err := b.api.PullImage(ctx, ref, "", banger.Discard)
 		return err
 	}, func(m model) { m["image "+ref] = digest }}
 }
@@ -79,12 +82,49 @@ func tagStep(dice *rand.Rand, w world, client int, m model) step {
 	from, to := w.ref(pictureName(client, dice.IntN(pictures))), w.ref(fmt.Sprintf("c%d/tag", client))
 	switch {
 	case m["image "+from] != "":
-		return step{"image tag " + from + " " + to, func(ctx context.Context, c *api.Client) error { _, err := c.TagImage(ctx, from, to); return err },
+		return step{"image tag " + from + " " + to, func(ctx context.Context, b *daemon) error { _, err := b.api.TagImage(ctx, from, to); return err },
 			func(m model) { m["image "+to] = m["image "+from] }}
 	case m["image "+to] != "":
 		return removeImage(to)
 	}
 	return pictureStep(dice, w, client, m)
+}
+
+// saveStep writes an image to a file of the user's, or removes that.
+func saveStep(dice *rand.Rand, w world, client int, m model) step {
+	ref, name := w.ref(pictureName(client, dice.IntN(pictures))), fmt.Sprintf("c%d-saved.tar", client)
+	if m["image "+ref] == "" {
+		return pictureStep(dice, w, client, m)
+	}
+	return step{"image save -o " + name + " " + ref, func(ctx context.Context, b *daemon) error { return b.banger(ctx, "image", "save", "-o", name, ref) },
+		func(m model) { m["file "+name] = m["image "+ref] }}
+}
+
+// savedDigest returns the digest of the image in a tar, of which each blob is whole.
+func savedDigest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var index struct{ Manifests []struct{ Digest string } }
+	for tr := tar.NewReader(f); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) && len(index.Manifests) == 1 {
+			return index.Manifests[0].Digest, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("%s is cut off: %w", path, err)
+		}
+		data, err := io.ReadAll(tr)
+		if err == nil && h.Name == "index.json" {
+			err = json.Unmarshal(data, &index)
+		}
+		sum := sha256.Sum256(data)
+		if err != nil || filepath.Dir(h.Name) == "blobs/sha256" && filepath.Base(h.Name) != hex.EncodeToString(sum[:]) {
+			return "", fmt.Errorf("%s of %s is not whole: %w", h.Name, path, err)
+		}
+	}
 }
 
 // ownStep registers a file, takes it into the store, or removes it.
@@ -93,13 +133,13 @@ func ownStep(dice *rand.Rand, w world, client int, m model) step {
 	digest := w.Digests[path]
 	switch have := m["image "+ref]; {
 	case have == "":
-		return step{"image register " + ref, func(ctx context.Context, c *api.Client) error {
-			_, err := c.RegisterImage(ctx, ref, path, "")
+		return step{"image register " + ref, func(ctx context.Context, b *daemon) error {
+			_, err := b.api.RegisterImage(ctx, ref, path, "")
 			return err
 		},
 			func(m model) { m["image "+ref] = digest + ", foreign" }}
 	case have != digest && dice.IntN(3) > 0:
-		return step{"image promote " + ref, func(ctx context.Context, c *api.Client) error { _, err := c.PromoteImage(ctx, ref); return err },
+		return step{"image promote " + ref, func(ctx context.Context, b *daemon) error { _, err := b.api.PromoteImage(ctx, ref); return err },
 			func(m model) { m["image "+ref] = digest }}
 	}
 	return removeImage(ref)
@@ -114,17 +154,17 @@ func kernelStep(dice *rand.Rand, w world, client int, m model) step {
 	}
 	switch {
 	case m["kernel "+name] != "":
-		return step{"kernel rm " + name, func(ctx context.Context, c *api.Client) error { return c.RemoveKernel(ctx, name) },
+		return step{"kernel rm " + name, func(ctx context.Context, b *daemon) error { return b.api.RemoveKernel(ctx, name) },
 			func(m model) { delete(m, "kernel "+name) }}
 	case pulled:
-		return step{"kernel pull", func(ctx context.Context, c *api.Client) error {
-			_, err := c.PullKernel(ctx, banger.Discard)
+		return step{"kernel pull", func(ctx context.Context, b *daemon) error {
+			_, err := b.api.PullKernel(ctx, banger.Discard)
 			return err
 		},
 			func(m model) { m["kernel "+name] = debianRelease }}
 	}
-	return step{"kernel import " + name + " " + release, func(ctx context.Context, c *api.Client) error {
-		_, err := c.ImportKernel(ctx, name, w.vmlinux(release), w.modules(release), banger.Discard)
+	return step{"kernel import " + name + " " + release, func(ctx context.Context, b *daemon) error {
+		_, err := b.api.ImportKernel(ctx, name, w.vmlinux(release), w.modules(release), banger.Discard)
 		return err
 	}, func(m model) { m["kernel "+name] = release }}
 }
@@ -186,27 +226,34 @@ func wantKernel(dir string, w world) error {
 	return nil
 }
 
-func (stores) look(ctx context.Context, c *api.Client) (model, error) {
+func (stores) look(ctx context.Context, b *daemon) (model, error) {
 	found := model{}
-	images, err := c.Images(ctx, false)
+	images, err := b.api.Images(ctx, false)
 	for _, img := range images {
 		found["image "+img.Reference] = img.Digest
 		if img.Foreign != "" {
 			found["image "+img.Reference] += ", foreign"
 		}
 	}
-	kernels, kerr := c.Kernels(ctx)
+	kernels, kerr := b.api.Kernels(ctx)
 	for _, k := range kernels {
 		found["kernel "+k.Name] = k.Version
 	}
-	return found, errors.Join(err, kerr)
+	files, ferr := filepath.Glob(filepath.Join(b.home(), "c*-saved.tar"))
+	err = errors.Join(err, kerr, ferr)
+	for _, path := range files {
+		digest, derr := savedDigest(path)
+		found["file "+filepath.Base(path)] = digest
+		err = errors.Join(err, derr)
+	}
+	return found, err
 }
 
 // use makes a VM of an image, which is looked at again since the host went down, and looks for what is in nobody's list.
-func (stores) use(ctx context.Context, c *api.Client, state string, w world) error {
+func (stores) use(ctx context.Context, b *daemon, w world) error {
 	s := createStep(w, "use")
-	if err := s.do(ctx, c); err != nil {
+	if err := s.do(ctx, b); err != nil {
 		return err
 	}
-	return errors.Join(wantImages(filepath.Join(state, "images"), w), c.Remove(ctx, "use", false))
+	return errors.Join(wantImages(filepath.Join(b.state, "images"), w), b.api.Remove(ctx, "use", false))
 }

@@ -95,11 +95,26 @@ func WriteFile(file string, content []byte) error {
 	if err != nil {
 		return err
 	}
+	return moveTo(temp, file)
+}
+
+// moveTo gives a file its name, durably.
+func moveTo(temp, file string) error {
 	if err := os.Rename(temp, file); err != nil {
 		os.Remove(temp)
 		return err
 	}
-	return nil
+	return syncDir(filepath.Dir(file))
+}
+
+// syncDir makes durable which names are in a directory.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }
 
 // maxKeyFile bounds what is read of a file that should hold a key.
