@@ -181,6 +181,13 @@ func (database) use(ctx context.Context, b *daemon, _ world) error {
 			err = errors.Join(err, fmt.Errorf("the disk of %s: %w", vm.Name, ferr))
 		}
 	}
+	// The CLI sweeps its own.
+	err = errors.Join(err, b.banger(ctx, "ssh-config", "uninstall"), b.banger(ctx, "ssh-config", "install"))
+	for _, dir := range []string{filepath.Join(b.state, "ssh"), filepath.Join(b.home(), ".ssh")} {
+		if left, gerr := filepath.Glob(filepath.Join(dir, ".banger-*")); gerr != nil || len(left) > 0 {
+			err = errors.Join(err, fmt.Errorf("%q are left", left), gerr)
+		}
+	}
 	entries, rerr := os.ReadDir(filepath.Join(b.state, "vms"))
 	err = errors.Join(err, rerr)
 	for _, e := range entries {

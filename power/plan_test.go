@@ -173,7 +173,7 @@ func wantSwept(state string) error {
 		}
 		name := filepath.Base(path)
 		if strings.HasPrefix(name, ".tmp-") || strings.HasPrefix(name, "put-") || strings.HasSuffix(name, ".tmp") ||
-			strings.HasPrefix(name, ".banger-") || name == ".copy" || name == "lost" {
+			strings.HasPrefix(name, ".banger-") && filepath.Base(filepath.Dir(path)) != "ssh" || name == ".copy" || name == "lost" {
 			return fmt.Errorf("%s is left", path)
 		}
 		return nil

@@ -53,6 +53,7 @@ func (i Install) Add() error {
 	if err != nil {
 		return err
 	}
+	removeHalves(filepath.Dir(f.path))
 	if hasLine(f.content, line) {
 		if !i.Installed() {
 			return i.note(record{})
@@ -95,6 +96,7 @@ func (i Install) Remove() error {
 	if err != nil {
 		return err
 	}
+	removeHalves(filepath.Dir(f.path))
 	rest, found := withoutLine(f.content, line)
 	switch {
 	case !found:
