@@ -22,9 +22,6 @@ import (
 	"banger/internal/api"
 )
 
-// memory is where disks are examined: a file system to which fsync is cheap.
-const memory = "/dev/shm"
-
 // patience bounds each wait for a daemon.
 const patience = time.Minute
 
@@ -61,8 +58,8 @@ func (b *daemon) banger(ctx context.Context, args ...string) error {
 }
 
 // withoutSync runs a program whose fsync does nothing, successfully.
-var withoutSync = []string{"strace", "-f", "-qqq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,sync_file_range,msync",
-	"-e", "inject=fsync,fdatasync,sync_file_range,msync:retval=0"}
+var withoutSync = []string{"strace", "-f", "-qqq", "--seccomp-bpf", "-o", "/dev/null",
+	"-e", "trace=fsync,fdatasync,sync_file_range,msync", "-e", "inject=fsync,fdatasync,sync_file_range,msync:retval=0"}
 
 // startDaemon starts one in the state directory. With noSync each fsync of it does nothing, successfully.
 func startDaemon(t *testing.T, state string, noSync bool, env []string) *daemon {
@@ -110,7 +107,8 @@ func startArgv(argv []string, state string, env []string) (*daemon, error) {
 	}
 	argv = append(argv, banger, "daemon", "run")
 	b.cmd = exec.Command(argv[0], argv[1:]...)
-	b.cmd.Env = append(os.Environ(), "BANGER_STATE_DIR="+state, "BANGER_RUN_DIR="+filepath.Join(b.run, "r"), "BANGER_ACCEL=tcg")
+	b.cmd.Env = append(os.Environ(), "BANGER_STATE_DIR="+state, "BANGER_RUN_DIR="+filepath.Join(b.run, "r"),
+		"BANGER_ACCEL=tcg")
 	b.cmd.Env = append(b.cmd.Env, env...)
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stderr, err := b.cmd.StderrPipe()

@@ -74,23 +74,28 @@ func (database) next(dice *rand.Rand, w world, client int, m model) step {
 			func(m model) { delete(m, one) }}
 	case verb < 3:
 		if other := name(); m[other] == "" {
-			return step{"rename " + one + " " + other, func(ctx context.Context, b *daemon) error { _, err := b.api.Rename(ctx, one, other); return err },
+			return step{"rename " + one + " " + other,
+				func(ctx context.Context, b *daemon) error { return only(b.api.Rename(ctx, one, other)) },
 				func(m model) { m[other] = m[one]; delete(m, one) }}
 		}
 	case verb < 6:
 		i := slices.Index(ports, int(forward.GuestPort))
 		if i >= 0 {
-			return step{fmt.Sprintf("port rm %s %d", one, forward.GuestPort), func(ctx context.Context, b *daemon) error { return b.api.RemoveForward(ctx, one, forward) },
+			return step{fmt.Sprintf("port rm %s %d", one, forward.GuestPort),
+				func(ctx context.Context, b *daemon) error { return b.api.RemoveForward(ctx, one, forward) },
 				func(m model) { m[one] = fmt.Sprintf("%s %v", policy, slices.Delete(slices.Clone(ports), i, i+1)) }}
 		}
-		return step{fmt.Sprintf("port add %s %d", one, forward.GuestPort), func(ctx context.Context, b *daemon) error { _, err := b.api.AddForward(ctx, one, forward); return err },
+		return step{fmt.Sprintf("port add %s %d", one, forward.GuestPort),
+			func(ctx context.Context, b *daemon) error { return only(b.api.AddForward(ctx, one, forward)) },
 			func(m model) {
 				m[one] = fmt.Sprintf("%s %v", policy, append(slices.Clone(ports), int(forward.GuestPort)))
 			}}
 	}
 	to := fmt.Sprintf("10.0.0.%d", dice.IntN(256))
-	p := banger.Policy{Default: []string{banger.Allow, banger.Deny}[dice.IntN(2)], Rules: []banger.Rule{{Action: banger.Deny, To: to}}}
-	return step{"policy " + one + " " + to, func(ctx context.Context, b *daemon) error { _, err := b.api.SetPolicy(ctx, one, p); return err },
+	p := banger.Policy{Default: []string{banger.Allow, banger.Deny}[dice.IntN(2)]}
+	p.Rules = []banger.Rule{{Action: banger.Deny, To: to}}
+	return step{"policy " + one + " " + to,
+		func(ctx context.Context, b *daemon) error { return only(b.api.SetPolicy(ctx, one, p)) },
 		func(m model) { m[one] = fmt.Sprintf("%s [%s %s] %v", p.Default, banger.Deny, to, ports) }}
 }
 
@@ -100,15 +105,18 @@ const includes = "ssh c0-config"
 // sshStep includes banger's configuration into the user's own, or takes it out.
 func sshStep(m model) step {
 	if m[includes] == "" {
-		return step{"ssh-config install", func(ctx context.Context, b *daemon) error { return b.banger(ctx, "ssh-config", "install") },
+		return step{"ssh-config install",
+			func(ctx context.Context, b *daemon) error { return b.banger(ctx, "ssh-config", "install") },
 			func(m model) { m[includes] = "installed" }}
 	}
-	return step{"ssh-config uninstall", func(ctx context.Context, b *daemon) error { return b.banger(ctx, "ssh-config", "uninstall") },
+	return step{"ssh-config uninstall",
+		func(ctx context.Context, b *daemon) error { return b.banger(ctx, "ssh-config", "uninstall") },
 		func(m model) { delete(m, includes) }}
 }
 
 func createStep(w world, name string) step {
-	spec := banger.Spec{Name: name, Image: w.Image, Kernel: baseKernel, Pull: banger.PullNever, VMM: banger.VMMQEMU, Memory: banger.MinMemory, Disk: banger.MinDisk}
+	spec := banger.Spec{Name: name, Image: w.Image, Kernel: baseKernel, Pull: banger.PullNever, VMM: banger.VMMQEMU,
+		Memory: banger.MinMemory, Disk: banger.MinDisk}
 	return step{"create " + name, func(ctx context.Context, b *daemon) error {
 		_, err := b.api.Create(ctx, spec, false, banger.Discard)
 		return err
@@ -167,14 +175,7 @@ func (database) use(ctx context.Context, b *daemon, _ world) error {
 	for _, vm := range list {
 		dir := filepath.Join(b.state, "vms", vm.ID)
 		expected[vm.ID], expected[vm.ID+".json"] = true, true
-		private, kerr := os.ReadFile(filepath.Join(dir, "ssh_host_ed25519_key"))
-		if kerr == nil {
-			var signer ssh.Signer
-			if signer, kerr = ssh.ParsePrivateKey(private); kerr == nil && strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))) != vm.SSHHostKey {
-				kerr = errors.New("it is another key")
-			}
-		}
-		if kerr != nil {
+		if kerr := wantKey(filepath.Join(dir, "ssh_host_ed25519_key"), vm.SSHHostKey); kerr != nil {
 			err = errors.Join(err, fmt.Errorf("the SSH host key of %s: %w", vm.Name, kerr))
 		}
 		if _, ferr := tool("e2fsck", "-fn", filepath.Join(dir, "disk.ext4")); ferr != nil {
@@ -194,6 +195,19 @@ func (database) use(ctx context.Context, b *daemon, _ world) error {
 		if !expected[e.Name()] {
 			err = errors.Join(err, fmt.Errorf("vms/%s is of no VM", e.Name()))
 		}
+	}
+	return err
+}
+
+// wantKey returns an error unless the private key in a file has this public half.
+func wantKey(path, public string) error {
+	private, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	signer, err := ssh.ParsePrivateKey(private)
+	if err == nil && strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))) != public {
+		err = errors.New("it is another key")
 	}
 	return err
 }

@@ -21,8 +21,8 @@ const (
 	ackSize = 64 << 10  // bytes behind it, where it is noted what was acknowledged
 )
 
-// drive is a disk with an ext4 below which QEMU logs each write and each flush, in the order in which they reach the disk. Behind
-// the file system are sectors for notes, which stand for what the outside world knows: no cut loses them.
+// drive is a disk with an ext4 below which QEMU logs each write and each flush, in the order in which they reach the
+// disk. Behind the file system are sectors for notes, which stand for what the outside world knows: no cut loses them.
 type drive struct {
 	dir  string // base.img, data.img and log.img are in it
 	file string // what QEMU exports by FUSE
@@ -59,7 +59,8 @@ func newDrive(t *testing.T, dir string) *drive {
 	data, log := filepath.Join(dir, "data.img"), filepath.Join(dir, "log.img")
 	check(t, os.WriteFile(data, nil, 0o600))
 	check(t, os.Truncate(data, fsSize+ackSize))
-	mustTool(t, "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", data, fmt.Sprintf("%dk", fsSize>>10))
+	mustTool(t, "mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0",
+		data, fmt.Sprintf("%dk", fsSize>>10))
 	mustTool(t, "cp", "--sparse=always", data, filepath.Join(dir, "base.img"))
 	check(t, os.WriteFile(log, nil, 0o600))
 	check(t, os.Truncate(log, 1<<40)) // it does not grow then; it is sparse
@@ -87,8 +88,8 @@ func newDrive(t *testing.T, dir string) *drive {
 	return d
 }
 
-// note writes down that a client has so many acknowledgements. It goes to the log behind all that was written before, and
-// flushes nothing.
+// note writes down that a client has so many acknowledgements. It goes to the log behind all that was written
+// before, and flushes nothing.
 func (d *drive) note(client, acknowledged int) error {
 	var sector [512]byte
 	binary.LittleEndian.PutUint64(sector[:], uint64(acknowledged))
@@ -120,7 +121,8 @@ func (d *drive) end(t *testing.T) {
 		return
 	}
 	syscall.Kill(d.pid, syscall.SIGTERM)
-	for limit := time.Now().Add(time.Minute); syscall.Kill(d.pid, 0) == nil; time.Sleep(10 * time.Millisecond) { // it is no child of ours
+	limit := time.Now().Add(patience)
+	for ; syscall.Kill(d.pid, 0) == nil; time.Sleep(10 * time.Millisecond) { // it is no child of ours
 		if time.Now().After(limit) {
 			t.Errorf("qemu-storage-daemon, process %d, does not end", d.pid)
 			break

@@ -27,6 +27,9 @@ type step struct {
 	apply func(model)
 }
 
+// only returns the error of a request whose answer nobody needs.
+func only[T any](_ T, err error) error { return err }
+
 // kind is a kind of work.
 type kind interface {
 	name() string
@@ -131,13 +134,14 @@ func examine(t *testing.T, k kind, w world, plans []planned, acknowledged [clien
 		if maps.Equal(have, before[client]) || maps.Equal(have, after[client]) || lerr != nil {
 			continue
 		}
-		err = errors.Join(err, fmt.Errorf("of client %d, %s; its next step was %s", client, have.difference(before[client]), nextStep(plans[client], acknowledged[client])))
+		err = errors.Join(err, fmt.Errorf("of client %d, %s; its next step was %s", client, have.difference(before[client]),
+			nextStep(plans[client], acknowledged[client])))
 	}
 	return errors.Join(err, wantSwept(state), k.use(ctx, b, w), b.end())
 }
 
-// unmount returns when the file system is written to its image and closed. A process that was just being started may hold a file of
-// it for a moment, and nothing tells when it has let go.
+// unmount returns when the file system is written to its image and closed. A process that was just being started may
+// hold a file of it for a moment, and nothing tells when it has let go.
 func unmount(image, mnt string) error {
 	if _, err := tool("umount", "-l", mnt); err != nil {
 		return err
@@ -172,8 +176,9 @@ func wantSwept(state string) error {
 			return err
 		}
 		name := filepath.Base(path)
+		temporary := strings.HasPrefix(name, ".banger-") && filepath.Base(filepath.Dir(path)) != "ssh" || name == ".copy"
 		if strings.HasPrefix(name, ".tmp-") || strings.HasPrefix(name, "put-") || strings.HasSuffix(name, ".tmp") ||
-			strings.HasPrefix(name, ".banger-") && filepath.Base(filepath.Dir(path)) != "ssh" || name == ".copy" || name == "lost" {
+			temporary || name == "lost" {
 			return fmt.Errorf("%s is left", path)
 		}
 		return nil

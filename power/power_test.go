@@ -1,9 +1,9 @@
 //go:build power
 
-// Package power cuts banger's power. A real daemon works for several clients on an ext4 whose disk logs each write; then,
-// for hundreds of instants, the disk is made as a power cut at that instant leaves it, the kernel mounts it, and a
-// daemon starts on it. Nothing that was acknowledged may be missing, and nothing half written may be listed as good. The same
-// work without fsync must fail, or the rig would see nothing. scripts/test-power runs it, as root.
+// Package power cuts banger's power. A real daemon works for several clients on an ext4 whose disk logs each write;
+// then, for hundreds of instants, the disk is made as a power cut at that instant leaves it, the kernel mounts it, and
+// a daemon starts on it. Nothing that was acknowledged may be missing, and nothing half written may be listed as good.
+// The same work without fsync must fail, or the rig would see nothing. scripts/test-power runs it, as root.
 //
 // It must not know how banger makes things durable: it uses the API's client, and reads files where a user finds them.
 package power
@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // clients is how many work at the same time.
@@ -101,7 +103,8 @@ func (r run) do(t *testing.T, kind kind) (failures []string) {
 	defer log.Close()
 	failures = r.cutAt(t, kind, dir, entries, log)
 	t.Logf("%s: SEED=%d, %d clients of %d steps, %d entries in the log, worked %.0f s, %d cuts in %.0f s, %d failed",
-		name, r.Seed, clients, r.Steps, len(entries), worked.Seconds(), r.Cuts, time.Since(began).Seconds()-worked.Seconds(), len(failures))
+		name, r.Seed, clients, r.Steps, len(entries), worked.Seconds(), r.Cuts,
+		(time.Since(began) - worked).Seconds(), len(failures))
 	if r.NoSync && len(failures) > 0 {
 		t.Logf("without fsync, for example: %.400s", failures[0])
 	}
@@ -196,6 +199,17 @@ func openReplay(t *testing.T, dir, image string, entries []entry, log *os.File) 
 	return &replay{log: log, entries: entries, image: f}
 }
 
+// examinedIn returns where disks are examined: in memory, where fsync is cheap, or, if that is small, where temporary
+// files are.
+func examinedIn() string {
+	const memory, needed = "/dev/shm", 4 * fsSize
+	var st unix.Statfs_t
+	if unix.Statfs(memory, &st) == nil && int64(st.Bavail)*st.Bsize >= needed {
+		return memory
+	}
+	return os.TempDir()
+}
+
 // cutAt cuts at all instants, two at the same time, and returns what has failed.
 func (r run) cutAt(t *testing.T, kind kind, dir string, entries []entry, log *os.File) (failures []string) {
 	t.Helper()
@@ -217,7 +231,7 @@ func (r run) cutAt(t *testing.T, kind kind, dir string, entries []entry, log *os
 		acknowledged, err := replay.acknowledged(c)
 		check(t, err)
 		slot := <-free
-		place, err := os.MkdirTemp(memory, fmt.Sprintf("bp%d-", slot))
+		place, err := os.MkdirTemp(examinedIn(), fmt.Sprintf("bp%d-", slot))
 		check(t, err)
 		check(t, replay.fail(c, filepath.Join(place, "disk.img")))
 		go func() { // ends with the examination

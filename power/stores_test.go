@@ -82,7 +82,8 @@ func tagStep(dice *rand.Rand, w world, client int, m model) step {
 	from, to := w.ref(pictureName(client, dice.IntN(pictures))), w.ref(fmt.Sprintf("c%d/tag", client))
 	switch {
 	case m["image "+from] != "":
-		return step{"image tag " + from + " " + to, func(ctx context.Context, b *daemon) error { _, err := b.api.TagImage(ctx, from, to); return err },
+		return step{"image tag " + from + " " + to,
+			func(ctx context.Context, b *daemon) error { return only(b.api.TagImage(ctx, from, to)) },
 			func(m model) { m["image "+to] = m["image "+from] }}
 	case m["image "+to] != "":
 		return removeImage(to)
@@ -96,7 +97,8 @@ func saveStep(dice *rand.Rand, w world, client int, m model) step {
 	if m["image "+ref] == "" {
 		return pictureStep(dice, w, client, m)
 	}
-	return step{"image save -o " + name + " " + ref, func(ctx context.Context, b *daemon) error { return b.banger(ctx, "image", "save", "-o", name, ref) },
+	return step{"image save -o " + name + " " + ref,
+		func(ctx context.Context, b *daemon) error { return b.banger(ctx, "image", "save", "-o", name, ref) },
 		func(m model) { m["file "+name] = m["image "+ref] }}
 }
 
@@ -139,7 +141,8 @@ func ownStep(dice *rand.Rand, w world, client int, m model) step {
 		},
 			func(m model) { m["image "+ref] = digest + ", foreign" }}
 	case have != digest && dice.IntN(3) > 0:
-		return step{"image promote " + ref, func(ctx context.Context, b *daemon) error { _, err := b.api.PromoteImage(ctx, ref); return err },
+		return step{"image promote " + ref,
+			func(ctx context.Context, b *daemon) error { return only(b.api.PromoteImage(ctx, ref)) },
 			func(m model) { m["image "+ref] = digest }}
 	}
 	return removeImage(ref)
@@ -249,7 +252,7 @@ func (stores) look(ctx context.Context, b *daemon) (model, error) {
 	return found, err
 }
 
-// use makes a VM of an image, which is looked at again since the host went down, and looks for what is in nobody's list.
+// use makes a VM of an image, which is looked at again since the host went down.
 func (stores) use(ctx context.Context, b *daemon, w world) error {
 	s := createStep(w, "use")
 	if err := s.do(ctx, b); err != nil {

@@ -75,7 +75,8 @@ func (w world) publish(name string, version int) string {
 // newWorld makes images in a registry, kernels in files, and what they become in stores of its own.
 func newWorld(t *testing.T, dir string, seed uint64) world {
 	t.Helper()
-	w := world{Dir: dir, server: registrytest.Start(), Content: map[string]string{}, Digests: map[string]string{}, layers: map[string][]registrytest.Layer{}, bringing: &sync.RWMutex{}}
+	w := world{Dir: dir, Content: map[string]string{}, Digests: map[string]string{},
+		server: registrytest.Start(), layers: map[string][]registrytest.Layer{}, bringing: &sync.RWMutex{}}
 	t.Cleanup(w.close)
 	w.Registry = w.server.Addr()
 	dice := rand.New(rand.NewPCG(seed, 3))
@@ -117,7 +118,8 @@ func layerOf(t *testing.T, dice *rand.Rand, name string, size int) registrytest.
 	tw := tar.NewWriter(&plain)
 	for i := range 4 {
 		data := random(dice, size/4)
-		check(t, tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("%s-%d", name, i), Mode: 0o644, Size: int64(len(data))}))
+		file := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("%s-%d", name, i), Mode: 0o644, Size: int64(len(data))}
+		check(t, tw.WriteHeader(file))
 		_, err := tw.Write(data)
 		check(t, err)
 	}
@@ -175,8 +177,9 @@ func (w world) addKernels(t *testing.T, dice *rand.Rand) {
 	bin, tree := filepath.Join(w.Dir, "bin"), filepath.Join(w.Dir, "kernel", debianRelease)
 	check(t, os.Mkdir(bin, 0o755))
 	check(t, os.Mkdir(filepath.Join(tree, "DEBIAN"), 0o755))
-	check(t, os.WriteFile(filepath.Join(tree, "DEBIAN", "control"),
-		[]byte("Package: linux-image-"+debianRelease+"\nVersion: 1\nArchitecture: all\nMaintainer: a test <test@localhost>\nDescription: a kernel\n"), 0o644))
+	control := "Package: linux-image-" + debianRelease +
+		"\nVersion: 1\nArchitecture: all\nMaintainer: a test <test@localhost>\nDescription: a kernel\n"
+	check(t, os.WriteFile(filepath.Join(tree, "DEBIAN", "control"), []byte(control), 0o644))
 	mustTool(t, "dpkg-deb", "-Znone", "-b", tree, filepath.Join(w.Dir, "kernel.deb"))
 	for name, script := range map[string]string{
 		"apt-cache": "echo '  Depends: linux-image-" + debianRelease + "'",
@@ -203,8 +206,9 @@ func elfFile(modinfo ...string) []byte {
 	names := "\x00.modinfo\x00.shstrtab\x00"
 	var buf bytes.Buffer
 	put := func(v any) { binary.Write(&buf, binary.LittleEndian, v) }
-	put(elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_REL), Machine: uint16(elf.EM_X86_64), Version: 1,
-		Shoff: header + uint64(len(info)+len(names)), Ehsize: header, Shentsize: 64, Shnum: sections, Shstrndx: 2})
+	put(elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_REL), Version: 1,
+		Machine: uint16(elf.EM_X86_64), Shoff: header + uint64(len(info)+len(names)), Ehsize: header,
+		Shentsize: 64, Shnum: sections, Shstrndx: 2})
 	buf.WriteString(info + names)
 	put(elf.Section64{})
 	put(elf.Section64{Name: 1, Type: uint32(elf.SHT_PROGBITS), Off: header, Size: uint64(len(info))})

@@ -29,6 +29,9 @@ func (t truth) settled() truth {
 // runs ends what is known of a VM that runs.
 const runs = ", runs"
 
+// only returns the error of a request whose answer nobody needs.
+func only[T any](_ T, err error) error { return err }
+
 // request is what a client asks for, and what is true when it has come about.
 type request struct {
 	text  string
@@ -82,8 +85,8 @@ func (c *stormClient) loop(until time.Time) {
 
 // isLost returns true if the daemon went away before it had answered.
 func isLost(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "the daemon does not answer") || strings.Contains(text, "the daemon went away") || strings.Contains(text, "cannot read the daemon's answer")
+	lost := []string{"the daemon does not answer", "the daemon went away", "cannot read the daemon's answer"}
+	return slices.ContainsFunc(lost, func(text string) bool { return strings.Contains(err.Error(), text) })
 }
 
 // look compares what the daemon says with what is true before a request and behind it, and believes it from then on.
@@ -109,7 +112,8 @@ func (c *stormClient) look(text string, before, after truth) {
 		was, will := strings.HasSuffix(before[key], runs), strings.HasSuffix(after[key], runs)
 		is := strings.HasSuffix(value, runs)
 		if before[key] != "" && is != was && is != will && (is || !c.isHurt(ids[key])) {
-			c.fault("client %d, behind %s: %s is %q (%s), not %q; its VM %s was not hurt", c.n, text, key, value, reasons[key], before[key], ids[key])
+			c.fault("client %d, behind %s: %s is %q (%s), not %q; its VM %s was not hurt",
+				c.n, text, key, value, reasons[key], before[key], ids[key])
 		}
 	}
 	c.known = have
@@ -190,7 +194,8 @@ func (c *stormClient) next() request {
 
 func (c *stormClient) create(name string) request {
 	start := c.dice.IntN(2) == 0
-	spec := banger.Spec{Name: name, Image: c.world.image, Kernel: stormKernel, Pull: banger.PullNever, Memory: banger.MinMemory, Disk: banger.MinDisk}
+	spec := banger.Spec{Name: name, Image: c.world.image, Kernel: stormKernel, Pull: banger.PullNever,
+		Memory: banger.MinMemory, Disk: banger.MinDisk}
 	value := banger.Allow + " []"
 	if start {
 		value += runs
@@ -206,9 +211,12 @@ func (c *stormClient) turn(name, have string) request {
 	key := "vm " + name
 	switch {
 	case c.dice.IntN(3) == 0:
-		return request{"rm -f " + name, func(ctx context.Context) error { return c.api.Remove(ctx, name, true) }, func(t truth) { delete(t, key) }}
+		return request{"rm -f " + name,
+			func(ctx context.Context) error { return c.api.Remove(ctx, name, true) },
+			func(t truth) { delete(t, key) }}
 	case strings.HasSuffix(have, runs):
-		return request{"stop " + name, func(ctx context.Context) error { _, err := c.api.Stop(ctx, name, time.Second); return err },
+		return request{"stop " + name,
+			func(ctx context.Context) error { return only(c.api.Stop(ctx, name, time.Second)) },
 			func(t truth) { t[key] = strings.TrimSuffix(have, runs) }}
 	}
 	return request{"start " + name, func(ctx context.Context) error {
@@ -235,35 +243,43 @@ func (c *stormClient) change(name, have string) request {
 	case 0:
 		to := fmt.Sprintf("c%d-%c", c.n, 'a'+rune(c.dice.IntN(3)))
 		if c.known["vm "+to] == "" {
-			return request{"rename " + name + " " + to, func(ctx context.Context) error { _, err := c.api.Rename(ctx, name, to); return err },
+			return request{"rename " + name + " " + to,
+				func(ctx context.Context) error { return only(c.api.Rename(ctx, name, to)) },
 				func(t truth) { t["vm "+to] = have; delete(t, key) }}
 		}
 	case 1:
 		p := 1000 + c.dice.IntN(1000)
 		if !slices.Contains(ports, p) && len(ports) < 5 {
 			f := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: uint16(p)}
-			return request{fmt.Sprintf("port add %s %d", name, p), func(ctx context.Context) error { _, err := c.api.AddForward(ctx, name, f); return err },
+			return request{fmt.Sprintf("port add %s %d", name, p),
+				func(ctx context.Context) error { return only(c.api.AddForward(ctx, name, f)) },
 				func(t truth) { t[key] = fmt.Sprintf("%s %v%s", policy, append(slices.Clone(ports), p), up) }}
 		}
 	}
 	p := banger.Policy{Default: []string{banger.Allow, banger.Deny}[c.dice.IntN(2)]}
-	return request{"policy " + name + " " + p.Default, func(ctx context.Context) error { _, err := c.api.SetPolicy(ctx, name, p); return err },
+	return request{"policy " + name + " " + p.Default,
+		func(ctx context.Context) error { return only(c.api.SetPolicy(ctx, name, p)) },
 		func(t truth) { t[key] = fmt.Sprintf("%s %v%s", p.Default, ports, up) }}
 }
 
 func (c *stormClient) nextImage() request {
 	ref := c.world.registry.Ref(fmt.Sprintf("c%d/image", c.n), "v1")
 	if c.known["image "+ref] != "" {
-		return request{"image rm " + ref, func(ctx context.Context) error { return c.api.RemoveImage(ctx, ref) }, func(t truth) { delete(t, "image "+ref) }}
+		return request{"image rm " + ref,
+			func(ctx context.Context) error { return c.api.RemoveImage(ctx, ref) },
+			func(t truth) { delete(t, "image "+ref) }}
 	}
-	return request{"image pull " + ref, func(ctx context.Context) error { _, err := c.api.PullImage(ctx, ref, "", banger.Discard); return err },
+	return request{"image pull " + ref,
+		func(ctx context.Context) error { return only(c.api.PullImage(ctx, ref, "", banger.Discard)) },
 		func(t truth) { t["image "+ref] = c.world.digests[c.n] }}
 }
 
 func (c *stormClient) nextKernel() request {
 	name := fmt.Sprintf("c%d-kernel", c.n)
 	if c.known["kernel "+name] != "" {
-		return request{"kernel rm " + name, func(ctx context.Context) error { return c.api.RemoveKernel(ctx, name) }, func(t truth) { delete(t, "kernel "+name) }}
+		return request{"kernel rm " + name,
+			func(ctx context.Context) error { return c.api.RemoveKernel(ctx, name) },
+			func(t truth) { delete(t, "kernel "+name) }}
 	}
 	return request{"kernel import " + name, func(ctx context.Context) error {
 		_, err := c.api.ImportKernel(ctx, name, c.world.vmlinux, c.world.modules, banger.Discard)

@@ -38,7 +38,8 @@ type stormWorld struct {
 // newStormWorld makes images of random bytes, and a kernel: any ELF file is one.
 func newStormWorld(t *testing.T, dir string, dice *rand.Rand) *stormWorld {
 	t.Helper()
-	w := &stormWorld{registry: registrytest.Start(), vmlinux: filepath.Join(dir, "agent"), modules: filepath.Join(dir, "lib", "modules", stormVersion)}
+	w := &stormWorld{registry: registrytest.Start(), vmlinux: filepath.Join(dir, "agent"),
+		modules: filepath.Join(dir, "lib", "modules", stormVersion)}
 	t.Cleanup(w.registry.Close)
 	for name, data := range map[string]string{"modules.dep.bin": "index", "unused.ko": "module"} {
 		if err := os.MkdirAll(w.modules, 0o755); err != nil {
@@ -71,9 +72,9 @@ func newStormWorld(t *testing.T, dir string, dice *rand.Rand) *stormWorld {
 }
 
 // TestNothingAcknowledgedIsLostInAStormOfKills: clients create, change, start, stop and remove VMs, images and kernels
-// while the daemon, also one that recovers, and shims and VMMs are killed. What was acknowledged stays, what was cut off is done
-// or not, and at the end nothing is left. It takes BANGER_STORM seconds, few in every run, and BANGER_SEED makes the
-// same choices again.
+// while the daemon, also one that recovers, and shims and VMMs are killed. What was acknowledged stays, what was cut off
+// is done or not, and at the end nothing is left. It takes BANGER_STORM seconds, few in every run, and BANGER_SEED makes
+// the same choices again.
 func TestNothingAcknowledgedIsLostInAStormOfKills(t *testing.T) {
 	if os.Geteuid() == 0 {
 		asUser(t)
@@ -112,8 +113,9 @@ func TestNothingAcknowledgedIsLostInAStormOfKills(t *testing.T) {
 	for _, c := range all {
 		done, uncertain, refused = done+c.done, uncertain+c.uncertain, refused+c.refused
 	}
-	t.Logf("%d requests were acknowledged, %d cut off, %d refused; killed: %d daemons, %d more while they recovered, %d shims and VMMs; the slowest start took %v",
-		done, uncertain, refused, s.daemons, s.recovering, s.processes, s.slowest.Round(time.Millisecond))
+	t.Logf("%d requests were acknowledged, %d cut off, %d refused", done, uncertain, refused)
+	t.Logf("killed: %d daemons, %d more while they recovered, %d shims and VMMs; the slowest start took %v",
+		s.daemons, s.recovering, s.processes, s.slowest.Round(time.Millisecond))
 	for _, b := range s.broken {
 		t.Error(b)
 	}
@@ -154,7 +156,8 @@ func (s *storm) wantNoResidue(ctx context.Context) {
 	}
 	must(err)
 	s.killDaemon() // if it is still there
-	for _, dir := range []string{"s/vms", "s/lost", "s/jail", "r/vms", "s/images/sha256", "s/images/blobs/sha256", "s/images/blobs/partial", "s/kernels"} {
+	for _, dir := range []string{"s/vms", "s/lost", "s/jail", "r/vms", "s/kernels",
+		"s/images/sha256", "s/images/blobs/sha256", "s/images/blobs/partial"} {
 		filepath.WalkDir(filepath.Join(s.dir, dir), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil && path != filepath.Join(s.dir, dir) {
 				s.fault("%s is left", path)

@@ -59,10 +59,12 @@ func stormDaemon(dir string) error {
 		version, err := driver.Version(ctx)
 		return "", version, err
 	}
-	return run(ctx, Options{StateDir: filepath.Join(dir, "s"), RunDir: filepath.Join(dir, "r"), Socket: filepath.Join(dir, "r", "api.sock"), Accel: "tcg",
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func() { fmt.Println("ready") }},
+	return run(ctx, Options{StateDir: filepath.Join(dir, "s"), RunDir: filepath.Join(dir, "r"), Socket: socketIn(dir),
+		Accel: "tcg", Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func() { fmt.Println("ready") }},
 		[]supervisor.VMM{{Name: driver.Name(), Find: find}})
 }
+
+func socketIn(dir string) string { return filepath.Join(dir, "r", "api.sock") }
 
 // storm is a daemon that is killed again and again, and its shims with it.
 type storm struct {
@@ -86,7 +88,7 @@ func newStorm(t *testing.T) *storm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &storm{dir: dir, api: api.NewClient(filepath.Join(dir, "r", "api.sock")), up: make(chan struct{}), hurt: map[string]bool{}}
+	s := &storm{dir: dir, api: api.NewClient(socketIn(dir)), up: make(chan struct{}), hurt: map[string]bool{}}
 	t.Cleanup(func() {
 		s.killDaemon()
 		for _, pid := range s.processesOf(dir + "/") {
@@ -108,15 +110,18 @@ func newStorm(t *testing.T) *storm {
 	return s
 }
 
-// stormUser is as whom the storm runs if root wants it: root's VMs have users of their own, to whom a real VMM's files are handed
-// as descriptors, and the VMM of this test opens them by name.
+// stormUser is as whom the storm runs if root wants it: root's VMs have users of their own, to whom a real VMM's files
+// are handed as descriptors, and the VMM of this test opens them by name.
 const stormUser = 54321
 
 // asUser runs this test once more, as an ordinary user.
 func asUser(t *testing.T) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH"), "HOME=/", "BANGER_STORM=" + os.Getenv("BANGER_STORM"), "BANGER_SEED=" + os.Getenv("BANGER_SEED")}
+	cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH"), "HOME=/"}
+	for _, name := range []string{"BANGER_STORM", "BANGER_SEED"} {
+		cmd.Env = append(cmd.Env, name+"="+os.Getenv(name))
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: stormUser, Gid: stormUser}}
 	out, err := cmd.CombinedOutput()
 	t.Logf("as user %d:\n%s", stormUser, out)
@@ -214,7 +219,9 @@ func (s *storm) ready() {
 
 // blow kills until the time is over.
 func (s *storm) blow(dice *rand.Rand, until time.Time) {
-	pause := func(most time.Duration) { time.Sleep(time.Duration(dice.Int64N(int64(most)))) } // when it kills is the test's input
+	pause := func(most time.Duration) { // when it kills is the test's input
+		time.Sleep(time.Duration(dice.Int64N(int64(most))))
+	}
 	for time.Now().Before(until) {
 		pause(800 * time.Millisecond)
 		if dice.IntN(3) == 0 {
