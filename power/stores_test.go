@@ -31,9 +31,11 @@ func (stores) begin(t *testing.T, b *daemon, w world) { w.install(t, b) }
 
 func (stores) next(dice *rand.Rand, w world, client int, m model) step {
 	var s step
-	switch dice.IntN(11) {
+	switch dice.IntN(12) {
 	case 0, 1, 2, 3:
 		s = pictureStep(dice, w, client, m)
+	case 11:
+		s = loadStep(w, client, m)
 	case 10:
 		s = saveStep(dice, w, client, m)
 	case 4:
@@ -100,6 +102,19 @@ func saveStep(dice *rand.Rand, w world, client int, m model) step {
 	return step{"image save -o " + name + " " + ref,
 		func(ctx context.Context, b *daemon) error { return b.banger(ctx, "image", "save", "-o", name, ref) },
 		func(m model) { m["file "+name] = m["image "+ref] }}
+}
+
+// loadStep brings in an image of a tar, or removes it.
+func loadStep(w world, client int, m model) step {
+	ref := w.ref(fmt.Sprintf("c%d/packed", client))
+	if m["image "+ref] != "" {
+		return removeImage(ref)
+	}
+	return step{"image load " + ref,
+		func(ctx context.Context, b *daemon) error {
+			return b.banger(ctx, "image", "load", "-q", "-i", w.packed(client))
+		},
+		func(m model) { m["image "+ref] = w.Digests[w.packed(client)] }}
 }
 
 // savedDigest returns the digest of the image in a tar, of which each blob is whole.

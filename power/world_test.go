@@ -100,6 +100,7 @@ func newWorld(t *testing.T, dir string, seed uint64) world {
 				add(pictureName(client, i), v, base, layerOf(t, dice, "own", 100<<10))
 			}
 		}
+		w.pack(t, truth, client)
 		check(t, disk.Create(w.rootfsFile(client), banger.MinDisk))
 		img, err := truth.Register(t.Context(), fmt.Sprintf("own%d:v1", client), w.rootfsFile(client), "")
 		check(t, err)
@@ -109,6 +110,25 @@ func newWorld(t *testing.T, dir string, seed uint64) world {
 	}
 	w.addKernels(t, dice)
 	return w
+}
+
+func (w world) packed(client int) string {
+	return filepath.Join(w.Dir, fmt.Sprintf("packed-%d.tar", client))
+}
+
+// pack writes a tar of an image that no registry has.
+func (w world) pack(t *testing.T, truth *image.Store, client int) {
+	t.Helper()
+	name := fmt.Sprintf("c%d/packed", client)
+	digest := w.Digests[versioned(pictureName(client, 0), 0)]
+	_, err := truth.Tag(digest, w.ref(name))
+	check(t, err)
+	w.Digests[w.packed(client)] = digest
+	e, err := truth.Export([]string{w.ref(name)})
+	check(t, err)
+	f, err := os.Create(w.packed(client))
+	check(t, err)
+	check(t, errors.Join(e.Write(t.Context(), f), f.Close()))
 }
 
 // layerOf is a layer of some files of random bytes.

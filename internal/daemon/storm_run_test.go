@@ -72,9 +72,9 @@ func newStormWorld(t *testing.T, dir string, dice *rand.Rand) *stormWorld {
 }
 
 // TestNothingAcknowledgedIsLostInAStormOfKills: clients create, change, start, stop and remove VMs, images and kernels
-// while the daemon, also one that recovers, and shims and VMMs are killed. What was acknowledged stays, what was cut off
-// is done or not, and at the end nothing is left. It takes BANGER_STORM seconds, few in every run, and BANGER_SEED makes
-// the same choices again.
+// while the daemon, also one that recovers, and shims and VMMs are killed. What was acknowledged stays, what was cut
+// off is done or not, and at the end nothing is left. It takes BANGER_STORM seconds, few in every run, and
+// BANGER_SEED makes the same choices again.
 func TestNothingAcknowledgedIsLostInAStormOfKills(t *testing.T) {
 	if os.Geteuid() == 0 {
 		asUser(t)
