@@ -65,6 +65,15 @@ func ExecVMM(_ string, argv []string) error { return shim.ExecVMM(argv) }
 // Run is the life of a daemon. It returns when ctx ends or a client asks for
 // the shutdown; VMs go on running.
 func Run(ctx context.Context, o Options) error {
+	vmms, err := vmms(os.Getenv)
+	if err != nil {
+		return err
+	}
+	return run(ctx, o, vmms)
+}
+
+// run is Run with these VMMs.
+func run(ctx context.Context, o Options, vmms []supervisor.VMM) error {
 	if err := shim.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
 		return err
 	}
@@ -81,10 +90,6 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer db.Close()
 	kvm := probe(o)
-	vmms, err := vmms(os.Getenv)
-	if err != nil {
-		return err
-	}
 	debug.SetMemoryLimit(image.HeapLimit)
 	limits, err := imageLimits(os.Getenv)
 	if err != nil {
