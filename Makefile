@@ -5,7 +5,7 @@ GO ?= go
 ARCH := $(shell $(GO) env GOARCH)
 export CGO_ENABLED := 0
 
-.PHONY: help deps build double cross demo test test-slow test-kvm test-cpu lab lint check bench bench-kvm clean
+.PHONY: help deps build double cross demo test test-slow test-power test-kvm test-cpu lab lint check bench bench-kvm clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ test: deps build double ## everything that must pass, real boots included
 
 test-slow: deps build ## a shard of the proofs that take long; SHARD=1..4|all
 	@./scripts/test-slow
+
+test-power: deps build ## 1000 power cuts while VMs, images and kernels change; root only
+	@./scripts/test-power
 
 test-kvm: deps build double ## the real Firecracker, QEMU with KVM, and Debian's kernel: here, or in a VM that runs VMs
 	@./scripts/on-kvm run

@@ -69,6 +69,7 @@ var layout = map[string]struct {
 	"internal/private":                       {".", false, "what only this user may change or hear, whatever it is"},
 	"bench":                                  {". internal/api internal/guest internal/mux internal/shim internal/vmm", true, "figures of real runs; built with the tag bench only"},
 	"bench/image":                            {". internal/image internal/image/overlaytest internal/inflate", true, "the figures of images beside those of rivals, which are why it is a module of its own"},
+	"power":                                  {"", true, "a user's requests and files only; built with the tag power only"},
 	"e2e":                                    {"", true, "a user knows nothing of our insides"},
 }
 

@@ -7,10 +7,12 @@ package blob
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +22,7 @@ import (
 // same path must not run at once. On an error, which is write's own or the file
 // system's, the old file stays.
 func WriteFile(path string, mode fs.FileMode, write func(io.Writer) error) error {
-	tmp := path + ".tmp"
+	tmp := path + tmpSuffix
 	if err := writeAndSync(tmp, mode, write); err != nil {
 		os.Remove(tmp)
 		return err
@@ -31,6 +33,20 @@ func WriteFile(path string, mode fs.FileMode, write func(io.Writer) error) error
 	}
 	return Sync(filepath.Dir(path))
 }
+
+// RemoveHalves removes what a WriteFile that was cut short has left in dir. No WriteFile may be under way there.
+func RemoveHalves(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), tmpSuffix) && !e.IsDir() {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
+}
+
+// tmpSuffix ends the name of a file that is being written.
+const tmpSuffix = ".tmp"
 
 func writeAndSync(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)

@@ -66,6 +66,15 @@ func ExecVMM(_ string, argv []string) error { return server.ExecVMM(argv) }
 // Run is the life of a daemon. It returns when ctx ends or a client asks for
 // the shutdown; VMs go on running.
 func Run(ctx context.Context, o Options) error {
+	vmms, err := vmms(os.Getenv)
+	if err != nil {
+		return err
+	}
+	return run(ctx, o, vmms)
+}
+
+// run is Run with these VMMs.
+func run(ctx context.Context, o Options, vmms []supervisor.VMM) error {
 	if err := server.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
 		return err
 	}
@@ -82,10 +91,6 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer db.Close()
 	kvm := probe(o)
-	vmms, err := vmms(os.Getenv)
-	if err != nil {
-		return err
-	}
 	debug.SetMemoryLimit(image.HeapLimit)
 	limits, err := imageLimits(os.Getenv)
 	if err != nil {

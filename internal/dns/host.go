@@ -168,17 +168,31 @@ func (h Host) Install(server netip.AddrPort) (changed bool, err error) {
 	return true, nil
 }
 
-// writeWhole leaves the old file or the new one.
+// writeWhole leaves the old file or the new one, durably.
 func writeWhole(path string, text []byte) error {
 	tmp := path + ".tmp"
 	err := os.WriteFile(tmp, text, 0o644)
+	if err == nil {
+		err = syncPath(tmp)
+	}
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
 		os.Remove(tmp)
+		return err
 	}
-	return err
+	return syncPath(filepath.Dir(path))
+}
+
+// syncPath makes what a file or a directory holds durable.
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
 }
 
 // Uninstall removes what Install made and reports whether there was something. A
@@ -192,8 +206,12 @@ func (h Host) Uninstall() (changed bool, err error) {
 	if err := os.Remove(path); err != nil {
 		return false, h.denied(err, "uninstall")
 	}
-	if bytes.Contains(have, []byte(madeDirNote)) {
-		os.Remove(filepath.Dir(path)) // unless somebody else has put something there
+	dir := filepath.Dir(path)
+	if bytes.Contains(have, []byte(madeDirNote)) && os.Remove(dir) == nil { // it stays if somebody else has put something there
+		dir = filepath.Dir(dir)
+	}
+	if err := syncPath(dir); err != nil { // else a power cut brings it back
+		return true, h.denied(err, "uninstall")
 	}
 	return true, nil
 }

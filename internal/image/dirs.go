@@ -5,6 +5,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"banger/internal/blob"
 )
 
 // makeDirs makes the store's directories. An image's own is its user's alone, for the image may be private; those above let
@@ -27,6 +30,23 @@ func makeDirs(dir string) error {
 	for _, file := range []string{refsFile, stopFile} {
 		if cerr := os.Chmod(filepath.Join(dir, file), 0o600); !errors.Is(cerr, fs.ErrNotExist) {
 			err = errors.Join(err, cerr)
+		}
+	}
+	return err
+}
+
+// removeUnfinished removes what was being made in the store in dir when its process was killed.
+func removeUnfinished(dir string) error {
+	all := filepath.Join(dir, "sha256")
+	entries, err := os.ReadDir(all)
+	err = errors.Join(err, blob.RemoveHalves(dir))
+	for _, e := range entries {
+		at := filepath.Join(all, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), tmpPrefix):
+			err = errors.Join(err, os.RemoveAll(at))
+		case e.IsDir():
+			err = errors.Join(err, blob.RemoveHalves(at), os.RemoveAll(filepath.Join(at, copyFile)))
 		}
 	}
 	return err

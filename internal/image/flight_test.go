@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -240,13 +241,57 @@ func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(s.dir, "sha256", tmpPrefix+"1", "blobs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	halves := []string{refsFile + ".tmp", stopFile + ".tmp", filepath.Join("sha256", img.Digest[7:], metaFile+".tmp"), filepath.Join("sha256", img.Digest[7:], copyFile)}
+	for _, half := range halves {
+		if err := os.WriteFile(filepath.Join(s.dir, half), []byte("hal"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	again, err := Open(s.dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantOnly(t, again, img.Digest)
+	for _, half := range halves {
+		if _, err := os.Lstat(filepath.Join(s.dir, half)); err == nil {
+			t.Errorf("%s is left", half)
+		}
+	}
 	if found, err := again.Find(img.Reference); err != nil || found.Digest != img.Digest {
 		t.Errorf("after the start %s is %s, %v", img.Reference, found.Digest, err)
+	}
+}
+
+// TestAListDoesNotFailOfARemoval that happens at the same time.
+func TestAListDoesNotFailOfARemoval(t *testing.T) {
+	s, ref := openStore(t), "oci:"+ociDir(t, plain(file("f", "1")))
+	stays := ensure(t, s, "oci:"+ociDir(t, plain(file("f", "2"))))
+	for i := range 300 { // so that a list takes its time
+		s.refs[fmt.Sprintf("stays:%d", i)] = reference{Digest: stays.Digest}
+	}
+	done := make(chan error)
+	go func() {
+		var err error
+		for range 50 {
+			_, perr := s.Ensure(context.Background(), ref, "", banger.PullMissing, banger.Discard)
+			err = errors.Join(err, perr, s.Remove(ref))
+		}
+		done <- err
+	}()
+	for {
+		if _, err := s.List(); err != nil {
+			t.Error(err)
+			<-done
+			return
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
 	}
 }
 

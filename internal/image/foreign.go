@@ -153,6 +153,9 @@ func checkForeign(img banger.Image) error {
 	return nil
 }
 
+// copyFile is, in an image's directory, what Promote has copied so far.
+const copyFile = ".copy"
+
 // Promote copies a registered file into the store, which owns the copy from then on.
 func (s *Store) Promote(ctx context.Context, ref string) (banger.Image, error) {
 	img, err := s.Find(ref)
@@ -166,7 +169,7 @@ func (s *Store) Promote(ctx context.Context, ref string) (banger.Image, error) {
 		return img, err
 	}
 	path := filepath.Join(s.path(img.Digest), rootfsFile)
-	copied := filepath.Join(filepath.Dir(path), ".copy")
+	copied := filepath.Join(filepath.Dir(path), copyFile)
 	defer os.Remove(copied)
 	if img.Size, err = copySparse(ctx, img.Foreign, copied); err != nil {
 		return img, hostError(ctx, ref, err)

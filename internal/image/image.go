@@ -95,16 +95,11 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := makeDirs(dir); err != nil {
 		return nil, err
 	}
-	left, err := filepath.Glob(filepath.Join(dir, "sha256", tmpPrefix+"*"))
-	if err != nil {
+	if err := removeUnfinished(dir); err != nil {
 		return nil, err
 	}
-	for _, l := range left {
-		if err := os.RemoveAll(l); err != nil {
-			return nil, err
-		}
-	}
 	s := &Store{dir: dir, remote: registry.New(opts.Registry), limits: opts.Limits.orDefaults(), refs: map[string]reference{}, flights: map[string]*flight{}}
+	var err error
 	if s.blobs, err = blob.OpenStore(filepath.Join(dir, "blobs")); err != nil {
 		return nil, err
 	}
@@ -189,6 +184,9 @@ func (s *Store) List() ([]banger.Image, error) {
 	var list []banger.Image
 	for name, ref := range refs {
 		img, err := s.Get(ref.Digest)
+		if banger.CodeOf(err) == banger.CodeNotFound && !s.means(name, ref) {
+			continue // it has just been removed
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -197,6 +195,13 @@ func (s *Store) List() ([]banger.Image, error) {
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Reference < list[j].Reference })
 	return list, nil
+}
+
+// means returns true if name still means what r says.
+func (s *Store) means(name string, r reference) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refs[name] == r
 }
 
 // all returns every image of the store once, without references.

@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"runtime"
 	"sort"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -41,14 +42,18 @@ func Open(dir string) (*Store, error) {
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
 		return nil, err
 	}
-	left, err := filepath.Glob(filepath.Join(dir, tmpPrefix+"*"))
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		at := filepath.Join(dir, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), tmpPrefix):
+			err = errors.Join(err, os.RemoveAll(at))
+		case e.IsDir():
+			err = errors.Join(err, blob.RemoveHalves(at)) // of an initramfs
+		}
+	}
 	if err != nil {
 		return nil, err
-	}
-	for _, l := range left {
-		if err := os.RemoveAll(l); err != nil {
-			return nil, err
-		}
 	}
 	return &Store{dir: dir}, nil
 }
@@ -65,6 +70,9 @@ func (s *Store) List() ([]banger.Kernel, error) {
 			continue
 		}
 		k, err := s.read(e.Name())
+		if _, gone := os.Lstat(filepath.Join(s.dir, e.Name())); errors.Is(err, fs.ErrNotExist) && errors.Is(gone, fs.ErrNotExist) {
+			continue // it has just been removed
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -282,9 +282,41 @@ func TestACanceledImportLeavesNothing(t *testing.T) {
 func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	s := imported(t, "k")
 	write(t, nil, s.dir, tmpPrefix+"1", "vmlinux")
+	half := write(t, nil, s.dir, "k", "initrd-0123456789abcdef.cpio.tmp")
 	_, err := Open(s.dir)
 	check(t, err)
 	wantDir(t, s, "k")
+	if _, err := os.Lstat(half); err == nil {
+		t.Errorf("%s is left", half)
+	}
+}
+
+// TestAListDoesNotFailOfARemoval that happens at the same time.
+func TestAListDoesNotFailOfARemoval(t *testing.T) {
+	s := imported(t)
+	image, modules := source(t)
+	done := make(chan error)
+	go func() {
+		var err error
+		for range 50 {
+			_, ierr := s.Import(context.Background(), "k", image, modules, "a test", banger.Discard)
+			err = errors.Join(err, ierr, s.Remove("k"))
+		}
+		done <- err
+	}()
+	for {
+		if _, err := s.List(); err != nil {
+			t.Error(err)
+			<-done
+			return
+		}
+		select {
+		case err := <-done:
+			check(t, err)
+			return
+		default:
+		}
+	}
 }
 
 func TestKernelsThatAreNotThere(t *testing.T) {

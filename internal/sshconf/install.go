@@ -53,6 +53,7 @@ func (i Install) Add() error {
 	if err != nil {
 		return err
 	}
+	removeHalves(filepath.Dir(f.path))
 	if hasLine(f.content, line) {
 		if !i.Installed() {
 			return i.note(record{})
@@ -95,6 +96,7 @@ func (i Install) Remove() error {
 	if err != nil {
 		return err
 	}
+	removeHalves(filepath.Dir(f.path))
 	rest, found := withoutLine(f.content, line)
 	switch {
 	case !found:
@@ -102,8 +104,12 @@ func (i Install) Remove() error {
 		if err := os.Remove(f.path); err != nil {
 			return err
 		}
-		if r.MadeDir {
-			os.Remove(filepath.Dir(f.path)) // stays when there is more in it
+		dir := filepath.Dir(f.path)
+		if r.MadeDir && os.Remove(dir) == nil { // it stays when there is more in it
+			dir = filepath.Dir(dir)
+		}
+		if err := syncDir(dir); err != nil { // else a power cut brings it back
+			return err
 		}
 	default:
 		if err := f.replace(rest); err != nil {
@@ -224,5 +230,5 @@ func (f *configFile) replace(content []byte) error {
 			return fmt.Errorf("%s was changed by somebody else meanwhile", f.path)
 		}
 	}
-	return os.Rename(temp, f.path)
+	return moveTo(temp, f.path)
 }

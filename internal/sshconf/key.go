@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -71,9 +73,27 @@ func newKey(file, comment string) ([]byte, error) {
 	return private, nil
 }
 
+// tempPrefix begins the name of a file that is being written; the id of the process follows.
+const tempPrefix = ".banger-"
+
+// removeHalves removes what processes have left in dir that were killed while they wrote.
+func removeHalves(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		rest, ours := strings.CutPrefix(e.Name(), tempPrefix)
+		pid, _, _ := strings.Cut(rest, "-")
+		if _, err := strconv.ParseUint(pid, 10, 64); !ours || err != nil {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join("/proc", pid)); errors.Is(err, fs.ErrNotExist) {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
 // writeTemp writes a new file beside file and returns its name.
 func writeTemp(file string, content []byte, mode fs.FileMode) (string, error) {
-	f, err := os.CreateTemp(filepath.Dir(file), ".banger-*") // O_EXCL, 0600
+	f, err := os.CreateTemp(filepath.Dir(file), fmt.Sprintf("%s%d-*", tempPrefix, os.Getpid())) // O_EXCL, 0600
 	if err != nil {
 		return "", err
 	}
@@ -88,6 +108,7 @@ func writeTemp(file string, content []byte, mode fs.FileMode) (string, error) {
 
 // WriteFile replaces file as a whole, unless it has this content already.
 func WriteFile(file string, content []byte) error {
+	removeHalves(filepath.Dir(file))
 	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, content) {
 		return nil
 	}
@@ -95,11 +116,26 @@ func WriteFile(file string, content []byte) error {
 	if err != nil {
 		return err
 	}
+	return moveTo(temp, file)
+}
+
+// moveTo gives a file its name, durably.
+func moveTo(temp, file string) error {
 	if err := os.Rename(temp, file); err != nil {
 		os.Remove(temp)
 		return err
 	}
-	return nil
+	return syncDir(filepath.Dir(file))
+}
+
+// syncDir makes durable which names are in a directory.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }
 
 // maxKeyFile bounds what is read of a file that should hold a key.

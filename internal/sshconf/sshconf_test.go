@@ -5,10 +5,12 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -349,5 +351,39 @@ func TestPublicKeys(t *testing.T) {
 	}
 	if _, err := PublicKeys([]string{filepath.Join(dir, "none")}, keys, ""); err == nil {
 		t.Error("a key that is not there is taken")
+	}
+}
+
+// TestWhatAKilledProcessLeftIsRemoved, and not what another one is writing.
+func TestWhatAKilledProcessLeftIsRemoved(t *testing.T) {
+	ours, users := t.TempDir(), t.TempDir()
+	const dead = ".banger-4294967295-1" // no process has such an id (proc(5), pid_max)
+	others := fmt.Sprintf(".banger-%d-1", os.Getpid())
+	mine := ".banger-notes"
+	for _, dir := range []string{ours, users} {
+		for _, name := range []string{dead, others, mine} {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := WriteFile(filepath.Join(ours, "config"), []byte("text")); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Install{User: filepath.Join(users, "config"), Ours: filepath.Join(ours, "config"), Record: filepath.Join(ours, "installed")}).Add(); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string][]string{ours: {others, mine, "config", "installed"}, users: {others, mine, "config"}} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var have []string
+		for _, e := range entries {
+			have = append(have, e.Name())
+		}
+		if !slices.Equal(have, want) {
+			t.Errorf("there are %q, not %q", have, want)
+		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/blob"
 	"banger/internal/cgroup"
 	"banger/internal/image"
 	"banger/internal/kernel"
@@ -243,13 +244,14 @@ func (s *Supervisor) removeJail(id string) (err error) {
 	return err
 }
 
-// removeFiles deletes whatever a VM has on the host.
+// removeFiles deletes whatever a VM has on the host, durably: files that came back after a power cut would be nobody's when
+// the row is gone.
 func (s *Supervisor) removeFiles(id string) error {
 	err := os.Remove(recordPath(s.vmsDir(), id))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(s.removeJail(id), untrusted.RemoveAll(s.runDir(id)), untrusted.RemoveAll(s.stateDir(id)), err)
+	return errors.Join(s.removeJail(id), untrusted.RemoveAll(s.runDir(id)), untrusted.RemoveAll(s.stateDir(id)), err, blob.Sync(s.vmsDir()))
 }
 
 func (s *Supervisor) isolation() string {
