@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"banger"
@@ -17,7 +16,7 @@ import (
 	"banger/internal/disk"
 	"banger/internal/image"
 	"banger/internal/networks"
-	"banger/internal/store"
+	"banger/internal/reserve"
 )
 
 // createTries bounds the search for a random name that is free.
@@ -48,9 +47,6 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 			return banger.VM{}, err
 		}
 	}
-	s.images.RLock()
-	defer s.images.RUnlock()
-
 	m, err := s.insertOn(ctx, spec.Network, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
 		VMM: driver.String(), Isolation: s.isolation()})
 	if err != nil {
@@ -63,9 +59,11 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 		}
 	}()
 	emit(banger.Event{ID: m.id()})
-	if err := m.prepare(ctx, spec, emit); err != nil {
+	release, err := m.prepare(ctx, spec, emit)
+	if err != nil {
 		return banger.VM{}, err
 	}
+	defer release()
 	if start {
 		err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, emit) })
 		if banger.CodeOf(err) == banger.CodeGuest && !spec.AutoRemove { // its console says more than the error
@@ -81,19 +79,35 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	return m.snapshot(), nil
 }
 
-// prepare gets what a new VM is made of: image, kernel and disk.
-func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emit) error {
+// prepare gets what a new VM is made of: image, kernel and disk. Image and kernel stay until release; once the VM
+// names them, they stay as long as it does.
+func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emit) (release func(), err error) {
+	by := "the creation of VM " + m.snapshot().Name
 	watch := newStopwatch()
-	img, err := m.s.opts.Images.Ensure(ctx, spec.Image, spec.Platform, spec.Pull, emit)
+	img, releaseImage, err := m.s.library.UseImage(ctx, spec.Image, spec.Platform, spec.Pull, by, emit)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	watch.lap("image")
-	kern, err := m.s.opts.Kernels.Ensure(ctx, cmp.Or(spec.Kernel, img.Kernel), emit)
+	kern, releaseKernel, err := m.s.library.UseKernel(ctx, cmp.Or(spec.Kernel, img.Kernel), by, emit)
 	if err != nil {
-		return err
+		releaseImage()
+		return nil, err
 	}
 	watch.lap("kernel")
+	release = func() {
+		releaseImage()
+		releaseKernel()
+	}
+	if err := m.assemble(spec, img, kern, watch); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// assemble makes the files of a new VM, and notes what it is made of.
+func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kernel, watch *stopwatch) error {
 	main, err := mainCommand(spec, img)
 	if err != nil {
 		return err
@@ -116,7 +130,7 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 	}
 	// The disk and the key are durable themselves; their names must be, too, before anybody is told of the VM.
 	if err := errors.Join(blob.Sync(m.s.stateDir(m.id())), blob.Sync(m.s.vmsDir())); err != nil {
-		return noSpace(err, m.s.opts.StateDir)
+		return reserve.Explain(err, m.s.opts.StateDir)
 	}
 	watch.lap("disk")
 	m.update(func(vm *banger.VM) {
@@ -155,25 +169,12 @@ func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error)
 
 func (s *Supervisor) createDisk(id string, size int64) error {
 	if err := os.MkdirAll(s.stateDir(id), 0o700); err != nil {
-		return noSpace(err, s.opts.StateDir)
+		return reserve.Explain(err, s.opts.StateDir)
 	}
-	return noSpace(disk.Create(s.diskPath(id), size), s.opts.StateDir)
+	return reserve.Explain(disk.Create(s.diskPath(id), size), s.opts.StateDir)
 }
 
 func (s *Supervisor) diskPath(id string) string { return filepath.Join(s.stateDir(id), "disk.ext4") }
-
-// isFull returns true for the error of a full disk, whether a file or the database met it.
-func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, store.ErrFull)
-}
-
-// noSpace gives the error of a full disk its code, and leaves others as they are.
-func noSpace(err error, dir string) error {
-	if isFull(err) {
-		return banger.Errorf(banger.CodeNoSpace, "no space left in %s: %w", dir, err).WithHint("free some: banger prune")
-	}
-	return err
-}
 
 // chooseInit resolves InitAuto: systemd images boot their own init.
 func chooseInit(spec banger.Spec, img banger.Image) string {

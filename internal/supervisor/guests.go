@@ -78,6 +78,20 @@ func (m *machine) attachMain(ctx context.Context, e banger.Exec) (net.Conn, erro
 	return m.offering().Exec(ctx, main)
 }
 
+// Changes returns what a running VM has changed of its image, as a tar, which the caller closes.
+func (s *Supervisor) Changes(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return banger.VM{}, nil, err
+	}
+	vm := m.snapshot()
+	if vm.State != banger.StateRunning {
+		return vm, nil, stateError("commit", vm, "start it: banger start "+vm.Name)
+	}
+	changes, err := m.agent().Changes(ctx)
+	return vm, changes, err
+}
+
 // Logs writes the guest's console: its last tail lines (all when negative) and,
 // with follow, what comes until the VM ends or ctx does.
 func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"path/filepath"
 
+	"banger/internal/reserve"
 	"banger/internal/sshconf"
 )
 
@@ -13,5 +14,5 @@ const hostKeyFile = "ssh_host_ed25519_key"
 // files; a VM of an earlier banger gets one when it starts.
 func (s *Supervisor) hostKey(id string) (private, public string, err error) {
 	key, public, err := sshconf.MakeKey(filepath.Join(s.stateDir(id), hostKeyFile), "banger VM "+id)
-	return string(key), public, noSpace(err, s.opts.StateDir)
+	return string(key), public, reserve.Explain(err, s.opts.StateDir)
 }

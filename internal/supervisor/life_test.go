@@ -249,14 +249,14 @@ func TestWhatIsUsedCannotBeRemoved(t *testing.T) {
 	s := h.daemon()
 	_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
 	check(t, err)
-	img, err := s.Image(h.image)
+	img, err := s.Library().Image(h.image)
 	check(t, err)
-	wantCode(t, s.RemoveImage(img.Digest), banger.CodeConflict)
-	wantCode(t, s.RemoveKernel("test"), banger.CodeConflict)
+	wantCode(t, s.Library().RemoveImage(img.Digest), banger.CodeConflict)
+	wantCode(t, s.Library().RemoveKernel("test"), banger.CodeConflict)
 	removed, err := s.Prune(h.ctx())
 	if err != nil || len(removed) != 1 || removed[0].Name != "box" {
 		t.Errorf("pruned %+v, %v", removed, err)
 	}
-	check(t, errors.Join(s.RemoveImage(h.image), s.RemoveKernel("test")))
+	check(t, errors.Join(s.Library().RemoveImage(h.image), s.Library().RemoveKernel("test")))
 	h.wantNothing(s)
 }

@@ -379,14 +379,14 @@ func (m *machine) awaitEnd(ctx context.Context) (shim.Status, error) {
 func (m *machine) remove() error {
 	ctx := context.WithoutCancel(m.ctx)
 	if m.isCommitted() { // else the row says so from the beginning
-		if err := m.s.roomy(func() error { return m.s.opts.Store.Undo(ctx, m.snapshot()) }); err != nil {
+		if err := m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Undo(ctx, m.snapshot()) }); err != nil {
 			return storing(err, m.s.opts.StateDir)
 		}
 	}
 	err := m.s.removeFiles(m.id())
 	if err == nil {
-		err = m.s.roomy(func() error { return m.s.opts.Store.Delete(ctx, m.id()) })
-		m.s.refill()
+		err = m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Delete(ctx, m.id()) })
+		m.s.opts.Reserve.Refill()
 	}
 	m.s.forget(m)
 	m.mu.Lock()

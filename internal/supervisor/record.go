@@ -14,6 +14,7 @@ import (
 
 	"banger"
 	"banger/internal/blob"
+	"banger/internal/reserve"
 	"banger/internal/store"
 )
 
@@ -44,7 +45,7 @@ const storeAgain = 5 * time.Second
 // written with the next row: the row is what counts.
 func (m *machine) store(ctx context.Context, vm banger.VM) error {
 	m.again = nil
-	if err := m.s.roomy(func() error { return m.s.opts.Store.Update(ctx, vm) }); err != nil {
+	if err := m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Update(ctx, vm) }); err != nil {
 		if banger.CodeOf(err) == banger.CodeInternal {
 			m.again = time.After(storeAgain)
 		}
@@ -97,22 +98,6 @@ func readRecord(dir, id string) (r record, err error) {
 	return r, nil
 }
 
-// roomy runs f, and once more with the reserve if the disk is full: what frees room must not need any.
-func (s *Supervisor) roomy(f func() error) error {
-	err := f()
-	if isFull(err) && s.opts.Reserve != nil && s.opts.Reserve.Release() {
-		err = f()
-	}
-	return err
-}
-
-// refill holds the reserve back again when something has gone.
-func (s *Supervisor) refill() {
-	if s.opts.Reserve != nil {
-		s.opts.Reserve.Fill() // if there is no room yet, the next removal tries again
-	}
-}
-
 // storing gives the errors of a database on a full or broken disk their codes.
 func storing(err error, dir string) error {
 	if banger.CodeOf(err) != banger.CodeInternal {
@@ -121,7 +106,7 @@ func storing(err error, dir string) error {
 	if errors.Is(err, store.ErrDisk) {
 		return banger.Errorf(banger.CodeDisk, "the disk of %s failed: %w", dir, err).WithHint("see the kernel's log: dmesg")
 	}
-	return noSpace(err, dir)
+	return reserve.Explain(err, dir)
 }
 
 // lostDir is where what no row claims is set aside.

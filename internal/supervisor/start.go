@@ -334,10 +334,11 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if err != nil {
 		return shim.Spec{}, none, err
 	}
-	initrd, err := m.s.opts.Kernels.Initrd(kern.Name, m.s.opts.Agent)
+	initrd, name, err := m.s.library.Initramfs(kern.Name, m.s.opts.Agent)
 	if err != nil {
 		return shim.Spec{}, none, err
 	}
+	m.update(func(vm *banger.VM) { vm.Initramfs = name })
 	if _, err := m.s.opts.Images.Get(vm.ImageDigest); err != nil {
 		return shim.Spec{}, none, err
 	}

@@ -24,6 +24,7 @@ import (
 	"banger/internal/cgroup"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/library"
 	"banger/internal/network"
 	"banger/internal/networks"
 	"banger/internal/reserve"
@@ -101,13 +102,8 @@ type Supervisor struct {
 	mu       sync.Mutex
 	machines map[string]*machine
 
-	// images is held for reading while a VM is being created, so that an image
-	// or kernel is not removed between being found and being named in a row.
-	images sync.RWMutex
-	// removing is held by who removes one, so that two wait for each other.
-	removing sync.Mutex
-
 	networks *networks.Networks
+	library  *library.Library
 
 	rebooted bool     // the host has booted since the last daemon; does not change after Restore
 	problems []string // what Restore could not put right; does not change afterwards
@@ -128,6 +124,7 @@ func New(opts Options) (*Supervisor, error) {
 		parts.Bridge = opts.Bridge(s.denied)
 	}
 	s.networks = networks.New(parts)
+	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: s, Reserve: opts.Reserve, Dir: opts.StateDir})
 	return s, nil
 }
 
@@ -139,6 +136,9 @@ func (s *Supervisor) Close() {
 		s.networks.Bridge.Close()
 	}
 }
+
+// Library returns the images and kernels that VMs are made of.
+func (s *Supervisor) Library() *library.Library { return s.library }
 
 // Networks returns the networks of the VMs.
 func (s *Supervisor) Networks() *networks.Networks { return s.networks }
