@@ -24,15 +24,15 @@ var layout = map[string]struct {
 	".":                                      {"", false, "the nouns are imported by all and import nothing of ours"},
 	"cmd/banger":                             {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent":                       {"internal/agent", false, "a main only starts things"},
-	"internal/cli":                           {". internal/api internal/archive internal/dns internal/host internal/private internal/sshconf internal/text", true, "the CLI sees the daemon only through its API; it starts the daemon"},
-	"internal/daemon":                        {". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/private internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmm internal/vmm/firecracker internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
+	"internal/cli":                           {". internal/api internal/archive internal/dns internal/host internal/private internal/process internal/sshconf internal/text", true, "the CLI sees the daemon only through its API; it starts the daemon"},
+	"internal/daemon":                        {". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/private internal/registry internal/reserve internal/shim/server internal/splice internal/store internal/supervisor internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
 	"internal/api":                           {". internal/private internal/text", false, "routes and their client know nouns, not machinery"},
-	"internal/supervisor":                    {". internal/blob internal/cgroup internal/disk internal/guest internal/image internal/kernel internal/library internal/network internal/networks internal/reserve internal/shim internal/sshconf internal/store internal/text internal/untrusted internal/vmm", false, "decisions only: no HTTP, SQL or processes of its own"},
+	"internal/supervisor":                    {". internal/blob internal/cgroup internal/disk internal/guest internal/image internal/kernel internal/library internal/network internal/networks internal/process internal/reserve internal/shim internal/sshconf internal/store internal/text internal/untrusted internal/vmdir internal/vmm internal/vmm/choice", false, "decisions only: no HTTP, SQL or processes of its own"},
 	"internal/library":                       {". internal/image internal/kernel internal/reserve", false, "what VMs are made of, and who needs it; it runs none"},
 	"internal/pin":                           {"", false, "who holds a thing, whatever it is"},
 	"internal/networks":                      {". internal/guest internal/network", false, "which VM is on which network; it starts and stops none"},
-	"internal/shim":                          {". internal/guest internal/untrusted internal/vmm", true, "what a daemon and one VM's process say to each other; its client starts it"},
-	"internal/shim/server":                   {". internal/accept internal/guest internal/mux internal/network internal/private internal/shim internal/splice internal/untrusted internal/vmm", false, "one VM's process; it never sees images or rows"},
+	"internal/shim":                          {". internal/untrusted internal/vmm", true, "what a daemon and one VM's process say to each other; its client starts it"},
+	"internal/shim/server":                   {". internal/accept internal/guest internal/mux internal/network internal/private internal/shim internal/splice internal/untrusted internal/vmm internal/vmm/jail", false, "one VM's process; it never sees images or rows"},
 	"internal/splice":                        {". internal/network", false, "two connections as one, whatever they carry"},
 	"internal/untrusted":                     {"", false, "files where another user may have set traps, whatever they are for"},
 	"internal/ipaddr":                        {"", false, "what kinds of addresses there are, whoever may reach them"},
@@ -53,9 +53,13 @@ var layout = map[string]struct {
 	"internal/cgroup":                        {"", false, "what processes may use together, whoever they are"},
 	"internal/disk":                          {". internal/ext4", false, "a VM's writable disk"},
 	"internal/vmm":                           {"internal/untrusted", false, "the seam between us and any VMM"},
+	"internal/vmm/choice":                    {". internal/vmm", false, "which VMM runs a VM here; it runs none"},
+	"internal/vmm/jail":                      {"internal/untrusted", false, "where the roots of VMMs are, whichever has one"},
+	"internal/vmdir":                         {". internal/blob internal/untrusted internal/vmm/jail", false, "where the files of VMs are, whatever they hold"},
+	"internal/process":                       {"internal/vmm", false, "processes of ours that outlive the one that started them, whatever they do"},
 	"internal/vmm/child":                     {"internal/vmm", true, "starts a VMM, whichever it is"},
-	"internal/vmm/firecracker":               {"internal/text internal/untrusted internal/vmm internal/vmm/child", true, "an adapter to one VMM"},
-	"internal/vmm/firecracker/double":        {". internal/guest internal/mux", true, "stands for Firecracker in tests; it must know nothing of the driver that it examines"},
+	"internal/vmm/firecracker":               {"internal/text internal/untrusted internal/vmm internal/vmm/child internal/vmm/jail", true, "an adapter to one VMM"},
+	"internal/vmm/firecracker/double":        {"internal/mux", true, "stands for Firecracker in tests; it must know nothing of the driver that it examines"},
 	"internal/vmm/firecracker/double/jailer": {"", false, "stands for Firecracker's jailer in tests; it must know nothing of the driver either"},
 	"internal/vmm/guesttest":                 {". internal/disk internal/ext4 internal/guest internal/kernel internal/vmm internal/vmm/vmmtest", true, "a real guest for the tests of drivers"},
 	"internal/vmm/guesttest/echo":            {"", false, "the one program of that guest"},
@@ -69,7 +73,7 @@ var layout = map[string]struct {
 	"internal/host":                          {".", false, "what this host can do"},
 	"internal/reserve":                       {".", false, "room that is held back on a disk, whoever needs it"},
 	"internal/private":                       {".", false, "what only this user may change or hear, whatever it is"},
-	"bench":                                  {". internal/api internal/guest internal/mux internal/shim internal/vmm", true, "figures of real runs; built with the tag bench only"},
+	"bench":                                  {". internal/api internal/guest internal/mux", true, "figures of real runs; built with the tag bench only"},
 	"bench/image":                            {". internal/image internal/image/overlaytest internal/inflate", true, "the figures of images beside those of rivals, which are why it is a module of its own"},
 	"power":                                  {"", true, "a user's requests and files only; built with the tag power only"},
 	"e2e":                                    {"", true, "a user knows nothing of our insides"},
@@ -217,4 +221,28 @@ func parsePackages(t *testing.T) map[string]map[string]*ast.File {
 		t.Fatalf("only %d packages found: the test looks in the wrong place", len(packages))
 	}
 	return packages
+}
+
+// TestEveryPermissionIsUsed: what no file of a package imports, the layout does not allow.
+func TestEveryPermissionIsUsed(t *testing.T) {
+	for dir, files := range parsePackages(t) {
+		used := map[string]bool{}
+		for _, file := range files {
+			for _, imp := range file.Imports {
+				name, err := strconv.Unquote(imp.Path.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if name == module {
+					used["."] = true
+				}
+				used[strings.TrimPrefix(name, module+"/")] = true
+			}
+		}
+		for _, may := range strings.Fields(layout[dir].may) {
+			if !used[may] {
+				t.Errorf("%s may import %s, and does not", dir, may)
+			}
+		}
+	}
 }

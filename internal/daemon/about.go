@@ -10,7 +10,7 @@ import (
 	"banger/internal/cgroup"
 	"banger/internal/host"
 	"banger/internal/store"
-	"banger/internal/supervisor"
+	"banger/internal/vmm/choice"
 )
 
 // about is what a daemon says of itself and its host.
@@ -18,7 +18,7 @@ type about struct {
 	o        Options
 	db       *store.Store
 	kvm      host.KVM
-	vmms     []supervisor.VMM
+	vmms     []choice.VMM
 	groups   *cgroup.Tree
 	noGroups error
 	names    namesOf

@@ -33,6 +33,7 @@ import (
 	"banger/internal/splice"
 	"banger/internal/store"
 	"banger/internal/supervisor"
+	"banger/internal/vmm/choice"
 )
 
 //go:embed embedded
@@ -74,7 +75,7 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // run is Run with these VMMs.
-func run(ctx context.Context, o Options, vmms []supervisor.VMM) error {
+func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 	if err := server.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
 		return err
 	}
@@ -186,7 +187,7 @@ func imageLimits(getenv func(string) string) (l image.Limits, err error) {
 	return l, nil
 }
 
-func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms []supervisor.VMM, groups *cgroup.Tree) (*supervisor.Supervisor, error) {
+func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms []choice.VMM, groups *cgroup.Tree) (*supervisor.Supervisor, error) {
 	kernels, err := kernel.Open(filepath.Join(o.StateDir, "kernels"))
 	if err != nil {
 		return nil, err
@@ -197,9 +198,17 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 	}
 	parts := supervisor.Options{
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
-		VMMs: vmms,
-		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), BootID: host.BootID(), Reserve: reserveOf(o.StateDir), Memory: host.Memory(), CPUs: runtime.NumCPU(), Nested: host.CheckNested, Root: os.Geteuid() == 0,
-		Store: db, Images: images, Kernels: kernels, Groups: groups,
+		VMMs:     choice.Host{VMMs: vmms, KVM: kvm.Usable, NoKVM: kvm.Reason, Nested: host.CheckNested},
+		KVMGroup: host.KVMGroup(),
+		BootID:   host.BootID(),
+		Reserve:  reserveOf(o.StateDir),
+		Memory:   host.Memory(),
+		CPUs:     runtime.NumCPU(),
+		Root:     os.Geteuid() == 0,
+		Store:    db,
+		Images:   images,
+		Kernels:  kernels,
+		Groups:   groups,
 	}
 	if parts.Root {
 		parts.Bridge = func(denied func(string, banger.Denial)) *network.BridgeHost {

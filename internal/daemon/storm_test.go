@@ -22,8 +22,8 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/shim/server"
-	"banger/internal/supervisor"
 	"banger/internal/vmm"
+	"banger/internal/vmm/choice"
 	"banger/internal/vmm/vmmtest"
 )
 
@@ -61,7 +61,7 @@ func stormDaemon(dir string) error {
 	}
 	return run(ctx, Options{StateDir: filepath.Join(dir, "s"), RunDir: filepath.Join(dir, "r"), Socket: socketIn(dir),
 		Accel: "tcg", Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func() { fmt.Println("ready") }},
-		[]supervisor.VMM{{Name: driver.Name(), Find: find}})
+		[]choice.VMM{{Name: driver.Name(), Find: find}})
 }
 
 func socketIn(dir string) string { return filepath.Join(dir, "r", "api.sock") }

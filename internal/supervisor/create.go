@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"banger"
-	"banger/internal/blob"
 	"banger/internal/disk"
 	"banger/internal/image"
 	"banger/internal/networks"
@@ -38,7 +36,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if err := s.checkRoom(spec, emit); err != nil {
 		return banger.VM{}, err
 	}
-	driver, err := s.chooseVMM(ctx, spec)
+	driver, err := s.opts.VMMs.Choose(ctx, spec)
 	if err != nil {
 		return banger.VM{}, err
 	}
@@ -129,7 +127,7 @@ func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kerne
 		return err
 	}
 	// The disk and the key are durable themselves; their names must be, too, before anybody is told of the VM.
-	if err := errors.Join(blob.Sync(m.s.stateDir(m.id())), blob.Sync(m.s.vmsDir())); err != nil {
+	if err := m.s.dirs.Sync(m.id()); err != nil {
 		return reserve.Explain(err, m.s.opts.StateDir)
 	}
 	watch.lap("disk")
@@ -168,13 +166,11 @@ func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error)
 }
 
 func (s *Supervisor) createDisk(id string, size int64) error {
-	if err := os.MkdirAll(s.stateDir(id), 0o700); err != nil {
+	if err := os.MkdirAll(s.dirs.VM(id), 0o700); err != nil {
 		return reserve.Explain(err, s.opts.StateDir)
 	}
-	return reserve.Explain(disk.Create(s.diskPath(id), size), s.opts.StateDir)
+	return reserve.Explain(disk.Create(s.dirs.Disk(id), size), s.opts.StateDir)
 }
-
-func (s *Supervisor) diskPath(id string) string { return filepath.Join(s.stateDir(id), "disk.ext4") }
 
 // chooseInit resolves InitAuto: systemd images boot their own init.
 func chooseInit(spec banger.Spec, img banger.Image) string {

@@ -31,6 +31,7 @@ import (
 	"banger/internal/store"
 	"banger/internal/supervisor"
 	"banger/internal/vmm"
+	"banger/internal/vmm/choice"
 	"banger/internal/vmm/vmmtest"
 )
 
@@ -104,7 +105,7 @@ func newHost(t *testing.T) *host {
 	check(t, err)
 	h.opts = supervisor.Options{StateDir: h.path("state"), RunDir: h.path("run"), Agent: []byte("a guest agent"),
 		ShimArgv: []string{self, "shim", h.path("agent"), h.path("faults")}, Images: images, Kernels: kernels,
-		VMMs: []supervisor.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: agent})}}}
+		VMMs: choice.Host{VMMs: []choice.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: agent})}}}}
 	h.addImage()
 	h.addKernel()
 	h.opts.Store, err = store.Open(t.Context(), h.path("banger.db"))

@@ -13,6 +13,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/shim"
 	"banger/internal/text"
+	"banger/internal/vmdir"
 	"banger/internal/vmm"
 )
 
@@ -40,7 +41,7 @@ type machine struct {
 	mainDone  chan struct{}    // closed when nobody waits for it any more; nil without one
 	alive     bool             // a VMM was started and its end not yet seen; only the owner touches it
 	reboots   []time.Time      // when the guest rebooted; only the owner touches it
-	recorded  []byte           // the record as it was written; only the owner touches it
+	recorder  *vmdir.Recorder  // only the owner uses it
 	again     <-chan time.Time // when to store the row that could not be stored; nil: it is stored. Only the owner touches it
 
 	mu        sync.Mutex
@@ -256,7 +257,7 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	m.leaveGroup()
 	m.leaveNetwork()
 	m.setState(state, reason)
-	m.s.cleanRun(m.id())
+	m.s.dirs.CleanRun(m.id())
 	if vm.Spec.AutoRemove {
 		m.remove()
 	}
@@ -383,7 +384,7 @@ func (m *machine) remove() error {
 			return storing(err, m.s.opts.StateDir)
 		}
 	}
-	err := m.s.removeFiles(m.id())
+	err := m.s.dirs.Remove(m.id())
 	if err == nil {
 		err = m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Delete(ctx, m.id()) })
 		m.s.opts.Reserve.Refill()
@@ -412,7 +413,7 @@ func (m *machine) discard() error {
 		return m.remove()
 	})
 	if m.isGone() { // perhaps by another's hand, before the last files were made
-		return m.s.removeFiles(m.id())
+		return m.s.dirs.Remove(m.id())
 	}
 	return err
 }

@@ -51,7 +51,7 @@ func (m *machine) reboot() {
 	m.takeMainExit() // nobody waits for the main command of the boot before
 	m.leaveGroup()
 	m.leaveNetwork()
-	m.s.cleanRun(m.id())
+	m.s.dirs.CleanRun(m.id())
 	ctx, cancel := context.WithCancel(m.ctx)
 	defer cancel()
 	m.setInterrupt(cancel)

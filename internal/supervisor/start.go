@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"banger/internal/guest"
 	"banger/internal/network"
 	"banger/internal/shim"
-	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
@@ -72,7 +70,7 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 			m.endVMM(ctx, banger.StateStarting)
 		}
 		m.leaveGroup()
-		m.s.cleanRun(m.id())
+		m.s.dirs.CleanRun(m.id())
 		if !m.isGone() {
 			m.leaveNetwork()
 			m.update(func(vm *banger.VM) { vm.ExitCode = new(int); *vm.ExitCode = failedCode })
@@ -141,7 +139,7 @@ func (m *machine) abandonUnlessAttached() {
 // is returned as a sentence.
 func (m *machine) bootLimited(ctx context.Context, vm banger.VM, watch *stopwatch,
 	emit banger.Emit) (late string, err error) {
-	if !m.s.opts.KVM {
+	if !m.s.opts.VMMs.KVM {
 		select {
 		case m.s.boots <- struct{}{}:
 			defer func() { <-m.s.boots }()
@@ -151,15 +149,15 @@ func (m *machine) bootLimited(ctx context.Context, vm banger.VM, watch *stopwatc
 		watch.lap("queue")
 	}
 	text := "booting " + vm.Name
-	if !m.s.opts.KVM {
+	if !m.s.opts.VMMs.KVM {
 		text += " (emulated: slow, and no isolation boundary)"
 	}
 	emit(banger.Event{Stage: "boot", Text: text})
-	console := consoleEnd(m.s.stateDir(vm.ID))
+	console := consoleEnd(m.s.dirs.VM(vm.ID))
 	err = m.boot(ctx, vm, watch)
 	if errors.Is(err, errPanic) && ctx.Err() == nil {
 		emit(banger.Event{Stage: "boot", Text: "the guest kernel panicked, booting once more"})
-		console = consoleEnd(m.s.stateDir(vm.ID))
+		console = consoleEnd(m.s.dirs.VM(vm.ID))
 		err = m.boot(ctx, vm, watch)
 	}
 	if err == nil {
@@ -167,7 +165,7 @@ func (m *machine) bootLimited(ctx context.Context, vm banger.VM, watch *stopwatc
 	}
 	var b *bootError
 	if errors.As(err, &b) {
-		err = b.explain(vm, lastWords(m.s.stateDir(vm.ID), console))
+		err = b.explain(vm, lastWords(m.s.dirs.VM(vm.ID), console))
 	}
 	return late, err
 }
@@ -196,7 +194,7 @@ func (m *machine) boot(ctx context.Context, vm banger.VM, watch *stopwatch) erro
 	if err != nil {
 		return err
 	}
-	if err := m.s.makeDirs(vm.ID); err != nil {
+	if err := m.s.dirs.Make(vm.ID); err != nil {
 		return err
 	}
 	key, public, err := m.s.hostKey(vm.ID)
@@ -345,7 +343,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if err := m.s.opts.Images.Ready(m.ctx, vm.ImageDigest, banger.Discard); err != nil {
 		return shim.Spec{}, none, err
 	}
-	driver, err := m.s.chooseVMM(m.ctx, vm.Spec)
+	driver, err := m.s.opts.VMMs.Choose(m.ctx, vm.Spec)
 	if err != nil {
 		return shim.Spec{}, none, err
 	}
@@ -354,7 +352,7 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 	if m.s.opts.Root {
 		uid := m.uid()
 		id = shim.Identity{UID: uid, GID: uid}
-		if m.s.opts.KVM {
+		if m.s.opts.VMMs.KVM {
 			id.Groups = []uint32{m.s.opts.KVMGroup}
 		}
 	}
@@ -371,12 +369,12 @@ func (m *machine) shimSpec(vm banger.VM) (shim.Spec, shim.Identity, error) {
 		return shim.Spec{}, none, err
 	}
 	spec := shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: vmm.Config{
-		ID: vm.ID, Dir: m.s.runDir(vm.ID), Accel: m.s.accel(), CPUModel: vm.Spec.CPUModel, Nested: vm.Spec.Nested != "",
-		Program: driver.path, Version: driver.version, Options: options, Reads: driver.Reads, Sockets: driver.Sockets, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
+		ID: vm.ID, Dir: m.s.dirs.Sockets(vm.ID), Accel: m.s.opts.VMMs.Accel(), CPUModel: vm.Spec.CPUModel, Nested: vm.Spec.Nested != "",
+		Program: driver.Path, Version: driver.Version, Options: options, Reads: driver.Reads, Sockets: driver.Sockets, Kernel: m.s.opts.Kernels.Vmlinux(kern.Name), Initrd: initrd, Cmdline: cmdline,
 		CPUs: vm.Spec.CPUs, MemoryMiB: int(vm.Spec.Memory >> 20), Channel: agentChannel,
 		Drives: []vmm.Drive{
 			{Serial: "rootfs", Path: m.s.opts.Images.RootfsPath(vm.ImageDigest), ReadOnly: true},
-			{Serial: "disk", Path: m.s.diskPath(vm.ID)},
+			{Serial: "disk", Path: m.s.dirs.Disk(vm.ID)},
 			{Serial: "modules", Path: m.s.opts.Kernels.ModulesDisk(kern.Name), ReadOnly: true},
 		},
 	}}
@@ -453,26 +451,4 @@ func (s *Supervisor) lastExit(id string, cause error) shim.Status {
 		exit = vmm.Exit{Signal: int(syscall.SIGKILL), Reason: fmt.Sprintf("its shim was killed (%v)", cause)}
 	}
 	return shim.Status{Ended: true, Exit: exit}
-}
-
-// makeDirs makes the directories of a VM that is to be started, or takes them back from its own
-// user. Nothing is left in them of what a VMM that was taken over may have made there.
-func (s *Supervisor) makeDirs(id string) error {
-	s.cleanRun(id)
-	for _, dir := range []string{s.stateDir(id), s.runDir(id)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
-		if err := untrusted.Reclaim(dir, filepath.Base(s.diskPath(id)), hostKeyFile); err != nil {
-			return banger.Errorf(banger.CodeConflict, "the files of the VM cannot be used: %w", err)
-		}
-	}
-	return nil
-}
-
-// cleanRun removes what only a running VM has.
-func (s *Supervisor) cleanRun(id string) {
-	s.removeJail(id)
-	untrusted.RemoveAll(s.runDir(id))
-	os.Remove(filepath.Join(s.stateDir(id), "ram"))
 }

@@ -8,11 +8,7 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"runtime"
 	"sort"
 	"strings"
@@ -20,7 +16,6 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/blob"
 	"banger/internal/cgroup"
 	"banger/internal/image"
 	"banger/internal/kernel"
@@ -30,44 +25,22 @@ import (
 	"banger/internal/reserve"
 	"banger/internal/shim"
 	"banger/internal/store"
-	"banger/internal/untrusted"
-	"banger/internal/vmm"
+	"banger/internal/vmdir"
+	"banger/internal/vmm/choice"
 )
-
-// VMM is what the supervisor needs to know of a driver; the shim runs it.
-type VMM struct {
-	Name string
-	// Find returns the program and its version; an error says why it cannot be used.
-	Find      func(context.Context) (path, version string, err error)
-	Package   string            // what to install
-	NeedsKVM  bool              // it does not emulate
-	OpensTaps bool              // its network is a tap that it opens by name
-	Sockets   bool              // it makes unix sockets of its own
-	Options   map[string]string // of its driver
-	Reads     []string          // files that these name
-	// CheckCPU returns an error if the program at path cannot give a guest the CPU called model; nil: a VM's CPU
-	// cannot be chosen, and its guest cannot run VMs of its own.
-	CheckCPU func(ctx context.Context, path, model string, accel vmm.Accel) error
-	// Jailer returns the options by which a daemon of root puts it into a jail below a
-	// directory, as a user, in a control group, or why it cannot; nil: there is no such thing.
-	Jailer func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error)
-}
 
 // Options are the parts a Supervisor works with. The caller owns and closes them.
 type Options struct {
 	StateDir string // durable: VM disks and logs
 	RunDir   string // sockets; short, since sun_path holds 108 bytes
 	ShimArgv []string
-	Agent    []byte       // the guest agent's binary
-	VMMs     []VMM        // in order of preference
-	KVM      bool         // KVM executes guests here
-	NoKVM    string       // why not
-	KVMGroup uint32       // group that may open /dev/kvm, for VMMs that run as users of their own
-	Nested   func() error // why KVM's guests cannot run VMs here; nil: they can
-	Root     bool         // each VM gets a uid of its own
-	Memory   int64        // of the host in bytes; 0: unknown
-	CPUs     int          // of the host; 0: unknown
-	BootID   string       // of the host (random(4), boot_id)
+	Agent    []byte // the guest agent's binary
+	VMMs     choice.Host
+	KVMGroup uint32 // group that may open /dev/kvm, for VMMs that run as users of their own
+	Root     bool   // each VM gets a uid of its own
+	Memory   int64  // of the host in bytes; 0: unknown
+	CPUs     int    // of the host; 0: unknown
+	BootID   string // of the host (random(4), boot_id)
 
 	// InitTime is how long an init of the image's may take until it runs and, if it is systemd, obeys; 0: 30 s.
 	InitTime time.Duration
@@ -94,6 +67,7 @@ const firstUID = 2_000_000_000
 // Supervisor owns all VMs of one daemon.
 type Supervisor struct {
 	opts  Options
+	dirs  vmdir.Dirs
 	ctx   context.Context // ends when the supervisor closes; VMs live on
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
@@ -111,13 +85,12 @@ type Supervisor struct {
 
 // New returns a Supervisor of the VMs that Restore will find.
 func New(opts Options) (*Supervisor, error) {
-	for _, dir := range []string{opts.StateDir, opts.RunDir, filepath.Join(opts.StateDir, "vms"), filepath.Join(opts.RunDir, "vms")} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
-			return nil, err
-		}
+	dirs := vmdir.Dirs{State: opts.StateDir, Run: opts.RunDir}
+	if err := dirs.MakeAll(); err != nil {
+		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Supervisor{opts: opts, ctx: ctx, stop: stop,
+	s := &Supervisor{opts: opts, dirs: dirs, ctx: ctx, stop: stop,
 		boots: make(chan struct{}, runtime.NumCPU()), machines: map[string]*machine{}}
 	parts := networks.Options{Store: opts.Store, VMs: s}
 	if opts.Bridge != nil {
@@ -207,7 +180,7 @@ func (s *Supervisor) find(ref string) (*machine, error) {
 
 // adopt makes a machine for a row and starts its owner goroutine.
 func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
-	m := &machine{s: s, slot: slot, vm: vm, changed: make(chan struct{}),
+	m := &machine{s: s, slot: slot, vm: vm, recorder: s.dirs.Recorder(vm.ID), changed: make(chan struct{}),
 		ops: make(chan func()), ended: make(chan shim.Status, 1)}
 	m.ctx, m.cancel = context.WithCancel(s.ctx)
 	s.mu.Lock()
@@ -223,39 +196,12 @@ func (s *Supervisor) forget(m *machine) {
 	s.mu.Unlock()
 }
 
-func (s *Supervisor) stateDir(id string) string { return filepath.Join(s.opts.StateDir, "vms", id) }
-func (s *Supervisor) runDir(id string) string   { return filepath.Join(s.opts.RunDir, "vms", id) }
-
 func (s *Supervisor) shim(id string) shim.Client {
-	return shim.Client{Dir: s.stateDir(id), Run: s.runDir(id)}
-}
-
-// jailDir is where VMMs have their jails.
-func (s *Supervisor) jailDir() string { return filepath.Join(s.opts.StateDir, "jail") }
-
-// removeJail removes the jail of a VM, whatever its VMM was called.
-func (s *Supervisor) removeJail(id string) (err error) {
-	dirs, _ := filepath.Glob(filepath.Join(s.jailDir(), "*", id))
-	for _, dir := range dirs {
-		err = errors.Join(err, untrusted.RemoveAll(dir))
-		os.Remove(filepath.Dir(dir)) // the last one's
-		os.Remove(s.jailDir())
-	}
-	return err
-}
-
-// removeFiles deletes whatever a VM has on the host, durably: files that came back after a power cut would be nobody's when
-// the row is gone.
-func (s *Supervisor) removeFiles(id string) error {
-	err := os.Remove(recordPath(s.vmsDir(), id))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(s.removeJail(id), untrusted.RemoveAll(s.runDir(id)), untrusted.RemoveAll(s.stateDir(id)), err, blob.Sync(s.vmsDir()))
+	return shim.Client{Dir: s.dirs.VM(id), Run: s.dirs.Sockets(id)}
 }
 
 func (s *Supervisor) isolation() string {
-	if s.opts.KVM {
+	if s.opts.VMMs.KVM {
 		return banger.IsolationKVM
 	}
 	return banger.IsolationEmulated

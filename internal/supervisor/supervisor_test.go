@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/supervisor"
+	"banger/internal/vmm/choice"
 	"banger/internal/vmm/vmmtest"
 )
 
@@ -129,7 +129,7 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 		"far too many CPUs":             {func(h *host, s *banger.Spec) { h.opts.CPUs, s.CPUs = 2, 9 }, banger.CodeInvalid, "at most 8"},
 		"no such VMM":                   {func(_ *host, s *banger.Spec) { s.VMM = banger.VMMQEMU }, banger.CodeUnavailable, "qemu"},
 		"the VMM is not installed": {func(h *host, _ *banger.Spec) {
-			h.opts.VMMs = []supervisor.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: "/nonexistent"})}}
+			h.opts.VMMs.VMMs = []choice.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: "/nonexistent"})}}
 		}, banger.CodeUnavailable, "not built"},
 		"no such image":              {func(_ *host, s *banger.Spec) { s.Image = "oci:/nonexistent" }, banger.CodeNotFound, "nonexistent"},
 		"no such kernel":             {func(_ *host, s *banger.Spec) { s.Kernel = "other" }, banger.CodeNotFound, "other"},

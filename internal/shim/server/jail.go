@@ -2,13 +2,13 @@ package server
 
 import (
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"banger/internal/shim"
 	"banger/internal/untrusted"
+	vmmjail "banger/internal/vmm/jail"
 )
 
 // jail is where the VMM is put.
@@ -42,8 +42,7 @@ func (s plan) tapOwner() int {
 // roots are names of the directories where the sockets of a jailed VMM are, whatever its program
 // is called. They hold when the caller has become another user, for as long as it lives.
 func (j jail) roots(id string) (names []string, err error) {
-	dirs, _ := filepath.Glob(filepath.Join(j.Dir, "*", id, "root"))
-	for _, dir := range dirs {
+	for _, dir := range vmmjail.Base(j.Dir).Roots(id) {
 		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil, &os.PathError{Op: "open", Path: dir, Err: err}
