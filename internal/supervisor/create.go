@@ -106,7 +106,7 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 
 // assemble makes the files of a new VM, and notes what it is made of.
 func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kernel, watch *stopwatch) error {
-	main, err := mainCommand(spec, img)
+	main, err := resolveMain(spec, img)
 	if err != nil {
 		return err
 	}

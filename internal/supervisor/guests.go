@@ -25,7 +25,7 @@ func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, 
 		return nil, err
 	}
 	if e.Main {
-		return m.attachMain(ctx, e)
+		return mainCommand{m}.attach(ctx, e)
 	}
 	e.Env = mergeEnv(def.Env, e.Env)
 	if e.Dir == "" {
@@ -56,26 +56,6 @@ func (g Guests) running(ref, what string) (*machine, banger.Exec, error) {
 		return nil, banger.Exec{}, err
 	}
 	return m, execDefaults(vm.Spec, img), nil
-}
-
-func (m *machine) attachMain(ctx context.Context, e banger.Exec) (net.Conn, error) {
-	vm := m.snapshot()
-	if vm.Main == nil {
-		return nil, banger.Errorf(banger.CodeConflict, "VM %s has no main command", vm.Name)
-	}
-	m.mu.Lock()
-	seen := m.mainSeen
-	m.mainSeen = true
-	m.mu.Unlock()
-	if seen {
-		return nil, banger.Errorf(banger.CodeConflict, "the main command of VM %s was started already", vm.Name)
-	}
-	main := *vm.Main
-	main.Stdin, main.Rows, main.Cols = e.Stdin, e.Rows, e.Cols
-	if e.TTY {
-		main.Env = mergeEnv(e.Env, main.Env)
-	}
-	return m.offering().Exec(ctx, main)
 }
 
 // Changes returns what a running VM has changed of its image, as a tar, which the caller closes.

@@ -131,7 +131,7 @@ func (m *machine) loop() {
 			m.alive = false
 			m.onVMMEnd(st.Exit)
 		case exit := <-m.mainEnded:
-			m.onMainEnd(exit)
+			mainCommand{m}.onEnd(exit)
 		case <-m.again:
 			m.store(m.ctx, m.snapshot())
 		}
@@ -240,7 +240,7 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	if vm.State.AtRest() {
 		return
 	}
-	if exit, ok := m.takeMainExit(); ok {
+	if exit, ok := (mainCommand{m}).takeExit(); ok {
 		code = exit.Status()
 		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
 	} else if code != 0 && vm.ExitCode == nil {
@@ -261,34 +261,6 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	if vm.Spec.AutoRemove {
 		m.remove()
 	}
-}
-
-// takeMainExit returns how the main command ended, if that was told before the
-// VMM's end. A guest that shuts down ends its main command first.
-func (m *machine) takeMainExit() (banger.Exit, bool) {
-	if m.mainDone == nil {
-		return banger.Exit{}, false
-	}
-	select {
-	case <-m.mainDone: // soon: the connection it waits on has no other end now
-	case <-m.ctx.Done():
-	}
-	select {
-	case exit := <-m.mainEnded:
-		return exit, true
-	default:
-		return banger.Exit{}, false
-	}
-}
-
-// onMainEnd stops the VM whose main command has ended.
-func (m *machine) onMainEnd(exit banger.Exit) {
-	if m.snapshot().State.AtRest() {
-		return
-	}
-	code := exit.Status()
-	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
-	m.stop(m.ctx, defaultGrace, exitReason(exit))
 }
 
 // stop shuts the guest down cleanly within grace, then kills the VMM. A VM at

@@ -109,7 +109,7 @@ func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 	defer cancel()
 	st, err := s.shim(vm.ID).Status(ctx)
 	m := s.adoptRow(vm, slot)
-	m.setMainSeen(true)
+	mainCommand{m}.setSeen(true)
 	if err != nil && s.hasShim(vm.ID) {
 		m.update(func(vm *banger.VM) { vm.State, vm.Reason = banger.StateUnreachable, "its shim does not answer" })
 		s.wg.Go(func() { m.awaitAnswer(vm) })
@@ -192,7 +192,7 @@ func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st
 	switch state {
 	case banger.StateRunning, banger.StatePaused:
 		if m.snapshot().Main != nil {
-			m.watchMain()
+			mainCommand{m}.watch()
 		}
 		return nil
 	case banger.StateStopping:
