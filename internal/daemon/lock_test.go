@@ -12,7 +12,7 @@ func TestHalvesAreRemoved(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "vms"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]bool{"boot-id.tmp": false, "banger.db.copy.tmp": false, "vms/0123456789ab.json.tmp": false,
+	files := map[string]bool{"boot-id.tmp": false, "banger.db.copy.tmp": false, "bridge.json.12.tmp": false, "vms/0123456789ab.json.tmp": false,
 		"boot-id": true, "banger.db": true, "vms/0123456789ab.json": true}
 	for name := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
