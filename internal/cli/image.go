@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"banger"
@@ -244,28 +245,39 @@ func (a *app) imageSaveCommand() *cobra.Command {
 	return c
 }
 
-// writeWhole writes a file that is there whole or not at all, also after a power cut.
+// writeWhole writes a file that is there whole or not at all, also after a power cut. Where the file system can, the file has no
+// name until it is whole, so that it is gone when this process is killed.
 func writeWhole(path string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".banger-save-*")
+	dir := filepath.Dir(path)
+	temp := filepath.Join(dir, fmt.Sprintf(".banger-save-%d", os.Getpid()))
+	os.Remove(temp) // of an earlier process with this id
+	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, 0o600)
+	nameless := err == nil
+	if !nameless {
+		f, err = os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	}
 	if err != nil {
 		return err
 	}
 	if err = write(f); err == nil {
 		err = errors.Join(f.Chmod(0o644), f.Sync())
 	}
+	if err == nil && nameless { // as open(2) says
+		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW)
+	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+		err = os.Rename(temp, path)
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		os.Remove(temp)
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return dir.Sync()
+	defer d.Close()
+	return d.Sync()
 }
 
 func (a *app) imageLoadCommand() *cobra.Command {

@@ -26,6 +26,13 @@ func (t truth) settled() truth {
 	return list
 }
 
+// without returns what is not the same in another truth.
+func (t truth) without(other truth) truth {
+	list := maps.Clone(t)
+	maps.DeleteFunc(list, func(key, value string) bool { return other[key] == value })
+	return list
+}
+
 // runs ends what is known of a VM that runs.
 const runs = ", runs"
 
@@ -106,7 +113,8 @@ func (c *stormClient) look(text string, before, after truth) {
 	}
 	settled := have.settled()
 	if !maps.Equal(settled, before.settled()) && !maps.Equal(settled, after.settled()) {
-		c.fault("client %d, behind %s: there is %v; before it was %v, and then to be %v", c.n, text, have, before, after)
+		c.fault("client %d, behind %s: there is %v; before it was %v, and then to be %v",
+			c.n, text, have.without(before), before.without(have), after.without(have))
 	}
 	for key, value := range have {
 		was, will := strings.HasSuffix(before[key], runs), strings.HasSuffix(after[key], runs)

@@ -232,6 +232,9 @@ func (s *storm) blow(dice *rand.Rand, until time.Time) {
 		s.daemons++
 		for dice.IntN(3) == 0 { // while it recovers
 			s.spawn()
+			if dice.IntN(2) == 0 {
+				s.killProcess(dice)
+			}
 			pause(60 * time.Millisecond)
 			s.killDaemon()
 			s.recovering++

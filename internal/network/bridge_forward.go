@@ -86,7 +86,7 @@ func (b *Bridge) remember(m memory) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(b.memory), filepath.Base(b.memory)+".new-*")
+	f, err := os.CreateTemp(filepath.Dir(b.memory), filepath.Base(b.memory)+".*.tmp") // a daemon that starts removes such files
 	if err != nil {
 		return err
 	}
