@@ -23,7 +23,8 @@ func holder(protocol string, at netip.AddrPort) string {
 			continue
 		}
 		local, ok := procAddress(f[1])
-		if !ok || local.Port() != at.Port() || local.Addr() != at.Addr() && !local.Addr().IsUnspecified() && !at.Addr().IsUnspecified() {
+		if !ok || local.Port() != at.Port() || local.Addr() != at.Addr() &&
+			!local.Addr().IsUnspecified() && !at.Addr().IsUnspecified() {
 			continue
 		}
 		if who := programOf(f[9]); who != "" {

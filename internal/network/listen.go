@@ -32,7 +32,8 @@ func Listen(f banger.Forward) (*os.File, error) {
 	case err == nil:
 		return file, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, banger.Errorf(banger.CodeConflict, "port %s/%s of the host is taken by %s", f.Host(), f.Protocol, holder(f.Protocol, f.Host())).
+		return nil, banger.Errorf(banger.CodeConflict, "port %s/%s of the host is taken by %s",
+			f.Host(), f.Protocol, holder(f.Protocol, f.Host())).
 			WithHint("choose another, or 0 for any that is free")
 	case errors.Is(err, syscall.EACCES):
 		return nil, banger.Errorf(banger.CodeDenied, "port %s/%s of the host is for root only", f.Host(), f.Protocol).

@@ -24,6 +24,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/mux"
 	"banger/internal/network"
+	"banger/internal/network/netstack"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
@@ -40,8 +41,8 @@ type server struct {
 	proc    vmm.Process
 	self    vmm.Handle
 	console *console
-	stack   *network.Stack // nil but with a user network
-	gate    *network.Gate  // nil without a network, as is access
+	stack   *netstack.Stack // nil but with a user network
+	gate    *network.Gate   // nil without a network, as is access
 	access  *access
 	denials *denials
 	blame   *blame

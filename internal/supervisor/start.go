@@ -12,7 +12,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
-	"banger/internal/network"
+	"banger/internal/network/bridge"
 	"banger/internal/shim"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
@@ -306,7 +306,7 @@ func (m *machine) startShim(ctx context.Context, vm banger.VM, spec shim.Spec, i
 			return err
 		}
 		if spec.Network.Tap != "" { // whose owner is the VMM's user
-			spec.Network.Tap = network.BridgePort{ID: vm.ID}.Tap()
+			spec.Network.Tap = bridge.Port{ID: vm.ID}.Tap()
 		} else {
 			tap, err := m.s.networks.Bridge.OpenTap(vm.ID)
 			if err != nil {
