@@ -16,7 +16,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/nftables"
+	"banger/internal/network/bridge/nft"
+
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -42,7 +43,7 @@ type Bridge struct {
 	ns    *os.File
 	nl    *netlink.Handle
 	route *nl.SocketHandle
-	nft   *nftables.Conn
+	nft   *nft.Conn
 
 	mu      sync.Mutex
 	config  Config
@@ -85,7 +86,7 @@ func (b *Bridge) open() (err error) {
 		return err
 	}
 	b.route = &nl.SocketHandle{Socket: socket}
-	b.nft, err = openNft(int(b.ns.Fd()))
+	b.nft, err = nft.Open(int(b.ns.Fd()))
 	return err
 }
 
@@ -182,7 +183,7 @@ func (b *Bridge) syncNft(c Config) (err error) {
 			return nil
 		}
 		_ = b.nft.CloseLasting()
-		fresh, failure := openNft(int(b.ns.Fd()))
+		fresh, failure := nft.Open(int(b.ns.Fd()))
 		if failure != nil {
 			return errors.Join(err, failure)
 		}
@@ -193,11 +194,11 @@ func (b *Bridge) syncNft(c Config) (err error) {
 
 func (b *Bridge) tryNft(c Config) error {
 	if len(c.Networks) == 0 {
-		return b.dropTables()
+		return b.nft.Drop(Config{}.tables())
 	}
 	tables := c.tables()
 	b.addLearned(tables, time.Now())
-	changed, err := b.syncTables(tables)
+	changed, err := b.nft.Sync(tables, b.keeps)
 	b.dirty = b.dirty || changed
 	return err
 }

@@ -96,13 +96,15 @@ func (c Config) Check(taken []netip.Prefix) error {
 		networks[n.Name], links[n.Link()] = n, n.Name
 		for _, other := range c.Networks[:i] {
 			if other.Subnet.Overlaps(n.Subnet) {
-				return banger.Errorf(banger.CodeConflict, "%s of network %q overlaps %s of network %q", n.Subnet, n.Name, other.Subnet, other.Name).
+				return banger.Errorf(banger.CodeConflict, "%s of network %q overlaps %s of network %q",
+					n.Subnet, n.Name, other.Subnet, other.Name).
 					WithHint("choose another subnet")
 			}
 		}
 		for _, other := range taken {
 			if other.Bits() > 0 && other.Overlaps(n.Subnet) {
-				return banger.Errorf(banger.CodeConflict, "%s of network %q overlaps %s, which the host reaches already", n.Subnet, n.Name, other).
+				return banger.Errorf(banger.CodeConflict, "%s of network %q overlaps %s, which the host reaches already",
+					n.Subnet, n.Name, other).
 					WithHint("choose another subnet")
 			}
 		}
@@ -122,7 +124,8 @@ func (n Network) check() error {
 	if !slices.ContainsFunc(ipaddr.Prefixes(ipaddr.Private), func(p netip.Prefix) bool {
 		return p.Bits() <= n.Subnet.Bits() && p.Contains(n.Subnet.Addr())
 	}) {
-		return banger.Errorf(banger.CodeInvalid, "%s of network %q is not private, so that it would hide part of the Internet", n.Subnet, n.Name).
+		return banger.Errorf(banger.CodeInvalid,
+			"%s of network %q is not private, so that it would hide part of the Internet", n.Subnet, n.Name).
 			WithHint("use a part of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10")
 	}
 	return nil
@@ -160,7 +163,8 @@ func (c Config) checkPorts(networks map[string]Network) error {
 			return err
 		}
 		if cells := c.cells(p); len(cells) > maxCells {
-			return banger.Errorf(banger.CodeInvalid, "the policy of VM %s takes %d cells of the kernel's table, but may take %d", p.ID, len(cells), maxCells).
+			return banger.Errorf(banger.CodeInvalid, "the policy of VM %s takes %d cells of the kernel's table, but may take %d",
+				p.ID, len(cells), maxCells).
 				WithHint("use fewer addresses and ranges of ports")
 		}
 	}

@@ -67,7 +67,11 @@ func (b *Bridge) fence(link netlink.Link, program []bpf.Instruction) error {
 		}
 	}
 	qdisc := &netlink.GenericQdisc{QdiscType: "clsact"}
-	qdisc.QdiscAttrs = netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}
+	qdisc.QdiscAttrs = netlink.QdiscAttrs{
+		LinkIndex: index,
+		Handle:    netlink.MakeHandle(0xffff, 0),
+		Parent:    netlink.HANDLE_CLSACT,
+	}
 	if err := b.nl.QdiscReplace(qdisc); err != nil {
 		return fmt.Errorf("add a classifier: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"banger/internal/network/bridge/nft"
+
 	"banger/internal/network/policy"
 
 	"github.com/google/nftables"
@@ -88,9 +90,9 @@ func (b *Bridge) syncLearned(ctx context.Context, now time.Time) error {
 	}
 	tables := Config{Networks: b.config.Networks}.tables()
 	b.addLearned(tables, now)
-	for _, s := range tables[1].sets {
+	for _, s := range tables[1].Sets {
 		if s.Name == "learned" {
-			_, err := b.syncElements(s)
+			_, err := b.nft.SyncElements(s, b.keeps)
 			return err
 		}
 	}
@@ -100,8 +102,8 @@ func (b *Bridge) syncLearned(ctx context.Context, now time.Time) error {
 // addLearned declares the elements of all names that are valid. The kernel drops
 // them by itself when the last name of an address has expired; Watch does when one
 // of several has.
-func (b *Bridge) addLearned(tables []table, now time.Time) {
-	for _, s := range tables[1].sets {
+func (b *Bridge) addLearned(tables []nft.Table, now time.Time) {
+	for _, s := range tables[1].Sets {
 		if s.Name != "learned" {
 			continue
 		}
@@ -113,7 +115,7 @@ func (b *Bridge) addLearned(tables []table, now time.Time) {
 	}
 }
 
-func (b *Bridge) addAddress(s *set, p Port, addr netip.Addr, names map[string]time.Time, now time.Time) {
+func (b *Bridge) addAddress(s *nft.Set, p Port, addr netip.Addr, names map[string]time.Time, now time.Time) {
 	list := valid(names, now)
 	closed := slices.ContainsFunc(b.config.Networks, func(n Network) bool { return n.Subnet.Contains(addr) })
 	if len(list) == 0 || closed {
@@ -131,13 +133,13 @@ func (b *Bridge) addAddress(s *set, p Port, addr netip.Addr, names map[string]ti
 		if c.Allow {
 			e.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: "pass"}
 		}
-		s.add(p.text(c), e)
+		s.Add(p.text(c), e)
 	}
 }
 
 // keeps reports whether an element stays that is not declared: one that a former Bridge
 // learned for a VM whose policy has not changed since.
-func (b *Bridge) keeps(s *set, e nftables.SetElement) bool {
+func (b *Bridge) keeps(s *nft.Set, e nftables.SetElement) bool {
 	if s.Name != "learned" {
 		return false
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"banger/internal/ipaddr"
 
@@ -296,4 +297,9 @@ func (b *Bridge) lockPort(l netlink.Link) error {
 	req.AddData(info)
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
+}
+
+// prefixed reports whether a link's name says that it is ours.
+func prefixed(name string) bool {
+	return strings.HasPrefix(name, bridgePrefix) || strings.HasPrefix(name, tapPrefix)
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/network/bridge/nft"
+
 	"banger/internal/ipaddr"
 
 	"github.com/google/nftables"
@@ -106,12 +108,12 @@ func TestTwelveRulesForTwoHundredVMs(t *testing.T) {
 	l.apply()
 	rules, elements := 0, 0
 	for _, table := range l.config.tables() {
-		for _, c := range table.chains {
+		for _, c := range table.Chains {
 			have, err := l.bridge.nft.GetRules(table.Table, c.Chain)
 			l.host.must(err)
 			rules += len(have)
 		}
-		for _, s := range table.sets {
+		for _, s := range table.Sets {
 			have, err := l.bridge.nft.GetSetElements(s.Set)
 			l.host.must(err)
 			elements += len(have)
@@ -303,7 +305,7 @@ func TestFlushingOpensNothing(t *testing.T) {
 			sent <- n
 		}()
 	}
-	conn, err := openNft(int(l.host.ns.Fd()))
+	conn, err := nft.Open(int(l.host.ns.Fd()))
 	l.host.must(err)
 	defer conn.CloseLasting()
 	for range 50 {
@@ -343,7 +345,7 @@ func TestNothingIsLeft(t *testing.T) {
 	foreign := &nftables.Table{Name: "foreign", Family: nftables.TableFamilyINet}
 	l.bridge.nft.AddTable(foreign)
 	c := l.bridge.nft.AddChain(&nftables.Chain{Table: foreign, Name: "forward", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
-	l.bridge.nft.AddRule(&nftables.Rule{Table: foreign, Chain: c, Exprs: (Config{}).tables()[1].chains[1].rules[4].exprs})
+	l.bridge.nft.AddRule(&nftables.Rule{Table: foreign, Chain: c, Exprs: (Config{}).tables()[1].Chains[1].Rules[4].Exprs})
 	l.host.must(l.bridge.nft.Flush())
 	before := l.snapshot()
 	for i := range 200 {
@@ -455,7 +457,7 @@ func TestWithoutATableNothingPasses(t *testing.T) {
 	vm, other, friend := l.boot(l.config.Ports[0]), l.boot(l.config.Ports[1]), l.boot(l.config.Ports[2])
 	inside := other.serve(99)
 	tables := l.config.tables()
-	for name, gone := range map[string][]table{"frames": tables[:1], "packets": tables[1:], "both": tables} {
+	for name, gone := range map[string][]nft.Table{"frames": tables[:1], "packets": tables[1:], "both": tables} {
 		t.Run(name, func(t *testing.T) {
 			l.apply()
 			if !vm.reaches("tcp", "8.8.8.8:99") || !friend.reaches("udp", "172.30.2.3:99") {

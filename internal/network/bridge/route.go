@@ -14,7 +14,7 @@ import (
 const (
 	ruleProtocol = 97
 	ruleGuests   = 10600 + iota // what comes from a bridge and may not pass
-	ruleRefused                 // the way back to a guest whose packet may not pass, for the reverse path check of the host
+	ruleRefused                 // the way back to a guest whose packet may not pass (the reverse path check)
 	ruleHostOut                 // what the host sends to a guest
 	ruleAnswers                 // what may pass to a guest
 	ruleOthers                  // what else is sent to a guest

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"banger/internal/network/bridge/nft"
+
 	"banger/internal/ipaddr"
 	"banger/internal/network"
 
@@ -25,7 +27,7 @@ var testdata embed.FS
 // TestTheTablesAsText compares the tables of two VMs with testdata/bridge.nft; what
 // the kernel has is compared with the same declaration in TestApplyTwiceChangesNothing.
 func TestTheTablesAsText(t *testing.T) {
-	got := text(twoGuests(t).tables())
+	got := nft.Text(twoGuests(t).tables())
 	want, err := testdata.ReadFile("testdata/bridge.nft")
 	if err != nil {
 		t.Fatalf("%v; it should be:\n%s", err, got)

@@ -28,7 +28,8 @@ func (b *Bridge) Watch(ctx context.Context, report func(error)) error {
 		return banger.Errorf(banger.CodeUnavailable, "watch nftables: %w", err)
 	}
 	defer nft.Close()
-	route, err := nl.SubscribeAt(ns, netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_TC)
+	route, err := nl.SubscribeAt(ns, netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_TC)
 	if err != nil {
 		return banger.Errorf(banger.CodeUnavailable, "watch links: %w", err)
 	}

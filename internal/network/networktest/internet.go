@@ -35,7 +35,11 @@ func ServeOwn(t *testing.T, name string) error {
 func NewInternet(t *testing.T) *Internet {
 	t.Helper()
 	i := &Internet{Namespace: NewNamespace(t), seen: map[string]bool{}}
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "wan"}, PeerName: "host", PeerNamespace: netlink.NsFd(i.File.Fd())}
+	veth := &netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: "wan"},
+		PeerName:      "host",
+		PeerNamespace: netlink.NsFd(i.File.Fd()),
+	}
 	Check(t, netlink.LinkAdd(veth))
 	t.Cleanup(func() { netlink.LinkDel(veth) })
 	i.In(t, func() error {
@@ -47,7 +51,13 @@ func NewInternet(t *testing.T) *Internet {
 			return err
 		}
 		_, all, _ := net.ParseCIDR("0.0.0.0/0")
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: all, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST, Table: unix.RT_TABLE_MAIN})
+		return netlink.RouteAdd(&netlink.Route{
+			LinkIndex: lo.Attrs().Index,
+			Dst:       all,
+			Type:      unix.RTN_LOCAL,
+			Scope:     netlink.SCOPE_HOST,
+			Table:     unix.RT_TABLE_MAIN,
+		})
 	})
 	Check(t, SetUp("wan", HostPublic+"/24", "5.5.5.1"))
 	for _, address := range []string{HostPrivate + "/24", HostSecond + "/24"} {

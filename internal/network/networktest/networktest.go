@@ -167,7 +167,8 @@ func PumpFrames(t *testing.T, a, b *os.File) {
 				if err != nil {
 					return
 				}
-				if _, err := pair[1].Write(buf[:n]); err != nil && !errors.Is(err, unix.EIO) { // EIO: its link is not up yet
+				_, err = pair[1].Write(buf[:n])
+				if err != nil && !errors.Is(err, unix.EIO) { // EIO: its link is not up yet
 					return
 				}
 			}
