@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -21,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	vmnames "banger/internal/dns"
 	"banger/internal/network"
 	"banger/internal/network/nameserver"
 	"banger/internal/network/policy"
@@ -214,7 +212,7 @@ func (h *Host) newVM(p Port, old *bridgedVM) *bridgedVM {
 	vm := &bridgedVM{id: p.ID}
 	vm.Guard = policy.NewGuard(p.Policy, func(d banger.Denial) { h.denied(p.ID, d) })
 	vm.Lookup, vm.Log = h.lookup, h.log
-	vm.Own = func(q *dns.Msg, name string) *dns.Msg { return h.own(p.ID, q, name) }
+	vm.Own = func(q *dns.Msg, name string) *dns.Msg { return h.visibleTo(p.ID).answer(q, name) }
 	b := h.bridge // it has the VM's port
 	vm.Learn = func(ctx context.Context, chain []string, addr netip.Addr, ttl time.Duration) error {
 		for _, name := range chain {
@@ -350,46 +348,4 @@ func (h *Host) Traffic(id string) (in, out uint64, err error) {
 	}
 	st := l.Attrs().Statistics // of the host's side, which sends what the guest receives
 	return st.TxBytes, st.RxBytes, nil
-}
-
-// own answers about VMs: those of the asker's network, if they see each other, and
-// itself. Nobody else is asked about what lies in our domain.
-func (h *Host) own(id string, q *dns.Msg, name string) *dns.Msg {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	i := slices.IndexFunc(h.config.Ports, func(p Port) bool { return p.ID == id })
-	if i < 0 {
-		return new(dns.Msg).SetRcode(q, dns.RcodeRefused)
-	}
-	me := h.config.Ports[i]
-	n := h.config.network(me.Network)
-	inDomain := dns.IsSubDomain(vmnames.Domain+".", dns.Fqdn(name)) // by labels
-	for _, p := range h.config.Ports {
-		if p.Network != me.Network || n.Isolated && p.ID != id || p.Name == "" {
-			continue
-		}
-		full := p.Name + "." + p.Network + "." + vmnames.Domain
-		if reverse, _ := dns.ReverseAddr(p.Address.String()); strings.TrimSuffix(reverse, ".") == name {
-			return about(q, dns.TypePTR, &dns.PTR{Ptr: full + "."})
-		}
-		if name == full || name == p.Name+"."+vmnames.Domain || name == p.Name {
-			return about(q, dns.TypeA, &dns.A{A: p.Address.AsSlice()})
-		}
-	}
-	if inDomain {
-		return new(dns.Msg).SetRcode(q, dns.RcodeNameError)
-	}
-	return nil
-}
-
-// about answers with rr when it is asked for, and else with nothing: the name is
-// there.
-func about(q *dns.Msg, kind uint16, rr dns.RR) *dns.Msg {
-	r := new(dns.Msg).SetReply(q)
-	r.Authoritative = true
-	if asked := q.Question[0]; asked.Qtype == kind || asked.Qtype == dns.TypeANY {
-		*rr.Header() = dns.RR_Header{Name: asked.Name, Rrtype: kind, Class: dns.ClassINET, Ttl: vmnames.TTL}
-		r.Answer = []dns.RR{rr}
-	}
-	return r
 }

@@ -104,6 +104,10 @@ func TestVMsKnowEachOtherByName(t *testing.T) {
 		{db, namedNet(), "name.example.", "REFUSED"},
 		{web, namedNet(), "name.example.", "NOERROR 8.8.8.8"},
 		{one, defaultNet(), "one.vm.", "NOERROR 172.30.1.2"},
+		{db, namedNet(), "x.web.team.vm.", "NXDOMAIN"},
+		{db, namedNet(), "team.vm.", "NOERROR"},
+		{db, namedNet(), "ns.banger.vm.", "NXDOMAIN"},
+		{db, namedNet(), "2.1.30.172.in-addr.arpa.", "REFUSED"}, // its policy lets it ask nobody else
 		{one, defaultNet(), "two.vm.", "NXDOMAIN"},
 		{one, defaultNet(), "web.team.vm.", "NXDOMAIN"},
 	} {
