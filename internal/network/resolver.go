@@ -17,7 +17,7 @@ import (
 // stream the answer may be longer than a datagram.
 type Exchange func(ctx context.Context, query []byte, stream bool) ([]byte, error)
 
-// ResolvConf is where the host says who its resolvers are (resolv.conf(5)).
+// ResolvConf is the file with the host's resolvers (resolv.conf(5)).
 const ResolvConf = "/etc/resolv.conf"
 
 const (

@@ -18,7 +18,8 @@ func TestBridgePolicyHolds(t *testing.T) {
 	l.outside.serve(80)
 	l.outside.serve(443)
 	l.config.Ports = []Port{l.port(1, 0, "allow"), l.port(2, 0, "allow"), l.port(3, 1, "deny"), l.port(4, 1, "allow"),
-		l.port(5, 0, "allow host tcp:80\nallow 8.8.8.8 tcp:443\ndeny 8.8.8.0/24\nallow any udp\nallow 10.77.0.1\ndefault deny")}
+		l.port(5, 0, "allow host tcp:80\nallow 8.8.8.8 tcp:443\ndeny 8.8.8.0/24\n"+
+			"allow any udp\nallow 10.77.0.1\ndefault deny")}
 	l.apply()
 	vms := []*place{}
 	for _, p := range l.config.Ports {
@@ -108,14 +109,16 @@ func TestNamesOpenAndCloseAddresses(t *testing.T) {
 	l := newLab(t, defaultNet())
 	l.outside.serve(80)
 	l.outside.serve(443)
-	l.config.Ports = []Port{l.port(1, 0, "allow *.example tcp:80\ndefault deny"), l.port(2, 0, "allow 8.8.8.8 tcp:443\ndeny bad.example\ndefault allow")}
+	l.config.Ports = []Port{l.port(1, 0, "allow *.example tcp:80\ndefault deny"),
+		l.port(2, 0, "allow 8.8.8.8 tcp:443\ndeny bad.example\ndefault allow")}
 	l.apply()
 	one, two := l.boot(l.config.Ports[0]), l.boot(l.config.Ports[1])
 	if one.reaches("tcp", "8.8.8.8:80") {
 		t.Error("an address is open before it has a name")
 	}
 	for _, p := range l.config.Ports {
-		l.host.must(l.bridge.Learn(context.Background(), p.ID, "bad.example", ipaddr.FromNumber(8<<24|8<<16|8<<8|8), time.Minute))
+		l.host.must(l.bridge.Learn(context.Background(), p.ID, "bad.example", ipaddr.FromNumber(8<<24|8<<16|8<<8|8),
+			time.Minute))
 	}
 	for _, c := range []struct {
 		vm   *place

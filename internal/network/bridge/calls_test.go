@@ -36,7 +36,8 @@ func TestTheCallsAsText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-qq", "-o", trace, "-e", "trace=socket,close,sendto,sendmsg", "-e", "signal=none",
+	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-qq", "-o", trace,
+		"-e", "trace=socket,close,sendto,sendmsg", "-e", "signal=none",
 		"-z", // a call that succeeded is told in one piece, and one that is to be repeated is not told
 		"-e", "raw=all", "-e", "write=all", self, "-test.run=^"+t.Name()+"$", "-test.count=1")
 	cmd.Env = append(os.Environ(), callsRole+"=1")
@@ -123,7 +124,8 @@ func callsAsText(t *testing.T, trace string) string {
 		}
 	}
 	for i := range out {
-		out[i] = regexp.MustCompile(`@\d+\b`).ReplaceAllStringFunc(out[i], func(index string) string { return cmp.Or(links[index], index) })
+		out[i] = regexp.MustCompile(`@\d+\b`).ReplaceAllStringFunc(out[i],
+			func(index string) string { return cmp.Or(links[index], index) })
 	}
 	for i := 0; i < len(out); {
 		kind, _, _ := strings.Cut(out[i], " ")
@@ -165,7 +167,8 @@ func parseTrace(t *testing.T, trace string) (out []sent) {
 	sockets := map[int]int{} // protocols by descriptor
 	for line := range strings.Lines(trace) {
 		line = strings.TrimSuffix(line, "\n")
-		if strings.HasPrefix(line, " * ") || strings.Contains(line, " ???(") { // the next part of a sendmsg; a thread that ends with the process
+		// It is the next part of a sendmsg, or a thread that ends with the process.
+		if strings.HasPrefix(line, " * ") || strings.Contains(line, " ???(") {
 			continue
 		}
 		if dump, ok := strings.CutPrefix(line, " | "); ok && len(out) > 0 {

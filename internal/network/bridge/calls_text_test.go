@@ -49,23 +49,33 @@ var (
 
 	// Of four types each: RTM_NEW..., DEL, GET, SET.
 	rtnetlink = []message{
-		{"LINK", []field{family, {"", 1, nil}, {"type", 2, tellNumber}, index, {"flags", 4, tellBits}, {"change", 4, tellBits}}, attributes{
-			1: {"address", tellMAC}, 3: {"ifname", tellString}, 10: {"master", tellLink}, 12: {"protinfo", tellNest(attributes{8: {"learning", tellNumber}, 9: {"unicast_flood", tellNumber},
-				27: {"mcast_flood", tellNumber}, 30: {"bcast_flood", tellNumber}, 33: {"isolated", tellNumber}, 39: {"locked", tellNumber}})},
-			13: {"txqlen", tellNumber}, 18: {"linkinfo", tellNest(attributes{1: {"kind", tellString}, 2: {"data", tellNest(attributes{23: {"mcast_snooping", tellNumber}})}})},
+		{"LINK", []field{family, {"", 1, nil}, {"type", 2, tellNumber}, index, {"flags", 4, tellBits},
+			{"change", 4, tellBits}}, attributes{
+			1: {"address", tellMAC}, 3: {"ifname", tellString}, 10: {"master", tellLink},
+			12: {"protinfo", tellNest(attributes{8: {"learning", tellNumber}, 9: {"unicast_flood", tellNumber},
+				27: {"mcast_flood", tellNumber}, 30: {"bcast_flood", tellNumber}, 33: {"isolated", tellNumber},
+				39: {"locked", tellNumber}})},
+			13: {"txqlen", tellNumber}, 18: {"linkinfo", tellNest(attributes{1: {"kind", tellString},
+				2: {"data", tellNest(attributes{23: {"mcast_snooping", tellNumber}})}})},
 			20: {"ifalias", tellString}, 29: {"ext_mask", tellBits}}},
-		{"ADDR", []field{family, {"prefixlen", 1, tellNumber}, {"flags", 1, tellBits}, {"scope", 1, tellNumber}, index}, attributes{
-			1: {"address", tellIP}, 2: {"local", tellIP}, 4: {"broadcast", tellIP}}},
-		{"ROUTE", []field{family, {"dst_len", 1, tellNumber}, {"src_len", 1, tellNumber}, {"tos", 1, tellNumber}, {"table", 1, tellNumber},
+		{"ADDR", []field{family, {"prefixlen", 1, tellNumber}, {"flags", 1, tellBits}, {"scope", 1, tellNumber}, index},
+			attributes{
+				1: {"address", tellIP}, 2: {"local", tellIP}, 4: {"broadcast", tellIP}}},
+		{"ROUTE", []field{family, {"dst_len", 1, tellNumber}, {"src_len", 1, tellNumber}, {"tos", 1, tellNumber},
+			{"table", 1, tellNumber},
 			{"protocol", 1, tellNumber}, {"scope", 1, tellNumber}, {"type", 1, tellNumber}, {"flags", 4, tellBits}}, nil},
-		{"NEIGH", []field{family, {"", 3, nil}, index, {"state", 2, tellBits}, {"flags", 1, tellBits}, {"type", 1, tellNumber}}, attributes{
+		{"NEIGH", []field{family, {"", 3, nil}, index, {"state", 2, tellBits}, {"flags", 1, tellBits},
+			{"type", 1, tellNumber}}, attributes{
 			1: {"dst", tellIP}, 2: {"lladdr", tellMAC}}},
-		{"RULE", []field{family, {"dst_len", 1, tellNumber}, {"src_len", 1, tellNumber}, {"tos", 1, tellNumber}, {"table", 1, tellNumber}, {"", 2, nil},
+		{"RULE", []field{family, {"dst_len", 1, tellNumber}, {"src_len", 1, tellNumber}, {"tos", 1, tellNumber},
+			{"table", 1, tellNumber}, {"", 2, nil},
 			{"action", 1, tellNumber}, {"flags", 4, tellBits}}, attributes{
-			1: {"dst", tellIP}, 3: {"iifname", tellString}, 6: {"priority", tellNumber}, 10: {"fwmark", tellBits}, 15: {"table", tellNumber}, 16: {"fwmask", tellBits}, 21: {"protocol", tellNumber}}},
+			1: {"dst", tellIP}, 3: {"iifname", tellString}, 6: {"priority", tellNumber}, 10: {"fwmark", tellBits},
+			15: {"table", tellNumber}, 16: {"fwmask", tellBits}, 21: {"protocol", tellNumber}}},
 		{"QDISC", traffic, attributes{1: {"kind", tellString}}},
 		{"TCLASS", traffic, nil},
-		{"TFILTER", traffic, attributes{1: {"kind", tellString}, 2: {"options", tellNest(attributes{4: {"ops_len", tellNumber}, 5: {"ops", tellWords}, 8: {"flags", tellBits}})}}},
+		{"TFILTER", traffic, attributes{1: {"kind", tellString}, 2: {"options",
+			tellNest(attributes{4: {"ops_len", tellNumber}, 5: {"ops", tellWords}, 8: {"flags", tellBits}})}}},
 	}
 
 	nfgenmsg = []field{{"", 1, tellFamily("ip")}, {"version", 1, tellBig}, {"res_id", 2, tellBig}}
@@ -73,21 +83,30 @@ var (
 	// Of three types each: NFT_MSG_NEW..., GET, DEL.
 	nfTables = []message{
 		{"TABLE", nfgenmsg, attributes{1: {"name", tellString}, 2: {"flags", tellBigBits}}},
-		{"CHAIN", nfgenmsg, attributes{1: {"table", tellString}, 3: {"name", tellString}, 4: {"hook", tellNest(attributes{1: {"hooknum", tellBig}, 2: {"priority", tellBig}})},
+		{"CHAIN", nfgenmsg, attributes{1: {"table", tellString}, 3: {"name", tellString},
+			4: {"hook", tellNest(attributes{1: {"hooknum", tellBig}, 2: {"priority", tellBig}})},
 			5: {"policy", tellBig}, 7: {"type", tellString}}},
-		{"RULE", nfgenmsg, attributes{1: {"table", tellString}, 2: {"chain", tellString}, 4: {"", tellLines(tellExpression)}}},
-		{"SET", nfgenmsg, attributes{1: {"table", tellString}, 2: {"name", tellString}, 3: {"flags", tellBigBits}, 4: {"key_type", tellBigBits}, 5: {"key_len", tellBig}, 6: {"data_type", tellBigBits}, 7: {"data_len", tellBig},
-			9: {"desc", tellNest(attributes{1: {"size", tellBig}, 2: {"concat", tellNest(attributes{1: {"", tellNest(attributes{1: {"len", tellBig}})}})}})}, 10: {"id", tellBig}, 13: {"userdata", tellWords}}},
-		{"SETELEM", nfgenmsg, attributes{1: {"table", tellString}, 2: {"set", tellString}, 3: {"", tellSorted(element)}, 4: {"set_id", tellBig}}},
+		{"RULE", nfgenmsg, attributes{1: {"table", tellString}, 2: {"chain", tellString},
+			4: {"", tellLines(tellExpression)}}},
+		{"SET", nfgenmsg, attributes{1: {"table", tellString}, 2: {"name", tellString}, 3: {"flags", tellBigBits},
+			4: {"key_type", tellBigBits}, 5: {"key_len", tellBig}, 6: {"data_type", tellBigBits}, 7: {"data_len", tellBig},
+			9: {"desc", tellNest(attributes{1: {"size", tellBig}, 2: {"concat",
+				tellNest(attributes{1: {"", tellNest(attributes{1: {"len", tellBig}})}})}})}, 10: {"id", tellBig},
+			13: {"userdata", tellWords}}},
+		{"SETELEM", nfgenmsg, attributes{1: {"table", tellString}, 2: {"set", tellString}, 3: {"", tellSorted(element)},
+			4: {"set_id", tellBig}}},
 	}
 
-	datum       = tellAll(attributes{1: {"", tellWords}, 2: {"verdict", tellNest(attributes{1: {"code", tellBig}, 2: {"chain", tellString}})}})
-	element     = tellAll(attributes{1: {"", datum}, 2: {"data", datum}, 3: {"flags", tellBigBits}, 4: {"timeout", tellBig}, 10: {"to", datum}})
+	datum = tellAll(attributes{1: {"", tellWords}, 2: {"verdict", tellNest(attributes{1: {"code", tellBig},
+		2: {"chain", tellString}})}})
+	element = tellAll(attributes{1: {"", datum}, 2: {"data", datum}, 3: {"flags", tellBigBits},
+		4: {"timeout", tellBig}, 10: {"to", datum}})
 	expressions = map[string]attributes{
-		"meta":      {1: {"dreg", tellBig}, 2: {"key", tellBig}, 3: {"sreg", tellBig}},
-		"cmp":       {1: {"sreg", tellBig}, 2: {"op", tellBig}, 3: {"data", datum}},
-		"payload":   {1: {"dreg", tellBig}, 2: {"base", tellBig}, 3: {"offset", tellBig}, 4: {"len", tellBig}},
-		"lookup":    {1: {"set", tellString}, 2: {"sreg", tellBig}, 3: {"dreg", tellBig}, 4: {"set_id", tellBig}, 5: {"flags", tellBigBits}},
+		"meta":    {1: {"dreg", tellBig}, 2: {"key", tellBig}, 3: {"sreg", tellBig}},
+		"cmp":     {1: {"sreg", tellBig}, 2: {"op", tellBig}, 3: {"data", datum}},
+		"payload": {1: {"dreg", tellBig}, 2: {"base", tellBig}, 3: {"offset", tellBig}, 4: {"len", tellBig}},
+		"lookup": {1: {"set", tellString}, 2: {"sreg", tellBig}, 3: {"dreg", tellBig}, 4: {"set_id", tellBig},
+			5: {"flags", tellBigBits}},
 		"immediate": {1: {"dreg", tellBig}, 2: {"data", datum}},
 		"bitwise":   {1: {"sreg", tellBig}, 2: {"dreg", tellBig}, 3: {"len", tellBig}, 4: {"mask", datum}, 5: {"xor", datum}},
 		"ct":        {1: {"dreg", tellBig}, 2: {"key", tellBig}},
@@ -104,7 +123,8 @@ type flag struct {
 
 var (
 	questionFlags = []flag{{unix.NLM_F_DUMP, "dump"}, {unix.NLM_F_ECHO, "echo"}, {unix.NLM_F_ACK, "ack"}}
-	changeFlags   = []flag{{unix.NLM_F_CREATE, "create"}, {unix.NLM_F_EXCL, "excl"}, {unix.NLM_F_REPLACE, "replace"}, {unix.NLM_F_APPEND, "append"}, {unix.NLM_F_ECHO, "echo"}, {unix.NLM_F_ACK, "ack"}}
+	changeFlags   = []flag{{unix.NLM_F_CREATE, "create"}, {unix.NLM_F_EXCL, "excl"}, {unix.NLM_F_REPLACE, "replace"},
+		{unix.NLM_F_APPEND, "append"}, {unix.NLM_F_ECHO, "echo"}, {unix.NLM_F_ACK, "ack"}}
 )
 
 // requestsAsText tells the messages of one datagram.

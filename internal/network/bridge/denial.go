@@ -24,8 +24,8 @@ const (
 	logSnaplen = 64 // bytes
 )
 
-// maxDenialRate is how many refused packets are told in a second. What is more stays
-// with the kernel, which drops it: a flood must not cost a CPU.
+// maxDenialRate is how many refused packets are reported in a second. The kernel drops those
+// beyond it: a flood must not cost a CPU.
 const maxDenialRate = 200
 
 const ruleBridge = "built in: VMs of other networks are not reached"

@@ -36,7 +36,8 @@ func TestEgressMatrixOfABridge(t *testing.T) {
 			var wg sync.WaitGroup
 			for i, d := range networktest.Destinations {
 				want := c.Want(i)
-				for proto, try := range map[string]func(string, time.Duration) (string, error){"tcp": g.tryTCP, "udp": g.tryUDP, "icmp": g.tryPing} {
+				for proto, try := range map[string]func(string, time.Duration) (string, error){"tcp": g.tryTCP, "udp": g.tryUDP,
+					"icmp": g.tryPing} {
 					wg.Go(func() { // at once: nothing is told of what is dropped
 						wait := 2 * time.Second
 						if want != networktest.Nobody {
@@ -58,7 +59,9 @@ func TestEgressMatrixOfABridge(t *testing.T) {
 			wg.Wait()
 			for i, d := range networktest.Destinations {
 				for _, proto := range []string{"tcp", "udp"} {
-					if got, want := world.Was(proto+" "+d.Address), c.Want(i); got != (want == networktest.World || want == networktest.TheHost) {
+					want := c.Want(i)
+					reached := want == networktest.World || want == networktest.TheHost
+					if got := world.Was(proto + " " + d.Address); got != reached {
 						t.Errorf("%s to %s arrived: %v", proto, d.Address, got)
 					}
 				}
@@ -80,8 +83,10 @@ func newBridgedGuest(t *testing.T, policy string) *bridgedGuest {
 	networktest.Check(t, err)
 	t.Cleanup(b.Close)
 	n := bridge.Network{Name: "lab", Subnet: netip.MustParsePrefix("172.30.1.0/24"), Isolated: true}
-	port := bridge.Port{ID: guestID, Network: n.Name, Address: netip.MustParseAddr("172.30.1.2"), MAC: network.MAC(guestID), Policy: p}
-	networktest.Check(t, b.Apply(context.Background(), bridge.Config{Networks: []bridge.Network{n}, Ports: []bridge.Port{port}}))
+	port := bridge.Port{ID: guestID, Network: n.Name, Address: netip.MustParseAddr("172.30.1.2"),
+		MAC: network.MAC(guestID), Policy: p}
+	c := bridge.Config{Networks: []bridge.Network{n}, Ports: []bridge.Port{port}}
+	networktest.Check(t, b.Apply(context.Background(), c))
 	t.Cleanup(func() { networktest.Check(t, b.Remove(context.Background())) })
 	g := &bridgedGuest{networktest.NewNamespace(t)}
 	var inner *os.File
@@ -98,10 +103,11 @@ func newBridgedGuest(t *testing.T, policy string) *bridgedGuest {
 			return err
 		}
 		mac, _ := net.ParseMAC(port.MAC)
-		return errors.Join(netlink.LinkSetHardwareAddr(l, mac), os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0),
+		return errors.Join(netlink.LinkSetHardwareAddr(l, mac),
+			os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0),
 			networktest.SetUp("eth0", "172.30.1.2/24", n.Gateway().String()))
 	})
-	g.In(t, func() error { // until the gateway answers, be it that networktest.Nobody listens
+	g.In(t, func() error { // until the gateway answers, be it that nobody listens
 		conn, err := net.DialTimeout("tcp4", netip.AddrPortFrom(n.Gateway(), 53).String(), networktest.Patience)
 		if err == nil {
 			conn.Close()
@@ -149,7 +155,8 @@ func (g *bridgedGuest) tryPing(to string, wait time.Duration) (who string, err e
 			return err
 		}
 		defer conn.Close()
-		message, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: 1, Seq: 7, Data: []byte("ping " + to)}}).Marshal(nil)
+		message, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: 1, Seq: 7,
+			Data: []byte("ping " + to)}}).Marshal(nil)
 		if err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ const (
 	actShot = 2
 )
 
-// Our classifiers come first, and are told by their handle, which changes with the
+// Our classifiers come first. Their handle tells them from others; it changes with the
 // programs.
 const (
 	fencePriority = 1

@@ -30,7 +30,7 @@ import (
 const MTU = 1500
 
 // Host is the bridge mode of one daemon: the Bridge, its repair, and the
-// resolver of its VMs, who find it at their gateway. What it applied stays in force
+// resolver of its VMs, which find it at their gateway. What it applied stays in force
 // when it is closed, except for the resolver. While nothing is applied it holds
 // nothing.
 type Host struct {

@@ -211,7 +211,8 @@ func newLab(t *testing.T, networks ...Network) *lab {
 	t.Helper()
 	l := &lab{T: t, host: newPlace(t), outside: newPlace(t), saved: filepath.Join(t.TempDir(), "found")}
 	l.config.Networks = networks
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "uplink"}, PeerName: "uplink1", PeerNamespace: netlink.NsFd(int(l.outside.ns.Fd()))}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "uplink"}, PeerName: "uplink1",
+		PeerNamespace: netlink.NsFd(int(l.outside.ns.Fd()))}
 	l.host.must(l.host.nl.LinkAdd(veth))
 	l.host.up("uplink", "9.9.9.1/24")
 	l.outside.up("uplink1", "9.9.9.2/24")
@@ -257,7 +258,8 @@ func (l *lab) port(n int, at int, rules string) Port {
 	}
 	net := l.config.Networks[at]
 	id := fmt.Sprintf("%012x", n)
-	return Port{ID: id, Network: net.Name, Address: ipaddr.FromNumber(ipaddr.Number(net.Subnet.Addr()) + 1 + uint32(n)), MAC: network.MAC(id), UID: uint32(os.Getuid()), Policy: p}
+	return Port{ID: id, Network: net.Name, Address: ipaddr.FromNumber(ipaddr.Number(net.Subnet.Addr()) + 1 + uint32(n)),
+		MAC: network.MAC(id), UID: uint32(os.Getuid()), Policy: p}
 }
 
 // boot is a VM: a place whose eth0 is tied to the tap of p.

@@ -22,31 +22,44 @@ func TestWhichNeighboursChange(t *testing.T) {
 		address := ipaddr.FromNumber(ipaddr.Number(namedNet().Gateway()) + 1 + uint32(i))
 		c.Ports = append(c.Ports, Port{ID: id, Network: "team", Address: address, MAC: network.MAC(id)})
 	}
-	want := wantedNeighbours(c, map[int]string{1: "lo", bridge: namedNet().Link(), one: c.Ports[0].Tap(), two: c.Ports[1].Tap()})
+	want := wantedNeighbours(c, map[int]string{1: "lo", bridge: namedNet().Link(), one: c.Ports[0].Tap(),
+		two: c.Ports[1].Tap()})
 	host := func(n int) netlink.Neigh {
-		return netlink.Neigh{LinkIndex: bridge, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: c.Ports[n].Address.AsSlice(), HardwareAddr: c.Ports[n].mac()}
+		return netlink.Neigh{LinkIndex: bridge, Family: unix.AF_INET, State: netlink.NUD_PERMANENT,
+			IP: c.Ports[n].Address.AsSlice(), HardwareAddr: c.Ports[n].mac()}
 	}
 	entry := func(tap, n, vlan int) netlink.Neigh {
-		return netlink.Neigh{LinkIndex: tap, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, HardwareAddr: c.Ports[n].mac(), Vlan: vlan, MasterIndex: bridge}
+		return netlink.Neigh{LinkIndex: tap, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP,
+			HardwareAddr: c.Ports[n].mac(), Vlan: vlan, MasterIndex: bridge}
 	}
 	own := func(tap, vlan int) netlink.Neigh { // of the tap's own address
-		return netlink.Neigh{LinkIndex: tap, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, HardwareAddr: []byte{2, 0, 0, 0, 0, byte(tap)}, Vlan: vlan, MasterIndex: bridge}
+		return netlink.Neigh{LinkIndex: tap, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT,
+			HardwareAddr: []byte{2, 0, 0, 0, 0, byte(tap)}, Vlan: vlan, MasterIndex: bridge}
 	}
 	learned := host(0)
 	learned.State, learned.HardwareAddr = netlink.NUD_REACHABLE, []byte{2, 0, 0, 0, 0, 99}
 	stale := host(1)
 	stale.HardwareAddr = c.Ports[0].mac()
 	for name, k := range map[string]struct{ have, foreign, missing []netlink.Neigh }{
-		"nothing":                         {nil, nil, want},
-		"without VLAN filtering":          {[]netlink.Neigh{host(0), own(one, 0), entry(one, 0, 0), host(1), own(two, 0), entry(two, 1, 0)}, nil, nil},
-		"Debian, the second VM starts":    {[]netlink.Neigh{host(0), own(one, 1), own(one, 0), entry(one, 0, 1), entry(one, 0, 0)}, nil, want[2:]},
-		"Debian, all is there":            {[]netlink.Neigh{host(0), host(1), entry(one, 0, 1), entry(one, 0, 0), entry(two, 1, 1), entry(two, 1, 0)}, nil, nil},
-		"Debian, in the other order":      {[]netlink.Neigh{host(0), host(1), entry(one, 0, 0), entry(one, 0, 1), entry(two, 1, 0), entry(two, 1, 1)}, nil, nil},
-		"Debian, only a copy is left":     {[]netlink.Neigh{host(0), host(1), entry(one, 0, 1), entry(two, 1, 1), entry(two, 1, 0)}, nil, want[1:2]},
-		"Debian, an earlier version's":    {[]netlink.Neigh{host(0), host(1), own(one, 1), own(one, 0), entry(two, 1, 1), entry(two, 1, 0)}, nil, want[1:2]},
-		"Debian, another MAC at the port": {[]netlink.Neigh{host(0), host(1), entry(one, 1, 1), entry(one, 1, 0), entry(one, 0, 1), entry(one, 0, 0), entry(two, 1, 0)}, []netlink.Neigh{entry(one, 1, 0)}, nil},
-		"learned":                         {[]netlink.Neigh{learned, host(1), entry(one, 0, 0), entry(two, 1, 0)}, nil, want[:1]},
-		"another VM's MAC address":        {[]netlink.Neigh{host(0), stale, entry(one, 0, 0), entry(two, 1, 0)}, []netlink.Neigh{stale}, want[2:3]},
+		"nothing": {nil, nil, want},
+		"without VLAN filtering": {[]netlink.Neigh{host(0), own(one, 0), entry(one, 0, 0), host(1), own(two, 0),
+			entry(two, 1, 0)}, nil, nil},
+		"Debian, the second VM starts": {[]netlink.Neigh{host(0), own(one, 1), own(one, 0), entry(one, 0, 1),
+			entry(one, 0, 0)}, nil, want[2:]},
+		"Debian, all is there": {[]netlink.Neigh{host(0), host(1), entry(one, 0, 1), entry(one, 0, 0),
+			entry(two, 1, 1), entry(two, 1, 0)}, nil, nil},
+		"Debian, in the other order": {[]netlink.Neigh{host(0), host(1), entry(one, 0, 0), entry(one, 0, 1),
+			entry(two, 1, 0), entry(two, 1, 1)}, nil, nil},
+		"Debian, only a copy is left": {[]netlink.Neigh{host(0), host(1), entry(one, 0, 1), entry(two, 1, 1),
+			entry(two, 1, 0)}, nil, want[1:2]},
+		"Debian, an earlier version's": {[]netlink.Neigh{host(0), host(1), own(one, 1), own(one, 0), entry(two, 1, 1),
+			entry(two, 1, 0)}, nil, want[1:2]},
+		"Debian, another MAC at the port": {[]netlink.Neigh{host(0), host(1), entry(one, 1, 1), entry(one, 1, 0),
+			entry(one, 0, 1), entry(one, 0, 0), entry(two, 1, 0)}, []netlink.Neigh{entry(one, 1, 0)}, nil},
+		"learned": {[]netlink.Neigh{learned, host(1), entry(one, 0, 0), entry(two, 1, 0)}, nil,
+			want[:1]},
+		"another VM's MAC address": {[]netlink.Neigh{host(0), stale, entry(one, 0, 0), entry(two, 1, 0)},
+			[]netlink.Neigh{stale}, want[2:3]},
 	} {
 		t.Run(name, func(t *testing.T) {
 			foreign, missing := compareNeighbours(want, k.have)
@@ -113,7 +126,8 @@ func TestAPortIsMended(t *testing.T) {
 	l.apply()
 	l.boot(p).serve(80)
 	tap := l.host.link(p.Tap()).Attrs().Index
-	l.host.must(l.host.nl.NeighDel(&netlink.Neigh{LinkIndex: tap, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, HardwareAddr: p.mac()}))
+	l.host.must(l.host.nl.NeighDel(&netlink.Neigh{LinkIndex: tap, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER,
+		HardwareAddr: p.mac()}))
 	to := p.Address.String() + ":80"
 	if l.host.reaches("tcp", to) {
 		t.Fatal("the host reaches a VM whose port is locked")

@@ -18,15 +18,18 @@ import (
 func TestCompiledPoliciesSayWhatTheGuardSays(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	pick := func(list ...string) string { return list[rnd.IntN(len(list))] }
-	addrs := []string{"8.8.8.8", "8.8.8.9", "8.8.0.0", "1.1.1.1", "10.1.2.3", "10.1.2.4", "169.254.169.254", "192.168.1.5", "172.16.9.9", "127.0.0.1",
-		"224.0.0.1", "198.51.100.7", "100.64.1.1", "0.0.0.0", "255.255.255.255", "9.255.255.255", "11.0.0.0", "168.63.129.16", "192.0.0.9", "8.8.9.0"}
+	addrs := []string{"8.8.8.8", "8.8.8.9", "8.8.0.0", "1.1.1.1", "10.1.2.3", "10.1.2.4", "169.254.169.254",
+		"192.168.1.5", "172.16.9.9", "127.0.0.1",
+		"224.0.0.1", "198.51.100.7", "100.64.1.1", "0.0.0.0", "255.255.255.255", "9.255.255.255", "11.0.0.0",
+		"168.63.129.16", "192.0.0.9", "8.8.9.0"}
 	names := []string{"a.example", "b.example", "x.a.example"}
 	isolated := Network{Name: "n", Subnet: network.UserSubnet, Isolated: true}
 	for range 3000 {
 		p := banger.Policy{Default: pick(banger.Allow, banger.Deny)}
 		for range rnd.IntN(8) {
 			r := banger.Rule{Action: pick(banger.Allow, banger.Deny), Protocol: pick("", "tcp", "udp", "icmp"),
-				To: pick("any", "private", "host", "8.8.8.8", "8.8.8.0/24", "8.0.0.0/7", "10.1.2.3", "10.1.0.0/16", "10.0.0.0/8", "8.0.0.0/5", "169.254.169.254",
+				To: pick("any", "private", "host", "8.8.8.8", "8.8.8.0/24", "8.0.0.0/7", "10.1.2.3", "10.1.0.0/16", "10.0.0.0/8",
+					"8.0.0.0/5", "169.254.169.254",
 					"192.168.1.5", "0.0.0.0/0", "a.example", "*.example", "*.a.example")}
 			if r.Protocol == "tcp" || r.Protocol == "udp" {
 				for range rnd.IntN(3) {
@@ -64,7 +67,8 @@ func TestCompiledPoliciesSayWhatTheGuardSays(t *testing.T) {
 			if addr == network.UserGateway && (proto == network.ICMP || dport == 53) {
 				want, why = true, "the bridge's gateway answers DNS and echo"
 			}
-			what := fmt.Sprintf("%s:%d %s, told %v, local %v; the guard says %v (%s)\n%s", addr, dport, proto, told, local, want, why, p)
+			what := fmt.Sprintf("%s:%d %s, told %v, local %v; the guard says %v (%s)\n%s", addr, dport, proto, told, local,
+				want, why, p)
 			if addr == network.UserGateway {
 				addr = isolated.Gateway() // which is not the same one in both modes
 			}
@@ -112,10 +116,13 @@ func verdict(t *testing.T, cells []policy.Cell, addr netip.Addr, proto network.P
 func TestNetworksThatCannotBeAreRefused(t *testing.T) {
 	good := func() Config {
 		return Config{
-			Networks: []Network{{Name: "a", Subnet: netip.MustParsePrefix("172.30.1.0/24")}, {Name: "b", Subnet: netip.MustParsePrefix("172.30.2.0/24")}},
+			Networks: []Network{{Name: "a", Subnet: netip.MustParsePrefix("172.30.1.0/24")},
+				{Name: "b", Subnet: netip.MustParsePrefix("172.30.2.0/24")}},
 			Ports: []Port{
-				{ID: "000000000001", Network: "a", Address: netip.MustParseAddr("172.30.1.2"), MAC: network.MAC("1"), Policy: banger.Policy{Default: banger.Deny}},
-				{ID: "000000000002", Network: "a", Address: netip.MustParseAddr("172.30.1.3"), MAC: network.MAC("2"), Policy: banger.Policy{Default: banger.Deny}}},
+				{ID: "000000000001", Network: "a", Address: netip.MustParseAddr("172.30.1.2"), MAC: network.MAC("1"),
+					Policy: banger.Policy{Default: banger.Deny}},
+				{ID: "000000000002", Network: "a", Address: netip.MustParseAddr("172.30.1.3"), MAC: network.MAC("2"),
+					Policy: banger.Policy{Default: banger.Deny}}},
 		}
 	}
 	taken := prefixes("192.168.1.0/24", "0.0.0.0/0")
@@ -141,7 +148,8 @@ func TestNetworksThatCannotBeAreRefused(t *testing.T) {
 		"policy":             func(c *Config) { c.Ports[0].Policy.Default = "" },
 		"policy too long": func(c *Config) {
 			for i := range 1000 {
-				c.Ports[0].Policy.Rules = append(c.Ports[0].Policy.Rules, banger.Rule{Action: banger.Allow, To: ipaddr.FromNumber(uint32(8<<24 + 2*i)).String(),
+				c.Ports[0].Policy.Rules = append(c.Ports[0].Policy.Rules, banger.Rule{Action: banger.Allow,
+					To:       ipaddr.FromNumber(uint32(8<<24 + 2*i)).String(),
 					Protocol: "tcp", Ports: []banger.PortRange{{First: 1, Last: 1}, {First: 3, Last: 3}, {First: 5, Last: 5}}})
 			}
 		},

@@ -32,7 +32,8 @@ func (l *lab) changes() func() int {
 	l.Helper()
 	var sockets []*nl.NetlinkSocket
 	for family, groups := range map[int][]uint{unix.NETLINK_NETFILTER: {unix.NFNLGRP_NFTABLES},
-		unix.NETLINK_ROUTE: {unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_NETCONF}} {
+		unix.NETLINK_ROUTE: {unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV4_ROUTE,
+			unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_NETCONF}} {
 		s, err := nl.SubscribeAt(netns.NsHandle(int(l.host.ns.Fd())), netns.None(), family, groups...)
 		l.host.must(err)
 		l.Cleanup(s.Close)
@@ -136,14 +137,17 @@ func TestSpoofedFramesGoNowhere(t *testing.T) {
 	l.apply()
 	me, other, gw := l.config.Ports[0], l.config.Ports[1], l.config.Networks[0]
 	for name, frame := range map[string][]byte{
-		"MAC":                       udpFrame(gw.mac(), other.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice()),
-		"IP":                        udpFrame(gw.mac(), me.mac(), other.Address.AsSlice(), gw.Gateway().AsSlice()),
-		"IP of nobody":              udpFrame(gw.mac(), me.mac(), []byte{172, 30, 1, 77}, gw.Gateway().AsSlice()),
-		"another VM's both":         udpFrame(gw.mac(), other.mac(), other.Address.AsSlice(), gw.Gateway().AsSlice()),
-		"DHCP":                      udpFrame(net.HardwareAddr{255, 255, 255, 255, 255, 255}, me.mac(), []byte{0, 0, 0, 0}, []byte{255, 255, 255, 255}),
-		"past the bridge":           udpFrame(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0x0e}, me.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice()),
-		"past the bridge, as other": udpFrame(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0x0e}, me.mac(), []byte{8, 8, 8, 8}, gw.Gateway().AsSlice()),
-		"VLAN":                      vlan(udpFrame(gw.mac(), me.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice())),
+		"MAC":               udpFrame(gw.mac(), other.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice()),
+		"IP":                udpFrame(gw.mac(), me.mac(), other.Address.AsSlice(), gw.Gateway().AsSlice()),
+		"IP of nobody":      udpFrame(gw.mac(), me.mac(), []byte{172, 30, 1, 77}, gw.Gateway().AsSlice()),
+		"another VM's both": udpFrame(gw.mac(), other.mac(), other.Address.AsSlice(), gw.Gateway().AsSlice()),
+		"DHCP": udpFrame(net.HardwareAddr{255, 255, 255, 255, 255, 255}, me.mac(), []byte{0, 0, 0, 0},
+			[]byte{255, 255, 255, 255}),
+		"past the bridge": udpFrame(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0x0e}, me.mac(), me.Address.AsSlice(),
+			gw.Gateway().AsSlice()),
+		"past the bridge, as other": udpFrame(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0x0e}, me.mac(), []byte{8, 8, 8, 8},
+			gw.Gateway().AsSlice()),
+		"VLAN": vlan(udpFrame(gw.mac(), me.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice())),
 	} {
 		t.Run(name, func(t *testing.T) {
 			tap := l.openPort(me, gw, seen)
@@ -174,14 +178,16 @@ func TestSpoofedFramesGoNowhere(t *testing.T) {
 			arpFrame(me.mac(), me.mac(), gw.Gateway().AsSlice(), other.Address.AsSlice()),
 			arpFrame(me.mac(), other.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice()),
 			arpFrame(me.mac(), me.mac(), []byte{172, 30, 1, 77}, gw.Gateway().AsSlice()),
-			append(append([]byte{0x33, 0x33, 0, 0, 0, 1}, me.mac()...), append([]byte{0x86, 0xdd, 0x60, 0, 0, 0, 0, 16, 58, 255}, make([]byte, 48)...)...),
+			append(append([]byte{0x33, 0x33, 0, 0, 0, 1}, me.mac()...), append([]byte{0x86, 0xdd, 0x60, 0, 0, 0, 0, 16, 58,
+				255}, make([]byte, 48)...)...),
 			arpFrame(me.mac(), me.mac(), me.Address.AsSlice(), gw.Gateway().AsSlice()),
 		} {
 			if _, err := mine.Write(f); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if answer := next(t, mine); !bytes.Equal(answer[:6], me.mac()) || !bytes.Equal(answer[28:32], gw.Gateway().AsSlice()) {
+		if answer := next(t, mine); !bytes.Equal(answer[:6], me.mac()) || !bytes.Equal(answer[28:32],
+			gw.Gateway().AsSlice()) {
 			t.Errorf("the first answer is not the one to the last question: % x", answer)
 		}
 		_ = yours.SetReadDeadline(time.Now())
@@ -344,7 +350,8 @@ func TestNothingIsLeft(t *testing.T) {
 	l := newLab(t, defaultNet(), namedNet())
 	foreign := &nftables.Table{Name: "foreign", Family: nftables.TableFamilyINet}
 	l.bridge.nft.AddTable(foreign)
-	c := l.bridge.nft.AddChain(&nftables.Chain{Table: foreign, Name: "forward", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
+	c := l.bridge.nft.AddChain(&nftables.Chain{Table: foreign, Name: "forward", Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
 	l.bridge.nft.AddRule(&nftables.Rule{Table: foreign, Chain: c, Exprs: (Config{}).tables()[1].Chains[1].Rules[4].Exprs})
 	l.host.must(l.bridge.nft.Flush())
 	before := l.snapshot()
@@ -361,7 +368,8 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	l.apply()
 	l.host.must(l.host.do(func() error {
-		return l.host.nl.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "bgt00000000dead"}, Mode: netlink.TUNTAP_MODE_TAP})
+		return l.host.nl.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "bgt00000000dead"},
+			Mode: netlink.TUNTAP_MODE_TAP})
 	}))
 	l.bridge.Close()
 	l.open()
@@ -476,7 +484,8 @@ func TestWithoutATableNothingPasses(t *testing.T) {
 			for _, c := range []struct {
 				from *place
 				to   string
-			}{{vm, "8.8.8.8:99"}, {vm, "8.8.4.4:99"}, {vm, "172.30.1.1:99"}, {vm, "9.9.9.1:99"}, {vm, "172.30.2.3:99"}, {friend, "172.30.2.3:99"}, {l.outside, "172.30.2.3:99"}} {
+			}{{vm, "8.8.8.8:99"}, {vm, "8.8.4.4:99"}, {vm, "172.30.1.1:99"}, {vm, "9.9.9.1:99"}, {vm, "172.30.2.3:99"},
+				{friend, "172.30.2.3:99"}, {l.outside, "172.30.2.3:99"}} {
 				if c.from.reaches("udp", c.to) {
 					t.Errorf("%s is reached", c.to)
 				}

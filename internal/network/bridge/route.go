@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Our routing rules are told by protocol and priority. They come after the local
+// Protocol and priority tell our routing rules from others. They come after the local
 // table, and before what VPNs add, which is at home around 32000.
 const (
 	ruleProtocol = 97

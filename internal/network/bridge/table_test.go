@@ -45,8 +45,10 @@ func twoGuests(t *testing.T) Config {
 		t.Fatal(err)
 	}
 	return Config{Networks: []Network{defaultNet(), namedNet()}, Ports: []Port{
-		{ID: "000000000001", Network: "default", Address: ipaddr.FromNumber(ipaddr.Number(defaultNet().Gateway()) + 1), MAC: network.MAC("1"), Policy: banger.Policy{Default: banger.Allow}},
-		{ID: "000000000002", Network: "team", Address: ipaddr.FromNumber(ipaddr.Number(namedNet().Gateway()) + 1), MAC: network.MAC("2"), Policy: deny},
+		{ID: "000000000001", Network: "default", Address: ipaddr.FromNumber(ipaddr.Number(defaultNet().Gateway()) + 1),
+			MAC: network.MAC("1"), Policy: banger.Policy{Default: banger.Allow}},
+		{ID: "000000000002", Network: "team", Address: ipaddr.FromNumber(ipaddr.Number(namedNet().Gateway()) + 1),
+			MAC: network.MAC("2"), Policy: deny},
 	}}
 }
 
@@ -80,11 +82,13 @@ func (l *lab) linksAsText(names ...string) string {
 			l.host.must(err)
 			master = m.Attrs().Name
 		}
-		fmt.Fprintf(&b, "link %s %s mtu %d up %v arp %v master %s\n", name, link.Type(), a.MTU, a.Flags&net.FlagUp != 0, a.RawFlags&unix.IFF_NOARP == 0, master)
+		fmt.Fprintf(&b, "link %s %s mtu %d up %v arp %v master %s\n", name, link.Type(), a.MTU, a.Flags&net.FlagUp != 0,
+			a.RawFlags&unix.IFF_NOARP == 0, master)
 		if tap, ok := link.(*netlink.Tuntap); ok {
 			info, err := l.host.nl.LinkGetProtinfo(link)
 			l.host.must(err)
-			fmt.Fprintf(&b, "\tport isolated %v learning %v flood %v; owner %d\n", info.Isolated, info.Learning, info.Flood, tap.Owner)
+			fmt.Fprintf(&b, "\tport isolated %v learning %v flood %v; owner %d\n", info.Isolated, info.Learning, info.Flood,
+				tap.Owner)
 		}
 		addrs, err := l.host.nl.AddrList(link, unix.AF_UNSPEC)
 		l.host.must(err)

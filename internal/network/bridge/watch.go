@@ -18,8 +18,8 @@ const (
 	watchPause = 20 * time.Millisecond
 )
 
-// Watch repairs what somebody else changes, until ctx ends. It tells report what
-// went wrong, and tries again. What Apply itself changes makes it look once more,
+// Watch repairs what other programs change, until ctx ends. It gives what went wrong to report,
+// and tries again. What Apply itself changes makes it look once more,
 // and find nothing to do.
 func (b *Bridge) Watch(ctx context.Context, report func(error)) error {
 	ns := netns.NsHandle(int(b.ns.Fd()))

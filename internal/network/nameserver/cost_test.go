@@ -60,15 +60,17 @@ func TestAnswersTakeLittleMemoryAtOnce(t *testing.T) {
 		"addresses":      {dns.TypeA, []byte{8, 8, 8, 8}},
 		"names":          {dns.TypeNS, pointer},
 		"pairs of names": {dns.TypeSOA, append(append(append([]byte(nil), pointer...), pointer...), make([]byte, 20)...)},
-		"lists of names": {dns.TypeHIP, append(append([]byte{1, 2, 0, 1}, 'x', 'y'), bytes.Repeat(pointer, 32_000)[:60_000]...)},
-		"short lists":    {dns.TypeHIP, append(append([]byte{1, 2, 0, 1}, 'x', 'y'), bytes.Repeat(pointer, 30)...)},
-		"options":        {dns.TypeOPT, bytes.Repeat([]byte{0xff, 0xff, 0, 0}, 15_000)},
-		"prefixes":       {dns.TypeAPL, bytes.Repeat([]byte{0, 1, 0, 0}, 15_000)},
-		"types":          {dns.TypeNSEC, append([]byte{0}, allTypes()...)},
-		"texts":          {dns.TypeTXT, bytes.Repeat([]byte{0}, 60_000)},
-		"services":       {dns.TypeHTTPS, append([]byte{0, 1, 0}, parameters()...)},
+		"lists of names": {dns.TypeHIP, append(append([]byte{1, 2, 0, 1}, 'x', 'y'),
+			bytes.Repeat(pointer, 32_000)[:60_000]...)},
+		"short lists": {dns.TypeHIP, append(append([]byte{1, 2, 0, 1}, 'x', 'y'), bytes.Repeat(pointer, 30)...)},
+		"options":     {dns.TypeOPT, bytes.Repeat([]byte{0xff, 0xff, 0, 0}, 15_000)},
+		"prefixes":    {dns.TypeAPL, bytes.Repeat([]byte{0, 1, 0, 0}, 15_000)},
+		"types":       {dns.TypeNSEC, append([]byte{0}, allTypes()...)},
+		"texts":       {dns.TypeTXT, bytes.Repeat([]byte{0}, 60_000)},
+		"services":    {dns.TypeHTTPS, append([]byte{0, 1, 0}, parameters()...)},
 	} {
-		grown := growth(t, 20, c.kind, func(_ context.Context, query []byte, _ bool) ([]byte, error) { return bomb(query, c.kind, c.data), nil })
+		lookup := func(_ context.Context, query []byte, _ bool) ([]byte, error) { return bomb(query, c.kind, c.data), nil }
+		grown := growth(t, 20, c.kind, lookup)
 		t.Logf("%s: 20 answers take %s", name, banger.FormatSize(grown))
 		if grown > 12<<20 {
 			t.Errorf("%s: 20 answers take %s", name, banger.FormatSize(grown))
@@ -126,7 +128,8 @@ func TestALargeAnswerComes(t *testing.T) {
 	}
 	guest := newGuest(lookup)
 	query := packed(t, new(dns.Msg).SetQuestion("a-name-as-others-are.example.", dns.TypeA))
-	if got := guest.answer(t.Context(), query, 1, true); len(got) < len(answer) || len(got) >= network.MaxMessage || got[3]&15 != 0 {
+	if got := guest.answer(t.Context(), query, 1, true); len(got) < len(answer) || len(got) >= network.MaxMessage ||
+		got[3]&15 != 0 {
 		t.Errorf("an answer of %d bytes becomes one of %d", len(answer), len(got))
 	}
 }
@@ -138,7 +141,8 @@ func TestOnlyQuestionsAreUnpacked(t *testing.T) {
 	options := plain.Copy()
 	options.SetEdns0(4096, true)
 	update := new(dns.Msg).SetUpdate("example.")
-	update.Insert([]dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "a.example.", Rrtype: dns.TypeA, Class: dns.ClassINET}, A: []byte{8, 8, 8, 8}}})
+	update.Insert([]dns.RR{&dns.A{Hdr: dns.RR_Header{Name: "a.example.", Rrtype: dns.TypeA, Class: dns.ClassINET},
+		A: []byte{8, 8, 8, 8}}})
 	for name, c := range map[string]struct {
 		m    []byte
 		want bool
@@ -158,7 +162,8 @@ func TestOnlyQuestionsAreUnpacked(t *testing.T) {
 			t.Errorf("%s: %t", name, got)
 		}
 	}
-	if b := notImplemented(packed(t, update)); len(b) != 12 || b[3]&15 != dns.RcodeNotImplemented || b[2] != 0x80|dns.OpcodeUpdate<<3 {
+	if b := notImplemented(packed(t, update)); len(b) != 12 || b[3]&15 != dns.RcodeNotImplemented ||
+		b[2] != 0x80|dns.OpcodeUpdate<<3 {
 		t.Errorf("an update is answered with % x", b)
 	}
 }

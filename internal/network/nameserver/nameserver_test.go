@@ -80,13 +80,15 @@ func TestLargeAnswersTakeLittleMemory(t *testing.T) {
 		owner := q.Question[0].Name
 		for i := range maxAliases {
 			target := fmt.Sprintf("alias-%d-%s", i, q.Question[0].Name)
-			r.Answer = append(r.Answer, &dns.CNAME{Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: 9999}, Target: target})
+			r.Answer = append(r.Answer, &dns.CNAME{Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeCNAME, Class: dns.ClassINET,
+				Ttl: 9999}, Target: target})
 			owner = target
 		}
 		for range 3500 {
 			next++
 			a := ipaddr.FromNumber(8<<24 + uint32(next))
-			r.Answer = append(r.Answer, &dns.A{Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 9999}, A: a.AsSlice()})
+			r.Answer = append(r.Answer, &dns.A{Hdr: dns.RR_Header{Name: owner, Rrtype: dns.TypeA, Class: dns.ClassINET,
+				Ttl: 9999}, A: a.AsSlice()})
 		}
 		return r.Pack()
 	}

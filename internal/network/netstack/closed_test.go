@@ -10,7 +10,7 @@ import (
 	"banger/internal/network/networktest"
 )
 
-// TestAClosedPortIsTold sends datagrams to ports where networktest.Nobody listens. A connected socket of the
+// TestAClosedPortIsTold sends datagrams to ports where nobody listens. A connected socket of the
 // guest is told each time, and gets its answer when somebody listens after all.
 func TestAClosedPortIsTold(t *testing.T) {
 	i := networktest.NewInternet(t)

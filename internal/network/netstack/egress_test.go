@@ -28,7 +28,8 @@ func TestEgressMatrix(t *testing.T) {
 			g.In(t, func() error { return networktest.ServeOwn(t, networktest.GuestOwn) })
 			for i, d := range networktest.Destinations {
 				want := c.Want(i)
-				for proto, try := range map[string]func(*testing.T, *guest, string, bool) string{"tcp": tryTCP, "udp": tryUDP, "icmp": tryPing} {
+				for proto, try := range map[string]func(*testing.T, *guest, string, bool) string{"tcp": tryTCP, "udp": tryUDP,
+					"icmp": tryPing} {
 					got := try(t, g, d.Address, want != networktest.Nobody)
 					if proto != "tcp" && got != networktest.Nobody { // which does not say who it is
 						got = want
@@ -36,14 +37,17 @@ func TestEgressMatrix(t *testing.T) {
 							got = "somebody"
 						}
 					}
-					if got != want && !(want == networktest.Nobody && proto == "icmp" && (d.Address == "10.0.2.2" || d.Address == "10.0.2.3")) { // which are ours
+					ours := d.Address == "10.0.2.2" || d.Address == "10.0.2.3" // which answer echo
+					if got != want && !(want == networktest.Nobody && proto == "icmp" && ours) {
 						t.Errorf("%s to %s is answered by %q, not %q", proto, d.Address, got, want)
 					}
 				}
 			}
 			for i, d := range networktest.Destinations {
 				for _, proto := range []string{"tcp", "udp"} {
-					if got, want := internet.Was(proto+" "+d.Address), c.Want(i); got != (want == networktest.World || want == networktest.TheHost) {
+					want := c.Want(i)
+					reached := want == networktest.World || want == networktest.TheHost
+					if got := internet.Was(proto + " " + d.Address); got != reached {
 						t.Errorf("%s to %s arrived: %v", proto, d.Address, got)
 					}
 				}
@@ -106,7 +110,8 @@ func tryPing(t *testing.T, g *guest, to string, due bool) string {
 		return err
 	})
 	defer conn.Close()
-	message, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: 1, Seq: 7, Data: []byte("ping " + to)}}).Marshal(nil)
+	message, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: 1, Seq: 7,
+		Data: []byte("ping " + to)}}).Marshal(nil)
 	networktest.Check(t, err)
 	if _, err := conn.WriteTo(message, &net.UDPAddr{IP: net.ParseIP(to)}); err != nil {
 		return networktest.Nobody
@@ -136,8 +141,10 @@ func TestRulesAreReadInOrder(t *testing.T) {
 		proto, to string
 		want      bool
 	}{
-		{"tcp", "8.8.8.8", false}, {"udp", "8.8.8.8", true}, {"tcp", "8.8.8.9", true}, {"tcp", "9.9.9.9", false}, {"udp", "9.9.9.9", true},
-		{"tcp", "7.7.7.7", true}, {"udp", "7.7.7.7", false}, {"tcp", "7.7.7.8", false}, {"tcp", "10.0.2.2", true}, {"tcp", "10.0.2.3", false}, {"udp", "10.0.2.2", false},
+		{"tcp", "8.8.8.8", false}, {"udp", "8.8.8.8", true}, {"tcp", "8.8.8.9", true}, {"tcp", "9.9.9.9", false},
+		{"udp", "9.9.9.9", true},
+		{"tcp", "7.7.7.7", true}, {"udp", "7.7.7.7", false}, {"tcp", "7.7.7.8", false}, {"tcp", "10.0.2.2", true},
+		{"tcp", "10.0.2.3", false}, {"udp", "10.0.2.2", false},
 	} {
 		t.Run(c.proto+" "+c.to, func(t *testing.T) {
 			try := map[string]func(*testing.T, *guest, string, bool) string{"tcp": tryTCP, "udp": tryUDP}[c.proto]
@@ -162,12 +169,15 @@ func TestADenialSaysWhatWhereAndWhy(t *testing.T) {
 	for _, want := range []banger.Denial{
 		{Protocol: "dns", Name: "bad.example", Rule: "default deny"},
 		{Protocol: "tcp", Address: "8.8.4.4", Port: 80, Rule: "default deny"},
-		{Protocol: "tcp", Address: "169.254.169.254", Port: 80, Rule: "built in: private, link-local and metadata addresses need a rule that names them"},
-		{Protocol: "tcp", Address: "10.0.2.2", Port: 22, Rule: "built in: the host's own addresses need a rule that names them"},
+		{Protocol: "tcp", Address: "169.254.169.254", Port: 80,
+			Rule: "built in: private, link-local and metadata addresses need a rule that names them"},
+		{Protocol: "tcp", Address: "10.0.2.2", Port: 22,
+			Rule: "built in: the host's own addresses need a rule that names them"},
 	} {
 		t.Run(fmt.Sprint(want.Protocol, want.Name, want.Address), func(t *testing.T) {
 			got := g.awaitDenial(t, func(d banger.Denial) bool {
-				return d.Protocol == want.Protocol && d.Name == want.Name && d.Address == want.Address && d.Port == want.Port && d.Rule == want.Rule
+				return d.Protocol == want.Protocol && d.Name == want.Name && d.Address == want.Address && d.Port == want.Port &&
+					d.Rule == want.Rule
 			})
 			if time.Since(got.Time) > patience {
 				t.Errorf("it is of %v", got.Time)

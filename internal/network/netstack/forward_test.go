@@ -25,7 +25,7 @@ import (
 )
 
 // publish opens a forward of a free port of the host and returns where it listens.
-func (g *guest) publish(t *testing.T, proto string, port int, admit func(from, to netip.AddrPort) bool) (banger.Forward, string) {
+func (g *guest) publish(t *testing.T, proto string, port int, admit network.Admit) (banger.Forward, string) {
 	t.Helper()
 	f := banger.Forward{Protocol: proto, HostIP: "127.0.0.1", GuestPort: uint16(port)}
 	file, err := network.Listen(f)
@@ -255,8 +255,9 @@ func TestAStrangerWhoIsGoneIsNotHeard(t *testing.T) {
 	}
 }
 
-// awaitForgotten returns when the kernel has forgotten whose the closed connections to at were: when it has acknowledged
-// their ends, which it tells networktest.Nobody of, it lists them as of root, in state 06, TIME_WAIT (proc_net(5)).
+// awaitForgotten returns when the kernel has forgotten whose the closed connections to at were. When
+// it has acknowledged their ends, of which it tells no program, it lists them as of root, in state 06,
+// TIME_WAIT (proc_net(5)).
 func awaitForgotten(t *testing.T, at netip.AddrPort) {
 	t.Helper()
 	to := fmt.Sprintf("0100007F:%04X", at.Port())
@@ -280,8 +281,8 @@ func awaitForgotten(t *testing.T, at netip.AddrPort) {
 	}
 }
 
-// TestOnlyTheOwnersDatagramsPass: neither is a stranger's heard, nor does he hear an answer when he has got the port that
-// was the owner's.
+// TestOnlyTheOwnersDatagramsPass checks that a stranger's datagram is not heard, and that the stranger
+// hears no answer when he has got the port that was the owner's.
 func TestOnlyTheOwnersDatagramsPass(t *testing.T) {
 	const owner, stranger = 12345, 54321
 	g := newGuest(t, "deny")
@@ -351,7 +352,8 @@ func dialAs(t *testing.T, uid int, network, at string) (conn net.Conn, err error
 	return conn, err
 }
 
-// as runs f in a thread whose sockets belong to uid. In a user namespace that does not have the user there is no such thread.
+// as runs f in a thread whose sockets belong to uid. In a user namespace that does not have the
+// user there is no such thread.
 func as(t *testing.T, uid int, f func()) {
 	t.Helper()
 	can := false
@@ -377,7 +379,8 @@ func TestATakenPortSaysWhoHasIt(t *testing.T) {
 	defer ln.Close()
 	f := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", HostPort: uint16(portOf(ln)), GuestPort: 80}
 	_, err = network.Listen(f)
-	if want := fmt.Sprintf("(pid %d)", os.Getpid()); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(fmt.Sprint(err), want) {
+	if want := fmt.Sprintf("(pid %d)", os.Getpid()); banger.CodeOf(err) != banger.CodeConflict ||
+		!strings.Contains(fmt.Sprint(err), want) {
 		t.Errorf("it is %v, which does not name %s", err, want)
 	}
 	f.HostIP, f.HostPort = "203.0.113.7", 0

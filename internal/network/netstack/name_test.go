@@ -29,7 +29,8 @@ func TestNamesAreEnforcedThroughOurOwnAnswers(t *testing.T) {
 		reach   map[string]bool
 	}{
 		{"a name that is allowed", map[string][]string{"good.example": {"60 A 8.8.8.8", "60 A 8.8.4.4"}}, "good.example",
-			dns.RcodeSuccess, []string{"8.8.8.8", "8.8.4.4"}, map[string]bool{"8.8.8.8": true, "8.8.4.4": true, "9.9.9.9": false}},
+			dns.RcodeSuccess, []string{"8.8.8.8", "8.8.4.4"}, map[string]bool{"8.8.8.8": true, "8.8.4.4": true,
+				"9.9.9.9": false}},
 		{"however it is written", map[string][]string{"good.example": {"60 A 8.8.8.8"}}, "GOOD.Example.",
 			dns.RcodeSuccess, []string{"8.8.8.8"}, map[string]bool{"8.8.8.8": true}},
 		{"one that is not", map[string][]string{"other.example": {"60 A 8.8.8.8"}}, "other.example",
@@ -44,21 +45,28 @@ func TestNamesAreEnforcedThroughOurOwnAnswers(t *testing.T) {
 			dns.RcodeRefused, nil, map[string]bool{"8.8.8.8": false}},
 		{"nor one label with a dot in it", map[string][]string{`evil\.wild.example`: {"60 A 8.8.8.8"}}, `evil\.wild.example`,
 			dns.RcodeRefused, nil, map[string]bool{"8.8.8.8": false}},
-		{"an alias of an allowed name", map[string][]string{"good.example": {"60 CNAME cdn.example."}, "cdn.example": {"60 A 8.8.8.8"}}, "good.example",
+		{"an alias of an allowed name", map[string][]string{"good.example": {"60 CNAME cdn.example."},
+			"cdn.example": {"60 A 8.8.8.8"}}, "good.example",
 			dns.RcodeSuccess, []string{"8.8.8.8"}, map[string]bool{"8.8.8.8": true}},
-		{"an alias that leads to a denied name", map[string][]string{"good.example": {"60 CNAME secret.example."}, "secret.example": {"60 A 8.8.8.8"}}, "good.example",
+		{"an alias that leads to a denied name", map[string][]string{"good.example": {"60 CNAME secret.example."},
+			"secret.example": {"60 A 8.8.8.8"}}, "good.example",
 			dns.RcodeRefused, nil, map[string]bool{"8.8.8.8": false}},
-		{"aliases in a circle", map[string][]string{"good.example": {"60 CNAME other.example."}, "other.example": {"60 CNAME good.example."}}, "good.example",
+		{"aliases in a circle", map[string][]string{"good.example": {"60 CNAME other.example."},
+			"other.example": {"60 CNAME good.example."}}, "good.example",
 			dns.RcodeSuccess, nil, nil},
-		{"an address of somebody else in the answer", map[string][]string{"good.example": {"60 A 8.8.8.8", "@other.example. 60 A 9.9.9.9"}}, "good.example",
+		{"an address of somebody else in the answer", map[string][]string{"good.example": {"60 A 8.8.8.8",
+			"@other.example. 60 A 9.9.9.9"}}, "good.example",
 			dns.RcodeSuccess, []string{"8.8.8.8", "9.9.9.9"}, map[string]bool{"8.8.8.8": true, "9.9.9.9": false}},
-		{"rebinding to loopback", map[string][]string{"good.example": {"60 A 127.0.0.1"}}, "good.example", dns.RcodeSuccess, nil, nil},
-		{"rebinding to metadata", map[string][]string{"good.example": {"60 A 169.254.169.254", "60 A 8.8.8.8"}}, "good.example",
+		{"rebinding to loopback", map[string][]string{"good.example": {"60 A 127.0.0.1"}}, "good.example", dns.RcodeSuccess,
+			nil, nil},
+		{"rebinding to metadata", map[string][]string{"good.example": {"60 A 169.254.169.254", "60 A 8.8.8.8"}},
+			"good.example",
 			dns.RcodeSuccess, []string{"8.8.8.8"}, map[string]bool{"169.254.169.254": false, "8.8.8.8": true}},
-		{"rebinding to the host", map[string][]string{"good.example": {"60 A " + networktest.HostPublic}}, "good.example", dns.RcodeSuccess, nil, map[string]bool{networktest.HostPublic: false}},
+		{"rebinding to the host", map[string][]string{"good.example": {"60 A " + networktest.HostPublic}}, "good.example",
+			dns.RcodeSuccess, nil, map[string]bool{networktest.HostPublic: false}},
 		{"a private address that a rule names", map[string][]string{"good.example": {"60 A 10.1.2.3"}}, "good.example",
 			dns.RcodeSuccess, []string{"10.1.2.3"}, map[string]bool{"10.1.2.3": true}},
-		{"a name that networktest.Nobody has", nil, "good.example", dns.RcodeNameError, nil, nil},
+		{"a name that nobody has", nil, "good.example", dns.RcodeNameError, nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := newGuest(t, policy)
@@ -94,7 +102,8 @@ func TestThereIsNoIPv6AndNoBlackHole(t *testing.T) {
 	for name, want := range map[string]int{"nowhere.example": dns.RcodeNameError, "alias.example": dns.RcodeSuccess} {
 		for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			r := g.ask(t, "udp", name, kind)
-			if r.Rcode != want || len(r.Question) != 1 || r.Question[0].Qtype != kind || kind == dns.TypeAAAA && len(r.Answer) > 0 {
+			if r.Rcode != want || len(r.Question) != 1 || r.Question[0].Qtype != kind || kind == dns.TypeAAAA &&
+				len(r.Answer) > 0 {
 				t.Errorf("a question for %s %s is answered with %v", name, dns.TypeToString[kind], r)
 			}
 		}
@@ -127,7 +136,7 @@ func TestTheHostsResolverIsFollowed(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"nameserver 127.0.1.1\n", "127.0.1.1"},
 		{"# up\nsearch vpn.example\nnameserver 127.0.1.2\nnameserver 127.0.1.1\n", "127.0.1.2"},
-		{"nameserver 127.0.1.9\nnameserver 127.0.1.3\n", "127.0.1.3"}, // networktest.Nobody is at the first
+		{"nameserver 127.0.1.9\nnameserver 127.0.1.3\n", "127.0.1.3"}, // nobody is at the first
 	} {
 		networktest.Check(t, os.WriteFile(file+".new", []byte(c.text), 0o644))
 		networktest.Check(t, os.Rename(file+".new", file))

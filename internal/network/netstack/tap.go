@@ -24,9 +24,9 @@ import (
 //
 // The owner is the user id of the VMM, which needs no right at all.
 //
-// It needs CAP_NET_ADMIN and CAP_NET_RAW over the namespace, which whoever makes a
-// user namespace has over the network namespaces made in it, and the right to open
-// /dev/net/tun.
+// It needs CAP_NET_ADMIN and CAP_NET_RAW over the namespace, and the right to open
+// /dev/net/tun. A user who makes a user
+// namespace has both capabilities over the network namespaces made in it.
 func MakeTap(name string, owner int) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {

@@ -56,9 +56,10 @@ func TestATapInANamespaceIsServedByAnOrdinaryUser(t *testing.T) {
 		attr.Cloneflags = syscall.CLONE_NEWUSER
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getuid(), Size: 1}}
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getgid(), Size: 1}}
-	default: // become networktest.Nobody, on a host whose /dev/net/tun is as distributions have it
+	default: // become nobody, on a host whose /dev/net/tun is as distributions have it
 		attr.Unshareflags = syscall.CLONE_NEWNS
-		script = `mknod tun c 10 200 && chmod 0666 tun && mount --bind tun /dev/net/tun && exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all ` +
+		script = `mknod tun c 10 200 && chmod 0666 tun && mount --bind tun /dev/net/tun && ` +
+			`exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all ` +
 			strings.TrimPrefix(script, "exec ")
 	}
 	cmd := exec.Command("/bin/sh", "-c", script, "sh", "^"+t.Name()+"$")
@@ -95,8 +96,10 @@ func tapShim(t *testing.T) {
 	vmm := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.timeout=60s")
 	vmm.Env = append(os.Environ(), tapRole+"=vmm")
 	vmm.ExtraFiles = []*os.File{theirs}
-	vmm.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}}
+	vmm.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		Pdeathsig:   syscall.SIGKILL,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}}
 	var out bytes.Buffer
 	vmm.Stdout, vmm.Stderr = &out, &out
 	networktest.Check(t, vmm.Start())
@@ -190,7 +193,8 @@ func tapVMM(t *testing.T) {
 			return err
 		}
 		mac, _ := net.ParseMAC(network.MAC(guestID))
-		return errors.Join(netlink.LinkSetHardwareAddr(l, mac), netlink.LinkSetMTU(l, network.UserMTU), networktest.SetUp("eth0", network.UserGuest.String()+"/24", network.UserGateway.String()))
+		return errors.Join(netlink.LinkSetHardwareAddr(l, mac), netlink.LinkSetMTU(l, network.UserMTU),
+			networktest.SetUp("eth0", network.UserGuest.String()+"/24", network.UserGateway.String()))
 	})
 	var port int
 	_, err = fmt.Fscan(conn, &port)
@@ -240,7 +244,8 @@ func tapGuest(t *testing.T, guest *networktest.Namespace, port int) {
 	guest.In(t, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		r, err := dns.ExchangeContext(ctx, new(dns.Msg).SetQuestion("name.example.", dns.TypeA), netip.AddrPortFrom(network.UserDNS, 53).String())
+		r, err := dns.ExchangeContext(ctx, new(dns.Msg).SetQuestion("name.example.", dns.TypeA),
+			netip.AddrPortFrom(network.UserDNS, 53).String())
 		if err != nil || len(r.Answer) != 1 || dns.Field(r.Answer[0], 1) != "8.8.8.8" {
 			return fmt.Errorf("DNS says %v, %w", r, err)
 		}

@@ -52,7 +52,8 @@ func newGuest(t *testing.T, policy string) *guest {
 		tap, err = networktest.OpenTap("eth0")
 		return err
 	})
-	g.stack, err = netstack.New(netstack.NewTap(tap), netstack.Config{MAC: network.MAC(guestID), Policy: p, Denied: g.denied,
+	g.stack, err = netstack.New(netstack.NewTap(tap), netstack.Config{MAC: network.MAC(guestID), Policy: p,
+		Denied: g.denied,
 		Lookup: g.zone.exchange, Log: slog.New(slog.DiscardHandler)})
 	networktest.Check(t, err)
 	t.Cleanup(func() { g.stack.Close() })

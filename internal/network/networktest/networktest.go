@@ -35,7 +35,7 @@ func Main(m *testing.M, bare bool) {
 			goleak.VerifyTestMain(m)
 			return
 		}
-		Check(nil, LinkUp("lo"))
+		Check(nil, linkUp("lo"))
 		Check(nil, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0))
 		goleak.VerifyTestMain(m)
 		return
@@ -88,7 +88,7 @@ func NewNamespace(t *testing.T) *Namespace {
 	}()
 	Check(t, <-done)
 	t.Cleanup(func() { n.File.Close() })
-	n.In(t, func() error { return LinkUp("lo") })
+	n.In(t, func() error { return linkUp("lo") })
 	return n
 }
 
@@ -112,8 +112,8 @@ func (n *Namespace) Try(f func() error) error {
 	return <-done
 }
 
-// LinkUp sets a link up in the calling thread's namespace.
-func LinkUp(name string) error {
+// linkUp sets a link up in the calling thread's namespace.
+func linkUp(name string) error {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		return err

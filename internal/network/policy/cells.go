@@ -31,7 +31,7 @@ func lastOf(p netip.Prefix) uint32 { return ipaddr.Number(p.Addr()) | uint32(1<<
 // decide says what Guard says, for all protocols and ports of one address at once.
 func decide(p banger.Policy, rules []rule, addr netip.Addr, names []string, local bool) reach {
 	out := reach{}
-	if Unreachable(addr) {
+	if unreachable(addr) {
 		return out
 	}
 	class := classOf(addr, local)
@@ -220,7 +220,7 @@ func CompileSubnet(subnet netip.Prefix) []Cell {
 // by these names. It returns none if the names change nothing.
 func CompileNames(p banger.Policy, addr netip.Addr, names []string) (cells []Cell) {
 	rules := ready(p)
-	if Unreachable(addr) || !namesMatter(rules, names) {
+	if unreachable(addr) || !namesMatter(rules, names) {
 		return nil
 	}
 	for _, local := range []bool{false, true} {

@@ -31,8 +31,8 @@ var localNetworks = ipaddr.Prefixes(ipaddr.Private)
 // special lists what is closed unless a rule names it.
 var special = ipaddr.Prefixes(ipaddr.LinkLocal, ipaddr.Metadata, ipaddr.Reserved, ipaddr.Private)
 
-// Unreachable reports whether addr is one that no rule opens.
-func Unreachable(addr netip.Addr) bool { return within(never, addr) }
+// unreachable reports whether addr is one that no rule opens.
+func unreachable(addr netip.Addr) bool { return within(never, addr) }
 
 func within(list []netip.Prefix, a netip.Addr) bool {
 	for _, p := range list {
@@ -162,7 +162,7 @@ func (g *Guard) decide(k network.FlowKey, names []string) (target netip.AddrPort
 
 func (g *Guard) decideRouted(k network.FlowKey, names []string, route ipaddr.Route) (ok bool, why string) {
 	addr := k.Destination.Addr()
-	if Unreachable(addr) || network.UserSubnet.Contains(addr) || route == ipaddr.Broadcast {
+	if unreachable(addr) || network.UserSubnet.Contains(addr) || route == ipaddr.Broadcast {
 		return false, ruleNever
 	}
 	class := classOf(addr, route == ipaddr.Host)
@@ -296,7 +296,7 @@ func (g *Guard) nameAllowed(name string, alias bool) (bool, string) {
 // (rebinding).
 func (g *Guard) MayAnswer(addr netip.Addr) bool {
 	route := ipaddr.RouteOf(addr)
-	if Unreachable(addr) || route == ipaddr.Broadcast {
+	if unreachable(addr) || route == ipaddr.Broadcast {
 		return false
 	}
 	class := classOf(addr, route == ipaddr.Host)
