@@ -26,6 +26,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/network"
+	"banger/internal/network/bridge"
 	"banger/internal/private"
 	"banger/internal/registry"
 	"banger/internal/reserve"
@@ -211,8 +212,8 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 		Groups:   groups,
 	}
 	if parts.Root {
-		parts.Bridge = func(denied func(string, banger.Denial)) *network.BridgeHost {
-			return network.NewBridgeHost(o.StateDir, network.NewResolver(network.ResolvConf).Exchange, denied, o.Log)
+		parts.Bridge = func(denied func(string, banger.Denial)) *bridge.Host {
+			return bridge.NewHost(o.StateDir, network.NewResolver(network.ResolvConf).Exchange, denied, o.Log)
 		}
 	}
 	return supervisor.New(parts)

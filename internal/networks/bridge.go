@@ -7,11 +7,12 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/network"
+	"banger/internal/network/bridge"
 )
 
 // config returns what should be on the host now: the networks of VMs that have an
 // address, and those VMs. s.mu is held.
-func (s *Networks) config(ctx context.Context) (c network.BridgeConfig, err error) {
+func (s *Networks) config(ctx context.Context) (c bridge.Config, err error) {
 	have, err := s.Store.Networks(ctx)
 	if err != nil {
 		return c, err
@@ -24,7 +25,7 @@ func (s *Networks) config(ctx context.Context) (c network.BridgeConfig, err erro
 				continue
 			}
 			used = true
-			p := network.BridgePort{
+			p := bridge.Port{
 				ID:      vm.ID,
 				Name:    vm.Name,
 				Network: n.Name,
@@ -145,6 +146,6 @@ func (s *Networks) bridgedGuest(ctx context.Context, vm banger.VM) (*guest.Netwo
 		Gateway: gateway,
 		DNS:     []string{gateway},
 		Search:  network.BridgeSearch(network.SearchDomains(network.ResolvConf)),
-		MTU:     network.BridgeMTU,
+		MTU:     bridge.MTU,
 	}, nil
 }

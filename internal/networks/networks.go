@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/network"
+	"banger/internal/network/bridge"
 )
 
 // bridgePool is where the subnets come from that nobody has chosen, each of 256
@@ -39,7 +39,7 @@ type Options struct {
 	Store Store
 	VMs   VMs
 	// Bridge makes the host's bridges. Nil: the daemon may not make any.
-	Bridge *network.BridgeHost
+	Bridge *bridge.Host
 }
 
 // Networks are all networks of one daemon. Its methods may be called concurrently.
@@ -111,11 +111,11 @@ func (s *Networks) add(ctx context.Context, n banger.Network) (banger.Network, e
 	if err != nil {
 		return n, err
 	}
-	taken, err := network.HostNetworks()
+	taken, err := bridge.HostNetworks()
 	if err != nil {
 		return n, banger.Errorf(banger.CodeUnavailable, "cannot see which networks the host reaches: %w", err)
 	}
-	var c network.BridgeConfig
+	var c bridge.Config
 	for _, o := range have {
 		if o.Name == n.Name {
 			return n, banger.Errorf(banger.CodeConflict, "a network called %q exists already", n.Name).
@@ -125,7 +125,7 @@ func (s *Networks) add(ctx context.Context, n banger.Network) (banger.Network, e
 		taken = append(taken, o.Prefix())
 	}
 	if n.Subnet == "" {
-		free, ok := network.FreeSubnet(bridgePool, bridgeBits, taken)
+		free, ok := bridge.FreeSubnet(bridgePool, bridgeBits, taken)
 		if !ok {
 			return n, banger.Errorf(banger.CodeConflict, "no part of %s is free for network %q", bridgePool, n.Name).
 				WithHint("name one: --subnet 10.200.7.0/24")
@@ -140,8 +140,8 @@ func (s *Networks) add(ctx context.Context, n banger.Network) (banger.Network, e
 	return n, s.Store.CreateNetwork(ctx, n)
 }
 
-func bridgeNetwork(n banger.Network) network.BridgeNetwork {
-	return network.BridgeNetwork{Name: n.Name, Subnet: n.Prefix(), Isolated: n.Isolated}
+func bridgeNetwork(n banger.Network) bridge.Network {
+	return bridge.Network{Name: n.Name, Subnet: n.Prefix(), Isolated: n.Isolated}
 }
 
 // RemoveNetwork deletes a network that no VM uses.

@@ -10,7 +10,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
-	"banger/internal/network"
+	"banger/internal/network/bridge"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
@@ -171,7 +171,7 @@ func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) e
 			return err
 		}
 		if spec.Network.Tap != "" { // whose owner is the VMM's user
-			spec.Network.Tap = network.BridgePort{ID: b.vm.ID}.Tap()
+			spec.Network.Tap = bridge.Port{ID: b.vm.ID}.Tap()
 		} else {
 			tap, err := b.m.s.networks.Bridge.OpenTap(b.vm.ID)
 			if err != nil {

@@ -20,7 +20,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/library"
-	"banger/internal/network"
+	"banger/internal/network/bridge"
 	"banger/internal/networks"
 	"banger/internal/reserve"
 	"banger/internal/shim"
@@ -57,7 +57,7 @@ type Options struct {
 
 	// Bridge makes the host's bridges, if the daemon may; denied is told what their
 	// resolver refuses. Nil: there are none.
-	Bridge func(denied func(id string, d banger.Denial)) *network.BridgeHost
+	Bridge func(denied func(id string, d banger.Denial)) *bridge.Host
 }
 
 // firstUID is where the uids of VMs start when the daemon is root: far above

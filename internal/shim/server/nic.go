@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"banger/internal/network"
+	"banger/internal/network/netstack"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
@@ -75,32 +76,33 @@ func (p *nic) config(c vmm.Config) vmm.Config {
 // start takes our end of the VMM's connection or the other side of its tap, which are there
 // before the guest runs. Nothing else leads anywhere: the policy is in force before the first
 // packet.
-func (p *nic) start(log *slog.Logger) (*network.Stack, error) {
+func (p *nic) start(log *slog.Logger) (*netstack.Stack, error) {
 	link, err := p.link()
 	if err != nil {
 		return nil, fmt.Errorf("waiting for the VMM's net device: %w", err)
 	}
-	return network.NewStack(link, network.Config{
+	return netstack.New(link, netstack.Config{
 		MAC:    p.network.MAC,
-		Guard:  network.NewGuard(p.network.Policy, p.attribution.refuse),
+		Policy: p.network.Policy,
+		Denied: p.attribution.refuse,
 		Lookup: network.NewResolver(network.ResolvConf).Exchange,
 		Log:    log,
 	})
 }
 
-func (p *nic) link() (network.Frames, error) {
+func (p *nic) link() (netstack.Frames, error) {
 	if p.inside != nil {
 		f, err := p.inside.receive()
 		if err != nil {
 			return nil, err
 		}
-		return network.NewTap(f), nil
+		return netstack.NewTap(f), nil
 	}
 	conn, err := net.FileConn(p.stream.ours)
 	if err != nil {
 		return nil, err
 	}
-	return network.NewStream(conn), nil
+	return netstack.NewStream(conn), nil
 }
 
 // startBridged leads to a guest that the host's kernel reaches.
@@ -109,7 +111,7 @@ func (p *nic) startBridged(log *slog.Logger) (*network.Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return network.NewGate(addr, log), nil
+	return network.NewDirectGate(addr, log), nil
 }
 
 // close leaves to the VMM what it was handed.

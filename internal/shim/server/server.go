@@ -26,6 +26,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/mux"
 	"banger/internal/network"
+	"banger/internal/network/netstack"
 	"banger/internal/shim"
 	"banger/internal/splice"
 	"banger/internal/untrusted"
@@ -42,8 +43,8 @@ type server struct {
 	proc        vmm.Process
 	self        vmm.Handle
 	console     *console
-	stack       *network.Stack // nil but with a user network
-	gate        *network.Gate  // nil without a network, as is access
+	stack       *netstack.Stack // nil but with a user network
+	gate        *network.Gate   // nil without a network, as is access
 	access      *access
 	denials     *denials
 	attribution *attribution

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger/internal/network"
+	"banger/internal/network/netstack"
 	"banger/internal/shim"
 )
 
@@ -43,7 +43,7 @@ const handedTap = wrapperSpec + 1
 func handTap(name string, owner int) error {
 	to := os.NewFile(handedTap, "shim")
 	defer to.Close()
-	tap, err := network.MakeTap(name, owner)
+	tap, err := netstack.MakeTap(name, owner)
 	if errors.Is(err, syscall.EPERM) {
 		err = fmt.Errorf("this host gives an ordinary user's namespaces no rights: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or use --vmm=qemu, which needs none: %w", err)
 	}
