@@ -122,7 +122,8 @@ func (g *commandGroup) close() {
 
 // joinErrors are those of clone(2) that say that a process cannot be put into a group: this kernel cannot do it, or
 // root in the guest has changed the group. A limit of the group gives another error, and remains one.
-var joinErrors = []error{unix.EBUSY, unix.EOPNOTSUPP, unix.EACCES, unix.EPERM, unix.ENOSYS, unix.EINVAL, unix.E2BIG, unix.EBADF}
+var joinErrors = []error{unix.EBUSY, unix.EOPNOTSUPP, unix.EACCES, unix.EPERM,
+	unix.ENOSYS, unix.EINVAL, unix.E2BIG, unix.EBADF}
 
 // start calls fork, which starts a command by attr, for a process in the group. Somebody may have removed the group
 // while it was empty; then it is made again. A command that cannot be put into it runs outside. One caller at a time.
@@ -138,7 +139,8 @@ func (g *commandGroup) start(attr *syscall.ProcAttr, fork func() (int, error)) (
 			break
 		}
 		if frozen {
-			return 0, banger.Errorf(banger.CodeConflict, "no command can start, since somebody in the guest has frozen the control group /%s", execGroup).
+			return 0, banger.Errorf(banger.CodeConflict,
+				"no command can start, since somebody in the guest has frozen the control group /%s", execGroup).
 				WithHint("write 0 to %s/%s/%s in the guest, or stop the VM", hierarchy, execGroup, freezeFile)
 		}
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(g.dir.Fd())

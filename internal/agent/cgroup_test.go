@@ -108,7 +108,8 @@ func TestCommandsStartInTheirGroup(t *testing.T) {
 
 	for _, frozen := range []string{"banger/exec", "banger"} {
 		write(frozen+"/cgroup.freeze", "1")
-		if _, _, err := startCat(t, g); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "has frozen") {
+		_, _, err := startCat(t, g)
+		if banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "has frozen") {
 			t.Errorf("with %s frozen a start gives %v", frozen, err)
 		}
 		g.thaw()
@@ -128,8 +129,8 @@ func TestCommandsStartInTheirGroup(t *testing.T) {
 	}
 }
 
-// TestWhatAFailedStartMeans: a command that cannot join the group runs outside, and one that cannot start at all, or that
-// a limit forbids, does not.
+// TestWhatAFailedStartMeans: a command that cannot join the group runs outside, and one that cannot start at all, or
+// that a limit forbids, does not.
 func TestWhatAFailedStartMeans(t *testing.T) {
 	type try struct {
 		err    error
@@ -146,15 +147,19 @@ func TestWhatAFailedStartMeans(t *testing.T) {
 		"a limit":                 {[]try{{err: unix.EAGAIN}}, []bool{true}, unix.EAGAIN, false},
 		"removed":                 {[]try{{unix.ENOENT, true}, {}}, []bool{true, true}, nil, false},
 		"removed, a newer kernel": {[]try{{unix.ENODEV, true}, {}}, []bool{true, true}, nil, false},
-		"removed each time":       {[]try{{unix.ENODEV, true}, {unix.ENODEV, true}, {}}, []bool{true, true, false}, nil, true},
-		"a kernel before 5.7":     {[]try{{err: unix.ENOSYS}, {}}, []bool{true, false}, nil, true},
-		"a group with children":   {[]try{{err: unix.EBUSY}, {}}, []bool{true, false}, nil, true},
-		"no right to run it":      {[]try{{err: unix.EACCES}, {err: unix.EACCES}}, []bool{true, false}, unix.EACCES, false},
+		"removed each time": {[]try{{unix.ENODEV, true}, {unix.ENODEV, true}, {}},
+			[]bool{true, true, false}, nil, true},
+		"a kernel before 5.7":   {[]try{{err: unix.ENOSYS}, {}}, []bool{true, false}, nil, true},
+		"a group with children": {[]try{{err: unix.EBUSY}, {}}, []bool{true, false}, nil, true},
+		"no right to run it":    {[]try{{err: unix.EACCES}, {err: unix.EACCES}}, []bool{true, false}, unix.EACCES, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir() // stands for a hierarchy
+			if err := os.MkdirAll(root+"/banger/exec", 0o755); err != nil {
+				t.Fatal(err)
+			}
 			events := []byte("populated 0\nfrozen 0\n")
-			if err := errors.Join(os.MkdirAll(root+"/banger/exec", 0o755), os.WriteFile(root+"/banger/exec/cgroup.events", events, 0o644)); err != nil {
+			if err := os.WriteFile(root+"/banger/exec/cgroup.events", events, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -183,12 +188,14 @@ func TestWhatAFailedStartMeans(t *testing.T) {
 
 // TestWithoutControlGroups: commands run where there is no hierarchy of version 2, or one that takes no group.
 func TestWithoutControlGroups(t *testing.T) {
-	if g, err := openCommandGroup(t.TempDir()); g != nil || err == nil || !strings.Contains(err.Error(), "no control groups of version 2 are mounted") {
+	const words = "no control groups of version 2 are mounted"
+	if g, err := openCommandGroup(t.TempDir()); g != nil || err == nil || !strings.Contains(err.Error(), words) {
 		t.Errorf("a directory of another kind gives %v, %v", g, err)
 	}
 	var none *commandGroup
 	none.thaw()
-	fd, err := unix.Open("/proc/self", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // nobody makes a directory there
+	// Nobody makes a directory in this one.
+	fd, err := unix.Open("/proc/self", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -271,7 +271,8 @@ func (a *app) session(ctx context.Context, ref, name string, e banger.Exec) (int
 	if err != nil {
 		return 0, err
 	}
-	s := session{conn: conn, stdout: a.stdout, stderr: a.stderr, tty: e.TTY, ping: a.pingOf(ref), escaped: make(chan struct{}, 1)}
+	s := session{conn: conn, stdout: a.stdout, stderr: a.stderr, tty: e.TTY, ping: a.pingOf(ref),
+		escaped: make(chan struct{}, 1)}
 	s.silence = newSilence(name, "Ctrl-C ends this command", s.ping, a.stderr)
 	if e.Stdin {
 		s.stdin = a.stdin

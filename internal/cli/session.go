@@ -28,7 +28,7 @@ type session struct {
 	tty            bool
 	ping           func(context.Context) error // whether the guest answers; nil: nobody asks
 	silence        *silence                    // nil: nobody watches
-	escaped        chan struct{}               // holds one when Ctrl-C came from a raw terminal while the guest was silent
+	escaped        chan struct{}               // holds one when a raw terminal's Ctrl-C came while the guest was silent
 
 	mu sync.Mutex // serialises writes to conn
 }

@@ -18,11 +18,12 @@ import (
 )
 
 const (
-	toldSilent = "banger: box has not answered for 30 s (its VM may be frozen; Ctrl-C ends this command, \"banger stop box\" ends the VM)\n"
-	toldAgain  = "banger: box answers again\n"
+	toldSilent = "banger: box has not answered for 30 s (its VM may be frozen; Ctrl-C ends this command, " +
+		"\"banger stop box\" ends the VM)\n"
+	toldAgain = "banger: box answers again\n"
 )
 
-// watched runs a watch of a VM in a bubble, whose agent answers with what ping returns, and gives what the user is told.
+// watched runs a watch of a VM, whose agent answers with what ping returns, in a bubble. It gives what the user is told.
 func watched(t *testing.T, ping func(context.Context) error) (s *silence, told func() string) {
 	t.Helper()
 	var screen screen
@@ -139,10 +140,11 @@ func TestAHealthyGuestIsAskedRarely(t *testing.T) {
 	}
 }
 
-// TestAnAgentThatIsRefusedEachTime: a VMM that says at once that the guest is silent is given as long as one that does not.
+// TestAnAgentThatIsRefusedEachTime: a VMM that says at once that the guest is silent has as long as one that does not.
 func TestAnAgentThatIsRefusedEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, told := watched(t, func(context.Context) error { return banger.Errorf(banger.CodeGuest, "the vsock does not answer") })
+		dead := banger.Errorf(banger.CodeGuest, "the vsock does not answer")
+		_, told := watched(t, func(context.Context) error { return dead })
 		time.Sleep(pingEvery + silenceTime - time.Millisecond)
 		if got := told(); got != "" {
 			t.Errorf("before its time the user is told %q", got)
@@ -154,8 +156,8 @@ func TestAnAgentThatIsRefusedEachTime(t *testing.T) {
 	})
 }
 
-// TestCtrlCOfARawTerminalEndsAClientOfASilentGuest: there it raises no signal, and belongs to the command as long as the
-// guest answers.
+// TestCtrlCOfARawTerminalEndsAClientOfASilentGuest: there it raises no signal, and belongs to the command as long as
+// the guest answers.
 func TestCtrlCOfARawTerminalEndsAClientOfASilentGuest(t *testing.T) {
 	for name, silent := range map[string]bool{"it answers": false, "it is silent": true} {
 		t.Run(name, func(t *testing.T) {
@@ -164,8 +166,8 @@ func TestCtrlCOfARawTerminalEndsAClientOfASilentGuest(t *testing.T) {
 			defer keys.Close()
 			near, far := net.Pipe()
 			defer far.Close()
-			s := session{conn: near, stdin: keys, stdout: io.Discard, stderr: io.Discard, tty: true, escaped: make(chan struct{}, 1),
-				silence: newSilence("box", "", frozen, io.Discard)}
+			s := session{conn: near, stdin: keys, stdout: io.Discard, stderr: io.Discard, tty: true,
+				escaped: make(chan struct{}, 1), silence: newSilence("box", "", frozen, io.Discard)}
 			s.silence.silent.Store(silent)
 			type result struct {
 				status int

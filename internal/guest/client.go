@@ -196,7 +196,7 @@ func (c Client) Changes(ctx context.Context) (io.ReadCloser, error) {
 	return &changes{ctx: ctx, conn: conn, frames: banger.NewFrameReader(conn), stop: stop}, nil
 }
 
-// changesTime is how long the agent may be silent before it has sent all changes. It may have much to look at between two.
+// changesTime is how long the agent may be silent while it sends changes. It may have much to look at between two.
 const changesTime = 2 * time.Minute
 
 // changes are the frames of one answer as bytes.
@@ -217,7 +217,8 @@ func (c *changes) Read(p []byte) (int, error) {
 		t, data, err := c.frames.Next()
 		switch {
 		case c.ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded):
-			return 0, banger.Errorf(banger.CodeTimeout, "the guest's agent is silent: for %s nothing came of the changes", changesTime).
+			return 0, banger.Errorf(banger.CodeTimeout,
+				"the guest's agent is silent: for %s nothing came of the changes", changesTime).
 				WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
 		case err != nil:
 			return 0, banger.Errorf(banger.CodeGuest, "the agent did not send all changes: %w", err)

@@ -12,20 +12,24 @@ import (
 	"banger"
 )
 
-// TestAFrozenAgentEndsCalls: an agent that takes requests and answers none ends each call with one sentence, in its time.
+// TestAFrozenAgentEndsCalls: an agent that takes requests and answers none ends each call with a sentence, in its time.
 func TestAFrozenAgentEndsCalls(t *testing.T) {
+	const mute = "the guest's agent does not answer"
 	for name, tt := range map[string]struct {
 		call func(context.Context, Client) error
 		in   time.Duration
 		text string
 	}{
-		"ping":   {func(ctx context.Context, c Client) error { _, err := c.Ping(ctx); return err }, callTimeout, "the guest's agent does not answer"},
-		"signal": {func(ctx context.Context, c Client) error { return c.Signal(ctx, 1) }, callTimeout, "the guest's agent does not answer"},
+		"ping":   {func(ctx context.Context, c Client) error { _, err := c.Ping(ctx); return err }, callTimeout, mute},
+		"signal": {func(ctx context.Context, c Client) error { return c.Signal(ctx, 1) }, callTimeout, mute},
 		"stat": {func(ctx context.Context, c Client) error {
 			_, err := c.StatFile(ctx, banger.FileRequest{})
 			return err
-		}, callTimeout, "the guest's agent does not answer"},
-		"ssh": {func(ctx context.Context, c Client) error { _, err := c.SSH(ctx, banger.SSH{}); return err }, callTimeout, "the guest's agent does not answer"},
+		}, callTimeout, mute},
+		"ssh": {func(ctx context.Context, c Client) error {
+			_, err := c.SSH(ctx, banger.SSH{})
+			return err
+		}, callTimeout, mute},
 		"changes": {func(ctx context.Context, c Client) error {
 			r, err := c.Changes(ctx)
 			if err != nil {
@@ -44,8 +48,9 @@ func TestAFrozenAgentEndsCalls(t *testing.T) {
 				c := Client{Dial: func(context.Context) (net.Conn, error) { return near, nil }}
 				began := time.Now()
 				err := tt.call(t.Context(), c)
-				if banger.CodeOf(err) != banger.CodeTimeout || !strings.HasPrefix(err.Error(), tt.text+" (") || time.Since(began) != tt.in {
-					t.Errorf("after %s the error is %v", time.Since(began), err)
+				took := time.Since(began)
+				if banger.CodeOf(err) != banger.CodeTimeout || !strings.HasPrefix(err.Error(), tt.text+" (") || took != tt.in {
+					t.Errorf("after %s the error is %v", took, err)
 				}
 				if _, err := near.Write(nil); err != io.ErrClosedPipe {
 					t.Errorf("its connection is left open: %v", err)
