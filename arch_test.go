@@ -62,6 +62,7 @@ var layout = map[string]struct {
 	"internal/mux":                           {".", false, "streams of one byte channel, whatever they carry"},
 	"internal/guest":                         {". internal/text", false, "what the host asks of the agent, however its streams are made"},
 	"internal/agent":                         {". internal/accept internal/archive internal/guest internal/mux", false, "runs in the guest, where no program may be assumed"},
+	"internal/agent/agenttest":               {". internal/guest internal/mux", true, "the real agent for the tests of its packages; it must import none of them"},
 	"internal/store":                         {". internal/blob", false, "rows to nouns and back"},
 	"internal/sshconf":                       {"", false, "OpenSSH's files, made of names that it does not trust"},
 	"internal/host":                          {".", false, "what this host can do"},

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"banger/internal/agent/agenttest"
 )
 
 // TestSystemdIsAwaited: one that listens and says nothing, or something else, does not obey yet.
@@ -22,13 +24,13 @@ func TestSystemdIsAwaited(t *testing.T) {
 		"it obeys later":             {[]string{"", "REJECTED EXTERNAL\r\n", "OK 0123456789abcdef0123456789abcdef\r\n"}, nil},
 		"it lets nobody in":          {[]string{"REJECTED EXTERNAL\r\n"}, context.Canceled},
 		"something else is there":    {[]string{"SSH-2.0-x\r\n"}, context.Canceled},
-		"something talks for ever":   {[]string{string(noise(1 << 20))}, context.Canceled},
+		"something talks for ever":   {[]string{string(agenttest.Noise(1 << 20))}, context.Canceled},
 		"half an answer, then it is": {[]string{"OK"}, context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			socket := filepath.Join(t.TempDir(), "private")
-			ctx, cancel := context.WithCancel(withPatience(t))
+			ctx, cancel := context.WithCancel(agenttest.WithPatience(t))
 			defer cancel()
 			result := make(chan error, 1)
 			go func() { result <- awaitSystemd(ctx, socket) }() // before anybody listens
@@ -53,7 +55,7 @@ func TestSystemdIsAwaited(t *testing.T) {
 					}
 				}
 			}()
-			if err := within(t, "the wait ends", result); !errors.Is(err, tt.want) {
+			if err := agenttest.Within(t, "the wait ends", result); !errors.Is(err, tt.want) {
 				t.Errorf("the wait ends with %v", err)
 			}
 		})
@@ -77,12 +79,12 @@ func TestPID1BecomesTheImagesInit(t *testing.T) {
 		become("1", "/init (deleted)")
 		ctx, cancel := context.WithTimeout(t.Context(), 4*readyEvery)
 		if ready {
-			ctx = withPatience(t)
+			ctx = agenttest.WithPatience(t)
 		}
 		result := make(chan error, 1)
 		go func() { result <- awaitInit(ctx, proc, filepath.Join(proc, "nobody listens")) }()
 		become("1", exe)
-		if err := within(t, "the wait ends", result); (err == nil) != ready {
+		if err := agenttest.Within(t, "the wait ends", result); (err == nil) != ready {
 			t.Errorf("with %s as PID 1 the wait ends with %v", exe, err)
 		}
 		cancel()
@@ -100,7 +102,7 @@ func TestASilentSystemdEndsWithTheWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	ctx, cancel := context.WithCancel(withPatience(t))
+	ctx, cancel := context.WithCancel(agenttest.WithPatience(t))
 	result := make(chan error, 1)
 	go func() { result <- awaitSystemd(ctx, socket) }()
 	conn, err := ln.Accept()
@@ -110,7 +112,7 @@ func TestASilentSystemdEndsWithTheWait(t *testing.T) {
 	defer conn.Close()
 	cancel()
 	start := time.Now()
-	if err := within(t, "the wait ends", result); !errors.Is(err, context.Canceled) || time.Since(start) > readyAnswer {
+	if err := agenttest.Within(t, "the wait ends", result); !errors.Is(err, context.Canceled) || time.Since(start) > readyAnswer {
 		t.Errorf("the wait ends with %v after %s", err, time.Since(start))
 	}
 }

@@ -20,12 +20,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/agent/agenttest"
 	"banger/internal/guest"
 )
 
 // sshGuest is an agent with a host key, and a client's key that may log in.
 type sshGuest struct {
-	*testAgent
+	*agenttest.Agent
 	hostKey ssh.PublicKey
 	user    ed25519.PrivateKey
 	signer  ssh.Signer
@@ -55,11 +56,11 @@ func keyText(t testing.TB, key ed25519.PrivateKey) string {
 
 func startSSH(t testing.TB) *sshGuest {
 	t.Helper()
-	g := &sshGuest{testAgent: startAgent(t)}
+	g := &sshGuest{Agent: agenttest.Start(t)}
 	host, hostSigner := newKey(t)
 	g.hostKey = hostSigner.PublicKey()
 	g.user, g.signer = newKey(t)
-	if _, err := g.Configure(withPatience(t), guest.Config{Hostname: "box", SSHHostKey: keyText(t, host)}); err != nil {
+	if _, err := g.Configure(agenttest.WithPatience(t), guest.Config{Hostname: "box", SSHHostKey: keyText(t, host)}); err != nil {
 		t.Fatal(err)
 	}
 	return g
@@ -73,7 +74,7 @@ func (g *sshGuest) stream(t testing.TB, r banger.SSH) net.Conn {
 	if r.Keys == nil {
 		r.Keys = []string{line(g.signer.PublicKey())}
 	}
-	conn, err := g.SSH(withPatience(t), r)
+	conn, err := g.SSH(agenttest.WithPatience(t), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func (g *sshGuest) stream(t testing.TB, r banger.SSH) net.Conn {
 // login tries to log in as the test's own user.
 func (g *sshGuest) login(conn net.Conn, user string, auth ...ssh.AuthMethod) (*ssh.Client, error) {
 	c, channels, requests, err := ssh.NewClientConn(conn, "box", &ssh.ClientConfig{
-		User: user, Auth: auth, HostKeyCallback: ssh.FixedHostKey(g.hostKey), Timeout: patience})
+		User: user, Auth: auth, HostKeyCallback: ssh.FixedHostKey(g.hostKey), Timeout: agenttest.Patience})
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +151,7 @@ func TestSSHRequestsAreChecked(t *testing.T) {
 		"too many": strings.Split(strings.Repeat(good+"\n", banger.MaxSSHKeys)+good, "\n"), "too long": {good + strings.Repeat(" ", banger.MaxSSHKey)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := g.SSH(withPatience(t), banger.SSH{Keys: keys})
+			conn, err := g.SSH(agenttest.WithPatience(t), banger.SSH{Keys: keys})
 			if err == nil {
 				conn.Close()
 			}
@@ -159,8 +160,8 @@ func TestSSHRequestsAreChecked(t *testing.T) {
 			}
 		})
 	}
-	bare := startAgent(t)
-	if _, err := bare.SSH(withPatience(t), banger.SSH{Keys: []string{good}}); banger.CodeOf(err) != banger.CodeConflict {
+	bare := agenttest.Start(t)
+	if _, err := bare.SSH(agenttest.WithPatience(t), banger.SSH{Keys: []string{good}}); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("without a host key it is answered with %v", err)
 	}
 }
@@ -191,7 +192,7 @@ func TestSSHExits(t *testing.T) {
 func TestSSHStdio(t *testing.T) {
 	g := startSSH(t)
 	s := session(t, g.client(t, banger.SSH{}))
-	in := noise(3 << 20)
+	in := agenttest.Noise(3 << 20)
 	var out, err bytes.Buffer
 	s.Stdin, s.Stdout, s.Stderr = bytes.NewReader(in), &out, &err
 	if e := s.Run("sleep 1000 >&- 2>&- & echo $! >&2; cat; kill $!"); e != nil {
@@ -320,17 +321,17 @@ func TestSSHHangsUp(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f := fifo(t)
+			f := agenttest.NewFifo(t)
 			s := session(t, c)
 			out, _ := s.StdoutPipe()
-			if err := s.Start("exec 9>" + f.path + "; trap 'echo hup >&9; exit' HUP; echo ready; while :; do sleep 0.01; done"); err != nil {
+			if err := s.Start("exec 9>" + f.Path + "; trap 'echo hup >&9; exit' HUP; echo ready; while :; do sleep 0.01; done"); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
 				t.Fatal(err)
 			}
 			leave(conn, s)
-			if got := f.awaitEnd(t); got != "hup\n" {
+			if got := f.AwaitEnd(t); got != "hup\n" {
 				t.Errorf("it says %q", got)
 			}
 		})
@@ -347,7 +348,7 @@ func TestSSHHangUpSparesDaemons(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	child, daemon, question := fifo(t), fifo(t), filepath.Join(t.TempDir(), "question")
+	child, daemon, question := agenttest.NewFifo(t), agenttest.NewFifo(t), filepath.Join(t.TempDir(), "question")
 	if err := syscall.Mkfifo(question, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -361,20 +362,20 @@ func TestSSHHangUpSparesDaemons(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, _ := s.StdoutPipe()
-	if err := s.Start("{ read line <" + question + "; echo $line >" + daemon.path + "; } </dev/null >/dev/null 2>&1 &\n" +
-		"( exec 9>" + child.path + "; trap 'echo hup >&9; exit' HUP; echo ready >&3; exec 3>&-\n" +
-		"while [ -e " + child.path + " ]; do sleep 0.01; done ) 3>&1 >/dev/null 2>&1; :"); err != nil {
+	if err := s.Start("{ read line <" + question + "; echo $line >" + daemon.Path + "; } </dev/null >/dev/null 2>&1 &\n" +
+		"( exec 9>" + child.Path + "; trap 'echo hup >&9; exit' HUP; echo ready >&3; exec 3>&-\n" +
+		"while [ -e " + child.Path + " ]; do sleep 0.01; done ) 3>&1 >/dev/null 2>&1; :"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
-	if got := child.awaitEnd(t); got != "hup\n" {
+	if got := child.AwaitEnd(t); got != "hup\n" {
 		t.Errorf("the child says %q", got)
 	}
 	fmt.Fprintln(ask, "still here")
-	if got := daemon.awaitEnd(t); got != "still here\n" {
+	if got := daemon.AwaitEnd(t); got != "still here\n" {
 		t.Errorf("the daemon says %q", got)
 	}
 }
@@ -387,7 +388,7 @@ func TestSFTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	name, content := filepath.Join(t.TempDir(), "file"), noise(1<<20+7)
+	name, content := filepath.Join(t.TempDir(), "file"), agenttest.Noise(1<<20+7)
 	f, err := c.Create(name)
 	if err != nil {
 		t.Fatal(err)

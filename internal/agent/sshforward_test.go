@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"banger/internal/agent/agenttest"
+
 	sshagent "golang.org/x/crypto/ssh/agent"
 
 	"banger"
@@ -64,7 +66,7 @@ func TestSSHForwards(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			roundTrip(t, conn, noise(1<<20))
+			roundTrip(t, conn, agenttest.Noise(1<<20))
 		})
 		t.Run("from the guest by "+name, func(t *testing.T) {
 			g := startSSH(t)
@@ -78,9 +80,9 @@ func TestSSHForwards(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			roundTrip(t, conn, noise(1<<20))
+			roundTrip(t, conn, agenttest.Noise(1<<20))
 			client.Close()
-			await(t, "the listener goes with its connection", func() bool {
+			agenttest.Await(t, "the listener goes with its connection", func() bool {
 				conn, err := net.Dial(c.network, l.Addr().String())
 				if err == nil {
 					conn.Close()
@@ -137,7 +139,7 @@ func TestSSHAgentForwarding(t *testing.T) {
 				t.Errorf("it offers %v, %v", keys, err)
 			}
 			c.Close()
-			await(t, "the socket goes", func() bool { _, err := os.Stat(filepath.Dir(socket)); return err != nil })
+			agenttest.Await(t, "the socket goes", func() bool { _, err := os.Stat(filepath.Dir(socket)); return err != nil })
 		})
 	}
 }

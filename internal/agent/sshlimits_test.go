@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/agent/agenttest"
 	"banger/internal/guest"
 )
 
@@ -40,7 +41,7 @@ func TestSSHChannelsAreBounded(t *testing.T) {
 		t.Fatalf("%d are open and %d were refused", len(open), refused)
 	}
 	open[0].Close()
-	await(t, "a place is free", func() bool {
+	agenttest.Await(t, "a place is free", func() bool {
 		s, err := c.NewSession()
 		if err == nil {
 			s.Close()
@@ -52,8 +53,8 @@ func TestSSHChannelsAreBounded(t *testing.T) {
 			t.Errorf("channel %q was opened", kind)
 		}
 	}
-	if res := g.exec(t, shell("echo well")).finish(); string(res.stdout) != "well\n" {
-		t.Errorf("an exec says %q", res.stdout)
+	if res := g.Run(t, agenttest.Shell("echo well")).Finish(); string(res.Stdout) != "well\n" {
+		t.Errorf("an exec says %q", res.Stdout)
 	}
 }
 
@@ -62,8 +63,8 @@ func TestSSHChannelsAreBounded(t *testing.T) {
 func TestSSHHostileClients(t *testing.T) {
 	g := startSSH(t)
 	for name, garbage := range map[string][]byte{
-		"nothing": {}, "noise": noise(100_000), "another protocol": []byte("GET / HTTP/1.1\r\n\r\n"),
-		"a version and noise": append([]byte("SSH-2.0-x\r\n"), noise(100_000)...), "an endless version": bytes.Repeat([]byte("x"), 100_000),
+		"nothing": {}, "noise": agenttest.Noise(100_000), "another protocol": []byte("GET / HTTP/1.1\r\n\r\n"),
+		"a version and noise": append([]byte("SSH-2.0-x\r\n"), agenttest.Noise(100_000)...), "an endless version": bytes.Repeat([]byte("x"), 100_000),
 		"a packet of 4 GiB": append([]byte("SSH-2.0-x\r\n"), 0xff, 0xff, 0xff, 0xff),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -72,7 +73,7 @@ func TestSSHHostileClients(t *testing.T) {
 				conn.Write(garbage)
 				conn.(interface{ CloseWrite() error }).CloseWrite()
 			}()
-			conn.SetReadDeadline(time.Now().Add(patience))
+			conn.SetReadDeadline(time.Now().Add(agenttest.Patience))
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the connection stays open")
 			}
@@ -80,9 +81,9 @@ func TestSSHHostileClients(t *testing.T) {
 	}
 	var open []net.Conn
 	request := banger.SSH{Keys: []string{line(g.signer.PublicKey())}}
-	await(t, "those before are gone", func() bool {
+	agenttest.Await(t, "those before are gone", func() bool {
 		for len(open) < sshConnections {
-			conn, err := g.SSH(withPatience(t), request)
+			conn, err := g.SSH(agenttest.WithPatience(t), request)
 			if err != nil {
 				return false
 			}
@@ -90,11 +91,11 @@ func TestSSHHostileClients(t *testing.T) {
 		}
 		return true
 	})
-	if _, err := g.SSH(withPatience(t), request); banger.CodeOf(err) != banger.CodeUnavailable {
+	if _, err := g.SSH(agenttest.WithPatience(t), request); banger.CodeOf(err) != banger.CodeUnavailable {
 		t.Errorf("one more is answered with %v", err)
 	}
 	open[0].Close()
-	await(t, "a place is free", func() bool {
+	agenttest.Await(t, "a place is free", func() bool {
 		conn, err := g.SSH(context.Background(), request)
 		if err == nil {
 			conn.Close()
@@ -138,7 +139,7 @@ func serveOne(t *testing.T, limit time.Duration) (g *sshGuest, served chan struc
 	}
 	served = make(chan struct{})
 	go func() { s.handle(guest.AgentPort, ends[1]); close(served) }()
-	g = &sshGuest{testAgent: &testAgent{}, hostKey: hostSigner.PublicKey(), signer: signer}
+	g = &sshGuest{Agent: &agenttest.Agent{}, hostKey: hostSigner.PublicKey(), signer: signer}
 	g.Dial = func(context.Context) (net.Conn, error) { return ends[0], nil }
 	return g, served
 }
@@ -147,7 +148,7 @@ func serveOne(t *testing.T, limit time.Duration) (g *sshGuest, served chan struc
 func TestSSHHandshakeIsLimited(t *testing.T) {
 	g, served := serveOne(t, 10*time.Millisecond)
 	conn := g.stream(t, banger.SSH{})
-	within(t, "the server leaves", served)
+	agenttest.Within(t, "the server leaves", served)
 	if said, err := io.ReadAll(conn); err != nil || !bytes.HasPrefix(said, []byte("SSH-2.0-banger\r\n")) {
 		t.Errorf("it says %q, %v", said, err)
 	}
@@ -179,7 +180,7 @@ func TestSSHLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	within(t, "the server is done", served)
+	agenttest.Within(t, "the server is done", served)
 	for _, closer := range []io.Closer{near, back, l, far, idle} {
 		closer.Close()
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/agent/agenttest"
 	"banger/internal/guest"
 )
 
@@ -50,12 +51,12 @@ func TestReaper(t *testing.T) {
 	}
 	go r.run() // lives on, as in the agent
 	for range cap(ends) {
-		if e := within(t, "a child's end is told", ends); e.got != e.want {
+		if e := agenttest.Within(t, "a child's end is told", ends); e.got != e.want {
 			t.Errorf("a child that exits with %d is told as %d", e.want, e.got)
 		}
 	}
 	begun.Wait()
-	await(t, "a stranger's end is taken", func() bool { return syscall.Kill(stranger, 0) == syscall.ESRCH })
+	agenttest.Await(t, "a stranger's end is taken", func() bool { return syscall.Kill(stranger, 0) == syscall.ESRCH })
 	if _, err := r.start("/no/such", []string{"x"}, attr, func(unix.WaitStatus) { t.Error("what never began has ended") }); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a program that is absent gives %v", err)
 	}

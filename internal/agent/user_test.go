@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/agent/agenttest"
+
 	"golang.org/x/sys/unix"
 
 	"banger"
@@ -86,7 +88,7 @@ func TestLookUpHostileFiles(t *testing.T) {
 		"a device":    func(p string) error { os.Remove(p); return os.Symlink("/dev/zero", p) },
 		"a loop":      func(p string) error { os.Remove(p); return os.Symlink(p, p) },
 		"huge":        func(p string) error { return os.Truncate(p, 1<<40) },
-		"binary":      func(p string) error { return os.WriteFile(p, noise(1<<20), 0o644) },
+		"binary":      func(p string) error { return os.WriteFile(p, agenttest.Noise(1<<20), 0o644) },
 		"colons":      func(p string) error { return os.WriteFile(p, []byte(strings.Repeat(":", 1<<20)), 0o644) },
 		"a long line": func(p string) error { return os.WriteFile(p, []byte(long+":x:5:5:::\n"), 0o644) },
 	} {
@@ -108,7 +110,7 @@ func TestLookUpHostileFiles(t *testing.T) {
 				if want := fmt.Sprint(identity{12, 34, nil, "/"}, nil, banger.CodeCannotRun); got != want {
 					t.Errorf("got %s", got)
 				}
-			case <-time.After(patience):
+			case <-time.After(agenttest.Patience):
 				t.Fatal("the look-up hangs")
 			}
 		})
