@@ -20,13 +20,13 @@ import (
 // changes answers with what differs from the image, as the tar of an OCI layer
 // (image-spec layer.md), read from the upper directory of the overlay.
 func (s *server) changes(conn net.Conn) {
-	disk := s.duties.disk()
-	if disk < 0 {
+	upper := s.system.UpperDir()
+	if upper == "" {
 		sendError(conn, banger.Errorf(banger.CodeInvalid, "this guest has no disk of its own"))
 		return
 	}
 	w := bufio.NewWriterSize(stdoutFrames{conn}, banger.MaxData)
-	err := writeChanges(procPath(disk)+"/upper", w)
+	err := writeChanges(upper, w)
 	if err == nil {
 		err = w.Flush()
 	}
@@ -89,7 +89,7 @@ func (l *layerWriter) directory(at, name string) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := l.entry(procPath(int(d.Fd()))+"/"+e.Name(), path.Join(name, e.Name())); err != nil {
+		if err := l.entry(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), e.Name()), path.Join(name, e.Name())); err != nil {
 			return fmt.Errorf("%.200q: %w", path.Join(name, e.Name()), err)
 		}
 	}
@@ -102,7 +102,14 @@ func (l *layerWriter) entry(at, name string) error {
 		return err
 	}
 	kind := st.Mode & unix.S_IFMT
-	h := &tar.Header{Name: name, Format: tar.FormatPAX, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec)}
+	h := &tar.Header{
+		Name:    name,
+		Format:  tar.FormatPAX,
+		Mode:    int64(st.Mode & 0o7777),
+		Uid:     int(st.Uid),
+		Gid:     int(st.Gid),
+		ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec),
+	}
 	switch {
 	case ours[name] || kind == unix.S_IFSOCK:
 		return nil
@@ -199,7 +206,7 @@ var errRefers = errors.New("it refers to the image, because the kernel was set t
 
 // readXattrs returns the extended attributes as PAX records, without those by which
 // overlayfs keeps its books, and whether they say that a directory hides the image's. It
-// refuses what is not wholly in the upper directory (see overlayOptions).
+// refuses what is not wholly in the upper directory (see boot.OverlayOptions).
 func readXattrs(at string) (records map[string]string, opaque bool, err error) {
 	list := make([]byte, 64<<10) // the most that the kernel gives (xattr(7))
 	n, err := unix.Llistxattr(at, list)

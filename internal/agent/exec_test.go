@@ -15,6 +15,7 @@ import (
 
 	"banger"
 	"banger/internal/agent/agenttest"
+	"banger/internal/agent/command"
 	"banger/internal/guest"
 )
 
@@ -98,7 +99,7 @@ func TestSlowReader(t *testing.T) {
 			e.TTY = tty
 			r := a.Run(t, e)
 			f.AwaitEnd(t)
-			time.Sleep(drainTime + drainTime/2) // there is no event for "the agent gave up"
+			time.Sleep(command.DrainTime + command.DrainTime/2) // there is no event for "the agent gave up"
 			if res := r.Finish(); len(res.Stdout) != size || res.Exit != (banger.Exit{}) {
 				t.Errorf("got %d bytes of %d, %+v", len(res.Stdout), size, res.Exit)
 			}

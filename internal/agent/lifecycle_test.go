@@ -14,6 +14,7 @@ import (
 
 	"banger"
 	"banger/internal/agent/agenttest"
+	"banger/internal/agent/command"
 	"banger/internal/guest"
 )
 
@@ -143,8 +144,8 @@ func TestEnvironment(t *testing.T) {
 		env  []string
 		want string
 	}{
-		{nil, defaultPath + "|/root|" + host + "||"},
-		{[]string{"A=b=c d", "HOME=/h"}, defaultPath + "|/h|" + host + "||b=c d"},
+		{nil, command.DefaultPath + "|/root|" + host + "||"},
+		{[]string{"A=b=c d", "HOME=/h"}, command.DefaultPath + "|/h|" + host + "||b=c d"},
 		{[]string{"PATH=/bin:/usr/bin", "HOSTNAME=x", "TERM=vt100"}, "/bin:/usr/bin|/root|x|vt100|"},
 	} {
 		e := agenttest.Shell(show)

@@ -9,9 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"banger/internal/agent/agenttest"
-
 	"banger"
+	"banger/internal/agent/agenttest"
 )
 
 // TestPortsAreToldAsTheyChange has the test itself be the process that listens.
@@ -77,7 +76,7 @@ func TestAConnectionToTheGuestsLoopback(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			echo(t, l)
+			agenttest.Echo(t, l)
 			port := uint16(l.Addr().(*net.TCPAddr).Port)
 			conn, err := a.DialLocal(agenttest.WithPatience(t), port)
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha3"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -93,4 +94,23 @@ func NewFifo(t testing.TB) *Fifo {
 func (f *Fifo) AwaitEnd(t testing.TB) string {
 	t.Helper()
 	return string(Within(t, "the command ends", f.end))
+}
+
+// Echo answers each connection of l with what it has sent, once it has sent all. It
+// closes l at the test's end.
+func Echo(t testing.TB, l net.Listener) {
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				data, _ := io.ReadAll(conn)
+				conn.Write(data)
+				conn.Close()
+			}()
+		}
+	}()
 }
