@@ -52,14 +52,20 @@ func TestCannotStart(t *testing.T) {
 		{"absent from PATH", `no command "no-such"`, banger.Exec{Args: []string{"no-such"}}, banger.CodeCommandAbsent},
 		{"absent path", "no command", banger.Exec{Args: []string{"/no/such"}}, banger.CodeCommandAbsent},
 		{"below a file", "no command", banger.Exec{Args: []string{plain + "/x"}}, banger.CodeCommandAbsent},
-		{"no interpreter", "interpreter is missing", banger.Exec{Args: []string{file("script", "#!/no/such\n", 0o755)}}, banger.CodeCommandAbsent},
+		{"no interpreter", "interpreter is missing", banger.Exec{Args: []string{file("script", "#!/no/such\n", 0o755)}},
+			banger.CodeCommandAbsent},
 		{"not executable", "permission denied", banger.Exec{Args: []string{plain}}, banger.CodeCannotRun},
-		{"not executable in PATH", "permission denied", banger.Exec{Args: []string{"plain"}, Env: []string{"PATH=" + dir}}, banger.CodeCannotRun},
+		{"not executable in PATH", "permission denied",
+			banger.Exec{Args: []string{"plain"}, Env: []string{"PATH=" + dir}}, banger.CodeCannotRun},
 		{"a directory", "permission denied", banger.Exec{Args: []string{dir}}, banger.CodeCannotRun},
-		{"no program", "exec format error", banger.Exec{Args: []string{file("bad", "\x7fELFjunk", 0o755)}}, banger.CodeCannotRun},
-		{"a directory of no use", "cannot be made", banger.Exec{Args: []string{"true"}, Dir: plain + "/x"}, banger.CodeCannotRun},
-		{"unknown user", `no user "nosuchuser"`, banger.Exec{Args: []string{"true"}, User: "nosuchuser"}, banger.CodeCannotRun},
-		{"unknown group", `no group "nosuchgroup"`, banger.Exec{Args: []string{"true"}, User: "0:nosuchgroup"}, banger.CodeCannotRun},
+		{"no program", "exec format error", banger.Exec{Args: []string{file("bad", "\x7fELFjunk", 0o755)}},
+			banger.CodeCannotRun},
+		{"a directory of no use", "cannot be made", banger.Exec{Args: []string{"true"}, Dir: plain + "/x"},
+			banger.CodeCannotRun},
+		{"unknown user", `no user "nosuchuser"`, banger.Exec{Args: []string{"true"}, User: "nosuchuser"},
+			banger.CodeCannotRun},
+		{"unknown group", `no group "nosuchgroup"`, banger.Exec{Args: []string{"true"}, User: "0:nosuchgroup"},
+			banger.CodeCannotRun},
 		{"no command", "no command given", banger.Exec{}, banger.CodeInvalid},
 		{"a NUL byte", "NUL", banger.Exec{Args: []string{"a\x00b"}}, banger.CodeInvalid},
 	} {
@@ -186,7 +192,8 @@ func TestImproperRequests(t *testing.T) {
 		}
 		r := agenttest.NewRunning(t, conn)
 		r.Send(tt.typ, []byte(tt.payload))
-		if res := r.Finish(); res.Err == nil || res.Err.Code != banger.CodeInvalid || !strings.Contains(res.Err.Message, tt.message) {
+		if res := r.Finish(); res.Err == nil || res.Err.Code != banger.CodeInvalid ||
+			!strings.Contains(res.Err.Message, tt.message) {
 			t.Errorf("%s: got %+v", tt.name, res.Err)
 		}
 		conn.Close()

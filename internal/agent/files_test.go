@@ -70,7 +70,8 @@ func TestATreeGoesOutAndIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	var report banger.CopyReport
-	if err := json.Unmarshal(frames.Last(), &report); err != nil || report.Entries != 4 || report.Bytes != int64(len(content)) {
+	if err := json.Unmarshal(frames.Last(), &report); err != nil || report.Entries != 4 ||
+		report.Bytes != int64(len(content)) {
 		t.Errorf("the agent reports %+v, %v", report, err)
 	}
 	to := t.TempDir()
@@ -91,8 +92,10 @@ func TestStatFile(t *testing.T) {
 		"deep/big": {Mode: 0o100640, Size: int64(len(content))},
 		"link":     {Mode: 0o120777, Target: []byte("deep/big")},
 	} {
-		got, err := a.StatFile(agenttest.WithPatience(t), banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/" + name)})
-		if err != nil || got.Mode != want.Mode || want.Size > 0 && got.Size != want.Size || !bytes.Equal(got.Target, want.Target) || got.ModTime == 0 {
+		got, err := a.StatFile(agenttest.WithPatience(t),
+			banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/" + name)})
+		if err != nil || got.Mode != want.Mode || want.Size > 0 && got.Size != want.Size ||
+			!bytes.Equal(got.Target, want.Target) || got.ModTime == 0 {
 			t.Errorf("%s is %+v, %v", name, got, err)
 		}
 	}
@@ -112,18 +115,24 @@ func TestCopiesThatFail(t *testing.T) {
 		code  banger.Code
 		words string
 	}{
-		"no such file":       {banger.FileRequest{Op: banger.FileArchive, Path: []byte(dir + "/none"), Name: []byte("n")}, nil, banger.CodeNotFound, "no such file"},
-		"no path":            {banger.FileRequest{Op: banger.FileArchive, Name: []byte("n")}, nil, banger.CodeInvalid, "no path"},
-		"no parent":          {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir + "/a/b")}, tarOfOne(t), banger.CodeNotFound, "there is no directory"},
-		"a file into a file": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir + "/deep/big"), Into: true}, tarOfOne(t), banger.CodeInvalid, "not a directory"},
-		"no tar":             {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir)}, agenttest.Noise(5 << 20), banger.CodeInvalid, "no header of a tar"},
+		"no such file": {banger.FileRequest{Op: banger.FileArchive, Path: []byte(dir + "/none"), Name: []byte("n")},
+			nil, banger.CodeNotFound, "no such file"},
+		"no path": {banger.FileRequest{Op: banger.FileArchive, Name: []byte("n")}, nil, banger.CodeInvalid,
+			"no path"},
+		"no parent": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir + "/a/b")}, tarOfOne(t),
+			banger.CodeNotFound, "there is no directory"},
+		"a file into a file": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir + "/deep/big"), Into: true},
+			tarOfOne(t), banger.CodeInvalid, "not a directory"},
+		"no tar": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir)}, agenttest.Noise(5 << 20),
+			banger.CodeInvalid, "no header of a tar"},
 	} {
 		r := startCopy(t, a, c.r)
 		if c.stdin != nil {
 			r.Feed(c.stdin)
 		}
 		_, failed := answer(t, r)
-		if failed == nil || failed.Code != c.code || !strings.Contains(failed.Message, c.words) || failed.Hint != "" && strings.Contains(failed.Message, failed.Hint) {
+		if failed == nil || failed.Code != c.code || !strings.Contains(failed.Message, c.words) || failed.Hint != "" &&
+			strings.Contains(failed.Message, failed.Hint) {
 			t.Errorf("%s: the answer is %+v", name, failed)
 		}
 	}

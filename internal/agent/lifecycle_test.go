@@ -30,7 +30,8 @@ func TestSignals(t *testing.T) {
 		out          string
 		exit         banger.Exit
 	}{
-		{"a signal that is caught", "trap 'echo caught; exit 3' USR1; " + forever, syscall.SIGUSR1, "caught\n", banger.Exit{Code: 3}},
+		{"a signal that is caught", "trap 'echo caught; exit 3' USR1; " + forever, syscall.SIGUSR1, "caught\n",
+			banger.Exit{Code: 3}},
 		{"a signal that ends it", forever, syscall.SIGTERM, "", banger.Exit{Signal: 15}},
 		{"one that cannot be caught", "trap '' TERM; " + forever, syscall.SIGKILL, "", banger.Exit{Signal: 9}},
 		// The other process is there when the script says so. A shell that is about to start one
@@ -58,7 +59,8 @@ func TestTerminal(t *testing.T) {
 		return e
 	}
 	t.Run("has the size that was asked for", func(t *testing.T) {
-		if res := a.Run(t, term("stty size; tty >/dev/null && echo $TERM; echo err >&2")).Finish(); string(res.Stdout) != "33 101\r\nxterm\r\nerr\r\n" || res.Stderr != nil {
+		res := a.Run(t, term("stty size; tty >/dev/null && echo $TERM; echo err >&2")).Finish()
+		if string(res.Stdout) != "33 101\r\nxterm\r\nerr\r\n" || res.Stderr != nil {
 			t.Errorf("got %q, %q", res.Stdout, res.Stderr)
 		}
 	})
@@ -305,8 +307,9 @@ func TestShutdown(t *testing.T) {
 		grace      time.Duration
 		said       string
 	}{
-		"of a main command that obeys":       {0, "trap 'echo term >&9; exit' TERM; ", agenttest.Patience, "term\n"},
-		"by another signal":                  {syscall.SIGQUIT, "trap 'echo quit >&9; exit' QUIT; ", agenttest.Patience, "quit\n"},
+		"of a main command that obeys": {0, "trap 'echo term >&9; exit' TERM; ", agenttest.Patience, "term\n"},
+		"by another signal": {syscall.SIGQUIT, "trap 'echo quit >&9; exit' QUIT; ", agenttest.Patience,
+			"quit\n"},
 		"of a main command that does not":    {0, "trap '' TERM; ", 50 * time.Millisecond, ""},
 		"of one that only cares for its own": {syscall.SIGUSR1, "trap '' USR1; ", 50 * time.Millisecond, ""},
 	} {
@@ -385,7 +388,8 @@ func TestNothingIsLeft(t *testing.T) {
 	agenttest.Await(t, "all is gone", func() bool { return children() == 0 && descriptors() <= before+3 })
 }
 
-// TestTheMainCommandsClientIsToldBeforeTheEnd: a shutdown that comes as soon as the command has ended waits for its client.
+// TestTheMainCommandsClientIsToldBeforeTheEnd: a shutdown that comes as soon as the command has ended waits for its
+// client.
 func TestTheMainCommandsClientIsToldBeforeTheEnd(t *testing.T) {
 	a := agenttest.Start(t)
 	e := agenttest.Shell("sleep 3 & echo said; exit 3") // whose output stays open, so that it is told late

@@ -88,7 +88,8 @@ func TestAnUpperDirectoryHoldsWholeFiles(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the kernel's own rename: %v", err)
 	}
-	for name, attribute := range map[string]string{"moved": "trusted.overlay.redirect", "file": "trusted.overlay.metacopy"} {
+	for name, attribute := range map[string]string{"moved": "trusted.overlay.redirect",
+		"file": "trusted.overlay.metacopy"} {
 		if _, err := unix.Lgetxattr(filepath.Join(upper, name), attribute, make([]byte, 100)); err != nil {
 			t.Errorf("this kernel gives %s no %s, so the test proves nothing: %v", name, attribute, err)
 		}

@@ -217,7 +217,8 @@ func (s *server) dialLocal(conn net.Conn, port uint16) {
 	local, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))), requestTimeout)
 	if err != nil {
 		if local, err = net.DialTimeout("tcp", net.JoinHostPort("::1", strconv.Itoa(int(port))), requestTimeout); err != nil {
-			sendError(conn, banger.Errorf(banger.CodeUnavailable, "nothing answers on port %d of the guest's loopback: %w", port, err))
+			sendError(conn, banger.Errorf(banger.CodeUnavailable,
+				"nothing answers on port %d of the guest's loopback: %w", port, err))
 			return
 		}
 	}

@@ -34,7 +34,8 @@ func TestPortsAreToldAsTheyChange(t *testing.T) {
 	of := func(protocol string, addr net.Addr, address string) string {
 		_, port, _ := net.SplitHostPort(addr.String())
 		n, _ := net.LookupPort(protocol, port)
-		return text(banger.Listener{Protocol: protocol, Address: address, Port: uint16(n), PID: os.Getpid(), Process: strings.TrimSpace(string(comm))})
+		return text(banger.Listener{Protocol: protocol, Address: address, Port: uint16(n), PID: os.Getpid(),
+			Process: strings.TrimSpace(string(comm))})
 	}
 	wantTCP, wantUDP := of("tcp", tcp.Addr(), "127.0.0.1"), of("udp", udp.LocalAddr(), "::1")
 

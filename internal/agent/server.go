@@ -148,7 +148,8 @@ func (s *server) configure(c *guest.Config) error {
 // restored makes another VM of the guest of a snapshot. It may be asked again.
 func (s *server) restored(c *guest.Config) error {
 	if c == nil || len(c.Seed) < guest.MinSeed || len(c.Seed) > guest.MaxSeed {
-		return banger.Errorf(banger.CodeInvalid, "restored needs a configuration with a seed of %d to %d bytes", guest.MinSeed, guest.MaxSeed)
+		return banger.Errorf(banger.CodeInvalid,
+			"restored needs a configuration with a seed of %d to %d bytes", guest.MinSeed, guest.MaxSeed)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -32,7 +32,9 @@ type feeder struct {
 // clientFrames returns the reader of what the client sends to p, and the function
 // that takes each piece of its stdin. The caller calls flush before it obeys a frame
 // of another kind.
-func clientFrames(conn net.Conn, frames *banger.FrameReader, p *command.Process) (r *banger.FrameReader, feed func([]byte), flush func()) {
+func clientFrames(conn net.Conn, frames *banger.FrameReader, p *command.Process) (
+	r *banger.FrameReader, feed func([]byte), flush func(),
+) {
 	s, ok := conn.(lender)
 	if !ok || !p.HasStdinPipe() {
 		return frames, p.Feed, func() {}

@@ -66,7 +66,8 @@ func TestRestoredIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]*guest.Config{
-		"nothing": nil, "no seed": {}, "a short seed": {Seed: make([]byte, guest.MinSeed-1)}, "a seed too long": {Seed: make([]byte, guest.MaxSeed+1)},
+		"nothing": nil, "no seed": {}, "a short seed": {Seed: make([]byte, guest.MinSeed-1)},
+		"a seed too long": {Seed: make([]byte, guest.MaxSeed+1)},
 	} {
 		if err := s.restored(c); err == nil {
 			t.Errorf("with %s it is restored", name)
@@ -134,7 +135,8 @@ func TestVsockOfAKernel(t *testing.T) {
 	if info, err := client.Ping(t.Context()); err != nil || info.Version != guest.Version {
 		t.Fatalf("the agent answers %+v, %v", info, err)
 	}
-	stream, err := client.Exec(t.Context(), banger.Exec{Args: []string{"/bin/sh", "-c", "cat | wc -c; echo $$ >&2"}, Stdin: true})
+	stream, err := client.Exec(t.Context(),
+		banger.Exec{Args: []string{"/bin/sh", "-c", "cat | wc -c; echo $$ >&2"}, Stdin: true})
 	if err != nil {
 		t.Fatal(err)
 	}

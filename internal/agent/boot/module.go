@@ -81,8 +81,8 @@ func mountModules() {
 	}
 }
 
-// prepareNested loads what a guest needs to run VMs: KVM for its CPU, and taps for their networks. It opens both devices
-// to every user of the guest, as udev does.
+// prepareNested loads what a guest needs to run VMs: KVM for its CPU, and taps for their networks. It opens both
+// devices to every user of the guest, as udev does.
 func prepareNested() error {
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

@@ -31,7 +31,8 @@ func TestModulesAreLoadedInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("modules.dep", "kernel/kvm-amd.ko.xz: kernel/kvm.ko.xz kernel/irqbypass.ko.xz\nkernel/tun.ko:\nkernel/kvm.ko.xz: kernel/irqbypass.ko.xz\n")
+	write("modules.dep", "kernel/kvm-amd.ko.xz: kernel/kvm.ko.xz kernel/irqbypass.ko.xz\nkernel/tun.ko:\n"+
+		"kernel/kvm.ko.xz: kernel/irqbypass.ko.xz\n")
 	write("modules.builtin", "kernel/fs/ext4/ext4.ko\n")
 	for name, want := range map[string]string{
 		"kvm_amd": "kernel/irqbypass.ko.xz kernel/kvm.ko.xz kernel/kvm-amd.ko.xz",

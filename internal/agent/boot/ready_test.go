@@ -112,7 +112,8 @@ func TestASilentSystemdEndsWithTheWait(t *testing.T) {
 	defer conn.Close()
 	cancel()
 	start := time.Now()
-	if err := agenttest.Within(t, "the wait ends", result); !errors.Is(err, context.Canceled) || time.Since(start) > readyAnswer {
+	if err := agenttest.Within(t, "the wait ends", result); !errors.Is(err, context.Canceled) ||
+		time.Since(start) > readyAnswer {
 		t.Errorf("the wait ends with %v after %s", err, time.Since(start))
 	}
 }

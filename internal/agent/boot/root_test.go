@@ -106,7 +106,8 @@ func TestOpenStaysInRoot(t *testing.T) {
 	root, outside := hostileRoot(t)
 	secret := filepath.Join(filepath.Dir(outside), "secret")
 	os.WriteFile(secret, []byte("s"), 0o644)
-	for _, name := range []string{"../secret", "absolute/../secret", "relative/../secret", "/../../secret", secret, "magic/../secret"} {
+	for _, name := range []string{"../secret", "absolute/../secret", "relative/../secret", "/../../secret", secret,
+		"magic/../secret"} {
 		if fd, err := root.open(name, unix.O_RDONLY); err == nil {
 			unix.Close(fd)
 			t.Errorf("%s was opened", name)
@@ -129,7 +130,8 @@ func TestResolvConf(t *testing.T) {
 		want string
 	}{
 		{guest.Network{DNS: []string{"10.0.2.3"}}, "nameserver 10.0.2.3\n"},
-		{guest.Network{DNS: []string{"10.0.2.3"}, Search: []string{"vm", "corp.example"}}, "nameserver 10.0.2.3\nsearch vm corp.example\n"},
+		{guest.Network{DNS: []string{"10.0.2.3"}, Search: []string{"vm", "corp.example"}},
+			"nameserver 10.0.2.3\nsearch vm corp.example\n"},
 	} {
 		if got := resolvConf(c.n); got != c.want {
 			t.Errorf("%+v is %q, not %q", c.n, got, c.want)

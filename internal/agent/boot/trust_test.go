@@ -21,21 +21,28 @@ func TestTrustOfEachFamily(t *testing.T) {
 		anchor  string
 		openssl string // where OpenSSL's default then leads
 	}{
-		"Debian": {map[string]string{"etc/ssl/certs/ca-certificates.crt": otherCA, "usr/local/share/ca-certificates": "/", "usr/lib/ssl/certs": "-> /etc/ssl/certs"},
+		"Debian": {map[string]string{"etc/ssl/certs/ca-certificates.crt": otherCA, "usr/local/share/ca-certificates": "/",
+			"usr/lib/ssl/certs": "-> /etc/ssl/certs"},
 			"etc/ssl/certs/ca-certificates.crt", "usr/local/share/ca-certificates/banger.crt", "usr/lib/ssl/cert.pem"},
-		"Debian without ca-certificates": {map[string]string{"etc/ssl": "/"}, "etc/ssl/certs/ca-certificates.crt", "", "etc/ssl/cert.pem"},
-		"Alpine": {map[string]string{"etc/ssl/certs/ca-certificates.crt": otherCA, "etc/ssl/cert.pem": "-> certs/ca-certificates.crt", "usr/local/share/ca-certificates": "/"},
+		"Debian without ca-certificates": {map[string]string{"etc/ssl": "/"}, "etc/ssl/certs/ca-certificates.crt", "",
+			"etc/ssl/cert.pem"},
+		"Alpine": {map[string]string{"etc/ssl/certs/ca-certificates.crt": otherCA,
+			"etc/ssl/cert.pem": "-> certs/ca-certificates.crt", "usr/local/share/ca-certificates": "/"},
 			"etc/ssl/certs/ca-certificates.crt", "usr/local/share/ca-certificates/banger.crt", "etc/ssl/cert.pem"},
-		"Fedora": {map[string]string{"etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem": otherCA, "etc/pki/tls/certs/ca-bundle.crt": "-> /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-			"etc/ssl/certs": "-> /etc/pki/tls/certs", "etc/pki/ca-trust/source/anchors": "/"},
+		"Fedora": {map[string]string{"etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem": otherCA,
+			"etc/pki/tls/certs/ca-bundle.crt": "-> /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+			"etc/ssl/certs":                   "-> /etc/pki/tls/certs", "etc/pki/ca-trust/source/anchors": "/"},
 			"etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "etc/pki/ca-trust/source/anchors/banger.crt", ""},
 		"SUSE": {map[string]string{"var/lib/ca-certificates/ca-bundle.pem": otherCA, "etc/pki/trust/anchors": "/"},
 			"var/lib/ca-certificates/ca-bundle.pem", "etc/pki/trust/anchors/banger.crt", ""},
-		"Arch": {map[string]string{"etc/ca-certificates/extracted/tls-ca-bundle.pem": otherCA, "etc/ssl/certs/ca-certificates.crt": "-> ../../ca-certificates/extracted/tls-ca-bundle.pem",
+		"Arch": {map[string]string{"etc/ca-certificates/extracted/tls-ca-bundle.pem": otherCA,
+			"etc/ssl/certs/ca-certificates.crt":        "-> ../../ca-certificates/extracted/tls-ca-bundle.pem",
 			"etc/ca-certificates/trust-source/anchors": "/"},
-			"etc/ca-certificates/extracted/tls-ca-bundle.pem", "etc/ca-certificates/trust-source/anchors/banger.crt", "etc/ssl/cert.pem"},
-		"a bundle elsewhere": {map[string]string{"store/bundle": otherCA, "etc/ssl/certs/ca-certificates.crt": "-> /store/bundle"}, "etc/ssl/certs/ca-certificates.crt", "", ""},
-		"nothing at all":     {nil, "etc/ssl/certs/ca-certificates.crt", "", ""},
+			"etc/ca-certificates/extracted/tls-ca-bundle.pem", "etc/ca-certificates/trust-source/anchors/banger.crt",
+			"etc/ssl/cert.pem"},
+		"a bundle elsewhere": {map[string]string{"store/bundle": otherCA,
+			"etc/ssl/certs/ca-certificates.crt": "-> /store/bundle"}, "etc/ssl/certs/ca-certificates.crt", "", ""},
+		"nothing at all": {nil, "etc/ssl/certs/ca-certificates.crt", "", ""},
 	} {
 		t.Run(family, func(t *testing.T) {
 			r := rootDir(layOut(t, c.files))
@@ -84,7 +91,8 @@ func TestTrustIsGoneWithoutCertificates(t *testing.T) {
 // TestTrustStaysInRoot: an image cannot have the agent write elsewhere.
 func TestTrustStaysInRoot(t *testing.T) {
 	outside := t.TempDir()
-	r := rootDir(layOut(t, map[string]string{"etc/ssl": "-> ../../../../../../.." + outside, "etc/ca-certificates": "-> " + outside}))
+	r := rootDir(layOut(t,
+		map[string]string{"etc/ssl": "-> ../../../../../../.." + outside, "etc/ca-certificates": "-> " + outside}))
 	r.trust(ownCA) // it may fail
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
 		t.Errorf("outside there is %v, %v", entries, err)

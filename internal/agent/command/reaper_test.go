@@ -54,7 +54,8 @@ func TestReaper(t *testing.T) {
 	}
 	begun.Wait()
 	agenttest.Await(t, "a stranger's end is taken", func() bool { return syscall.Kill(stranger, 0) == syscall.ESRCH })
-	if _, err := r.fork("/no/such", []string{"x"}, attr, func(unix.WaitStatus) { t.Error("what never began has ended") }); !errors.Is(err, unix.ENOENT) {
+	if _, err := r.fork("/no/such", []string{"x"}, attr,
+		func(unix.WaitStatus) { t.Error("what never began has ended") }); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a program that is absent gives %v", err)
 	}
 	r.mu.Lock()

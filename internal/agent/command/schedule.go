@@ -16,12 +16,12 @@ const (
 	defaultSlack = 50_000
 )
 
-// CalmThreads makes this process's threads, and those it starts later, cost an
-// emulated CPU less; commands get the kernel's defaults again. The Go runtime's monitor sleeps for 20 µs at a time while any
-// goroutine runs, though a wake-up costs more than that. Timer slack lets it sleep
-// longer. As batch tasks (sched(7)) the threads do not interrupt a command
-// each time it writes or closes something, only when their turn has come.
-// Without the rights for this, the agent is slower and otherwise the same.
+// CalmThreads makes this process's threads, and those it starts later, cost an emulated
+// CPU less; commands get the kernel's defaults again. The Go runtime's monitor sleeps
+// for 20 µs at a time while any goroutine runs, though a wake-up costs more than that.
+// Timer slack lets it sleep longer. As batch tasks (sched(7)) the threads do not
+// interrupt a command each time it writes or closes something, only when their turn has
+// come. Without the rights for this, the agent is slower and otherwise the same.
 func CalmThreads() {
 	tasks, _ := filepath.Glob("/proc/self/task/*")
 	for _, t := range tasks {

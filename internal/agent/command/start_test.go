@@ -12,7 +12,8 @@ import (
 // counts only if nothing else is found.
 func TestFindProgram(t *testing.T) {
 	dir := t.TempDir()
-	for name, mode := range map[string]os.FileMode{"a/tool": 0o644, "b/tool": 0o755, "c/tool": 0o755, "a/only": 0o644, "c/dir/x": 0o755} {
+	for name, mode := range map[string]os.FileMode{"a/tool": 0o644, "b/tool": 0o755, "c/tool": 0o755, "a/only": 0o644,
+		"c/dir/x": 0o755} {
 		os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755)
 		if err := os.WriteFile(filepath.Join(dir, name), nil, mode); err != nil {
 			t.Fatal(err)

@@ -67,7 +67,8 @@ tabs:x:3`)
 			t.Errorf("%q is %+v, %v", spec, got, err)
 		}
 	}
-	for _, spec := range []string{"nobody", "broken", "toomany", "nouid", "negative", "huge", "#", "-1", "+1", "4294967296", "1e3",
+	for _, spec := range []string{"nobody", "broken", "toomany", "nouid", "negative", "huge", "#", "-1", "+1",
+		"4294967296", "1e3",
 		"app:nogroup", "app:", "app:badgid", "app:tabs", "app:-1", "app:app:app", " app", "APP"} {
 		if got, err := lookUpIn(passwd, group, spec); banger.CodeOf(err) != banger.CodeCannotRun {
 			t.Errorf("%q is %+v, %v", spec, got, err)

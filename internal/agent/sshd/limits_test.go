@@ -65,8 +65,9 @@ func TestSSHHostileClients(t *testing.T) {
 	g := startSSH(t)
 	for name, garbage := range map[string][]byte{
 		"nothing": {}, "noise": agenttest.Noise(100_000), "another protocol": []byte("GET / HTTP/1.1\r\n\r\n"),
-		"a version and noise": append([]byte("SSH-2.0-x\r\n"), agenttest.Noise(100_000)...), "an endless version": bytes.Repeat([]byte("x"), 100_000),
-		"a packet of 4 GiB": append([]byte("SSH-2.0-x\r\n"), 0xff, 0xff, 0xff, 0xff),
+		"a version and noise": append([]byte("SSH-2.0-x\r\n"), agenttest.Noise(100_000)...),
+		"an endless version":  bytes.Repeat([]byte("x"), 100_000),
+		"a packet of 4 GiB":   append([]byte("SSH-2.0-x\r\n"), 0xff, 0xff, 0xff, 0xff),
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn := g.stream(t, banger.SSH{})
@@ -112,7 +113,8 @@ func TestSSHHostileClients(t *testing.T) {
 func TestSplitWords(t *testing.T) {
 	for line, want := range map[string][]string{
 		"": {}, "  ": {}, "a": {"a"}, " a  b\tc\n": {"a", "b", "c"}, `'a b' "c d"`: {"a b", "c d"}, `a'b'"c"`: {"abc"},
-		`''`: {""}, `a\ b`: {"a b"}, `'a\b'`: {`a\b`}, `"a\"b"`: {`a"b`}, `'open`: {"open"}, `end\`: {`end\`}, "$HOME;x": {"$HOME;x"},
+		`''`: {""}, `a\ b`: {"a b"}, `'a\b'`: {`a\b`}, `"a\"b"`: {`a"b`}, `'open`: {"open"}, `end\`: {`end\`},
+		"$HOME;x": {"$HOME;x"},
 	} {
 		if got := splitWords(line); strings.Join(got, "\x00") != strings.Join(want, "\x00") || len(got) != len(want) {
 			t.Errorf("%q is split into %q", line, got)

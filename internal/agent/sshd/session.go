@@ -81,14 +81,15 @@ func (s *session) handle(r *ssh.Request) bool {
 	return false
 }
 
-// setEnv takes the variables of a client's language and terminal; all others could
+// setEnv accepts the variables of a client's language and terminal; all others could
 // change what a command does.
 func (s *session) setEnv(payload []byte) bool {
 	var v struct{ Name, Value string }
 	if ssh.Unmarshal(payload, &v) != nil || len(s.env) >= maxEnv || strings.ContainsAny(v.Name+v.Value, "\x00") {
 		return false
 	}
-	if v.Name != "LANG" && v.Name != "TERM" && v.Name != "COLORTERM" && !strings.HasPrefix(v.Name, "LC_") || strings.Contains(v.Name, "=") {
+	known := v.Name == "LANG" || v.Name == "TERM" || v.Name == "COLORTERM" || strings.HasPrefix(v.Name, "LC_")
+	if !known || strings.Contains(v.Name, "=") {
 		return false
 	}
 	s.env = append(s.env, v.Name+"="+v.Value)
@@ -108,7 +109,8 @@ func (s *session) resize(payload []byte) bool {
 // error of SSH: the client reads it on stderr, as it would from a shell.
 func (s *session) begin(r *ssh.Request) bool {
 	var arg struct{ Text string }
-	if s.begun || r.Type != "shell" && ssh.Unmarshal(r.Payload, &arg) != nil || r.Type == "subsystem" && arg.Text != "sftp" {
+	if s.begun || r.Type != "shell" && ssh.Unmarshal(r.Payload, &arg) != nil ||
+		r.Type == "subsystem" && arg.Text != "sftp" {
 		return false
 	}
 	login := loginOf(s.c.login, s.c.user)
@@ -123,7 +125,8 @@ func (s *session) begin(r *ssh.Request) bool {
 	case r.Type == "subsystem":
 		e.Args, how.Helper = []string{selfProgram, sftpArgument}, true
 	case login.shell == "" && r.Type == "shell":
-		err = banger.Errorf(banger.CodeCommandAbsent, "this image has no shell (give a command: its words are then run as they are)")
+		err = banger.Errorf(banger.CodeCommandAbsent,
+			"this image has no shell (give a command: its words are then run as they are)")
 	case login.shell == "":
 		e.Args = splitWords(arg.Text)
 	case r.Type == "shell":

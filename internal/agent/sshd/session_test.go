@@ -60,7 +60,8 @@ func startSSH(t testing.TB) *sshGuest {
 	host, hostSigner := newKey(t)
 	g.hostKey = hostSigner.PublicKey()
 	g.user, g.signer = newKey(t)
-	if _, err := g.Configure(agenttest.WithPatience(t), guest.Config{Hostname: "box", SSHHostKey: keyText(t, host)}); err != nil {
+	if _, err := g.Configure(agenttest.WithPatience(t),
+		guest.Config{Hostname: "box", SSHHostKey: keyText(t, host)}); err != nil {
 		t.Fatal(err)
 	}
 	return g
@@ -123,11 +124,12 @@ func TestSSHAuthorisation(t *testing.T) {
 		auth ssh.AuthMethod
 		ok   bool
 	}{
-		"the key":         {me, ssh.PublicKeys(g.signer), true},
-		"among others":    {me, ssh.PublicKeys(stranger, g.signer), true},
-		"another key":     {me, ssh.PublicKeys(stranger), false},
-		"a password":      {me, ssh.Password(""), false},
-		"keyboard":        {me, ssh.KeyboardInteractive(func(string, string, []string, []bool) ([]string, error) { return nil, nil }), false},
+		"the key":      {me, ssh.PublicKeys(g.signer), true},
+		"among others": {me, ssh.PublicKeys(stranger, g.signer), true},
+		"another key":  {me, ssh.PublicKeys(stranger), false},
+		"a password":   {me, ssh.Password(""), false},
+		"keyboard": {me,
+			ssh.KeyboardInteractive(func(string, string, []string, []bool) ([]string, error) { return nil, nil }), false},
 		"an unknown user": {"nosuchuser", ssh.PublicKeys(g.signer), false},
 		"root":            {"root", ssh.PublicKeys(g.signer), true},
 	} {
@@ -148,7 +150,8 @@ func TestSSHRequestsAreChecked(t *testing.T) {
 	good := line(g.signer.PublicKey())
 	for name, keys := range map[string][]string{
 		"none": {}, "no key": {"ssh-ed25519 AAAA"}, "options": {`command="true" ` + good}, "two lines": {good + "\n" + good},
-		"too many": strings.Split(strings.Repeat(good+"\n", banger.MaxSSHKeys)+good, "\n"), "too long": {good + strings.Repeat(" ", banger.MaxSSHKey)},
+		"too many": strings.Split(strings.Repeat(good+"\n", banger.MaxSSHKeys)+good, "\n"),
+		"too long": {good + strings.Repeat(" ", banger.MaxSSHKey)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, err := g.SSH(agenttest.WithPatience(t), banger.SSH{Keys: keys})
@@ -161,7 +164,8 @@ func TestSSHRequestsAreChecked(t *testing.T) {
 		})
 	}
 	bare := agenttest.Start(t)
-	if _, err := bare.SSH(agenttest.WithPatience(t), banger.SSH{Keys: []string{good}}); banger.CodeOf(err) != banger.CodeConflict {
+	if _, err := bare.SSH(agenttest.WithPatience(t),
+		banger.SSH{Keys: []string{good}}); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("without a host key it is answered with %v", err)
 	}
 }
@@ -171,7 +175,8 @@ func TestSSHExits(t *testing.T) {
 	g := startSSH(t)
 	c := g.client(t, banger.SSH{})
 	for command, want := range map[string]string{
-		"true": "", "exit 7": "7 ", "exit 255": "255 ", "kill -TERM $$": "143 TERM", "kill -KILL $$": "137 KILL", "/no/such": "127 ",
+		"true": "", "exit 7": "7 ", "exit 255": "255 ", "kill -TERM $$": "143 TERM", "kill -KILL $$": "137 KILL",
+		"/no/such": "127 ",
 	} {
 		t.Run(command, func(t *testing.T) {
 			err, got := newSession(t, c).Run(command), ""
@@ -222,13 +227,15 @@ func TestSSHShell(t *testing.T) {
 func TestSSHEnvironment(t *testing.T) {
 	g := startSSH(t)
 	s := newSession(t, g.client(t, banger.SSH{Env: []string{"FROM=image", "HOME=/nowhere"}}))
-	for name, ok := range map[string]bool{"LANG": true, "LC_ALL": true, "COLORTERM": true, "LD_PRELOAD": false, "PATH": false, "HOME": false, "LC_A=B": false} {
+	for name, ok := range map[string]bool{"LANG": true, "LC_ALL": true, "COLORTERM": true, "LD_PRELOAD": false,
+		"PATH": false, "HOME": false, "LC_A=B": false} {
 		if err := s.Setenv(name, "client's"); (err == nil) != ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	out, err := s.Output(`echo "$FROM $LANG $LC_ALL $HOME ${SSH_CONNECTION:+connected}"`)
-	if err != nil || !strings.HasPrefix(string(out), "image client's client's /") || strings.Contains(string(out), "nowhere") || !strings.Contains(string(out), "connected") {
+	if err != nil || !strings.HasPrefix(string(out), "image client's client's /") ||
+		strings.Contains(string(out), "nowhere") || !strings.Contains(string(out), "connected") {
 		t.Errorf("the command sees %q, %v", out, err)
 	}
 }
@@ -244,7 +251,8 @@ func TestSSHTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Start(`trap 'stty size; exit 5' WINCH; tty >/dev/null && echo "$TERM $(stty size) ready"; while :; do sleep 0.01; done`); err != nil {
+	if err := s.Start(`trap 'stty size; exit 5' WINCH; tty >/dev/null && echo "$TERM $(stty size) ready"
+while :; do sleep 0.01; done`); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 4096)
@@ -271,7 +279,8 @@ func TestSSHTerminal(t *testing.T) {
 func TestSSHTerminalModes(t *testing.T) {
 	g := startSSH(t)
 	s := newSession(t, g.client(t, banger.SSH{}))
-	modes := ssh.TerminalModes{ssh.ECHO: 0, ssh.VERASE: 8, ssh.VINTR: 255, ssh.IUTF8: 1, ssh.ONLCR: 0, ssh.TTY_OP_OSPEED: 1, 29: 1, 159: 1 << 31}
+	modes := ssh.TerminalModes{ssh.ECHO: 0, ssh.VERASE: 8, ssh.VINTR: 255, ssh.IUTF8: 1, ssh.ONLCR: 0,
+		ssh.TTY_OP_OSPEED: 1, 29: 1, 159: 1 << 31}
 	if err := s.RequestPty("xterm", 24, 80, modes); err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +290,8 @@ func TestSSHTerminalModes(t *testing.T) {
 			t.Errorf("there is no %q, %v:\n%s", want, err, out)
 		}
 	}
-	for _, broken := range []string{"", "\x35", "\x35\x00\x00\x00", "\x00\x35\x00\x00\x00\x00", "\xff\xff\xff\xff\xff\xff"} {
+	for _, broken := range []string{"", "\x35", "\x35\x00\x00\x00", "\x00\x35\x00\x00\x00\x00",
+		"\xff\xff\xff\xff\xff\xff"} {
 		termios, before := unix.Termios{Lflag: unix.ECHO}, unix.Termios{Lflag: unix.ECHO}
 		if (&terminal{Modes: broken}).setModes(&termios); termios != before {
 			t.Errorf("%q changes it", broken)
@@ -324,7 +334,8 @@ func TestSSHHangsUp(t *testing.T) {
 			f := agenttest.NewFifo(t)
 			s := newSession(t, c)
 			out, _ := s.StdoutPipe()
-			if err := s.Start("exec 9>" + f.Path + "; trap 'echo hup >&9; exit' HUP; echo ready; while :; do sleep 0.01; done"); err != nil {
+			if err := s.Start("exec 9>" + f.Path +
+				"; trap 'echo hup >&9; exit' HUP; echo ready; while :; do sleep 0.01; done"); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {

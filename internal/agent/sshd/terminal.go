@@ -24,19 +24,27 @@ const disabled = 255
 // a number and a value, up to a zero. It skips what Linux does not know, and speeds and
 // parity, which mean nothing for a pseudo-terminal.
 func (t *terminal) setModes(termios *unix.Termios) {
-	chars := map[byte]int{1: unix.VINTR, 2: unix.VQUIT, 3: unix.VERASE, 4: unix.VKILL, 5: unix.VEOF, 6: unix.VEOL, 7: unix.VEOL2,
-		8: unix.VSTART, 9: unix.VSTOP, 10: unix.VSUSP, 12: unix.VREPRINT, 13: unix.VWERASE, 14: unix.VLNEXT, 18: unix.VDISCARD}
+	chars := map[byte]int{
+		1: unix.VINTR, 2: unix.VQUIT, 3: unix.VERASE, 4: unix.VKILL, 5: unix.VEOF, 6: unix.VEOL, 7: unix.VEOL2,
+		8: unix.VSTART, 9: unix.VSTOP, 10: unix.VSUSP, 12: unix.VREPRINT, 13: unix.VWERASE, 14: unix.VLNEXT,
+		18: unix.VDISCARD,
+	}
 	type flag struct {
 		word *uint32
 		bit  uint32
 	}
 	in, local, out := &termios.Iflag, &termios.Lflag, &termios.Oflag
 	flags := map[byte]flag{
-		30: {in, unix.IGNPAR}, 31: {in, unix.PARMRK}, 32: {in, unix.INPCK}, 33: {in, unix.ISTRIP}, 34: {in, unix.INLCR}, 35: {in, unix.IGNCR},
-		36: {in, unix.ICRNL}, 37: {in, unix.IUCLC}, 38: {in, unix.IXON}, 39: {in, unix.IXANY}, 40: {in, unix.IXOFF}, 41: {in, unix.IMAXBEL}, 42: {in, unix.IUTF8},
-		50: {local, unix.ISIG}, 51: {local, unix.ICANON}, 52: {local, unix.XCASE}, 53: {local, unix.ECHO}, 54: {local, unix.ECHOE}, 55: {local, unix.ECHOK},
-		56: {local, unix.ECHONL}, 57: {local, unix.NOFLSH}, 58: {local, unix.TOSTOP}, 59: {local, unix.IEXTEN}, 60: {local, unix.ECHOCTL}, 61: {local, unix.ECHOKE},
-		70: {out, unix.OPOST}, 71: {out, unix.OLCUC}, 72: {out, unix.ONLCR}, 73: {out, unix.OCRNL}, 74: {out, unix.ONOCR}, 75: {out, unix.ONLRET},
+		30: {in, unix.IGNPAR}, 31: {in, unix.PARMRK}, 32: {in, unix.INPCK}, 33: {in, unix.ISTRIP},
+		34: {in, unix.INLCR}, 35: {in, unix.IGNCR},
+		36: {in, unix.ICRNL}, 37: {in, unix.IUCLC}, 38: {in, unix.IXON},
+		39: {in, unix.IXANY}, 40: {in, unix.IXOFF}, 41: {in, unix.IMAXBEL}, 42: {in, unix.IUTF8},
+		50: {local, unix.ISIG}, 51: {local, unix.ICANON}, 52: {local, unix.XCASE}, 53: {local, unix.ECHO},
+		54: {local, unix.ECHOE}, 55: {local, unix.ECHOK},
+		56: {local, unix.ECHONL}, 57: {local, unix.NOFLSH}, 58: {local, unix.TOSTOP},
+		59: {local, unix.IEXTEN}, 60: {local, unix.ECHOCTL}, 61: {local, unix.ECHOKE},
+		70: {out, unix.OPOST}, 71: {out, unix.OLCUC}, 72: {out, unix.ONLCR}, 73: {out, unix.OCRNL},
+		74: {out, unix.ONOCR}, 75: {out, unix.ONLRET},
 	}
 	for m := []byte(t.Modes); len(m) >= 5 && m[0] != 0; m = m[5:] {
 		value := binary.BigEndian.Uint32(m[1:])
