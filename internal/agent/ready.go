@@ -7,7 +7,7 @@ import (
 	"banger"
 )
 
-// ready answers when the guest's init obeys commands, unless the client goes first.
+// ready answers when the guest's init obeys commands, unless the client goes away before.
 func (s *server) ready(conn net.Conn, frames *banger.FrameReader) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -99,6 +99,7 @@ func (s *server) handle(port uint32, conn net.Conn) {
 	}
 }
 
+// info returns what the agent says of itself and its guest.
 func info() guest.Info {
 	var si unix.Sysinfo_t
 	unix.Sysinfo(&si)
@@ -107,6 +108,7 @@ func info() guest.Info {
 	return guest.Info{Version: guest.Version, Kernel: boot.KernelRelease(), UptimeMillis: ts.Nano() / 1e6}
 }
 
+// simple serves the requests that need nothing but an answer.
 func (s *server) simple(req guest.Request) error {
 	switch req.Op {
 	case guest.OpPing, guest.OpShutdown:
@@ -145,7 +147,7 @@ func (s *server) configure(c *guest.Config) error {
 	return nil
 }
 
-// restored makes another VM of the guest of a snapshot. It may be asked again.
+// restored makes a guest that goes on from a snapshot a VM of its own. The host may ask for it again.
 func (s *server) restored(c *guest.Config) error {
 	if c == nil || len(c.Seed) < guest.MinSeed || len(c.Seed) > guest.MaxSeed {
 		return banger.Errorf(banger.CodeInvalid,
@@ -224,7 +226,7 @@ func toConsole(p *command.Process) {
 	p.Close()
 }
 
-// wait answers when the main command has ended, unless the client goes first.
+// wait answers when the main command has ended, unless the client goes away before.
 func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
 	gone := make(chan struct{})
 	go func() { // ends with the stream
@@ -239,7 +241,7 @@ func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
 	main := s.mainProcess()
 	select {
 	case <-main.Done():
-		if s.reboots() { // then it is not the end of the VM's main command
+		if s.reboots() { // the VM boots again, so its main command has not ended for good
 			<-gone
 			return
 		}
@@ -274,7 +276,7 @@ func (s *server) shutdown(grace time.Duration, how boot.Ending) {
 		main.Signal(sig)
 		select {
 		case <-main.Done():
-			s.awaitMainReport() // the host may know the end already, and this guest's end would cut the client off
+			s.awaitMainReport() // the end of this guest would cut the client off
 		case <-time.After(grace):
 		}
 	}
@@ -297,6 +299,7 @@ func (s *server) ssh(conn net.Conn, request *banger.SSH) {
 	}
 }
 
+// sendError answers with an error, whose hint stays apart from its message.
 func sendError(conn net.Conn, err error) {
 	e := banger.Error{Code: banger.CodeOf(err), Message: err.Error()}
 	if ours, ok := err.(*banger.Error); ok && ours.Hint != "" {

@@ -49,11 +49,11 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 func (p *Process) Exit() banger.Exit { return p.exit }
 
 // Stdout returns what the command writes to its stdout or terminal, as a reader for
-// one goroutine.
+// one goroutine. It may be called once.
 func (p *Process) Stdout() io.Reader { return &output{file: p.stdout, left: untilStopped} }
 
 // Stderr returns what the command writes to its stderr, as a reader for one
-// goroutine. It returns nil for a command with a terminal.
+// goroutine. It returns nil for a command with a terminal. It may be called once.
 func (p *Process) Stderr() io.Reader {
 	if p.stderr == nil {
 		return nil
