@@ -24,11 +24,16 @@ var layout = map[string]struct {
 	".":                                      {"", false, "the nouns are imported by all and import nothing of ours"},
 	"cmd/banger":                             {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent":                       {"internal/agent", false, "a main only starts things"},
-	"internal/cli":                           {". internal/api internal/archive internal/dns internal/host internal/private internal/sshconf internal/text", true, "the CLI sees the daemon only through its API; it starts the daemon"},
-	"internal/daemon":                        {". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/private internal/registry internal/reserve internal/shim internal/store internal/supervisor internal/vmm internal/vmm/firecracker internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
+	"internal/cli":                           {". internal/api internal/archive internal/dns internal/host internal/private internal/process internal/sshconf internal/text", true, "the CLI sees the daemon only through its API; it starts the daemon"},
+	"internal/daemon":                        {". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/registry internal/reserve internal/shim/server internal/splice internal/store internal/supervisor internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu", false, "the daemon wires, it decides nothing"},
 	"internal/api":                           {". internal/private internal/text", false, "routes and their client know nouns, not machinery"},
-	"internal/supervisor":                    {". internal/blob internal/cgroup internal/disk internal/guest internal/image internal/kernel internal/network internal/reserve internal/shim internal/sshconf internal/store internal/text internal/untrusted internal/vmm", false, "decisions only: no HTTP, SQL or processes of its own"},
-	"internal/shim":                          {". internal/accept internal/guest internal/network internal/private internal/untrusted internal/vmm", true, "one VM's process; it never sees images or rows; its client starts it"},
+	"internal/supervisor":                    {". internal/blob internal/cgroup internal/disk internal/guest internal/image internal/kernel internal/library internal/network internal/network/bridge internal/networks internal/process internal/reserve internal/shim internal/sshconf internal/store internal/text internal/untrusted internal/vmdir internal/vmm internal/vmm/choice", false, "decisions only: no HTTP, SQL or processes of its own"},
+	"internal/library":                       {". internal/image internal/kernel internal/reserve", false, "what VMs are made of, and who needs it; it runs none"},
+	"internal/pin":                           {"", false, "who holds a thing, whatever it is"},
+	"internal/networks":                      {". internal/guest internal/network internal/network/bridge", false, "which VM is on which network; it starts and stops none"},
+	"internal/shim":                          {". internal/untrusted internal/vmm", true, "what a daemon and one VM's process say to each other; its client starts it"},
+	"internal/shim/server":                   {". internal/accept internal/guest internal/mux internal/network internal/network/netstack internal/private internal/shim internal/splice internal/untrusted internal/vmm internal/vmm/jail", false, "one VM's process; it never sees images or rows"},
+	"internal/splice":                        {". internal/network", false, "two connections as one, whatever they carry"},
 	"internal/untrusted":                     {"", false, "files where another user may have set traps, whatever they are for"},
 	"internal/ipaddr":                        {"", false, "what kinds of addresses there are, whoever may reach them"},
 	"internal/text":                          {".", false, "what may be shown of others' text, wherever it comes from"},
@@ -36,34 +41,51 @@ var layout = map[string]struct {
 	"internal/accept":                        {"", false, "listeners that outlive their errors, whatever comes in"},
 	"internal/archive":                       {". internal/text", false, "files to a tar and back, at both ends of a copy"},
 	"internal/blob":                          {"", false, "files that are there whole or not at all"},
-	"internal/image":                         {". internal/blob internal/ext4 internal/inflate internal/registry", true, "from a reference to a rootfs; mmdebstrap makes the catalogue's images"},
+	"internal/image":                         {". internal/blob internal/ext4 internal/inflate internal/pin internal/registry", true, "from a reference to a rootfs; mmdebstrap makes the catalogue's images"},
 	"internal/image/overlaytest":             {"", true, "what overlayfs shows; it mounts"},
 	"internal/ext4":                          {"", false, "a file format"},
 	"internal/inflate":                       {"", false, "a file format"},
 	"internal/registry":                      {". internal/ipaddr internal/text", false, "what registries of images speak; it stores nothing"},
 	"internal/registry/registrytest":         {"", false, "a registry that fails on demand"},
-	"internal/kernel":                        {". internal/blob internal/ext4", true, "where kernels come from; apt-get and dpkg-deb fetch them"},
-	"internal/network":                       {". internal/accept internal/ipaddr internal/private", false, "a VM's network seen from outside: packets and sockets, no VMM and no rows"},
+	"internal/kernel":                        {". internal/blob internal/ext4 internal/pin", true, "where kernels come from; apt-get and dpkg-deb fetch them"},
+	"internal/network":                       {". internal/accept internal/dns", false, "what all networks of VMs share: addresses, flows, forwards and the host's resolver"},
+	"internal/network/policy":                {". internal/ipaddr internal/network", false, "what a guest may reach, whoever carries its packets"},
+	"internal/network/nameserver":            {". internal/accept internal/network internal/network/policy", false, "answers to guests as their policies allow, on whichever sockets"},
+	"internal/network/netstack":              {". internal/network internal/network/nameserver internal/network/policy", false, "a VM's network seen from outside: packets and sockets, no VMM and no rows"},
+	"internal/network/bridge":                {". internal/dns internal/ipaddr internal/network internal/network/bridge/nft internal/network/nameserver internal/network/policy internal/private", false, "networks made by the host's kernel, no VMM and no rows"},
+	"internal/network/bridge/nft":            {"", false, "declared tables of nftables, whatever they are for"},
+	"internal/network/networktest":           {"", true, "what tests of networks share; it starts the test again in a namespace"},
 	"internal/dns":                           {". internal/accept", false, "names and the host's resolver, whoever the VMs are"},
 	"internal/cgroup":                        {"", false, "what processes may use together, whoever they are"},
 	"internal/disk":                          {". internal/ext4", false, "a VM's writable disk"},
 	"internal/vmm":                           {"internal/untrusted", false, "the seam between us and any VMM"},
+	"internal/vmm/choice":                    {". internal/vmm", false, "which VMM runs a VM here; it runs none"},
+	"internal/vmm/jail":                      {"internal/untrusted", false, "where the roots of VMMs are, whichever has one"},
+	"internal/vmdir":                         {". internal/blob internal/untrusted internal/vmm/jail", false, "where the files of VMs are, whatever they hold"},
+	"internal/process":                       {"internal/vmm", false, "processes of ours that outlive the one that started them, whatever they do"},
 	"internal/vmm/child":                     {"internal/vmm", true, "starts a VMM, whichever it is"},
-	"internal/vmm/firecracker":               {"internal/text internal/untrusted internal/vmm internal/vmm/child", true, "an adapter to one VMM"},
-	"internal/vmm/firecracker/double":        {". internal/guest", true, "stands for Firecracker in tests; it must know nothing of the driver that it examines"},
+	"internal/vmm/firecracker":               {"internal/text internal/untrusted internal/vmm internal/vmm/child internal/vmm/jail", true, "an adapter to one VMM"},
+	"internal/vmm/firecracker/double":        {"internal/mux", true, "stands for Firecracker in tests; it must know nothing of the driver that it examines"},
 	"internal/vmm/firecracker/double/jailer": {"", false, "stands for Firecracker's jailer in tests; it must know nothing of the driver either"},
 	"internal/vmm/guesttest":                 {". internal/disk internal/ext4 internal/guest internal/kernel internal/vmm internal/vmm/vmmtest", true, "a real guest for the tests of drivers"},
 	"internal/vmm/guesttest/echo":            {"", false, "the one program of that guest"},
 	"internal/vmm/qemu":                      {"internal/text internal/untrusted internal/vmm internal/vmm/child", true, "an adapter to one VMM"},
-	"internal/vmm/vmmtest":                   {". internal/vmm internal/guest internal/agent", true, "the suite that every driver passes; its driver runs the agent as a child"},
-	"internal/guest":                         {". internal/text", false, "the protocol between host and guest"},
-	"internal/agent":                         {". internal/accept internal/archive internal/guest", false, "runs in the guest, where no program may be assumed"},
+	"internal/vmm/vmmtest":                   {". internal/agent internal/guest internal/mux internal/vmm", true, "the suite that every driver passes; its driver runs the agent as a child"},
+	"internal/mux":                           {".", false, "streams of one byte channel, whatever they carry"},
+	"internal/guest":                         {". internal/text", false, "what the host asks of the agent, however its streams are made"},
+	"internal/agent":                         {". internal/accept internal/agent/boot internal/agent/command internal/agent/console internal/agent/sshd internal/agent/vector internal/archive internal/guest internal/mux", false, "runs in the guest, where no program may be assumed"},
+	"internal/agent/boot":                    {"internal/agent/command internal/agent/console internal/guest", false, "the system before and after it serves, whoever asks for what"},
+	"internal/agent/command":                 {". internal/agent/console internal/agent/vector", false, "starts commands by itself, since it must wait for all children"},
+	"internal/agent/console":                 {"", false, "what the agent prints, whatever it is about"},
+	"internal/agent/sshd":                    {". internal/accept internal/agent/command", false, "one protocol on one stream, however that came"},
+	"internal/agent/vector":                  {"", false, "several buffers by one call, whatever they hold"},
+	"internal/agent/agenttest":               {". internal/guest internal/mux", true, "the real agent for the tests of its packages; it must import none of them"},
 	"internal/store":                         {". internal/blob", false, "rows to nouns and back"},
 	"internal/sshconf":                       {"", false, "OpenSSH's files, made of names that it does not trust"},
 	"internal/host":                          {".", false, "what this host can do"},
-	"internal/reserve":                       {"", false, "room that is held back on a disk, whoever needs it"},
+	"internal/reserve":                       {".", false, "room that is held back on a disk, whoever needs it"},
 	"internal/private":                       {".", false, "what only this user may change or hear, whatever it is"},
-	"bench":                                  {". internal/api internal/guest internal/vmm internal/shim", true, "figures of real runs; built with the tag bench only"},
+	"bench":                                  {". internal/api internal/guest internal/mux", true, "figures of real runs; built with the tag bench only"},
 	"bench/image":                            {". internal/image internal/image/overlaytest internal/inflate", true, "the figures of images beside those of rivals, which are why it is a module of its own"},
 	"power":                                  {"", true, "a user's requests and files only; built with the tag power only"},
 	"e2e":                                    {"", true, "a user knows nothing of our insides"},
@@ -71,18 +93,21 @@ var layout = map[string]struct {
 
 // confined lists imports that only some packages may have.
 var confined = map[string]string{
-	"database/sql":               "internal/store",
-	"net/http":                   "internal/api internal/daemon internal/image internal/registry internal/registry/registrytest internal/vmm/firecracker internal/vmm/firecracker/double",
-	"os/user":                    "internal/host",
-	"unsafe":                     "internal/agent internal/archive internal/host internal/inflate internal/shim",
-	"gvisor.dev":                 "internal/network",
-	"github.com/google/nftables": "internal/network",
-	"math/rand":                  "",
-	"math/rand/v2":               "",
-	"log":                        "",
-	"io/ioutil":                  "",
-	"net/http/pprof":             "",
-	"github.com/spf13":           "internal/cli",
+	"database/sql":                 "internal/store",
+	"net/http":                     "internal/api internal/daemon internal/image internal/registry internal/registry/registrytest internal/vmm/firecracker internal/vmm/firecracker/double",
+	"os/user":                      "internal/host",
+	"unsafe":                       "internal/agent/boot internal/archive internal/host internal/inflate internal/shim/server",
+	"gvisor.dev":                   "internal/network/netstack",
+	"github.com/google/nftables":   "internal/network/bridge internal/network/bridge/nft",
+	"github.com/vishvananda":       "internal/ipaddr internal/network/bridge internal/network/netstack internal/network/networktest",
+	"github.com/mdlayher/netlink":  "internal/network/bridge internal/network/bridge/nft",
+	"github.com/florianl/go-nflog": "internal/network/bridge",
+	"math/rand":                    "",
+	"math/rand/v2":                 "",
+	"log":                          "",
+	"io/ioutil":                    "",
+	"net/http/pprof":               "",
+	"github.com/spf13":             "internal/cli",
 }
 
 const module = "banger"
@@ -211,4 +236,28 @@ func parsePackages(t *testing.T) map[string]map[string]*ast.File {
 		t.Fatalf("only %d packages found: the test looks in the wrong place", len(packages))
 	}
 	return packages
+}
+
+// TestEveryPermissionIsUsed: what no file of a package imports, the layout does not allow.
+func TestEveryPermissionIsUsed(t *testing.T) {
+	for dir, files := range parsePackages(t) {
+		used := map[string]bool{}
+		for _, file := range files {
+			for _, imp := range file.Imports {
+				name, err := strconv.Unquote(imp.Path.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if name == module {
+					used["."] = true
+				}
+				used[strings.TrimPrefix(name, module+"/")] = true
+			}
+		}
+		for _, may := range strings.Fields(layout[dir].may) {
+			if !used[may] {
+				t.Errorf("%s may import %s, and does not", dir, may)
+			}
+		}
+	}
 }

@@ -66,6 +66,14 @@ type Pruned struct {
 	Images []string `json:"images,omitempty"` // digests
 	Blobs  int      `json:"blobs"`            // blobs that belonged to no image
 	Bytes  int64    `json:"bytes"`            // that became free
+	Kept   []Kept   `json:"kept,omitempty"`   // that somebody needs
+}
+
+// Kept is an image that a prune has left because somebody needs it.
+type Kept struct {
+	Image     string `json:"image"`               // digest
+	Reference string `json:"reference,omitempty"` // one that names it
+	By        string `json:"by"`                  // who needs it, as the end of a sentence: "VM box", "the push of ..."
 }
 
 // Kernel is one installed guest kernel.

@@ -106,8 +106,9 @@ type VM struct {
 	FinishedAt  time.Time `json:"finished_at,omitzero"`
 	ImageDigest string    `json:"image_digest"`
 	Kernel      string    `json:"kernel"`
-	VMM         string    `json:"vmm"`       // driver name and version
-	Isolation   string    `json:"isolation"` // IsolationKVM or IsolationEmulated
+	Initramfs   string    `json:"initramfs,omitempty"` // the file of the kernel's directory with which it was started last
+	VMM         string    `json:"vmm"`                 // driver name and version
+	Isolation   string    `json:"isolation"`           // IsolationKVM or IsolationEmulated
 	Timings     []Timing  `json:"timings,omitempty"`
 	Address     string    `json:"address,omitempty"`      // while it runs: its own address, on which all its ports are open: of the host's 127.0.0.0/8, or on a bridge
 	Forwards    []Forward `json:"forwards,omitempty"`     // while it runs: those in force, with the ports that were free

@@ -17,6 +17,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/mux"
 )
 
 // bare is the rival: what banger asks of QEMU, asked by nobody but us.
@@ -108,7 +109,7 @@ func (r *bare) boot(more ...string) (c guest.Client, took time.Duration, stop fu
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Minute)
 	defer cancel()
-	m, err := guest.ConnectMux(ctx, r.dial("channel.sock"))
+	m, err := mux.Connect(ctx, r.dial("channel.sock"))
 	if err != nil {
 		stop()
 		r.Fatalf("connecting to the agent: %v", err)

@@ -20,13 +20,13 @@ import (
 // changes answers with what differs from the image, as the tar of an OCI layer
 // (image-spec layer.md), read from the upper directory of the overlay.
 func (s *server) changes(conn net.Conn) {
-	disk := s.duties.disk()
-	if disk < 0 {
+	upper := s.system.UpperDir()
+	if upper == "" {
 		sendError(conn, banger.Errorf(banger.CodeInvalid, "this guest has no disk of its own"))
 		return
 	}
 	w := bufio.NewWriterSize(stdoutFrames{conn}, banger.MaxData)
-	err := writeChanges(procPath(disk)+"/upper", w)
+	err := writeChanges(upper, w)
 	if err == nil {
 		err = w.Flush()
 	}
@@ -50,10 +50,10 @@ func (s stdoutFrames) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// ours are files that banger gives each VM and no image.
+// ours are files that banger writes in each VM, and that belong to no image.
 var ours = map[string]bool{"etc/hostname": true, "etc/hosts": true, "etc/resolv.conf": true}
 
-// isMountPoint recognises directories that banger makes; empty ones are nobody's change.
+// isMountPoint reports whether banger makes a directory in each VM. If it is empty, it is not a change.
 func isMountPoint(name string) bool {
 	switch name {
 	case "dev", "proc", "run", "sys", "tmp", "var/lib/docker", "var/lib/containerd":
@@ -68,7 +68,7 @@ type layerWriter struct {
 	links map[uint64]string // names of inodes that have several
 }
 
-// writeChanges writes the layer that an upper directory is.
+// writeChanges writes an upper directory as a layer.
 func writeChanges(upper string, w io.Writer) error {
 	l := &layerWriter{tar: tar.NewWriter(w), links: map[uint64]string{}}
 	if err := l.directory(upper, ""); err != nil {
@@ -77,7 +77,7 @@ func writeChanges(upper string, w io.Writer) error {
 	return l.tar.Close()
 }
 
-// directory writes what is in the directory at; name is what it is in the image.
+// directory writes the entries of the directory at the path at, whose name in the image is name.
 func (l *layerWriter) directory(at, name string) error {
 	d, err := os.Open(at)
 	if err != nil {
@@ -89,7 +89,7 @@ func (l *layerWriter) directory(at, name string) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := l.entry(procPath(int(d.Fd()))+"/"+e.Name(), path.Join(name, e.Name())); err != nil {
+		if err := l.entry(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), e.Name()), path.Join(name, e.Name())); err != nil {
 			return fmt.Errorf("%.200q: %w", path.Join(name, e.Name()), err)
 		}
 	}
@@ -102,7 +102,14 @@ func (l *layerWriter) entry(at, name string) error {
 		return err
 	}
 	kind := st.Mode & unix.S_IFMT
-	h := &tar.Header{Name: name, Format: tar.FormatPAX, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec)}
+	h := &tar.Header{
+		Name:    name,
+		Format:  tar.FormatPAX,
+		Mode:    int64(st.Mode & 0o7777),
+		Uid:     int(st.Uid),
+		Gid:     int(st.Gid),
+		ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec),
+	}
 	switch {
 	case ours[name] || kind == unix.S_IFSOCK:
 		return nil
@@ -163,7 +170,7 @@ func (l *layerWriter) subdirectory(at string, h *tar.Header, opaque bool) error 
 	return l.directory(at, name)
 }
 
-// mark writes an empty file whose name says something.
+// mark writes an empty file whose name has a meaning in a layer.
 func (l *layerWriter) mark(name string) error {
 	return l.tar.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Format: tar.FormatPAX})
 }
@@ -192,14 +199,14 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// errRefers is why there is no layer of a directory that was renamed, or of a file whose mode
-// or owner was changed, by a kernel that keeps such a change as a reference.
+// errRefers is the error for a renamed directory, or a file whose mode or owner was changed,
+// if the kernel keeps such a change as a reference to the image.
 var errRefers = errors.New("it refers to the image, because the kernel was set to keep changes so; " +
 	"replace it in the VM by a copy (cp -a)")
 
-// readXattrs returns the extended attributes as PAX records, without those by which
-// overlayfs keeps its books, and whether they say that a directory hides the image's. It
-// refuses what is not wholly in the upper directory (see overlayOptions).
+// readXattrs returns the extended attributes as PAX records, without those of overlayfs
+// itself, and whether a directory hides the image's directory of the same name. It
+// returns errRefers for what is not wholly in the upper directory (boot.OverlayOptions).
 func readXattrs(at string) (records map[string]string, opaque bool, err error) {
 	list := make([]byte, 64<<10) // the most that the kernel gives (xattr(7))
 	n, err := unix.Llistxattr(at, list)

@@ -31,7 +31,8 @@ func upperDirectory(t *testing.T) string {
 	for _, d := range []string{"etc", "opaque", "deep/er", "proc", "lib/modules/6.1", "tmp"} {
 		must(os.MkdirAll(in(d), 0o755))
 	}
-	for name, data := range map[string]string{"etc/hostname": "box", "etc/hosts": "127.0.0.1", "etc/passwd": "root", "opaque/new": "n", "deep/er/file": "content", "tmp/kept": "k"} {
+	for name, data := range map[string]string{"etc/hostname": "box", "etc/hosts": "127.0.0.1", "etc/passwd": "root",
+		"opaque/new": "n", "deep/er/file": "content", "tmp/kept": "k"} {
 		must(os.WriteFile(in(name), []byte(data), 0o644))
 	}
 	must(unix.Mknod(in("etc/gone"), unix.S_IFCHR, 0))
@@ -130,7 +131,8 @@ func TestChangesKeepWhatAFileIs(t *testing.T) {
 				t.Error("overlayfs's own attribute is in the layer")
 			}
 		case "deep/er/file":
-			if h.Uid != 1234 || h.Gid != 4_000_000_000 || h.Mode != 0o4755 || h.ModTime.UnixNano() != 1_700_000_000_123_456_789 || h.PAXRecords["SCHILY.xattr.trusted.colour"] != "blue\x00" {
+			if h.Uid != 1234 || h.Gid != 4_000_000_000 || h.Mode != 0o4755 ||
+				h.ModTime.UnixNano() != 1_700_000_000_123_456_789 || h.PAXRecords["SCHILY.xattr.trusted.colour"] != "blue\x00" {
 				t.Errorf("%+v", h)
 			}
 			return

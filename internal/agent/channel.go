@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"banger/internal/agent/vector"
 )
 
 // portName is the virtio-serial port that leads to the host.
@@ -17,11 +17,11 @@ const portName = "banger.agent"
 
 // The kernel's driver keeps what arrives in pages and takes at most writePiece
 // bytes per call (drivers/char/virtio_console.c); it serves each part of a vector
-// as one call. So a vector of such parts moves much for one system call.
+// as one call. So a vector of such parts moves much by one system call. Both are in
+// bytes.
 const (
 	readPiece  = 4 << 10
 	writePiece = 32 << 10
-	maxPieces  = 32
 )
 
 // channel is a virtio-serial port. Its file is non-blocking, under the runtime's
@@ -58,19 +58,10 @@ func openChannel() (*channel, error) {
 
 // Read waits for bytes; an end of file means that the host is away for now.
 func (c *channel) Read(p []byte) (n int, err error) {
-	c.in = pieces(c.in[:0], p[:min(len(p), maxPieces*readPiece)], readPiece)
+	c.in = vector.Append(c.in[:0], p[:min(len(p), vector.Max*readPiece)], readPiece)
 	for {
-		perr := c.raw.Read(func(fd uintptr) bool {
-			n, err = retry(unix.Readv, fd, c.in)
-			return err != unix.EAGAIN
-		})
-		switch {
-		case perr != nil:
-			return 0, perr
-		case err != nil:
-			return 0, err
-		case n > 0:
-			return n, nil
+		if n, err = vector.Read(c.raw, c.in); n > 0 || err != nil {
+			return n, err
 		}
 		time.Sleep(20 * time.Millisecond) // the port has no event for "the host is back"
 	}
@@ -87,26 +78,7 @@ func (c *channel) Write(p []byte) (int, error) {
 func (c *channel) WriteVector(parts [][]byte) error {
 	c.out = c.out[:0]
 	for _, p := range parts {
-		c.out = pieces(c.out, p, writePiece)
+		c.out = vector.Append(c.out, p, writePiece)
 	}
-	return writeAll(c.raw, c.out)
-}
-
-// retry makes a call that a signal may interrupt.
-func retry(call func(int, [][]byte) (int, error), fd uintptr, v [][]byte) (n int, err error) {
-	for {
-		if n, err = call(int(fd), v); err != unix.EINTR {
-			return n, err
-		}
-	}
-}
-
-// pieces appends p to v in pieces of size bytes at most.
-func pieces(v [][]byte, p []byte, size int) [][]byte {
-	for len(p) > 0 {
-		n := min(len(p), size)
-		v = append(v, p[:n])
-		p = p[n:]
-	}
-	return v
+	return vector.Write(c.raw, c.out)
 }

@@ -11,41 +11,22 @@ import (
 	"banger/internal/guest"
 )
 
-func TestWhatIsDoneToAClock(t *testing.T) {
-	const ms = int64(time.Millisecond)
-	for _, tt := range []struct {
-		offset    int64
-		now, kept bool
-		want      adjustment
-	}{
-		{20 * ms, false, false, slew}, {-20 * ms, false, false, slew}, {1000 * ms, false, false, slew},
-		{1001 * ms, false, false, step}, {-1001 * ms, false, false, step}, {-1 << 63, false, false, step},
-		{20 * ms, true, false, step}, {-1, true, false, step},
-		{20 * ms, false, true, leave}, {20 * ms, true, true, leave}, {-999 * ms, true, true, leave},
-		{1001 * ms, false, true, step}, {-1001 * ms, true, true, step},
-	} {
-		if got := adjust(guest.Correction{OffsetNanos: tt.offset, Now: tt.now}, tt.kept); got != tt.want {
-			t.Errorf("%+v: %s", tt, got)
-		}
-	}
-}
-
-// clockDuties remember what a clock was corrected by.
-type clockDuties struct {
-	hostDuties
+// clockSystem remembers what a clock was corrected by.
+type clockSystem struct {
+	hostSystem
 	got []guest.Correction
 	err error
 }
 
-func (d *clockDuties) correct(c guest.Correction) error {
+func (d *clockSystem) CorrectClock(c guest.Correction) error {
 	d.got = append(d.got, c)
 	return d.err
 }
 
 // TestACorrectionIsOfWhatWasRead: what was measured before the clock was set is not made.
 func TestACorrectionIsOfWhatWasRead(t *testing.T) {
-	d := &clockDuties{}
-	s := newServer(d)
+	d := &clockSystem{}
+	s := newServer(d, nil)
 	client := guest.Client{Dial: func(context.Context) (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		go s.handle(guest.AgentPort, theirs)

@@ -9,21 +9,18 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/agent/command"
 )
-
-// drainTime is how long output is still taken after the command's end, when a
-// grandchild holds the pipes open.
-const drainTime = time.Second
 
 // exec runs one command with the stream as its stdio.
 func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec) {
-	p, err := s.launch(e)
+	p, err := s.Start(e, command.Options{})
 	if err != nil {
 		sendError(conn, err)
 		return
 	}
 	if e.Main {
-		defer s.tellsMain()()
+		defer s.reportsMain()()
 	}
 	x := &execution{conn: conn, p: p}
 	x.write(banger.FrameStarted, nil)
@@ -34,61 +31,57 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 		close(gone)
 	}()
 	drained := make(chan struct{})
-	go func() { // ends with the pipes, which are closed below at the latest
+	go func() { // ends with the pipes, which AwaitEnd ends at the latest
 		x.copyOutput()
 		close(drained)
 	}()
-	var over <-chan struct{} // the reader may wait for a command that takes no stdin
+	var over <-chan struct{} // readClient may wait for a command that takes no stdin
 	if c, ok := conn.(interface{ Done() <-chan struct{} }); ok {
 		over = c.Done()
 	}
 	lost := false
 	select {
-	case <-p.done:
+	case <-p.Done():
 	case <-gone:
 		lost = true
 	case <-over:
 		lost = true
 	}
-	if lost && !e.Main { // the main one outlives its client; output goes to the console
-		p.hangUp()
+	if lost && !e.Main { // the main command outlives its client; its output goes to the console
+		p.HangUp()
 	}
-	<-p.done
-	select {
-	case <-drained:
-	case <-time.After(drainTime):
-		x.stopOutput()
-		<-drained
-	}
-	data, _ := json.Marshal(p.exit)
+	p.AwaitEnd(drained)
+	data, _ := json.Marshal(p.Exit())
 	x.write(banger.FrameExit, data)
-	p.closeStdio()
+	p.Close()
 }
 
-// tellsMain says that a client is to be told of the main command's end, until what it returns is called.
-func (s *server) tellsMain() (told func()) {
+// reportsMain notes that a client gets a report of the main command's end. The caller calls reported once the client
+// has it.
+func (s *server) reportsMain() (reported func()) {
 	c := make(chan struct{})
 	s.mu.Lock()
-	s.mainTold = c
+	s.mainReported = c
 	s.mu.Unlock()
 	return func() { close(c) }
 }
 
-// awaitMainTold returns when the client of the main command, which has ended, knows its end, or takes it too slowly.
-func (s *server) awaitMainTold() {
+// awaitMainReport returns when the client of the main command, which has ended, has the report of that, or reads it too
+// slowly.
+func (s *server) awaitMainReport() {
 	s.mu.Lock()
-	told := s.mainTold
+	reported := s.mainReported
 	s.mu.Unlock()
-	if told == nil {
+	if reported == nil {
 		return
 	}
 	select {
-	case <-told:
-	case <-time.After(2 * drainTime):
+	case <-reported:
+	case <-time.After(2 * command.DrainTime):
 	}
 }
 
-// release ends the loans of a reader that has come to its end.
+// release gives back what a stream has lent, once its reader has come to the end.
 func release(conn net.Conn) {
 	if l, ok := conn.(lender); ok {
 		l.Release()
@@ -98,7 +91,7 @@ func release(conn net.Conn) {
 // execution connects a process with a stream.
 type execution struct {
 	conn net.Conn
-	p    *process
+	p    *command.Process
 
 	mu   sync.Mutex // serialises frames
 	lost bool       // the client is gone
@@ -123,46 +116,26 @@ func (x *execution) readClient(frames *banger.FrameReader) {
 		}
 		switch t {
 		case banger.FrameStdinEOF:
-			x.endStdin()
+			x.p.EndStdin()
 		case banger.FrameResize:
 			var r banger.Resize
 			if json.Unmarshal(payload, &r) == nil {
-				x.p.resize(r.Rows, r.Cols)
+				x.p.Resize(r.Rows, r.Cols)
 			}
 		case banger.FrameSignal:
 			if len(payload) == 1 {
-				x.p.signal(syscall.Signal(payload[0]))
+				x.p.Signal(syscall.Signal(payload[0]))
 			}
 		}
-	}
-}
-
-// feed writes to the command's stdin, if it has one.
-func (p *process) feed(b []byte) {
-	if p.stdin == nil {
-		return
-	}
-	if _, err := p.stdin.Write(b); err != nil && p.tty == nil {
-		p.stdin.Close() // the command reads no more; the rest is dropped
-	}
-}
-
-// endStdin closes a pipe; a terminal is told by its end-of-file character.
-func (x *execution) endStdin() {
-	switch {
-	case x.p.tty != nil:
-		x.p.tty.Write([]byte{4})
-	case x.p.stdin != nil:
-		x.p.stdin.Close()
 	}
 }
 
 // copyOutput sends stdout and stderr until both have ended.
 func (x *execution) copyOutput() {
 	var wg sync.WaitGroup
-	wg.Go(func() { x.copyFrom(x.p.stdout, banger.FrameStdout) })
-	if x.p.stderr != nil {
-		wg.Go(func() { x.copyFrom(x.p.stderr, banger.FrameStderr) })
+	wg.Go(func() { x.copyFrom(x.p.Stdout(), banger.FrameStdout) })
+	if stderr := x.p.Stderr(); stderr != nil {
+		wg.Go(func() { x.copyFrom(stderr, banger.FrameStderr) })
 	}
 	wg.Wait()
 }
@@ -180,13 +153,5 @@ func (x *execution) send(buf []byte, t banger.FrameType) {
 	x.mu.Unlock()
 	if lost {
 		os.Stdout.Write(buf[banger.FrameHeader:])
-	}
-}
-
-func (x *execution) stopOutput() {
-	now := time.Now()
-	x.p.stdout.SetReadDeadline(now)
-	if x.p.stderr != nil {
-		x.p.stderr.SetReadDeadline(now)
 	}
 }

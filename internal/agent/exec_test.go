@@ -14,16 +14,18 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/agent/agenttest"
+	"banger/internal/agent/command"
 	"banger/internal/guest"
 )
 
 func TestExitCodes(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	for script, want := range map[string]banger.Exit{
 		"exit 0": {}, "exit 7": {Code: 7}, "exit 126": {Code: 126}, "exit 127": {Code: 127}, "exit 255": {Code: 255},
 		"kill -9 $$": {Signal: 9}, "kill -TERM $$": {Signal: 15},
 	} {
-		if res := a.exec(t, shell(script)).finish(); !res.started || res.exit != want || res.err != nil {
+		if res := a.Run(t, agenttest.Shell(script)).Finish(); !res.Started || res.Exit != want || res.Err != nil {
 			t.Errorf("%q ended with %+v", script, res)
 		}
 	}
@@ -32,7 +34,7 @@ func TestExitCodes(t *testing.T) {
 // A command that cannot start gives an error whose code tells the client which
 // exit status to show: 127 for an absent command, 126 for one that cannot run.
 func TestCannotStart(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	dir := t.TempDir()
 	file := func(name, content string, mode os.FileMode) string {
 		name = filepath.Join(dir, name)
@@ -50,34 +52,40 @@ func TestCannotStart(t *testing.T) {
 		{"absent from PATH", `no command "no-such"`, banger.Exec{Args: []string{"no-such"}}, banger.CodeCommandAbsent},
 		{"absent path", "no command", banger.Exec{Args: []string{"/no/such"}}, banger.CodeCommandAbsent},
 		{"below a file", "no command", banger.Exec{Args: []string{plain + "/x"}}, banger.CodeCommandAbsent},
-		{"no interpreter", "interpreter is missing", banger.Exec{Args: []string{file("script", "#!/no/such\n", 0o755)}}, banger.CodeCommandAbsent},
+		{"no interpreter", "interpreter is missing", banger.Exec{Args: []string{file("script", "#!/no/such\n", 0o755)}},
+			banger.CodeCommandAbsent},
 		{"not executable", "permission denied", banger.Exec{Args: []string{plain}}, banger.CodeCannotRun},
-		{"not executable in PATH", "permission denied", banger.Exec{Args: []string{"plain"}, Env: []string{"PATH=" + dir}}, banger.CodeCannotRun},
+		{"not executable in PATH", "permission denied",
+			banger.Exec{Args: []string{"plain"}, Env: []string{"PATH=" + dir}}, banger.CodeCannotRun},
 		{"a directory", "permission denied", banger.Exec{Args: []string{dir}}, banger.CodeCannotRun},
-		{"no program", "exec format error", banger.Exec{Args: []string{file("bad", "\x7fELFjunk", 0o755)}}, banger.CodeCannotRun},
-		{"a directory of no use", "cannot be made", banger.Exec{Args: []string{"true"}, Dir: plain + "/x"}, banger.CodeCannotRun},
-		{"unknown user", `no user "nosuchuser"`, banger.Exec{Args: []string{"true"}, User: "nosuchuser"}, banger.CodeCannotRun},
-		{"unknown group", `no group "nosuchgroup"`, banger.Exec{Args: []string{"true"}, User: "0:nosuchgroup"}, banger.CodeCannotRun},
+		{"no program", "exec format error", banger.Exec{Args: []string{file("bad", "\x7fELFjunk", 0o755)}},
+			banger.CodeCannotRun},
+		{"a directory of no use", "cannot be made", banger.Exec{Args: []string{"true"}, Dir: plain + "/x"},
+			banger.CodeCannotRun},
+		{"unknown user", `no user "nosuchuser"`, banger.Exec{Args: []string{"true"}, User: "nosuchuser"},
+			banger.CodeCannotRun},
+		{"unknown group", `no group "nosuchgroup"`, banger.Exec{Args: []string{"true"}, User: "0:nosuchgroup"},
+			banger.CodeCannotRun},
 		{"no command", "no command given", banger.Exec{}, banger.CodeInvalid},
 		{"a NUL byte", "NUL", banger.Exec{Args: []string{"a\x00b"}}, banger.CodeInvalid},
 	} {
-		res := a.exec(t, tt.e).finish()
-		if res.started || res.err == nil || res.err.Code != tt.code || !strings.Contains(res.err.Message, tt.message) {
-			t.Errorf("%s: got %+v", tt.name, res.err)
+		res := a.Run(t, tt.e).Finish()
+		if res.Started || res.Err == nil || res.Err.Code != tt.code || !strings.Contains(res.Err.Message, tt.message) {
+			t.Errorf("%s: got %+v", tt.name, res.Err)
 		}
 	}
 }
 
 // Both outputs arrive whole, apart from each other and byte for byte.
 func TestOutput(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	dir := t.TempDir()
-	one, two := noise(1<<20), noise(1<<20+1)
+	one, two := agenttest.Noise(1<<20), agenttest.Noise(1<<20+1)
 	os.WriteFile(dir+"/one", one, 0o644)
 	os.WriteFile(dir+"/two", two, 0o644)
-	res := a.exec(t, shell("cat $1/one & cat $1/two >&2; wait", dir)).finish()
-	if !bytes.Equal(res.stdout, one) || !bytes.Equal(res.stderr, two) {
-		t.Errorf("got %d bytes of %d and %d of %d, or not the same", len(res.stdout), len(one), len(res.stderr), len(two))
+	res := a.Run(t, agenttest.Shell("cat $1/one & cat $1/two >&2; wait", dir)).Finish()
+	if !bytes.Equal(res.Stdout, one) || !bytes.Equal(res.Stderr, two) {
+		t.Errorf("got %d bytes of %d and %d of %d, or not the same", len(res.Stdout), len(one), len(res.Stderr), len(two))
 	}
 }
 
@@ -87,27 +95,27 @@ func TestOutput(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	for _, tty := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tty %v", tty), func(t *testing.T) {
-			a := startAgent(t)
-			f := fifo(t)
+			a := agenttest.Start(t)
+			f := agenttest.NewFifo(t)
 			size := 300_000 // in the stream's window, the agent's hands and the pipe
 			if tty {
 				size = 256<<10 + 6_000 // a terminal holds little
 			}
-			e := shell("exec 9>$1; stty -opost 2>/dev/null; head -c $2 /dev/zero", f.path, fmt.Sprint(size))
+			e := agenttest.Shell("exec 9>$1; stty -opost 2>/dev/null; head -c $2 /dev/zero", f.Path, fmt.Sprint(size))
 			e.TTY = tty
-			r := a.exec(t, e)
-			f.awaitEnd(t)
-			time.Sleep(drainTime + drainTime/2) // there is no event for "the agent gave up"
-			if res := r.finish(); len(res.stdout) != size || res.exit != (banger.Exit{}) {
-				t.Errorf("got %d bytes of %d, %+v", len(res.stdout), size, res.exit)
+			r := a.Run(t, e)
+			f.AwaitEnd(t)
+			time.Sleep(command.DrainTime + command.DrainTime/2) // there is no event for "the agent gave up"
+			if res := r.Finish(); len(res.Stdout) != size || res.Exit != (banger.Exit{}) {
+				t.Errorf("got %d bytes of %d, %+v", len(res.Stdout), size, res.Exit)
 			}
 		})
 	}
 }
 
 func TestStdin(t *testing.T) {
-	a := startAgent(t)
-	big := noise(3 << 20)
+	a := agenttest.Start(t)
+	big := agenttest.Noise(3 << 20)
 	sum := sha256.Sum256(big)
 	for _, tt := range []struct {
 		name, script string
@@ -122,40 +130,40 @@ func TestStdin(t *testing.T) {
 		{"closed by the command, which works on", "exec <&-; echo closed; sleep 0.2; echo done", big, "closed\ndone\n"},
 		{"not given", "cat; readlink /proc/self/fd/0", nil, "/dev/null\n"},
 	} {
-		e := shell(tt.script)
+		e := agenttest.Shell(tt.script)
 		e.Stdin = tt.stdin != nil
-		r := a.exec(t, e)
+		r := a.Run(t, e)
 		if e.Stdin {
-			r.feed(tt.stdin)
+			r.Feed(tt.stdin)
 		}
-		if res := r.finish(); string(res.stdout) != tt.want || res.exit != (banger.Exit{}) {
-			t.Errorf("stdin %s: got %d bytes %.30q, %+v", tt.name, len(res.stdout), res.stdout, res.exit)
+		if res := r.Finish(); string(res.Stdout) != tt.want || res.Exit != (banger.Exit{}) {
+			t.Errorf("stdin %s: got %d bytes %.30q, %+v", tt.name, len(res.Stdout), res.Stdout, res.Exit)
 		}
 	}
 }
 
 // Hundreds of commands run at once, each with its own data both ways.
 func TestManyCommands(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	const n = 200
 	var wg, allStarted sync.WaitGroup
 	allStarted.Add(n)
 	for i := range n {
-		e := shell(`cat; echo "$1" >&2; exit $(($1 % 200))`, fmt.Sprint(i))
+		e := agenttest.Shell(`cat; echo "$1" >&2; exit $(($1 % 200))`, fmt.Sprint(i))
 		e.Stdin = true
-		r := a.exec(t, e)
+		r := a.Run(t, e)
 		wg.Go(func() {
-			typ, _, err := r.frames.Next()
+			typ, _, err := r.Frames.Next()
 			allStarted.Done()
 			if typ != banger.FrameStarted || err != nil {
 				t.Errorf("command %d: frame %d, %v", i, typ, err)
 				return
 			}
 			allStarted.Wait()
-			data := noise(1000 + i*100)
-			res := r.feed(data).finish()
-			if !bytes.Equal(res.stdout, data) || string(res.stderr) != fmt.Sprintln(i) || res.exit.Code != i%200 {
-				t.Errorf("command %d: %d bytes, %q, %+v", i, len(res.stdout), res.stderr, res.exit)
+			data := agenttest.Noise(1000 + i*100)
+			res := r.Feed(data).Finish()
+			if !bytes.Equal(res.Stdout, data) || string(res.Stderr) != fmt.Sprintln(i) || res.Exit.Code != i%200 {
+				t.Errorf("command %d: %d bytes, %q, %+v", i, len(res.Stdout), res.Stderr, res.Exit)
 			}
 		})
 	}
@@ -164,7 +172,7 @@ func TestManyCommands(t *testing.T) {
 
 // A stream that is no proper request gets an answer that says so, or a reset.
 func TestImproperRequests(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	for _, tt := range []struct {
 		name, message string
 		typ           banger.FrameType
@@ -182,21 +190,22 @@ func TestImproperRequests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := &running{t, conn, banger.NewFrameReader(conn)}
-		r.send(tt.typ, []byte(tt.payload))
-		if res := r.finish(); res.err == nil || res.err.Code != banger.CodeInvalid || !strings.Contains(res.err.Message, tt.message) {
-			t.Errorf("%s: got %+v", tt.name, res.err)
+		r := agenttest.NewRunning(t, conn)
+		r.Send(tt.typ, []byte(tt.payload))
+		if res := r.Finish(); res.Err == nil || res.Err.Code != banger.CodeInvalid ||
+			!strings.Contains(res.Err.Message, tt.message) {
+			t.Errorf("%s: got %+v", tt.name, res.Err)
 		}
 		conn.Close()
 	}
-	conn, err := a.mux.Dial(t.Context(), 99)
+	conn, err := a.Mux.Dial(t.Context(), 99)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("port 99 answers with %v", err)
 	}
-	if info, err := a.Ping(withPatience(t)); err != nil || info.Version != guest.Version || info.Kernel == "" {
+	if info, err := a.Ping(agenttest.WithPatience(t)); err != nil || info.Version != guest.Version || info.Kernel == "" {
 		t.Errorf("after all that, the agent says %+v, %v", info, err)
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"banger/internal/guest"
 )
 
-// files answers a request for files of the image. Its paths mean what they mean to
-// any program here.
+// files answers a request for files of the guest. It follows paths as any program of
+// the guest does.
 func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Request) {
 	if req.File == nil {
 		sendError(conn, banger.Errorf(banger.CodeInvalid, "no path is given"))

@@ -9,30 +9,28 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"banger"
+	"banger/internal/agent/agenttest"
 	"banger/internal/archive"
 )
 
-// request starts a copy and returns its stream.
-func (a *testAgent) files(t testing.TB, r banger.FileRequest) *running {
+// startCopy starts a copy and returns its stream.
+func startCopy(t testing.TB, a *agenttest.Agent, r banger.FileRequest) *agenttest.Running {
 	t.Helper()
-	conn, err := a.Files(withPatience(t), r)
+	conn, err := a.Files(agenttest.WithPatience(t), r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetReadDeadline(time.Now().Add(patience))
-	t.Cleanup(func() { conn.Close() })
-	return &running{t, conn, banger.NewFrameReader(conn)}
+	return agenttest.NewRunning(t, conn)
 }
 
 // answer reads the one frame that answers an extract.
-func (r *running) answer() (report banger.CopyReport, failed *banger.Error) {
-	r.t.Helper()
-	typ, p, err := r.frames.Next()
+func answer(t testing.TB, r *agenttest.Running) (report banger.CopyReport, failed *banger.Error) {
+	t.Helper()
+	typ, p, err := r.Frames.Next()
 	if err != nil || typ != banger.FrameResponse && typ != banger.FrameError {
-		r.t.Fatalf("the answer is frame %d %q, %v", typ, p, err)
+		t.Fatalf("the answer is frame %d %q, %v", typ, p, err)
 	}
 	if typ == banger.FrameError {
 		failed = new(banger.Error)
@@ -41,14 +39,14 @@ func (r *running) answer() (report banger.CopyReport, failed *banger.Error) {
 		err = json.Unmarshal(p, &report)
 	}
 	if err != nil {
-		r.t.Error(err)
+		t.Error(err)
 	}
 	return report, failed
 }
 
 func tree(t testing.TB) (dir string, content []byte) {
 	t.Helper()
-	dir, content = filepath.Join(t.TempDir(), "tree"), noise(3<<20+17)
+	dir, content = filepath.Join(t.TempDir(), "tree"), agenttest.Noise(3<<20+17)
 	if err := os.MkdirAll(dir+"/deep", 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -63,20 +61,21 @@ func tree(t testing.TB) (dir string, content []byte) {
 
 // A tree goes out as one stream of frames and comes in again as another.
 func TestATreeGoesOutAndIn(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	dir, content := tree(t)
-	out := a.files(t, banger.FileRequest{Op: banger.FileArchive, Path: []byte(dir), Name: []byte("copy")})
-	frames := archive.NewFrames(out.frames, banger.FrameStdout, banger.FrameExit)
+	out := startCopy(t, a, banger.FileRequest{Op: banger.FileArchive, Path: []byte(dir), Name: []byte("copy")})
+	frames := archive.NewFrames(out.Frames, banger.FrameStdout, banger.FrameExit)
 	data, err := io.ReadAll(frames)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var report banger.CopyReport
-	if err := json.Unmarshal(frames.Last(), &report); err != nil || report.Entries != 4 || report.Bytes != int64(len(content)) {
+	if err := json.Unmarshal(frames.Last(), &report); err != nil || report.Entries != 4 ||
+		report.Bytes != int64(len(content)) {
 		t.Errorf("the agent reports %+v, %v", report, err)
 	}
 	to := t.TempDir()
-	report, failed := a.files(t, banger.FileRequest{Op: banger.FileExtract, Path: []byte(to)}).feed(data).answer()
+	report, failed := answer(t, startCopy(t, a, banger.FileRequest{Op: banger.FileExtract, Path: []byte(to)}).Feed(data))
 	if failed != nil || report.Entries != 4 || report.Bytes != int64(len(content)) {
 		t.Fatalf("the agent answers %+v, %v", report, failed)
 	}
@@ -86,19 +85,21 @@ func TestATreeGoesOutAndIn(t *testing.T) {
 }
 
 func TestStatFile(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	dir, content := tree(t)
 	for name, want := range map[string]banger.FileInfo{
 		"deep":     {Mode: 0o040750},
 		"deep/big": {Mode: 0o100640, Size: int64(len(content))},
 		"link":     {Mode: 0o120777, Target: []byte("deep/big")},
 	} {
-		got, err := a.StatFile(withPatience(t), banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/" + name)})
-		if err != nil || got.Mode != want.Mode || want.Size > 0 && got.Size != want.Size || !bytes.Equal(got.Target, want.Target) || got.ModTime == 0 {
+		got, err := a.StatFile(agenttest.WithPatience(t),
+			banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/" + name)})
+		if err != nil || got.Mode != want.Mode || want.Size > 0 && got.Size != want.Size ||
+			!bytes.Equal(got.Target, want.Target) || got.ModTime == 0 {
 			t.Errorf("%s is %+v, %v", name, got, err)
 		}
 	}
-	_, err := a.StatFile(withPatience(t), banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/none")})
+	_, err := a.StatFile(agenttest.WithPatience(t), banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/none")})
 	if banger.CodeOf(err) != banger.CodeNotFound {
 		t.Errorf("a file that is not there: %v", err)
 	}
@@ -106,7 +107,7 @@ func TestStatFile(t *testing.T) {
 
 // What fails is told by code, sentence and hint, though the client may still send.
 func TestCopiesThatFail(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	dir, _ := tree(t)
 	for name, c := range map[string]struct {
 		r     banger.FileRequest
@@ -114,18 +115,24 @@ func TestCopiesThatFail(t *testing.T) {
 		code  banger.Code
 		words string
 	}{
-		"no such file":       {banger.FileRequest{Op: banger.FileArchive, Path: []byte(dir + "/none"), Name: []byte("n")}, nil, banger.CodeNotFound, "no such file"},
-		"no path":            {banger.FileRequest{Op: banger.FileArchive, Name: []byte("n")}, nil, banger.CodeInvalid, "no path"},
-		"no parent":          {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir + "/a/b")}, tarOfOne(t), banger.CodeNotFound, "there is no directory"},
-		"a file into a file": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir + "/deep/big"), Into: true}, tarOfOne(t), banger.CodeInvalid, "not a directory"},
-		"no tar":             {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir)}, noise(5 << 20), banger.CodeInvalid, "no header of a tar"},
+		"no such file": {banger.FileRequest{Op: banger.FileArchive, Path: []byte(dir + "/none"), Name: []byte("n")},
+			nil, banger.CodeNotFound, "no such file"},
+		"no path": {banger.FileRequest{Op: banger.FileArchive, Name: []byte("n")}, nil, banger.CodeInvalid,
+			"no path"},
+		"no parent": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir + "/a/b")}, tarOfOne(t),
+			banger.CodeNotFound, "there is no directory"},
+		"a file into a file": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir + "/deep/big"), Into: true},
+			tarOfOne(t), banger.CodeInvalid, "not a directory"},
+		"no tar": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir)}, agenttest.Noise(5 << 20),
+			banger.CodeInvalid, "no header of a tar"},
 	} {
-		r := a.files(t, c.r)
+		r := startCopy(t, a, c.r)
 		if c.stdin != nil {
-			r.feed(c.stdin)
+			r.Feed(c.stdin)
 		}
-		_, failed := r.answer()
-		if failed == nil || failed.Code != c.code || !strings.Contains(failed.Message, c.words) || failed.Hint != "" && strings.Contains(failed.Message, failed.Hint) {
+		_, failed := answer(t, r)
+		if failed == nil || failed.Code != c.code || !strings.Contains(failed.Message, c.words) || failed.Hint != "" &&
+			strings.Contains(failed.Message, failed.Hint) {
 			t.Errorf("%s: the answer is %+v", name, failed)
 		}
 	}
@@ -143,10 +150,10 @@ func tarOfOne(t testing.TB) []byte {
 
 // A client that goes in the middle of a file leaves nothing of it.
 func TestAClientThatGoesLeavesNothing(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	to := t.TempDir()
-	r := a.files(t, banger.FileRequest{Op: banger.FileExtract, Path: []byte(to)})
-	if err := r.send(banger.FrameStdin, tarOfOne(t)[:banger.MaxData]); err != nil {
+	r := startCopy(t, a, banger.FileRequest{Op: banger.FileExtract, Path: []byte(to)})
+	if err := r.Send(banger.FrameStdin, tarOfOne(t)[:banger.MaxData]); err != nil {
 		t.Fatal(err)
 	}
 	left := func() int {
@@ -156,7 +163,7 @@ func TestAClientThatGoesLeavesNothing(t *testing.T) {
 		}
 		return len(entries)
 	}
-	await(t, "the file is begun", func() bool { return left() == 1 })
-	r.conn.Close()
-	await(t, "the file is gone", func() bool { return left() == 0 })
+	agenttest.Await(t, "the file is begun", func() bool { return left() == 1 })
+	r.Conn.Close()
+	agenttest.Await(t, "the file is gone", func() bool { return left() == 0 })
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/agent/agenttest"
+	"banger/internal/agent/command"
 	"banger/internal/guest"
 )
 
@@ -21,66 +23,68 @@ import (
 const forever = "echo ready; while :; do sleep 5 9>&- & wait $!; done"
 
 func TestSignals(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	for _, tt := range []struct {
 		name, script string
 		sig          syscall.Signal
 		out          string
 		exit         banger.Exit
 	}{
-		{"a signal that is caught", "trap 'echo caught; exit 3' USR1; " + forever, syscall.SIGUSR1, "caught\n", banger.Exit{Code: 3}},
+		{"a signal that is caught", "trap 'echo caught; exit 3' USR1; " + forever, syscall.SIGUSR1, "caught\n",
+			banger.Exit{Code: 3}},
 		{"a signal that ends it", forever, syscall.SIGTERM, "", banger.Exit{Signal: 15}},
 		{"one that cannot be caught", "trap '' TERM; " + forever, syscall.SIGKILL, "", banger.Exit{Signal: 9}},
 		// The other process is there when the script says so. A shell that is about to start one
 		// blocks signals, and what comes then reaches the shell alone.
 		{"one for the whole group", "sleep 600 & echo ready; wait; exit 1", syscall.SIGTERM, "", banger.Exit{Signal: 15}},
 	} {
-		f := fifo(t)
-		r := a.exec(t, shell("exec 9>$1; "+tt.script, f.path))
-		r.until("ready\n")
-		r.send(banger.FrameSignal, []byte{0xff}) // no such signal: ignored
-		r.send(banger.FrameSignal, nil)
-		r.send(banger.FrameSignal, []byte{byte(tt.sig)})
-		if res := r.finish(); string(res.stdout) != tt.out || res.exit != tt.exit {
-			t.Errorf("%s: %q, %+v", tt.name, res.stdout, res.exit)
+		f := agenttest.NewFifo(t)
+		r := a.Run(t, agenttest.Shell("exec 9>$1; "+tt.script, f.Path))
+		r.Until("ready\n")
+		r.Send(banger.FrameSignal, []byte{0xff}) // no such signal: ignored
+		r.Send(banger.FrameSignal, nil)
+		r.Send(banger.FrameSignal, []byte{byte(tt.sig)})
+		if res := r.Finish(); string(res.Stdout) != tt.out || res.Exit != tt.exit {
+			t.Errorf("%s: %q, %+v", tt.name, res.Stdout, res.Exit)
 		}
-		f.awaitEnd(t) // of all who had the fifo
+		f.AwaitEnd(t) // of all who had the fifo
 	}
 }
 
 func TestTerminal(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	term := func(script string) banger.Exec {
-		e := shell(script)
+		e := agenttest.Shell(script)
 		e.TTY, e.Rows, e.Cols = true, 33, 101
 		return e
 	}
 	t.Run("has the size that was asked for", func(t *testing.T) {
-		if res := a.exec(t, term("stty size; tty >/dev/null && echo $TERM; echo err >&2")).finish(); string(res.stdout) != "33 101\r\nxterm\r\nerr\r\n" || res.stderr != nil {
-			t.Errorf("got %q, %q", res.stdout, res.stderr)
+		res := a.Run(t, term("stty size; tty >/dev/null && echo $TERM; echo err >&2")).Finish()
+		if string(res.Stdout) != "33 101\r\nxterm\r\nerr\r\n" || res.Stderr != nil {
+			t.Errorf("got %q, %q", res.Stdout, res.Stderr)
 		}
 	})
 	t.Run("is resized, and its program learns it", func(t *testing.T) {
-		r := a.exec(t, term("trap 'stty size; exit' WINCH; "+forever))
-		r.until("ready\r\n")
-		r.send(banger.FrameResize, []byte("nonsense"))
-		r.send(banger.FrameResize, []byte(`{"rows":50,"cols":132}`))
-		if res := r.finish(); string(res.stdout) != "50 132\r\n" {
-			t.Errorf("got %q", res.stdout)
+		r := a.Run(t, term("trap 'stty size; exit' WINCH; "+forever))
+		r.Until("ready\r\n")
+		r.Send(banger.FrameResize, []byte("nonsense"))
+		r.Send(banger.FrameResize, []byte(`{"rows":50,"cols":132}`))
+		if res := r.Finish(); string(res.Stdout) != "50 132\r\n" {
+			t.Errorf("got %q", res.Stdout)
 		}
 	})
 	t.Run("turns control-C into a signal", func(t *testing.T) {
-		r := a.exec(t, term("trap 'echo interrupted; exit 2' INT; stty -echo; "+forever))
-		r.until("ready\r\n")
-		r.send(banger.FrameStdin, []byte{3})
-		if res := r.finish(); string(res.stdout) != "interrupted\r\n" || res.exit.Code != 2 {
+		r := a.Run(t, term("trap 'echo interrupted; exit 2' INT; stty -echo; "+forever))
+		r.Until("ready\r\n")
+		r.Send(banger.FrameStdin, []byte{3})
+		if res := r.Finish(); string(res.Stdout) != "interrupted\r\n" || res.Exit.Code != 2 {
 			t.Errorf("got %+v", res)
 		}
 	})
 	t.Run("ends its input at the client's end", func(t *testing.T) {
-		r := a.exec(t, term("stty -echo; echo ready; cat"))
-		r.until("ready\r\n")
-		if res := r.feed([]byte("line\n")).finish(); string(res.stdout) != "line\r\n" || res.exit != (banger.Exit{}) {
+		r := a.Run(t, term("stty -echo; echo ready; cat"))
+		r.Until("ready\r\n")
+		if res := r.Feed([]byte("line\n")).Finish(); string(res.Stdout) != "line\r\n" || res.Exit != (banger.Exit{}) {
 			t.Errorf("got %+v", res)
 		}
 	})
@@ -98,22 +102,22 @@ func TestClientGoesAway(t *testing.T) {
 		{"it is told", "trap 'echo hup >&9; exit' HUP; " + forever, false, nil, "hup\n"},
 		{"it is told by its terminal", "trap 'echo hup >&9; exit' HUP; " + forever, true, nil, "hup\n"},
 		{"it does not listen", "trap '' HUP; " + forever, false, nil, ""},
-		{"its stdin is full", "trap 'echo hup >&9; exit' HUP; " + forever, false, noise(200_000), "hup\n"},
+		{"its stdin is full", "trap 'echo hup >&9; exit' HUP; " + forever, false, agenttest.Noise(200_000), "hup\n"},
 		{"its output is stuck", "trap 'echo hup >&9; exit' HUP; echo ready; yes & wait", false, nil, "hup\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			a := startAgent(t)
-			f := fifo(t)
-			e := shell("exec 9>$1; "+tt.script, f.path)
+			a := agenttest.Start(t)
+			f := agenttest.NewFifo(t)
+			e := agenttest.Shell("exec 9>$1; "+tt.script, f.Path)
 			e.TTY, e.Stdin = tt.tty, tt.stdin != nil
-			r := a.exec(t, e)
-			r.until("ready")
+			r := a.Run(t, e)
+			r.Until("ready")
 			for p := tt.stdin; len(p) > 0; p = p[min(len(p), banger.MaxData):] {
-				r.send(banger.FrameStdin, p[:min(len(p), banger.MaxData)])
+				r.Send(banger.FrameStdin, p[:min(len(p), banger.MaxData)])
 			}
-			r.conn.Close()
-			if said := f.awaitEnd(t); said != tt.said {
+			r.Conn.Close()
+			if said := f.AwaitEnd(t); said != tt.said {
 				t.Errorf("it said %q", said)
 			}
 		})
@@ -123,10 +127,10 @@ func TestClientGoesAway(t *testing.T) {
 // A command's end is what counts, not that of the daemons which it left behind
 // with its pipes open.
 func TestGrandchildHoldsPipes(t *testing.T) {
-	a := startAgent(t)
-	res := a.exec(t, shell("sleep 60 & echo $!")).finish()
-	pid, err := strconv.Atoi(strings.TrimSpace(string(res.stdout)))
-	if err != nil || res.exit != (banger.Exit{}) {
+	a := agenttest.Start(t)
+	res := a.Run(t, agenttest.Shell("sleep 60 & echo $!")).Finish()
+	pid, err := strconv.Atoi(strings.TrimSpace(string(res.Stdout)))
+	if err != nil || res.Exit != (banger.Exit{}) {
 		t.Fatalf("got %+v", res)
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -135,30 +139,30 @@ func TestGrandchildHoldsPipes(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	host, _ := os.Hostname()
 	const show = `echo "$PATH|$HOME|$HOSTNAME|$TERM|$A"`
 	for _, tt := range []struct {
 		env  []string
 		want string
 	}{
-		{nil, defaultPath + "|/root|" + host + "||"},
-		{[]string{"A=b=c d", "HOME=/h"}, defaultPath + "|/h|" + host + "||b=c d"},
+		{nil, command.DefaultPath + "|/root|" + host + "||"},
+		{[]string{"A=b=c d", "HOME=/h"}, command.DefaultPath + "|/h|" + host + "||b=c d"},
 		{[]string{"PATH=/bin:/usr/bin", "HOSTNAME=x", "TERM=vt100"}, "/bin:/usr/bin|/root|x|vt100|"},
 	} {
-		e := shell(show)
+		e := agenttest.Shell(show)
 		e.Env = tt.env
 		if os.Geteuid() != 0 {
 			e.User = "root" // its HOME; the agent cannot change who runs
 		}
-		if res := a.exec(t, e).finish(); strings.TrimSpace(string(res.stdout)) != tt.want {
-			t.Errorf("%q gives %q", tt.env, res.stdout)
+		if res := a.Run(t, e).Finish(); strings.TrimSpace(string(res.Stdout)) != tt.want {
+			t.Errorf("%q gives %q", tt.env, res.Stdout)
 		}
 	}
 	dir := filepath.Join(t.TempDir(), "made/for/it")
 	for in, want := range map[string]string{"": "/", "/tmp": "/tmp", dir: dir} {
-		if res := a.exec(t, banger.Exec{Args: []string{"pwd"}, Dir: in}).finish(); string(res.stdout) != want+"\n" {
-			t.Errorf("in %q, pwd says %q", in, res.stdout)
+		if res := a.Run(t, banger.Exec{Args: []string{"pwd"}, Dir: in}).Finish(); string(res.Stdout) != want+"\n" {
+			t.Errorf("in %q, pwd says %q", in, res.Stdout)
 		}
 	}
 }
@@ -167,7 +171,7 @@ func TestUsers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root runs commands as others")
 	}
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	for spec, want := range map[string]string{
 		"":           "0 0",
 		"root":       "0 0",
@@ -179,24 +183,24 @@ func TestUsers(t *testing.T) {
 		"1234:root":  "1234 0",
 		"4000000000": "4000000000 0",
 	} {
-		e := shell("echo $(id -u) $(id -g)")
+		e := agenttest.Shell("echo $(id -u) $(id -g)")
 		e.User = spec
-		if res := a.exec(t, e).finish(); strings.TrimSpace(string(res.stdout)) != want {
-			t.Errorf("user %q is %q, %v", spec, res.stdout, res.err)
+		if res := a.Run(t, e).Finish(); strings.TrimSpace(string(res.Stdout)) != want {
+			t.Errorf("user %q is %q, %v", spec, res.Stdout, res.Err)
 		}
 	}
 }
 
 // The main command: one per boot, everyone may wait for it, at any time.
 func TestMainCommand(t *testing.T) {
-	a := startAgent(t)
-	if err := a.Signal(withPatience(t), 15); banger.CodeOf(err) != banger.CodeConflict {
+	a := agenttest.Start(t)
+	if err := a.Signal(agenttest.WithPatience(t), 15); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("a signal before there is a main command gives %v", err)
 	}
 	exits := make(chan error, 10)
 	wait := func() {
 		go func() {
-			exit, err := a.Wait(withPatience(t))
+			exit, err := a.Wait(agenttest.WithPatience(t))
 			if err == nil && exit != (banger.Exit{Code: 5}) {
 				err = fmt.Errorf("it ended with %+v", exit)
 			}
@@ -210,46 +214,46 @@ func TestMainCommand(t *testing.T) {
 	if _, err := a.Wait(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("a Wait that was given up returns %v", err)
 	}
-	f := fifo(t)
-	e := shell("exec 9>$1; trap 'echo told >&9; exit 5' USR2; "+forever, f.path)
+	f := agenttest.NewFifo(t)
+	e := agenttest.Shell("exec 9>$1; trap 'echo told >&9; exit 5' USR2; "+forever, f.Path)
 	e.Main = true
-	if err := a.Start(withPatience(t), e); err != nil {
+	if err := a.Start(agenttest.WithPatience(t), e); err != nil {
 		t.Fatal(err)
 	}
 	wait()
-	if err := a.Start(withPatience(t), e); banger.CodeOf(err) != banger.CodeConflict {
+	if err := a.Start(agenttest.WithPatience(t), e); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("a second main command gives %v", err)
 	}
-	if res := a.exec(t, e).finish(); res.err == nil || res.err.Code != banger.CodeConflict {
+	if res := a.Run(t, e).Finish(); res.Err == nil || res.Err.Code != banger.CodeConflict {
 		t.Errorf("a second main command by exec gives %+v", res)
 	}
-	await(t, "the main command catches its signal", func() bool { return caught(a, syscall.SIGUSR2) })
-	if err := a.Signal(withPatience(t), int(syscall.SIGUSR2)); err != nil {
+	agenttest.Await(t, "the main command catches its signal", func() bool { return caught(a, syscall.SIGUSR2) })
+	if err := a.Signal(agenttest.WithPatience(t), int(syscall.SIGUSR2)); err != nil {
 		t.Error(err)
 	}
-	if said := f.awaitEnd(t); said != "told\n" {
+	if said := f.AwaitEnd(t); said != "told\n" {
 		t.Errorf("it said %q", said)
 	}
 	wait()
 	for range 4 {
-		if err := within(t, "Wait returns", exits); err != nil {
+		if err := agenttest.Within(t, "Wait returns", exits); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := a.Signal(withPatience(t), 15); err != nil {
+	if err := a.Signal(agenttest.WithPatience(t), 15); err != nil {
 		t.Errorf("a signal for a main command that is over gives %v", err)
 	}
-	if err := a.Start(withPatience(t), e); banger.CodeOf(err) != banger.CodeConflict {
+	if err := a.Start(agenttest.WithPatience(t), e); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("a main command after the main command gives %v", err)
 	}
 }
 
 // caught reports whether a child of the agent catches sig (proc(5), SigCgt).
-func caught(a *testAgent, sig syscall.Signal) bool {
+func caught(a *agenttest.Agent, sig syscall.Signal) bool {
 	pids, _ := filepath.Glob("/proc/[0-9]*/status")
 	for _, p := range pids {
 		status, _ := os.ReadFile(p)
-		if !strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", a.pid)) {
+		if !strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", a.PID)) {
 			continue
 		}
 		_, rest, _ := strings.Cut(string(status), "SigCgt:\t")
@@ -261,33 +265,23 @@ func caught(a *testAgent, sig syscall.Signal) bool {
 	return false
 }
 
-// await polls for what has no event.
-func await(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("this does not happen: %s", what)
-		}
-	}
-}
-
 // A main command that was begun by exec outlives its client; what it still says
 // goes to the console.
 func TestMainOutlivesItsClient(t *testing.T) {
-	a := startAgent(t)
-	e := shell("trap 'echo last words; exit 6' USR1; " + forever)
+	a := agenttest.Start(t)
+	e := agenttest.Shell("trap 'echo last words; exit 6' USR1; " + forever)
 	e.Main = true
-	r := a.exec(t, e)
-	r.until("ready")
-	r.conn.Close()
-	if err := a.Signal(withPatience(t), int(syscall.SIGUSR1)); err != nil {
+	r := a.Run(t, e)
+	r.Until("ready")
+	r.Conn.Close()
+	if err := a.Signal(agenttest.WithPatience(t), int(syscall.SIGUSR1)); err != nil {
 		t.Fatal(err)
 	}
-	if exit, err := a.Wait(withPatience(t)); err != nil || exit.Code != 6 {
+	if exit, err := a.Wait(agenttest.WithPatience(t)); err != nil || exit.Code != 6 {
 		t.Errorf("it ended with %+v, %v", exit, err)
 	}
-	await(t, "the console has the last words", func() bool {
-		said, _ := os.ReadFile(a.console.Name())
+	agenttest.Await(t, "the console has the last words", func() bool {
+		said, _ := os.ReadFile(a.Console)
 		return strings.Contains(string(said), "last words\n")
 	})
 }
@@ -297,13 +291,13 @@ func TestMainOutlivesItsClient(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	t.Run("of an idle agent", func(t *testing.T) {
 		for range 20 { // the answer must not race with the exit
-			a := startAgent(t)
-			if err := a.Shutdown(withPatience(t), time.Second); err != nil {
+			a := agenttest.Start(t)
+			if err := a.Shutdown(agenttest.WithPatience(t), time.Second); err != nil {
 				t.Fatal(err)
 			}
-			within(t, "the agent ends", a.ended)
-			if a.status != nil {
-				t.Errorf("the agent ended with %v", a.status)
+			agenttest.Within(t, "the agent ends", a.Ended)
+			if a.Status != nil {
+				t.Errorf("the agent ended with %v", a.Status)
 			}
 		}
 	})
@@ -313,74 +307,75 @@ func TestShutdown(t *testing.T) {
 		grace      time.Duration
 		said       string
 	}{
-		"of a main command that obeys":       {0, "trap 'echo term >&9; exit' TERM; ", patience, "term\n"},
-		"by another signal":                  {syscall.SIGQUIT, "trap 'echo quit >&9; exit' QUIT; ", patience, "quit\n"},
+		"of a main command that obeys": {0, "trap 'echo term >&9; exit' TERM; ", agenttest.Patience, "term\n"},
+		"by another signal": {syscall.SIGQUIT, "trap 'echo quit >&9; exit' QUIT; ", agenttest.Patience,
+			"quit\n"},
 		"of a main command that does not":    {0, "trap '' TERM; ", 50 * time.Millisecond, ""},
 		"of one that only cares for its own": {syscall.SIGUSR1, "trap '' USR1; ", 50 * time.Millisecond, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := startAgent(t)
-			if _, err := a.Configure(withPatience(t), guest.Config{StopSignal: int(tt.stopSignal)}); err != nil {
+			a := agenttest.Start(t)
+			if _, err := a.Configure(agenttest.WithPatience(t), guest.Config{StopSignal: int(tt.stopSignal)}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := a.Configure(withPatience(t), guest.Config{StopSignal: 9}); err != nil {
+			if _, err := a.Configure(agenttest.WithPatience(t), guest.Config{StopSignal: 9}); err != nil {
 				t.Errorf("to configure again, which changes nothing, gives %v", err)
 			}
-			f := fifo(t)
-			e := shell("exec 9>$1; "+tt.script+forever, f.path)
+			f := agenttest.NewFifo(t)
+			e := agenttest.Shell("exec 9>$1; "+tt.script+forever, f.Path)
 			e.Main = true
-			a.exec(t, e).until("ready")
-			if err := a.Shutdown(withPatience(t), tt.grace); err != nil {
+			a.Run(t, e).Until("ready")
+			if err := a.Shutdown(agenttest.WithPatience(t), tt.grace); err != nil {
 				t.Fatal(err)
 			}
-			if said := f.awaitEnd(t); said != tt.said {
+			if said := f.AwaitEnd(t); said != tt.said {
 				t.Errorf("the main command said %q", said)
 			}
-			within(t, "the agent ends", a.ended)
+			agenttest.Within(t, "the agent ends", a.Ended)
 		})
 	}
 	t.Run("leaves no new commands", func(t *testing.T) {
-		a := startAgent(t)
-		e := shell("trap 'echo stopping' TERM; " + forever)
+		a := agenttest.Start(t)
+		e := agenttest.Shell("trap 'echo stopping' TERM; " + forever)
 		e.Main = true
-		r := a.exec(t, e)
-		r.until("ready")
-		if err := a.Shutdown(withPatience(t), patience); err != nil {
+		r := a.Run(t, e)
+		r.Until("ready")
+		if err := a.Shutdown(agenttest.WithPatience(t), agenttest.Patience); err != nil {
 			t.Fatal(err)
 		}
-		r.until("stopping")
-		if res := a.exec(t, shell("true")).finish(); res.err == nil || res.err.Code != banger.CodeConflict {
+		r.Until("stopping")
+		if res := a.Run(t, agenttest.Shell("true")).Finish(); res.Err == nil || res.Err.Code != banger.CodeConflict {
 			t.Errorf("a command during the shutdown gives %+v", res)
 		}
-		r.send(banger.FrameSignal, []byte{9})
-		within(t, "the agent ends", a.ended)
+		r.Send(banger.FrameSignal, []byte{9})
+		agenttest.Within(t, "the agent ends", a.Ended)
 	})
 }
 
 // What is over leaves nothing behind in the agent, neither descriptors nor
 // zombies.
 func TestNothingIsLeft(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	use := func() {
 		for i := range 20 {
-			e := shell("cat; exit 1")
+			e := agenttest.Shell("cat; exit 1")
 			e.Stdin, e.TTY = i%2 == 0, i%3 == 0
-			r := a.exec(t, e)
+			r := a.Run(t, e)
 			if i%4 == 0 {
-				r.until("")
-				r.conn.Close()
+				r.Until("")
+				r.Conn.Close()
 				continue
 			}
-			r.feed(nil).finish()
-			a.exec(t, banger.Exec{Args: []string{"/no/such"}}).finish()
+			r.Feed(nil).Finish()
+			a.Run(t, banger.Exec{Args: []string{"/no/such"}}).Finish()
 		}
 	}
 	descriptors := func() int {
-		entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.pid))
+		entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", a.PID))
 		return len(entries)
 	}
 	children := func() int {
-		list, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", a.pid))
+		list, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", a.PID))
 		n := 0
 		for _, l := range list {
 			data, _ := os.ReadFile(l)
@@ -390,23 +385,24 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	before := descriptors() // and what the poller takes
 	use()
-	await(t, "all is gone", func() bool { return children() == 0 && descriptors() <= before+3 })
+	agenttest.Await(t, "all is gone", func() bool { return children() == 0 && descriptors() <= before+3 })
 }
 
-// TestTheMainCommandsClientIsToldBeforeTheEnd: a shutdown that comes as soon as the command has ended waits for its client.
+// TestTheMainCommandsClientIsToldBeforeTheEnd: a shutdown that comes as soon as the command has ended waits for its
+// client.
 func TestTheMainCommandsClientIsToldBeforeTheEnd(t *testing.T) {
-	a := startAgent(t)
-	e := shell("sleep 3 & echo said; exit 3") // whose output stays open, so that it is told late
+	a := agenttest.Start(t)
+	e := agenttest.Shell("sleep 3 & echo said; exit 3") // whose output stays open, so that it is told late
 	e.Main = true
-	r := a.exec(t, e)
-	if exit, err := a.Wait(withPatience(t)); err != nil || exit.Code != 3 {
+	r := a.Run(t, e)
+	if exit, err := a.Wait(agenttest.WithPatience(t)); err != nil || exit.Code != 3 {
 		t.Fatalf("it ends with %+v, %v", exit, err)
 	}
-	if err := a.Shutdown(withPatience(t), time.Second); err != nil {
+	if err := a.Shutdown(agenttest.WithPatience(t), time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if res := r.finish(); string(res.stdout) != "said\n" || res.exit.Code != 3 {
-		t.Errorf("its client is told %q, %+v", res.stdout, res.exit)
+	if res := r.Finish(); string(res.Stdout) != "said\n" || res.Exit.Code != 3 {
+		t.Errorf("its client is told %q, %+v", res.Stdout, res.Exit)
 	}
-	within(t, "the agent ends", a.ended)
+	agenttest.Within(t, "the agent ends", a.Ended)
 }

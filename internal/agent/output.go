@@ -1,15 +1,11 @@
 package agent
 
 import (
-	"errors"
 	"io"
-	"os"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/agent/console"
 )
 
 // smallOutput is the size in bytes of the first buffer for a command's output:
@@ -21,10 +17,10 @@ var largeOutputs = sync.Pool{New: func() any {
 	return &b
 }}
 
-// copyFrom sends what f gives until it ends or stopOutput was called.
-func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
+// copyFrom sends what the command says on out, until that ends.
+func (x *execution) copyFrom(out io.Reader, t banger.FrameType) {
 	small := make([]byte, banger.FrameHeader+smallOutput)
-	var large *[]byte // for a command that says much, of the pool
+	var large *[]byte // from the pool, for a command that says much
 	giveBack := func() {
 		if large != nil {
 			largeOutputs.Put(large)
@@ -32,13 +28,12 @@ func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
 		}
 	}
 	defer giveBack()
-	left := -1 // once stopped: what may still be taken
-	for left != 0 {
+	for {
 		buf := small
 		if large != nil {
 			buf = *large
 		}
-		n, err := f.Read(buf[banger.FrameHeader:])
+		n, err := out.Read(buf[banger.FrameHeader:])
 		if n > 0 {
 			x.send(buf[:banger.FrameHeader+n], t)
 		}
@@ -48,26 +43,12 @@ func (x *execution) copyFrom(f *os.File, t banger.FrameType) {
 		case large != nil && n < smallOutput:
 			giveBack()
 		}
-		if left > 0 && n > 0 {
-			left = max(left-n, 0)
-			f.SetReadDeadline(time.Now().Add(drainTime / 10))
-		}
-		// The client may have been so slow that the command's last output is
-		// still in the pipe.
-		if left < 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-			left, err = pipeSize, f.SetReadDeadline(time.Now().Add(drainTime/10))
+		if err == io.EOF {
+			return
 		}
 		if err != nil {
-			if !isEnd(err) {
-				warn(err)
-			}
+			console.Warn(err)
 			return
 		}
 	}
-}
-
-// isEnd says that output has ended as it does; EIO is a terminal whose last
-// holder is gone (pty(7)).
-func isEnd(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, unix.EIO) || errors.Is(err, os.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"banger/internal/agent/boot"
 )
 
 // plainDirectory returns a directory that does not lie on overlayfs, which refuses
@@ -86,7 +88,8 @@ func TestAnUpperDirectoryHoldsWholeFiles(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the kernel's own rename: %v", err)
 	}
-	for name, attribute := range map[string]string{"moved": "trusted.overlay.redirect", "file": "trusted.overlay.metacopy"} {
+	for name, attribute := range map[string]string{"moved": "trusted.overlay.redirect",
+		"file": "trusted.overlay.metacopy"} {
 		if _, err := unix.Lgetxattr(filepath.Join(upper, name), attribute, make([]byte, 100)); err != nil {
 			t.Errorf("this kernel gives %s no %s, so the test proves nothing: %v", name, attribute, err)
 		}
@@ -96,7 +99,7 @@ func TestAnUpperDirectoryHoldsWholeFiles(t *testing.T) {
 		t.Errorf("a layer of such a directory: %v", err)
 	}
 
-	upper, err = renameAndChmod(t, kernel+overlayOptions)
+	upper, err = renameAndChmod(t, kernel+boot.OverlayOptions)
 	if err != unix.EXDEV { // then mv(1) copies
 		t.Errorf("with our options a directory of the image is renamed: %v", err)
 	}
@@ -106,24 +109,5 @@ func TestAnUpperDirectoryHoldsWholeFiles(t *testing.T) {
 	layer.Reset()
 	if err := writeChanges(upper, &layer); err != nil {
 		t.Error(err)
-	}
-}
-
-// TestAnOldDiskKeepsItsOptions, which a file of it may need to be read.
-func TestAnOldDiskKeepsItsOptions(t *testing.T) {
-	disk, old := t.TempDir(), t.TempDir()
-	if err := os.Mkdir(filepath.Join(old, "upper"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // boots
-		if options, err := optionsFor(disk); options != overlayOptions || err != nil {
-			t.Errorf("a new disk has the options %q, %v", options, err)
-		}
-		if options, err := optionsFor(old); options != "" || err != nil {
-			t.Errorf("an old disk has the options %q, %v", options, err)
-		}
-		if err := os.MkdirAll(filepath.Join(disk, "upper"), 0o755); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

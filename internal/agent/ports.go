@@ -23,7 +23,7 @@ import (
 // new listener.
 const portsInterval = time.Second
 
-// watchPorts tells the client what listens, now and after each change, until the
+// watchPorts sends the client what listens, now and after each change, until the
 // stream ends.
 func (s *server) watchPorts(conn net.Conn, frames *banger.FrameReader) {
 	gone := make(chan struct{})
@@ -50,6 +50,7 @@ func (s *server) watchPorts(conn net.Conn, frames *banger.FrameReader) {
 	}
 }
 
+// sendPorts sends a list of sockets, the lowest port first.
 func sendPorts(conn net.Conn, sockets map[string]banger.Listener) error {
 	list := make([]banger.Listener, 0, len(sockets))
 	for _, l := range sockets {
@@ -80,8 +81,8 @@ func sameKeys(a, b map[string]banger.Listener) bool {
 	return true
 }
 
-// listeners returns the listening sockets by inode. Whose they are is looked up only
-// for those that known has not.
+// listeners returns the listening sockets by inode. It looks up the process only of
+// those that are not in known.
 func listeners(known map[string]banger.Listener) map[string]banger.Listener {
 	out := map[string]banger.Listener{}
 	unknown := map[string]bool{}
@@ -110,7 +111,7 @@ func listeners(known map[string]banger.Listener) map[string]banger.Listener {
 }
 
 // parseSocket reads a line of /proc/net/tcp or udp (proc_net(5)): a listener of TCP
-// is in state 0A, a socket of UDP that waits for anybody in state 07.
+// is in state 0A, a socket of UDP that is not connected is in state 07.
 func parseSocket(protocol, line string) (l banger.Listener, inode string, listens, ok bool) {
 	f := strings.Fields(line)
 	if len(f) < 10 {
@@ -157,7 +158,7 @@ func nameOwners(sockets map[string]banger.Listener, unknown map[string]bool) {
 	}
 }
 
-// nameSockets takes from unknown the sockets that a process has.
+// nameSockets names a process as the owner of its sockets, and removes them from unknown.
 func nameSockets(pid int, sockets map[string]banger.Listener, unknown map[string]bool) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	d, err := os.Open(dir + "/fd")
@@ -183,8 +184,8 @@ func nameSockets(pid int, sockets map[string]banger.Listener, unknown map[string
 	}
 }
 
-// owner finds the process that has the socket with a port of ours, bound or on its
-// way to a peer.
+// owner finds the process that has the socket with a local port, bound or connected.
+// It returns the zero Owner if there is none.
 func owner(protocol string, port uint16) (o guest.Owner) {
 	if protocol != "tcp" && protocol != "udp" {
 		return o
@@ -217,7 +218,8 @@ func (s *server) dialLocal(conn net.Conn, port uint16) {
 	local, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))), requestTimeout)
 	if err != nil {
 		if local, err = net.DialTimeout("tcp", net.JoinHostPort("::1", strconv.Itoa(int(port))), requestTimeout); err != nil {
-			sendError(conn, banger.Errorf(banger.CodeUnavailable, "nothing answers on port %d of the guest's loopback: %w", port, err))
+			sendError(conn, banger.Errorf(banger.CodeUnavailable,
+				"nothing answers on port %d of the guest's loopback: %w", port, err))
 			return
 		}
 	}

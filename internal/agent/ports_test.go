@@ -10,11 +10,12 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/agent/agenttest"
 )
 
 // TestPortsAreToldAsTheyChange has the test itself be the process that listens.
 func TestPortsAreToldAsTheyChange(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -33,11 +34,12 @@ func TestPortsAreToldAsTheyChange(t *testing.T) {
 	of := func(protocol string, addr net.Addr, address string) string {
 		_, port, _ := net.SplitHostPort(addr.String())
 		n, _ := net.LookupPort(protocol, port)
-		return text(banger.Listener{Protocol: protocol, Address: address, Port: uint16(n), PID: os.Getpid(), Process: strings.TrimSpace(string(comm))})
+		return text(banger.Listener{Protocol: protocol, Address: address, Port: uint16(n), PID: os.Getpid(),
+			Process: strings.TrimSpace(string(comm))})
 	}
 	wantTCP, wantUDP := of("tcp", tcp.Addr(), "127.0.0.1"), of("udp", udp.LocalAddr(), "::1")
 
-	ctx, stop := context.WithCancel(withPatience(t))
+	ctx, stop := context.WithCancel(agenttest.WithPatience(t))
 	defer stop()
 	told := make(chan map[string]bool)
 	ended := make(chan error, 1)
@@ -53,21 +55,21 @@ func TestPortsAreToldAsTheyChange(t *testing.T) {
 			}
 		})
 	}()
-	if first := within(t, "the first list", told); !first[wantTCP] || !first[wantUDP] {
+	if first := agenttest.Within(t, "the first list", told); !first[wantTCP] || !first[wantUDP] {
 		t.Errorf("%v lacks %v or %v", first, wantTCP, wantUDP)
 	}
 	tcp.Close()
-	for now := within(t, "a list after the change", told); now[wantTCP]; {
-		now = within(t, "a list without the port", told)
+	for now := agenttest.Within(t, "a list after the change", told); now[wantTCP]; {
+		now = agenttest.Within(t, "a list without the port", told)
 	}
 	stop()
-	if err := within(t, "the watch ends", ended); err != context.Canceled {
+	if err := agenttest.Within(t, "the watch ends", ended); err != context.Canceled {
 		t.Errorf("it ends with %v", err)
 	}
 }
 
 func TestAConnectionToTheGuestsLoopback(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(at, func(t *testing.T) {
 			l, err := net.Listen("tcp", at)
@@ -75,9 +77,9 @@ func TestAConnectionToTheGuestsLoopback(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			echo(t, l)
+			agenttest.Echo(t, l)
 			port := uint16(l.Addr().(*net.TCPAddr).Port)
-			conn, err := a.DialLocal(withPatience(t), port)
+			conn, err := a.DialLocal(agenttest.WithPatience(t), port)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +93,7 @@ func TestAConnectionToTheGuestsLoopback(t *testing.T) {
 				t.Errorf("%d bytes of %d come back, %v", len(back), len(sent), err)
 			}
 			l.Close()
-			if _, err := a.DialLocal(withPatience(t), port); banger.CodeOf(err) != banger.CodeUnavailable {
+			if _, err := a.DialLocal(agenttest.WithPatience(t), port); banger.CodeOf(err) != banger.CodeUnavailable {
 				t.Errorf("where nobody listens it is %v", err)
 			}
 		})
@@ -100,7 +102,7 @@ func TestAConnectionToTheGuestsLoopback(t *testing.T) {
 
 // TestWhoHasASocket is asked about sockets of the test's own.
 func TestWhoHasASocket(t *testing.T) {
-	a := startAgent(t)
+	a := agenttest.Start(t)
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +129,7 @@ func TestWhoHasASocket(t *testing.T) {
 		{"../tcp", tcp.LocalAddr().(*net.TCPAddr).Port, 0},
 	} {
 		t.Run(c.protocol, func(t *testing.T) {
-			o, err := a.Owner(withPatience(t), c.protocol, uint16(c.port))
+			o, err := a.Owner(agenttest.WithPatience(t), c.protocol, uint16(c.port))
 			if err != nil || o.PID != c.pid || (o.Process != "") != (c.pid != 0) {
 				t.Errorf("it is %+v, %v", o, err)
 			}

@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/agent/boot"
+	"banger/internal/agent/command"
+	"banger/internal/agent/sshd"
 	"banger/internal/guest"
 )
 
@@ -20,25 +23,26 @@ const requestTimeout = 10 * time.Second
 
 // server answers the host's requests, each on a stream of its own.
 type server struct {
-	duties   duties
-	reaper   *reaper
-	group    *commandGroup // where commands run; nil: where the agent does
-	sshSlots chan struct{} // one for each SSH connection
-	sshLimit time.Duration // for a handshake of SSH
+	system   system
+	commands *command.Reaper
+	sshd     *sshd.Server
 
-	mu         sync.Mutex
-	config     guest.Config
-	main       *process
-	mainUp     chan struct{} // closed when main is set
-	mainTold   chan struct{} // closed when the client of the main command knows its end; nil: it has none
-	stopping   bool
-	how        ending // of the shutdown that stopping is about
-	configured bool
-	clockSets  int64 // how often the host has set the clock
+	mu           sync.Mutex
+	config       guest.Config
+	main         *command.Process
+	mainUp       chan struct{} // closed when main is set
+	mainReported chan struct{} // closed when the client of the main command knows its end; nil: it has no client
+	stopping     bool
+	how          boot.Ending // of the shutdown that stopping is about
+	configured   bool
+	clockSets    int64 // how often the host has set the clock
 }
 
-func newServer(d duties) *server {
-	return &server{duties: d, reaper: newReaper(), mainUp: make(chan struct{}), sshSlots: make(chan struct{}, sshConnections), sshLimit: sshHandshake}
+// newServer returns the server of a system, whose commands run in group.
+func newServer(sys system, group *command.Group) *server {
+	s := &server{system: sys, commands: command.NewReaper(group), mainUp: make(chan struct{})}
+	s.sshd = sshd.New(s)
+	return s
 }
 
 // handle serves one stream.
@@ -90,19 +94,21 @@ func (s *server) handle(port uint32, conn net.Conn) {
 			// The host closes the stream when it has the answer.
 			conn.SetReadDeadline(time.Now().Add(time.Second))
 			frames.Next()
-			s.shutdown(time.Duration(req.Grace)*time.Millisecond, hostEnds)
+			s.shutdown(time.Duration(req.Grace)*time.Millisecond, boot.HostEnds)
 		}
 	}
 }
 
+// info returns what the agent says of itself and its guest.
 func info() guest.Info {
 	var si unix.Sysinfo_t
 	unix.Sysinfo(&si)
 	var ts unix.Timespec
 	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return guest.Info{Version: guest.Version, Kernel: kernelRelease(), UptimeMillis: ts.Nano() / 1e6}
+	return guest.Info{Version: guest.Version, Kernel: boot.KernelRelease(), UptimeMillis: ts.Nano() / 1e6}
 }
 
+// simple serves the requests that need nothing but an answer.
 func (s *server) simple(req guest.Request) error {
 	switch req.Op {
 	case guest.OpPing, guest.OpShutdown:
@@ -118,7 +124,7 @@ func (s *server) simple(req guest.Request) error {
 		if main == nil {
 			return banger.Errorf(banger.CodeConflict, "no main command runs")
 		}
-		return main.signal(syscall.Signal(req.Signal))
+		return main.Signal(syscall.Signal(req.Signal))
 	}
 	return banger.Errorf(banger.CodeInvalid, "the agent knows no operation %q", req.Op)
 }
@@ -134,17 +140,18 @@ func (s *server) configure(c *guest.Config) error {
 		return nil
 	}
 	s.clockSets++
-	if err := s.duties.configure(*c); err != nil {
+	if err := s.system.Configure(*c); err != nil {
 		return err
 	}
 	s.config, s.configured = *c, true
 	return nil
 }
 
-// restored makes another VM of the guest of a snapshot. It may be asked again.
+// restored makes a guest that goes on from a snapshot a VM of its own. The host may ask for it again.
 func (s *server) restored(c *guest.Config) error {
 	if c == nil || len(c.Seed) < guest.MinSeed || len(c.Seed) > guest.MaxSeed {
-		return banger.Errorf(banger.CodeInvalid, "restored needs a configuration with a seed of %d to %d bytes", guest.MinSeed, guest.MaxSeed)
+		return banger.Errorf(banger.CodeInvalid,
+			"restored needs a configuration with a seed of %d to %d bytes", guest.MinSeed, guest.MaxSeed)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,18 +159,15 @@ func (s *server) restored(c *guest.Config) error {
 		return banger.Errorf(banger.CodeConflict, "the guest was never configured")
 	}
 	s.clockSets++
-	if err := s.duties.restored(*c); err != nil {
+	if err := s.system.Restore(*c); err != nil {
 		return err
 	}
 	s.config = *c
 	return nil
 }
 
-// launch starts a command; the main one only once per boot.
-func (s *server) launch(e *banger.Exec) (*process, error) { return s.launchAs(e, manner{}) }
-
-// launchAs is launch with what only SSH asks for.
-func (s *server) launchAs(e *banger.Exec, how manner) (*process, error) {
+// Start starts a command, the main command only once per boot. It is called for SSH as well.
+func (s *server) Start(e *banger.Exec, how command.Options) (*command.Process, error) {
 	if e == nil {
 		return nil, banger.Errorf(banger.CodeInvalid, "no command given")
 	}
@@ -178,10 +182,7 @@ func (s *server) launchAs(e *banger.Exec, how manner) (*process, error) {
 	if e.Main && s.main != nil {
 		return nil, banger.Errorf(banger.CodeConflict, "the main command was started already")
 	}
-	if !how.helper {
-		how.group = s.group
-	}
-	p, err := s.reaper.launch(*e, how)
+	p, err := s.commands.Start(*e, how)
 	if err == nil && e.Main {
 		s.main = p
 		close(s.mainUp)
@@ -189,7 +190,7 @@ func (s *server) launchAs(e *banger.Exec, how manner) (*process, error) {
 	return p, err
 }
 
-func (s *server) mainProcess() *process {
+func (s *server) mainProcess() *command.Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.main
@@ -197,7 +198,7 @@ func (s *server) mainProcess() *process {
 
 // startMain runs the main command with its output on the console.
 func (s *server) startMain(e *banger.Exec) error {
-	p, err := s.launch(e)
+	p, err := s.Start(e, command.Options{})
 	if err != nil {
 		return err
 	}
@@ -206,7 +207,7 @@ func (s *server) startMain(e *banger.Exec) error {
 }
 
 // toConsole copies a command's output to the console until it ends.
-func toConsole(p *process) {
+func toConsole(p *command.Process) {
 	console, err := os.OpenFile("/dev/console", os.O_WRONLY|unix.O_NOCTTY, 0)
 	var w io.Writer = console
 	if err != nil {
@@ -215,17 +216,17 @@ func toConsole(p *process) {
 		defer console.Close()
 	}
 	var wg sync.WaitGroup
-	for _, f := range []*os.File{p.stdout, p.stderr} {
-		if f != nil {
-			wg.Go(func() { io.Copy(w, f) })
+	for _, out := range []io.Reader{p.Stdout(), p.Stderr()} {
+		if out != nil {
+			wg.Go(func() { io.Copy(w, out) })
 		}
 	}
 	wg.Wait()
-	<-p.done
-	p.closeStdio()
+	<-p.Done()
+	p.Close()
 }
 
-// wait answers when the main command has ended, unless the client goes first.
+// wait answers when the main command has ended, unless the client goes away before.
 func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
 	gone := make(chan struct{})
 	go func() { // ends with the stream
@@ -239,19 +240,26 @@ func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
 	}
 	main := s.mainProcess()
 	select {
-	case <-main.done:
-		if s.reboots() { // then it is not the end of the VM's main command
+	case <-main.Done():
+		if s.reboots() { // the VM boots again, so its main command has not ended for good
 			<-gone
 			return
 		}
-		banger.WriteJSONFrame(conn, banger.FrameExit, main.exit)
+		banger.WriteJSONFrame(conn, banger.FrameExit, main.Exit())
 	case <-gone:
 	}
 }
 
-// shutdown asks the main command to end, then leaves the rest to the duties.
-func (s *server) shutdown(grace time.Duration, how ending) {
-	s.group.thaw() // what is frozen cannot end
+// reboots reports whether the guest is about to boot again.
+func (s *server) reboots() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping && s.how == boot.GuestReboots
+}
+
+// shutdown asks the main command to end, then leaves the rest to the system.
+func (s *server) shutdown(grace time.Duration, how boot.Ending) {
+	s.commands.Thaw() // a frozen command cannot end
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()
@@ -265,16 +273,33 @@ func (s *server) shutdown(grace time.Duration, how ending) {
 	}
 	deadline := time.Now().Add(grace)
 	if main != nil {
-		main.signal(sig)
+		main.Signal(sig)
 		select {
-		case <-main.done:
-			s.awaitMainTold() // the host may know the end already, and this guest's end would cut the client off
+		case <-main.Done():
+			s.awaitMainReport() // the end of this guest would cut the client off
 		case <-time.After(grace):
 		}
 	}
-	s.duties.shutdown(time.Until(deadline), main, how)
+	s.system.Shutdown(time.Until(deadline), how)
 }
 
+// ssh serves the SSH protocol on the stream, once the request is answered.
+func (s *server) ssh(conn net.Conn, request *banger.SSH) {
+	s.mu.Lock()
+	hostKey := s.config.SSHHostKey
+	s.mu.Unlock()
+	c, err := s.sshd.Open(request, hostKey)
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	defer c.Close()
+	if banger.WriteJSONFrame(conn, banger.FrameResponse, info()) == nil {
+		c.Serve(conn)
+	}
+}
+
+// sendError answers with an error, whose hint stays apart from its message.
 func sendError(conn net.Conn, err error) {
 	e := banger.Error{Code: banger.CodeOf(err), Message: err.Error()}
 	if ours, ok := err.(*banger.Error); ok && ours.Hint != "" {

@@ -10,7 +10,7 @@ import (
 	"banger/internal/guest"
 )
 
-// maxConnections bounds the host's streams: more than a shim opens.
+// maxConnections bounds the host's streams. A shim opens fewer.
 const maxConnections = 2048
 
 // listenVsock listens on a port of the guest's vsock.
@@ -22,11 +22,11 @@ func listenVsock(port uint32) (net.Listener, error) {
 	return accept.Retry(ln), nil
 }
 
-// anyContext is the context id of whoever we are (vsock(7), VMADDR_CID_ANY).
+// anyContext stands for every context id of this guest (vsock(7), VMADDR_CID_ANY).
 const anyContext = 1<<32 - 1
 
-// serveVsock serves each connection of the host as a stream. Who else connects is a
-// process of the guest, by the kernel's loopback, and has no business here.
+// serveVsock serves each connection of the host as a stream. It closes those of other
+// peers: they are processes of the guest, which come by the kernel's loopback.
 func serveVsock(ln net.Listener, s *server) error {
 	places := make(chan struct{}, maxConnections)
 	for {

@@ -21,7 +21,7 @@ import (
 func TestOnlyTheHostIsServed(t *testing.T) {
 	ln := &connections{next: make(chan net.Conn)}
 	done := make(chan error, 1)
-	go func() { done <- serveVsock(ln, newServer(hostDuties{})) }()
+	go func() { done <- serveVsock(ln, newServer(&hostSystem{}, nil)) }()
 	defer func() {
 		close(ln.next)
 		<-done
@@ -57,7 +57,7 @@ func TestOnlyTheHostIsServed(t *testing.T) {
 
 // TestRestoredIsChecked before anything is changed.
 func TestRestoredIsChecked(t *testing.T) {
-	s := newServer(hostDuties{})
+	s := newServer(&hostSystem{}, nil)
 	good := &guest.Config{Hostname: "x", Seed: make([]byte, guest.MinSeed)}
 	if err := s.restored(good); err == nil {
 		t.Error("a guest that was never configured is restored")
@@ -66,7 +66,8 @@ func TestRestoredIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]*guest.Config{
-		"nothing": nil, "no seed": {}, "a short seed": {Seed: make([]byte, guest.MinSeed-1)}, "a seed too long": {Seed: make([]byte, guest.MaxSeed+1)},
+		"nothing": nil, "no seed": {}, "a short seed": {Seed: make([]byte, guest.MinSeed-1)},
+		"a seed too long": {Seed: make([]byte, guest.MaxSeed+1)},
 	} {
 		if err := s.restored(c); err == nil {
 			t.Errorf("with %s it is restored", name)
@@ -112,8 +113,8 @@ func TestVsockOfAKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newServer(hostDuties{})
-	go s.reaper.run()
+	s := newServer(&hostSystem{}, nil)
+	go s.commands.Run()
 	go serveVsock(ln, s)
 	conn, err := vsock.Dial(vsock.Local, port, nil)
 	if err != nil {
@@ -134,7 +135,8 @@ func TestVsockOfAKernel(t *testing.T) {
 	if info, err := client.Ping(t.Context()); err != nil || info.Version != guest.Version {
 		t.Fatalf("the agent answers %+v, %v", info, err)
 	}
-	stream, err := client.Exec(t.Context(), banger.Exec{Args: []string{"/bin/sh", "-c", "cat | wc -c; echo $$ >&2"}, Stdin: true})
+	stream, err := client.Exec(t.Context(),
+		banger.Exec{Args: []string{"/bin/sh", "-c", "cat | wc -c; echo $$ >&2"}, Stdin: true})
 	if err != nil {
 		t.Fatal(err)
 	}

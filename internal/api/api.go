@@ -19,54 +19,74 @@ import (
 //go:embed openapi.json
 var openAPI []byte
 
-// VMs is what the API needs of the owner of the VMs.
-type VMs interface {
+// Machines makes, runs and removes VMs.
+type Machines interface {
 	Create(ctx context.Context, spec banger.Spec, start bool, emit banger.Emit) (banger.VM, error)
 	Start(ctx context.Context, ref string, attach bool, emit banger.Emit) (banger.VM, error)
 	Stop(ctx context.Context, ref string, grace time.Duration) (banger.VM, error)
 	Restart(ctx context.Context, ref string, grace time.Duration, emit banger.Emit) (banger.VM, error)
 	Kill(ctx context.Context, ref string, signal int) (banger.VM, error)
-	Remove(ctx context.Context, ref string, force bool) error
 	Rename(ctx context.Context, ref, name string) (banger.VM, error)
-	Wait(ctx context.Context, ref string) (banger.VM, error)
+	Remove(ctx context.Context, ref string, force bool) error
 	Prune(ctx context.Context) ([]banger.VM, error)
+}
+
+// Inventory tells which VMs there are and how each is.
+type Inventory interface {
+	Get(ref string) (banger.VM, error)
+	List(keep func(banger.VM) bool) []banger.VM
+	Wait(ctx context.Context, ref string) (banger.VM, error)
+}
+
+// Guests gives access to what is in running VMs.
+type Guests interface {
 	Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error)
 	Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error)
 	StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error)
 	SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, error)
 	Stats(ctx context.Context, ref string) (banger.Stats, error)
+	Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
+}
+
+// Connections changes what VMs are connected to.
+type Connections interface {
 	Ports(ctx context.Context, ref string) ([]banger.Listener, error)
 	AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error)
 	RemoveForward(ctx context.Context, ref string, f banger.Forward) error
 	SetPolicy(ctx context.Context, ref string, p banger.Policy) (banger.VM, error)
+	ConnectNetwork(ctx context.Context, ref, network string) (banger.VM, error)
+	Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
+}
+
+// Networks keeps the networks that VMs can be on.
+type Networks interface {
 	Networks(ctx context.Context) ([]banger.Network, error)
 	Network(ctx context.Context, name string) (banger.Network, error)
 	CreateNetwork(ctx context.Context, n banger.Network) (banger.Network, error)
 	RemoveNetwork(ctx context.Context, name string) error
-	ConnectNetwork(ctx context.Context, ref, network string) (banger.VM, error)
-	Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
-	Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
-	Get(ref string) (banger.VM, error)
-	List(keep func(banger.VM) bool) []banger.VM
 }
 
-// Images is what the API needs of the image store.
+// Images tells which images there are, and names and removes them.
 type Images interface {
-	PullImage(ctx context.Context, ref, platform string, emit banger.Emit) (banger.Image, error)
-	PushImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error)
 	Images() ([]banger.Image, error)
 	CheckImages(ctx context.Context) ([]banger.Image, error)
 	Image(ref string) (banger.Image, error)
 	ImageHistory(ctx context.Context, ref string) ([]banger.ImageStep, error)
+	ImageUsage() ([]banger.ImageUsage, error)
+	TagImage(source, target string) (banger.Image, error)
+	PruneImages(all, dryRun bool) (banger.Pruned, error)
+	RemoveImage(ref string) error
+}
+
+// Transfers brings images in and out.
+type Transfers interface {
+	PullImage(ctx context.Context, ref, platform string, emit banger.Emit) (banger.Image, error)
+	PushImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error)
 	CommitVM(ctx context.Context, vm, target string, note banger.CommitNote, emit banger.Emit) (banger.Image, error)
 	RegisterImage(ctx context.Context, name, rootfs, kernel string) (banger.Image, error)
 	PromoteImage(ctx context.Context, ref string) (banger.Image, error)
-	TagImage(source, target string) (banger.Image, error)
 	SaveImages(refs []string) (write func(context.Context, io.Writer) error, err error)
 	LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error)
-	ImageUsage() ([]banger.ImageUsage, error)
-	PruneImages(all, dryRun bool) (banger.Pruned, error)
-	RemoveImage(ref string) error
 }
 
 // Kernels is what the API needs of the kernel store.

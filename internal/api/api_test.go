@@ -52,7 +52,7 @@ func TestNounsHaveExactlyTheFieldsOfTheOpenAPIFile(t *testing.T) {
 	schemas := readDocument(t).Components.Schemas
 	for name, noun := range map[string]any{
 		"Spec": banger.Spec{}, "Exec": banger.Exec{}, "VM": banger.VM{}, "Image": banger.Image{},
-		"Blob": banger.Blob{}, "ImageStep": banger.ImageStep{}, "ImageUsage": banger.ImageUsage{}, "Pruned": banger.Pruned{},
+		"Blob": banger.Blob{}, "ImageStep": banger.ImageStep{}, "ImageUsage": banger.ImageUsage{}, "Pruned": banger.Pruned{}, "Kept": banger.Kept{},
 		"Kernel": banger.Kernel{}, "Event": banger.Event{}, "Version": Version{},
 		"Forward": banger.Forward{}, "Listener": banger.Listener{}, "Policy": banger.Policy{}, "Rule": banger.Rule{}, "Denial": banger.Denial{}, "SSH": banger.SSH{},
 		"FileInfo": banger.FileInfo{}, "Stats": banger.Stats{}, "CopyReport": banger.CopyReport{},

@@ -14,7 +14,7 @@ type connectRequest struct {
 }
 
 func (s *Server) listNetworks(w http.ResponseWriter, req *http.Request) error {
-	return writeList(w, func() ([]banger.Network, error) { return s.VMs.Networks(req.Context()) })
+	return writeList(w, func() ([]banger.Network, error) { return s.Networks.Networks(req.Context()) })
 }
 
 func (s *Server) createNetwork(w http.ResponseWriter, req *http.Request) error {
@@ -22,7 +22,7 @@ func (s *Server) createNetwork(w http.ResponseWriter, req *http.Request) error {
 	if err := decode(req, &n); err != nil {
 		return err
 	}
-	n, err := s.VMs.CreateNetwork(req.Context(), n)
+	n, err := s.Networks.CreateNetwork(req.Context(), n)
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (s *Server) createNetwork(w http.ResponseWriter, req *http.Request) error {
 }
 
 func (s *Server) getNetwork(w http.ResponseWriter, req *http.Request) error {
-	n, err := s.VMs.Network(req.Context(), req.PathValue("network"))
+	n, err := s.Networks.Network(req.Context(), req.PathValue("network"))
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (s *Server) getNetwork(w http.ResponseWriter, req *http.Request) error {
 }
 
 func (s *Server) removeNetwork(w http.ResponseWriter, req *http.Request) error {
-	if err := s.VMs.RemoveNetwork(req.Context(), req.PathValue("network")); err != nil {
+	if err := s.Networks.RemoveNetwork(req.Context(), req.PathValue("network")); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -50,7 +50,7 @@ func (s *Server) connectNetwork(w http.ResponseWriter, req *http.Request) error 
 	if err := decode(req, &c); err != nil {
 		return err
 	}
-	vm, err := s.VMs.ConnectNetwork(req.Context(), req.PathValue("vm"), c.Network)
+	vm, err := s.Connections.ConnectNetwork(req.Context(), req.PathValue("vm"), c.Network)
 	return answerVM(w, vm, err)
 }
 

@@ -46,7 +46,7 @@ func (s *Server) files(w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	if r.Op == banger.FileStat {
-		info, err := s.VMs.StatFile(req.Context(), req.PathValue("vm"), r)
+		info, err := s.Guests.StatFile(req.Context(), req.PathValue("vm"), r)
 		if err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (s *Server) files(w http.ResponseWriter, req *http.Request) error {
 	if req.Header.Get("Upgrade") != upgradeFiles {
 		return banger.Errorf(banger.CodeInvalid, "a copy needs the header Upgrade: %s", upgradeFiles)
 	}
-	stream, err := s.VMs.Files(req.Context(), req.PathValue("vm"), r)
+	stream, err := s.Guests.Files(req.Context(), req.PathValue("vm"), r)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func (s *Server) pullImage(w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		img, err := s.Images.PullImage(req.Context(), body.Reference, body.Platform, emit)
+		img, err := s.Transfers.PullImage(req.Context(), body.Reference, body.Platform, emit)
 		return banger.Event{Image: &img}, err
 	})
 }
@@ -33,7 +33,7 @@ func (s *Server) pushImage(w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		img, err := s.Images.PushImage(req.Context(), body.Reference, emit)
+		img, err := s.Transfers.PushImage(req.Context(), body.Reference, emit)
 		return banger.Event{Image: &img}, err
 	})
 }
@@ -44,7 +44,7 @@ func (s *Server) commitVM(w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		img, err := s.Images.CommitVM(req.Context(), req.PathValue("vm"), body.Target, body.CommitNote, emit)
+		img, err := s.Transfers.CommitVM(req.Context(), req.PathValue("vm"), body.Target, body.CommitNote, emit)
 		return banger.Event{Image: &img}, err
 	})
 }
@@ -54,7 +54,7 @@ func (s *Server) registerImage(w http.ResponseWriter, req *http.Request) error {
 	if err := decode(req, &body); err != nil {
 		return err
 	}
-	img, err := s.Images.RegisterImage(req.Context(), body.Name, body.Rootfs, body.Kernel)
+	img, err := s.Transfers.RegisterImage(req.Context(), body.Name, body.Rootfs, body.Kernel)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (s *Server) promoteImage(w http.ResponseWriter, req *http.Request) error {
 	if err := decode(req, &body); err != nil {
 		return err
 	}
-	img, err := s.Images.PromoteImage(req.Context(), body.Reference)
+	img, err := s.Transfers.PromoteImage(req.Context(), body.Reference)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (s *Server) removeImage(w http.ResponseWriter, req *http.Request) error {
 // saveImages answers with a tar. What fails on the way cuts the connection, so that
 // half a tar is not taken for a whole one.
 func (s *Server) saveImages(w http.ResponseWriter, req *http.Request) error {
-	write, err := s.Images.SaveImages(req.URL.Query()["reference"])
+	write, err := s.Transfers.SaveImages(req.URL.Query()["reference"])
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (s *Server) saveImages(w http.ResponseWriter, req *http.Request) error {
 
 func (s *Server) loadImages(w http.ResponseWriter, req *http.Request) error {
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		list, err := s.Images.LoadImages(req.Context(), req.Body, emit)
+		list, err := s.Transfers.LoadImages(req.Context(), req.Body, emit)
 		return banger.Event{Images: list}, err
 	})
 }

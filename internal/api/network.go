@@ -14,13 +14,13 @@ import (
 )
 
 func (s *Server) listPorts(w http.ResponseWriter, req *http.Request) error {
-	return writeList(w, func() ([]banger.Listener, error) { return s.VMs.Ports(req.Context(), req.PathValue("vm")) })
+	return writeList(w, func() ([]banger.Listener, error) { return s.Connections.Ports(req.Context(), req.PathValue("vm")) })
 }
 
 func (s *Server) addForward(w http.ResponseWriter, req *http.Request) error {
 	f, err := decodeForward(req)
 	if err == nil {
-		f, err = s.VMs.AddForward(req.Context(), req.PathValue("vm"), f)
+		f, err = s.Connections.AddForward(req.Context(), req.PathValue("vm"), f)
 	}
 	if err != nil {
 		return err
@@ -31,7 +31,7 @@ func (s *Server) addForward(w http.ResponseWriter, req *http.Request) error {
 func (s *Server) removeForward(w http.ResponseWriter, req *http.Request) error {
 	f, err := decodeForward(req)
 	if err == nil {
-		err = s.VMs.RemoveForward(req.Context(), req.PathValue("vm"), f)
+		err = s.Connections.RemoveForward(req.Context(), req.PathValue("vm"), f)
 	}
 	if err != nil {
 		return err
@@ -52,7 +52,7 @@ func (s *Server) setPolicy(w http.ResponseWriter, req *http.Request) error {
 	if err := decode(req, &p); err != nil {
 		return err
 	}
-	vm, err := s.VMs.SetPolicy(req.Context(), req.PathValue("vm"), p)
+	vm, err := s.Connections.SetPolicy(req.Context(), req.PathValue("vm"), p)
 	return answerVM(w, vm, err)
 }
 
@@ -62,12 +62,12 @@ func (s *Server) denials(w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.VMs.Get(req.PathValue("vm")); err != nil {
+	if _, err := s.Inventory.Get(req.PathValue("vm")); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", ndjson)
 	w.(http.Flusher).Flush() // who follows waits for what may come late
-	err = s.VMs.Denials(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
+	err = s.Connections.Denials(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.Log.Warn("denials", "err", err) // the status has gone out
 	}

@@ -19,9 +19,15 @@ import (
 
 // Server answers the API. Its fields are set before Handler is called.
 type Server struct {
-	VMs     VMs
-	Images  Images
-	Kernels Kernels
+	Machines    Machines
+	Inventory   Inventory
+	Guests      Guests
+	Connections Connections
+	Networks    Networks
+	Images      Images
+	Transfers   Transfers
+	Kernels     Kernels
+
 	Version func(context.Context) Version
 	Stop    func() // asks the daemon to end
 	Splice  func(ctx context.Context, a, b net.Conn)
@@ -197,7 +203,7 @@ func (s *Server) listVMs(w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	all := q.Get("all") == "true"
-	list := s.VMs.List(func(vm banger.VM) bool { return (all || !vm.State.AtRest()) && keep(vm) })
+	list := s.Inventory.List(func(vm banger.VM) bool { return (all || !vm.State.AtRest()) && keep(vm) })
 	if list == nil {
 		list = []banger.VM{}
 	}
@@ -259,13 +265,13 @@ func (s *Server) createVM(w http.ResponseWriter, req *http.Request) error {
 	}
 	start := req.URL.Query().Get("start") == "true"
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		vm, err := s.VMs.Create(req.Context(), spec, start, emit)
+		vm, err := s.Machines.Create(req.Context(), spec, start, emit)
 		return banger.Event{VM: &vm}, err
 	})
 }
 
 func (s *Server) pruneVMs(w http.ResponseWriter, req *http.Request) error {
-	removed, err := s.VMs.Prune(req.Context())
+	removed, err := s.Machines.Prune(req.Context())
 	if err != nil {
 		return err
 	}
@@ -284,7 +290,7 @@ func answerVM(w http.ResponseWriter, vm banger.VM, err error) error {
 }
 
 func (s *Server) getVM(w http.ResponseWriter, req *http.Request) error {
-	vm, err := s.VMs.Get(req.PathValue("vm"))
+	vm, err := s.Inventory.Get(req.PathValue("vm"))
 	if err == nil && req.URL.Query().Get("env") == "true" {
 		return writeJSON(w, vm)
 	}
@@ -292,7 +298,7 @@ func (s *Server) getVM(w http.ResponseWriter, req *http.Request) error {
 }
 
 func (s *Server) removeVM(w http.ResponseWriter, req *http.Request) error {
-	if err := s.VMs.Remove(req.Context(), req.PathValue("vm"), req.URL.Query().Get("force") == "true"); err != nil {
+	if err := s.Machines.Remove(req.Context(), req.PathValue("vm"), req.URL.Query().Get("force") == "true"); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -302,7 +308,7 @@ func (s *Server) removeVM(w http.ResponseWriter, req *http.Request) error {
 func (s *Server) startVM(w http.ResponseWriter, req *http.Request) error {
 	attach := req.URL.Query().Get("attach") == "true"
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		vm, err := s.VMs.Start(req.Context(), req.PathValue("vm"), attach, emit)
+		vm, err := s.Machines.Start(req.Context(), req.PathValue("vm"), attach, emit)
 		return banger.Event{VM: &vm}, err
 	})
 }
@@ -325,7 +331,7 @@ func (s *Server) stopVM(w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	vm, err := s.VMs.Stop(req.Context(), req.PathValue("vm"), grace)
+	vm, err := s.Machines.Stop(req.Context(), req.PathValue("vm"), grace)
 	return answerVM(w, vm, err)
 }
 
@@ -335,7 +341,7 @@ func (s *Server) restartVM(w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		vm, err := s.VMs.Restart(req.Context(), req.PathValue("vm"), grace, emit)
+		vm, err := s.Machines.Restart(req.Context(), req.PathValue("vm"), grace, emit)
 		return banger.Event{VM: &vm}, err
 	})
 }
@@ -349,7 +355,7 @@ func (s *Server) killVM(w http.ResponseWriter, req *http.Request) error {
 		}
 		signal = n
 	}
-	vm, err := s.VMs.Kill(req.Context(), req.PathValue("vm"), signal)
+	vm, err := s.Machines.Kill(req.Context(), req.PathValue("vm"), signal)
 	return answerVM(w, vm, err)
 }
 
@@ -358,12 +364,12 @@ func (s *Server) renameVM(w http.ResponseWriter, req *http.Request) error {
 	if err := decode(req, &body); err != nil {
 		return err
 	}
-	vm, err := s.VMs.Rename(req.Context(), req.PathValue("vm"), body.Name)
+	vm, err := s.Machines.Rename(req.Context(), req.PathValue("vm"), body.Name)
 	return answerVM(w, vm, err)
 }
 
 func (s *Server) waitVM(w http.ResponseWriter, req *http.Request) error {
-	vm, err := s.VMs.Wait(req.Context(), req.PathValue("vm"))
+	vm, err := s.Inventory.Wait(req.Context(), req.PathValue("vm"))
 	return answerVM(w, vm, err)
 }
 
@@ -381,7 +387,7 @@ func (s *Server) exec(w http.ResponseWriter, req *http.Request) error {
 			return err
 		}
 	}
-	stream, err := s.VMs.Exec(req.Context(), req.PathValue("vm"), e)
+	stream, err := s.Guests.Exec(req.Context(), req.PathValue("vm"), e)
 	if err != nil {
 		return err
 	}
@@ -394,11 +400,11 @@ func (s *Server) logs(w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.VMs.Get(req.PathValue("vm")); err != nil {
+	if _, err := s.Inventory.Get(req.PathValue("vm")); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	err = s.VMs.Logs(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
+	err = s.Guests.Logs(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.Log.Warn("logs", "err", err) // the status has gone out
 	}

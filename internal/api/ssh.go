@@ -20,7 +20,7 @@ func (s *Server) ssh(w http.ResponseWriter, req *http.Request) error {
 	if req.Header.Get("Upgrade") != upgradeSSH {
 		return banger.Errorf(banger.CodeInvalid, "a connection needs the header Upgrade: %s", upgradeSSH)
 	}
-	stream, err := s.VMs.SSH(req.Context(), req.PathValue("vm"), r)
+	stream, err := s.Guests.SSH(req.Context(), req.PathValue("vm"), r)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 func (s *Server) stats(w http.ResponseWriter, req *http.Request) error {
-	st, err := s.VMs.Stats(req.Context(), req.PathValue("vm"))
+	st, err := s.Guests.Stats(req.Context(), req.PathValue("vm"))
 	if err != nil {
 		return err
 	}

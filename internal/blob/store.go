@@ -32,6 +32,8 @@ type Store struct {
 	mu      sync.Mutex
 	flights map[string]*flight
 	doubted map[string]bool // whole, but to be hashed before they are used again
+	keepers int             // how many Keep have begun and not ended
+	touched map[string]bool // digests used since the first of them
 }
 
 // ErrDigest says that bytes are not what their digest promises.
@@ -55,7 +57,7 @@ type Info struct {
 // OpenStore returns the store in dir, creating it.
 func OpenStore(dir string) (*Store, error) {
 	s := &Store{Backoff: 250 * time.Millisecond, MaxBackoff: 10 * time.Second, Attempts: 6, Stall: 30 * time.Second,
-		dir: dir, flights: map[string]*flight{}, doubted: map[string]bool{}}
+		dir: dir, flights: map[string]*flight{}, doubted: map[string]bool{}, touched: map[string]bool{}}
 	for _, d := range []string{"sha256", "partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, err
@@ -132,6 +134,7 @@ func (s *Store) Open(ctx context.Context, src Source) (*Reader, error) {
 func (s *Store) reader(ctx context.Context, src Source) (*Reader, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.touch(src.Digest)
 	f, err := os.Open(s.Path(src.Digest))
 	if err == nil {
 		info, err := f.Stat()
@@ -197,6 +200,9 @@ func (s *Store) Put(ctx context.Context, r io.Reader) (digest string, size int64
 func (s *Store) PutBytes(data []byte) (digest string, err error) {
 	d := sha256.Sum256(data)
 	digest = "sha256:" + hex.EncodeToString(d[:])
+	s.mu.Lock()
+	s.touch(digest)
+	s.mu.Unlock()
 	if size, ok := s.Has(digest); ok && size == int64(len(data)) && !s.isDoubted(digest) {
 		return digest, nil
 	}
@@ -210,6 +216,7 @@ func (s *Store) publish(f *os.File, name, digest string) error {
 		return err
 	}
 	s.mu.Lock()
+	s.touch(digest)
 	err := os.Rename(name, s.Path(digest))
 	delete(s.doubted, digest)
 	s.mu.Unlock()
@@ -268,9 +275,30 @@ func list(dir string) ([]Info, error) {
 	return all, nil
 }
 
-// Collect removes the blobs, whole or partial, that keep refuses and that are not
-// being fetched. With dryRun it only returns what they are. Who reads a blob at that
-// moment can go on.
+// Keep begins the making of something that needs blobs. Until it ends, Collect removes none that was put or opened since.
+func (s *Store) Keep() (end func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keepers++
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.keepers--; s.keepers == 0 {
+			clear(s.touched)
+		}
+	})
+}
+
+// touch notes that a blob is used; s.mu is held.
+func (s *Store) touch(digest string) {
+	if s.keepers > 0 {
+		s.touched[digest] = true
+	}
+}
+
+// Collect removes the blobs, whole or partial, that keep refuses, that are not
+// being fetched, and that no Keep holds. With dryRun it only returns what they are. A reader that has a blob open
+// can go on. What Keep held until Collect began is whole when keep is first called, which must not use the store.
 func (s *Store) Collect(keep func(digest string) bool, dryRun bool) (removed []Info, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -280,7 +308,7 @@ func (s *Store) Collect(keep func(digest string) bool, dryRun bool) (removed []I
 			return removed, err
 		}
 		for _, b := range all {
-			if s.flights[b.Digest] != nil || keep(b.Digest) && dir == "sha256" {
+			if s.flights[b.Digest] != nil || s.touched[b.Digest] || keep(b.Digest) && dir == "sha256" {
 				continue
 			}
 			if !dryRun {

@@ -20,6 +20,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/host"
 	"banger/internal/private"
+	"banger/internal/process"
 )
 
 // DaemonOptions are what a daemon is started with.
@@ -212,7 +213,7 @@ func (a *app) stopDaemon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ended, err := awaitExit(v.PID)
+	ended, err := process.Watch(v.PID)
 	if err != nil {
 		return err
 	}

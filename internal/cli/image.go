@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -355,6 +356,9 @@ func (a *app) imagePruneCommand() *cobra.Command {
 				verb = "would remove"
 			}
 			if !a.quiet {
+				for _, k := range p.Kept {
+					fmt.Fprintf(a.stderr, "%s stays: it is needed by %s\n", text.Line(cmp.Or(k.Reference, shortDigest(k.Image))), text.Line(k.By))
+				}
 				fmt.Fprintf(a.stderr, "%s %d images and %d blobs, %s\n", verb, len(p.Images), p.Blobs, banger.FormatSize(p.Bytes))
 			}
 			return nil

@@ -26,12 +26,15 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/network"
+	"banger/internal/network/bridge"
 	"banger/internal/private"
 	"banger/internal/registry"
 	"banger/internal/reserve"
-	"banger/internal/shim"
+	"banger/internal/shim/server"
+	"banger/internal/splice"
 	"banger/internal/store"
 	"banger/internal/supervisor"
+	"banger/internal/vmm/choice"
 )
 
 //go:embed embedded
@@ -55,12 +58,12 @@ var vmmArgv = []string{"/proc/self/exe", "vmm-exec"}
 // RunShim is the life of a shim process. Its directory is in its arguments for those who look
 // for it; it is its working directory, too.
 func RunShim(ctx context.Context, dir string) error {
-	return shim.RunConfined(ctx, drivers(), append(slices.Clone(vmmArgv), dir))
+	return server.RunConfined(ctx, drivers(), append(slices.Clone(vmmArgv), dir))
 }
 
 // ExecVMM turns this process into the VMM of the shim in dir, with the rights of
 // that VM only.
-func ExecVMM(_ string, argv []string) error { return shim.ExecVMM(argv) }
+func ExecVMM(_ string, argv []string) error { return server.ExecVMM(argv) }
 
 // Run is the life of a daemon. It returns when ctx ends or a client asks for
 // the shutdown; VMs go on running.
@@ -73,8 +76,8 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // run is Run with these VMMs.
-func run(ctx context.Context, o Options, vmms []supervisor.VMM) error {
-	if err := shim.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
+func run(ctx context.Context, o Options, vmms []choice.VMM) error {
+	if err := server.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -110,24 +113,29 @@ func run(ctx context.Context, o Options, vmms []supervisor.VMM) error {
 	if err != nil {
 		return err
 	}
-	names := serveNames(o.StateDir, sup.Names())
+	names := serveNames(o.StateDir, sup.Networks())
 	defer names.close()
-	started := time.Now().UTC()
-	version := func(ctx context.Context) api.Version {
-		v := api.Version{Version: banger.Version, API: banger.APIVersion, PID: os.Getpid(), Started: started, State: o.StateDir, Problems: problems, KVM: "usable"}
-		v.SQLite, _ = db.SQLiteVersion(ctx)
-		v.DNS, v.DNSProblem = names.version()
-		if !kvm.Usable {
-			v.KVM = kvm.Reason
-		} else if err := host.CheckNested(); err != nil {
-			v.NestedProblem = err.Error()
-		}
-		v.VMM, v.VMMs = describe(ctx, vmms, kvm, o.StateDir)
-		v.Limits, v.LimitsProblem = describeGroups(groups, noGroups)
-		return v
+	about := about{o: o, db: db, kvm: kvm, vmms: vmms, groups: groups, noGroups: noGroups, names: names, problems: problems,
+		started: time.Now().UTC()}
+	return serve(ctx, o, apiOf(sup, about, stop).HTTP(ctx))
+}
+
+// apiOf returns the API of a supervisor. stop asks the daemon to end.
+func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
+	return &api.Server{
+		Machines:    sup,
+		Inventory:   sup,
+		Guests:      sup.Guests(),
+		Connections: sup.Connections(),
+		Networks:    sup.Networks(),
+		Images:      sup.Library(),
+		Transfers:   sup.Library(),
+		Kernels:     sup.Library(),
+		Version:     about.version,
+		Stop:        stop,
+		Splice:      splice.Copy,
+		Log:         about.o.Log,
 	}
-	server := &api.Server{VMs: sup, Images: sup, Kernels: sup, Version: version, Stop: stop, Splice: shim.Splice, Log: o.Log}
-	return serve(ctx, o, server.HTTP(ctx))
 }
 
 func reserveOf(stateDir string) *reserve.File { return reserve.At(filepath.Join(stateDir, "reserve")) }
@@ -180,7 +188,7 @@ func imageLimits(getenv func(string) string) (l image.Limits, err error) {
 	return l, nil
 }
 
-func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms []supervisor.VMM, groups *cgroup.Tree) (*supervisor.Supervisor, error) {
+func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms []choice.VMM, groups *cgroup.Tree) (*supervisor.Supervisor, error) {
 	kernels, err := kernel.Open(filepath.Join(o.StateDir, "kernels"))
 	if err != nil {
 		return nil, err
@@ -191,13 +199,21 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 	}
 	parts := supervisor.Options{
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
-		VMMs: vmms,
-		KVM:  kvm.Usable, NoKVM: kvm.Reason, KVMGroup: host.KVMGroup(), BootID: host.BootID(), Reserve: reserveOf(o.StateDir), Memory: host.Memory(), CPUs: runtime.NumCPU(), Nested: host.CheckNested, Root: os.Geteuid() == 0,
-		Store: db, Images: images, Kernels: kernels, Groups: groups,
+		VMMs:     choice.Host{VMMs: vmms, KVM: kvm.Usable, NoKVM: kvm.Reason, Nested: host.CheckNested},
+		KVMGroup: host.KVMGroup(),
+		BootID:   host.BootID(),
+		Reserve:  reserveOf(o.StateDir),
+		Memory:   host.Memory(),
+		CPUs:     runtime.NumCPU(),
+		Root:     os.Geteuid() == 0,
+		Store:    db,
+		Images:   images,
+		Kernels:  kernels,
+		Groups:   groups,
 	}
 	if parts.Root {
-		parts.Bridge = func(denied func(string, banger.Denial)) *network.BridgeHost {
-			return network.NewBridgeHost(o.StateDir, network.NewResolver(network.ResolvConf).Exchange, denied, o.Log)
+		parts.Bridge = func(denied func(string, banger.Denial)) *bridge.Host {
+			return bridge.NewHost(o.StateDir, network.NewResolver(network.ResolvConf).Exchange, denied, o.Log)
 		}
 	}
 	return supervisor.New(parts)

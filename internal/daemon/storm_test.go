@@ -21,9 +21,9 @@ import (
 	"time"
 
 	"banger/internal/api"
-	"banger/internal/shim"
-	"banger/internal/supervisor"
+	"banger/internal/shim/server"
 	"banger/internal/vmm"
+	"banger/internal/vmm/choice"
 	"banger/internal/vmm/vmmtest"
 )
 
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 4 && os.Args[1] == "shim":
 		driver := vmmtest.Memory{Agent: os.Args[2]}
-		if err := shim.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver}); err != nil {
+		if err := server.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		syscall.Exit(0) // unlike os.Exit without the second that the race detector takes
@@ -61,7 +61,7 @@ func stormDaemon(dir string) error {
 	}
 	return run(ctx, Options{StateDir: filepath.Join(dir, "s"), RunDir: filepath.Join(dir, "r"), Socket: socketIn(dir),
 		Accel: "tcg", Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func() { fmt.Println("ready") }},
-		[]supervisor.VMM{{Name: driver.Name(), Find: find}})
+		[]choice.VMM{{Name: driver.Name(), Find: find}})
 }
 
 func socketIn(dir string) string { return filepath.Join(dir, "r", "api.sock") }

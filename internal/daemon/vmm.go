@@ -10,9 +10,9 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/host"
-	"banger/internal/shim"
-	"banger/internal/supervisor"
+	"banger/internal/shim/server"
 	"banger/internal/vmm"
+	"banger/internal/vmm/choice"
 	"banger/internal/vmm/firecracker"
 	"banger/internal/vmm/qemu"
 )
@@ -24,7 +24,7 @@ func drivers() map[string]vmm.Driver {
 
 // vmms are the VMMs in the order in which they are preferred. BANGER_FIRECRACKER_OPTIONS
 // holds options of its driver, as name=value with commas between.
-func vmms(getenv func(string) string) ([]supervisor.VMM, error) {
+func vmms(getenv func(string) string) ([]choice.VMM, error) {
 	options, err := parseOptions(getenv("BANGER_FIRECRACKER_OPTIONS"))
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func vmms(getenv func(string) string) ([]supervisor.VMM, error) {
 	if template := options["cpu_template"]; template != "" {
 		reads = []string{template}
 	}
-	return []supervisor.VMM{
+	return []choice.VMM{
 		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Sockets: true, Options: options, Reads: reads, Jailer: jailer()},
 		{Name: banger.VMMQEMU, Find: finder(qemu.Driver{}), Package: "apt-get install qemu-system-x86", CheckCPU: qemu.CheckCPU},
 	}, nil
@@ -110,7 +110,7 @@ func (r *remembered) version(path string, ask func() (string, error)) (string, e
 }
 
 // describe says what new VMs run on, or why none can, and how it stands with each VMM.
-func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM, state string) (first string, all []api.VMM) {
+func describe(ctx context.Context, vmms []choice.VMM, kvm host.KVM, state string) (first string, all []api.VMM) {
 	for _, v := range vmms {
 		s := api.VMM{Name: v.Name}
 		var err error
@@ -139,7 +139,7 @@ func describe(ctx context.Context, vmms []supervisor.VMM, kvm host.KVM, state st
 
 // checkReach says why a VM's own user cannot start a VMM, where a daemon of root has no jailer
 // for it.
-func checkReach(ctx context.Context, v supervisor.VMM, path, version, dir string) error {
+func checkReach(ctx context.Context, v choice.VMM, path, version, dir string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -152,8 +152,8 @@ func checkReach(ctx context.Context, v supervisor.VMM, path, version, dir string
 }
 
 // confinement says what holds Firecracker here.
-func confinement(ctx context.Context, v supervisor.VMM, path, version, dir string) string {
-	rootless := "rootless: in namespaces of its own, confined by " + shim.Confinement()
+func confinement(ctx context.Context, v choice.VMM, path, version, dir string) string {
+	rootless := "rootless: in namespaces of its own, confined by " + server.Confinement()
 	if os.Geteuid() != 0 {
 		return rootless
 	}

@@ -126,6 +126,20 @@ func TestQuestionsAndAnswers(t *testing.T) {
 	}
 }
 
+// TestAZoneWithoutAServerOfItsOwn checks that a zone of guests has no name of the host's server.
+func TestAZoneWithoutAServerOfItsOwn(t *testing.T) {
+	z := Zone{Directory: vms}
+	for name, want := range map[string]string{
+		"web.vm.":       "NOERROR aa A 127.64.0.1",
+		"ns.banger.vm.": "NXDOMAIN aa /SOA 1",
+		"banger.vm.":    "NXDOMAIN aa /SOA 1",
+	} {
+		if got := say(z.Answer(new(dns.Msg).SetQuestion(name, dns.TypeA))); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestImproperQuestions(t *testing.T) {
 	at := start(t)
 	for name, c := range map[string]struct {
@@ -178,13 +192,13 @@ func FuzzAnswer(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	s := &Server{dir: vms}
+	z := Zone{Directory: vms}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var q dns.Msg
 		if q.Unpack(b) != nil {
 			return
 		}
-		r := s.Answer(&q)
+		r := z.Answer(&q)
 		if r.Id != q.Id || !r.Response {
 			t.Errorf("%v is no answer to %v", r, &q)
 		}

@@ -1,3 +1,8 @@
+// Package guest is what the host asks of the agent in a guest: requests, which a stream carries, and
+// the host's end of them. Package agent answers them.
+//
+// Whatever the agent answers is hostile: every length is bounded and every text is made printable. The
+// package must not know which VMM carries the streams, nor how they are made.
 package guest
 
 import (
@@ -14,6 +19,9 @@ import (
 	"banger"
 	"banger/internal/text"
 )
+
+// Version is the version of requests and answers. Info tells the agent's.
+const Version = 4
 
 // AgentPort is the port on which the agent answers requests.
 const AgentPort = 1
@@ -273,14 +281,20 @@ func unanswered(caller context.Context, err error) error {
 func (c Client) repeated(caller context.Context, r Request) (Info, error) {
 	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
+	var cut error // of the connection before
 	for {
 		info, err := c.call(ctx, r)
-		if !isCut(err) {
+		switch {
+		case isCut(err):
+			cut = err
+		case cut != nil && ctx.Err() != nil:
+			return info, cut // says more than ctx does
+		default:
 			return info, unanswered(caller, err)
 		}
 		select {
 		case <-ctx.Done():
-			return info, err // which says more than ctx does
+			return info, cut
 		case <-time.After(repeatAfter): // nothing tells when the guest is ready
 		}
 	}

@@ -10,28 +10,45 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"banger/internal/processtest"
+
+	"go.uber.org/goleak"
 
 	"banger"
 )
 
-// fakeAgent answers each request by a function of the test, over a whole session.
+// fakeAgent answers each request by a function of the test, over a connection of its own.
 func fakeAgent(t testing.TB, answer func(Request, net.Conn)) Client {
 	t.Helper()
-	m := start(t, func(port uint32, c net.Conn) {
-		typ, p, err := banger.NewFrameReader(c).Next()
-		if err != nil {
-			return
-		}
-		var r Request
-		if err := json.Unmarshal(p, &r); err != nil || typ != banger.FrameRequest || port != AgentPort {
-			t.Errorf("the first frame on port %d is %d %q: %v", port, typ, p, err)
-			return
-		}
-		answer(r, c)
-	})
-	return Client{Dial: func(ctx context.Context) (net.Conn, error) { return m.Dial(ctx, AgentPort) }}
+	ignore := goleak.IgnoreCurrent()
+	var wg sync.WaitGroup
+	t.Cleanup(func() { wg.Wait(); goleak.VerifyNone(t, ignore) })
+	return Client{Dial: func(context.Context) (net.Conn, error) {
+		host, agent := processtest.SocketPair(t)
+		wg.Go(func() {
+			defer agent.Close()
+			answerOne(t, agent, answer)
+		})
+		return host, nil
+	}}
+}
+
+// answerOne reads a request and has answer answer it.
+func answerOne(t testing.TB, c net.Conn, answer func(Request, net.Conn)) {
+	typ, p, err := banger.NewFrameReader(c).Next()
+	if err != nil {
+		return
+	}
+	var r Request
+	if err := json.Unmarshal(p, &r); err != nil || typ != banger.FrameRequest {
+		t.Errorf("the first frame is %d %q: %v", typ, p, err)
+		return
+	}
+	answer(r, c)
 }
 
 // Each call sends one request that says what it was given.
@@ -75,7 +92,7 @@ func TestClientRequests(t *testing.T) {
 			return err
 		}, Request{Op: OpExec, Exec: &cmd}},
 	} {
-		if err := tt.call(withPatience(t)); err != nil {
+		if err := tt.call(processtest.WithPatience(t)); err != nil {
 			t.Errorf("%s: %v", tt.want.Op, err)
 		}
 		r := <-got
@@ -119,11 +136,11 @@ func TestClientAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := fakeAgent(t, func(_ Request, conn net.Conn) {
 				conn.Write(tt.answer)
-				conn.(*stream).CloseWrite()
+				conn.(*net.UnixConn).CloseWrite()
 			})
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err := c.Ping(withPatience(t))
+			_, err := c.Ping(processtest.WithPatience(t))
 			runtime.ReadMemStats(&after)
 			if err == nil || !strings.Contains(err.Error(), tt.message) || banger.CodeOf(err) != tt.code {
 				t.Errorf("got %v (%s)", err, banger.CodeOf(err))
@@ -163,7 +180,7 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 			}
 			dialed := 0
 			c := Client{Dial: func(context.Context) (net.Conn, error) {
-				host, guest := socketPair(t)
+				host, guest := processtest.SocketPair(t)
 				cut := cuts[min(dialed, len(cuts)-1)]
 				dialed++
 				go func() { // ends with the cut
@@ -172,7 +189,7 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 				}()
 				return host, nil
 			}}
-			err := call.make(c, withPatience(t))
+			err := call.make(c, processtest.WithPatience(t))
 			if call.repeated && (err != nil || dialed != len(cuts)) {
 				t.Errorf("after %d connections of %d the error is %v", dialed, len(cuts), err)
 			}
@@ -185,7 +202,7 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 
 // TestRepeatingEnds with the context, and tells how the last connection ended.
 func TestRepeatingEnds(t *testing.T) {
-	c := fakeAgent(t, func(_ Request, conn net.Conn) { conn.(*stream).CloseWrite() })
+	c := fakeAgent(t, func(_ Request, conn net.Conn) { conn.(*net.UnixConn).CloseWrite() })
 	ctx, cancel := context.WithTimeout(t.Context(), 5*repeatAfter)
 	defer cancel()
 	_, err := c.Ping(ctx)
@@ -219,25 +236,20 @@ func TestClientContext(t *testing.T) {
 		<-left
 	})
 	t.Run("for a guest that takes no request", func(t *testing.T) {
-		noLeaks(t)
 		host, agent := net.Pipe()
 		defer agent.Close()
-		go answerHello(agent, Version)
-		m := connect(t, host)
-		c := Client{Dial: func(ctx context.Context) (net.Conn, error) { return m.Dial(ctx, AgentPort) }}
-		for range 3 { // the first may fit into the session's writer
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			result := make(chan error, 1)
-			go func() { _, err := c.Ping(ctx); result <- err }()
-			select {
-			case err := <-result:
-				if !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("got %v", err)
-				}
-			case <-time.After(patience):
-				t.Fatal("the call outlives its context")
+		c := Client{Dial: func(context.Context) (net.Conn, error) { return host, nil }}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		result := make(chan error, 1)
+		go func() { _, err := c.Ping(ctx); result <- err }()
+		select {
+		case err := <-result:
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
 			}
-			cancel()
+		case <-time.After(processtest.Patience):
+			t.Fatal("the call outlives its context")
 		}
 	})
 }
@@ -270,7 +282,7 @@ func TestClientExecStream(t *testing.T) {
 		t.Errorf("the agent read %q", s)
 	}
 	conn.Close()
-	if s := <-said; s != errReset.Error() {
+	if s := <-said; s != io.EOF.Error() {
 		t.Errorf("the agent's read ended with %q", s)
 	}
 }

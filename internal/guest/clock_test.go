@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/processtest"
+
 	"banger"
 )
 
@@ -76,7 +78,7 @@ func TestAClockIsBroughtToTheHosts(t *testing.T) {
 		"nothing to do, after a long wait": {0, clockTries, true, 1},
 	} {
 		a := &clockAgent{behind: tt.behind, late: tt.late, delay: 100 * time.Millisecond}
-		off, err := fakeAgent(t, a.answer).SyncClock(withPatience(t), tt.now)
+		off, err := fakeAgent(t, a.answer).SyncClock(processtest.WithPatience(t), tt.now)
 		limit := 30 * time.Millisecond // of a loopback on a busy host
 		if tt.late == clockTries {
 			limit += a.delay / 2
@@ -92,15 +94,15 @@ func TestAClockIsBroughtToTheHosts(t *testing.T) {
 func TestTwoCorrectionsOfOneOffset(t *testing.T) {
 	a := &clockAgent{behind: time.Hour}
 	c := fakeAgent(t, a.answer)
-	r, err := c.readClock(withPatience(t))
+	r, err := c.readClock(processtest.WithPatience(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.SyncClock(withPatience(t), true); err != nil {
+	if _, err := c.SyncClock(processtest.WithPatience(t), true); err != nil {
 		t.Fatal(err)
 	}
 	again := Request{Op: OpClock, Clock: &Correction{OffsetNanos: r.offset.Nanoseconds(), After: r.sets}}
-	if _, err := c.call(withPatience(t), again); err != nil || a.behind.Abs() > time.Minute {
+	if _, err := c.call(processtest.WithPatience(t), again); err != nil || a.behind.Abs() > time.Minute {
 		t.Errorf("it is behind by %s, %v", a.behind, err)
 	}
 }
@@ -111,7 +113,7 @@ func TestAnOldAgentHasNoClock(t *testing.T) {
 		unknown := &banger.Error{Code: banger.CodeInvalid, Message: "the agent knows no operation"}
 		banger.WriteJSONFrame(conn, banger.FrameError, unknown)
 	})
-	if _, err := c.SyncClock(withPatience(t), true); banger.CodeOf(err) != banger.CodeInvalid {
+	if _, err := c.SyncClock(processtest.WithPatience(t), true); banger.CodeOf(err) != banger.CodeInvalid {
 		t.Errorf("the error is %v", err)
 	}
 }
@@ -130,7 +132,7 @@ func TestTheTimeOfABoot(t *testing.T) {
 		return dial(ctx)
 	}
 	cfg := Config{Hostname: "box"}
-	if _, err := c.Configure(withPatience(t), cfg); err != nil {
+	if _, err := c.Configure(processtest.WithPatience(t), cfg); err != nil {
 		t.Fatal(err)
 	}
 	if at := <-told; at < up.UnixNano() || at > time.Now().UnixNano() || cfg.TimeUnixNano != 0 {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/processtest"
+
 	"banger"
 )
 
@@ -25,14 +27,14 @@ func TestSSHStreamBeginsBehindTheAnswer(t *testing.T) {
 		conn.Write(data)
 		conn.Close()
 	})
-	conn, err := c.SSH(withPatience(t), want)
+	conn, err := c.SSH(processtest.WithPatience(t), want)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	io.WriteString(conn, "SSH-2.0-host\r\n")
-	conn.(*stream).CloseWrite()
-	conn.SetReadDeadline(time.Now().Add(patience))
+	conn.(*net.UnixConn).CloseWrite()
+	conn.SetReadDeadline(time.Now().Add(processtest.Patience))
 	const both = "SSH-2.0-guest\r\nSSH-2.0-host\r\n"
 	got := make([]byte, len(both))
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != both {
@@ -56,7 +58,7 @@ func TestSSHAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := fakeAgent(t, func(_ Request, conn net.Conn) { tt.answer(conn) })
-			if _, err := c.SSH(withPatience(t), banger.SSH{}); banger.CodeOf(err) != tt.code {
+			if _, err := c.SSH(processtest.WithPatience(t), banger.SSH{}); banger.CodeOf(err) != tt.code {
 				t.Errorf("it is %v", err)
 			}
 		})

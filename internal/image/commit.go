@@ -29,14 +29,16 @@ func (s *Store) Commit(ctx context.Context, base, target string, layer io.Reader
 	}
 	img, err := s.commit(ctx, e.images[0], name, layer, note, emit)
 	if err != nil {
-		return img, errors.Join(hostError(ctx, name, err), s.collect())
+		_, cerr := s.collect(nil, false)
+		return img, errors.Join(hostError(ctx, name, err), cerr)
 	}
 	return img, nil
 }
 
 func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarStream io.Reader, note banger.CommitNote, emit banger.Emit) (img banger.Image, err error) {
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
+	making := s.begin("the commit of " + name)
+	defer making.end()
+	making.hold(base.Digest)
 	emit(banger.Event{Stage: "commit", Text: "reading the changes"})
 	m := &meter{reader: &contextReader{ctx, tarStream}, total: &total{emit: emit, text: "reading the changes"}}
 	layer, diffID, err := s.pack(&boundedReader{m, s.limits.Bytes})
@@ -55,6 +57,7 @@ func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarS
 	if err != nil {
 		return img, err
 	}
+	making.hold(src.digest)
 	img, report, err := s.add(ctx, name, src, emit)
 	if err != nil {
 		return img, err

@@ -119,6 +119,13 @@ func blobsOf(img banger.Image) []string {
 // Write writes a tar that is an OCI layout and what `docker load` reads as well. Every
 // blob is checked while it is written.
 func (e *Export) Write(ctx context.Context, out io.Writer) error {
+	for _, img := range e.images {
+		release, err := e.store.Pin(img.Digest, "the save of "+img.Reference)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	w := tar.NewWriter(out)
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
 	var list []saved
@@ -228,8 +235,8 @@ func repoTag(ref string) string {
 // Load brings in the images of an archive that `save`, docker or podman wrote, and
 // returns them. One without a name goes by its digest.
 func (s *Store) Load(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error) {
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
+	m := s.begin("the load of an archive")
+	defer m.end()
 	file, err := spool(&contextReader{ctx, r}, s.tmpDir())
 	if err != nil {
 		return nil, hostError(ctx, "the archive", err)
@@ -246,7 +253,7 @@ func (s *Store) Load(ctx context.Context, r io.Reader, emit banger.Emit) ([]bang
 	}
 	var list []banger.Image
 	for _, p := range parts {
-		img, err := s.loadOne(ctx, p, emit)
+		img, err := s.loadOne(ctx, p, m, emit)
 		if err != nil {
 			return list, err
 		}
@@ -314,7 +321,7 @@ func (c *chosen) manifest(ctx context.Context, digest string) ([]byte, error) {
 }
 
 // loadOne brings in one image under all its names.
-func (s *Store) loadOne(ctx context.Context, p part, emit banger.Emit) ([]banger.Image, error) {
+func (s *Store) loadOne(ctx context.Context, p part, m *making, emit banger.Emit) ([]banger.Image, error) {
 	native, _ := parsePlatform("")
 	src, err := s.resolveContent(ctx, p.content, native)
 	if err != nil {
@@ -334,6 +341,7 @@ func (s *Store) loadOne(ctx context.Context, p part, emit banger.Emit) ([]banger
 	if len(refs) == 0 {
 		refs = []string{src.digest}
 	}
+	m.hold(src.digest)
 	img, err := s.Get(src.digest)
 	if err != nil {
 		if img, _, err = s.add(ctx, refs[0], src, emit); err != nil {
@@ -358,6 +366,11 @@ func (s *Store) Push(ctx context.Context, ref string, emit banger.Emit) (banger.
 		return banger.Image{}, err
 	}
 	img := e.images[0]
+	release, err := s.Pin(img.Digest, "the push of "+img.Reference)
+	if err != nil {
+		return img, err
+	}
+	defer release()
 	tag, err := name.NewTag(img.Reference)
 	if _, own := catalogue[img.Reference]; err != nil || own {
 		return img, banger.Errorf(banger.CodeInvalid, "%s names no place in a registry", img.Reference).

@@ -274,7 +274,7 @@ func TestAListDoesNotFailOfARemoval(t *testing.T) {
 		var err error
 		for range 50 {
 			_, perr := s.Ensure(context.Background(), ref, "", banger.PullMissing, banger.Discard)
-			err = errors.Join(err, perr, s.Remove(ref))
+			err = errors.Join(err, perr, s.Remove(ref, noVM))
 		}
 		done <- err
 	}()

@@ -26,8 +26,8 @@ func (s *Store) Register(ctx context.Context, target, rootfs, kernel string) (ba
 	if err != nil {
 		return banger.Image{}, err
 	}
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
+	m := s.begin("the registration of " + name)
+	defer m.end()
 	img := banger.Image{Reference: name, Kernel: kernel, Foreign: rootfs, Platform: "linux/" + runtime.GOARCH, PulledAt: time.Now().UTC(),
 		Config: banger.ImageConfig{Cmd: []string{"/bin/sh"}, Env: []string{recipePath}}}
 	f, err := openForeign(rootfs, &img)
@@ -38,6 +38,7 @@ func (s *Store) Register(ctx context.Context, target, rootfs, kernel string) (ba
 	if img.Digest, err = hashSparse(ctx, f); err != nil {
 		return banger.Image{}, hostError(ctx, rootfs, err)
 	}
+	m.hold(img.Digest)
 	if _, err := s.Get(img.Digest); err != nil {
 		if err := s.publishForeign(img); err != nil {
 			return banger.Image{}, err
@@ -165,6 +166,11 @@ func (s *Store) Promote(ctx context.Context, ref string) (banger.Image, error) {
 	if img.Foreign == "" {
 		return img, banger.Errorf(banger.CodeConflict, "image %s is in the store already", ref)
 	}
+	release, err := s.Pin(img.Digest, "the promotion of "+ref)
+	if err != nil {
+		return img, err
+	}
+	defer release()
 	if err := checkForeign(img); err != nil {
 		return img, err
 	}

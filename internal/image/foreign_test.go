@@ -36,7 +36,7 @@ func TestARegisteredFileStaysWhereItIs(t *testing.T) {
 	if err := s.Ready(context.Background(), img.Digest, banger.Discard); err != nil {
 		t.Error(err)
 	}
-	if err := s.Remove("mine:v1"); err != nil {
+	if err := s.Remove("mine:v1", noVM); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(at); err != nil {

@@ -27,6 +27,7 @@ import (
 
 	"banger"
 	"banger/internal/blob"
+	"banger/internal/pin"
 	"banger/internal/registry"
 )
 
@@ -38,13 +39,12 @@ type Store struct {
 	remote *registry.Client
 	limits Limits
 
-	collecting sync.RWMutex // held for reading while an image is being made, since its blobs are no image's yet
-
 	repairing sync.Mutex // held while a doubted rootfs is made again
 
 	mu      sync.Mutex
 	refs    map[string]reference
 	flights map[string]*flight
+	pins    pin.Set         // of images, by digest
 	boot    string          // which start of the host this is
 	doubted map[string]bool // digests of images; see stopFile
 }
@@ -224,38 +224,13 @@ func (s *Store) all() ([]banger.Image, error) {
 	return list, nil
 }
 
-// Remove forgets a reference (or, for a digest, all that name it) and deletes
-// the image when none is left. The caller has checked that no VM uses it.
-func (s *Store) Remove(ref string) error {
-	img, err := s.Find(ref)
-	if err != nil {
-		return err
+// saveRefs makes refs the references, durably or not at all; s.mu is held.
+func (s *Store) saveRefs(refs map[string]reference) error {
+	err := blob.WriteJSON(filepath.Join(s.dir, refsFile), refs)
+	if err == nil {
+		s.refs = refs
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	byDigest := checkDigest(ref) == nil
-	left := 0
-	for r, d := range s.refs {
-		switch {
-		case d.Digest != img.Digest:
-		case byDigest || r == img.Reference:
-			delete(s.refs, r)
-		default:
-			left++
-		}
-	}
-	if err := s.saveRefs(); err != nil || left > 0 {
-		return err
-	}
-	if err := s.delete(img.Digest); err != nil {
-		return err
-	}
-	return s.collect()
-}
-
-// saveRefs writes the references durably; s.mu is held.
-func (s *Store) saveRefs() error {
-	return blob.WriteJSON(filepath.Join(s.dir, refsFile), s.refs)
+	return err
 }
 
 // Ensure returns the image that ref names, fetching and converting it as pull
@@ -381,15 +356,15 @@ func (s *Store) tell(f *flight, e banger.Event) {
 // fetch resolves name, fetches and converts the image unless its digest is here,
 // and notes the reference.
 func (s *Store) fetch(ctx context.Context, name string, want v1.Platform, emit banger.Emit) (banger.Image, error) {
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
+	m := s.begin("the pull of " + name)
+	defer m.end()
 	started := time.Now()
-	img, named, report, err := s.once(ctx, name, want, emit)
+	img, named, report, err := s.once(ctx, name, want, m, emit)
 	_, noConfig := errors.AsType[configError](err)
 	if err != nil && (named != "" || noConfig) && ctx.Err() == nil && isRemote(name) && (errors.Is(err, blob.ErrDigest) || banger.CodeOf(err) == banger.CodeNotFound) {
 		// The tag may have moved meanwhile, and a proxy may have mixed two images.
 		emit(banger.Event{Stage: "image", Text: "once more with a fresh manifest, since " + err.Error()})
-		img, named, report, err = s.once(ctx, name, want, emit)
+		img, named, report, err = s.once(ctx, name, want, m, emit)
 	}
 	if err != nil {
 		return img, hostError(ctx, name, err)
@@ -403,13 +378,14 @@ func (s *Store) fetch(ctx context.Context, name string, want v1.Platform, emit b
 }
 
 // once resolves name and brings in what it means by now.
-func (s *Store) once(ctx context.Context, name string, want v1.Platform, emit banger.Emit) (img banger.Image, named, report string, err error) {
+func (s *Store) once(ctx context.Context, name string, want v1.Platform, m *making, emit banger.Emit) (img banger.Image, named, report string, err error) {
 	emit(banger.Event{Stage: "image", Text: "resolving " + name})
 	src, err := s.resolve(ctx, name, want, emit)
 	if err != nil {
 		return img, "", "", err
 	}
 	defer src.content.close()
+	m.hold(src.digest)
 	if img, err = s.Get(src.digest); err == nil {
 		if s.isDoubted(img.Digest) {
 			err = s.repair(ctx, img, src, emit)
@@ -424,16 +400,12 @@ func (s *Store) once(ctx context.Context, name string, want v1.Platform, emit ba
 func (s *Store) refer(name string, r reference) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old, had := s.refs[name]
-	s.refs[name] = r
-	err := s.saveRefs()
-	if err != nil {
-		delete(s.refs, name)
-		if had {
-			s.refs[name] = old
-		}
+	if _, err := s.Get(r.Digest); err != nil {
+		return err // it was removed meanwhile
 	}
-	return err
+	refs := maps.Clone(s.refs)
+	refs[name] = r
+	return s.saveRefs(refs)
 }
 
 // hostError says what failed on the way to an image.

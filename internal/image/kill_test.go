@@ -113,7 +113,7 @@ func TestKilledAtAnyInstant(t *testing.T) {
 		wantOnly(t, s, img.Digest)
 		wantBlobs(t, s, img)
 		if i%2 == 0 { // else the next process finds a whole image
-			if err := s.Remove(ref); err != nil {
+			if err := s.Remove(ref, noVM); err != nil {
 				t.Fatal(err)
 			}
 			wantBlobs(t, s)

@@ -27,7 +27,7 @@ func TestTagSharesEverything(t *testing.T) {
 	if err != nil || tagged.Digest != a.Digest || tagged.Reference != "docker.io/library/mine:v1" {
 		t.Fatalf("Tag gives %s as %s, %v", tagged.Digest, tagged.Reference, err)
 	}
-	if err := s.Remove(a.Reference); err != nil {
+	if err := s.Remove(a.Reference, noVM); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Find("mine:v1"); err != nil {
@@ -75,22 +75,23 @@ func TestUsageSaysWhatIsShared(t *testing.T) {
 }
 
 func TestPruneKeepsWhatIsNeeded(t *testing.T) {
-	nobody := func(string) bool { return false }
 	for name, c := range map[string]struct {
 		all, dryRun bool
-		used        func(a, b banger.Image) func(string) bool
+		used        func(a banger.Image) Users
 		images      int // removed
 		left        int
 	}{
-		"named ones stay":       {false, false, func(a, b banger.Image) func(string) bool { return nobody }, 0, 2},
-		"all":                   {true, false, func(a, b banger.Image) func(string) bool { return nobody }, 2, 0},
-		"a VM uses one":         {true, false, func(a, b banger.Image) func(string) bool { return func(d string) bool { return d == a.Digest } }, 1, 1},
-		"only to say what":      {true, true, func(a, b banger.Image) func(string) bool { return nobody }, 2, 2},
-		"a VM uses each of two": {true, false, func(a, b banger.Image) func(string) bool { return func(string) bool { return true } }, 0, 2},
+		"named ones stay": {false, false, func(banger.Image) Users { return noVM }, 0, 2},
+		"all":             {true, false, func(banger.Image) Users { return noVM }, 2, 0},
+		"a VM uses one": {true, false, func(a banger.Image) Users {
+			return func(d string) string { return map[string]string{a.Digest: "box"}[d] }
+		}, 1, 1},
+		"only to say what":      {true, true, func(banger.Image) Users { return noVM }, 2, 2},
+		"a VM uses each of two": {true, false, func(banger.Image) Users { return func(string) string { return "box" } }, 0, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, a, b := sharing(t)
-			p, err := s.Prune(c.all, c.dryRun, c.used(a, b))
+			s, a, _ := sharing(t)
+			p, err := s.Prune(c.all, c.dryRun, c.used(a))
 			if err != nil || len(p.Images) != c.images {
 				t.Fatalf("%+v, %v: not %d images", p, err, c.images)
 			}
@@ -119,7 +120,7 @@ func TestPruneRemovesHalfFetchedBlobs(t *testing.T) {
 	if err := os.WriteFile(half, make([]byte, 4096), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p, err := s.Prune(false, false, func(string) bool { return false })
+	p, err := s.Prune(false, false, noVM)
 	if err != nil || p.Blobs != 1 || p.Bytes != 4096 {
 		t.Errorf("%+v, %v", p, err)
 	}

@@ -116,7 +116,7 @@ func TestRemove(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, img, a, b := twoNames(t)
 			for _, ref := range c.remove(img, a, b) {
-				if err := s.Remove(ref); err != nil {
+				if err := s.Remove(ref, noVM); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -139,8 +139,8 @@ func TestWhatIsNotThere(t *testing.T) {
 		"Get":             func(s *Store) error { _, err := s.Get(absent); return err },
 		"Find a digest":   func(s *Store) error { _, err := s.Find(absent); return err },
 		"Find a name":     func(s *Store) error { _, err := s.Find("debian"); return err },
-		"Remove a digest": func(s *Store) error { return s.Remove(absent) },
-		"Remove a name":   func(s *Store) error { return s.Remove("debian") },
+		"Remove a digest": func(s *Store) error { return s.Remove(absent, noVM) },
+		"Remove a name":   func(s *Store) error { return s.Remove("debian", noVM) },
 		"Ensure a digest": func(s *Store) error {
 			_, err := s.Ensure(context.Background(), absent, "", banger.PullAlways, banger.Discard)
 			return err

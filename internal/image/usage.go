@@ -3,8 +3,6 @@ package image
 import (
 	"context"
 	"maps"
-	"os"
-	"path/filepath"
 	"sort"
 	"strings"
 	"syscall"
@@ -12,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"banger"
-	"banger/internal/blob"
 )
 
 // Usage returns what each image takes on the host, and how much of that it shares
@@ -62,97 +59,6 @@ func links(path string) uint64 {
 		return 0
 	}
 	return uint64(st.Nlink)
-}
-
-// Prune removes images that have no reference or, with all, that no VM uses, and
-// then the blobs and half-fetched blobs that belong to no image. With dryRun it
-// only says what it would do. It refuses while an image is being fetched.
-func (s *Store) Prune(all, dryRun bool, used func(digest string) bool) (banger.Pruned, error) {
-	var p banger.Pruned
-	if !s.collecting.TryLock() {
-		return p, banger.Errorf(banger.CodeConflict, "an image is being fetched").WithHint("try again when it is done")
-	}
-	defer s.collecting.Unlock()
-	images, err := s.all()
-	if err != nil {
-		return p, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	named := map[string]bool{}
-	for _, r := range s.refs {
-		named[r.Digest] = true
-	}
-	kept := map[string]bool{}
-	for _, img := range images {
-		if used(img.Digest) || named[img.Digest] && !all {
-			for _, d := range blobsOf(img) {
-				kept[d] = true
-			}
-			continue
-		}
-		p.Images = append(p.Images, img.Digest)
-		if links(s.RootfsPath(img.Digest)) == 1 {
-			p.Bytes += img.Size
-		}
-		if !dryRun {
-			if err := s.forget(img.Digest); err != nil {
-				return p, err
-			}
-		}
-	}
-	blobs, err := s.blobs.Collect(func(d string) bool { return kept[d] }, dryRun)
-	for _, b := range blobs {
-		p.Blobs++
-		p.Bytes += b.Size
-	}
-	return p, err
-}
-
-// forget deletes an image and all that names it; s.mu is held.
-func (s *Store) forget(digest string) error {
-	for ref, r := range s.refs {
-		if r.Digest == digest {
-			delete(s.refs, ref)
-		}
-	}
-	if err := s.saveRefs(); err != nil {
-		return err
-	}
-	return s.delete(digest)
-}
-
-// delete removes an image's directory, at once for everyone who looks.
-func (s *Store) delete(digest string) error {
-	dead := filepath.Join(s.tmpDir(), tmpPrefix+"rm-"+filepath.Base(s.path(digest)))
-	if err := os.Rename(s.path(digest), dead); err != nil {
-		return err
-	}
-	if err := blob.Sync(s.tmpDir()); err != nil { // else a power cut brings it back
-		return err
-	}
-	return os.RemoveAll(dead)
-}
-
-// collect removes the blobs that no image has any more, unless an image is being
-// fetched: then the next removal or prune does it.
-func (s *Store) collect() error {
-	if !s.collecting.TryLock() {
-		return nil
-	}
-	defer s.collecting.Unlock()
-	images, err := s.all()
-	if err != nil {
-		return err
-	}
-	kept := map[string]bool{}
-	for _, img := range images {
-		for _, d := range blobsOf(img) {
-			kept[d] = true
-		}
-	}
-	_, err = s.blobs.Collect(func(d string) bool { return kept[d] }, false)
-	return err
 }
 
 // Check returns all images and marks those whose registry has something else by now

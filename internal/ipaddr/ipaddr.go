@@ -5,6 +5,7 @@
 package ipaddr
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 
@@ -125,4 +126,17 @@ func RouteOf(addr netip.Addr) Route {
 		return Broadcast
 	}
 	return Elsewhere
+}
+
+// Number returns an IPv4 address as a number, so that addresses can be counted.
+func Number(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
+}
+
+// FromNumber returns the IPv4 address with the number n.
+func FromNumber(n uint32) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], n)
+	return netip.AddrFrom4(b)
 }

@@ -21,8 +21,8 @@ var imagePackageRE = regexp.MustCompile(`linux-image-[0-9][a-z0-9.+~-]*`)
 // an ordinary user, and unpacks it; nothing is installed on the host. It returns
 // the installed kernel when that very version is there already.
 func (s *Store) Pull(ctx context.Context, emit banger.Emit) (banger.Kernel, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.adding.Lock()
+	defer s.adding.Unlock()
 	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return banger.Kernel{}, banger.Errorf(banger.CodeUnavailable, "no kernel can be fetched here: %s is not installed", tool).

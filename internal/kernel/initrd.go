@@ -18,32 +18,36 @@ import (
 // Initrd returns the path of an initramfs for the named kernel: agent as /init,
 // the boot modules and their order in /modules.list. It is made once per
 // agent and kept beside the kernel, uncompressed, since an emulated CPU unpacks
-// slower than QEMU loads.
-func (s *Store) Initrd(name string, agent []byte) (string, error) {
+// slower than QEMU loads. Its file has a name in the kernel's directory. When one is made, those of earlier agents are
+// removed for which used returns false.
+func (s *Store) Initrd(name string, agent []byte, used func(file string) bool) (path, file string, err error) {
 	if len(agent) == 0 {
-		return "", banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").WithHint("build it with: make build")
+		return "", "", banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").WithHint("build it with: make build")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sum := sha256.Sum256(agent)
-	path := filepath.Join(s.dir, name, "initrd-"+hex.EncodeToString(sum[:8])+".cpio")
+	file = "initrd-" + hex.EncodeToString(sum[:8]) + ".cpio"
+	path = filepath.Join(s.dir, name, file)
 	if _, err := os.Stat(path); err == nil {
-		return path, nil
+		return path, file, nil
 	}
 	old, err := filepath.Glob(filepath.Join(s.dir, name, "initrd-*"))
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	err = blob.WriteFile(path, 0o644, func(w io.Writer) error {
 		return writeInitrd(w, filepath.Join(s.dir, name, bootModulesDir), agent)
 	})
 	if err != nil {
-		return "", fmt.Errorf("building the initramfs of %s: %w", name, err)
+		return "", "", fmt.Errorf("building the initramfs of %s: %w", name, err)
 	}
-	for _, o := range old { // of earlier agents; running VMs have theirs in memory
-		os.Remove(o)
+	for _, o := range old { // of earlier agents
+		if !used(filepath.Base(o)) {
+			os.Remove(o)
+		}
 	}
-	return path, nil
+	return path, file, nil
 }
 
 // writeInitrd writes a newc archive (Documentation/driver-api/early-userspace/buffer-format.rst).

@@ -24,12 +24,15 @@ import (
 
 	"banger"
 	"banger/internal/blob"
+	"banger/internal/pin"
 )
 
 // Store is a directory of kernels. Its methods may be called concurrently.
 type Store struct {
-	dir string
-	mu  sync.Mutex // serialises pulls, imports and initrd builds
+	dir    string
+	adding sync.Mutex // held through a pull or an import, which are long
+	mu     sync.Mutex // held while a kernel appears or goes, or an initramfs is made
+	pins   pin.Set    // of kernels, by name
 }
 
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
@@ -135,13 +138,36 @@ func (s *Store) Ensure(ctx context.Context, name string, emit banger.Emit) (bang
 	return banger.Kernel{}, pullErr
 }
 
-// Remove deletes the named kernel. The caller has checked that no VM uses it.
-func (s *Store) Remove(name string) error {
+// Pin holds a kernel until release, so that it is not removed. by says who needs it, as in "it is needed by the creation
+// of ...". It returns an error of CodeNotFound if there is no such kernel.
+func (s *Store) Pin(name, by string) (release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.Get(name); err != nil {
+		return nil, err
+	}
+	p := s.pins.Add(name, by)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.pins.Remove(p)
+	}, nil
+}
+
+// Remove deletes the named kernel, unless somebody needs it: the error says who. user says which VM uses a kernel; ""
+// means that none does. It is called while the store is locked.
+func (s *Store) Remove(name string, user func(name string) (vm string)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k, err := s.Get(name)
 	if err != nil {
 		return err
+	}
+	if vm := user(k.Name); vm != "" {
+		return banger.Errorf(banger.CodeConflict, "kernel %s is used by VM %s", k.Name, vm).WithHint("remove it first: banger rm %s", vm)
+	}
+	if by := s.pins.By(k.Name); by != "" {
+		return banger.Errorf(banger.CodeConflict, "kernel %s is needed by %s", k.Name, by).WithHint("try again when that is done")
 	}
 	// Renamed first, so that a crash never leaves half a kernel in the list.
 	dead := filepath.Join(s.dir, tmpPrefix+"rm-"+k.Name)
@@ -164,8 +190,8 @@ func (s *Store) ModulesDisk(name string) string { return filepath.Join(s.dir, na
 // Import adds a kernel from an image file (vmlinux or bzImage) and its module
 // directory (…/lib/modules/VERSION). Nothing is left behind when it fails.
 func (s *Store) Import(ctx context.Context, name, image, modules, source string, emit banger.Emit) (banger.Kernel, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.adding.Lock()
+	defer s.adding.Unlock()
 	return s.importLocked(ctx, name, image, modules, source, emit)
 }
 

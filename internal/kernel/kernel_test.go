@@ -232,7 +232,7 @@ func TestTheLastKernelIsTheDefault(t *testing.T) {
 	if k, err := s.Get(""); err != nil || k.Name != "a-second" {
 		t.Errorf("the default is %q, %v", k.Name, err)
 	}
-	check(t, s.Remove("a-second"))
+	check(t, s.Remove("a-second", noVM))
 	if k, err := s.Get(""); err != nil || k.Name != "z-first" {
 		t.Errorf("after its removal the default is %q, %v", k.Name, err)
 	}
@@ -300,7 +300,7 @@ func TestAListDoesNotFailOfARemoval(t *testing.T) {
 		var err error
 		for range 50 {
 			_, ierr := s.Import(context.Background(), "k", image, modules, "a test", banger.Discard)
-			err = errors.Join(err, ierr, s.Remove("k"))
+			err = errors.Join(err, ierr, s.Remove("k", noVM))
 		}
 		done <- err
 	}()
@@ -324,7 +324,7 @@ func TestKernelsThatAreNotThere(t *testing.T) {
 		"Get":             func(s *Store) error { _, err := s.Get("k"); return err },
 		"Get the default": func(s *Store) error { _, err := s.Get(""); return err },
 		"Get a path":      func(s *Store) error { _, err := s.Get("../kernels"); return err },
-		"Remove":          func(s *Store) error { return s.Remove("k") },
+		"Remove":          func(s *Store) error { return s.Remove("k", noVM) },
 		"Ensure a name":   func(s *Store) error { _, err := s.Ensure(context.Background(), "k", banger.Discard); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -338,7 +338,7 @@ func TestKernelsThatAreNotThere(t *testing.T) {
 // TestTheInitramfs parses the archive back as the guest's kernel does.
 func TestTheInitramfs(t *testing.T) {
 	s := imported(t, "k")
-	path, err := s.Initrd("k", []byte("the agent"))
+	path, _, err := s.Initrd("k", []byte("the agent"), unused)
 	check(t, err)
 	data, err := os.ReadFile(path)
 	check(t, err)
@@ -374,8 +374,9 @@ modules/ext4.ko 100644 0:0 "a module"
 // TestOneInitramfsForEachAgent: a new agent replaces the old one's archive.
 func TestOneInitramfsForEachAgent(t *testing.T) {
 	s := imported(t, "k")
+	used := ""
 	initrd := func(agent string) string {
-		path, err := s.Initrd("k", []byte(agent))
+		path, _, err := s.Initrd("k", []byte(agent), func(file string) bool { return file == used })
 		check(t, err)
 		return path
 	}
@@ -389,10 +390,37 @@ func TestOneInitramfsForEachAgent(t *testing.T) {
 	if second == first || !slices.Equal(left, []string{second}) {
 		t.Errorf("%s is followed by %s, and %q are there", first, second, left)
 	}
+	used = filepath.Base(second) // by a VM that sleeps through an upgrade
+	initrd("three")
+	if _, err := os.Stat(second); err != nil {
+		t.Errorf("the archive of a VM is removed: %v", err)
+	}
+}
+
+// TestAKernelThatIsHeldStays.
+func TestAKernelThatIsHeldStays(t *testing.T) {
+	s := imported(t, "k")
+	release, err := s.Pin("k", "the creation of VM box")
+	check(t, err)
+	if err := s.Remove("k", noVM); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "the creation of VM box") {
+		t.Errorf("a held kernel is removed: %v", err)
+	}
+	release()
+	if err := s.Remove("k", func(string) string { return "box" }); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "VM box") {
+		t.Errorf("the kernel of a VM is removed: %v", err)
+	}
+	check(t, s.Remove("k", noVM))
+	if _, err := s.Pin("k", "nobody"); banger.CodeOf(err) != banger.CodeNotFound {
+		t.Errorf("what is gone can be held: %v", err)
+	}
 }
 
 func TestInitramfsWithoutAnAgentIsRefused(t *testing.T) {
-	if _, err := imported(t, "k").Initrd("k", nil); err == nil || banger.CodeOf(err) != banger.CodeInternal {
+	if _, _, err := imported(t, "k").Initrd("k", nil, unused); err == nil || banger.CodeOf(err) != banger.CodeInternal {
 		t.Errorf("the error is %v, not one of code internal", err)
 	}
 }
+
+// noVM says that no VM uses a kernel, and unused that none uses an initramfs.
+func noVM(string) string { return "" }
+func unused(string) bool { return false }

@@ -1,14 +1,12 @@
 package network
 
 import (
-	"context"
 	"log/slog"
-	"net"
 	"net/netip"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"banger/internal/network/networktest"
 
 	"golang.org/x/sys/unix"
 
@@ -16,52 +14,12 @@ import (
 	"banger/internal/processtest"
 )
 
-// brokenOnce is a listener whose first Accept fails.
-type brokenOnce struct {
-	net.Listener
-	failed bool
-}
-
-func (f *brokenOnce) Accept() (net.Conn, error) {
-	if !f.failed {
-		f.failed = true
-		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
-	}
-	return f.Listener.Accept()
-}
-
-// TestAnswersGoOnAfterAnErrorOfAccept checks that the resolver takes streams after one failed.
-func TestAnswersGoOnAfterAnErrorOfAccept(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	asked := make(chan netip.Addr, 1)
-	newQuestions(ctx, &wg, func(a netip.Addr) *answerer { asked <- a; return nil }).serve(pc, &brokenOnce{Listener: ln})
-	conn, err := net.Dial("tcp4", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	select {
-	case <-asked:
-	case <-time.After(10 * time.Second):
-		t.Error("nobody accepts the stream")
-	}
-}
+func TestMain(m *testing.M) { networktest.Main(m, false) }
 
 // TestAForwardRestsWithoutDescriptors lets a process of no free descriptor get a connection. It
 // must not spin, and must take the connection when descriptors are free again.
 func TestAForwardRestsWithoutDescriptors(t *testing.T) {
-	g := NewGate(netip.MustParseAddr("127.0.0.1"), slog.New(slog.DiscardHandler))
+	g := NewDirectGate(netip.MustParseAddr("127.0.0.1"), slog.New(slog.DiscardHandler))
 	defer g.Close()
 	f := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: 9}
 	file, err := Listen(f)

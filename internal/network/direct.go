@@ -12,38 +12,34 @@ import (
 	"time"
 )
 
-// direct reaches a guest at its own address, by the host's kernel.
+// direct is a Guest that the host's kernel reaches at an address of its own.
 type direct struct {
-	addr netip.Addr
-	gate *Gate
+	addr  netip.Addr
+	flows *Flows
 }
 
-// NewGate returns a gate to a guest that the host's kernel reaches at addr. Close
+// NewDirectGate returns a gate to a guest that the host's kernel reaches at addr. Close
 // ends it.
-func NewGate(addr netip.Addr, log *slog.Logger) *Gate {
-	d := &direct{addr: addr}
-	d.gate = newGate(d, log)
-	d.gate.wg.Go(func() { d.gate.expire(func(time.Time) {}) })
-	return d.gate
+func NewDirectGate(addr netip.Addr, log *slog.Logger) *Gate {
+	d := &direct{addr: addr, flows: &Flows{}}
+	g := NewGate(context.Background(), d, d.flows, log)
+	g.wg.Go(func() { d.flows.Expire(g.ctx, func(time.Time) {}) })
+	return g
 }
 
-// Close ends all forwards and what came by them, and returns when all is over.
-func (g *Gate) Close() {
-	g.cancel()
-	g.flows.closeAll()
-	g.wg.Wait()
-}
-
-func (d *direct) dial(ctx context.Context, port uint16) (net.Conn, error) {
+// Dial implements Guest.
+func (d *direct) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 	dialer := net.Dialer{KeepAlive: -1}
 	return dialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(d.addr, port).String())
 }
 
-func (d *direct) datagrams(port uint16) (net.Conn, error) {
+// Datagrams implements Guest.
+func (d *direct) Datagrams(port uint16) (net.Conn, error) {
 	return net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(d.addr, port)))
 }
 
-func (d *direct) join(ctx context.Context, port uint16, conn net.Conn) error {
+// Join implements Guest.
+func (d *direct) Join(ctx context.Context, port uint16, conn net.Conn) error {
 	near, ok := conn.(*net.TCPConn)
 	if !ok {
 		conn.Close()
@@ -53,18 +49,19 @@ func (d *direct) join(ctx context.Context, port uint16, conn net.Conn) error {
 	defer cancel()
 	other, err := d.reach(ctx, port, near)
 	if err != nil {
-		reset(near)
+		Reset(near)
 		return err
 	}
 	far := other.(*net.TCPConn)
-	f := &flow{flowKey: flowKey{forwarded, endOf(far.LocalAddr()).Port(), netip.AddrPortFrom(d.addr, port)}, end: cancel}
-	if !d.gate.flows.add(f) {
-		reset(near)
-		reset(far)
+	f := &Flow{End: cancel}
+	f.FlowKey = FlowKey{ForwardedTCP, endOf(far.LocalAddr()).Port(), netip.AddrPortFrom(d.addr, port)}
+	if !d.flows.Add(f) {
+		Reset(near)
+		Reset(far)
 		return syscall.EMFILE
 	}
-	defer d.gate.flows.remove(f)
-	cut := func() { reset(near); reset(far) }
+	defer d.flows.Remove(f)
+	cut := func() { Reset(near); Reset(far) }
 	stop := context.AfterFunc(ctx, cut)
 	var wg sync.WaitGroup
 	nearEnd, farEnd := &Hangup{Conn: near}, &Hangup{Conn: far}
@@ -91,9 +88,7 @@ func (d *direct) join(ctx context.Context, port uint16, conn net.Conn) error {
 
 // reach dials the guest for near, as long as its peer is there.
 func (d *direct) reach(ctx context.Context, port uint16, near *net.TCPConn) (net.Conn, error) {
-	ctx, stop := WithPeer(ctx, near)
+	ctx, stop := ForHandshake(ctx, near)
 	defer stop()
-	ctx, done := context.WithTimeout(ctx, guestTime)
-	defer done()
-	return d.dial(ctx, port)
+	return d.Dial(ctx, port)
 }

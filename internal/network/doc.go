@@ -1,13 +1,12 @@
-// Package network is a VM's network as seen from outside the guest: the address
-// plan, and a user-space TCP/IP stack that answers the guest's frames and opens
-// sockets of the host in its place. Every packet of the guest is hostile: flows
-// and memory are bounded, a frame that is not the guest's own is dropped, and what
-// the guest may reach is decided here, before a socket exists.
+// Package network is what all networks of VMs have in common, as seen from outside the
+// guest: the address plan, the flows of a VM and their bounds, the gate by which the host
+// reaches a guest, the host's ends of forwards and their owners, and the host's resolvers.
 //
-// For root there is the bridge mode (Bridge): the same policies in the kernel.
+// Above it are: policy, which decides what a guest may reach; nameserver, which answers
+// guests' DNS questions as a policy allows; netstack, the network of a VM in user space;
+// and bridge, the networks that the host's kernel makes for root.
 //
-// The stack is gVisor's netstack; nothing outside this package sees its types. The
-// package must not know of VMMs, images, rows or HTTP.
+// The package must not know of policies, network stacks, netlink, VMMs, images, rows or HTTP.
 package network
 
 import (

@@ -1,7 +1,7 @@
 package network
 
 import (
-	"errors"
+	"context"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Protocol is one of a flow or a rule.
+// Protocol is the protocol of a flow or of a rule.
 type Protocol string
 
 // The protocols that guests may use.
@@ -18,125 +18,160 @@ const (
 	TCP  Protocol = "tcp"
 	UDP  Protocol = "udp"
 	ICMP Protocol = "icmp"
-
-	// What the host has begun, by a forward.
-	forwarded    Protocol = "forwarded tcp"
-	forwardedUDP Protocol = "forwarded udp"
 )
 
-// flowKey tells flows apart: the guest's port, or the identifier of its echo
-// requests, and where it goes.
-type flowKey struct {
-	proto Protocol
-	src   uint16
-	dst   netip.AddrPort
-}
+// Protocols returns the protocols that guests may use, in order of their numbers.
+func Protocols() []Protocol { return []Protocol{ICMP, TCP, UDP} }
 
-// flow is one conversation of the guest with somebody outside.
-type flow struct {
-	flowKey
-	names []string     // what the guest had asked for when it got the address
-	used  atomic.Int64 // when it last carried something, in Unix nanoseconds
-	end   func()       // closes the flow's socket, after which its owner forgets it; may be called twice
-	send  func([]byte) // UDP, ICMP: one datagram to the host's side
-	// failed tells the guest what the network has told of a datagram; nil tells nothing.
-	failed func(error)
-	over   chan struct{} // of a forward of UDP: closed when the flow has ended
-}
-
-// source is the guest's port, 0 for what has none.
-func (f *flow) source() uint16 {
-	if f.proto == TCP || f.proto == UDP {
-		return f.src
+// Number returns the protocol's number in IP (RFC 792, 9293, 768), or 0 if guests may not use it.
+func (p Protocol) Number() uint8 {
+	switch p {
+	case ICMP:
+		return unix.IPPROTO_ICMP
+	case TCP:
+		return unix.IPPROTO_TCP
+	case UDP:
+		return unix.IPPROTO_UDP
 	}
 	return 0
 }
 
-// tell tells the guest of an error of the flow's socket, if it is one about an earlier datagram,
-// and reports whether it was. The socket works on.
-func (f *flow) tell(err error) bool {
-	errno, ok := errors.AsType[unix.Errno](err)
-	if _, known := closedCodes[errno]; !ok || !known || f.failed == nil {
-		return false
-	}
-	f.failed(err)
-	return true
+// The protocols of flows that the host began, by a forward.
+const (
+	ForwardedTCP Protocol = "forwarded tcp"
+	ForwardedUDP Protocol = "forwarded udp"
+)
+
+// Bounds of one VM's flows. A guest at a bound gets its new flow refused; its old
+// ones and other VMs go on.
+const (
+	maxTCPFlows  = 2048
+	maxUDPFlows  = 1024
+	maxEchoFlows = 64
+	udpIdle      = 120 * time.Second // RFC 4787, REQ-5: at least two minutes
+	echoIdle     = 15 * time.Second
+)
+
+// limits are the bounds of each protocol's flows.
+var limits = map[Protocol]int{
+	TCP:          maxTCPFlows,
+	ForwardedTCP: maxTCPFlows,
+	UDP:          maxUDPFlows,
+	ForwardedUDP: maxUDPFlows,
+	ICMP:         maxEchoFlows,
 }
 
-func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }
+// FlowKey tells flows apart.
+type FlowKey struct {
+	Protocol    Protocol
+	Source      uint16         // the guest's port, or the identifier of its echo requests
+	Destination netip.AddrPort // the port is 0 for ICMP
+}
 
-// flows are all of one stack.
-type flows struct {
+// Port returns the guest's port, or 0 for a protocol without ports.
+func (k FlowKey) Port() uint16 {
+	if k.Protocol == TCP || k.Protocol == UDP {
+		return k.Source
+	}
+	return 0
+}
+
+// Flow is one conversation of the guest with another host.
+type Flow struct {
+	FlowKey
+	Names []string     // names for which the guest had got the destination's address when the flow began
+	End   func()       // closes the flow's socket, after which its owner removes it from its Flows; may be called twice
+	Send  func([]byte) // sends one datagram to the host's side; nil for TCP
+	used  atomic.Int64 // when the flow last carried something, in Unix nanoseconds
+	over  chan struct{}
+}
+
+// Touch notes that the flow carries something now.
+func (f *Flow) Touch() { f.used.Store(time.Now().UnixNano()) }
+
+// Flows holds the flows of one VM, within bounds. The zero value is ready. Its methods
+// may be called concurrently.
+type Flows struct {
 	mu     sync.Mutex
-	all    map[flowKey]*flow
+	all    map[FlowKey]*Flow
 	count  map[Protocol]int
 	closed bool
 }
 
-// limits are the bounds of each protocol's flows.
-var limits = map[Protocol]int{TCP: maxTCPFlows, forwarded: maxTCPFlows, UDP: maxUDPFlows, forwardedUDP: maxUDPFlows, ICMP: maxEchoFlows}
-
-// add registers f and reports whether there was room. The flow of a datagram
-// protocol that has been idle longest makes room for a new one.
-func (t *flows) add(f *flow) bool {
-	f.touch()
+// Add registers f and reports whether there was room. When a datagram protocol is at its
+// bound, Add ends the flow that has been idle longest.
+func (t *Flows) Add(f *Flow) bool {
+	f.Touch()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || t.all[f.flowKey] != nil {
+	if t.closed || t.all[f.FlowKey] != nil {
 		return false
 	}
-	if t.count[f.proto] >= limits[f.proto] {
-		if f.proto == TCP || f.proto == forwarded {
+	if t.count[f.Protocol] >= limits[f.Protocol] {
+		if f.Protocol == TCP || f.Protocol == ForwardedTCP {
 			return false
 		}
-		t.evict(f.proto)
+		t.evict(f.Protocol)
 	}
 	if t.all == nil {
-		t.all, t.count = map[flowKey]*flow{}, map[Protocol]int{}
+		t.all, t.count = map[FlowKey]*Flow{}, map[Protocol]int{}
 	}
-	t.all[f.flowKey] = f
-	t.count[f.proto]++
+	t.all[f.FlowKey] = f
+	t.count[f.Protocol]++
 	return true
 }
 
-func (t *flows) evict(p Protocol) {
-	var oldest *flow
+func (t *Flows) evict(p Protocol) {
+	var oldest *Flow
 	for _, f := range t.all {
-		if f.proto == p && (oldest == nil || f.used.Load() < oldest.used.Load()) {
+		if f.Protocol == p && (oldest == nil || f.used.Load() < oldest.used.Load()) {
 			oldest = f
 		}
 	}
 	t.drop(oldest)
 }
 
-// drop forgets f and closes it; t.mu is held.
-func (t *flows) drop(f *flow) {
-	if t.all[f.flowKey] == f {
-		delete(t.all, f.flowKey)
-		t.count[f.proto]--
+// drop forgets f and ends it. The caller holds t.mu.
+func (t *Flows) drop(f *Flow) {
+	if t.all[f.FlowKey] == f {
+		delete(t.all, f.FlowKey)
+		t.count[f.Protocol]--
 	}
-	f.end()
+	f.End()
 }
 
-func (t *flows) remove(f *flow) {
+// Remove forgets f and ends it.
+func (t *Flows) Remove(f *Flow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.drop(f)
 }
 
-func (t *flows) get(k flowKey) *flow {
+// Get returns the flow with the key, or nil.
+func (t *Flows) Get(k FlowKey) *Flow {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.all[k]
 }
 
-func (t *flows) number(p Protocol) int {
+// Count returns how many flows of the protocol there are.
+func (t *Flows) Count(p Protocol) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.count[p]
 }
 
-func (t *flows) closeIf(bad func(*flow) bool) {
+// SetEnd replaces what ends f, and reports whether f is still registered. If it is not,
+// nothing calls end.
+func (t *Flows) SetEnd(f *Flow, end func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.End = end
+	return t.all[f.FlowKey] == f
+}
+
+// CloseIf ends the flows of which bad returns true.
+func (t *Flows) CloseIf(bad func(*Flow) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, f := range t.all {
@@ -146,25 +181,28 @@ func (t *flows) closeIf(bad func(*flow) bool) {
 	}
 }
 
-func (t *flows) closeAll() {
-	t.closeIf(func(*flow) bool { return true })
+// CloseAll ends all flows. Add refuses flows from then on.
+func (t *Flows) CloseAll() {
+	t.CloseIf(func(*Flow) bool { return true })
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
 }
 
-// expire ends datagram flows that carry nothing any more, and calls also as often.
-func (g *Gate) expire(also func(time.Time)) {
+// Expire ends flows of datagrams that have been idle for too long, until ctx ends. It calls
+// also, with the time, each time that it looks for such flows.
+func (t *Flows) Expire(ctx context.Context, also func(time.Time)) {
 	tick := time.NewTicker(echoIdle / 3)
 	defer tick.Stop()
 	for {
 		select {
-		case <-g.ctx.Done():
+		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			g.flows.closeIf(func(f *flow) bool {
+			t.CloseIf(func(f *Flow) bool {
 				idle := now.Sub(time.Unix(0, f.used.Load()))
-				return (f.proto == UDP || f.proto == forwardedUDP) && idle > udpIdle || f.proto == ICMP && idle > echoIdle
+				datagrams := f.Protocol == UDP || f.Protocol == ForwardedUDP
+				return datagrams && idle > udpIdle || f.Protocol == ICMP && idle > echoIdle
 			})
 			also(now)
 		}

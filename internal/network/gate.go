@@ -15,50 +15,63 @@ import (
 	"banger/internal/accept"
 )
 
-// Gate leads from the host to one guest: it opens ports of the host that are
-// forwarded to it, and its flows are bounded.
+// Gate leads from the host to one guest. It carries what comes to ports of the host to the
+// guest, within the bounds of the guest's flows.
 type Gate struct {
-	guest  side
+	guest  Guest
+	flows  *Flows
 	log    *slog.Logger
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	flows  flows
 	places chan struct{} // one for each connection of a forward, from before the guest is dialled
 
 	mu       sync.Mutex
 	forwards map[banger.Forward]*published
 }
 
-// side is how a guest is reached.
-type side interface {
-	// join connects conn, which it owns, to a TCP port, until both ends are closed.
-	join(ctx context.Context, port uint16, conn net.Conn) error
-	dial(ctx context.Context, port uint16) (net.Conn, error)
-	// datagrams returns a new UDP socket that talks to a port.
-	datagrams(port uint16) (net.Conn, error)
+// Guest connects to the ports of one guest, as from its gateway.
+type Guest interface {
+	// Join connects conn, which it owns, to a TCP port, until both ends are closed.
+	Join(ctx context.Context, port uint16, conn net.Conn) error
+	// Dial connects to a TCP port.
+	Dial(ctx context.Context, port uint16) (net.Conn, error)
+	// Datagrams returns a new UDP socket that talks to a port.
+	Datagrams(port uint16) (net.Conn, error)
 }
 
-func newGate(guest side, log *slog.Logger) *Gate {
-	g := &Gate{guest: guest, log: log, places: make(chan struct{}, maxTCPFlows)}
-	g.ctx, g.cancel = context.WithCancel(context.Background())
+// NewGate returns a gate to guest, whose flows it adds to flows. The caller lets the flows
+// expire. Close, or the end of ctx, ends the gate.
+func NewGate(ctx context.Context, guest Guest, flows *Flows, log *slog.Logger) *Gate {
+	g := &Gate{guest: guest, flows: flows, log: log, places: make(chan struct{}, maxTCPFlows)}
+	g.ctx, g.cancel = context.WithCancel(ctx)
 	return g
+}
+
+// Close ends all forwards and all flows, and returns when nothing of them is left.
+func (g *Gate) Close() {
+	g.cancel()
+	g.flows.CloseAll()
+	g.wg.Wait()
 }
 
 // Dial connects conn, which it owns, to a TCP port of the guest, as from the
 // gateway, and carries bytes until both ends are closed.
 func (g *Gate) Dial(ctx context.Context, port uint16, conn net.Conn) error {
-	return g.guest.join(ctx, port, conn)
+	return g.guest.Join(ctx, port, conn)
 }
 
 // DialGuest connects to a TCP port of the guest, as from the gateway.
 func (g *Gate) DialGuest(ctx context.Context, port uint16) (net.Conn, error) {
-	return g.guest.dial(ctx, port)
+	return g.guest.Dial(ctx, port)
 }
 
 // Connect carries the bytes of a connection of the host to somewhere in the guest,
 // until both ends are closed; it owns conn.
 type Connect func(ctx context.Context, conn net.Conn) error
+
+// maxDatagram is the size of a buffer that holds any datagram, in bytes.
+const maxDatagram = 64 << 10
 
 // published is one forward in force.
 type published struct {
@@ -66,11 +79,14 @@ type published struct {
 	stop func()
 }
 
+// Admit reports whether a connection or a datagram from one end to another may pass.
+type Admit func(from, to netip.AddrPort) bool
+
 // Publish carries what comes to file, which it owns, to the guest: by connect, or
-// to the forward's port of the guest when connect is nil. admit, unless it is nil, may turn
-// a connection or a datagram away by its two ends, in either direction and before the
-// guest gets a byte.
-func (g *Gate) Publish(f banger.Forward, file *os.File, connect Connect, admit func(from, to netip.AddrPort) bool) error {
+// to the forward's port of the guest when connect is nil. Unless admit is nil, only what it
+// admits passes: it is asked for each connection, and for each datagram of either direction,
+// before the guest gets a byte.
+func (g *Gate) Publish(f banger.Forward, file *os.File, connect Connect, admit Admit) error {
 	ctx, cancel := context.WithCancel(g.ctx)
 	p := &published{Forward: f, stop: cancel}
 	g.mu.Lock()
@@ -114,7 +130,7 @@ func (g *Gate) Unpublish(f banger.Forward) bool {
 	return true
 }
 
-func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, admit func(from, to netip.AddrPort) bool) error {
+func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, admit Admit) error {
 	ln, err := net.FileListener(file)
 	file.Close()
 	if err != nil {
@@ -130,8 +146,8 @@ func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, a
 				return
 			}
 			from, to := endOf(conn.RemoteAddr()), endOf(conn.LocalAddr())
-			if !spare(conn.(syscall.Conn)) || admit != nil && !admit(from, to) || !g.reserve() {
-				reset(conn)
+			if !SpareDescriptor(conn.(syscall.Conn)) || admit != nil && !admit(from, to) || !g.reserve() {
+				Reset(conn)
 				continue
 			}
 			g.wg.Go(func() {
@@ -155,8 +171,8 @@ func (g *Gate) reserve() bool {
 	}
 }
 
-// reset closes a connection so that its peer sees a refusal.
-func reset(conn net.Conn) {
+// Reset closes a connection so that its peer sees a refusal.
+func Reset(conn net.Conn) {
 	if t, ok := conn.(*net.TCPConn); ok {
 		t.SetLinger(0)
 	}
@@ -174,7 +190,7 @@ func endOf(a net.Addr) netip.AddrPort {
 
 // publishUDP gives each peer of the host's socket a socket of its own towards the
 // guest, whose answers so find back.
-func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, admit func(from, to netip.AddrPort) bool) error {
+func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, admit Admit) error {
 	pc, err := net.FilePacketConn(file)
 	file.Close()
 	if err != nil {
@@ -192,9 +208,9 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, 
 	g.wg.Go(func() {
 		var wg sync.WaitGroup
 		defer wg.Wait()
-		peers := map[netip.AddrPort]*flow{}
+		peers := map[netip.AddrPort]*Flow{}
 		var mu sync.Mutex
-		buf := make([]byte, pumpSize)
+		buf := make([]byte, maxDatagram)
 		for {
 			n, from, err := conn.ReadFromUDPAddrPort(buf)
 			if err != nil {
@@ -217,7 +233,7 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, 
 				mu.Lock()
 				peers[from] = peer
 				mu.Unlock()
-				forget := context.AfterFunc(ctx, peer.end)
+				forget := context.AfterFunc(ctx, peer.End)
 				wg.Go(func() {
 					<-peer.over
 					forget()
@@ -226,42 +242,42 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, 
 					delete(peers, from)
 				})
 			}
-			peer.touch()
-			peer.send(buf[:n])
+			peer.Touch()
+			peer.Send(buf[:n])
 		}
 	})
 	return nil
 }
 
-// peer opens a socket that talks to a port of the guest; nil: none is free. It ends
-// when it has been idle, like all flows of UDP.
-func (g *Gate) peer(port uint16, deliver func([]byte)) *flow {
-	conn, err := g.guest.datagrams(port)
+// peer opens a socket that talks to a port of the guest, and gives what comes by it to
+// deliver. It returns nil when no socket is free. The flow ends when it has been idle.
+func (g *Gate) peer(port uint16, deliver func([]byte)) *Flow {
+	conn, err := g.guest.Datagrams(port)
 	if err != nil {
 		return nil
 	}
-	if c, ok := conn.(syscall.Conn); ok && !spare(c) {
+	if c, ok := conn.(syscall.Conn); ok && !SpareDescriptor(c) {
 		conn.Close()
 		return nil
 	}
 	from, to := conn.LocalAddr().(*net.UDPAddr), conn.RemoteAddr().(*net.UDPAddr)
-	f := &flow{flowKey: flowKey{forwardedUDP, uint16(from.Port), to.AddrPort()}, over: make(chan struct{})}
-	f.end = func() { conn.Close() }
-	f.send = func(p []byte) { conn.Write(p) }
-	if !g.flows.add(f) {
+	f := &Flow{FlowKey: FlowKey{ForwardedUDP, uint16(from.Port), to.AddrPort()}, over: make(chan struct{})}
+	f.End = func() { conn.Close() }
+	f.Send = func(p []byte) { conn.Write(p) }
+	if !g.flows.Add(f) {
 		conn.Close()
 		return nil
 	}
 	g.wg.Go(func() {
 		defer close(f.over)
-		defer g.flows.remove(f)
-		buf := make([]byte, pumpSize)
+		defer g.flows.Remove(f)
+		buf := make([]byte, maxDatagram)
 		for {
 			n, err := conn.Read(buf)
 			if err != nil {
 				return
 			}
-			f.touch()
+			f.Touch()
 			deliver(buf[:n])
 		}
 	})

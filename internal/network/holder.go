@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// holder says who has a port of the host: the program, if we may see it, else the
-// user (proc_net(5)).
+// holder returns, for people, which program has a port of the host. If we may not see the program,
+// it returns the user (proc_net(5)).
 func holder(protocol string, at netip.AddrPort) string {
 	data, err := os.ReadFile("/proc/thread-self/net/" + protocol)
 	if err != nil {
@@ -23,7 +23,8 @@ func holder(protocol string, at netip.AddrPort) string {
 			continue
 		}
 		local, ok := procAddress(f[1])
-		if !ok || local.Port() != at.Port() || local.Addr() != at.Addr() && !local.Addr().IsUnspecified() && !at.Addr().IsUnspecified() {
+		if !ok || local.Port() != at.Port() || local.Addr() != at.Addr() &&
+			!local.Addr().IsUnspecified() && !at.Addr().IsUnspecified() {
 			continue
 		}
 		if who := programOf(f[9]); who != "" {
@@ -48,7 +49,7 @@ func procAddress(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(netip.AddrFrom4(b), binary.BigEndian.Uint16(p)), true
 }
 
-// programOf finds who holds the socket of that inode.
+// programOf returns the program that holds the socket of that inode, or "".
 func programOf(inode string) string {
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, l := range links {

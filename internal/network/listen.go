@@ -10,8 +10,8 @@ import (
 	"banger"
 )
 
-// Listen opens the host's end of a forward. A port that somebody has is an error
-// that says who, as far as the kernel tells us.
+// Listen opens the host's end of a forward. The error for a port that is taken names the program
+// that has it, as far as the kernel tells us.
 func Listen(f banger.Forward) (*os.File, error) {
 	var file *os.File
 	var err error
@@ -32,7 +32,8 @@ func Listen(f banger.Forward) (*os.File, error) {
 	case err == nil:
 		return file, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, banger.Errorf(banger.CodeConflict, "port %s/%s of the host is taken by %s", f.Host(), f.Protocol, holder(f.Protocol, f.Host())).
+		return nil, banger.Errorf(banger.CodeConflict, "port %s/%s of the host is taken by %s",
+			f.Host(), f.Protocol, holder(f.Protocol, f.Host())).
 			WithHint("choose another, or 0 for any that is free")
 	case errors.Is(err, syscall.EACCES):
 		return nil, banger.Errorf(banger.CodeDenied, "port %s/%s of the host is for root only", f.Host(), f.Protocol).

@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnedBy returns a check of what comes to a port of this host. It returns true if the socket at from, which sent it to the
-// port at to, is one of user uid or root. Where the kernel does not say whose socket it is, because the sender has closed
-// it, or because the kernel lacks sock_diag(7), the check returns false.
-func OwnedBy(protocol string, uid uint32) func(from, to netip.AddrPort) bool {
+// OwnedBy returns a check of what comes to a port of this host. The check returns true if the
+// socket at from, which sent it to the port at to, is one of user uid or root. Where the kernel
+// does not say whose socket it is, because the sender has closed it, or because the kernel lacks
+// sock_diag(7), the check returns false.
+func OwnedBy(protocol string, uid uint32) Admit {
 	return func(from, to netip.AddrPort) bool {
 		owner, err := ownerOf(protocol, from, to)
 		return err == nil && (owner == uid || owner == 0)
@@ -144,8 +145,8 @@ func askDiag(request []byte) ([]byte, error) {
 	return nil, errNoOwner
 }
 
-// readOwner reads the user of the socket that was asked for. Of a socket that its process has closed, which has no inode
-// any more, older kernels say user 0, whoever it was.
+// readOwner reads the user of the socket that was asked for. Of a socket that its process has
+// closed, which has no inode any more, older kernels say user 0, whoever the user was.
 func readOwner(protocol string, from, to netip.AddrPort, answer []byte) (uint32, error) {
 	id := answer[diagMessageID:]
 	port, peer := binary.BigEndian.Uint16(id), binary.BigEndian.Uint16(id[2:])

@@ -36,6 +36,14 @@ func WithPeer(ctx context.Context, conn net.Conn) (_ context.Context, stop func(
 	}
 }
 
+// ForHandshake returns a context for a handshake with the guest on behalf of conn. The context
+// is WithPeer's, and ends after 10 s at the latest. The caller must call stop.
+func ForHandshake(ctx context.Context, conn net.Conn) (_ context.Context, stop func()) {
+	ctx, free := WithPeer(ctx, conn)
+	ctx, done := context.WithTimeout(ctx, guestTime)
+	return ctx, func() { done(); free() }
+}
+
 // Hangup finds out that the peer of a spliced connection has gone, while the other side of the
 // splice still has its end open. Its zero value with a Conn is ready.
 type Hangup struct {
@@ -88,10 +96,10 @@ func hungUp(conn net.Conn) bool {
 	}) == nil
 }
 
-// spare says whether the process can afford the connection. The last descriptors are kept for
-// control calls. The kernel gives the lowest one that is free, so its number tells how many
-// are taken.
-func spare(c syscall.Conn) bool {
+// SpareDescriptor reports whether the process can afford the descriptor of c. The last descriptors
+// are kept for control calls. The kernel gives the lowest descriptor that is free, so its number
+// tells how many are taken.
+func SpareDescriptor(c syscall.Conn) bool {
 	var limit unix.Rlimit
 	raw, err := c.SyscallConn()
 	if err != nil || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {

@@ -13,17 +13,16 @@ import (
 	"time"
 )
 
-// Exchange sends one DNS message to whoever answers and returns the answer. With
+// Exchange sends one DNS message to a resolver and returns the answer. With
 // stream the answer may be longer than a datagram.
 type Exchange func(ctx context.Context, query []byte, stream bool) ([]byte, error)
 
-// ResolvConf is where the host says who its resolvers are (resolv.conf(5)).
+// ResolvConf is the file with the host's resolvers (resolv.conf(5)).
 const ResolvConf = "/etc/resolv.conf"
 
 const (
-	resolverTry   = 3 * time.Second // per server
-	maxResolvers  = 3               // resolv.conf(5), MAXNS
-	maxDNSMessage = 64 << 10
+	resolverTry  = 3 * time.Second // per server
+	maxResolvers = 3               // resolv.conf(5), MAXNS
 )
 
 // Resolver asks the resolvers of the host. It looks at their file before each
@@ -45,7 +44,8 @@ func (r *Resolver) current() []netip.AddrPort {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	info, err := os.Stat(r.path)
-	if err == nil && r.seen != nil && os.SameFile(info, r.seen) && info.ModTime().Equal(r.seen.ModTime()) && info.Size() == r.seen.Size() {
+	if err == nil && r.seen != nil && os.SameFile(info, r.seen) && info.ModTime().Equal(r.seen.ModTime()) &&
+		info.Size() == r.seen.Size() {
 		return r.servers
 	}
 	r.servers, r.seen = nil, nil
@@ -105,10 +105,10 @@ func ask(ctx context.Context, server netip.AddrPort, query []byte, stream bool) 
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	if stream {
-		if err := writeMessage(conn, query); err != nil {
+		if err := WriteMessage(conn, query); err != nil {
 			return nil, err
 		}
-		return readMessage(conn)
+		return ReadMessage(conn)
 	}
 	if _, err := conn.Write(query); err != nil {
 		return nil, err
@@ -125,8 +125,11 @@ func ask(ctx context.Context, server netip.AddrPort, query []byte, stream bool) 
 	}
 }
 
-// readMessage and writeMessage frame messages on a stream (RFC 1035, 4.2.2).
-func readMessage(r io.Reader) ([]byte, error) {
+// MaxMessage bounds a DNS message, in bytes.
+const MaxMessage = 64 << 10
+
+// ReadMessage reads one DNS message from a stream, behind its length (RFC 1035, 4.2.2).
+func ReadMessage(r io.Reader) ([]byte, error) {
 	var size [2]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
 		return nil, err
@@ -136,8 +139,10 @@ func readMessage(r io.Reader) ([]byte, error) {
 	return b, err
 }
 
-func writeMessage(w io.Writer, m []byte) error {
-	if len(m) >= maxDNSMessage {
+// WriteMessage writes one DNS message to a stream, behind its length. It refuses a message of
+// MaxMessage bytes or more.
+func WriteMessage(w io.Writer, m []byte) error {
+	if len(m) >= MaxMessage {
 		return errors.New("the message is too long")
 	}
 	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...))

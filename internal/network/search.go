@@ -5,6 +5,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"banger/internal/dns"
 )
 
 // Bounds of search domains: what every C library takes (resolv.conf(5)).
@@ -35,7 +37,7 @@ func BridgeSearch(host []string) []string {
 	if len(host) == 0 {
 		return nil
 	}
-	return boundSearch(append([]string{vmDomain}, host...))
+	return boundSearch(append([]string{dns.Domain}, host...))
 }
 
 // parseSearch reads the last line of the file that counts (resolv.conf(5), search and domain).

@@ -26,8 +26,10 @@ func TestSearchDomains(t *testing.T) {
 		"seven":             {"search a b c d e f g\n", "a b c d e f"},
 		"no end of line":    {"search a.example", "a.example"},
 		"underscore, digit": {"search _x.1a-b.example", "_x.1a-b.example"},
-		"256 characters":    {"search " + strings.Repeat(long+".a ", 1) + strings.Repeat("b"+long[1:]+".a ", 1) + "c" + long[1:] + ".a d" + long[1:] + ".a", long + ".a b" + long[1:] + ".a c" + long[1:] + ".a"},
-		"what is no name":   {"search a..b -a b- a;b $(x) \u202e \x1b[2J a/b *.a " + long + "l.example " + strings.Repeat("a.", 127) + "a ok.example", "ok.example"},
+		"256 characters": {"search " + strings.Repeat(long+".a ", 1) + strings.Repeat("b"+long[1:]+".a ",
+			1) + "c" + long[1:] + ".a d" + long[1:] + ".a", long + ".a b" + long[1:] + ".a c" + long[1:] + ".a"},
+		"what is no name": {"search a..b -a b- a;b $(x) \u202e \x1b[2J a/b *.a " + long + "l.example " +
+			strings.Repeat("a.", 127) + "a ok.example", "ok.example"},
 	} {
 		file := filepath.Join(t.TempDir(), "resolv.conf")
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {

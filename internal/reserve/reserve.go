@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 
+	"banger"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -58,6 +60,34 @@ func (f *File) Fill() error {
 		return os.NewSyscallError("fallocate", err)
 	}
 	return nil
+}
+
+// Retry runs op, and once more with the room given back if the disk is full: what frees room must not need any. A nil File
+// has nothing to give.
+func (f *File) Retry(op func() error) error {
+	err := op()
+	if IsFull(err) && f != nil && f.Release() {
+		err = op()
+	}
+	return err
+}
+
+// Refill is Fill for a disk that may still be full: then the next one tries again. A nil File holds nothing.
+func (f *File) Refill() {
+	if f != nil {
+		f.Fill()
+	}
+}
+
+// IsFull returns true for the error of a full disk, or of a user's part of it.
+func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// Explain gives the error of a full disk, met in dir, its code, and leaves others as they are.
+func Explain(err error, dir string) error {
+	if IsFull(err) {
+		return banger.Errorf(banger.CodeNoSpace, "no space left in %s: %w", dir, err).WithHint("free some: banger prune")
+	}
+	return err
 }
 
 // Release gives the room back, and returns true if there was some.

@@ -46,10 +46,10 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	if err != nil {
 		return err
 	}
-	if err := untrusted.WriteFile(filepath.Join(c.Dir, specFile), data, 0o600); err != nil {
+	if err := untrusted.WriteFile(filepath.Join(c.Dir, SpecFile), data, 0o600); err != nil {
 		return err
 	}
-	stderr, err := untrusted.Create(filepath.Join(c.Dir, errorFile), 0o600)
+	stderr, err := untrusted.Create(filepath.Join(c.Dir, ErrorFile), 0o600)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	defer r.Close()
 	cmd := exec.Command(argv[0], append(argv[1:], c.Dir)...)
 	// The VM's user may have no way to its directory by the path.
-	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = descriptor(int(files[0].Fd())), stderr, slices.Concat([]*os.File{w}, files, sockets)
+	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = Descriptor(int(files[0].Fd())), stderr, slices.Concat([]*os.File{w}, files, sockets)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if id.Group != nil {
@@ -145,7 +145,7 @@ func awaitReady(ctx context.Context, r *os.File) error {
 // Dial opens a stream to a port of the guest's agent. It waits while the guest
 // boots; ctx bounds the wait.
 func (c Client) Dial(ctx context.Context, port uint32) (net.Conn, error) {
-	conn, err := c.dial(ctx, callConnect, port)
+	conn, err := c.dial(ctx, CallConnect, port)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixCo
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	line := ""
 	if _, err = fmt.Fprintf(conn, "%s %d\n", call, port); err == nil {
-		line, err = readLine(conn)
+		line, err = ReadLine(conn)
 	}
 	if !stop() {
 		err = ctx.Err()
@@ -176,7 +176,7 @@ func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixCo
 		err = fmt.Errorf("connecting to the agent: %w", err)
 	case failed:
 		code := banger.CodeGuest
-		if strings.HasSuffix(problem, allTaken) {
+		if strings.HasSuffix(problem, AllTaken) {
 			code = banger.CodeConflict
 		}
 		err = banger.Errorf(code, "connecting to the agent: %s", problem)
@@ -190,17 +190,17 @@ func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixCo
 }
 
 // Status asks the shim how things are. An error means that no shim answers.
-func (c Client) Status(ctx context.Context) (Status, error) { return c.call(ctx, callStatus) }
+func (c Client) Status(ctx context.Context) (Status, error) { return c.call(ctx, CallStatus) }
 
 // Watch returns when the VMM has ended, or with an error when the shim has died
 // or ctx is done.
-func (c Client) Watch(ctx context.Context) (Status, error) { return c.exchange(ctx, callWatch, nil) }
+func (c Client) Watch(ctx context.Context) (Status, error) { return c.exchange(ctx, CallWatch, nil) }
 
 // Kill ends the VMM at once and returns when it has ended. No shim is no error.
 func (c Client) Kill(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, killTime)
 	defer cancel()
-	_, err := c.exchange(ctx, callKill, nil)
+	_, err := c.exchange(ctx, CallKill, nil)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil
 	}
@@ -210,7 +210,7 @@ func (c Client) Kill(ctx context.Context) error {
 // FollowConsole writes the last tail lines of the console (all when negative)
 // and what follows to w, until the VMM ends (nil) or ctx does.
 func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error {
-	return c.stream(ctx, fmt.Sprintf("%s %d", callConsole, tail), w)
+	return c.stream(ctx, fmt.Sprintf("%s %d", CallConsole, tail), w)
 }
 
 // stream makes a call that is answered by bytes without end. They may be long in coming, so
@@ -233,23 +233,23 @@ func (c Client) stream(ctx context.Context, call string, w io.Writer) error {
 }
 
 // Stats asks what the VM's devices have done; the Status has which process is the VMM.
-func (c Client) Stats(ctx context.Context) (Status, error) { return c.call(ctx, callStats) }
+func (c Client) Stats(ctx context.Context) (Status, error) { return c.call(ctx, CallStats) }
 
 // Pause stops the guest's CPUs; Resume lets them go on.
 func (c Client) Pause(ctx context.Context) error {
-	_, err := c.call(ctx, callPause)
+	_, err := c.call(ctx, CallPause)
 	return err
 }
 
 // Resume undoes Pause.
 func (c Client) Resume(ctx context.Context) error {
-	_, err := c.call(ctx, callResume)
+	_, err := c.call(ctx, CallResume)
 	return err
 }
 
 func (c Client) connect(ctx context.Context) (*net.UnixConn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.Run, socketFile))
+	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.Run, SocketFile))
 	if err != nil {
 		return nil, err
 	}
@@ -260,10 +260,10 @@ func (c Client) call(ctx context.Context, name string) (Status, error) {
 	return c.brief(ctx, name, nil)
 }
 
-// How long a shim has to answer. It bounds its own work by callTimeout and connectTimeout.
+// How long a shim has to answer. It bounds its own work by CallTime and ConnectTime.
 const (
-	answerTime = callTimeout + 5*time.Second
-	dialTime   = connectTimeout + 5*time.Second
+	answerTime = CallTime + 5*time.Second
+	dialTime   = ConnectTime + 5*time.Second
 	killTime   = 30 * time.Second
 )
 
@@ -313,7 +313,7 @@ const maxAnswer = 4 << 20
 // LastExit returns how the VMM ended, as the shim recorded it, for a daemon that
 // was not there. It returns fs.ErrNotExist when the shim itself was killed.
 func (c Client) LastExit() (vmm.Exit, error) {
-	data, err := untrusted.ReadFile(filepath.Join(c.Dir, exitFile), maxExit)
+	data, err := untrusted.ReadFile(filepath.Join(c.Dir, ExitFile), maxExit)
 	if err != nil {
 		return vmm.Exit{}, err
 	}

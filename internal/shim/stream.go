@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // Stream is one to the guest's agent. Until it is first read from, it can be given away.
@@ -23,9 +20,9 @@ type Stream struct {
 // Offer opens a stream to a port of the guest's agent, as Dial does, that can be given
 // to another. One of a shim that is older than that is like one of Dial.
 func (c Client) Offer(ctx context.Context, port uint32) (*Stream, error) {
-	conn, err := c.dial(ctx, callOffer, port)
+	conn, err := c.dial(ctx, CallOffer, port)
 	if err == errUnknownCall {
-		conn, err = c.dial(ctx, callConnect, port)
+		conn, err = c.dial(ctx, CallConnect, port)
 		return &Stream{Conn: conn, conn: conn, kept: true}, err
 	}
 	return &Stream{Conn: conn, conn: conn}, err
@@ -49,7 +46,7 @@ func (s *Stream) Give(client net.Conn) (bool, error) {
 	}
 	var sendErr error
 	err = raw.Control(func(fd uintptr) {
-		_, _, sendErr = s.conn.WriteMsgUnix([]byte(callGive+"\n"), syscall.UnixRights(int(fd)), nil)
+		_, _, sendErr = s.conn.WriteMsgUnix([]byte(CallGive+"\n"), syscall.UnixRights(int(fd)), nil)
 	})
 	if err == nil {
 		err = sendErr
@@ -60,7 +57,7 @@ func (s *Stream) Give(client net.Conn) (bool, error) {
 // Write sends p to the agent.
 func (s *Stream) Write(p []byte) (int, error) {
 	s.mu.Lock()
-	if err := s.keep(len(p) > maxCall); err != nil || s.kept {
+	if err := s.keep(len(p) > MaxCall); err != nil || s.kept {
 		s.mu.Unlock() // not held while the agent may make us wait
 		if err != nil {
 			return 0, err
@@ -68,7 +65,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 		return s.conn.Write(p)
 	}
 	defer s.mu.Unlock()
-	head := fmt.Appendf(nil, "%s %d\n", callSend, len(p))
+	head := fmt.Appendf(nil, "%s %d\n", CallSend, len(p))
 	n, err := s.conn.Write(append(head, p...))
 	return max(0, n-len(head)), err
 }
@@ -99,44 +96,6 @@ func (s *Stream) keep(now bool) error {
 		return nil
 	}
 	s.kept = true
-	_, err := io.WriteString(s.conn, callKeep+"\n")
-	return err
-}
-
-// offered obeys the calls about a stream that was offered on conn, until it is known who
-// has its other end. Only then anything of the stream is read.
-func offered(ctx context.Context, conn, stream net.Conn) {
-	for {
-		conn.SetReadDeadline(time.Now().Add(callTimeout))
-		line, file, err := readCall(conn.(*net.UnixConn))
-		if err != nil {
-			break
-		}
-		conn.SetReadDeadline(time.Time{})
-		call, arg, _ := strings.Cut(line, " ")
-		switch {
-		case call == callGive && file != nil:
-			if client, err := net.FileConn(file); err == nil {
-				conn.Close()
-				Splice(ctx, client, stream)
-			}
-		case call == callKeep:
-			Splice(ctx, conn, stream)
-		case call == callSend && send(stream, conn, arg) == nil:
-			continue
-		}
-		file.Close()
-		break
-	}
-	stream.Close()
-}
-
-// send passes as many bytes on as the argument says.
-func send(stream io.Writer, conn io.Reader, arg string) error {
-	n, err := strconv.ParseUint(arg, 10, 32)
-	if err != nil || n > maxCall {
-		return fmt.Errorf("a length of %.20q", arg)
-	}
-	_, err = io.CopyN(stream, conn, int64(n))
+	_, err := io.WriteString(s.conn, CallKeep+"\n")
 	return err
 }

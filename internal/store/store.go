@@ -110,8 +110,13 @@ func (s *Store) prepare(ctx context.Context) error {
 	return s.migrate(ctx)
 }
 
-// ErrFull says that a change was not made because the disk is full.
-var ErrFull = errors.New("the disk is full")
+// ErrFull says that a change was not made because the disk is full. It is ENOSPC to errors.Is.
+var ErrFull error = fullError{}
+
+type fullError struct{}
+
+func (fullError) Error() string        { return "the disk is full" }
+func (fullError) Is(target error) bool { return target == syscall.ENOSPC }
 
 // ErrDisk says that the database could not be read or written.
 var ErrDisk = errors.New("the disk failed")

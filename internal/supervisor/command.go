@@ -9,13 +9,13 @@ import (
 	"banger/internal/guest"
 )
 
-// mainCommand resolves a VM's main command from what the user asked for and what
+// resolveMain resolves a VM's main command from what the user asked for and what
 // the image says, by docker's rules: an entrypoint of the user's replaces the
 // image's entrypoint and command, a command of the user's replaces the image's
 // command. It returns nil for a machine that only waits for execs: one started
 // in the background whose image offers nothing but a bare shell (or that boots
 // an init of its own), which would end at once.
-func mainCommand(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
+func resolveMain(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 	entrypoint, cmd := img.Config.Entrypoint, img.Config.Cmd
 	if spec.Entrypoint != nil {
 		entrypoint, cmd = spec.Entrypoint, nil

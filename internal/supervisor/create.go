@@ -5,18 +5,16 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"banger"
-	"banger/internal/blob"
 	"banger/internal/disk"
 	"banger/internal/image"
-	"banger/internal/store"
+	"banger/internal/networks"
+	"banger/internal/reserve"
 )
 
 // createTries bounds the search for a random name that is free.
@@ -38,18 +36,15 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if err := s.checkRoom(spec, emit); err != nil {
 		return banger.VM{}, err
 	}
-	driver, err := s.chooseVMM(ctx, spec)
+	driver, err := s.opts.VMMs.Choose(ctx, spec)
 	if err != nil {
 		return banger.VM{}, err
 	}
 	if start {
-		if err := s.checkPorts(spec.Forwards); err != nil {
+		if err := s.networks.CheckPorts(spec.Forwards); err != nil {
 			return banger.VM{}, err
 		}
 	}
-	s.images.RLock()
-	defer s.images.RUnlock()
-
 	m, err := s.insertOn(ctx, spec.Network, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
 		VMM: driver.String(), Isolation: s.isolation()})
 	if err != nil {
@@ -62,9 +57,11 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 		}
 	}()
 	emit(banger.Event{ID: m.id()})
-	if err := m.prepare(ctx, spec, emit); err != nil {
+	release, err := m.prepare(ctx, spec, emit)
+	if err != nil {
 		return banger.VM{}, err
 	}
+	defer release()
 	if start {
 		err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, emit) })
 		if banger.CodeOf(err) == banger.CodeGuest && !spec.AutoRemove { // its console says more than the error
@@ -80,20 +77,36 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	return m.snapshot(), nil
 }
 
-// prepare gets what a new VM is made of: image, kernel and disk.
-func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emit) error {
+// prepare gets what a new VM is made of: image, kernel and disk. Image and kernel stay until release; once the VM
+// names them, they stay as long as it does.
+func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emit) (release func(), err error) {
+	by := "the creation of VM " + m.snapshot().Name
 	watch := newStopwatch()
-	img, err := m.s.opts.Images.Ensure(ctx, spec.Image, spec.Platform, spec.Pull, emit)
+	img, releaseImage, err := m.s.library.UseImage(ctx, spec.Image, spec.Platform, spec.Pull, by, emit)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	watch.lap("image")
-	kern, err := m.s.opts.Kernels.Ensure(ctx, cmp.Or(spec.Kernel, img.Kernel), emit)
+	kern, releaseKernel, err := m.s.library.UseKernel(ctx, cmp.Or(spec.Kernel, img.Kernel), by, emit)
 	if err != nil {
-		return err
+		releaseImage()
+		return nil, err
 	}
 	watch.lap("kernel")
-	main, err := mainCommand(spec, img)
+	release = func() {
+		releaseImage()
+		releaseKernel()
+	}
+	if err := m.assemble(spec, img, kern, watch); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// assemble makes the files of a new VM, and notes what it is made of.
+func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kernel, watch *stopwatch) error {
+	main, err := resolveMain(spec, img)
 	if err != nil {
 		return err
 	}
@@ -102,7 +115,7 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 	}
 	var more []banger.Forward
 	if spec.PublishAll {
-		if more, err = exposed(img, spec.Forwards); err != nil {
+		if more, err = networks.Exposed(img, spec.Forwards); err != nil {
 			return err
 		}
 	}
@@ -114,8 +127,8 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 		return err
 	}
 	// The disk and the key are durable themselves; their names must be, too, before anybody is told of the VM.
-	if err := errors.Join(blob.Sync(m.s.stateDir(m.id())), blob.Sync(m.s.vmsDir())); err != nil {
-		return noSpace(err, m.s.opts.StateDir)
+	if err := m.s.dirs.Sync(m.id()); err != nil {
+		return reserve.Explain(err, m.s.opts.StateDir)
 	}
 	watch.lap("disk")
 	m.update(func(vm *banger.VM) {
@@ -127,13 +140,12 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 }
 
 // insertOn is insert for a VM on a network, which stays while it is inserted.
-func (s *Supervisor) insertOn(ctx context.Context, network string, vm banger.VM) (*machine, error) {
-	s.networks.Lock()
-	defer s.networks.Unlock()
-	if err := s.checkNetwork(ctx, network); err != nil {
-		return nil, err
-	}
-	return s.insert(ctx, vm)
+func (s *Supervisor) insertOn(ctx context.Context, network string, vm banger.VM) (m *machine, err error) {
+	err = s.networks.Use(ctx, network, func() error {
+		m, err = s.insert(ctx, vm)
+		return err
+	})
+	return m, err
 }
 
 // insert finds a name if none was asked for and writes the uncommitted row.
@@ -154,25 +166,10 @@ func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error)
 }
 
 func (s *Supervisor) createDisk(id string, size int64) error {
-	if err := os.MkdirAll(s.stateDir(id), 0o700); err != nil {
-		return noSpace(err, s.opts.StateDir)
+	if err := os.MkdirAll(s.dirs.VM(id), 0o700); err != nil {
+		return reserve.Explain(err, s.opts.StateDir)
 	}
-	return noSpace(disk.Create(s.diskPath(id), size), s.opts.StateDir)
-}
-
-func (s *Supervisor) diskPath(id string) string { return filepath.Join(s.stateDir(id), "disk.ext4") }
-
-// isFull returns true for the error of a full disk, whether a file or the database met it.
-func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, store.ErrFull)
-}
-
-// noSpace gives the error of a full disk its code, and leaves others as they are.
-func noSpace(err error, dir string) error {
-	if isFull(err) {
-		return banger.Errorf(banger.CodeNoSpace, "no space left in %s: %w", dir, err).WithHint("free some: banger prune")
-	}
-	return err
+	return reserve.Explain(disk.Create(s.dirs.Disk(id), size), s.opts.StateDir)
 }
 
 // chooseInit resolves InitAuto: systemd images boot their own init.

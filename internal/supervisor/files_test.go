@@ -17,12 +17,12 @@ func TestFilesAreThoseOfARunningVM(t *testing.T) {
 	h.run(s, h.spec("box"))
 	at := h.path("there")
 	check(t, os.WriteFile(at, []byte("content"), 0o640))
-	info, err := s.StatFile(h.ctx(), "box", banger.FileRequest{Op: banger.FileStat, Path: []byte(at)})
+	info, err := s.Guests().StatFile(h.ctx(), "box", banger.FileRequest{Op: banger.FileStat, Path: []byte(at)})
 	if check(t, err); info.Size != 7 || info.Mode != 0o100640 {
 		t.Errorf("it is %+v", info)
 	}
 	request := banger.FileRequest{Op: banger.FileArchive, Path: []byte(at), Name: []byte("name")}
-	conn, err := s.Files(h.ctx(), "box", request)
+	conn, err := s.Guests().Files(h.ctx(), "box", request)
 	check(t, err)
 	defer conn.Close()
 	conn.SetReadDeadline(time.Now().Add(patience))
@@ -38,12 +38,12 @@ func TestFilesAreThoseOfARunningVM(t *testing.T) {
 	if !bytes.Contains(tar, []byte("content")) {
 		t.Errorf("the archive has %d bytes", len(tar))
 	}
-	_, err = s.Files(h.ctx(), "box", banger.FileRequest{Op: banger.FileArchive, Path: []byte(at), Name: []byte("../x")})
+	_, err = s.Guests().Files(h.ctx(), "box", banger.FileRequest{Op: banger.FileArchive, Path: []byte(at), Name: []byte("../x")})
 	wantCode(t, err, banger.CodeInvalid)
 	_, err = s.Stop(h.ctx(), "box", time.Second)
 	check(t, err)
-	_, err = s.Files(h.ctx(), "box", request)
+	_, err = s.Guests().Files(h.ctx(), "box", request)
 	wantCode(t, err, banger.CodeConflict)
-	_, err = s.StatFile(h.ctx(), "nosuch", banger.FileRequest{Op: banger.FileStat, Path: []byte(at)})
+	_, err = s.Guests().StatFile(h.ctx(), "nosuch", banger.FileRequest{Op: banger.FileStat, Path: []byte(at)})
 	wantCode(t, err, banger.CodeNotFound)
 }

@@ -27,9 +27,11 @@ import (
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/shim"
+	"banger/internal/shim/server"
 	"banger/internal/store"
 	"banger/internal/supervisor"
 	"banger/internal/vmm"
+	"banger/internal/vmm/choice"
 	"banger/internal/vmm/vmmtest"
 )
 
@@ -42,7 +44,7 @@ var agent string // path of the guest agent's binary
 func TestMain(m *testing.M) {
 	if len(os.Args) == 5 && os.Args[1] == "shim" {
 		driver := vmmtest.Memory{Agent: os.Args[2], Fault: func(vmm.Config) vmmtest.Fault { return takeFault(os.Args[3]) }}
-		err := shim.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver})
+		err := server.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
@@ -103,7 +105,7 @@ func newHost(t *testing.T) *host {
 	check(t, err)
 	h.opts = supervisor.Options{StateDir: h.path("state"), RunDir: h.path("run"), Agent: []byte("a guest agent"),
 		ShimArgv: []string{self, "shim", h.path("agent"), h.path("faults")}, Images: images, Kernels: kernels,
-		VMMs: []supervisor.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: agent})}}}
+		VMMs: choice.Host{VMMs: []choice.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: agent})}}}}
 	h.addImage()
 	h.addKernel()
 	h.opts.Store, err = store.Open(t.Context(), h.path("banger.db"))
@@ -276,7 +278,7 @@ func (h *host) ctx() context.Context {
 // sh runs a script in a VM and returns what it prints and its exit code.
 func (h *host) sh(s *supervisor.Supervisor, ref, script string) (string, int) {
 	h.t.Helper()
-	conn, err := s.Exec(h.ctx(), ref, banger.Exec{Args: []string{"/bin/sh", "-c", script}})
+	conn, err := s.Guests().Exec(h.ctx(), ref, banger.Exec{Args: []string{"/bin/sh", "-c", script}})
 	check(h.t, err)
 	return h.output(conn)
 }

@@ -41,7 +41,7 @@ func TestTheMainCommandsExitEndsTheVM(t *testing.T) {
 	_, err := s.Wait(h.ctx(), "job")
 	check(t, err)
 	var console bytes.Buffer
-	check(t, s.Logs(h.ctx(), "job", -1, true, &console))
+	check(t, s.Guests().Logs(h.ctx(), "job", -1, true, &console))
 	if n := strings.Count(console.String(), "so says"); n != 3 {
 		t.Errorf("three runs print %d times:\n%s", n, &console)
 	}
@@ -74,9 +74,9 @@ func TestAnAttachedClientStartsTheMainCommand(t *testing.T) {
 	spec := h.command("job", `echo "$BOTH and $FROM"; exit 3`)
 	spec.Attach, spec.Env = true, []string{"BOTH=spec"}
 	h.run(s, spec)
-	conn, err := s.Exec(h.ctx(), "job", banger.Exec{Main: true})
+	conn, err := s.Guests().Exec(h.ctx(), "job", banger.Exec{Main: true})
 	check(t, err)
-	_, err = s.Exec(h.ctx(), "job", banger.Exec{Main: true})
+	_, err = s.Guests().Exec(h.ctx(), "job", banger.Exec{Main: true})
 	if err == nil {
 		t.Error("the main command is started twice")
 	}
@@ -223,7 +223,7 @@ func TestLogsFollowUntilTheEnd(t *testing.T) {
 	h.run(s, h.command("job", "trap 'echo last' USR1; echo first; while :; do sleep 0.02; done"))
 	console := vmmtest.NewConsole()
 	followed := make(chan error)
-	go func() { followed <- s.Logs(h.ctx(), "job", -1, true, console) }()
+	go func() { followed <- s.Guests().Logs(h.ctx(), "job", -1, true, console) }()
 	console.Await(t, "first\n")
 	_, err := s.Kill(h.ctx(), "job", int(syscall.SIGUSR1))
 	check(t, err)
@@ -231,12 +231,12 @@ func TestLogsFollowUntilTheEnd(t *testing.T) {
 	_, err = s.Kill(h.ctx(), "job", 9)
 	check(t, err)
 	check(t, <-followed)
-	if err := s.Logs(h.ctx(), "nonesuch", -1, true, console); banger.CodeOf(err) != banger.CodeNotFound {
+	if err := s.Guests().Logs(h.ctx(), "nonesuch", -1, true, console); banger.CodeOf(err) != banger.CodeNotFound {
 		t.Errorf("logs of no VM: %v", err)
 	}
 	for _, tail := range []int{0, 1, 2} {
 		var out bytes.Buffer
-		err := s.Logs(h.ctx(), "job", tail, false, &out)
+		err := s.Guests().Logs(h.ctx(), "job", tail, false, &out)
 		if err != nil || strings.Count(out.String(), "\n") != tail || !strings.HasSuffix(console.String(), out.String()) {
 			t.Errorf("the last %d lines of %q are %q, %v", tail, console, &out, err)
 		}
@@ -249,14 +249,14 @@ func TestWhatIsUsedCannotBeRemoved(t *testing.T) {
 	s := h.daemon()
 	_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
 	check(t, err)
-	img, err := s.Image(h.image)
+	img, err := s.Library().Image(h.image)
 	check(t, err)
-	wantCode(t, s.RemoveImage(img.Digest), banger.CodeConflict)
-	wantCode(t, s.RemoveKernel("test"), banger.CodeConflict)
+	wantCode(t, s.Library().RemoveImage(img.Digest), banger.CodeConflict)
+	wantCode(t, s.Library().RemoveKernel("test"), banger.CodeConflict)
 	removed, err := s.Prune(h.ctx())
 	if err != nil || len(removed) != 1 || removed[0].Name != "box" {
 		t.Errorf("pruned %+v, %v", removed, err)
 	}
-	check(t, errors.Join(s.RemoveImage(h.image), s.RemoveKernel("test")))
+	check(t, errors.Join(s.Library().RemoveImage(h.image), s.Library().RemoveKernel("test")))
 	h.wantNothing(s)
 }

@@ -19,7 +19,7 @@ const (
 
 func (s *Supervisor) limits(spec banger.Spec) cgroup.Limits {
 	l := cgroup.Limits{Memory: spec.Memory + besideGuest, CPUs: spec.CPUs + besideCPUs, Tasks: maxTasks}
-	if !s.opts.KVM {
+	if !s.opts.VMMs.KVM {
 		l.Memory += besideEmulated
 	}
 	return l

@@ -207,7 +207,9 @@ func TestAVMThatIsBeingCreatedRefusesChanges(t *testing.T) {
 	changes := map[string]func() error{
 		"rename": func() error { return errOf(s.Rename(h.ctx(), "box", "other")) },
 		"start":  func() error { return errOf(s.Start(h.ctx(), "box", false, banger.Discard)) },
-		"policy": func() error { return errOf(s.SetPolicy(h.ctx(), "box", banger.Policy{Default: banger.Deny})) },
+		"policy": func() error {
+			return errOf(s.Connections().SetPolicy(h.ctx(), "box", banger.Policy{Default: banger.Deny}))
+		},
 	}
 	results := map[string]chan error{}
 	for name, f := range changes {

@@ -13,6 +13,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/shim"
 	"banger/internal/text"
+	"banger/internal/vmdir"
 	"banger/internal/vmm"
 )
 
@@ -40,7 +41,7 @@ type machine struct {
 	mainDone  chan struct{}    // closed when nobody waits for it any more; nil without one
 	alive     bool             // a VMM was started and its end not yet seen; only the owner touches it
 	reboots   []time.Time      // when the guest rebooted; only the owner touches it
-	recorded  []byte           // the record as it was written; only the owner touches it
+	recorder  *vmdir.Recorder  // only the owner uses it
 	again     <-chan time.Time // when to store the row that could not be stored; nil: it is stored. Only the owner touches it
 
 	mu        sync.Mutex
@@ -130,7 +131,7 @@ func (m *machine) loop() {
 			m.alive = false
 			m.onVMMEnd(st.Exit)
 		case exit := <-m.mainEnded:
-			m.onMainEnd(exit)
+			mainCommand{m}.onEnd(exit)
 		case <-m.again:
 			m.store(m.ctx, m.snapshot())
 		}
@@ -239,7 +240,7 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	if vm.State.AtRest() {
 		return
 	}
-	if exit, ok := m.takeMainExit(); ok {
+	if exit, ok := (mainCommand{m}).takeExit(); ok {
 		code = exit.Status()
 		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
 	} else if code != 0 && vm.ExitCode == nil {
@@ -256,38 +257,10 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	m.leaveGroup()
 	m.leaveNetwork()
 	m.setState(state, reason)
-	m.s.cleanRun(m.id())
+	m.s.dirs.CleanRun(m.id())
 	if vm.Spec.AutoRemove {
 		m.remove()
 	}
-}
-
-// takeMainExit returns how the main command ended, if that was told before the
-// VMM's end. A guest that shuts down ends its main command first.
-func (m *machine) takeMainExit() (banger.Exit, bool) {
-	if m.mainDone == nil {
-		return banger.Exit{}, false
-	}
-	select {
-	case <-m.mainDone: // soon: the connection it waits on has no other end now
-	case <-m.ctx.Done():
-	}
-	select {
-	case exit := <-m.mainEnded:
-		return exit, true
-	default:
-		return banger.Exit{}, false
-	}
-}
-
-// onMainEnd stops the VM whose main command has ended.
-func (m *machine) onMainEnd(exit banger.Exit) {
-	if m.snapshot().State.AtRest() {
-		return
-	}
-	code := exit.Status()
-	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
-	m.stop(m.ctx, defaultGrace, exitReason(exit))
 }
 
 // stop shuts the guest down cleanly within grace, then kills the VMM. A VM at
@@ -379,14 +352,14 @@ func (m *machine) awaitEnd(ctx context.Context) (shim.Status, error) {
 func (m *machine) remove() error {
 	ctx := context.WithoutCancel(m.ctx)
 	if m.isCommitted() { // else the row says so from the beginning
-		if err := m.s.roomy(func() error { return m.s.opts.Store.Undo(ctx, m.snapshot()) }); err != nil {
+		if err := m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Undo(ctx, m.snapshot()) }); err != nil {
 			return storing(err, m.s.opts.StateDir)
 		}
 	}
-	err := m.s.removeFiles(m.id())
+	err := m.s.dirs.Remove(m.id())
 	if err == nil {
-		err = m.s.roomy(func() error { return m.s.opts.Store.Delete(ctx, m.id()) })
-		m.s.refill()
+		err = m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Delete(ctx, m.id()) })
+		m.s.opts.Reserve.Refill()
 	}
 	m.s.forget(m)
 	m.mu.Lock()
@@ -412,7 +385,7 @@ func (m *machine) discard() error {
 		return m.remove()
 	})
 	if m.isGone() { // perhaps by another's hand, before the last files were made
-		return m.s.removeFiles(m.id())
+		return m.s.dirs.Remove(m.id())
 	}
 	return err
 }

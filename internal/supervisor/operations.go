@@ -2,12 +2,9 @@ package supervisor
 
 import (
 	"context"
-	"io"
-	"net"
 	"time"
 
 	"banger"
-	"banger/internal/shim"
 )
 
 // Start boots a VM at rest. With attach the main command is left to the client
@@ -117,7 +114,7 @@ func (s *Supervisor) Rename(ctx context.Context, ref, name string) (banger.VM, e
 		}
 		m.update(func(v *banger.VM) { v.Name = name })
 		if banger.OnBridge(vm.Spec.Network) && vm.Address != "" {
-			s.syncBridge(ctx) // it is known by its name there; what fails is tried again
+			s.networks.Sync(ctx) // it is known by its name there; what fails is tried again
 		}
 		return nil
 	})
@@ -150,82 +147,4 @@ func (s *Supervisor) Prune(ctx context.Context) ([]banger.VM, error) {
 		removed = append(removed, vm)
 	}
 	return removed, nil
-}
-
-// Exec opens the stream of a command in a running VM. For the main command only
-// the terminal's shape is taken from e. Fields that e leaves empty come from the
-// image and the VM's spec. The caller owns the stream and copies its frames.
-func (s *Supervisor) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
-	m, def, err := s.running(ref, "run a command in")
-	if err != nil {
-		return nil, err
-	}
-	if e.Main {
-		return m.attachMain(ctx, e)
-	}
-	e.Env = mergeEnv(def.Env, e.Env)
-	if e.Dir == "" {
-		e.Dir = def.Dir
-	}
-	if e.User == "" {
-		e.User = def.User
-	}
-	if err := e.Check(); err != nil {
-		return nil, err
-	}
-	return m.offering().Exec(ctx, e)
-}
-
-// running finds a VM that runs, for what is to be done to it, with what its commands
-// start from.
-func (s *Supervisor) running(ref, what string) (*machine, banger.Exec, error) {
-	m, err := s.find(ref)
-	if err != nil {
-		return nil, banger.Exec{}, err
-	}
-	vm := m.snapshot()
-	if vm.State != banger.StateRunning {
-		return nil, banger.Exec{}, stateError(what, vm, "start it: banger start "+vm.Name)
-	}
-	img, err := s.opts.Images.Get(vm.ImageDigest)
-	if err != nil {
-		return nil, banger.Exec{}, err
-	}
-	return m, execDefaults(vm.Spec, img), nil
-}
-
-func (m *machine) attachMain(ctx context.Context, e banger.Exec) (net.Conn, error) {
-	vm := m.snapshot()
-	if vm.Main == nil {
-		return nil, banger.Errorf(banger.CodeConflict, "VM %s has no main command", vm.Name)
-	}
-	m.mu.Lock()
-	seen := m.mainSeen
-	m.mainSeen = true
-	m.mu.Unlock()
-	if seen {
-		return nil, banger.Errorf(banger.CodeConflict, "the main command of VM %s was started already", vm.Name)
-	}
-	main := *vm.Main
-	main.Stdin, main.Rows, main.Cols = e.Stdin, e.Rows, e.Cols
-	if e.TTY {
-		main.Env = mergeEnv(e.Env, main.Env)
-	}
-	return m.offering().Exec(ctx, main)
-}
-
-// Logs writes the guest's console: its last tail lines (all when negative) and,
-// with follow, what comes until the VM ends or ctx does.
-func (s *Supervisor) Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error {
-	m, err := s.find(ref)
-	if err != nil {
-		return err
-	}
-	c := s.shim(m.id())
-	if follow && !m.snapshot().State.AtRest() {
-		if err := c.FollowConsole(ctx, tail, w); err == nil || ctx.Err() != nil {
-			return nil
-		}
-	}
-	return shim.ReadConsole(c.Dir, tail, w)
 }

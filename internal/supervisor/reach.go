@@ -7,6 +7,7 @@ import (
 
 	"banger"
 	"banger/internal/vmm"
+	"banger/internal/vmm/choice"
 )
 
 // Where the daemon is root, a VM's processes are those of a user who owns nothing but the
@@ -42,11 +43,11 @@ func (s *Supervisor) openToAll(c vmm.Config) error {
 }
 
 // checkReach refuses a VMM that the VM's user cannot start. Into a jail root copies it.
-func (s *Supervisor) checkReach(c chosen, jailed bool) error {
-	if !s.opts.Root || jailed || c.path == "" {
+func (s *Supervisor) checkReach(c choice.Chosen, jailed bool) error {
+	if !s.opts.Root || jailed || c.Path == "" {
 		return nil
 	}
-	for _, path := range append([]string{c.path}, c.Reads...) {
+	for _, path := range append([]string{c.Path}, c.Reads...) {
 		if err := vmm.CheckReach(path); err != nil {
 			return banger.Errorf(banger.CodeUnavailable, "%s cannot be used: %w", c.Name, err)
 		}

@@ -48,10 +48,10 @@ func (m *machine) mayReboot(now time.Time) bool {
 // reboot boots the VM again whose VMM has ended. The VM is not at rest meanwhile, so that nobody who waits for its
 // end is told of one. If it does not boot, it is failed with the reason.
 func (m *machine) reboot() {
-	m.takeMainExit() // nobody waits for the main command of the boot before
+	mainCommand{m}.takeExit() // nobody waits for the main command of the boot before
 	m.leaveGroup()
 	m.leaveNetwork()
-	m.s.cleanRun(m.id())
+	m.s.dirs.CleanRun(m.id())
 	ctx, cancel := context.WithCancel(m.ctx)
 	defer cancel()
 	m.setInterrupt(cancel)

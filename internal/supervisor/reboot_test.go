@@ -34,7 +34,7 @@ func TestAGuestThatRebootsBootsAgain(t *testing.T) {
 	}()
 	boots := func() int {
 		var console bytes.Buffer
-		check(t, s.Logs(h.ctx(), "box", -1, false, &console))
+		check(t, s.Guests().Logs(h.ctx(), "box", -1, false, &console))
 		return strings.Count(console.String(), "a boot\n")
 	}
 	h.await("its main command runs", func() bool { return boots() == 1 })
@@ -77,7 +77,7 @@ func TestARebootIsNotAlwaysABoot(t *testing.T) {
 	spec := h.command("attached", forever)
 	spec.Attach, spec.AutoRemove = true, true
 	vm = h.run(s, spec)
-	conn, err := s.Exec(h.ctx(), "attached", banger.Exec{Main: true})
+	conn, err := s.Guests().Exec(h.ctx(), "attached", banger.Exec{Main: true})
 	check(t, err)
 	defer conn.Close()
 	h.rebootGuest(vm.ID)

@@ -10,17 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"banger"
 	"banger/internal/blob"
+	"banger/internal/process"
 	"banger/internal/shim"
-	"banger/internal/untrusted"
-	"banger/internal/vmm"
+	"banger/internal/vmdir"
 )
 
 // adoptTimeout bounds the question to one shim at the daemon's start.
@@ -42,21 +39,21 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 			s.problem("the row of VM %s (%s) cannot be read (%v), so its files stay as they are", r.VM.Name, r.VM.ID, r.Broken)
 		}
 	}
-	lost, err := s.findLost(claimed, undone)
+	lost, err := s.dirs.Unknown(claimed)
 	if err != nil {
 		return err
 	}
 	if len(rows) == 0 && len(lost) > 0 {
-		return banger.Errorf(banger.CodeConflict, "the database in %s knows no VM, but %d lie in %s; nothing was changed", s.opts.StateDir, len(lost), s.vmsDir()).
-			WithHint("bring back their rows: banger recover; or, if nobody needs these VMs, remove %s", s.vmsDir())
+		return banger.Errorf(banger.CodeConflict, "the database in %s knows no VM, but %d lie in %s; nothing was changed", s.opts.StateDir, len(lost), s.dirs.VMs()).
+			WithHint("bring back their rows: banger recover; or, if nobody needs these VMs, remove %s", s.dirs.VMs())
 	}
 	if err := s.noteBoot(); err != nil {
 		s.problem("it cannot be told whether the host has booted: %v", err)
 	}
 	// First of all, so that no orphan writes to files of a VM that is adopted.
 	s.sweep(claimed, undone, lost)
-	s.setAdopting(true)
-	defer s.setAdopting(false)
+	s.networks.SetAdopting(true)
+	defer s.networks.SetAdopting(false)
 	var restored sync.WaitGroup
 	for _, r := range rows {
 		if !undone[r.VM.ID] && r.Broken == nil {
@@ -64,8 +61,8 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 		}
 	}
 	restored.Wait()
-	s.setAdopting(false)
-	s.syncBridge(ctx) // an error is logged there, and VMs of other networks do not depend on it
+	s.networks.SetAdopting(false)
+	s.networks.Sync(ctx) // an error is logged there, and VMs of other networks do not depend on it
 	return nil
 }
 
@@ -93,24 +90,10 @@ func (s *Supervisor) problem(format string, args ...any) {
 // Problems returns what Restore could not put right, and what lies set aside, in sentences without a full stop.
 func (s *Supervisor) Problems() []string {
 	list := slices.Clone(s.problems)
-	entries, _ := os.ReadDir(s.lostDir())
-	for _, e := range entries {
-		if e.IsDir() {
-			list = append(list, fmt.Sprintf("no row claims the VM in %s, which was set aside", filepath.Join(s.lostDir(), e.Name())))
-		}
+	for _, dir := range s.dirs.Aside() {
+		list = append(list, fmt.Sprintf("no row claims the VM in %s, which was set aside", dir))
 	}
 	return list
-}
-
-// findLost returns the directories of VMs that no row knows.
-func (s *Supervisor) findLost(claimed, undone map[string]bool) (lost []string, err error) {
-	entries, err := os.ReadDir(s.vmsDir())
-	for _, e := range entries {
-		if id := e.Name(); banger.ValidID(id) && !claimed[id] && !undone[id] {
-			lost = append(lost, id)
-		}
-	}
-	return lost, err
 }
 
 // restoreOne adopts one VM by asking its shim.
@@ -126,7 +109,7 @@ func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 	defer cancel()
 	st, err := s.shim(vm.ID).Status(ctx)
 	m := s.adoptRow(vm, slot)
-	m.setMainSeen(true)
+	mainCommand{m}.setSeen(true)
 	if err != nil && s.hasShim(vm.ID) {
 		m.update(func(vm *banger.VM) { vm.State, vm.Reason = banger.StateUnreachable, "its shim does not answer" })
 		s.wg.Go(func() { m.awaitAnswer(vm) })
@@ -188,7 +171,6 @@ func (s *Supervisor) adoptRow(vm banger.VM, slot int) *machine {
 	m.committed = true
 	m.mu.Unlock()
 	m.do(m.ctx, func(context.Context) error {
-		m.recorded, _ = os.ReadFile(recordPath(s.vmsDir(), vm.ID)) // ours
 		m.record(vm)
 		return nil
 	})
@@ -210,7 +192,7 @@ func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st
 	switch state {
 	case banger.StateRunning, banger.StatePaused:
 		if m.snapshot().Main != nil {
-			m.watchMain()
+			mainCommand{m}.watch()
 		}
 		return nil
 	case banger.StateStopping:
@@ -225,18 +207,18 @@ func (s *Supervisor) sweep(claimed, undone map[string]bool, lost []string) {
 	err := s.eachShim(func(id string, pid int) {
 		switch {
 		case undone[id]:
-			killAndWait(pid)
+			process.KillOwn(pid, adoptTimeout)
 		case !claimed[id]:
 			kept[id] = true
 			s.problem("VM %s runs as process %d, and no row claims it", id, pid)
 		}
 	})
-	err = errors.Join(err, s.sweepGroups(kept), s.sweepJails(kept))
+	err = errors.Join(err, s.sweepGroups(kept))
 	for id, gone := range undone {
 		if !gone {
 			continue
 		}
-		uerr := s.removeFiles(id)
+		uerr := s.dirs.Remove(id)
 		if uerr == nil {
 			uerr = s.opts.Store.Delete(s.ctx, id)
 		}
@@ -244,37 +226,20 @@ func (s *Supervisor) sweep(claimed, undone map[string]bool, lost []string) {
 	}
 	for _, id := range lost {
 		if !kept[id] {
-			err = errors.Join(err, s.setAside(id))
+			err = errors.Join(err, s.dirs.SetAside(id))
 		}
 	}
-	entries, rerr := os.ReadDir(filepath.Join(s.opts.RunDir, "vms"))
-	err = errors.Join(err, rerr)
-	for _, e := range entries {
-		if banger.ValidID(e.Name()) && !kept[e.Name()] {
-			err = errors.Join(err, untrusted.RemoveAll(s.runDir(e.Name())))
-		}
-	}
+	err = errors.Join(err, s.dirs.Sweep(kept))
 	if err != nil {
 		s.problem("what is left of VMs that are gone could not be removed: %v", err)
 	}
-}
-
-// sweepJails removes the jails of VMs that are not claimed.
-func (s *Supervisor) sweepJails(claimed map[string]bool) (err error) {
-	dirs, _ := filepath.Glob(filepath.Join(s.jailDir(), "*", "*"))
-	for _, dir := range dirs {
-		if id := filepath.Base(dir); banger.ValidID(id) && !claimed[id] {
-			err = errors.Join(err, s.removeJail(id))
-		}
-	}
-	return err
 }
 
 // killProcesses ends the shim of one VM, and with it the VMM, without its help.
 func (s *Supervisor) killProcesses(id string) {
 	s.eachShim(func(found string, pid int) {
 		if found == id {
-			killAndWait(pid)
+			process.KillOwn(pid, adoptTimeout)
 		}
 	})
 }
@@ -291,71 +256,14 @@ func Running(stateDir string, argv []string) (found bool) {
 	return found
 }
 
+// eachShim calls f for each shim of a state directory. In a jail a shim begins as root.
 func eachShim(stateDir string, argv []string, f func(id string, pid int)) error {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return err
+	ours := func(uid uint32) bool {
+		return uid == 0 || int(uid) == os.Geteuid() || os.Geteuid() == 0 && uid >= firstUID
 	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() || !isOurs(e.Name()) {
-			continue
-		}
-		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
-			continue
-		}
-		args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
-		if len(args) != len(argv)+1 || strings.Join(args[1:len(args)-1], " ") != strings.Join(argv[1:], " ") {
-			continue
-		}
-		dir := args[len(args)-1]
-		if id := filepath.Base(dir); filepath.Dir(dir) == filepath.Join(stateDir, "vms") && banger.ValidID(id) {
+	return process.Each(argv, ours, func(dir string, pid int) {
+		if id := filepath.Base(dir); filepath.Dir(dir) == (vmdir.Dirs{State: stateDir}).VMs() && banger.ValidID(id) {
 			f(id, pid)
 		}
-	}
-	return nil
-}
-
-// isOurs says whether a process belongs to a user whose shims we start. Others may call
-// themselves what they like, and may keep us waiting for their command line. In a jail a shim
-// begins as root.
-func isOurs(pid string) bool {
-	var st syscall.Stat_t
-	if syscall.Stat("/proc/"+pid, &st) != nil {
-		return false
-	}
-	return st.Uid == 0 || int(st.Uid) == os.Geteuid() || os.Geteuid() == 0 && st.Uid >= firstUID
-}
-
-// isBanger says whether a process runs the program that this one runs, also where that was replaced meanwhile. Of a process that
-// is not to be looked at the kernel does not tell an ordinary user; that its user alone can have started it is enough then.
-func isBanger(pid int) bool {
-	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	if errors.Is(err, fs.ErrPermission) {
-		return true
-	}
-	ours, oerr := os.Readlink("/proc/self/exe")
-	name := func(path string) string { return filepath.Base(strings.TrimSuffix(path, " (deleted)")) }
-	return err == nil && oerr == nil && name(theirs) == name(ours)
-}
-
-// killAndWait ends a shim, which may not be our child and returns when it has
-// ended; the kernel then has sent its VMM the parent-death signal.
-func killAndWait(pid int) {
-	h, err := vmm.HandleOf(pid)
-	if err != nil {
-		return
-	}
-	fd, err := pidfdOpen(pid)
-	if err != nil {
-		return
-	}
-	defer syscall.Close(fd)
-	if !isBanger(pid) || !h.Alive() { // asked in this order, the answer is about the process of h
-		return
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
-		awaitPidfd(fd, adoptTimeout)
-	}
+	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/processtest"
 	"banger/internal/shim"
 	"banger/internal/supervisor"
 	"banger/internal/vmm/vmmtest"
@@ -54,10 +55,10 @@ func TestACommandGoesOnWithItsClient(t *testing.T) {
 	s := h.daemon()
 	h.run(s, h.spec("box"))
 	ask := banger.Exec{Args: []string{"/bin/sh", "-c", `read -r one; read -r two; echo "$one, $two"; exit 3`}, Stdin: true}
-	stream, err := s.Exec(h.ctx(), "box", ask)
+	stream, err := s.Guests().Exec(h.ctx(), "box", ask)
 	check(t, err)
 	check(t, banger.WriteFrame(stream, banger.FrameStdin, []byte("before\n")))
-	client, theirs := socketPair(t)
+	client, theirs := processtest.SocketPair(t)
 	given, err := stream.(*shim.Stream).Give(theirs)
 	if !given || err != nil {
 		t.Fatalf("the stream is not given away: %v", err)
@@ -76,7 +77,7 @@ func TestAStreamThatIsNotGivenAway(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
 	h.run(s, h.spec("box"))
-	_, theirs := socketPair(t)
+	_, theirs := processtest.SocketPair(t)
 	pipe, _ := net.Pipe()
 	for name, give := range map[string]func(*shim.Stream) (bool, error){
 		"its client is no unix socket": func(stream *shim.Stream) (bool, error) { return stream.Give(pipe) },
@@ -87,7 +88,7 @@ func TestAStreamThatIsNotGivenAway(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stream, err := s.Exec(h.ctx(), "box", banger.Exec{Args: []string{"/bin/echo", "hello"}})
+			stream, err := s.Guests().Exec(h.ctx(), "box", banger.Exec{Args: []string{"/bin/echo", "hello"}})
 			check(t, err)
 			if given, err := give(stream.(*shim.Stream)); given || err != nil {
 				t.Errorf("it is given away: %v, %v", given, err)
@@ -97,20 +98,6 @@ func TestAStreamThatIsNotGivenAway(t *testing.T) {
 			}
 		})
 	}
-}
-
-func socketPair(t *testing.T) (a, b net.Conn) {
-	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	check(t, err)
-	for i, conn := range []*net.Conn{&a, &b} {
-		f := os.NewFile(uintptr(fds[i]), "socket")
-		*conn, err = net.FileConn(f)
-		check(t, err)
-		f.Close()
-		t.Cleanup(func() { (*conn).Close() })
-	}
-	return a, b
 }
 
 // TestWhatEndedWhileNoDaemonRan is told with its reason.

@@ -29,7 +29,7 @@ func TestSSHIsThatOfARunningVM(t *testing.T) {
 		t.Helper()
 		hostKey, _, _, _, err := ssh.ParseAuthorizedKey([]byte(h.row(vm.ID).SSHHostKey))
 		check(t, err)
-		conn, err := s.SSH(h.ctx(), "box", request)
+		conn, err := s.Guests().SSH(h.ctx(), "box", request)
 		check(t, err)
 		defer conn.Close()
 		c, channels, requests, err := ssh.NewClientConn(conn, "", &ssh.ClientConfig{User: fmt.Sprint(os.Getuid()),
@@ -46,13 +46,13 @@ func TestSSHIsThatOfARunningVM(t *testing.T) {
 	if out := output(); out != "inside\n" {
 		t.Errorf("it says %q", out)
 	}
-	_, err = s.SSH(h.ctx(), "box", banger.SSH{})
+	_, err = s.Guests().SSH(h.ctx(), "box", banger.SSH{})
 	wantCode(t, err, banger.CodeInvalid)
 	_, err = s.Stop(h.ctx(), "box", time.Second)
 	check(t, err)
-	_, err = s.SSH(h.ctx(), "box", request)
+	_, err = s.Guests().SSH(h.ctx(), "box", request)
 	wantCode(t, err, banger.CodeConflict)
-	_, err = s.SSH(h.ctx(), "nosuch", request)
+	_, err = s.Guests().SSH(h.ctx(), "nosuch", request)
 	wantCode(t, err, banger.CodeNotFound)
 	if _, err = s.Start(h.ctx(), "box", false, banger.Discard); err != nil {
 		t.Fatal(err)

@@ -8,11 +8,7 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"runtime"
 	"sort"
 	"strings"
@@ -20,52 +16,31 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/blob"
 	"banger/internal/cgroup"
 	"banger/internal/image"
 	"banger/internal/kernel"
-	"banger/internal/network"
+	"banger/internal/library"
+	"banger/internal/network/bridge"
+	"banger/internal/networks"
 	"banger/internal/reserve"
 	"banger/internal/shim"
 	"banger/internal/store"
-	"banger/internal/untrusted"
-	"banger/internal/vmm"
+	"banger/internal/vmdir"
+	"banger/internal/vmm/choice"
 )
-
-// VMM is what the supervisor needs to know of a driver; the shim runs it.
-type VMM struct {
-	Name string
-	// Find returns the program and its version; an error says why it cannot be used.
-	Find      func(context.Context) (path, version string, err error)
-	Package   string            // what to install
-	NeedsKVM  bool              // it does not emulate
-	OpensTaps bool              // its network is a tap that it opens by name
-	Sockets   bool              // it makes unix sockets of its own
-	Options   map[string]string // of its driver
-	Reads     []string          // files that these name
-	// CheckCPU returns an error if the program at path cannot give a guest the CPU called model; nil: a VM's CPU
-	// cannot be chosen, and its guest cannot run VMs of its own.
-	CheckCPU func(ctx context.Context, path, model string, accel vmm.Accel) error
-	// Jailer returns the options by which a daemon of root puts it into a jail below a
-	// directory, as a user, in a control group, or why it cannot; nil: there is no such thing.
-	Jailer func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error)
-}
 
 // Options are the parts a Supervisor works with. The caller owns and closes them.
 type Options struct {
 	StateDir string // durable: VM disks and logs
 	RunDir   string // sockets; short, since sun_path holds 108 bytes
 	ShimArgv []string
-	Agent    []byte       // the guest agent's binary
-	VMMs     []VMM        // in order of preference
-	KVM      bool         // KVM executes guests here
-	NoKVM    string       // why not
-	KVMGroup uint32       // group that may open /dev/kvm, for VMMs that run as users of their own
-	Nested   func() error // why KVM's guests cannot run VMs here; nil: they can
-	Root     bool         // each VM gets a uid of its own
-	Memory   int64        // of the host in bytes; 0: unknown
-	CPUs     int          // of the host; 0: unknown
-	BootID   string       // of the host (random(4), boot_id)
+	Agent    []byte // the guest agent's binary
+	VMMs     choice.Host
+	KVMGroup uint32 // group that may open /dev/kvm, for VMMs that run as users of their own
+	Root     bool   // each VM gets a uid of its own
+	Memory   int64  // of the host in bytes; 0: unknown
+	CPUs     int    // of the host; 0: unknown
+	BootID   string // of the host (random(4), boot_id)
 
 	// InitTime is how long an init of the image's may take until it runs and, if it is systemd, obeys; 0: 30 s.
 	InitTime time.Duration
@@ -82,7 +57,7 @@ type Options struct {
 
 	// Bridge makes the host's bridges, if the daemon may; denied is told what their
 	// resolver refuses. Nil: there are none.
-	Bridge func(denied func(id string, d banger.Denial)) *network.BridgeHost
+	Bridge func(denied func(id string, d banger.Denial)) *bridge.Host
 }
 
 // firstUID is where the uids of VMs start when the daemon is root: far above
@@ -92,6 +67,7 @@ const firstUID = 2_000_000_000
 // Supervisor owns all VMs of one daemon.
 type Supervisor struct {
 	opts  Options
+	dirs  vmdir.Dirs
 	ctx   context.Context // ends when the supervisor closes; VMs live on
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
@@ -100,17 +76,8 @@ type Supervisor struct {
 	mu       sync.Mutex
 	machines map[string]*machine
 
-	// images is held for reading while a VM is being created, so that an image
-	// or kernel is not removed between being found and being named in a row.
-	images sync.RWMutex
-	// removing is held by who removes one, so that two wait for each other.
-	removing sync.Mutex
-
-	// networks is held by who makes or removes networks, gives VMs addresses, or changes
-	// the host's bridges.
-	networks sync.Mutex
-	bridge   *network.BridgeHost // nil: none here
-	adopting bool                // not all VMs are known yet, so that bridges stay as they are
+	networks *networks.Networks
+	library  *library.Library
 
 	rebooted bool     // the host has booted since the last daemon; does not change after Restore
 	problems []string // what Restore could not put right; does not change afterwards
@@ -118,17 +85,19 @@ type Supervisor struct {
 
 // New returns a Supervisor of the VMs that Restore will find.
 func New(opts Options) (*Supervisor, error) {
-	for _, dir := range []string{opts.StateDir, opts.RunDir, filepath.Join(opts.StateDir, "vms"), filepath.Join(opts.RunDir, "vms")} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
-			return nil, err
-		}
+	dirs := vmdir.Dirs{State: opts.StateDir, Run: opts.RunDir}
+	if err := dirs.MakeAll(); err != nil {
+		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Supervisor{opts: opts, ctx: ctx, stop: stop,
+	s := &Supervisor{opts: opts, dirs: dirs, ctx: ctx, stop: stop,
 		boots: make(chan struct{}, runtime.NumCPU()), machines: map[string]*machine{}}
+	parts := networks.Options{Store: opts.Store, VMs: s}
 	if opts.Bridge != nil {
-		s.bridge = opts.Bridge(s.denied)
+		parts.Bridge = opts.Bridge(s.denied)
 	}
+	s.networks = networks.New(parts)
+	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: s, Reserve: opts.Reserve, Dir: opts.StateDir})
 	return s, nil
 }
 
@@ -136,10 +105,29 @@ func New(opts Options) (*Supervisor, error) {
 func (s *Supervisor) Close() {
 	s.stop()
 	s.wg.Wait()
-	if s.bridge != nil {
-		s.bridge.Close()
+	if s.networks.Bridge != nil {
+		s.networks.Bridge.Close()
 	}
 }
+
+// Library returns the images and kernels that VMs are made of.
+func (s *Supervisor) Library() *library.Library { return s.library }
+
+// Networks returns the networks of the VMs.
+func (s *Supervisor) Networks() *networks.Networks { return s.networks }
+
+// UID returns the user that the VMM of a VM runs as, if the daemon is root. An unknown VM has none: -1 as a number
+// without a sign.
+func (s *Supervisor) UID(id string) uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.machines[id]; m != nil {
+		return m.uid()
+	}
+	return ^uint32(0)
+}
+
+func (m *machine) uid() uint32 { return uint32(firstUID + m.slot) }
 
 // List returns the VMs for which keep is true, newest first.
 func (s *Supervisor) List(keep func(banger.VM) bool) []banger.VM {
@@ -192,7 +180,7 @@ func (s *Supervisor) find(ref string) (*machine, error) {
 
 // adopt makes a machine for a row and starts its owner goroutine.
 func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
-	m := &machine{s: s, slot: slot, vm: vm, changed: make(chan struct{}),
+	m := &machine{s: s, slot: slot, vm: vm, recorder: s.dirs.Recorder(vm.ID), changed: make(chan struct{}),
 		ops: make(chan func()), ended: make(chan shim.Status, 1)}
 	m.ctx, m.cancel = context.WithCancel(s.ctx)
 	s.mu.Lock()
@@ -208,39 +196,12 @@ func (s *Supervisor) forget(m *machine) {
 	s.mu.Unlock()
 }
 
-func (s *Supervisor) stateDir(id string) string { return filepath.Join(s.opts.StateDir, "vms", id) }
-func (s *Supervisor) runDir(id string) string   { return filepath.Join(s.opts.RunDir, "vms", id) }
-
 func (s *Supervisor) shim(id string) shim.Client {
-	return shim.Client{Dir: s.stateDir(id), Run: s.runDir(id)}
-}
-
-// jailDir is where VMMs have their jails.
-func (s *Supervisor) jailDir() string { return filepath.Join(s.opts.StateDir, "jail") }
-
-// removeJail removes the jail of a VM, whatever its VMM was called.
-func (s *Supervisor) removeJail(id string) (err error) {
-	dirs, _ := filepath.Glob(filepath.Join(s.jailDir(), "*", id))
-	for _, dir := range dirs {
-		err = errors.Join(err, untrusted.RemoveAll(dir))
-		os.Remove(filepath.Dir(dir)) // the last one's
-		os.Remove(s.jailDir())
-	}
-	return err
-}
-
-// removeFiles deletes whatever a VM has on the host, durably: files that came back after a power cut would be nobody's when
-// the row is gone.
-func (s *Supervisor) removeFiles(id string) error {
-	err := os.Remove(recordPath(s.vmsDir(), id))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(s.removeJail(id), untrusted.RemoveAll(s.runDir(id)), untrusted.RemoveAll(s.stateDir(id)), err, blob.Sync(s.vmsDir()))
+	return shim.Client{Dir: s.dirs.VM(id), Run: s.dirs.Sockets(id)}
 }
 
 func (s *Supervisor) isolation() string {
-	if s.opts.KVM {
+	if s.opts.VMMs.KVM {
 		return banger.IsolationKVM
 	}
 	return banger.IsolationEmulated

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/supervisor"
+	"banger/internal/vmm/choice"
 	"banger/internal/vmm/vmmtest"
 )
 
@@ -51,7 +51,7 @@ func TestCreateStartStopStartRemove(t *testing.T) {
 		if _, err := s.Stop(ctx, "box", time.Second); err != nil {
 			t.Errorf("a second stop: %v", err)
 		}
-		_, err = s.Exec(ctx, "box", banger.Exec{Args: []string{"true"}})
+		_, err = s.Guests().Exec(ctx, "box", banger.Exec{Args: []string{"true"}})
 		wantCode(t, err, banger.CodeConflict)
 		_, err = s.Kill(ctx, "box", 9)
 		wantCode(t, err, banger.CodeConflict)
@@ -129,7 +129,7 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 		"far too many CPUs":             {func(h *host, s *banger.Spec) { h.opts.CPUs, s.CPUs = 2, 9 }, banger.CodeInvalid, "at most 8"},
 		"no such VMM":                   {func(_ *host, s *banger.Spec) { s.VMM = banger.VMMQEMU }, banger.CodeUnavailable, "qemu"},
 		"the VMM is not installed": {func(h *host, _ *banger.Spec) {
-			h.opts.VMMs = []supervisor.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: "/nonexistent"})}}
+			h.opts.VMMs.VMMs = []choice.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: "/nonexistent"})}}
 		}, banger.CodeUnavailable, "not built"},
 		"no such image":              {func(_ *host, s *banger.Spec) { s.Image = "oci:/nonexistent" }, banger.CodeNotFound, "nonexistent"},
 		"no such kernel":             {func(_ *host, s *banger.Spec) { s.Kernel = "other" }, banger.CodeNotFound, "other"},
@@ -247,7 +247,7 @@ func TestAPanicAtBootIsTriedAgain(t *testing.T) {
 		t.Errorf("the user is told only %q", told)
 	}
 	var console bytes.Buffer
-	check(t, s.Logs(h.ctx(), "box", -1, false, &console))
+	check(t, s.Guests().Logs(h.ctx(), "box", -1, false, &console))
 	if n := strings.Count(console.String(), vmmtest.PanicText); n != 1 {
 		t.Errorf("the console shows %d panics:\n%s", n, &console)
 	}

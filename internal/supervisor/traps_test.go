@@ -50,8 +50,8 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 				check(t, err)
 				h.wantState(s, "box", banger.StateFailed, "its shim was killed")
 				var out bytes.Buffer
-				s.Logs(h.ctx(), "box", -1, false, &out)
-				s.Denials(h.ctx(), "box", -1, false, &out)
+				s.Guests().Logs(h.ctx(), "box", -1, false, &out)
+				s.Connections().Denials(h.ctx(), "box", -1, false, &out)
 				if bytes.Contains(out.Bytes(), []byte("ours")) {
 					t.Errorf("what is not the VM's is told: %.100q", out.Bytes())
 				}

@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/supervisor"
 	"banger/internal/vmm"
+	"banger/internal/vmm/choice"
 )
 
 // TestWhichCPU: a CPU of one's own, and virtualisation in the guest, are for the VMM that has them; what the host cannot
@@ -22,8 +22,8 @@ func TestWhichCPU(t *testing.T) {
 		}
 		return nil
 	}
-	fast := supervisor.VMM{Name: "firecracker", Find: found, NeedsKVM: true}
-	slow := supervisor.VMM{Name: "qemu", Find: found, CheckCPU: only}
+	fast := choice.VMM{Name: "firecracker", Find: found, NeedsKVM: true}
+	slow := choice.VMM{Name: "qemu", Find: found, CheckCPU: only}
 	for name, c := range map[string]struct {
 		kvm    bool
 		nested error // what the host's KVM says
@@ -47,7 +47,7 @@ func TestWhichCPU(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			h.opts.VMMs, h.opts.KVM, h.opts.Nested = []supervisor.VMM{fast, slow}, c.kvm, func() error { return c.nested }
+			h.opts.VMMs.VMMs, h.opts.VMMs.KVM, h.opts.VMMs.Nested = []choice.VMM{fast, slow}, c.kvm, func() error { return c.nested }
 			spec := h.spec("box")
 			spec.CPUModel, spec.Nested, spec.VMM, spec.Untrusted = c.spec.CPUModel, c.spec.Nested, c.spec.VMM, c.spec.Untrusted
 			vm, err := h.daemon().Create(h.ctx(), spec, false, banger.Discard)
@@ -73,32 +73,32 @@ func TestWhichVMM(t *testing.T) {
 	absent := func(why string) func(context.Context) (string, string, error) {
 		return func(context.Context) (string, string, error) { return "", "", errors.New(why) }
 	}
-	fast := supervisor.VMM{Name: "firecracker", Find: found("1.16.1"), NeedsKVM: true, OpensTaps: true, Package: "get it there"}
-	slow := supervisor.VMM{Name: "qemu", Find: found("7.2"), Package: "apt-get install it"}
+	fast := choice.VMM{Name: "firecracker", Find: found("1.16.1"), NeedsKVM: true, OpensTaps: true, Package: "get it there"}
+	slow := choice.VMM{Name: "qemu", Find: found("7.2"), Package: "apt-get install it"}
 	old := fast
 	old.Find = absent("Firecracker 1.12.0 is too old")
 	gone := slow
 	gone.Find = absent("qemu is not installed")
 	for name, c := range map[string]struct {
-		vmms          []supervisor.VMM
+		vmms          []choice.VMM
 		kvm           bool
 		wish, network string
 		want          string // what the VM runs on, or a part of the error
 		code          banger.Code
 	}{
-		"with KVM the preferred one":      {[]supervisor.VMM{fast, slow}, true, "auto", "user", "firecracker 1.16.1", ""},
-		"without, the one that emulates":  {[]supervisor.VMM{fast, slow}, false, "auto", "user", "qemu 7.2", ""},
-		"one too old is passed over":      {[]supervisor.VMM{old, slow}, true, "auto", "user", "qemu 7.2", ""},
-		"what is asked for":               {[]supervisor.VMM{fast, slow}, true, "qemu", "user", "qemu 7.2", ""},
-		"asked for without KVM":           {[]supervisor.VMM{fast, slow}, false, "firecracker", "user", "firecracker needs KVM: no /dev/kvm (use --vmm=qemu", banger.CodeUnavailable},
-		"asked for, and too old":          {[]supervisor.VMM{old, slow}, true, "firecracker", "user", "1.12.0 is too old (install it: get it there)", banger.CodeUnavailable},
-		"none is there":                   {[]supervisor.VMM{old, gone}, true, "auto", "user", "qemu is not installed (install it: apt-get", banger.CodeUnavailable},
-		"one that this banger has not":    {[]supervisor.VMM{slow}, true, "firecracker", "user", `no VMM called "firecracker"`, banger.CodeUnavailable},
-		"no network suits every VMM here": {[]supervisor.VMM{fast, slow}, true, "auto", "none", "firecracker 1.16.1", ""},
+		"with KVM the preferred one":      {[]choice.VMM{fast, slow}, true, "auto", "user", "firecracker 1.16.1", ""},
+		"without, the one that emulates":  {[]choice.VMM{fast, slow}, false, "auto", "user", "qemu 7.2", ""},
+		"one too old is passed over":      {[]choice.VMM{old, slow}, true, "auto", "user", "qemu 7.2", ""},
+		"what is asked for":               {[]choice.VMM{fast, slow}, true, "qemu", "user", "qemu 7.2", ""},
+		"asked for without KVM":           {[]choice.VMM{fast, slow}, false, "firecracker", "user", "firecracker needs KVM: no /dev/kvm (use --vmm=qemu", banger.CodeUnavailable},
+		"asked for, and too old":          {[]choice.VMM{old, slow}, true, "firecracker", "user", "1.12.0 is too old (install it: get it there)", banger.CodeUnavailable},
+		"none is there":                   {[]choice.VMM{old, gone}, true, "auto", "user", "qemu is not installed (install it: apt-get", banger.CodeUnavailable},
+		"one that this banger has not":    {[]choice.VMM{slow}, true, "firecracker", "user", `no VMM called "firecracker"`, banger.CodeUnavailable},
+		"no network suits every VMM here": {[]choice.VMM{fast, slow}, true, "auto", "none", "firecracker 1.16.1", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			h.opts.VMMs, h.opts.KVM, h.opts.NoKVM = c.vmms, c.kvm, "no /dev/kvm"
+			h.opts.VMMs.VMMs, h.opts.VMMs.KVM, h.opts.VMMs.NoKVM = c.vmms, c.kvm, "no /dev/kvm"
 			spec := h.spec("box")
 			spec.VMM, spec.Network = c.wish, c.network
 			vm, err := h.daemon().Create(h.ctx(), spec, false, banger.Discard)

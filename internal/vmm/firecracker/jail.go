@@ -13,6 +13,7 @@ import (
 
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
+	vmmjail "banger/internal/vmm/jail"
 )
 
 // Options of a jailed VM, all or none: the path of Firecracker's jailer, of its version; the
@@ -64,7 +65,7 @@ func readJail(c vmm.Config, program string) (*jail, error) {
 
 // root is the directory of a VM.
 func (j *jail) root(id string) string {
-	return filepath.Join(j.base, filepath.Base(j.program), id, "root")
+	return vmmjail.Base(j.base).Root(j.program, id)
 }
 
 // inside is c as the VMM sees it.

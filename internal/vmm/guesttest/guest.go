@@ -100,7 +100,7 @@ func (p *Parts) build() error {
 	if err != nil {
 		return err
 	}
-	if p.initrd, err = kernels.Initrd(k.Name, data); err != nil {
+	if p.initrd, _, err = kernels.Initrd(k.Name, data, func(string) bool { return false }); err != nil {
 		return err
 	}
 	return writeRootfs(p.rootfs, echo)

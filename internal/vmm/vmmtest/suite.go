@@ -18,6 +18,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/mux"
 	"banger/internal/vmm"
 )
 
@@ -265,7 +266,7 @@ type VM struct {
 	Agent   guest.Client
 	Console *Console
 
-	mux *guest.Mux // of a Channeler
+	mux *mux.Mux // of a Channeler
 }
 
 // Start starts a VM that ends with the test, and connects to its agent.
@@ -321,7 +322,7 @@ func (vm *VM) agree(t *testing.T, conn net.Conn) {
 		t.FailNow() // Open has said why
 	}
 	var err error
-	if vm.mux, err = guest.ConnectMux(ctx(t), conn); err != nil {
+	if vm.mux, err = mux.Connect(ctx(t), conn); err != nil {
 		t.Fatalf("the agent does not answer on the channel: %v", err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"banger/internal/guest"
+	"banger/internal/mux"
 )
 
 // serveVsock bridges the host's connections to streams of the agent's serial port: QEMU
@@ -31,7 +31,7 @@ func (m *microVM) serveVsock(session *session) {
 type session struct {
 	vm      *microVM
 	mu      sync.Mutex
-	mux     *guest.Mux
+	mux     *mux.Mux
 	changed chan struct{}
 	closed  bool // the device hands nothing to the guest any more
 	cuts    bool // the next connection is cut when it is made
@@ -89,7 +89,7 @@ func (s *session) keep() {
 				continue
 			}
 		}
-		mux, err := guest.ConnectMux(context.Background(), conn)
+		mux, err := mux.Connect(context.Background(), conn)
 		if err != nil {
 			conn.Close()
 			continue
@@ -110,7 +110,7 @@ func (s *session) drop() {
 	}
 }
 
-func (s *session) set(mux *guest.Mux) {
+func (s *session) set(mux *mux.Mux) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mux = mux

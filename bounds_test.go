@@ -1,0 +1,112 @@
+package banger_test
+
+import (
+	"go/ast"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Bounds of what a reader has to hold in mind at once.
+const (
+	maxPackage   = 2500 // lines without tests
+	maxInterface = 8    // methods
+	maxType      = 40   // methods
+)
+
+// large are what is still beyond a bound, and how far. A figure may only go down; what is within its bound leaves the table.
+var large = map[string]int{
+	"internal/archive":    2800,
+	"internal/cli":        4100,
+	"internal/image":      4250,
+	"internal/supervisor": 2820,
+
+	"internal/api Client":            58,
+	"internal/api Server":            52,
+	"internal/cli app":               99,
+	"internal/image Store":           60,
+	"internal/supervisor machine":    51,
+	"internal/supervisor Supervisor": 49,
+}
+
+// TestPackagesTypesAndInterfacesStaySmall.
+func TestPackagesTypesAndInterfacesStaySmall(t *testing.T) {
+	for dir, files := range parsePackages(t) {
+		lines, methods := 0, map[string]int{}
+		for name, file := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			lines += fset.File(file.Pos()).LineCount()
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.FuncDecl:
+					if n.Recv != nil {
+						methods[receiver(n.Recv.List[0].Type)]++
+					}
+				case *ast.TypeSpec:
+					if i, ok := n.Type.(*ast.InterfaceType); ok && i.Methods.NumFields() > maxInterface {
+						t.Errorf("%s: interface %s has %d methods", dir, n.Name.Name, i.Methods.NumFields())
+					}
+				}
+				return true
+			})
+		}
+		within(t, dir, lines, maxPackage, "lines")
+		for name, n := range methods {
+			within(t, dir+" "+name, n, maxType, "methods")
+		}
+	}
+}
+
+// receiver returns the name of a method's type.
+func receiver(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.StarExpr:
+		return receiver(e.X)
+	case *ast.IndexExpr:
+		return receiver(e.X)
+	case *ast.Ident:
+		return e.Name
+	}
+	return "?"
+}
+
+func within(t *testing.T, what string, n, bound int, unit string) {
+	t.Helper()
+	if more, ok := large[what]; ok {
+		if n <= bound {
+			t.Errorf("%s has %d %s now: take it out of the table", what, n, unit)
+		}
+		bound = more
+	}
+	if n > bound {
+		t.Errorf("%s has %d %s, over %d: ask what it is really two of", what, n, unit, bound)
+	}
+}
+
+// closures lists what a process must not contain, whoever brings it.
+var closures = map[string]struct{ free, reason string }{
+	"./cmd/banger-agent": {"modernc.org/sqlite banger/internal/store banger/internal/registry banger/internal/image github.com/google/go-containerregistry banger/internal/vmm/qemu banger/internal/vmm/firecracker",
+		"the agent is in every guest"},
+	"./internal/shim/server": {"modernc.org/sqlite banger/internal/store banger/internal/registry banger/internal/image github.com/google/go-containerregistry",
+		"a shim knows one VM"},
+	"./internal/supervisor": {"github.com/elastic/go-seccomp-bpf github.com/landlock-lsm gvisor.dev",
+		"the supervisor decides, and other processes carry it out"},
+}
+
+func TestWhatProcessesDoNotContain(t *testing.T) {
+	for root, rule := range closures {
+		out, err := exec.Command("go", "list", "-deps", root).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range strings.FieldsSeq(string(out)) {
+			for free := range strings.FieldsSeq(rule.free) {
+				if name == free || strings.HasPrefix(name, free+"/") {
+					t.Errorf("%s contains %s, because something that it imports does; but %s", root, name, rule.reason)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,70 @@
+// Package boot is what the agent does to a guest before and after it serves the host:
+// it mounts the disks, loads modules, assembles the root, configures the system and
+// its network, hands PID 1 to the image's own init, and ends the guest.
+//
+// The image is hostile: no path of it is followed out of the new root, and none of its
+// programs is needed. The package must not know how the host asks, nor what VMM the
+// guest runs under.
+package boot
+
+import (
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/guest"
+)
+
+// Start makes a guest of a kernel that has only its initramfs, up to a root in which
+// programs can run. handOver says that the image's own init is to become PID 1.
+func Start() (i *Init, handOver bool, err error) {
+	if err := mountEarly(); err != nil {
+		return nil, false, err
+	}
+	handOver = kernelArgument(guest.InitArgument)
+	if err := loadModules(); err != nil {
+		return nil, false, err
+	}
+	disk, err := assembleRoot()
+	if err != nil {
+		return nil, false, err
+	}
+	if err := switchRoot(); err != nil {
+		return nil, false, err
+	}
+	return &Init{disk}, handOver, nil
+}
+
+// KernelRelease returns the release of the running kernel, such as "6.1.0-28-amd64".
+func KernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// kernelArgument reports whether the kernel was started with arg.
+func kernelArgument(arg string) bool {
+	return slices.Contains(kernelArguments(), arg)
+}
+
+// kernelValue returns the value of name=value.
+func kernelValue(name string) (string, bool) {
+	for _, a := range kernelArguments() {
+		if v, ok := strings.CutPrefix(a, name+"="); ok {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+func kernelArguments() []string {
+	data, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(data))
+}

@@ -1,0 +1,69 @@
+package boot
+
+import (
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/agent/console"
+	"banger/internal/guest"
+)
+
+// resolvConf returns the text of resolv.conf(5), which the C library reads.
+func resolvConf(n guest.Network) string {
+	var text strings.Builder
+	for _, dns := range n.DNS {
+		text.WriteString("nameserver " + dns + "\n")
+	}
+	if len(n.Search) > 0 {
+		text.WriteString("search " + strings.Join(n.Search, " ") + "\n")
+	}
+	return text.String()
+}
+
+// configure sets the clock and the host name, writes the network's files and the
+// certificates that the host adds, and brings the NIC up. It warns of what the guest can
+// do without.
+func configure(c guest.Config) error {
+	if c.TimeUnixNano > 0 {
+		ts := unix.NsecToTimespec(c.TimeUnixNano)
+		if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+			console.Warn(fmt.Errorf("setting the clock: %w", err))
+		}
+	}
+	if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
+		return fmt.Errorf("setting the host name: %w", err)
+	}
+	root := rootDir("/")
+	short, _, _ := strings.Cut(c.Hostname, ".")
+	names := c.Hostname
+	if short != names {
+		names += " " + short
+	}
+	hosts := "127.0.0.1\tlocalhost\n127.0.1.1\t" + names + "\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	files := map[string]string{"etc/hostname": c.Hostname + "\n", "etc/hosts": hosts}
+	if c.Network != nil {
+		files["etc/resolv.conf"] = resolvConf(*c.Network)
+	}
+	for name, content := range files {
+		if err := root.writeFile(name, content); err != nil {
+			console.Warn(fmt.Errorf("writing /%s: %w", name, err))
+		}
+	}
+	if err := root.trust(c.CA); err != nil {
+		console.Warn(fmt.Errorf("adding certificates to trust: %w", err))
+	}
+	if err := withNIC("lo", (*nic).up); err != nil {
+		console.Warn(fmt.Errorf("bringing lo up: %w", err))
+	}
+	if c.Nested {
+		if err := prepareNested(); err != nil {
+			return err
+		}
+	}
+	if c.Network != nil {
+		return configureNIC(*c.Network)
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package boot
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/agent/console"
+	"banger/internal/guest"
+)
+
+// restore makes a guest that goes on from a snapshot a VM of its own. Randomness comes
+// first: everything random that follows differs from that of other guests.
+func restore(c guest.Config) error {
+	if err := reseed(c.Seed); err != nil {
+		return fmt.Errorf("renewing the randomness: %w", err)
+	}
+	if c.MachineID != "" {
+		if err := renewMachineID(c.MachineID); err != nil {
+			console.Warn(fmt.Errorf("renewing the machine id: %w", err))
+		}
+	}
+	if c.Network != nil && c.Network.MAC != "" {
+		if err := setMAC(c.Network.MAC); err != nil {
+			return fmt.Errorf("giving the NIC its address %s: %w", c.Network.MAC, err)
+		}
+	}
+	return configure(c)
+}
+
+// The calls of random(4).
+const (
+	rndAddEntropy = 0x40085203 // RNDADDENTROPY
+	rndReseedCRNG = 0x5207     // RNDRESEEDCRNG
+)
+
+// reseed mixes the host's randomness into the kernel's, which uses it at once. Until then
+// two guests of one snapshot draw the same numbers.
+func reseed(seed []byte) error {
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info := make([]byte, 8+(len(seed)+3)/4*4) // struct rand_pool_info
+	binary.NativeEndian.PutUint32(info, uint32(8*len(seed)))
+	binary.NativeEndian.PutUint32(info[4:], uint32(len(seed)))
+	copy(info[8:], seed)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&info[0])))
+	if errno != 0 {
+		return errno
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndReseedCRNG, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// renewMachineID writes machine-id(5) where the image has one.
+func renewMachineID(id string) error {
+	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id"} {
+		if st, err := os.Lstat("/" + name); err != nil || !st.Mode().IsRegular() {
+			continue // it is a link to the other file, or absent
+		}
+		if err := rootDir("/").writeFile(name, id+"\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}

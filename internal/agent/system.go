@@ -1,0 +1,71 @@
+package agent
+
+import (
+	"context"
+	"os"
+	"syscall"
+	"time"
+
+	"banger/internal/agent/boot"
+	"banger/internal/agent/command"
+	"banger/internal/guest"
+)
+
+// system is the guest to which the agent belongs. Its kinds differ: boot.Init if the
+// agent is PID 1, boot.Resident beside the image's init, hostSystem in a test.
+type system interface {
+	// Configure sets the guest up for its VM.
+	Configure(guest.Config) error
+	// Restore is called when the guest goes on from a snapshot.
+	Restore(guest.Config) error
+	// Ready returns nil when the guest's init obeys commands, and an error when ctx ends
+	// before.
+	Ready(context.Context) error
+	// CorrectClock changes the clock.
+	CorrectClock(guest.Correction) error
+	// UpperDir returns the path of the directory that holds what differs from the image,
+	// as overlayfs writes it, or "" if there is none.
+	UpperDir() string
+	// Shutdown ends the guest, once the main command was signalled. In a real guest it
+	// does not return.
+	Shutdown(grace time.Duration, how boot.Ending)
+}
+
+// RebootCode is the exit code of an agent in a test whose guest reboots.
+const RebootCode = 64
+
+// hostSystem stands for a guest in a test, where the agent runs on the host and
+// changes nothing of it.
+type hostSystem struct {
+	main func() *command.Process // returns the main command, or nil; nil itself if none can run
+}
+
+func (*hostSystem) Configure(guest.Config) error { return nil }
+
+func (*hostSystem) Restore(guest.Config) error { return nil }
+
+// Ready waits in vain: no init belongs to a test.
+func (*hostSystem) Ready(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (*hostSystem) CorrectClock(guest.Correction) error { return nil }
+
+func (*hostSystem) UpperDir() string { return "" }
+
+// Shutdown kills the main command if it does not end within grace, and ends this
+// process.
+func (h *hostSystem) Shutdown(grace time.Duration, how boot.Ending) {
+	if main := h.main(); main != nil {
+		select {
+		case <-main.Done():
+		case <-time.After(grace):
+			main.Signal(syscall.SIGKILL)
+		}
+	}
+	if how == boot.GuestReboots {
+		os.Exit(RebootCode)
+	}
+	os.Exit(0)
+}

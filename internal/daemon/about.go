@@ -1,0 +1,50 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/cgroup"
+	"banger/internal/host"
+	"banger/internal/store"
+	"banger/internal/vmm/choice"
+)
+
+// about is what a daemon says of itself and its host.
+type about struct {
+	o        Options
+	db       *store.Store
+	kvm      host.KVM
+	vmms     []choice.VMM
+	groups   *cgroup.Tree
+	noGroups error
+	names    namesOf
+	problems []string
+	started  time.Time
+}
+
+// version answers GET /v1/version.
+func (a about) version(ctx context.Context) api.Version {
+	v := api.Version{
+		Version:  banger.Version,
+		API:      banger.APIVersion,
+		PID:      os.Getpid(),
+		Started:  a.started,
+		State:    a.o.StateDir,
+		Problems: a.problems,
+		KVM:      "usable",
+	}
+	v.SQLite, _ = a.db.SQLiteVersion(ctx)
+	v.DNS, v.DNSProblem = a.names.version()
+	if !a.kvm.Usable {
+		v.KVM = a.kvm.Reason
+	} else if err := host.CheckNested(); err != nil {
+		v.NestedProblem = err.Error()
+	}
+	v.VMM, v.VMMs = describe(ctx, a.vmms, a.kvm, a.o.StateDir)
+	v.Limits, v.LimitsProblem = describeGroups(a.groups, a.noGroups)
+	return v
+}

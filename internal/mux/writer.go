@@ -1,0 +1,118 @@
+package mux
+
+import (
+	"fmt"
+
+	"slices"
+)
+
+// batchSize is how many bytes of frames go into one write: each write crosses
+// the virtio device of a guest that may be emulated.
+const batchSize = 512 << 10
+
+// page is what payloads are written in multiples of, without a copy. What comes
+// before, or all of a payload that is shorter, is copied behind the header: a
+// part of its own would cost more.
+const page = 4 << 10
+
+// vectorWriter is a channel that writes many parts at once, so that payloads need
+// no copy. Only the guest's end has one: there a sender waits until the host has
+// taken its bytes, and the host is trusted to go on taking.
+type vectorWriter interface {
+	WriteVector(parts [][]byte) error
+}
+
+// batch is what one write carries.
+type batch struct {
+	head  []byte   // control frames, headers and short payloads, one behind the other
+	parts [][]byte // slices of head, and long payloads
+	sent  []*pending
+}
+
+// writeLoop writes queued frames in order, control first, many per write. It
+// returns when the session has ended.
+func (s *session) writeLoop() {
+	var b batch
+	write := s.copying()
+	if v, ok := s.w.(vectorWriter); ok {
+		write = func(b *batch) error {
+			err := v.WriteVector(b.parts)
+			b.finish(err)
+			return err
+		}
+	}
+	for s.take(&b) {
+		if err := write(&b); err != nil {
+			s.end(fmt.Errorf("writing to the channel: %w", err))
+			return
+		}
+		if cap(b.head) > 64<<10 {
+			b.head = nil // give a burst's memory back
+		}
+	}
+}
+
+// copying returns a writer that copies payloads, so that their senders need not
+// wait for the channel.
+func (s *session) copying() func(*batch) error {
+	var buf []byte
+	return func(b *batch) error {
+		buf = buf[:0]
+		for _, p := range b.parts {
+			buf = append(buf, p...)
+		}
+		b.finish(nil)
+		_, err := s.w.Write(buf)
+		if cap(buf) > 64<<10 && len(buf) < 8<<10 {
+			buf = nil
+		}
+		return err
+	}
+}
+
+// finish tells the senders that their payloads are theirs again.
+func (b *batch) finish(err error) {
+	for _, p := range b.sent {
+		p.done <- err
+	}
+	clear(b.sent)
+	clear(b.parts)
+}
+
+// take waits for frames and moves them into b; false means that the session has
+// ended.
+func (s *session) take(b *batch) bool {
+	s.out.Lock()
+	defer s.out.Unlock()
+	for len(s.control) == 0 && len(s.data) == 0 && !s.closed {
+		s.ready.Wait()
+	}
+	if s.closed {
+		return false
+	}
+	n, total, head := 0, len(s.control), len(s.control)
+	for n < len(s.data) && total < batchSize {
+		size := len(s.data[n].payload)
+		total += headerSize + size
+		head += headerSize + size%page
+		n++
+	}
+	b.head = append(slices.Grow(b.head[:0], head), s.control...) // it grows no more below
+	s.control = s.control[:0]
+	b.parts, b.sent = b.parts[:0], append(b.sent[:0], s.data[:n]...)
+	s.data = append([]*pending(nil), s.data[n:]...)
+	from := 0
+	for _, p := range b.sent {
+		b.head = appendHeader(b.head, header{frameData, s.id, p.stream, uint32(len(p.payload))})
+		odd := len(p.payload) % page
+		b.head = append(b.head, p.payload[:odd]...)
+		if odd < len(p.payload) {
+			b.parts = append(b.parts, b.head[from:], p.payload[odd:])
+			from = len(b.head)
+		}
+	}
+	if from < len(b.head) {
+		b.parts = append(b.parts, b.head[from:])
+	}
+	return true
+}

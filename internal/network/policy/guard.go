@@ -1,0 +1,392 @@
+// Package policy decides what a guest may reach. Guard decides on single flows, and on names in
+// DNS questions and answers. Compile says the same of all destinations at once, for tables of
+// the kernel. The lists of special addresses are those of ipaddr.
+//
+// The package must not know of sockets, packets, nftables or VMMs: its callers act on what it
+// decides.
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"banger"
+	"banger/internal/ipaddr"
+	"banger/internal/network"
+)
+
+// never lists what no rule opens: packets to these have no meaning outside of the
+// guest, or would reach the host's own services.
+var never = ipaddr.Prefixes(ipaddr.Loopback, ipaddr.Nowhere, ipaddr.Multicast)
+
+// localNetworks lists the local networks (RFC 1918, RFC 6598). The metadata service of a cloud
+// lies within them.
+var localNetworks = ipaddr.Prefixes(ipaddr.Private)
+
+// special lists what is closed unless a rule names it.
+var special = ipaddr.Prefixes(ipaddr.LinkLocal, ipaddr.Metadata, ipaddr.Reserved, ipaddr.Private)
+
+// unreachable reports whether addr is one that no rule opens.
+func unreachable(addr netip.Addr) bool { return within(never, addr) }
+
+func within(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// The built-in rules, as denials tell them. A denied address has one of them as its class.
+const (
+	ruleNever    = "built in: such addresses are never reachable"
+	ruleSpecial  = "built in: private, link-local and metadata addresses need a rule that names them"
+	ruleMetadata = "built in: metadata addresses need a rule that names them"
+	ruleHost     = "built in: the host's own addresses need a rule that names them"
+)
+
+// Guard decides what one guest may reach. It also remembers which addresses the
+// guest was told for which names, so that rules may speak of names. Its methods may be
+// called concurrently.
+type Guard struct {
+	denied func(banger.Denial)
+
+	mu      sync.Mutex
+	rules   []rule
+	policy  string // the default
+	learned map[netip.Addr]map[string]time.Time
+
+	remembered int // names in learned
+}
+
+// rule is a banger.Rule made ready.
+type rule struct {
+	banger.Rule
+	prefix  netip.Prefix // of a rule with an address
+	private bool
+	names   bool // prefix lies within special addresses, so that it names them
+}
+
+// NewGuard returns a guard that follows p, which is valid, and gives denials to
+// denied, unless it is nil.
+func NewGuard(p banger.Policy, denied func(banger.Denial)) *Guard {
+	g := &Guard{denied: denied, learned: map[netip.Addr]map[string]time.Time{}}
+	g.Set(p)
+	return g
+}
+
+// Set replaces the policy by p, which is valid. Names that the guest was told stay.
+func (g *Guard) Set(p banger.Policy) {
+	rules := ready(p)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rules, g.policy = rules, p.Default
+}
+
+func ready(p banger.Policy) []rule {
+	var rules []rule
+	for _, r := range p.Rules {
+		c := rule{Rule: r, private: r.To == banger.ToPrivate}
+		if prefix, err := netip.ParsePrefix(r.To); err == nil {
+			c.prefix = prefix
+		} else if a, err := netip.ParseAddr(r.To); err == nil {
+			c.prefix = netip.PrefixFrom(a, a.BitLen())
+		}
+		for _, s := range special {
+			c.names = c.names || c.prefix.IsValid() && s.Contains(c.prefix.Addr()) && c.prefix.Bits() >= s.Bits()
+		}
+		rules = append(rules, c)
+	}
+	return rules
+}
+
+// Admit decides on a new flow of a user network. It returns where the flow really goes, and the
+// names by which the guest was told the destination's address. It tells of a denial.
+func (g *Guard) Admit(k network.FlowKey) (target netip.AddrPort, names []string, ok bool) {
+	names = g.namesOf(k.Destination.Addr(), time.Now())
+	target, ok, why := g.decide(k, names)
+	if !ok {
+		g.DenyFlow(k, names, why)
+	}
+	return target, names, ok
+}
+
+// StillAllows decides on a flow once more, with the names that it began with. It tells of nothing.
+func (g *Guard) StillAllows(f *network.Flow) bool {
+	if f.Protocol == network.ForwardedTCP || f.Protocol == network.ForwardedUDP {
+		return true
+	}
+	_, ok, _ := g.decide(f.FlowKey, f.Names)
+	return ok
+}
+
+// Explain decides on a flow to a destination to which the host has that route, and that the guest
+// was told by these names. It returns the rule that decides.
+func (g *Guard) Explain(k network.FlowKey, names []string, route ipaddr.Route) (ok bool, rule string) {
+	if isOwn(k.Destination.Addr()) {
+		_, ok, rule = g.decideHost(k)
+		return ok, rule
+	}
+	return g.decideRouted(k, names, route)
+}
+
+// DenyFlow tells of a denied flow, and which rule denied it.
+func (g *Guard) DenyFlow(k network.FlowKey, names []string, rule string) {
+	g.Deny(banger.Denial{
+		Protocol: string(k.Protocol),
+		Source:   k.Port(),
+		Address:  k.Destination.Addr().String(),
+		Port:     k.Destination.Port(),
+		Name:     strings.Join(names, ","),
+		Rule:     rule,
+	})
+}
+
+// isOwn reports whether addr is one of the user network's own addresses.
+func isOwn(addr netip.Addr) bool { return addr == network.UserGateway || addr == network.UserDNS }
+
+func (g *Guard) decide(k network.FlowKey, names []string) (target netip.AddrPort, ok bool, why string) {
+	addr := k.Destination.Addr()
+	if isOwn(addr) {
+		return g.decideHost(k)
+	}
+	ok, why = g.decideRouted(k, names, ipaddr.RouteOf(addr))
+	return k.Destination, ok, why
+}
+
+func (g *Guard) decideRouted(k network.FlowKey, names []string, route ipaddr.Route) (ok bool, why string) {
+	addr := k.Destination.Addr()
+	if unreachable(addr) || network.UserSubnet.Contains(addr) || route == ipaddr.Broadcast {
+		return false, ruleNever
+	}
+	class := classOf(addr, route == ipaddr.Host)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.rules {
+		if !r.matches(k) || !r.to(addr, names, class) {
+			continue
+		}
+		return r.Action == banger.Allow, r.String()
+	}
+	if class != "" {
+		return false, class
+	}
+	return g.policy == banger.Allow, "default " + g.policy
+}
+
+// classOf returns the built-in rule that closes an address, or "" if none does.
+func classOf(addr netip.Addr, local bool) string {
+	switch {
+	case local:
+		return ruleHost
+	case ipaddr.KindOf(addr) == ipaddr.Metadata:
+		return ruleMetadata
+	case within(special, addr):
+		return ruleSpecial
+	}
+	return ""
+}
+
+// decideHost maps the gateway's ports to the host's loopback when a rule says so.
+func (g *Guard) decideHost(k network.FlowKey) (target netip.AddrPort, ok bool, why string) {
+	toGateway := k.Protocol != network.ICMP && k.Destination.Addr() == network.UserGateway
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.rules {
+		if toGateway && r.To == banger.ToHost && r.matches(k) {
+			loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+			return netip.AddrPortFrom(loopback, k.Destination.Port()), r.Action == banger.Allow, r.String()
+		}
+	}
+	return k.Destination, false, ruleHost
+}
+
+// isName reports whether the rule speaks of a name.
+func (r *rule) isName() bool {
+	return !r.prefix.IsValid() && !r.private && r.To != banger.ToAny && r.To != banger.ToHost
+}
+
+// matches looks at protocol and port only.
+func (r *rule) matches(k network.FlowKey) bool {
+	if r.Protocol != "" && r.Protocol != string(k.Protocol) {
+		return false
+	}
+	for _, p := range r.Ports {
+		if k.Destination.Port() >= p.First && k.Destination.Port() <= p.Last {
+			return true
+		}
+	}
+	return len(r.Ports) == 0
+}
+
+// to looks at the destination. An allowing rule opens an address of a closed class
+// only when it names that address itself: a name is what somebody else's DNS says. A
+// network names special addresses within it, but none of the host or of a metadata service.
+func (r *rule) to(addr netip.Addr, names []string, class string) bool {
+	closed := class != "" && r.Action == banger.Allow
+	single := closed && class != ruleSpecial
+	switch {
+	case r.To == banger.ToHost:
+		return false
+	case r.To == banger.ToAny:
+		return !closed
+	case r.private:
+		return within(localNetworks, addr) && !single
+	case r.prefix.IsValid():
+		return r.prefix.Contains(addr) && (!closed || r.names && !single || r.prefix.IsSingleIP())
+	}
+	for _, n := range names {
+		if !closed && matchName(r.To, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// matchName reports whether pattern stands for name. The pattern may begin with "*." for all names
+// below a domain. It compares labels, of which one may have a dot in it (RFC 1035, 5.1).
+func matchName(pattern, name string) bool {
+	want, have := dns.SplitDomainName(pattern), dns.SplitDomainName(name)
+	if len(want) > 0 && want[0] == "*" {
+		want = want[1:]
+		if len(have) <= len(want) {
+			return false
+		}
+		have = have[len(have)-len(want):]
+	}
+	return slices.EqualFunc(want, have, strings.EqualFold)
+}
+
+// MayResolve decides on a question, and returns the rule that forbids it. chain is the name asked
+// for and, in an answer, the aliases that it leads to: an alias that is denied denies the name.
+func (g *Guard) MayResolve(chain []string) (ok bool, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, name := range chain {
+		ok, why = g.nameAllowed(name, i > 0)
+		if !ok {
+			return false, why
+		}
+	}
+	return true, ""
+}
+
+func (g *Guard) nameAllowed(name string, alias bool) (bool, string) {
+	for _, r := range g.rules {
+		named := r.isName() && matchName(r.To, name)
+		whole := len(r.Ports) == 0 && r.Protocol == ""
+		if r.Action == banger.Deny && whole && (named || r.To == banger.ToAny && !alias) {
+			return false, r.String()
+		}
+		if r.Action == banger.Allow && (named || r.To == banger.ToAny) {
+			return true, ""
+		}
+	}
+	return alias || g.policy == banger.Allow, "default " + g.policy
+}
+
+// MayAnswer reports whether the guest may be told addr for a name. An address of a closed
+// class needs a rule that names it, so that no foreign DNS leads into the local network
+// (rebinding).
+func (g *Guard) MayAnswer(addr netip.Addr) bool {
+	route := ipaddr.RouteOf(addr)
+	if unreachable(addr) || route == ipaddr.Broadcast {
+		return false
+	}
+	class := classOf(addr, route == ipaddr.Host)
+	if class == "" {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.rules {
+		if r.Action == banger.Allow && r.To != banger.ToAny && r.To != banger.ToHost && r.to(addr, nil, class) {
+			return true
+		}
+	}
+	return false
+}
+
+// Bounds of what a guard remembers.
+const (
+	MaxNames     = 64              // names of one address
+	MaxTTL       = 24 * time.Hour  // of a name
+	maxLearned   = 16384           // names of all addresses together
+	learnedGrace = 5 * time.Second // how long after an answer a connection to its address may begin at least
+)
+
+// Lifetime returns how long a rule about a name holds for an address that was told with ttl.
+func Lifetime(ttl time.Duration) time.Duration { return min(max(ttl, learnedGrace), MaxTTL) }
+
+// Learn remembers that the guest was told addr for name, as long as there is room.
+func (g *Guard) Learn(addr netip.Addr, name string, ttl time.Duration, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	names := g.learned[addr]
+	if names == nil {
+		if g.remembered >= maxLearned {
+			return
+		}
+		names = map[string]time.Time{}
+		g.learned[addr] = names
+	}
+	until := now.Add(Lifetime(ttl))
+	old, known := names[name]
+	full := len(names) >= MaxNames || g.remembered >= maxLearned
+	if known && old.After(until) || !known && full {
+		return
+	} else if !known {
+		g.remembered++
+	}
+	names[name] = until
+}
+
+func (g *Guard) namesOf(addr netip.Addr, now time.Time) []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []string
+	for name, until := range g.learned[addr] {
+		if until.After(now) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// Forget drops the names that have expired.
+func (g *Guard) Forget(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for addr, names := range g.learned {
+		for name, until := range names {
+			if until.Before(now) {
+				delete(names, name)
+				g.remembered--
+			}
+		}
+		if len(names) == 0 {
+			delete(g.learned, addr)
+		}
+	}
+}
+
+// maxDeniedName bounds the names in a denial, in bytes: an address can have 64 names, and of
+// denials a thousand are kept.
+const maxDeniedName = 512
+
+// Deny tells of a denial, whose time it sets.
+func (g *Guard) Deny(d banger.Denial) {
+	if g.denied != nil {
+		d.Time = time.Now()
+		if len(d.Name) > maxDeniedName { // names are ASCII (see package dns)
+			d.Name = strings.Clone(d.Name[:maxDeniedName]) + "…"
+		}
+		g.denied(d)
+	}
+}

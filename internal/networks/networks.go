@@ -1,0 +1,180 @@
+// Package networks keeps the networks of VMs: which there are, which address each VM has, what the host's bridges are to look
+// like, and which ports of the host are free for a VM. It must not know how a VM is started or stopped.
+package networks
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/network/bridge"
+)
+
+// bridgePool is where the subnets come from that nobody has chosen, each of 256
+// addresses.
+var bridgePool = netip.MustParsePrefix("172.30.0.0/16")
+
+const bridgeBits = 24
+
+// VMs are the VMs whose networks these are.
+type VMs interface {
+	// List returns the VMs for which keep returns true.
+	List(keep func(banger.VM) bool) []banger.VM
+	// UID returns the user that the VMM of a VM runs as. The VM's tap is for that user alone.
+	UID(id string) uint32
+}
+
+// Store keeps the networks.
+type Store interface {
+	Networks(ctx context.Context) ([]banger.Network, error)
+	CreateNetwork(ctx context.Context, n banger.Network) error
+	DeleteNetwork(ctx context.Context, name string) error
+}
+
+// Options are the parts that a Networks works with. The caller owns them.
+type Options struct {
+	Store Store
+	VMs   VMs
+	// Bridge makes the host's bridges. Nil: the daemon may not make any.
+	Bridge *bridge.Host
+}
+
+// Networks are all networks of one daemon. Its methods may be called concurrently.
+type Networks struct {
+	Options
+
+	// mu is held while networks are made or removed, VMs get addresses, or the host's bridges
+	// change. A VM is not locked meanwhile, but may be read.
+	mu       sync.Mutex
+	adopting bool // not all VMs are known yet, so bridges stay as they are
+}
+
+// New returns the networks of o.
+func New(o Options) *Networks { return &Networks{Options: o} }
+
+// needRoot returns why there is no bridge, or nil.
+func (s *Networks) needRoot(name string) error {
+	if s.Bridge != nil {
+		return nil
+	}
+	return banger.Errorf(banger.CodeDenied, "network %q is a bridge of the host, which needs a daemon of root", name).
+		WithHint("use --network user, which gives outbound traffic, names and every port of the VM at its own address without root")
+}
+
+// Networks returns the networks that there are, with their VMs.
+func (s *Networks) Networks(ctx context.Context) ([]banger.Network, error) {
+	list, err := s.Store.Networks(ctx)
+	for i := range list {
+		for _, vm := range s.VMs.List(func(vm banger.VM) bool { return vm.Spec.Network == list[i].Name }) {
+			list[i].VMs = append(list[i].VMs, vm.Name)
+		}
+		slices.Sort(list[i].VMs)
+	}
+	return list, err
+}
+
+// Network returns the network called name, with its VMs. It returns an error of CodeNotFound if there is none.
+func (s *Networks) Network(ctx context.Context, name string) (banger.Network, error) {
+	list, err := s.Networks(ctx)
+	if err != nil {
+		return banger.Network{}, err
+	}
+	i := slices.IndexFunc(list, func(n banger.Network) bool { return n.Name == name })
+	if i < 0 {
+		return banger.Network{}, banger.Errorf(banger.CodeNotFound, "there is no network called %q", name).
+			WithHint("make it: banger network create %s", name)
+	}
+	return list[i], nil
+}
+
+// CreateNetwork makes a network whose VMs see each other. Nothing of it is on the
+// host while no VM runs on it. An empty subnet is chosen.
+func (s *Networks) CreateNetwork(ctx context.Context, n banger.Network) (banger.Network, error) {
+	if err := n.Check(); err != nil {
+		return n, err
+	}
+	if err := s.needRoot(n.Name); err != nil {
+		return n, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n.Isolated, n.VMs = false, nil
+	return s.add(ctx, n)
+}
+
+// add checks and stores a network; s.mu is held.
+func (s *Networks) add(ctx context.Context, n banger.Network) (banger.Network, error) {
+	have, err := s.Store.Networks(ctx)
+	if err != nil {
+		return n, err
+	}
+	taken, err := bridge.HostNetworks()
+	if err != nil {
+		return n, banger.Errorf(banger.CodeUnavailable, "cannot see which networks the host reaches: %w", err)
+	}
+	var c bridge.Config
+	for _, o := range have {
+		if o.Name == n.Name {
+			return n, banger.Errorf(banger.CodeConflict, "a network called %q exists already", n.Name).
+				WithHint("see: banger network ls")
+		}
+		c.Networks = append(c.Networks, bridgeNetwork(o))
+		taken = append(taken, o.Prefix())
+	}
+	if n.Subnet == "" {
+		free, ok := bridge.FreeSubnet(bridgePool, bridgeBits, taken)
+		if !ok {
+			return n, banger.Errorf(banger.CodeConflict, "no part of %s is free for network %q", bridgePool, n.Name).
+				WithHint("name one: --subnet 10.200.7.0/24")
+		}
+		n.Subnet = free.String()
+	}
+	c.Networks = append(c.Networks, bridgeNetwork(n))
+	if err := c.Check(taken[:len(taken)-len(have)]); err != nil {
+		return n, err
+	}
+	n.CreatedAt = time.Now().UTC()
+	return n, s.Store.CreateNetwork(ctx, n)
+}
+
+func bridgeNetwork(n banger.Network) bridge.Network {
+	return bridge.Network{Name: n.Name, Subnet: n.Prefix(), Isolated: n.Isolated}
+}
+
+// RemoveNetwork deletes a network that no VM uses.
+func (s *Networks) RemoveNetwork(ctx context.Context, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.Network(ctx, name)
+	if err != nil {
+		return err
+	}
+	if len(n.VMs) > 0 {
+		return banger.Errorf(banger.CodeConflict, "network %s is that of VM %s", name, n.VMs[0]).
+			WithHint("remove the VM, or give it another: banger network connect user %s", n.VMs[0])
+	}
+	return s.Store.DeleteNetwork(ctx, name)
+}
+
+// Use makes sure that a VM can be on the network called name, and runs record, which records that a VM is. The network
+// stays until record returns. The network called bridge is made when it is first asked for.
+func (s *Networks) Use(ctx context.Context, name string, record func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if banger.OnBridge(name) {
+		if err := s.needRoot(name); err != nil {
+			return err
+		}
+		_, err := s.Network(ctx, name)
+		if banger.CodeOf(err) == banger.CodeNotFound && name == banger.NetworkBridge {
+			_, err = s.add(ctx, banger.Network{Name: name, Isolated: true})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return record()
+}

@@ -1,0 +1,98 @@
+package networks
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"banger"
+	"banger/internal/network"
+)
+
+// Loopback returns the address of 127.0.0.0/8 that belongs to the VM in a slot of a user's daemon, or
+// "" when there are too many. The user's number is in it, so that the daemons of
+// several users rarely want the same.
+func Loopback(uid, slot int) string {
+	const perBlock = 254
+	if slot < 0 || slot >= 256*perBlock {
+		return ""
+	}
+	return netip.AddrFrom4([4]byte{127, byte(64 + uid%128), byte(slot / perBlock), byte(1 + slot%perBlock)}).String()
+}
+
+// Sockets are the host's ends of forwards, in their order.
+type Sockets struct {
+	Forwards []banger.Forward // with the ports that were free
+	Files    []*os.File
+}
+
+// Close closes all of them. Copies of them that another process has stay open.
+func (s *Sockets) Close() {
+	for _, f := range s.Files {
+		f.Close()
+	}
+}
+
+// Listen opens all forwards or none. The daemon listens, so that it is known before a VM starts
+// whether a port is taken.
+func (s *Networks) Listen(wanted []banger.Forward) (*Sockets, error) {
+	o := &Sockets{}
+	for _, f := range wanted {
+		file, bound, err := s.ListenOne(f)
+		if err != nil {
+			o.Close()
+			return nil, err
+		}
+		o.Files, o.Forwards = append(o.Files, file), append(o.Forwards, bound)
+	}
+	return o, nil
+}
+
+// ListenOne opens one forward, and returns it with the port that it got.
+func (s *Networks) ListenOne(f banger.Forward) (*os.File, banger.Forward, error) {
+	for _, vm := range s.VMs.List(func(vm banger.VM) bool { return len(vm.Forwards) > 0 }) {
+		if slices.ContainsFunc(vm.Forwards, f.SameHostPort) {
+			return nil, f, banger.Errorf(banger.CodeConflict, "port %s/%s of the host is forwarded to VM %s", f.Host(), f.Protocol, vm.Name).
+				WithHint("choose another, or 0 for any that is free")
+		}
+	}
+	file, err := network.Listen(f)
+	if err != nil {
+		return nil, f, err
+	}
+	at, err := network.Bound(file)
+	if err != nil {
+		file.Close()
+		return nil, f, err
+	}
+	f.HostPort = at.Port()
+	return file, f, nil
+}
+
+// CheckPorts returns an error if a port is taken now. Another process may still take it before Listen does.
+func (s *Networks) CheckPorts(wanted []banger.Forward) error {
+	o, err := s.Listen(wanted)
+	if err == nil {
+		o.Close()
+	}
+	return err
+}
+
+// Exposed returns forwards of free ports to all that the image declares and the
+// user has not named.
+func Exposed(img banger.Image, named []banger.Forward) ([]banger.Forward, error) {
+	var list []banger.Forward
+	for _, e := range img.Config.Exposed {
+		f, err := banger.ParseForward(e)
+		if err != nil || strings.Contains(e, ":") {
+			return nil, banger.Errorf(banger.CodeBadImage, "the image exposes %q, which is not a port", e).
+				WithHint("name the ports yourself: -p instead of -P")
+		}
+		same := func(n banger.Forward) bool { return n.GuestPort == f.GuestPort && n.Protocol == f.Protocol }
+		if !slices.ContainsFunc(named, same) {
+			list = append(list, f)
+		}
+	}
+	return list, banger.CheckForwards(append(slices.Clone(named), list...))
+}

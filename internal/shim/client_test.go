@@ -1,0 +1,48 @@
+package shim
+
+import (
+	"context"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"banger"
+)
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAShimThatDoesNotAnswerIsReported makes each call to a shim that takes it and is silent.
+func TestAShimThatDoesNotAnswerIsReported(t *testing.T) {
+	c := Client{Run: t.TempDir()}
+	ln, err := net.Listen("unix", filepath.Join(c.Run, SocketFile)) // as the kernel does it for a stopped one
+	check(t, err)
+	defer ln.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*answerTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	for name, f := range map[string]func() error{
+		"status":  func() error { _, err := c.Status(ctx); return err },
+		"stats":   func() error { _, err := c.Stats(ctx); return err },
+		"ports":   func() error { _, err := c.Ports(ctx); return err },
+		"pause":   func() error { return c.Pause(ctx) },
+		"resume":  func() error { return c.Resume(ctx) },
+		"policy":  func() error { return c.SetPolicy(ctx, banger.Policy{}) },
+		"denials": func() error { return c.Denials(ctx, 1, false, io.Discard) },
+		"console": func() error { return c.FollowConsole(ctx, 1, io.Discard) },
+	} {
+		wg.Go(func() {
+			if err := f(); err == nil || !strings.Contains(err.Error(), "shim does not answer") {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,262 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/guest"
+	"banger/internal/network"
+	"banger/internal/shim"
+	"banger/internal/splice"
+)
+
+// access is what reaches the guest from the host: the forwards that were asked for,
+// and every listening port of the guest on the VM's loopback address.
+type access struct {
+	gate     *network.Gate
+	loopback netip.Addr // not valid: none
+	address  netip.Addr // the guest's, if the host's kernel reaches it
+	owner    uint32
+	agent    guest.Client
+	local    chan struct{} // a token for each connection to the guest's loopback
+
+	mu        sync.Mutex
+	listeners []banger.Listener                 // what the guest says
+	wished    []banger.Forward                  // what was asked for
+	open      map[banger.Forward]netip.AddrPort // of the loopback address, and where it really is
+	problems  map[banger.Forward]string         // why one is not open
+}
+
+func newAccess(n *shim.Network, gate *network.Gate, agent guest.Client) *access {
+	a := &access{gate: gate, owner: n.Owner, agent: agent, local: make(chan struct{}, maxLocal), open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
+	a.loopback, _ = netip.ParseAddr(n.Loopback)
+	a.address, _ = netip.ParseAddr(n.Address)
+	return a
+}
+
+// add puts a forward in force; it owns file. Where the guest's loopback alone listens
+// it leads there.
+func (a *access) add(f banger.Forward, file *os.File) error {
+	connect := func(ctx context.Context, conn net.Conn) error {
+		if a.isLocal(f.GuestPort) {
+			return a.connectLocal(f.GuestPort)(ctx, conn)
+		}
+		return a.gate.Dial(ctx, f.GuestPort, conn)
+	}
+	if err := a.gate.Publish(f, file, connect, nil); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wished = append(a.wished, f)
+	return nil
+}
+
+// isLocal says whether the guest's loopback alone listens on a TCP port.
+func (a *access) isLocal(port uint16) (local bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.listeners {
+		if l.Protocol == "tcp" && l.Port == port {
+			addr, err := netip.ParseAddr(l.Address)
+			if err != nil || !addr.IsLoopback() {
+				return false
+			}
+			local = true
+		}
+	}
+	return local
+}
+
+func (a *access) release(f banger.Forward) error {
+	if !a.gate.Unpublish(f) {
+		return fmt.Errorf("there is no forward %s", f)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wished = slices.DeleteFunc(a.wished, func(o banger.Forward) bool { return o == f })
+	return nil
+}
+
+// follow keeps the VM's loopback address as the guest's ports are, until ctx ends.
+func (a *access) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		a.agent.WatchPorts(ctx, a.update)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second): // back-off: the agent may be starting anew
+		}
+	}
+}
+
+// portOffset is added to a port that only root may have.
+const portOffset = 8000
+
+// own is the forward of a listener on the VM's loopback address.
+func (a *access) own(l banger.Listener) banger.Forward {
+	return banger.Forward{Protocol: l.Protocol, HostIP: a.loopback.String(), HostPort: l.Port, GuestPort: l.Port}
+}
+
+// update opens and closes ports until they are those of list.
+func (a *access) update(list []banger.Listener) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listeners = list
+	if !a.loopback.IsValid() {
+		return
+	}
+	want := map[banger.Forward]bool{} // whether the guest's loopback alone listens
+	for _, l := range list {
+		f := a.own(l)
+		addr, err := netip.ParseAddr(l.Address)
+		if err != nil || f.Check() != nil || l.Protocol == "udp" && addr.IsLoopback() {
+			continue
+		}
+		local, known := want[f]
+		want[f] = addr.IsLoopback() && (local || !known)
+	}
+	for f := range a.open {
+		if _, ok := want[f]; !ok {
+			a.gate.Unpublish(f)
+			delete(a.open, f)
+		}
+	}
+	clear(a.problems)
+	for f, local := range want {
+		if _, ok := a.open[f]; !ok {
+			a.publish(f, local)
+		}
+	}
+}
+
+// publish opens a port of the loopback address; a.mu is held.
+func (a *access) publish(f banger.Forward, local bool) {
+	if err := network.TellsOwners(f.Protocol); err != nil {
+		a.problems[f] = "this host does not say whose the connections to a port are, so it stays closed: " + err.Error()
+		return
+	}
+	at := f
+	file, err := network.Listen(at)
+	if banger.CodeOf(err) == banger.CodeDenied {
+		at.HostPort += portOffset
+		file, err = network.Listen(at)
+	}
+	if err == nil {
+		var connect network.Connect
+		if local {
+			connect = a.connectLocal(f.GuestPort)
+		}
+		err = a.gate.Publish(f, file, connect, network.OwnedBy(f.Protocol, a.owner))
+	}
+	if err != nil {
+		a.problems[f] = err.Error()
+		return
+	}
+	a.open[f] = at.Host()
+}
+
+// connectLocal reaches a port on which only the guest's loopback listens, by the
+// agent.
+func (a *access) connectLocal(port uint16) network.Connect {
+	return func(ctx context.Context, conn net.Conn) error {
+		if !take(a.local) {
+			conn.Close()
+			return fmt.Errorf("%d connections to the guest's loopback are open already", maxLocal)
+		}
+		defer func() { <-a.local }()
+		stream, err := a.dialLocal(ctx, port, conn)
+		if err != nil {
+			conn.Close()
+			return err
+		}
+		splice.Copy(ctx, conn, stream)
+		return nil
+	}
+}
+
+// dialLocal dials the guest's loopback for conn, as long as its peer is there.
+func (a *access) dialLocal(ctx context.Context, port uint16, conn net.Conn) (net.Conn, error) {
+	ctx, stop := network.WithPeer(ctx, conn)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, shim.CallTime)
+	defer cancel()
+	return a.agent.DialLocal(ctx, port)
+}
+
+// ports says what listens in the guest and where it is reached.
+func (a *access) ports(ctx context.Context) []banger.Listener {
+	list := a.reachable()
+	ctx, cancel := context.WithTimeout(ctx, guessTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range list {
+		if l := &list[i]; l.Protocol == "tcp" && len(l.Reachable) > 0 {
+			wg.Go(func() {
+				if scheme := a.guess(ctx, *l); scheme != "" {
+					l.URL = scheme + "://" + l.Reachable[0]
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return list
+}
+
+func (a *access) reachable() []banger.Listener {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := slices.Clone(a.listeners)
+	for i, l := range list {
+		f := a.own(l)
+		list[i].Reachable, list[i].URL, list[i].Problem = nil, "", a.problems[f]
+		if at, ok := a.open[f]; ok {
+			list[i].Reachable = append(list[i].Reachable, at.String())
+		}
+		if addr, err := netip.ParseAddr(l.Address); a.address.IsValid() && err == nil && !addr.IsLoopback() {
+			list[i].Reachable = append(list[i].Reachable, netip.AddrPortFrom(a.address, l.Port).String())
+		}
+		for _, w := range a.wished {
+			if w.GuestPort == l.Port && w.Protocol == l.Protocol {
+				list[i].Reachable = append(list[i].Reachable, w.Host().String())
+			}
+		}
+	}
+	return list
+}
+
+const guessTime = 2 * time.Second
+
+// guess asks a port for a page and looks at how the answer begins: a TLS server
+// answers with an alert (RFC 8446, 6), or says in plain text that it wants TLS.
+func (a *access) guess(ctx context.Context, l banger.Listener) string {
+	dial := a.gate.DialGuest
+	if addr, err := netip.ParseAddr(l.Address); err == nil && addr.IsLoopback() {
+		dial = a.agent.DialLocal
+	}
+	conn, err := dial(ctx, l.Port)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	fmt.Fprintf(conn, "HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	head := make([]byte, 512)
+	n, _ := conn.Read(head)
+	head = bytes.ToLower(head[:n])
+	switch {
+	case n > 0 && head[0] == 0x15, bytes.HasPrefix(head, []byte("http/")) && bytes.Contains(head, []byte(" 400 ")) && bytes.Contains(head, []byte("https")):
+		return "https"
+	case bytes.HasPrefix(head, []byte("http/")):
+		return "http"
+	}
+	return ""
+}

@@ -1,0 +1,89 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"banger"
+	"banger/internal/shim"
+)
+
+// networkCall obeys a call about the network; it owns file, which only FORWARD has.
+func (s *server) networkCall(ctx context.Context, call, arg string, file *os.File) ([]banger.Listener, error) {
+	if s.access == nil {
+		file.Close()
+		return nil, errors.New("the VM has no network")
+	}
+	switch call {
+	case shim.CallPorts:
+		return s.access.ports(ctx), nil
+	case shim.CallPolicy:
+		var p banger.Policy
+		if err := json.Unmarshal([]byte(arg), &p); err != nil {
+			return nil, err
+		}
+		if err := p.Check(); err != nil {
+			return nil, err
+		}
+		if s.stack == nil {
+			return nil, errors.New("the bridge decides, not the shim")
+		}
+		s.stack.SetPolicy(p)
+		return nil, nil
+	}
+	var f banger.Forward
+	err := json.Unmarshal([]byte(arg), &f)
+	if err == nil {
+		err = f.Check()
+	}
+	switch {
+	case err != nil:
+		file.Close()
+		return nil, err
+	case call == shim.CallRelease:
+		return nil, s.access.release(f)
+	case file == nil:
+		return nil, errors.New("the forward came without its socket")
+	}
+	return nil, s.access.add(f, file)
+}
+
+// addAll puts the forwards in force that the shim was started with.
+func (a *access) addAll(first int, forwards []banger.Forward) error {
+	for i, f := range forwards {
+		if err := a.add(f, os.NewFile(uintptr(first+i), f.String())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readCall reads one line without reading past it, and the shim.Descriptor that came
+// with its first byte, if one did.
+func readCall(conn *net.UnixConn) (line string, file *os.File, err error) {
+	var b [1]byte
+	oob := make([]byte, syscall.CmsgSpace(4))
+	n, oobn, _, _, err := conn.ReadMsgUnix(b[:], oob)
+	if err != nil || n != 1 {
+		return "", nil, errors.Join(err, io.ErrUnexpectedEOF)
+	}
+	if messages, perr := syscall.ParseSocketControlMessage(oob[:oobn]); perr == nil && len(messages) == 1 {
+		if fds, perr := syscall.ParseUnixRights(&messages[0]); perr == nil && len(fds) == 1 {
+			syscall.CloseOnExec(fds[0])
+			file = os.NewFile(uintptr(fds[0]), "forward")
+		}
+	}
+	if b[0] != '\n' {
+		line, err = shim.ReadLine(conn)
+		line = string(b[:]) + line
+	}
+	if err != nil && file != nil {
+		file.Close()
+	}
+	return line, file, err
+}

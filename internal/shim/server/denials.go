@@ -1,0 +1,107 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/untrusted"
+)
+
+// Bounds of what is kept of denials.
+const (
+	maxDenials   = 1000        // a multiple of two
+	denialWindow = time.Second // alike ones within it are told once, with their number
+)
+
+// denials are the last that the VM's policy has refused.
+type denials struct {
+	mu      sync.Mutex
+	list    []banger.Denial
+	dropped int           // how many went out of list
+	changed chan struct{} // closed and replaced at each change
+}
+
+func newDenials() *denials { return &denials{changed: make(chan struct{})} }
+
+// repeats counts a denial that is like one of the last, and reports whether it is.
+func (d *denials) repeats(n banger.Denial) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.repeatsLocked(n)
+}
+
+func (d *denials) repeatsLocked(n banger.Denial) bool {
+	for i := len(d.list) - 1; i >= 0 && i >= len(d.list)-16; i-- {
+		o := &d.list[i]
+		if n.Time.Sub(o.Time) < denialWindow && o.Protocol == n.Protocol && o.Address == n.Address && o.Port == n.Port && o.Name == n.Name {
+			o.Count = max(o.Count, 1) + 1
+			return true
+		}
+	}
+	return false
+}
+
+// add notes a denial. What a flooding guest repeats is counted, not listed.
+func (d *denials) add(n banger.Denial) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.repeatsLocked(n) {
+		return
+	}
+	if len(d.list) == maxDenials {
+		d.list = append(d.list[:0], d.list[maxDenials/2:]...)
+		d.dropped += maxDenials / 2
+	}
+	d.list = append(d.list, n)
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// write writes the last tail denials (all when negative) and, with follow, those to
+// come until the VMM ends, ctx does, or w takes no more.
+func (d *denials) write(ctx context.Context, ended <-chan struct{}, tail int, follow bool, w io.Writer) error {
+	d.mu.Lock()
+	next := d.dropped
+	if n := len(d.list); tail >= 0 && n > tail {
+		next += n - tail
+	}
+	d.mu.Unlock()
+	enc := json.NewEncoder(w)
+	for {
+		d.mu.Lock()
+		batch := slices.Clone(d.list[min(max(next-d.dropped, 0), len(d.list)):])
+		next = d.dropped + len(d.list)
+		changed := d.changed
+		d.mu.Unlock()
+		for _, n := range batch {
+			if err := enc.Encode(n); err != nil {
+				return err
+			}
+		}
+		if !follow {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ended:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// save leaves the denials for those who ask when the VM has ended.
+func (d *denials) save(path string) error {
+	f, err := untrusted.Create(path, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.write(context.Background(), nil, -1, false, f), f.Close())
+}

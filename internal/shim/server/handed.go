@@ -1,0 +1,76 @@
+package server
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/shim"
+	"banger/internal/vmm"
+)
+
+// Descriptors of a shim, whose working directory is the VM's own. With them it needs no right to
+// any directory above those of the VM, and its VMM none to any directory at all. Behind them
+// are the kernel, the initramfs and the disks, then the tap of a VM on a bridge, and the
+// forwards.
+const (
+	fdReady = 3 + iota // tells that the VM runs
+	fdState            // the working directory
+	fdRun              // the directory of sockets
+	fdFiles
+)
+
+// plan is the spec of a shim as its process sees it.
+type plan struct{ shim.Spec }
+
+// firstSocket is the first shim.Descriptor behind the files.
+func (s plan) firstSocket() int { return fdFiles + len(s.VM.Files()) }
+
+// handed is how many descriptors there are.
+func (s plan) handed() int {
+	last := s.firstSocket()
+	if s.Network != nil {
+		last = s.firstForward() + len(s.Network.Forwards)
+	}
+	return last - fdReady
+}
+
+// handedTo is c with the files that were handed to the shim.
+func handedTo(c vmm.Config) vmm.Config {
+	c.KernelFile, c.InitrdFile = os.NewFile(fdFiles, c.Kernel), os.NewFile(fdFiles+1, c.Initrd)
+	drives := make([]vmm.Drive, len(c.Drives))
+	for i, d := range c.Drives {
+		drives[i] = d
+		drives[i].File = os.NewFile(uintptr(fdFiles+2+i), d.Path)
+	}
+	c.Drives = drives
+	return c
+}
+
+// CloseInherited closes all descriptors above stdio that this process has from who started it, but
+// for the first keep ones, which it passes on to nobody. What this process has opened itself
+// is closed on execve(2), so what is not is inherited.
+func CloseInherited(keep int) error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("closing the caller's descriptors: %w", err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue
+		}
+		if fd > 2+keep {
+			unix.Close(fd)
+		} else {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,456 @@
+// Package server is the process of one VM's shim: it starts the VMM, confines itself and it, and answers
+// the daemon's calls (package shim) until the VMM ends. It must not know of images, names, SQL or HTTP.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/accept"
+	"banger/internal/guest"
+	"banger/internal/mux"
+	"banger/internal/network"
+	"banger/internal/network/netstack"
+	"banger/internal/shim"
+	"banger/internal/splice"
+	"banger/internal/untrusted"
+	"banger/internal/vmm"
+)
+
+const (
+	memoryLimit = 14 << 20 // bytes of Go heap aimed at; a shim must stay under 20 MiB
+)
+
+// server is one running shim.
+type server struct {
+	daemon      uint32 // the user whose calls are heard, beside root
+	proc        vmm.Process
+	self        vmm.Handle
+	console     *console
+	stack       *netstack.Stack // nil but with a user network
+	gate        *network.Gate   // nil without a network, as is access
+	access      *access
+	denials     *denials
+	attribution *attribution
+	log         *slog.Logger
+	places      places
+	wg          sync.WaitGroup
+	muxMu       sync.Mutex
+	mux         *mux.Mux
+	muxNext     chan struct{} // closed when mux changes
+	settled     chan struct{} // closed when the end of the VMM is on disk and the socket is gone
+	resumed     chan struct{} // holds one when the VM was resumed
+}
+
+// Run is the whole life of a shim, as shim.Client.Start has started it: in the VM's directory and with
+// its descriptors. It starts the VM, writes "ready" to the first of them and closes it, serves
+// until the VMM ends, and leaves exit.json. The drivers are handed in by name, so that the
+// shim knows none of them. A failed start is written there as one line and returned.
+func Run(ctx context.Context, drivers map[string]vmm.Driver) error {
+	return run(ctx, drivers, os.NewFile(fdReady, "ready"), nil)
+}
+
+// RunConfined is Run without rights that the VM does not need. wrap is the command
+// that ends in ExecVMM.
+func RunConfined(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) error {
+	return run(ctx, drivers, os.NewFile(fdReady, "ready"), wrap)
+}
+
+func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteCloser, wrap []string) error {
+	debug.SetMemoryLimit(memoryLimit)
+	debug.SetGCPercent(50)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	signal.Ignore(syscall.SIGHUP)
+	keepNoCore()
+	// The jailer relies on it for what the VMM's user is to use.
+	syscall.Umask(0o022)
+	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0) // for ps; it was started as /proc/self/exe
+	s, ln, err := start(ctx, drivers, wrap)
+	if err != nil {
+		fmt.Fprintf(ready, "%v\n", err)
+		ready.Close()
+		return err
+	}
+	io.WriteString(ready, "ready\n")
+	ready.Close()
+	// One that was root is not to be looked at, not even by itself (prctl(2), PR_SET_DUMPABLE).
+	if err := forgetStart(); err != nil && !errors.Is(err, fs.ErrPermission) {
+		s.log.Warn("the shim is larger than it need be", "err", err)
+	}
+	hideMemory()
+	return s.serve(ctx, ln)
+}
+
+func readSpec(f *os.File) (plan, error) {
+	var spec plan
+	data, err := io.ReadAll(io.LimitReader(f, shim.MaxSpec))
+	if err == nil {
+		err = json.Unmarshal(data, &spec.Spec)
+	}
+	if err != nil {
+		return spec, fmt.Errorf("reading %s: %w", shim.SpecFile, err)
+	}
+	return spec, nil
+}
+
+func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*server, net.Listener, error) {
+	file, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close()
+	spec, err := readSpec(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := CloseInherited(spec.handed()); err != nil {
+		return nil, nil, err
+	}
+	driver, ok := drivers[spec.Driver]
+	if !ok {
+		return nil, nil, fmt.Errorf("there is no driver %q", spec.Driver)
+	}
+	self, err := vmm.Self()
+	if err != nil {
+		return nil, nil, err
+	}
+	if wrap != nil {
+		again, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0) // from its beginning
+		if err != nil {
+			return nil, nil, err
+		}
+		defer again.Close()
+		if err := spec.confine(wrap, again); err != nil {
+			return nil, nil, err
+		}
+	}
+	con, err := openConsole(shim.ConsoleFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	os.Remove(shim.ExitFile)
+	os.Remove(shim.DenialsFile)
+	ln, err := listenControl(filepath.Join(shim.Descriptor(fdRun), shim.SocketFile))
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &server{daemon: spec.Daemon, self: self, console: con, places: newPlaces(), denials: newDenials(),
+		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{}), resumed: make(chan struct{}, 1)}
+	s.attribution = newAttribution(s.agent(), s.denials)
+	if err := s.startVM(ctx, driver, spec); err != nil {
+		ln.Close()
+		return nil, nil, err
+	}
+	return s, ln, nil
+}
+
+// confine gives the VMM a wrapper, which reads the spec from file, and what was handed to the
+// shim, and confines the shim; in a jail as soon as the VMM answers.
+func (s *plan) confine(wrap []string, file *os.File) error {
+	s.VM.Wrap, s.VM.WrapFiles = wrap, []*os.File{file}
+	s.VM.Dir = shim.Descriptor(fdRun)
+	s.VM = handedTo(s.VM)
+	if s.Jail == nil {
+		return confineSelf(*s, ".", shim.Descriptor(fdRun))
+	}
+	s.VM.Answering = func() error {
+		jail := jail{s.Jail}
+		roots, err := jail.roots(s.VM.ID)
+		if err != nil {
+			return err
+		}
+		return errors.Join(jail.become(".", shim.Descriptor(fdRun)+"/."), confineSelf(*s, ".", shim.Descriptor(fdRun), roots...))
+	}
+	return nil
+}
+
+func listenControl(socket string) (net.Listener, error) {
+	os.Remove(socket) // of a shim that was killed
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return accept.Retry(ln), nil
+}
+
+// startVM starts the VMM and its network, or neither.
+func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec plan) error {
+	nic, err := openNIC(spec, s.attribution)
+	if err != nil {
+		return err
+	}
+	defer nic.close()
+	if s.proc, err = driver.Start(ctx, nic.config(spec.VM), s.console); err != nil {
+		return err
+	}
+	if err = s.startNetwork(nic, spec); err != nil {
+		s.proc.Kill()
+		<-s.proc.Done()
+		s.closeNetwork()
+	}
+	return err
+}
+
+func (s *server) startNetwork(nic *nic, spec plan) (err error) {
+	n := spec.Network
+	if n == nil {
+		return nil
+	}
+	if n.Address != "" {
+		s.gate, err = nic.startBridged(s.log)
+	} else if s.stack, err = nic.start(s.log); err == nil {
+		s.gate = s.stack.Gate
+	}
+	if err != nil {
+		return err
+	}
+	s.access = newAccess(n, s.gate, s.agent())
+	return s.access.addAll(spec.firstForward(), n.Forwards)
+}
+
+func (s *server) agent() guest.Client {
+	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }}
+}
+
+func (s *server) closeNetwork() {
+	switch {
+	case s.stack != nil:
+		s.stack.Close()
+	case s.gate != nil:
+		s.gate.Close()
+	}
+	s.attribution.wg.Wait()
+}
+
+// serve runs until the VMM ends or ctx does, which kills the VMM.
+func (s *server) serve(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if ch, ok := s.proc.(vmm.Channeler); ok {
+		s.wg.Go(func() { s.keepMux(ctx, ch) })
+	}
+	s.wg.Go(func() { s.accept(ctx, ln) })
+	s.wg.Go(func() {
+		tick := time.NewTicker(clockEvery)
+		defer tick.Stop()
+		s.keepClock(ctx, tick.C)
+	})
+	if s.access != nil {
+		s.wg.Go(func() { s.access.follow(ctx) })
+	}
+	select {
+	case <-s.proc.Done():
+	case <-ctx.Done():
+		s.proc.Kill()
+		<-s.proc.Done()
+	}
+	s.console.close()
+	s.closeNetwork()
+	err := errors.Join(s.denials.save(shim.DenialsFile), s.recordExit())
+	ln.Close()
+	close(s.settled)
+	cancel()
+	s.wg.Wait()
+	return err
+}
+
+// recordExit leaves the reason of the end for a daemon that is not running now.
+func (s *server) recordExit() error {
+	data, err := json.Marshal(s.status())
+	if err != nil {
+		return err
+	}
+	const tmp = shim.ExitFile + ".tmp"
+	if err := untrusted.WriteFile(tmp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, shim.ExitFile)
+}
+
+func (s *server) accept(ctx context.Context, ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		client := conn.(*net.UnixConn)
+		if !s.mayCall(client) || !take(s.places.fresh) {
+			conn.Close()
+			continue
+		}
+		s.wg.Go(func() { s.handle(ctx, client) })
+	}
+}
+
+// handle obeys one connection, which has a place among the fresh ones until it says what it is.
+func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
+	defer conn.Close()
+	place := s.places.fresh
+	defer func() { <-place }()
+	conn.SetReadDeadline(time.Now().Add(shim.CallTime))
+	line, file, err := readCall(conn)
+	if err != nil {
+		return
+	}
+	conn.SetReadDeadline(time.Time{})
+	call, arg, _ := strings.Cut(line, " ")
+	if file != nil && call != shim.CallForward {
+		file.Close()
+		file = nil
+	}
+	p := s.places.of(call)
+	if !take(p) {
+		file.Close()
+		if call == shim.CallConnect || call == shim.CallOffer { // another answer has no place for an error
+			fmt.Fprintf(conn, "ERR %d %s\n", cap(p), shim.AllTaken)
+		}
+		return
+	}
+	<-place
+	place = p
+	switch call {
+	case shim.CallConnect:
+		s.connect(ctx, conn, arg, splice.Copy)
+	case shim.CallOffer:
+		s.connect(ctx, conn, arg, offered)
+	case shim.CallConsole, shim.CallDenials:
+		s.follow(ctx, conn, call, arg)
+	default:
+		st := s.control(ctx, conn, call, arg, file)
+		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
+		json.NewEncoder(conn).Encode(st)
+	}
+}
+
+// follow answers a call by what comes until the VMM ends, as long as the client is there.
+func (s *server) follow(ctx context.Context, conn *net.UnixConn, call, arg string) {
+	ctx, stop := network.WithPeer(ctx, conn)
+	defer stop()
+	var tail int
+	var follow bool
+	if call == shim.CallConsole {
+		if _, err := fmt.Sscan(arg, &tail); err == nil {
+			s.console.follow(ctx, s.proc.Done(), tail, conn)
+		}
+		return
+	}
+	if _, err := fmt.Sscan(arg, &tail, &follow); err == nil {
+		s.denials.write(ctx, s.proc.Done(), tail, follow, conn)
+	}
+}
+
+func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, file *os.File) shim.Status {
+	ctx, cancel := context.WithTimeout(ctx, shim.CallTime)
+	defer cancel()
+	var err error
+	var ports []banger.Listener
+	var stats shim.Stats
+	switch call {
+	case shim.CallStatus:
+	case shim.CallWatch:
+		s.watch(conn)
+	case shim.CallKill:
+		err = s.proc.Kill()
+		<-s.settled
+	case shim.CallPause:
+		err = s.proc.Pause(ctx)
+	case shim.CallResume:
+		err = s.resume(ctx)
+	case shim.CallClock:
+		err = s.syncClock(ctx, true)
+	case shim.CallStats:
+		stats, err = s.stats(ctx)
+	case shim.CallDeny:
+		var d banger.Denial
+		if err = json.Unmarshal([]byte(arg), &d); err == nil {
+			s.attribution.note(d)
+		}
+	case shim.CallPorts, shim.CallForward, shim.CallRelease, shim.CallPolicy:
+		ports, err = s.networkCall(ctx, call, arg, file)
+	default:
+		err = fmt.Errorf("unknown call %q", call)
+	}
+	st := s.status()
+	st.Ports, st.Stats = ports, stats
+	if err != nil {
+		st.Error = err.Error()
+	}
+	return st
+}
+
+// watch returns when the end of the VMM is on disk, or when the client has gone.
+func (s *server) watch(conn net.Conn) {
+	ctx, stop := network.WithPeer(context.Background(), conn) // serve kills the VMM before it ends
+	defer stop()
+	select {
+	case <-s.settled:
+	case <-ctx.Done():
+	}
+}
+
+func (s *server) stats(ctx context.Context) (st shim.Stats, err error) {
+	if s.stack != nil {
+		st.NetIn, st.NetOut = s.stack.Traffic()
+	}
+	st.Stats, err = s.proc.Stats(ctx)
+	return st, err
+}
+
+func (s *server) status() shim.Status {
+	m, _ := s.currentMux()
+	st := shim.Status{Shim: s.self, VMM: s.proc.Handle(), Agent: m != nil}
+	select {
+	case <-s.proc.Done():
+		st.Ended, st.Exit = true, s.proc.Exit()
+	default:
+	}
+	return st
+}
+
+// connect opens a stream of the agent and lets join connect the client's connection to it.
+func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string, join func(ctx context.Context, conn, stream net.Conn)) {
+	port, err := strconv.ParseUint(arg, 10, 32)
+	if err != nil {
+		return
+	}
+	stream, err := s.dialFor(ctx, conn, uint32(port))
+	if err != nil {
+		fmt.Fprintf(conn, "ERR %v\n", err)
+		return
+	}
+	if _, err := fmt.Fprintf(conn, "OK %d\n", port); err != nil {
+		stream.Close()
+		return
+	}
+	join(ctx, conn, stream)
+}
+
+// dialFor opens a stream of the agent for conn, as long as its peer is there.
+func (s *server) dialFor(ctx context.Context, conn net.Conn, port uint32) (net.Conn, error) {
+	ctx, stop := network.WithPeer(ctx, conn)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, shim.ConnectTime)
+	defer cancel()
+	return s.dial(ctx, port)
+}

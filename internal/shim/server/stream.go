@@ -1,0 +1,52 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"banger/internal/shim"
+	"banger/internal/splice"
+)
+
+// offered obeys the calls about a stream that was offered on conn, until it is known who
+// has its other end. Only then anything of the stream is read.
+func offered(ctx context.Context, conn, stream net.Conn) {
+	for {
+		conn.SetReadDeadline(time.Now().Add(shim.CallTime))
+		line, file, err := readCall(conn.(*net.UnixConn))
+		if err != nil {
+			break
+		}
+		conn.SetReadDeadline(time.Time{})
+		call, arg, _ := strings.Cut(line, " ")
+		switch {
+		case call == shim.CallGive && file != nil:
+			if client, err := net.FileConn(file); err == nil {
+				conn.Close()
+				splice.Copy(ctx, client, stream)
+			}
+		case call == shim.CallKeep:
+			splice.Copy(ctx, conn, stream)
+		case call == shim.CallSend && send(stream, conn, arg) == nil:
+			continue
+		}
+		file.Close()
+		break
+	}
+	stream.Close()
+}
+
+// send passes as many bytes on as the argument says.
+func send(stream io.Writer, conn io.Reader, arg string) error {
+	n, err := strconv.ParseUint(arg, 10, 32)
+	if err != nil || n > shim.MaxCall {
+		return fmt.Errorf("a length of %.20q", arg)
+	}
+	_, err = io.CopyN(stream, conn, int64(n))
+	return err
+}

@@ -1,0 +1,303 @@
+package supervisor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"banger"
+	"banger/internal/guest"
+	"banger/internal/network/bridge"
+	"banger/internal/shim"
+	"banger/internal/vmm"
+)
+
+// boot is one start of a VM, until its guest obeys.
+type boot struct {
+	m     *machine
+	vm    banger.VM // as it was before
+	watch *stopwatch
+	emit  banger.Emit
+}
+
+// run boots with a place among the emulated boots, and once more after a
+// guest panic: emulators have rare bugs that a second boot does not meet. What is late although the guest has booted
+// is returned as a sentence.
+func (b boot) run(ctx context.Context) (late string, err error) {
+	if !b.m.s.opts.VMMs.KVM {
+		select {
+		case b.m.s.boots <- struct{}{}:
+			defer func() { <-b.m.s.boots }()
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+		b.watch.lap("queue")
+	}
+	text := "booting " + b.vm.Name
+	if !b.m.s.opts.VMMs.KVM {
+		text += " (emulated: slow, and no isolation boundary)"
+	}
+	b.emit(banger.Event{Stage: "boot", Text: text})
+	console := consoleEnd(b.m.s.dirs.VM(b.vm.ID))
+	err = b.once(ctx)
+	if errors.Is(err, errPanic) && ctx.Err() == nil {
+		b.emit(banger.Event{Stage: "boot", Text: "the guest kernel panicked, booting once more"})
+		console = consoleEnd(b.m.s.dirs.VM(b.vm.ID))
+		err = b.once(ctx)
+	}
+	if err == nil {
+		late, err = b.awaitInit(ctx)
+	}
+	var failed *bootError
+	if errors.As(err, &failed) {
+		err = failed.explain(b.vm, lastWords(b.m.s.dirs.VM(b.vm.ID), console))
+	}
+	return late, err
+}
+
+// once starts the shim and waits until the agent has configured the guest.
+func (b boot) once(ctx context.Context) error {
+	spec, id, err := b.shimSpec()
+	if err != nil {
+		return err
+	}
+	if err := b.m.s.dirs.Make(b.vm.ID); err != nil {
+		return err
+	}
+	key, public, err := b.m.s.hostKey(b.vm.ID)
+	if err != nil {
+		return err
+	}
+	b.m.update(func(vm *banger.VM) { vm.SSHHostKey = public })
+	if err := b.startShim(ctx, spec, id); err != nil {
+		return err
+	}
+	b.watch.lap("vmm")
+	b.m.alive = true
+	b.m.s.wg.Go(b.m.watch)
+	config, err := b.guestConfig(ctx, key)
+	if err != nil {
+		return err
+	}
+	err = b.unlessEnded(ctx, bootTimeout, func(ctx context.Context) error {
+		_, err := b.m.agent().Configure(ctx, config)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b.syncClock(ctx)
+	b.watch.lap("boot")
+	return nil
+}
+
+// awaitInit waits until the image's init runs, if that is what boots, and until it obeys, if it is systemd; it does
+// not wait for systemd's units. One that is late is no failure: the agent runs commands all the same.
+func (b boot) awaitInit(ctx context.Context) (late string, err error) {
+	if b.vm.Spec.Init != banger.InitImage {
+		return "", nil
+	}
+	limit := cmp.Or(b.m.s.opts.InitTime, initTime)
+	err = b.unlessEnded(ctx, limit, b.m.agent().Ready)
+	b.watch.lap("init")
+	if errors.Is(err, errLate) {
+		late = fmt.Sprintf("its init did not answer within %s", limit)
+		b.emit(banger.Event{Stage: "boot", Text: fmt.Sprintf("warning: the init of %s does not answer within %s, "+
+			"so that systemctl may fail; see: banger logs %s", b.vm.Name, limit, b.vm.Name)})
+		return late, nil
+	}
+	return "", err
+}
+
+// unlessEnded makes a request of the agent, for limit at most, which the end of the VMM ends.
+func (b boot) unlessEnded(ctx context.Context, limit time.Duration, request func(context.Context) error) error {
+	within, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	answered := make(chan error, 1)
+	go func() { answered <- request(within) }() // ends with within at the latest; the channel has room
+	var err error
+	select {
+	case st := <-b.m.ended:
+		return b.endedEarly(st)
+	case err = <-answered:
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case within.Err() != nil:
+		return &bootError{fmt.Errorf("%w (%s)", errLate, limit)}
+	}
+	select { // the VMM's end explains more than a broken connection
+	case st := <-b.m.ended:
+		return b.endedEarly(st)
+	case <-time.After(time.Second):
+		return &bootError{err}
+	}
+}
+
+// endedEarly is the error of a boot during which the VMM has ended.
+func (b boot) endedEarly(st shim.Status) error {
+	b.m.alive = false
+	if st.Exit.Panic {
+		return &bootError{errPanic}
+	}
+	return &bootError{errors.New(st.Exit.Reason)}
+}
+
+// syncClock sets the guest's clock by the host's, to what Configure cannot know: how long it took until it was read.
+// Where that fails, the clock is as Configure has set it, and the shim tries again each minute.
+func (b boot) syncClock(ctx context.Context) { b.m.s.shim(b.m.id()).SyncClock(ctx) }
+
+// startShim opens the VM's ports and hands them to a new shim.
+func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) error {
+	ports, err := b.m.s.networks.Listen(b.vm.Spec.Forwards)
+	if err != nil {
+		return err
+	}
+	defer ports.Close()
+	files := ports.Files
+	if id.Group, err = b.m.joinGroup(b.vm.Spec); err != nil {
+		return err
+	}
+	defer id.Group.Close()
+	if banger.OnBridge(b.vm.Spec.Network) {
+		assign := func(address string) { b.m.update(func(vm *banger.VM) { vm.Address = address }) }
+		if spec.Network.Address, err = b.m.s.networks.Join(ctx, b.vm, assign); err != nil {
+			return err
+		}
+		if spec.Network.Tap != "" { // whose owner is the VMM's user
+			spec.Network.Tap = bridge.Port{ID: b.vm.ID}.Tap()
+		} else {
+			tap, err := b.m.s.networks.Bridge.OpenTap(b.vm.ID)
+			if err != nil {
+				return err
+			}
+			defer tap.Close()
+			files = append([]*os.File{tap}, files...)
+		}
+	}
+	address := ""
+	if spec.Network != nil {
+		spec.Network.Forwards, address = ports.Forwards, cmp.Or(spec.Network.Address, spec.Network.Loopback)
+	}
+	if err := b.m.s.shim(b.vm.ID).Start(ctx, b.m.s.opts.ShimArgv, spec, id, files...); err != nil {
+		return banger.Errorf(banger.CodeUnavailable, "cannot start the VMM: %w", err).WithHint("see: banger doctor")
+	}
+	b.m.setNetwork(address, ports.Forwards)
+	return nil
+}
+
+// material returns the kernel and the initramfs that the VM is started with. Its image is whole then.
+func (b boot) material() (kernel, initrd string, err error) {
+	k, err := b.m.s.opts.Kernels.Get(b.vm.Kernel)
+	if err != nil {
+		return "", "", err
+	}
+	initrd, name, err := b.m.s.library.Initramfs(k.Name, b.m.s.opts.Agent)
+	if err != nil {
+		return "", "", err
+	}
+	b.m.update(func(vm *banger.VM) { vm.Initramfs = name })
+	return k.Name, initrd, b.m.s.opts.Images.Ready(b.m.ctx, b.vm.ImageDigest, banger.Discard)
+}
+
+// shimSpec converts a VM into what the shim and its driver need.
+func (b boot) shimSpec() (shim.Spec, shim.Identity, error) {
+	var none shim.Identity
+	kernel, initrd, err := b.material()
+	if err != nil {
+		return shim.Spec{}, none, err
+	}
+	driver, err := b.m.s.opts.VMMs.Choose(b.m.ctx, b.vm.Spec)
+	if err != nil {
+		return shim.Spec{}, none, err
+	}
+	b.m.update(func(vm *banger.VM) { vm.VMM = driver.String() })
+	id := none
+	if b.m.s.opts.Root {
+		uid := b.m.uid()
+		id = shim.Identity{UID: uid, GID: uid}
+		if b.m.s.opts.VMMs.KVM {
+			id.Groups = []uint32{b.m.s.opts.KVMGroup}
+		}
+	}
+	cmdline := ""
+	if b.vm.Spec.Init == banger.InitImage {
+		cmdline = guest.InitArgument
+	}
+	net := b.m.shimNetwork(b.vm)
+	if net != nil && driver.OpensTaps {
+		net.Tap = guestTap
+	}
+	options, jail := b.m.s.jail(b.m.ctx, driver, b.vm.ID, id)
+	if err := b.m.s.checkReach(driver, jail != nil); err != nil {
+		return shim.Spec{}, none, err
+	}
+	config := vmm.Config{
+		ID:        b.vm.ID,
+		Dir:       b.m.s.dirs.Sockets(b.vm.ID),
+		Accel:     b.m.s.opts.VMMs.Accel(),
+		CPUModel:  b.vm.Spec.CPUModel,
+		Nested:    b.vm.Spec.Nested != "",
+		Program:   driver.Path,
+		Version:   driver.Version,
+		Options:   options,
+		Reads:     driver.Reads,
+		Sockets:   driver.Sockets,
+		Kernel:    b.m.s.opts.Kernels.Vmlinux(kernel),
+		Initrd:    initrd,
+		Cmdline:   cmdline,
+		CPUs:      b.vm.Spec.CPUs,
+		MemoryMiB: int(b.vm.Spec.Memory >> 20),
+		Channel:   agentChannel,
+		Drives: []vmm.Drive{
+			{Serial: "rootfs", Path: b.m.s.opts.Images.RootfsPath(b.vm.ImageDigest), ReadOnly: true},
+			{Serial: "disk", Path: b.m.s.dirs.Disk(b.vm.ID)},
+			{Serial: "modules", Path: b.m.s.opts.Kernels.ModulesDisk(kernel), ReadOnly: true},
+		},
+	}
+	spec := shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: config}
+	return spec, id, b.m.s.openToAll(config)
+}
+
+// guestConfig returns what the agent is told of its VM, which has an address by now.
+func (b boot) guestConfig(ctx context.Context, hostKey string) (c guest.Config, err error) {
+	vm := b.m.snapshot()
+	hostname := vm.Spec.Hostname
+	if hostname == "" {
+		hostname = vm.Name
+	}
+	c = guest.Config{Hostname: hostname, SSHHostKey: hostKey, CA: vm.Spec.CA,
+		Nested: vm.Spec.Nested != ""}
+	if img, err := b.m.s.opts.Images.Get(vm.ImageDigest); err == nil {
+		c.StopSignal, _ = stopSignal(img) // checked at creation
+	}
+	c.Network, err = b.m.s.networks.Guest(ctx, vm)
+	return c, err
+}
+
+// bootError is the end of a boot that the guest is the reason of.
+type bootError struct{ cause error }
+
+func (e *bootError) Error() string { return e.cause.Error() }
+func (e *bootError) Unwrap() error { return e.cause }
+
+// explain returns the error of a VM's boot. said is what its console ends with.
+func (e *bootError) explain(vm banger.VM, said string) error {
+	if said != "" {
+		said = "; its console ends with: " + said
+	}
+	err := banger.Errorf(banger.CodeGuest, "VM %s did not boot: %w%s", vm.Name, e.cause, said)
+	if vm.Spec.AutoRemove { // then nothing of it stays
+		return err
+	}
+	return err.WithHint("see: banger logs %s", vm.Name)
+}
+
+// errLate marks an answer of the agent that did not come in time.
+var errLate = errors.New("the agent did not answer in time")

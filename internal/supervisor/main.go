@@ -1,0 +1,131 @@
+package supervisor
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"banger"
+)
+
+// mainCommand is the main command of a VM: its start, its client and its end.
+type mainCommand struct{ *machine }
+
+// start starts the main command in the background, or gives an attached
+// client time to do it, and waits for its end.
+func (m mainCommand) start(ctx context.Context, attach bool) error {
+	vm := m.snapshot()
+	if vm.Main == nil {
+		return nil
+	}
+	if !attach {
+		if err := m.agent().Start(ctx, *vm.Main); err != nil {
+			m.kill(ctx, "its main command could not be started: "+err.Error())
+			return err
+		}
+		m.setSeen(true)
+	} else {
+		time.AfterFunc(attachWindow, func() { m.abandonUnlessAttached() })
+	}
+	m.watch()
+	return nil
+}
+
+func (m mainCommand) attach(ctx context.Context, e banger.Exec) (net.Conn, error) {
+	vm := m.snapshot()
+	if vm.Main == nil {
+		return nil, banger.Errorf(banger.CodeConflict, "VM %s has no main command", vm.Name)
+	}
+	m.mu.Lock()
+	seen := m.mainSeen
+	m.mainSeen = true
+	m.mu.Unlock()
+	if seen {
+		return nil, banger.Errorf(banger.CodeConflict, "the main command of VM %s was started already", vm.Name)
+	}
+	main := *vm.Main
+	main.Stdin, main.Rows, main.Cols = e.Stdin, e.Rows, e.Cols
+	if e.TTY {
+		main.Env = mergeEnv(e.Env, main.Env)
+	}
+	return m.offering().Exec(ctx, main)
+}
+
+func (m mainCommand) setSeen(seen bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mainSeen = seen
+}
+
+// abandonUnlessAttached stops a VM whose client died before it started the main
+// command.
+func (m mainCommand) abandonUnlessAttached() {
+	m.do(m.ctx, func(ctx context.Context) error {
+		m.mu.Lock()
+		seen := m.mainSeen
+		m.mu.Unlock()
+		if seen || m.snapshot().State != banger.StateRunning {
+			return nil
+		}
+		return m.stop(ctx, defaultGrace, "its client went away before the main command was started")
+	})
+}
+
+// watch starts the goroutine that waits for the main command's end. Only the
+// owner calls it, once per start.
+func (m mainCommand) watch() {
+	ended, done := make(chan banger.Exit, 1), make(chan struct{})
+	m.mainEnded, m.mainDone = ended, done
+	m.s.wg.Go(func() {
+		defer close(done)
+		m.wait(ended)
+	})
+}
+
+// wait reports the end of the main command. It asks again when the connection
+// breaks, until the VM has ended.
+func (m mainCommand) wait(ended chan<- banger.Exit) {
+	for {
+		exit, err := m.agent().Wait(m.ctx)
+		if err == nil {
+			ended <- exit // has room
+			return
+		}
+		if st, err := m.s.shim(m.id()).Status(m.ctx); err != nil || st.Ended {
+			return
+		}
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(time.Second): // back-off
+		}
+	}
+}
+
+// takeExit returns how the main command ended, if that was told before the
+// VMM's end. A guest that shuts down ends its main command first.
+func (m mainCommand) takeExit() (banger.Exit, bool) {
+	if m.mainDone == nil {
+		return banger.Exit{}, false
+	}
+	select {
+	case <-m.mainDone: // soon: the connection it waits on has no other end now
+	case <-m.ctx.Done():
+	}
+	select {
+	case exit := <-m.mainEnded:
+		return exit, true
+	default:
+		return banger.Exit{}, false
+	}
+}
+
+// onEnd stops the VM whose main command has ended.
+func (m mainCommand) onEnd(exit banger.Exit) {
+	if m.snapshot().State.AtRest() {
+		return
+	}
+	code := exit.Status()
+	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
+	m.stop(m.ctx, defaultGrace, exitReason(exit))
+}

@@ -1,0 +1,96 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"banger"
+	"banger/internal/store"
+	"banger/internal/vmdir"
+)
+
+// Recovered is what Recover has found of one VM.
+type Recovered struct {
+	ID, Name string
+	Dir      string // where its disk is
+	Problem  error  // why it has no row; nil: it has one again
+}
+
+// HasVMs returns true if there are directories of VMs below a state directory.
+func HasVMs(dir string) bool {
+	lost, _ := vmdir.Dirs{State: dir}.Unknown(nil)
+	return len(lost) > 0
+}
+
+// Recover makes rows again of VMs whose directories are in dir, a state directory that no daemon has, and that have no row which
+// can be read: those below vms, and those that were set aside. What cannot be recovered stays where it is. With old the
+// rows are those of an older copy: records count more, and rows without a directory are left out. argv is how shims are started.
+func Recover(ctx context.Context, db *store.Store, dir string, argv []string, old bool) (found []Recovered, err error) {
+	d := vmdir.Dirs{State: dir}
+	rows, err := db.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	runs := map[string]bool{}
+	if err := eachShim(dir, argv, func(id string, _ int) { runs[id] = true }); err != nil {
+		return nil, err
+	}
+	have := map[string]bool{}
+	for _, r := range rows {
+		have[r.VM.ID] = r.Broken == nil
+		if _, err := os.Lstat(d.VM(r.VM.ID)); old && errors.Is(err, fs.ErrNotExist) {
+			if err := db.Delete(ctx, r.VM.ID); err != nil {
+				return nil, err
+			}
+		} else if _, err := vmdir.ReadRecord(d.VMs(), r.VM.ID); old && err == nil {
+			have[r.VM.ID] = false
+		}
+	}
+	for _, from := range []string{d.VMs(), d.Lost()} {
+		entries, err := os.ReadDir(from)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return found, err
+		}
+		for _, e := range entries {
+			id := e.Name()
+			if !banger.ValidID(id) || have[id] {
+				continue
+			}
+			r := recoverOne(ctx, db, d, from, id, runs[id])
+			have[id] = r.Problem == nil
+			found = append(found, r)
+		}
+	}
+	return found, nil
+}
+
+func recoverOne(ctx context.Context, db *store.Store, d vmdir.Dirs, from, id string, runs bool) Recovered {
+	found := Recovered{ID: id, Dir: filepath.Join(from, id)}
+	r, err := vmdir.ReadRecord(from, id)
+	if err != nil {
+		found.Problem = fmt.Errorf("it has no record that can be read: %w", err)
+		return found
+	}
+	r.VM.State, r.VM.Reason = banger.StateStopped, "its row was lost, and recovered"
+	if runs {
+		r.VM.State = banger.StateRunning
+	}
+	if from != d.VMs() {
+		if err := d.PutBack(id); err != nil {
+			found.Problem = err
+			return found
+		}
+		found.Dir = d.VM(id)
+	}
+	err = db.Insert(ctx, store.Row{VM: r.VM, Slot: r.Slot})
+	if banger.CodeOf(err) == banger.CodeConflict { // another VM has its name now
+		r.VM.Name += "-" + id
+		err = db.Insert(ctx, store.Row{VM: r.VM, Slot: r.Slot})
+	}
+	found.Name, found.Problem = r.VM.Name, err
+	return found
+}
