@@ -15,7 +15,9 @@ func (s *server) ready(conn net.Conn, frames *banger.FrameReader) {
 		frames.Next()
 		cancel()
 	}()
-	if s.system.Ready(ctx) == nil {
-		banger.WriteJSONFrame(conn, banger.FrameResponse, info())
+	if err := s.system.Ready(ctx); err != nil {
+		sendError(conn, err)
+		return
 	}
+	banger.WriteJSONFrame(conn, banger.FrameResponse, info())
 }

@@ -137,7 +137,7 @@ type Client struct {
 // Configure completes the guest's boot; it waits for a guest that boots as long
 // as ctx lasts.
 func (c Client) Configure(ctx context.Context, cfg Config) (Info, error) {
-	return c.call(ctx, Request{Op: OpConfigure, Config: &cfg})
+	return c.again(ctx, Request{Op: OpConfigure, Config: &cfg})
 }
 
 // Restored tells a guest that goes on from a snapshot who it is now: its clock, its
@@ -155,7 +155,7 @@ func (c Client) Ping(ctx context.Context) (Info, error) {
 
 // Ready returns when the guest's init, if it is the image's, obeys commands. ctx bounds the wait.
 func (c Client) Ready(ctx context.Context) error {
-	_, err := c.call(ctx, Request{Op: OpReady})
+	_, err := c.again(ctx, Request{Op: OpReady})
 	return err
 }
 
@@ -275,12 +275,18 @@ func unanswered(caller context.Context, err error) error {
 		WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
 }
 
-// repeated makes a request that the guest may get twice, until it is answered. Firecracker
-// before 1.16.0 accepts the first connection to a guest that goes on from a snapshot, and then
-// cuts it: so an answer counts, and a connection does not.
+// repeated is again, for callTimeout at most.
 func (c Client) repeated(caller context.Context, r Request) (Info, error) {
 	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
+	info, err := c.again(ctx, r)
+	return info, unanswered(caller, err)
+}
+
+// again makes a request that the guest may get twice, until it is answered. Firecracker
+// before 1.16.0 accepts the first connection to a guest that goes on from a snapshot, and then
+// cuts it, and a session with a guest that boots may have to be made anew: so an answer counts, and a connection does not.
+func (c Client) again(ctx context.Context, r Request) (Info, error) {
 	var cut error // of the connection before
 	for {
 		info, err := c.call(ctx, r)
@@ -290,7 +296,7 @@ func (c Client) repeated(caller context.Context, r Request) (Info, error) {
 		case cut != nil && ctx.Err() != nil:
 			return info, cut // says more than ctx does
 		default:
-			return info, unanswered(caller, err)
+			return info, err
 		}
 		select {
 		case <-ctx.Done():

@@ -161,12 +161,14 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 		repeated bool
 		make     func(Client, context.Context) error
 	}{
-		"ping":     {true, func(c Client, ctx context.Context) error { _, err := c.Ping(ctx); return err }},
-		"restored": {true, func(c Client, ctx context.Context) error { _, err := c.Restored(ctx, cfg); return err }},
-		"start":    {false, func(c Client, ctx context.Context) error { return c.Start(ctx, banger.Exec{}) }},
-		"signal":   {false, func(c Client, ctx context.Context) error { return c.Signal(ctx, 1) }},
-		"shutdown": {false, func(c Client, ctx context.Context) error { return c.Shutdown(ctx, 0) }},
-		"wait":     {false, func(c Client, ctx context.Context) error { _, err := c.Wait(ctx); return err }},
+		"ping":      {true, func(c Client, ctx context.Context) error { _, err := c.Ping(ctx); return err }},
+		"configure": {true, func(c Client, ctx context.Context) error { _, err := c.Configure(ctx, cfg); return err }},
+		"ready":     {true, func(c Client, ctx context.Context) error { return c.Ready(ctx) }},
+		"restored":  {true, func(c Client, ctx context.Context) error { _, err := c.Restored(ctx, cfg); return err }},
+		"start":     {false, func(c Client, ctx context.Context) error { return c.Start(ctx, banger.Exec{}) }},
+		"signal":    {false, func(c Client, ctx context.Context) error { return c.Signal(ctx, 1) }},
+		"shutdown":  {false, func(c Client, ctx context.Context) error { return c.Shutdown(ctx, 0) }},
+		"wait":      {false, func(c Client, ctx context.Context) error { _, err := c.Wait(ctx); return err }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cuts := []func(net.Conn){

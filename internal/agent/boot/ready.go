@@ -24,11 +24,9 @@ const (
 // directory where proc(5) is mounted.
 func awaitInit(ctx context.Context, proc, socket string) error {
 	for {
+		// While a process becomes another program, this may fail for a moment.
 		exe, err := os.Readlink(filepath.Join(proc, "1/exe"))
-		if err != nil {
-			return err
-		}
-		if own, err := os.Readlink(filepath.Join(proc, "self/exe")); err != nil || exe != own {
+		if own, oerr := os.Readlink(filepath.Join(proc, "self/exe")); err == nil && (oerr != nil || exe != own) {
 			if filepath.Base(exe) == "systemd" {
 				return awaitSystemd(ctx, socket)
 			}
