@@ -189,7 +189,7 @@ func (a *app) vmCommands() []func() *cobra.Command {
 	}
 }
 
-// usage wraps an argument check so that a mistake ends with code 2.
+// usage wraps an argument check. Its errors end the process with code 2.
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {

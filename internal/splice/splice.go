@@ -1,4 +1,4 @@
-// Package splice joins two connections of a process, so that their far ends are connected. It must not know what they
+// Package splice joins two connections of a process and thereby connects their far ends. It must not know what they
 // carry.
 package splice
 
