@@ -42,7 +42,7 @@ type Spec struct {
 	Name  string `json:"name,omitempty"`
 	Image string `json:"image"`
 	Pull  string `json:"pull,omitempty"`
-	// os/arch[/variant] to choose from an image for several platforms; "" is this machine's
+	// Platform is os/arch[/variant], for an image for several platforms. "" means this machine's.
 	Platform   string            `json:"platform,omitempty"`
 	Kernel     string            `json:"kernel,omitempty"`
 	VMM        string            `json:"vmm,omitempty"`

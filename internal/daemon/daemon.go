@@ -101,7 +101,7 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 		return err
 	}
 	defer images.Close()
-	// no two daemons share a state directory
+	// No two daemons share a state directory.
 	groups, noGroups := cgroup.Open(fmt.Sprintf("banger-%08x", crc32.ChecksumIEEE([]byte(o.StateDir))))
 	sup, err := build(o, db, images, kvm, vmms, groups)
 	if err != nil {

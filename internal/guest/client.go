@@ -121,7 +121,7 @@ type Info struct {
 	Kernel       string `json:"kernel"`
 	UptimeMillis int64  `json:"uptime_ms"`
 	TimeUnixNano int64  `json:"time_unix_nano,omitempty"` // of OpClock: the time of the guest's clock
-	// of OpClock: number of times that the host has set or corrected the clock
+	// ClockSets is for OpClock: the number of times that the host has set or corrected the clock.
 	ClockSets int64 `json:"clock_sets,omitempty"`
 }
 

@@ -104,7 +104,7 @@ func (s *Networks) freeAddress(n banger.Network) (netip.Addr, error) {
 		used[vm.Address] = true
 	}
 	subnet := n.Prefix()
-	// the last address is for broadcasts
+	// The last address is for broadcasts.
 	for a := bridgeNetwork(n).Gateway().Next(); subnet.Contains(a.Next()); a = a.Next() {
 		if !used[a.String()] {
 			return a, nil

@@ -22,7 +22,7 @@ func check(t *testing.T, err error) {
 // TestAShimThatDoesNotAnswerIsReported makes each call to a shim that accepts the connection and sends nothing.
 func TestAShimThatDoesNotAnswerIsReported(t *testing.T) {
 	c := Client{Run: t.TempDir()}
-	// the kernel accepts connections in the same way for a stopped shim
+	// The kernel accepts connections in the same way for a stopped shim.
 	ln, err := net.Listen("unix", filepath.Join(c.Run, SocketFile))
 	check(t, err)
 	defer ln.Close()

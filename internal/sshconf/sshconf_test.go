@@ -250,7 +250,7 @@ func TestOpenSSHReadsOddPathsAsTheyAre(t *testing.T) {
 			if err != nil || !strings.Contains(string(out), "stricthostkeychecking true\n") {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			// the proxy sends nothing, so ssh fails
+			// The proxy sends nothing, so ssh fails.
 			log, _ := exec.Command(client, "-v", "-F", file, "web.vm", "true").CombinedOutput()
 			called, err := os.ReadFile(filepath.Join(dir, "called"))
 			if err != nil || string(called) != name+"|%h|0123456789ab|" {

@@ -23,7 +23,7 @@ func Open(path string, flag int, perm os.FileMode) (*os.File, error) {
 	}
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, perm)
 	switch {
-	// symlink; pipe or socket; directory
+	// These are a symlink; a pipe or socket; a directory.
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
 		return nil, notRegular(path)
 	case err != nil:

@@ -80,7 +80,7 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	keepNoCore()
 	// The jailer relies on this mask for files that the VMM's user needs.
 	syscall.Umask(0o022)
-	// the name for ps, because the program was started as /proc/self/exe
+	// This is the name for ps, because the program was started as /proc/self/exe.
 	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0)
 	s, ln, err := start(ctx, drivers, wrap)
 	if err != nil {
@@ -403,7 +403,7 @@ func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, f
 
 // watch returns when the end of the VMM is on disk, or when the client has gone.
 func (s *server) watch(conn net.Conn) {
-	// serve kills the VMM before it ends, so this context needs no parent.
+	// No parent context is needed, because serve kills the VMM before it ends.
 	ctx, stop := network.WithPeer(context.Background(), conn)
 	defer stop()
 	select {
