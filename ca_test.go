@@ -15,14 +15,15 @@ import (
 	"time"
 )
 
-// certificate makes one in PEM.
+// certificate returns a self-signed certificate in PEM that expires at until.
 func certificate(t *testing.T, authority bool, until time.Time) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "one"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until, IsCA: authority, BasicConstraintsValid: true}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "one"},
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until, IsCA: authority, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -38,10 +39,11 @@ func TestCertificatesAreThoseOfAuthorities(t *testing.T) {
 		"two, with notes": {"# mine\n" + one + "\nand his:\n" + two, one + two, ""},
 		"a server's":      {certificate(t, false, later), "", "no authority's"},
 		"an expired one":  {certificate(t, true, time.Now().Add(-time.Hour)), "", "has expired"},
-		"a key":           {one + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "", `a "PRIVATE KEY" among`},
-		"no certificate":  {"hello", "", "there is no certificate"},
-		"a broken one":    {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "cannot be read"},
-		"too much":        {strings.Repeat(" ", MaxCA+1), "", "longer than"},
+		"a key": {one + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "",
+			`a "PRIVATE KEY" among`},
+		"no certificate": {"hello", "", "there is no certificate"},
+		"a broken one":   {"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "", "cannot be read"},
+		"too much":       {strings.Repeat(" ", MaxCA+1), "", "longer than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := CACertificates([]byte(c.text))

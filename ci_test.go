@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// scriptsElsewhere copies the scripts that CI runs to a directory that is no repository.
+// scriptsElsewhere copies the scripts that CI runs to a directory outside any repository.
 func scriptsElsewhere(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -31,12 +31,12 @@ func scriptsElsewhere(t *testing.T) string {
 	return dir
 }
 
-// run runs a program in dir and returns what it says and its exit code.
+// run runs a program in dir and returns its output and its exit code.
 func run(t *testing.T, dir string, env []string, args ...string) (string, int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Dir = dir
-	for _, e := range os.Environ() { // of a CI that may run this test
+	for _, e := range os.Environ() { // set by a CI that runs this test
 		if !strings.HasPrefix(e, "CI_") && !strings.HasPrefix(e, "SHARD=") && !strings.HasPrefix(e, "GIT_") {
 			cmd.Env = append(cmd.Env, e)
 		}
@@ -49,8 +49,8 @@ func run(t *testing.T, dir string, env []string, args ...string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// TestWhichShardIsRun asks scripts/test-slow in a CI that has no time left for a shard, so
-// that the script says which one it would run, and runs none.
+// TestWhichShardIsRun runs scripts/test-slow in a CI that has no time left for a shard. The script then names the
+// shard that it would run, and runs none.
 func TestWhichShardIsRun(t *testing.T) {
 	dir := scriptsElsewhere(t)
 	late := fmt.Sprint("CI_BEGAN=", time.Now().Add(-63*time.Minute).Unix())
@@ -93,8 +93,8 @@ func TestWhichShardIsRun(t *testing.T) {
 	}
 }
 
-// TestEveryFuzzTargetOfTheShardsExists also fails when a shard is not defined, or when one
-// target is in two of them.
+// TestEveryFuzzTargetOfTheShardsExists also fails when a shard is not defined, or when two shards have the same
+// target.
 func TestEveryFuzzTargetOfTheShardsExists(t *testing.T) {
 	text, err := os.ReadFile("scripts/test-slow")
 	if err != nil {
@@ -129,8 +129,8 @@ func TestEveryFuzzTargetOfTheShardsExists(t *testing.T) {
 	}
 }
 
-// TestThePartsOfCIAreCounted runs parts of which one fails: it ends the script, and the
-// table names it.
+// TestThePartsOfCIAreCounted runs several parts, one of which fails. The failure must end the script, and the table
+// must name the part.
 func TestThePartsOfCIAreCounted(t *testing.T) {
 	dir := scriptsElsewhere(t)
 	script := `set -eu

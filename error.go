@@ -5,23 +5,23 @@ import (
 	"fmt"
 )
 
-// Code classifies an Error for machines. The API maps it to an HTTP status and
-// the CLI to an exit code, each in one place.
+// Code classifies an Error for machines. The API maps it to an HTTP status, and the CLI maps it to an exit code, each
+// in one place.
 type Code string
 
-// The codes. A new one needs a row in api.statusOf.
+// The codes. A new code needs a row in api.statuses.
 const (
 	CodeInvalid       Code = "invalid"        // the request itself is wrong
 	CodeNotFound      Code = "not_found"      // no such VM, image, kernel, file
 	CodeConflict      Code = "conflict"       // name taken, wrong state, in use
-	CodeUnavailable   Code = "unavailable"    // a thing we need is absent: registry, kernel, VMM
+	CodeUnavailable   Code = "unavailable"    // something we need is absent: registry, kernel, VMM
 	CodeNoSpace       Code = "no_space"       // the host's disk is full
 	CodeDisk          Code = "disk"           // the host's disk cannot be read or written
 	CodeDenied        Code = "denied"         // permission
 	CodeTimeout       Code = "timeout"        // a deadline passed
 	CodeCanceled      Code = "canceled"       // the caller went away
 	CodeVersion       Code = "version"        // client and daemon differ
-	CodeNotBuilt      Code = "not_built"      // named, but this version does not have it
+	CodeNotBuilt      Code = "not_built"      // known by name, but this version does not have it
 	CodeGuest         Code = "guest"          // the guest broke the protocol or died
 	CodeCannotRun     Code = "cannot_run"     // command found but not executable (exit 126)
 	CodeCommandAbsent Code = "command_absent" // command not found (exit 127)
@@ -29,8 +29,8 @@ const (
 	CodeInternal      Code = "internal"       // a bug
 )
 
-// Error is the one error type that crosses package borders: what failed and why
-// (Message, one sentence without a full stop) and what to do (Hint).
+// Error is the only error type that crosses package borders. It says what failed and why (Message, one sentence
+// without a full stop) and what to do (Hint).
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
@@ -38,7 +38,7 @@ type Error struct {
 	Err     error  `json:"-"`
 }
 
-// Error returns the sentence a person reads: message, cause, hint.
+// Error returns the sentence that a person reads: message, cause, hint.
 func (e *Error) Error() string {
 	s := e.Message
 	if e.Err != nil {
@@ -62,7 +62,7 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: err.Error(), Err: hidden(errors.Unwrap(err))}
 }
 
-// WithHint returns e with what to do about it; it changes and returns e itself.
+// WithHint sets the hint of e, which says what to do about the error, and returns e itself.
 func (e *Error) WithHint(format string, args ...any) *Error {
 	e.Hint = fmt.Sprintf(format, args...)
 	return e

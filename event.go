@@ -2,24 +2,23 @@ package banger
 
 import "time"
 
-// Event is one line of progress, streamed as NDJSON by long requests. The last
-// event of a successful request carries its result (VM, Image, Images or Kernel), that of a
-// failed one carries Error.
+// Event is one line of progress, streamed as NDJSON by long requests. The last event of a successful request carries
+// its result (VM, Image, Images or Kernel). The last event of a failed request carries Error.
 type Event struct {
 	Time  time.Time `json:"time,omitzero"`
 	Stage string    `json:"stage,omitempty"` // one word or two: "pull", "rootfs", "kernel", "boot"
 	Text  string    `json:"text,omitempty"`  // what is being done, for a person
-	Layer string    `json:"layer,omitempty"` // digest of the layer that it is about; "": of all
+	Layer string    `json:"layer,omitempty"` // digest of the layer that the event is about; "" means all layers
 	Bytes int64     `json:"bytes,omitempty"` // done so far
 	Total int64     `json:"total,omitempty"` // 0 when unknown
 	Done  bool      `json:"done,omitempty"`  // the stage, or the layer, is finished
 
-	Seconds float64 `json:"seconds,omitempty"` // that a layer has taken so far
+	Seconds float64 `json:"seconds,omitempty"` // time that a layer has taken so far
 
-	ID     string  `json:"id,omitempty"` // of the VM that is being created: it can be removed from now on
+	ID     string  `json:"id,omitempty"` // the VM that is being created; from now on it can be removed
 	VM     *VM     `json:"vm,omitempty"`
 	Image  *Image  `json:"image,omitempty"`
-	Images []Image `json:"images,omitempty"` // of a load
+	Images []Image `json:"images,omitempty"` // result of a load
 	Kernel *Kernel `json:"kernel,omitempty"`
 	Error  *Error  `json:"error,omitempty"`
 }

@@ -1,6 +1,6 @@
 package banger
 
-// Limits on an Exec; they bound what a client can make the guest hold.
+// These limits bound what a client can make the guest hold.
 const (
 	MaxArgs     = 4096
 	MaxEnv      = 4096
@@ -15,12 +15,11 @@ type Exec struct {
 	Dir   string   `json:"dir,omitempty"`  // created if absent, as docker does; "" means "/"
 	User  string   `json:"user,omitempty"` // name or uid, optionally :group; resolved in the guest
 	TTY   bool     `json:"tty,omitempty"`
-	Stdin bool     `json:"stdin,omitempty"` // false: the command reads /dev/null
+	Stdin bool     `json:"stdin,omitempty"` // if false, the command reads /dev/null
 	Rows  uint16   `json:"rows,omitempty"`
 	Cols  uint16   `json:"cols,omitempty"`
 
-	// Main marks the VM's main command: it outlives its client, its exit ends
-	// the VM, and there is at most one.
+	// Main marks the VM's main command. It outlives its client, and its exit ends the VM. A VM has at most one.
 	Main bool `json:"main,omitempty"`
 }
 
@@ -30,7 +29,8 @@ func (e *Exec) Check() error {
 		return Errorf(CodeInvalid, "no command given")
 	}
 	if len(e.Args) > MaxArgs || len(e.Env) > MaxEnv {
-		return Errorf(CodeInvalid, "command has %d arguments and %d variables, but at most %d and %d are allowed", len(e.Args), len(e.Env), MaxArgs, MaxEnv)
+		return Errorf(CodeInvalid, "command has %d arguments and %d variables, but at most %d and %d are allowed",
+			len(e.Args), len(e.Env), MaxArgs, MaxEnv)
 	}
 	n := 0
 	for _, list := range [][]string{e.Args, e.Env, {e.Dir, e.User}} {
@@ -39,7 +39,8 @@ func (e *Exec) Check() error {
 		}
 	}
 	if n > MaxExecSize {
-		return Errorf(CodeInvalid, "command and environment take %s, but at most %s is allowed", FormatSize(int64(n)), FormatSize(MaxExecSize))
+		return Errorf(CodeInvalid, "command and environment take %s, but at most %s is allowed", FormatSize(int64(n)),
+			FormatSize(MaxExecSize))
 	}
 	return e.checkText()
 }

@@ -13,7 +13,7 @@ const (
 	FileExtract = "extract" // write what a tar holds
 )
 
-// MaxPath is the most bytes of a path, of a VM or in an archive.
+// MaxPath is the maximum length in bytes of a path in a VM or in an archive.
 const MaxPath = 4096
 
 // FileRequest asks for files of a VM. A relative path starts at the image's
@@ -22,16 +22,18 @@ type FileRequest struct {
 	Op   string `json:"-"`
 	Path []byte `json:"path"`
 
-	// Name is what an archive calls the file or tree; "." sends a directory's content.
+	// Name is the name of the file or tree in the archive. "." sends the content of a directory.
 	Name   []byte `json:"name,omitempty"`
-	Follow bool   `json:"follow,omitempty"` // stat, archive: a symlink at Path stands for its target
+	Follow bool   `json:"follow,omitempty"` // stat, archive: follow a symlink at Path
 
-	Into     bool `json:"into,omitempty"`      // extract: any entries, into the directory at Path; else one file or tree to Path
-	Owners   bool `json:"owners,omitempty"`    // extract: keep uid and gid; else all becomes root's
+	// Into is for extract: it takes any entries into the directory at Path. Without Into, the archive holds one file or
+	// tree, which is written to Path.
+	Into     bool `json:"into,omitempty"`
+	Owners   bool `json:"owners,omitempty"`    // extract: keep uid and gid; otherwise root owns everything
 	NoXattrs bool `json:"no_xattrs,omitempty"` // neither send nor set extended attributes
 }
 
-// Check returns an *Error of CodeInvalid when r cannot be met at all.
+// Check returns an *Error of CodeInvalid when r can never be carried out.
 func (r *FileRequest) Check() error {
 	name := string(r.Name)
 	switch {
@@ -49,38 +51,37 @@ func (r *FileRequest) Check() error {
 	return nil
 }
 
-// Resolve makes a relative path start at dir. What says more than the name, a
-// slash or dot at the end, stays.
+// Resolve makes a relative path start at dir. A slash or dot at the end is kept, because it says more than the name.
 func (r *FileRequest) Resolve(dir string) {
 	if p := string(r.Path); !strings.HasPrefix(p, "/") {
 		r.Path = []byte(strings.TrimSuffix(path.Join("/", dir), "/") + "/" + p)
 	}
 }
 
-// FileInfo is what is at a path of a VM; a symlink is not followed.
+// FileInfo describes the file at a path of a VM. It does not follow a symlink.
 type FileInfo struct {
 	Mode    uint32 `json:"mode"` // type and permissions, as in st_mode of Linux
 	Size    int64  `json:"size"`
 	UID     uint32 `json:"uid"`
 	GID     uint32 `json:"gid"`
-	ModTime int64  `json:"mtime_ns"`         // since 1970
+	ModTime int64  `json:"mtime_ns"`         // nanoseconds since 1970
 	Target  []byte `json:"target,omitempty"` // of a symlink
 }
 
-// CopyReport says what a copy has moved and what of it could not be kept.
+// CopyReport says what a copy has moved and what it could not keep.
 type CopyReport struct {
 	Entries    int64 `json:"entries"`
-	Bytes      int64 `json:"bytes"`                // of data, holes not counted
+	Bytes      int64 `json:"bytes"`                // bytes of data without holes
 	Sockets    int64 `json:"sockets,omitempty"`    // left out
-	Changed    int64 `json:"changed,omitempty"`    // files that shrank while they were read; the rest is zeros
-	Owners     int64 `json:"owners,omitempty"`     // not permitted here, as all below
+	Changed    int64 `json:"changed,omitempty"`    // files that shrank while they were read; zeros fill the rest
+	Owners     int64 `json:"owners,omitempty"`     // not permitted here; the same holds for the fields below
 	Modes      int64 `json:"modes,omitempty"`      //
 	Times      int64 `json:"times,omitempty"`      //
-	Attributes int64 `json:"attributes,omitempty"` // extended ones
+	Attributes int64 `json:"attributes,omitempty"` // extended attributes
 	Rights     int64 `json:"rights,omitempty"`     // files that lost setuid, setgid or capabilities
 }
 
-// Add adds what the other end reports of the same copy.
+// Add adds the report that the other end of the same copy has made.
 func (r *CopyReport) Add(o CopyReport) {
 	r.Entries, r.Bytes = max(r.Entries, o.Entries), max(r.Bytes, o.Bytes)
 	r.Sockets += o.Sockets
@@ -92,7 +93,7 @@ func (r *CopyReport) Add(o CopyReport) {
 	r.Rights += o.Rights
 }
 
-// Lost says in words what was not kept, or nothing.
+// Lost describes in words what was not kept. It returns "" if everything was kept.
 func (r *CopyReport) Lost() string {
 	var parts []string
 	for _, l := range []struct {
@@ -100,7 +101,8 @@ func (r *CopyReport) Lost() string {
 		one, other string
 	}{
 		{r.Sockets, "socket was left out", "sockets were left out"},
-		{r.Changed, "file shrank while it was read and is filled with zeros", "files shrank while they were read and are filled with zeros"},
+		{r.Changed, "file shrank while it was read and is filled with zeros",
+			"files shrank while they were read and are filled with zeros"},
 		{r.Owners, "owner was not kept", "owners were not kept"},
 		{r.Modes, "mode was not kept whole", "modes were not kept whole"},
 		{r.Times, "time was not kept", "times were not kept"},

@@ -28,7 +28,8 @@ func TestFileRequestCheck(t *testing.T) {
 }
 
 func TestARelativePathStartsAtTheWorkingDirectory(t *testing.T) {
-	for _, c := range [][3]string{{"/srv", "a", "/srv/a"}, {"srv", "a/", "/srv/a/"}, {"", "a/.", "/a/."}, {"/", ".", "/."}, {"/srv", "/a", "/a"}, {"/srv", "../a", "/srv/../a"}} {
+	for _, c := range [][3]string{{"/srv", "a", "/srv/a"}, {"srv", "a/", "/srv/a/"}, {"", "a/.", "/a/."}, {"/", ".", "/."},
+		{"/srv", "/a", "/a"}, {"/srv", "../a", "/srv/../a"}} {
 		r := FileRequest{Path: []byte(c[1])}
 		if r.Resolve(c[0]); string(r.Path) != c[2] {
 			t.Errorf("%q in %q is %q, not %q", c[1], c[0], r.Path, c[2])
@@ -39,7 +40,8 @@ func TestARelativePathStartsAtTheWorkingDirectory(t *testing.T) {
 func TestWhatACopyLostIsOneLine(t *testing.T) {
 	r := CopyReport{Entries: 5, Sockets: 1}
 	r.Add(CopyReport{Entries: 7, Bytes: 3, Owners: 2})
-	if got, want := r.Lost(), "1 socket was left out, 2 owners were not kept"; got != want || r.Entries != 7 || r.Bytes != 3 {
+	if got, want := r.Lost(), "1 socket was left out, 2 owners were not kept"; got != want || r.Entries != 7 ||
+		r.Bytes != 3 {
 		t.Errorf("%q of %+v", got, r)
 	}
 	if got := (&CopyReport{Entries: 5}).Lost(); got != "" {

@@ -5,23 +5,24 @@ import (
 	"strings"
 )
 
-// MaxForwards bounds the forwards of one VM.
+// MaxForwards is the maximum number of forwards of one VM.
 const MaxForwards = 1000
 
 // Forward sends a port of the host to a port of the guest.
 type Forward struct {
 	Protocol  string `json:"protocol"`  // tcp or udp
-	HostIP    string `json:"host_ip"`   // address of the host that listens
-	HostPort  uint16 `json:"host_port"` // 0: any that is free
+	HostIP    string `json:"host_ip"`   // address of the host on which it listens
+	HostPort  uint16 `json:"host_port"` // 0 means any free port
 	GuestPort uint16 `json:"guest_port"`
 }
 
-// ParseForward reads what docker's -p takes, [IP:][HOST:]GUEST[/PROTOCOL], but binds
-// 127.0.0.1 unless told otherwise. Without HOST, or with 0, any free port is taken.
+// ParseForward reads a forward as docker's -p does, [IP:][HOST:]GUEST[/PROTOCOL], but it binds 127.0.0.1 if IP is
+// absent. If HOST is absent or 0, any free port is taken.
 func ParseForward(s string) (Forward, error) {
 	f := Forward{Protocol: "tcp", HostIP: "127.0.0.1"}
 	bad := func(why string) (Forward, error) {
-		return f, Errorf(CodeInvalid, "%q is no forward: %s", s, why).WithHint("for example: 8080:80, 0.0.0.0:5353:53/udp or 0:80")
+		return f, Errorf(CodeInvalid, "%q is no forward: %s", s, why).
+			WithHint("for example: 8080:80, 0.0.0.0:5353:53/udp or 0:80")
 	}
 	rest, proto, found := strings.Cut(s, "/")
 	if found {
@@ -56,32 +57,34 @@ func ParseForward(s string) (Forward, error) {
 	return f, nil
 }
 
-// Host returns where the host listens.
+// Host returns the address and port on which the host listens.
 func (f Forward) Host() netip.AddrPort {
 	ip, _ := netip.ParseAddr(f.HostIP)
 	return netip.AddrPortFrom(ip, f.HostPort)
 }
 
-// String writes it as ParseForward reads it.
+// String returns f in the form that ParseForward reads.
 func (f Forward) String() string {
 	return f.Host().String() + ":" + PortRange{f.GuestPort, f.GuestPort}.String() + "/" + f.Protocol
 }
 
-// Check returns an *Error of CodeInvalid for a forward that cannot be.
+// Check returns an *Error of CodeInvalid if f is incomplete or not of IPv4.
 func (f Forward) Check() error {
-	if ip, err := netip.ParseAddr(f.HostIP); err != nil || !ip.Is4() || f.GuestPort == 0 || f.Protocol != "tcp" && f.Protocol != "udp" {
+	if ip, err := netip.ParseAddr(f.HostIP); err != nil || !ip.Is4() || f.GuestPort == 0 ||
+		f.Protocol != "tcp" && f.Protocol != "udp" {
 		return Errorf(CodeInvalid, "the forward %s is incomplete or not of IPv4", f)
 	}
 	return nil
 }
 
-// SameHostPort says whether both want the same port of the host.
+// SameHostPort reports whether f and o want the same port of the host.
 func (f Forward) SameHostPort(o Forward) bool {
 	any := func(f Forward) bool { return f.HostIP == "0.0.0.0" }
-	return f.HostPort != 0 && f.HostPort == o.HostPort && f.Protocol == o.Protocol && (f.HostIP == o.HostIP || any(f) || any(o))
+	return f.HostPort != 0 && f.HostPort == o.HostPort && f.Protocol == o.Protocol &&
+		(f.HostIP == o.HostIP || any(f) || any(o))
 }
 
-// CheckForwards checks each and that no two want the same port of the host.
+// CheckForwards checks each forward, and that no two of them want the same port of the host.
 func CheckForwards(list []Forward) error {
 	if len(list) > MaxForwards {
 		return Errorf(CodeInvalid, "%d forwards were given, but a VM may have %d", len(list), MaxForwards)

@@ -10,8 +10,8 @@ import (
 // FrameType says what a frame of an agent stream carries.
 type FrameType byte
 
-// The frames of an agent stream. The client sends one FrameRequest first and,
-// for an exec, then FrameStdin..FrameSignal; the agent answers the rest.
+// The frames of an agent stream. The client first sends one FrameRequest and, for an exec, then FrameStdin to
+// FrameSignal. The agent sends the others.
 const (
 	FrameRequest  FrameType = 1  // client: JSON request
 	FrameStdin    FrameType = 2  // client: bytes
@@ -26,17 +26,15 @@ const (
 	FrameError    FrameType = 11 // agent: JSON Error; last frame
 )
 
-// MaxFrame is the largest payload of a frame in bytes; a longer one is a
-// protocol error. MaxData is the most that a well-behaved sender puts into one
-// data frame.
+// MaxFrame is the largest payload of a frame in bytes; a longer payload is a protocol error. MaxData is the most that
+// a correct sender puts into one data frame.
 const (
 	MaxFrame = 1 << 20
 	MaxData  = 256 << 10
 )
 
-// FrameHeader is the length in bytes of a frame's header: type, three zeros, the
-// payload's length as a big-endian uint32. It keeps payloads aligned to 8 bytes:
-// an emulated guest copies them ten times as fast.
+// FrameHeader is the length in bytes of a frame's header: type, three zeros, and the payload's length as a big-endian
+// uint32. The length keeps payloads aligned to 8 bytes, which an emulated guest copies ten times as fast.
 const FrameHeader = 8
 
 // Resize is the payload of FrameResize.
@@ -58,8 +56,8 @@ func WriteFrame(w io.Writer, t FrameType, p []byte) error {
 	return err
 }
 
-// PutFrameHeader writes the header of a frame with n payload bytes into the
-// first FrameHeader bytes of buf, for senders that build frames in place.
+// PutFrameHeader writes the header of a frame with n payload bytes into the first FrameHeader bytes of buf. It is for
+// senders that build frames in place.
 func PutFrameHeader(buf []byte, t FrameType, n int) {
 	binary.BigEndian.PutUint32(buf, uint32(t)<<24)
 	binary.BigEndian.PutUint32(buf[4:], uint32(n))
@@ -74,20 +72,19 @@ func WriteJSONFrame(w io.Writer, t FrameType, v any) error {
 	return WriteFrame(w, t, p)
 }
 
-// FrameReader reads frames from an untrusted peer. It holds at most one
-// payload, which is valid until the next call of Next.
+// FrameReader reads frames from an untrusted peer. It holds at most one payload.
 type FrameReader struct {
 	r    io.Reader
 	hdr  [FrameHeader]byte
 	buf  []byte
-	left int // bytes of the frame that NextPiece is in
+	left int // bytes left of the frame that NextPiece is reading
 }
 
-// NewFrameReader returns a reader of the frames in r.
+// NewFrameReader returns a FrameReader of the frames in r.
 func NewFrameReader(r io.Reader) *FrameReader { return &FrameReader{r: r} }
 
-// Next returns the next frame. At a clean end it returns io.EOF, inside a frame
-// io.ErrUnexpectedEOF. The payload is not to be kept.
+// Next returns the next frame. It returns io.EOF at the end of a frame, and io.ErrUnexpectedEOF if the stream ends
+// inside a frame. The payload is valid until the next call.
 func (f *FrameReader) Next() (FrameType, []byte, error) {
 	t, n, err := f.header()
 	if err != nil {
@@ -97,8 +94,8 @@ func (f *FrameReader) Next() (FrameType, []byte, error) {
 	return t, p, err
 }
 
-// NextTo is Next, but gives the payload of a frame of type data to sink, piece by
-// piece as it comes, and returns none.
+// NextTo is like Next, but it passes the payload of a frame of type data to sink in pieces as they arrive, and
+// returns no payload for such a frame.
 func (f *FrameReader) NextTo(data FrameType, sink func([]byte)) (FrameType, []byte, error) {
 	t, n, err := f.header()
 	chunks, ok := f.r.(chunkReader)
@@ -124,9 +121,8 @@ func (f *FrameReader) NextTo(data FrameType, sink func([]byte)) (FrameType, []by
 	return t, nil, nil
 }
 
-// NextPiece is Next, but returns the payload of frames of type data in pieces of
-// any length but 0, each valid until the next call. A frame once begun is to be
-// read to its end by NextPiece.
+// NextPiece is like Next, but returns the payload of frames of type data in non-empty pieces. Each piece is valid
+// until the next call. The caller must read a frame to its end with NextPiece before it calls another method.
 func (f *FrameReader) NextPiece(data FrameType) (FrameType, []byte, error) {
 	if l, ok := f.r.(interface{ Release() }); ok {
 		l.Release()
@@ -191,7 +187,7 @@ func (f *FrameReader) payload(n int) ([]byte, error) {
 	return p, nil
 }
 
-// insideFrame says that an end has come too early.
+// insideFrame turns io.EOF into io.ErrUnexpectedEOF for an end inside a frame.
 func insideFrame(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -23,7 +23,8 @@ func TestFramesComeBackAsTheyWereWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, wrap := range map[string]func(io.Reader) io.Reader{"whole": func(r io.Reader) io.Reader { return r }, "by halves": iotest.HalfReader} {
+	for name, wrap := range map[string]func(io.Reader) io.Reader{"whole": func(r io.Reader) io.Reader { return r },
+		"by halves": iotest.HalfReader} {
 		t.Run(name, func(t *testing.T) {
 			r := NewFrameReader(wrap(bytes.NewReader(stream.Bytes())))
 			for i, f := range frames {
@@ -47,8 +48,8 @@ func (l lending) ReadChunk(max int) ([]byte, error) {
 	return b[:n], err
 }
 
-// NextTo gives one type's payloads to the sink, in any number of pieces, and
-// returns the others, whether the reader lends its buffers or not.
+// TestFramesWithASink checks that NextTo passes the payloads of one type to the sink, in any number of pieces, and
+// returns the other frames, whether or not the reader lends its buffers.
 func TestFramesWithASink(t *testing.T) {
 	var stream bytes.Buffer
 	for _, size := range []int{0, 1, 5000} {
@@ -66,7 +67,8 @@ func TestFramesWithASink(t *testing.T) {
 			sink := func(p []byte) { sunk += len(p) }
 			for i, want := range []int{0, 0, 1, 1, 5001, 5001} {
 				kind, p, err := r.NextTo(FrameStdin, sink)
-				if wantKind := []FrameType{FrameStdin, FrameSignal}[i%2]; err != nil || kind != wantKind || len(p) != i%2 || sunk != want {
+				if wantKind := []FrameType{FrameStdin, FrameSignal}[i%2]; err != nil || kind != wantKind || len(p) != i%2 ||
+					sunk != want {
 					t.Errorf("frame %d: type %d with %d bytes, %d sunk, %v", i, kind, len(p), sunk, err)
 				}
 			}
@@ -77,14 +79,14 @@ func TestFramesWithASink(t *testing.T) {
 	}
 }
 
-// TestNextPiece reads data as it comes, and other frames whole between it.
+// TestNextPiece reads data in pieces as it arrives, and the other frames between the data whole.
 func TestNextPiece(t *testing.T) {
 	var stream bytes.Buffer
 	for _, p := range []string{"first", "", "second"} {
 		WriteFrame(&stream, FrameStdin, []byte(p))
 		WriteFrame(&stream, FrameSignal, []byte{9})
 	}
-	stream.Truncate(stream.Len() - FrameHeader - 3) // within the last data
+	stream.Truncate(stream.Len() - FrameHeader - 3) // ends inside the last data
 	data := bytes.NewReader(stream.Bytes())
 	for name, src := range map[string]io.Reader{"plain": iotest.OneByteReader(data), "lending": lending{data}} {
 		t.Run(name, func(t *testing.T) {
@@ -110,7 +112,7 @@ func TestNextPiece(t *testing.T) {
 	}
 }
 
-// TestAFrameOnTheWire pins the format, which an agent of another version speaks.
+// TestAFrameOnTheWire fixes the format, which agents of other versions use.
 func TestAFrameOnTheWire(t *testing.T) {
 	var stream bytes.Buffer
 	if err := WriteJSONFrame(&stream, FrameResize, Resize{Rows: 24, Cols: 80}); err != nil {
@@ -129,7 +131,7 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestAFrameIsOneWrite since several goroutines share a stream.
+// TestAFrameIsOneWrite, because several goroutines share a stream.
 func TestAFrameIsOneWrite(t *testing.T) {
 	for size, want := range map[int]countingWriter{0: 1, 1: 1, MaxFrame: 1, MaxFrame + 1: 0} {
 		var calls countingWriter
@@ -179,8 +181,8 @@ func TestHostileFrames(t *testing.T) {
 	}
 }
 
-// FuzzFrameReader reads a hostile peer's bytes: whatever they are, no frame is
-// over the limit, and writing the frames again gives what was read.
+// FuzzFrameReader reads the bytes of a hostile peer. No frame may exceed the limit, and writing the frames again must
+// give the bytes that were read.
 func FuzzFrameReader(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{8, 0, 0, 0, 0, 0, 0, 1, 'x', 3, 0, 0, 0, 0, 0, 0, 0})

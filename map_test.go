@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestTheMapIsTrue: docs/ARCHITECTURE.md names each package of internal, and no package or file that there is not.
+// TestTheMapIsTrue checks that docs/ARCHITECTURE.md names every package of internal, and that every package and file
+// that it names exists.
 func TestTheMapIsTrue(t *testing.T) {
 	text, err := os.ReadFile("docs/ARCHITECTURE.md")
 	if err != nil {
@@ -39,7 +40,7 @@ func TestTheMapIsTrue(t *testing.T) {
 	}
 }
 
-// partOfATest returns true for packages that are programs and parts of what a test starts.
+// partOfATest reports whether a package is a program, or a part of one, that a test starts.
 func partOfATest(name string) bool {
 	return strings.HasPrefix(name, "vmm/firecracker/double/") || name == "vmm/guesttest/echo" ||
 		name == "agent/console" || name == "agent/vector"

@@ -5,44 +5,46 @@ import (
 	"time"
 )
 
-// Values of Spec.Network that are no names of networks that somebody made.
+// Values of Spec.Network that are not names of networks that a user made.
 const (
-	NetworkUser   = "user"   // user-space stack in the VM's shim: no root, nothing of it on the host
-	NetworkBridge = "bridge" // the kernel's own; needs a daemon of root; its VMs do not see each other
-	NetworkNone   = "none"   // no NIC at all
+	// NetworkUser is a user-space stack in the VM's shim. It needs no root and leaves nothing on the host.
+	NetworkUser = "user"
+	// NetworkBridge is a network of the host's kernel. It needs a daemon of root. Its VMs do not see each other.
+	NetworkBridge = "bridge"
+	NetworkNone   = "none" // no NIC at all
 )
 
-// UserGateway is where a VM of a user network finds this host, as far as its policy
-// lets it.
+// UserGateway is the address at which a VM of a user network reaches this host, as far as its policy allows.
 const UserGateway = "10.0.2.2"
 
-// OnBridge says whether a VM with this Spec.Network is on a bridge of the host: the
-// one called bridge, or a named network.
+// OnBridge reports whether a VM with this Spec.Network is on a bridge of the host: the network called bridge, or a
+// named network.
 func OnBridge(network string) bool { return network != NetworkUser && network != NetworkNone }
 
-// Network is a bridge of the host with the VMs on it. VMs of one network that
-// somebody made see each other; those of the network called bridge do not.
+// Network is a bridge of the host with the VMs on it. The VMs of a network that a user made see each other; those of
+// the network called bridge do not.
 type Network struct {
 	Name      string    `json:"name"`
-	Subnet    string    `json:"subnet"` // CIDR; the host has its first address
+	Subnet    string    `json:"subnet"` // CIDR; the host has the first address
 	Isolated  bool      `json:"isolated,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
-	VMs       []string  `json:"vms,omitempty"` // names, running or not
+	VMs       []string  `json:"vms,omitempty"` // names of running and stopped VMs
 }
 
-// Prefix returns the subnet, which is not valid when the text is none.
+// Prefix returns the subnet. The result is not valid if the text is not a subnet.
 func (n Network) Prefix() netip.Prefix {
 	p, _ := netip.ParsePrefix(n.Subnet)
 	return p
 }
 
-// Check looks at name and subnet; an empty subnet is left to the daemon.
+// Check checks name and subnet. An empty subnet is allowed; the daemon then chooses one.
 func (n Network) Check() error {
 	if err := CheckName(n.Name); err != nil {
 		return err
 	}
 	if n.Name == NetworkUser || n.Name == NetworkBridge || n.Name == NetworkNone || n.Name == "banger" {
-		return Errorf(CodeInvalid, "%q is no name for a network: it means something already", n.Name).WithHint("choose another")
+		return Errorf(CodeInvalid, "%q is no name for a network: it means something already", n.Name).
+			WithHint("choose another")
 	}
 	if _, err := netip.ParsePrefix(n.Subnet); err != nil && n.Subnet != "" {
 		return Errorf(CodeInvalid, "%q is no subnet", n.Subnet).WithHint("for example: --subnet 172.30.7.0/24")

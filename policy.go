@@ -16,20 +16,21 @@ const (
 	Deny  = "deny"
 )
 
-// Words that a rule may have in place of a name or address.
+// Words that a rule may have in place of a name or an address.
 const (
-	ToAny     = "any"     // whatever is no special address
-	ToPrivate = "private" // RFC 1918 and RFC 6598: the local networks, but no address of the host or of a metadata service
-	ToHost    = "host"    // services on the host's 127.0.0.1, which the guest reaches at its gateway
+	ToAny = "any" // every address that is not special
+	// ToPrivate is RFC 1918 and RFC 6598: the local networks, without addresses of the host and of metadata services.
+	ToPrivate = "private"
+	ToHost    = "host" // services on the host's 127.0.0.1, which the guest reaches at its gateway
 )
 
-// MaxRules bounds a policy.
+// MaxRules is the maximum number of rules of a policy.
 const MaxRules = 1000
 
-// Policy says what a VM may reach: the first rule that matches decides, else
-// Default does. Private, link-local and metadata addresses and those of the host
-// are denied unless a rule names them; loopback, multicast and broadcast always are. A
-// network that holds an address of the host or of a metadata service does not name it.
+// Policy says what a VM may reach. The first rule that matches decides; if no rule matches, Default decides. Private,
+// link-local and metadata addresses and those of the host are denied unless a rule names them. Loopback, multicast
+// and broadcast addresses are always denied. A rule for a network that contains an address of the host or of a
+// metadata service does not count as naming that address.
 type Policy struct {
 	Default string `json:"default"` // Allow or Deny
 	Rules   []Rule `json:"rules,omitempty"`
@@ -39,11 +40,11 @@ type Policy struct {
 type Rule struct {
 	Action   string      `json:"action"`
 	To       string      `json:"to"`                 // host name, *.domain, address, CIDR or one of the words above
-	Protocol string      `json:"protocol,omitempty"` // tcp, udp or icmp; empty: all
-	Ports    []PortRange `json:"ports,omitempty"`    // none: all
+	Protocol string      `json:"protocol,omitempty"` // tcp, udp or icmp; empty means all
+	Ports    []PortRange `json:"ports,omitempty"`    // empty means all
 }
 
-// PortRange is from First to Last, both included.
+// PortRange is the range from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
 // MarshalJSON writes "80" or "8000-8100".
@@ -91,9 +92,8 @@ func (p Policy) String() string {
 	return b.String() + "default " + p.Default + "\n"
 }
 
-// ParsePolicy reads a policy as a person writes it: "allow", "deny", or lines of
-// rules, of "default allow" or "default deny", and of comments after #. Without a
-// default, what no rule allows is denied.
+// ParsePolicy reads a policy as a person writes it: "allow", "deny", or lines. A line is a rule, "default allow" or
+// "default deny", or a comment after #. Without a default, everything that no rule allows is denied.
 func ParsePolicy(text string) (Policy, error) {
 	p := Policy{Default: Deny}
 	if word := strings.TrimSpace(text); word == Allow || word == Deny {
@@ -119,7 +119,8 @@ func ParsePolicy(text string) (Policy, error) {
 			}
 		}
 		if err != nil {
-			return Policy{}, Errorf(CodeInvalid, "line %d of the policy: %w", i+1, err).WithHint("for example: allow *.debian.org tcp:80,443")
+			return Policy{}, Errorf(CodeInvalid, "line %d of the policy: %w", i+1, err).
+				WithHint("for example: allow *.debian.org tcp:80,443")
 		}
 	}
 	return p, p.Check()
@@ -243,8 +244,8 @@ func checkDestination(to string) error {
 	return nil
 }
 
-// isLabel allows what host names of the Internet have, the underscore included
-// (RFC 1123, 2.1; RFC 8552).
+// isLabel reports whether s may be a label of an Internet host name, where the underscore is allowed (RFC 1123, 2.1;
+// RFC 8552).
 func isLabel(s string) bool {
 	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
@@ -261,12 +262,12 @@ func isLabel(s string) bool {
 type Denial struct {
 	Time     time.Time `json:"time"`
 	Protocol string    `json:"protocol"`          // tcp, udp, icmp or dns
-	Address  string    `json:"address,omitempty"` // where it would have gone
+	Address  string    `json:"address,omitempty"` // the destination
 	Port     uint16    `json:"port,omitempty"`
-	Name     string    `json:"name,omitempty"` // what the guest had asked for
+	Name     string    `json:"name,omitempty"` // the name that the guest asked for
 	Source   uint16    `json:"source_port,omitempty"`
-	Process  string    `json:"process,omitempty"` // its name in the guest, if it is known; the guest may say anything
+	Process  string    `json:"process,omitempty"` // its name in the guest, if known; the guest may give any name
 	PID      int       `json:"pid,omitempty"`     // in the guest
-	Rule     string    `json:"rule"`              // the line of the policy, or the built-in rule
-	Count    int       `json:"count,omitempty"`   // how many alike came in a short time, when more than one
+	Rule     string    `json:"rule"`              // the line of the policy, or the name of the built-in rule
+	Count    int       `json:"count,omitempty"`   // number of similar refusals in a short time, if more than one
 }

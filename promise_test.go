@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestEveryPromiseHasItsTest reads the specification: the tests, stories and files
-// that it names are there, and no promise has two numbers' place.
+// TestEveryPromiseHasItsTest checks that the tests, stories and files that the specification names exist, and that
+// every promise has a number of its own.
 func TestEveryPromiseHasItsTest(t *testing.T) {
 	text, err := os.ReadFile("docs/SPECIFICATION.md")
 	if err != nil {
@@ -34,7 +34,8 @@ func TestEveryPromiseHasItsTest(t *testing.T) {
 			t.Errorf("promise %s names no test: %s", m[1], m[2])
 		}
 		for _, name := range proofs {
-			if story, ok := strings.CutPrefix(name, "e2e/"); ok && !files[story+".txtar"] || strings.HasSuffix(name, ".go") && !files[name] ||
+			if story, ok := strings.CutPrefix(name, "e2e/"); ok && !files[story+".txtar"] ||
+				strings.HasSuffix(name, ".go") && !files[name] ||
 				!ok && !strings.HasSuffix(name, ".go") && !tests[name] {
 				t.Errorf("promise %s names %s, which does not exist", m[1], name)
 			}
@@ -42,7 +43,7 @@ func TestEveryPromiseHasItsTest(t *testing.T) {
 	}
 }
 
-// testsOfTheTree returns the names of its test functions and files.
+// testsOfTheTree returns the names of all test functions and files of the source tree.
 func testsOfTheTree(t *testing.T) (tests, files map[string]bool) {
 	t.Helper()
 	tests, files = map[string]bool{}, map[string]bool{}

@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// ParseSize reads a size as docker users write it: "512m", "2g", "1GiB", "10GB"
-// (binary all the same, as docker does) or a bare number of MiB. It returns
-// bytes, and an *Error of CodeInvalid for zero, negative, fractional or absurd
+// ParseSize reads a size as docker users write it: "512m", "2g", "1GiB", "10GB", or a bare number of MiB. All units
+// are binary, as in docker. It returns bytes, or an *Error of CodeInvalid for zero, negative, fractional or absurd
 // values.
 func ParseSize(s string) (int64, error) {
 	bad := func() (int64, error) {
@@ -21,7 +20,8 @@ func ParseSize(s string) (int64, error) {
 	if err != nil || n <= 0 {
 		return bad()
 	}
-	shift := map[string]uint{"": 20, "b": 0, "k": 10, "kb": 10, "kib": 10, "m": 20, "mb": 20, "mib": 20, "g": 30, "gb": 30, "gib": 30, "t": 40, "tb": 40, "tib": 40}
+	shift := map[string]uint{"": 20, "b": 0, "k": 10, "kb": 10, "kib": 10, "m": 20, "mb": 20, "mib": 20, "g": 30, "gb": 30,
+		"gib": 30, "t": 40, "tb": 40, "tib": 40}
 	k, ok := shift[unit]
 	if !ok || n > (1<<62)>>k {
 		return bad()
@@ -29,7 +29,7 @@ func ParseSize(s string) (int64, error) {
 	return n << k, nil
 }
 
-// FormatSize prints bytes with a binary unit: "512 MiB", "1.5 GiB".
+// FormatSize returns n bytes with a binary unit: "512 MiB", "1.5 GiB".
 func FormatSize(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 	f, i := float64(n), 0

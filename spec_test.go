@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// wantInvalid fails the test unless err is nil and ok is true, or it is one
-// sentence of code invalid.
+// wantInvalid fails the test unless err is nil and ok is true, or err is one sentence of CodeInvalid.
 func wantInvalid(t *testing.T, err error, ok bool) {
 	t.Helper()
 	switch {
@@ -27,7 +26,8 @@ func wantInvalid(t *testing.T, err error, ok bool) {
 func TestNamesAreDNSLabels(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"a": true, "0": true, "web-1": true, "a--b": true, "123": true, strings.Repeat("a", 63): true,
-		"": false, strings.Repeat("a", 64): false, "-a": false, "a-": false, "-": false, "A": false, "a_b": false, "a.b": false,
+		"": false, strings.Repeat("a", 64): false, "-a": false, "a-": false, "-": false, "A": false, "a_b": false,
+		"a.b": false,
 		"a b": false, "a/b": false, "..": false, "a\n": false, "\na": false, "a\x00": false, "ä": false, "ａ": false,
 	} {
 		t.Run(name, func(t *testing.T) { wantInvalid(t, CheckName(name), ok) })
@@ -38,7 +38,8 @@ func TestHostNamesAreLabelsWithDots(t *testing.T) {
 	long := strings.Repeat("a", 31) + "." + strings.Repeat("b", 32)
 	for name, ok := range map[string]bool{
 		"a": true, "web.example.com": true, "Web": true, long: true,
-		long + "c": false, "": false, ".": false, "a.": false, ".a": false, "a..b": false, "a_b": false, "-a.b": false, "a b": false, "a\n": false,
+		long + "c": false, "": false, ".": false, "a.": false, ".a": false, "a..b": false, "a_b": false, "-a.b": false,
+		"a b": false, "a\n": false,
 	} {
 		t.Run(name, func(t *testing.T) { wantInvalid(t, CheckHostname(name), ok) })
 	}
@@ -46,7 +47,8 @@ func TestHostNamesAreLabelsWithDots(t *testing.T) {
 
 func TestValidID(t *testing.T) {
 	for id, want := range map[string]bool{
-		"0123456789ab": true, "": false, "0123456789a": false, "0123456789abc": false, "0123456789AB": false, "0123456789ag": false,
+		"0123456789ab": true, "": false, "0123456789a": false, "0123456789abc": false, "0123456789AB": false,
+		"0123456789ag":   false,
 		"0123456789ab\n": false, "../456789ab": false,
 	} {
 		t.Run(id, func(t *testing.T) {
@@ -68,7 +70,7 @@ func TestNewIDsAreValidAndDiffer(t *testing.T) {
 	}
 }
 
-// TestEveryFriendlyNameIsValid tries all of them, not the random ones.
+// TestEveryFriendlyNameIsValid tries all possible names instead of random ones.
 func TestEveryFriendlyNameIsValid(t *testing.T) {
 	for _, a := range adjectives {
 		for _, b := range animals {
@@ -86,10 +88,13 @@ func TestEveryFriendlyNameIsValid(t *testing.T) {
 func TestParseSize(t *testing.T) {
 	const bad = 0
 	for s, want := range map[string]int64{
-		"512": 512 << 20, "1b": 1, "3k": 3 << 10, "512m": 512 << 20, "2g": 2 << 30, "1t": 1 << 40, "10GB": 10 << 30, "1GiB": 1 << 30,
+		"512": 512 << 20, "1b": 1, "3k": 3 << 10, "512m": 512 << 20, "2g": 2 << 30, "1t": 1 << 40, "10GB": 10 << 30,
+		"1GiB": 1 << 30,
 		" 2g ": 2 << 30, "4194304t": 1 << 62, "007": 7 << 20,
-		"": bad, "0": bad, "-1": bad, "1.5g": bad, "g": bad, "1x": bad, "1gg": bad, "1 g": bad, "4194305t": bad, "1e3": bad, "0x10": bad,
-		"9223372036854775807g": bad, "99999999999999999999": bad, "1ib": bad, "1bk": bad, "inf": bad, "1g\x00": bad, "٣g": bad,
+		"": bad, "0": bad, "-1": bad, "1.5g": bad, "g": bad, "1x": bad, "1gg": bad, "1 g": bad, "4194305t": bad, "1e3": bad,
+		"0x10":                 bad,
+		"9223372036854775807g": bad, "99999999999999999999": bad, "1ib": bad, "1bk": bad, "inf": bad, "1g\x00": bad,
+		"٣g": bad,
 	} {
 		t.Run(s, func(t *testing.T) {
 			got, err := ParseSize(s)
@@ -103,7 +108,8 @@ func TestParseSize(t *testing.T) {
 
 func TestFormatSize(t *testing.T) {
 	for n, want := range map[int64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536 << 20: "1.5 GiB", 512 << 20: "512 MiB", 16 << 40: "16 TiB", 1 << 62: "4096 PiB",
+		0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536 << 20: "1.5 GiB", 512 << 20: "512 MiB", 16 << 40: "16 TiB",
+		1 << 62: "4096 PiB",
 	} {
 		t.Run(want, func(t *testing.T) {
 			if got := FormatSize(n); got != want {
@@ -118,8 +124,9 @@ func TestNormalizeFillsInDefaults(t *testing.T) {
 	if err := s.Normalize(); err != nil {
 		t.Fatal(err)
 	}
-	want := Spec{Image: "debian", Pull: PullMissing, VMM: VMMAuto, Init: InitAuto, Network: NetworkUser, Policy: &Policy{Default: Allow},
-		CPUs: DefaultCPUs, Memory: DefaultMemory, Disk: DefaultDisk}
+	want := Spec{Image: "debian", Pull: PullMissing, VMM: VMMAuto, Init: InitAuto, Network: NetworkUser,
+		Policy: &Policy{Default: Allow},
+		CPUs:   DefaultCPUs, Memory: DefaultMemory, Disk: DefaultDisk}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("it is %+v", s)
 	}
@@ -194,14 +201,15 @@ func TestExecCheck(t *testing.T) {
 }
 
 func TestExitStatusIsAShells(t *testing.T) {
-	for exit, want := range map[Exit]int{{}: 0, {Code: 3}: 3, {Code: 255}: 255, {Signal: 9}: 137, {Signal: 15, Code: 1}: 143} {
+	for exit, want := range map[Exit]int{{}: 0, {Code: 3}: 3, {Code: 255}: 255, {Signal: 9}: 137,
+		{Signal: 15, Code: 1}: 143} {
 		if got := exit.Status(); got != want {
 			t.Errorf("%+v shows as %d, not %d", exit, got, want)
 		}
 	}
 }
 
-// TestTransitions is the whole table: a row may become what it lists and no more.
+// TestTransitions checks the whole table: a state may change to those listed for it and to no others.
 func TestTransitions(t *testing.T) {
 	all := []State{StateCreated, StateStarting, StateRunning, StatePaused, StateStopping, StateStopped, StateFailed}
 	for from, want := range map[State][]State{
@@ -242,12 +250,15 @@ func TestErrorsAreSentencesWithCodes(t *testing.T) {
 		err  error
 		text string
 		code Code
-		is   error // in the chain, or nil
+		is   error // must be in the chain, unless nil
 	}{
-		"plain":           {Errorf(CodeConflict, "%s is taken", "web"), "web is taken", CodeConflict, nil},
-		"with a hint":     {Errorf(CodeNotFound, "no VM web").WithHint("see: %s", "banger ls"), "no VM web (see: banger ls)", CodeNotFound, nil},
-		"cause once":      {Errorf(CodeDenied, "opening a: %w", fs.ErrPermission), "opening a: permission denied", CodeDenied, fs.ErrPermission},
-		"cause of ours":   {Errorf(CodeUnavailable, "starting: %w", Errorf(CodeNoSpace, "full: %w", io.ErrShortWrite)), "starting: full: short write", CodeUnavailable, io.ErrShortWrite},
+		"plain": {Errorf(CodeConflict, "%s is taken", "web"), "web is taken", CodeConflict, nil},
+		"with a hint": {Errorf(CodeNotFound, "no VM web").WithHint("see: %s", "banger ls"), "no VM web (see: banger ls)",
+			CodeNotFound, nil},
+		"cause once": {Errorf(CodeDenied, "opening a: %w", fs.ErrPermission), "opening a: permission denied", CodeDenied,
+			fs.ErrPermission},
+		"cause of ours": {Errorf(CodeUnavailable, "starting: %w", Errorf(CodeNoSpace, "full: %w", io.ErrShortWrite)),
+			"starting: full: short write", CodeUnavailable, io.ErrShortWrite},
 		"wrapped":         {errors.Join(Errorf(CodeTimeout, "late")), "late", CodeTimeout, nil},
 		"by hand":         {&Error{Code: CodeGuest, Message: "agent", Err: io.EOF}, "agent: EOF", CodeGuest, io.EOF},
 		"another's error": {io.EOF, "EOF", CodeInternal, io.EOF},

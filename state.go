@@ -1,6 +1,6 @@
 package banger
 
-// State is where a VM is in its life.
+// State is the stage of a VM's life.
 type State string
 
 // The states of a VM.
@@ -13,13 +13,12 @@ const (
 	StateStopped  State = "stopped"
 	StateFailed   State = "failed"
 
-	// StateUnreachable is that of a VM whose process lives and does not answer a daemon that has just started. It gets its
-	// stored state back when it answers.
+	// StateUnreachable is the state of a VM whose process lives but does not answer a daemon that has just started. The
+	// VM gets its stored state back when it answers.
 	StateUnreachable State = "unreachable"
 )
 
-// next lists the legal transitions. Anything may fail; only a VM at rest may be
-// removed (see AtRest).
+// next lists the legal transitions. Every state may change to failed. Only a VM at rest may be removed (see AtRest).
 var next = map[State][]State{
 	StateCreated:  {StateStarting, StateFailed},
 	StateStarting: {StateRunning, StateStopping, StateStopped, StateFailed},

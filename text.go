@@ -7,8 +7,8 @@ import (
 	"unicode"
 )
 
-// checkLine refuses control characters in a field that is one line of text: they mean nothing
-// there, and would change what files, terminals and programs make of it.
+// checkLine rejects control characters in a field that is one line of text. They have no meaning there, and they
+// would change how files, terminals and programs read the text.
 func checkLine(field, text string) error {
 	if strings.ContainsFunc(text, unicode.IsControl) {
 		return Errorf(CodeInvalid, "%s is %.80q, but must not contain control characters", field, text)
@@ -16,8 +16,8 @@ func checkLine(field, text string) error {
 	return nil
 }
 
-// checkNUL refuses what the kernel cannot take in an argument or a variable (execve(2)). Other
-// control characters mean something to the program.
+// checkNUL rejects NUL bytes, which the kernel cannot take in an argument or a variable (execve(2)). Other control
+// characters are allowed, because they may mean something to the program.
 func checkNUL(field string, list []string) error {
 	for _, s := range list {
 		if strings.IndexByte(s, 0) >= 0 {
@@ -27,7 +27,7 @@ func checkNUL(field string, list []string) error {
 	return nil
 }
 
-// checkText refuses the characters that mean nothing in each of the fields that are free text.
+// checkText rejects, in each free-text field, the characters that have no meaning there.
 func (s *Spec) checkText() error {
 	for _, c := range []struct{ field, text string }{
 		{"image", s.Image}, {"platform", s.Platform}, {"kernel", s.Kernel}, {"working_dir", s.WorkingDir}, {"user", s.User},
@@ -56,7 +56,7 @@ func (s *Spec) checkText() error {
 	return checkEnv(s.Env)
 }
 
-// checkText does for an Exec what it does for a Spec.
+// checkText does the same for an Exec as Spec.checkText does for a Spec.
 func (e *Exec) checkText() error {
 	if err := checkLine("dir", e.Dir); err != nil {
 		return err
@@ -70,14 +70,14 @@ func (e *Exec) checkText() error {
 	return checkEnv(e.Env)
 }
 
-// checkEnv wants KEY=VALUE. A value may have any character that the kernel takes.
+// checkEnv requires entries of the form KEY=VALUE. A value may have any character that the kernel takes.
 func checkEnv(env []string) error {
 	if err := checkNUL("environment", env); err != nil {
 		return err
 	}
 	for i, kv := range env {
 		key, _, found := strings.Cut(kv, "=")
-		if !found || key == "" { // the entry may be a secret
+		if !found || key == "" { // the error does not show the entry, which may be a secret
 			return Errorf(CodeInvalid, "entry %d of the environment is not KEY=VALUE", i+1)
 		}
 		if err := checkLine("a name in the environment", key); err != nil {

@@ -9,10 +9,10 @@ import (
 	"banger"
 )
 
-// controls are characters that have no meaning in one line of text.
+// controls are texts with control characters, which have no meaning in one line of text.
 var controls = []string{"\x00", "\n", "\r", "\t", "\x1b[2J", "\x7f", "\u0085", "\u009b"}
 
-// fieldOf says how a field takes a text, and which of the controls it may take.
+// fieldOf says how to set a field to a text, and which of the controls the field allows.
 type fieldOf[T any] struct {
 	set func(v *T, text string)
 	may string
@@ -40,12 +40,15 @@ var specFields = map[string]fieldOf[banger.Spec]{
 	"WorkingDir": {func(s *banger.Spec, t string) { s.WorkingDir = "/a" + t }, ""},
 	"User":       {func(s *banger.Spec, t string) { s.User = "root" + t }, ""},
 
-	"a label's value":      {func(s *banger.Spec, t string) { s.Labels = map[string]string{"a": "b" + t} }, ""},
-	"a variable's name":    {func(s *banger.Spec, t string) { s.Env = []string{"K" + t + "=v"} }, ""},
-	"a rule's action":      {func(s *banger.Spec, t string) { s.Policy = rule("allow"+t, "any", "") }, ""},
-	"a rule's target":      {func(s *banger.Spec, t string) { s.Policy = rule("allow", "a.example"+t, "") }, ""},
-	"a rule's protocol":    {func(s *banger.Spec, t string) { s.Policy = rule("allow", "any", "tcp"+t) }, ""},
-	"a forward's protocol": {func(s *banger.Spec, t string) { s.Forwards = []banger.Forward{{"tcp" + t, "127.0.0.1", 0, 80}} }, ""},
+	"a label's value":   {func(s *banger.Spec, t string) { s.Labels = map[string]string{"a": "b" + t} }, ""},
+	"a variable's name": {func(s *banger.Spec, t string) { s.Env = []string{"K" + t + "=v"} }, ""},
+	"a rule's action":   {func(s *banger.Spec, t string) { s.Policy = rule("allow"+t, "any", "") }, ""},
+	"a rule's target":   {func(s *banger.Spec, t string) { s.Policy = rule("allow", "a.example"+t, "") }, ""},
+	"a rule's protocol": {func(s *banger.Spec, t string) { s.Policy = rule("allow", "any", "tcp"+t) }, ""},
+	"a forward's protocol": {func(s *banger.Spec, t string) {
+		s.Forwards = []banger.Forward{{"tcp" + t, "127.0.0.1", 0,
+			80}}
+	}, ""},
 }
 
 var execFields = map[string]fieldOf[banger.Exec]{
@@ -95,7 +98,8 @@ func tryFields[T any](t *testing.T, fields map[string]fieldOf[T], check func(*T)
 			var v T
 			f.set(&v, c)
 			err := check(&v)
-			if may := strings.Contains(f.may, string([]rune(c)[0])); (err == nil) != may || err != nil && banger.CodeOf(err) != banger.CodeInvalid {
+			if may := strings.Contains(f.may, string([]rune(c)[0])); (err == nil) != may ||
+				err != nil && banger.CodeOf(err) != banger.CodeInvalid {
 				t.Errorf("%s.%s with %q: %v", of.Name(), name, c, err)
 			}
 		}

@@ -30,24 +30,24 @@ const (
 	VMMFirecracker = "firecracker"
 
 	NestedOn    = "on"    // the guest can run VMs of its own
-	NestedForce = "force" // although nobody trusts it
+	NestedForce = "force" // even for an untrusted VM
 
-	InitAuto  = "auto"  // the image's init when it is systemd, else our agent
+	InitAuto  = "auto"  // the image's init if it is systemd, otherwise our agent
 	InitAgent = "agent" // our agent stays PID 1
 	InitImage = "image" // PID 1 is handed to the image's /sbin/init
 )
 
-// Spec is what a user asks for: the body of POST /v1/vms. Zero values mean the
-// default; see Normalize.
+// Spec is what a user asks for: the body of POST /v1/vms. Zero values mean the default; see Normalize.
 type Spec struct {
-	Name       string            `json:"name,omitempty"`
-	Image      string            `json:"image"`
-	Pull       string            `json:"pull,omitempty"`
-	Platform   string            `json:"platform,omitempty"` // os/arch[/variant] of an image of several; this machine's
+	Name  string `json:"name,omitempty"`
+	Image string `json:"image"`
+	Pull  string `json:"pull,omitempty"`
+	// Platform is os/arch[/variant], for an image for several platforms. "" means this machine's.
+	Platform   string            `json:"platform,omitempty"`
 	Kernel     string            `json:"kernel,omitempty"`
 	VMM        string            `json:"vmm,omitempty"`
 	CPUs       int               `json:"cpus,omitempty"`
-	CPUModel   string            `json:"cpu_model,omitempty"` // in QEMU's words, like EPYC-v3,-rdrand
+	CPUModel   string            `json:"cpu_model,omitempty"` // in QEMU's syntax, such as EPYC-v3,-rdrand
 	Nested     string            `json:"nested,omitempty"`    // the guest gets /dev/kvm: NestedOn or NestedForce
 	Memory     int64             `json:"memory,omitempty"`    // bytes
 	Disk       int64             `json:"disk,omitempty"`      // bytes
@@ -57,16 +57,17 @@ type Spec struct {
 	Network    string            `json:"network,omitempty"`
 	AutoRemove bool              `json:"auto_remove,omitempty"`
 
-	// What the VM may reach, and what reaches it. A nil Policy allows the Internet,
-	// or nothing for an untrusted VM.
+	// These fields say what the VM may reach and what may reach the VM. A nil Policy allows the Internet; for an
+	// untrusted VM it allows nothing.
 	Untrusted  bool      `json:"untrusted,omitempty"`
 	Policy     *Policy   `json:"policy,omitempty"`
 	Forwards   []Forward `json:"forwards,omitempty"`
-	PublishAll bool      `json:"publish_all,omitempty"` // forward what the image exposes to free ports
-	CA         string    `json:"ca,omitempty"`          // certificates of authorities that the guest is to trust too, in PEM
+	PublishAll bool      `json:"publish_all,omitempty"` // forward the ports that the image exposes to free ports
+	// CA holds more certificates of authorities that the guest will trust, in PEM.
+	CA string `json:"ca,omitempty"`
 
-	// The main command as docker reads it: a non-nil Entrypoint replaces the
-	// image's entrypoint and its Cmd; Cmd replaces the image's Cmd.
+	// The main command has docker's rules: a non-nil Entrypoint replaces the image's entrypoint and its Cmd; Cmd
+	// replaces the image's Cmd.
 	Entrypoint []string `json:"entrypoint,omitempty"`
 	Cmd        []string `json:"cmd,omitempty"`
 	Env        []string `json:"env,omitempty"` // KEY=VALUE
@@ -74,26 +75,24 @@ type Spec struct {
 	User       string   `json:"user,omitempty"`
 	TTY        bool     `json:"tty,omitempty"`
 
-	// Attach says that a client will start the main command itself (run without
-	// -d), so the daemon must not.
+	// Attach means that the client starts the main command itself (run without -d), so the daemon does not.
 	Attach bool `json:"attach,omitempty"`
 }
 
-// Timing is how long one stage of a start took.
+// Timing is the duration of one stage of a start.
 type Timing struct {
 	Stage  string `json:"stage"`
 	Millis int64  `json:"ms"`
 }
 
-// Limits are what the processes of a VM on its host, those of the VMM and ours beside it, may
-// use together; 0 is no limit.
+// Limits bound what all processes of a VM on its host, the VMM and our own, may use together. 0 means no limit.
 type Limits struct {
 	Memory int64 `json:"memory,omitempty"` // bytes
 	CPUs   int   `json:"cpus,omitempty"`
 	Tasks  int   `json:"tasks,omitempty"` // processes and threads
 }
 
-// VM is one machine, as stored and as shown by inspect.
+// VM is one machine, as it is stored and as inspect shows it.
 type VM struct {
 	ID          string    `json:"id"`
 	Name        string    `json:"name"`
@@ -106,27 +105,31 @@ type VM struct {
 	FinishedAt  time.Time `json:"finished_at,omitzero"`
 	ImageDigest string    `json:"image_digest"`
 	Kernel      string    `json:"kernel"`
-	Initramfs   string    `json:"initramfs,omitempty"` // the file of the kernel's directory with which it was started last
+	Initramfs   string    `json:"initramfs,omitempty"` // file in the kernel's directory that was used at the last start
 	VMM         string    `json:"vmm"`                 // driver name and version
 	Isolation   string    `json:"isolation"`           // IsolationKVM or IsolationEmulated
 	Timings     []Timing  `json:"timings,omitempty"`
-	Address     string    `json:"address,omitempty"`      // while it runs: its own address, on which all its ports are open: of the host's 127.0.0.0/8, or on a bridge
-	Forwards    []Forward `json:"forwards,omitempty"`     // while it runs: those in force, with the ports that were free
-	Limits      *Limits   `json:"limits,omitempty"`       // while it runs: what its processes may use together
-	SSHHostKey  string    `json:"ssh_host_key,omitempty"` // the public half, as one line
-	Main        *Exec     `json:"main,omitempty"`         // the resolved main command, nil if the machine only waits for execs
+	// Address is set while the VM runs. All its ports are open on this address of its own, which is in the host's
+	// 127.0.0.0/8 or on a bridge.
+	Address string `json:"address,omitempty"`
+	// Forwards is set while the VM runs. It holds the forwards in force, with the free ports that were chosen.
+	Forwards   []Forward `json:"forwards,omitempty"`
+	Limits     *Limits   `json:"limits,omitempty"`       // set while it runs: what its processes may use together
+	SSHHostKey string    `json:"ssh_host_key,omitempty"` // the public half, as one line
+	// Main is the resolved main command. It is nil if the machine only waits for execs.
+	Main *Exec `json:"main,omitempty"`
 }
 
-// Values of VM.Isolation: what stands between guest and host.
+// Values of VM.Isolation, which says what separates the guest from the host.
 const (
 	IsolationKVM      = "kvm"
 	IsolationEmulated = "emulated (none)"
 )
 
-// HiddenValue stands in place of each value of Spec.Env for those who need only the names.
+// HiddenValue replaces each value of Spec.Env for readers that need only the names.
 const HiddenValue = "***"
 
-// HideEnv returns vm with HiddenValue in place of the values that Spec.Env gives, also where the main command has them.
+// HideEnv returns vm with HiddenValue in place of the values that Spec.Env gives, also in the main command.
 func (vm VM) HideEnv() VM {
 	given := map[string]bool{}
 	hide := func(env []string, all bool) []string {
@@ -151,8 +154,8 @@ func (vm VM) HideEnv() VM {
 	return vm
 }
 
-// Normalize fills in defaults and checks every field, without any effect.
-// It returns an *Error of CodeInvalid that names the field.
+// Normalize fills in defaults and checks every field. It has no other effect. It returns an *Error of CodeInvalid
+// that names the field.
 func (s *Spec) Normalize() error {
 	s.Pull = or(s.Pull, PullMissing)
 	s.VMM = or(s.VMM, VMMAuto)
@@ -173,7 +176,8 @@ func (s *Spec) Normalize() error {
 	case s.CPUs < 1 || s.CPUs > MaxCPUs:
 		return Errorf(CodeInvalid, "cpus is %d, but must be between 1 and %d", s.CPUs, MaxCPUs)
 	case s.Memory < MinMemory || s.Memory > MaxMemory:
-		return Errorf(CodeInvalid, "memory is %s, but must be between %s and %s", FormatSize(s.Memory), FormatSize(MinMemory), FormatSize(MaxMemory))
+		return Errorf(CodeInvalid, "memory is %s, but must be between %s and %s", FormatSize(s.Memory), FormatSize(MinMemory),
+			FormatSize(MaxMemory))
 	case s.Disk < MinDisk || s.Disk > MaxDisk:
 		return Errorf(CodeInvalid, "disk is %s, but must be between %s and %s", FormatSize(s.Disk), FormatSize(MinDisk), FormatSize(MaxDisk))
 	}
@@ -213,17 +217,18 @@ func (s *Spec) Normalize() error {
 	return s.checkText()
 }
 
-// cpuModel is a model's name, and features that are added or taken away. QEMU's option -cpu takes more: what it takes
-// must not be a way to its other options.
+// cpuModel matches the name of a model, followed by features to add or remove. QEMU's option -cpu takes more than
+// that; the pattern must not allow a way to QEMU's other options.
 var cpuModel = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(,[+-][a-z0-9][a-z0-9._-]*)*$`)
 
-// maxCPUModel bounds CPUModel in bytes.
+// maxCPUModel is the maximum length of CPUModel in bytes.
 const maxCPUModel = 512
 
 // checkCPU checks CPUModel and Nested.
 func (s *Spec) checkCPU() error {
 	if s.CPUModel != "" && (len(s.CPUModel) > maxCPUModel || !cpuModel.MatchString(s.CPUModel)) {
-		return Errorf(CodeInvalid, "cpu_model is %.80q, but must be a model of QEMU's, and features such as ,-rdrand behind it", s.CPUModel).
+		return Errorf(CodeInvalid,
+			"cpu_model is %.80q, but must be a model of QEMU's, and features such as ,-rdrand behind it", s.CPUModel).
 			WithHint("see: qemu-system-x86_64 -cpu help")
 	}
 	if s.Nested != "" {
@@ -236,16 +241,18 @@ func (s *Spec) checkCPU() error {
 			WithHint("use --vmm=qemu, or leave --vmm out")
 	}
 	if s.Nested == NestedOn && s.Untrusted {
-		return Errorf(CodeInvalid, "an untrusted VM does not run VMs of its own: nested virtualisation is a large part of the host's kernel that the guest reaches").
+		return Errorf(CodeInvalid,
+			"an untrusted VM does not run VMs of its own: nested virtualisation is a large part of the host's kernel that the guest reaches").
 			WithHint("if you accept that: --nested=force")
 	}
 	return nil
 }
 
-// normalizeNetwork does what Normalize does for the network.
+// normalizeNetwork does the work of Normalize for the network fields.
 func (s *Spec) normalizeNetwork() error {
 	if err := CheckName(s.Network); err != nil {
-		return Errorf(CodeInvalid, "network is %q, but must be user, none, bridge or the name of a network", s.Network).WithHint("see: banger network ls")
+		return Errorf(CodeInvalid, "network is %q, but must be user, none, bridge or the name of a network", s.Network).
+			WithHint("see: banger network ls")
 	}
 	if s.Network == NetworkNone {
 		if len(s.Forwards) > 0 || s.PublishAll || s.Policy != nil {

@@ -1,5 +1,5 @@
-// Package accept keeps a listener alive when Accept fails for a while, as it does when the
-// process has no free descriptor.
+// Package accept keeps a listener alive when Accept fails for some time, as it does when the process has no free
+// descriptor.
 //
 // The package must not know what the connections are for.
 package accept
@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// The waits between two calls of Accept that fail, as net/http has them.
+// Waits between calls of Accept that fail, as in net/http.
 const (
 	firstWait = 5 * time.Millisecond
 	longWait  = time.Second
 )
 
-// Retry returns a listener that owns ln. Its Accept fails only when the listener is closed.
-// After each other error it waits, from 5 ms up to 1 s, and tries again. Close ends the wait.
+// Retry returns a listener that owns ln. Its Accept fails only when the listener is closed. After any other error it
+// waits, from 5 ms up to 1 s, and tries again. Close ends the wait.
 func Retry(ln net.Listener) net.Listener {
 	return &listener{Listener: ln, closed: make(chan struct{})}
 }

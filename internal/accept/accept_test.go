@@ -32,7 +32,7 @@ func (s *script) Accept() (net.Conn, error) {
 
 func (s *script) Close() error { return nil }
 
-// TestAcceptIsTriedAgain checks that errors of each kind are outlived, and how long each wait is.
+// TestAcceptIsTriedAgain checks that Accept survives errors of each kind, and how long each wait is.
 func TestAcceptIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{}

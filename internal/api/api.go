@@ -1,7 +1,6 @@
-// Package api is the daemon's HTTP API: the routes, the server that answers
-// them and the client that calls them stand side by side, and so do an error's
-// code and its status. It speaks the nouns of package banger and knows nothing
-// of how a supervisor keeps its promises, nor of what a CLI prints.
+// Package api is the daemon's HTTP API: the routes, the server that answers them, the client that calls them, and the
+// HTTP status of each error code. It uses the nouns of package banger. It must not know how a supervisor does its
+// work or what a CLI prints.
 package api
 
 import (
@@ -31,14 +30,14 @@ type Machines interface {
 	Prune(ctx context.Context) ([]banger.VM, error)
 }
 
-// Inventory tells which VMs there are and how each is.
+// Inventory lists VMs and their states.
 type Inventory interface {
 	Get(ref string) (banger.VM, error)
 	List(keep func(banger.VM) bool) []banger.VM
 	Wait(ctx context.Context, ref string) (banger.VM, error)
 }
 
-// Guests gives access to what is in running VMs.
+// Guests gives access to the inside of running VMs.
 type Guests interface {
 	Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error)
 	Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error)
@@ -48,7 +47,7 @@ type Guests interface {
 	Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
 }
 
-// Connections changes what VMs are connected to.
+// Connections changes the network connections of VMs.
 type Connections interface {
 	Ports(ctx context.Context, ref string) ([]banger.Listener, error)
 	AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error)
@@ -58,7 +57,7 @@ type Connections interface {
 	Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
 }
 
-// Networks keeps the networks that VMs can be on.
+// Networks manages the networks that VMs can use.
 type Networks interface {
 	Networks(ctx context.Context) ([]banger.Network, error)
 	Network(ctx context.Context, name string) (banger.Network, error)
@@ -66,7 +65,7 @@ type Networks interface {
 	RemoveNetwork(ctx context.Context, name string) error
 }
 
-// Images tells which images there are, and names and removes them.
+// Images lists images, and names and removes them.
 type Images interface {
 	Images() ([]banger.Image, error)
 	CheckImages(ctx context.Context) ([]banger.Image, error)
@@ -78,7 +77,7 @@ type Images interface {
 	RemoveImage(ref string) error
 }
 
-// Transfers brings images in and out.
+// Transfers imports and exports images.
 type Transfers interface {
 	PullImage(ctx context.Context, ref, platform string, emit banger.Emit) (banger.Image, error)
 	PushImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error)
@@ -89,7 +88,7 @@ type Transfers interface {
 	LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error)
 }
 
-// Kernels is what the API needs of the kernel store.
+// Kernels is the part of the kernel store that the API needs.
 type Kernels interface {
 	PullKernel(ctx context.Context, emit banger.Emit) (banger.Kernel, error)
 	ImportKernel(ctx context.Context, name, image, modules string, emit banger.Emit) (banger.Kernel, error)
@@ -105,43 +104,44 @@ type Version struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	State   string    `json:"state,omitempty"` // the daemon's state directory
-	// What the daemon could not put right when it started, each in a sentence.
+	// Problems lists what the daemon could not repair when it started, one sentence each.
 	Problems []string `json:"problems,omitempty"`
 
 	SQLite string `json:"sqlite,omitempty"`
-	VMM    string `json:"vmm,omitempty"` // what new VMs run on, or why none can
-	KVM    string `json:"kvm,omitempty"` // "usable" or why not
+	VMM    string `json:"vmm,omitempty"` // what new VMs run on, or why no VM can run
+	KVM    string `json:"kvm,omitempty"` // "usable", or why it is not
 
-	NestedProblem string `json:"nested_problem,omitempty"` // why guests cannot run VMs of their own
+	NestedProblem string `json:"nested_problem,omitempty"` // why guests cannot run VMs
 
-	VMMs []VMM `json:"vmms,omitempty"` // each that banger knows, the preferred ones first
+	VMMs []VMM `json:"vmms,omitempty"` // all VMMs that banger knows, the preferred ones first
 
-	// Where the names of VMs are answered, and why nowhere, or not where it should be.
+	// DNS is the address that answers the names of VMs. DNSProblem says why there is no such address, or why it is not
+	// the intended one.
 	DNS        string `json:"dns,omitempty"`
 	DNSProblem string `json:"dns_problem,omitempty"`
 
-	// Where VMs have control groups, and what these do not limit, or why there are none.
+	// Limits says where VMs have control groups. LimitsProblem says what those do not limit, or why VMs have none.
 	Limits        string `json:"limits,omitempty"`
 	LimitsProblem string `json:"limits_problem,omitempty"`
 }
 
-// VMM is how it stands with one VMM on the daemon's host.
+// VMM describes the state of one VMM on the daemon's host.
 type VMM struct {
 	Name    string `json:"name"`
 	Path    string `json:"path,omitempty"`
 	Version string `json:"version,omitempty"`
 	Problem string `json:"problem,omitempty"` // why it cannot be used
-	Warning string `json:"warning,omitempty"` // what is doubtful, though it can
+	Warning string `json:"warning,omitempty"` // a doubt about a usable VMM
 	Fix     string `json:"fix,omitempty"`
 
-	Confined string `json:"confined,omitempty"` // what holds it
+	Confined string `json:"confined,omitempty"` // what confines it
 }
 
-// Bodies of requests that are more than a noun.
+// Bodies of requests that consist of more than one noun.
 type (
 	pullRequest struct {
 		Reference string `json:"reference"`
-		Platform  string `json:"platform,omitempty"` // os/arch[/variant]; this machine's
+		Platform  string `json:"platform,omitempty"` // os/arch[/variant]; "" means this machine's
 	}
 	pushRequest struct {
 		Reference string `json:"reference"`
@@ -152,7 +152,7 @@ type (
 	}
 	registerRequest struct {
 		Name   string `json:"name"`
-		Rootfs string `json:"rootfs"` // path of an ext4 file of the host, absolute
+		Rootfs string `json:"rootfs"` // absolute path of an ext4 file of the host
 		Kernel string `json:"kernel,omitempty"`
 	}
 	promoteRequest struct {
@@ -163,8 +163,8 @@ type (
 		Target string `json:"target"`
 	}
 	pruneRequest struct {
-		All    bool `json:"all,omitempty"`     // also images that have a name, but no VM
-		DryRun bool `json:"dry_run,omitempty"` // only say what would go
+		All    bool `json:"all,omitempty"`     // also images that have a name but no VM
+		DryRun bool `json:"dry_run,omitempty"` // only report what would be removed
 	}
 	importRequest struct {
 		Name    string `json:"name,omitempty"`
@@ -178,13 +178,14 @@ type (
 
 // Protocol details shared by both ends.
 const (
-	headerAPI   = "Banger-API"  // the client's API version; absent is fine
-	upgradeExec = "banger-exec" // value of Upgrade on exec requests: frames of package banger follow
-	maxBody     = 1 << 20       // bytes of a request body
+	headerAPI = "Banger-API" // the client's API version; may be absent
+	// upgradeExec is the value of Upgrade on exec requests. Frames of package banger follow.
+	upgradeExec = "banger-exec"
+	maxBody     = 1 << 20 // bytes of a request body
 	ndjson      = "application/x-ndjson"
 )
 
-// statuses maps error codes to HTTP statuses; everything else is 500.
+// statuses maps error codes to HTTP statuses. Every other code is 500.
 var statuses = map[banger.Code]int{
 	banger.CodeInvalid:       http.StatusBadRequest,
 	banger.CodeNotFound:      http.StatusNotFound,
@@ -210,11 +211,11 @@ func statusOf(code banger.Code) int {
 	return http.StatusInternalServerError
 }
 
-// maxMessage is the most characters of an error's message: our own words and those of somebody
-// else.
+// maxMessage is the maximum number of characters of an error's message, which may contain our text and text from
+// elsewhere.
 const maxMessage = 2 * text.MaxError
 
-// wireError makes any error an *Error that can travel, its cause in its text.
+// wireError turns any error into an *Error for transport. Its text includes the cause.
 func wireError(err error) *banger.Error {
 	code := banger.CodeOf(err)
 	if e, ok := err.(*banger.Error); ok {

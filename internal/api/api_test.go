@@ -52,9 +52,11 @@ func TestNounsHaveExactlyTheFieldsOfTheOpenAPIFile(t *testing.T) {
 	schemas := readDocument(t).Components.Schemas
 	for name, noun := range map[string]any{
 		"Spec": banger.Spec{}, "Exec": banger.Exec{}, "VM": banger.VM{}, "Image": banger.Image{},
-		"Blob": banger.Blob{}, "ImageStep": banger.ImageStep{}, "ImageUsage": banger.ImageUsage{}, "Pruned": banger.Pruned{}, "Kept": banger.Kept{},
+		"Blob": banger.Blob{}, "ImageStep": banger.ImageStep{}, "ImageUsage": banger.ImageUsage{}, "Pruned": banger.Pruned{},
+		"Kept":   banger.Kept{},
 		"Kernel": banger.Kernel{}, "Event": banger.Event{}, "Version": Version{},
-		"Forward": banger.Forward{}, "Listener": banger.Listener{}, "Policy": banger.Policy{}, "Rule": banger.Rule{}, "Denial": banger.Denial{}, "SSH": banger.SSH{},
+		"Forward": banger.Forward{}, "Listener": banger.Listener{}, "Policy": banger.Policy{}, "Rule": banger.Rule{},
+		"Denial": banger.Denial{}, "SSH": banger.SSH{},
 		"FileInfo": banger.FileInfo{}, "Stats": banger.Stats{}, "CopyReport": banger.CopyReport{},
 	} {
 		var documented, have []string
@@ -74,10 +76,11 @@ func TestNounsHaveExactlyTheFieldsOfTheOpenAPIFile(t *testing.T) {
 	}
 }
 
-// TestAnErrorIsBoundedAndPrintable answers with what a guest or a registry may have said.
+// TestAnErrorIsBoundedAndPrintable answers with text that a guest or a registry could have sent.
 func TestAnErrorIsBoundedAndPrintable(t *testing.T) {
 	foreign := strings.Repeat("x\x1b\u202e\u009b", 100_000)
-	for _, err := range []error{errors.New(foreign), banger.Errorf(banger.CodeGuest, "the agent says: %w", errors.New(foreign)),
+	for _, err := range []error{errors.New(foreign),
+		banger.Errorf(banger.CodeGuest, "the agent says: %w", errors.New(foreign)),
 		banger.Errorf(banger.CodeGuest, "no").WithHint("%s", foreign)} {
 		w := httptest.NewRecorder()
 		writeError(w, err)
@@ -88,7 +91,7 @@ func TestAnErrorIsBoundedAndPrintable(t *testing.T) {
 	}
 }
 
-// TestEventsArePrintable streams what an image says.
+// TestEventsArePrintable streams text from an image.
 func TestEventsArePrintable(t *testing.T) {
 	w := httptest.NewRecorder()
 	err := stream(w, func(emit banger.Emit) (banger.Event, error) {
@@ -99,7 +102,9 @@ func TestEventsArePrintable(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := w.Body.String()
-	if strings.Count(got, "\n") != 2 || strings.ContainsFunc(got, func(r rune) bool { return r != '\n' && !text.Printable(r) }) || !strings.Contains(got, `a\u2066b`) {
+	if strings.Count(got, "\n") != 2 ||
+		strings.ContainsFunc(got, func(r rune) bool { return r != '\n' && !text.Printable(r) }) ||
+		!strings.Contains(got, `a\u2066b`) {
 		t.Errorf("the events are %q", got)
 	}
 }

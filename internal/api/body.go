@@ -14,10 +14,10 @@ import (
 	"banger"
 )
 
-// How long the API waits for a client that says nothing.
+// How long the API waits for a client that sends nothing.
 const (
 	headTime = 5 * time.Second
-	// bodyTime is for the next part of a body that the client made before it asked.
+	// bodyTime is for the next part of a body that the client had ready before its request.
 	bodyTime = 30 * time.Second
 	// archiveTime is for the next part of an archive, which comes from a program that may pause.
 	archiveTime = 10 * time.Minute
@@ -25,21 +25,23 @@ const (
 	idleTime = 2 * time.Minute
 )
 
-// HTTP returns an HTTP server of the API. It closes connections on which nothing comes. Requests end with ctx.
+// HTTP returns an HTTP server of the API. It closes connections on which nothing arrives. Requests end with ctx.
 func (s *Server) HTTP(ctx context.Context) *http.Server {
 	return &http.Server{Handler: s.Handler(), ReadHeaderTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)}
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)}
 }
 
-// body is a request's body of which the next part must come in time. What a handler leaves unread, the HTTP server reads
-// and drops before it answers, so the deadline stays until the body has ended.
+// body is a request's body with a deadline for each next part. The HTTP server reads and drops what a handler leaves
+// unread before it sends the answer. Therefore the deadline stays until the body has ended.
 type body struct {
 	io.ReadCloser
 	conn *http.ResponseController
 	time time.Duration
 }
 
-// patiently returns the body of req as a body, which has a deadline from now on, unless it is empty.
+// patiently returns the body of req, limited to limit bytes, with a deadline that starts now. It returns an empty
+// body unchanged.
 func patiently(w http.ResponseWriter, req *http.Request, limit int64, time time.Duration) io.ReadCloser {
 	if req.ContentLength == 0 {
 		return req.Body
@@ -49,10 +51,12 @@ func patiently(w http.ResponseWriter, req *http.Request, limit int64, time time.
 	return b
 }
 
-// extend lets the next part come in b.time. An error means that the connection is gone, which a Read tells.
+// extend allows b.time for the next part. It ignores an error, which means that the connection is gone; the next Read
+// returns that error.
 func (b *body) extend() { b.conn.SetReadDeadline(time.Now().Add(b.time)) }
 
-// Read reads from the body. At its end the connection has no deadline any more, for its handler may answer for long.
+// Read reads from the body. At the end of the body it removes the deadline of the connection, because the handler may
+// take long to answer.
 func (b *body) Read(p []byte) (int, error) {
 	b.extend()
 	n, err := b.ReadCloser.Read(p)
@@ -65,7 +69,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// decode reads a JSON body strictly, to its end: an unknown field is a mistake worth telling, and so is more than one value.
+// decode reads a JSON body strictly and to its end. It returns an error for an unknown field and for a second value.
 func decode(req *http.Request, v any) error {
 	d := json.NewDecoder(req.Body)
 	d.DisallowUnknownFields()

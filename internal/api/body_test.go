@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// pipes is a listener in memory, whose time a test may turn on.
+// pipes is a listener in memory, which works with a test's own clock.
 type pipes struct {
 	conns chan net.Conn
 	end   chan struct{}
@@ -30,21 +30,24 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { close(p.end); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "unix"} }
 
-// TestTheAPIWaitsForNobodyForEver tells what happens to clients that say nothing, and when.
+// TestTheAPIWaitsForNobodyForEver checks what happens to clients that send nothing, and when.
 func TestTheAPIWaitsForNobodyForEver(t *testing.T) {
 	const head = "POST /v1/vms HTTP/1.1\r\nHost: banger\r\nContent-Length: 100\r\n\r\n"
 	for name, tt := range map[string]struct {
-		say    []string // in pieces, with a pause after each
+		say    []string // sent in pieces, with a pause after each
 		pause  time.Duration
-		answer string // how the answer begins; "" for none
+		answer string // start of the answer; "" for no answer
 		after  time.Duration
 	}{
-		"a silent connection is closed":            {nil, 0, "", headTime},
-		"half a head":                              {[]string{"GET / HTTP"}, 0, "HTTP/1.1 400 ", headTime},
-		"a body that never comes":                  {[]string{head}, 0, "HTTP/1.1 504 ", bodyTime},
-		"half a body":                              {[]string{head, `{"image":`}, 20 * time.Second, "HTTP/1.1 504 ", 20*time.Second + bodyTime},
-		"a body that comes slowly is waited for":   {[]string{head, `{"im`, `age":`, `1}` + strings.Repeat(" ", 89)}, 20 * time.Second, "HTTP/1.1 400 ", 60 * time.Second},
-		"a connection on which nothing more comes": {[]string{"GET /openapi.json HTTP/1.1\r\nHost: banger\r\n\r\n"}, 0, "HTTP/1.1 200 ", idleTime},
+		"a silent connection is closed": {nil, 0, "", headTime},
+		"half a head":                   {[]string{"GET / HTTP"}, 0, "HTTP/1.1 400 ", headTime},
+		"a body that never comes":       {[]string{head}, 0, "HTTP/1.1 504 ", bodyTime},
+		"half a body": {[]string{head, `{"image":`}, 20 * time.Second, "HTTP/1.1 504 ",
+			20*time.Second + bodyTime},
+		"a body that comes slowly is waited for": {[]string{head, `{"im`, `age":`, `1}` + strings.Repeat(" ", 89)},
+			20 * time.Second, "HTTP/1.1 400 ", 60 * time.Second},
+		"a connection on which nothing more comes": {[]string{"GET /openapi.json HTTP/1.1\r\nHost: banger\r\n\r\n"}, 0,
+			"HTTP/1.1 200 ", idleTime},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -73,7 +76,8 @@ func TestTheAPIWaitsForNobodyForEver(t *testing.T) {
 				if answer != tt.answer {
 					t.Errorf("the answer begins %q, not %q", answer, tt.answer)
 				}
-				if end := time.Since(began); max(end, answered) < tt.after || answered > tt.after || answer == "" && end > tt.after+time.Second {
+				if end := time.Since(began); max(end, answered) < tt.after || answered > tt.after ||
+					answer == "" && end > tt.after+time.Second {
 					t.Errorf("it is answered after %s and closed after %s, not %s", answered, end, tt.after)
 				}
 			})

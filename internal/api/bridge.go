@@ -59,7 +59,7 @@ func (c *Client) Networks(ctx context.Context) (list []banger.Network, err error
 	return list, c.call(ctx, "GET", "/v1/networks", nil, nil, &list)
 }
 
-// CreateNetwork makes a network; an empty subnet is chosen.
+// CreateNetwork makes a network. If subnet is empty, the daemon chooses one.
 func (c *Client) CreateNetwork(ctx context.Context, name, subnet string) (n banger.Network, err error) {
 	return n, c.call(ctx, "POST", "/v1/networks", nil, banger.Network{Name: name, Subnet: subnet}, &n)
 }

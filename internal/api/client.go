@@ -18,17 +18,20 @@ import (
 	"banger/internal/private"
 )
 
-// Client calls the API over the daemon's unix socket. Its methods return the
-// daemon's own *Error, or CodeUnavailable when no daemon answers.
+// Client calls the API over the daemon's unix socket. Its methods return the daemon's own *Error, or CodeUnavailable
+// when no daemon answers.
 type Client struct {
 	socket string
 	http   *http.Client
 }
 
-// NewClient returns a client of the daemon behind socket. It connects lazily.
+// NewClient returns a client of the daemon at socket. It connects lazily.
 func NewClient(socket string) *Client {
 	c := &Client{socket: socket}
-	c.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }}}
+	c.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+		error) {
+		return c.dial(ctx)
+	}}}
 	return c
 }
 
@@ -36,7 +39,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	return private.Dial(ctx, c.socket)
 }
 
-// request makes one with body as JSON, or as it is when it is a reader.
+// request returns a request with body as JSON. A body that is an io.Reader is sent unchanged.
 func (c *Client) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
 	r, raw := body.(io.Reader)
 	if body != nil && !raw {
@@ -55,7 +58,7 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 	return req, nil
 }
 
-// send returns a successful response; the caller closes its body.
+// send sends a request and returns a successful response, whose body the caller must close.
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
 	req, err := c.request(ctx, method, path, query, body)
 	if err != nil {
@@ -75,12 +78,14 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	return resp, nil
 }
 
-// silent says why the daemon does not answer. If its socket is not to be trusted, err says so itself, and nothing was sent.
+// silent returns the error for a daemon that does not answer. If err says that the socket cannot be trusted, silent
+// returns err itself; then nothing was sent.
 func silent(err error) error {
 	if refused, ok := errors.AsType[*banger.Error](err); ok {
 		return refused
 	}
-	return banger.Errorf(banger.CodeUnavailable, "the daemon does not answer: %w", err).WithHint("see: banger daemon status")
+	return banger.Errorf(banger.CodeUnavailable, "the daemon does not answer: %w", err).
+		WithHint("see: banger daemon status")
 }
 
 func readError(resp *http.Response) error {
@@ -107,8 +112,9 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 	return nil
 }
 
-// stream passes events to emit and returns the last one, which holds the result.
-func (c *Client) stream(ctx context.Context, path string, query url.Values, body any, emit banger.Emit) (banger.Event, error) {
+// stream passes events to emit and returns the last event, which holds the result.
+func (c *Client) stream(ctx context.Context, path string, query url.Values, body any,
+	emit banger.Emit) (banger.Event, error) {
 	resp, err := c.send(ctx, "POST", path, query, body)
 	if err != nil {
 		return banger.Event{}, err
@@ -121,7 +127,8 @@ func (c *Client) stream(ctx context.Context, path string, query url.Values, body
 		case ctx.Err() != nil:
 			return e, banger.Errorf(banger.CodeCanceled, "canceled: %w", ctx.Err())
 		case err != nil:
-			return e, banger.Errorf(banger.CodeUnavailable, "the daemon went away: %w", err).WithHint("see: banger daemon status")
+			return e, banger.Errorf(banger.CodeUnavailable, "the daemon went away: %w", err).
+				WithHint("see: banger daemon status")
 		case e.Error != nil:
 			return e, e.Error
 		case e.VM != nil || e.Image != nil || e.Images != nil || e.Kernel != nil:
@@ -131,7 +138,8 @@ func (c *Client) stream(ctx context.Context, path string, query url.Values, body
 	}
 }
 
-func (c *Client) streamVM(ctx context.Context, path string, query url.Values, body any, emit banger.Emit) (banger.VM, error) {
+func (c *Client) streamVM(ctx context.Context, path string, query url.Values, body any,
+	emit banger.Emit) (banger.VM, error) {
 	e, err := c.stream(ctx, path, query, body, emit)
 	if err != nil || e.VM == nil {
 		return banger.VM{}, err
@@ -147,12 +155,12 @@ func vmPath(ref, verb string) string {
 	return p
 }
 
-// Version asks the daemon what it is.
+// Version returns the daemon's version, state and abilities.
 func (c *Client) Version(ctx context.Context) (v Version, err error) {
 	return v, c.call(ctx, "GET", "/v1/version", nil, nil, &v)
 }
 
-// Shutdown asks the daemon to end; VMs go on.
+// Shutdown asks the daemon to end. VMs keep running.
 func (c *Client) Shutdown(ctx context.Context) (v Version, err error) {
 	return v, c.call(ctx, "POST", "/v1/shutdown", nil, nil, &v)
 }
@@ -172,7 +180,7 @@ func (c *Client) Restart(ctx context.Context, ref string, grace time.Duration, e
 	return c.streamVM(ctx, vmPath(ref, "restart"), graceQuery(grace), nil, emit)
 }
 
-// graceQuery leaves the daemon's default in force when grace is negative.
+// graceQuery returns the query for grace. A negative grace leaves the daemon's default in force.
 func graceQuery(grace time.Duration) url.Values {
 	if grace < 0 {
 		return nil
@@ -180,12 +188,12 @@ func graceQuery(grace time.Duration) url.Values {
 	return url.Values{"grace": {strconv.Itoa(int(grace / time.Second))}}
 }
 
-// Stop shuts a VM down; grace has a resolution of one second.
+// Stop shuts a VM down. grace has a resolution of one second.
 func (c *Client) Stop(ctx context.Context, ref string, grace time.Duration) (vm banger.VM, err error) {
 	return vm, c.call(ctx, "POST", vmPath(ref, "stop"), graceQuery(grace), nil, &vm)
 }
 
-// Kill sends a signal.
+// Kill sends a signal to a VM's main command.
 func (c *Client) Kill(ctx context.Context, ref string, signal int) (vm banger.VM, err error) {
 	return vm, c.call(ctx, "POST", vmPath(ref, "kill"), url.Values{"signal": {strconv.Itoa(signal)}}, nil, &vm)
 }
@@ -200,7 +208,7 @@ func (c *Client) Rename(ctx context.Context, ref, name string) (vm banger.VM, er
 	return vm, c.call(ctx, "POST", vmPath(ref, "rename"), nil, renameRequest{name}, &vm)
 }
 
-// Wait returns when a VM is at rest or gone.
+// Wait returns when a VM is at rest or has been removed.
 func (c *Client) Wait(ctx context.Context, ref string) (vm banger.VM, err error) {
 	return vm, c.call(ctx, "GET", vmPath(ref, "wait"), nil, nil, &vm)
 }
@@ -215,7 +223,7 @@ func (c *Client) GetWithEnv(ctx context.Context, ref string) (vm banger.VM, err 
 	return vm, c.call(ctx, "GET", vmPath(ref, ""), url.Values{"env": {"true"}}, nil, &vm)
 }
 
-// List returns VMs, newest first; without all only those that run.
+// List returns VMs, newest first. Without all, it returns only running VMs.
 func (c *Client) List(ctx context.Context, all bool, filters []string) (list []banger.VM, err error) {
 	return list, c.call(ctx, "GET", "/v1/vms", url.Values{"all": {strconv.FormatBool(all)}, "filter": filters}, nil, &list)
 }
@@ -225,8 +233,7 @@ func (c *Client) Prune(ctx context.Context) (list []banger.VM, err error) {
 	return list, c.call(ctx, "POST", "/v1/vms/prune", nil, nil, &list)
 }
 
-// Logs returns the console's stream; the caller closes it. A negative tail
-// means all.
+// Logs returns the console's output, which the caller must close. A negative tail means all lines.
 func (c *Client) Logs(ctx context.Context, ref string, tail int, follow bool) (io.ReadCloser, error) {
 	q := url.Values{"follow": {strconv.FormatBool(follow)}}
 	if tail >= 0 {
@@ -239,8 +246,8 @@ func (c *Client) Logs(ctx context.Context, ref string, tail int, follow bool) (i
 	return resp.Body, nil
 }
 
-// Exec opens the stream of a command: frames of package banger both ways. The
-// caller owns the connection.
+// Exec opens the stream of a command, which carries frames of package banger in both directions. The caller owns the
+// connection.
 func (c *Client) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
 	return c.upgrade(ctx, vmPath(ref, "exec"), nil, e, upgradeExec)
 }
@@ -262,8 +269,9 @@ func (c *Client) PullKernel(ctx context.Context, emit banger.Emit) (banger.Kerne
 	return c.streamKernel(ctx, "/v1/kernels/pull", nil, emit)
 }
 
-// ImportKernel installs a kernel from files; an empty image means the host's own.
-func (c *Client) ImportKernel(ctx context.Context, name, image, modules string, emit banger.Emit) (banger.Kernel, error) {
+// ImportKernel installs a kernel from files. An empty image means the host's own kernel.
+func (c *Client) ImportKernel(ctx context.Context, name, image, modules string,
+	emit banger.Emit) (banger.Kernel, error) {
 	return c.streamKernel(ctx, "/v1/kernels/import", importRequest{name, image, modules}, emit)
 }
 

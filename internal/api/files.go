@@ -11,14 +11,15 @@ import (
 	"banger"
 )
 
-// upgradeFiles is the value of Upgrade on copies: frames of package banger follow,
-// so that what was sent whole, what failed late and what was cut off differ.
+// upgradeFiles is the value of Upgrade on copies. Frames of package banger follow. They distinguish a complete copy,
+// a late failure, and a broken connection.
 const upgradeFiles = "banger-files"
 
-// fileRequest reads ?op=&path=…, where a path may hold any byte but NUL.
+// fileRequest reads ?op=&path=…, where a path may contain any byte except NUL.
 func fileRequest(q url.Values) banger.FileRequest {
-	return banger.FileRequest{Op: q.Get("op"), Path: []byte(q.Get("path")), Name: []byte(q.Get("name")), Follow: q.Get("follow") == "true",
-		Into: q.Get("into") == "true", Owners: q.Get("owners") == "true", NoXattrs: q.Get("xattrs") == "false"}
+	return banger.FileRequest{Op: q.Get("op"), Path: []byte(q.Get("path")), Name: []byte(q.Get("name")),
+		Follow: q.Get("follow") == "true",
+		Into:   q.Get("into") == "true", Owners: q.Get("owners") == "true", NoXattrs: q.Get("xattrs") == "false"}
 }
 
 func fileQuery(r banger.FileRequest) url.Values {
@@ -37,9 +38,8 @@ func fileQuery(r banger.FileRequest) url.Values {
 	return q
 }
 
-// files copies from or to a VM: after 101 the client sends FrameStdin and
-// FrameStdinEOF for an extract; the answer is FrameStdout and FrameExit for an archive,
-// FrameResponse for an extract, or FrameError.
+// files copies from or to a VM. For an extract the client sends FrameStdin and FrameStdinEOF after status 101, and
+// gets FrameResponse. For an archive it gets FrameStdout and FrameExit. On failure it gets FrameError.
 func (s *Server) files(w http.ResponseWriter, req *http.Request) error {
 	r := fileRequest(req.URL.Query())
 	if err := r.Check(); err != nil {
@@ -62,14 +62,14 @@ func (s *Server) files(w http.ResponseWriter, req *http.Request) error {
 	return s.handOver(w, req, upgradeFiles, stream)
 }
 
-// giver is a stream whose other end can go on with a client without us.
+// giver is a stream whose other end can serve the client directly, without this process.
 type giver interface {
 	Give(client net.Conn) (bool, error)
 }
 
-// handOver makes the client's connection one with a stream of the agent. Where the stream
-// can be given away we are out of it then: what the client sends costs us nothing, and its
-// command goes on when we end.
+// handOver joins the client's connection with a stream of the agent. If the stream can be given away, this process is
+// no longer involved. Data of the client then costs this process nothing, and the client's command survives the end
+// of this process.
 func (s *Server) handOver(w http.ResponseWriter, req *http.Request, protocol string, stream net.Conn) error {
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *Server) handOver(w http.ResponseWriter, req *http.Request, protocol str
 		return err
 	}
 	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
-	if n := buf.Reader.Buffered(); n > 0 { // frames sent right behind the request
+	if n := buf.Reader.Buffered(); n > 0 { // frames that the client sent directly after its request
 		early, _ := buf.Reader.Peek(n)
 		if _, err := stream.Write(early); err != nil {
 			stream.Close()
@@ -85,27 +85,27 @@ func (s *Server) handOver(w http.ResponseWriter, req *http.Request, protocol str
 	}
 	if g, ok := stream.(giver); ok {
 		if given, _ := g.Give(conn); given {
-			return conn.Close() // which tells the client of what failed
+			return conn.Close() // closing tells the client about the failure
 		}
 	}
 	s.Splice(context.WithoutCancel(req.Context()), conn, stream)
 	return nil
 }
 
-// Files opens the stream of a copy: frames of package banger, as the server's
-// route says. The caller owns the connection.
+// Files opens the stream of a copy with the frames that the server's route describes. The caller owns the connection.
 func (c *Client) Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error) {
 	return c.upgrade(ctx, vmPath(ref, "files"), fileQuery(r), nil, upgradeFiles)
 }
 
-// StatFile says what is at a path of a VM.
+// StatFile describes the file at a path of a VM.
 func (c *Client) StatFile(ctx context.Context, ref string, r banger.FileRequest) (info banger.FileInfo, err error) {
 	r.Op = banger.FileStat
 	return info, c.call(ctx, "POST", vmPath(ref, "files"), fileQuery(r), nil, &info)
 }
 
 // upgrade sends a request after which the connection carries another protocol.
-func (c *Client) upgrade(ctx context.Context, path string, query url.Values, body any, protocol string) (net.Conn, error) {
+func (c *Client) upgrade(ctx context.Context, path string, query url.Values, body any,
+	protocol string) (net.Conn, error) {
 	req, err := c.request(ctx, "POST", path, query, body)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,8 @@ import (
 	"banger"
 )
 
-// A path of a VM may hold any byte; all that a request says survives its address.
+// TestAFileRequestSurvivesItsAddress: a path of a VM may contain any byte, and every field of a request survives the
+// coding as a URL.
 func TestAFileRequestSurvivesItsAddress(t *testing.T) {
 	for _, r := range []banger.FileRequest{
 		{Op: banger.FileStat, Path: []byte("/etc")},

@@ -107,8 +107,8 @@ func (s *Server) removeImage(w http.ResponseWriter, req *http.Request) error {
 	return nil
 }
 
-// saveImages answers with a tar. What fails on the way cuts the connection, so that
-// half a tar is not taken for a whole one.
+// saveImages answers with a tar. A failure in the middle cuts the connection. The client then does not take a partial
+// tar for a complete one.
 func (s *Server) saveImages(w http.ResponseWriter, req *http.Request) error {
 	write, err := s.Transfers.SaveImages(req.URL.Query()["reference"])
 	if err != nil {

@@ -13,13 +13,14 @@ func (c *Client) PullImage(ctx context.Context, ref, platform string, emit bange
 	return c.streamImage(ctx, "/v1/images/pull", pullRequest{ref, platform}, emit)
 }
 
-// PushImage writes an image to the registry that its name says.
+// PushImage writes an image to the registry in its name.
 func (c *Client) PushImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error) {
 	return c.streamImage(ctx, "/v1/images/push", pushRequest{ref}, emit)
 }
 
-// CommitVM makes an image of what a running VM has changed.
-func (c *Client) CommitVM(ctx context.Context, vm, target string, note banger.CommitNote, emit banger.Emit) (banger.Image, error) {
+// CommitVM makes an image from the changes in a running VM.
+func (c *Client) CommitVM(ctx context.Context, vm, target string, note banger.CommitNote,
+	emit banger.Emit) (banger.Image, error) {
 	return c.streamImage(ctx, vmPath(vm, "commit"), commitRequest{target, note}, emit)
 }
 
@@ -31,7 +32,7 @@ func (c *Client) streamImage(ctx context.Context, path string, body any, emit ba
 	return *e.Image, nil
 }
 
-// Images returns all images; with check those whose registry was asked say so.
+// Images returns all images. With check, the daemon asks their registries and sets Moved.
 func (c *Client) Images(ctx context.Context, check bool) (list []banger.Image, err error) {
 	query := url.Values{}
 	if check {
@@ -50,7 +51,7 @@ func (c *Client) ImageHistory(ctx context.Context, ref string) (list []banger.Im
 	return list, c.call(ctx, "GET", "/v1/image/history", url.Values{"reference": {ref}}, nil, &list)
 }
 
-// RegisterImage makes an image of an ext4 file of the host.
+// RegisterImage makes an image from an ext4 file of the host.
 func (c *Client) RegisterImage(ctx context.Context, name, rootfs, kernel string) (img banger.Image, err error) {
 	return img, c.call(ctx, "POST", "/v1/images/register", nil, registerRequest{name, rootfs, kernel}, &img)
 }
@@ -65,7 +66,7 @@ func (c *Client) TagImage(ctx context.Context, source, target string) (img bange
 	return img, c.call(ctx, "POST", "/v1/images/tag", nil, tagRequest{source, target}, &img)
 }
 
-// SaveImages writes images to w as one tar. After an error w holds a part of it.
+// SaveImages writes images to w as one tar. After an error, w holds a part of the tar.
 func (c *Client) SaveImages(ctx context.Context, refs []string, w io.Writer) error {
 	resp, err := c.send(ctx, "GET", "/v1/images/save", url.Values{"reference": refs}, nil)
 	if err != nil {
@@ -78,18 +79,18 @@ func (c *Client) SaveImages(ctx context.Context, refs []string, w io.Writer) err
 	return nil
 }
 
-// LoadImages brings in the images of an archive.
+// LoadImages imports the images of an archive.
 func (c *Client) LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error) {
 	e, err := c.stream(ctx, "/v1/images/load", nil, r, emit)
 	return e.Images, err
 }
 
-// ImageUsage returns what each image takes.
+// ImageUsage returns the space that each image takes.
 func (c *Client) ImageUsage(ctx context.Context) (list []banger.ImageUsage, err error) {
 	return list, c.call(ctx, "GET", "/v1/images/usage", nil, nil, &list)
 }
 
-// PruneImages removes what is not needed, or with dryRun says what that is.
+// PruneImages removes images and blobs that are not needed. With dryRun it only reports them.
 func (c *Client) PruneImages(ctx context.Context, all, dryRun bool) (p banger.Pruned, err error) {
 	return p, c.call(ctx, "POST", "/v1/images/prune", nil, pruneRequest{all, dryRun}, &p)
 }

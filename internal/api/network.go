@@ -14,7 +14,8 @@ import (
 )
 
 func (s *Server) listPorts(w http.ResponseWriter, req *http.Request) error {
-	return writeList(w, func() ([]banger.Listener, error) { return s.Connections.Ports(req.Context(), req.PathValue("vm")) })
+	return writeList(w,
+		func() ([]banger.Listener, error) { return s.Connections.Ports(req.Context(), req.PathValue("vm")) })
 }
 
 func (s *Server) addForward(w http.ResponseWriter, req *http.Request) error {
@@ -66,15 +67,15 @@ func (s *Server) denials(w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", ndjson)
-	w.(http.Flusher).Flush() // who follows waits for what may come late
+	w.(http.Flusher).Flush() // a client that follows waits for data that may come late
 	err = s.Connections.Denials(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
 	if err != nil && !errors.Is(err, context.Canceled) {
-		s.Log.Warn("denials", "err", err) // the status has gone out
+		s.Log.Warn("denials", "err", err) // the status has already been sent
 	}
 	return nil
 }
 
-// tailOf reads ?tail=N, of which none and "all" are -1.
+// tailOf reads ?tail=N. It returns -1 if N is absent or "all".
 func tailOf(q url.Values) (int, error) {
 	text := q.Get("tail")
 	if text == "" || text == "all" {
@@ -87,12 +88,12 @@ func tailOf(q url.Values) (int, error) {
 	return n, nil
 }
 
-// Ports returns what listens in a running guest.
+// Ports returns the listening sockets of a running guest.
 func (c *Client) Ports(ctx context.Context, ref string) (list []banger.Listener, err error) {
 	return list, c.call(ctx, "GET", vmPath(ref, "ports"), nil, nil, &list)
 }
 
-// AddForward adds a forward and returns it with the port that it got.
+// AddForward adds a forward and returns it with the port that was chosen.
 func (c *Client) AddForward(ctx context.Context, ref string, f banger.Forward) (got banger.Forward, err error) {
 	return got, c.call(ctx, "POST", vmPath(ref, "forwards"), nil, f, &got)
 }
@@ -102,13 +103,13 @@ func (c *Client) RemoveForward(ctx context.Context, ref string, f banger.Forward
 	return c.call(ctx, "DELETE", vmPath(ref, "forwards"), nil, f, nil)
 }
 
-// SetPolicy replaces what a VM may reach.
+// SetPolicy replaces the policy of a VM.
 func (c *Client) SetPolicy(ctx context.Context, ref string, p banger.Policy) (vm banger.VM, err error) {
 	return vm, c.call(ctx, "PUT", vmPath(ref, "policy"), nil, p, &vm)
 }
 
-// Denials calls tell with the last tail things (all when negative) that a VM's policy
-// has refused and, with follow, with those to come until the VM ends or ctx does.
+// Denials calls tell with the last tail denials of a VM's policy (all if tail is negative). With follow, it also
+// calls tell with new ones until the VM or ctx ends.
 func (c *Client) Denials(ctx context.Context, ref string, tail int, follow bool, tell func(banger.Denial)) error {
 	q := url.Values{"follow": {strconv.FormatBool(follow)}}
 	if tail >= 0 {

@@ -17,7 +17,7 @@ import (
 	"banger/internal/text"
 )
 
-// Server answers the API. Its fields are set before Handler is called.
+// Server answers the API. The caller sets its fields before Handler is called.
 type Server struct {
 	Machines    Machines
 	Inventory   Inventory
@@ -39,14 +39,13 @@ type route struct {
 	handle       func(*Server, http.ResponseWriter, *http.Request) error
 }
 
-// loadPath takes an archive, which may be as large as the host's disk; all other
-// bodies are small.
+// loadPath accepts an archive, which may be as large as the host's disk. All other bodies are small.
 const (
 	loadPath   = "/v1/images/load"
 	maxArchive = 1 << 40 // bytes
 )
 
-// routes is the whole API; a test holds it against openapi.json.
+// routes is the whole API. A test compares it with openapi.json.
 var routes = []route{
 	{"GET", "/openapi.json", (*Server).openAPI},
 	{"GET", "/v1/version", (*Server).version},
@@ -105,14 +104,16 @@ func (s *Server) Handler() http.Handler {
 		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(r, w, req) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
-		writeError(w, banger.Errorf(banger.CodeNotFound, "the API has no %s %s", req.Method, req.URL.Path).WithHint("see /openapi.json"))
+		writeError(w, banger.Errorf(banger.CodeNotFound, "the API has no %s %s", req.Method, req.URL.Path).
+			WithHint("see /openapi.json"))
 	})
 	return mux
 }
 
 func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 	if v := req.Header.Get(headerAPI); v != "" && v != strconv.Itoa(banger.APIVersion) {
-		writeError(w, banger.Errorf(banger.CodeVersion, "this client speaks API %.20s, the daemon (%s) speaks API %d", v, banger.Version, banger.APIVersion).
+		writeError(w, banger.Errorf(banger.CodeVersion, "this client speaks API %.20s, the daemon (%s) speaks API %d", v,
+			banger.Version, banger.APIVersion).
 			WithHint("restart the daemon with this client's version: banger daemon stop"))
 		return
 	}
@@ -141,8 +142,8 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return text.WriteJSON(w, v, "")
 }
 
-// stream answers with NDJSON events. The status is that of the result when it is
-// known before the first event, else 200 with the error as the last line.
+// stream answers with NDJSON events. If the result is known before the first event, the status is that of the result.
+// Otherwise the status is 200, and an error is the last line.
 func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error)) error {
 	var mu sync.Mutex
 	started, closed := false, false
@@ -210,7 +211,7 @@ func (s *Server) listVMs(w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, hidden(list))
 }
 
-// hidden returns VMs without the values of their environments.
+// hidden returns list with HiddenValue in place of the values of environments.
 func hidden(list []banger.VM) []banger.VM {
 	for i := range list {
 		list[i] = list[i].HideEnv()
@@ -218,8 +219,7 @@ func hidden(list []banger.VM) []banger.VM {
 	return list
 }
 
-// parseFilters understands name=, state= (or status=), image=, id= and
-// label=KEY[=VALUE]; all given must hold.
+// parseFilters parses name=, state= (or status=), image=, id= and label=KEY[=VALUE]. A VM must match all filters.
 func parseFilters(filters []string) (func(banger.VM) bool, error) {
 	var tests []func(banger.VM) bool
 	for _, f := range filters {
@@ -281,7 +281,7 @@ func (s *Server) pruneVMs(w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, hidden(removed))
 }
 
-// answerVM writes a VM, without the values of its environment, unless there was an error.
+// answerVM writes a VM without the values of its environment, or returns err if it is not nil.
 func answerVM(w http.ResponseWriter, vm banger.VM, err error) error {
 	if err != nil {
 		return err
@@ -373,7 +373,7 @@ func (s *Server) waitVM(w http.ResponseWriter, req *http.Request) error {
 	return answerVM(w, vm, err)
 }
 
-// exec turns the connection into the agent's stream: frames travel untouched.
+// exec connects the client with the agent's stream. The frames pass unchanged.
 func (s *Server) exec(w http.ResponseWriter, req *http.Request) error {
 	var e banger.Exec
 	if err := decode(req, &e); err != nil {
@@ -406,12 +406,12 @@ func (s *Server) logs(w http.ResponseWriter, req *http.Request) error {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	err = s.Guests.Logs(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
 	if err != nil && !errors.Is(err, context.Canceled) {
-		s.Log.Warn("logs", "err", err) // the status has gone out
+		s.Log.Warn("logs", "err", err) // the status has already been sent
 	}
 	return nil
 }
 
-// flushWriter passes each write on at once.
+// flushWriter flushes after each write.
 type flushWriter struct{ w http.ResponseWriter }
 
 func (f flushWriter) Write(p []byte) (int, error) {
@@ -470,7 +470,7 @@ func (s *Server) removeKernel(w http.ResponseWriter, req *http.Request) error {
 	return nil
 }
 
-// bufferedConn reads what an HTTP reader had buffered before the connection.
+// bufferedConn first reads what an HTTP reader had buffered, and then the connection.
 type bufferedConn struct {
 	net.Conn
 	r *bufio.Reader
@@ -478,7 +478,7 @@ type bufferedConn struct {
 
 func (c bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// CloseWrite half-closes the connection where its transport can.
+// CloseWrite half-closes the connection if its transport can do that.
 func (c bufferedConn) CloseWrite() error {
 	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return h.CloseWrite()

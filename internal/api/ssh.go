@@ -8,8 +8,7 @@ import (
 	"banger"
 )
 
-// upgradeSSH is the value of Upgrade on connections to a VM's SSH server: the SSH
-// protocol follows.
+// upgradeSSH is the value of Upgrade on connections to a VM's SSH server. The SSH protocol follows.
 const upgradeSSH = "banger-ssh"
 
 func (s *Server) ssh(w http.ResponseWriter, req *http.Request) error {

@@ -15,7 +15,7 @@ func (s *Server) stats(w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, st)
 }
 
-// Stats reads what a running VM has used.
+// Stats returns what a running VM has used.
 func (c *Client) Stats(ctx context.Context, ref string) (st banger.Stats, err error) {
 	return st, c.call(ctx, "GET", vmPath(ref, "stats"), nil, nil, &st)
 }

@@ -1,7 +1,7 @@
-// Package cgroup bounds what processes may use together, by control groups of version 2
-// (cgroups(7); Documentation/admin-guide/cgroup-v2.rst of Linux). It must not know whose
-// processes they are, nor how they are started: who starts one puts it into a group by the
-// descriptor of its directory (clone(2), CLONE_INTO_CGROUP).
+// Package cgroup limits what processes may use together, by control groups of version 2 (cgroups(7);
+// Documentation/admin-guide/cgroup-v2.rst of Linux). It must not know whose processes they are, or how they are
+// started. A process is put into a group at its start, by the descriptor of the group's directory (clone(2),
+// CLONE_INTO_CGROUP).
 package cgroup
 
 import (
@@ -20,31 +20,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits are what the processes of a group may use together; 0 is no limit.
+// Limits are what the processes of a group may use together. 0 means no limit.
 type Limits struct {
-	Memory int64 // bytes, with the pages of files that they cause to be held
-	CPUs   int   // so many CPUs' time
+	Memory int64 // bytes, including cached pages of files that they use
+	CPUs   int   // the time of this many CPUs
 	Tasks  int   // processes and threads
 }
 
-// Tree is a directory of groups. It is on the host only while it has groups.
+// Tree is a directory of groups. It exists on the host only while it has groups.
 type Tree struct {
-	root string // where the hierarchy is mounted
-	base string // the group in which it lies
+	root string // mount point of the hierarchy
+	base string // parent group of the tree
 	dir  string
-	has  []string // the controllers that its groups have
+	has  []string // controllers of its groups
 
-	mu sync.Mutex // held while it is made for a group, and while it is removed
+	mu sync.Mutex // held while the tree is made for a group, and while it is removed
 }
 
-// controllers are those that Limits need.
+// controllers are the controllers that Limits need.
 var controllers = []string{"cpu", "memory", "pids"}
 
-// Open finds where the calling process may make groups: for root below the root of the
-// hierarchy, else in the next group above its own that was delegated to its user, as
-// systemd's user sessions do. The tree's name is one that no other process uses. An error
-// says why there is no such place. Groups may be made although their limits cannot be: see
-// Missing.
+// Open finds a place where the calling process may make groups: for root below the root of the hierarchy, otherwise
+// in the nearest group above its own that was delegated to its user, as systemd does for user sessions. No other
+// process may use the tree's name. The error says why there is no such place. Groups may be possible without some
+// limits: see Missing.
 func Open(name string) (*Tree, error) {
 	mount, err := mountPoint("/proc/self/mountinfo")
 	if err != nil {
@@ -68,9 +67,8 @@ func Open(name string) (*Tree, error) {
 	return t, nil
 }
 
-// limits returns the controllers by which the groups of the directory dir can be limited. A
-// controller may be there without its limit: cpu.max needs CONFIG_CFS_BANDWIDTH. The
-// directory is a group itself, which has the same files.
+// limits returns the controllers that can limit the groups of the directory dir. A controller may exist without its
+// limit: cpu.max needs CONFIG_CFS_BANDWIDTH. limits looks in dir itself, which is a group with the same files.
 func limits(dir string) (has []string, err error) {
 	enabled, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
 	if err != nil {
@@ -100,8 +98,8 @@ func mountPoint(mountinfo string) (string, error) {
 	return "", errors.New("this host has no control groups of version 2")
 }
 
-// delegated returns the next group above our own that we may make groups in. Our own has
-// processes, and may have no other children then.
+// delegated returns the nearest group above our own in which we may make groups. Our own group has processes, and
+// therefore cannot have other children.
 func delegated(mount, own string) (string, error) {
 	data, err := os.ReadFile(own)
 	if err != nil {
@@ -113,7 +111,8 @@ func delegated(mount, own string) (string, error) {
 			continue
 		}
 		above := filepath.Join(mount, filepath.Dir(path))
-		if above != mount && unix.Access(above, unix.W_OK) == nil && unix.Access(filepath.Join(above, "cgroup.procs"), unix.W_OK) == nil {
+		if above != mount && unix.Access(above, unix.W_OK) == nil &&
+			unix.Access(filepath.Join(above, "cgroup.procs"), unix.W_OK) == nil {
 			return above, nil
 		}
 		return "", fmt.Errorf("the control group /%s is not one of a session whose groups are delegated to its user", path)
@@ -121,30 +120,30 @@ func delegated(mount, own string) (string, error) {
 	return "", errors.New("this process is in no control group of version 2")
 }
 
-// make makes the tree, with all controllers that can be had.
+// make makes the tree with all available controllers.
 func (t *Tree) make() error {
 	if err := os.Mkdir(t.dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("making the control group %s: %w", t.dir, err)
 	}
 	for _, dir := range []string{t.base, t.dir} {
-		for _, c := range controllers { // one by one, since one that is not there fails all
+		for _, c := range controllers { // one by one, because a missing one would make all fail
 			os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
 		}
 	}
 	return nil
 }
 
-// leave removes the tree if it has no group.
+// leave removes the tree if it has no groups.
 func (t *Tree) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	os.Remove(t.dir)
 }
 
-// Dir is where the groups are.
+// Dir returns the directory of the groups.
 func (t *Tree) Dir() string { return t.dir }
 
-// Path is a group's place in the hierarchy, without a slash before it.
+// Path returns a group's path in the hierarchy, without a leading slash.
 func (t *Tree) Path(name string) string {
 	path, err := filepath.Rel(t.root, filepath.Join(t.dir, name))
 	if err != nil {
@@ -153,14 +152,15 @@ func (t *Tree) Path(name string) string {
 	return path
 }
 
-// Missing returns the controllers that groups do not have, whose limits are not in force.
+// Missing returns the controllers that groups do not have. Their limits are not in force.
 func (t *Tree) Missing() []string {
 	return slices.DeleteFunc(slices.Clone(controllers), func(c string) bool { return slices.Contains(t.has, c) })
 }
 
-// InForce returns those of l that groups can have.
+// InForce returns l without the limits that groups cannot have.
 func (t *Tree) InForce(l Limits) Limits {
-	for c, limit := range map[string]func(){"cpu": func() { l.CPUs = 0 }, "memory": func() { l.Memory = 0 }, "pids": func() { l.Tasks = 0 }} {
+	for c, limit := range map[string]func(){"cpu": func() { l.CPUs = 0 }, "memory": func() { l.Memory = 0 },
+		"pids": func() { l.Tasks = 0 }} {
 		if !slices.Contains(t.has, c) {
 			limit()
 		}
@@ -168,8 +168,8 @@ func (t *Tree) InForce(l Limits) Limits {
 	return l
 }
 
-// Make makes a group, empty and with those limits that it can have, and returns its
-// directory, which the caller closes. What was there of that name is removed first.
+// Make makes an empty group with the available limits, and returns its directory, which the caller must close. It
+// first removes an older group of that name.
 func (t *Tree) Make(name string, l Limits) (*os.File, error) {
 	if err := t.Remove(name); err != nil {
 		return nil, err
@@ -182,7 +182,8 @@ func (t *Tree) Make(name string, l Limits) (*os.File, error) {
 	}
 	t.mu.Unlock()
 	l = t.InForce(l)
-	for file, value := range map[string]int64{"memory.max": l.Memory, "pids.max": int64(l.Tasks), "cpu.max": int64(l.CPUs) * cpuPeriod} {
+	for file, value := range map[string]int64{"memory.max": l.Memory, "pids.max": int64(l.Tasks),
+		"cpu.max": int64(l.CPUs) * cpuPeriod} {
 		if err == nil && value > 0 {
 			err = os.WriteFile(filepath.Join(dir, file), strconv.AppendInt(nil, value, 10), 0)
 		}
@@ -198,7 +199,7 @@ func (t *Tree) Make(name string, l Limits) (*os.File, error) {
 	return nil, fmt.Errorf("making the control group %s: %w", dir, err)
 }
 
-// cpuPeriod is the kernel's own period of cpu.max in microseconds.
+// cpuPeriod is the kernel's default period of cpu.max in microseconds.
 const cpuPeriod = 100_000
 
 // OutOfMemory reports whether the kernel has killed a process of a group because of its
@@ -216,7 +217,7 @@ func (t *Tree) OutOfMemory(name string) bool {
 // removeTimeout bounds the wait for the end of killed processes.
 const removeTimeout = 5 * time.Second
 
-// Remove kills the processes of a group and removes it. That there is none is no error.
+// Remove kills the processes of a group and removes it. It returns no error if the group does not exist.
 func (t *Tree) Remove(name string) error {
 	dir := filepath.Join(t.dir, name)
 	events, err := os.Open(filepath.Join(dir, "cgroup.events"))
@@ -243,7 +244,7 @@ func (t *Tree) Remove(name string) error {
 		if left <= 0 {
 			return fmt.Errorf("the processes of %s do not end", dir)
 		}
-		// The file says by POLLPRI that it has changed.
+		// The kernel signals a change of the file by POLLPRI.
 		poll := []unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}
 		if _, err := unix.Poll(poll, int(left.Milliseconds())+1); err != nil && err != unix.EINTR {
 			return os.NewSyscallError("poll", err)
@@ -254,10 +255,10 @@ func (t *Tree) Remove(name string) error {
 	return err
 }
 
-// kill ends all processes of a group.
+// kill kills all processes of a group.
 func kill(dir string) error {
 	err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-	if !errors.Is(err, fs.ErrNotExist) { // since Linux 5.14
+	if !errors.Is(err, fs.ErrNotExist) { // cgroup.kill exists since Linux 5.14
 		return err
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
@@ -269,7 +270,7 @@ func kill(dir string) error {
 	return err
 }
 
-// Names returns the groups that there are.
+// Names returns the names of all groups.
 func (t *Tree) Names() ([]string, error) {
 	entries, err := os.ReadDir(t.dir)
 	if errors.Is(err, fs.ErrNotExist) {

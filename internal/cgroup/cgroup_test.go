@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// What a test binary does in a group, as a child of the test.
+// The variable says what a test binary does in a group, as a child of the test.
 const childVariable = "BANGER_TEST_CGROUP_CHILD"
 
 func TestMain(m *testing.M) {
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	case "wait":
 		os.Stdout.WriteString("here\n")
 		syscall.Pause()
-	case "session": // what a daemon of an ordinary user does
+	case "session": // like a daemon of an ordinary user
 		t, err := Open("banger-session")
 		if err == nil {
 			var f *os.File
@@ -61,7 +61,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// child is this binary in a group.
+// child returns this binary as a command in a group.
 func child(does string, group *os.File) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), childVariable+"="+does)
@@ -69,7 +69,7 @@ func child(does string, group *os.File) *exec.Cmd {
 	return cmd
 }
 
-// TestWhereGroupsMayBe reads what the kernel says of itself.
+// TestWhereGroupsMayBe reads files as the kernel writes them.
 func TestWhereGroupsMayBe(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -78,10 +78,15 @@ func TestWhereGroupsMayBe(t *testing.T) {
 		return path
 	}
 	for name, c := range map[string]struct{ mountinfo, mount, err string }{
-		"version 2":      {"22 21 0:20 / /proc rw - proc proc rw\n30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n", "/sys/fs/cgroup", ""},
-		"both":           {"31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n30 23 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n", "/sys/fs/cgroup/unified", ""},
-		"version 1 only": {"31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n", "", "no control groups of version 2"},
-		"nonsense":       {"x - cgroup2 \n\n", "", "no control groups of version 2"},
+		"version 2": {
+			"22 21 0:20 / /proc rw - proc proc rw\n30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
+			"/sys/fs/cgroup", ""},
+		"both": {
+			"31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n30 23 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+			"/sys/fs/cgroup/unified", ""},
+		"version 1 only": {"31 30 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n",
+			"", "no control groups of version 2"},
+		"nonsense": {"x - cgroup2 \n\n", "", "no control groups of version 2"},
 	} {
 		mount, err := mountPoint(file("mountinfo", c.mountinfo))
 		if mount != c.mount || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
@@ -100,14 +105,15 @@ func TestWhereGroupsMayBe(t *testing.T) {
 		"none":                       {"1:name=systemd:/\n", "", "in no control group"},
 	} {
 		above, err := delegated(mount, file("own", c.own))
-		if c.err == "" && (err != nil || above != filepath.Join(mount, c.above)) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+		if c.err == "" && (err != nil || above != filepath.Join(mount, c.above)) ||
+			c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
 			t.Errorf("%s: %q, %v", name, above, err)
 		}
 	}
 }
 
-// TestWhichLimitsThereAre reads directories as kernels with and without CONFIG_CFS_BANDWIDTH
-// have them; the latter has the controller, but not its limit.
+// TestWhichLimitsThereAre reads directories as kernels with and without CONFIG_CFS_BANDWIDTH have them. Without it,
+// the controller exists but its limit does not.
 func TestWhichLimitsThereAre(t *testing.T) {
 	for name, c := range map[string]struct{ enabled, files, want string }{
 		"all":                   {"cpuset cpu io memory pids\n", "cpu.max cpu.weight memory.max pids.max", "cpu memory pids"},
@@ -130,7 +136,7 @@ func TestWhichLimitsThereAre(t *testing.T) {
 	}
 }
 
-// TestAGroupIsRemovedWithItsProcesses, whatever it can limit on this host.
+// TestAGroupIsRemovedWithItsProcesses, whichever limits this host has.
 func TestAGroupIsRemovedWithItsProcesses(t *testing.T) {
 	tree, err := Open("banger-test-" + strconv.Itoa(os.Getpid()))
 	if err != nil {
@@ -160,18 +166,18 @@ func TestAGroupIsRemovedWithItsProcesses(t *testing.T) {
 	if _, err := os.Stat(tree.Dir()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the tree is still there: %v", err)
 	}
-	check(t, tree.Remove("vm")) // once more is no error
+	check(t, tree.Remove("vm")) // a second removal is no error
 	if names, err := tree.Names(); err != nil || len(names) > 0 {
 		t.Errorf("there are still %q, %v", names, err)
 	}
 }
 
-// heldUp says whether a cpu.stat tells that processes had to wait for their group's limit.
+// heldUp reports whether a cpu.stat shows that processes had to wait because of their group's limit.
 func heldUp(stat string) bool {
 	return strings.Contains(stat, "nr_throttled ") && !strings.Contains(stat, "nr_throttled 0\n")
 }
 
-// TestLimitsHold on a kernel that has all controllers: e2e/cgroup runs it in a guest.
+// TestLimitsHold needs a kernel with all controllers. e2e/cgroup runs it in a guest.
 func TestLimitsHold(t *testing.T) {
 	if os.Getenv("BANGER_TEST_CGROUP") == "" {
 		t.Skip("e2e/cgroup runs this in a guest")
@@ -204,7 +210,7 @@ func TestLimitsHold(t *testing.T) {
 	check(t, err)
 	defer f.Close()
 	stat := ""
-	for round := 0; round < 10 && !heldUp(stat); round++ { // the kernel may leave all three on one CPU for seconds
+	for round := 0; round < 10 && !heldUp(stat); round++ { // the kernel may keep all three on one CPU for seconds
 		var spinners []*exec.Cmd
 		for range 3 {
 			cmd := child("spin", f)
@@ -230,7 +236,7 @@ func TestLimitsHold(t *testing.T) {
 	session(t)
 }
 
-// session is a user's, whose groups were delegated to him, as systemd does it.
+// session is a user session whose groups were delegated to the user, as systemd does it.
 func session(t *testing.T) {
 	const uid = 1000
 	mount, err := mountPoint("/proc/self/mountinfo")

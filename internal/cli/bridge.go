@@ -51,8 +51,9 @@ root. Nothing of it is on the host while no VM runs on it. What its VMs may reac
 			})
 		},
 	}, &cobra.Command{
-		Use: "connect NETWORK VM", Short: "Give a stopped VM another network", Args: usage(cobra.ExactArgs(2)), ValidArgsFunction: a.completeNetworks,
-		Long: "Give a stopped VM another network: one of network ls, or user, bridge or none. A VM has one network.",
+		Use: "connect NETWORK VM", Short: "Give a stopped VM another network", Args: usage(cobra.ExactArgs(2)),
+		ValidArgsFunction: a.completeNetworks,
+		Long:              "Give a stopped VM another network: one of network ls, or user, bridge or none. A VM has one network.",
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := a.connect(c.Context())
 			if err != nil {
@@ -86,7 +87,7 @@ func (a *app) completeNetworks(c *cobra.Command, args []string, _ string) ([]str
 	defer cancel()
 	var names []string
 	if a.daemonRuns(ctx) {
-		list, _ := a.client.Networks(ctx) // no names are no help, and no error
+		list, _ := a.client.Networks(ctx) // completion ignores an error and then offers no names
 		for _, n := range list {
 			names = append(names, n.Name)
 		}

@@ -1,6 +1,6 @@
-// Package cli is what a person types and reads: one file per command or family,
-// printing, and the only place where errors become exit codes. It talks to the
-// daemon through package api alone and must not know how a VM is run.
+// Package cli is what a person types and reads. It has one file per command or family, the printing, and the only
+// place where errors become exit codes. It talks to the daemon through package api alone and must not know how a VM
+// is run.
 package cli
 
 import (
@@ -27,16 +27,16 @@ const (
 	exitUsage         = 2   // wrong flags or arguments
 	exitBanger        = 125 // run, exec: banger itself failed
 	exitCannotRun     = 126 // run, exec: the command cannot be executed
-	exitCommandAbsent = 127 // run, exec: there is no such command
+	exitCommandAbsent = 127 // run, exec: the command does not exist
 )
 
-// Processes are the other lives of this binary.
+// Processes are the other programs that this binary can run as.
 type Processes struct {
 	Daemon func(context.Context, DaemonOptions) error
-	// Recover makes the rows of VMs again, and says so on w.
+	// Recover rebuilds the rows of VMs and reports on w.
 	Recover func(ctx context.Context, o DaemonOptions, w io.Writer) error
 	Shim    func(ctx context.Context, dir string) error
-	VMM     func(dir string, argv []string) error // does not return when it is well
+	VMM     func(dir string, argv []string) error // does not return on success
 }
 
 // app is one run of the CLI.
@@ -46,12 +46,11 @@ type app struct {
 	procs          Processes
 	paths          host.Paths
 	client         *api.Client
-	daemonState    string // the state directory of the daemon that answered; "" for none yet
+	daemonState    string // the state directory of the daemon that answered; "" before any answer
 	quiet          bool
 }
 
-// exitError carries the exit code of a guest's command, or of a usage mistake.
-// A nil err prints nothing.
+// exitError carries the exit code of a guest's command or of a usage error. A nil err prints nothing.
 type exitError struct {
 	code int
 	err  error
@@ -71,7 +70,8 @@ func Main(args []string, procs Processes) int {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, procs: procs}
 	paths, err := host.FindPaths()
 	if len(args) > 0 && slices.Contains([]string{"shim", "vmm-exec"}, args[0]) {
-		err = nil // a VM's processes get their directories by argument, and need have no home
+		// The processes of a VM get their directories as arguments, and may have no home directory.
+		err = nil
 	} else if err == nil {
 		err = host.KeepMemory()
 	}
@@ -88,7 +88,7 @@ func Main(args []string, procs Processes) int {
 	return a.exitCode(err)
 }
 
-// copied returns args in other memory, so that host.HideArgument changes only what the kernel shows.
+// copied returns a copy of args in other memory. host.HideArgument then changes only what the kernel shows.
 func copied(args []string) []string {
 	list := make([]string, len(args))
 	for i, a := range args {
@@ -97,7 +97,7 @@ func copied(args []string) []string {
 	return list
 }
 
-// exitCode prints err and is the only place that turns one into a number.
+// exitCode prints err and returns its exit code. No other function turns an error into an exit code.
 func (a *app) exitCode(err error) int {
 	if err == nil {
 		return 0
@@ -147,7 +147,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		code := exitUsage
-		if name := cmd.Name(); name == "run" || name == "exec" { // 2 might be the command's own
+		if name := cmd.Name(); name == "run" || name == "exec" { // 2 could be the exit code of the command in the VM
 			code = exitBanger
 		}
 		return &exitError{code, fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
@@ -159,8 +159,10 @@ func (a *app) root() *cobra.Command {
 		root.AddCommand(inGroup(make(), "vm"))
 		vm.AddCommand(make())
 	}
-	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"), inGroup(a.networkCommand(), "store"), a.dnsCommand(),
-		a.daemonCommand(), a.recoverCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(), a.sshConfigCommand(), a.sshProxyCommand())
+	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"),
+		inGroup(a.networkCommand(), "store"), a.dnsCommand(),
+		a.daemonCommand(), a.recoverCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(),
+		a.sshConfigCommand(), a.sshProxyCommand())
 	return root
 }
 
@@ -181,12 +183,13 @@ func suggest(cmd *cobra.Command, word string) string {
 func (a *app) vmCommands() []func() *cobra.Command {
 	return []func() *cobra.Command{
 		a.runCommand, a.createCommand, a.startCommand, a.stopCommand, a.restartCommand, a.killCommand, a.rmCommand,
-		a.psCommand, a.inspectCommand, a.execCommand, a.sshCommand, a.logsCommand, a.statsCommand, a.renameCommand, a.cpCommand, a.portsCommand, a.portCommand, a.policyCommand,
+		a.psCommand, a.inspectCommand, a.execCommand, a.sshCommand, a.logsCommand, a.statsCommand, a.renameCommand,
+		a.cpCommand, a.portsCommand, a.portCommand, a.policyCommand,
 		a.commitCommand, a.waitCommand, a.pruneCommand,
 	}
 }
 
-// usage wraps an argument check so that a mistake ends with code 2.
+// usage wraps an argument check. Its errors end the process with code 2.
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {

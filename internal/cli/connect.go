@@ -23,7 +23,7 @@ import (
 	"banger/internal/process"
 )
 
-// DaemonOptions are what a daemon is started with.
+// DaemonOptions are the options for starting a daemon.
 type DaemonOptions struct {
 	StateDir, RunDir, Socket string
 	Accel                    string // BANGER_ACCEL: "", kvm or tcg
@@ -31,10 +31,10 @@ type DaemonOptions struct {
 	Ready                    func() // called when the daemon answers
 }
 
-// daemonStart bounds the start of a daemon, which may have VMs to adopt.
+// daemonStart is the maximum time for the start of a daemon, which may have VMs to adopt.
 const daemonStart = 60 * time.Second
 
-// connect makes sure that a daemon answers, starting one if need be.
+// connect makes sure that a daemon answers, and starts one if necessary.
 func (a *app) connect(ctx context.Context) (*api.Client, error) {
 	if err := private.Make(a.paths.Run, host.DirMode()); err != nil {
 		return nil, err
@@ -50,12 +50,14 @@ func (a *app) connect(ctx context.Context) (*api.Client, error) {
 	return a.client, a.sameState()
 }
 
-// sameState returns an error if the daemon that answered last keeps its VMs elsewhere than BANGER_STATE_DIR says.
+// sameState returns an error if the daemon that answered last keeps its VMs in another directory than
+// BANGER_STATE_DIR.
 func (a *app) sameState() error {
 	if os.Getenv("BANGER_STATE_DIR") == "" || a.daemonState == "" || sameDir(a.daemonState, a.paths.State) {
 		return nil
 	}
-	return banger.Errorf(banger.CodeConflict, "the daemon in %s keeps its VMs in %s, not in BANGER_STATE_DIR, %s", a.paths.Run, a.daemonState, a.paths.State).
+	return banger.Errorf(banger.CodeConflict, "the daemon in %s keeps its VMs in %s, not in BANGER_STATE_DIR, %s",
+		a.paths.Run, a.daemonState, a.paths.State).
 		WithHint("set BANGER_RUN_DIR to another directory as well")
 }
 
@@ -68,8 +70,8 @@ func sameDir(a, b string) bool {
 	return aerr == nil && berr == nil && os.SameFile(ai, bi)
 }
 
-// daemonRuns asks the daemon something: the socket of one that is dying still
-// takes connections. An error of the daemon's own is an answer too.
+// daemonRuns reports whether a daemon answers a request. A connection alone proves nothing, because the socket of a
+// dying daemon still accepts connections. An error that the daemon returns counts as an answer.
 func (a *app) daemonRuns(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, daemonStart)
 	defer cancel()
@@ -78,7 +80,7 @@ func (a *app) daemonRuns(ctx context.Context) bool {
 	return err == nil || banger.CodeOf(err) != banger.CodeUnavailable
 }
 
-// startOnce starts the daemon unless another client has done so meanwhile.
+// startOnce starts the daemon unless another client has already started it.
 func (a *app) startOnce(ctx context.Context) error {
 	if err := private.Make(a.paths.State, host.DirMode()); err != nil {
 		return err
@@ -87,9 +89,9 @@ func (a *app) startOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() // and with it the lock
+	defer f.Close() // also releases the lock
 	locked := make(chan error, 1)
-	go func() { locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }() // bounded by the other's daemonStart
+	go func() { locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }() // the other client's daemonStart bounds the wait
 	select {
 	case err := <-locked:
 		if err != nil {
@@ -106,8 +108,8 @@ func (a *app) startOnce(ctx context.Context) error {
 
 func (a *app) logPath() string { return filepath.Join(a.paths.State, "daemon.log") }
 
-// startDaemon starts `banger daemon run` apart from this process and returns
-// when it is ready. The child writes "ready" or its error to a pipe.
+// startDaemon starts `banger daemon run` as a process of its own and returns when the daemon is ready. The child
+// writes "ready" or its error to a pipe.
 func (a *app) startDaemon(ctx context.Context) error {
 	logFile, err := os.OpenFile(a.logPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -229,7 +231,7 @@ func (a *app) shimCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return a.procs.Shim(context.Background(), args[0]) }}
 }
 
-// vmmCommand is how a shim starts its VMM; it becomes that program.
+// vmmCommand returns the command with which a shim starts its VMM. The process becomes the VMM's program.
 func (a *app) vmmCommand() *cobra.Command {
 	return &cobra.Command{Use: "vmm-exec DIR COMMAND...", Hidden: true, Args: usage(cobra.MinimumNArgs(2)), DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.procs.VMM(args[0], args[1:]) }}

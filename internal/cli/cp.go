@@ -51,13 +51,13 @@ type fileCopy struct {
 	*app
 	archive, follow, noXattrs bool
 
-	patience time.Duration // how long the VM may send or take nothing
+	patience time.Duration // how long the VM may neither send nor take anything
 }
 
-// copyPatience is long, since a guest may be emulated and its disk may be limited.
+// copyPatience is long, because a guest may be emulated and its disk may be limited.
 const copyPatience = 60 * time.Second
 
-// splitPlace tells VM:PATH from a local path, as docker does.
+// splitPlace tells VM:PATH from a local path, as docker does. For a local path, vm is "".
 func splitPlace(arg string) (vm, path string) {
 	if strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") {
 		return "", arg
@@ -116,8 +116,7 @@ func (c *fileCopy) run(ctx context.Context, src, dst string) error {
 	return err
 }
 
-// fromVM copies a file or tree of a VM to this host. What comes must be of the type that the VM
-// has told before.
+// fromVM copies a file or tree of a VM to this host. What arrives must have the type that the VM stated before.
 func (c *fileCopy) fromVM(ctx context.Context, client *api.Client, m *meter, vm, src, dst string) (report banger.CopyReport, err error) {
 	name := archive.Base(src)
 	o := archive.ExtractOptions{Name: name, Owners: c.archive, Rights: c.archive,
@@ -131,7 +130,8 @@ func (c *fileCopy) fromVM(ctx context.Context, client *api.Client, m *meter, vm,
 			return report, banger.Errorf(banger.CodeGuest, "the agent does not say what %.300q is", src)
 		}
 	}
-	conn, err := client.Files(ctx, vm, banger.FileRequest{Op: banger.FileArchive, Path: []byte(src), Name: []byte(name), Follow: c.follow, NoXattrs: c.noXattrs})
+	conn, err := client.Files(ctx, vm,
+		banger.FileRequest{Op: banger.FileArchive, Path: []byte(src), Name: []byte(name), Follow: c.follow, NoXattrs: c.noXattrs})
 	if err != nil {
 		return report, err
 	}
@@ -152,7 +152,8 @@ func (c *fileCopy) fromVM(ctx context.Context, client *api.Client, m *meter, vm,
 
 // toVM copies a local file, tree or tar into a VM.
 func (c *fileCopy) toVM(ctx context.Context, client *api.Client, m *meter, src, vm, dst string) (report banger.CopyReport, err error) {
-	conn, err := client.Files(ctx, vm, banger.FileRequest{Op: banger.FileExtract, Path: []byte(dst), Into: src == "-", Owners: c.archive, NoXattrs: c.noXattrs})
+	conn, err := client.Files(ctx, vm,
+		banger.FileRequest{Op: banger.FileExtract, Path: []byte(dst), Into: src == "-", Owners: c.archive, NoXattrs: c.noXattrs})
 	if err != nil {
 		return report, err
 	}
@@ -165,11 +166,11 @@ func (c *fileCopy) toVM(ctx context.Context, client *api.Client, m *meter, src, 
 	out := &meteredWriter{w: conn, m: m, patience: c.patience}
 	var ours banger.CopyReport
 	sent := make(chan error, 1)
-	go func() { // ends with conn, but for a read of stdin, which cannot be cut short
+	go func() { // ends with conn; a read of stdin, which cannot be cut short, may outlive it
 		var err error
 		ours, err = c.send(ctx, out, src)
 		wait := c.patience
-		if banger.CodeOf(err) == banger.CodeTimeout { // all of it is used up
+		if banger.CodeOf(err) == banger.CodeTimeout { // the VM has used all its time
 			wait = min(wait, time.Second)
 		}
 		conn.SetReadDeadline(time.Now().Add(wait))
@@ -187,7 +188,7 @@ func (c *fileCopy) toVM(ctx context.Context, client *api.Client, m *meter, src, 
 		if err != nil && !out.failed {
 			return report, err
 		}
-		if err := <-answer; err != nil { // also says why it took no more
+		if err := <-answer; err != nil { // the answer also says why the VM took no more
 			return report, err
 		}
 	}
@@ -195,12 +196,13 @@ func (c *fileCopy) toVM(ctx context.Context, client *api.Client, m *meter, src, 
 	return report, nil
 }
 
-// send writes src as frames.
+// send writes src as frames to w.
 func (c *fileCopy) send(ctx context.Context, w io.Writer, src string) (report banger.CopyReport, err error) {
 	if src == "-" {
 		err = sendFrames(w, c.stdin)
 	} else {
-		report, err = archive.Write(ctx, w, src, archive.WriteOptions{Name: archive.Base(src), Follow: c.follow, NoXattrs: c.noXattrs, Frame: banger.FrameStdin})
+		report, err = archive.Write(ctx, w, src,
+			archive.WriteOptions{Name: archive.Base(src), Follow: c.follow, NoXattrs: c.noXattrs, Frame: banger.FrameStdin})
 	}
 	if err == nil {
 		err = banger.WriteFrame(w, banger.FrameStdinEOF, nil)
@@ -208,7 +210,7 @@ func (c *fileCopy) send(ctx context.Context, w io.Writer, src string) (report ba
 	return report, err
 }
 
-// sendFrames fills each frame behind its header, so that a chunk is copied once.
+// sendFrames copies r to w in frames. It fills each frame behind its header, and so copies each chunk only once.
 func sendFrames(w io.Writer, r io.Reader) error {
 	buf := make([]byte, banger.FrameHeader+banger.MaxData)
 	for {
@@ -228,9 +230,9 @@ func sendFrames(w io.Writer, r io.Reader) error {
 	}
 }
 
-// readReport reads the agent's one answer to an extract.
+// readReport reads the agent's only answer to an extract.
 func readReport(conn net.Conn, report *banger.CopyReport) error {
-	answer := archive.NewFrames(banger.NewFrameReader(conn), 0, banger.FrameResponse) // it has no data
+	answer := archive.NewFrames(banger.NewFrameReader(conn), 0, banger.FrameResponse) // the answer has no data
 	if _, err := io.Copy(io.Discard, answer); err != nil {
 		return err
 	}
@@ -240,7 +242,7 @@ func readReport(conn net.Conn, report *banger.CopyReport) error {
 	return nil
 }
 
-// meter shows how much was copied: on a terminal as it grows, elsewhere once.
+// meter shows how much was copied: on a terminal continuously, elsewhere once at the end.
 type meter struct {
 	mu       sync.Mutex
 	progress *progress
@@ -275,16 +277,16 @@ func (m *meter) end(err error) {
 	m.progress.close()
 }
 
-// meteredReader reads what a VM sends. It gives up on one that sends nothing for too long.
+// meteredReader reads what a VM sends. A read fails if the VM sends nothing for longer than patience.
 type meteredReader struct {
 	*archive.Frames
 	m        *meter
 	conn     net.Conn
 	patience time.Duration
-	theirs   *banger.CopyReport // is set at the end
+	theirs   *banger.CopyReport // set at the end
 }
 
-// ReadChunk returns io.EOF only when the VM's report was read too.
+// ReadChunk returns io.EOF only after it has also read the VM's report.
 func (r meteredReader) ReadChunk(max int) ([]byte, error) {
 	r.conn.SetReadDeadline(time.Now().Add(r.patience))
 	p, err := r.Frames.ReadChunk(max)
@@ -297,7 +299,8 @@ func (r meteredReader) ReadChunk(max int) ([]byte, error) {
 	return p, silent(err, r.patience)
 }
 
-// silent says so when an error of a connection means that the VM has sent or taken nothing.
+// silent turns a deadline error of a connection into an error that says that the VM is silent. It returns other
+// errors unchanged.
 func silent(err error, patience time.Duration) error {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -306,7 +309,7 @@ func silent(err error, patience time.Duration) error {
 		WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
 }
 
-// WriteTo implements io.WriterTo, without a buffer between.
+// WriteTo implements io.WriterTo. It copies without an intermediate buffer.
 func (r meteredReader) WriteTo(w io.Writer) (total int64, err error) {
 	for {
 		p, err := r.ReadChunk(banger.MaxData)
@@ -323,8 +326,8 @@ func (r meteredReader) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// meteredWriter sends to a VM, and gives up on one that takes nothing for too long. It notes
-// whether it was the connection that failed.
+// meteredWriter sends to a VM. A write fails if the VM takes nothing for longer than patience. failed says whether
+// the connection has failed.
 type meteredWriter struct {
 	w        net.Conn
 	m        *meter

@@ -20,7 +20,7 @@ import (
 	"banger/internal/text"
 )
 
-// hostileAgent answers a stat of a regular file, and copies as answer does.
+// hostileAgent returns a copy whose agent answers a stat with a regular file, and a copy request by calling answer.
 func hostileAgent(t *testing.T, answer func(conn net.Conn)) (*fileCopy, *bytes.Buffer) {
 	t.Helper()
 	a, stdout, _ := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
@@ -35,7 +35,7 @@ func hostileAgent(t *testing.T, answer func(conn net.Conn)) (*fileCopy, *bytes.B
 	return &fileCopy{app: a, patience: 10 * time.Second}, stdout
 }
 
-// frames are a tar as the agent sends it, and what follows.
+// frames returns entries as a tar in frames, as the agent sends it, and then the frame last with report.
 func frames(last banger.FrameType, report string, entries ...tar.Header) []byte {
 	var whole, out bytes.Buffer
 	w := tar.NewWriter(&whole)
@@ -51,21 +51,23 @@ func frames(last banger.FrameType, report string, entries ...tar.Header) []byte 
 	return out.Bytes()
 }
 
-// TestAFileOfAVMArrivesAsOneOrNotAtAll lets the agent of a VM answer in hostile ways. Each is one
-// short error, and nothing is left.
+// TestAFileOfAVMArrivesAsOneOrNotAtAll lets the agent of a VM answer in hostile ways. Each answer must give one short
+// error and leave no file behind.
 func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
 	reg := tar.Header{Typeflag: tar.TypeReg, Name: "passwd"}
 	dir := tar.Header{Typeflag: tar.TypeDir, Name: "passwd/"}
 	link := tar.Header{Typeflag: tar.TypeSymlink, Name: "passwd", Linkname: "/etc/shadow"}
-	huge, _ := json.Marshal(banger.Error{Code: "denied\x1b[2J", Message: strings.Repeat("\u202e\x1b", 60_000), Hint: strings.Repeat("h", 300_000)})
+	huge, _ := json.Marshal(banger.Error{Code: "denied\x1b[2J", Message: strings.Repeat("\u202e\x1b", 60_000),
+		Hint: strings.Repeat("h", 300_000)})
 	for name, c := range map[string]struct {
 		answer []byte
 		words  string
 	}{
-		"a directory":      {frames(banger.FrameExit, "{}", dir), "is a directory, but a file was asked for"},
-		"a symlink":        {frames(banger.FrameExit, "{}", link), "is a symlink, but a file was asked for"},
-		"several files":    {frames(banger.FrameExit, "{}", reg, reg), "to come alone"},
-		"another file":     {frames(banger.FrameExit, "{}", tar.Header{Typeflag: tar.TypeReg, Name: "shadow"}), "not what was asked for"},
+		"a directory":   {frames(banger.FrameExit, "{}", dir), "is a directory, but a file was asked for"},
+		"a symlink":     {frames(banger.FrameExit, "{}", link), "is a symlink, but a file was asked for"},
+		"several files": {frames(banger.FrameExit, "{}", reg, reg), "to come alone"},
+		"another file": {frames(banger.FrameExit, "{}", tar.Header{Typeflag: tar.TypeReg, Name: "shadow"}),
+			"not what was asked for"},
 		"a broken report":  {frames(banger.FrameExit, "[]", reg), "sent a broken report"},
 		"an error behind":  {frames(banger.FrameError, `{"code":"denied","message":"no"}`, reg), "no"},
 		"a broken error":   {frames(banger.FrameError, `no`, reg), "sent a broken error"},
@@ -77,7 +79,8 @@ func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
 			cp, _ := hostileAgent(t, func(conn net.Conn) { conn.Write(c.answer) })
 			into := t.TempDir()
 			err := cp.run(t.Context(), "box:/etc/passwd", filepath.Join(into, "x"))
-			if err == nil || !strings.Contains(err.Error(), c.words) || len(err.Error()) > 8*text.MaxError || strings.ContainsAny(err.Error(), "\x1b\u202e") {
+			if err == nil || !strings.Contains(err.Error(), c.words) || len(err.Error()) > 8*text.MaxError ||
+				strings.ContainsAny(err.Error(), "\x1b\u202e") {
 				t.Errorf("the error is %.5000v, not a sentence with %q", err, c.words)
 			}
 			if list, err := os.ReadDir(into); err != nil || len(list) > 0 {
@@ -93,12 +96,13 @@ func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
 	if st, err := os.Lstat(into); err != nil || st.Mode() != 0o755 {
 		t.Errorf("the file is %v, %v", st.Mode(), err)
 	}
-	if got := cp.stderr.(*bytes.Buffer).String(); !strings.Contains(got, "banger: 1 file lost its setuid or setgid bit or capabilities; -a keeps them\n") {
+	if got := cp.stderr.(*bytes.Buffer).String(); !strings.Contains(got,
+		"banger: 1 file lost its setuid or setgid bit or capabilities; -a keeps them\n") {
 		t.Errorf("it says %q", got)
 	}
 }
 
-// TestAnAgentMustSayWhatAFileIs lets the agent of a VM tell no type, which would let it send any.
+// TestAnAgentMustSayWhatAFileIs lets the agent of a VM state no type, which would allow it to send any type.
 func TestAnAgentMustSayWhatAFileIs(t *testing.T) {
 	a, _, _ := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(banger.FileInfo{Mode: 0o644})
@@ -109,8 +113,7 @@ func TestAnAgentMustSayWhatAFileIs(t *testing.T) {
 	}
 }
 
-// TestACopyEndsWithASilentAgent lets the agent of a VM stop in the middle, at each place where the
-// copy waits for it.
+// TestACopyEndsWithASilentAgent lets the agent of a VM stop at each place where the copy waits for it.
 func TestACopyEndsWithASilentAgent(t *testing.T) {
 	reg := tar.Header{Typeflag: tar.TypeReg, Name: "passwd"}
 	whole := frames(banger.FrameExit, "{}", reg)
@@ -146,7 +149,8 @@ func TestACopyEndsWithASilentAgent(t *testing.T) {
 				dst = filepath.Join(into, dst)
 			}
 			err := cp.run(t.Context(), c.src, dst)
-			if banger.CodeOf(err) != banger.CodeTimeout || !strings.Contains(fmt.Sprint(err), "the VM's agent is silent: for 100ms") {
+			if banger.CodeOf(err) != banger.CodeTimeout ||
+				!strings.Contains(fmt.Sprint(err), "the VM's agent is silent: for 100ms") {
 				t.Errorf("the error is %v", err)
 			}
 			if list, err := os.ReadDir(into); err != nil || len(list) > 0 {

@@ -13,8 +13,8 @@ import (
 	"banger/internal/api"
 )
 
-// falseDaemon is an app whose daemon answers as handle does, so that what a guest, an image or a
-// registry says can be anything.
+// falseDaemon returns an app whose daemon answers with handle. A test can thereby choose everything that a guest, an
+// image or a registry says.
 func falseDaemon(t *testing.T, handle http.HandlerFunc) (a *app, stdout, stderr *bytes.Buffer) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cli") // shorter than t.TempDir: a socket's path has 108 bytes
@@ -40,12 +40,13 @@ func falseDaemon(t *testing.T, handle http.HandlerFunc) (a *app, stdout, stderr 
 	return a, stdout, stderr
 }
 
-// upgraded takes the connection of a request over, as the daemon does for streams of a guest.
+// upgraded takes over the connection of a request, as the daemon does for streams of a guest.
 func upgraded(w http.ResponseWriter, r *http.Request) net.Conn {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(err)
 	}
-	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", r.Header.Get("Upgrade"))
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n",
+		r.Header.Get("Upgrade"))
 	return conn
 }

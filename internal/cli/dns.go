@@ -41,7 +41,8 @@ needs root; uninstall removes it. For NetworkManager and dnsmasq it prints what 
 	return c
 }
 
-// namesServer is where the daemon answers names, and why not where it should.
+// namesServer returns the address at which the daemon answers DNS questions. problem says why this is not the usual
+// address.
 func (a *app) namesServer(ctx context.Context) (at netip.AddrPort, problem string, err error) {
 	client, err := a.connect(ctx)
 	if err != nil {
@@ -53,7 +54,8 @@ func (a *app) namesServer(ctx context.Context) (at netip.AddrPort, problem strin
 	}
 	at, err = netip.ParseAddrPort(v.DNS)
 	if err != nil {
-		return at, "", banger.Errorf(banger.CodeUnavailable, "the daemon answers no names: %s", v.DNSProblem).WithHint("restart it: banger daemon stop")
+		return at, "", banger.Errorf(banger.CodeUnavailable, "the daemon answers no names: %s", v.DNSProblem).
+			WithHint("restart it: banger daemon stop")
 	}
 	return at, v.DNSProblem, nil
 }
@@ -73,7 +75,7 @@ func (a *app) installDNS(ctx context.Context, server string) error {
 		return err
 	}
 	if err := reloadResolved(ctx); err != nil {
-		dns.Detect("/").Uninstall() // as it was
+		dns.Detect("/").Uninstall() // restore the earlier configuration
 		return err
 	}
 	fmt.Fprintf(a.stderr, "%s asks %s for *.%s now\n", dns.Resolved, at, dns.Domain)
@@ -83,13 +85,14 @@ func (a *app) installDNS(ctx context.Context, server string) error {
 func reloadResolved(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, "systemctl", "reload-or-restart", "systemd-resolved").CombinedOutput()
 	if err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "cannot have systemd-resolved read its configuration: %w: %s", err, strings.TrimSpace(string(out))).
+		return banger.Errorf(banger.CodeUnavailable, "cannot have systemd-resolved read its configuration: %w: %s", err,
+			strings.TrimSpace(string(out))).
 			WithHint("systemctl status systemd-resolved")
 	}
 	return nil
 }
 
-// statusDNS ends with code 1 when the host does not find VMs by name.
+// statusDNS returns an error with exit code 1 when the host does not find VMs by name.
 func (a *app) statusDNS(ctx context.Context) error {
 	at, problem, err := a.namesServer(ctx)
 	if err != nil {
@@ -110,7 +113,8 @@ func (a *app) statusDNS(ctx context.Context) error {
 	if told, ok := h.Installed(); ok && told != at {
 		where += fmt.Sprintf(", but %s names %s", dns.DropInPath, told)
 	}
-	fmt.Fprintf(a.stdout, "server:    %s\nanswers:   %s\nresolver:  %s (%s)\nNAME.vm:   %s\n", where, answers, h.Kind, strings.Join(h.Nameservers, " "),
+	fmt.Fprintf(a.stdout, "server:    %s\nanswers:   %s\nresolver:  %s (%s)\nNAME.vm:   %s\n", where, answers, h.Kind,
+		strings.Join(h.Nameservers, " "),
 		map[bool]string{true: "found by this host", false: "not found by this host"}[found])
 	if found {
 		return nil
@@ -125,8 +129,8 @@ func (a *app) statusDNS(ctx context.Context) error {
 	return &exitError{code: exitFailed}
 }
 
-// findsNames asks as every program of the host does, which a static one like this
-// cannot itself.
+// findsNames reports whether programs of the host find VMs by name. It runs getent, because a static program such as
+// this one cannot ask in the way of other programs.
 func findsNames(ctx context.Context) bool {
 	out, err := exec.CommandContext(ctx, "getent", "ahostsv4", dns.Self).Output()
 	return err == nil && strings.HasPrefix(string(out), "127.0.0.1 ")

@@ -13,7 +13,7 @@ import (
 	"banger/internal/text"
 )
 
-// check is one line of doctor.
+// check is one line of doctor's output.
 type check struct {
 	Name   string `json:"name"`
 	Result string `json:"result"` // PASS, WARN or FAIL
@@ -66,7 +66,8 @@ func (a *app) diagnose(ctx context.Context) []check {
 	if kvm := host.ProbeKVM(""); kvm.Usable {
 		add("kvm", pass, "KVM executes guests in hardware", "")
 	} else {
-		add("kvm", warn, "VMs are emulated, slow and without an isolation boundary: "+kvm.Reason, "run on a host with hardware virtualisation, and join the group kvm")
+		add("kvm", warn, "VMs are emulated, slow and without an isolation boundary: "+kvm.Reason,
+			"run on a host with hardware virtualisation, and join the group kvm")
 	}
 	client, failed := a.connect(ctx)
 	failedFix := "see " + a.logPath()
@@ -104,8 +105,8 @@ func (a *app) diagnose(ctx context.Context) []check {
 
 const qemuProgram = "qemu-system-x86_64"
 
-// checkQEMU is the line about QEMU: no VM starts without it, unless the daemon says that it can
-// use Firecracker.
+// checkQEMU returns the line about QEMU. Without QEMU no VM starts, unless the daemon says that it can use
+// Firecracker.
 func checkQEMU(path string, installed bool, vmms []api.VMM) check {
 	const fix = "apt-get install qemu-system-x86"
 	if installed {
@@ -133,7 +134,8 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client, v api.Vers
 	} else if v.DNSProblem != "" {
 		checks = append(checks, check{"names", warn, "NAME.vm is answered at " + v.DNS + ": " + v.DNSProblem, "see: banger dns status"})
 	} else if !findsNames(ctx) {
-		checks = append(checks, check{"names", warn, "NAME.vm is answered at " + v.DNS + ", where this host does not ask", "see: banger dns status"})
+		checks = append(checks,
+			check{"names", warn, "NAME.vm is answered at " + v.DNS + ", where this host does not ask", "see: banger dns status"})
 	} else {
 		checks = append(checks, check{"names", pass, "this host finds NAME.vm", ""})
 	}
@@ -141,7 +143,7 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client, v api.Vers
 		switch {
 		case m.Name != banger.VMMFirecracker && m.Path != "" && m.Problem != "":
 			checks = append(checks, check{m.Name, fail, m.Problem, m.Fix})
-		case m.Name != banger.VMMFirecracker: // the programs that banger itself needs were looked for
+		case m.Name != banger.VMMFirecracker: // doctor has already looked for the programs that banger itself needs
 		case m.Problem != "":
 			checks = append(checks, check{m.Name, warn, "not used: " + m.Problem, m.Fix})
 		case m.Warning != "":
@@ -173,7 +175,7 @@ func (a *app) diagnoseDaemon(ctx context.Context, client *api.Client, v api.Vers
 	return checks
 }
 
-// nestedCheck says whether VMs that are asked for with --nested can run VMs of their own.
+// nestedCheck says whether VMs started with --nested can run VMs of their own.
 func nestedCheck(v api.Version) check {
 	switch {
 	case v.NestedProblem != "":
@@ -193,7 +195,7 @@ func (a *app) versionCommand() *cobra.Command {
 			}
 			v := struct {
 				Client api.Version  `json:"client"`
-				Daemon *api.Version `json:"daemon"` // null when none runs
+				Daemon *api.Version `json:"daemon"` // null when no daemon runs
 			}{Client: api.Version{Version: banger.Version, API: banger.APIVersion}}
 			if a.daemonRuns(c.Context()) {
 				d, err := a.client.Version(c.Context())

@@ -7,24 +7,26 @@ import (
 	"banger/internal/api"
 )
 
-// TestDoctorShowsNested: it says who gives the guests virtualisation, or why nobody does.
+// TestDoctorShowsNested checks that doctor says which VMM gives the guests virtualisation, or why none does.
 func TestDoctorShowsNested(t *testing.T) {
 	for name, c := range map[string]struct {
 		version api.Version
 		result  string
 		words   string
 	}{
-		"KVM":               {api.Version{KVM: "usable"}, pass, "by this host's KVM"},
-		"emulated":          {api.Version{KVM: "there is no /dev/kvm"}, pass, "emulated"},
-		"KVM does not nest": {api.Version{KVM: "usable", NestedProblem: "load it with nested=1"}, warn, "load it with nested=1"},
+		"KVM":      {api.Version{KVM: "usable"}, pass, "by this host's KVM"},
+		"emulated": {api.Version{KVM: "there is no /dev/kvm"}, pass, "emulated"},
+		"KVM does not nest": {api.Version{KVM: "usable", NestedProblem: "load it with nested=1"}, warn,
+			"load it with nested=1"},
 	} {
-		if got := nestedCheck(c.version); got.Name != "nested" || got.Result != c.result || !strings.Contains(got.Detail, c.words) {
+		if got := nestedCheck(c.version); got.Name != "nested" || got.Result != c.result ||
+			!strings.Contains(got.Detail, c.words) {
 			t.Errorf("%s: doctor says %+v", name, got)
 		}
 	}
 }
 
-// TestWhereQEMUIsNeeded: without it no VM starts, unless the daemon can use Firecracker.
+// TestWhereQEMUIsNeeded checks that a missing QEMU is a failure, unless the daemon can use Firecracker.
 func TestWhereQEMUIsNeeded(t *testing.T) {
 	usable := api.VMM{Name: "firecracker", Path: "/usr/bin/firecracker", Warning: "a fault that is gone round"}
 	unusable := api.VMM{Name: "firecracker", Problem: "it needs KVM"}
@@ -35,8 +37,9 @@ func TestWhereQEMUIsNeeded(t *testing.T) {
 		result    string
 		detail    string
 	}{
-		"it is there":                    {true, []api.VMM{missing}, pass, "/usr/bin/qemu-system-x86_64"},
-		"Firecracker does everything":    {false, []api.VMM{usable, missing}, warn, "not installed; Firecracker runs VMs here"},
+		"it is there": {true, []api.VMM{missing}, pass, "/usr/bin/qemu-system-x86_64"},
+		"Firecracker does everything": {false, []api.VMM{usable, missing}, warn,
+			"not installed; Firecracker runs VMs here"},
 		"Firecracker cannot be used":     {false, []api.VMM{unusable, missing}, fail, "not installed; it runs VMs"},
 		"QEMU alone is known":            {false, []api.VMM{missing}, fail, "not installed; it runs VMs"},
 		"the daemon does not answer":     {false, nil, fail, "not installed; it runs VMs"},

@@ -49,12 +49,13 @@ func (a *app) imageCommand() *cobra.Command {
 			return nil
 		}}
 	c.AddCommand(a.imagePullCommand(), a.imagePushCommand(), a.imageListCommand(), inspect, a.imageHistoryCommand(), tag, rm,
-		a.imageRegisterCommand(), a.imagePromoteCommand(), a.imageSaveCommand(), a.imageLoadCommand(), a.imageUsageCommand(), a.imagePruneCommand())
+		a.imageRegisterCommand(), a.imagePromoteCommand(), a.imageSaveCommand(), a.imageLoadCommand(), a.imageUsageCommand(),
+		a.imagePruneCommand())
 	return c
 }
 
-// withEvents runs what reports progress: lines for a person on stderr, or with the
-// format json each event as a line of JSON on stdout.
+// withEvents runs f and shows its progress: as lines for a person on stderr or, with the format json, each event as a
+// line of JSON on stdout.
 func (a *app) withEvents(c *cobra.Command, format string, f func(*api.Client, banger.Emit) error) error {
 	if format != "" && format != "json" {
 		return &exitError{exitUsage, fmt.Errorf("--format is %q, but only json is known", format)}
@@ -72,7 +73,7 @@ func (a *app) withEvents(c *cobra.Command, format string, f func(*api.Client, ba
 	return err
 }
 
-// printImage shows the result of withEvents.
+// printImage prints the image that f of withEvents made.
 func (a *app) printImage(img banger.Image, format string) {
 	if format == "json" {
 		text.WriteJSON(a.stdout, banger.Event{Image: &img}, "")
@@ -181,7 +182,8 @@ func (a *app) imageHistoryCommand() *cobra.Command {
 
 func (a *app) imageRegisterCommand() *cobra.Command {
 	var rootfs, kernel string
-	c := &cobra.Command{Use: "register NAME --rootfs FILE", Short: "Use an ext4 file of the host as an image, where it lies", Args: usage(cobra.ExactArgs(1)),
+	c := &cobra.Command{Use: "register NAME --rootfs FILE",
+		Short: "Use an ext4 file of the host as an image, where it lies", Args: usage(cobra.ExactArgs(1)),
 		Long: "Use an ext4 file of the host as an image, where it lies. It must not change afterwards; `banger image promote` copies it.",
 		RunE: func(c *cobra.Command, args []string) error {
 			path, err := filepath.Abs(rootfs)
@@ -223,7 +225,8 @@ func (a *app) imagePromoteCommand() *cobra.Command {
 
 func (a *app) imageSaveCommand() *cobra.Command {
 	output := ""
-	c := &cobra.Command{Use: "save [-o FILE] IMAGE...", Short: "Write images as a tar that banger, docker, podman and skopeo load", Args: usage(cobra.MinimumNArgs(1)),
+	c := &cobra.Command{Use: "save [-o FILE] IMAGE...",
+		Short: "Write images as a tar that banger, docker, podman and skopeo load", Args: usage(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			refs := make([]string, len(args))
 			for i, ref := range args {
@@ -245,12 +248,12 @@ func (a *app) imageSaveCommand() *cobra.Command {
 	return c
 }
 
-// writeWhole writes a file that is there whole or not at all, also after a power cut. Where the file system can, the file has no
-// name until it is whole, so that it is gone when this process is killed.
+// writeWhole writes a file that exists completely or not at all, even after a power cut. If the file system supports
+// it, the file has no name until it is complete. The kernel then removes it if this process is killed.
 func writeWhole(path string, write func(io.Writer) error) error {
 	dir := filepath.Dir(path)
 	temp := filepath.Join(dir, fmt.Sprintf(".banger-save-%d", os.Getpid()))
-	os.Remove(temp) // of an earlier process with this id
+	os.Remove(temp) // left by an earlier process with this id
 	f, err := os.OpenFile(dir, os.O_WRONLY|unix.O_TMPFILE, 0o600)
 	nameless := err == nil
 	if !nameless {
@@ -262,7 +265,7 @@ func writeWhole(path string, write func(io.Writer) error) error {
 	if err = write(f); err == nil {
 		err = errors.Join(f.Chmod(0o644), f.Sync())
 	}
-	if err == nil && nameless { // as open(2) says
+	if err == nil && nameless { // the way that open(2) describes
 		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW)
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
@@ -282,7 +285,8 @@ func writeWhole(path string, write func(io.Writer) error) error {
 
 func (a *app) imageLoadCommand() *cobra.Command {
 	var input, format string
-	c := &cobra.Command{Use: "load [-i FILE]", Short: "Bring in the images of a tar that docker, podman or banger saved", Args: usage(cobra.NoArgs),
+	c := &cobra.Command{Use: "load [-i FILE]", Short: "Bring in the images of a tar that docker, podman or banger saved",
+		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			in := a.stdin
 			if input != "" && input != "-" {
@@ -302,7 +306,7 @@ func (a *app) imageLoadCommand() *cobra.Command {
 	return c
 }
 
-// load brings in the images of an archive and prints their names.
+// load imports the images of an archive and prints their names.
 func (a *app) load(c *cobra.Command, in io.Reader, format string) error {
 	return a.withEvents(c, format, func(client *api.Client, emit banger.Emit) error {
 		list, err := client.LoadImages(c.Context(), in, emit)
@@ -326,7 +330,8 @@ func (a *app) imageUsageCommand() *cobra.Command {
 		name: func(u banger.ImageUsage) string { return u.Digest },
 		head: []string{"DIGEST", "FILE SYSTEM", "LAYERS", "SHARED", "REFERENCES"},
 		row: func(u banger.ImageUsage) []string {
-			return []string{shortDigest(u.Digest), banger.FormatSize(u.Rootfs), banger.FormatSize(u.Blobs), banger.FormatSize(u.Shared), strings.Join(u.References, " ")}
+			return []string{shortDigest(u.Digest), banger.FormatSize(u.Rootfs), banger.FormatSize(u.Blobs),
+				banger.FormatSize(u.Shared), strings.Join(u.References, " ")}
 		},
 	})
 }
@@ -369,8 +374,7 @@ func (a *app) imagePruneCommand() *cobra.Command {
 	return c
 }
 
-// absoluteReference makes the path in a file reference absolute: the daemon has
-// another working directory.
+// absoluteReference makes the path in a file reference absolute, because the daemon has another working directory.
 func absoluteReference(ref string) string {
 	for _, scheme := range []string{"oci:", "oci-archive:", "docker-archive:"} {
 		if path, ok := strings.CutPrefix(ref, scheme); ok && path != "" && !filepath.IsAbs(path) {

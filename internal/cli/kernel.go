@@ -55,7 +55,8 @@ func (a *app) addKernel(c *cobra.Command, add func(*api.Client, banger.Emit) (ba
 func (a *app) kernelImportCommand() *cobra.Command {
 	var host bool
 	var vmlinux, modules, name string
-	c := &cobra.Command{Use: "import (--host | --vmlinux FILE --modules DIR)", Short: "Add a kernel from files of this host", Args: usage(cobra.NoArgs),
+	c := &cobra.Command{Use: "import (--host | --vmlinux FILE --modules DIR)",
+		Short: "Add a kernel from files of this host", Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if host == (vmlinux != "") || (vmlinux == "") != (modules == "") {
 				return &exitError{exitUsage, fmt.Errorf("give either --host, or --vmlinux and --modules")}

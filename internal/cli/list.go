@@ -8,7 +8,7 @@ import (
 	"banger/internal/api"
 )
 
-// listing says how a list of T is got and shown.
+// listing says how to get and show a list of T.
 type listing[T any] struct {
 	use, short string
 	aliases    []string
@@ -18,8 +18,7 @@ type listing[T any] struct {
 	row        func(T) []string
 }
 
-// listCommand is a command without arguments that prints a table, JSON, or with
-// -q the names alone.
+// listCommand returns a command without arguments that prints a table, JSON or, with -q, the names alone.
 func listCommand[T any](a *app, l listing[T]) *cobra.Command {
 	var format string
 	c := &cobra.Command{Use: l.use, Aliases: l.aliases, Short: l.short, Args: usage(cobra.NoArgs),

@@ -14,7 +14,7 @@ import (
 	"banger/internal/api"
 )
 
-// networkFlags are the flags of run and create about the network.
+// networkFlags are the flags of run and create for the network.
 type networkFlags struct {
 	publish     []string
 	policy      string
@@ -25,19 +25,22 @@ type networkFlags struct {
 
 func (f *networkFlags) register(c *cobra.Command, spec *banger.Spec) {
 	fs := c.Flags()
-	fs.StringVar(&spec.Network, "network", banger.NetworkUser, "user: a user-space network of its own; bridge, or the name of a network: the host's kernel (root only); none: no NIC at all")
-	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "[IP:]HOST:GUEST[/udp]: forward a port of the host; IP is 127.0.0.1, and HOST 0 any free port")
+	fs.StringVar(&spec.Network, "network", banger.NetworkUser,
+		"user: a user-space network of its own; bridge, or the name of a network: the host's kernel (root only); none: no NIC at all")
+	fs.StringArrayVarP(&f.publish, "publish", "p", nil,
+		"[IP:]HOST:GUEST[/udp]: forward a port of the host; IP is 127.0.0.1, and HOST 0 any free port")
 	fs.BoolVarP(&spec.PublishAll, "publish-all", "P", false, "forward every port that the image exposes to a free one")
 	fs.StringVar(&f.policy, "net-policy", "", "what the VM may reach: allow, deny, or a file of rules (default: allow; deny with --untrusted)")
 	fs.StringArrayVar(&f.allow, "net-allow", nil, "DESTINATION [tcp|udp|icmp[:PORTS]] to allow before the policy, like '*.debian.org tcp:443'")
 	fs.StringArrayVar(&f.deny, "net-deny", nil, "DESTINATION [tcp|udp|icmp[:PORTS]] to deny before the policy")
-	fs.StringVar(&f.proxy, "proxy", "", "use a proxy, URL or by default that of this shell's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, and allow it")
+	fs.StringVar(&f.proxy, "proxy", "",
+		"use a proxy, URL or by default that of this shell's HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, and allow it")
 	fs.Lookup("proxy").NoOptDefVal = fromEnvironment
 	fs.StringArrayVar(&f.ca, "ca", nil, "file of certificates (PEM) that the VM is to trust too")
 	fs.BoolVar(&spec.Untrusted, "untrusted", false, "the VM runs what nobody has read: it reaches nothing unless allowed")
 }
 
-// resolve puts the flags into s; only files are read.
+// resolve puts the flags into s. Its only I/O is reading files.
 func (f *networkFlags) resolve(s *banger.Spec) error {
 	for _, p := range f.publish {
 		forward, err := banger.ParseForward(p)
@@ -94,7 +97,7 @@ func parseRules(action string, texts []string) (rules []banger.Rule, err error) 
 	return rules, nil
 }
 
-// readPolicy takes allow, deny, the name of a file, or - for stdin.
+// readPolicy reads a policy from arg: allow, deny, the name of a file, or - for stdin.
 func readPolicy(arg string) (banger.Policy, error) {
 	if arg == banger.Allow || arg == banger.Deny {
 		return banger.ParsePolicy(arg)
@@ -103,7 +106,8 @@ func readPolicy(arg string) (banger.Policy, error) {
 	f, err := os.Stdin, error(nil)
 	if arg != "-" {
 		if f, err = os.Open(arg); err != nil {
-			return banger.Policy{}, banger.Errorf(banger.CodeInvalid, "cannot read the policy: %w", err).WithHint("give allow, deny or a file of rules")
+			return banger.Policy{}, banger.Errorf(banger.CodeInvalid, "cannot read the policy: %w", err).
+				WithHint("give allow, deny or a file of rules")
 		}
 		defer f.Close()
 	}
@@ -120,7 +124,8 @@ func readPolicy(arg string) (banger.Policy, error) {
 func (a *app) portsCommand() *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use: "ports VM", Short: "Show what listens in a VM and where it is reached", Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: a.completeVMs,
+		Use: "ports VM", Short: "Show what listens in a VM and where it is reached", Args: usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeVMs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkFormat(format); err != nil {
 				return err
@@ -162,10 +167,13 @@ func listenerRow(l banger.Listener) []string {
 
 func (a *app) portCommand() *cobra.Command {
 	list := func(c *cobra.Command, args []string) error { return a.listForwards(c, args[0]) }
-	c := &cobra.Command{Use: "port", Short: "Forward ports of the host to a VM", Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: a.completeVMs, RunE: list}
-	c.AddCommand(&cobra.Command{Use: "ls VM", Short: "List a VM's forwards", Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: a.completeVMs, RunE: list},
+	c := &cobra.Command{Use: "port", Short: "Forward ports of the host to a VM", Args: usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeVMs, RunE: list}
+	c.AddCommand(&cobra.Command{Use: "ls VM", Short: "List a VM's forwards", Args: usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: a.completeVMs, RunE: list},
 		&cobra.Command{
-			Use: "add VM [IP:]HOST:GUEST[/udp]...", Short: "Add forwards, for good", Args: usage(cobra.MinimumNArgs(2)), ValidArgsFunction: a.completeVMs,
+			Use: "add VM [IP:]HOST:GUEST[/udp]...", Short: "Add forwards, for good", Args: usage(cobra.MinimumNArgs(2)),
+			ValidArgsFunction: a.completeVMs,
 			RunE: func(c *cobra.Command, args []string) error {
 				return a.eachForward(c, args, func(client *api.Client, f banger.Forward) error {
 					f, err := client.AddForward(c.Context(), args[0], f)
@@ -177,7 +185,8 @@ func (a *app) portCommand() *cobra.Command {
 			},
 		},
 		&cobra.Command{
-			Use: "rm VM [IP:]HOST:GUEST[/udp]...", Short: "End forwards and their connections", Args: usage(cobra.MinimumNArgs(2)), ValidArgsFunction: a.completeVMs,
+			Use: "rm VM [IP:]HOST:GUEST[/udp]...", Short: "End forwards and their connections",
+			Args: usage(cobra.MinimumNArgs(2)), ValidArgsFunction: a.completeVMs,
 			RunE: func(c *cobra.Command, args []string) error {
 				return a.eachForward(c, args, func(client *api.Client, f banger.Forward) error {
 					return client.RemoveForward(c.Context(), args[0], f)
@@ -187,7 +196,7 @@ func (a *app) portCommand() *cobra.Command {
 	return c
 }
 
-// eachForward reads all forwards before it does anything with the first.
+// eachForward parses all forwards before it calls do for the first of them.
 func (a *app) eachForward(c *cobra.Command, args []string, do func(*api.Client, banger.Forward) error) error {
 	var list []banger.Forward
 	for _, text := range args[1:] {
@@ -228,7 +237,7 @@ func (a *app) listForwards(c *cobra.Command, ref string) error {
 	return nil
 }
 
-// forwardLine reads like a line of docker port.
+// forwardLine returns f in the format of a line of docker port.
 func forwardLine(f banger.Forward) string {
 	return fmt.Sprintf("%d/%s -> %s", f.GuestPort, f.Protocol, f.Host())
 }
@@ -253,7 +262,8 @@ func (a *app) policyCommand() *cobra.Command {
 			return nil
 		},
 	}, &cobra.Command{
-		Use: "set VM allow|deny|FILE|-", Short: "Replace a VM's policy; flows that it forbids are cut", Args: usage(cobra.ExactArgs(2)), ValidArgsFunction: a.completeVMs,
+		Use: "set VM allow|deny|FILE|-", Short: "Replace a VM's policy; flows that it forbids are cut",
+		Args: usage(cobra.ExactArgs(2)), ValidArgsFunction: a.completeVMs,
 		Long: `Replace what a VM may reach, now and at its next starts. Flows that the policy forbids are cut before
 the command ends.
 
@@ -285,7 +295,8 @@ func (a *app) policyLogCommand() *cobra.Command {
 	var tail int
 	var format string
 	c := &cobra.Command{
-		Use: "log [flags] VM", Short: "Show what a VM's policy has refused since its last start", Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: a.completeVMs,
+		Use: "log [flags] VM", Short: "Show what a VM's policy has refused since its last start",
+		Args: usage(cobra.ExactArgs(1)), ValidArgsFunction: a.completeVMs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkFormat(format); err != nil {
 				return err
@@ -313,7 +324,7 @@ func (a *app) policyLogCommand() *cobra.Command {
 	return c
 }
 
-// denialLine is one denial for a person: when, which VM, which process, where to, why.
+// denialLine returns one denial as a line for a person: time, VM, process, destination, reason.
 func denialLine(vm string, d banger.Denial) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", d.Time.Local().Format(time.DateTime), vm)

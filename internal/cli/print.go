@@ -41,8 +41,8 @@ func (t table) row(cells ...string) {
 
 func (t table) flush() error { return t.w.Flush() }
 
-// maxMessage is the most characters of an error that are printed: our own words and those of
-// somebody else.
+// maxMessage is the maximum number of characters of a printed error, which may contain our text and text from
+// elsewhere.
 const maxMessage = 2 * text.MaxError
 
 // complain prints an error.
@@ -53,8 +53,8 @@ func (a *app) complain(err error) {
 // say prints a line on stdout.
 func (a *app) say(line string) { fmt.Fprintln(a.stdout, text.Line(line)) }
 
-// copyText copies what a guest prints to stdout. On a terminal it becomes printable text, since
-// it must not steer the user's terminal; elsewhere it stays as it is.
+// copyText copies output of a guest to stdout. On a terminal it makes the text printable, because a guest must not
+// control the user's terminal. Elsewhere it copies the text unchanged.
 func (a *app) copyText(r io.Reader) error {
 	if !isTerminal(a.stdout) {
 		_, err := io.Copy(a.stdout, r)
@@ -78,8 +78,7 @@ func age(t time.Time) string {
 	return fmt.Sprintf("%d days ago", int(d.Hours()/24))
 }
 
-// progress shows events on stderr: one live line per stage on a terminal, plain
-// lines elsewhere, nothing with -q.
+// progress shows events on stderr: one live line per stage on a terminal, plain lines elsewhere, nothing with -q.
 type progress struct {
 	w     io.Writer
 	live  bool
@@ -99,7 +98,7 @@ func (a *app) progress() *progress {
 
 func (p *progress) emit(e banger.Event) {
 	if e.Layer != "" && !e.Done || e.Stage == "" {
-		return // the line of all layers says enough; what has no stage is not for a person
+		return // the line for all layers says enough, and an event without a stage is not for a person
 	}
 	now := time.Now()
 	if e.Stage != p.stage {

@@ -11,15 +11,15 @@ import (
 	"banger"
 )
 
-// fromEnvironment is the value of --proxy without one.
+// fromEnvironment is the value of --proxy when it is given without a value.
 const fromEnvironment = "env"
 
-// proxyVariables are those that programs look at, in small letters or capitals.
+// proxyVariables are the variables that programs read. Programs also read them in capitals.
 var proxyVariables = []string{"http_proxy", "https_proxy", "all_proxy"}
 
-// proxy returns the guest's variables for a proxy, and the rules without which it
-// would not reach it: value is the proxy's URL, or fromEnvironment for the caller's
-// own variables. A proxy on this host's loopback is that at the guest's gateway.
+// proxy returns the guest's variables for a proxy, and the rules that the guest needs to reach the proxy. value is
+// the proxy's URL, or fromEnvironment for the caller's own variables. If the proxy is on this host's loopback
+// address, the guest gets the address of its gateway instead.
 func proxy(value, network string, getenv func(string) string) (env []string, rules []banger.Rule, err error) {
 	none := ""
 	values := map[string]string{}
@@ -49,7 +49,8 @@ func proxy(value, network string, getenv func(string) string) (env []string, rul
 		}
 	}
 	if len(env) == 0 {
-		return nil, nil, banger.Errorf(banger.CodeInvalid, "--proxy: no proxy is set here").WithHint("set HTTPS_PROXY, or give its URL: --proxy=http://proxy:3128")
+		return nil, nil, banger.Errorf(banger.CodeInvalid, "--proxy: no proxy is set here").
+			WithHint("set HTTPS_PROXY, or give its URL: --proxy=http://proxy:3128")
 	}
 	if none != "" {
 		env = append(env, "no_proxy="+none, "NO_PROXY="+none)
@@ -64,10 +65,10 @@ func either(getenv func(string) string, name string) string {
 	return getenv(strings.ToUpper(name))
 }
 
-// proxyPorts are the kinds of proxies, with the ports of those that name none.
+// proxyPorts maps each kind of proxy to the port of a URL that names none.
 var proxyPorts = map[string]uint16{"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 
-// proxyInside returns a proxy's URL as the guest sees it, and the rule that opens it.
+// proxyInside returns a proxy's URL as the guest must use it, and the rule that allows it.
 func proxyInside(text, network string) (string, banger.Rule, error) {
 	var rule banger.Rule
 	full := text
@@ -76,7 +77,8 @@ func proxyInside(text, network string) (string, banger.Rule, error) {
 	}
 	u, err := url.Parse(full)
 	if err != nil || u.Hostname() == "" || proxyPorts[u.Scheme] == 0 {
-		return "", rule, banger.Errorf(banger.CodeInvalid, "--proxy: it is not the URL of a proxy").WithHint("for example: http://proxy.example:3128 or socks5h://10.1.2.3")
+		return "", rule, banger.Errorf(banger.CodeInvalid, "--proxy: it is not the URL of a proxy").
+			WithHint("for example: http://proxy.example:3128 or socks5h://10.1.2.3")
 	}
 	port := proxyPorts[u.Scheme]
 	if u.Port() != "" {
@@ -91,10 +93,12 @@ func proxyInside(text, network string) (string, banger.Rule, error) {
 	loopback := to == "localhost" || err == nil && addr.Unmap().IsLoopback()
 	switch {
 	case loopback && network != banger.NetworkUser:
-		return "", rule, banger.Errorf(banger.CodeInvalid, "--proxy: a proxy on this host's %s is out of reach for a VM of network %s", to, network).
-			WithHint("use --network user, or have the proxy listen on the network's gateway")
+		return "", rule,
+			banger.Errorf(banger.CodeInvalid, "--proxy: a proxy on this host's %s is out of reach for a VM of network %s", to, network).
+				WithHint("use --network user, or have the proxy listen on the network's gateway")
 	case err == nil && !addr.Unmap().Is4() && !loopback:
-		return "", rule, banger.Errorf(banger.CodeInvalid, "--proxy: %s is an IPv6 address, which guests do not have", to).WithHint("give its name or IPv4 address")
+		return "", rule, banger.Errorf(banger.CodeInvalid, "--proxy: %s is an IPv6 address, which guests do not have", to).
+			WithHint("give its name or IPv4 address")
 	case loopback:
 		to = banger.ToHost
 		u.Host = net.JoinHostPort(banger.UserGateway, strconv.Itoa(int(port)))
@@ -103,7 +107,7 @@ func proxyInside(text, network string) (string, banger.Rule, error) {
 	return u.String(), rule, err
 }
 
-// readCA joins the certificates of files.
+// readCA joins the certificates in files.
 func readCA(files []string) (string, error) {
 	var all []byte
 	for _, name := range files {

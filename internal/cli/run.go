@@ -34,7 +34,7 @@ type specFlags struct {
 
 func (f *specFlags) register(c *cobra.Command) {
 	fs := c.Flags()
-	fs.SetInterspersed(false) // what follows IMAGE belongs to the command
+	fs.SetInterspersed(false) // everything after IMAGE belongs to the command
 	fs.StringVar(&f.spec.Name, "name", "", "name of the VM (a DNS label; default: a random one)")
 	fs.IntVar(&f.spec.CPUs, "cpus", banger.DefaultCPUs, "virtual CPUs")
 	fs.StringVar(&f.spec.CPUModel, "cpu-model", "", "CPU that the guest sees, in QEMU's words (default: the host's, or EPYC-v1 when emulated)")
@@ -60,7 +60,7 @@ func (f *specFlags) register(c *cobra.Command) {
 	fs.StringVar(&f.spec.Init, "init", banger.InitAuto, "PID 1 in the guest: agent, image, or auto (image when that is systemd)")
 }
 
-// resolve turns flags and arguments into a spec; only files are read.
+// resolve turns flags and arguments into a spec. Its only I/O is reading files.
 func (f *specFlags) resolve(c *cobra.Command, args []string) (banger.Spec, error) {
 	s := f.spec
 	if len(args) == 0 {
@@ -107,8 +107,8 @@ func sizeFlag(name, text string) (int64, error) {
 	return n, nil
 }
 
-// resolveEnv joins env files and -e, in docker's format: later wins, KEY alone
-// takes this process's value and is dropped when it has none.
+// resolveEnv joins env files and -e in docker's format. Later entries win. An entry that is only KEY takes the value
+// of this process's variable, and is dropped if this process does not have the variable.
 func resolveEnv(files, flags []string) ([]string, error) {
 	var entries []string
 	for _, name := range files {
@@ -195,7 +195,7 @@ func (a *app) run(ctx context.Context, f *specFlags, spec banger.Spec) error {
 		a.say(vm.ID)
 		return nil
 	}
-	// From here on signals belong to the command, not to ctx.
+	// From here on, signals go to the command and do not cancel ctx.
 	status, err := a.attach(context.WithoutCancel(ctx), vm, f.interactive)
 	if errors.Is(err, errInterrupted) {
 		if spec.AutoRemove {
@@ -216,7 +216,7 @@ func (a *app) run(ctx context.Context, f *specFlags, spec banger.Spec) error {
 	return nil
 }
 
-// create makes a VM. When it is interrupted it returns when nothing is left of the VM.
+// create makes a VM. When it is interrupted, it removes the VM completely before it returns.
 func (a *app) create(ctx context.Context, client *api.Client, spec banger.Spec, start bool) (banger.VM, error) {
 	var id atomic.Value
 	p := a.progress()
@@ -233,10 +233,11 @@ func (a *app) create(ctx context.Context, client *api.Client, spec banger.Spec, 
 	return vm, err
 }
 
-// awaitEnd returns when the VM has ended, or at a signal, though the daemon may end before it does: the
-// command goes on without it, and another daemon sees to the rest.
+// awaitEnd returns when the VM has ended, or at a signal. The daemon may end before the VM does; the command then
+// runs on, and awaitEnd starts another daemon.
 func (a *app) awaitEnd(ctx context.Context, id string) error {
-	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt, syscall.SIGTERM) // those before were the command's
+	// Earlier signals went to the command.
+	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	for {
 		_, err := a.client.Wait(ctx, id)
@@ -259,7 +260,7 @@ func (a *app) attach(ctx context.Context, vm banger.VM, interactive bool) (int, 
 	return a.session(ctx, vm.ID, vm.Name, e)
 }
 
-// session opens a command and runs it to its end. The user calls the VM name.
+// session starts a command and runs it until it ends. name is the VM's name as the user knows it.
 func (a *app) session(ctx context.Context, ref, name string, e banger.Exec) (int, error) {
 	if e.TTY {
 		e.Rows, e.Cols = terminalSize(a.stdout)
@@ -280,7 +281,7 @@ func (a *app) session(ctx context.Context, ref, name string, e banger.Exec) (int
 	return s.run(ctx)
 }
 
-// pingOf returns a function that asks a VM's agent something which it answers at once.
+// pingOf returns a function that sends a VM's agent a request which the agent answers at once.
 func (a *app) pingOf(ref string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		_, err := a.client.StatFile(ctx, ref, banger.FileRequest{Op: banger.FileStat, Path: []byte("/")})
@@ -288,7 +289,7 @@ func (a *app) pingOf(ref string) func(context.Context) error {
 	}
 }
 
-// forceRemove ends and removes a VM and returns when it is gone. A VM that is gone is no error.
+// forceRemove stops and removes a VM and returns when it is gone. It is no error if the VM is already gone.
 func (a *app) forceRemove(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

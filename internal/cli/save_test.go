@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestASavedFileIsWholeOrNotThere: while it is written, and after an error, no part of it has a name.
+// TestASavedFileIsWholeOrNotThere checks that no part of the file has a name while it is written and after an error.
 func TestASavedFileIsWholeOrNotThere(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")
@@ -41,7 +41,8 @@ func TestASavedFileIsWholeOrNotThere(t *testing.T) {
 		})
 		data, rerr := os.ReadFile(path)
 		info, serr := os.Stat(path)
-		if err != nil || rerr != nil || serr != nil || string(data) != text || info.Mode().Perm() != 0o644 || len(names()) != 1 {
+		if err != nil || rerr != nil || serr != nil || string(data) != text || info.Mode().Perm() != 0o644 ||
+			len(names()) != 1 {
 			t.Errorf("there is %q, in %q: %v, %v, %v", data, names(), err, rerr, serr)
 		}
 	}

@@ -19,33 +19,34 @@ import (
 	"banger/internal/text"
 )
 
-// session is the client's end of a command in a VM: its frames on one side, this
-// process's stdio, terminal and signals on the other.
+// session is the client's end of a command in a VM. It connects the frames of the command with this process's stdio,
+// terminal and signals.
 type session struct {
 	conn           net.Conn
 	stdin          *os.File // nil: the command has none
 	stdout, stderr io.Writer
 	tty            bool
-	ping           func(context.Context) error // whether the guest answers; nil: nobody asks
-	silence        *silence                    // nil: nobody watches
-	escaped        chan struct{}               // holds one when a raw terminal's Ctrl-C came while the guest was silent
+	ping           func(context.Context) error // tests whether the guest answers; nil: no test
+	silence        *silence                    // nil: no watch
+	// escaped holds one value if a raw terminal sent Ctrl-C while the guest was silent.
+	escaped chan struct{}
 
 	mu sync.Mutex // serialises writes to conn
 }
 
-// startTime is how long the agent may take to say that a command runs.
+// startTime is the time in which the agent must say that a command runs.
 const startTime = time.Minute
 
-// pingTime is how long a guest that was sent a signal may take to answer.
+// pingTime is the time in which a guest must answer after it was sent a signal.
 const pingTime = 10 * time.Second
 
-// ctrlC is what a raw terminal sends for Ctrl-C, which raises no signal then.
+// ctrlC is the byte that a raw terminal sends for Ctrl-C. A raw terminal raises no signal for it.
 const ctrlC = 3
 
-// errInterrupted says that a second Ctrl-C, or a second SIGTERM, ended the client.
+// errInterrupted means that a second Ctrl-C, or a second SIGTERM, ended the client.
 var errInterrupted = errors.New("interrupted")
 
-// ending is how a command ended, or why this is not known.
+// ending is how a command ended, or why that is not known.
 type ending struct {
 	status int
 	err    error
@@ -72,7 +73,7 @@ func (s *session) run(ctx context.Context) (int, error) {
 	}()
 	forwards := make(chan os.Signal, 16)
 	defer close(forwards)
-	go func() { // ends with run, whose close of conn frees a blocked write
+	go func() { // ends with run, which closes conn and so frees a blocked write
 		for sig := range forwards {
 			s.forward(sig)
 		}
@@ -102,7 +103,8 @@ func (s *session) run(ctx context.Context) (int, error) {
 					go func() { silent <- s.ask(asked) }() // ends with run
 				}
 			}
-			select { // a VM that takes no more bytes must not keep the second Ctrl-C waiting
+			// A VM that takes no more bytes must not delay the second Ctrl-C.
+			select {
 			case forwards <- sig:
 			default:
 			}
@@ -110,7 +112,8 @@ func (s *session) run(ctx context.Context) (int, error) {
 	}
 }
 
-// makeRaw leaves the keys of our terminal, if stdin is one and the command has one, to that of the command.
+// makeRaw makes our terminal raw if stdin is a terminal and the command has one. The command's terminal then handles
+// the keys.
 func (s *session) makeRaw() (restore func(), err error) {
 	if !s.tty || s.stdin == nil || !term.IsTerminal(int(s.stdin.Fd())) {
 		return func() {}, nil
@@ -145,14 +148,13 @@ func (s *session) forward(sig os.Signal) {
 	}
 }
 
-// sendStdin sends stdin in frames that are filled behind their header, so that
-// each chunk is copied once.
+// sendStdin sends stdin in frames. It fills each frame behind its header, and so copies each chunk only once.
 func (s *session) sendStdin() {
 	buf := make([]byte, banger.FrameHeader+banger.MaxData)
 	for {
 		n, err := s.stdin.Read(buf[banger.FrameHeader:])
 		if s.tty && s.silence.told() && bytes.IndexByte(buf[banger.FrameHeader:][:n], ctrlC) >= 0 {
-			s.escaped <- struct{}{} // run ends, and with it this process
+			s.escaped <- struct{}{} // run ends, and then this process does
 			return
 		}
 		if n > 0 {
@@ -214,7 +216,7 @@ func (s *session) receive() (int, error) {
 	}
 }
 
-// terminalSize returns 0, 0 when w is no terminal.
+// terminalSize returns the size of the terminal w in characters, or 0, 0 if w is not a terminal.
 func terminalSize(w io.Writer) (rows, cols uint16) {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -10,8 +10,8 @@ import (
 	"banger"
 )
 
-// TestACommandMustStartInTime checks that a silent agent ends the wait for a command, and that a
-// silent command does not.
+// TestACommandMustStartInTime checks that a silent agent ends the wait for the start of a command, and that a silent
+// command does not.
 func TestACommandMustStartInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
@@ -25,7 +25,7 @@ func TestACommandMustStartInTime(t *testing.T) {
 		defer near.Close()
 		go func() {
 			banger.WriteFrame(far, banger.FrameStarted, nil)
-			time.Sleep(2 * startTime) // of the test's own clock
+			time.Sleep(2 * startTime) // on the test's own clock
 			banger.WriteFrame(far, banger.FrameExit, []byte("{}"))
 			far.Close()
 		}()

@@ -15,18 +15,21 @@ import (
 	"banger"
 )
 
-// TestASignalForAGuestThatDoesNotAnswerEndsTheClient, and one for a guest that answers does not: the command decides.
+// TestASignalForAGuestThatDoesNotAnswerEndsTheClient also checks that a signal for a guest that answers does not end
+// the client, because then the command decides.
 func TestASignalForAGuestThatDoesNotAnswerEndsTheClient(t *testing.T) {
-	guard := make(chan os.Signal, 16) // so that a signal which comes too early does not end this process
+	// A signal that comes too early must not end this process.
+	guard := make(chan os.Signal, 16)
 	signal.Notify(guard, syscall.SIGTERM)
 	defer signal.Stop(guard)
 	for name, tt := range map[string]struct {
 		ping   error
 		status int
-		err    string // "": none
+		err    string // "" means no error
 	}{
-		"it answers":         {nil, 7, ""},
-		"it does not answer": {errors.New("no answer came"), 0, "the guest does not answer, so the signal has not reached the command: no answer came"},
+		"it answers": {nil, 7, ""},
+		"it does not answer": {errors.New("no answer came"), 0,
+			"the guest does not answer, so the signal has not reached the command: no answer came"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, far := net.Pipe()
@@ -45,7 +48,7 @@ func TestASignalForAGuestThatDoesNotAnswerEndsTheClient(t *testing.T) {
 				status, err := s.run(t.Context())
 				done <- result{status, err}
 			}()
-			must(t, banger.WriteFrame(far, banger.FrameStarted, nil)) // from here on the session hears signals
+			must(t, banger.WriteFrame(far, banger.FrameStarted, nil)) // from here on the session receives signals
 			go io.Copy(io.Discard, far)
 			must(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
 			<-pinged
@@ -54,7 +57,8 @@ func TestASignalForAGuestThatDoesNotAnswerEndsTheClient(t *testing.T) {
 			}
 			select {
 			case r := <-done:
-				if r.status != tt.status || tt.err == "" && r.err != nil || tt.err != "" && (r.err == nil || !strings.Contains(r.err.Error(), tt.err)) {
+				if r.status != tt.status || tt.err == "" && r.err != nil ||
+					tt.err != "" && (r.err == nil || !strings.Contains(r.err.Error(), tt.err)) {
 					t.Errorf("it ends with %d, %v", r.status, r.err)
 				}
 			case <-time.After(30 * time.Second):

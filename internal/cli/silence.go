@@ -10,27 +10,27 @@ import (
 	"banger"
 )
 
-// silence watches a VM while this client waits for something that runs in it, and says when the VM's agent does not
-// answer any more, and when it answers again. A command may be silent for days, so what it sends only saves questions.
-// A nil one watches nothing.
+// silence watches a VM while this client waits for something that runs in the VM. It tells the user when the VM's
+// agent stops answering, and when it answers again. A command may be silent for days, so output of the command is not
+// required; it only makes questions to the agent unnecessary. A nil silence watches nothing.
 type silence struct {
-	vm   string                      // as the user calls it
-	ends string                      // what ends this client
-	ping func(context.Context) error // asks the agent something; it ends by itself
-	w    io.Writer                   // for the user
+	vm   string                      // the name that the user gave
+	ends string                      // text that says how the user can end this client
+	ping func(context.Context) error // sends the agent a request; it returns after some time in any case
+	w    io.Writer                   // for messages to the user
 
 	began  time.Time
-	last   atomic.Int64  // when something came last from the VM, in ns after that
-	silent atomic.Bool   // the user was told
-	heard  chan struct{} // holds one when something came after that
+	last   atomic.Int64  // time of the last data from the VM, in ns after began
+	silent atomic.Bool   // the user was told that the VM is silent
+	heard  chan struct{} // holds a value if data came after that
 }
 
 const (
-	// pingEvery is how long nothing comes from a VM before its agent is asked, and asked again.
+	// pingEvery is the time without data from a VM after which its agent is asked, and the interval of later questions.
 	pingEvery = 15 * time.Second
-	// pingAgain is how soon it is asked again when it has not answered.
+	// pingAgain is the pause before the next question after one without an answer.
 	pingAgain = time.Second
-	// silenceTime is how long it does not answer before the user is told.
+	// silenceTime is the time without an answer after which the user is told.
 	silenceTime = 30 * time.Second
 )
 
@@ -38,7 +38,7 @@ func newSilence(vm, ends string, ping func(context.Context) error, w io.Writer) 
 	return &silence{vm: vm, ends: ends, ping: ping, w: w, began: time.Now(), heard: make(chan struct{}, 1)}
 }
 
-// hear notes that something came from the VM.
+// hear notes that data came from the VM.
 func (s *silence) hear() {
 	if s == nil {
 		return
@@ -55,7 +55,7 @@ func (s *silence) hear() {
 // told reports whether the user was told that the VM is silent.
 func (s *silence) told() bool { return s != nil && s.silent.Load() }
 
-// start begins to watch; what it returns ends that.
+// start begins to watch. stop ends the watch.
 func (s *silence) start(ctx context.Context) (stop func()) {
 	if s == nil {
 		return func() {}
@@ -72,12 +72,12 @@ func (s *silence) start(ctx context.Context) (stop func()) {
 	}
 }
 
-// lastHeard is when something came last from the VM, or when the watch began.
+// lastHeard returns the time of the last data from the VM, or the start of the watch if none came.
 func (s *silence) lastHeard() time.Time { return s.began.Add(time.Duration(s.last.Load())) }
 
-// watch returns when ctx ends.
+// watch watches the VM until ctx ends.
 func (s *silence) watch(ctx context.Context) {
-	var since time.Time // of the first question without an answer; zero: there is none
+	var since time.Time // time of the first question without an answer; zero if there is none
 	wait := pingEvery
 	for {
 		select {
@@ -105,11 +105,11 @@ func (s *silence) watch(ctx context.Context) {
 			if time.Since(since) >= silenceTime {
 				s.tell(true)
 			}
-		} // else nothing is known of the agent: there is no daemon, or the VM is paused
+		} // otherwise the state of the agent is unknown: the daemon does not run, or the VM is paused
 	}
 }
 
-// ask asks the agent, until it answers or anything else comes from the VM.
+// ask sends the agent a request and waits until the agent answers or other data comes from the VM.
 func (s *silence) ask(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

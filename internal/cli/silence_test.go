@@ -23,7 +23,8 @@ const (
 	toldAgain = "banger: box answers again\n"
 )
 
-// watched runs a watch of a VM, whose agent answers with what ping returns, in a bubble. It gives what the user is told.
+// watched watches a VM in a synctest bubble. The VM's agent answers with the result of ping. told returns what the
+// user was told.
 func watched(t *testing.T, ping func(context.Context) error) (s *silence, told func() string) {
 	t.Helper()
 	var screen screen
@@ -35,7 +36,7 @@ func watched(t *testing.T, ping func(context.Context) error) (s *silence, told f
 	}
 }
 
-// screen is what a user sees.
+// screen records what a user sees.
 type screen struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -47,7 +48,7 @@ func (s *screen) Write(p []byte) (int, error) {
 	return s.text.Write(p)
 }
 
-// take returns what came since the last time.
+// take returns what was written since the last call.
 func (s *screen) take() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,7 +56,7 @@ func (s *screen) take() string {
 	return s.text.String()
 }
 
-// frozen answers only when ctx ends, or as the daemon does after its 30 s.
+// frozen returns when ctx ends, or after 30 s as the daemon does.
 func frozen(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -76,7 +77,7 @@ func TestAFrozenGuestIsTold(t *testing.T) {
 			}
 			return frozen(ctx)
 		})
-		time.Sleep(pingEvery + silenceTime - time.Millisecond) // of the test's own clock, as all here
+		time.Sleep(pingEvery + silenceTime - time.Millisecond) // on the test's own clock, as in this whole file
 		if got := told(); got != "" {
 			t.Errorf("before its time the user is told %q", got)
 		}
@@ -96,7 +97,8 @@ func TestAFrozenGuestIsTold(t *testing.T) {
 	})
 }
 
-// TestOutputIsAnAnswer: what comes from the VM ends the silence at once, and while it comes nobody is asked.
+// TestOutputIsAnAnswer checks that output of the VM ends the silence at once, and that the agent is not asked while
+// output comes.
 func TestOutputIsAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
@@ -119,7 +121,8 @@ func TestOutputIsAnAnswer(t *testing.T) {
 	})
 }
 
-// TestAHealthyGuestIsAskedRarely, and nothing is told of it, nor of one of which nothing is known.
+// TestAHealthyGuestIsAskedRarely also checks that the user is told nothing about such a guest, nor about one whose
+// state is unknown.
 func TestAHealthyGuestIsAskedRarely(t *testing.T) {
 	for name, answer := range map[string]error{
 		"it answers":    nil,
@@ -140,7 +143,8 @@ func TestAHealthyGuestIsAskedRarely(t *testing.T) {
 	}
 }
 
-// TestAnAgentThatIsRefusedEachTime: a VMM that says at once that the guest is silent has as long as one that does not.
+// TestAnAgentThatIsRefusedEachTime checks that a VMM which reports a silent guest at once gets as much time as a VMM
+// which does not.
 func TestAnAgentThatIsRefusedEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead := banger.Errorf(banger.CodeGuest, "the vsock does not answer")
@@ -156,8 +160,8 @@ func TestAnAgentThatIsRefusedEachTime(t *testing.T) {
 	})
 }
 
-// TestCtrlCOfARawTerminalEndsAClientOfASilentGuest: there it raises no signal, and belongs to the command as long as
-// the guest answers.
+// TestCtrlCOfARawTerminalEndsAClientOfASilentGuest checks the byte of Ctrl-C, which raises no signal on a raw
+// terminal. The byte belongs to the command as long as the guest answers.
 func TestCtrlCOfARawTerminalEndsAClientOfASilentGuest(t *testing.T) {
 	for name, silent := range map[string]bool{"it answers": false, "it is silent": true} {
 		t.Run(name, func(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 	"banger/internal/sshconf"
 )
 
-// sshFlags are what of ssh's own flags banger ssh passes on.
+// sshFlags are the flags of ssh that banger ssh passes on.
 type sshFlags struct {
 	login           string
 	local, remote   []string
@@ -67,14 +67,15 @@ and the exit code is the command's, or 255 when ssh fails. Your own ssh_config i
 	return c
 }
 
-// ssh becomes the system's ssh: terminal, signals and exit code are its own.
+// ssh replaces this process with the system's ssh, which handles the terminal, signals and exit code.
 func (a *app) ssh(ctx context.Context, f sshFlags, target string, command []string) error {
 	if i := strings.LastIndexByte(target, '@'); i >= 0 {
 		f.login, target = target[:i], target[i+1:]
 	}
 	program, err := exec.LookPath("ssh")
 	if err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "there is no ssh in PATH").WithHint("install OpenSSH's client (Debian: openssh-client), or use: banger exec")
+		return banger.Errorf(banger.CodeUnavailable, "there is no ssh in PATH").
+			WithHint("install OpenSSH's client (Debian: openssh-client), or use: banger exec")
 	}
 	client, err := a.connect(ctx)
 	if err != nil {
@@ -85,10 +86,12 @@ func (a *app) ssh(ctx context.Context, f sshFlags, target string, command []stri
 		return err
 	}
 	if vm.State != banger.StateRunning {
-		return banger.Errorf(banger.CodeConflict, "cannot connect to VM %s, it is %s", vm.Name, vm.State).WithHint("start it: banger start %s", vm.Name)
+		return banger.Errorf(banger.CodeConflict, "cannot connect to VM %s, it is %s", vm.Name, vm.State).
+			WithHint("start it: banger start %s", vm.Name)
 	}
 	if vm.SSHHostKey == "" {
-		return banger.Errorf(banger.CodeConflict, "VM %s was started by a banger without SSH", vm.Name).WithHint("start it anew: banger restart %s", vm.Name)
+		return banger.Errorf(banger.CodeConflict, "VM %s was started by a banger without SSH", vm.Name).
+			WithHint("start it anew: banger restart %s", vm.Name)
 	}
 	files, err := a.sshFiles()
 	if err != nil {
@@ -113,8 +116,7 @@ func (a *app) ssh(ctx context.Context, f sshFlags, target string, command []stri
 	return syscall.Exec(program, append(argv, command...), os.Environ())
 }
 
-// args are ssh's own flags; they come before our options, so that -o can replace
-// those.
+// args returns ssh's own flags. They must come before our options, because then a user's -o takes precedence.
 func (f sshFlags) args() []string {
 	var args []string
 	for flag, on := range map[string]bool{"-A": f.agent, "-N": f.none, "-t": f.tty, "-T": f.noTTY, "-v": f.log} {
@@ -137,7 +139,7 @@ func (f sshFlags) args() []string {
 	return args
 }
 
-// sshFiles is where banger keeps what ssh reads.
+// sshFiles says where banger keeps the files that ssh reads.
 type sshFiles struct {
 	dir    string
 	state  string
@@ -160,12 +162,12 @@ func (a *app) sshFiles() (sshFiles, error) {
 
 func (f sshFiles) path(name string) string { return filepath.Join(f.dir, name) }
 
-// key returns banger's own user key.
+// key returns banger's own user key and makes it if necessary.
 func (f sshFiles) key() (private []byte, public string, err error) {
 	return sshconf.MakeKey(f.path("id_ed25519"), "banger")
 }
 
-// config is how a VM is reached; the flags given are passed on to the proxy.
+// config returns the configuration for reaching a VM. The flags are passed on to the proxy.
 func (f sshFiles) config(flags sshFlags) (sshconf.Config, error) {
 	proxy := []string{"env", "BANGER_STATE_DIR=" + f.state, "BANGER_RUN_DIR=" + f.run, f.banger, "ssh-proxy"}
 	if flags.agent {
@@ -185,7 +187,7 @@ func sshHost(vm banger.VM) sshconf.Host {
 	return sshconf.Host{Name: vm.Name, ID: vm.ID, Key: vm.SSHHostKey}
 }
 
-// sshHosts are the VMs that have a host key.
+// sshHosts returns the VMs that have a host key.
 func (a *app) sshHosts(ctx context.Context) ([]sshconf.Host, error) {
 	list, err := a.client.List(ctx, true, nil)
 	if err != nil {
@@ -201,14 +203,14 @@ func (a *app) sshHosts(ctx context.Context) ([]sshconf.Host, error) {
 	return hosts, nil
 }
 
-// writeHosts writes what all VMs now say: known_hosts and, with config, the
-// configuration. Who writes last has also looked last.
+// writeHosts writes known_hosts and, with config, the configuration from the present VMs. It reads the VMs while it
+// holds the lock, so the last writer has the newest list.
 func (a *app) writeHosts(ctx context.Context, f sshFiles, config bool) error {
 	lock, err := os.OpenFile(f.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	defer lock.Close() // and with it the lock
+	defer lock.Close() // also releases the lock
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return err
 	}
@@ -232,7 +234,7 @@ func (a *app) writeHosts(ctx context.Context, f sshFiles, config bool) error {
 	return sshconf.WriteFile(f.path("known_hosts"), known)
 }
 
-// sshProxyCommand is what ssh runs to reach a VM.
+// sshProxyCommand returns the command that ssh runs to reach a VM.
 func (a *app) sshProxyCommand() *cobra.Command {
 	var keys []string
 	var forwardAgent bool
@@ -267,7 +269,7 @@ func (a *app) sshProxy(ctx context.Context, ref string, keys []string, forwardAg
 	lines = append([]string{own}, lines...)
 	request := banger.SSH{Keys: lines[:min(len(lines), banger.MaxSSHKeys)], ForwardAgent: forwardAgent}
 	conn, err := a.client.SSH(ctx, ref, request)
-	if banger.CodeOf(err) == banger.CodeUnavailable { // perhaps there is no daemon, while the VM runs on
+	if banger.CodeOf(err) == banger.CodeUnavailable { // the daemon may not run although the VM does
 		if _, err = a.connect(ctx); err == nil {
 			conn, err = a.client.SSH(ctx, ref, request)
 		}
@@ -275,7 +277,7 @@ func (a *app) sshProxy(ctx context.Context, ref string, keys []string, forwardAg
 	if err != nil {
 		return err
 	}
-	name := ref // OpenSSH's configuration has the id
+	name := ref // OpenSSH's configuration passes the id
 	if vm, err := a.client.Get(ctx, ref); err == nil {
 		name = vm.Name
 	}
@@ -284,7 +286,7 @@ func (a *app) sshProxy(ctx context.Context, ref string, keys []string, forwardAg
 	return a.copyBoth(hearing{conn, watch})
 }
 
-// hearing is a connection to a VM that notes when something comes.
+// hearing is a connection to a VM that notes when data comes.
 type hearing struct {
 	net.Conn
 	silence *silence
@@ -298,7 +300,7 @@ func (h hearing) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite ends what is sent, where the connection has such an end.
+// CloseWrite closes the sending side, if the connection supports that.
 func (h hearing) CloseWrite() error {
 	if half, ok := h.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -38,7 +38,7 @@ and leaves ~/.ssh alone. Agent forwarding is for banger ssh -A alone.`,
 	return c
 }
 
-// install is where the user's configuration includes ours.
+// install returns the place where the user's configuration includes ours.
 func (f sshFiles) install() (sshconf.Install, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
@@ -63,7 +63,8 @@ func (a *app) installSSH(ctx context.Context) error {
 		return err
 	}
 	if err := install.Add(); err != nil {
-		return banger.Errorf(banger.CodeDenied, "nothing was installed: %w", err).WithHint("or use: banger ssh-config print > FILE; ssh -F FILE NAME.vm")
+		return banger.Errorf(banger.CodeDenied, "nothing was installed: %w", err).
+			WithHint("or use: banger ssh-config print > FILE; ssh -F FILE NAME.vm")
 	}
 	fmt.Fprintf(a.stdout, "%s includes %s\n", install.User, install.Ours)
 	return nil
@@ -115,7 +116,7 @@ func (a *app) printSSH(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.writeHosts(ctx, files, false); err != nil { // what is printed refers to it
+	if err := a.writeHosts(ctx, files, false); err != nil { // the printed configuration refers to these files
 		return err
 	}
 	_, err = a.stdout.Write(text)
@@ -134,8 +135,8 @@ func (f sshFiles) text(hosts []sshconf.Host) ([]byte, error) {
 	return text, nil
 }
 
-// refreshSSH keeps an installed configuration true after a VM has come, gone or got
-// another name. That it could not is only told: the VM is as it should be.
+// refreshSSH updates an installed configuration after a VM was created, removed or renamed. A failure is only
+// reported, because the operation on the VM itself has succeeded.
 func (a *app) refreshSSH(ctx context.Context) {
 	if _, err := os.Lstat(filepath.Join(a.paths.State, "ssh", "installed")); err != nil {
 		return

@@ -82,8 +82,8 @@ func (a *app) watchStats(ctx context.Context, client *api.Client, refs []string,
 	}
 }
 
-// readStats reads those of the VMs named, or of all that run. A VM that was not named may
-// end meanwhile.
+// readStats reads the Stats of the named VMs, or of all that run. A VM that was not named may end meanwhile without
+// an error.
 func readStats(ctx context.Context, client *api.Client, refs []string) ([]banger.Stats, error) {
 	named := len(refs) > 0
 	if !named {

@@ -16,8 +16,8 @@ import (
 	"banger/internal/text"
 )
 
-// evil is text that must not reach a terminal as it is: it sets a title, moves, colours by C1
-// controls, turns the direction, hides a word, and breaks lines.
+// evil is text that must not reach a terminal unchanged: it sets a title, moves the cursor, sets colours with C1
+// controls, changes the text direction, hides a word, and breaks lines.
 const evil = "a\x1b]0;x\a\x1b[2J\u009b31m\u202e\u2066\u200b\ufeff\u2028\U000e0041\x7f\r\x00z"
 
 // hostile returns a T with evil in each of its strings.
@@ -59,14 +59,15 @@ func fill(v reflect.Value, depth int) {
 	}
 }
 
-// hostileDaemon answers each route with nouns whose every text is evil, and the route of a VM
-// "none" with an error of 900 kB.
+// hostileDaemon answers each route with nouns in which every text is evil. For a VM "none" it answers with an error
+// of 900 kB.
 func hostileDaemon(w http.ResponseWriter, r *http.Request) {
 	var answer any
 	switch path := r.URL.Path; {
 	case strings.Contains(path, "/none"):
 		w.WriteHeader(http.StatusBadGateway)
-		answer = map[string]any{"error": banger.Error{Code: evil, Message: strings.Repeat(evil, 20_000), Hint: strings.Repeat(evil, 20_000)}}
+		answer = map[string]any{"error": banger.Error{Code: evil, Message: strings.Repeat(evil, 20_000),
+			Hint: strings.Repeat(evil, 20_000)}}
 	case path == "/v1/vms":
 		answer = []banger.VM{hostile[banger.VM]()}
 	case strings.HasSuffix(path, "/ports"):
@@ -99,16 +100,19 @@ func hostileDaemon(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(answer)
 }
 
-// TestOutputIsPrintable runs each command that shows what guests, images and registries say. No
-// output has a character that is not printable, and JSON still has it by its number.
+// TestOutputIsPrintable runs each command that shows texts of guests, images and registries. No output may have a
+// character that is not printable. JSON must still have that character as an escape.
 func TestOutputIsPrintable(t *testing.T) {
 	for _, command := range []string{
-		"ps -a", "ps -aq", "ps -a --format json", "inspect box", "inspect none", "stop none", "exec none true", "cp none:/x y",
+		"ps -a", "ps -aq", "ps -a --format json", "inspect box", "inspect none", "stop none", "exec none true",
+		"cp none:/x y",
 		"ports box", "ports box --format json", "port ls box", "stats --no-stream box", "stats --no-stream --format json box",
 		"policy log box", "policy log box --format json",
-		"image ls", "image ls -q", "image ls --format json", "image inspect x", "image history x", "image history x --format json",
+		"image ls", "image ls -q", "image ls --format json", "image inspect x", "image history x",
+		"image history x --format json",
 		"image df", "image df --format json", "image pull x", "image pull x --format json", "run -d x",
-		"network ls", "network ls -q", "network ls --format json", "kernel ls", "kernel ls --format json", "doctor", "doctor --format json",
+		"network ls", "network ls -q", "network ls --format json", "kernel ls", "kernel ls --format json", "doctor",
+		"doctor --format json",
 	} {
 		a, stdout, stderr := falseDaemon(t, hostileDaemon)
 		root := a.root()
@@ -120,14 +124,16 @@ func TestOutputIsPrintable(t *testing.T) {
 			t.Errorf("%s says nothing", command)
 		}
 		for _, out := range []*bytes.Buffer{stdout, stderr} {
-			if at := bytes.IndexFunc(out.Bytes(), func(r rune) bool { return r != '\n' && r != '\t' && !text.Printable(r) }); at >= 0 {
+			if at := bytes.IndexFunc(out.Bytes(),
+				func(r rune) bool { return r != '\n' && r != '\t' && !text.Printable(r) }); at >= 0 {
 				t.Errorf("%s prints %.80q", command, out.Bytes()[at:])
 			}
 		}
 		if n := stderr.Len(); n > 6*maxMessage {
 			t.Errorf("%s prints an error of %d bytes", command, n)
 		}
-		if !strings.Contains(command, "json") && command != "inspect box" && command != "image inspect x" || strings.Contains(command, "doctor") {
+		if !strings.Contains(command, "json") && command != "inspect box" && command != "image inspect x" ||
+			strings.Contains(command, "doctor") {
 			continue
 		}
 		var back any
@@ -160,8 +166,8 @@ func holds(v any, want string) bool {
 	return false
 }
 
-// TestLogsOnATerminalArePrintable compares logs on a terminal, where they are made printable, and
-// in a pipe, where they are what the guest has printed, as docker's and podman's are.
+// TestLogsOnATerminalArePrintable compares logs on a terminal and in a pipe. On a terminal they are made printable.
+// In a pipe they are the guest's unchanged output, as in docker and podman.
 func TestLogsOnATerminalArePrintable(t *testing.T) {
 	console := "boot\r\n\x1b[0;32mOK\x1b[0m " + evil + "\x9b\xff\nend\n"
 	for _, c := range []struct {
@@ -169,7 +175,7 @@ func TestLogsOnATerminalArePrintable(t *testing.T) {
 		want     string
 	}{
 		{false, console},
-		{true, "boot\r\nOK " + text.Line(evil+"\x9b\xff") + "\r\nend\r\n"}, // the terminal itself adds returns
+		{true, "boot\r\nOK " + text.Line(evil+"\x9b\xff") + "\r\nend\r\n"}, // the terminal itself adds carriage returns
 	} {
 		a, stdout, _ := falseDaemon(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, console) })
 		root := a.root()
@@ -182,7 +188,7 @@ func TestLogsOnATerminalArePrintable(t *testing.T) {
 			}
 			defer master.Close()
 			a.stdout = slave
-			go func() { // ends with the slave
+			go func() { // ends when slave is closed
 				data, _ := io.ReadAll(master)
 				got <- string(data)
 			}()

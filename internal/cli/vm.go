@@ -16,8 +16,8 @@ import (
 	"banger/internal/text"
 )
 
-// each runs f for every ref at once and prints the results in the order given;
-// one that fails does not hold up the others.
+// each runs f for every ref concurrently and prints the results in the order given. A failure for one ref does not
+// stop the others.
 func (a *app) each(ctx context.Context, refs []string, f func(*api.Client, string) (string, error)) error {
 	client, err := a.connect(ctx)
 	if err != nil {
@@ -48,7 +48,7 @@ func (a *app) each(ctx context.Context, refs []string, f func(*api.Client, strin
 	return nil
 }
 
-// verb makes a command that does one thing to each VM named.
+// verb returns a command that does one thing to each named VM.
 func (a *app) verb(use, short string, f func(context.Context, *api.Client, string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use + " VM...", Short: short, Args: usage(cobra.MinimumNArgs(1)), ValidArgsFunction: a.completeVMs,
@@ -155,7 +155,8 @@ func (a *app) commitCommand() *cobra.Command {
 	var note banger.CommitNote
 	var format string
 	c := &cobra.Command{
-		Use: "commit VM NAME[:TAG]", Short: "Make an image of what a running VM has changed", Args: usage(cobra.ExactArgs(2)), ValidArgsFunction: a.completeVMs,
+		Use: "commit VM NAME[:TAG]", Short: "Make an image of what a running VM has changed", Args: usage(cobra.ExactArgs(2)),
+		ValidArgsFunction: a.completeVMs,
 		Long: "Make an image of the VM's own image and one layer with all that was changed since. /etc/hostname, /etc/hosts,\n" +
 			"/etc/resolv.conf and what is mounted are left out. The VM goes on running: what is being written may be half there.",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -200,7 +201,7 @@ func (a *app) pruneCommand() *cobra.Command {
 	return c
 }
 
-// confirm asks on a terminal; elsewhere it demands the flag that answers yes.
+// confirm asks the user on a terminal. Without a terminal it requires the flag that answers yes.
 func (a *app) confirm(question, flag string) error {
 	if !isTerminal(a.stdin) || !isTerminal(a.stderr) {
 		return banger.Errorf(banger.CodeInvalid, "this needs a yes, and stdin is not a terminal").WithHint("use %s", flag)
@@ -220,7 +221,7 @@ func (a *app) psCommand() *cobra.Command {
 	c := listCommand(a, listing[banger.VM]{
 		use: "ps", aliases: []string{"ls", "list"}, short: "List VMs",
 		get: func(ctx context.Context, client *api.Client) ([]banger.VM, error) {
-			// A filter by state says itself which VMs it wants.
+			// A filter by state replaces the default of running VMs only.
 			for _, f := range filters {
 				all = all || strings.HasPrefix(f, "state=") || strings.HasPrefix(f, "status=")
 			}
@@ -270,7 +271,7 @@ func (a *app) inspectCommand() *cobra.Command {
 	return c
 }
 
-// inspectAll prints what is found as one JSON array and fails for the rest.
+// inspectAll prints the objects that it finds as one JSON array, and returns errors for the others.
 func inspectAll[T any](a *app, refs []string, get func(string) (T, error)) error {
 	found := []T{}
 	failed := false
@@ -326,7 +327,7 @@ func (a *app) logsCommand() *cobra.Command {
 	return c
 }
 
-// completeVMs offers live names; it is silent when no daemon runs.
+// completeVMs offers the names of existing VMs. It offers nothing when no daemon runs.
 func (a *app) completeVMs(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -13,7 +13,7 @@ import (
 	"banger/internal/vmm/choice"
 )
 
-// about is what a daemon says of itself and its host.
+// about is what a daemon reports about itself and its host.
 type about struct {
 	o        Options
 	db       *store.Store
@@ -26,7 +26,7 @@ type about struct {
 	started  time.Time
 }
 
-// version answers GET /v1/version.
+// version returns the answer to GET /v1/version.
 func (a about) version(ctx context.Context) api.Version {
 	v := api.Version{
 		Version:  banger.Version,

@@ -1,6 +1,5 @@
-// Package daemon only wires: it builds the parts, restores the VMs, listens, and
-// shuts down. It must not know how any part works; whatever it decides beyond that
-// belongs elsewhere.
+// Package daemon only wires: it builds the parts, restores the VMs, listens, and shuts down. It must not know how any
+// part works. Every other decision belongs elsewhere.
 package daemon
 
 import (
@@ -40,7 +39,7 @@ import (
 //go:embed embedded
 var embedded embed.FS
 
-// Options say where a daemon keeps things.
+// Options say where a daemon keeps its files.
 type Options struct {
 	StateDir, RunDir, Socket string
 	Accel                    string // overrides the KVM probe: "", kvm or tcg
@@ -48,25 +47,22 @@ type Options struct {
 	Ready                    func() // called when the daemon answers
 }
 
-// shimArgv is how a daemon starts a shim of its own version, even when the
-// file was replaced meanwhile.
+// shimArgv starts a shim of the daemon's own version, even if the program's file has been replaced meanwhile.
 var shimArgv = []string{"/proc/self/exe", "shim"}
 
-// vmmArgv is how a shim starts its VMM.
+// vmmArgv is the command with which a shim starts its VMM.
 var vmmArgv = []string{"/proc/self/exe", "vmm-exec"}
 
-// RunShim is the life of a shim process. Its directory is in its arguments for those who look
-// for it; it is its working directory, too.
+// RunShim runs a shim process. dir is also the working directory of the process; it is an argument because other
+// processes find shims by their arguments.
 func RunShim(ctx context.Context, dir string) error {
 	return server.RunConfined(ctx, drivers(), append(slices.Clone(vmmArgv), dir))
 }
 
-// ExecVMM turns this process into the VMM of the shim in dir, with the rights of
-// that VM only.
+// ExecVMM replaces this process with the VMM of the shim in dir. The VMM has only the rights of that VM.
 func ExecVMM(_ string, argv []string) error { return server.ExecVMM(argv) }
 
-// Run is the life of a daemon. It returns when ctx ends or a client asks for
-// the shutdown; VMs go on running.
+// Run runs a daemon. It returns when ctx ends or when a client asks for the shutdown. VMs keep running.
 func Run(ctx context.Context, o Options) error {
 	vmms, err := vmms(os.Getenv)
 	if err != nil {
@@ -75,9 +71,10 @@ func Run(ctx context.Context, o Options) error {
 	return run(ctx, o, vmms)
 }
 
-// run is Run with these VMMs.
+// run is Run with the given VMMs.
 func run(ctx context.Context, o Options, vmms []choice.VMM) error {
-	if err := server.CloseInherited(0); err != nil { // a lock of the shell that started us is not ours
+	// Locks of the shell that started this process are not the daemon's.
+	if err := server.CloseInherited(0); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -98,12 +95,14 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 	if err != nil {
 		return err
 	}
-	images, err := image.Open(filepath.Join(o.StateDir, "images"), image.Options{Limits: limits, Registry: registry.Options{UserAgent: "banger/" + banger.Version}})
+	images, err := image.Open(filepath.Join(o.StateDir, "images"),
+		image.Options{Limits: limits, Registry: registry.Options{UserAgent: "banger/" + banger.Version}})
 	if err != nil {
 		return err
 	}
 	defer images.Close()
-	groups, noGroups := cgroup.Open(fmt.Sprintf("banger-%08x", crc32.ChecksumIEEE([]byte(o.StateDir)))) // no two daemons have one state
+	// No two daemons share a state directory.
+	groups, noGroups := cgroup.Open(fmt.Sprintf("banger-%08x", crc32.ChecksumIEEE([]byte(o.StateDir))))
 	sup, err := build(o, db, images, kvm, vmms, groups)
 	if err != nil {
 		return err
@@ -115,8 +114,9 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 	}
 	names := serveNames(o.StateDir, sup.Networks())
 	defer names.close()
-	about := about{o: o, db: db, kvm: kvm, vmms: vmms, groups: groups, noGroups: noGroups, names: names, problems: problems,
-		started: time.Now().UTC()}
+	about := about{o: o, db: db, kvm: kvm, vmms: vmms, groups: groups, noGroups: noGroups, names: names,
+		problems: problems,
+		started:  time.Now().UTC()}
 	return serve(ctx, o, apiOf(sup, about, stop).HTTP(ctx))
 }
 
@@ -140,14 +140,17 @@ func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
 
 func reserveOf(stateDir string) *reserve.File { return reserve.At(filepath.Join(stateDir, "reserve")) }
 
-// restore takes over what the last daemon left, keeps a copy of the database, and returns what is not right.
-func restore(ctx context.Context, o Options, sup *supervisor.Supervisor, db *store.Store) (problems []string, err error) {
+// restore takes over the VMs of the last daemon, keeps a copy of the database, and returns the problems that it
+// found.
+func restore(ctx context.Context, o Options, sup *supervisor.Supervisor,
+	db *store.Store) (problems []string, err error) {
 	if err := sup.Restore(ctx); err != nil {
 		return nil, fmt.Errorf("restoring VMs: %w", err)
 	}
 	problems = sup.Problems()
 	if err := reserveOf(o.StateDir).Fill(); err != nil {
-		problems = append(problems, fmt.Sprintf("the disk of %s is nearly full, and nothing of it is held back: %v", o.StateDir, err))
+		problems = append(problems,
+			fmt.Sprintf("the disk of %s is nearly full, and nothing of it is held back: %v", o.StateDir, err))
 	}
 	if err := keepCopy(ctx, db, o.StateDir); err != nil {
 		problems = append(problems, fmt.Sprintf("no copy of the database was made: %v", err))
@@ -168,8 +171,8 @@ func probe(o Options) host.KVM {
 	return host.ProbeKVM(o.StateDir)
 }
 
-// imageLimits reads what an image may cost from BANGER_IMAGE_SIZE (such as 20G),
-// BANGER_IMAGE_ENTRIES and BANGER_IMAGE_RATIO.
+// imageLimits reads the limits for one image from BANGER_IMAGE_SIZE (such as 20G), BANGER_IMAGE_ENTRIES and
+// BANGER_IMAGE_RATIO.
 func imageLimits(getenv func(string) string) (l image.Limits, err error) {
 	if v := getenv("BANGER_IMAGE_SIZE"); v != "" {
 		if l.Bytes, err = banger.ParseSize(v); err != nil {
@@ -188,14 +191,16 @@ func imageLimits(getenv func(string) string) (l image.Limits, err error) {
 	return l, nil
 }
 
-func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms []choice.VMM, groups *cgroup.Tree) (*supervisor.Supervisor, error) {
+func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms []choice.VMM,
+	groups *cgroup.Tree) (*supervisor.Supervisor, error) {
 	kernels, err := kernel.Open(filepath.Join(o.StateDir, "kernels"))
 	if err != nil {
 		return nil, err
 	}
 	agent, err := embedded.ReadFile("embedded/agent-" + runtime.GOARCH)
 	if err != nil {
-		return nil, banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").WithHint("build it with: make build")
+		return nil, banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").
+			WithHint("build it with: make build")
 	}
 	parts := supervisor.Options{
 		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
@@ -234,7 +239,7 @@ func serve(ctx context.Context, o Options, srv *http.Server) error {
 		limit, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		if err = srv.Shutdown(limit); err != nil {
-			err = srv.Close() // streams end with us; their clients are told
+			err = srv.Close() // closes open streams, which tells their clients
 		}
 		<-failed
 	}

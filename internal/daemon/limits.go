@@ -6,8 +6,8 @@ import (
 	"banger/internal/cgroup"
 )
 
-// describeGroups says where VMs have control groups, and what these do not limit, or why
-// there are none.
+// describeGroups says where VMs have control groups. problem says what the groups do not limit, or why there are
+// none.
 func describeGroups(groups *cgroup.Tree, err error) (where, problem string) {
 	if err != nil {
 		return "", err.Error()

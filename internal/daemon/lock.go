@@ -14,12 +14,13 @@ import (
 
 const (
 	lockFile = "daemon.lock"
-	// lockWait is what a daemon that was killed may need to be gone.
+	// lockWait is the time that a killed daemon may need to release its locks.
 	lockWait = 3 * time.Second
 )
 
-// own makes the directories, takes the lock of each, and takes rights that others have to what is in them. It returns an
-// error when another daemon has one of them, or when VMs run that belong to the one and to another in place of the other.
+// own makes the directories, takes the lock of each, and removes other users' rights to their content. It returns an
+// error if another daemon has one of the directories, or if VMs are running that use one of them together with a
+// third directory.
 func own(o Options) (release func(), err error) {
 	for _, dir := range []string{o.StateDir, o.RunDir} {
 		if err := private.Make(dir, host.DirMode()); err != nil {
@@ -29,7 +30,8 @@ func own(o Options) (release func(), err error) {
 			return nil, err
 		}
 	}
-	if _, err := reserveOf(o.StateDir).ReleaseIfFull(); err != nil { // a daemon must start on a full disk, to free some of it
+	// A daemon must start on a full disk, because it is needed to free space there.
+	if _, err := reserveOf(o.StateDir).ReleaseIfFull(); err != nil {
 		return nil, err
 	}
 	state, before, err := private.Take(o.StateDir, lockFile, lockWait)
@@ -60,7 +62,8 @@ func own(o Options) (release func(), err error) {
 	return release, nil
 }
 
-// taken returns the error for a lock that could not be taken. It names the daemon that has the directory, as far as the lock file says.
+// taken returns the error for a lock that could not be taken. It names the daemon that holds the directory, if the
+// lock file does.
 func taken(err error, what string, by private.Owner) error {
 	if !errors.Is(err, private.ErrLocked) {
 		return banger.Errorf(banger.CodeUnavailable, "cannot take the lock of the %s: %w", what, err)
@@ -68,31 +71,35 @@ func taken(err error, what string, by private.Owner) error {
 	if by.PID == 0 {
 		return banger.Errorf(banger.CodeConflict, "another daemon has the %s", what).WithHint("see: banger daemon status")
 	}
-	return banger.Errorf(banger.CodeConflict, "another daemon, process %d, has the %s; its state directory is %s and its run directory %s", by.PID, what, by.State, by.Run).
+	return banger.Errorf(banger.CodeConflict,
+		"another daemon, process %d, has the %s; its state directory is %s and its run directory %s", by.PID, what, by.State,
+		by.Run).
 		WithHint("use that one: BANGER_STATE_DIR=%s BANGER_RUN_DIR=%s", by.State, by.Run)
 }
 
-// sameRun returns an error if VMs of this state run whose sockets are in another run directory. This daemon could not reach
-// them, and would start them twice.
+// sameRun returns an error if running VMs of this state have their sockets in another run directory. This daemon
+// could not reach them, and would start them twice.
 func sameRun(o Options, before private.Owner) error {
 	if before.Run == "" || before.Run == o.RunDir || !supervisor.Running(o.StateDir, shimArgv) {
 		return nil
 	}
-	return banger.Errorf(banger.CodeConflict, "VMs of the state directory %s run, and their sockets are in %s, not in %s", o.StateDir, before.Run, o.RunDir).
+	return banger.Errorf(banger.CodeConflict, "VMs of the state directory %s run, and their sockets are in %s, not in %s",
+		o.StateDir, before.Run, o.RunDir).
 		WithHint("use BANGER_RUN_DIR=%s, or stop these VMs first", before.Run)
 }
 
-// sameState returns an error if VMs of another state run whose sockets are in this run directory. This daemon would remove
-// these sockets.
+// sameState returns an error if running VMs of another state have their sockets in this run directory. This daemon
+// would remove these sockets.
 func sameState(o Options, lodger private.Owner) error {
 	if lodger.State == "" || lodger.State == o.StateDir || !supervisor.Running(lodger.State, shimArgv) {
 		return nil
 	}
-	return banger.Errorf(banger.CodeConflict, "the run directory %s holds sockets of running VMs of the state directory %s", o.RunDir, lodger.State).
+	return banger.Errorf(banger.CodeConflict,
+		"the run directory %s holds sockets of running VMs of the state directory %s", o.RunDir, lodger.State).
 		WithHint("set BANGER_RUN_DIR to another directory, or stop these VMs first")
 }
 
-// removeHalves removes files that were being written when a daemon was killed. Stores remove their own.
+// removeHalves removes files that a daemon was writing when it was killed. Stores remove such files of their own.
 func removeHalves(stateDir string) (err error) {
 	for _, pattern := range []string{"*.tmp", "vms/*.tmp"} {
 		halves, gerr := filepath.Glob(filepath.Join(stateDir, pattern))
@@ -104,8 +111,8 @@ func removeHalves(stateDir string) (err error) {
 	return err
 }
 
-// restrict corrects the modes of what an earlier banger made below the state directory. Directories in which a VM's own
-// user finds files correct their own.
+// restrict corrects the modes of files that an earlier banger made below the state directory. It skips directories in
+// which a VM's own user has files; the code for those corrects their modes.
 func restrict(dir string) error {
 	elsewhere := map[string]bool{filepath.Join(dir, "vms"): true}
 	if os.Geteuid() == 0 {

@@ -14,18 +14,17 @@ import (
 	"banger/internal/dns"
 )
 
-// The names of VMs are served on a port that a daemon always has, so that the host's
-// resolver can be told of it once. It is made from the state directory, whose daemon there
-// is one of, and lies below those that the kernel gives to clients (ip(7),
-// ip_local_port_range).
+// A daemon serves the names of VMs on a port that stays the same, because the host's resolver is configured once. The
+// port is derived from the state directory, which has one daemon. It lies below the ports that the kernel gives to
+// clients (ip(7), ip_local_port_range).
 const (
 	firstNamePort = 15353
 	namePorts     = 10000
-	nameTries     = 16         // neighbours of a port that is taken
-	namePortFile  = "dns.port" // in the state directory: what was had when that was taken
+	nameTries     = 16         // number of neighbouring ports to try if a port is taken
+	namePortFile  = "dns.port" // file in the state directory with the port that was used last
 )
 
-// namePortsOf returns the ports to try, the best first; 0 is any.
+// namePortsOf returns the ports to try, the best first. 0 means any port.
 func namePortsOf(stateDir string) []uint16 {
 	var ports []uint16
 	if text, err := os.ReadFile(filepath.Join(stateDir, namePortFile)); err == nil {
@@ -40,14 +39,14 @@ func namePortsOf(stateDir string) []uint16 {
 	return append(ports, 0)
 }
 
-// namesOf is the server of a daemon's names, or why there is none.
+// namesOf is the server of a daemon's names, or the reason why there is none.
 type namesOf struct {
 	server  *dns.Server
-	problem error // or, with a server, why it is not where it was wanted
+	problem error // if server is not nil: why it does not have the intended port
 }
 
-// serveNames listens on the first port that is free: the one that the last daemon
-// had, the directory's own, one beside it, any.
+// serveNames listens on the first free port of these: the port of the last daemon, the port derived from the
+// directory, a neighbour of that port, any port.
 func serveNames(stateDir string, dir dns.Directory) namesOf {
 	var n namesOf
 	for _, port := range namePortsOf(stateDir) {
@@ -70,11 +69,12 @@ func serveNames(stateDir string, dir dns.Directory) namesOf {
 	return n
 }
 
-// writeNamePort is for the next daemon, which without it may get another port. The
-// file is replaced: a copy of the directory may have it by a hard link.
+// writeNamePort stores the port for the next daemon, which could otherwise get another port. It replaces the file
+// instead of changing it, because a copy of the directory may share the file by a hard link.
 func writeNamePort(stateDir string, port uint16) {
 	path := filepath.Join(stateDir, namePortFile)
-	if os.WriteFile(path+".tmp", []byte(strconv.Itoa(int(port))+"\n"), 0o600) != nil || os.Rename(path+".tmp", path) != nil {
+	if os.WriteFile(path+".tmp", []byte(strconv.Itoa(int(port))+"\n"), 0o600) != nil ||
+		os.Rename(path+".tmp", path) != nil {
 		os.Remove(path + ".tmp")
 	}
 }
@@ -85,7 +85,7 @@ func (n namesOf) close() {
 	}
 }
 
-// version returns what GET /v1/version says of it.
+// version returns the address and the problem for GET /v1/version.
 func (n namesOf) version() (address, problem string) {
 	if n.problem != nil {
 		problem = n.problem.Error()

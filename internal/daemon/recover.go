@@ -15,17 +15,17 @@ import (
 	"banger/internal/supervisor"
 )
 
-// copies is how many copies of the database are kept.
+// copies is the number of copies of the database that are kept.
 const copies = 3
 
 func databasePath(stateDir string) string { return filepath.Join(stateDir, "banger.db") }
 
-// copyPath returns where the copy of a good start is, 0 being the last one.
+// copyPath returns the path of a copy from a good start. Copy 0 is the newest.
 func copyPath(stateDir string, n int) string {
 	return fmt.Sprintf("%s.copy-%d", databasePath(stateDir), n)
 }
 
-// openStore opens the database, and says what to do with one that is damaged.
+// openStore opens the database. If it is damaged, the error says what to do.
 func openStore(ctx context.Context, stateDir string) (*store.Store, error) {
 	db, err := store.Open(ctx, databasePath(stateDir))
 	if errors.Is(err, store.ErrDamaged) {
@@ -35,7 +35,7 @@ func openStore(ctx context.Context, stateDir string) (*store.Store, error) {
 	return db, err
 }
 
-// keepCopy keeps a copy of the database of this good start, unless the last copy says the same.
+// keepCopy copies the database after a good start, unless the newest copy has the same content.
 func keepCopy(ctx context.Context, db *store.Store, stateDir string) error {
 	next := databasePath(stateDir) + ".copy"
 	if err := db.CopyTo(ctx, next); err != nil {
@@ -52,7 +52,8 @@ func keepCopy(ctx context.Context, db *store.Store, stateDir string) error {
 	return os.Rename(next, copyPath(stateDir, 0))
 }
 
-// sameContents compares two files, of which the second need not be there. Databases are small.
+// sameContents reports whether two files have the same content. The second may be absent. It reads whole files,
+// because databases are small.
 func sameContents(a, b string) (bool, error) {
 	x, err := os.ReadFile(a)
 	if err != nil {
@@ -65,9 +66,9 @@ func sameContents(a, b string) (bool, error) {
 	return string(x) == string(y), err
 }
 
-// Recover makes the rows of VMs again, while no daemon runs: of a database that is damaged or empty it takes the last good
-// copy, and of each VM without a row the record beside its directory. It says on w what it does. It removes nothing: what it
-// replaces gets another name.
+// Recover rebuilds the rows of VMs while no daemon runs. It replaces a damaged or empty database with the last good
+// copy, and makes a row for each VM that has none from the record beside the VM's directory. It reports on w what it
+// does. It deletes nothing: a file that it replaces gets another name.
 func Recover(ctx context.Context, o Options, w io.Writer) error {
 	release, err := own(o)
 	if err != nil {
@@ -93,15 +94,16 @@ func Recover(ctx context.Context, o Options, w io.Writer) error {
 	case err != nil:
 		return err
 	case left > 0:
-		return banger.Errorf(banger.CodeConflict, "%d VMs could not be recovered", left).WithHint("their disks are in the directories that are named above")
+		return banger.Errorf(banger.CodeConflict, "%d VMs could not be recovered", left).
+			WithHint("their disks are in the directories that are named above")
 	case len(found) == 0:
 		fmt.Fprintln(w, "each VM has its row")
 	}
 	return nil
 }
 
-// usable opens the database. If it is damaged, or knows no VM although there are some, a copy that knows some replaces it, or
-// an empty one.
+// usable opens the database. If the database is damaged, or has no VM although VMs exist, usable replaces it with a
+// copy that has some, or else with an empty database.
 func usable(ctx context.Context, stateDir string, w io.Writer) (db *store.Store, replaced bool, err error) {
 	known, err := rowsIn(ctx, databasePath(stateDir))
 	if err != nil && !errors.Is(err, store.ErrDamaged) {
@@ -138,7 +140,7 @@ func usable(ctx context.Context, stateDir string, w io.Writer) (db *store.Store,
 	return db, true, err
 }
 
-// rowsIn returns how many VMs a database knows.
+// rowsIn returns the number of VMs in a database.
 func rowsIn(ctx context.Context, path string) (int, error) {
 	db, err := store.Open(ctx, path)
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 	"banger"
 )
 
-// truth is what a client knows of its own: names, and what was acknowledged of each. Keys are "vm NAME", "image
-// REFERENCE" and "kernel NAME".
+// truth is what a client knows of its own objects: their names, and what was acknowledged for each. Keys are "vm
+// NAME", "image REFERENCE" and "kernel NAME".
 type truth map[string]string
 
-// settled is truth without what a killed VMM takes away, that a VM runs.
+// settled returns t without the fact that a VM runs, which changes when its VMM is killed.
 func (t truth) settled() truth {
 	list := truth{}
 	for key, value := range t {
@@ -26,27 +26,27 @@ func (t truth) settled() truth {
 	return list
 }
 
-// without returns what is not the same in another truth.
+// without returns the entries of t that differ in other.
 func (t truth) without(other truth) truth {
 	list := maps.Clone(t)
 	maps.DeleteFunc(list, func(key, value string) bool { return other[key] == value })
 	return list
 }
 
-// runs ends what is known of a VM that runs.
+// runs is the end of the entry of a running VM.
 const runs = ", runs"
 
-// only returns the error of a request whose answer nobody needs.
+// only returns the error of a request whose answer is not needed.
 func only[T any](_ T, err error) error { return err }
 
-// request is what a client asks for, and what is true when it has come about.
+// request is a request of a client, and what is true after its success.
 type request struct {
 	text  string
 	do    func(context.Context) error
 	apply func(truth)
 }
 
-// stormClient does one request after another while the daemon is killed.
+// stormClient sends one request after another while the daemon is killed.
 type stormClient struct {
 	*storm
 	n     int
@@ -54,10 +54,10 @@ type stormClient struct {
 	world *stormWorld
 
 	known                    truth
-	done, uncertain, refused int // acknowledged; cut off; refused
+	done, uncertain, refused int // counts of requests: acknowledged; cut off; refused
 }
 
-// loop works until the time is over, and at the end looks at all it has.
+// loop sends requests until the time is over, and then checks everything that it has.
 func (c *stormClient) loop(until time.Time) {
 	c.known = truth{}
 	for time.Now().Before(until) {
@@ -90,13 +90,14 @@ func (c *stormClient) loop(until time.Time) {
 	c.look("the end", c.known, c.known)
 }
 
-// isLost returns true if the daemon went away before it had answered.
+// isLost reports whether the daemon went away before it had answered.
 func isLost(err error) bool {
 	lost := []string{"the daemon does not answer", "the daemon went away", "cannot read the daemon's answer"}
 	return slices.ContainsFunc(lost, func(text string) bool { return strings.Contains(err.Error(), text) })
 }
 
-// look compares what the daemon says with what is true before a request and behind it, and believes it from then on.
+// look fails the test if the daemon's answer is neither the truth before a request nor the truth after it. From then
+// on, the client takes the daemon's answer as its truth.
 func (c *stormClient) look(text string, before, after truth) {
 	var have truth
 	var ids, reasons map[string]string
@@ -127,7 +128,7 @@ func (c *stormClient) look(text string, before, after truth) {
 	c.known = have
 }
 
-// ask returns what the daemon has of this client's, with the ids of VMs, and why they are as they are.
+// ask returns what the daemon has for this client, with the ids of VMs and the reasons for their states.
 func (c *stormClient) ask() (have truth, ids, reasons map[string]string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -142,7 +143,7 @@ func (c *stormClient) ask() (have truth, ids, reasons map[string]string, err err
 		if !c.owns(vm.Name) {
 			continue
 		}
-		for !vm.State.AtRest() && vm.State != banger.StateRunning { // the daemon goes on with what another one has begun
+		for !vm.State.AtRest() && vm.State != banger.StateRunning { // the daemon continues work that another daemon began
 			time.Sleep(10 * time.Millisecond)
 			if vm, err = c.api.Get(ctx, vm.ID); err != nil {
 				return nil, nil, nil, err
@@ -168,7 +169,7 @@ func (c *stormClient) owns(name string) bool {
 	return strings.HasPrefix(name, fmt.Sprintf("c%d-", c.n))
 }
 
-// settings says of a VM what requests change.
+// settings returns the settings of a VM that requests can change.
 func settings(vm banger.VM) string {
 	var ports []int
 	for _, f := range vm.Spec.Forwards {
@@ -181,7 +182,7 @@ func settings(vm banger.VM) string {
 	return text
 }
 
-// next chooses a request that fits what is known.
+// next chooses a request that fits the truth.
 func (c *stormClient) next() request {
 	switch c.dice.IntN(16) {
 	case 0:

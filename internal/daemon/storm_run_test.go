@@ -27,15 +27,15 @@ const (
 	stormVersion = "6.1.0-test"
 )
 
-// stormWorld is what the daemon finds outside of its state.
+// stormWorld is what the daemon finds outside of its state directory.
 type stormWorld struct {
 	registry         *registrytest.Server
-	image            string // of all VMs
+	image            string // image of all VMs
 	digests          []string
 	vmlinux, modules string
 }
 
-// newStormWorld makes images of random bytes, and a kernel: any ELF file is one.
+// newStormWorld makes images with random bytes, and a kernel, for which any ELF file will do.
 func newStormWorld(t *testing.T, dir string, dice *rand.Rand) *stormWorld {
 	t.Helper()
 	w := &stormWorld{registry: registrytest.Start(), vmlinux: filepath.Join(dir, "agent"),
@@ -71,10 +71,10 @@ func newStormWorld(t *testing.T, dir string, dice *rand.Rand) *stormWorld {
 	return w
 }
 
-// TestNothingAcknowledgedIsLostInAStormOfKills: clients create, change, start, stop and remove VMs, images and kernels
-// while the daemon, also one that recovers, and shims and VMMs are killed. What was acknowledged stays, what was cut
-// off is done or not, and at the end nothing is left. It takes BANGER_STORM seconds, few in every run, and
-// BANGER_SEED makes the same choices again.
+// TestNothingAcknowledgedIsLostInAStormOfKills: clients create, change, start, stop and remove VMs, images and
+// kernels while daemons, shims and VMMs are killed. A daemon may be killed while it recovers. Acknowledged changes
+// must stay, requests that were cut off must be done completely or not at all, and at the end nothing may be left
+// over. BANGER_STORM is the duration in seconds, which is short by default. BANGER_SEED repeats the same choices.
 func TestNothingAcknowledgedIsLostInAStormOfKills(t *testing.T) {
 	if os.Geteuid() == 0 {
 		asUser(t)
@@ -124,7 +124,7 @@ func TestNothingAcknowledgedIsLostInAStormOfKills(t *testing.T) {
 	}
 }
 
-// wantNoResidue removes all that there is and looks for what is left on the host.
+// wantNoResidue removes all objects and then looks for traces on the host.
 func (s *storm) wantNoResidue(ctx context.Context) {
 	must := func(err error) {
 		if err != nil {
@@ -139,7 +139,7 @@ func (s *storm) wantNoResidue(ctx context.Context) {
 	images, err := s.api.Images(ctx, false)
 	must(err)
 	for _, img := range images {
-		must(s.api.SaveImages(ctx, []string{img.Reference}, io.Discard)) // which hashes all of it
+		must(s.api.SaveImages(ctx, []string{img.Reference}, io.Discard)) // hashes the whole image
 		must(s.api.RemoveImage(ctx, img.Reference))
 	}
 	_, err = s.api.PruneImages(ctx, true, false)
@@ -155,7 +155,7 @@ func (s *storm) wantNoResidue(ctx context.Context) {
 		s.daemon = nil
 	}
 	must(err)
-	s.killDaemon() // if it is still there
+	s.killDaemon() // if it still exists
 	for _, dir := range []string{"s/vms", "s/lost", "s/jail", "r/vms", "s/kernels",
 		"s/images/sha256", "s/images/blobs/sha256", "s/images/blobs/partial"} {
 		filepath.WalkDir(filepath.Join(s.dir, dir), func(path string, _ fs.DirEntry, err error) error {

@@ -27,10 +27,11 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// patience bounds each wait of the storm; none comes near it unless it fails.
+// patience bounds each wait of the storm. Only a failing wait takes nearly as long.
 const patience = time.Minute
 
-// TestMain is also what the storm kills: "TEST daemon DIR", and the shims that it starts, "TEST shim AGENT DIR".
+// TestMain also runs the processes that the storm kills: "TEST daemon DIR", and the shims that this daemon starts,
+// "TEST shim AGENT DIR".
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 4 && os.Args[1] == "shim":
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 		if err := server.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
-		syscall.Exit(0) // unlike os.Exit without the second that the race detector takes
+		syscall.Exit(0) // os.Exit would take one second longer in the race detector
 	case len(os.Args) == 3 && os.Args[1] == "daemon":
 		if err := stormDaemon(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -49,7 +50,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// stormDaemon is the whole daemon, but for its VMM.
+// stormDaemon runs the whole daemon with a VMM for tests.
 func stormDaemon(dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -66,7 +67,7 @@ func stormDaemon(dir string) error {
 
 func socketIn(dir string) string { return filepath.Join(dir, "r", "api.sock") }
 
-// storm is a daemon that is killed again and again, and its shims with it.
+// storm is a daemon that is killed repeatedly, together with its shims.
 type storm struct {
 	dir string
 	api *api.Client
@@ -75,11 +76,11 @@ type storm struct {
 	up     chan struct{} // closed while the daemon answers
 	daemon *exec.Cmd
 	said   strings.Builder
-	hurt   map[string]bool // ids of VMs of which a process was killed
-	broken []string        // what must not be
+	hurt   map[string]bool // ids of VMs that had a process killed
+	broken []string        // faults found
 
 	daemons, recovering, processes int           // how many were killed
-	slowest                        time.Duration // of the starts
+	slowest                        time.Duration // duration of the slowest start
 }
 
 func newStorm(t *testing.T) *storm {
@@ -110,11 +111,11 @@ func newStorm(t *testing.T) *storm {
 	return s
 }
 
-// stormUser is as whom the storm runs if root wants it: root's VMs have users of their own, to whom a real VMM's files
-// are handed as descriptors, and the VMM of this test opens them by name.
+// stormUser is the user of the storm when root runs the test. VMs of root have users of their own. A real VMM gets
+// its files as descriptors, but the VMM of this test opens them by name.
 const stormUser = 54321
 
-// asUser runs this test once more, as an ordinary user.
+// asUser runs this test again as an ordinary user.
 func asUser(t *testing.T) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
@@ -130,14 +131,14 @@ func asUser(t *testing.T) {
 	}
 }
 
-// fault notes what must not be.
+// fault records a violation.
 func (s *storm) fault(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.broken = append(s.broken, fmt.Sprintf(format, args...))
 }
 
-// spawn starts a daemon and returns what is closed when it answers, or has ended.
+// spawn starts a daemon. It returns a channel that is closed when the daemon answers or has ended.
 func (s *storm) spawn() (answers <-chan bool) {
 	cmd := exec.Command("/proc/self/exe", "daemon", s.dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -192,7 +193,7 @@ func (s *storm) start() {
 	close(s.up)
 }
 
-// killDaemon kills it and waits for its end.
+// killDaemon kills the daemon and waits for its end.
 func (s *storm) killDaemon() {
 	s.mu.Lock()
 	cmd := s.daemon
@@ -217,9 +218,9 @@ func (s *storm) ready() {
 	<-up
 }
 
-// blow kills until the time is over.
+// blow kills processes until the time is over.
 func (s *storm) blow(dice *rand.Rand, until time.Time) {
-	pause := func(most time.Duration) { // when it kills is the test's input
+	pause := func(most time.Duration) { // the times of the kills are the test's input
 		time.Sleep(time.Duration(dice.Int64N(int64(most))))
 	}
 	for time.Now().Before(until) {
@@ -273,11 +274,11 @@ func (s *storm) isHurt(id string) bool {
 	return s.hurt[id]
 }
 
-// processesOf lists the processes in whose command line is a text.
+// processesOf lists the processes whose command line contains text.
 func (s *storm) processesOf(text string) (pids []int) {
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, path := range paths {
-		cmdline, err := os.ReadFile(path) // a zombie has none
+		cmdline, err := os.ReadFile(path) // a zombie has no command line
 		if err == nil && strings.Contains(string(cmdline), text) {
 			var pid int
 			fmt.Sscanf(path, "/proc/%d/", &pid)
@@ -287,7 +288,7 @@ func (s *storm) processesOf(text string) (pids []int) {
 	return slices.DeleteFunc(pids, func(pid int) bool { return pid == os.Getpid() })
 }
 
-// await asks again until something is so, as nothing tells of it.
+// await polls until so returns true, because no event announces it.
 func (s *storm) await(what string, so func() bool) {
 	for limit := time.Now().Add(patience); !so(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(limit) {

@@ -17,13 +17,13 @@ import (
 	"banger/internal/vmm/qemu"
 )
 
-// drivers are those that a shim may be told to use.
+// drivers returns the drivers that a shim can use.
 func drivers() map[string]vmm.Driver {
 	return map[string]vmm.Driver{banger.VMMQEMU: qemu.Driver{}, banger.VMMFirecracker: firecracker.Driver{}}
 }
 
-// vmms are the VMMs in the order in which they are preferred. BANGER_FIRECRACKER_OPTIONS
-// holds options of its driver, as name=value with commas between.
+// vmms returns the VMMs in the order of preference. BANGER_FIRECRACKER_OPTIONS holds options of Firecracker's driver,
+// as name=value separated by commas.
 func vmms(getenv func(string) string) ([]choice.VMM, error) {
 	options, err := parseOptions(getenv("BANGER_FIRECRACKER_OPTIONS"))
 	if err != nil {
@@ -34,13 +34,16 @@ func vmms(getenv func(string) string) ([]choice.VMM, error) {
 		reads = []string{template}
 	}
 	return []choice.VMM{
-		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true, OpensTaps: true, Sockets: true, Options: options, Reads: reads, Jailer: jailer()},
-		{Name: banger.VMMQEMU, Find: finder(qemu.Driver{}), Package: "apt-get install qemu-system-x86", CheckCPU: qemu.CheckCPU},
+		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true,
+			OpensTaps: true, Sockets: true, Options: options, Reads: reads, Jailer: jailer()},
+		{Name: banger.VMMQEMU, Find: finder(qemu.Driver{}), Package: "apt-get install qemu-system-x86",
+			CheckCPU: qemu.CheckCPU},
 	}, nil
 }
 
-// jailer returns who finds Firecracker's, and says how it is to be used.
-func jailer() func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error) {
+// jailer returns a function that finds Firecracker's jailer and returns the options for using it.
+func jailer() func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string,
+	error) {
 	var known remembered
 	return func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error) {
 		jailer, err := firecracker.FindJailer(path, version, dir, func(path string) (string, error) {
@@ -69,7 +72,7 @@ func parseOptions(text string) (map[string]string, error) {
 	return options, nil
 }
 
-// finder asks a driver for its program and version.
+// finder returns a function that finds a driver's program and its version.
 func finder(d vmm.Driver) func(context.Context) (string, string, error) {
 	var known remembered
 	return func(ctx context.Context) (string, string, error) {
@@ -85,8 +88,8 @@ func finder(d vmm.Driver) func(context.Context) (string, string, error) {
 	}
 }
 
-// remembered is what a program has said of its version. It is asked again only when it has
-// changed: the question costs a process.
+// remembered caches the version that a program has reported. It asks again only after the program's file has changed,
+// because each question starts a process.
 type remembered struct {
 	mu        sync.Mutex
 	key, said string
@@ -109,7 +112,7 @@ func (r *remembered) version(path string, ask func() (string, error)) (string, e
 	return r.said, nil
 }
 
-// describe says what new VMs run on, or why none can, and how it stands with each VMM.
+// describe says what new VMs run on, or why none can run, and describes the state of each VMM.
 func describe(ctx context.Context, vmms []choice.VMM, kvm host.KVM, state string) (first string, all []api.VMM) {
 	for _, v := range vmms {
 		s := api.VMM{Name: v.Name}
@@ -123,7 +126,7 @@ func describe(ctx context.Context, vmms []choice.VMM, kvm host.KVM, state string
 		} else {
 			if v.Name == banger.VMMFirecracker {
 				s.Confined = confinement(ctx, v, s.Path, s.Version, state)
-				s.Warning = firecracker.Warning(s.Version) // which no other release mends wholly
+				s.Warning = firecracker.Warning(s.Version) // no other release repairs this completely
 			}
 			if first == "" {
 				first = v.Name + " " + s.Version
@@ -137,8 +140,8 @@ func describe(ctx context.Context, vmms []choice.VMM, kvm host.KVM, state string
 	return first, all
 }
 
-// checkReach says why a VM's own user cannot start a VMM, where a daemon of root has no jailer
-// for it.
+// checkReach returns an error if a VM's own user cannot start a VMM. It matters only for a daemon of root without a
+// jailer for the VMM.
 func checkReach(ctx context.Context, v choice.VMM, path, version, dir string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -151,7 +154,7 @@ func checkReach(ctx context.Context, v choice.VMM, path, version, dir string) er
 	return vmm.CheckReach(path)
 }
 
-// confinement says what holds Firecracker here.
+// confinement says what confines Firecracker on this host.
 func confinement(ctx context.Context, v choice.VMM, path, version, dir string) string {
 	rootless := "rootless: in namespaces of its own, confined by " + server.Confinement()
 	if os.Geteuid() != 0 {

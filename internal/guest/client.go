@@ -1,8 +1,8 @@
-// Package guest is what the host asks of the agent in a guest: requests, which a stream carries, and
-// the host's end of them. Package agent answers them.
+// Package guest holds the requests of the host to the agent in a guest, and the host's end of them, Client. Each
+// stream carries one request. Package agent answers the requests.
 //
-// Whatever the agent answers is hostile: every length is bounded and every text is made printable. The
-// package must not know which VMM carries the streams, nor how they are made.
+// Everything that the agent answers is considered hostile: every length is bounded, and every text is made printable.
+// The package must not know which VMM carries the streams, or how they are made.
 package guest
 
 import (
@@ -20,7 +20,7 @@ import (
 	"banger/internal/text"
 )
 
-// Version is the version of requests and answers. Info tells the agent's.
+// Version is the version of requests and answers. Info contains the agent's version.
 const Version = 4
 
 // AgentPort is the port on which the agent answers requests.
@@ -28,24 +28,28 @@ const AgentPort = 1
 
 // The operations of a request.
 const (
-	OpConfigure = "configure"        // complete the boot; answers Info
-	OpRestored  = "restored"         // a snapshot's guest becomes another VM; answers Info
-	OpPing      = "ping"             // answers Info
-	OpReady     = "ready"            // answers Info when the image's init obeys commands
-	OpExec      = "exec"             // run a command; the stream becomes its stdio
-	OpStart     = "start"            // run the main command with its output on the console; answers Info
-	OpWait      = "wait"             // answer with FrameExit when the main command has ended
-	OpSignal    = "signal"           // signal the main command; answers Info
-	OpChanges   = "changes"          // answer with frames of output, the tar of a layer, ending with FrameExit
-	OpFileStat  = banger.FileStat    // answers banger.FileInfo
-	OpArchive   = banger.FileArchive // answer with frames of output, a tar, ending with FrameExit, a banger.CopyReport
-	OpExtract   = banger.FileExtract // take frames of stdin, a tar, up to FrameStdinEOF; answers banger.CopyReport
-	OpPorts     = "ports"            // answers with what listens in the guest, and again after each change
-	OpOwner     = "owner"            // answers which process has a socket
-	OpClock     = "clock"            // correct the clock if the request says how; answers Info with what it then shows
-	OpDial      = "dial"             // answers Info; the stream becomes one to a TCP port of the guest's loopback
-	OpSSH       = "ssh"              // answers Info; what follows on the stream is the SSH protocol
-	OpShutdown  = "shutdown"         // answers Info, then powers off
+	OpConfigure = "configure" // completes the boot; answers Info
+	// OpRestored turns a guest that was restored from a snapshot into another VM. It answers Info.
+	OpRestored = "restored"
+	OpPing     = "ping"          // answers Info
+	OpReady    = "ready"         // answers Info when the image's init accepts commands
+	OpExec     = "exec"          // runs a command; the stream becomes its stdio
+	OpStart    = "start"         // runs the main command with its output on the console; answers Info
+	OpWait     = "wait"          // answers with FrameExit when the main command has ended
+	OpSignal   = "signal"        // signals the main command; answers Info
+	OpChanges  = "changes"       // answers with frames of output, the tar of a layer, and FrameExit at the end
+	OpFileStat = banger.FileStat // answers banger.FileInfo
+	// OpArchive answers with frames of output, a tar, and at the end with FrameExit, a banger.CopyReport.
+	OpArchive = banger.FileArchive
+	// OpExtract takes frames of stdin, a tar, up to FrameStdinEOF. It answers banger.CopyReport.
+	OpExtract = banger.FileExtract
+	OpPorts   = "ports" // answers with the listening sockets of the guest, and again after each change
+	OpOwner   = "owner" // answers which process has a socket
+	// OpClock corrects the clock if the request has a correction. It answers Info with the time of the clock after that.
+	OpClock    = "clock"
+	OpDial     = "dial"     // answers Info; the stream is then connected to a TCP port of the guest's loopback
+	OpSSH      = "ssh"      // answers Info; the stream then carries the SSH protocol
+	OpShutdown = "shutdown" // answers Info, then powers off
 )
 
 // Request is the first frame of a stream.
@@ -62,22 +66,22 @@ type Request struct {
 
 	SSH *banger.SSH `json:"ssh,omitempty"`
 
-	Clock *Correction `json:"clock,omitempty"` // of OpClock; nil: leave it
+	Clock *Correction `json:"clock,omitempty"` // of OpClock; nil means no correction
 
 	Grace int64 `json:"grace_ms,omitempty"`
 }
 
-// Config is what the host tells a guest at each boot.
+// Config is what the host sends to a guest at each boot.
 type Config struct {
 	Hostname     string   `json:"hostname"`
-	TimeUnixNano int64    `json:"time_unix_nano"`        // set by Client, when the guest is there to read it
+	TimeUnixNano int64    `json:"time_unix_nano"`        // set by Client when the guest is ready to read it
 	StopSignal   int      `json:"stop_signal,omitempty"` // for the main command; 0 means SIGTERM
 	Network      *Network `json:"network,omitempty"`
 	SSHHostKey   string   `json:"ssh_host_key,omitempty"` // a private key in OpenSSH's format
 	CA           string   `json:"ca,omitempty"`           // certificates to trust, in PEM
-	Nested       bool     `json:"nested,omitempty"`       // load what running VMs in the guest needs
+	Nested       bool     `json:"nested,omitempty"`       // load the modules for running VMs in the guest
 
-	// Of OpRestored: what a guest made of a snapshot must not share with others of it.
+	// For OpRestored: values that a guest must not share with other guests from the same snapshot.
 	Seed      []byte `json:"seed,omitempty"`       // fresh randomness, at least MinSeed bytes
 	MachineID string `json:"machine_id,omitempty"` // machine-id(5), for an image that has one; "" keeps it
 }
@@ -93,67 +97,65 @@ type Network struct {
 	Address string   `json:"address"` // CIDR
 	Gateway string   `json:"gateway"`
 	DNS     []string `json:"dns"`
-	Search  []string `json:"search,omitempty"` // domains in which names without a dot are looked for
+	Search  []string `json:"search,omitempty"` // domains in which names without a dot are looked up
 	MTU     int      `json:"mtu"`
-	MAC     string   `json:"mac,omitempty"` // of OpRestored; "" keeps it
+	MAC     string   `json:"mac,omitempty"` // for OpRestored; "" keeps the present one
 }
 
-// ExtraCA is the file with what Config.CA was, for programs with a trust store of
-// their own.
+// ExtraCA is the file with the content of Config.CA, for programs with a trust store of their own.
 const ExtraCA = "/etc/ssl/banger.pem"
 
-// InitArgument is the kernel argument that hands PID 1 to the image's own init.
+// InitArgument is the kernel argument that makes the image's own init PID 1.
 const InitArgument = "banger.init=image"
 
-// RestartArgument says that a restart ends the VM, and nothing else does.
+// RestartArgument means that the VM ends by a restart, and in no other way.
 const RestartArgument = "banger.end=restart"
 
-// DisksArgument lists the guest's disks, separated by commas, in the order in which their
-// devices appear, where their serial numbers do not name them.
+// DisksArgument lists the guest's disks, separated by commas, in the order in which their devices appear. It is used
+// if the disks have no serial numbers with their names.
 const DisksArgument = "banger.disks"
 
-// Info is what the agent says of itself.
+// Info is the agent's description of itself.
 type Info struct {
 	Version      int    `json:"version"`
 	Kernel       string `json:"kernel"`
 	UptimeMillis int64  `json:"uptime_ms"`
-	TimeUnixNano int64  `json:"time_unix_nano,omitempty"` // of OpClock: what the guest's clock shows
-	ClockSets    int64  `json:"clock_sets,omitempty"`     // of OpClock: how often the host has set or corrected it
+	TimeUnixNano int64  `json:"time_unix_nano,omitempty"` // of OpClock: the time of the guest's clock
+	// ClockSets is for OpClock: the number of times that the host has set or corrected the clock.
+	ClockSets int64 `json:"clock_sets,omitempty"`
 }
 
-// callTimeout bounds a request that should be answered at once; a guest may be
-// emulated on a busy host. It is as long as a VM may take to start.
+// callTimeout bounds a request that should be answered at once. It is long because a guest may be emulated on a busy
+// host. It equals the maximum time for the start of a VM.
 const callTimeout = 30 * time.Second
 
-// repeatAfter is how soon a request is made again when its connection was cut.
+// repeatAfter is the pause before a request is repeated whose connection was cut.
 const repeatAfter = 20 * time.Millisecond
 
-// Client speaks to one agent. Each request takes a stream of its own, so one
-// that is slow holds up no other.
+// Client makes requests to one agent. Each request has a stream of its own, so a slow one does not delay others.
 type Client struct {
 	Dial func(context.Context) (net.Conn, error) // to AgentPort
 }
 
-// Configure completes the guest's boot; it waits for a guest that boots as long
-// as ctx lasts.
+// Configure completes the guest's boot. While the guest boots, it waits until ctx ends.
 func (c Client) Configure(ctx context.Context, cfg Config) (Info, error) {
 	return c.again(ctx, Request{Op: OpConfigure, Config: &cfg})
 }
 
-// Restored tells a guest that goes on from a snapshot who it is now: its clock, its
-// randomness, its names, its network and its keys become those of cfg, before anything
-// else is asked of it. What runs in it goes on. Like Ping it is repeated.
+// Restored gives a guest that was restored from a snapshot a new identity: its clock, randomness, names, network and
+// keys become those of cfg. It must be the first request. Programs in the guest keep running. Like Ping, it is
+// repeated.
 func (c Client) Restored(ctx context.Context, cfg Config) (Info, error) {
 	return c.repeated(ctx, Request{Op: OpRestored, Config: &cfg})
 }
 
-// Ping asks whether the agent is well. It is repeated, up to 30 seconds or until ctx ends,
-// while connections are cut before an answer comes.
+// Ping checks that the agent answers. It is repeated, for up to 30 seconds or until ctx ends, while connections are
+// cut before an answer arrives.
 func (c Client) Ping(ctx context.Context) (Info, error) {
 	return c.repeated(ctx, Request{Op: OpPing})
 }
 
-// Ready returns when the guest's init, if it is the image's, obeys commands. ctx bounds the wait.
+// Ready returns when the image's init accepts commands, if the guest runs it. ctx bounds the wait.
 func (c Client) Ready(ctx context.Context) error {
 	_, err := c.again(ctx, Request{Op: OpReady})
 	return err
@@ -165,28 +167,27 @@ func (c Client) Start(ctx context.Context, e banger.Exec) error {
 	return err
 }
 
-// Signal signals the main command's process group.
+// Signal sends a signal to the main command's process group.
 func (c Client) Signal(ctx context.Context, sig int) error {
 	_, err := c.brief(ctx, Request{Op: OpSignal, Signal: sig})
 	return err
 }
 
-// Shutdown asks the guest to stop its programs within grace, sync, unmount and
-// power off. It returns when the agent has agreed.
+// Shutdown asks the guest to stop its programs within grace, sync, unmount and power off. It returns when the agent
+// has accepted the request.
 func (c Client) Shutdown(ctx context.Context, grace time.Duration) error {
 	_, err := c.brief(ctx, Request{Op: OpShutdown, Grace: grace.Milliseconds()})
 	return err
 }
 
-// Exec starts a command and returns its stream: frames both ways, ending with
-// FrameExit or FrameError. The caller closes it; for a command that is not the
-// main one that ends the command.
+// Exec starts a command and returns its stream: frames in both directions, with FrameExit or FrameError at the end.
+// The caller must close the stream, which ends the command unless it is the main command.
 func (c Client) Exec(ctx context.Context, e banger.Exec) (net.Conn, error) {
 	return c.send(ctx, Request{Op: OpExec, Exec: &e})
 }
 
-// Changes returns the tar of a layer with all that differs from the image. Its end is
-// reported only when the agent has sent all of it. The caller closes it.
+// Changes returns the tar of a layer with all differences from the image. It returns io.EOF only if the agent has
+// sent the complete tar. The caller must close it.
 func (c Client) Changes(ctx context.Context) (io.ReadCloser, error) {
 	conn, err := c.send(ctx, Request{Op: OpChanges})
 	if err != nil {
@@ -196,12 +197,13 @@ func (c Client) Changes(ctx context.Context) (io.ReadCloser, error) {
 	return &changes{ctx: ctx, conn: conn, frames: banger.NewFrameReader(conn), stop: stop}, nil
 }
 
-// changesTime is how long the agent may be silent while it sends changes. It may have much to look at between two.
+// changesTime is how long the agent may be silent while it sends changes. It may have to examine many files between
+// two changes.
 const changesTime = 2 * time.Minute
 
-// changes are the frames of one answer as bytes.
+// changes reads the frames of one answer as bytes.
 type changes struct {
-	ctx    context.Context // of the whole answer
+	ctx    context.Context // context of the whole answer
 	conn   net.Conn
 	frames *banger.FrameReader
 	left   []byte
@@ -211,7 +213,7 @@ type changes struct {
 func (c *changes) Read(p []byte) (int, error) {
 	for len(c.left) == 0 {
 		c.conn.SetReadDeadline(time.Now().Add(changesTime))
-		if c.ctx.Err() != nil { // its deadline may have been in force already
+		if c.ctx.Err() != nil { // the deadline of the end of ctx may have been replaced
 			return 0, c.ctx.Err()
 		}
 		t, data, err := c.frames.Next()
@@ -249,7 +251,7 @@ func agentError(data []byte) error {
 	return text.Error(e)
 }
 
-// Wait returns how the main command ended, when it has.
+// Wait returns how the main command ended, after it has ended.
 func (c Client) Wait(ctx context.Context) (banger.Exit, error) {
 	var exit banger.Exit
 	conn, err := c.send(ctx, Request{Op: OpWait})
@@ -266,7 +268,7 @@ func (c Client) brief(caller context.Context, r Request) (Info, error) {
 	return info, unanswered(caller, err)
 }
 
-// unanswered says what it means when the time for an answer is over, and the caller's own time is not.
+// unanswered returns the error for an agent that did not answer in time, unless the caller's own context has ended.
 func unanswered(caller context.Context, err error) error {
 	if caller.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -275,7 +277,7 @@ func unanswered(caller context.Context, err error) error {
 		WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
 }
 
-// repeated is again, for callTimeout at most.
+// repeated calls again, for callTimeout at most.
 func (c Client) repeated(caller context.Context, r Request) (Info, error) {
 	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
@@ -283,30 +285,30 @@ func (c Client) repeated(caller context.Context, r Request) (Info, error) {
 	return info, unanswered(caller, err)
 }
 
-// again makes a request that the guest may get twice, until it is answered. Firecracker
-// before 1.16.0 accepts the first connection to a guest that goes on from a snapshot, and then
-// cuts it, and a session with a guest that boots may have to be made anew: so an answer counts, and a connection does not.
+// again makes a request that the guest may get twice, until it is answered. A connection alone is not enough:
+// Firecracker before 1.16.0 accepts the first connection to a restored guest and then cuts it, and the session with a
+// guest that boots may have to be made again.
 func (c Client) again(ctx context.Context, r Request) (Info, error) {
-	var cut error // of the connection before
+	var cut error // error of the connection before
 	for {
 		info, err := c.call(ctx, r)
 		switch {
 		case isCut(err):
 			cut = err
 		case cut != nil && ctx.Err() != nil:
-			return info, cut // says more than ctx does
+			return info, cut // cut says more than the error of ctx
 		default:
 			return info, err
 		}
 		select {
 		case <-ctx.Done():
 			return info, cut
-		case <-time.After(repeatAfter): // nothing tells when the guest is ready
+		case <-time.After(repeatAfter): // there is no event for a guest that is ready
 		}
 	}
 }
 
-// isCut says that a connection ended before an answer began.
+// isCut reports whether a connection ended before an answer began.
 func isCut(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
@@ -333,7 +335,7 @@ func (c Client) send(ctx context.Context, r Request) (net.Conn, error) {
 	return sendOn(ctx, conn, r)
 }
 
-// sendOn makes a request over conn, which it closes if that fails.
+// sendOn makes a request over conn, and closes conn if that fails.
 func sendOn(ctx context.Context, conn net.Conn, r Request) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetWriteDeadline(time.Unix(1, 0)) })
 	err := banger.WriteJSONFrame(conn, banger.FrameRequest, r)
@@ -348,7 +350,7 @@ func sendOn(ctx context.Context, conn net.Conn, r Request) (net.Conn, error) {
 	return conn, nil
 }
 
-// answer reads the one frame that answers a request, and closes conn.
+// answer reads the single frame that answers a request, and closes conn.
 func answer(ctx context.Context, conn net.Conn, want banger.FrameType, v any) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()

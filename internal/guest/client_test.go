@@ -21,7 +21,7 @@ import (
 	"banger"
 )
 
-// fakeAgent answers each request by a function of the test, over a connection of its own.
+// fakeAgent returns a Client of an agent that answers each request with the function answer, over a new connection.
 func fakeAgent(t testing.TB, answer func(Request, net.Conn)) Client {
 	t.Helper()
 	ignore := goleak.IgnoreCurrent()
@@ -37,7 +37,7 @@ func fakeAgent(t testing.TB, answer func(Request, net.Conn)) Client {
 	}}
 }
 
-// answerOne reads a request and has answer answer it.
+// answerOne reads a request and calls answer.
 func answerOne(t testing.TB, c net.Conn, answer func(Request, net.Conn)) {
 	typ, p, err := banger.NewFrameReader(c).Next()
 	if err != nil {
@@ -51,7 +51,7 @@ func answerOne(t testing.TB, c net.Conn, answer func(Request, net.Conn)) {
 	answer(r, c)
 }
 
-// Each call sends one request that says what it was given.
+// TestClientRequests: each call sends one request with its parameters.
 func TestClientRequests(t *testing.T) {
 	info := Info{Version: Version, Kernel: "6.12", UptimeMillis: 1500}
 	exit := banger.Exit{Signal: 9}
@@ -79,11 +79,13 @@ func TestClientRequests(t *testing.T) {
 		want Request
 	}{
 		{func(ctx context.Context) error { i, err := c.Ping(ctx); return must(info)(i, err) }, Request{Op: OpPing}},
-		{func(ctx context.Context) error { i, err := c.Configure(ctx, cfg); return must(info)(i, err) }, Request{Op: OpConfigure, Config: &cfg}},
+		{func(ctx context.Context) error { i, err := c.Configure(ctx, cfg); return must(info)(i, err) },
+			Request{Op: OpConfigure, Config: &cfg}},
 		{func(ctx context.Context) error { return c.Start(ctx, cmd) }, Request{Op: OpStart, Exec: &cmd}},
 		{func(ctx context.Context) error { return c.Signal(ctx, 15) }, Request{Op: OpSignal, Signal: 15}},
 		{func(ctx context.Context) error { e, err := c.Wait(ctx); return must(exit)(e, err) }, Request{Op: OpWait}},
-		{func(ctx context.Context) error { return c.Shutdown(ctx, 2500*time.Millisecond) }, Request{Op: OpShutdown, Grace: 2500}},
+		{func(ctx context.Context) error { return c.Shutdown(ctx, 2500*time.Millisecond) },
+			Request{Op: OpShutdown, Grace: 2500}},
 		{func(ctx context.Context) error {
 			conn, err := c.Exec(ctx, cmd)
 			if err == nil {
@@ -105,8 +107,8 @@ func TestClientRequests(t *testing.T) {
 	}
 }
 
-// The agent's own errors arrive with their code and hint; whatever else an agent
-// answers is an error that blames it, and costs no more than one frame's memory.
+// TestClientAnswers: the agent's own errors arrive with their code and hint. Any other answer is an error of
+// CodeGuest, and uses no more memory than one frame.
 func TestClientAnswers(t *testing.T) {
 	claim := func(n uint32) []byte {
 		return binary.BigEndian.AppendUint32([]byte{byte(banger.FrameResponse), 0, 0, 0}, n)
@@ -121,11 +123,13 @@ func TestClientAnswers(t *testing.T) {
 		answer        []byte
 		code          banger.Code
 	}{
-		{"its own error", "not now", whole(banger.FrameError, `{"code":"conflict","message":"not now"}`), banger.CodeConflict},
+		{"its own error", "not now", whole(banger.FrameError, `{"code":"conflict","message":"not now"}`),
+			banger.CodeConflict},
 		{"a broken error", "broken error", whole(banger.FrameError, `{"code":`), banger.CodeGuest},
 		{"a broken answer", "answer is broken", whole(banger.FrameResponse, `[1]`), banger.CodeGuest},
 		{"an empty answer", "answer is broken", whole(banger.FrameResponse, ``), banger.CodeGuest},
-		{"deep nesting", "answer is broken", whole(banger.FrameResponse, strings.Repeat("[", banger.MaxFrame)), banger.CodeGuest},
+		{"deep nesting", "answer is broken", whole(banger.FrameResponse, strings.Repeat("[", banger.MaxFrame)),
+			banger.CodeGuest},
 		{"another frame", "frame 10 instead of 6", whole(banger.FrameExit, `{}`), banger.CodeGuest},
 		{"an unknown frame", "frame 200 instead of 6", whole(200, `{}`), banger.CodeGuest},
 		{"half a frame", "did not answer", claim(10), banger.CodeGuest},
@@ -153,8 +157,8 @@ func TestClientAnswers(t *testing.T) {
 	}
 }
 
-// TestCutConnectionsAreRepeated: what a guest may get twice is asked again while connections
-// end before an answer begins, in each way in which they do; what it may get once is not.
+// TestCutConnectionsAreRepeated: a request that a guest may get twice is repeated while connections end, in any way,
+// before an answer begins. Other requests are not repeated.
 func TestCutConnectionsAreRepeated(t *testing.T) {
 	cfg := Config{Seed: make([]byte, MinSeed)}
 	for name, call := range map[string]struct {
@@ -172,9 +176,9 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cuts := []func(net.Conn){
-				func(conn net.Conn) { banger.NewFrameReader(conn).Next() }, // the request is read: EOF
-				func(conn net.Conn) { conn.Read(make([]byte, 1)) },         // much of it is not: a reset
-				func(conn net.Conn) {},                                     // nothing of it is: a reset, or a broken pipe
+				func(conn net.Conn) { banger.NewFrameReader(conn).Next() }, // the request was read: EOF
+				func(conn net.Conn) { conn.Read(make([]byte, 1)) },         // most of it was not read: a reset
+				func(conn net.Conn) {},                                     // nothing of it was read: a reset, or a broken pipe
 				func(conn net.Conn) {
 					banger.NewFrameReader(conn).Next()
 					banger.WriteJSONFrame(conn, banger.FrameResponse, Info{Version: 7})
@@ -202,7 +206,7 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 	}
 }
 
-// TestRepeatingEnds with the context, and tells how the last connection ended.
+// TestRepeatingEnds with the context, and returns the error of the last connection.
 func TestRepeatingEnds(t *testing.T) {
 	c := fakeAgent(t, func(_ Request, conn net.Conn) { conn.(*net.UnixConn).CloseWrite() })
 	ctx, cancel := context.WithTimeout(t.Context(), 5*repeatAfter)
@@ -213,7 +217,7 @@ func TestRepeatingEnds(t *testing.T) {
 	}
 }
 
-// A call ends with its context, wherever it waits.
+// TestClientContext: a call ends with its context, wherever it waits.
 func TestClientContext(t *testing.T) {
 	t.Run("for the channel", func(t *testing.T) {
 		c := Client{Dial: func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }}
@@ -256,8 +260,7 @@ func TestClientContext(t *testing.T) {
 	})
 }
 
-// Exec hands out the stream as it is: the caller speaks frames, and its Close
-// is what the agent sees.
+// TestClientExecStream: Exec returns the raw stream. The caller writes frames, and the agent notices its Close.
 func TestClientExecStream(t *testing.T) {
 	said := make(chan string, 2)
 	c := fakeAgent(t, func(_ Request, conn net.Conn) {

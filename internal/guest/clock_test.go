@@ -36,8 +36,8 @@ type clockAgent struct {
 	mu     sync.Mutex
 	behind time.Duration
 	sets   int64
-	late   int           // answers that are late
-	delay  time.Duration // by which they are
+	late   int           // number of late answers
+	delay  time.Duration // how late they are
 	got    []Correction
 }
 
@@ -57,7 +57,7 @@ func (a *clockAgent) answer(r Request, conn net.Conn) {
 	info := Info{ClockSets: a.sets, TimeUnixNano: time.Now().Add(-a.behind).UnixNano()}
 	if a.late > 0 {
 		a.late--
-		time.Sleep(a.delay) // what the test is about: the way back is longer than the way there
+		time.Sleep(a.delay) // the tested case: the way back takes longer than the way there
 	}
 	banger.WriteJSONFrame(conn, banger.FrameResponse, info)
 }
@@ -67,7 +67,7 @@ func TestAClockIsBroughtToTheHosts(t *testing.T) {
 		behind time.Duration
 		late   int
 		now    bool
-		want   int // corrections
+		want   int // number of corrections
 	}{
 		"after a boot":                     {3 * time.Second, 0, true, 1},
 		"and a small offset too":           {time.Microsecond, 0, true, 1},
@@ -79,7 +79,7 @@ func TestAClockIsBroughtToTheHosts(t *testing.T) {
 	} {
 		a := &clockAgent{behind: tt.behind, late: tt.late, delay: 100 * time.Millisecond}
 		off, err := fakeAgent(t, a.answer).SyncClock(processtest.WithPatience(t), tt.now)
-		limit := 30 * time.Millisecond // of a loopback on a busy host
+		limit := 30 * time.Millisecond // for a loopback on a busy host
 		if tt.late == clockTries {
 			limit += a.delay / 2
 		}
@@ -90,7 +90,7 @@ func TestAClockIsBroughtToTheHosts(t *testing.T) {
 	}
 }
 
-// TestTwoCorrectionsOfOneOffset: the second one is not made.
+// TestTwoCorrectionsOfOneOffset: the agent ignores the second one.
 func TestTwoCorrectionsOfOneOffset(t *testing.T) {
 	a := &clockAgent{behind: time.Hour}
 	c := fakeAgent(t, a.answer)
@@ -107,7 +107,7 @@ func TestTwoCorrectionsOfOneOffset(t *testing.T) {
 	}
 }
 
-// TestAnOldAgentHasNoClock: it knows no such operation, and says so.
+// TestAnOldAgentHasNoClock: it does not know the operation and returns an error.
 func TestAnOldAgentHasNoClock(t *testing.T) {
 	c := fakeAgent(t, func(r Request, conn net.Conn) {
 		unknown := &banger.Error{Code: banger.CodeInvalid, Message: "the agent knows no operation"}
@@ -118,7 +118,7 @@ func TestAnOldAgentHasNoClock(t *testing.T) {
 	}
 }
 
-// TestTheTimeOfABoot: a configuration that waits for the guest tells the time at which the guest reads it.
+// TestTheTimeOfABoot: a configuration that waits for the guest contains the time at which the guest reads it.
 func TestTheTimeOfABoot(t *testing.T) {
 	var up time.Time
 	told := make(chan int64, 1)
@@ -127,7 +127,7 @@ func TestTheTimeOfABoot(t *testing.T) {
 		banger.WriteJSONFrame(conn, banger.FrameResponse, Info{})
 	})
 	dial := c.Dial
-	c.Dial = func(ctx context.Context) (net.Conn, error) { // until here the guest boots
+	c.Dial = func(ctx context.Context) (net.Conn, error) { // the guest boots until this time
 		up = time.Now()
 		return dial(ctx)
 	}

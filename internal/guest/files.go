@@ -7,13 +7,13 @@ import (
 	"banger"
 )
 
-// Files starts a copy and returns its stream, which ends as OpArchive and OpExtract
-// say, or with FrameError. The caller closes it; that ends the copy.
+// Files starts a copy and returns its stream, which ends as described for OpArchive and OpExtract, or with
+// FrameError. The caller must close the stream, which ends the copy.
 func (c Client) Files(ctx context.Context, r banger.FileRequest) (net.Conn, error) {
 	return c.send(ctx, Request{Op: r.Op, File: &r})
 }
 
-// StatFile says what is at a path.
+// StatFile describes the file at a path.
 func (c Client) StatFile(caller context.Context, r banger.FileRequest) (banger.FileInfo, error) {
 	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()

@@ -12,7 +12,7 @@ import (
 	"banger"
 )
 
-// TestAFrozenAgentEndsCalls: an agent that takes requests and answers none ends each call with a sentence, in its time.
+// TestAFrozenAgentEndsCalls: if an agent accepts requests and never answers, each call ends in time with an error.
 func TestAFrozenAgentEndsCalls(t *testing.T) {
 	const mute = "the guest's agent does not answer"
 	for name, tt := range map[string]struct {
@@ -60,7 +60,7 @@ func TestAFrozenAgentEndsCalls(t *testing.T) {
 	}
 }
 
-// TestACanceledCommitIsCanceled: the end of its caller is no silence of the agent.
+// TestACanceledCommitIsCanceled: the end of the caller's context is not reported as a silent agent.
 func TestACanceledCommitIsCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()

@@ -10,11 +10,11 @@ import (
 	"banger/internal/text"
 )
 
-// MaxListeners bounds what an agent may say that listens.
+// MaxListeners is the maximum number of listeners that an agent may report.
 const MaxListeners = 1024
 
-// WatchPorts calls tell with what listens in the guest, now and after each change,
-// until ctx ends or the agent goes away. What the guest says is bounded, not true.
+// WatchPorts calls tell with the listening sockets of the guest, now and after each change, until ctx ends or the
+// agent goes away. What the guest reports is bounded, but may be false.
 func (c Client) WatchPorts(ctx context.Context, tell func([]banger.Listener)) error {
 	conn, err := c.send(ctx, Request{Op: OpPorts})
 	if err != nil {
@@ -38,7 +38,7 @@ func (c Client) WatchPorts(ctx context.Context, tell func([]banger.Listener)) er
 		if err := json.Unmarshal(p, &list); err != nil || t != banger.FrameResponse || len(list) > MaxListeners {
 			return banger.Errorf(banger.CodeGuest, "the agent's list of ports is broken")
 		}
-		for i, l := range list { // what else it says is for the host to say
+		for i, l := range list { // drop the fields that only the host may set
 			list[i] = banger.Listener{Protocol: text.Limit(l.Protocol, maxProcess), Address: text.Limit(l.Address, maxProcess),
 				Port: l.Port, Process: text.Limit(l.Process, maxProcess), PID: l.PID}
 		}
@@ -46,17 +46,17 @@ func (c Client) WatchPorts(ctx context.Context, tell func([]banger.Listener)) er
 	}
 }
 
-// maxProcess bounds the name of a process in characters (the kernel's TASK_COMM_LEN is 16).
+// maxProcess is the maximum number of characters of the name of a process (the kernel's TASK_COMM_LEN is 16).
 const maxProcess = 64
 
-// Owner is a process of the guest. Both may be lies.
+// Owner is a process of the guest. Both fields may be lies.
 type Owner struct {
 	Process string `json:"process"`
 	PID     int    `json:"pid"`
 }
 
-// Owner asks which process has the socket of a protocol, tcp or udp, that is bound
-// to a port. Nobody is no error.
+// Owner asks which process has the socket of a protocol, tcp or udp, that is bound to a port. It returns no error if
+// there is none.
 func (c Client) Owner(ctx context.Context, protocol string, port uint16) (Owner, error) {
 	var o Owner
 	conn, err := c.send(ctx, Request{Op: OpOwner, Protocol: protocol, Port: port})
@@ -67,8 +67,7 @@ func (c Client) Owner(ctx context.Context, protocol string, port uint16) (Owner,
 	return o, err
 }
 
-// DialLocal connects to a TCP port of the guest's loopback. The caller closes the
-// stream.
+// DialLocal connects to a TCP port of the guest's loopback. The caller must close the stream.
 func (c Client) DialLocal(ctx context.Context, port uint16) (net.Conn, error) {
 	conn, err := c.send(ctx, Request{Op: OpDial, Port: port})
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"banger"
 )
 
-// SSH returns a stream that speaks the SSH protocol with the agent's server. The
-// caller closes it; that hangs up what runs by it.
+// SSH returns a stream that carries the SSH protocol of the agent's server. The caller must close the stream, which
+// hangs up the programs that it started.
 func (c Client) SSH(caller context.Context, r banger.SSH) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
@@ -18,7 +18,7 @@ func (c Client) SSH(caller context.Context, r banger.SSH) (net.Conn, error) {
 		return nil, unanswered(caller, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	t, p, err := banger.NewFrameReader(conn).Next() // reads no byte of what follows the frame
+	t, p, err := banger.NewFrameReader(conn).Next() // reads no byte after the frame
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}

@@ -13,8 +13,8 @@ import (
 	"banger"
 )
 
-// What follows the agent's answer belongs to the SSH protocol, to the byte and however
-// early it comes; and so do the ends of both directions.
+// TestSSHStreamBeginsBehindTheAnswer: every byte after the agent's answer belongs to the SSH protocol, however early
+// it arrives. The ends of both directions are passed on, too.
 func TestSSHStreamBeginsBehindTheAnswer(t *testing.T) {
 	want := banger.SSH{Keys: []string{"a key"}, ForwardAgent: true, Env: []string{"A=b"}}
 	c := fakeAgent(t, func(r Request, conn net.Conn) {
@@ -42,8 +42,8 @@ func TestSSHStreamBeginsBehindTheAnswer(t *testing.T) {
 	}
 }
 
-// An agent that refuses, answers something else or nothing gives an error, and no
-// connection.
+// TestSSHAnswers: an agent that refuses, answers something else or nothing causes an error, and no connection stays
+// open.
 func TestSSHAnswers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		answer func(net.Conn)

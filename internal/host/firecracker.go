@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// GetFirecracker says how Firecracker comes onto this host: few distributions have it.
+// GetFirecracker says how to install Firecracker on this host, because few distributions have it.
 func GetFirecracker() string {
 	f, err := os.Open("/etc/os-release")
 	if err == nil {

@@ -1,6 +1,5 @@
-// Package host says what this host can do: whether KVM really executes guests,
-// which programs are installed, how much room there is. It reads and reports; it
-// changes nothing and knows nothing of VMs.
+// Package host finds out what this host can do: whether KVM really executes guests, which programs are installed, and
+// how much space there is. It only reads and reports. It knows nothing of VMs.
 package host
 
 import (
@@ -11,18 +10,17 @@ import (
 	"syscall"
 )
 
-// KVM is the verdict of the KVM probe.
+// KVM is the result of the KVM probe.
 type KVM struct {
 	Usable bool   `json:"usable"`
-	Reason string `json:"reason,omitempty"` // why not, a clause for a person
+	Reason string `json:"reason,omitempty"` // if not usable: why, as a clause for a person
 	BootID string `json:"boot_id"`
 	UID    int    `json:"uid"` // permissions differ between users
 }
 
-// ProbeKVM tells whether KVM executes guest code in hardware, by running a
-// guest of 20 bytes. A /dev/kvm that opens proves nothing: paravirtual hosts
-// offer one that emulates instruction by instruction. The verdict is cached in
-// dir for this boot of the host and this user; dir may be "".
+// ProbeKVM finds out whether KVM executes guest code in hardware, by running a guest of 20 bytes. It is not enough
+// that /dev/kvm opens: paravirtual hosts have one that emulates instruction by instruction. The result is cached in
+// dir for this boot of the host and this user. dir may be "".
 func ProbeKVM(dir string) KVM {
 	k := KVM{BootID: BootID(), UID: os.Getuid()}
 	cache := filepath.Join(dir, "kvm.json")
@@ -49,13 +47,14 @@ func ProbeKVM(dir string) KVM {
 	return k
 }
 
-// BootID returns the id of this boot of the host (random(4)); "" if the kernel does not tell it.
+// BootID returns the id of this boot of the host (random(4)), or "" if the kernel does not provide it.
 func BootID() string {
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id))
 }
 
-// Memory returns how much memory the host has, swap included, in bytes; 0 if the kernel does not tell.
+// Memory returns the size of the host's memory, swap included, in bytes. It returns 0 if the kernel does not provide
+// it.
 func Memory() int64 {
 	var info syscall.Sysinfo_t
 	if err := syscall.Sysinfo(&info); err != nil {
@@ -64,7 +63,7 @@ func Memory() int64 {
 	return int64(info.Totalram+info.Totalswap) * int64(info.Unit)
 }
 
-// KVMGroup returns the group of /dev/kvm, or 0 when there is none.
+// KVMGroup returns the group of /dev/kvm, or 0 if that does not exist.
 func KVMGroup() uint32 {
 	var st syscall.Stat_t
 	if err := syscall.Stat("/dev/kvm", &st); err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestADeviceThatIsNone of KVM's is told by its fault.
+// TestADeviceThatIsNone of KVM's causes an error that names its fault.
 func TestADeviceThatIsNone(t *testing.T) {
 	dir := t.TempDir()
 	for path, want := range map[string]string{
@@ -26,7 +26,7 @@ func TestADeviceThatIsNone(t *testing.T) {
 	}
 }
 
-// TestABusyHostIsNotAnEmulator: the fastest try counts, and what fails is told at once.
+// TestABusyHostIsNotAnEmulator: the fastest try counts, and an error is returned at once.
 func TestABusyHostIsNotAnEmulator(t *testing.T) {
 	for name, c := range map[string]struct {
 		took  []time.Duration // of each try
@@ -34,9 +34,10 @@ func TestABusyHostIsNotAnEmulator(t *testing.T) {
 		tries int
 		want  string
 	}{
-		"hardware":             {[]time.Duration{time.Millisecond}, nil, 1, ""},
-		"hardware, busy":       {[]time.Duration{time.Second, 30 * time.Millisecond, time.Millisecond}, nil, 3, ""},
-		"an emulator":          {[]time.Duration{time.Second, 140 * time.Millisecond, 150 * time.Millisecond, time.Second, time.Second}, nil, 5, "took 140 ms"},
+		"hardware":       {[]time.Duration{time.Millisecond}, nil, 1, ""},
+		"hardware, busy": {[]time.Duration{time.Second, 30 * time.Millisecond, time.Millisecond}, nil, 3, ""},
+		"an emulator": {[]time.Duration{time.Second, 140 * time.Millisecond, 150 * time.Millisecond, time.Second,
+			time.Second}, nil, 5, "took 140 ms"},
 		"a device that cannot": {[]time.Duration{0}, errors.New("it cannot"), 1, "it cannot"},
 	} {
 		tries := 0
@@ -50,7 +51,7 @@ func TestABusyHostIsNotAnEmulator(t *testing.T) {
 	}
 }
 
-// TestADeviceThatMayNotBeOpened says which group may.
+// TestADeviceThatMayNotBeOpened checks that the error names the group which may open it.
 func TestADeviceThatMayNotBeOpened(t *testing.T) {
 	const variable = "BANGER_TEST_KVM"
 	if path := os.Getenv(variable); path != "" || os.Getuid() != 0 {
@@ -60,7 +61,8 @@ func TestADeviceThatMayNotBeOpened(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := probeDevice(path); err == nil || !strings.Contains(err.Error(), "may not be opened by this user; join the group kvm") {
+		if err := probeDevice(path); err == nil ||
+			!strings.Contains(err.Error(), "may not be opened by this user; join the group kvm") {
 			t.Errorf("the error is %v", err)
 		}
 		return
@@ -70,7 +72,8 @@ func TestADeviceThatMayNotBeOpened(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer self.Close()
-	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all",
+		"/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.ExtraFiles, cmd.Dir = []*os.File{self}, "/"
 	cmd.Env = append(os.Environ(), variable+"=/etc/shadow")
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {

@@ -32,9 +32,8 @@ const (
 	kvmExitInternal = 17
 )
 
-// probeCode is what the probe guest runs in long mode: one SSE instruction that
-// an instruction emulator does not know, a loop that shows an emulator's speed,
-// then `out 0xe9, 'B'; hlt`.
+// probeCode is the code of the probe guest, in long mode: one SSE instruction that an instruction emulator does not
+// know, a loop that shows an emulator's speed, then `out 0xe9, 'B'; hlt`.
 var probeCode = []byte{
 	0x66, 0x0f, 0xfe, 0xc0, // paddd xmm0, xmm0
 	0xb9, 0x40, 0x0d, 0x03, 0x00, // mov ecx, 200000
@@ -50,7 +49,7 @@ const (
 	probeMemory  = 128 << 10
 	probeTimeout = 250 * time.Millisecond
 	probeFast    = 25 * time.Millisecond // hardware needs < 1 ms, an emulator 140 ms
-	probeTries   = 5                     // the fastest counts: a busy host may take the CPU away in the middle of a try
+	probeTries   = 5                     // the fastest counts, because a busy host may take the CPU away during a try
 )
 
 // probeKVM runs a tiny guest and returns nil when hardware executed it. The
@@ -81,7 +80,7 @@ func probeDevice(path string) error {
 	})
 }
 
-// fastest tries a probe until one try is as fast as hardware. It returns the error of a try at once.
+// fastest repeats a probe until one try is as fast as hardware. It returns the error of a try at once.
 func fastest(try func() (time.Duration, error)) error {
 	least := time.Duration(math.MaxInt64)
 	for range probeTries {
@@ -111,7 +110,8 @@ func newProbeGuest(kvm int) (_ *probeGuest, err error) {
 	if g.vm, err = ioctl(kvm, kvmCreateVM, 0); err != nil {
 		return nil, fmt.Errorf("KVM cannot create a VM: %w", err)
 	}
-	if g.mem, err = unix.Mmap(-1, 0, probeMemory, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANONYMOUS|unix.MAP_SHARED); err != nil {
+	if g.mem, err = unix.Mmap(-1, 0, probeMemory, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_ANONYMOUS|unix.MAP_SHARED); err != nil {
 		return nil, err
 	}
 	region := struct {

@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// The probe must agree with the CPU flags: hardware virtualisation that is
-// offered to this host (vmx or svm) is what KVM needs to execute guests; where
-// it is absent and /dev/kvm opens all the same, KVM emulates.
+// TestProbeKVMDoesNotTrustAnOpenDevice: the probe must agree with the CPU flags. KVM needs hardware virtualisation
+// (vmx or svm) to execute guests. Where the flag is absent and /dev/kvm opens anyway, KVM emulates.
 func TestProbeKVMDoesNotTrustAnOpenDevice(t *testing.T) {
 	start := time.Now()
 	k := ProbeKVM("")
@@ -30,7 +29,8 @@ func TestProbeKVMDoesNotTrustAnOpenDevice(t *testing.T) {
 func TestProbeKVMIsCachedPerBoot(t *testing.T) {
 	dir := t.TempDir()
 	first := ProbeKVM(dir)
-	forged := strings.Replace(`{"usable":U,"reason":"from cache","boot_id":"`+first.BootID+`","uid":`+strconv.Itoa(first.UID)+`}`, "U", "false", 1)
+	forged := strings.Replace(`{"usable":U,"reason":"from cache","boot_id":"`+first.BootID+`","uid":`+
+		strconv.Itoa(first.UID)+`}`, "U", "false", 1)
 	if err := os.WriteFile(dir+"/kvm.json", []byte(forged), 0o600); err != nil {
 		t.Fatal(err)
 	}

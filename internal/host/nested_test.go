@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestWhatTheModuleSaysOfNestedGuests: the module's parameter decides, and a refusal names the parameter.
+// TestWhatTheModuleSaysOfNestedGuests: the module's parameter decides, and the error names the parameter.
 func TestWhatTheModuleSaysOfNestedGuests(t *testing.T) {
 	for name, c := range map[string]struct{ module, value, want string }{
 		"Intel with it":    {"kvm_intel", "Y\n", ""},

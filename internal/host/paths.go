@@ -15,7 +15,7 @@ import (
 	"banger"
 )
 
-// Paths are where banger keeps things for the user who runs it.
+// Paths are the directories in which banger keeps the files of the user who runs it.
 type Paths struct {
 	State string // durable: database, images, disks
 	Run   string // sockets
@@ -25,7 +25,8 @@ type Paths struct {
 // sun_path (unix(7): 108 bytes).
 const maxSocketDir = 108 - len("/vms/0123456789ab/channel.sock") - 1
 
-// DirMode returns the mode of the state and run directories. Below root's, VMs have user ids of their own.
+// DirMode returns the mode of the state and run directories. Root's directories can be entered, because VMs have user
+// ids of their own below them.
 func DirMode() fs.FileMode {
 	if os.Geteuid() == 0 {
 		return 0o711
@@ -36,9 +37,9 @@ func DirMode() fs.FileMode {
 // Socket returns the path of the daemon's API socket.
 func (p Paths) Socket() string { return filepath.Join(p.Run, "api.sock") }
 
-// FindPaths follows BANGER_STATE_DIR and BANGER_RUN_DIR, then the XDG base directories, which must be absolute, or
-// /var/lib and /run for root. It returns an error when a path of ours is not absolute, holds a control character, or is too
-// long for sockets, and when the user has no home directory.
+// FindPaths uses BANGER_STATE_DIR and BANGER_RUN_DIR, then the XDG base directories, which must be absolute, or for
+// root /var/lib and /run. It returns an error if one of our paths is not absolute, contains a control character, or
+// is too long for sockets, and if the user has no home directory.
 func FindPaths() (Paths, error) {
 	var p Paths
 	var err error
@@ -67,26 +68,29 @@ func FindPaths() (Paths, error) {
 	return p, nil
 }
 
-// ownPath returns the value of an environment variable of ours that names a directory; "" if it is not set.
+// ownPath returns the directory that an environment variable of banger names, or "" if it is not set.
 func ownPath(name string) (string, error) {
 	path := os.Getenv(name)
 	if path == "" {
 		return "", nil
 	}
 	if !filepath.IsAbs(path) {
-		return "", banger.Errorf(banger.CodeInvalid, "%s is %.200q, and a relative path means another directory elsewhere", name, path).
+		return "", banger.Errorf(banger.CodeInvalid, "%s is %.200q, and a relative path means another directory elsewhere",
+			name, path).
 			WithHint("give a path that begins with /")
 	}
 	return filepath.Clean(path), nil
 }
 
-// checkPath refuses names that logs, scripts and the kernel's lists of mounts and sockets cannot carry.
+// checkPath rejects names that logs, scripts and the kernel's lists of mounts and sockets cannot represent.
 func checkPath(what, path string) error {
 	if path == "/" {
-		return banger.Errorf(banger.CodeInvalid, "%s is the root directory", what).WithHint("set BANGER_STATE_DIR and BANGER_RUN_DIR")
+		return banger.Errorf(banger.CodeInvalid, "%s is the root directory", what).
+			WithHint("set BANGER_STATE_DIR and BANGER_RUN_DIR")
 	}
 	if !utf8.ValidString(path) || strings.ContainsFunc(path, unicode.IsControl) {
-		return banger.Errorf(banger.CodeInvalid, "the path of %s, %.200q, holds a control character or is not UTF-8", what, path).
+		return banger.Errorf(banger.CodeInvalid, "the path of %s, %.200q, holds a control character or is not UTF-8",
+			what, path).
 			WithHint("set BANGER_STATE_DIR and BANGER_RUN_DIR")
 	}
 	return nil
@@ -106,7 +110,7 @@ func defaultState() (string, error) {
 	return filepath.Join(home, ".local", "share", "banger"), nil
 }
 
-// homeDir returns HOME, or what the user database says where it is not set.
+// homeDir returns HOME or, if it is not set, the directory in the user database.
 func homeDir() (string, error) {
 	home := os.Getenv("HOME")
 	if home == "" {
@@ -135,8 +139,8 @@ func defaultRun() string {
 	return filepath.Join(tmp, fmt.Sprintf("banger-%d", os.Geteuid()))
 }
 
-// xdg returns the value of one of the XDG base directories; "" if it is not set or not absolute, which the XDG Base Directory
-// Specification says to ignore.
+// xdg returns the value of an XDG base directory variable. It returns "" if the variable is not set or not absolute;
+// the XDG Base Directory Specification says to ignore relative paths.
 func xdg(name string) string {
 	if dir := os.Getenv(name); filepath.IsAbs(dir) {
 		return dir
@@ -144,8 +148,8 @@ func xdg(name string) string {
 	return ""
 }
 
-// FreeBytes returns what an ordinary user may still write to the file system of
-// dir or of its nearest existing parent.
+// FreeBytes returns how many bytes an ordinary user may still write to the file system of dir or of its nearest
+// existing parent.
 func FreeBytes(dir string) (int64, error) {
 	for {
 		var st syscall.Statfs_t

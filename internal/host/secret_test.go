@@ -11,7 +11,7 @@ import (
 	"banger/internal/host"
 )
 
-// TestMain is also the process that the tests look at from outside.
+// TestMain also runs the process that the tests examine from outside.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "secretive" {
 		host.HideArgument(strings.Clone(os.Args[3]))
@@ -54,7 +54,7 @@ func TestAProcessKeepsItsSecrets(t *testing.T) {
 	if err != nil || !strings.Contains(string(limits), "Max core file size        0 ") {
 		t.Errorf("its limits are %s, %v", limits, err)
 	}
-	info, err := os.Stat(proc + "mem") // of a process that is not dumpable, root's
+	info, err := os.Stat(proc + "mem") // root owns the files of a process that is not dumpable
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("its memory: %v, %v", info, err)
 	}

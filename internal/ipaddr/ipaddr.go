@@ -1,7 +1,7 @@
-// Package ipaddr says what kind of address an address is. It holds the one list of
-// special addresses, which the guests' networks and the registries' client share.
+// Package ipaddr classifies addresses. It holds the only list of special addresses, which the guests' networks and
+// the registries' client share.
 //
-// It knows nothing of policies, guests or registries: they decide what a kind means.
+// It knows nothing of policies, guests or registries. They decide what a kind means.
 package ipaddr
 
 import (
@@ -13,19 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is a group of addresses that are treated alike. The zero value is for the
-// addresses of the Internet.
+// Kind is a group of addresses that are treated alike. The zero value stands for the addresses of the Internet.
 type Kind string
 
-// The kinds. Route tells the addresses of this host, which may have any kind.
+// The kinds. The addresses of this host may have any kind; Route identifies them.
 const (
 	Loopback  Kind = "loopback"
-	LinkLocal Kind = "link-local" // clouds keep their metadata there
-	Metadata  Kind = "metadata"   // metadata services that are elsewhere
+	LinkLocal Kind = "link-local" // clouds offer their metadata there
+	Metadata  Kind = "metadata"   // metadata services at other addresses
 	Private   Kind = "private"    // local networks
 	Reserved  Kind = "reserved"   // not for the Internet (RFC 6890)
 	Multicast Kind = "multicast"
-	Nowhere   Kind = "unspecified" // no destination at all: 0.0.0.0/8, 240.0.0.0/4, ::
+	Nowhere   Kind = "unspecified" // not a destination: 0.0.0.0/8, 240.0.0.0/4, ::
 )
 
 // block is one line of the list.
@@ -34,8 +33,8 @@ type block struct {
 	kind   Kind
 }
 
-// list holds the special blocks, of which the first that contains an address decides. The sources are
-// the IANA registries of special addresses (RFC 6890) and the documentation of the clouds.
+// list holds the special blocks. The first one that contains an address decides. The sources are the IANA registries
+// of special addresses (RFC 6890) and the documentation of the clouds.
 var list = blocks(map[Kind][]string{
 	Loopback:  {"127.0.0.0/8", "::1/128"},
 	Nowhere:   {"0.0.0.0/8", "240.0.0.0/4", "::/128"},
@@ -56,7 +55,7 @@ func blocks(of map[Kind][]string, order ...Kind) (out []block) {
 	return out
 }
 
-// Prefixes returns the IPv4 networks of some kinds.
+// Prefixes returns the IPv4 networks of the given kinds.
 func Prefixes(kinds ...Kind) (out []netip.Prefix) {
 	for _, want := range kinds {
 		for _, b := range list {
@@ -68,16 +67,14 @@ func Prefixes(kinds ...Kind) (out []netip.Prefix) {
 	return out
 }
 
-// IPv6 networks whose addresses hold an IPv4 address, to which a gateway translates
-// (RFC 6052, RFC 3056).
+// IPv6 networks whose addresses contain an IPv4 address, to which a gateway translates (RFC 6052, RFC 3056).
 var (
 	nat64  = netip.MustParsePrefix("64:ff9b::/96")
 	sixTo4 = netip.MustParsePrefix("2002::/16")
 	compat = netip.MustParsePrefix("::/96")
 )
 
-// KindOf returns the kind of an address. An IPv6 address that holds an IPv4 address
-// has the kind of that address.
+// KindOf returns the kind of an address. An IPv6 address that contains an IPv4 address has the kind of that address.
 func KindOf(addr netip.Addr) Kind {
 	addr = addr.Unmap().WithZone("")
 	for _, b := range list {
@@ -101,21 +98,21 @@ func KindOf(addr netip.Addr) Kind {
 // Route says where this host sends a packet.
 type Route string
 
-// The routes that matter.
+// The values of Route.
 const (
 	Elsewhere Route = ""          // to another host, or nowhere
 	Host      Route = "host"      // the address is this host's own
 	Broadcast Route = "broadcast" // all hosts of one of this host's networks have the address
 )
 
-// RouteOf returns what the kernel's tables say of an address now. A kernel that does not
-// answer makes every address the host's own, because callers close these.
+// RouteOf returns the present route to an address in the kernel's tables. If the kernel does not answer, it returns
+// Host, because callers deny access to the host.
 func RouteOf(addr netip.Addr) Route {
 	routes, err := netlink.RouteGet(addr.Unmap().WithZone("").AsSlice())
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES),
 		errors.Is(err, unix.EINVAL):
-		return Elsewhere // there is no route, or one that refuses (ip-route(8), types)
+		return Elsewhere // there is no route, or it refuses packets (ip-route(8), types)
 	case err != nil || len(routes) == 0:
 		return Host
 	}
@@ -128,7 +125,7 @@ func RouteOf(addr netip.Addr) Route {
 	return Elsewhere
 }
 
-// Number returns an IPv4 address as a number, so that addresses can be counted.
+// Number returns an IPv4 address as a number, so callers can calculate with it.
 func Number(a netip.Addr) uint32 {
 	b := a.As4()
 	return binary.BigEndian.Uint32(b[:])

@@ -33,8 +33,7 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// TestRoutes looks at a host with two addresses in one network. The second one has
-// the first one as its source.
+// TestRoutes looks at a host with two addresses in one network. The second address has the first one as its source.
 func TestRoutes(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -81,7 +80,7 @@ func inNamespace(t *testing.T) bool {
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}}
-	runtime.LockOSThread() // the parent-death signal is bound to it
+	runtime.LockOSThread() // the parent-death signal is bound to this thread
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -1,5 +1,5 @@
-// Package library keeps the images and kernels that VMs are made of. While somebody needs one, it stays; everything else can be
-// removed at once. The package must not know how a VM is run.
+// Package library keeps the images and kernels that VMs are made of. It keeps what is needed; everything else can be
+// removed at any time. The package must not know how a VM is run.
 package library
 
 import (
@@ -14,23 +14,24 @@ import (
 
 // VMs are the VMs that use images and kernels.
 type VMs interface {
-	// List returns the VMs for which keep returns true. It is called while a store is locked, and must use neither.
+	// List returns the VMs for which keep returns true. Library calls it while a store is locked, so List and keep must
+	// not use the stores.
 	List(keep func(banger.VM) bool) []banger.VM
-	// Changes returns what a running VM has changed of its image, as a tar, which the caller closes.
+	// Changes returns the changes of a running VM to its image as a tar, which the caller must close.
 	Changes(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error)
 }
 
-// Options are the parts that a Library works with. The caller owns them.
+// Options are the parts of a Library. The caller owns them.
 type Options struct {
 	Images  *image.Store
 	Kernels *kernel.Store
 	VMs     VMs
-	// Reserve is given back when the disk is full and something is to go. Nil: there is none.
+	// Reserve is released when the disk is full and something must be removed. It may be nil.
 	Reserve *reserve.File
-	Dir     string // of the stores, for errors
+	Dir     string // directory of the stores, for errors
 }
 
-// Library is all images and kernels of one daemon. Its methods may be called concurrently.
+// Library holds all images and kernels of one daemon. Its methods may be called concurrently.
 type Library struct {
 	images  *image.Store
 	kernels *kernel.Store
@@ -39,17 +40,18 @@ type Library struct {
 	dir     string
 }
 
-// New returns the library of o.
+// New returns a Library with the parts o.
 func New(o Options) *Library {
 	return &Library{images: o.Images, kernels: o.Kernels, vms: o.VMs, reserve: o.Reserve, dir: o.Dir}
 }
 
-// gone is how often what was found may be removed before it is held.
+// gone is the number of tries to find and pin something. It may be removed between these two steps.
 const gone = 3
 
-// UseImage returns the image that ref names, as image.Store.Ensure does, and holds it until release. by says who needs
-// it, as in "it is needed by the creation of VM box".
-func (l *Library) UseImage(ctx context.Context, ref, platform, pull, by string, emit banger.Emit) (img banger.Image, release func(), err error) {
+// UseImage returns the image that ref names, as image.Store.Ensure does, and prevents its removal until release is
+// called. by names the user of the image, as in "it is needed by the creation of VM box".
+func (l *Library) UseImage(ctx context.Context, ref, platform, pull, by string,
+	emit banger.Emit) (img banger.Image, release func(), err error) {
 	for range gone {
 		if img, err = l.images.Ensure(ctx, ref, platform, pull, emit); err != nil {
 			return img, nil, err
@@ -61,8 +63,9 @@ func (l *Library) UseImage(ctx context.Context, ref, platform, pull, by string, 
 	return img, nil, err
 }
 
-// UseKernel returns the named kernel, as kernel.Store.Ensure does, and holds it until release.
-func (l *Library) UseKernel(ctx context.Context, name, by string, emit banger.Emit) (k banger.Kernel, release func(), err error) {
+// UseKernel returns the named kernel, as kernel.Store.Ensure does, and prevents its removal until release is called.
+func (l *Library) UseKernel(ctx context.Context, name, by string,
+	emit banger.Emit) (k banger.Kernel, release func(), err error) {
 	for range gone {
 		if k, err = l.kernels.Ensure(ctx, name, emit); err != nil {
 			return k, nil, err
@@ -74,8 +77,8 @@ func (l *Library) UseKernel(ctx context.Context, name, by string, emit banger.Em
 	return k, nil, err
 }
 
-// Initramfs returns the path of an initramfs with agent for a kernel, and its name there. Those of earlier agents
-// go, but for those of VMs that are not at rest.
+// Initramfs returns the path and the name of an initramfs with agent for a kernel. It removes those with earlier
+// agents, except those of VMs that are not at rest.
 func (l *Library) Initramfs(kernel string, agent []byte) (path, name string, err error) {
 	return l.kernels.Initrd(kernel, agent, func(file string) bool {
 		return len(l.vms.List(func(vm banger.VM) bool {
@@ -84,12 +87,12 @@ func (l *Library) Initramfs(kernel string, agent []byte) (path, name string, err
 	})
 }
 
-// imageUser returns a VM that uses an image; "" if none does.
+// imageUser returns the name of a VM that uses an image, or "".
 func (l *Library) imageUser(digest string) string {
 	return first(l.vms.List(func(vm banger.VM) bool { return vm.ImageDigest == digest }))
 }
 
-// kernelUser returns a VM that uses a kernel; "" if none does.
+// kernelUser returns the name of a VM that uses a kernel, or "".
 func (l *Library) kernelUser(name string) string {
 	return first(l.vms.List(func(vm banger.VM) bool { return vm.Kernel == name }))
 }

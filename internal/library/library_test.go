@@ -18,7 +18,7 @@ import (
 	"banger/internal/library"
 )
 
-// machines are VMs of the test.
+// machines are the VMs of the test.
 type machines []banger.VM
 
 func (m machines) List(keep func(banger.VM) bool) (list []banger.VM) {
@@ -34,7 +34,7 @@ func (m machines) Changes(context.Context, string) (banger.VM, io.ReadCloser, er
 	return banger.VM{}, nil, banger.Errorf(banger.CodeNotFound, "there is no such VM")
 }
 
-// imageAt makes a layout of an image without files.
+// imageAt writes an OCI layout with an image without files, and returns its reference.
 func imageAt(t *testing.T) (ref string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "oci")
@@ -53,7 +53,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// TestAnImageStaysWhileSomebodyNeedsIt: a VM that is being created, and then one that names it.
+// TestAnImageStaysWhileSomebodyNeedsIt: first a VM that is being created, and then a VM that names it.
 func TestAnImageStaysWhileSomebodyNeedsIt(t *testing.T) {
 	store, err := image.Open(t.TempDir(), image.Options{})
 	check(t, err)

@@ -1,15 +1,14 @@
 package mux
 
-// smallBuffer is the length in bytes up to which a buffer is made as it is
-// needed; longer ones come in classes, each half as long as the next.
+// smallBuffer is the length in bytes up to which buffers are not reused. Longer buffers come in classes, each twice
+// as long as the one before.
 const (
 	smallBuffer = 16 << 10
 	classes     = 4
 )
 
-// buffers keeps free ones of each class, a window's worth. The garbage collector
-// would drop them, and to make one costs an emulated guest more than what is done
-// with it.
+// buffers keeps free buffers of each class, together as long as a window. The garbage collector would drop them, and
+// making a buffer costs an emulated guest more than using it.
 var buffers = func() (free [classes]chan []byte) {
 	for i := range free {
 		free[i] = make(chan []byte, window/classSize(i))
@@ -19,8 +18,7 @@ var buffers = func() (free [classes]chan []byte) {
 
 func classSize(i int) int { return maxPayload >> (classes - 1 - i) }
 
-// getBuffer returns a buffer of length n, at most maxPayload, which costs less
-// than twice n.
+// getBuffer returns a buffer of length n, at most maxPayload. It takes less than twice n of memory.
 func getBuffer(n int) []byte {
 	if n <= smallBuffer {
 		return make([]byte, n)
@@ -37,7 +35,7 @@ func getBuffer(n int) []byte {
 	}
 }
 
-// putBuffer takes a buffer back that nobody uses any more; nil is nothing.
+// putBuffer takes back a buffer that is no longer used. b may be nil.
 func putBuffer(b []byte) {
 	for i := range buffers {
 		if cap(b) == classSize(i) {

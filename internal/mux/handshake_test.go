@@ -15,7 +15,7 @@ import (
 	"banger"
 )
 
-// When the channel breaks, every stream of both ends ends with an error.
+// TestPeerVanishes: when the channel breaks, every stream of both ends ends with an error.
 func TestPeerVanishes(t *testing.T) {
 	noLeaks(t)
 	host, agent := processtest.SocketPair(t)
@@ -32,7 +32,7 @@ func TestPeerVanishes(t *testing.T) {
 		io.ReadFull(c, make([]byte, 1))
 		open = append(open, c)
 	}
-	agent.(interface{ CloseWrite() error }).CloseWrite() // what a dying VMM looks like
+	agent.(interface{ CloseWrite() error }).CloseWrite() // a dying VMM does this
 	<-m.Done()
 	if m.Err() == nil {
 		t.Error("the session is over without a reason")
@@ -74,19 +74,19 @@ func TestDeadlines(t *testing.T) {
 	}
 	waiting := make(chan error)
 	go func() { _, err := c.Read(make([]byte, 1)); waiting <- err }()
-	c.SetReadDeadline(time.Unix(1, 0)) // however far the reader has come
+	c.SetReadDeadline(time.Unix(1, 0)) // at any point of the read
 	if err := <-waiting; !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a deadline in the past lets a waiting Read go with %v", err)
 	}
 }
 
-// A guest that takes no bytes from the channel at all must not hold a writer
-// beyond its deadline or its Close, and what was withdrawn is never sent.
+// TestWriteToStuckChannel: a guest that reads nothing from the channel must not block a writer beyond its deadline or
+// its Close, and withdrawn frames are never sent.
 func TestWriteToStuckChannel(t *testing.T) {
 	noLeaks(t)
 	host, agent := net.Pipe()
 	defer agent.Close()
-	go answerHello(agent, Version) // and reads nothing after
+	go answerHello(agent, Version) // and reads nothing after that
 	m := connect(t, host)
 	c := dial(t, m, 1)
 	await := func(what string, want error, end func()) {
@@ -143,13 +143,13 @@ func reply(n nonce, version byte) []byte {
 	return b
 }
 
-// What a host may find in the channel before the guest's answer, or instead.
+// TestHandshake lists what a host may find in the channel before the guest's answer, or instead of it.
 func TestHandshake(t *testing.T) {
 	noLeaks(t)
 	old := nonce{1, 2, 3}
 	tests := []struct {
 		name  string
-		guest func(net.Conn) // ends: from then on the guest is silent
+		guest func(net.Conn) // when it ends, the guest is silent
 		code  banger.Code
 		err   error
 	}{
@@ -187,7 +187,8 @@ func TestHandshake(t *testing.T) {
 		{"wrong version", func(c net.Conn) { answerHello(c, Version+1) }, banger.CodeVersion, nil},
 		{"silence", func(c net.Conn) {}, "", context.DeadlineExceeded},
 		{"silence of one who listens", func(c net.Conn) { io.Copy(io.Discard, c) }, "", context.DeadlineExceeded},
-		{"the answer to another only", func(c net.Conn) { readHello(c); c.Write(reply(old, Version)) }, "", context.DeadlineExceeded},
+		{"the answer to another only", func(c net.Conn) { readHello(c); c.Write(reply(old, Version)) }, "",
+			context.DeadlineExceeded},
 		{"the channel ends", func(c net.Conn) { readHello(c); c.Close() }, "", io.EOF},
 		{"the channel ends within the answer", func(c net.Conn) {
 			n, _ := readHello(c)
@@ -223,8 +224,8 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// A guest that answers while our next hello is stuck in the channel, and reads
-// no more, does not hold us beyond the context.
+// TestHandshakeWithStuckHello: a guest that answers while our next hello is stuck in the channel, and reads no more,
+// does not block Connect beyond its context.
 func TestHandshakeWithStuckHello(t *testing.T) {
 	noLeaks(t)
 	host, agent := net.Pipe()
@@ -232,7 +233,7 @@ func TestHandshakeWithStuckHello(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		n, _ := readHello(agent)
-		agent.Read(make([]byte, 1)) // the second hello is on its way and stays there
+		agent.Read(make([]byte, 1)) // the second hello is being sent and gets stuck
 		agent.Write(reply(n, Version))
 		cancel()
 	}()
@@ -248,12 +249,11 @@ func TestHandshakeWithStuckHello(t *testing.T) {
 	}
 }
 
-// port models the guest's end of virtio-serial: it stays open while hosts come
-// and go, gives what the last one sent before it went, and drops what is sent
-// while none is there.
+// port models the guest's end of virtio-serial. It stays open while hosts come and go, delivers what the last host
+// sent before it went, and drops data that is sent while no host is connected.
 type port struct {
 	mu      sync.Mutex
-	host    net.Conn // our end of the socket to the host; nil: away
+	host    net.Conn // our end of the socket to the host; nil if no host is connected
 	arrived chan net.Conn
 	closed  chan struct{}
 }
@@ -294,8 +294,7 @@ func (p *port) plug(t testing.TB) net.Conn {
 	return host
 }
 
-// The agent's end stays the same while hosts come and go, in the middle of
-// streams and of frames.
+// TestHostReconnects: the agent's end stays the same while hosts come and go in the middle of streams and frames.
 func TestHostReconnects(t *testing.T) {
 	noLeaks(t)
 	p := newPort()
@@ -353,7 +352,7 @@ func TestHostReconnects(t *testing.T) {
 	<-ended
 }
 
-// frame is one frame as it stands on the channel.
+// frame returns the bytes of one frame on the channel.
 func frame(session uint32, typ frameType, stream uint32, payload []byte) []byte {
 	return append(appendHeader(nil, header{typ, session, stream, uint32(len(payload))}), payload...)
 }

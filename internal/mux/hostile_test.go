@@ -18,8 +18,8 @@ import (
 	"banger"
 )
 
-// lie agrees on a session with a guest that is played by the test: the returned
-// connection is the guest's end of the channel.
+// lie agrees on a session with a guest that the test plays. The returned connection is the guest's end of the
+// channel.
 func lie(t testing.TB) (m *Mux, guest net.Conn) {
 	t.Helper()
 	noLeaks(t)
@@ -39,8 +39,8 @@ func repeat(n int, b []byte) []byte { return bytes.Repeat(b, n) }
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
-// A guest that breaks a rule ends its own session with an error that blames it.
-// In each case the host has stream 1 open and does not read from it.
+// TestGuestBreaksTheProtocol: a guest that breaks a rule ends its own session with an error of CodeGuest. In each
+// case the host has stream 1 open and does not read from it.
 func TestGuestBreaksTheProtocol(t *testing.T) {
 	full := make([]byte, maxPayload)
 	tests := []struct {
@@ -78,7 +78,8 @@ func TestGuestBreaksTheProtocol(t *testing.T) {
 		}},
 		{"a little too much credit", "more credit", func(s uint32) []byte { return frame(s, frameWindow, 1, number(1)) }},
 		{"credit that overflows", "more credit", func(s uint32) []byte { return frame(s, frameWindow, 1, number(1<<32-1)) }},
-		{"credit of a wrong length", "with 8 bytes", func(s uint32) []byte { return frame(s, frameWindow, 1, make([]byte, 8)) }},
+		{"credit of a wrong length", "with 8 bytes",
+			func(s uint32) []byte { return frame(s, frameWindow, 1, make([]byte, 8)) }},
 		{"an end with a payload", "with 8 bytes", func(s uint32) []byte { return frame(s, frameFin, 1, make([]byte, 8)) }},
 		{"a frame cut short", "EOF", func(s uint32) []byte { return frame(s, frameData, 1, full)[:1000] }},
 		{"the answer to another hello", "another session", func(uint32) []byte { return reply(nonce{1}, Version) }},
@@ -87,7 +88,7 @@ func TestGuestBreaksTheProtocol(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m, guest := lie(t)
 			c := dial(t, m, 1)
-			go func() { // the host may hang up in the middle
+			go func() { // the host may close the connection in the middle
 				guest.Write(tt.bytes(m.s.id))
 				guest.(*net.UnixConn).CloseWrite()
 			}()
@@ -112,18 +113,25 @@ func TestGuestBreaksTheProtocol(t *testing.T) {
 	}
 }
 
-// What a guest may say although it makes no sense: it is ignored, costs no
-// memory, and the session goes on.
+// TestGuestTalksNonsense: messages that make no sense are ignored, use no memory, and the session continues.
 func TestGuestTalksNonsense(t *testing.T) {
 	for name, nonsense := range map[string]func(s uint32) []byte{
-		"data for a stream that never was": func(s uint32) []byte { return repeat(100, frame(s, frameData, 99, noise(1, maxPayload))) },
-		"credit for nobody":                func(s uint32) []byte { return repeat(1000, frame(s, frameWindow, 99, number(1<<30))) },
-		"ends of nobody":                   func(s uint32) []byte { return repeat(1000, frame(s, frameFin, 99, nil)) },
-		"resets of nobody, with reasons":   func(s uint32) []byte { return repeat(100, frame(s, frameReset, 99, noise(1, maxPayload))) },
-		"empty data on an unread stream":   func(s uint32) []byte { return repeat(10_000, frame(s, frameData, 1, nil)) },
-		"the same end again and again":     func(s uint32) []byte { return repeat(1000, frame(s, frameFin, 1, nil)) },
-		"the same reset again and again":   func(s uint32) []byte { return repeat(1000, frame(s, frameReset, 1, nil)) },
-		"data after a reset":               func(s uint32) []byte { return join(frame(s, frameReset, 1, nil), frame(s, frameData, 1, noise(1, 9))) },
+		"data for a stream that never was": func(s uint32) []byte {
+			return repeat(100, frame(s, frameData, 99, noise(1, maxPayload)))
+		},
+		"credit for nobody": func(s uint32) []byte {
+			return repeat(1000, frame(s, frameWindow, 99, number(1<<30)))
+		},
+		"ends of nobody": func(s uint32) []byte { return repeat(1000, frame(s, frameFin, 99, nil)) },
+		"resets of nobody, with reasons": func(s uint32) []byte {
+			return repeat(100, frame(s, frameReset, 99, noise(1, maxPayload)))
+		},
+		"empty data on an unread stream": func(s uint32) []byte { return repeat(10_000, frame(s, frameData, 1, nil)) },
+		"the same end again and again":   func(s uint32) []byte { return repeat(1000, frame(s, frameFin, 1, nil)) },
+		"the same reset again and again": func(s uint32) []byte { return repeat(1000, frame(s, frameReset, 1, nil)) },
+		"data after a reset": func(s uint32) []byte {
+			return join(frame(s, frameReset, 1, nil), frame(s, frameData, 1, noise(1, 9)))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, guest := lie(t)
@@ -142,8 +150,8 @@ func TestGuestTalksNonsense(t *testing.T) {
 	}
 }
 
-// Half a frame and then silence stops that guest's session, no other, and
-// neither reads nor Close wait for the rest.
+// TestHalfAFrameThenSilence: half a frame followed by silence stops only that guest's session. Reads and Close do not
+// wait for the rest.
 func TestHalfAFrameThenSilence(t *testing.T) {
 	m, guest := lie(t)
 	guest.Write(frame(m.s.id, frameData, 1, make([]byte, 100))[:50])
@@ -156,7 +164,7 @@ func TestHalfAFrameThenSilence(t *testing.T) {
 	m.Close()
 }
 
-// A guest that never reads makes the host queue control frames, up to a bound.
+// TestGuestNeverReads: a guest that never reads makes the host queue control frames, up to a bound.
 func TestGuestNeverReads(t *testing.T) {
 	m, _ := lie(t)
 	for n := 0; ; n++ {
@@ -179,7 +187,7 @@ func TestGuestNeverReads(t *testing.T) {
 	}
 }
 
-// The agent, too, bounds what a peer can open: what is over is reset.
+// TestFloodOfOpens: the agent also bounds how many streams a peer can open, and resets those above the bound.
 func TestFloodOfOpens(t *testing.T) {
 	noLeaks(t)
 	host, agent := processtest.SocketPair(t)
@@ -210,8 +218,8 @@ func TestFloodOfOpens(t *testing.T) {
 	}
 }
 
-// FuzzSession lets a guest say anything after a proper handshake, to a host with
-// two streams of which it reads one.
+// FuzzSession lets a guest send anything after a correct handshake, to a host with two streams that reads one of
+// them.
 func FuzzSession(f *testing.F) {
 	n := nonce{1, 2, 3, 4}
 	s := n.session()
@@ -245,14 +253,16 @@ func FuzzSession(f *testing.F) {
 	})
 }
 
-// FuzzServe lets a host say anything to the agent's end.
+// FuzzServe lets a host send anything to the agent's end.
 func FuzzServe(f *testing.F) {
 	n := nonce{1, 2, 3, 4}
 	hello, s := appendHello(nil, helloMagic, n), n.session()
 	f.Add(hello)
 	f.Add(join([]byte("junk"), make([]byte, 100), hello, hello, frame(s, frameOpen, 1, number(1))))
-	f.Add(join(hello, frame(s, frameOpen, 1, number(1)), frame(s, frameData, 1, []byte("abc")), frame(s, frameFin, 1, nil)))
-	f.Add(join(hello, frame(s, frameOpen, 1, number(1)), frame(s, frameOpen, 1, number(1)), appendHello(nil, helloMagic, nonce{9})))
+	f.Add(join(hello, frame(s, frameOpen, 1, number(1)), frame(s, frameData, 1, []byte("abc")),
+		frame(s, frameFin, 1, nil)))
+	f.Add(join(hello, frame(s, frameOpen, 1, number(1)), frame(s, frameOpen, 1, number(1)),
+		appendHello(nil, helloMagic, nonce{9})))
 	f.Fuzz(func(t *testing.T, said []byte) {
 		var open atomic.Int32
 		ch := struct {

@@ -16,11 +16,11 @@ import (
 
 const (
 	helloInterval = 200 * time.Millisecond
-	// paddedEvery is how often a repeated hello comes behind padding, which gets
-	// a guest out of a frame that an earlier session cut short.
+	// paddedEvery says which of the repeated hellos come after padding. The padding completes a frame that an earlier
+	// session cut short.
 	paddedEvery = 5
 	readBuffer  = 128 << 10
-	// guestReadBuffer is small, so that payloads go past it.
+	// guestReadBuffer is small, so payloads bypass it.
 	guestReadBuffer = 4 << 10
 )
 
@@ -31,9 +31,8 @@ type Mux struct {
 	wg sync.WaitGroup
 }
 
-// Connect agrees on a new session with the agent behind ch, for as long as
-// ctx lasts: a guest that boots answers after seconds. It owns ch from then on.
-// When ctx ends it closes ch; on another error it does not.
+// Connect agrees on a new session with the agent behind ch. It waits until ctx ends, because a booting guest answers
+// only after seconds. From then on it owns ch. It closes ch when ctx ends, but not after another error.
 func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 	var n nonce
 	rand.Read(n[:])
@@ -62,7 +61,7 @@ func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 	select {
 	case a := <-answered:
 		close(stop)
-		// A hello may be stuck in a channel that the guest reads no more.
+		// A hello may be stuck in a channel that the guest no longer reads.
 		unstick := context.AfterFunc(ctx, func() { ch.Close() })
 		err := <-sent
 		if !unstick() {
@@ -90,8 +89,8 @@ func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 	return m, nil
 }
 
-// sendHellos sends hellos until stop. A write that blocks because no guest reads
-// yet is simply waited for; closing the channel ends it.
+// sendHellos sends hellos until stop is closed. If a write blocks because no guest reads yet, it waits; closing the
+// channel ends the wait.
 func sendHellos(w io.Writer, n nonce, stop <-chan struct{}) error {
 	tick := time.NewTicker(helloInterval)
 	defer tick.Stop()
@@ -139,14 +138,13 @@ func (m *Mux) readLoop(r *bufio.Reader, n nonce) {
 	}
 }
 
-// Dial opens a stream to a port of the agent. A port that nobody serves shows as
-// a reset on the first read.
+// Dial opens a stream to a port of the agent. If nothing serves the port, the first read fails with a reset.
 func (m *Mux) Dial(_ context.Context, port uint32) (net.Conn, error) { return m.s.open(port) }
 
 // Done is closed when the session has ended.
 func (m *Mux) Done() <-chan struct{} { return m.s.done }
 
-// Err says why the session has ended, or nil.
+// Err returns the reason why the session has ended, or nil.
 func (m *Mux) Err() error { return m.s.failure() }
 
 // Close ends the session, its streams and the channel.
@@ -157,10 +155,9 @@ func (m *Mux) Close() error {
 	return err
 }
 
-// Serve is the guest's end: it serves one session after the other over ch and
-// calls handle, in a goroutine of its own, for each stream the host opens. A new
-// hello drops the streams of the session before. It returns when ch fails;
-// io.EOF means that the channel itself is gone.
+// Serve is the guest's end. It serves one session after the other over ch and calls handle, in a new goroutine, for
+// each stream that the host opens. A new hello ends the streams of the session before. Serve returns when ch fails;
+// io.EOF means that the channel itself has ended.
 func Serve(ctx context.Context, ch io.ReadWriter, handle func(port uint32, c net.Conn)) error {
 	g := &guestEnd{ch: ch, r: bufio.NewReaderSize(ch, guestReadBuffer), handle: handle}
 	err := g.run()
@@ -190,7 +187,7 @@ func (g *guestEnd) run() error {
 			}
 			g.replace(nil, errors.New("the host broke the protocol"))
 		}
-		// Padding, a hello, or the rest of a frame of a session that is over.
+		// Padding, a hello, or the rest of a frame of an earlier session.
 		if string(b[:]) != helloMagic {
 			if err := g.scan(b[:]); err != nil {
 				return err
@@ -202,12 +199,12 @@ func (g *guestEnd) run() error {
 	}
 }
 
-// scan looks for the next hello, which may have begun in the bytes already read.
+// scan looks for the next hello, which may have begun in b, the bytes already read.
 func (g *guestEnd) scan(b []byte) error {
 	return scanFor(&prefixed{append([]byte(nil), b...), g.r}, helloMagic)
 }
 
-// prefixed reads some bytes before those of r.
+// prefixed reads b and then r.
 type prefixed struct {
 	b []byte
 	r io.ByteReader
@@ -222,7 +219,7 @@ func (p *prefixed) ReadByte() (byte, error) {
 	return b, nil
 }
 
-// noEOF keeps the channel's end from passing for the end of a stream.
+// noEOF turns io.EOF into another error, because the end of the channel is not the end of a stream.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -230,8 +227,8 @@ func noEOF(err error) error {
 	return err
 }
 
-// hello reads a hello's body and answers it. The same nonce again means that the
-// host had not yet seen our answer: the session goes on.
+// hello reads a hello's body and answers it. If the nonce is that of the current session, the host had not yet seen
+// our answer, and the session continues.
 func (g *guestEnd) hello() error {
 	n, version, err := readHelloBody(g.r)
 	if err != nil {
@@ -256,7 +253,7 @@ func (g *guestEnd) hello() error {
 	return nil
 }
 
-// replace ends the current session and starts s, unless it is nil.
+// replace ends the current session and starts s, unless s is nil.
 func (g *guestEnd) replace(s *session, why error) {
 	if g.current != nil {
 		g.current.end(why)

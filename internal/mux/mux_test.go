@@ -19,14 +19,14 @@ import (
 	"banger/internal/processtest"
 )
 
-// noLeaks fails t when goroutines are left after all its other clean-ups.
+// noLeaks fails t if goroutines are left after all its other clean-ups.
 func noLeaks(t testing.TB) {
 	ignore := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, ignore) })
 }
 
-// channels are the kinds of channel a session must work over: a pipe hands over
-// each byte synchronously, a socket holds some, and a guest's may take vectors.
+// channels are the kinds of channels over which a session must work: a pipe passes each byte on synchronously, a
+// socket has a buffer, and a guest's channel may take vectors.
 var channels = map[string]func(testing.TB) (net.Conn, net.Conn){
 	"pipe":   func(testing.TB) (net.Conn, net.Conn) { return net.Pipe() },
 	"socket": processtest.SocketPair,
@@ -43,7 +43,7 @@ func (v vectored) WriteVector(parts [][]byte) error {
 	return err
 }
 
-// serve runs the guest's end until the test is over; its result is delivered.
+// serve runs the guest's end until the test is over and sends its result on the returned channel.
 func serve(t testing.TB, ch net.Conn, handle func(uint32, net.Conn)) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
@@ -90,7 +90,7 @@ func dial(t testing.TB, m *Mux, port uint32) *stream {
 
 func echo(_ uint32, c net.Conn) { io.Copy(c, c); c.(*stream).CloseWrite() }
 
-// mustEcho proves that a stream of m works both ways.
+// mustEcho checks that a stream of m works in both directions.
 func mustEcho(t testing.TB, m *Mux) {
 	t.Helper()
 	c := dial(t, m, 1)
@@ -111,8 +111,8 @@ func noise(seed uint64, n int) []byte {
 	return b
 }
 
-// Many streams carry different data both ways at once. The guest sends its own
-// data while it reads ours, and after our end the checksum of what it read.
+// TestManyStreams sends different data in both directions over many streams at once. The guest sends its own data
+// while it reads ours, and after our end it sends the checksum of what it read.
 func TestManyStreams(t *testing.T) {
 	size := func(port uint32) int { return int(port) * int(port) * 331 % (3 * window) }
 	for name, channel := range channels {
@@ -169,7 +169,7 @@ func streamCount(s *session) int {
 	return len(s.streams)
 }
 
-// A half-close ends one direction only.
+// TestHalfClose: a half-close ends only one direction.
 func TestHalfClose(t *testing.T) {
 	m := start(t, func(_ uint32, c net.Conn) {
 		all, _ := io.ReadAll(c)
@@ -192,9 +192,8 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-// A writer gets one window ahead of a reader that does not read, and no further;
-// other streams do not notice, and the reader's side holds no more than that,
-// however small the pieces are.
+// TestFlowControl: a writer gets at most one window ahead of a reader that does not read. Other streams are not
+// affected, and the reader's side holds at most three windows, even for small pieces.
 func TestFlowControl(t *testing.T) {
 	release := make(chan struct{})
 	counted := make(chan int, 1)
@@ -202,11 +201,11 @@ func TestFlowControl(t *testing.T) {
 		switch port {
 		case 1:
 			echo(port, c)
-		case 2: // reads only when told
+		case 2: // reads only after release
 			<-release
 			n, _ := io.Copy(io.Discard, c)
 			counted <- int(n)
-		default: // sends what port says at a time, without end
+		default: // sends pieces of port bytes without end
 			b := make([]byte, port)
 			for {
 				if _, err := c.Write(b); err != nil {
@@ -253,7 +252,7 @@ func TestFlowControl(t *testing.T) {
 	}
 }
 
-// await waits until cond holds; it is asked with c.mu held, at each change of c.
+// await waits until cond returns true. It calls cond with c.mu held after each change of c.
 func await(t testing.TB, c *stream, cond func() bool) {
 	t.Helper()
 	for limit := time.After(processtest.Patience); ; {
@@ -287,15 +286,15 @@ func TestStreamLimit(t *testing.T) {
 	mustEcho(t, m)
 }
 
-// However one side leaves, the other learns it.
+// TestCloseAndReset: whichever way one side leaves, the other side notices.
 func TestCloseAndReset(t *testing.T) {
 	peer := make(chan error, 1)
 	start := func(t *testing.T) *Mux {
 		return start(t, func(port uint32, c net.Conn) {
 			switch port {
-			case 1: // says something, closes
+			case 1: // sends something and closes
 				io.WriteString(c, "bye")
-			case 2: // tells how its stream ends
+			case 2: // reports how its stream ends
 				_, err := io.Copy(io.Discard, c)
 				peer <- err
 			}
@@ -342,8 +341,8 @@ func TestCloseAndReset(t *testing.T) {
 	})
 }
 
-// What ReadChunk lends stays as it was until Release, while more is received and
-// read; a part that Read takes in between does not disturb it.
+// TestLentBuffers: what ReadChunk lends stays unchanged until Release while more is received and read. A part that
+// Read takes in between does not disturb it.
 func TestLentBuffers(t *testing.T) {
 	want := noise(5, 10*maxPayload)
 	m := start(t, func(_ uint32, c net.Conn) {
@@ -356,7 +355,7 @@ func TestLentBuffers(t *testing.T) {
 	var lent [][]byte
 	held := 0
 	for i := 0; ; i++ {
-		if i%3 == 2 { // a header, say
+		if i%3 == 2 { // a header, for example
 			b := make([]byte, 16)
 			n, err := c.Read(b)
 			if err != nil {

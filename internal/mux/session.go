@@ -10,17 +10,16 @@ import (
 	"sync"
 )
 
-// maxStreams bounds the streams of one session.
+// maxStreams is the maximum number of streams of one session.
 const maxStreams = 1024
 
-// session is one agreed conversation over the channel. Frames are written by a
-// goroutine of its own, so that the reader never waits for the writer: otherwise
-// two full pipes would wait for each other.
+// session is one agreed conversation over the channel. A goroutine of its own writes the frames, so the reader never
+// waits for the writer. Otherwise two full pipes would wait for each other.
 type session struct {
 	w  io.Writer
 	id uint32
 
-	accept func(*stream) // guest: handles a stream the peer opened; nil: peer may not open
+	accept func(*stream) // guest: handles a stream that the peer opened; nil: the peer may not open streams
 
 	mu      sync.Mutex
 	streams map[uint32]*stream
@@ -28,9 +27,9 @@ type session struct {
 	err     error
 	done    chan struct{}
 
-	out     sync.Mutex // guards what follows
-	ready   *sync.Cond // there is something to write, or an end
-	control []byte     // frames of a few bytes, bounded by the streams
+	out     sync.Mutex // guards the fields below
+	ready   *sync.Cond // there is something to write, or the session has ended
+	control []byte     // frames of a few bytes, bounded by the number of streams
 	data    []*pending
 	closed  bool
 }
@@ -80,7 +79,7 @@ func (s *session) failure() error {
 	return s.err
 }
 
-// open makes a stream to a port of the peer; data may be sent at once.
+// open makes a stream to a port of the peer. Data may be sent at once.
 func (s *session) open(port uint32) (*stream, error) {
 	s.mu.Lock()
 	if s.err != nil {
@@ -110,8 +109,8 @@ func (s *session) stream(id uint32) *stream {
 	return s.streams[id]
 }
 
-// maxControl bounds queued control frames; a peer that makes us queue more
-// without reading them is ended.
+// maxControl is the maximum number of bytes of queued control frames. If a peer causes more without reading them, its
+// session ends.
 const maxControl = 1 << 20
 
 func (s *session) sendControl(t frameType, id uint32, payload []byte) error {
@@ -136,8 +135,8 @@ func (s *session) sendWindow(id uint32, credit int) {
 
 var donePool = sync.Pool{New: func() any { return make(chan error, 1) }}
 
-// queueData queues one frame. Its done gets a value when the writer needs the
-// payload no more, unless the frame is withdrawn.
+// queueData queues one frame. The writer sends on its done channel when it no longer needs the payload, unless the
+// frame is withdrawn.
 func (s *session) queueData(id uint32, payload []byte) (*pending, error) {
 	s.out.Lock()
 	defer s.out.Unlock()
@@ -150,8 +149,7 @@ func (s *session) queueData(id uint32, payload []byte) (*pending, error) {
 	return p, nil
 }
 
-// withdraw takes back a frame that the writer has not begun and reports whether
-// there was one.
+// withdraw takes back a frame that the writer has not begun, and reports whether it did.
 func (s *session) withdraw(p *pending) bool {
 	s.out.Lock()
 	defer s.out.Unlock()
@@ -162,8 +160,8 @@ func (s *session) withdraw(p *pending) bool {
 	return i >= 0
 }
 
-// receive handles one frame whose header has been read. An error ends the
-// session: the peer broke the protocol or the channel broke.
+// receive handles one frame whose header has been read. An error ends the session, because the peer broke the
+// protocol or the channel broke.
 func (s *session) receive(h header, r io.Reader) error {
 	var small [4]byte
 	switch h.typ {
@@ -189,7 +187,7 @@ func (s *session) receive(h header, r io.Reader) error {
 		if st := s.stream(h.stream); st != nil {
 			return st.deliver(b)
 		}
-		putBuffer(b) // of a stream that was closed here meanwhile
+		putBuffer(b) // the stream was closed here meanwhile
 	case frameFin:
 		if st := s.stream(h.stream); st != nil && st.peerFinished() {
 			s.forget(h.stream)

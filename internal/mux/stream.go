@@ -9,37 +9,36 @@ import (
 	"time"
 )
 
-// window is how many bytes a stream may have under way to a reader that does not
-// read. One stream costs at most about twice that in memory.
+// window is the maximum number of bytes of a stream that are on their way to a reader that does not read. One stream
+// costs at most about twice that in memory.
 const window = 4 * maxPayload
 
 var errReset = errors.New("the stream was reset")
 
-// stream is one connection inside a session; it implements net.Conn and
-// CloseWrite.
+// stream is one connection inside a session. It implements net.Conn and CloseWrite.
 type stream struct {
 	s    *session
 	id   uint32
 	port uint32
 
 	mu       sync.Mutex
-	received [][]byte // buffers of the pool, filled
+	received [][]byte // filled buffers of the pool
 	queued   int      // bytes in received
 	consumed int      // bytes read since the last credit
 	credit   int      // bytes that may still be sent
-	finIn    bool     // the peer sends no more
-	finOut   bool     // we send no more
+	finIn    bool     // the peer sends no more data
+	finOut   bool     // this end sends no more data
 	err      error    // the stream is over
 	changed  chan struct{}
 	over     chan struct{} // closed when err is set
 
 	readDeadline, writeDeadline deadline
 
-	reading sync.Mutex // guards what follows
-	buffer  []byte     // the reader's, taken from received
-	held    []byte     // what is not yet read of it
-	isLent  bool       // a part of it is lent
-	lent    [][]byte   // buffers that were read whole and are not yet released
+	reading sync.Mutex // guards the fields below
+	buffer  []byte     // the reader's current buffer, taken from received
+	held    []byte     // the unread part of buffer
+	isLent  bool       // a part of buffer is lent
+	lent    [][]byte   // buffers that were read completely and are not yet released
 	closed  bool
 }
 
@@ -48,7 +47,7 @@ func newStream(s *session, id, port uint32) *stream {
 		changed: make(chan struct{}), over: make(chan struct{}), readDeadline: newDeadline(), writeDeadline: newDeadline()}
 }
 
-// wake tells all waiters that something changed; st.mu is held.
+// wake tells all waiters that something changed. st.mu is held.
 func (st *stream) wake() {
 	close(st.changed)
 	st.changed = make(chan struct{})
@@ -65,9 +64,8 @@ func (st *stream) Read(p []byte) (int, error) {
 	return copy(p, b), err
 }
 
-// ReadChunk is Read without the copy: it returns up to max bytes, which are valid
-// until Release, also when the stream is closed before. Who uses it is to call Release in
-// the end.
+// ReadChunk is like Read without a copy. It returns up to max bytes, which are valid until Release, even if the
+// stream is closed before. A caller of ReadChunk must call Release in the end.
 func (st *stream) ReadChunk(max int) ([]byte, error) {
 	st.reading.Lock()
 	defer st.reading.Unlock()
@@ -76,7 +74,7 @@ func (st *stream) ReadChunk(max int) ([]byte, error) {
 	return b, err
 }
 
-// Release takes back all that ReadChunk has lent.
+// Release takes back everything that ReadChunk has lent.
 func (st *stream) Release() {
 	st.reading.Lock()
 	defer st.reading.Unlock()
@@ -90,7 +88,7 @@ func (st *stream) Release() {
 	}
 }
 
-// dropBuffer releases the reader's buffer; st.reading is held.
+// dropBuffer releases the reader's buffer. st.reading is held.
 func (st *stream) dropBuffer() {
 	putBuffer(st.buffer)
 	st.buffer, st.held = nil, nil
@@ -176,8 +174,8 @@ func (st *stream) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// reserve waits for credit for n bytes, at most maxPayload, and takes it. A frame
-// is not cut for want of credit: pieces cost the receiver more than the wait.
+// reserve waits for credit for n bytes, at most maxPayload, and takes it. It does not split a frame that exceeds the
+// credit, because pieces cost the receiver more than the wait costs.
 func (st *stream) reserve(n int) error {
 	for {
 		st.mu.Lock()
@@ -202,8 +200,8 @@ func (st *stream) reserve(n int) error {
 	}
 }
 
-// send gives p, for which there is credit, to the session's writer. It waits
-// while the channel is stuck, but not beyond the deadline or Close.
+// send passes p, for which there is credit, to the session's writer. It waits while the channel is stuck, but not
+// beyond the deadline or Close.
 func (st *stream) send(p []byte) error {
 	frame, err := st.s.queueData(st.id, p)
 	if err != nil {
@@ -236,7 +234,7 @@ func (st *stream) send(p []byte) error {
 	}
 }
 
-// CloseWrite tells the peer that no more data comes; reading goes on.
+// CloseWrite tells the peer that no more data will come. Reading continues to work.
 func (st *stream) CloseWrite() error {
 	st.mu.Lock()
 	if st.finOut || st.err != nil {
@@ -254,7 +252,7 @@ func (st *stream) CloseWrite() error {
 	return err
 }
 
-// Close ends both directions; data that was not read is lost.
+// Close ends both directions. Unread data is lost.
 func (st *stream) Close() error {
 	st.mu.Lock()
 	over := st.err != nil
@@ -266,7 +264,7 @@ func (st *stream) Close() error {
 	st.dropLocked()
 	st.wake()
 	st.mu.Unlock()
-	st.reading.Lock() // a reader that waited does not any more
+	st.reading.Lock() // a waiting reader has returned by now
 	st.closed = true
 	if !st.isLent {
 		st.dropBuffer()
@@ -289,8 +287,7 @@ func (st *stream) dropLocked() {
 	st.received, st.queued = nil, 0
 }
 
-// deliver takes ownership of b. It returns an error when the peer broke the
-// window.
+// deliver takes ownership of b. It returns an error if the peer exceeded the window.
 func (st *stream) deliver(b []byte) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -313,7 +310,7 @@ func (st *stream) deliver(b []byte) error {
 	return nil
 }
 
-// appendLocked joins small pieces, so that what they cost is near their length.
+// appendLocked joins small pieces, so their memory is close to their length.
 func (st *stream) appendLocked(b []byte) {
 	n := len(st.received)
 	if n == 0 || len(b) > smallBuffer || len(st.received[n-1])+len(b) > maxPayload {
@@ -342,8 +339,7 @@ func (st *stream) addCredit(n int) error {
 	return nil
 }
 
-// peerFinished marks the end of the peer's data and reports whether both
-// directions are over.
+// peerFinished marks the end of the peer's data, and reports whether both directions have ended.
 func (st *stream) peerFinished() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -352,7 +348,7 @@ func (st *stream) peerFinished() bool {
 	return st.finOut
 }
 
-// fail ends the stream with err; data already received can still be read.
+// fail ends the stream with err. Data already received can still be read.
 func (st *stream) fail(err error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -363,8 +359,8 @@ func (st *stream) fail(err error) {
 	}
 }
 
-// Done is closed when the stream is over in both directions: closed here or by
-// the peer, or its session has ended. One who does not read learns it by this.
+// Done is closed when the stream is over in both directions: it was closed here or by the peer, or its session has
+// ended. It lets a caller that is not reading notice the end.
 func (st *stream) Done() <-chan struct{} { return st.over }
 
 type addr uint32
@@ -391,7 +387,7 @@ func (st *stream) SetReadDeadline(t time.Time) error { st.readDeadline.set(t); r
 // SetWriteDeadline implements net.Conn.
 func (st *stream) SetWriteDeadline(t time.Time) error { st.writeDeadline.set(t); return nil }
 
-// deadline is a channel that is closed when a settable time has come.
+// deadline is a channel that is closed at a time that can be set.
 type deadline struct {
 	mu    *sync.Mutex
 	state *deadlineState
@@ -416,7 +412,7 @@ func (d deadline) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.state.timer != nil && !d.state.timer.Stop() {
-		<-d.state.passed // its function runs or has run
+		<-d.state.passed // the timer's function runs or has run
 	}
 	d.state.timer = nil
 	select {

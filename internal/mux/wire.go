@@ -1,10 +1,8 @@
-// Package mux makes many flow-controlled streams of one byte channel that forgets what was
-// sent to a closed end, and remembers what an earlier peer has sent. It holds both ends: the
-// host's and the guest's.
+// Package mux makes many flow-controlled streams from one byte channel. The channel loses data that is sent to a
+// closed end, and may still deliver data of an earlier peer. The package holds both ends, the host's and the guest's.
 //
-// Whatever arrives from the other end is hostile: every length is bounded, and a peer that breaks
-// a rule ends its session and nothing else. The package must not know what streams carry,
-// nor which VMM carries the channel.
+// Everything that arrives from the other end is considered hostile: every length is bounded, and a peer that breaks a
+// rule ends only its own session. The package must not know what streams carry, or which VMM carries the channel.
 package mux
 
 import (
@@ -15,13 +13,12 @@ import (
 	"banger"
 )
 
-// Version is the version of hellos and frames. The hello tells it; ends of unequal versions refuse
-// to talk.
+// Version is the version of hellos and frames, which the hello contains. Ends of different versions refuse to talk.
 const Version = 4
 
-// The hello opens a session. The host sends it until the guest has answered with
-// the same nonce, since bytes that arrive while the guest's port is closed are
-// lost. Both are helloSize long: magic, nonce, version, zeros.
+// The hello opens a session. The host repeats it until the guest has answered with the same nonce, because bytes that
+// arrive while the guest's port is closed are lost. Hello and answer are both helloSize long: magic, nonce, version,
+// zeros.
 const (
 	helloMagic = "BANGER-HELLO-HG\n"
 	replyMagic = "BANGER-REPLY-GH\n"
@@ -31,7 +28,7 @@ const (
 
 type nonce [nonceSize]byte
 
-// session is what frames carry of the nonce.
+// session returns the part of the nonce that frames carry.
 func (n nonce) session() uint32 { return binary.BigEndian.Uint32(n[:4]) | 1<<31 }
 
 func appendHello(b []byte, magic string, n nonce) []byte {
@@ -41,7 +38,7 @@ func appendHello(b []byte, magic string, n nonce) []byte {
 	return append(b, make([]byte, 12)...)
 }
 
-// readHelloBody reads what follows the magic.
+// readHelloBody reads the part of a hello after the magic.
 func readHelloBody(r io.Reader) (n nonce, version uint32, err error) {
 	var b [helloSize - headerSize]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
@@ -73,12 +70,12 @@ func scanFor(r io.ByteReader, magic string) error {
 	}
 }
 
-// A frame is a header and its payload. The header's first bytes are no start of
-// a magic and not zero, so that padding, hellos and frames are told apart.
+// A frame is a header and its payload. The header's first bytes are neither zero nor the start of a magic, so
+// padding, hellos and frames can be distinguished.
 const (
 	headerSize = 16
 	frameMagic = 0xBA9E
-	// A whole frame of package banger fits; a multiple of 8, for aligned copies.
+	// A whole frame of package banger fits. The length is a multiple of 8, for aligned copies.
 	maxPayload = banger.FrameHeader + banger.MaxData
 )
 
@@ -89,7 +86,7 @@ const (
 	frameData                        // payload: bytes
 	frameWindow                      // payload: credit in bytes, uint32
 	frameFin                         // no more data from the sender
-	frameReset                       // the stream is gone; payload: reason
+	frameReset                       // the stream has ended; payload: reason
 )
 
 type header struct {

@@ -6,31 +6,29 @@ import (
 	"slices"
 )
 
-// batchSize is how many bytes of frames go into one write: each write crosses
-// the virtio device of a guest that may be emulated.
+// batchSize is the maximum number of bytes of frames in one write. Writes are large because each one crosses the
+// virtio device of a guest that may be emulated.
 const batchSize = 512 << 10
 
-// page is what payloads are written in multiples of, without a copy. What comes
-// before, or all of a payload that is shorter, is copied behind the header: a
-// part of its own would cost more.
+// page is the unit in which payloads are written without a copy. The first len%page bytes of a payload are copied
+// after the header, because a separate part would cost more.
 const page = 4 << 10
 
-// vectorWriter is a channel that writes many parts at once, so that payloads need
-// no copy. Only the guest's end has one: there a sender waits until the host has
-// taken its bytes, and the host is trusted to go on taking.
+// vectorWriter is a channel that writes many parts at once, so payloads need no copy. Only the guest's end has one.
+// There a sender waits until the host has taken its bytes, and the guest trusts the host to continue reading.
 type vectorWriter interface {
 	WriteVector(parts [][]byte) error
 }
 
-// batch is what one write carries.
+// batch is the content of one write.
 type batch struct {
-	head  []byte   // control frames, headers and short payloads, one behind the other
+	head  []byte   // control frames, headers and short payloads, one after another
 	parts [][]byte // slices of head, and long payloads
 	sent  []*pending
 }
 
-// writeLoop writes queued frames in order, control first, many per write. It
-// returns when the session has ended.
+// writeLoop writes queued frames in order, control frames first, many per write. It returns when the session has
+// ended.
 func (s *session) writeLoop() {
 	var b batch
 	write := s.copying()
@@ -47,13 +45,13 @@ func (s *session) writeLoop() {
 			return
 		}
 		if cap(b.head) > 64<<10 {
-			b.head = nil // give a burst's memory back
+			b.head = nil // free the memory of a burst
 		}
 	}
 }
 
-// copying returns a writer that copies payloads, so that their senders need not
-// wait for the channel.
+// copying returns a function that copies payloads before it writes them, so their senders do not wait for the
+// channel.
 func (s *session) copying() func(*batch) error {
 	var buf []byte
 	return func(b *batch) error {
@@ -70,7 +68,7 @@ func (s *session) copying() func(*batch) error {
 	}
 }
 
-// finish tells the senders that their payloads are theirs again.
+// finish tells the senders that they may use their payloads again.
 func (b *batch) finish(err error) {
 	for _, p := range b.sent {
 		p.done <- err
@@ -79,8 +77,7 @@ func (b *batch) finish(err error) {
 	clear(b.parts)
 }
 
-// take waits for frames and moves them into b; false means that the session has
-// ended.
+// take waits for frames and moves them into b. It returns false when the session has ended.
 func (s *session) take(b *batch) bool {
 	s.out.Lock()
 	defer s.out.Unlock()
@@ -97,7 +94,7 @@ func (s *session) take(b *batch) bool {
 		head += headerSize + size%page
 		n++
 	}
-	b.head = append(slices.Grow(b.head[:0], head), s.control...) // it grows no more below
+	b.head = append(slices.Grow(b.head[:0], head), s.control...) // it does not grow below, so slices of it stay valid
 	s.control = s.control[:0]
 	b.parts, b.sent = b.parts[:0], append(b.sent[:0], s.data[:n]...)
 	s.data = append([]*pending(nil), s.data[n:]...)

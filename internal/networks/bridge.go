@@ -10,8 +10,7 @@ import (
 	"banger/internal/network/bridge"
 )
 
-// config returns what should be on the host now: the networks of VMs that have an
-// address, and those VMs. s.mu is held.
+// config returns the wanted state of the host: the networks of VMs with an address, and those VMs. s.mu is held.
 func (s *Networks) config(ctx context.Context) (c bridge.Config, err error) {
 	have, err := s.Store.Networks(ctx)
 	if err != nil {
@@ -46,7 +45,7 @@ func (s *Networks) config(ctx context.Context) (c bridge.Config, err error) {
 	return c, nil
 }
 
-// Sync makes the host's bridges as the VMs need them. The bridge itself tries again what fails.
+// Sync makes the host's bridges match the VMs. After an error, the bridge tries again by itself.
 func (s *Networks) Sync(ctx context.Context) error {
 	if s.Bridge == nil {
 		return nil
@@ -54,12 +53,12 @@ func (s *Networks) Sync(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.adopting {
-		return nil // a VM that is not known yet would lose its tap
+		return nil // VMs that are not known yet would lose their taps
 	}
 	return s.apply(ctx)
 }
 
-// SetAdopting says whether VMs of an earlier daemon are still to be adopted. Until they are, Sync does nothing.
+// SetAdopting says whether VMs of an earlier daemon still have to be adopted. While that is so, Sync does nothing.
 func (s *Networks) SetAdopting(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,8 +73,8 @@ func (s *Networks) apply(ctx context.Context) error {
 	return s.Bridge.Apply(ctx, c)
 }
 
-// Join gives a VM a free address on its bridge network, and with it a tap. It calls assign with the address, and with ""
-// if it fails.
+// Join gives a VM a free address and a tap on its bridge network. It calls assign with the address, and if it fails,
+// with "".
 func (s *Networks) Join(ctx context.Context, vm banger.VM, assign func(address string)) (address string, err error) {
 	if err := s.needRoot(vm.Spec.Network); err != nil {
 		return "", err
@@ -93,7 +92,7 @@ func (s *Networks) Join(ctx context.Context, vm banger.VM, assign func(address s
 	assign(addr.String())
 	if err = s.apply(ctx); err != nil {
 		assign("")
-		s.apply(context.WithoutCancel(ctx)) // the first error tells more
+		s.apply(context.WithoutCancel(ctx)) // the first error says more
 	}
 	return addr.String(), err
 }
@@ -105,16 +104,18 @@ func (s *Networks) freeAddress(n banger.Network) (netip.Addr, error) {
 		used[vm.Address] = true
 	}
 	subnet := n.Prefix()
-	for a := bridgeNetwork(n).Gateway().Next(); subnet.Contains(a.Next()); a = a.Next() { // the last one is for broadcasts
+	// The last address is for broadcasts.
+	for a := bridgeNetwork(n).Gateway().Next(); subnet.Contains(a.Next()); a = a.Next() {
 		if !used[a.String()] {
 			return a, nil
 		}
 	}
-	return netip.Addr{}, banger.Errorf(banger.CodeConflict, "network %s has no free address: %s is full", n.Name, n.Subnet).
-		WithHint("make a larger one: banger network create --subnet")
+	return netip.Addr{},
+		banger.Errorf(banger.CodeConflict, "network %s has no free address: %s is full", n.Name, n.Subnet).
+			WithHint("make a larger one: banger network create --subnet")
 }
 
-// Guest returns what the agent of a VM is told of its network; nil if the VM has none.
+// Guest returns the network configuration for the agent of a VM, or nil if the VM has no network.
 func (s *Networks) Guest(ctx context.Context, vm banger.VM) (*guest.Network, error) {
 	switch {
 	case vm.Spec.Network == banger.NetworkNone:

@@ -16,20 +16,20 @@ func (s *Networks) find(is func(banger.VM) bool) (banger.VM, netip.Addr, bool) {
 	return banger.VM{}, netip.Addr{}, false
 }
 
-// Address returns the current address of the VM called vm, on the network called network; "" means any. With HasNetwork
-// and Name it is the directory of the servers of names.
+// Address returns the current address of the VM called vm on the network called network, where "" means any network.
+// Together with HasNetwork and Name, it is the directory of the DNS servers.
 func (s *Networks) Address(vm, network string) (netip.Addr, bool) {
 	_, addr, ok := s.find(func(v banger.VM) bool { return v.Name == vm && (network == "" || v.Spec.Network == network) })
 	return addr, ok
 }
 
-// HasNetwork returns true if a VM with an address is on the network.
+// HasNetwork reports whether a VM with an address is on the network.
 func (s *Networks) HasNetwork(network string) bool {
 	_, _, ok := s.find(func(v banger.VM) bool { return v.Spec.Network == network })
 	return ok
 }
 
-// Name returns the VM that has an address, and its network.
+// Name returns the VM with the address addr, and its network.
 func (s *Networks) Name(addr netip.Addr) (vm, network string, ok bool) {
 	v, _, ok := s.find(func(v banger.VM) bool { return v.Address == addr.String() })
 	return v.Name, v.Spec.Network, ok

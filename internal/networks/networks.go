@@ -1,5 +1,5 @@
-// Package networks keeps the networks of VMs: which there are, which address each VM has, what the host's bridges are to look
-// like, and which ports of the host are free for a VM. It must not know how a VM is started or stopped.
+// Package networks manages the networks of VMs: the list of networks, the address of each VM, the wanted state of the
+// host's bridges, and free ports of the host for VMs. It must not know how a VM is started or stopped.
 package networks
 
 import (
@@ -13,58 +13,58 @@ import (
 	"banger/internal/network/bridge"
 )
 
-// bridgePool is where the subnets come from that nobody has chosen, each of 256
-// addresses.
+// bridgePool holds the subnets of networks whose creator chose none. Each has 256 addresses.
 var bridgePool = netip.MustParsePrefix("172.30.0.0/16")
 
 const bridgeBits = 24
 
-// VMs are the VMs whose networks these are.
+// VMs gives access to the VMs of the networks.
 type VMs interface {
 	// List returns the VMs for which keep returns true.
 	List(keep func(banger.VM) bool) []banger.VM
-	// UID returns the user that the VMM of a VM runs as. The VM's tap is for that user alone.
+	// UID returns the user of a VM's VMM. Only this user may open the VM's tap.
 	UID(id string) uint32
 }
 
-// Store keeps the networks.
+// Store stores the networks.
 type Store interface {
 	Networks(ctx context.Context) ([]banger.Network, error)
 	CreateNetwork(ctx context.Context, n banger.Network) error
 	DeleteNetwork(ctx context.Context, name string) error
 }
 
-// Options are the parts that a Networks works with. The caller owns them.
+// Options are the parts of a Networks. The caller owns them.
 type Options struct {
 	Store Store
 	VMs   VMs
-	// Bridge makes the host's bridges. Nil: the daemon may not make any.
+	// Bridge makes the host's bridges. It is nil if the daemon may not make any.
 	Bridge *bridge.Host
 }
 
-// Networks are all networks of one daemon. Its methods may be called concurrently.
+// Networks holds all networks of one daemon. Its methods may be called concurrently.
 type Networks struct {
 	Options
 
-	// mu is held while networks are made or removed, VMs get addresses, or the host's bridges
-	// change. A VM is not locked meanwhile, but may be read.
+	// mu is held while networks are made or removed, VMs get addresses, or the host's bridges change. VMs are not locked
+	// meanwhile, but may be read.
 	mu       sync.Mutex
-	adopting bool // not all VMs are known yet, so bridges stay as they are
+	adopting bool // some VMs are not known yet, so bridges stay as they are
 }
 
-// New returns the networks of o.
+// New returns a Networks with the parts o.
 func New(o Options) *Networks { return &Networks{Options: o} }
 
-// needRoot returns why there is no bridge, or nil.
+// needRoot returns an error if the daemon cannot make bridges.
 func (s *Networks) needRoot(name string) error {
 	if s.Bridge != nil {
 		return nil
 	}
 	return banger.Errorf(banger.CodeDenied, "network %q is a bridge of the host, which needs a daemon of root", name).
-		WithHint("use --network user, which gives outbound traffic, names and every port of the VM at its own address without root")
+		WithHint(
+			"use --network user, which gives outbound traffic, names and every port of the VM at its own address without root")
 }
 
-// Networks returns the networks that there are, with their VMs.
+// Networks returns all networks with their VMs.
 func (s *Networks) Networks(ctx context.Context) ([]banger.Network, error) {
 	list, err := s.Store.Networks(ctx)
 	for i := range list {
@@ -76,7 +76,7 @@ func (s *Networks) Networks(ctx context.Context) ([]banger.Network, error) {
 	return list, err
 }
 
-// Network returns the network called name, with its VMs. It returns an error of CodeNotFound if there is none.
+// Network returns the network called name with its VMs, or an error of CodeNotFound.
 func (s *Networks) Network(ctx context.Context, name string) (banger.Network, error) {
 	list, err := s.Networks(ctx)
 	if err != nil {
@@ -90,8 +90,8 @@ func (s *Networks) Network(ctx context.Context, name string) (banger.Network, er
 	return list[i], nil
 }
 
-// CreateNetwork makes a network whose VMs see each other. Nothing of it is on the
-// host while no VM runs on it. An empty subnet is chosen.
+// CreateNetwork makes a network whose VMs see each other. The host has no bridge for it while no VM runs on it. If n
+// has no subnet, CreateNetwork chooses one.
 func (s *Networks) CreateNetwork(ctx context.Context, n banger.Network) (banger.Network, error) {
 	if err := n.Check(); err != nil {
 		return n, err
@@ -159,8 +159,8 @@ func (s *Networks) RemoveNetwork(ctx context.Context, name string) error {
 	return s.Store.DeleteNetwork(ctx, name)
 }
 
-// Use makes sure that a VM can be on the network called name, and runs record, which records that a VM is. The network
-// stays until record returns. The network called bridge is made when it is first asked for.
+// Use makes sure that the network called name exists, and runs record, which records a VM on it. The network cannot
+// be removed before record returns. The network called bridge is made at its first use.
 func (s *Networks) Use(ctx context.Context, name string, record func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,9 +10,8 @@ import (
 	"banger/internal/network"
 )
 
-// Loopback returns the address of 127.0.0.0/8 that belongs to the VM in a slot of a user's daemon, or
-// "" when there are too many. The user's number is in it, so that the daemons of
-// several users rarely want the same.
+// Loopback returns the address in 127.0.0.0/8 of the VM in a slot of a user's daemon, or "" if the slot is too high.
+// The address depends on the uid, so daemons of different users rarely use the same one.
 func Loopback(uid, slot int) string {
 	const perBlock = 254
 	if slot < 0 || slot >= 256*perBlock {
@@ -21,21 +20,21 @@ func Loopback(uid, slot int) string {
 	return netip.AddrFrom4([4]byte{127, byte(64 + uid%128), byte(slot / perBlock), byte(1 + slot%perBlock)}).String()
 }
 
-// Sockets are the host's ends of forwards, in their order.
+// Sockets are the listening sockets of forwards, in the order of Forwards.
 type Sockets struct {
-	Forwards []banger.Forward // with the ports that were free
+	Forwards []banger.Forward // with the free ports that were chosen
 	Files    []*os.File
 }
 
-// Close closes all of them. Copies of them that another process has stay open.
+// Close closes all sockets. Copies in other processes stay open.
 func (s *Sockets) Close() {
 	for _, f := range s.Files {
 		f.Close()
 	}
 }
 
-// Listen opens all forwards or none. The daemon listens, so that it is known before a VM starts
-// whether a port is taken.
+// Listen opens all forwards or none. The daemon listens, and not the shim, because it must know before the start of a
+// VM whether a port is taken.
 func (s *Networks) Listen(wanted []banger.Forward) (*Sockets, error) {
 	o := &Sockets{}
 	for _, f := range wanted {
@@ -49,12 +48,13 @@ func (s *Networks) Listen(wanted []banger.Forward) (*Sockets, error) {
 	return o, nil
 }
 
-// ListenOne opens one forward, and returns it with the port that it got.
+// ListenOne opens one forward, and returns it with the port that was chosen.
 func (s *Networks) ListenOne(f banger.Forward) (*os.File, banger.Forward, error) {
 	for _, vm := range s.VMs.List(func(vm banger.VM) bool { return len(vm.Forwards) > 0 }) {
 		if slices.ContainsFunc(vm.Forwards, f.SameHostPort) {
-			return nil, f, banger.Errorf(banger.CodeConflict, "port %s/%s of the host is forwarded to VM %s", f.Host(), f.Protocol, vm.Name).
-				WithHint("choose another, or 0 for any that is free")
+			return nil, f,
+				banger.Errorf(banger.CodeConflict, "port %s/%s of the host is forwarded to VM %s", f.Host(), f.Protocol, vm.Name).
+					WithHint("choose another, or 0 for any that is free")
 		}
 	}
 	file, err := network.Listen(f)
@@ -79,8 +79,7 @@ func (s *Networks) CheckPorts(wanted []banger.Forward) error {
 	return err
 }
 
-// Exposed returns forwards of free ports to all that the image declares and the
-// user has not named.
+// Exposed returns forwards from free ports to all ports that the image declares, except those in named.
 func Exposed(img banger.Image, named []banger.Forward) ([]banger.Forward, error) {
 	var list []banger.Forward
 	for _, e := range img.Config.Exposed {

@@ -1,5 +1,5 @@
-// Package private makes and checks what only this user and root may change or hear: directories, locks in them, and unix
-// sockets, whose other end it identifies. It must not know what banger keeps there.
+// Package private makes and checks directories, locks in them, and unix sockets that only this user and root may use.
+// It identifies the other end of a socket. It must not know what banger keeps there.
 package private
 
 import (
@@ -17,27 +17,27 @@ import (
 // maxLinks is how many symbolic links Linux follows in one path (path_resolution(7)).
 const maxLinks = 40
 
-// Make makes the directory at path, and its parents, as far as they are absent. Each directory that it makes gets mode,
-// whatever the umask; and so does the last one when it exists and belongs to this user. Then it holds path to what Check demands.
-// The path is absolute.
+// Make makes the directory at path and its absent parents. path must be absolute. Each directory that it makes gets
+// mode, whatever the umask. The last one also gets mode if it exists and belongs to this user. Then Make checks path
+// as Check does.
 func Make(path string, mode fs.FileMode) error {
 	if err := walk(path, func(dir string) error {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		return os.Chmod(dir, mode) // the walk has checked its parent: nobody else can have put something here
+		return os.Chmod(dir, mode) // the walk has checked its parent, so no other user can have put something here
 	}, &mode); err != nil {
 		return described(path, err)
 	}
 	return nil
 }
 
-// Check returns an error unless path, which is absolute, is a directory, not a symbolic link, of this user or root, and
-// nobody else may change it or put something else in its place: neither in one of its parents, nor where a symbolic link
-// on the way leads to. The error is a *banger.Error with CodeDenied, or wraps fs.ErrNotExist.
+// Check returns an error unless the absolute path is a directory of this user or root, is not a symbolic link, and
+// cannot be changed or replaced by others. It also checks the parents, and the places to which symbolic links on the
+// way lead. The error is a *banger.Error with CodeDenied, or wraps fs.ErrNotExist.
 func Check(path string) error { return described(path, walk(path, nil, nil)) }
 
-// described makes a *banger.Error of the errors of a walk to path, but leaves fs.ErrNotExist to the caller.
+// described turns an error of a walk to path into a *banger.Error. It returns fs.ErrNotExist unchanged.
 func described(path string, err error) error {
 	var known *banger.Error
 	switch {
@@ -54,8 +54,8 @@ func described(path string, err error) error {
 	return banger.Errorf(code, "the directory %s cannot be used: %w", path, err)
 }
 
-// walk goes from / to path and checks each step. It calls make, unless it is nil, for each that is absent. It gives the last
-// one mode, unless mode is nil.
+// walk goes from / to path and checks each step. It calls make, unless it is nil, for each absent directory. It gives
+// the last one mode, unless mode is nil.
 func walk(path string, make func(dir string) error, mode *fs.FileMode) error {
 	at, rest := "/", strings.Split(strings.Trim(filepath.Clean(path), "/"), "/")
 	if err := checkStep(at, false); err != nil {
@@ -107,7 +107,8 @@ func walk(path string, make func(dir string) error, mode *fs.FileMode) error {
 // followed returns where a symbolic link on the way leads to.
 func followed(link string, info fs.FileInfo, last bool) (string, error) {
 	if last {
-		return "", banger.Errorf(banger.CodeDenied, "%s is a symbolic link", link).WithHint("name the directory that it leads to")
+		return "", banger.Errorf(banger.CodeDenied, "%s is a symbolic link", link).
+			WithHint("name the directory that it leads to")
 	}
 	if err := trusted(link, info); err != nil {
 		return "", err
@@ -129,9 +130,10 @@ func checkStep(dir string, last bool) error {
 	}
 	open := info.Mode().Perm() & 0o022
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Gid) == os.Getegid() && os.Getegid() == os.Geteuid() {
-		open &^= 0o020 // a group of this user alone, as Debian makes it for each
+		open &^= 0o020 // a group of this user alone, as Debian makes one for each user
 	}
-	if open == 0 || info.Mode()&fs.ModeSticky != 0 && !last { // in a sticky directory only the owner replaces a thing
+	// In a sticky directory only the owner can replace an entry.
+	if open == 0 || info.Mode()&fs.ModeSticky != 0 && !last {
 		return nil
 	}
 	return banger.Errorf(banger.CodeDenied, "other users may replace what is in %s (mode %04o)", dir, info.Mode().Perm()).
@@ -155,8 +157,8 @@ func ownerOf(info fs.FileInfo) int {
 	return int(st.Uid)
 }
 
-// CheckEntries returns an error if a third user owns something in dir, not deeper. Where the mode was wrong once, others
-// could put things there.
+// CheckEntries returns an error if a third user owns an entry of dir. It does not look deeper. If the mode of dir was
+// once wrong, others could have put entries there.
 func CheckEntries(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
@@ -174,8 +176,9 @@ func CheckEntries(dir string) error {
 	return described(dir, err)
 }
 
-// Restrict takes the rights that mask names from all that is in dir, which is this user's, at any depth, except in directories
-// for which skip, which gets their paths, returns true. It follows no symbolic link. What is gone meanwhile is no error.
+// Restrict takes the rights in mask from all entries of dir at any depth. They belong to this user. It skips
+// directories for whose path skip returns true. It follows no symbolic link. It ignores entries that disappear
+// meanwhile.
 func Restrict(dir string, mask fs.FileMode, skip func(path string) bool) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {

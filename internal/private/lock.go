@@ -10,24 +10,25 @@ import (
 	"time"
 )
 
-// Owner is what a lock file says of the process that holds the lock, or held it last.
+// Owner is what a lock file says about the process that holds the lock, or held it last.
 type Owner struct {
 	PID   int    `json:"pid"`
 	State string `json:"state"` // directory
 	Run   string `json:"run"`   // directory
 }
 
-// ErrLocked says that another process holds a lock.
+// ErrLocked means that another process holds a lock.
 var ErrLocked = errors.New("another process holds the lock")
 
-// lockSize bounds what is read of a lock file, which holds two paths.
+// lockSize is the maximum number of bytes to read of a lock file, which contains two paths.
 const lockSize = 16 << 10
 
 // Lock is a lock file that this process holds.
 type Lock struct{ f *os.File }
 
-// Take takes the lock file called name in dir, which Check accepts, and waits at most the time given for another process
-// to let go. With the lock, or with ErrLocked, it returns what the file says; that is zero for one that says nothing.
+// Take takes the lock file called name in dir, which Check must accept. It waits for another process to release the
+// lock, but not longer than wait. With the lock, or with ErrLocked, it returns the content of the file, or a zero
+// Owner if it has none.
 func Take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
 	for end := time.Now().Add(wait); ; {
 		l, owner, err := take(dir, name, time.Until(end))
@@ -38,7 +39,7 @@ func Take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
 		if held, herr := l.f.Stat(); err == nil && herr == nil && os.SameFile(here, held) {
 			return l, owner, nil
 		}
-		l.Release() // of a file that was removed meanwhile
+		l.Release() // the file was removed meanwhile
 	}
 }
 
@@ -57,7 +58,7 @@ func take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
 		select {
 		case locked <- err:
 		case <-givenUp:
-			f.Close() // and with it the lock
+			f.Close() // also releases the lock
 		}
 	}()
 	select {
@@ -67,11 +68,12 @@ func take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
 		defer close(givenUp)
 	}
 	var owner Owner
-	if json.NewDecoder(io.NewSectionReader(f, 0, lockSize)).Decode(&owner) != nil { // it reads one value, and no rest of an older one
+	// Decode reads one value and ignores what may remain of a longer, older one.
+	if json.NewDecoder(io.NewSectionReader(f, 0, lockSize)).Decode(&owner) != nil {
 		owner = Owner{}
 	}
 	if err != nil {
-		if err != ErrLocked { // else the goroutine closes the file
+		if err != ErrLocked { // after ErrLocked the goroutine closes the file
 			f.Close()
 		}
 		return nil, owner, err
@@ -79,7 +81,7 @@ func take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
 	return &Lock{f}, owner, nil
 }
 
-// Write makes the file say what the owner is.
+// Write writes the owner into the file.
 func (l *Lock) Write(o Owner) error {
 	data, err := json.Marshal(o)
 	if err != nil {
@@ -92,8 +94,8 @@ func (l *Lock) Write(o Owner) error {
 	return l.f.Truncate(int64(len(data)))
 }
 
-// Remove removes the file and lets go of the lock.
+// Remove removes the file and releases the lock.
 func (l *Lock) Remove() error { return errors.Join(os.Remove(l.f.Name()), l.f.Close()) }
 
-// Release lets go of the lock. The file stays, for it names the last owner.
+// Release releases the lock. The file stays, because it names the last owner.
 func (l *Lock) Release() error { return l.f.Close() }

@@ -27,7 +27,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// ground returns a directory in a sticky one, as /tmp is, whose parents are root's.
+// ground returns a directory in a sticky one like /tmp, whose parents belong to root.
 func ground(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "private-")
@@ -46,9 +46,9 @@ func asRoot(t *testing.T) {
 func TestCheck(t *testing.T) {
 	asRoot(t)
 	for name, tt := range map[string]struct {
-		make func(dir string) error // dir is there
+		make func(dir string) error // dir exists
 		path string                 // below dir
-		say  string                 // "": it is well
+		say  string                 // part of the error; "" means no error
 	}{
 		"an own directory":     {func(d string) error { return os.MkdirAll(d+"/a/b", 0o700) }, "a/b", ""},
 		"that others may read": {func(d string) error { return os.MkdirAll(d+"/a/b", 0o755) }, "a/b", ""},
@@ -58,28 +58,41 @@ func TestCheck(t *testing.T) {
 		"in one of another user": {func(d string) error {
 			return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Chown(d+"/a", stranger, stranger))
 		}, "a/b", "belongs to user id 12345"},
-		"that others may change": {func(d string) error { return errors.Join(os.Mkdir(d+"/a", 0o700), os.Chmod(d+"/a", 0o707)) }, "a", "other users may replace"},
+		"that others may change": {func(d string) error {
+			return errors.Join(os.Mkdir(d+"/a", 0o700), os.Chmod(d+"/a", 0o707))
+		}, "a", "other users may replace"},
 		"that is sticky, and others": {func(d string) error {
 			return errors.Join(os.Mkdir(d+"/a", 0o700), os.Chmod(d+"/a", 0o707|fs.ModeSticky))
 		}, "a", "other users may replace"},
-		"in one that others may change": {func(d string) error { return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Chmod(d+"/a", 0o707)) }, "a/b", "other users may replace"},
+		"in one that others may change": {func(d string) error {
+			return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Chmod(d+"/a", 0o707))
+		}, "a/b", "other users may replace"},
 		"in one that is sticky": {func(d string) error {
 			return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Chmod(d+"/a", 0o777|fs.ModeSticky))
 		}, "a/b", ""},
 		"in one of another's group": {func(d string) error {
 			return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Chown(d+"/a", 0, stranger), os.Chmod(d+"/a", 0o770))
 		}, "a/b", "other users may replace"},
-		"in one of the own group": {func(d string) error { return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Chmod(d+"/a", 0o770)) }, "a/b", ""},
-		"a link":                  {func(d string) error { return errors.Join(os.Mkdir(d+"/a", 0o700), os.Symlink("a", d+"/l")) }, "l", "is a symbolic link"},
-		"behind an own link":      {func(d string) error { return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Symlink("a", d+"/l")) }, "l/b", ""},
+		"in one of the own group": {func(d string) error {
+			return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Chmod(d+"/a", 0o770))
+		}, "a/b", ""},
+		"a link": {func(d string) error {
+			return errors.Join(os.Mkdir(d+"/a", 0o700), os.Symlink("a", d+"/l"))
+		}, "l", "is a symbolic link"},
+		"behind an own link": {func(d string) error {
+			return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Symlink("a", d+"/l"))
+		}, "l/b", ""},
 		"behind another's link": {func(d string) error {
 			return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Symlink("a", d+"/l"), os.Lchown(d+"/l", stranger, stranger))
 		}, "l/b", "belongs to user id 12345"},
 		"behind a link to another's": {func(d string) error {
 			return errors.Join(os.MkdirAll(d+"/a/b", 0o700), os.Chown(d+"/a", stranger, stranger), os.Symlink(d+"/a", d+"/l"))
 		}, "l/b", "belongs to user id 12345"},
-		"behind links in a circle": {func(d string) error { return errors.Join(os.Symlink("m", d+"/l"), os.Symlink("l", d+"/m")) }, "l/b", "too many levels"},
-		"a file":                   {func(d string) error { return os.WriteFile(d+"/a", nil, 0o600) }, "a", "is not a directory"},
+		"behind links in a circle": {func(d string) error {
+			return errors.Join(os.Symlink("m", d+"/l"), os.Symlink("l", d+"/m"))
+		}, "l/b", "too many levels"},
+		"a file": {func(d string) error { return os.WriteFile(d+"/a", nil, 0o600) }, "a",
+			"is not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := ground(t)
@@ -135,15 +148,17 @@ func TestEntriesOfAnotherUserAreFound(t *testing.T) {
 	check(t, os.WriteFile(dir+"/own", nil, 0o600))
 	check(t, private.CheckEntries(dir))
 	check(t, errors.Join(os.WriteFile(dir+"/planted", nil, 0o600), os.Chown(dir+"/planted", stranger, stranger)))
-	if err := private.CheckEntries(dir); banger.CodeOf(err) != banger.CodeDenied || !strings.Contains(err.Error(), "planted") {
+	if err := private.CheckEntries(dir); banger.CodeOf(err) != banger.CodeDenied ||
+		!strings.Contains(err.Error(), "planted") {
 		t.Errorf("it says %v", err)
 	}
 }
 
 func TestRestrict(t *testing.T) {
 	dir := ground(t)
-	check(t, errors.Join(os.MkdirAll(dir+"/a", 0o755), os.MkdirAll(dir+"/vms/x", 0o755), os.WriteFile(dir+"/outside", nil, 0o644),
-		os.Symlink("../outside", dir+"/a/link"), os.WriteFile(dir+"/a/f", nil, 0o644), os.WriteFile(dir+"/vms/x/f", nil, 0o644)))
+	check(t, errors.Join(os.MkdirAll(dir+"/a", 0o755), os.MkdirAll(dir+"/vms/x", 0o755),
+		os.WriteFile(dir+"/outside", nil, 0o644), os.Symlink("../outside", dir+"/a/link"),
+		os.WriteFile(dir+"/a/f", nil, 0o644), os.WriteFile(dir+"/vms/x/f", nil, 0o644)))
 	check(t, private.Restrict(dir+"/a", 0o077, func(string) bool { return false }))
 	check(t, private.Restrict(dir+"/vms", 0o077, func(p string) bool { return filepath.Base(p) == "x" }))
 	wantMode(t, dir+"/a/f", 0o600)
@@ -155,7 +170,8 @@ func TestRestrict(t *testing.T) {
 func TestDialSaysNothingToAStranger(t *testing.T) {
 	asRoot(t)
 	dir := ground(t)
-	check(t, os.Chmod(dir, 0o777)) // so that the stranger can make his socket; the directory looks private again afterwards
+	// The stranger can now make his socket. Afterwards the directory looks private again.
+	check(t, os.Chmod(dir, 0o777))
 	path := dir + "/s.sock"
 	var ln net.Listener
 	as(stranger, func() {
@@ -176,7 +192,8 @@ func TestDialSaysNothingToAStranger(t *testing.T) {
 		heard <- got
 	}()
 	check(t, os.Chmod(dir, 0o700))
-	if _, err := private.Dial(context.Background(), path); banger.CodeOf(err) != banger.CodeDenied || !strings.Contains(err.Error(), "user id 12345") {
+	if _, err := private.Dial(context.Background(), path); banger.CodeOf(err) != banger.CodeDenied ||
+		!strings.Contains(err.Error(), "user id 12345") {
 		t.Errorf("it says %v", err)
 	}
 	if got := <-heard; len(got) != 0 {
@@ -184,12 +201,12 @@ func TestDialSaysNothingToAStranger(t *testing.T) {
 	}
 }
 
-// as runs f in a thread of another user, which only system calls of one thread can make.
+// as runs f in a thread of another user. Only system calls for a single thread can do that.
 func as(uid int, f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // for ever: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno == 0 {
 			f()
 		}
@@ -205,7 +222,7 @@ func TestListenHearsNoStranger(t *testing.T) {
 	check(t, err)
 	defer ln.Close()
 	wantMode(t, path, 0o600)
-	check(t, errors.Join(os.Chmod(dir, 0o711), os.Chmod(path, 0o666))) // so that the mode does not keep him out
+	check(t, errors.Join(os.Chmod(dir, 0o711), os.Chmod(path, 0o666))) // the modes must not keep the other user out
 	accepted := make(chan net.Conn)
 	go func() { // ends with ln
 		for {
@@ -276,7 +293,7 @@ func TestARemovedLockIsNotHeldTwice(t *testing.T) {
 		err  error
 	}
 	second := make(chan result)
-	go func() { // it waits for a file that is gone when it gets its lock
+	go func() { // it waits for the lock of a file that is removed before it gets the lock
 		l, _, err := private.Take(dir, "lock", time.Minute)
 		second <- result{l, err}
 	}()

@@ -13,7 +13,7 @@ import (
 	"banger"
 )
 
-// Dial connects to the unix socket at path. It sends nothing before it knows that the directory is one that Check accepts,
+// Dial connects to the unix socket at path. It sends nothing before it has checked that Check accepts the directory,
 // and that this user or root listens. Otherwise the error is a *banger.Error with CodeDenied.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
 	if err := Check(filepath.Dir(path)); err != nil {
@@ -31,7 +31,8 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	}
 	peer, err := PeerOf(conn.(*net.UnixConn))
 	if err == nil && !ours(peer) {
-		err = banger.Errorf(banger.CodeDenied, "user id %d, who is neither this user nor root, listens on %s", peer.Uid, path).
+		err = banger.Errorf(banger.CodeDenied, "user id %d, who is neither this user nor root, listens on %s",
+			peer.Uid, path).
 			WithHint("choose another directory with BANGER_RUN_DIR")
 	}
 	if err != nil {
@@ -41,9 +42,9 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	return conn, nil
 }
 
-// Listen listens on a unix socket at path, in a directory that Check accepts and whose lock the caller holds, so that a
-// socket which is there already is a dead process's. Connections of users other than this one and root are closed before
-// anything is read.
+// Listen listens on a unix socket at path, in a directory that Check accepts. The caller must hold the directory's
+// lock; an existing socket therefore belongs to a dead process. Connections of users other than this one and root are
+// closed before anything is read.
 func Listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -59,7 +60,7 @@ func Listen(path string) (net.Listener, error) {
 	return listener{ln}, nil
 }
 
-// listener is a net.Listener that accepts this user and root.
+// listener is a net.Listener that accepts only connections of this user and root.
 type listener struct{ net.Listener }
 
 func (l listener) Accept() (net.Conn, error) {
@@ -77,8 +78,8 @@ func (l listener) Accept() (net.Conn, error) {
 
 func ours(peer *unix.Ucred) bool { return peer.Uid == 0 || int(peer.Uid) == os.Geteuid() }
 
-// PeerOf returns who is at the other end of a unix stream socket: the process that connected, or the one that listened (unix(7),
-// SO_PEERCRED).
+// PeerOf returns the credentials of the process at the other end of a unix stream socket: the one that connected, or
+// the one that listened (unix(7), SO_PEERCRED).
 func PeerOf(conn *net.UnixConn) (cred *unix.Ucred, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package process finds and ends processes of ours that outlive the one that started them. It must not know what they do.
+// Package process finds and ends processes of this program that outlive the process that started them. It must not
+// know what they do.
 package process
 
 import (
@@ -18,8 +19,9 @@ import (
 	"banger/internal/vmm"
 )
 
-// Each calls f for each process of a user for whom ours returns true and whose arguments are argv, but for the first, and
-// one more, which f gets. The first one is the program's name, which each process chooses for itself.
+// Each calls f for each process that belongs to a user for whom ours returns true, and whose arguments are argv and
+// one more, which it passes to f. The first argument is not compared, because each process chooses this name of the
+// program itself.
 func Each(argv []string, ours func(uid uint32) bool, f func(last string, pid int)) error {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -42,14 +44,16 @@ func Each(argv []string, ours func(uid uint32) bool, f func(last string, pid int
 	return nil
 }
 
-// isOf returns true if a process belongs to a user of ours. Others may keep us waiting for their command line.
+// isOf reports whether a process belongs to a user of ours. Other users' processes are not read further, because they
+// could delay the read of their command line.
 func isOf(pid string, ours func(uid uint32) bool) bool {
 	var st syscall.Stat_t
 	return syscall.Stat("/proc/"+pid, &st) == nil && ours(st.Uid)
 }
 
-// KillOwn ends a process that may not be our child, if it runs the program that this one runs, and returns when it has
-// ended, or after limit. Its children with a parent-death signal have got that then.
+// KillOwn kills a process if it runs the same program as this one. The process need not be a child. KillOwn returns
+// when the process has ended, or after limit. When it has ended, its children with a parent-death signal have got
+// that signal.
 func KillOwn(pid int, limit time.Duration) {
 	h, err := vmm.HandleOf(pid)
 	if err != nil {
@@ -60,7 +64,7 @@ func KillOwn(pid int, limit time.Duration) {
 		return
 	}
 	defer end.Close()
-	if !runsOurProgram(pid) || !h.Alive() { // asked in this order, the answer is about the process of h
+	if !runsOurProgram(pid) || !h.Alive() { // in this order, the checks are about the process of h
 		return
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
@@ -70,9 +74,9 @@ func KillOwn(pid int, limit time.Duration) {
 	}
 }
 
-// runsOurProgram returns true if a process runs the program that this one runs, also where that was replaced meanwhile. The
-// kernel does not tell an ordinary user of a process that is not to be looked at; that only its user can have
-// started it is enough then.
+// runsOurProgram reports whether a process runs the same program as this one, even if the program's file was replaced
+// meanwhile. For a process that is not dumpable, the kernel does not answer an ordinary user. The answer is then
+// true, because only this user can have started the process.
 func runsOurProgram(pid int) bool {
 	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	if errors.Is(err, fs.ErrPermission) {
@@ -83,10 +87,11 @@ func runsOurProgram(pid int) bool {
 	return err == nil && oerr == nil && name(theirs) == name(ours)
 }
 
-// End is the end of a process, which may not be our child (pidfd_open(2)).
+// End waits for the end of a process, which need not be a child (pidfd_open(2)).
 type End struct{ fd int }
 
-// Watch begins to watch for the end of a process; one that there is not has ended. The caller closes the End.
+// Watch begins to watch for the end of a process. A process that does not exist counts as ended. The caller must
+// close the End.
 func Watch(pid int) (End, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -95,10 +100,10 @@ func Watch(pid int) (End, error) {
 	return End{fd}, os.NewSyscallError("pidfd_open", err)
 }
 
-// glance is how long Wait looks at the process before it looks at its context.
+// glance is how long Wait waits for the process before it checks its context again.
 const glance = 100 * time.Millisecond
 
-// Wait returns nil when the process has ended, and else the error of ctx.
+// Wait returns nil when the process has ended, or the error of ctx.
 func (e End) Wait(ctx context.Context) error {
 	for e.fd >= 0 {
 		if err := ctx.Err(); err != nil {

@@ -29,7 +29,7 @@ func start(t *testing.T, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestOwnProcessesAreFoundAndEnded, and those that only look like them are not ended.
+// TestOwnProcessesAreFoundAndEnded also checks that processes which only look similar are not ended.
 func TestOwnProcessesAreFoundAndEnded(t *testing.T) {
 	own := start(t, os.Args[0], "wait", t.Name())
 	script := filepath.Join(t.TempDir(), "alike")
@@ -47,13 +47,14 @@ func TestOwnProcessesAreFoundAndEnded(t *testing.T) {
 	if err != nil || len(found) != 1 || !found[own.Process.Pid] {
 		t.Errorf("found are %v, not %d alone (%v)", found, own.Process.Pid, err)
 	}
-	err = Each([]string{"self", "wait"}, func(uint32) bool { return false }, func(string, int) { t.Error("a stranger's process is found") })
+	err = Each([]string{"self", "wait"}, func(uint32) bool { return false },
+		func(string, int) { t.Error("a stranger's process is found") })
 	if err != nil {
 		t.Error(err)
 	}
 	KillOwn(alike.Process.Pid, time.Second)
 	KillOwn(own.Process.Pid, 10*time.Second)
-	if state := stateOf(t, own.Process.Pid); state != "Z" { // ended, and not yet reaped by us
+	if state := stateOf(t, own.Process.Pid); state != "Z" { // ended, but not yet reaped by this process
 		t.Errorf("our process is in state %s", state)
 	}
 	if state := stateOf(t, alike.Process.Pid); state == "Z" {
@@ -61,7 +62,7 @@ func TestOwnProcessesAreFoundAndEnded(t *testing.T) {
 	}
 }
 
-// stateOf returns the state of a process as proc_pid_stat(5) has it.
+// stateOf returns the state of a process as in proc_pid_stat(5).
 func stateOf(t *testing.T, pid int) string {
 	t.Helper()
 	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
@@ -71,7 +72,7 @@ func stateOf(t *testing.T, pid int) string {
 	return string(out[:1])
 }
 
-// TestTheEndOfAProcessIsAwaited, and no longer than the context lasts.
+// TestTheEndOfAProcessIsAwaited also checks that Wait ends with its context.
 func TestTheEndOfAProcessIsAwaited(t *testing.T) {
 	cmd := start(t, os.Args[0], "wait", t.Name())
 	end, err := Watch(cmd.Process.Pid)

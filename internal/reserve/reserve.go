@@ -1,5 +1,5 @@
-// Package reserve holds back some room of a disk, so that what frees room can still be written when the disk is full. It must not
-// know what is written.
+// Package reserve holds back some space of a disk. When the disk is full, this space is needed to write the changes
+// that free space. The package must not know what is written.
 package reserve
 
 import (
@@ -14,15 +14,16 @@ import (
 )
 
 const (
-	// Size is how many bytes are held back where there is room: enough for the log of a database and some files.
+	// Size is how many bytes are held back if there is enough space. It suffices for the log of a database and some
+	// files.
 	Size = 16 << 20
-	// least is how few are worth it.
+	// least is the minimum number of bytes that is worth holding back.
 	least = 4 << 20
-	// margin is how much must be free beside what is held back. With less the disk counts as full.
+	// margin is how many bytes must be free besides those held back. With less, the disk counts as full.
 	margin = 1 << 20
 )
 
-// File is a file that takes room, and gives it back when it is needed. Its methods may be called concurrently.
+// File is a file that takes up space until the space is needed. Its methods may be called concurrently.
 type File struct {
 	path string
 	mu   sync.Mutex
@@ -31,7 +32,7 @@ type File struct {
 // At returns the reserve at path. Fill makes the file.
 func At(path string) *File { return &File{path: path} }
 
-// Fill holds room back again, as far as there is some. An error means that nothing, or too little, is held back.
+// Fill takes up space again, as far as there is some. An error means that nothing, or too little, is held back.
 func (f *File) Fill() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -62,8 +63,7 @@ func (f *File) Fill() error {
 	return nil
 }
 
-// Retry runs op, and once more with the room given back if the disk is full: what frees room must not need any. A nil File
-// has nothing to give.
+// Retry runs op. If the disk is full, it releases the space and runs op again. A nil File has nothing to release.
 func (f *File) Retry(op func() error) error {
 	err := op()
 	if IsFull(err) && f != nil && f.Release() {
@@ -72,17 +72,18 @@ func (f *File) Retry(op func() error) error {
 	return err
 }
 
-// Refill is Fill for a disk that may still be full: then the next one tries again. A nil File holds nothing.
+// Refill is like Fill, for a disk that may still be full. It ignores an error, because the next call tries again. A
+// nil File holds nothing.
 func (f *File) Refill() {
 	if f != nil {
 		f.Fill()
 	}
 }
 
-// IsFull returns true for the error of a full disk, or of a user's part of it.
+// IsFull reports whether err is that of a full disk or of a user's full quota.
 func IsFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// Explain gives the error of a full disk, met in dir, its code, and leaves others as they are.
+// Explain gives the error of a full disk, met in dir, its code. It returns other errors unchanged.
 func Explain(err error, dir string) error {
 	if IsFull(err) {
 		return banger.Errorf(banger.CodeNoSpace, "no space left in %s: %w", dir, err).WithHint("free some: banger prune")
@@ -90,7 +91,7 @@ func Explain(err error, dir string) error {
 	return err
 }
 
-// Release gives the room back, and returns true if there was some.
+// Release releases the space, and reports whether there was some.
 func (f *File) Release() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -98,7 +99,7 @@ func (f *File) Release() bool {
 	return err == nil && os.Remove(f.path) == nil && info.Size() > 0
 }
 
-// ReleaseIfFull gives the room back if the disk is full, and returns true if it did.
+// ReleaseIfFull releases the space if the disk is full, and reports whether it did.
 func (f *File) ReleaseIfFull() (bool, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(f.path, &st); err != nil {

@@ -9,11 +9,11 @@ import (
 	"banger/internal/reserve"
 )
 
-// TestTheReserveTakesRoomAndGivesItBack. What it is worth on a full disk, e2e/nospace tells.
+// TestTheReserveTakesRoomAndGivesItBack. e2e/nospace tests the reserve on a full disk.
 func TestTheReserveTakesRoomAndGivesItBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "reserve")
 	r := reserve.At(path)
-	for range 2 { // the second time it holds enough already
+	for range 2 { // the second time it already holds enough
 		if err := r.Fill(); err != nil {
 			t.Fatal(err)
 		}

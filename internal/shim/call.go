@@ -12,10 +12,10 @@ import (
 	"banger"
 )
 
-// MaxCall bounds the line of a call in bytes; the longest is that of a policy.
+// MaxCall is the maximum length in bytes of the line of a call. The longest calls are those with a policy.
 const MaxCall = 1 << 20
 
-// ReadLine reads one line without reading past it.
+// ReadLine reads one line from r and nothing after it.
 func ReadLine(r io.Reader) (string, error) {
 	var line []byte
 	var b [1]byte
@@ -31,13 +31,13 @@ func ReadLine(r io.Reader) (string, error) {
 	return "", bufio.ErrTooLong
 }
 
-// Ports asks what listens in the guest and where it is reached.
+// Ports returns the listening sockets of the guest and where they can be reached.
 func (c Client) Ports(ctx context.Context) ([]banger.Listener, error) {
 	st, err := c.call(ctx, CallPorts)
 	return st.Ports, err
 }
 
-// AddForward puts a forward in force, whose socket the shim gets a copy of.
+// AddForward puts a forward in force. The shim gets a copy of its socket.
 func (c Client) AddForward(ctx context.Context, f banger.Forward, socket *os.File) error {
 	return c.callWith(ctx, CallForward, f, socket)
 }
@@ -47,19 +47,18 @@ func (c Client) RemoveForward(ctx context.Context, f banger.Forward) error {
 	return c.callWith(ctx, CallRelease, f, nil)
 }
 
-// SetPolicy replaces the policy; it returns when the flows that it forbids are cut.
+// SetPolicy replaces the policy. It returns when the flows that the new policy forbids are cut.
 func (c Client) SetPolicy(ctx context.Context, p banger.Policy) error {
 	return c.callWith(ctx, CallPolicy, p, nil)
 }
 
-// AddDenial notes what the daemon has refused the VM in the shim's place.
+// AddDenial adds a refusal of the daemon to the shim's list of denials.
 func (c Client) AddDenial(ctx context.Context, d banger.Denial) error {
 	return c.callWith(ctx, CallDeny, d, nil)
 }
 
-// Denials writes what the policy has refused to w, one JSON object of banger.Denial
-// per line: the last tail ones (all that are kept when negative) and, with follow,
-// what comes until the VMM ends (nil) or ctx does.
+// Denials writes the refusals of the policy to w, one JSON object of banger.Denial per line: the last tail ones (all
+// that are kept if tail is negative) and, with follow, new ones until the VMM ends (it then returns nil) or ctx ends.
 func (c Client) Denials(ctx context.Context, tail int, follow bool, w io.Writer) error {
 	return c.stream(ctx, fmt.Sprintf("%s %d %t", CallDenials, tail, follow), w)
 }
@@ -77,7 +76,7 @@ func (c Client) callWith(ctx context.Context, call string, arg any, file *os.Fil
 	return err
 }
 
-// SyncClock brings the guest's clock to the host's at once.
+// SyncClock sets the guest's clock from the host's at once.
 func (c Client) SyncClock(ctx context.Context) error {
 	_, err := c.call(ctx, CallClock)
 	return err

@@ -22,24 +22,23 @@ import (
 	"banger/internal/vmm"
 )
 
-// Client is the daemon's view of the shim in one directory. It holds no
-// connection and no state, so it is as good after a restart as before.
+// Client is the daemon's end of the shim in one directory. It holds no connection and no state, so a restarted daemon
+// can simply make a new one.
 type Client struct {
-	Dir string // durable files: spec, console log, how it ended
+	Dir string // durable files: spec, console log, exit record
 	Run string // sockets; may vanish at a reboot of the host
 }
 
-// Identity is the user a shim and its VMM run as, and their control group. The zero value
-// keeps the caller's.
+// Identity is the user and the control group of a shim and its VMM. The zero value keeps those of the caller.
 type Identity struct {
 	UID, GID uint32
 	Groups   []uint32
-	Group    *os.File // directory of the control group; nil: the caller's own
+	Group    *os.File // directory of the control group; nil means the caller's group
 }
 
-// Start starts a shim for spec in c.Dir and c.Run, which exist, and returns when the VMM
-// runs. argv is the command that ends in Run; the directory is appended to it.
-// sockets are those of the network's forwards, in their order; the shim gets copies.
+// Start starts a shim for spec in the existing directories c.Dir and c.Run, and returns when the VMM runs. argv is
+// the command that ends in Run; Start appends the directory to it. sockets are the sockets of the network's forwards,
+// in their order; the shim gets copies.
 func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity, sockets ...*os.File) error {
 	spec.Run, spec.Daemon = c.Run, uint32(os.Geteuid())
 	data, err := json.Marshal(spec)
@@ -70,7 +69,7 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	}
 	defer r.Close()
 	cmd := exec.Command(argv[0], append(argv[1:], c.Dir)...)
-	// The VM's user may have no way to its directory by the path.
+	// The VM's user may not be able to reach its directory by the path.
 	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = Descriptor(int(files[0].Fd())), stderr, slices.Concat([]*os.File{w}, files, sockets)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -89,19 +88,19 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 		return fmt.Errorf("starting the shim: %w", err)
 	}
 	reaped := make(chan struct{})
-	go func() { // owns the child until it ends, so that no zombie is left
+	go func() { // waits for the child, which would otherwise become a zombie
 		cmd.Wait()
 		close(reaped)
 	}()
 	if err := awaitReady(ctx, r); err != nil {
-		cmd.Process.Kill() // its VMM dies with it
+		cmd.Process.Kill() // the VMM dies with the shim
 		<-reaped
 		return err
 	}
 	return nil
 }
 
-// handOver opens what is handed to a shim, from fdState on, and closes nothing of it.
+// handOver opens the files for a shim's descriptors from fdState on. The caller must close them.
 func (c Client) handOver(spec Spec) (files []*os.File, err error) {
 	for _, dir := range []string{c.Dir, c.Run} {
 		f, err := os.Open(dir)
@@ -142,8 +141,7 @@ func awaitReady(ctx context.Context, r *os.File) error {
 	return errors.New(strings.TrimSpace(string(line)))
 }
 
-// Dial opens a stream to a port of the guest's agent. It waits while the guest
-// boots; ctx bounds the wait.
+// Dial opens a stream to a port of the guest's agent. It waits while the guest boots, until ctx ends.
 func (c Client) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	conn, err := c.dial(ctx, CallConnect, port)
 	if err != nil {
@@ -152,7 +150,7 @@ func (c Client) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	return conn, nil
 }
 
-// errUnknownCall is the answer of a shim that is older than the call.
+// errUnknownCall means that the shim is older than the call.
 var errUnknownCall = errors.New("connecting to the agent: the shim is of an older banger")
 
 func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixConn, error) {
@@ -189,14 +187,13 @@ func (c Client) dial(ctx context.Context, call string, port uint32) (*net.UnixCo
 	return nil, err
 }
 
-// Status asks the shim how things are. An error means that no shim answers.
+// Status returns the shim's status. An error means that no shim answers.
 func (c Client) Status(ctx context.Context) (Status, error) { return c.call(ctx, CallStatus) }
 
-// Watch returns when the VMM has ended, or with an error when the shim has died
-// or ctx is done.
+// Watch returns when the VMM has ended, or with an error when the shim has died or ctx ends.
 func (c Client) Watch(ctx context.Context) (Status, error) { return c.exchange(ctx, CallWatch, nil) }
 
-// Kill ends the VMM at once and returns when it has ended. No shim is no error.
+// Kill ends the VMM at once and returns when it has ended. It returns no error if there is no shim.
 func (c Client) Kill(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, killTime)
 	defer cancel()
@@ -207,14 +204,14 @@ func (c Client) Kill(ctx context.Context) error {
 	return err
 }
 
-// FollowConsole writes the last tail lines of the console (all when negative)
-// and what follows to w, until the VMM ends (nil) or ctx does.
+// FollowConsole writes the last tail lines of the console (all if tail is negative) and new output to w until the VMM
+// ends (it then returns nil) or ctx ends.
 func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error {
 	return c.stream(ctx, fmt.Sprintf("%s %d", CallConsole, tail), w)
 }
 
-// stream makes a call that is answered by bytes without end. They may be long in coming, so
-// it asks first whether the shim answers at all.
+// stream makes a call with an endless answer. Because the first bytes may come late, it first asks whether the shim
+// answers at all.
 func (c Client) stream(ctx context.Context, call string, w io.Writer) error {
 	if _, err := c.Status(ctx); err != nil {
 		return err
@@ -232,10 +229,10 @@ func (c Client) stream(ctx context.Context, call string, w io.Writer) error {
 	return err
 }
 
-// Stats asks what the VM's devices have done; the Status has which process is the VMM.
+// Stats returns the counters of the VM's devices, and the VMM's process.
 func (c Client) Stats(ctx context.Context) (Status, error) { return c.call(ctx, CallStats) }
 
-// Pause stops the guest's CPUs; Resume lets them go on.
+// Pause stops the guest's CPUs. Resume lets them continue.
 func (c Client) Pause(ctx context.Context) error {
 	_, err := c.call(ctx, CallPause)
 	return err
@@ -260,20 +257,21 @@ func (c Client) call(ctx context.Context, name string) (Status, error) {
 	return c.brief(ctx, name, nil)
 }
 
-// How long a shim has to answer. It bounds its own work by CallTime and ConnectTime.
+// Time limits for a shim's answers. The shim limits its own work by CallTime and ConnectTime.
 const (
 	answerTime = CallTime + 5*time.Second
 	dialTime   = ConnectTime + 5*time.Second
 	killTime   = 30 * time.Second
 )
 
-// brief is exchange with a shim that answers in time.
+// brief is like exchange, for a call that the shim answers soon.
 func (c Client) brief(ctx context.Context, line string, oob []byte) (Status, error) {
 	within, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	st, err := c.exchange(within, line, oob)
 	if within.Err() != nil && ctx.Err() == nil {
-		err = fmt.Errorf("the VM's shim does not answer within %s; if it was stopped, let it go on: kill -CONT: %w", answerTime, err)
+		err = fmt.Errorf("the VM's shim does not answer within %s; if it was stopped, let it go on: kill -CONT: %w",
+			answerTime, err)
 	}
 	return st, err
 }
@@ -307,11 +305,11 @@ func (c Client) exchange(ctx context.Context, line string, oob []byte) (Status, 
 	return st, nil
 }
 
-// maxAnswer bounds the answer to a call in bytes; the longest is a list of ports.
+// maxAnswer is the maximum length in bytes of the answer to a call. The longest answer is a list of ports.
 const maxAnswer = 4 << 20
 
-// LastExit returns how the VMM ended, as the shim recorded it, for a daemon that
-// was not there. It returns fs.ErrNotExist when the shim itself was killed.
+// LastExit returns how the VMM ended, as the shim recorded it for a daemon that did not run at that time. It returns
+// fs.ErrNotExist when the shim itself was killed.
 func (c Client) LastExit() (vmm.Exit, error) {
 	data, err := untrusted.ReadFile(filepath.Join(c.Dir, ExitFile), maxExit)
 	if err != nil {

@@ -19,10 +19,11 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// TestAShimThatDoesNotAnswerIsReported makes each call to a shim that takes it and is silent.
+// TestAShimThatDoesNotAnswerIsReported makes each call to a shim that accepts the connection and sends nothing.
 func TestAShimThatDoesNotAnswerIsReported(t *testing.T) {
 	c := Client{Run: t.TempDir()}
-	ln, err := net.Listen("unix", filepath.Join(c.Run, SocketFile)) // as the kernel does it for a stopped one
+	// The kernel accepts connections in the same way for a stopped shim.
+	ln, err := net.Listen("unix", filepath.Join(c.Run, SocketFile))
 	check(t, err)
 	defer ln.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*answerTime)

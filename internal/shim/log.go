@@ -11,21 +11,21 @@ import (
 	"banger/internal/untrusted"
 )
 
-// MaxConsole is the size in bytes at which the console log is rotated. Two
-// files are kept, so a guest that prints for ever holds 8 MiB of the host.
+// MaxConsole is the size in bytes at which the console log is rotated. Two files are kept, so a guest that prints
+// forever uses at most 8 MiB of the host.
 const MaxConsole = 4 << 20
 
-// maxDenialsFile bounds the file of denials in bytes.
+// maxDenialsFile is the maximum size in bytes of the file of denials.
 const maxDenialsFile = 4 << 20
 
-// ReadConsole writes the last tail lines (all when negative) of the console log
-// in dir, whether or not a shim runs.
+// ReadConsole writes the last tail lines of the console log in dir (all if tail is negative), whether or not a shim
+// runs.
 func ReadConsole(dir string, tail int, w io.Writer) error {
 	_, err := w.Write(LastLines(ReadLog(ConsolePath(dir)), tail))
 	return err
 }
 
-// ReadLog returns both files of a log, the older first; absent ones are empty.
+// ReadLog returns the content of both files of a log, the older one first. An absent file counts as empty.
 func ReadLog(path string) []byte {
 	var text []byte
 	for _, p := range []string{path + ".1", path} {
@@ -60,8 +60,8 @@ func LastLines(text []byte, n int) []byte {
 	return text[at+1:]
 }
 
-// ReadDenials writes the last tail denials (all when negative) of the VM that ran in
-// dir before it ended. None were kept when its shim was killed.
+// ReadDenials writes the last tail denials (all if tail is negative) of a VM in dir that has ended. There are none if
+// its shim was killed.
 func ReadDenials(dir string, tail int, w io.Writer) error {
 	data, err := untrusted.ReadFile(filepath.Join(dir, DenialsFile), maxDenialsFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

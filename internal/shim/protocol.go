@@ -1,10 +1,9 @@
-// Package shim is the process between the daemon and one VM. It is the VMM's
-// parent, keeps the console log and the agent channel, and offers one unix
-// socket on which every VM looks alike. The daemon may die or be replaced
-// meanwhile: it comes back by connecting. When a shim dies its VMM dies too.
+// Package shim is the protocol of the process between the daemon and one VM. This process, the shim, is the VMM's
+// parent, keeps the console log and the agent channel, and offers one unix socket with the same protocol for every
+// VMM. The daemon may die or be replaced meanwhile, and then connects again. When a shim dies, its VMM dies too.
 //
-// The package holds what the daemon and the shim say to each other, and Client, the daemon's end. Package
-// server is the process. The package must not know of images, names, SQL or HTTP.
+// The package holds the protocol and Client, the daemon's end. Package server is the process. The package must not
+// know of images, names, SQL or HTTP.
 package shim
 
 import (
@@ -16,61 +15,64 @@ import (
 	"banger/internal/vmm"
 )
 
-// Spec is what a shim is started with, stored as JSON in its directory.
+// Spec is the input of a shim, stored as JSON in its directory.
 type Spec struct {
-	Driver string     `json:"driver"`
-	Run    string     `json:"run"`    // directory of the socket; set by Client.Start
-	Daemon uint32     `json:"daemon"` // the user whose calls are heard, beside root; set by Client.Start
+	Driver string `json:"driver"`
+	Run    string `json:"run"` // directory of the socket; set by Client.Start
+	// Daemon is the user who may make calls, besides root. Client.Start sets it.
+	Daemon uint32     `json:"daemon"`
 	VM     vmm.Config `json:"vm"`
-	// Jail is where the VMM is put by root; nil: it is confined as it starts.
+	// Jail is the jail into which root puts the VMM. If it is nil, the VMM is confined without a jail.
 	Jail *Jail `json:"jail,omitempty"`
 	// Network is the VM's network; nil: no NIC.
 	Network *Network `json:"network,omitempty"`
 }
 
-// Jail says that the VMM is put into a directory of its own by a program that needs root
-// for that. The shim starts as root then, in a PID namespace of its own, and becomes this
-// user as soon as the VMM has, before anything of a guest runs. That the VMM does not
-// outlive the shim is the PID namespace's doing: the shim is its first process, and the
-// parent-death signal does not survive a change of user (prctl(2), PR_SET_PDEATHSIG).
+// Jail says that a program which needs root puts the VMM into a directory of its own. The shim then starts as root in
+// a PID namespace of its own, and changes to the user UID as soon as the VMM has done so, before anything of a guest
+// runs. The PID namespace, whose first process is the shim, ends the VMM with the shim. The parent-death signal
+// cannot do that, because it does not survive a change of user (prctl(2), PR_SET_PDEATHSIG).
 type Jail struct {
 	UID int `json:"uid"`
 	GID int `json:"gid"`
-	// Dir is where jails are made, on the file system of the VM's files.
+	// Dir is the directory of jails, on the same file system as the VM's files.
 	Dir string `json:"dir"`
 }
 
-// Network is the wished state of a VM's network, as a whole.
+// Network is the complete wanted state of a VM's network.
 type Network struct {
 	MAC string `json:"mac"`
-	// Address is the guest's, where the host's kernel reaches it: the VM is on a
-	// bridge. "": a user network.
+	// Address is the guest's address for the host's kernel if the VM is on a bridge. "" means a user network.
 	Address string        `json:"address,omitempty"`
-	Policy  banger.Policy `json:"policy"` // of a user network; a bridge has its own
-	// Tap is the name of a tap that the VMM opens: that of a user network in a network
-	// namespace of its own, that of a bridge in the host's. "": the VMM brings its frames to a
-	// socket, or the bridge's tap is handed to the shim.
+	Policy  banger.Policy `json:"policy"` // policy of a user network; a bridge has its own
+	// Tap is the name of a tap that the VMM opens. For a user network the tap is in a network namespace of its own, for
+	// a bridge in the host's. "" means that the VMM sends its frames to a socket, or that the shim gets the bridge's tap
+	// as a descriptor.
 	Tap string `json:"tap,omitempty"`
-	// Forwards have a socket each, handed to the shim in their order, after a tap.
+	// Forwards have one socket each, which the shim gets in their order, after a tap.
 	Forwards []banger.Forward `json:"forwards,omitempty"`
-	// Loopback is the VM's own address of 127.0.0.0/8, on which every port that the
-	// guest listens on is open to Owner; "" for none.
+	// Loopback is the VM's own address in 127.0.0.0/8. On it, every listening port of the guest is open to the user
+	// Owner. "" means none.
 	Loopback string `json:"loopback,omitempty"`
 	Owner    uint32 `json:"owner"`
 }
 
-// Attachment is how the VMM's net device meets a network.
+// Attachment is how the VMM's net device is connected to a network.
 type Attachment int
 
-// The attachments.
+// The values of Attachment.
 const (
-	AttachStream  Attachment = iota // a user network: the VMM brings its frames to a socket
-	AttachPrivate                   // a user network: the VMM opens a tap in namespaces of its own, by name
-	AttachHanded                    // a bridge: its tap is handed to the shim, and by it to the VMM
-	AttachNamed                     // a bridge: the VMM opens its tap by name
+	// AttachStream is for a user network: the VMM sends its frames to a socket.
+	AttachStream Attachment = iota
+	// AttachPrivate is for a user network: the VMM opens a tap by name, in namespaces of its own.
+	AttachPrivate
+	// AttachHanded is for a bridge: the shim gets its tap as a descriptor and passes it to the VMM.
+	AttachHanded
+	// AttachNamed is for a bridge: the VMM opens its tap by name.
+	AttachNamed
 )
 
-// Attachment returns how the VMM's net device meets n.
+// Attachment returns how the VMM's net device is connected to n.
 func (n *Network) Attachment() Attachment {
 	switch {
 	case n.Address == "" && n.Tap == "":
@@ -99,12 +101,12 @@ type Status struct {
 // Stats are totals since the VMM started, in bytes.
 type Stats struct {
 	vmm.Stats
-	NetIn  uint64 `json:"net_in"` // to the guest, by a user network
+	NetIn  uint64 `json:"net_in"` // sent to the guest by a user network
 	NetOut uint64 `json:"net_out"`
 }
 
-// Bounds of files in a shim's directory in bytes: that of the longest list of forwards, and
-// that of a sentence about an end.
+// Maximum sizes in bytes of files in a shim's directory. The spec may have a long list of forwards; the exit record
+// is about one sentence long.
 const (
 	MaxSpec = 4 << 20
 	maxExit = 64 << 10
@@ -120,44 +122,47 @@ const (
 	DenialsFile = "denials.jsonl"
 )
 
-// The control calls: one line from the client, one JSON line back, except
-// CONNECT, which is answered by "OK n" and becomes the stream (the protocol of
-// Firecracker's vsock socket), OFFER, which is answered so too, and WATCH, which is
-// answered when the VMM ends.
+// The control calls. The client sends one line and gets one JSON line back, with three exceptions. CONNECT is
+// answered by "OK n", and the connection becomes the stream (the protocol of Firecracker's vsock socket). OFFER is
+// answered in the same way. WATCH is answered when the VMM ends.
 const (
 	CallStatus  = "STATUS"
 	CallWatch   = "WATCH"
 	CallKill    = "KILL"
 	CallPause   = "PAUSE"
 	CallResume  = "RESUME"
-	CallClock   = "CLOCK" // the guest's clock is set by the host's
+	CallClock   = "CLOCK" // sets the guest's clock from the host's
 	CallConnect = "CONNECT"
-	CallOffer   = "OFFER"   // + port: a stream as CONNECT's once it is said whose: lines of SEND, then KEEP or GIVE
-	CallSend    = "SEND"    // + length: so many bytes for the agent follow
+	// CallOffer + port opens a stream as CONNECT does. Lines of SEND follow, and then KEEP or GIVE says who gets the
+	// stream.
+	CallOffer   = "OFFER"
+	CallSend    = "SEND"    // + length: this many bytes for the agent follow
 	CallKeep    = "KEEP"    // this connection becomes the stream
 	CallGive    = "GIVE"    // the socket that comes with the first byte becomes the stream
 	CallConsole = "CONSOLE" // + tail: answered by console bytes until the VMM ends
 	CallStats   = "STATS"
 	CallPorts   = "PORTS"
-	CallForward = "FORWARD" // + JSON of a forward; its socket comes with the first byte (unix(7), SCM_RIGHTS)
+	// CallForward + JSON of a forward adds it. Its socket comes with the first byte (unix(7), SCM_RIGHTS).
+	CallForward = "FORWARD"
 	CallRelease = "RELEASE" // + JSON of a forward
 	CallPolicy  = "POLICY"  // + JSON of a policy
-	CallDeny    = "DENY"    // + JSON of a denial, to be kept with the others
+	CallDeny    = "DENY"    // + JSON of a denial, to keep with the others
 	CallDenials = "DENIALS" // + tail and whether to follow: answered by lines of JSON
 )
 
-// AllTaken ends the answer to a call for a stream beyond the last one.
+// AllTaken is the end of the answer to a call for a stream when too many are open.
 const AllTaken = "streams are open already"
 
-// How long a shim takes at most.
+// Maximum times of a shim.
 const (
 	CallTime    = 10 * time.Second // to answer a call
-	ConnectTime = 60 * time.Second // to open a stream to an agent that boots
+	ConnectTime = 60 * time.Second // to open a stream to a booting agent
 )
 
-// Descriptor returns a name of an open file, by which nothing of its path need be passed.
+// Descriptor returns a path for an open file. To open the file by it, a process needs no rights to the directories
+// above the file.
 func Descriptor(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// ConsolePath returns the file that holds the end of the guest's console output;
-// ConsolePath+".1" holds what came before.
+// ConsolePath returns the file with the end of the guest's console output. ConsolePath+".1" holds the output before
+// that.
 func ConsolePath(dir string) string { return filepath.Join(dir, ConsoleFile) }

@@ -9,16 +9,16 @@ import (
 	"syscall"
 )
 
-// Stream is one to the guest's agent. Until it is first read from, it can be given away.
+// Stream is a stream to the guest's agent. It can be given away until it is first read from.
 type Stream struct {
 	net.Conn
-	conn *net.UnixConn // the same
+	conn *net.UnixConn // the same connection as Conn
 	mu   sync.Mutex
-	kept bool // the shim knows that it is not given away
+	kept bool // the shim knows that the stream will not be given away
 }
 
-// Offer opens a stream to a port of the guest's agent, as Dial does, that can be given
-// to another. One of a shim that is older than that is like one of Dial.
+// Offer opens a stream to a port of the guest's agent, as Dial does, that can be given away. If the shim is too old
+// for that, the stream is like one of Dial.
 func (c Client) Offer(ctx context.Context, port uint32) (*Stream, error) {
 	conn, err := c.dial(ctx, CallOffer, port)
 	if err == errUnknownCall {
@@ -28,10 +28,10 @@ func (c Client) Offer(ctx context.Context, port uint32) (*Stream, error) {
 	return &Stream{Conn: conn, conn: conn}, err
 }
 
-// Give lets the shim speak to client in the place of this end, which is closed. What was
-// written here comes first. Client stays the caller's, who closes it; the shim has it for
-// itself, so it lives on when the caller does not. Give returns false, and has done
-// nothing, when the stream is the caller's for good or client is no unix socket.
+// Give makes the shim serve client instead of this end of the stream, and closes this end. What was written here
+// before is sent first. The caller still owns and must close client. The shim has a copy of it, which stays open when
+// the caller dies. Give returns false, without any effect, if the stream can no longer be given away or if client is
+// not a unix socket.
 func (s *Stream) Give(client net.Conn) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,7 +58,7 @@ func (s *Stream) Give(client net.Conn) (bool, error) {
 func (s *Stream) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	if err := s.keep(len(p) > MaxCall); err != nil || s.kept {
-		s.mu.Unlock() // not held while the agent may make us wait
+		s.mu.Unlock() // not held, because the agent may block the write
 		if err != nil {
 			return 0, err
 		}
@@ -70,7 +70,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return max(0, n-len(head)), err
 }
 
-// Read makes the stream the caller's for good.
+// Read reads from the stream, which can then no longer be given away.
 func (s *Stream) Read(p []byte) (int, error) {
 	s.mu.Lock()
 	err := s.keep(true)
@@ -81,7 +81,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return s.conn.Read(p)
 }
 
-// CloseWrite ends what is written, and makes the stream the caller's for good.
+// CloseWrite ends the sending direction. The stream can then no longer be given away.
 func (s *Stream) CloseWrite() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,4 +1,5 @@
-// Package splice joins two connections of a process, so that each end speaks to the other. It must not know what they carry.
+// Package splice joins two connections of a process and thereby connects their far ends. It must not know what they
+// carry.
 package splice
 
 import (
@@ -15,10 +16,9 @@ import (
 // goneTime is how long one end of a splice may take to end after the other has gone.
 const goneTime = 10 * time.Second
 
-// Copy copies between a and b in both directions, passing half-closes on, and
-// closes both when both directions have ended, one of them can be read no more,
-// ctx is done, or 10 s after the peer of one has gone. A side that takes no more data may
-// still have some to give.
+// Copy copies between a and b in both directions and passes half-closes on. It closes both when both directions have
+// ended, when one of them cannot be read any more, when ctx is done, or 10 s after the peer of one has gone. A side
+// that takes no more data may still send some.
 func Copy(ctx context.Context, a, b net.Conn) { copyBoth(ctx, a, b, goneTime) }
 
 func copyBoth(ctx context.Context, a, b net.Conn, gone time.Duration) {
@@ -56,9 +56,9 @@ func copyBoth(ctx context.Context, a, b net.Conn, gone time.Duration) {
 	closeBoth()
 }
 
-// reader reads into a buffer that begins small, since most streams carry little. One that
-// is filled gives way to one as long as the longest payload of the agent's channel: each
-// payload costs a guest a frame.
+// reader reads into a buffer that is small at first, because most streams carry little. When the buffer is filled
+// once, reader replaces it with one of the longest payload of the agent's channel, because each payload costs a guest
+// a frame.
 type reader struct {
 	small *smallBuffer
 	large *largeBuffer
@@ -76,7 +76,7 @@ var (
 
 func newReader() *reader { return &reader{small: smallBuffers.Get().(*smallBuffer)} }
 
-// read returns what src gives, valid until the next call.
+// read returns the next data of src, valid until the next call.
 func (r *reader) read(src io.Reader) ([]byte, error) {
 	if r.large != nil {
 		n, err := src.Read(r.large[:])
@@ -96,13 +96,13 @@ func (r *reader) close() {
 	}
 }
 
-// lender is a stream of the agent, which needs no buffer of ours.
+// lender is a stream of the agent that lends its own buffers.
 type lender interface {
 	ReadChunk(max int) ([]byte, error)
 	Release()
 }
 
-// copyAll copies until src ends or one side fails, and tells which.
+// copyAll copies until src ends or one side fails, and returns the error of the side that failed.
 func copyAll(dst io.Writer, src io.Reader) (readErr, writeErr error) {
 	next, release := lend(src)
 	defer release()
@@ -122,8 +122,8 @@ func copyAll(dst io.Writer, src io.Reader) (readErr, writeErr error) {
 	}
 }
 
-// lend returns a function that reads from src into a buffer which is valid until
-// the next call, and one that gives the buffer back at the end.
+// lend returns two functions. next reads from src into a buffer that is valid until the next call. release gives the
+// buffer back at the end.
 func lend(src io.Reader) (next func() ([]byte, error), release func()) {
 	if l, ok := src.(lender); ok {
 		return func() ([]byte, error) {

@@ -14,7 +14,7 @@ import (
 	"banger"
 )
 
-// connected returns two ends of a stream that can be half-closed.
+// connected returns the two ends of a stream that can be half-closed.
 func connected(t *testing.T) (*net.UnixConn, *net.UnixConn) {
 	t.Helper()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -35,7 +35,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// TestSpliceCopiesBothWays, and passes the end of each direction on.
+// TestSpliceCopiesBothWays also checks that the end of each direction is passed on.
 func TestSpliceCopiesBothWays(t *testing.T) {
 	near, a := connected(t)
 	b, far := connected(t)
@@ -60,7 +60,7 @@ func TestSpliceCopiesBothWays(t *testing.T) {
 	<-spliced
 }
 
-// TestSpliceEndsWithItsContext, and closes both.
+// TestSpliceEndsWithItsContext also checks that it closes both connections.
 func TestSpliceEndsWithItsContext(t *testing.T) {
 	near, a := connected(t)
 	b, far := connected(t)
@@ -89,8 +89,8 @@ func TestReaderGrows(t *testing.T) {
 	}
 }
 
-// TestSpliceEndsWhenOneEndHasGone closes one end while the other is silent. An end that is only
-// half-closed is still there.
+// TestSpliceEndsWhenOneEndHasGone closes one end while the other is silent. An end that is only half-closed has not
+// gone.
 func TestSpliceEndsWhenOneEndHasGone(t *testing.T) {
 	near, a := connected(t)
 	b, far := connected(t)

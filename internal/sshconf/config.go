@@ -8,23 +8,23 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Host is one VM as a client of SSH sees it.
+// Host is one VM as an SSH client needs it.
 type Host struct {
 	Name, ID string
 	Key      string // the line of its public host key
 }
 
-// Suffix is what a VM's name has as a name for SSH.
+// Suffix is the suffix of a VM's name in its SSH host name.
 const Suffix = ".vm"
 
-// Config is what all hosts have in common.
+// Config is the part that all hosts share.
 type Config struct {
-	Proxy      []string // the command that connects to a VM, whose id follows
+	Proxy      []string // the command that connects to a VM; the VM's id is appended
 	KnownHosts string   // path of the file that KnownHosts describes
-	Identity   string   // path of the key of MakeKey
+	Identity   string   // path of the key that MakeKey makes
 }
 
-// check refuses whatever could be more than one word of a line.
+// check rejects everything that could be more than one word of a line.
 func (h Host) check() error {
 	for _, c := range []struct{ what, text string }{{"name", h.Name}, {"id", h.ID}} {
 		if !isLabel(c.text) {
@@ -32,7 +32,8 @@ func (h Host) check() error {
 		}
 	}
 	key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(h.Key))
-	if err != nil || len(options) > 0 || len(rest) > 0 || !strings.HasPrefix(h.Key, keyLine(key)) || strings.ContainsAny(h.Key, "\r\n\x00") {
+	if err != nil || len(options) > 0 || len(rest) > 0 || !strings.HasPrefix(h.Key, keyLine(key)) ||
+		strings.ContainsAny(h.Key, "\r\n\x00") {
 		return fmt.Errorf("the host key of %s is not one", h.Name)
 	}
 	return nil
@@ -67,8 +68,8 @@ func KnownHosts(hosts []Host) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Options returns the options of one host, each as ssh -o takes it. With only, no
-// other keys than Identity and those the caller names are offered.
+// Options returns the options of one host, each in the form for ssh -o. With only, ssh offers only the key Identity
+// and the keys that the caller names.
 func (c Config) Options(h Host, only bool) ([]string, error) {
 	if err := h.check(); err != nil {
 		return nil, err
@@ -87,12 +88,13 @@ func (c Config) Options(h Host, only bool) ([]string, error) {
 	}
 	return []string{
 		"HostName " + h.Name + Suffix, "HostKeyAlias " + h.ID, "User root", "ProxyCommand " + proxy,
-		"UserKnownHostsFile " + known, "GlobalKnownHostsFile none", "StrictHostKeyChecking yes", "UpdateHostKeys no", "CheckHostIP no",
+		"UserKnownHostsFile " + known, "GlobalKnownHostsFile none", "StrictHostKeyChecking yes", "UpdateHostKeys no",
+		"CheckHostIP no",
 		"IdentityFile " + identity, "IdentitiesOnly " + map[bool]string{true: "yes", false: "no"}[only],
 	}, nil
 }
 
-// Text returns the configuration: one block for each host.
+// Text returns the configuration, with one block for each host.
 func (c Config) Text(hosts []Host) ([]byte, error) {
 	b := bytes.NewBufferString("# Written by banger, and again whenever a VM comes or goes.\n")
 	for _, h := range hosts {
@@ -108,8 +110,8 @@ func (c Config) Text(hosts []Host) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// proxyCommand writes a command as ssh_config has it: the rest of the line, whose
-// percent signs ssh expands, and which the user's shell then reads.
+// proxyCommand returns a command for ssh_config: the rest of the line, in which ssh expands percent signs, and which
+// the user's shell then reads.
 func proxyCommand(argv []string) (string, error) {
 	words := make([]string, len(argv))
 	for i, w := range argv {
@@ -121,8 +123,8 @@ func proxyCommand(argv []string) (string, error) {
 	return strings.ReplaceAll(strings.Join(words, " "), "%", "%%"), nil
 }
 
-// quotePath writes a path as one word in which ssh expands nothing. What no
-// quoting keeps, ssh_config(5) cannot say.
+// quotePath returns a path as one word in which ssh expands nothing. It returns an error for a path that
+// ssh_config(5) cannot express even with quotes.
 func quotePath(path string) (string, error) {
 	if err := checkText(path); err != nil {
 		return "", err
@@ -133,7 +135,7 @@ func quotePath(path string) (string, error) {
 	return `"` + strings.ReplaceAll(path, "%", "%%") + `"`, nil
 }
 
-// checkText refuses what would end a line.
+// checkText rejects characters that would end a line.
 func checkText(s string) error {
 	for _, c := range []byte(s) {
 		if c < ' ' || c == 0x7f {

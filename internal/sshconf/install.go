@@ -13,20 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxUserConfig is more than any configuration that a person wrote.
+// maxUserConfig is more than the size in bytes of any configuration that a person wrote.
 const maxUserConfig = 1 << 20
 
 // Install is the line in a user's configuration that includes ours.
 type Install struct {
 	User   string // path of the user's configuration
 	Ours   string // path of the configuration to include
-	Record string // path of our note that the line is there; absent when it is not
+	Record string // path of our record that the line was added; absent without the line
 }
 
-// record is what must be known to undo an installation.
+// record is what is needed to undo an installation.
 type record struct {
 	MadeFile bool `json:"made_file"` // there was no configuration before
-	MadeDir  bool `json:"made_dir"`  // nor a directory for it
+	MadeDir  bool `json:"made_dir"`  // its directory did not exist either
 }
 
 // Installed reports whether Add was called and Remove was not.
@@ -35,15 +35,14 @@ func (i Install) Installed() bool {
 	return err == nil
 }
 
-// line is the one line that is added.
+// line returns the one line that is added.
 func (i Install) line() ([]byte, error) {
 	path, err := quotePath(i.Ours)
 	return []byte("Include " + path + "\n"), err
 }
 
-// Add puts the line at the top of the user's configuration, where no earlier Host
-// can take precedence of it. All else stays as it was to the byte, owner and mode
-// included. It changes nothing when the line is there.
+// Add adds the line at the top of the user's configuration, where no earlier Host can take precedence. Everything
+// else stays unchanged, including owner and mode. Add changes nothing if the line is already there.
 func (i Install) Add() error {
 	line, err := i.line()
 	if err != nil {
@@ -66,7 +65,7 @@ func (i Install) Add() error {
 			return err
 		}
 	}
-	err = i.note(r) // before the effect, so that there is nothing of ours that we do not know
+	err = i.note(r) // before the change, so nothing of ours is ever unrecorded
 	if err == nil {
 		err = f.replace(append(append([]byte{}, line...), f.content...))
 	}
@@ -79,8 +78,7 @@ func (i Install) Add() error {
 	return err
 }
 
-// Remove takes the line away, and the file and directory that Add has made if nothing
-// else came into them.
+// Remove removes the line. It also removes the file and directory that Add has made, if they have no other content.
 func (i Install) Remove() error {
 	line, err := i.line()
 	if err != nil {
@@ -105,10 +103,10 @@ func (i Install) Remove() error {
 			return err
 		}
 		dir := filepath.Dir(f.path)
-		if r.MadeDir && os.Remove(dir) == nil { // it stays when there is more in it
+		if r.MadeDir && os.Remove(dir) == nil { // it stays if it has other content
 			dir = filepath.Dir(dir)
 		}
-		if err := syncDir(dir); err != nil { // else a power cut brings it back
+		if err := syncDir(dir); err != nil { // otherwise a power cut could bring it back
 			return err
 		}
 	default:
@@ -135,7 +133,7 @@ func hasLine(content, line []byte) bool {
 	return found
 }
 
-// withoutLine returns content without the first such line.
+// withoutLine returns content without the first such line, and whether there was one.
 func withoutLine(content, line []byte) ([]byte, bool) {
 	for at := 0; ; {
 		n := bytes.Index(content[at:], line)
@@ -149,15 +147,15 @@ func withoutLine(content, line []byte) ([]byte, bool) {
 	}
 }
 
-// configFile is a user's configuration as it was found. Nothing was changed yet.
+// configFile is a user's configuration as it was found, before any change.
 type configFile struct {
-	path    string // where it really lies
+	path    string // after all symlinks
 	content []byte
-	stat    *syscall.Stat_t // nil: there is none
-	newDir  bool            // its directory is to be made
+	stat    *syscall.Stat_t // nil if it does not exist
+	newDir  bool            // its directory must be made
 }
 
-// openConfig reads the configuration and makes sure that it can be replaced.
+// openConfig reads the configuration and checks that it can be replaced.
 func openConfig(name string) (*configFile, error) {
 	path, err := filepath.EvalSymlinks(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -193,7 +191,7 @@ func openConfig(name string) (*configFile, error) {
 	return &configFile{path: path, content: content, stat: st}, nil
 }
 
-// absentConfig is for a configuration that is not there: its directory must take one.
+// absentConfig handles a configuration that does not exist. It checks that its directory can take one.
 func absentConfig(name string) (*configFile, error) {
 	if _, err := os.Lstat(name); err == nil {
 		return nil, fmt.Errorf("%s is a link that leads nowhere", name)
@@ -211,7 +209,7 @@ func absentConfig(name string) (*configFile, error) {
 	return f, nil
 }
 
-// replace gives the file a new content, and nothing else.
+// replace changes only the content of the file.
 func (f *configFile) replace(content []byte) error {
 	mode := fs.FileMode(0o600)
 	if f.stat != nil {
@@ -221,7 +219,7 @@ func (f *configFile) replace(content []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp) // after the rename it is not there
+	defer os.Remove(temp) // after the rename it no longer exists
 	if f.stat != nil {
 		if err := os.Chown(temp, int(f.stat.Uid), int(f.stat.Gid)); err != nil {
 			return fmt.Errorf("the owner of %s cannot be kept: %w", f.path, err)

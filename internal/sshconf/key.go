@@ -1,7 +1,6 @@
-// Package sshconf makes what an OpenSSH client needs to reach VMs: keys, known
-// hosts, the text of a configuration and the one line in the user's own that
-// includes it. It imports nothing of ours and must not know what a VM is: it is
-// given names, and trusts none.
+// Package sshconf makes what an OpenSSH client needs to reach VMs: keys, known hosts, the text of a configuration,
+// and the one line in the user's own configuration that includes it. It imports no package of this module and must
+// not know what a VM is. It does not trust the names that it gets.
 package sshconf
 
 import (
@@ -26,10 +25,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MakeKey returns the ed25519 key in file, which it makes once, readable by its owner
-// alone: the private key as it lies there, and the line of the public one.
+// MakeKey returns the ed25519 key in file, and makes it if it does not exist. Only its owner can read the file.
+// MakeKey returns the private key as in the file, and the line of the public key.
 func MakeKey(file, comment string) (private []byte, public string, err error) {
-	private, err = readKey(file, unix.O_NOFOLLOW) // its directory may be another user's
+	private, err = readKey(file, unix.O_NOFOLLOW) // another user may own its directory
 	if errors.Is(err, fs.ErrNotExist) {
 		private, err = newKey(file, comment)
 	}
@@ -47,8 +46,7 @@ func keyLine(key ssh.PublicKey) string {
 	return string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key)))
 }
 
-// newKey makes a key unless somebody else does so at the same time; then that one
-// counts.
+// newKey makes a key. If another process makes one at the same time, newKey returns that one.
 func newKey(file, comment string) ([]byte, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -73,10 +71,10 @@ func newKey(file, comment string) ([]byte, error) {
 	return private, nil
 }
 
-// tempPrefix begins the name of a file that is being written; the id of the process follows.
+// tempPrefix is the start of the name of a file that is being written. The id of the process follows.
 const tempPrefix = ".banger-"
 
-// removeHalves removes what processes have left in dir that were killed while they wrote.
+// removeHalves removes unfinished files in dir whose processes were killed.
 func removeHalves(dir string) {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
@@ -91,7 +89,7 @@ func removeHalves(dir string) {
 	}
 }
 
-// writeTemp writes a new file beside file and returns its name.
+// writeTemp writes a new file in the directory of file and returns its name.
 func writeTemp(file string, content []byte, mode fs.FileMode) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(file), fmt.Sprintf("%s%d-*", tempPrefix, os.Getpid())) // O_EXCL, 0600
 	if err != nil {
@@ -106,7 +104,7 @@ func writeTemp(file string, content []byte, mode fs.FileMode) (string, error) {
 	return f.Name(), nil
 }
 
-// WriteFile replaces file as a whole, unless it has this content already.
+// WriteFile replaces the whole file, unless it already has this content.
 func WriteFile(file string, content []byte) error {
 	removeHalves(filepath.Dir(file))
 	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, content) {
@@ -128,7 +126,7 @@ func moveTo(temp, file string) error {
 	return syncDir(filepath.Dir(file))
 }
 
-// syncDir makes durable which names are in a directory.
+// syncDir makes the names in a directory durable.
 func syncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
@@ -138,12 +136,11 @@ func syncDir(path string) error {
 	return dir.Sync()
 }
 
-// maxKeyFile bounds what is read of a file that should hold a key.
+// maxKeyFile is the maximum number of bytes to read from a key file.
 const maxKeyFile = 64 << 10
 
-// PublicKeys collects a user's public keys as lines, without doubles: those of the
-// given files, private keys or their .pub files, which must be readable; those of
-// dir/*.pub; and those that the agent behind socket holds.
+// PublicKeys returns a user's public keys as lines, without duplicates: those of the given files, which must be
+// readable and are private keys or their .pub files; those of dir/*.pub; and those of the agent at socket.
 func PublicKeys(files []string, dir, socket string) ([]string, error) {
 	var lines []string
 	add := func(key ssh.PublicKey) {
@@ -158,7 +155,7 @@ func PublicKeys(files []string, dir, socket string) ([]string, error) {
 		}
 		add(key)
 	}
-	entries, _ := os.ReadDir(dir) // of "" there are none
+	entries, _ := os.ReadDir(dir) // "" has no entries
 	for _, e := range entries {
 		if filepath.Ext(e.Name()) != ".pub" {
 			continue
@@ -173,7 +170,7 @@ func PublicKeys(files []string, dir, socket string) ([]string, error) {
 	return lines, nil
 }
 
-// publicOf finds the public half of an identity file.
+// publicOf finds the public key of an identity file.
 func publicOf(file string) (ssh.PublicKey, error) {
 	if key, err := readPublic(file + ".pub"); err == nil {
 		return key, nil
@@ -204,7 +201,7 @@ func readPublic(file string) (ssh.PublicKey, error) {
 	return key, err
 }
 
-// readKey reads an ordinary file of a key's size; no other kind can hold us up.
+// readKey reads a regular file of a key's size. Other kinds of files could block, and are rejected.
 func readKey(file string, flags int) ([]byte, error) {
 	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
 	if err != nil {
@@ -224,7 +221,7 @@ func readKey(file string, flags int) ([]byte, error) {
 // agentLimit bounds the wait for the user's agent.
 const agentLimit = 2 * time.Second
 
-// agentKeys asks the agent, if there is one.
+// agentKeys returns the keys of the agent, if there is one.
 func agentKeys(socket string) []ssh.PublicKey {
 	if socket == "" {
 		return nil

@@ -36,14 +36,15 @@ func write(t testing.TB, name, content string, mode os.FileMode) {
 	check(t, os.Chmod(name, mode))
 }
 
-// installation is one in a home of its own.
+// installation returns an Install in a new home directory.
 func installation(t *testing.T) (Install, string) {
 	home, state := t.TempDir(), t.TempDir()
-	return Install{User: filepath.Join(home, ".ssh", "config"), Ours: filepath.Join(state, "config"), Record: filepath.Join(state, "installed")}, home
+	return Install{User: filepath.Join(home, ".ssh", "config"), Ours: filepath.Join(state, "config"),
+		Record: filepath.Join(state, "installed")}, home
 }
 
-// What install adds is one line at the top, and uninstall gives back every byte,
-// the mode and the owner, or the absence.
+// TestInstallAndUninstall: install adds one line at the top. uninstall restores every byte, the mode and the owner,
+// or the absence.
 func TestInstallAndUninstall(t *testing.T) {
 	for name, c := range map[string]struct {
 		content string
@@ -62,7 +63,7 @@ func TestInstallAndUninstall(t *testing.T) {
 			i, _ := installation(t)
 			write(t, i.User, c.content, c.mode)
 			check(t, i.Add())
-			check(t, i.Add()) // twice is once
+			check(t, i.Add()) // a second Add changes nothing
 			want := "Include \"" + i.Ours + "\"\n" + c.content
 			if got, _ := os.ReadFile(i.User); string(got) != want {
 				t.Errorf("installed, it is %q", got)
@@ -106,7 +107,7 @@ func TestUninstallRemovesWhatInstallMade(t *testing.T) {
 	}
 }
 
-// What the user wrote between install and uninstall stays.
+// TestUninstallKeepsWhatCameLater: lines that the user wrote between install and uninstall stay.
 func TestUninstallKeepsWhatCameLater(t *testing.T) {
 	i, _ := installation(t)
 	check(t, i.Add())
@@ -135,8 +136,7 @@ func TestASymlinkedConfigurationStaysOne(t *testing.T) {
 	}
 }
 
-// A configuration that cannot be replaced as it is stays untouched, and nothing is
-// noted.
+// TestOddConfigurationsAreRefused: a configuration that cannot be replaced is not changed, and nothing is recorded.
 func TestOddConfigurationsAreRefused(t *testing.T) {
 	for name, prepare := range map[string]func(t *testing.T, file string){
 		"a directory":      func(t *testing.T, file string) { check(t, os.MkdirAll(file, 0o700)) },
@@ -150,7 +150,7 @@ func TestOddConfigurationsAreRefused(t *testing.T) {
 		"binary":    func(t *testing.T, file string) { write(t, file, "a\x00b", 0o600) },
 		"too large": func(t *testing.T, file string) { write(t, file, strings.Repeat("#\n", maxUserConfig), 0o600) },
 		"unwritable": func(t *testing.T, file string) {
-			if os.Geteuid() == 0 { // nothing is unwritable for root; a file where the directory should be is
+			if os.Geteuid() == 0 { // root can write everywhere, but not below a file
 				check(t, os.Remove(filepath.Dir(file)))
 				write(t, filepath.Dir(file), "", 0o600)
 				return
@@ -173,7 +173,8 @@ func TestOddConfigurationsAreRefused(t *testing.T) {
 	}
 }
 
-// Names, ids and keys come from elsewhere: none can add a line, a word or a pattern.
+// TestHostileHostsAreRefused: names, ids and keys come from elsewhere. None of them can add a line, a word or a
+// pattern.
 func TestHostileHostsAreRefused(t *testing.T) {
 	c := Config{Proxy: []string{"/bin/banger", "ssh-proxy"}, KnownHosts: "/k", Identity: "/i"}
 	good := Host{Name: "web", ID: "0123456789ab", Key: aKey}
@@ -213,7 +214,7 @@ func TestHostileHostsAreRefused(t *testing.T) {
 	}
 }
 
-// What a comment of a key holds is left out.
+// TestKnownHostsHoldOneLineEach also checks that the comment of a key is left out.
 func TestKnownHostsHoldOneLineEach(t *testing.T) {
 	text, err := KnownHosts([]Host{{"web", "0123456789ab", aKey + " a comment"}, {"db", "ba9876543210", aKey}})
 	check(t, err)
@@ -222,11 +223,12 @@ func TestKnownHostsHoldOneLineEach(t *testing.T) {
 	}
 }
 
-// odd are paths as a person may have them; ssh and the shell must read each as it is.
-var odd = []string{"plain", "with space", "100%h %%", "it's", "a;b|c&d>e", "$HOME", "`id`", "a*?[b]", "#x", "ünï", "-dash", "~", "tab^"}
+// odd are unusual paths. ssh and the shell must read each of them unchanged.
+var odd = []string{"plain", "with space", "100%h %%", "it's", "a;b|c&d>e", "$HOME", "`id`", "a*?[b]", "#x", "ünï",
+	"-dash", "~", "tab^"}
 
-// OpenSSH's own reading of the configuration decides: paths are found and the proxy is
-// run with the words it was given, whatever they hold.
+// TestOpenSSHReadsOddPathsAsTheyAre lets OpenSSH itself read the configuration. It must find the paths, and run the
+// proxy with exactly the words that it was given.
 func TestOpenSSHReadsOddPathsAsTheyAre(t *testing.T) {
 	client, err := exec.LookPath("ssh")
 	check(t, err)
@@ -238,7 +240,8 @@ func TestOpenSSHReadsOddPathsAsTheyAre(t *testing.T) {
 			write(t, proxy, "#!/bin/sh\nprintf '%s|' \"$@\" > \"$(dirname \"$0\")/called\"\n", 0o755)
 			_, _, err := MakeKey(filepath.Join(dir, "key"), "")
 			check(t, err)
-			c := Config{Proxy: []string{proxy, name, "%h"}, KnownHosts: filepath.Join(dir, "known"), Identity: filepath.Join(dir, "key")}
+			c := Config{Proxy: []string{proxy, name, "%h"}, KnownHosts: filepath.Join(dir, "known"),
+				Identity: filepath.Join(dir, "key")}
 			text, err := c.Text([]Host{{"web", "0123456789ab", aKey}})
 			check(t, err)
 			file := filepath.Join(t.TempDir(), "config")
@@ -247,12 +250,13 @@ func TestOpenSSHReadsOddPathsAsTheyAre(t *testing.T) {
 			if err != nil || !strings.Contains(string(out), "stricthostkeychecking true\n") {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			log, _ := exec.Command(client, "-v", "-F", file, "web.vm", "true").CombinedOutput() // the proxy says nothing, so it fails
+			// The proxy sends nothing, so ssh fails.
+			log, _ := exec.Command(client, "-v", "-F", file, "web.vm", "true").CombinedOutput()
 			called, err := os.ReadFile(filepath.Join(dir, "called"))
 			if err != nil || string(called) != name+"|%h|0123456789ab|" {
 				t.Errorf("the proxy is called with %q, %v\n%s", called, err, log)
 			}
-			if !strings.Contains(string(log), "/key type 3") { // -1 would be one that is not there
+			if !strings.Contains(string(log), "/key type 3") { // -1 would mean that the file does not exist
 				t.Errorf("the key is not found:\n%s", log)
 			}
 		})
@@ -261,7 +265,8 @@ func TestOpenSSHReadsOddPathsAsTheyAre(t *testing.T) {
 
 func TestPathsThatNoQuotingKeepsAreRefused(t *testing.T) {
 	for _, path := range []string{"/a\nb", "/a\rb", "/a\x00b", `/a"b`, `/a\b`, "/${HOME}", "/a\x1bb"} {
-		if text, err := (Config{Proxy: []string{"p"}, KnownHosts: path, Identity: "/i"}).Text([]Host{{"web", "0123456789ab", aKey}}); err == nil {
+		if text, err := (Config{Proxy: []string{"p"}, KnownHosts: path,
+			Identity: "/i"}).Text([]Host{{"web", "0123456789ab", aKey}}); err == nil {
 			t.Errorf("%q gives\n%s", path, text)
 		}
 		i, _ := installation(t)
@@ -272,7 +277,7 @@ func TestPathsThatNoQuotingKeepsAreRefused(t *testing.T) {
 	}
 }
 
-// However many ask at once, one key is made, and it is the owner's alone.
+// TestMakeKeyMakesOne: many calls at the same time make only one key, which only its owner can read.
 func TestMakeKeyMakesOne(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
 	var lines [20]string
@@ -311,7 +316,7 @@ func TestMakeKeyMakesOne(t *testing.T) {
 	}
 }
 
-// The keys that may log in are those named, those in the directory and the agent's.
+// TestPublicKeys: the keys that may log in are those named, those in the directory, and the agent's.
 func TestPublicKeys(t *testing.T) {
 	dir := t.TempDir()
 	_, named, err := MakeKey(filepath.Join(dir, "named"), "")
@@ -345,7 +350,7 @@ func TestPublicKeys(t *testing.T) {
 	if len(got) != 3 || got[0] != named || got[1] != listed {
 		t.Errorf("they are %q", got)
 	}
-	t.Chdir(keys) // is not looked at
+	t.Chdir(keys) // this directory is not read
 	if got, err := PublicKeys(nil, "", socket); err != nil || len(got) != 0 {
 		t.Errorf("without any they are %q, %v", got, err)
 	}
@@ -354,10 +359,10 @@ func TestPublicKeys(t *testing.T) {
 	}
 }
 
-// TestWhatAKilledProcessLeftIsRemoved, and not what another one is writing.
+// TestWhatAKilledProcessLeftIsRemoved also checks that a file which another process is writing stays.
 func TestWhatAKilledProcessLeftIsRemoved(t *testing.T) {
 	ours, users := t.TempDir(), t.TempDir()
-	const dead = ".banger-4294967295-1" // no process has such an id (proc(5), pid_max)
+	const dead = ".banger-4294967295-1" // no process can have this id (proc(5), pid_max)
 	others := fmt.Sprintf(".banger-%d-1", os.Getpid())
 	mine := ".banger-notes"
 	for _, dir := range []string{ours, users} {
@@ -370,10 +375,12 @@ func TestWhatAKilledProcessLeftIsRemoved(t *testing.T) {
 	if err := WriteFile(filepath.Join(ours, "config"), []byte("text")); err != nil {
 		t.Fatal(err)
 	}
-	if err := (Install{User: filepath.Join(users, "config"), Ours: filepath.Join(ours, "config"), Record: filepath.Join(ours, "installed")}).Add(); err != nil {
+	if err := (Install{User: filepath.Join(users, "config"), Ours: filepath.Join(ours, "config"),
+		Record: filepath.Join(ours, "installed")}).Add(); err != nil {
 		t.Fatal(err)
 	}
-	for dir, want := range map[string][]string{ours: {others, mine, "config", "installed"}, users: {others, mine, "config"}} {
+	for dir, want := range map[string][]string{ours: {others, mine, "config", "installed"},
+		users: {others, mine, "config"}} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestTheDatabaseIsItsUsersAlone: its log and its shared memory too, whatever the umask, and also where an earlier banger has
-// left them open to others.
+// TestTheDatabaseIsItsUsersAlone: also its log and its shared memory, whatever the umask, and even if an earlier
+// banger left them open to other users.
 func TestTheDatabaseIsItsUsersAlone(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0))
 	path := filepath.Join(t.TempDir(), "banger.db")

@@ -21,18 +21,19 @@ func (s *Store) CreateNetwork(ctx context.Context, n banger.Network) error {
 	}
 	_, err = s.db.ExecContext(ctx, `INSERT INTO network (name, document) VALUES (?, ?)`, n.Name, string(doc))
 	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY {
-		return banger.Errorf(banger.CodeConflict, "a network called %q exists already", n.Name).WithHint("see: banger network ls")
+		return banger.Errorf(banger.CodeConflict, "a network called %q exists already", n.Name).
+			WithHint("see: banger network ls")
 	}
 	return err
 }
 
-// DeleteNetwork removes a network; one that is gone is no error.
+// DeleteNetwork removes a network. It returns no error if the network does not exist.
 func (s *Store) DeleteNetwork(ctx context.Context, name string) error {
 	_, err := s.db.ExecContext(ctx, `DELETE FROM network WHERE name = ?`, name)
 	return err
 }
 
-// Networks returns all networks in the order of their names.
+// Networks returns all networks, sorted by name.
 func (s *Store) Networks(ctx context.Context) ([]banger.Network, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT name, document FROM network ORDER BY name`)
 	if err != nil {

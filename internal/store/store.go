@@ -1,6 +1,5 @@
-// Package store keeps VMs in SQLite. It converts rows to nouns and back and
-// holds the constraints that must survive a crash: unique names and slots. It
-// must not know what a VM's state means or touch anything else on the host.
+// Package store keeps VMs in SQLite. It converts rows to nouns and back, and holds the constraints that must survive
+// a crash: unique names and slots. It must not know what a VM's state means or touch anything else on the host.
 package store
 
 import (
@@ -29,27 +28,27 @@ import (
 //go:embed migration/*.sql
 var migrations embed.FS
 
-// MinSQLite is the first SQLite without the WAL-reset race, which could lose or
-// corrupt data with two connections (sqlite.org/wal.html#walresetbug).
+// MinSQLite is the first SQLite version without the WAL-reset race, which could lose or corrupt data with two
+// connections (sqlite.org/wal.html#walresetbug).
 var MinSQLite = [3]int{3, 51, 3}
 
 // Store is an open database. Its methods may be called concurrently.
 type Store struct{ db *sql.DB }
 
-// Row is a VM with what only the store knows of it.
+// Row is a VM with data that only the store has.
 type Row struct {
 	VM        banger.VM
 	Slot      int
-	Committed bool  // false: being made or being removed
-	Broken    error // why the document cannot be read; then VM has its ID and Name alone
+	Committed bool // false while the VM is being made or removed
+	// Broken says why the document cannot be read. VM then has only its ID and Name.
+	Broken error
 }
 
-// ErrDamaged says that a file is no whole SQLite database.
+// ErrDamaged means that a file is not a complete SQLite database.
 var ErrDamaged = errors.New("the database is damaged")
 
-// Open opens or creates the database at path and migrates it. It refuses a
-// database of a later banger without touching it. Its error wraps ErrDamaged when
-// SQLite finds the file damaged.
+// Open opens or creates the database at path and migrates it. It rejects a database of a later banger without
+// changing it. The error wraps ErrDamaged when SQLite finds the file damaged.
 func Open(ctx context.Context, path string) (*Store, error) {
 	if err := protect(path); err != nil {
 		return nil, err
@@ -60,7 +59,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(1) // one writer; reads are short
+	db.SetMaxOpenConns(1) // one connection, because there is one writer and reads are short
 	s := &Store{db: db}
 	if err := s.prepare(ctx); err != nil {
 		db.Close()
@@ -69,8 +68,8 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	return s, nil
 }
 
-// protect makes the database's files this user's alone before SQLite opens them, which gives its log and its shared memory the
-// database's mode.
+// protect sets the mode of the database's files to this user alone before SQLite opens them. SQLite gives its log and
+// its shared memory the mode of the database.
 func protect(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
@@ -110,7 +109,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	return s.migrate(ctx)
 }
 
-// ErrFull says that a change was not made because the disk is full. It is ENOSPC to errors.Is.
+// ErrFull means that a change was not made because the disk is full. errors.Is treats it as ENOSPC.
 var ErrFull error = fullError{}
 
 type fullError struct{}
@@ -118,14 +117,14 @@ type fullError struct{}
 func (fullError) Error() string        { return "the disk is full" }
 func (fullError) Is(target error) bool { return target == syscall.ENOSPC }
 
-// ErrDisk says that the database could not be read or written.
+// ErrDisk means that the database could not be read or written.
 var ErrDisk = errors.New("the disk failed")
 
-// damage makes ErrDamaged of what SQLite says of a file that is no database, or not a whole one, and ErrFull and
-// ErrDisk of what it says of a full or a broken disk (sqlite.org/rescode.html).
+// damage wraps an error of SQLite (sqlite.org/rescode.html): in ErrDamaged for a file that is no database or an
+// incomplete one, and in ErrFull or ErrDisk for a full or broken disk.
 func damage(err error) error {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
-		if e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE { // the memory that is shared by a file cannot grow
+		if e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE { // the shared memory of the database cannot grow
 			return fmt.Errorf("%w: %w", ErrFull, err)
 		}
 		switch e.Code() & 0xff {
@@ -140,13 +139,14 @@ func damage(err error) error {
 	return err
 }
 
-// CopyTo writes a whole copy of the database to path, durably, where nothing is or an older copy that it replaces.
+// CopyTo writes a complete copy of the database to path, durably. It replaces an older copy.
 func (s *Store) CopyTo(ctx context.Context, path string) error {
 	tmp := path + ".tmp"
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) // SQLite fills an empty file, and its mode is ours
+	// SQLite fills an empty file, so the copy gets our mode.
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (s *Store) CopyTo(ctx context.Context, path string) error {
 	return blob.Sync(filepath.Dir(path))
 }
 
-// SQLiteVersion returns the version of the SQLite in this binary.
+// SQLiteVersion returns the version of SQLite in this binary.
 func (s *Store) SQLiteVersion(ctx context.Context) (string, error) {
 	var v string
 	err := s.db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&v)
@@ -187,8 +187,7 @@ func checkSQLite(v string) error {
 	return nil
 }
 
-// migrate applies the numbered files that PRAGMA user_version has not seen, each
-// in a transaction of its own.
+// migrate applies the numbered files above PRAGMA user_version, each in its own transaction.
 func (s *Store) migrate(ctx context.Context) error {
 	files, err := fs.Glob(migrations, "migration/*.sql")
 	if err != nil {
@@ -200,7 +199,8 @@ func (s *Store) migrate(ctx context.Context) error {
 		return err
 	}
 	if have > len(files) {
-		return banger.Errorf(banger.CodeVersion, "the database has schema %d, but this banger knows only %d", have, len(files)).
+		return banger.Errorf(banger.CodeVersion, "the database has schema %d, but this banger knows only %d",
+			have, len(files)).
 			WithHint("use the banger that wrote it, or a later one")
 	}
 	for i := have; i < len(files); i++ {
@@ -237,8 +237,8 @@ func (s *Store) tx(ctx context.Context, f func(*sql.Tx) error) error {
 // freeSlot finds the smallest slot that no VM has.
 const freeSlot = `SELECT min(n) FROM (SELECT 1 AS n UNION SELECT slot + 1 FROM vm) WHERE n NOT IN (SELECT slot FROM vm)`
 
-// Create inserts an uncommitted VM and returns its slot, the smallest free one.
-// It returns an *Error of CodeConflict when the name is taken.
+// Create inserts an uncommitted VM and returns its slot, which is the smallest free one. It returns an *Error of
+// CodeConflict when the name is taken.
 func (s *Store) Create(ctx context.Context, vm banger.VM) (slot int, err error) {
 	doc, err := json.Marshal(vm)
 	if err != nil {
@@ -248,14 +248,15 @@ func (s *Store) Create(ctx context.Context, vm banger.VM) (slot int, err error) 
 		if err := tx.QueryRowContext(ctx, freeSlot).Scan(&slot); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO vm (id, name, slot, committed, document) VALUES (?, ?, ?, 0, ?)`, vm.ID, vm.Name, slot, string(doc))
+		_, err := tx.ExecContext(ctx, `INSERT INTO vm (id, name, slot, committed, document) VALUES (?, ?, ?, 0, ?)`,
+			vm.ID, vm.Name, slot, string(doc))
 		return err
 	})
 	return slot, nameConflict(err, vm.Name)
 }
 
-// Update replaces the VM's document and name. It returns an *Error of
-// CodeConflict when the name is taken and CodeNotFound when the row is gone.
+// Update replaces the VM's document and name. It returns an *Error of CodeConflict when the name is taken, and of
+// CodeNotFound when the row does not exist.
 func (s *Store) Update(ctx context.Context, vm banger.VM) error {
 	doc, err := json.Marshal(vm)
 	if err != nil {
@@ -264,7 +265,7 @@ func (s *Store) Update(ctx context.Context, vm banger.VM) error {
 	return s.one(ctx, vm, `UPDATE vm SET name = ?, document = ? WHERE id = ?`, vm.Name, string(doc), vm.ID)
 }
 
-// Commit is Update and says that creation has succeeded.
+// Commit is like Update, and records that the creation has succeeded.
 func (s *Store) Commit(ctx context.Context, vm banger.VM) error {
 	doc, err := json.Marshal(vm)
 	if err != nil {
@@ -273,14 +274,14 @@ func (s *Store) Commit(ctx context.Context, vm banger.VM) error {
 	return s.one(ctx, vm, `UPDATE vm SET name = ?, document = ?, committed = 1 WHERE id = ?`, vm.Name, string(doc), vm.ID)
 }
 
-// Undo says that the VM is to be gone: at the next start, if not before, its files are removed and then its row. Its name is
+// Undo marks the VM as removed. Its files and then its row are removed at the next start at the latest. Its name is
 // free at once.
 func (s *Store) Undo(ctx context.Context, vm banger.VM) error {
 	return s.one(ctx, vm, `UPDATE vm SET name = id, committed = 0 WHERE id = ?`, vm.ID)
 }
 
-// Insert adds a committed row again, or replaces the one of this VM. The row gets its slot, or the smallest free one if another VM has
-// that. It returns an *Error of CodeConflict when another VM has the name.
+// Insert adds a committed row, or replaces the row of this VM. The row gets its slot, or the smallest free one if
+// another VM has that slot. It returns an *Error of CodeConflict when another VM has the name.
 func (s *Store) Insert(ctx context.Context, r Row) error {
 	doc, err := json.Marshal(r.VM)
 	if err != nil {
@@ -299,19 +300,20 @@ func (s *Store) Insert(ctx context.Context, r Row) error {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO vm (id, name, slot, committed, document) VALUES (?, ?, ?, 1, ?)`, r.VM.ID, r.VM.Name, r.Slot, string(doc))
+		_, err := tx.ExecContext(ctx, `INSERT INTO vm (id, name, slot, committed, document) VALUES (?, ?, ?, 1, ?)`,
+			r.VM.ID, r.VM.Name, r.Slot, string(doc))
 		return err
 	})
 	return nameConflict(err, r.VM.Name)
 }
 
-// Delete removes the row; a row that is gone is no error.
+// Delete removes the row. It returns no error if the row does not exist.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	_, err := s.db.ExecContext(ctx, `DELETE FROM vm WHERE id = ?`, id)
 	return damage(err)
 }
 
-// List returns all rows in the order of their slots, also those that cannot be read.
+// List returns all rows in the order of their slots, including rows that cannot be read.
 func (s *Store) List(ctx context.Context) ([]Row, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT id, name, slot, committed, document FROM vm ORDER BY slot`)
 	if err != nil {

@@ -15,17 +15,17 @@ import (
 	"banger/internal/vmm"
 )
 
-// boot is one start of a VM, until its guest obeys.
+// boot is one start of a VM, until its guest is ready.
 type boot struct {
 	m     *machine
-	vm    banger.VM // as it was before
+	vm    banger.VM // the VM before the start
 	watch *stopwatch
 	emit  banger.Emit
 }
 
-// run boots with a place among the emulated boots, and once more after a
-// guest panic: emulators have rare bugs that a second boot does not meet. What is late although the guest has booted
-// is returned as a sentence.
+// run boots the VM. Emulated boots first wait for a free place. After a guest panic it boots once more, because
+// emulators have rare bugs that a second boot does not meet. If the guest has booted but its init is late, late says
+// so in a sentence.
 func (b boot) run(ctx context.Context) (late string, err error) {
 	if !b.m.s.opts.VMMs.KVM {
 		select {
@@ -94,8 +94,9 @@ func (b boot) once(ctx context.Context) error {
 	return nil
 }
 
-// awaitInit waits until the image's init runs, if that is what boots, and until it obeys, if it is systemd; it does
-// not wait for systemd's units. One that is late is no failure: the agent runs commands all the same.
+// awaitInit waits until the image's init runs, if the VM boots it, and until systemd accepts requests, if it is
+// systemd. It does not wait for systemd's units. A late init is no failure, because the agent can run commands
+// anyway.
 func (b boot) awaitInit(ctx context.Context) (late string, err error) {
 	if b.vm.Spec.Init != banger.InitImage {
 		return "", nil
@@ -112,7 +113,7 @@ func (b boot) awaitInit(ctx context.Context) (late string, err error) {
 	return "", err
 }
 
-// unlessEnded makes a request of the agent, for limit at most, which the end of the VMM ends.
+// unlessEnded makes a request to the agent and waits for at most limit. The end of the VMM ends the wait.
 func (b boot) unlessEnded(ctx context.Context, limit time.Duration, request func(context.Context) error) error {
 	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -140,7 +141,7 @@ func (b boot) unlessEnded(ctx context.Context, limit time.Duration, request func
 	}
 }
 
-// endedEarly is the error of a boot during which the VMM has ended.
+// endedEarly returns the error of a boot during which the VMM has ended.
 func (b boot) endedEarly(st shim.Status) error {
 	b.m.alive = false
 	if st.Exit.Panic {
@@ -149,8 +150,8 @@ func (b boot) endedEarly(st shim.Status) error {
 	return &bootError{errors.New(st.Exit.Reason)}
 }
 
-// syncClock sets the guest's clock by the host's, to what Configure cannot know: how long it took until it was read.
-// Where that fails, the clock is as Configure has set it, and the shim tries again each minute.
+// syncClock sets the guest's clock from the host's. Configure has already set the clock, but without the time that
+// its request took. If syncClock fails, the clock stays as it is, and the shim tries again each minute.
 func (b boot) syncClock(ctx context.Context) { b.m.s.shim(b.m.id()).SyncClock(ctx) }
 
 // startShim opens the VM's ports and hands them to a new shim.
@@ -170,7 +171,7 @@ func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) e
 		if spec.Network.Address, err = b.m.s.networks.Join(ctx, b.vm, assign); err != nil {
 			return err
 		}
-		if spec.Network.Tap != "" { // whose owner is the VMM's user
+		if spec.Network.Tap != "" { // the VMM's user owns the tap
 			spec.Network.Tap = bridge.Port{ID: b.vm.ID}.Tap()
 		} else {
 			tap, err := b.m.s.networks.Bridge.OpenTap(b.vm.ID)
@@ -192,7 +193,7 @@ func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) e
 	return nil
 }
 
-// material returns the kernel and the initramfs that the VM is started with. Its image is whole then.
+// material returns the kernel and the initramfs for the start of the VM. Afterwards its image is complete.
 func (b boot) material() (kernel, initrd string, err error) {
 	k, err := b.m.s.opts.Kernels.Get(b.vm.Kernel)
 	if err != nil {
@@ -265,7 +266,7 @@ func (b boot) shimSpec() (shim.Spec, shim.Identity, error) {
 	return spec, id, b.m.s.openToAll(config)
 }
 
-// guestConfig returns what the agent is told of its VM, which has an address by now.
+// guestConfig returns the agent's configuration of a VM that already has its address.
 func (b boot) guestConfig(ctx context.Context, hostKey string) (c guest.Config, err error) {
 	vm := b.m.snapshot()
 	hostname := vm.Spec.Hostname
@@ -275,29 +276,29 @@ func (b boot) guestConfig(ctx context.Context, hostKey string) (c guest.Config, 
 	c = guest.Config{Hostname: hostname, SSHHostKey: hostKey, CA: vm.Spec.CA,
 		Nested: vm.Spec.Nested != ""}
 	if img, err := b.m.s.opts.Images.Get(vm.ImageDigest); err == nil {
-		c.StopSignal, _ = stopSignal(img) // checked at creation
+		c.StopSignal, _ = stopSignal(img) // the error was checked at creation
 	}
 	c.Network, err = b.m.s.networks.Guest(ctx, vm)
 	return c, err
 }
 
-// bootError is the end of a boot that the guest is the reason of.
+// bootError is a failure of a boot that the guest has caused.
 type bootError struct{ cause error }
 
 func (e *bootError) Error() string { return e.cause.Error() }
 func (e *bootError) Unwrap() error { return e.cause }
 
-// explain returns the error of a VM's boot. said is what its console ends with.
+// explain returns the error of a VM's boot. said is the end of its console output.
 func (e *bootError) explain(vm banger.VM, said string) error {
 	if said != "" {
 		said = "; its console ends with: " + said
 	}
 	err := banger.Errorf(banger.CodeGuest, "VM %s did not boot: %w%s", vm.Name, e.cause, said)
-	if vm.Spec.AutoRemove { // then nothing of it stays
+	if vm.Spec.AutoRemove { // the VM is removed, with its console log
 		return err
 	}
 	return err.WithHint("see: banger logs %s", vm.Name)
 }
 
-// errLate marks an answer of the agent that did not come in time.
+// errLate means that the agent did not answer in time.
 var errLate = errors.New("the agent did not answer in time")

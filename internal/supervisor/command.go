@@ -9,12 +9,10 @@ import (
 	"banger/internal/guest"
 )
 
-// resolveMain resolves a VM's main command from what the user asked for and what
-// the image says, by docker's rules: an entrypoint of the user's replaces the
-// image's entrypoint and command, a command of the user's replaces the image's
-// command. It returns nil for a machine that only waits for execs: one started
-// in the background whose image offers nothing but a bare shell (or that boots
-// an init of its own), which would end at once.
+// resolveMain resolves a VM's main command from the spec and the image, by docker's rules: an entrypoint in the spec
+// replaces the image's entrypoint and command, and a command in the spec replaces the image's command. It returns nil
+// for a machine that only waits for execs: one in the background whose image has only a bare shell, which would end
+// at once, or boots its own init.
 func resolveMain(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 	entrypoint, cmd := img.Config.Entrypoint, img.Config.Cmd
 	if spec.Entrypoint != nil {
@@ -46,7 +44,7 @@ func resolveMain(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 	return &e, e.Check()
 }
 
-// stopSignal is what ends the main command cleanly; 0 leaves it to the agent.
+// stopSignal returns the signal that ends the main command cleanly. 0 means that the agent chooses.
 func stopSignal(img banger.Image) (int, error) {
 	if img.Config.StopSignal == "" {
 		return 0, nil
@@ -58,12 +56,12 @@ func stopSignal(img banger.Image) (int, error) {
 	return n, nil
 }
 
-// execDefaults is what every command in a VM starts from: the image's
-// environment, directory and user, overridden by the VM's.
+// execDefaults returns the defaults of every command in a VM: the image's environment, directory and user, overridden
+// by those of the VM.
 func execDefaults(spec banger.Spec, img banger.Image) banger.Exec {
 	env := img.Config.Env
 	if spec.CA != "" {
-		env = mergeEnv([]string{"NODE_EXTRA_CA_CERTS=" + guest.ExtraCA}, env) // Node has a store of its own
+		env = mergeEnv([]string{"NODE_EXTRA_CA_CERTS=" + guest.ExtraCA}, env) // Node has a certificate store of its own
 	}
 	e := banger.Exec{Env: mergeEnv(env, spec.Env), Dir: img.Config.WorkingDir, User: img.Config.User}
 	if spec.WorkingDir != "" {
@@ -75,7 +73,7 @@ func execDefaults(spec banger.Spec, img banger.Image) banger.Exec {
 	return e
 }
 
-// mergeEnv returns base with the variables of over replaced or added.
+// mergeEnv returns base with the variables of over added or replaced.
 func mergeEnv(base, over []string) []string {
 	merged := make([]string, 0, len(base)+len(over))
 	at := map[string]int{}

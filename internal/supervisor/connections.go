@@ -13,17 +13,18 @@ import (
 	"banger/internal/shim"
 )
 
-// shimNetwork is the wished state of a VM's network.
+// shimNetwork returns the wanted state of a VM's network, or nil if it has none.
 func (m *machine) shimNetwork(vm banger.VM) *shim.Network {
 	if vm.Spec.Network == banger.NetworkNone {
 		return nil
 	}
-	n := &shim.Network{MAC: network.MAC(vm.ID), Policy: banger.Policy{Default: banger.Deny}, Loopback: networks.Loopback(os.Getuid(), m.slot), Owner: uint32(os.Getuid())}
+	n := &shim.Network{MAC: network.MAC(vm.ID), Policy: banger.Policy{Default: banger.Deny},
+		Loopback: networks.Loopback(os.Getuid(), m.slot), Owner: uint32(os.Getuid())}
 	if vm.Spec.Policy != nil {
 		n.Policy = *vm.Spec.Policy
 	}
 	if banger.OnBridge(vm.Spec.Network) {
-		n.Loopback = "" // it has an address
+		n.Loopback = "" // it has an address of its own
 	}
 	return n
 }
@@ -34,7 +35,7 @@ type Connections struct{ s *Supervisor }
 // Connections returns the connections of the VMs.
 func (s *Supervisor) Connections() Connections { return Connections{s} }
 
-// Ports says what listens in a running guest and where it is reached.
+// Ports lists the listening sockets of a running guest and where they can be reached.
 func (c Connections) Ports(ctx context.Context, ref string) ([]banger.Listener, error) {
 	m, err := c.withNetwork(ref)
 	if err != nil {
@@ -53,13 +54,14 @@ func (c Connections) withNetwork(ref string) (*machine, error) {
 		return nil, err
 	}
 	if vm := m.snapshot(); vm.Spec.Network == banger.NetworkNone {
-		return nil, banger.Errorf(banger.CodeConflict, "VM %s has no network", vm.Name).WithHint("create it without --network none")
+		return nil, banger.Errorf(banger.CodeConflict, "VM %s has no network", vm.Name).
+			WithHint("create it without --network none")
 	}
 	return m, nil
 }
 
-// AddForward adds a forward to a VM for good; it is in force at once when the VM
-// runs. It returns the forward with the port that it got.
+// AddForward adds a forward to a VM permanently. If the VM runs, the forward works at once. It returns the forward
+// with the port that was chosen.
 func (c Connections) AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error) {
 	m, err := c.withNetwork(ref)
 	if err != nil {
@@ -98,7 +100,7 @@ func (m *machine) addForward(ctx context.Context, f banger.Forward) (banger.Forw
 	return f, nil
 }
 
-// storeNetwork stores what next says of the network and then tells it.
+// storeNetwork stores the network settings of next and then makes them visible.
 func (m *machine) storeNetwork(ctx context.Context, next banger.VM) error {
 	if err := m.store(ctx, next); err != nil {
 		return err
@@ -109,8 +111,7 @@ func (m *machine) storeNetwork(ctx context.Context, next banger.VM) error {
 	return nil
 }
 
-// RemoveForward ends a forward, given as it is in force, and the connections that
-// came by it.
+// RemoveForward ends a forward, given with its actual port, and its connections.
 func (c Connections) RemoveForward(ctx context.Context, ref string, f banger.Forward) error {
 	m, err := c.withNetwork(ref)
 	if err != nil {
@@ -127,13 +128,14 @@ func (m *machine) removeForward(ctx context.Context, f banger.Forward) error {
 	}
 	at := slices.Index(list, f)
 	if at < 0 {
-		return banger.Errorf(banger.CodeNotFound, "VM %s has no forward %s", vm.Name, f).WithHint("see: banger port ls %s", vm.Name)
+		return banger.Errorf(banger.CodeNotFound, "VM %s has no forward %s", vm.Name, f).
+			WithHint("see: banger port ls %s", vm.Name)
 	}
 	next := vm
 	if vm.State == banger.StateRunning {
 		next.Forwards = slices.Delete(slices.Clone(list), at, at+1)
 	}
-	// What was wished may have been any free port. Both lists are in the same order.
+	// The wanted forward may have been for any free port. Both lists have the same order.
 	next.Spec.Forwards = slices.Delete(slices.Clone(vm.Spec.Forwards), at, at+1)
 	if err := m.storeNetwork(ctx, next); err != nil {
 		return err
@@ -142,13 +144,13 @@ func (m *machine) removeForward(ctx context.Context, f banger.Forward) error {
 		return nil
 	}
 	if err := m.s.shim(m.id()).RemoveForward(context.WithoutCancel(ctx), f); err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "the forward %s will be gone at the next start, but cannot be ended now: %w", f, err)
+		return banger.Errorf(banger.CodeUnavailable,
+			"the forward %s will be gone at the next start, but cannot be ended now: %w", f, err)
 	}
 	return nil
 }
 
-// SetPolicy replaces what a VM may reach. When it returns, flows that the policy
-// forbids are cut.
+// SetPolicy replaces a VM's policy. When it returns, flows that the new policy forbids are cut.
 func (c Connections) SetPolicy(ctx context.Context, ref string, p banger.Policy) (banger.VM, error) {
 	if err := p.Check(); err != nil {
 		return banger.VM{}, err
@@ -181,9 +183,8 @@ func (c Connections) SetPolicy(ctx context.Context, ref string, p banger.Policy)
 	return m.snapshot(), err
 }
 
-// Denials writes what the policy has refused since the VM's last start, as lines of
-// JSON: the last tail ones (all that are kept when negative) and, with follow, what
-// comes until the VM ends or ctx does.
+// Denials writes what the policy has refused since the VM's last start, as lines of JSON: the last tail ones (all
+// that are kept if tail is negative) and, with follow, new ones until the VM or ctx ends.
 func (c Connections) Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error {
 	m, err := c.withNetwork(ref)
 	if err != nil {
@@ -221,16 +222,16 @@ func (c Connections) ConnectNetwork(ctx context.Context, ref, name string) (bang
 	})
 }
 
-// leaveNetwork notes that the VM runs no more, and frees what it had on the host.
+// leaveNetwork records that the VM no longer runs, and frees its network resources on the host.
 func (m *machine) leaveNetwork() {
 	m.setNetwork("", nil)
 	if banger.OnBridge(m.snapshot().Spec.Network) {
-		m.s.networks.Sync(context.WithoutCancel(m.ctx)) // else the bridge tries again
+		m.s.networks.Sync(context.WithoutCancel(m.ctx)) // on an error, the bridge tries again
 	}
 }
 
-// setBridgePolicy puts a policy in force; when it returns, flows that it forbids have
-// ended. On an error the old one holds.
+// setBridgePolicy puts a policy in force. When it returns, flows that p forbids have ended. On an error the old
+// policy stays in force.
 func (m *machine) setBridgePolicy(ctx context.Context, p banger.Policy) error {
 	old := m.snapshot().Spec.Policy
 	m.update(func(vm *banger.VM) { vm.Spec.Policy = &p })
@@ -242,15 +243,14 @@ func (m *machine) setBridgePolicy(ctx context.Context, p banger.Policy) error {
 	return err
 }
 
-// denied hands to the VM's shim, which keeps them, what the bridge's resolver has
-// refused.
+// denied passes a refusal of the bridge's resolver to the VM's shim, which keeps it.
 func (s *Supervisor) denied(id string, d banger.Denial) {
 	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 	defer cancel()
 	s.shim(id).AddDenial(ctx, d)
 }
 
-// setNetwork notes what is in force while the VM runs.
+// setNetwork sets the address and forwards that are in force while the VM runs.
 func (m *machine) setNetwork(address string, forwards []banger.Forward) {
 	m.update(func(vm *banger.VM) { vm.Address, vm.Forwards = address, forwards })
 }

@@ -17,12 +17,12 @@ import (
 	"banger/internal/reserve"
 )
 
-// createTries bounds the search for a random name that is free.
+// createTries is the maximum number of tries to find a free random name.
 const createTries = 20
 
-// Create makes a VM and, when start is set, boots it. The row comes first, so that whatever follows has an owner even
-// after a crash; each step registers its undo, and a failure or the end of ctx leaves nothing behind, except a VM
-// whose guest did not boot: its console tells more.
+// Create makes a VM and, if start is set, boots it. It writes the row first, so everything that follows has an owner
+// even after a crash. A failure or the end of ctx leaves nothing behind, except a VM whose guest did not boot,
+// because its console log is needed.
 func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, emit banger.Emit) (_ banger.VM, err error) {
 	if err := spec.Normalize(); err != nil {
 		return banger.VM{}, err
@@ -45,8 +45,9 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 			return banger.VM{}, err
 		}
 	}
-	m, err := s.insertOn(ctx, spec.Network, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
-		VMM: driver.String(), Isolation: s.isolation()})
+	m, err := s.insertOn(ctx, spec.Network,
+		banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
+			VMM: driver.String(), Isolation: s.isolation()})
 	if err != nil {
 		return banger.VM{}, err
 	}
@@ -64,7 +65,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	defer release()
 	if start {
 		err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, emit) })
-		if banger.CodeOf(err) == banger.CodeGuest && !spec.AutoRemove { // its console says more than the error
+		if banger.CodeOf(err) == banger.CodeGuest && !spec.AutoRemove { // the console log says more than the error
 			kept = m.do(context.WithoutCancel(ctx), m.commit) == nil
 		}
 		if err != nil {
@@ -77,8 +78,8 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	return m.snapshot(), nil
 }
 
-// prepare gets what a new VM is made of: image, kernel and disk. Image and kernel stay until release; once the VM
-// names them, they stay as long as it does.
+// prepare gets the image and the kernel of a new VM and makes its disk. Image and kernel cannot be removed before
+// release is called; after that, they stay while the VM names them.
 func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emit) (release func(), err error) {
 	by := "the creation of VM " + m.snapshot().Name
 	watch := newStopwatch()
@@ -104,7 +105,7 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 	return release, nil
 }
 
-// assemble makes the files of a new VM, and notes what it is made of.
+// assemble makes the files of a new VM, and stores the names of its parts in the VM.
 func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kernel, watch *stopwatch) error {
 	main, err := resolveMain(spec, img)
 	if err != nil {
@@ -126,7 +127,7 @@ func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kerne
 	if err != nil {
 		return err
 	}
-	// The disk and the key are durable themselves; their names must be, too, before anybody is told of the VM.
+	// The contents of the disk and the key are durable. Their names must also be durable before the VM is visible.
 	if err := m.s.dirs.Sync(m.id()); err != nil {
 		return reserve.Explain(err, m.s.opts.StateDir)
 	}
@@ -139,7 +140,7 @@ func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kerne
 	return nil
 }
 
-// insertOn is insert for a VM on a network, which stays while it is inserted.
+// insertOn is like insert, and prevents the removal of the VM's network meanwhile.
 func (s *Supervisor) insertOn(ctx context.Context, network string, vm banger.VM) (m *machine, err error) {
 	err = s.networks.Use(ctx, network, func() error {
 		m, err = s.insert(ctx, vm)
@@ -148,7 +149,7 @@ func (s *Supervisor) insertOn(ctx context.Context, network string, vm banger.VM)
 	return m, err
 }
 
-// insert finds a name if none was asked for and writes the uncommitted row.
+// insert chooses a name if the user gave none, and writes the uncommitted row.
 func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error) {
 	vm.ID = banger.NewID()
 	for try := 0; ; try++ {
@@ -183,11 +184,11 @@ func chooseInit(spec banger.Spec, img banger.Image) string {
 	return banger.InitAgent
 }
 
-// checkImage refuses an image that no guest of this host can run, or that asks for a
-// signal that is none.
+// checkImage rejects an image that no guest of this host can run, or whose StopSignal is not a valid signal name.
 func checkImage(img banger.Image) error {
 	if p := strings.Split(img.Platform, "/"); len(p) > 1 && p[1] != "" && p[1] != runtime.GOARCH {
-		return banger.Errorf(banger.CodeInvalid, "image %s is for %s, but VMs of this host are linux/%s", img.Reference, img.Platform, runtime.GOARCH).
+		return banger.Errorf(banger.CodeInvalid, "image %s is for %s, but VMs of this host are linux/%s", img.Reference,
+			img.Platform, runtime.GOARCH).
 			WithHint("fetch the right one: banger image pull --platform linux/%s %s", runtime.GOARCH, img.Reference)
 	}
 	_, err := stopSignal(img)

@@ -9,8 +9,8 @@ import (
 	"banger"
 )
 
-// Files of a running VM are copied; of one at rest, or by a request that cannot be
-// met, nothing is begun.
+// TestFilesAreThoseOfARunningVM: copies work only for running VMs. For a VM at rest, or for an invalid request, no
+// copy begins.
 func TestFilesAreThoseOfARunningVM(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -38,7 +38,8 @@ func TestFilesAreThoseOfARunningVM(t *testing.T) {
 	if !bytes.Contains(tar, []byte("content")) {
 		t.Errorf("the archive has %d bytes", len(tar))
 	}
-	_, err = s.Guests().Files(h.ctx(), "box", banger.FileRequest{Op: banger.FileArchive, Path: []byte(at), Name: []byte("../x")})
+	_, err = s.Guests().Files(h.ctx(), "box",
+		banger.FileRequest{Op: banger.FileArchive, Path: []byte(at), Name: []byte("../x")})
 	wantCode(t, err, banger.CodeInvalid)
 	_, err = s.Stop(h.ctx(), "box", time.Second)
 	check(t, err)

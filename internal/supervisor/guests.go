@@ -10,15 +10,14 @@ import (
 	"banger/internal/shim"
 )
 
-// Guests gives access to what is in running VMs: commands, files, consoles and what they use.
+// Guests gives access to the inside of running VMs: commands, files, consoles and resource use.
 type Guests struct{ s *Supervisor }
 
-// Guests returns the access to what is in the VMs.
+// Guests returns the access to the inside of the VMs.
 func (s *Supervisor) Guests() Guests { return Guests{s} }
 
-// Exec opens the stream of a command in a running VM. For the main command only
-// the terminal's shape is taken from e. Fields that e leaves empty come from the
-// image and the VM's spec. The caller owns the stream and copies its frames.
+// Exec opens the stream of a command in a running VM. For the main command it uses only the terminal settings of e.
+// Fields that are empty in e come from the image and the VM's spec. The caller owns the stream and copies its frames.
 func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
 	m, def, err := g.running(ref, "run a command in")
 	if err != nil {
@@ -40,8 +39,7 @@ func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, 
 	return m.offering().Exec(ctx, e)
 }
 
-// running finds a VM that runs, for what is to be done to it, with what its commands
-// start from.
+// running finds a running VM and the defaults of its commands. what names the operation, for the error.
 func (g Guests) running(ref, what string) (*machine, banger.Exec, error) {
 	m, err := g.s.find(ref)
 	if err != nil {
@@ -58,7 +56,7 @@ func (g Guests) running(ref, what string) (*machine, banger.Exec, error) {
 	return m, execDefaults(vm.Spec, img), nil
 }
 
-// Changes returns what a running VM has changed of its image, as a tar, which the caller closes.
+// Changes returns the changes of a running VM to its image as a tar, which the caller must close.
 func (s *Supervisor) Changes(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error) {
 	m, err := s.find(ref)
 	if err != nil {
@@ -72,8 +70,8 @@ func (s *Supervisor) Changes(ctx context.Context, ref string) (banger.VM, io.Rea
 	return vm, changes, err
 }
 
-// Logs writes the guest's console: its last tail lines (all when negative) and,
-// with follow, what comes until the VM ends or ctx does.
+// Logs writes the guest's console output: its last tail lines (all if tail is negative) and, with follow, new output
+// until the VM or ctx ends.
 func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error {
 	m, err := g.s.find(ref)
 	if err != nil {
@@ -88,9 +86,8 @@ func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w i
 	return shim.ReadConsole(c.Dir, tail, w)
 }
 
-// Files opens the stream of a copy from or to a running VM: frames of a tar and
-// the agent's report, as internal/guest says of OpArchive and OpExtract. The caller
-// owns the stream and copies its frames.
+// Files opens the stream of a copy from or to a running VM. It carries frames of a tar and the agent's report, as
+// OpArchive and OpExtract of package guest describe. The caller owns the stream and copies its frames.
 func (g Guests) Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error) {
 	m, err := g.forFiles(ref, &r)
 	if err != nil {
@@ -99,7 +96,7 @@ func (g Guests) Files(ctx context.Context, ref string, r banger.FileRequest) (ne
 	return m.offering().Files(ctx, r)
 }
 
-// StatFile says what is at a path of a running VM.
+// StatFile describes the file at a path of a running VM.
 func (g Guests) StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error) {
 	m, err := g.forFiles(ref, &r)
 	if err != nil {
@@ -108,7 +105,7 @@ func (g Guests) StatFile(ctx context.Context, ref string, r banger.FileRequest) 
 	return m.agent().StatFile(ctx, r)
 }
 
-// forFiles finds a running VM and gives r the directory where its commands start.
+// forFiles finds a running VM and resolves a relative path in r from the directory in which the VM's commands start.
 func (g Guests) forFiles(ref string, r *banger.FileRequest) (*machine, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
@@ -121,8 +118,8 @@ func (g Guests) forFiles(ref string, r *banger.FileRequest) (*machine, error) {
 	return m, nil
 }
 
-// SSH opens a stream to the SSH server of a running VM's agent, for the keys of r.
-// The caller owns it.
+// SSH opens a stream to the SSH server of a running VM's agent, which accepts the keys of r. The caller owns the
+// stream.
 func (g Guests) SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
@@ -135,7 +132,7 @@ func (g Guests) SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, er
 	return m.agent().SSH(ctx, r)
 }
 
-// Stats reads what a running VM has used since it was started.
+// Stats returns what a running VM has used since its start.
 func (g Guests) Stats(ctx context.Context, ref string) (banger.Stats, error) {
 	m, err := g.s.find(ref)
 	if err != nil {
@@ -153,7 +150,8 @@ func (g Guests) Stats(ctx context.Context, ref string) (banger.Stats, error) {
 	if err != nil {
 		return banger.Stats{}, banger.Errorf(banger.CodeConflict, "VM %s has just ended: %w", vm.Name, err)
 	}
-	got := banger.Stats{ID: vm.ID, Name: vm.Name, At: time.Now().UTC(), CPUTime: use.CPUTime, CPUs: vm.Spec.CPUs, Memory: use.Memory, MemoryLimit: vm.Spec.Memory,
+	got := banger.Stats{ID: vm.ID, Name: vm.Name, At: time.Now().UTC(), CPUTime: use.CPUTime, CPUs: vm.Spec.CPUs,
+		Memory: use.Memory, MemoryLimit: vm.Spec.Memory,
 		DiskRead: st.Stats.DiskRead, DiskWritten: st.Stats.DiskWritten, NetIn: st.Stats.NetIn, NetOut: st.Stats.NetOut}
 	if g.s.networks.Bridge != nil && banger.OnBridge(vm.Spec.Network) {
 		got.NetIn, got.NetOut, err = g.s.networks.Bridge.Traffic(vm.ID)

@@ -35,12 +35,12 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// patience bounds every wait; none comes near it unless it fails.
+// patience bounds every wait. Only a failing wait takes nearly as long.
 const patience = 60 * time.Second
 
 var agent string // path of the guest agent's binary
 
-// TestMain is also the shim: the supervisor starts "TEST shim AGENT FAULTS DIR".
+// TestMain also runs the shims, which the supervisor starts as "TEST shim AGENT FAULTS DIR".
 func TestMain(m *testing.M) {
 	if len(os.Args) == 5 && os.Args[1] == "shim" {
 		driver := vmmtest.Memory{Agent: os.Args[2], Fault: func(vmm.Config) vmmtest.Fault { return takeFault(os.Args[3]) }}
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
-		syscall.Exit(0) // unlike os.Exit without the second that the race detector takes
+		syscall.Exit(0) // os.Exit would take one second longer in the race detector
 	}
 	dir, err := os.MkdirTemp("", "supervisor")
 	if err != nil {
@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// takeFault returns the first fault that waits in dir and removes it.
+// takeFault returns the first fault in dir and removes it there.
 func takeFault(dir string) vmmtest.Fault {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) == 0 {
@@ -77,13 +77,12 @@ func takeFault(dir string) vmmtest.Fault {
 	return vmmtest.Fault(fault)
 }
 
-// host is a machine with an image, a kernel and a daemon's directories, on which
-// one supervisor after another runs.
+// host is a machine with an image, a kernel and a daemon's directories, on which supervisors run one after another.
 type host struct {
 	t     *testing.T
 	dir   string
 	opts  supervisor.Options
-	image string // reference of the one image there is
+	image string // reference of the only image
 }
 
 func newHost(t *testing.T) *host {
@@ -96,7 +95,7 @@ func newHost(t *testing.T) *host {
 		check(t, os.RemoveAll(dir))
 	})
 	check(t, os.Mkdir(h.path("faults"), 0o700))
-	check(t, os.Link(agent, h.path("agent"))) // by its path the processes of this host are told
+	check(t, os.Link(agent, h.path("agent"))) // this path identifies the processes of this host
 	self, err := os.Executable()
 	check(t, err)
 	images, err := image.Open(h.path("images"), image.Options{})
@@ -116,7 +115,7 @@ func newHost(t *testing.T) *host {
 
 func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
 
-// fakeImage is an image without files, whose command is a bare shell.
+// fakeImage returns an image without files, whose command is a bare shell.
 func (h *host) fakeImage() v1.Image {
 	h.t.Helper()
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH,
@@ -137,7 +136,7 @@ func (h *host) addImage() {
 	check(h.t, err)
 }
 
-// addKernel installs a kernel of made-up files; any ELF file is a kernel image.
+// addKernel installs a kernel of made-up files. Any ELF file can be a kernel image.
 func (h *host) addKernel() {
 	h.t.Helper()
 	modules := h.path("lib/modules/6.1.0-test")
@@ -148,14 +147,14 @@ func (h *host) addKernel() {
 	check(h.t, err)
 }
 
-// daemon is one supervisor of the host; the VMs outlive it.
+// daemon starts a supervisor of the host. The VMs outlive it.
 func (h *host) daemon() *supervisor.Supervisor {
 	h.t.Helper()
 	s, err := supervisor.New(h.opts)
 	check(h.t, err)
 	check(h.t, s.Restore(h.t.Context()))
 	h.t.Cleanup(s.Close)
-	h.t.Cleanup(func() { // of the last daemon; those before it are closed
+	h.t.Cleanup(func() { // closes the last supervisor; the earlier ones are closed
 		for _, vm := range s.List(func(banger.VM) bool { return true }) {
 			s.Remove(context.Background(), vm.ID, true)
 		}
@@ -163,7 +162,7 @@ func (h *host) daemon() *supervisor.Supervisor {
 	return s
 }
 
-// fault lets the starts that come go wrong, one fault for each.
+// fault makes each of the next starts fail with one of the faults.
 func (h *host) fault(faults ...vmmtest.Fault) {
 	h.t.Helper()
 	for i, f := range faults {
@@ -175,7 +174,7 @@ func (h *host) fault(faults ...vmmtest.Fault) {
 func (h *host) processes() (pids []int) {
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, path := range paths {
-		cmdline, err := os.ReadFile(path) // a zombie has none
+		cmdline, err := os.ReadFile(path) // a zombie has no command line
 		if err == nil && bytes.Contains(cmdline, []byte(h.dir+"/")) {
 			var pid int
 			fmt.Sscanf(path, "/proc/%d/", &pid)
@@ -185,7 +184,7 @@ func (h *host) processes() (pids []int) {
 	return pids
 }
 
-// files lists what VMs have in the daemon's directories.
+// files lists the files of VMs in the daemon's directories.
 func (h *host) files() (list []string) {
 	for _, dir := range []string{h.path("state/vms"), h.path("run/vms")} {
 		filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -214,7 +213,7 @@ func (h *host) wantNothing(s *supervisor.Supervisor) {
 	h.await("no process is left", func() bool { return len(h.processes()) == 0 })
 }
 
-// row returns what is stored of a VM.
+// row returns the stored VM.
 func (h *host) row(id string) banger.VM {
 	h.t.Helper()
 	rows, err := h.opts.Store.List(h.t.Context())
@@ -231,7 +230,7 @@ func (h *host) shim(id string) shim.Client {
 	return shim.Client{Dir: h.path("state/vms/" + id), Run: h.path("run/vms/" + id)}
 }
 
-// status asks a VM's shim.
+// status returns the status of a VM's shim.
 func (h *host) status(id string) shim.Status {
 	h.t.Helper()
 	st, err := h.shim(id).Status(h.t.Context())
@@ -239,7 +238,7 @@ func (h *host) status(id string) shim.Status {
 	return st
 }
 
-// await asks again and again for what has no event, such as another's process.
+// await polls until ok returns true, for conditions without an event, such as those of another process.
 func (h *host) await(what string, ok func() bool) {
 	h.t.Helper()
 	for late := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
@@ -249,12 +248,12 @@ func (h *host) await(what string, ok func() bool) {
 	}
 }
 
-// spec is a small VM that waits for commands.
+// spec returns a small VM that waits for commands.
 func (h *host) spec(name string) banger.Spec {
 	return banger.Spec{Name: name, Image: h.image, Disk: banger.MinDisk, Pull: banger.PullNever}
 }
 
-// command is a VM whose main command is a shell's script.
+// command returns a VM whose main command is a shell script.
 func (h *host) command(name, script string) banger.Spec {
 	spec := h.spec(name)
 	spec.Cmd = []string{"/bin/sh", "-c", script}
@@ -311,7 +310,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// wantCode checks the class of an error that a person must be able to act on.
+// wantCode checks the code of an error.
 func wantCode(t *testing.T, err error, code banger.Code) {
 	t.Helper()
 	if err == nil || banger.CodeOf(err) != code || strings.Contains(err.Error(), "\n") {
@@ -319,7 +318,7 @@ func wantCode(t *testing.T, err error, code banger.Code) {
 	}
 }
 
-// wantState checks a VM as it is told and as it is stored.
+// wantState checks the state of a VM in memory and in its row.
 func (h *host) wantState(s *supervisor.Supervisor, ref string, state banger.State, reason string) banger.VM {
 	h.t.Helper()
 	vm, err := s.Get(ref)
@@ -333,7 +332,7 @@ func (h *host) wantState(s *supervisor.Supervisor, ref string, state banger.Stat
 	return vm
 }
 
-// finder is how a daemon finds the program of a driver.
+// finder returns a function that finds the program of a driver, as a daemon does.
 func finder(d vmm.Driver) func(context.Context) (string, string, error) {
 	return func(ctx context.Context) (string, string, error) {
 		version, err := d.Version(ctx)
@@ -341,7 +340,7 @@ func finder(d vmm.Driver) func(context.Context) (string, string, error) {
 	}
 }
 
-// execSQL does to the database what no banger does.
+// execSQL changes the database in ways in which banger never does.
 func (h *host) execSQL(text string) {
 	h.t.Helper()
 	db, err := sql.Open("sqlite", h.path("banger.db"))

@@ -10,13 +10,14 @@ import (
 	"banger/internal/untrusted"
 )
 
-// maxLastWords bounds what is read of a console in bytes, maxLastLine what is quoted of it.
+// maxLastWords is the maximum number of bytes to read from a console log, maxLastLine the maximum length of a
+// quotation.
 const (
 	maxLastWords = 64 << 10
 	maxLastLine  = 300
 )
 
-// consoleEnd returns the size of the console log in dir, before what is yet to come.
+// consoleEnd returns the present size of the console log in dir.
 func consoleEnd(dir string) int64 {
 	st, err := os.Lstat(shim.ConsolePath(dir))
 	if err != nil {
@@ -25,8 +26,8 @@ func consoleEnd(dir string) int64 {
 	return st.Size()
 }
 
-// lastWords returns the line behind from in the console log in dir that says why a boot failed: the kernel's if it
-// panicked, else the agent's last one, else the last one.
+// lastWords returns the line after offset from in the console log in dir that explains why a boot failed: the
+// kernel's panic message, otherwise the agent's last line, otherwise the last line.
 func lastWords(dir string, from int64) string {
 	f, err := untrusted.Open(shim.ConsolePath(dir), os.O_RDONLY, 0)
 	if err != nil {

@@ -42,7 +42,7 @@ func TestLastWordsOfABoot(t *testing.T) {
 		if len(got) > maxLastLine+len("…") || !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("of %.60q it quotes %q", said, got)
 		}
-		if err := os.WriteFile(shim.ConsolePath(dir), []byte("new"), 0o600); err != nil { // a new log
+		if err := os.WriteFile(shim.ConsolePath(dir), []byte("new"), 0o600); err != nil { // the log was rotated
 			t.Fatal(err)
 		}
 		if got := lastWords(dir, from); got != "new" {

@@ -18,7 +18,7 @@ import (
 // forever is a main command that runs until it is signalled.
 const forever = "exec sleep 1000"
 
-// TestTheMainCommandsExitEndsTheVM and its code is kept; the next start forgets it.
+// TestTheMainCommandsExitEndsTheVM also checks that its code is kept, and that the next start clears it.
 func TestTheMainCommandsExitEndsTheVM(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -47,7 +47,7 @@ func TestTheMainCommandsExitEndsTheVM(t *testing.T) {
 	}
 }
 
-// TestKillIsASignalToTheMainCommand, but 9 ends the VMM.
+// TestKillIsASignalToTheMainCommand also checks that signal 9 ends the VMM.
 func TestKillIsASignalToTheMainCommand(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -67,7 +67,7 @@ func TestKillIsASignalToTheMainCommand(t *testing.T) {
 	wantExit(t, h.wantState(s, "job", banger.StateStopped, "killed by the user"), 137)
 }
 
-// TestAnAttachedClientStartsTheMainCommand once.
+// TestAnAttachedClientStartsTheMainCommand also checks that the client can do so only once.
 func TestAnAttachedClientStartsTheMainCommand(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -88,7 +88,7 @@ func TestAnAttachedClientStartsTheMainCommand(t *testing.T) {
 	}
 }
 
-// TestEveryWaiterIsTold, also of a VM that is removed at its end.
+// TestEveryWaiterIsTold, also if the VM is removed when it ends.
 func TestEveryWaiterIsTold(t *testing.T) {
 	for _, autoRemove := range []bool{false, true} {
 		t.Run(fmt.Sprintf("auto-remove %v", autoRemove), func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestEveryWaiterIsTold(t *testing.T) {
 	}
 }
 
-// TestTheDeathOfAShimIsNoticed with its reason, and its VMM goes with it.
+// TestTheDeathOfAShimIsNoticed also checks the reason, and that the VMM ends with the shim.
 func TestTheDeathOfAShimIsNoticed(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -154,7 +154,7 @@ func TestTheDeathOfAVMMIsNoticed(t *testing.T) {
 	wantExit(t, ended, 137)
 }
 
-// wantExit checks what wait and ps tell.
+// wantExit checks the exit code that wait and ps show.
 func wantExit(t *testing.T, vm banger.VM, code int) {
 	t.Helper()
 	if vm.ExitCode == nil || *vm.ExitCode != code {
@@ -162,8 +162,7 @@ func wantExit(t *testing.T, vm banger.VM, code int) {
 	}
 }
 
-// TestAStartCanBeStopped: Stop, Kill and Remove need not wait for a guest that
-// never answers.
+// TestAStartCanBeStopped: Stop, Kill and Remove do not wait for a guest that never answers.
 func TestAStartCanBeStopped(t *testing.T) {
 	for name, c := range map[string]struct {
 		stop func(*host, stopper) error
@@ -195,7 +194,7 @@ func TestAStartCanBeStopped(t *testing.T) {
 	}
 }
 
-// stopper is what a supervisor can do against a VM.
+// stopper has the methods of a supervisor that end a VM.
 type stopper interface {
 	Kill(context.Context, string, int) (banger.VM, error)
 	Remove(context.Context, string, bool) error
@@ -209,14 +208,15 @@ func TestAKillNeedNotWaitForAStop(t *testing.T) {
 	check(t, syscall.Kill(h.status(vm.ID).VMM.PID, syscall.SIGSTOP))
 	stopped := make(chan error)
 	go func() { stopped <- errOf(s.Stop(h.ctx(), "box", time.Minute)) }()
-	h.await("it is stopping", func() bool { vm, err := s.Get("box"); return err == nil && vm.State == banger.StateStopping })
+	h.await("it is stopping",
+		func() bool { vm, err := s.Get("box"); return err == nil && vm.State == banger.StateStopping })
 	check(t, errOf(s.Kill(h.ctx(), "box", 9)))
 	check(t, <-stopped)
-	h.wantState(s, "box", banger.StateStopped, "stopped by the user") // not: killed when the grace was over
+	h.wantState(s, "box", banger.StateStopped, "stopped by the user") // not "killed" after the grace period
 	h.await("no process is left", func() bool { return len(h.processes()) == 0 })
 }
 
-// TestLogsFollowUntilTheEnd of the VM; afterwards the file is read.
+// TestLogsFollowUntilTheEnd of the VM. After that, Logs reads the file.
 func TestLogsFollowUntilTheEnd(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -243,7 +243,7 @@ func TestLogsFollowUntilTheEnd(t *testing.T) {
 	}
 }
 
-// TestWhatIsUsedCannotBeRemoved, and then it can.
+// TestWhatIsUsedCannotBeRemoved also checks that it can be removed when it is no longer used.
 func TestWhatIsUsedCannotBeRemoved(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()

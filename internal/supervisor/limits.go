@@ -8,11 +8,11 @@ import (
 	"banger/internal/cgroup"
 )
 
-// What the processes of one VM may use together, beside what its guest has. A CPU more than
-// the guest's is for its devices and its network.
+// What the processes of one VM may use together, in addition to what its guest has. The additional CPU is for its
+// devices and its network.
 const (
-	besideGuest    = 256 << 20 // bytes of the shim and the VMM
-	besideEmulated = 1 << 30   // bytes of translated code that QEMU keeps at most (accel/tcg/region.c)
+	besideGuest    = 256 << 20 // bytes for the shim and the VMM
+	besideEmulated = 1 << 30   // maximum bytes of QEMU's translated code (accel/tcg/region.c)
 	besideCPUs     = 1
 	maxTasks       = 1024
 )
@@ -25,8 +25,8 @@ func (s *Supervisor) limits(spec banger.Spec) cgroup.Limits {
 	return l
 }
 
-// joinGroup makes the VM's control group, where there are any, for the caller to close;
-// leaveGroup removes it.
+// joinGroup makes the VM's control group, which the caller must close and leaveGroup removes. It returns nil if the
+// host has no control groups for VMs.
 func (m *machine) joinGroup(spec banger.Spec) (*os.File, error) {
 	groups := m.s.opts.Groups
 	if groups == nil {
@@ -35,7 +35,8 @@ func (m *machine) joinGroup(spec banger.Spec) (*os.File, error) {
 	want := m.s.limits(spec)
 	f, err := groups.Make(m.id(), want)
 	if err != nil {
-		return nil, banger.Errorf(banger.CodeUnavailable, "cannot limit what the VM may use: %w", err).WithHint("see: banger doctor")
+		return nil, banger.Errorf(banger.CodeUnavailable, "cannot limit what the VM may use: %w", err).
+			WithHint("see: banger doctor")
 	}
 	if l := groups.InForce(want); l != (cgroup.Limits{}) {
 		m.update(func(vm *banger.VM) { vm.Limits = &banger.Limits{Memory: l.Memory, CPUs: l.CPUs, Tasks: l.Tasks} })
@@ -43,7 +44,7 @@ func (m *machine) joinGroup(spec banger.Spec) (*os.File, error) {
 	return f, nil
 }
 
-// leaveGroup ends whatever is left of a VM that has ended.
+// leaveGroup ends all remaining processes of a VM that has ended, and removes its group.
 func (m *machine) leaveGroup() {
 	m.s.removeGroup(m.id())
 	m.update(func(vm *banger.VM) { vm.Limits = nil })
@@ -56,7 +57,7 @@ func (s *Supervisor) removeGroup(id string) error {
 	return s.opts.Groups.Remove(id)
 }
 
-// outOfMemory says that the VM's own limit has ended it, if so.
+// outOfMemory returns the end of a sentence if the VM was ended by its own memory limit, otherwise "".
 func (m *machine) outOfMemory() string {
 	if g := m.s.opts.Groups; g != nil && g.OutOfMemory(m.id()) {
 		return ", for more memory than its limit of " + banger.FormatSize(m.s.limits(m.snapshot().Spec).Memory)
@@ -64,7 +65,7 @@ func (m *machine) outOfMemory() string {
 	return ""
 }
 
-// sweepGroups removes the groups of VMs that are not claimed.
+// sweepGroups removes the groups of all VMs that are not in claimed.
 func (s *Supervisor) sweepGroups(claimed map[string]bool) error {
 	if s.opts.Groups == nil {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"banger/internal/supervisor"
 )
 
-// lose deletes rows as a database does that was lost.
+// lose deletes rows, as the loss of a database does.
 func (h *host) lose(ids ...string) {
 	h.t.Helper()
 	for _, id := range ids {
@@ -33,8 +33,8 @@ func wantFile(t *testing.T, path string) {
 	}
 }
 
-// TestALostRowLosesNothing: of a VM at rest the files are set aside, one that runs goes on, and both come back with their names
-// and what they were asked to be.
+// TestALostRowLosesNothing: the files of a VM at rest are set aside, a running VM keeps running, and both can be
+// recovered with their names and specs.
 func TestALostRowLosesNothing(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
@@ -102,7 +102,8 @@ func TestAnEmptyDatabaseBesideVMsChangesNothing(t *testing.T) {
 	h.wantState(h.daemon(), "box", banger.StateRunning, "")
 }
 
-// TestRecoverOfAnOlderCopy: what a VM's record says counts more than the copy's row, and a row without files is left out.
+// TestRecoverOfAnOlderCopy checks that a VM's record takes precedence over its row in the copy, and that a row
+// without files is left out.
 func TestRecoverOfAnOlderCopy(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
@@ -125,7 +126,7 @@ func TestRecoverOfAnOlderCopy(t *testing.T) {
 	}
 }
 
-// TestWhatCannotBeRecoveredStays, and is told with its reason.
+// TestWhatCannotBeRecoveredStays, and is reported with its reason.
 func TestWhatCannotBeRecoveredStays(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
@@ -155,7 +156,7 @@ func TestARemovalThatCannotEndIsGoneOnWith(t *testing.T) {
 	if err := first.Remove(h.ctx(), "box", false); err == nil {
 		t.Error("it says that all is gone")
 	}
-	check(t, errOf(first.Create(h.ctx(), h.spec("box"), false, banger.Discard))) // its name is free
+	check(t, errOf(first.Create(h.ctx(), h.spec("box"), false, banger.Discard))) // the name is free
 	first.Close()
 	check(t, os.RemoveAll(record))
 	s := h.daemon()
@@ -167,7 +168,7 @@ func TestARemovalThatCannotEndIsGoneOnWith(t *testing.T) {
 	}
 }
 
-// TestARowThatCannotBeReadHoldsNobodyUp, and loses nothing.
+// TestARowThatCannotBeReadHoldsNobodyUp also checks that nothing is lost.
 func TestARowThatCannotBeReadHoldsNobodyUp(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
@@ -187,7 +188,7 @@ func TestARowThatCannotBeReadHoldsNobodyUp(t *testing.T) {
 	h.wantState(h.daemon(), "broken", banger.StateStopped, "its row was lost, and recovered")
 }
 
-// TestAVMThatIsBeingCreatedRefusesChanges, which its creation would write over.
+// TestAVMThatIsBeingCreatedRefusesChanges, because its creation would overwrite them.
 func TestAVMThatIsBeingCreatedRefusesChanges(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()

@@ -19,16 +19,13 @@ import (
 
 const (
 	defaultGrace = 10 * time.Second
-	// stopSlack is what an emulated guest may need beyond the grace period to
-	// sync, unmount and power off.
+	// stopSlack is the time that an emulated guest may need after the grace period to sync, unmount and power off.
 	stopSlack = 20 * time.Second
-	// attachWindow is how long a VM that was started for an attached client
-	// waits for that client to start its main command.
+	// attachWindow is the time in which an attached client must start the main command of its VM.
 	attachWindow = time.Minute
 )
 
-// machine is one VM and its owner goroutine: everything that changes the VM runs
-// in loop, one operation at a time.
+// machine is one VM with its owner goroutine. Everything that changes the VM runs in loop, one operation at a time.
 type machine struct {
 	s      *Supervisor
 	slot   int
@@ -38,11 +35,12 @@ type machine struct {
 	ops       chan func()
 	ended     chan shim.Status // the VMM has ended
 	mainEnded chan banger.Exit // the main command of this start has ended
-	mainDone  chan struct{}    // closed when nobody waits for it any more; nil without one
-	alive     bool             // a VMM was started and its end not yet seen; only the owner touches it
-	reboots   []time.Time      // when the guest rebooted; only the owner touches it
+	mainDone  chan struct{}    // closed when the wait for its end is over; nil without a main command
+	alive     bool             // a VMM was started and its end was not yet seen; only the owner uses it
+	reboots   []time.Time      // times of the guest's reboots; only the owner uses it
 	recorder  *vmdir.Recorder  // only the owner uses it
-	again     <-chan time.Time // when to store the row that could not be stored; nil: it is stored. Only the owner touches it
+	// again says when to repeat a failed store of the row. It is nil if the row is stored. Only the owner uses it.
+	again <-chan time.Time
 
 	mu        sync.Mutex
 	vm        banger.VM
@@ -61,7 +59,7 @@ func (m *machine) snapshot() banger.VM {
 	return m.vm
 }
 
-// update changes the VM in memory and tells those who wait.
+// update changes the VM in memory and wakes all waiters.
 func (m *machine) update(f func(*banger.VM)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -86,15 +84,15 @@ func (m *machine) isGone() bool {
 	return m.gone
 }
 
-// setState moves the VM to a state, stores it and then tells it: who is told that
-// a VM has ended finds the same in its row. A state that cannot be stored does not come
-// about, unless the VM ends: that is so whatever can be stored. Only the owner calls it.
+// setState moves the VM to a state, stores it and then makes it visible, so a waiter who sees the end of a VM also
+// finds it in the row. If the database fails, the VM does not change to starting or running; it changes to other
+// states anyway. Only the owner calls setState.
 func (m *machine) setState(to banger.State, reason string) error {
 	if err := m.checkState(to); err != nil {
 		return err
 	}
 	next := m.snapshot()
-	next.State, next.Reason = to, text.Limit(reason, text.MaxError) // it may quote a VMM or a guest
+	next.State, next.Reason = to, text.Limit(reason, text.MaxError) // reason may quote a VMM or a guest
 	switch {
 	case to == banger.StateRunning:
 		next.StartedAt = time.Now().UTC()
@@ -111,7 +109,7 @@ func (m *machine) setState(to banger.State, reason string) error {
 	return err
 }
 
-// checkState returns an error if the VM cannot go to a state from its own.
+// checkState returns an error if the VM cannot change from its state to the state to.
 func (m *machine) checkState(to banger.State) error {
 	if vm := m.snapshot(); vm.State != to && !vm.State.CanBecome(to) {
 		return banger.Errorf(banger.CodeInternal, "VM %s cannot go from %s to %s", vm.Name, vm.State, to)
@@ -138,8 +136,8 @@ func (m *machine) loop() {
 	}
 }
 
-// do runs f in the owner goroutine and returns its error. f's context ends with
-// ctx, with the supervisor, and when someone interrupts the operation.
+// do runs f in the owner goroutine and returns its error. The context of f ends with ctx, with the supervisor, and
+// when another operation interrupts it.
 func (m *machine) do(ctx context.Context, f func(context.Context) error) error {
 	result := make(chan error, 1)
 	op := func() {
@@ -160,11 +158,12 @@ func (m *machine) do(ctx context.Context, f func(context.Context) error) error {
 	}
 }
 
-// change is do for what a VM that is still being created refuses.
+// change is like do, but fails while the VM is still being created.
 func (m *machine) change(ctx context.Context, f func(context.Context) error) error {
 	return m.do(ctx, func(ctx context.Context) error {
 		if !m.isCommitted() {
-			return banger.Errorf(banger.CodeConflict, "VM %s is still being created", m.snapshot().Name).WithHint("try again when it is there, or remove it: banger rm -f %s", m.snapshot().Name)
+			return banger.Errorf(banger.CodeConflict, "VM %s is still being created", m.snapshot().Name).
+				WithHint("try again when it is there, or remove it: banger rm -f %s", m.snapshot().Name)
 		}
 		return f(ctx)
 	})
@@ -183,8 +182,8 @@ func (m *machine) setInterrupt(cancel context.CancelFunc) {
 	m.interrupt = cancel
 }
 
-// stopCurrent cancels the operation that runs now, so that a kill need not wait
-// for a boot. A clean stop heeds no cancel, so its VMM is ended.
+// stopCurrent cancels the present operation, so a kill does not wait for a boot. A clean stop ignores the
+// cancellation, so stopCurrent kills its VMM.
 func (m *machine) stopCurrent(ctx context.Context) {
 	m.mu.Lock()
 	if m.interrupt != nil {
@@ -193,7 +192,7 @@ func (m *machine) stopCurrent(ctx context.Context) {
 	stopping := m.vm.State == banger.StateStopping
 	m.mu.Unlock()
 	if stopping {
-		m.s.shim(m.id()).Kill(ctx) // the kill that follows tells of a failure
+		m.s.shim(m.id()).Kill(ctx) // the kill that follows reports a failure
 	}
 }
 
@@ -202,7 +201,7 @@ func (m *machine) agent() guest.Client {
 	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, guest.AgentPort) }}
 }
 
-// offering is the agent, whose streams can be given to a client.
+// offering returns a client of the agent whose streams can be given away.
 func (m *machine) offering() guest.Client {
 	c := m.s.shim(m.id())
 	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) {
@@ -214,14 +213,14 @@ func (m *machine) offering() guest.Client {
 	}}
 }
 
-// The exit codes of VMs whose main command has told none, as docker has them.
+// Exit codes of VMs whose main command did not report one, as in docker.
 const (
 	killedCode = 128 + int(syscall.SIGKILL)
 	failedCode = 125
 )
 
-// onExit records that the VMM has ended by itself, and how, with more said of it behind. A VMM that was killed, or has failed, and
-// a guest's kernel that panicked are a failure of the VM.
+// onExit records that the VMM has ended by itself, and the reason, with more appended. The VM has failed if its VMM
+// was killed or has failed, or if the guest's kernel panicked.
 func (m *machine) onExit(e vmm.Exit, more string) {
 	code := 0
 	switch {
@@ -233,8 +232,8 @@ func (m *machine) onExit(e vmm.Exit, more string) {
 	m.onEnd(e.Reason+more, code, code != 0)
 }
 
-// onEnd records that the VMM is gone; nothing of it is left but the disk. The code is that of a VM whose main command has told
-// none; 0 is not stored.
+// onEnd records that the VMM has ended. Only the VM's disk is left. code is used if the main command reported no exit
+// code; 0 is not stored.
 func (m *machine) onEnd(reason string, code int, failed bool) {
 	vm := m.snapshot()
 	if vm.State.AtRest() {
@@ -247,7 +246,7 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
 	}
 	state := banger.StateStopped
-	if failed && vm.State != banger.StateStopping { // what was to end has not failed
+	if failed && vm.State != banger.StateStopping { // a VM that was being stopped has not failed
 		state = banger.StateFailed
 	}
 	if vm.State == banger.StateStopping && vm.Reason != "" {
@@ -263,8 +262,7 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	}
 }
 
-// stop shuts the guest down cleanly within grace, then kills the VMM. A VM at
-// rest is no error.
+// stop shuts the guest down cleanly within grace, and otherwise kills the VMM. It does nothing for a VM at rest.
 func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) error {
 	if m.snapshot().State.AtRest() {
 		return nil
@@ -272,7 +270,7 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	if err := m.checkState(banger.StateStopping); err != nil {
 		return err
 	}
-	m.setState(banger.StateStopping, reason) // if it cannot be stored, the VM is to end all the same
+	m.setState(banger.StateStopping, reason) // the VM must end even if this state cannot be stored
 	limit, cancel := context.WithTimeout(ctx, grace+stopSlack)
 	defer cancel()
 	err := m.answers(ctx, grace)
@@ -290,12 +288,13 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	}
 	err = cmp.Or(err, endErr)
 	if m.ctx.Err() != nil {
-		return m.ctx.Err() // the daemon closes; the next one goes on from the row
+		return m.ctx.Err() // the daemon closes; the next one continues from the row
 	}
 	return m.kill(ctx, fmt.Sprintf("killed, because it did not shut down (%v)", err))
 }
 
-// answers returns an error if the agent does not answer within grace: then it does not shut the guest down either.
+// answers returns an error if the agent does not answer within grace. Such an agent would not shut the guest down
+// either.
 func (m *machine) answers(ctx context.Context, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
@@ -321,7 +320,7 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 	return nil
 }
 
-// endVMM ends the VMM of a VM that was in a state, for a reason that is ours. ctx does not end it.
+// endVMM ends the VMM of a VM that was in the given state. It continues when ctx ends.
 func (m *machine) endVMM(ctx context.Context, state banger.State) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
 	defer cancel()
@@ -331,7 +330,7 @@ func (m *machine) endVMM(ctx context.Context, state banger.State) {
 	m.awaitEnd(ctx)
 }
 
-// awaitEnd waits for the VMM's end, which may have been seen already.
+// awaitEnd waits for the VMM's end. It returns at once if that was already seen.
 func (m *machine) awaitEnd(ctx context.Context) (shim.Status, error) {
 	if !m.alive {
 		return shim.Status{Ended: true}, nil
@@ -347,11 +346,11 @@ func (m *machine) awaitEnd(ctx context.Context) (shim.Status, error) {
 	}
 }
 
-// remove deletes the VM for good; it is at rest. The row first says that the VM is to be gone, and goes when the files
-// have gone: files that no row claims are kept.
+// remove deletes a VM at rest permanently. It marks the row as removed, removes the files, and then deletes the row.
+// In this order a crash cannot leave files without a row, which would be kept.
 func (m *machine) remove() error {
 	ctx := context.WithoutCancel(m.ctx)
-	if m.isCommitted() { // else the row says so from the beginning
+	if m.isCommitted() { // otherwise the row has this mark from the beginning
 		if err := m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Undo(ctx, m.snapshot()) }); err != nil {
 			return storing(err, m.s.opts.StateDir)
 		}
@@ -370,7 +369,7 @@ func (m *machine) remove() error {
 	return err
 }
 
-// discard undoes a creation, whatever has been done of it.
+// discard undoes a creation at any stage.
 func (m *machine) discard() error {
 	err := m.do(context.WithoutCancel(m.ctx), func(ctx context.Context) error {
 		if m.isGone() {
@@ -384,14 +383,13 @@ func (m *machine) discard() error {
 		}
 		return m.remove()
 	})
-	if m.isGone() { // perhaps by another's hand, before the last files were made
+	if m.isGone() { // another request may have removed it before the last files were made
 		return m.s.dirs.Remove(m.id())
 	}
 	return err
 }
 
-// await returns when done says so of the VM, or it was removed (then gone is
-// true), or ctx ends.
+// await returns when done returns true, when the VM was removed (then gone is true), or when ctx ends.
 func (m *machine) await(ctx context.Context, done func(banger.VM) bool) (vm banger.VM, gone bool, err error) {
 	for {
 		m.mu.Lock()

@@ -11,8 +11,8 @@ import (
 // mainCommand is the main command of a VM: its start, its client and its end.
 type mainCommand struct{ *machine }
 
-// start starts the main command in the background, or gives an attached
-// client time to do it, and waits for its end.
+// start starts the main command in the background, or gives an attached client time to start it, and watches for its
+// end.
 func (m mainCommand) start(ctx context.Context, attach bool) error {
 	vm := m.snapshot()
 	if vm.Main == nil {
@@ -57,8 +57,7 @@ func (m mainCommand) setSeen(seen bool) {
 	m.mainSeen = seen
 }
 
-// abandonUnlessAttached stops a VM whose client died before it started the main
-// command.
+// abandonUnlessAttached stops a VM whose client died before it started the main command.
 func (m mainCommand) abandonUnlessAttached() {
 	m.do(m.ctx, func(ctx context.Context) error {
 		m.mu.Lock()
@@ -71,8 +70,7 @@ func (m mainCommand) abandonUnlessAttached() {
 	})
 }
 
-// watch starts the goroutine that waits for the main command's end. Only the
-// owner calls it, once per start.
+// watch starts the goroutine that waits for the main command's end. Only the owner calls it, once per start.
 func (m mainCommand) watch() {
 	ended, done := make(chan banger.Exit, 1), make(chan struct{})
 	m.mainEnded, m.mainDone = ended, done
@@ -82,13 +80,12 @@ func (m mainCommand) watch() {
 	})
 }
 
-// wait reports the end of the main command. It asks again when the connection
-// breaks, until the VM has ended.
+// wait reports the end of the main command. It asks again when the connection breaks, until the VM has ended.
 func (m mainCommand) wait(ended chan<- banger.Exit) {
 	for {
 		exit, err := m.agent().Wait(m.ctx)
 		if err == nil {
-			ended <- exit // has room
+			ended <- exit // the channel has room
 			return
 		}
 		if st, err := m.s.shim(m.id()).Status(m.ctx); err != nil || st.Ended {
@@ -102,14 +99,14 @@ func (m mainCommand) wait(ended chan<- banger.Exit) {
 	}
 }
 
-// takeExit returns how the main command ended, if that was told before the
-// VMM's end. A guest that shuts down ends its main command first.
+// takeExit returns how the main command ended, if the agent reported that before the VMM ended. A guest that shuts
+// down ends its main command first.
 func (m mainCommand) takeExit() (banger.Exit, bool) {
 	if m.mainDone == nil {
 		return banger.Exit{}, false
 	}
 	select {
-	case <-m.mainDone: // soon: the connection it waits on has no other end now
+	case <-m.mainDone: // closes soon, because the connection of wait has lost its other end
 	case <-m.ctx.Done():
 	}
 	select {

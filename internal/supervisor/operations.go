@@ -7,22 +7,21 @@ import (
 	"banger"
 )
 
-// Start boots a VM at rest. With attach the main command is left to the client
-// that asks.
+// Start boots a VM at rest. With attach, the client starts the main command.
 func (s *Supervisor) Start(ctx context.Context, ref string, attach bool, emit banger.Emit) (banger.VM, error) {
 	m, err := s.find(ref)
 	if err != nil {
 		return banger.VM{}, err
 	}
-	if err := s.checkRoom(m.snapshot().Spec, emit); err != nil { // the host may have become smaller
+	if err := s.checkRoom(m.snapshot().Spec, emit); err != nil { // the host may have less memory or fewer CPUs than before
 		return banger.VM{}, err
 	}
 	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, emit) })
 	return m.snapshot(), err
 }
 
-// Stop shuts a VM down cleanly within grace (0 means 10 s), then kills its VMM.
-// It goes on when ctx ends. A VM at rest is no error.
+// Stop shuts a VM down cleanly within grace (0 means 10 s), and otherwise kills its VMM. It continues when ctx ends.
+// It does nothing for a VM at rest.
 func (s *Supervisor) Stop(ctx context.Context, ref string, grace time.Duration) (banger.VM, error) {
 	if grace <= 0 {
 		grace = defaultGrace
@@ -38,8 +37,8 @@ func (s *Supervisor) Restart(ctx context.Context, ref string, grace time.Duratio
 	return s.Start(ctx, ref, false, emit)
 }
 
-// Kill sends a signal to the VM's main command, or ends the VMM at once for
-// signal 9 or a VM without a main command.
+// Kill sends a signal to the VM's main command. For signal 9, or if the VM has no main command, it ends the VMM at
+// once.
 func (s *Supervisor) Kill(ctx context.Context, ref string, signal int) (banger.VM, error) {
 	m, err := s.find(ref)
 	if err != nil {
@@ -59,8 +58,7 @@ func (s *Supervisor) Kill(ctx context.Context, ref string, signal int) (banger.V
 	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error { return m.kill(ctx, "killed by the user") })
 }
 
-// Remove deletes a VM for good. With force a VM that is not at rest is killed
-// first.
+// Remove deletes a VM permanently. With force, it first kills a VM that is not at rest.
 func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 	m, err := s.find(ref)
 	if err != nil {
@@ -81,7 +79,7 @@ func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 	return err
 }
 
-// finish runs f in the owner of the VM; f is not cut short when ctx ends.
+// finish runs f in the owner of the VM. The end of ctx does not interrupt f.
 func (s *Supervisor) finish(ctx context.Context, ref string, f func(context.Context, *machine) error) (banger.VM, error) {
 	m, err := s.find(ref)
 	if err != nil {
@@ -91,7 +89,7 @@ func (s *Supervisor) finish(ctx context.Context, ref string, f func(context.Cont
 	return m.snapshot(), err
 }
 
-// alter is finish for what a VM that is still being created refuses.
+// alter is like finish, but fails while the VM is still being created.
 func (s *Supervisor) alter(ctx context.Context, ref string, f func(context.Context, *machine) error) (banger.VM, error) {
 	m, err := s.find(ref)
 	if err != nil {
@@ -101,7 +99,7 @@ func (s *Supervisor) alter(ctx context.Context, ref string, f func(context.Conte
 	return m.snapshot(), err
 }
 
-// Rename gives a VM another name. The guest's host name stays.
+// Rename gives a VM another name. The guest's host name does not change.
 func (s *Supervisor) Rename(ctx context.Context, ref, name string) (banger.VM, error) {
 	if err := banger.CheckName(name); err != nil {
 		return banger.VM{}, err
@@ -114,7 +112,7 @@ func (s *Supervisor) Rename(ctx context.Context, ref, name string) (banger.VM, e
 		}
 		m.update(func(v *banger.VM) { v.Name = name })
 		if banger.OnBridge(vm.Spec.Network) && vm.Address != "" {
-			s.networks.Sync(ctx) // it is known by its name there; what fails is tried again
+			s.networks.Sync(ctx) // the network uses the VM's name; after an error, it tries again
 		}
 		return nil
 	})
@@ -132,14 +130,13 @@ func (s *Supervisor) Wait(ctx context.Context, ref string) (banger.VM, error) {
 	return vm, err
 }
 
-// Prune removes all VMs at rest and returns them; a VM whose image is still being
-// fetched is left to its creator.
+// Prune removes all VMs at rest and returns them. It skips a VM that is still being created.
 func (s *Supervisor) Prune(ctx context.Context) ([]banger.VM, error) {
 	var removed []banger.VM
 	for _, vm := range s.List(func(vm banger.VM) bool { return vm.State.AtRest() && vm.ImageDigest != "" }) {
 		if err := s.Remove(ctx, vm.ID, false); err != nil {
 			switch banger.CodeOf(err) {
-			case banger.CodeConflict, banger.CodeNotFound: // started or removed meanwhile
+			case banger.CodeConflict, banger.CodeNotFound: // the VM was started or removed meanwhile
 				continue
 			}
 			return removed, err

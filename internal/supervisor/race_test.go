@@ -20,7 +20,7 @@ import (
 	"banger/internal/supervisor"
 )
 
-// quarrel are things that users do to a VM at the same time.
+// quarrel lists operations that users may do to a VM at the same time.
 var quarrel = []func(context.Context, *supervisor.Supervisor, string, int) error{
 	func(ctx context.Context, s *supervisor.Supervisor, id string, _ int) error {
 		return errOf(s.Stop(ctx, id, time.Second))
@@ -42,8 +42,7 @@ var quarrel = []func(context.Context, *supervisor.Supervisor, string, int) error
 	},
 }
 
-// TestUsersWhoQuarrelLeaveTheVMConsistent: eight at once, without removal and
-// with it.
+// TestUsersWhoQuarrelLeaveTheVMConsistent runs eight users at once, without removals and with them.
 func TestUsersWhoQuarrelLeaveTheVMConsistent(t *testing.T) {
 	for name, deeds := range map[string]int{"over its state": 4, "over its life": 6} {
 		t.Run(name, func(t *testing.T) {
@@ -71,8 +70,7 @@ func TestUsersWhoQuarrelLeaveTheVMConsistent(t *testing.T) {
 	}
 }
 
-// wantConsistent checks that memory, row, files and processes say the same of a
-// VM, and that it is still of use.
+// wantConsistent checks that memory, row, files and processes agree about a VM, and that it can still be used.
 func (h *host) wantConsistent(s *supervisor.Supervisor, id string) {
 	h.t.Helper()
 	vm, err := s.Get(id)
@@ -100,7 +98,7 @@ func (h *host) wantConsistent(s *supervisor.Supervisor, id string) {
 	h.wantNothing(s)
 }
 
-// TestManyWantOneName: one gets it, and the others leave nothing.
+// TestManyWantOneName checks that one gets it, and that the others leave nothing behind.
 func TestManyWantOneName(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -126,8 +124,8 @@ func TestManyWantOneName(t *testing.T) {
 	}
 }
 
-// TestRemovalDuringCreation: a VM that is removed while its image is pulled is
-// not made, and leaves nothing.
+// TestRemovalDuringCreation checks that a VM that is removed while its image is pulled is not created and leaves
+// nothing behind.
 func TestRemovalDuringCreation(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -137,7 +135,7 @@ func TestRemovalDuringCreation(t *testing.T) {
 	created := make(chan error)
 	go func() { created <- errOf(s.Create(h.ctx(), spec, true, banger.Discard)) }()
 	<-asked
-	check(t, s.Library().RemoveImage(h.image)) // nobody needs that one
+	check(t, s.Library().RemoveImage(h.image)) // not needed by any VM
 	if removed, err := s.Prune(h.ctx()); err != nil || len(removed) != 0 {
 		t.Errorf("a VM that is being made is pruned: %+v, %v", removed, err)
 	}
@@ -147,8 +145,7 @@ func TestRemovalDuringCreation(t *testing.T) {
 	h.wantNothing(s)
 }
 
-// slowImage serves an image whose first reader is told of on asked and waits
-// until open is closed.
+// slowImage serves an image. Its first reader sends on asked and then waits until open is closed.
 func (h *host) slowImage() (ref string, asked, open chan struct{}) {
 	h.t.Helper()
 	asked, open = make(chan struct{}), make(chan struct{})

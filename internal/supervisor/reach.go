@@ -10,12 +10,11 @@ import (
 	"banger/internal/vmm/choice"
 )
 
-// Where the daemon is root, a VM's processes are those of a user who owns nothing but the
-// VM's directories. What they read is opened for them, so it does not matter who may enter the
-// directories above.
+// If the daemon is root, a VM's processes belong to a user who owns only the VM's directories. The daemon opens the
+// files that they read, so the modes of the directories above do not matter.
 
-// openToAll gives every user the right to read those of our files that all VMs have, whatever the umask
-// was when they were made: a VMM opens some of them once more by their descriptors.
+// openToAll gives every user the right to read our files that all VMs share, whatever the umask was when they were
+// made. A VMM opens some of them again by their descriptors.
 func (s *Supervisor) openToAll(c vmm.Config) error {
 	if !s.opts.Root {
 		return nil
@@ -42,7 +41,8 @@ func (s *Supervisor) openToAll(c vmm.Config) error {
 	return nil
 }
 
-// checkReach refuses a VMM that the VM's user cannot start. Into a jail root copies it.
+// checkReach returns an error if the VM's user cannot start the VMM. It is not needed for a jail, into which root
+// copies the VMM.
 func (s *Supervisor) checkReach(c choice.Chosen, jailed bool) error {
 	if !s.opts.Root || jailed || c.Path == "" {
 		return nil

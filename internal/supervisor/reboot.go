@@ -10,14 +10,14 @@ import (
 	"banger/internal/vmm"
 )
 
-// A guest may reboot maxReboots times within rebootWindow; then it stays stopped, as it would never come to anything
-// else.
+// A guest may reboot maxReboots times within rebootWindow. After that it stays stopped, because it would probably
+// reboot forever.
 const (
 	maxReboots   = 5
 	rebootWindow = time.Minute
 )
 
-// onVMMEnd records that the VMM has ended by itself, or boots the VM again if its guest asked for that.
+// onVMMEnd records that the VMM has ended by itself, or boots the VM again if its guest asked for a reboot.
 func (m *machine) onVMMEnd(e vmm.Exit) {
 	vm := m.snapshot()
 	if !e.Reboot || vm.State != banger.StateRunning {
@@ -26,7 +26,7 @@ func (m *machine) onVMMEnd(e vmm.Exit) {
 	}
 	e.Reason = "the guest rebooted"
 	switch {
-	case vm.Main != nil && vm.Spec.Attach: // the client's terminal is gone, and the command is its own
+	case vm.Main != nil && vm.Spec.Attach: // the command belongs to the client, whose terminal is gone
 		m.onExit(e, ", which ends a VM whose main command belongs to a client")
 	case !m.mayReboot(time.Now()):
 		m.onExit(e, fmt.Sprintf(" more than %d times within %s", maxReboots, rebootWindow))
@@ -35,7 +35,7 @@ func (m *machine) onVMMEnd(e vmm.Exit) {
 	}
 }
 
-// mayReboot counts a reboot, unless there were too many.
+// mayReboot reports whether the guest may reboot now, and counts the reboot.
 func (m *machine) mayReboot(now time.Time) bool {
 	m.reboots = slices.DeleteFunc(m.reboots, func(t time.Time) bool { return now.Sub(t) >= rebootWindow })
 	if len(m.reboots) >= maxReboots {
@@ -45,10 +45,10 @@ func (m *machine) mayReboot(now time.Time) bool {
 	return true
 }
 
-// reboot boots the VM again whose VMM has ended. The VM is not at rest meanwhile, so that nobody who waits for its
-// end is told of one. If it does not boot, it is failed with the reason.
+// reboot boots a VM again after its VMM has ended. The VM does not become at rest meanwhile, so waiters do not see an
+// end. If it does not boot, it fails with the reason.
 func (m *machine) reboot() {
-	mainCommand{m}.takeExit() // nobody waits for the main command of the boot before
+	mainCommand{m}.takeExit() // end the wait for the main command of the boot before
 	m.leaveGroup()
 	m.leaveNetwork()
 	m.s.dirs.CleanRun(m.id())

@@ -13,16 +13,16 @@ import (
 	"banger/internal/vmm"
 )
 
-// rebootGuest has a program in the guest ask for a reboot, and returns the VMM that will end.
+// rebootGuest makes a program in the guest ask for a reboot, and returns the VMM that will end.
 func (h *host) rebootGuest(id string) vmm.Handle {
 	h.t.Helper()
 	old := h.status(id).VMM
-	check(h.t, syscall.Kill(old.PID, syscall.SIGTERM)) // what busybox's reboot sends to PID 1, which is the agent
+	check(h.t, syscall.Kill(old.PID, syscall.SIGTERM)) // busybox's reboot sends this signal to PID 1, which is the agent
 	return old
 }
 
-// TestAGuestThatRebootsBootsAgain with its main command, and nobody who waits for the VM's end is told of one. It
-// does so a few times a minute; then it stays stopped.
+// TestAGuestThatRebootsBootsAgain checks that the main command runs again, and that waiters do not see an end of the
+// VM. After a few reboots within a minute, the VM stays stopped.
 func TestAGuestThatRebootsBootsAgain(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -63,7 +63,8 @@ func TestAGuestThatRebootsBootsAgain(t *testing.T) {
 	check(t, errOf(s.Start(h.ctx(), "box", false, banger.Discard)))
 }
 
-// TestARebootIsNotAlwaysABoot: not while the VM is stopped, and not if a client has its main command.
+// TestARebootIsNotAlwaysABoot: the VM does not boot again while it is being stopped, nor if its main command belongs
+// to a client.
 func TestARebootIsNotAlwaysABoot(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -87,7 +88,7 @@ func TestARebootIsNotAlwaysABoot(t *testing.T) {
 	})
 }
 
-// TestARebootCanBeInterrupted, as any boot, and one that fails leaves a VM that has failed.
+// TestARebootCanBeInterrupted, as any boot, and a reboot that fails leaves a failed VM.
 func TestARebootCanBeInterrupted(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()

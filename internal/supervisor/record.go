@@ -11,12 +11,12 @@ import (
 	"banger/internal/vmdir"
 )
 
-// storeAgain is when a row is stored again of which the database could not say whether it is stored.
+// storeAgain is the time after which a row is stored again if it is unknown whether it was stored.
 const storeAgain = 5 * time.Second
 
-// store writes the VM's row, and its record if that has changed. Only the owner calls it. After an error of the disk nobody
-// knows what the row says, so the owner writes what is true then until it succeeds. A record that cannot be written is
-// written with the next row: the row is what counts.
+// store writes the VM's row, and its record if that has changed. Only the owner calls it. After an error of the disk
+// the content of the row is unknown, so the owner repeats the write, with the VM as it then is, until it succeeds. A
+// record that cannot be written is written with the next row, because the row is what counts.
 func (m *machine) store(ctx context.Context, vm banger.VM) error {
 	m.again = nil
 	if err := m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Update(ctx, vm) }); err != nil {
@@ -29,7 +29,7 @@ func (m *machine) store(ctx context.Context, vm banger.VM) error {
 	return nil
 }
 
-// commit is store for a VM that is complete now.
+// commit is like store, and records that the VM is complete.
 func (m *machine) commit(ctx context.Context) error {
 	vm := m.snapshot()
 	if err := m.s.opts.Store.Commit(ctx, vm); err != nil {
@@ -42,14 +42,14 @@ func (m *machine) commit(ctx context.Context) error {
 	return nil
 }
 
-// record writes the VM's record, if the VM is complete. What fails is written with the next row.
+// record writes the VM's record, if the VM is complete. After a failure, the record is written with the next row.
 func (m *machine) record(vm banger.VM) {
 	if m.isCommitted() {
 		m.recorder.Write(vmdir.NewRecord(vm, m.slot))
 	}
 }
 
-// storing gives the errors of a database on a full or broken disk their codes.
+// storing gives an error of a database on a full or broken disk the right code.
 func storing(err error, dir string) error {
 	if banger.CodeOf(err) != banger.CodeInternal {
 		return err

@@ -13,22 +13,23 @@ import (
 	"banger/internal/vmdir"
 )
 
-// Recovered is what Recover has found of one VM.
+// Recovered is what Recover found for one VM.
 type Recovered struct {
 	ID, Name string
 	Dir      string // where its disk is
-	Problem  error  // why it has no row; nil: it has one again
+	Problem  error  // why it still has no row; nil if it has one again
 }
 
-// HasVMs returns true if there are directories of VMs below a state directory.
+// HasVMs reports whether there are directories of VMs below a state directory.
 func HasVMs(dir string) bool {
 	lost, _ := vmdir.Dirs{State: dir}.Unknown(nil)
 	return len(lost) > 0
 }
 
-// Recover makes rows again of VMs whose directories are in dir, a state directory that no daemon has, and that have no row which
-// can be read: those below vms, and those that were set aside. What cannot be recovered stays where it is. With old the
-// rows are those of an older copy: records count more, and rows without a directory are left out. argv is how shims are started.
+// Recover makes rows for VMs that have a directory in dir but no readable row. dir is a state directory that no
+// daemon uses. It looks in vms and in the directories that were set aside. What it cannot recover stays where it is.
+// With old, the rows come from an older copy: records take precedence over rows, and rows without a directory are
+// deleted. argv is the command that starts shims.
 func Recover(ctx context.Context, db *store.Store, dir string, argv []string, old bool) (found []Recovered, err error) {
 	d := vmdir.Dirs{State: dir}
 	rows, err := db.List(ctx)
@@ -87,7 +88,7 @@ func recoverOne(ctx context.Context, db *store.Store, d vmdir.Dirs, from, id str
 		found.Dir = d.VM(id)
 	}
 	err = db.Insert(ctx, store.Row{VM: r.VM, Slot: r.Slot})
-	if banger.CodeOf(err) == banger.CodeConflict { // another VM has its name now
+	if banger.CodeOf(err) == banger.CodeConflict { // another VM has the name now
 		r.VM.Name += "-" + id
 		err = db.Insert(ctx, store.Row{VM: r.VM, Slot: r.Slot})
 	}

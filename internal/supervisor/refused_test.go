@@ -6,15 +6,15 @@ import (
 	"banger"
 )
 
-// refuse makes the database refuse changes of rows for which a condition of SQL is true, until the function that it returns
-// is called.
+// refuse makes the database refuse changes of rows that match an SQL condition, until allow is called.
 func (h *host) refuse(change, when string) (allow func()) {
 	h.t.Helper()
-	h.execSQL("CREATE TRIGGER refused BEFORE " + change + " ON vm WHEN " + when + " BEGIN SELECT RAISE(ABORT, 'refused'); END")
+	h.execSQL("CREATE TRIGGER refused BEFORE " + change + " ON vm WHEN " + when +
+		" BEGIN SELECT RAISE(ABORT, 'refused'); END")
 	return func() { h.execSQL("DROP TRIGGER refused") }
 }
 
-// TestAStateThatCannotBeStoredDoesNotComeAbout: a start is undone, and the VM can be started again.
+// TestAStateThatCannotBeStoredDoesNotComeAbout: the start is undone, and the VM can be started again.
 func TestAStateThatCannotBeStoredDoesNotComeAbout(t *testing.T) {
 	for _, state := range []banger.State{banger.StateStarting, banger.StateRunning} {
 		t.Run(string(state), func(t *testing.T) {
@@ -38,13 +38,14 @@ func TestAStateThatCannotBeStoredDoesNotComeAbout(t *testing.T) {
 	}
 }
 
-// TestAVMEndsThoughItCannotBeStored: stop and kill need no room in the database, and the row follows when there is some.
+// TestAVMEndsThoughItCannotBeStored: stop and kill work with a full database, and the row is written when there is
+// space.
 func TestAVMEndsThoughItCannotBeStored(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
 	vm := h.run(s, h.spec("box"))
 	allow := h.refuse("UPDATE", "1")
-	s.Stop(h.ctx(), "box", 0) // it may say that the row could not be written
+	s.Stop(h.ctx(), "box", 0) // it may return an error about the row
 	if got, err := s.Get("box"); err != nil || got.State != banger.StateStopped {
 		t.Errorf("the VM is %s, %v", got.State, err)
 	}
@@ -52,7 +53,7 @@ func TestAVMEndsThoughItCannotBeStored(t *testing.T) {
 	h.await("the row says so too", func() bool { return h.row(vm.ID).State == banger.StateStopped })
 }
 
-// TestARefusedCreateIsNotListed, although its row could not be removed; the next daemon removes it.
+// TestARefusedCreateIsNotListed, although its row could not be removed. The next daemon removes the row.
 func TestARefusedCreateIsNotListed(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -70,7 +71,7 @@ func TestARefusedCreateIsNotListed(t *testing.T) {
 	h.wantNothing(h.daemon())
 }
 
-// TestARefusedRenameIsNone: neither now nor later.
+// TestARefusedRenameIsNone: the VM keeps its name, now and after a restart.
 func TestARefusedRenameIsNone(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()

@@ -20,12 +20,12 @@ import (
 	"banger/internal/vmdir"
 )
 
-// adoptTimeout bounds the question to one shim at the daemon's start.
+// adoptTimeout bounds the request to one shim at the daemon's start.
 const adoptTimeout = 5 * time.Second
 
-// Restore takes over what an earlier daemon left: VMs that run are adopted, VMs that ended meanwhile get their reason, and what
-// is half made or half removed is undone. Directories that no row claims are set aside, and VMs that run without a row go on.
-// An empty database beside VMs is an error, before any effect. What else cannot be put right is one of Problems.
+// Restore takes over the VMs of an earlier daemon. It adopts running VMs, records how others ended, and undoes
+// unfinished creations and removals. It sets aside directories without a row; running VMs without a row keep running.
+// An empty database beside VMs is an error, before any effect. Problems returns what else could not be repaired.
 func (s *Supervisor) Restore(ctx context.Context) error {
 	rows, err := s.opts.Store.List(ctx)
 	if err != nil {
@@ -44,13 +44,14 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 		return err
 	}
 	if len(rows) == 0 && len(lost) > 0 {
-		return banger.Errorf(banger.CodeConflict, "the database in %s knows no VM, but %d lie in %s; nothing was changed", s.opts.StateDir, len(lost), s.dirs.VMs()).
+		return banger.Errorf(banger.CodeConflict, "the database in %s knows no VM, but %d lie in %s; nothing was changed",
+			s.opts.StateDir, len(lost), s.dirs.VMs()).
 			WithHint("bring back their rows: banger recover; or, if nobody needs these VMs, remove %s", s.dirs.VMs())
 	}
 	if err := s.noteBoot(); err != nil {
 		s.problem("it cannot be told whether the host has booted: %v", err)
 	}
-	// First of all, so that no orphan writes to files of a VM that is adopted.
+	// This comes first, because an orphan must not write to files of an adopted VM.
 	s.sweep(claimed, undone, lost)
 	s.networks.SetAdopting(true)
 	defer s.networks.SetAdopting(false)
@@ -62,14 +63,14 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	}
 	restored.Wait()
 	s.networks.SetAdopting(false)
-	s.networks.Sync(ctx) // an error is logged there, and VMs of other networks do not depend on it
+	s.networks.Sync(ctx) // Sync logs an error, and VMs of other networks do not depend on it
 	return nil
 }
 
-// bootFile holds the boot id of the host when the last daemon started.
+// bootFile holds the boot id that the host had when the last daemon started.
 const bootFile = "boot-id"
 
-// noteBoot finds out whether the host has booted since the last daemon.
+// noteBoot finds out whether the host has rebooted since the last daemon started.
 func (s *Supervisor) noteBoot() error {
 	path := filepath.Join(s.opts.StateDir, bootFile)
 	before, err := os.ReadFile(path)
@@ -87,7 +88,7 @@ func (s *Supervisor) problem(format string, args ...any) {
 	s.problems = append(s.problems, fmt.Sprintf(format, args...))
 }
 
-// Problems returns what Restore could not put right, and what lies set aside, in sentences without a full stop.
+// Problems returns what Restore could not repair, and what is set aside, in sentences without a full stop.
 func (s *Supervisor) Problems() []string {
 	list := slices.Clone(s.problems)
 	for _, dir := range s.dirs.Aside() {
@@ -96,7 +97,7 @@ func (s *Supervisor) Problems() []string {
 	return list
 }
 
-// restoreOne adopts one VM by asking its shim.
+// restoreOne adopts one VM by asking its shim for its status.
 func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 	if vm.State.AtRest() {
 		m := s.adoptRow(vm, slot)
@@ -123,22 +124,24 @@ func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 		m.do(m.ctx, func(ctx context.Context) error { return m.resume(ctx, vm.State, alive, st) })
 	}
 	if alive && vm.State == banger.StateStopping {
-		s.wg.Go(resume) // takes its time
+		s.wg.Go(resume) // this takes time
 		return
 	}
 	resume()
 }
 
-// hasShim returns true if the shim of a VM is a process, whether it answers or not.
+// hasShim reports whether the shim of a VM exists as a process, even if it does not answer.
 func (s *Supervisor) hasShim(id string) (found bool) {
 	s.eachShim(func(other string, _ int) { found = found || other == id })
 	return found
 }
 
-// askAgain is the pause between two questions to a shim that does not answer: it may be stopped, or its host may be swapping.
+// askAgain is the pause between two requests to a shim that does not answer. The shim may be stopped, or its host may
+// be swapping.
 const askAgain = time.Second
 
-// awaitAnswer asks an unreachable VM until its shim answers or has ended, and then goes on from what is stored of it.
+// awaitAnswer asks an unreachable VM's shim until it answers or has ended. It then continues from the VM's stored
+// state.
 func (m *machine) awaitAnswer(stored banger.VM) {
 	for over := false; !over; {
 		st, err := m.s.shim(stored.ID).Status(m.ctx)
@@ -149,7 +152,7 @@ func (m *machine) awaitAnswer(stored banger.VM) {
 			}
 			m.do(m.ctx, func(ctx context.Context) error {
 				if over = m.snapshot().State != banger.StateUnreachable; over {
-					return nil // somebody has ended it
+					return nil // another operation has ended the VM
 				}
 				m.update(func(vm *banger.VM) { vm.State, vm.Reason = stored.State, stored.Reason })
 				over = true
@@ -164,7 +167,7 @@ func (m *machine) awaitAnswer(stored banger.VM) {
 	}
 }
 
-// adoptRow is adopt for a VM whose creation has succeeded, with its record.
+// adoptRow is like adopt, for a VM whose creation has succeeded. It also writes the VM's record.
 func (s *Supervisor) adoptRow(vm banger.VM, slot int) *machine {
 	m := s.adopt(vm, slot)
 	m.mu.Lock()
@@ -177,7 +180,7 @@ func (s *Supervisor) adoptRow(vm banger.VM, slot int) *machine {
 	return m
 }
 
-// resume goes on, in the owner, from the state that the dead daemon stored.
+// resume continues, in the owner, from the state that the dead daemon stored.
 func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st shim.Status) error {
 	if !alive {
 		m.s.killProcesses(m.id())
@@ -201,7 +204,7 @@ func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st
 	return m.kill(ctx, "the daemon died while it was starting")
 }
 
-// sweep ends and removes what is undone, and sets aside what is lost and does not run.
+// sweep ends and removes the VMs in undone, and sets aside those in lost that do not run.
 func (s *Supervisor) sweep(claimed, undone map[string]bool, lost []string) {
 	kept := maps.Clone(claimed)
 	err := s.eachShim(func(id string, pid int) {
@@ -235,7 +238,7 @@ func (s *Supervisor) sweep(claimed, undone map[string]bool, lost []string) {
 	}
 }
 
-// killProcesses ends the shim of one VM, and with it the VMM, without its help.
+// killProcesses ends the shim of one VM without its cooperation. The VMM ends with the shim.
 func (s *Supervisor) killProcesses(id string) {
 	s.eachShim(func(found string, pid int) {
 		if found == id {
@@ -244,19 +247,19 @@ func (s *Supervisor) killProcesses(id string) {
 	})
 }
 
-// eachShim calls f for each process of ours whose command line is that of a shim
-// of this state directory.
+// eachShim calls f for each of our processes whose command line is that of a shim of this state directory.
 func (s *Supervisor) eachShim(f func(id string, pid int)) error {
 	return eachShim(s.opts.StateDir, s.opts.ShimArgv, f)
 }
 
-// Running returns true if a VM of a state directory runs, whether a daemon owns it or not. argv is how shims are started.
+// Running reports whether a VM of a state directory runs, with or without a daemon. argv is the command that starts
+// shims.
 func Running(stateDir string, argv []string) (found bool) {
 	eachShim(stateDir, argv, func(string, int) { found = true })
 	return found
 }
 
-// eachShim calls f for each shim of a state directory. In a jail a shim begins as root.
+// eachShim calls f for each shim of a state directory. A shim with a jail starts as root.
 func eachShim(stateDir string, argv []string, f func(id string, pid int)) error {
 	ours := func(uid uint32) bool {
 		return uid == 0 || int(uid) == os.Geteuid() || os.Geteuid() == 0 && uid >= firstUID

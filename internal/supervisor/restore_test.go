@@ -17,7 +17,7 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// TestVMsOutliveTheDaemon: the next one adopts them as they are.
+// TestVMsOutliveTheDaemon: the next daemon adopts them unchanged.
 func TestVMsOutliveTheDaemon(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
@@ -49,7 +49,7 @@ func TestVMsOutliveTheDaemon(t *testing.T) {
 	h.wantNothing(s)
 }
 
-// TestACommandGoesOnWithItsClient when no daemon runs: the shim has the client's socket.
+// TestACommandGoesOnWithItsClient when no daemon runs, because the shim has the client's socket.
 func TestACommandGoesOnWithItsClient(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -72,7 +72,7 @@ func TestACommandGoesOnWithItsClient(t *testing.T) {
 	check(t, h.daemon().Remove(h.ctx(), "box", true))
 }
 
-// TestAStreamThatIsNotGivenAway goes on as it was.
+// TestAStreamThatIsNotGivenAway keeps working.
 func TestAStreamThatIsNotGivenAway(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -100,7 +100,7 @@ func TestAStreamThatIsNotGivenAway(t *testing.T) {
 	}
 }
 
-// TestWhatEndedWhileNoDaemonRan is told with its reason.
+// TestWhatEndedWhileNoDaemonRan checks that the next daemon shows it with its reason.
 func TestWhatEndedWhileNoDaemonRan(t *testing.T) {
 	const meanwhile = ", while no daemon ran"
 	for name, c := range map[string]struct {
@@ -140,7 +140,7 @@ func TestWhatEndedWhileNoDaemonRan(t *testing.T) {
 	}
 }
 
-// TestAMainCommandThatEndedWhileNoDaemonRan ends its VM when the next one comes.
+// TestAMainCommandThatEndedWhileNoDaemonRan ends its VM when the next daemon starts.
 func TestAMainCommandThatEndedWhileNoDaemonRan(t *testing.T) {
 	h := newHost(t)
 	check(t, syscall.Mkfifo(h.path("gate"), 0o600))
@@ -161,7 +161,7 @@ func TestAMainCommandThatEndedWhileNoDaemonRan(t *testing.T) {
 
 // TestRestoreUndoesWhatWasHalfMade, or half removed, and nothing else.
 func TestRestoreUndoesWhatWasHalfMade(t *testing.T) {
-	other := newHost(t) // with a daemon of its own on the same machine
+	other := newHost(t) // has a daemon of its own on the same machine
 	neighbour := other.daemon()
 	other.run(neighbour, other.spec("box"))
 
@@ -169,9 +169,9 @@ func TestRestoreUndoesWhatWasHalfMade(t *testing.T) {
 	first := h.daemon()
 	leaving := h.run(first, h.spec("leaving"))
 	first.Close()
-	check(t, h.opts.Store.Undo(h.ctx(), leaving)) // a daemon died while it removed this one, whose shim runs on
+	check(t, h.opts.Store.Undo(h.ctx(), leaving)) // a daemon died while it removed this VM, whose shim still runs
 	half := banger.VM{ID: banger.NewID(), Name: "half"}
-	_, err := h.opts.Store.Create(h.ctx(), half) // a daemon died while it made this one
+	_, err := h.opts.Store.Create(h.ctx(), half) // a daemon died while it created this VM
 	check(t, err)
 	for _, dir := range []string{"state/vms/" + half.ID, "run/vms/" + half.ID, "run/vms/" + banger.NewID()} {
 		check(t, os.MkdirAll(h.path(dir), 0o700))
@@ -194,7 +194,7 @@ func TestRestoreUndoesWhatWasHalfMade(t *testing.T) {
 	}
 }
 
-// TestADaemonThatDiedInTheMiddle: the next one goes on from the row.
+// TestADaemonThatDiedInTheMiddle: the next daemon continues from the row.
 func TestADaemonThatDiedInTheMiddle(t *testing.T) {
 	for name, c := range map[string]struct {
 		state  banger.State
@@ -203,7 +203,7 @@ func TestADaemonThatDiedInTheMiddle(t *testing.T) {
 	}{
 		"of a start":  {banger.StateStarting, "", "the daemon died while it was starting"},
 		"of a stop":   {banger.StateStopping, "stopped by the user", "stopped by the user"},
-		"of a pause":  {banger.StatePaused, "", ""}, // which lasts
+		"of a pause":  {banger.StatePaused, "", ""}, // a paused VM stays paused
 		"of a moment": {banger.StateRunning, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -229,7 +229,7 @@ func TestADaemonThatDiedInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestCloseCutsShort what is being done; nothing of it is lost or left.
+// TestCloseCutsShort the present operation. Nothing may be lost or left behind.
 func TestCloseCutsShort(t *testing.T) {
 	t.Run("a start", func(t *testing.T) {
 		h := newHost(t)
@@ -256,7 +256,8 @@ func TestCloseCutsShort(t *testing.T) {
 		check(t, syscall.Kill(vmm, syscall.SIGSTOP))
 		stopped := make(chan error)
 		go func() { stopped <- errOf(s.Stop(h.ctx(), "box", time.Minute)) }()
-		h.await("it is stopping", func() bool { vm, err := s.Get("box"); return err == nil && vm.State == banger.StateStopping })
+		h.await("it is stopping",
+			func() bool { vm, err := s.Get("box"); return err == nil && vm.State == banger.StateStopping })
 		s.Close()
 		if err := <-stopped; err == nil {
 			t.Error("the stop claims success")
@@ -268,7 +269,7 @@ func TestCloseCutsShort(t *testing.T) {
 	})
 }
 
-// TestAutoRemove: a VM that is to vanish vanishes, whoever is there to see it.
+// TestAutoRemove: such a VM is removed when it ends, with or without a daemon or a client.
 func TestAutoRemove(t *testing.T) {
 	for name, end := range map[string]func(*host, *supervisor.Supervisor, banger.VM) *supervisor.Supervisor{
 		"with its main command": func(h *host, s *supervisor.Supervisor, vm banger.VM) *supervisor.Supervisor {
@@ -295,7 +296,7 @@ func TestAutoRemove(t *testing.T) {
 		"after its daemon died": func(h *host, s *supervisor.Supervisor, vm banger.VM) *supervisor.Supervisor {
 			s.Close()
 			check(h.t, h.shim(vm.ID).Kill(h.ctx()))
-			vm.State = banger.StateStopped // the row was written, the removal was not done
+			vm.State = banger.StateStopped // a daemon wrote this row and died before the removal
 			check(h.t, h.opts.Store.Update(h.ctx(), vm))
 			return h.daemon()
 		},

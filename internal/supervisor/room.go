@@ -6,21 +6,26 @@ import (
 	"banger"
 )
 
-// mostCPUs is how many CPUs a VM may have on a host of n: more than it has is slow, and much more does not even boot in time.
+// mostCPUs returns how many CPUs a VM may have on a host with n. More than n CPUs are slow, and with many more the
+// guest does not boot in time.
 func mostCPUs(n int) int { return max(8, 4*n) }
 
-// checkRoom refuses what this host can never give, and warns of what it can give only slowly, before any effect.
+// checkRoom rejects a spec that this host can never satisfy, and warns about one that it can satisfy only slowly. It
+// has no other effect.
 func (s *Supervisor) checkRoom(spec banger.Spec, emit banger.Emit) error {
 	cpus := s.opts.CPUs
 	switch {
 	case s.opts.Memory > 0 && spec.Memory > s.opts.Memory:
-		return banger.Errorf(banger.CodeInvalid, "memory is %s, but this host has %s", banger.FormatSize(spec.Memory), banger.FormatSize(s.opts.Memory)).
+		return banger.Errorf(banger.CodeInvalid, "memory is %s, but this host has %s", banger.FormatSize(spec.Memory),
+			banger.FormatSize(s.opts.Memory)).
 			WithHint("ask for less: --memory")
 	case cpus > 0 && spec.CPUs > mostCPUs(cpus):
-		return banger.Errorf(banger.CodeInvalid, "cpus is %d, but this host has %d, and a VM may have at most %d here", spec.CPUs, cpus, mostCPUs(cpus)).
+		return banger.Errorf(banger.CodeInvalid, "cpus is %d, but this host has %d, and a VM may have at most %d here",
+			spec.CPUs, cpus, mostCPUs(cpus)).
 			WithHint("ask for fewer: --cpus")
 	case cpus > 0 && spec.CPUs > cpus:
-		emit(banger.Event{Stage: "warning", Text: fmt.Sprintf("the VM has %d CPUs and this host %d, so it will be slow", spec.CPUs, cpus)})
+		emit(banger.Event{Stage: "warning",
+			Text: fmt.Sprintf("the VM has %d CPUs and this host %d, so it will be slow", spec.CPUs, cpus)})
 	}
 	return nil
 }

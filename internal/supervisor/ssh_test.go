@@ -14,8 +14,8 @@ import (
 	"banger"
 )
 
-// A VM has one SSH host key from its creation to its end, and is reached by the keys
-// that each connection names.
+// TestSSHIsThatOfARunningVM: a VM keeps one SSH host key for its whole life, and accepts the keys that each
+// connection names.
 func TestSSHIsThatOfARunningVM(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()

@@ -12,8 +12,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// bootTimeout is ten times an idle machine's emulated boot. initTime is how long an init of the image's may take from
-// there.
+// bootTimeout is ten times the time of an emulated boot on an idle machine. initTime is the time that an image's init
+// may take after that.
 const (
 	bootTimeout = 2 * time.Minute
 	initTime    = 30 * time.Second
@@ -22,15 +22,14 @@ const (
 // agentChannel is the name of the agent's port in the guest.
 const agentChannel = "banger.agent"
 
-// guestTap is the name of the tap of a VMM that opens it by name. It is the only one in
-// its network namespace.
+// guestTap is the name of the tap for a VMM that opens it by name. It is the only tap in its network namespace.
 const guestTap = "tap0"
 
-// errPanic marks a boot that ended in a guest kernel panic.
+// errPanic means that a boot ended in a panic of the guest's kernel.
 var errPanic = errors.New("the guest kernel panicked")
 
-// start boots the VM. With attach the main command is left to a client. On
-// failure no process is left and the VM is failed with the reason.
+// start boots the VM. With attach, a client starts the main command. After a failure no process is left, and the VM
+// has failed with the reason.
 func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) error {
 	vm := m.snapshot()
 	if !vm.State.AtRest() {
@@ -56,13 +55,13 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 	}
 	if err != nil {
 		reason := err.Error()
-		if ctx.Err() != nil { // asked before the end of an --rm VM, which ends ctx too
+		if ctx.Err() != nil { // tested before the VM's removal with --rm, which also ends ctx
 			reason = "the start was canceled"
 			err = banger.Errorf(banger.CodeCanceled, "the start of VM %s was canceled", vm.Name)
 		}
 		if vm.Spec.AutoRemove {
 			m.kill(ctx, reason)
-		} else { // it is not stopped before it is failed
+		} else { // such a VM fails without the state stopping
 			m.endVMM(ctx, banger.StateStarting)
 		}
 		m.leaveGroup()
@@ -78,7 +77,7 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 	return mainCommand{m}.start(ctx, attach)
 }
 
-// keepPreparation keeps the timings of creation in front of those of a start.
+// keepPreparation returns the timings of the creation in old, followed by those of a start.
 func keepPreparation(old, start []banger.Timing) []banger.Timing {
 	var kept []banger.Timing
 	for _, t := range old {
@@ -105,7 +104,7 @@ func (m *machine) watch() {
 	}
 }
 
-// lastExit tells how a VMM ended whose shim does not answer.
+// lastExit returns how a VMM ended whose shim does not answer.
 func (s *Supervisor) lastExit(id string, cause error) shim.Status {
 	exit, err := s.shim(id).LastExit()
 	if err != nil && s.rebooted {

@@ -1,7 +1,6 @@
-// Package supervisor owns every VM: it creates them (one straight function), runs
-// each behind an owner goroutine, and restores them after a daemon's death. It
-// holds the decisions; images, kernels, disks, shims and rows are made by the
-// packages below it.
+// Package supervisor owns every VM. It creates them (one straight function), runs each behind an owner goroutine, and
+// restores them after a daemon's death. It makes the decisions. The packages below it make images, kernels, disks,
+// shims and rows.
 //
 // It contains no HTTP, no SQL text, no netlink and no os/exec.
 package supervisor
@@ -29,49 +28,50 @@ import (
 	"banger/internal/vmm/choice"
 )
 
-// Options are the parts a Supervisor works with. The caller owns and closes them.
+// Options are the parts of a Supervisor. The caller owns and closes them.
 type Options struct {
 	StateDir string // durable: VM disks and logs
-	RunDir   string // sockets; short, since sun_path holds 108 bytes
+	RunDir   string // sockets; must be short, because sun_path holds 108 bytes
 	ShimArgv []string
 	Agent    []byte // the guest agent's binary
 	VMMs     choice.Host
 	KVMGroup uint32 // group that may open /dev/kvm, for VMMs that run as users of their own
 	Root     bool   // each VM gets a uid of its own
-	Memory   int64  // of the host in bytes; 0: unknown
-	CPUs     int    // of the host; 0: unknown
+	Memory   int64  // of the host, in bytes; 0 means unknown
+	CPUs     int    // of the host; 0 means unknown
 	BootID   string // of the host (random(4), boot_id)
 
-	// InitTime is how long an init of the image's may take until it runs and, if it is systemd, obeys; 0: 30 s.
+	// InitTime is the time that an image's init may take until it runs and, if it is systemd, accepts requests. 0 means
+	// 30 s.
 	InitTime time.Duration
 
 	Store   *store.Store
 	Images  *image.Store
 	Kernels *kernel.Store
 
-	// Reserve is given back when the disk is full and something is to go. Nil: there is none.
+	// Reserve is released when the disk is full and something must be removed. It may be nil.
 	Reserve *reserve.File
 
-	// Groups limit what VMs may use of the host. Nil: nothing does.
+	// Groups limit what VMs may use of the host. Nil means no limits.
 	Groups *cgroup.Tree
 
-	// Bridge makes the host's bridges, if the daemon may; denied is told what their
-	// resolver refuses. Nil: there are none.
+	// Bridge makes the host's bridges. They report refusals of their resolver to denied. Nil if the daemon may not make
+	// bridges.
 	Bridge func(denied func(id string, d banger.Denial)) *bridge.Host
 }
 
-// firstUID is where the uids of VMs start when the daemon is root: far above
-// real users and their sub-ids, below 2^31.
+// firstUID is the first uid of VMs if the daemon is root. It is far above real users and their sub-ids, and below
+// 2^31.
 const firstUID = 2_000_000_000
 
 // Supervisor owns all VMs of one daemon.
 type Supervisor struct {
 	opts  Options
 	dirs  vmdir.Dirs
-	ctx   context.Context // ends when the supervisor closes; VMs live on
+	ctx   context.Context // ends when the supervisor closes; VMs keep running
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
-	boots chan struct{} // emulated boots at once: they are bound by the CPU
+	boots chan struct{} // limits concurrent emulated boots, which need much CPU
 
 	mu       sync.Mutex
 	machines map[string]*machine
@@ -79,11 +79,11 @@ type Supervisor struct {
 	networks *networks.Networks
 	library  *library.Library
 
-	rebooted bool     // the host has booted since the last daemon; does not change after Restore
-	problems []string // what Restore could not put right; does not change afterwards
+	rebooted bool     // the host has rebooted since the last daemon; constant after Restore
+	problems []string // what Restore could not repair; constant after Restore
 }
 
-// New returns a Supervisor of the VMs that Restore will find.
+// New returns a Supervisor without VMs. Restore finds them.
 func New(opts Options) (*Supervisor, error) {
 	dirs := vmdir.Dirs{State: opts.StateDir, Run: opts.RunDir}
 	if err := dirs.MakeAll(); err != nil {
@@ -97,11 +97,12 @@ func New(opts Options) (*Supervisor, error) {
 		parts.Bridge = opts.Bridge(s.denied)
 	}
 	s.networks = networks.New(parts)
-	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: s, Reserve: opts.Reserve, Dir: opts.StateDir})
+	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: s, Reserve: opts.Reserve,
+		Dir: opts.StateDir})
 	return s, nil
 }
 
-// Close stops owning the VMs, which go on running in their shims.
+// Close gives up the VMs, which keep running in their shims.
 func (s *Supervisor) Close() {
 	s.stop()
 	s.wg.Wait()
@@ -116,8 +117,7 @@ func (s *Supervisor) Library() *library.Library { return s.library }
 // Networks returns the networks of the VMs.
 func (s *Supervisor) Networks() *networks.Networks { return s.networks }
 
-// UID returns the user that the VMM of a VM runs as, if the daemon is root. An unknown VM has none: -1 as a number
-// without a sign.
+// UID returns the user of a VM's VMM if the daemon is root. For an unknown VM it returns -1 as an unsigned number.
 func (s *Supervisor) UID(id string) uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,7 +175,8 @@ func (s *Supervisor) find(ref string) (*machine, error) {
 	case 0:
 		return nil, banger.Errorf(banger.CodeNotFound, "there is no VM called %q", ref).WithHint("see: banger ps -a")
 	}
-	return nil, banger.Errorf(banger.CodeInvalid, "%q is the start of %d VM ids", ref, len(byPrefix)).WithHint("give more of the id")
+	return nil, banger.Errorf(banger.CodeInvalid, "%q is the start of %d VM ids", ref, len(byPrefix)).
+		WithHint("give more of the id")
 }
 
 // adopt makes a machine for a row and starts its owner goroutine.
@@ -221,7 +222,7 @@ func (w *stopwatch) lap(stage string) {
 	w.last = now
 }
 
-// stateError says that op does not fit the VM's state.
+// stateError returns the error for an operation that does not fit the VM's state.
 func stateError(op string, vm banger.VM, hint string) error {
 	return banger.Errorf(banger.CodeConflict, "cannot %s VM %s: it is %s", op, vm.Name, vm.State).WithHint("%s", hint)
 }

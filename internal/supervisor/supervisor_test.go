@@ -22,7 +22,8 @@ func TestCreateStartStopStartRemove(t *testing.T) {
 	ctx := h.ctx()
 	vm, err := s.Create(ctx, h.spec("box"), false, banger.Discard)
 	check(t, err)
-	if vm.State != banger.StateCreated || vm.VMM != "memory 1.0" || vm.Isolation != banger.IsolationEmulated || vm.Kernel != "test" || vm.Main != nil {
+	if vm.State != banger.StateCreated || vm.VMM != "memory 1.0" || vm.Isolation != banger.IsolationEmulated ||
+		vm.Kernel != "test" || vm.Main != nil {
 		t.Errorf("the new VM is %+v", vm)
 	}
 	if st, err := os.Stat(h.path("state/vms/" + vm.ID + "/disk.ext4")); err != nil || st.Size() != banger.MinDisk {
@@ -45,7 +46,8 @@ func TestCreateStartStopStartRemove(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.wantState(s, "box", banger.StateStopped, "stopped by the user")
-		if slices.ContainsFunc(h.files(), func(f string) bool { return strings.Contains(f, "sock") || strings.HasSuffix(f, "/ram") }) {
+		if slices.ContainsFunc(h.files(),
+			func(f string) bool { return strings.Contains(f, "sock") || strings.HasSuffix(f, "/ram") }) {
 			t.Errorf("after the stop there is %q", h.files())
 		}
 		if _, err := s.Stop(ctx, "box", time.Second); err != nil {
@@ -62,7 +64,7 @@ func TestCreateStartStopStartRemove(t *testing.T) {
 	h.wantNothing(s)
 }
 
-// TestNames: a name belongs to one VM, from creation and by renaming.
+// TestNames checks that a name belongs to one VM, from creation or by renaming.
 func TestNames(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -82,7 +84,7 @@ func TestNames(t *testing.T) {
 	_, err = s.Rename(ctx, "two", "three")
 	check(t, err)
 	h.wantState(s, "three", banger.StateCreated, "")
-	_, err = s.Rename(ctx, "one", "two") // which is free now
+	_, err = s.Rename(ctx, "one", "two") // the name is free now
 	check(t, err)
 	random, err := s.Create(ctx, h.spec(""), false, banger.Discard)
 	if err != nil || banger.CheckName(random.Name) != nil {
@@ -95,7 +97,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestASizeThatMakesSlowIsWarnedOf at once.
+// TestASizeThatMakesSlowIsWarnedOf before the VM is created.
 func TestASizeThatMakesSlowIsWarnedOf(t *testing.T) {
 	h := newHost(t)
 	h.opts.CPUs = 1
@@ -124,21 +126,32 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 		code  banger.Code
 		words string
 	}{
-		"nothing is asked for":          {func(_ *host, s *banger.Spec) { *s = banger.Spec{} }, banger.CodeInvalid, "no image"},
-		"more memory than the host has": {func(h *host, s *banger.Spec) { h.opts.Memory, s.Memory = 200<<20, 201<<20 }, banger.CodeInvalid, "this host has"},
-		"far too many CPUs":             {func(h *host, s *banger.Spec) { h.opts.CPUs, s.CPUs = 2, 9 }, banger.CodeInvalid, "at most 8"},
-		"no such VMM":                   {func(_ *host, s *banger.Spec) { s.VMM = banger.VMMQEMU }, banger.CodeUnavailable, "qemu"},
+		"nothing is asked for": {func(_ *host, s *banger.Spec) { *s = banger.Spec{} }, banger.CodeInvalid,
+			"no image"},
+		"more memory than the host has": {func(h *host, s *banger.Spec) { h.opts.Memory, s.Memory = 200<<20, 201<<20 },
+			banger.CodeInvalid, "this host has"},
+		"far too many CPUs": {func(h *host, s *banger.Spec) { h.opts.CPUs, s.CPUs = 2, 9 }, banger.CodeInvalid,
+			"at most 8"},
+		"no such VMM": {func(_ *host, s *banger.Spec) { s.VMM = banger.VMMQEMU }, banger.CodeUnavailable,
+			"qemu"},
 		"the VMM is not installed": {func(h *host, _ *banger.Spec) {
 			h.opts.VMMs.VMMs = []choice.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: "/nonexistent"})}}
 		}, banger.CodeUnavailable, "not built"},
-		"no such image":              {func(_ *host, s *banger.Spec) { s.Image = "oci:/nonexistent" }, banger.CodeNotFound, "nonexistent"},
-		"no such kernel":             {func(_ *host, s *banger.Spec) { s.Kernel = "other" }, banger.CodeNotFound, "other"},
-		"no command to run":          {func(_ *host, s *banger.Spec) { s.Entrypoint, s.Attach = []string{}, true }, banger.CodeInvalid, "no command"},
-		"the agent is absent":        {func(h *host, _ *banger.Spec) { h.opts.Agent = nil }, banger.CodeInternal, "without a guest agent"},
-		"no shim to start":           {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/nonexistent"} }, banger.CodeUnavailable, "nonexistent"},
-		"a shim that ends":           {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/bin/true"} }, banger.CodeUnavailable, "the shim ended"},
-		"the driver fails":           {func(h *host, _ *banger.Spec) { h.fault(vmmtest.FailToStart) }, banger.CodeUnavailable, "the test wants no VM"},
-		"the main command is absent": {func(_ *host, s *banger.Spec) { s.Cmd = []string{"/nonexistent/program"} }, banger.CodeCommandAbsent, "nonexistent"},
+		"no such image": {func(_ *host, s *banger.Spec) { s.Image = "oci:/nonexistent" }, banger.CodeNotFound,
+			"nonexistent"},
+		"no such kernel": {func(_ *host, s *banger.Spec) { s.Kernel = "other" }, banger.CodeNotFound, "other"},
+		"no command to run": {func(_ *host, s *banger.Spec) { s.Entrypoint, s.Attach = []string{}, true },
+			banger.CodeInvalid, "no command"},
+		"the agent is absent": {func(h *host, _ *banger.Spec) { h.opts.Agent = nil }, banger.CodeInternal,
+			"without a guest agent"},
+		"no shim to start": {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/nonexistent"} },
+			banger.CodeUnavailable, "nonexistent"},
+		"a shim that ends": {func(h *host, _ *banger.Spec) { h.opts.ShimArgv = []string{"/bin/true"} },
+			banger.CodeUnavailable, "the shim ended"},
+		"the driver fails": {func(h *host, _ *banger.Spec) { h.fault(vmmtest.FailToStart) }, banger.CodeUnavailable,
+			"the test wants no VM"},
+		"the main command is absent": {func(_ *host, s *banger.Spec) { s.Cmd = []string{"/nonexistent/program"} },
+			banger.CodeCommandAbsent, "nonexistent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -155,15 +168,17 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestAVMThatDidNotBootStays, as its console says why, but for one that was to be removed at its end. Only a VM that stays is
-// named by a hint.
+// TestAVMThatDidNotBootStays because its console log is needed, unless it was created with AutoRemove. The error's
+// hint names only a VM that stays.
 func TestAVMThatDidNotBootStays(t *testing.T) {
 	for name, c := range map[string]struct {
 		faults []vmmtest.Fault
 		words  string
 	}{
-		"the VMM dies":           {[]vmmtest.Fault{vmmtest.DieAtOnce}, "killed by signal 9"},
-		"the guest panics twice": {[]vmmtest.Fault{vmmtest.PanicAtBoot, vmmtest.PanicAtBoot}, "panicked; its console ends with: Kernel panic: " + strings.TrimPrefix(vmmtest.PanicText, "Kernel panic - not syncing: ")},
+		"the VMM dies": {[]vmmtest.Fault{vmmtest.DieAtOnce}, "killed by signal 9"},
+		"the guest panics twice": {[]vmmtest.Fault{vmmtest.PanicAtBoot, vmmtest.PanicAtBoot},
+			"panicked; its console ends with: Kernel panic: " +
+				strings.TrimPrefix(vmmtest.PanicText, "Kernel panic - not syncing: ")},
 	} {
 		for _, remove := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, remove %v", name, remove), func(t *testing.T) {
@@ -183,7 +198,7 @@ func TestAVMThatDidNotBootStays(t *testing.T) {
 				}
 				h.wantState(s, "box", banger.StateFailed, c.words)
 				s.Close()
-				s = h.daemon() // the row is there to stay
+				s = h.daemon() // the row must have been committed
 				h.wantState(s, "box", banger.StateFailed, c.words)
 				_, err = s.Start(h.ctx(), "box", false, banger.Discard)
 				check(t, err)
@@ -193,7 +208,7 @@ func TestAVMThatDidNotBootStays(t *testing.T) {
 	}
 }
 
-// TestAnInitThatIsLateIsNoFailure: the VM runs, and it is told.
+// TestAnInitThatIsLateIsNoFailure: the VM runs, and the user sees a warning.
 func TestAnInitThatIsLateIsNoFailure(t *testing.T) {
 	h := newHost(t)
 	h.opts.InitTime = 50 * time.Millisecond
@@ -215,8 +230,7 @@ func TestAnInitThatIsLateIsNoFailure(t *testing.T) {
 	}
 }
 
-// TestACreateThatIsCanceledLeavesNothing: the user gives up on a guest that
-// never answers.
+// TestACreateThatIsCanceledLeavesNothing: the user cancels while a guest never answers.
 func TestACreateThatIsCanceledLeavesNothing(t *testing.T) {
 	h := newHost(t)
 	h.fault(vmmtest.NeverAnswer)
@@ -234,7 +248,7 @@ func TestACreateThatIsCanceledLeavesNothing(t *testing.T) {
 
 func errOf(_ banger.VM, err error) error { return err }
 
-// TestAPanicAtBootIsTriedAgain: once, since emulators have rare bugs.
+// TestAPanicAtBootIsTriedAgain once, because emulators have rare bugs.
 func TestAPanicAtBootIsTriedAgain(t *testing.T) {
 	h := newHost(t)
 	h.fault(vmmtest.PanicAtBoot)
@@ -253,7 +267,7 @@ func TestAPanicAtBootIsTriedAgain(t *testing.T) {
 	}
 }
 
-// TestAFailedStartKeepsTheVM with the reason, and it can be started again.
+// TestAFailedStartKeepsTheVM with the reason, and the VM can be started again.
 func TestAFailedStartKeepsTheVM(t *testing.T) {
 	for fault, reason := range map[vmmtest.Fault]string{
 		vmmtest.FailToStart: "the test wants no VM",
@@ -277,13 +291,13 @@ func TestAFailedStartKeepsTheVM(t *testing.T) {
 	}
 }
 
-// TestAFailedStartOfAPassingVMIsTold with its own reason, though the VM goes with it.
+// TestAFailedStartOfAPassingVMIsTold with its own reason, although the VM is removed.
 func TestAFailedStartOfAPassingVMIsTold(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
 	spec := h.spec("box")
 	spec.AutoRemove = true
-	for range 50 { // the VM's end and the answer were once in a race
+	for range 50 { // the VM's end and the answer once had a race
 		h.fault(vmmtest.FailToStart)
 		_, err := s.Create(h.ctx(), spec, true, banger.Discard)
 		if err == nil || !strings.Contains(err.Error(), "the test wants no VM") {

@@ -14,8 +14,8 @@ import (
 	"banger"
 )
 
-// TestTrapsInAVMsDirectory lets a VMM that was taken over put something else in the place of
-// each file that the daemon reads, writes or removes in the VM's directory.
+// TestTrapsInAVMsDirectory lets a hostile VMM replace each file that the daemon reads, writes or removes in the VM's
+// directory.
 func TestTrapsInAVMsDirectory(t *testing.T) {
 	for name, set := range map[string]func(t *testing.T, path, ours string){
 		"symlinks": func(t *testing.T, path, ours string) { check(t, os.Symlink(ours, path)) },
@@ -87,7 +87,7 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 	}
 }
 
-// TestADiskThatIsNotTheVMsOwnIsNotUsed: the file of another must not become a guest's disk.
+// TestADiskThatIsNotTheVMsOwnIsNotUsed: another user's file must not become a guest's disk.
 func TestADiskThatIsNotTheVMsOwnIsNotUsed(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
@@ -106,7 +106,7 @@ func TestADiskThatIsNotTheVMsOwnIsNotUsed(t *testing.T) {
 	}
 }
 
-// within ends the test when f takes long: nothing of what it does may wait for a VM.
+// within fails the test if f takes long, because f must not wait for a VM.
 func within(t *testing.T, what string, f func()) {
 	t.Helper()
 	late := time.AfterFunc(patience, func() { panic("this hangs: " + what) })
@@ -114,7 +114,8 @@ func within(t *testing.T, what string, f func()) {
 	f()
 }
 
-// TestAStrangersProcessIsNoShim, whatever it calls itself. It needs root, who can be another user.
+// TestAStrangersProcessIsNoShim, whatever its command line says. The test needs root to start a process of another
+// user.
 func TestAStrangersProcessIsNoShim(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root starts processes of others")

@@ -13,8 +13,8 @@ import (
 	"banger"
 )
 
-// TestAShimThatDoesNotAnswerIsNotKilled: a daemon that starts while a VM's process cannot answer, on a host that swaps, keeps
-// the VM, and takes it over when it answers.
+// TestAShimThatDoesNotAnswerIsNotKilled: if a VM's process cannot answer when a daemon starts, for example because
+// the host swaps, the daemon keeps the VM and takes it over when it answers.
 func TestAShimThatDoesNotAnswerIsNotKilled(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
@@ -37,14 +37,14 @@ func TestAShimThatDoesNotAnswerIsNotKilled(t *testing.T) {
 	if out, _ := h.sh(s, "box", "echo here"); out != "here\n" {
 		t.Errorf("it prints %q", out)
 	}
-	// One that never answers is ended by a user's word.
+	// A user can end a VM that never answers.
 	if _, err := s.Kill(h.ctx(), "other", 9); err != nil {
 		t.Error(err)
 	}
 	h.wantState(s, "other", banger.StateStopped, "killed by the user")
 }
 
-// freeze stops a process, and returns when all its threads have stopped.
+// freeze stops a process and returns when all its threads have stopped.
 func (h *host) freeze(pid int) {
 	h.t.Helper()
 	check(h.t, syscall.Kill(pid, syscall.SIGSTOP))
@@ -60,13 +60,14 @@ func (h *host) freeze(pid int) {
 	})
 }
 
-// TestWhatOnlyLooksLikeAShimIsNotKilled: its arguments are those of a shim whose VM is to be undone, and its program is another.
+// TestWhatOnlyLooksLikeAShimIsNotKilled: a process has the arguments of a shim whose VM must be undone, but runs
+// another program.
 func TestWhatOnlyLooksLikeAShimIsNotKilled(t *testing.T) {
 	h := newHost(t)
 	half := banger.VM{ID: banger.NewID(), Name: "half"}
 	_, err := h.opts.Store.Create(h.ctx(), half)
 	check(t, err)
-	yes := exec.Command("yes") // which takes any arguments, and rests when nobody reads what it prints
+	yes := exec.Command("yes") // takes any arguments, and blocks while its output is not read
 	yes.Args = append(append([]string{}, h.opts.ShimArgv...), h.path("state/vms/"+half.ID))
 	out, err := yes.StdoutPipe()
 	check(t, err)
@@ -79,12 +80,14 @@ func TestWhatOnlyLooksLikeAShimIsNotKilled(t *testing.T) {
 	if err := yes.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("it is gone: %v", err)
 	}
-	if fields, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", yes.Process.Pid)); err != nil || strings.Contains(string(fields), ") Z ") {
+	if fields, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", yes.Process.Pid)); err != nil ||
+		strings.Contains(string(fields), ") Z ") {
 		t.Errorf("it was killed: %s, %v", fields, err)
 	}
 }
 
-// TestAStopOfAFrozenGuestTakesItsGrace, and not the time that a guest which answers gets to write its disks.
+// TestAStopOfAFrozenGuestTakesItsGrace, and not the additional time in which a guest that answers may write its
+// disks.
 func TestAStopOfAFrozenGuestTakesItsGrace(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()

@@ -8,9 +8,10 @@ import (
 	"banger/internal/vmm/choice"
 )
 
-// jail returns the options of a VM's driver, and the jail that its VMM is put into, where
-// there is a jailer for it and the daemon is root; else it is confined without.
-func (s *Supervisor) jail(ctx context.Context, c choice.Chosen, vm string, id shim.Identity) (map[string]string, *shim.Jail) {
+// jail returns the options of a VM's driver, and the jail for its VMM. The jail is nil if the daemon is not root or
+// has no jailer; the VMM is then confined in another way.
+func (s *Supervisor) jail(ctx context.Context, c choice.Chosen, vm string,
+	id shim.Identity) (map[string]string, *shim.Jail) {
 	if !s.opts.Root || c.Jailer == nil {
 		return c.Options, nil
 	}
@@ -20,7 +21,7 @@ func (s *Supervisor) jail(ctx context.Context, c choice.Chosen, vm string, id sh
 	}
 	more, err := c.Jailer(ctx, c.Path, c.Version, string(s.dirs.Jails()), id.UID, id.GID, group)
 	if err != nil {
-		return c.Options, nil // doctor says so
+		return c.Options, nil // doctor reports the error
 	}
 	options := map[string]string{}
 	maps.Copy(options, c.Options)

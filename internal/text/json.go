@@ -8,14 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// JSON returns a JSON document that has the same meaning and consists of printable text and line
-// ends. Package encoding/json escapes only some of the characters that cannot be shown.
+// JSON returns a JSON document with the same meaning as doc that has only printable text and line ends. Package
+// encoding/json escapes only some of the characters that are not printable.
 func JSON(doc []byte) []byte {
 	var out []byte
-	from := 0 // of what was not copied yet
+	from := 0 // start of the part that was not copied yet
 	for at := 0; at < len(doc); {
 		r, n := utf8.DecodeRune(doc[at:])
-		if r >= 0x7f && !Printable(r) { // what is below stands between values, or is escaped
+		if r >= 0x7f && !Printable(r) { // characters below 0x7f stand between values, or are escaped
 			out = append(out, doc[from:at]...)
 			if r > 0xffff {
 				high, low := utf16.EncodeRune(r)
@@ -33,7 +33,7 @@ func JSON(doc []byte) []byte {
 	return append(out, doc[from:]...)
 }
 
-// WriteJSON writes v to w as a line of JSON, or as several when indent is not empty.
+// WriteJSON writes v to w as one line of JSON, or as several lines if indent is not empty.
 func WriteJSON(w io.Writer, v any, indent string) error {
 	marshal := json.Marshal
 	if indent != "" {

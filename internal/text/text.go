@@ -1,11 +1,10 @@
-// Package text makes printable what guests, images, registries and VMMs say, before a person or
-// a program reads it. Their text may hold control characters that steer a terminal, marks that
-// turn its direction, characters that nobody sees, and bytes that are no text at all. All of
-// these are shown by their numbers, as Go writes them: \x1b, \u202e, \U000e0041, and \xff for a
-// byte that is no UTF-8.
+// Package text makes text of guests, images, registries and VMMs printable before a person or a program reads it.
+// Such text may contain control characters that control a terminal, marks that change the text direction, invisible
+// characters, and bytes that are not text. All of these are replaced with their numbers, as in Go: \x1b, \u202e,
+// \U000e0041, and \xff for a byte that is not UTF-8.
 //
-// Line and Limit are for text in messages and tables, Writer is for a stream on a terminal, and
-// JSON is for documents. The package must not know where text comes from or goes to.
+// Line and Limit are for text in messages and tables, Writer is for a stream on a terminal, and JSON is for
+// documents. The package must not know where text comes from or goes to.
 package text
 
 import (
@@ -17,19 +16,19 @@ import (
 	"banger"
 )
 
-// Bounds of a text of somebody else's, in characters.
+// Maximum lengths of text from elsewhere, in characters.
 const (
 	MaxError = 1024 // in an error
 	maxHint  = 256
 	maxCode  = 40
 )
 
-// ignorable are the characters that Unicode calls letters or marks but that are not seen
-// (DerivedCoreProperties.txt, Default_Ignorable_Code_Point). The other invisible ones belong to
-// the category of formats, which unicode.IsPrint excludes.
+// ignorable are invisible characters that Unicode classifies as letters or marks (DerivedCoreProperties.txt,
+// Default_Ignorable_Code_Point). The other invisible ones belong to the category of formats, which unicode.IsPrint
+// excludes.
 var ignorable = []*unicode.RangeTable{unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector}
 
-// Printable reports whether r can be shown as it is. Line ends and tabs cannot.
+// Printable reports whether r can be printed unchanged. Line ends and tabs cannot.
 func Printable(r rune) bool {
 	switch {
 	case r < utf8.RuneSelf:
@@ -58,14 +57,14 @@ func Line(s string) string {
 	return b.String()
 }
 
-// needsChange also finds bytes that are no UTF-8, which are read as utf8.RuneError.
+// needsChange also returns true for bytes that are not UTF-8, which are read as utf8.RuneError.
 func needsChange(r rune) bool { return r == utf8.RuneError || !Printable(r) }
 
-// Limit is Line for a text of any length: it returns at most max characters, the last of which
-// is then "…".
+// Limit is like Line for a text of any length. It returns at most max characters. If it cuts the text, the last
+// character is "…".
 func Limit(s string, max int) string {
-	if len(s) > 4*max { // more bytes than max characters have
-		s = s[:4*max] + " " // so that it is cut below
+	if len(s) > 4*max { // more bytes than max characters can have
+		s = s[:4*max] + " " // still too long, so it is cut below
 	}
 	s = strings.TrimLeft(Line(s), " ")
 	if utf8.RuneCountInString(s) <= max {
@@ -85,8 +84,7 @@ func Error(e banger.Error) *banger.Error {
 		Hint: Limit(e.Hint, maxHint)}
 }
 
-// Bound returns an error that says what err says in one line of bounded length, and has it as its
-// cause.
+// Bound returns an error with the text of err in one line of bounded length, and with err as its cause.
 func Bound(err error) error { return bound{err} }
 
 type bound struct{ error }
@@ -94,7 +92,7 @@ type bound struct{ error }
 func (b bound) Error() string { return Limit(b.error.Error(), MaxError) }
 func (b bound) Unwrap() error { return b.error }
 
-// shown returns the rune r, which was read from raw, as it is shown.
+// shown returns the printable form of the rune r, which was read from raw.
 func shown(r rune, raw string) string {
 	switch {
 	case r == utf8.RuneError && len(raw) == 1:

@@ -11,7 +11,7 @@ import (
 	"banger"
 )
 
-// characters are kinds of text that are not printable, and how they are shown.
+// characters are kinds of text that are not printable, and their printable forms.
 var characters = []struct{ name, raw, shown string }{
 	{"escape", "\x1b[2J", `\x1b[2J`},
 	{"bell", "\a", `\x07`},
@@ -43,7 +43,7 @@ var characters = []struct{ name, raw, shown string }{
 	{"no character", "\uffff", `\uffff`},
 }
 
-// printable is text that stays as it is.
+// printable is text that stays unchanged.
 const printable = "Grüße, 世界! \u00a0«žluťoučký» עברית العربية ☃ 🙂 \ufffd \\x1b a\u0301"
 
 func TestLine(t *testing.T) {
@@ -91,12 +91,13 @@ func TestAnErrorIsBounded(t *testing.T) {
 	if len(e.Error()) > 2000 || len(e.Code) > 100 || strings.ContainsRune(e.Error(), '\u202e') {
 		t.Errorf("it has %d bytes: %.100s", len(e.Error()), e)
 	}
-	if e := Error(banger.Error{Code: banger.CodeDenied, Message: "no", Hint: "ask"}); e.Error() != "no (ask)" || e.Code != banger.CodeDenied {
+	if e := Error(banger.Error{Code: banger.CodeDenied, Message: "no", Hint: "ask"}); e.Error() != "no (ask)" ||
+		e.Code != banger.CodeDenied {
 		t.Errorf("it is %+v", e)
 	}
 }
 
-// TestJSON checks that a document has no such character, and still the same meaning.
+// TestJSON checks that a document has no such character, and still has the same meaning.
 func TestJSON(t *testing.T) {
 	for _, c := range characters {
 		in := map[string]any{"k" + c.raw: []any{c.raw, "plain", printable}}
@@ -146,7 +147,7 @@ func TestWriter(t *testing.T) {
 	}
 }
 
-// FuzzPrintable checks that nothing gets through whatever comes.
+// FuzzPrintable checks that no input makes the output unprintable.
 func FuzzPrintable(f *testing.F) {
 	for _, c := range characters {
 		f.Add(c.raw, 3)
@@ -162,7 +163,8 @@ func FuzzPrintable(f *testing.F) {
 		w.Write([]byte(s[:at]))
 		w.Write([]byte(s[at:]))
 		w.Flush()
-		if strings.ContainsFunc(out.String(), func(r rune) bool { return r != '\n' && r != '\t' && bad(r) }) || !utf8.Valid(out.Bytes()) {
+		if strings.ContainsFunc(out.String(), func(r rune) bool { return r != '\n' && r != '\t' && bad(r) }) ||
+			!utf8.Valid(out.Bytes()) {
 			t.Errorf("the stream is %q", out.String())
 		}
 	})

@@ -5,19 +5,19 @@ import (
 	"unicode/utf8"
 )
 
-// Writer shows a stream on a terminal: what passes is printable text, tabs and line ends. Colours
-// (ECMA-48, 8.3.117) and the return before a line end are left out, as consoles are full of them;
-// all else is shown by its number. A character or colour may come in several writes; Flush ends
-// the last one.
+// Writer makes a stream printable for a terminal: it writes printable text, tabs and line ends. It omits colours
+// (ECMA-48, 8.3.117) and the return before a line end, because consoles contain many of them. It replaces everything
+// else with its number. A character or colour may be split over several writes. Flush writes what is incomplete at
+// the end.
 type Writer struct {
 	w    io.Writer
-	rest []byte // the beginning of a character or colour
+	rest []byte // the start of an incomplete character or colour
 }
 
 // NewWriter returns a Writer that writes to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// maxColour is the most bytes of a sequence that is left out.
+// maxColour is the maximum length in bytes of a sequence that is omitted.
 const maxColour = 32
 
 // Write implements io.Writer.
@@ -40,7 +40,7 @@ func (t *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes what is left of the stream.
+// Flush writes the rest of the stream.
 func (t *Writer) Flush() error {
 	var out []byte
 	for len(t.rest) > 0 {
@@ -51,7 +51,8 @@ func (t *Writer) Flush() error {
 	return err
 }
 
-// next returns how the beginning of in is shown, and its length; 0 when more must come.
+// next returns the printable form of the start of in, and how many bytes of in it stands for. n is 0 if more bytes
+// are needed.
 func next(in []byte) (text string, n int) {
 	switch in[0] {
 	case '\n', '\t':
@@ -77,8 +78,8 @@ func next(in []byte) (text string, n int) {
 	return shown(r, string(in[:n])), n
 }
 
-// colour returns the length of the colour at the beginning of in, 0 for anything else. It is not
-// whole when more may come that makes it one.
+// colour returns the length of the colour at the start of in, or 0 for anything else. whole is false if more bytes
+// are needed to decide.
 func colour(in []byte) (n int, whole bool) {
 	for i, c := range in[:min(len(in), maxColour)] {
 		switch {

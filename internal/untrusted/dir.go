@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reclaim makes a flat directory and what is in it the caller's again, and keeps everybody
-// else out. Of a directory that is there it removes all but regular files with one name;
-// where such a thing is in the place of one of keep, it removes nothing and returns an error.
+// Reclaim gives a flat directory and its files back to the caller, and keeps everybody else out. From an existing
+// directory it removes everything except regular files with one name. If one of the files in keep is not such a file,
+// it removes nothing and returns an error.
 func Reclaim(dir string, keep ...string) error {
 	d, err := openDir(unix.AT_FDCWD, dir)
 	if err != nil {
@@ -50,8 +50,8 @@ func Reclaim(dir string, keep ...string) error {
 	return nil
 }
 
-// Give gives a flat directory and all that is in it to a user. The directory is the caller's,
-// and nobody else can write to it until then.
+// Give gives a flat directory and its files to a user. Before that, the directory must belong to the caller and be
+// writable for nobody else.
 func Give(dir string, uid, gid int) error {
 	d, err := openDir(unix.AT_FDCWD, dir)
 	if err != nil {
@@ -73,7 +73,7 @@ func Give(dir string, uid, gid int) error {
 	return nil
 }
 
-// take makes an open directory that of a user alone.
+// take gives an open directory to one user alone.
 func take(d *os.File, uid, gid int) error {
 	if unix.Geteuid() == 0 {
 		if err := d.Chown(uid, gid); err != nil {
@@ -101,8 +101,8 @@ func openDir(at int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// RemoveAll removes a file, or a directory with all that is in it, as os.RemoveAll does, but
-// with two descriptors and the same memory, however deep the directories lie in each other.
+// RemoveAll removes a file, or a directory with all its content, as os.RemoveAll does. It needs only two descriptors
+// and constant memory, however deeply directories are nested.
 func RemoveAll(path string) error {
 	err := unix.Unlink(path)
 	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -130,10 +130,10 @@ func RemoveAll(path string) error {
 	return nil
 }
 
-// remove removes what is called name in top. What a directory holds in directories of its own
-// is moved to top, where it comes up later.
+// remove removes the entry called name of top. It moves non-empty directories inside that entry to top, where they
+// are removed later.
 func remove(top *os.File, name string, moved *int) error {
-	for tries := 0; ; tries++ { // more than one if somebody writes there
+	for tries := 0; ; tries++ { // more than one if another process writes there
 		done, err := unlink(top, name)
 		if done || tries == maxTries || !isNotEmpty(err) {
 			return err
@@ -142,7 +142,7 @@ func remove(top *os.File, name string, moved *int) error {
 		if err != nil {
 			return err
 		}
-		sub.Chmod(0o700) // as its owner we may need that
+		sub.Chmod(0o700) // the caller owns sub, but may lack the rights
 		err = eachName(sub, func(inner string) error {
 			done, err := unlink(sub, inner)
 			for !done && isNotEmpty(err) {
@@ -159,15 +159,15 @@ func remove(top *os.File, name string, moved *int) error {
 	}
 }
 
-// maxTries bounds how often a directory is emptied in which somebody makes files.
+// maxTries bounds how often a directory is emptied while another process makes files in it.
 const maxTries = 100
 
-// isNotEmpty says that a directory is not empty, or that a name is taken.
+// isNotEmpty reports whether err means that a directory is not empty, or that a name is taken.
 func isNotEmpty(err error) bool {
 	return errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTDIR)
 }
 
-// unlink removes a file or an empty directory. An error of isNotEmpty says that it is not empty.
+// unlink removes a file or an empty directory. If isNotEmpty is true for the error, the directory is not empty.
 func unlink(d *os.File, name string) (done bool, err error) {
 	err = unix.Unlinkat(int(d.Fd()), name, 0)
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
@@ -179,7 +179,7 @@ func unlink(d *os.File, name string) (done bool, err error) {
 	return err == nil, err
 }
 
-// eachName calls f for each name in a directory, also for those that f makes there.
+// eachName calls f for each name in a directory, also for names that f adds.
 func eachName(d *os.File, f func(string) error) error {
 	for {
 		if _, err := d.Seek(0, io.SeekStart); err != nil {

@@ -1,10 +1,8 @@
-// Package untrusted opens, replaces and removes files in directories that a process which we do
-// not trust may write to, such as those of a VMM with a guest that has taken it over. No
-// symlink in such a directory is followed, only regular files with one name are opened,
-// nothing waits for a pipe, and what is read is bounded.
+// Package untrusted opens, replaces and removes files in directories that an untrusted process may write to, such as
+// those of a VMM that a guest may control. It follows no symlink in such a directory, opens only regular files with
+// one name, never waits for a pipe, and bounds what it reads.
 //
-// The directory that holds such a directory must belong to us. The package must not know what
-// the files are for.
+// The parent of such a directory must belong to us. The package must not know what the files are for.
 package untrusted
 
 import (
@@ -17,15 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens a regular file as os.OpenFile does. A new file gets exactly the mode perm. A file
-// with a second name may be somebody else's, so it is refused.
+// Open opens a regular file as os.OpenFile does. A new file gets exactly the mode perm. Open rejects a file with a
+// second name, because it may belong to somebody else.
 func Open(path string, flag int, perm os.FileMode) (*os.File, error) {
 	if flag&os.O_TRUNC != 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("what is there must not be truncated: use Create")}
 	}
 	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, perm)
 	switch {
-	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR): // symlink; pipe or socket; directory
+	// These are a symlink; a pipe or socket; a directory.
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
 		return nil, notRegular(path)
 	case err != nil:
 		return nil, err
@@ -51,7 +50,7 @@ func checkRegular(f *os.File) error {
 	return nil
 }
 
-// ErrNotRegular says that something that is no regular file is in a file's place.
+// ErrNotRegular means that something other than a regular file has the name of a file.
 var ErrNotRegular = errors.New("it is not a regular file")
 
 func notRegular(path string) error {
@@ -75,7 +74,7 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// Create makes a file with exactly the mode perm, in the place of whatever is there.
+// Create makes a file with exactly the mode perm. It replaces whatever has that name.
 func Create(path string, perm os.FileMode) (*os.File, error) {
 	if err := RemoveAll(path); err != nil {
 		return nil, err
@@ -84,14 +83,14 @@ func Create(path string, perm os.FileMode) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.Chmod(perm); err != nil { // the umask has taken some of it away
+	if err := f.Chmod(perm); err != nil { // the umask may have removed bits
 		f.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-// WriteFile is Create with what the file is to hold.
+// WriteFile is like Create, and writes data to the file.
 func WriteFile(path string, data []byte, perm os.FileMode) error {
 	f, err := Create(path, perm)
 	if err != nil {

@@ -17,8 +17,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// traps are what a VMM that was taken over may put in a file's place. Each returns the file of
-// ours that must stay as it is.
+// traps are what a hostile VMM may put in a file's place. Each returns a file of ours that must not change.
 var traps = map[string]func(t *testing.T, path string) (ours string){
 	"a symlink to a file": func(t *testing.T, path string) string {
 		ours := oursFile(t)
@@ -66,7 +65,7 @@ func oursFile(t *testing.T) string {
 	return path
 }
 
-// wantOurs checks that a file is as it was, and alone in its directory.
+// wantOurs checks that a file has not changed, and is alone in its directory.
 func wantOurs(t *testing.T, path string) {
 	t.Helper()
 	var st unix.Stat_t
@@ -85,7 +84,7 @@ func wantOurs(t *testing.T, path string) {
 func within(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan struct{})
-	go func() { defer close(done); f() }() // of a fault it does not end before the test does
+	go func() { defer close(done); f() }() // after a fault it may outlive the test
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):
@@ -196,7 +195,7 @@ func TestADirectoryIsGivenAndTakenBack(t *testing.T) {
 	}
 }
 
-// TestADeepTreeIsRemoved: os.RemoveAll holds a descriptor for each level.
+// TestADeepTreeIsRemoved, although os.RemoveAll would need a descriptor for each level.
 func TestADeepTreeIsRemoved(t *testing.T) {
 	const depth = 1000
 	top := filepath.Join(t.TempDir(), "vm")

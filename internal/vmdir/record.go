@@ -13,26 +13,26 @@ import (
 	"banger/internal/blob"
 )
 
-// Record is what is kept of a VM beside its directory, so that its row can be made again if the database is lost. The directory
-// itself may belong to the VM's user, and then nothing in it is believed.
+// Record is kept for each VM beside its directory. If the database is lost, it serves to make the VM's row again. It
+// is not in the directory, because that may belong to the VM's user and cannot be trusted.
 type Record struct {
 	Slot int       `json:"slot"`
 	VM   banger.VM `json:"vm"`
 }
 
-// recordSize bounds a record in bytes.
+// recordSize is the maximum size of a record in bytes.
 const recordSize = 16 << 20
 
 func recordPath(dir, id string) string { return filepath.Join(dir, id+".json") }
 
-// NewRecord leaves out of vm what is true only while it runs.
+// NewRecord returns a record of vm without the fields that are valid only while it runs.
 func NewRecord(vm banger.VM, slot int) Record {
 	vm.State, vm.Reason, vm.StartedAt, vm.FinishedAt, vm.ExitCode = banger.StateStopped, "", time.Time{}, time.Time{}, nil
 	vm.Address, vm.Forwards, vm.Limits, vm.Timings, vm.Initramfs = "", nil, nil, nil, ""
 	return Record{slot, vm}
 }
 
-// ReadRecord reads the record of a VM whose directory is in dir: that of all VMs, or Lost.
+// ReadRecord reads the record of a VM whose directory is in dir, which is VMs or Lost.
 func ReadRecord(dir, id string) (r Record, err error) {
 	f, err := os.Open(recordPath(dir, id))
 	if err != nil {
@@ -48,20 +48,20 @@ func ReadRecord(dir, id string) (r Record, err error) {
 	return r, nil
 }
 
-// Recorder writes the record of one VM when it changes. Its methods are called by one goroutine at a time.
+// Recorder writes the record of one VM when it changes. Its methods must be called by one goroutine at a time.
 type Recorder struct {
 	path    string
 	written []byte
 }
 
-// Recorder returns the recorder of a VM, which may have a record.
+// Recorder returns the recorder of a VM, which may already have a record.
 func (d Dirs) Recorder(id string) *Recorder {
 	r := &Recorder{path: recordPath(d.VMs(), id)}
-	r.written, _ = os.ReadFile(r.path) // ours
+	r.written, _ = os.ReadFile(r.path) // the file is our own
 	return r
 }
 
-// Write makes r the record, durably. A record that cannot be written stays as it was.
+// Write stores r as the record, durably. After an error, the old record remains.
 func (w *Recorder) Write(r Record) error {
 	data, err := json.Marshal(r)
 	if err != nil || bytes.Equal(data, w.written) {

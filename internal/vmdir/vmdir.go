@@ -1,5 +1,5 @@
-// Package vmdir knows where the files of VMs are on the host, makes and removes their directories, and keeps a record of each VM
-// beside its directory. It must not know what the files hold, nor whether a VM runs.
+// Package vmdir knows where the files of VMs are on the host. It makes and removes their directories, and keeps a
+// record of each VM beside its directory. It must not know what the files contain or whether a VM runs.
 package vmdir
 
 import (
@@ -21,22 +21,22 @@ type Dirs struct {
 	Run   string // sockets; may vanish at a reboot of the host
 }
 
-// VMs is the directory of all VMs' directories and records. Their names are ids.
+// VMs returns the directory with the directories and records of all VMs. They are named by ids.
 func (d Dirs) VMs() string { return filepath.Join(d.State, "vms") }
 
-// VM is the durable directory of one VM.
+// VM returns the durable directory of one VM.
 func (d Dirs) VM(id string) string { return filepath.Join(d.VMs(), id) }
 
-// AllSockets is the directory of all VMs' directories of sockets.
+// AllSockets returns the directory with the socket directories of all VMs.
 func (d Dirs) AllSockets() string { return filepath.Join(d.Run, "vms") }
 
-// Sockets is the directory of one VM's sockets.
+// Sockets returns the directory of one VM's sockets.
 func (d Dirs) Sockets(id string) string { return filepath.Join(d.AllSockets(), id) }
 
-// Disk is the file of a VM's writable disk.
+// Disk returns the path of a VM's writable disk.
 func (d Dirs) Disk(id string) string { return filepath.Join(d.VM(id), diskFile) }
 
-// HostKey is the file of a VM's SSH host key.
+// HostKey returns the path of a VM's SSH host key.
 func (d Dirs) HostKey(id string) string { return filepath.Join(d.VM(id), hostKeyFile) }
 
 // Files of a VM that last longer than one start.
@@ -45,13 +45,13 @@ const (
 	hostKeyFile = "ssh_host_ed25519_key"
 )
 
-// Jails is where VMMs have their jails.
+// Jails returns the directory of the VMMs' jails.
 func (d Dirs) Jails() jail.Base { return jail.Base(filepath.Join(d.State, "jail")) }
 
-// Lost is where directories that no row claims are set aside.
+// Lost returns the directory for directories of VMs that were set aside because they have no row.
 func (d Dirs) Lost() string { return filepath.Join(d.State, "lost") }
 
-// MakeAll makes the directories in which those of VMs are.
+// MakeAll makes the directories that hold the directories of VMs.
 func (d Dirs) MakeAll() error {
 	for _, dir := range []string{d.State, d.Run, d.VMs(), d.AllSockets()} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
@@ -61,8 +61,8 @@ func (d Dirs) MakeAll() error {
 	return nil
 }
 
-// Make makes the directories of a VM that is to be started, or takes them back from its own
-// user. Nothing is left in them of what a VMM that was taken over may have made there.
+// Make makes the directories of a VM before its start, or takes them back from the VM's user. It removes everything
+// that a hostile VMM may have made there.
 func (d Dirs) Make(id string) error {
 	d.CleanRun(id)
 	for _, dir := range []string{d.VM(id), d.Sockets(id)} {
@@ -76,27 +76,28 @@ func (d Dirs) Make(id string) error {
 	return nil
 }
 
-// CleanRun removes what only a running VM has.
+// CleanRun removes the files that only a running VM needs.
 func (d Dirs) CleanRun(id string) {
 	d.Jails().Remove(id)
 	untrusted.RemoveAll(d.Sockets(id))
-	os.Remove(filepath.Join(d.VM(id), "ram")) // of a version that had the guest's memory there
+	os.Remove(filepath.Join(d.VM(id), "ram")) // earlier versions kept the guest's memory there
 }
 
 // Sync makes the names of a VM's files durable.
 func (d Dirs) Sync(id string) error { return errors.Join(blob.Sync(d.VM(id)), blob.Sync(d.VMs())) }
 
-// Remove deletes whatever a VM has on the host, durably: files that came back after a power cut would be nobody's when
-// the row is gone.
+// Remove deletes all files of a VM, durably. Otherwise files could come back after a power cut, when no row claims
+// them any more.
 func (d Dirs) Remove(id string) error {
 	err := os.Remove(recordPath(d.VMs(), id))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(d.Jails().Remove(id), untrusted.RemoveAll(d.Sockets(id)), untrusted.RemoveAll(d.VM(id)), err, blob.Sync(d.VMs()))
+	return errors.Join(d.Jails().Remove(id), untrusted.RemoveAll(d.Sockets(id)), untrusted.RemoveAll(d.VM(id)), err,
+		blob.Sync(d.VMs()))
 }
 
-// Unknown returns the VMs that have a directory and are not in known.
+// Unknown returns the ids of VMs that have a directory and are not in known.
 func (d Dirs) Unknown(known map[string]bool) (ids []string, err error) {
 	entries, err := os.ReadDir(d.VMs())
 	for _, e := range entries {
@@ -107,7 +108,7 @@ func (d Dirs) Unknown(known map[string]bool) (ids []string, err error) {
 	return ids, err
 }
 
-// Sweep removes what only running VMs have of all VMs for which kept is false.
+// Sweep removes the files that only a running VM needs, for all VMs that are not in kept.
 func (d Dirs) Sweep(kept map[string]bool) (err error) {
 	for _, id := range d.Jails().IDs() {
 		if banger.ValidID(id) && !kept[id] {
@@ -124,7 +125,7 @@ func (d Dirs) Sweep(kept map[string]bool) (err error) {
 	return err
 }
 
-// SetAside moves the directory of a VM that no row claims, and its record, out of the way. Nothing of it is removed.
+// SetAside moves the directory of a VM without a row, and its record, into Lost. It removes nothing.
 func (d Dirs) SetAside(id string) error {
 	if err := os.MkdirAll(d.Lost(), 0o700); err != nil {
 		return err

@@ -33,7 +33,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// left lists what there is below a directory, without the directories.
+// left lists the files below dirs, without the directories themselves.
 func left(t *testing.T, dirs ...string) (list []string) {
 	t.Helper()
 	for _, dir := range dirs {
@@ -49,7 +49,8 @@ func left(t *testing.T, dirs ...string) (list []string) {
 
 const one, two = "00000000000a", "00000000000b"
 
-// TestRemoveLeavesNothingOfAVM checks that all of it goes, also a second time, and nothing of another.
+// TestRemoveLeavesNothingOfAVM checks that Remove removes everything of one VM and nothing of another, and that a
+// second Remove is no error.
 func TestRemoveLeavesNothingOfAVM(t *testing.T) {
 	d := made(t, one, two)
 	check(t, d.Remove(one))
@@ -63,7 +64,7 @@ func TestRemoveLeavesNothingOfAVM(t *testing.T) {
 	}
 }
 
-// TestWhatIsSetAsideComesBack checks that a VM that no row claims goes aside with its record, and back.
+// TestWhatIsSetAsideComesBack checks that a VM without a row is set aside with its record, and can be put back.
 func TestWhatIsSetAsideComesBack(t *testing.T) {
 	d := made(t, one, two)
 	unknown, err := d.Unknown(map[string]bool{two: true})
@@ -92,7 +93,8 @@ func TestWhatIsSetAsideComesBack(t *testing.T) {
 	}
 }
 
-// TestASweepKeepsWhatRuns checks that of a VM that is kept everything stays, and of another only what is durable.
+// TestASweepKeepsWhatRuns checks that Sweep keeps everything of a VM in kept, and only the durable files of another
+// VM.
 func TestASweepKeepsWhatRuns(t *testing.T) {
 	d := made(t, one, two)
 	check(t, d.Sweep(map[string]bool{two: true}))
@@ -107,11 +109,13 @@ func TestASweepKeepsWhatRuns(t *testing.T) {
 	}
 }
 
-// TestARecordLeavesOutWhatPasses checks that a record holds what a row can be made of, and nothing of a run.
+// TestARecordLeavesOutWhatPasses checks that a record has what a row needs, and nothing that is valid only while the
+// VM runs.
 func TestARecordLeavesOutWhatPasses(t *testing.T) {
 	d := made(t, one)
 	code := 3
-	vm := banger.VM{ID: one, Name: "box", State: banger.StateRunning, ExitCode: &code, Address: "127.64.0.2", Initramfs: "initrd", Kernel: "k"}
+	vm := banger.VM{ID: one, Name: "box", State: banger.StateRunning, ExitCode: &code, Address: "127.64.0.2",
+		Initramfs: "initrd", Kernel: "k"}
 	check(t, d.Recorder(one).Write(NewRecord(vm, 7)))
 	r, err := ReadRecord(d.VMs(), one)
 	want := Record{Slot: 7, VM: banger.VM{ID: one, Name: "box", State: banger.StateStopped, Kernel: "k"}}

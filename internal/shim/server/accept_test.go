@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestCallsGoOnAfterDescriptorsRanOut connects to a shim that has no free shim.Descriptor. The shim
-// must take the connection when it has descriptors again.
+// TestCallsGoOnAfterDescriptorsRanOut connects to a shim that has no free descriptor. The shim must accept the
+// connection when it has descriptors again.
 func TestCallsGoOnAfterDescriptorsRanOut(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	ln, err := listenControl(socket)
@@ -40,7 +40,7 @@ func TestCallsGoOnAfterDescriptorsRanOut(t *testing.T) {
 	select {
 	case <-ended:
 		t.Error("the shim accepts no more")
-	case <-time.After(300 * time.Millisecond): // in which the shim fails to accept
+	case <-time.After(300 * time.Millisecond): // meanwhile the shim fails to accept
 	}
 	restore()
 	conn, err := net.Dial("unix", socket)

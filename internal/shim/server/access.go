@@ -18,32 +18,33 @@ import (
 	"banger/internal/splice"
 )
 
-// access is what reaches the guest from the host: the forwards that were asked for,
-// and every listening port of the guest on the VM's loopback address.
+// access gives the host access to the guest: by the forwards that were asked for, and by every listening port of the
+// guest on the VM's loopback address.
 type access struct {
 	gate     *network.Gate
-	loopback netip.Addr // not valid: none
-	address  netip.Addr // the guest's, if the host's kernel reaches it
+	loopback netip.Addr // not valid: no loopback address
+	address  netip.Addr // the guest's address, if the host's kernel reaches it
 	owner    uint32
 	agent    guest.Client
-	local    chan struct{} // a token for each connection to the guest's loopback
+	local    chan struct{} // one token for each connection to the guest's loopback
 
 	mu        sync.Mutex
-	listeners []banger.Listener                 // what the guest says
-	wished    []banger.Forward                  // what was asked for
-	open      map[banger.Forward]netip.AddrPort // of the loopback address, and where it really is
-	problems  map[banger.Forward]string         // why one is not open
+	listeners []banger.Listener                 // as the guest reports them
+	wished    []banger.Forward                  // forwards that were asked for
+	open      map[banger.Forward]netip.AddrPort // ports on the loopback address, and where each was really opened
+	problems  map[banger.Forward]string         // why a port could not be opened
 }
 
 func newAccess(n *shim.Network, gate *network.Gate, agent guest.Client) *access {
-	a := &access{gate: gate, owner: n.Owner, agent: agent, local: make(chan struct{}, maxLocal), open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
+	a := &access{gate: gate, owner: n.Owner, agent: agent, local: make(chan struct{}, maxLocal),
+		open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
 	a.loopback, _ = netip.ParseAddr(n.Loopback)
 	a.address, _ = netip.ParseAddr(n.Address)
 	return a
 }
 
-// add puts a forward in force; it owns file. Where the guest's loopback alone listens
-// it leads there.
+// add puts a forward in force. It owns file. If only the guest's loopback listens on the port, connections lead
+// there.
 func (a *access) add(f banger.Forward, file *os.File) error {
 	connect := func(ctx context.Context, conn net.Conn) error {
 		if a.isLocal(f.GuestPort) {
@@ -60,7 +61,7 @@ func (a *access) add(f banger.Forward, file *os.File) error {
 	return nil
 }
 
-// isLocal says whether the guest's loopback alone listens on a TCP port.
+// isLocal reports whether only the guest's loopback listens on a TCP port.
 func (a *access) isLocal(port uint16) (local bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -86,26 +87,26 @@ func (a *access) release(f banger.Forward) error {
 	return nil
 }
 
-// follow keeps the VM's loopback address as the guest's ports are, until ctx ends.
+// follow keeps the ports on the VM's loopback address the same as the guest's ports until ctx ends.
 func (a *access) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		a.agent.WatchPorts(ctx, a.update)
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Second): // back-off: the agent may be starting anew
+		case <-time.After(time.Second): // back-off: the agent may be restarting
 		}
 	}
 }
 
-// portOffset is added to a port that only root may have.
+// portOffset is added to a port that only root may open.
 const portOffset = 8000
 
-// own is the forward of a listener on the VM's loopback address.
+// own returns the forward of a listener from the VM's loopback address.
 func (a *access) own(l banger.Listener) banger.Forward {
 	return banger.Forward{Protocol: l.Protocol, HostIP: a.loopback.String(), HostPort: l.Port, GuestPort: l.Port}
 }
 
-// update opens and closes ports until they are those of list.
+// update opens and closes ports until they match list.
 func (a *access) update(list []banger.Listener) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -113,7 +114,7 @@ func (a *access) update(list []banger.Listener) {
 	if !a.loopback.IsValid() {
 		return
 	}
-	want := map[banger.Forward]bool{} // whether the guest's loopback alone listens
+	want := map[banger.Forward]bool{} // value: only the guest's loopback listens
 	for _, l := range list {
 		f := a.own(l)
 		addr, err := netip.ParseAddr(l.Address)
@@ -137,7 +138,7 @@ func (a *access) update(list []banger.Listener) {
 	}
 }
 
-// publish opens a port of the loopback address; a.mu is held.
+// publish opens a port on the loopback address. a.mu is held.
 func (a *access) publish(f banger.Forward, local bool) {
 	if err := network.TellsOwners(f.Protocol); err != nil {
 		a.problems[f] = "this host does not say whose the connections to a port are, so it stays closed: " + err.Error()
@@ -163,8 +164,8 @@ func (a *access) publish(f banger.Forward, local bool) {
 	a.open[f] = at.Host()
 }
 
-// connectLocal reaches a port on which only the guest's loopback listens, by the
-// agent.
+// connectLocal returns a function that connects, through the agent, to a port on which only the guest's loopback
+// listens.
 func (a *access) connectLocal(port uint16) network.Connect {
 	return func(ctx context.Context, conn net.Conn) error {
 		if !take(a.local) {
@@ -182,7 +183,7 @@ func (a *access) connectLocal(port uint16) network.Connect {
 	}
 }
 
-// dialLocal dials the guest's loopback for conn, as long as its peer is there.
+// dialLocal dials the guest's loopback for conn. It gives up when the peer of conn has gone.
 func (a *access) dialLocal(ctx context.Context, port uint16, conn net.Conn) (net.Conn, error) {
 	ctx, stop := network.WithPeer(ctx, conn)
 	defer stop()
@@ -191,7 +192,7 @@ func (a *access) dialLocal(ctx context.Context, port uint16, conn net.Conn) (net
 	return a.agent.DialLocal(ctx, port)
 }
 
-// ports says what listens in the guest and where it is reached.
+// ports lists the listening sockets of the guest and where they can be reached.
 func (a *access) ports(ctx context.Context) []banger.Listener {
 	list := a.reachable()
 	ctx, cancel := context.WithTimeout(ctx, guessTime)
@@ -234,8 +235,8 @@ func (a *access) reachable() []banger.Listener {
 
 const guessTime = 2 * time.Second
 
-// guess asks a port for a page and looks at how the answer begins: a TLS server
-// answers with an alert (RFC 8446, 6), or says in plain text that it wants TLS.
+// guess requests a page from a port and looks at the start of the answer. A TLS server answers with an alert (RFC
+// 8446, 6), or says in plain text that it wants TLS.
 func (a *access) guess(ctx context.Context, l banger.Listener) string {
 	dial := a.gate.DialGuest
 	if addr, err := netip.ParseAddr(l.Address); err == nil && addr.IsLoopback() {
@@ -253,7 +254,8 @@ func (a *access) guess(ctx context.Context, l banger.Listener) string {
 	n, _ := conn.Read(head)
 	head = bytes.ToLower(head[:n])
 	switch {
-	case n > 0 && head[0] == 0x15, bytes.HasPrefix(head, []byte("http/")) && bytes.Contains(head, []byte(" 400 ")) && bytes.Contains(head, []byte("https")):
+	case n > 0 && head[0] == 0x15, bytes.HasPrefix(head, []byte("http/")) && bytes.Contains(head, []byte(" 400 ")) &&
+		bytes.Contains(head, []byte("https")):
 		return "https"
 	case bytes.HasPrefix(head, []byte("http/")):
 		return "http"

@@ -9,19 +9,18 @@ import (
 	"banger/internal/guest"
 )
 
-// How long the name of a process may take: while its refusal waits for it, and else.
+// Maximum time to find the name of a process: while its refusal waits for the name, and otherwise.
 const (
 	attributionWait = 200 * time.Millisecond
 	attributionTime = 2 * time.Second
 )
 
-// attribution finds out which process of the guest was refused something, before it is
-// noted. One question is asked at a time; what comes meanwhile is noted without an
-// answer, so that a flood costs nothing.
+// attribution finds the process of the guest that was refused something, before the denial is recorded. It asks one
+// question at a time. Denials that arrive meanwhile are recorded without a process, so a flood costs little.
 type attribution struct {
 	agent   guest.Client
 	denials *denials
-	asking  chan struct{} // has room for one
+	asking  chan struct{} // has room for one value
 	wg      sync.WaitGroup
 }
 
@@ -29,11 +28,11 @@ func newAttribution(agent guest.Client, d *denials) *attribution {
 	return &attribution{agent: agent, denials: d, asking: make(chan struct{}, 1)}
 }
 
-// refuse notes a denial before the guest is told. A process that connects by TCP is
-// still there while it waits for that; others do not wait.
+// refuse records a denial before the guest gets the refusal. A TCP client still exists while it waits for that. Other
+// denials do not wait for the name of the process.
 func (a *attribution) refuse(d banger.Denial) { a.noteWithin(d, d.Protocol == "tcp") }
 
-// note notes a denial of which the guest was told already.
+// note records a denial after the guest got the refusal.
 func (a *attribution) note(d banger.Denial) { a.noteWithin(d, false) }
 
 func (a *attribution) noteWithin(d banger.Denial, wait bool) {

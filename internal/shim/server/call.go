@@ -13,7 +13,7 @@ import (
 	"banger/internal/shim"
 )
 
-// networkCall obeys a call about the network; it owns file, which only FORWARD has.
+// networkCall carries out a call about the network. It owns file, which only FORWARD has.
 func (s *server) networkCall(ctx context.Context, call, arg string, file *os.File) ([]banger.Listener, error) {
 	if s.access == nil {
 		file.Close()
@@ -53,7 +53,7 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 	return nil, s.access.add(f, file)
 }
 
-// addAll puts the forwards in force that the shim was started with.
+// addAll puts the forwards in force with which the shim was started.
 func (a *access) addAll(first int, forwards []banger.Forward) error {
 	for i, f := range forwards {
 		if err := a.add(f, os.NewFile(uintptr(first+i), f.String())); err != nil {
@@ -63,8 +63,7 @@ func (a *access) addAll(first int, forwards []banger.Forward) error {
 	return nil
 }
 
-// readCall reads one line without reading past it, and the shim.Descriptor that came
-// with its first byte, if one did.
+// readCall reads one line and nothing after it. It also returns the descriptor that came with the first byte, if any.
 func readCall(conn *net.UnixConn) (line string, file *os.File, err error) {
 	var b [1]byte
 	oob := make([]byte, syscall.CmsgSpace(4))

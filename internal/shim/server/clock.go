@@ -9,11 +9,12 @@ import (
 	"banger"
 )
 
-// clockEvery is how often the guest's clock is compared with the host's.
+// clockEvery is the interval between comparisons of the guest's clock with the host's.
 const clockEvery = time.Minute
 
-// keepClock keeps the guest's clock at the host's until the VM ends: each minute, and at once when the VM was
-// resumed. A guest that does not answer costs one call each time. An agent that is too old for that is left alone.
+// keepClock keeps the guest's clock equal to the host's until the VM ends: it compares them each minute, and at once
+// after the VM was resumed. A guest that does not answer costs one call each time. If the agent is too old for this,
+// keepClock returns.
 func (s *server) keepClock(ctx context.Context, tick <-chan time.Time) {
 	for {
 		now := false
@@ -37,14 +38,14 @@ func (s *server) syncClock(ctx context.Context, now bool) error {
 	return err
 }
 
-// resume lets the VM go on, whose clock stood still.
+// resume resumes the VM, whose clock has stood still.
 func (s *server) resume(ctx context.Context) error {
 	if err := s.proc.Resume(ctx); err != nil {
 		return err
 	}
 	select {
 	case s.resumed <- struct{}{}:
-	default: // it is to be set already
+	default: // setting the clock is already pending
 	}
 	return nil
 }

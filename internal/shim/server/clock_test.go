@@ -12,7 +12,7 @@ import (
 	"banger/internal/vmm"
 )
 
-// answering is a VMM whose agent's streams go to a function of the test.
+// answering is a VMM that sends the agent's streams to the test.
 type answering struct {
 	vmm.Process
 	streams chan net.Conn
@@ -42,10 +42,10 @@ func (a answering) next(t *testing.T, typ banger.FrameType, answer any) (r guest
 	return r
 }
 
-// behind is what an agent says whose clock is an hour behind.
+// behind returns the answer of an agent whose clock is an hour behind.
 func behind() guest.Info { return guest.Info{TimeUnixNano: time.Now().Add(-time.Hour).UnixNano()} }
 
-// TestTheClockIsKept: the guest's clock is compared each minute, and set when the VM was resumed.
+// TestTheClockIsKept checks that the guest's clock is compared each minute, and set after the VM was resumed.
 func TestTheClockIsKept(t *testing.T) {
 	a := answering{streams: make(chan net.Conn, 1)}
 	s := &server{proc: a, resumed: make(chan struct{}, 1)}
@@ -63,7 +63,7 @@ func TestTheClockIsKept(t *testing.T) {
 	} {
 		tt.wake()
 		r := a.next(t, banger.FrameResponse, behind())
-		for r.Op == guest.OpClock && r.Clock == nil { // again, if an answer took long
+		for r.Op == guest.OpClock && r.Clock == nil { // the shim asks again if an answer took long
 			r = a.next(t, banger.FrameResponse, behind())
 		}
 		if r.Op != guest.OpClock || r.Clock.Now != tt.now || (r.Clock.Offset()-time.Hour).Abs() > time.Second {
@@ -74,11 +74,11 @@ func TestTheClockIsKept(t *testing.T) {
 	<-ended
 }
 
-// TestASilentAgentCostsOneStream: a tick while it is asked is lost, and the stream ends with the call.
+// TestASilentAgentCostsOneStream: ticks during a call are lost, and the stream ends with the call.
 func TestASilentAgentCostsOneStream(t *testing.T) {
 	a := answering{streams: make(chan net.Conn, 2)}
 	s := &server{proc: a, resumed: make(chan struct{}, 1)}
-	tick := make(chan time.Time, 1) // as that of a time.Ticker
+	tick := make(chan time.Time, 1) // like the channel of a time.Ticker
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { s.keepClock(ctx, tick); close(ended) }()
@@ -86,7 +86,7 @@ func TestASilentAgentCostsOneStream(t *testing.T) {
 	conn := <-a.streams
 	tick <- time.Now()
 	for range 3 {
-		check(t, s.resume(ctx)) // waits for no agent
+		check(t, s.resume(ctx)) // does not wait for the agent
 	}
 	if len(a.streams) != 0 {
 		t.Error("a second stream is opened beside the first")
@@ -104,7 +104,7 @@ func TestASilentAgentCostsOneStream(t *testing.T) {
 	}
 }
 
-// TestAnOldAgentIsLeftAlone: one that knows no such operation is asked once.
+// TestAnOldAgentIsLeftAlone: an agent that does not know the operation is asked only once.
 func TestAnOldAgentIsLeftAlone(t *testing.T) {
 	a := answering{streams: make(chan net.Conn, 1)}
 	s := &server{proc: a, resumed: make(chan struct{}, 1)}

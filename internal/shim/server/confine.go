@@ -19,32 +19,34 @@ import (
 	"banger/internal/vmm"
 )
 
-// systemDirs hold programs, their libraries and firmware, and what the kernel
-// tells about itself. /proc shows other processes' names, but landlock keeps
-// their memory and environment closed (landlock(7), "Ptrace restrictions").
-var systemDirs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/proc", "/sys/devices/system"}
+// systemDirs hold programs, their libraries and firmware, and the kernel's information about itself. /proc shows the
+// names of other processes, but landlock denies access to their memory and environment (landlock(7), "Ptrace
+// restrictions").
+var systemDirs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/proc",
+	"/sys/devices/system"}
 
-// deniedCalls have no use in a shim or a VMM, and are what an escape would reach
-// for next: other processes, namespaces, mounts, and the kernel's rarely walked
-// corners. They answer EPERM.
+// deniedCalls are of no use in a shim or a VMM, but an escape would try them next: other processes, namespaces,
+// mounts, and rarely used parts of the kernel. They fail with EPERM.
 var deniedCalls = []string{
 	"ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd",
-	"unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
-	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff", "acct", "quotactl",
+	"unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsconfig",
+	"fsmount", "fspick", "mount_setattr",
+	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff", "acct",
+	"quotactl",
 	"bpf", "perf_event_open", "userfaultfd", "keyctl", "add_key", "request_key", "open_by_handle_at", "name_to_handle_at",
-	"settimeofday", "clock_settime", "adjtimex", "clock_adjtime", "sethostname", "setdomainname", "syslog", "vhangup", "personality",
+	"settimeofday", "clock_settime", "adjtimex", "clock_adjtime", "sethostname", "setdomainname", "syslog", "vhangup",
+	"personality",
 	"io_uring_setup", "io_uring_enter", "io_uring_register",
 }
 
-// resolverDirs hold the file that names the host's resolvers, wherever its symlink
-// leads, and those that replace it.
+// resolverDirs hold the file that names the host's resolvers, also where its symlink leads, and the files that
+// replace it.
 var resolverDirs = []string{"/etc", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/connman"}
 
-// Confine takes away from this process, which is about to become the VMM of spec,
-// every right that the VM does not need: files other than those that it was handed, sockets
-// (socketRules), gaining privileges, and deniedCalls (landlock(7), seccomp(2)). It
-// cannot be undone. On a kernel without landlock, or with an older one, it does
-// what the kernel can. A VMM that makes sockets makes them in its working directory.
+// Confine takes away from this process, which will become the VMM of spec, every right that the VM does not need:
+// files except those that it was handed, sockets (socketRules), gaining privileges, and deniedCalls (landlock(7),
+// seccomp(2)). This cannot be undone. If the kernel has no landlock or an older one, Confine does what that kernel
+// allows. A VMM that makes sockets makes them in its working directory.
 func Confine(spec shim.Spec) error {
 	handed, err := handedFiles()
 	if err != nil {
@@ -54,27 +56,27 @@ func Confine(spec shim.Spec) error {
 	if spec.VM.Sockets {
 		rules = append(rules, landlock.PathAccess(ownSockets, "."))
 	}
-	// Not V6: it scopes signals, and each thread would be a domain of its own that
-	// may not kill the VMM which another thread has started.
+	// Not V6, which restricts signals: each thread would be a domain of its own, which could not kill the VMM that
+	// another thread has started.
 	if err := landlock.V5.BestEffort().Restrict(rules...); err != nil {
 		return fmt.Errorf("confining the VMM: %w", err)
 	}
 	groups := append(socketRules(spec.VM.Sockets), seccomp.SyscallGroup{Action: noSuchCall, Names: []string{"clone3"}},
 		refuse(seccomp.NameWithConditions{Name: "clone", Conditions: []seccomp.Condition{
 			{Argument: 0, Operation: seccomp.BitsSet, Value: unix.CLONE_NEWUSER}}}))
-	if !spec.VM.Sockets { // Firecracker's own filter lets it send no signal
+	if !spec.VM.Sockets { // Firecracker's own filter forbids all signals
 		groups = append(groups, signalRules(os.Getpid())...)
 	}
 	return filter(groups...)
 }
 
-// refuse makes a group of calls that answer EPERM.
+// refuse returns a group of calls that fail with EPERM.
 func refuse(calls ...seccomp.NameWithConditions) seccomp.SyscallGroup {
 	return seccomp.SyscallGroup{Action: seccomp.ActionErrno, NamesWithCondtions: calls}
 }
 
-// signalRules refuse signals to all processes but pid: those of an ordinary user are the daemon,
-// shims, and all else that runs for that user.
+// signalRules refuse signals to all processes except pid. The other processes of an ordinary user are the daemon,
+// shims, and everything else that this user runs.
 func signalRules(pid int) []seccomp.SyscallGroup {
 	return []seccomp.SyscallGroup{
 		{Action: seccomp.ActionErrno,
@@ -83,28 +85,28 @@ func signalRules(pid int) []seccomp.SyscallGroup {
 	}
 }
 
-// except refuses a call whose argument has another value.
+// except returns the condition that an argument of a call has another value than the given one.
 func except(call string, argument uint32, value uint64) seccomp.NameWithConditions {
 	other := seccomp.Condition{Argument: argument, Operation: seccomp.NotEqual, Value: value}
 	return seccomp.NameWithConditions{Name: call, Conditions: []seccomp.Condition{other}}
 }
 
-// ownLimits let a process change no limit and no place in the scheduler but its own.
+// ownLimits allow a process to change only its own limits and scheduling.
 var ownLimits = refuse(except("prlimit64", 0, 0), except("sched_setaffinity", 0, 0), except("sched_setparam", 0, 0),
-	except("sched_setscheduler", 0, 0), except("sched_setattr", 0, 0), except("setpriority", 1, 0), except("ioprio_set", 1, 0))
+	except("sched_setscheduler", 0, 0), except("sched_setattr", 0, 0), except("setpriority", 1, 0),
+	except("ioprio_set", 1, 0))
 
-// What landlock lets a VMM do with its own sockets and pipes, and a shim with its own files.
-// Nobody makes a directory, a symlink or a device, which would lead root elsewhere.
+// Rights of a VMM to its own sockets and pipes, and of a shim to its own files. They exclude making directories,
+// symlinks and devices, which could lead root to another place.
 const (
 	ownSockets = landlocksys.AccessFSReadDir | landlocksys.AccessFSReadFile | writeFile |
 		landlocksys.AccessFSMakeSock | landlocksys.AccessFSRemoveFile
 	ownFiles = ownSockets | landlocksys.AccessFSMakeReg | landlocksys.AccessFSMakeFifo
 )
 
-// socketRules refuse the sockets of a VMM. One that makes none has what it was handed, and
-// reaches nobody else. One that makes its own waits in them for others, and connects to nobody:
-// neither to a shim, whose VM is another's perhaps, nor to any service of its user. Of
-// sockets that need no connection to send something it gets none, nor pairs of such.
+// socketRules refuse socket calls of a VMM. A VMM that makes no sockets can use only those that it was handed. A VMM
+// that makes its own can listen on them, but can connect to nothing: neither to a shim, perhaps of another VM, nor to
+// any other service of its user. It cannot make sockets that send without a connection, nor pairs of them.
 func socketRules(makes bool) []seccomp.SyscallGroup {
 	if !makes {
 		return []seccomp.SyscallGroup{{Action: seccomp.ActionErrno,
@@ -123,8 +125,8 @@ func socketRules(makes bool) []seccomp.SyscallGroup {
 	return []seccomp.SyscallGroup{rules}
 }
 
-// handedFiles are the rules for files of which this process has a shim.Descriptor. It may open them
-// again as they are open.
+// handedFiles returns the rules for files of which this process has a descriptor. It may open them again with the
+// same rights.
 func handedFiles() ([]landlock.Rule, error) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -159,14 +161,14 @@ func handedFile(fd int) (landlock.Rule, bool) {
 	return landlock.RWFiles(path), true
 }
 
-// isMemory reports whether fd is of memory without a path (memfd_create(2)), which landlock leaves
-// to each process that has a shim.Descriptor of it, and for which it takes no rule.
+// isMemory reports whether fd is memory without a path (memfd_create(2)). Landlock allows it for every process with a
+// descriptor of it, and accepts no rule for it.
 func isMemory(fd int) bool {
 	name, err := os.Readlink(shim.Descriptor(fd))
-	return err == nil && strings.HasPrefix(name, "/memfd:") // nobody makes files in the root directory but root
+	return err == nil && strings.HasPrefix(name, "/memfd:") // only root could make such a file in the root directory
 }
 
-// Confinement says what Confine confines by on this kernel.
+// Confinement says by which means Confine confines on this kernel.
 func Confinement() string {
 	if abi, err := landlocksys.LandlockGetABIVersion(); err != nil || abi < 1 {
 		return "seccomp alone (this kernel has no landlock, or it is not in the kernel's argument lsm=)"
@@ -174,13 +176,12 @@ func Confinement() string {
 	return "landlock and seccomp"
 }
 
-// noSuchCall answers ENOSYS. The flags of clone3 lie in memory, where no filter sees them;
-// who is told that there is none uses clone (clone(2)).
+// noSuchCall fails with ENOSYS. seccomp cannot inspect the flags of clone3, which are in memory. ENOSYS makes libc
+// fall back to clone (clone(2)), whose flags can be filtered.
 const noSuchCall = seccomp.ActionErrno | seccomp.Action(unix.ENOSYS)
 
-// confineSelf takes away from the shim what neither it nor its VMM needs. state, run and roots
-// are directories of the VM's own. With a network it keeps the host's sockets and the files that
-// name its resolvers.
+// confineSelf takes away from the shim what neither it nor its VMM needs. state, run and roots are the VM's own
+// directories. With a network, the shim keeps the use of sockets and the files that name the host's resolvers.
 func confineSelf(spec plan, state, run string, roots ...string) error {
 	handed, err := handedFiles()
 	if err != nil {
@@ -188,11 +189,11 @@ func confineSelf(spec plan, state, run string, roots ...string) error {
 	}
 	rules := append(append(commonFiles(spec), handed...),
 		landlock.PathAccess(ownFiles, append(roots, state, run)...),
-		landlock.ROFiles("/proc/self/exe")) // it starts the VMM through itself
+		landlock.ROFiles("/proc/self/exe")) // the shim starts the VMM by this file
 	if spec.insideTap() {
-		// The ids of the VMM's user namespace are written to files that are not there yet, and
-		// so are the settings of its network. As before, landlock lets nobody into another's
-		// memory, and the kernel nobody who is not root write a setting of the host's.
+		// The shim writes the ids of the VMM's user namespace, and the settings of its network, to files that do not exist
+		// yet. Landlock still denies access to the memory of other processes, and the kernel lets only root write a setting
+		// of the host.
 		rules = append(rules, landlock.PathAccess(writeFile, "/proc"))
 	}
 	restrict := landlock.V5.BestEffort().Restrict
@@ -210,7 +211,8 @@ func confineSelf(spec plan, state, run string, roots ...string) error {
 	return filter()
 }
 
-// commonFiles are what each shim and each VMM may read and write, beside what it was handed.
+// commonFiles returns the rules for files that each shim and each VMM may read and write, besides those that it was
+// handed.
 func commonFiles(spec plan) []landlock.Rule {
 	read := slices.Clone(spec.VM.Reads)
 	if spec.VM.Program != "" {
@@ -231,16 +233,15 @@ func commonFiles(spec plan) []landlock.Rule {
 	}
 }
 
-// writeFile is the right to write to a file, all of it (landlock(7)).
+// writeFile is the right to change a file in every way (landlock(7)).
 const writeFile = landlocksys.AccessFSWriteFile | landlocksys.AccessFSTruncate
 
-// insideTap says that the VMM opens a tap in namespaces of its own.
+// insideTap reports whether the VMM opens a tap in namespaces of its own.
 func (s plan) insideTap() bool {
 	return s.Network != nil && s.Network.Attachment() == shim.AttachPrivate
 }
 
-// filter refuses deniedCalls and what more groups say, and all calls by which the numbers of
-// another processor mean something else.
+// filter refuses deniedCalls, the groups in more, and all calls in the numbering of another processor.
 func filter(more ...seccomp.SyscallGroup) error {
 	groups := append([]seccomp.SyscallGroup{{Names: deniedCalls, Action: seccomp.ActionErrno}, ownLimits}, more...)
 	err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
@@ -255,13 +256,13 @@ func filter(more ...seccomp.SyscallGroup) error {
 	return nil
 }
 
-// wrapperSpec is the wrapper's shim.Descriptor of the spec; its tap comes next.
+// wrapperSpec is the wrapper's descriptor of the spec. The descriptor of its tap comes next.
 const wrapperSpec = 3
 
-// ExecVMM confines this process to what its VM needs and turns it into
-// argv, its VMM, or, as it is, into what puts that into a jail. It returns only an error.
-// The signal that ends the VMM with its shim belongs to a thread, and execve keeps that of
-// the thread which calls it (prctl(2)), not that of the one that the shim has started.
+// ExecVMM confines this process to what its VM needs and executes argv, its VMM. With a jail, argv is the jailer,
+// which is not confined here. ExecVMM returns only on an error. It sets the signal that ends the VMM with its shim,
+// because that signal belongs to a thread, and execve keeps the signal of the calling thread (prctl(2)), not that of
+// the thread which the shim has started.
 func ExecVMM(argv []string) error {
 	file := os.NewFile(wrapperSpec, shim.SpecFile)
 	spec, err := readSpec(file)
@@ -278,7 +279,7 @@ func ExecVMM(argv []string) error {
 			return err
 		}
 	}
-	if spec.Jail != nil { // the jailer's own work needs root
+	if spec.Jail != nil { // the jailer needs root for its own work
 		return os.NewSyscallError("execve", unix.Exec(argv[0], argv, os.Environ()))
 	}
 	if err := Confine(spec.Spec); err != nil {

@@ -25,9 +25,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// attempts are what a hostile guest that has taken over its VMM would try, and
-// what the VMM itself must still be able to do. It has been handed the descriptors from fdKernel
-// on, and its working directory is that of its sockets.
+// attempts are what a hostile guest with control over its VMM would try, and what the VMM itself must still be able
+// to do. The process has descriptors from fdKernel on, and its working directory is that of its sockets.
 type attempts struct {
 	Secret, Neighbour, TCP, Stream, Datagram string
 	Spec                                     shim.Spec
@@ -103,8 +102,8 @@ func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
 	}
 }
 
-// killFromAnotherThread does as the driver does, which starts the VMM on a thread
-// that it keeps.
+// killFromAnotherThread starts a process on a thread that it keeps, as the driver does with the VMM, and kills it
+// from another thread.
 func killFromAnotherThread() error {
 	cmd := exec.Command("/usr/bin/sleep", "1000")
 	started, ended := make(chan error), make(chan error)
@@ -116,7 +115,7 @@ func killFromAnotherThread() error {
 	if err := <-started; err != nil {
 		return err
 	}
-	runtime.LockOSThread() // this thread, for certain not that one
+	runtime.LockOSThread() // this thread must not be the other one
 	if err := cmd.Process.Kill(); err != nil {
 		return err
 	}
@@ -264,7 +263,7 @@ func pair(kind int) error {
 	return err
 }
 
-// sendTo sends something to a socket without a connection.
+// sendTo sends data to a socket without a connection.
 func sendTo(kind int, name string) error {
 	fd, err := unix.Socket(unix.AF_UNIX, kind, 0)
 	if err != nil {
@@ -274,9 +273,8 @@ func sendTo(kind int, name string) error {
 	return unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrUnix{Name: name})
 }
 
-// TestWithoutLandlockSeccompRemains confines processes whose kernel has no landlock, or has
-// it switched off: a filter answers for it. Confine does what it can, and Confinement says
-// what that is.
+// TestWithoutLandlockSeccompRemains confines processes as on a kernel without landlock, or with landlock switched
+// off; a filter imitates such a kernel. Confine does what it can, and Confinement names the means.
 func TestWithoutLandlockSeccompRemains(t *testing.T) {
 	const env = "BANGER_TEST_NO_LANDLOCK"
 	if number := os.Getenv(env); number != "" {
@@ -311,8 +309,7 @@ func TestWithoutLandlockSeccompRemains(t *testing.T) {
 	}
 }
 
-// TestTheVMMDiesWithItsShimWhateverThreadStartsIt starts it on a thread that is not
-// the process's first.
+// TestTheVMMDiesWithItsShimWhateverThreadStartsIt starts the VMM on a thread that is not the first of the process.
 func TestTheVMMDiesWithItsShimWhateverThreadStartsIt(t *testing.T) {
 	const env = "BANGER_TEST_EXEC"
 	if os.Getenv(env) != "" {
@@ -323,7 +320,7 @@ func TestTheVMMDiesWithItsShimWhateverThreadStartsIt(t *testing.T) {
 			if unix.Gettid() != os.Getpid() {
 				start()
 			}
-			go start() // on another thread: this goroutine keeps the first one
+			go start() // on another thread, because this goroutine keeps the first one
 			select {}
 		}()
 		t.Fatal(<-failed)
@@ -344,8 +341,7 @@ func TestTheVMMDiesWithItsShimWhateverThreadStartsIt(t *testing.T) {
 	}
 }
 
-// TestCallsOfAnotherProcessorAreRefused runs a program of 64 bits that makes a socket as one of 32
-// bits does.
+// TestCallsOfAnotherProcessorAreRefused runs a 64-bit program that makes a socket by a 32-bit call.
 func TestCallsOfAnotherProcessorAreRefused(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("only x86-64 has two ways to make a call")
@@ -386,7 +382,7 @@ func TestCallsOfAnotherProcessorAreRefused(t *testing.T) {
 	if !without.ProcessState.Exited() {
 		t.Skip("this kernel takes no calls of 32 bits")
 	}
-	if code := without.ProcessState.ExitCode(); code < 128 { // a shim.Descriptor, below zero
+	if code := without.ProcessState.ExitCode(); code < 128 { // the program negates its result, so a descriptor is >= 128
 		t.Fatalf("without a filter it is answered with error %d", code)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")

@@ -10,14 +10,15 @@ import (
 	"banger/internal/untrusted"
 )
 
-// console is the bounded log of what the guest prints. Its Write never fails:
-// a full host disk must not stop a guest.
+// console is the bounded log of the guest's output. Its Write never fails, because a full host disk must not stop a
+// guest.
 type console struct {
-	mu    sync.Mutex
-	path  string
-	file  *os.File
-	size  int64         // bytes in file
-	total int64         // bytes since the log was opened, of all files; position of the file's end
+	mu   sync.Mutex
+	path string
+	file *os.File
+	size int64 // bytes in file
+	// total is the number of bytes since the log was opened, in all files. It is the position of the file's end.
+	total int64
 	grown chan struct{} // closed and replaced at each write
 }
 
@@ -66,9 +67,8 @@ func (c *console) close() {
 	c.file.Close()
 }
 
-// follow writes the last tail lines and then what comes, until the VMM has ended
-// and all is written, ctx is done, or w fails. A reader too slow for a rotation
-// loses what was rotated away.
+// follow writes the last tail lines and then new output, until the VMM has ended and everything is written, ctx is
+// done, or w fails. If a reader is too slow, it loses the output that rotation removes.
 func (c *console) follow(ctx context.Context, ended <-chan struct{}, tail int, w io.Writer) {
 	c.mu.Lock()
 	text, pos := shim.ReadLog(c.path), c.total
@@ -92,14 +92,14 @@ func (c *console) follow(ctx context.Context, ended <-chan struct{}, tail int, w
 		select {
 		case <-grown:
 		case <-ended:
-			last = true // once more, for what came in between
+			last = true // once more, for output in between
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// readAt reads what follows position pos and advances it.
+// readAt reads from position pos and advances pos.
 func (c *console) readAt(buf []byte, pos *int64) (int, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,17 +13,17 @@ import (
 	"banger/internal/untrusted"
 )
 
-// Bounds of what is kept of denials.
+// Bounds of the denials that are kept.
 const (
 	maxDenials   = 1000        // a multiple of two
-	denialWindow = time.Second // alike ones within it are told once, with their number
+	denialWindow = time.Second // similar denials within this time are listed once, with their number
 )
 
-// denials are the last that the VM's policy has refused.
+// denials are the last denials of the VM's policy.
 type denials struct {
 	mu      sync.Mutex
 	list    []banger.Denial
-	dropped int           // how many went out of list
+	dropped int           // number of denials removed from list
 	changed chan struct{} // closed and replaced at each change
 }
 
@@ -39,7 +39,8 @@ func (d *denials) repeats(n banger.Denial) bool {
 func (d *denials) repeatsLocked(n banger.Denial) bool {
 	for i := len(d.list) - 1; i >= 0 && i >= len(d.list)-16; i-- {
 		o := &d.list[i]
-		if n.Time.Sub(o.Time) < denialWindow && o.Protocol == n.Protocol && o.Address == n.Address && o.Port == n.Port && o.Name == n.Name {
+		if n.Time.Sub(o.Time) < denialWindow && o.Protocol == n.Protocol && o.Address == n.Address && o.Port == n.Port &&
+			o.Name == n.Name {
 			o.Count = max(o.Count, 1) + 1
 			return true
 		}
@@ -47,7 +48,7 @@ func (d *denials) repeatsLocked(n banger.Denial) bool {
 	return false
 }
 
-// add notes a denial. What a flooding guest repeats is counted, not listed.
+// add records a denial. A denial that a flooding guest repeats is counted, not listed.
 func (d *denials) add(n banger.Denial) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -63,8 +64,8 @@ func (d *denials) add(n banger.Denial) {
 	d.changed = make(chan struct{})
 }
 
-// write writes the last tail denials (all when negative) and, with follow, those to
-// come until the VMM ends, ctx does, or w takes no more.
+// write writes the last tail denials (all if tail is negative) and, with follow, new ones until the VMM ends, ctx
+// ends, or w fails.
 func (d *denials) write(ctx context.Context, ended <-chan struct{}, tail int, follow bool, w io.Writer) error {
 	d.mu.Lock()
 	next := d.dropped
@@ -97,7 +98,7 @@ func (d *denials) write(ctx context.Context, ended <-chan struct{}, tail int, fo
 	}
 }
 
-// save leaves the denials for those who ask when the VM has ended.
+// save stores the denials for readers after the VM has ended.
 func (d *denials) save(path string) error {
 	f, err := untrusted.Create(path, 0o600)
 	if err != nil {

@@ -11,12 +11,11 @@ import (
 	"banger/internal/vmm"
 )
 
-// Descriptors of a shim, whose working directory is the VM's own. With them it needs no right to
-// any directory above those of the VM, and its VMM none to any directory at all. Behind them
-// are the kernel, the initramfs and the disks, then the tap of a VM on a bridge, and the
-// forwards.
+// Descriptors of a shim, whose working directory is the VM's own. With them, the shim needs no right to any directory
+// above those of the VM, and its VMM needs no right to any directory. After them come the kernel, the initramfs and
+// the disks, then the tap of a VM on a bridge, and the forwards.
 const (
-	fdReady = 3 + iota // tells that the VM runs
+	fdReady = 3 + iota // reports that the VM runs
 	fdState            // the working directory
 	fdRun              // the directory of sockets
 	fdFiles
@@ -25,10 +24,10 @@ const (
 // plan is the spec of a shim as its process sees it.
 type plan struct{ shim.Spec }
 
-// firstSocket is the first shim.Descriptor behind the files.
+// firstSocket is the first descriptor after the files.
 func (s plan) firstSocket() int { return fdFiles + len(s.VM.Files()) }
 
-// handed is how many descriptors there are.
+// handed returns the number of descriptors.
 func (s plan) handed() int {
 	last := s.firstSocket()
 	if s.Network != nil {
@@ -37,7 +36,7 @@ func (s plan) handed() int {
 	return last - fdReady
 }
 
-// handedTo is c with the files that were handed to the shim.
+// handedTo returns c with the files that the shim was handed.
 func handedTo(c vmm.Config) vmm.Config {
 	c.KernelFile, c.InitrdFile = os.NewFile(fdFiles, c.Kernel), os.NewFile(fdFiles+1, c.Initrd)
 	drives := make([]vmm.Drive, len(c.Drives))
@@ -49,9 +48,9 @@ func handedTo(c vmm.Config) vmm.Config {
 	return c
 }
 
-// CloseInherited closes all descriptors above stdio that this process has from who started it, but
-// for the first keep ones, which it passes on to nobody. What this process has opened itself
-// is closed on execve(2), so what is not is inherited.
+// CloseInherited closes all descriptors above stdio that this process has inherited, except the first keep ones. It
+// marks those to be closed on execve(2). Descriptors that this process has opened itself have that mark already, so a
+// descriptor without it is inherited.
 func CloseInherited(keep int) error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestInheritedDescriptorsAreClosed starts a process with descriptors of which it is to have one.
+// TestInheritedDescriptorsAreClosed starts a process with several descriptors, of which it may keep one.
 func TestInheritedDescriptorsAreClosed(t *testing.T) {
 	const env = "BANGER_TEST_INHERITED"
 	if os.Getenv(env) != "" {

@@ -11,11 +11,11 @@ import (
 	vmmjail "banger/internal/vmm/jail"
 )
 
-// jail is where the VMM is put.
+// jail is the directory into which the VMM is put.
 type jail struct{ *shim.Jail }
 
-// become gives the VM's directories to the VM's user and gives up root for good, in all
-// threads. Until then nobody else has made anything where root writes.
+// become gives the VM's directories to the VM's user and permanently gives up root in all threads. Before that, no
+// other user could make anything in the places where root writes.
 func (j jail) become(dirs ...string) error {
 	for _, dir := range dirs {
 		if err := untrusted.Give(dir, j.UID, j.GID); err != nil {
@@ -31,7 +31,7 @@ func (j jail) become(dirs ...string) error {
 	return os.NewSyscallError("setuid", syscall.Setuid(j.UID))
 }
 
-// tapOwner is the user for whom a VMM's tap is made.
+// tapOwner returns the user for whom a VMM's tap is made.
 func (s plan) tapOwner() int {
 	if s.Jail != nil {
 		return s.Jail.UID
@@ -39,8 +39,8 @@ func (s plan) tapOwner() int {
 	return os.Geteuid()
 }
 
-// roots are names of the directories where the sockets of a jailed VMM are, whatever its program
-// is called. They hold when the caller has become another user, for as long as it lives.
+// roots returns names of the directories with the sockets of a jailed VMM, whatever its program is called. The names
+// stay valid after the caller has become another user, until it ends.
 func (j jail) roots(id string) (names []string, err error) {
 	for _, dir := range vmmjail.Base(j.Dir).Roots(id) {
 		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

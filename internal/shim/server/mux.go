@@ -10,8 +10,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// keepMux holds the agent's channel open and multiplexed. A session that fails
-// (a guest that broke the protocol) is replaced by a new one.
+// keepMux keeps a multiplexed session on the agent's channel. A session that fails, because a guest broke the
+// protocol, is replaced by a new one.
 func (s *server) keepMux(ctx context.Context, ch vmm.Channeler) {
 	for ctx.Err() == nil {
 		m, err := s.connectMux(ctx, ch)
@@ -21,7 +21,7 @@ func (s *server) keepMux(ctx context.Context, ch vmm.Channeler) {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(500 * time.Millisecond): // back-off: a broken guest must not spin us
+			case <-time.After(500 * time.Millisecond): // back-off: a broken guest must not cause a busy loop
 			}
 			continue
 		}
@@ -63,7 +63,7 @@ func (s *server) currentMux() (*mux.Mux, <-chan struct{}) {
 	return s.mux, s.muxNext
 }
 
-// dial opens a stream to a port of the agent, waiting for the agent if need be.
+// dial opens a stream to a port of the agent. If necessary, it waits for the agent.
 func (s *server) dial(ctx context.Context, port uint32) (net.Conn, error) {
 	if d, ok := s.proc.(vmm.Dialer); ok {
 		return d.Dial(ctx, port)

@@ -7,12 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nativeCalls refuses all calls by another way than this processor's own. On x86-64 a program
-// also makes calls of i386 (by int 0x80), whose numbers are others: no rule of filter would
-// meet them.
+// nativeCalls refuses all calls that are not in this processor's own numbering. On x86-64 a program can also make
+// calls of i386 (by int 0x80), which have other numbers, so the rules of filter would not match them.
 func nativeCalls() error {
 	arch := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[runtime.GOARCH]
-	const offset = 4 // of arch in struct seccomp_data
+	const offset = 4 // offset of arch in struct seccomp_data
 	program := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: arch, Jt: 1},

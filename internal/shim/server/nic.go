@@ -14,7 +14,7 @@ import (
 	"banger/internal/vmm"
 )
 
-// firstForward is the shim.Descriptor of the first forward.
+// firstForward returns the descriptor of the first forward.
 func (s plan) firstForward() int {
 	if s.Network.Attachment() == shim.AttachHanded {
 		return s.firstSocket() + 1
@@ -22,16 +22,16 @@ func (s plan) firstForward() int {
 	return s.firstSocket()
 }
 
-// nic is where the VMM's net device meets the network, until both run.
+// nic connects the VMM's net device with the network, until both run.
 type nic struct {
 	network     *shim.Network // nil: the VM has no NIC
-	stream      *socketPair   // of a user network
-	tap         *os.File      // of a bridge
-	inside      *insideTap    // of a user network whose VMM opens a tap
+	stream      *socketPair   // for a user network
+	tap         *os.File      // for a bridge
+	inside      *insideTap    // for a user network whose VMM opens a tap
 	attribution *attribution
 }
 
-// openNIC makes what the VMM is handed, if spec has a network.
+// openNIC makes the descriptors for the VMM, if spec has a network.
 func openNIC(spec plan, attribution *attribution) (*nic, error) {
 	p := &nic{network: spec.Network, attribution: attribution}
 	if p.network == nil {
@@ -52,7 +52,7 @@ func openNIC(spec plan, attribution *attribution) (*nic, error) {
 	return p, nil
 }
 
-// config adds the NIC to what the VMM is told.
+// config returns c with the NIC.
 func (p *nic) config(c vmm.Config) vmm.Config {
 	if p.network == nil {
 		return c
@@ -73,9 +73,8 @@ func (p *nic) config(c vmm.Config) vmm.Config {
 	return c
 }
 
-// start takes our end of the VMM's connection or the other side of its tap, which are there
-// before the guest runs. Nothing else leads anywhere: the policy is in force before the first
-// packet.
+// start takes our end of the VMM's connection, or the other side of its tap. Both exist before the guest runs. The
+// guest has no other connection, so the policy is in force before the first packet.
 func (p *nic) start(log *slog.Logger) (*netstack.Stack, error) {
 	link, err := p.link()
 	if err != nil {
@@ -105,7 +104,7 @@ func (p *nic) link() (netstack.Frames, error) {
 	return netstack.NewStream(conn), nil
 }
 
-// startBridged leads to a guest that the host's kernel reaches.
+// startBridged returns a Gate to a guest that the host's kernel reaches.
 func (p *nic) startBridged(log *slog.Logger) (*network.Gate, error) {
 	addr, err := netip.ParseAddr(p.network.Address)
 	if err != nil {
@@ -114,7 +113,7 @@ func (p *nic) startBridged(log *slog.Logger) (*network.Gate, error) {
 	return network.NewDirectGate(addr, log), nil
 }
 
-// close leaves to the VMM what it was handed.
+// close closes our copies of what the VMM was handed.
 func (p *nic) close() {
 	if p.stream != nil {
 		p.stream.close()

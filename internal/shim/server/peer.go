@@ -8,8 +8,8 @@ import (
 	"banger/internal/private"
 )
 
-// mayCall says whether the process at the other end of conn may make control calls. A VMM that
-// was taken over must not: the shim would lift the policy of its network.
+// mayCall reports whether the process at the other end of conn may make control calls. A hostile VMM must not,
+// because it could make the shim lift the policy of its network.
 func (s *server) mayCall(conn *net.UnixConn) bool {
 	cred, err := private.PeerOf(conn)
 	if err != nil {
@@ -22,9 +22,9 @@ func (s *server) mayCall(conn *net.UnixConn) bool {
 	return allowed(*cred, s.daemon, vmm)
 }
 
-// allowed says whether a process may call the shim of a daemon that runs as the user daemon.
-// Where root is the daemon, the VMM is another user. Elsewhere it is the same, and its pid is
-// refused; that it has no other process and calls nobody is the filter's doing (Confine).
+// allowed reports whether a process may call the shim of a daemon that runs as the user daemon. If the daemon is
+// root, the VMM has another user. Otherwise it has the same user, and its pid is refused. The filter (Confine) makes
+// sure that it has no other process and cannot connect.
 func allowed(peer unix.Ucred, daemon uint32, vmm int) bool {
 	return (peer.Uid == 0 || peer.Uid == daemon) && (vmm == 0 || int(peer.Pid) != vmm)
 }

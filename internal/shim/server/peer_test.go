@@ -17,7 +17,7 @@ import (
 	"banger/internal/vmm"
 )
 
-// TestWhoMayCallAShim has processes of several users ask a shim for its state.
+// TestWhoMayCallAShim lets processes of several users ask a shim for its status.
 func TestWhoMayCallAShim(t *testing.T) {
 	const env = "BANGER_TEST_CALL"
 	if socket := os.Getenv(env); socket != "" {
@@ -68,7 +68,7 @@ func TestWhoMayCallAShim(t *testing.T) {
 			if tt.isVMM {
 				vm.pid = cmd.Process.Pid
 			}
-			s.wg.Go(func() { s.accept(t.Context(), ln) }) // who the VMM is, is known by now
+			s.wg.Go(func() { s.accept(t.Context(), ln) }) // the VMM's pid is known now
 			err = cmd.Wait()
 			if heard := err == nil; heard != tt.heard {
 				t.Errorf("heard is %t: %v\n%s", heard, err, out)
@@ -77,7 +77,7 @@ func TestWhoMayCallAShim(t *testing.T) {
 	}
 }
 
-// whose is a VMM of a pid.
+// whose is a VMM with a pid.
 type whose struct {
 	running
 	pid int

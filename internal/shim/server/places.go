@@ -2,19 +2,20 @@ package server
 
 import "banger/internal/shim"
 
-// Bounds of what is open at once. Together those that lead to the agent fit into one session
-// with it, which has 1024 streams. Calls have places of their own, so that streams of a silent
-// agent cannot keep a policy from being tightened.
+// Bounds for what is open at the same time. Those that lead to the agent together fit into one session with it, which
+// has 1024 streams. Calls have places of their own, so streams to a silent agent cannot prevent that a policy is
+// tightened.
 const (
-	maxFresh    = 1024 // connections that have not said what they are, for which they have shim.CallTime
-	maxCalls    = 128  // control calls
-	maxRequests = 128  // CONNECT, by which the daemon asks the agent
-	maxStreams  = 512  // OFFER, for clients' commands and copies
-	maxFollows  = 128  // CONSOLE and DENIALS, which do not lead to the agent
-	maxLocal    = 256  // forwards to the guest's loopback
+	// maxFresh is for connections that have not sent a call yet. They must do so within shim.CallTime.
+	maxFresh    = 1024
+	maxCalls    = 128 // control calls
+	maxRequests = 128 // CONNECT, by which the daemon makes requests to the agent
+	maxStreams  = 512 // OFFER, for clients' commands and copies
+	maxFollows  = 128 // CONSOLE and DENIALS, which do not use the agent
+	maxLocal    = 256 // forwards to the guest's loopback
 )
 
-// places bound what is open at once. Each channel has a token for each place that is taken.
+// places bounds what is open at the same time. Each channel holds a token for each place that is taken.
 type places struct {
 	fresh, calls, requests, streams, follows chan struct{}
 }
@@ -24,7 +25,7 @@ func newPlaces() places {
 		make(chan struct{}, maxStreams), make(chan struct{}, maxFollows)}
 }
 
-// of returns where a call has its place.
+// of returns the channel for the places of a call.
 func (p places) of(call string) chan struct{} {
 	switch call {
 	case shim.CallConnect:

@@ -15,7 +15,7 @@ import (
 	"banger/internal/vmm"
 )
 
-// running is a VMM that runs and whose agent never answers.
+// running is a running VMM whose agent never answers.
 type running struct {
 	vmm.Process
 	done chan struct{}
@@ -33,13 +33,14 @@ func silentShim(t *testing.T) (*server, shim.Client, net.Listener) {
 	con, err := openConsole(shim.ConsolePath(c.Dir))
 	check(t, err)
 	t.Cleanup(con.close)
-	s := &server{daemon: uint32(os.Geteuid()), places: newPlaces(), proc: running{done: make(chan struct{})}, console: con, denials: newDenials(),
+	s := &server{daemon: uint32(os.Geteuid()), places: newPlaces(), proc: running{done: make(chan struct{})}, console: con,
+		denials: newDenials(),
 		muxNext: make(chan struct{}), settled: make(chan struct{})}
 	s.wg.Go(func() { s.accept(t.Context(), ln) })
 	return s, c, ln
 }
 
-// call makes a call on a connection of its own.
+// call makes a call on a new connection.
 func call(t *testing.T, c shim.Client, line string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("unix", filepath.Join(c.Run, shim.SocketFile))
@@ -53,10 +54,11 @@ func call(t *testing.T, c shim.Client, line string) net.Conn {
 // TestNothingStaysOfClientsThatHaveGone lets clients give up on calls that are not answered.
 func TestNothingStaysOfClientsThatHaveGone(t *testing.T) {
 	s, c, ln := silentShim(t)
-	for _, line := range []string{shim.CallConnect + " 1", shim.CallOffer + " 1", shim.CallWatch, shim.CallConsole + " 0", shim.CallDenials + " 0 true"} {
+	for _, line := range []string{shim.CallConnect + " 1", shim.CallOffer + " 1", shim.CallWatch, shim.CallConsole + " 0",
+		shim.CallDenials + " 0 true"} {
 		call(t, c, line).Close()
 	}
-	_, err := c.Status(t.Context()) // behind them in the queue of accept
+	_, err := c.Status(t.Context()) // comes after them in the queue of accept
 	check(t, err)
 	ln.Close()
 	ended := make(chan struct{})
@@ -64,11 +66,12 @@ func TestNothingStaysOfClientsThatHaveGone(t *testing.T) {
 	select {
 	case <-ended:
 	case <-time.After(10 * time.Second):
-		t.Errorf("%d requests, %d streams, %d follows and %d calls stay", len(s.places.requests), len(s.places.streams), len(s.places.follows), len(s.places.calls))
+		t.Errorf("%d requests, %d streams, %d follows and %d calls stay",
+			len(s.places.requests), len(s.places.streams), len(s.places.follows), len(s.places.calls))
 	}
 }
 
-// TestStreamsLeaveControlCallsTheirPlaces opens more streams to a silent agent than there may be.
+// TestStreamsLeaveControlCallsTheirPlaces tries to open more streams to a silent agent than are allowed.
 func TestStreamsLeaveControlCallsTheirPlaces(t *testing.T) {
 	_, c, ln := silentShim(t)
 	defer ln.Close()
@@ -98,7 +101,7 @@ func TestStreamsLeaveControlCallsTheirPlaces(t *testing.T) {
 	}
 }
 
-// TestWhyAnAgentIsNotReachedHasACode: that no place is left says nothing of the guest.
+// TestWhyAnAgentIsNotReachedHasACode: the code for a lack of places does not accuse the guest.
 func TestWhyAnAgentIsNotReachedHasACode(t *testing.T) {
 	s, c, ln := silentShim(t)
 	defer ln.Close()

@@ -9,10 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetStart gives back the pages of the program that its start has read: the kernel
-// brings those that are needed again from the file, where all shims share them. Most
-// belong to packages that a shim has by name only. Mappings that hold a page of our own,
-// as a linker's relocations are, stay.
+// forgetStart gives back the program's pages that were read at its start. If some are needed again, the kernel reads
+// them from the file, whose pages all shims share. Most belong to packages that a shim links but does not use.
+// Mappings with a private page, such as the relocations of a linker, are kept.
 func forgetStart() error {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
@@ -24,9 +23,9 @@ func forgetStart() error {
 		return err
 	}
 	var from, to uintptr
-	ours := false // the mapping that is being read is of the program, and read-only
+	ours := false // the present mapping belongs to the program and is read-only
 	lines := bufio.NewScanner(f)
-	for lines.Scan() { // proc_pid_smaps(5): a line as in maps, then what it holds
+	for lines.Scan() { // proc_pid_smaps(5): a line as in maps, then its details
 		line := lines.Text()
 		var a, b uintptr
 		var rights string

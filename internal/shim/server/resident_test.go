@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestTheStartIsForgotten: what the start has read of the program is not held any more, and
-// the program goes on.
+// TestTheStartIsForgotten: the pages of the program that its start has read are no longer held, and the program keeps
+// running.
 func TestTheStartIsForgotten(t *testing.T) {
 	before := residentFile(t)
 	if err := forgetStart(); err != nil {

@@ -1,5 +1,5 @@
-// Package server is the process of one VM's shim: it starts the VMM, confines itself and it, and answers
-// the daemon's calls (package shim) until the VMM ends. It must not know of images, names, SQL or HTTP.
+// Package server is the process of one VM's shim. It starts the VMM, confines the VMM and itself, and answers the
+// daemon's calls (package shim) until the VMM ends. It must not know of images, names, SQL or HTTP.
 package server
 
 import (
@@ -34,17 +34,17 @@ import (
 )
 
 const (
-	memoryLimit = 14 << 20 // bytes of Go heap aimed at; a shim must stay under 20 MiB
+	memoryLimit = 14 << 20 // target for the Go heap in bytes; a shim must stay under 20 MiB
 )
 
 // server is one running shim.
 type server struct {
-	daemon      uint32 // the user whose calls are heard, beside root
+	daemon      uint32 // the user who may make calls, besides root
 	proc        vmm.Process
 	self        vmm.Handle
 	console     *console
-	stack       *netstack.Stack // nil but with a user network
-	gate        *network.Gate   // nil without a network, as is access
+	stack       *netstack.Stack // only for a user network, otherwise nil
+	gate        *network.Gate   // nil without a network, and so is access
 	access      *access
 	denials     *denials
 	attribution *attribution
@@ -54,20 +54,19 @@ type server struct {
 	muxMu       sync.Mutex
 	mux         *mux.Mux
 	muxNext     chan struct{} // closed when mux changes
-	settled     chan struct{} // closed when the end of the VMM is on disk and the socket is gone
-	resumed     chan struct{} // holds one when the VM was resumed
+	settled     chan struct{} // closed when the end of the VMM is on disk and the socket was removed
+	resumed     chan struct{} // holds a value after the VM was resumed
 }
 
-// Run is the whole life of a shim, as shim.Client.Start has started it: in the VM's directory and with
-// its descriptors. It starts the VM, writes "ready" to the first of them and closes it, serves
-// until the VMM ends, and leaves exit.json. The drivers are handed in by name, so that the
-// shim knows none of them. A failed start is written there as one line and returned.
+// Run runs a shim from start to end. shim.Client.Start starts it in the VM's directory and with its descriptors. It
+// starts the VM, writes "ready" to the first descriptor and closes it, serves until the VMM ends, and writes
+// exit.json. If the start fails, Run writes the error there as one line and returns it. The drivers are parameters,
+// so this package need not import them.
 func Run(ctx context.Context, drivers map[string]vmm.Driver) error {
 	return run(ctx, drivers, os.NewFile(fdReady, "ready"), nil)
 }
 
-// RunConfined is Run without rights that the VM does not need. wrap is the command
-// that ends in ExecVMM.
+// RunConfined is like Run, but without rights that the VM does not need. wrap is the command that ends in ExecVMM.
 func RunConfined(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) error {
 	return run(ctx, drivers, os.NewFile(fdReady, "ready"), wrap)
 }
@@ -79,9 +78,10 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	defer stop()
 	signal.Ignore(syscall.SIGHUP)
 	keepNoCore()
-	// The jailer relies on it for what the VMM's user is to use.
+	// The jailer relies on this mask for files that the VMM's user needs.
 	syscall.Umask(0o022)
-	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0) // for ps; it was started as /proc/self/exe
+	// This is the name for ps, because the program was started as /proc/self/exe.
+	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0)
 	s, ln, err := start(ctx, drivers, wrap)
 	if err != nil {
 		fmt.Fprintf(ready, "%v\n", err)
@@ -90,7 +90,7 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	}
 	io.WriteString(ready, "ready\n")
 	ready.Close()
-	// One that was root is not to be looked at, not even by itself (prctl(2), PR_SET_DUMPABLE).
+	// A process that was root cannot read its own memory map (prctl(2), PR_SET_DUMPABLE).
 	if err := forgetStart(); err != nil && !errors.Is(err, fs.ErrPermission) {
 		s.log.Warn("the shim is larger than it need be", "err", err)
 	}
@@ -132,7 +132,7 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		return nil, nil, err
 	}
 	if wrap != nil {
-		again, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0) // from its beginning
+		again, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0) // opened again to read from the beginning
 		if err != nil {
 			return nil, nil, err
 		}
@@ -152,7 +152,8 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		return nil, nil, err
 	}
 	s := &server{daemon: spec.Daemon, self: self, console: con, places: newPlaces(), denials: newDenials(),
-		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{}), resumed: make(chan struct{}, 1)}
+		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{}),
+		resumed: make(chan struct{}, 1)}
 	s.attribution = newAttribution(s.agent(), s.denials)
 	if err := s.startVM(ctx, driver, spec); err != nil {
 		ln.Close()
@@ -161,8 +162,8 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	return s, ln, nil
 }
 
-// confine gives the VMM a wrapper, which reads the spec from file, and what was handed to the
-// shim, and confines the shim; in a jail as soon as the VMM answers.
+// confine gives the VMM a wrapper, which reads the spec from file, and the files that the shim was handed, and
+// confines the shim. With a jail, it confines the shim as soon as the VMM answers.
 func (s *plan) confine(wrap []string, file *os.File) error {
 	s.VM.Wrap, s.VM.WrapFiles = wrap, []*os.File{file}
 	s.VM.Dir = shim.Descriptor(fdRun)
@@ -176,13 +177,14 @@ func (s *plan) confine(wrap []string, file *os.File) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(jail.become(".", shim.Descriptor(fdRun)+"/."), confineSelf(*s, ".", shim.Descriptor(fdRun), roots...))
+		return errors.Join(jail.become(".", shim.Descriptor(fdRun)+"/."),
+			confineSelf(*s, ".", shim.Descriptor(fdRun), roots...))
 	}
 	return nil
 }
 
 func listenControl(socket string) (net.Listener, error) {
-	os.Remove(socket) // of a shim that was killed
+	os.Remove(socket) // left by a shim that was killed
 	ln, err := net.Listen("unix", socket)
 	if err != nil {
 		return nil, err
@@ -243,7 +245,7 @@ func (s *server) closeNetwork() {
 	s.attribution.wg.Wait()
 }
 
-// serve runs until the VMM ends or ctx does, which kills the VMM.
+// serve runs until the VMM ends. When ctx ends, it kills the VMM.
 func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -275,7 +277,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	return err
 }
 
-// recordExit leaves the reason of the end for a daemon that is not running now.
+// recordExit stores the reason of the end for a daemon that does not run now.
 func (s *server) recordExit() error {
 	data, err := json.Marshal(s.status())
 	if err != nil {
@@ -303,7 +305,7 @@ func (s *server) accept(ctx context.Context, ln net.Listener) {
 	}
 }
 
-// handle obeys one connection, which has a place among the fresh ones until it says what it is.
+// handle serves one connection. The connection has a place among the fresh ones until its call is read.
 func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	place := s.places.fresh
@@ -322,7 +324,7 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	p := s.places.of(call)
 	if !take(p) {
 		file.Close()
-		if call == shim.CallConnect || call == shim.CallOffer { // another answer has no place for an error
+		if call == shim.CallConnect || call == shim.CallOffer { // the answers of other calls cannot carry an error
 			fmt.Fprintf(conn, "ERR %d %s\n", cap(p), shim.AllTaken)
 		}
 		return
@@ -343,7 +345,7 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	}
 }
 
-// follow answers a call by what comes until the VMM ends, as long as the client is there.
+// follow answers a call with data until the VMM ends or the client has gone.
 func (s *server) follow(ctx context.Context, conn *net.UnixConn, call, arg string) {
 	ctx, stop := network.WithPeer(ctx, conn)
 	defer stop()
@@ -401,7 +403,8 @@ func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, f
 
 // watch returns when the end of the VMM is on disk, or when the client has gone.
 func (s *server) watch(conn net.Conn) {
-	ctx, stop := network.WithPeer(context.Background(), conn) // serve kills the VMM before it ends
+	// No parent context is needed, because serve kills the VMM before it ends.
+	ctx, stop := network.WithPeer(context.Background(), conn)
 	defer stop()
 	select {
 	case <-s.settled:
@@ -428,8 +431,9 @@ func (s *server) status() shim.Status {
 	return st
 }
 
-// connect opens a stream of the agent and lets join connect the client's connection to it.
-func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string, join func(ctx context.Context, conn, stream net.Conn)) {
+// connect opens a stream to the agent and calls join to connect the client's connection to it.
+func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string,
+	join func(ctx context.Context, conn, stream net.Conn)) {
 	port, err := strconv.ParseUint(arg, 10, 32)
 	if err != nil {
 		return
@@ -446,7 +450,7 @@ func (s *server) connect(ctx context.Context, conn *net.UnixConn, arg string, jo
 	join(ctx, conn, stream)
 }
 
-// dialFor opens a stream of the agent for conn, as long as its peer is there.
+// dialFor opens a stream to the agent for conn. It gives up when the peer of conn has gone.
 func (s *server) dialFor(ctx context.Context, conn net.Conn, port uint32) (net.Conn, error) {
 	ctx, stop := network.WithPeer(ctx, conn)
 	defer stop()

@@ -13,8 +13,8 @@ import (
 	"banger/internal/splice"
 )
 
-// offered obeys the calls about a stream that was offered on conn, until it is known who
-// has its other end. Only then anything of the stream is read.
+// offered serves the calls about a stream that was offered on conn, until it is known who gets the other end. Before
+// that it reads nothing from the stream.
 func offered(ctx context.Context, conn, stream net.Conn) {
 	for {
 		conn.SetReadDeadline(time.Now().Add(shim.CallTime))
@@ -41,7 +41,7 @@ func offered(ctx context.Context, conn, stream net.Conn) {
 	stream.Close()
 }
 
-// send passes as many bytes on as the argument says.
+// send passes on the number of bytes that arg gives.
 func send(stream io.Writer, conn io.Reader, arg string) error {
 	n, err := strconv.ParseUint(arg, 10, 32)
 	if err != nil || n > shim.MaxCall {

@@ -14,9 +14,9 @@ import (
 	"banger/internal/shim"
 )
 
-// insideTap is a tap in the VMM's own user and network namespaces, which hold nothing
-// else: the wrapper of the VMM makes it there, hands its other side to the shim, and
-// becomes the VMM, which has no right to anything. No right on the host is needed.
+// insideTap is a tap in user and network namespaces of the VMM, which contain nothing else. The wrapper of the VMM
+// makes it there, hands its other side to the shim, and becomes the VMM, which has no rights. No right on the host is
+// needed.
 type insideTap struct{ *socketPair }
 
 func newInsideTap() (*insideTap, error) {
@@ -24,7 +24,7 @@ func newInsideTap() (*insideTap, error) {
 	return &insideTap{pair}, err
 }
 
-// socketPair is a connection, one end of which is handed to another process.
+// socketPair is a connection. One end is handed to another process.
 type socketPair struct{ ours, theirs *os.File }
 
 func newSocketPair() (*socketPair, error) {
@@ -35,17 +35,18 @@ func newSocketPair() (*socketPair, error) {
 	return &socketPair{os.NewFile(uintptr(fds[0]), "shim"), os.NewFile(uintptr(fds[1]), "VMM")}, nil
 }
 
-// handedTap is the shim.Descriptor by which the wrapper hands the tap over.
+// handedTap is the descriptor by which the wrapper hands over the tap.
 const handedTap = wrapperSpec + 1
 
-// handTap makes the tap in the wrapper's namespace for a user, and hands its other side to
-// the shim.
+// handTap makes the tap in the wrapper's namespace for a user, and hands its other side to the shim.
 func handTap(name string, owner int) error {
 	to := os.NewFile(handedTap, "shim")
 	defer to.Close()
 	tap, err := netstack.MakeTap(name, owner)
 	if errors.Is(err, syscall.EPERM) {
-		err = fmt.Errorf("this host gives an ordinary user's namespaces no rights: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or use --vmm=qemu, which needs none: %w", err)
+		err = fmt.Errorf(
+			"this host gives an ordinary user's namespaces no rights: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or use --vmm=qemu, which needs none: %w",
+			err)
 	}
 	if err != nil {
 		return err
@@ -54,15 +55,15 @@ func handTap(name string, owner int) error {
 	return syscall.Sendmsg(handedTap, []byte{1}, syscall.UnixRights(int(tap.Fd())), nil, 0)
 }
 
-// dropRights gives up what the wrapper has in its namespaces: with nothing ambient, a
-// program that is not root has nothing (capabilities(7)).
+// dropRights gives up the wrapper's rights in its namespaces. Without ambient capabilities, a program that is not
+// root gets no capabilities (capabilities(7)).
 func dropRights() error {
 	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
 }
 
 // receive returns the other side of the tap of a VMM that has started.
 func (t *insideTap) receive() (*os.File, error) {
-	t.theirs.Close() // so that a wrapper without a tap is an end
+	t.theirs.Close() // reading then ends if the wrapper makes no tap
 	conn, err := net.FileConn(t.ours)
 	if err != nil {
 		return nil, err
