@@ -69,7 +69,8 @@ func (r *bare) byName(p process) (argv []string) {
 			i++
 			continue
 		}
-		a = strings.ReplaceAll(a, "null,id=agent", "socket,id=agent,path="+filepath.Join(r.dir, "channel.sock")+",server=on,wait=off")
+		a = strings.ReplaceAll(a, "null,id=agent",
+			"socket,id=agent,path="+filepath.Join(r.dir, "channel.sock")+",server=on,wait=off")
 		for i, disk := range disks {
 			a = strings.ReplaceAll(a, fmt.Sprintf("/dev/fdset/%d,", i), disk+",")
 		}
@@ -88,7 +89,8 @@ func (r *bare) byName(p process) (argv []string) {
 func (r *bare) boot(more ...string) (c guest.Client, took time.Duration, stop func()) {
 	r.Helper()
 	r.must(os.Mkdir(r.dir, 0o700))
-	if out, err := exec.Command("cp", "--sparse=always", r.disk, filepath.Join(r.dir, "disk.ext4")).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "--sparse=always", r.disk, filepath.Join(r.dir, "disk.ext4")).
+		CombinedOutput(); err != nil {
 		r.Fatalf("cp: %v: %s", err, out)
 	}
 	cmd := exec.Command(r.argv[0], append(r.argv[1:len(r.argv):len(r.argv)], more...)...)

@@ -208,7 +208,9 @@ func (b *bench) print() {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nFIGURE\tUNIT\tBANGER\tRIVAL\tRATIO\tBOUND\t")
 	for _, r := range *b.rows {
-		fmt.Fprintln(w, strings.Join([]string{r.figure, r.unit, r.banger, cmp.Or(r.rival, "-"), cmp.Or(r.ratio, "-"), cmp.Or(r.bound, "-"), r.verdict}, "\t"))
+		fmt.Fprintln(w,
+			strings.Join([]string{r.figure, r.unit, r.banger, cmp.Or(r.rival, "-"), cmp.Or(r.ratio, "-"), cmp.Or(r.bound, "-"),
+				r.verdict}, "\t"))
 	}
 	w.Flush()
 }

@@ -113,7 +113,13 @@ func (b *bench) exec() {
 		}
 		wg.Wait()
 	})
-	failed := row{figure: "200 execs at once: failures", banger: strconv.Itoa(len(errs)), unit: "of 200", bound: "0", verdict: "ok"}
+	failed := row{
+		figure:  "200 execs at once: failures",
+		banger:  strconv.Itoa(len(errs)),
+		unit:    "of 200",
+		bound:   "0",
+		verdict: "ok",
+	}
 	if len(errs) > 0 {
 		failed.verdict = "NOT MET"
 		b.Errorf("%d of %d execs at once failed; one with: %v", len(errs), crowd, <-errs)
@@ -181,7 +187,9 @@ func (b *bench) streams() {
 	file := filepath.Join(b.scratch, "random")
 	b.must(exec.Command("sh", "-c", "head -c "+n+" /dev/urandom >"+file).Run())
 	b.duelOn("cp into the guest", minCopyRatio, func() { b.cli("cp", "-q", file, vm+":/root/random") }, rawIn)
-	b.duelOn("cp out of the guest", minCopyRatio, func() { b.cli("cp", "-q", vm+":/root/random", filepath.Join(b.scratch, "back")) }, rawOut)
+	b.duelOn("cp out of the guest", minCopyRatio, func() {
+		b.cli("cp", "-q", vm+":/root/random", filepath.Join(b.scratch, "back"))
+	}, rawOut)
 }
 
 // duelOn compares rates of b.bytes in turns.

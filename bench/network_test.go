@@ -50,12 +50,14 @@ func (b *bench) network() {
 
 	slirp := b.newSlirp()
 	user := b.newNetworkVM("user")
-	b.duelOn("user network: guest to host", minUserRatio, b.outOf(hole, user.out("10.0.2.2", port)), b.outOf(hole, slirp.out("10.0.2.2", port)))
+	b.duelOn("user network: guest to host", minUserRatio, b.outOf(hole, user.out("10.0.2.2", port)),
+		b.outOf(hole, slirp.out("10.0.2.2", port)))
 	b.duelOn("user network: host to guest", minUserRatio, b.into(user.at), b.into(slirp.at))
 	user.end()
 	if os.Geteuid() == 0 {
 		bridge := b.newNetworkVM("bridge")
-		b.duelOn("bridge: guest to host", minBridgeRatio, b.outOf(hole, bridge.out(bridge.gateway, port)), b.outOf(hole, slirp.out("10.0.2.2", port)))
+		b.duelOn("bridge: guest to host", minBridgeRatio, b.outOf(hole, bridge.out(bridge.gateway, port)),
+			b.outOf(hole, slirp.out("10.0.2.2", port)))
 		b.duelOn("bridge: host to guest", minBridgeRatio, b.into(bridge.at), b.into(slirp.at))
 		bridge.end()
 	}
@@ -75,13 +77,15 @@ type networked struct {
 // out has the guest send to the host.
 func (n *networked) out(host, port string) func() (wait func()) {
 	return func() func() {
-		return n.sh(fmt.Sprintf("exec bash -c 'dd if=/dev/zero bs=%d count=%d status=none >/dev/tcp/%s/%s'", outWrite, n.bytes/outWrite, host, port))
+		return n.sh(fmt.Sprintf("exec bash -c 'dd if=/dev/zero bs=%d count=%d status=none >/dev/tcp/%s/%s'", outWrite,
+			n.bytes/outWrite, host, port))
 	}
 }
 
 // newNetworkVM starts a VM of ours with a sink.
 func (b *bench) newNetworkVM(network string) *networked {
-	id := b.cli("run", "-d", "-q", "--network", network, "--net-allow", "host", "--net-allow", "private", "-p", "0:"+guestPort, image, "--", "perl", "-e", sink)
+	id := b.cli("run", "-d", "-q", "--network", network, "--net-allow", "host", "--net-allow", "private", "-p",
+		"0:"+guestPort, image, "--", "perl", "-e", sink)
 	b.removeAtEnd(id)
 	vm, err := b.client.Get(b.Context(), id)
 	b.must(err)
@@ -230,7 +234,8 @@ func (b *bench) flood() {
 		execsBeside, netsBeside = append(execsBeside, e), append(netsBeside, n)
 		stop()
 		cmd.Wait()
-		b.Logf("flood %d of %d: exec %.0f ms, beside %.0f ms; 1 pass %.2f s, beside %.2f s", i+1, b.pairs, execs[i], e, nets[i], n)
+		b.Logf("flood %d of %d: exec %.0f ms, beside %.0f ms; 1 pass %.2f s, beside %.2f s", i+1, b.pairs, execs[i], e,
+			nets[i], n)
 	}
 	b.addPairs("exec beside a flooding VM", "ms", execsBeside, execs, maxFloodRatio, false)
 	b.addPairs("host to guest beside a flooding VM", "s", netsBeside, nets, maxFloodRatio, false)

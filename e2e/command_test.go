@@ -143,7 +143,8 @@ func cmdNamespaces(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	status, err := os.ReadFile(proc + "status")
 	ts.Check(err)
-	for _, line := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+	for _, line := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000",
+		"NoNewPrivs:\t1", "Seccomp:\t2"} {
 		if !strings.Contains(string(status), "\n"+line+"\n") {
 			ts.Fatalf("its status is without %q:\n%s", line, status)
 		}
@@ -202,7 +203,8 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 // demands that it ends badly.
 func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	sig := os.Interrupt
-	if named, ok := map[string]os.Signal{"-KILL": os.Kill, "-TERM": syscall.SIGTERM}[strings.Join(args[:min(1, len(args))], "")]; ok {
+	if named, ok := map[string]os.Signal{"-KILL": os.Kill,
+		"-TERM": syscall.SIGTERM}[strings.Join(args[:min(1, len(args))], "")]; ok {
 		args, sig = args[1:], named
 	}
 	refuse(ts, neg, len(args) < 2, "interrupt [-KILL|-TERM] STAGE[,STAGE] command...")

@@ -92,7 +92,8 @@ func prepare(base string) (string, error) {
 	state := filepath.Join(base, "prepared")
 	w := world{state: state, run: filepath.Join(base, "pr")}
 	defer func() { w.command(context.Background(), "daemon", "stop").Run() }() // also after an error
-	for _, args := range [][]string{{"kernel", "pull"}, {"image", "pull", "debian-bookworm"}, {"image", "pull", "debian-bookworm-dev"}, {"daemon", "stop"}} {
+	for _, args := range [][]string{{"kernel", "pull"}, {"image", "pull", "debian-bookworm"},
+		{"image", "pull", "debian-bookworm-dev"}, {"daemon", "stop"}} {
 		start := time.Now()
 		out, err := w.command(context.Background(), args...).CombinedOutput()
 		if err != nil {
@@ -253,7 +254,9 @@ func (w *world) processes() []process {
 		mounts, _ := os.ReadFile(filepath.Join(dir, "mountinfo"))
 		cwd, _ := os.Readlink(filepath.Join(dir, "cwd"))
 		isDaemon := filepath.Base(dir) == daemon && strings.HasPrefix(string(cmdline), "banger\x00daemon\x00")
-		if !isDaemon && !strings.Contains(string(cmdline), w.dir) && !strings.HasPrefix(cwd, filepath.Join(w.dir, "r", "vms")+"/") && !strings.Contains(string(environ), w.state) && !strings.Contains(string(mounts), w.state+"/jail/") {
+		if !isDaemon && !strings.Contains(string(cmdline), w.dir) &&
+			!strings.HasPrefix(cwd, filepath.Join(w.dir, "r", "vms")+"/") && !strings.Contains(string(environ), w.state) &&
+			!strings.Contains(string(mounts), w.state+"/jail/") {
 			continue
 		}
 		var pid int
@@ -284,7 +287,8 @@ func (w *world) residue() []string {
 		}
 		left = append(left, fmt.Sprintf("process %d %.120q", p.pid, p.args))
 	}
-	for _, pattern := range []string{"s/vms/*", "r/vms/*", "s/jail", "s/images/sha256/.tmp-*", "s/kernels/.tmp-*", "s/images/.tmp-*"} {
+	for _, pattern := range []string{"s/vms/*", "r/vms/*", "s/jail", "s/images/sha256/.tmp-*", "s/kernels/.tmp-*",
+		"s/images/.tmp-*"} {
 		names, _ := filepath.Glob(filepath.Join(w.dir, pattern))
 		left = append(left, names...)
 	}

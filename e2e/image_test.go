@@ -44,7 +44,11 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	dir := ts.MkAbs("registry")
 	config := filepath.Join(ts.MkAbs("."), "registry.yml")
-	ts.Check(os.WriteFile(config, []byte(fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n%s", dir, auth)), 0o644))
+	ts.Check(
+		os.WriteFile(config,
+			[]byte(
+				fmt.Sprintf(
+					"version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n%s", dir, auth)), 0o644))
 	cmd := exec.Command("docker-registry", "serve", config)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := cmd.StderrPipe()
@@ -143,7 +147,9 @@ func layerOf(entries ...entry) (v1.Layer, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(buf.Bytes())), nil
+	})
 }
 
 func imageOf(config v1.Config, layers ...v1.Layer) (v1.Image, error) {
@@ -191,7 +197,14 @@ func layersImage(work string) (v1.Image, error) {
 		entry{Header: tar.Header{Name: "bin/setuid", Typeflag: tar.TypeReg, Mode: 0o4755}, data: probe},
 		entry{Header: tar.Header{Name: "data/owned", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 1234, Gid: 77}, data: "o"},
 		entry{Header: tar.Header{Name: "data/hard", Typeflag: tar.TypeLink, Linkname: "data/kept"}},
-		entry{Header: tar.Header{Name: "data/labelled", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.xattr.user.colour": "blue"}}, data: "l"},
+		entry{
+			Header: tar.Header{
+				Name:       "data/labelled",
+				Typeflag:   tar.TypeReg,
+				PAXRecords: map[string]string{"SCHILY.xattr.user.colour": "blue"},
+			},
+			data: "l",
+		},
 		entry{Header: tar.Header{Name: "data/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3}},
 	)
 	second := []entry{
@@ -256,7 +269,8 @@ func buildProbe(work string) (string, error) {
 		return "", err
 	}
 	cmd := exec.Command("go", "build", "-o", bin, src)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GO111MODULE=off", "GOFLAGS=", "GOCACHE="+filepath.Join(os.Getenv("TMPDIR"), "gocache"))
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GO111MODULE=off", "GOFLAGS=",
+		"GOCACHE="+filepath.Join(os.Getenv("TMPDIR"), "gocache"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}

@@ -25,7 +25,9 @@ func serve(dir, layout string) (stop func(), err error) {
 		return nil, err
 	}
 	config := filepath.Join(work, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n", work)
+	text := fmt.Sprintf(
+		"version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n",
+		work)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

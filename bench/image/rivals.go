@@ -81,7 +81,8 @@ func viaStaging(layout, dir string) error {
 		return err
 	}
 	rootfs := filepath.Join(dir, "rootfs")
-	if err := command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", "-d", stage, rootfs, "4G"); err != nil {
+	if err := command("mkfs.ext4", "-q", "-F", "-m", "0", "-E",
+		"lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", "-d", stage, rootfs, "4G"); err != nil {
 		return err
 	}
 	if err := command("debugfs", "-w", "-f", script, rootfs); err != nil {
@@ -150,7 +151,8 @@ func stageEntry(h *tar.Header, data io.Reader, stage string, w io.Writer, buf []
 	if strings.ContainsAny(name, "\"\n") {
 		return nil
 	}
-	_, err := fmt.Fprintf(w, "sif %q mode 0%o\nsif %q uid %d\nsif %q gid %d\nsif %q mtime @%d\n", name, mode, name, h.Uid, name, h.Gid, name, h.ModTime.Unix())
+	_, err := fmt.Fprintf(w, "sif %q mode 0%o\nsif %q uid %d\nsif %q gid %d\nsif %q mtime @%d\n", name, mode, name, h.Uid,
+		name, h.Gid, name, h.ModTime.Unix())
 	return err
 }
 
@@ -159,11 +161,13 @@ func viaUmoci(layout, dir string) error {
 	if err := command("umoci", "unpack", "--rootless", "--image", layout+":latest", bundle); err != nil {
 		return err
 	}
-	return command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d", filepath.Join(bundle, "rootfs"), filepath.Join(dir, "rootfs"), "4G")
+	return command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d",
+		filepath.Join(bundle, "rootfs"), filepath.Join(dir, "rootfs"), "4G")
 }
 
 func viaPodman(layout, dir string) error {
-	root := []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--storage-driver", "overlay"}
+	root := []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--storage-driver",
+		"overlay"}
 	id, err := output("podman", append(root, "pull", "-q", "oci:"+layout+":latest")...)
 	if err != nil {
 		return err
@@ -172,7 +176,8 @@ func viaPodman(layout, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d", at, filepath.Join(dir, "rootfs"), "4G")
+	err = command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d", at,
+		filepath.Join(dir, "rootfs"), "4G")
 	_, uerr := output("podman", append(root, "image", "unmount", id)...)
 	return errors.Join(err, uerr)
 }

@@ -40,7 +40,14 @@ func (q *queue) open(writes int) error {
 // write begins to write b, which is no memory of Go's and is not to change before the
 // write is over. Its id comes back from wait.
 func (q *queue) write(id uint64, fd int, b []byte, at int64) error {
-	request := &iocb{data: id, opcode: commandWrite, fd: uint32(fd), buf: uint64(uintptr(unsafe.Pointer(&b[0]))), length: uint64(len(b)), offset: at}
+	request := &iocb{
+		data:   id,
+		opcode: commandWrite,
+		fd:     uint32(fd),
+		buf:    uint64(uintptr(unsafe.Pointer(&b[0]))),
+		length: uint64(len(b)),
+		offset: at,
+	}
 	list := &request
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, q.context, 1, uintptr(unsafe.Pointer(list)))

@@ -55,7 +55,8 @@ func failure(doing, name string, err error) error {
 		code = banger.CodeNotFound
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		code = banger.CodeNoSpace
-	case errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EFBIG):
+	case errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) ||
+		errors.Is(err, unix.EFBIG):
 		code = banger.CodeInvalid
 	}
 	return banger.Errorf(code, "%s %.300q: %w", doing, name, err)

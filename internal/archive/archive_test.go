@@ -92,14 +92,20 @@ func everyKind(t testing.TB) string {
 		must(t, os.MkdirAll(in(d), 0o755))
 	}
 	long := strings.Repeat("n", 255)
-	for name, data := range map[string]string{"a/file": "content", "a/b/empty": "", "shut/in": "x", "raw\xff\xfe\nbytes": "raw", long: "long",
+	for name, data := range map[string]string{"a/file": "content", "a/b/empty": "", "shut/in": "x",
+		"raw\xff\xfe\nbytes": "raw", long: "long",
 		"a/b/c/" + strings.Repeat("l", 200): "deep", "=a=b": "equals", "ümläut": "u"} {
 		must(t, os.WriteFile(in(name), []byte(data), 0o644))
 	}
 	must(t, os.WriteFile(in("big"), bytes.Repeat([]byte("0123456789abcdef"), 50_000), 0o600))
 	must(t, os.Link(in("a/file"), in("a/b/again")))
 	must(t, os.Link(in("a/file"), in("third")))
-	for name, target := range map[string]string{"link": "a/file", "dangling": "../nowhere\xff", "a/absolute": "/etc/passwd", "toolong": strings.Repeat("t/", 150)} {
+	for name, target := range map[string]string{
+		"link":       "a/file",
+		"dangling":   "../nowhere\xff",
+		"a/absolute": "/etc/passwd",
+		"toolong":    strings.Repeat("t/", 150),
+	} {
 		must(t, os.Symlink(target, in(name)))
 	}
 	must(t, os.Link(in("link"), in("a/samelink")))
@@ -144,7 +150,13 @@ func TestRoundTrip(t *testing.T) {
 	data := archived(t, tree, WriteOptions{Name: "tree"})
 	for _, foreign := range []bool{false, true} {
 		to := filepath.Join(dst, fmt.Sprint(foreign))
-		report, err := Extract(context.Background(), bytes.NewReader(data), to, ExtractOptions{Name: "tree", Owners: true, Special: true, Foreign: foreign, Rights: true})
+		report, err := Extract(context.Background(), bytes.NewReader(data), to, ExtractOptions{
+			Name:    "tree",
+			Owners:  true,
+			Special: true,
+			Foreign: foreign,
+			Rights:  true,
+		})
 		must(t, err)
 		if got, want := describe(t, to), describe(t, tree); got != want || report.Lost() != "" {
 			t.Errorf("lost %q; got\n%s\nwant\n%s", report.Lost(), got, want)
@@ -168,7 +180,8 @@ func TestTheStandardLibraryReadsOurs(t *testing.T) {
 		var st unix.Stat_t
 		at := filepath.Join(tree, h.Name)
 		must(t, unix.Lstat(at, &st))
-		if int(st.Uid) != h.Uid || int(st.Gid) != h.Gid || int64(st.Mode&0o7777) != h.Mode || st.Mtim.Nano() != h.ModTime.UnixNano() {
+		if int(st.Uid) != h.Uid || int(st.Gid) != h.Gid || int64(st.Mode&0o7777) != h.Mode ||
+			st.Mtim.Nano() != h.ModTime.UnixNano() {
 			t.Errorf("%q is %+v", at, h)
 		}
 		if h.Typeflag == tar.TypeReg {

@@ -39,7 +39,8 @@ func (b *bulk) begin(fd int, at int64) error {
 			continue
 		}
 		var err error // not the heap's, which promises no alignment
-		if b.bufs[i].mem, err = unix.Mmap(-1, 0, bulkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
+		if b.bufs[i].mem, err = unix.Mmap(-1, 0, bulkSize, unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 			return err
 		}
 	}

@@ -37,7 +37,8 @@ func destination(dst string, isDir bool, name string) (dir int, base string, err
 		case !errors.Is(err, unix.ENOENT):
 			return -1, "", failure("cannot copy to", dst, err)
 		case slash && !isDir:
-			return -1, "", banger.Errorf(banger.CodeNotFound, "there is no directory %q", dst).WithHint("leave the slash away to make a file of that name")
+			return -1, "", banger.Errorf(banger.CodeNotFound, "there is no directory %q", dst).
+				WithHint("leave the slash away to make a file of that name")
 		}
 		parent, last := path.Split(strings.TrimRight(strings.TrimSuffix(dst, "/."), "/"))
 		if parent == "" {
@@ -45,7 +46,8 @@ func destination(dst string, isDir bool, name string) (dir int, base string, err
 		}
 		dir, err := unix.Open(parent, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if errors.Is(err, unix.ENOENT) || last == "" || last == ".." {
-			return -1, "", banger.Errorf(banger.CodeNotFound, "there is no directory %q to copy to", parent).WithHint("make it first")
+			return -1, "", banger.Errorf(banger.CodeNotFound, "there is no directory %q to copy to", parent).
+				WithHint("make it first")
 		}
 		if err != nil {
 			return -1, "", failure("cannot copy to", dst, err)

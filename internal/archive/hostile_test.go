@@ -118,7 +118,8 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		"hard link outside":           {tarOf(hardLink("l", "../kept/secret")), `".."`},
 		"hard link to an absolute":    {tarOf(hardLink("l", "/etc/passwd")), "absolute name"},
 		"hard link through a symlink": {tarOf(hardLink("l", "way/secret")), "behind a symlink"},
-		"hard link by a symlink":      {tarOf(marked(symlink("s", "../kept")), hardLink("l", "s/secret")), "behind a symlink"},
+		"hard link by a symlink": {tarOf(marked(symlink("s", "../kept")), hardLink("l", "s/secret")),
+			"behind a symlink"},
 		"hard link to what was there": {tarOf(hardLink("l", "mine")), "did not make"},
 		"hard link to nothing":        {tarOf(hardLink("l", "nothing")), "not there"},
 		"hard link to itself":         {tarOf(hardLink("l", "l")), "not there"},
@@ -152,7 +153,8 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := newOutside(t)
 			_, err := Extract(context.Background(), bytes.NewReader(c.data), o.dst, ExtractOptions{Into: true, Owners: true})
-			if err == nil || banger.CodeOf(err) == banger.CodeInternal || !strings.Contains(err.Error(), c.words) || strings.ContainsAny(err.Error(), "\n\x00") {
+			if err == nil || banger.CodeOf(err) == banger.CodeInternal || !strings.Contains(err.Error(), c.words) ||
+				strings.ContainsAny(err.Error(), "\n\x00") {
 				t.Errorf("the error is %v of code %s, not a sentence with %q", err, banger.CodeOf(err), c.words)
 			}
 			o.check(t)
@@ -194,7 +196,8 @@ func TestOnlyWhatWasAskedForIsWritten(t *testing.T) {
 // The later of two entries of a name wins, and never through what the former was.
 func TestTheLaterEntryWins(t *testing.T) {
 	o := newOutside(t)
-	data := tarOf(symlink("a", "../kept/secret"), file("a"), file("b"), symlink("b", "../kept/secret"), file("to"), file("mine"))
+	data := tarOf(symlink("a", "../kept/secret"), file("a"), file("b"), symlink("b", "../kept/secret"), file("to"),
+		file("mine"))
 	_, err := Extract(context.Background(), bytes.NewReader(data), o.dst, ExtractOptions{Into: true})
 	must(t, err)
 	for name, want := range map[string]string{"a": "evil", "b": "secret", "to": "evil", "mine": "evil"} {
@@ -224,7 +227,8 @@ func TestARaceWithASymlinkLeadsNowhere(t *testing.T) {
 			}
 		}
 	}()
-	data := tarOf(dir("flip"), file("flip/secret"), dir("flip/sub"), file("flip/sub/f"), marked(file("flip/x")), hardLink("flip/y", "flip/x"),
+	data := tarOf(dir("flip"), file("flip/secret"), dir("flip/sub"), file("flip/sub/f"), marked(file("flip/x")),
+		hardLink("flip/y", "flip/x"),
 		dir("other"), dir("flip"), symlink("flip/secret", "gone"), file("flip/new/deep"))
 	written, refused := 0, 0
 	for range 1500 {

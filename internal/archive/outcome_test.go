@@ -35,9 +35,12 @@ const (
 // TestRightsAreKeptOnlyWhenAskedFor extracts what gives rights to others. Without Rights it is left
 // out and counted, one for each file.
 func TestRightsAreKeptOnlyWhenAskedFor(t *testing.T) {
-	entries := tarOf(dir("t"), withMode(file("t/setuid"), 0o4755), withMode(file("t/setgid"), 0o2755), withMode(dir("t/group"), 0o2777),
-		withMode(dir("t/sticky"), 0o1777), withMode(file("t/capable"), 0o6755, "security.capability", netRaw, "user.kept", "v"),
-		withMode(dir("t/acl"), 0o755, "system.posix_acl_default", openACL), withMode(file("t/trusted"), 0o644, "trusted.x", "v"))
+	entries := tarOf(dir("t"), withMode(file("t/setuid"), 0o4755), withMode(file("t/setgid"), 0o2755),
+		withMode(dir("t/group"), 0o2777),
+		withMode(dir("t/sticky"), 0o1777),
+		withMode(file("t/capable"), 0o6755, "security.capability", netRaw, "user.kept", "v"),
+		withMode(dir("t/acl"), 0o755, "system.posix_acl_default", openACL),
+		withMode(file("t/trusted"), 0o644, "trusted.x", "v"))
 	dst := onDisk(t)
 	report, err := Extract(t.Context(), bytes.NewReader(entries), dst+"/without", ExtractOptions{})
 	must(t, err)
@@ -45,8 +48,9 @@ func TestRightsAreKeptOnlyWhenAskedFor(t *testing.T) {
 		"2 extended attributes were not kept, 4 files lost their setuid or setgid bit or capabilities; -a keeps them" {
 		t.Errorf("lost is %+v: %s", report, report.Lost())
 	}
-	for name, want := range map[string]string{"setuid": "755", "setgid": "755", "group": "777", "sticky": "1777", "capable": `755 user.kept="v"`,
-		"acl": "755", "trusted": "644"} {
+	for name, want := range map[string]string{"setuid": "755", "setgid": "755", "group": "777", "sticky": "1777",
+		"capable": `755 user.kept="v"`,
+		"acl":     "755", "trusted": "644"} {
 		if got := rightsOf(t, dst+"/without/"+name); got != want {
 			t.Errorf("%s is %s, not %s", name, got, want)
 		}
@@ -56,7 +60,8 @@ func TestRightsAreKeptOnlyWhenAskedFor(t *testing.T) {
 	}
 	report, err = Extract(t.Context(), bytes.NewReader(entries), dst+"/with", ExtractOptions{Owners: true, Rights: true})
 	must(t, err)
-	if got := rightsOf(t, dst+"/with/capable"); report.Lost() != "" || !strings.HasPrefix(got, "6755 security.capability=") {
+	if got := rightsOf(t, dst+"/with/capable"); report.Lost() != "" ||
+		!strings.HasPrefix(got, "6755 security.capability=") {
 		t.Errorf("it is %s, and lost is %s", got, report.Lost())
 	}
 }
@@ -77,10 +82,11 @@ func TestAFileArrivesAsOneOrNotAtAll(t *testing.T) {
 		after io.Reader // what comes behind data
 		words string
 	}{
-		"directory":           {tarOf(dir("want"), file("want/f")), nil, "is a directory, but a file was asked for"},
-		"symlink":             {tarOf(symlink("want", "/etc/passwd")), nil, "is a symlink, but a file was asked for"},
-		"device":              {tarOf(node), nil, "is a device node, but a file was asked for"},
-		"fifo":                {tarOf(tar.Header{Typeflag: tar.TypeFifo, Name: "want"}), nil, "is a fifo, but a file was asked for"},
+		"directory": {tarOf(dir("want"), file("want/f")), nil, "is a directory, but a file was asked for"},
+		"symlink":   {tarOf(symlink("want", "/etc/passwd")), nil, "is a symlink, but a file was asked for"},
+		"device":    {tarOf(node), nil, "is a device node, but a file was asked for"},
+		"fifo": {tarOf(tar.Header{Typeflag: tar.TypeFifo, Name: "want"}), nil,
+			"is a fifo, but a file was asked for"},
 		"hard link":           {tarOf(hardLink("want", "want")), nil, "is a hard link, but a file was asked for"},
 		"another name":        {tarOf(file("other")), nil, "not what was asked for"},
 		"two files":           {tarOf(file("want"), file("want")), nil, "to come alone"},
@@ -100,7 +106,12 @@ func TestAFileArrivesAsOneOrNotAtAll(t *testing.T) {
 			if c.after != nil {
 				in = io.MultiReader(in, c.after)
 			}
-			_, err := Extract(t.Context(), in, base+"/x", ExtractOptions{Name: "want", Kind: unix.S_IFREG, Special: true, Rights: true})
+			_, err := Extract(t.Context(), in, base+"/x", ExtractOptions{
+				Name:    "want",
+				Kind:    unix.S_IFREG,
+				Special: true,
+				Rights:  true,
+			})
 			if err == nil || !strings.Contains(err.Error(), c.words) {
 				t.Errorf("%s: the error is %v, not a sentence with %q", name, err, c.words)
 			}
@@ -218,10 +229,19 @@ func TestAnArchiveIsBounded(t *testing.T) {
 		words string
 		most  int64 // bytes written
 	}{
-		"bytes of a large disk": {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28, Bavail: 1<<18 - 1}, file("f"), "leave less than 1 GiB", 2 << 10},
-		"bytes of a small disk": {unix.Statfs_t{Bsize: 4096, Blocks: 20 << 10, Bavail: 1<<10 - 1}, file("f"), "leave less than 4 MiB", 2 << 10},
-		"inodes":                {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28, Bavail: 1 << 28, Files: 1 << 20, Ffree: 100}, file("f"), "fewer than 52428 files", 2 << 10},
-		"attributes":            {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28}, withMode(file("f"), 0o644, "user.x", strings.Repeat("x", 60<<10)), "leave less than", 100 << 10},
+		"bytes of a large disk": {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28, Bavail: 1<<18 - 1}, file("f"),
+			"leave less than 1 GiB", 2 << 10},
+		"bytes of a small disk": {unix.Statfs_t{Bsize: 4096, Blocks: 20 << 10, Bavail: 1<<10 - 1}, file("f"),
+			"leave less than 4 MiB", 2 << 10},
+		"inodes": {unix.Statfs_t{
+			Bsize:  4096,
+			Blocks: 1 << 28,
+			Bavail: 1 << 28,
+			Files:  1 << 20,
+			Ffree:  100,
+		}, file("f"), "fewer than 52428 files", 2 << 10},
+		"attributes": {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28},
+			withMode(file("f"), 0o644, "user.x", strings.Repeat("x", 60<<10)), "leave less than", 100 << 10},
 	} {
 		dst := t.TempDir()
 		x := newExtractor(t.Context(), &endless{one: c.entry}, ExtractOptions{Into: true, NoXattrs: true})

@@ -270,7 +270,8 @@ func decodeBlock(b []byte) (*header, error) {
 	for _, f := range []struct {
 		to       *int64
 		from, at int
-	}{{&mode, 100, 108}, {&uid, 108, 116}, {&gid, 116, 124}, {&h.size, 124, 136}, {&mtime, 136, 148}, {&major, 329, 337}, {&minor, 337, 345}} {
+	}{{&mode, 100, 108}, {&uid, 108, 116}, {&gid, 116, 124}, {&h.size, 124, 136}, {&mtime, 136, 148}, {&major, 329, 337},
+		{&minor, 337, 345}} {
 		if f.from >= 329 && h.kind != typeChar && h.kind != typeBlock {
 			continue
 		}
@@ -278,10 +279,12 @@ func decodeBlock(b []byte) (*header, error) {
 			return nil, damaged("the header of %.300q has a broken number", h.name)
 		}
 	}
-	if h.size < 0 || uid < 0 || uid > 1<<32-2 || gid < 0 || gid > 1<<32-2 || major < 0 || major >= 1<<12 || minor < 0 || minor >= 1<<20 {
+	if h.size < 0 || uid < 0 || uid > 1<<32-2 || gid < 0 || gid > 1<<32-2 || major < 0 || major >= 1<<12 || minor < 0 ||
+		minor >= 1<<20 {
 		return nil, damaged("the header of %.300q has a number that is out of range", h.name)
 	}
-	h.mode, h.uid, h.gid, h.mtime, h.major, h.minor = uint32(mode&0o7777), uint32(uid), uint32(gid), time.Unix(mtime, 0), uint32(major), uint32(minor)
+	h.mode, h.uid, h.gid, h.mtime, h.major, h.minor = uint32(mode&0o7777), uint32(uid), uint32(gid), time.Unix(mtime, 0),
+		uint32(major), uint32(minor)
 	if bytes.Equal(b[257:263], []byte("ustar\x00")) {
 		if prefix := cString(b[345:500]); prefix != "" {
 			h.name = prefix + "/" + h.name
@@ -382,7 +385,12 @@ func cutShort(err error) error {
 
 // notATar says what the bytes are instead, where that is known.
 func notATar(b []byte) error {
-	for start, tool := range map[string]string{"\x1f\x8b": "gunzip", "\x28\xb5\x2f\xfd": "unzstd", "\xfd7zXZ": "unxz", "BZh": "bunzip2"} {
+	for start, tool := range map[string]string{
+		"\x1f\x8b":         "gunzip",
+		"\x28\xb5\x2f\xfd": "unzstd",
+		"\xfd7zXZ":         "unxz",
+		"BZh":              "bunzip2",
+	} {
 		if bytes.HasPrefix(b, []byte(start)) {
 			return banger.Errorf(banger.CodeInvalid, "the archive is compressed").WithHint("send it through %s", tool)
 		}

@@ -70,7 +70,8 @@ func (x *extractor) weigh(n int64) error {
 	}
 	if kept := min(st.Files/keptPart, keptInodes); st.Files > 0 && st.Ffree < kept {
 		return banger.Errorf(banger.CodeNoSpace,
-			"the copy stops because it would leave fewer than %d files free on the file system", kept).WithHint("make room there, or copy less")
+			"the copy stops because it would leave fewer than %d files free on the file system", kept).
+			WithHint("make room there, or copy less")
 	}
 	return nil
 }

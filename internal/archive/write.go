@@ -116,7 +116,8 @@ func (a *archiver) entry(p place, name string, st *unix.Stat_t) error {
 		return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
 	}
 	if len(name) > maxName || p.depth > maxDepth {
-		return banger.Errorf(banger.CodeInvalid, "%.300q lies too deep: names may have %d bytes and %d directories", name, maxName, maxDepth)
+		return banger.Errorf(banger.CodeInvalid, "%.300q lies too deep: names may have %d bytes and %d directories", name,
+			maxName, maxDepth)
 	}
 	kind := st.Mode & unix.S_IFMT
 	if kind == unix.S_IFSOCK {
@@ -253,7 +254,8 @@ func isKernels(fd int) bool {
 	}
 	switch int64(fs.Type) & 0xffffffff {
 	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
-		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.PSTOREFS_MAGIC, unix.SELINUX_MAGIC:
+		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.PSTOREFS_MAGIC,
+		unix.SELINUX_MAGIC:
 		return true
 	}
 	return false
@@ -344,7 +346,8 @@ func (a *archiver) unsized(fd int, h *header) error {
 		return err
 	}
 	if n > maxUnsized {
-		return banger.Errorf(banger.CodeInvalid, "%.300q has no size, so it cannot be archived", h.name).WithHint("read it with banger exec VM cat")
+		return banger.Errorf(banger.CodeInvalid, "%.300q has no size, so it cannot be archived", h.name).
+			WithHint("read it with banger exec VM cat")
 	}
 	h.size = int64(n)
 	a.report.Bytes += h.size
@@ -364,7 +367,8 @@ func (a *archiver) fileXattrs(fd int, h *header) error {
 }
 
 // readXattrs reads the extended attributes of what is at a path.
-func (a *archiver) readXattrs(at string, h *header, list func(string, []byte) (int, error), get func(string, string, []byte) (int, error)) error {
+func (a *archiver) readXattrs(at string, h *header, list func(string, []byte) (int, error),
+	get func(string, string, []byte) (int, error)) error {
 	if a.opts.NoXattrs {
 		return nil
 	}

@@ -33,7 +33,9 @@ func TestWriteFile(t *testing.T) {
 			t.Errorf("writing %q gives %v, %q and %d files", step.text, err, got, len(entries))
 		}
 	}
-	if err := WriteFile(filepath.Join(dir, "nowhere", "f"), 0o644, func(io.Writer) error { return nil }); !errors.Is(err, os.ErrNotExist) {
+	if err := WriteFile(filepath.Join(dir, "nowhere", "f"), 0o644, func(io.Writer) error {
+		return nil
+	}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a directory that is not there gives %v", err)
 	}
 	if err := WriteJSON(path, make(chan int)); err == nil {

@@ -275,7 +275,8 @@ func list(dir string) ([]Info, error) {
 	return all, nil
 }
 
-// Keep begins the making of something that needs blobs. Until it ends, Collect removes none that was put or opened since.
+// Keep begins the making of something that needs blobs. Until it ends, Collect removes none that was
+// put or opened since.
 func (s *Store) Keep() (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

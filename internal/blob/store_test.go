@@ -55,16 +55,17 @@ type origin struct {
 }
 
 func (o *origin) source() Source {
-	return Source{Digest: digestOf(o.data), Size: int64(len(o.data)), Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
-		n := o.calls.Add(1)
-		o.mu.Lock()
-		o.offsets = append(o.offsets, offset)
-		o.mu.Unlock()
-		if o.answer != nil {
-			return o.answer(int(n), ctx, offset)
-		}
-		return o.from(offset), nil
-	}}
+	return Source{Digest: digestOf(o.data), Size: int64(len(o.data)),
+		Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+			n := o.calls.Add(1)
+			o.mu.Lock()
+			o.offsets = append(o.offsets, offset)
+			o.mu.Unlock()
+			if o.answer != nil {
+				return o.answer(int(n), ctx, offset)
+			}
+			return o.from(offset), nil
+		}}
 }
 
 func (o *origin) from(offset int64) io.ReadCloser {
@@ -390,11 +391,13 @@ func TestABlobOfNothing(t *testing.T) {
 
 func TestMalformedDigestsAreRefused(t *testing.T) {
 	s, hex := openStore(t, t.TempDir()), strings.Repeat("a1", 32)
-	for _, digest := range []string{"", hex, "sha256:", "sha256:../../../../etc/passwd", "sha256:" + strings.ToUpper(hex), "sha256:" + hex[1:], "sha256:" + hex + "0", "sha512:" + hex, "sha256:" + hex[:60] + "/../"} {
+	for _, digest := range []string{"", hex, "sha256:", "sha256:../../../../etc/passwd", "sha256:" + strings.ToUpper(hex),
+		"sha256:" + hex[1:], "sha256:" + hex + "0", "sha512:" + hex, "sha256:" + hex[:60] + "/../"} {
 		if _, err := s.Open(context.Background(), Source{Digest: digest}); err == nil {
 			t.Errorf("Open takes %q", digest)
 		}
-		if _, err := s.ReadAll(context.Background(), digest, 10); err == nil || !strings.Contains(err.Error(), "is not a sha256 digest") {
+		if _, err := s.ReadAll(context.Background(), digest, 10); err == nil ||
+			!strings.Contains(err.Error(), "is not a sha256 digest") {
 			t.Errorf("ReadAll of %q: %v", digest, err)
 		}
 		if _, ok := s.Has(digest); ok {

@@ -58,7 +58,8 @@ func Detect(root string) Host {
 	switch {
 	case local("127.0.0.53", "127.0.0.54") || resolved && h.asksResolved():
 		h.Kind = Resolved
-	case h.mentions("dns=dnsmasq", "etc/NetworkManager/NetworkManager.conf", "etc/NetworkManager/conf.d/*.conf", "usr/lib/NetworkManager/conf.d/*.conf"):
+	case h.mentions("dns=dnsmasq", "etc/NetworkManager/NetworkManager.conf", "etc/NetworkManager/conf.d/*.conf",
+		"usr/lib/NetworkManager/conf.d/*.conf"):
 		h.Kind = NetworkManager
 	case local("loopback") && h.exists("etc/dnsmasq.conf", "etc/dnsmasq.d"):
 		h.Kind = Dnsmasq
@@ -107,7 +108,8 @@ func (h Host) Recipe(server netip.AddrPort) string {
 	case Resolved:
 		return ""
 	case NetworkManager:
-		return fmt.Sprintf("echo '%s' | sudo tee /etc/NetworkManager/dnsmasq.d/banger.conf && sudo nmcli general reload", line)
+		return fmt.Sprintf("echo '%s' | sudo tee /etc/NetworkManager/dnsmasq.d/banger.conf && sudo nmcli general reload",
+			line)
 	case Dnsmasq:
 		return fmt.Sprintf("echo '%s' | sudo tee /etc/dnsmasq.d/banger.conf && sudo systemctl restart dnsmasq", line)
 	}
@@ -126,12 +128,16 @@ func dropInText(server netip.AddrPort, madeDir bool) string {
 	if madeDir {
 		note = madeDirNote
 	}
-	return fmt.Sprintf("# Made by \"banger dns install\" and removed by \"banger dns uninstall\"%s.\n[Resolve]\nDNS=%s\nDomains=~%s\n", note, server, Domain)
+	return fmt.Sprintf(
+		"# Made by \"banger dns install\" and removed by \"banger dns uninstall\"%s.\n[Resolve]\nDNS=%s\nDomains=~%s\n", note,
+		server, Domain)
 }
 
 const madeDirNote = ", with this directory"
 
-var dropInPattern = regexp.MustCompile(`^` + strings.ReplaceAll(regexp.QuoteMeta(dropInText(netip.AddrPort{}, false)), regexp.QuoteMeta(netip.AddrPort{}.String()), `[0-9.]+:[0-9]+`) + `$`)
+var dropInPattern = regexp.MustCompile(`^` +
+	strings.ReplaceAll(regexp.QuoteMeta(dropInText(netip.AddrPort{}, false)), regexp.QuoteMeta(netip.AddrPort{}.String()),
+		`[0-9.]+:[0-9]+`) + `$`)
 
 // Install tells systemd-resolved to ask server for the domain of VMs, and reports
 // whether it changed anything: the caller has the resolver read its configuration
@@ -207,7 +213,8 @@ func (h Host) Uninstall() (changed bool, err error) {
 		return false, h.denied(err, "uninstall")
 	}
 	dir := filepath.Dir(path)
-	if bytes.Contains(have, []byte(madeDirNote)) && os.Remove(dir) == nil { // it stays if somebody else has put something there
+	// it stays if somebody else has put something there
+	if bytes.Contains(have, []byte(madeDirNote)) && os.Remove(dir) == nil {
 		dir = filepath.Dir(dir)
 	}
 	if err := syncPath(dir); err != nil { // else a power cut brings it back
@@ -237,26 +244,34 @@ func (h Host) installed() ([]byte, error) {
 		return nil, h.denied(err, "uninstall")
 	}
 	if !dropInPattern.Match(bytes.Replace(have, []byte(madeDirNote), nil, 1)) {
-		return nil, banger.Errorf(banger.CodeConflict, "%s is not as banger made it", DropInPath).WithHint("look at it, and remove it yourself")
+		return nil, banger.Errorf(banger.CodeConflict, "%s is not as banger made it", DropInPath).
+			WithHint("look at it, and remove it yourself")
 	}
 	return have, nil
 }
 
 func (h Host) denied(err error, command string) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, os.ErrPermission) {
-		return banger.Errorf(banger.CodeDenied, "%s can only be changed by root", DropInPath).WithHint("sudo banger dns %s", command)
+		return banger.Errorf(banger.CodeDenied, "%s can only be changed by root", DropInPath).
+			WithHint("sudo banger dns %s", command)
 	}
-	return banger.Errorf(banger.CodeUnavailable, "cannot change %s: %w", DropInPath, err).WithHint("is the file system read-only?")
+	return banger.Errorf(banger.CodeUnavailable, "cannot change %s: %w", DropInPath, err).
+		WithHint("is the file system read-only?")
 }
 
 func (h Host) unsupported(server netip.AddrPort) error {
 	if recipe := h.Recipe(server); recipe != "" {
-		return banger.Errorf(banger.CodeNotBuilt, "this host resolves names by %s, which banger does not configure", h.Kind).WithHint("%s", recipe)
+		return banger.Errorf(banger.CodeNotBuilt, "this host resolves names by %s, which banger does not configure", h.Kind).
+			WithHint("%s", recipe)
 	}
 	if h.Kind == Bypassed {
 		return banger.Errorf(banger.CodeUnavailable, "this host resolves names by %s", h.Kind).
 			WithHint("let it lead there: ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf")
 	}
-	return banger.Errorf(banger.CodeUnavailable, "this host resolves names by %s, which cannot ask a server for one domain only", map[bool]string{true: "/etc/resolv.conf alone", false: "something unknown"}[h.Kind == Plain]).
+	return banger.Errorf(banger.CodeUnavailable,
+		"this host resolves names by %s, which cannot ask a server for one domain only", map[bool]string{
+			true:  "/etc/resolv.conf alone",
+			false: "something unknown",
+		}[h.Kind == Plain]).
 		WithHint("install systemd-resolved or dnsmasq; or use addresses (banger ports VM) and banger ssh-config install")
 }

@@ -20,10 +20,13 @@ const resolvedRun = "run/systemd/resolve"
 func (h Host) checkServers() error {
 	const otherwise = "remove them there, so that the servers of network links are asked; or use addresses (banger ports VM) and banger ssh-config install"
 	if global := h.globalServers(); len(global) > 0 {
-		return banger.Errorf(banger.CodeConflict, "systemd-resolved is configured with servers for all names (DNS=%s), which it would ask for ours too", strings.Join(global, " ")).
+		return banger.Errorf(banger.CodeConflict,
+			"systemd-resolved is configured with servers for all names (DNS=%s), which it would ask for ours too",
+			strings.Join(global, " ")).
 			WithHint(otherwise)
 	}
-	for _, source := range []struct{ pattern, key string }{{resolvedRun + "/netif/*", "SERVERS"}, {"run/systemd/netif/links/*", "DNS"}} {
+	for _, source := range []struct{ pattern, key string }{{resolvedRun + "/netif/*", "SERVERS"},
+		{"run/systemd/netif/links/*", "DNS"}} {
 		files, _ := filepath.Glob(filepath.Join(h.Root, source.pattern))
 		for _, f := range files {
 			if slices.ContainsFunc(settings(f, "", source.key), func(v string) bool { return v != "" }) {
@@ -31,7 +34,8 @@ func (h Host) checkServers() error {
 			}
 		}
 	}
-	return banger.Errorf(banger.CodeConflict, "no network link has a DNS server, so that systemd-resolved would ask ours alone and find no other name").
+	return banger.Errorf(banger.CodeConflict,
+		"no network link has a DNS server, so that systemd-resolved would ask ours alone and find no other name").
 		WithHint("see: resolvectl dns; a link gets servers from DHCP, or by its own configuration")
 }
 

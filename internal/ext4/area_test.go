@@ -138,7 +138,8 @@ func TestAreasGiveTheSameBytes(t *testing.T) {
 // TestLongAttributesGetInodes: values that no block holds, up to what getxattr(2)
 // returns, beside shorter ones.
 func TestLongAttributesGetInodes(t *testing.T) {
-	values := map[string][]byte{"user.short": []byte("x"), "trusted.middle": content(1, 3000), "user.long": content(2, 5000), "user.longest": content(3, MaxXattr),
+	values := map[string][]byte{"user.short": []byte("x"), "trusted.middle": content(1, 3000),
+		"user.long": content(2, 5000), "user.longest": content(3, MaxXattr),
 		"security.other": content(4, 4096), "user.second": content(5, 3000)}
 	path := image(t, Options{Size: 256 << 20, Journal: true}, func(w *Writer) *Node {
 		a, b := file(t, w, []byte("a")), file(t, w, nil)

@@ -52,7 +52,8 @@ func blockRun(p []byte) int {
 func appendExtent(list []extent, e extent) []extent {
 	if n := len(list); n > 0 {
 		last := &list[n-1]
-		if last.logical+last.count == e.logical && last.start+uint64(last.count) == e.start && last.count+e.count <= maxExtent {
+		if last.logical+last.count == e.logical && last.start+uint64(last.count) == e.start &&
+			last.count+e.count <= maxExtent {
 			last.count += e.count
 			return list
 		}

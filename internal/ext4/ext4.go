@@ -102,7 +102,8 @@ type groupState struct {
 func New(f File, opts Options) (*Writer, error) {
 	switch {
 	case opts.Size < MinSize || opts.Size > MaxSize || opts.Size%blockSize != 0:
-		return nil, fmt.Errorf("ext4 size %d is not a multiple of %d between %d and %d", opts.Size, blockSize, int64(MinSize), int64(MaxSize))
+		return nil, fmt.Errorf("ext4 size %d is not a multiple of %d between %d and %d", opts.Size, blockSize, int64(MinSize),
+			int64(MaxSize))
 	case len(opts.Label) > 16:
 		return nil, fmt.Errorf("ext4 label %q is longer than 16 bytes", opts.Label)
 	}

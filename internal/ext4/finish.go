@@ -105,7 +105,13 @@ type inodeTable struct {
 const tableBuffer = 64 * blockSize
 
 func newInodeTable(w *Writer) *inodeTable {
-	return &inodeTable{w: w, first: 1, highest: make([]uint32, w.groups), dirs: make([]uint32, w.groups), used: firstInode - 1}
+	return &inodeTable{
+		w:       w,
+		first:   1,
+		highest: make([]uint32, w.groups),
+		dirs:    make([]uint32, w.groups),
+		used:    firstInode - 1,
+	}
 }
 
 func (t *inodeTable) put(number uint32, raw [inodeSize]byte, dir bool) error {
@@ -263,8 +269,8 @@ func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byt
 		le.PutUint32(b[at:], v)
 	}
 	for at, v := range map[int]uint16{
-		0x36: 0xFFFF, 0x38: 0xEF53, 0x3A: 1, 0x3C: 1, 0x58: inodeSize, 0x5A: uint16(g), 0xCE: uint16(w.reserved), 0xFE: descSize,
-		0x15C: extraSize, 0x15E: extraSize,
+		0x36: 0xFFFF, 0x38: 0xEF53, 0x3A: 1, 0x3C: 1, 0x58: inodeSize, 0x5A: uint16(g), 0xCE: uint16(w.reserved),
+		0xFE: descSize, 0x15C: extraSize, 0x15E: extraSize,
 	} {
 		le.PutUint16(b[at:], v)
 	}
@@ -318,7 +324,8 @@ func (w *Writer) writeJournal() (raw [inodeSize]byte, err error) {
 	}
 	be := binary.BigEndian
 	b := make([]byte, 1024) // journal.rst, version 2
-	for at, v := range map[int]uint32{0x0: 0xC03B3998, 0x4: 4, 0xC: blockSize, 0x10: w.journalBlocks(), 0x14: 1, 0x18: 1, 0x40: 1} {
+	for at, v := range map[int]uint32{0x0: 0xC03B3998, 0x4: 4, 0xC: blockSize, 0x10: w.journalBlocks(), 0x14: 1, 0x18: 1,
+		0x40: 1} {
 		be.PutUint32(b[at:], v)
 	}
 	copy(b[0x30:], w.opts.UUID[:])

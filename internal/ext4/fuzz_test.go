@@ -74,8 +74,10 @@ func (s *script) step() error {
 		return nil
 	}
 	n := &Node{Mode: uint32(s.next()) << 4 & 0o7777, UID: uint32(s.next()) << 24, GID: uint32(s.next()),
-		Mtime: time.Unix(int64(s.next()%80-16)<<27, int64(s.next())<<22)} // to 2242: e2fsck takes what follows 2310 for a mistake
-	kinds := []uint32{syscall.S_IFREG, syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFCHR, syscall.S_IFIFO, syscall.S_IFSOCK, 0}
+		// to 2242: e2fsck takes what follows 2310 for a mistake
+		Mtime: time.Unix(int64(s.next()%80-16)<<27, int64(s.next())<<22)}
+	kinds := []uint32{syscall.S_IFREG, syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFCHR, syscall.S_IFIFO,
+		syscall.S_IFSOCK, 0}
 	switch kind := kinds[s.next()%len(kinds)]; kind {
 	case syscall.S_IFREG:
 		data, err := s.w.WriteData(bytes.NewReader(s.bytes(s.next() << (s.next() % 10))))
@@ -98,7 +100,8 @@ func (s *script) step() error {
 		n.Mode, n.Major, n.Minor = n.Mode|kind, uint32(s.next()), uint32(s.next())
 	}
 	for i := range s.next() % 4 {
-		n.Xattrs = append(n.Xattrs, Xattr{fmt.Sprint("user.", i, s.text(1+s.next()%240)), s.bytes(s.next() << (s.next() % 9))})
+		n.Xattrs = append(n.Xattrs,
+			Xattr{fmt.Sprint("user.", i, s.text(1+s.next()%240)), s.bytes(s.next() << (s.next() % 9))})
 	}
 	dir.Children[name] = n
 	return nil

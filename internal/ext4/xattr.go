@@ -230,7 +230,8 @@ func convertXattrs(attrs []Xattr) ([]xattr, error) {
 			return nil, fmt.Errorf("ext4 has no extended attribute %.300q", name)
 		}
 		if len(value) > MaxXattr {
-			return nil, fmt.Errorf("the extended attribute %.300q has %d bytes, but at most %d can be read", name, len(value), MaxXattr)
+			return nil, fmt.Errorf("the extended attribute %.300q has %d bytes, but at most %d can be read", name, len(value),
+				MaxXattr)
 		}
 		if index == 2 || index == 3 {
 			var err error

@@ -18,7 +18,8 @@ import (
 // Commit makes an image of another one and one more layer, whose plain tar it reads,
 // and names it target. The tar comes from a guest: it is bounded and checked like any
 // layer, and what it has left behind is removed when it is refused.
-func (s *Store) Commit(ctx context.Context, base, target string, layer io.Reader, note banger.CommitNote, emit banger.Emit) (banger.Image, error) {
+func (s *Store) Commit(ctx context.Context, base, target string, layer io.Reader, note banger.CommitNote,
+	emit banger.Emit) (banger.Image, error) {
 	name, err := newName(target)
 	if err != nil {
 		return banger.Image{}, err
@@ -35,7 +36,8 @@ func (s *Store) Commit(ctx context.Context, base, target string, layer io.Reader
 	return img, nil
 }
 
-func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarStream io.Reader, note banger.CommitNote, emit banger.Emit) (img banger.Image, err error) {
+func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarStream io.Reader, note banger.CommitNote,
+	emit banger.Emit) (img banger.Image, err error) {
 	making := s.begin("the commit of " + name)
 	defer making.end()
 	making.hold(base.Digest)
@@ -72,7 +74,8 @@ func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarS
 
 // extend returns the manifest of base and one more layer; its config is in the store
 // then.
-func (s *Store) extend(ctx context.Context, base banger.Image, layer v1.Descriptor, diffID string, note banger.CommitNote) ([]byte, error) {
+func (s *Store) extend(ctx context.Context, base banger.Image, layer v1.Descriptor, diffID string,
+	note banger.CommitNote) ([]byte, error) {
 	raw, err := s.whole(ctx, base, base.ConfigDigest, maxConfig)
 	if err != nil {
 		return nil, err
@@ -88,7 +91,12 @@ func (s *Store) extend(ctx context.Context, base banger.Image, layer v1.Descript
 	now := v1.Time{Time: time.Now().UTC()}
 	config.Created, config.Author, config.Container = now, note.Author, ""
 	config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, id)
-	config.History = append(config.History, v1.History{Created: now, Author: note.Author, CreatedBy: "banger commit", Comment: note.Message})
+	config.History = append(config.History, v1.History{
+		Created:   now,
+		Author:    note.Author,
+		CreatedBy: "banger commit",
+		Comment:   note.Message,
+	})
 	if raw, err = json.Marshal(config); err != nil {
 		return nil, err
 	}
@@ -124,7 +132,8 @@ func newName(target string) (string, error) {
 		return "", err
 	}
 	if _, taken := catalogue[target]; taken || strings.Contains(full, "@") {
-		return "", banger.Errorf(banger.CodeInvalid, "%q cannot be given to an image", target).WithHint("use a name with a tag, such as mine:v1")
+		return "", banger.Errorf(banger.CodeInvalid, "%q cannot be given to an image", target).
+			WithHint("use a name with a tag, such as mine:v1")
 	}
 	return full, nil
 }

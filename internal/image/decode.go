@@ -25,7 +25,8 @@ type opener func(context.Context, layer) (io.ReadCloser, error)
 
 // unpackLayer decodes one layer, hashes every plain byte, also those behind the end
 // of the tar, and returns its entries.
-func unpackLayer(ctx context.Context, open opener, l layer, area *ext4.Area, limits *budget, m *meter) (list []record, err error) {
+func unpackLayer(ctx context.Context, open opener, l layer, area *ext4.Area, limits *budget,
+	m *meter) (list []record, err error) {
 	blob, err := open(ctx, l)
 	if err != nil {
 		return nil, err
@@ -68,7 +69,8 @@ func decompress(in *bufio.Reader) (io.Reader, func(), error) {
 		z := inflate.NewReader(in)
 		return z, func() { z.Close() }, nil
 	case isZstd(head): // its own checksum would be a third one beside the digest and the diffID
-		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxDecoderWindow), zstd.IgnoreChecksum(true))
+		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxDecoderWindow),
+			zstd.IgnoreChecksum(true))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -81,7 +83,8 @@ func isGzip(head []byte) bool { return bytes.HasPrefix(head, []byte{0x1f, 0x8b})
 
 // isZstd recognises a frame or a skippable one (RFC 8878).
 func isZstd(head []byte) bool {
-	return bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}) || len(head) == 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18})
+	return bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}) || len(head) == 4 && head[0]&0xf0 == 0x50 &&
+		bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18})
 }
 
 // ratioReader refuses a layer that says much more than its size allows.
@@ -114,7 +117,14 @@ type hashing struct {
 const hashBuffer = 256 << 10
 
 func newHashing(r io.Reader) *hashing {
-	h := &hashing{r: r, buf: make([]byte, 0, hashBuffer), full: make(chan []byte, 1), free: make(chan []byte, 2), done: make(chan struct{}), hash: sha256.New()}
+	h := &hashing{
+		r:    r,
+		buf:  make([]byte, 0, hashBuffer),
+		full: make(chan []byte, 1),
+		free: make(chan []byte, 2),
+		done: make(chan struct{}),
+		hash: sha256.New(),
+	}
 	h.free <- make([]byte, 0, hashBuffer)
 	go func() { // ends with stop
 		defer close(h.done)

@@ -58,7 +58,8 @@ type worker struct {
 }
 
 // hardNames are few, so that work meets work; some are hard on tools.
-var hardNames = []string{"a", "b", "c", "d", "e", "usr", "lib", "with space", "new\nline", "tab\t'\"$`\\", "\xff\xfe", "grün", "-rf", strings.Repeat("n", 255)}
+var hardNames = []string{"a", "b", "c", "d", "e", "usr", "lib", "with space", "new\nline", "tab\t'\"$`\\", "\xff\xfe",
+	"grün", "-rf", strings.Repeat("n", 255)}
 
 func (w *worker) work(steps int) {
 	for range steps {

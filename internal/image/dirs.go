@@ -10,8 +10,8 @@ import (
 	"banger/internal/blob"
 )
 
-// makeDirs makes the store's directories. An image's own is its user's alone, for the image may be private; those above let
-// pass the user as whom apt downloads (recipe.go).
+// makeDirs makes the store's directories. An image's own is its user's alone, for the image may be
+// private; those above let pass the user as whom apt downloads (recipe.go).
 func makeDirs(dir string) error {
 	all := filepath.Join(dir, "sha256")
 	err := os.MkdirAll(all, 0o711)

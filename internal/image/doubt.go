@@ -127,7 +127,8 @@ func (d lost) blob(context.Context, string, int64) (io.ReadCloser, error) {
 func (d lost) close() {}
 
 func (d lost) err() error {
-	return permanentError{banger.Errorf(banger.CodeBadImage, "a layer of image %s was damaged when the host went down", d.img.Digest).
+	return permanentError{banger.Errorf(banger.CodeBadImage, "a layer of image %s was damaged when the host went down",
+		d.img.Digest).
 		WithHint("fetch it again: banger image pull %s", d.img.Reference)}
 }
 
@@ -146,7 +147,11 @@ func (s *Store) repair(ctx context.Context, img banger.Image, src *source, emit 
 		return nil
 	}
 	if img.ConfigDigest == "" || len(img.Blobs) != len(img.Layers) {
-		emit(banger.Event{Stage: "image", Text: "the layers of " + img.Digest + " are not kept, so that its file system cannot be checked after the host went down"})
+		emit(banger.Event{
+			Stage: "image",
+			Text: "the layers of " + img.Digest +
+				" are not kept, so that its file system cannot be checked after the host went down",
+		})
 		return s.trust(img.Digest)
 	}
 	emit(banger.Event{Stage: "image", Text: "the host went down unexpectedly: checking " + img.Digest})

@@ -41,7 +41,8 @@ func openEngine(ctx context.Context, scheme, name, dir string) (content, error) 
 	}
 	if res.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 300))
-		return nil, banger.Errorf(banger.CodeUnavailable, "%s does not give out image %s: %s: %q", kind, name, res.Status, text)
+		return nil, banger.Errorf(banger.CodeUnavailable, "%s does not give out image %s: %s: %q", kind, name, res.Status,
+			text)
 	}
 	file, err := spool(res.Body, dir)
 	if err != nil {
@@ -66,7 +67,8 @@ func engineSocket(scheme string, env func(string) string) (string, error) {
 	if host := env(variable); host != "" {
 		path, ok := strings.CutPrefix(host, "unix://")
 		if !ok {
-			return "", banger.Errorf(banger.CodeInvalid, "%s is %.200q, but only sockets of this host (unix://…) can be used", variable, host)
+			return "", banger.Errorf(banger.CodeInvalid, "%s is %.200q, but only sockets of this host (unix://…) can be used",
+				variable, host)
 		}
 		return path, nil
 	}
@@ -75,7 +77,8 @@ func engineSocket(scheme string, env func(string) string) (string, error) {
 			return c, nil
 		}
 	}
-	return "", banger.Errorf(banger.CodeUnavailable, "there is no socket of %s on this host, looked for at %s", strings.TrimSuffix(scheme, ":"), strings.Join(candidates, " and ")).
+	return "", banger.Errorf(banger.CodeUnavailable, "there is no socket of %s on this host, looked for at %s",
+		strings.TrimSuffix(scheme, ":"), strings.Join(candidates, " and ")).
 		WithHint("start it, or set %s", variable)
 }
 

@@ -184,7 +184,8 @@ func (e *Export) writeBlob(ctx context.Context, w *tar.Writer, digest string) er
 		return err
 	}
 	if got := h.sum(); got != digest {
-		return banger.Errorf(banger.CodeInternal, "the stored blob %s has become %s", digest, got).WithHint("remove the image and pull it again")
+		return banger.Errorf(banger.CodeInternal, "the stored blob %s has become %s", digest, got).
+			WithHint("remove the image and pull it again")
 	}
 	return nil
 }
@@ -195,7 +196,12 @@ func (e *Export) describe(img banger.Image) (v1.Descriptor, error) {
 		return v1.Descriptor{}, err
 	}
 	size, _ := e.store.blobs.Has(img.Digest)
-	d := v1.Descriptor{MediaType: types.OCIManifestSchema1, Size: size, Digest: hash, Annotations: map[string]string{annotationName: img.Reference}}
+	d := v1.Descriptor{
+		MediaType:   types.OCIManifestSchema1,
+		Size:        size,
+		Digest:      hash,
+		Annotations: map[string]string{annotationName: img.Reference},
+	}
 	raw, err := os.ReadFile(e.store.blobs.Path(img.Digest))
 	if err != nil {
 		return d, err
@@ -210,7 +216,11 @@ func (e *Export) describe(img banger.Image) (v1.Descriptor, error) {
 }
 
 func savedImage(img banger.Image) saved {
-	s := saved{Config: "blobs/sha256/" + strings.TrimPrefix(img.ConfigDigest, "sha256:"), RepoTags: []string{}, Layers: []string{}}
+	s := saved{
+		Config:   "blobs/sha256/" + strings.TrimPrefix(img.ConfigDigest, "sha256:"),
+		RepoTags: []string{},
+		Layers:   []string{},
+	}
 	if tag := repoTag(img.Reference); tag != "" {
 		s.RepoTags = append(s.RepoTags, tag)
 	}

@@ -241,7 +241,8 @@ func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(s.dir, "sha256", tmpPrefix+"1", "blobs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	halves := []string{refsFile + ".tmp", stopFile + ".tmp", filepath.Join("sha256", img.Digest[7:], metaFile+".tmp"), filepath.Join("sha256", img.Digest[7:], copyFile)}
+	halves := []string{refsFile + ".tmp", stopFile + ".tmp", filepath.Join("sha256", img.Digest[7:], metaFile+".tmp"),
+		filepath.Join("sha256", img.Digest[7:], copyFile)}
 	for _, half := range halves {
 		if err := os.WriteFile(filepath.Join(s.dir, half), []byte("hal"), 0o600); err != nil {
 			t.Fatal(err)

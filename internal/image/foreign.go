@@ -28,8 +28,14 @@ func (s *Store) Register(ctx context.Context, target, rootfs, kernel string) (ba
 	}
 	m := s.begin("the registration of " + name)
 	defer m.end()
-	img := banger.Image{Reference: name, Kernel: kernel, Foreign: rootfs, Platform: "linux/" + runtime.GOARCH, PulledAt: time.Now().UTC(),
-		Config: banger.ImageConfig{Cmd: []string{"/bin/sh"}, Env: []string{recipePath}}}
+	img := banger.Image{
+		Reference: name,
+		Kernel:    kernel,
+		Foreign:   rootfs,
+		Platform:  "linux/" + runtime.GOARCH,
+		PulledAt:  time.Now().UTC(),
+		Config:    banger.ImageConfig{Cmd: []string{"/bin/sh"}, Env: []string{recipePath}},
+	}
 	f, err := openForeign(rootfs, &img)
 	if err != nil {
 		return banger.Image{}, err

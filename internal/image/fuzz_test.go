@@ -100,8 +100,12 @@ func (h held) close() {}
 // FuzzManifest takes any bytes as a manifest or an index.
 func FuzzManifest(f *testing.F) {
 	hex := strings.Repeat("0", 64)
-	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:` + hex + `","size":2},"layers":[]}`))
-	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:` + hex + `","size":2,"platform":{"os":"linux","architecture":"amd64"}}]}`))
+	f.Add(
+		[]byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:` + hex +
+			`","size":2},"layers":[]}`))
+	f.Add(
+		[]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:` + hex +
+			`","size":2,"platform":{"os":"linux","architecture":"amd64"}}]}`))
 	f.Add([]byte(`{"schemaVersion":1,"fsLayers":[{"blobSum":"x"}]}`))
 	f.Add([]byte(`[]`))
 	native, _ := parsePlatform("")
@@ -151,7 +155,8 @@ func FuzzConfig(f *testing.F) {
 // FuzzReference normalises any text: what it accepts is stable, and is no other kind of
 // reference afterwards.
 func FuzzReference(f *testing.F) {
-	for _, s := range []string{"debian:12", "ghcr.io/a/b@sha256:" + strings.Repeat("a", 64), "oci:/a/b:tag", "docker-archive:/x", "podman:a", "localhost:5000/a", "debian-bookworm", "sha256:" + strings.Repeat("a", 64)} {
+	for _, s := range []string{"debian:12", "ghcr.io/a/b@sha256:" + strings.Repeat("a", 64), "oci:/a/b:tag",
+		"docker-archive:/x", "podman:a", "localhost:5000/a", "debian-bookworm", "sha256:" + strings.Repeat("a", 64)} {
 		f.Add(s)
 	}
 	s := &Store{}

@@ -19,7 +19,8 @@ func TestWhatIsHeldStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Remove(a.Reference, noVM); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "the push of a") {
+	if err := s.Remove(a.Reference, noVM); banger.CodeOf(err) != banger.CodeConflict ||
+		!strings.Contains(err.Error(), "the push of a") {
 		t.Errorf("a held image is removed: %v", err)
 	}
 	if _, err := s.Find(a.Reference); err != nil {

@@ -50,9 +50,10 @@ func TestNoNameLeavesTheImage(t *testing.T) {
 		"absolute":               {[]entry{file("/etc/f", "x")}, "/etc/f"},
 		"absolute symlink":       {[]entry{symlink("out", "/tmp"), file("out/f", "x")}, "/tmp/f"},
 		"climbing symlink":       {[]entry{symlink("a/out", "../../../../.."), file("a/out/tmp/f", "x")}, "/tmp/f"},
-		"symlink in a symlink":   {[]entry{dir("d"), symlink("d/up", ".."), symlink("far", "d/up/../d"), file("far/up/f", "x")}, "/f"},
-		"climbing hard link":     {[]entry{file("f", "x"), hardLink("g", "../../f")}, "/f"},
-		"double slashes":         {[]entry{file("a//.//f", "x")}, "/a/f"},
+		"symlink in a symlink": {[]entry{dir("d"), symlink("d/up", ".."), symlink("far", "d/up/../d"),
+			file("far/up/f", "x")}, "/f"},
+		"climbing hard link": {[]entry{file("f", "x"), hardLink("g", "../../f")}, "/f"},
+		"double slashes":     {[]entry{file("a//.//f", "x")}, "/a/f"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := convert(t, plain(c.layer...)); !strings.Contains(got, "\n"+c.want+f) {
@@ -79,15 +80,16 @@ func TestHostileLayersAreRefused(t *testing.T) {
 		layer layerBlob
 		words string
 	}{
-		"hard link to nothing":          {plain(hardLink("a", "b")), "hard link to"},
-		"hard link to a directory":      {plain(dir("d"), hardLink("a", "d")), "hard link to the directory"},
-		"hard link to the root":         {plain(hardLink("a", "/")), "hard link to"},
-		"hard link to itself":           {plain(hardLink("a", "a")), "hard link to"},
-		"name of 256 bytes":             {plain(file(strings.Repeat("n", 256), "")), "name"},
-		"path of 5000 bytes":            {plain(file(strings.Repeat("d/", 2500)+"f", "")), "at most 4096"},
-		"symlink of 5000 bytes":         {plain(symlink("a", strings.Repeat("t/", 2500))), "symlink"},
-		"symlink to nothing":            {plain(symlink("a", "")), "symlink"},
-		"endless symlinks":              {plain(symlink("a", "b"), symlink("b", "a"), file("a/f", "")), "symlinks on the way"},
+		"hard link to nothing":     {plain(hardLink("a", "b")), "hard link to"},
+		"hard link to a directory": {plain(dir("d"), hardLink("a", "d")), "hard link to the directory"},
+		"hard link to the root":    {plain(hardLink("a", "/")), "hard link to"},
+		"hard link to itself":      {plain(hardLink("a", "a")), "hard link to"},
+		"name of 256 bytes":        {plain(file(strings.Repeat("n", 256), "")), "name"},
+		"path of 5000 bytes":       {plain(file(strings.Repeat("d/", 2500)+"f", "")), "at most 4096"},
+		"symlink of 5000 bytes":    {plain(symlink("a", strings.Repeat("t/", 2500))), "symlink"},
+		"symlink to nothing":       {plain(symlink("a", "")), "symlink"},
+		"endless symlinks": {plain(symlink("a", "b"), symlink("b", "a"), file("a/f", "")),
+			"symlinks on the way"},
 		"file below a file":             {plain(file("f", ""), file("f/g", "")), "no directory"},
 		"root is a file":                {plain(file(".", "")), "root"},
 		"whiteout of nothing":           {plain(file(".wh.", "")), "whiteout"},
@@ -120,7 +122,12 @@ func TestHostileLayersAreRefused(t *testing.T) {
 // header is a tar that ends behind the header of a file of so many bytes.
 func header(name string, size int64) []byte {
 	var buf bytes.Buffer
-	if err := tar.NewWriter(&buf).WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, Format: tar.FormatPAX}); err != nil {
+	if err := tar.NewWriter(&buf).WriteHeader(&tar.Header{
+		Name:   name,
+		Size:   size,
+		Mode:   0o644,
+		Format: tar.FormatPAX,
+	}); err != nil {
 		panic(err)
 	}
 	return buf.Bytes()
@@ -133,8 +140,9 @@ func holes(name string, size int64) []byte {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	realSize := strconv.FormatInt(size, 10)
-	err := w.WriteHeader(&tar.Header{Name: name, Size: 512, Mode: 0o644, Format: tar.FormatPAX, PAXRecords: map[string]string{
-		"xxx.sparse.major": "1", "xxx.sparse.minor": "0", "xxx.sparse.name": name, "xxx.sparse.realsize": realSize}})
+	err := w.WriteHeader(
+		&tar.Header{Name: name, Size: 512, Mode: 0o644, Format: tar.FormatPAX, PAXRecords: map[string]string{
+			"xxx.sparse.major": "1", "xxx.sparse.minor": "0", "xxx.sparse.name": name, "xxx.sparse.realsize": realSize}})
 	if err != nil {
 		panic(err)
 	}
@@ -154,7 +162,8 @@ func damaged(p []byte) []byte {
 func TestAnEntryOfHolesCanBeCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := small(ctx, t, &budget{Limits: Limits{}.orDefaults()}, holes("f", 60<<30)); !errors.Is(err, context.Canceled) {
+	if err := small(ctx, t, &budget{Limits: Limits{}.orDefaults()},
+		holes("f", 60<<30)); !errors.Is(err, context.Canceled) {
 		t.Errorf("60 GiB of holes were read to the end: %v", err)
 	}
 }
@@ -257,7 +266,8 @@ func TestRegistriesThatFail(t *testing.T) {
 		code  banger.Code
 		words string
 	}{
-		"nobody listens":        {strings.TrimPrefix(gone.URL, "http://") + "/image", banger.CodeUnavailable, "cannot be reached"},
+		"nobody listens": {strings.TrimPrefix(gone.URL, "http://") + "/image", banger.CodeUnavailable,
+			"cannot be reached"},
 		"no such image":         {answer(404, ""), banger.CodeNotFound, "has no image"},
 		"no access":             {answer(403, ""), banger.CodeDenied, "refuses access"},
 		"its own fault":         {answer(501, "sorry"), banger.CodeUnavailable, "cannot read"},

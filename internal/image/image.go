@@ -98,7 +98,13 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := removeUnfinished(dir); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, remote: registry.New(opts.Registry), limits: opts.Limits.orDefaults(), refs: map[string]reference{}, flights: map[string]*flight{}}
+	s := &Store{
+		dir:     dir,
+		remote:  registry.New(opts.Registry),
+		limits:  opts.Limits.orDefaults(),
+		refs:    map[string]reference{},
+		flights: map[string]*flight{},
+	}
 	var err error
 	if s.blobs, err = blob.OpenStore(filepath.Join(dir, "blobs")); err != nil {
 		return nil, err
@@ -169,7 +175,8 @@ func (s *Store) Find(ref string) (banger.Image, error) {
 	r, ok := s.refs[name]
 	s.mu.Unlock()
 	if !ok {
-		return banger.Image{}, banger.Errorf(banger.CodeNotFound, "there is no image %q", ref).WithHint("see: banger image ls")
+		return banger.Image{}, banger.Errorf(banger.CodeNotFound, "there is no image %q", ref).
+			WithHint("see: banger image ls")
 	}
 	img, err := s.Get(r.Digest)
 	img.Reference = name
@@ -293,7 +300,8 @@ func (s *Store) Ensure(ctx context.Context, ref, platform, pull string, emit ban
 func checkPlatform(img banger.Image, want v1.Platform) error {
 	have, err := v1.ParsePlatform(img.Platform)
 	if err != nil || !have.Satisfies(want) {
-		return banger.Errorf(banger.CodeNotFound, "image %s is here for %s, not for %s", img.Reference, img.Platform, want.String())
+		return banger.Errorf(banger.CodeNotFound, "image %s is here for %s, not for %s", img.Reference, img.Platform,
+			want.String())
 	}
 	return nil
 }
@@ -361,7 +369,8 @@ func (s *Store) fetch(ctx context.Context, name string, want v1.Platform, emit b
 	started := time.Now()
 	img, named, report, err := s.once(ctx, name, want, m, emit)
 	_, noConfig := errors.AsType[configError](err)
-	if err != nil && (named != "" || noConfig) && ctx.Err() == nil && isRemote(name) && (errors.Is(err, blob.ErrDigest) || banger.CodeOf(err) == banger.CodeNotFound) {
+	if err != nil && (named != "" || noConfig) && ctx.Err() == nil && isRemote(name) &&
+		(errors.Is(err, blob.ErrDigest) || banger.CodeOf(err) == banger.CodeNotFound) {
 		// The tag may have moved meanwhile, and a proxy may have mixed two images.
 		emit(banger.Event{Stage: "image", Text: "once more with a fresh manifest, since " + err.Error()})
 		img, named, report, err = s.once(ctx, name, want, m, emit)
@@ -373,12 +382,17 @@ func (s *Store) fetch(ctx context.Context, name string, want v1.Platform, emit b
 		return img, err
 	}
 	img.Reference = name
-	emit(banger.Event{Stage: "image", Text: fmt.Sprintf("%s in %.1f s", report, time.Since(started).Seconds()), Done: true})
+	emit(banger.Event{
+		Stage: "image",
+		Text:  fmt.Sprintf("%s in %.1f s", report, time.Since(started).Seconds()),
+		Done:  true,
+	})
 	return img, nil
 }
 
 // once resolves name and brings in what it means by now.
-func (s *Store) once(ctx context.Context, name string, want v1.Platform, m *making, emit banger.Emit) (img banger.Image, named, report string, err error) {
+func (s *Store) once(ctx context.Context, name string, want v1.Platform, m *making,
+	emit banger.Emit) (img banger.Image, named, report string, err error) {
 	emit(banger.Event{Stage: "image", Text: "resolving " + name})
 	src, err := s.resolve(ctx, name, want, emit)
 	if err != nil {
@@ -414,7 +428,8 @@ func hostError(ctx context.Context, name string, err error) error {
 	case ctx.Err() != nil:
 		return banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", name, ctx.Err())
 	case isNoSpace(err):
-		return banger.Errorf(banger.CodeNoSpace, "no space left on the host for image %s: %w", name, err).WithHint("free some: banger prune, banger image rm")
+		return banger.Errorf(banger.CodeNoSpace, "no space left on the host for image %s: %w", name, err).
+			WithHint("free some: banger prune, banger image rm")
 	case banger.CodeOf(err) != banger.CodeInternal:
 		return err
 	}
@@ -432,7 +447,8 @@ const converterVersion = 2
 
 // add makes an image in a directory of its own and publishes it whole. It returns
 // with it what was done, for a person.
-func (s *Store) add(ctx context.Context, name string, src *source, emit banger.Emit) (img banger.Image, report string, err error) {
+func (s *Store) add(ctx context.Context, name string, src *source,
+	emit banger.Emit) (img banger.Image, report string, err error) {
 	tmp, err := os.MkdirTemp(s.tmpDir(), tmpPrefix+"*")
 	if err != nil {
 		return img, "", err
@@ -442,8 +458,16 @@ func (s *Store) add(ctx context.Context, name string, src *source, emit banger.E
 			os.RemoveAll(tmp)
 		}
 	}()
-	img = banger.Image{Reference: name, Digest: src.digest, ConfigDigest: src.configDigest, Converter: converterVersion, Platform: src.platform,
-		Created: src.created, PulledAt: time.Now().UTC(), Config: src.config}
+	img = banger.Image{
+		Reference:    name,
+		Digest:       src.digest,
+		ConfigDigest: src.configDigest,
+		Converter:    converterVersion,
+		Platform:     src.platform,
+		Created:      src.created,
+		PulledAt:     time.Now().UTC(),
+		Config:       src.config,
+	}
 	for _, l := range src.layers {
 		img.Blobs = append(img.Blobs, banger.Blob{Digest: l.digest, Size: l.size, MediaType: l.mediaType})
 		img.Layers = append(img.Layers, l.diffID)

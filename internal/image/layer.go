@@ -220,7 +220,8 @@ func setMeta(n *ext4.Node, h *tar.Header, kind uint32) error {
 			continue
 		}
 		if len(value) > ext4.MaxXattr {
-			return rule("the extended attribute %.200q has %d bytes, but at most %d are allowed", attr, len(value), ext4.MaxXattr)
+			return rule("the extended attribute %.200q has %d bytes, but at most %d are allowed", attr, len(value),
+				ext4.MaxXattr)
 		}
 		// A copy, since the header's strings share one piece of memory with all of it.
 		n.Xattrs = append(n.Xattrs, ext4.Xattr{Name: unique.Make(attr).Value(), Value: []byte(value)})

@@ -100,7 +100,8 @@ func (l *ociLayout) named(data []byte) (v1.Descriptor, error) {
 		}
 	}
 	if len(found) != 1 {
-		return v1.Descriptor{}, banger.Errorf(banger.CodeInvalid, "the OCI layout holds %d images called %q, not one; its names are %.300q", len(found), l.tag, names)
+		return v1.Descriptor{}, banger.Errorf(banger.CodeInvalid,
+			"the OCI layout holds %d images called %q, not one; its names are %.300q", len(found), l.tag, names)
 	}
 	return found[0], nil
 }

@@ -64,7 +64,8 @@ func parsePlatform(s string) (v1.Platform, error) {
 	}
 	p, err := v1.ParsePlatform(s)
 	if err != nil || p.OS != "linux" || p.Architecture == "" {
-		return v1.Platform{}, banger.Errorf(banger.CodeInvalid, "%.100q is no platform of Linux", s).WithHint("write it like linux/amd64")
+		return v1.Platform{}, banger.Errorf(banger.CodeInvalid, "%.100q is no platform of Linux", s).
+			WithHint("write it like linux/amd64")
 	}
 	return *p, nil
 }
@@ -73,7 +74,8 @@ func parsePlatform(s string) (v1.Platform, error) {
 func CheckGuest(platform string) error {
 	p, err := parsePlatform(platform)
 	if err == nil && p.Architecture != runtime.GOARCH {
-		err = banger.Errorf(banger.CodeInvalid, "VMs of this host are linux/%s, and run no image for %s", runtime.GOARCH, platform)
+		err = banger.Errorf(banger.CodeInvalid, "VMs of this host are linux/%s, and run no image for %s", runtime.GOARCH,
+			platform)
 	}
 	return err
 }
@@ -118,7 +120,8 @@ func parseManifest(data []byte) (*envelope, error) {
 	}
 	switch {
 	case m.SchemaVersion == 1 || m.FSLayers != nil:
-		return nil, refused("the image has a manifest of schema 1, which has no digests of its contents").WithHint("push it again with a current docker or podman")
+		return nil, refused("the image has a manifest of schema 1, which has no digests of its contents").
+			WithHint("push it again with a current docker or podman")
 	case m.SchemaVersion != 2:
 		return nil, refused("the manifest is of schema %d, not 2", m.SchemaVersion)
 	case m.Config == nil && m.Manifests == nil:
@@ -126,7 +129,8 @@ func parseManifest(data []byte) (*envelope, error) {
 	case m.Config != nil && m.Manifests != nil:
 		return nil, refused("the manifest is also an index")
 	case len(m.Layers) > maxLayers || len(m.Manifests) > maxLayers:
-		return nil, refused("the manifest names %d layers, but at most %d are allowed", max(len(m.Layers), len(m.Manifests)), maxLayers)
+		return nil, refused("the manifest names %d layers, but at most %d are allowed", max(len(m.Layers), len(m.Manifests)),
+			maxLayers)
 	}
 	return &m, nil
 }
@@ -140,7 +144,8 @@ func choose(list []v1.Descriptor, want v1.Platform) (v1.Descriptor, error) {
 		}
 		have = append(have, d.Platform.String())
 	}
-	return v1.Descriptor{}, banger.Errorf(banger.CodeNotFound, "the image is not there for %s, only for %.300s", want.String(), strings.Join(have, ", ")).
+	return v1.Descriptor{}, banger.Errorf(banger.CodeNotFound, "the image is not there for %s, only for %.300s",
+		want.String(), strings.Join(have, ", ")).
 		WithHint("choose another with --platform")
 }
 
@@ -173,14 +178,26 @@ func fromConfig(c content, data []byte, m *envelope, rawConfig []byte) (*source,
 	src := &source{content: c, manifest: data, digest: digestBytes(data), configDigest: m.Config.Digest.String(),
 		platform: (&v1.Platform{OS: cfg.OS, Architecture: cfg.Architecture, Variant: cfg.Variant}).String(),
 		created:  cfg.Created.Time,
-		config: banger.ImageConfig{Entrypoint: cfg.Config.Entrypoint, Cmd: cfg.Config.Cmd, Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir,
-			User: cfg.Config.User, StopSignal: cfg.Config.StopSignal, Labels: cfg.Config.Labels,
-			Exposed: slices.Sorted(maps.Keys(cfg.Config.ExposedPorts))}}
+		config: banger.ImageConfig{
+			Entrypoint: cfg.Config.Entrypoint,
+			Cmd:        cfg.Config.Cmd,
+			Env:        cfg.Config.Env,
+			WorkingDir: cfg.Config.WorkingDir,
+			User:       cfg.Config.User,
+			StopSignal: cfg.Config.StopSignal,
+			Labels:     cfg.Config.Labels,
+			Exposed:    slices.Sorted(maps.Keys(cfg.Config.ExposedPorts)),
+		}}
 	for i, d := range m.Layers {
 		if err := checkLayer(i, d); err != nil {
 			return nil, err
 		}
-		src.layers = append(src.layers, layer{digest: d.Digest.String(), diffID: cfg.RootFS.DiffIDs[i].String(), size: d.Size, mediaType: string(d.MediaType)})
+		src.layers = append(src.layers, layer{
+			digest:    d.Digest.String(),
+			diffID:    cfg.RootFS.DiffIDs[i].String(),
+			size:      d.Size,
+			mediaType: string(d.MediaType),
+		})
 	}
 	return src, nil
 }

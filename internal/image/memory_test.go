@@ -98,7 +98,8 @@ func TestMemoryOfManyEntries(t *testing.T) {
 	n := entries()
 	layer := streamed(t, func(w *tar.Writer) error {
 		for i := range n {
-			h := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/file-%d", i%1000, i), Mode: 0o644, ModTime: time.Unix(int64(i), 0),
+			h := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/file-%d", i%1000, i), Mode: 0o644,
+				ModTime:    time.Unix(int64(i), 0),
 				PAXRecords: map[string]string{"SCHILY.xattr.user.n": strconv.Itoa(i)}, Format: tar.FormatPAX}
 			if err := w.WriteHeader(h); err != nil {
 				return err

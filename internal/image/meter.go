@@ -31,7 +31,14 @@ func (m *meter) Read(p []byte) (int, error) {
 }
 
 func (m *meter) event(done int64) banger.Event {
-	return banger.Event{Stage: "pull", Text: m.name, Layer: m.layer.digest, Bytes: done, Total: m.layer.size, Seconds: time.Since(m.begun).Seconds()}
+	return banger.Event{
+		Stage:   "pull",
+		Text:    m.name,
+		Layer:   m.layer.digest,
+		Bytes:   done,
+		Total:   m.layer.size,
+		Seconds: time.Since(m.begun).Seconds(),
+	}
 }
 
 // finish tells what the layer took, its decoding included.

@@ -28,7 +28,8 @@ func overlayRoot(t *testing.T) string {
 	image, at := filepath.Join(t.TempDir(), "image"), t.TempDir()
 	must(t, os.WriteFile(image, nil, 0o600))
 	must(t, os.Truncate(image, 8<<30))
-	for _, cmd := range [][]string{{"/sbin/mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", image}, {"mount", "-o", "loop", image, at}} {
+	for _, cmd := range [][]string{{"/sbin/mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", image},
+		{"mount", "-o", "loop", image, at}} {
 		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v: %s", cmd, err, out)
 		}

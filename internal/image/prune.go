@@ -60,7 +60,8 @@ func (s *Store) unname(ref string, img banger.Image, users Users) (dead string, 
 			WithHint("remove it first: banger rm %s", by)
 	}
 	if by = s.pins.By(img.Digest); by != "" && left == 0 {
-		return "", banger.Errorf(banger.CodeConflict, "image %s is needed by %s", img.Reference, by).WithHint("try again when that is done")
+		return "", banger.Errorf(banger.CodeConflict, "image %s is needed by %s", img.Reference, by).
+			WithHint("try again when that is done")
 	}
 	if err := s.saveRefs(refs); err != nil || left > 0 {
 		return "", err

@@ -36,12 +36,17 @@ type recipe struct {
 // catalogue is what bare names mean; a name here wins over a registry's.
 var catalogue = map[string]recipe{
 	"debian-bookworm": {"bookworm", []string{"ca-certificates", "iproute2", "procps"}},
-	"debian-bookworm-dev": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "kmod", "git", "curl", "jq", "build-essential",
-		"systemd", "systemd-sysv", "dbus", "openssh-client", "sudo", "vim-tiny", "less"}},
+	"debian-bookworm-dev": {"bookworm", []string{
+		"ca-certificates", "iproute2", "procps", "kmod", "git", "curl", "jq", "build-essential",
+		"systemd", "systemd-sysv", "dbus", "openssh-client", "sudo", "vim-tiny", "less",
+	}},
 	// A host for VMs in a VM: run it with --nested. banger and the tests of this repository find there what they need.
-	"debian-bookworm-lab": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "kmod", "udev", "systemd", "systemd-sysv",
-		"libpam-systemd", "dbus", "dbus-user-session", "qemu-system-x86", "nftables", "e2fsprogs", "openssh-client", "openssh-sftp-server",
-		"rsync", "git", "curl", "dnsmasq-base", "uidmap", "busybox-static", "strace", "less", "docker-registry"}},
+	"debian-bookworm-lab": {"bookworm", []string{
+		"ca-certificates", "iproute2", "procps", "kmod", "udev", "systemd", "systemd-sysv", "libpam-systemd",
+		"dbus", "dbus-user-session", "qemu-system-x86", "nftables", "e2fsprogs", "openssh-client",
+		"openssh-sftp-server", "rsync", "git", "curl", "dnsmasq-base", "uidmap", "busybox-static",
+		"strace", "less", "docker-registry",
+	}},
 }
 
 const recipePath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -73,7 +78,10 @@ func (s *Store) make(ctx context.Context, ref string, r recipe, emit banger.Emit
 	}
 	defer out.Close()
 	emit(banger.Event{Stage: "pull", Text: "making " + ref + " of Debian packages"})
-	layer, diffID, err := s.pack(&meter{reader: &contextReader{ctx, out}, total: &total{emit: emit, text: "making " + ref + " of Debian packages"}})
+	layer, diffID, err := s.pack(&meter{
+		reader: &contextReader{ctx, out},
+		total:  &total{emit: emit, text: "making " + ref + " of Debian packages"},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -82,10 +90,17 @@ func (s *Store) make(ctx context.Context, ref string, r recipe, emit banger.Emit
 		return nil, err
 	}
 	now := v1.Time{Time: time.Now().UTC()}
-	config, err := json.Marshal(v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, Created: now,
-		Config:  v1.Config{Cmd: []string{"/bin/bash"}, Env: []string{recipePath}},
-		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{id}},
-		History: []v1.History{{Created: now, CreatedBy: "banger: mmdebstrap " + r.suite + " " + strings.Join(r.packages, " ")}}})
+	config, err := json.Marshal(v1.ConfigFile{
+		OS:           "linux",
+		Architecture: runtime.GOARCH,
+		Created:      now,
+		Config:       v1.Config{Cmd: []string{"/bin/bash"}, Env: []string{recipePath}},
+		RootFS:       v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{id}},
+		History: []v1.History{{
+			Created:   now,
+			CreatedBy: "banger: mmdebstrap " + r.suite + " " + strings.Join(r.packages, " "),
+		}},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -97,8 +112,12 @@ func (s *Store) make(ctx context.Context, ref string, r recipe, emit banger.Emit
 	if err != nil {
 		return nil, err
 	}
-	body, err := json.Marshal(v1.Manifest{SchemaVersion: 2, MediaType: ociManifestType,
-		Config: v1.Descriptor{MediaType: ociConfigType, Size: int64(len(config)), Digest: hash}, Layers: []v1.Descriptor{layer}})
+	body, err := json.Marshal(v1.Manifest{
+		SchemaVersion: 2,
+		MediaType:     ociManifestType,
+		Config:        v1.Descriptor{MediaType: ociConfigType, Size: int64(len(config)), Digest: hash},
+		Layers:        []v1.Descriptor{layer},
+	})
 	return &made{s.blobs, body}, err
 }
 

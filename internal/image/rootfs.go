@@ -122,11 +122,13 @@ func (w *work) report(name string, img banger.Image) string {
 		stored += l.size
 	}
 	fetched := w.fetched.Load()
-	s := fmt.Sprintf("%s: fetched %s, reused %s", name, banger.FormatSize(fetched), banger.FormatSize(max(stored-fetched, 0)))
+	s := fmt.Sprintf("%s: fetched %s, reused %s", name, banger.FormatSize(fetched),
+		banger.FormatSize(max(stored-fetched, 0)))
 	if w.shared != "" {
 		return s + ", the file system is shared with " + w.shared
 	}
-	return s + fmt.Sprintf(", wrote %s (decoding %.1f s, file system %.1f s)", banger.FormatSize(img.Size), w.decode.Seconds(), w.write.Seconds())
+	return s + fmt.Sprintf(", wrote %s (decoding %.1f s, file system %.1f s)",
+		banger.FormatSize(img.Size), w.decode.Seconds(), w.write.Seconds())
 }
 
 // build makes one ext4 file of all layers: their contents are written as they
@@ -161,7 +163,8 @@ func (w *work) build(ctx context.Context, path string, img *banger.Image) error 
 
 // assemble decodes all layers of src into f and returns the tree that they are. What
 // is left to do is the tree's w.Finish. The same source gives the same bytes.
-func assemble(ctx context.Context, f ext4.File, src *source, open opener, limits Limits, emit banger.Emit) (*tree, error) {
+func assemble(ctx context.Context, f ext4.File, src *source, open opener, limits Limits,
+	emit banger.Emit) (*tree, error) {
 	opts := ext4.Options{Size: rootfsSize, Inodes: uint32(limits.Entries), Label: "rootfs"}
 	seed := sha256.Sum256([]byte(src.configDigest))
 	copy(opts.UUID[:], seed[:])
@@ -184,7 +187,8 @@ func assemble(ctx context.Context, f ext4.File, src *source, open opener, limits
 	return t, nil
 }
 
-func unpackLayers(ctx context.Context, w *ext4.Writer, layers []layer, open opener, limits Limits, emit banger.Emit) ([][]record, error) {
+func unpackLayers(ctx context.Context, w *ext4.Writer, layers []layer, open opener, limits Limits,
+	emit banger.Emit) ([][]record, error) {
 	lists := make([][]record, len(layers))
 	left := &budget{Limits: limits}
 	all := newTotal(layers, emit)

@@ -86,8 +86,10 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 		"a VM uses one": {true, false, func(a banger.Image) Users {
 			return func(d string) string { return map[string]string{a.Digest: "box"}[d] }
 		}, 1, 1},
-		"only to say what":      {true, true, func(banger.Image) Users { return noVM }, 2, 2},
-		"a VM uses each of two": {true, false, func(banger.Image) Users { return func(string) string { return "box" } }, 0, 2},
+		"only to say what": {true, true, func(banger.Image) Users { return noVM }, 2, 2},
+		"a VM uses each of two": {true, false, func(banger.Image) Users {
+			return func(string) string { return "box" }
+		}, 0, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, a, _ := sharing(t)
@@ -143,7 +145,11 @@ func TestSaveAndLoad(t *testing.T) {
 	if err := e.Write(context.Background(), &tar); err != nil {
 		t.Fatal(err)
 	}
-	for name, pack := range map[string]func([]byte) []byte{"plain": func(p []byte) []byte { return p }, "gzip": gzipped, "zstd": zstded} {
+	for name, pack := range map[string]func([]byte) []byte{
+		"plain": func(p []byte) []byte { return p },
+		"gzip":  gzipped,
+		"zstd":  zstded,
+	} {
 		t.Run(name, func(t *testing.T) {
 			other := openStore(t)
 			list, err := other.Load(context.Background(), bytes.NewReader(pack(bytes.Clone(tar.Bytes()))), banger.Discard)
@@ -181,7 +187,8 @@ func TestASavedArchiveIsADockerArchive(t *testing.T) {
 	}
 	other := openStore(t)
 	img := ensure(t, other, "docker-archive:"+at)
-	if img.ConfigDigest != a.ConfigDigest || listing(t, other.RootfsPath(img.Digest)) != listing(t, s.RootfsPath(a.Digest)) {
+	if img.ConfigDigest != a.ConfigDigest ||
+		listing(t, other.RootfsPath(img.Digest)) != listing(t, s.RootfsPath(a.Digest)) {
 		t.Error("it is another image")
 	}
 }
@@ -207,7 +214,8 @@ func TestHistoryNamesEveryLayer(t *testing.T) {
 // nothing of blobs.
 func TestAStoreOfTheFirstVersionIsRead(t *testing.T) {
 	s, a, _ := sharing(t)
-	if err := os.WriteFile(filepath.Join(s.dir, refsFile), []byte(`{"docker.io/library/old:v1": "`+a.Digest+`"}`), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.dir, refsFile), []byte(`{"docker.io/library/old:v1": "`+a.Digest+`"}`),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	again, err := Open(s.dir, Options{})

@@ -79,7 +79,8 @@ func (s *Store) Normalize(ref string) (string, error) {
 // normalizeName completes a name of a registry's image as docker does.
 func normalizeName(ref string) (string, error) {
 	r, err := name.ParseReference(ref)
-	if err != nil || !repositoryRE.MatchString(r.Context().RepositoryStr()) || !registryRE.MatchString(r.Context().RegistryStr()) {
+	if err != nil || !repositoryRE.MatchString(r.Context().RepositoryStr()) ||
+		!registryRE.MatchString(r.Context().RegistryStr()) {
 		return "", banger.Errorf(banger.CodeInvalid, "%.200q is not an image reference", ref).
 			WithHint("write it as docker does, or see: banger image pull --help")
 	}

@@ -50,8 +50,10 @@ func TestNormalizeFollowsDocker(t *testing.T) {
 
 func TestNormalizeRefuses(t *testing.T) {
 	s := openStore(t)
-	for _, ref := range []string{"", " ", "Debian", "debian:", "debian:a b", "de bian", "debian:" + strings.Repeat("t", 129), "debian@sha256:12",
-		"debian@md5:" + strings.Repeat("0", 32), "http://debian", "../debian", "/debian", "a//b", strings.Repeat("a", 300), "debian\x00", "débian",
+	for _, ref := range []string{"", " ", "Debian", "debian:", "debian:a b", "de bian",
+		"debian:" + strings.Repeat("t", 129), "debian@sha256:12",
+		"debian@md5:" + strings.Repeat("0", 32), "http://debian", "../debian", "/debian", "a//b", strings.Repeat("a", 300),
+		"debian\x00", "débian",
 		"oci:relative", "oci:", "oci-archive:./a.tar", "docker-archive:a.tar", "sha256:"} {
 		t.Run(ref, func(t *testing.T) {
 			got, err := s.Normalize(ref)
@@ -161,7 +163,8 @@ func TestWhatIsNotThere(t *testing.T) {
 func TestADigestNamesAnImageToo(t *testing.T) {
 	s, img, _, _ := twoNames(t)
 	for _, pull := range []string{banger.PullNever, banger.PullMissing, banger.PullAlways} {
-		if got, err := s.Ensure(context.Background(), img.Digest, "", pull, banger.Discard); err != nil || got.Digest != img.Digest {
+		if got, err := s.Ensure(context.Background(), img.Digest, "", pull, banger.Discard); err != nil ||
+			got.Digest != img.Digest {
 			t.Errorf("Ensure(%s, %s) = %s, %v", img.Digest, pull, got.Digest, err)
 		}
 	}
@@ -170,7 +173,8 @@ func TestADigestNamesAnImageToo(t *testing.T) {
 // TestGetOpensNoPathOutsideTheStore holds since digests become paths.
 func TestGetOpensNoPathOutsideTheStore(t *testing.T) {
 	s := openStore(t)
-	for _, digest := range []string{"", "sha256:", "sha256:../../etc", "sha512:" + strings.Repeat("0", 64), "sha256:" + strings.Repeat("A", 64),
+	for _, digest := range []string{"", "sha256:", "sha256:../../etc", "sha512:" + strings.Repeat("0", 64),
+		"sha256:" + strings.Repeat("A", 64),
 		strings.Repeat("0", 64), "sha256:" + strings.Repeat("0", 61) + "/..", "sha256:" + strings.Repeat("0", 65)} {
 		if _, err := s.Get(digest); err == nil || banger.CodeOf(err) != banger.CodeInvalid {
 			t.Errorf("Get(%q): %v, not an error of code invalid", digest, err)

@@ -62,7 +62,8 @@ func agree(t *testing.T, in []byte) {
 	}
 	_, corrupt := errors.AsType[flate.CorruptInputError](wantErr)
 	switch {
-	case (err == nil) != (wantErr == nil), errors.Is(err, io.ErrUnexpectedEOF) != errors.Is(wantErr, io.ErrUnexpectedEOF), errors.Is(err, ErrCorrupt) != corrupt:
+	case (err == nil) != (wantErr == nil), errors.Is(err, io.ErrUnexpectedEOF) != errors.Is(wantErr, io.ErrUnexpectedEOF),
+		errors.Is(err, ErrCorrupt) != corrupt:
 		t.Fatalf("of %x: the error is %v, that of compress/flate %v", head(in), err, wantErr)
 	}
 }
@@ -182,13 +183,15 @@ func TestGzipFraming(t *testing.T) {
 		out  string
 		want error
 	}{
-		"one member":         {one, "one", nil},
-		"two members":        {join(one, member(t, []byte("two"), nil)), "onetwo", nil},
-		"an empty member":    {join(member(t, nil, nil), one), "one", nil},
-		"zeros behind":       {join(one, make([]byte, 1000)), "one", nil},
-		"junk behind":        {join(one, []byte("junk")), "one", ErrHeader},
-		"junk behind zeros":  {join(one, make([]byte, 9), []byte{1}), "one", ErrHeader},
-		"all fields":         {member(t, []byte("one"), func(h *gzip.Header) { h.Name, h.Comment, h.Extra = "name", "comment", make([]byte, 60000) }), "one", nil},
+		"one member":        {one, "one", nil},
+		"two members":       {join(one, member(t, []byte("two"), nil)), "onetwo", nil},
+		"an empty member":   {join(member(t, nil, nil), one), "one", nil},
+		"zeros behind":      {join(one, make([]byte, 1000)), "one", nil},
+		"junk behind":       {join(one, []byte("junk")), "one", ErrHeader},
+		"junk behind zeros": {join(one, make([]byte, 9), []byte{1}), "one", ErrHeader},
+		"all fields": {member(t, []byte("one"), func(h *gzip.Header) {
+			h.Name, h.Comment, h.Extra = "name", "comment", make([]byte, 60000)
+		}), "one", nil},
 		"a header checksum":  {withCRC, "one", nil},
 		"a name without end": {join(edit(3, 8)[:10], bytes.Repeat([]byte("n"), 1<<17)), "", ErrHeader},
 		"nothing":            {nil, "", io.ErrUnexpectedEOF},

@@ -25,7 +25,8 @@ func (s *Store) Pull(ctx context.Context, emit banger.Emit) (banger.Kernel, erro
 	defer s.adding.Unlock()
 	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return banger.Kernel{}, banger.Errorf(banger.CodeUnavailable, "no kernel can be fetched here: %s is not installed", tool).
+			return banger.Kernel{}, banger.Errorf(banger.CodeUnavailable, "no kernel can be fetched here: %s is not installed",
+				tool).
 				WithHint("use: banger kernel import --host, or --vmlinux FILE --modules DIR")
 		}
 	}
@@ -93,8 +94,11 @@ func (a *apt) privateLists(ctx context.Context) error {
 			return err
 		}
 	}
-	a.opts = []string{"-o", "Dir::State=" + filepath.Join(a.dir, "state"), "-o", "Dir::Cache=" + filepath.Join(a.dir, "cache"),
-		"-o", "Dir::State::status=/var/lib/dpkg/status"}
+	a.opts = []string{
+		"-o", "Dir::State=" + filepath.Join(a.dir, "state"),
+		"-o", "Dir::Cache=" + filepath.Join(a.dir, "cache"),
+		"-o", "Dir::State::status=/var/lib/dpkg/status",
+	}
 	_, err := a.run(ctx, a.dir, "apt-get", "update")
 	return err
 }

@@ -22,7 +22,8 @@ import (
 // removed for which used returns false.
 func (s *Store) Initrd(name string, agent []byte, used func(file string) bool) (path, file string, err error) {
 	if len(agent) == 0 {
-		return "", "", banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").WithHint("build it with: make build")
+		return "", "", banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").
+			WithHint("build it with: make build")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

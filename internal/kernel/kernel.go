@@ -73,7 +73,8 @@ func (s *Store) List() ([]banger.Kernel, error) {
 			continue
 		}
 		k, err := s.read(e.Name())
-		if _, gone := os.Lstat(filepath.Join(s.dir, e.Name())); errors.Is(err, fs.ErrNotExist) && errors.Is(gone, fs.ErrNotExist) {
+		if _, gone := os.Lstat(filepath.Join(s.dir, e.Name())); errors.Is(err, fs.ErrNotExist) &&
+			errors.Is(gone, fs.ErrNotExist) {
 			continue // it has just been removed
 		}
 		if err != nil {
@@ -113,9 +114,11 @@ func (s *Store) Get(name string) (banger.Kernel, error) {
 		}
 	}
 	if name == "" {
-		return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no guest kernel is installed").WithHint("run: banger kernel pull")
+		return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no guest kernel is installed").
+			WithHint("run: banger kernel pull")
 	}
-	return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no kernel is called %q", name).WithHint("see: banger kernel ls")
+	return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no kernel is called %q", name).
+		WithHint("see: banger kernel ls")
 }
 
 // Ensure returns the named kernel, and pulls the distribution's when name is ""
@@ -138,8 +141,8 @@ func (s *Store) Ensure(ctx context.Context, name string, emit banger.Emit) (bang
 	return banger.Kernel{}, pullErr
 }
 
-// Pin holds a kernel until release, so that it is not removed. by says who needs it, as in "it is needed by the creation
-// of ...". It returns an error of CodeNotFound if there is no such kernel.
+// Pin holds a kernel until release, so that it is not removed. by says who needs it, as in "it is
+// needed by the creation of ...". It returns an error of CodeNotFound if there is no such kernel.
 func (s *Store) Pin(name, by string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,10 +167,12 @@ func (s *Store) Remove(name string, user func(name string) (vm string)) error {
 		return err
 	}
 	if vm := user(k.Name); vm != "" {
-		return banger.Errorf(banger.CodeConflict, "kernel %s is used by VM %s", k.Name, vm).WithHint("remove it first: banger rm %s", vm)
+		return banger.Errorf(banger.CodeConflict, "kernel %s is used by VM %s", k.Name, vm).
+			WithHint("remove it first: banger rm %s", vm)
 	}
 	if by := s.pins.By(k.Name); by != "" {
-		return banger.Errorf(banger.CodeConflict, "kernel %s is needed by %s", k.Name, by).WithHint("try again when that is done")
+		return banger.Errorf(banger.CodeConflict, "kernel %s is needed by %s", k.Name, by).
+			WithHint("try again when that is done")
 	}
 	// Renamed first, so that a crash never leaves half a kernel in the list.
 	dead := filepath.Join(s.dir, tmpPrefix+"rm-"+k.Name)
@@ -189,13 +194,15 @@ func (s *Store) ModulesDisk(name string) string { return filepath.Join(s.dir, na
 
 // Import adds a kernel from an image file (vmlinux or bzImage) and its module
 // directory (…/lib/modules/VERSION). Nothing is left behind when it fails.
-func (s *Store) Import(ctx context.Context, name, image, modules, source string, emit banger.Emit) (banger.Kernel, error) {
+func (s *Store) Import(ctx context.Context, name, image, modules, source string,
+	emit banger.Emit) (banger.Kernel, error) {
 	s.adding.Lock()
 	defer s.adding.Unlock()
 	return s.importLocked(ctx, name, image, modules, source, emit)
 }
 
-func (s *Store) importLocked(ctx context.Context, name, image, modules, source string, emit banger.Emit) (banger.Kernel, error) {
+func (s *Store) importLocked(ctx context.Context, name, image, modules, source string,
+	emit banger.Emit) (banger.Kernel, error) {
 	if !nameRE.MatchString(name) {
 		return banger.Kernel{}, banger.Errorf(banger.CodeInvalid, "%q is not a valid kernel name", name)
 	}
@@ -221,7 +228,13 @@ func (s *Store) importLocked(ctx context.Context, name, image, modules, source s
 	if err := packModules(ctx, modules, tmp); err != nil {
 		return banger.Kernel{}, fmt.Errorf("packing modules of %s: %w", name, err)
 	}
-	k := banger.Kernel{Name: name, Version: filepath.Base(modules), Source: source, AddedAt: time.Now().UTC(), Size: diskUsage(tmp)}
+	k := banger.Kernel{
+		Name:    name,
+		Version: filepath.Base(modules),
+		Source:  source,
+		AddedAt: time.Now().UTC(),
+		Size:    diskUsage(tmp),
+	}
 	if err := blob.WriteJSON(filepath.Join(tmp, "kernel.json"), k); err != nil {
 		return banger.Kernel{}, err
 	}

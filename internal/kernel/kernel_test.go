@@ -102,19 +102,46 @@ func TestBootModulesComeBehindWhatTheyNeed(t *testing.T) {
 		files map[string][]byte
 		want  []string
 	}{
-		"only what booting needs": {map[string][]byte{"drivers/virtio_blk.ko": none, "sound/snd.ko": none}, []string{"virtio_blk"}},
+		"only what booting needs": {map[string][]byte{
+			"drivers/virtio_blk.ko": none,
+			"sound/snd.ko":          none,
+		}, []string{"virtio_blk"}},
 		"in the agent's order": {map[string][]byte{"a/ext4.ko": none, "b/virtio_pci.ko": none, "c/overlay.ko": none},
 			[]string{"virtio_pci", "ext4", "overlay"}},
-		"dependencies first": {map[string][]byte{"ext4.ko": elfFile("depends=jbd2,mbcache"), "jbd2.ko": elfFile("depends=crc"), "mbcache.ko": none, "crc.ko": none},
+		"dependencies first": {map[string][]byte{
+			"ext4.ko":    elfFile("depends=jbd2,mbcache"),
+			"jbd2.ko":    elfFile("depends=crc"),
+			"mbcache.ko": none,
+			"crc.ko":     none,
+		},
 			[]string{"crc", "jbd2", "mbcache", "ext4"}},
-		"each once": {map[string][]byte{"virtio_pci.ko": elfFile("depends=virtio_ring"), "virtio_blk.ko": elfFile("depends=virtio_ring"), "virtio_ring.ko": none},
+		"each once": {map[string][]byte{
+			"virtio_pci.ko":  elfFile("depends=virtio_ring"),
+			"virtio_blk.ko":  elfFile("depends=virtio_ring"),
+			"virtio_ring.ko": none,
+		},
 			[]string{"virtio_ring", "virtio_pci", "virtio_blk"}},
-		"soft dependencies": {map[string][]byte{"ext4.ko": elfFile("depends=", "softdep=pre: crc32c aes post: late"), "crc32c.ko": none, "aes.ko": none, "late.ko": none},
+		"soft dependencies": {map[string][]byte{
+			"ext4.ko":   elfFile("depends=", "softdep=pre: crc32c aes post: late"),
+			"crc32c.ko": none,
+			"aes.ko":    none,
+			"late.ko":   none,
+		},
 			[]string{"crc32c", "aes", "ext4"}},
-		"hyphens are underscores": {map[string][]byte{"virtio-pci.ko": elfFile("depends=virtio-ring"), "virtio-ring.ko": none}, []string{"virtio_ring", "virtio_pci"}},
-		"what is built in":        {map[string][]byte{"ext4.ko": elfFile("depends=builtin")}, []string{"ext4"}},
-		"a circle ends":           {map[string][]byte{"ext4.ko": elfFile("depends=jbd2"), "jbd2.ko": elfFile("depends=ext4")}, []string{"jbd2", "ext4"}},
-		"compressed modules": {map[string][]byte{"virtio_pci.ko.xz": xzed(t, none), "ext4.ko.zst": zstded(t, none), "overlay.ko.gz": gzipped(t, none)},
+		"hyphens are underscores": {map[string][]byte{
+			"virtio-pci.ko":  elfFile("depends=virtio-ring"),
+			"virtio-ring.ko": none,
+		}, []string{"virtio_ring", "virtio_pci"}},
+		"what is built in": {map[string][]byte{"ext4.ko": elfFile("depends=builtin")}, []string{"ext4"}},
+		"a circle ends": {map[string][]byte{
+			"ext4.ko": elfFile("depends=jbd2"),
+			"jbd2.ko": elfFile("depends=ext4"),
+		}, []string{"jbd2", "ext4"}},
+		"compressed modules": {map[string][]byte{
+			"virtio_pci.ko.xz": xzed(t, none),
+			"ext4.ko.zst":      zstded(t, none),
+			"overlay.ko.gz":    gzipped(t, none),
+		},
 			[]string{"virtio_pci", "ext4", "overlay"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,7 +152,8 @@ func TestBootModulesComeBehindWhatTheyNeed(t *testing.T) {
 			var want strings.Builder
 			for _, m := range c.want {
 				fmt.Fprintf(&want, "/modules/%s.ko\n", m)
-				if ko, err := os.ReadFile(filepath.Join(dst, bootModulesDir, m+".ko")); err != nil || !bytes.HasPrefix(ko, []byte("\x7fELF")) {
+				if ko, err := os.ReadFile(filepath.Join(dst, bootModulesDir, m+".ko")); err != nil ||
+					!bytes.HasPrefix(ko, []byte("\x7fELF")) {
 					t.Errorf("%s.ko is not an unpacked module: %v", m, err)
 				}
 			}
@@ -402,11 +430,14 @@ func TestAKernelThatIsHeldStays(t *testing.T) {
 	s := imported(t, "k")
 	release, err := s.Pin("k", "the creation of VM box")
 	check(t, err)
-	if err := s.Remove("k", noVM); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "the creation of VM box") {
+	if err := s.Remove("k", noVM); banger.CodeOf(err) != banger.CodeConflict ||
+		!strings.Contains(err.Error(), "the creation of VM box") {
 		t.Errorf("a held kernel is removed: %v", err)
 	}
 	release()
-	if err := s.Remove("k", func(string) string { return "box" }); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "VM box") {
+	if err := s.Remove("k", func(string) string {
+		return "box"
+	}); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "VM box") {
 		t.Errorf("the kernel of a VM is removed: %v", err)
 	}
 	check(t, s.Remove("k", noVM))

@@ -25,7 +25,8 @@ func elfFile(modinfo ...string) []byte {
 	names := "\x00.modinfo\x00.shstrtab\x00"
 	var buf bytes.Buffer
 	put := func(v any) { binary.Write(&buf, binary.LittleEndian, v) }
-	put(elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_REL), Machine: uint16(elf.EM_X86_64), Version: 1,
+	put(elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_REL),
+		Machine: uint16(elf.EM_X86_64), Version: 1,
 		Shoff: header + uint64(len(info)+len(names)), Ehsize: header, Shentsize: 64, Shnum: sections, Shstrndx: 2})
 	buf.WriteString(info + names)
 	put(elf.Section64{})

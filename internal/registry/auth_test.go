@@ -44,7 +44,8 @@ var credentialPlaces = map[string]struct {
 		h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", auths(s.Addr(), "me", "secret"))
 	}, true},
 	"the path before the host": {func(h *host, s *registrytest.Server) {
-		both := strings.TrimSuffix(auths(s.Addr(), "me", "wrong"), "}}") + "," + strings.TrimPrefix(auths(s.Addr()+"/team", "me", "secret"), `{"auths":{`)
+		both := strings.TrimSuffix(auths(s.Addr(), "me", "wrong"), "}}") + "," +
+			strings.TrimPrefix(auths(s.Addr()+"/team", "me", "secret"), `{"auths":{`)
 		h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", both)
 	}, true},
 	"another path": {func(h *host, s *registrytest.Server) {
@@ -54,7 +55,8 @@ var credentialPlaces = map[string]struct {
 		h.write("home/.docker/config.json", auths(s.Addr(), "me", "wrong"))
 	}, false},
 	"a credential helper": {func(h *host, s *registrytest.Server) {
-		h.write("bin/docker-credential-test", "#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":\"me\",\"Secret\":\"secret\"}'\n")
+		h.write("bin/docker-credential-test",
+			"#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":\"me\",\"Secret\":\"secret\"}'\n")
 		h.t.Setenv("PATH", filepath.Join(h.dir, "bin")+":/usr/bin:/bin")
 		h.write("home/.docker/config.json", fmt.Sprintf(`{"credHelpers":{%q:"test"}}`, s.Addr()))
 	}, true},
@@ -214,7 +216,8 @@ func TestCertificates(t *testing.T) {
 			defer s.Close()
 			s.AddImage("a", "v1", layer("x"))
 			if c.dir != "" {
-				h.write(c.dir+s.Addr()+"/ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate()})))
+				h.write(c.dir+s.Addr()+"/ca.crt",
+					string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate()})))
 			}
 			_, err := h.client().Manifest(bg, s.Ref("a", "v1"))
 			if (err == nil) != c.ok || err != nil && banger.CodeOf(err) != banger.CodeUnavailable {

@@ -123,13 +123,15 @@ func readManifest(r reference, res *http.Response) (Manifest, error) {
 		return Manifest{}, err
 	}
 	if len(body) > maxManifest {
-		return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s has more than %s", r.repo, banger.FormatSize(maxManifest))}
+		return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s has more than %s", r.repo,
+			banger.FormatSize(maxManifest))}
 	}
 	sum := sha256.Sum256(body)
 	m := Manifest{Body: body, MediaType: res.Header.Get("Content-Type"), Digest: "sha256:" + hex.EncodeToString(sum[:])}
 	for _, want := range []string{res.Header.Get("Docker-Content-Digest"), r.identifier} {
 		if strings.HasPrefix(want, "sha256:") && want != m.Digest {
-			return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo, m.Digest, want)}
+			return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo, m.Digest,
+				want)}
 		}
 	}
 	return m, nil
@@ -243,7 +245,8 @@ func refuses(status int) bool {
 
 // ask sends one request to each place that may have the answer, mirrors first, until
 // one gives an answer that is of use. Use closes the response's body.
-func (c *Client) ask(ctx context.Context, r reference, method, path string, header http.Header, use func(*http.Response) error) error {
+func (c *Client) ask(ctx context.Context, r reference, method, path string, header http.Header,
+	use func(*http.Response) error) error {
 	places, err := c.endpoints(r)
 	if err != nil {
 		return err
@@ -263,7 +266,8 @@ func (c *Client) ask(ctx context.Context, r reference, method, path string, head
 	return err
 }
 
-func (c *Client) askOne(ctx context.Context, p endpoint, method, path string, header http.Header) (*http.Response, error) {
+func (c *Client) askOne(ctx context.Context, p endpoint, method, path string,
+	header http.Header) (*http.Response, error) {
 	rt, err := c.authorised(ctx, p, "pull")
 	if err != nil {
 		return nil, err

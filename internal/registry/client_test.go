@@ -52,7 +52,9 @@ func (h *host) write(name, content string) string {
 }
 
 func (h *host) client() *Client {
-	return New(Options{UserAgent: "banger/test", Getenv: func(k string) string { return h.env[k] }, Etc: filepath.Join(h.dir, "etc"), Backoff: time.Millisecond,
+	return New(Options{UserAgent: "banger/test", Getenv: func(k string) string {
+		return h.env[k]
+	}, Etc: filepath.Join(h.dir, "etc"), Backoff: time.Millisecond,
 		Resolver: h.resolver})
 }
 
@@ -186,7 +188,8 @@ func TestRangesThatAreMisunderstood(t *testing.T) {
 				io.WriteString(w, "0123456789")
 			}))
 			defer server.Close()
-			r, err := newHost(t).client().Blob(bg, strings.TrimPrefix(server.URL, "http://")+"/a", "sha256:"+strings.Repeat("0", 64), 5)
+			r, err := newHost(t).client().
+				Blob(bg, strings.TrimPrefix(server.URL, "http://")+"/a", "sha256:"+strings.Repeat("0", 64), 5)
 			if !c.ok {
 				wantCode(t, err, banger.CodeUnavailable, "asked for the bytes from 5 on")
 				return
@@ -284,9 +287,10 @@ func TestAHundredPullsAreOneGet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := blob.Source{Digest: digest, Size: int64(len(data)), Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-		return c.Blob(ctx, ref, digest, at)
-	}}
+	src := blob.Source{Digest: digest, Size: int64(len(data)),
+		Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
+			return c.Blob(ctx, ref, digest, at)
+		}}
 	var wg sync.WaitGroup
 	for range 100 {
 		wg.Go(func() {
@@ -324,9 +328,10 @@ func TestFaultsOnTheWay(t *testing.T) {
 				t.Fatal(err)
 			}
 			store.Backoff, store.Stall = time.Millisecond, 300*time.Millisecond
-			src := blob.Source{Digest: digest, Size: int64(len(data)), Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-				return client.Blob(ctx, ref, digest, at)
-			}}
+			src := blob.Source{Digest: digest, Size: int64(len(data)),
+				Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
+					return client.Blob(ctx, ref, digest, at)
+				}}
 			err = store.Fetch(bg, src)
 			if errors.Is(err, blob.ErrDigest) != c.wrong || err != nil && !c.wrong {
 				t.Fatal(err)
@@ -337,7 +342,9 @@ func TestFaultsOnTheWay(t *testing.T) {
 				}
 			}
 			log := s.Log()
-			if ranged := slices.ContainsFunc(log, func(l string) bool { return strings.Contains(l, "bytes=") }); ranged != c.ranges {
+			if ranged := slices.ContainsFunc(log, func(l string) bool {
+				return strings.Contains(l, "bytes=")
+			}); ranged != c.ranges {
 				t.Errorf("the requests are %q", log)
 			}
 			if sent := s.Bytes(registrytest.Blob); c.ranges && sent != int64(len(data)) {

@@ -72,7 +72,8 @@ func TestWhoIsAskedFirst(t *testing.T) {
 		"registries.conf, the first mirror first": {"etc/containers/registries.conf",
 			"[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n[[registry.mirror]]\nlocation = \"TWO\"\n", "REG/team/app:v1", "ONE"},
 		"mirrors by digest only, for a tag": {"etc/containers/registries.conf",
-			"[[registry]]\nlocation = \"REG\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"ONE\"\n", "REG/team/app:v1", "REG"},
+			"[[registry]]\nlocation = \"REG\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"ONE\"\n",
+			"REG/team/app:v1", "REG"},
 		"a domain that is elsewhere": {"etc/containers/registries.conf",
 			"[[registry]]\nprefix = \"*.test\"\nlocation = \"ONE\"\n", "registry.test/team/app:v1", "ONE"},
 		"a domain with a mirror": {"etc/containers/registries.conf",
@@ -99,8 +100,13 @@ func TestWhoIsAskedFirst(t *testing.T) {
 // A drop-in file that says more of the same prefix counts after the main one.
 func TestADropInFileReplacesTheMainOne(t *testing.T) {
 	v := startThree(t)
-	for file, mirror := range map[string]string{"registries.conf": "TWO", "registries.conf.d/1.conf": "REG", "registries.conf.d/2.conf": "ONE"} {
-		v.h.write("etc/containers/"+file, v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \""+mirror+"\"\n"))
+	for file, mirror := range map[string]string{
+		"registries.conf":          "TWO",
+		"registries.conf.d/1.conf": "REG",
+		"registries.conf.d/2.conf": "ONE",
+	} {
+		v.h.write("etc/containers/"+file,
+			v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \""+mirror+"\"\n"))
 	}
 	m, err := v.h.client().Manifest(bg, v.fill("REG/team/app:v1"))
 	if err != nil {
@@ -114,16 +120,21 @@ func TestADropInFileReplacesTheMainOne(t *testing.T) {
 // Whatever is wrong with a mirror, the registry has the last word.
 func TestMirrorsThatFail(t *testing.T) {
 	for name, fail := range map[string]func(s *registrytest.Server, h *host){
-		"it answers 500":            func(s *registrytest.Server, _ *host) { s.FailNext(registrytest.Manifest, 100, 500, nil) },
+		"it answers 500": func(s *registrytest.Server, _ *host) {
+			s.FailNext(registrytest.Manifest, 100, 500, nil)
+		},
 		"it wants a password":       func(s *registrytest.Server, _ *host) { s.RequireBasic("me", "secret") },
 		"it wants another password": wrongPassword,
-		"it sends us away":          func(s *registrytest.Server, _ *host) { s.Redirect(registrytest.Manifest, "http://169.254.169.254") },
-		"it sends us round":         func(s *registrytest.Server, _ *host) { s.Redirect(registrytest.Manifest, s.URL()) },
-		"it is closed":              func(s *registrytest.Server, _ *host) { s.Close() },
+		"it sends us away": func(s *registrytest.Server, _ *host) {
+			s.Redirect(registrytest.Manifest, "http://169.254.169.254")
+		},
+		"it sends us round": func(s *registrytest.Server, _ *host) { s.Redirect(registrytest.Manifest, s.URL()) },
+		"it is closed":      func(s *registrytest.Server, _ *host) { s.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := startThree(t)
-			v.h.write("etc/containers/registries.conf", v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n"))
+			v.h.write("etc/containers/registries.conf",
+				v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n"))
 			fail(v.at["ONE"], v.h)
 			m, err := v.h.client().Manifest(bg, v.fill("REG/team/app:v1"))
 			if err != nil {
@@ -144,7 +155,8 @@ func wrongPassword(s *registrytest.Server, h *host) {
 // A mirror gets its own password, not the registry's.
 func TestAMirrorDoesNotGetTheRegistrysPassword(t *testing.T) {
 	v := startThree(t)
-	v.h.write("etc/containers/registries.conf", v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n"))
+	v.h.write("etc/containers/registries.conf",
+		v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n"))
 	v.h.write("home/.docker/config.json", auths(v.at["REG"].Addr(), "me", "secret"))
 	v.at["ONE"].RequireBasic("me", "secret")
 	v.at["REG"].RequireBasic("me", "secret")
@@ -160,7 +172,8 @@ func TestAMirrorDoesNotGetTheRegistrysPassword(t *testing.T) {
 func TestABlockedPath(t *testing.T) {
 	v := startThree(t)
 	v.at["REG"].AddImage("other/app", "v1", layer("x"))
-	v.h.write("etc/containers/registries.conf", v.fill("[[registry]]\nprefix = \"REG/team\"\nlocation = \"REG/team\"\nblocked = true\n"))
+	v.h.write("etc/containers/registries.conf",
+		v.fill("[[registry]]\nprefix = \"REG/team\"\nlocation = \"REG/team\"\nblocked = true\n"))
 	_, err := v.h.client().Manifest(bg, v.fill("REG/team/app:v1"))
 	wantCode(t, err, banger.CodeDenied, "is blocked by")
 	if _, err := v.h.client().Manifest(bg, v.fill("REG/other/app:v1")); err != nil {
@@ -192,7 +205,8 @@ func TestHostsAreComparedByLabels(t *testing.T) {
 		{"bad.test/team", "bad.test/teams/a", false},
 	} {
 		h := newHost(t)
-		h.write("etc/containers/registries.conf", fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\nblocked = true\n", c.prefix, "x.test"))
+		h.write("etc/containers/registries.conf",
+			fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\nblocked = true\n", c.prefix, "x.test"))
 		r, err := parse(c.ref)
 		if err != nil {
 			t.Fatal(err)

@@ -82,7 +82,8 @@ func (f *authFile) find(host, repository string) (authn.Authenticator, error) {
 	}
 	for path := "/" + repository; ; path = path[:strings.LastIndexByte(path, '/')] {
 		for _, h := range hosts {
-			for _, key := range []string{h + path, "https://" + h + path, "https://" + h + path + "/v1/", "https://" + h + path + "/v2/"} {
+			for _, key := range []string{h + path, "https://" + h + path, "https://" + h + path + "/v1/",
+				"https://" + h + path + "/v2/"} {
 				if a, ok := f.Auths[key]; ok && a != (authn.AuthConfig{}) {
 					return authn.FromConfig(a), nil
 				}

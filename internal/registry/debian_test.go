@@ -35,8 +35,9 @@ func startDebian(t *testing.T) (addr string) {
 	}
 	dir := t.TempDir()
 	passwords, config := filepath.Join(dir, "htpasswd"), filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n"+
-		"auth:\n  htpasswd:\n    realm: test\n    path: %s\n", dir, passwords)
+	text := fmt.Sprintf(
+		"version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n"+
+			"auth:\n  htpasswd:\n    realm: test\n    path: %s\n", dir, passwords)
 	for file, data := range map[string]string{passwords: htpasswd, config: text} {
 		if err := os.WriteFile(file, []byte(data), 0o644); err != nil {
 			t.Fatal(err)
@@ -142,16 +143,17 @@ func readBack(t *testing.T, c *Client, ref string, l v1.Layer) {
 	}
 	store.Backoff = 1
 	half := size / 2
-	err = store.Fetch(bg, blob.Source{Digest: digest.String(), Size: size, Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-		r, err := c.Blob(ctx, ref, digest.String(), at)
-		if err != nil || at > 0 {
-			return r, err
-		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(r, half), r}, nil
-	}})
+	err = store.Fetch(bg,
+		blob.Source{Digest: digest.String(), Size: size, Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
+			r, err := c.Blob(ctx, ref, digest.String(), at)
+			if err != nil || at > 0 {
+				return r, err
+			}
+			return struct {
+				io.Reader
+				io.Closer
+			}{io.LimitReader(r, half), r}, nil
+		}})
 	if err != nil {
 		t.Errorf("the layer %s: %v", digest, err)
 	}

@@ -44,7 +44,8 @@ func (e *statusError) Permanent() bool { return !passes(e.status) }
 // passes reports whether asking again may give another answer.
 func passes(status int) bool {
 	switch status {
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
 	return false
@@ -110,7 +111,8 @@ func (c *Client) wrap(ctx context.Context, r reference, err error) error {
 	case banger.CodeOf(err) != banger.CodeInternal:
 		return err
 	case status == http.StatusNotFound:
-		return keep(banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, image).WithHint("check name and tag"), err)
+		return keep(banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, image).
+			WithHint("check name and tag"), err)
 	case refuses(status):
 		return keep(banger.Errorf(banger.CodeDenied, "registry %s refuses access to %s", registry, image).
 			WithHint("check the name, or log in with docker login or podman login"), err)
@@ -119,7 +121,8 @@ func (c *Client) wrap(ctx context.Context, r reference, err error) error {
 		return banger.Errorf(banger.CodeUnavailable, "registry %s cannot be reached: %w", registry, text.Bound(err)).
 			WithHint("check the network, or use an image of the catalogue such as debian-bookworm")
 	}
-	return keep(banger.Errorf(banger.CodeUnavailable, "cannot read %s from registry %s: %w", image, registry, text.Bound(err)), err)
+	return keep(
+		banger.Errorf(banger.CodeUnavailable, "cannot read %s from registry %s: %w", image, registry, text.Bound(err)), err)
 }
 
 // keep makes an error say that it is permanent when its cause was.

@@ -224,7 +224,9 @@ func (conf *hostsFile) mirrors(file, shown string, r reference) (list []endpoint
 	for _, k := range hostsInOrder(file) {
 		h := conf.Host[k]
 		can := func(what string) bool {
-			return len(h.Capabilities) == 0 || slices.ContainsFunc(h.Capabilities, func(c string) bool { return strings.EqualFold(c, what) })
+			return len(h.Capabilities) == 0 || slices.ContainsFunc(h.Capabilities, func(c string) bool {
+				return strings.EqualFold(c, what)
+			})
 		}
 		if !can("pull") || !r.isDigest() && !can("resolve") {
 			continue

@@ -33,7 +33,12 @@ type endpoint struct {
 
 // url is of a thing in the repository. The transport sets the scheme right.
 func (e endpoint) url(path string) string {
-	u := url.URL{Scheme: "https", Host: e.registry.RegistryStr(), Path: e.path + "/" + e.repository + "/" + path, RawQuery: e.query}
+	u := url.URL{
+		Scheme:   "https",
+		Host:     e.registry.RegistryStr(),
+		Path:     e.path + "/" + e.repository + "/" + path,
+		RawQuery: e.query,
+	}
 	return u.String()
 }
 
@@ -95,16 +100,26 @@ func (c *Client) base(e endpoint) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
-	proxies := httpproxy.Config{HTTPProxy: c.either("HTTP_PROXY"), HTTPSProxy: c.either("HTTPS_PROXY"), NoProxy: c.either("NO_PROXY")}
+	proxies := httpproxy.Config{
+		HTTPProxy:  c.either("HTTP_PROXY"),
+		HTTPSProxy: c.either("HTTPS_PROXY"),
+		NoProxy:    c.either("NO_PROXY"),
+	}
 	choose := proxies.ProxyFunc()
 	g := &guard{client: c, own: hostOf(e.registry.RegistryStr()), plain: e.plain}
 	for _, p := range []string{proxies.HTTPProxy, proxies.HTTPSProxy} {
 		g.proxies = append(g.proxies, proxyAddress(p))
 	}
 	g.next = &http.Transport{
-		Proxy:       func(req *http.Request) (*url.URL, error) { return choose(req.URL) },
-		DialContext: g.dial, TLSClientConfig: conf, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
-		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true, DisableCompression: true,
+		Proxy:                 func(req *http.Request) (*url.URL, error) { return choose(req.URL) },
+		DialContext:           g.dial,
+		TLSClientConfig:       conf,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: 30 * time.Second,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       30 * time.Second,
+		ForceAttemptHTTP2:     true,
+		DisableCompression:    true,
 	}
 	return g, nil
 }

@@ -121,7 +121,8 @@ func TestOnlyWhatIsInsecureIsSpokenToInTheClear(t *testing.T) {
 
 // Other ways to write loopback, which a proxy on this host would follow.
 func TestNoProxyIsSentToOurOwnServices(t *testing.T) {
-	for _, to := range []string{"http://LOCALHOST:1", "http://localhost.:1", "http://127.1:1", "http://2130706433:1", "http://0x7f.0.0.1:1",
+	for _, to := range []string{"http://LOCALHOST:1", "http://localhost.:1", "http://127.1:1", "http://2130706433:1",
+		"http://0x7f.0.0.1:1",
 		"http://[::1]:1", "http://[::ffff:169.254.169.254]"} {
 		t.Run(to, func(t *testing.T) {
 			s, h := start(t), newHost(t)
@@ -224,13 +225,14 @@ func TestALongSkipIsNoStall(t *testing.T) {
 	}
 	store.Backoff, store.Stall, store.Attempts = time.Millisecond, stall, 3
 	c, ref, digest, first := newHost(t).client(), strings.TrimPrefix(server.URL, "http://")+"/a", digestOf(data), true
-	err = store.Fetch(bg, blob.Source{Digest: digest, Size: int64(len(data)), Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-		if first { // which breaks at 95 %
-			first = false
-			return io.NopCloser(bytes.NewReader(data[:len(data)*95/100])), nil
-		}
-		return c.Blob(ctx, ref, digest, at)
-	}})
+	err = store.Fetch(bg,
+		blob.Source{Digest: digest, Size: int64(len(data)), Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
+			if first { // which breaks at 95 %
+				first = false
+				return io.NopCloser(bytes.NewReader(data[:len(data)*95/100])), nil
+			}
+			return c.Blob(ctx, ref, digest, at)
+		}})
 	if err != nil {
 		t.Error(err)
 	}
@@ -250,7 +252,10 @@ func TestCertificatesOfAnIPv6Registry(t *testing.T) {
 	defer server.Close()
 	s.AddImage("a", "v1", layer("x"))
 	addr := l.Addr().String()
-	h.write("etc/docker/certs.d/"+addr+"/ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	h.write("etc/docker/certs.d/"+addr+"/ca.crt", string(pem.EncodeToMemory(&pem.Block{
+		Type:  "CERTIFICATE",
+		Bytes: server.Certificate().Raw,
+	})))
 	if _, err := h.client().Manifest(bg, fmt.Sprintf("%s/a:v1", addr)); err != nil {
 		t.Error(err)
 	}

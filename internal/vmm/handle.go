@@ -102,6 +102,9 @@ func readStat(process string) (st stat, err error) {
 		return n
 	}
 	st.state, st.handle = fields[0], Handle{PID: pid, StartTime: number(22)}
-	st.usage = Usage{CPUTime: time.Duration(number(14)+number(15)) * tick, Memory: int64(number(24)) * int64(os.Getpagesize())}
+	st.usage = Usage{
+		CPUTime: time.Duration(number(14)+number(15)) * tick,
+		Memory:  int64(number(24)) * int64(os.Getpagesize()),
+	}
 	return st, err
 }

@@ -21,7 +21,8 @@ func TestAHandleTellsOneProcess(t *testing.T) {
 	check(t, err)
 	_, err = out.Read(make([]byte, 1)) // it has worked
 	check(t, err)
-	if u, err := h.Usage(); err != nil || !h.Alive() || u.CPUTime <= 0 || u.CPUTime > time.Minute || u.Memory < int64(os.Getpagesize()) {
+	if u, err := h.Usage(); err != nil || !h.Alive() || u.CPUTime <= 0 || u.CPUTime > time.Minute ||
+		u.Memory < int64(os.Getpagesize()) {
 		t.Errorf("a process that lives: alive %t, %+v, %v", h.Alive(), u, err)
 	}
 	other := vmm.Handle{PID: h.PID, StartTime: h.StartTime + 1}

@@ -26,7 +26,8 @@ func CheckReach(path string) error {
 			return err
 		}
 		if info.Mode()&0o001 == 0 {
-			return fmt.Errorf("the directory %s is closed to the VM's own user, who needs %s: chmod o+x, or put the file elsewhere",
+			return fmt.Errorf(
+				"the directory %s is closed to the VM's own user, who needs %s: chmod o+x, or put the file elsewhere",
 				dir, real)
 		}
 		if dir == filepath.Dir(dir) {

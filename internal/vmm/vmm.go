@@ -44,11 +44,12 @@ type NIC struct {
 // Config is everything a driver needs to start a VM. It is stored as JSON in
 // the VM's directory.
 type Config struct {
-	ID      string `json:"id"`
-	Dir     string `json:"dir"` // existing directory for sockets; its path must leave room (sun_path is 108 bytes)
-	Accel   Accel  `json:"accel"`
-	Version string `json:"version,omitempty"` // the program's version, if the caller knows it: the driver then need not ask
-	Kernel  string `json:"kernel"`            // vmlinux ELF or bzImage
+	ID    string `json:"id"`
+	Dir   string `json:"dir"` // existing directory for sockets; its path must leave room (sun_path is 108 bytes)
+	Accel Accel  `json:"accel"`
+	// the program's version, if the caller knows it: the driver then need not ask
+	Version string `json:"version,omitempty"`
+	Kernel  string `json:"kernel"` // vmlinux ELF or bzImage
 	Initrd  string `json:"initrd"`
 	// KernelFile and InitrdFile are the same, opened for reading; nil: the driver opens them. The
 	// driver does not close them.

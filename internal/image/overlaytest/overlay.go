@@ -124,7 +124,11 @@ func writeEntry(w *tar.Writer, path, rel string, first map[uint64]string) error 
 	}
 	kind := st.Mode & unix.S_IFMT
 	if kind == unix.S_IFCHR && st.Rdev == 0 {
-		return w.WriteHeader(&tar.Header{Name: filepath.Join(filepath.Dir(rel), ".wh."+filepath.Base(rel)), Mode: 0o600, Format: tar.FormatPAX})
+		return w.WriteHeader(&tar.Header{
+			Name:   filepath.Join(filepath.Dir(rel), ".wh."+filepath.Base(rel)),
+			Mode:   0o600,
+			Format: tar.FormatPAX,
+		})
 	}
 	h, err := header(path, rel, &st)
 	if err != nil || h == nil {

@@ -88,7 +88,8 @@ func (b *Bridge) save(m savedSettings) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(b.saved), filepath.Base(b.saved)+".*.tmp") // a daemon that starts removes such files
+	// a daemon that starts removes such files
+	f, err := os.CreateTemp(filepath.Dir(b.saved), filepath.Base(b.saved)+".*.tmp")
 	if err != nil {
 		return err
 	}

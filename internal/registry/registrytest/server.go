@@ -77,8 +77,16 @@ func StartTLS() *Server {
 
 // New returns a registry that listens nowhere, to be used as a handler.
 func New() *Server {
-	return &Server{manifests: map[string]stored{}, blobs: map[string][]byte{}, requests: map[string]int{}, sent: map[string]int64{},
-		fail: map[string]*failure{}, redirect: map[string]string{}, release: make(chan struct{}), tokens: map[string]int{}}
+	return &Server{
+		manifests: map[string]stored{},
+		blobs:     map[string][]byte{},
+		requests:  map[string]int{},
+		sent:      map[string]int64{},
+		fail:      map[string]*failure{},
+		redirect:  map[string]string{},
+		release:   make(chan struct{}),
+		tokens:    map[string]int{},
+	}
 }
 
 // Close ends the server, and whoever is stalled.
@@ -125,13 +133,25 @@ func (s *Server) AddImageFor(arch, name, tag string, layers ...Layer) string {
 	diffIDs, descriptors := []string{}, []map[string]any{}
 	for _, l := range layers {
 		diffIDs = append(diffIDs, digestOf(l.Plain))
-		descriptors = append(descriptors, map[string]any{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": s.AddBlob(l.Stored), "size": len(l.Stored)})
+		descriptors = append(descriptors, map[string]any{
+			"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+			"digest":    s.AddBlob(l.Stored),
+			"size":      len(l.Stored),
+		})
 	}
-	config, _ := json.Marshal(map[string]any{"os": "linux", "architecture": arch, "config": map[string]any{"Cmd": []string{"/bin/sh"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}})
+	config, _ := json.Marshal(map[string]any{
+		"os":           "linux",
+		"architecture": arch,
+		"config":       map[string]any{"Cmd": []string{"/bin/sh"}},
+		"rootfs":       map[string]any{"type": "layers", "diff_ids": diffIDs},
+	})
 	const mediaType = "application/vnd.oci.image.manifest.v1+json"
 	body, _ := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": mediaType, "layers": descriptors,
-		"config": map[string]any{"mediaType": "application/vnd.oci.image.config.v1+json", "digest": s.AddBlob(config), "size": len(config)}})
+		"config": map[string]any{
+			"mediaType": "application/vnd.oci.image.config.v1+json",
+			"digest":    s.AddBlob(config),
+			"size":      len(config),
+		}})
 	return s.AddManifest(name, tag, mediaType, body)
 }
 
@@ -264,7 +284,8 @@ func (s *Server) Log() []string {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	s.log = append(s.log, strings.TrimSpace(strings.Join([]string{r.Method, r.URL.Path, r.Header.Get("Range"), scheme}, " ")))
+	s.log = append(s.log,
+		strings.TrimSpace(strings.Join([]string{r.Method, r.URL.Path, r.Header.Get("Range"), scheme}, " ")))
 	challenge := ""
 	if s.check != nil {
 		challenge = s.check(r)

@@ -50,7 +50,8 @@ func Start(c Command) (*Process, error) {
 	p := &Process{command: c, done: make(chan struct{}), started: make(chan error, 1)}
 	go p.run()
 	if err := <-p.started; err != nil {
-		if c.Config.Namespaces && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EUSERS)) {
+		if c.Config.Namespaces &&
+			(errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EUSERS)) {
 			return nil, fmt.Errorf("starting %s: this host lets no ordinary user make a user namespace: allow it (sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone), or use --vmm=qemu, which needs none: %w", c.Program, err)
 		}
 		return nil, fmt.Errorf("starting %s: %w", c.Program, err)

@@ -71,10 +71,12 @@ func (h Host) Choose(ctx context.Context, spec banger.Spec) (Chosen, error) {
 // suits says why a VMM cannot run spec on this host, whether it is installed or not.
 func (h Host) suits(v VMM, spec banger.Spec) error {
 	if v.NeedsKVM && !h.KVM {
-		return banger.Errorf(banger.CodeUnavailable, "%s needs KVM: %w", v.Name, errors.New(h.NoKVM)).WithHint("use --vmm=qemu, which emulates, or leave it out")
+		return banger.Errorf(banger.CodeUnavailable, "%s needs KVM: %w", v.Name, errors.New(h.NoKVM)).
+			WithHint("use --vmm=qemu, which emulates, or leave it out")
 	}
 	if (spec.Nested != "" || spec.CPUModel != "") && v.CheckCPU == nil {
-		return banger.Errorf(banger.CodeUnavailable, "%s gives a guest the host's CPU, without virtualisation of its own", v.Name).
+		return banger.Errorf(banger.CodeUnavailable, "%s gives a guest the host's CPU, without virtualisation of its own",
+			v.Name).
 			WithHint("use --vmm=qemu, or leave it out")
 	}
 	if spec.Nested != "" && h.KVM {
@@ -107,7 +109,8 @@ func (h Host) Accel() vmm.Accel {
 func find(ctx context.Context, v VMM) (Chosen, error) {
 	path, version, err := v.Find(ctx)
 	if err != nil {
-		return Chosen{}, banger.Errorf(banger.CodeUnavailable, "no VM can be started: %w", err).WithHint("install it: %s", v.Package)
+		return Chosen{}, banger.Errorf(banger.CodeUnavailable, "no VM can be started: %w", err).
+			WithHint("install it: %s", v.Package)
 	}
 	return Chosen{v, path, version}, nil
 }

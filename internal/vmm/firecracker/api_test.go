@@ -53,11 +53,23 @@ func description(t *testing.T) (d struct {
 func TestTheAPIHasNotDrifted(t *testing.T) {
 	d := description(t)
 	for name, v := range map[string]any{
-		"BootSource": BootSource{}, "MachineConfiguration": MachineConfiguration{}, "Drive": Drive{}, "NetworkInterface": NetworkInterface{},
-		"Vsock": Vsock{}, "Balloon": Balloon{}, "EntropyDevice": EntropyDevice{}, "SerialDevice": SerialDevice{}, "TokenBucket": TokenBucket{},
-		"Logger": Logger{}, "Metrics": Metrics{}, "InstanceActionInfo": InstanceActionInfo{}, "Vm": VM{},
-		"SnapshotCreateParams": SnapshotCreateParams{}, "SnapshotLoadParams": SnapshotLoadParams{}, "MemoryBackend": MemoryBackend{},
-		"NetworkOverride": NetworkOverride{}, "VsockOverride": VsockOverride{}, "InstanceInfo": InstanceInfo{}, "Error": Error{},
+		"BootSource":           BootSource{},
+		"MachineConfiguration": MachineConfiguration{},
+		"Drive":                Drive{},
+		"NetworkInterface":     NetworkInterface{},
+		"Vsock":                Vsock{},
+		"Balloon":              Balloon{},
+		"EntropyDevice":        EntropyDevice{},
+		"SerialDevice":         SerialDevice{},
+		"TokenBucket":          TokenBucket{},
+		"Logger":               Logger{}, "Metrics": Metrics{}, "InstanceActionInfo": InstanceActionInfo{}, "Vm": VM{},
+		"SnapshotCreateParams": SnapshotCreateParams{},
+		"SnapshotLoadParams":   SnapshotLoadParams{},
+		"MemoryBackend":        MemoryBackend{},
+		"NetworkOverride":      NetworkOverride{},
+		"VsockOverride":        VsockOverride{},
+		"InstanceInfo":         InstanceInfo{},
+		"Error":                Error{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			def, ok := d.Definitions[name]

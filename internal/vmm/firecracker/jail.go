@@ -58,7 +58,8 @@ func readJail(c vmm.Config, program string) (*jail, error) {
 		return nil, err
 	}
 	if path := filepath.Join(j.root(c.ID), apiSocket); len(path) > maxSocketPath {
-		return nil, fmt.Errorf("the path %s of a socket has %d bytes, and %d are possible: choose a shorter state directory", path, len(path), maxSocketPath)
+		return nil, fmt.Errorf("the path %s of a socket has %d bytes, and %d are possible: choose a shorter state directory",
+			path, len(path), maxSocketPath)
 	}
 	return j, nil
 }
@@ -129,7 +130,8 @@ func (j *jail) own(paths ...string) error {
 // which is named all the same: told of version 2 alone, the jailer would join one that is
 // called as the program, if somebody has made it.
 func (j *jail) arguments(c vmm.Config, o options) []string {
-	args := []string{"--id", c.ID, "--exec-file", j.program, "--uid", strconv.Itoa(j.uid), "--gid", strconv.Itoa(j.gid), "--chroot-base-dir", j.base}
+	args := []string{"--id", c.ID, "--exec-file", j.program, "--uid", strconv.Itoa(j.uid), "--gid", strconv.Itoa(j.gid),
+		"--chroot-base-dir", j.base}
 	if j.group != "" {
 		args = append(args, "--cgroup-version", "2", "--parent-cgroup", j.group)
 	}

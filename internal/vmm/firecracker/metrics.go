@@ -102,7 +102,8 @@ func (p *process) Stats(ctx context.Context) (vmm.Stats, error) {
 	if p.pausing.stopped && p.Handle().Alive() {
 		return total, nil
 	}
-	if err := p.api.call(ctx, http.MethodPut, "/actions", InstanceActionInfo{ActionType: actionFlushMetrics}, nil); err != nil {
+	if err := p.api.call(ctx, http.MethodPut, "/actions", InstanceActionInfo{ActionType: actionFlushMetrics},
+		nil); err != nil {
 		return vmm.Stats{}, p.endOr(err)
 	}
 	select {

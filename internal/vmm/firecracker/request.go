@@ -68,7 +68,8 @@ func readOptions(c vmm.Config, v version) (o options, err error) {
 			o.hugePages = value
 		case name == optionTrackDirtyPages && value == "on":
 			o.trackDirtyPages = true
-		case name == OptionJailer || name == OptionJails || name == OptionUID || name == OptionGID || name == OptionGroup: // readJail's
+		// readJail reads these.
+		case name == OptionJailer || name == OptionJails || name == OptionUID || name == OptionGID || name == OptionGroup:
 		case name == "pci" && value == "on":
 			if problem := v.pciProblem(); problem != "" {
 				return o, errors.New(problem)
@@ -107,11 +108,20 @@ func put(path string, body any) request { return request{http.MethodPut, path, b
 // bootRequests are the calls that boot c, in order. It is pure, so that a golden test can
 // show exactly what we ask of Firecracker.
 func bootRequests(c vmm.Config, v version, o options) []request {
-	list := []request{logRequest(c), metricsRequest(c), put("/machine-config", MachineConfiguration{VcpuCount: c.CPUs, MemSizeMib: c.MemoryMiB, HugePages: o.hugePages, TrackDirtyPages: o.trackDirtyPages})}
+	list := []request{logRequest(c), metricsRequest(c), put("/machine-config", MachineConfiguration{
+		VcpuCount:       c.CPUs,
+		MemSizeMib:      c.MemoryMiB,
+		HugePages:       o.hugePages,
+		TrackDirtyPages: o.trackDirtyPages,
+	})}
 	if o.cpuTemplate != nil {
 		list = append(list, put("/cpu-config", o.cpuTemplate))
 	}
-	list = append(list, put("/boot-source", BootSource{KernelImagePath: c.Kernel, InitrdPath: c.Initrd, BootArgs: bootArgs(c, v, o)}))
+	list = append(list, put("/boot-source", BootSource{
+		KernelImagePath: c.Kernel,
+		InitrdPath:      c.Initrd,
+		BootArgs:        bootArgs(c, v, o),
+	}))
 	for _, d := range c.Drives {
 		list = append(list, put("/drives/"+d.Serial, drive(d)))
 	}
@@ -184,7 +194,8 @@ func check(c vmm.Config, v version) error {
 	}
 	for _, name := range []string{apiSocket, vsockSocket} {
 		if path := filepath.Join(c.Dir, name); len(path) > maxSocketPath {
-			return fmt.Errorf("the path %s of a socket has %d bytes, and %d are possible: choose a shorter run directory", path, len(path), maxSocketPath)
+			return fmt.Errorf("the path %s of a socket has %d bytes, and %d are possible: choose a shorter run directory", path,
+				len(path), maxSocketPath)
 		}
 	}
 	if c.CPUs < 1 || c.CPUs > 32 {

@@ -71,11 +71,15 @@ func checkSnapshot(c vmm.Config, v version, o options) (clock bool, err error) {
 		return false, err
 	}
 	if had.Private[privateKind] == snapshotDiff {
-		return false, fmt.Errorf("the snapshot in %s holds no more than what had changed since the one before: no VM goes on from it alone", c.Restore)
+		return false, fmt.Errorf(
+			"the snapshot in %s holds no more than what had changed since the one before: no VM goes on from it alone",
+			c.Restore)
 	}
 	for _, p := range places(c) {
 		if was := had.Private[p.what]; was != p.path && (p.what != "vsock" || !v.hasVsockOverride()) {
-			return false, fmt.Errorf("the snapshot does not fit: Firecracker %s looks for the %s where it was, at %.200q, and not at %s", v, p.what, was, p.path)
+			return false, fmt.Errorf(
+				"the snapshot does not fit: Firecracker %s looks for the %s where it was, at %.200q, and not at %s", v, p.what, was,
+				p.path)
 		}
 	}
 	return had.Private[privateClock] == clockRealtime && has.Private[privateClock] == clockRealtime, nil
@@ -91,7 +95,8 @@ func (p *process) Snapshot(ctx context.Context, dir string) error {
 func (p *process) SnapshotDiff(ctx context.Context, dir string) error {
 	if p.config.Options[optionTrackDirtyPages] == "" {
 		// Firecracker would ask mincore(2), which misses what is swapped out.
-		return fmt.Errorf("taking a snapshot: what has changed is not known, since the VM was started without the option %s", optionTrackDirtyPages)
+		return fmt.Errorf("taking a snapshot: what has changed is not known, since the VM was started without the option %s",
+			optionTrackDirtyPages)
 	}
 	return p.snapshot(ctx, dir, snapshotDiff)
 }
@@ -143,7 +148,11 @@ func (p *process) settle() {
 }
 
 func snapshotParams(dir, kind string) SnapshotCreateParams {
-	return SnapshotCreateParams{SnapshotType: kind, SnapshotPath: filepath.Join(dir, vmm.SnapshotState), MemFilePath: filepath.Join(dir, vmm.SnapshotRAM)}
+	return SnapshotCreateParams{
+		SnapshotType: kind,
+		SnapshotPath: filepath.Join(dir, vmm.SnapshotState),
+		MemFilePath:  filepath.Join(dir, vmm.SnapshotRAM),
+	}
 }
 
 // restoreRequests are the calls that go on from c's snapshot, in order. The memory is

@@ -93,7 +93,8 @@ func TestARestoreElsewhere(t *testing.T) {
 func TestARestoreOpensItsTap(t *testing.T) {
 	d := firecracker.Driver{Binary: double(t)}
 	c := config(t)
-	c.Namespaces, c.Wrap = true, []string{"setpriv", "--no-new-privs"} // with CAP_NET_ADMIN, so taps are made when they are opened
+	// with CAP_NET_ADMIN, so taps are made when they are opened
+	c.Namespaces, c.Wrap = true, []string{"setpriv", "--no-new-privs"}
 	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", Device: "tap0"}}
 	vm := vmmtest.Start(t, d, c)
 	vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
@@ -169,7 +170,8 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		"the disk is full at the state":  {t.Context(), vmmtest.SmallDir(t, c, "nr_inodes=1"), "Create snapshot error"},
 		"the disk is full at the memory": {t.Context(), vmmtest.SmallDir(t, c, "size=4m"), "Create snapshot error"},
 	} {
-		if err := errors.Join(vm.Resume(t.Context()), vm.Pause(t.Context())); err != nil { // the double can try once in a pause
+		// the double can try once in a pause
+		if err := errors.Join(vm.Resume(t.Context()), vm.Pause(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 		err := taker.Snapshot(s.ctx, s.dir)
@@ -239,9 +241,15 @@ func TestABrokenSnapshotIsRefused(t *testing.T) {
 		"the state is none": {func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, vmm.SnapshotState), []byte("{}"), 0o600)
 		}, "Magic value"},
-		"the state is away":     {func(dir string) error { return os.Remove(filepath.Join(dir, vmm.SnapshotState)) }, "Failed to open snapshot file"},
-		"the memory is cut off": {func(dir string) error { return os.Truncate(filepath.Join(dir, vmm.SnapshotRAM), 1<<20) }, "Failed to load guest memory"},
-		"the memory is away":    {func(dir string) error { return os.Remove(filepath.Join(dir, vmm.SnapshotRAM)) }, "Failed to load guest memory"},
+		"the state is away": {func(dir string) error {
+			return os.Remove(filepath.Join(dir, vmm.SnapshotState))
+		}, "Failed to open snapshot file"},
+		"the memory is cut off": {func(dir string) error {
+			return os.Truncate(filepath.Join(dir, vmm.SnapshotRAM), 1<<20)
+		}, "Failed to load guest memory"},
+		"the memory is away": {func(dir string) error {
+			return os.Remove(filepath.Join(dir, vmm.SnapshotRAM))
+		}, "Failed to load guest memory"},
 		"the memory is noise": {func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, vmm.SnapshotRAM), make([]byte, 256<<20), 0o600)
 		}, "Load snapshot error"},

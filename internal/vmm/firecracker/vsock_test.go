@@ -71,11 +71,13 @@ func TestADialEnds(t *testing.T) {
 	}
 	ended := make(chan struct{})
 	close(ended)
-	if _, err := dialVsock(t.Context(), "/nonexistent/v.sock", 1, false, ended); err == nil || !strings.Contains(err.Error(), "has ended") {
+	if _, err := dialVsock(t.Context(), "/nonexistent/v.sock", 1, false, ended); err == nil ||
+		!strings.Contains(err.Error(), "has ended") {
 		t.Errorf("of a VM that has ended the error is %v", err)
 	}
 	wrong := answering(t, "HTTP/1.1 400\n")
-	if _, err := dialVsock(t.Context(), wrong, 1, false, nil); err == nil || !strings.Contains(err.Error(), "answered CONNECT") {
+	if _, err := dialVsock(t.Context(), wrong, 1, false, nil); err == nil ||
+		!strings.Contains(err.Error(), "answered CONNECT") {
 		t.Errorf("of something else the error is %v", err)
 	}
 }
@@ -93,7 +95,8 @@ func TestADeadVsockIsToldAsOne(t *testing.T) {
 // FuzzHandshake: whatever the VMM says is understood or refused, and no byte behind the
 // line is taken.
 func FuzzHandshake(f *testing.F) {
-	for _, seed := range []string{"OK 1\n", "OK 1073741824\nrest", "", "OK", "\n", "OK \n", "OK 4294967296\n", strings.Repeat("O", 100)} {
+	for _, seed := range []string{"OK 1\n", "OK 1073741824\nrest", "", "OK", "\n", "OK \n", "OK 4294967296\n",
+		strings.Repeat("O", 100)} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -28,7 +28,8 @@ func FullDisk(t *testing.T, d vmm.Driver, c vmm.Config) {
 	vm := vmmtest.Start(t, d, c)
 	vmmtest.Configure(t, vm, guest.Config{Hostname: "full"})
 	vmmtest.Output(t, vm, "/bin/fill", "/fits", "4")
-	if _, err := vmmtest.Try(t, vm, "/bin/fill", "/too-much", "40"); err == nil || !strings.Contains(err.Error(), "ended with") {
+	if _, err := vmmtest.Try(t, vm, "/bin/fill", "/too-much", "40"); err == nil ||
+		!strings.Contains(err.Error(), "ended with") {
 		t.Errorf("where the host's disk is full, writing ends with: %v", err)
 	}
 	if out := vmmtest.Output(t, vm, "/bin/echo", "still", "here"); out != "still here\n" {

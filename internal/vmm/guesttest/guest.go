@@ -63,7 +63,10 @@ func (p *Parts) Config(t *testing.T, accel vmm.Accel) vmm.Config {
 	dir := vmmtest.Dir(t)
 	c := vmm.Config{ID: banger.NewID(), Dir: filepath.Join(dir, "run"), Accel: accel,
 		Kernel: p.kernel, Initrd: p.initrd, CPUs: 1, MemoryMiB: 192, Channel: "banger.agent",
-		Drives: []vmm.Drive{{Serial: "rootfs", Path: p.rootfs, ReadOnly: true}, {Serial: "disk", Path: filepath.Join(dir, "disk,of a VM")}}}
+		Drives: []vmm.Drive{
+			{Serial: "rootfs", Path: p.rootfs, ReadOnly: true},
+			{Serial: "disk", Path: filepath.Join(dir, "disk,of a VM")},
+		}}
 	if err := os.Mkdir(c.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -154,9 +157,13 @@ func writeRootfs(path, echo string) error {
 		return err
 	}
 	return w.Finish(dir(map[string]*ext4.Node{
-		"bin": dir(map[string]*ext4.Node{"echo": program, "state": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"}, "cat": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
-			"kill": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
-			"fill": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"}}),
+		"bin": dir(map[string]*ext4.Node{
+			"echo":  program,
+			"state": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"cat":   {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"kill":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"fill":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+		}),
 		"etc": dir(map[string]*ext4.Node{"machine-id": {Mode: syscall.S_IFREG | 0o444, Data: id}}),
 	}))
 }

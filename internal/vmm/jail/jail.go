@@ -1,5 +1,5 @@
-// Package jail knows where the jails of VMMs are: the directories that are their roots. It must not know which VMM has one, nor
-// how one is made.
+// Package jail knows where the jails of VMMs are: the directories that are their roots. It must not
+// know which VMM has one, nor how one is made.
 package jail
 
 import (

@@ -75,7 +75,8 @@ func argv(c vmm.Config, v version) []string {
 		"-machine", "pc-q35-" + v.machine() + ",memory-backend=mem0,sata=off,smbus=off,usb=off,vmport=off",
 		"-accel", string(c.Accel), "-cpu", cpu(c),
 		"-smp", strconv.Itoa(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
-		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,", c.MemoryMiB, again(fds.memory)) + sharing(c),
+		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,", c.MemoryMiB, again(fds.memory)) +
+			sharing(c),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-kernel", again(fds.kernel), "-initrd", again(fds.initrd), "-append", cmdline,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
@@ -91,12 +92,14 @@ func argv(c vmm.Config, v version) []string {
 		node := fmt.Sprintf("drive%d", i)
 		// A descriptor of a set is not opened again, so that its mode does not matter.
 		a = append(a, "-add-fd", fmt.Sprintf("fd=%d,set=%d", fds.drives[i], i))
-		opts := fmt.Sprintf("driver=raw,node-name=%s,file.driver=file,file.filename=/dev/fdset/%d,file.locking=off,discard=unmap", node, i)
+		opts := fmt.Sprintf(
+			"driver=raw,node-name=%s,file.driver=file,file.filename=/dev/fdset/%d,file.locking=off,discard=unmap", node, i)
 		if d.ReadOnly {
 			opts += ",read-only=on"
 		}
 		// By itself QEMU stops a guest for which the host has no room, and nobody would know why.
-		a = append(a, "-blockdev", opts, "-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,werror=report,rerror=report", node, d.Serial))
+		a = append(a, "-blockdev", opts, "-device",
+			fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,werror=report,rerror=report", node, d.Serial))
 	}
 	for i, n := range c.NICs {
 		net := fmt.Sprintf("net%d", i)

@@ -35,8 +35,9 @@ func cpu(c vmm.Config) string {
 	return model + hide
 }
 
-// CheckCPU returns an error if the QEMU at path cannot give a guest the CPU called model under accel. Features may follow
-// the model's name, each behind a comma: EPYC-v3,-rdrand. It runs QEMU, which takes about 20 ms.
+// CheckCPU returns an error if the QEMU at path cannot give a guest the CPU called model under accel.
+// Features may follow the model's name, each behind a comma: EPYC-v3,-rdrand. It runs QEMU, which
+// takes about 20 ms.
 func CheckCPU(ctx context.Context, path, model string, accel vmm.Accel) error {
 	name, rest, _ := strings.Cut(model, ",")
 	if name == modelKVM && accel != vmm.AccelKVM {

@@ -141,13 +141,19 @@ func (d Driver) launch(c vmm.Config, v version, console io.Writer) (*process, er
 	}
 	defer theirs.Close() // so that the end of QEMU is one of the connection
 	p := &process{config: c, version: v, monitor: newMonitor(ours), memory: memory}
-	p.Process, err = child.Start(child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: argv(c, v), Files: handed(opened, theirs, memory),
-		Console: console, Reason: reason,
+	p.Process, err = child.Start(child.Command{
+		Config:  c,
+		Program: cmp.Or(c.Program, d.binary()),
+		Args:    argv(c, v),
+		Files:   handed(opened, theirs, memory),
+		Console: console,
+		Reason:  reason,
 		Ended: func() {
 			p.monitor.close()
 			p.channel.close()
 			memory.Close()
-		}})
+		},
+	})
 	if err != nil {
 		p.monitor.close()
 		memory.Close()
@@ -193,7 +199,8 @@ func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 	case p.Stdout.Contains("Kernel panic - not syncing"):
 		e.Panic, e.Reason = true, "the guest kernel panicked"
 	case e.Code != 0:
-		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code, text.Limit(strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "), text.MaxError))
+		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code,
+			text.Limit(strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "), text.MaxError))
 	case p.Stdout.Contains(vmm.Restarting):
 		e.Reboot, e.Reason = true, "the guest rebooted"
 	default:

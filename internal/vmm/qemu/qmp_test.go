@@ -138,7 +138,8 @@ func TestHostileMonitor(t *testing.T) {
 		answers  []string
 		words    string
 	}{
-		"refuses":                   {greeting, []string{`{"error": {"class": "GenericError", "desc": "not now"}, "id": ID}` + "\n"}, "QEMU refused stop: not now"},
+		"refuses": {greeting,
+			[]string{`{"error": {"class": "GenericError", "desc": "not now"}, "id": ID}` + "\n"}, "QEMU refused stop: not now"},
 		"a greeting without end":    {huge, nil, "line too long"},
 		"an answer without end":     {greeting, []string{huge}, "line too long"},
 		"a huge line":               {greeting, []string{huge + "\n" + done}, "line too long"},

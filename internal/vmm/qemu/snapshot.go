@@ -172,7 +172,8 @@ func (p *process) restore(ctx context.Context) error {
 func (p *process) openMigration(ctx context.Context, f *os.File, shared bool) error {
 	p.monitor.beginMigration()
 	capability := func(name string, on bool) map[string]any { return map[string]any{"capability": name, "state": on} }
-	err := p.monitor.execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{capability("x-ignore-shared", shared), capability("events", true)}})
+	err := p.monitor.execute(ctx, "migrate-set-capabilities",
+		map[string]any{"capabilities": []any{capability("x-ignore-shared", shared), capability("events", true)}})
 	if err == nil {
 		err = p.monitor.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(migrationSpeed)})
 	}

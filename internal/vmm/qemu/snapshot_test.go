@@ -25,9 +25,13 @@ import (
 func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 	c := withNIC(t, config(t), "02:00:00:00:00:01")
 	vm := vmmtest.Start(t, qemu.Driver{}, c)
-	vmmtest.Configure(t, vm, guest.Config{Hostname: "template", Network: &guest.Network{Address: "10.9.0.2/24", Gateway: "10.9.0.1"}})
+	vmmtest.Configure(t, vm, guest.Config{
+		Hostname: "template",
+		Network:  &guest.Network{Address: "10.9.0.2/24", Gateway: "10.9.0.1"},
+	})
 	before := vmmtest.StateOf(t, vm)
-	if before.Hostname != "template" || before.MachineID != guesttest.MachineID || !slices.Equal(before.MACs, []string{"02:00:00:00:00:01"}) {
+	if before.Hostname != "template" || before.MachineID != guesttest.MachineID ||
+		!slices.Equal(before.MACs, []string{"02:00:00:00:00:01"}) {
 		t.Fatalf("the template is %+v", before)
 	}
 	if err := vm.Pause(t.Context()); err != nil {
@@ -54,7 +58,8 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := vmmtest.StateOf(t, vm)
-		if s.Hostname != "fork" || s.MachineID != id || !slices.Equal(s.MACs, []string{mac}) || !slices.Contains(s.Addresses, "10.9.0.7/24") ||
+		if s.Hostname != "fork" || s.MachineID != id || !slices.Equal(s.MACs, []string{mac}) ||
+			!slices.Contains(s.Addresses, "10.9.0.7/24") ||
 			len(s.Addresses) != 1 || !s.Default || time.Since(s.Time).Abs() > 30*time.Second {
 			t.Errorf("fork %d is %+v", i, s)
 		}

@@ -42,7 +42,10 @@ func fullDisk(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) 
 	}
 	end(t, vm)
 	vms := []*VM{Start(t, d, restored)}
-	if _, err := vms[0].Agent.Restored(ctx(t), guest.Config{Hostname: "restored", Seed: make([]byte, guest.MinSeed)}); err != nil {
+	if _, err := vms[0].Agent.Restored(ctx(t), guest.Config{
+		Hostname: "restored",
+		Seed:     make([]byte, guest.MinSeed),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

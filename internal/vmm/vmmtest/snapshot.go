@@ -53,7 +53,10 @@ func snapshots(t *testing.T, d vmm.Driver, c vmm.Config) {
 	if err != nil || info.UptimeMillis < uptime {
 		t.Fatalf("restored, the guest is up for %d ms, and was for %d (%v)", info.UptimeMillis, uptime, err)
 	}
-	if _, err := vm.Agent.Restored(ctx(t), guest.Config{Hostname: "after", Seed: make([]byte, guest.MinSeed)}); err != nil {
+	if _, err := vm.Agent.Restored(ctx(t), guest.Config{
+		Hostname: "after",
+		Seed:     make([]byte, guest.MinSeed),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if out := Output(t, vm, "/bin/echo", "it", "goes", "on"); out != "it goes on\n" {

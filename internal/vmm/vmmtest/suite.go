@@ -51,13 +51,17 @@ func Life(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 func wholeLife(t *testing.T, d vmm.Driver, c vmm.Config) {
 	clean := traces(t, c)
 	vm := Start(t, d, c)
-	if info, err := vm.Agent.Configure(ctx(t), guest.Config{Hostname: "conformance"}); err != nil || info.Version != guest.Version {
+	if info, err := vm.Agent.Configure(ctx(t), guest.Config{Hostname: "conformance"}); err != nil ||
+		info.Version != guest.Version {
 		t.Fatalf("the agent answers %+v, %v", info, err)
 	}
 	if !vm.Handle().Alive() {
 		t.Error("its process is not alive")
 	}
-	if err := vm.Agent.Start(ctx(t), banger.Exec{Args: []string{"/bin/echo", "what", "is", "printed"}, Main: true}); err != nil {
+	if err := vm.Agent.Start(ctx(t), banger.Exec{
+		Args: []string{"/bin/echo", "what", "is", "printed"},
+		Main: true,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	vm.Console.Await(t, "what is printed")

@@ -30,7 +30,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if len(body) > maxPayload {
-		answerFault(w, http.StatusBadRequest, faultf("Request payload with size %d is larger than the limit of %d allowed by server.", len(body), maxPayload))
+		answerFault(w, http.StatusBadRequest,
+			faultf("Request payload with size %d is larger than the limit of %d allowed by server.", len(body), maxPayload))
 		return
 	}
 	a.vm.logRequest(r.Method, r.URL.Path, body)
@@ -153,5 +154,7 @@ func oneOf(value string, words ...string) error {
 			return nil
 		}
 	}
-	return faultf("An error occurred when deserializing the json body of a request: unknown variant `%s`, expected one of %q.", value, words)
+	return faultf(
+		"An error occurred when deserializing the json body of a request: unknown variant `%s`, expected one of %q.", value,
+		words)
 }

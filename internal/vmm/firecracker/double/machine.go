@@ -196,7 +196,8 @@ func appended(pci bool) string {
 // announced by ACPI in the order in which they were configured.
 func (m *microVM) qemu() []string {
 	a := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "microvm,accel=tcg,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-global", "virtio-mmio.force-legacy=false",
+		"-machine", "microvm,accel=tcg,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-global",
+		"virtio-mmio.force-legacy=false",
 		"-cpu", "EPYC-v1,-svm", "-smp", strconv.Itoa(m.cpus), "-m", fmt.Sprintf("%dM", m.memory),
 		"-kernel", handed(fdKernel), "-append", m.args + appended(m.pci) + tuning(),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
@@ -215,8 +216,9 @@ func (m *microVM) qemu() []string {
 		slot--
 	}
 	for i, d := range m.drives {
-		a = append(a, "-blockdev", fmt.Sprintf("driver=raw,node-name=drive%d,read-only=%s,file.driver=file,file.locking=off,file.filename=%s",
-			i, map[bool]string{true: "on", false: "off"}[d.ReadOnly], handed(fdDrives+i)))
+		a = append(a, "-blockdev",
+			fmt.Sprintf("driver=raw,node-name=drive%d,read-only=%s,file.driver=file,file.locking=off,file.filename=%s",
+				i, map[bool]string{true: "on", false: "off"}[d.ReadOnly], handed(fdDrives+i)))
 		device("virtio-blk-device,drive=drive%d,serial=%s,werror=report,rerror=report", i, d.serial) // as Firecracker does
 	}
 	for i, n := range m.nics {

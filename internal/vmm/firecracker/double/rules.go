@@ -130,7 +130,8 @@ func putMachine(m *microVM, _ string, body []byte) error {
 	if err := decode(body, &b, "vcpu_count", "mem_size_mib"); err != nil {
 		return err
 	}
-	if err := errors.Join(oneOf(b.CPUTemplate, "C3", "T2", "T2S", "T2CL", "T2A", "V1N1", "None"), oneOf(b.HugePages, "None", "2M")); err != nil || m.state != notStarted {
+	if err := errors.Join(oneOf(b.CPUTemplate, "C3", "T2", "T2S", "T2CL", "T2A", "V1N1", "None"),
+		oneOf(b.HugePages, "None", "2M")); err != nil || m.state != notStarted {
 		return err
 	}
 	if b.CPUs < 1 || b.CPUs > 32 || b.SMT && b.CPUs != 1 && b.CPUs%2 != 0 {
@@ -168,7 +169,8 @@ func putBoot(m *microVM, _ string, body []byte) error {
 	}
 	if b.Initrd != "" {
 		if _, err := os.Open(b.Initrd); err != nil {
-			return faultf("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. %w", err)
+			return faultf("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. %w",
+				err)
 		}
 	}
 	m.kernel, m.initrd, m.args = b.Kernel, b.Initrd, b.Args
@@ -265,7 +267,8 @@ func putVsock(m *microVM, _ string, body []byte) error {
 	}
 	ln, err := net.Listen("unix", b.Path)
 	if err != nil {
-		return faultf("Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: %w", err)
+		return faultf(
+			"Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: %w", err)
 	}
 	m.vsock, m.vsockPath = ln, b.Path
 	return nil

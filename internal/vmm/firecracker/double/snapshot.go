@@ -55,7 +55,9 @@ func createSnapshot(m *microVM, _ string, body []byte) (any, error) {
 			m.session.drop() // the devices are prepared before the CPUs are looked at (lib.rs, save_state)
 		}
 		return nil, faultf("Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
-	case b.Type == "Diff" && !m.trackDirty: // Firecracker would go by mincore(2), which is wrong once pages are swapped out: nobody is to rely on that
+	// Firecracker would go by mincore(2), which is wrong once pages are swapped out: nobody is to rely on
+	// that
+	case b.Type == "Diff" && !m.trackDirty:
 		return nil, faultf("Create snapshot error: Cannot get dirty bitmap: dirty page tracking is not enabled")
 	}
 	m.resetSent = true // by the devices, before any file is opened (lib.rs, save_state; device_manager/persist.rs)
@@ -87,8 +89,21 @@ func createSnapshot(m *microVM, _ string, body []byte) (any, error) {
 }
 
 func (m *microVM) writeState(path string, length int64) error {
-	s := saved{Magic: magic, Version: playedVersion(), CPUs: m.cpus, Memory: m.memory, HugePages: m.hugePages, Kernel: m.kernel, Initrd: m.initrd, Args: m.args,
-		Vsock: m.vsockPath, Entropy: m.entropy, Balloon: m.balloon, Reporting: m.reporting, Length: length}
+	s := saved{
+		Magic:     magic,
+		Version:   playedVersion(),
+		CPUs:      m.cpus,
+		Memory:    m.memory,
+		HugePages: m.hugePages,
+		Kernel:    m.kernel,
+		Initrd:    m.initrd,
+		Args:      m.args,
+		Vsock:     m.vsockPath,
+		Entropy:   m.entropy,
+		Balloon:   m.balloon,
+		Reporting: m.reporting,
+		Length:    length,
+	}
 	for _, d := range m.drives {
 		s.Drives = append(s.Drives, savedDrive{d, d.serial})
 	}
@@ -167,7 +182,8 @@ func loadSnapshot(m *microVM, _ string, body []byte) (any, error) {
 		return nil, errPostBoot
 	}
 	if m.bootPath {
-		return nil, faultf("Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources.")
+		return nil, faultf(
+			"Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources.")
 	}
 	if b.Memory != nil && b.Memory.Type == "Uffd" {
 		return nil, faultf("the double loads from files only")
@@ -188,11 +204,14 @@ func readState(b load) (s saved, err error) {
 	}
 	switch err := json.Unmarshal(data, &s); {
 	case err != nil:
-		return s, faultf("Failed to get snapshot state from file: Failed to load snapshot state from file: CRC64 validation failed")
+		return s, faultf(
+			"Failed to get snapshot state from file: Failed to load snapshot state from file: CRC64 validation failed")
 	case s.Magic != magic:
 		return s, faultf("Failed to get snapshot state from file: Failed to load snapshot state from file: Magic value does not match arch: 0")
 	case s.Version != playedVersion():
-		return s, faultf("Failed to get snapshot state from file: Failed to load snapshot state from file: Invalid data version: %s", s.Version)
+		return s, faultf(
+			"Failed to get snapshot state from file: Failed to load snapshot state from file: Invalid data version: %s",
+			s.Version)
 	}
 	for _, o := range b.Networks {
 		i := slices.IndexFunc(s.NICs, func(n savedNIC) bool { return n.Name == *o.ID })
@@ -222,7 +241,8 @@ func openMemory(path string, s saved) (*os.File, error) {
 	}
 	if info, err := f.Stat(); err != nil || info.Size() < s.Length {
 		f.Close()
-		return nil, faultf(failed + "Failed to restore guest memory: Total sum of memory regions exceeds largest possible file offset")
+		return nil, faultf(failed +
+			"Failed to restore guest memory: Total sum of memory regions exceeds largest possible file offset")
 	}
 	return f, nil
 }
@@ -289,7 +309,8 @@ func (m *microVM) restore(b load) error {
 func (m *microVM) migrate(command string, f *os.File) error {
 	m.migration = ""
 	if err := errors.Join(
-		m.qmp("migrate-set-capabilities", map[string]any{"capabilities": []any{map[string]any{"capability": "events", "state": true}}}),
+		m.qmp("migrate-set-capabilities",
+			map[string]any{"capabilities": []any{map[string]any{"capability": "events", "state": true}}}),
 		m.qmp("migrate-set-parameters", map[string]any{"max-bandwidth": int64(64 << 30)}),
 		m.qmpWith("getfd", map[string]any{"fdname": "file"}, f),
 		m.qmp(command, map[string]any{"uri": "fd:file"})); err != nil {

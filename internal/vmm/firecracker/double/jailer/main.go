@@ -123,7 +123,8 @@ func (a arguments) run(started time.Time) error {
 		return err
 	}
 	took := strconv.FormatInt(time.Since(started).Microseconds(), 10)
-	argv := append([]string{"/" + name, "--id", a.id, "--start-time-us", took, "--start-time-cpu-us", took, "--parent-cpu-time-us", took}, a.rest...)
+	argv := append([]string{"/" + name, "--id", a.id, "--start-time-us", took, "--start-time-cpu-us", took,
+		"--parent-cpu-time-us", took}, a.rest...)
 	return unix.Exec(argv[0], argv, []string{"PATH=/usr/bin"}) // the emulator is searched
 }
 
@@ -206,7 +207,12 @@ func enter(root string) error {
 
 // devices makes those that Firecracker opens, and gives them and the root to its user.
 func (a arguments) devices() error {
-	for path, number := range map[string][2]uint32{"/dev/net/tun": {10, 200}, "/dev/kvm": {10, 232}, "/dev/urandom": {1, 9}, "/dev/null": {1, 3}} {
+	for path, number := range map[string][2]uint32{
+		"/dev/net/tun": {10, 200},
+		"/dev/kvm":     {10, 232},
+		"/dev/urandom": {1, 9},
+		"/dev/null":    {1, 3},
+	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
