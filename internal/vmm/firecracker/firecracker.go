@@ -29,7 +29,7 @@ import (
 
 // Driver starts Firecracker processes. The zero value uses the one in PATH.
 type Driver struct {
-	Binary string // overrides the program, "" means firecracker
+	Binary string // overrides the name of the program; "" means firecracker
 }
 
 // title is Firecracker's name at the beginning of a sentence.

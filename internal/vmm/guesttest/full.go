@@ -12,8 +12,8 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// FullDisk is what every driver must do when the host has no room for what a guest writes:
-// the guest is told of an error, and goes on. Only root can make a small disk.
+// FullDisk tests what every driver must do when the host has no space for a guest's writes: the
+// guest gets an error and continues. Only root can make a small disk.
 func FullDisk(t *testing.T, d vmm.Driver, c vmm.Config) {
 	dir := vmmtest.Dir(t)
 	if err := syscall.Mount("small", dir, "tmpfs", 0, "size=24m"); err != nil {

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// saved is the double's state file: how the VM was configured. The memory file is QEMU's
-// migration stream, all devices included.
+// saved is the double's state file: the configuration of the VM. The memory file is QEMU's
+// migration stream, with all devices.
 type saved struct {
 	Magic, Version       string
 	CPUs, Memory         int
@@ -52,15 +52,15 @@ func createSnapshot(m *microVM, _ string, body []byte) (any, error) {
 		return nil, errPreBoot
 	case m.state != paused:
 		if m.session != nil && !before(1, 15, 0) {
-			m.session.drop() // the devices are prepared before the CPUs are looked at (lib.rs, save_state)
+			m.session.drop() // the devices are prepared before the CPUs are checked (lib.rs, save_state)
 		}
 		return nil, faultf("Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
-	// Firecracker would go by mincore(2), which is wrong once pages are swapped out: nobody is to rely on
-	// that
+	// Firecracker would use mincore(2), which is wrong once pages are swapped out, so no caller may
+	// rely on that.
 	case b.Type == "Diff" && !m.trackDirty:
 		return nil, faultf("Create snapshot error: Cannot get dirty bitmap: dirty page tracking is not enabled")
 	}
-	m.resetSent = true // by the devices, before any file is opened (lib.rs, save_state; device_manager/persist.rs)
+	m.resetSent = true // the devices do so before any file is opened (lib.rs, save_state; device_manager/persist.rs)
 	if m.session != nil {
 		defer m.session.drop() // all connections are reset (docs/snapshotting/snapshot-support.md)
 	}
@@ -138,7 +138,7 @@ type load struct {
 	Clock bool `json:"clock_realtime"`
 }
 
-// parseLoad reads a body (api_server/request/snapshot.rs).
+// parseLoad decodes a body (api_server/request/snapshot.rs).
 func parseLoad(body []byte) (b load, err error) {
 	if err := decode(body, &b, "snapshot_path"); err != nil {
 		return b, err
@@ -190,13 +190,13 @@ func loadSnapshot(m *microVM, _ string, body []byte) (any, error) {
 	}
 	m.trackDirty = b.Track || b.Diff
 	if err := m.restore(b); err != nil {
-		m.fatal = true // the process is too dirty to go on (rpc_interface.rs)
+		m.fatal = true // the process is in an undefined state and must end (rpc_interface.rs)
 		return nil, faultf("Load snapshot error: Failed to restore from snapshot: %w", err)
 	}
 	return nil, nil
 }
 
-// readState reads a state file and overrides what the body does.
+// readState reads a state file and applies the overrides of the body.
 func readState(b load) (s saved, err error) {
 	data, err := os.ReadFile(b.State)
 	if err != nil {
@@ -229,7 +229,7 @@ func readState(b load) (s saved, err error) {
 	return s, nil
 }
 
-// openMemory opens a memory file that is as long as it was.
+// openMemory opens a memory file. It returns a fault if its length has changed.
 func openMemory(path string, s saved) (*os.File, error) {
 	const failed = "Failed to load guest memory: Error creating guest memory from file: "
 	if s.HugePages {
@@ -247,7 +247,7 @@ func openMemory(path string, s saved) (*os.File, error) {
 	return f, nil
 }
 
-// configureFrom opens what a VM had. Drives are opened where they were.
+// configureFrom opens what the saved VM had, drives at their old paths.
 func (m *microVM) configureFrom(s saved) (err error) {
 	const failed = "Failed to build microVM from snapshot: Failed to restore devices: "
 	m.cpus, m.memory, m.kernel, m.initrd, m.args = s.CPUs, s.Memory, s.Kernel, s.Initrd, s.Args
@@ -256,7 +256,7 @@ func (m *microVM) configureFrom(s saved) (err error) {
 		if _, err := os.Stat(d.Path); err != nil {
 			return faultf(failed+"Error manipulating the backing file: %w", err)
 		}
-		d.drive.serial = d.Serial // as the guest knows it
+		d.drive.serial = d.Serial // the guest knows this number
 		m.drives = append(m.drives, d.drive)
 	}
 	for _, n := range s.NICs {
@@ -274,7 +274,7 @@ func (m *microVM) configureFrom(s saved) (err error) {
 	return nil
 }
 
-// restore starts QEMU and has it read the memory file.
+// restore starts QEMU and makes it read the memory file.
 func (m *microVM) restore(b load) error {
 	s, err := readState(b)
 	if err != nil {
@@ -298,14 +298,14 @@ func (m *microVM) restore(b load) error {
 		return err
 	}
 	m.loading.Store(false)
-	m.resetSent = true // it is part of what was written down
+	m.resetSent = true // the event is part of the saved state
 	if !b.Resume {
 		return nil
 	}
 	return m.resume()
 }
 
-// migrate writes QEMU's stream to a file or reads it from there.
+// migrate writes QEMU's stream to a file, or reads it from there.
 func (m *microVM) migrate(command string, f *os.File) error {
 	m.migration = ""
 	if err := errors.Join(
