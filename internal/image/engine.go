@@ -14,8 +14,7 @@ import (
 	"banger"
 )
 
-// openEngine takes an image from a running docker or podman, which both answer
-// docker's API on a socket of the host.
+// openEngine fetches an image from a running docker or podman. Both serve docker's API on a socket of the host.
 func openEngine(ctx context.Context, scheme, name, dir string) (content, error) {
 	socket, err := engineSocket(scheme, os.Getenv)
 	if err != nil {
@@ -55,7 +54,7 @@ func openEngine(ctx context.Context, scheme, name, dir string) (content, error) 
 	return &spooled{c, file}, nil
 }
 
-// engineSocket follows the clients of docker and podman.
+// engineSocket finds the socket as the clients of docker and podman do.
 func engineSocket(scheme string, env func(string) string) (string, error) {
 	variable, own, candidates := "DOCKER_HOST", "docker.sock", []string{"/var/run/docker.sock"}
 	if scheme == schemePodman {
