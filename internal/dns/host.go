@@ -24,14 +24,14 @@ const (
 	Unknown        = "unknown"
 )
 
-// Host is how a host resolves names, as its files say. Root is "/" but in tests.
+// Host describes how a host resolves names, according to its files. Root is "/" except in tests.
 type Host struct {
 	Root        string
 	Kind        string
 	Nameservers []string // of resolv.conf
 }
 
-// Detect looks which resolver the host uses; nothing is changed.
+// Detect finds out which resolver the host uses. It changes nothing.
 func Detect(root string) Host {
 	h := Host{Root: root, Kind: Unknown}
 	conf := filepath.Join(root, "etc/resolv.conf")
@@ -85,7 +85,7 @@ func (h Host) exists(paths ...string) bool {
 	return false
 }
 
-// mentions says whether one of the files has a line with the setting, spaces aside.
+// mentions reports whether one of the files has a line with the setting, apart from spaces.
 func (h Host) mentions(setting string, patterns ...string) bool {
 	for _, p := range patterns {
 		names, _ := filepath.Glob(filepath.Join(h.Root, p))
@@ -101,7 +101,7 @@ func (h Host) mentions(setting string, patterns ...string) bool {
 	return false
 }
 
-// Recipe is what a person may do where Install does not, "" where Install does.
+// Recipe returns what a person can do if Install cannot, or "" if Install can.
 func (h Host) Recipe(server netip.AddrPort) string {
 	line := fmt.Sprintf("server=/%s/%s#%d", Domain, server.Addr(), server.Port())
 	switch h.Kind {
@@ -116,11 +116,10 @@ func (h Host) Recipe(server netip.AddrPort) string {
 	return ""
 }
 
-// dropIn is our file for systemd-resolved (resolved.conf(5); a port needs systemd
-// 246).
+// dropIn is our file for systemd-resolved (resolved.conf(5); a port needs systemd 246).
 const dropIn = "etc/systemd/resolved.conf.d/banger.conf"
 
-// DropInPath is the file that Install makes, seen from the host's root.
+// DropInPath is the path of the file that Install makes, from the host's root.
 const DropInPath = "/" + dropIn
 
 func dropInText(server netip.AddrPort, madeDir bool) string {
@@ -139,9 +138,9 @@ var dropInPattern = regexp.MustCompile(`^` +
 	strings.ReplaceAll(regexp.QuoteMeta(dropInText(netip.AddrPort{}, false)), regexp.QuoteMeta(netip.AddrPort{}.String()),
 		`[0-9.]+:[0-9]+`) + `$`)
 
-// Install tells systemd-resolved to ask server for the domain of VMs, and reports
-// whether it changed anything: the caller has the resolver read its configuration
-// again. Where another resolver is used it is an error that says what can be done.
+// Install configures systemd-resolved to ask server for the domain of VMs. It reports whether it changed anything;
+// the caller then makes the resolver reload its configuration. If the host uses another resolver, Install returns
+// an error that says what can be done.
 func (h Host) Install(server netip.AddrPort) (changed bool, err error) {
 	if h.Kind != Resolved {
 		return false, h.unsupported(server)
@@ -174,7 +173,7 @@ func (h Host) Install(server netip.AddrPort) (changed bool, err error) {
 	return true, nil
 }
 
-// writeWhole leaves the old file or the new one, durably.
+// writeWhole replaces a file durably: after a crash there is the old file or the new one.
 func writeWhole(path string, text []byte) error {
 	tmp := path + ".tmp"
 	err := os.WriteFile(tmp, text, 0o644)
@@ -191,7 +190,7 @@ func writeWhole(path string, text []byte) error {
 	return syncPath(filepath.Dir(path))
 }
 
-// syncPath makes what a file or a directory holds durable.
+// syncPath makes the content of a file or a directory durable.
 func syncPath(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -201,8 +200,8 @@ func syncPath(path string) error {
 	return f.Sync()
 }
 
-// Uninstall removes what Install made and reports whether there was something. A
-// file that somebody has edited is left, with an error.
+// Uninstall removes what Install made and reports whether there was anything. If somebody has edited the file,
+// Uninstall leaves it and returns an error.
 func (h Host) Uninstall() (changed bool, err error) {
 	have, err := h.installed()
 	if err != nil || have == nil {
@@ -213,17 +212,17 @@ func (h Host) Uninstall() (changed bool, err error) {
 		return false, h.denied(err, "uninstall")
 	}
 	dir := filepath.Dir(path)
-	// it stays if somebody else has put something there
+	// The directory stays if somebody else has put a file there.
 	if bytes.Contains(have, []byte(madeDirNote)) && os.Remove(dir) == nil {
 		dir = filepath.Dir(dir)
 	}
-	if err := syncPath(dir); err != nil { // else a power cut brings it back
+	if err := syncPath(dir); err != nil { // otherwise it could come back after a power cut
 		return true, h.denied(err, "uninstall")
 	}
 	return true, nil
 }
 
-// Installed returns the server that our file names, if it is there.
+// Installed returns the server in our file. It reports false if there is no such file.
 func (h Host) Installed() (netip.AddrPort, bool) {
 	for _, v := range settings(filepath.Join(h.Root, dropIn), "Resolve", "DNS") {
 		if at, err := netip.ParseAddrPort(v); err == nil {
@@ -233,8 +232,7 @@ func (h Host) Installed() (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
-// installed returns our file, nil if there is none, or an error if it is not as we
-// made it.
+// installed returns our file, or nil if it does not exist. It returns an error if the file is not as we made it.
 func (h Host) installed() ([]byte, error) {
 	have, err := os.ReadFile(filepath.Join(h.Root, dropIn))
 	if errors.Is(err, fs.ErrNotExist) {
