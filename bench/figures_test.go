@@ -31,7 +31,7 @@ const (
 	maxVersion     = 50 // ms
 )
 
-// boot compares cold boots, each on a disk without history.
+// boot compares cold boots, each on a new disk.
 func (b *bench) boot() {
 	rival := b.newBare("none")
 	var bare, run, whole, start []float64
@@ -62,8 +62,7 @@ func (b *bench) boot() {
 	b.add("run --rm, to its end", "s", whole, 0)
 }
 
-// runOnce runs a command in a new VM and returns when its output came, and when
-// the VM was gone.
+// runOnce runs a command in a new VM. It returns when the output came and when the VM was gone.
 func (b *bench) runOnce() (first, all time.Duration) {
 	cmd := b.command("run", "--rm", "-q", image, "--", "echo", "up")
 	out, err := cmd.StdoutPipe()
@@ -128,8 +127,8 @@ func (b *bench) exec() {
 	b.add("200 execs at once: until the last", "s", []float64{took.Seconds()}, 0)
 }
 
-// streams compares the throughput of a command's stdio with that of a raw
-// virtio-serial port of the same VM.
+// streams compares the throughput of a command's stdio with that of a raw virtio-serial port of the
+// same VM.
 func (b *bench) streams() {
 	rival := b.newBare("none")
 	c, _, stop := rival.boot(
@@ -192,7 +191,7 @@ func (b *bench) streams() {
 	}, rawOut)
 }
 
-// duelOn compares rates of b.bytes in turns.
+// duelOn compares rates for b.bytes bytes, in turns.
 func (b *bench) duelOn(figure string, bound float64, ours, rival func()) {
 	rate := func(f func()) float64 { return float64(b.bytes) / (1 << 20) / timed(f).Seconds() }
 	var us, them []float64
@@ -213,7 +212,7 @@ func rewound(b *bench, f *os.File) *os.File {
 	return f
 }
 
-// memory measures a daemon that has just started and the processes of idle VMs.
+// memory measures a daemon just after its start, and the processes of idle VMs.
 func (b *bench) memory() {
 	vms := []string{b.newVM(), b.newVM(), b.newVM()}
 	b.cli("daemon", "stop")

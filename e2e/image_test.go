@@ -27,9 +27,8 @@ import (
 // htpasswd is a user banger with the password secret (bcrypt).
 const htpasswd = "banger:$2b$04$mAV7EOcfh574544yNqJ14ui467eCMtINSDmSHOroWpI5FPVUZpKFm\n"
 
-// registry starts Debian's docker-registry on a loopback port of its own choice
-// and sets $REGISTRY; `registry stop` ends it. With `auth` it wants the user banger
-// with the password secret.
+// registry starts Debian's docker-registry on a free port of loopback and sets $REGISTRY; `registry
+// stop` ends it. With `auth` it requires the user banger with the password secret.
 func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) > 1, "registry [auth|stop]")
 	auth := ""
@@ -227,7 +226,7 @@ func layersImage(work string) (v1.Image, error) {
 	}, layers...)
 }
 
-// forMachine says that an image is for another architecture.
+// forMachine marks an image as one for another architecture.
 func forMachine(img v1.Image, arch string) (v1.Image, error) {
 	file, err := img.ConfigFile()
 	if err != nil {
@@ -238,7 +237,7 @@ func forMachine(img v1.Image, arch string) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// probeSource is a program that tells what only a system call can.
+// probeSource is a program that prints what only a system call can show.
 const probeSource = `package main
 
 import (
@@ -278,7 +277,7 @@ func buildProbe(work string) (string, error) {
 	return string(data), err
 }
 
-// scratchImage holds one static binary and not even a directory beside it.
+// scratchImage returns an image with one static binary and nothing else, not even a directory.
 func scratchImage(work string) (v1.Image, error) {
 	probe, err := buildProbe(work)
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// tlsserver FILE serves HTTPS on the host's loopback as what a VM calls 10.0.2.2. The
-// authority's certificate goes to FILE, and the port to $TLS.
+// tlsserver FILE serves HTTPS on the host's loopback, at the address that a VM knows as 10.0.2.2.
+// It writes the authority's certificate to FILE and sets $TLS to the port.
 func cmdTLSServer(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 1, "tlsserver FILE")
 	authority := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "an authority of the test"},
@@ -51,8 +51,8 @@ func cmdTLSServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("TLS", port)
 }
 
-// httpproxy starts a proxy on the host's loopback, for whose URL there is $PROXY, and
-// $PROXYPORT. It adds to each answer that it came by it.
+// httpproxy starts a proxy on the host's loopback and sets $PROXY to its URL and $PROXYPORT to its
+// port. The proxy marks each answer that it passes on.
 func cmdHTTPProxy(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 0, "httpproxy")
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

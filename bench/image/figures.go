@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// pair is a figure: one way against a rival on one input, and the ratio promised.
+// pair is one figure: one way and its rival on one input, and the promised ratio.
 type pair struct {
 	input, way, rival string
 	bound             float64
@@ -26,7 +26,7 @@ var pairs = []pair{
 	{"many-gzip", "ours", "tar2ext4", 0.35}, {"many-gzip", "ours", "seed", 0.05},
 	{"dev-zstd", "ours", "tar2ext4", 0.45}, {"dev-zstd", "ours", "seed", 0.12}, // umoci reads no zstd
 	{"small-gzip", "ours", "", 0},
-	// The same number of files with 1, 4 and 16 times the content: what grows is not memory.
+	// The same number of files with 1, 4 and 16 times the content: memory must not grow.
 	{"content1-gzip", "ours", "", 0}, {"content4-gzip", "ours", "", 0}, {"content16-gzip", "ours", "", 0},
 }
 
@@ -97,7 +97,7 @@ func (p pair) measure(dir string, n int) error {
 	return nil
 }
 
-// once converts in a new process and returns its seconds and its peak memory in MiB.
+// once converts in a new process. It returns the seconds and the peak memory in MiB.
 func once(way, layout, dir string) (seconds, rss float64, err error) {
 	tmp, err := os.MkdirTemp(dir, "out-")
 	if err != nil {

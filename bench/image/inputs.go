@@ -23,7 +23,7 @@ import (
 	"banger/internal/image/overlaytest"
 )
 
-// step is one layer of an input: packages to unpack, then what else to do.
+// step is one layer of an input: packages to unpack, and then other changes.
 type step struct {
 	packages string
 	work     func(root string) error
@@ -56,7 +56,7 @@ var recipes = map[string][]step{
 	"many": {{"papirus-icon-theme", nil}, {"libboost1.81-dev golang-1.19-src rust-src", nil}},
 }
 
-// content is a thousand files of n bytes each, which compress to a half.
+// content makes a thousand files of n bytes each, which compress to half their size.
 func content(n int) func(string) error {
 	return func(root string) error {
 		p, x := make([]byte, n), uint64(n)
@@ -73,8 +73,8 @@ func content(n int) func(string) error {
 	}
 }
 
-// inputs makes DIR/NAME-gzip, DIR/NAME-zstd and DIR/NAME.json, what overlayfs shows for
-// the layers, unless they are there. ONLY narrows them.
+// inputs makes the missing inputs: DIR/NAME-gzip, DIR/NAME-zstd and DIR/NAME.json, which is what
+// overlayfs shows for the layers. ONLY selects inputs.
 func inputs(dir string) error {
 	only, err := regexp.Compile(os.Getenv("ONLY"))
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// referenceVariable names the image of serve to the processes that pull it.
+// referenceVariable is the environment variable with the name of serve's image, for the processes
+// that pull it.
 const referenceVariable = "BANGER_BENCH_REFERENCE"
 
 // serve starts Debian's docker-registry on loopback and pushes the image of a layout to it.

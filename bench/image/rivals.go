@@ -21,7 +21,7 @@ import (
 	"banger/internal/inflate"
 )
 
-// way is one way to make an ext4 file of a layout, in dir, which is empty.
+// way is one way to make an ext4 file of a layout. It works in dir, which is empty.
 type way struct {
 	convert func(layout, dir string) error
 	needs   string // a program
@@ -49,7 +49,7 @@ func open(dir string) (v1.Image, error) {
 	return index.Image(m.Manifests[0].Digest)
 }
 
-// viaTar2ext4 is Microsoft's writer, fed by go-containerregistry's flattener.
+// viaTar2ext4 is Microsoft's writer. Its input comes from go-containerregistry's flattener.
 func viaTar2ext4(layout, dir string) error {
 	img, err := open(layout)
 	if err != nil {
@@ -68,9 +68,9 @@ func viaTar2ext4(layout, dir string) error {
 	return f.Sync()
 }
 
-// viaStaging is the way of the system that banger began from, tuned: unpack the
-// flattened image to a directory, mkfs.ext4 -d, and a debugfs script that mends what
-// an ordinary user cannot unpack.
+// viaStaging is the tuned method of the system that banger was derived from: unpack the flattened
+// image to a directory, run mkfs.ext4 -d, and run a debugfs script for what an ordinary user cannot
+// unpack.
 func viaStaging(layout, dir string) error {
 	img, err := open(layout)
 	if err != nil {
@@ -182,8 +182,8 @@ func viaPodman(layout, dir string) error {
 	return errors.Join(err, uerr)
 }
 
-// inflateOnly is the floor: our decompressor, as many layers at once as we decode,
-// to nothing.
+// inflateOnly is the lower bound: our decompressor without output, with as many layers at once as
+// we decode.
 func inflateOnly(layout, _ string) error {
 	img, err := open(layout)
 	if err != nil {
