@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// upperDirectory is what overlayfs writes for changes of every kind (overlayfs.rst).
+// upperDirectory returns a directory with what overlayfs writes for changes of every kind (overlayfs.rst).
 func upperDirectory(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {

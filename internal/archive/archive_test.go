@@ -23,8 +23,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// describe tells everything that a copy is to keep of a tree, one line an entry;
-// names of one file have the same number.
+// describe returns everything that a copy must keep of a tree, one line per entry. Names of one
+// file have the same number.
 func describe(t testing.TB, root string) string {
 	t.Helper()
 	var lines []string
@@ -82,8 +82,8 @@ func xattrsOf(t testing.TB, at string) string {
 	return strings.Join(all, "")
 }
 
-// everyKind is a directory "tree" with entries of every kind; those that are
-// root's only when the test is.
+// everyKind makes a directory "tree" with entries of every kind. Some need root, and are made only
+// if the test runs as root.
 func everyKind(t testing.TB) string {
 	t.Helper()
 	tree := filepath.Join(t.TempDir(), "tree")
@@ -143,7 +143,7 @@ func archived(t testing.TB, src string, o WriteOptions) []byte {
 	return b.Bytes()
 }
 
-// What is copied is the same in everything that a file system knows of it.
+// TestRoundTrip checks that a copy equals the original in everything that a file system stores.
 func TestRoundTrip(t *testing.T) {
 	tree := everyKind(t)
 	dst := t.TempDir()
@@ -165,7 +165,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// The tar is one that another implementation reads.
+// TestTheStandardLibraryReadsOurs checks that the standard library can read the tar.
 func TestTheStandardLibraryReadsOurs(t *testing.T) {
 	tree := everyKind(t)
 	got := map[string]bool{}

@@ -119,7 +119,7 @@ func paxTime(t time.Time) string {
 	return strings.TrimRight(fmt.Sprintf("%s%d.%09d", sign, s, ns), "0")
 }
 
-// block is a ustar header (POSIX, pax(1), "ustar Interchange Format").
+// block returns a ustar header (POSIX, pax(1), "ustar Interchange Format").
 func block(h *header, name string) []byte {
 	b := make([]byte, blockSize)
 	octal := func(field []byte, v int64) { // what does not fit is in a pax record

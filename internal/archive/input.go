@@ -10,7 +10,7 @@ type chunkReader interface {
 // readSize is the size in bytes of reads from a reader that lends no buffer.
 const readSize = 128 << 10
 
-// input returns the bytes of a reader in the pieces in which they come. A file's data is then written from the
+// input reads the bytes of a reader in the pieces in which they come. A file's data is then written from the
 // buffer in which it was received.
 type input struct {
 	r     io.Reader

@@ -26,14 +26,14 @@ func withMode(h tar.Header, mode int64, xattrs ...string) tar.Header {
 	return h
 }
 
-// Capabilities and a default ACL as the kernel takes them (capability.h, posix_acl_xattr.h).
+// Capabilities and a default ACL in the kernel's form (capability.h, posix_acl_xattr.h).
 const (
 	netRaw  = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	openACL = "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x07\x00\xff\xff\xff\xff\x20\x00\x07\x00\xff\xff\xff\xff"
 )
 
-// TestRightsAreKeptOnlyWhenAskedFor extracts what gives rights to others. Without Rights it is left
-// out and counted, one for each file.
+// TestRightsAreKeptOnlyWhenAskedFor extracts attributes that grant rights. Without Rights they are
+// left out and counted, one for each file.
 func TestRightsAreKeptOnlyWhenAskedFor(t *testing.T) {
 	entries := tarOf(dir("t"), withMode(file("t/setuid"), 0o4755), withMode(file("t/setgid"), 0o2755),
 		withMode(dir("t/group"), 0o2777),
@@ -73,8 +73,8 @@ func rightsOf(t *testing.T, at string) string {
 	return fmt.Sprintf("%o%s", st.Mode&0o7777, xattrsOf(t, at))
 }
 
-// TestAFileArrivesAsOneOrNotAtAll lets a hostile agent answer with something else than the file
-// that was asked for. Nothing is left, and a file that was there before stays.
+// TestAFileArrivesAsOneOrNotAtAll makes a hostile agent answer with something else than the
+// requested file. Nothing is left, and an existing file stays.
 func TestAFileArrivesAsOneOrNotAtAll(t *testing.T) {
 	node := tar.Header{Typeflag: tar.TypeChar, Name: "want", Devmajor: 1, Devminor: 3}
 	for name, c := range map[string]struct {
@@ -136,8 +136,8 @@ func entriesOf(t *testing.T, dir string) []os.DirEntry {
 	return list
 }
 
-// hostileTree is one that nobody but root may enter or change when it is extracted, deeper than
-// there may be descriptors, and cut off.
+// hostileTree returns a tree that is cut off, deeper than the limit of descriptors, and whose
+// directories only root may enter or change.
 func hostileTree() []byte {
 	entries := []tar.Header{withMode(dir("t"), 0), withMode(dir("t/shut"), 0), file("t/shut/f"), dir("t/read")}
 	for i := range 600 {
@@ -156,7 +156,8 @@ func hostileTree() []byte {
 	return b[:len(b)-1100]
 }
 
-// TestATreeThatFailsIsRemoved cuts a tree off. What it has made is removed, and nothing else.
+// TestATreeThatFailsIsRemoved cuts a tree off. Everything that the extraction has made is removed,
+// and nothing else.
 func TestATreeThatFailsIsRemoved(t *testing.T) {
 	for _, to := range []string{"", "/new"} { // into the directory as t, and beside all as new
 		o := newOutside(t)
@@ -172,13 +173,14 @@ func TestATreeThatFailsIsRemoved(t *testing.T) {
 	}
 }
 
-// timeless is a description without the line of the directory itself, whose time changes.
+// timeless returns a description without the line of the directory itself, whose time changes.
 func timeless(described string) string {
 	_, rest, _ := strings.Cut(described, "\n")
 	return rest
 }
 
-// TestATreeThatWasThereIsToldToBeIncomplete cuts off what is added to a directory of the user's.
+// TestATreeThatWasThereIsToldToBeIncomplete cuts off an archive that adds to the user's own
+// directory.
 func TestATreeThatWasThereIsToldToBeIncomplete(t *testing.T) {
 	for name, c := range map[string]struct {
 		entries []byte
@@ -220,8 +222,8 @@ func TestACanceledCopySaysWhatIsLeft(t *testing.T) {
 	}
 }
 
-// TestAnArchiveIsBounded extracts an archive without an end: its entries end at their bound, and
-// its bytes where the file system would have too little room.
+// TestAnArchiveIsBounded extracts an archive without an end. It ends at the limit of entries, or
+// when the file system would have too little space.
 func TestAnArchiveIsBounded(t *testing.T) {
 	for name, c := range map[string]struct {
 		fs    unix.Statfs_t
@@ -265,7 +267,7 @@ func TestAnArchiveIsBounded(t *testing.T) {
 	}
 }
 
-// endless is an archive of one entry over and over.
+// endless is an archive that repeats one entry for ever.
 type endless struct {
 	one   tar.Header
 	entry []byte

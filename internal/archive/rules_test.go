@@ -140,8 +140,8 @@ func TestSources(t *testing.T) {
 	}
 }
 
-// A file of 10 GiB that is holes but for some bytes is sent as those bytes, and has
-// the holes again.
+// TestHolesAreNotSent checks that a file of 10 GiB that is mostly a hole is sent without the hole,
+// and has the hole again.
 func TestHolesAreNotSent(t *testing.T) {
 	base := t.TempDir()
 	f, err := os.Create(base + "/f")
@@ -178,7 +178,8 @@ func TestHolesAreNotSent(t *testing.T) {
 	}
 }
 
-// A file with more pieces than are kept loses its smallest holes, not its data.
+// TestAFileOfManyPieces checks that a file with too many pieces loses its smallest holes and no
+// data.
 func TestAFileOfManyPieces(t *testing.T) {
 	base := t.TempDir()
 	f, err := os.Create(base + "/f")
@@ -196,7 +197,7 @@ func TestAFileOfManyPieces(t *testing.T) {
 	}
 }
 
-// A large file written past the page cache is the same at every length.
+// TestDirectWrites checks that a large file written past the page cache is right at every length.
 func TestDirectWrites(t *testing.T) {
 	for _, base := range []string{onDisk(t), inMemory(t)} {
 		for _, size := range []int{bulkLeast - 1, bulkLeast, bulkLeast + 1, bulkLeast + pageSize, bulkSize, 2 * bulkSize,
@@ -214,7 +215,7 @@ func TestDirectWrites(t *testing.T) {
 	}
 }
 
-// inMemory returns a directory of a file system that may have no direct writes.
+// inMemory returns a directory of a file system that may not support direct writes.
 func inMemory(t *testing.T) string {
 	dir, err := os.MkdirTemp("/dev/shm", "archive")
 	must(t, err)
@@ -222,7 +223,8 @@ func inMemory(t *testing.T) string {
 	return dir
 }
 
-// A write that fails in the background is told, with a queue and without.
+// TestDirectWritesThatFail checks that a failure of a write in the background is reported, with a
+// queue and without.
 func TestDirectWritesThatFail(t *testing.T) {
 	readOnly := t.TempDir() + "/f"
 	must(t, os.WriteFile(readOnly, nil, 0o644))
@@ -246,8 +248,8 @@ func TestDirectWritesThatFail(t *testing.T) {
 	}
 }
 
-// In an archive in any order each directory keeps its own time, while one that was
-// there before shows that something was added.
+// TestTimesOfDirectoriesInAnyOrder checks that, in any order of the archive, each directory gets
+// its own time, and that a directory which existed before gets a new one.
 func TestTimesOfDirectoriesInAnyOrder(t *testing.T) {
 	dst := t.TempDir()
 	old := time.Unix(1_000_000, 0)
@@ -274,7 +276,8 @@ func awaitTick(t testing.TB) {
 	}
 }
 
-// Archives of other programs do not say which files will be linked to.
+// TestHardLinksOfForeignArchives checks archives of other programs, which do not announce the
+// targets of hard links.
 func TestHardLinksOfForeignArchives(t *testing.T) {
 	o := newOutside(t)
 	_, err := Extract(context.Background(), bytes.NewReader(tarOf(file("f"), hardLink("d/g", "f"), hardLink("h", "d/g"))),
@@ -290,7 +293,7 @@ func TestHardLinksOfForeignArchives(t *testing.T) {
 	o.check(t)
 }
 
-// What cannot be kept is counted, not lost silently.
+// TestWhatIsNotKeptIsCounted checks that what cannot be kept is counted and not lost silently.
 func TestWhatIsNotKeptIsCounted(t *testing.T) {
 	base := t.TempDir()
 	must(t, os.Mkdir(base+"/d", 0o755))

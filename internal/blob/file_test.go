@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A file is replaced whole; when its writer fails, the old one stays and nothing
-// lies beside it.
+// TestWriteFile checks that a file is replaced as a whole. If its writer fails, the old file stays
+// and no other file is left.
 func TestWriteFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")

@@ -42,7 +42,7 @@ func resolvedHost(t *testing.T) Host {
 	return Detect(root(t, resolvedFiles()))
 }
 
-// resolvedFiles are those of a host with one link, whose server came by DHCP.
+// resolvedFiles returns the files of a host with one link, whose server comes from DHCP.
 func resolvedFiles() map[string]string {
 	return map[string]string{"run/systemd/resolve/stub-resolv.conf": stub,
 		"etc/resolv.conf":             "-> ../run/systemd/resolve/stub-resolv.conf",

@@ -43,7 +43,7 @@ func dir(children map[string]*Node) *Node {
 
 func empty(*Writer) *Node { return dir(nil) }
 
-// fsck fails the test unless e2fsck finds nothing at all to say.
+// fsck fails the test unless e2fsck has no complaint at all.
 func fsck(t *testing.T, path string) {
 	t.Helper()
 	out, err := exec.Command("/sbin/e2fsck", "-fn", path).CombinedOutput()
@@ -54,7 +54,7 @@ func fsck(t *testing.T, path string) {
 	}
 }
 
-// mounted mounts the image read-only by the kernel and calls f with the place.
+// mounted mounts the image read-only and calls f with the mount point.
 func mounted(t *testing.T, path, options string, f func(dir string)) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -110,7 +110,7 @@ func attributes(values map[string][]byte) (list []Xattr) {
 	return list
 }
 
-// TestEveryKindOfInode holds what the kernel shows against what was asked for.
+// TestEveryKindOfInode compares what the kernel shows with what was written.
 func TestEveryKindOfInode(t *testing.T) {
 	when := time.Unix(1700000000, 123456789)
 	long := strings.Repeat("n", 255)
@@ -204,7 +204,7 @@ func TestEveryKindOfInode(t *testing.T) {
 
 func mtime(st syscall.Stat_t) time.Time { return time.Unix(st.Mtim.Sec, st.Mtim.Nsec).UTC() }
 
-// sparse yields blocks of data with holes between them.
+// sparse is a reader of blocks of data with holes between them.
 type sparse struct {
 	rnd  *rand.Rand
 	left int

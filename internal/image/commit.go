@@ -132,7 +132,7 @@ func newName(target string) (string, error) {
 	return full, nil
 }
 
-// boundedReader returns an error after n bytes.
+// boundedReader is a reader that returns an error after n bytes.
 type boundedReader struct {
 	r io.Reader
 	n int64

@@ -86,7 +86,7 @@ func isZstd(head []byte) bool {
 		bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18})
 }
 
-// ratioReader returns an error for a layer whose plain size is too large for its compressed size.
+// ratioReader is a reader that returns an error for a layer whose plain size is too large for its compressed size.
 type ratioReader struct {
 	r      io.Reader
 	stored *meter

@@ -14,8 +14,8 @@ import (
 	"banger/internal/image/overlaytest"
 )
 
-// TestRandomImagesAreWhatOverlayfsShows makes images by random work on the kernel's
-// overlayfs and compares what it shows with what ours is, entry by entry.
+// TestRandomImagesAreWhatOverlayfsShows makes images by random operations on the kernel's
+// overlayfs, and compares entry by entry what overlayfs shows with our result.
 func TestRandomImagesAreWhatOverlayfsShows(t *testing.T) {
 	images := 200
 	if underRace { // scripts/test runs all of them without it
@@ -51,13 +51,13 @@ func TestRandomImagesAreWhatOverlayfsShows(t *testing.T) {
 	}
 }
 
-// worker does random work on a tree.
+// worker does random operations on a tree.
 type worker struct {
 	r    *rand.Rand
 	root string
 }
 
-// hardNames are few, so that work meets work; some are hard on tools.
+// hardNames are few, so that operations often use the same name. Some are hard for tools.
 var hardNames = []string{"a", "b", "c", "d", "e", "usr", "lib", "with space", "new\nline", "tab\t'\"$`\\", "\xff\xfe",
 	"grün", "-rf", strings.Repeat("n", 255)}
 
@@ -65,7 +65,7 @@ func (w *worker) work(steps int) {
 	for range steps {
 		w.step()
 	}
-	// The last step of all, since each above changes the times of directories.
+	// This is the last step, because each step above changes the times of directories.
 	for _, p := range w.entries() {
 		if w.r.Intn(3) == 0 {
 			w.time(p)
@@ -89,7 +89,7 @@ func (w *worker) some() string {
 	return list[w.r.Intn(len(list))]
 }
 
-// place is a name that may exist or not, in a directory that does.
+// place returns a name, which may exist or not, in an existing directory.
 func (w *worker) place() string {
 	var dirs []string
 	for _, p := range w.entries() {
@@ -100,7 +100,7 @@ func (w *worker) place() string {
 	return filepath.Join(dirs[w.r.Intn(len(dirs))], hardNames[w.r.Intn(len(hardNames))])
 }
 
-// step does one thing; what the kernel refuses is no matter.
+// step does one operation. The kernel may refuse it.
 func (w *worker) step() {
 	r, p := w.r, w.place()
 	switch r.Intn(14) {
@@ -137,8 +137,8 @@ func (w *worker) step() {
 	}
 }
 
-// write writes a new or regular file; a device or what a symlink leads to may be
-// the host's.
+// write writes a new or a regular file. It does not write to a device or through a symlink, which
+// may lead to the host's files.
 func (w *worker) write(p string, mode os.FileMode) {
 	if info, err := os.Lstat(p); err == nil && !info.Mode().IsRegular() {
 		return
@@ -146,7 +146,8 @@ func (w *worker) write(p string, mode os.FileMode) {
 	os.WriteFile(p, w.content(), mode)
 }
 
-// content is of a length near the limits of blocks and buffers, zeros among it.
+// content returns content whose length is near the limits of blocks and buffers. Some of it is
+// zeros.
 func (w *worker) content() []byte {
 	p := make([]byte, []int{0, 1, 100, 4095, 4096, 4097, 20000, 300000}[w.r.Intn(8)])
 	w.r.Read(p)

@@ -72,7 +72,8 @@ func TestARunningEngineIsASource(t *testing.T) {
 	}
 }
 
-// Where the clients of docker and podman look, in their order.
+// TestWhereAnEngineListens checks that sockets are searched where the clients of docker and podman
+// search, in the same order.
 func TestWhereAnEngineListens(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"docker.sock", "podman/podman.sock"} {

@@ -16,7 +16,7 @@ import (
 	"banger/internal/ext4"
 )
 
-// memory is a sparse file that is nowhere, for a file system that nobody mounts.
+// memory is a sparse file in memory, for a file system that is not mounted.
 type memory struct {
 	mu     sync.Mutex
 	blocks map[int64][]byte
@@ -88,7 +88,7 @@ func plainOf(p []byte) (io.Reader, func(), error) {
 	return decompress(bufio.NewReader(bytes.NewReader(p)))
 }
 
-// held is a content of two blobs: a manifest and whatever else is asked for.
+// held is a content of two blobs: a manifest, and one blob for all other requests.
 type held struct{ manifestBody, config []byte }
 
 func (h held) manifest(context.Context, string) ([]byte, error) { return h.manifestBody, nil }

@@ -19,8 +19,8 @@ import (
 	"banger/internal/ext4"
 )
 
-// wantFailure fails the test unless err has the code, is one sentence that
-// contains the words, and the store holds nothing.
+// wantFailure fails the test unless err has the code and is one sentence that contains the words,
+// and the store is empty.
 func wantFailure(t *testing.T, s *Store, err error, code banger.Code, words string) {
 	t.Helper()
 	switch {
@@ -37,8 +37,8 @@ func wantFailure(t *testing.T, s *Store, err error, code banger.Code, words stri
 	}
 }
 
-// TestNoNameLeavesTheImage converts layers whose names try to climb or to leave
-// through symlinks, and says where in the image the file lies then.
+// TestNoNameLeavesTheImage converts layers whose names try to climb or to leave through symlinks,
+// and checks where in the image the file is then.
 func TestNoNameLeavesTheImage(t *testing.T) {
 	const f = " regular 0644 0:0 \"x\"\n"
 	for name, c := range map[string]struct {
@@ -119,7 +119,7 @@ func TestHostileLayersAreRefused(t *testing.T) {
 	}
 }
 
-// header is a tar that ends behind the header of a file of so many bytes.
+// header returns a tar that ends after the header of a file of the given size.
 func header(name string, size int64) []byte {
 	var buf bytes.Buffer
 	if err := tar.NewWriter(&buf).WriteHeader(&tar.Header{
@@ -133,7 +133,7 @@ func header(name string, size int64) []byte {
 	return buf.Bytes()
 }
 
-// holes is a sparse entry (PAX format 1.0 of GNU tar) that is one hole.
+// holes returns a sparse entry (PAX format 1.0 of GNU tar) that consists of one hole.
 func holes(name string, size int64) []byte {
 	sparseMap := make([]byte, 512)
 	copy(sparseMap, "0\n")
@@ -168,7 +168,7 @@ func TestAnEntryOfHolesCanBeCanceled(t *testing.T) {
 	}
 }
 
-// small applies one layer to a file system that is as small as possible.
+// small applies one layer to the smallest possible file system.
 func small(ctx context.Context, t *testing.T, limits *budget, layer []byte) error {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "rootfs"))
@@ -189,7 +189,7 @@ func small(ctx context.Context, t *testing.T, limits *budget, layer []byte) erro
 	return newTree(w).apply(list)
 }
 
-// TestBoundsOfAnImage are those that no test can reach by a real image.
+// TestBoundsOfAnImage checks bounds that no real image can reach in a test.
 func TestBoundsOfAnImage(t *testing.T) {
 	noise := make([]byte, 70<<20)
 	rand.Read(noise)

@@ -237,7 +237,7 @@ func keepXattr(name string, kind uint32) bool {
 	return ext4.ValidXattr(name)
 }
 
-// contextReader returns an error when the context has ended.
+// contextReader is a reader that returns an error when the context has ended.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

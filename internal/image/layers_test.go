@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// richImage is an image of three layers with every kind of file.
+// richImage returns an image of three layers with every kind of file.
 func richImage() []layerBlob {
 	su := file("bin/su", "setuid")
 	su.Mode, su.Uid, su.Gid = 0o4755, 0, 4
@@ -147,8 +147,8 @@ func TestLayersAreAppliedInOrder(t *testing.T) {
 	}
 }
 
-// TestEveryCompression says that the first bytes decide, not the media type,
-// which ociDir always gives as gzip.
+// TestEveryCompression checks that the first bytes decide and not the media type, which ociDir
+// always gives as gzip.
 func TestEveryCompression(t *testing.T) {
 	twice := func(p []byte) []byte { return append(gzipped(p[:700]), gzipped(p[700:])...) }
 	skippable := func(p []byte) []byte { return append([]byte("\x50\x2a\x4d\x18\x02\x00\x00\x00zz"), zstded(p)...) }

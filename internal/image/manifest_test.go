@@ -21,8 +21,8 @@ import (
 
 type object = map[string]any
 
-// described writes an OCI layout of one good layer, after change has had its way with
-// its manifest and config. The digests are those of the result.
+// described writes an OCI layout of one good layer, after change has changed its manifest and
+// config. The digests are those of the result.
 func described(t *testing.T, change func(manifest, config object)) string {
 	t.Helper()
 	at := t.TempDir()
@@ -227,7 +227,7 @@ func TestAPullThatCannotWork(t *testing.T) {
 	}
 }
 
-// A tag that moves is noticed by a check, and followed by a pull.
+// TestATagThatMoves checks that a check notices a tag that has moved, and that a pull follows it.
 func TestATagThatMoves(t *testing.T) {
 	r, s := served(t), quickStore(t)
 	first := r.AddImage("a", "v1", layerFor(gzipped, file("f", "1")))
@@ -251,7 +251,7 @@ func TestATagThatMoves(t *testing.T) {
 	}
 }
 
-// Of an index the image for the platform that is asked for is taken.
+// TestPlatforms checks that the image for the requested platform is taken from an index.
 func TestPlatforms(t *testing.T) {
 	r, s := served(t), quickStore(t)
 	var list []object
@@ -275,7 +275,7 @@ func TestPlatforms(t *testing.T) {
 			t.Errorf("%s: %v", arch, err)
 		}
 	}
-	// The one that is here now is arm64's; it does unless another is asked for.
+	// The stored image is for arm64; it is used unless another platform is requested.
 	for _, c := range []struct{ platform, pull, want string }{
 		{"", banger.PullMissing, "of arm64"},
 		{"linux/arm64", banger.PullNever, "of arm64"},
@@ -302,7 +302,8 @@ func TestPlatforms(t *testing.T) {
 	}
 }
 
-// An index that names itself, or indexes without end, is not followed for ever.
+// TestIndexesWithoutEnd checks that indexes which contain themselves, or which never end, are not
+// followed for ever.
 func TestIndexesWithoutEnd(t *testing.T) {
 	r, s := served(t), quickStore(t)
 	next := r.AddImage("a", "v0", layerFor(gzipped, file("f", "x")))
@@ -323,7 +324,8 @@ func TestIndexesWithoutEnd(t *testing.T) {
 	}
 }
 
-// Bombs: what is small as stored and large as unpacked stops at a limit, which may be set.
+// TestBombs checks that a layer which is small when stored and large when unpacked stops at a
+// limit, which can be set.
 func TestBombs(t *testing.T) {
 	zeros := io.LimitReader(zeroReader{}, 2<<30)
 	var bomb bytes.Buffer

@@ -18,8 +18,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// overlayRoot mounts a file system of known abilities for stacks to live in: the
-// temporary directory's own may lack attributes or devices.
+// overlayRoot mounts a file system for the stacks that supports attributes and devices. That of the
+// temporary directory may not.
 func overlayRoot(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -38,7 +38,7 @@ func overlayRoot(t *testing.T) string {
 	return at
 }
 
-// layersOf returns a stack's layers as an image has them.
+// layersOf returns the layers of a stack in the form of an image.
 func layersOf(t *testing.T, s *overlaytest.Stack, pack func([]byte) []byte) []layerBlob {
 	t.Helper()
 	var list []layerBlob

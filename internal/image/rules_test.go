@@ -26,12 +26,13 @@ func with(e entry, change func(*tar.Header)) entry {
 	return e
 }
 
-// promised is a layer whose stored bytes become others, with the right digests of both.
+// promised returns a layer whose stored bytes are different, with the right digests of both.
 func promised(stored, plain []byte) layerBlob {
 	return layerBlob{string(stored), digestBytes(plain), digestBytes(stored)}
 }
 
-// What is unusual and right: other tools lose, confuse or refuse some of it.
+// TestUnusualLayersAreTakenAsTheSpecificationSays checks layers that are unusual and valid. Other
+// tools lose, confuse or refuse some of them.
 func TestUnusualLayersAreTakenAsTheSpecificationSays(t *testing.T) {
 	good := tarOf(file("f", "x"))
 	const f = "\t\t/f regular 0644 0:0 \"x\"\n"
@@ -133,8 +134,8 @@ func TestUnusualLayersAreTakenAsTheSpecificationSays(t *testing.T) {
 	}
 }
 
-// lastNanosecond is what a clamped time has: the two extra bits of the epoch (ext4,
-// inode timestamps) and no fraction.
+// lastNanosecond is the extra field of a clamped time: the two extra bits of the epoch (ext4, inode
+// timestamps) and no fraction.
 const lastNanosecond = "00000003"
 
 func globalHeader() []byte {
@@ -150,7 +151,8 @@ func globalHeader() []byte {
 	return b.Bytes()
 }
 
-// Sparse files in all forms that GNU tar writes keep their content and their holes.
+// TestSparseFiles checks that sparse files in all forms of GNU tar keep their content and their
+// holes.
 func TestSparseFiles(t *testing.T) {
 	work := t.TempDir()
 	f, err := os.Create(filepath.Join(work, "sparse"))
@@ -193,7 +195,8 @@ func TestSparseFiles(t *testing.T) {
 	}
 }
 
-// Owners that cannot be are refused, not wrapped around to root.
+// TestOwnersOutOfRange checks that owners out of range are refused and do not become root by an
+// overflow.
 func TestOwnersOutOfRange(t *testing.T) {
 	for _, uid := range []int{-5, 1<<32 - 1, 1 << 32, 1<<32 + 5} {
 		t.Run(fmt.Sprint(uid), func(t *testing.T) {
@@ -210,8 +213,8 @@ func TestOwnersOutOfRange(t *testing.T) {
 	}
 }
 
-// A chain of symlinks leads deeper than any path: nothing breaks, and the file system is
-// whole.
+// TestADepthThatNoPathReaches checks a chain of symlinks that leads deeper than any path. It works,
+// and the file system is valid.
 func TestADepthThatNoPathReaches(t *testing.T) {
 	deep := strings.Repeat("d/", 1900)
 	list := []entry{file(deep+"f", "1"), symlink("l0", deep)}

@@ -64,7 +64,7 @@ func TestNormalizeRefuses(t *testing.T) {
 	}
 }
 
-// twoNames is a store with one image by two references, which it also returns.
+// twoNames returns a store with one image under two references, and the references.
 func twoNames(t *testing.T) (s *Store, img banger.Image, a, b string) {
 	t.Helper()
 	at := ociDir(t, plain(file("f", "1")))
@@ -74,8 +74,7 @@ func twoNames(t *testing.T) (s *Store, img banger.Image, a, b string) {
 	return s, img, a, b
 }
 
-// names returns the references of a store, which must be readable also to a
-// store that is opened anew.
+// names returns the references of a store. It checks that a newly opened store has the same ones.
 func names(t *testing.T, s *Store) []string {
 	t.Helper()
 	again, err := Open(s.dir, Options{})
@@ -134,7 +133,7 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotThere asks for what the store does not have in every way.
+// TestWhatIsNotThere asks in every way for what the store does not have.
 func TestWhatIsNotThere(t *testing.T) {
 	absent := "sha256:" + strings.Repeat("0", 64)
 	for name, ask := range map[string]func(*Store) error{
@@ -170,7 +169,7 @@ func TestADigestNamesAnImageToo(t *testing.T) {
 	}
 }
 
-// TestGetOpensNoPathOutsideTheStore holds since digests become paths.
+// TestGetOpensNoPathOutsideTheStore is needed because digests become paths.
 func TestGetOpensNoPathOutsideTheStore(t *testing.T) {
 	s := openStore(t)
 	for _, digest := range []string{"", "sha256:", "sha256:../../etc", "sha512:" + strings.Repeat("0", 64),

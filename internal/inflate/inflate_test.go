@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// material is data of one kind that compresses well, badly, or in its own way.
+// material returns data of one kind; some kinds compress well, and some badly.
 func material(r *rand.Rand, n int) []byte {
 	p := make([]byte, n)
 	switch r.IntN(6) {

@@ -19,8 +19,8 @@ import (
 
 var vmlinux = elfFile("a kernel", strings.Repeat("code ", 1000))
 
-// bzipped is vmlinux by bzip2 -9, which the standard library cannot write, and
-// xzX86 is it by xz --check=crc32 --x86 --lzma2=dict=32MiB, as x86 kernels are
+// bzipped is vmlinux compressed by bzip2 -9, which the standard library cannot write. xzX86 is
+// vmlinux compressed by xz --check=crc32 --x86 --lzma2=dict=32MiB, as x86 kernels are
 // (scripts/xz_wrap.sh).
 const (
 	bzipped = `QlpoOTFBWSZTWfzr8KIACf79o3sQjBhAAQADQwQ/b5wAkAAQAAEAIABoNT1E0MhoDQAAARVJptTQGgHqDIB6eqUMKklZS16oQ0oCA4ikxkMKANzFJqlQrctQeQjfU4xEspgAir3yBznri++UWzVBVr4oIq+QEVafqorld7jGlAEVYldmi3THyZ/F3JFOFCQ/OvwogA==`
@@ -202,14 +202,14 @@ func TestBrokenModulesAreRefused(t *testing.T) {
 	}
 }
 
-// source is what a kernel is imported from.
+// source makes the files that a kernel is imported from.
 func source(t *testing.T) (image, modules string) {
 	t.Helper()
 	return write(t, bzImage(1, gzipped(t, vmlinux)), t.TempDir(), "vmlinuz"), moduleTree(t, map[string][]byte{
 		"ext4.ko": elfFile("depends=jbd2"), "jbd2.ko": elfFile("depends=")})
 }
 
-// imported is a store with kernels of these names, added in this order.
+// imported returns a store with kernels of these names, added in this order.
 func imported(t *testing.T, names ...string) *Store {
 	t.Helper()
 	s, err := Open(filepath.Join(t.TempDir(), "kernels"))
@@ -222,7 +222,7 @@ func imported(t *testing.T, names ...string) *Store {
 	return s
 }
 
-// wantDir fails the test unless the store's directory holds just these names.
+// wantDir fails the test unless the store's directory has exactly these names.
 func wantDir(t *testing.T, s *Store, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(s.dir)
@@ -452,6 +452,6 @@ func TestInitramfsWithoutAnAgentIsRefused(t *testing.T) {
 	}
 }
 
-// noVM says that no VM uses a kernel, and unused that none uses an initramfs.
+// noVM says that no VM uses a kernel, and unused that no VM uses an initramfs.
 func noVM(string) string { return "" }
 func unused(string) bool { return false }

@@ -90,7 +90,8 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// A daemon runs long: a login after its first try counts.
+// TestALoginCountsAtOnce checks that a login after the first attempt of a running daemon takes
+// effect.
 func TestALoginCountsAtOnce(t *testing.T) {
 	s, h := start(t), newHost(t)
 	s.AddImage("a", "v1", layer("x"))
@@ -124,8 +125,8 @@ func TestABrokenFileOfCredentialsIsNamed(t *testing.T) {
 	wantCode(t, err, banger.CodeInvalid, path)
 }
 
-// A registry out in the world may not send us to services of this host or its cloud.
-// It is played by one behind a proxy, since all of this test is on loopback.
+// TestNoWayToOurOwnServices checks that a registry on the Internet cannot direct us to services of
+// this host or its cloud. The registry is behind a proxy, since all of this test is on loopback.
 func TestNoWayToOurOwnServices(t *testing.T) {
 	var reached atomic.Int64
 	own := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
@@ -170,8 +171,8 @@ func TestNoWayToOurOwnServices(t *testing.T) {
 	}
 }
 
-// On loopback a redirect to loopback is how a registry with a storage service works; the
-// password stays with the registry.
+// TestARegistryOnLoopbackMayRedirectThere checks that a registry on loopback may redirect to
+// loopback, as one with a storage service does. The password is sent only to the registry.
 func TestARegistryOnLoopbackMayRedirectThere(t *testing.T) {
 	s, storage, h := start(t), start(t), newHost(t)
 	digest := storage.AddBlob([]byte("content"))

@@ -10,8 +10,7 @@ import (
 	"banger/internal/registry/registrytest"
 )
 
-// three are a registry and two mirrors that all have team/app:v1, by the names by which
-// files know them.
+// three are a registry and two mirrors that all have team/app:v1, under their names in files.
 type three struct {
 	h    *host
 	at   map[string]*registrytest.Server
@@ -31,7 +30,7 @@ func startThree(t *testing.T) three {
 	return v
 }
 
-// digestAt says whose image a digest is.
+// digestAt returns which server has the image with a digest.
 func (v three) digestAt(t *testing.T, digest string) string {
 	t.Helper()
 	for n, s := range v.at {
@@ -42,8 +41,8 @@ func (v three) digestAt(t *testing.T, digest string) string {
 	return "nobody"
 }
 
-// Files as docker, podman and containerd take them, and who then gives
-// registry.test/team/app:v1, or the image REF where one is said.
+// TestWhoIsAskedFirst checks files in the forms of docker, podman and containerd, and which server
+// then delivers registry.test/team/app:v1, or the image REF if there is one.
 func TestWhoIsAskedFirst(t *testing.T) {
 	for name, c := range map[string]struct {
 		file, content string
@@ -97,7 +96,8 @@ func TestWhoIsAskedFirst(t *testing.T) {
 	}
 }
 
-// A drop-in file that says more of the same prefix counts after the main one.
+// TestADropInFileReplacesTheMainOne checks that a drop-in file for the same prefix replaces the
+// main one.
 func TestADropInFileReplacesTheMainOne(t *testing.T) {
 	v := startThree(t)
 	for file, mirror := range map[string]string{
@@ -117,7 +117,7 @@ func TestADropInFileReplacesTheMainOne(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with a mirror, the registry has the last word.
+// TestMirrorsThatFail checks that the registry is asked last, whatever is wrong with a mirror.
 func TestMirrorsThatFail(t *testing.T) {
 	for name, fail := range map[string]func(s *registrytest.Server, h *host){
 		"it answers 500": func(s *registrytest.Server, _ *host) {
@@ -152,7 +152,8 @@ func wrongPassword(s *registrytest.Server, h *host) {
 	s.RequireBasic("me", "secret")
 }
 
-// A mirror gets its own password, not the registry's.
+// TestAMirrorDoesNotGetTheRegistrysPassword checks that a mirror gets its own password and not the
+// registry's.
 func TestAMirrorDoesNotGetTheRegistrysPassword(t *testing.T) {
 	v := startThree(t)
 	v.h.write("etc/containers/registries.conf",
@@ -168,7 +169,7 @@ func TestAMirrorDoesNotGetTheRegistrysPassword(t *testing.T) {
 	}
 }
 
-// That a part of a registry is blocked says nothing of the rest.
+// TestABlockedPath checks that a blocked part of a registry does not block the rest.
 func TestABlockedPath(t *testing.T) {
 	v := startThree(t)
 	v.at["REG"].AddImage("other/app", "v1", layer("x"))
@@ -181,7 +182,8 @@ func TestABlockedPath(t *testing.T) {
 	}
 }
 
-// A blocked host stays blocked however it is written, and one that is another's is not.
+// TestHostsAreComparedByLabels checks that a blocked host is blocked in every spelling, and that
+// similar names of other hosts are not.
 func TestHostsAreComparedByLabels(t *testing.T) {
 	for _, c := range []struct {
 		prefix, ref string

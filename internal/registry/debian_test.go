@@ -25,8 +25,8 @@ import (
 // htpasswd is a user banger with the password secret (bcrypt).
 const htpasswd = "banger:$2b$04$mAV7EOcfh574544yNqJ14ui467eCMtINSDmSHOroWpI5FPVUZpKFm\n"
 
-// startDebian starts Debian's docker-registry, which wants the user above, and returns
-// where it listens.
+// startDebian starts Debian's docker-registry, which requires the user of htpasswd, and returns its
+// address.
 func startDebian(t *testing.T) (addr string) {
 	t.Helper()
 	program, err := exec.LookPath("docker-registry")
@@ -67,7 +67,8 @@ func startDebian(t *testing.T) (addr string) {
 	return addr
 }
 
-// push writes an image through the client's own transport, and explains what fails.
+// push writes an image through the client's own transport, and returns a failure in Explain's
+// words.
 func push(c *Client, ref string, img v1.Image) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
@@ -83,8 +84,8 @@ func push(c *Client, ref string, img v1.Image) error {
 	return nil
 }
 
-// The story of an image at a real registry: no push without a login, one with it, and
-// all its bytes come back, a half one from where it was.
+// TestAnImageAtARealRegistry checks an image at a real registry: a push needs a login, and all
+// bytes can be read back, also from an offset.
 func TestAnImageAtARealRegistry(t *testing.T) {
 	addr, h := startDebian(t), newHost(t)
 	ref, c := addr+"/team/app:v1", h.client()

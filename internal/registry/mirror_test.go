@@ -10,8 +10,8 @@ import (
 	"banger/internal/registry/registrytest"
 )
 
-// Files of the host, with REG and MIR for a registry and its mirror, and who is asked
-// for REG/team/app:v1.
+// TestMirrors checks files of the host, with REG and MIR for a registry and its mirror, and which
+// of the two is asked for REG/team/app:v1.
 func TestMirrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		file, content string
@@ -83,7 +83,7 @@ func TestABlockedRegistryIsNotAsked(t *testing.T) {
 	}
 }
 
-// A mistake in a file names the file.
+// TestBrokenFilesAreNamed checks that the error about a mistake in a file names the file.
 func TestBrokenFilesAreNamed(t *testing.T) {
 	for _, file := range []string{"etc/containers/registries.conf", "etc/containers/registries.conf.d/x.conf",
 		"etc/containerd/certs.d/REG/hosts.toml"} {
@@ -96,7 +96,8 @@ func TestBrokenFilesAreNamed(t *testing.T) {
 	}
 }
 
-// The mirror of containerd is told which registry is meant.
+// TestContainerdsMirrorIsToldTheRegistry checks that a mirror of containerd gets the name of the
+// registry.
 func TestContainerdsMirrorIsToldTheRegistry(t *testing.T) {
 	mirror, h := start(t), newHost(t)
 	mirror.AddImage("library/app", "v1", layer("x"))
@@ -106,7 +107,8 @@ func TestContainerdsMirrorIsToldTheRegistry(t *testing.T) {
 	}
 }
 
-// A mirror that has another thing than was asked for is passed over.
+// TestAMirrorThatIsWrongIsPassedOver checks that a mirror which delivers something else than
+// requested is skipped.
 func TestAMirrorThatIsWrongIsPassedOver(t *testing.T) {
 	reg, mirror, h := start(t), start(t), newHost(t)
 	digest := reg.AddImage("app", "v1", layer("right"))

@@ -22,7 +22,7 @@ import (
 	"banger/internal/registry/registrytest"
 )
 
-// proxyTo answers for s, whatever host is asked for, and notes the hosts.
+// proxyTo forwards every request to s, and records the hosts.
 func proxyTo(t *testing.T, s *registrytest.Server) (url string, asked func() []string) {
 	var mu sync.Mutex
 	var hosts []string
@@ -86,7 +86,8 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// Without a word of the administrator nobody is spoken to in the clear but loopback.
+// TestOnlyWhatIsInsecureIsSpokenToInTheClear checks that without permission of the administrator
+// only loopback is used without TLS.
 func TestOnlyWhatIsInsecureIsSpokenToInTheClear(t *testing.T) {
 	for name, c := range map[string]struct {
 		ref, conf string
@@ -119,7 +120,8 @@ func TestOnlyWhatIsInsecureIsSpokenToInTheClear(t *testing.T) {
 	}
 }
 
-// Other ways to write loopback, which a proxy on this host would follow.
+// TestNoProxyIsSentToOurOwnServices checks other spellings of loopback, which a proxy on this host
+// would follow.
 func TestNoProxyIsSentToOurOwnServices(t *testing.T) {
 	for _, to := range []string{"http://LOCALHOST:1", "http://localhost.:1", "http://127.1:1", "http://2130706433:1",
 		"http://0x7f.0.0.1:1",
@@ -143,8 +145,8 @@ func TestNoProxyIsSentToOurOwnServices(t *testing.T) {
 	}
 }
 
-// A realm elsewhere on loopback is fine for a registry on loopback, by name; the library
-// refuses another address.
+// TestARealmOnLoopback checks that a registry on loopback may have a realm elsewhere on loopback,
+// by name. The library refuses another address.
 func TestARealmOnLoopback(t *testing.T) {
 	s, realm, h := start(t), start(t), newHost(t)
 	s.AddImage("a", "v1", layer("x"))
@@ -159,7 +161,8 @@ func TestARealmOnLoopback(t *testing.T) {
 	}
 }
 
-// A registry that hangs is left when the caller wants, and says so.
+// TestCancelling checks that a request to a registry that hangs ends when the caller cancels it,
+// and that the error says so.
 func TestCancelling(t *testing.T) {
 	asked, hang := make(chan struct{}, 10), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -198,8 +201,9 @@ func TestCancelling(t *testing.T) {
 	}
 }
 
-// A long blob is gone on with at a server that ignores Range: bytes come all the time,
-// so that nothing stalls, however long it takes to skip those that are here.
+// TestALongSkipIsNoStall checks that a long blob is continued at a server that ignores Range. Bytes
+// come all the time, so the fetch does not stall, however long it takes to skip the bytes that the
+// store has.
 func TestALongSkipIsNoStall(t *testing.T) {
 	data := bytes.Repeat([]byte("content "), 10_000)
 	const pieces, pace, stall = 20, 50 * time.Millisecond, 400 * time.Millisecond
@@ -238,7 +242,7 @@ func TestALongSkipIsNoStall(t *testing.T) {
 	}
 }
 
-// Certificates of a registry whose name is an IPv6 address.
+// TestCertificatesOfAnIPv6Registry checks certificates of a registry whose name is an IPv6 address.
 func TestCertificatesOfAnIPv6Registry(t *testing.T) {
 	l, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {

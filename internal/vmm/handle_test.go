@@ -9,7 +9,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// TestAHandleTellsOneProcess and what that has used, while it lives.
+// TestAHandleTellsOneProcess checks that a handle identifies one process, and returns what it has
+// used while it lives.
 func TestAHandleTellsOneProcess(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo; read line")
 	in, err := cmd.StdinPipe()

@@ -11,7 +11,7 @@ import (
 	"banger/internal/guest"
 )
 
-// hostileRoot is an image whose links point out of it, next to a directory that
+// hostileRoot returns an image whose links point out of it, next to a directory that
 // must stay as it is.
 func hostileRoot(t *testing.T) (root rootDir, outside string) {
 	t.Helper()

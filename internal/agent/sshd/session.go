@@ -147,7 +147,7 @@ func (s *session) begin(r *ssh.Request) bool {
 	return true
 }
 
-// environment is what a command gets: the image's and the VM's variables, the
+// environment returns the environment of a command: the image's and the VM's variables, the
 // user's, and those that the client may set.
 func (s *session) environment(login login) []string {
 	env := append([]string{}, s.c.request.Env...)

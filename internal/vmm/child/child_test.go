@@ -13,7 +13,7 @@ import (
 	"banger/internal/vmm/child"
 )
 
-// TestTheEndIsKept: of much noise, only the end is held, and it is found.
+// TestTheEndIsKept: of a long output only the end is kept, and its last line is found.
 func TestTheEndIsKept(t *testing.T) {
 	var tail child.Tail
 	for range 1000 {
@@ -28,7 +28,7 @@ func TestTheEndIsKept(t *testing.T) {
 	}
 }
 
-// TestAWrapperHasItsOwnDescriptors: they come first, and the program gets the others.
+// TestAWrapperHasItsOwnDescriptors: the wrapper's come first, and the program gets the others.
 func TestAWrapperHasItsOwnDescriptors(t *testing.T) {
 	own, theirs := pipeWith(t, "for the wrapper"), pipeWith(t, "for the program")
 	var console strings.Builder
@@ -45,8 +45,8 @@ func TestAWrapperHasItsOwnDescriptors(t *testing.T) {
 	}
 }
 
-// TestANamespaceHoldsNothingOfTheHost: a wrapper in namespaces has its caller's ids, may
-// do two things to a network that holds nothing, and no more.
+// TestANamespaceHoldsNothingOfTheHost: a wrapper in namespaces has its caller's ids, and two rights
+// over a network namespace that has nothing of the host.
 func TestANamespaceHoldsNothingOfTheHost(t *testing.T) {
 	if os.Getuid() == 0 {
 		asNobody(t, "true", nil)
@@ -64,8 +64,8 @@ func TestANamespaceHoldsNothingOfTheHost(t *testing.T) {
 	}
 }
 
-// asNobody runs the test again as an ordinary user, after what a shell does as root, in a
-// process of those attributes.
+// asNobody runs the test again as an ordinary user, in a new process with the given attributes.
+// Before that, root runs a shell command.
 func asNobody(t *testing.T, first string, attributes *syscall.SysProcAttr) {
 	t.Helper()
 	self, err := os.Open("/proc/self/exe")
@@ -109,8 +109,8 @@ func pipeWith(t *testing.T, text string) *os.File {
 	return r
 }
 
-// TestTheNamespacesAsText shows what a VMM's wrapper starts in: for an ordinary user a user
-// namespace in which he is himself, with two rights over the network namespace made in it.
+// TestTheNamespacesAsText shows the namespaces of a VMM's wrapper. An ordinary user's wrapper gets
+// a user namespace with the same ids, and two rights over the network namespace made in it.
 func TestTheNamespacesAsText(t *testing.T) {
 	for want, c := range map[string]struct {
 		namespaces bool
@@ -129,7 +129,7 @@ func TestTheNamespacesAsText(t *testing.T) {
 	}
 }
 
-// TestUserNamespacesSwitchedOff says what to do, both ways.
+// TestUserNamespacesSwitchedOff checks that the error names both remedies.
 func TestUserNamespacesSwitchedOff(t *testing.T) {
 	if os.Getuid() == 0 { // a namespace in which no other can be made, and an ordinary user of it
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}

@@ -15,7 +15,7 @@ import (
 	"unicode/utf8"
 )
 
-// TestAnswers: what is made of a VMM's answers, the proper ones and others.
+// TestAnswers: how answers of a VMM are understood, proper ones and others.
 func TestAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer string // as it is on the wire
@@ -50,7 +50,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestAnAnswerWithoutEndIsCut: more than the limit is not held.
+// TestAnAnswerWithoutEndIsCut: no more than the limit is kept.
 func TestAnAnswerWithoutEndIsCut(t *testing.T) {
 	socket := serving(t, func(conn net.Conn) {
 		conn.Read(make([]byte, 4096))
@@ -68,7 +68,7 @@ func TestAnAnswerWithoutEndIsCut(t *testing.T) {
 	}
 }
 
-// TestSilenceEnds: a VMM that does not answer costs the caller its patience, no more.
+// TestSilenceEnds: a call to a VMM that does not answer ends at its deadline.
 func TestSilenceEnds(t *testing.T) {
 	socket := serving(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -116,7 +116,7 @@ func reply(status, body string) string {
 	return fmt.Sprintf("HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s", status, len(body), body)
 }
 
-// answering serves one answer to each request and then closes.
+// answering sends the same answer to each request and then closes the connection.
 func answering(t *testing.T, answer string) string {
 	return serving(t, func(conn net.Conn) {
 		head := make([]byte, 4096)
@@ -125,7 +125,7 @@ func answering(t *testing.T, answer string) string {
 	})
 }
 
-// serving listens on a socket for the length of a test.
+// serving listens on a socket until the test ends.
 func serving(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")

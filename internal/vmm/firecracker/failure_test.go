@@ -14,7 +14,7 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// TestWhatIsNoFirecracker: programs that are absent, too old or something else.
+// TestWhatIsNoFirecracker: programs that are absent, too old or something else are refused.
 func TestWhatIsNoFirecracker(t *testing.T) {
 	// of an arm64
 	foreign := program(t,
@@ -137,7 +137,7 @@ func program(t *testing.T, content string) string {
 	return path
 }
 
-// files lists what is in a directory.
+// files lists the files in a directory.
 func files(t *testing.T, dir string) string {
 	t.Helper()
 	var list []string

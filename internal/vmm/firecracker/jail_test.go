@@ -12,7 +12,7 @@ import (
 	"banger/internal/vmm"
 )
 
-// jailed is a VM of root's, as the supervisor asks for it.
+// jailed returns a VM of root, as the supervisor requests it.
 func jailed() vmm.Config {
 	c := plain()
 	c.Options = map[string]string{
@@ -25,8 +25,8 @@ func jailed() vmm.Config {
 	return c
 }
 
-// TestRequestsOfAJailedBoot shows what the jailer is told, and what Firecracker, whose root
-// is the jail.
+// TestRequestsOfAJailedBoot shows the arguments of the jailer, and the requests to Firecracker,
+// whose root is the jail.
 func TestRequestsOfAJailedBoot(t *testing.T) {
 	c := jailed()
 	j, err := readJail(c, "/bin/sh") // a program that is there
@@ -86,7 +86,8 @@ func TestWhatIsNoJail(t *testing.T) {
 	}
 }
 
-// TestAJailHoldsTheVMsFiles, the very ones, and nothing of a VM before it.
+// TestAJailHoldsTheVMsFiles checks that a jail has hard links to the VM's files, and nothing of an
+// earlier VM.
 func TestAJailHoldsTheVMsFiles(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string {
@@ -191,7 +192,7 @@ func TestWhichJailer(t *testing.T) {
 	}
 }
 
-// TestWhereNoJailCanBe: what is copied there would not be a program, or no device.
+// TestWhereNoJailCanBe: on some file systems a copied program or device does not work.
 func TestWhereNoJailCanBe(t *testing.T) {
 	dir := t.TempDir()
 	for option, flag := range map[string]uintptr{"nodev": syscall.MS_NODEV, "noexec": syscall.MS_NOEXEC} {

@@ -8,8 +8,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// TestMetricsAreAddedUp: each line says what was done since the one before; one that says
-// nothing of use hides none of the others.
+// TestMetricsAreAddedUp: each line has the differences to the line before. A useless line does not
+// hide the others.
 func TestMetricsAreAddedUp(t *testing.T) {
 	m, err := openMetrics(t.TempDir())
 	if err != nil {

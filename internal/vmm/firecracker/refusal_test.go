@@ -101,8 +101,8 @@ func TestWhatIsNotRestored(t *testing.T) {
 	}
 }
 
-// TestTheClockIsAskedForWhereItIs: Firecracker fails a load that asks for a time of day which
-// the snapshot has not.
+// TestTheClockIsAskedForWhereItIs: Firecracker fails a load that asks for a time of day which the
+// snapshot does not have.
 func TestTheClockIsAskedForWhereItIs(t *testing.T) {
 	for name, r := range map[string]struct {
 		arch, release, source string
@@ -140,7 +140,7 @@ func TestTheClockIsAskedForWhereItIs(t *testing.T) {
 	}
 }
 
-// onDisk is a Config whose files are there.
+// onDisk returns a Config whose files exist.
 func onDisk(t *testing.T) vmm.Config {
 	t.Helper()
 	dir := t.TempDir()

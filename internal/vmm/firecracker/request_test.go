@@ -13,7 +13,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// plain is a VM as the supervisor asks for it.
+// plain returns a VM as the supervisor requests it.
 func plain() vmm.Config {
 	return vmm.Config{ID: "0123456789ab", Dir: "/run/banger/vms/0123456789ab",
 		Accel:     vmm.AccelKVM,
@@ -54,7 +54,7 @@ func TestRequestsOfABoot(t *testing.T) {
 	}
 }
 
-// TestRequestsOfARestore shows what is asked for a VM that goes on from a snapshot.
+// TestRequestsOfARestore shows what we ask of Firecracker for a VM that continues from a snapshot.
 func TestRequestsOfARestore(t *testing.T) {
 	c := plain()
 	c.Restore = "/snapshots/1"
@@ -171,7 +171,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestWarnings: of each version its warning says all that is known, and nothing else.
+// TestWarnings: the warning of each version says all that is known, and nothing else.
 func TestWarnings(t *testing.T) {
 	const (
 		stranger = "was never run with banger"

@@ -54,7 +54,7 @@ func (v version) atLeast(major, minor int) bool { return !v.less(version{major, 
 // The abilities of a version (CHANGELOG.md of Firecracker).
 
 func (v version) hasTrackDirtyPages() bool { return v.atLeast(1, 13) } // until 1.12 it has another name
-// adds pci=off to the kernel's command line itself
+// appendsPCIOff: Firecracker itself adds pci=off to the kernel's command line.
 func (v version) appendsPCIOff() bool    { return v.atLeast(1, 13) }
 func (v version) hasFreePages() bool     { return v.atLeast(1, 14) } // hinting and reporting
 func (v version) hasSerialLimit() bool   { return v.atLeast(1, 16) }

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	os.Exit(run())
 }
 
-// config is a guest under emulation, which runs on every host.
+// config returns an emulated guest, which runs on every host.
 func config(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelTCG) }
 
 func TestQEMUConforms(t *testing.T) {

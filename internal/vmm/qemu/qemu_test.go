@@ -14,7 +14,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// plain is a VM as the supervisor asks for it.
+// plain returns a VM as the supervisor requests it.
 func plain(accel vmm.Accel) vmm.Config {
 	return vmm.Config{ID: "0123456789ab", Dir: "/run/banger/vms/0123456789ab",
 		Accel: accel, Kernel: "/k/vmlinux", Initrd: "/k/initrd.cpio", CPUs: 2, MemoryMiB: 512, Channel: "banger.agent",
@@ -79,7 +79,7 @@ func TestParseVersion(t *testing.T) {
 		if got, err := parseVersion(out); err != nil || got != want {
 			t.Errorf("%q is version %+v, %v, not %+v", out, got, err, want)
 		}
-		// What Version returns is what a later Start is given.
+		// A later Start gets what Version has returned.
 		if again, err := parseVersion("version " + want.text); err != nil || again != want {
 			t.Errorf("%q is read back as %+v, %v", want.text, again, err)
 		}

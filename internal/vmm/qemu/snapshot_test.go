@@ -19,8 +19,8 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// TestTwoGuestsOfOneSnapshot: each goes on from the same instant with a disk and sockets of
-// its own, neither changes the snapshot, and once told, they share nothing that a machine
+// TestTwoGuestsOfOneSnapshot: each continues from the same instant with its own disk and sockets,
+// and neither changes the snapshot. After they were informed, they share nothing that two machines
 // must not share.
 func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 	c := withNIC(t, config(t), "02:00:00:00:00:01")
@@ -96,7 +96,7 @@ func TestASnapshotOfARestoredVM(t *testing.T) {
 	}
 }
 
-// TestASnapshotThatFailsLeavesNothing, and the VM goes on.
+// TestASnapshotThatFailsLeavesNothing, and the VM continues.
 func TestASnapshotThatFailsLeavesNothing(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, qemu.Driver{}, c)
@@ -155,7 +155,7 @@ func takeAndEnd(t *testing.T, c vmm.Config) string {
 	return dir
 }
 
-// forkOf is another VM of c's snapshot: its disk is a copy.
+// forkOf returns another VM of c's snapshot, with a copy of the disk.
 func forkOf(t *testing.T, c vmm.Config, snapshot string) vmm.Config {
 	t.Helper()
 	fork := c
@@ -177,7 +177,7 @@ func forkOf(t *testing.T, c vmm.Config, snapshot string) vmm.Config {
 	return fork
 }
 
-// withNIC gives c a NIC whose frames go nowhere.
+// withNIC returns c with a NIC whose frames go nowhere.
 func withNIC(t *testing.T, c vmm.Config, mac string) vmm.Config {
 	t.Helper()
 	ours, theirs := vmmtest.SocketPair(t)

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// TestTheDoubleIsStrict: what Firecracker would refuse, the double refuses with the same
-// status and fault (parsed_request.rs, rpc_interface.rs).
+// TestTheDoubleIsStrict: what Firecracker refuses, the double refuses with the same status and
+// fault (parsed_request.rs, rpc_interface.rs).
 func TestTheDoubleIsStrict(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
@@ -259,8 +259,8 @@ func TestTheDoubleIsStrict(t *testing.T) {
 	}
 }
 
-// TestAFailedLoadIsTheEnd: it is answered, and then the process ends; a load that is merely
-// not allowed is no end.
+// TestAFailedLoadIsTheEnd: a failed load is answered, and then the process ends. A load that is not
+// allowed does not end it.
 func TestAFailedLoadIsTheEnd(t *testing.T) {
 	m := &microVM{state: notStarted, ended: make(chan int, 1)}
 	if _, fault := ask(t, &api{vm: m}, `PUT /snapshot/load {"snapshot_path":"/none"}`); fault == "" || len(m.ended) != 0 {
@@ -272,8 +272,8 @@ func TestAFailedLoadIsTheEnd(t *testing.T) {
 	}
 }
 
-// TestAnOldVersionKnowsLess: what a later version brought is an unknown field, or path, before.
-// What 1.12.1 is asked here the real one was asked, too, and answered alike.
+// TestAnOldVersionKnowsLess: fields and paths of a later version are unknown. The real 1.12.1 was
+// asked the same here, and answered alike.
 func TestAnOldVersionKnowsLess(t *testing.T) {
 	const load = `PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x",`
 	for _, c := range []struct{ version, call, fault string }{
@@ -298,7 +298,8 @@ func TestAnOldVersionKnowsLess(t *testing.T) {
 	}
 }
 
-// TestWhatAResumeDoesToTheVsock: by version, and by whether a snapshot has sent an event before.
+// TestWhatAResumeDoesToTheVsock: it depends on the version, and on whether a snapshot has sent an
+// event before.
 func TestWhatAResumeDoesToTheVsock(t *testing.T) {
 	for _, c := range []struct {
 		version     string
@@ -327,7 +328,7 @@ func TestWhatAResumeDoesToTheVsock(t *testing.T) {
 	}
 }
 
-// TestWhatIsPrinted: requests are printed until a log is named, unless --level says otherwise.
+// TestWhatIsPrinted: requests are printed until the API names a log, unless --level silences them.
 func TestWhatIsPrinted(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	if err := os.WriteFile(log, nil, 0o600); err != nil {
@@ -346,7 +347,7 @@ func TestWhatIsPrinted(t *testing.T) {
 	}
 }
 
-// captured returns what f prints.
+// captured returns the output of f.
 func captured(t *testing.T, f func()) string {
 	t.Helper()
 	file, err := os.CreateTemp(t.TempDir(), "stdout")
