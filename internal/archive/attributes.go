@@ -39,7 +39,7 @@ func (x *extractor) directory(dir int, name, base string, h *header) error {
 }
 
 // reenter saves the time of a directory that this archive has already finished and now adds to. Such a directory is
-// recognized by its time, which was set and so differs from that of the last change. No list of all directories is
+// recognised by its time, which was set and so differs from that of the last change. No list of all directories is
 // needed.
 func (x *extractor) reenter(fd int) error {
 	if n := len(x.stack); x.path == "" || n > 0 && x.stack[n-1].end == len(x.path) {

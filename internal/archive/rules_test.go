@@ -317,7 +317,8 @@ func TestWhatIsNotKeptIsCounted(t *testing.T) {
 	}
 }
 
-// A stream that breaks in the middle leaves the file that was there, and no other.
+// TestABrokenCopyLeavesNoHalfFile checks that a stream that breaks in the middle leaves the
+// existing file and no other.
 func TestABrokenCopyLeavesNoHalfFile(t *testing.T) {
 	base := t.TempDir()
 	must(t, os.WriteFile(base+"/f", bytes.Repeat([]byte("new"), 100_000), 0o644))
@@ -340,7 +341,8 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// What an extraction holds does not grow with what it extracts.
+// TestMemoryDoesNotGrowWithTheEntries checks that the memory of an extraction does not depend on
+// the number of entries.
 func TestMemoryDoesNotGrowWithTheEntries(t *testing.T) {
 	heap := func() uint64 {
 		var m runtime.MemStats
@@ -371,7 +373,8 @@ func TestMemoryDoesNotGrowWithTheEntries(t *testing.T) {
 	}
 }
 
-// One who may not give a file its owner does not give it the rights of another.
+// TestSetuidNeedsItsOwner checks that setuid is dropped if the process may not give the file its
+// owner.
 func TestSetuidNeedsItsOwner(t *testing.T) {
 	h := file("f")
 	h.Mode, h.Uid, h.Gid = 0o4755, 3, 4
@@ -388,7 +391,8 @@ func TestSetuidNeedsItsOwner(t *testing.T) {
 	}
 }
 
-// Frames end by the last frame alone.
+// TestFramesEndOnlyByTheirLastFrame checks that only the last frame ends the frames without an
+// error.
 func TestFramesEndOnlyByTheirLastFrame(t *testing.T) {
 	var whole bytes.Buffer
 	banger.WriteFrame(&whole, banger.FrameStdout, []byte("data"))

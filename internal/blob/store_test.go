@@ -236,7 +236,7 @@ func (later) RetryAfter() time.Duration { return time.Millisecond }
 
 var errBroken = errors.New("connection reset")
 
-// What sources do wrong, and what becomes of it.
+// failingSources are the faults of sources, and the results.
 var failingSources = map[string]struct {
 	answer func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error)
 	calls  int64 // of Open

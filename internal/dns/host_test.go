@@ -35,7 +35,7 @@ func root(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// The stub's file as systemd 252 writes it.
+// stub is the stub's file as systemd 252 writes it.
 const stub = "# This is /run/systemd/resolve/stub-resolv.conf managed by man:systemd-resolved(8).\n\nnameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n"
 
 func resolvedHost(t *testing.T) Host {
@@ -206,10 +206,12 @@ func TestNoOtherNameIsLost(t *testing.T) {
 		files map[string]string // beside those of a host that is well
 		want  string            // of the error; "" none
 	}{
-		"nothing more":          {nil, ""},
-		"nothing but comments":  {map[string]string{"etc/systemd/resolved.conf": "[Resolve]\n#DNS=\n#FallbackDNS=\n"}, ""},
-		"servers for all names": {map[string]string{"etc/systemd/resolved.conf": "[Resolve]\nDNS=1.1.1.1 2.2.2.2\n"}, "(DNS=1.1.1.1 2.2.2.2)"},
-		"servers in a drop-in":  {map[string]string{"run/systemd/resolved.conf.d/x.conf": "[Resolve]\nDNS = 1.1.1.1\n"}, "(DNS=1.1.1.1)"},
+		"nothing more":         {nil, ""},
+		"nothing but comments": {map[string]string{"etc/systemd/resolved.conf": "[Resolve]\n#DNS=\n#FallbackDNS=\n"}, ""},
+		"servers for all names": {map[string]string{"etc/systemd/resolved.conf": "[Resolve]\nDNS=1.1.1.1 2.2.2.2\n"},
+			"(DNS=1.1.1.1 2.2.2.2)"},
+		"servers in a drop-in": {map[string]string{"run/systemd/resolved.conf.d/x.conf": "[Resolve]\nDNS = 1.1.1.1\n"},
+			"(DNS=1.1.1.1)"},
 		"a list that a later one empties": {map[string]string{
 			"usr/lib/systemd/resolved.conf.d/1.conf": "[Resolve]\nDNS=1.1.1.1\n",
 			"etc/systemd/resolved.conf.d/2.conf":     "[Resolve]\nDNS=\n",

@@ -136,7 +136,7 @@ func (a *Area) put(p []byte, start uint64) error {
 	if a.used == 0 {
 		a.start = start
 	}
-	// moves p only if there is a hole before it; does not overwrite bytes that are still to be put
+	// This moves p only if there is a hole before it, and does not overwrite bytes that are still to be put.
 	copy(a.buf[a.used:], p)
 	a.used += len(p)
 	return nil

@@ -71,9 +71,7 @@ func (w *Writer) Finish(root *Node) error {
 		if err != nil {
 			return err
 		}
-		// the root's number is below the journal's; the table is written in the order of blocks, not of
-		// numbers
-		if i == 0 {
+		if i == 0 { // the root's number is below the journal's; the table is in the order of blocks
 			if err := table.put(rootInode, raw, true); err != nil {
 				return err
 			}

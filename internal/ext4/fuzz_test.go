@@ -74,7 +74,7 @@ func (s *script) step() error {
 		return nil
 	}
 	n := &Node{Mode: uint32(s.next()) << 4 & 0o7777, UID: uint32(s.next()) << 24, GID: uint32(s.next()),
-		// to 2242: e2fsck takes what follows 2310 for a mistake
+		// The latest year is 2242: e2fsck takes times after 2310 for a mistake.
 		Mtime: time.Unix(int64(s.next()%80-16)<<27, int64(s.next())<<22)}
 	kinds := []uint32{syscall.S_IFREG, syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFCHR, syscall.S_IFIFO,
 		syscall.S_IFSOCK, 0}

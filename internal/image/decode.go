@@ -56,7 +56,7 @@ func unpackLayer(ctx context.Context, open opener, l layer, area *ext4.Area, lim
 	return list, nil
 }
 
-// decompress recognizes gzip, zstd and plain tar by their first bytes. Registries sometimes
+// decompress recognises gzip, zstd and plain tar by their first bytes. Registries sometimes
 // mislabel layers, and the diffID is checked in any case.
 func decompress(in *bufio.Reader) (io.Reader, func(), error) {
 	head, err := in.Peek(4)

@@ -109,11 +109,13 @@ func (w *worker) step() {
 	case 3, 4:
 		os.Mkdir(p, 0o755)
 	case 5:
-		os.Symlink([]string{"a", "/usr", "../lib", "nowhere", strings.Repeat("s/", 29) + "s", strings.Repeat("l", 60), strings.Repeat("x/", 2000)}[r.Intn(7)], p)
+		os.Symlink([]string{"a", "/usr", "../lib", "nowhere", strings.Repeat("s/", 29) + "s", strings.Repeat("l", 60),
+			strings.Repeat("x/", 2000)}[r.Intn(7)], p)
 	case 6:
 		os.Link(w.some(), p)
 	case 7:
-		unix.Mknod(p, []uint32{unix.S_IFIFO, unix.S_IFCHR, unix.S_IFBLK}[r.Intn(3)]|0o640, int(unix.Mkdev(uint32(r.Intn(4096)), uint32(1+r.Intn(1<<20-1)))))
+		unix.Mknod(p, []uint32{unix.S_IFIFO, unix.S_IFCHR, unix.S_IFBLK}[r.Intn(3)]|0o640,
+			int(unix.Mkdev(uint32(r.Intn(4096)), uint32(1+r.Intn(1<<20-1)))))
 	case 8, 9:
 		if p := w.some(); p != w.root {
 			os.RemoveAll(p)
@@ -164,8 +166,9 @@ func (w *worker) attribute(p string) {
 	name := []string{"user.u", "trusted.t", "security.s", "user.other", "trusted." + strings.Repeat("n", 200)}[w.r.Intn(5)]
 	if w.r.Intn(4) == 0 {
 		name, size = "system.posix_acl_access", 0
-		unix.Lsetxattr(p, name, []byte("\x02\x00\x00\x00"+"\x01\x00\x06\x00\xff\xff\xff\xff"+"\x02\x00\x04\x00\xe8\x03\x00\x00"+
-			"\x04\x00\x04\x00\xff\xff\xff\xff"+"\x10\x00\x04\x00\xff\xff\xff\xff"+"\x20\x00\x00\x00\xff\xff\xff\xff"), 0)
+		unix.Lsetxattr(p, name, []byte(
+			"\x02\x00\x00\x00"+"\x01\x00\x06\x00\xff\xff\xff\xff"+"\x02\x00\x04\x00\xe8\x03\x00\x00"+
+				"\x04\x00\x04\x00\xff\xff\xff\xff"+"\x10\x00\x04\x00\xff\xff\xff\xff"+"\x20\x00\x00\x00\xff\xff\xff\xff"), 0)
 		return
 	}
 	unix.Lsetxattr(p, name, bytes.Repeat([]byte{byte(w.r.Intn(256))}, size), 0)

@@ -198,7 +198,7 @@ const (
 	dockerLayerType  = "application/vnd.docker.image.rootfs.diff.tar"
 )
 
-// checkLayer returns an error for a layer of an unsupported type. The compression is recognized by
+// checkLayer returns an error for a layer of an unsupported type. The compression is recognised by
 // the layer's first bytes, whatever the type says.
 func checkLayer(i int, d v1.Descriptor) error {
 	t := string(d.MediaType)

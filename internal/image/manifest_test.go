@@ -161,7 +161,7 @@ func TestDockersManifestIsTaken(t *testing.T) {
 	}))
 }
 
-// A registry with an image that changes, fails or lies while it is pulled.
+// The following tests use a registry whose image changes, fails or is wrong while it is pulled.
 
 func served(t *testing.T) *registrytest.Server {
 	s := registrytest.Start()

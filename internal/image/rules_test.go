@@ -104,7 +104,7 @@ func TestUnusualLayersAreTakenAsTheSpecificationSays(t *testing.T) {
 		"a user's on a symlink": {[]layerBlob{plain(with(symlink("s", "t"), func(h *tar.Header) {
 			h.PAXRecords = map[string]string{"SCHILY.xattr.user.x": "1"}
 		}))}, root0 + "\t\t/s symlink 0777 0:0 -> t\n"},
-		// as debugfs shows them
+		// The owners are in debugfs's form.
 		"the largest owners": {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) {
 			h.Uid, h.Gid = 1<<32-2, 1<<31+5
 		}))}, root0 + "\t\t/f regular 0644 -2:-2147483643 \"x\"\n"},

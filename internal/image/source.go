@@ -91,7 +91,7 @@ func normalizeName(ref string) (string, error) {
 	return full, nil
 }
 
-// resolve finds the image that a normalized reference names for a platform, and reads its manifest
+// resolve finds the image that a normalised reference names for a platform, and reads its manifest
 // and config. The caller closes the source's content.
 func (s *Store) resolve(ctx context.Context, ref string, want v1.Platform, emit banger.Emit) (*source, error) {
 	c, err := s.open(ctx, ref, emit)
@@ -106,7 +106,7 @@ func (s *Store) resolve(ctx context.Context, ref string, want v1.Platform, emit 
 	return src, nil
 }
 
-// open returns the content that a normalized reference names.
+// open returns the content that a normalised reference names.
 func (s *Store) open(ctx context.Context, ref string, emit banger.Emit) (content, error) {
 	if r, ok := catalogue[ref]; ok {
 		return s.make(ctx, ref, r, emit)

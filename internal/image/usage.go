@@ -86,7 +86,7 @@ func (s *Store) Check(ctx context.Context) ([]banger.Image, error) {
 	return list, group.Wait()
 }
 
-// isRemote reports whether a normalized reference names an image of a registry.
+// isRemote reports whether a normalised reference names an image of a registry.
 func isRemote(ref string) bool {
 	if _, ok := catalogue[ref]; ok || strings.HasPrefix(ref, "sha256:") {
 		return false

@@ -71,7 +71,7 @@ func unpackBzImage(data []byte) ([]byte, error) {
 	return out.Bytes(), nil // an error after the last byte comes from the trailing size, which is not data
 }
 
-// decompressor recognizes the payload by its magic number, as scripts/extract-vmlinux does.
+// decompressor recognises the payload by its magic number, as scripts/extract-vmlinux does.
 func decompressor(p []byte) (io.Reader, error) {
 	body := p[:len(p)-4]
 	switch {

@@ -20,7 +20,8 @@ func auths(at, user, password string) string {
 	return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, at, base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
 }
 
-// Where a user's name and password may be found, for a registry that wants them.
+// credentialPlaces are the places where a user's name and password may be stored for a registry
+// that requires them.
 var credentialPlaces = map[string]struct {
 	note func(h *host, s *registrytest.Server)
 	ok   bool

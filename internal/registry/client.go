@@ -40,7 +40,7 @@ type Client struct {
 	opts Options
 
 	mu         sync.Mutex
-	transports map[string]http.RoundTripper // by the permissions of authorized calls
+	transports map[string]http.RoundTripper // by the permissions of authorised calls
 }
 
 // New returns a client.
@@ -209,7 +209,7 @@ func (s *skipping) Read(p []byte) (int, error) {
 	return 0, err
 }
 
-// RoundTripper returns a transport that is authorized for actions ("pull" or "push,pull") on ref's
+// RoundTripper returns a transport that is authorised for actions ("pull" or "push,pull") on ref's
 // repository. It is for a library that speaks the API itself.
 func (c *Client) RoundTripper(ctx context.Context, ref, actions string) (http.RoundTripper, error) {
 	r, err := parse(ref)

@@ -160,7 +160,7 @@ func (s *session) environment(login login) []string {
 	set("USER", login.name)
 	set("LOGNAME", login.name)
 	set("SHELL", login.shell)
-	// there are no addresses, but programs check whether the variable is set
+	// There are no addresses, but programs check whether the variable is set.
 	set("SSH_CONNECTION", "0.0.0.0 0 0.0.0.0 22")
 	set("SSH_AUTH_SOCK", s.c.agentSocket())
 	for _, kv := range s.env {

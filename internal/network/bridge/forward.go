@@ -88,7 +88,7 @@ func (b *Bridge) save(m savedSettings) error {
 	if err != nil {
 		return err
 	}
-	// a daemon that starts removes such files
+	// A daemon that starts removes such files.
 	f, err := os.CreateTemp(filepath.Dir(b.saved), filepath.Base(b.saved)+".*.tmp")
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ func newClient(socket string) *client {
 	return &client{&http.Client{
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, socket) },
-			// calls are rare, and an idle connection would occupy one of the server's few slots
+			// Calls are rare, and an idle connection would occupy one of the server's few slots.
 			DisableKeepAlives:      true,
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: 16 << 10,

@@ -48,7 +48,10 @@ func TestReason(t *testing.T) {
 		"its filter": {
 			script: "exit 148",
 			log:    "[ERROR] Shutting down VM after intercepting a bad syscall (42).\n",
-			want:   vmm.Exit{Code: 148, Reason: "Firecracker made a system call that its filter forbids (code 148): [ERROR] Shutting down VM after intercepting a bad syscall (42)"},
+			want: vmm.Exit{
+				Code:   148,
+				Reason: "Firecracker made a system call that its filter forbids (code 148): [ERROR] Shutting down VM after intercepting a bad syscall (42)",
+			},
 		},
 		"its arguments": {
 			script: "exit 153",

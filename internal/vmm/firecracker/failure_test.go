@@ -16,7 +16,7 @@ import (
 
 // TestWhatIsNoFirecracker: programs that are absent, too old or something else are refused.
 func TestWhatIsNoFirecracker(t *testing.T) {
-	// of an arm64
+	// This is the header of a program for arm64.
 	foreign := program(t,
 		"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00\x01\x00\x00\x00"+strings.Repeat("\x00", 128))
 	for binary, words := range map[string]string{

@@ -41,7 +41,7 @@ func openPipe(path string) (*os.File, error) {
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return nil, err
 	}
-	// with a writer that stays open, there is no end of file before close
+	// With a writer that stays open, there is no end of file before close.
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		os.Remove(path)

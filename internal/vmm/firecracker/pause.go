@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// pausing serializes pauses, resumes and snapshots. Its zero value is not usable.
+// pausing serialises pauses, resumes and snapshots. Its zero value is not usable.
 type pausing struct {
 	turn    chan struct{} // has capacity for the one caller whose turn it is
 	stopped bool          // the process is stopped by a signal, and its API does not answer

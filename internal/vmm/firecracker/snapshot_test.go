@@ -93,7 +93,7 @@ func TestARestoreElsewhere(t *testing.T) {
 func TestARestoreOpensItsTap(t *testing.T) {
 	d := firecracker.Driver{Binary: double(t)}
 	c := config(t)
-	// with CAP_NET_ADMIN, an open creates a tap
+	// With CAP_NET_ADMIN, an open creates a tap.
 	c.Namespaces, c.Wrap = true, []string{"setpriv", "--no-new-privs"}
 	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", Device: "tap0"}}
 	vm := vmmtest.Start(t, d, c)
@@ -171,7 +171,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		"the disk is full at the state":  {t.Context(), vmmtest.SmallDir(t, c, "nr_inodes=1"), "Create snapshot error"},
 		"the disk is full at the memory": {t.Context(), vmmtest.SmallDir(t, c, "size=4m"), "Create snapshot error"},
 	} {
-		// the double can try once in a pause
+		// The double can try only once in a pause.
 		if err := errors.Join(vm.Resume(t.Context()), vm.Pause(t.Context())); err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +238,9 @@ func TestABrokenSnapshotIsRefused(t *testing.T) {
 		spoil func(dir string) error
 		words string
 	}{
-		"the state is cut off": {func(dir string) error { return os.Truncate(filepath.Join(dir, vmm.SnapshotState), 100) }, "Firecracker refused PUT /snapshot/load: Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file"},
+		"the state is cut off": {func(dir string) error {
+			return os.Truncate(filepath.Join(dir, vmm.SnapshotState), 100)
+		}, "Firecracker refused PUT /snapshot/load: Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file"},
 		"the state is none": {func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, vmm.SnapshotState), []byte("{}"), 0o600)
 		}, "Magic value"},

@@ -111,7 +111,7 @@ func (m *monitor) take(reply qmpReply) {
 		}
 		close(m.changed)
 		m.changed = make(chan struct{})
-	// an event, or the greeting, which has neither
+	// This is an event, or the greeting, which has neither.
 	case reply.Event != "" || reply.Return == nil && reply.Error == nil:
 	case m.answer != nil && reply.ID == m.last:
 		m.answer <- reply

@@ -107,13 +107,20 @@ func TestTheDoubleIsStrict(t *testing.T) {
 			call:  `PUT /snapshot/create {"mem_file_path":"a","snapshot_path":"b"}`,
 			fault: before,
 		},
-		"a snapshot while it runs": {state: running, call: `PUT /snapshot/create {"mem_file_path":"a","snapshot_path":"b"}`, fault: "Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running"},
+		"a snapshot while it runs": {
+			state: running,
+			call:  `PUT /snapshot/create {"mem_file_path":"a","snapshot_path":"b"}`,
+			fault: "Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running",
+		},
 		"a diff without tracking": {
 			state: paused,
 			call:  `PUT /snapshot/create {"mem_file_path":"a","snapshot_path":"b","snapshot_type":"Diff"}`,
 			fault: "dirty page tracking is not enabled",
 		},
-		"a load of nothing": {call: `PUT /snapshot/load {"snapshot_path":"` + dir + `/none","mem_file_path":"x"}`, fault: "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: Failed to open snapshot file"},
+		"a load of nothing": {
+			call:  `PUT /snapshot/load {"snapshot_path":"` + dir + `/none","mem_file_path":"x"}`,
+			fault: "Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file: Failed to open snapshot file",
+		},
 		"a load of something else": {
 			call:  `PUT /snapshot/load {"snapshot_path":"` + file + `","mem_file_path":"x"}`,
 			fault: "Failed to load snapshot state from file: CRC64 validation failed",
@@ -168,7 +175,10 @@ func TestTheDoubleIsStrict(t *testing.T) {
 			call:  `PUT /snapshot/load {"snapshot_path":"a"}`,
 			fault: "missing field: either `mem_backend` or `mem_file_path` is required",
 		},
-		"a load with two memories": {call: `PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x","mem_backend":{"backend_type":"File","backend_path":"x"}}`, fault: "too many fields: either `mem_backend` or `mem_file_path` exclusively is required"},
+		"a load with two memories": {
+			call:  `PUT /snapshot/load {"snapshot_path":"a","mem_file_path":"x","mem_backend":{"backend_type":"File","backend_path":"x"}}`,
+			fault: "too many fields: either `mem_backend` or `mem_file_path` exclusively is required",
+		},
 		"a memory of no type": {
 			call:  `PUT /snapshot/load {"snapshot_path":"a","mem_backend":{"backend_path":"x"}}`,
 			fault: "missing field `backend_type`",

@@ -219,7 +219,7 @@ func (m *microVM) qemu() []string {
 		a = append(a, "-blockdev",
 			fmt.Sprintf("driver=raw,node-name=drive%d,read-only=%s,file.driver=file,file.locking=off,file.filename=%s",
 				i, map[bool]string{true: "on", false: "off"}[d.ReadOnly], handed(fdDrives+i)))
-		// as Firecracker does
+		// Firecracker does the same.
 		device("virtio-blk-device,drive=drive%d,serial=%s,werror=report,rerror=report", i, d.serial)
 	}
 	for i, n := range m.nics {
