@@ -53,7 +53,7 @@ func (b *bench) boot() {
 	}
 	for i := range b.pairs {
 		for j := range turns {
-			turns[(i+j)%len(turns)]() // nobody is always first
+			turns[(i+j)%len(turns)]() // the order rotates
 		}
 		b.Logf("boot %d of %d: bare %.2f s, run %.2f s, start %.2f s", i+1, b.pairs, bare[i], run[i], start[i])
 	}
@@ -223,7 +223,7 @@ func (b *bench) memory() {
 	b.must(err)
 	daemon := strconv.Itoa(v.PID)
 	idle := b.rss(daemon)
-	var with []float64 // so many VMs and one
+	var with []float64 // after the start of each VM
 	for _, vm := range vms {
 		b.cli("start", "-q", vm)
 		rest()

@@ -73,7 +73,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(base)
-	os.Chmod(base, 0o711) // root's VMs run as users of their own and open files by path
+	os.Chmod(base, 0o711) // root's VMs run as their own users and open files by path
 	os.Setenv("TMPDIR", base)
 	os.Setenv("PATH", binDir+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	if prepared = os.Getenv("BANGER_E2E_STATE"); prepared == "" {

@@ -60,7 +60,7 @@ func cmdHTTPProxy(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 	ts.Defer(origin.Close)
 	forward := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { // whatever name is asked for, the origin is ours
+		Rewrite: func(r *httputil.ProxyRequest) { // every name leads to our origin
 			r.Out.URL.Host = origin.Listener.Addr().String()
 			r.Out.Host = r.In.Host
 		},

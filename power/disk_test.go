@@ -18,7 +18,7 @@ import (
 
 const (
 	fsSize  = 320 << 20 // bytes of the file system
-	ackSize = 64 << 10  // bytes behind it, where it is noted what was acknowledged
+	ackSize = 64 << 10  // size in bytes of the notes behind the file system
 )
 
 // drive is a disk with an ext4. QEMU logs each write and each flush of the disk, in the order in
@@ -64,7 +64,7 @@ func newDrive(t *testing.T, dir string) *drive {
 		data, fmt.Sprintf("%dk", fsSize>>10))
 	mustTool(t, "cp", "--sparse=always", data, filepath.Join(dir, "base.img"))
 	check(t, os.WriteFile(log, nil, 0o600))
-	check(t, os.Truncate(log, 1<<40)) // it does not grow then; it is sparse
+	check(t, os.Truncate(log, 1<<40)) // sparse, so it does not grow later
 	check(t, os.WriteFile(d.file, nil, 0o600))
 	check(t, os.Mkdir(d.mnt, 0o700))
 	node := func(name, path string) string {
@@ -124,7 +124,7 @@ func (d *drive) end(t *testing.T) {
 	}
 	syscall.Kill(d.pid, syscall.SIGTERM)
 	limit := time.Now().Add(patience)
-	for ; syscall.Kill(d.pid, 0) == nil; time.Sleep(10 * time.Millisecond) { // it is no child of ours
+	for ; syscall.Kill(d.pid, 0) == nil; time.Sleep(10 * time.Millisecond) { // it is not our child
 		if time.Now().After(limit) {
 			t.Errorf("qemu-storage-daemon, process %d, does not end", d.pid)
 			break

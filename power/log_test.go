@@ -95,7 +95,7 @@ func (e entry) apply(image, log *os.File, keep func() bool) error {
 // cut is an instant at which the power fails, given as a number of entries of the log.
 type cut struct {
 	at       int
-	reorders bool // of what is not flushed, each block is there or not; else all of it is
+	reorders bool // each block that is not flushed may be there or not; otherwise all of them are
 	seed     uint64
 }
 

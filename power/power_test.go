@@ -79,7 +79,7 @@ type run struct {
 	Cuts   int
 	Steps  int // of each client
 	NoSync bool
-	World  world // what the log was made with
+	World  world // in which the log was made
 }
 
 // do does the work, checks the log, and returns the failures of the cuts.
@@ -147,7 +147,7 @@ func (r run) work(t *testing.T, kind kind, d *drive) {
 	defer b.stop(t)
 	kind.begin(t, b, r.World)
 	mustTool(t, "sync", "-f", d.mnt) // so that the control does not lose everything
-	for client := range clients {    // the cuts come behind the first note
+	for client := range clients {    // the cuts come after the first note
 		check(t, d.note(client, 0))
 	}
 	ended := make(chan error, clients)

@@ -104,7 +104,7 @@ func once(way, layout, dir string) (seconds, rss float64, err error) {
 		return 0, 0, err
 	}
 	defer os.RemoveAll(tmp)
-	syscall.Sync() // what others have left to write is not ours to pay for
+	syscall.Sync() // writes of earlier work must not count here
 	cmd := exec.Command("/proc/self/exe", way, layout, tmp)
 	cmd.Stderr = os.Stderr
 	start := time.Now()

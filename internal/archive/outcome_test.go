@@ -212,7 +212,7 @@ func TestACanceledCopySaysWhatIsLeft(t *testing.T) {
 	go func() {
 		data := tarOf(file("a"), file("b"))
 		w.Write(data[:1024])
-		w.Write(data[1024:1100]) // is taken when the first file was written
+		w.Write(data[1024:1100]) // read only after the first file was written
 		cancel()
 		w.CloseWithError(errors.New("closed"))
 	}()
@@ -247,7 +247,7 @@ func TestAnArchiveIsBounded(t *testing.T) {
 	} {
 		dst := t.TempDir()
 		x := newExtractor(t.Context(), &endless{one: c.entry}, ExtractOptions{Into: true, NoXattrs: true})
-		x.room.written = roomStep - 100*entryWeight // most of the way is done
+		x.room.written = roomStep - 100*entryWeight // most of the limit is used up
 		x.room.statfs = func(_ int, st *unix.Statfs_t) error { *st = c.fs; return nil }
 		err := x.extract(dst)
 		x.close()

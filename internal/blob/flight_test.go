@@ -169,7 +169,7 @@ func bothSizes(t *testing.T, dir string, wrongBy ...int64) {
 				t.Errorf("with a size that is wrong by %d: %d bytes, %v", more, len(got), err)
 			}
 		})
-		synctest.Wait() // it has the first half, or waits for the other one
+		synctest.Wait() // it has the first half, or waits for the second
 	}
 	close(gate)
 	wg.Wait()
@@ -189,7 +189,7 @@ func TestASlowReaderIsNotToldOfAnEnd(t *testing.T) {
 	if err := slow.wait(); !errors.Is(err, final{}) {
 		t.Fatal(err)
 	}
-	smaller := o.source() // by another manifest, which lies
+	smaller := o.source() // of another manifest, which has the wrong size
 	smaller.Size = 500
 	if _, err := readAll(t, s, smaller); err == nil {
 		t.Fatal("a blob of another size is given")

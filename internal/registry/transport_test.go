@@ -68,7 +68,7 @@ func TestProxies(t *testing.T) {
 			h.write("etc/containers/registries.conf", insecureTest)
 			ctx, cancel := context.WithTimeout(bg, 10*time.Second)
 			defer cancel()
-			if !c.used { // nobody can answer then
+			if !c.used { // the request cannot be answered then
 				h.env["NO_PROXY"] += ",other"
 				_, err := h.client().Digest(ctx, "registry.test/a:v1")
 				if err == nil || slices.Contains(asked(), "registry.test") {
@@ -231,7 +231,7 @@ func TestALongSkipIsNoStall(t *testing.T) {
 	c, ref, digest, first := newHost(t).client(), strings.TrimPrefix(server.URL, "http://")+"/a", digestOf(data), true
 	err = store.Fetch(bg,
 		blob.Source{Digest: digest, Size: int64(len(data)), Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-			if first { // which breaks at 95 %
+			if first { // the first answer breaks at 95 %
 				first = false
 				return io.NopCloser(bytes.NewReader(data[:len(data)*95/100])), nil
 			}

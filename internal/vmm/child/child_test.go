@@ -131,7 +131,7 @@ func TestTheNamespacesAsText(t *testing.T) {
 
 // TestUserNamespacesSwitchedOff checks that the error names both remedies.
 func TestUserNamespacesSwitchedOff(t *testing.T) {
-	if os.Getuid() == 0 { // a namespace in which no other can be made, and an ordinary user of it
+	if os.Getuid() == 0 { // enter a namespace in which no other can be made, as an ordinary user
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
 		asNobody(t, "echo 0 >/proc/sys/user/max_user_namespaces",
 			&syscall.SysProcAttr{

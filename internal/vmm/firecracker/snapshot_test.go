@@ -78,7 +78,7 @@ func TestARestoreElsewhere(t *testing.T) {
 				other = c
 			}
 			vm = vmmtest.Start(t, d, other)
-			if _, err := vm.Agent.Ping(t.Context()); err != nil { // which is repeated
+			if _, err := vm.Agent.Ping(t.Context()); err != nil { // may be sent twice
 				t.Fatal(err)
 			}
 			if s := vmmtest.StateOf(t, vm); s.Hostname != "moved" {

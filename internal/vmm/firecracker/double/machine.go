@@ -38,7 +38,7 @@ type microVM struct {
 	balloon, reporting   bool
 	trackDirty           bool
 	pci                  bool
-	resetSent            bool // the guest will be told to end its streams once it runs
+	resetSent            bool // the guest gets the event that ends its streams once it runs
 	bootPath             bool // something other than a log was configured
 	incoming             bool // QEMU waits for a snapshot
 	hugePages            bool
