@@ -1,6 +1,6 @@
 // Package inflate decodes DEFLATE (RFC 1951) and gzip (RFC 1952), the form of nearly all layers of
-// images. It is more than twice as fast as klauspost/compress, because its speed limits the
-// unpacking of an image.
+// images. It is more than twice as fast as klauspost/compress. Its speed limits that of unpacking an
+// image.
 //
 // It must not know of tar, of layers or of images: bytes go in, bytes come out.
 //
