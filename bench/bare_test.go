@@ -20,7 +20,7 @@ import (
 	"banger/internal/mux"
 )
 
-// bare is the rival: what banger asks of QEMU, asked by nobody but us.
+// bare runs the rival: a QEMU with the arguments that banger uses, started without banger.
 type bare struct {
 	*bench
 	argv []string // with banger's own directories replaced by dir
@@ -28,7 +28,7 @@ type bare struct {
 	disk string // a disk that no VM has used yet
 }
 
-// newBare learns the arguments from a VM that runs and is then removed.
+// newBare takes the arguments from a VM that it starts and then removes.
 func (b *bench) newBare(network string) *bare {
 	fresh, vm := b.newVMOn(network), b.newVMOn(network)
 	b.cli("start", "-q", vm)
@@ -47,8 +47,8 @@ func (b *bench) newBare(network string) *bare {
 	return r
 }
 
-// byName returns a QEMU's arguments with names in the place of what it was handed: the files that
-// it has open, and a socket of the agent's channel. It gets no monitor.
+// byName returns QEMU's arguments with names in place of descriptors: the files that QEMU has open,
+// and a socket for the agent's channel. There is no monitor.
 func (r *bare) byName(p process) (argv []string) {
 	r.Helper()
 	disks := make([]string, 3) // in the order of their sets
@@ -69,7 +69,8 @@ func (r *bare) byName(p process) (argv []string) {
 			i++
 			continue
 		}
-		a = strings.ReplaceAll(a, "null,id=agent", "socket,id=agent,path="+filepath.Join(r.dir, "channel.sock")+",server=on,wait=off")
+		a = strings.ReplaceAll(a, "null,id=agent",
+			"socket,id=agent,path="+filepath.Join(r.dir, "channel.sock")+",server=on,wait=off")
 		for i, disk := range disks {
 			a = strings.ReplaceAll(a, fmt.Sprintf("/dev/fdset/%d,", i), disk+",")
 		}
@@ -83,12 +84,13 @@ func (r *bare) byName(p process) (argv []string) {
 	return argv
 }
 
-// boot starts QEMU on a disk of its own and returns when the agent has answered
-// for the first time, with the time that took. stop ends QEMU and forgets the disk.
+// boot starts QEMU on a new disk and returns after the agent's first answer, with the time that
+// this took. stop ends QEMU and removes the disk.
 func (r *bare) boot(more ...string) (c guest.Client, took time.Duration, stop func()) {
 	r.Helper()
 	r.must(os.Mkdir(r.dir, 0o700))
-	if out, err := exec.Command("cp", "--sparse=always", r.disk, filepath.Join(r.dir, "disk.ext4")).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "--sparse=always", r.disk, filepath.Join(r.dir, "disk.ext4")).
+		CombinedOutput(); err != nil {
 		r.Fatalf("cp: %v: %s", err, out)
 	}
 	cmd := exec.Command(r.argv[0], append(r.argv[1:len(r.argv):len(r.argv)], more...)...)
@@ -136,7 +138,7 @@ func (r *bare) dial(name string) net.Conn {
 	}
 }
 
-// sh starts a shell command; wait returns when it has ended.
+// sh starts a shell command. wait returns when the command has ended.
 func (r *bare) sh(c guest.Client, script string) (wait func()) {
 	r.Helper()
 	conn, err := c.Exec(r.Context(), banger.Exec{Args: []string{"sh", "-c", script}})
@@ -153,7 +155,7 @@ type process struct {
 	argv []string
 }
 
-// processes returns those that have word in their command line.
+// processes returns the processes that have word in their command line.
 func processes(word string) (found []process) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, name := range files {

@@ -1,12 +1,11 @@
 //go:build bench
 
-// Package bench measures on real VMs what banger promises of its speed and its
-// size, and prints one table. Where the promise is a ratio, the rival is a bare
-// QEMU with the very arguments of banger's own, measured in turns, so that the
-// noise of a busy host meets both. scripts/bench runs it.
+// Package bench measures banger's promises about speed and size on real VMs, and prints one table.
+// If the promise is a ratio, the rival is a QEMU with the same arguments, started without banger.
+// The two are measured in turns, so the noise of a busy host affects both. scripts/bench runs it.
 //
-// It must not know how banger comes by its figures: it uses the CLI, the API's
-// client and, for the bare QEMU, the agent's protocol.
+// It must not know how banger achieves its figures. It uses the CLI, the API's client and, for the
+// rival, the agent's protocol.
 package bench
 
 import (
@@ -44,7 +43,7 @@ func TestFigures(t *testing.T) {
 	t.Run("network", func(t *testing.T) { b.in(t).network() })
 }
 
-// bench is one run over one state directory.
+// bench is one run with one state directory.
 type bench struct {
 	*testing.T
 	binary     string
@@ -86,14 +85,14 @@ func fromEnv(t *testing.T, name string, preset int) int {
 	return n
 }
 
-// in is b for a part of the test.
+// in returns b for a part of the test.
 func (b *bench) in(t *testing.T) *bench {
 	c := *b
 	c.T = t
 	return &c
 }
 
-// must ends the part of the test that cannot go on.
+// must ends the part of the test if err is not nil.
 func (b *bench) must(err error) {
 	b.Helper()
 	if err != nil {
@@ -107,7 +106,7 @@ func (b *bench) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// cli runs banger to its end and returns what it printed.
+// cli runs banger to its end and returns its output.
 func (b *bench) cli(args ...string) string {
 	b.Helper()
 	out, err := b.command(args...).Output()
@@ -117,7 +116,7 @@ func (b *bench) cli(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// newVM creates a VM that idles when it is started.
+// newVM creates a VM that idles after its start.
 func (b *bench) newVM() string { return b.newVMOn("user") }
 
 func (b *bench) newVMOn(network string) string {
@@ -127,7 +126,7 @@ func (b *bench) newVMOn(network string) string {
 	return id
 }
 
-// removeAtEnd removes a VM, if it is still there, when the context of the test is done.
+// removeAtEnd removes a VM, if it still exists, when the context of the test is done.
 func (b *bench) removeAtEnd(id string) {
 	b.Cleanup(func() { exec.Command(b.binary, "rm", "-f", id).Run() })
 }
@@ -139,7 +138,7 @@ func timed(f func()) time.Duration {
 	return time.Since(start)
 }
 
-// finish reads the frames of a command to its end; anything but success is an error.
+// finish reads the frames of a command to its end. It returns an error unless the command succeeds.
 func finish(r io.Reader) error {
 	frames := banger.NewFrameReader(r)
 	for {
@@ -160,7 +159,7 @@ func finish(r io.Reader) error {
 	}
 }
 
-// execTrue is one exec by the API, the way the CLI does it.
+// execTrue executes one command through the API, as the CLI does.
 func (b *bench) execTrue(ctx context.Context, vm string) error {
 	conn, err := b.client.Exec(ctx, vm, banger.Exec{Args: []string{"true"}})
 	if err != nil {
@@ -170,17 +169,17 @@ func (b *bench) execTrue(ctx context.Context, vm string) error {
 	return finish(conn)
 }
 
-// row is one line of the table; what is empty does not apply.
+// row is one line of the table. Empty fields do not apply.
 type row struct{ figure, unit, banger, rival, ratio, bound, verdict string }
 
-// add reports a median against a bound on itself; bound 0 is none.
+// add reports a median and its upper bound. A bound of 0 means that there is no bound.
 func (b *bench) add(figure, unit string, values []float64, bound float64) {
 	v := median(values)
 	b.append(row{figure: figure, unit: unit, banger: number(v)}, v, bound, v <= bound)
 }
 
-// addPairs reports a ratio against the rival's values of the same turns.
-// atLeast says that the bound is a lower one.
+// addPairs reports a ratio to the rival's values of the same turns. atLeast makes the bound a lower
+// one.
 func (b *bench) addPairs(figure, unit string, ours, rival []float64, bound float64, atLeast bool) {
 	var ratios []float64
 	for i := range ours {
@@ -208,7 +207,9 @@ func (b *bench) print() {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\nFIGURE\tUNIT\tBANGER\tRIVAL\tRATIO\tBOUND\t")
 	for _, r := range *b.rows {
-		fmt.Fprintln(w, strings.Join([]string{r.figure, r.unit, r.banger, cmp.Or(r.rival, "-"), cmp.Or(r.ratio, "-"), cmp.Or(r.bound, "-"), r.verdict}, "\t"))
+		fmt.Fprintln(w,
+			strings.Join([]string{r.figure, r.unit, r.banger, cmp.Or(r.rival, "-"), cmp.Or(r.ratio, "-"), cmp.Or(r.bound, "-"),
+				r.verdict}, "\t"))
 	}
 	w.Flush()
 }

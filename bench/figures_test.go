@@ -31,7 +31,7 @@ const (
 	maxVersion     = 50 // ms
 )
 
-// boot compares cold boots, each on a disk without history.
+// boot compares cold boots, each on a new disk.
 func (b *bench) boot() {
 	rival := b.newBare("none")
 	var bare, run, whole, start []float64
@@ -53,7 +53,7 @@ func (b *bench) boot() {
 	}
 	for i := range b.pairs {
 		for j := range turns {
-			turns[(i+j)%len(turns)]() // nobody is always first
+			turns[(i+j)%len(turns)]() // the order rotates
 		}
 		b.Logf("boot %d of %d: bare %.2f s, run %.2f s, start %.2f s", i+1, b.pairs, bare[i], run[i], start[i])
 	}
@@ -62,8 +62,7 @@ func (b *bench) boot() {
 	b.add("run --rm, to its end", "s", whole, 0)
 }
 
-// runOnce runs a command in a new VM and returns when its output came, and when
-// the VM was gone.
+// runOnce runs a command in a new VM. It returns when the output came and when the VM was gone.
 func (b *bench) runOnce() (first, all time.Duration) {
 	cmd := b.command("run", "--rm", "-q", image, "--", "echo", "up")
 	out, err := cmd.StdoutPipe()
@@ -113,7 +112,13 @@ func (b *bench) exec() {
 		}
 		wg.Wait()
 	})
-	failed := row{figure: "200 execs at once: failures", banger: strconv.Itoa(len(errs)), unit: "of 200", bound: "0", verdict: "ok"}
+	failed := row{
+		figure:  "200 execs at once: failures",
+		banger:  strconv.Itoa(len(errs)),
+		unit:    "of 200",
+		bound:   "0",
+		verdict: "ok",
+	}
 	if len(errs) > 0 {
 		failed.verdict = "NOT MET"
 		b.Errorf("%d of %d execs at once failed; one with: %v", len(errs), crowd, <-errs)
@@ -122,8 +127,8 @@ func (b *bench) exec() {
 	b.add("200 execs at once: until the last", "s", []float64{took.Seconds()}, 0)
 }
 
-// streams compares the throughput of a command's stdio with that of a raw
-// virtio-serial port of the same VM.
+// streams compares the throughput of a command's stdio with that of a raw virtio-serial port of the
+// same VM.
 func (b *bench) streams() {
 	rival := b.newBare("none")
 	c, _, stop := rival.boot(
@@ -181,10 +186,12 @@ func (b *bench) streams() {
 	file := filepath.Join(b.scratch, "random")
 	b.must(exec.Command("sh", "-c", "head -c "+n+" /dev/urandom >"+file).Run())
 	b.duelOn("cp into the guest", minCopyRatio, func() { b.cli("cp", "-q", file, vm+":/root/random") }, rawIn)
-	b.duelOn("cp out of the guest", minCopyRatio, func() { b.cli("cp", "-q", vm+":/root/random", filepath.Join(b.scratch, "back")) }, rawOut)
+	b.duelOn("cp out of the guest", minCopyRatio, func() {
+		b.cli("cp", "-q", vm+":/root/random", filepath.Join(b.scratch, "back"))
+	}, rawOut)
 }
 
-// duelOn compares rates of b.bytes in turns.
+// duelOn compares rates for b.bytes bytes, in turns.
 func (b *bench) duelOn(figure string, bound float64, ours, rival func()) {
 	rate := func(f func()) float64 { return float64(b.bytes) / (1 << 20) / timed(f).Seconds() }
 	var us, them []float64
@@ -205,7 +212,7 @@ func rewound(b *bench, f *os.File) *os.File {
 	return f
 }
 
-// memory measures a daemon that has just started and the processes of idle VMs.
+// memory measures a daemon just after its start, and the processes of idle VMs.
 func (b *bench) memory() {
 	vms := []string{b.newVM(), b.newVM(), b.newVM()}
 	b.cli("daemon", "stop")
@@ -216,7 +223,7 @@ func (b *bench) memory() {
 	b.must(err)
 	daemon := strconv.Itoa(v.PID)
 	idle := b.rss(daemon)
-	var with []float64 // so many VMs and one
+	var with []float64 // after the start of each VM
 	for _, vm := range vms {
 		b.cli("start", "-q", vm)
 		rest()

@@ -35,13 +35,12 @@ const (
 	outWrite       = 128 << 10 // bytes that the guest writes at once, as iperf3 does
 )
 
-// sink is a TCP server in the guest that reads each connection to its end and then
-// answers one byte.
+// sink is a TCP server in the guest that reads each connection to its end and then sends one byte.
 const sink = `use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => '0.0.0.0:` + guestPort + `', Listen => 8, ReuseAddr => 1) or die;
 $| = 1; print "listening\n"; while (my $c = $s->accept) { while (sysread $c, my $b, 1 << 18) {} syswrite $c, "x"; close $c }`
 
-// network compares TCP of the user network, and as root of a bridge, with that of
-// QEMU's own user network under a VM that is otherwise the same.
+// network compares TCP over the user network, and for root over a bridge, with TCP over QEMU's own
+// user network in an otherwise equal VM.
 func (b *bench) network() {
 	hole, err := net.Listen("tcp4", ":0")
 	b.must(err)
@@ -50,12 +49,14 @@ func (b *bench) network() {
 
 	slirp := b.newSlirp()
 	user := b.newNetworkVM("user")
-	b.duelOn("user network: guest to host", minUserRatio, b.outOf(hole, user.out("10.0.2.2", port)), b.outOf(hole, slirp.out("10.0.2.2", port)))
+	b.duelOn("user network: guest to host", minUserRatio, b.outOf(hole, user.out("10.0.2.2", port)),
+		b.outOf(hole, slirp.out("10.0.2.2", port)))
 	b.duelOn("user network: host to guest", minUserRatio, b.into(user.at), b.into(slirp.at))
 	user.end()
 	if os.Geteuid() == 0 {
 		bridge := b.newNetworkVM("bridge")
-		b.duelOn("bridge: guest to host", minBridgeRatio, b.outOf(hole, bridge.out(bridge.gateway, port)), b.outOf(hole, slirp.out("10.0.2.2", port)))
+		b.duelOn("bridge: guest to host", minBridgeRatio, b.outOf(hole, bridge.out(bridge.gateway, port)),
+			b.outOf(hole, slirp.out("10.0.2.2", port)))
 		b.duelOn("bridge: host to guest", minBridgeRatio, b.into(bridge.at), b.into(slirp.at))
 		bridge.end()
 	}
@@ -72,16 +73,18 @@ type networked struct {
 	end     func()
 }
 
-// out has the guest send to the host.
+// out makes the guest send to the host.
 func (n *networked) out(host, port string) func() (wait func()) {
 	return func() func() {
-		return n.sh(fmt.Sprintf("exec bash -c 'dd if=/dev/zero bs=%d count=%d status=none >/dev/tcp/%s/%s'", outWrite, n.bytes/outWrite, host, port))
+		return n.sh(fmt.Sprintf("exec bash -c 'dd if=/dev/zero bs=%d count=%d status=none >/dev/tcp/%s/%s'", outWrite,
+			n.bytes/outWrite, host, port))
 	}
 }
 
-// newNetworkVM starts a VM of ours with a sink.
+// newNetworkVM starts a VM of banger with a sink.
 func (b *bench) newNetworkVM(network string) *networked {
-	id := b.cli("run", "-d", "-q", "--network", network, "--net-allow", "host", "--net-allow", "private", "-p", "0:"+guestPort, image, "--", "perl", "-e", sink)
+	id := b.cli("run", "-d", "-q", "--network", network, "--net-allow", "host", "--net-allow", "private", "-p",
+		"0:"+guestPort, image, "--", "perl", "-e", sink)
 	b.removeAtEnd(id)
 	vm, err := b.client.Get(b.Context(), id)
 	b.must(err)
@@ -99,7 +102,7 @@ func (b *bench) newNetworkVM(network string) *networked {
 	return n
 }
 
-// newSlirp starts the bare QEMU with its user network where ours was.
+// newSlirp starts QEMU with its own user network in place of banger's.
 func (b *bench) newSlirp() *networked {
 	rival := b.newBare("user")
 	free, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -124,7 +127,7 @@ func (b *bench) newSlirp() *networked {
 	return n
 }
 
-// awaitSink returns when the sink answers; a forward may accept before.
+// awaitSink returns when the sink answers. A forward may accept connections before that.
 func (b *bench) awaitSink(at string) {
 	b.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
@@ -144,7 +147,7 @@ func (b *bench) awaitSink(at string) {
 	}
 }
 
-// outOf measures what a guest sends to a listener of the host.
+// outOf measures how fast a guest sends to a listener on the host.
 func (b *bench) outOf(ln net.Listener, send func() (wait func())) func() {
 	return func() {
 		wait := send()
@@ -159,7 +162,7 @@ func (b *bench) outOf(ln net.Listener, send func() (wait func())) func() {
 	}
 }
 
-// into measures what the host sends to the sink, until that has read all.
+// into measures how fast the host sends to the sink, until the sink has read everything.
 func (b *bench) into(at string) func() {
 	return func() {
 		conn, err := net.Dial("tcp4", at)
@@ -178,7 +181,7 @@ func (b *bench) into(at string) func() {
 	}
 }
 
-// forwards measures a shim with as many open forwards as there may be.
+// forwards measures a shim with the largest number of open forwards.
 func (b *bench) forwards() {
 	args := []string{"create", "-q"}
 	for i := range manyForwards {
@@ -201,12 +204,12 @@ func (b *bench) forwards() {
 	b.cli("rm", "-f", id)
 }
 
-// floods are what a guest may do to the user network: datagrams and connections that
-// its policy forbids and allows, as fast as it can.
+// floods is what a guest may do to the user network: it sends datagrams and opens connections as
+// fast as it can, both allowed and denied ones.
 const floods = `bash -c 'while :; do echo x >/dev/udp/10.0.2.2/9; echo x >/dev/udp/10.0.2.3/53; (echo >/dev/tcp/10.0.2.2/9) 2>/dev/null; done' 2>/dev/null`
 
-// flood measures exec and the network of a VM while another is idle and while it
-// floods, in turns.
+// flood measures exec and the network of a VM while another VM is idle and while it floods the
+// network, in turns.
 func (b *bench) flood() {
 	quiet := b.newNetworkVM("user")
 	other := b.cli("run", "-d", "-q", "--net-allow", "host", image, "--", "sleep", "infinity")
@@ -230,15 +233,15 @@ func (b *bench) flood() {
 		execsBeside, netsBeside = append(execsBeside, e), append(netsBeside, n)
 		stop()
 		cmd.Wait()
-		b.Logf("flood %d of %d: exec %.0f ms, beside %.0f ms; 1 pass %.2f s, beside %.2f s", i+1, b.pairs, execs[i], e, nets[i], n)
+		b.Logf("flood %d of %d: exec %.0f ms, beside %.0f ms; 1 pass %.2f s, beside %.2f s", i+1, b.pairs, execs[i], e,
+			nets[i], n)
 	}
 	b.addPairs("exec beside a flooding VM", "ms", execsBeside, execs, maxFloodRatio, false)
 	b.addPairs("host to guest beside a flooding VM", "s", netsBeside, nets, maxFloodRatio, false)
 	quiet.end()
 }
 
-// names asks the daemon for a VM's name, as fast as two clients can, for a few
-// seconds.
+// names asks the daemon for a VM's name for a few seconds, as fast as two clients can.
 func (b *bench) names() {
 	vm := b.newVM()
 	b.cli("start", "-q", vm)
@@ -281,7 +284,7 @@ func (b *bench) names() {
 	b.add("names: the 99th of 100 answers", "ms", []float64{all[len(all)*99/100]}, maxQuestion)
 }
 
-// ssh compares logging in with exec.
+// ssh compares a login with exec.
 func (b *bench) ssh() {
 	vm := b.newVM()
 	b.cli("start", "-q", vm)

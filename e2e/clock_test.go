@@ -10,8 +10,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// clock LIMIT command... demands that the command prints the time as seconds (date +%s.%N) and that this time is not
-// further than LIMIT from the time in which the command runs here.
+// clock LIMIT command... checks that the command prints the time as seconds (date +%s.%N), and that
+// this time differs by at most LIMIT from the time during which the command runs here.
 func cmdClock(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) < 2, "clock LIMIT command...")
 	limit, err := time.ParseDuration(args[0])

@@ -15,7 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// commands are what the stories use beyond testscript's own.
+// commands are the commands of the stories in addition to testscript's own.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"clock":      cmdClock,
 	"code":       cmdCode,
@@ -55,7 +55,7 @@ func refuse(ts *testscript.TestScript, neg bool, bad bool, usage string) {
 	}
 }
 
-// code runs a command and demands its exit code: code 7 banger exec ...
+// code runs a command and checks its exit code: code 7 banger exec ...
 func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) < 2, "code N command...")
 	want, err := strconv.Atoi(args[0])
@@ -72,7 +72,7 @@ func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// residue N counts what an idle daemon would not have; N is 0 mostly. What is
+// residue N checks that N things exist that an idle daemon would not have; N is mostly 0. What is
 // being cleaned up at this moment gets a few seconds.
 func cmdResidue(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 1 || args[0] != "0", "residue 0")
@@ -83,8 +83,7 @@ func cmdResidue(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// poll asks done every 20 ms; it is used where another process's doing cannot be
-// awaited.
+// poll calls done every 20 ms. It is used where there is no event to wait for in another process.
 func poll(limit time.Duration, done func() bool) bool {
 	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
 		if done() {
@@ -108,7 +107,7 @@ func cmdKillShim(ts *testscript.TestScript, neg bool, args []string) {
 	killAll(ts, "shim", strings.Join(args, ""))
 }
 
-// killvmm kills the Firecracker of the one VM that has one.
+// killvmm kills the Firecracker process of the only VM that has one.
 func cmdKillVMM(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 0, "killvmm")
 	ts.Check(syscall.Kill(theFirecracker(ts).pid, syscall.SIGKILL))
@@ -127,8 +126,8 @@ func theFirecracker(ts *testscript.TestScript) process {
 	return found[0]
 }
 
-// namespaces demands that the one Firecracker has a user and a network namespace of its
-// own, in which there is lo and a tap, and no right there.
+// namespaces checks that the only Firecracker process has its own user and network namespaces, with
+// lo and a tap, and no capabilities there.
 func cmdNamespaces(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) > 1, "namespaces")
 	proc := fmt.Sprintf("/proc/%d/", theFirecracker(ts).pid)
@@ -143,7 +142,8 @@ func cmdNamespaces(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	status, err := os.ReadFile(proc + "status")
 	ts.Check(err)
-	for _, line := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+	for _, line := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000",
+		"NoNewPrivs:\t1", "Seccomp:\t2"} {
 		if !strings.Contains(string(status), "\n"+line+"\n") {
 			ts.Fatalf("its status is without %q:\n%s", line, status)
 		}
@@ -197,27 +197,28 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// interrupt [-KILL] STAGE[,STAGE] command... starts the command, sends it SIGINT or
-// SIGKILL as soon as its stderr shows STAGE, and again at each further one, and
-// demands that it ends badly.
+// interrupt [-KILL|-TERM] STAGE[,STAGE] command... starts the command and sends it SIGINT, SIGKILL or
+// SIGTERM each time that its stderr shows the next STAGE. It checks that the command ends with an
+// error.
 func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	sig := os.Interrupt
-	if named, ok := map[string]os.Signal{"-KILL": os.Kill, "-TERM": syscall.SIGTERM}[strings.Join(args[:min(1, len(args))], "")]; ok {
+	if named, ok := map[string]os.Signal{"-KILL": os.Kill,
+		"-TERM": syscall.SIGTERM}[strings.Join(args[:min(1, len(args))], "")]; ok {
 		args, sig = args[1:], named
 	}
 	refuse(ts, neg, len(args) < 2, "interrupt [-KILL|-TERM] STAGE[,STAGE] command...")
 	atStage(ts, args[0], args[1:], func(p *os.Process) { ts.Check(p.Signal(sig)) })
 }
 
-// crash STAGE command... does the same, and kills the daemon instead.
+// crash STAGE command... does the same, but kills the daemon.
 func cmdCrash(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) < 2, "crash STAGE command...")
 	atStage(ts, args[0], args[1:], func(*os.Process) { killAll(ts, "daemon", "") })
 }
 
-// atStage runs a command, acts when its stderr shows each of stages (comma between
-// them) in turn, and demands that the command ends with an error. What it printed is
-// kept in the file "seen".
+// atStage runs a command, and acts each time that its stderr shows the next of stages, which are
+// separated by commas. It checks that the command ends with an error. The output is kept in the
+// file "seen".
 func atStage(ts *testscript.TestScript, stages string, args []string, act func(*os.Process)) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -254,8 +255,8 @@ func atStage(ts *testscript.TestScript, stages string, args []string, act func(*
 	}
 }
 
-// json PATH=VALUE... demands these values, by dotted path, in the JSON that the
-// last command printed. NAME:=PATH puts a value into the environment.
+// json PATH=VALUE... checks these values, by dotted path, in the JSON that the last command
+// printed. NAME:=PATH puts a value into the environment.
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) == 0, "json path=value...")
 	var doc any

@@ -1,6 +1,6 @@
-// Package e2e tells banger's stories as a user types them: the real binary, real
-// images, real boots. It must not know anything of banger's insides; what it
-// needs beyond the command line are processes, files and a registry on loopback.
+// Package e2e tests banger's stories as a user types them: with the real binary, real images and
+// real boots. It must not know banger's internals. Beyond the command line it uses only processes,
+// files and a registry on loopback.
 package e2e
 
 import (
@@ -19,19 +19,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// prepared is a state directory with a kernel and the catalogue's images, made
-// once per run by banger itself, or that which BANGER_E2E_STATE names. Each story starts
-// from hard links of it.
+// prepared is a state directory with a kernel and the catalogue's images. banger itself makes it
+// once per run, unless BANGER_E2E_STATE names one. Each story starts from hard links of its files.
 var prepared string
 
-// binDir holds the banger under test.
+// binDir is the directory of the banger under test.
 var binDir string
 
-// firecracker is the directory of the Firecracker for the stories about it, and, in "jailed", of one with its
-// jailer: the double, or the real one where make test-kvm names it. Its version is what it calls itself.
+// firecracker is the directory of the Firecracker for the stories about it. "jailed" below it has a
+// Firecracker with its jailer. Both are the double, unless make test-kvm names a real one. The
+// version is the one that the program prints.
 var firecracker, firecrackerVersion string
 
-// realFirecracker names the directory of a real Firecracker; where it is set, KVM works.
+// realFirecracker is the directory of a real Firecracker, or "". If it is set, KVM works.
 const realFirecracker = "BANGER_E2E_FIRECRACKER"
 
 func findFirecracker() (dir, version string, err error) {
@@ -73,7 +73,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(base)
-	os.Chmod(base, 0o711) // root's VMs run as users of their own and open files by path
+	os.Chmod(base, 0o711) // root's VMs run as their own users and open files by path
 	os.Setenv("TMPDIR", base)
 	os.Setenv("PATH", binDir+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	if prepared = os.Getenv("BANGER_E2E_STATE"); prepared == "" {
@@ -92,7 +92,8 @@ func prepare(base string) (string, error) {
 	state := filepath.Join(base, "prepared")
 	w := world{state: state, run: filepath.Join(base, "pr")}
 	defer func() { w.command(context.Background(), "daemon", "stop").Run() }() // also after an error
-	for _, args := range [][]string{{"kernel", "pull"}, {"image", "pull", "debian-bookworm"}, {"image", "pull", "debian-bookworm-dev"}, {"daemon", "stop"}} {
+	for _, args := range [][]string{{"kernel", "pull"}, {"image", "pull", "debian-bookworm"},
+		{"image", "pull", "debian-bookworm-dev"}, {"daemon", "stop"}} {
 		start := time.Now()
 		out, err := w.command(context.Background(), args...).CombinedOutput()
 		if err != nil {
@@ -100,7 +101,7 @@ func prepare(base string) (string, error) {
 		}
 		fmt.Printf("e2e: banger %s: %.1f s\n", strings.Join(args, " "), time.Since(start).Seconds())
 	}
-	// Each story is to have a port of its own for names, not that of this daemon.
+	// Each story needs its own port for names, not that of this daemon.
 	return state, os.Remove(filepath.Join(state, "dns.port"))
 }
 
@@ -146,7 +147,7 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// world is one banger installation: a state and a run directory of its own.
+// world is one banger installation, with its own state and run directories.
 type world struct {
 	dir, state, run string
 	stopRegistry    func()
@@ -164,8 +165,8 @@ func newWorld() (*world, error) {
 	return w, linkTree(prepared, w.state)
 }
 
-// linkTree makes to the same tree as from, with hard links for what is never
-// written again and without what belongs to a daemon.
+// linkTree copies the tree from to to. It makes hard links of files that are never written again,
+// and leaves out what belongs to a daemon.
 func linkTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
 		if err != nil {
@@ -206,8 +207,8 @@ func (w *world) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// close ends the world: every VM is removed, the daemon stopped, and nothing may
-// be left of either.
+// close ends the world: it removes every VM, stops the daemon, and checks that nothing of them is
+// left.
 func (w *world) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -240,9 +241,9 @@ type process struct {
 	args []string
 }
 
-// processes returns those that name a directory of this world in their command
-// line or environment, work in that of a VM's sockets, or have one as their root, except
-// this test itself.
+// processes returns the processes that name a directory of this world in their command line or
+// environment, or whose working directory or root is a VM's directory. It leaves out this test
+// itself.
 func (w *world) processes() []process {
 	var found []process
 	daemon := w.daemon()
@@ -253,7 +254,9 @@ func (w *world) processes() []process {
 		mounts, _ := os.ReadFile(filepath.Join(dir, "mountinfo"))
 		cwd, _ := os.Readlink(filepath.Join(dir, "cwd"))
 		isDaemon := filepath.Base(dir) == daemon && strings.HasPrefix(string(cmdline), "banger\x00daemon\x00")
-		if !isDaemon && !strings.Contains(string(cmdline), w.dir) && !strings.HasPrefix(cwd, filepath.Join(w.dir, "r", "vms")+"/") && !strings.Contains(string(environ), w.state) && !strings.Contains(string(mounts), w.state+"/jail/") {
+		if !isDaemon && !strings.Contains(string(cmdline), w.dir) &&
+			!strings.HasPrefix(cwd, filepath.Join(w.dir, "r", "vms")+"/") && !strings.Contains(string(environ), w.state) &&
+			!strings.Contains(string(mounts), w.state+"/jail/") {
 			continue
 		}
 		var pid int
@@ -265,8 +268,8 @@ func (w *world) processes() []process {
 	return found
 }
 
-// daemon returns the pid of the daemon that has, or had, the state directory. Its environment is
-// closed to its own user.
+// daemon returns the pid of the daemon that uses, or used, the state directory. Even its own user
+// cannot read its environment.
 func (w *world) daemon() string {
 	var owner struct{ PID int }
 	data, _ := os.ReadFile(filepath.Join(w.state, "daemon.lock"))
@@ -274,8 +277,8 @@ func (w *world) daemon() string {
 	return fmt.Sprint(owner.PID)
 }
 
-// residue lists what exists beyond an idle daemon: shims, VMMs, files of VMs,
-// half-made images and kernels, mounts.
+// residue lists what an idle daemon would not have: shims, VMMs, files of VMs, unfinished images
+// and kernels, mounts.
 func (w *world) residue() []string {
 	var left []string
 	for _, p := range w.processes() {
@@ -284,7 +287,8 @@ func (w *world) residue() []string {
 		}
 		left = append(left, fmt.Sprintf("process %d %.120q", p.pid, p.args))
 	}
-	for _, pattern := range []string{"s/vms/*", "r/vms/*", "s/jail", "s/images/sha256/.tmp-*", "s/kernels/.tmp-*", "s/images/.tmp-*"} {
+	for _, pattern := range []string{"s/vms/*", "r/vms/*", "s/jail", "s/images/sha256/.tmp-*", "s/kernels/.tmp-*",
+		"s/images/.tmp-*"} {
 		names, _ := filepath.Glob(filepath.Join(w.dir, pattern))
 		left = append(left, names...)
 	}

@@ -27,9 +27,8 @@ import (
 // htpasswd is a user banger with the password secret (bcrypt).
 const htpasswd = "banger:$2b$04$mAV7EOcfh574544yNqJ14ui467eCMtINSDmSHOroWpI5FPVUZpKFm\n"
 
-// registry starts Debian's docker-registry on a loopback port of its own choice
-// and sets $REGISTRY; `registry stop` ends it. With `auth` it wants the user banger
-// with the password secret.
+// registry starts Debian's docker-registry on a free port of loopback and sets $REGISTRY; `registry
+// stop` ends it. With `auth` it requires the user banger with the password secret.
 func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) > 1, "registry [auth|stop]")
 	auth := ""
@@ -44,7 +43,11 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	dir := ts.MkAbs("registry")
 	config := filepath.Join(ts.MkAbs("."), "registry.yml")
-	ts.Check(os.WriteFile(config, []byte(fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n%s", dir, auth)), 0o644))
+	ts.Check(
+		os.WriteFile(config,
+			[]byte(
+				fmt.Sprintf(
+					"version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n%s", dir, auth)), 0o644))
 	cmd := exec.Command("docker-registry", "serve", config)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := cmd.StderrPipe()
@@ -143,7 +146,9 @@ func layerOf(entries ...entry) (v1.Layer, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(buf.Bytes())), nil
+	})
 }
 
 func imageOf(config v1.Config, layers ...v1.Layer) (v1.Image, error) {
@@ -191,7 +196,14 @@ func layersImage(work string) (v1.Image, error) {
 		entry{Header: tar.Header{Name: "bin/setuid", Typeflag: tar.TypeReg, Mode: 0o4755}, data: probe},
 		entry{Header: tar.Header{Name: "data/owned", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 1234, Gid: 77}, data: "o"},
 		entry{Header: tar.Header{Name: "data/hard", Typeflag: tar.TypeLink, Linkname: "data/kept"}},
-		entry{Header: tar.Header{Name: "data/labelled", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"SCHILY.xattr.user.colour": "blue"}}, data: "l"},
+		entry{
+			Header: tar.Header{
+				Name:       "data/labelled",
+				Typeflag:   tar.TypeReg,
+				PAXRecords: map[string]string{"SCHILY.xattr.user.colour": "blue"},
+			},
+			data: "l",
+		},
 		entry{Header: tar.Header{Name: "data/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3}},
 	)
 	second := []entry{
@@ -214,7 +226,7 @@ func layersImage(work string) (v1.Image, error) {
 	}, layers...)
 }
 
-// forMachine says that an image is for another architecture.
+// forMachine marks an image as one for another architecture.
 func forMachine(img v1.Image, arch string) (v1.Image, error) {
 	file, err := img.ConfigFile()
 	if err != nil {
@@ -225,7 +237,7 @@ func forMachine(img v1.Image, arch string) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// probeSource is a program that tells what only a system call can.
+// probeSource is a program that prints what only a system call can show.
 const probeSource = `package main
 
 import (
@@ -256,7 +268,8 @@ func buildProbe(work string) (string, error) {
 		return "", err
 	}
 	cmd := exec.Command("go", "build", "-o", bin, src)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GO111MODULE=off", "GOFLAGS=", "GOCACHE="+filepath.Join(os.Getenv("TMPDIR"), "gocache"))
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GO111MODULE=off", "GOFLAGS=",
+		"GOCACHE="+filepath.Join(os.Getenv("TMPDIR"), "gocache"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
@@ -264,7 +277,7 @@ func buildProbe(work string) (string, error) {
 	return string(data), err
 }
 
-// scratchImage holds one static binary and not even a directory beside it.
+// scratchImage returns an image with one static binary and nothing else, not even a directory.
 func scratchImage(work string) (v1.Image, error) {
 	probe, err := buildProbe(work)
 	if err != nil {

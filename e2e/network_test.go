@@ -12,8 +12,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// fetch URL TEXT demands that TEXT comes from there, at the latest when the agent
-// has seen the new port; ! fetch URL, that nobody is there.
+// fetch URL TEXT checks that URL returns TEXT, within the time in which the agent notices a new
+// port. ! fetch URL checks that the URL cannot be reached.
 func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, false, neg && len(args) != 1 || !neg && len(args) != 2, "fetch URL TEXT, or ! fetch URL")
 	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -34,7 +34,7 @@ func cmdFetch(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// datagram ADDRESS TEXT sends TEXT and demands it back.
+// datagram ADDRESS TEXT sends TEXT and checks that it comes back.
 func cmdDatagram(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 2, "datagram ADDRESS TEXT")
 	conn, err := net.Dial("udp", args[0])
@@ -54,8 +54,8 @@ func cmdDatagram(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// ask SERVER NAME WANT asks a DNS server for a name's addresses, or for the names of
-// an address, and demands its code and what it gives.
+// ask SERVER NAME WANT asks a DNS server for a name's addresses, or for the names of an address,
+// and checks the code and the records of the answer.
 func cmdAsk(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 3, "ask SERVER NAME WANT")
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(args[1]), dns.TypeA)

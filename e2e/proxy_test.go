@@ -20,13 +20,15 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// tlsserver FILE serves HTTPS on the host's loopback as what a VM calls 10.0.2.2. The
-// authority's certificate goes to FILE, and the port to $TLS.
+// tlsserver FILE serves HTTPS on the host's loopback, at the address that a VM knows as 10.0.2.2.
+// It writes the authority's certificate to FILE and sets $TLS to the port.
 func cmdTLSServer(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 1, "tlsserver FILE")
-	authority := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "an authority of the test"}, NotBefore: time.Now().Add(-24 * time.Hour),
-		NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	server := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "a server"}, NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
+	authority := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "an authority of the test"},
+		NotBefore: time.Now().Add(-24 * time.Hour),
+		NotAfter:  time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	server := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "a server"},
+		NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
 		IPAddresses: []net.IP{net.IPv4(10, 0, 2, 2)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	key := func() *ecdsa.PrivateKey {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -39,7 +41,9 @@ func cmdTLSServer(ts *testscript.TestScript, neg bool, args []string) {
 	leaf, err := x509.CreateCertificate(rand.Reader, server, authority, &serverKey.PublicKey, caKey)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca}), 0o644))
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello over TLS") }))
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "hello over TLS")
+	}))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf}, PrivateKey: serverKey}}}
 	s.StartTLS()
 	ts.Defer(s.Close)
@@ -47,14 +51,16 @@ func cmdTLSServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("TLS", port)
 }
 
-// httpproxy starts a proxy on the host's loopback, for whose URL there is $PROXY, and
-// $PROXYPORT. It adds to each answer that it came by it.
+// httpproxy starts a proxy on the host's loopback and sets $PROXY to its URL and $PROXYPORT to its
+// port. The proxy marks each answer that it passes on.
 func cmdHTTPProxy(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 0, "httpproxy")
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "origin of", r.Host) }))
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, "origin of", r.Host)
+	}))
 	ts.Defer(origin.Close)
 	forward := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { // whatever name is asked for, the origin is ours
+		Rewrite: func(r *httputil.ProxyRequest) { // every name leads to our origin
 			r.Out.URL.Host = origin.Listener.Addr().String()
 			r.Out.Host = r.In.Host
 		},

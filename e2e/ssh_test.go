@@ -16,15 +16,15 @@ import (
 	"golang.org/x/net/proxy"
 )
 
-// echoServer is a program for a guest's perl: it says on which port of loopback it
-// listens, and answers each line.
+// echoServer is a program for a guest's perl. It prints the port on loopback on which it listens,
+// and answers each line.
 const echoServer = `perl -MIO::Socket::INET -e '$| = 1; $l = IO::Socket::INET->new(Listen => 5, LocalAddr => "127.0.0.1") or die;` +
 	` print "listening on ", $l->sockport, "\n"; while ($c = $l->accept) { while (<$c>) { print $c "heard $_" } close $c }'`
 
-// editor command... does what VS Code's Remote-SSH does with ssh: it starts it with
-// -D for a shell without a terminal, sends that a script on stdin, waits for what the
-// script starts to tell its port, and connects to that by the SOCKS proxy, while the
-// shell lives on. PORT in the command stands for a free port.
+// editor command... uses ssh as VS Code's Remote-SSH does. It starts ssh with -D and a shell
+// without a terminal, sends a script on stdin, waits until the program that the script starts
+// prints its port, and connects to that port through the SOCKS proxy while the shell runs. PORT in
+// the command stands for a free port.
 func cmdEditor(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) == 0, "editor command...")
 	port, cmd := withPort(ts, args)
@@ -62,8 +62,8 @@ func cmdEditor(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// tunnel command... starts a command that forwards PORT to an echo server, talks to
-// that and ends the command.
+// tunnel command... starts a command that forwards PORT to an echo server, uses the server through
+// PORT, and ends the command.
 func cmdTunnel(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) < 1, "tunnel command...")
 	port, cmd := withPort(ts, args)

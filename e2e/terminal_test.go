@@ -16,9 +16,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// resize ROWS COLS ROWS2 COLS2 command... runs the command on a terminal of the
-// first size, changes it to the second when the command prints "ready", and
-// keeps what it printed as $TERMINAL output in the file "terminal".
+// resize ROWS COLS ROWS2 COLS2 command... runs the command on a terminal of the first size and
+// changes the size to the second when the command prints "ready". It keeps the output in the file
+// "terminal".
 func cmdResize(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) < 5, "resize ROWS COLS ROWS COLS command...")
 	size := func(i int) *pty.Winsize {
@@ -57,8 +57,8 @@ func cmdResize(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// http PATH gets a path of the daemon's API, as curl --unix-socket does, and
-// keeps the body in the file "body".
+// http PATH requests a path of the daemon's API, as curl --unix-socket does, and keeps the body in
+// the file "body".
 func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 1, "http PATH")
 	w := theWorld(ts)

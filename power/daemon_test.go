@@ -22,10 +22,10 @@ import (
 	"banger/internal/api"
 )
 
-// patience bounds each wait for a daemon.
+// patience is the time limit of each wait for a daemon.
 const patience = time.Minute
 
-// daemon is a real one, of bin/banger.
+// daemon is a real daemon, of bin/banger.
 type daemon struct {
 	api *api.Client
 	cmd *exec.Cmd
@@ -38,7 +38,7 @@ type daemon struct {
 
 func (b *daemon) home() string { return filepath.Join(filepath.Dir(b.state), "home") }
 
-// banger runs the CLI for a user whose home directory lies beside the state directory.
+// banger runs the CLI for a user whose home directory is beside the state directory.
 func (b *daemon) banger(ctx context.Context, args ...string) error {
 	home := b.home()
 	if err := os.MkdirAll(home, 0o700); err != nil {
@@ -57,11 +57,12 @@ func (b *daemon) banger(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// withoutSync runs a program whose fsync does nothing, successfully.
+// withoutSync is the start of a command in which fsync does nothing and succeeds.
 var withoutSync = []string{"strace", "-f", "-qqq", "--seccomp-bpf", "-o", "/dev/null",
 	"-e", "trace=fsync,fdatasync,sync_file_range,msync", "-e", "inject=fsync,fdatasync,sync_file_range,msync:retval=0"}
 
-// startDaemon starts one in the state directory. With noSync each fsync of it does nothing, successfully.
+// startDaemon starts a daemon in the state directory. With noSync its fsync does nothing and
+// succeeds.
 func startDaemon(t *testing.T, state string, noSync bool, env []string) *daemon {
 	t.Helper()
 	var argv []string
@@ -74,7 +75,7 @@ func startDaemon(t *testing.T, state string, noSync bool, env []string) *daemon 
 	return b
 }
 
-// startAfterCut starts a daemon for which the host has booted since: what was noted of the boot is made to say another.
+// startAfterCut starts a daemon as after a boot of the host: it changes the stored boot id first.
 func startAfterCut(state string) (*daemon, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

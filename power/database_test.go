@@ -29,10 +29,10 @@ func (database) prepare(t *testing.T, dir string, seed uint64) world { return ne
 
 func (database) begin(t *testing.T, b *daemon, w world) { w.install(t, b) }
 
-// places is how many VMs a client has at most.
+// places is the largest number of VMs of a client.
 const places = 5
 
-// describe says of a VM what the steps change.
+// describe returns the part of a VM that the steps change, as text.
 func describe(vm banger.VM) string {
 	var ports []int
 	for _, f := range vm.Spec.Forwards {
@@ -45,7 +45,7 @@ func describe(vm banger.VM) string {
 	return fmt.Sprintf("%s [%s] %v", vm.Spec.Policy.Default, rule, ports)
 }
 
-// vmOf is the reverse of describe, as far as the steps need it.
+// vmOf is the inverse of describe, as far as the steps need it.
 func vmOf(text string) (policy string, ports []int) {
 	policy, list, _ := strings.Cut(text, "] [")
 	for p := range strings.FieldsSeq(strings.TrimSuffix(list, "]")) {
@@ -99,10 +99,10 @@ func (database) next(dice *rand.Rand, w world, client int, m model) step {
 		func(m model) { m[one] = fmt.Sprintf("%s [%s %s] %v", p.Default, banger.Deny, to, ports) }}
 }
 
-// includes is what is known of a user's configuration of OpenSSH.
+// includes is the model's name for the user's configuration of OpenSSH.
 const includes = "ssh c0-config"
 
-// sshStep includes banger's configuration into the user's own, or takes it out.
+// sshStep includes banger's configuration in the user's own, or removes it.
 func sshStep(m model) step {
 	if m[includes] == "" {
 		return step{"ssh-config install",
@@ -168,7 +168,7 @@ func (database) look(ctx context.Context, b *daemon) (model, error) {
 	return found, err
 }
 
-// use checks the files of each VM, and that there are no others.
+// use checks the files of each VM, and that there are no other files.
 func (database) use(ctx context.Context, b *daemon, _ world) error {
 	list, err := b.api.List(ctx, true, nil)
 	expected := map[string]bool{}
@@ -182,7 +182,7 @@ func (database) use(ctx context.Context, b *daemon, _ world) error {
 			err = errors.Join(err, fmt.Errorf("the disk of %s: %w", vm.Name, ferr))
 		}
 	}
-	// The CLI sweeps its own.
+	// The CLI removes its own files.
 	err = errors.Join(err, b.banger(ctx, "ssh-config", "uninstall"), b.banger(ctx, "ssh-config", "install"))
 	for _, dir := range []string{filepath.Join(b.state, "ssh"), filepath.Join(b.home(), ".ssh")} {
 		if left, gerr := filepath.Glob(filepath.Join(dir, ".banger-*")); gerr != nil || len(left) > 0 {
@@ -199,7 +199,7 @@ func (database) use(ctx context.Context, b *daemon, _ world) error {
 	return err
 }
 
-// wantKey returns an error unless the private key in a file has this public half.
+// wantKey returns an error unless the private key in a file matches this public key.
 func wantKey(path, public string) error {
 	private, err := os.ReadFile(path)
 	if err != nil {

@@ -18,11 +18,12 @@ import (
 
 const (
 	fsSize  = 320 << 20 // bytes of the file system
-	ackSize = 64 << 10  // bytes behind it, where it is noted what was acknowledged
+	ackSize = 64 << 10  // size in bytes of the notes behind the file system
 )
 
-// drive is a disk with an ext4 below which QEMU logs each write and each flush, in the order in which they reach the
-// disk. Behind the file system are sectors for notes, which stand for what the outside world knows: no cut loses them.
+// drive is a disk with an ext4. QEMU logs each write and each flush of the disk, in the order in
+// which they reach it. Behind the file system are sectors for notes, which stand for what the
+// outside world knows; no cut loses them.
 type drive struct {
 	dir  string // base.img, data.img and log.img are in it
 	file string // what QEMU exports by FUSE
@@ -34,7 +35,7 @@ type drive struct {
 	notes *os.File
 }
 
-// tool runs a program of the host and returns what it prints.
+// tool runs a program of the host and returns its output.
 func tool(name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin", "LC_ALL=C")
@@ -63,7 +64,7 @@ func newDrive(t *testing.T, dir string) *drive {
 		data, fmt.Sprintf("%dk", fsSize>>10))
 	mustTool(t, "cp", "--sparse=always", data, filepath.Join(dir, "base.img"))
 	check(t, os.WriteFile(log, nil, 0o600))
-	check(t, os.Truncate(log, 1<<40)) // it does not grow then; it is sparse
+	check(t, os.Truncate(log, 1<<40)) // sparse, so it does not grow later
 	check(t, os.WriteFile(d.file, nil, 0o600))
 	check(t, os.Mkdir(d.mnt, 0o700))
 	node := func(name, path string) string {
@@ -79,17 +80,18 @@ func newDrive(t *testing.T, dir string) *drive {
 	check(t, err)
 	d.pid, err = strconv.Atoi(strings.TrimSpace(string(pid)))
 	check(t, err)
-	// With direct I/O over QEMU's FUSE export the log is not what was written.
+	// With direct I/O over QEMU's FUSE export, the log would differ from what was written.
 	d.loop = mustTool(t, "losetup", "--direct-io=off", "--find", "--show", d.file)
-	// Without a habit of ext4's that hides a missing fsync: it writes out a file that replaces another.
+	// This switches off a feature of ext4 that hides a missing fsync: it writes out a file that
+	// replaces another.
 	mustTool(t, "mount", "-t", "ext4", "-o", "noauto_da_alloc", d.loop, d.mnt)
 	d.notes, err = os.OpenFile(d.file, os.O_WRONLY, 0)
 	check(t, err)
 	return d
 }
 
-// note writes down that a client has so many acknowledgements. It goes to the log behind all that was written
-// before, and flushes nothing.
+// note records how many acknowledgements a client has. The note is logged after all earlier writes,
+// and causes no flush.
 func (d *drive) note(client, acknowledged int) error {
 	var sector [512]byte
 	binary.LittleEndian.PutUint64(sector[:], uint64(acknowledged))
@@ -99,7 +101,7 @@ func (d *drive) note(client, acknowledged int) error {
 	return err
 }
 
-// close unmounts the file system and ends QEMU; the log is whole then.
+// close unmounts the file system and ends QEMU. The log is then complete.
 func (d *drive) close(t *testing.T) {
 	t.Helper()
 	mustTool(t, "umount", d.mnt)
@@ -110,7 +112,7 @@ func (d *drive) close(t *testing.T) {
 	d.end(t)
 }
 
-// end takes down whatever is still there.
+// end removes whatever still exists.
 func (d *drive) end(t *testing.T) {
 	if d.loop != "" {
 		tool("umount", "-l", d.mnt)
@@ -122,7 +124,7 @@ func (d *drive) end(t *testing.T) {
 	}
 	syscall.Kill(d.pid, syscall.SIGTERM)
 	limit := time.Now().Add(patience)
-	for ; syscall.Kill(d.pid, 0) == nil; time.Sleep(10 * time.Millisecond) { // it is no child of ours
+	for ; syscall.Kill(d.pid, 0) == nil; time.Sleep(10 * time.Millisecond) { // it is not our child
 		if time.Now().After(limit) {
 			t.Errorf("qemu-storage-daemon, process %d, does not end", d.pid)
 			break

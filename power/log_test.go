@@ -11,7 +11,8 @@ import (
 	"slices"
 )
 
-// entry is one line of the log: a write, a flush, or a discard, which reads as zeros afterwards.
+// entry is one entry of the log: a write, a flush, or a discard. Discarded blocks read as zeros
+// afterwards.
 type entry struct {
 	offset, size int64 // bytes of the disk
 	data         int64 // where they are in the log; -1: zeros
@@ -27,13 +28,13 @@ const (
 
 const logMagic = 0x6a736677736872
 
-// block is the unit that a disk writes whole or not at all.
+// block is the unit that a disk writes completely or not at all.
 const block = 4096
 
-// isNote returns true for what is no part of the file system.
+// isNote reports whether an entry is a note and not a part of the file system.
 func (e entry) isNote() bool { return e.size > 0 && e.offset >= fsSize }
 
-// readLog returns the entries of a log as dm-log-writes has them.
+// readLog returns the entries of a log in the format of dm-log-writes.
 func readLog(log *os.File) ([]entry, error) {
 	var super struct {
 		Magic, Version, Entries uint64
@@ -64,7 +65,7 @@ func readLog(log *os.File) ([]entry, error) {
 	return list, nil
 }
 
-// apply does to an image what the entry says, but only to those blocks that keep accepts.
+// apply applies the entry to an image, but only to those blocks for which keep returns true.
 func (e entry) apply(image, log *os.File, keep func() bool) error {
 	if e.size == 0 {
 		return nil
@@ -91,10 +92,10 @@ func (e entry) apply(image, log *os.File, keep func() bool) error {
 	return nil
 }
 
-// cut is an instant at which the power fails: behind so many entries of the log.
+// cut is an instant at which the power fails, given as a number of entries of the log.
 type cut struct {
 	at       int
-	reorders bool // of what is not flushed, each block is there or not; else all of it is
+	reorders bool // each block that is not flushed may be there or not; otherwise all of them are
 	seed     uint64
 }
 
@@ -105,7 +106,8 @@ func (c cut) String() string {
 	return fmt.Sprintf("cut %d", c.at)
 }
 
-// replay makes the disk that a power cut leaves. Cuts come in the order of the log, since the image grows with them.
+// replay makes the disk that a power cut leaves. Cuts must come in the order of the log, because
+// the image grows with them.
 type replay struct {
 	log     *os.File
 	entries []entry
@@ -113,7 +115,8 @@ type replay struct {
 	done    int      // entries in image
 }
 
-// until brings the image to what was flushed when c comes, and returns what was written since.
+// until brings the image to the state at the last flush before c, and returns what was written
+// since.
 func (r *replay) until(c cut) (since []entry, err error) {
 	flushed := r.done
 	for i := r.done; i < c.at; i++ {
@@ -156,7 +159,7 @@ func (r *replay) fail(c cut, path string) error {
 	return nil
 }
 
-// acknowledged returns what had been noted of each client when c comes.
+// acknowledged returns the latest note of each client before c.
 func (r *replay) acknowledged(c cut) (n [clients]int, err error) {
 	for _, e := range r.entries[:c.at] {
 		if !e.isNote() {
@@ -171,8 +174,8 @@ func (r *replay) acknowledged(c cut) (n [clients]int, err error) {
 	return n, nil
 }
 
-// chooseCuts returns n instants behind the first note: half of them right behind a note, when what was acknowledged has
-// just left, and half of them anywhere.
+// chooseCuts returns n instants after the first note. Half of them are directly after a note, which
+// was then just acknowledged, and half are anywhere.
 func chooseCuts(entries []entry, n int, seed uint64) []int {
 	first, notes := -1, []int{}
 	for i, e := range entries {

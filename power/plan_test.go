@@ -17,37 +17,37 @@ import (
 	"time"
 )
 
-// model is what a client believes to be there: names, and what it knows of each.
+// model is what a client expects to exist: names, and what it knows of each.
 type model map[string]string
 
-// step is one request of a client, and what it makes of the model.
+// step is one request of a client, and its effect on the model.
 type step struct {
 	text  string
 	do    func(context.Context, *daemon) error
 	apply func(model)
 }
 
-// only returns the error of a request whose answer nobody needs.
+// only returns the error of a request whose answer is not needed.
 func only[T any](_ T, err error) error { return err }
 
 // kind is a kind of work.
 type kind interface {
 	name() string
-	// prepare makes, below dir, what the work needs and what it is compared with.
+	// prepare makes, below dir, what the work needs and what results are compared with.
 	prepare(t *testing.T, dir string, seed uint64) world
-	// begin brings to a new daemon what all clients need.
+	// begin adds to a new daemon what all clients need.
 	begin(t *testing.T, b *daemon, w world)
 	// next chooses a client's next step.
 	next(dice *rand.Rand, w world, client int, m model) step
-	// lies looks, before a daemon does, at the files that are listed as good.
+	// lies checks, before a daemon does, the files that are listed as good.
 	lies(state string, w world, before, after []model) error
-	// look returns what the daemon says is there.
+	// look returns what the daemon reports.
 	look(ctx context.Context, b *daemon) (model, error)
-	// use uses some of it.
+	// use uses a part of it.
 	use(ctx context.Context, b *daemon, w world) error
 }
 
-// planned is all that a client does, and what is there after so many steps.
+// planned is all steps of a client, and the model after each number of steps.
 type planned struct {
 	steps  []step
 	states []model
@@ -68,7 +68,8 @@ func plan(k kind, w world, seed uint64, client, steps int) planned {
 
 var ownerRE = regexp.MustCompile(`\bc([0-9])[-/]`)
 
-// of returns what of a model is a client's own. The distribution's kernel is the first client's.
+// of returns the part of a model that belongs to a client. The distribution's kernel belongs to the
+// first client.
 func (m model) of(client int) model {
 	own := model{}
 	for name, value := range m {
@@ -80,7 +81,7 @@ func (m model) of(client int) model {
 	return own
 }
 
-// difference says in what two models differ.
+// difference describes how two models differ.
 func (m model) difference(want model) string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(want)) {
@@ -98,8 +99,8 @@ func (m model) difference(want model) string {
 	return strings.Join(list, ", ")
 }
 
-// examine mounts the disk in place, as the kernel does after a power cut, starts a daemon on it, and returns what is
-// not as it must be.
+// examine mounts the disk in place, as the kernel does after a power cut, starts a daemon on it,
+// and returns what is wrong.
 func examine(t *testing.T, k kind, w world, plans []planned, acknowledged [clients]int, place string) (err error) {
 	image, mnt := filepath.Join(place, "disk.img"), filepath.Join(place, "mnt")
 	if err := os.Mkdir(mnt, 0o700); err != nil {
@@ -113,7 +114,7 @@ func examine(t *testing.T, k kind, w world, plans []planned, acknowledged [clien
 		_, ferr := tool("e2fsck", "-fn", image)
 		err = errors.Join(err, uerr, ferr)
 	}()
-	// The step that was under way is done or not.
+	// The step that was running at the cut may be done or not.
 	before, after := make([]model, clients), make([]model, clients)
 	for client, n := range acknowledged {
 		before[client] = plans[client].states[n]
@@ -140,8 +141,8 @@ func examine(t *testing.T, k kind, w world, plans []planned, acknowledged [clien
 	return errors.Join(err, wantSwept(state), k.use(ctx, b, w), b.end())
 }
 
-// unmount returns when the file system is written to its image and closed. A process that was just being started may
-// hold a file of it for a moment, and nothing tells when it has let go.
+// unmount returns when the file system is written to its image and closed. A process that was just
+// being started may keep a file of it open for a moment, and there is no event for its end.
 func unmount(image, mnt string) error {
 	if _, err := tool("umount", "-l", mnt); err != nil {
 		return err
@@ -169,7 +170,8 @@ func nextStep(p planned, n int) string {
 	return p.steps[n].text
 }
 
-// wantSwept returns an error if there are files that were half written when the power failed.
+// wantSwept returns an error if there are files that were only partly written when the power
+// failed.
 func wantSwept(state string) error {
 	return filepath.WalkDir(state, func(path string, d os.DirEntry, err error) error {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

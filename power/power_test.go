@@ -1,11 +1,14 @@
 //go:build power
 
-// Package power cuts banger's power. A real daemon works for several clients on an ext4 whose disk logs each write;
-// then, for hundreds of instants, the disk is made as a power cut at that instant leaves it, the kernel mounts it, and
-// a daemon starts on it. Nothing that was acknowledged may be missing, and nothing half written may be listed as good.
-// The same work without fsync must fail, or the rig would see nothing. scripts/test-power runs it, as root.
+// Package power simulates power cuts of banger's host. A real daemon works for several clients on
+// an ext4 whose disk logs each write. Then, for hundreds of instants, the disk is made as a power
+// cut at that instant leaves it, the kernel mounts it, and a daemon starts on it. Nothing that was
+// acknowledged may be missing, and nothing that was only partly written may be listed as good. The
+// same work without fsync must fail, otherwise the tests would not detect a failure.
+// scripts/test-power runs it, as root.
 //
-// It must not know how banger makes things durable: it uses the API's client, and reads files where a user finds them.
+// It must not know how banger makes things durable. It uses the API's client, and reads files where
+// a user finds them.
 package power
 
 import (
@@ -22,7 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clients is how many work at the same time.
+// clients is how many clients work at the same time.
 const clients = 4
 
 func check(t *testing.T, err error) {
@@ -44,13 +47,15 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// TestDatabase cuts while VMs are created, changed and removed.
+// TestDatabase cuts the power while VMs are created, changed and removed.
 func TestDatabase(t *testing.T) { cutAll(t, database{}) }
 
-// TestStores cuts while images are pulled, tagged, registered and removed, and kernels imported, pulled and removed.
+// TestStores cuts the power while images are pulled, tagged, registered and removed, and kernels
+// are imported, pulled and removed.
 func TestStores(t *testing.T) { cutAll(t, stores{}) }
 
-// cutAll does one kind of work twice: as it is, when no cut may fail, and without fsync, when some must.
+// cutAll does one kind of work twice: with fsync, where every cut must be survived, and without
+// fsync, where some cuts must fail.
 func cutAll(t *testing.T, kind kind) {
 	if dir := os.Getenv("REPLAY"); dir != "" {
 		replayKept(t, kind, dir)
@@ -68,16 +73,16 @@ func cutAll(t *testing.T, kind kind) {
 	}
 }
 
-// run is one workload and its cuts. It is kept beside a log that shows a failure.
+// run is one workload with its cuts. If it fails, it is stored beside the log.
 type run struct {
 	Seed   uint64
 	Cuts   int
 	Steps  int // of each client
 	NoSync bool
-	World  world // what the log was made with
+	World  world // in which the log was made
 }
 
-// do works, checks the rig, and returns what each cut has shown that must not be.
+// do does the work, checks the log, and returns the failures of the cuts.
 func (r run) do(t *testing.T, kind kind) (failures []string) {
 	t.Helper()
 	name := kind.name()
@@ -122,7 +127,7 @@ func (r run) do(t *testing.T, kind kind) (failures []string) {
 	return failures
 }
 
-// replayKept cuts again where an earlier run failed, with the log that was kept.
+// replayKept repeats the cuts that failed in an earlier run, with the log that was kept.
 func replayKept(t *testing.T, kind kind, dir string) {
 	text, err := os.ReadFile(filepath.Join(dir, "run.json"))
 	check(t, err)
@@ -135,14 +140,14 @@ func replayKept(t *testing.T, kind kind, dir string) {
 	}
 }
 
-// work lets all clients do their steps, and notes each that is acknowledged.
+// work runs the steps of all clients, and notes each acknowledged step.
 func (r run) work(t *testing.T, kind kind, d *drive) {
 	t.Helper()
 	b := startDaemon(t, filepath.Join(d.mnt, "s"), r.NoSync, r.World.env())
 	defer b.stop(t)
 	kind.begin(t, b, r.World)
 	mustTool(t, "sync", "-f", d.mnt) // so that the control does not lose everything
-	for client := range clients {    // the cuts come behind the first note
+	for client := range clients {    // the cuts come after the first note
 		check(t, d.note(client, 0))
 	}
 	ended := make(chan error, clients)
@@ -171,7 +176,7 @@ func (r run) work(t *testing.T, kind kind, d *drive) {
 	}
 }
 
-// wantWholeLog reads the log and checks that all of it, replayed, is the disk that there is.
+// wantWholeLog reads the log and checks that a replay of all entries gives the real disk.
 func wantWholeLog(t *testing.T, dir string) ([]entry, *os.File) {
 	t.Helper()
 	log, err := os.Open(filepath.Join(dir, "log.img"))
@@ -199,8 +204,8 @@ func openReplay(t *testing.T, dir, image string, entries []entry, log *os.File) 
 	return &replay{log: log, entries: entries, image: f}
 }
 
-// examinedIn returns where disks are examined: in memory, where fsync is cheap, or, if that is small, where temporary
-// files are.
+// examinedIn returns where disks are examined: in memory, where fsync is cheap, or in the directory
+// of temporary files if the memory is small.
 func examinedIn() string {
 	const memory, needed = "/dev/shm", 4 * fsSize
 	var st unix.Statfs_t
@@ -210,7 +215,7 @@ func examinedIn() string {
 	return os.TempDir()
 }
 
-// cutAt cuts at all instants, two at the same time, and returns what has failed.
+// cutAt makes the cuts at all instants, two at the same time, and returns the failures.
 func (r run) cutAt(t *testing.T, kind kind, dir string, entries []entry, log *os.File) (failures []string) {
 	t.Helper()
 	plans := make([]planned, clients)

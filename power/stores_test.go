@@ -20,7 +20,7 @@ import (
 	"banger"
 )
 
-// stores is the work of bringing in and removing images and kernels.
+// stores is the work of adding and removing images and kernels.
 type stores struct{}
 
 func (stores) name() string { return "images and kernels" }
@@ -59,13 +59,13 @@ func (stores) next(dice *rand.Rand, w world, client int, m model) step {
 	return s
 }
 
-// removeImage is the step that removes a reference.
+// removeImage returns the step that removes a reference.
 func removeImage(ref string) step {
 	return step{"image rm " + ref, func(ctx context.Context, b *daemon) error { return b.api.RemoveImage(ctx, ref) },
 		func(m model) { delete(m, "image "+ref) }}
 }
 
-// pictureStep pulls one version of an image or removes what is there.
+// pictureStep returns a step that pulls one version of an image, or removes the existing one.
 func pictureStep(dice *rand.Rand, w world, client int, m model) step {
 	name, version := pictureName(client, dice.IntN(pictures)), dice.IntN(versions)
 	ref, digest := w.ref(name), w.Digests[versioned(name, version)]
@@ -79,7 +79,7 @@ func pictureStep(dice *rand.Rand, w world, client int, m model) step {
 	}, func(m model) { m["image "+ref] = digest }}
 }
 
-// tagStep names an image once more.
+// tagStep returns a step that gives an image another name.
 func tagStep(dice *rand.Rand, w world, client int, m model) step {
 	from, to := w.ref(pictureName(client, dice.IntN(pictures))), w.ref(fmt.Sprintf("c%d/tag", client))
 	switch {
@@ -93,7 +93,7 @@ func tagStep(dice *rand.Rand, w world, client int, m model) step {
 	return pictureStep(dice, w, client, m)
 }
 
-// saveStep writes an image to a file of the user's, or removes that.
+// saveStep returns a step that writes an image to a file of the user, or removes that file.
 func saveStep(dice *rand.Rand, w world, client int, m model) step {
 	ref, name := w.ref(pictureName(client, dice.IntN(pictures))), fmt.Sprintf("c%d-saved.tar", client)
 	if m["image "+ref] == "" {
@@ -104,7 +104,7 @@ func saveStep(dice *rand.Rand, w world, client int, m model) step {
 		func(m model) { m["file "+name] = m["image "+ref] }}
 }
 
-// loadStep brings in an image of a tar, or removes it.
+// loadStep returns a step that adds the image in a tar, or removes it.
 func loadStep(w world, client int, m model) step {
 	ref := w.ref(fmt.Sprintf("c%d/packed", client))
 	if m["image "+ref] != "" {
@@ -117,7 +117,7 @@ func loadStep(w world, client int, m model) step {
 		func(m model) { m["image "+ref] = w.Digests[w.packed(client)] }}
 }
 
-// savedDigest returns the digest of the image in a tar, of which each blob is whole.
+// savedDigest returns the digest of the image in a tar. It checks that each blob is complete.
 func savedDigest(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -144,7 +144,7 @@ func savedDigest(path string) (string, error) {
 	}
 }
 
-// ownStep registers a file, takes it into the store, or removes it.
+// ownStep returns a step that registers a file, copies it into the store, or removes it.
 func ownStep(dice *rand.Rand, w world, client int, m model) step {
 	ref, path := w.ref(fmt.Sprintf("c%d/own", client)), w.rootfsFile(client)
 	digest := w.Digests[path]
@@ -163,7 +163,8 @@ func ownStep(dice *rand.Rand, w world, client int, m model) step {
 	return removeImage(ref)
 }
 
-// kernelStep imports a kernel, or pulls the distribution's, or removes what is there.
+// kernelStep returns a step that imports a kernel, pulls the distribution's, or removes the
+// existing one.
 func kernelStep(dice *rand.Rand, w world, client int, m model) step {
 	name, release := fmt.Sprintf("c%d-kernel%d", client, dice.IntN(2)), releases[dice.IntN(2)]
 	pulled := client == 0 && dice.IntN(3) == 0
@@ -187,7 +188,7 @@ func kernelStep(dice *rand.Rand, w world, client int, m model) step {
 	}, func(m model) { m["kernel "+name] = release }}
 }
 
-// lies checks all that a store would list: it is whole, byte by byte.
+// lies checks that everything that a store would list is complete, byte by byte.
 func (stores) lies(state string, w world, _, _ []model) (err error) {
 	images := filepath.Join(state, "images")
 	blobs, rerr := os.ReadDir(filepath.Join(images, "blobs", "sha256"))
@@ -230,7 +231,7 @@ func wantImages(dir string, w world) (err error) {
 	return err
 }
 
-// wantKernel checks that a kernel is one of those that there are.
+// wantKernel checks that a kernel is one of the known ones.
 func wantKernel(dir string, w world) error {
 	var k banger.Kernel
 	data, err := os.ReadFile(filepath.Join(dir, "kernel.json"))
@@ -267,7 +268,7 @@ func (stores) look(ctx context.Context, b *daemon) (model, error) {
 	return found, err
 }
 
-// use makes a VM of an image, which is looked at again since the host went down.
+// use makes a VM of an image. The image is then checked again, because the host went down.
 func (stores) use(ctx context.Context, b *daemon, w world) error {
 	s := createStep(w, "use")
 	if err := s.do(ctx, b); err != nil {

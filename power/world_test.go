@@ -34,13 +34,13 @@ import (
 const (
 	baseKernel   = "base"
 	debianKernel = "debian-" + debianRelease
-	// debianRelease is the kernel that the double of apt has.
+	// debianRelease is the kernel in the double of apt.
 	debianRelease = "6.1.0-99-cloud-amd64"
 	pictures      = 3 // references of a client
 	versions      = 2 // of each
 )
 
-// world is what the daemon finds outside of its state, and what that becomes inside.
+// world is what exists outside of the daemon's state, and what it becomes in the state.
 type world struct {
 	Dir      string
 	Registry string            // host:port
@@ -55,7 +55,7 @@ type world struct {
 
 func (w world) close() { w.server.Close() }
 
-// env puts the double of apt in front of the host's.
+// env returns an environment in which the double of apt comes before the host's apt.
 func (w world) env() []string {
 	return []string{"PATH=" + filepath.Join(w.Dir, "bin") + ":" + os.Getenv("PATH")}
 }
@@ -67,12 +67,12 @@ func (w world) rootfsFile(client int) string {
 	return filepath.Join(w.Dir, fmt.Sprintf("own-%d.ext4", client))
 }
 
-// publish lets the registry's tag mean a version.
+// publish makes the registry's tag point to a version.
 func (w world) publish(name string, version int) string {
 	return w.server.AddImage(name, "v1", w.layers[versioned(name, version)]...)
 }
 
-// newWorld makes images in a registry, kernels in files, and what they become in stores of its own.
+// newWorld makes images in a registry, kernels in files, and what they become in separate stores.
 func newWorld(t *testing.T, dir string, seed uint64) world {
 	t.Helper()
 	w := world{Dir: dir, Content: map[string]string{}, Digests: map[string]string{},
@@ -116,7 +116,7 @@ func (w world) packed(client int) string {
 	return filepath.Join(w.Dir, fmt.Sprintf("packed-%d.tar", client))
 }
 
-// pack writes a tar of an image that no registry has.
+// pack writes a tar of an image that is not in a registry.
 func (w world) pack(t *testing.T, truth *image.Store, client int) {
 	t.Helper()
 	name := fmt.Sprintf("c%d/packed", client)
@@ -131,7 +131,7 @@ func (w world) pack(t *testing.T, truth *image.Store, client int) {
 	check(t, errors.Join(e.Write(t.Context(), f), f.Close()))
 }
 
-// layerOf is a layer of some files of random bytes.
+// layerOf returns a layer of some files of random bytes.
 func layerOf(t *testing.T, dice *rand.Rand, name string, size int) registrytest.Layer {
 	t.Helper()
 	var plain, stored bytes.Buffer
@@ -165,13 +165,14 @@ func (w world) modules(release string) string {
 	return filepath.Join(w.Dir, "kernel", release, "lib", "modules", release)
 }
 
-// releases are the kernels that are there as files.
+// releases are the kernels that exist as files.
 var releases = []string{"6.1.0-1-test", "6.1.0-2-test", debianRelease}
 
-// noon is when the files of kernels were changed.
+// noon is the time of the kernels' files.
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// addKernels makes kernels, a double of apt that has one as a package, and what they become.
+// addKernels makes kernels, a double of apt that has one of them as a package, and what they
+// become.
 func (w world) addKernels(t *testing.T, dice *rand.Rand) {
 	t.Helper()
 	truth, err := kernel.Open(filepath.Join(w.Dir, "truth-kernels"))
@@ -209,7 +210,7 @@ func (w world) addKernels(t *testing.T, dice *rand.Rand) {
 	}
 }
 
-// install brings in the image and the kernel of all VMs.
+// install adds the image and the kernel that all VMs use.
 func (w world) install(t *testing.T, b *daemon) {
 	t.Helper()
 	ctx := context.Background()
@@ -219,7 +220,8 @@ func (w world) install(t *testing.T, b *daemon) {
 	check(t, err)
 }
 
-// elfFile is the smallest ELF file with a .modinfo section, which serves as a module and as a kernel.
+// elfFile returns the smallest ELF file with a .modinfo section. It serves as a module and as a
+// kernel.
 func elfFile(modinfo ...string) []byte {
 	const header, sections = 64, 3
 	info := strings.Join(modinfo, "\x00") + "\x00"
@@ -236,7 +238,7 @@ func elfFile(modinfo ...string) []byte {
 	return buf.Bytes()
 }
 
-// contentOf hashes the blocks of a sparse file that are not zero, and where they are.
+// contentOf returns a hash of the non-zero blocks of a sparse file and of their offsets.
 func contentOf(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -266,7 +268,8 @@ func contentOf(path string) (string, error) {
 	}
 }
 
-// kernelContent hashes the files of a kernel but for what says when it came.
+// kernelContent returns a hash of the files of a kernel, without those that record when it was
+// added.
 func kernelContent(dir string) (string, error) {
 	h := sha256.New()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {

@@ -23,7 +23,7 @@ import (
 	"banger/internal/image/overlaytest"
 )
 
-// step is one layer of an input: packages to unpack, then what else to do.
+// step is one layer of an input: packages to unpack, and then other changes.
 type step struct {
 	packages string
 	work     func(root string) error
@@ -36,23 +36,27 @@ var recipes = map[string][]step{
 		{"base-files bash coreutils libc6 libc-bin dpkg apt libapt-pkg6.0 perl-base tzdata util-linux libsystemd0 grep sed tar gzip findutils debianutils openssl libssl3 gpgv libgnutls30 login passwd mount", nil},
 		{"python3.11 python3.11-minimal libpython3.11-stdlib libpython3.11-minimal openssh-server openssh-client sudo iputils-ping curl libcurl4 git git-man", func(root string) error {
 			ping := []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
-			return errors.Join(setxattr(filepath.Join(root, "bin/ping"), "security.capability", ping), os.Lchown(filepath.Join(root, "usr/bin/git"), 1000, 200000))
+			return errors.Join(setxattr(filepath.Join(root, "bin/ping"), "security.capability", ping),
+				os.Lchown(filepath.Join(root, "usr/bin/git"), 1000, 200000))
 		}},
-		{"gcc-12 cpp-12 g++-12 libgcc-12-dev libstdc++-12-dev binutils-x86-64-linux-gnu libbinutils libc6-dev linux-libc-dev", nil},
+		{"gcc-12 cpp-12 g++-12 libgcc-12-dev libstdc++-12-dev binutils-x86-64-linux-gnu libbinutils libc6-dev linux-libc-dev",
+			nil},
 		{"", func(root string) error { // what builders do: remove what was installed
-			return errors.Join(os.RemoveAll(filepath.Join(root, "usr/share/doc")), os.RemoveAll(filepath.Join(root, "usr/share/locale")))
+			return errors.Join(os.RemoveAll(filepath.Join(root, "usr/share/doc")),
+				os.RemoveAll(filepath.Join(root, "usr/share/locale")))
 		}},
 		{"perl-modules-5.36 libperl5.36 cmake-data libicu72 vim-common vim-runtime", nil},
 		{"", func(root string) error { // an opaque directory
 			man := filepath.Join(root, "usr/share/man")
-			return errors.Join(os.RemoveAll(man), os.MkdirAll(man, 0o755), os.WriteFile(filepath.Join(man, "README"), []byte("none\n"), 0o644))
+			return errors.Join(os.RemoveAll(man), os.MkdirAll(man, 0o755),
+				os.WriteFile(filepath.Join(man, "README"), []byte("none\n"), 0o644))
 		}},
 	},
 	"content1": {{"", content(64 << 10)}}, "content4": {{"", content(256 << 10)}}, "content16": {{"", content(1 << 20)}},
 	"many": {{"papirus-icon-theme", nil}, {"libboost1.81-dev golang-1.19-src rust-src", nil}},
 }
 
-// content is a thousand files of n bytes each, which compress to a half.
+// content makes a thousand files of n bytes each, which compress to half their size.
 func content(n int) func(string) error {
 	return func(root string) error {
 		p, x := make([]byte, n), uint64(n)
@@ -69,8 +73,8 @@ func content(n int) func(string) error {
 	}
 }
 
-// inputs makes DIR/NAME-gzip, DIR/NAME-zstd and DIR/NAME.json, what overlayfs shows for
-// the layers, unless they are there. ONLY narrows them.
+// inputs makes the missing inputs: DIR/NAME-gzip, DIR/NAME-zstd and DIR/NAME.json, which is what
+// overlayfs shows for the layers. ONLY selects inputs.
 func inputs(dir string) error {
 	only, err := regexp.Compile(os.Getenv("ONLY"))
 	if err != nil {
@@ -204,9 +208,15 @@ func writeLayout(dir, kind string, tars [][]byte, pack func([]byte) ([]byte, err
 		layers = append(layers, put("application/vnd.oci.image.layer.v1.tar+"+kind, data))
 		diffIDs = append(diffIDs, digest(t))
 	}
-	config, _ := json.Marshal(map[string]any{"os": "linux", "architecture": runtime.GOARCH, "config": map[string]any{}, "rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}})
-	manifest, _ := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-		"config": put("application/vnd.oci.image.config.v1+json", config), "layers": layers})
+	config, _ := json.Marshal(map[string]any{
+		"os":           "linux",
+		"architecture": runtime.GOARCH,
+		"config":       map[string]any{},
+		"rootfs":       map[string]any{"type": "layers", "diff_ids": diffIDs},
+	})
+	manifest, _ := json.Marshal(
+		map[string]any{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+			"config": put("application/vnd.oci.image.config.v1+json", config), "layers": layers})
 	m := put("application/vnd.oci.image.manifest.v1+json", manifest)
 	m["annotations"] = map[string]string{"org.opencontainers.image.ref.name": "latest"}
 	index, _ := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []any{m}})

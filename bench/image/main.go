@@ -46,10 +46,10 @@ func run(args []string) error {
 	return fmt.Errorf("usage: image inputs DIR | figures DIR | WAY LAYOUT DIR")
 }
 
-// pulled is ours, of the registry that serve has started.
+// pulled is banger's way, from the registry that serve has started.
 func pulled(_, dir string) error { return pull(os.Getenv(referenceVariable), dir) }
 
-// ours is what `banger image pull` does, in this process and durable as there.
+// ours does what `banger image pull` does, in this process and as durably.
 func ours(layout, dir string) error { return pull("oci:"+layout, dir) }
 
 func pull(ref, dir string) error {

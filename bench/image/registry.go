@@ -15,7 +15,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// referenceVariable names the image of serve to the processes that pull it.
+// referenceVariable is the environment variable with the name of serve's image, for the processes
+// that pull it.
 const referenceVariable = "BANGER_BENCH_REFERENCE"
 
 // serve starts Debian's docker-registry on loopback and pushes the image of a layout to it.
@@ -25,7 +26,9 @@ func serve(dir, layout string) (stop func(), err error) {
 		return nil, err
 	}
 	config := filepath.Join(work, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n", work)
+	text := fmt.Sprintf(
+		"version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n",
+		work)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

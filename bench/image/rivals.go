@@ -21,7 +21,7 @@ import (
 	"banger/internal/inflate"
 )
 
-// way is one way to make an ext4 file of a layout, in dir, which is empty.
+// way is one way to make an ext4 file of a layout. It works in dir, which is empty.
 type way struct {
 	convert func(layout, dir string) error
 	needs   string // a program
@@ -49,7 +49,7 @@ func open(dir string) (v1.Image, error) {
 	return index.Image(m.Manifests[0].Digest)
 }
 
-// viaTar2ext4 is Microsoft's writer, fed by go-containerregistry's flattener.
+// viaTar2ext4 is Microsoft's writer. Its input comes from go-containerregistry's flattener.
 func viaTar2ext4(layout, dir string) error {
 	img, err := open(layout)
 	if err != nil {
@@ -68,9 +68,9 @@ func viaTar2ext4(layout, dir string) error {
 	return f.Sync()
 }
 
-// viaStaging is the way of the system that banger began from, tuned: unpack the
-// flattened image to a directory, mkfs.ext4 -d, and a debugfs script that mends what
-// an ordinary user cannot unpack.
+// viaStaging is the tuned method of the system that banger was derived from: unpack the flattened
+// image to a directory, run mkfs.ext4 -d, and run a debugfs script for what an ordinary user cannot
+// unpack.
 func viaStaging(layout, dir string) error {
 	img, err := open(layout)
 	if err != nil {
@@ -81,7 +81,8 @@ func viaStaging(layout, dir string) error {
 		return err
 	}
 	rootfs := filepath.Join(dir, "rootfs")
-	if err := command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", "-d", stage, rootfs, "4G"); err != nil {
+	if err := command("mkfs.ext4", "-q", "-F", "-m", "0", "-E",
+		"lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", "-d", stage, rootfs, "4G"); err != nil {
 		return err
 	}
 	if err := command("debugfs", "-w", "-f", script, rootfs); err != nil {
@@ -150,7 +151,8 @@ func stageEntry(h *tar.Header, data io.Reader, stage string, w io.Writer, buf []
 	if strings.ContainsAny(name, "\"\n") {
 		return nil
 	}
-	_, err := fmt.Fprintf(w, "sif %q mode 0%o\nsif %q uid %d\nsif %q gid %d\nsif %q mtime @%d\n", name, mode, name, h.Uid, name, h.Gid, name, h.ModTime.Unix())
+	_, err := fmt.Fprintf(w, "sif %q mode 0%o\nsif %q uid %d\nsif %q gid %d\nsif %q mtime @%d\n", name, mode, name, h.Uid,
+		name, h.Gid, name, h.ModTime.Unix())
 	return err
 }
 
@@ -159,11 +161,13 @@ func viaUmoci(layout, dir string) error {
 	if err := command("umoci", "unpack", "--rootless", "--image", layout+":latest", bundle); err != nil {
 		return err
 	}
-	return command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d", filepath.Join(bundle, "rootfs"), filepath.Join(dir, "rootfs"), "4G")
+	return command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d",
+		filepath.Join(bundle, "rootfs"), filepath.Join(dir, "rootfs"), "4G")
 }
 
 func viaPodman(layout, dir string) error {
-	root := []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--storage-driver", "overlay"}
+	root := []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--storage-driver",
+		"overlay"}
 	id, err := output("podman", append(root, "pull", "-q", "oci:"+layout+":latest")...)
 	if err != nil {
 		return err
@@ -172,13 +176,14 @@ func viaPodman(layout, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d", at, filepath.Join(dir, "rootfs"), "4G")
+	err = command("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d", at,
+		filepath.Join(dir, "rootfs"), "4G")
 	_, uerr := output("podman", append(root, "image", "unmount", id)...)
 	return errors.Join(err, uerr)
 }
 
-// inflateOnly is the floor: our decompressor, as many layers at once as we decode,
-// to nothing.
+// inflateOnly is the lower bound: our decompressor without output, with as many layers at once as
+// we decode.
 func inflateOnly(layout, _ string) error {
 	img, err := open(layout)
 	if err != nil {

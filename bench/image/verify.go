@@ -12,8 +12,8 @@ import (
 	"banger/internal/image/overlaytest"
 )
 
-// verify converts each image that inputs has made, lets e2fsck look at it, mounts it, and
-// compares every entry with what overlayfs showed.
+// verify converts each image that inputs has made, checks it with e2fsck, mounts it, and compares
+// every entry with what overlayfs showed.
 func verify(dir string) error {
 	truths, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
@@ -67,8 +67,8 @@ func verifyOne(dir, layout, truth string) (n int, err error) {
 	return len(want), compare(got, want)
 }
 
-// describe prints a tree, which may be that of an ext4 device: a guest's image has no
-// mount(8), perhaps.
+// describe prints a tree. The tree may be on an ext4 device, because a guest's image may have no
+// mount(8).
 func describe(root string) error {
 	if strings.HasPrefix(root, "/dev/") {
 		at, err := os.MkdirTemp("", "at-")

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// upperDirectory is what overlayfs writes for changes of every kind (overlayfs.rst).
+// upperDirectory returns a directory with what overlayfs writes for changes of every kind (overlayfs.rst).
 func upperDirectory(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -77,7 +77,8 @@ func layerEntries(t *testing.T, layer io.Reader) map[string]string {
 	}
 }
 
-// What overlayfs keeps for itself becomes what a layer says, and nothing of ours is in it.
+// TestChangesAreALayer checks that overlayfs's own marks become those of a layer, and that banger's
+// files are left out.
 func TestChangesAreALayer(t *testing.T) {
 	var layer bytes.Buffer
 	if err := writeChanges(upperDirectory(t), &layer); err != nil {
@@ -140,7 +141,8 @@ func TestChangesKeepWhatAFileIs(t *testing.T) {
 	}
 }
 
-// A name that would delete another file elsewhere is told, not written.
+// TestChangesRefuseTheNameOfAWhiteout checks that a name which would delete another file in a layer
+// is reported and not written.
 func TestChangesRefuseTheNameOfAWhiteout(t *testing.T) {
 	at := t.TempDir()
 	if err := os.WriteFile(filepath.Join(at, ".wh.passwd"), nil, 0o644); err != nil {
@@ -151,7 +153,8 @@ func TestChangesRefuseTheNameOfAWhiteout(t *testing.T) {
 	}
 }
 
-// A file that shrinks while it is read is filled up; one that grows is cut.
+// TestChangesOfAFileThatChanges checks that a file that shrinks while it is read is filled up, and
+// one that grows is cut.
 func TestChangesOfAFileThatChanges(t *testing.T) {
 	at := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(at, []byte("12345"), 0o644); err != nil {

@@ -11,7 +11,7 @@ import (
 	"banger/internal/guest"
 )
 
-// clockSystem remembers what a clock was corrected by.
+// clockSystem records the corrections of a clock.
 type clockSystem struct {
 	hostSystem
 	got []guest.Correction

@@ -31,8 +31,8 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// A command that cannot start gives an error whose code tells the client which
-// exit status to show: 127 for an absent command, 126 for one that cannot run.
+// TestCannotStart checks that the error of a command that cannot start has a code for the exit
+// status: 127 for an absent command, 126 for one that cannot run.
 func TestCannotStart(t *testing.T) {
 	a := agenttest.Start(t)
 	dir := t.TempDir()
@@ -76,7 +76,7 @@ func TestCannotStart(t *testing.T) {
 	}
 }
 
-// Both outputs arrive whole, apart from each other and byte for byte.
+// TestOutput checks that both outputs arrive complete, separate and byte for byte.
 func TestOutput(t *testing.T) {
 	a := agenttest.Start(t)
 	dir := t.TempDir()
@@ -89,9 +89,8 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// What a command wrote before its end is not lost on a client that reads late.
-// The command is over once its marker is closed, its output far more than fits
-// into the stream.
+// TestSlowReader checks that a client that reads late gets all output. The command has ended when
+// its marker is closed, and its output is far larger than the stream's buffers.
 func TestSlowReader(t *testing.T) {
 	for _, tty := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tty %v", tty), func(t *testing.T) {
@@ -142,7 +141,8 @@ func TestStdin(t *testing.T) {
 	}
 }
 
-// Hundreds of commands run at once, each with its own data both ways.
+// TestManyCommands checks that hundreds of commands run at once, each with its own data in both
+// directions.
 func TestManyCommands(t *testing.T) {
 	a := agenttest.Start(t)
 	const n = 200
@@ -170,7 +170,7 @@ func TestManyCommands(t *testing.T) {
 	wg.Wait()
 }
 
-// A stream that is no proper request gets an answer that says so, or a reset.
+// TestImproperRequests checks that an invalid request gets an answer that says so, or a reset.
 func TestImproperRequests(t *testing.T) {
 	a := agenttest.Start(t)
 	for _, tt := range []struct {

@@ -59,7 +59,7 @@ func tree(t testing.TB) (dir string, content []byte) {
 	return dir, content
 }
 
-// A tree goes out as one stream of frames and comes in again as another.
+// TestATreeGoesOutAndIn checks that a tree leaves as one stream of frames and enters as another.
 func TestATreeGoesOutAndIn(t *testing.T) {
 	a := agenttest.Start(t)
 	dir, content := tree(t)
@@ -105,7 +105,8 @@ func TestStatFile(t *testing.T) {
 	}
 }
 
-// What fails is told by code, sentence and hint, though the client may still send.
+// TestCopiesThatFail checks that a failure is reported by code, sentence and hint, although the
+// client may still send.
 func TestCopiesThatFail(t *testing.T) {
 	a := agenttest.Start(t)
 	dir, _ := tree(t)
@@ -148,7 +149,8 @@ func tarOfOne(t testing.TB) []byte {
 	return b.Bytes()
 }
 
-// A client that goes in the middle of a file leaves nothing of it.
+// TestAClientThatGoesLeavesNothing checks that a client that goes away in the middle of a file
+// leaves nothing of it.
 func TestAClientThatGoesLeavesNothing(t *testing.T) {
 	a := agenttest.Start(t)
 	to := t.TempDir()

@@ -18,8 +18,8 @@ import (
 	"banger/internal/guest"
 )
 
-// forever is a command that lives until it is signalled, and says when it is up.
-// What it waits for does not hold a fifo open.
+// forever is a command that lives until it is signalled, and prints when it is up. The process that
+// it waits for has no fifo open.
 const forever = "echo ready; while :; do sleep 5 9>&- & wait $!; done"
 
 func TestSignals(t *testing.T) {
@@ -90,8 +90,8 @@ func TestTerminal(t *testing.T) {
 	})
 }
 
-// A command whose client goes away is hung up (SIGHUP), and killed if that does
-// not end it.
+// TestClientGoesAway checks that a command whose client goes away gets SIGHUP, and is killed if
+// that does not end it.
 func TestClientGoesAway(t *testing.T) {
 	for _, tt := range []struct {
 		name, script string
@@ -124,8 +124,8 @@ func TestClientGoesAway(t *testing.T) {
 	}
 }
 
-// A command's end is what counts, not that of the daemons which it left behind
-// with its pipes open.
+// TestGrandchildHoldsPipes checks that the end of a command counts, and not that of daemons that
+// have its pipes open.
 func TestGrandchildHoldsPipes(t *testing.T) {
 	a := agenttest.Start(t)
 	res := a.Run(t, agenttest.Shell("sleep 60 & echo $!")).Finish()
@@ -191,7 +191,8 @@ func TestUsers(t *testing.T) {
 	}
 }
 
-// The main command: one per boot, everyone may wait for it, at any time.
+// TestMainCommand checks that there is one main command per boot, and that any number of clients
+// can wait for it at any time.
 func TestMainCommand(t *testing.T) {
 	a := agenttest.Start(t)
 	if err := a.Signal(agenttest.WithPatience(t), 15); banger.CodeOf(err) != banger.CodeConflict {
@@ -265,8 +266,8 @@ func caught(a *agenttest.Agent, sig syscall.Signal) bool {
 	return false
 }
 
-// A main command that was begun by exec outlives its client; what it still says
-// goes to the console.
+// TestMainOutlivesItsClient checks that a main command that exec has started outlives its client.
+// Its later output goes to the console.
 func TestMainOutlivesItsClient(t *testing.T) {
 	a := agenttest.Start(t)
 	e := agenttest.Shell("trap 'echo last words; exit 6' USR1; " + forever)
@@ -286,8 +287,8 @@ func TestMainOutlivesItsClient(t *testing.T) {
 	})
 }
 
-// A shutdown is always answered. It tells the main command, by the signal that
-// the image asks for, and kills it after the grace.
+// TestShutdown checks that a shutdown is always answered. The main command gets the image's stop
+// signal, and is killed after the grace period.
 func TestShutdown(t *testing.T) {
 	t.Run("of an idle agent", func(t *testing.T) {
 		for range 20 { // the answer must not race with the exit
@@ -352,8 +353,8 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// What is over leaves nothing behind in the agent, neither descriptors nor
-// zombies.
+// TestNothingIsLeft checks that nothing is left in the agent of what has ended, neither descriptors
+// nor zombies.
 func TestNothingIsLeft(t *testing.T) {
 	a := agenttest.Start(t)
 	use := func() {

@@ -13,8 +13,8 @@ import (
 	"banger/internal/agent/boot"
 )
 
-// plainDirectory returns a directory that does not lie on overlayfs, which refuses
-// whiteouts, its own attributes, and another overlay's upper directory.
+// plainDirectory returns a directory that is not on overlayfs. overlayfs refuses whiteouts, its own
+// attributes, and another overlay's upper directory.
 func plainDirectory(t *testing.T) string {
 	t.Helper()
 	for _, parent := range []string{os.TempDir(), "/dev/shm", "/var/tmp"} {

@@ -99,7 +99,7 @@ func (s *server) handle(port uint32, conn net.Conn) {
 	}
 }
 
-// info returns what the agent says of itself and its guest.
+// info returns the agent's description of itself and its guest.
 func info() guest.Info {
 	var si unix.Sysinfo_t
 	unix.Sysinfo(&si)

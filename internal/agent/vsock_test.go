@@ -78,7 +78,7 @@ func TestRestoredIsChecked(t *testing.T) {
 	}
 }
 
-// connections are a listener of given ones.
+// connections is a listener that returns given connections.
 type connections struct{ next chan net.Conn }
 
 func (c *connections) Accept() (net.Conn, error) {
@@ -90,7 +90,7 @@ func (c *connections) Accept() (net.Conn, error) {
 func (c *connections) Close() error   { return nil }
 func (c *connections) Addr() net.Addr { return &vsock.Addr{} }
 
-// peered is a connection with a peer of our choice.
+// peered is a connection with a chosen peer.
 type peered struct {
 	net.Conn
 	peer net.Addr
@@ -98,7 +98,7 @@ type peered struct {
 
 func (p peered) RemoteAddr() net.Addr { return p.peer }
 
-// inGuest says that the test runs in a guest, where there is no Go.
+// inGuest reports whether the test runs in a guest, where there is no Go.
 const inGuest = "BANGER_TEST_VSOCK"
 
 // TestVsockOfAKernel is run in a guest, by e2e/vsock: hosts need not have the loopback of
@@ -165,7 +165,7 @@ func TestVsockOfAKernel(t *testing.T) {
 	}
 }
 
-// fromHost are a listener's connections as if the host had made them.
+// fromHost is a listener whose connections look as if the host had made them.
 type fromHost struct{ net.Listener }
 
 func (l fromHost) Accept() (net.Conn, error) {

@@ -6,13 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queue is one of the kernel's for writes that go on while we do something else
-// (io_setup(2), linux/aio_abi.h). The zero value is none.
+// queue is a kernel queue for asynchronous writes (io_setup(2), linux/aio_abi.h). The zero value is closed.
 type queue struct{ context uintptr }
 
-// iocb is a request; little-endian, as all machines are that banger runs on.
+// iocb is a request. It is little-endian, as are all machines on which banger runs.
 type iocb struct {
-	data   uint64    // comes back in the event
+	data   uint64    // returned in the event
 	_      [2]uint32 // key, flags
 	opcode uint16
 	_      int16 // priority
@@ -25,22 +24,23 @@ type iocb struct {
 
 type ioEvent struct {
 	data, request uint64
-	result        int64 // bytes, or an error's negative number
+	result        int64 // number of bytes, or the negative number of an error
 	_             int64
 }
 
 const commandWrite = 1 // IOCB_CMD_PWRITE
 
-// open makes a queue for so many writes at a time.
+// open makes a queue for up to writes writes at a time.
 func (q *queue) open(writes int) error {
 	_, _, errno := unix.Syscall(unix.SYS_IO_SETUP, uintptr(writes), uintptr(unsafe.Pointer(&q.context)), 0)
 	return errnoErr(errno)
 }
 
-// write begins to write b, which is no memory of Go's and is not to change before the
-// write is over. Its id comes back from wait.
+// write starts to write b. b must not be Go's memory, and must not change until the write has ended. wait returns
+// the same id.
 func (q *queue) write(id uint64, fd int, b []byte, at int64) error {
-	request := &iocb{data: id, opcode: commandWrite, fd: uint32(fd), buf: uint64(uintptr(unsafe.Pointer(&b[0]))), length: uint64(len(b)), offset: at}
+	request := &iocb{data: id, opcode: commandWrite, fd: uint32(fd), buf: uint64(uintptr(unsafe.Pointer(&b[0]))),
+		length: uint64(len(b)), offset: at}
 	list := &request
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, q.context, 1, uintptr(unsafe.Pointer(list)))
@@ -50,7 +50,7 @@ func (q *queue) write(id uint64, fd int, b []byte, at int64) error {
 	}
 }
 
-// wait waits for one write and returns its id, and how many bytes it has written.
+// wait waits for the end of one write and returns its id and the number of bytes written.
 func (q *queue) wait() (id uint64, n int, err error) {
 	var event ioEvent
 	for {
@@ -67,7 +67,7 @@ func (q *queue) wait() (id uint64, n int, err error) {
 	}
 }
 
-// close waits for all writes (io_destroy(2)).
+// close waits for the end of all writes (io_destroy(2)).
 func (q *queue) close() {
 	if q.context != 0 {
 		unix.Syscall(unix.SYS_IO_DESTROY, q.context, 0, 0)

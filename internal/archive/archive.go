@@ -1,10 +1,9 @@
-// Package archive turns files into a tar and a tar into files, at both ends of
-// `banger cp`: in the guest's agent and in the user's CLI. The tar is POSIX pax;
-// files with holes are in GNU tar's sparse format 1.0, so that holes are not sent.
+// Package archive converts files into a tar and a tar into files. It is used at both ends of `banger cp`: in the
+// guest's agent and in the user's CLI. The tar is POSIX pax. Files with holes are in GNU tar's sparse format 1.0,
+// so holes are not sent.
 //
-// What is extracted is hostile: nothing outside the destination is ever written,
-// whatever an archive holds and whatever happens in the destination meanwhile
-// (see Extract). Memory does not grow with the number of entries.
+// What is extracted is hostile: nothing outside the destination is ever written, whatever an archive contains and
+// whatever happens in the destination meanwhile (see Extract). Memory does not grow with the number of entries.
 //
 // The package must not know who sends or receives: no protocol, no VM, no HTTP.
 package archive
@@ -25,8 +24,8 @@ const (
 	maxDepth  = 1000           // directories above an entry
 	maxPAX    = 1 << 20        // bytes of an entry's pax records
 	maxSparse = 16 << 10       // pieces of a file with holes
-	maxLinks  = 1 << 20        // files whose further names are yet to come
-	maxMade   = 1 << 22        // files of a foreign archive that may be linked to
+	maxLinks  = 1 << 20        // files that will get more names
+	maxMade   = 1 << 22        // files of a foreign archive that hard links may refer to
 	blockSize = 512
 )
 
@@ -34,15 +33,14 @@ const (
 const (
 	xattrRecord  = "SCHILY.xattr."
 	sparseRecord = "GNU.sparse."
-	// A comment (pax, IEEE Std 1003.1) of ours on a file that has several names; other
-	// programs are to ignore it.
+	// Write adds this comment (pax, IEEE Std 1003.1) to a file that has several names. Other programs ignore it.
 	linksComment = "banger links="
 )
 
-// procPath names an open descriptor for calls that take a path.
+// procPath returns a path of an open descriptor, for calls that need a path.
 func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// failure makes an error of the system one that names the entry.
+// failure returns a system error with the name of the entry.
 func failure(doing, name string, err error) error {
 	if e, ok := errors.AsType[*banger.Error](err); ok {
 		return e
@@ -55,13 +53,14 @@ func failure(doing, name string, err error) error {
 		code = banger.CodeNotFound
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
 		code = banger.CodeNoSpace
-	case errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EFBIG):
+	case errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) ||
+		errors.Is(err, unix.EFBIG):
 		code = banger.CodeInvalid
 	}
 	return banger.Errorf(code, "%s %.300q: %w", doing, name, err)
 }
 
-// refuse is the error of an entry that breaks a rule.
+// refuse returns the error for an entry that breaks a rule.
 func refuse(name, format string, args ...any) *banger.Error {
 	return banger.Errorf(banger.CodeInvalid, "the archive's entry %.300q "+format, append([]any{name}, args...)...)
 }

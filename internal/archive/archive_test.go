@@ -23,8 +23,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// describe tells everything that a copy is to keep of a tree, one line an entry;
-// names of one file have the same number.
+// describe returns everything that a copy must keep of a tree, one line per entry. Names of one
+// file have the same number.
 func describe(t testing.TB, root string) string {
 	t.Helper()
 	var lines []string
@@ -82,8 +82,8 @@ func xattrsOf(t testing.TB, at string) string {
 	return strings.Join(all, "")
 }
 
-// everyKind is a directory "tree" with entries of every kind; those that are
-// root's only when the test is.
+// everyKind makes a directory "tree" with entries of every kind. Some need root, and are made only
+// if the test runs as root.
 func everyKind(t testing.TB) string {
 	t.Helper()
 	tree := filepath.Join(t.TempDir(), "tree")
@@ -92,14 +92,20 @@ func everyKind(t testing.TB) string {
 		must(t, os.MkdirAll(in(d), 0o755))
 	}
 	long := strings.Repeat("n", 255)
-	for name, data := range map[string]string{"a/file": "content", "a/b/empty": "", "shut/in": "x", "raw\xff\xfe\nbytes": "raw", long: "long",
+	for name, data := range map[string]string{"a/file": "content", "a/b/empty": "", "shut/in": "x",
+		"raw\xff\xfe\nbytes": "raw", long: "long",
 		"a/b/c/" + strings.Repeat("l", 200): "deep", "=a=b": "equals", "ümläut": "u"} {
 		must(t, os.WriteFile(in(name), []byte(data), 0o644))
 	}
 	must(t, os.WriteFile(in("big"), bytes.Repeat([]byte("0123456789abcdef"), 50_000), 0o600))
 	must(t, os.Link(in("a/file"), in("a/b/again")))
 	must(t, os.Link(in("a/file"), in("third")))
-	for name, target := range map[string]string{"link": "a/file", "dangling": "../nowhere\xff", "a/absolute": "/etc/passwd", "toolong": strings.Repeat("t/", 150)} {
+	for name, target := range map[string]string{
+		"link":       "a/file",
+		"dangling":   "../nowhere\xff",
+		"a/absolute": "/etc/passwd",
+		"toolong":    strings.Repeat("t/", 150),
+	} {
 		must(t, os.Symlink(target, in(name)))
 	}
 	must(t, os.Link(in("link"), in("a/samelink")))
@@ -137,14 +143,20 @@ func archived(t testing.TB, src string, o WriteOptions) []byte {
 	return b.Bytes()
 }
 
-// What is copied is the same in everything that a file system knows of it.
+// TestRoundTrip checks that a copy equals the original in everything that a file system stores.
 func TestRoundTrip(t *testing.T) {
 	tree := everyKind(t)
 	dst := t.TempDir()
 	data := archived(t, tree, WriteOptions{Name: "tree"})
 	for _, foreign := range []bool{false, true} {
 		to := filepath.Join(dst, fmt.Sprint(foreign))
-		report, err := Extract(context.Background(), bytes.NewReader(data), to, ExtractOptions{Name: "tree", Owners: true, Special: true, Foreign: foreign, Rights: true})
+		report, err := Extract(context.Background(), bytes.NewReader(data), to, ExtractOptions{
+			Name:    "tree",
+			Owners:  true,
+			Special: true,
+			Foreign: foreign,
+			Rights:  true,
+		})
 		must(t, err)
 		if got, want := describe(t, to), describe(t, tree); got != want || report.Lost() != "" {
 			t.Errorf("lost %q; got\n%s\nwant\n%s", report.Lost(), got, want)
@@ -153,7 +165,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// The tar is one that another implementation reads.
+// TestTheStandardLibraryReadsOurs checks that the standard library can read the tar.
 func TestTheStandardLibraryReadsOurs(t *testing.T) {
 	tree := everyKind(t)
 	got := map[string]bool{}
@@ -168,7 +180,8 @@ func TestTheStandardLibraryReadsOurs(t *testing.T) {
 		var st unix.Stat_t
 		at := filepath.Join(tree, h.Name)
 		must(t, unix.Lstat(at, &st))
-		if int(st.Uid) != h.Uid || int(st.Gid) != h.Gid || int64(st.Mode&0o7777) != h.Mode || st.Mtim.Nano() != h.ModTime.UnixNano() {
+		if int(st.Uid) != h.Uid || int(st.Gid) != h.Gid || int64(st.Mode&0o7777) != h.Mode ||
+			st.Mtim.Nano() != h.ModTime.UnixNano() {
 			t.Errorf("%q is %+v", at, h)
 		}
 		if h.Typeflag == tar.TypeReg {

@@ -10,14 +10,14 @@ import (
 	"banger"
 )
 
-// level is a directory that gets its attributes when all in it is written.
+// level is a directory that gets its attributes once everything in it is written.
 type level struct {
 	end   int // of its path in extractor.path
 	h     *header
-	mtime unix.Timespec // with h nil: the time that it had before something was added
+	mtime unix.Timespec // if h is nil: the time that the directory had before entries were added
 }
 
-// directory makes one, or goes into that which is there.
+// directory makes a directory, or enters an existing one.
 func (x *extractor) directory(dir int, name, base string, h *header) error {
 	err := unix.Mkdirat(dir, base, 0o700)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
@@ -38,9 +38,9 @@ func (x *extractor) directory(dir int, name, base string, h *header) error {
 	return nil
 }
 
-// reenter remembers the time of a directory that this archive has finished before
-// and now adds to. Such a one has a time that was set, which shows: it is not that
-// of the last change. So no list of all directories is needed.
+// reenter saves the time of a directory that this archive has already finished and now adds to. Such a directory is
+// recognised by its time, which was set and so differs from that of the last change. No list of all directories is
+// needed.
 func (x *extractor) reenter(fd int) error {
 	if n := len(x.stack); x.path == "" || n > 0 && x.stack[n-1].end == len(x.path) {
 		return nil
@@ -57,7 +57,7 @@ func (x *extractor) reenter(fd int) error {
 
 func before(a, b unix.Timespec) bool { return a.Sec < b.Sec || a.Sec == b.Sec && a.Nsec < b.Nsec }
 
-// leave completes the directories that name is not in.
+// leave completes the directories that do not contain name.
 func (x *extractor) leave(name string) error {
 	for n := len(x.stack); n > 0; n = len(x.stack) {
 		l := x.stack[n-1]
@@ -85,8 +85,8 @@ func (x *extractor) complete(at string, l level) error {
 	return lost(&x.report.Times, setTime(fd, l.mtime))
 }
 
-// attributes gives a file, directory or node what h says. The order matters: a
-// change of owner takes setuid and capabilities away.
+// attributes sets the attributes of a file, directory or node from h. The order matters: a change of the owner
+// removes setuid and capabilities.
 func (x *extractor) attributes(fd int, h *header) error {
 	mode, before := h.mode, x.report.Owners
 	if !x.opts.Rights && x.dropRights(h) {
@@ -96,7 +96,7 @@ func (x *extractor) attributes(fd int, h *header) error {
 	if err := x.owner(fd, h); err != nil {
 		return err
 	}
-	if x.report.Owners > before && mode&0o6000 != 0 { // it would give the rights of another owner
+	if x.report.Owners > before && mode&0o6000 != 0 { // it would grant the rights of another owner
 		mode &^= 0o6000
 		x.report.Modes++
 	}
@@ -111,10 +111,10 @@ func (x *extractor) attributes(fd int, h *header) error {
 	return lost(&x.report.Times, setTime(fd, h.timespec()))
 }
 
-// linkAttributes gives a symlink what it can have.
+// linkAttributes sets those attributes that a symlink can have.
 func (x *extractor) linkAttributes(fd int, at string, h *header) error {
 	if !x.opts.Rights {
-		h.mode = 0o777 // a symlink has no other
+		h.mode = 0o777 // the only mode of a symlink
 		x.dropRights(h)
 	}
 	if err := x.owner(fd, h); err != nil {
@@ -126,16 +126,15 @@ func (x *extractor) linkAttributes(fd int, at string, h *header) error {
 	return lost(&x.report.Times, setTime(fd, h.timespec()))
 }
 
-// Attributes that give rights beyond those of a mode: to whoever runs a file, and to the files
-// that are made in a directory later.
+// Attributes that grant rights beyond those of a mode: to those who run a file, and for files that are made in a
+// directory later.
 const (
 	capabilities = "security.capability"
 	defaultACL   = "system.posix_acl_default"
 )
 
-// dropRights takes from h the attributes that give rights, and reports whether setuid, setgid
-// or capabilities are lost. The attributes of root's name spaces are there for programs that
-// trust root, so they go too.
+// dropRights removes from h the attributes that grant rights, and reports whether setuid, setgid or capabilities
+// are lost. It also removes attributes of root's name spaces, which programs trust.
 func (x *extractor) dropRights(h *header) bool {
 	lost := h.mode&0o6000 != 0
 	if x.opts.NoXattrs {
@@ -162,13 +161,12 @@ func (x *extractor) owner(fd int, h *header) error {
 	return lost(&x.report.Owners, unix.Fchownat(fd, "", int(h.uid), int(h.gid), unix.AT_EMPTY_PATH))
 }
 
-// setMode sets the mode; the kernel takes setgid silently from one who is not in
-// the group.
+// setMode sets the mode. The kernel silently drops setgid for a process that is not in the group.
 func (x *extractor) setMode(fd int, kind byte, mode uint32) error {
 	var err error
 	if kind == typeFile {
 		err = unix.Fchmod(fd, mode)
-	} else { // a descriptor that is a mere path
+	} else { // the descriptor is only a path
 		err = unix.Chmod(procPath(fd), mode)
 	}
 	if err != nil || mode&0o6000 == 0 {
@@ -198,8 +196,7 @@ func (x *extractor) setXattrs(at string, h *header, set func(string, string, []b
 	return nil
 }
 
-// isMachines recognises attributes that say something of a machine's security
-// module, not of the file.
+// isMachines reports whether an attribute describes the security module of a machine and not the file.
 func isMachines(name string) bool {
 	switch name {
 	case "security.selinux", "security.apparmor", "security.ima", "security.evm":
@@ -208,7 +205,7 @@ func isMachines(name string) bool {
 	return strings.HasPrefix(name, "security.SMACK")
 }
 
-// lost counts what the system does not permit here; other errors stay errors.
+// lost counts err if the system does not permit the operation here. It returns other errors.
 func lost(count *int64, err error) error {
 	for _, e := range []error{unix.EPERM, unix.EACCES, unix.ENOTSUP, unix.EINVAL, unix.ERANGE, unix.E2BIG, unix.EROFS} {
 		if errors.Is(err, e) {

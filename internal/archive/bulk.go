@@ -6,45 +6,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bulk writes a large file in large pieces, past the page cache where the file
-// system can: to fill the cache and to empty it again costs an emulated guest more
-// time than to receive the bytes. While one piece is written, the next one is
-// gathered.
+// bulk writes a large file in large pieces. It bypasses the page cache if the file system allows that: filling and
+// emptying the cache takes an emulated guest more time than receiving the bytes. While one piece is written, the
+// next one is gathered.
 type bulk struct {
 	queue  queue
 	bufs   [2]bulkBuffer
-	cur    int // the buffer that is filled
+	cur    int // index of the buffer that is filled
 	fd     int
-	at     int64 // where it goes
+	at     int64 // offset of that buffer in the file
 	direct bool
 }
 
 type bulkBuffer struct {
-	mem  []byte // of whole pages
-	n    int    // used of it
-	at   int64  // where it is being written to
-	busy bool   // it is
+	mem  []byte // whole pages
+	n    int    // bytes in use
+	at   int64  // offset to which it is being written
+	busy bool   // it is being written
 }
 
 const (
 	bulkSize  = 1 << 20   // bytes of a write
-	bulkLeast = 512 << 10 // bytes of a file that is written so
+	bulkLeast = 512 << 10 // smallest file that is written this way, in bytes
 	pageSize  = 4096
 )
 
-// begin starts the piece of the file fd at an offset.
+// begin starts to gather a piece of the file fd at an offset.
 func (b *bulk) begin(fd int, at int64) error {
 	for i := range b.bufs {
 		if b.bufs[i].mem != nil {
 			continue
 		}
-		var err error // not the heap's, which promises no alignment
-		if b.bufs[i].mem, err = unix.Mmap(-1, 0, bulkSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
+		var err error // mmap, because Go's heap does not guarantee the alignment
+		if b.bufs[i].mem, err = unix.Mmap(-1, 0, bulkSize, unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 			return err
 		}
 	}
 	if b.queue.context == 0 {
-		b.queue.open(len(b.bufs)) // without it each write is waited for
+		b.queue.open(len(b.bufs)) // if this fails, each write is synchronous
 	}
 	b.fd, b.at = fd, at
 	b.setDirect(at%pageSize == 0)
@@ -74,14 +74,14 @@ func (b *bulk) write(p []byte) error {
 	return nil
 }
 
-// next begins to write the buffer, which is full, and waits for the other one.
+// next starts to write the full buffer, and waits for the other one.
 func (b *bulk) next() error {
 	full := &b.bufs[b.cur]
 	if !b.direct || b.queue.context == 0 {
 		return b.finish()
 	}
 	if err := b.queue.write(uint64(b.cur), b.fd, full.mem, b.at); err != nil {
-		return b.finish() // it says what is wrong
+		return b.finish() // finish returns the error
 	}
 	full.at, full.busy = b.at, true
 	b.at += int64(full.n)
@@ -89,7 +89,7 @@ func (b *bulk) next() error {
 	return b.wait()
 }
 
-// wait waits until the buffer is not being written.
+// wait waits until the write of the buffer has ended.
 func (b *bulk) wait() error {
 	for b.bufs[b.cur].busy {
 		id, n, err := b.queue.wait()
@@ -98,7 +98,7 @@ func (b *bulk) wait() error {
 		}
 		done := &b.bufs[id]
 		done.busy = false
-		if errors.Is(err, unix.EINVAL) { // this file cannot be written so
+		if errors.Is(err, unix.EINVAL) { // this file does not support such writes
 			b.setDirect(false)
 			err = nil
 		}
@@ -113,8 +113,8 @@ func (b *bulk) wait() error {
 	return nil
 }
 
-// flush writes all that is gathered. Then the file takes ordinary writes again: the next
-// piece may be a small one, and its memory is not aligned.
+// flush writes everything that is gathered. Afterwards the file takes ordinary writes again: the next piece may be
+// small, and its memory is not aligned.
 func (b *bulk) flush() error {
 	last := b.cur
 	b.cur = 1 - last
@@ -127,7 +127,7 @@ func (b *bulk) flush() error {
 	return err
 }
 
-// finish writes the buffer, and what is no whole page of it through the cache.
+// finish writes the whole pages of the buffer directly, and the rest through the cache.
 func (b *bulk) finish() error {
 	p := &b.bufs[b.cur]
 	whole := 0

@@ -10,12 +10,12 @@ import (
 	"banger"
 )
 
-// maxSymlinks is how many the kernel follows on one path (path_resolution(7)).
+// maxSymlinks is how many symlinks the kernel follows on one path (path_resolution(7)).
 const maxSymlinks = 40
 
-// destination finds by docker's rules where a file or tree called name goes when
-// the user says dst: the directory, which the caller closes, and what it is called
-// there; "." is the directory itself. Symlinks in dst are the user's and followed.
+// destination finds by docker's rules where a file or tree called name is put when the user says dst. It returns
+// the directory, which the caller closes, and the name there; "." means the directory itself. Symlinks in dst are
+// the user's, and are followed.
 func destination(dst string, isDir bool, name string) (dir int, base string, err error) {
 	slash := strings.HasSuffix(dst, "/") || strings.HasSuffix(dst, "/.")
 	for range maxSymlinks {
@@ -37,7 +37,8 @@ func destination(dst string, isDir bool, name string) (dir int, base string, err
 		case !errors.Is(err, unix.ENOENT):
 			return -1, "", failure("cannot copy to", dst, err)
 		case slash && !isDir:
-			return -1, "", banger.Errorf(banger.CodeNotFound, "there is no directory %q", dst).WithHint("leave the slash away to make a file of that name")
+			return -1, "", banger.Errorf(banger.CodeNotFound, "there is no directory %q", dst).
+				WithHint("leave the slash away to make a file of that name")
 		}
 		parent, last := path.Split(strings.TrimRight(strings.TrimSuffix(dst, "/."), "/"))
 		if parent == "" {
@@ -45,13 +46,14 @@ func destination(dst string, isDir bool, name string) (dir int, base string, err
 		}
 		dir, err := unix.Open(parent, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if errors.Is(err, unix.ENOENT) || last == "" || last == ".." {
-			return -1, "", banger.Errorf(banger.CodeNotFound, "there is no directory %q to copy to", parent).WithHint("make it first")
+			return -1, "", banger.Errorf(banger.CodeNotFound, "there is no directory %q to copy to", parent).
+				WithHint("make it first")
 		}
 		if err != nil {
 			return -1, "", failure("cannot copy to", dst, err)
 		}
 		target, err := readlink(dir, last)
-		if err != nil { // no symlink: this is the place
+		if err != nil { // not a symlink: this is the place
 			return dir, last, nil
 		}
 		unix.Close(dir)
@@ -62,7 +64,7 @@ func destination(dst string, isDir bool, name string) (dir int, base string, err
 	return -1, "", banger.Errorf(banger.CodeInvalid, "%q leads through too many symlinks", dst)
 }
 
-// overFile checks that a file may take the place of what is not a directory.
+// overFile returns an error if a file may not replace what is at dst.
 func overFile(dst string, mode uint32, isDir, slash bool) error {
 	switch {
 	case isDir:

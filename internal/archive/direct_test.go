@@ -14,8 +14,8 @@ import (
 	"banger"
 )
 
-// onDisk returns a directory of a file system that refuses a direct write from memory
-// which is not aligned. Without such a refusal the tests of direct writes prove nothing.
+// onDisk returns a directory of a file system that refuses a direct write from unaligned memory. On
+// other file systems the tests of direct writes would prove nothing.
 func onDisk(t testing.TB) string {
 	t.Helper()
 	var tried []string
@@ -33,8 +33,8 @@ func onDisk(t testing.TB) string {
 	return ""
 }
 
-// refusesUnaligned returns an error unless a direct write of unaligned memory fails in
-// dir with EINVAL, and one of aligned memory does not.
+// refusesUnaligned returns an error unless, in dir, a direct write of unaligned memory fails with
+// EINVAL and one of aligned memory succeeds.
 func refusesUnaligned(dir string) error {
 	fd, err := unix.Open(dir+"/probe", unix.O_WRONLY|unix.O_CREAT|unix.O_DIRECT|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -61,8 +61,8 @@ type layout struct {
 	size   int64
 }
 
-// randomLayout returns pieces of all sizes around those that matter to direct writes,
-// at aligned and unaligned places, with holes between most of them.
+// randomLayout returns pieces of all sizes near those that matter to direct writes, at aligned and
+// unaligned offsets, with holes between most of them.
 func randomLayout(r *rand.Rand) layout {
 	edges := []int64{0, blockSize, pageSize, bulkLeast, bulkSize, 2 * bulkSize}
 	length := func() int64 {
@@ -108,8 +108,8 @@ func (l layout) write(t testing.TB, name string, r *rand.ChaCha8) {
 	}
 }
 
-// archive returns the tar of the file, with a map of just these pieces, which are not
-// always those that the file system would name.
+// archive returns the tar of the file, with a map of exactly these pieces. The file system may
+// report other pieces.
 func (l layout) archive(t testing.TB, name string) []byte {
 	t.Helper()
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -127,7 +127,7 @@ func (l layout) archive(t testing.TB, name string) []byte {
 	return b.Bytes()
 }
 
-// piecesOf returns where the file system says that a file has data.
+// piecesOf returns the pieces of a file that have data, according to the file system.
 func piecesOf(t testing.TB, name string) []piece {
 	t.Helper()
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -161,8 +161,8 @@ func (l layout) check(t *testing.T, original string, archive []byte) {
 	must(t, os.Remove(to))
 }
 
-// TestDirectWritesOfPieces copies sparse files whose pieces are written by turns past the
-// page cache and through it; content and holes stay the same.
+// TestDirectWritesOfPieces copies sparse files whose pieces are written alternately past the page
+// cache and through it. Content and holes must stay the same.
 func TestDirectWritesOfPieces(t *testing.T) {
 	original := onDisk(t) + "/f"
 	layouts := []layout{

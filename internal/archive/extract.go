@@ -16,47 +16,45 @@ import (
 	"banger"
 )
 
-// ExtractOptions says what an archive is and what is kept of it.
+// ExtractOptions says what an archive is and what of it is kept.
 type ExtractOptions struct {
-	Into     bool   // the destination is a directory that takes all entries; else there is one file or tree
-	Name     string // what that file or tree must be called; "" is any name
-	Owners   bool   // give files their owners; else they are the process's
-	Special  bool   // make device nodes and fifos; else refuse them
+	Into     bool   // the destination is a directory for all entries; otherwise there is one file or tree
+	Name     string // required name of that file or tree; "" allows any name
+	Owners   bool   // give files their owners; otherwise the process owns them
+	Special  bool   // make device nodes and fifos; otherwise refuse them
 	NoXattrs bool   // set no extended attributes, and do not count them as lost
 
-	// Kind is the type (S_IFMT of a mode) that the one file or tree must have; 0 is any.
+	// Kind is the type (S_IFMT of a mode) that the one file or tree must have; 0 allows any.
 	Kind uint32
 
-	// Rights keeps what gives rights to those who run a file or make files in a directory:
-	// setuid and setgid, capabilities, default ACLs, attributes of root's name spaces. Without
-	// it they are left out and counted.
+	// Rights keeps attributes that grant rights to those who run a file or make files in a directory: setuid and
+	// setgid, capabilities, default ACLs, attributes of root's name spaces. Without Rights they are left out and
+	// counted.
 	Rights bool
 
-	// Unbounded takes any number of entries and bytes. Without it an archive has at most
-	// maxEntries, and leaves some room of the file system (see room.go).
+	// Unbounded allows any number of entries and bytes. Without it an archive has at most maxEntries, and leaves some
+	// space on the file system (see room.go).
 	Unbounded bool
 
-	// Direct writes large files past the page cache where the file system can.
+	// Direct makes large files bypass the page cache if the file system can.
 	Direct bool
 
-	// Foreign says that the archive was not made by Write, which tells what will be
-	// linked to. Then hard links may lead to any file that this extraction has made.
+	// Foreign says that the archive was not made by Write, which announces the targets of hard links. Hard links may
+	// then refer to any file that this extraction has made.
 	Foreign bool
 }
 
-// Extract writes what the tar r holds to dst, by docker's rules for a destination,
-// and reads r to its end.
+// Extract writes the content of the tar r to dst, by docker's rules for a destination, and reads r to its end.
 //
-// The archive is hostile and so may be the directory that it is written to. All
-// names are resolved beneath the destination, without following a symlink
-// (openat2(2)): no ordering of entries and no race with another process leads out
-// of it. A file is written under a name of ours and then renamed, so under its own
-// name it is whole; nothing that exists is opened for writing. A directory does not
-// take the place of anything else, nor anything else that of a directory.
+// The archive is hostile, and so may be the directory that it is written to. All names are resolved beneath the
+// destination, without following a symlink (openat2(2)): no order of entries and no race with another process leads
+// out of it. A file is written under a temporary name and then renamed, so it is complete under its own name.
+// Existing files are never opened for writing. A directory does not replace anything else, and nothing else
+// replaces a directory.
 //
-// Unless o.Into is set, what is not a directory must be the only entry, and gets its name when r
-// has ended well. When the extraction fails, the tree that it has made is removed; where it has
-// added to a tree, the error says that the copy is incomplete.
+// Unless o.Into is set, an entry that is not a directory must be the only entry, and gets its name when r has ended
+// without an error. If the extraction fails, the tree that it has made is removed; if it has added to a tree, the
+// error says that the copy is incomplete.
 func Extract(ctx context.Context, r io.Reader, dst string, o ExtractOptions) (banger.CopyReport, error) {
 	x := newExtractor(ctx, r, o)
 	defer x.close()
@@ -71,24 +69,24 @@ type extractor struct {
 	opts   ExtractOptions
 	report banger.CopyReport
 	start  unix.Timespec
-	temp   string // start of temporary names
+	temp   string // prefix of temporary names
 	count  int
 
-	root     int    // the directory beneath which all is written
-	from, to string // what the tree is called in the archive and in root
-	single   bool   // one file is expected, no tree
-	fresh    bool   // the tree's root was made by this extraction
-	pending  *named // the file of a single one, which waits for the end
+	root     int    // directory beneath which everything is written
+	from, to string // name of the tree in the archive and in root
+	single   bool   // one file is expected, not a tree
+	fresh    bool   // this extraction made the tree's root
+	pending  *named // the file of a single one, until the end
 	room     room
 
 	path  string // of the directory that was entered last, beneath root
-	dir   int    // it
+	dir   int    // that directory
 	stack []level
 
 	bulk  bulk
 	seed  maphash.Seed
-	links map[uint64]int     // by hash of its name: how many more names a file is to get
-	mine  map[inode]struct{} // all files made, of a foreign archive
+	links map[uint64]int     // by hash of the name: how many more names a file will get
+	mine  map[inode]struct{} // all files made, if the archive is foreign
 }
 
 func newExtractor(ctx context.Context, r io.Reader, o ExtractOptions) *extractor {
@@ -158,7 +156,7 @@ func (x *extractor) run(dst string) error {
 	return x.in.in.drain(limit)
 }
 
-// open finds where all goes; h is the first entry, or nil.
+// open finds the destination. h is the first entry, or nil.
 func (x *extractor) open(dst string, h *header) (err error) {
 	if x.opts.Into {
 		x.from, x.to = ".", "."
@@ -183,7 +181,7 @@ func (x *extractor) open(dst string, h *header) (err error) {
 	return err
 }
 
-// entry writes one.
+// entry writes one entry.
 func (x *extractor) entry(h *header) error {
 	name, err := x.place(h.name)
 	if err != nil {
@@ -193,7 +191,7 @@ func (x *extractor) entry(h *header) error {
 		if h.kind != typeDir {
 			return refuse(h.name, "would take the place of the destination")
 		}
-		return nil // what the destination was before it stays
+		return nil // the destination keeps its own attributes
 	}
 	parent, base := path.Split(name)
 	dir, err := x.enter(strings.TrimSuffix(parent, "/"), h.name)
@@ -221,7 +219,7 @@ func (x *extractor) entry(h *header) error {
 	return err
 }
 
-// cleanName makes a name of an archive one without "." and empty parts.
+// cleanName removes "." and empty parts from a name in an archive.
 func cleanName(name string) (string, error) {
 	if strings.HasPrefix(name, "/") {
 		return "", refuse(name, "has an absolute name")
@@ -249,7 +247,7 @@ func cleanName(name string) (string, error) {
 	return strings.Join(kept, "/"), nil
 }
 
-// place returns where beneath root an entry goes.
+// place returns the path beneath root for an entry.
 func (x *extractor) place(raw string) (string, error) {
 	name, err := cleanName(raw)
 	if err != nil {
@@ -266,17 +264,17 @@ func (x *extractor) place(raw string) (string, error) {
 	return path.Join(x.to, rest), nil
 }
 
-// beneath opens what is beneath root, without following any symlink.
+// beneath opens a path beneath root without following any symlink.
 func (x *extractor) beneath(name string, flags uint64) (int, error) {
 	if flags&unix.O_DIRECTORY == 0 {
-		flags |= unix.O_NOFOLLOW // a symlink at the end is what is wanted, not an error
+		flags |= unix.O_NOFOLLOW // opens a symlink at the end itself
 	}
 	return unix.Openat2(x.root, name, &unix.OpenHow{Flags: flags | unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
 }
 
-// enter opens the directory name, "" being root, and makes it when the archive
-// has left it out; entry is who wants it.
+// enter opens the directory name; "" means root. It makes the directory if the archive has left it out. entry is
+// the entry that needs it, for errors.
 func (x *extractor) enter(name, entry string) (int, error) {
 	if x.dir >= 0 && name == x.path {
 		return x.dir, nil
@@ -317,7 +315,7 @@ func (x *extractor) moveTo(name string, fd int) {
 	x.path, x.dir = name, fd
 }
 
-// blocked explains why a parent cannot be entered.
+// blocked explains why a parent directory cannot be entered.
 func blocked(entry string, err error) error {
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
@@ -328,8 +326,7 @@ func blocked(entry string, err error) error {
 	return err
 }
 
-// under runs f with a temporary name in dir, and gives what f made there the name
-// base.
+// under calls f with a temporary name in dir, and renames to base what f made.
 func (x *extractor) under(dir int, base string, h *header, f func(temp string) error) error {
 	x.count++
 	temp := x.temp + strconv.Itoa(x.count)
@@ -345,7 +342,7 @@ func (x *extractor) under(dir int, base string, h *header, f func(temp string) e
 	default:
 		err = n.rename()
 	}
-	if err != nil || h.kind == typeLink { // rename(2) leaves both names of one file
+	if err != nil || h.kind == typeLink { // rename(2) keeps both names of one file
 		unix.Unlinkat(dir, temp, 0)
 	}
 	return err
@@ -379,7 +376,7 @@ func (x *extractor) content(fd int, h *header, pieces []piece) error {
 			return err
 		}
 	}
-	if x.opts.Direct && !h.sparse && h.size >= bulkLeast { // room for all, or an error before any of it comes
+	if x.opts.Direct && !h.sparse && h.size >= bulkLeast { // space for all of it, or an error before any of it comes
 		if err := unix.Fallocate(fd, 0, 0, h.size); err != nil && !errors.Is(err, unix.ENOTSUP) {
 			return err
 		}

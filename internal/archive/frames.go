@@ -8,8 +8,8 @@ import (
 	"banger/internal/text"
 )
 
-// Frames gives the payloads of frames of one type as bytes, and ends with the frame
-// that says all was sent: a stream cut short is an error, never an end.
+// Frames is a reader of the payloads of frames of one type. It ends with the frame that says that everything was
+// sent. A stream that ends before that is an error.
 type Frames struct {
 	frames    *banger.FrameReader
 	data, end banger.FrameType
@@ -18,15 +18,15 @@ type Frames struct {
 	last      []byte
 }
 
-// NewFrames returns the bytes of data frames up to a frame of type end.
+// NewFrames returns a reader of the data frames up to a frame of type end.
 func NewFrames(r *banger.FrameReader, data, end banger.FrameType) *Frames {
 	return &Frames{frames: r, data: data, end: end}
 }
 
-// Last returns the payload of the frame that ended the bytes.
+// Last returns the payload of the end frame.
 func (f *Frames) Last() []byte { return f.last }
 
-// ReadChunk returns the next bytes, which are valid until the next call.
+// ReadChunk returns the next bytes. They are valid until the next call.
 func (f *Frames) ReadChunk(max int) ([]byte, error) {
 	if len(f.cur) == 0 {
 		if f.over == nil {

@@ -24,24 +24,23 @@ const (
 	typeLongLink = 'K' // GNU tar: its link target
 )
 
-// header is one entry's.
+// header is the header of one entry.
 type header struct {
 	kind         byte
 	name, target string
 	mode         uint32 // permissions with setuid, setgid and sticky
 	uid, gid     uint32
 	mtime        time.Time
-	size         int64 // of what follows
+	size         int64 // of the data that follows
 	major, minor uint32
 	xattrs       map[string]string
-	links        int // names that a file has; 0 when the archive does not say
+	links        int // number of names of a file; 0 if the archive does not say
 
-	sparse   bool // what follows is a map and the pieces that it names
+	sparse   bool // the data is a map and the pieces in the map
 	realSize int64
 }
 
-// encode returns the entry's blocks: pax records for what the old header cannot
-// say, then the header.
+// encode returns the entry's blocks: pax records for what does not fit the old header, then the header.
 func (h *header) encode() ([]byte, error) {
 	records := map[string]string{}
 	for name, value := range h.xattrs {
@@ -93,7 +92,7 @@ func fits(name string) bool {
 	return len(name) <= 100 && !strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 })
 }
 
-// encodeRecords writes "LENGTH KEY=VALUE\n", where the length counts itself.
+// encodeRecords returns records as "LENGTH KEY=VALUE\n". The length includes itself.
 func encodeRecords(records map[string]string) []byte {
 	var out []byte
 	for _, key := range slices.Sorted(maps.Keys(records)) {
@@ -105,7 +104,7 @@ func encodeRecords(records map[string]string) []byte {
 	return out
 }
 
-// paxTime writes seconds and their fraction; a time before 1970 has both negative.
+// paxTime formats seconds and their fraction. For a time before 1970 both are negative.
 func paxTime(t time.Time) string {
 	s, ns, sign := t.Unix(), int64(t.Nanosecond()), ""
 	if s < 0 && ns > 0 {
@@ -120,10 +119,10 @@ func paxTime(t time.Time) string {
 	return strings.TrimRight(fmt.Sprintf("%s%d.%09d", sign, s, ns), "0")
 }
 
-// block is a ustar header (POSIX, pax(1), "ustar Interchange Format").
+// block returns a ustar header (POSIX, pax(1), "ustar Interchange Format").
 func block(h *header, name string) []byte {
 	b := make([]byte, blockSize)
-	octal := func(field []byte, v int64) { // what does not fit stands in a pax record
+	octal := func(field []byte, v int64) { // what does not fit is in a pax record
 		digits := len(field) - 1
 		copy(field, fmt.Sprintf("%0*o", digits, uint64(v)&(1<<(3*digits)-1)))
 	}
@@ -143,8 +142,8 @@ func block(h *header, name string) []byte {
 	return b
 }
 
-// checksums are sums of a header's bytes with its checksum taken as spaces; old
-// programs took the bytes as signed.
+// checksums returns the sums of a header's bytes, with spaces in place of the checksum. Old programs used signed
+// bytes.
 func checksums(b []byte) (unsigned, signed int64) {
 	for i, c := range b {
 		if i >= 148 && i < 156 {

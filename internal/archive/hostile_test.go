@@ -15,7 +15,7 @@ import (
 	"banger"
 )
 
-// tarOf writes entries as another program would; a regular file holds "evil".
+// tarOf writes entries as another program would. A regular file contains "evil".
 func tarOf(entries ...tar.Header) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -53,7 +53,7 @@ func marked(h tar.Header) tar.Header {
 	return h
 }
 
-// outside is a destination and, beside it, what must never change.
+// outside is a destination and, beside it, files that must never change.
 type outside struct{ dst, kept, before string }
 
 func newOutside(t testing.TB) outside {
@@ -71,7 +71,7 @@ func newOutside(t testing.TB) outside {
 	return o
 }
 
-// check demands that nothing outside has changed and no temporary file is left.
+// check checks that nothing outside has changed and that no temporary file is left.
 func (o outside) check(t testing.TB) {
 	t.Helper()
 	if now := describe(t, o.kept); now != o.before {
@@ -82,7 +82,7 @@ func (o outside) check(t testing.TB) {
 	}
 }
 
-// holes is a sparse entry of the given map and size with so much data.
+// holes returns a sparse entry with the given map and size and the given amount of data.
 func holes(sparseMap string, size, data int64) []byte {
 	h := header{kind: typeFile, name: "f", mode: 0o644, sparse: true, realSize: size, size: int64(blockSize) + data}
 	b, err := h.encode()
@@ -118,7 +118,8 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		"hard link outside":           {tarOf(hardLink("l", "../kept/secret")), `".."`},
 		"hard link to an absolute":    {tarOf(hardLink("l", "/etc/passwd")), "absolute name"},
 		"hard link through a symlink": {tarOf(hardLink("l", "way/secret")), "behind a symlink"},
-		"hard link by a symlink":      {tarOf(marked(symlink("s", "../kept")), hardLink("l", "s/secret")), "behind a symlink"},
+		"hard link by a symlink": {tarOf(marked(symlink("s", "../kept")), hardLink("l", "s/secret")),
+			"behind a symlink"},
 		"hard link to what was there": {tarOf(hardLink("l", "mine")), "did not make"},
 		"hard link to nothing":        {tarOf(hardLink("l", "nothing")), "not there"},
 		"hard link to itself":         {tarOf(hardLink("l", "l")), "not there"},
@@ -152,7 +153,8 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := newOutside(t)
 			_, err := Extract(context.Background(), bytes.NewReader(c.data), o.dst, ExtractOptions{Into: true, Owners: true})
-			if err == nil || banger.CodeOf(err) == banger.CodeInternal || !strings.Contains(err.Error(), c.words) || strings.ContainsAny(err.Error(), "\n\x00") {
+			if err == nil || banger.CodeOf(err) == banger.CodeInternal || !strings.Contains(err.Error(), c.words) ||
+				strings.ContainsAny(err.Error(), "\n\x00") {
 				t.Errorf("the error is %v of code %s, not a sentence with %q", err, banger.CodeOf(err), c.words)
 			}
 			o.check(t)
@@ -160,8 +162,8 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 	}
 }
 
-// What a VM sends must be what was asked for: no other file of the destination is
-// touched.
+// TestOnlyWhatWasAskedForIsWritten checks that what a VM sends must be what was requested: no other
+// file of the destination is touched.
 func TestOnlyWhatWasAskedForIsWritten(t *testing.T) {
 	for name, c := range map[string]struct {
 		data  []byte
@@ -191,10 +193,12 @@ func TestOnlyWhatWasAskedForIsWritten(t *testing.T) {
 	}
 }
 
-// The later of two entries of a name wins, and never through what the former was.
+// TestTheLaterEntryWins checks that the later of two entries with one name wins, and is never
+// written through the earlier one.
 func TestTheLaterEntryWins(t *testing.T) {
 	o := newOutside(t)
-	data := tarOf(symlink("a", "../kept/secret"), file("a"), file("b"), symlink("b", "../kept/secret"), file("to"), file("mine"))
+	data := tarOf(symlink("a", "../kept/secret"), file("a"), file("b"), symlink("b", "../kept/secret"), file("to"),
+		file("mine"))
 	_, err := Extract(context.Background(), bytes.NewReader(data), o.dst, ExtractOptions{Into: true})
 	must(t, err)
 	for name, want := range map[string]string{"a": "evil", "b": "secret", "to": "evil", "mine": "evil"} {
@@ -205,8 +209,8 @@ func TestTheLaterEntryWins(t *testing.T) {
 	o.check(t)
 }
 
-// Another process that swaps a directory for a symlink, over and over, leads no
-// entry out: each lands inside or is refused.
+// TestARaceWithASymlinkLeadsNowhere checks a process that replaces a directory with a symlink and
+// back, over and over. No entry gets outside: each is written inside or refused.
 func TestARaceWithASymlinkLeadsNowhere(t *testing.T) {
 	o := newOutside(t)
 	at := func(name string) string { return filepath.Join(o.dst, name) }
@@ -224,7 +228,8 @@ func TestARaceWithASymlinkLeadsNowhere(t *testing.T) {
 			}
 		}
 	}()
-	data := tarOf(dir("flip"), file("flip/secret"), dir("flip/sub"), file("flip/sub/f"), marked(file("flip/x")), hardLink("flip/y", "flip/x"),
+	data := tarOf(dir("flip"), file("flip/secret"), dir("flip/sub"), file("flip/sub/f"), marked(file("flip/x")),
+		hardLink("flip/y", "flip/x"),
 		dir("other"), dir("flip"), symlink("flip/secret", "gone"), file("flip/new/deep"))
 	written, refused := 0, 0
 	for range 1500 {
@@ -243,7 +248,7 @@ func TestARaceWithASymlinkLeadsNowhere(t *testing.T) {
 	}
 }
 
-// FuzzExtract extracts whatever bytes there are: nothing outside changes.
+// FuzzExtract extracts any bytes and checks that nothing outside changes.
 func FuzzExtract(f *testing.F) {
 	f.Add(tarOf(dir("d"), marked(file("d/f")), hardLink("d/g", "d/f"), symlink("s", "../kept"), file("s/secret")), true)
 	f.Add(tarOf(symlink("want", "../kept"), file("want/x")), false)

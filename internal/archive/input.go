@@ -2,19 +2,19 @@ package archive
 
 import "io"
 
-// chunkReader is a reader that lends its own buffer until the next call.
+// chunkReader is a reader that can lend its own buffer until the next call.
 type chunkReader interface {
 	ReadChunk(max int) ([]byte, error)
 }
 
-// readSize is the size in bytes of reads from a reader that lends nothing.
+// readSize is the size in bytes of reads from a reader that lends no buffer.
 const readSize = 128 << 10
 
-// input gives the bytes of a reader in the pieces in which they come, so that a
-// file's data is written from where it was received.
+// input reads the bytes of a reader in the pieces in which they come. A file's data is then written from the
+// buffer in which it was received.
 type input struct {
 	r     io.Reader
-	chunk chunkReader // nil: r lends nothing
+	chunk chunkReader // nil if r lends no buffer
 	buf   []byte
 	cur   []byte
 }
@@ -29,7 +29,7 @@ func newInput(r io.Reader) *input {
 	return in
 }
 
-// some returns up to max bytes, at least one, valid until the next call.
+// some returns at least one and at most max bytes. They are valid until the next call.
 func (in *input) some(max int64) ([]byte, error) {
 	for len(in.cur) == 0 {
 		var err error
@@ -50,11 +50,10 @@ func (in *input) some(max int64) ([]byte, error) {
 	return p, nil
 }
 
-// maxChunk is more than any chunk has.
+// maxChunk is larger than any chunk.
 const maxChunk = 1 << 20
 
-// full fills p; a stream that ends within is io.ErrUnexpectedEOF, one that ends
-// before is io.EOF.
+// full fills p. It returns io.ErrUnexpectedEOF if the stream ends within p, and io.EOF if it ends before p.
 func (in *input) full(p []byte) error {
 	for done := 0; done < len(p); {
 		b, err := in.some(int64(len(p) - done))
@@ -69,7 +68,7 @@ func (in *input) full(p []byte) error {
 	return nil
 }
 
-// pass gives the next n bytes to w.
+// pass passes the next n bytes to w.
 func (in *input) pass(n int64, w func([]byte) error) error {
 	for n > 0 {
 		b, err := in.some(n)
@@ -87,7 +86,7 @@ func (in *input) pass(n int64, w func([]byte) error) error {
 	return nil
 }
 
-// drain reads to the end, which must come within limit bytes.
+// drain reads to the end. It returns an error if that does not come within limit bytes.
 func (in *input) drain(limit int64) error {
 	for limit >= 0 {
 		b, err := in.some(maxChunk)

@@ -26,7 +26,7 @@ func (x *extractor) symlink(dir int, base string, h *header) error {
 	})
 }
 
-// link makes a further name of a file that this archive has made.
+// link makes a hard link to a file that this archive has made.
 func (x *extractor) link(dir int, base string, h *header) error {
 	target, err := x.place(h.target)
 	if err != nil {
@@ -51,8 +51,8 @@ func (x *extractor) link(dir int, base string, h *header) error {
 	})
 }
 
-// remember notes that this extraction has made the file temp in dir. Neither its times
-// could tell this, as clocks are set back, nor its name, which another may take.
+// remember records that this extraction has made the file temp in dir. Times could not show this, because clocks
+// are set back, and names could not, because another file may take them.
 func (x *extractor) remember(dir int, temp string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, temp, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -64,8 +64,7 @@ func (x *extractor) remember(dir int, temp string) error {
 	return nil
 }
 
-// made reports whether the file fd, which is called name, is one that this archive
-// has made.
+// made reports whether this archive has made the file fd, which is called name.
 func (x *extractor) made(fd int, name string) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {

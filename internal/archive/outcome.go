@@ -12,7 +12,7 @@ import (
 	"banger"
 )
 
-// named is a file in dir that was made as temp and is to be called base.
+// named is a file in dir that was made as temp and will be called base.
 type named struct {
 	dir        int
 	temp, base string
@@ -27,7 +27,7 @@ func (n *named) rename() error {
 	return err
 }
 
-// commit gives the one file that was asked for its name.
+// commit gives the single file its name.
 func (x *extractor) commit() error {
 	if x.pending == nil {
 		return nil
@@ -39,8 +39,8 @@ func (x *extractor) commit() error {
 	return nil
 }
 
-// giveUp undoes what can be undone after err. What stays gets its attributes where that is
-// possible, and the error says that it is there.
+// giveUp undoes after err what can be undone. What stays gets its attributes if possible, and the error says that
+// it is there.
 func (x *extractor) giveUp(err error, dst string) error {
 	if x.ctx.Err() != nil {
 		err = banger.Errorf(banger.CodeCanceled, "canceled")
@@ -67,12 +67,11 @@ func (x *extractor) giveUp(err error, dst string) error {
 
 func quoted(name string) string { return banger.Errorf("", "%.300q", name).Message }
 
-// discardBatch is how many names of a directory are held at once while it is removed.
+// discardBatch is how many names of a directory are kept in memory while it is removed.
 const discardBatch = 256
 
-// discard removes the directory name beneath root with all that is in it. It holds no
-// descriptor but that of the directory where it is, as a tree may be deeper than there are
-// descriptors.
+// discard removes the directory name beneath root with everything in it. It keeps only the current directory open,
+// because a tree may be deeper than the limit of descriptors.
 func (x *extractor) discard(name string) error {
 	parent, base := path.Split(name)
 	for {
@@ -100,8 +99,8 @@ func (x *extractor) discard(name string) error {
 	return unix.Unlinkat(above, base, unix.AT_REMOVEDIR)
 }
 
-// discardFiles removes what is no directory from the directory name, and returns some of the
-// directories in it.
+// discardFiles removes everything but directories from the directory name, and returns some of the directories in
+// it.
 func (x *extractor) discardFiles(name string) (dirs []string, err error) {
 	fd, err := x.beneath(name, unix.O_DIRECTORY)
 	if err != nil {
@@ -136,7 +135,7 @@ func (x *extractor) discardFiles(name string) (dirs []string, err error) {
 	return dirs, nil
 }
 
-// fileType returns the type of an entry as the mode of a file has it; a hard link has none.
+// fileType returns the type of an entry as in the mode of a file, or 0 for a hard link.
 func fileType(kind byte) uint32 {
 	switch kind {
 	case typeFile:

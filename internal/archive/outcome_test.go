@@ -26,18 +26,21 @@ func withMode(h tar.Header, mode int64, xattrs ...string) tar.Header {
 	return h
 }
 
-// Capabilities and a default ACL as the kernel takes them (capability.h, posix_acl_xattr.h).
+// Capabilities and a default ACL in the kernel's form (capability.h, posix_acl_xattr.h).
 const (
 	netRaw  = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	openACL = "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x07\x00\xff\xff\xff\xff\x20\x00\x07\x00\xff\xff\xff\xff"
 )
 
-// TestRightsAreKeptOnlyWhenAskedFor extracts what gives rights to others. Without Rights it is left
-// out and counted, one for each file.
+// TestRightsAreKeptOnlyWhenAskedFor extracts attributes that grant rights. Without Rights they are
+// left out and counted, one for each file.
 func TestRightsAreKeptOnlyWhenAskedFor(t *testing.T) {
-	entries := tarOf(dir("t"), withMode(file("t/setuid"), 0o4755), withMode(file("t/setgid"), 0o2755), withMode(dir("t/group"), 0o2777),
-		withMode(dir("t/sticky"), 0o1777), withMode(file("t/capable"), 0o6755, "security.capability", netRaw, "user.kept", "v"),
-		withMode(dir("t/acl"), 0o755, "system.posix_acl_default", openACL), withMode(file("t/trusted"), 0o644, "trusted.x", "v"))
+	entries := tarOf(dir("t"), withMode(file("t/setuid"), 0o4755), withMode(file("t/setgid"), 0o2755),
+		withMode(dir("t/group"), 0o2777),
+		withMode(dir("t/sticky"), 0o1777),
+		withMode(file("t/capable"), 0o6755, "security.capability", netRaw, "user.kept", "v"),
+		withMode(dir("t/acl"), 0o755, "system.posix_acl_default", openACL),
+		withMode(file("t/trusted"), 0o644, "trusted.x", "v"))
 	dst := onDisk(t)
 	report, err := Extract(t.Context(), bytes.NewReader(entries), dst+"/without", ExtractOptions{})
 	must(t, err)
@@ -45,8 +48,9 @@ func TestRightsAreKeptOnlyWhenAskedFor(t *testing.T) {
 		"2 extended attributes were not kept, 4 files lost their setuid or setgid bit or capabilities; -a keeps them" {
 		t.Errorf("lost is %+v: %s", report, report.Lost())
 	}
-	for name, want := range map[string]string{"setuid": "755", "setgid": "755", "group": "777", "sticky": "1777", "capable": `755 user.kept="v"`,
-		"acl": "755", "trusted": "644"} {
+	for name, want := range map[string]string{"setuid": "755", "setgid": "755", "group": "777", "sticky": "1777",
+		"capable": `755 user.kept="v"`,
+		"acl":     "755", "trusted": "644"} {
 		if got := rightsOf(t, dst+"/without/"+name); got != want {
 			t.Errorf("%s is %s, not %s", name, got, want)
 		}
@@ -56,7 +60,8 @@ func TestRightsAreKeptOnlyWhenAskedFor(t *testing.T) {
 	}
 	report, err = Extract(t.Context(), bytes.NewReader(entries), dst+"/with", ExtractOptions{Owners: true, Rights: true})
 	must(t, err)
-	if got := rightsOf(t, dst+"/with/capable"); report.Lost() != "" || !strings.HasPrefix(got, "6755 security.capability=") {
+	if got := rightsOf(t, dst+"/with/capable"); report.Lost() != "" ||
+		!strings.HasPrefix(got, "6755 security.capability=") {
 		t.Errorf("it is %s, and lost is %s", got, report.Lost())
 	}
 }
@@ -68,8 +73,8 @@ func rightsOf(t *testing.T, at string) string {
 	return fmt.Sprintf("%o%s", st.Mode&0o7777, xattrsOf(t, at))
 }
 
-// TestAFileArrivesAsOneOrNotAtAll lets a hostile agent answer with something else than the file
-// that was asked for. Nothing is left, and a file that was there before stays.
+// TestAFileArrivesAsOneOrNotAtAll makes a hostile agent answer with something else than the
+// requested file. Nothing is left, and an existing file stays.
 func TestAFileArrivesAsOneOrNotAtAll(t *testing.T) {
 	node := tar.Header{Typeflag: tar.TypeChar, Name: "want", Devmajor: 1, Devminor: 3}
 	for name, c := range map[string]struct {
@@ -77,10 +82,11 @@ func TestAFileArrivesAsOneOrNotAtAll(t *testing.T) {
 		after io.Reader // what comes behind data
 		words string
 	}{
-		"directory":           {tarOf(dir("want"), file("want/f")), nil, "is a directory, but a file was asked for"},
-		"symlink":             {tarOf(symlink("want", "/etc/passwd")), nil, "is a symlink, but a file was asked for"},
-		"device":              {tarOf(node), nil, "is a device node, but a file was asked for"},
-		"fifo":                {tarOf(tar.Header{Typeflag: tar.TypeFifo, Name: "want"}), nil, "is a fifo, but a file was asked for"},
+		"directory": {tarOf(dir("want"), file("want/f")), nil, "is a directory, but a file was asked for"},
+		"symlink":   {tarOf(symlink("want", "/etc/passwd")), nil, "is a symlink, but a file was asked for"},
+		"device":    {tarOf(node), nil, "is a device node, but a file was asked for"},
+		"fifo": {tarOf(tar.Header{Typeflag: tar.TypeFifo, Name: "want"}), nil,
+			"is a fifo, but a file was asked for"},
 		"hard link":           {tarOf(hardLink("want", "want")), nil, "is a hard link, but a file was asked for"},
 		"another name":        {tarOf(file("other")), nil, "not what was asked for"},
 		"two files":           {tarOf(file("want"), file("want")), nil, "to come alone"},
@@ -100,7 +106,12 @@ func TestAFileArrivesAsOneOrNotAtAll(t *testing.T) {
 			if c.after != nil {
 				in = io.MultiReader(in, c.after)
 			}
-			_, err := Extract(t.Context(), in, base+"/x", ExtractOptions{Name: "want", Kind: unix.S_IFREG, Special: true, Rights: true})
+			_, err := Extract(t.Context(), in, base+"/x", ExtractOptions{
+				Name:    "want",
+				Kind:    unix.S_IFREG,
+				Special: true,
+				Rights:  true,
+			})
 			if err == nil || !strings.Contains(err.Error(), c.words) {
 				t.Errorf("%s: the error is %v, not a sentence with %q", name, err, c.words)
 			}
@@ -125,8 +136,8 @@ func entriesOf(t *testing.T, dir string) []os.DirEntry {
 	return list
 }
 
-// hostileTree is one that nobody but root may enter or change when it is extracted, deeper than
-// there may be descriptors, and cut off.
+// hostileTree returns a tree that is cut off, deeper than the limit of descriptors, and whose
+// directories only root may enter or change.
 func hostileTree() []byte {
 	entries := []tar.Header{withMode(dir("t"), 0), withMode(dir("t/shut"), 0), file("t/shut/f"), dir("t/read")}
 	for i := range 600 {
@@ -145,7 +156,8 @@ func hostileTree() []byte {
 	return b[:len(b)-1100]
 }
 
-// TestATreeThatFailsIsRemoved cuts a tree off. What it has made is removed, and nothing else.
+// TestATreeThatFailsIsRemoved cuts a tree off. Everything that the extraction has made is removed,
+// and nothing else.
 func TestATreeThatFailsIsRemoved(t *testing.T) {
 	for _, to := range []string{"", "/new"} { // into the directory as t, and beside all as new
 		o := newOutside(t)
@@ -161,13 +173,14 @@ func TestATreeThatFailsIsRemoved(t *testing.T) {
 	}
 }
 
-// timeless is a description without the line of the directory itself, whose time changes.
+// timeless returns a description without the line of the directory itself, whose time changes.
 func timeless(described string) string {
 	_, rest, _ := strings.Cut(described, "\n")
 	return rest
 }
 
-// TestATreeThatWasThereIsToldToBeIncomplete cuts off what is added to a directory of the user's.
+// TestATreeThatWasThereIsToldToBeIncomplete cuts off an archive that adds to the user's own
+// directory.
 func TestATreeThatWasThereIsToldToBeIncomplete(t *testing.T) {
 	for name, c := range map[string]struct {
 		entries []byte
@@ -199,7 +212,7 @@ func TestACanceledCopySaysWhatIsLeft(t *testing.T) {
 	go func() {
 		data := tarOf(file("a"), file("b"))
 		w.Write(data[:1024])
-		w.Write(data[1024:1100]) // is taken when the first file was written
+		w.Write(data[1024:1100]) // read only after the first file was written
 		cancel()
 		w.CloseWithError(errors.New("closed"))
 	}()
@@ -209,8 +222,8 @@ func TestACanceledCopySaysWhatIsLeft(t *testing.T) {
 	}
 }
 
-// TestAnArchiveIsBounded extracts an archive without an end: its entries end at their bound, and
-// its bytes where the file system would have too little room.
+// TestAnArchiveIsBounded extracts an archive without an end. It ends at the limit of entries, or
+// when the file system would have too little space.
 func TestAnArchiveIsBounded(t *testing.T) {
 	for name, c := range map[string]struct {
 		fs    unix.Statfs_t
@@ -218,14 +231,23 @@ func TestAnArchiveIsBounded(t *testing.T) {
 		words string
 		most  int64 // bytes written
 	}{
-		"bytes of a large disk": {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28, Bavail: 1<<18 - 1}, file("f"), "leave less than 1 GiB", 2 << 10},
-		"bytes of a small disk": {unix.Statfs_t{Bsize: 4096, Blocks: 20 << 10, Bavail: 1<<10 - 1}, file("f"), "leave less than 4 MiB", 2 << 10},
-		"inodes":                {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28, Bavail: 1 << 28, Files: 1 << 20, Ffree: 100}, file("f"), "fewer than 52428 files", 2 << 10},
-		"attributes":            {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28}, withMode(file("f"), 0o644, "user.x", strings.Repeat("x", 60<<10)), "leave less than", 100 << 10},
+		"bytes of a large disk": {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28, Bavail: 1<<18 - 1}, file("f"),
+			"leave less than 1 GiB", 2 << 10},
+		"bytes of a small disk": {unix.Statfs_t{Bsize: 4096, Blocks: 20 << 10, Bavail: 1<<10 - 1}, file("f"),
+			"leave less than 4 MiB", 2 << 10},
+		"inodes": {unix.Statfs_t{
+			Bsize:  4096,
+			Blocks: 1 << 28,
+			Bavail: 1 << 28,
+			Files:  1 << 20,
+			Ffree:  100,
+		}, file("f"), "fewer than 52428 files", 2 << 10},
+		"attributes": {unix.Statfs_t{Bsize: 4096, Blocks: 1 << 28},
+			withMode(file("f"), 0o644, "user.x", strings.Repeat("x", 60<<10)), "leave less than", 100 << 10},
 	} {
 		dst := t.TempDir()
 		x := newExtractor(t.Context(), &endless{one: c.entry}, ExtractOptions{Into: true, NoXattrs: true})
-		x.room.written = roomStep - 100*entryWeight // most of the way is done
+		x.room.written = roomStep - 100*entryWeight // most of the limit is used up
 		x.room.statfs = func(_ int, st *unix.Statfs_t) error { *st = c.fs; return nil }
 		err := x.extract(dst)
 		x.close()
@@ -245,7 +267,7 @@ func TestAnArchiveIsBounded(t *testing.T) {
 	}
 }
 
-// endless is an archive of one entry over and over.
+// endless is an archive that repeats one entry for ever.
 type endless struct {
 	one   tar.Header
 	entry []byte

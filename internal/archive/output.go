@@ -8,13 +8,13 @@ import (
 	"banger"
 )
 
-// output gathers a tar in one buffer and writes it when it is full, in frames or,
-// with type 0, as it is. Files are read straight into the buffer.
+// output gathers a tar in one buffer and writes it when it is full: in frames or, with type 0, as it is. Files are
+// read directly into the buffer.
 type output struct {
 	w     io.Writer
 	frame banger.FrameType
 	buf   []byte // a frame's header and data
-	n     int    // used of buf
+	n     int    // bytes of buf in use
 	total int64  // bytes of tar so far
 }
 
@@ -37,7 +37,7 @@ func (o *output) flush() error {
 	return err
 }
 
-// room returns a free part of the buffer; what is put there is to be taken.
+// room returns a free part of the buffer. The caller then counts what it has written there.
 func (o *output) room() ([]byte, error) {
 	if o.n == len(o.buf) {
 		if err := o.flush(); err != nil {
@@ -66,7 +66,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// zeros writes n of them.
+// zeros writes n zeros.
 func (o *output) zeros(n int64) error {
 	for n > 0 {
 		b, err := o.room()
@@ -81,11 +81,11 @@ func (o *output) zeros(n int64) error {
 	return nil
 }
 
-// pad completes a block.
+// pad fills up a block.
 func (o *output) pad() error { return o.zeros(-o.total & (blockSize - 1)) }
 
-// file writes n bytes of the file fd from an offset on; when it has fewer, zeros are written
-// for the rest and short is how many.
+// file writes n bytes of the file fd from an offset on. If the file has fewer, zeros take their place, and short is
+// the number of zeros.
 func (o *output) file(fd int, offset, n int64) (short int64, err error) {
 	for n > 0 {
 		b, err := o.room()
@@ -105,7 +105,7 @@ func (o *output) file(fd int, offset, n int64) (short int64, err error) {
 	return 0, nil
 }
 
-// readAt reads what there is at an offset, 0 bytes at the end.
+// readAt reads at an offset. It returns 0 at the end of the file.
 func readAt(fd int, b []byte, offset int64) (int, error) {
 	for {
 		n, err := unix.Pread(fd, b, offset)

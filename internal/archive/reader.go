@@ -14,17 +14,17 @@ import (
 // and sparse format 1.0.
 type reader struct {
 	in   *input
-	left int64 // bytes of the entry that were not read
-	pad  int64 // zeros behind them
+	left int64 // unread bytes of the entry
+	pad  int64 // zeros after them
 }
 
-// overrides are what records before a header say in its stead.
+// overrides are values from records that replace those of the next header.
 type overrides struct {
 	records    map[string]string
 	name, link string
 }
 
-// next returns the next entry; io.EOF means that the tar has ended as it should.
+// next returns the next entry. io.EOF means that the tar has ended properly.
 func (r *reader) next() (*header, error) {
 	var over overrides
 	for entry := 0; ; entry++ {
@@ -59,8 +59,7 @@ func (r *reader) next() (*header, error) {
 	}
 }
 
-// records reads what is no entry but says something of the next one; it returns
-// true for an entry.
+// records handles a record that describes the next entry. It returns true if h is an entry itself.
 func (r *reader) records(h *header, over *overrides) (done bool, err error) {
 	switch h.kind {
 	case typePAX, typeGlobal, typeLongName, typeLongLink:
@@ -94,7 +93,7 @@ func (r *reader) records(h *header, over *overrides) (done bool, err error) {
 	return false, err
 }
 
-// complete applies what the records say and checks what all entries must keep to.
+// complete applies the records and checks the rules for all entries.
 func (r *reader) complete(h *header, over overrides) error {
 	if over.name != "" {
 		h.name = over.name
@@ -128,7 +127,7 @@ func (r *reader) complete(h *header, over overrides) error {
 	return nil
 }
 
-// pieces returns what a file consists of; the rest is holes.
+// pieces returns the pieces of a file that have data. The rest are holes.
 func (r *reader) pieces(h *header) ([]piece, error) {
 	if !h.sparse {
 		return []piece{{0, h.size}}, nil
@@ -148,7 +147,7 @@ func (r *reader) pieces(h *header) ([]piece, error) {
 	return pieces, checkPieces(h.name, pieces, h.realSize, r.left)
 }
 
-// data gives the next n bytes of the entry to w.
+// data passes the next n bytes of the entry to w.
 func (r *reader) data(n int64, w func([]byte) error) error {
 	err := r.in.pass(n, func(p []byte) error {
 		r.left -= int64(len(p))
@@ -157,7 +156,7 @@ func (r *reader) data(n int64, w func([]byte) error) error {
 	return cutShort(err)
 }
 
-// mapReader reads decimal numbers, one a line, from whole blocks of an entry.
+// mapReader reads decimal numbers, one per line, from whole blocks of an entry.
 type mapReader struct {
 	r    *reader
 	name string
@@ -197,11 +196,11 @@ func (m *mapReader) number() int64 {
 	return 0
 }
 
-// apply sets what pax records say (pax(1), "pax Extended Header").
+// apply sets h from pax records (pax(1), "pax Extended Header").
 func (h *header) apply(records map[string]string) error {
 	for key, value := range records {
 		if value == "" && !strings.HasPrefix(key, xattrRecord) {
-			continue // "no record", which leaves the header's word
+			continue // an empty value: the header's value stays
 		}
 		var err error
 		switch key {
@@ -257,8 +256,7 @@ func (h *header) applySparse(records map[string]string) error {
 	return nil
 }
 
-// decodeBlock reads an old header; ustar's and GNU's differ in what follows the
-// device numbers.
+// decodeBlock decodes an old header. ustar and GNU differ in what follows the device numbers.
 func decodeBlock(b []byte) (*header, error) {
 	sum, err := octal(b[148:156])
 	unsigned, signed := checksums(b)
@@ -270,7 +268,8 @@ func decodeBlock(b []byte) (*header, error) {
 	for _, f := range []struct {
 		to       *int64
 		from, at int
-	}{{&mode, 100, 108}, {&uid, 108, 116}, {&gid, 116, 124}, {&h.size, 124, 136}, {&mtime, 136, 148}, {&major, 329, 337}, {&minor, 337, 345}} {
+	}{{&mode, 100, 108}, {&uid, 108, 116}, {&gid, 116, 124}, {&h.size, 124, 136}, {&mtime, 136, 148}, {&major, 329, 337},
+		{&minor, 337, 345}} {
 		if f.from >= 329 && h.kind != typeChar && h.kind != typeBlock {
 			continue
 		}
@@ -278,10 +277,12 @@ func decodeBlock(b []byte) (*header, error) {
 			return nil, damaged("the header of %.300q has a broken number", h.name)
 		}
 	}
-	if h.size < 0 || uid < 0 || uid > 1<<32-2 || gid < 0 || gid > 1<<32-2 || major < 0 || major >= 1<<12 || minor < 0 || minor >= 1<<20 {
+	if h.size < 0 || uid < 0 || uid > 1<<32-2 || gid < 0 || gid > 1<<32-2 || major < 0 || major >= 1<<12 || minor < 0 ||
+		minor >= 1<<20 {
 		return nil, damaged("the header of %.300q has a number that is out of range", h.name)
 	}
-	h.mode, h.uid, h.gid, h.mtime, h.major, h.minor = uint32(mode&0o7777), uint32(uid), uint32(gid), time.Unix(mtime, 0), uint32(major), uint32(minor)
+	h.mode, h.uid, h.gid, h.mtime, h.major, h.minor = uint32(mode&0o7777), uint32(uid), uint32(gid), time.Unix(mtime, 0),
+		uint32(major), uint32(minor)
 	if bytes.Equal(b[257:263], []byte("ustar\x00")) {
 		if prefix := cString(b[345:500]); prefix != "" {
 			h.name = prefix + "/" + h.name
@@ -290,7 +291,7 @@ func decodeBlock(b []byte) (*header, error) {
 	return h, nil
 }
 
-// octal reads a number of a header: octal digits, or GNU tar's base 256.
+// octal decodes a number of a header: octal digits, or GNU tar's base 256.
 func octal(field []byte) (int64, error) {
 	if field[0]&0x80 != 0 {
 		v := int64(field[0] & 0x3f)
@@ -319,7 +320,7 @@ func parseNumberBase(s string, base, bits int) (int64, error) {
 
 func parseNumber(s string, bits int) (int64, error) { return parseNumberBase(s, 10, bits) }
 
-// parseID reads an owner; the last number means none (chown(2)).
+// parseID parses an owner. The largest number is refused, because it means no owner (chown(2)).
 func parseID(s string) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if n == 1<<32-1 {
@@ -328,7 +329,7 @@ func parseID(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// parseTime reads seconds with a fraction, of which nanoseconds are kept.
+// parseTime parses seconds with a fraction. It keeps nanoseconds.
 func parseTime(s string) (time.Time, error) {
 	whole, fraction, _ := strings.Cut(s, ".")
 	seconds, err := strconv.ParseInt(whole, 10, 64)
@@ -343,7 +344,7 @@ func parseTime(s string) (time.Time, error) {
 	return time.Unix(seconds, int64(ns)), err
 }
 
-// decodeRecords reads lines of "LENGTH KEY=VALUE\n".
+// decodeRecords decodes lines of the form "LENGTH KEY=VALUE\n".
 func decodeRecords(b []byte) (map[string]string, error) {
 	records := map[string]string{}
 	for len(b) > 0 {
@@ -362,7 +363,7 @@ func decodeRecords(b []byte) (map[string]string, error) {
 	return records, nil
 }
 
-// cString returns what stands before the first NUL.
+// cString returns the bytes before the first NUL.
 func cString(b []byte) string {
 	s, _, _ := strings.Cut(string(b), "\x00")
 	return s
@@ -372,7 +373,7 @@ func damaged(format string, args ...any) *banger.Error {
 	return banger.Errorf(banger.CodeInvalid, "the archive is damaged: "+format, args...)
 }
 
-// cutShort names an end that comes too early.
+// cutShort returns an error that describes a premature end.
 func cutShort(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return damaged("it ends before its end")
@@ -380,9 +381,14 @@ func cutShort(err error) error {
 	return err
 }
 
-// notATar says what the bytes are instead, where that is known.
+// notATar returns an error that says what the bytes are instead, if that is known.
 func notATar(b []byte) error {
-	for start, tool := range map[string]string{"\x1f\x8b": "gunzip", "\x28\xb5\x2f\xfd": "unzstd", "\xfd7zXZ": "unxz", "BZh": "bunzip2"} {
+	for start, tool := range map[string]string{
+		"\x1f\x8b":         "gunzip",
+		"\x28\xb5\x2f\xfd": "unzstd",
+		"\xfd7zXZ":         "unxz",
+		"BZh":              "bunzip2",
+	} {
 		if bytes.HasPrefix(b, []byte(start)) {
 			return banger.Errorf(banger.CodeInvalid, "the archive is compressed").WithHint("send it through %s", tool)
 		}

@@ -6,26 +6,26 @@ import (
 	"banger"
 )
 
-// Bounds of an archive that comes from a VM.
+// Limits of an archive that comes from a VM.
 const (
 	maxEntries = 10_000_000
-	maxTail    = 1 << 20 // bytes behind an archive's end
+	maxTail    = 1 << 20 // bytes after the end of the archive
 
-	// What must stay free on the file system: a twentieth of it, but no more than this.
+	// Space that must stay free on the file system: a twentieth of it, but at most this.
 	keptPart   = 20
 	keptBytes  = 1 << 30
 	keptInodes = 64 << 10
 
-	// The room is looked at whenever so many bytes were written. So a copy that is smaller
-	// succeeds on a file system that has less room too.
+	// The free space is checked whenever this many bytes were written. A smaller copy therefore also succeeds on a
+	// fuller file system.
 	roomStep    = 16 << 20
-	entryWeight = 4096 // bytes that an entry takes, whatever is in it
+	entryWeight = 4096 // bytes that each entry counts, whatever is in it
 )
 
-// room is what an extraction has written, and what the file system must keep.
+// room counts what an extraction has written, to keep some space of the file system free.
 type room struct {
 	entries int64
-	written int64                                 // since the last look
+	written int64                                 // since the last check
 	statfs  func(fd int, st *unix.Statfs_t) error // of the system
 }
 
@@ -45,8 +45,7 @@ func (x *extractor) weighEntry(h *header) error {
 	return x.weigh(weight)
 }
 
-// weigh counts n bytes before they are written, and refuses them when the file system would
-// have too little room.
+// weigh counts n bytes before they are written. It returns an error if the file system would have too little space.
 func (x *extractor) weigh(n int64) error {
 	if x.opts.Unbounded {
 		return nil
@@ -56,7 +55,7 @@ func (x *extractor) weigh(n int64) error {
 	}
 	x.room.written = 0
 	var st unix.Statfs_t
-	fd := x.dir // a file system that is mounted within the tree has room of its own
+	fd := x.dir // a file system that is mounted within the tree has its own space
 	if fd < 0 {
 		fd = x.root
 	}
@@ -70,7 +69,8 @@ func (x *extractor) weigh(n int64) error {
 	}
 	if kept := min(st.Files/keptPart, keptInodes); st.Files > 0 && st.Ffree < kept {
 		return banger.Errorf(banger.CodeNoSpace,
-			"the copy stops because it would leave fewer than %d files free on the file system", kept).WithHint("make room there, or copy less")
+			"the copy stops because it would leave fewer than %d files free on the file system", kept).
+			WithHint("make room there, or copy less")
 	}
 	return nil
 }

@@ -24,7 +24,8 @@ import (
 func copyTo(t testing.TB, src, dst string) error {
 	t.Helper()
 	name := Base(src)
-	_, err := Extract(context.Background(), bytes.NewReader(archived(t, src, WriteOptions{Name: name})), dst, ExtractOptions{Name: name})
+	_, err := Extract(context.Background(), bytes.NewReader(archived(t, src, WriteOptions{Name: name})), dst,
+		ExtractOptions{Name: name})
 	return err
 }
 
@@ -68,7 +69,12 @@ func TestDestinations(t *testing.T) {
 			must(t, os.Mkdir(at("dir"), 0o700))
 			must(t, os.WriteFile(at("old"), []byte("old"), 0o644))
 			must(t, unix.Mkfifo(at("pipe"), 0o600))
-			for name, target := range map[string]string{"todir": "dir", "toold": at("old"), "dangling": "target", "around": "around"} {
+			for name, target := range map[string]string{
+				"todir":    "dir",
+				"toold":    at("old"),
+				"dangling": "target",
+				"around":   "around",
+			} {
 				must(t, os.Symlink(target, at(name)))
 			}
 			err := copyTo(t, at("src/"+c.src), at(c.dst))
@@ -122,7 +128,11 @@ func TestSources(t *testing.T) {
 			t.Errorf("the name of %q is %q, not %q", src, got, want)
 		}
 	}
-	for src, words := range map[string]string{"nothing": "no such file", "tree/in/.": "not a directory", "tree/in/": "not a directory"} {
+	for src, words := range map[string]string{
+		"nothing":   "no such file",
+		"tree/in/.": "not a directory",
+		"tree/in/":  "not a directory",
+	} {
 		_, err := Write(context.Background(), io.Discard, base+"/"+src, WriteOptions{Name: Base(src)})
 		if err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v", src, err)
@@ -130,8 +140,8 @@ func TestSources(t *testing.T) {
 	}
 }
 
-// A file of 10 GiB that is holes but for some bytes is sent as those bytes, and has
-// the holes again.
+// TestHolesAreNotSent checks that a file of 10 GiB that is mostly a hole is sent without the hole,
+// and has the hole again.
 func TestHolesAreNotSent(t *testing.T) {
 	base := t.TempDir()
 	f, err := os.Create(base + "/f")
@@ -168,7 +178,8 @@ func TestHolesAreNotSent(t *testing.T) {
 	}
 }
 
-// A file with more pieces than are kept loses its smallest holes, not its data.
+// TestAFileOfManyPieces checks that a file with too many pieces loses its smallest holes and no
+// data.
 func TestAFileOfManyPieces(t *testing.T) {
 	base := t.TempDir()
 	f, err := os.Create(base + "/f")
@@ -186,14 +197,16 @@ func TestAFileOfManyPieces(t *testing.T) {
 	}
 }
 
-// A large file written past the page cache is the same at every length.
+// TestDirectWrites checks that a large file written past the page cache is right at every length.
 func TestDirectWrites(t *testing.T) {
 	for _, base := range []string{onDisk(t), inMemory(t)} {
-		for _, size := range []int{bulkLeast - 1, bulkLeast, bulkLeast + 1, bulkLeast + pageSize, bulkSize, 2 * bulkSize, 3*bulkSize + 511, 4*bulkSize + pageSize} {
+		for _, size := range []int{bulkLeast - 1, bulkLeast, bulkLeast + 1, bulkLeast + pageSize, bulkSize, 2 * bulkSize,
+			3*bulkSize + 511, 4*bulkSize + pageSize} {
 			data := make([]byte, size)
 			rand.NewChaCha8([32]byte{}).Read(data)
 			must(t, os.WriteFile(base+"/f", data, 0o644))
-			_, err := Extract(context.Background(), bytes.NewReader(archived(t, base+"/f", WriteOptions{Name: "f"})), base+"/g", ExtractOptions{Direct: true})
+			_, err := Extract(context.Background(), bytes.NewReader(archived(t, base+"/f", WriteOptions{Name: "f"})), base+"/g",
+				ExtractOptions{Direct: true})
 			must(t, err)
 			if got, err := os.ReadFile(base + "/g"); err != nil || !bytes.Equal(got, data) {
 				t.Errorf("%s: %d bytes: the copy has %d or differs: %v", base, size, len(got), err)
@@ -202,7 +215,7 @@ func TestDirectWrites(t *testing.T) {
 	}
 }
 
-// inMemory returns a directory of a file system that may have no direct writes.
+// inMemory returns a directory of a file system that may not support direct writes.
 func inMemory(t *testing.T) string {
 	dir, err := os.MkdirTemp("/dev/shm", "archive")
 	must(t, err)
@@ -210,7 +223,8 @@ func inMemory(t *testing.T) string {
 	return dir
 }
 
-// A write that fails in the background is told, with a queue and without.
+// TestDirectWritesThatFail checks that a failure of a write in the background is reported, with a
+// queue and without.
 func TestDirectWritesThatFail(t *testing.T) {
 	readOnly := t.TempDir() + "/f"
 	must(t, os.WriteFile(readOnly, nil, 0o644))
@@ -234,8 +248,8 @@ func TestDirectWritesThatFail(t *testing.T) {
 	}
 }
 
-// In an archive in any order each directory keeps its own time, while one that was
-// there before shows that something was added.
+// TestTimesOfDirectoriesInAnyOrder checks that, in any order of the archive, each directory gets
+// its own time, and that a directory which existed before gets a new one.
 func TestTimesOfDirectoriesInAnyOrder(t *testing.T) {
 	dst := t.TempDir()
 	old := time.Unix(1_000_000, 0)
@@ -262,21 +276,24 @@ func awaitTick(t testing.TB) {
 	}
 }
 
-// Archives of other programs do not say which files will be linked to.
+// TestHardLinksOfForeignArchives checks archives of other programs, which do not announce the
+// targets of hard links.
 func TestHardLinksOfForeignArchives(t *testing.T) {
 	o := newOutside(t)
-	_, err := Extract(context.Background(), bytes.NewReader(tarOf(file("f"), hardLink("d/g", "f"), hardLink("h", "d/g"))), o.dst, ExtractOptions{Into: true, Foreign: true})
+	_, err := Extract(context.Background(), bytes.NewReader(tarOf(file("f"), hardLink("d/g", "f"), hardLink("h", "d/g"))),
+		o.dst, ExtractOptions{Into: true, Foreign: true})
 	must(t, err)
 	if st, err := os.Stat(o.dst + "/f"); err != nil || st.Sys().(*syscall.Stat_t).Nlink != 3 {
 		t.Errorf("%v, %v", st, err)
 	}
-	if _, err = Extract(context.Background(), bytes.NewReader(tarOf(hardLink("g", "mine"))), o.dst, ExtractOptions{Into: true, Foreign: true}); err == nil {
+	if _, err = Extract(context.Background(), bytes.NewReader(tarOf(hardLink("g", "mine"))), o.dst,
+		ExtractOptions{Into: true, Foreign: true}); err == nil {
 		t.Error("a link to a file that was there before is made")
 	}
 	o.check(t)
 }
 
-// What cannot be kept is counted, not lost silently.
+// TestWhatIsNotKeptIsCounted checks that what cannot be kept is counted and not lost silently.
 func TestWhatIsNotKeptIsCounted(t *testing.T) {
 	base := t.TempDir()
 	must(t, os.Mkdir(base+"/d", 0o755))
@@ -300,7 +317,8 @@ func TestWhatIsNotKeptIsCounted(t *testing.T) {
 	}
 }
 
-// A stream that breaks in the middle leaves the file that was there, and no other.
+// TestABrokenCopyLeavesNoHalfFile checks that a stream that breaks in the middle leaves the
+// existing file and no other.
 func TestABrokenCopyLeavesNoHalfFile(t *testing.T) {
 	base := t.TempDir()
 	must(t, os.WriteFile(base+"/f", bytes.Repeat([]byte("new"), 100_000), 0o644))
@@ -308,7 +326,8 @@ func TestABrokenCopyLeavesNoHalfFile(t *testing.T) {
 	must(t, os.WriteFile(base+"/f", []byte("old"), 0o644))
 	for _, cut := range []int{700, 1600, 200_000, len(data) - 1100} {
 		broken := errors.New("broken")
-		_, err := Extract(context.Background(), io.MultiReader(bytes.NewReader(data[:cut]), failing{broken}), base+"/f", ExtractOptions{})
+		_, err := Extract(context.Background(), io.MultiReader(bytes.NewReader(data[:cut]), failing{broken}), base+"/f",
+			ExtractOptions{})
 		if !errors.Is(err, broken) {
 			t.Errorf("the error is %v", err)
 		}
@@ -322,7 +341,8 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// What an extraction holds does not grow with what it extracts.
+// TestMemoryDoesNotGrowWithTheEntries checks that the memory of an extraction does not depend on
+// the number of entries.
 func TestMemoryDoesNotGrowWithTheEntries(t *testing.T) {
 	heap := func() uint64 {
 		var m runtime.MemStats
@@ -353,22 +373,26 @@ func TestMemoryDoesNotGrowWithTheEntries(t *testing.T) {
 	}
 }
 
-// One who may not give a file its owner does not give it the rights of another.
+// TestSetuidNeedsItsOwner checks that setuid is dropped if the process may not give the file its
+// owner.
 func TestSetuidNeedsItsOwner(t *testing.T) {
 	h := file("f")
 	h.Mode, h.Uid, h.Gid = 0o4755, 3, 4
 	base := t.TempDir()
-	report, err := Extract(context.Background(), bytes.NewReader(tarOf(h)), base+"/f", ExtractOptions{Owners: true, Rights: true})
+	report, err := Extract(context.Background(), bytes.NewReader(tarOf(h)), base+"/f",
+		ExtractOptions{Owners: true, Rights: true})
 	must(t, err)
 	want := map[bool]string{true: "-rwsr-xr-x 0", false: "-rwxr-xr-x 2"}[os.Geteuid() == 0]
 	var st unix.Stat_t
 	must(t, unix.Stat(base+"/f", &st))
-	if got := fmt.Sprintf("-rw%cr-xr-x %d", map[bool]byte{true: 's', false: 'x'}[st.Mode&0o4000 != 0], report.Owners+report.Modes); got != want {
+	if got := fmt.Sprintf("-rw%cr-xr-x %d", map[bool]byte{true: 's', false: 'x'}[st.Mode&0o4000 != 0],
+		report.Owners+report.Modes); got != want {
 		t.Errorf("it is %s, not %s", got, want)
 	}
 }
 
-// Frames end by the last frame alone.
+// TestFramesEndOnlyByTheirLastFrame checks that only the last frame ends the frames without an
+// error.
 func TestFramesEndOnlyByTheirLastFrame(t *testing.T) {
 	var whole bytes.Buffer
 	banger.WriteFrame(&whole, banger.FrameStdout, []byte("data"))
@@ -377,7 +401,8 @@ func TestFramesEndOnlyByTheirLastFrame(t *testing.T) {
 	for n, want := range map[int]string{whole.Len(): "", cut: "went away", cut + 3: "went away", cut - 1: "went away"} {
 		f := NewFrames(banger.NewFrameReader(bytes.NewReader(whole.Bytes()[:n])), banger.FrameStdout, banger.FrameExit)
 		data, err := io.ReadAll(f)
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) || err == nil && string(data)+string(f.Last()) != "data{}" {
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) || err == nil &&
+			string(data)+string(f.Last()) != "data{}" {
 			t.Errorf("behind %d bytes: %q, %v", n, data, err)
 		}
 	}

@@ -10,21 +10,21 @@ import (
 // piece is a part of a file that holds data.
 type piece struct{ offset, length int64 }
 
-// maxPieces bounds what is kept of a file that is read: when it has more, the
-// smallest holes between them are sent as zeros.
+// maxPieces is the largest number of pieces of a file that is archived. If it has more, the smallest holes between
+// them are sent as zeros.
 const maxPieces = 4096
 
-// findPieces asks the file system where the file fd of the given size has data. It
-// returns false when there is no hole worth a map.
+// findPieces asks the file system where the file fd of the given size has data. It returns false if no hole is
+// worth a map.
 func findPieces(fd int, size int64) ([]piece, bool, error) {
 	var pieces []piece
-	least := int64(blockSize) // the smallest hole that counts
+	least := int64(blockSize) // size of the smallest hole that counts
 	for at := int64(0); at < size; {
 		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) { // a hole up to the end
 			break
 		}
-		if errors.Is(err, unix.EINVAL) && at == 0 { // the file system does not know
+		if errors.Is(err, unix.EINVAL) && at == 0 { // the file system does not support this
 			return nil, false, nil
 		}
 		if err != nil {
@@ -41,7 +41,7 @@ func findPieces(fd int, size int64) ([]piece, bool, error) {
 			end = size
 		}
 		if end <= data {
-			break // it changes as we look
+			break // the file changes meanwhile
 		}
 		at = end
 		if n := len(pieces); n > 0 && data-(pieces[n-1].offset+pieces[n-1].length) < least {
@@ -58,7 +58,7 @@ func findPieces(fd int, size int64) ([]piece, bool, error) {
 	return pieces, !whole, nil
 }
 
-// joinPieces joins those with less than least bytes between them.
+// joinPieces joins pieces with less than least bytes between them.
 func joinPieces(pieces []piece, least int64) []piece {
 	out := pieces[:1]
 	for _, p := range pieces[1:] {
@@ -72,10 +72,9 @@ func joinPieces(pieces []piece, least int64) []piece {
 	return out
 }
 
-// encodeMap is what stands before a sparse file's data: the number of pieces, and
-// the offset and length of each, decimal, one a line, filled up to a block (GNU tar
-// manual, "Storing Sparse Files", PAX format, version 1.0). A hole at the end is an
-// empty piece at the file's size.
+// encodeMap returns the map before a sparse file's data: the number of pieces, and the offset and length of each,
+// in decimal, one per line, padded to a block (GNU tar manual, "Storing Sparse Files", PAX format, version 1.0). A
+// hole at the end is an empty piece at the file's size.
 func encodeMap(pieces []piece, size int64) []byte {
 	if n := len(pieces); n == 0 || pieces[n-1].offset+pieces[n-1].length < size {
 		pieces = append(pieces[:n:n], piece{size, 0})
@@ -88,8 +87,7 @@ func encodeMap(pieces []piece, size int64) []byte {
 	return append(b, make([]byte, -len(b)&(blockSize-1))...)
 }
 
-// checkPieces demands pieces in order, within the file, that make up just the
-// data which is there.
+// checkPieces returns an error unless the pieces are in order, within the file, and as long as the existing data.
 func checkPieces(name string, pieces []piece, size, data int64) error {
 	end := int64(0)
 	for _, p := range pieces {

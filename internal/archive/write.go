@@ -16,17 +16,16 @@ import (
 
 // WriteOptions says how a file or tree is archived.
 type WriteOptions struct {
-	Name     string // what the archive calls it; "." is a directory's content
-	Follow   bool   // a symlink at the source stands for its target
-	NoXattrs bool   // leave extended attributes out
+	Name     string // name in the archive; "." for a directory's content
+	Follow   bool   // archive the target of a symlink at the source
+	NoXattrs bool   // leave out extended attributes
 
-	// Frame is the type of the frames in which the tar is written; 0 writes it bare.
+	// Frame is the type of the frames in which the tar is written; 0 writes it without frames.
 	Frame banger.FrameType
 }
 
-// Write writes the file or tree at src as a tar to w. Within the tree no symlink is
-// followed. Sockets are left out, and what is in /proc, /sys and the like, unless
-// src is there.
+// Write writes the file or tree at src as a tar to w. It follows no symlink within the tree. It leaves out sockets,
+// and the content of /proc, /sys and the like unless src is there.
 func Write(ctx context.Context, w io.Writer, src string, o WriteOptions) (banger.CopyReport, error) {
 	a := &archiver{ctx: ctx, out: newOutput(w, o.Frame), opts: o, links: map[inode]*linked{}}
 	follow := o.Follow || o.Name == "." || strings.HasSuffix(src, "/") || strings.HasSuffix(src, "/.")
@@ -40,7 +39,7 @@ func Write(ctx context.Context, w io.Writer, src string, o WriteOptions) (banger
 	return a.report, err
 }
 
-// archiver is one archive in the making.
+// archiver writes one archive.
 type archiver struct {
 	ctx    context.Context
 	out    *output
@@ -80,7 +79,7 @@ func (a *archiver) top(src string, follow bool) error {
 	return nil
 }
 
-// place is where an entry is found.
+// place is where an entry is on the file system.
 type place struct {
 	dir    int
 	name   string
@@ -90,7 +89,7 @@ type place struct {
 	depth  int
 }
 
-// path names it for calls that take a path.
+// path returns a path for calls that need a path.
 func (p place) path() string {
 	if p.dir == unix.AT_FDCWD {
 		return p.name
@@ -110,13 +109,14 @@ func (p place) open(flags int) (int, error) {
 	}
 }
 
-// entry writes what is at p, which the archive calls name.
+// entry writes what is at p under the given name in the archive.
 func (a *archiver) entry(p place, name string, st *unix.Stat_t) error {
 	if err := a.ctx.Err(); err != nil {
 		return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
 	}
 	if len(name) > maxName || p.depth > maxDepth {
-		return banger.Errorf(banger.CodeInvalid, "%.300q lies too deep: names may have %d bytes and %d directories", name, maxName, maxDepth)
+		return banger.Errorf(banger.CodeInvalid, "%.300q lies too deep: names may have %d bytes and %d directories", name,
+			maxName, maxDepth)
 	}
 	kind := st.Mode & unix.S_IFMT
 	if kind == unix.S_IFSOCK {
@@ -168,15 +168,15 @@ func newHeader(name string, st *unix.Stat_t) *header {
 	return h
 }
 
-// firstName returns the name under which a file is in the archive already, or
-// notes this one. A file is forgotten with the last of its names.
+// firstName returns the name under which a file already is in the archive. If there is none, it records this name
+// and returns "". A file is forgotten after the last of its names.
 func (a *archiver) firstName(h *header, st *unix.Stat_t) string {
 	id := inode{st.Dev, st.Ino}
 	l := a.links[id]
 	if l == nil {
 		h.links = int(st.Nlink)
 		if len(a.links) >= maxLinks {
-			h.links = 0 // its other names become files of their own
+			h.links = 0 // its other names become separate files
 			return ""
 		}
 		a.links[id] = &linked{h.name, int(st.Nlink) - 1}
@@ -231,7 +231,7 @@ func (a *archiver) directory(p place, h *header, st *unix.Stat_t) error {
 	}
 }
 
-// child writes an entry of a directory, unless it is gone.
+// child writes an entry of a directory. An entry that is gone is not an error.
 func (a *archiver) child(p place, name string) error {
 	var st unix.Stat_t
 	err := unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -244,8 +244,7 @@ func (a *archiver) child(p place, name string) error {
 	return a.entry(p, name, &st)
 }
 
-// isKernels recognises file systems that are views of the kernel, not files
-// (statfs(2)).
+// isKernels reports whether a file system is a view of the kernel and not of files (statfs(2)).
 func isKernels(fd int) bool {
 	var fs unix.Statfs_t
 	if unix.Fstatfs(fd, &fs) != nil {
@@ -253,13 +252,14 @@ func isKernels(fd int) bool {
 	}
 	switch int64(fs.Type) & 0xffffffff {
 	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
-		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.PSTOREFS_MAGIC, unix.SELINUX_MAGIC:
+		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.PSTOREFS_MAGIC,
+		unix.SELINUX_MAGIC:
 		return true
 	}
 	return false
 }
 
-// file writes a regular file, though it may change meanwhile.
+// file writes a regular file, which may change meanwhile.
 func (a *archiver) file(p place, h *header) error {
 	fd, err := p.open(unix.O_RDONLY | unix.O_NONBLOCK) // it may have become a fifo
 	if err != nil {
@@ -325,8 +325,7 @@ func (a *archiver) content(fd int, h *header, pieces []piece) error {
 	return a.out.pad()
 }
 
-// maxUnsized is how much is read of a file that says it is empty, as those of
-// /proc do.
+// maxUnsized is how much is read of a file that reports a size of 0, as files of /proc do.
 const maxUnsized = 64 << 10
 
 func (a *archiver) unsized(fd int, h *header) error {
@@ -344,7 +343,8 @@ func (a *archiver) unsized(fd int, h *header) error {
 		return err
 	}
 	if n > maxUnsized {
-		return banger.Errorf(banger.CodeInvalid, "%.300q has no size, so it cannot be archived", h.name).WithHint("read it with banger exec VM cat")
+		return banger.Errorf(banger.CodeInvalid, "%.300q has no size, so it cannot be archived", h.name).
+			WithHint("read it with banger exec VM cat")
 	}
 	h.size = int64(n)
 	a.report.Bytes += h.size
@@ -363,13 +363,14 @@ func (a *archiver) fileXattrs(fd int, h *header) error {
 		func(_, name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
 }
 
-// readXattrs reads the extended attributes of what is at a path.
-func (a *archiver) readXattrs(at string, h *header, list func(string, []byte) (int, error), get func(string, string, []byte) (int, error)) error {
+// readXattrs reads the extended attributes of the file at a path.
+func (a *archiver) readXattrs(at string, h *header, list func(string, []byte) (int, error),
+	get func(string, string, []byte) (int, error)) error {
 	if a.opts.NoXattrs {
 		return nil
 	}
 	if a.xattrs == nil {
-		a.xattrs = make([]byte, 128<<10) // twice the most that the kernel gives (xattr(7))
+		a.xattrs = make([]byte, 128<<10) // twice the kernel's limit (xattr(7))
 	}
 	names, value := a.xattrs[:64<<10], a.xattrs[64<<10:]
 	n, err := list(at, names)
@@ -398,9 +399,8 @@ func (a *archiver) readXattrs(at string, h *header, list func(string, []byte) (i
 	return nil
 }
 
-// Base is what docker calls a source in the archive: the last part of its path, or
-// "." for the content of a directory that has no name of its own or is given as
-// "DIR/.".
+// Base returns docker's name for a source in the archive: the last part of its path, or "." for the content of a
+// directory that has no name of its own or is given as "DIR/.".
 func Base(src string) string {
 	if src == "." || strings.HasSuffix(src, "/.") {
 		return "."

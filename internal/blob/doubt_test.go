@@ -54,7 +54,8 @@ func TestList(t *testing.T) {
 	}
 }
 
-// A Put that was killed leaves nothing for ever, and a Collect does not disturb one.
+// TestPutsThatAreUnderWay checks that a Put that was killed leaves nothing for ever, and that a
+// Collect does not disturb a running one.
 func TestPutsThatAreUnderWay(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -104,7 +105,7 @@ func TestCollectRemovesParts(t *testing.T) {
 	wantBlob(t, s, o.data)
 }
 
-// Whole blobs are hashed by Verify and by ReadAll, not by Open.
+// TestADamagedBlob checks that Verify and ReadAll hash complete blobs, and that Open does not.
 func TestADamagedBlob(t *testing.T) {
 	s, data := openStore(t, t.TempDir()), random(1000)
 	digest := put(t, s, data)
@@ -123,8 +124,8 @@ func TestADamagedBlob(t *testing.T) {
 	}
 }
 
-// Doubt promises that every blob is hashed before its next use; who puts one again, with
-// the good bytes in hand, is not told that it is here when what is here is damaged.
+// TestEveryUseOfWhatIsDoubted checks that every blob is hashed before its next use after Doubt. A
+// Put of the right bytes replaces a damaged blob.
 func TestEveryUseOfWhatIsDoubted(t *testing.T) {
 	for name, use := range map[string]func(s *Store, data []byte) error{
 		"Open": func(s *Store, data []byte) error {
@@ -155,8 +156,7 @@ func TestEveryUseOfWhatIsDoubted(t *testing.T) {
 	}
 }
 
-// held is a context whose Err waits for a gate, so that a Verify can be held where it
-// reads the file.
+// held is a context whose Err waits for a gate. It stops a Verify while it reads the file.
 type held struct {
 	context.Context
 	once  sync.Once
@@ -172,8 +172,9 @@ func (h *held) Err() error {
 	return h.Context.Err()
 }
 
-// Two check the same damaged blob. When the slower one is done, the faster one has
-// removed it and fetched it again; the good one must stay.
+// TestASlowVerifyDoesNotRemoveWhatIsGood checks two calls that verify the same damaged blob. When
+// the slower one ends, the faster one has removed the blob and fetched it again; the good blob must
+// stay.
 func TestASlowVerifyDoesNotRemoveWhatIsGood(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
 	digest := put(t, s, o.data)
@@ -193,7 +194,7 @@ func TestASlowVerifyDoesNotRemoveWhatIsGood(t *testing.T) {
 	wantBlob(t, s, o.data)
 }
 
-// A hundred who come after Doubt cost one fetch.
+// TestAHundredDoubters checks that a hundred readers after Doubt cause one fetch.
 func TestAHundredDoubters(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(100_000)}
 	damage(t, s, put(t, s, o.data))

@@ -1,5 +1,5 @@
-// Package blob keeps files that are there whole or not at all, whatever happens
-// while they are written: the store of images and kernels stands on it.
+// Package blob keeps files that are complete or absent, whatever happens while they are written.
+// The stores of images and kernels are built on it.
 //
 // It must not know what is in a file.
 package blob
@@ -17,10 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WriteFile replaces the file at path by what write writes, durably: after a
-// crash at any instant the old file or the new one, which has mode, is there. Two calls for the
-// same path must not run at once. On an error, which is write's own or the file
-// system's, the old file stays.
+// WriteFile replaces the file at path with what write writes, durably: after a crash at any
+// instant, the old file or the new one is there. The new file has mode. Two calls for the same path
+// must not run at the same time. On an error, of write or of the file system, the old file stays.
 func WriteFile(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	tmp := path + tmpSuffix
 	if err := writeAndSync(tmp, mode, write); err != nil {
@@ -34,7 +33,8 @@ func WriteFile(path string, mode fs.FileMode, write func(io.Writer) error) error
 	return Sync(filepath.Dir(path))
 }
 
-// RemoveHalves removes what a WriteFile that was cut short has left in dir. No WriteFile may be under way there.
+// RemoveHalves removes what interrupted calls of WriteFile have left in dir. No WriteFile may be
+// running there.
 func RemoveHalves(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
@@ -45,7 +45,7 @@ func RemoveHalves(dir string) error {
 	return err
 }
 
-// tmpSuffix ends the name of a file that is being written.
+// tmpSuffix is the end of the name of a file that is being written.
 const tmpSuffix = ".tmp"
 
 func writeAndSync(path string, mode fs.FileMode, write func(io.Writer) error) error {
@@ -54,7 +54,7 @@ func writeAndSync(path string, mode fs.FileMode, write func(io.Writer) error) er
 		return err
 	}
 	defer f.Close()
-	if err := f.Chmod(mode); err != nil { // whatever the umask
+	if err := f.Chmod(mode); err != nil { // independent of the umask
 		return err
 	}
 	w := bufio.NewWriterSize(f, 64<<10)
@@ -67,7 +67,7 @@ func writeAndSync(path string, mode fs.FileMode, write func(io.Writer) error) er
 	return f.Sync()
 }
 
-// WriteJSON is WriteFile of v as indented JSON, for this user alone.
+// WriteJSON writes v as indented JSON with WriteFile. Only this user can read the file.
 func WriteJSON(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -76,14 +76,13 @@ func WriteJSON(path string, v any) error {
 	return WriteFile(path, 0o600, func(w io.Writer) error { _, err := w.Write(data); return err })
 }
 
-// WriteBack begins to bring a range of f, in bytes, to the disk and does not wait for
-// it, so that a Sync at the end finds little left to do. It is a hint
-// (sync_file_range(2)): nothing is promised and nothing can fail.
+// WriteBack starts to write a range of f, in bytes, to the disk and does not wait, so that a Sync
+// at the end has little left to do. It is only a hint (sync_file_range(2)) and reports no errors.
 func WriteBack(f *os.File, offset, n int64) {
 	_ = unix.SyncFileRange(int(f.Fd()), offset, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
-// Sync makes what a file or a directory holds durable (fsync(2)).
+// Sync makes the content of a file or a directory durable (fsync(2)).
 func Sync(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

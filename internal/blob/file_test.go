@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A file is replaced whole; when its writer fails, the old one stays and nothing
-// lies beside it.
+// TestWriteFile checks that a file is replaced as a whole. If its writer fails, the old file stays
+// and no other file is left.
 func TestWriteFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
@@ -33,7 +33,9 @@ func TestWriteFile(t *testing.T) {
 			t.Errorf("writing %q gives %v, %q and %d files", step.text, err, got, len(entries))
 		}
 	}
-	if err := WriteFile(filepath.Join(dir, "nowhere", "f"), 0o644, func(io.Writer) error { return nil }); !errors.Is(err, os.ErrNotExist) {
+	if err := WriteFile(filepath.Join(dir, "nowhere", "f"), 0o644, func(io.Writer) error {
+		return nil
+	}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a directory that is not there gives %v", err)
 	}
 	if err := WriteJSON(path, make(chan int)); err == nil {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// flight is one blob on its way. It lives while somebody wants the blob; its partial
-// file outlives it.
+// flight is the fetch of one blob. It lasts while at least one caller wants the blob. Its partial
+// file stays afterwards.
 type flight struct {
 	store  *Store
 	src    Source
@@ -22,17 +22,17 @@ type flight struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	users int // under store.mu
+	users int // guarded by store.mu
 
 	mu      sync.Mutex
 	have    int64         // bytes of file that can be read
-	fetched int64         // of these, what travelled now
-	grown   chan struct{} // closed when have grows, or when the flight ends
+	fetched int64         // the part of have that this flight has fetched
+	grown   chan struct{} // closed and replaced when have grows; closed when the flight ends
 	ended   bool
 	err     error
 }
 
-// start begins a flight; s.mu is held.
+// start begins a flight. The caller holds s.mu.
 func (s *Store) start(src Source) (*flight, error) {
 	f, err := os.OpenFile(s.partial(src.Digest), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -41,7 +41,7 @@ func (s *Store) start(src Source) (*flight, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	fl := &flight{store: s, src: src, file: f, cancel: cancel, done: make(chan struct{}), grown: make(chan struct{})}
 	s.flights[src.Digest] = fl
-	go func() { // ends when the blob is whole, or cannot be had, or nobody wants it
+	go func() { // ends when the blob is complete, cannot be fetched, or is no longer wanted
 		defer close(fl.done)
 		defer cancel()
 		err := fl.run(ctx)
@@ -53,7 +53,7 @@ func (s *Store) start(src Source) (*flight, error) {
 	return fl, nil
 }
 
-// grow tells the readers that there are more bytes, or that there will be no more.
+// grow informs the readers that there are more bytes, or that no more will come.
 func (f *flight) grow(have, fetched int64, ended bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -64,7 +64,7 @@ func (f *flight) grow(have, fetched int64, ended bool, err error) {
 	f.grown = make(chan struct{})
 }
 
-// leave gives up one use; the last stops the flight.
+// leave ends one use of the flight. The last one ends the flight.
 func (f *flight) leave() {
 	f.store.mu.Lock()
 	f.users--
@@ -77,8 +77,8 @@ func (f *flight) leave() {
 	}
 }
 
-// run fetches what is missing, checks and publishes. Bytes that are wrong are dropped:
-// readers have had them, so that they have to begin again.
+// run fetches what is missing, verifies it and publishes the blob. It deletes wrong bytes; readers
+// have already read them and must start again.
 func (f *flight) run(ctx context.Context) error {
 	h := sha256.New()
 	if err := f.hashPartial(ctx, h); err != nil {
@@ -98,7 +98,7 @@ func (f *flight) run(ctx context.Context) error {
 	return f.store.publish(f.file, partial, f.src.Digest)
 }
 
-// hashPartial takes up what an earlier flight left.
+// hashPartial hashes the bytes that an earlier flight has left.
 func (f *flight) hashPartial(ctx context.Context, h hash.Hash) error {
 	info, err := f.file.Stat()
 	if err != nil {
@@ -112,7 +112,7 @@ func (f *flight) hashPartial(ctx context.Context, h hash.Hash) error {
 	return err
 }
 
-// attempts asks for the missing bytes until they are here.
+// attempts requests the missing bytes until all are there.
 func (f *flight) attempts(ctx context.Context, h hash.Hash) error {
 	wait := f.store.Backoff
 	for failed := 0; f.have < f.src.Size; {
@@ -158,10 +158,10 @@ func isPermanent(err error) bool {
 	return ok && p.Permanent() || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// writeBack is after how many bytes what has come is sent on to the disk.
+// writeBack is the number of fetched bytes after which they are sent to the disk.
 const writeBack = 4 << 20
 
-// attempt asks once for all that is missing and takes what comes.
+// attempt makes one request for all missing bytes and stores what comes.
 func (f *flight) attempt(ctx context.Context, h hash.Hash) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -211,7 +211,7 @@ func (f *flight) attempt(ctx context.Context, h hash.Hash) (err error) {
 	}
 }
 
-// endOf demands that there is nothing more.
+// endOf returns an error if r has more bytes.
 func (f *flight) endOf(r io.Reader) error {
 	var one [1]byte
 	if n, err := io.ReadFull(r, one[:]); n == 0 {
@@ -220,7 +220,7 @@ func (f *flight) endOf(r io.Reader) error {
 	return tooLong{f.src}
 }
 
-// tooLong is the error about a source with more bytes than were promised.
+// tooLong is the error for a source with more bytes than announced.
 type tooLong struct{ src Source }
 
 func (t tooLong) Error() string {
@@ -229,18 +229,17 @@ func (t tooLong) Error() string {
 func (t tooLong) Unwrap() error   { return ErrDigest }
 func (t tooLong) Permanent() bool { return true }
 
-// Reader reads a blob, which may still be on its way.
+// Reader reads a blob, which may still be being fetched.
 type Reader struct {
 	ctx    context.Context
-	flight *flight // nil: the blob was here
+	flight *flight // nil if the blob was already in the store
 	file   *os.File
 	size   int64
 	at     int64
 	once   sync.Once
 }
 
-// Read returns io.EOF only when the whole blob is there, is what its digest says
-// and is durable.
+// Read returns io.EOF only when the whole blob is in the store, matches its digest and is durable.
 func (r *Reader) Read(p []byte) (int, error) {
 	if r.flight == nil {
 		if err := r.ctx.Err(); err != nil {
@@ -259,7 +258,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 			if n > 0 {
 				return n, nil
 			}
-			if err == io.EOF { // another flight has cut the file since
+			if err == io.EOF { // another flight has truncated the file meanwhile
 				err = io.ErrUnexpectedEOF
 			}
 			return 0, err
@@ -278,7 +277,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	}
 }
 
-// wait returns when the blob is whole.
+// wait returns when the blob is complete.
 func (r *Reader) wait() error {
 	if r.flight == nil {
 		return nil
@@ -291,8 +290,8 @@ func (r *Reader) wait() error {
 	}
 }
 
-// Progress returns how many bytes are here, and how many of them travelled for the
-// fetch that this reader follows.
+// Progress returns how many bytes are there, and how many of them were fetched by the flight that
+// this reader follows.
 func (r *Reader) Progress() (have, fetched int64) {
 	if r.flight == nil {
 		return r.size, 0
@@ -302,8 +301,8 @@ func (r *Reader) Progress() (have, fetched int64) {
 	return r.flight.have, r.flight.fetched
 }
 
-// Close ends the reading. When nobody else wants a blob that is on its way, the
-// fetch stops, and what has come is kept.
+// Close ends the reading. If no other reader wants a blob that is being fetched, the fetch stops,
+// and the fetched bytes are kept.
 func (r *Reader) Close() error {
 	r.once.Do(func() {
 		if r.flight != nil {

@@ -27,7 +27,8 @@ func mustOpen(t *testing.T, s *Store, src Source) *Reader {
 	return r
 }
 
-// What an earlier life left under partial, and what the next one makes of it.
+// TestPartsOfAnEarlierLife checks what the next process does with partial files that an earlier one
+// has left.
 func TestPartsOfAnEarlierLife(t *testing.T) {
 	data := random(10_000)
 	damaged := bytes.Clone(data[:6000])
@@ -65,7 +66,8 @@ func TestPartsOfAnEarlierLife(t *testing.T) {
 	}
 }
 
-// A source that never has all of what it promised does not hold us for ever.
+// TestTooFewBytesForEver checks that a source which never has all of the promised bytes does not
+// make a reader wait for ever.
 func TestTooFewBytesForEver(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
 	o.answer = func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
@@ -82,7 +84,8 @@ func TestTooFewBytesForEver(t *testing.T) {
 	}
 }
 
-// What the source says of when to ask again counts more than our own patience.
+// TestRetryAfterIsHonoured checks that the pause that the source asks for takes precedence over
+// ours.
 func TestRetryAfterIsHonoured(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
 	s.Backoff, s.MaxBackoff = time.Hour, time.Hour
@@ -99,7 +102,8 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	}
 }
 
-// Who comes while the last one leaves waits for the end of that flight and begins the next.
+// TestComingWhileTheLastLeaves checks that a reader that comes while the last one leaves waits for
+// the end of that flight and begins the next.
 func TestComingWhileTheLastLeaves(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(100_000)}
 	asked, leaving, leave := make(chan struct{}), make(chan struct{}), make(chan struct{})
@@ -136,8 +140,8 @@ func TestComingWhileTheLastLeaves(t *testing.T) {
 	wantBlob(t, s, o.data)
 }
 
-// Two manifests may promise different sizes of one digest. The one that is wrong fails;
-// the other may not fail with it.
+// TestTheSizeIsPartOfTheNameOfAFlight checks two manifests that promise different sizes for one
+// digest. The wrong one fails and does not make the other fail.
 func TestTheSizeIsPartOfTheNameOfAFlight(t *testing.T) {
 	for name, c := range map[string]struct{ first, second int64 }{
 		"the wrong one comes first":  {1, 0},
@@ -151,7 +155,8 @@ func TestTheSizeIsPartOfTheNameOfAFlight(t *testing.T) {
 	}
 }
 
-// bothSizes wants one blob twice at a time, with sizes that are wrong by so much.
+// bothSizes fetches one blob twice at the same time, with sizes that differ from the right one by
+// the given numbers.
 func bothSizes(t *testing.T, dir string, wrongBy ...int64) {
 	s, o, gate := openStore(t, dir), &origin{data: random(1000)}, make(chan struct{})
 	o.behind(gate)
@@ -164,14 +169,14 @@ func bothSizes(t *testing.T, dir string, wrongBy ...int64) {
 				t.Errorf("with a size that is wrong by %d: %d bytes, %v", more, len(got), err)
 			}
 		})
-		synctest.Wait() // it has the first half, or waits for the other one
+		synctest.Wait() // it has the first half, or waits for the second
 	}
 	close(gate)
 	wg.Wait()
 }
 
-// A reader of a flight that failed may be slow. What another flight does to the partial
-// file then must not look to it like the end of a whole blob.
+// TestASlowReaderIsNotToldOfAnEnd checks a slow reader of a failed flight. What another flight does
+// to the partial file must not look to the reader like the end of a complete blob.
 func TestASlowReaderIsNotToldOfAnEnd(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
 	o.answer = func(call int, _ context.Context, at int64) (io.ReadCloser, error) {
@@ -184,7 +189,7 @@ func TestASlowReaderIsNotToldOfAnEnd(t *testing.T) {
 	if err := slow.wait(); !errors.Is(err, final{}) {
 		t.Fatal(err)
 	}
-	smaller := o.source() // by another manifest, which lies
+	smaller := o.source() // of another manifest, which has the wrong size
 	smaller.Size = 500
 	if _, err := readAll(t, s, smaller); err == nil {
 		t.Fatal("a blob of another size is given")
@@ -195,7 +200,8 @@ func TestASlowReaderIsNotToldOfAnEnd(t *testing.T) {
 	}
 }
 
-// The directory is not writable, or the disk full: nobody is left waiting.
+// TestAPartialFileThatCannotBe checks that no reader waits for ever if the directory is not
+// writable or the disk is full.
 func TestAPartialFileThatCannotBe(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
 	if err := os.Mkdir(s.partial(digestOf(o.data)), 0o755); err != nil {
@@ -212,7 +218,8 @@ func TestAPartialFileThatCannotBe(t *testing.T) {
 	}
 }
 
-// A failure is not remembered: the next one who comes has a flight of its own.
+// TestAfterAFailureTheNextOneTries checks that a failure is not remembered: the next reader gets a
+// new flight.
 func TestAfterAFailureTheNextOneTries(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
 	o.failing(final{})
@@ -245,8 +252,8 @@ func TestFetchEndsWithItsCaller(t *testing.T) {
 	}
 }
 
-// Images of two registries may share a blob. That the first one refuses it, or lies, is
-// nothing to who came second and can have it elsewhere.
+// TestWhoJoinsHasASourceOfItsOwn checks images of two registries that share a blob. If the first
+// registry refuses the blob or sends wrong bytes, the second reader fetches it elsewhere.
 func TestWhoJoinsHasASourceOfItsOwn(t *testing.T) {
 	for name, end := range map[string]func(bad *origin, at int64) io.ReadCloser{
 		"it refuses": func(bad *origin, at int64) io.ReadCloser { return bad.cut(at, 500, final{}) },
@@ -268,7 +275,7 @@ func TestWhoJoinsHasASourceOfItsOwn(t *testing.T) {
 			if err := second.wait(); err == nil {
 				return
 			}
-			// To open it again is what it takes, at most.
+			// The most that is needed is to open it again.
 			if err := s.Fetch(context.Background(), good.source()); err != nil {
 				t.Errorf("the second one cannot have it: %v", err)
 			}

@@ -18,43 +18,44 @@ import (
 	"time"
 )
 
-// Store keeps files by their sha256 below a directory: DIR/sha256/HEX whole and
-// verified, DIR/partial/HEX while they are fetched. Its methods may be called
-// concurrently, its fields be set before.
+// Store keeps files by their sha256 below a directory: complete and verified as DIR/sha256/HEX, and
+// while they are fetched as DIR/partial/HEX. Its methods may be called concurrently. Its fields
+// must be set before.
 type Store struct {
-	Backoff    time.Duration // before the second attempt; it doubles up to MaxBackoff
+	Backoff    time.Duration // before the second attempt; doubles up to MaxBackoff
 	MaxBackoff time.Duration
-	Attempts   int           // in a row that bring no byte
-	Stall      time.Duration // after which an attempt that brings no byte is given up
+	Attempts   int           // in a row that get no bytes
+	Stall      time.Duration // time after which an attempt that gets no bytes is given up
 
 	dir string
 
 	mu      sync.Mutex
 	flights map[string]*flight
-	doubted map[string]bool // whole, but to be hashed before they are used again
-	keepers int             // how many Keep have begun and not ended
-	touched map[string]bool // digests used since the first of them
+	doubted map[string]bool // complete, but to be hashed before their next use
+	keepers int             // calls of Keep that have not ended
+	touched map[string]bool // digests used since the first of these calls
 }
 
-// ErrDigest says that bytes are not what their digest promises.
+// ErrDigest means that bytes do not match their digest.
 var ErrDigest = errors.New("the bytes are not what the digest says")
 
-// Source says what a blob is and where its bytes can be had.
+// Source describes a blob and where its bytes can be fetched.
 type Source struct {
 	Digest string // sha256:<64 hex digits>
 	Size   int64  // bytes, exact
-	// Open returns the bytes from offset on. An error with a method Permanent() bool
-	// that says true is not tried again; one with RetryAfter() time.Duration says when.
+	// Open returns the bytes from offset on. If the error has a method Permanent() bool that returns
+	// true, there is no further attempt. If it has a method RetryAfter() time.Duration, that is the
+	// pause before the next attempt.
 	Open func(ctx context.Context, offset int64) (io.ReadCloser, error)
 }
 
-// Info is one blob of a store, or a part of one.
+// Info describes a complete or partial blob of a store.
 type Info struct {
 	Digest string
 	Size   int64 // bytes on the host
 }
 
-// OpenStore returns the store in dir, creating it.
+// OpenStore returns the store in dir. It creates the directory if necessary.
 func OpenStore(dir string) (*Store, error) {
 	s := &Store{Backoff: 250 * time.Millisecond, MaxBackoff: 10 * time.Second, Attempts: 6, Stall: 30 * time.Second,
 		dir: dir, flights: map[string]*flight{}, doubted: map[string]bool{}, touched: map[string]bool{}}
@@ -63,10 +64,10 @@ func OpenStore(dir string) (*Store, error) {
 			return nil, err
 		}
 	}
-	if err := os.Chmod(dir, 0o700); err != nil { // layers may be of private images
+	if err := os.Chmod(dir, 0o700); err != nil { // layers may belong to private images
 		return nil, err
 	}
-	// What a Put left; partial blobs stay, to be gone on with.
+	// These are left from Put. Partial blobs stay, to be continued.
 	left, err := filepath.Glob(filepath.Join(dir, "partial", putPrefix+"*"))
 	for _, l := range left {
 		err = errors.Join(err, os.Remove(l))
@@ -86,7 +87,7 @@ func checkDigest(digest string) (hex string, err error) {
 
 func sum(h hash.Hash) string { return "sha256:" + hex.EncodeToString(h.Sum(nil)) }
 
-// Path returns where the blob lies when it is whole; the digest must be one.
+// Path returns the path of a complete blob. The digest must be valid.
 func (s *Store) Path(digest string) string {
 	return filepath.Join(s.dir, "sha256", strings.TrimPrefix(digest, "sha256:"))
 }
@@ -95,7 +96,7 @@ func (s *Store) partial(digest string) string {
 	return filepath.Join(s.dir, "partial", strings.TrimPrefix(digest, "sha256:"))
 }
 
-// Has returns the size in bytes of a blob that is here whole.
+// Has returns the size in bytes of a blob. It reports false if the blob is not complete.
 func (s *Store) Has(digest string) (size int64, ok bool) {
 	if _, err := checkDigest(digest); err != nil {
 		return 0, false
@@ -107,8 +108,8 @@ func (s *Store) Has(digest string) (size int64, ok bool) {
 	return info.Size(), true
 }
 
-// Open returns a reader of a blob from its first byte, which follows the fetch while
-// it goes on. However many want the same blob, it is fetched once.
+// Open returns a reader of a blob from its first byte. The reader follows the fetch while it goes
+// on. A blob is fetched only once, however many readers there are.
 func (s *Store) Open(ctx context.Context, src Source) (*Reader, error) {
 	if _, err := checkDigest(src.Digest); err != nil {
 		return nil, err
@@ -122,15 +123,15 @@ func (s *Store) Open(ctx context.Context, src Source) (*Reader, error) {
 			return r, err
 		}
 		select {
-		case <-dying: // its partial file is free then
+		case <-dying: // its partial file is free afterwards
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// reader returns a reader, or the end of a flight that it cannot join: nobody wants it
-// any more, or it believes in another size.
+// reader returns a reader. If a flight for the blob cannot be joined, because it is ending or
+// expects another size, reader returns a channel that is closed at its end.
 func (s *Store) reader(ctx context.Context, src Source) (*Reader, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +164,7 @@ func (s *Store) reader(ctx context.Context, src Source) (*Reader, <-chan struct{
 	return &Reader{ctx: ctx, flight: fl, file: fl.file, size: src.Size}, nil, nil
 }
 
-// Fetch brings a blob in without reading it.
+// Fetch adds a blob to the store without reading it.
 func (s *Store) Fetch(ctx context.Context, src Source) error {
 	r, err := s.Open(ctx, src)
 	if err != nil {
@@ -173,7 +174,7 @@ func (s *Store) Fetch(ctx context.Context, src Source) error {
 	return r.wait()
 }
 
-// Put stores what r holds and returns its digest and size.
+// Put stores the bytes of r as a blob and returns its digest and size.
 func (s *Store) Put(ctx context.Context, r io.Reader) (digest string, size int64, err error) {
 	f, err := os.CreateTemp(filepath.Join(s.dir, "partial"), putPrefix+"*")
 	if err != nil {
@@ -196,7 +197,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader) (digest string, size int64
 	return digest, size, s.publish(f, f.Name(), digest)
 }
 
-// PutBytes is Put of bytes.
+// PutBytes stores data as a blob and returns its digest.
 func (s *Store) PutBytes(data []byte) (digest string, err error) {
 	d := sha256.Sum256(data)
 	digest = "sha256:" + hex.EncodeToString(d[:])
@@ -210,7 +211,7 @@ func (s *Store) PutBytes(data []byte) (digest string, err error) {
 	return digest, err
 }
 
-// publish makes a file that was written and hashed a blob of the store, durably.
+// publish makes a written and hashed file a blob of the store, durably.
 func (s *Store) publish(f *os.File, name, digest string) error {
 	if err := f.Sync(); err != nil {
 		return err
@@ -226,7 +227,7 @@ func (s *Store) publish(f *os.File, name, digest string) error {
 	return Sync(filepath.Join(s.dir, "sha256"))
 }
 
-// ReadAll returns a blob of at most limit bytes, hashed again.
+// ReadAll returns a blob of at most limit bytes, after it has verified the digest.
 func (s *Store) ReadAll(ctx context.Context, digest string, limit int64) ([]byte, error) {
 	if _, err := checkDigest(digest); err != nil {
 		return nil, err
@@ -249,7 +250,7 @@ func (s *Store) ReadAll(ctx context.Context, digest string, limit int64) ([]byte
 	return data, nil
 }
 
-// List returns all whole blobs.
+// List returns all complete blobs.
 func (s *Store) List() ([]Info, error) { return list(filepath.Join(s.dir, "sha256")) }
 
 func list(dir string) ([]Info, error) {
@@ -275,7 +276,8 @@ func list(dir string) ([]Info, error) {
 	return all, nil
 }
 
-// Keep begins the making of something that needs blobs. Until it ends, Collect removes none that was put or opened since.
+// Keep protects blobs for a task that needs them. Until the task calls end, Collect does not remove
+// blobs that were put or opened since Keep.
 func (s *Store) Keep() (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -289,16 +291,17 @@ func (s *Store) Keep() (end func()) {
 	})
 }
 
-// touch notes that a blob is used; s.mu is held.
+// touch records the use of a blob. The caller holds s.mu.
 func (s *Store) touch(digest string) {
 	if s.keepers > 0 {
 		s.touched[digest] = true
 	}
 }
 
-// Collect removes the blobs, whole or partial, that keep refuses, that are not
-// being fetched, and that no Keep holds. With dryRun it only returns what they are. A reader that has a blob open
-// can go on. What Keep held until Collect began is whole when keep is first called, which must not use the store.
+// Collect removes complete and partial blobs for which keep returns false, unless they are being
+// fetched or protected by Keep. With dryRun it only returns them. A reader that has a blob open can
+// continue. A blob that Keep protected until Collect began is complete when keep is first called.
+// keep must not use the store.
 func (s *Store) Collect(keep func(digest string) bool, dryRun bool) (removed []Info, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -322,8 +325,8 @@ func (s *Store) Collect(keep func(digest string) bool, dryRun bool) (removed []I
 	return removed, nil
 }
 
-// Doubt says that what is here may not be what was written, as after a power cut:
-// every blob is hashed before its next use, and one that is wrong is removed.
+// Doubt says that the stored blobs may be damaged, as after a power cut. Every blob is then hashed
+// before its next use, and damaged ones are removed.
 func (s *Store) Doubt() error {
 	all, err := s.List()
 	s.mu.Lock()
@@ -334,8 +337,8 @@ func (s *Store) Doubt() error {
 	return err
 }
 
-// Verify hashes a blob that is here and removes it when it is wrong. It returns
-// ErrDigest then.
+// Verify hashes a stored blob. If it does not match its digest, Verify removes it and returns
+// ErrDigest.
 func (s *Store) Verify(ctx context.Context, digest string) error {
 	f, err := os.Open(s.Path(digest))
 	if err != nil {
@@ -352,7 +355,7 @@ func (s *Store) Verify(ctx context.Context, digest string) error {
 	return nil
 }
 
-// removeIf removes a blob if it still is the file f.
+// removeIf removes a blob if it is still the file f.
 func (s *Store) removeIf(f *os.File, digest string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

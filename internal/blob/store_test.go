@@ -45,7 +45,7 @@ func digestOf(p []byte) string {
 	return "sha256:" + hex.EncodeToString(d[:])
 }
 
-// origin is where blobs come from; each call of Open is given to answer, counted from 1.
+// origin is a source of blobs. Each call of Open gets the next answer; calls are counted from 1.
 type origin struct {
 	data    []byte
 	answer  func(call int, ctx context.Context, offset int64) (io.ReadCloser, error) // nil: all that is asked
@@ -55,16 +55,17 @@ type origin struct {
 }
 
 func (o *origin) source() Source {
-	return Source{Digest: digestOf(o.data), Size: int64(len(o.data)), Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
-		n := o.calls.Add(1)
-		o.mu.Lock()
-		o.offsets = append(o.offsets, offset)
-		o.mu.Unlock()
-		if o.answer != nil {
-			return o.answer(int(n), ctx, offset)
-		}
-		return o.from(offset), nil
-	}}
+	return Source{Digest: digestOf(o.data), Size: int64(len(o.data)),
+		Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+			n := o.calls.Add(1)
+			o.mu.Lock()
+			o.offsets = append(o.offsets, offset)
+			o.mu.Unlock()
+			if o.answer != nil {
+				return o.answer(int(n), ctx, offset)
+			}
+			return o.from(offset), nil
+		}}
 }
 
 func (o *origin) from(offset int64) io.ReadCloser {
@@ -87,7 +88,7 @@ func readAll(t *testing.T, s *Store, src Source) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// wantBlob checks that the store has the blob and nothing half-fetched.
+// wantBlob checks that the store has the blob and no partial files.
 func wantBlob(t *testing.T, s *Store, data []byte) {
 	t.Helper()
 	got, err := os.ReadFile(s.Path(digestOf(data)))
@@ -99,7 +100,7 @@ func wantBlob(t *testing.T, s *Store, data []byte) {
 	}
 }
 
-// gated is a body that gives half, and the rest when the gate opens.
+// gated is a body that returns one half, and the other when the gate opens.
 type gated struct {
 	ctx  context.Context
 	data []byte
@@ -180,7 +181,8 @@ func TestTheFirstCallerMayGo(t *testing.T) {
 	}
 }
 
-// The last to go stops the fetch; a store that is opened later goes on where it was.
+// TestAFetchGoesOnInTheNextLife checks that the fetch stops when the last reader leaves, and that a
+// store that is opened later continues it.
 func TestAFetchGoesOnInTheNextLife(t *testing.T) {
 	dir, o := t.TempDir(), &origin{data: random(1 << 20)}
 	half := len(o.data) / 2
@@ -211,7 +213,7 @@ func TestAFetchGoesOnInTheNextLife(t *testing.T) {
 	wantBlob(t, s, o.data)
 }
 
-// cut is a body that ends in its own way after n bytes.
+// cut is a body that ends with a given error after n bytes.
 func (o *origin) cut(offset int64, n int, err error) io.ReadCloser {
 	return io.NopCloser(io.MultiReader(bytes.NewReader(o.data[offset:][:n]), errReader{err}))
 }
@@ -220,7 +222,7 @@ type errReader struct{ err error }
 
 func (e errReader) Read([]byte) (int, error) { return 0, e.err }
 
-// final is an error that asking again does not mend.
+// final is an error that another attempt would also have.
 type final struct{}
 
 func (final) Error() string   { return "gone for good" }
@@ -234,7 +236,7 @@ func (later) RetryAfter() time.Duration { return time.Millisecond }
 
 var errBroken = errors.New("connection reset")
 
-// What sources do wrong, and what becomes of it.
+// failingSources are the faults of sources, and the results.
 var failingSources = map[string]struct {
 	answer func(o *origin) func(int, context.Context, int64) (io.ReadCloser, error)
 	calls  int64 // of Open
@@ -316,8 +318,8 @@ func TestSourcesThatFail(t *testing.T) {
 	}
 }
 
-// A fetch that is given up at any byte, by a store that is closed each time, ends in the
-// right file, and no byte travels twice.
+// TestGivenUpAtAnyByte checks that a fetch that is cancelled at any byte, and continued by a newly
+// opened store each time, ends in the right file, and that no byte is fetched twice.
 func TestGivenUpAtAnyByte(t *testing.T) {
 	dir, o, r := t.TempDir(), &origin{data: random(400_000)}, rand.New(rand.NewPCG(2, 2))
 	var travelled int64
@@ -390,11 +392,13 @@ func TestABlobOfNothing(t *testing.T) {
 
 func TestMalformedDigestsAreRefused(t *testing.T) {
 	s, hex := openStore(t, t.TempDir()), strings.Repeat("a1", 32)
-	for _, digest := range []string{"", hex, "sha256:", "sha256:../../../../etc/passwd", "sha256:" + strings.ToUpper(hex), "sha256:" + hex[1:], "sha256:" + hex + "0", "sha512:" + hex, "sha256:" + hex[:60] + "/../"} {
+	for _, digest := range []string{"", hex, "sha256:", "sha256:../../../../etc/passwd", "sha256:" + strings.ToUpper(hex),
+		"sha256:" + hex[1:], "sha256:" + hex + "0", "sha512:" + hex, "sha256:" + hex[:60] + "/../"} {
 		if _, err := s.Open(context.Background(), Source{Digest: digest}); err == nil {
 			t.Errorf("Open takes %q", digest)
 		}
-		if _, err := s.ReadAll(context.Background(), digest, 10); err == nil || !strings.Contains(err.Error(), "is not a sha256 digest") {
+		if _, err := s.ReadAll(context.Background(), digest, 10); err == nil ||
+			!strings.Contains(err.Error(), "is not a sha256 digest") {
 			t.Errorf("ReadAll of %q: %v", digest, err)
 		}
 		if _, ok := s.Has(digest); ok {
@@ -403,7 +407,8 @@ func TestMalformedDigestsAreRefused(t *testing.T) {
 	}
 }
 
-// A blob of another size than the source says is not given under its name.
+// TestTheSizeIsPartOfTheName checks that a blob of another size than the source says is not
+// delivered under its digest.
 func TestTheSizeIsPartOfTheName(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(100)}
 	if _, err := readAll(t, s, o.source()); err != nil {
@@ -454,7 +459,8 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// After Doubt a blob is hashed before it is given, and fetched again when it is wrong.
+// TestDoubt checks that after Doubt a blob is hashed before it is delivered, and fetched again if
+// it is wrong.
 func TestDoubt(t *testing.T) {
 	s, o, good := openStore(t, t.TempDir()), &origin{data: random(1000)}, &origin{data: random(2000)}
 	for _, o := range []*origin{o, good} {

@@ -1,6 +1,6 @@
-// Package disk makes a VM's own writable disk: a sparse file with an empty ext4
-// file system, written directly, so that any size takes milliseconds and no
-// privilege. It must not know which VM a disk is for.
+// Package disk makes a VM's own writable disk: a sparse file with an empty ext4 file system. It
+// writes the file system directly, which takes milliseconds for any size and needs no privileges.
+// It must not know which VM a disk is for.
 package disk
 
 import (
@@ -15,8 +15,8 @@ import (
 	"banger/internal/ext4"
 )
 
-// Create makes a disk of size bytes at path, which must not exist. Size is
-// rounded up to whole MiB. Nothing is left behind when it fails.
+// Create makes a disk of size bytes at path, which must not exist. It rounds size up to whole MiB.
+// If it fails, nothing is left.
 func Create(path string, size int64) (err error) {
 	const mib = 1 << 20
 	size = (size + mib - 1) / mib * mib

@@ -24,14 +24,14 @@ const (
 	Unknown        = "unknown"
 )
 
-// Host is how a host resolves names, as its files say. Root is "/" but in tests.
+// Host describes how a host resolves names, according to its files. Root is "/" except in tests.
 type Host struct {
 	Root        string
 	Kind        string
 	Nameservers []string // of resolv.conf
 }
 
-// Detect looks which resolver the host uses; nothing is changed.
+// Detect finds out which resolver the host uses. It changes nothing.
 func Detect(root string) Host {
 	h := Host{Root: root, Kind: Unknown}
 	conf := filepath.Join(root, "etc/resolv.conf")
@@ -58,7 +58,8 @@ func Detect(root string) Host {
 	switch {
 	case local("127.0.0.53", "127.0.0.54") || resolved && h.asksResolved():
 		h.Kind = Resolved
-	case h.mentions("dns=dnsmasq", "etc/NetworkManager/NetworkManager.conf", "etc/NetworkManager/conf.d/*.conf", "usr/lib/NetworkManager/conf.d/*.conf"):
+	case h.mentions("dns=dnsmasq", "etc/NetworkManager/NetworkManager.conf", "etc/NetworkManager/conf.d/*.conf",
+		"usr/lib/NetworkManager/conf.d/*.conf"):
 		h.Kind = NetworkManager
 	case local("loopback") && h.exists("etc/dnsmasq.conf", "etc/dnsmasq.d"):
 		h.Kind = Dnsmasq
@@ -84,7 +85,7 @@ func (h Host) exists(paths ...string) bool {
 	return false
 }
 
-// mentions says whether one of the files has a line with the setting, spaces aside.
+// mentions reports whether one of the files has a line with the setting, apart from spaces.
 func (h Host) mentions(setting string, patterns ...string) bool {
 	for _, p := range patterns {
 		names, _ := filepath.Glob(filepath.Join(h.Root, p))
@@ -100,25 +101,25 @@ func (h Host) mentions(setting string, patterns ...string) bool {
 	return false
 }
 
-// Recipe is what a person may do where Install does not, "" where Install does.
+// Recipe returns what a person can do if Install cannot, or "" if Install can.
 func (h Host) Recipe(server netip.AddrPort) string {
 	line := fmt.Sprintf("server=/%s/%s#%d", Domain, server.Addr(), server.Port())
 	switch h.Kind {
 	case Resolved:
 		return ""
 	case NetworkManager:
-		return fmt.Sprintf("echo '%s' | sudo tee /etc/NetworkManager/dnsmasq.d/banger.conf && sudo nmcli general reload", line)
+		return fmt.Sprintf("echo '%s' | sudo tee /etc/NetworkManager/dnsmasq.d/banger.conf && sudo nmcli general reload",
+			line)
 	case Dnsmasq:
 		return fmt.Sprintf("echo '%s' | sudo tee /etc/dnsmasq.d/banger.conf && sudo systemctl restart dnsmasq", line)
 	}
 	return ""
 }
 
-// dropIn is our file for systemd-resolved (resolved.conf(5); a port needs systemd
-// 246).
+// dropIn is our file for systemd-resolved (resolved.conf(5); a port needs systemd 246).
 const dropIn = "etc/systemd/resolved.conf.d/banger.conf"
 
-// DropInPath is the file that Install makes, seen from the host's root.
+// DropInPath is the path of the file that Install makes, from the host's root.
 const DropInPath = "/" + dropIn
 
 func dropInText(server netip.AddrPort, madeDir bool) string {
@@ -126,16 +127,20 @@ func dropInText(server netip.AddrPort, madeDir bool) string {
 	if madeDir {
 		note = madeDirNote
 	}
-	return fmt.Sprintf("# Made by \"banger dns install\" and removed by \"banger dns uninstall\"%s.\n[Resolve]\nDNS=%s\nDomains=~%s\n", note, server, Domain)
+	return fmt.Sprintf(
+		"# Made by \"banger dns install\" and removed by \"banger dns uninstall\"%s.\n[Resolve]\nDNS=%s\nDomains=~%s\n", note,
+		server, Domain)
 }
 
 const madeDirNote = ", with this directory"
 
-var dropInPattern = regexp.MustCompile(`^` + strings.ReplaceAll(regexp.QuoteMeta(dropInText(netip.AddrPort{}, false)), regexp.QuoteMeta(netip.AddrPort{}.String()), `[0-9.]+:[0-9]+`) + `$`)
+var dropInPattern = regexp.MustCompile(`^` +
+	strings.ReplaceAll(regexp.QuoteMeta(dropInText(netip.AddrPort{}, false)), regexp.QuoteMeta(netip.AddrPort{}.String()),
+		`[0-9.]+:[0-9]+`) + `$`)
 
-// Install tells systemd-resolved to ask server for the domain of VMs, and reports
-// whether it changed anything: the caller has the resolver read its configuration
-// again. Where another resolver is used it is an error that says what can be done.
+// Install configures systemd-resolved to ask server for the domain of VMs. It reports whether it changed anything;
+// the caller then makes the resolver reload its configuration. If the host uses another resolver, Install returns
+// an error that says what can be done.
 func (h Host) Install(server netip.AddrPort) (changed bool, err error) {
 	if h.Kind != Resolved {
 		return false, h.unsupported(server)
@@ -168,7 +173,7 @@ func (h Host) Install(server netip.AddrPort) (changed bool, err error) {
 	return true, nil
 }
 
-// writeWhole leaves the old file or the new one, durably.
+// writeWhole replaces a file durably: after a crash there is the old file or the new one.
 func writeWhole(path string, text []byte) error {
 	tmp := path + ".tmp"
 	err := os.WriteFile(tmp, text, 0o644)
@@ -185,7 +190,7 @@ func writeWhole(path string, text []byte) error {
 	return syncPath(filepath.Dir(path))
 }
 
-// syncPath makes what a file or a directory holds durable.
+// syncPath makes the content of a file or a directory durable.
 func syncPath(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -195,8 +200,8 @@ func syncPath(path string) error {
 	return f.Sync()
 }
 
-// Uninstall removes what Install made and reports whether there was something. A
-// file that somebody has edited is left, with an error.
+// Uninstall removes what Install made and reports whether there was anything. If somebody has edited the file,
+// Uninstall leaves it and returns an error.
 func (h Host) Uninstall() (changed bool, err error) {
 	have, err := h.installed()
 	if err != nil || have == nil {
@@ -207,16 +212,17 @@ func (h Host) Uninstall() (changed bool, err error) {
 		return false, h.denied(err, "uninstall")
 	}
 	dir := filepath.Dir(path)
-	if bytes.Contains(have, []byte(madeDirNote)) && os.Remove(dir) == nil { // it stays if somebody else has put something there
+	// The directory stays if somebody else has put a file there.
+	if bytes.Contains(have, []byte(madeDirNote)) && os.Remove(dir) == nil {
 		dir = filepath.Dir(dir)
 	}
-	if err := syncPath(dir); err != nil { // else a power cut brings it back
+	if err := syncPath(dir); err != nil { // otherwise it could come back after a power cut
 		return true, h.denied(err, "uninstall")
 	}
 	return true, nil
 }
 
-// Installed returns the server that our file names, if it is there.
+// Installed returns the server in our file. It reports false if there is no such file.
 func (h Host) Installed() (netip.AddrPort, bool) {
 	for _, v := range settings(filepath.Join(h.Root, dropIn), "Resolve", "DNS") {
 		if at, err := netip.ParseAddrPort(v); err == nil {
@@ -226,8 +232,7 @@ func (h Host) Installed() (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
-// installed returns our file, nil if there is none, or an error if it is not as we
-// made it.
+// installed returns our file, or nil if it does not exist. It returns an error if the file is not as we made it.
 func (h Host) installed() ([]byte, error) {
 	have, err := os.ReadFile(filepath.Join(h.Root, dropIn))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -237,26 +242,34 @@ func (h Host) installed() ([]byte, error) {
 		return nil, h.denied(err, "uninstall")
 	}
 	if !dropInPattern.Match(bytes.Replace(have, []byte(madeDirNote), nil, 1)) {
-		return nil, banger.Errorf(banger.CodeConflict, "%s is not as banger made it", DropInPath).WithHint("look at it, and remove it yourself")
+		return nil, banger.Errorf(banger.CodeConflict, "%s is not as banger made it", DropInPath).
+			WithHint("look at it, and remove it yourself")
 	}
 	return have, nil
 }
 
 func (h Host) denied(err error, command string) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, os.ErrPermission) {
-		return banger.Errorf(banger.CodeDenied, "%s can only be changed by root", DropInPath).WithHint("sudo banger dns %s", command)
+		return banger.Errorf(banger.CodeDenied, "%s can only be changed by root", DropInPath).
+			WithHint("sudo banger dns %s", command)
 	}
-	return banger.Errorf(banger.CodeUnavailable, "cannot change %s: %w", DropInPath, err).WithHint("is the file system read-only?")
+	return banger.Errorf(banger.CodeUnavailable, "cannot change %s: %w", DropInPath, err).
+		WithHint("is the file system read-only?")
 }
 
 func (h Host) unsupported(server netip.AddrPort) error {
 	if recipe := h.Recipe(server); recipe != "" {
-		return banger.Errorf(banger.CodeNotBuilt, "this host resolves names by %s, which banger does not configure", h.Kind).WithHint("%s", recipe)
+		return banger.Errorf(banger.CodeNotBuilt, "this host resolves names by %s, which banger does not configure", h.Kind).
+			WithHint("%s", recipe)
 	}
 	if h.Kind == Bypassed {
 		return banger.Errorf(banger.CodeUnavailable, "this host resolves names by %s", h.Kind).
 			WithHint("let it lead there: ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf")
 	}
-	return banger.Errorf(banger.CodeUnavailable, "this host resolves names by %s, which cannot ask a server for one domain only", map[bool]string{true: "/etc/resolv.conf alone", false: "something unknown"}[h.Kind == Plain]).
+	return banger.Errorf(banger.CodeUnavailable,
+		"this host resolves names by %s, which cannot ask a server for one domain only", map[bool]string{
+			true:  "/etc/resolv.conf alone",
+			false: "something unknown",
+		}[h.Kind == Plain]).
 		WithHint("install systemd-resolved or dnsmasq; or use addresses (banger ports VM) and banger ssh-config install")
 }

@@ -10,20 +10,22 @@ import (
 	"banger"
 )
 
-// resolvedRun is where systemd-resolved keeps what it knows while it runs.
+// resolvedRun is the directory of systemd-resolved's runtime state.
 const resolvedRun = "run/systemd/resolve"
 
-// checkServers makes sure that a server of ours takes nothing from the host's other
-// names. Those that resolved.conf names are one list, of which systemd-resolved asks any
-// for all names, ours included; and while the list is not empty, neither the servers of
-// a resolv.conf nor those that were built in are asked.
+// checkServers returns an error if our server would affect the host's other names. The servers in resolved.conf are
+// one list, and systemd-resolved asks any of them for all names, including ours. While the list is not empty, it
+// asks neither the servers in a resolv.conf nor the built-in ones.
 func (h Host) checkServers() error {
 	const otherwise = "remove them there, so that the servers of network links are asked; or use addresses (banger ports VM) and banger ssh-config install"
 	if global := h.globalServers(); len(global) > 0 {
-		return banger.Errorf(banger.CodeConflict, "systemd-resolved is configured with servers for all names (DNS=%s), which it would ask for ours too", strings.Join(global, " ")).
+		return banger.Errorf(banger.CodeConflict,
+			"systemd-resolved is configured with servers for all names (DNS=%s), which it would ask for ours too",
+			strings.Join(global, " ")).
 			WithHint(otherwise)
 	}
-	for _, source := range []struct{ pattern, key string }{{resolvedRun + "/netif/*", "SERVERS"}, {"run/systemd/netif/links/*", "DNS"}} {
+	for _, source := range []struct{ pattern, key string }{{resolvedRun + "/netif/*", "SERVERS"},
+		{"run/systemd/netif/links/*", "DNS"}} {
 		files, _ := filepath.Glob(filepath.Join(h.Root, source.pattern))
 		for _, f := range files {
 			if slices.ContainsFunc(settings(f, "", source.key), func(v string) bool { return v != "" }) {
@@ -31,12 +33,13 @@ func (h Host) checkServers() error {
 			}
 		}
 	}
-	return banger.Errorf(banger.CodeConflict, "no network link has a DNS server, so that systemd-resolved would ask ours alone and find no other name").
+	return banger.Errorf(banger.CodeConflict,
+		"no network link has a DNS server, so that systemd-resolved would ask ours alone and find no other name").
 		WithHint("see: resolvectl dns; a link gets servers from DHCP, or by its own configuration")
 }
 
-// globalServers are those of resolved.conf and of all drop-ins but ours: sorted by name,
-// of equal names the one in the last of these directories (resolved.conf(5)).
+// globalServers returns the servers of resolved.conf and of all drop-ins except ours. The drop-ins are sorted by
+// name; of those with the same name, the one in the last of these directories counts (resolved.conf(5)).
 func (h Host) globalServers() []string {
 	files := map[string]string{}
 	for _, dir := range []string{"usr/lib", "usr/local/lib", "run", "etc"} {
@@ -53,7 +56,7 @@ func (h Host) globalServers() []string {
 	var servers []string
 	for _, f := range order {
 		for _, v := range settings(f, "Resolve", "DNS") {
-			if v == "" { // starts the list anew
+			if v == "" { // an empty value clears the list
 				servers = nil
 			}
 			servers = append(servers, strings.Fields(v)...)
@@ -62,8 +65,7 @@ func (h Host) globalServers() []string {
 	return servers
 }
 
-// settings returns the values of a key of a section of a file as systemd has them, in
-// their order.
+// settings returns the values of a key in a section of a file, in order, as systemd reads them.
 func settings(file, section, key string) []string {
 	data, _ := os.ReadFile(file)
 	var values []string
@@ -80,8 +82,8 @@ func settings(file, section, key string) []string {
 	return values
 }
 
-// asksResolved says whether the C library asks systemd-resolved by its own module,
-// whatever resolv.conf names.
+// asksResolved reports whether the C library asks systemd-resolved through its own module, whatever resolv.conf
+// says.
 func (h Host) asksResolved() bool {
 	data, _ := os.ReadFile(filepath.Join(h.Root, "etc/nsswitch.conf"))
 	for line := range strings.Lines(string(data)) {

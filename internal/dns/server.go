@@ -1,6 +1,6 @@
-// Package dns is the domain of VMs: NAME.vm and NAME.NETWORK.vm, and the way back. Zone answers
-// questions about it, for the host and for guests. Server serves a zone to the host. The package
-// also knows how the host's own resolver is told of the server (Host).
+// Package dns is the domain of VMs: NAME.vm and NAME.NETWORK.vm, and the reverse. Zone answers questions about it,
+// for the host and for guests. Server serves a zone to the host. The package also knows how the host's own resolver
+// is configured for the server (Host).
 //
 // The package must not know of VMs, HTTP or rows: a Directory has the names.
 package dns
@@ -21,7 +21,7 @@ import (
 	"banger/internal/accept"
 )
 
-// Bounds of what one server has open.
+// Limits of one server.
 const (
 	maxStreams  = 64
 	streamIdle  = 10 * time.Second // RFC 7766, 6.2.3
@@ -29,7 +29,7 @@ const (
 	udpSize     = 1232             // bytes (dnsflagday.net/2020)
 )
 
-// Server answers on one address, by UDP and TCP.
+// Server answers on one address, over UDP and TCP.
 type Server struct {
 	zone    Zone
 	addr    netip.AddrPort
@@ -37,7 +37,7 @@ type Server struct {
 	wg      sync.WaitGroup
 }
 
-// Listen starts a server on at; port 0 is any that is free. Close ends it.
+// Listen starts a server on at. Port 0 means any free port. Close ends the server.
 func Listen(at netip.AddrPort, dir Directory) (*Server, error) {
 	ln, err := net.Listen("tcp", at.String())
 	if err != nil {
@@ -50,7 +50,7 @@ func Listen(at netip.AddrPort, dir Directory) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{zone: Zone{Directory: dir, Self: netip.AddrFrom4([4]byte{127, 0, 0, 1})}, addr: addr}
-	limited := accept.Retry(netutil.LimitListener(ln, maxStreams)) // dns.Server itself does not rest between errors
+	limited := accept.Retry(netutil.LimitListener(ln, maxStreams)) // dns.Server itself does not pause between errors
 	s.servers = []*dns.Server{
 		{PacketConn: pc, Handler: s, UDPSize: dns.MinMsgSize},
 		{
@@ -78,8 +78,8 @@ func Listen(at netip.AddrPort, dir Directory) (*Server, error) {
 	return s, nil
 }
 
-// shortOnly ends a stream with a message that is longer than one by UDP may be. No question is as
-// long, and a few bytes of a message can stand for a name of many.
+// shortOnly ends a stream at a message that is longer than a UDP message may be. No question is that long, and a
+// few bytes of a message can be decompressed to a long name.
 func shortOnly(r dns.Reader) dns.Reader { return shortReader{r} }
 
 type shortReader struct{ dns.Reader }
@@ -93,10 +93,10 @@ func (r shortReader) ReadTCP(conn net.Conn, timeout time.Duration) ([]byte, erro
 	return m, err
 }
 
-// Addr is where the server listens.
+// Addr returns the address on which the server listens.
 func (s *Server) Addr() netip.AddrPort { return s.addr }
 
-// Close ends the server and returns when nothing of it is left.
+// Close ends the server and returns when all of it has ended.
 func (s *Server) Close() error {
 	var errs []error
 	for _, one := range s.servers {
@@ -118,10 +118,10 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 		}
 		r.Truncate(size)
 	}
-	w.WriteMsg(r) // who does not read it asks again
+	w.WriteMsg(r) // a client that does not read the answer asks again
 }
 
-// Probe asks a server whether it answers for the domain.
+// Probe returns an error unless the server at the address answers for the domain.
 func Probe(ctx context.Context, at netip.AddrPort) error {
 	r, err := dns.ExchangeContext(ctx, new(dns.Msg).SetQuestion(Self+".", dns.TypeA), at.String())
 	if err == nil && (r.Rcode != dns.RcodeSuccess || !r.Authoritative || len(r.Answer) != 1) {

@@ -61,7 +61,7 @@ func start(t testing.TB) string {
 	return s.Addr().String()
 }
 
-// say is an answer as text: its code, whether it is authoritative, and its records'
+// say returns an answer as text: its code, whether it is authoritative, and its records'
 // data.
 func say(r *dns.Msg) string {
 	text := dns.RcodeToString[r.Rcode]

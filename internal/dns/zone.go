@@ -14,25 +14,24 @@ const Domain = "vm"
 // Self is the name of the server that serves the zone to the host, at 127.0.0.1.
 const Self = "ns.banger." + Domain
 
-// TTL is how long an answer holds, in seconds, also one that there is no such name:
-// VMs come and go.
+// TTL is how long an answer is valid, in seconds, even a negative one: VMs come and go.
 const TTL = 1
 
-// Directory knows which VMs have addresses now. Names are labels in lower case. Its
-// methods are called concurrently.
+// Directory knows which VMs have addresses now. Names are labels in lower case. Its methods may be called
+// concurrently.
 type Directory interface {
-	// Address returns the address of a VM; with network "" of whichever network.
+	// Address returns the address of a VM; "" means on any network.
 	Address(vm, network string) (netip.Addr, bool)
-	// HasNetwork says whether a VM with an address is on the network.
+	// HasNetwork reports whether a VM with an address is on the network.
 	HasNetwork(network string) bool
-	// Name returns who has an address.
+	// Name returns the VM that has an address.
 	Name(addr netip.Addr) (vm, network string, ok bool)
 }
 
-// Zone is the domain of VMs as a directory knows it. It answers nothing else.
+// Zone is the domain of VMs according to a directory. It answers nothing else.
 type Zone struct {
 	Directory Directory
-	Self      netip.Addr // the address of the name Self; without it there is no such name
+	Self      netip.Addr // address of the name Self; without it the name does not exist
 }
 
 // Answer returns the answer to q (RFC 1034, 4.3.2; RFC 6891; RFC 8482 for ANY).
@@ -64,15 +63,15 @@ func (z Zone) Answer(q *dns.Msg) *dns.Msg {
 		z.reverse(r, name)
 		return r
 	}
-	if !dns.IsSubDomain(Domain+".", asked.Name) { // by labels, of which one may have a dot in it
-		r.Rcode = dns.RcodeRefused // not ours to say
+	if !dns.IsSubDomain(Domain+".", asked.Name) { // compares labels, which may contain a dot
+		r.Rcode = dns.RcodeRefused // not in our domain
 		return r
 	}
 	z.forward(r, name)
 	return r
 }
 
-// forward answers about a name within the domain.
+// forward answers a question about a name within the domain.
 func (z Zone) forward(r *dns.Msg, name string) {
 	r.Authoritative = true
 	asked := r.Question[0]
@@ -92,7 +91,7 @@ func (z Zone) forward(r *dns.Msg, name string) {
 		if !exists {
 			r.Rcode = dns.RcodeNameError
 		}
-		r.Ns = []dns.RR{soa(Domain + ".")} // for how long there is nothing (RFC 2308, 3)
+		r.Ns = []dns.RR{soa(Domain + ".")} // says how long the negative answer is valid (RFC 2308, 3)
 	}
 }
 
@@ -101,7 +100,7 @@ func (z Zone) exists(name string) bool {
 		return true
 	}
 	network, ok := strings.CutSuffix(name, "."+Domain)
-	return ok && z.Directory.HasNetwork(network) // its VMs are below it (RFC 8020)
+	return ok && z.Directory.HasNetwork(network) // the VMs are below it (RFC 8020)
 }
 
 func (z Zone) address(name string) (netip.Addr, bool) {
@@ -119,7 +118,7 @@ func (z Zone) address(name string) (netip.Addr, bool) {
 	return z.Directory.Address(vm, network)
 }
 
-// reverse answers which VM has an address. It refuses to answer about other addresses.
+// reverse answers which VM has an address. It refuses questions about other addresses.
 func (z Zone) reverse(r *dns.Msg, name string) {
 	asked := r.Question[0]
 	labels := strings.Split(strings.TrimSuffix(name, ".in-addr.arpa"), ".")

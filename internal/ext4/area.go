@@ -7,36 +7,35 @@ import (
 	"sync"
 )
 
-// Area is a share of the file system's blocks that one goroutine fills with file
-// contents while others fill theirs. Its blocks depend on its own calls alone, so
-// that the result is the same however many run at once.
+// Area is a share of the file system's blocks. One goroutine fills it with file contents while
+// other goroutines fill other areas. Its blocks depend only on its own calls, so the result does
+// not depend on how many goroutines run at once.
 type Area struct {
 	w      *Writer
-	group  uint32 // in which the next block is looked for
-	stride uint32 // from one group of its own to the next
-	end    uint32 // first group behind its own
-	older  *Area  // whose end it awaits before it takes common blocks
-	common bool   // its own are used up
+	group  uint32 // where the next block is searched
+	stride uint32 // distance from one of its own groups to the next
+	end    uint32 // first group after its own
+	older  *Area  // must be closed before this area takes common blocks
+	common bool   // its own groups are full
 	closed chan struct{}
 	once   sync.Once // closes closed
 
 	buf     []byte
-	used    int        // bytes of buf that wait to be written
-	start   uint64     // block they belong at
-	spare   []byte     // the buffer before, which may still be being written
-	writing chan error // takes the end of that; nil: it has ended
+	used    int        // bytes of buf that are still to be written
+	start   uint64     // first block of buf in the file system
+	spare   []byte     // the other buffer, which may still be being written
+	writing chan error // receives the end of that write; nil: it has ended
 }
 
 const (
-	areaBuffer = 1 << 20  // the heap begins such a buffer at a page, which a File may make use of
-	minRead    = 64 << 10 // of buf that must be free for a read
+	areaBuffer = 1 << 20  // Go's heap aligns such a buffer to a page, which a File may need
+	minRead    = 64 << 10 // bytes of buf that must be free for a read
 )
 
-// Areas divides the file system into n areas: area i of n has the block groups that
-// are i modulo n in the first half of it. The second half is common: an area that is
-// full goes on there as soon as all areas before it are closed. Areas that get no
-// group of their own, where there are too few, start in the common half. It is
-// called once, before anything is written.
+// Areas divides the file system into n areas. Area i has the block groups of the first half whose
+// number is i modulo n. The second half is common: an area that is full continues there once all
+// areas before it are closed. If there are too few groups, areas without a group of their own start
+// in the common half. Areas is called once, before anything is written.
 func (w *Writer) Areas(n int) []*Area {
 	own, half := uint32(n), w.groups/2
 	if n == 1 {
@@ -61,9 +60,9 @@ func (w *Writer) Areas(n int) []*Area {
 	return w.areas
 }
 
-// WriteData writes a file's content from r until EOF. Blocks of zeros become
-// holes. It returns ErrNoSpace when the file system is full, or r's error; what
-// it had allocated is then free again. Some of it may be written only by Close.
+// WriteData writes a file's content from r until EOF. Blocks of zeros become holes. It returns
+// ErrNoSpace if the file system is full, or the error of r; it then frees what it has allocated.
+// Some of the data may be written only by Close.
 func (a *Area) WriteData(r io.Reader) (Data, error) {
 	if a.buf == nil {
 		a.buf, a.spare = make([]byte, areaBuffer), make([]byte, areaBuffer)
@@ -94,8 +93,8 @@ func (a *Area) WriteData(r io.Reader) (Data, error) {
 	}
 }
 
-// take appends to d the n bytes at the start of room, the free part of buf; they
-// are whole blocks but at the end of a file.
+// take appends to d the n bytes at the start of room, which is the free part of buf. They are whole
+// blocks except at the end of a file.
 func (a *Area) take(d *Data, room []byte, n int) error {
 	logical := uint32(d.Size / blockSize)
 	d.Size += int64(n)
@@ -126,7 +125,8 @@ func (a *Area) take(d *Data, room []byte, n int) error {
 	return nil
 }
 
-// put notes p, a part of buf behind what waits there, to be written at a block.
+// put appends p to the waiting bytes of buf, to be written at block start. p is a part of buf
+// behind them.
 func (a *Area) put(p []byte, start uint64) error {
 	if a.used > 0 && a.start+uint64(a.used/blockSize) != start {
 		if err := a.flush(); err != nil {
@@ -136,12 +136,13 @@ func (a *Area) put(p []byte, start uint64) error {
 	if a.used == 0 {
 		a.start = start
 	}
-	copy(a.buf[a.used:], p) // moves nothing where no hole lies before it, and never what is still to be put
+	// This moves p only if there is a hole before it, and does not overwrite bytes that are still to be put.
+	copy(a.buf[a.used:], p)
 	a.used += len(p)
 	return nil
 }
 
-// flush begins to write the buffer, and goes on with the other one.
+// flush starts to write the buffer and switches to the other one.
 func (a *Area) flush() error {
 	if a.used == 0 {
 		return nil
@@ -157,7 +158,7 @@ func (a *Area) flush() error {
 	return err
 }
 
-// await waits until nothing is being written.
+// await waits until no write is running.
 func (a *Area) await() error {
 	if a.writing == nil {
 		return nil
@@ -184,9 +185,9 @@ func (a *Area) allocate(want uint32) (start uint64, n uint32, err error) {
 	return a.w.allocate(want)
 }
 
-// Close writes what is left and lets later areas have the common blocks once all
-// before them are closed. Every area must be closed, after a failure as well:
-// others may wait for it.
+// Close writes what is left. Once all areas before this one are closed as well, later areas may use
+// the common blocks. Every area must be closed, even after a failure, because others may wait for
+// it.
 func (a *Area) Close() error {
 	err := a.flush()
 	err = errors.Join(err, a.await())

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// content is reproducible data of one file: every block bears its own number, and
-// some are zero.
+// content returns reproducible data of one file: every block contains its own number, and some blocks
+// are zero.
 func content(seed int64, size int) []byte {
 	p := make([]byte, size+blockSize)
 	for i := 0; i*blockSize < size; i++ {
@@ -71,7 +71,7 @@ func fill(t *testing.T, path string, size int64, files [][]int, procs int) {
 	}
 }
 
-// sumFile hashes what is not a hole, and where it lies.
+// sumFile returns a hash of the data of a file and of its offsets, without holes.
 func sumFile(t *testing.T, path string) (sum [32]byte) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -138,7 +138,8 @@ func TestAreasGiveTheSameBytes(t *testing.T) {
 // TestLongAttributesGetInodes: values that no block holds, up to what getxattr(2)
 // returns, beside shorter ones.
 func TestLongAttributesGetInodes(t *testing.T) {
-	values := map[string][]byte{"user.short": []byte("x"), "trusted.middle": content(1, 3000), "user.long": content(2, 5000), "user.longest": content(3, MaxXattr),
+	values := map[string][]byte{"user.short": []byte("x"), "trusted.middle": content(1, 3000),
+		"user.long": content(2, 5000), "user.longest": content(3, MaxXattr),
 		"security.other": content(4, 4096), "user.second": content(5, 3000)}
 	path := image(t, Options{Size: 256 << 20, Journal: true}, func(w *Writer) *Node {
 		a, b := file(t, w, []byte("a")), file(t, w, nil)

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// Data is the content of one regular file, already written.
+// Data is the content of one regular file. It is already written.
 type Data struct {
 	Size    int64 // bytes
 	extents []extent
@@ -21,8 +21,8 @@ type extent struct {
 }
 
 const (
-	maxExtent    = 32768             // blocks; a longer one would mean "unwritten"
-	maxFile      = (1<<32 - 1) << 12 // bytes an extent tree can address
+	maxExtent    = 32768             // blocks; a longer extent would mean "unwritten"
+	maxFile      = (1<<32 - 1) << 12 // bytes that an extent tree can address
 	extentHeader = 12
 	extentEntry  = 12
 	inodeExtents = 4
@@ -31,7 +31,7 @@ const (
 
 var zeroBlock [blockSize]byte
 
-// WriteData is Area.WriteData for a file system that is not divided.
+// WriteData is Area.WriteData for a file system without areas.
 func (w *Writer) WriteData(r io.Reader) (Data, error) {
 	if w.areas == nil {
 		w.Areas(1)
@@ -39,7 +39,7 @@ func (w *Writer) WriteData(r io.Reader) (Data, error) {
 	return w.areas[0].WriteData(r)
 }
 
-// blockRun returns how many blocks at the start of p are all holes or all data.
+// blockRun returns how many blocks at the start of p are either all holes or all data.
 func blockRun(p []byte) int {
 	hole := bytes.Equal(p[:blockSize], zeroBlock[:])
 	n := 1
@@ -52,7 +52,8 @@ func blockRun(p []byte) int {
 func appendExtent(list []extent, e extent) []extent {
 	if n := len(list); n > 0 {
 		last := &list[n-1]
-		if last.logical+last.count == e.logical && last.start+uint64(last.count) == e.start && last.count+e.count <= maxExtent {
+		if last.logical+last.count == e.logical && last.start+uint64(last.count) == e.start &&
+			last.count+e.count <= maxExtent {
 			last.count += e.count
 			return list
 		}
@@ -60,8 +61,8 @@ func appendExtent(list []extent, e extent) []extent {
 	return append(list, e)
 }
 
-// Free gives a file's blocks back, for content that was written and then hidden.
-// Where the File can, Finish makes holes of them.
+// Free frees a file's blocks, for content that was written and then hidden. If the File is a
+// Puncher, Finish makes holes of the blocks.
 func (w *Writer) Free(d Data) {
 	for _, e := range d.extents {
 		for n := uint32(0); n < e.count; {
@@ -75,7 +76,7 @@ func (w *Writer) Free(d Data) {
 	w.freed = append(w.freed, d.extents...)
 }
 
-// punch makes holes of what was freed: neighbours together, as calls cost time.
+// punch makes holes of the freed blocks. It joins neighbours, because each call costs time.
 func (w *Writer) punch() error {
 	f, ok := w.f.(Puncher)
 	if !ok {
@@ -96,7 +97,7 @@ func (w *Writer) punch() error {
 	return nil
 }
 
-// blocks is how many blocks the data itself takes.
+// blocks returns the number of blocks of the data itself.
 func (d Data) blocks() uint64 {
 	var n uint64
 	for _, e := range d.extents {
@@ -111,15 +112,15 @@ type treeEntry struct {
 	raw     [extentEntry]byte
 }
 
-// extentTree writes what does not fit into the inode and returns the inode's 60
-// bytes of i_block and the number of blocks that the tree itself takes.
+// extentTree writes the part of the tree that does not fit into the inode. It returns the 60 bytes
+// of i_block and the number of blocks of the tree.
 func (w *Writer) extentTree(list []extent, inodeSeed uint32) (root [60]byte, extra uint64, err error) {
 	level := make([]treeEntry, len(list))
 	for i, e := range list {
 		level[i].logical = e.logical
 		raw := level[i].raw[:]
 		binary.LittleEndian.PutUint32(raw, e.logical)
-		binary.LittleEndian.PutUint16(raw[4:], uint16(e.count)) // 32768 is a full extent
+		binary.LittleEndian.PutUint16(raw[4:], uint16(e.count)) // 32768 means a full extent
 		binary.LittleEndian.PutUint16(raw[6:], uint16(e.start>>32))
 		binary.LittleEndian.PutUint32(raw[8:], uint32(e.start))
 	}

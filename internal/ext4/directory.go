@@ -9,7 +9,7 @@ import (
 
 const (
 	direntHeader = 8
-	direntTail   = 12 // the checksum, dressed as an entry
+	direntTail   = 12 // the checksum, in the form of an entry
 
 	rootEntries = (blockSize - rootHeader - indexTail) / indexEntry
 	nodeEntries = (blockSize - nodeHeader - indexTail) / indexEntry
@@ -28,8 +28,8 @@ type dirent struct {
 
 func (e dirent) size() int { return (direntHeader + len(e.name) + 3) &^ 3 }
 
-// writeDirectory writes a directory's blocks: one linear block where that is
-// enough, else a hash tree (directory.rst, "Hash Tree Directories").
+// writeDirectory writes a directory's blocks: one linear block if that is enough, otherwise a hash
+// tree (directory.rst, "Hash Tree Directories").
 func (w *Writer) writeDirectory(n *Node, seed uint32) (d Data, indexed bool, err error) {
 	entries := []dirent{{name: ".", node: n}, {name: "..", node: n.parent}}
 	for _, name := range sortedNames(n.Children) {
@@ -51,8 +51,8 @@ func (w *Writer) writeDirectory(n *Node, seed uint32) (d Data, indexed bool, err
 	return d, indexed, err
 }
 
-// packEntries lays entries out in linear blocks, each with its checksum, and
-// returns with them the index of each block's first entry.
+// packEntries puts entries into linear blocks, each with its checksum. It also returns the index of
+// each block's first entry.
 func packEntries(entries []dirent, seed uint32) (blocks []byte, first []int) {
 	var block []byte
 	at, last := 0, 0
@@ -86,11 +86,11 @@ func putEntry(b []byte, inode uint32, length int, name string, kind byte) {
 	copy(b[direntHeader:], name)
 }
 
-// branch is an entry of the tree: names with this hash and above are below block.
+// branch is an entry of the hash tree: names with this hash and larger ones are below block.
 type branch struct{ hash, block uint32 }
 
-// indexed returns the blocks of a hash tree: its root, its inner nodes if there
-// are any, its leaves.
+// indexed returns the blocks of a hash tree: the root, the inner nodes if there are any, and the
+// leaves.
 func (w *Writer) indexed(n *Node, entries []dirent, seed uint32) ([]byte, error) {
 	for i := range entries {
 		entries[i].hash = nameHash(w.hashSeed, entries[i].name)
@@ -108,7 +108,7 @@ func (w *Writer) indexed(n *Node, entries []dirent, seed uint32) ([]byte, error)
 	for i, f := range first {
 		level[i] = branch{entries[f].hash, uint32(1 + inner + i)}
 		if f > 0 && entries[f-1].hash == entries[f].hash {
-			level[i].hash |= 1 // a chain of equal hashes goes on here
+			level[i].hash |= 1 // a chain of equal hashes continues here
 		}
 	}
 	out := make([]byte, (1+inner)*blockSize, (1+inner)*blockSize+len(leaves))
@@ -126,7 +126,7 @@ func (w *Writer) indexed(n *Node, entries []dirent, seed uint32) ([]byte, error)
 	root := out[:blockSize]
 	putEntry(root, n.number, 12, ".", fileType(n.Mode))
 	putEntry(root[12:], n.parent.number, blockSize-12, "..", fileType(n.Mode))
-	root[0x1C], root[0x1D] = hashHalfMD4, 8 // the info's own length
+	root[0x1C], root[0x1D] = hashHalfMD4, 8 // the length of the info itself
 	if inner > 0 {
 		root[0x1E] = 1
 	}
@@ -138,8 +138,8 @@ func sortByHash(entries []dirent) {
 	sort.SliceStable(entries, func(i, j int) bool { return entries[i].hash < entries[j].hash })
 }
 
-// putIndex writes count and limit, the entries and the checksum of a tree block.
-// The first entry's hash has no room: it is all that is below the second.
+// putIndex writes count and limit, the entries and the checksum of a tree block. The first entry
+// has no hash: it covers all names below the second entry.
 func putIndex(block []byte, header, limit int, level []branch, seed uint32) {
 	le := binary.LittleEndian
 	for i, e := range level {
@@ -149,7 +149,7 @@ func putIndex(block []byte, header, limit int, level []branch, seed uint32) {
 	le.PutUint16(block[header:], uint16(limit))
 	le.PutUint16(block[header+2:], uint16(len(level)))
 	sum := checksum(seed, block[:header+len(level)*indexEntry])
-	sum = checksum(sum, make([]byte, indexTail)) // the tail, with no checksum yet
+	sum = checksum(sum, make([]byte, indexTail)) // the tail, still without the checksum
 	le.PutUint32(block[header+limit*indexEntry+4:], sum)
 }
 

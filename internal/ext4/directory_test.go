@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// names of many kinds: of every length, and with bytes of every value.
+// names returns n names. They are of every length and have bytes of every value.
 func names(n int) map[string]*Node {
 	m := map[string]*Node{}
 	for i := range n {
@@ -29,7 +29,7 @@ func names(n int) map[string]*Node {
 	return m
 }
 
-// oneLeaf is what fills a block so far that "." and ".." find no room in it.
+// oneLeaf fills a block so far that "." and ".." do not fit into it.
 func oneLeaf() map[string]*Node {
 	m := map[string]*Node{strings.Repeat("z", 100): {Mode: syscall.S_IFREG}}
 	for i := range 15 {
@@ -46,8 +46,8 @@ func subdirectories(n int) map[string]*Node {
 	return m
 }
 
-// A directory of more than one block is a hash tree, which e2fsck and the kernel
-// agree with, whatever the seed: every name is found, and no other.
+// TestHashedDirectories checks that a directory of more than one block is a hash tree which e2fsck
+// and the kernel accept, whatever the seed is: every name is found, and no other.
 func TestHashedDirectories(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -105,8 +105,8 @@ func isIndexed(t *testing.T, dir string) bool {
 	return flags&flagIndex != 0
 }
 
-// Names whose hashes are equal may fill more than one leaf: the next leaf's hash
-// says that the chain goes on.
+// TestEqualHashes checks that names with equal hashes may fill more than one leaf: the next leaf's
+// hash says that the chain continues.
 func TestEqualHashes(t *testing.T) {
 	var seed [4]uint32 = newHashSeed([16]byte{3})
 	byHash := map[uint32][]string{}
@@ -118,7 +118,8 @@ func TestEqualHashes(t *testing.T) {
 			chain = byHash[h]
 		}
 	}
-	// Leaves hold 15 names of this length: of 64 places of the pair, some are cut.
+	// A leaf has room for 15 names of this length, so some of the 64 positions of the pair are at the
+	// end of a leaf.
 	cut := false
 	for extra := 20; extra < 84; extra++ {
 		children := map[string]*Node{chain[0]: dir(nil), chain[1]: dir(nil)}

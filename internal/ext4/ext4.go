@@ -1,10 +1,9 @@
-// Package ext4 writes an ext4 file system straight into a sparse file: no root,
-// no mount, no helper program. The layout depends only on the options, so that
-// file data can be written the moment it is known; the tree and all tables come
-// last. Same options and same calls give the same bytes.
+// Package ext4 writes an ext4 file system directly into a sparse file, without root, a mount or a
+// helper program. The layout depends only on the options, so file data can be written as soon as it
+// is known. The tree and all tables come last. The same options and calls give the same bytes.
 //
-// Format: Documentation/filesystems/ext4 of the Linux kernel. The package must
-// not know where the tree comes from.
+// Format: Documentation/filesystems/ext4 of the Linux kernel. The package must not know where the
+// tree comes from.
 package ext4
 
 import (
@@ -15,27 +14,27 @@ import (
 	"time"
 )
 
-// File is what a Writer writes to; an *os.File will do. It must be empty.
+// File is the file that a Writer writes to, such as an *os.File. It must be empty.
 type File interface {
 	io.WriterAt
 	Truncate(size int64) error
 }
 
-// Puncher is what a File may offer besides: PunchHole gives a range, in bytes, back
-// to the host's file system and makes it read as zeros.
+// Puncher is an optional interface of a File. PunchHole returns a range, in bytes, to the host's
+// file system, and makes it read as zeros.
 type Puncher interface {
 	PunchHole(offset, length int64) error
 }
 
-// Options describe a file system. The zero value of all but Size is valid.
+// Options describe a file system. Only Size is required.
 type Options struct {
 	Size     int64  // bytes; a multiple of 4096, 64 MiB to 16 TiB
-	Inodes   uint32 // at least so many; 0 means one for each 16 KiB
+	Inodes   uint32 // minimum; 0 means one for each 16 KiB
 	UUID     [16]byte
 	HashSeed [16]byte
 	Label    string // at most 16 bytes
 	Time     time.Time
-	Journal  bool // needed where the file system is written to
+	Journal  bool // needed if the file system will be written to
 }
 
 // Limits of Options.Size in bytes.
@@ -44,7 +43,7 @@ const (
 	MaxSize = 16 << 40
 )
 
-// ErrNoSpace says that the file system's own size is used up.
+// ErrNoSpace means that the file system is full.
 var ErrNoSpace = errors.New("the ext4 file system is full")
 
 const (
@@ -54,7 +53,7 @@ const (
 	inodesPerBlock = blockSize / inodeSize
 	descSize       = 64
 	groupsPerFlex  = 16
-	// maxInodesPerGroup keeps the tables of a flex group inside its first group.
+	// maxInodesPerGroup is chosen so that the tables of a flex group fit into its first group.
 	maxInodesPerGroup = 16384
 	rootInode         = 2
 	resizeInode       = 7
@@ -62,47 +61,47 @@ const (
 	firstInode        = 11
 )
 
-// Writer writes one file system. It is not safe for concurrent use, but for its
-// areas, each by one goroutine. After an error the file is worthless.
+// Writer writes one file system. It is not safe for concurrent use, except for its areas, each of
+// which is used by one goroutine. After an error the file is worthless.
 type Writer struct {
 	f    File
 	opts Options
 	seed uint32 // of all metadata checksums
 
-	hashSeed [4]uint32 // of names in directories
+	hashSeed [4]uint32 // for the hashes of names in directories
 
 	blocks         uint64 // of the file system
 	groups         uint32
 	inodesPerGroup uint32
 	tableBlocks    uint32 // of one group's inode table
 	gdtBlocks      uint32
-	reserved       uint32 // blocks kept behind the descriptors, for more of them
+	reserved       uint32 // blocks kept after the group descriptors for later ones
 
 	group  []groupState
-	next   uint32 // group in which the next block that is no area's own is looked for
+	next   uint32 // group in which the next block that belongs to no area is searched
 	areas  []*Area
-	common uint32 // first group that is no area's own
+	common uint32 // first group that belongs to no area
 	freed  []extent
 
-	lastInode uint32            // the highest number given out
-	values    [][inodeSize]byte // inodes of attributes' values, the last of which is lastInode
+	lastInode uint32            // the highest number in use
+	values    [][inodeSize]byte // inodes of attributes' values; the last one is lastInode
 }
 
-// groupState is what is known of a group while blocks are being allocated. The
-// metadata of a group lies at its start, so what is free is one run, but for
-// blocks that were given back.
+// groupState describes a group while blocks are allocated. The metadata of a group is at its start,
+// so the free blocks are one run, except for blocks that were freed.
 type groupState struct {
-	cursor uint32 // first block never given out, relative to the group
+	cursor uint32 // first block that was never allocated, relative to the group
 	end    uint32 // blocks of the group
-	bitmap []byte // nil while nothing but metadata is used
+	bitmap []byte // nil while only metadata is used
 	free   uint32 // blocks
 }
 
-// New lays out a file system in f and makes f as large as it will be.
+// New lays out a file system in f and sets the final size of f.
 func New(f File, opts Options) (*Writer, error) {
 	switch {
 	case opts.Size < MinSize || opts.Size > MaxSize || opts.Size%blockSize != 0:
-		return nil, fmt.Errorf("ext4 size %d is not a multiple of %d between %d and %d", opts.Size, blockSize, int64(MinSize), int64(MaxSize))
+		return nil, fmt.Errorf("ext4 size %d is not a multiple of %d between %d and %d", opts.Size, blockSize, int64(MinSize),
+			int64(MaxSize))
 	case len(opts.Label) > 16:
 		return nil, fmt.Errorf("ext4 label %q is longer than 16 bytes", opts.Label)
 	}
@@ -114,7 +113,7 @@ func New(f File, opts Options) (*Writer, error) {
 	return w, nil
 }
 
-// layOut computes everything that depends on the options alone.
+// layOut computes everything that depends only on the options.
 func (w *Writer) layOut() {
 	w.blocks = uint64(w.opts.Size) / blockSize
 	w.groups = uint32((w.blocks + blocksPerGroup - 1) / blocksPerGroup)
@@ -125,7 +124,7 @@ func (w *Writer) layOut() {
 	w.tableBlocks = w.inodesPerGroup / inodesPerBlock
 	w.gdtBlocks = (w.groups*descSize + blockSize - 1) / blockSize
 	w.reserved = w.reserve()
-	// A last group too small for its own metadata is left out, as mke2fs does.
+	// As in mke2fs, a last group that is too small for its own metadata is left out.
 	if last := w.groups - 1; last > 0 && w.groupBlocks(last) < w.metadataBlocks(last)+64 {
 		w.blocks = uint64(last) * blocksPerGroup
 		w.groups--
@@ -143,7 +142,7 @@ func (w *Writer) groupBlocks(g uint32) uint32 {
 	return uint32(min(w.blocks-uint64(g)*blocksPerGroup, blocksPerGroup))
 }
 
-// flexMembers is how many groups keep their bitmaps and tables in group g.
+// flexMembers returns how many groups keep their bitmaps and tables in group g.
 func (w *Writer) flexMembers(g uint32) uint32 {
 	if g%groupsPerFlex != 0 {
 		return 0
@@ -151,12 +150,13 @@ func (w *Writer) flexMembers(g uint32) uint32 {
 	return min(groupsPerFlex, w.groups-g)
 }
 
-// metadataBlocks is how many blocks at the start of group g hold metadata.
+// metadataBlocks returns how many blocks at the start of group g contain metadata.
 func (w *Writer) metadataBlocks(g uint32) uint32 {
 	return w.superBlocks(g) + w.flexMembers(g)*(2+w.tableBlocks)
 }
 
-// superBlocks is the superblock and descriptors, in group 0 and the backups.
+// superBlocks returns how many blocks of group g contain the superblock and descriptors. These are
+// in group 0 and in the groups with backups.
 func (w *Writer) superBlocks(g uint32) uint32 {
 	if hasSuper(g) {
 		return 1 + w.gdtBlocks + w.reserved
@@ -164,7 +164,8 @@ func (w *Writer) superBlocks(g uint32) uint32 {
 	return 0
 }
 
-// hasSuper follows sparse_super: groups 0, 1 and powers of 3, 5 and 7.
+// hasSuper reports whether a group has a superblock. By sparse_super these are groups 0, 1 and the
+// powers of 3, 5 and 7.
 func hasSuper(g uint32) bool {
 	if g <= 1 {
 		return true
@@ -181,7 +182,7 @@ func hasSuper(g uint32) bool {
 	return false
 }
 
-// Where the metadata of group g lies: in the first group of its flex group, all
+// The places of the metadata of group g. They are in the first group of its flex group: first all
 // block bitmaps, then all inode bitmaps, then all tables.
 func (w *Writer) blockBitmapAt(g uint32) uint64 {
 	first := g - g%groupsPerFlex
@@ -198,7 +199,7 @@ func (w *Writer) tableAt(g uint32) uint64 {
 	return w.inodeBitmapAt(first) + uint64(w.flexMembers(first)) + uint64(g-first)*uint64(w.tableBlocks)
 }
 
-// allocate returns a run of up to want free blocks, from any group.
+// allocate returns a run of at most want free blocks, from any group.
 func (w *Writer) allocate(want uint32) (start uint64, n uint32, err error) {
 	for ; w.next < w.groups; w.next++ {
 		if start, n = w.take(w.next, want); n > 0 {
@@ -208,8 +209,7 @@ func (w *Writer) allocate(want uint32) (start uint64, n uint32, err error) {
 	return 0, 0, ErrNoSpace
 }
 
-// take returns a run of up to want free blocks of one group; n is 0 when the
-// group is full.
+// take returns a run of at most want free blocks of one group. n is 0 if the group is full.
 func (w *Writer) take(group, want uint32) (start uint64, n uint32) {
 	g := &w.group[group]
 	n = min(want, g.end-g.cursor)
@@ -222,7 +222,7 @@ func (w *Writer) take(group, want uint32) (start uint64, n uint32) {
 	return start, n
 }
 
-// mark sets or clears bits of a group's block bitmap and keeps the counts.
+// mark sets or clears bits of a group's block bitmap and updates the counts.
 func (w *Writer) mark(group, from, n uint32, used bool) {
 	g := &w.group[group]
 	if g.bitmap == nil {
@@ -239,7 +239,8 @@ func (w *Writer) mark(group, from, n uint32, used bool) {
 	g.free += n
 }
 
-// freshBitmap has the metadata and what lies behind the end marked as used.
+// freshBitmap returns a bitmap in which the metadata and the blocks after the end are marked as
+// used.
 func (w *Writer) freshBitmap(group uint32) []byte {
 	b := make([]byte, blockSize)
 	setBits(b, 0, w.metadataBlocks(group))
@@ -267,6 +268,6 @@ func (w *Writer) writeBlocks(p []byte, block uint64) error {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum is crc32c without the inversions of the standard library's, as the
-// kernel chains it.
+// checksum returns the crc32c without the inversions of the standard library, as the kernel chains
+// it.
 func checksum(crc uint32, p []byte) uint32 { return ^crc32.Update(^crc, castagnoli, p) }

@@ -43,7 +43,7 @@ func dir(children map[string]*Node) *Node {
 
 func empty(*Writer) *Node { return dir(nil) }
 
-// fsck fails the test unless e2fsck finds nothing at all to say.
+// fsck fails the test unless e2fsck has no complaint at all.
 func fsck(t *testing.T, path string) {
 	t.Helper()
 	out, err := exec.Command("/sbin/e2fsck", "-fn", path).CombinedOutput()
@@ -54,7 +54,7 @@ func fsck(t *testing.T, path string) {
 	}
 }
 
-// mounted mounts the image read-only by the kernel and calls f with the place.
+// mounted mounts the image read-only and calls f with the mount point.
 func mounted(t *testing.T, path, options string, f func(dir string)) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -82,7 +82,8 @@ func file(t *testing.T, w *Writer, content []byte) *Node {
 }
 
 func TestEmptyFileSystemsOfAllSizesAreClean(t *testing.T) {
-	for _, size := range []int64{MinSize, 100 << 20, 128<<20 + 4096, 129 << 20, 1 << 30, 10 << 30, 2<<30 + 5*4096, 300 << 30} {
+	for _, size := range []int64{MinSize, 100 << 20, 128<<20 + 4096, 129 << 20, 1 << 30, 10 << 30, 2<<30 + 5*4096,
+		300 << 30} {
 		for _, journal := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d journal %v", size, journal), func(t *testing.T) {
 				fsck(t, image(t, Options{Size: size, Journal: journal, Label: "x", Time: time.Now()}, empty))
@@ -109,13 +110,18 @@ func attributes(values map[string][]byte) (list []Xattr) {
 	return list
 }
 
-// TestEveryKindOfInode holds what the kernel shows against what was asked for.
+// TestEveryKindOfInode compares what the kernel shows with what was written.
 func TestEveryKindOfInode(t *testing.T) {
 	when := time.Unix(1700000000, 123456789)
 	long := strings.Repeat("n", 255)
 	acl := []byte("\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\xe8\x03\x00\x00" +
 		"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x04\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff")
-	xattrs := map[string][]byte{"user.small": []byte("v"), "user.empty": {}, "trusted.t": []byte("tt"), "user.large": bytes.Repeat([]byte("L"), 2900)}
+	xattrs := map[string][]byte{
+		"user.small": []byte("v"),
+		"user.empty": {},
+		"trusted.t":  []byte("tt"),
+		"user.large": bytes.Repeat([]byte("L"), 2900),
+	}
 	for i := range 20 {
 		xattrs[fmt.Sprintf("user.many-%d", i)] = []byte(fmt.Sprint("value ", i))
 	}
@@ -154,7 +160,8 @@ func TestEveryKindOfInode(t *testing.T) {
 			return st
 		}
 		a, c := stat("a"), stat("b/c")
-		if a.Ino != c.Ino || a.Nlink != 2 || a.Mode != syscall.S_IFREG|0o4755 || a.Uid != 4000000000 || a.Gid != 200000 || a.Size != 6 {
+		if a.Ino != c.Ino || a.Nlink != 2 || a.Mode != syscall.S_IFREG|0o4755 || a.Uid != 4000000000 || a.Gid != 200000 ||
+			a.Size != 6 {
 			t.Errorf("a and b/c are %+v and %+v", a, c)
 		}
 		if a.Mtim.Nano() != when.UnixNano() || a.Atim.Nano() != when.UnixNano() || a.Ctim.Nano() != when.UnixNano() {
@@ -188,7 +195,8 @@ func TestEveryKindOfInode(t *testing.T) {
 			}
 		}
 		buf := make([]byte, 4096)
-		if n, err := syscall.Getxattr(filepath.Join(at, "acl"), "system.posix_acl_access", buf); err != nil || !bytes.Equal(buf[:n], acl) {
+		if n, err := syscall.Getxattr(filepath.Join(at, "acl"), "system.posix_acl_access", buf); err != nil ||
+			!bytes.Equal(buf[:n], acl) {
 			t.Errorf("the ACL is % x, %v", buf[:max(n, 0)], err)
 		}
 	})
@@ -196,7 +204,7 @@ func TestEveryKindOfInode(t *testing.T) {
 
 func mtime(st syscall.Stat_t) time.Time { return time.Unix(st.Mtim.Sec, st.Mtim.Nsec).UTC() }
 
-// sparse yields blocks of data with holes between them.
+// sparse is a reader of blocks of data with holes between them.
 type sparse struct {
 	rnd  *rand.Rand
 	left int
@@ -311,18 +319,30 @@ func TestBadInputIsRefused(t *testing.T) {
 		opts Options
 		root *Node
 	}{
-		"too small":       {Options{Size: 1 << 20}, dir(nil)},
-		"odd size":        {Options{Size: MinSize + 1}, dir(nil)},
-		"long label":      {Options{Size: MinSize, Label: "seventeen letters"}, dir(nil)},
-		"root is a file":  {Options{Size: MinSize}, &Node{Mode: syscall.S_IFREG}},
-		"slash in name":   {Options{Size: MinSize}, dir(map[string]*Node{"a/b": dir(nil)})},
-		"long name":       {Options{Size: MinSize}, dir(map[string]*Node{strings.Repeat("n", 256): dir(nil)})},
-		"dot dot":         {Options{Size: MinSize}, dir(map[string]*Node{"..": dir(nil)})},
-		"no type":         {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: 0o644}})},
-		"long link":       {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFLNK, Target: strings.Repeat("x", 4096)}})},
-		"unknown xattr":   {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: []Xattr{{"odd.x", nil}}}})},
-		"large xattr":     {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: []Xattr{{"user.x", make([]byte, MaxXattr+1)}}}})},
-		"broken ACL":      {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: syscall.S_IFREG, Xattrs: []Xattr{{"system.posix_acl_access", []byte("junk")}}}})},
+		"too small":      {Options{Size: 1 << 20}, dir(nil)},
+		"odd size":       {Options{Size: MinSize + 1}, dir(nil)},
+		"long label":     {Options{Size: MinSize, Label: "seventeen letters"}, dir(nil)},
+		"root is a file": {Options{Size: MinSize}, &Node{Mode: syscall.S_IFREG}},
+		"slash in name":  {Options{Size: MinSize}, dir(map[string]*Node{"a/b": dir(nil)})},
+		"long name":      {Options{Size: MinSize}, dir(map[string]*Node{strings.Repeat("n", 256): dir(nil)})},
+		"dot dot":        {Options{Size: MinSize}, dir(map[string]*Node{"..": dir(nil)})},
+		"no type":        {Options{Size: MinSize}, dir(map[string]*Node{"a": {Mode: 0o644}})},
+		"long link": {Options{Size: MinSize}, dir(map[string]*Node{"a": {
+			Mode:   syscall.S_IFLNK,
+			Target: strings.Repeat("x", 4096),
+		}})},
+		"unknown xattr": {Options{Size: MinSize}, dir(map[string]*Node{"a": {
+			Mode:   syscall.S_IFREG,
+			Xattrs: []Xattr{{"odd.x", nil}},
+		}})},
+		"large xattr": {Options{Size: MinSize}, dir(map[string]*Node{"a": {
+			Mode:   syscall.S_IFREG,
+			Xattrs: []Xattr{{"user.x", make([]byte, MaxXattr+1)}},
+		}})},
+		"broken ACL": {Options{Size: MinSize}, dir(map[string]*Node{"a": {
+			Mode:   syscall.S_IFREG,
+			Xattrs: []Xattr{{"system.posix_acl_access", []byte("junk")}},
+		}})},
 		"too many inodes": {Options{Size: MinSize}, dir(manyFiles(maxInodesPerGroup + 1))},
 	} {
 		t.Run(name, func(t *testing.T) {

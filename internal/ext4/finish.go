@@ -30,7 +30,7 @@ const (
 	groupZeroed      = 0x4
 )
 
-// Finish writes the tree and all tables. The Writer is used up.
+// Finish writes the tree and all tables. The Writer must not be used afterwards.
 func (w *Writer) Finish(root *Node) error {
 	for _, a := range w.areas {
 		if err := a.Close(); err != nil {
@@ -71,7 +71,7 @@ func (w *Writer) Finish(root *Node) error {
 		if err != nil {
 			return err
 		}
-		if i == 0 { // the root's number is below the journal's; the table is written in order of blocks, not numbers
+		if i == 0 { // the root's number is below the journal's; the table is in the order of blocks
 			if err := table.put(rootInode, raw, true); err != nil {
 				return err
 			}
@@ -92,12 +92,12 @@ func (w *Writer) Finish(root *Node) error {
 	return w.writeTables(table, journal)
 }
 
-// inodeTable buffers a run of inode table blocks: numbers come almost in order.
+// inodeTable buffers a run of blocks of the inode table. The inode numbers come almost in order.
 type inodeTable struct {
 	w       *Writer
-	first   uint32 // inode number of buf's first inode
+	first   uint32 // number of the first inode in buf
 	buf     []byte
-	highest []uint32 // per group: inodes used, counted from the group's first
+	highest []uint32 // per group: inodes in use, counted from the group's first
 	dirs    []uint32 // per group
 	used    uint32   // highest number
 }
@@ -105,7 +105,13 @@ type inodeTable struct {
 const tableBuffer = 64 * blockSize
 
 func newInodeTable(w *Writer) *inodeTable {
-	return &inodeTable{w: w, first: 1, highest: make([]uint32, w.groups), dirs: make([]uint32, w.groups), used: firstInode - 1}
+	return &inodeTable{
+		w:       w,
+		first:   1,
+		highest: make([]uint32, w.groups),
+		dirs:    make([]uint32, w.groups),
+		used:    firstInode - 1,
+	}
 }
 
 func (t *inodeTable) put(number uint32, raw [inodeSize]byte, dir bool) error {
@@ -115,8 +121,8 @@ func (t *inodeTable) put(number uint32, raw [inodeSize]byte, dir bool) error {
 		t.dirs[group]++
 	}
 	t.used = max(t.used, number)
-	// A buffer never crosses a group: tables of a flex group are adjacent, but
-	// that is not this code's business.
+	// A buffer never contains inodes of two groups. The tables of a flex group are adjacent, but this
+	// code does not rely on that.
 	if number < t.first || int(number-t.first+1)*inodeSize > tableBuffer || (t.first-1)/t.w.inodesPerGroup != group {
 		if err := t.flush(); err != nil {
 			return err
@@ -172,9 +178,8 @@ func (w *Writer) writeTables(t *inodeTable, journal [60]byte) error {
 	return nil
 }
 
-// writeGroup writes the bitmaps of one group and fills in its descriptor. Bitmaps
-// that the kernel can derive are left out, so that a large empty file system
-// costs no more than its descriptors.
+// writeGroup writes the bitmaps of one group and fills in its descriptor. It leaves out bitmaps
+// that the kernel can derive, so a large empty file system costs no more than its descriptors.
 func (w *Writer) writeGroup(g uint32, t *inodeTable, desc []byte) (freeInodes uint32, err error) {
 	le := binary.LittleEndian
 	used := t.highest[g]
@@ -232,7 +237,7 @@ func (w *Writer) writeGroup(g uint32, t *inodeTable, desc []byte) (freeInodes ui
 	return freeInodes, nil
 }
 
-// superblock returns the superblock as it lies in group g.
+// superblock returns the superblock for group g.
 func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byte {
 	b := make([]byte, 1024)
 	le := binary.LittleEndian
@@ -263,8 +268,8 @@ func (w *Writer) superblock(g uint32, freeInodes uint64, journal [60]byte) []byt
 		le.PutUint32(b[at:], v)
 	}
 	for at, v := range map[int]uint16{
-		0x36: 0xFFFF, 0x38: 0xEF53, 0x3A: 1, 0x3C: 1, 0x58: inodeSize, 0x5A: uint16(g), 0xCE: uint16(w.reserved), 0xFE: descSize,
-		0x15C: extraSize, 0x15E: extraSize,
+		0x36: 0xFFFF, 0x38: 0xEF53, 0x3A: 1, 0x3C: 1, 0x58: inodeSize, 0x5A: uint16(g), 0xCE: uint16(w.reserved),
+		0xFE: descSize, 0x15C: extraSize, 0x15E: extraSize,
 	} {
 		le.PutUint16(b[at:], v)
 	}
@@ -293,7 +298,8 @@ func (w *Writer) freeBlocks() (n uint64) {
 	return n
 }
 
-// journalBlocks follows mke2fs: a small file system has a small journal.
+// journalBlocks returns the size of the journal. As in mke2fs, a small file system has a small
+// journal.
 func (w *Writer) journalBlocks() uint32 {
 	switch {
 	case w.blocks < 64<<10:
@@ -304,8 +310,8 @@ func (w *Writer) journalBlocks() uint32 {
 	return 16384
 }
 
-// writeJournal allocates the journal, writes its superblock and returns its
-// inode. All its other blocks are zeros, which a new file has anyway.
+// writeJournal allocates the journal, writes its superblock and returns its inode. All other blocks
+// of the journal are zeros, as in any new file.
 func (w *Writer) writeJournal() (raw [inodeSize]byte, err error) {
 	d := Data{Size: int64(w.journalBlocks()) * blockSize}
 	for logical := uint32(0); logical < w.journalBlocks(); {
@@ -318,7 +324,8 @@ func (w *Writer) writeJournal() (raw [inodeSize]byte, err error) {
 	}
 	be := binary.BigEndian
 	b := make([]byte, 1024) // journal.rst, version 2
-	for at, v := range map[int]uint32{0x0: 0xC03B3998, 0x4: 4, 0xC: blockSize, 0x10: w.journalBlocks(), 0x14: 1, 0x18: 1, 0x40: 1} {
+	for at, v := range map[int]uint32{0x0: 0xC03B3998, 0x4: 4, 0xC: blockSize, 0x10: w.journalBlocks(), 0x14: 1, 0x18: 1,
+		0x40: 1} {
 		be.PutUint32(b[at:], v)
 	}
 	copy(b[0x30:], w.opts.UUID[:])

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// nowhere is a file of which nothing is kept.
+// nowhere is a file that keeps nothing.
 type nowhere struct{ mu sync.Mutex }
 
 func (n *nowhere) WriteAt(p []byte, at int64) (int, error) {
@@ -27,7 +27,7 @@ func (n *nowhere) WriteAt(p []byte, at int64) (int, error) {
 
 func (n *nowhere) Truncate(int64) error { return nil }
 
-// script turns any bytes into a tree: each step takes a few of them.
+// script turns any bytes into a tree. Each step uses a few of them.
 type script struct {
 	w     *Writer
 	p     []byte
@@ -44,7 +44,7 @@ func (s *script) next() int {
 	return int(b)
 }
 
-// bytes returns up to n bytes of the script, over and over.
+// bytes returns up to n bytes of the script, which is repeated.
 func (s *script) bytes(n int) []byte {
 	if len(s.p) == 0 {
 		return bytes.Repeat([]byte{'x'}, n)
@@ -53,7 +53,7 @@ func (s *script) bytes(n int) []byte {
 	return bytes.Repeat(piece, n/len(piece)+1)[:n]
 }
 
-// text is bytes that can be a name, most of the time.
+// text returns bytes that are mostly a valid name.
 func (s *script) text(n int) string {
 	p := s.bytes(n)
 	if s.next() < 255 {
@@ -74,8 +74,10 @@ func (s *script) step() error {
 		return nil
 	}
 	n := &Node{Mode: uint32(s.next()) << 4 & 0o7777, UID: uint32(s.next()) << 24, GID: uint32(s.next()),
-		Mtime: time.Unix(int64(s.next()%80-16)<<27, int64(s.next())<<22)} // to 2242: e2fsck takes what follows 2310 for a mistake
-	kinds := []uint32{syscall.S_IFREG, syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFCHR, syscall.S_IFIFO, syscall.S_IFSOCK, 0}
+		// The latest year is 2242: e2fsck takes times after 2310 for a mistake.
+		Mtime: time.Unix(int64(s.next()%80-16)<<27, int64(s.next())<<22)}
+	kinds := []uint32{syscall.S_IFREG, syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFCHR, syscall.S_IFIFO,
+		syscall.S_IFSOCK, 0}
 	switch kind := kinds[s.next()%len(kinds)]; kind {
 	case syscall.S_IFREG:
 		data, err := s.w.WriteData(bytes.NewReader(s.bytes(s.next() << (s.next() % 10))))
@@ -98,13 +100,14 @@ func (s *script) step() error {
 		n.Mode, n.Major, n.Minor = n.Mode|kind, uint32(s.next()), uint32(s.next())
 	}
 	for i := range s.next() % 4 {
-		n.Xattrs = append(n.Xattrs, Xattr{fmt.Sprint("user.", i, s.text(1+s.next()%240)), s.bytes(s.next() << (s.next() % 9))})
+		n.Xattrs = append(n.Xattrs,
+			Xattr{fmt.Sprint("user.", i, s.text(1+s.next()%240)), s.bytes(s.next() << (s.next() % 9))})
 	}
 	dir.Children[name] = n
 	return nil
 }
 
-// written makes the tree of a script a file system in f.
+// written writes the tree of a script as a file system to f.
 func written(f File, p []byte) error {
 	w, err := New(f, Options{Size: MinSize})
 	if err != nil {
@@ -138,7 +141,7 @@ func randomScript(r *rand.Rand, n int) []byte {
 	return p
 }
 
-// What is written of random trees is what e2fsck calls clean.
+// TestRandomTreesAreClean checks that e2fsck finds no fault in what is written of random trees.
 func TestRandomTreesAreClean(t *testing.T) {
 	r, taken := rand.New(rand.NewPCG(3, 4)), 0
 	for i := range 60 {

@@ -10,8 +10,8 @@ const (
 	unsignedHash = 2 // s_flags: names are hashed as unsigned bytes
 )
 
-// newHashSeed is what the hash of every name starts with: the superblock's seed,
-// or MD4's own where that is zero.
+// newHashSeed returns the initial state of the hash of every name: the superblock's seed, or MD4's
+// own initial state if that is zero.
 func newHashSeed(seed [16]byte) (s [4]uint32) {
 	if seed == [16]byte{} {
 		return [4]uint32{0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476}
@@ -22,8 +22,8 @@ func newHashSeed(seed [16]byte) (s [4]uint32) {
 	return s
 }
 
-// nameHash is ext4's half MD4 of a name (fs/ext4/hash.c): even, and below the mark
-// that means the end of a directory.
+// nameHash returns ext4's half MD4 of a name (fs/ext4/hash.c). It is even, and below the value that
+// marks the end of a directory.
 func nameHash(seed [4]uint32, name string) uint32 {
 	state := seed
 	for rest := name; len(rest) > 0; rest = rest[min(len(rest), 32):] {
@@ -50,7 +50,7 @@ func hashInput(s string) (in [8]uint32) {
 	return in
 }
 
-// halfMD4 mixes in into state: MD4's three rounds with half the steps.
+// halfMD4 mixes in into state. It does MD4's three rounds with half the steps.
 func halfMD4(state *[4]uint32, in [8]uint32) {
 	f := func(x, y, z uint32) uint32 { return z ^ x&(y^z) }
 	g := func(x, y, z uint32) uint32 { return x&y + (x^y)&z }

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// Node is one inode. A hard link is the same *Node in several places.
+// Node is one inode. A hard link is the same *Node at several places.
 type Node struct {
 	Mode         uint32 // st_mode: type and permissions
 	UID, GID     uint32
 	Major, Minor uint32           // of devices
-	Layer, Names int32            // for the caller's own use
-	Mtime        time.Time        // of all times; clamped to 1901..2446
-	Target       string           // of symlinks, 1 to 4095 bytes, none of them zero
+	Layer, Names int32            // free for the caller
+	Mtime        time.Time        // for all times; clamped to 1901..2446
+	Target       string           // of symlinks: 1 to 4095 bytes, no zero byte
 	Data         Data             // of regular files
 	Xattrs       []Xattr          // in any order, each name once
 	Children     map[string]*Node // of directories; names are raw bytes
@@ -27,7 +27,7 @@ type Node struct {
 	parent *Node
 }
 
-// Xattr is an extended attribute; its name is whole, with the namespace (xattr(7)).
+// Xattr is an extended attribute. Name includes the namespace (xattr(7)).
 type Xattr struct {
 	Name  string
 	Value []byte
@@ -37,15 +37,15 @@ const (
 	maxName   = 255
 	maxTarget = blockSize - 1
 	maxLinks  = 65000
-	fastLink  = 60 // a target shorter than this lies in the inode
+	fastLink  = 60 // a shorter target is stored in the inode
 
 	flagIndex   = 0x1000 // a directory with a hash tree
 	flagExtents = 0x80000
 	flagEAInode = 0x200000 // holds the value of an extended attribute
 )
 
-// number gives every node of the tree its inode number, counts links and checks
-// the tree. It returns the nodes in the order of their numbers.
+// number assigns an inode number to every node of the tree, counts links and checks the tree. It
+// returns the nodes in the order of their numbers.
 func (w *Writer) number(root *Node) ([]*Node, error) {
 	if root.Mode&syscall.S_IFMT != syscall.S_IFDIR {
 		return nil, errors.New("the root is no directory")
@@ -106,12 +106,12 @@ func checkName(name string) error {
 }
 
 func (w *Writer) inodeSeed(number uint32) uint32 {
-	var b [8]byte // number, then generation, which is 0
+	var b [8]byte // number, then the generation, which is 0
 	binary.LittleEndian.PutUint32(b[:], number)
 	return checksum(w.seed, b[:])
 }
 
-// inode writes what a node needs outside its inode and returns the inode.
+// inode writes the data of a node that is stored outside its inode, and returns the inode.
 func (w *Writer) inode(n *Node) ([inodeSize]byte, error) {
 	var raw [inodeSize]byte
 	seed := w.inodeSeed(n.number)
@@ -133,8 +133,8 @@ func (w *Writer) inode(n *Node) ([inodeSize]byte, error) {
 	return raw, nil
 }
 
-// content writes what a node holds and puts the way to it, or a short content
-// itself, into i_block. It returns i_size and the blocks used.
+// content writes the content of a node. It puts into i_block where the content is, or a short
+// content itself. It returns i_size and the number of blocks.
 func (w *Writer) content(n *Node, raw []byte, seed uint32) (size int64, blocks uint64, err error) {
 	d := n.Data
 	flags := uint32(flagExtents)
@@ -200,10 +200,10 @@ func putInode(raw []byte, n *Node, links uint32, size int64, blocks, acl uint64)
 	putTime(raw, 0x90, 0x94, n.Mtime)
 }
 
-// extraSize is i_extra_isize: the fields behind the first 128 bytes.
+// extraSize is i_extra_isize: the size of the fields after the first 128 bytes.
 const extraSize = 32
 
-// sealInode puts in the checksum over everything else.
+// sealInode sets the checksum over everything else.
 func sealInode(raw []byte, seed uint32) {
 	sum := checksum(seed, raw)
 	binary.LittleEndian.PutUint16(raw[0x7C:], uint16(sum))
@@ -216,8 +216,7 @@ const (
 	maxSeconds = 0x37fffffff
 )
 
-// putTime writes seconds and, in the extra field, two epoch bits and 30 bits of
-// nanoseconds.
+// putTime writes the seconds and, in the extra field, two epoch bits and 30 bits of nanoseconds.
 func putTime(raw []byte, at, extraAt int, t time.Time) {
 	var sec, nsec int64
 	if !t.IsZero() {
@@ -234,7 +233,7 @@ func putTime(raw []byte, at, extraAt int, t time.Time) {
 	binary.LittleEndian.PutUint32(raw[extraAt:], epoch|uint32(nsec)<<2)
 }
 
-// putDevice uses the old encoding where it fits, as the kernel does.
+// putDevice uses the old encoding if the numbers fit, as the kernel does.
 func putDevice(b []byte, major, minor uint32) {
 	if major < 256 && minor < 256 {
 		binary.LittleEndian.PutUint32(b, major<<8|minor)
@@ -243,7 +242,7 @@ func putDevice(b []byte, major, minor uint32) {
 	binary.LittleEndian.PutUint32(b[4:], minor&0xff|major<<8|(minor&^0xff)<<12)
 }
 
-// writeWhole writes bytes to blocks of their own, zeros included.
+// writeWhole writes p to new blocks, including zeros.
 func (w *Writer) writeWhole(p []byte) (Data, error) {
 	d := Data{Size: int64(len(p))}
 	padded := make([]byte, (len(p)+blockSize-1)/blockSize*blockSize)

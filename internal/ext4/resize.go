@@ -5,17 +5,17 @@ import (
 	"syscall"
 )
 
-// A file system can grow while it is mounted to growFactor times its size, or to
-// growLeast bytes if that is more.
+// While it is mounted, a file system can grow to growFactor times its size, or to growLeast bytes
+// if that is more.
 const (
 	growFactor = 16
 	growLeast  = 1 << 40
 
-	addresses = blockSize / 4 // of blocks, in an indirect block
+	addresses = blockSize / 4 // block addresses in an indirect block
 )
 
-// reserve returns how many blocks to keep behind the group descriptors for those
-// of later groups.
+// reserve returns how many blocks are kept after the group descriptors for the descriptors of later
+// groups.
 func (w *Writer) reserve() uint32 {
 	size := min(max(w.opts.Size*growFactor, growLeast), MaxSize)
 	groups := (size + blocksPerGroup*blockSize - 1) / (blocksPerGroup * blockSize)
@@ -23,10 +23,10 @@ func (w *Writer) reserve() uint32 {
 	return min(max(want, w.gdtBlocks)-w.gdtBlocks, addresses)
 }
 
-// writeResizeInode writes what makes the reserved blocks a file, and returns its
-// inode: a double-indirect block leads to the reserved blocks behind the first
-// descriptors, and each of these, as an indirect block, to its copies in the
-// groups with backups (super.rst; lib/ext2fs/res_gdt.c of e2fsprogs).
+// writeResizeInode writes the metadata of the file that owns the reserved blocks, and returns its
+// inode. Its double-indirect block lists the reserved blocks after the first descriptors. Each of
+// these is an indirect block that lists its copies in the groups with backups (super.rst;
+// lib/ext2fs/res_gdt.c of e2fsprogs).
 func (w *Writer) writeResizeInode() (raw [inodeSize]byte, err error) {
 	le := binary.LittleEndian
 	var backups []uint32

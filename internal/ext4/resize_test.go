@@ -28,7 +28,7 @@ func grow(t *testing.T, path string, size int64) {
 	}
 }
 
-// size returns the bytes of the file system mounted at dir.
+// size returns the size in bytes of the file system that is mounted at dir.
 func size(t *testing.T, dir string) int64 {
 	t.Helper()
 	var st syscall.Statfs_t
@@ -38,7 +38,7 @@ func size(t *testing.T, dir string) int64 {
 	return int64(st.Blocks) * st.Bsize
 }
 
-// A file system grows by resize2fs while nobody uses it, with its content.
+// TestItGrowsOffline checks that an unmounted file system grows by resize2fs and keeps its content.
 func TestItGrowsOffline(t *testing.T) {
 	content := bytes.Repeat([]byte("content "), 100_000)
 	for _, from := range []int64{MinSize, 300 << 20, 2 << 30} {
@@ -59,8 +59,8 @@ func TestItGrowsOffline(t *testing.T) {
 	}
 }
 
-// It grows while it is mounted, far beyond the groups that one block of
-// descriptors holds.
+// TestItGrowsOnline checks that a file system grows while it is mounted, far beyond the groups
+// whose descriptors fit into one block.
 func TestItGrowsOnline(t *testing.T) {
 	if os.Geteuid() != 0 || !mayResize(t) {
 		t.Skip("only root with CAP_SYS_RESOURCE may grow a mounted file system")
@@ -86,7 +86,7 @@ func TestItGrowsOnline(t *testing.T) {
 	fsck(t, path)
 }
 
-// mayResize tells whether this machine lets root do what ext4_resize_begin asks for.
+// mayResize reports whether this machine lets root do what ext4_resize_begin requires.
 func mayResize(t *testing.T) bool {
 	t.Helper()
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

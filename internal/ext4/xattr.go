@@ -19,14 +19,14 @@ const (
 
 type xattr struct {
 	index byte
-	name  string // behind the prefix
+	name  string // without the prefix
 	value []byte
-	inode uint32 // that holds the value; 0: it lies beside the entry
-	sum   uint32 // of such a value
+	inode uint32 // inode of the value; 0: the value is stored beside the entry
+	sum   uint32 // checksum of a value in an inode
 }
 
-// MaxXattr is how many bytes the value of an attribute may have: what the system
-// calls can pass (xattr(7)).
+// MaxXattr is the largest size of an attribute's value in bytes, the limit of the system calls
+// (xattr(7)).
 const MaxXattr = 64 << 10
 
 func (x xattr) size() int {
@@ -37,7 +37,7 @@ func (x xattr) size() int {
 	return n
 }
 
-// xattrPrefixes are the namespaces ext4 has numbers for (attributes.rst).
+// xattrPrefixes are the namespaces for which ext4 has numbers (attributes.rst).
 var xattrPrefixes = []struct {
 	prefix string
 	index  byte
@@ -51,7 +51,7 @@ var xattrPrefixes = []struct {
 	{"system.", 7, false},
 }
 
-// ValidXattr reports whether ext4 can hold an attribute of this name.
+// ValidXattr reports whether ext4 can store an attribute of this name.
 func ValidXattr(name string) bool {
 	_, rest, ok := splitXattr(name)
 	return ok && len(rest) <= 255
@@ -69,10 +69,10 @@ func splitXattr(name string) (index byte, rest string, ok bool) {
 	return 0, "", false
 }
 
-// writeXattrs puts attributes into the inode's free space and the rest into a
-// block of their own, whose number it returns (0: none was needed). Values that
-// the block has no room for get an inode each, the longest first. Their blocks
-// count as the node's own (attributes.rst), and are returned with the block.
+// writeXattrs puts attributes into the inode's free space and the rest into a block of their own.
+// It returns the number of that block, or 0 if there is none. Values that do not fit into the block
+// get an inode each, the longest first. Their blocks count as the node's own (attributes.rst) and
+// are included in blocks.
 func (w *Writer) writeXattrs(n *Node, raw []byte) (at, blocks uint64, err error) {
 	if len(n.Xattrs) == 0 {
 		return 0, 0, nil
@@ -81,7 +81,7 @@ func (w *Writer) writeXattrs(n *Node, raw []byte) (at, blocks uint64, err error)
 	if err != nil {
 		return 0, 0, err
 	}
-	room := inodeSize - xattrInodeStart - 4 - 4 // magic, end mark
+	room := inodeSize - xattrInodeStart - 4 - 4 // magic number and end mark
 	var inside, outside []xattr
 	for _, x := range list {
 		if x.size() <= room {
@@ -119,7 +119,7 @@ func (w *Writer) writeXattrs(n *Node, raw []byte) (at, blocks uint64, err error)
 	return at, blocks + 1, err
 }
 
-// longest returns the attribute with the longest value beside its entry, or nil.
+// longest returns the attribute with the longest value that is stored beside its entry, or nil.
 func longest(list []xattr) *xattr {
 	var found *xattr
 	for i := range list {
@@ -130,8 +130,8 @@ func longest(list []xattr) *xattr {
 	return found
 }
 
-// writeValue gives a value an inode of its own, which counts one reference in its
-// version and keeps the value's checksum in its atime (attributes.rst, ea_inode).
+// writeValue gives a value its own inode. The inode's version is one reference, and its atime is
+// the value's checksum (attributes.rst, ea_inode).
 func (w *Writer) writeValue(x *xattr) error {
 	if uint64(w.lastInode) >= uint64(w.inodesPerGroup)*uint64(w.groups) {
 		return fmt.Errorf("no inode left for an extended attribute: %w", ErrNoSpace)
@@ -176,8 +176,8 @@ func (w *Writer) writeXattrBlock(list []xattr) (uint64, error) {
 	return at, w.writeBlocks(block, at)
 }
 
-// putXattrs writes entries from start on and values from the end of area back.
-// Offsets count from the start of area. It returns the hash of all entries.
+// putXattrs writes entries from start on, and values from the end of area backwards. Offsets count
+// from the start of area. It returns the hash of all entries.
 func putXattrs(area []byte, list []xattr, start int) uint32 {
 	le := binary.LittleEndian
 	at, end := start, len(area)
@@ -201,8 +201,8 @@ func putXattrs(area []byte, list []xattr, start int) uint32 {
 	return all
 }
 
-// hash is ext4_xattr_hash_entry: over the name's bytes, then the value's words, or
-// the checksum of a value elsewhere.
+// hash returns ext4_xattr_hash_entry: a hash of the name's bytes and then of the value's words, or
+// of the checksum if the value is in an inode.
 func (x xattr) hash() uint32 {
 	var h uint32
 	for i := range len(x.name) {
@@ -219,8 +219,8 @@ func (x xattr) hash() uint32 {
 	return h
 }
 
-// convertXattrs brings attributes into ext4's form and order: by index, length
-// of the name, name. The kernel stops searching where the order is broken.
+// convertXattrs converts attributes to ext4's form and sorts them in its order: by index, by length
+// of the name, by name. The kernel stops its search where the order is broken.
 func convertXattrs(attrs []Xattr) ([]xattr, error) {
 	list := make([]xattr, 0, len(attrs))
 	for _, x := range attrs {
@@ -230,7 +230,8 @@ func convertXattrs(attrs []Xattr) ([]xattr, error) {
 			return nil, fmt.Errorf("ext4 has no extended attribute %.300q", name)
 		}
 		if len(value) > MaxXattr {
-			return nil, fmt.Errorf("the extended attribute %.300q has %d bytes, but at most %d can be read", name, len(value), MaxXattr)
+			return nil, fmt.Errorf("the extended attribute %.300q has %d bytes, but at most %d can be read", name, len(value),
+				MaxXattr)
 		}
 		if index == 2 || index == 3 {
 			var err error
@@ -253,8 +254,8 @@ func convertXattrs(attrs []Xattr) ([]xattr, error) {
 	return list, nil
 }
 
-// convertACL turns the system call's form of an ACL (version 2, an id in every
-// entry) into ext4's (version 1, ids only for named users and groups).
+// convertACL converts the system call's form of an ACL (version 2, an id in every entry) to ext4's
+// form (version 1, ids only for named users and groups).
 func convertACL(v []byte) ([]byte, error) {
 	le := binary.LittleEndian
 	if len(v) < 4 || le.Uint32(v) != 2 || (len(v)-4)%8 != 0 {

@@ -22,7 +22,7 @@ import (
 	"banger"
 )
 
-// archive is a plain tar on the host whose members are read in place.
+// archive is a plain tar on the host. Its members are read in place.
 type archive struct {
 	path    string
 	members map[string]member
@@ -31,13 +31,13 @@ type archive struct {
 
 type member struct {
 	offset, size int64
-	link         string // of a symlink: where it leads, inside the archive
+	link         string // where a symlink leads, inside the archive
 }
 
 const maxMembers = 100_000
 
-// openArchive lists the members of a tar. One that is compressed is unpacked to a
-// temporary file in dir first, as it cannot be read in place.
+// openArchive lists the members of a tar. It first unpacks a compressed tar to a temporary file in
+// dir, because a compressed tar cannot be read in place.
 func openArchive(ctx context.Context, file, dir string) (*archive, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -64,7 +64,7 @@ func openArchive(ctx context.Context, file, dir string) (*archive, error) {
 	return a, nil
 }
 
-// spool writes r to a temporary file in dir, which belongs to the caller.
+// spool writes r to a temporary file in dir and returns its path. The caller removes the file.
 func spool(r io.Reader, dir string) (string, error) {
 	f, err := os.CreateTemp(dir, tmpPrefix+"*")
 	if err != nil {
@@ -111,10 +111,10 @@ func (a *archive) list(ctx context.Context) error {
 		switch {
 		case len(a.members) >= maxMembers:
 			return fmt.Errorf("it has more than %d members", maxMembers)
-		case h.Typeflag == tar.TypeSymlink: // how docker wrote a layer that it had written before
+		case h.Typeflag == tar.TypeSymlink: // docker's form of a layer that it had already written
 			a.members[name] = member{link: strings.TrimPrefix(path.Join("/", path.Dir(name), h.Linkname), "/")}
 		case h.Typeflag != tar.TypeReg:
-		case offset+h.Size > info.Size(): // cut off, or made of holes
+		case offset+h.Size > info.Size(): // the archive is cut off, or sparse
 			return fmt.Errorf("%.200q is larger than the archive", h.Name)
 		default:
 			a.members[name] = member{offset: offset, size: h.Size}
@@ -122,7 +122,7 @@ func (a *archive) list(ctx context.Context) error {
 	}
 }
 
-// section is a member that is being read.
+// section reads one member.
 type section struct {
 	*io.SectionReader
 	io.Closer
@@ -143,7 +143,7 @@ func (a *archive) open(name string) (io.ReadSeekCloser, error) {
 	return section{io.NewSectionReader(f, m.offset, m.size), f}, nil
 }
 
-// openOCIArchive reads FILE[:tag].
+// openOCIArchive opens an image of the form FILE[:tag].
 func openOCIArchive(ctx context.Context, path, dir string) (content, error) {
 	file, tag := splitName(path)
 	a, err := openArchive(ctx, file, dir)
@@ -160,9 +160,8 @@ func archiveError(ctx context.Context, kind, file string, err error) error {
 	return banger.Errorf(banger.CodeInvalid, "cannot read the %s archive %s: %w", kind, file, err)
 }
 
-// dockerArchive is what `docker save` writes: a config, layers, and manifest.json,
-// which says what belongs together (moby, image/spec/v1.2). It has no manifest in
-// the sense of OCI, so one is made of it.
+// dockerArchive is what `docker save` writes: a config, layers, and manifest.json, which says which
+// of them form an image (moby, image/spec/v1.2). It has no OCI manifest, so one is made from it.
 type dockerArchive struct {
 	*archive
 	body  []byte
@@ -171,7 +170,7 @@ type dockerArchive struct {
 
 func (d *dockerArchive) close() { d.cleanup() }
 
-// openDockerArchive reads FILE[:name[:tag]].
+// openDockerArchive opens an image of the form FILE[:name[:tag]].
 func openDockerArchive(ctx context.Context, path, dir string) (content, error) {
 	file, name := splitName(path)
 	a, err := openArchive(ctx, file, dir)
@@ -210,7 +209,7 @@ func (a *archive) saved() ([]saved, error) {
 	return list, nil
 }
 
-// named returns the image with a name; "" is the only one.
+// named returns the image with the given name. For "" it returns the only image.
 func (a *archive) named(name string) (saved, error) {
 	list, err := a.saved()
 	if err != nil {
@@ -261,7 +260,7 @@ func (a *archive) readSmall(name string, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// describe hashes a member, so that from here on it is a blob like any other.
+// describe hashes a member, which can then be read like any blob.
 func (d *dockerArchive) describe(ctx context.Context, name string) (v1.Descriptor, error) {
 	name = strings.TrimPrefix(path.Clean("/"+name), "/")
 	f, err := d.open(name)
@@ -308,5 +307,5 @@ func (d *dockerArchive) blob(_ context.Context, digest string, offset int64) (io
 	return f, nil
 }
 
-// tmpDir is where the store keeps what is not finished.
+// tmpDir returns the directory where the store keeps what is not finished.
 func (s *Store) tmpDir() string { return filepath.Join(s.dir, "sha256") }

@@ -15,10 +15,10 @@ import (
 	"banger"
 )
 
-// Commit makes an image of another one and one more layer, whose plain tar it reads,
-// and names it target. The tar comes from a guest: it is bounded and checked like any
-// layer, and what it has left behind is removed when it is refused.
-func (s *Store) Commit(ctx context.Context, base, target string, layer io.Reader, note banger.CommitNote, emit banger.Emit) (banger.Image, error) {
+// Commit makes an image named target from the image base and one more layer, whose plain tar it reads. The tar comes
+// from a guest, so it is bounded and checked like any layer. If it is refused, nothing of it is left.
+func (s *Store) Commit(ctx context.Context, base, target string, layer io.Reader, note banger.CommitNote,
+	emit banger.Emit) (banger.Image, error) {
 	name, err := newName(target)
 	if err != nil {
 		return banger.Image{}, err
@@ -35,7 +35,8 @@ func (s *Store) Commit(ctx context.Context, base, target string, layer io.Reader
 	return img, nil
 }
 
-func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarStream io.Reader, note banger.CommitNote, emit banger.Emit) (img banger.Image, err error) {
+func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarStream io.Reader, note banger.CommitNote,
+	emit banger.Emit) (img banger.Image, err error) {
 	making := s.begin("the commit of " + name)
 	defer making.end()
 	making.hold(base.Digest)
@@ -70,9 +71,9 @@ func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarS
 	return img, nil
 }
 
-// extend returns the manifest of base and one more layer; its config is in the store
-// then.
-func (s *Store) extend(ctx context.Context, base banger.Image, layer v1.Descriptor, diffID string, note banger.CommitNote) ([]byte, error) {
+// extend returns the manifest of base with one more layer, and stores its config.
+func (s *Store) extend(ctx context.Context, base banger.Image, layer v1.Descriptor, diffID string,
+	note banger.CommitNote) ([]byte, error) {
 	raw, err := s.whole(ctx, base, base.ConfigDigest, maxConfig)
 	if err != nil {
 		return nil, err
@@ -88,7 +89,8 @@ func (s *Store) extend(ctx context.Context, base banger.Image, layer v1.Descript
 	now := v1.Time{Time: time.Now().UTC()}
 	config.Created, config.Author, config.Container = now, note.Author, ""
 	config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, id)
-	config.History = append(config.History, v1.History{Created: now, Author: note.Author, CreatedBy: "banger commit", Comment: note.Message})
+	config.History = append(config.History, v1.History{Created: now, Author: note.Author, CreatedBy: "banger commit",
+		Comment: note.Message})
 	if raw, err = json.Marshal(config); err != nil {
 		return nil, err
 	}
@@ -113,23 +115,24 @@ func (s *Store) extend(ctx context.Context, base banger.Image, layer v1.Descript
 	}
 	m.Config = v1.Descriptor{MediaType: m.Config.MediaType, Size: int64(len(raw)), Digest: hash}
 	m.Layers = append(m.Layers, layer)
-	m.Annotations, m.Subject = nil, nil // they are about the base
+	m.Annotations, m.Subject = nil, nil // they describe the base
 	return json.Marshal(m)
 }
 
-// newName completes a name that is about to be given to an image.
+// newName returns the complete form of a name that an image is to get.
 func newName(target string) (string, error) {
 	full, err := normalizeName(target)
 	if err != nil {
 		return "", err
 	}
 	if _, taken := catalogue[target]; taken || strings.Contains(full, "@") {
-		return "", banger.Errorf(banger.CodeInvalid, "%q cannot be given to an image", target).WithHint("use a name with a tag, such as mine:v1")
+		return "", banger.Errorf(banger.CodeInvalid, "%q cannot be given to an image", target).
+			WithHint("use a name with a tag, such as mine:v1")
 	}
 	return full, nil
 }
 
-// boundedReader fails behind n bytes.
+// boundedReader is a reader that returns an error after n bytes.
 type boundedReader struct {
 	r io.Reader
 	n int64

@@ -16,16 +16,16 @@ import (
 	"banger/internal/inflate"
 )
 
-// maxDecoderWindow bounds the memory that a zstd layer may ask for.
+// maxDecoderWindow is the most memory that a zstd layer may ask for, in bytes.
 const maxDecoderWindow = 128 << 20
 
-// opener returns the bytes of a layer's blob. Reading ends well only when they are
-// what the digest says.
+// opener returns the bytes of a layer's blob. The reader reports the end only if the bytes match the digest.
 type opener func(context.Context, layer) (io.ReadCloser, error)
 
-// unpackLayer decodes one layer, hashes every plain byte, also those behind the end
-// of the tar, and returns its entries.
-func unpackLayer(ctx context.Context, open opener, l layer, area *ext4.Area, limits *budget, m *meter) (list []record, err error) {
+// unpackLayer decodes one layer, hashes all of its plain bytes, including those after the end of
+// the tar, and returns its entries.
+func unpackLayer(ctx context.Context, open opener, l layer, area *ext4.Area, limits *budget,
+	m *meter) (list []record, err error) {
 	blob, err := open(ctx, l)
 	if err != nil {
 		return nil, err
@@ -56,8 +56,8 @@ func unpackLayer(ctx context.Context, open opener, l layer, area *ext4.Area, lim
 	return list, nil
 }
 
-// decompress recognises gzip, zstd and plain tar by their first bytes; registries
-// are known to mislabel layers, and the diffID decides anyway.
+// decompress recognises gzip, zstd and plain tar by their first bytes. Registries sometimes
+// mislabel layers, and the diffID is checked in any case.
 func decompress(in *bufio.Reader) (io.Reader, func(), error) {
 	head, err := in.Peek(4)
 	if err != nil && err != io.EOF {
@@ -67,8 +67,9 @@ func decompress(in *bufio.Reader) (io.Reader, func(), error) {
 	case isGzip(head):
 		z := inflate.NewReader(in)
 		return z, func() { z.Close() }, nil
-	case isZstd(head): // its own checksum would be a third one beside the digest and the diffID
-		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxDecoderWindow), zstd.IgnoreChecksum(true))
+	case isZstd(head): // its own checksum would be a third check after the digest and the diffID
+		r, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxDecoderWindow),
+			zstd.IgnoreChecksum(true))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -79,12 +80,13 @@ func decompress(in *bufio.Reader) (io.Reader, func(), error) {
 
 func isGzip(head []byte) bool { return bytes.HasPrefix(head, []byte{0x1f, 0x8b}) }
 
-// isZstd recognises a frame or a skippable one (RFC 8878).
+// isZstd reports whether head starts a zstd frame, or a skippable frame (RFC 8878).
 func isZstd(head []byte) bool {
-	return bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}) || len(head) == 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18})
+	return bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}) || len(head) == 4 && head[0]&0xf0 == 0x50 &&
+		bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18})
 }
 
-// ratioReader refuses a layer that says much more than its size allows.
+// ratioReader is a reader that returns an error for a layer whose plain size is too large for its compressed size.
 type ratioReader struct {
 	r      io.Reader
 	stored *meter
@@ -101,7 +103,7 @@ func (b *ratioReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// hashing hashes what is read through it, on a goroutine of its own.
+// hashing hashes what is read through it, on its own goroutine.
 type hashing struct {
 	r    io.Reader
 	buf  []byte
@@ -114,9 +116,10 @@ type hashing struct {
 const hashBuffer = 256 << 10
 
 func newHashing(r io.Reader) *hashing {
-	h := &hashing{r: r, buf: make([]byte, 0, hashBuffer), full: make(chan []byte, 1), free: make(chan []byte, 2), done: make(chan struct{}), hash: sha256.New()}
+	h := &hashing{r: r, buf: make([]byte, 0, hashBuffer), full: make(chan []byte, 1), free: make(chan []byte, 2),
+		done: make(chan struct{}), hash: sha256.New()}
 	h.free <- make([]byte, 0, hashBuffer)
-	go func() { // ends with stop
+	go func() { // ends at stop
 		defer close(h.done)
 		for p := range h.full {
 			h.hash.Write(p)
@@ -140,7 +143,7 @@ func (h *hashing) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// stop ends the goroutine; it may be called twice.
+// stop ends the goroutine. It may be called twice.
 func (h *hashing) stop() {
 	if h.full != nil {
 		close(h.full)
@@ -149,7 +152,7 @@ func (h *hashing) stop() {
 	}
 }
 
-// sum returns the digest of all that was read, which ends here.
+// sum stops the hashing and returns the digest of all that was read.
 func (h *hashing) sum() string {
 	h.full <- h.buf
 	h.stop()

@@ -14,8 +14,8 @@ import (
 	"banger/internal/image/overlaytest"
 )
 
-// TestRandomImagesAreWhatOverlayfsShows makes images by random work on the kernel's
-// overlayfs and compares what it shows with what ours is, entry by entry.
+// TestRandomImagesAreWhatOverlayfsShows makes images by random operations on the kernel's
+// overlayfs, and compares entry by entry what overlayfs shows with our result.
 func TestRandomImagesAreWhatOverlayfsShows(t *testing.T) {
 	images := 200
 	if underRace { // scripts/test runs all of them without it
@@ -51,20 +51,21 @@ func TestRandomImagesAreWhatOverlayfsShows(t *testing.T) {
 	}
 }
 
-// worker does random work on a tree.
+// worker does random operations on a tree.
 type worker struct {
 	r    *rand.Rand
 	root string
 }
 
-// hardNames are few, so that work meets work; some are hard on tools.
-var hardNames = []string{"a", "b", "c", "d", "e", "usr", "lib", "with space", "new\nline", "tab\t'\"$`\\", "\xff\xfe", "grün", "-rf", strings.Repeat("n", 255)}
+// hardNames are few, so that operations often use the same name. Some are hard for tools.
+var hardNames = []string{"a", "b", "c", "d", "e", "usr", "lib", "with space", "new\nline", "tab\t'\"$`\\", "\xff\xfe",
+	"grün", "-rf", strings.Repeat("n", 255)}
 
 func (w *worker) work(steps int) {
 	for range steps {
 		w.step()
 	}
-	// The last step of all, since each above changes the times of directories.
+	// This is the last step, because each step above changes the times of directories.
 	for _, p := range w.entries() {
 		if w.r.Intn(3) == 0 {
 			w.time(p)
@@ -88,7 +89,7 @@ func (w *worker) some() string {
 	return list[w.r.Intn(len(list))]
 }
 
-// place is a name that may exist or not, in a directory that does.
+// place returns a name, which may exist or not, in an existing directory.
 func (w *worker) place() string {
 	var dirs []string
 	for _, p := range w.entries() {
@@ -99,7 +100,7 @@ func (w *worker) place() string {
 	return filepath.Join(dirs[w.r.Intn(len(dirs))], hardNames[w.r.Intn(len(hardNames))])
 }
 
-// step does one thing; what the kernel refuses is no matter.
+// step does one operation. The kernel may refuse it.
 func (w *worker) step() {
 	r, p := w.r, w.place()
 	switch r.Intn(14) {
@@ -108,11 +109,13 @@ func (w *worker) step() {
 	case 3, 4:
 		os.Mkdir(p, 0o755)
 	case 5:
-		os.Symlink([]string{"a", "/usr", "../lib", "nowhere", strings.Repeat("s/", 29) + "s", strings.Repeat("l", 60), strings.Repeat("x/", 2000)}[r.Intn(7)], p)
+		os.Symlink([]string{"a", "/usr", "../lib", "nowhere", strings.Repeat("s/", 29) + "s", strings.Repeat("l", 60),
+			strings.Repeat("x/", 2000)}[r.Intn(7)], p)
 	case 6:
 		os.Link(w.some(), p)
 	case 7:
-		unix.Mknod(p, []uint32{unix.S_IFIFO, unix.S_IFCHR, unix.S_IFBLK}[r.Intn(3)]|0o640, int(unix.Mkdev(uint32(r.Intn(4096)), uint32(1+r.Intn(1<<20-1)))))
+		unix.Mknod(p, []uint32{unix.S_IFIFO, unix.S_IFCHR, unix.S_IFBLK}[r.Intn(3)]|0o640,
+			int(unix.Mkdev(uint32(r.Intn(4096)), uint32(1+r.Intn(1<<20-1)))))
 	case 8, 9:
 		if p := w.some(); p != w.root {
 			os.RemoveAll(p)
@@ -136,8 +139,8 @@ func (w *worker) step() {
 	}
 }
 
-// write writes a new or regular file; a device or what a symlink leads to may be
-// the host's.
+// write writes a new or a regular file. It does not write to a device or through a symlink, which
+// may lead to the host's files.
 func (w *worker) write(p string, mode os.FileMode) {
 	if info, err := os.Lstat(p); err == nil && !info.Mode().IsRegular() {
 		return
@@ -145,7 +148,8 @@ func (w *worker) write(p string, mode os.FileMode) {
 	os.WriteFile(p, w.content(), mode)
 }
 
-// content is of a length near the limits of blocks and buffers, zeros among it.
+// content returns content whose length is near the limits of blocks and buffers. Some of it is
+// zeros.
 func (w *worker) content() []byte {
 	p := make([]byte, []int{0, 1, 100, 4095, 4096, 4097, 20000, 300000}[w.r.Intn(8)])
 	w.r.Read(p)
@@ -162,8 +166,9 @@ func (w *worker) attribute(p string) {
 	name := []string{"user.u", "trusted.t", "security.s", "user.other", "trusted." + strings.Repeat("n", 200)}[w.r.Intn(5)]
 	if w.r.Intn(4) == 0 {
 		name, size = "system.posix_acl_access", 0
-		unix.Lsetxattr(p, name, []byte("\x02\x00\x00\x00"+"\x01\x00\x06\x00\xff\xff\xff\xff"+"\x02\x00\x04\x00\xe8\x03\x00\x00"+
-			"\x04\x00\x04\x00\xff\xff\xff\xff"+"\x10\x00\x04\x00\xff\xff\xff\xff"+"\x20\x00\x00\x00\xff\xff\xff\xff"), 0)
+		unix.Lsetxattr(p, name, []byte(
+			"\x02\x00\x00\x00"+"\x01\x00\x06\x00\xff\xff\xff\xff"+"\x02\x00\x04\x00\xe8\x03\x00\x00"+
+				"\x04\x00\x04\x00\xff\xff\xff\xff"+"\x10\x00\x04\x00\xff\xff\xff\xff"+"\x20\x00\x00\x00\xff\xff\xff\xff"), 0)
 		return
 	}
 	unix.Lsetxattr(p, name, bytes.Repeat([]byte{byte(w.r.Intn(256))}, size), 0)

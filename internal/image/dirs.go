@@ -10,8 +10,8 @@ import (
 	"banger/internal/blob"
 )
 
-// makeDirs makes the store's directories. An image's own is its user's alone, for the image may be private; those above let
-// pass the user as whom apt downloads (recipe.go).
+// makeDirs makes the store's directories. The directory of an image is accessible only to its owner, because the
+// image may be private. The directories above it can be traversed by the user under which apt downloads (recipe.go).
 func makeDirs(dir string) error {
 	all := filepath.Join(dir, "sha256")
 	err := os.MkdirAll(all, 0o711)
@@ -35,7 +35,7 @@ func makeDirs(dir string) error {
 	return err
 }
 
-// removeUnfinished removes what was being made in the store in dir when its process was killed.
+// removeUnfinished removes unfinished images that a killed process left in the store in dir.
 func removeUnfinished(dir string) error {
 	all := filepath.Join(dir, "sha256")
 	entries, err := os.ReadDir(all)

@@ -15,19 +15,19 @@ import (
 	"banger/internal/blob"
 )
 
-// stopFile exists while a store is open, and says since which start of the host. When
-// it is found with another start, the host went down before the store was closed.
+// stopFile exists while a store is open. It contains the boot id of the host. If the host has
+// another boot id when the store is opened, the host went down before the store was closed.
 const stopFile = "open.json"
 
-// openMark is what stopFile says.
+// openMark is the content of stopFile.
 type openMark struct {
 	Boot    string   `json:"boot"`
-	Doubted []string `json:"doubted,omitempty"` // images not looked at since such an end
+	Doubted []string `json:"doubted,omitempty"` // images that were not checked since the host went down
 }
 
 const bootIDFile = "/proc/sys/kernel/random/boot_id"
 
-// markOpen finds out how the store was left, and notes that it is open.
+// markOpen finds out whether the store was closed properly, and notes that it is open.
 func (s *Store) markOpen(boot string) error {
 	if boot == "" {
 		id, err := os.ReadFile(bootIDFile)
@@ -43,7 +43,7 @@ func (s *Store) markOpen(boot string) error {
 	}
 	var was openMark
 	if err == nil && json.Unmarshal(data, &was) != nil {
-		was = openMark{} // cut short by what we ask about
+		was = openMark{} // incomplete because the host went down
 	}
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (s *Store) markOpen(boot string) error {
 	return s.saveMark()
 }
 
-// saveMark writes stopFile; s.mu is held, or nobody else knows s.
+// saveMark writes stopFile. The caller holds s.mu, or is the only user of s.
 func (s *Store) saveMark() error {
 	m := openMark{Boot: s.boot}
 	for digest := range s.doubted {
@@ -75,7 +75,7 @@ func (s *Store) saveMark() error {
 	return blob.WriteJSON(filepath.Join(s.dir, stopFile), m)
 }
 
-// Close says that the store was left in order. Nothing may be under way.
+// Close notes that the store was closed properly. No other call may be running.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,9 +91,9 @@ func (s *Store) isDoubted(digest string) bool {
 	return s.doubted[digest]
 }
 
-// Ready makes sure that an image's rootfs is what was written: after the host went
-// down unexpectedly it is made again of its layers, which are hashed. It returns an
-// error with CodeBadImage when a layer is damaged; a pull mends that.
+// Ready makes sure that an image's rootfs has the bytes that were written. After the host went down
+// unexpectedly, it makes the rootfs again from the layers, which it hashes. It returns an error of
+// CodeBadImage if a layer is damaged; a pull repairs that.
 func (s *Store) Ready(ctx context.Context, digest string, emit banger.Emit) error {
 	img, err := s.Get(digest)
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *Store) Ready(ctx context.Context, digest string, emit banger.Emit) erro
 	return s.repair(ctx, img, s.storedSource(img), emit)
 }
 
-// storedSource is an image of the store as one to be read.
+// storedSource returns a stored image as a source.
 func (s *Store) storedSource(img banger.Image) *source {
 	src := &source{content: lost{img}, digest: img.Digest, configDigest: img.ConfigDigest}
 	for i, b := range img.Blobs {
@@ -117,7 +117,8 @@ func (s *Store) storedSource(img banger.Image) *source {
 	return src
 }
 
-// lost is where the blobs of an image are sought that were here and are wrong.
+// lost is a content that stands for blobs which were stored and turned out to be damaged. All its
+// methods return an error.
 type lost struct{ img banger.Image }
 
 func (d lost) manifest(context.Context, string) ([]byte, error) { return nil, d.err() }
@@ -127,18 +128,18 @@ func (d lost) blob(context.Context, string, int64) (io.ReadCloser, error) {
 func (d lost) close() {}
 
 func (d lost) err() error {
-	return permanentError{banger.Errorf(banger.CodeBadImage, "a layer of image %s was damaged when the host went down", d.img.Digest).
+	return permanentError{banger.Errorf(banger.CodeBadImage, "a layer of image %s was damaged when the host went down",
+		d.img.Digest).
 		WithHint("fetch it again: banger image pull %s", d.img.Reference)}
 }
 
-// permanentError ends a fetch at once.
+// permanentError is an error that ends a fetch at once.
 type permanentError struct{ error }
 
 func (permanentError) Permanent() bool { return true }
 func (p permanentError) Unwrap() error { return p.error }
 
-// repair makes the rootfs of a doubted image again, from src, for all images that
-// share it.
+// repair makes the rootfs of a doubted image again from src, for all images that share it.
 func (s *Store) repair(ctx context.Context, img banger.Image, src *source, emit banger.Emit) error {
 	s.repairing.Lock()
 	defer s.repairing.Unlock()
@@ -146,7 +147,8 @@ func (s *Store) repair(ctx context.Context, img banger.Image, src *source, emit 
 		return nil
 	}
 	if img.ConfigDigest == "" || len(img.Blobs) != len(img.Layers) {
-		emit(banger.Event{Stage: "image", Text: "the layers of " + img.Digest + " are not kept, so that its file system cannot be checked after the host went down"})
+		emit(banger.Event{Stage: "image", Text: "the layers of " + img.Digest +
+			" are not kept, so that its file system cannot be checked after the host went down"})
 		return s.trust(img.Digest)
 	}
 	emit(banger.Event{Stage: "image", Text: "the host went down unexpectedly: checking " + img.Digest})
@@ -185,7 +187,7 @@ func (s *Store) repair(ctx context.Context, img banger.Image, src *source, emit 
 	return nil
 }
 
-// trust notes that an image was looked at.
+// trust notes that an image was checked.
 func (s *Store) trust(digest string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"banger"
 )
 
-// storeOf opens the store in dir as in a start of the host.
+// storeOf opens the store in dir under a given boot id of the host.
 func storeOf(t *testing.T, dir, boot string) *Store {
 	t.Helper()
 	s, err := Open(dir, Options{BootID: boot})
@@ -42,7 +42,7 @@ func spoil(t *testing.T, path string) {
 	}
 }
 
-// beginning is where spoil changes a rootfs.
+// beginning returns what a rootfs has where spoil changes it.
 func beginning(t *testing.T, s *Store, digest string) string {
 	t.Helper()
 	f, err := os.Open(s.RootfsPath(digest))
@@ -57,8 +57,8 @@ func beginning(t *testing.T, s *Store, digest string) string {
 	return string(p)
 }
 
-// What follows when the host goes down, or not, between two openings of a store whose
-// rootfs has changed on the disk meanwhile.
+// TestARootfsIsMadeAgainAfterAnUncleanStop checks what happens to a store whose rootfs has changed
+// on the disk between two openings, with and without a crash of the host between them.
 func TestARootfsIsMadeAgainAfterAnUncleanStop(t *testing.T) {
 	for name, c := range map[string]struct {
 		close bool
@@ -92,7 +92,8 @@ func TestARootfsIsMadeAgainAfterAnUncleanStop(t *testing.T) {
 	}
 }
 
-// The doubt itself survives a daemon that is killed before the image is used.
+// TestDoubtIsNotForgotten checks that the doubt survives a daemon that is killed before the image
+// is used.
 func TestDoubtIsNotForgotten(t *testing.T) {
 	dir, ref := t.TempDir(), "oci:"+ociDir(t, packed(gzipped, file("f", "content")))
 	s := storeOf(t, dir, "first")
@@ -115,7 +116,8 @@ func TestDoubtIsNotForgotten(t *testing.T) {
 	}
 }
 
-// A layer that is damaged as well is named; a pull brings it back.
+// TestADamagedLayerIsFetchedAgain checks that a layer that is damaged as well is named, and that a
+// pull replaces it.
 func TestADamagedLayerIsFetchedAgain(t *testing.T) {
 	dir, ref := t.TempDir(), "oci:"+ociDir(t, packed(gzipped, file("f", "content")))
 	s := storeOf(t, dir, "first")

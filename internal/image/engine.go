@@ -14,8 +14,7 @@ import (
 	"banger"
 )
 
-// openEngine takes an image from a running docker or podman, which both answer
-// docker's API on a socket of the host.
+// openEngine fetches an image from a running docker or podman. Both serve docker's API on a socket of the host.
 func openEngine(ctx context.Context, scheme, name, dir string) (content, error) {
 	socket, err := engineSocket(scheme, os.Getenv)
 	if err != nil {
@@ -41,7 +40,8 @@ func openEngine(ctx context.Context, scheme, name, dir string) (content, error) 
 	}
 	if res.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 300))
-		return nil, banger.Errorf(banger.CodeUnavailable, "%s does not give out image %s: %s: %q", kind, name, res.Status, text)
+		return nil, banger.Errorf(banger.CodeUnavailable, "%s does not give out image %s: %s: %q", kind, name, res.Status,
+			text)
 	}
 	file, err := spool(res.Body, dir)
 	if err != nil {
@@ -54,7 +54,7 @@ func openEngine(ctx context.Context, scheme, name, dir string) (content, error) 
 	return &spooled{c, file}, nil
 }
 
-// engineSocket follows the clients of docker and podman.
+// engineSocket finds the socket as the clients of docker and podman do.
 func engineSocket(scheme string, env func(string) string) (string, error) {
 	variable, own, candidates := "DOCKER_HOST", "docker.sock", []string{"/var/run/docker.sock"}
 	if scheme == schemePodman {
@@ -66,7 +66,8 @@ func engineSocket(scheme string, env func(string) string) (string, error) {
 	if host := env(variable); host != "" {
 		path, ok := strings.CutPrefix(host, "unix://")
 		if !ok {
-			return "", banger.Errorf(banger.CodeInvalid, "%s is %.200q, but only sockets of this host (unix://…) can be used", variable, host)
+			return "", banger.Errorf(banger.CodeInvalid, "%s is %.200q, but only sockets of this host (unix://…) can be used",
+				variable, host)
 		}
 		return path, nil
 	}
@@ -75,7 +76,8 @@ func engineSocket(scheme string, env func(string) string) (string, error) {
 			return c, nil
 		}
 	}
-	return "", banger.Errorf(banger.CodeUnavailable, "there is no socket of %s on this host, looked for at %s", strings.TrimSuffix(scheme, ":"), strings.Join(candidates, " and ")).
+	return "", banger.Errorf(banger.CodeUnavailable, "there is no socket of %s on this host, looked for at %s",
+		strings.TrimSuffix(scheme, ":"), strings.Join(candidates, " and ")).
 		WithHint("start it, or set %s", variable)
 }
 

@@ -57,8 +57,13 @@ func TestARunningEngineIsASource(t *testing.T) {
 				t.Errorf("it is called %s", img.Reference)
 			}
 			wantOnly(t, s, img.Digest)
-			for ref, code := range map[string]banger.Code{"none:v1": banger.CodeNotFound, "secret:v1": banger.CodeUnavailable, "broken:v1": banger.CodeInvalid} {
-				if _, err := s.Ensure(context.Background(), scheme+ref, "", banger.PullAlways, banger.Discard); banger.CodeOf(err) != code {
+			for ref, code := range map[string]banger.Code{
+				"none:v1":   banger.CodeNotFound,
+				"secret:v1": banger.CodeUnavailable,
+				"broken:v1": banger.CodeInvalid,
+			} {
+				if _, err := s.Ensure(context.Background(), scheme+ref, "", banger.PullAlways,
+					banger.Discard); banger.CodeOf(err) != code {
 					t.Errorf("%s: %v", ref, err)
 				}
 			}
@@ -67,7 +72,8 @@ func TestARunningEngineIsASource(t *testing.T) {
 	}
 }
 
-// Where the clients of docker and podman look, in their order.
+// TestWhereAnEngineListens checks that sockets are searched where the clients of docker and podman
+// search, in the same order.
 func TestWhereAnEngineListens(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"docker.sock", "podman/podman.sock"} {
@@ -83,7 +89,10 @@ func TestWhereAnEngineListens(t *testing.T) {
 		env    map[string]string
 		want   string // "": an error
 	}{
-		"docker's variable": {schemeDockerDaemon, map[string]string{"DOCKER_HOST": "unix:///x.sock", "XDG_RUNTIME_DIR": dir}, "/x.sock"},
+		"docker's variable": {schemeDockerDaemon, map[string]string{
+			"DOCKER_HOST":     "unix:///x.sock",
+			"XDG_RUNTIME_DIR": dir,
+		}, "/x.sock"},
 		"podman's variable": {schemePodman, map[string]string{"CONTAINER_HOST": "unix:///y.sock"}, "/y.sock"},
 		"the user's docker": {schemeDockerDaemon, map[string]string{"XDG_RUNTIME_DIR": dir}, dir + "/docker.sock"},
 		"the user's podman": {schemePodman, map[string]string{"XDG_RUNTIME_DIR": dir}, dir + "/podman/podman.sock"},

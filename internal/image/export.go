@@ -22,10 +22,10 @@ import (
 
 const (
 	annotationName = "io.containerd.image.name"          // the whole reference
-	annotationRef  = "org.opencontainers.image.ref.name" // the tag alone (annotations.md)
+	annotationRef  = "org.opencontainers.image.ref.name" // only the tag (annotations.md)
 )
 
-// Tag gives an image another name, of the kind that registries have.
+// Tag gives an image another name, in the form of a registry's names.
 func (s *Store) Tag(source, target string) (banger.Image, error) {
 	img, err := s.Find(source)
 	if err != nil {
@@ -39,7 +39,7 @@ func (s *Store) Tag(source, target string) (banger.Image, error) {
 	return img, s.refer(full, reference{Digest: img.Digest})
 }
 
-// History returns how an image was built, newest step first, from its config.
+// History returns the steps in which an image was built, newest first, as its config lists them.
 func (s *Store) History(ctx context.Context, ref string) ([]banger.ImageStep, error) {
 	img, err := s.Find(ref)
 	if err != nil {
@@ -63,7 +63,7 @@ func (s *Store) History(ctx context.Context, ref string) ([]banger.ImageStep, er
 		}
 		steps = append(steps, step)
 	}
-	for ; layer < len(img.Blobs); layer++ { // of which the history says nothing
+	for ; layer < len(img.Blobs); layer++ { // layers that the history does not mention
 		steps = append(steps, banger.ImageStep{Layer: img.Blobs[layer].Digest, Size: img.Blobs[layer].Size})
 	}
 	slices.Reverse(steps)
@@ -89,7 +89,7 @@ type Export struct {
 	images []banger.Image
 }
 
-// Export finds images and checks that all their blobs are here.
+// Export finds images and checks that all their blobs are stored.
 func (s *Store) Export(refs []string) (*Export, error) {
 	e := &Export{store: s}
 	for _, ref := range refs {
@@ -107,7 +107,7 @@ func (s *Store) Export(refs []string) (*Export, error) {
 	return e, nil
 }
 
-// blobsOf lists the digests of all that an image consists of.
+// blobsOf returns the digests of all blobs of an image.
 func blobsOf(img banger.Image) []string {
 	list := []string{img.Digest, img.ConfigDigest}
 	for _, b := range img.Blobs {
@@ -116,8 +116,8 @@ func blobsOf(img banger.Image) []string {
 	return list
 }
 
-// Write writes a tar that is an OCI layout and what `docker load` reads as well. Every
-// blob is checked while it is written.
+// Write writes a tar that is an OCI layout and that `docker load` can read as well. It checks every
+// blob while it writes it.
 func (e *Export) Write(ctx context.Context, out io.Writer) error {
 	for _, img := range e.images {
 		release, err := e.store.Pin(img.Digest, "the save of "+img.Reference)
@@ -184,7 +184,8 @@ func (e *Export) writeBlob(ctx context.Context, w *tar.Writer, digest string) er
 		return err
 	}
 	if got := h.sum(); got != digest {
-		return banger.Errorf(banger.CodeInternal, "the stored blob %s has become %s", digest, got).WithHint("remove the image and pull it again")
+		return banger.Errorf(banger.CodeInternal, "the stored blob %s has become %s", digest, got).
+			WithHint("remove the image and pull it again")
 	}
 	return nil
 }
@@ -195,7 +196,8 @@ func (e *Export) describe(img banger.Image) (v1.Descriptor, error) {
 		return v1.Descriptor{}, err
 	}
 	size, _ := e.store.blobs.Has(img.Digest)
-	d := v1.Descriptor{MediaType: types.OCIManifestSchema1, Size: size, Digest: hash, Annotations: map[string]string{annotationName: img.Reference}}
+	d := v1.Descriptor{MediaType: types.OCIManifestSchema1, Size: size, Digest: hash,
+		Annotations: map[string]string{annotationName: img.Reference}}
 	raw, err := os.ReadFile(e.store.blobs.Path(img.Digest))
 	if err != nil {
 		return d, err
@@ -210,7 +212,8 @@ func (e *Export) describe(img banger.Image) (v1.Descriptor, error) {
 }
 
 func savedImage(img banger.Image) saved {
-	s := saved{Config: "blobs/sha256/" + strings.TrimPrefix(img.ConfigDigest, "sha256:"), RepoTags: []string{}, Layers: []string{}}
+	s := saved{Config: "blobs/sha256/" + strings.TrimPrefix(img.ConfigDigest, "sha256:"), RepoTags: []string{},
+		Layers: []string{}}
 	if tag := repoTag(img.Reference); tag != "" {
 		s.RepoTags = append(s.RepoTags, tag)
 	}
@@ -220,7 +223,7 @@ func savedImage(img banger.Image) saved {
 	return s
 }
 
-// repoTag returns a reference as docker shows it, name:tag, or "" when it has no tag.
+// repoTag returns a reference in docker's form name:tag, or "" if it has no tag.
 func repoTag(ref string) string {
 	if _, ok := catalogue[ref]; ok {
 		return ref + ":latest"
@@ -232,8 +235,8 @@ func repoTag(ref string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(tag.Name(), "index.docker.io/"), "library/")
 }
 
-// Load brings in the images of an archive that `save`, docker or podman wrote, and
-// returns them. One without a name goes by its digest.
+// Load adds the images of an archive that `save`, docker or podman wrote, and returns them. An
+// image without a name gets its digest as name.
 func (s *Store) Load(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error) {
 	m := s.begin("the load of an archive")
 	defer m.end()
@@ -268,8 +271,8 @@ type part struct {
 	names   []string
 }
 
-// imagesOf lists what an archive holds, by the index of an OCI layout or, without
-// one, by docker's manifest.json.
+// imagesOf lists the images of an archive. It reads the index of an OCI layout or, if there is
+// none, docker's manifest.json.
 func imagesOf(ctx context.Context, a *archive) ([]part, error) {
 	var parts []part
 	if _, ok := a.members["index.json"]; ok {
@@ -307,7 +310,7 @@ func imagesOf(ctx context.Context, a *archive) ([]part, error) {
 	return parts, nil
 }
 
-// chosen is one image of a place with several.
+// chosen is one image of a content that has several.
 type chosen struct {
 	content
 	digest string
@@ -320,7 +323,7 @@ func (c *chosen) manifest(ctx context.Context, digest string) ([]byte, error) {
 	return c.content.manifest(ctx, digest)
 }
 
-// loadOne brings in one image under all its names.
+// loadOne adds one image under all its names.
 func (s *Store) loadOne(ctx context.Context, p part, m *making, emit banger.Emit) ([]banger.Image, error) {
 	native, _ := parsePlatform("")
 	src, err := s.resolveContent(ctx, p.content, native)
@@ -359,7 +362,7 @@ func (s *Store) loadOne(ctx context.Context, p part, m *making, emit banger.Emit
 	return list, nil
 }
 
-// Push writes an image to the registry that its name says.
+// Push writes an image to the registry in its name.
 func (s *Store) Push(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error) {
 	e, err := s.Export([]string{ref})
 	if err != nil {
@@ -392,7 +395,7 @@ func (s *Store) Push(ctx context.Context, ref string, emit banger.Emit) (banger.
 	return img, nil
 }
 
-// storedImage shows an image of the store to the library (partial.CompressedImageCore).
+// storedImage presents a stored image to the library (partial.CompressedImageCore).
 type storedImage struct {
 	store *Store
 	img   banger.Image

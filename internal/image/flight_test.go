@@ -15,7 +15,7 @@ import (
 	"banger"
 )
 
-// counter counts requests by what they ask for; a blob's wait until it is opened.
+// counter counts requests by their kind. Requests of blobs wait until the gate is opened.
 type counter struct {
 	mu     sync.Mutex
 	count  map[string]int
@@ -53,14 +53,13 @@ func (c *counter) blobs() map[string]int {
 	return blobs
 }
 
-// result is what an Ensure in the background returned.
+// result is the result of an Ensure in the background.
 type result struct {
 	img banger.Image
 	err error
 }
 
-// ensureSoon calls Ensure in the background and returns when it waits, or is
-// done.
+// ensureSoon calls Ensure in the background and returns when it waits or is done.
 func ensureSoon(t *testing.T, ctx context.Context, s *Store, ref string) chan result {
 	t.Helper()
 	name, err := s.Normalize(ref)
@@ -93,7 +92,7 @@ func ensureSoon(t *testing.T, ctx context.Context, s *Store, ref string) chan re
 	return done
 }
 
-// of returns what comes from a channel, which must not take long.
+// of returns the next value of a channel. It fails if that takes long.
 func of[T any](t *testing.T, c <-chan T) T {
 	t.Helper()
 	select {
@@ -241,7 +240,8 @@ func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(s.dir, "sha256", tmpPrefix+"1", "blobs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	halves := []string{refsFile + ".tmp", stopFile + ".tmp", filepath.Join("sha256", img.Digest[7:], metaFile+".tmp"), filepath.Join("sha256", img.Digest[7:], copyFile)}
+	halves := []string{refsFile + ".tmp", stopFile + ".tmp", filepath.Join("sha256", img.Digest[7:], metaFile+".tmp"),
+		filepath.Join("sha256", img.Digest[7:], copyFile)}
 	for _, half := range halves {
 		if err := os.WriteFile(filepath.Join(s.dir, half), []byte("hal"), 0o600); err != nil {
 			t.Fatal(err)

@@ -18,9 +18,9 @@ import (
 	"banger/internal/blob"
 )
 
-// Register makes an image of an ext4 file that somebody else made and goes on owning:
-// the store only leads to it. The image's digest is that of the file's content. The file
-// must not change afterwards; one whose size or time has is not used any more.
+// Register makes an image of an ext4 file that belongs to somebody else. The store keeps only a
+// symlink to the file. The image's digest is that of the file's content. The file must not change
+// afterwards: if its size or time has changed, the image is no longer used.
 func (s *Store) Register(ctx context.Context, target, rootfs, kernel string) (banger.Image, error) {
 	name, err := newName(target)
 	if err != nil {
@@ -28,8 +28,8 @@ func (s *Store) Register(ctx context.Context, target, rootfs, kernel string) (ba
 	}
 	m := s.begin("the registration of " + name)
 	defer m.end()
-	img := banger.Image{Reference: name, Kernel: kernel, Foreign: rootfs, Platform: "linux/" + runtime.GOARCH, PulledAt: time.Now().UTC(),
-		Config: banger.ImageConfig{Cmd: []string{"/bin/sh"}, Env: []string{recipePath}}}
+	img := banger.Image{Reference: name, Kernel: kernel, Foreign: rootfs, Platform: "linux/" + runtime.GOARCH,
+		PulledAt: time.Now().UTC(), Config: banger.ImageConfig{Cmd: []string{"/bin/sh"}, Env: []string{recipePath}}}
 	f, err := openForeign(rootfs, &img)
 	if err != nil {
 		return banger.Image{}, err
@@ -47,7 +47,7 @@ func (s *Store) Register(ctx context.Context, target, rootfs, kernel string) (ba
 	return img, s.refer(name, reference{Digest: img.Digest})
 }
 
-// openForeign opens a file that can be a rootfs, and notes its size and time.
+// openForeign opens a file that is to be a rootfs, and records its size and time in img.
 func openForeign(path string, img *banger.Image) (*os.File, error) {
 	bad := func(why string) error {
 		return banger.Errorf(banger.CodeInvalid, "%.300q cannot be a root file system: %s", path, why)
@@ -66,7 +66,7 @@ func openForeign(path string, img *banger.Image) (*os.File, error) {
 	case !info.Mode().IsRegular():
 		err = bad("it is no regular file")
 	default:
-		// ext4, The Super Block: it starts at 1024, s_magic at 0x38 of it.
+		// The superblock of ext4 starts at 1024; s_magic is at 0x38 of it.
 		if _, rerr := f.ReadAt(magic[:], 1024+0x38); rerr != nil || binary.LittleEndian.Uint16(magic[:]) != 0xEF53 {
 			err = bad("it holds no ext4")
 		}
@@ -83,7 +83,7 @@ func openForeign(path string, img *banger.Image) (*os.File, error) {
 	return f, nil
 }
 
-// eachPiece calls use for each piece of a file that is no hole.
+// eachPiece calls use for each piece of a file that is not a hole.
 func eachPiece(ctx context.Context, f *os.File, use func(at int64, piece io.Reader) error) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -107,7 +107,7 @@ func eachPiece(ctx context.Context, f *os.File, use func(at int64, piece io.Read
 	return nil
 }
 
-// hashSparse hashes a file's pieces and where they lie.
+// hashSparse returns a digest of a file's pieces and their offsets.
 func hashSparse(ctx context.Context, f *os.File) (string, error) {
 	h := sha256.New()
 	err := eachPiece(ctx, f, func(at int64, piece io.Reader) error {
@@ -124,7 +124,7 @@ func (s *Store) publishForeign(img banger.Image) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp) // nothing is left of it after the rename
+	defer os.RemoveAll(tmp) // removes nothing after the rename
 	if err := os.Symlink(img.Foreign, filepath.Join(tmp, rootfsFile)); err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (s *Store) publishForeign(img banger.Image) error {
 	return blob.Sync(filepath.Dir(s.path(img.Digest)))
 }
 
-// checkForeign refuses a registered file that is not what it was.
+// checkForeign returns an error if a registered file has changed.
 func checkForeign(img banger.Image) error {
 	var now banger.Image
 	f, err := openForeign(img.Foreign, &now)
@@ -154,10 +154,10 @@ func checkForeign(img banger.Image) error {
 	return nil
 }
 
-// copyFile is, in an image's directory, what Promote has copied so far.
+// copyFile is the name of the copy that Promote makes in an image's directory.
 const copyFile = ".copy"
 
-// Promote copies a registered file into the store, which owns the copy from then on.
+// Promote copies a registered file into the store, which then uses its own copy.
 func (s *Store) Promote(ctx context.Context, ref string) (banger.Image, error) {
 	img, err := s.Find(ref)
 	if err != nil {
@@ -180,7 +180,7 @@ func (s *Store) Promote(ctx context.Context, ref string) (banger.Image, error) {
 	if img.Size, err = copySparse(ctx, img.Foreign, copied); err != nil {
 		return img, hostError(ctx, ref, err)
 	}
-	// The file decides; what image.json says of it follows.
+	// The rename is decisive; image.json is updated after it.
 	if err := os.Rename(copied, path); err != nil {
 		return img, err
 	}
@@ -193,7 +193,7 @@ func (s *Store) Promote(ctx context.Context, ref string) (banger.Image, error) {
 	return img, nil
 }
 
-// copySparse copies what of a file is no hole, durably, and returns what the copy takes.
+// copySparse copies a file without its holes, syncs the copy, and returns how many bytes the copy occupies.
 func copySparse(ctx context.Context, from, to string) (int64, error) {
 	in, err := os.Open(from)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"banger"
 )
 
-// foreign is an ext4 file that is nobody's image yet.
+// foreign makes an ext4 file that is not registered yet.
 func foreign(t *testing.T) string {
 	t.Helper()
 	s := openStore(t)
@@ -45,7 +45,8 @@ func TestARegisteredFileStaysWhereItIs(t *testing.T) {
 	wantOnly(t, s)
 }
 
-// A file that changes under a VM's feet is told before it does harm.
+// TestARegisteredFileMustNotChange checks that a change of the file is reported before a VM uses
+// it.
 func TestARegisteredFileMustNotChange(t *testing.T) {
 	for name, change := range map[string]func(string) error{
 		"touched": func(at string) error { return os.Chtimes(at, time.Time{}, time.Unix(1, 0)) },

@@ -16,7 +16,7 @@ import (
 	"banger/internal/ext4"
 )
 
-// memory is a sparse file that is nowhere, for a file system that nobody mounts.
+// memory is a sparse file in memory, for a file system that is not mounted.
 type memory struct {
 	mu     sync.Mutex
 	blocks map[int64][]byte
@@ -88,7 +88,7 @@ func plainOf(p []byte) (io.Reader, func(), error) {
 	return decompress(bufio.NewReader(bytes.NewReader(p)))
 }
 
-// held is a content of two blobs: a manifest and whatever else is asked for.
+// held is a content of two blobs: a manifest, and one blob for all other requests.
 type held struct{ manifestBody, config []byte }
 
 func (h held) manifest(context.Context, string) ([]byte, error) { return h.manifestBody, nil }
@@ -100,8 +100,12 @@ func (h held) close() {}
 // FuzzManifest takes any bytes as a manifest or an index.
 func FuzzManifest(f *testing.F) {
 	hex := strings.Repeat("0", 64)
-	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:` + hex + `","size":2},"layers":[]}`))
-	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:` + hex + `","size":2,"platform":{"os":"linux","architecture":"amd64"}}]}`))
+	f.Add(
+		[]byte(`{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:` + hex +
+			`","size":2},"layers":[]}`))
+	f.Add(
+		[]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:` + hex +
+			`","size":2,"platform":{"os":"linux","architecture":"amd64"}}]}`))
 	f.Add([]byte(`{"schemaVersion":1,"fsLayers":[{"blobSum":"x"}]}`))
 	f.Add([]byte(`[]`))
 	native, _ := parsePlatform("")
@@ -151,7 +155,8 @@ func FuzzConfig(f *testing.F) {
 // FuzzReference normalises any text: what it accepts is stable, and is no other kind of
 // reference afterwards.
 func FuzzReference(f *testing.F) {
-	for _, s := range []string{"debian:12", "ghcr.io/a/b@sha256:" + strings.Repeat("a", 64), "oci:/a/b:tag", "docker-archive:/x", "podman:a", "localhost:5000/a", "debian-bookworm", "sha256:" + strings.Repeat("a", 64)} {
+	for _, s := range []string{"debian:12", "ghcr.io/a/b@sha256:" + strings.Repeat("a", 64), "oci:/a/b:tag",
+		"docker-archive:/x", "podman:a", "localhost:5000/a", "debian-bookworm", "sha256:" + strings.Repeat("a", 64)} {
 		f.Add(s)
 	}
 	s := &Store{}

@@ -4,8 +4,8 @@ import (
 	"banger/internal/pin"
 )
 
-// Pin holds an image until release, so that it is not removed. by says who needs it, as in "it is needed by the push
-// of ...". It returns an error of CodeNotFound if there is no such image.
+// Pin protects an image from removal until release is called. by says who needs the image, as in "it is needed by the
+// push of ...". Pin returns an error of CodeNotFound if there is no such image.
 func (s *Store) Pin(digest, by string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -20,18 +20,18 @@ func (s *Store) Pin(digest, by string) (release func(), err error) {
 	}, nil
 }
 
-// making is the making of images. What it uses stays until it ends: the blobs, and the images that it holds, which
-// may have no name yet.
+// making is a task that makes images. Until it ends, it protects the blobs and the images that it
+// holds from removal. These images may have no name yet.
 type making struct {
 	store *Store
 	by    string
-	free  func() // lets go of the blobs
+	free  func() // releases the blobs
 	pins  []*pin.Pin
 }
 
 func (s *Store) begin(by string) *making { return &making{store: s, by: by, free: s.blobs.Keep()} }
 
-// hold holds an image, whether it is there or is about to be.
+// hold protects an image, which need not exist yet, until the task ends.
 func (m *making) hold(digest string) {
 	m.store.mu.Lock()
 	defer m.store.mu.Unlock()

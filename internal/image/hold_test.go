@@ -9,17 +9,18 @@ import (
 	"banger"
 )
 
-// noVM says that no VM uses an image.
+// noVM is a Users function: no VM uses an image.
 func noVM(string) string { return "" }
 
-// TestWhatIsHeldStays, and the error says who holds it; all else goes at once.
+// TestWhatIsHeldStays, and the error says who holds it; everything else goes at once.
 func TestWhatIsHeldStays(t *testing.T) {
 	s, a, b := sharing(t)
 	release, err := s.Pin(a.Digest, "the push of a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Remove(a.Reference, noVM); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "the push of a") {
+	if err := s.Remove(a.Reference, noVM); banger.CodeOf(err) != banger.CodeConflict ||
+		!strings.Contains(err.Error(), "the push of a") {
 		t.Errorf("a held image is removed: %v", err)
 	}
 	if _, err := s.Find(a.Reference); err != nil {
@@ -39,7 +40,8 @@ func TestWhatIsHeldStays(t *testing.T) {
 	}
 }
 
-// TestAPruneDuringALoadTakesNothingOfIt: neither blobs that are no image's yet, nor an image without a name.
+// TestAPruneDuringALoadTakesNothingOfIt: it removes neither blobs that belong to no image yet, nor
+// an image without a name.
 func TestAPruneDuringALoadTakesNothingOfIt(t *testing.T) {
 	from, a, _ := sharing(t)
 	e, err := from.Export([]string{a.Reference})

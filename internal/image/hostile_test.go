@@ -19,8 +19,8 @@ import (
 	"banger/internal/ext4"
 )
 
-// wantFailure fails the test unless err has the code, is one sentence that
-// contains the words, and the store holds nothing.
+// wantFailure fails the test unless err has the code and is one sentence that contains the words,
+// and the store is empty.
 func wantFailure(t *testing.T, s *Store, err error, code banger.Code, words string) {
 	t.Helper()
 	switch {
@@ -37,8 +37,8 @@ func wantFailure(t *testing.T, s *Store, err error, code banger.Code, words stri
 	}
 }
 
-// TestNoNameLeavesTheImage converts layers whose names try to climb or to leave
-// through symlinks, and says where in the image the file lies then.
+// TestNoNameLeavesTheImage converts layers whose names try to climb or to leave through symlinks,
+// and checks where in the image the file is then.
 func TestNoNameLeavesTheImage(t *testing.T) {
 	const f = " regular 0644 0:0 \"x\"\n"
 	for name, c := range map[string]struct {
@@ -50,9 +50,10 @@ func TestNoNameLeavesTheImage(t *testing.T) {
 		"absolute":               {[]entry{file("/etc/f", "x")}, "/etc/f"},
 		"absolute symlink":       {[]entry{symlink("out", "/tmp"), file("out/f", "x")}, "/tmp/f"},
 		"climbing symlink":       {[]entry{symlink("a/out", "../../../../.."), file("a/out/tmp/f", "x")}, "/tmp/f"},
-		"symlink in a symlink":   {[]entry{dir("d"), symlink("d/up", ".."), symlink("far", "d/up/../d"), file("far/up/f", "x")}, "/f"},
-		"climbing hard link":     {[]entry{file("f", "x"), hardLink("g", "../../f")}, "/f"},
-		"double slashes":         {[]entry{file("a//.//f", "x")}, "/a/f"},
+		"symlink in a symlink": {[]entry{dir("d"), symlink("d/up", ".."), symlink("far", "d/up/../d"),
+			file("far/up/f", "x")}, "/f"},
+		"climbing hard link": {[]entry{file("f", "x"), hardLink("g", "../../f")}, "/f"},
+		"double slashes":     {[]entry{file("a//.//f", "x")}, "/a/f"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := convert(t, plain(c.layer...)); !strings.Contains(got, "\n"+c.want+f) {
@@ -79,15 +80,16 @@ func TestHostileLayersAreRefused(t *testing.T) {
 		layer layerBlob
 		words string
 	}{
-		"hard link to nothing":          {plain(hardLink("a", "b")), "hard link to"},
-		"hard link to a directory":      {plain(dir("d"), hardLink("a", "d")), "hard link to the directory"},
-		"hard link to the root":         {plain(hardLink("a", "/")), "hard link to"},
-		"hard link to itself":           {plain(hardLink("a", "a")), "hard link to"},
-		"name of 256 bytes":             {plain(file(strings.Repeat("n", 256), "")), "name"},
-		"path of 5000 bytes":            {plain(file(strings.Repeat("d/", 2500)+"f", "")), "at most 4096"},
-		"symlink of 5000 bytes":         {plain(symlink("a", strings.Repeat("t/", 2500))), "symlink"},
-		"symlink to nothing":            {plain(symlink("a", "")), "symlink"},
-		"endless symlinks":              {plain(symlink("a", "b"), symlink("b", "a"), file("a/f", "")), "symlinks on the way"},
+		"hard link to nothing":     {plain(hardLink("a", "b")), "hard link to"},
+		"hard link to a directory": {plain(dir("d"), hardLink("a", "d")), "hard link to the directory"},
+		"hard link to the root":    {plain(hardLink("a", "/")), "hard link to"},
+		"hard link to itself":      {plain(hardLink("a", "a")), "hard link to"},
+		"name of 256 bytes":        {plain(file(strings.Repeat("n", 256), "")), "name"},
+		"path of 5000 bytes":       {plain(file(strings.Repeat("d/", 2500)+"f", "")), "at most 4096"},
+		"symlink of 5000 bytes":    {plain(symlink("a", strings.Repeat("t/", 2500))), "symlink"},
+		"symlink to nothing":       {plain(symlink("a", "")), "symlink"},
+		"endless symlinks": {plain(symlink("a", "b"), symlink("b", "a"), file("a/f", "")),
+			"symlinks on the way"},
 		"file below a file":             {plain(file("f", ""), file("f/g", "")), "no directory"},
 		"root is a file":                {plain(file(".", "")), "root"},
 		"whiteout of nothing":           {plain(file(".wh.", "")), "whiteout"},
@@ -117,24 +119,30 @@ func TestHostileLayersAreRefused(t *testing.T) {
 	}
 }
 
-// header is a tar that ends behind the header of a file of so many bytes.
+// header returns a tar that ends after the header of a file of the given size.
 func header(name string, size int64) []byte {
 	var buf bytes.Buffer
-	if err := tar.NewWriter(&buf).WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o644, Format: tar.FormatPAX}); err != nil {
+	if err := tar.NewWriter(&buf).WriteHeader(&tar.Header{
+		Name:   name,
+		Size:   size,
+		Mode:   0o644,
+		Format: tar.FormatPAX,
+	}); err != nil {
 		panic(err)
 	}
 	return buf.Bytes()
 }
 
-// holes is a sparse entry (PAX format 1.0 of GNU tar) that is one hole.
+// holes returns a sparse entry (PAX format 1.0 of GNU tar) that consists of one hole.
 func holes(name string, size int64) []byte {
 	sparseMap := make([]byte, 512)
 	copy(sparseMap, "0\n")
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	realSize := strconv.FormatInt(size, 10)
-	err := w.WriteHeader(&tar.Header{Name: name, Size: 512, Mode: 0o644, Format: tar.FormatPAX, PAXRecords: map[string]string{
-		"xxx.sparse.major": "1", "xxx.sparse.minor": "0", "xxx.sparse.name": name, "xxx.sparse.realsize": realSize}})
+	err := w.WriteHeader(
+		&tar.Header{Name: name, Size: 512, Mode: 0o644, Format: tar.FormatPAX, PAXRecords: map[string]string{
+			"xxx.sparse.major": "1", "xxx.sparse.minor": "0", "xxx.sparse.name": name, "xxx.sparse.realsize": realSize}})
 	if err != nil {
 		panic(err)
 	}
@@ -154,12 +162,13 @@ func damaged(p []byte) []byte {
 func TestAnEntryOfHolesCanBeCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := small(ctx, t, &budget{Limits: Limits{}.orDefaults()}, holes("f", 60<<30)); !errors.Is(err, context.Canceled) {
+	if err := small(ctx, t, &budget{Limits: Limits{}.orDefaults()},
+		holes("f", 60<<30)); !errors.Is(err, context.Canceled) {
 		t.Errorf("60 GiB of holes were read to the end: %v", err)
 	}
 }
 
-// small applies one layer to a file system that is as small as possible.
+// small applies one layer to the smallest possible file system.
 func small(ctx context.Context, t *testing.T, limits *budget, layer []byte) error {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "rootfs"))
@@ -180,7 +189,7 @@ func small(ctx context.Context, t *testing.T, limits *budget, layer []byte) erro
 	return newTree(w).apply(list)
 }
 
-// TestBoundsOfAnImage are those that no test can reach by a real image.
+// TestBoundsOfAnImage checks bounds that no real image can reach in a test.
 func TestBoundsOfAnImage(t *testing.T) {
 	noise := make([]byte, 70<<20)
 	rand.Read(noise)
@@ -257,7 +266,8 @@ func TestRegistriesThatFail(t *testing.T) {
 		code  banger.Code
 		words string
 	}{
-		"nobody listens":        {strings.TrimPrefix(gone.URL, "http://") + "/image", banger.CodeUnavailable, "cannot be reached"},
+		"nobody listens": {strings.TrimPrefix(gone.URL, "http://") + "/image", banger.CodeUnavailable,
+			"cannot be reached"},
 		"no such image":         {answer(404, ""), banger.CodeNotFound, "has no image"},
 		"no access":             {answer(403, ""), banger.CodeDenied, "refuses access"},
 		"its own fault":         {answer(501, "sorry"), banger.CodeUnavailable, "cannot read"},

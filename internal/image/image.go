@@ -1,7 +1,6 @@
-// Package image turns a reference into a root file system: it finds the source,
-// fetches its blobs, decodes all layers at once while checking every digest, applies
-// them in order to an in-memory tree and writes one ext4 file, named by the
-// manifest's digest.
+// Package image turns a reference into a root file system: it finds the source, fetches its blobs, decodes all layers
+// at once while checking every digest, applies them in order to an in-memory tree and writes one ext4 file, named by
+// the manifest's digest.
 //
 // No path of an image is ever opened on the host: names are keys in memory and
 // bytes in directory blocks. The package must not know of VMs or of a database.
@@ -31,8 +30,7 @@ import (
 	"banger/internal/registry"
 )
 
-// Store is a directory of converted images and the references that name them.
-// Its methods may be called concurrently.
+// Store is a directory of converted images and the references that name them. Its methods may be called concurrently.
 type Store struct {
 	dir    string
 	blobs  *blob.Store
@@ -45,7 +43,7 @@ type Store struct {
 	refs    map[string]reference
 	flights map[string]*flight
 	pins    pin.Set         // of images, by digest
-	boot    string          // which start of the host this is
+	boot    string          // the boot id of the host
 	doubted map[string]bool // digests of images; see stopFile
 }
 
@@ -53,16 +51,16 @@ type Store struct {
 type Options struct {
 	Limits   Limits
 	Registry registry.Options
-	BootID   string // which start of the host this is; "": what the kernel says
+	BootID   string // the boot id of the host; "": the kernel's
 }
 
-// reference is what a name means.
+// reference is the meaning of a name.
 type reference struct {
 	Digest string `json:"digest"`          // of the image's manifest
-	Named  string `json:"named,omitempty"` // what the registry's tag named: Digest, or an index that leads to it
+	Named  string `json:"named,omitempty"` // what the registry's tag named: Digest, or an index that contains it
 }
 
-// UnmarshalJSON also reads what the first version wrote: the digest alone.
+// UnmarshalJSON also reads the form of the first version, which is only the digest.
 func (r *reference) UnmarshalJSON(data []byte) error {
 	if bytes.HasPrefix(data, []byte(`"`)) {
 		return json.Unmarshal(data, &r.Digest)
@@ -71,8 +69,7 @@ func (r *reference) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*plain)(r))
 }
 
-// flight is one conversion that several callers may wait for. It ends when the
-// last of them has gone.
+// flight is one conversion that several callers may wait for. It ends when the last caller has gone.
 type flight struct {
 	key     string
 	cancel  context.CancelFunc
@@ -89,8 +86,8 @@ const (
 	refsFile   = "references.json"
 )
 
-// Open returns the store in dir, creating it, and removes what an interrupted
-// conversion left there.
+// Open returns the store in dir. It creates the directory if necessary, and removes what an
+// interrupted conversion left there.
 func Open(dir string, opts Options) (*Store, error) {
 	if err := makeDirs(dir); err != nil {
 		return nil, err
@@ -98,7 +95,8 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := removeUnfinished(dir); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, remote: registry.New(opts.Registry), limits: opts.Limits.orDefaults(), refs: map[string]reference{}, flights: map[string]*flight{}}
+	s := &Store{dir: dir, remote: registry.New(opts.Registry), limits: opts.Limits.orDefaults(),
+		refs: map[string]reference{}, flights: map[string]*flight{}}
 	var err error
 	if s.blobs, err = blob.OpenStore(filepath.Join(dir, "blobs")); err != nil {
 		return nil, err
@@ -116,14 +114,14 @@ func Open(dir string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// path returns the directory of a digest, which was checked to be one.
+// path returns the directory of a digest. The digest must be valid.
 func (s *Store) path(digest string) string {
 	algorithm, hex, _ := strings.Cut(digest, ":")
 	return filepath.Join(s.dir, algorithm, hex)
 }
 
-// RootfsPath returns the ext4 file of an image, which is the host's own when it was
-// registered; digest comes from an Image.
+// RootfsPath returns the path of an image's ext4 file. For a registered image that is the file on
+// the host. digest must come from an Image.
 func (s *Store) RootfsPath(digest string) string {
 	path := filepath.Join(s.path(digest), rootfsFile)
 	if foreign, err := os.Readlink(path); err == nil {
@@ -169,7 +167,8 @@ func (s *Store) Find(ref string) (banger.Image, error) {
 	r, ok := s.refs[name]
 	s.mu.Unlock()
 	if !ok {
-		return banger.Image{}, banger.Errorf(banger.CodeNotFound, "there is no image %q", ref).WithHint("see: banger image ls")
+		return banger.Image{}, banger.Errorf(banger.CodeNotFound, "there is no image %q", ref).
+			WithHint("see: banger image ls")
 	}
 	img, err := s.Get(r.Digest)
 	img.Reference = name
@@ -185,7 +184,7 @@ func (s *Store) List() ([]banger.Image, error) {
 	for name, ref := range refs {
 		img, err := s.Get(ref.Digest)
 		if banger.CodeOf(err) == banger.CodeNotFound && !s.means(name, ref) {
-			continue // it has just been removed
+			continue // it was just removed
 		}
 		if err != nil {
 			return nil, err
@@ -197,7 +196,7 @@ func (s *Store) List() ([]banger.Image, error) {
 	return list, nil
 }
 
-// means returns true if name still means what r says.
+// means reports whether name still has the meaning r.
 func (s *Store) means(name string, r reference) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,7 +213,7 @@ func (s *Store) all() ([]banger.Image, error) {
 	for _, d := range dirs {
 		img, err := s.Get("sha256:" + d.Name())
 		if code := banger.CodeOf(err); code == banger.CodeInvalid || code == banger.CodeNotFound {
-			continue // in the making, or just removed
+			continue // unfinished, or just removed
 		}
 		if err != nil {
 			return nil, err
@@ -224,7 +223,7 @@ func (s *Store) all() ([]banger.Image, error) {
 	return list, nil
 }
 
-// saveRefs makes refs the references, durably or not at all; s.mu is held.
+// saveRefs replaces the references, durably or not at all. The caller holds s.mu.
 func (s *Store) saveRefs(refs map[string]reference) error {
 	err := blob.WriteJSON(filepath.Join(s.dir, refsFile), refs)
 	if err == nil {
@@ -233,10 +232,9 @@ func (s *Store) saveRefs(refs map[string]reference) error {
 	return err
 }
 
-// Ensure returns the image that ref names, fetching and converting it as pull
-// says. The platform is os/arch[/variant]; "" is this machine's, and that of what is here. Callers that want the
-// same image at the same time share the work, which goes on until the last of them
-// gives up.
+// Ensure returns the image that ref names, and fetches and converts it as pull says. platform is
+// os/arch[/variant]; "" means this machine's, or that of the stored image. Callers that want the
+// same image at the same time share the work, which goes on until the last of them gives up.
 func (s *Store) Ensure(ctx context.Context, ref, platform, pull string, emit banger.Emit) (banger.Image, error) {
 	name, err := s.Normalize(ref)
 	if err != nil {
@@ -247,7 +245,7 @@ func (s *Store) Ensure(ctx context.Context, ref, platform, pull string, emit ban
 		return banger.Image{}, err
 	}
 	if checkDigest(name) == nil {
-		img, err := s.Get(name) // a digest alone says not where to fetch it
+		img, err := s.Get(name) // a digest does not say where to fetch it
 		if err == nil {
 			err = s.Ready(ctx, name, emit)
 		}
@@ -282,24 +280,25 @@ func (s *Store) Ensure(ctx context.Context, ref, platform, pull string, emit ban
 			return f.img, f.err
 		case <-ctx.Done():
 			if s.leave(f, events) {
-				<-f.done // so that nothing is left when we return
+				<-f.done // so that the work has ended when we return
 			}
 			return banger.Image{}, banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", ref, ctx.Err())
 		}
 	}
 }
 
-// checkPlatform says that an image of a platform is not here, but another of its name.
+// checkPlatform returns an error if img is not for the platform want.
 func checkPlatform(img banger.Image, want v1.Platform) error {
 	have, err := v1.ParsePlatform(img.Platform)
 	if err != nil || !have.Satisfies(want) {
-		return banger.Errorf(banger.CodeNotFound, "image %s is here for %s, not for %s", img.Reference, img.Platform, want.String())
+		return banger.Errorf(banger.CodeNotFound, "image %s is here for %s, not for %s", img.Reference, img.Platform,
+			want.String())
 	}
 	return nil
 }
 
-// join starts or shares the flight for a name and platform. The caller reads the events that it
-// gets; those that it is too slow for are dropped, so that it holds up nobody.
+// join starts the flight for a name and platform, or shares a running one. The caller reads the
+// events; an event that comes too fast for the caller is dropped and does not delay the others.
 func (s *Store) join(name string, want v1.Platform) (*flight, chan banger.Event) {
 	key := flightKey(name, want)
 	s.mu.Lock()
@@ -309,7 +308,7 @@ func (s *Store) join(name string, want v1.Platform) (*flight, chan banger.Event)
 		ctx, cancel := context.WithCancel(context.Background())
 		f = &flight{key: key, cancel: cancel, done: make(chan struct{}), waiters: map[chan banger.Event]bool{}}
 		s.flights[key] = f
-		go func() { // ends when the work does, which f.cancel hastens
+		go func() { // ends when the work does; f.cancel ends it early
 			defer cancel()
 			f.img, f.err = s.fetch(ctx, name, want, func(e banger.Event) { s.tell(f, e) })
 			s.mu.Lock()
@@ -327,7 +326,7 @@ func (s *Store) join(name string, want v1.Platform) (*flight, chan banger.Event)
 
 func flightKey(name string, want v1.Platform) string { return name + " " + want.String() }
 
-// leave reports whether the caller was the last, which ends the work.
+// leave removes a caller from a flight. It reports whether that was the last caller, which ends the work.
 func (s *Store) leave(f *flight, events chan banger.Event) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -337,7 +336,7 @@ func (s *Store) leave(f *flight, events chan banger.Event) bool {
 	}
 	f.cancel()
 	if s.flights[f.key] == f {
-		delete(s.flights, f.key) // a newcomer starts afresh
+		delete(s.flights, f.key) // a later caller starts a new flight
 	}
 	return true
 }
@@ -353,16 +352,16 @@ func (s *Store) tell(f *flight, e banger.Event) {
 	}
 }
 
-// fetch resolves name, fetches and converts the image unless its digest is here,
-// and notes the reference.
+// fetch resolves name, fetches and converts the image unless the store has its digest, and records the reference.
 func (s *Store) fetch(ctx context.Context, name string, want v1.Platform, emit banger.Emit) (banger.Image, error) {
 	m := s.begin("the pull of " + name)
 	defer m.end()
 	started := time.Now()
 	img, named, report, err := s.once(ctx, name, want, m, emit)
 	_, noConfig := errors.AsType[configError](err)
-	if err != nil && (named != "" || noConfig) && ctx.Err() == nil && isRemote(name) && (errors.Is(err, blob.ErrDigest) || banger.CodeOf(err) == banger.CodeNotFound) {
-		// The tag may have moved meanwhile, and a proxy may have mixed two images.
+	if err != nil && (named != "" || noConfig) && ctx.Err() == nil && isRemote(name) &&
+		(errors.Is(err, blob.ErrDigest) || banger.CodeOf(err) == banger.CodeNotFound) {
+		// The tag may have moved meanwhile, or a proxy may have mixed two images.
 		emit(banger.Event{Stage: "image", Text: "once more with a fresh manifest, since " + err.Error()})
 		img, named, report, err = s.once(ctx, name, want, m, emit)
 	}
@@ -373,12 +372,14 @@ func (s *Store) fetch(ctx context.Context, name string, want v1.Platform, emit b
 		return img, err
 	}
 	img.Reference = name
-	emit(banger.Event{Stage: "image", Text: fmt.Sprintf("%s in %.1f s", report, time.Since(started).Seconds()), Done: true})
+	emit(banger.Event{Stage: "image", Text: fmt.Sprintf("%s in %.1f s", report, time.Since(started).Seconds()),
+		Done: true})
 	return img, nil
 }
 
-// once resolves name and brings in what it means by now.
-func (s *Store) once(ctx context.Context, name string, want v1.Platform, m *making, emit banger.Emit) (img banger.Image, named, report string, err error) {
+// once resolves name and adds the image that it names now.
+func (s *Store) once(ctx context.Context, name string, want v1.Platform, m *making,
+	emit banger.Emit) (img banger.Image, named, report string, err error) {
 	emit(banger.Event{Stage: "image", Text: "resolving " + name})
 	src, err := s.resolve(ctx, name, want, emit)
 	if err != nil {
@@ -396,7 +397,7 @@ func (s *Store) once(ctx context.Context, name string, want v1.Platform, m *maki
 	return img, src.named, report, err
 }
 
-// refer makes name mean what r says, durably or not at all.
+// refer sets the meaning of name, durably or not at all.
 func (s *Store) refer(name string, r reference) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -408,13 +409,14 @@ func (s *Store) refer(name string, r reference) error {
 	return s.saveRefs(refs)
 }
 
-// hostError says what failed on the way to an image.
+// hostError describes a failure while an image was fetched or made.
 func hostError(ctx context.Context, name string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", name, ctx.Err())
 	case isNoSpace(err):
-		return banger.Errorf(banger.CodeNoSpace, "no space left on the host for image %s: %w", name, err).WithHint("free some: banger prune, banger image rm")
+		return banger.Errorf(banger.CodeNoSpace, "no space left on the host for image %s: %w", name, err).
+			WithHint("free some: banger prune, banger image rm")
 	case banger.CodeOf(err) != banger.CodeInternal:
 		return err
 	}
@@ -426,13 +428,12 @@ func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// converterVersion is part of what a rootfs is known by; it changes with the bytes
-// that the same layers become.
+// converterVersion is part of a rootfs's identity. It changes when the same layers become other bytes.
 const converterVersion = 2
 
-// add makes an image in a directory of its own and publishes it whole. It returns
-// with it what was done, for a person.
-func (s *Store) add(ctx context.Context, name string, src *source, emit banger.Emit) (img banger.Image, report string, err error) {
+// add makes an image in a temporary directory and publishes it as a whole. It also returns a report for a person.
+func (s *Store) add(ctx context.Context, name string, src *source,
+	emit banger.Emit) (img banger.Image, report string, err error) {
 	tmp, err := os.MkdirTemp(s.tmpDir(), tmpPrefix+"*")
 	if err != nil {
 		return img, "", err
@@ -442,8 +443,8 @@ func (s *Store) add(ctx context.Context, name string, src *source, emit banger.E
 			os.RemoveAll(tmp)
 		}
 	}()
-	img = banger.Image{Reference: name, Digest: src.digest, ConfigDigest: src.configDigest, Converter: converterVersion, Platform: src.platform,
-		Created: src.created, PulledAt: time.Now().UTC(), Config: src.config}
+	img = banger.Image{Reference: name, Digest: src.digest, ConfigDigest: src.configDigest, Converter: converterVersion,
+		Platform: src.platform, Created: src.created, PulledAt: time.Now().UTC(), Config: src.config}
 	for _, l := range src.layers {
 		img.Blobs = append(img.Blobs, banger.Blob{Digest: l.digest, Size: l.size, MediaType: l.mediaType})
 		img.Layers = append(img.Layers, l.diffID)
@@ -463,7 +464,7 @@ func (s *Store) add(ctx context.Context, name string, src *source, emit banger.E
 		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
 			return img, "", err
 		}
-		os.RemoveAll(tmp) // another reference to the same image was faster
+		os.RemoveAll(tmp) // another call made the same image first
 		img, err = s.Get(img.Digest)
 		return img, name + " is here already", err
 	}

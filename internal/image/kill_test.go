@@ -20,7 +20,7 @@ import (
 	"banger"
 )
 
-// kills is how often TestKilledAtAnyInstant kills: few in every run, 200 where
+// kills returns how often TestKilledAtAnyInstant kills: a few times in every run, 200 times if
 // BANGER_KILLS asks for it.
 func kills() int {
 	if n, err := strconv.Atoi(os.Getenv("BANGER_KILLS")); err == nil {
@@ -29,7 +29,7 @@ func kills() int {
 	return 12
 }
 
-// TestPullInAProcessOfItsOwn is what is killed; alone it does nothing.
+// TestPullInAProcessOfItsOwn is the process that is killed; alone it does nothing.
 func TestPullInAProcessOfItsOwn(t *testing.T) {
 	dir, ref := os.Getenv("BANGER_KILL_DIR"), os.Getenv("BANGER_KILL_REF")
 	if dir == "" {
@@ -68,8 +68,8 @@ func puller(t *testing.T, dir, ref string) *exec.Cmd {
 	return cmd
 }
 
-// Whenever the process dies: started again, the same pull gives the same bytes, and
-// nothing else is left.
+// TestKilledAtAnyInstant checks that the same pull, started again after the process died at any
+// instant, gives the same bytes and leaves nothing else.
 func TestKilledAtAnyInstant(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, uint64(kills())))
 	var layers []layerBlob
@@ -121,7 +121,7 @@ func TestKilledAtAnyInstant(t *testing.T) {
 	}
 }
 
-// wantBlobs checks that there are the blobs of these images and no other file.
+// wantBlobs checks that the store has the blobs of these images and no other files.
 func wantBlobs(t *testing.T, s *Store, images ...banger.Image) {
 	t.Helper()
 	needed := map[string]bool{}
@@ -139,7 +139,7 @@ func wantBlobs(t *testing.T, s *Store, images ...banger.Image) {
 	}
 }
 
-// contentOf hashes the blocks of a sparse file that are not zero, and where they are.
+// contentOf returns a hash of the non-zero blocks of a sparse file and of their offsets.
 func contentOf(t *testing.T, path string) string {
 	t.Helper()
 	f, err := os.Open(path)

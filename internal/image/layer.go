@@ -16,23 +16,21 @@ import (
 	"banger/internal/ext4"
 )
 
-// Limits bound what one image may make us hold and write. The zero value of a field
-// means its default.
+// Limits bound what one image may make us keep and write. A field of 0 means its default.
 type Limits struct {
-	Bytes   int64 // of all files, holes and files hidden later counted; at most the default, 64 GiB
-	Entries int64 // of all layers together; default 2^20, each with an attribute 350 MiB of memory
-	Ratio   int64 // of a layer's plain bytes to its compressed ones; default 1000, checked above ratioFree
+	Bytes   int64 // of all files, including holes and files that a later layer hides; at most the default, 64 GiB
+	Entries int64 // of all layers together; default 2^20, which with one attribute each take 350 MiB of memory
+	Ratio   int64 // of a layer's plain bytes to its compressed bytes; default 1000, checked above ratioFree
 }
 
-// HeapLimit is what a process that converts images should give debug.SetMemoryLimit,
-// in bytes: the largest image needs some 350 MiB, and a collector that knows no limit
-// lets garbage take as much again.
+// HeapLimit is the value that a process which converts images should give debug.SetMemoryLimit, in bytes. The largest
+// image needs about 350 MiB, and without a limit the garbage may take as much again.
 const HeapLimit = 420 << 20
 
 const (
 	maxPath      = 4096
 	maxNameBytes = 256 << 20
-	ratioFree    = 1 << 30 // plain bytes of a layer that may be of any ratio: holes of dense tars
+	ratioFree    = 1 << 30 // plain bytes of a layer that may have any ratio, for holes in dense tars
 )
 
 func (l Limits) orDefaults() Limits {
@@ -48,14 +46,13 @@ func (l Limits) orDefaults() Limits {
 	return l
 }
 
-// budget is what is left of the limits to all layers of one image, which are read
-// at the same time.
+// budget is what is left of the limits for all layers of one image. The layers are read at the same time.
 type budget struct {
 	Limits
 	bytes, entries, nameBytes atomic.Int64
 }
 
-// take counts one entry, before anything of it is kept.
+// take counts one entry, before any of it is kept.
 func (b *budget) take(h *tar.Header) error {
 	if len(h.Name) > maxPath {
 		return rule("its name has %d bytes, but at most %d are allowed", len(h.Name), maxPath)
@@ -76,18 +73,17 @@ func (b *budget) take(h *tar.Header) error {
 	return nil
 }
 
-// rule is what an entry breaks.
+// rule returns an error about the rule that an entry breaks.
 func rule(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
-// record is one entry of a layer, its content already written.
+// record is one entry of a layer. Its content is already written.
 type record struct {
 	name   string     // cleaned, absolute, inside the image
-	target string     // of a hard link, likewise
-	node   *ext4.Node // of a hard link: metadata alone; nil: a whiteout
+	target string     // of a hard link, in the same form
+	node   *ext4.Node // for a hard link, only metadata; nil for a whiteout
 }
 
-// readLayer reads a layer's tar to its end, writes the files' contents into area
-// and returns the entries in their order.
+// readLayer reads a layer's tar to its end, writes the contents of files to area, and returns the entries in order.
 func readLayer(ctx context.Context, r io.Reader, area *ext4.Area, limits *budget) ([]record, error) {
 	var list []record
 	tr := tar.NewReader(r)
@@ -102,7 +98,7 @@ func readLayer(ctx context.Context, r io.Reader, area *ext4.Area, limits *budget
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		// The holes of a sparse entry are read without reading r.
+		// contextReader is needed because the holes of a sparse entry are read without reading r.
 		rec, err := readEntry(h, &contextReader{ctx, tr}, area, limits)
 		if err != nil {
 			return nil, fmt.Errorf("entry %.200q: %w", h.Name, err)
@@ -113,14 +109,14 @@ func readLayer(ctx context.Context, r io.Reader, area *ext4.Area, limits *budget
 	}
 }
 
-// readEntry returns a record without a name for what is to be left out.
+// readEntry returns the record of an entry. The record has no name if the entry is to be left out.
 func readEntry(h *tar.Header, data io.Reader, area *ext4.Area, limits *budget) (record, error) {
 	if err := limits.take(h); err != nil {
 		return record{}, err
 	}
 	rec := record{name: path.Clean("/" + h.Name)}
 	if below, isWhiteout := whiteoutName(rec.name); below {
-		return record{}, nil // a whiteout has nothing below it
+		return record{}, nil // whiteouts have no children
 	} else if isWhiteout {
 		return rec, checkWhiteout(path.Base(rec.name))
 	}
@@ -140,8 +136,8 @@ func readEntry(h *tar.Header, data io.Reader, area *ext4.Area, limits *budget) (
 	return rec, err
 }
 
-// isTOC recognises what eStargz adds to a layer for itself (stargz-snapshotter,
-// docs/estargz.md).
+// isTOC reports whether name is a file that eStargz adds to a layer for its own use
+// (stargz-snapshotter, docs/estargz.md).
 func isTOC(name string) bool {
 	return name == "/stargz.index.json" || name == "/.prefetch.landmark" || name == "/.no.prefetch.landmark"
 }
@@ -149,10 +145,10 @@ func isTOC(name string) bool {
 const (
 	whiteoutPrefix = ".wh."
 	opaqueMarker   = ".wh..wh..opq"
-	aufsPrefix     = ".wh..wh." // what aufs left in layers of old
+	aufsPrefix     = ".wh..wh." // old layers of aufs have such names
 )
 
-// whiteoutName reports whether a name is a whiteout, or lies below one.
+// whiteoutName reports whether a name lies below a whiteout, and whether it is a whiteout itself.
 func whiteoutName(name string) (below, itself bool) {
 	if !strings.Contains(name, "/"+whiteoutPrefix) {
 		return false, false
@@ -168,12 +164,12 @@ func checkWhiteout(base string) error {
 	return nil
 }
 
-// newNode makes what is no hard link.
+// newNode makes the node of an entry that is not a hard link.
 func newNode(h *tar.Header, data io.Reader, area *ext4.Area) (*ext4.Node, error) {
 	n := &ext4.Node{}
 	var kind uint32
 	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse: // the reader turns '\0' into TypeReg
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse: // the tar reader turns '\0' into TypeReg
 		kind = syscall.S_IFREG
 	case tar.TypeDir:
 		kind = syscall.S_IFDIR
@@ -220,17 +216,17 @@ func setMeta(n *ext4.Node, h *tar.Header, kind uint32) error {
 			continue
 		}
 		if len(value) > ext4.MaxXattr {
-			return rule("the extended attribute %.200q has %d bytes, but at most %d are allowed", attr, len(value), ext4.MaxXattr)
+			return rule("the extended attribute %.200q has %d bytes, but at most %d are allowed", attr, len(value),
+				ext4.MaxXattr)
 		}
-		// A copy, since the header's strings share one piece of memory with all of it.
+		// A copy is kept because the header's strings share one block of memory.
 		n.Xattrs = append(n.Xattrs, ext4.Xattr{Name: unique.Make(attr).Value(), Value: []byte(value)})
 	}
 	return nil
 }
 
-// keepXattr drops what would steer an overlay in the guest, what ext4 has no
-// place for, and user attributes where the kernel refuses them. The kind of a hard
-// link is 0.
+// keepXattr reports whether an attribute is kept. It drops attributes that would affect an overlay in the guest,
+// attributes that ext4 cannot store, and user attributes where the kernel refuses them. The kind of a hard link is 0.
 func keepXattr(name string, kind uint32) bool {
 	if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 		return false
@@ -241,7 +237,7 @@ func keepXattr(name string, kind uint32) bool {
 	return ext4.ValidXattr(name)
 }
 
-// contextReader ends reading when the context does.
+// contextReader is a reader that returns an error when the context has ended.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

@@ -18,11 +18,11 @@ import (
 // ociLayout is an OCI image layout (image-layout.md) in a directory or a tar.
 type ociLayout struct {
 	open    func(name string) (io.ReadSeekCloser, error)
-	tag     string // "": it must hold one image
+	tag     string // "" if it must hold exactly one image
 	cleanup func()
 }
 
-// openLayout reads DIR[:tag].
+// openLayout opens an image of the form DIR[:tag].
 func openLayout(path string) (content, error) {
 	dir, tag := splitName(path)
 	if _, err := os.Stat(filepath.Join(dir, "index.json")); err != nil {
@@ -32,8 +32,8 @@ func openLayout(path string) (content, error) {
 	return &ociLayout{open, tag, func() {}}, nil
 }
 
-// splitName separates the name of an image, which may have colons itself, from the
-// path of what exists on the host.
+// splitName splits s into a path that exists on the host and the name of an image. The name may
+// itself contain colons.
 func splitName(s string) (path, name string) {
 	for i := len(s); i > 0; i = strings.LastIndexByte(s[:i], ':') {
 		if _, err := os.Stat(s[:i]); err == nil {
@@ -100,7 +100,8 @@ func (l *ociLayout) named(data []byte) (v1.Descriptor, error) {
 		}
 	}
 	if len(found) != 1 {
-		return v1.Descriptor{}, banger.Errorf(banger.CodeInvalid, "the OCI layout holds %d images called %q, not one; its names are %.300q", len(found), l.tag, names)
+		return v1.Descriptor{}, banger.Errorf(banger.CodeInvalid,
+			"the OCI layout holds %d images called %q, not one; its names are %.300q", len(found), l.tag, names)
 	}
 	return found[0], nil
 }
@@ -124,8 +125,7 @@ func (l *ociLayout) blob(_ context.Context, digest string, offset int64) (io.Rea
 	return f, nil
 }
 
-// blobName returns the name of a blob in a layout. The digest is checked, since
-// names become paths.
+// blobName returns the name of a blob in a layout. It checks the digest, since the name becomes a path.
 func blobName(digest string) (string, error) {
 	if err := checkDigest(digest); err != nil {
 		return "", refused("the OCI layout: %w", err)
@@ -133,7 +133,7 @@ func blobName(digest string) (string, error) {
 	return "blobs/sha256/" + strings.TrimPrefix(digest, "sha256:"), nil
 }
 
-// permanent is an error that asking again does not mend.
+// permanent is an error that would also be the result of another attempt.
 type permanent struct{ error }
 
 func (permanent) Permanent() bool { return true }

@@ -18,22 +18,21 @@ import (
 	"banger/internal/blob"
 )
 
-// Bounds of what describes an image, in bytes or elements.
+// Limits for what describes an image, in bytes or elements.
 const (
-	maxManifest = 4 << 20 // what registries accept
+	maxManifest = 4 << 20 // the limit of registries
 	maxConfig   = 8 << 20
 	maxLayers   = 1000
 	maxEnv      = 10000
-	maxIndexes  = 4 // nested ones
+	maxIndexes  = 4 // nested indexes
 )
 
-// content is a place where manifests and blobs can be read: a registry, an OCI
-// layout, an archive.
+// content is a source of manifests and blobs: a registry, an OCI layout, or an archive.
 type content interface {
-	// manifest returns the manifest or index of a digest; "" is what the reference
-	// names. The bytes are at most maxManifest, and are what the digest says.
+	// manifest returns the manifest or index with a digest; "" means the one that the reference names.
+	// It returns at most maxManifest bytes, which match the digest.
 	manifest(ctx context.Context, digest string) (data []byte, err error)
-	// blob returns the bytes from offset on. Nobody has checked them.
+	// blob returns the bytes from offset on. They are not verified.
 	blob(ctx context.Context, digest string, offset int64) (io.ReadCloser, error)
 	close()
 }
@@ -49,37 +48,39 @@ type envelope struct {
 	Annotations   map[string]string `json:"annotations"`
 }
 
-// unmarshal reads JSON that a stranger wrote.
+// unmarshal decodes JSON from an untrusted source.
 func unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
-// refused is an error about an image that is whole, but not one we take.
+// refused returns an error about an image that is valid but that we do not accept.
 func refused(format string, args ...any) *banger.Error {
 	return banger.Errorf(banger.CodeBadImage, format, args...)
 }
 
-// parsePlatform reads os/arch[/variant]; "" is this machine's.
+// parsePlatform parses os/arch[/variant]. "" means this machine's platform.
 func parsePlatform(s string) (v1.Platform, error) {
 	if s == "" {
 		return v1.Platform{OS: "linux", Architecture: runtime.GOARCH}, nil
 	}
 	p, err := v1.ParsePlatform(s)
 	if err != nil || p.OS != "linux" || p.Architecture == "" {
-		return v1.Platform{}, banger.Errorf(banger.CodeInvalid, "%.100q is no platform of Linux", s).WithHint("write it like linux/amd64")
+		return v1.Platform{}, banger.Errorf(banger.CodeInvalid, "%.100q is no platform of Linux", s).
+			WithHint("write it like linux/amd64")
 	}
 	return *p, nil
 }
 
-// CheckGuest says why no guest of this host runs images of a platform, os/arch[/variant].
+// CheckGuest returns an error if no guest of this host runs images of a platform, os/arch[/variant].
 func CheckGuest(platform string) error {
 	p, err := parsePlatform(platform)
 	if err == nil && p.Architecture != runtime.GOARCH {
-		err = banger.Errorf(banger.CodeInvalid, "VMs of this host are linux/%s, and run no image for %s", runtime.GOARCH, platform)
+		err = banger.Errorf(banger.CodeInvalid, "VMs of this host are linux/%s, and run no image for %s", runtime.GOARCH,
+			platform)
 	}
 	return err
 }
 
-// resolveContent reads manifest and config of the image that c holds for a platform
-// (image-spec manifest.md, image-index.md).
+// resolveContent reads the manifest and the config of c's image for a platform (image-spec
+// manifest.md, image-index.md).
 func (s *Store) resolveContent(ctx context.Context, c content, want v1.Platform) (*source, error) {
 	data, err := c.manifest(ctx, "")
 	if err != nil {
@@ -110,7 +111,7 @@ func (s *Store) resolveContent(ctx context.Context, c content, want v1.Platform)
 	return nil, refused("the index of the image leads to more than %d other indexes", maxIndexes)
 }
 
-// parseManifest checks what can be checked of a manifest or index alone.
+// parseManifest parses a manifest or index and checks what can be checked without its blobs.
 func parseManifest(data []byte) (*envelope, error) {
 	var m envelope
 	if err := unmarshal(data, &m); err != nil {
@@ -118,7 +119,8 @@ func parseManifest(data []byte) (*envelope, error) {
 	}
 	switch {
 	case m.SchemaVersion == 1 || m.FSLayers != nil:
-		return nil, refused("the image has a manifest of schema 1, which has no digests of its contents").WithHint("push it again with a current docker or podman")
+		return nil, refused("the image has a manifest of schema 1, which has no digests of its contents").
+			WithHint("push it again with a current docker or podman")
 	case m.SchemaVersion != 2:
 		return nil, refused("the manifest is of schema %d, not 2", m.SchemaVersion)
 	case m.Config == nil && m.Manifests == nil:
@@ -126,12 +128,13 @@ func parseManifest(data []byte) (*envelope, error) {
 	case m.Config != nil && m.Manifests != nil:
 		return nil, refused("the manifest is also an index")
 	case len(m.Layers) > maxLayers || len(m.Manifests) > maxLayers:
-		return nil, refused("the manifest names %d layers, but at most %d are allowed", max(len(m.Layers), len(m.Manifests)), maxLayers)
+		return nil, refused("the manifest names %d layers, but at most %d are allowed", max(len(m.Layers), len(m.Manifests)),
+			maxLayers)
 	}
 	return &m, nil
 }
 
-// choose returns the manifest of an index that fits the platform best: the first.
+// choose returns the manifest in an index that fits the platform best. Of several equal ones it returns the first.
 func choose(list []v1.Descriptor, want v1.Platform) (v1.Descriptor, error) {
 	var have []string
 	for _, d := range list {
@@ -140,7 +143,8 @@ func choose(list []v1.Descriptor, want v1.Platform) (v1.Descriptor, error) {
 		}
 		have = append(have, d.Platform.String())
 	}
-	return v1.Descriptor{}, banger.Errorf(banger.CodeNotFound, "the image is not there for %s, only for %.300s", want.String(), strings.Join(have, ", ")).
+	return v1.Descriptor{}, banger.Errorf(banger.CodeNotFound, "the image is not there for %s, only for %.300s",
+		want.String(), strings.Join(have, ", ")).
 		WithHint("choose another with --platform")
 }
 
@@ -158,7 +162,7 @@ func (s *Store) fromManifest(ctx context.Context, c content, data []byte, m *env
 	return fromConfig(c, data, m, rawConfig)
 }
 
-// fromConfig completes the source with what a config says.
+// fromConfig returns a source that is made from a manifest and its config.
 func fromConfig(c content, data []byte, m *envelope, rawConfig []byte) (*source, error) {
 	cfg, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
 	if err != nil {
@@ -173,14 +177,15 @@ func fromConfig(c content, data []byte, m *envelope, rawConfig []byte) (*source,
 	src := &source{content: c, manifest: data, digest: digestBytes(data), configDigest: m.Config.Digest.String(),
 		platform: (&v1.Platform{OS: cfg.OS, Architecture: cfg.Architecture, Variant: cfg.Variant}).String(),
 		created:  cfg.Created.Time,
-		config: banger.ImageConfig{Entrypoint: cfg.Config.Entrypoint, Cmd: cfg.Config.Cmd, Env: cfg.Config.Env, WorkingDir: cfg.Config.WorkingDir,
-			User: cfg.Config.User, StopSignal: cfg.Config.StopSignal, Labels: cfg.Config.Labels,
-			Exposed: slices.Sorted(maps.Keys(cfg.Config.ExposedPorts))}}
+		config: banger.ImageConfig{Entrypoint: cfg.Config.Entrypoint, Cmd: cfg.Config.Cmd, Env: cfg.Config.Env,
+			WorkingDir: cfg.Config.WorkingDir, User: cfg.Config.User, StopSignal: cfg.Config.StopSignal,
+			Labels: cfg.Config.Labels, Exposed: slices.Sorted(maps.Keys(cfg.Config.ExposedPorts))}}
 	for i, d := range m.Layers {
 		if err := checkLayer(i, d); err != nil {
 			return nil, err
 		}
-		src.layers = append(src.layers, layer{digest: d.Digest.String(), diffID: cfg.RootFS.DiffIDs[i].String(), size: d.Size, mediaType: string(d.MediaType)})
+		src.layers = append(src.layers, layer{digest: d.Digest.String(), diffID: cfg.RootFS.DiffIDs[i].String(),
+			size: d.Size, mediaType: string(d.MediaType)})
 	}
 	return src, nil
 }
@@ -193,8 +198,8 @@ const (
 	dockerLayerType  = "application/vnd.docker.image.rootfs.diff.tar"
 )
 
-// checkLayer refuses what is no plain layer. Which compression it has is seen from
-// its first bytes, whatever the type says.
+// checkLayer returns an error for a layer of an unsupported type. The compression is recognised by
+// the layer's first bytes, whatever the type says.
 func checkLayer(i int, d v1.Descriptor) error {
 	t := string(d.MediaType)
 	switch {
@@ -220,7 +225,7 @@ func checkDescriptor(what string, d v1.Descriptor, limit int64) error {
 	return nil
 }
 
-// readConfig returns a config, checked; it is a blob of the store then.
+// readConfig stores a config as a blob, checks it and returns it.
 func (s *Store) readConfig(ctx context.Context, c content, d v1.Descriptor) ([]byte, error) {
 	err := s.blobs.Fetch(ctx, blobSource(c, d.Digest.String(), d.Size))
 	if errors.Is(err, blob.ErrDigest) {
@@ -232,12 +237,12 @@ func (s *Store) readConfig(ctx context.Context, c content, d v1.Descriptor) ([]b
 	return s.blobs.ReadAll(ctx, d.Digest.String(), maxConfig)
 }
 
-// configError is about a config that a manifest names and that cannot be had.
+// configError is the error for a config that a manifest names and that cannot be read.
 type configError struct{ error }
 
 func (e configError) Unwrap() error { return e.error }
 
-// blobSource is where the store gets a blob of c.
+// blobSource returns the source from which the store fetches a blob of c.
 func blobSource(c content, digest string, size int64) blob.Source {
 	return blob.Source{Digest: digest, Size: size, Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
 		return c.blob(ctx, digest, offset)

@@ -21,8 +21,8 @@ import (
 
 type object = map[string]any
 
-// described writes an OCI layout of one good layer, after change has had its way with
-// its manifest and config. The digests are those of the result.
+// described writes an OCI layout of one good layer, after change has changed its manifest and
+// config. The digests are those of the result.
 func described(t *testing.T, change func(manifest, config object)) string {
 	t.Helper()
 	at := t.TempDir()
@@ -47,7 +47,12 @@ func described(t *testing.T, change func(manifest, config object)) string {
 	tar := tarOf(file("f", "x"))
 	layer := put(tar)
 	layer["mediaType"] = "application/vnd.oci.image.layer.v1.tar"
-	config := object{"os": "linux", "architecture": runtime.GOARCH, "config": object{}, "rootfs": object{"type": "layers", "diff_ids": []string{digestBytes(tar)}}}
+	config := object{
+		"os":           "linux",
+		"architecture": runtime.GOARCH,
+		"config":       object{},
+		"rootfs":       object{"type": "layers", "diff_ids": []string{digestBytes(tar)}},
+	}
 	manifest := object{"schemaVersion": 2, "mediaType": ociManifestType, "layers": []object{layer}}
 	change(manifest, config)
 	if manifest["config"] == nil {
@@ -63,7 +68,10 @@ func described(t *testing.T, change func(manifest, config object)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, data := range map[string]string{"index.json": string(index), "oci-layout": `{"imageLayoutVersion":"1.0.0"}`} {
+	for name, data := range map[string]string{
+		"index.json": string(index),
+		"oci-layout": `{"imageLayoutVersion":"1.0.0"}`,
+	} {
 		if err := os.WriteFile(filepath.Join(at, name), []byte(data), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -96,27 +104,43 @@ func TestManifestsAndConfigsThatAreRefused(t *testing.T) {
 		"schema 3":                 {func(m, c object) { m["schemaVersion"] = 3 }, "schema 3"},
 		"a foreign layer":          {of("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), "foreign"},
 		"a layer not to be copied": {of("application/vnd.oci.image.layer.nondistributable.v1.tar"), "foreign"},
-		"a layer elsewhere":        {func(m, c object) { layersOfManifest(m)[0]["urls"] = []string{"http://169.254.169.254/"} }, "foreign"},
-		"an encrypted layer":       {of("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "encrypted"},
-		"a layer that is none":     {of("text/plain"), "text/plain"},
+		"a layer elsewhere": {func(m, c object) {
+			layersOfManifest(m)[0]["urls"] = []string{"http://169.254.169.254/"}
+		}, "foreign"},
+		"an encrypted layer":   {of("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "encrypted"},
+		"a layer that is none": {of("text/plain"), "text/plain"},
 		"an artifact": {func(m, c object) {
 			m["config"] = object{"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": zeros, "size": 2}
 		}, "artifact"},
-		"no config":                {func(m, c object) { m["config"] = "none" }, "neither a config"},
-		"also an index":            {func(m, c object) { m["manifests"] = []object{} }, "also an index"},
-		"10,000 layers":            {many(10000), "10000 layers, but at most"},
-		"more layers than diffIDs": {func(m, c object) { c["rootfs"] = object{"type": "layers", "diff_ids": []string{}} }, "1 layers, but the config 0"},
+		"no config":     {func(m, c object) { m["config"] = "none" }, "neither a config"},
+		"also an index": {func(m, c object) { m["manifests"] = []object{} }, "also an index"},
+		"10,000 layers": {many(10000), "10000 layers, but at most"},
+		"more layers than diffIDs": {func(m, c object) {
+			c["rootfs"] = object{"type": "layers", "diff_ids": []string{}}
+		}, "1 layers, but the config 0"},
 		"a layer of negative size": {func(m, c object) { layersOfManifest(m)[0]["size"] = -1 }, "-1 bytes"},
 		"a layer of exabytes":      {func(m, c object) { layersOfManifest(m)[0]["size"] = 1 << 60 }, "at most"},
 		"a layer of another size":  {func(m, c object) { layersOfManifest(m)[0]["size"] = 5 }, "layer 1"},
-		"a digest that is a path":  {func(m, c object) { layersOfManifest(m)[0]["digest"] = "sha256:../../../../etc/passwd" }, "not valid"},
-		"a digest of another kind": {func(m, c object) { layersOfManifest(m)[0]["digest"] = "md5:" + strings.Repeat("0", 32) }, "not valid"},
-		"a diffID that is none":    {func(m, c object) { c["rootfs"] = object{"type": "layers", "diff_ids": []string{"../x"}} }, "not valid"},
-		"another diffID":           {func(m, c object) { c["rootfs"] = object{"type": "layers", "diff_ids": []string{zeros}} }, "as the config says"},
-		"100,000 variables":        {func(m, c object) { c["config"] = object{"Env": strings.Split(strings.Repeat("A=1 ", 100_000), " ")} }, "variables, but at most"},
-		"a config of 9 MiB":        {func(m, c object) { c["author"] = strings.Repeat("x", 9<<20) }, "bytes, but at most"},
-		"a manifest of 5 MiB":      {func(m, c object) { m["annotations"] = object{"a": strings.Repeat("x", 5<<20)} }, "more than 4194304 bytes"},
-		"a config that is a list":  {func(m, c object) { c["config"] = []int{1} }, "not valid"},
+		"a digest that is a path": {func(m, c object) {
+			layersOfManifest(m)[0]["digest"] = "sha256:../../../../etc/passwd"
+		}, "not valid"},
+		"a digest of another kind": {func(m, c object) {
+			layersOfManifest(m)[0]["digest"] = "md5:" + strings.Repeat("0", 32)
+		}, "not valid"},
+		"a diffID that is none": {func(m, c object) {
+			c["rootfs"] = object{"type": "layers", "diff_ids": []string{"../x"}}
+		}, "not valid"},
+		"another diffID": {func(m, c object) {
+			c["rootfs"] = object{"type": "layers", "diff_ids": []string{zeros}}
+		}, "as the config says"},
+		"100,000 variables": {func(m, c object) {
+			c["config"] = object{"Env": strings.Split(strings.Repeat("A=1 ", 100_000), " ")}
+		}, "variables, but at most"},
+		"a config of 9 MiB": {func(m, c object) { c["author"] = strings.Repeat("x", 9<<20) }, "bytes, but at most"},
+		"a manifest of 5 MiB": {func(m, c object) {
+			m["annotations"] = object{"a": strings.Repeat("x", 5<<20)}
+		}, "more than 4194304 bytes"},
+		"a config that is a list": {func(m, c object) { c["config"] = []int{1} }, "not valid"},
 		"a config of another digest": {func(m, c object) {
 			m["config"] = object{"mediaType": ociConfigType, "digest": layersOfManifest(m)[0]["digest"], "size": 3}
 		}, "config"},
@@ -137,7 +161,7 @@ func TestDockersManifestIsTaken(t *testing.T) {
 	}))
 }
 
-// A registry with an image that changes, fails or lies while it is pulled.
+// The following tests use a registry whose image changes, fails or is wrong while it is pulled.
 
 func served(t *testing.T) *registrytest.Server {
 	s := registrytest.Start()
@@ -186,8 +210,12 @@ func TestAPullThatCannotWork(t *testing.T) {
 		words string
 	}{
 		"wrong bytes, always": {func(s *registrytest.Server) { s.Corrupt(100) }, banger.CodeBadImage, "what the digest says"},
-		"busy for ever":       {func(s *registrytest.Server) { s.FailNext(registrytest.Blob, 1000, 503, nil) }, banger.CodeUnavailable, "gave up"},
-		"no way in":           {func(s *registrytest.Server) { s.RequireBasic("me", "secret") }, banger.CodeDenied, "refuses access"},
+		"busy for ever": {func(s *registrytest.Server) {
+			s.FailNext(registrytest.Blob, 1000, 503, nil)
+		}, banger.CodeUnavailable, "gave up"},
+		"no way in": {func(s *registrytest.Server) {
+			s.RequireBasic("me", "secret")
+		}, banger.CodeDenied, "refuses access"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, s := served(t), quickStore(t)
@@ -199,7 +227,7 @@ func TestAPullThatCannotWork(t *testing.T) {
 	}
 }
 
-// A tag that moves is noticed by a check, and followed by a pull.
+// TestATagThatMoves checks that a check notices a tag that has moved, and that a pull follows it.
 func TestATagThatMoves(t *testing.T) {
 	r, s := served(t), quickStore(t)
 	first := r.AddImage("a", "v1", layerFor(gzipped, file("f", "1")))
@@ -223,13 +251,18 @@ func TestATagThatMoves(t *testing.T) {
 	}
 }
 
-// Of an index the image for the platform that is asked for is taken.
+// TestPlatforms checks that the image for the requested platform is taken from an index.
 func TestPlatforms(t *testing.T) {
 	r, s := served(t), quickStore(t)
 	var list []object
 	for arch, data := range map[string]string{"amd64": "of amd64", "arm64": "of arm64"} {
 		digest := r.AddImageFor(arch, "a", arch, layerFor(gzipped, file("f", data)))
-		list = append(list, object{"mediaType": ociManifestType, "digest": digest, "size": 1, "platform": object{"os": "linux", "architecture": arch}})
+		list = append(list, object{
+			"mediaType": ociManifestType,
+			"digest":    digest,
+			"size":      1,
+			"platform":  object{"os": "linux", "architecture": arch},
+		})
 	}
 	index, err := json.Marshal(object{"schemaVersion": 2, "manifests": list})
 	if err != nil {
@@ -242,7 +275,7 @@ func TestPlatforms(t *testing.T) {
 			t.Errorf("%s: %v", arch, err)
 		}
 	}
-	// The one that is here now is arm64's; it does unless another is asked for.
+	// The stored image is for arm64; it is used unless another platform is requested.
 	for _, c := range []struct{ platform, pull, want string }{
 		{"", banger.PullMissing, "of arm64"},
 		{"linux/arm64", banger.PullNever, "of arm64"},
@@ -253,7 +286,8 @@ func TestPlatforms(t *testing.T) {
 			t.Errorf("asked for %q, what is here is not %s: %v", c.platform, c.want, err)
 		}
 	}
-	if _, err := s.Ensure(context.Background(), r.Ref("a", "v1"), "linux/arm64", banger.PullNever, banger.Discard); banger.CodeOf(err) != banger.CodeNotFound {
+	if _, err := s.Ensure(context.Background(), r.Ref("a", "v1"), "linux/arm64", banger.PullNever,
+		banger.Discard); banger.CodeOf(err) != banger.CodeNotFound {
 		t.Errorf("an image of another platform that may not be fetched: %v", err)
 	}
 	_, err = s.Ensure(context.Background(), r.Ref("a", "v1"), "linux/riscv64", banger.PullAlways, banger.Discard)
@@ -261,18 +295,23 @@ func TestPlatforms(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 	for _, bad := range []string{"windows/amd64", "linux", "linux/", "a/b/c/d/e"} {
-		if _, err := s.Ensure(context.Background(), r.Ref("a", "v1"), bad, banger.PullAlways, banger.Discard); banger.CodeOf(err) != banger.CodeInvalid {
+		if _, err := s.Ensure(context.Background(), r.Ref("a", "v1"), bad, banger.PullAlways,
+			banger.Discard); banger.CodeOf(err) != banger.CodeInvalid {
 			t.Errorf("the platform %q: %v", bad, err)
 		}
 	}
 }
 
-// An index that names itself, or indexes without end, is not followed for ever.
+// TestIndexesWithoutEnd checks that indexes which contain themselves, or which never end, are not
+// followed for ever.
 func TestIndexesWithoutEnd(t *testing.T) {
 	r, s := served(t), quickStore(t)
 	next := r.AddImage("a", "v0", layerFor(gzipped, file("f", "x")))
 	for i := range 6 {
-		body, err := json.Marshal(object{"schemaVersion": 2, "manifests": []object{{"digest": next, "size": 1, "mediaType": "application/vnd.oci.image.index.v1+json"}}})
+		body, err := json.Marshal(object{
+			"schemaVersion": 2,
+			"manifests":     []object{{"digest": next, "size": 1, "mediaType": "application/vnd.oci.image.index.v1+json"}},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,7 +324,8 @@ func TestIndexesWithoutEnd(t *testing.T) {
 	}
 }
 
-// Bombs: what is small as stored and large as unpacked stops at a limit, which may be set.
+// TestBombs checks that a layer which is small when stored and large when unpacked stops at a
+// limit, which can be set.
 func TestBombs(t *testing.T) {
 	zeros := io.LimitReader(zeroReader{}, 2<<30)
 	var bomb bytes.Buffer
@@ -311,7 +351,8 @@ func TestBombs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = s.Ensure(context.Background(), "oci:"+ociDir(t, stored(bomb.Bytes())), "", banger.PullMissing, banger.Discard)
+			_, err = s.Ensure(context.Background(), "oci:"+ociDir(t, stored(bomb.Bytes())), "", banger.PullMissing,
+				banger.Discard)
 			wantFailure(t, s, err, banger.CodeBadImage, c.words)
 		})
 	}

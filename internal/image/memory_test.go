@@ -22,8 +22,8 @@ import (
 	"banger"
 )
 
-// entries is how many entries TestMemoryOfManyEntries makes: a part of the most in
-// every run, all of them where BANGER_ENTRIES asks for it.
+// entries returns how many entries TestMemoryOfManyEntries makes: a part of the limit in every run, all
+// of them if BANGER_ENTRIES asks for it.
 func entries() int {
 	if n, err := strconv.Atoi(os.Getenv("BANGER_ENTRIES")); err == nil {
 		return n
@@ -31,7 +31,7 @@ func entries() int {
 	return 100_000
 }
 
-// TestConvertInAProcessOfItsOwn is what is measured; alone it does nothing.
+// TestConvertInAProcessOfItsOwn is the process that is measured; alone it does nothing.
 func TestConvertInAProcessOfItsOwn(t *testing.T) {
 	ref, dir := os.Getenv("BANGER_CONVERT_REF"), os.Getenv("BANGER_CONVERT_DIR")
 	if ref == "" {
@@ -52,7 +52,7 @@ func TestConvertInAProcessOfItsOwn(t *testing.T) {
 	os.Stdout.Write(status)
 }
 
-// converted converts in a process of its own and returns its peak memory in MiB.
+// converted converts in a new process and returns its peak memory in MiB.
 func converted(t *testing.T, ref string) int64 {
 	t.Helper()
 	dir := t.TempDir()
@@ -62,7 +62,7 @@ func converted(t *testing.T, ref string) int64 {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	// Not what wait4(2) says, which counts the memory of this process before exec too.
+	// wait4(2) would also count the memory of this process before exec.
 	m := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(out)
 	if m == nil {
 		t.Fatalf("no VmHWM in %s", out)
@@ -74,7 +74,7 @@ func converted(t *testing.T, ref string) int64 {
 	return kib >> 10
 }
 
-// streamed is a gzip layer that a function writes.
+// streamed returns a gzip layer that a function writes.
 func streamed(t *testing.T, write func(*tar.Writer) error) layerBlob {
 	t.Helper()
 	var stored bytes.Buffer
@@ -92,13 +92,14 @@ func streamed(t *testing.T, write func(*tar.Writer) error) layerBlob {
 	return layerBlob{stored.String(), digestOf(plain), digestBytes(stored.Bytes())}
 }
 
-// As many entries as an image may have, each with an attribute of its own, take less than
-// 512 MiB.
+// TestMemoryOfManyEntries checks that the largest number of entries, each with its own attribute,
+// takes less than 512 MiB.
 func TestMemoryOfManyEntries(t *testing.T) {
 	n := entries()
 	layer := streamed(t, func(w *tar.Writer) error {
 		for i := range n {
-			h := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/file-%d", i%1000, i), Mode: 0o644, ModTime: time.Unix(int64(i), 0),
+			h := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/file-%d", i%1000, i), Mode: 0o644,
+				ModTime:    time.Unix(int64(i), 0),
 				PAXRecords: map[string]string{"SCHILY.xattr.user.n": strconv.Itoa(i)}, Format: tar.FormatPAX}
 			if err := w.WriteHeader(h); err != nil {
 				return err
@@ -113,7 +114,7 @@ func TestMemoryOfManyEntries(t *testing.T) {
 	}
 }
 
-// One entry more than the limit is refused by its name.
+// TestOneEntryTooMany checks that the error for one entry more than the limit names that entry.
 func TestOneEntryTooMany(t *testing.T) {
 	s, err := Open(t.TempDir(), Options{Limits: Limits{Entries: 1000}})
 	if err != nil {

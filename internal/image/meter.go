@@ -16,7 +16,7 @@ type meter struct {
 	name   string // "layer 2 of 6"
 	begun  time.Time
 	done   atomic.Int64
-	next   atomic.Int64 // when to tell again, in ns of the clock
+	next   atomic.Int64 // time of the next event, in ns of the clock
 	total  *total
 }
 
@@ -31,10 +31,11 @@ func (m *meter) Read(p []byte) (int, error) {
 }
 
 func (m *meter) event(done int64) banger.Event {
-	return banger.Event{Stage: "pull", Text: m.name, Layer: m.layer.digest, Bytes: done, Total: m.layer.size, Seconds: time.Since(m.begun).Seconds()}
+	return banger.Event{Stage: "pull", Text: m.name, Layer: m.layer.digest, Bytes: done, Total: m.layer.size,
+		Seconds: time.Since(m.begun).Seconds()}
 }
 
-// finish tells what the layer took, its decoding included.
+// finish reports how long the layer took, including its decoding.
 func (m *meter) finish() {
 	e := m.event(m.done.Load())
 	e.Done = true
@@ -45,14 +46,14 @@ func (m *meter) finish() {
 	m.total.emit(e)
 }
 
-// total tells a few times a second how far all layers are together.
+// total reports a few times a second how much of all layers is done.
 type total struct {
 	emit   banger.Emit
 	layers int
 	text   string
 	size   int64
 	done   atomic.Int64
-	next   atomic.Int64 // when to tell again, in ns of the clock
+	next   atomic.Int64 // time of the next event, in ns of the clock
 }
 
 func newTotal(layers []layer, emit banger.Emit) *total {
@@ -66,16 +67,16 @@ func newTotal(layers []layer, emit banger.Emit) *total {
 	return t
 }
 
-// meter counts layer i, counted from 0, from now on.
+// meter returns the meter of layer i, counted from 0.
 func (t *total) meter(i int, l layer) *meter {
 	m := &meter{total: t, layer: l, name: fmt.Sprintf("layer %d of %d", i+1, t.layers), begun: time.Now()}
-	due(&m.next) // the first word comes after an interval
+	due(&m.next) // the first event comes after an interval
 	return m
 }
 
 const meterInterval = 200 * time.Millisecond
 
-// due reports, once in each interval, that something is to be told.
+// due reports whether an event is due, which is once in each interval.
 func due(next *atomic.Int64) bool {
 	now, at := time.Now().UnixNano(), next.Load()
 	return now >= at && next.CompareAndSwap(at, now+int64(meterInterval))

@@ -18,8 +18,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// overlayRoot mounts a file system of known abilities for stacks to live in: the
-// temporary directory's own may lack attributes or devices.
+// overlayRoot mounts a file system for the stacks that supports attributes and devices. That of the
+// temporary directory may not.
 func overlayRoot(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -28,7 +28,8 @@ func overlayRoot(t *testing.T) string {
 	image, at := filepath.Join(t.TempDir(), "image"), t.TempDir()
 	must(t, os.WriteFile(image, nil, 0o600))
 	must(t, os.Truncate(image, 8<<30))
-	for _, cmd := range [][]string{{"/sbin/mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", image}, {"mount", "-o", "loop", image, at}} {
+	for _, cmd := range [][]string{{"/sbin/mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", image},
+		{"mount", "-o", "loop", image, at}} {
 		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v: %s", cmd, err, out)
 		}
@@ -37,7 +38,7 @@ func overlayRoot(t *testing.T) string {
 	return at
 }
 
-// layersOf returns a stack's layers as an image has them.
+// layersOf returns the layers of a stack in the form of an image.
 func layersOf(t *testing.T, s *overlaytest.Stack, pack func([]byte) []byte) []layerBlob {
 	t.Helper()
 	var list []layerBlob

@@ -10,10 +10,10 @@ import (
 	"banger/internal/blob"
 )
 
-// Users says which VM uses an image; "" means that none does. It is called while the store is locked.
+// Users returns a VM that uses an image, or "" if no VM does. It is called while the store is locked.
 type Users func(digest string) (vm string)
 
-// holder returns who needs an image, as the end of a sentence; "" if nobody does. s.mu is held.
+// holder returns who needs an image, as the end of a sentence, or "". The caller holds s.mu.
 func (s *Store) holder(digest string, users Users) string {
 	if vm := users(digest); vm != "" {
 		return "VM " + vm
@@ -21,8 +21,8 @@ func (s *Store) holder(digest string, users Users) string {
 	return s.pins.By(digest)
 }
 
-// Remove forgets a reference (or, for a digest, all that name it) and deletes
-// the image when none is left. An image that somebody needs stays, with all its names: the error says who needs it.
+// Remove forgets a reference, or all references to a digest, and deletes the image when it has no
+// reference left. An image that is in use keeps all its names, and the error says who needs it.
 func (s *Store) Remove(ref string, users Users) error {
 	img, err := s.Find(ref)
 	if err != nil {
@@ -39,7 +39,8 @@ func (s *Store) Remove(ref string, users Users) error {
 	return err
 }
 
-// unname is the part of Remove for which the store is locked. It returns the directory that is to be removed, if any.
+// unname is the part of Remove that runs while the store is locked. It returns the directory that
+// is to be removed, or "".
 func (s *Store) unname(ref string, img banger.Image, users Users) (dead string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,7 +61,8 @@ func (s *Store) unname(ref string, img banger.Image, users Users) (dead string, 
 			WithHint("remove it first: banger rm %s", by)
 	}
 	if by = s.pins.By(img.Digest); by != "" && left == 0 {
-		return "", banger.Errorf(banger.CodeConflict, "image %s is needed by %s", img.Reference, by).WithHint("try again when that is done")
+		return "", banger.Errorf(banger.CodeConflict, "image %s is needed by %s", img.Reference, by).
+			WithHint("try again when that is done")
 	}
 	if err := s.saveRefs(refs); err != nil || left > 0 {
 		return "", err
@@ -68,19 +70,19 @@ func (s *Store) unname(ref string, img banger.Image, users Users) (dead string, 
 	return s.bury(img.Digest)
 }
 
-// bury takes an image out of the store, at once for everybody, and returns the directory that is left to be removed.
-// s.mu is held.
+// bury takes an image out of the store at once and returns the directory that is still to be
+// removed. The caller holds s.mu.
 func (s *Store) bury(digest string) (dead string, err error) {
 	dead = filepath.Join(s.tmpDir(), tmpPrefix+"rm-"+filepath.Base(s.path(digest)))
 	if err := os.Rename(s.path(digest), dead); err != nil {
 		return "", err
 	}
-	return dead, blob.Sync(s.tmpDir()) // else a power cut brings it back
+	return dead, blob.Sync(s.tmpDir()) // otherwise the image could come back after a power cut
 }
 
-// Prune removes images that have no reference or, with all, that no VM uses, and
-// then the blobs and half-fetched blobs that belong to no image. With dryRun it
-// only says what it would do. What somebody needs at that moment stays, and is told with who needs it.
+// Prune removes images that have no reference or, if all is set, that no VM uses. Then it removes
+// blobs, also incomplete ones, that belong to no image. With dryRun it only returns what it would
+// remove. What is in use stays, and the result says who needs it.
 func (s *Store) Prune(all, dryRun bool, users Users) (banger.Pruned, error) {
 	p, gone, err := s.pruneImages(all, dryRun, users)
 	if err != nil {
@@ -94,7 +96,7 @@ func (s *Store) Prune(all, dryRun bool, users Users) (banger.Pruned, error) {
 	return p, err
 }
 
-// pruneImages is Prune without blobs. It also returns the digests of what is gone, or would be.
+// pruneImages is Prune without the blobs. It also returns the digests of the images that are gone, or would be.
 func (s *Store) pruneImages(all, dryRun bool, users Users) (p banger.Pruned, gone map[string]bool, err error) {
 	images, err := s.all()
 	if err != nil {
@@ -139,7 +141,7 @@ func (s *Store) pruneImages(all, dryRun bool, users Users) (p banger.Pruned, gon
 	return p, gone, nil
 }
 
-// forget takes an image and all that names it out of the store; s.mu is held.
+// forget takes an image and all its names out of the store. The caller holds s.mu.
 func (s *Store) forget(digest string) (dead string, err error) {
 	refs := maps.Clone(s.refs)
 	maps.DeleteFunc(refs, func(_ string, r reference) bool { return r.Digest == digest })
@@ -149,13 +151,13 @@ func (s *Store) forget(digest string) (dead string, err error) {
 	return s.bury(digest)
 }
 
-// collect removes the blobs that no image has but those in gone, and that are not being used. With dryRun it only
-// returns what they are.
+// collect removes the blobs that are not in use and that belong to no image, or only to images in
+// gone. With dryRun it only returns them.
 func (s *Store) collect(gone map[string]bool, dryRun bool) ([]blob.Info, error) {
 	var kept map[string]bool
 	var failed error
 	keep := func(digest string) bool {
-		if kept == nil { // the blobs are locked: what is not in an image now is not in one that is being finished
+		if kept == nil { // the blobs are locked: no unfinished image can add one now
 			kept = map[string]bool{}
 			var images []banger.Image
 			images, failed = s.all()

@@ -2,5 +2,5 @@
 
 package image
 
-// underRace is true where all work takes many times as long.
+// underRace is true if the race detector makes all work take many times as long.
 const underRace = true

@@ -26,27 +26,32 @@ import (
 	"banger/internal/blob"
 )
 
-// recipe makes an image of Debian packages, by the host's own apt sources, so
-// that a machine without any registry can work.
+// recipe makes an image from Debian packages with the host's own apt sources. It works on a machine
+// without a registry.
 type recipe struct {
 	suite    string
 	packages []string
 }
 
-// catalogue is what bare names mean; a name here wins over a registry's.
+// catalogue maps bare names to recipes. A name here takes precedence over a registry's.
 var catalogue = map[string]recipe{
 	"debian-bookworm": {"bookworm", []string{"ca-certificates", "iproute2", "procps"}},
-	"debian-bookworm-dev": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "kmod", "git", "curl", "jq", "build-essential",
-		"systemd", "systemd-sysv", "dbus", "openssh-client", "sudo", "vim-tiny", "less"}},
-	// A host for VMs in a VM: run it with --nested. banger and the tests of this repository find there what they need.
-	"debian-bookworm-lab": {"bookworm", []string{"ca-certificates", "iproute2", "procps", "kmod", "udev", "systemd", "systemd-sysv",
-		"libpam-systemd", "dbus", "dbus-user-session", "qemu-system-x86", "nftables", "e2fsprogs", "openssh-client", "openssh-sftp-server",
-		"rsync", "git", "curl", "dnsmasq-base", "uidmap", "busybox-static", "strace", "less", "docker-registry"}},
+	"debian-bookworm-dev": {"bookworm", []string{
+		"ca-certificates", "iproute2", "procps", "kmod", "git", "curl", "jq", "build-essential",
+		"systemd", "systemd-sysv", "dbus", "openssh-client", "sudo", "vim-tiny", "less",
+	}},
+	// A host for VMs in a VM; run it with --nested. It has what banger and the tests of this repository need.
+	"debian-bookworm-lab": {"bookworm", []string{
+		"ca-certificates", "iproute2", "procps", "kmod", "udev", "systemd", "systemd-sysv", "libpam-systemd",
+		"dbus", "dbus-user-session", "qemu-system-x86", "nftables", "e2fsprogs", "openssh-client",
+		"openssh-sftp-server", "rsync", "git", "curl", "dnsmasq-base", "uidmap", "busybox-static",
+		"strace", "less", "docker-registry",
+	}},
 }
 
 const recipePath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// made is an image that was made here; its blobs are in the store already.
+// made is an image that a recipe made. Its blobs are already in the store.
 type made struct {
 	blobs *blob.Store
 	body  []byte
@@ -65,7 +70,7 @@ func (m *made) blob(ctx context.Context, digest string, offset int64) (io.ReadCl
 	return f, err
 }
 
-// make builds the image of a recipe: one layer, a config, a manifest.
+// make builds the image of a recipe: one layer, a config and a manifest.
 func (s *Store) make(ctx context.Context, ref string, r recipe, emit banger.Emit) (content, error) {
 	out, err := r.bootstrap(ctx, ref, s.tmpDir())
 	if err != nil {
@@ -73,7 +78,8 @@ func (s *Store) make(ctx context.Context, ref string, r recipe, emit banger.Emit
 	}
 	defer out.Close()
 	emit(banger.Event{Stage: "pull", Text: "making " + ref + " of Debian packages"})
-	layer, diffID, err := s.pack(&meter{reader: &contextReader{ctx, out}, total: &total{emit: emit, text: "making " + ref + " of Debian packages"}})
+	layer, diffID, err := s.pack(&meter{reader: &contextReader{ctx, out},
+		total: &total{emit: emit, text: "making " + ref + " of Debian packages"}})
 	if err != nil {
 		return nil, err
 	}
@@ -82,10 +88,17 @@ func (s *Store) make(ctx context.Context, ref string, r recipe, emit banger.Emit
 		return nil, err
 	}
 	now := v1.Time{Time: time.Now().UTC()}
-	config, err := json.Marshal(v1.ConfigFile{OS: "linux", Architecture: runtime.GOARCH, Created: now,
-		Config:  v1.Config{Cmd: []string{"/bin/bash"}, Env: []string{recipePath}},
-		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{id}},
-		History: []v1.History{{Created: now, CreatedBy: "banger: mmdebstrap " + r.suite + " " + strings.Join(r.packages, " ")}}})
+	config, err := json.Marshal(v1.ConfigFile{
+		OS:           "linux",
+		Architecture: runtime.GOARCH,
+		Created:      now,
+		Config:       v1.Config{Cmd: []string{"/bin/bash"}, Env: []string{recipePath}},
+		RootFS:       v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{id}},
+		History: []v1.History{{
+			Created:   now,
+			CreatedBy: "banger: mmdebstrap " + r.suite + " " + strings.Join(r.packages, " "),
+		}},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -98,16 +111,17 @@ func (s *Store) make(ctx context.Context, ref string, r recipe, emit banger.Emit
 		return nil, err
 	}
 	body, err := json.Marshal(v1.Manifest{SchemaVersion: 2, MediaType: ociManifestType,
-		Config: v1.Descriptor{MediaType: ociConfigType, Size: int64(len(config)), Digest: hash}, Layers: []v1.Descriptor{layer}})
+		Config: v1.Descriptor{MediaType: ociConfigType, Size: int64(len(config)), Digest: hash},
+		Layers: []v1.Descriptor{layer}})
 	return &made{s.blobs, body}, err
 }
 
-// pack stores a tar as a layer and returns its descriptor and diffID. The lightest
-// compression will do: it must not hold up what makes the tar.
+// pack stores a tar as a layer and returns its descriptor and diffID. It uses the fastest
+// compression, because it must not delay the program that makes the tar.
 func (s *Store) pack(tarStream io.Reader) (v1.Descriptor, string, error) {
 	plain := sha256.New()
 	pr, pw := io.Pipe()
-	go func() { // ends when the stream does, or the store stops reading
+	go func() { // ends when the stream does, or when the store stops reading
 		z, err := gzip.NewWriterLevel(pw, gzip.BestSpeed)
 		if err == nil {
 			if _, err = io.Copy(io.MultiWriter(plain, z), tarStream); err == nil {
@@ -125,10 +139,9 @@ func (s *Store) pack(tarStream io.Reader) (v1.Descriptor, string, error) {
 	return v1.Descriptor{MediaType: ociLayerType + "+gzip", Size: size, Digest: hash}, digestOf(plain), err
 }
 
-// bootstrap starts mmdebstrap and returns its tar as it is made. For an ordinary
-// user it works in a user namespace below $TMPDIR, and the kernel undoes its mounts.
-// As root it gets a mount namespace to the same end: nobody who removes what it
-// leaves after a crash may meet the host's /proc or /dev there.
+// bootstrap starts mmdebstrap and returns its tar while it is made. For an ordinary user mmdebstrap works in a user
+// namespace below $TMPDIR, and the kernel undoes its mounts. For root we give it a mount namespace for the same
+// purpose: after a crash, the removal of its files must not reach the host's /proc or /dev.
 func (r recipe) bootstrap(ctx context.Context, ref, dir string) (io.ReadCloser, error) {
 	tool, err := exec.LookPath("mmdebstrap")
 	if err != nil {
@@ -146,12 +159,12 @@ func (r recipe) bootstrap(ctx context.Context, ref, dir string) (io.ReadCloser, 
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	b := &bootstrap{}
 	cmd.Stderr = &b.stderr
-	// Its own group, so that all of it can be ended; SIGTERM, also when this process
-	// dies, so that it removes what it has unpacked as users of a namespace.
+	// It gets its own process group, so all of it can be ended. SIGTERM, which it also gets when this
+	// process dies, makes it remove what it has unpacked as users of a namespace.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if os.Geteuid() == 0 {
 		if b.tmp, err = os.MkdirTemp(dir, tmpPrefix+"*"); err == nil {
-			err = os.Chmod(b.tmp, 0o711) // apt downloads as a user of its own
+			err = os.Chmod(b.tmp, 0o711) // apt downloads as its own user
 		}
 		if err != nil {
 			cancel()
@@ -184,16 +197,16 @@ func (r recipe) bootstrap(ctx context.Context, ref, dir string) (io.ReadCloser, 
 // bootstrapGrace is how long mmdebstrap may clean up after SIGTERM.
 const bootstrapGrace = 10 * time.Second
 
-// bootstrap is a running mmdebstrap. Its methods may be called at the same time.
+// bootstrap is a running mmdebstrap. Its methods may be called concurrently.
 type bootstrap struct {
 	out    io.Reader
 	stderr lastLine
-	finish func() error // waits for its end, and tells whether all went well
+	finish func() error // waits for the end, and returns an error if it failed
 	stop   context.CancelFunc
-	tmp    string // "" for none
+	tmp    string // "" if there is no directory
 }
 
-// Read returns the tar. Its end is reported only when mmdebstrap has ended well.
+// Read returns the tar. It reports the end only after mmdebstrap has succeeded.
 func (b *bootstrap) Read(p []byte) (int, error) {
 	n, err := b.out.Read(p)
 	if err == nil {
@@ -205,7 +218,7 @@ func (b *bootstrap) Read(p []byte) (int, error) {
 	return n, io.EOF
 }
 
-// Close ends what still runs; mmdebstrap removes what it has made.
+// Close ends what still runs. mmdebstrap removes what it has made.
 func (b *bootstrap) Close() error {
 	b.stop()
 	b.finish()
@@ -219,7 +232,7 @@ func (b *bootstrap) removeTmp() error {
 	return os.RemoveAll(b.tmp)
 }
 
-// lastLine keeps the end of what a program prints.
+// lastLine keeps the end of a program's output.
 type lastLine struct{ buf []byte }
 
 func (l *lastLine) Write(p []byte) (int, error) {
@@ -230,7 +243,7 @@ func (l *lastLine) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// text prefers the last line that calls itself an error.
+// text returns the last line that reports an error, or else the last line.
 func (l *lastLine) text() string {
 	lines := strings.Split(strings.TrimSpace(string(l.buf)), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
@@ -241,8 +254,8 @@ func (l *lastLine) text() string {
 	return lines[len(lines)-1]
 }
 
-// hostSources returns the host's own Debian sources of a suite, in deb822 form,
-// with their keys; sources of other origins are left out.
+// hostSources writes the host's own Debian sources of a suite to a file in deb822 form, with their
+// keys. It leaves out sources of other origins.
 func hostSources(dir, suite string) (string, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "sources.list.d", "*"))
 	if err != nil {
@@ -271,12 +284,13 @@ func hostSources(dir, suite string) (string, error) {
 	return out.String(), nil
 }
 
-// isSuite accepts bookworm, bookworm-updates, bookworm-security, bookworm/updates.
+// isSuite reports whether word is the suite or a part of it, such as bookworm, bookworm-updates,
+// bookworm-security or bookworm/updates.
 func isSuite(word, suite string) bool {
 	return word == suite || strings.HasPrefix(word, suite+"-") || strings.HasPrefix(word, suite+"/")
 }
 
-// keepStanzas copies deb822 stanzas (sources.list(5)) whose suites are all ours.
+// keepStanzas copies the deb822 stanzas (sources.list(5)) all of whose suites belong to suite.
 func keepStanzas(out *strings.Builder, data []byte, suite string) {
 	for stanza := range strings.SplitSeq(string(data), "\n\n") {
 		ours, enabled := false, true
@@ -305,7 +319,7 @@ func keepStanzas(out *strings.Builder, data []byte, suite string) {
 	}
 }
 
-// keepLines turns one-line sources of the suite into stanzas.
+// keepLines converts one-line sources of the suite to stanzas.
 func keepLines(out *strings.Builder, data []byte, suite string) {
 	for line := range bytes.Lines(data) {
 		text := strings.TrimSpace(string(line))

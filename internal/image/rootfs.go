@@ -19,30 +19,28 @@ import (
 	"banger/internal/ext4"
 )
 
-// rootfsSize is the size of every rootfs in bytes. The layout must be known
-// before the content is, and the file is sparse and never written to in a guest,
-// so a generous size costs nothing but descriptors; it is what bounds an image.
+// rootfsSize is the size of every rootfs in bytes, and the limit for an image. The layout must be fixed before the
+// content is known. The file is sparse and no guest writes to it, so a large size costs only group descriptors.
 const rootfsSize = 64 << 30
 
-// layersAtOnce is how many layers are fetched and decoded at the same time, which
-// bounds memory too: each takes some 4 MiB. A newer one never starts before an
-// older, which it may have to wait for.
+// layersAtOnce is how many layers are fetched and decoded at the same time. It also bounds memory,
+// about 4 MiB for each. A layer never starts before an older one, which it may have to wait for.
 const layersAtOnce = 8
 
-// work is the making of one image, and what it took.
+// work is the making of one image, with its figures.
 type work struct {
 	store *Store
 	src   *source
 	emit  banger.Emit
 
-	shared  string // the image whose rootfs this one shares; "" when it was built
+	shared  string // the image whose rootfs is shared; "" if the rootfs was built
 	fetched atomic.Int64
 	decode  time.Duration
 	write   time.Duration
 }
 
-// rootfs makes the ext4 file of an image at path, or shares that of another image
-// with the same config, and completes img.
+// rootfs makes the ext4 file of an image at path, or shares the file of another image with the same
+// config. It completes img.
 func (w *work) rootfs(ctx context.Context, path string, img *banger.Image) error {
 	same, err := w.store.sameRootfs(img)
 	if err != nil {
@@ -59,7 +57,7 @@ func (w *work) rootfs(ctx context.Context, path string, img *banger.Image) error
 	return os.Link(w.store.RootfsPath(same.Digest), path)
 }
 
-// sameRootfs returns an image whose rootfs is what img's would be, or nil.
+// sameRootfs returns an image with the same rootfs as img would have, or nil.
 func (s *Store) sameRootfs(img *banger.Image) (*banger.Image, error) {
 	all, err := s.all()
 	for _, other := range all {
@@ -70,7 +68,7 @@ func (s *Store) sameRootfs(img *banger.Image) (*banger.Image, error) {
 	return nil, err
 }
 
-// fetchAll brings all layers in without decoding them.
+// fetchAll fetches all layers without decoding them.
 func (w *work) fetchAll(ctx context.Context) error {
 	all := newTotal(w.src.layers, w.emit)
 	group, ctx := errgroup.WithContext(ctx)
@@ -93,8 +91,8 @@ func (w *work) fetchAll(ctx context.Context) error {
 	return group.Wait()
 }
 
-// open is the opener of the source's layers: from the blob store, which fetches
-// what it does not have.
+// open is the opener for the source's layers. It reads from the blob store, which fetches blobs
+// that it does not have.
 func (w *work) open(ctx context.Context, l layer) (io.ReadCloser, error) {
 	r, err := w.store.blobs.Open(ctx, blobSource(w.src.content, l.digest, l.size))
 	if err != nil {
@@ -103,7 +101,7 @@ func (w *work) open(ctx context.Context, l layer) (io.ReadCloser, error) {
 	return &fetching{r, &w.fetched}, nil
 }
 
-// fetching adds what travelled for a reader to a sum when it is closed.
+// fetching is a reader that adds the number of fetched bytes to a sum when it is closed.
 type fetching struct {
 	*blob.Reader
 	sum *atomic.Int64
@@ -115,29 +113,31 @@ func (f *fetching) Close() error {
 	return f.Reader.Close()
 }
 
-// report says what was done, for a person.
+// report returns what was done, as a text for a person.
 func (w *work) report(name string, img banger.Image) string {
 	var stored int64
 	for _, l := range w.src.layers {
 		stored += l.size
 	}
 	fetched := w.fetched.Load()
-	s := fmt.Sprintf("%s: fetched %s, reused %s", name, banger.FormatSize(fetched), banger.FormatSize(max(stored-fetched, 0)))
+	s := fmt.Sprintf("%s: fetched %s, reused %s", name, banger.FormatSize(fetched),
+		banger.FormatSize(max(stored-fetched, 0)))
 	if w.shared != "" {
 		return s + ", the file system is shared with " + w.shared
 	}
-	return s + fmt.Sprintf(", wrote %s (decoding %.1f s, file system %.1f s)", banger.FormatSize(img.Size), w.decode.Seconds(), w.write.Seconds())
+	return s + fmt.Sprintf(", wrote %s (decoding %.1f s, file system %.1f s)",
+		banger.FormatSize(img.Size), w.decode.Seconds(), w.write.Seconds())
 }
 
-// build makes one ext4 file of all layers: their contents are written as they
-// are decoded, all layers at once; the tree is known and written last.
+// build makes one ext4 file from all layers. All layers are decoded at the same time, and their
+// contents are written as they come. The tree is written last.
 func (w *work) build(ctx context.Context, path string, img *banger.Image) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := f.Chmod(0o644); err != nil { // VMs with users of their own read it, whatever the umask
+	if err := f.Chmod(0o644); err != nil { // VMs that run as their own users read the file, whatever the umask is
 		return err
 	}
 	started := time.Now()
@@ -159,9 +159,10 @@ func (w *work) build(ctx context.Context, path string, img *banger.Image) error 
 	return err
 }
 
-// assemble decodes all layers of src into f and returns the tree that they are. What
-// is left to do is the tree's w.Finish. The same source gives the same bytes.
-func assemble(ctx context.Context, f ext4.File, src *source, open opener, limits Limits, emit banger.Emit) (*tree, error) {
+// assemble decodes all layers of src into f and returns their tree. The caller then finishes the
+// writer of the tree. The same source always gives the same bytes.
+func assemble(ctx context.Context, f ext4.File, src *source, open opener, limits Limits,
+	emit banger.Emit) (*tree, error) {
 	opts := ext4.Options{Size: rootfsSize, Inodes: uint32(limits.Entries), Label: "rootfs"}
 	seed := sha256.Sum256([]byte(src.configDigest))
 	copy(opts.UUID[:], seed[:])
@@ -184,7 +185,8 @@ func assemble(ctx context.Context, f ext4.File, src *source, open opener, limits
 	return t, nil
 }
 
-func unpackLayers(ctx context.Context, w *ext4.Writer, layers []layer, open opener, limits Limits, emit banger.Emit) ([][]record, error) {
+func unpackLayers(ctx context.Context, w *ext4.Writer, layers []layer, open opener, limits Limits,
+	emit banger.Emit) ([][]record, error) {
 	lists := make([][]record, len(layers))
 	left := &budget{Limits: limits}
 	all := newTotal(layers, emit)
@@ -207,7 +209,7 @@ func unpackLayers(ctx context.Context, w *ext4.Writer, layers []layer, open open
 	return lists, group.Wait()
 }
 
-// layerError says which layer, counted from 1, err is about.
+// layerError adds to err which layer it is about, counted from 1.
 func layerError(i int, err error) error {
 	if err == nil {
 		return nil
@@ -215,10 +217,10 @@ func layerError(i int, err error) error {
 	return fmt.Errorf("layer %d: %w", i+1, err)
 }
 
-// hostFile is a sparse file of the host.
+// hostFile is a sparse file on the host.
 type hostFile struct{ *os.File }
 
-// writeBackFrom is how long a write is, in bytes, that is sent on its way at once.
+// writeBackFrom is the size in bytes from which a write is sent to the disk at once.
 const writeBackFrom = 128 << 10
 
 func (f hostFile) WriteAt(p []byte, offset int64) (int, error) {
@@ -229,7 +231,7 @@ func (f hostFile) WriteAt(p []byte, offset int64) (int, error) {
 	return n, err
 }
 
-// PunchHole gives a range back to the host where its file system can.
+// PunchHole frees a range of the file if the host's file system can.
 func (f hostFile) PunchHole(offset, length int64) error {
 	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, length)
 	if errors.Is(err, unix.EOPNOTSUPP) {
@@ -238,7 +240,7 @@ func (f hostFile) PunchHole(offset, length int64) error {
 	return err
 }
 
-// allocated returns the bytes that a file occupies on the host.
+// allocated returns how many bytes a file occupies on the host.
 func allocated(f *os.File) (int64, error) {
 	info, err := f.Stat()
 	if err != nil {

@@ -26,12 +26,13 @@ func with(e entry, change func(*tar.Header)) entry {
 	return e
 }
 
-// promised is a layer whose stored bytes become others, with the right digests of both.
+// promised returns a layer whose stored bytes are different, with the right digests of both.
 func promised(stored, plain []byte) layerBlob {
 	return layerBlob{string(stored), digestBytes(plain), digestBytes(stored)}
 }
 
-// What is unusual and right: other tools lose, confuse or refuse some of it.
+// TestUnusualLayersAreTakenAsTheSpecificationSays checks layers that are unusual and valid. Other
+// tools lose, confuse or refuse some of them.
 func TestUnusualLayersAreTakenAsTheSpecificationSays(t *testing.T) {
 	good := tarOf(file("f", "x"))
 	const f = "\t\t/f regular 0644 0:0 \"x\"\n"
@@ -41,48 +42,78 @@ func TestUnusualLayersAreTakenAsTheSpecificationSays(t *testing.T) {
 	}{
 		"hard link to a symlink": {[]layerBlob{plain(symlink("s", "t"), hardLink("h", "s"))},
 			root0 + "\t\t/h symlink 0777 0:0 -> t\n\t\t/s = /h\n"},
-		"a link's metadata is the last word": {[]layerBlob{plain(file("f", "x"), with(hardLink("h", "f"), func(h *tar.Header) { h.Uid, h.Mode = 7, 0o600 }))},
+		"a link's metadata is the last word": {[]layerBlob{plain(file("f", "x"),
+			with(hardLink("h", "f"), func(h *tar.Header) { h.Uid, h.Mode = 7, 0o600 }))},
 			root0 + "\t\t/f regular 0600 7:0 \"x\"\n\t\t/h = /f\n"},
-		"a link to a lower file that goes in the same layer": {[]layerBlob{plain(file("f", "x")), plain(hardLink("h", "f"), file(".wh.f", ""))},
+		"a link to a lower file that goes in the same layer": {[]layerBlob{plain(file("f", "x")),
+			plain(hardLink("h", "f"), file(".wh.f", ""))},
 			root0 + "\t\t/h regular 0644 0:0 \"x\"\n"},
-		"a link to a lower file that is replaced": {[]layerBlob{plain(file("f", "x")), plain(hardLink("h", "f"), file("f", "new"))},
+		"a link to a lower file that is replaced": {[]layerBlob{plain(file("f", "x")),
+			plain(hardLink("h", "f"), file("f", "new"))},
 			root0 + "\t\t/f regular 0644 0:0 \"new\"\n\t\t/h regular 0644 0:0 \"x\"\n"},
 		"attributes of the root": {[]layerBlob{plain(with(dir("./"), func(h *tar.Header) { h.Uid, h.Mode = 5, 0o711 }))},
 			"\n\t\t/ directory 0711 5:0\n"},
 		"lost+found as a file": {[]layerBlob{plain(file("lost+found", "x"), file("f", "x"))}, root0 + f},
 		"a name that is cleaned": {[]layerBlob{plain(file("./a//b/../f", "x"))},
 			root0 + "\t\t/a directory 0755 0:0 mtime=00000000:00000000\n\t\t/a/f regular 0644 0:0 \"x\"\n"},
-		"a file with a slash at its end": {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) { h.Name = "f/." }))}, root0 + f},
+		"a file with a slash at its end": {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) {
+			h.Name = "f/."
+		}))}, root0 + f},
 
-		"a directory's whiteout before it": {[]layerBlob{plain(dir("d"), file("d/old", "1")), plain(file(".wh.d", ""), dir("d"), file("d/new", "2"))},
+		"a directory's whiteout before it": {[]layerBlob{plain(dir("d"), file("d/old", "1")),
+			plain(file(".wh.d", ""), dir("d"), file("d/new", "2"))},
 			root0 + "\t\t/d directory 0755 0:0\n\t\t/d/new regular 0644 0:0 \"2\"\n"},
-		"a directory's whiteout behind it": {[]layerBlob{plain(dir("d"), file("d/old", "1")), plain(dir("d"), file("d/new", "2"), file(".wh.d", ""))},
+		"a directory's whiteout behind it": {[]layerBlob{plain(dir("d"), file("d/old", "1")),
+			plain(dir("d"), file("d/new", "2"), file(".wh.d", ""))},
 			root0 + "\t\t/d directory 0755 0:0\n\t\t/d/new regular 0644 0:0 \"2\"\n"},
-		"a file and its own whiteout":     {[]layerBlob{plain(file("f", "x"), file(".wh.f", ""))}, root0 + f},
-		"an opaque root":                  {[]layerBlob{plain(file("old", "1"), dir("d"), file("d/old", "1")), plain(file(".wh..wh..opq", ""), file("f", "x"))}, root0 + f},
-		"an opaque directory that is new": {[]layerBlob{plain(file("d/.wh..wh..opq", ""))}, root0 + "\t\t/d directory 0755 0:0 mtime=00000000:00000000\n"},
-		"a whiteout as a directory":       {[]layerBlob{plain(file("f", "x"), file("g", "1")), plain(dir(".wh.g"))}, root0 + f},
-		"a whiteout with content":         {[]layerBlob{plain(file("f", "x"), file("g", "1")), plain(file(".wh.g", "content"))}, root0 + f},
-		"a whiteout through a lower symlink": {[]layerBlob{plain(dir("r"), file("r/f", "1"), symlink("a", "r")), plain(file("a/.wh.f", ""))},
+		"a file and its own whiteout": {[]layerBlob{plain(file("f", "x"), file(".wh.f", ""))}, root0 + f},
+		"an opaque root": {[]layerBlob{plain(file("old", "1"), dir("d"), file("d/old", "1")),
+			plain(file(".wh..wh..opq", ""), file("f", "x"))}, root0 + f},
+		"an opaque directory that is new": {[]layerBlob{plain(file("d/.wh..wh..opq", ""))},
+			root0 + "\t\t/d directory 0755 0:0 mtime=00000000:00000000\n"},
+		"a whiteout as a directory": {[]layerBlob{plain(file("f", "x"), file("g", "1")), plain(dir(".wh.g"))},
+			root0 + f},
+		"a whiteout with content": {[]layerBlob{plain(file("f", "x"), file("g", "1")),
+			plain(file(".wh.g", "content"))}, root0 + f},
+		"a whiteout through a lower symlink": {[]layerBlob{plain(dir("r"), file("r/f", "1"), symlink("a", "r")),
+			plain(file("a/.wh.f", ""))},
 			root0 + "\t\t/a symlink 0777 0:0 -> r\n\t\t/r directory 0755 0:0\n"},
-		"what aufs left":           {[]layerBlob{plain(file(".wh..wh.aufs", ""), dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", ""), file("f", "x"))}, root0 + f},
-		"entries below a whiteout": {[]layerBlob{plain(file("f", "x")), plain(dir(".wh.d"), file(".wh.d/x", "1"))}, root0 + f},
+		"what aufs left": {[]layerBlob{plain(file(".wh..wh.aufs", ""), dir(".wh..wh.plnk"),
+			file(".wh..wh.plnk/1.2", ""), file("f", "x"))}, root0 + f},
+		"entries below a whiteout": {[]layerBlob{plain(file("f", "x")), plain(dir(".wh.d"), file(".wh.d/x", "1"))},
+			root0 + f},
 
 		"a file, then a directory": {[]layerBlob{plain(file("d", "1"), dir("d"), file("d/f", "x"))},
 			root0 + "\t\t/d directory 0755 0:0\n\t\t/d/f regular 0644 0:0 \"x\"\n"},
 		"a directory, then a file": {[]layerBlob{plain(dir("f"), file("f/g", "1"), file("f", "x"))}, root0 + f},
-		"a lower directory keeps its attributes": {[]layerBlob{plain(with(dir("d"), func(h *tar.Header) { h.Uid, h.Gid, h.Mode = 9, 9, 0o700 })), plain(file("d/f", "x"))},
+		"a lower directory keeps its attributes": {[]layerBlob{plain(with(dir("d"), func(h *tar.Header) {
+			h.Uid, h.Gid, h.Mode = 9, 9, 0o700
+		})), plain(file("d/f", "x"))},
 			root0 + "\t\t/d directory 0700 9:9\n\t\t/d/f regular 0644 0:0 \"x\"\n"},
 		"a device 0:0 is a device": {[]layerBlob{plain(file("null", "1")), plain(entryOf(tar.TypeChar, "null"))},
 			root0 + "\t\t/null character-special 0644 0:0 dev=00:00\n"},
-		"a contiguous file":      {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) { h.Typeflag = tar.TypeCont }))}, root0 + f},
-		"a global header":        {[]layerBlob{stored(append(globalHeader(), good...))}, root0 + f},
-		"what eStargz adds":      {[]layerBlob{plain(file("f", "x"), file("stargz.index.json", "{}"), file(".prefetch.landmark", "x"), file(".no.prefetch.landmark", "x"))}, root0 + f},
-		"an unknown attribute":   {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) { h.PAXRecords = map[string]string{"SCHILY.xattr.odd.x": "1"} }))}, root0 + f},
-		"a user's on a symlink":  {[]layerBlob{plain(with(symlink("s", "t"), func(h *tar.Header) { h.PAXRecords = map[string]string{"SCHILY.xattr.user.x": "1"} }))}, root0 + "\t\t/s symlink 0777 0:0 -> t\n"},
-		"the largest owners":     {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) { h.Uid, h.Gid = 1<<32-2, 1<<31+5 }))}, root0 + "\t\t/f regular 0644 -2:-2147483643 \"x\"\n"}, // as debugfs shows them
-		"a time before all":      {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) { h.ModTime = time.Unix(-1e10, 0) }))}, root0 + "\t\t/f regular 0644 0:0 mtime=80000000:00000000 \"x\"\n"},
-		"a time after all":       {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) { h.ModTime = time.Unix(1e11, 5) }))}, root0 + "\t\t/f regular 0644 0:0 mtime=7fffffff:" + lastNanosecond + " \"x\"\n"},
+		"a contiguous file": {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) {
+			h.Typeflag = tar.TypeCont
+		}))}, root0 + f},
+		"a global header": {[]layerBlob{stored(append(globalHeader(), good...))}, root0 + f},
+		"what eStargz adds": {[]layerBlob{plain(file("f", "x"), file("stargz.index.json", "{}"),
+			file(".prefetch.landmark", "x"), file(".no.prefetch.landmark", "x"))}, root0 + f},
+		"an unknown attribute": {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) {
+			h.PAXRecords = map[string]string{"SCHILY.xattr.odd.x": "1"}
+		}))}, root0 + f},
+		"a user's on a symlink": {[]layerBlob{plain(with(symlink("s", "t"), func(h *tar.Header) {
+			h.PAXRecords = map[string]string{"SCHILY.xattr.user.x": "1"}
+		}))}, root0 + "\t\t/s symlink 0777 0:0 -> t\n"},
+		// The owners are in debugfs's form.
+		"the largest owners": {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) {
+			h.Uid, h.Gid = 1<<32-2, 1<<31+5
+		}))}, root0 + "\t\t/f regular 0644 -2:-2147483643 \"x\"\n"},
+		"a time before all": {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) {
+			h.ModTime = time.Unix(-1e10, 0)
+		}))}, root0 + "\t\t/f regular 0644 0:0 mtime=80000000:00000000 \"x\"\n"},
+		"a time after all": {[]layerBlob{plain(with(file("f", "x"), func(h *tar.Header) {
+			h.ModTime = time.Unix(1e11, 5)
+		}))}, root0 + "\t\t/f regular 0644 0:0 mtime=7fffffff:" + lastNanosecond + " \"x\"\n"},
 		"gzip with a wrong CRC":  {[]layerBlob{promised(damaged(gzipped(good)), good)}, root0 + f},
 		"zeros behind gzip":      {[]layerBlob{promised(append(gzipped(good), make([]byte, 1000)...), good)}, root0 + f},
 		"a tar without its end":  {[]layerBlob{stored(good[:1024])}, root0 + f},
@@ -103,21 +134,25 @@ func TestUnusualLayersAreTakenAsTheSpecificationSays(t *testing.T) {
 	}
 }
 
-// lastNanosecond is what a clamped time has: the two extra bits of the epoch (ext4,
-// inode timestamps) and no fraction.
+// lastNanosecond is the extra field of a clamped time: the two extra bits of the epoch (ext4, inode
+// timestamps) and no fraction.
 const lastNanosecond = "00000003"
 
 func globalHeader() []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "of a commit"}}); err != nil {
+	if err := w.WriteHeader(&tar.Header{
+		Typeflag:   tar.TypeXGlobalHeader,
+		PAXRecords: map[string]string{"comment": "of a commit"},
+	}); err != nil {
 		panic(err)
 	}
 	w.Flush()
 	return b.Bytes()
 }
 
-// Sparse files in all forms that GNU tar writes keep their content and their holes.
+// TestSparseFiles checks that sparse files in all forms of GNU tar keep their content and their
+// holes.
 func TestSparseFiles(t *testing.T) {
 	work := t.TempDir()
 	f, err := os.Create(filepath.Join(work, "sparse"))
@@ -135,7 +170,10 @@ func TestSparseFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, format := range map[string][]string{
-		"GNU": {"--format=gnu"}, "PAX 0.0": {"--format=pax", "--sparse-version=0.0"}, "PAX 0.1": {"--format=pax", "--sparse-version=0.1"}, "PAX 1.0": {"--format=pax", "--sparse-version=1.0"},
+		"GNU":     {"--format=gnu"},
+		"PAX 0.0": {"--format=pax", "--sparse-version=0.0"},
+		"PAX 0.1": {"--format=pax", "--sparse-version=0.1"},
+		"PAX 1.0": {"--format=pax", "--sparse-version=1.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			packed, err := exec.Command("tar", append(format, "--sparse", "-C", work, "-cf", "-", "sparse")...).Output()
@@ -157,7 +195,8 @@ func TestSparseFiles(t *testing.T) {
 	}
 }
 
-// Owners that cannot be are refused, not wrapped around to root.
+// TestOwnersOutOfRange checks that owners out of range are refused and do not become root by an
+// overflow.
 func TestOwnersOutOfRange(t *testing.T) {
 	for _, uid := range []int{-5, 1<<32 - 1, 1 << 32, 1<<32 + 5} {
 		t.Run(fmt.Sprint(uid), func(t *testing.T) {
@@ -174,13 +213,14 @@ func TestOwnersOutOfRange(t *testing.T) {
 	}
 }
 
-// A chain of symlinks leads deeper than any path: nothing breaks, and the file system is
-// whole.
+// TestADepthThatNoPathReaches checks a chain of symlinks that leads deeper than any path. It works,
+// and the file system is valid.
 func TestADepthThatNoPathReaches(t *testing.T) {
 	deep := strings.Repeat("d/", 1900)
 	list := []entry{file(deep+"f", "1"), symlink("l0", deep)}
 	for i := 1; i < 6; i++ {
-		list = append(list, file(fmt.Sprintf("l%d/%sf", i-1, deep[:3600]), "1"), symlink(fmt.Sprintf("l%d", i), fmt.Sprintf("l%d/%s", i-1, deep[:3600])))
+		list = append(list, file(fmt.Sprintf("l%d/%sf", i-1, deep[:3600]), "1"),
+			symlink(fmt.Sprintf("l%d", i), fmt.Sprintf("l%d/%s", i-1, deep[:3600])))
 	}
 	s := openStore(t)
 	img := ensure(t, s, "oci:"+ociDir(t, plain(list...)))

@@ -11,7 +11,7 @@ import (
 	"banger"
 )
 
-// two images with one base, in a store.
+// sharing returns a store with two images that have one base.
 func sharing(t *testing.T) (s *Store, a, b banger.Image) {
 	t.Helper()
 	base := packed(gzipped, file("base", "of both"))
@@ -40,7 +40,8 @@ func TestTagSharesEverything(t *testing.T) {
 	}
 }
 
-// Two manifests with one config have one file system: it is linked, not made again.
+// TestImagesOfOneConfigShareTheirFileSystem checks that two manifests with one config have one file
+// system, which is linked and not made again.
 func TestImagesOfOneConfigShareTheirFileSystem(t *testing.T) {
 	s := openStore(t)
 	a := ensure(t, s, "oci:"+ociDir(t, packed(gzipped, file("f", "1"))))
@@ -86,8 +87,10 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 		"a VM uses one": {true, false, func(a banger.Image) Users {
 			return func(d string) string { return map[string]string{a.Digest: "box"}[d] }
 		}, 1, 1},
-		"only to say what":      {true, true, func(banger.Image) Users { return noVM }, 2, 2},
-		"a VM uses each of two": {true, false, func(banger.Image) Users { return func(string) string { return "box" } }, 0, 2},
+		"only to say what": {true, true, func(banger.Image) Users { return noVM }, 2, 2},
+		"a VM uses each of two": {true, false, func(banger.Image) Users {
+			return func(string) string { return "box" }
+		}, 0, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, a, _ := sharing(t)
@@ -113,7 +116,8 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 	}
 }
 
-// What a fetch that was given up has left goes with the next prune.
+// TestPruneRemovesHalfFetchedBlobs checks that the next prune removes what a cancelled fetch has
+// left.
 func TestPruneRemovesHalfFetchedBlobs(t *testing.T) {
 	s, _, _ := sharing(t)
 	half := filepath.Join(s.dir, "blobs/partial", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff")
@@ -129,7 +133,7 @@ func TestPruneRemovesHalfFetchedBlobs(t *testing.T) {
 	}
 }
 
-// An archive that was saved makes the same images in another store.
+// TestSaveAndLoad checks that a saved archive gives the same images in another store.
 func TestSaveAndLoad(t *testing.T) {
 	s, a, b := sharing(t)
 	if _, err := s.Tag(a.Reference, "first:v1"); err != nil {
@@ -143,7 +147,11 @@ func TestSaveAndLoad(t *testing.T) {
 	if err := e.Write(context.Background(), &tar); err != nil {
 		t.Fatal(err)
 	}
-	for name, pack := range map[string]func([]byte) []byte{"plain": func(p []byte) []byte { return p }, "gzip": gzipped, "zstd": zstded} {
+	for name, pack := range map[string]func([]byte) []byte{
+		"plain": func(p []byte) []byte { return p },
+		"gzip":  gzipped,
+		"zstd":  zstded,
+	} {
 		t.Run(name, func(t *testing.T) {
 			other := openStore(t)
 			list, err := other.Load(context.Background(), bytes.NewReader(pack(bytes.Clone(tar.Bytes()))), banger.Discard)
@@ -160,7 +168,8 @@ func TestSaveAndLoad(t *testing.T) {
 	}
 }
 
-// The daemon's docker reads manifest.json; so do we when the rest is not there.
+// TestASavedArchiveIsADockerArchive checks that manifest.json of a saved archive is complete: the
+// docker daemon reads it, and so do we if the rest is missing.
 func TestASavedArchiveIsADockerArchive(t *testing.T) {
 	s, a, _ := sharing(t)
 	if _, err := s.Tag(a.Reference, "first:v1"); err != nil {
@@ -181,7 +190,8 @@ func TestASavedArchiveIsADockerArchive(t *testing.T) {
 	}
 	other := openStore(t)
 	img := ensure(t, other, "docker-archive:"+at)
-	if img.ConfigDigest != a.ConfigDigest || listing(t, other.RootfsPath(img.Digest)) != listing(t, s.RootfsPath(a.Digest)) {
+	if img.ConfigDigest != a.ConfigDigest ||
+		listing(t, other.RootfsPath(img.Digest)) != listing(t, s.RootfsPath(a.Digest)) {
 		t.Error("it is another image")
 	}
 }
@@ -203,11 +213,12 @@ func TestHistoryNamesEveryLayer(t *testing.T) {
 	}
 }
 
-// A store as the first version wrote it: names lead to digests alone, and images say
-// nothing of blobs.
+// TestAStoreOfTheFirstVersionIsRead checks a store in the form of the first version: names lead
+// only to digests, and images do not mention blobs.
 func TestAStoreOfTheFirstVersionIsRead(t *testing.T) {
 	s, a, _ := sharing(t)
-	if err := os.WriteFile(filepath.Join(s.dir, refsFile), []byte(`{"docker.io/library/old:v1": "`+a.Digest+`"}`), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(s.dir, refsFile), []byte(`{"docker.io/library/old:v1": "`+a.Digest+`"}`),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	again, err := Open(s.dir, Options{})

@@ -19,8 +19,8 @@ import (
 type source struct {
 	content      content
 	manifest     []byte
-	digest       string // of manifest
-	named        string // digest of what the reference names: manifest, or an index above it
+	digest       string // digest of manifest
+	named        string // digest of what the reference names: manifest, or an index that contains it
 	configDigest string
 	platform     string
 	created      time.Time
@@ -28,7 +28,7 @@ type source struct {
 	layers       []layer
 }
 
-// layer is one layer of a source, oldest first.
+// layer is one layer of a source. Layers are ordered from the oldest on.
 type layer struct {
 	digest    string // of the blob as stored
 	diffID    string // of the tar
@@ -36,7 +36,7 @@ type layer struct {
 	mediaType string
 }
 
-// The forms of a reference beside catalogue names and registries.
+// The schemes of references that are not names in the catalogue or in a registry.
 const (
 	schemeOCI           = "oci:"
 	schemeOCIArchive    = "oci-archive:"
@@ -45,14 +45,14 @@ const (
 	schemePodman        = "podman:"
 )
 
-// What the library lets pass and docker does not (distribution/reference).
+// What the library allows and docker does not (distribution/reference).
 var (
 	repositoryRE = regexp.MustCompile(`^[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)*$`)
 	registryRE   = regexp.MustCompile(`^[A-Za-z0-9\[]`)
 )
 
-// Normalize returns the canonical form of a reference, by which images are
-// listed and compared, or an *Error of CodeInvalid.
+// Normalize returns the canonical form of a reference, under which images are listed and compared.
+// It returns an *Error of CodeInvalid if ref is not valid.
 func (s *Store) Normalize(ref string) (string, error) {
 	if _, ok := catalogue[ref]; ok || checkDigest(ref) == nil {
 		return ref, nil
@@ -76,10 +76,11 @@ func (s *Store) Normalize(ref string) (string, error) {
 	return normalizeName(ref)
 }
 
-// normalizeName completes a name of a registry's image as docker does.
+// normalizeName completes the name of a registry's image as docker does.
 func normalizeName(ref string) (string, error) {
 	r, err := name.ParseReference(ref)
-	if err != nil || !repositoryRE.MatchString(r.Context().RepositoryStr()) || !registryRE.MatchString(r.Context().RegistryStr()) {
+	if err != nil || !repositoryRE.MatchString(r.Context().RepositoryStr()) ||
+		!registryRE.MatchString(r.Context().RegistryStr()) {
 		return "", banger.Errorf(banger.CodeInvalid, "%.200q is not an image reference", ref).
 			WithHint("write it as docker does, or see: banger image pull --help")
 	}
@@ -90,8 +91,8 @@ func normalizeName(ref string) (string, error) {
 	return full, nil
 }
 
-// resolve finds the image that a normalised reference names for a platform, and
-// reads its manifest and config. The caller closes the source's content.
+// resolve finds the image that a normalised reference names for a platform, and reads its manifest
+// and config. The caller closes the source's content.
 func (s *Store) resolve(ctx context.Context, ref string, want v1.Platform, emit banger.Emit) (*source, error) {
 	c, err := s.open(ctx, ref, emit)
 	if err != nil {
@@ -105,7 +106,7 @@ func (s *Store) resolve(ctx context.Context, ref string, want v1.Platform, emit 
 	return src, nil
 }
 
-// open returns the place that a normalised reference names.
+// open returns the content that a normalised reference names.
 func (s *Store) open(ctx context.Context, ref string, emit banger.Emit) (content, error) {
 	if r, ok := catalogue[ref]; ok {
 		return s.make(ctx, ref, r, emit)

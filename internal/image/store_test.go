@@ -50,8 +50,10 @@ func TestNormalizeFollowsDocker(t *testing.T) {
 
 func TestNormalizeRefuses(t *testing.T) {
 	s := openStore(t)
-	for _, ref := range []string{"", " ", "Debian", "debian:", "debian:a b", "de bian", "debian:" + strings.Repeat("t", 129), "debian@sha256:12",
-		"debian@md5:" + strings.Repeat("0", 32), "http://debian", "../debian", "/debian", "a//b", strings.Repeat("a", 300), "debian\x00", "débian",
+	for _, ref := range []string{"", " ", "Debian", "debian:", "debian:a b", "de bian",
+		"debian:" + strings.Repeat("t", 129), "debian@sha256:12",
+		"debian@md5:" + strings.Repeat("0", 32), "http://debian", "../debian", "/debian", "a//b", strings.Repeat("a", 300),
+		"debian\x00", "débian",
 		"oci:relative", "oci:", "oci-archive:./a.tar", "docker-archive:a.tar", "sha256:"} {
 		t.Run(ref, func(t *testing.T) {
 			got, err := s.Normalize(ref)
@@ -62,7 +64,7 @@ func TestNormalizeRefuses(t *testing.T) {
 	}
 }
 
-// twoNames is a store with one image by two references, which it also returns.
+// twoNames returns a store with one image under two references, and the references.
 func twoNames(t *testing.T) (s *Store, img banger.Image, a, b string) {
 	t.Helper()
 	at := ociDir(t, plain(file("f", "1")))
@@ -72,8 +74,7 @@ func twoNames(t *testing.T) (s *Store, img banger.Image, a, b string) {
 	return s, img, a, b
 }
 
-// names returns the references of a store, which must be readable also to a
-// store that is opened anew.
+// names returns the references of a store. It checks that a newly opened store has the same ones.
 func names(t *testing.T, s *Store) []string {
 	t.Helper()
 	again, err := Open(s.dir, Options{})
@@ -132,7 +133,7 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotThere asks for what the store does not have in every way.
+// TestWhatIsNotThere asks in every way for what the store does not have.
 func TestWhatIsNotThere(t *testing.T) {
 	absent := "sha256:" + strings.Repeat("0", 64)
 	for name, ask := range map[string]func(*Store) error{
@@ -161,16 +162,18 @@ func TestWhatIsNotThere(t *testing.T) {
 func TestADigestNamesAnImageToo(t *testing.T) {
 	s, img, _, _ := twoNames(t)
 	for _, pull := range []string{banger.PullNever, banger.PullMissing, banger.PullAlways} {
-		if got, err := s.Ensure(context.Background(), img.Digest, "", pull, banger.Discard); err != nil || got.Digest != img.Digest {
+		if got, err := s.Ensure(context.Background(), img.Digest, "", pull, banger.Discard); err != nil ||
+			got.Digest != img.Digest {
 			t.Errorf("Ensure(%s, %s) = %s, %v", img.Digest, pull, got.Digest, err)
 		}
 	}
 }
 
-// TestGetOpensNoPathOutsideTheStore holds since digests become paths.
+// TestGetOpensNoPathOutsideTheStore is needed because digests become paths.
 func TestGetOpensNoPathOutsideTheStore(t *testing.T) {
 	s := openStore(t)
-	for _, digest := range []string{"", "sha256:", "sha256:../../etc", "sha512:" + strings.Repeat("0", 64), "sha256:" + strings.Repeat("A", 64),
+	for _, digest := range []string{"", "sha256:", "sha256:../../etc", "sha512:" + strings.Repeat("0", 64),
+		"sha256:" + strings.Repeat("A", 64),
 		strings.Repeat("0", 64), "sha256:" + strings.Repeat("0", 61) + "/..", "sha256:" + strings.Repeat("0", 65)} {
 		if _, err := s.Get(digest); err == nil || banger.CodeOf(err) != banger.CodeInvalid {
 			t.Errorf("Get(%q): %v, not an error of code invalid", digest, err)

@@ -32,7 +32,7 @@ import (
 	"banger"
 )
 
-// when is the time of every entry that says no other.
+// when is the default time of entries.
 var when = time.Unix(1700000000, 0)
 
 // entry is one entry of a layer's tar, with its content.
@@ -93,13 +93,13 @@ func zstded(p []byte) []byte {
 	return w.EncodeAll(p, nil)
 }
 
-// blob is one layer as an image stores it. What it is called in the manifest and
-// in the config may be a lie.
+// layerBlob is one layer as an image stores it. The digests for the manifest and the config may be
+// wrong.
 type layerBlob struct {
 	data, diffID, digest string
 }
 
-// plain, packed and the like make honest blobs.
+// plain, packed and similar functions make valid blobs.
 func plain(entries ...entry) layerBlob {
 	p := tarOf(entries...)
 	return layerBlob{string(p), digestBytes(p), digestBytes(p)}
@@ -110,7 +110,7 @@ func packed(pack func([]byte) []byte, entries ...entry) layerBlob {
 	return layerBlob{string(pack(p)), digestBytes(p), digestBytes(pack(p))}
 }
 
-// stored is a blob of arbitrary bytes; its names are right.
+// stored returns a blob of arbitrary bytes with the right digests.
 func stored(data []byte) layerBlob {
 	return layerBlob{string(data), digestBytes(data), digestBytes(data)}
 }
@@ -235,8 +235,7 @@ func ensure(t *testing.T, s *Store, ref string) banger.Image {
 	return img
 }
 
-// convert returns the listing of an image made of the layers, which e2fsck must
-// find nothing wrong with.
+// convert returns the listing of an image made of the layers. It checks the image with e2fsck.
 func convert(t *testing.T, layers ...layerBlob) string {
 	t.Helper()
 	s := openStore(t)
@@ -288,8 +287,8 @@ var (
 	xattrRE = regexp.MustCompile(`(?m)^  ((?:user|security|trusted|system)\.\S+ \(\d+\).*)$`)
 )
 
-// listing describes every file of an ext4 image, one line each, sorted: path,
-// type, mode, owner, and what is out of the ordinary.
+// listing describes every file of an ext4 image, sorted, one line each: path, type, mode, owner,
+// and what is unusual.
 func listing(t *testing.T, image string) string {
 	t.Helper()
 	var lines []string
@@ -344,7 +343,7 @@ func listing(t *testing.T, image string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// wantListing compares listings, of which want is indented as the source is.
+// wantListing compares listings. want is indented like the source.
 func wantListing(t *testing.T, got, want string) {
 	t.Helper()
 	want = strings.TrimPrefix(strings.ReplaceAll(want, "\n\t\t", "\n"), "\n")
@@ -353,8 +352,8 @@ func wantListing(t *testing.T, got, want string) {
 	}
 }
 
-// wantOnly fails the test unless the store holds just these images and no trace
-// of an unfinished one.
+// wantOnly fails the test unless the store has exactly these images and no trace of an unfinished
+// one.
 func wantOnly(t *testing.T, s *Store, digests ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(s.dir, "sha256"))

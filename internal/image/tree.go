@@ -10,17 +10,16 @@ import (
 	"banger/internal/ext4"
 )
 
-const maxHops = 40 // symlinks on the way to one entry, as the kernel has it
+const maxHops = 40 // symlinks on the way to one entry; the kernel's limit
 
-// tree is the root file system while layers are applied to it, oldest first
-// (image-spec layer.md). A node's Layer is the layer that last wrote it; its Names
-// are counted unless it is a directory.
+// tree is the root file system while layers are applied to it, oldest first (image-spec layer.md). A node's Layer is
+// the layer that wrote it last. The Names of a node are counted unless it is a directory.
 type tree struct {
 	w    *ext4.Writer
 	root *ext4.Node
 
 	current int32
-	touched map[place]bool // names that the current layer wrote; nil when it has no whiteouts
+	touched map[place]bool // names that the current layer wrote; nil if it has no whiteouts
 }
 
 type place struct {
@@ -34,7 +33,7 @@ func newTree(w *ext4.Writer) *tree {
 	return t
 }
 
-// directory is one that no layer describes.
+// directory returns a directory that no layer describes.
 func (t *tree) directory() *ext4.Node {
 	return &ext4.Node{Mode: syscall.S_IFDIR | 0o755, Children: map[string]*ext4.Node{}, Layer: t.current}
 }
@@ -42,8 +41,8 @@ func (t *tree) directory() *ext4.Node {
 func isDir(n *ext4.Node) bool     { return n.Mode&syscall.S_IFMT == syscall.S_IFDIR }
 func isSymlink(n *ext4.Node) bool { return n.Mode&syscall.S_IFMT == syscall.S_IFLNK }
 
-// apply adds one layer. Whiteouts act only on what earlier layers brought, so they
-// come last, wherever they stood; so do hard links to what follows them.
+// apply adds one layer. Whiteouts affect only what earlier layers have, so they are applied last,
+// wherever they are in the tar. So are hard links to later entries.
 func (t *tree) apply(list []record) error {
 	var whiteouts, late []record
 	for _, r := range list {
@@ -81,8 +80,7 @@ func (t *tree) apply(list []record) error {
 	return nil
 }
 
-// add applies one record. A hard link whose target is not there waits, unless
-// this is its last chance.
+// add applies one record. It reports waits if a hard link's target does not exist yet, unless last is set.
 func (t *tree) add(r record, last bool) (waits bool, err error) {
 	if r.target != "" {
 		return t.link(r, last)
@@ -109,9 +107,9 @@ func (t *tree) add(r record, last bool) (waits bool, err error) {
 	return false, nil
 }
 
-// put gives a node a name, in place of what bears it.
+// put gives a node a name and replaces what has this name.
 func (t *tree) put(parent *ext4.Node, base string, n *ext4.Node) {
-	n.Names++ // first: it may be what bears the name
+	n.Names++ // first, because n itself may have this name
 	t.drop(parent, base)
 	parent.Children[base] = n
 	t.touch(parent, base)
@@ -123,15 +121,14 @@ func (t *tree) touch(parent *ext4.Node, base string) {
 	}
 }
 
-// setMeta gives a node the owner, permissions, time and attributes of another.
+// setMeta gives n the owner, permissions, time and attributes of from.
 func (t *tree) setMeta(n, from *ext4.Node) {
 	n.UID, n.GID, n.Mtime, n.Xattrs, n.Layer = from.UID, from.GID, from.Mtime, from.Xattrs, t.current
 	n.Mode = n.Mode&syscall.S_IFMT | from.Mode&0o7777
 }
 
-// link makes a hard link. What its entry says of owner, mode and time holds for the
-// file, as the last word on it; attributes only when it names some, since many
-// writers of tars leave them out here.
+// link makes a hard link. The owner, mode and time of its entry replace those of the file. Its
+// attributes do so only if it has some, since many writers of tars leave them out here.
 func (t *tree) link(r record, last bool) (waits bool, err error) {
 	n, err := t.lookUp(r.target)
 	if err != nil {
@@ -146,7 +143,7 @@ func (t *tree) link(r record, last bool) (waits bool, err error) {
 	if isDir(n) {
 		return false, rule("hard link to the directory %.200q", r.target)
 	}
-	n.Names++ // first: the name may need a directory in the target's place
+	n.Names++ // first, because the name may need a directory in the target's place
 	parent, err := t.parent(r.name, true)
 	if err != nil {
 		return false, err
@@ -159,19 +156,18 @@ func (t *tree) link(r record, last bool) (waits bool, err error) {
 		r.node.Xattrs = n.Xattrs
 	}
 	if kind == syscall.S_IFLNK {
-		r.node.Mode = n.Mode // symlink(7): it has none of its own
+		r.node.Mode = n.Mode // a symlink has no mode of its own (symlink(7))
 	}
 	t.setMeta(n, r.node)
 	return false, nil
 }
 
-// parent returns the directory that name lies in, following symlinks inside the
-// root. With create, missing directories are made; a file of a lower layer in
-// the way becomes a directory, one of this layer is an error.
+// parent returns the directory of name and follows symlinks inside the root. If create is set, it makes missing
+// directories. A file of a lower layer in the way becomes a directory; a file of this layer is an error.
 func (t *tree) parent(name string, create bool) (*ext4.Node, error) {
 	dir, _ := path.Split(name)
 	at := t.root
-	for rest := dir[1:]; ; { // most ways have no symlink
+	for rest := dir[1:]; ; { // most paths have no symlink
 		part, after, more := strings.Cut(rest, "/")
 		if !more {
 			return at, nil
@@ -185,10 +181,10 @@ func (t *tree) parent(name string, create bool) (*ext4.Node, error) {
 	}
 }
 
-// walk descends from the root along a path, the long way.
+// walk descends from the root along a path and resolves each symlink.
 func (t *tree) walk(way string, create bool, hops *int) (*ext4.Node, error) {
 	dir := t.root
-	var above []*ext4.Node // dir's ancestors
+	var above []*ext4.Node // ancestors of dir
 	todo := strings.Split(way, "/")
 	for len(todo) > 0 {
 		part := todo[0]
@@ -229,7 +225,7 @@ func (t *tree) walk(way string, create bool, hops *int) (*ext4.Node, error) {
 	return dir, nil
 }
 
-// lookUp returns the node of a name, not following a symlink at its end, or nil.
+// lookUp returns the node of a name, or nil. It does not follow a symlink at the end of the name.
 func (t *tree) lookUp(name string) (*ext4.Node, error) {
 	if name == "/" {
 		return t.root, nil
@@ -265,7 +261,7 @@ func (t *tree) whiteout(name string) error {
 	return nil
 }
 
-// hide removes what earlier layers put at a name and keeps what this one did.
+// hide removes what earlier layers put at a name and keeps what this layer put there.
 func (t *tree) hide(parent *ext4.Node, name string) {
 	n := parent.Children[name]
 	if n == nil {
@@ -284,7 +280,7 @@ func (t *tree) hide(parent *ext4.Node, name string) {
 	t.drop(parent, name)
 }
 
-// drop removes a name; the data of a file without names is given back.
+// drop removes a name. It frees the data of a file that has no names left.
 func (t *tree) drop(parent *ext4.Node, name string) {
 	n := parent.Children[name]
 	if n == nil {

@@ -12,9 +12,8 @@ import (
 	"banger"
 )
 
-// Usage returns what each image takes on the host, and how much of that it shares
-// with others: a rootfs is shared by images of one config, a blob by images of one
-// base.
+// Usage returns how much space each image occupies on the host, and how much of it the image shares
+// with others. Images with one config share a rootfs, and images with one base share blobs.
 func (s *Store) Usage() ([]banger.ImageUsage, error) {
 	images, err := s.all()
 	if err != nil {
@@ -52,7 +51,7 @@ func (s *Store) Usage() ([]banger.ImageUsage, error) {
 	return list, nil
 }
 
-// links is how many names a file has.
+// links returns how many names a file has.
 func links(path string) uint64 {
 	var st syscall.Stat_t
 	if syscall.Stat(path, &st) != nil {
@@ -61,9 +60,8 @@ func links(path string) uint64 {
 	return uint64(st.Nlink)
 }
 
-// Check returns all images and marks those whose registry has something else by now
-// under their name. Registries that do not answer, and other sources, leave an image
-// as it is.
+// Check returns all images and marks those whose name means something else in their registry by
+// now. It leaves an image as it is if its registry does not answer or if it is not from a registry.
 func (s *Store) Check(ctx context.Context) ([]banger.Image, error) {
 	list, err := s.List()
 	if err != nil {

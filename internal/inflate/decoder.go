@@ -4,8 +4,8 @@ package inflate
 
 import "io"
 
-// The window holds the last histSize bytes of the run before, then the run, then
-// the slack, into which the last symbol of a run and the overrun of its copy go.
+// The window has three parts: the last histSize bytes of the previous run, then the run, then the
+// slack. The slack receives the last symbol of a run and the overrun of its copy.
 const (
 	histSize  = 32 << 10 // longest distance (RFC 1951 section 2)
 	runSize   = 256 << 10
@@ -20,20 +20,20 @@ const (
 	atEnd
 )
 
-// A decoder decodes streams of DEFLATE from its source into its window.
+// A decoder decodes DEFLATE streams from its source into its window.
 type decoder struct {
 	source
-	bb     uint64 // bits taken from the source and not used, the next one lowest
-	nb     uint64 // their number; bits of bb above it are zero
+	bb     uint64 // bits that were taken from the source and not used; the next one is the lowest
+	nb     uint64 // number of bits in bb; the bits above it are zero
 	state  int
 	last   bool // this block is the last one
-	stored int  // bytes left of a stored block
+	stored int  // remaining bytes of a stored block
 	litMin uint64
 	dstMin uint64
 
 	out  []byte // the window
-	wp   int    // bytes before it are decoded
-	low  int    // distances must not reach before it
+	wp   int    // bytes before wp are decoded
+	low  int    // distances must not reach before low
 	stop int    // a run ends when wp reaches it; slackSize bytes follow it
 
 	lit   table
@@ -49,21 +49,21 @@ func newDecoder() *decoder {
 	}
 }
 
-// reset makes the decoder as new for the input r.
+// reset prepares the decoder for the input r.
 func (d *decoder) reset(r io.Reader) {
 	d.source.reset(r)
 	d.wp = 0
 	d.stop = len(d.out) - slackSize
 }
 
-// begin expects a new stream at the next byte of the source.
+// begin prepares for a new stream at the next byte of the source.
 func (d *decoder) begin() {
 	d.bb, d.nb = 0, 0
 	d.state, d.last = atBlock, false
 	d.low = d.wp
 }
 
-// slide makes room in the window and returns where the next run starts.
+// slide moves the history to the start of the window and returns where the next run starts.
 func (d *decoder) slide() int {
 	if drop := d.wp - histSize; drop > 0 {
 		copy(d.out, d.out[drop:d.wp])
@@ -73,11 +73,11 @@ func (d *decoder) slide() int {
 	return d.wp
 }
 
-// full says that the run is at its end.
+// full reports whether the run is at its end.
 func (d *decoder) full() bool { return d.wp >= d.stop }
 
-// inflate decodes until the run is full or the stream is at its end, which it
-// reports. Output before an error is in the window.
+// inflate decodes until the run is full or the stream ends. It reports whether the stream has
+// ended. Output before an error is in the window.
 func (d *decoder) inflate() (bool, error) {
 	for !d.full() {
 		var err error
@@ -127,9 +127,8 @@ func (d *decoder) endBlock() {
 	}
 }
 
-// startStored reads the header of a stored block (RFC 1951 section 3.2.4).
-// Fewer than 8 bits are in bb at the end of a block header: need takes no byte
-// before its bits are needed.
+// startStored reads the header of a stored block (RFC 1951 section 3.2.4). At the end of a block
+// header bb has fewer than 8 bits, because need takes no byte before its bits are needed.
 func (d *decoder) startStored() error {
 	d.bb, d.nb = 0, 0
 	var h [4]byte
@@ -144,7 +143,7 @@ func (d *decoder) startStored() error {
 	return nil
 }
 
-// copyStored copies what the source has of a stored block.
+// copyStored copies the bytes of a stored block that the source has.
 func (d *decoder) copyStored() error {
 	if d.stored == 0 {
 		d.endBlock()
@@ -156,8 +155,7 @@ func (d *decoder) copyStored() error {
 	return noEOF(err)
 }
 
-// codes decodes the symbols of a block (RFC 1951 section 3.2.3) until it or the
-// run ends.
+// codes decodes the symbols of a block (RFC 1951 section 3.2.3) until the block or the run ends.
 func (d *decoder) codes() error {
 	for !d.full() {
 		done, err := false, error(nil)
@@ -177,8 +175,7 @@ func (d *decoder) codes() error {
 	return nil
 }
 
-// need makes sure that bb has n bits or more, n <= 56. It takes no byte more than
-// that.
+// need fills bb up to at least n bits, n <= 56. It takes no more bytes than that requires.
 func (d *decoder) need(n uint64) error {
 	for d.nb < n {
 		b, err := d.ReadByte()
@@ -191,7 +188,7 @@ func (d *decoder) need(n uint64) error {
 	return nil
 }
 
-// take uses n bits that need has made sure of.
+// take uses n bits. The caller must have called need for them.
 func (d *decoder) take(n uint64) uint64 {
 	v := d.bb & (1<<n - 1)
 	d.bb >>= n

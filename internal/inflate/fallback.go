@@ -12,16 +12,16 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// A Reader gives the decoded bytes of a gzip stream or of a DEFLATE stream. It is
-// for one goroutine at a time.
+// A Reader returns the decoded bytes of a gzip stream or of a DEFLATE stream. It must be used by
+// one goroutine at a time.
 type Reader struct {
 	open func() (io.Reader, error)
 	r    io.Reader
 	err  error
 }
 
-// NewReader decodes the gzip stream (RFC 1952) in r: one member or more, whose
-// contents are joined, up to the end of r. The Reader has to be closed.
+// NewReader returns a Reader of the gzip stream (RFC 1952) in r: the joined contents of one or more
+// members, up to the end of r. The caller must close the Reader.
 func NewReader(r io.Reader) *Reader {
 	return &Reader{open: func() (io.Reader, error) {
 		z, err := gzip.NewReader(r)
@@ -32,15 +32,14 @@ func NewReader(r io.Reader) *Reader {
 	}}
 }
 
-// NewFlate decodes one stream of raw DEFLATE (RFC 1951) at the start of r. The Reader
-// has to be closed.
+// NewFlate returns a Reader of one stream of raw DEFLATE (RFC 1951) at the start of r. The caller
+// must close the Reader.
 func NewFlate(r io.Reader) *Reader {
 	return &Reader{open: func() (io.Reader, error) { return flate.NewReader(r), nil }}
 }
 
-// Read copies decoded bytes into p, as io.Reader. Errors are ErrHeader, ErrCorrupt,
-// io.ErrUnexpectedEOF if the input ends too early (also if it is empty), and what
-// the underlying reader returns.
+// Read copies decoded bytes into p, as io.Reader. Its errors are ErrHeader, ErrCorrupt,
+// io.ErrUnexpectedEOF if the input ends too early or is empty, and those of the underlying reader.
 func (z *Reader) Read(p []byte) (int, error) {
 	if z.r == nil && z.err == nil {
 		z.r, z.err = z.open()
@@ -54,8 +53,8 @@ func (z *Reader) Read(p []byte) (int, error) {
 	return n, z.err
 }
 
-// Close makes any later call but Close fail with fs.ErrClosed. It does not close the
-// underlying reader. It returns nil.
+// Close closes the Reader but not the underlying reader. Later calls of other methods return
+// fs.ErrClosed. Close returns nil.
 func (z *Reader) Close() error {
 	z.r, z.err = nil, fs.ErrClosed
 	return nil

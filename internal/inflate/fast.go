@@ -2,23 +2,22 @@
 
 package inflate
 
-// fastInput is how many bytes of input must be left for a step of fast: it fills bb
-// at most twice, each time it looks at 8 bytes and takes up to 7. To begin, 8 more
-// are wanted, so that there is a first step.
+// fastInput is how many bytes of input must be left for a step of fast. A step fills bb at most
+// twice; each filling looks at 8 bytes and takes up to 7. The first step needs 8 more at the
+// beginning.
 const fastInput = 24
 
-// fast decodes symbols of a block while there is much input and room in the run, and
-// reports whether the block is at its end. It is one long loop because its variables
-// have to stay in registers.
+// fast decodes symbols of a block while there is enough input and room in the run. It reports
+// whether the block is at its end. It is one long loop because its variables must stay in
+// registers.
 //
-// Filling: bb gets the 8 bytes at in; those that fit whole are counted, 56 to 63 bits
-// are there then. The upper bits of nb are what is left of the entries that were
-// subtracted; only nb&63 counts. A step uses at most 48 bits after a filling, those of
-// a length (20) and of a distance (28), or of three literals in the first table (33)
-// and the look-up after them (15).
+// Filling: bb gets the 8 bytes at in. Those that fit as a whole are counted; bb then has 56 to 63
+// bits. The upper bits of nb are left over from subtracted entries, and only nb&63 counts. After a
+// filling, a step uses at most 48 bits: those of a length (20) and a distance (28), or those of
+// three literals in the first table (33) and of the look-up after them (15).
 //
-// Storing: out < stop at the start of a step, three literals and a match of 258 come
-// behind it, and a copy goes at most 15 bytes too far: 276 of the slack's 512.
+// Storing: at the start of a step out < stop. Three literals and a match of 258 bytes may follow,
+// and a copy goes at most 15 bytes too far. That is 276 of the slack's 512 bytes.
 func (d *decoder) fast() (bool, error) {
 	lit, dist, src, dst := &d.lit, &d.dist, &d.buf[0], &d.out[0]
 	in, out, low := uint64(d.pos), uint64(d.wp), uint64(d.low)

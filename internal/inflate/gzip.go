@@ -7,8 +7,7 @@ import (
 	"fmt"
 )
 
-// Flags of a gzip member (RFC 1952 section 2.3.1). FTEXT, bit 0, says nothing
-// that matters here.
+// Flags of a gzip member (RFC 1952 section 2.3.1). FTEXT, bit 0, is not needed here.
 const (
 	flagHeaderCRC = 1 << 1
 	flagExtra     = 1 << 2
@@ -16,12 +15,12 @@ const (
 	flagComment   = 1 << 4
 	flagReserved  = 7 << 5
 
-	maxText = 64 << 10 // bytes of FNAME or FCOMMENT with its zero, longest accepted
+	maxText = 64 << 10 // longest accepted FNAME or FCOMMENT in bytes, with its zero
 )
 
-// header reads the header of a member (RFC 1952 section 2.3). At the end of the
-// input after the last member it returns io.EOF; there, zeros up to the end of
-// the input are accepted, as gzip(1) does for the padding of tapes.
+// header reads the header of a member (RFC 1952 section 2.3). At the end of the input after the
+// last member it returns io.EOF. There it accepts zeros up to the end of the input, as gzip(1) does
+// for the padding of tapes.
 func (s *source) header(first bool) error {
 	b, err := s.ReadByte()
 	if first {
@@ -55,7 +54,7 @@ func (s *source) header(first bool) error {
 	return s.fields(h[1])
 }
 
-// fields skips what the flags announce after the fixed part of a header.
+// fields skips the optional fields after the fixed part of a header.
 func (s *source) fields(flags byte) error {
 	if flags&flagExtra != 0 {
 		var n [2]byte
@@ -94,7 +93,7 @@ func (s *source) text() error {
 	return s.bad("text too long")
 }
 
-// padding accepts zeros until the end of the input, where it returns io.EOF.
+// padding accepts zeros up to the end of the input, where it returns io.EOF.
 func (s *source) padding() error {
 	for {
 		b, err := s.ReadByte()
@@ -107,8 +106,8 @@ func (s *source) padding() error {
 	}
 }
 
-// trailer reads CRC32 and ISIZE (RFC 1952 section 2.3.1) and checks that size,
-// modulo 2^32, is the latter.
+// trailer reads CRC32 and ISIZE (RFC 1952 section 2.3.1). It returns an error if ISIZE is not size,
+// modulo 2^32.
 func (s *source) trailer(size uint32) error {
 	var t [8]byte
 	if err := s.full(t[:]); err != nil {

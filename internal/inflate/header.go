@@ -13,8 +13,8 @@ var (
 	distExtra   = [maxDist]uint8{4: 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13}
 )
 
-// The entries of all symbols, without the bits of the codes. The last two of both
-// have codes in fixed blocks but stand for nothing.
+// The entries of all symbols, without the bits of the codes. The last two symbols of each have
+// codes in fixed blocks but no meaning.
 var litBase, distBase, lenBase = bases()
 
 func bases() (lit [maxLit + 2]uint32, dist [maxDist + 2]uint32, lens [19]uint32) {
@@ -41,8 +41,7 @@ func bases() (lit [maxLit + 2]uint32, dist [maxDist + 2]uint32, lens [19]uint32)
 	return
 }
 
-// codeOrder is the order in which the lengths of the code length codes come (RFC
-// 1951 section 3.2.7).
+// codeOrder is the order of the lengths of the code length codes (RFC 1951 section 3.2.7).
 var codeOrder = [19]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
 
 // useFixed prepares for a block with fixed codes (RFC 1951 section 3.2.6).
@@ -69,9 +68,9 @@ func (d *decoder) useFixed() {
 	d.fixed = true
 }
 
-// readCodes reads the codes of a dynamic block (RFC 1951 section 3.2.7). What it
-// accepts is what compress/flate accepts: a code has to be complete, or empty, or
-// a single one of one bit; the end of the block need not have a code.
+// readCodes reads the codes of a dynamic block (RFC 1951 section 3.2.7). It accepts what
+// compress/flate accepts: a code must be complete, or empty, or have a single code of one bit; the
+// end of the block need not have a code.
 func (d *decoder) readCodes() error {
 	d.fixed = false
 	if err := d.need(14); err != nil {
@@ -103,13 +102,13 @@ func (d *decoder) readCodes() error {
 	if !ok {
 		return d.corrupt("invalid code")
 	}
-	// No symbol is the last one of the block, so the end of the block has to follow.
+	// No symbol is the last one of the block, so the code for the end of the block must follow.
 	d.litMin = max(d.litMin, uint64(all[256]))
 	return nil
 }
 
-// readLengths reads the lengths of the codes. Those of the code length code, which
-// d.lit has now, have least bits or more.
+// readLengths reads the lengths of the codes. d.lit has the code length codes, which have at least
+// least bits.
 func (d *decoder) readLengths(lens []uint8, least uint64) error {
 	for i := 0; i < len(lens); {
 		e, err := d.symbol(&d.lit, litBits, least)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// material is data of one kind that compresses well, badly, or in its own way.
+// material returns data of one kind; some kinds compress well, and some badly.
 func material(r *rand.Rand, n int) []byte {
 	p := make([]byte, n)
 	switch r.IntN(6) {
@@ -68,7 +68,8 @@ func compress(t testing.TB, p []byte, level int) []byte {
 func TestEveryKindAndLevelComesBack(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for i := range 40 {
-		level := []int{flate.NoCompression, flate.BestSpeed, flate.DefaultCompression, flate.BestCompression, flate.HuffmanOnly}[i%5]
+		level := []int{flate.NoCompression, flate.BestSpeed, flate.DefaultCompression, flate.BestCompression,
+			flate.HuffmanOnly}[i%5]
 		p := material(r, r.IntN(600_000))
 		z := NewFlate(bytes.NewReader(compress(t, p, level)))
 		got, err := io.ReadAll(z)
@@ -96,7 +97,9 @@ func member(t testing.TB, p []byte, change func(*gzip.Header)) []byte {
 }
 
 func TestGzipThatIsCutAnywhere(t *testing.T) {
-	whole := member(t, []byte("some text, some text, some more"), func(h *gzip.Header) { h.Name, h.Extra = "n", []byte("x") })
+	whole := member(t, []byte("some text, some text, some more"), func(h *gzip.Header) {
+		h.Name, h.Extra = "n", []byte("x")
+	})
 	for n := range whole {
 		z := NewReader(bytes.NewReader(whole[:n]))
 		if _, err := io.ReadAll(z); err != io.ErrUnexpectedEOF {

@@ -17,7 +17,8 @@ import (
 	"testing/iotest"
 )
 
-// oracle is what compress/flate makes of a stream: its output and whether it ended well.
+// oracle returns what compress/flate makes of a stream: its output and whether it ended without an
+// error.
 func oracle(in []byte) ([]byte, error) {
 	if err := reference.(flate.Resetter).Reset(bytes.NewReader(in), nil); err != nil {
 		return nil, err
@@ -27,10 +28,10 @@ func oracle(in []byte) ([]byte, error) {
 
 var reference = flate.NewReader(nil)
 
-// maxOutput bounds what a few bytes of a bomb may cost a test.
+// maxOutput is the largest output in a test; a few bytes could otherwise produce much more.
 const maxOutput = 1 << 20
 
-// guarded is a decoder with a fence behind its window and its input.
+// guarded is a decoder with guard bytes after its window and its input.
 var guarded, fences = func() (*decoder, [][]byte) {
 	d := newDecoder()
 	var fences [][]byte
@@ -52,7 +53,7 @@ func ours(r io.Reader) ([]byte, error) {
 	return out, err
 }
 
-// agree compares output, acceptance and the kind of refusal with those of compress/flate.
+// agree compares output, acceptance and the kind of error with those of compress/flate.
 func agree(t *testing.T, in []byte) {
 	t.Helper()
 	want, wantErr := oracle(in)
@@ -62,14 +63,15 @@ func agree(t *testing.T, in []byte) {
 	}
 	_, corrupt := errors.AsType[flate.CorruptInputError](wantErr)
 	switch {
-	case (err == nil) != (wantErr == nil), errors.Is(err, io.ErrUnexpectedEOF) != errors.Is(wantErr, io.ErrUnexpectedEOF), errors.Is(err, ErrCorrupt) != corrupt:
+	case (err == nil) != (wantErr == nil), errors.Is(err, io.ErrUnexpectedEOF) != errors.Is(wantErr, io.ErrUnexpectedEOF),
+		errors.Is(err, ErrCorrupt) != corrupt:
 		t.Fatalf("of %x: the error is %v, that of compress/flate %v", head(in), err, wantErr)
 	}
 }
 
 func head(in []byte) []byte { return in[:min(len(in), 300)] }
 
-// However the input arrives, the output is the same.
+// TestReadersThatAreSlowOrFail checks that the output does not depend on how the input arrives.
 func TestReadersThatAreSlowOrFail(t *testing.T) {
 	p := material(rand.New(rand.NewPCG(2, 2)), 70_000)
 	in := compress(t, p, 6)
@@ -126,7 +128,8 @@ func stream(spec string) []byte {
 	return out
 }
 
-// What compress/flate accepts and refuses, rule by rule.
+// TestHandMadeBlocksAreTakenAsCompressFlateTakesThem checks what compress/flate accepts and
+// refuses, rule by rule.
 func TestHandMadeBlocksAreTakenAsCompressFlateTakesThem(t *testing.T) {
 	// The start of a dynamic block with 257+l literals and 1+d distances, whose code
 	// length codes are: 0 and 1 of two bits, 18 of two, 17 of two (order 16 17 18 0 …).
@@ -182,13 +185,15 @@ func TestGzipFraming(t *testing.T) {
 		out  string
 		want error
 	}{
-		"one member":         {one, "one", nil},
-		"two members":        {join(one, member(t, []byte("two"), nil)), "onetwo", nil},
-		"an empty member":    {join(member(t, nil, nil), one), "one", nil},
-		"zeros behind":       {join(one, make([]byte, 1000)), "one", nil},
-		"junk behind":        {join(one, []byte("junk")), "one", ErrHeader},
-		"junk behind zeros":  {join(one, make([]byte, 9), []byte{1}), "one", ErrHeader},
-		"all fields":         {member(t, []byte("one"), func(h *gzip.Header) { h.Name, h.Comment, h.Extra = "name", "comment", make([]byte, 60000) }), "one", nil},
+		"one member":        {one, "one", nil},
+		"two members":       {join(one, member(t, []byte("two"), nil)), "onetwo", nil},
+		"an empty member":   {join(member(t, nil, nil), one), "one", nil},
+		"zeros behind":      {join(one, make([]byte, 1000)), "one", nil},
+		"junk behind":       {join(one, []byte("junk")), "one", ErrHeader},
+		"junk behind zeros": {join(one, make([]byte, 9), []byte{1}), "one", ErrHeader},
+		"all fields": {member(t, []byte("one"), func(h *gzip.Header) {
+			h.Name, h.Comment, h.Extra = "name", "comment", make([]byte, 60000)
+		}), "one", nil},
 		"a header checksum":  {withCRC, "one", nil},
 		"a name without end": {join(edit(3, 8)[:10], bytes.Repeat([]byte("n"), 1<<17)), "", ErrHeader},
 		"nothing":            {nil, "", io.ErrUnexpectedEOF},
@@ -208,7 +213,8 @@ func TestGzipFraming(t *testing.T) {
 	}
 }
 
-// A stream must not see what an earlier one has left in the window that it reuses.
+// TestAReaderSeesNothingOfTheOneBefore checks that a stream cannot see what an earlier one has left
+// in the window that it reuses.
 func TestAReaderSeesNothingOfTheOneBefore(t *testing.T) {
 	secret := NewFlate(bytes.NewReader(compress(t, bytes.Repeat([]byte("secret"), 20000), 6)))
 	if _, err := io.Copy(io.Discard, secret); err != nil {
@@ -227,12 +233,12 @@ func TestAReaderSeesNothingOfTheOneBefore(t *testing.T) {
 	}
 }
 
-// one frames a raw stream.
+// one puts a gzip frame around a raw stream.
 func one(raw []byte, size uint32) []byte {
 	return binary.LittleEndian.AppendUint32(join([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}, raw, make([]byte, 4)), size)
 }
 
-// executions is how many mutated streams are compared: few in every run, 10^7 where
+// executions returns how many mutated streams are compared: a few in every run, 10^7 if
 // INFLATE_EXECUTIONS asks for them.
 func executions() int {
 	if n, err := strconv.Atoi(os.Getenv("INFLATE_EXECUTIONS")); err == nil {
@@ -241,8 +247,8 @@ func executions() int {
 	return 10_000
 }
 
-// Streams of all kinds are damaged and compared with compress/flate: same output,
-// same verdict.
+// TestDamagedStreamsAreTakenAsCompressFlateTakesThem checks damaged streams of all kinds against
+// compress/flate: the output and the verdict must be the same.
 func TestDamagedStreamsAreTakenAsCompressFlateTakesThem(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, uint64(executions())))
 	var seeds [][]byte

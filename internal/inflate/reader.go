@@ -18,27 +18,26 @@ const (
 
 var decoders = sync.Pool{New: func() any { return newDecoder() }}
 
-// A Reader gives the decoded bytes of a gzip stream or of a DEFLATE stream. It
-// is for one goroutine at a time and holds about 400 KiB until it is closed.
+// A Reader returns the decoded bytes of a gzip stream or of a DEFLATE stream. It must be used by
+// one goroutine at a time. It uses about 400 KiB until it is closed.
 type Reader struct {
-	d    *decoder // nil once closed
+	d    *decoder // nil after Close
 	gzip bool
 	at   int
 	size uint32 // bytes of the member so far, modulo 2^32
-	out  []byte // decoded and not yet given
-	err  error  // to give after out
+	out  []byte // decoded bytes that were not returned yet
+	err  error  // to return after out
 }
 
-// NewReader decodes the gzip stream (RFC 1952) in r: one member or more, whose
-// contents are joined, up to the end of r. Nothing is read before the first call
-// that wants output. The Reader has to be closed.
+// NewReader returns a Reader of the gzip stream (RFC 1952) in r: the joined contents of one or more
+// members, up to the end of r. It reads nothing before the first Read. The caller must close the
+// Reader.
 func NewReader(r io.Reader) *Reader {
 	return newReader(r, decoders.Get().(*decoder), atFirstHeader)
 }
 
-// NewFlate decodes one stream of raw DEFLATE (RFC 1951) at the start of r. Bytes
-// after it may have been read from r too; they are lost. The Reader has to be
-// closed.
+// NewFlate returns a Reader of one stream of raw DEFLATE (RFC 1951) at the start of r. The Reader
+// may also read bytes after the stream from r; they are lost. The caller must close the Reader.
 func NewFlate(r io.Reader) *Reader {
 	return newReader(r, decoders.Get().(*decoder), inStream)
 }
@@ -49,9 +48,9 @@ func newReader(r io.Reader, d *decoder, at int) *Reader {
 	return &Reader{d: d, gzip: at != inStream, at: at}
 }
 
-// Read copies decoded bytes into p, as io.Reader. Errors come after all bytes that
-// precede them, and stay: ErrHeader, ErrCorrupt, io.ErrUnexpectedEOF if the input
-// ends too early (also if it is empty), and what the underlying reader returns.
+// Read copies decoded bytes into p, as io.Reader. An error comes after all bytes that precede it,
+// and is then returned at every call: ErrHeader, ErrCorrupt, io.ErrUnexpectedEOF if the input ends
+// too early or is empty, or an error of the underlying reader.
 func (z *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -67,8 +66,8 @@ func (z *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close lets other Readers use the buffers; it does not close the underlying
-// reader. Any later call but Close fails with fs.ErrClosed. It returns nil.
+// Close makes the buffers available to other Readers. It does not close the underlying reader.
+// Later calls of other methods return fs.ErrClosed. Close returns nil.
 func (z *Reader) Close() error {
 	if z.d == nil {
 		return nil
@@ -79,7 +78,7 @@ func (z *Reader) Close() error {
 	return nil
 }
 
-// decode makes the next run of output.
+// decode decodes the next run of output.
 func (z *Reader) decode() {
 	start := z.d.slide()
 	for z.err == nil && !z.d.full() {
@@ -88,7 +87,7 @@ func (z *Reader) decode() {
 	z.out = z.d.out[start:z.d.wp]
 }
 
-// step decodes one part of the stream, or as much of it as the run can take.
+// step decodes one part of the stream, or as much of it as fits into the run.
 func (z *Reader) step() error {
 	switch z.at {
 	case atFirstHeader, atHeader:

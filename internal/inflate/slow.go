@@ -2,9 +2,9 @@
 
 package inflate
 
-// slow decodes one literal, or one length with its distance, or the end of the
-// block, which it reports. It takes no byte of input before it needs it, so it
-// works up to the end of the input, and fails there just as compress/flate does.
+// slow decodes one literal, or one length with its distance, or the end of the block, and reports
+// whether it was the end. It takes no byte of input before it needs it. So it works up to the end
+// of the input, and fails there exactly as compress/flate does.
 func (d *decoder) slow() (bool, error) {
 	e, err := d.symbol(&d.lit, litBits, d.litMin)
 	if err != nil {
@@ -44,10 +44,9 @@ func (d *decoder) slow() (bool, error) {
 	return false, nil
 }
 
-// symbol uses the bits of the next code of t, whose first table has bits bits and
-// whose codes have least bits or more, and returns its entry. Bits that are not
-// there count as zero in the look-ups: that never finds a code that is longer than
-// the real one, as shorter codes precede longer ones.
+// symbol uses the bits of the next code of t and returns its entry. The first table of t has bits
+// bits, and the codes have at least least bits. Missing bits count as zero in the look-ups. That
+// never finds a code that is longer than the real one, because shorter codes precede longer ones.
 func (d *decoder) symbol(t *table, bits, least uint64) (uint32, error) {
 	for n := least; ; n = d.nb + 1 {
 		if err := d.need(n); err != nil {
@@ -69,7 +68,7 @@ func (d *decoder) symbol(t *table, bits, least uint64) (uint32, error) {
 	}
 }
 
-// value adds the extra bits (RFC 1951 section 3.2.5) to the base that e has.
+// value returns the base in e plus the extra bits (RFC 1951 section 3.2.5).
 func (d *decoder) value(e uint32) (int, error) {
 	n := uint64(e&bitsMask - e>>codeShift&codeMask)
 	if err := d.need(n); err != nil {

@@ -9,15 +9,15 @@ import (
 
 const inSize = 64 << 10
 
-// A source is buffered input. It reads only when its buffer is empty, so it never
-// waits for bytes that the stream does not need.
+// A source is buffered input. It reads only if its buffer is empty, so it never waits for bytes
+// that the stream does not need.
 type source struct {
 	r    io.Reader
-	buf  []byte // inSize bytes, of which [pos:end] are not yet used
+	buf  []byte // inSize bytes; [pos:end] are not used yet
 	pos  int
 	end  int
 	base int64 // offset of buf[0] in the input
-	err  error // of r, once the buffer is used up
+	err  error // of r, after the bytes in the buffer
 }
 
 var errRead = errors.New("inflate: the reader returned an impossible count")
@@ -26,11 +26,11 @@ func (s *source) reset(r io.Reader) {
 	*s = source{r: r, buf: s.buf}
 }
 
-// offset is how many bytes of the input are used.
+// offset returns how many bytes of the input are used.
 func (s *source) offset() int64 { return s.base + int64(s.pos) }
 
-// fill puts at least one byte into the empty buffer. Its errors are those of r,
-// io.EOF at the end of the input.
+// fill puts at least one byte into the empty buffer. Its errors are those of r; at the end of the
+// input that is io.EOF.
 func (s *source) fill() error {
 	s.base += int64(s.end)
 	s.pos, s.end = 0, 0
@@ -53,7 +53,7 @@ func (s *source) fill() error {
 	return s.err
 }
 
-// ReadByte takes one byte. Its errors are those of fill.
+// ReadByte returns the next byte. Its errors are those of fill.
 func (s *source) ReadByte() (byte, error) {
 	if s.pos == s.end {
 		if err := s.fill(); err != nil {
@@ -65,7 +65,7 @@ func (s *source) ReadByte() (byte, error) {
 	return b, nil
 }
 
-// Read takes what the buffer has, as io.Reader.
+// Read returns bytes as io.Reader, from the buffer if it is not empty.
 func (s *source) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -80,13 +80,13 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// full fills p. The end of the input before that is io.ErrUnexpectedEOF.
+// full fills p. It returns io.ErrUnexpectedEOF if the input ends before that.
 func (s *source) full(p []byte) error {
 	_, err := io.ReadFull(s, p)
 	return noEOF(err)
 }
 
-// skip drops n bytes. The end of the input before that is io.ErrUnexpectedEOF.
+// skip drops n bytes. It returns io.ErrUnexpectedEOF if the input ends before that.
 func (s *source) skip(n int) error {
 	for n > 0 {
 		if s.pos == s.end {

@@ -37,13 +37,12 @@ const (
 	maxCode   = 15 // bits of the longest code (RFC 1951 section 3.2.7)
 )
 
-// A table has 1<<litBits or 1<<distBits entries that the next bits of input
-// index, and after them the subtables for the codes that are longer. With these
-// sizes no complete code of 288 literals and lengths needs more than 2342
-// entries and none of 32 distances more than 402 (zlib's examples/enough.c).
+// A table has 1<<litBits or 1<<distBits entries, which the next bits of input index, and then the
+// subtables for longer codes. With these sizes no complete code of 288 literals and lengths needs
+// more than 2342 entries, and no code of 32 distances more than 402 (zlib's examples/enough.c).
 type table [tableSize]uint32
 
-// A code is what make needs to know while it fills a table.
+// A code is the state of make while it fills a table.
 type code struct {
 	t      *table
 	first  int // bits of the first table
@@ -51,10 +50,9 @@ type code struct {
 	sorted [maxLit + 2]uint16 // symbols by length, then by value
 }
 
-// make fills t for the codes with the lengths lens (RFC 1951 section 3.2.2), where
-// symbol i gets the entry base[i]. It returns the length of the shortest code and
-// whether the code is one that compress/flate accepts: complete, or empty, or a
-// single code of one bit.
+// make fills t for the codes with the lengths lens (RFC 1951 section 3.2.2). Symbol i gets the
+// entry base[i]. It returns the length of the shortest code, and whether compress/flate accepts the
+// code: it must be complete, or empty, or a single code of one bit.
 func (t *table) make(first int, lens []uint8, base []uint32) (uint64, bool) {
 	c := code{t: t, first: first}
 	for _, n := range lens {
@@ -91,15 +89,15 @@ func (t *table) make(first int, lens []uint8, base []uint32) (uint64, bool) {
 	return uint64(shortest), true
 }
 
-// fill sets the entries that end with a zero bit and those that end with a one.
+// fill sets the entries with an even index to zero, and those with an odd index to one.
 func (t *table) fill(first int, zero, one uint32) {
 	for i := 0; i < 1<<first; i += 2 {
 		t[i], t[i+1] = zero, one
 	}
 }
 
-// make fills the table for a complete code. While it is at codes of n bits, n <=
-// first, the table has 1<<n entries; for the next length it is doubled.
+// make fills the table for a complete code. While it handles codes of n bits, n <= first, the table
+// has 1<<n entries. It is doubled for the next length.
 func (c *code) make(n int, base []uint32) {
 	word, i := 0, 0 // the code, its first bit lowest; the index in sorted
 	for ; n <= c.first; n++ {
@@ -119,7 +117,7 @@ func (c *code) make(n int, base []uint32) {
 	c.makeLong(n, word, i, base)
 }
 
-// makeLong goes on with the codes that are longer than first.
+// makeLong continues with the codes that are longer than first.
 func (c *code) makeLong(n, word, i int, base []uint32) {
 	start, end, prefix := 0, 1<<c.first, -1
 	for ; n <= maxCode; n++ {
@@ -144,8 +142,8 @@ func (c *code) makeLong(n, word, i int, base []uint32) {
 	}
 }
 
-// next is the code of n bits after word, both with their first bit lowest; after
-// the last one, zero. A code followed by zeros is the first longer one's start.
+// next returns the code of n bits after word, or zero after the last one. Both have their first bit
+// lowest. A code followed by zeros is the start of the first longer code.
 func next(word, n int) int {
 	free := word ^ (1<<n - 1)
 	if free == 0 {

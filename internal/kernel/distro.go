@@ -17,15 +17,16 @@ import (
 
 var imagePackageRE = regexp.MustCompile(`linux-image-[0-9][a-z0-9.+~-]*`)
 
-// Pull fetches the distribution's cloud kernel with the ordinary apt client, as
-// an ordinary user, and unpacks it; nothing is installed on the host. It returns
-// the installed kernel when that very version is there already.
+// Pull fetches the distribution's cloud kernel with the ordinary apt client, as an ordinary user,
+// and unpacks it. It installs nothing on the host. If that version is already installed, Pull
+// returns the installed kernel.
 func (s *Store) Pull(ctx context.Context, emit banger.Emit) (banger.Kernel, error) {
 	s.adding.Lock()
 	defer s.adding.Unlock()
 	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return banger.Kernel{}, banger.Errorf(banger.CodeUnavailable, "no kernel can be fetched here: %s is not installed", tool).
+			return banger.Kernel{}, banger.Errorf(banger.CodeUnavailable, "no kernel can be fetched here: %s is not installed",
+				tool).
 				WithHint("use: banger kernel import --host, or --vmlinux FILE --modules DIR")
 		}
 	}
@@ -57,8 +58,8 @@ func (s *Store) Pull(ctx context.Context, emit banger.Emit) (banger.Kernel, erro
 	return s.importLocked(ctx, name, image, modules, "Debian package "+pkg, emit)
 }
 
-// apt runs the apt client. It first uses the host's package lists; where those
-// are missing it keeps lists of its own in dir.
+// apt runs the apt client. It first uses the host's package lists. If there are none, it keeps its
+// own lists in dir.
 type apt struct {
 	dir  string
 	opts []string
@@ -75,7 +76,7 @@ func (a *apt) findKernel(ctx context.Context) (string, error) {
 	return a.dependency(ctx)
 }
 
-// dependency returns the package behind the metapackage linux-image-cloud-ARCH.
+// dependency returns the package that the metapackage linux-image-cloud-ARCH depends on.
 func (a *apt) dependency(ctx context.Context) (string, error) {
 	out, err := a.run(ctx, a.dir, "apt-cache", "depends", "linux-image-cloud-"+debianArch())
 	if err != nil {
@@ -93,13 +94,16 @@ func (a *apt) privateLists(ctx context.Context) error {
 			return err
 		}
 	}
-	a.opts = []string{"-o", "Dir::State=" + filepath.Join(a.dir, "state"), "-o", "Dir::Cache=" + filepath.Join(a.dir, "cache"),
-		"-o", "Dir::State::status=/var/lib/dpkg/status"}
+	a.opts = []string{
+		"-o", "Dir::State=" + filepath.Join(a.dir, "state"),
+		"-o", "Dir::Cache=" + filepath.Join(a.dir, "cache"),
+		"-o", "Dir::State::status=/var/lib/dpkg/status",
+	}
 	_, err := a.run(ctx, a.dir, "apt-get", "update")
 	return err
 }
 
-// unpack downloads pkg and returns the directory it was unpacked to.
+// unpack downloads pkg, unpacks it and returns the directory.
 func (a *apt) unpack(ctx context.Context, pkg string) (string, error) {
 	debs := filepath.Join(a.dir, "debs")
 	tree := filepath.Join(a.dir, "tree")
@@ -117,8 +121,8 @@ func (a *apt) unpack(ctx context.Context, pkg string) (string, error) {
 	return tree, err
 }
 
-// run runs one command, in its own process group that ctx ends as a whole. On
-// failure the error is the last line that it printed.
+// run runs one command, in its own process group, which is killed when ctx ends. On failure the
+// error is the last line that the command printed.
 func (a *apt) run(ctx context.Context, dir, name string, args ...string) (string, error) {
 	if strings.HasPrefix(name, "apt") {
 		args = append(append([]string{}, a.opts...), args...)
@@ -139,9 +143,8 @@ func (a *apt) run(ctx context.Context, dir, name string, args ...string) (string
 	return stdout.String(), nil
 }
 
-// findInTree finds the kernel image and the module directory in an unpacked
-// package: bookworm and trixie use /boot and /lib or /usr/lib, later suites put
-// the image beside the modules.
+// findInTree finds the kernel image and the module directory in an unpacked package. bookworm and
+// trixie use /boot and /lib or /usr/lib; later suites put the image beside the modules.
 func findInTree(tree string) (image, modules string, err error) {
 	for _, p := range []string{"lib/modules/*", "usr/lib/modules/*"} {
 		if m, _ := filepath.Glob(filepath.Join(tree, p)); len(m) == 1 {

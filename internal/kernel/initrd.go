@@ -15,14 +15,15 @@ import (
 	"banger/internal/blob"
 )
 
-// Initrd returns the path of an initramfs for the named kernel: agent as /init,
-// the boot modules and their order in /modules.list. It is made once per
-// agent and kept beside the kernel, uncompressed, since an emulated CPU unpacks
-// slower than QEMU loads. Its file has a name in the kernel's directory. When one is made, those of earlier agents are
-// removed for which used returns false.
+// Initrd returns the path and the name of an initramfs for the named kernel. It contains agent as
+// /init, the boot modules, and their order in /modules.list. It is made once per agent and kept in
+// the kernel's directory. It is not compressed, because an emulated CPU unpacks more slowly than
+// QEMU loads. When Initrd makes one, it removes those of earlier agents for which used returns
+// false.
 func (s *Store) Initrd(name string, agent []byte, used func(file string) bool) (path, file string, err error) {
 	if len(agent) == 0 {
-		return "", "", banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").WithHint("build it with: make build")
+		return "", "", banger.Errorf(banger.CodeInternal, "this banger was built without a guest agent").
+			WithHint("build it with: make build")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,7 +43,7 @@ func (s *Store) Initrd(name string, agent []byte, used func(file string) bool) (
 	if err != nil {
 		return "", "", fmt.Errorf("building the initramfs of %s: %w", name, err)
 	}
-	for _, o := range old { // of earlier agents
+	for _, o := range old { // files of earlier agents
 		if !used(filepath.Base(o)) {
 			os.Remove(o)
 		}

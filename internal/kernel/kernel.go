@@ -1,9 +1,8 @@
-// Package kernel knows where guest kernels come from and what a VM needs of one:
-// an uncompressed vmlinux, an initramfs with the agent and the few modules that
-// reach the disks, and all modules as a read-only ext4 disk. A kernel is one
-// directory, published by rename.
+// Package kernel knows where guest kernels come from and what a VM needs of a kernel: an
+// uncompressed vmlinux, an initramfs with the agent and the few modules that the disks need, and
+// all modules as a read-only ext4 disk. A kernel is one directory, published by a rename.
 //
-// It must not know which VMs use a kernel, nor how a VMM is told about it.
+// It must not know which VMs use a kernel, nor how a VMM gets it.
 package kernel
 
 import (
@@ -30,8 +29,8 @@ import (
 // Store is a directory of kernels. Its methods may be called concurrently.
 type Store struct {
 	dir    string
-	adding sync.Mutex // held through a pull or an import, which are long
-	mu     sync.Mutex // held while a kernel appears or goes, or an initramfs is made
+	adding sync.Mutex // held during a pull or an import, which take long
+	mu     sync.Mutex // held while a kernel is added or removed, or an initramfs is made
 	pins   pin.Set    // of kernels, by name
 }
 
@@ -39,8 +38,8 @@ var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
 
 const tmpPrefix = ".tmp-"
 
-// Open returns the store in dir, creating it, and removes what an interrupted
-// import left there.
+// Open returns the store in dir. It creates the directory if necessary, and removes what an
+// interrupted import left there.
 func Open(dir string) (*Store, error) {
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
 		return nil, err
@@ -61,7 +60,7 @@ func Open(dir string) (*Store, error) {
 	return &Store{dir: dir}, nil
 }
 
-// List returns all kernels, the last added first; that one is the default.
+// List returns all kernels, the latest one first. That one is the default.
 func (s *Store) List() ([]banger.Kernel, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -73,8 +72,9 @@ func (s *Store) List() ([]banger.Kernel, error) {
 			continue
 		}
 		k, err := s.read(e.Name())
-		if _, gone := os.Lstat(filepath.Join(s.dir, e.Name())); errors.Is(err, fs.ErrNotExist) && errors.Is(gone, fs.ErrNotExist) {
-			continue // it has just been removed
+		if _, gone := os.Lstat(filepath.Join(s.dir, e.Name())); errors.Is(err, fs.ErrNotExist) &&
+			errors.Is(gone, fs.ErrNotExist) {
+			continue // it was just removed
 		}
 		if err != nil {
 			return nil, err
@@ -100,8 +100,8 @@ func (s *Store) read(name string) (banger.Kernel, error) {
 	return k, nil
 }
 
-// Get returns the named kernel; "" means the default one. It returns an *Error
-// of CodeNotFound when there is none.
+// Get returns the named kernel; "" means the default one. It returns an *Error of CodeNotFound if
+// there is no such kernel.
 func (s *Store) Get(name string) (banger.Kernel, error) {
 	list, err := s.List()
 	if err != nil {
@@ -113,13 +113,15 @@ func (s *Store) Get(name string) (banger.Kernel, error) {
 		}
 	}
 	if name == "" {
-		return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no guest kernel is installed").WithHint("run: banger kernel pull")
+		return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no guest kernel is installed").
+			WithHint("run: banger kernel pull")
 	}
-	return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no kernel is called %q", name).WithHint("see: banger kernel ls")
+	return banger.Kernel{}, banger.Errorf(banger.CodeNotFound, "no kernel is called %q", name).
+		WithHint("see: banger kernel ls")
 }
 
-// Ensure returns the named kernel, and pulls the distribution's when name is ""
-// and none is installed.
+// Ensure returns the named kernel. If name is "" and no kernel is installed, it pulls the
+// distribution's.
 func (s *Store) Ensure(ctx context.Context, name string, emit banger.Emit) (banger.Kernel, error) {
 	k, err := s.Get(name)
 	if err == nil || name != "" || banger.CodeOf(err) != banger.CodeNotFound {
@@ -138,8 +140,9 @@ func (s *Store) Ensure(ctx context.Context, name string, emit banger.Emit) (bang
 	return banger.Kernel{}, pullErr
 }
 
-// Pin holds a kernel until release, so that it is not removed. by says who needs it, as in "it is needed by the creation
-// of ...". It returns an error of CodeNotFound if there is no such kernel.
+// Pin protects a kernel from removal until release is called. by says who needs the kernel, as in
+// "it is needed by the creation of ...". Pin returns an error of CodeNotFound if there is no such
+// kernel.
 func (s *Store) Pin(name, by string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,8 +157,8 @@ func (s *Store) Pin(name, by string) (release func(), err error) {
 	}, nil
 }
 
-// Remove deletes the named kernel, unless somebody needs it: the error says who. user says which VM uses a kernel; ""
-// means that none does. It is called while the store is locked.
+// Remove deletes the named kernel. If the kernel is in use, the error says who needs it. user
+// returns a VM that uses a kernel, or "". It is called while the store is locked.
 func (s *Store) Remove(name string, user func(name string) (vm string)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,17 +167,19 @@ func (s *Store) Remove(name string, user func(name string) (vm string)) error {
 		return err
 	}
 	if vm := user(k.Name); vm != "" {
-		return banger.Errorf(banger.CodeConflict, "kernel %s is used by VM %s", k.Name, vm).WithHint("remove it first: banger rm %s", vm)
+		return banger.Errorf(banger.CodeConflict, "kernel %s is used by VM %s", k.Name, vm).
+			WithHint("remove it first: banger rm %s", vm)
 	}
 	if by := s.pins.By(k.Name); by != "" {
-		return banger.Errorf(banger.CodeConflict, "kernel %s is needed by %s", k.Name, by).WithHint("try again when that is done")
+		return banger.Errorf(banger.CodeConflict, "kernel %s is needed by %s", k.Name, by).
+			WithHint("try again when that is done")
 	}
-	// Renamed first, so that a crash never leaves half a kernel in the list.
+	// The rename comes first: a crash then never leaves half a kernel in the list.
 	dead := filepath.Join(s.dir, tmpPrefix+"rm-"+k.Name)
 	if err := os.Rename(filepath.Join(s.dir, k.Name), dead); err != nil {
 		return err
 	}
-	if err := blob.Sync(s.dir); err != nil { // else a power cut brings it back
+	if err := blob.Sync(s.dir); err != nil { // otherwise the kernel could come back after a power cut
 		return err
 	}
 	return os.RemoveAll(dead)
@@ -183,19 +188,21 @@ func (s *Store) Remove(name string, user func(name string) (vm string)) error {
 // Vmlinux returns the path of the kernel's uncompressed ELF image.
 func (s *Store) Vmlinux(name string) string { return filepath.Join(s.dir, name, "vmlinux") }
 
-// ModulesDisk returns the path of the ext4 image whose root holds what
-// /lib/modules/VERSION holds.
+// ModulesDisk returns the path of the ext4 image whose root has the content of
+// /lib/modules/VERSION.
 func (s *Store) ModulesDisk(name string) string { return filepath.Join(s.dir, name, "modules.ext4") }
 
-// Import adds a kernel from an image file (vmlinux or bzImage) and its module
-// directory (…/lib/modules/VERSION). Nothing is left behind when it fails.
-func (s *Store) Import(ctx context.Context, name, image, modules, source string, emit banger.Emit) (banger.Kernel, error) {
+// Import adds a kernel from an image file (vmlinux or bzImage) and its module directory
+// (…/lib/modules/VERSION). If it fails, nothing is left.
+func (s *Store) Import(ctx context.Context, name, image, modules, source string,
+	emit banger.Emit) (banger.Kernel, error) {
 	s.adding.Lock()
 	defer s.adding.Unlock()
 	return s.importLocked(ctx, name, image, modules, source, emit)
 }
 
-func (s *Store) importLocked(ctx context.Context, name, image, modules, source string, emit banger.Emit) (banger.Kernel, error) {
+func (s *Store) importLocked(ctx context.Context, name, image, modules, source string,
+	emit banger.Emit) (banger.Kernel, error) {
 	if !nameRE.MatchString(name) {
 		return banger.Kernel{}, banger.Errorf(banger.CodeInvalid, "%q is not a valid kernel name", name)
 	}
@@ -221,7 +228,13 @@ func (s *Store) importLocked(ctx context.Context, name, image, modules, source s
 	if err := packModules(ctx, modules, tmp); err != nil {
 		return banger.Kernel{}, fmt.Errorf("packing modules of %s: %w", name, err)
 	}
-	k := banger.Kernel{Name: name, Version: filepath.Base(modules), Source: source, AddedAt: time.Now().UTC(), Size: diskUsage(tmp)}
+	k := banger.Kernel{
+		Name:    name,
+		Version: filepath.Base(modules),
+		Source:  source,
+		AddedAt: time.Now().UTC(),
+		Size:    diskUsage(tmp),
+	}
 	if err := blob.WriteJSON(filepath.Join(tmp, "kernel.json"), k); err != nil {
 		return banger.Kernel{}, err
 	}
@@ -232,7 +245,7 @@ func (s *Store) importLocked(ctx context.Context, name, image, modules, source s
 	return s.Get(name)
 }
 
-// ImportHost adds the kernel that this host runs, where /boot is readable.
+// ImportHost adds the kernel that this host runs. /boot must be readable.
 func (s *Store) ImportHost(ctx context.Context, emit banger.Emit) (banger.Kernel, error) {
 	var u syscall.Utsname
 	if err := syscall.Uname(&u); err != nil {
@@ -253,7 +266,7 @@ func utsString[T int8 | uint8](b []T) string {
 	return string(out)
 }
 
-// settle makes all that is in dir durable and readable for VMs, whatever the umask was.
+// settle makes everything in dir durable and readable for VMs, whatever the umask was.
 func settle(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -307,5 +320,5 @@ func diskUsage(dir string) int64 {
 	return n
 }
 
-// debianArch is dpkg's name of this architecture.
-func debianArch() string { return runtime.GOARCH } // amd64 and arm64 agree
+// debianArch returns dpkg's name of this architecture.
+func debianArch() string { return runtime.GOARCH } // the same for amd64 and arm64

@@ -19,8 +19,8 @@ import (
 
 var vmlinux = elfFile("a kernel", strings.Repeat("code ", 1000))
 
-// bzipped is vmlinux by bzip2 -9, which the standard library cannot write, and
-// xzX86 is it by xz --check=crc32 --x86 --lzma2=dict=32MiB, as x86 kernels are
+// bzipped is vmlinux compressed by bzip2 -9, which the standard library cannot write. xzX86 is
+// vmlinux compressed by xz --check=crc32 --x86 --lzma2=dict=32MiB, as x86 kernels are
 // (scripts/xz_wrap.sh).
 const (
 	bzipped = `QlpoOTFBWSZTWfzr8KIACf79o3sQjBhAAQADQwQ/b5wAkAAQAAEAIABoNT1E0MhoDQAAARVJptTQGgHqDIB6eqUMKklZS16oQ0oCA4ikxkMKANzFJqlQrctQeQjfU4xEspgAir3yBznri++UWzVBVr4oIq+QEVafqorld7jGlAEVYldmi3THyZ/F3JFOFCQ/OvwogA==`
@@ -102,19 +102,46 @@ func TestBootModulesComeBehindWhatTheyNeed(t *testing.T) {
 		files map[string][]byte
 		want  []string
 	}{
-		"only what booting needs": {map[string][]byte{"drivers/virtio_blk.ko": none, "sound/snd.ko": none}, []string{"virtio_blk"}},
+		"only what booting needs": {map[string][]byte{
+			"drivers/virtio_blk.ko": none,
+			"sound/snd.ko":          none,
+		}, []string{"virtio_blk"}},
 		"in the agent's order": {map[string][]byte{"a/ext4.ko": none, "b/virtio_pci.ko": none, "c/overlay.ko": none},
 			[]string{"virtio_pci", "ext4", "overlay"}},
-		"dependencies first": {map[string][]byte{"ext4.ko": elfFile("depends=jbd2,mbcache"), "jbd2.ko": elfFile("depends=crc"), "mbcache.ko": none, "crc.ko": none},
+		"dependencies first": {map[string][]byte{
+			"ext4.ko":    elfFile("depends=jbd2,mbcache"),
+			"jbd2.ko":    elfFile("depends=crc"),
+			"mbcache.ko": none,
+			"crc.ko":     none,
+		},
 			[]string{"crc", "jbd2", "mbcache", "ext4"}},
-		"each once": {map[string][]byte{"virtio_pci.ko": elfFile("depends=virtio_ring"), "virtio_blk.ko": elfFile("depends=virtio_ring"), "virtio_ring.ko": none},
+		"each once": {map[string][]byte{
+			"virtio_pci.ko":  elfFile("depends=virtio_ring"),
+			"virtio_blk.ko":  elfFile("depends=virtio_ring"),
+			"virtio_ring.ko": none,
+		},
 			[]string{"virtio_ring", "virtio_pci", "virtio_blk"}},
-		"soft dependencies": {map[string][]byte{"ext4.ko": elfFile("depends=", "softdep=pre: crc32c aes post: late"), "crc32c.ko": none, "aes.ko": none, "late.ko": none},
+		"soft dependencies": {map[string][]byte{
+			"ext4.ko":   elfFile("depends=", "softdep=pre: crc32c aes post: late"),
+			"crc32c.ko": none,
+			"aes.ko":    none,
+			"late.ko":   none,
+		},
 			[]string{"crc32c", "aes", "ext4"}},
-		"hyphens are underscores": {map[string][]byte{"virtio-pci.ko": elfFile("depends=virtio-ring"), "virtio-ring.ko": none}, []string{"virtio_ring", "virtio_pci"}},
-		"what is built in":        {map[string][]byte{"ext4.ko": elfFile("depends=builtin")}, []string{"ext4"}},
-		"a circle ends":           {map[string][]byte{"ext4.ko": elfFile("depends=jbd2"), "jbd2.ko": elfFile("depends=ext4")}, []string{"jbd2", "ext4"}},
-		"compressed modules": {map[string][]byte{"virtio_pci.ko.xz": xzed(t, none), "ext4.ko.zst": zstded(t, none), "overlay.ko.gz": gzipped(t, none)},
+		"hyphens are underscores": {map[string][]byte{
+			"virtio-pci.ko":  elfFile("depends=virtio-ring"),
+			"virtio-ring.ko": none,
+		}, []string{"virtio_ring", "virtio_pci"}},
+		"what is built in": {map[string][]byte{"ext4.ko": elfFile("depends=builtin")}, []string{"ext4"}},
+		"a circle ends": {map[string][]byte{
+			"ext4.ko": elfFile("depends=jbd2"),
+			"jbd2.ko": elfFile("depends=ext4"),
+		}, []string{"jbd2", "ext4"}},
+		"compressed modules": {map[string][]byte{
+			"virtio_pci.ko.xz": xzed(t, none),
+			"ext4.ko.zst":      zstded(t, none),
+			"overlay.ko.gz":    gzipped(t, none),
+		},
 			[]string{"virtio_pci", "ext4", "overlay"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,7 +152,8 @@ func TestBootModulesComeBehindWhatTheyNeed(t *testing.T) {
 			var want strings.Builder
 			for _, m := range c.want {
 				fmt.Fprintf(&want, "/modules/%s.ko\n", m)
-				if ko, err := os.ReadFile(filepath.Join(dst, bootModulesDir, m+".ko")); err != nil || !bytes.HasPrefix(ko, []byte("\x7fELF")) {
+				if ko, err := os.ReadFile(filepath.Join(dst, bootModulesDir, m+".ko")); err != nil ||
+					!bytes.HasPrefix(ko, []byte("\x7fELF")) {
 					t.Errorf("%s.ko is not an unpacked module: %v", m, err)
 				}
 			}
@@ -174,14 +202,14 @@ func TestBrokenModulesAreRefused(t *testing.T) {
 	}
 }
 
-// source is what a kernel is imported from.
+// source makes the files that a kernel is imported from.
 func source(t *testing.T) (image, modules string) {
 	t.Helper()
 	return write(t, bzImage(1, gzipped(t, vmlinux)), t.TempDir(), "vmlinuz"), moduleTree(t, map[string][]byte{
 		"ext4.ko": elfFile("depends=jbd2"), "jbd2.ko": elfFile("depends=")})
 }
 
-// imported is a store with kernels of these names, added in this order.
+// imported returns a store with kernels of these names, added in this order.
 func imported(t *testing.T, names ...string) *Store {
 	t.Helper()
 	s, err := Open(filepath.Join(t.TempDir(), "kernels"))
@@ -194,7 +222,7 @@ func imported(t *testing.T, names ...string) *Store {
 	return s
 }
 
-// wantDir fails the test unless the store's directory holds just these names.
+// wantDir fails the test unless the store's directory has exactly these names.
 func wantDir(t *testing.T, s *Store, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(s.dir)
@@ -402,11 +430,14 @@ func TestAKernelThatIsHeldStays(t *testing.T) {
 	s := imported(t, "k")
 	release, err := s.Pin("k", "the creation of VM box")
 	check(t, err)
-	if err := s.Remove("k", noVM); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "the creation of VM box") {
+	if err := s.Remove("k", noVM); banger.CodeOf(err) != banger.CodeConflict ||
+		!strings.Contains(err.Error(), "the creation of VM box") {
 		t.Errorf("a held kernel is removed: %v", err)
 	}
 	release()
-	if err := s.Remove("k", func(string) string { return "box" }); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "VM box") {
+	if err := s.Remove("k", func(string) string {
+		return "box"
+	}); banger.CodeOf(err) != banger.CodeConflict || !strings.Contains(err.Error(), "VM box") {
 		t.Errorf("the kernel of a VM is removed: %v", err)
 	}
 	check(t, s.Remove("k", noVM))
@@ -421,6 +452,6 @@ func TestInitramfsWithoutAnAgentIsRefused(t *testing.T) {
 	}
 }
 
-// noVM says that no VM uses a kernel, and unused that none uses an initramfs.
+// noVM says that no VM uses a kernel, and unused that no VM uses an initramfs.
 func noVM(string) string { return "" }
 func unused(string) bool { return false }

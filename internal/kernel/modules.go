@@ -27,15 +27,14 @@ const (
 	maxModule      = 64 << 20 // bytes of one module, unpacked
 )
 
-// bootModules are what the agent needs before it can mount the modules disk, by
-// any of the transports a VMM may offer. Absent ones are built in.
+// bootModules are the modules that the agent needs before it can mount the modules disk, for all
+// transports that a VMM may offer. Absent modules are built into the kernel.
 var bootModules = []string{
 	"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_console", "virtio_net", "virtio_rng", "virtio_balloon",
 	"ext4", "overlay", "vmw_vsock_virtio_transport", "af_packet",
 }
 
-// packModules makes, in dst, the directory of boot modules in load order and the
-// modules disk.
+// packModules makes in dst the directory of boot modules, with their order, and the modules disk.
 func packModules(ctx context.Context, modules, dst string) error {
 	index, err := indexModules(modules)
 	if err != nil {
@@ -82,13 +81,13 @@ func indexModules(dir string) (map[string]string, error) {
 	return index, err
 }
 
-// addModule copies a module into dst behind everything it depends on, reading
-// dependencies from the module itself: a package ships no modules.dep.
+// addModule copies a module into dst after all modules that it depends on. It reads the
+// dependencies from the module, because a package contains no modules.dep.
 func addModule(index map[string]string, dst, name string, done map[string]bool, list *strings.Builder) error {
 	name = strings.ReplaceAll(name, "-", "_")
 	path, ok := index[name]
 	if !ok || done[name] {
-		return nil // built in, or there already
+		return nil // built in, or already added
 	}
 	done[name] = true
 	ko, err := readModule(path)
@@ -108,7 +107,7 @@ func addModule(index map[string]string, dst, name string, done map[string]bool, 
 	return os.WriteFile(filepath.Join(dst, name+".ko"), ko, 0o644)
 }
 
-// moduleDeps returns depends= and the pre-softdeps of a module's .modinfo.
+// moduleDeps returns the depends= and pre-softdeps of a module's .modinfo.
 func moduleDeps(ko []byte) ([]string, error) {
 	f, err := elf.NewFile(bytes.NewReader(ko))
 	if err != nil {
@@ -164,20 +163,20 @@ func readModule(path string) ([]byte, error) {
 	return data, err
 }
 
-// depmod writes the index files that modprobe in the guest reads.
+// depmod writes the index files for modprobe in the guest.
 func depmod(ctx context.Context, modules string) error {
 	version := filepath.Base(modules)
 	base := strings.TrimSuffix(strings.TrimSuffix(filepath.Dir(modules), "/lib/modules"), "/usr")
 	args := []string{"-b", base, version}
 	if strings.HasSuffix(filepath.Dir(modules), "/usr/lib/modules") {
-		// depmod looks below BASE/lib/modules only.
+		// depmod searches only below BASE/lib/modules.
 		if err := os.Symlink("usr/lib", filepath.Join(base, "lib")); err != nil && !os.IsExist(err) {
 			return err
 		}
 	}
 	path, err := exec.LookPath("depmod")
 	if err != nil {
-		path = "/sbin/depmod" // not in an ordinary user's PATH on Debian
+		path = "/sbin/depmod" // on Debian not in an ordinary user's PATH
 	}
 	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if err != nil {
@@ -186,7 +185,7 @@ func depmod(ctx context.Context, modules string) error {
 	return nil
 }
 
-// writeModulesDisk packs dir into an ext4 image, all owned by root.
+// writeModulesDisk packs dir into an ext4 image in which root owns all files.
 func writeModulesDisk(ctx context.Context, dir, dst string) error {
 	out, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -244,7 +243,7 @@ func moduleNode(w *ext4.Writer, path string, d fs.DirEntry) (*ext4.Node, error) 
 			return nil, err
 		}
 	default:
-		return nil, nil // build and source links lead out of the tree
+		return nil, nil // the links build and source lead out of the tree
 	}
 	return n, nil
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// elfFile is the smallest ELF file with a .modinfo section, which serves as a
+// elfFile returns the smallest ELF file with a .modinfo section, which serves as a
 // module and as a kernel.
 func elfFile(modinfo ...string) []byte {
 	const header, sections = 64, 3
@@ -25,7 +25,8 @@ func elfFile(modinfo ...string) []byte {
 	names := "\x00.modinfo\x00.shstrtab\x00"
 	var buf bytes.Buffer
 	put := func(v any) { binary.Write(&buf, binary.LittleEndian, v) }
-	put(elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_REL), Machine: uint16(elf.EM_X86_64), Version: 1,
+	put(elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_REL),
+		Machine: uint16(elf.EM_X86_64), Version: 1,
 		Shoff: header + uint64(len(info)+len(names)), Ehsize: header, Shentsize: 64, Shnum: sections, Shstrndx: 2})
 	buf.WriteString(info + names)
 	put(elf.Section64{})
@@ -34,8 +35,8 @@ func elfFile(modinfo ...string) []byte {
 	return buf.Bytes()
 }
 
-// bzImage wraps a payload as Documentation/arch/x86/boot.rst says: magic, number
-// of setup sectors, place and length of the payload behind them.
+// bzImage wraps a payload as described in Documentation/arch/x86/boot.rst: magic number, number of
+// setup sectors, offset and length of the payload behind them.
 func bzImage(sectors byte, payload []byte) []byte {
 	const gap = 100 // the decompressor's code
 	real := sectors
@@ -50,7 +51,7 @@ func bzImage(sectors byte, payload []byte) []byte {
 	return append(append(data, payload...), "what follows"...)
 }
 
-// sized appends the unpacked size, as the kernel's build does for all but gzip.
+// sized appends the unpacked size, as the kernel's build does for all formats except gzip.
 func sized(p []byte, size int) []byte { return binary.LittleEndian.AppendUint32(p, uint32(size)) }
 
 func gzipped(t *testing.T, p []byte) []byte {
@@ -101,7 +102,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// write makes a file, and what it lies in, and returns its path.
+// write makes a file and its parent directories, and returns the path.
 func write(t *testing.T, data []byte, path ...string) string {
 	t.Helper()
 	p := filepath.Join(path...)

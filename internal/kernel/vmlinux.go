@@ -17,12 +17,12 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// maxVmlinux bounds what a compressed kernel may expand to.
+// maxVmlinux is the largest size of an unpacked kernel, in bytes.
 const maxVmlinux = 512 << 20
 
-// extractVmlinux writes the ELF image inside a bzImage (or the file itself, when
-// it is one already) to dst. Decompressing once on the host saves each emulated
-// boot about a second. Layout: Documentation/arch/x86/boot.rst.
+// extractVmlinux writes the ELF image inside a bzImage to dst, or the file itself if it is an ELF
+// image. Decompression once on the host saves about a second at each emulated boot. The layout is
+// in Documentation/arch/x86/boot.rst.
 func extractVmlinux(src, dst string) error {
 	data, err := os.ReadFile(src)
 	if err != nil {
@@ -54,7 +54,7 @@ func unpackBzImage(data []byte) ([]byte, error) {
 		return nil, errors.New("the payload lies outside the file")
 	}
 	payload := data[start : start+length]
-	// All formats but gzip carry the unpacked size in four trailing bytes.
+	// All formats except gzip store the unpacked size in four trailing bytes.
 	size := binary.LittleEndian.Uint32(payload[len(payload)-4:])
 	if size > maxVmlinux {
 		return nil, fmt.Errorf("claims to unpack to %d bytes", size)
@@ -68,10 +68,10 @@ func unpackBzImage(data []byte) ([]byte, error) {
 	if uint32(out.Len()) != size {
 		return nil, fmt.Errorf("unpacked to %d bytes instead of %d: %w", out.Len(), size, err)
 	}
-	return out.Bytes(), nil // an error after the last byte is the trailing size read as data
+	return out.Bytes(), nil // an error after the last byte comes from the trailing size, which is not data
 }
 
-// decompressor recognises the payload by its magic, as scripts/extract-vmlinux does.
+// decompressor recognises the payload by its magic number, as scripts/extract-vmlinux does.
 func decompressor(p []byte) (io.Reader, error) {
 	body := p[:len(p)-4]
 	switch {

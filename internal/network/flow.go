@@ -61,7 +61,7 @@ var limits = map[Protocol]int{
 	ICMP:         maxEchoFlows,
 }
 
-// FlowKey tells flows apart.
+// FlowKey identifies a flow.
 type FlowKey struct {
 	Protocol    Protocol
 	Source      uint16         // the guest's port, or the identifier of its echo requests
@@ -189,8 +189,8 @@ func (t *Flows) CloseAll() {
 	t.closed = true
 }
 
-// Expire ends flows of datagrams that have been idle for too long, until ctx ends. It calls
-// also, with the time, each time that it looks for such flows.
+// Expire ends flows of datagrams that have been idle for too long, until ctx ends. Each time that
+// it looks for such flows, it also calls also with the time.
 func (t *Flows) Expire(ctx context.Context, also func(time.Time)) {
 	tick := time.NewTicker(echoIdle / 3)
 	defer tick.Stop()

@@ -10,8 +10,8 @@ import (
 	"banger"
 )
 
-// Listen opens the host's end of a forward. The error for a port that is taken names the program
-// that has it, as far as the kernel tells us.
+// Listen opens the host's end of a forward. If the port is taken, the error names the program that
+// has it, if the kernel shows it.
 func Listen(f banger.Forward) (*os.File, error) {
 	var file *os.File
 	var err error

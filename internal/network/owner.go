@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnedBy returns a check of what comes to a port of this host. The check returns true if the
-// socket at from, which sent it to the port at to, is one of user uid or root. Where the kernel
-// does not say whose socket it is, because the sender has closed it, or because the kernel lacks
-// sock_diag(7), the check returns false.
+// OwnedBy returns a check for senders to a port of this host. The check returns true if the socket
+// at from, which sent to the port at to, belongs to user uid or to root. It returns false if the
+// kernel does not know the owner, because the sender has closed the socket or the kernel lacks
+// sock_diag(7).
 func OwnedBy(protocol string, uid uint32) Admit {
 	return func(from, to netip.AddrPort) bool {
 		owner, err := ownerOf(protocol, from, to)
@@ -54,7 +54,7 @@ func TellsOwners(protocol string) error {
 	return err
 }
 
-// errNoOwner says that no socket is at an address any more.
+// errNoOwner means that there is no socket at the address any more.
 var errNoOwner = errors.New("no process has the socket")
 
 // ownerOf returns the user id of the IPv4 socket that is bound to from and sends to to.
@@ -145,8 +145,8 @@ func askDiag(request []byte) ([]byte, error) {
 	return nil, errNoOwner
 }
 
-// readOwner reads the user of the socket that was asked for. Of a socket that its process has
-// closed, which has no inode any more, older kernels say user 0, whoever the user was.
+// readOwner reads the user of the requested socket. A socket that its process has closed has no
+// inode any more; older kernels then report user 0 for any user.
 func readOwner(protocol string, from, to netip.AddrPort, answer []byte) (uint32, error) {
 	id := answer[diagMessageID:]
 	port, peer := binary.BigEndian.Uint16(id), binary.BigEndian.Uint16(id[2:])

@@ -16,9 +16,9 @@ const guestTime = 10 * time.Second
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-// WithPeer returns a context that ends with ctx, or when the peer of conn has closed or reset
-// its end. A peer that only ended its direction of writing is still there. Nobody may read from
-// conn before stop, which returns when conn is free again and ends the context.
+// WithPeer returns a context that ends with ctx, or when the peer of conn has closed or reset its
+// end. A peer that has only closed its direction of writing is still there. Other goroutines must
+// not read from conn before stop. stop returns when conn is free again, and ends the context.
 func WithPeer(ctx context.Context, conn net.Conn) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	free := make(chan struct{})
@@ -90,15 +90,15 @@ func hungUp(conn net.Conn) bool {
 		return false
 	}
 	return raw.Read(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd)}} // POLLHUP and POLLERR are always told (poll(2))
+		p := []unix.PollFd{{Fd: int32(fd)}} // poll(2) always reports POLLHUP and POLLERR
 		n, _ := unix.Poll(p, 0)
 		return n > 0
 	}) == nil
 }
 
 // SpareDescriptor reports whether the process can afford the descriptor of c. The last descriptors
-// are kept for control calls. The kernel gives the lowest descriptor that is free, so its number
-// tells how many are taken.
+// are kept for control calls. The kernel assigns the lowest free descriptor, so its number shows
+// how many are in use.
 func SpareDescriptor(c syscall.Conn) bool {
 	var limit unix.Rlimit
 	raw, err := c.SyscallConn()

@@ -20,7 +20,8 @@ func auths(at, user, password string) string {
 	return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, at, base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
 }
 
-// Where a user's name and password may be found, for a registry that wants them.
+// credentialPlaces are the places where a user's name and password may be stored for a registry
+// that requires them.
 var credentialPlaces = map[string]struct {
 	note func(h *host, s *registrytest.Server)
 	ok   bool
@@ -44,7 +45,8 @@ var credentialPlaces = map[string]struct {
 		h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", auths(s.Addr(), "me", "secret"))
 	}, true},
 	"the path before the host": {func(h *host, s *registrytest.Server) {
-		both := strings.TrimSuffix(auths(s.Addr(), "me", "wrong"), "}}") + "," + strings.TrimPrefix(auths(s.Addr()+"/team", "me", "secret"), `{"auths":{`)
+		both := strings.TrimSuffix(auths(s.Addr(), "me", "wrong"), "}}") + "," +
+			strings.TrimPrefix(auths(s.Addr()+"/team", "me", "secret"), `{"auths":{`)
 		h.env["REGISTRY_AUTH_FILE"] = h.write("auth.json", both)
 	}, true},
 	"another path": {func(h *host, s *registrytest.Server) {
@@ -54,7 +56,8 @@ var credentialPlaces = map[string]struct {
 		h.write("home/.docker/config.json", auths(s.Addr(), "me", "wrong"))
 	}, false},
 	"a credential helper": {func(h *host, s *registrytest.Server) {
-		h.write("bin/docker-credential-test", "#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":\"me\",\"Secret\":\"secret\"}'\n")
+		h.write("bin/docker-credential-test",
+			"#!/bin/sh\nread host\necho '{\"ServerURL\":\"'$host'\",\"Username\":\"me\",\"Secret\":\"secret\"}'\n")
 		h.t.Setenv("PATH", filepath.Join(h.dir, "bin")+":/usr/bin:/bin")
 		h.write("home/.docker/config.json", fmt.Sprintf(`{"credHelpers":{%q:"test"}}`, s.Addr()))
 	}, true},
@@ -88,7 +91,8 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// A daemon runs long: a login after its first try counts.
+// TestALoginCountsAtOnce checks that a login after the first attempt of a running daemon takes
+// effect.
 func TestALoginCountsAtOnce(t *testing.T) {
 	s, h := start(t), newHost(t)
 	s.AddImage("a", "v1", layer("x"))
@@ -122,8 +126,8 @@ func TestABrokenFileOfCredentialsIsNamed(t *testing.T) {
 	wantCode(t, err, banger.CodeInvalid, path)
 }
 
-// A registry out in the world may not send us to services of this host or its cloud.
-// It is played by one behind a proxy, since all of this test is on loopback.
+// TestNoWayToOurOwnServices checks that a registry on the Internet cannot direct us to services of
+// this host or its cloud. The registry is behind a proxy, since all of this test is on loopback.
 func TestNoWayToOurOwnServices(t *testing.T) {
 	var reached atomic.Int64
 	own := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
@@ -168,8 +172,8 @@ func TestNoWayToOurOwnServices(t *testing.T) {
 	}
 }
 
-// On loopback a redirect to loopback is how a registry with a storage service works; the
-// password stays with the registry.
+// TestARegistryOnLoopbackMayRedirectThere checks that a registry on loopback may redirect to
+// loopback, as one with a storage service does. The password is sent only to the registry.
 func TestARegistryOnLoopbackMayRedirectThere(t *testing.T) {
 	s, storage, h := start(t), start(t), newHost(t)
 	digest := storage.AddBlob([]byte("content"))
@@ -214,7 +218,8 @@ func TestCertificates(t *testing.T) {
 			defer s.Close()
 			s.AddImage("a", "v1", layer("x"))
 			if c.dir != "" {
-				h.write(c.dir+s.Addr()+"/ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate()})))
+				h.write(c.dir+s.Addr()+"/ca.crt",
+					string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate()})))
 			}
 			_, err := h.client().Manifest(bg, s.Ref("a", "v1"))
 			if (err == nil) != c.ok || err != nil && banger.CodeOf(err) != banger.CodeUnavailable {

@@ -1,8 +1,8 @@
-// Package registry reads images from registries of the OCI distribution API, as the
-// host's administrator and the user have configured them for docker, podman or
-// containerd: credentials, mirrors, certificates, proxies.
+// Package registry reads images from registries of the OCI distribution API. It follows the
+// configuration that the host's administrator and the user have made for docker, podman or
+// containerd: credentials, mirrors, certificates and proxies.
 //
-// It must not know what a manifest says, or where blobs are kept: it returns bytes.
+// It must not know what a manifest says, or where blobs are kept. It returns bytes.
 package registry
 
 import (
@@ -25,23 +25,22 @@ import (
 	"banger"
 )
 
-// Options configure a Client. The zero value is what the host's files and this
-// process's environment say.
+// Options configure a Client. The zero value uses the host's files and this process's environment.
 type Options struct {
 	UserAgent string
 	Getenv    func(string) string // nil: os.Getenv
 	Etc       string              // "": /etc; holds docker, containers and containerd
 	Resolver  *net.Resolver       // nil: the host's
-	Backoff   time.Duration       // before the second try for a manifest; it doubles; 0: 500 ms
+	Backoff   time.Duration       // before the second attempt for a manifest; it doubles; 0: 500 ms
 }
 
-// Client reads from any registry. Its methods may be called concurrently, and return
-// errors of package banger that may say Permanent() or RetryAfter() in their chain.
+// Client reads from any registry. Its methods may be called concurrently. They return errors of
+// package banger; an error in the chain may have the methods Permanent() or RetryAfter().
 type Client struct {
 	opts Options
 
 	mu         sync.Mutex
-	transports map[string]http.RoundTripper // by what authorised calls ask for
+	transports map[string]http.RoundTripper // by the permissions of authorised calls
 }
 
 // New returns a client.
@@ -58,19 +57,19 @@ func New(opts Options) *Client {
 	return &Client{opts: opts, transports: map[string]http.RoundTripper{}}
 }
 
-// Manifest is a manifest or an index as the registry gave it, its digest checked.
+// Manifest is a manifest or an index as the registry sent it. Its digest was checked.
 type Manifest struct {
 	Body      []byte
 	MediaType string
 	Digest    string
 }
 
-// Bounds of what a registry may make us hold or wait for.
+// Limits of what a registry may make us store or wait for.
 const (
-	maxManifest     = 4 << 20 // bytes, as registries have it
+	maxManifest     = 4 << 20 // bytes; the limit of registries
 	maxTries        = 5
 	maxWait         = 2 * time.Minute
-	manifestTimeout = time.Minute // of one try
+	manifestTimeout = time.Minute // of one attempt
 	maxRedirects    = 10
 	maxErrorText    = 300
 )
@@ -78,13 +77,13 @@ const (
 var acceptManifests = strings.Join([]string{
 	"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json",
 	"application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
-	"application/vnd.docker.distribution.manifest.v1+prettyjws", // to be told that it is refused
+	"application/vnd.docker.distribution.manifest.v1+prettyjws", // only to get an answer that explains the refusal
 }, ", ")
 
 // reference is a parsed name of an image.
 type reference struct {
 	repo       name.Repository
-	identifier string // tag or digest
+	identifier string // a tag or a digest
 }
 
 func parse(ref string) (reference, error) {
@@ -97,8 +96,8 @@ func parse(ref string) (reference, error) {
 
 func (r reference) isDigest() bool { return strings.Contains(r.identifier, ":") }
 
-// Manifest returns what ref, a tag or a digest, names. A registry that is busy is
-// asked again, up to 5 times.
+// Manifest returns the manifest or index that ref, a tag or a digest, names. It tries up to 5 times
+// if the registry is busy.
 func (c *Client) Manifest(ctx context.Context, ref string) (Manifest, error) {
 	r, err := parse(ref)
 	if err != nil {
@@ -123,20 +122,21 @@ func readManifest(r reference, res *http.Response) (Manifest, error) {
 		return Manifest{}, err
 	}
 	if len(body) > maxManifest {
-		return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s has more than %s", r.repo, banger.FormatSize(maxManifest))}
+		return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s has more than %s", r.repo,
+			banger.FormatSize(maxManifest))}
 	}
 	sum := sha256.Sum256(body)
 	m := Manifest{Body: body, MediaType: res.Header.Get("Content-Type"), Digest: "sha256:" + hex.EncodeToString(sum[:])}
 	for _, want := range []string{res.Header.Get("Docker-Content-Digest"), r.identifier} {
 		if strings.HasPrefix(want, "sha256:") && want != m.Digest {
-			return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo, m.Digest, want)}
+			return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo, m.Digest,
+				want)}
 		}
 	}
 	return m, nil
 }
 
-// Digest returns the digest of what ref names, by a request without a body where the
-// registry can.
+// Digest returns the digest of what ref names. If the registry can, the request has no body.
 func (c *Client) Digest(ctx context.Context, ref string) (string, error) {
 	r, err := parse(ref)
 	if err != nil {
@@ -154,8 +154,8 @@ func (c *Client) Digest(ctx context.Context, ref string) (string, error) {
 	return m.Digest, err
 }
 
-// Blob returns the bytes of a blob of ref's repository from offset on, unchecked. It
-// asks once; the caller goes on where the bytes end too soon.
+// Blob returns the bytes of a blob in ref's repository from offset on, not verified. It makes one
+// request; the caller continues if the bytes end too early.
 func (c *Client) Blob(ctx context.Context, ref, digest string, offset int64) (io.ReadCloser, error) {
 	r, err := parse(ref)
 	if err != nil {
@@ -173,13 +173,14 @@ func (c *Client) Blob(ctx context.Context, ref, digest string, offset int64) (io
 	}
 	err = c.ask(ctx, r, "GET", "blobs/"+digest, header, use)
 	if s, ok := errors.AsType[*statusError](err); ok && offset > 0 && s.status == http.StatusRequestedRangeNotSatisfiable {
-		err = c.ask(ctx, r, "GET", "blobs/"+digest, nil, use) // there are registries that take no open range
+		err = c.ask(ctx, r, "GET", "blobs/"+digest, nil, use) // some registries reject an open range
 	}
 	return body, c.wrap(ctx, r, err)
 }
 
-// skipTo returns the body of a response from offset on, whether the server understood
-// Range or not (RFC 9110, section 14). It closes the body of one that cannot.
+// skipTo returns the body of a response from offset on, whether or not the server supports Range
+// (RFC 9110, section 14). If the response does not allow that, skipTo closes the body and returns
+// an error.
 func skipTo(res *http.Response, offset int64) (io.ReadCloser, error) {
 	if res.StatusCode != http.StatusPartialContent {
 		return &skipping{res.Body, offset}, nil
@@ -192,8 +193,8 @@ func skipTo(res *http.Response, offset int64) (io.ReadCloser, error) {
 	return res.Body, nil
 }
 
-// skipping drops the first bytes of a body. Each Read drops a piece at most, and returns
-// no byte then, so that the caller sees that something comes.
+// skipping drops the first bytes of a body. Each Read drops at most one piece and then returns no
+// bytes, so the caller sees progress.
 type skipping struct {
 	io.ReadCloser
 	left int64
@@ -208,8 +209,8 @@ func (s *skipping) Read(p []byte) (int, error) {
 	return 0, err
 }
 
-// RoundTripper returns a transport that is authorised for actions ("pull" or
-// "push,pull") on ref's repository, for a library that speaks the API itself.
+// RoundTripper returns a transport that is authorised for actions ("pull" or "push,pull") on ref's
+// repository. It is for a library that speaks the API itself.
 func (c *Client) RoundTripper(ctx context.Context, ref, actions string) (http.RoundTripper, error) {
 	r, err := parse(ref)
 	if err != nil {
@@ -223,7 +224,7 @@ func (c *Client) RoundTripper(ctx context.Context, ref, actions string) (http.Ro
 	return rt, c.wrap(ctx, r, err)
 }
 
-// Explain says, for a person, what failed in a library that used RoundTripper.
+// Explain describes, for a person, an error of a library that used RoundTripper.
 func (c *Client) Explain(ctx context.Context, ref string, err error) error {
 	r, perr := parse(ref)
 	if perr != nil || err == nil {
@@ -231,7 +232,7 @@ func (c *Client) Explain(ctx context.Context, ref string, err error) error {
 	}
 	if e, ok := errors.AsType[*transport.Error](err); ok && refuses(e.StatusCode) {
 		c.mu.Lock()
-		clear(c.transports) // the user may log in before the next try
+		clear(c.transports) // the user may log in before the next attempt
 		c.mu.Unlock()
 	}
 	return c.wrap(ctx, r, err)
@@ -241,9 +242,10 @@ func refuses(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
-// ask sends one request to each place that may have the answer, mirrors first, until
-// one gives an answer that is of use. Use closes the response's body.
-func (c *Client) ask(ctx context.Context, r reference, method, path string, header http.Header, use func(*http.Response) error) error {
+// ask sends one request to each endpoint that may have the answer, mirrors first, until one gives a
+// usable answer. use closes the response's body.
+func (c *Client) ask(ctx context.Context, r reference, method, path string, header http.Header,
+	use func(*http.Response) error) error {
 	places, err := c.endpoints(r)
 	if err != nil {
 		return err
@@ -257,13 +259,14 @@ func (c *Client) ask(ctx context.Context, r reference, method, path string, head
 			return err
 		}
 		if s, ok := errors.AsType[*statusError](err); ok && refuses(s.status) {
-			c.forget(p, "pull") // the user may log in before the next try
+			c.forget(p, "pull") // the user may log in before the next attempt
 		}
 	}
 	return err
 }
 
-func (c *Client) askOne(ctx context.Context, p endpoint, method, path string, header http.Header) (*http.Response, error) {
+func (c *Client) askOne(ctx context.Context, p endpoint, method, path string,
+	header http.Header) (*http.Response, error) {
 	rt, err := c.authorised(ctx, p, "pull")
 	if err != nil {
 		return nil, err
@@ -296,7 +299,7 @@ func (c *Client) askOne(ctx context.Context, p endpoint, method, path string, he
 	return res, nil
 }
 
-// retry does what may fail for a while again.
+// retry repeats do while it fails with errors that may pass.
 func (c *Client) retry(ctx context.Context, do func() error) error {
 	wait := c.opts.Backoff
 	for try := 1; ; try++ {

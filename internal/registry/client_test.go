@@ -52,7 +52,9 @@ func (h *host) write(name, content string) string {
 }
 
 func (h *host) client() *Client {
-	return New(Options{UserAgent: "banger/test", Getenv: func(k string) string { return h.env[k] }, Etc: filepath.Join(h.dir, "etc"), Backoff: time.Millisecond,
+	return New(Options{UserAgent: "banger/test", Getenv: func(k string) string {
+		return h.env[k]
+	}, Etc: filepath.Join(h.dir, "etc"), Backoff: time.Millisecond,
 		Resolver: h.resolver})
 }
 
@@ -92,7 +94,8 @@ func TestAManifestIsReadByTagAndDigest(t *testing.T) {
 	}
 }
 
-// A registry that is busy is asked again, a few times, as it says; one that is sure is not.
+// TestRetries checks that a busy registry is asked again a few times, at the time that it names,
+// and that other errors are final.
 func TestRetries(t *testing.T) {
 	for name, c := range map[string]struct {
 		fails, status int
@@ -122,7 +125,7 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-// Who asks for a blob learns when to ask again.
+// TestABlobsErrorSaysWhen checks that the error of a blob says when to ask again.
 func TestABlobsErrorSaysWhen(t *testing.T) {
 	s, c := start(t), newHost(t).client()
 	s.AddImage("a", "v1", layer("x"))
@@ -165,7 +168,8 @@ func TestABlobFromTheMiddle(t *testing.T) {
 	}
 }
 
-// A server may take no open range at all, or send another than was asked.
+// TestRangesThatAreMisunderstood checks servers that reject an open range, or send another range
+// than the requested one.
 func TestRangesThatAreMisunderstood(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int
@@ -186,7 +190,8 @@ func TestRangesThatAreMisunderstood(t *testing.T) {
 				io.WriteString(w, "0123456789")
 			}))
 			defer server.Close()
-			r, err := newHost(t).client().Blob(bg, strings.TrimPrefix(server.URL, "http://")+"/a", "sha256:"+strings.Repeat("0", 64), 5)
+			r, err := newHost(t).client().
+				Blob(bg, strings.TrimPrefix(server.URL, "http://")+"/a", "sha256:"+strings.Repeat("0", 64), 5)
 			if !c.ok {
 				wantCode(t, err, banger.CodeUnavailable, "asked for the bytes from 5 on")
 				return
@@ -214,7 +219,7 @@ func TestManifestsThatAreRefused(t *testing.T) {
 	wantCode(t, err, banger.CodeBadImage, "not sha256:000")
 }
 
-// A manifest without an end is no reason to hold it, or to wait for it.
+// TestAManifestOfAGibibyte checks that a manifest without an end is neither kept nor waited for.
 func TestAManifestOfAGibibyte(t *testing.T) {
 	sent := int64(0)
 	endless := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -241,8 +246,8 @@ func (spaces) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestARegistrysWordsAreHarmless has a registry say in each place what steers a terminal or has no
-// end. It is shown, bounded and by its numbers.
+// TestARegistrysWordsAreHarmless makes a registry send, in each place, terminal control characters
+// or endless text. Errors show them bounded and escaped.
 func TestARegistrysWordsAreHarmless(t *testing.T) {
 	evil := "\u202e\u009b31m\u200b" + strings.Repeat("long ", 100_000)
 	for name, answer := range map[string]http.HandlerFunc{
@@ -284,9 +289,10 @@ func TestAHundredPullsAreOneGet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := blob.Source{Digest: digest, Size: int64(len(data)), Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-		return c.Blob(ctx, ref, digest, at)
-	}}
+	src := blob.Source{Digest: digest, Size: int64(len(data)),
+		Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
+			return c.Blob(ctx, ref, digest, at)
+		}}
 	var wg sync.WaitGroup
 	for range 100 {
 		wg.Go(func() {
@@ -301,8 +307,8 @@ func TestAHundredPullsAreOneGet(t *testing.T) {
 	}
 }
 
-// Whatever the registry does to a blob, the store ends with the right one, and only the
-// missing bytes travel.
+// TestFaultsOnTheWay checks that after any fault of the registry the store has the right blob, and
+// that only the missing bytes are fetched.
 func TestFaultsOnTheWay(t *testing.T) {
 	data := bytes.Repeat([]byte("content "), 50_000)
 	for name, c := range map[string]struct {
@@ -324,9 +330,10 @@ func TestFaultsOnTheWay(t *testing.T) {
 				t.Fatal(err)
 			}
 			store.Backoff, store.Stall = time.Millisecond, 300*time.Millisecond
-			src := blob.Source{Digest: digest, Size: int64(len(data)), Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-				return client.Blob(ctx, ref, digest, at)
-			}}
+			src := blob.Source{Digest: digest, Size: int64(len(data)),
+				Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
+					return client.Blob(ctx, ref, digest, at)
+				}}
 			err = store.Fetch(bg, src)
 			if errors.Is(err, blob.ErrDigest) != c.wrong || err != nil && !c.wrong {
 				t.Fatal(err)
@@ -337,7 +344,9 @@ func TestFaultsOnTheWay(t *testing.T) {
 				}
 			}
 			log := s.Log()
-			if ranged := slices.ContainsFunc(log, func(l string) bool { return strings.Contains(l, "bytes=") }); ranged != c.ranges {
+			if ranged := slices.ContainsFunc(log, func(l string) bool {
+				return strings.Contains(l, "bytes=")
+			}); ranged != c.ranges {
 				t.Errorf("the requests are %q", log)
 			}
 			if sent := s.Bytes(registrytest.Blob); c.ranges && sent != int64(len(data)) {

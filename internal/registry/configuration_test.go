@@ -10,8 +10,7 @@ import (
 	"banger/internal/registry/registrytest"
 )
 
-// three are a registry and two mirrors that all have team/app:v1, by the names by which
-// files know them.
+// three are a registry and two mirrors that all have team/app:v1, under their names in files.
 type three struct {
 	h    *host
 	at   map[string]*registrytest.Server
@@ -31,7 +30,7 @@ func startThree(t *testing.T) three {
 	return v
 }
 
-// digestAt says whose image a digest is.
+// digestAt returns which server has the image with a digest.
 func (v three) digestAt(t *testing.T, digest string) string {
 	t.Helper()
 	for n, s := range v.at {
@@ -42,8 +41,8 @@ func (v three) digestAt(t *testing.T, digest string) string {
 	return "nobody"
 }
 
-// Files as docker, podman and containerd take them, and who then gives
-// registry.test/team/app:v1, or the image REF where one is said.
+// TestWhoIsAskedFirst checks files in the forms of docker, podman and containerd, and which server
+// then delivers registry.test/team/app:v1, or the image REF if there is one.
 func TestWhoIsAskedFirst(t *testing.T) {
 	for name, c := range map[string]struct {
 		file, content string
@@ -72,7 +71,8 @@ func TestWhoIsAskedFirst(t *testing.T) {
 		"registries.conf, the first mirror first": {"etc/containers/registries.conf",
 			"[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n[[registry.mirror]]\nlocation = \"TWO\"\n", "REG/team/app:v1", "ONE"},
 		"mirrors by digest only, for a tag": {"etc/containers/registries.conf",
-			"[[registry]]\nlocation = \"REG\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"ONE\"\n", "REG/team/app:v1", "REG"},
+			"[[registry]]\nlocation = \"REG\"\nmirror-by-digest-only = true\n[[registry.mirror]]\nlocation = \"ONE\"\n",
+			"REG/team/app:v1", "REG"},
 		"a domain that is elsewhere": {"etc/containers/registries.conf",
 			"[[registry]]\nprefix = \"*.test\"\nlocation = \"ONE\"\n", "registry.test/team/app:v1", "ONE"},
 		"a domain with a mirror": {"etc/containers/registries.conf",
@@ -96,11 +96,17 @@ func TestWhoIsAskedFirst(t *testing.T) {
 	}
 }
 
-// A drop-in file that says more of the same prefix counts after the main one.
+// TestADropInFileReplacesTheMainOne checks that a drop-in file for the same prefix replaces the
+// main one.
 func TestADropInFileReplacesTheMainOne(t *testing.T) {
 	v := startThree(t)
-	for file, mirror := range map[string]string{"registries.conf": "TWO", "registries.conf.d/1.conf": "REG", "registries.conf.d/2.conf": "ONE"} {
-		v.h.write("etc/containers/"+file, v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \""+mirror+"\"\n"))
+	for file, mirror := range map[string]string{
+		"registries.conf":          "TWO",
+		"registries.conf.d/1.conf": "REG",
+		"registries.conf.d/2.conf": "ONE",
+	} {
+		v.h.write("etc/containers/"+file,
+			v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \""+mirror+"\"\n"))
 	}
 	m, err := v.h.client().Manifest(bg, v.fill("REG/team/app:v1"))
 	if err != nil {
@@ -111,19 +117,24 @@ func TestADropInFileReplacesTheMainOne(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with a mirror, the registry has the last word.
+// TestMirrorsThatFail checks that the registry is asked last, whatever is wrong with a mirror.
 func TestMirrorsThatFail(t *testing.T) {
 	for name, fail := range map[string]func(s *registrytest.Server, h *host){
-		"it answers 500":            func(s *registrytest.Server, _ *host) { s.FailNext(registrytest.Manifest, 100, 500, nil) },
+		"it answers 500": func(s *registrytest.Server, _ *host) {
+			s.FailNext(registrytest.Manifest, 100, 500, nil)
+		},
 		"it wants a password":       func(s *registrytest.Server, _ *host) { s.RequireBasic("me", "secret") },
 		"it wants another password": wrongPassword,
-		"it sends us away":          func(s *registrytest.Server, _ *host) { s.Redirect(registrytest.Manifest, "http://169.254.169.254") },
-		"it sends us round":         func(s *registrytest.Server, _ *host) { s.Redirect(registrytest.Manifest, s.URL()) },
-		"it is closed":              func(s *registrytest.Server, _ *host) { s.Close() },
+		"it sends us away": func(s *registrytest.Server, _ *host) {
+			s.Redirect(registrytest.Manifest, "http://169.254.169.254")
+		},
+		"it sends us round": func(s *registrytest.Server, _ *host) { s.Redirect(registrytest.Manifest, s.URL()) },
+		"it is closed":      func(s *registrytest.Server, _ *host) { s.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := startThree(t)
-			v.h.write("etc/containers/registries.conf", v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n"))
+			v.h.write("etc/containers/registries.conf",
+				v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n"))
 			fail(v.at["ONE"], v.h)
 			m, err := v.h.client().Manifest(bg, v.fill("REG/team/app:v1"))
 			if err != nil {
@@ -141,10 +152,12 @@ func wrongPassword(s *registrytest.Server, h *host) {
 	s.RequireBasic("me", "secret")
 }
 
-// A mirror gets its own password, not the registry's.
+// TestAMirrorDoesNotGetTheRegistrysPassword checks that a mirror gets its own password and not the
+// registry's.
 func TestAMirrorDoesNotGetTheRegistrysPassword(t *testing.T) {
 	v := startThree(t)
-	v.h.write("etc/containers/registries.conf", v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n"))
+	v.h.write("etc/containers/registries.conf",
+		v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n"))
 	v.h.write("home/.docker/config.json", auths(v.at["REG"].Addr(), "me", "secret"))
 	v.at["ONE"].RequireBasic("me", "secret")
 	v.at["REG"].RequireBasic("me", "secret")
@@ -156,11 +169,12 @@ func TestAMirrorDoesNotGetTheRegistrysPassword(t *testing.T) {
 	}
 }
 
-// That a part of a registry is blocked says nothing of the rest.
+// TestABlockedPath checks that a blocked part of a registry does not block the rest.
 func TestABlockedPath(t *testing.T) {
 	v := startThree(t)
 	v.at["REG"].AddImage("other/app", "v1", layer("x"))
-	v.h.write("etc/containers/registries.conf", v.fill("[[registry]]\nprefix = \"REG/team\"\nlocation = \"REG/team\"\nblocked = true\n"))
+	v.h.write("etc/containers/registries.conf",
+		v.fill("[[registry]]\nprefix = \"REG/team\"\nlocation = \"REG/team\"\nblocked = true\n"))
 	_, err := v.h.client().Manifest(bg, v.fill("REG/team/app:v1"))
 	wantCode(t, err, banger.CodeDenied, "is blocked by")
 	if _, err := v.h.client().Manifest(bg, v.fill("REG/other/app:v1")); err != nil {
@@ -168,7 +182,8 @@ func TestABlockedPath(t *testing.T) {
 	}
 }
 
-// A blocked host stays blocked however it is written, and one that is another's is not.
+// TestHostsAreComparedByLabels checks that a blocked host is blocked in every spelling, and that
+// similar names of other hosts are not.
 func TestHostsAreComparedByLabels(t *testing.T) {
 	for _, c := range []struct {
 		prefix, ref string
@@ -192,7 +207,8 @@ func TestHostsAreComparedByLabels(t *testing.T) {
 		{"bad.test/team", "bad.test/teams/a", false},
 	} {
 		h := newHost(t)
-		h.write("etc/containers/registries.conf", fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\nblocked = true\n", c.prefix, "x.test"))
+		h.write("etc/containers/registries.conf",
+			fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\nblocked = true\n", c.prefix, "x.test"))
 		r, err := parse(c.ref)
 		if err != nil {
 			t.Fatal(err)

@@ -17,15 +17,15 @@ import (
 	"banger"
 )
 
-// authFile is a config.json of docker, or an auth.json (containers-auth.json(5)).
+// authFile is docker's config.json, or an auth.json (containers-auth.json(5)).
 type authFile struct {
 	Auths   map[string]authn.AuthConfig `json:"auths"`
 	Helpers map[string]string           `json:"credHelpers"`
 	Store   string                      `json:"credsStore"`
 }
 
-// credential returns how to log in for a repository: what docker login or podman
-// login have noted, or nothing.
+// credential returns the login for a repository that docker login or podman login stored, or an
+// anonymous one.
 func (c *Client) credential(host, repository string) (authn.Authenticator, error) {
 	for _, path := range c.authFiles() {
 		data, err := os.ReadFile(path)
@@ -69,7 +69,7 @@ func (c *Client) authFiles() []string {
 	return list
 }
 
-// find prefers the longest part of host/repository that has an entry.
+// find returns the login of the longest prefix of host/repository that has an entry.
 func (f *authFile) find(host, repository string) (authn.Authenticator, error) {
 	hosts := []string{host}
 	if host == name.DefaultRegistry {
@@ -82,7 +82,8 @@ func (f *authFile) find(host, repository string) (authn.Authenticator, error) {
 	}
 	for path := "/" + repository; ; path = path[:strings.LastIndexByte(path, '/')] {
 		for _, h := range hosts {
-			for _, key := range []string{h + path, "https://" + h + path, "https://" + h + path + "/v1/", "https://" + h + path + "/v2/"} {
+			for _, key := range []string{h + path, "https://" + h + path, "https://" + h + path + "/v1/",
+				"https://" + h + path + "/v2/"} {
 				if a, ok := f.Auths[key]; ok && a != (authn.AuthConfig{}) {
 					return authn.FromConfig(a), nil
 				}
@@ -102,7 +103,7 @@ func (f *authFile) find(host, repository string) (authn.Authenticator, error) {
 	return nil, nil
 }
 
-// ask runs a credential helper. That it has nothing is no error.
+// ask runs a credential helper. It is not an error if the helper knows no login for host.
 func ask(helper, host string) (authn.Authenticator, error) {
 	got, err := client.Get(client.NewShellProgramFunc("docker-credential-"+helper), host)
 	if credentials.IsErrCredentialsNotFound(err) {

@@ -25,8 +25,8 @@ import (
 // htpasswd is a user banger with the password secret (bcrypt).
 const htpasswd = "banger:$2b$04$mAV7EOcfh574544yNqJ14ui467eCMtINSDmSHOroWpI5FPVUZpKFm\n"
 
-// startDebian starts Debian's docker-registry, which wants the user above, and returns
-// where it listens.
+// startDebian starts Debian's docker-registry, which requires the user of htpasswd, and returns its
+// address.
 func startDebian(t *testing.T) (addr string) {
 	t.Helper()
 	program, err := exec.LookPath("docker-registry")
@@ -35,8 +35,9 @@ func startDebian(t *testing.T) (addr string) {
 	}
 	dir := t.TempDir()
 	passwords, config := filepath.Join(dir, "htpasswd"), filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n"+
-		"auth:\n  htpasswd:\n    realm: test\n    path: %s\n", dir, passwords)
+	text := fmt.Sprintf(
+		"version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n"+
+			"auth:\n  htpasswd:\n    realm: test\n    path: %s\n", dir, passwords)
 	for file, data := range map[string]string{passwords: htpasswd, config: text} {
 		if err := os.WriteFile(file, []byte(data), 0o644); err != nil {
 			t.Fatal(err)
@@ -66,7 +67,8 @@ func startDebian(t *testing.T) (addr string) {
 	return addr
 }
 
-// push writes an image through the client's own transport, and explains what fails.
+// push writes an image through the client's own transport, and returns a failure in Explain's
+// words.
 func push(c *Client, ref string, img v1.Image) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
@@ -82,8 +84,8 @@ func push(c *Client, ref string, img v1.Image) error {
 	return nil
 }
 
-// The story of an image at a real registry: no push without a login, one with it, and
-// all its bytes come back, a half one from where it was.
+// TestAnImageAtARealRegistry checks an image at a real registry: a push needs a login, and all
+// bytes can be read back, also from an offset.
 func TestAnImageAtARealRegistry(t *testing.T) {
 	addr, h := startDebian(t), newHost(t)
 	ref, c := addr+"/team/app:v1", h.client()
@@ -142,16 +144,17 @@ func readBack(t *testing.T, c *Client, ref string, l v1.Layer) {
 	}
 	store.Backoff = 1
 	half := size / 2
-	err = store.Fetch(bg, blob.Source{Digest: digest.String(), Size: size, Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-		r, err := c.Blob(ctx, ref, digest.String(), at)
-		if err != nil || at > 0 {
-			return r, err
-		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(r, half), r}, nil
-	}})
+	err = store.Fetch(bg,
+		blob.Source{Digest: digest.String(), Size: size, Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
+			r, err := c.Blob(ctx, ref, digest.String(), at)
+			if err != nil || at > 0 {
+				return r, err
+			}
+			return struct {
+				io.Reader
+				io.Closer
+			}{io.LimitReader(r, half), r}, nil
+		}})
 	if err != nil {
 		t.Errorf("the layer %s: %v", digest, err)
 	}

@@ -17,13 +17,13 @@ import (
 	"banger/internal/text"
 )
 
-// permanent is an error that asking again does not mend.
+// permanent is an error that would also be the result of another attempt.
 type permanent struct{ error }
 
 func (permanent) Permanent() bool { return true }
 func (p permanent) Unwrap() error { return p.error }
 
-// statusError is an answer that is no success.
+// statusError is an answer with an error status.
 type statusError struct {
 	status int
 	text   string
@@ -38,19 +38,20 @@ func (e *statusError) Error() string {
 	return s
 }
 
-// Permanent is true unless the answer is one that passes.
+// Permanent reports whether another attempt would get the same answer.
 func (e *statusError) Permanent() bool { return !passes(e.status) }
 
-// passes reports whether asking again may give another answer.
+// passes reports whether another attempt may get another answer.
 func passes(status int) bool {
 	switch status {
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
 	return false
 }
 
-// RetryAfter is what the registry asked for, 0 if nothing.
+// RetryAfter returns the pause that the registry asked for, or 0.
 func (e *statusError) RetryAfter() time.Duration { return e.after }
 
 func statusOf(res *http.Response) error {
@@ -65,7 +66,7 @@ func statusOf(res *http.Response) error {
 	return &statusError{res.StatusCode, text.Limit(said, maxErrorText), retryAfter(res.Header.Get("Retry-After"))}
 }
 
-// retryAfter reads seconds or a date (RFC 9110, section 10.2.3).
+// retryAfter parses a number of seconds or a date (RFC 9110, section 10.2.3).
 func retryAfter(s string) time.Duration {
 	if n, err := strconv.Atoi(s); err == nil && n > 0 {
 		return min(time.Duration(n)*time.Second, maxWait)
@@ -87,7 +88,7 @@ func isPermanent(err error) bool {
 	return ok && p.Permanent()
 }
 
-// wrap says what failed, for a person, and keeps what a retry needs to know.
+// wrap describes a failure for a person and keeps what a retry needs to know.
 func (c *Client) wrap(ctx context.Context, r reference, err error) error {
 	if err == nil {
 		return nil
@@ -110,7 +111,8 @@ func (c *Client) wrap(ctx context.Context, r reference, err error) error {
 	case banger.CodeOf(err) != banger.CodeInternal:
 		return err
 	case status == http.StatusNotFound:
-		return keep(banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, image).WithHint("check name and tag"), err)
+		return keep(banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, image).
+			WithHint("check name and tag"), err)
 	case refuses(status):
 		return keep(banger.Errorf(banger.CodeDenied, "registry %s refuses access to %s", registry, image).
 			WithHint("check the name, or log in with docker login or podman login"), err)
@@ -119,10 +121,11 @@ func (c *Client) wrap(ctx context.Context, r reference, err error) error {
 		return banger.Errorf(banger.CodeUnavailable, "registry %s cannot be reached: %w", registry, text.Bound(err)).
 			WithHint("check the network, or use an image of the catalogue such as debian-bookworm")
 	}
-	return keep(banger.Errorf(banger.CodeUnavailable, "cannot read %s from registry %s: %w", image, registry, text.Bound(err)), err)
+	return keep(
+		banger.Errorf(banger.CodeUnavailable, "cannot read %s from registry %s: %w", image, registry, text.Bound(err)), err)
 }
 
-// keep makes an error say that it is permanent when its cause was.
+// keep makes e permanent if cause is.
 func keep(e *banger.Error, cause error) error {
 	if isPermanent(cause) && !isPermanent(e) {
 		return permanent{e}

@@ -20,21 +20,21 @@ import (
 	"banger/internal/ipaddr"
 )
 
-// guard refuses connections to special addresses and to this host, unless the registry itself
-// was addressed by such an address, or the configuration names the host. It decides on each
-// connection, by the address that is dialled: what a name led to before means nothing.
+// guard refuses connections to special addresses and to this host, unless the user addressed the
+// registry by such an address or the configuration names the host. It decides at each connection,
+// by the address that is dialled: an earlier resolution of a name does not count.
 type guard struct {
 	client  *Client
 	own     string   // host of the registry, as the user or the configuration wrote it
-	plain   bool     // it may be spoken to in the clear
+	plain   bool     // it may be used without TLS
 	proxies []string // host:port of the user's proxies
 	next    *http.Transport
 }
 
-// kinds says all that an address is: its kind, and whether it is this host's own.
+// kinds are all kinds of an address, including whether it belongs to this host.
 type kinds []string
 
-// numeric is the kind of 127.1 and 0x7f.1, which resolvers take for addresses (inet_aton(3)).
+// numeric is the kind of 127.1 and 0x7f.1, which resolvers accept as addresses (inet_aton(3)).
 const numeric = "numeric"
 
 func kindsOf(addr netip.Addr) (k kinds) {
@@ -48,7 +48,7 @@ func kindsOf(addr netip.Addr) (k kinds) {
 	return k
 }
 
-// kindsOfName is kindsOf for a host in a URL, before anybody has resolved it.
+// kindsOfName is kindsOf for a host in a URL that was not resolved yet.
 func kindsOfName(host string) kinds {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -63,12 +63,12 @@ func kindsOfName(host string) kinds {
 	case last == "localhost":
 		return kinds{string(ipaddr.Loopback)}
 	case len(labels) == 1, last == "local", last == "internal", strings.HasSuffix(host, ".home.arpa"):
-		return kinds{string(ipaddr.Private)} // no such name is on the Internet (RFC 6762, RFC 8375)
+		return kinds{string(ipaddr.Private)} // no such name exists on the Internet (RFC 6762, RFC 8375)
 	}
 	return nil
 }
 
-// within reports whether the registry's own kinds hold all of k.
+// within reports whether own contains all of k.
 func (k kinds) within(own kinds) bool {
 	return !slices.ContainsFunc(k, func(kind string) bool { return !slices.Contains(own, kind) })
 }
@@ -78,7 +78,7 @@ func (k kinds) configurable() bool {
 	return k.within(kinds{string(ipaddr.Loopback), string(ipaddr.Private), string(ipaddr.Host)})
 }
 
-// check decides on an address, or a name, that host leads to. The error is permanent.
+// check returns a permanent error if host may not lead to an address of kinds k.
 func (g *guard) check(host string, k kinds) error {
 	if k.within(kindsOfName(g.own)) || k.configurable() && g.client.names(host) {
 		return nil
@@ -87,7 +87,8 @@ func (g *guard) check(host string, k kinds) error {
 		"a [[registry]] of registries.conf that names the host may allow it", host, strings.Join(k, " and "))}
 }
 
-// RoundTrip checks what the URL says, because a proxy would connect for us, and who gets a password.
+// RoundTrip checks the host in the URL, because a proxy would connect for us, and whether that host
+// may get a password.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	host := req.URL.Hostname()
 	k, own := kindsOfName(host), canonicalHost(host) == canonicalHost(g.own)
@@ -108,16 +109,16 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	return g.next.RoundTrip(req)
 }
 
-// carriesPassword reports whether a request shows who the user is, by HTTP's basic login or by the
-// refresh token in a form of OAuth. A token of a registry is given to that registry alone.
+// carriesPassword reports whether a request identifies the user, by HTTP's basic login or by
+// OAuth's refresh token in a form. A registry's token is given only to that registry.
 func carriesPassword(req *http.Request) bool {
 	scheme, _, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	form := strings.HasPrefix(req.Header.Get("Content-Type"), "application/x-www-form-urlencoded")
 	return strings.EqualFold(scheme, "Basic") || req.Method == http.MethodPost && form
 }
 
-// checkRealm decides whether host may get the password that the user has noted for the
-// registry: hosts of the same domain may, and those at which the user has logged in.
+// checkRealm returns an error unless host may get the password that the user has stored for the
+// registry. Hosts of the same domain may, and hosts at which the user has logged in.
 func (g *guard) checkRealm(host, address string) error {
 	if sameSite(g.own, host) {
 		return nil
@@ -133,8 +134,8 @@ func (g *guard) checkRealm(host, address string) error {
 		"a login at that host allows it", address)}
 }
 
-// sameSite reports whether two hosts belong to one owner: they are the same, are both loopback,
-// or are below the same domain that somebody can register.
+// sameSite reports whether two hosts belong to one owner: they are equal, are both loopback, or are
+// below the same registrable domain.
 func sameSite(a, b string) bool {
 	a, b = canonicalHost(a), canonicalHost(b)
 	if a == b {
@@ -170,8 +171,9 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	return d.DialContext(ctx, network, address)
 }
 
-// names reports whether the configuration names a host as a place of images: a [[registry]] or a mirror
-// of registries.conf, or a directory of certs.d. It reads the files, so that a change counts at once.
+// names reports whether the configuration names a host as a source of images: in a [[registry]] or
+// a mirror of registries.conf, or as a directory of certs.d. It reads the files each time, so a
+// change takes effect at once.
 func (c *Client) names(host string) bool {
 	files, err := c.configurations()
 	if err != nil {
@@ -191,7 +193,7 @@ func (c *Client) names(host string) bool {
 		}
 	}
 	for _, dir := range append(c.certificateDirs(), filepath.Join(c.opts.Etc, "containerd", "certs.d")) {
-		entries, _ := os.ReadDir(dir) // one that cannot be read names nobody
+		entries, _ := os.ReadDir(dir) // an unreadable directory names no host
 		for _, e := range entries {
 			places = append(places, e.Name())
 		}

@@ -30,8 +30,8 @@ const (
 
 const inNamespace = "BANGER_TEST_NAMESPACE"
 
-// TestMain runs all tests in a network namespace of their own, in which they are
-// root: an ordinary user's in a user namespace too. The host has two addresses there.
+// TestMain runs all tests in a new network namespace as root; for an ordinary user that needs a
+// user namespace as well. The host has two addresses there.
 func TestMain(m *testing.M) {
 	if os.Getenv(inNamespace) != "" {
 		if err := setUpHost(); err != nil {
@@ -78,7 +78,7 @@ func setUpHost() error {
 	return nil
 }
 
-// resolver answers each name with the address that it has in names, as a DNS server does.
+// resolver answers for each name with its address in names, as a DNS server does.
 func resolver(t *testing.T, names map[string]string) *net.Resolver {
 	t.Helper()
 	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -110,7 +110,7 @@ func resolver(t *testing.T, names map[string]string) *net.Resolver {
 	}}
 }
 
-// serveAt is a server on an address of the host; it counts requests.
+// serveAt starts a server on an address of the host. The server counts requests.
 func serveAt(t *testing.T, at string, h http.Handler) (addr string, count *atomic.Int64) {
 	t.Helper()
 	ln, err := net.Listen("tcp4", at+":0")
@@ -137,7 +137,8 @@ func insecure(hosts ...string) string {
 	return text
 }
 
-// What a registry at each address may be, by what the reference calls it.
+// TestARegistryIsWhereItsNameSays checks what a registry at each address may be, for each kind of
+// reference.
 func TestARegistryIsWhereItsNameSays(t *testing.T) {
 	for name, c := range map[string]struct {
 		host, at string // NAME in a reference; where it is
@@ -182,7 +183,8 @@ func TestARegistryIsWhereItsNameSays(t *testing.T) {
 	}
 }
 
-// A registry that was on loopback for one connection has not opened it for the next ones.
+// TestAKindOfAddressIsDecidedForEachConnection checks that each connection is checked: a registry
+// that was once on loopback may not use that later.
 func TestAKindOfAddressIsDecidedForEachConnection(t *testing.T) {
 	s, h := registrytest.New(), newHost(t)
 	s.AddImage("a", "v1", layer("x"))
@@ -210,7 +212,8 @@ func TestAKindOfAddressIsDecidedForEachConnection(t *testing.T) {
 	}
 }
 
-// Redirects to each kind of address, from registries that are called by addresses.
+// TestRedirectsStayWithinTheKindOfTheReference checks redirects to each kind of address, from
+// registries that are named by addresses.
 func TestRedirectsStayWithinTheKindOfTheReference(t *testing.T) {
 	for name, c := range map[string]struct {
 		from, to string
@@ -243,7 +246,8 @@ func TestRedirectsStayWithinTheKindOfTheReference(t *testing.T) {
 	}
 }
 
-// Who may get the password that the user has noted for registry.example.test.
+// TestWhoGetsThePassword checks which hosts may get the password that the user has stored for
+// registry.example.test.
 func TestWhoGetsThePassword(t *testing.T) {
 	for name, c := range map[string]struct {
 		realm  string

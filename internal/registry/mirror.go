@@ -47,13 +47,13 @@ type hostsFile struct {
 	}
 }
 
-// endpoints returns where a reference can be read, in the order in which to ask: the
-// mirrors that the host's files name, then the registry.
+// endpoints returns where a reference can be read, in the order in which to ask: first the mirrors
+// in the host's files, then the registry.
 func (c *Client) endpoints(r reference) ([]endpoint, error) {
 	host := r.repo.RegistryStr()
 	shown := host
 	if host == name.DefaultRegistry {
-		shown = "docker.io" // how all configuration calls it
+		shown = "docker.io" // the name in all configuration files
 	}
 	own := endpoint{registry: r.repo.Registry, path: "/v2", repository: r.repo.RepositoryStr()}
 	list, err := c.fromContainers(shown+"/"+r.repo.RepositoryStr(), r.isDigest(), &own)
@@ -67,8 +67,8 @@ func (c *Client) endpoints(r reference) ([]endpoint, error) {
 	return append(append(list, more...), own), nil
 }
 
-// fromContainers applies the most fitting registry of all registries.conf files. It
-// may change own.
+// fromContainers applies the best matching [[registry]] of all registries.conf files. It may change
+// own.
 func (c *Client) fromContainers(full string, byDigest bool, own *endpoint) ([]endpoint, error) {
 	files, err := c.configurations()
 	if err != nil {
@@ -100,8 +100,7 @@ func (c *Client) fromContainers(full string, byDigest bool, own *endpoint) ([]en
 	return list, nil
 }
 
-// configurations returns the files that containers-registries.conf(5) names, of which
-// those count that exist.
+// configurations returns the existing files among those that containers-registries.conf(5) names.
 func (c *Client) configurations() ([]string, error) {
 	first := filepath.Join(c.opts.Etc, "containers/registries.conf")
 	if home := c.opts.Getenv("HOME"); home != "" {
@@ -128,8 +127,8 @@ func (c *Client) configurations() ([]string, error) {
 	return files, nil
 }
 
-// apply changes own to where the registry really is and returns its mirrors. Rest is
-// what follows the location's prefix.
+// apply changes own to the real location of the registry and returns its mirrors. rest is what
+// follows the location's prefix.
 func (l *location) apply(rest string, byDigest bool, own *endpoint) (list []endpoint, err error) {
 	at := own.registry.RegistryStr() + "/" + own.repository
 	moved := l.Location != ""
@@ -154,8 +153,8 @@ func (l *location) apply(rest string, byDigest bool, own *endpoint) (list []endp
 	return list, nil
 }
 
-// cutPrefix returns what follows a prefix of a registry's configuration: whole parts
-// of a path, or with *. all hosts below a domain, whatever their ports.
+// cutPrefix returns what follows a prefix in a registry's configuration. A prefix consists of whole
+// parts of a path, or starts with *. and then matches all hosts below a domain, on any port.
 func cutPrefix(full, prefix string) (rest string, ok bool) {
 	host, path, _ := strings.Cut(full, "/")
 	if domain, wild := strings.CutPrefix(prefix, "*."); wild {
@@ -173,8 +172,8 @@ func cutPrefix(full, prefix string) (rest string, ok bool) {
 	return rest, ok && (rest == "" || rest[0] == '/')
 }
 
-// canonicalHost writes a host, with or without a port, in one way: names are the same
-// whatever the case of their letters, and with a dot at their end.
+// canonicalHost returns the canonical form of a host, with or without a port: names are equal
+// regardless of case and of a dot at the end.
 func canonicalHost(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -183,7 +182,7 @@ func canonicalHost(address string) string {
 	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(host, ".")), port)
 }
 
-// move makes an endpoint be at another host/repository.
+// move changes the endpoint to another host/repository.
 func (e *endpoint) move(location string, insecure bool) error {
 	var opts []name.Option
 	if insecure {
@@ -198,7 +197,7 @@ func (e *endpoint) move(location string, insecure bool) error {
 	return nil
 }
 
-// fromContainerd reads the hosts.toml of a registry. It may change own.
+// fromContainerd applies the hosts.toml of a registry. It may change own.
 func (c *Client) fromContainerd(shown string, r reference, own *endpoint) ([]endpoint, error) {
 	file := filepath.Join(c.opts.Etc, "containerd/certs.d", shown, "hosts.toml")
 	if _, err := os.Stat(file); err != nil {
@@ -218,13 +217,15 @@ func (c *Client) fromContainerd(shown string, r reference, own *endpoint) ([]end
 	return list, nil
 }
 
-// mirrors are the hosts that may be asked for r, in the order of the file, which a
-// map has not kept.
+// mirrors returns the hosts that may be asked for r, in the order of the file, which a map does not
+// keep.
 func (conf *hostsFile) mirrors(file, shown string, r reference) (list []endpoint, err error) {
 	for _, k := range hostsInOrder(file) {
 		h := conf.Host[k]
 		can := func(what string) bool {
-			return len(h.Capabilities) == 0 || slices.ContainsFunc(h.Capabilities, func(c string) bool { return strings.EqualFold(c, what) })
+			return len(h.Capabilities) == 0 || slices.ContainsFunc(h.Capabilities, func(c string) bool {
+				return strings.EqualFold(c, what)
+			})
 		}
 		if !can("pull") || !r.isDigest() && !can("resolve") {
 			continue
@@ -245,7 +246,7 @@ func (conf *hostsFile) mirrors(file, shown string, r reference) (list []endpoint
 	return list, nil
 }
 
-// containerdHosts returns the hosts that all hosts.toml of containerd name.
+// containerdHosts returns the hosts in all hosts.toml files of containerd.
 func (c *Client) containerdHosts() (list []string) {
 	files, err := filepath.Glob(filepath.Join(c.opts.Etc, "containerd/certs.d/*/hosts.toml"))
 	if err != nil {
@@ -265,11 +266,11 @@ func (c *Client) containerdHosts() (list []string) {
 	return list
 }
 
-// hostsInOrder returns the keys of the tables [host.KEY] as the file has them.
+// hostsInOrder returns the keys of the tables [host.KEY] in the order of the file.
 func hostsInOrder(file string) (keys []string) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil // there is no file, and no host in it
+		return nil // the file does not exist, so it names no host
 	}
 	var p unstable.Parser
 	p.Reset(data)
@@ -289,7 +290,7 @@ func hostsInOrder(file string) (keys []string) {
 	return keys
 }
 
-// atURL is an endpoint at https://host:port/path; plain http must be said.
+// atURL returns the endpoint at https://host:port/path. Plain HTTP needs an explicit http://.
 func atURL(at, repository string, whole bool) (endpoint, error) {
 	if !strings.Contains(at, "://") {
 		at = "https://" + at
@@ -310,7 +311,7 @@ func atURL(at, repository string, whole bool) (endpoint, error) {
 	return e, err
 }
 
-// texts is a string or a list of strings.
+// texts returns a list for v, which is a string or a list of strings.
 func texts(v any) (list []string) {
 	switch v := v.(type) {
 	case string:
@@ -323,7 +324,7 @@ func texts(v any) (list []string) {
 	return list
 }
 
-// readTOML leaves v alone when there is no such file.
+// readTOML decodes a file into v. It leaves v unchanged if the file does not exist.
 func readTOML(file string, v any) error {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {

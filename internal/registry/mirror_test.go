@@ -10,8 +10,8 @@ import (
 	"banger/internal/registry/registrytest"
 )
 
-// Files of the host, with REG and MIR for a registry and its mirror, and who is asked
-// for REG/team/app:v1.
+// TestMirrors checks files of the host, with REG and MIR for a registry and its mirror, and which
+// of the two is asked for REG/team/app:v1.
 func TestMirrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		file, content string
@@ -20,15 +20,18 @@ func TestMirrors(t *testing.T) {
 	}{
 		"none": {"etc/other", "", "team/app", []string{"REG"}},
 		"registries.conf": {"etc/containers/registries.conf",
-			"[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"MIR\"\ninsecure = true\n", "team/app", []string{"MIR"}},
+			"[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"MIR\"\ninsecure = true\n", "team/app",
+			[]string{"MIR"}},
 		"a mirror below a path": {"etc/containers/registries.conf.d/1.conf",
-			"[[registry]]\nprefix = \"REG/team\"\nlocation = \"REG/team\"\n[[registry.mirror]]\nlocation = \"MIR/copies\"\n", "copies/app", []string{"MIR"}},
+			"[[registry]]\nprefix = \"REG/team\"\nlocation = \"REG/team\"\n[[registry.mirror]]\nlocation = \"MIR/copies\"\n",
+			"copies/app", []string{"MIR"}},
 		"a mirror without the image": {"etc/containers/registries.conf",
 			"[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"MIR\"\n", "", []string{"MIR", "REG"}},
 		"a mirror that nobody runs": {"etc/containers/registries.conf",
 			"[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"127.0.0.1:1\"\n", "", []string{"REG"}},
 		"only for digests": {"etc/containers/registries.conf",
-			"[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"MIR\"\npull-from-mirror = \"digest-only\"\n", "team/app", []string{"REG"}},
+			"[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"MIR\"\npull-from-mirror = \"digest-only\"\n",
+			"team/app", []string{"REG"}},
 		"the longest prefix": {"etc/containers/registries.conf",
 			"[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"127.0.0.1:1\"\n[[registry]]\nprefix = \"REG/team\"\nlocation = \"REG/team\"\n[[registry.mirror]]\nlocation = \"MIR/team\"\n", "team/app", []string{"MIR"}},
 		"half a name is no prefix": {"etc/containers/registries.conf",
@@ -36,7 +39,8 @@ func TestMirrors(t *testing.T) {
 		"another location": {"etc/containers/registries.conf",
 			"[[registry]]\nprefix = \"REG/team\"\nlocation = \"MIR/moved\"\n", "moved/app", []string{"MIR"}},
 		"hosts.toml": {"etc/containerd/certs.d/REG/hosts.toml",
-			"server = \"http://REG\"\n[host.\"http://MIR\"]\ncapabilities = [\"pull\", \"resolve\"]\n", "team/app", []string{"MIR"}},
+			"server = \"http://REG\"\n[host.\"http://MIR\"]\ncapabilities = [\"pull\", \"resolve\"]\n", "team/app",
+			[]string{"MIR"}},
 		"hosts.toml of all": {"etc/containerd/certs.d/_default/hosts.toml",
 			"[host.\"http://MIR\"]\n", "team/app", []string{"MIR"}},
 		"a host that resolves no tags": {"etc/containerd/certs.d/REG/hosts.toml",
@@ -79,9 +83,10 @@ func TestABlockedRegistryIsNotAsked(t *testing.T) {
 	}
 }
 
-// A mistake in a file names the file.
+// TestBrokenFilesAreNamed checks that the error about a mistake in a file names the file.
 func TestBrokenFilesAreNamed(t *testing.T) {
-	for _, file := range []string{"etc/containers/registries.conf", "etc/containers/registries.conf.d/x.conf", "etc/containerd/certs.d/REG/hosts.toml"} {
+	for _, file := range []string{"etc/containers/registries.conf", "etc/containers/registries.conf.d/x.conf",
+		"etc/containerd/certs.d/REG/hosts.toml"} {
 		t.Run(file, func(t *testing.T) {
 			s, h := start(t), newHost(t)
 			path := h.write(strings.Replace(file, "REG", s.Addr(), 1), "[[")
@@ -91,7 +96,8 @@ func TestBrokenFilesAreNamed(t *testing.T) {
 	}
 }
 
-// The mirror of containerd is told which registry is meant.
+// TestContainerdsMirrorIsToldTheRegistry checks that a mirror of containerd gets the name of the
+// registry.
 func TestContainerdsMirrorIsToldTheRegistry(t *testing.T) {
 	mirror, h := start(t), newHost(t)
 	mirror.AddImage("library/app", "v1", layer("x"))
@@ -101,12 +107,14 @@ func TestContainerdsMirrorIsToldTheRegistry(t *testing.T) {
 	}
 }
 
-// A mirror that has another thing than was asked for is passed over.
+// TestAMirrorThatIsWrongIsPassedOver checks that a mirror which delivers something else than
+// requested is skipped.
 func TestAMirrorThatIsWrongIsPassedOver(t *testing.T) {
 	reg, mirror, h := start(t), start(t), newHost(t)
 	digest := reg.AddImage("app", "v1", layer("right"))
 	mirror.AddManifest("app", digest, "application/vnd.oci.image.manifest.v1+json", []byte("{}"))
-	h.write("etc/containers/registries.conf", fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\n", reg.Addr(), mirror.Addr()))
+	h.write("etc/containers/registries.conf",
+		fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\n", reg.Addr(), mirror.Addr()))
 	m, err := h.client().Manifest(bg, reg.Addr()+"/app@"+digest)
 	if err != nil || m.Digest != digest {
 		t.Errorf("%s, %v", m.Digest, err)

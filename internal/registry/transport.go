@@ -20,25 +20,30 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-// endpoint is one place where a repository can be read: the registry or a mirror.
+// endpoint is a place where a repository can be read: the registry or a mirror.
 type endpoint struct {
 	registry   name.Registry
 	path       string // before the repository: /v2
 	repository string
 	query      string // ns=… for mirrors of containerd
 	skipVerify bool
-	plain      bool     // may be spoken to in the clear
-	ca         []string // files, besides those of the certs.d directories
+	plain      bool     // it may be used without TLS
+	ca         []string // files, in addition to those of the certs.d directories
 }
 
-// url is of a thing in the repository. The transport sets the scheme right.
+// url returns the URL of an object in the repository. The transport corrects the scheme.
 func (e endpoint) url(path string) string {
-	u := url.URL{Scheme: "https", Host: e.registry.RegistryStr(), Path: e.path + "/" + e.repository + "/" + path, RawQuery: e.query}
+	u := url.URL{
+		Scheme:   "https",
+		Host:     e.registry.RegistryStr(),
+		Path:     e.path + "/" + e.repository + "/" + path,
+		RawQuery: e.query,
+	}
 	return u.String()
 }
 
-// authorised returns a transport that may do actions in an endpoint's repository. It
-// asks the registry how to log in, once.
+// authorised returns a transport that may do actions in an endpoint's repository. It asks the
+// registry once how to log in.
 func (c *Client) authorised(ctx context.Context, e endpoint, actions string) (http.RoundTripper, error) {
 	repo, err := name.NewRepository(e.registry.RegistryStr() + "/" + e.repository)
 	if err != nil {
@@ -68,8 +73,8 @@ func (c *Client) authorised(ctx context.Context, e endpoint, actions string) (ht
 	return rt, nil
 }
 
-// loginError marks what the library refuses to do, such as to log in at another host's
-// private address, as permanent. What a network or a status does to it has a type.
+// loginError marks an error as permanent if the library refused to do something, such as to log in
+// at another host's private address. Errors of the network and of a status have types of their own.
 func loginError(ctx context.Context, err error) error {
 	_, network := errors.AsType[*url.Error](err)
 	_, status := errors.AsType[*transport.Error](err)
@@ -88,32 +93,42 @@ func (c *Client) forget(e endpoint, actions string) {
 	delete(c.transports, e.key(actions))
 }
 
-// base returns the transport below the logging in: proxies, certificates, and the
-// guard that keeps a registry from sending us to this host's own services.
+// base returns the transport below the login: proxies, certificates, and the guard that keeps a
+// registry from directing us to this host's own services.
 func (c *Client) base(e endpoint) (http.RoundTripper, error) {
 	conf, err := c.tlsConfig(e)
 	if err != nil {
 		return nil, err
 	}
-	proxies := httpproxy.Config{HTTPProxy: c.either("HTTP_PROXY"), HTTPSProxy: c.either("HTTPS_PROXY"), NoProxy: c.either("NO_PROXY")}
+	proxies := httpproxy.Config{
+		HTTPProxy:  c.either("HTTP_PROXY"),
+		HTTPSProxy: c.either("HTTPS_PROXY"),
+		NoProxy:    c.either("NO_PROXY"),
+	}
 	choose := proxies.ProxyFunc()
 	g := &guard{client: c, own: hostOf(e.registry.RegistryStr()), plain: e.plain}
 	for _, p := range []string{proxies.HTTPProxy, proxies.HTTPSProxy} {
 		g.proxies = append(g.proxies, proxyAddress(p))
 	}
 	g.next = &http.Transport{
-		Proxy:       func(req *http.Request) (*url.URL, error) { return choose(req.URL) },
-		DialContext: g.dial, TLSClientConfig: conf, TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
-		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true, DisableCompression: true,
+		Proxy:                 func(req *http.Request) (*url.URL, error) { return choose(req.URL) },
+		DialContext:           g.dial,
+		TLSClientConfig:       conf,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ResponseHeaderTimeout: 30 * time.Second,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       30 * time.Second,
+		ForceAttemptHTTP2:     true,
+		DisableCompression:    true,
 	}
 	return g, nil
 }
 
-// proxyAddress is where the proxy that a variable names is dialled, "" for none.
+// proxyAddress returns the address of the proxy in a variable, or "" if there is none.
 func proxyAddress(proxy string) string {
 	u, err := url.Parse(proxy)
 	if err != nil || u.Host == "" {
-		u, err = url.Parse("http://" + proxy) // the scheme may be left out
+		u, err = url.Parse("http://" + proxy) // the scheme may be missing
 	}
 	if proxy == "" || err != nil {
 		return ""
@@ -128,7 +143,7 @@ func proxyAddress(proxy string) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// either reads a variable in capitals or not, as curl does.
+// either returns a variable in upper or lower case, as curl does.
 func (c *Client) either(name string) string {
 	if v := c.opts.Getenv(name); v != "" {
 		return v
@@ -143,7 +158,8 @@ func hostOf(address string) string {
 	return strings.Trim(address, "[]")
 }
 
-// certificateDirs returns the directories of docker and podman that hold one for each registry.
+// certificateDirs returns the directories of docker and podman that have one directory for each
+// registry.
 func (c *Client) certificateDirs() []string {
 	dirs := []string{filepath.Join(c.opts.Etc, "docker", "certs.d"), filepath.Join(c.opts.Etc, "containers", "certs.d")}
 	if home := c.opts.Getenv("HOME"); home != "" {
@@ -152,8 +168,8 @@ func (c *Client) certificateDirs() []string {
 	return dirs
 }
 
-// tlsConfig reads the certificates that docker's and podman's directories have for a
-// registry (docker, "Verify repository client with certificates"; containers-certs.d(5)).
+// tlsConfig reads the certificates for a registry in docker's and podman's directories (docker,
+// "Verify repository client with certificates"; containers-certs.d(5)).
 func (c *Client) tlsConfig(e endpoint) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: e.skipVerify}
 	host := e.registry.RegistryStr()

@@ -22,7 +22,7 @@ import (
 	"banger/internal/registry/registrytest"
 )
 
-// proxyTo answers for s, whatever host is asked for, and notes the hosts.
+// proxyTo forwards every request to s, and records the hosts.
 func proxyTo(t *testing.T, s *registrytest.Server) (url string, asked func() []string) {
 	var mu sync.Mutex
 	var hosts []string
@@ -68,7 +68,7 @@ func TestProxies(t *testing.T) {
 			h.write("etc/containers/registries.conf", insecureTest)
 			ctx, cancel := context.WithTimeout(bg, 10*time.Second)
 			defer cancel()
-			if !c.used { // nobody can answer then
+			if !c.used { // the request cannot be answered then
 				h.env["NO_PROXY"] += ",other"
 				_, err := h.client().Digest(ctx, "registry.test/a:v1")
 				if err == nil || slices.Contains(asked(), "registry.test") {
@@ -86,7 +86,8 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// Without a word of the administrator nobody is spoken to in the clear but loopback.
+// TestOnlyWhatIsInsecureIsSpokenToInTheClear checks that without permission of the administrator
+// only loopback is used without TLS.
 func TestOnlyWhatIsInsecureIsSpokenToInTheClear(t *testing.T) {
 	for name, c := range map[string]struct {
 		ref, conf string
@@ -119,9 +120,11 @@ func TestOnlyWhatIsInsecureIsSpokenToInTheClear(t *testing.T) {
 	}
 }
 
-// Other ways to write loopback, which a proxy on this host would follow.
+// TestNoProxyIsSentToOurOwnServices checks other spellings of loopback, which a proxy on this host
+// would follow.
 func TestNoProxyIsSentToOurOwnServices(t *testing.T) {
-	for _, to := range []string{"http://LOCALHOST:1", "http://localhost.:1", "http://127.1:1", "http://2130706433:1", "http://0x7f.0.0.1:1",
+	for _, to := range []string{"http://LOCALHOST:1", "http://localhost.:1", "http://127.1:1", "http://2130706433:1",
+		"http://0x7f.0.0.1:1",
 		"http://[::1]:1", "http://[::ffff:169.254.169.254]"} {
 		t.Run(to, func(t *testing.T) {
 			s, h := start(t), newHost(t)
@@ -142,8 +145,8 @@ func TestNoProxyIsSentToOurOwnServices(t *testing.T) {
 	}
 }
 
-// A realm elsewhere on loopback is fine for a registry on loopback, by name; the library
-// refuses another address.
+// TestARealmOnLoopback checks that a registry on loopback may have a realm elsewhere on loopback,
+// by name. The library refuses another address.
 func TestARealmOnLoopback(t *testing.T) {
 	s, realm, h := start(t), start(t), newHost(t)
 	s.AddImage("a", "v1", layer("x"))
@@ -158,7 +161,8 @@ func TestARealmOnLoopback(t *testing.T) {
 	}
 }
 
-// A registry that hangs is left when the caller wants, and says so.
+// TestCancelling checks that a request to a registry that hangs ends when the caller cancels it,
+// and that the error says so.
 func TestCancelling(t *testing.T) {
 	asked, hang := make(chan struct{}, 10), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -197,8 +201,9 @@ func TestCancelling(t *testing.T) {
 	}
 }
 
-// A long blob is gone on with at a server that ignores Range: bytes come all the time,
-// so that nothing stalls, however long it takes to skip those that are here.
+// TestALongSkipIsNoStall checks that a long blob is continued at a server that ignores Range. Bytes
+// come all the time, so the fetch does not stall, however long it takes to skip the bytes that the
+// store has.
 func TestALongSkipIsNoStall(t *testing.T) {
 	data := bytes.Repeat([]byte("content "), 10_000)
 	const pieces, pace, stall = 20, 50 * time.Millisecond, 400 * time.Millisecond
@@ -224,19 +229,20 @@ func TestALongSkipIsNoStall(t *testing.T) {
 	}
 	store.Backoff, store.Stall, store.Attempts = time.Millisecond, stall, 3
 	c, ref, digest, first := newHost(t).client(), strings.TrimPrefix(server.URL, "http://")+"/a", digestOf(data), true
-	err = store.Fetch(bg, blob.Source{Digest: digest, Size: int64(len(data)), Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
-		if first { // which breaks at 95 %
-			first = false
-			return io.NopCloser(bytes.NewReader(data[:len(data)*95/100])), nil
-		}
-		return c.Blob(ctx, ref, digest, at)
-	}})
+	err = store.Fetch(bg,
+		blob.Source{Digest: digest, Size: int64(len(data)), Open: func(ctx context.Context, at int64) (io.ReadCloser, error) {
+			if first { // the first answer breaks at 95 %
+				first = false
+				return io.NopCloser(bytes.NewReader(data[:len(data)*95/100])), nil
+			}
+			return c.Blob(ctx, ref, digest, at)
+		}})
 	if err != nil {
 		t.Error(err)
 	}
 }
 
-// Certificates of a registry whose name is an IPv6 address.
+// TestCertificatesOfAnIPv6Registry checks certificates of a registry whose name is an IPv6 address.
 func TestCertificatesOfAnIPv6Registry(t *testing.T) {
 	l, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
@@ -250,7 +256,10 @@ func TestCertificatesOfAnIPv6Registry(t *testing.T) {
 	defer server.Close()
 	s.AddImage("a", "v1", layer("x"))
 	addr := l.Addr().String()
-	h.write("etc/docker/certs.d/"+addr+"/ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	h.write("etc/docker/certs.d/"+addr+"/ca.crt", string(pem.EncodeToMemory(&pem.Block{
+		Type:  "CERTIFICATE",
+		Bytes: server.Certificate().Raw,
+	})))
 	if _, err := h.client().Manifest(bg, fmt.Sprintf("%s/a:v1", addr)); err != nil {
 		t.Error(err)
 	}

@@ -2,8 +2,9 @@ package vmm
 
 import "os"
 
-// OpenFiles opens the kernel, the initramfs and the disks of c that are not open yet. The
-// caller calls done when the VMM has them.
+// OpenFiles returns a copy of c in which the kernel, the initramfs and the disks are open. It opens
+// those that are not open yet. The caller calls done once the VMM has them; done closes what
+// OpenFiles opened.
 func (c Config) OpenFiles() (opened Config, done func(), err error) {
 	var ours []*os.File
 	done = func() {
@@ -33,7 +34,7 @@ func (c Config) OpenFiles() (opened Config, done func(), err error) {
 	return c, done, err
 }
 
-// flag is how a disk is opened.
+// flag returns the flag with which the disk is opened.
 func (d Drive) flag() int {
 	if d.ReadOnly {
 		return os.O_RDONLY
@@ -41,7 +42,7 @@ func (d Drive) flag() int {
 	return os.O_RDWR
 }
 
-// Files are the files of c that are open, in the order in which OpenFiles opens them.
+// Files returns the files of c, in the order in which OpenFiles opens them.
 func (c Config) Files() []*os.File {
 	files := []*os.File{c.KernelFile, c.InitrdFile}
 	for _, d := range c.Drives {
@@ -50,7 +51,7 @@ func (c Config) Files() []*os.File {
 	return files
 }
 
-// statFile tells about a file, which is open or not.
+// statFile returns what stat says about file, or about path if file is nil.
 func statFile(path string, file *os.File) (os.FileInfo, error) {
 	if file != nil {
 		return file.Stat()

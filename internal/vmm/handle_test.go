@@ -9,7 +9,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// TestAHandleTellsOneProcess and what that has used, while it lives.
+// TestAHandleTellsOneProcess checks that a handle identifies one process, and returns what it has
+// used while it lives.
 func TestAHandleTellsOneProcess(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo; read line")
 	in, err := cmd.StdinPipe()
@@ -21,7 +22,8 @@ func TestAHandleTellsOneProcess(t *testing.T) {
 	check(t, err)
 	_, err = out.Read(make([]byte, 1)) // it has worked
 	check(t, err)
-	if u, err := h.Usage(); err != nil || !h.Alive() || u.CPUTime <= 0 || u.CPUTime > time.Minute || u.Memory < int64(os.Getpagesize()) {
+	if u, err := h.Usage(); err != nil || !h.Alive() || u.CPUTime <= 0 || u.CPUTime > time.Minute ||
+		u.Memory < int64(os.Getpagesize()) {
 		t.Errorf("a process that lives: alive %t, %+v, %v", h.Alive(), u, err)
 	}
 	other := vmm.Handle{PID: h.PID, StartTime: h.StartTime + 1}

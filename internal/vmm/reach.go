@@ -6,8 +6,9 @@ import (
 	"path/filepath"
 )
 
-// CheckReach returns an error if not every user may read a file, or may not come to it, and names
-// what is closed. What a VMM reads by its path, a user reads who owns nothing.
+// CheckReach returns an error if some user cannot read the file at path or cannot reach it through
+// its directories. The error names the file or directory that is closed. A VMM may run as a user
+// that owns no files, so every file that it opens by path must be readable by all.
 func CheckReach(path string) error {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -26,7 +27,8 @@ func CheckReach(path string) error {
 			return err
 		}
 		if info.Mode()&0o001 == 0 {
-			return fmt.Errorf("the directory %s is closed to the VM's own user, who needs %s: chmod o+x, or put the file elsewhere",
+			return fmt.Errorf(
+				"the directory %s is closed to the VM's own user, who needs %s: chmod o+x, or put the file elsewhere",
 				dir, real)
 		}
 		if dir == filepath.Dir(dir) {

@@ -16,66 +16,68 @@ import (
 	"banger/internal/untrusted"
 )
 
-// Snapshotter is implemented by a Process whose VMM can write itself down.
+// Snapshotter is implemented by a Process whose VMM can save its state to files.
 type Snapshotter interface {
-	// Snapshot writes the memory and the devices' state of a paused VM to dir, an empty
-	// directory that the VMM may write to. The VM stays paused. What the disks hold is the
-	// caller's to keep: memory and disks belong together. A failure leaves dir empty.
+	// Snapshot writes the memory and the devices' state of a paused VM to dir, an empty directory that
+	// the VMM may write to. The VM stays paused. The caller keeps the content of the disks, since
+	// memory and disks belong together. A failure leaves dir empty.
 	//
-	// Streams end when the VM goes on, here or from dir. The first connection after that may be
-	// cut before it is answered, so the first request must be one that may come twice.
+	// Streams end when the VM continues, here or from dir. The first connection after that may be cut
+	// before it is answered, so the first request must be one that may be sent twice.
 	//
-	// A Config with this directory as Restore goes on from there.
+	// A Config with this directory as Restore continues from there.
 	Snapshot(ctx context.Context, dir string) error
 }
 
-// ErrNestedSnapshot is returned for a VM that can run VMs of its own: the state of those is in the CPU, and no VMM
-// that we drive saves it reliably.
+// ErrNestedSnapshot is returned for a VM that can run VMs of its own: the state of the inner VMs is
+// in the CPU, and no VMM that we drive saves it reliably.
 var ErrNestedSnapshot = errors.New("a VM that can run VMs of its own (--nested) has no snapshots")
 
 // Files of a snapshot.
 const (
 	manifestFile  = "manifest.json"
-	SnapshotState = "state" // of CPUs and devices
+	SnapshotState = "state" // state of CPUs and devices
 	SnapshotRAM   = "ram"   // guest memory, sparse; restored VMs map it copy-on-write, so it never changes
 )
 
 // manifestFormat is raised when a Manifest changes its meaning.
 const manifestFormat = 1
 
-// Manifest is what a snapshot was taken of, and what a VM that goes on from it must be.
+// Manifest describes the VM that a snapshot was taken of, and so what a VM that is restored from it
+// must be.
 type Manifest struct {
 	Format    int               `json:"format"`
 	Driver    string            `json:"driver"`
 	Version   string            `json:"version"` // of the VMM
 	Accel     Accel             `json:"accel"`
-	CPU       string            `json:"cpu"`                 // the host's model, which KVM's guests have seen
+	CPU       string            `json:"cpu"`                 // the host's model, which guests of KVM have seen
 	CPUModel  string            `json:"cpu_model,omitempty"` // what the driver asked the VMM for
 	CPUs      int               `json:"cpus"`
 	MemoryMiB int               `json:"memory_mib"`
 	Kernel    File              `json:"kernel"`
 	Initrd    File              `json:"initrd"`
 	Drives    []DriveShape      `json:"drives"`
-	NICs      []string          `json:"nics"` // their MACs, which the guest has
+	NICs      []string          `json:"nics"` // MAC addresses, which the guest knows
 	Channel   string            `json:"channel"`
 	Options   map[string]string `json:"options,omitempty"`
-	Private   map[string]string `json:"private,omitempty"` // the driver's own
+	Private   map[string]string `json:"private,omitempty"` // private data of the driver
 }
 
-// File is a file that must be the same.
+// File describes a file that must be the same at a restore.
 type File struct {
 	Path string `json:"path"`
 	Size int64  `json:"size"`
 }
 
-// DriveShape is what a guest knows of a drive. Its file may be another, with the same content.
+// DriveShape is the part of a drive that a guest knows. The file may be another one with the same
+// content.
 type DriveShape struct {
 	Serial   string `json:"serial"`
 	Size     int64  `json:"size"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
-// NewManifest describes c as run by a version of a driver on this host.
+// NewManifest describes c as this host runs it with the given version of a driver.
 func NewManifest(driver, version string, c Config) (Manifest, error) {
 	m := Manifest{Format: manifestFormat, Driver: driver, Version: version, Accel: c.Accel, CPU: "emulated", CPUs: c.CPUs,
 		MemoryMiB: c.MemoryMiB, Channel: c.Channel, Options: c.Options, Drives: []DriveShape{}, NICs: []string{}}
@@ -106,7 +108,7 @@ func NewManifest(driver, version string, c Config) (Manifest, error) {
 	return m, nil
 }
 
-// hostCPU names the model of the host's CPU and what it can do.
+// hostCPU returns the model of the host's CPU and its features.
 func hostCPU() string {
 	data, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -119,14 +121,14 @@ func hostCPU() string {
 		case "model name", "stepping", "microcode", "flags":
 			parts = append(parts, strings.TrimSpace(value))
 		case "":
-			return strings.Join(parts, "; ") // the first CPU's
+			return strings.Join(parts, "; ") // of the first CPU
 		}
 	}
 	return strings.Join(parts, "; ")
 }
 
-// Match says what of a VM that is to go on from m differs, as one clause. MACs may differ,
-// their number may not.
+// Match returns an error that says in one clause how vm, which is to be restored from m, differs
+// from m. The MAC addresses may differ, but not their number.
 func (m Manifest) Match(vm Manifest) error {
 	for _, c := range []struct{ what, had, has any }{
 		{"the manifest's format", m.Format, vm.Format},
@@ -151,10 +153,10 @@ func (m Manifest) Match(vm Manifest) error {
 	return nil
 }
 
-// maxManifest bounds a manifest in bytes.
+// maxManifest is the largest size of a manifest in bytes.
 const maxManifest = 1 << 20
 
-// ReadManifest reads that of the snapshot in dir.
+// ReadManifest reads the manifest of the snapshot in dir.
 func ReadManifest(dir string) (Manifest, error) {
 	var m Manifest
 	data, err := untrusted.ReadFile(filepath.Join(dir, manifestFile), maxManifest)
@@ -170,8 +172,8 @@ func ReadManifest(dir string) (Manifest, error) {
 	return m, nil
 }
 
-// CommitSnapshot completes a snapshot: what it holds is on disk before its manifest is,
-// without which it is none.
+// CommitSnapshot completes a snapshot. It syncs the files to disk before it writes the manifest,
+// because a directory without a manifest is not a snapshot.
 func CommitSnapshot(dir string, m Manifest) error {
 	data, err := json.MarshalIndent(m, "", " ")
 	if err != nil {
@@ -200,8 +202,7 @@ func CommitSnapshot(dir string, m Manifest) error {
 	return d.Sync()
 }
 
-// TakeSnapshot has write fill dir. A failure leaves dir as it was: what was in it is
-// another's, so it must be empty.
+// TakeSnapshot calls write to fill dir, which must be empty. If that fails, it empties dir again.
 func TakeSnapshot(dir string, write func() error) error {
 	list, err := os.ReadDir(dir)
 	if err == nil && len(list) > 0 {
@@ -225,8 +226,9 @@ func discardSnapshot(dir string) {
 	}
 }
 
-// fillHoles gives a file on a tmpfs all its room now. There also a hole that is only mapped and read
-// takes room, and where none is left the process is killed, which is a restored VM.
+// fillHoles allocates all pages of a file on a tmpfs now. On a tmpfs, reading a mapped hole
+// allocates a page, and if no space is left, the kernel kills the reader, which would be the
+// restored VM.
 func fillHoles(path string) error {
 	f, err := untrusted.Open(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -256,8 +258,8 @@ func syncFile(path string) error {
 	return f.Sync()
 }
 
-// CopySparse copies a file to a new one, by reference where the file system can and
-// otherwise without its holes. The offset of src changes.
+// CopySparse copies src to a new file: by reference if the file system can do that, otherwise
+// without the holes. It changes the offset of src.
 func CopySparse(ctx context.Context, src *os.File, to string) (err error) {
 	info, err := src.Stat()
 	if err != nil {
@@ -284,7 +286,7 @@ func CopySparse(ctx context.Context, src *os.File, to string) (err error) {
 	for at := int64(0); at < info.Size(); {
 		start, err := src.Seek(at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			return nil // a hole to the end
+			return nil // a hole up to the end
 		}
 		if err != nil {
 			return err
@@ -301,7 +303,8 @@ func CopySparse(ctx context.Context, src *os.File, to string) (err error) {
 	return nil
 }
 
-// clone makes dst share what src holds (ioctl_ficlonerange(2)). Either may be closed meanwhile.
+// clone makes dst share the data of src (ioctl_ficlonerange(2)). Either file may be closed
+// meanwhile.
 func clone(dst, src *os.File) error {
 	to, err := dst.SyscallConn()
 	if err != nil {
@@ -320,7 +323,7 @@ func clone(dst, src *os.File) error {
 	return cmp.Or(closed, failed)
 }
 
-// copyRange copies [start, end) in pieces, between which ctx may end it.
+// copyRange copies the bytes [start, end) in pieces and checks ctx between them.
 func copyRange(ctx context.Context, src, dst *os.File, start, end int64) error {
 	if _, err := dst.Seek(start, io.SeekStart); err != nil {
 		return err
@@ -332,7 +335,7 @@ func copyRange(ctx context.Context, src, dst *os.File, start, end int64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := io.CopyN(dst, src, min(left, 16<<20)) // copy_file_range(2)
+		n, err := io.CopyN(dst, src, min(left, 16<<20)) // uses copy_file_range(2)
 		if err != nil {
 			return err
 		}

@@ -66,8 +66,7 @@ func Noise(n int) []byte {
 	return b
 }
 
-// Fifo is a named pipe that tells when the processes that have it open for writing
-// are gone.
+// Fifo is a named pipe that shows when the processes that have it open for writing are gone.
 type Fifo struct {
 	Path string
 	end  chan []byte // what was written, once all writers are gone

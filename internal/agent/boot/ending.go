@@ -9,7 +9,7 @@ import (
 	"banger/internal/guest"
 )
 
-// Ending is how a guest ends, and who wants it.
+// Ending is how a guest ends, and at whose request.
 type Ending int
 
 const (

@@ -14,7 +14,7 @@ import (
 	"banger/internal/agent/console"
 )
 
-// moduleInitCompressed tells the kernel to unpack a module's file itself (finit_module(2),
+// moduleInitCompressed makes the kernel unpack a module's file itself (finit_module(2),
 // MODULE_INIT_COMPRESSED_FILE).
 const moduleInitCompressed = 4
 
@@ -64,8 +64,8 @@ func hasDevice(module string) bool {
 	return false
 }
 
-// mountModules mounts the kernel's modules where modprobe looks. Without them
-// the guest still runs, so a failure is only told.
+// mountModules mounts the kernel's modules where modprobe looks. The guest also runs without them,
+// so a failure is only a warning.
 func mountModules() {
 	dev := lookForDisk("modules")
 	if dev == "" {

@@ -12,8 +12,8 @@ import (
 	"banger/internal/guest"
 )
 
-// restore makes a guest that goes on from a snapshot a VM of its own. Randomness comes
-// first: everything random that follows differs from that of other guests.
+// restore makes an independent VM of a guest that continues from a snapshot. Randomness comes
+// first: everything random that follows then differs from other guests.
 func restore(c guest.Config) error {
 	if err := reseed(c.Seed); err != nil {
 		return fmt.Errorf("renewing the randomness: %w", err)

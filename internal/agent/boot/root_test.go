@@ -11,7 +11,7 @@ import (
 	"banger/internal/guest"
 )
 
-// hostileRoot is an image whose links point out of it, next to a directory that
+// hostileRoot returns an image whose links point out of it, next to a directory that
 // must stay as it is.
 func hostileRoot(t *testing.T) (root rootDir, outside string) {
 	t.Helper()
@@ -39,7 +39,8 @@ func hostileRoot(t *testing.T) (root rootDir, outside string) {
 	return root, outside
 }
 
-// Directories are made where an image's path leads within its root, or not at all.
+// TestMkdirStaysInRoot checks that directories are made within the root that an image's path leads
+// to, or not at all.
 func TestMkdirStaysInRoot(t *testing.T) {
 	old := unix.Umask(0o077) // the mode asked for counts, not the umask
 	defer unix.Umask(old)
@@ -77,7 +78,8 @@ func TestMkdirStaysInRoot(t *testing.T) {
 	}
 }
 
-// A link in the place of a file is replaced, never followed.
+// TestWriteFileStaysInRoot checks that a symlink in the place of a file is replaced and never
+// followed.
 func TestWriteFileStaysInRoot(t *testing.T) {
 	root, _ := hostileRoot(t)
 	for _, name := range []string{"tree/hosts", "tree/hostname", "tree/new", "etc/made/for/it", "real/.banger-x"} {

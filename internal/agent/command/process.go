@@ -1,9 +1,8 @@
-// Package command starts commands, waits for them, signals and ends them, and is
-// at the other end of their pipes and terminals. It says who a command runs as by
-// the image's own files, and keeps all commands in one control group.
+// Package command starts commands, waits for them, signals and ends them, and handles the other end
+// of their pipes and terminals. It finds the user of a command in the image's own files, and keeps
+// all commands in one control group.
 //
-// The package must not know who asks for a command, nor how its bytes travel to
-// the host.
+// The package must not know which client requests a command, nor how its bytes travel to the host.
 package command
 
 import (

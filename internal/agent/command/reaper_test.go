@@ -16,9 +16,9 @@ import (
 
 const reaperProcess = "BANGER_TEST_REAPER"
 
-// The reaper tells each child's end once, to its own listener, be the child ever
-// so brief, and takes the ends of children that nobody asked about. Since it
-// takes all ends in its process, it has one of its own here.
+// TestReaper checks that the reaper reports each child's end once, to its own listener, however
+// short the child lives, and also waits for children without a listener. It runs in a process of
+// its own, because the reaper waits for all children of its process.
 func TestReaper(t *testing.T) {
 	if os.Getenv(reaperProcess) == "" {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestReaper$", "-test.v", "-test.count=1")

@@ -8,8 +8,8 @@ import (
 	"banger"
 )
 
-// The command's own PATH is searched, in its order; what cannot be executed
-// counts only if nothing else is found.
+// TestFindProgram checks that the command's own PATH is searched in order. A file that cannot be
+// executed counts only if nothing else is found.
 func TestFindProgram(t *testing.T) {
 	dir := t.TempDir()
 	for name, mode := range map[string]os.FileMode{"a/tool": 0o644, "b/tool": 0o755, "c/tool": 0o755, "a/only": 0o644,

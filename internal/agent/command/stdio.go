@@ -112,8 +112,7 @@ func closeAll(files []uintptr) {
 // Write writes to the stdin of a command that has one.
 func (p *Process) Write(b []byte) (int, error) { return p.stdin.Write(b) }
 
-// HasStdinPipe reports whether the command's stdin is a pipe of ours, so that
-// FeedVector may be called.
+// HasStdinPipe reports whether the command's stdin is a pipe of the agent. FeedVector needs that.
 func (p *Process) HasStdinPipe() bool { return p.stdin != nil && p.tty == nil }
 
 // Feed writes to the command's stdin, if it has one. Once the command reads no

@@ -76,8 +76,8 @@ tabs:x:3`)
 	}
 }
 
-// Whatever stands in an image's files, a number can be used, and the rest is an
-// error soon.
+// TestLookUpHostileFiles checks that with any content of an image's files a number can be used, and
+// that everything else soon ends in an error.
 func TestLookUpHostileFiles(t *testing.T) {
 	long := strings.Repeat("x", 100<<10)
 	for name, prepare := range map[string]func(string) error{
@@ -117,7 +117,8 @@ func TestLookUpHostileFiles(t *testing.T) {
 	}
 }
 
-// A line may be long: a group of thousands is found, and so is what follows.
+// TestLookUpLongLines checks that a line may be long: a group of thousands is found, and so is what
+// follows it.
 func TestLookUpLongLines(t *testing.T) {
 	members := strings.Repeat("someone,", 20_000) + "app"
 	passwd, group := userFiles(t, "app:x:1:1::/:\n", "many:x:50:"+members+"\nafter:x:51:app\n")

@@ -30,8 +30,8 @@ func roundTrip(t testing.TB, conn net.Conn, data []byte) {
 	conn.Close()
 }
 
-// Forwards lead in both directions, for TCP and for sockets with a path, and ends
-// pass through them one by one.
+// TestSSHForwards checks that forwards work in both directions, for TCP and for sockets with a
+// path, and that each direction can end alone.
 func TestSSHForwards(t *testing.T) {
 	for name, c := range map[string]struct{ network, address string }{
 		"tcp": {"tcp", "127.0.0.1:0"}, "unix": {"unix", filepath.Join(t.TempDir(), "there")},
@@ -85,7 +85,8 @@ func TestSSHForwardsToNowhereAreRefused(t *testing.T) {
 	}
 }
 
-// The client's agent is reached from the guest only when the request has allowed it.
+// TestSSHAgentForwarding checks that the client's agent can be reached from the guest only if the
+// request has allowed it.
 func TestSSHAgentForwarding(t *testing.T) {
 	for _, allowed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("allowed %v", allowed), func(t *testing.T) {

@@ -23,7 +23,8 @@ import (
 	"banger/internal/guest"
 )
 
-// A connection has so many channels and no more; the next one goes when one ends.
+// TestSSHChannelsAreBounded checks that a connection has at most maxChannels channels, and that a
+// new one is possible when one ends.
 func TestSSHChannelsAreBounded(t *testing.T) {
 	g := startSSH(t)
 	c := g.client(t, banger.SSH{})
@@ -59,8 +60,8 @@ func TestSSHChannelsAreBounded(t *testing.T) {
 	}
 }
 
-// What is no SSH at all ends its own connection and nothing else, and a guest has
-// so many connections and no more.
+// TestSSHHostileClients checks that a client that does not speak SSH ends only its own connection,
+// and that a guest has at most maxConnections connections.
 func TestSSHHostileClients(t *testing.T) {
 	g := startSSH(t)
 	for name, garbage := range map[string][]byte{
@@ -109,7 +110,7 @@ func TestSSHHostileClients(t *testing.T) {
 	}
 }
 
-// Without a shell in the image a command's words are run as they are.
+// TestSplitWords checks how a command line is split into words if the image has no shell.
 func TestSplitWords(t *testing.T) {
 	for line, want := range map[string][]string{
 		"": {}, "  ": {}, "a": {"a"}, " a  b\tc\n": {"a", "b", "c"}, `'a b' "c d"`: {"a b", "c d"}, `a'b'"c"`: {"abc"},
@@ -122,7 +123,7 @@ func TestSplitWords(t *testing.T) {
 	}
 }
 
-// serveOne is a server in this process, for one stream.
+// serveOne starts a server in this process, for one stream.
 func serveOne(t *testing.T, limit time.Duration) (g *sshGuest, served chan struct{}) {
 	host, hostSigner := newKey(t)
 	_, signer := newKey(t)
@@ -167,7 +168,8 @@ func serveOne(t *testing.T, limit time.Duration) (g *sshGuest, served chan struc
 	return g, served
 }
 
-// A client that does not log in in time is left.
+// TestSSHHandshakeIsLimited checks that the connection of a client that does not log in in time
+// ends.
 func TestSSHHandshakeIsLimited(t *testing.T) {
 	g, served := serveOne(t, 10*time.Millisecond)
 	conn := g.stream(t, banger.SSH{})
@@ -177,7 +179,7 @@ func TestSSHHandshakeIsLimited(t *testing.T) {
 	}
 }
 
-// Nothing of a connection outlives it: no goroutine, listener or file.
+// TestSSHLeavesNothing checks that nothing outlives a connection: no goroutine, listener or file.
 func TestSSHLeavesNothing(t *testing.T) {
 	ignore := goleak.IgnoreCurrent()
 	g, served := serveOne(t, handshakeLimit)

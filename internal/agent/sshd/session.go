@@ -105,8 +105,8 @@ func (s *session) resize(payload []byte) bool {
 	return s.p == nil || s.p.Resize(s.pty.size()) == nil
 }
 
-// begin starts the session's command. That a command cannot be started is not an
-// error of SSH: the client reads it on stderr, as it would from a shell.
+// begin starts the session's command. If the command cannot be started, that is not an error of
+// SSH: the client reads the reason on stderr, as from a shell.
 func (s *session) begin(r *ssh.Request) bool {
 	var arg struct{ Text string }
 	if s.begun || r.Type != "shell" && ssh.Unmarshal(r.Payload, &arg) != nil ||
@@ -147,7 +147,7 @@ func (s *session) begin(r *ssh.Request) bool {
 	return true
 }
 
-// environment is what a command gets: the image's and the VM's variables, the
+// environment returns the environment of a command: the image's and the VM's variables, the
 // user's, and those that the client may set.
 func (s *session) environment(login login) []string {
 	env := append([]string{}, s.c.request.Env...)
@@ -160,7 +160,8 @@ func (s *session) environment(login login) []string {
 	set("USER", login.name)
 	set("LOGNAME", login.name)
 	set("SHELL", login.shell)
-	set("SSH_CONNECTION", "0.0.0.0 0 0.0.0.0 22") // there are no addresses, but programs ask whether it is there
+	// There are no addresses, but programs check whether the variable is set.
+	set("SSH_CONNECTION", "0.0.0.0 0 0.0.0.0 22")
 	set("SSH_AUTH_SOCK", s.c.agentSocket())
 	for _, kv := range s.env {
 		key, value, _ := strings.Cut(kv, "=")

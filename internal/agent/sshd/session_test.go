@@ -69,7 +69,7 @@ func startSSH(t testing.TB) *sshGuest {
 
 func line(key ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) }
 
-// stream is a connection to the SSH server for the guest's one key.
+// stream opens a connection to the SSH server for the guest's one key.
 func (g *sshGuest) stream(t testing.TB, r banger.SSH) net.Conn {
 	t.Helper()
 	if r.Keys == nil {
@@ -113,8 +113,8 @@ func newSession(t testing.TB, c *ssh.Client) *ssh.Session {
 	return s
 }
 
-// Only the keys of the request may log in, only by their signatures, and only as a
-// user of the image.
+// TestSSHAuthorisation checks that only the keys of the request may log in, only by their
+// signatures, and only as a user of the image.
 func TestSSHAuthorisation(t *testing.T) {
 	g := startSSH(t)
 	me := fmt.Sprint(os.Getuid())
@@ -170,7 +170,7 @@ func TestSSHRequestsAreChecked(t *testing.T) {
 	}
 }
 
-// How a command ends is told as it is.
+// TestSSHExits checks that the client gets the exit code or the signal of a command.
 func TestSSHExits(t *testing.T) {
 	g := startSSH(t)
 	c := g.client(t, banger.SSH{})
@@ -192,8 +192,8 @@ func TestSSHExits(t *testing.T) {
 	}
 }
 
-// Stdin, stdout and stderr arrive whole, apart and byte for byte, also through a
-// grandchild that outlives its parent's output.
+// TestSSHStdio checks that stdin, stdout and stderr arrive complete, separate and byte for byte,
+// also through a grandchild that lives longer than its parent.
 func TestSSHStdio(t *testing.T) {
 	g := startSSH(t)
 	s := newSession(t, g.client(t, banger.SSH{}))
@@ -208,7 +208,8 @@ func TestSSHStdio(t *testing.T) {
 	}
 }
 
-// The user's shell is a login shell, fed from stdin when there is no terminal.
+// TestSSHShell checks that the user's shell is a login shell, and reads stdin if there is no
+// terminal.
 func TestSSHShell(t *testing.T) {
 	g := startSSH(t)
 	s := newSession(t, g.client(t, banger.SSH{}))
@@ -223,7 +224,8 @@ func TestSSHShell(t *testing.T) {
 	}
 }
 
-// A client sets its language and terminal, and nothing that changes what runs.
+// TestSSHEnvironment checks that a client can set its language and terminal, and no variable that
+// changes what runs.
 func TestSSHEnvironment(t *testing.T) {
 	g := startSSH(t)
 	s := newSession(t, g.client(t, banger.SSH{Env: []string{"FROM=image", "HOME=/nowhere"}}))
@@ -240,7 +242,8 @@ func TestSSHEnvironment(t *testing.T) {
 	}
 }
 
-// A terminal has the client's size, follows its changes and knows its type.
+// TestSSHTerminal checks that a terminal has the client's size, follows its changes and has its
+// type.
 func TestSSHTerminal(t *testing.T) {
 	g := startSSH(t)
 	s := newSession(t, g.client(t, banger.SSH{}))
@@ -275,7 +278,8 @@ while :; do sleep 0.01; done`); err != nil {
 	}
 }
 
-// A new terminal has the modes of the client's, as far as they are any.
+// TestSSHTerminalModes checks that a new terminal has those modes of the client's terminal that
+// Linux has.
 func TestSSHTerminalModes(t *testing.T) {
 	g := startSSH(t)
 	s := newSession(t, g.client(t, banger.SSH{}))
@@ -317,8 +321,8 @@ func TestSSHSignal(t *testing.T) {
 	}
 }
 
-// A command is hung up when its client goes, be it that the session is closed or the
-// connection breaks.
+// TestSSHHangsUp checks that a command gets SIGHUP when its client goes away, whether the session
+// is closed or the connection breaks.
 func TestSSHHangsUp(t *testing.T) {
 	for name, leave := range map[string]func(net.Conn, *ssh.Session){
 		"the connection breaks": func(conn net.Conn, _ *ssh.Session) { conn.Close() },
@@ -349,9 +353,9 @@ func TestSSHHangsUp(t *testing.T) {
 	}
 }
 
-// As with OpenSSH's server, what a command left in the background without the session's
-// stdio stays when the client goes: an editor finds its server again. A child that has
-// any of it is hung up.
+// TestSSHHangUpSparesDaemons checks that a process in the background without the session's stdio
+// stays when the client goes away, as with OpenSSH's server: an editor then finds its server again.
+// A child that has any of that stdio gets SIGHUP.
 func TestSSHHangUpSparesDaemons(t *testing.T) {
 	g := startSSH(t)
 	conn := g.stream(t, banger.SSH{})
@@ -391,7 +395,7 @@ func TestSSHHangUpSparesDaemons(t *testing.T) {
 	}
 }
 
-// The agent itself serves files, so the image needs no program for it.
+// TestSFTP checks that the agent itself serves files, so the image needs no program for that.
 func TestSFTP(t *testing.T) {
 	g := startSSH(t)
 	c, err := sftp.NewClient(g.client(t, banger.SSH{}))

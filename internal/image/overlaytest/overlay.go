@@ -1,8 +1,8 @@
-// Package overlaytest makes image layers as builders do, by working on a mounted
-// stack of those below, and lists what the kernel's own overlayfs shows for them: the
-// truth that converted images are held against. It needs root.
+// Package overlaytest makes image layers as builders do, by working on a mounted stack of the
+// layers below. It also lists what the kernel's own overlayfs shows for them, with which tests
+// compare converted images. It needs root.
 //
-// It must not know how an image is converted. Nothing of the product uses it.
+// It must not know how an image is converted. The product does not use it.
 package overlaytest
 
 import (
@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stack is a stack of layers below a directory, whose file system must have user and
+// Stack is a stack of layers below a directory. The directory's file system must support user and
 // trusted attributes and devices.
 type Stack struct {
 	dir    string
@@ -46,7 +46,7 @@ func run(name string, args ...string) error {
 	return nil
 }
 
-// Layer makes one layer by what work does to the mounted stack.
+// Layer makes one layer of the changes that work makes to the mounted stack.
 func (s *Stack) Layer(work func(root string) error) error {
 	upper := filepath.Join(s.dir, fmt.Sprintf("upper%d", len(s.uppers)))
 	if err := s.mounted(upper, work); err != nil {
@@ -56,10 +56,10 @@ func (s *Stack) Layer(work func(root string) error) error {
 	return nil
 }
 
-// Len is the number of layers.
+// Len returns the number of layers.
 func (s *Stack) Len() int { return len(s.uppers) }
 
-// mounted shows the layers so far, with upper above them unless it is "".
+// mounted mounts the layers so far, with upper above them unless it is "", and calls use.
 func (s *Stack) mounted(upper string, use func(root string) error) (err error) {
 	var lower []string
 	for _, u := range slices.Backward(s.uppers) {
@@ -96,7 +96,7 @@ func (s *Stack) Truth() (list map[string]string, err error) {
 	return list, err
 }
 
-// WriteTar writes a layer, counted from 0, as an image has it (image-spec layer.md).
+// WriteTar writes a layer, counted from 0, in the form of an image (image-spec layer.md).
 func (s *Stack) WriteTar(out io.Writer, layer int) error {
 	upper := s.uppers[layer]
 	w := tar.NewWriter(out)
@@ -124,7 +124,11 @@ func writeEntry(w *tar.Writer, path, rel string, first map[uint64]string) error 
 	}
 	kind := st.Mode & unix.S_IFMT
 	if kind == unix.S_IFCHR && st.Rdev == 0 {
-		return w.WriteHeader(&tar.Header{Name: filepath.Join(filepath.Dir(rel), ".wh."+filepath.Base(rel)), Mode: 0o600, Format: tar.FormatPAX})
+		return w.WriteHeader(&tar.Header{
+			Name:   filepath.Join(filepath.Dir(rel), ".wh."+filepath.Base(rel)),
+			Mode:   0o600,
+			Format: tar.FormatPAX,
+		})
 	}
 	h, err := header(path, rel, &st)
 	if err != nil || h == nil {
@@ -158,7 +162,7 @@ func writeEntry(w *tar.Writer, path, rel string, first map[uint64]string) error 
 	return nil
 }
 
-// header returns nil for what tar has no place for.
+// header returns the header of a file, or nil if tar cannot represent it.
 func header(path, rel string, st *unix.Stat_t) (h *tar.Header, err error) {
 	h = &tar.Header{Name: rel, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), Format: tar.FormatPAX,
 		ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec), PAXRecords: map[string]string{}}
@@ -185,7 +189,7 @@ func header(path, rel string, st *unix.Stat_t) (h *tar.Header, err error) {
 	return h, err
 }
 
-// attributes adds extended attributes to a header, but those that are overlayfs's own.
+// attributes adds extended attributes to a header, except those of overlayfs itself.
 func attributes(h *tar.Header, path string) (opaque bool, err error) {
 	attrs, err := xattrs(path)
 	for name, value := range attrs {
@@ -220,7 +224,7 @@ func xattrs(path string) (map[string]string, error) {
 	return all, nil
 }
 
-// Describe lists a mounted tree by path, each entry with all that an image can say of
+// Describe lists a mounted tree by path. Each entry has everything that an image can contain about
 // it. Sockets are left out.
 func Describe(root string) (map[string]string, error) {
 	all := map[string]string{}

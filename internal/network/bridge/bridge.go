@@ -26,18 +26,18 @@ import (
 	"banger"
 )
 
-// Bridge owns the bridge mode's state in one network namespace: bridges, taps, two
-// tables of nftables named banger, some routing rules and the forwarding of the
-// links to the outside. It needs CAP_NET_ADMIN and CAP_SYS_ADMIN there.
+// Bridge owns the bridge mode's state in one network namespace: bridges, taps, two nftables tables
+// named banger, some routing rules, and the forwarding of the links to the outside. It needs
+// CAP_NET_ADMIN and CAP_SYS_ADMIN there.
 //
-// The tables decide; but they can be flushed by anybody, so they only mark what may
-// pass, and whatever has no mark meets a fence that is not part of the ruleset: a
-// classifier on each bridge, and routing rules. Ports are isolated from each other
-// and locked to their MAC address, so that VMs of one network, too, meet by way of
-// the host's routing and its tables.
+// The tables decide, but other programs can flush them. So the tables only mark packets that may
+// pass. Packets without a mark are dropped by fences that are not part of the ruleset: a classifier
+// on each bridge, and routing rules. Ports are isolated from each other and locked to their MAC
+// address. VMs of one network therefore also reach each other through the host's routing and its
+// tables.
 //
-// All that Bridge made is found again by its name. So a new Bridge takes over from one
-// that died at any point: its Apply makes what should be, and removes the rest.
+// Everything that Bridge makes can be found again by its name. A new Bridge can replace one that
+// died at any point: its Apply makes what should exist and removes the rest.
 type Bridge struct {
 	saved string // path of the file with the host's settings before we changed them
 	ns    *os.File
@@ -110,8 +110,8 @@ func (b *Bridge) request(kind, flags int) *nl.NetlinkRequest {
 	return req
 }
 
-// inside runs f on a thread of the namespace: devices are made in the namespace of
-// the thread that opens /dev/net/tun, and /proc/sys/net is that of its reader.
+// inside runs f on a thread of the namespace. Devices are made in the namespace of the thread that
+// opens /dev/net/tun, and /proc/sys/net shows the namespace of the reader.
 func (b *Bridge) inside(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -125,11 +125,10 @@ func (b *Bridge) inside(f func() error) error {
 	return <-done
 }
 
-// Apply makes the namespace as c says, and removes what else is ours. It checks c first.
-// A policy is in force before the tap that it is for can carry a frame, and when
-// Apply returns, flows that a changed policy forbids have ended. What is already as
-// it should be is not touched. An error may leave it half done, always on the
-// closed side; Apply it again.
+// Apply makes the namespace match c, which it checks first, and removes everything else of ours. A
+// policy is in force before its tap can carry a frame. When Apply returns, flows that a changed
+// policy forbids have ended. Apply does not touch what is already right. After an error some
+// changes may be missing, and the affected VMs then reach less than allowed; call Apply again.
 func (b *Bridge) Apply(ctx context.Context, c Config) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -171,12 +170,11 @@ func (b *Bridge) apply(ctx context.Context) error {
 	return nil
 }
 
-// Remove takes away everything of ours and restores what we changed. It is Apply
-// of nothing.
+// Remove removes everything of ours and restores the host's settings.
 func (b *Bridge) Remove(ctx context.Context) error { return b.Apply(ctx, Config{}) }
 
-// syncNft tries again when somebody else changes the tables meanwhile, and on a new
-// connection, because an error may leave answers behind in the old one.
+// syncNft applies the tables. If another program changes them meanwhile, it tries again on a new
+// connection, because an error may leave answers in the old one.
 func (b *Bridge) syncNft(c Config) (err error) {
 	for range 5 {
 		if err = b.tryNft(c); err == nil {

@@ -73,8 +73,8 @@ const (
 	callsRemoved = "# removed"
 )
 
-// makeCalls does what is recorded. It says between where it is, and at last which link
-// has which index, on a socket that is none of netlink but traced alike.
+// makeCalls makes the calls that are recorded. Between them it sends marks, and at the end the
+// index of each link, on a socket that is not a netlink socket but is traced in the same way.
 func makeCalls(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -101,10 +101,10 @@ func makeCalls(t *testing.T) {
 	}
 }
 
-// callsAsText returns a line for each request, below which a rule's expressions and a
-// set's elements have their own. What Bridge keeps in maps, and thus sends in any order,
-// is sorted. A question asked again at once is there once: some are asked for each link,
-// of which modules of the kernel may add theirs to each namespace.
+// callsAsText returns a line for each request. The expressions of a rule and the elements of a set
+// have lines of their own below it. What Bridge keeps in maps, and thus sends in any order, is
+// sorted. A question that is repeated at once is there only once: some questions are asked for each
+// link, and modules of the kernel may add links to each namespace.
 func callsAsText(t *testing.T, trace string) string {
 	var out []string
 	links, on := map[string]string{}, false

@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This is how the requests of netlink are told as text: with the names of the kernel's
-// headers (linux/rtnetlink.h, linux/netfilter/nf_tables.h), without what all of a kind
-// begin with. Nothing is left out but sizes, sequence numbers, and zeros in headers.
-// What has no name here is told by its number and its bytes.
+// This file converts requests of netlink to text. It uses the names in the kernel's headers
+// (linux/rtnetlink.h, linux/netfilter/nf_tables.h), without their common prefixes. It leaves out
+// only sizes, sequence numbers, and zeros in headers. A value without a name appears as its number
+// and its bytes.
 
-// message is a kind of message: what the words NEW, GET and so on are said of, the
-// numbers in its header, and its attributes.
+// message is a kind of message: its name, which follows the words NEW, GET and so on, the numbers in
+// its header, and its attributes.
 type message struct {
 	name   string
 	header []field
@@ -115,7 +115,7 @@ var (
 	}
 )
 
-// flag is one of the flags of a message. The same bits have other names in questions.
+// flag is one of the flags of a message. In questions the same bits have other names.
 type flag struct {
 	bits uint16
 	name string
@@ -127,7 +127,7 @@ var (
 		{unix.NLM_F_APPEND, "append"}, {unix.NLM_F_ECHO, "echo"}, {unix.NLM_F_ACK, "ack"}}
 )
 
-// requestsAsText tells the messages of one datagram.
+// requestsAsText returns the messages of one datagram as text.
 func requestsAsText(protocol int, datagram []byte) (out []string) {
 	for len(datagram) >= unix.NLMSG_HDRLEN {
 		size := int(binary.NativeEndian.Uint32(datagram))
@@ -206,8 +206,8 @@ func aligned(size int) int { return (size + 3) &^ 3 }
 
 func named(name, value string) string { return strings.Trim(name+" "+value, " ") }
 
-// tellAll tells attributes in the order of their numbers, and what takes lines of its
-// own last: the kernel does not ask in which order they came.
+// tellAll returns attributes as text, in the order of their numbers, and those with their own lines
+// last. Their order does not matter to the kernel.
 func tellAll(known attributes) teller {
 	return func(b []byte) string {
 		type told struct {
@@ -237,7 +237,7 @@ func tellNest(known attributes) teller {
 	return func(b []byte) string { return "{" + tellAll(known)(b) + "}" }
 }
 
-// tellLines tells a list, each of its elements on a line of its own.
+// tellLines returns a list as text, each element on its own line.
 func tellLines(tell teller) teller {
 	return func(b []byte) string {
 		text := ""
@@ -246,7 +246,7 @@ func tellLines(tell teller) teller {
 	}
 }
 
-// tellSorted tells the elements of a set, which come from a map.
+// tellSorted returns the elements of a set, which come from a map, as sorted text.
 func tellSorted(tell teller) teller {
 	return func(b []byte) string {
 		lines := strings.Split(tellLines(tell)(b), "\n")
@@ -286,15 +286,15 @@ func tellMAC(b []byte) string { return net.HardwareAddr(b).String() }
 
 func tellIP(b []byte) string { return net.IP(b).String() }
 
-// tellLink tells an index, which is replaced by the name.
+// tellLink returns an index as the name of its link.
 func tellLink(b []byte) string { return "@" + tellNumber(b) }
 
 func tellNumber(b []byte) string { return strconv.FormatUint(numberOf(b, binary.NativeEndian), 10) }
 
 func tellBits(b []byte) string { return fmt.Sprintf("%#x", numberOf(b, binary.NativeEndian)) }
 
-// tellBig tells a number in the network's byte order, as nf_tables has all. Some are
-// less than zero: priorities, verdicts.
+// tellBig returns a number in the network's byte order, which nf_tables uses for all numbers. Some
+// are negative: priorities, verdicts.
 func tellBig(b []byte) string {
 	n := numberOf(b, binary.BigEndian)
 	if len(b) == 4 {
@@ -319,8 +319,8 @@ func numberOf(b []byte, order binary.ByteOrder) uint64 {
 	panic(fmt.Sprintf("%x is no number", b))
 }
 
-// tellWords tells what is put together of registers of four bytes, and the name of a
-// link where it begins with one.
+// tellWords returns the content of several registers of four bytes. If it begins with the name of a
+// link, it returns that.
 func tellWords(b []byte) string {
 	var words []string
 	name := bytes.TrimRight(b[:min(len(b), unix.IFNAMSIZ)], "\x00")

@@ -36,7 +36,7 @@ type Port struct {
 	Network string // a network's name
 	Address netip.Addr
 	MAC     string
-	UID     uint32 // who may open the tap
+	UID     uint32 // user who may open the tap
 	Policy  banger.Policy
 }
 
@@ -52,7 +52,8 @@ func (n Network) Link() string { return bridgePrefix + hash("network " + n.Name)
 // Gateway returns the host's address in the network, where guests find their DNS.
 func (n Network) Gateway() netip.Addr { return n.Subnet.Addr().Next() }
 
-// mac of the bridge is fixed; without it, the ports' would make it.
+// mac returns the fixed MAC address of the bridge. Without it, the address would depend on the
+// ports.
 func (n Network) mac() net.HardwareAddr {
 	mac, _ := net.ParseMAC(network.MAC("network " + n.Name)) // made by us
 	return mac
@@ -66,7 +67,7 @@ func (p Port) mac() net.HardwareAddr {
 	return mac
 }
 
-// alias is kept at the tap, and tells the next daemon which policy is in force.
+// alias is stored at the tap, and shows the next daemon which policy is in force.
 func (p Port) alias() string {
 	text, _ := json.Marshal(p) // of strings and numbers
 	return "banger " + hash(string(text))
@@ -77,7 +78,7 @@ func hash(s string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// maxCells bounds what one VM's policy may take of the kernel's memory.
+// maxCells limits the kernel memory for one VM's policy.
 const maxCells = 2048
 
 // Check returns an error of CodeInvalid or CodeConflict for a configuration that

@@ -17,15 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Refused packets go to a group of the kernel's log (nft(8), "LOG STATEMENT"), with
-// as much of them as says where they wanted to.
+// Refused packets are sent to a group of the kernel's log (nft(8), "LOG STATEMENT"), with enough of
+// their bytes to show the destination.
 const (
 	logGroup   = 24710
 	logSnaplen = 64 // bytes
 )
 
-// maxDenialRate is how many refused packets are reported in a second. The kernel drops those
-// beyond it: a flood must not cost a CPU.
+// maxDenialRate is how many refused packets are reported per second. The kernel drops more than
+// that, because a flood must not use a whole CPU.
 const maxDenialRate = 200
 
 const ruleBridge = "built in: VMs of other networks are not reached"
@@ -41,7 +41,7 @@ func (h *Host) followDenials(ctx context.Context, b *Bridge) error {
 	if err != nil {
 		return err
 	}
-	// log.Close waits on a group that its reader may only now join. The reader ends by itself.
+	// log.Close waits for a group that its reader may join only now. The reader ends by itself.
 	defer log.Con.Close()
 	if err := log.SetOption(netlink.NoENOBUFS, true); err != nil {
 		return err
@@ -122,14 +122,14 @@ func (h *Host) refused(b *Bridge, p []byte) {
 	vm.Guard.DenyFlow(k, names, rule)
 }
 
-// namesOf returns the names by which a VM was told an address, in order.
+// namesOf returns the names for which a VM was given an address, in order.
 func (b *Bridge) namesOf(id string, addr netip.Addr) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Sorted(slices.Values(valid(b.learned[id].names[addr], time.Now())))
 }
 
-// runDenials is followDenials for a goroutine. Its failure loses nothing but the log.
+// runDenials is followDenials for a goroutine. If it fails, only the log is lost.
 func (h *Host) runDenials(ctx context.Context, b *Bridge) {
 	if err := h.followDenials(ctx, b); err != nil {
 		h.log.Warn("refused packets are not told", slog.Any("err", err))

@@ -178,7 +178,7 @@ func (g *bridgedGuest) tryPing(to string, wait time.Duration) (who string, err e
 	return who, err
 }
 
-// echoed sends text, if there is one, and reports whether it comes back.
+// echoed sends text, unless it is "", and reports whether it comes back.
 func echoed(conn net.Conn, wait time.Duration, text string, read func([]byte) string) (who string, err error) {
 	if text != "" {
 		if _, err := conn.Write([]byte(text)); err != nil {

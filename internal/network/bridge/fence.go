@@ -15,15 +15,14 @@ const (
 	actShot = 2
 )
 
-// Our classifiers come first. Their handle tells them from others; it changes with the
-// programs.
+// Our classifiers come first. They are recognised by their handle, which changes with the programs.
 const (
 	fencePriority = 1
 	fenceHandle   = 0xb001
 )
 
-// bridgeFence drops whatever comes from the bridge without the mark of admission.
-// It is no part of the ruleset, so that flushing that closes the bridge.
+// bridgeFence drops packets that come from the bridge without the mark of admission. It is not part
+// of the ruleset, so a flush of the ruleset closes the bridge.
 func bridgeFence() []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadExtension{Num: extMark},

@@ -88,7 +88,8 @@ func (b *Bridge) save(m savedSettings) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(b.saved), filepath.Base(b.saved)+".*.tmp") // a daemon that starts removes such files
+	// A daemon that starts removes such files.
+	f, err := os.CreateTemp(filepath.Dir(b.saved), filepath.Base(b.saved)+".*.tmp")
 	if err != nil {
 		return err
 	}
@@ -103,10 +104,10 @@ func (b *Bridge) save(m savedSettings) error {
 	return err
 }
 
-// syncForwarding lets links to the outside forward, which the answers to guests
-// need, and closes each for whatever is not ours by a routing rule. A host that
-// forwards already, or begins to, is left as it is. Answers also need their mark
-// for the reverse path check, which meets our routing rules too.
+// syncForwarding makes links to the outside forward, which answers to guests need. A routing rule
+// drops all other packets that such a link would forward. It leaves a host as it is that already
+// forwards, or begins to. Answers also need their mark for the reverse path check, which uses our
+// routing rules too.
 func (b *Bridge) syncForwarding(c Config) error {
 	found, err := b.load()
 	if err != nil {
@@ -173,8 +174,8 @@ func (b *Bridge) wanted(c Config, found savedSettings, links []netlink.Link, all
 	return want, nil
 }
 
-// switchLink switches on what is wanted, and off what was and is not any more,
-// unless the whole host forwards now.
+// switchLink switches on the settings in want, and switches off those that are only in was, unless
+// the whole host forwards now.
 func switchLink(was, want savedLink, all bool) error {
 	value := map[bool]string{true: "1", false: "0"}
 	if was.Forwarding && (want.Forwarding || !all) {

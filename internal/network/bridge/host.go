@@ -29,10 +29,9 @@ import (
 // MTU is the largest packet of a bridge's links in bytes.
 const MTU = 1500
 
-// Host is the bridge mode of one daemon: the Bridge, its repair, and the
-// resolver of its VMs, which find it at their gateway. What it applied stays in force
-// when it is closed, except for the resolver. While nothing is applied it holds
-// nothing.
+// Host is the bridge mode of one daemon: the Bridge, its repair, and the resolver of its VMs, which
+// is at their gateway. After Close, what was applied stays in force, except for the resolver. While
+// nothing is applied, Host uses no resources.
 type Host struct {
 	dir    string
 	lookup network.Exchange
@@ -65,10 +64,9 @@ type networkServer struct {
 	wg     sync.WaitGroup
 }
 
-// NewHost returns the bridge mode of the calling process's network namespace.
-// It keeps two files in dir while something is applied, by which the next one finds
-// what this one leaves. Lookup asks the host's resolver. Denied gets what was refused to
-// the VM with that id.
+// NewHost returns the bridge mode of the calling process's network namespace. While something is
+// applied, it keeps two files in dir, with which the next Host finds what this one leaves. lookup
+// asks the host's resolver. denied gets what was refused to the VM with that id.
 func NewHost(dir string, lookup network.Exchange, denied func(id string, d banger.Denial), log *slog.Logger) *Host {
 	h := &Host{dir: dir, lookup: lookup, denied: denied, log: log, listen: map[netip.Addr]*networkServer{}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -161,8 +159,8 @@ func (h *Host) Close() {
 	h.release()
 }
 
-// Apply is Bridge.Apply, and serves what c says. An error is logged too, and what it
-// left undone is tried again.
+// Apply calls Bridge.Apply and serves the networks in c. It also logs an error, and tries again
+// later what has failed.
 func (h *Host) Apply(ctx context.Context, c Config) error {
 	h.apply.Lock()
 	defer h.apply.Unlock()
@@ -202,8 +200,8 @@ func (h *Host) applyOnce(ctx context.Context, c Config) error {
 	return os.Remove(inUse)
 }
 
-// newVM returns the VM of a port. It is old with the port's policy if old is the same VM, so that
-// the names that it was told are kept.
+// newVM returns the VM of a port. If old is the same VM, newVM returns old with the port's policy,
+// and keeps its learned names.
 func (h *Host) newVM(p Port, old *bridgedVM) *bridgedVM {
 	if old != nil && old.id == p.ID {
 		old.Guard.Set(p.Policy)

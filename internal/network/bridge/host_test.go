@@ -33,7 +33,7 @@ func newHostLab(t *testing.T, networks ...Network) *hostLab {
 	return l
 }
 
-// newHost is a new daemon. One record is known to the resolver.
+// newHost returns a Host, as for a new daemon. Its resolver knows one record.
 func (l *hostLab) newHost() *Host {
 	lookup := func(_ context.Context, query []byte, _ bool) ([]byte, error) {
 		var q dns.Msg

@@ -104,8 +104,7 @@ func (p *place) route(dst, via string) {
 	p.must(p.nl.RouteAdd(&netlink.Route{Dst: to, Gw: net.ParseIP(via)}))
 }
 
-// serve answers TCP and UDP on a port with what comes in, and returns where the
-// senders of datagrams are told.
+// serve echoes TCP and UDP on a port, and returns a channel with the senders of datagrams.
 func (p *place) serve(port int) <-chan netip.AddrPort {
 	p.t.Helper()
 	from := make(chan netip.AddrPort, 1<<16)
@@ -158,7 +157,7 @@ func (p *place) dial(network, to string) (c net.Conn, err error) {
 	return c, err
 }
 
-// echo reports whether what is sent comes back.
+// echo reports whether what it sends comes back.
 func echo(c net.Conn, wait time.Duration) error {
 	_ = c.SetDeadline(time.Now().Add(wait))
 	if _, err := c.Write([]byte("hello")); err != nil {
@@ -262,7 +261,7 @@ func (l *lab) port(n int, at int, rules string) Port {
 		MAC: network.MAC(id), UID: uint32(os.Getuid()), Policy: p}
 }
 
-// boot is a VM: a place whose eth0 is tied to the tap of p.
+// boot returns a VM: a place whose eth0 is connected to the tap of p.
 func (l *lab) boot(p Port) *place {
 	l.Helper()
 	vm := newPlace(l.T)

@@ -17,8 +17,9 @@ import (
 	"banger"
 )
 
-// toldNames are the names that one VM was told, by address: until when each holds. Names stay
-// after that, as long as there is room, because flows that began by them go on.
+// toldNames are the names for which one VM was given addresses: by address, the time until which
+// each name is valid. Names stay after that time as long as there is room, because flows that began
+// with them continue.
 type toldNames struct {
 	names map[netip.Addr]map[string]time.Time
 }
@@ -26,9 +27,9 @@ type toldNames struct {
 // maxTold bounds the addresses of one VM.
 const maxTold = 4096
 
-// Learn notes that the VM is about to be told addr for a name. The resolver must
-// call it before it answers, and must not answer when it fails: a rule that denies
-// a name could not hold. Name is in lower case and without a final dot.
+// Learn records that the VM is about to be given addr for a name. The resolver must call it before
+// it answers, and must not answer if Learn fails: otherwise a rule that denies a name could not be
+// enforced. name is in lower case and without a final dot.
 func (b *Bridge) Learn(ctx context.Context, id, name string, addr netip.Addr, ttl time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -65,7 +66,7 @@ func (b *Bridge) Learn(ctx context.Context, id, name string, addr netip.Addr, tt
 		t.names[addr][name] = until
 	}
 	if !matters {
-		return nil // but a policy to come may speak of it
+		return nil // but a later policy may contain it
 	}
 	if err := b.syncLearned(ctx, now); err != nil {
 		return failed("learn a name", err)
@@ -99,9 +100,8 @@ func (b *Bridge) syncLearned(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// addLearned declares the elements of all names that are valid. The kernel drops
-// them by itself when the last name of an address has expired; Watch does when one
-// of several has.
+// addLearned declares the elements of all valid names. The kernel drops an element when the last
+// name of its address has expired. If one of several names has expired, Watch updates the element.
 func (b *Bridge) addLearned(tables []nft.Table, now time.Time) {
 	for _, s := range tables[1].Sets {
 		if s.Name != "learned" {
@@ -137,8 +137,8 @@ func (b *Bridge) addAddress(s *nft.Set, p Port, addr netip.Addr, names map[strin
 	}
 }
 
-// keeps reports whether an element stays that is not declared: one that a former Bridge
-// learned for a VM whose policy has not changed since.
+// keeps reports whether an element stays although it is not declared: an earlier Bridge learned it
+// for a VM whose policy has not changed since.
 func (b *Bridge) keeps(s *nft.Set, e nftables.SetElement) bool {
 	if s.Name != "learned" {
 		return false

@@ -30,7 +30,7 @@ func bridgeSysctls(n Network) [][2]string {
 	}
 }
 
-// Taps are ports and nothing else.
+// Taps are only ports.
 func tapSysctls() [][2]string {
 	return [][2]string{
 		{"disable_ipv6", "1"}, {"rp_filter", "1"}, {"drop_unicast_in_l2_multicast", "1"}, {"forwarding", "0"},

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncNeighbours tells the bridge which MAC address is at which port, and the host
-// which address has which MAC address, so that neither is learned from guests.
+// syncNeighbours sets static entries: for the bridge the port of each MAC address, and for the host
+// the MAC address of each address. Neither is then learned from guests.
 func (b *Bridge) syncNeighbours(c Config) error {
 	names, err := b.linkNames()
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 	"banger"
 )
 
-// changes opens a count of what the kernel tells of nftables and links.
+// changes opens a counter of the kernel's messages about nftables and links.
 func (l *lab) changes() func() int {
 	l.Helper()
 	var sockets []*nl.NetlinkSocket
@@ -58,8 +58,8 @@ func (l *lab) changes() func() int {
 	}
 }
 
-// settle waits until the kernel has told of all that an Apply has caused. That a link without
-// a VMM is down, it tells up to a second later (linkwatch).
+// settle waits until the kernel has reported everything that an Apply has caused. It reports up to
+// a second later that a link without a VMM is down (linkwatch).
 func (l *lab) settle() {
 	l.Helper()
 	s, err := nl.SubscribeAt(netns.NsHandle(int(l.host.ns.Fd())), netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
@@ -204,7 +204,7 @@ func TestSpoofedFramesGoNowhere(t *testing.T) {
 	})
 }
 
-// hellos is the source port of datagrams that only find out whether a port is open.
+// hellos is the source port of datagrams that only test whether a port is open.
 const hellos = 1
 
 // openPort opens a tap and returns when the bridge takes frames from it, which is some
@@ -229,7 +229,7 @@ func (l *lab) openPort(p Port, n Network, seen <-chan netip.AddrPort) *os.File {
 	}
 }
 
-// awaitDatagram returns whose datagram comes next, hellos aside.
+// awaitDatagram returns the sender of the next datagram, except hellos.
 func awaitDatagram(t *testing.T, seen <-chan netip.AddrPort) netip.AddrPort {
 	t.Helper()
 	for timeout := time.After(30 * time.Second); ; {
@@ -382,8 +382,8 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// snapshot tells all that Bridge could have changed, in the kernel's own bytes where
-// they do not have counters in them.
+// snapshot returns all that Bridge could have changed, in the kernel's own bytes except where they
+// contain counters.
 func (l *lab) snapshot() string {
 	l.Helper()
 	var b strings.Builder

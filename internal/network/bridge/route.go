@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Protocol and priority tell our routing rules from others. They come after the local
-// table, and before what VPNs add, which is at home around 32000.
+// Protocol and priority identify our routing rules. The rules come after the local table and before
+// those of VPNs, which usually have priorities near 32000.
 const (
 	ruleProtocol = 97
 	ruleGuests   = 10600 + iota // what comes from a bridge and may not pass
@@ -21,8 +21,8 @@ const (
 	ruleForeign                 // what others send through a link that forwards because of us
 )
 
-// routingRules closes the way from and to each network to packets without our mark.
-// The rules do not depend on nftables. Opened are links that forward for us only.
+// routingRules returns rules that drop packets without our mark from and to each network. The rules
+// do not depend on nftables. opened are links that forward only because of us.
 func (c Config) routingRules(opened []string) []netlink.Rule {
 	var out []netlink.Rule
 	add := func(priority int, iif string, to netip.Prefix, mark, mask uint32, table int) {

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The marks that packets of guests carry. Without them the fences, which no flush
-// of a ruleset removes, drop the packets: the bridge's (fence.go) those that
-// were not admitted, the routing rules (route.go) those that were not allowed.
+// The marks of guests' packets. Packets without them are dropped by the fences, which a flush of
+// the ruleset does not remove: the bridge's fence (fence.go) drops packets that were not admitted,
+// and the routing rules (route.go) drop packets that were not allowed.
 const (
 	markAdmitted = 1 << 28
 	markAllowed  = 1 << 29
@@ -38,11 +38,10 @@ func addressTypes(more ...nftables.SetDatatype) []nftables.SetDatatype {
 	return append([]nftables.SetDatatype{nftables.TypeIFName, nftables.TypeEtherAddr}, more...)
 }
 
-// tables declares the rules, which are the same for any number of VMs; what differs
-// is in the sets.
+// tables declares the rules, which are the same for any number of VMs. Only the sets differ.
 //
-// Learned and allow have the same key. Learned has the addresses that the guest was
-// told for names of which its policy speaks, and decides wholly on these.
+// learned and allow have the same key. learned has the addresses that the guest was given for names
+// in its policy, and alone decides on these.
 func (c Config) tables() []nft.Table {
 	frames := &nftables.Table{Name: tableName, Family: nftables.TableFamilyBridge}
 	packets := &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}

@@ -37,7 +37,7 @@ func TestTheTablesAsText(t *testing.T) {
 	}
 }
 
-// twoGuests is two networks, with a VM that may go anywhere and one that may not.
+// twoGuests returns two networks, with a VM that may go anywhere and one that may not.
 func twoGuests(t *testing.T) Config {
 	t.Helper()
 	deny, err := banger.ParsePolicy("allow 8.8.8.0/24 tcp:80,443\nallow host tcp:8080\ndefault deny")

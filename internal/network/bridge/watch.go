@@ -18,9 +18,8 @@ const (
 	watchPause = 20 * time.Millisecond
 )
 
-// Watch repairs what other programs change, until ctx ends. It gives what went wrong to report,
-// and tries again. What Apply itself changes makes it look once more,
-// and find nothing to do.
+// Watch repairs what other programs change, until ctx ends. It passes errors to report and tries
+// again. After a change by Apply itself, it checks once more and finds nothing to do.
 func (b *Bridge) Watch(ctx context.Context, report func(error)) error {
 	ns := netns.NsHandle(int(b.ns.Fd()))
 	nft, err := nl.SubscribeAt(ns, netns.None(), unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
@@ -52,8 +51,8 @@ func (b *Bridge) Watch(ctx context.Context, report func(error)) error {
 	return ctx.Err()
 }
 
-// listen says on changed that something came, or was lost. It looks at ctx often
-// enough to end soon.
+// listen signals on changed that a message has come or was lost. It checks ctx often enough to end
+// soon.
 func listen(ctx context.Context, s *nl.NetlinkSocket, changed chan<- struct{}) {
 	timeout := unix.NsecToTimeval(int64(200 * time.Millisecond))
 	if err := s.SetReceiveTimeout(&timeout); err != nil {
@@ -92,7 +91,7 @@ func (b *Bridge) repair(ctx context.Context, changed <-chan struct{}, report fun
 			wait = watchRetry
 		}
 		timer.Reset(wait)
-		pause := time.NewTimer(watchPause) // so that somebody who flushes for ever does not take a whole CPU
+		pause := time.NewTimer(watchPause) // a program that flushes in a loop must not use up a CPU
 		select {
 		case <-ctx.Done():
 			pause.Stop()
@@ -102,8 +101,7 @@ func (b *Bridge) repair(ctx context.Context, changed <-chan struct{}, report fun
 	}
 }
 
-// again applies what was applied last and returns when to do so again because a
-// name expires.
+// again repeats the latest Apply. It returns when to do so again because a name expires.
 func (b *Bridge) again(ctx context.Context) (time.Duration, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

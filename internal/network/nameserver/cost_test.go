@@ -25,8 +25,8 @@ var (
 	pointer  = []byte{0xc0, 12}
 )
 
-// bomb is the answer to query with a question about the longest name and as many records of a type
-// as a message has room for.
+// bomb returns an answer to query with a question about the longest name, and as many records of a
+// type as fit into a message.
 func bomb(query []byte, kind uint16, data []byte) []byte {
 	m := append([]byte(nil), query...)
 	m[2] |= 0x80
@@ -78,7 +78,7 @@ func TestAnswersTakeLittleMemoryAtOnce(t *testing.T) {
 	}
 }
 
-// allTypes is a bitmap of all types (RFC 4034, 4.1.2).
+// allTypes returns a bitmap of all types (RFC 4034, 4.1.2).
 func allTypes() (b []byte) {
 	for window := range 256 {
 		b = append(append(b, byte(window), 32), bytes.Repeat([]byte{0xff}, 32)...)
@@ -86,7 +86,7 @@ func allTypes() (b []byte) {
 	return b
 }
 
-// parameters are many without values (RFC 9460, 2.2).
+// parameters returns many parameters without values (RFC 9460, 2.2).
 func parameters() (b []byte) {
 	for key := range 15_000 {
 		b = append(binary.BigEndian.AppendUint16(b, uint16(1000+key)), 0, 0)
@@ -94,7 +94,7 @@ func parameters() (b []byte) {
 	return b
 }
 
-// newGuest returns a guest that may ask and know anything.
+// newGuest returns a guest whose policy allows every question and answer.
 func newGuest(lookup network.Exchange) *Guest {
 	return &Guest{
 		Guard:  policy.NewGuard(banger.Policy{Default: banger.Allow}, nil),
@@ -168,7 +168,7 @@ func TestOnlyQuestionsAreUnpacked(t *testing.T) {
 	}
 }
 
-// more gives a question one additional record.
+// more adds one additional record to a question.
 func more(m []byte) []byte {
 	m[11] = 1
 	return m

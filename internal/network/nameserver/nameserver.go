@@ -1,6 +1,5 @@
-// Package nameserver answers the DNS questions of guests: by the host's resolver, as far as a
-// guest's policy lets the guest ask and know, and within bounds of memory. Both kinds of network
-// serve it on sockets of their own.
+// Package nameserver answers the DNS questions of guests with the host's resolver, within the
+// limits of a guest's policy and of memory. Both kinds of network serve it on their own sockets.
 //
 // The package must not know of network stacks, netlink, VMMs or rows.
 package nameserver
@@ -32,7 +31,7 @@ const (
 	maxStreams   = 16
 )
 
-// Guest says how the questions of one guest are answered.
+// Guest defines how the questions of one guest are answered.
 type Guest struct {
 	Guard  *policy.Guard
 	Lookup network.Exchange // asks the host's resolver
@@ -40,8 +39,8 @@ type Guest struct {
 	// Own answers a question that needs no resolver. A nil answer means that Lookup is asked.
 	// Own may be nil.
 	Own func(q *dns.Msg, name string) *dns.Msg
-	// Learn is called before the guest is told addr for the names of a chain. The guest is
-	// not told if it fails.
+	// Learn is called before the guest gets addr as an answer for the names of a chain. If Learn
+	// fails, the guest does not get the answer.
 	Learn func(ctx context.Context, chain []string, addr netip.Addr, ttl time.Duration) error
 
 	large unpacker
@@ -205,8 +204,8 @@ func notImplemented(query []byte) []byte {
 	return b
 }
 
-// resolve asks the resolver what the policy lets the guest ask, and removes from
-// the answer what the policy does not let it know. Other large answers wait until held ends.
+// resolve asks the resolver if the policy allows the question, and removes from the answer what the
+// policy does not allow. Other large answers wait until held ends.
 func (g *Guest) resolve(ctx context.Context, q *dns.Msg, source uint16, stream bool, held *hold) *dns.Msg {
 	if len(q.Question) != 1 || q.Opcode != dns.OpcodeQuery {
 		return new(dns.Msg).SetRcode(q, dns.RcodeNotImplemented)
@@ -248,7 +247,7 @@ func (g *Guest) resolve(ctx context.Context, q *dns.Msg, source uint16, stream b
 	return g.filter(ctx, q, &r, source, name)
 }
 
-// filter removes from an answer what the guest may not know, and lets Learn remember the rest.
+// filter removes from an answer what the policy does not allow, and calls Learn for the rest.
 func (g *Guest) filter(ctx context.Context, q, r *dns.Msg, source uint16, name string) *dns.Msg {
 	chain, ttl := aliases(r.Answer, name)
 	if ok, why := g.Guard.MayResolve(chain); !ok {
@@ -327,8 +326,8 @@ func aliases(answer []dns.RR, name string) (chain []string, ttl time.Duration) {
 	return chain, ttl
 }
 
-// refuse answers that the policy forbids the name, with the reason for clients that
-// read it (RFC 8914, code 15).
+// refuse returns an answer that says that the policy forbids the name. It contains the reason for
+// clients that read it (RFC 8914, code 15).
 func (g *Guest) refuse(q *dns.Msg, source uint16, name, why string) *dns.Msg {
 	g.Guard.Deny(banger.Denial{Protocol: "dns", Source: source, Name: name, Rule: why})
 	r := new(dns.Msg).SetRcode(q, dns.RcodeRefused)

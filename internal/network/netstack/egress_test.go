@@ -56,7 +56,7 @@ func TestEgressMatrix(t *testing.T) {
 	}
 }
 
-// tryTCP returns what the server calls itself. Who is refused is told at once.
+// tryTCP returns the name that the server sends. A refused connection fails at once.
 func tryTCP(t *testing.T, g *guest, to string, _ bool) string {
 	conn, err := g.dial("tcp", to+":80")
 	if err != nil {
@@ -74,8 +74,8 @@ func tryTCP(t *testing.T, g *guest, to string, _ bool) string {
 	return strings.TrimSpace(string(name))
 }
 
-// tryUDP sends a datagram and waits for its echo: for long when one is due, else
-// until the stack has done all that came before a later question.
+// tryUDP sends a datagram and waits for its echo. If an echo is expected, it waits long; otherwise
+// until the stack has handled everything before a later question.
 func tryUDP(t *testing.T, g *guest, to string, due bool) string {
 	conn, err := g.dial("udp", to+":80")
 	if err != nil {

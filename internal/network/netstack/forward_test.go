@@ -255,9 +255,9 @@ func TestAStrangerWhoIsGoneIsNotHeard(t *testing.T) {
 	}
 }
 
-// awaitForgotten returns when the kernel has forgotten whose the closed connections to at were. When
-// it has acknowledged their ends, of which it tells no program, it lists them as of root, in state 06,
-// TIME_WAIT (proc_net(5)).
+// awaitForgotten returns when the kernel has forgotten the owners of the closed connections to at.
+// After it has acknowledged their ends, of which it informs no program, it lists them as
+// connections of root in state 06, TIME_WAIT (proc_net(5)).
 func awaitForgotten(t *testing.T, at netip.AddrPort) {
 	t.Helper()
 	to := fmt.Sprintf("0100007F:%04X", at.Port())

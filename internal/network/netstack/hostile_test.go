@@ -104,7 +104,7 @@ func frame(to, from net.HardwareAddr, kind uint16, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, kind), payload...)
 }
 
-// echoRequest is a ping of the gateway.
+// echoRequest returns a ping of the gateway.
 func echoRequest(from net.IP) []byte {
 	p := make([]byte, 36)
 	p[0], p[8], p[9] = 0x45, 64, 1
@@ -118,7 +118,7 @@ func echoRequest(from net.IP) []byte {
 	return p
 }
 
-// fix mends the checksum of an echo request's frame.
+// fix corrects the checksum of an echo request's frame.
 func fix(f []byte) {
 	f[14+22], f[14+23] = 0, 0
 	binary.BigEndian.PutUint16(f[14+22:], sum(f[14+20:]))

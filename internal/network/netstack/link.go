@@ -184,7 +184,7 @@ func (l *link) ParseHeader(pkt *stack.PacketBuffer) bool {
 	return ok
 }
 
-// WritePackets sends packets in order. It waits for a guest that takes none.
+// WritePackets sends packets in order. If the guest does not take them, it waits.
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	for i, pkt := range pkts.AsSlice() {
 		l.in.Add(uint64(pkt.Size()))

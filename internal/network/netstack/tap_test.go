@@ -30,7 +30,7 @@ import (
 	"banger/internal/network"
 )
 
-// tapRole is who a process of TestATapInANamespaceIsServedByAnOrdinaryUser is.
+// tapRole names the role of a process of TestATapInANamespaceIsServedByAnOrdinaryUser.
 const tapRole = "BANGER_TEST_TAP"
 
 // TestATapInANamespaceIsServedByAnOrdinaryUser is the network of a VMM that only speaks tap: the
@@ -83,7 +83,7 @@ func isHostsRoot(t *testing.T) bool {
 	return slices.Equal(strings.Fields(string(ids)), []string{"0", "0", "4294967295"})
 }
 
-// tapShim is outside of the namespace.
+// tapShim is the process outside of the namespace.
 func tapShim(t *testing.T) {
 	status, err := os.ReadFile("/proc/self/status")
 	networktest.Check(t, err)
@@ -160,8 +160,8 @@ func receiveFile(conn *net.UnixConn) (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), "tap"), nil
 }
 
-// tapVMM is inside: it makes the tap, hands its other side out, and is then a VMM
-// that opens it by its name, without any right.
+// tapVMM is the process inside of the namespace. It makes the tap and hands out its other side.
+// Then it is a VMM that opens the tap by its name, without any capability.
 func tapVMM(t *testing.T) {
 	f, err := net.FileConn(os.NewFile(3, "shim"))
 	networktest.Check(t, err)
@@ -202,7 +202,7 @@ func tapVMM(t *testing.T) {
 	tapGuest(t, guest, port)
 }
 
-// openTapWithoutRights opens it on a thread that has given up all capabilities.
+// openTapWithoutRights opens the tap on a thread that has given up all capabilities.
 func openTapWithoutRights(t *testing.T, name string) (f *os.File) {
 	t.Helper()
 	ns, err := os.Open("/proc/thread-self/ns/net")
@@ -221,7 +221,7 @@ func openTapWithoutRights(t *testing.T, name string) (f *os.File) {
 	return f
 }
 
-// tapGuest is what the guest then sees: the network that its policy allows.
+// tapGuest checks that the guest can use the network as its policy allows.
 func tapGuest(t *testing.T, guest *networktest.Namespace, port int) {
 	guest.In(t, func() error {
 		conn, err := net.DialTimeout("tcp4", netip.AddrPortFrom(network.UserGateway, uint16(port)).String(), patience)

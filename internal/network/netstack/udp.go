@@ -23,8 +23,8 @@ import (
 
 const protocolIPv4 = ipv4.ProtocolNumber
 
-// datagram answers a guest's UDP packet for which the stack has no endpoint. False
-// tells the guest that the port is unreachable.
+// datagram answers a guest's UDP packet for which the stack has no endpoint. If it returns false,
+// the guest gets the error that the port is unreachable.
 func (s *Stack) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	key := network.FlowKey{
 		Protocol:    network.UDP,
@@ -64,9 +64,9 @@ func dialDatagrams(to netip.AddrPort) (net.Conn, error) {
 	return d.Dial("udp4", to.String())
 }
 
-// carry registers a datagram flow on the host's socket conn, which it owns, and
-// gives every datagram of it to deliver. Unless failed is nil, it gets the errors of the socket
-// that tell of an earlier datagram; the socket works on after them.
+// carry registers a datagram flow on the host's socket conn, which it owns, and passes every
+// datagram of it to deliver. Unless failed is nil, it gets the socket's errors about earlier
+// datagrams. The socket still works after them.
 func (s *Stack) carry(f *network.Flow, conn net.Conn, deliver func([]byte), failed func(error)) bool {
 	tell := func(err error) bool {
 		errno, ok := errors.AsType[unix.Errno](err)
@@ -83,8 +83,8 @@ func (s *Stack) carry(f *network.Flow, conn net.Conn, deliver func([]byte), fail
 	}
 	f.End = func() { conn.Close() }
 	f.Send = func(p []byte) {
-		// A full socket loses the datagram, as a full link does. An error that the network has
-		// told of an earlier one is told first, and keeps this one back.
+		// A full socket loses the datagram, as a full link does. If the socket has an error about an
+		// earlier datagram, the call returns that error and does not send this one.
 		raw.Write(func(fd uintptr) bool {
 			if _, err := unix.Write(int(fd), p); tell(err) {
 				unix.Write(int(fd), p)
@@ -199,7 +199,7 @@ func (s *Stack) echo(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool
 	return true
 }
 
-// sendEcho gives an answer the identifier that the guest knows.
+// sendEcho sends an answer with the identifier that the guest has used.
 func (s *Stack) sendEcho(f *network.Flow, p []byte) {
 	if len(p) < header.ICMPv4MinimumSize || header.ICMPv4(p).Type() != header.ICMPv4EchoReply {
 		return
@@ -212,8 +212,8 @@ func (s *Stack) sendEcho(f *network.Flow, p []byte) {
 	s.sendIP(f.Destination.Addr(), header.ICMPv4ProtocolNumber, head, payload)
 }
 
-// unreachable tells the guest that pkt was refused by an administrator (RFC 1812,
-// 5.2.7.1, code 13), so that it need not wait.
+// unreachable informs the guest that an administrator refuses pkt (RFC 1812, 5.2.7.1, code 13), so
+// the guest need not wait.
 func (s *Stack) unreachable(from netip.Addr, pkt *stack.PacketBuffer) {
 	head := make(header.ICMPv4, header.ICMPv4MinimumSize)
 	head.SetType(header.ICMPv4DstUnreachable)
@@ -223,8 +223,8 @@ func (s *Stack) unreachable(from netip.Addr, pkt *stack.PacketBuffer) {
 	s.sendIP(network.UserGateway, header.ICMPv4ProtocolNumber, head, quoted)
 }
 
-// closedCodes are the errors by which a host's socket tells that a datagram was not delivered
-// (net/ipv4/icmp.c, icmp_err_convert), and what the guest's kernel is told then.
+// closedCodes are the errors by which a host's socket reports that a datagram was not delivered
+// (net/ipv4/icmp.c, icmp_err_convert), with the codes that the guest's kernel gets for them.
 var closedCodes = map[unix.Errno]header.ICMPv4Code{
 	unix.ECONNREFUSED: header.ICMPv4PortUnreachable,
 	unix.EHOSTUNREACH: header.ICMPv4HostUnreachable,
@@ -233,9 +233,9 @@ var closedCodes = map[unix.Errno]header.ICMPv4Code{
 	unix.ENONET:       header.ICMPv4NetUnreachable,
 }
 
-// tellClosed tells the guest that a datagram of the flow was not delivered, as the destination
-// would, within the stack's bound of such messages. It quotes a datagram of the flow without
-// content, which is all that a kernel looks at (RFC 792).
+// tellClosed informs the guest that a datagram of the flow was not delivered, as the destination
+// would, within the stack's limit of such messages. It quotes a datagram of the flow without
+// content, because a kernel looks only at the header (RFC 792).
 func (s *Stack) tellClosed(f *network.Flow, err error) {
 	errno, _ := errors.AsType[unix.Errno](err)
 	code, ok := closedCodes[errno]

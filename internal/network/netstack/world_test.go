@@ -25,11 +25,11 @@ import (
 // TestMain runs the tests in a namespace of their own.
 func TestMain(m *testing.M) { networktest.Main(m, os.Getenv(tapRole) != "") }
 
-// patience bounds every wait.
+// patience is the time limit of every wait.
 const patience = networktest.Patience
 
-// guest is a namespace whose one NIC is a tap, with a stack of ours at its other
-// end: a real kernel sends real packets.
+// guest is a namespace whose one NIC is a tap with a Stack at its other end: a real kernel sends
+// real packets.
 type guest struct {
 	*networktest.Namespace
 	stack *netstack.Stack

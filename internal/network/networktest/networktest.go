@@ -1,5 +1,5 @@
-// Package networktest is what the tests of networks share: namespaces, an Internet behind the
-// host in which every address answers, and the table of who is reached under which policy.
+// Package networktest has what the tests of networks share: namespaces, an Internet behind the host
+// in which every address answers, and a table of the destinations that each policy allows.
 //
 // It must not know of the packages that it tests, so that their own tests can use it.
 package networktest
@@ -25,9 +25,9 @@ const Patience = 30 * time.Second
 
 const inNamespace = "BANGER_TEST_NAMESPACE"
 
-// Main runs all tests of a package in a network namespace of their own, in which they are
-// root: an ordinary user's in a user namespace too. Bare says that the process leaves its
-// namespace as it is, because it has one of its own, or no rights in it.
+// Main runs all tests of a package in a new network namespace, as root there; for an ordinary user
+// that needs a user namespace as well. With bare, the process stays in its namespace, because it
+// has its own or has no rights in it.
 func Main(m *testing.M, bare bool) {
 	if os.Getenv(inNamespace) != "" {
 		runtime.LockOSThread() // no test changes the namespace of the first thread

@@ -9,8 +9,8 @@ import (
 	"banger/internal/network"
 )
 
-// Cell is a box of destinations with one verdict. The cells of one VM do not overlap, so
-// that their order means nothing.
+// Cell is a set of destinations with one verdict. The cells of one VM do not overlap, so their
+// order does not matter.
 type Cell struct {
 	Local     bool       // the destination is an address of the host
 	First     netip.Addr // first of a range of addresses
@@ -22,13 +22,13 @@ type Cell struct {
 
 var allPorts = banger.PortRange{First: 0, Last: 65535}
 
-// reach is what of one address a VM may reach: the allowed ports by protocol, in
-// order and not adjacent.
+// reach is the set of allowed ports of one address, by protocol. The ranges are in order and not
+// adjacent.
 type reach map[network.Protocol][]banger.PortRange
 
 func lastOf(p netip.Prefix) uint32 { return ipaddr.Number(p.Addr()) | uint32(1<<(32-p.Bits())-1) }
 
-// decide says what Guard says, for all protocols and ports of one address at once.
+// decide returns what Guard decides for all protocols and ports of one address.
 func decide(p banger.Policy, rules []rule, addr netip.Addr, names []string, local bool) reach {
 	out := reach{}
 	if unreachable(addr) {
@@ -216,8 +216,8 @@ func CompileSubnet(subnet netip.Prefix) []Cell {
 	return []Cell{anything(false, subnet.Addr(), ipaddr.FromNumber(lastOf(subnet)))}
 }
 
-// CompileNames returns cells for all protocols and ports of an address that the guest was told
-// by these names. It returns none if the names change nothing.
+// CompileNames returns cells for all protocols and ports of an address that the guest was given for
+// these names. It returns no cells if the names change nothing.
 func CompileNames(p banger.Policy, addr netip.Addr, names []string) (cells []Cell) {
 	rules := ready(p)
 	if unreachable(addr) || !namesMatter(rules, names) {
@@ -232,8 +232,8 @@ func CompileNames(p banger.Policy, addr netip.Addr, names []string) (cells []Cel
 	return cells
 }
 
-// Reaches decides on one flow as the cells do: to an address that the guest was told by these
-// names, and that is one of the host if local says so.
+// Reaches decides on one flow as the cells do. names are those for which the guest was given the
+// address. local says that the address belongs to the host.
 func Reaches(p banger.Policy, dst netip.AddrPort, proto network.Protocol, names []string, local bool) bool {
 	return decide(p, ready(p), dst.Addr(), names, local).allows(proto, dst.Port())
 }

@@ -20,18 +20,18 @@ import (
 	"banger/internal/network"
 )
 
-// never lists what no rule opens: packets to these have no meaning outside of the
-// guest, or would reach the host's own services.
+// never lists addresses that no rule opens: packets to them have no meaning outside of the guest,
+// or would reach the host's own services.
 var never = ipaddr.Prefixes(ipaddr.Loopback, ipaddr.Nowhere, ipaddr.Multicast)
 
-// localNetworks lists the local networks (RFC 1918, RFC 6598). The metadata service of a cloud
-// lies within them.
+// localNetworks lists the local networks (RFC 1918, RFC 6598). The metadata service of some clouds
+// is in them.
 var localNetworks = ipaddr.Prefixes(ipaddr.Private)
 
-// special lists what is closed unless a rule names it.
+// special lists addresses that are closed unless a rule names them.
 var special = ipaddr.Prefixes(ipaddr.LinkLocal, ipaddr.Metadata, ipaddr.Reserved, ipaddr.Private)
 
-// unreachable reports whether addr is one that no rule opens.
+// unreachable reports whether no rule can open addr.
 func unreachable(addr netip.Addr) bool { return within(never, addr) }
 
 func within(list []netip.Prefix, a netip.Addr) bool {
@@ -43,7 +43,7 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// The built-in rules, as denials tell them. A denied address has one of them as its class.
+// The names of the built-in rules in denials. A denied address has one of them as its class.
 const (
 	ruleNever    = "built in: such addresses are never reachable"
 	ruleSpecial  = "built in: private, link-local and metadata addresses need a rule that names them"
@@ -51,9 +51,8 @@ const (
 	ruleHost     = "built in: the host's own addresses need a rule that names them"
 )
 
-// Guard decides what one guest may reach. It also remembers which addresses the
-// guest was told for which names, so that rules may speak of names. Its methods may be
-// called concurrently.
+// Guard decides what one guest may reach. It remembers for which names the guest was given which
+// addresses, because rules can contain names. Its methods may be called concurrently.
 type Guard struct {
 	denied func(banger.Denial)
 
@@ -81,7 +80,7 @@ func NewGuard(p banger.Policy, denied func(banger.Denial)) *Guard {
 	return g
 }
 
-// Set replaces the policy by p, which is valid. Names that the guest was told stay.
+// Set replaces the policy by p, which must be valid. The remembered names stay.
 func (g *Guard) Set(p banger.Policy) {
 	rules := ready(p)
 	g.mu.Lock()
@@ -106,8 +105,8 @@ func ready(p banger.Policy) []rule {
 	return rules
 }
 
-// Admit decides on a new flow of a user network. It returns where the flow really goes, and the
-// names by which the guest was told the destination's address. It tells of a denial.
+// Admit decides on a new flow of a user network. It returns the real destination of the flow, and
+// the names for which the guest was given the destination's address. It reports a denial.
 func (g *Guard) Admit(k network.FlowKey) (target netip.AddrPort, names []string, ok bool) {
 	names = g.namesOf(k.Destination.Addr(), time.Now())
 	target, ok, why := g.decide(k, names)
@@ -117,7 +116,7 @@ func (g *Guard) Admit(k network.FlowKey) (target netip.AddrPort, names []string,
 	return target, names, ok
 }
 
-// StillAllows decides on a flow once more, with the names that it began with. It tells of nothing.
+// StillAllows decides on a flow again, with the names that it began with. It reports no denial.
 func (g *Guard) StillAllows(f *network.Flow) bool {
 	if f.Protocol == network.ForwardedTCP || f.Protocol == network.ForwardedUDP {
 		return true
@@ -126,8 +125,8 @@ func (g *Guard) StillAllows(f *network.Flow) bool {
 	return ok
 }
 
-// Explain decides on a flow to a destination to which the host has that route, and that the guest
-// was told by these names. It returns the rule that decides.
+// Explain decides on a flow and returns the rule that decides. route is the host's route to the
+// destination, and names are those for which the guest was given its address.
 func (g *Guard) Explain(k network.FlowKey, names []string, route ipaddr.Route) (ok bool, rule string) {
 	if isOwn(k.Destination.Addr()) {
 		_, ok, rule = g.decideHost(k)
@@ -136,7 +135,7 @@ func (g *Guard) Explain(k network.FlowKey, names []string, route ipaddr.Route) (
 	return g.decideRouted(k, names, route)
 }
 
-// DenyFlow tells of a denied flow, and which rule denied it.
+// DenyFlow reports a denied flow and the rule that denied it.
 func (g *Guard) DenyFlow(k network.FlowKey, names []string, rule string) {
 	g.Deny(banger.Denial{
 		Protocol: string(k.Protocol),
@@ -193,7 +192,7 @@ func classOf(addr netip.Addr, local bool) string {
 	return ""
 }
 
-// decideHost maps the gateway's ports to the host's loopback when a rule says so.
+// decideHost maps the gateway's ports to the host's loopback if a rule allows that.
 func (g *Guard) decideHost(k network.FlowKey) (target netip.AddrPort, ok bool, why string) {
 	toGateway := k.Protocol != network.ICMP && k.Destination.Addr() == network.UserGateway
 	g.mu.Lock()
@@ -212,7 +211,7 @@ func (r *rule) isName() bool {
 	return !r.prefix.IsValid() && !r.private && r.To != banger.ToAny && r.To != banger.ToHost
 }
 
-// matches looks at protocol and port only.
+// matches compares only the protocol and the port.
 func (r *rule) matches(k network.FlowKey) bool {
 	if r.Protocol != "" && r.Protocol != string(k.Protocol) {
 		return false
@@ -225,9 +224,9 @@ func (r *rule) matches(k network.FlowKey) bool {
 	return len(r.Ports) == 0
 }
 
-// to looks at the destination. An allowing rule opens an address of a closed class
-// only when it names that address itself: a name is what somebody else's DNS says. A
-// network names special addresses within it, but none of the host or of a metadata service.
+// to compares the destination. An allowing rule opens an address of a closed class only if it
+// contains that address itself, because foreign DNS servers decide what a name means. A network in
+// a rule opens special addresses within it, but no address of the host or of a metadata service.
 func (r *rule) to(addr netip.Addr, names []string, class string) bool {
 	closed := class != "" && r.Action == banger.Allow
 	single := closed && class != ruleSpecial
@@ -249,8 +248,8 @@ func (r *rule) to(addr netip.Addr, names []string, class string) bool {
 	return false
 }
 
-// matchName reports whether pattern stands for name. The pattern may begin with "*." for all names
-// below a domain. It compares labels, of which one may have a dot in it (RFC 1035, 5.1).
+// matchName reports whether pattern matches name. The pattern may begin with "*." for all names
+// below a domain. matchName compares labels, which may contain a dot (RFC 1035, 5.1).
 func matchName(pattern, name string) bool {
 	want, have := dns.SplitDomainName(pattern), dns.SplitDomainName(name)
 	if len(want) > 0 && want[0] == "*" {
@@ -263,8 +262,8 @@ func matchName(pattern, name string) bool {
 	return slices.EqualFunc(want, have, strings.EqualFold)
 }
 
-// MayResolve decides on a question, and returns the rule that forbids it. chain is the name asked
-// for and, in an answer, the aliases that it leads to: an alias that is denied denies the name.
+// MayResolve decides on a question, and returns the rule that forbids it. chain is the name in the
+// question and, in an answer, the aliases that it leads to. A denied alias denies the name.
 func (g *Guard) MayResolve(chain []string) (ok bool, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -291,8 +290,8 @@ func (g *Guard) nameAllowed(name string, alias bool) (bool, string) {
 	return alias || g.policy == banger.Allow, "default " + g.policy
 }
 
-// MayAnswer reports whether the guest may be told addr for a name. An address of a closed
-// class needs a rule that names it, so that no foreign DNS leads into the local network
+// MayAnswer reports whether the guest may be given addr as an answer. An address of a closed class
+// needs a rule that contains it. Otherwise foreign DNS could lead into the local network
 // (rebinding).
 func (g *Guard) MayAnswer(addr netip.Addr) bool {
 	route := ipaddr.RouteOf(addr)
@@ -321,10 +320,10 @@ const (
 	learnedGrace = 5 * time.Second // how long after an answer a connection to its address may begin at least
 )
 
-// Lifetime returns how long a rule about a name holds for an address that was told with ttl.
+// Lifetime returns how long a rule about a name applies to an address that was given with ttl.
 func Lifetime(ttl time.Duration) time.Duration { return min(max(ttl, learnedGrace), MaxTTL) }
 
-// Learn remembers that the guest was told addr for name, as long as there is room.
+// Learn remembers that the guest was given addr for name, as long as there is room.
 func (g *Guard) Learn(addr netip.Addr, name string, ttl time.Duration, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -376,11 +375,11 @@ func (g *Guard) Forget(now time.Time) {
 	}
 }
 
-// maxDeniedName bounds the names in a denial, in bytes: an address can have 64 names, and of
-// denials a thousand are kept.
+// maxDeniedName is the largest size of the names in a denial, in bytes. An address can have 64
+// names, and a thousand denials are kept.
 const maxDeniedName = 512
 
-// Deny tells of a denial, whose time it sets.
+// Deny reports a denial. It sets its time.
 func (g *Guard) Deny(d banger.Denial) {
 	if g.denied != nil {
 		d.Time = time.Now()

@@ -1,7 +1,7 @@
-// Package registrytest is a registry that fails on demand, for tests of what reads
-// from one. It speaks the reading half of the OCI distribution specification.
+// Package registrytest is a registry that fails on demand, for tests of code that reads from
+// registries. It implements the reading half of the OCI distribution specification.
 //
-// It must not know who reads, or what a test is.
+// It must not know which code reads, or what a test is.
 package registrytest
 
 import (
@@ -25,7 +25,7 @@ const (
 	Blob     = "blob"
 )
 
-// Server is one registry on loopback. Its knobs may be turned at any time.
+// Server is one registry on loopback. Its settings may be changed at any time.
 type Server struct {
 	http *httptest.Server
 
@@ -46,7 +46,7 @@ type Server struct {
 	redirect    map[string]string
 	check       func(*http.Request) (challenge string)
 	realm       string
-	tokens      map[string]int // what is left of their uses
+	tokens      map[string]int // remaining uses
 	issued      int
 }
 
@@ -68,26 +68,34 @@ func Start() *Server {
 	return s
 }
 
-// StartTLS is Start with a certificate of its own; Certificate returns it.
+// StartTLS is Start with TLS. Certificate returns the server's certificate.
 func StartTLS() *Server {
 	s := New()
 	s.http = httptest.NewTLSServer(s)
 	return s
 }
 
-// New returns a registry that listens nowhere, to be used as a handler.
+// New returns a registry that does not listen. It is used as a handler.
 func New() *Server {
-	return &Server{manifests: map[string]stored{}, blobs: map[string][]byte{}, requests: map[string]int{}, sent: map[string]int64{},
-		fail: map[string]*failure{}, redirect: map[string]string{}, release: make(chan struct{}), tokens: map[string]int{}}
+	return &Server{
+		manifests: map[string]stored{},
+		blobs:     map[string][]byte{},
+		requests:  map[string]int{},
+		sent:      map[string]int64{},
+		fail:      map[string]*failure{},
+		redirect:  map[string]string{},
+		release:   make(chan struct{}),
+		tokens:    map[string]int{},
+	}
 }
 
-// Close ends the server, and whoever is stalled.
+// Close ends the server and all stalled requests.
 func (s *Server) Close() {
 	s.Release()
 	s.http.Close()
 }
 
-// Certificate returns the DER bytes of what StartTLS made.
+// Certificate returns the certificate that StartTLS made, in DER.
 func (s *Server) Certificate() []byte { return s.http.Certificate().Raw }
 
 // Addr returns host:port.
@@ -112,7 +120,7 @@ func (s *Server) AddBlob(data []byte) string {
 	return digestOf(data)
 }
 
-// Layer is one layer: what is stored, and what it becomes when it is unpacked.
+// Layer is one layer: the stored bytes and the bytes after unpacking.
 type Layer struct{ Stored, Plain []byte }
 
 // AddImage stores an image of layers and returns its manifest's digest.
@@ -120,22 +128,34 @@ func (s *Server) AddImage(name, tag string, layers ...Layer) string {
 	return s.AddImageFor(runtime.GOARCH, name, tag, layers...)
 }
 
-// AddImageFor is AddImage of another architecture.
+// AddImageFor is AddImage for another architecture.
 func (s *Server) AddImageFor(arch, name, tag string, layers ...Layer) string {
 	diffIDs, descriptors := []string{}, []map[string]any{}
 	for _, l := range layers {
 		diffIDs = append(diffIDs, digestOf(l.Plain))
-		descriptors = append(descriptors, map[string]any{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": s.AddBlob(l.Stored), "size": len(l.Stored)})
+		descriptors = append(descriptors, map[string]any{
+			"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+			"digest":    s.AddBlob(l.Stored),
+			"size":      len(l.Stored),
+		})
 	}
-	config, _ := json.Marshal(map[string]any{"os": "linux", "architecture": arch, "config": map[string]any{"Cmd": []string{"/bin/sh"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}})
+	config, _ := json.Marshal(map[string]any{
+		"os":           "linux",
+		"architecture": arch,
+		"config":       map[string]any{"Cmd": []string{"/bin/sh"}},
+		"rootfs":       map[string]any{"type": "layers", "diff_ids": diffIDs},
+	})
 	const mediaType = "application/vnd.oci.image.manifest.v1+json"
 	body, _ := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": mediaType, "layers": descriptors,
-		"config": map[string]any{"mediaType": "application/vnd.oci.image.config.v1+json", "digest": s.AddBlob(config), "size": len(config)}})
+		"config": map[string]any{
+			"mediaType": "application/vnd.oci.image.config.v1+json",
+			"digest":    s.AddBlob(config),
+			"size":      len(config),
+		}})
 	return s.AddManifest(name, tag, mediaType, body)
 }
 
-// AddManifest stores a manifest under a tag and under its digest, which it returns.
+// AddManifest stores a manifest under a tag and under its digest, and returns the digest.
 func (s *Server) AddManifest(name, tag, mediaType string, body []byte) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,28 +165,28 @@ func (s *Server) AddManifest(name, tag, mediaType string, body []byte) string {
 	return digestOf(body)
 }
 
-// FailNext answers the next n requests of a kind with a status and a header.
+// FailNext makes the next n requests of a kind fail with a status and a header.
 func (s *Server) FailNext(kind string, n, status int, header http.Header) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fail[kind] = &failure{n, status, header}
 }
 
-// Cut breaks the connection of the next blobs after so many bytes of body.
+// Cut breaks the connection of the next blobs after a number of bytes of the body.
 func (s *Server) Cut(after, times int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cutAfter, s.cuts = after, times
 }
 
-// Stall sends half of the next blobs and then nothing until Release.
+// Stall makes the server send half of each of the next blobs and then nothing until Release.
 func (s *Server) Stall(times int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stalls = times
 }
 
-// Release ends all stalls, the connections with them.
+// Release ends all stalls and their connections.
 func (s *Server) Release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,21 +201,21 @@ func (s *Server) Corrupt(times int) {
 	s.corrupt = times
 }
 
-// IgnoreRange makes the server send whole blobs, whatever was asked.
+// IgnoreRange makes the server send whole blobs, whatever range is requested.
 func (s *Server) IgnoreRange(ignore bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ignoreRange = ignore
 }
 
-// Redirect sends all requests of a kind to url and the path that they had; "" ends it.
+// Redirect redirects all requests of a kind to url plus their path. "" stops that.
 func (s *Server) Redirect(kind, url string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.redirect[kind] = url
 }
 
-// RequireBasic demands a user and a password.
+// RequireBasic makes the server require a user and a password.
 func (s *Server) RequireBasic(user, password string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,10 +227,10 @@ func (s *Server) RequireBasic(user, password string) {
 	}
 }
 
-// RequireBearer demands tokens, which a user and a password get at the realm, /token
-// of this server unless SetRealm says otherwise, and which last for so many requests.
+// RequireBearer makes the server require tokens. A user and a password get a token at the realm,
+// which is /token of this server unless SetRealm changes it. A token lasts for uses requests.
 func (s *Server) RequireBearer(user, password string, uses int) {
-	s.RequireBasic(user, password) // is what /token asks
+	s.RequireBasic(user, password) // /token requires these
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	basic := s.check
@@ -232,21 +252,21 @@ func (s *Server) RequireBearer(user, password string, uses int) {
 	s.tokens["uses"] = uses
 }
 
-// SetRealm says where tokens are to be had.
+// SetRealm sets the URL that gives out tokens.
 func (s *Server) SetRealm(url string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.realm = url
 }
 
-// Requests counts the GETs of a kind that were answered or made to fail.
+// Requests returns how many GETs of a kind were answered, also those with a requested failure.
 func (s *Server) Requests(kind string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.requests[kind]
 }
 
-// Bytes counts the bytes of bodies sent for a kind.
+// Bytes returns how many bytes of bodies were sent for a kind.
 func (s *Server) Bytes(kind string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -264,7 +284,8 @@ func (s *Server) Log() []string {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	s.log = append(s.log, strings.TrimSpace(strings.Join([]string{r.Method, r.URL.Path, r.Header.Get("Range"), scheme}, " ")))
+	s.log = append(s.log,
+		strings.TrimSpace(strings.Join([]string{r.Method, r.URL.Path, r.Header.Get("Range"), scheme}, " ")))
 	challenge := ""
 	if s.check != nil {
 		challenge = s.check(r)
@@ -287,7 +308,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// split takes /v2/NAME/manifests|blobs/REF apart.
+// split splits the path /v2/NAME/manifests|blobs/REF.
 func split(path string) (name, kind, ref string) {
 	path, ok := strings.CutPrefix(path, "/v2/")
 	for plural, kind := range map[string]string{"/manifests/": Manifest, "/blobs/": Blob} {
@@ -347,7 +368,7 @@ func (s *Server) count(kind string, n int) {
 	s.sent[kind] += int64(n)
 }
 
-// blob sends a blob, well or in the way that was asked for.
+// blob sends a blob, correctly or with the requested failure.
 func (s *Server) blob(w http.ResponseWriter, r *http.Request, data []byte) {
 	s.mu.Lock()
 	cut, stall, corrupt, ignore, release := s.cuts > 0, s.stalls > 0, s.corrupt > 0, s.ignoreRange, s.release
@@ -382,7 +403,7 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request, data []byte) {
 	http.ServeContent(&counter{w, s}, r, "", time.Time{}, bytes.NewReader(data))
 }
 
-// counter counts what is sent of blobs.
+// counter counts the bytes of blobs that are sent.
 type counter struct {
 	http.ResponseWriter
 	s *Server

@@ -1,6 +1,6 @@
-// Package child is a VMM as a child process: it is started on a thread that lives as
-// long as it does, ends with its parent, and is told by pid and start time. It must not
-// know which VMM it runs, nor what it says.
+// Package child runs a VMM as a child process. The process is started on a thread that lives as
+// long as the process does, ends with its parent, and is identified by pid and start time. The
+// package must not know which VMM it runs, nor what the VMM prints.
 package child
 
 import (
@@ -20,24 +20,24 @@ import (
 	"banger/internal/vmm"
 )
 
-// Command is what is started.
+// Command is the command of a VMM and its surroundings.
 type Command struct {
-	Config  vmm.Config // whose Wrap, WrapFiles and Namespaces are heeded; its Dir is the working directory
+	Config  vmm.Config // supplies Wrap, WrapFiles, Namespaces and Dir, the working directory
 	Program string     // searched in PATH
 	Args    []string   // without the program's name
-	Files   []*os.File // descriptors from 3 on, behind those of the wrapper; nil leaves a gap
-	Console io.Writer  // takes standard output
-	// Reason says how it ended. The end of what it printed is known by then.
+	Files   []*os.File // descriptors from 3 on, behind those of the wrapper; a nil file leaves a gap
+	Console io.Writer  // receives standard output
+	// Reason describes how the process ended. All of its output has been read by then.
 	Reason func(*Process, *os.ProcessState) vmm.Exit
-	// Ended runs when it has ended, before that is told.
+	// Ended runs after the end of the process and before Done is closed.
 	Ended func()
 }
 
 // Process is a running VMM, or one that has ended.
 type Process struct {
 	command Command
-	process *os.Process // whose pid is the one that this process knows
-	handle  vmm.Handle  // as the host knows it
+	process *os.Process // its pid is the one that this process sees
+	handle  vmm.Handle  // with the pid that the host sees
 	started chan error
 	done    chan struct{}
 	exit    vmm.Exit
@@ -45,12 +45,13 @@ type Process struct {
 	Stderr, Stdout Tail // for Reason
 }
 
-// Start starts a VMM, which ends with the calling process.
+// Start starts a VMM. The VMM ends when the calling process does.
 func Start(c Command) (*Process, error) {
 	p := &Process{command: c, done: make(chan struct{}), started: make(chan error, 1)}
 	go p.run()
 	if err := <-p.started; err != nil {
-		if c.Config.Namespaces && (errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EUSERS)) {
+		if c.Config.Namespaces &&
+			(errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EUSERS)) {
 			return nil, fmt.Errorf("starting %s: this host lets no ordinary user make a user namespace: allow it (sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone), or use --vmm=qemu, which needs none: %w", c.Program, err)
 		}
 		return nil, fmt.Errorf("starting %s: %w", c.Program, err)
@@ -58,9 +59,9 @@ func Start(c Command) (*Process, error) {
 	return p, nil
 }
 
-// run starts the VMM and waits for it, all on one locked thread: the parent-death
-// signal is bound to the thread that forked (prctl(2), PR_SET_PDEATHSIG), so that
-// thread must live exactly as long as the child.
+// run starts the VMM and waits for it, all on one locked thread. The parent-death signal is bound
+// to the thread that forked (prctl(2), PR_SET_PDEATHSIG), so that thread must live exactly as long
+// as the child.
 func (p *Process) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -71,7 +72,7 @@ func (p *Process) run() {
 		return
 	}
 	p.process = cmd.Process
-	h, err := vmm.HandleOfFD(*cmd.SysProcAttr.PidFD) // there since Linux 5.2
+	h, err := vmm.HandleOfFD(*cmd.SysProcAttr.PidFD) // PidFD exists since Linux 5.2
 	unix.Close(*cmd.SysProcAttr.PidFD)               // cmd.Process has its own
 	if err != nil {
 		cmd.Process.Kill()
@@ -90,21 +91,21 @@ func (p *Process) exec() *exec.Cmd {
 	c := p.command
 	program := c.Program
 	if path, err := exec.LookPath(program); err == nil {
-		program = path // for a wrapper, which does not search
+		program = path // a wrapper does not search PATH
 	}
 	words := slices.Concat(c.Config.Wrap, []string{program}, c.Args)
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Dir = c.Config.Dir
 	cmd.ExtraFiles = slices.Concat(c.Config.WrapFiles, c.Files)
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&p.Stdout, c.Console), &p.Stderr
-	cmd.WaitDelay = time.Second // who else holds its console does not keep it from having ended
+	cmd.WaitDelay = time.Second // another process that holds the console must not delay the end
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
 	cmd.SysProcAttr = attributes(c.Config.Namespaces, os.Geteuid(), os.Getegid())
 	return cmd
 }
 
-// attributes are those of a VMM's process, or of its wrapper's. It is pure, so that a golden
-// test can show which namespaces are made, and with which rights.
+// attributes returns the attributes of a VMM's process, or of its wrapper's. It is a pure function:
+// a golden test shows which namespaces are made, and with which rights.
 func attributes(namespaces bool, uid, gid int) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true, PidFD: new(int)}
 	switch {
@@ -119,16 +120,16 @@ func attributes(namespaces bool, uid, gid int) *syscall.SysProcAttr {
 	return a
 }
 
-// Handle identifies the process.
+// Handle returns what identifies the process on the host.
 func (p *Process) Handle() vmm.Handle { return p.handle }
 
-// Done is closed when the process has ended and Exit is known.
+// Done returns a channel that is closed when the process has ended and Exit is known.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Exit is valid once Done is closed.
+// Exit returns how the process ended. It is valid once Done is closed.
 func (p *Process) Exit() vmm.Exit { return p.exit }
 
-// Kill ends the VMM at once, guest and all, also one that is stopped.
+// Kill ends the VMM and its guest at once, even if the VMM is stopped.
 func (p *Process) Kill() error {
 	if err := p.process.Kill(); !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -136,13 +137,13 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Tail keeps the last tailSize bytes of what is written to it. One goroutine writes; it
-// may be read when that has ended.
+// Tail keeps the last tailSize bytes that are written to it. Only one goroutine may write, and the
+// content may be read once that goroutine has ended.
 type Tail struct{ buf []byte }
 
 const tailSize = 16 << 10
 
-// Write keeps the end of b.
+// Write appends b and drops what is older than the last tailSize bytes. It never fails.
 func (t *Tail) Write(b []byte) (int, error) {
 	t.buf = append(t.buf, b...)
 	if n := len(t.buf); n > 2*tailSize {
@@ -151,7 +152,7 @@ func (t *Tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Contains says whether text is in what is kept.
+// Contains reports whether text is in the kept bytes.
 func (t *Tail) Contains(text string) bool { return strings.Contains(string(t.buf), text) }
 
 // LastLine returns the last line that is not empty.

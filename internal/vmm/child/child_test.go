@@ -13,7 +13,7 @@ import (
 	"banger/internal/vmm/child"
 )
 
-// TestTheEndIsKept: of much noise, only the end is held, and it is found.
+// TestTheEndIsKept: of a long output only the end is kept, and its last line is found.
 func TestTheEndIsKept(t *testing.T) {
 	var tail child.Tail
 	for range 1000 {
@@ -28,12 +28,16 @@ func TestTheEndIsKept(t *testing.T) {
 	}
 }
 
-// TestAWrapperHasItsOwnDescriptors: they come first, and the program gets the others.
+// TestAWrapperHasItsOwnDescriptors: the wrapper's come first, and the program gets the others.
 func TestAWrapperHasItsOwnDescriptors(t *testing.T) {
 	own, theirs := pipeWith(t, "for the wrapper"), pipeWith(t, "for the program")
 	var console strings.Builder
 	p := start(t, child.Command{
-		Config:  vmm.Config{Dir: t.TempDir(), Wrap: []string{"/bin/sh", "-c", `cat <&3; exec 3<&-; exec "$@"`, "sh"}, WrapFiles: []*os.File{own}},
+		Config: vmm.Config{
+			Dir:       t.TempDir(),
+			Wrap:      []string{"/bin/sh", "-c", `cat <&3; exec 3<&-; exec "$@"`, "sh"},
+			WrapFiles: []*os.File{own},
+		},
 		Program: "sh", Args: []string{"-c", `echo; cat <&4`}, Files: []*os.File{theirs}, Console: &console})
 	<-p.Done()
 	if got := console.String(); got != "for the wrapper\nfor the program" {
@@ -41,8 +45,8 @@ func TestAWrapperHasItsOwnDescriptors(t *testing.T) {
 	}
 }
 
-// TestANamespaceHoldsNothingOfTheHost: a wrapper in namespaces has its caller's ids, may
-// do two things to a network that holds nothing, and no more.
+// TestANamespaceHoldsNothingOfTheHost: a wrapper in namespaces has its caller's ids, and two rights
+// over a network namespace that has nothing of the host.
 func TestANamespaceHoldsNothingOfTheHost(t *testing.T) {
 	if os.Getuid() == 0 {
 		asNobody(t, "true", nil)
@@ -60,8 +64,8 @@ func TestANamespaceHoldsNothingOfTheHost(t *testing.T) {
 	}
 }
 
-// asNobody runs the test again as an ordinary user, after what a shell does as root, in a
-// process of those attributes.
+// asNobody runs the test again as an ordinary user, in a new process with the given attributes.
+// Before that, root runs a shell command.
 func asNobody(t *testing.T, first string, attributes *syscall.SysProcAttr) {
 	t.Helper()
 	self, err := os.Open("/proc/self/exe")
@@ -69,7 +73,8 @@ func asNobody(t *testing.T, first string, attributes *syscall.SysProcAttr) {
 		t.Fatal(err)
 	}
 	defer self.Close()
-	cmd := exec.Command("sh", "-c", first+` && exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$@"`,
+	cmd := exec.Command("sh", "-c",
+		first+` && exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all "$@"`,
 		"sh", "/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.ExtraFiles, cmd.Dir, cmd.SysProcAttr = []*os.File{self}, "/", attributes
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
@@ -104,8 +109,8 @@ func pipeWith(t *testing.T, text string) *os.File {
 	return r
 }
 
-// TestTheNamespacesAsText shows what a VMM's wrapper starts in: for an ordinary user a user
-// namespace in which he is himself, with two rights over the network namespace made in it.
+// TestTheNamespacesAsText shows the namespaces of a VMM's wrapper. An ordinary user's wrapper gets
+// a user namespace with the same ids, and two rights over the network namespace made in it.
 func TestTheNamespacesAsText(t *testing.T) {
 	for want, c := range map[string]struct {
 		namespaces bool
@@ -116,27 +121,38 @@ func TestTheNamespacesAsText(t *testing.T) {
 		"flags 0x40000000 caps [] uids [] gids [] death signal 9 group true":                                {true, 0},
 	} {
 		a := child.Attributes(c.namespaces, c.uid, c.uid)
-		got := fmt.Sprintf("flags %#x caps %v uids %v gids %v death signal %d group %t", a.Cloneflags, a.AmbientCaps, a.UidMappings, a.GidMappings, int(a.Pdeathsig), a.Setpgid)
+		got := fmt.Sprintf("flags %#x caps %v uids %v gids %v death signal %d group %t", a.Cloneflags, a.AmbientCaps,
+			a.UidMappings, a.GidMappings, int(a.Pdeathsig), a.Setpgid)
 		if got = strings.Replace(got, "flags 0x0 ", "flags 0 ", 1); got != want {
 			t.Errorf("it is\n%s\nnot\n%s", got, want)
 		}
 	}
 }
 
-// TestUserNamespacesSwitchedOff says what to do, both ways.
+// TestUserNamespacesSwitchedOff checks that the error names both remedies.
 func TestUserNamespacesSwitchedOff(t *testing.T) {
-	if os.Getuid() == 0 { // a namespace in which no other can be made, and an ordinary user of it
+	if os.Getuid() == 0 { // enter a namespace in which no other can be made, as an ordinary user
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
 		asNobody(t, "echo 0 >/proc/sys/user/max_user_namespaces",
-			&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true})
+			&syscall.SysProcAttr{
+				Cloneflags:                 syscall.CLONE_NEWUSER,
+				UidMappings:                ids,
+				GidMappings:                ids,
+				GidMappingsEnableSetgroups: true,
+			})
 		return
 	}
 	limit, err := os.ReadFile("/proc/sys/user/max_user_namespaces")
 	if err != nil || strings.TrimSpace(string(limit)) != "0" {
 		t.Skip("root's run of this test switches them off")
 	}
-	_, err = child.Start(child.Command{Config: vmm.Config{Dir: "/", Namespaces: true}, Program: "/bin/true", Console: io.Discard})
-	for _, want := range []string{"this host lets no ordinary user make a user namespace", "sysctl user.max_user_namespaces", "--vmm=qemu"} {
+	_, err = child.Start(child.Command{
+		Config:  vmm.Config{Dir: "/", Namespaces: true},
+		Program: "/bin/true",
+		Console: io.Discard,
+	})
+	for _, want := range []string{"this host lets no ordinary user make a user namespace",
+		"sysctl user.max_user_namespaces", "--vmm=qemu"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error is %v, without %q", err, want)
 		}

@@ -1,6 +1,6 @@
 package child
 
-// Held returns what a Tail holds.
+// Held returns the bytes that a Tail keeps.
 func Held(t *Tail) []byte { return t.buf }
 
 var Attributes = attributes

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stop stops the VMM by SIGSTOP and returns when all its threads have stopped (signal(7)). A
-// failure leaves it running.
+// Stop stops the VMM with SIGSTOP and returns when all its threads have stopped (signal(7)). If it
+// fails, the VMM still runs.
 func (p *Process) Stop(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("stopping the VMM's process: %w", err)
@@ -19,8 +19,8 @@ func (p *Process) Stop(ctx context.Context) error {
 		return fmt.Errorf("stopping the VMM's process: %w", err)
 	}
 	stopped := make(chan error, 1)
-	// This ends when the process stops or ends. A stop can be undone before it is complete:
-	// then it lives until the next one, or as long as the process does.
+	// This goroutine ends when the process stops or ends. If the stop is undone before it is complete,
+	// the goroutine lives until the next stop or until the process ends.
 	go func() { stopped <- awaitStop(p.process.Pid) }()
 	var err error
 	select {
@@ -39,7 +39,7 @@ func (p *Process) Stop(ctx context.Context) error {
 	return fmt.Errorf("stopping the VMM's process: %w", err)
 }
 
-// Continue lets a VMM that is stopped run again. One that runs or has ended is left alone.
+// Continue lets a stopped VMM run again. It does nothing to a VMM that runs or has ended.
 func (p *Process) Continue() error {
 	if err := p.process.Signal(unix.SIGCONT); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("continuing the VMM's process: %w", err)
@@ -47,8 +47,8 @@ func (p *Process) Continue() error {
 	return nil
 }
 
-// awaitStop waits until the last thread of a child has stopped (waitid(2)), and leaves its
-// state and its end to the goroutine that waits for the process.
+// awaitStop waits until the last thread of a child has stopped (waitid(2)). It does not consume the
+// child's state or end, which belong to the goroutine that waits for the process.
 func awaitStop(pid int) error {
 	var info unix.Siginfo
 	err := error(unix.EINTR)

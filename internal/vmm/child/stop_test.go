@@ -17,8 +17,8 @@ import (
 	"banger/internal/vmm/child"
 )
 
-// TestAStoppedProcess: when Stop returns, every thread has stopped. A process can be stopped
-// twice, goes on, and can be killed while it is stopped.
+// TestAStoppedProcess: when Stop returns, every thread has stopped. A process can be stopped twice,
+// can continue, and can be killed while it is stopped.
 func TestAStoppedProcess(t *testing.T) {
 	for range 10 { // a thread may be anywhere
 		p := busy(t)
@@ -116,7 +116,7 @@ func TestBusy(*testing.T) {
 	select {}
 }
 
-// states are the letters of a process's threads (proc(5)).
+// states returns the states of a process's threads, one letter each (proc(5)).
 func states(t *testing.T, p *child.Process) (letters string) {
 	t.Helper()
 	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Handle().PID))

@@ -1,4 +1,5 @@
-// Package choice finds the VMM that can run a VM on this host. It must not know any VMM by name, nor how one is run.
+// Package choice finds the VMM that can run a VM on this host. It must not know any VMM by name,
+// nor how a VMM is run.
 package choice
 
 import (
@@ -12,28 +13,29 @@ import (
 // VMM is what is known of a driver before it runs.
 type VMM struct {
 	Name string
-	// Find returns the program and its version; an error says why it cannot be used.
+	// Find returns the program and its version. An error says why the VMM cannot be used.
 	Find      func(context.Context) (path, version string, err error)
-	Package   string            // what to install
-	NeedsKVM  bool              // it does not emulate
-	OpensTaps bool              // its network is a tap that it opens by name
-	Sockets   bool              // it makes unix sockets of its own
-	Options   map[string]string // of its driver
-	Reads     []string          // files that these name
-	// CheckCPU returns an error if the program at path cannot give a guest the CPU called model; nil: a VM's CPU
-	// cannot be chosen, and its guest cannot run VMs of its own.
+	Package   string            // the package to install
+	NeedsKVM  bool              // the VMM does not emulate
+	OpensTaps bool              // the VMM opens its tap by name
+	Sockets   bool              // the VMM creates unix sockets
+	Options   map[string]string // for the driver
+	Reads     []string          // files that the options name
+	// CheckCPU returns an error if the program at path cannot give a guest the CPU called model. If
+	// CheckCPU is nil, a VM's CPU cannot be chosen, and its guest cannot run VMs.
 	CheckCPU func(ctx context.Context, path, model string, accel vmm.Accel) error
-	// Jailer returns the options by which a daemon of root puts it into a jail below a
-	// directory, as a user, in a control group, or why it cannot; nil: there is no such thing.
+	// Jailer returns the options with which a daemon that runs as root starts the VMM in a jail below
+	// dir, as a user, in a control group. An error says why that is not possible. If Jailer is nil,
+	// the VMM has no jail.
 	Jailer func(ctx context.Context, path, version, dir string, uid, gid uint32, group string) (map[string]string, error)
 }
 
-// Host is which VMMs there are, and what this host can do.
+// Host describes the known VMMs and the abilities of this host.
 type Host struct {
 	VMMs   []VMM        // in order of preference
 	KVM    bool         // KVM executes guests here
-	NoKVM  string       // why not
-	Nested func() error // why KVM's guests cannot run VMs here; nil: they can
+	NoKVM  string       // why KVM does not
+	Nested func() error // returns why guests of KVM cannot run VMs here; nil if they can
 }
 
 // Chosen is the VMM that a VM starts on, as it is installed.
@@ -45,8 +47,7 @@ type Chosen struct {
 // String returns the VMM's name and version.
 func (c Chosen) String() string { return c.Name + " " + c.Version }
 
-// Choose returns the VMM for the wish in a Spec: the one that it names, or the first
-// that can run it here.
+// Choose returns the VMM for spec: the one that spec names, or the first one that can run it here.
 func (h Host) Choose(ctx context.Context, spec banger.Spec) (Chosen, error) {
 	var why error
 	for _, v := range h.VMMs {
@@ -60,7 +61,7 @@ func (h Host) Choose(ctx context.Context, spec banger.Spec) (Chosen, error) {
 				return c, h.checkCPU(ctx, c, spec)
 			}
 		}
-		why = err // the last is the one that suits most hosts
+		why = err // the reason of the last VMM stays: it is the one that suits most hosts
 	}
 	if why == nil {
 		why = banger.Errorf(banger.CodeUnavailable, "there is no VMM called %q here", spec.VMM)
@@ -68,13 +69,16 @@ func (h Host) Choose(ctx context.Context, spec banger.Spec) (Chosen, error) {
 	return Chosen{}, why
 }
 
-// suits says why a VMM cannot run spec on this host, whether it is installed or not.
+// suits returns an error that says why v cannot run spec on this host. It does not check whether v
+// is installed.
 func (h Host) suits(v VMM, spec banger.Spec) error {
 	if v.NeedsKVM && !h.KVM {
-		return banger.Errorf(banger.CodeUnavailable, "%s needs KVM: %w", v.Name, errors.New(h.NoKVM)).WithHint("use --vmm=qemu, which emulates, or leave it out")
+		return banger.Errorf(banger.CodeUnavailable, "%s needs KVM: %w", v.Name, errors.New(h.NoKVM)).
+			WithHint("use --vmm=qemu, which emulates, or leave it out")
 	}
 	if (spec.Nested != "" || spec.CPUModel != "") && v.CheckCPU == nil {
-		return banger.Errorf(banger.CodeUnavailable, "%s gives a guest the host's CPU, without virtualisation of its own", v.Name).
+		return banger.Errorf(banger.CodeUnavailable, "%s gives a guest the host's CPU, without virtualisation of its own",
+			v.Name).
 			WithHint("use --vmm=qemu, or leave it out")
 	}
 	if spec.Nested != "" && h.KVM {
@@ -85,7 +89,7 @@ func (h Host) suits(v VMM, spec banger.Spec) error {
 	return nil
 }
 
-// checkCPU refuses a CPU model that the Chosen VMM does not have.
+// checkCPU returns an error if the chosen VMM does not have the CPU model of spec.
 func (h Host) checkCPU(ctx context.Context, c Chosen, spec banger.Spec) error {
 	if spec.CPUModel == "" {
 		return nil
@@ -96,7 +100,7 @@ func (h Host) checkCPU(ctx context.Context, c Chosen, spec banger.Spec) error {
 	return nil
 }
 
-// Accel is what executes guests on this host.
+// Accel returns what executes guest code on this host.
 func (h Host) Accel() vmm.Accel {
 	if h.KVM {
 		return vmm.AccelKVM
@@ -107,7 +111,8 @@ func (h Host) Accel() vmm.Accel {
 func find(ctx context.Context, v VMM) (Chosen, error) {
 	path, version, err := v.Find(ctx)
 	if err != nil {
-		return Chosen{}, banger.Errorf(banger.CodeUnavailable, "no VM can be started: %w", err).WithHint("install it: %s", v.Package)
+		return Chosen{}, banger.Errorf(banger.CodeUnavailable, "no VM can be started: %w", err).
+			WithHint("install it: %s", v.Package)
 	}
 	return Chosen{v, path, version}, nil
 }

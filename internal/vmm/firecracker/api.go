@@ -1,10 +1,10 @@
 package firecracker
 
-// The bodies of the requests that we make and the answers that we read, named and
+// The bodies of the requests that we send and of the answers that we read. They are named and
 // spelled as in Firecracker's API description (src/firecracker/swagger/firecracker.yaml,
 // definitions of the same names; version 1.16.1). TestTheAPIHasNotDrifted compares them.
 
-// BootSource is the kernel with its arguments.
+// BootSource is the kernel, the initramfs and the kernel's command line.
 type BootSource struct {
 	KernelImagePath string `json:"kernel_image_path"`
 	InitrdPath      string `json:"initrd_path,omitempty"`
@@ -55,7 +55,7 @@ type Balloon struct {
 // EntropyDevice is the source of randomness.
 type EntropyDevice struct{}
 
-// SerialDevice is the serial port; without a path it is standard output.
+// SerialDevice is the serial port. Without a path it is standard output.
 type SerialDevice struct {
 	RateLimiter *TokenBucket `json:"rate_limiter,omitempty"` // since 1.16
 }
@@ -67,36 +67,36 @@ type TokenBucket struct {
 	RefillTime   int64 `json:"refill_time"` // milliseconds
 }
 
-// Logger is where the log goes.
+// Logger says where the log goes.
 type Logger struct {
 	LogPath   string `json:"log_path,omitempty"`
 	Level     string `json:"level,omitempty"`
 	ShowLevel bool   `json:"show_level,omitempty"`
 }
 
-// Metrics is where the metrics go.
+// Metrics says where the metrics go.
 type Metrics struct {
 	MetricsPath string `json:"metrics_path"`
 }
 
-// InstanceActionInfo is an action.
+// InstanceActionInfo names an action.
 type InstanceActionInfo struct {
 	ActionType string `json:"action_type"`
 }
 
-// VM is the state that a machine is to have.
+// VM is the requested state of a machine.
 type VM struct {
 	State string `json:"state"`
 }
 
-// SnapshotCreateParams says where a snapshot goes.
+// SnapshotCreateParams says where a snapshot is written.
 type SnapshotCreateParams struct {
 	SnapshotType string `json:"snapshot_type,omitempty"`
 	SnapshotPath string `json:"snapshot_path"`
 	MemFilePath  string `json:"mem_file_path"`
 }
 
-// SnapshotLoadParams says which snapshot to go on from.
+// SnapshotLoadParams says which snapshot to load.
 type SnapshotLoadParams struct {
 	SnapshotPath     string            `json:"snapshot_path"`
 	MemBackend       *MemoryBackend    `json:"mem_backend,omitempty"`
@@ -106,10 +106,10 @@ type SnapshotLoadParams struct {
 	VsockOverride    *VsockOverride    `json:"vsock_override,omitempty"` // since 1.16
 	ClockRealtime    bool              `json:"clock_realtime,omitempty"` // since 1.16
 
-	EnableDiffSnapshots bool `json:"enable_diff_snapshots,omitempty"` // TrackDirtyPages before 1.13
+	EnableDiffSnapshots bool `json:"enable_diff_snapshots,omitempty"` // the name of TrackDirtyPages before 1.13
 }
 
-// MemoryBackend is the guest's memory in a snapshot.
+// MemoryBackend is the source of the guest's memory in a snapshot.
 type MemoryBackend struct {
 	BackendType string `json:"backend_type"`
 	BackendPath string `json:"backend_path"`
@@ -126,7 +126,7 @@ type VsockOverride struct {
 	UDSPath string `json:"uds_path"`
 }
 
-// InstanceInfo is what an instance says of itself.
+// InstanceInfo is what an instance reports about itself.
 type InstanceInfo struct {
 	AppName    string `json:"app_name"`
 	ID         string `json:"id"`
@@ -134,12 +134,12 @@ type InstanceInfo struct {
 	VMMVersion string `json:"vmm_version"`
 }
 
-// Error is the body of an answer that is none of success.
+// Error is the body of an answer with an error status.
 type Error struct {
 	FaultMessage string `json:"fault_message"`
 }
 
-// The words of enumerations, by definition and property.
+// The values of enumerations, by definition and property.
 const (
 	actionInstanceStart = "InstanceStart"
 	actionFlushMetrics  = "FlushMetrics"
@@ -156,7 +156,7 @@ const (
 	hugePages2M         = "2M"
 )
 
-// enums are the words that we use of each enumeration.
+// enums lists the values that we use of each enumeration.
 var enums = map[string][]string{
 	"InstanceActionInfo.action_type":     {actionInstanceStart, actionFlushMetrics},
 	"Vm.state":                           {vmPaused, vmResumed},

@@ -10,7 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// described is what the API description says of a definition.
+// described is a definition in the API description.
 type described struct {
 	Required   []string
 	Properties map[string]struct {
@@ -23,8 +23,8 @@ type described struct {
 	}
 }
 
-// description is Firecracker's own: that of FIRECRACKER_API_FILE, or the copy that
-// developers of banger share.
+// description returns Firecracker's own API description. It is the file that FIRECRACKER_API_FILE
+// names, or a copy that developers of banger keep beside the repository.
 func description(t *testing.T) (d struct {
 	Info        struct{ Version string }
 	Paths       map[string]map[string]any
@@ -48,16 +48,28 @@ func description(t *testing.T) (d struct {
 	return d
 }
 
-// TestTheAPIHasNotDrifted compares our types with the description: each field is there
-// with that type, what is required is always sent, and the words are words.
+// TestTheAPIHasNotDrifted compares our types with the description: each field exists there with the
+// same type, required fields are always sent, and our values of enumerations exist.
 func TestTheAPIHasNotDrifted(t *testing.T) {
 	d := description(t)
 	for name, v := range map[string]any{
-		"BootSource": BootSource{}, "MachineConfiguration": MachineConfiguration{}, "Drive": Drive{}, "NetworkInterface": NetworkInterface{},
-		"Vsock": Vsock{}, "Balloon": Balloon{}, "EntropyDevice": EntropyDevice{}, "SerialDevice": SerialDevice{}, "TokenBucket": TokenBucket{},
-		"Logger": Logger{}, "Metrics": Metrics{}, "InstanceActionInfo": InstanceActionInfo{}, "Vm": VM{},
-		"SnapshotCreateParams": SnapshotCreateParams{}, "SnapshotLoadParams": SnapshotLoadParams{}, "MemoryBackend": MemoryBackend{},
-		"NetworkOverride": NetworkOverride{}, "VsockOverride": VsockOverride{}, "InstanceInfo": InstanceInfo{}, "Error": Error{},
+		"BootSource":           BootSource{},
+		"MachineConfiguration": MachineConfiguration{},
+		"Drive":                Drive{},
+		"NetworkInterface":     NetworkInterface{},
+		"Vsock":                Vsock{},
+		"Balloon":              Balloon{},
+		"EntropyDevice":        EntropyDevice{},
+		"SerialDevice":         SerialDevice{},
+		"TokenBucket":          TokenBucket{},
+		"Logger":               Logger{}, "Metrics": Metrics{}, "InstanceActionInfo": InstanceActionInfo{}, "Vm": VM{},
+		"SnapshotCreateParams": SnapshotCreateParams{},
+		"SnapshotLoadParams":   SnapshotLoadParams{},
+		"MemoryBackend":        MemoryBackend{},
+		"NetworkOverride":      NetworkOverride{},
+		"VsockOverride":        VsockOverride{},
+		"InstanceInfo":         InstanceInfo{},
+		"Error":                Error{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			def, ok := d.Definitions[name]

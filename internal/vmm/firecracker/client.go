@@ -17,21 +17,22 @@ import (
 
 const (
 	maxBody     = 51200   // bytes of a request (api_server: HTTP_MAX_PAYLOAD_SIZE)
-	maxAnswer   = 1 << 20 // bytes of an answer that are read
-	maxFault    = 500     // characters of a fault that are told
+	maxAnswer   = 1 << 20 // largest answer that is read, in bytes
+	maxFault    = 500     // characters of a fault that are passed on
 	callTimeout = 10 * time.Second
 )
 
-// client speaks Firecracker's API over its unix socket. What it is told is a VMM's word,
-// which a guest may have subverted: it is bounded, timed out and made printable.
+// client speaks Firecracker's API over its unix socket. A guest may have subverted the VMM, so the
+// client bounds the size and the time of answers and makes them printable.
 type client struct{ http *http.Client }
 
-// newClient returns a client of the API at socket, which need not be there yet.
+// newClient returns a client of the API at socket, which need not exist yet.
 func newClient(socket string) *client {
 	return &client{&http.Client{
 		Transport: &http.Transport{
-			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, socket) },
-			DisableKeepAlives:      true, // a call is rare, and an idle connection would hold one of the server's few places
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, socket) },
+			// Calls are rare, and an idle connection would occupy one of the server's few slots.
+			DisableKeepAlives:      true,
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: 16 << 10,
 		},
@@ -39,7 +40,7 @@ func newClient(socket string) *client {
 	}}
 }
 
-// fault is a refusal by Firecracker.
+// fault is Firecracker's refusal of a request.
 type fault struct {
 	status  int
 	message string
@@ -52,8 +53,8 @@ func (f *fault) Error() string {
 	return f.message
 }
 
-// call makes a request; body nil is none, answer nil takes none. A context without a
-// deadline gets one of callTimeout.
+// call makes a request. A nil body sends none; a nil answer discards the response. If ctx has no
+// deadline, the call fails after callTimeout. A refusal by Firecracker is a fault.
 func (c *client) call(ctx context.Context, method, path string, body, answer any) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -105,7 +106,8 @@ func (c *client) exchange(ctx context.Context, method, path string, body, answer
 	return understand(resp.StatusCode, data, answer)
 }
 
-// understand reads an answer: 200 with a body, 204 without, a fault otherwise.
+// understand decodes a response: status 200 has a body, 204 has none, and any other status is a
+// fault.
 func understand(status int, data []byte, answer any) error {
 	if len(data) > maxAnswer {
 		return fmt.Errorf("the answer has more than %d bytes", maxAnswer)
@@ -128,7 +130,7 @@ func understand(status int, data []byte, answer any) error {
 	return nil
 }
 
-// sentence makes one line of text, of bounded length.
+// sentence makes one printable line of text, of bounded length.
 func sentence(said string) string {
 	return strings.TrimSuffix(text.Limit(strings.Join(strings.Fields(said), " "), maxFault), ".")
 }

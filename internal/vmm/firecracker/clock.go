@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostSavesTime says whether a snapshot that is taken here has the time of day.
+// hostSavesTime reports whether a snapshot that is taken on this host contains the time of day.
 func hostSavesTime() bool {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
@@ -19,9 +19,9 @@ func hostSavesTime() bool {
 	return savesTime(runtime.GOARCH, unix.ByteSliceToString(u.Release[:]), strings.TrimSpace(string(source)))
 }
 
-// savesTime says whether KVM writes the time of day down with a guest's clock
-// (KVM_CLOCK_REALTIME): x86 does since Linux 5.16, while the host keeps time by the TSC. To
-// ask for it where it is not makes a load fail; the agent sets the clock in any case.
+// savesTime reports whether KVM saves the time of day with a guest's clock (KVM_CLOCK_REALTIME).
+// KVM on x86 does since Linux 5.16, while the host's clock source is the TSC. A load that asks for
+// the time of day fails if the snapshot has none. The agent sets the clock in any case.
 func savesTime(arch, release, source string) bool {
 	var major, minor int
 	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n != 2 {

@@ -25,7 +25,7 @@ var compileDouble = sync.OnceValues(func() (string, error) {
 	return guests.Compile("banger/internal/vmm/firecracker/double", "firecracker")
 })
 
-// double is the stand-in for Firecracker: its API, with a guest under emulation.
+// double returns the path of the double of Firecracker, which has its API and an emulated guest.
 func double(t *testing.T) string {
 	t.Helper()
 	path, err := compileDouble()
@@ -35,7 +35,7 @@ func double(t *testing.T) string {
 	return path
 }
 
-// config is a guest as of a host with KVM, which the double does without.
+// config returns a guest as for a host with KVM. The double needs no KVM.
 func config(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelKVM) }
 
 func TestFirecrackerConforms(t *testing.T) {
@@ -53,8 +53,8 @@ func TestFirecrackerConforms(t *testing.T) {
 	tidyBoot(t, d)
 }
 
-// tidyBoot checks that nothing is told twice: PCI is switched off once, and what Firecracker
-// says of its own work is not on the guest's console.
+// tidyBoot checks that PCI is switched off only once in the command line, and that Firecracker's
+// own messages are not on the guest's console.
 func tidyBoot(t *testing.T, d firecracker.Driver) {
 	vm := vmmtest.Start(t, d, config(t))
 	vmmtest.Configure(t, vm, guest.Config{Hostname: "tidy"})

@@ -11,7 +11,7 @@ import (
 	"banger/internal/vmm/child"
 )
 
-// exitCodes are what Firecracker says by its exit code (src/vmm/src/lib.rs, FcExitCode).
+// exitCodes are the meanings of Firecracker's exit codes (src/vmm/src/lib.rs, FcExitCode).
 var exitCodes = map[int]string{
 	148: "made a system call that its filter forbids",
 	149: "met a bus error, as when the disk of a file that it maps is full",
@@ -25,8 +25,8 @@ var exitCodes = map[int]string{
 	157: "met an illegal instruction",
 }
 
-// reason says how Firecracker ended; a guest panic is looked for at the end of the
-// console, because the restart after it looks like any other.
+// reason returns how Firecracker ended. It looks for a guest panic at the end of the console,
+// because the restart after a panic looks like any other restart.
 func (p *process) reason(c *child.Process, st *os.ProcessState) vmm.Exit {
 	ws, _ := st.Sys().(syscall.WaitStatus)
 	e := vmm.Exit{Code: st.ExitCode()}
@@ -54,7 +54,7 @@ func (p *process) reason(c *child.Process, st *os.ProcessState) vmm.Exit {
 	return e
 }
 
-// lastWord is the last line of the log, or of standard error.
+// lastWord returns the last line of the log, or of standard error if the log is empty.
 func (p *process) lastWord(c *child.Process) string {
 	if line := p.log.lastLine(); line != "" {
 		return line
@@ -62,16 +62,17 @@ func (p *process) lastWord(c *child.Process) string {
 	return c.Stderr.LastLine()
 }
 
-// halting is what the kernel prints when it has switched off a machine whose power it
-// cannot switch off (kernel/reboot.c): the CPUs then halt for ever.
+// halting are the texts that the kernel prints when it has shut down a machine whose power it
+// cannot switch off (kernel/reboot.c). The CPUs then halt for ever.
 var halting = [][]byte{[]byte("reboot: Power down"), []byte("reboot: System halted")}
 
-// lastWords passes a console on and waits for the kernel's last words.
+// lastWords is a writer that passes the console on to another and calls said when the kernel has
+// printed one of halting.
 type lastWords struct {
 	to    io.Writer
 	ready chan struct{} // closed when said may be called
 	said  func()
-	tail  []byte // of what came, shorter than any of the words
+	tail  []byte // end of what was written, shorter than any text of halting
 }
 
 func (w *lastWords) Write(b []byte) (int, error) {

@@ -20,19 +20,66 @@ func TestReason(t *testing.T) {
 		halted               bool
 		want                 vmm.Exit
 	}{
-		"a restart ends it":           {script: "exit 0", console: "reboot: Restarting system\n", want: vmm.Exit{Reboot: true, Reason: "the guest powered off"}},
-		"a power-off ends it":         {script: "exit 0", console: "reboot: Power down\n", want: vmm.Exit{Reason: "the guest powered off"}},
-		"a halt that we end":          {script: "kill -9 $$", halted: true, want: vmm.Exit{Reason: "the guest powered off"}},
-		"a panic":                     {script: "exit 0", console: panicked, want: vmm.Exit{Panic: true, Reason: "the guest kernel panicked"}},
-		"a kill":                      {script: "kill -9 $$", want: vmm.Exit{Signal: 9, Reason: "Firecracker was killed by signal 9 (killed)"}},
-		"a kill of who had panicked":  {script: "kill -9 $$", console: panicked, want: vmm.Exit{Signal: 9, Reason: "Firecracker was killed by signal 9 (killed)"}},
-		"its filter":                  {script: "exit 148", log: "[ERROR] Shutting down VM after intercepting a bad syscall (42).\n", want: vmm.Exit{Code: 148, Reason: "Firecracker made a system call that its filter forbids (code 148): [ERROR] Shutting down VM after intercepting a bad syscall (42)"}},
-		"its arguments":               {script: "exit 153", stderr: "Arguments parsing error\n", want: vmm.Exit{Code: 153, Reason: "Firecracker did not like its arguments (code 153): Arguments parsing error"}},
-		"the log is before stderr":    {script: "exit 1", log: "why\n", stderr: "what\n", want: vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): why"}},
-		"without a word":              {script: "exit 3", want: vmm.Exit{Code: 3, Reason: "Firecracker failed (code 3)"}},
-		"a log that is no text":       {script: "exit 1", log: "a\x1b[2Jb\xff\n", want: vmm.Exit{Code: 1, Reason: `Firecracker failed (code 1): a\x1b[2Jb\xff`}},
-		"a line longer than is told":  {script: "exit 1", log: strings.Repeat("x", 2*maxFault) + "\n", want: vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): " + strings.Repeat("x", maxFault-1) + "…"}},
-		"more log than a pipe can do": {script: "exit 1", log: strings.Repeat("noise\n", 100_000) + "the end\n", want: vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): the end"}},
+		"a restart ends it": {
+			script:  "exit 0",
+			console: "reboot: Restarting system\n",
+			want:    vmm.Exit{Reboot: true, Reason: "the guest powered off"},
+		},
+		"a power-off ends it": {
+			script:  "exit 0",
+			console: "reboot: Power down\n",
+			want:    vmm.Exit{Reason: "the guest powered off"},
+		},
+		"a halt that we end": {script: "kill -9 $$", halted: true, want: vmm.Exit{Reason: "the guest powered off"}},
+		"a panic": {
+			script:  "exit 0",
+			console: panicked,
+			want:    vmm.Exit{Panic: true, Reason: "the guest kernel panicked"},
+		},
+		"a kill": {
+			script: "kill -9 $$",
+			want:   vmm.Exit{Signal: 9, Reason: "Firecracker was killed by signal 9 (killed)"},
+		},
+		"a kill of who had panicked": {
+			script:  "kill -9 $$",
+			console: panicked,
+			want:    vmm.Exit{Signal: 9, Reason: "Firecracker was killed by signal 9 (killed)"},
+		},
+		"its filter": {
+			script: "exit 148",
+			log:    "[ERROR] Shutting down VM after intercepting a bad syscall (42).\n",
+			want: vmm.Exit{
+				Code:   148,
+				Reason: "Firecracker made a system call that its filter forbids (code 148): [ERROR] Shutting down VM after intercepting a bad syscall (42)",
+			},
+		},
+		"its arguments": {
+			script: "exit 153",
+			stderr: "Arguments parsing error\n",
+			want:   vmm.Exit{Code: 153, Reason: "Firecracker did not like its arguments (code 153): Arguments parsing error"},
+		},
+		"the log is before stderr": {
+			script: "exit 1",
+			log:    "why\n",
+			stderr: "what\n",
+			want:   vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): why"},
+		},
+		"without a word": {script: "exit 3", want: vmm.Exit{Code: 3, Reason: "Firecracker failed (code 3)"}},
+		"a log that is no text": {
+			script: "exit 1",
+			log:    "a\x1b[2Jb\xff\n",
+			want:   vmm.Exit{Code: 1, Reason: `Firecracker failed (code 1): a\x1b[2Jb\xff`},
+		},
+		"a line longer than is told": {
+			script: "exit 1",
+			log:    strings.Repeat("x", 2*maxFault) + "\n",
+			want:   vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): " + strings.Repeat("x", maxFault-1) + "…"},
+		},
+		"more log than a pipe can do": {
+			script: "exit 1",
+			log:    strings.Repeat("noise\n", 100_000) + "the end\n",
+			want:   vmm.Exit{Code: 1, Reason: "Firecracker failed (code 1): the end"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -85,7 +132,8 @@ func TestTheKernelsLastWords(t *testing.T) {
 // ended runs a script and returns how its shell ended.
 func ended(t *testing.T, script string) *os.ProcessState {
 	t.Helper()
-	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", script}, &os.ProcAttr{Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}})
+	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", script},
+		&os.ProcAttr{Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}})
 	if err != nil {
 		t.Fatal(err)
 	}

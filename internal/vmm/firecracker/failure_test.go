@@ -14,15 +14,19 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// TestWhatIsNoFirecracker: programs that are absent, too old or something else.
+// TestWhatIsNoFirecracker: programs that are absent, too old or something else are refused.
 func TestWhatIsNoFirecracker(t *testing.T) {
-	foreign := program(t, "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00\x01\x00\x00\x00"+strings.Repeat("\x00", 128)) // of an arm64
+	// This is the header of a program for arm64.
+	foreign := program(t,
+		"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00\x01\x00\x00\x00"+strings.Repeat("\x00", 128))
 	for binary, words := range map[string]string{
 		"firecracker-nonesuch": "firecracker-nonesuch is not installed",
 		foreign:                "is no program for this host's CPUs",
 		"/bin/true":            "/bin/true is not Firecracker",
 		"/bin/false":           "exit status 1",
-		program(t, "#!/bin/sh\necho Firecracker v1.11.0\n"):                 "Firecracker 1.11.0 is too old, 1.12.0 or later is needed",
+		program(
+			t,
+			"#!/bin/sh\necho Firecracker v1.11.0\n"): "Firecracker 1.11.0 is too old, 1.12.0 or later is needed",
 		program(t, "#!/bin/sh\necho Firecracker of an unknown age\n"):       "names no version",
 		program(t, "#!/bin/sh\nhead -c 100000000 /dev/zero | tr '\\0' 1\n"): "is not Firecracker",
 	} {
@@ -44,28 +48,34 @@ func TestAStartThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
 		program string // instead of the double; DOUBLE in it is the double
 		words   string
 	}{
-		"no KVM":             {func(c *vmm.Config) { c.Accel = vmm.AccelTCG }, "", "Firecracker needs KVM"},
-		"a packed kernel":    {func(c *vmm.Config) { c.Kernel = c.Initrd }, "", "is no ELF file"},
-		"no CPU":             {func(c *vmm.Config) { c.CPUs = 0 }, "", "1 to 32 CPUs, not 0"},
-		"too many CPUs":      {func(c *vmm.Config) { c.CPUs = 33 }, "", "1 to 32 CPUs, not 33"},
-		"too long a path":    {func(c *vmm.Config) { c.Dir += "/" + strings.Repeat("x", 90) }, "", "and 107 are possible"},
-		"a network it lacks": {func(c *vmm.Config) { c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01"}} }, "", "no network but taps"},
+		"no KVM":          {func(c *vmm.Config) { c.Accel = vmm.AccelTCG }, "", "Firecracker needs KVM"},
+		"a packed kernel": {func(c *vmm.Config) { c.Kernel = c.Initrd }, "", "is no ELF file"},
+		"no CPU":          {func(c *vmm.Config) { c.CPUs = 0 }, "", "1 to 32 CPUs, not 0"},
+		"too many CPUs":   {func(c *vmm.Config) { c.CPUs = 33 }, "", "1 to 32 CPUs, not 33"},
+		"too long a path": {func(c *vmm.Config) { c.Dir += "/" + strings.Repeat("x", 90) }, "", "and 107 are possible"},
+		"a network it lacks": {func(c *vmm.Config) {
+			c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01"}}
+		}, "", "no network but taps"},
 		"an option it lacks": {func(c *vmm.Config) { c.Options = map[string]string{"x": "y"} }, "", `no option "x"`},
 		"a tap that is refused": {func(c *vmm.Config) {
 			c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", Device: "tap0"}}
 			c.Namespaces, c.Wrap = true, []string{"setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"}
 		}, "", "Firecracker refused PUT /network-interfaces/eth0: Network config error: Could not create the network device: Open tap device failed: operation not permitted"},
-		"a drive that is none": {func(c *vmm.Config) { c.Drives[1].Path = c.Dir }, "", "Firecracker refused PUT /drives/disk: Drive config error"},
+		"a drive that is none": {func(c *vmm.Config) {
+			c.Drives[1].Path = c.Dir
+		}, "", "Firecracker refused PUT /drives/disk: Drive config error"},
 		"a socket in its place": {func(c *vmm.Config) {
 			if err := os.Mkdir(filepath.Join(c.Dir, "v.sock"), 0o700); err != nil {
 				t.Fatal(err)
 			}
 		}, "", "Firecracker refused PUT /vsock"},
-		"no API":                   {nil, "exec sleep 100", "waiting for Firecracker's API: context deadline exceeded"},
-		"the API of another":       {nil, `shift 2; exec DOUBLE --id another "$@"`, `the API is that of VM "another"`},
-		"the API of a version":     {nil, `DOUBLE_VERSION=1.15.0 exec DOUBLE "$@"`, `the API is that of version "1.15.0", and 1.16.1 was expected`},
-		"it ends at once":          {nil, `echo cannot >&2; exit 1`, "Firecracker failed (code 1): cannot"},
-		"it dies when configured":  {nil, `DOUBLE_DIES_AT=/boot-source exec DOUBLE "$@"`, "Firecracker made a system call that its filter forbids (code 148): [ERROR] Shutting down VM"},
+		"no API":             {nil, "exec sleep 100", "waiting for Firecracker's API: context deadline exceeded"},
+		"the API of another": {nil, `shift 2; exec DOUBLE --id another "$@"`, `the API is that of VM "another"`},
+		"the API of a version": {nil, `DOUBLE_VERSION=1.15.0 exec DOUBLE "$@"`,
+			`the API is that of version "1.15.0", and 1.16.1 was expected`},
+		"it ends at once": {nil, `echo cannot >&2; exit 1`, "Firecracker failed (code 1): cannot"},
+		"it dies when configured": {nil, `DOUBLE_DIES_AT=/boot-source exec DOUBLE "$@"`,
+			"Firecracker made a system call that its filter forbids (code 148): [ERROR] Shutting down VM"},
 		"it dies when started":     {nil, `DOUBLE_DIES_AT=/actions exec DOUBLE "$@"`, "(code 148)"},
 		"it is killed when begun":  {nil, `DOUBLE_DIES_AT=/ DOUBLE "$@"; kill -9 $$`, "Firecracker was killed by signal 9"},
 		"it cannot make its guest": {func(c *vmm.Config) { c.MemoryMiB = 1 << 30 }, "", "Firecracker"},
@@ -127,7 +137,7 @@ func program(t *testing.T, content string) string {
 	return path
 }
 
-// files lists what is in a directory.
+// files lists the files in a directory.
 func files(t *testing.T, dir string) string {
 	t.Helper()
 	var list []string

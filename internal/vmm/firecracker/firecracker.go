@@ -29,10 +29,10 @@ import (
 
 // Driver starts Firecracker processes. The zero value uses the one in PATH.
 type Driver struct {
-	Binary string // overrides the program, "" means firecracker
+	Binary string // overrides the name of the program; "" means firecracker
 }
 
-// title is how a sentence begins.
+// title is Firecracker's name at the beginning of a sentence.
 const title = "Firecracker"
 
 const startTimeout = 30 * time.Second
@@ -42,7 +42,7 @@ func (Driver) Name() string { return "firecracker" }
 
 func (d Driver) binary() string { return cmp.Or(d.Binary, "firecracker") }
 
-// Path returns the program that Start would run.
+// Path returns the path of the program that Start would run.
 func (d Driver) Path() (string, error) {
 	path, err := exec.LookPath(d.binary())
 	if err != nil {
@@ -51,7 +51,7 @@ func (d Driver) Path() (string, error) {
 	return filepath.Abs(path)
 }
 
-// Version returns Firecracker's version, at least 1.12.0.
+// Version returns Firecracker's version. It returns an error if that is below 1.12.0.
 func (d Driver) Version(ctx context.Context) (string, error) {
 	path, err := d.Path()
 	if err != nil {
@@ -76,8 +76,8 @@ func (d Driver) Version(ctx context.Context) (string, error) {
 	return v.String(), err
 }
 
-// Start starts Firecracker, configures it and starts the guest. The process ends with the
-// calling one.
+// Start starts Firecracker, configures it and starts the guest. Firecracker ends when the calling
+// process does.
 func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm.Process, error) {
 	text, err := c.Version, error(nil)
 	if text == "" {
@@ -100,7 +100,7 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if err != nil {
 		return nil, err
 	}
-	view := outside(c) // as the VMM sees it
+	view := outside(c) // paths as the VMM sees them
 	if j != nil {
 		view = j.inside(c)
 	}
@@ -116,7 +116,7 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 		return nil, err
 	}
 	p.version = v
-	p.lived.Store(c.Restore != "") // its listener was there when it was written down
+	p.lived.Store(c.Restore != "") // the agent already listened when the snapshot was taken
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = p.awaitAPI(ctx, v)
@@ -139,7 +139,7 @@ func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *
 	var root *os.File
 	defer func() {
 		if err != nil {
-			root.Close() // of nil it does nothing
+			root.Close() // does nothing if root is nil
 		}
 	}()
 	program, args, files := cmp.Or(c.Program, d.binary()), arguments(c, o), c.Files()
@@ -147,7 +147,7 @@ func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *
 		if root, err = j.make(c); err != nil {
 			return nil, err
 		}
-		// The VM's user, whom the shim becomes, may have no way there by the path.
+		// The shim becomes the VM's user, who may not be able to reach the directory by its path.
 		c.Dir, files = fmt.Sprintf("/proc/self/fd/%d", root.Fd()), nil
 		program, args = j.jailer, j.arguments(c, o)
 	}
@@ -180,13 +180,14 @@ func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *
 	return p, nil
 }
 
-// arguments are those of the program.
+// arguments returns the arguments of the program.
 func arguments(c vmm.Config, o options) []string {
 	return append([]string{"--id", c.ID}, ownArguments(outside(c).Dir, o)...)
 }
 
-// outside is c as a VMM sees it that is not in a jail: its working directory is c.Dir, and
-// files that it is handed it opens again, by names that need no right to any directory.
+// outside returns c with the paths that a VMM without a jail uses. Its working directory is c.Dir.
+// It opens the files that it is handed again through /proc/self/fd, which needs no access to any
+// directory.
 func outside(c vmm.Config) vmm.Config {
 	c.Dir = "."
 	fd := firstFile + len(c.WrapFiles)
@@ -205,11 +206,12 @@ func outside(c vmm.Config) vmm.Config {
 	return c
 }
 
-// firstFile is the first descriptor behind stdio.
+// firstFile is the first descriptor after stdio.
 const firstFile = 3
 
-// ownArguments are those that are the same in a jail. Without a level Firecracker prints what
-// it does, and what it is asked, on the guest's console until it is told of its log.
+// ownArguments returns the arguments that are the same in a jail. They set a log level: without
+// one, Firecracker prints its actions and requests on the guest's console until the API sets the
+// log's file.
 func ownArguments(dir string, o options) []string {
 	args := []string{"--api-sock", filepath.Join(dir, apiSocket), "--level", levelWarning}
 	if o.pci {
@@ -222,7 +224,7 @@ func ownArguments(dir string, o options) []string {
 type process struct {
 	*child.Process
 	config  vmm.Config
-	root    *os.File // of the jail; nil: it has none
+	root    *os.File // of the jail; nil without a jail
 	version version
 	api     *client
 	log     *logEnd
@@ -230,12 +232,12 @@ type process struct {
 	pausing pausing
 	paused  atomic.Bool
 	lived   atomic.Bool // the guest has answered on its vsock
-	halted  atomic.Bool // the guest has switched itself off
+	halted  atomic.Bool // the guest has shut itself down
 }
 
-// awaitAPI waits until the API answers, and checks who does.
+// awaitAPI waits until the API answers, and checks that the answer is Firecracker's, of version v.
 func (p *process) awaitAPI(ctx context.Context, v version) error {
-	tick := time.NewTicker(2 * time.Millisecond) // the socket's creation is the event, and announces itself to nobody
+	tick := time.NewTicker(2 * time.Millisecond) // polls: there is no event for a new socket
 	defer tick.Stop()
 	for {
 		if _, err := os.Stat(filepath.Join(p.config.Dir, apiSocket)); err == nil {
@@ -244,7 +246,7 @@ func (p *process) awaitAPI(ctx context.Context, v version) error {
 			if err == nil {
 				return p.checkInstance(info, v)
 			}
-			if !errors.Is(err, syscall.ECONNREFUSED) { // it binds before it listens
+			if !errors.Is(err, syscall.ECONNREFUSED) { // the server binds before it listens
 				return err
 			}
 		}
@@ -268,7 +270,7 @@ func (p *process) checkInstance(info InstanceInfo, v version) error {
 	return nil
 }
 
-// abandon ends a process whose start has failed, and says why.
+// abandon ends a process whose start has failed, and returns the reason.
 func (p *process) abandon(err error) error {
 	err = p.endOr(err)
 	p.Kill()
@@ -276,8 +278,8 @@ func (p *process) abandon(err error) error {
 	return err
 }
 
-// endOr is how the process has ended, if it has: that explains more than a connection that
-// broke. A refusal explains itself.
+// endOr returns how the process has ended, if it has, and else err: the end explains more than a
+// broken connection. A fault explains itself and is returned as it is.
 func (p *process) endOr(err error) error {
 	var refused *fault
 	if !errors.As(err, &refused) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
@@ -296,14 +298,14 @@ func (p *process) powerOff() {
 	p.Kill()
 }
 
-// clean removes what the process leaves.
+// clean removes the files that the process leaves.
 func (p *process) clean() {
 	p.log.close()
 	p.metrics.close()
 	for _, name := range []string{apiSocket, vsockSocket} {
 		os.Remove(filepath.Join(p.config.Dir, name))
 	}
-	p.root.Close() // of nil it does nothing
+	p.root.Close() // does nothing if root is nil
 }
 
 // Dial opens a connection to a vsock port of the guest.

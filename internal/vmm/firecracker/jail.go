@@ -16,10 +16,10 @@ import (
 	vmmjail "banger/internal/vmm/jail"
 )
 
-// Options of a jailed VM, all or none: the path of Firecracker's jailer, of its version; the
-// directory below which it makes its jails, on the file system of the VM's files; the ids
-// that the VMM gets; and the place of the caller's control group of version 2 in its
-// hierarchy, "" for none. The caller is root.
+// Options of a jailed VM; either all are set or none. They are: the path of Firecracker's jailer,
+// of the same version; the directory below which the jailer makes its jails, on the file system of
+// the VM's files; the user and group ids of the VMM; and the caller's control group of version 2,
+// as its place in the hierarchy, or "". The caller must be root.
 const (
 	OptionJailer = "jailer"
 	OptionJails  = "jails"
@@ -28,15 +28,15 @@ const (
 	OptionGroup  = "cgroup"
 )
 
-// jail is the directory that is a VMM's root (docs/jailer.md).
+// jail is the directory that is a VMM's root directory (docs/jailer.md).
 type jail struct {
 	jailer, base string
 	uid, gid     int
 	group        string
-	program      string // Firecracker's, without symlinks: the jailer calls the jail after it
+	program      string // Firecracker's path without symlinks: the jailer names the jail after it
 }
 
-// readJail takes the options of a jail out of c; nil: it has none.
+// readJail reads the options of a jail from c. It returns nil if c has no jail.
 func readJail(c vmm.Config, program string) (*jail, error) {
 	j := &jail{jailer: c.Options[OptionJailer], base: c.Options[OptionJails], group: c.Options[OptionGroup]}
 	var err, gerr error
@@ -58,17 +58,18 @@ func readJail(c vmm.Config, program string) (*jail, error) {
 		return nil, err
 	}
 	if path := filepath.Join(j.root(c.ID), apiSocket); len(path) > maxSocketPath {
-		return nil, fmt.Errorf("the path %s of a socket has %d bytes, and %d are possible: choose a shorter state directory", path, len(path), maxSocketPath)
+		return nil, fmt.Errorf("the path %s of a socket has %d bytes, and %d are possible: choose a shorter state directory",
+			path, len(path), maxSocketPath)
 	}
 	return j, nil
 }
 
-// root is the directory of a VM.
+// root returns the root directory of a VM.
 func (j *jail) root(id string) string {
 	return vmmjail.Base(j.base).Root(j.program, id)
 }
 
-// inside is c as the VMM sees it.
+// inside returns c with the paths that the VMM sees in the jail.
 func (j *jail) inside(c vmm.Config) vmm.Config {
 	c.Dir, c.Kernel, c.Initrd = "/", "/kernel", "/initrd"
 	drives := make([]vmm.Drive, len(c.Drives))
@@ -80,8 +81,8 @@ func (j *jail) inside(c vmm.Config) vmm.Config {
 	return c
 }
 
-// make makes the directory with all files of c in it, by hard links, and returns it, open. The
-// caller of the driver removes it when the VM has ended.
+// make creates the jail's directory with hard links to all files of c, and returns the open
+// directory. The driver's caller removes the directory when the VM has ended.
 func (j *jail) make(c vmm.Config) (*os.File, error) {
 	root := j.root(c.ID)
 	if err := untrusted.RemoveAll(filepath.Dir(root)); err != nil { // of a VM that was killed
@@ -90,7 +91,7 @@ func (j *jail) make(c vmm.Config) (*os.File, error) {
 	if err := os.MkdirAll(root, 0o711); err != nil {
 		return nil, err
 	}
-	// The shim, which is the VMM's user then, finds sockets there, whatever the umask is.
+	// The shim runs as the VMM's user and must reach the sockets in the jail, whatever the umask is.
 	for _, dir := range []string{j.base, filepath.Join(j.base, filepath.Base(j.program)), filepath.Dir(root), root} {
 		if err := os.Chmod(dir, 0o711); err != nil {
 			return nil, err
@@ -114,7 +115,7 @@ func (j *jail) make(c vmm.Config) (*os.File, error) {
 	return os.Open(root)
 }
 
-// own gives what we have made in the jail to the VMM's user.
+// own makes the VMM's user the owner of what we have made in the jail.
 func (j *jail) own(paths ...string) error {
 	for _, p := range paths {
 		if err := os.Lchown(p, j.uid, j.gid); err != nil {
@@ -124,21 +125,22 @@ func (j *jail) own(paths ...string) error {
 	return nil
 }
 
-// arguments are those of the jailer, which ends in Firecracker with its own. The jailer
-// gives Firecracker the id; the network namespace is its parent's. So is the control group,
-// which is named all the same: told of version 2 alone, the jailer would join one that is
-// called as the program, if somebody has made it.
+// arguments returns the arguments of the jailer, which executes Firecracker with its own arguments.
+// The jailer passes the id to Firecracker. The network namespace and the control group are those of
+// the parent. The group is named all the same: with version 2 and no name, the jailer would join a
+// group with the program's name, if there is one.
 func (j *jail) arguments(c vmm.Config, o options) []string {
-	args := []string{"--id", c.ID, "--exec-file", j.program, "--uid", strconv.Itoa(j.uid), "--gid", strconv.Itoa(j.gid), "--chroot-base-dir", j.base}
+	args := []string{"--id", c.ID, "--exec-file", j.program, "--uid", strconv.Itoa(j.uid), "--gid", strconv.Itoa(j.gid),
+		"--chroot-base-dir", j.base}
 	if j.group != "" {
 		args = append(args, "--cgroup-version", "2", "--parent-cgroup", j.group)
 	}
 	return append(append(args, "--"), ownArguments("/", o)...)
 }
 
-// FindJailer returns the jailer of a Firecracker and its version: that of the same
-// directory, else that in PATH; versionOf is JailerVersion, or who remembers its answer. An
-// error says why it cannot be used for jails below base.
+// FindJailer returns the path of the jailer for a Firecracker: the one in the same directory, or
+// else the one in PATH. versionOf is JailerVersion, or a function that caches its results. An error
+// says why the jailer cannot be used for jails below base.
 func FindJailer(firecracker, version, base string, versionOf func(path string) (string, error)) (string, error) {
 	path := filepath.Join(filepath.Dir(firecracker), "jailer")
 	if _, err := os.Stat(path); err != nil {
@@ -156,7 +158,7 @@ func FindJailer(firecracker, version, base string, versionOf func(path string) (
 	return path, err
 }
 
-// JailerVersion asks a jailer for its version.
+// JailerVersion returns the version that a jailer prints.
 func JailerVersion(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -168,8 +170,8 @@ func JailerVersion(ctx context.Context, path string) (string, error) {
 	return v.String(), err
 }
 
-// checkJails says why nothing below a directory, or where that will be, can be a VMM's root:
-// its program and its devices are copies there.
+// checkJails returns an error if a directory below base, which need not exist yet, cannot be a
+// VMM's root. Such a directory holds a program and device files.
 func checkJails(base string) error {
 	var st unix.Statfs_t
 	err := unix.Statfs(base, &st)

@@ -12,15 +12,21 @@ import (
 	"banger/internal/vmm"
 )
 
-// jailed is a VM of root's, as the supervisor asks for it.
+// jailed returns a VM of root, as the supervisor requests it.
 func jailed() vmm.Config {
 	c := plain()
-	c.Options = map[string]string{OptionJailer: "/usr/bin/jailer", OptionJails: "/var/lib/banger/jail", OptionUID: "2000000001", OptionGID: "2000000001", OptionGroup: "banger-0a1b2c3d/0123456789ab"}
+	c.Options = map[string]string{
+		OptionJailer: "/usr/bin/jailer",
+		OptionJails:  "/var/lib/banger/jail",
+		OptionUID:    "2000000001",
+		OptionGID:    "2000000001",
+		OptionGroup:  "banger-0a1b2c3d/0123456789ab",
+	}
 	return c
 }
 
-// TestRequestsOfAJailedBoot shows what the jailer is told, and what Firecracker, whose root
-// is the jail.
+// TestRequestsOfAJailedBoot shows the arguments of the jailer, and the requests to Firecracker,
+// whose root is the jail.
 func TestRequestsOfAJailedBoot(t *testing.T) {
 	c := jailed()
 	j, err := readJail(c, "/bin/sh") // a program that is there
@@ -60,11 +66,13 @@ func TestWhatIsNoJail(t *testing.T) {
 		spoil func(*vmm.Config)
 		err   string
 	}{
-		"root's":            {func(c *vmm.Config) { c.Options[OptionUID] = "0" }, "not root"},
-		"nobody's":          {func(c *vmm.Config) { delete(c.Options, OptionGID) }, "not root"},
-		"nowhere":           {func(c *vmm.Config) { c.Options[OptionJails] = "jail" }, "needs a directory"},
-		"of a restore":      {func(c *vmm.Config) { c.Restore = "/snapshots/1" }, "cannot go on from a snapshot yet"},
-		"with a long path":  {func(c *vmm.Config) { c.Options[OptionJails] = "/" + strings.Repeat("x", 80) }, "choose a shorter state directory"},
+		"root's":       {func(c *vmm.Config) { c.Options[OptionUID] = "0" }, "not root"},
+		"nobody's":     {func(c *vmm.Config) { delete(c.Options, OptionGID) }, "not root"},
+		"nowhere":      {func(c *vmm.Config) { c.Options[OptionJails] = "jail" }, "needs a directory"},
+		"of a restore": {func(c *vmm.Config) { c.Restore = "/snapshots/1" }, "cannot go on from a snapshot yet"},
+		"with a long path": {func(c *vmm.Config) {
+			c.Options[OptionJails] = "/" + strings.Repeat("x", 80)
+		}, "choose a shorter state directory"},
 		"without a program": {func(c *vmm.Config) {}, "executable file not found"},
 	} {
 		config, program := jailed(), "/bin/sh"
@@ -78,7 +86,8 @@ func TestWhatIsNoJail(t *testing.T) {
 	}
 }
 
-// TestAJailHoldsTheVMsFiles, the very ones, and nothing of a VM before it.
+// TestAJailHoldsTheVMsFiles checks that a jail has hard links to the VM's files, and nothing of an
+// earlier VM.
 func TestAJailHoldsTheVMsFiles(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string {
@@ -89,7 +98,11 @@ func TestAJailHoldsTheVMsFiles(t *testing.T) {
 		return path
 	}
 	c := jailed()
-	c.Kernel, c.Initrd, c.Drives = file("vmlinux"), file("initrd.cpio"), []vmm.Drive{{Serial: "rootfs", Path: file("rootfs.ext4"), ReadOnly: true}, {Serial: "disk", Path: filepath.Join(dir, "link")}}
+	c.Kernel, c.Initrd, c.Drives = file("vmlinux"), file("initrd.cpio"), []vmm.Drive{{
+		Serial:   "rootfs",
+		Path:     file("rootfs.ext4"),
+		ReadOnly: true,
+	}, {Serial: "disk", Path: filepath.Join(dir, "link")}}
 	if err := os.Symlink(file("disk.ext4"), c.Drives[1].Path); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +115,12 @@ func TestAJailHoldsTheVMsFiles(t *testing.T) {
 		if want := filepath.Join(dir, "jail/firecracker", c.ID, "root"); root.Name() != want {
 			t.Errorf("it is in %s, not in %s", root.Name(), want)
 		}
-		for name, path := range map[string]string{"kernel": c.Kernel, "initrd": c.Initrd, "rootfs": c.Drives[0].Path, "disk": filepath.Join(dir, "disk.ext4")} {
+		for name, path := range map[string]string{
+			"kernel": c.Kernel,
+			"initrd": c.Initrd,
+			"rootfs": c.Drives[0].Path,
+			"disk":   filepath.Join(dir, "disk.ext4"),
+		} {
 			there, err := os.Stat(filepath.Join(root.Name(), name))
 			if err != nil {
 				t.Fatal(err)
@@ -164,15 +182,17 @@ func TestWhichJailer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("PATH", filepath.Join(dir, c.path)+":/bin")
-			got, err := FindJailer(filepath.Join(dir, c.firecracker), "1.16.1", filepath.Join(dir, "state/jail"), func(path string) (string, error) { return JailerVersion(t.Context(), path) })
-			if c.err == "" && (err != nil || got != c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+			got, err := FindJailer(filepath.Join(dir, c.firecracker), "1.16.1", filepath.Join(dir, "state/jail"),
+				func(path string) (string, error) { return JailerVersion(t.Context(), path) })
+			if c.err == "" && (err != nil || got != c.want) || c.err != "" &&
+				(err == nil || !strings.Contains(err.Error(), c.err)) {
 				t.Errorf("found %q, %v", got, err)
 			}
 		})
 	}
 }
 
-// TestWhereNoJailCanBe: what is copied there would not be a program, or no device.
+// TestWhereNoJailCanBe: on some file systems a copied program or device does not work.
 func TestWhereNoJailCanBe(t *testing.T) {
 	dir := t.TempDir()
 	for option, flag := range map[string]uintptr{"nodev": syscall.MS_NODEV, "noexec": syscall.MS_NOEXEC} {

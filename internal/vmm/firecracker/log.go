@@ -14,9 +14,9 @@ import (
 // logKept is how many bytes of the log's end are kept.
 const logKept = 16 << 10
 
-// logEnd is where Firecracker writes its log. It opens the path once and writes for life,
-// so a file could not be rotated; of a pipe we keep the end. It drops what a full pipe
-// does not take.
+// logEnd receives Firecracker's log. Firecracker opens the path once and writes to it until it
+// ends, so a file could not be rotated. The path is a pipe, and logEnd keeps the end of what comes.
+// Firecracker drops what does not fit into a full pipe.
 type logEnd struct {
 	path string
 	file *os.File
@@ -24,14 +24,14 @@ type logEnd struct {
 	kept kept
 }
 
-// openLog makes the pipe in dir and reads it until close.
+// openLog creates the pipe in dir and reads it until close.
 func openLog(dir string) (*logEnd, error) {
 	l := &logEnd{path: filepath.Join(dir, logPipe), kept: kept{marked: make(chan struct{})}}
 	var err error
 	if l.file, err = openPipe(l.path); err != nil {
 		return nil, err
 	}
-	l.wg.Go(func() { io.Copy(&l.kept, l.file) }) // ends with close
+	l.wg.Go(func() { io.Copy(&l.kept, l.file) }) // ends at close
 	return l, nil
 }
 
@@ -41,38 +41,39 @@ func openPipe(path string) (*os.File, error) {
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0) // a writer is always there: no end before close
+	// With a writer that stays open, there is no end of file before close.
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		os.Remove(path)
 	}
 	return f, err
 }
 
-// close ends the reading and removes the pipe.
+// close stops the reader and removes the pipe.
 func (l *logEnd) close() {
 	l.file.Close()
 	l.wg.Wait()
 	os.Remove(l.path)
 }
 
-// lastLine returns the last line of the log of a VMM that has ended.
+// lastLine returns the last line of the log. The VMM must have ended.
 func (l *logEnd) lastLine() string {
-	// What it wrote is in the pipe, perhaps unread: a mark behind it tells when it is read.
+	// The VMM's last bytes may still be unread in the pipe. A zero byte behind them marks the end.
 	if _, err := l.file.Write([]byte{0}); err == nil {
 		select {
 		case <-l.kept.marked:
-		case <-time.After(time.Second): // no VMM writes any more; this is never met
+		case <-time.After(time.Second): // not reached: no VMM writes any more
 		}
 	}
 	return l.kept.lastLine()
 }
 
-// kept is the end of what was written, up to a byte of zero, which marks the end.
+// kept holds the end of what was written, up to a zero byte.
 type kept struct {
 	mu     sync.Mutex
 	buf    []byte
 	ended  bool
-	marked chan struct{} // closed at the mark
+	marked chan struct{} // closed when the zero byte has come
 }
 
 func (k *kept) Write(b []byte) (int, error) {

@@ -14,13 +14,13 @@ import (
 	"banger/internal/vmm"
 )
 
-// maxMetrics bounds one line of metrics in bytes; one of a VM like ours has some 10,000.
+// maxMetrics is the largest size of one line of metrics, in bytes. A line of a VM like ours has
+// about 10,000.
 const maxMetrics = 256 << 10
 
-// metrics adds up what Firecracker writes of its devices, a line of JSON each minute and
-// whenever it is asked: how much was done since the line before (docs/metrics.md;
-// logger/metrics.rs, SharedIncMetric). Like the log its file is opened once, so it is a
-// pipe of which the sums are kept.
+// metrics adds up the figures that Firecracker writes about its devices: a line of JSON each minute
+// and at each request, with the differences to the line before (docs/metrics.md; logger/metrics.rs,
+// SharedIncMetric). Firecracker opens the file once, as it does its log, so the file is a pipe.
 type metrics struct {
 	path string
 	file *os.File
@@ -28,21 +28,21 @@ type metrics struct {
 
 	mu    sync.Mutex
 	total vmm.Stats
-	next  chan struct{} // closed and replaced with each line
+	next  chan struct{} // closed and replaced at each line
 }
 
-// openMetrics makes the pipe in dir and reads it until close.
+// openMetrics creates the pipe in dir and reads it until close.
 func openMetrics(dir string) (*metrics, error) {
 	m := &metrics{path: filepath.Join(dir, metricsPipe), next: make(chan struct{})}
 	var err error
 	if m.file, err = openPipe(m.path); err != nil {
 		return nil, err
 	}
-	m.wg.Go(m.read) // ends with close
+	m.wg.Go(m.read) // ends at close
 	return m, nil
 }
 
-// close ends the reading and removes the pipe.
+// close stops the reader and removes the pipe.
 func (m *metrics) close() {
 	m.file.Close()
 	m.wg.Wait()
@@ -53,7 +53,7 @@ func (m *metrics) read() {
 	r := bufio.NewReaderSize(m.file, maxMetrics)
 	for {
 		line, err := r.ReadSlice('\n')
-		for errors.Is(err, bufio.ErrBufferFull) { // no such line is one of Firecracker's
+		for errors.Is(err, bufio.ErrBufferFull) { // too long to be a line of Firecracker's
 			line = nil
 			_, err = r.ReadSlice('\n')
 		}
@@ -64,10 +64,10 @@ func (m *metrics) read() {
 	}
 }
 
-// add adds what a line says. One that is broken, as when the pipe was full, says nothing.
+// add adds the figures of a line. It ignores a broken line, which comes from a full pipe.
 func (m *metrics) add(line []byte) {
 	var said struct {
-		Block struct { // of all drives
+		Block struct { // sums of all drives
 			Read    uint64 `json:"read_bytes"`
 			Written uint64 `json:"write_bytes"`
 		} `json:"block"`
@@ -89,8 +89,8 @@ func (m *metrics) sums() (vmm.Stats, <-chan struct{}) {
 	return m.total, m.next
 }
 
-// Stats has Firecracker write its metrics and returns their sums. One that is stopped by a
-// signal writes nothing: the sums are those of its last line, at most a minute older.
+// Stats asks Firecracker to write its metrics and returns their sums. A process that is stopped by
+// a signal writes nothing: the sums are then those of its last line, at most a minute old.
 func (p *process) Stats(ctx context.Context) (vmm.Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -102,7 +102,8 @@ func (p *process) Stats(ctx context.Context) (vmm.Stats, error) {
 	if p.pausing.stopped && p.Handle().Alive() {
 		return total, nil
 	}
-	if err := p.api.call(ctx, http.MethodPut, "/actions", InstanceActionInfo{ActionType: actionFlushMetrics}, nil); err != nil {
+	if err := p.api.call(ctx, http.MethodPut, "/actions", InstanceActionInfo{ActionType: actionFlushMetrics},
+		nil); err != nil {
 		return vmm.Stats{}, p.endOr(err)
 	}
 	select {

@@ -8,8 +8,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// TestMetricsAreAddedUp: each line says what was done since the one before; one that says
-// nothing of use hides none of the others.
+// TestMetricsAreAddedUp: each line has the differences to the line before. A useless line does not
+// hide the others.
 func TestMetricsAreAddedUp(t *testing.T) {
 	m, err := openMetrics(t.TempDir())
 	if err != nil {
@@ -25,7 +25,9 @@ func TestMetricsAreAddedUp(t *testing.T) {
 		name, line    string
 		read, written uint64 // as they are then
 	}{
-		{"the first", `{"utc_timestamp_ms":1,"block":{"read_bytes":7,"write_bytes":1},"block_rootfs":{"read_bytes":7,"write_bytes":1}}`, 7, 1},
+		{"the first",
+			`{"utc_timestamp_ms":1,"block":{"read_bytes":7,"write_bytes":1},"block_rootfs":{"read_bytes":7,"write_bytes":1}}`, 7,
+			1},
 		{"what was done since", `{"block":{"read_bytes":3,"write_bytes":2}}`, 10, 3},
 		{"nothing of disks", `{"vmm":{"panic_count":0}}`, 10, 3},
 		{"an empty line", ``, 10, 3},

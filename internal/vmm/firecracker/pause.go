@@ -9,16 +9,16 @@ import (
 	"sync"
 )
 
-// pausing serialises what changes whether the guest runs. Its zero value is not ready.
+// pausing serialises pauses, resumes and snapshots. Its zero value is not usable.
 type pausing struct {
-	turn    chan struct{} // has room for the one whose turn it is
+	turn    chan struct{} // has capacity for the one caller whose turn it is
 	stopped bool          // the process is stopped by a signal, and its API does not answer
-	reset   bool          // since the last resume the guest was sent the event that ends its streams
+	reset   bool          // since the last resume, the guest was sent the event that ends its streams
 }
 
 func newPausing() pausing { return pausing{turn: make(chan struct{}, 1)} }
 
-// take waits for the caller's turn, which ends with leave.
+// take waits for the caller's turn. The caller ends its turn with leave.
 func (p *pausing) take(ctx context.Context) error {
 	select {
 	case p.turn <- struct{}{}:
@@ -30,8 +30,8 @@ func (p *pausing) take(ctx context.Context) error {
 
 func (p *pausing) leave() { <-p.turn }
 
-// Pause stops the guest's CPUs: all of the process, where the API's own pause would cost the
-// vsock (version.losesVsock).
+// Pause stops the guest's CPUs. It stops the whole process by a signal if the API's pause would
+// break the vsock (version.losesVsock).
 func (p *process) Pause(ctx context.Context) error {
 	if err := p.pausing.take(ctx); err != nil {
 		return err
@@ -68,9 +68,10 @@ func (p *process) Resume(ctx context.Context) error {
 	return err
 }
 
-// goOn is Resume where the API's own resume closes the vsock to the host until the guest has
-// seen an event: it is closed for ever if there is none. A snapshot first of all sends one. Where
-// none was taken, one that must fail is asked for, and sends it, too.
+// goOn resumes a guest of a version whose API resume blocks the vsock towards the guest until the
+// guest has seen a reset event. Without an event the vsock is blocked for ever. A snapshot sends
+// that event first of all. If no snapshot was taken, goOn asks for one that must fail, which sends
+// the event too.
 func (p *process) goOn(ctx context.Context) error {
 	if err := p.Continue(); err != nil {
 		return err
@@ -95,8 +96,8 @@ func (p *process) goOn(ctx context.Context) error {
 	return err
 }
 
-// sendReset has the devices of a paused VM prepare for a snapshot, for which no file is made:
-// a directory cannot be written to.
+// sendReset makes the devices of a paused VM prepare for a snapshot without writing a file: it asks
+// for a snapshot into a path that is a directory, which fails.
 func (p *process) sendReset(ctx context.Context) error {
 	none := SnapshotCreateParams{SnapshotType: snapshotFull, SnapshotPath: "/", MemFilePath: "/"}
 	err := p.api.call(ctx, http.MethodPut, "/snapshot/create", none, nil)
@@ -108,9 +109,9 @@ func (p *process) sendReset(ctx context.Context) error {
 	return nil
 }
 
-// pauseByAPI turns a stop by a signal into a pause that Firecracker knows of. The request is
-// written before the process is continued, so the guest runs no longer than Firecracker takes
-// to read it. A failure leaves the process stopped.
+// pauseByAPI turns a stop by a signal into a pause by the API. It writes the request before it
+// continues the process, so the guest runs only until Firecracker has read the request. If
+// pauseByAPI fails, the process is still stopped.
 func (p *process) pauseByAPI(ctx context.Context) error {
 	if !p.pausing.stopped {
 		return nil
@@ -118,15 +119,15 @@ func (p *process) pauseByAPI(ctx context.Context) error {
 	var once sync.Once
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(w httptrace.WroteRequestInfo) {
 		if w.Err == nil {
-			once.Do(func() { p.Continue() }) // where that fails, no answer comes
+			once.Do(func() { p.Continue() }) // if that fails, no answer comes
 		}
 	}})
 	err := p.setState(traced, vmPaused)
-	once.Do(func() {}) // a request that is written late continues nothing
+	once.Do(func() {}) // a request that is written later must not continue the process
 	if err != nil {
 		again, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
-		p.Stop(again) // where that fails, the process has ended, which endOr tells
+		p.Stop(again) // if that fails, the process has ended, and endOr says so
 		return p.endOr(err)
 	}
 	p.pausing.stopped = false

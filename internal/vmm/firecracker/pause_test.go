@@ -19,8 +19,8 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// TestWhatAPauseStops: the whole process where the API's own pause would cost the vsock, and
-// nothing of it elsewhere.
+// TestWhatAPauseStops: the pause stops the whole process if the API's pause would break the vsock,
+// and otherwise only the guest.
 func TestWhatAPauseStops(t *testing.T) {
 	for version, stops := range map[string]bool{"1.15.1": false, "1.16.0": true, "1.16.1": true, "1.17.0": false} {
 		t.Run(version, func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestWhatAPauseStops(t *testing.T) {
 	}
 }
 
-// TestAStoppedVM: what is asked of a VM whose process is stopped is answered, and ends.
+// TestAStoppedVM: requests to a VM whose process is stopped are answered, or end.
 func TestAStoppedVM(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, firecracker.Driver{Binary: double(t)}, c)
@@ -84,8 +84,8 @@ func TestAStoppedVM(t *testing.T) {
 	}
 }
 
-// TestAPauseWithoutASnapshot: who finds a VM that the API has paused, as after a snapshot that
-// came to nothing, resumes it with its vsock.
+// TestAPauseWithoutASnapshot: a VM that the API has paused, as after a failed snapshot, is resumed
+// with its vsock.
 func TestAPauseWithoutASnapshot(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, firecracker.Driver{Binary: double(t)}, c)
@@ -104,8 +104,7 @@ func TestAPauseWithoutASnapshot(t *testing.T) {
 	if list := files(t, c.Dir); strings.Contains(list, vmm.SnapshotState) || strings.Contains(list, vmm.SnapshotRAM) {
 		t.Errorf("it leaves\n%s", list)
 	}
-	// Without the event the API's own pause and resume are the end of the vsock: the double
-	// has the fault.
+	// Without the event, the API's pause and resume break the vsock. The double has this fault.
 	for _, state := range []string{"Paused", "Resumed"} {
 		if status := ask(t, c, http.MethodPatch, "/vm", `{"state":"`+state+`"}`); status != http.StatusNoContent {
 			t.Fatalf("the API answers %d", status)
@@ -115,7 +114,8 @@ func TestAPauseWithoutASnapshot(t *testing.T) {
 	wantFailure(t, err, "the VM's vsock does not answer")
 }
 
-// TestAPauseThatTheAPIDoesNotTake leaves a VM stopped whose snapshot was asked for, and no file.
+// TestAPauseThatTheAPIDoesNotTake: if the API refuses the pause for a snapshot, the VM stays
+// stopped, and there is no file.
 func TestAPauseThatTheAPIDoesNotTake(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, firecracker.Driver{Binary: faulty(t, "DOUBLE_HANGS_AT=/vm")}, c)
@@ -141,7 +141,7 @@ func TestAPauseThatTheAPIDoesNotTake(t *testing.T) {
 	}
 }
 
-// threads are the states of a VMM's threads, a letter each (proc(5)).
+// threads returns the states of a VMM's threads, one letter each (proc(5)).
 func threads(t *testing.T, vm *vmmtest.VM) (letters string) {
 	t.Helper()
 	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", vm.Handle().PID))
@@ -157,7 +157,7 @@ func threads(t *testing.T, vm *vmmtest.VM) (letters string) {
 	return letters
 }
 
-// ask asks a VMM's API behind the driver's back.
+// ask sends a request to a VMM's API without the driver.
 func ask(t *testing.T, c vmm.Config, method, path, body string) (status int) {
 	t.Helper()
 	var d net.Dialer

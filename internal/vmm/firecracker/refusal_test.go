@@ -20,21 +20,61 @@ func TestWhatIsNotRestored(t *testing.T) {
 		spoil  func(c *vmm.Config)
 		err    string // "": it fits
 	}{
-		"the same":                         {spoil: func(*vmm.Config) {}},
-		"the same, of 1.15":                {v: v15, spoil: func(*vmm.Config) {}},
-		"elsewhere":                        {spoil: func(c *vmm.Config) { c.Dir += "2" }},
-		"elsewhere, of 1.15":               {v: v15, spoil: func(c *vmm.Config) { c.Dir += "2" }, err: "Firecracker 1.15.0 looks for the vsock where it was, at "},
-		"another version":                  {v: v15, now: v16, spoil: func(*vmm.Config) {}, err: "the VMM's version was 1.15.0, and is 1.16.1"},
-		"another place of a drive":         {spoil: func(c *vmm.Config) { c.Drives[0].Path += "2" }, err: "Firecracker 1.16.1 looks for the drive rootfs where it was, at "},
-		"drives in another order":          {spoil: func(c *vmm.Config) { c.Drives[0], c.Drives[1] = c.Drives[1], c.Drives[0] }, err: "the list of drives"},
-		"another MAC and tap":              {spoil: func(c *vmm.Config) { c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:02", Device: "tap1"}} }},
-		"no network":                       {spoil: func(c *vmm.Config) { c.NICs = nil }, err: "the number of network devices was 1, and is 0"},
-		"tracking that was not":            {spoil: func(c *vmm.Config) { c.Options = map[string]string{"track_dirty_pages": "on"} }, err: "the VMM's options"},
-		"what had changed alone":           {kind: snapshotDiff, spoil: func(*vmm.Config) {}, err: "no more than what had changed since the one before"},
-		"huge pages":                       {o: options{hugePages: hugePages2M}, spoil: func(*vmm.Config) {}, err: "the VM has huge pages"},
-		"no snapshot":                      {spoil: func(c *vmm.Config) { c.Restore += "2" }, err: "there is no snapshot in "},
-		"a snapshot that was not finished": {spoil: func(c *vmm.Config) { os.Remove(filepath.Join(c.Restore, "manifest.json")) }, err: "there is no snapshot in "},
-		"a manifest cut off":               {spoil: func(c *vmm.Config) { os.Truncate(filepath.Join(c.Restore, "manifest.json"), 100) }, err: "cannot be read"},
+		"the same":          {spoil: func(*vmm.Config) {}},
+		"the same, of 1.15": {v: v15, spoil: func(*vmm.Config) {}},
+		"elsewhere":         {spoil: func(c *vmm.Config) { c.Dir += "2" }},
+		"elsewhere, of 1.15": {
+			v:     v15,
+			spoil: func(c *vmm.Config) { c.Dir += "2" },
+			err:   "Firecracker 1.15.0 looks for the vsock where it was, at ",
+		},
+		"another version": {
+			v:     v15,
+			now:   v16,
+			spoil: func(*vmm.Config) {},
+			err:   "the VMM's version was 1.15.0, and is 1.16.1",
+		},
+		"another place of a drive": {
+			spoil: func(c *vmm.Config) { c.Drives[0].Path += "2" },
+			err:   "Firecracker 1.16.1 looks for the drive rootfs where it was, at ",
+		},
+		"drives in another order": {
+			spoil: func(c *vmm.Config) { c.Drives[0], c.Drives[1] = c.Drives[1], c.Drives[0] },
+			err:   "the list of drives",
+		},
+		"another MAC and tap": {spoil: func(c *vmm.Config) {
+			c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:02", Device: "tap1"}}
+		}},
+		"no network": {
+			spoil: func(c *vmm.Config) { c.NICs = nil },
+			err:   "the number of network devices was 1, and is 0",
+		},
+		"tracking that was not": {
+			spoil: func(c *vmm.Config) { c.Options = map[string]string{"track_dirty_pages": "on"} },
+			err:   "the VMM's options",
+		},
+		"what had changed alone": {
+			kind:  snapshotDiff,
+			spoil: func(*vmm.Config) {},
+			err:   "no more than what had changed since the one before",
+		},
+		"huge pages": {
+			o:     options{hugePages: hugePages2M},
+			spoil: func(*vmm.Config) {},
+			err:   "the VM has huge pages",
+		},
+		"no snapshot": {
+			spoil: func(c *vmm.Config) { c.Restore += "2" },
+			err:   "there is no snapshot in ",
+		},
+		"a snapshot that was not finished": {
+			spoil: func(c *vmm.Config) { os.Remove(filepath.Join(c.Restore, "manifest.json")) },
+			err:   "there is no snapshot in ",
+		},
+		"a manifest cut off": {
+			spoil: func(c *vmm.Config) { os.Truncate(filepath.Join(c.Restore, "manifest.json"), 100) },
+			err:   "cannot be read",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if r.v == (version{}) {
@@ -53,15 +93,16 @@ func TestWhatIsNotRestored(t *testing.T) {
 			}
 			r.spoil(&c)
 			_, err = checkSnapshot(c, r.now, r.o)
-			if (err == nil) != (r.err == "") || err != nil && (!strings.Contains(err.Error(), r.err) || strings.Contains(err.Error(), "\n")) {
+			if (err == nil) != (r.err == "") || err != nil &&
+				(!strings.Contains(err.Error(), r.err) || strings.Contains(err.Error(), "\n")) {
 				t.Errorf("the error is %v, not one with %q", err, r.err)
 			}
 		})
 	}
 }
 
-// TestTheClockIsAskedForWhereItIs: Firecracker fails a load that asks for a time of day which
-// the snapshot has not.
+// TestTheClockIsAskedForWhereItIs: Firecracker fails a load that asks for a time of day which the
+// snapshot does not have.
 func TestTheClockIsAskedForWhereItIs(t *testing.T) {
 	for name, r := range map[string]struct {
 		arch, release, source string
@@ -99,7 +140,7 @@ func TestTheClockIsAskedForWhereItIs(t *testing.T) {
 	}
 }
 
-// onDisk is a Config whose files are there.
+// onDisk returns a Config whose files exist.
 func onDisk(t *testing.T) vmm.Config {
 	t.Helper()
 	dir := t.TempDir()
@@ -110,7 +151,8 @@ func onDisk(t *testing.T) vmm.Config {
 		}
 		return path
 	}
-	c := vmm.Config{Dir: filepath.Join(dir, "run"), Accel: vmm.AccelKVM, Kernel: file("vmlinux"), Initrd: file("initrd"), CPUs: 1, MemoryMiB: 128,
+	c := vmm.Config{Dir: filepath.Join(dir, "run"), Accel: vmm.AccelKVM, Kernel: file("vmlinux"), Initrd: file("initrd"),
+		CPUs: 1, MemoryMiB: 128,
 		NICs:    []vmm.NIC{{MAC: "02:00:00:00:00:01", Device: "tap0"}},
 		Drives:  []vmm.Drive{{Serial: "rootfs", Path: file("rootfs"), ReadOnly: true}, {Serial: "disk", Path: file("disk")}},
 		Restore: filepath.Join(dir, "snapshot")}

@@ -12,7 +12,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// Files in Config.Dir. Their names are short: a socket's path has 107 bytes (unix(7)).
+// Files in Config.Dir. Their names are short because the path of a socket has at most 107 bytes
+// (unix(7)).
 const (
 	apiSocket   = "api.sock"
 	vsockSocket = "v.sock"
@@ -22,31 +23,35 @@ const (
 
 const maxSocketPath = 107
 
-// guestCID is the guest's context id. It is the same in every VM: the device leads to a
-// socket of the VM's own, not to the host's vsock.
+// guestCID is the guest's context id. It is the same in every VM, because the device is connected
+// to a socket of the VM, not to the host's vsock.
 const guestCID = 3
 
-// cmdline is the kernel's command line. The serial port is on, the keyboard controller,
-// by which a reboot ends the VMM, is not probed for what it has not; virtio is announced
-// by ACPI. An own command line replaces Firecracker's, whose nomodule would keep the
-// initramfs from loading its drivers. An end of the guest must be a restart: the machine
-// has no power to switch off (docs/api_requests/actions.md).
+// cmdline is the kernel's command line.
+//   - The serial port is on.
+//   - A reboot ends the VMM through the keyboard controller. The i8042 options skip probes for what
+//     that controller does not have.
+//   - ACPI announces the virtio devices.
+//   - It replaces Firecracker's own command line, whose nomodule would keep the initramfs from
+//     loading its drivers.
+//   - The guest must end with a restart: the machine has no power to switch off
+//     (docs/api_requests/actions.md).
 const cmdline = "console=ttyS0 quiet panic=-1 reboot=k random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce banger.end=restart"
 
-// The serial port prints into a pipe of ours, so what a guest can print costs us CPU time:
-// 4 MiB at once, and 1 MiB in each second.
+// serialLimit bounds what a guest prints: the serial port writes into a pipe that we read, which
+// costs us CPU time. A guest may print 4 MiB at once, and 1 MiB per second.
 var serialLimit = TokenBucket{Size: 1 << 20, OneTimeBurst: 4 << 20, RefillTime: 1000}
 
-// options are those of Config.Options.
+// options are the parsed Config.Options.
 type options struct {
-	cpuTemplate     json.RawMessage // the file that cpu_template names, as it is
+	cpuTemplate     json.RawMessage // content of the file that cpu_template names
 	hugePages       string
 	trackDirtyPages bool
 	pci             bool
-	clock           bool // the snapshot has the time of day; of no option, but of checkSnapshot
+	clock           bool // the snapshot has the time of day; set by checkSnapshot, not by an option
 }
 
-// Options that a snapshot asks for, too.
+// Options that must also match a snapshot's.
 const (
 	optionHugePages       = "huge_pages"
 	optionTrackDirtyPages = "track_dirty_pages"
@@ -68,7 +73,8 @@ func readOptions(c vmm.Config, v version) (o options, err error) {
 			o.hugePages = value
 		case name == optionTrackDirtyPages && value == "on":
 			o.trackDirtyPages = true
-		case name == OptionJailer || name == OptionJails || name == OptionUID || name == OptionGID || name == OptionGroup: // readJail's
+		// readJail reads these.
+		case name == OptionJailer || name == OptionJails || name == OptionUID || name == OptionGID || name == OptionGroup:
 		case name == "pci" && value == "on":
 			if problem := v.pciProblem(); problem != "" {
 				return o, errors.New(problem)
@@ -96,7 +102,7 @@ func readTemplate(path string) (json.RawMessage, error) {
 	return data, err
 }
 
-// request is one call of the API that is answered without a body.
+// request is one call of the API whose answer has no body.
 type request struct {
 	method, path string
 	body         any
@@ -104,14 +110,23 @@ type request struct {
 
 func put(path string, body any) request { return request{http.MethodPut, path, body} }
 
-// bootRequests are the calls that boot c, in order. It is pure, so that a golden test can
-// show exactly what we ask of Firecracker.
+// bootRequests returns the calls that boot c, in order. It is a pure function: a golden test shows
+// exactly what we ask of Firecracker.
 func bootRequests(c vmm.Config, v version, o options) []request {
-	list := []request{logRequest(c), metricsRequest(c), put("/machine-config", MachineConfiguration{VcpuCount: c.CPUs, MemSizeMib: c.MemoryMiB, HugePages: o.hugePages, TrackDirtyPages: o.trackDirtyPages})}
+	list := []request{logRequest(c), metricsRequest(c), put("/machine-config", MachineConfiguration{
+		VcpuCount:       c.CPUs,
+		MemSizeMib:      c.MemoryMiB,
+		HugePages:       o.hugePages,
+		TrackDirtyPages: o.trackDirtyPages,
+	})}
 	if o.cpuTemplate != nil {
 		list = append(list, put("/cpu-config", o.cpuTemplate))
 	}
-	list = append(list, put("/boot-source", BootSource{KernelImagePath: c.Kernel, InitrdPath: c.Initrd, BootArgs: bootArgs(c, v, o)}))
+	list = append(list, put("/boot-source", BootSource{
+		KernelImagePath: c.Kernel,
+		InitrdPath:      c.Initrd,
+		BootArgs:        bootArgs(c, v, o),
+	}))
 	for _, d := range c.Drives {
 		list = append(list, put("/drives/"+d.Serial, drive(d)))
 	}
@@ -134,16 +149,16 @@ func bootRequests(c vmm.Config, v version, o options) []request {
 
 func serialRequest() request { return put("/serial", SerialDevice{RateLimiter: &serialLimit}) }
 
-// logRequest may come before any other; before a restore, only those of the metrics and of
-// the serial port may, too.
+// logRequest returns the call that sets the log. It may come before any other call. Before a
+// restore, only the calls for the log, the metrics and the serial port are allowed.
 func logRequest(c vmm.Config) request {
 	return put("/logger", Logger{LogPath: filepath.Join(c.Dir, logPipe), Level: levelWarning, ShowLevel: true})
 }
 
-// drive is a disk. The engine is the synchronous one: the asynchronous one needs io_uring,
-// which the VMM's filter denies and hosts switch off. A disk that is written keeps the
-// guest's flushes (Writeback), else a power cut would lose what the guest was told is
-// safe; one that is only read has nothing to flush.
+// drive returns the API's description of a disk. It uses the synchronous engine: the asynchronous
+// one needs io_uring, which the VMM's filter denies and some hosts switch off. A writable disk
+// honours the guest's flushes (Writeback), otherwise a power cut could lose data that the guest
+// believes to be safe. A read-only disk has nothing to flush.
 func drive(d vmm.Drive) Drive {
 	cache := cacheWriteback
 	if d.ReadOnly {
@@ -154,8 +169,9 @@ func drive(d vmm.Drive) Drive {
 
 func ifaceID(i int) string { return fmt.Sprintf("eth%d", i) }
 
-// bootArgs tells the guest the names of its disks in the order in which it finds them:
-// Firecracker makes their serial numbers itself, of what the host's file system calls them.
+// bootArgs returns the kernel's command line. It tells the guest the names of its disks in the
+// order in which the guest finds them, because Firecracker derives the serial numbers from the
+// host's file system.
 func bootArgs(c vmm.Config, v version, o options) string {
 	args := cmdline
 	if !o.pci && !v.appendsPCIOff() {
@@ -174,7 +190,7 @@ func bootArgs(c vmm.Config, v version, o options) string {
 	return args
 }
 
-// check refuses what Firecracker would, and what it would not tell well.
+// check returns an error for what Firecracker would refuse, or would refuse without a clear reason.
 func check(c vmm.Config, v version) error {
 	if c.Accel != vmm.AccelKVM {
 		return fmt.Errorf("%s needs KVM, which executes no guests on this host", title)
@@ -184,7 +200,8 @@ func check(c vmm.Config, v version) error {
 	}
 	for _, name := range []string{apiSocket, vsockSocket} {
 		if path := filepath.Join(c.Dir, name); len(path) > maxSocketPath {
-			return fmt.Errorf("the path %s of a socket has %d bytes, and %d are possible: choose a shorter run directory", path, len(path), maxSocketPath)
+			return fmt.Errorf("the path %s of a socket has %d bytes, and %d are possible: choose a shorter run directory", path,
+				len(path), maxSocketPath)
 		}
 	}
 	if c.CPUs < 1 || c.CPUs > 32 {
@@ -195,7 +212,7 @@ func check(c vmm.Config, v version) error {
 			return fmt.Errorf("%s has no network but taps, which it opens by name", title)
 		}
 	}
-	c.Drives = nil // Firecracker tells well of those
+	c.Drives = nil // Firecracker reports these well
 	opened, done, err := c.OpenFiles()
 	if err != nil {
 		return err
@@ -207,7 +224,7 @@ func check(c vmm.Config, v version) error {
 	return nil
 }
 
-// checkELF refuses a kernel that is packed.
+// checkELF returns an error if a kernel is packed.
 func checkELF(path string, f *os.File) error {
 	var magic [4]byte
 	if _, err := f.ReadAt(magic[:], 0); err != nil || string(magic[:]) != "\x7fELF" {

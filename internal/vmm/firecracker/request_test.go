@@ -13,12 +13,21 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// plain is a VM as the supervisor asks for it.
+// plain returns a VM as the supervisor requests it.
 func plain() vmm.Config {
 	return vmm.Config{ID: "0123456789ab", Dir: "/run/banger/vms/0123456789ab",
-		Accel: vmm.AccelKVM, Kernel: "/k/vmlinux", Initrd: "/k/initrd.cpio", CPUs: 2, MemoryMiB: 512, Cmdline: "banger.init=image",
-		NICs: []vmm.NIC{{MAC: "52:54:00:00:00:01", Device: "tap0", MTU: 65520}},
-		Drives: []vmm.Drive{{Serial: "rootfs", Path: "/images/rootfs.ext4", ReadOnly: true}, {Serial: "disk", Path: "/disks/disk.ext4"},
+		Accel:     vmm.AccelKVM,
+		Kernel:    "/k/vmlinux",
+		Initrd:    "/k/initrd.cpio",
+		CPUs:      2,
+		MemoryMiB: 512,
+		Cmdline:   "banger.init=image",
+		NICs:      []vmm.NIC{{MAC: "52:54:00:00:00:01", Device: "tap0", MTU: 65520}},
+		Drives: []vmm.Drive{{
+			Serial:   "rootfs",
+			Path:     "/images/rootfs.ext4",
+			ReadOnly: true,
+		}, {Serial: "disk", Path: "/disks/disk.ext4"},
 			{Serial: "modules", Path: "/k/modules.ext4", ReadOnly: true}}}
 }
 
@@ -45,7 +54,7 @@ func TestRequestsOfABoot(t *testing.T) {
 	}
 }
 
-// TestRequestsOfARestore shows what is asked for a VM that goes on from a snapshot.
+// TestRequestsOfARestore shows what we ask of Firecracker for a VM that continues from a snapshot.
 func TestRequestsOfARestore(t *testing.T) {
 	c := plain()
 	c.Restore = "/snapshots/1"
@@ -58,7 +67,8 @@ func TestRequestsOfARestore(t *testing.T) {
 		"restore-1.16.txt": {version{1, 16, 1}, options{trackDirtyPages: true, clock: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := asText(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore, snapshotFull)}) + "firecracker " + strings.Join(arguments(c, r.o), " ") + "\n"
+			got := asText(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore, snapshotFull)}) + "firecracker " +
+				strings.Join(arguments(c, r.o), " ") + "\n"
 			for _, r := range restoreRequests(c, r.v, r.o) {
 				got += asText(t, r)
 			}
@@ -89,7 +99,8 @@ func golden(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("Firecracker is asked\n%s\nnot what is in %s; if that is meant, run: go test ./internal/vmm/firecracker -run %s -update", got, path, t.Name())
+		t.Errorf(
+			"Firecracker is asked\n%s\nnot what is in %s; if that is meant, run: go test ./internal/vmm/firecracker -run %s -update", got, path, t.Name())
 	}
 }
 
@@ -109,15 +120,22 @@ func TestOptions(t *testing.T) {
 		v       version
 		err     string
 	}{
-		"none":                   {},
-		"a template":             {options: map[string]string{"cpu_template": file("good", `{"msr_modifiers":[]}`)}},
-		"no template":            {options: map[string]string{"cpu_template": dir + "/none"}, err: "no such file"},
-		"a template of no JSON":  {options: map[string]string{"cpu_template": file("bad", "{")}, err: "not JSON"},
-		"a template too large":   {options: map[string]string{"cpu_template": file("big", strings.Repeat(" ", maxBody+1))}, err: "at most 51200 bytes"},
+		"none":                  {},
+		"a template":            {options: map[string]string{"cpu_template": file("good", `{"msr_modifiers":[]}`)}},
+		"no template":           {options: map[string]string{"cpu_template": dir + "/none"}, err: "no such file"},
+		"a template of no JSON": {options: map[string]string{"cpu_template": file("bad", "{")}, err: "not JSON"},
+		"a template too large": {
+			options: map[string]string{"cpu_template": file("big", strings.Repeat(" ", maxBody+1))},
+			err:     "at most 51200 bytes",
+		},
 		"a device as template":   {options: map[string]string{"cpu_template": "/dev/zero"}, err: "no file"},
 		"huge pages":             {options: map[string]string{"huge_pages": "2M"}, memory: 512},
 		"huge pages, odd memory": {options: map[string]string{"huge_pages": "2M"}, memory: 511, err: "multiple of 2 MiB"},
-		"huge pages of 1G":       {options: map[string]string{"huge_pages": "1G"}, memory: 1024, err: `no option "huge_pages" with the value "1G"`},
+		"huge pages of 1G": {
+			options: map[string]string{"huge_pages": "1G"},
+			memory:  1024,
+			err:     `no option "huge_pages" with the value "1G"`,
+		},
 		"PCI":                    {options: map[string]string{"pci": "on"}, v: version{1, 16, 1}},
 		"PCI with the hole":      {options: map[string]string{"pci": "on"}, v: version{1, 15, 0}, err: "CVE-2026-5747"},
 		"PCI with the older one": {options: map[string]string{"pci": "on"}, v: version{1, 14, 3}, err: "CVE-2026-5747"},
@@ -153,7 +171,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestWarnings: of each version its warning says all that is known, and nothing else.
+// TestWarnings: the warning of each version says all that is known, and nothing else.
 func TestWarnings(t *testing.T) {
 	const (
 		stranger = "was never run with banger"

@@ -12,27 +12,27 @@ import (
 )
 
 const (
-	// snapshotTimeout bounds the writing or reading of a guest's memory.
+	// snapshotTimeout is the time limit for writing or reading a guest's memory.
 	snapshotTimeout = 5 * time.Minute
-	// settleTimeout is how long a snapshot that was given up is waited for. Its files are
-	// made within milliseconds, and may be removed from then on.
+	// settleTimeout is how long settle waits for a snapshot that was given up. Firecracker creates the
+	// files within milliseconds, and they may be removed after that.
 	settleTimeout = 2 * time.Second
 )
 
-// Keys of vmm.Manifest.Private, beside those of places.
+// Keys of vmm.Manifest.Private, in addition to the names of places.
 const (
 	privateKind  = "kind"  // snapshotFull or snapshotDiff
-	privateClock = "clock" // clockRealtime, if the state has the time of day
+	privateClock = "clock" // clockRealtime if the state has the time of day
 )
 
 const clockRealtime = "realtime"
 
 var errHugePages = errors.New("the VM has huge pages, and Firecracker goes on from no snapshot of such by a file")
 
-// place is a file that Firecracker opens where it was when the snapshot was taken.
+// place is a file that Firecracker opens at the path that it had when the snapshot was taken.
 type place struct{ what, path string }
 
-// places are those of c. No version can be told of another place for a drive on load.
+// places returns the places of c. No version accepts a new path for a drive at a load.
 func places(c vmm.Config) []place {
 	var list []place
 	for _, d := range c.Drives {
@@ -53,8 +53,9 @@ func manifestOf(c vmm.Config, v version, kind string) (vmm.Manifest, error) {
 	return m, err
 }
 
-// checkSnapshot refuses a snapshot that c does not fit, before anything is started: after a
-// load that fails Firecracker ends. clock says that the guest's clock can be put forward.
+// checkSnapshot returns an error if c does not fit the snapshot. It runs before anything is
+// started, because Firecracker ends after a failed load. clock reports whether the guest's clock
+// can be advanced at the load.
 func checkSnapshot(c vmm.Config, v version, o options) (clock bool, err error) {
 	if o.hugePages != "" {
 		return false, errHugePages
@@ -71,27 +72,32 @@ func checkSnapshot(c vmm.Config, v version, o options) (clock bool, err error) {
 		return false, err
 	}
 	if had.Private[privateKind] == snapshotDiff {
-		return false, fmt.Errorf("the snapshot in %s holds no more than what had changed since the one before: no VM goes on from it alone", c.Restore)
+		return false, fmt.Errorf(
+			"the snapshot in %s holds no more than what had changed since the one before: no VM goes on from it alone",
+			c.Restore)
 	}
 	for _, p := range places(c) {
 		if was := had.Private[p.what]; was != p.path && (p.what != "vsock" || !v.hasVsockOverride()) {
-			return false, fmt.Errorf("the snapshot does not fit: Firecracker %s looks for the %s where it was, at %.200q, and not at %s", v, p.what, was, p.path)
+			return false, fmt.Errorf(
+				"the snapshot does not fit: Firecracker %s looks for the %s where it was, at %.200q, and not at %s", v, p.what, was,
+				p.path)
 		}
 	}
 	return had.Private[privateClock] == clockRealtime && has.Private[privateClock] == clockRealtime, nil
 }
 
-// Snapshot has Firecracker write itself down, whole.
+// Snapshot writes a full snapshot.
 func (p *process) Snapshot(ctx context.Context, dir string) error {
 	return p.snapshot(ctx, dir, snapshotFull)
 }
 
-// SnapshotDiff writes only the memory that has changed since the last snapshot. No VM goes
-// on from it before it was joined with the one before, so it is none of vmm.Snapshotter's.
+// SnapshotDiff writes only the memory that has changed since the last snapshot. A diff must be
+// merged into its base before it can be restored, so this is not part of vmm.Snapshotter.
 func (p *process) SnapshotDiff(ctx context.Context, dir string) error {
 	if p.config.Options[optionTrackDirtyPages] == "" {
-		// Firecracker would ask mincore(2), which misses what is swapped out.
-		return fmt.Errorf("taking a snapshot: what has changed is not known, since the VM was started without the option %s", optionTrackDirtyPages)
+		// Firecracker would use mincore(2), which misses pages that are swapped out.
+		return fmt.Errorf("taking a snapshot: what has changed is not known, since the VM was started without the option %s",
+			optionTrackDirtyPages)
 	}
 	return p.snapshot(ctx, dir, snapshotDiff)
 }
@@ -107,7 +113,7 @@ func (p *process) writeDown(ctx context.Context, dir, kind string) error {
 	if p.root != nil {
 		return errors.New("a jailed VM cannot be written down yet: its VMM reaches no directory but its own")
 	}
-	if !p.paused.Load() { // Firecracker ends the guest's streams before it refuses, from 1.15 on
+	if !p.paused.Load() { // since 1.15 Firecracker ends the guest's streams before it refuses
 		return errors.New("the VM runs: pause it first")
 	}
 	m, err := manifestOf(p.config, p.version, kind)
@@ -134,7 +140,7 @@ func (p *process) writeDown(ctx context.Context, dir, kind string) error {
 	return vmm.CommitSnapshot(dir, m)
 }
 
-// settle waits until Firecracker writes no more: it answers one request at a time.
+// settle waits until Firecracker no longer writes. Firecracker answers one request at a time.
 func (p *process) settle() {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
@@ -143,12 +149,16 @@ func (p *process) settle() {
 }
 
 func snapshotParams(dir, kind string) SnapshotCreateParams {
-	return SnapshotCreateParams{SnapshotType: kind, SnapshotPath: filepath.Join(dir, vmm.SnapshotState), MemFilePath: filepath.Join(dir, vmm.SnapshotRAM)}
+	return SnapshotCreateParams{
+		SnapshotType: kind,
+		SnapshotPath: filepath.Join(dir, vmm.SnapshotState),
+		MemFilePath:  filepath.Join(dir, vmm.SnapshotRAM),
+	}
 }
 
-// restoreRequests are the calls that go on from c's snapshot, in order. The memory is
-// mapped copy-on-write, so any number of VMs may have it. How much the guest may print is
-// not in a snapshot (device_manager/persist.rs takes it from /serial), so it is said again.
+// restoreRequests returns the calls that restore c's snapshot, in order. The memory is mapped
+// copy-on-write, so any number of VMs may share it. The limit of the serial port is not in a
+// snapshot (device_manager/persist.rs takes it from /serial), so it is set again.
 func restoreRequests(c vmm.Config, v version, o options) []request {
 	load := SnapshotLoadParams{
 		SnapshotPath:  filepath.Join(c.Restore, vmm.SnapshotState),

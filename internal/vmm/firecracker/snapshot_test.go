@@ -20,8 +20,8 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// TestSnapshotRoundTrip: a VM is written down, ends, and goes on with its memory, twice: what
-// was restored is written down like what was booted. Connections are reset, listeners live.
+// TestSnapshotRoundTrip: a VM is saved, ends, and continues with its memory, twice: a restored VM
+// can be saved like a booted one. Connections are reset, listeners stay.
 func TestSnapshotRoundTrip(t *testing.T) {
 	d := firecracker.Driver{Binary: double(t)}
 	c := config(t)
@@ -58,8 +58,8 @@ func TestSnapshotRoundTrip(t *testing.T) {
 	vm.AwaitEnd(t)
 }
 
-// TestARestoreElsewhere: from 1.16 on the vsock may lie in another directory; before, it is
-// refused there, and in its own it goes on.
+// TestARestoreElsewhere: from 1.16 on the vsock may be in another directory. Earlier versions
+// refuse that, but continue in the old directory.
 func TestARestoreElsewhere(t *testing.T) {
 	for _, version := range []string{"1.16.1", "1.15.0"} {
 		t.Run(version, func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestARestoreElsewhere(t *testing.T) {
 				other = c
 			}
 			vm = vmmtest.Start(t, d, other)
-			if _, err := vm.Agent.Ping(t.Context()); err != nil { // which is repeated
+			if _, err := vm.Agent.Ping(t.Context()); err != nil { // may be sent twice
 				t.Fatal(err)
 			}
 			if s := vmmtest.StateOf(t, vm); s.Hostname != "moved" {
@@ -88,12 +88,13 @@ func TestARestoreElsewhere(t *testing.T) {
 	}
 }
 
-// TestARestoreOpensItsTap: that of the Config, and none of the snapshot's. The guest keeps
-// the MAC that it has.
+// TestARestoreOpensItsTap: the VM opens the tap of the Config and not the snapshot's. The guest
+// keeps its MAC address.
 func TestARestoreOpensItsTap(t *testing.T) {
 	d := firecracker.Driver{Binary: double(t)}
 	c := config(t)
-	c.Namespaces, c.Wrap = true, []string{"setpriv", "--no-new-privs"} // with CAP_NET_ADMIN, so taps are made when they are opened
+	// With CAP_NET_ADMIN, an open creates a tap.
+	c.Namespaces, c.Wrap = true, []string{"setpriv", "--no-new-privs"}
 	c.NICs = []vmm.NIC{{MAC: "02:00:00:00:00:01", Device: "tap0"}}
 	vm := vmmtest.Start(t, d, c)
 	vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
@@ -107,7 +108,8 @@ func TestARestoreOpensItsTap(t *testing.T) {
 	}
 }
 
-// TestADiffSnapshot is taken of a VM that knows what has changed, and none goes on from it.
+// TestADiffSnapshot checks that a diff needs a VM that tracks changes, and that no VM is restored
+// from a diff alone.
 func TestADiffSnapshot(t *testing.T) {
 	type differ interface {
 		SnapshotDiff(ctx context.Context, dir string) error
@@ -138,7 +140,7 @@ func TestADiffSnapshot(t *testing.T) {
 	}
 }
 
-// TestAFailedSnapshotLeavesNothing of its own, takes nothing of others, and the VM goes on.
+// TestAFailedSnapshotLeavesNothing of its own, removes nothing of others, and the VM continues.
 func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, firecracker.Driver{Binary: double(t)}, c)
@@ -169,7 +171,8 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		"the disk is full at the state":  {t.Context(), vmmtest.SmallDir(t, c, "nr_inodes=1"), "Create snapshot error"},
 		"the disk is full at the memory": {t.Context(), vmmtest.SmallDir(t, c, "size=4m"), "Create snapshot error"},
 	} {
-		if err := errors.Join(vm.Resume(t.Context()), vm.Pause(t.Context())); err != nil { // the double can try once in a pause
+		// The double can try only once in a pause.
+		if err := errors.Join(vm.Resume(t.Context()), vm.Pause(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 		err := taker.Snapshot(s.ctx, s.dir)
@@ -187,7 +190,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestASnapshotGivenUpMidway: the VMM dies while it writes, or the caller has no patience.
+// TestASnapshotGivenUpMidway: the VMM dies while it writes, or the caller gives up.
 func TestASnapshotGivenUpMidway(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, firecracker.Driver{Binary: faulty(t, "DOUBLE_STOPS_AT=/snapshot/create")}, c)
@@ -235,13 +238,21 @@ func TestABrokenSnapshotIsRefused(t *testing.T) {
 		spoil func(dir string) error
 		words string
 	}{
-		"the state is cut off": {func(dir string) error { return os.Truncate(filepath.Join(dir, vmm.SnapshotState), 100) }, "Firecracker refused PUT /snapshot/load: Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file"},
+		"the state is cut off": {func(dir string) error {
+			return os.Truncate(filepath.Join(dir, vmm.SnapshotState), 100)
+		}, "Firecracker refused PUT /snapshot/load: Load snapshot error: Failed to restore from snapshot: Failed to get snapshot state from file"},
 		"the state is none": {func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, vmm.SnapshotState), []byte("{}"), 0o600)
 		}, "Magic value"},
-		"the state is away":     {func(dir string) error { return os.Remove(filepath.Join(dir, vmm.SnapshotState)) }, "Failed to open snapshot file"},
-		"the memory is cut off": {func(dir string) error { return os.Truncate(filepath.Join(dir, vmm.SnapshotRAM), 1<<20) }, "Failed to load guest memory"},
-		"the memory is away":    {func(dir string) error { return os.Remove(filepath.Join(dir, vmm.SnapshotRAM)) }, "Failed to load guest memory"},
+		"the state is away": {func(dir string) error {
+			return os.Remove(filepath.Join(dir, vmm.SnapshotState))
+		}, "Failed to open snapshot file"},
+		"the memory is cut off": {func(dir string) error {
+			return os.Truncate(filepath.Join(dir, vmm.SnapshotRAM), 1<<20)
+		}, "Failed to load guest memory"},
+		"the memory is away": {func(dir string) error {
+			return os.Remove(filepath.Join(dir, vmm.SnapshotRAM))
+		}, "Failed to load guest memory"},
 		"the memory is noise": {func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, vmm.SnapshotRAM), make([]byte, 256<<20), 0o600)
 		}, "Load snapshot error"},
@@ -259,8 +270,8 @@ func TestABrokenSnapshotIsRefused(t *testing.T) {
 	}
 }
 
-// TestADeadVsockAfterARestoreIsTold: the guest listened when it was written down, so silence
-// is a device that is lost, at the first dial.
+// TestADeadVsockAfterARestoreIsTold: the guest listened when the snapshot was taken, so silence
+// means a dead device, already at the first dial.
 func TestADeadVsockAfterARestoreIsTold(t *testing.T) {
 	d := firecracker.Driver{Binary: faulty(t, "DOUBLE_LOSES_VSOCK=1")}
 	c := config(t)
@@ -292,7 +303,8 @@ func takeAndEnd(t *testing.T, vm *vmmtest.VM, c vmm.Config) string {
 	return dir
 }
 
-// wantRefused starts a VM that must not start, in one sentence and without a trace.
+// wantRefused checks that a VM does not start, that the error is one sentence, and that nothing is
+// left.
 func wantRefused(t *testing.T, d vmm.Driver, c vmm.Config, words string) {
 	t.Helper()
 	before := files(t, filepath.Dir(c.Dir))
@@ -314,7 +326,7 @@ func wantFailure(t *testing.T, err error, words string) {
 	}
 }
 
-// wantTap looks for the one tap of a VM's network namespace.
+// wantTap checks that a VM's network namespace has exactly one tap.
 func wantTap(t *testing.T, vm *vmmtest.VM, name string) {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", vm.Handle().PID))
@@ -326,7 +338,7 @@ func wantTap(t *testing.T, vm *vmmtest.VM, name string) {
 	}
 }
 
-// created returns what waits until something has been made in a directory (inotify(7)).
+// created returns a function that waits until something was created in a directory (inotify(7)).
 func created(t *testing.T, dir string) (wait func()) {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -346,7 +358,7 @@ func created(t *testing.T, dir string) (wait func()) {
 	}
 }
 
-// faulty is the double with a variable of its own.
+// faulty returns the double with an environment variable.
 func faulty(t *testing.T, variable string) string {
 	t.Helper()
 	return program(t, "#!/bin/sh\n"+variable+" exec "+double(t)+" \"$@\"\n")

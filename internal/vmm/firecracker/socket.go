@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dialSocket connects to a socket in a directory that the VMM may write to. It follows no
-// symlink: in a jail that would lead the VMM to nowhere, but us to the host's sockets.
+// dialSocket connects to a socket in a directory that the VMM may write to. It follows no symlink:
+// the VMM could make one that leads us out of its jail, to sockets of the host.
 func dialSocket(ctx context.Context, path string) (net.Conn, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

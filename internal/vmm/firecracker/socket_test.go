@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestASymlinkIsNoSocketOfTheVMM: a VMM that was taken over may put one in its socket's place.
+// TestASymlinkIsNoSocketOfTheVMM: a subverted VMM may put a symlink in place of its socket.
 func TestASymlinkIsNoSocketOfTheVMM(t *testing.T) {
 	dir := t.TempDir()
 	socket, link, file := filepath.Join(dir, "socket"), filepath.Join(dir, "link"), filepath.Join(dir, "file")

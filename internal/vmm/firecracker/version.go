@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// version is Firecracker's, without what may follow the third number.
+// version is a version of Firecracker, without a suffix after the third number.
 type version struct{ major, minor, patch int }
 
-// minVersion is the first one that we start.
+// minVersion is the first version that we start.
 var minVersion = version{1, 12, 0}
 
-// tried are the versions that banger was really run on. 1.12.1 is the official program, and CI
-// runs it; 1.15.1, 1.16.1 and 1.17.0-dev were built from source and run by hand on 28 November
+// tried are the versions on which banger was run for real. 1.12.1 is the official program, and CI
+// runs it. 1.15.1, 1.16.1 and 1.17.0-dev were built from source and run by hand on 28 November
 // 2026, under emulated hardware virtualisation.
 var tried = []version{{1, 12, 1}, {1, 15, 1}, {1, 16, 1}, {1, 17, 0}}
 
 var versionPattern = regexp.MustCompile(`\bv?([0-9]{1,4})\.([0-9]{1,4})\.([0-9]{1,4})\b`)
 
-// parseVersion finds a version in what `firecracker --version` prints or GET / says.
+// parseVersion finds a version in the output of `firecracker --version` or in the answer to GET /.
 func parseVersion(text string) (version, error) {
 	if len(text) > 4<<10 {
 		text = text[:4<<10]
@@ -31,7 +31,7 @@ func parseVersion(text string) (version, error) {
 		return version{}, fmt.Errorf("%.60q names no version of Firecracker", text)
 	}
 	var v version
-	v.major, _ = strconv.Atoi(m[1]) // digits, few enough
+	v.major, _ = strconv.Atoi(m[1]) // a few digits always fit
 	v.minor, _ = strconv.Atoi(m[2])
 	v.patch, _ = strconv.Atoi(m[3])
 	return v, nil
@@ -51,10 +51,10 @@ func (v version) less(w version) bool {
 
 func (v version) atLeast(major, minor int) bool { return !v.less(version{major, minor, 0}) }
 
-// What a version has (CHANGELOG.md of Firecracker).
+// The abilities of a version (CHANGELOG.md of Firecracker).
 
-func (v version) hasTrackDirtyPages() bool { return v.atLeast(1, 13) } // before, it has another name
-func (v version) appendsPCIOff() bool      { return v.atLeast(1, 13) } // to the kernel's command line, itself
+func (v version) hasTrackDirtyPages() bool { return v.atLeast(1, 13) } // until 1.12 it has another name
+func (v version) appendsPCIOff() bool      { return v.atLeast(1, 13) } // to the command line, by itself
 func (v version) hasFreePages() bool       { return v.atLeast(1, 14) } // hinting and reporting
 func (v version) hasSerialLimit() bool     { return v.atLeast(1, 16) }
 func (v version) hasNetworkMTU() bool      { return v.atLeast(1, 16) }
@@ -62,15 +62,15 @@ func (v version) hasVsockOverride() bool   { return v.atLeast(1, 16) }
 func (v version) hasClockRealtime() bool   { return v.atLeast(1, 16) }
 func (v version) hasBzImage() bool         { return v.atLeast(1, 17) }
 
-// losesVsock says that a pause and a resume by the API, without a snapshot between them, end the
-// vsock for ever (PR 6100 of Firecracker mends it after 1.16.1).
+// losesVsock reports whether a pause and a resume by the API, without a snapshot between them,
+// break the vsock for ever (PR 6100 of Firecracker fixes it after 1.16.1).
 func (v version) losesVsock() bool { return v == version{1, 16, 0} || v == version{1, 16, 1} }
 
-// cutsFirst says that the first connection to a guest which goes on from a snapshot is
-// accepted and then cut (PR 5882 of Firecracker mends it in 1.16.0).
+// cutsFirst reports whether the first connection to a restored guest is accepted and then cut (PR
+// 5882 of Firecracker fixes it in 1.16.0).
 func (v version) cutsFirst() bool { return !v.atLeast(1, 16) }
 
-// pciProblem says why PCI must not be used: a guest's root could write out of bounds
+// pciProblem returns why PCI must not be used, or "": root in a guest could write out of bounds
 // (CVE-2026-5747: 1.13.0 to 1.14.3, and 1.15.0).
 func (v version) pciProblem() string {
 	if v.less(version{1, 14, 4}) || v == (version{1, 15, 0}) {
@@ -79,8 +79,8 @@ func (v version) pciProblem() string {
 	return ""
 }
 
-// Warning says what a version that can be used lacks, and which of its faults banger goes
-// round; "" is nothing.
+// Warning returns what a usable version lacks, and which of its faults banger works around. It
+// returns "" if there is nothing to say.
 func Warning(text string) string {
 	v, err := parseVersion(text)
 	if err != nil {

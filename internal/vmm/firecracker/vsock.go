@@ -14,23 +14,23 @@ import (
 )
 
 const (
-	// maxHandshake bounds the answer to CONNECT in bytes: "OK ", a port, a line's end.
+	// maxHandshake is the largest answer to CONNECT, in bytes: "OK ", a port, a line feed.
 	maxHandshake = 32
-	// vsockTimeout is how long a guest may leave one CONNECT without an answer. A guest
-	// that listens answers in less than a millisecond; one that does not is refused by its
-	// kernel, which ends the connection. Silence is a device that is dead.
+	// vsockTimeout is how long a guest may leave one CONNECT without an answer. A guest that listens
+	// answers in less than a millisecond. If the guest does not listen, its kernel refuses and the
+	// connection ends. No answer at all means that the device is dead.
 	vsockTimeout = 5 * time.Second
-	// vsockRetry is how soon a guest that does not listen yet is asked again.
+	// vsockRetry is the pause between two attempts while the guest does not listen yet.
 	vsockRetry = 20 * time.Millisecond
 )
 
-// errVsockDead says that nobody takes packets out of the device.
+// errVsockDead means that no guest reads packets from the device.
 var errVsockDead = errors.New("the VM's vsock does not answer: the guest hangs, or Firecracker has lost the device, as some versions do after a pause or a restore")
 
-// dialVsock opens a connection to a port of the guest by the device's socket (Firecracker,
-// docs/vsock.md: "CONNECT port\n", answered by "OK host-port\n"). It asks again while the
-// guest does not listen, until ctx or ended does. lived says that it has answered before:
-// silence is then an end, and else a guest that boots.
+// dialVsock opens a connection to a port of the guest through the device's socket (Firecracker,
+// docs/vsock.md: "CONNECT port\n", answered by "OK host-port\n"). It tries again while the guest
+// does not listen, until ctx ends or ended is closed. lived says that the guest has answered
+// before: then silence is an error, otherwise the guest still boots.
 func dialVsock(ctx context.Context, socket string, port uint32, lived bool, ended <-chan struct{}) (net.Conn, error) {
 	for {
 		conn, err := connectVsock(ctx, socket, port)
@@ -51,18 +51,18 @@ func dialVsock(ctx context.Context, socket string, port uint32, lived bool, ende
 			return nil, errors.New("the VM has ended")
 		case <-ctx.Done():
 			return nil, fmt.Errorf("the guest does not listen on vsock port %d: %w", port, ctx.Err())
-		case <-time.After(vsockRetry): // there is no event for "it listens"
+		case <-time.After(vsockRetry): // there is no event for a listening guest
 		}
 	}
 }
 
-// mayCome says that an error is that of a guest which does not listen yet.
+// mayCome reports whether err is the error of a guest that does not listen yet.
 func mayCome(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNREFUSED) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, fs.ErrNotExist)
 }
 
-// connectVsock tries once.
+// connectVsock makes one attempt.
 func connectVsock(ctx context.Context, socket string, port uint32) (net.Conn, error) {
 	conn, err := dialSocket(ctx, socket)
 	if err != nil {
@@ -88,7 +88,7 @@ func connectVsock(ctx context.Context, socket string, port uint32) (net.Conn, er
 	return conn, conn.SetDeadline(time.Time{})
 }
 
-// readHandshake reads "OK n\n" and not a byte more: what follows is the guest's.
+// readHandshake reads "OK n\n" and no byte more, because what follows comes from the guest.
 func readHandshake(r io.Reader) error {
 	var line [maxHandshake]byte
 	for i := range line {

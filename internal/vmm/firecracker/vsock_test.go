@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestHandshakes: what may stand between CONNECT and the stream.
+// TestHandshakes: what may come between CONNECT and the stream.
 func TestHandshakes(t *testing.T) {
 	for name, c := range map[string]struct{ answer, err string }{
 		"as it should be":     {"OK 1073741824\nhello", ""},
@@ -62,7 +62,7 @@ func TestAGuestThatBootsIsAskedAgain(t *testing.T) {
 	}
 }
 
-// TestADialEnds with its context, with the VM, or with an answer that is none.
+// TestADialEnds with its context, with the VM, or with an invalid answer.
 func TestADialEnds(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 60*time.Millisecond)
 	defer cancel()
@@ -71,16 +71,18 @@ func TestADialEnds(t *testing.T) {
 	}
 	ended := make(chan struct{})
 	close(ended)
-	if _, err := dialVsock(t.Context(), "/nonexistent/v.sock", 1, false, ended); err == nil || !strings.Contains(err.Error(), "has ended") {
+	if _, err := dialVsock(t.Context(), "/nonexistent/v.sock", 1, false, ended); err == nil ||
+		!strings.Contains(err.Error(), "has ended") {
 		t.Errorf("of a VM that has ended the error is %v", err)
 	}
 	wrong := answering(t, "HTTP/1.1 400\n")
-	if _, err := dialVsock(t.Context(), wrong, 1, false, nil); err == nil || !strings.Contains(err.Error(), "answered CONNECT") {
+	if _, err := dialVsock(t.Context(), wrong, 1, false, nil); err == nil ||
+		!strings.Contains(err.Error(), "answered CONNECT") {
 		t.Errorf("of something else the error is %v", err)
 	}
 }
 
-// TestADeadVsockIsToldAsOne: a guest that has answered before and is silent now.
+// TestADeadVsockIsToldAsOne: the guest has answered before and is now silent.
 func TestADeadVsockIsToldAsOne(t *testing.T) {
 	socket := serving(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })
 	start := time.Now()
@@ -90,10 +92,11 @@ func TestADeadVsockIsToldAsOne(t *testing.T) {
 	}
 }
 
-// FuzzHandshake: whatever the VMM says is understood or refused, and no byte behind the
-// line is taken.
+// FuzzHandshake: every answer of the VMM is understood or refused, and no byte after the line is
+// read.
 func FuzzHandshake(f *testing.F) {
-	for _, seed := range []string{"OK 1\n", "OK 1073741824\nrest", "", "OK", "\n", "OK \n", "OK 4294967296\n", strings.Repeat("O", 100)} {
+	for _, seed := range []string{"OK 1\n", "OK 1073741824\nrest", "", "OK", "\n", "OK \n", "OK 4294967296\n",
+		strings.Repeat("O", 100)} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

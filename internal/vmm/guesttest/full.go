@@ -12,8 +12,8 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// FullDisk is what every driver must do when the host has no room for what a guest writes:
-// the guest is told of an error, and goes on. Only root can make a small disk.
+// FullDisk tests what every driver must do when the host has no space for a guest's writes: the
+// guest gets an error and continues. Only root can make a small disk.
 func FullDisk(t *testing.T, d vmm.Driver, c vmm.Config) {
 	dir := vmmtest.Dir(t)
 	if err := syscall.Mount("small", dir, "tmpfs", 0, "size=24m"); err != nil {
@@ -28,7 +28,8 @@ func FullDisk(t *testing.T, d vmm.Driver, c vmm.Config) {
 	vm := vmmtest.Start(t, d, c)
 	vmmtest.Configure(t, vm, guest.Config{Hostname: "full"})
 	vmmtest.Output(t, vm, "/bin/fill", "/fits", "4")
-	if _, err := vmmtest.Try(t, vm, "/bin/fill", "/too-much", "40"); err == nil || !strings.Contains(err.Error(), "ended with") {
+	if _, err := vmmtest.Try(t, vm, "/bin/fill", "/too-much", "40"); err == nil ||
+		!strings.Contains(err.Error(), "ended with") {
 		t.Errorf("where the host's disk is full, writing ends with: %v", err)
 	}
 	if out := vmmtest.Output(t, vm, "/bin/echo", "still", "here"); out != "still here\n" {

@@ -1,7 +1,7 @@
-// Package guesttest makes what a real guest boots from, for tests of drivers: the
-// distribution's kernel, an initramfs with the agent, and a root file system with one
-// program. Where neither Go nor apt is at hand, it takes these parts from a directory
-// (PartsVariable). It must not know any VMM; only tests import it.
+// Package guesttest makes what a real guest boots from, for tests of drivers: the distribution's
+// kernel, an initramfs with the agent, and a root file system with one program. On hosts without Go
+// or apt it takes these parts from a directory (PartsVariable). It must not know any VMM. Only
+// tests import it.
 package guesttest
 
 import (
@@ -24,8 +24,9 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// PartsVariable names the environment variable that holds a directory with ready-made parts: vmlinux, initrd, and the
-// program of internal/vmm/guesttest/echo as echo. Other programs that a test would compile lie there too.
+// PartsVariable names the environment variable for a directory of ready-made parts: vmlinux,
+// initrd, and the program of internal/vmm/guesttest/echo as echo. Other programs that a test would
+// compile are in the same directory.
 const PartsVariable = "BANGER_TEST_PARTS"
 
 // Parts are made once per test binary, in a directory that Main removes.
@@ -50,10 +51,10 @@ func Main(m *testing.M) (p *Parts, run func() int) {
 	}
 }
 
-// Dir holds what all tests share.
+// Dir returns the directory that all tests share.
 func (p *Parts) Dir() string { return p.dir }
 
-// Config is a guest with 192 MiB and one CPU, in a directory of its own.
+// Config returns the Config of a guest with 192 MiB and one CPU. Its directories are new.
 func (p *Parts) Config(t *testing.T, accel vmm.Accel) vmm.Config {
 	t.Helper()
 	p.once.Do(func() { p.err = p.build() })
@@ -63,7 +64,10 @@ func (p *Parts) Config(t *testing.T, accel vmm.Accel) vmm.Config {
 	dir := vmmtest.Dir(t)
 	c := vmm.Config{ID: banger.NewID(), Dir: filepath.Join(dir, "run"), Accel: accel,
 		Kernel: p.kernel, Initrd: p.initrd, CPUs: 1, MemoryMiB: 192, Channel: "banger.agent",
-		Drives: []vmm.Drive{{Serial: "rootfs", Path: p.rootfs, ReadOnly: true}, {Serial: "disk", Path: filepath.Join(dir, "disk,of a VM")}}}
+		Drives: []vmm.Drive{
+			{Serial: "rootfs", Path: p.rootfs, ReadOnly: true},
+			{Serial: "disk", Path: filepath.Join(dir, "disk,of a VM")},
+		}}
 	if err := os.Mkdir(c.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +110,7 @@ func (p *Parts) build() error {
 	return writeRootfs(p.rootfs, echo)
 }
 
-// Compile builds a static program and returns its path, or that of the ready-made one.
+// Compile builds a static program and returns its path, or the path of the ready-made program.
 func (p *Parts) Compile(pkg, name string) (string, error) {
 	if given := os.Getenv(PartsVariable); given != "" {
 		path := filepath.Join(given, name)
@@ -122,11 +126,11 @@ func (p *Parts) Compile(pkg, name string) (string, error) {
 	return path, nil
 }
 
-// MachineID is the image's.
+// MachineID is the machine id in the image.
 const MachineID = "0123456789abcdef0123456789abcdef"
 
-// writeRootfs makes a root file system that holds one program: /bin/echo, /bin/state, /bin/cat,
-// /bin/fill and /bin/kill.
+// writeRootfs makes a root file system with one program under five names: /bin/echo, /bin/state,
+// /bin/cat, /bin/fill and /bin/kill.
 func writeRootfs(path, echo string) error {
 	content, err := os.ReadFile(echo)
 	if err != nil {
@@ -154,9 +158,13 @@ func writeRootfs(path, echo string) error {
 		return err
 	}
 	return w.Finish(dir(map[string]*ext4.Node{
-		"bin": dir(map[string]*ext4.Node{"echo": program, "state": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"}, "cat": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
-			"kill": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
-			"fill": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"}}),
+		"bin": dir(map[string]*ext4.Node{
+			"echo":  program,
+			"state": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"cat":   {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"kill":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"fill":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+		}),
 		"etc": dir(map[string]*ext4.Node{"machine-id": {Mode: syscall.S_IFREG | 0o444, Data: id}}),
 	}))
 }

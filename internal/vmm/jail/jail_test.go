@@ -18,7 +18,8 @@ func TestAJailIsFoundAndRemoved(t *testing.T) {
 	}
 	ids := b.IDs()
 	slices.Sort(ids)
-	if !slices.Equal(ids, []string{"one", "two"}) || !slices.Equal(b.Roots("two"), []string{two}) || len(b.Roots("three")) != 0 {
+	if !slices.Equal(ids, []string{"one", "two"}) || !slices.Equal(b.Roots("two"), []string{two}) ||
+		len(b.Roots("three")) != 0 {
 		t.Errorf("there are jails of %q, that of two is %q", ids, b.Roots("two"))
 	}
 	if err := b.Remove("one"); err != nil {

@@ -8,26 +8,27 @@ import (
 	"banger/internal/vmm"
 )
 
-// Kernel command lines. quiet and notests are the two large savings of an
-// emulated boot; the blacklisted initcalls are self-tests and tracing set-up
-// that a throw-away guest does not need; norandmaps lets QEMU keep what it has
-// translated (docs/adr/0008); no_timer_check leaves out a test of the timer, which
-// fails on a busy host and ends in a panic, and which guests of KVM never run;
-// panic=-1 with -no-reboot turns a guest panic into the end of the process.
+// Kernel command lines.
+//   - quiet and notests are the two large savings of an emulated boot.
+//   - The blacklisted initcalls are self-tests and tracing set-up that a throw-away guest does not need.
+//   - norandmaps lets QEMU keep what it has translated (docs/adr/0008).
+//   - no_timer_check skips a test of the timer, which fails on a busy host and ends in a panic.
+//     Guests of KVM never run that test.
+//   - panic=-1 with -no-reboot turns a guest panic into the end of the process.
 const (
 	cmdlineBase = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on"
 	cmdlineTCG  = " cryptomgr.notests no_timer_check tsc=reliable initcall_blacklist=jent_mod_init,load_system_certificate_list," +
 		"crypto_kdf108_init,init_kprobe_trace,trace_eval_init,trace_eval_sync norandmaps"
 )
 
-// descriptors are the numbers of what QEMU is handed. It opens no socket and no disk itself.
-// What it knows by name only it opens again by /proc/self/fd.
+// descriptors are the numbers of the file descriptors that QEMU receives. QEMU opens no socket and
+// no disk itself. Where it accepts only a path, it opens a descriptor again through /proc/self/fd.
 type descriptors struct {
 	monitor, kernel, initrd, memory int
 	drives, nics                    []int
 }
 
-// numbers are those of c's files, from first on, in the order of handed.
+// numbers returns the descriptors for c, counted from first on. The order is that of handed.
 func numbers(c vmm.Config, first int) descriptors {
 	d := descriptors{monitor: first, kernel: first + 1, initrd: first + 2, memory: first + 3}
 	next := first + 4
@@ -42,7 +43,7 @@ func numbers(c vmm.Config, first int) descriptors {
 	return d
 }
 
-// handed are the files of descriptors. All of c's are open.
+// handed returns the files of descriptors. All files of c must be open.
 func handed(c vmm.Config, monitor, memory *os.File) []*os.File {
 	files := c.Files()
 	files = append([]*os.File{monitor, files[0], files[1], memory}, files[2:]...)
@@ -56,11 +57,11 @@ func handed(c vmm.Config, monitor, memory *os.File) []*os.File {
 	return files
 }
 
-// again is a name by which QEMU opens a descriptor once more.
+// again returns a path through which QEMU opens a descriptor again.
 func again(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// argv returns QEMU's arguments for c. It is pure, so that a golden test can
-// show exactly what we ask of QEMU.
+// argv returns QEMU's arguments for c. It is a pure function: a golden test shows exactly what we
+// ask of QEMU.
 func argv(c vmm.Config, v version) []string {
 	cmdline, fds := cmdlineBase, numbers(c, firstFile+len(c.WrapFiles))
 	if c.Accel == vmm.AccelTCG {
@@ -75,12 +76,13 @@ func argv(c vmm.Config, v version) []string {
 		"-machine", "pc-q35-" + v.machine() + ",memory-backend=mem0,sata=off,smbus=off,usb=off,vmport=off",
 		"-accel", string(c.Accel), "-cpu", cpu(c),
 		"-smp", strconv.Itoa(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
-		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,", c.MemoryMiB, again(fds.memory)) + sharing(c),
+		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,", c.MemoryMiB, again(fds.memory)) +
+			sharing(c),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-kernel", again(fds.kernel), "-initrd", again(fds.initrd), "-append", cmdline,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fds.monitor), "-mon", "chardev=qmp,mode=control",
-		"-chardev", "null,id=" + agentDevice, // until OpenChannel puts a socket in its place
+		"-chardev", "null,id=" + agentDevice, // until OpenChannel connects a socket
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=" + agentDevice + ",name=" + c.Channel,
 		"-device", "virtio-rng-pci",
 	}
@@ -89,14 +91,16 @@ func argv(c vmm.Config, v version) []string {
 	}
 	for i, d := range c.Drives {
 		node := fmt.Sprintf("drive%d", i)
-		// A descriptor of a set is not opened again, so that its mode does not matter.
+		// A descriptor of a set is not opened again, so its mode does not matter.
 		a = append(a, "-add-fd", fmt.Sprintf("fd=%d,set=%d", fds.drives[i], i))
-		opts := fmt.Sprintf("driver=raw,node-name=%s,file.driver=file,file.filename=/dev/fdset/%d,file.locking=off,discard=unmap", node, i)
+		opts := fmt.Sprintf(
+			"driver=raw,node-name=%s,file.driver=file,file.filename=/dev/fdset/%d,file.locking=off,discard=unmap", node, i)
 		if d.ReadOnly {
 			opts += ",read-only=on"
 		}
-		// By itself QEMU stops a guest for which the host has no room, and nobody would know why.
-		a = append(a, "-blockdev", opts, "-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,werror=report,rerror=report", node, d.Serial))
+		// By default QEMU pauses a guest when the host has no space left, and nothing would report why.
+		a = append(a, "-blockdev", opts, "-device",
+			fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,werror=report,rerror=report", node, d.Serial))
 	}
 	for i, n := range c.NICs {
 		net := fmt.Sprintf("net%d", i)
@@ -109,8 +113,9 @@ func argv(c vmm.Config, v version) []string {
 	return a
 }
 
-// sharing says whether the guest changes the file that holds its memory: one of the VM's own,
-// from which a snapshot is a copy, or that of a snapshot, which must stay as it is.
+// sharing returns the option that says whether the guest changes the file that holds its memory. It
+// changes the VM's own file, which a snapshot copies, but not a snapshot's file, which must stay as
+// it is.
 func sharing(c vmm.Config) string {
 	if c.Restore != "" && hasRAM(c.Restore) {
 		return "share=off"
@@ -118,10 +123,10 @@ func sharing(c vmm.Config) string {
 	return "share=on"
 }
 
-// firstFile is the first descriptor behind stdio.
+// firstFile is the first descriptor after stdio.
 const firstFile = 3
 
-// netdev is the host's side of a NIC, a tap or a socket, which is descriptor fd.
+// netdev returns the host's side of a NIC: a tap or a socket, which is descriptor fd.
 func netdev(id string, n vmm.NIC, fd int) string {
 	if n.Tap != nil {
 		return fmt.Sprintf("tap,id=%s,fd=%d,vhost=off", id, fd)

@@ -8,18 +8,18 @@ import (
 	"sync"
 )
 
-// agentDevice is QEMU's name of the host's side of the agent's virtio-serial port, and
-// agentSocket that of the socket which is put there.
+// agentDevice is QEMU's name for the host's side of the agent's virtio-serial port. agentSocket is
+// its name for the socket that is connected there.
 const (
 	agentDevice = "agent"
 	agentSocket = "agent-socket"
 )
 
-// channel is the connection to the agent's port that was opened last.
+// channel is the latest connection to the agent's port.
 type channel struct {
 	mu sync.Mutex
-	// held keeps the connection when its user has closed it: that of a guest which is paused must
-	// not end, for QEMU would not tell the guest, and would never again take what that writes.
+	// held keeps the connection open after its user has closed it. The connection of a paused guest
+	// must not end: QEMU would not tell the guest, and would never again read what the guest writes.
 	held net.Conn
 }
 
@@ -36,9 +36,9 @@ func (c *channel) hold(conn net.Conn) {
 	c.held = conn
 }
 
-// OpenChannel connects to the agent's virtio-serial port. There is one connection at a time: a
-// new one takes the place of the old one, and the guest sees the port close and open again.
-// While the guest is paused it waits.
+// OpenChannel connects to the agent's virtio-serial port. There is one connection at a time: a new
+// connection replaces the old one, and the guest sees the port close and open again. While the
+// guest is paused, OpenChannel waits.
 func (p *process) OpenChannel(ctx context.Context) (net.Conn, error) {
 	p.channel.mu.Lock()
 	defer p.channel.mu.Unlock()
@@ -71,8 +71,8 @@ func copyOf(conn *net.UnixConn) (net.Conn, error) {
 	return net.FileConn(f)
 }
 
-// plugIn puts a socket into the port as soon as the guest runs: QEMU changes no port of one that
-// is paused.
+// plugIn connects a socket to the port. It waits until the guest runs, because QEMU cannot change
+// the port of a paused guest.
 func (p *process) plugIn(ctx context.Context, socket *os.File) error {
 	for {
 		_, changed := p.monitor.progress()
@@ -86,7 +86,7 @@ func (p *process) plugIn(ctx context.Context, socket *os.File) error {
 		}
 		if running {
 			select {
-			case <-changed: // it was paused when we tried
+			case <-changed: // the guest was paused when we tried
 				continue
 			default:
 				return err
@@ -102,8 +102,7 @@ func (p *process) plugIn(ctx context.Context, socket *os.File) error {
 	}
 }
 
-// change takes the socket that is there out of the port, which the guest sees, and puts another
-// one in.
+// change disconnects the port, which the guest sees, and connects socket to it.
 func (p *process) change(ctx context.Context, socket *os.File) error {
 	null := map[string]any{"type": "null", "data": map[string]any{}}
 	if err := p.monitor.execute(ctx, "chardev-change", map[string]any{"id": agentDevice, "backend": null}); err != nil {

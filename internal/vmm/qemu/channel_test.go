@@ -8,8 +8,8 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// TestTheChannelIsOpenedAgain: a session with the agent that has ended is followed by another
-// one, also where the guest was paused meanwhile.
+// TestTheChannelIsOpenedAgain: a new session with the agent follows one that has ended, even if the
+// guest was paused meanwhile.
 func TestTheChannelIsOpenedAgain(t *testing.T) {
 	vm := vmmtest.Start(t, qemu.Driver{}, config(t))
 	vmmtest.Configure(t, vm, guest.Config{Hostname: "again"})

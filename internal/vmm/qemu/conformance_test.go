@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	os.Exit(run())
 }
 
-// config is a guest under emulation, which runs on every host.
+// config returns an emulated guest, which runs on every host.
 func config(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelTCG) }
 
 func TestQEMUConforms(t *testing.T) {
@@ -52,7 +52,13 @@ func TestAQEMUThatIsAbsentOrTooOldIsRefused(t *testing.T) {
 	if err := os.WriteFile(old, []byte("#!/bin/sh\necho QEMU emulator version 5.2.0\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for binary, words := range map[string]string{"/nonexistent/qemu": "no such file", "qemu-system-nonesuch": "not installed", old: "too old", "/bin/true": "cannot read a version", "/bin/false": "exit status 1"} {
+	for binary, words := range map[string]string{
+		"/nonexistent/qemu":    "no such file",
+		"qemu-system-nonesuch": "not installed",
+		old:                    "too old",
+		"/bin/true":            "cannot read a version",
+		"/bin/false":           "exit status 1",
+	} {
 		d := qemu.Driver{Binary: binary}
 		if v, err := d.Version(t.Context()); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s has version %q, and the error is %v, not one with %q", binary, v, err, words)

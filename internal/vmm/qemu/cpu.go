@@ -11,20 +11,21 @@ import (
 	"banger/internal/vmm"
 )
 
-// The CPU models that a guest sees when nobody asks for another (docs/adr/0024).
+// The default CPU models of guests (docs/adr/0024).
 const (
-	// modelTCG is x86-64-v3, and the number pins its definition: it is the same in every version of QEMU.
+	// modelTCG is at the level x86-64-v3. The number pins its definition, which is the same in every
+	// version of QEMU.
 	modelTCG = "EPYC-v1"
 	// modelKVM is the host's CPU.
 	modelKVM = "host"
 )
 
-// cpu returns the value of QEMU's -cpu for c. Hardware virtualisation is hidden unless c.Nested asks for it: what a
-// guest can reach of KVM's nested code is code of the host's kernel.
+// cpu returns the value of QEMU's -cpu for c. Hardware virtualisation is hidden unless c.Nested
+// asks for it: KVM's code for nested guests runs in the host's kernel, and a guest could attack it.
 func cpu(c vmm.Config) string {
 	model, hide, offer := modelKVM, ",-vmx,-svm", ""
 	if c.Accel == vmm.AccelTCG {
-		model, hide, offer = modelTCG, ",-svm", ",+svm" // TCG emulates no vmx
+		model, hide, offer = modelTCG, ",-svm", ",+svm" // TCG does not emulate vmx
 	}
 	if c.CPUModel != "" {
 		model = c.CPUModel
@@ -35,8 +36,9 @@ func cpu(c vmm.Config) string {
 	return model + hide
 }
 
-// CheckCPU returns an error if the QEMU at path cannot give a guest the CPU called model under accel. Features may follow
-// the model's name, each behind a comma: EPYC-v3,-rdrand. It runs QEMU, which takes about 20 ms.
+// CheckCPU returns an error if the QEMU at path cannot give a guest the CPU called model under accel.
+// Features may follow the model's name, each behind a comma: EPYC-v3,-rdrand. It runs QEMU, which
+// takes about 20 ms.
 func CheckCPU(ctx context.Context, path, model string, accel vmm.Accel) error {
 	name, rest, _ := strings.Cut(model, ",")
 	if name == modelKVM && accel != vmm.AccelKVM {
@@ -60,8 +62,8 @@ func CheckCPU(ctx context.Context, path, model string, accel vmm.Accel) error {
 	return nil
 }
 
-// parseCPUs reads what `qemu-system-x86_64 -cpu help` prints: a line for each model, whose name follows the word x86
-// before version 9.2, and then the names of features.
+// parseCPUs parses the output of `qemu-system-x86_64 -cpu help`: one line for each model, then the
+// names of features. Before version 9.2, each model's name follows the word x86.
 func parseCPUs(text string) (models, features map[string]bool) {
 	models, features = map[string]bool{}, map[string]bool{}
 	inFeatures := false

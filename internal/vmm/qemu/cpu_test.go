@@ -8,7 +8,7 @@ import (
 	"banger/internal/vmm"
 )
 
-// TestTheCPU: a guest is offered virtualisation only when it was asked for, whatever model it has.
+// TestTheCPU: a guest is offered virtualisation only on request, whatever its model is.
 func TestTheCPU(t *testing.T) {
 	for _, c := range []struct {
 		accel  vmm.Accel
@@ -61,7 +61,7 @@ func TestWhichCPUsThereAre(t *testing.T) {
 	}
 }
 
-// TestListsOfCPUs: versions of QEMU print them differently.
+// TestListsOfCPUs: versions of QEMU print the lists differently.
 func TestListsOfCPUs(t *testing.T) {
 	const old = "Available CPUs:\nx86 EPYC-v1    AMD EPYC\nx86 base       model\n\nRecognized CPUID flags:\n  avx2 sse4.1\n  svm\n"
 	for _, text := range []string{old, strings.ReplaceAll(old, "x86 ", "  ")} {
@@ -72,7 +72,7 @@ func TestListsOfCPUs(t *testing.T) {
 	}
 }
 
-// TestANestedVMHasNoSnapshots: neither is one taken, nor is one restored.
+// TestANestedVMHasNoSnapshots: no snapshot is taken, and none is restored.
 func TestANestedVMHasNoSnapshots(t *testing.T) {
 	c := plain(vmm.AccelTCG)
 	c.Nested, c.Restore = true, t.TempDir()

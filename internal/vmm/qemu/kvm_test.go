@@ -11,7 +11,7 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// configKVM is a guest that this host's KVM executes.
+// configKVM returns a guest that this host's KVM executes.
 func configKVM(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelKVM) }
 
 // TestQEMUWithKVM runs the conformance suite on QEMU with this host's KVM (make test-kvm).

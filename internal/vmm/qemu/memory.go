@@ -11,9 +11,9 @@ import (
 	"banger/internal/vmm"
 )
 
-// openMemory makes the file that is the guest's memory, which lies on no disk (memfd_create(2)), or
-// opens that of a snapshot. The guest changes the former, from which a snapshot is a copy. The
-// latter is mapped for the VM alone, but QEMU opens no file for that that it may not write.
+// openMemory creates the file that holds the guest's memory, which is on no disk (memfd_create(2)),
+// or opens the memory file of a snapshot. The guest changes a created file, and a snapshot copies
+// it. The file of a snapshot is mapped privately, but QEMU requires that it may write to it.
 func openMemory(c vmm.Config) (*os.File, error) {
 	if c.Restore != "" && hasRAM(c.Restore) {
 		return untrusted.Open(filepath.Join(c.Restore, vmm.SnapshotRAM), os.O_RDWR, 0)
@@ -28,7 +28,8 @@ func openMemory(c vmm.Config) (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), "the guest's memory")
 	if err = f.Truncate(int64(c.MemoryMiB) << 20); err == nil {
-		// Its size stays, so that nobody who maps it is killed for what is beyond its end.
+		// The size is sealed: otherwise a process that maps the file could be killed for an access beyond
+		// its end.
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	}
 	if err != nil {

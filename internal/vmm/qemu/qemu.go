@@ -30,7 +30,7 @@ import (
 
 // Driver starts QEMU processes. The zero value uses the host's default binary.
 type Driver struct {
-	// Binary overrides the name of the program, "" means qemu-system-ARCH.
+	// Binary overrides the name of the program. "" means qemu-system-ARCH.
 	Binary string
 }
 
@@ -47,7 +47,7 @@ func (d Driver) binary() string {
 	return "qemu-system-x86_64"
 }
 
-// Path returns the program that Start would run.
+// Path returns the path of the program that Start would run.
 func (d Driver) Path() (string, error) {
 	path, err := exec.LookPath(d.binary())
 	if err != nil {
@@ -56,7 +56,7 @@ func (d Driver) Path() (string, error) {
 	return path, nil
 }
 
-// Version returns QEMU's version, at least 7.2.
+// Version returns QEMU's version. It returns an error if that is below 7.2.
 func (d Driver) Version(ctx context.Context) (string, error) {
 	v, err := d.version(ctx)
 	return v.text, err
@@ -82,7 +82,7 @@ func (d Driver) version(ctx context.Context) (version, error) {
 	return v, nil
 }
 
-// pinnedVersion is the one that a VM was created with, or else the installed one.
+// pinnedVersion returns the version that a VM was created with, or else the installed one.
 func (d Driver) pinnedVersion(ctx context.Context, text string) (version, error) {
 	if text == "" {
 		return d.version(ctx)
@@ -90,7 +90,7 @@ func (d Driver) pinnedVersion(ctx context.Context, text string) (version, error)
 	return parseVersion("version " + text)
 }
 
-// Start starts QEMU. The process dies with the calling process.
+// Start starts QEMU. QEMU ends when the calling process does.
 func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm.Process, error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("the QEMU driver does not yet run guests on %s hosts", runtime.GOARCH)
@@ -123,7 +123,7 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	return p, nil
 }
 
-// launch starts QEMU with all that it uses of the host in its hands.
+// launch starts QEMU and passes it descriptors of all that it uses of the host.
 func (d Driver) launch(c vmm.Config, v version, console io.Writer) (*process, error) {
 	opened, closeFiles, err := c.OpenFiles()
 	if err != nil {
@@ -139,15 +139,21 @@ func (d Driver) launch(c vmm.Config, v version, console io.Writer) (*process, er
 		memory.Close()
 		return nil, err
 	}
-	defer theirs.Close() // so that the end of QEMU is one of the connection
+	defer theirs.Close() // so that our end sees when QEMU has ended
 	p := &process{config: c, version: v, monitor: newMonitor(ours), memory: memory}
-	p.Process, err = child.Start(child.Command{Config: c, Program: cmp.Or(c.Program, d.binary()), Args: argv(c, v), Files: handed(opened, theirs, memory),
-		Console: console, Reason: reason,
+	p.Process, err = child.Start(child.Command{
+		Config:  c,
+		Program: cmp.Or(c.Program, d.binary()),
+		Args:    argv(c, v),
+		Files:   handed(opened, theirs, memory),
+		Console: console,
+		Reason:  reason,
 		Ended: func() {
 			p.monitor.close()
 			p.channel.close()
 			memory.Close()
-		}})
+		},
+	})
 	if err != nil {
 		p.monitor.close()
 		memory.Close()
@@ -181,8 +187,8 @@ type process struct {
 	memory  *os.File
 }
 
-// reason says how QEMU ended; it looks for a guest panic at the end of the
-// console, because with -no-reboot a panicked guest ends QEMU with code 0.
+// reason returns how QEMU ended. It looks for a guest panic at the end of the console, because with
+// -no-reboot QEMU ends with code 0 after a guest panic.
 func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 	ws, _ := st.Sys().(syscall.WaitStatus)
 	e := vmm.Exit{Code: st.ExitCode()}
@@ -193,7 +199,8 @@ func reason(p *child.Process, st *os.ProcessState) vmm.Exit {
 	case p.Stdout.Contains("Kernel panic - not syncing"):
 		e.Panic, e.Reason = true, "the guest kernel panicked"
 	case e.Code != 0:
-		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code, text.Limit(strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "), text.MaxError))
+		e.Reason = fmt.Sprintf("QEMU failed with code %d: %s", e.Code,
+			text.Limit(strings.TrimPrefix(p.Stderr.LastLine(), "qemu-system-x86_64: "), text.MaxError))
 	case p.Stdout.Contains(vmm.Restarting):
 		e.Reboot, e.Reason = true, "the guest rebooted"
 	default:
@@ -210,7 +217,7 @@ func (p *process) negotiate(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	select { // the end of QEMU explains more than that of a connection
+	select { // prefer the end of QEMU, which explains more than the end of a connection
 	case <-p.Done():
 		return errors.New(p.Exit().Reason)
 	case <-time.After(time.Second):
@@ -228,7 +235,8 @@ func (p *process) command(ctx context.Context, name string) error {
 	return p.monitor.execute(ctx, name, nil)
 }
 
-// Stats adds up what the guest has read and written (docs/interop/qemu-qmp-ref, BlockStats).
+// Stats returns the sums of what the guest has read and written (docs/interop/qemu-qmp-ref,
+// BlockStats).
 func (p *process) Stats(ctx context.Context) (s vmm.Stats, err error) {
 	data, err := p.monitor.query(ctx, "query-blockstats", nil, nil)
 	if err != nil {

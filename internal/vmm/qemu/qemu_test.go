@@ -14,11 +14,15 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// plain is a VM as the supervisor asks for it.
+// plain returns a VM as the supervisor requests it.
 func plain(accel vmm.Accel) vmm.Config {
 	return vmm.Config{ID: "0123456789ab", Dir: "/run/banger/vms/0123456789ab",
 		Accel: accel, Kernel: "/k/vmlinux", Initrd: "/k/initrd.cpio", CPUs: 2, MemoryMiB: 512, Channel: "banger.agent",
-		Drives: []vmm.Drive{{Serial: "rootfs", Path: "/images/rootfs.ext4", ReadOnly: true}, {Serial: "disk", Path: "/disks/a,b.ext4"}}}
+		Drives: []vmm.Drive{{
+			Serial:   "rootfs",
+			Path:     "/images/rootfs.ext4",
+			ReadOnly: true,
+		}, {Serial: "disk", Path: "/disks/a,b.ext4"}}}
 }
 
 // TestArgv shows exactly what we ask of QEMU.
@@ -55,7 +59,9 @@ func TestArgv(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got != string(want) {
-				t.Errorf("QEMU is started with\n%s\nnot with %s; if that is meant, run: go test ./internal/vmm/qemu -run TestArgv -update", got, golden)
+				t.Errorf(
+					"QEMU is started with\n%s\nnot with %s; if that is meant, run: go test ./internal/vmm/qemu -run TestArgv -update",
+					got, golden)
 			}
 		})
 	}
@@ -73,7 +79,7 @@ func TestParseVersion(t *testing.T) {
 		if got, err := parseVersion(out); err != nil || got != want {
 			t.Errorf("%q is version %+v, %v, not %+v", out, got, err, want)
 		}
-		// What Version returns is what a later Start is given.
+		// A later Start gets what Version has returned.
 		if again, err := parseVersion("version " + want.text); err != nil || again != want {
 			t.Errorf("%q is read back as %+v, %v", want.text, again, err)
 		}
@@ -86,7 +92,14 @@ func TestParseVersion(t *testing.T) {
 }
 
 func TestMinVersion(t *testing.T) {
-	for text, ok := range map[string]bool{"5.2.0": false, "7.1.9": false, "7.2.0": true, "7.10.0": true, "8.0.0": true, "10.0.0": true} {
+	for text, ok := range map[string]bool{
+		"5.2.0":  false,
+		"7.1.9":  false,
+		"7.2.0":  true,
+		"7.10.0": true,
+		"8.0.0":  true,
+		"10.0.0": true,
+	} {
 		v, err := parseVersion("version " + text)
 		if err != nil || v.less(minVersion) == ok {
 			t.Errorf("%s is new enough: %v, want %v (%v)", text, !v.less(minVersion), ok, err)
@@ -103,15 +116,23 @@ func TestReason(t *testing.T) {
 		console, stderr string
 		want            vmm.Exit
 	}{
-		"power-off":               {"exit 0", "reboot: Power down\n", "a warning", vmm.Exit{Reason: "the guest powered off"}},
-		"panic":                   {"exit 0", "booting\n" + panicked, "", vmm.Exit{Panic: true, Reason: "the guest kernel panicked"}},
-		"panic after much noise":  {"exit 0", noise + panicked, "", vmm.Exit{Panic: true, Reason: "the guest kernel panicked"}},
+		"power-off": {"exit 0", "reboot: Power down\n", "a warning", vmm.Exit{Reason: "the guest powered off"}},
+		"panic": {"exit 0", "booting\n" + panicked, "",
+			vmm.Exit{Panic: true, Reason: "the guest kernel panicked"}},
+		"panic after much noise": {"exit 0", noise + panicked, "",
+			vmm.Exit{Panic: true, Reason: "the guest kernel panicked"}},
 		"panic of an earlier age": {"exit 0", panicked + noise + noise, "", vmm.Exit{Reason: "the guest powered off"}},
 		"an error of QEMU": {"exit 1", "", "a warning\nqemu-system-x86_64: -kernel x: No such file\n",
 			vmm.Exit{Code: 1, Reason: "QEMU failed with code 1: -kernel x: No such file"}},
-		"an error without words":     {"exit 3", "", "", vmm.Exit{Code: 3, Reason: "QEMU failed with code 3: "}},
-		"a kill":                     {"kill -9 $$", "", "", vmm.Exit{Signal: 9, Reason: "QEMU was killed by signal 9 (killed)"}},
-		"a kill of who had panicked": {"kill -9 $$", panicked, "", vmm.Exit{Signal: 9, Reason: "QEMU was killed by signal 9 (killed)"}},
+		"an error without words": {"exit 3", "", "", vmm.Exit{Code: 3, Reason: "QEMU failed with code 3: "}},
+		"a kill": {"kill -9 $$", "", "", vmm.Exit{
+			Signal: 9,
+			Reason: "QEMU was killed by signal 9 (killed)",
+		}},
+		"a kill of who had panicked": {"kill -9 $$", panicked, "", vmm.Exit{
+			Signal: 9,
+			Reason: "QEMU was killed by signal 9 (killed)",
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &child.Process{}
@@ -131,7 +152,8 @@ func TestReason(t *testing.T) {
 // ended runs a script and returns how its shell ended.
 func ended(t *testing.T, script string) *os.ProcessState {
 	t.Helper()
-	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", script}, &os.ProcAttr{Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}})
+	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", script},
+		&os.ProcAttr{Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}})
 	if err != nil {
 		t.Fatal(err)
 	}

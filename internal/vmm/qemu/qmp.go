@@ -16,11 +16,11 @@ import (
 	"banger/internal/text"
 )
 
-// maxQMPLine bounds one line from QEMU, which a hostile guest may control in
-// the worst case.
+// maxQMPLine is the largest size of one line from QEMU, in bytes. In the worst case a hostile guest
+// controls that line.
 const maxQMPLine = 1 << 20
 
-// What bounds a command and a migration whose caller sets no deadline.
+// Time limits of a command and of a migration if the caller sets no deadline.
 const (
 	commandTimeout   = 10 * time.Second
 	migrationTimeout = 5 * time.Minute
@@ -33,20 +33,20 @@ func bounded(ctx context.Context, limit time.Duration) (context.Context, context
 	return context.WithTimeout(ctx, limit)
 }
 
-// monitor is the one connection to QEMU's machine protocol (docs/interop/qmp-spec), held as
-// long as QEMU lives: newline JSON, one command at a time. An answer bears the number of its
-// command, so that one which comes late is nobody else's.
+// monitor is the one connection to QEMU's machine protocol (docs/interop/qmp-spec), which lasts as
+// long as QEMU lives: newline-delimited JSON, one command at a time. An answer carries the number
+// of its command, so a late answer is not taken for that of a later command.
 type monitor struct {
 	conn *net.UnixConn
-	turn chan struct{} // has room for the one whose turn it is
-	gone chan struct{} // closed when nothing more is read; err is why
+	turn chan struct{} // has capacity for the one caller that may send
+	gone chan struct{} // closed when nothing more is read; err says why
 	err  error
 
 	mu        sync.Mutex
 	last      int           // the number of the last command
-	answer    chan qmpReply // takes its answer; has room
-	migration string        // the last status that was told, with the capability "events"
-	changed   chan struct{} // closed and replaced when migration changes, or the guest goes on
+	answer    chan qmpReply // receives the answer of that command; has capacity 1
+	migration string        // the latest status that QEMU reported, with the capability "events"
+	changed   chan struct{} // closed and replaced when migration changes, or the guest continues
 }
 
 type qmpReply struct {
@@ -62,15 +62,15 @@ type qmpReply struct {
 	} `json:"data"`
 }
 
-// newMonitor reads what QEMU says on conn until its end. Before anything else the caller has
-// it execute qmp_capabilities.
+// newMonitor reads what QEMU sends on conn until the end. The caller must execute qmp_capabilities
+// before any other command.
 func newMonitor(conn *net.UnixConn) *monitor {
 	m := &monitor{conn: conn, turn: make(chan struct{}, 1), gone: make(chan struct{}), changed: make(chan struct{})}
 	go m.read() // ends with the connection
 	return m
 }
 
-// close ends the connection, and QEMU has no monitor any more.
+// close closes the connection. QEMU has no monitor afterwards.
 func (m *monitor) close() {
 	m.conn.Close()
 	<-m.gone
@@ -100,7 +100,7 @@ func (m *monitor) read() {
 	}
 }
 
-// take passes an answer on to who waits for it, and remembers how a migration goes.
+// take passes an answer on to the caller that waits for it, and records the status of a migration.
 func (m *monitor) take(reply qmpReply) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -111,7 +111,8 @@ func (m *monitor) take(reply qmpReply) {
 		}
 		close(m.changed)
 		m.changed = make(chan struct{})
-	case reply.Event != "" || reply.Return == nil && reply.Error == nil: // the greeting has neither
+	// This is an event, or the greeting, which has neither.
+	case reply.Event != "" || reply.Return == nil && reply.Error == nil:
 	case m.answer != nil && reply.ID == m.last:
 		m.answer <- reply
 		m.answer = nil
@@ -124,7 +125,7 @@ func (m *monitor) execute(ctx context.Context, command string, args any) error {
 	return err
 }
 
-// query runs one command, hands it file unless that is nil, and returns its answer.
+// query runs one command, sends file with it unless file is nil, and returns the answer.
 func (m *monitor) query(ctx context.Context, command string, args any, file *os.File) (json.RawMessage, error) {
 	ctx, cancel := bounded(ctx, commandTimeout)
 	defer cancel()
@@ -145,7 +146,7 @@ func (m *monitor) query(ctx context.Context, command string, args any, file *os.
 		return nil, fmt.Errorf("waiting for QEMU's answer to %s: %w", command, ctx.Err())
 	case <-m.gone:
 		select {
-		case reply = <-answer: // it came first
+		case reply = <-answer: // the answer came first
 		default:
 			return nil, fmt.Errorf("waiting for QEMU's answer to %s: %w", command, m.err)
 		}
@@ -156,7 +157,7 @@ func (m *monitor) query(ctx context.Context, command string, args any, file *os.
 	return reply.Return, nil
 }
 
-// send writes a command and returns what takes its answer.
+// send writes a command and returns the channel that receives its answer.
 func (m *monitor) send(ctx context.Context, command string, args any, file *os.File) (<-chan qmpReply, error) {
 	answer := make(chan qmpReply, 1)
 	m.mu.Lock()
@@ -180,7 +181,7 @@ func (m *monitor) send(ctx context.Context, command string, args any, file *os.F
 		return answer, nil
 	}
 	if n > 0 {
-		m.conn.Close() // of half a command: the next one would not be understood
+		m.conn.Close() // half a command was sent: QEMU would not understand the next one
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -188,7 +189,7 @@ func (m *monitor) send(ctx context.Context, command string, args any, file *os.F
 	return nil, err
 }
 
-// write writes until ctx ends. A QEMU that is stopped reads nothing.
+// write writes until ctx ends. A stopped QEMU does not read.
 func (m *monitor) write(ctx context.Context, data, oob []byte) (int, error) {
 	m.conn.SetWriteDeadline(time.Time{})
 	given := make(chan struct{})
@@ -198,27 +199,27 @@ func (m *monitor) write(ctx context.Context, data, oob []byte) (int, error) {
 	})
 	n, _, err := m.conn.WriteMsgUnix(data, oob, nil)
 	if !stop() {
-		<-given // so that it does not meet the next command
+		<-given // so that it does not affect the next command
 	}
 	return n, err
 }
 
-// beginMigration forgets how an earlier migration went.
+// beginMigration forgets the status of an earlier migration.
 func (m *monitor) beginMigration() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.migration = ""
 }
 
-// progress returns how a migration goes, and what is closed when that changes or the guest
-// goes on.
+// progress returns the status of the migration, and a channel that is closed when that changes or
+// the guest continues.
 func (m *monitor) progress() (migration string, changed <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.migration, m.changed
 }
 
-// awaitMigration waits until a migration that was begun has ended, and says how.
+// awaitMigration waits until the migration has ended. It returns an error if the migration failed.
 func (m *monitor) awaitMigration(ctx context.Context) error {
 	ctx, cancel := bounded(ctx, migrationTimeout)
 	defer cancel()

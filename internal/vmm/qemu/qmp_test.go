@@ -19,8 +19,8 @@ const (
 	event    = `{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}}` + "\n"
 )
 
-// fakeQEMU says a greeting and answers each command with the next answer, then is silent. It
-// returns the process to ask, and the commands without their numbers.
+// fakeQEMU sends a greeting, answers each command with the next answer, and is then silent. It
+// returns the process, and the commands without their numbers.
 func fakeQEMU(t *testing.T, greeting string, answers ...string) (*process, <-chan string) {
 	t.Helper()
 	conn, theirs, err := socketPair()
@@ -80,7 +80,8 @@ func TestCommandsReachTheMonitor(t *testing.T) {
 	}
 }
 
-// TestALateAnswerIsNobodyElses: who gave up is answered when the next one asks.
+// TestALateAnswerIsNobodyElses: the answer to a command that was given up comes while the next
+// command waits, and is ignored.
 func TestALateAnswerIsNobodyElses(t *testing.T) {
 	late := `{"return": {"late": true}, "id": 1}` + "\n"
 	p, asked := fakeQEMU(t, greeting, "", late+`{"return": {"late": false}, "id": ID}`+"\n")
@@ -95,7 +96,7 @@ func TestALateAnswerIsNobodyElses(t *testing.T) {
 	}
 }
 
-// TestAMonitorThatWasStopped: what could not be sent meanwhile does not spoil what comes later.
+// TestAMonitorThatWasStopped: what could not be sent meanwhile does not affect later commands.
 func TestAMonitorThatWasStopped(t *testing.T) {
 	conn, theirs, err := socketPair()
 	if err != nil {
@@ -130,7 +131,7 @@ func TestAMonitorThatWasStopped(t *testing.T) {
 	}
 }
 
-// TestHostileMonitor: whatever answers, the caller gets an error in time.
+// TestHostileMonitor: whatever the monitor answers, the caller gets an error in time.
 func TestHostileMonitor(t *testing.T) {
 	huge := strings.Repeat("x", 3*maxQMPLine)
 	for name, c := range map[string]struct {
@@ -138,7 +139,8 @@ func TestHostileMonitor(t *testing.T) {
 		answers  []string
 		words    string
 	}{
-		"refuses":                   {greeting, []string{`{"error": {"class": "GenericError", "desc": "not now"}, "id": ID}` + "\n"}, "QEMU refused stop: not now"},
+		"refuses": {greeting,
+			[]string{`{"error": {"class": "GenericError", "desc": "not now"}, "id": ID}` + "\n"}, "QEMU refused stop: not now"},
 		"a greeting without end":    {huge, nil, "line too long"},
 		"an answer without end":     {greeting, []string{huge}, "line too long"},
 		"a huge line":               {greeting, []string{huge + "\n" + done}, "line too long"},
@@ -156,8 +158,8 @@ func TestHostileMonitor(t *testing.T) {
 	}
 }
 
-// TestASilentMonitorIsGivenUp: by the context, whether it has a deadline or is
-// canceled.
+// TestASilentMonitorIsGivenUp when the context ends, whether by a deadline or because it is
+// cancelled.
 func TestASilentMonitorIsGivenUp(t *testing.T) {
 	for name, c := range map[string]struct {
 		greeting string
@@ -218,7 +220,7 @@ func TestAMonitorThatHangsUp(t *testing.T) {
 	}
 }
 
-// TestARefusalIsPrintable lets a VMM refuse with a text of many characters that steer a terminal.
+// TestARefusalIsPrintable makes a VMM refuse with a text full of terminal control characters.
 func TestARefusalIsPrintable(t *testing.T) {
 	p, _ := fakeQEMU(t, greeting, `{"error": {"desc": "`+strings.Repeat(`no\u001b\u202e`, 4_000)+`"}, "id": ID}`+"\n")
 	err := p.Pause(t.Context())

@@ -13,12 +13,12 @@ import (
 	"banger/internal/vmm"
 )
 
-// migrationSpeed is no limit, in bytes per second: the default would make a snapshot of
-// little memory last for seconds.
+// migrationSpeed in bytes per second is so high that it is no limit. With the default, a snapshot
+// of little memory would take seconds.
 const migrationSpeed = 64 << 30
 
-// hasRAM says whether a snapshot's memory is a file of its own. That of a VM which was
-// restored itself is in the state: its memory was never in a file.
+// hasRAM reports whether a snapshot's memory is a file of its own. A snapshot of a VM that was
+// itself restored has the memory in its state file, since that memory was never in a file.
 func hasRAM(dir string) bool {
 	_, err := os.Stat(filepath.Join(dir, vmm.SnapshotRAM))
 	return err == nil
@@ -26,15 +26,16 @@ func hasRAM(dir string) bool {
 
 func (p *process) manifest() (vmm.Manifest, error) { return manifestOf(p.config, p.version) }
 
-// manifestOf describes c. A machine type is pinned by QEMU's version, and what it emulates
-// changes with each.
+// manifestOf describes c. The manifest has QEMU's version: it pins the machine type, and what QEMU
+// emulates changes with each version.
 func manifestOf(c vmm.Config, v version) (vmm.Manifest, error) {
 	m, err := vmm.NewManifest(Driver{}.Name(), v.text, c)
 	m.CPUModel = cpu(c)
 	return m, err
 }
 
-// checkSnapshot refuses a snapshot that c does not fit, before anything is started.
+// checkSnapshot returns an error if c does not fit the snapshot. It runs before anything is
+// started.
 func (d Driver) checkSnapshot(c vmm.Config, v version) error {
 	if c.Nested {
 		return vmm.ErrNestedSnapshot
@@ -50,8 +51,8 @@ func (d Driver) checkSnapshot(c vmm.Config, v version) error {
 	return had.Match(has)
 }
 
-// Snapshot writes the state by a migration to a file, without the memory that lies in a
-// file anyway (x-ignore-shared), and copies that file.
+// Snapshot writes the state by a migration to a file. The migration leaves out memory that is
+// already in a file (x-ignore-shared), and Snapshot copies that file.
 func (p *process) Snapshot(ctx context.Context, dir string) error {
 	return vmm.TakeSnapshot(dir, func() error { return p.writeDown(ctx, dir) })
 }
@@ -79,7 +80,7 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	return vmm.CommitSnapshot(dir, m)
 }
 
-// wantPaused refuses a VM that runs: what is copied of its memory would not belong together.
+// wantPaused returns an error if the VM runs: a copy of changing memory would not be consistent.
 func (p *process) wantPaused(ctx context.Context) error {
 	running, err := p.running(ctx)
 	if err == nil && running {
@@ -96,7 +97,7 @@ func (p *process) running(ctx context.Context) (bool, error) {
 // status is QEMU's answer to query-status.
 type status struct {
 	Running bool
-	Status  string // why it does not run, if it does not
+	Status  string // says why the guest does not run, if it does not
 }
 
 func (p *process) status(ctx context.Context) (s status, err error) {
@@ -107,7 +108,7 @@ func (p *process) status(ctx context.Context) (s status, err error) {
 	return s, err
 }
 
-// migrate writes the state to a new file, all memory included unless it is shared.
+// migrate writes the state to a new file, with all memory unless shared is set.
 func (p *process) migrate(ctx context.Context, path string, shared bool) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -125,7 +126,7 @@ func (p *process) migrate(ctx context.Context, path string, shared bool) error {
 		again, stop := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
 		defer stop()
 		if p.command(again, "migrate_cancel") == nil {
-			p.monitor.awaitMigration(again) // so that its end is not taken for that of the next one
+			p.monitor.awaitMigration(again) // so that its end is not taken for the end of the next migration
 		}
 		p.settle(again)
 		return err
@@ -133,7 +134,8 @@ func (p *process) migrate(ctx context.Context, path string, shared bool) error {
 	return errors.Join(err, p.settle(ctx))
 }
 
-// settle waits until QEMU has done with a migration that has ended: before, it lets no guest go on.
+// settle waits until QEMU has finished with a migration that has ended. Before that, QEMU does not
+// let the guest continue.
 func (p *process) settle(ctx context.Context) error {
 	for {
 		status, err := p.status(ctx)
@@ -141,14 +143,14 @@ func (p *process) settle(ctx context.Context) error {
 			return err
 		}
 		select {
-		case <-time.After(time.Millisecond): // no event tells of it
+		case <-time.After(time.Millisecond): // there is no event for that
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// restore reads the state and lets the guest go on.
+// restore reads the state and lets the guest continue.
 func (p *process) restore(ctx context.Context) error {
 	f, err := untrusted.Open(filepath.Join(p.config.Restore, vmm.SnapshotState), os.O_RDONLY, 0)
 	if err != nil {
@@ -167,12 +169,13 @@ func (p *process) restore(ctx context.Context) error {
 	return p.command(ctx, "cont")
 }
 
-// openMigration says how to migrate, and hands over the file, which QEMU then knows as
+// openMigration sets the options of a migration and sends the file, which QEMU then knows as
 // "state".
 func (p *process) openMigration(ctx context.Context, f *os.File, shared bool) error {
 	p.monitor.beginMigration()
 	capability := func(name string, on bool) map[string]any { return map[string]any{"capability": name, "state": on} }
-	err := p.monitor.execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{capability("x-ignore-shared", shared), capability("events", true)}})
+	err := p.monitor.execute(ctx, "migrate-set-capabilities",
+		map[string]any{"capabilities": []any{capability("x-ignore-shared", shared), capability("events", true)}})
 	if err == nil {
 		err = p.monitor.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(migrationSpeed)})
 	}

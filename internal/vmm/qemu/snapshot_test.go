@@ -19,15 +19,19 @@ import (
 	"banger/internal/vmm/vmmtest"
 )
 
-// TestTwoGuestsOfOneSnapshot: each goes on from the same instant with a disk and sockets of
-// its own, neither changes the snapshot, and once told, they share nothing that a machine
+// TestTwoGuestsOfOneSnapshot: each continues from the same instant with its own disk and sockets,
+// and neither changes the snapshot. After they were informed, they share nothing that two machines
 // must not share.
 func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 	c := withNIC(t, config(t), "02:00:00:00:00:01")
 	vm := vmmtest.Start(t, qemu.Driver{}, c)
-	vmmtest.Configure(t, vm, guest.Config{Hostname: "template", Network: &guest.Network{Address: "10.9.0.2/24", Gateway: "10.9.0.1"}})
+	vmmtest.Configure(t, vm, guest.Config{
+		Hostname: "template",
+		Network:  &guest.Network{Address: "10.9.0.2/24", Gateway: "10.9.0.1"},
+	})
 	before := vmmtest.StateOf(t, vm)
-	if before.Hostname != "template" || before.MachineID != guesttest.MachineID || !slices.Equal(before.MACs, []string{"02:00:00:00:00:01"}) {
+	if before.Hostname != "template" || before.MachineID != guesttest.MachineID ||
+		!slices.Equal(before.MACs, []string{"02:00:00:00:00:01"}) {
 		t.Fatalf("the template is %+v", before)
 	}
 	if err := vm.Pause(t.Context()); err != nil {
@@ -54,7 +58,8 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := vmmtest.StateOf(t, vm)
-		if s.Hostname != "fork" || s.MachineID != id || !slices.Equal(s.MACs, []string{mac}) || !slices.Contains(s.Addresses, "10.9.0.7/24") ||
+		if s.Hostname != "fork" || s.MachineID != id || !slices.Equal(s.MACs, []string{mac}) ||
+			!slices.Contains(s.Addresses, "10.9.0.7/24") ||
 			len(s.Addresses) != 1 || !s.Default || time.Since(s.Time).Abs() > 30*time.Second {
 			t.Errorf("fork %d is %+v", i, s)
 		}
@@ -91,7 +96,7 @@ func TestASnapshotOfARestoredVM(t *testing.T) {
 	}
 }
 
-// TestASnapshotThatFailsLeavesNothing, and the VM goes on.
+// TestASnapshotThatFailsLeavesNothing, and the VM continues.
 func TestASnapshotThatFailsLeavesNothing(t *testing.T) {
 	c := config(t)
 	vm := vmmtest.Start(t, qemu.Driver{}, c)
@@ -150,7 +155,7 @@ func takeAndEnd(t *testing.T, c vmm.Config) string {
 	return dir
 }
 
-// forkOf is another VM of c's snapshot: its disk is a copy.
+// forkOf returns another VM of c's snapshot, with a copy of the disk.
 func forkOf(t *testing.T, c vmm.Config, snapshot string) vmm.Config {
 	t.Helper()
 	fork := c
@@ -172,7 +177,7 @@ func forkOf(t *testing.T, c vmm.Config, snapshot string) vmm.Config {
 	return fork
 }
 
-// withNIC gives c a NIC whose frames go nowhere.
+// withNIC returns c with a NIC whose frames go nowhere.
 func withNIC(t *testing.T, c vmm.Config, mac string) vmm.Config {
 	t.Helper()
 	ours, theirs := vmmtest.SocketPair(t)

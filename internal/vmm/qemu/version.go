@@ -13,8 +13,8 @@ type version struct {
 
 var versionRE = regexp.MustCompile(`version (\d+)\.(\d+)(\S*)`)
 
-// minVersion is the first QEMU with -netdev stream, which takes a socket that is open. All else
-// that the driver hands over, older versions take too (-chardev socket,fd=, -add-fd, chardev-change).
+// minVersion is the first QEMU with -netdev stream, which accepts an open socket. Older versions
+// accept everything else that the driver hands over (-chardev socket,fd=, -add-fd, chardev-change).
 var minVersion = version{major: 7, minor: 2}
 
 func parseVersion(out string) (version, error) {
@@ -31,6 +31,6 @@ func (v version) less(w version) bool {
 	return v.major < w.major || v.major == w.major && v.minor < w.minor
 }
 
-// machine is the number of the versioned machine type: pinned, so that a later
-// QEMU presents the same hardware to a guest that was suspended under this one.
+// machine returns the number of the versioned machine type. The type is pinned: a later QEMU then
+// presents the same hardware to a guest that was suspended under this version.
 func (v version) machine() string { return fmt.Sprintf("%d.%d", v.major, v.minor) }

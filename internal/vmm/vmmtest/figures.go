@@ -14,8 +14,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// maxRestore bounds what a restore may take, as a part of what a boot takes in the same run. A restore that boots, or
-// that reads all of the guest's memory, takes longer.
+// maxRestore is the longest time that a restore may take, as a fraction of a boot in the same run.
+// A restore that boots, or that reads all of the guest's memory, takes longer.
 const maxRestore = 0.3
 
 // Figures measures boots and restores in pairs, BANGER_TEST_PAIRS of them or 5, and prints one row of the table of
@@ -43,7 +43,8 @@ func Figures(t *testing.T, d vmm.Driver, config func(*testing.T) vmm.Config) {
 	}
 }
 
-// pair boots a VM, writes a snapshot of it, and restores it: milliseconds, milliseconds, MiB.
+// pair boots a VM, takes a snapshot of it, and restores it. It returns the times in milliseconds
+// and the VMM's own memory in MiB.
 func pair(t *testing.T, d vmm.Driver, c vmm.Config) (boot, restore, overhead float64) {
 	start := time.Now()
 	vm := Start(t, d, c)
@@ -77,8 +78,8 @@ func end(t *testing.T, vm *VM) {
 	vm.AwaitEnd(t)
 }
 
-// besideGuest returns the resident memory of a VMM in MiB, without its mappings as large as the guest's memory
-// (proc(5), smaps).
+// besideGuest returns the resident memory of a VMM in MiB, without the mappings that are at least
+// as large as the guest's memory (proc(5), smaps).
 func besideGuest(t *testing.T, pid, guestMiB int) float64 {
 	t.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))

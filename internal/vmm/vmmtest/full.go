@@ -13,8 +13,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// fullDisk is the story of three guests on a disk that gets full, of which the third goes on from a snapshot: each gets
-// the rest of its memory all the same. Only root can make such a disk.
+// fullDisk starts three guests on a disk that fills up. The third continues from a snapshot. Each
+// of them can still use the rest of its memory. Only root can make such a disk.
 func fullDisk(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	if os.Getuid() != 0 {
 		t.Skip("this test makes a small disk, which needs root")
@@ -42,7 +42,10 @@ func fullDisk(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) 
 	}
 	end(t, vm)
 	vms := []*VM{Start(t, d, restored)}
-	if _, err := vms[0].Agent.Restored(ctx(t), guest.Config{Hostname: "restored", Seed: make([]byte, guest.MinSeed)}); err != nil {
+	if _, err := vms[0].Agent.Restored(ctx(t), guest.Config{
+		Hostname: "restored",
+		Seed:     make([]byte, guest.MinSeed),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -58,7 +61,7 @@ func fullDisk(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) 
 	}
 }
 
-// fillUp writes to a disk until it has no room.
+// fillUp writes to a disk until no space is left.
 func fillUp(t *testing.T, disk string) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(disk, "filler"))

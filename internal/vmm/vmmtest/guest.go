@@ -18,7 +18,7 @@ import (
 	"banger/internal/vmm"
 )
 
-// State is what a guest says of itself (guesttest/echo).
+// State is what a guest reports about itself (guesttest/echo).
 type State struct {
 	Hostname, MachineID string
 	Time                time.Time
@@ -28,7 +28,7 @@ type State struct {
 	Cmdline             string // of the kernel
 }
 
-// StateOf asks a guest.
+// StateOf asks a guest for its State.
 func StateOf(t *testing.T, vm *VM) (s State) {
 	t.Helper()
 	out := Output(t, vm, "/bin/state")
@@ -38,7 +38,7 @@ func StateOf(t *testing.T, vm *VM) (s State) {
 	return s
 }
 
-// Configure tells a guest what it is.
+// Configure sends a guest its configuration.
 func Configure(t *testing.T, vm *VM, c guest.Config) {
 	t.Helper()
 	if _, err := vm.Agent.Configure(ctx(t), c); err != nil {
@@ -46,8 +46,8 @@ func Configure(t *testing.T, vm *VM, c guest.Config) {
 	}
 }
 
-// Commands returns how many commands the suite runs in one guest: 1,000, or what BANGER_TEST_COMMANDS says, for guests
-// that are emulated twice.
+// Commands returns how many commands the suite runs in one guest: 1,000, or BANGER_TEST_COMMANDS,
+// which is for guests that are emulated twice.
 func Commands(t *testing.T) int {
 	text := os.Getenv("BANGER_TEST_COMMANDS")
 	if text == "" {
@@ -60,7 +60,7 @@ func Commands(t *testing.T) int {
 	return n
 }
 
-// manyExecs runs that many commands, eight at a time.
+// manyExecs runs Commands commands, eight at a time.
 func manyExecs(t *testing.T, d vmm.Driver, c vmm.Config) {
 	commands := Commands(t)
 	vm := Start(t, d, c)
@@ -86,12 +86,12 @@ func Output(t *testing.T, vm *VM, args ...string) string {
 	return Pipe(t, vm, nil, args...)
 }
 
-// Try is Output of a command that may fail.
+// Try is like Output, but the command may fail.
 func Try(t *testing.T, vm *VM, args ...string) (string, error) {
 	return output(ctx(t), vm, nil, args...)
 }
 
-// Pipe is Output with stdin; nil: none.
+// Pipe is like Output, with stdin for the command. If stdin is nil, the command has no input.
 func Pipe(t *testing.T, vm *VM, stdin []byte, args ...string) string {
 	t.Helper()
 	out, err := output(ctx(t), vm, stdin, args...)
@@ -111,7 +111,7 @@ func output(ctx context.Context, vm *VM, stdin []byte, args ...string) (out stri
 	fed := make(chan error, 1)
 	go func() { fed <- feed(conn, stdin) }()
 	defer func() {
-		conn.Close() // which ends a feeder that waits
+		conn.Close() // unblocks a feeder that waits
 		if ferr := <-fed; err == nil {
 			err = ferr
 		}
@@ -120,7 +120,7 @@ func output(ctx context.Context, vm *VM, stdin []byte, args ...string) (out stri
 	return gather(conn)
 }
 
-// feed sends stdin and its end; nil is nothing.
+// feed sends stdin and then its end. If stdin is nil, it sends nothing.
 func feed(conn net.Conn, stdin []byte) error {
 	if stdin == nil {
 		return nil
@@ -133,7 +133,7 @@ func feed(conn net.Conn, stdin []byte) error {
 	return banger.WriteFrame(conn, banger.FrameStdinEOF, nil)
 }
 
-// gather returns what a command prints until it ends, with success.
+// gather returns the output of a command that succeeds.
 func gather(conn net.Conn) (string, error) {
 	frames := banger.NewFrameReader(conn)
 	var out bytes.Buffer

@@ -10,18 +10,19 @@ import (
 	"banger/internal/vmm"
 )
 
-// Kernel is what every driver must do whose guest has a kernel, and so a clock and a PID 1, of its own. config is
-// that of Run, with guesttest's root file system.
+// Kernel tests drivers whose guests have their own kernel, and so their own clock and PID 1. config
+// is as in Run, with guesttest's root file system.
 func Kernel(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	t.Run("its clock is the host's", func(t *testing.T) { clock(t, d, config(t)) })
 	t.Run("it ends itself", func(t *testing.T) { ownEnds(t, d, config) })
 	t.Run("a full disk ends no guest", func(t *testing.T) { fullDisk(t, d, config) })
 }
 
-// TimeLimit is how far a guest's clock may be from the host's once it was told the time.
+// TimeLimit is the largest difference between a guest's clock and the host's once the guest was
+// given the time.
 const TimeLimit = 20 * time.Millisecond
 
-// clock compares the time after a boot and after a pause.
+// clock compares the times after a boot and after a pause.
 func clock(t *testing.T, d vmm.Driver, c vmm.Config) {
 	vm := Start(t, d, c)
 	Configure(t, vm, guest.Config{Hostname: "clock"})
@@ -36,7 +37,8 @@ func clock(t *testing.T, d vmm.Driver, c vmm.Config) {
 	wantTime(t, vm)
 }
 
-// wantTime sets the guest's clock, as a shim does after a boot and a pause, and asks a command for the time.
+// wantTime sets the guest's clock, as a shim does after a boot and a pause, and checks the time
+// that a command in the guest prints.
 func wantTime(t *testing.T, vm *VM) {
 	t.Helper()
 	behind, err := vm.Agent.SyncClock(ctx(t), true)
@@ -53,13 +55,14 @@ func wantTime(t *testing.T, vm *VM) {
 	}
 }
 
-// ownEnds has a program of the guest ask PID 1 for a reboot and for a power-off, which are told apart.
+// ownEnds makes a program of the guest ask PID 1 for a reboot and for a power-off, and checks that
+// the ends differ.
 func ownEnds(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	for signal, reboot := range map[syscall.Signal]bool{syscall.SIGTERM: true, syscall.SIGUSR2: false} {
 		vm := Start(t, d, config(t))
 		Configure(t, vm, guest.Config{Hostname: "ends-itself"})
-		Output(t, vm, "/bin/kill", strconv.Itoa(int(syscall.SIGHUP))) // which ends nothing
-		Try(t, vm, "/bin/kill", strconv.Itoa(int(signal)))            // the guest may end before it is answered
+		Output(t, vm, "/bin/kill", strconv.Itoa(int(syscall.SIGHUP))) // ends nothing
+		Try(t, vm, "/bin/kill", strconv.Itoa(int(signal)))            // the guest may end before it answers
 		if exit := vm.AwaitEnd(t); exit.Reboot != reboot || exit.Panic || exit.Code != 0 {
 			t.Errorf("after signal %d to PID 1 the end is %+v", signal, exit)
 		}

@@ -1,8 +1,8 @@
-// Package vmmtest holds what every VMM driver is tested with: Run, the suite that
-// each of them must pass, and Memory, a driver without a VMM, by which all that
-// stands above a driver is tested in milliseconds.
+// Package vmmtest has the tests of every VMM driver: Run, a suite that each driver must pass, and
+// Memory, a driver without a VMM, with which the packages above a driver are tested in
+// milliseconds.
 //
-// It must not know any real VMM, nor images, names or rows; only tests import it.
+// It must not know any real VMM, nor images, names or rows. Only tests import it.
 package vmmtest
 
 import (
@@ -24,7 +24,7 @@ import (
 	"banger/internal/vmm"
 )
 
-// Fault is what goes wrong with one start of a Memory driver.
+// Fault is what goes wrong when a Memory driver starts a VM.
 type Fault string
 
 // The faults.
@@ -36,24 +36,24 @@ const (
 	NeverAnswer Fault = "never-answer"  // the guest hangs while it boots
 )
 
-// PanicText is what a guest under PanicAtBoot prints.
+// PanicText is what a guest with PanicAtBoot prints.
 const PanicText = "Kernel panic - not syncing: a fault of the test"
 
-// Memory is a driver whose guest is the real agent, as a child process in serve
-// mode: its channel is a socket pair, its console the agent's output. Commands
-// in the guest are commands on this host, so tests run harmless ones only.
+// Memory is a driver whose guest is the real agent, which runs as a child process in serve mode.
+// Its channel is a socket pair, and its console is the agent's output. Commands in the guest are
+// commands on this host, so tests run only harmless ones.
 type Memory struct {
 	Agent string                 // path of the agent's binary
-	Fault func(vmm.Config) Fault // asked at each start; nil means none
+	Fault func(vmm.Config) Fault // returns the fault of a start; nil means no faults
 }
 
 // Name returns "memory".
 func (Memory) Name() string { return "memory" }
 
-// Path returns the agent, which is all there is of a VMM.
+// Path returns the path of the agent, which takes the place of a VMM.
 func (d Memory) Path() (string, error) { return d.Agent, nil }
 
-// Version returns "1.0" when the agent is there.
+// Version returns "1.0" if the agent exists.
 func (d Memory) Version(context.Context) (string, error) {
 	if _, err := os.Stat(d.Agent); err != nil {
 		return "", fmt.Errorf("the agent is not built: %w", err)
@@ -61,8 +61,7 @@ func (d Memory) Version(context.Context) (string, error) {
 	return "1.0", nil
 }
 
-// Start starts an agent. Kernel, initrd and drives must be there, though nothing
-// reads them.
+// Start starts an agent. Kernel, initrd and drives must exist, though they are not read.
 func (d Memory) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm.Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -101,7 +100,7 @@ func (d Memory) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	return p, nil
 }
 
-// plug connects the NICs, over which nothing will ever come.
+// plug connects the NICs. No frame ever comes over them.
 func (p *process) plug() error {
 	for _, n := range p.config.NICs {
 		conn, err := net.FileConn(n.Socket)
@@ -141,8 +140,8 @@ type process struct {
 	exit    vmm.Exit
 }
 
-// run starts the agent and waits for it on one locked thread, to which the
-// parent-death signal is bound (prctl(2)).
+// run starts the agent and waits for it on one locked thread, to which the parent-death signal is
+// bound (prctl(2)).
 func (p *process) run(agent string, channel *os.File, console io.Writer) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -175,7 +174,7 @@ func (p *process) run(agent string, channel *os.File, console io.Writer) {
 	}
 	p.started <- err
 	copied := make(chan struct{})
-	go func() { // ends with the last that may print, or when printed is closed
+	go func() { // ends when the last process that may print does, or when printed is closed
 		io.Copy(console, printed)
 		close(copied)
 	}()
@@ -189,8 +188,9 @@ func (p *process) run(agent string, channel *os.File, console io.Writer) {
 	p.exit = p.reason(cmd.ProcessState)
 }
 
-// command is the agent, and for root with processes, a network and a /dev/console of its
-// own, so that all its commands end with it and print where a guest's would.
+// command returns the agent's command. If we are root, the agent has its own PID and network
+// namespaces and its own /dev/console: all its commands then end with it and print where a guest's
+// would.
 func (p *process) command(agent string) *exec.Cmd {
 	cmd := exec.Command(agent, "serve")
 	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -206,7 +206,7 @@ func (p *process) consolePath() string { return filepath.Join(p.config.Dir, "con
 
 // openConsole makes a named pipe and opens both its ends.
 func openConsole(path string) (r, w *os.File, err error) {
-	os.Remove(path) // of a process that was killed
+	os.Remove(path) // left by a process that was killed
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		return nil, nil, err
 	}
@@ -221,7 +221,7 @@ func openConsole(path string) (r, w *os.File, err error) {
 	return r, w, err
 }
 
-// provoke lets the fault happen.
+// provoke causes the fault.
 func (p *process) provoke(console io.Writer) error {
 	switch p.fault {
 	case PanicAtBoot:
@@ -257,7 +257,7 @@ func (p *process) Exit() vmm.Exit        { return p.exit }
 func (p *process) Kill() error                  { return p.signal(syscall.SIGKILL) }
 func (p *process) Resume(context.Context) error { return p.signal(syscall.SIGCONT) }
 
-// Stats tells of no drive: nothing reads them.
+// Stats returns zeros: no process reads the drives.
 func (p *process) Stats(context.Context) (vmm.Stats, error) {
 	if !p.handle.Alive() {
 		return vmm.Stats{}, os.ErrProcessDone
@@ -265,7 +265,7 @@ func (p *process) Stats(context.Context) (vmm.Stats, error) {
 	return vmm.Stats{}, nil
 }
 
-// Pause returns when all threads have stopped, which a signal alone does not say.
+// Pause returns when all threads have stopped. A signal alone does not tell that.
 func (p *process) Pause(context.Context) error {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return err
@@ -290,8 +290,8 @@ func (p *process) signal(sig syscall.Signal) error {
 	}
 }
 
-// OpenChannel returns a descriptor of its own of the host's end, so that the
-// guest does not notice when it is closed, as on a virtio-serial port.
+// OpenChannel returns a new descriptor of the host's end. As on a virtio-serial port, the guest
+// does not notice when it is closed.
 func (p *process) OpenChannel(context.Context) (net.Conn, error) {
 	p.hostMu.Lock()
 	defer p.hostMu.Unlock()

@@ -48,7 +48,7 @@ func config(t *testing.T) vmm.Config {
 
 func TestMemoryConforms(t *testing.T) { vmmtest.Run(t, vmmtest.Memory{Agent: agent}, config) }
 
-// TestFaults: each fault is what the real thing would be to those above.
+// TestFaults: each fault looks to the packages above like the real one.
 func TestFaults(t *testing.T) {
 	faulty := func(f vmmtest.Fault) vmmtest.Memory {
 		return vmmtest.Memory{Agent: agent, Fault: func(vmm.Config) vmmtest.Fault { return f }}

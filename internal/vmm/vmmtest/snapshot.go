@@ -13,13 +13,13 @@ import (
 	"banger/internal/vmm"
 )
 
-// snapshots is the story of a VM that is written down and goes on, for drivers that can.
+// snapshots takes snapshots of a VM and restores them, if the driver can.
 func snapshots(t *testing.T, d vmm.Driver, c vmm.Config) {
 	before := traces(t, c)
 	vm := Start(t, d, c)
 	taker, ok := vm.Process.(vmm.Snapshotter)
 	if !ok {
-		return // the driver promises nothing
+		return // the driver is not a Snapshotter
 	}
 	Configure(t, vm, guest.Config{Hostname: "before"})
 	dir := SnapshotDir(t, c)
@@ -53,7 +53,10 @@ func snapshots(t *testing.T, d vmm.Driver, c vmm.Config) {
 	if err != nil || info.UptimeMillis < uptime {
 		t.Fatalf("restored, the guest is up for %d ms, and was for %d (%v)", info.UptimeMillis, uptime, err)
 	}
-	if _, err := vm.Agent.Restored(ctx(t), guest.Config{Hostname: "after", Seed: make([]byte, guest.MinSeed)}); err != nil {
+	if _, err := vm.Agent.Restored(ctx(t), guest.Config{
+		Hostname: "after",
+		Seed:     make([]byte, guest.MinSeed),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if out := Output(t, vm, "/bin/echo", "it", "goes", "on"); out != "it goes on\n" {
@@ -82,7 +85,7 @@ func pausedAt(t *testing.T, vm *VM) int64 {
 	return info.UptimeMillis
 }
 
-// refused starts what a snapshot does not fit.
+// refused checks that a VM does not start from a snapshot that does not fit its Config.
 func refused(t *testing.T, d vmm.Driver, c vmm.Config, dir string) {
 	t.Helper()
 	for name, spoil := range map[string]func(*vmm.Config){
@@ -109,7 +112,7 @@ func refused(t *testing.T, d vmm.Driver, c vmm.Config, dir string) {
 	}
 }
 
-// SnapshotDir makes an empty directory beside the VM's directory of sockets.
+// SnapshotDir creates an empty directory beside the directory of the VM's sockets.
 func SnapshotDir(t *testing.T, c vmm.Config) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(filepath.Dir(c.Dir), "snapshot")
@@ -119,8 +122,8 @@ func SnapshotDir(t *testing.T, c vmm.Config) string {
 	return dir
 }
 
-// SmallDir is such a directory on a file system with a limit, one of tmpfs(5)'s options. It
-// needs root; an ordinary user's directory is one that nobody can write to.
+// SmallDir creates such a directory on a file system with a size limit, given as an option of
+// tmpfs(5). That needs root; an ordinary user gets a directory that cannot be written to.
 func SmallDir(t *testing.T, c vmm.Config, limit string) string {
 	t.Helper()
 	dir := SnapshotDir(t, c)

@@ -22,12 +22,12 @@ import (
 	"banger/internal/vmm"
 )
 
-// patience bounds every wait; none comes near it unless it fails.
+// patience is the time limit of every wait. Only a failing wait comes near it.
 const patience = 90 * time.Second
 
-// Run is what every driver must do. config returns a Config whose paths are its
-// own and whose guest runs the agent and has a /bin/echo; the directory of Dir
-// holds nothing that changes by itself. No test may run beside it.
+// Run tests what every driver must do. config returns a Config with its own paths, whose guest runs
+// the agent and has a /bin/echo. Nothing else may change the directory of Dir. No other test may
+// run at the same time.
 func Run(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	Life(t, d, config)
 	t.Run("two at once do not disturb each other", func(t *testing.T) { two(t, d, config(t), config(t)) })
@@ -40,24 +40,28 @@ func Run(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	})
 }
 
-// Life is the part of Run in which versions of a VMM differ most: a boot, a pause, a snapshot, a
+// Life tests the part of Run in which versions of a VMM differ most: a boot, a pause, a snapshot, a
 // restore and two ends.
 func Life(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	t.Run("a whole life", func(t *testing.T) { wholeLife(t, d, config(t)) })
 	t.Run("it is written down and goes on", func(t *testing.T) { snapshots(t, d, config(t)) })
 }
 
-// wholeLife is the story of a VM that ends by its own power-off.
+// wholeLife tests a VM from its boot to its own power-off.
 func wholeLife(t *testing.T, d vmm.Driver, c vmm.Config) {
 	clean := traces(t, c)
 	vm := Start(t, d, c)
-	if info, err := vm.Agent.Configure(ctx(t), guest.Config{Hostname: "conformance"}); err != nil || info.Version != guest.Version {
+	if info, err := vm.Agent.Configure(ctx(t), guest.Config{Hostname: "conformance"}); err != nil ||
+		info.Version != guest.Version {
 		t.Fatalf("the agent answers %+v, %v", info, err)
 	}
 	if !vm.Handle().Alive() {
 		t.Error("its process is not alive")
 	}
-	if err := vm.Agent.Start(ctx(t), banger.Exec{Args: []string{"/bin/echo", "what", "is", "printed"}, Main: true}); err != nil {
+	if err := vm.Agent.Start(ctx(t), banger.Exec{
+		Args: []string{"/bin/echo", "what", "is", "printed"},
+		Main: true,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	vm.Console.Await(t, "what is printed")
@@ -90,8 +94,8 @@ func stats(t *testing.T, vm *VM) vmm.Stats {
 	return s
 }
 
-// pauseAndResume: a VM that is paused does not answer, and loses nothing, also no stream that
-// is open. It may be paused twice, and so resumed.
+// pauseAndResume checks that a paused VM does not answer and loses nothing, not even an open
+// stream. Pausing twice and resuming twice is allowed.
 func pauseAndResume(t *testing.T, vm *VM) {
 	t.Helper()
 	stream, err := vm.Agent.Exec(ctx(t), banger.Exec{Args: []string{"/bin/cat"}, Stdin: true})
@@ -139,8 +143,7 @@ func wantSilent(t *testing.T, vm *VM) {
 	}
 }
 
-// two lets one be killed beside the other, and the other killed while it is
-// paused.
+// two starts two VMs, kills one while the other runs, and kills the other while it is paused.
 func two(t *testing.T, d vmm.Driver, first, second vmm.Config) {
 	before := [][]string{traces(t, first), traces(t, second)}
 	a, b := Start(t, d, first), Start(t, d, second)
@@ -179,7 +182,7 @@ func wantKilled(t *testing.T, vm *VM) {
 	wantEnded(t, vm)
 }
 
-// wantEnded checks what holds of every VM that has ended.
+// wantEnded checks what must be true of every VM that has ended.
 func wantEnded(t *testing.T, vm *VM) {
 	t.Helper()
 	if vm.Handle().Alive() {
@@ -226,7 +229,7 @@ func failedStarts(t *testing.T, d vmm.Driver, config func(*testing.T) vmm.Config
 	}
 }
 
-// traces lists what a driver may have left: children of this process and files.
+// traces lists what a driver may have left: children of this process, and files.
 func traces(t *testing.T, c vmm.Config) []string {
 	t.Helper()
 	var list []string
@@ -302,7 +305,7 @@ func Start(t *testing.T, d vmm.Driver, c vmm.Config) *VM {
 	return vm
 }
 
-// reopen makes a new session over a channel opened anew, where there are channels.
+// reopen makes a new session over a newly opened channel, if the driver has channels.
 func (vm *VM) reopen(t *testing.T) {
 	t.Helper()
 	ch, ok := vm.Process.(vmm.Channeler)
@@ -319,7 +322,7 @@ func (vm *VM) reopen(t *testing.T) {
 func (vm *VM) agree(t *testing.T, conn net.Conn) {
 	t.Helper()
 	if conn == nil {
-		t.FailNow() // Open has said why
+		t.FailNow() // Open has reported the reason
 	}
 	var err error
 	if vm.mux, err = mux.Connect(ctx(t), conn); err != nil {
@@ -327,7 +330,7 @@ func (vm *VM) agree(t *testing.T, conn net.Conn) {
 	}
 }
 
-// ReopenPaused makes a new session over a channel which is opened while the guest is paused.
+// ReopenPaused makes a new session over a channel that is opened while the guest is paused.
 func (vm *VM) ReopenPaused(t *testing.T) {
 	t.Helper()
 	if err := vm.Pause(t.Context()); err != nil {
@@ -352,7 +355,7 @@ func Open(t *testing.T, ch vmm.Channeler) net.Conn {
 	return conn
 }
 
-// AwaitEnd waits until the VM has ended and returns how.
+// AwaitEnd waits until the VM has ended and returns how it ended.
 func (vm *VM) AwaitEnd(t *testing.T) vmm.Exit {
 	t.Helper()
 	select {
@@ -380,7 +383,7 @@ type Console struct {
 // NewConsole returns an empty console.
 func NewConsole() *Console { return &Console{grown: make(chan struct{})} }
 
-// Write keeps p.
+// Write appends p to the output.
 func (c *Console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -415,7 +418,7 @@ func (c *Console) Await(t *testing.T, text string) {
 	}
 }
 
-// Dir returns an empty directory of a short path, which a socket's name needs.
+// Dir returns an empty directory with a short path, because the path of a socket must be short.
 func Dir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "vmm")

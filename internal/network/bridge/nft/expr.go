@@ -7,8 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// register returns the number of the register at an offset, as the kernel tells it
-// (nft_dump_register).
+// register returns the kernel's number for the register at an offset (nft_dump_register).
 func register(offset uint32) uint32 {
 	if offset%16 == 0 {
 		return unix.NFT_REG_1 + offset/16
@@ -59,22 +58,23 @@ func Mask(mask, set uint32) expr.Any {
 	}
 }
 
-// Equal goes on if the first registers begin with data.
+// Equal continues the rule if the first registers begin with data.
 func Equal(data ...byte) expr.Any {
 	return &expr.Cmp{Op: expr.CmpOpEq, Register: register(0), Data: data}
 }
 
-// Unequal goes on unless the first registers begin with data.
+// Unequal continues the rule unless the first registers begin with data.
 func Unequal(data ...byte) expr.Any {
 	return &expr.Cmp{Op: expr.CmpOpNeq, Register: register(0), Data: data}
 }
 
-// In goes on if the registers are in the set, or with invert if they are not.
+// In continues the rule if the registers are in the set, or with invert if they are not.
 func In(s *Set, invert bool) expr.Any {
 	return &expr.Lookup{SourceRegister: register(0), SetName: s.Name, Invert: invert}
 }
 
-// VerdictOf takes the verdict that a map has for the registers, and goes on if it has none.
+// VerdictOf applies the verdict in a map for the registers. If the map has no entry, the rule
+// continues.
 func VerdictOf(s *Set) expr.Any {
 	return &expr.Lookup{SourceRegister: register(0), SetName: s.Name, IsDestRegSet: true}
 }

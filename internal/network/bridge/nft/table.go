@@ -58,14 +58,14 @@ func (s *Set) Add(text string, e nftables.SetElement) {
 	s.elements[elementKey(e)], s.texts[elementKey(e)] = e, text
 }
 
-// elementKey tells elements apart. Of verdicts it tells only whether they drop.
+// elementKey identifies an element. It includes only whether a verdict drops.
 func elementKey(e nftables.SetElement) string {
 	end := e.KeyEnd
 	if len(end) == 0 {
 		end = e.Key
 	}
 	drop := e.VerdictData != nil && e.VerdictData.Kind == expr.VerdictDrop
-	if e.VerdictData == nil && len(e.Val) >= 8 { // as the kernel tells it: an attribute with the code
+	if e.VerdictData == nil && len(e.Val) >= 8 { // in the kernel's form: an attribute with the code
 		drop = binary.BigEndian.Uint32(e.Val[4:]) == uint32(expr.VerdictDrop)
 	}
 	return fmt.Sprintf("%x-%x-%v", e.Key, end, drop)
@@ -113,7 +113,7 @@ func Text(tables []Table) string {
 	return b.String()
 }
 
-// marshal returns how a rule is told to the kernel, to compare rules.
+// marshal returns the kernel's form of a rule, to compare rules.
 func marshal(family nftables.TableFamily, exprs []expr.Any) string {
 	var b strings.Builder
 	for _, e := range exprs {

@@ -13,10 +13,10 @@ import (
 	"sync"
 )
 
-// maxPayload is the size in bytes of the largest body (HTTP_MAX_PAYLOAD_SIZE).
+// maxPayload is the size of the largest request body, in bytes (HTTP_MAX_PAYLOAD_SIZE).
 const maxPayload = 51200
 
-// api is the server. Firecracker answers one request at a time.
+// api is the HTTP server. Like Firecracker's, it answers one request at a time.
 type api struct {
 	mu sync.Mutex
 	vm *microVM
@@ -30,7 +30,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if len(body) > maxPayload {
-		answerFault(w, http.StatusBadRequest, faultf("Request payload with size %d is larger than the limit of %d allowed by server.", len(body), maxPayload))
+		answerFault(w, http.StatusBadRequest,
+			faultf("Request payload with size %d is larger than the limit of %d allowed by server.", len(body), maxPayload))
 		return
 	}
 	a.vm.logRequest(r.Method, r.URL.Path, body)
@@ -50,18 +51,18 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// faultf makes a fault, whose words are Firecracker's.
+// faultf returns a fault. Its words are Firecracker's.
 func faultf(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
 func answerFault(w http.ResponseWriter, status int, err error) {
 	answer, _ := json.Marshal(map[string]string{"fault_message": err.Error()})
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(answer))) // so that it is whole when it is flushed
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer))) // so that the answer is complete when it is flushed
 	w.WriteHeader(status)
 	w.Write(answer)
 }
 
-// dispatch finds the rule of a request (parsed_request.rs).
+// dispatch executes the rule for a request and returns the answer's body (parsed_request.rs).
 func (a *api) dispatch(method, path string, body []byte) (any, error) {
 	switch {
 	case method == http.MethodGet && len(body) > 0:
@@ -114,8 +115,8 @@ func checkID(id string) error {
 	return nil
 }
 
-// decode reads a body as strictly as serde does with deny_unknown_fields: no unknown
-// field, no wrong type, nothing required that is absent.
+// decode decodes a body as strictly as serde does with deny_unknown_fields. It returns a fault for
+// an unknown field, a wrong type, or a missing required field.
 func decode(body []byte, to any, required ...string) error {
 	failed := func(err error) error { return badBody("%w", err) }
 	d := json.NewDecoder(bytes.NewReader(body))
@@ -138,12 +139,12 @@ func decode(body []byte, to any, required ...string) error {
 	return nil
 }
 
-// badBody is the fault of a body that is none of its kind.
+// badBody returns the fault of a body that cannot be decoded.
 func badBody(format string, args ...any) error {
 	return faultf("An error occurred when deserializing the json body of a request: "+format+".", args...)
 }
 
-// oneOf refuses what is no word of an enumeration; "" is the default.
+// oneOf returns a fault if value is not one of words. "" is the default and allowed.
 func oneOf(value string, words ...string) error {
 	if value == "" {
 		return nil
@@ -153,5 +154,7 @@ func oneOf(value string, words ...string) error {
 			return nil
 		}
 	}
-	return faultf("An error occurred when deserializing the json body of a request: unknown variant `%s`, expected one of %q.", value, words)
+	return faultf(
+		"An error occurred when deserializing the json body of a request: unknown variant `%s`, expected one of %q.", value,
+		words)
 }

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// followCommand is the argument of the double's second process.
+// followCommand is the argument that selects the double's second process.
 const followCommand = "follow"
 
-// startFollower starts a process that stops the emulator while this one is stopped: who stops
-// Firecracker stops its guest, and here the guest is another process.
+// startFollower starts a process that stops the emulator while this process is stopped. Stopping
+// Firecracker stops its guest, but the double's guest is another process.
 func startFollower(emulator *os.File) (*exec.Cmd, error) {
 	defer emulator.Close()
 	self, err := os.Open("/proc/self/stat")
@@ -28,8 +28,8 @@ func startFollower(emulator *os.File) (*exec.Cmd, error) {
 	return cmd, cmd.Start()
 }
 
-// follow is that process. Descriptor 3 is the double's /proc/PID/stat, 4 is the emulator's
-// pidfd (pidfd_open(2)).
+// follow is the main loop of that process. Descriptor 3 is the double's /proc/PID/stat, and 4 is
+// the emulator's pidfd (pidfd_open(2)).
 func follow() {
 	double := os.NewFile(3, "stat")
 	stopped := false
@@ -50,6 +50,6 @@ func follow() {
 				return
 			}
 		}
-		time.Sleep(2 * time.Millisecond) // nobody but a parent is told of a stop
+		time.Sleep(2 * time.Millisecond) // only a parent is notified of a stop
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// logLevels are those that Firecracker has a word for, the most quiet one first.
+// logLevels are Firecracker's log levels, from the quietest on.
 var logLevels = []string{"Off", "Error", "Warning", "Info", "Debug", "Trace"}
 
-// logf writes a line of level Info, which goes to standard output, where the guest's console
-// is, until the API names a file. The real 1.12.1 was seen to do that, and is kept quiet by
-// the argument --level, which all versions from 1.12.1 to 1.17.0-dev have (main.rs).
+// logf writes a line of level Info. Until the API names a file, the line goes to standard output,
+// which is also the guest's console. The real 1.12.1 was seen to do that. The argument --level
+// silences it, which all versions from 1.12.1 to 1.17.0-dev have (main.rs).
 func (m *microVM) logf(thread, format string, args ...any) {
 	if slices.Index(logLevels, m.level) < slices.Index(logLevels, "Info") {
 		return
@@ -26,7 +26,7 @@ func (m *microVM) logf(thread, format string, args ...any) {
 	fmt.Fprintf(to, "%s [%s:%s] %s\n", now, m.id, thread, fmt.Sprintf(format, args...))
 }
 
-// logRequest writes what a request says, all of it.
+// logRequest logs a whole request.
 func (m *microVM) logRequest(method, path string, body []byte) {
 	method = method[:1] + strings.ToLower(method[1:])
 	if len(body) == 0 {

@@ -38,28 +38,28 @@ type microVM struct {
 	balloon, reporting   bool
 	trackDirty           bool
 	pci                  bool
-	resetSent            bool // the guest is told to end its streams once it runs
-	bootPath             bool // something was configured that is no log
+	resetSent            bool // the guest gets the event that ends its streams once it runs
+	bootPath             bool // something other than a log was configured
 	incoming             bool // QEMU waits for a snapshot
 	hugePages            bool
-	fatal                bool          // the process ends when it has answered
-	loading              atomic.Bool   // a snapshot: if QEMU ends now, the load has failed
+	fatal                bool          // the process ends after the next answer
+	loading              atomic.Bool   // a snapshot; if QEMU ends now, the load has failed
 	gone                 chan struct{} // closed when QEMU has ended
-	vsockPath            string        // of the device
+	vsockPath            string        // the socket of the vsock device
 	log, metrics         *os.File
-	level                string   // of the log, until the API says another
-	ended                chan int // takes the exit code
+	level                string   // log level until the API sets another
+	ended                chan int // receives the exit code
 	session              *session
-	agent                *os.File // the connection to its port, which does not end before the next one is there
+	agent                *os.File // connection to the agent's port; it ends only after the next one exists
 
-	mu  sync.Mutex // of the monitor
+	mu  sync.Mutex // guards the monitor
 	mon net.Conn
 	in  *bufio.Scanner
 
-	migration string          // the last status that was told
-	answer    json.RawMessage // of the last command
+	migration string          // latest status that QEMU reported
+	answer    json.RawMessage // to the last command
 
-	counted map[string]diskUse // by drive, when its metrics were last written
+	counted map[string]diskUse // by drive, at the time of the last metrics
 }
 
 type drive struct {
@@ -77,8 +77,8 @@ type nic struct {
 	mtu        int
 }
 
-// imageID is what Firecracker calls a disk to its guest (block/virtio/device.rs,
-// build_device_id), cut to the 20 bytes of virtio.
+// imageID returns the serial number that Firecracker gives a disk (block/virtio/device.rs,
+// build_device_id), cut to virtio's 20 bytes.
 func imageID(f *os.File) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -88,7 +88,7 @@ func imageID(f *os.File) (string, error) {
 	return id[:min(len(id), 20)], nil
 }
 
-// openTap opens a tap by name with the flags of Firecracker (net/tap.rs).
+// openTap opens a tap by name, with Firecracker's flags (net/tap.rs).
 func openTap(name string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -131,7 +131,7 @@ func (m *microVM) start() error {
 	return nil
 }
 
-// run is QEMU's life, on a thread with which it ends.
+// run starts QEMU and waits for its end, on one locked thread: QEMU ends when that thread does.
 func (m *microVM) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -146,7 +146,7 @@ func (m *microVM) run(started chan<- error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, PidFD: new(int)}
 	err = cmd.Start()
 	for _, f := range files[:len(files)-len(m.nics)] {
-		f.Close() // the taps stay the double's
+		f.Close() // the double keeps its own taps open
 	}
 	if err != nil {
 		started <- err
@@ -174,7 +174,7 @@ func (m *microVM) run(started chan<- error) {
 	}
 }
 
-// tuning is what an emulated kernel needs and a virtualised one has by itself.
+// tuning returns kernel arguments that an emulated guest needs and a virtualised one does not.
 func tuning() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	_, rest, _ := strings.Cut(string(info), "bogomips")
@@ -184,7 +184,7 @@ func tuning() string {
 	return fmt.Sprintf(" tsc_early_khz=%d tsc=reliable no_timer_check cryptomgr.notests norandmaps", int(mips*500))
 }
 
-// appended is what Firecracker adds to a command line itself (builder.rs).
+// appended returns what Firecracker itself appends to a command line (builder.rs).
 func appended(pci bool) string {
 	if pci || before(1, 13, 0) {
 		return ""
@@ -192,16 +192,17 @@ func appended(pci bool) string {
 	return " pci=off"
 }
 
-// qemu returns the arguments of a machine like Firecracker's: devices are virtio-mmio,
-// announced by ACPI in the order in which they were configured.
+// qemu returns the arguments for a machine like Firecracker's: the devices are virtio-mmio, and
+// ACPI announces them in the order in which they were configured.
 func (m *microVM) qemu() []string {
 	a := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "microvm,accel=tcg,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-global", "virtio-mmio.force-legacy=false",
+		"-machine", "microvm,accel=tcg,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-global",
+		"virtio-mmio.force-legacy=false",
 		"-cpu", "EPYC-v1,-svm", "-smp", strconv.Itoa(m.cpus), "-m", fmt.Sprintf("%dM", m.memory),
 		"-kernel", handed(fdKernel), "-append", m.args + appended(m.pci) + tuning(),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fdMonitor), "-mon", "chardev=qmp,mode=control",
-		"-chardev", "null,id=agent", // until dialAgent puts a socket in its place
+		"-chardev", "null,id=agent", // until dialAgent connects a socket
 	}
 	if m.initrd != "" {
 		a = append(a, "-initrd", handed(fdInitrd))
@@ -215,9 +216,11 @@ func (m *microVM) qemu() []string {
 		slot--
 	}
 	for i, d := range m.drives {
-		a = append(a, "-blockdev", fmt.Sprintf("driver=raw,node-name=drive%d,read-only=%s,file.driver=file,file.locking=off,file.filename=%s",
-			i, map[bool]string{true: "on", false: "off"}[d.ReadOnly], handed(fdDrives+i)))
-		device("virtio-blk-device,drive=drive%d,serial=%s,werror=report,rerror=report", i, d.serial) // as Firecracker does
+		a = append(a, "-blockdev",
+			fmt.Sprintf("driver=raw,node-name=drive%d,read-only=%s,file.driver=file,file.locking=off,file.filename=%s",
+				i, map[bool]string{true: "on", false: "off"}[d.ReadOnly], handed(fdDrives+i)))
+		// Firecracker does the same.
+		device("virtio-blk-device,drive=drive%d,serial=%s,werror=report,rerror=report", i, d.serial)
 	}
 	for i, n := range m.nics {
 		a = append(a, "-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, fdDrives+len(m.drives)+i))
@@ -238,8 +241,8 @@ func (m *microVM) qemu() []string {
 	return a
 }
 
-// The emulator's descriptors. Like Firecracker the double opens its files itself; where it is
-// confined, nobody connects to a socket.
+// The emulator's descriptors. The double opens its files itself, as Firecracker does, and a
+// confined emulator cannot connect to a socket.
 const (
 	fdMonitor = 3 + iota
 	fdKernel
@@ -247,11 +250,11 @@ const (
 	fdDrives
 )
 
-// handed is a name by which the emulator opens a descriptor again.
+// handed returns a path through which the emulator opens a descriptor again.
 func handed(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// open opens what the emulator is handed, from descriptor 3 on, and returns the other end of
-// its monitor.
+// open opens the files that the emulator receives, from descriptor 3 on, and returns our end of its
+// monitor.
 func (m *microVM) open() (monitor *net.UnixConn, files []*os.File, err error) {
 	monitor, theirs, err := socketPair()
 	if err != nil {
@@ -263,7 +266,7 @@ func (m *microVM) open() (monitor *net.UnixConn, files []*os.File, err error) {
 		if path != "" && err == nil {
 			f, err = os.OpenFile(path, flag, 0)
 		}
-		files = append(files, f) // nil: nothing in its place
+		files = append(files, f) // nil leaves a gap
 	}
 	add(m.kernel, os.O_RDONLY)
 	add(m.initrd, os.O_RDONLY)
@@ -276,7 +279,7 @@ func (m *microVM) open() (monitor *net.UnixConn, files []*os.File, err error) {
 	return monitor, files, err
 }
 
-// socketPair returns an end of a connection and, as a file, the other one.
+// socketPair returns the two ends of a connection, the second one as a file.
 func socketPair() (*net.UnixConn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -316,7 +319,7 @@ func (m *microVM) dialAgent() (net.Conn, error) {
 		conn.Close()
 		return nil, err
 	}
-	m.agent.Close() // of nil it does nothing
+	m.agent.Close() // does nothing if agent is nil
 	m.agent = held
 	return conn, nil
 }
@@ -325,14 +328,14 @@ func (m *microVM) openMonitor() error {
 	m.mon.SetDeadline(time.Now().Add(20 * time.Second))
 	defer m.mon.SetDeadline(time.Time{})
 	m.in = bufio.NewScanner(m.mon)
-	m.in.Scan() // its greeting
+	m.in.Scan() // the greeting
 	return m.qmp("qmp_capabilities", nil)
 }
 
-// qmp runs a command of QEMU's monitor.
+// qmp executes a command of QEMU's monitor.
 func (m *microVM) qmp(command string, args any) error { return m.qmpWith(command, args, nil) }
 
-// qmpWith hands a file over with the command.
+// qmpWith executes a command and sends file with it.
 func (m *microVM) qmpWith(command string, args any, file *os.File) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -354,7 +357,7 @@ func (m *microVM) qmpWith(command string, args any, file *os.File) error {
 	return m.read(func() bool { return false })
 }
 
-// read reads the monitor up to an answer, or until enough says so after an event.
+// read reads from the monitor until an answer comes, or until enough returns true after an event.
 func (m *microVM) read(enough func() bool) error {
 	for !enough() && m.in.Scan() {
 		var reply struct {

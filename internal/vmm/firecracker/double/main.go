@@ -1,11 +1,10 @@
-// Command double stands for Firecracker where no KVM is: it speaks Firecracker's API, as
-// strictly as that does, and runs the guest under QEMU's emulation, on a machine whose
-// devices are announced as Firecracker announces them (virtio-mmio by ACPI). It is a tool
-// of tests.
+// Command double stands for Firecracker on hosts without KVM. It speaks Firecracker's API, as
+// strictly as Firecracker does, and runs the guest under QEMU's emulation, on a machine whose
+// devices are announced as Firecracker announces them (virtio-mmio by ACPI). It is a tool of tests.
 //
-// It shares no code with the driver that it examines: what it accepts is written down here
-// once more, from Firecracker's API description (swagger/firecracker.yaml, 1.16.1) and its
-// sources (src/firecracker/src/api_server, src/vmm/src/rpc_interface.rs).
+// It shares no code with the driver that it tests. Its rules are written again from Firecracker's
+// API description (swagger/firecracker.yaml, 1.16.1) and sources (src/firecracker/src/api_server,
+// src/vmm/src/rpc_interface.rs).
 package main
 
 import (
@@ -43,7 +42,7 @@ func main() {
 		version = flags.Bool("version", false, "")
 		level   = flags.String("level", "Info", "")
 		pci     = new(bool)
-		_       = flags.Uint64("start-time-us", 0, "") // the jailer's
+		_       = flags.Uint64("start-time-us", 0, "") // passed by the jailer
 		_       = flags.Uint64("start-time-cpu-us", 0, "")
 		_       = flags.Uint64("parent-cpu-time-us", 0, "")
 	)
@@ -66,7 +65,7 @@ func main() {
 	os.Exit(m.serve(*socket))
 }
 
-// serve answers the API until the guest ends.
+// serve answers the API until the guest ends, and returns the exit code.
 func (m *microVM) serve(socket string) int {
 	m.logf("main", "Running Firecracker v%s", playedVersion())
 	ln, err := net.Listen("unix", socket)

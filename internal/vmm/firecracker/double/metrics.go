@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// diskUse is what we play of BlockDeviceMetrics (block/virtio/metrics.rs).
+// diskUse is the part of BlockDeviceMetrics that the double has (block/virtio/metrics.rs).
 type diskUse struct {
 	Read    uint64 `json:"read_bytes"`
 	Written uint64 `json:"write_bytes"`
 }
 
-// flushMetrics writes a line of metrics: of each drive and of all, what was done since the
+// flushMetrics writes a line of metrics: for each drive and for all together, the difference to the
 // line before (logger/metrics.rs, SharedIncMetric). Without a file it does nothing, as
 // Metrics::write does.
 func (m *microVM) flushMetrics() error {

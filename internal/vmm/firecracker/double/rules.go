@@ -14,7 +14,7 @@ type rule struct {
 	do           func(m *microVM, id string, body []byte) (any, error)
 }
 
-// What may be said before the start, what after it (rpc_interface.rs).
+// Errors of requests that are not allowed before the start, or after it (rpc_interface.rs).
 var (
 	errPostBoot = faultf("The requested operation is not supported after starting the microVM.")
 	errPreBoot  = faultf("The requested operation is not supported before starting the microVM.")
@@ -42,17 +42,17 @@ var rules = []rule{
 
 func beforeStart(do func(*microVM, string, []byte) error) func(*microVM, string, []byte) (any, error) {
 	return func(m *microVM, id string, body []byte) (any, error) {
-		m.bootPath = true // nothing is restored after this
+		m.bootPath = true // nothing can be restored after this
 		err := do(m, id, body)
-		if m.state != notStarted && !isDecoding(err) { // the body is read before the state is asked
+		if m.state != notStarted && !isDecoding(err) { // the body is decoded before the state is checked
 			err = errPostBoot
 		}
 		return nil, err
 	}
 }
 
-// observing is what may be said before a restore, too: rpc_interface.rs does not take it for
-// the path of a boot.
+// observing wraps a rule that is also allowed before a restore, because rpc_interface.rs does not
+// count it as a step towards a boot.
 func observing(do func(*microVM, string, []byte) error) func(*microVM, string, []byte) (any, error) {
 	return func(m *microVM, id string, body []byte) (any, error) {
 		boot := m.bootPath
@@ -62,7 +62,7 @@ func observing(do func(*microVM, string, []byte) error) func(*microVM, string, [
 	}
 }
 
-// isDecoding says that a body was refused as such.
+// isDecoding reports whether err says that a body could not be decoded.
 func isDecoding(err error) bool {
 	return err != nil && len(err.Error()) > 8 && err.Error()[:8] == "An error"
 }
@@ -89,7 +89,7 @@ func putLogger(m *microVM, _ string, body []byte) error {
 	if err := oneOf(b.Level, logLevels...); err != nil || m.state != notStarted {
 		return err
 	}
-	f, err := os.OpenFile(b.LogPath, os.O_RDWR|os.O_APPEND, 0) // a pipe too, without waiting for its reader
+	f, err := os.OpenFile(b.LogPath, os.O_RDWR|os.O_APPEND, 0) // also opens a pipe, without waiting for its reader
 	if err != nil {
 		return faultf("Logger error: Failed to open target file: %w", err)
 	}
@@ -130,7 +130,8 @@ func putMachine(m *microVM, _ string, body []byte) error {
 	if err := decode(body, &b, "vcpu_count", "mem_size_mib"); err != nil {
 		return err
 	}
-	if err := errors.Join(oneOf(b.CPUTemplate, "C3", "T2", "T2S", "T2CL", "T2A", "V1N1", "None"), oneOf(b.HugePages, "None", "2M")); err != nil || m.state != notStarted {
+	if err := errors.Join(oneOf(b.CPUTemplate, "C3", "T2", "T2S", "T2CL", "T2A", "V1N1", "None"),
+		oneOf(b.HugePages, "None", "2M")); err != nil || m.state != notStarted {
 		return err
 	}
 	if b.CPUs < 1 || b.CPUs > 32 || b.SMT && b.CPUs != 1 && b.CPUs%2 != 0 {
@@ -163,12 +164,13 @@ func putBoot(m *microVM, _ string, body []byte) error {
 	if err := decode(body, &b, "kernel_image_path"); err != nil || m.state != notStarted {
 		return err
 	}
-	if _, err := os.Open(b.Kernel); err != nil { // stays open, as Firecracker's does
+	if _, err := os.Open(b.Kernel); err != nil { // stays open, as in Firecracker
 		return faultf("Boot source error: The kernel file cannot be opened: %w", err)
 	}
 	if b.Initrd != "" {
 		if _, err := os.Open(b.Initrd); err != nil {
-			return faultf("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. %w", err)
+			return faultf("Boot source error: The initrd file cannot be opened due to invalid path or invalid permissions. %w",
+				err)
 		}
 	}
 	m.kernel, m.initrd, m.args = b.Kernel, b.Initrd, b.Args
@@ -265,7 +267,8 @@ func putVsock(m *microVM, _ string, body []byte) error {
 	}
 	ln, err := net.Listen("unix", b.Path)
 	if err != nil {
-		return faultf("Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: %w", err)
+		return faultf(
+			"Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: %w", err)
 	}
 	m.vsock, m.vsockPath = ln, b.Path
 	return nil
@@ -361,7 +364,7 @@ func patchVM(m *microVM, _ string, body []byte) (any, error) {
 	return nil, m.resume()
 }
 
-// resume lets the guest's CPUs run, and has the devices look after what they missed.
+// resume lets the guest's CPUs run, and makes the devices handle what they missed.
 func (m *microVM) resume() error {
 	if m.session != nil {
 		m.session.resumed(m.resetSent)

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// saved is the double's state file: how the VM was configured. The memory file is QEMU's
-// migration stream, all devices included.
+// saved is the double's state file: the configuration of the VM. The memory file is QEMU's
+// migration stream, with all devices.
 type saved struct {
 	Magic, Version       string
 	CPUs, Memory         int
@@ -52,13 +52,15 @@ func createSnapshot(m *microVM, _ string, body []byte) (any, error) {
 		return nil, errPreBoot
 	case m.state != paused:
 		if m.session != nil && !before(1, 15, 0) {
-			m.session.drop() // the devices are prepared before the CPUs are looked at (lib.rs, save_state)
+			m.session.drop() // the devices are prepared before the CPUs are checked (lib.rs, save_state)
 		}
 		return nil, faultf("Create snapshot error: Cannot save the microVM state: Operation not allowed: save/restore unavailable while running")
-	case b.Type == "Diff" && !m.trackDirty: // Firecracker would go by mincore(2), which is wrong once pages are swapped out: nobody is to rely on that
+	// Firecracker would use mincore(2), which is wrong once pages are swapped out, so no caller may
+	// rely on that.
+	case b.Type == "Diff" && !m.trackDirty:
 		return nil, faultf("Create snapshot error: Cannot get dirty bitmap: dirty page tracking is not enabled")
 	}
-	m.resetSent = true // by the devices, before any file is opened (lib.rs, save_state; device_manager/persist.rs)
+	m.resetSent = true // the devices do so before any file is opened (lib.rs, save_state; device_manager/persist.rs)
 	if m.session != nil {
 		defer m.session.drop() // all connections are reset (docs/snapshotting/snapshot-support.md)
 	}
@@ -87,8 +89,21 @@ func createSnapshot(m *microVM, _ string, body []byte) (any, error) {
 }
 
 func (m *microVM) writeState(path string, length int64) error {
-	s := saved{Magic: magic, Version: playedVersion(), CPUs: m.cpus, Memory: m.memory, HugePages: m.hugePages, Kernel: m.kernel, Initrd: m.initrd, Args: m.args,
-		Vsock: m.vsockPath, Entropy: m.entropy, Balloon: m.balloon, Reporting: m.reporting, Length: length}
+	s := saved{
+		Magic:     magic,
+		Version:   playedVersion(),
+		CPUs:      m.cpus,
+		Memory:    m.memory,
+		HugePages: m.hugePages,
+		Kernel:    m.kernel,
+		Initrd:    m.initrd,
+		Args:      m.args,
+		Vsock:     m.vsockPath,
+		Entropy:   m.entropy,
+		Balloon:   m.balloon,
+		Reporting: m.reporting,
+		Length:    length,
+	}
 	for _, d := range m.drives {
 		s.Drives = append(s.Drives, savedDrive{d, d.serial})
 	}
@@ -123,7 +138,7 @@ type load struct {
 	Clock bool `json:"clock_realtime"`
 }
 
-// parseLoad reads a body (api_server/request/snapshot.rs).
+// parseLoad decodes a body (api_server/request/snapshot.rs).
 func parseLoad(body []byte) (b load, err error) {
 	if err := decode(body, &b, "snapshot_path"); err != nil {
 		return b, err
@@ -167,20 +182,21 @@ func loadSnapshot(m *microVM, _ string, body []byte) (any, error) {
 		return nil, errPostBoot
 	}
 	if m.bootPath {
-		return nil, faultf("Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources.")
+		return nil, faultf(
+			"Load snapshot error: Loading a microVM snapshot not allowed after configuring boot-specific resources.")
 	}
 	if b.Memory != nil && b.Memory.Type == "Uffd" {
 		return nil, faultf("the double loads from files only")
 	}
 	m.trackDirty = b.Track || b.Diff
 	if err := m.restore(b); err != nil {
-		m.fatal = true // the process is too dirty to go on (rpc_interface.rs)
+		m.fatal = true // the process is in an undefined state and must end (rpc_interface.rs)
 		return nil, faultf("Load snapshot error: Failed to restore from snapshot: %w", err)
 	}
 	return nil, nil
 }
 
-// readState reads a state file and overrides what the body does.
+// readState reads a state file and applies the overrides of the body.
 func readState(b load) (s saved, err error) {
 	data, err := os.ReadFile(b.State)
 	if err != nil {
@@ -188,11 +204,14 @@ func readState(b load) (s saved, err error) {
 	}
 	switch err := json.Unmarshal(data, &s); {
 	case err != nil:
-		return s, faultf("Failed to get snapshot state from file: Failed to load snapshot state from file: CRC64 validation failed")
+		return s, faultf(
+			"Failed to get snapshot state from file: Failed to load snapshot state from file: CRC64 validation failed")
 	case s.Magic != magic:
 		return s, faultf("Failed to get snapshot state from file: Failed to load snapshot state from file: Magic value does not match arch: 0")
 	case s.Version != playedVersion():
-		return s, faultf("Failed to get snapshot state from file: Failed to load snapshot state from file: Invalid data version: %s", s.Version)
+		return s, faultf(
+			"Failed to get snapshot state from file: Failed to load snapshot state from file: Invalid data version: %s",
+			s.Version)
 	}
 	for _, o := range b.Networks {
 		i := slices.IndexFunc(s.NICs, func(n savedNIC) bool { return n.Name == *o.ID })
@@ -210,7 +229,7 @@ func readState(b load) (s saved, err error) {
 	return s, nil
 }
 
-// openMemory opens a memory file that is as long as it was.
+// openMemory opens a memory file. It returns a fault if its length has changed.
 func openMemory(path string, s saved) (*os.File, error) {
 	const failed = "Failed to load guest memory: Error creating guest memory from file: "
 	if s.HugePages {
@@ -222,12 +241,13 @@ func openMemory(path string, s saved) (*os.File, error) {
 	}
 	if info, err := f.Stat(); err != nil || info.Size() < s.Length {
 		f.Close()
-		return nil, faultf(failed + "Failed to restore guest memory: Total sum of memory regions exceeds largest possible file offset")
+		return nil, faultf(failed +
+			"Failed to restore guest memory: Total sum of memory regions exceeds largest possible file offset")
 	}
 	return f, nil
 }
 
-// configureFrom opens what a VM had. Drives are opened where they were.
+// configureFrom opens what the saved VM had, drives at their old paths.
 func (m *microVM) configureFrom(s saved) (err error) {
 	const failed = "Failed to build microVM from snapshot: Failed to restore devices: "
 	m.cpus, m.memory, m.kernel, m.initrd, m.args = s.CPUs, s.Memory, s.Kernel, s.Initrd, s.Args
@@ -236,7 +256,7 @@ func (m *microVM) configureFrom(s saved) (err error) {
 		if _, err := os.Stat(d.Path); err != nil {
 			return faultf(failed+"Error manipulating the backing file: %w", err)
 		}
-		d.drive.serial = d.Serial // as the guest knows it
+		d.drive.serial = d.Serial // the guest knows this number
 		m.drives = append(m.drives, d.drive)
 	}
 	for _, n := range s.NICs {
@@ -254,7 +274,7 @@ func (m *microVM) configureFrom(s saved) (err error) {
 	return nil
 }
 
-// restore starts QEMU and has it read the memory file.
+// restore starts QEMU and makes it read the memory file.
 func (m *microVM) restore(b load) error {
 	s, err := readState(b)
 	if err != nil {
@@ -278,18 +298,19 @@ func (m *microVM) restore(b load) error {
 		return err
 	}
 	m.loading.Store(false)
-	m.resetSent = true // it is part of what was written down
+	m.resetSent = true // the event is part of the saved state
 	if !b.Resume {
 		return nil
 	}
 	return m.resume()
 }
 
-// migrate writes QEMU's stream to a file or reads it from there.
+// migrate writes QEMU's stream to a file, or reads it from there.
 func (m *microVM) migrate(command string, f *os.File) error {
 	m.migration = ""
 	if err := errors.Join(
-		m.qmp("migrate-set-capabilities", map[string]any{"capabilities": []any{map[string]any{"capability": "events", "state": true}}}),
+		m.qmp("migrate-set-capabilities",
+			map[string]any{"capabilities": []any{map[string]any{"capability": "events", "state": true}}}),
 		m.qmp("migrate-set-parameters", map[string]any{"max-bandwidth": int64(64 << 30)}),
 		m.qmpWith("getfd", map[string]any{"fdname": "file"}, f),
 		m.qmp(command, map[string]any{"uri": "fd:file"})); err != nil {

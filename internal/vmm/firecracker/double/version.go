@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// defaultVersion is the version that the double plays; DOUBLE_VERSION is another.
+// defaultVersion is the version that the double plays unless DOUBLE_VERSION names another.
 const defaultVersion = "1.16.1"
 
 func playedVersion() string {
@@ -16,7 +16,7 @@ func playedVersion() string {
 	return defaultVersion
 }
 
-// before says that the version played is older than another.
+// before reports whether the played version is older than major.minor.patch.
 func before(major, minor, patch int) bool {
 	var is [3]int
 	fmt.Sscanf(playedVersion(), "%d.%d.%d", &is[0], &is[1], &is[2])
@@ -28,7 +28,8 @@ func before(major, minor, patch int) bool {
 	return false
 }
 
-// since refuses fields that the version played does not know yet. The body is proper JSON.
+// since returns a fault if body has one of fields and the played version is older than major.minor.
+// The body must be valid JSON.
 func since(major, minor int, body []byte, fields ...string) error {
 	if !before(major, minor, 0) {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"banger/internal/mux"
 )
 
-// serveVsock bridges the host's connections to streams of the agent's serial port: QEMU
+// serveVsock connects the host's connections to streams of the agent's serial port, because QEMU
 // has no vsock without the host kernel's help.
 func (m *microVM) serveVsock(session *session) {
 	go session.keep()
@@ -27,26 +27,26 @@ func (m *microVM) serveVsock(session *session) {
 	}
 }
 
-// session is the multiplexed session with the agent, made anew when it breaks.
+// session is the multiplexed session with the agent. A broken one is made anew.
 type session struct {
 	vm      *microVM
 	mu      sync.Mutex
 	mux     *mux.Mux
 	changed chan struct{}
-	closed  bool // the device hands nothing to the guest any more
-	cuts    bool // the next connection is cut when it is made
+	closed  bool // the device drops what is sent to the guest
+	cuts    bool // the next connection is cut
 }
 
-// resumed plays what a device does when its guest runs again; reset says that the guest finds
-// an event by which it ends its streams.
+// resumed does what the device does when its guest runs again. reset says that the guest finds an
+// event on which it ends its streams.
 //
-// Before 1.16.0 the guest meets that event after the first connection and cuts it. From
-// 1.16.0 on the device hands nothing to the guest before it has seen the event; 1.16.0 and
-// 1.16.1 wait for that also where there is no event (PR 5882, PR 6100).
+// Before 1.16.0 the guest sees that event after the first connection, and cuts that connection.
+// From 1.16.0 on the device passes nothing to the guest before the guest has seen the event; 1.16.0
+// and 1.16.1 wait for the event even if there is none (PR 5882, PR 6100).
 //
 // The author of these rules ran the real 1.12.1, 1.15.1, 1.16.1 and 1.17.0-dev by hand on 28
-// November 2026; CI runs 1.12.1. Of 1.16.0 the source alone is known. On the VM that a snapshot
-// was taken of, a real one cuts the first connection at times, and the double does so always.
+// November 2026; CI runs 1.12.1. For 1.16.0 only the source was read. On the VM that a snapshot was
+// taken of, the real program cuts the first connection sometimes; the double does so always.
 func (s *session) resumed(reset bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +54,7 @@ func (s *session) resumed(reset bool) {
 	s.closed = !reset && !before(1, 16, 0) && before(1, 16, 2)
 }
 
-// gate says what becomes of a connection that is made now.
+// gate returns what happens to a new connection: the device is closed, or the connection is cut.
 func (s *session) gate() (closed, cut bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,7 +62,7 @@ func (s *session) gate() (closed, cut bool) {
 	return s.closed, cut
 }
 
-// toGuest is the direction of a stream that a closed device swallows.
+// toGuest is the direction of a stream towards the guest. A closed device drops what is written.
 type toGuest struct {
 	session *session
 	stream  net.Conn
@@ -81,7 +81,7 @@ func (w toGuest) Write(b []byte) (int, error) {
 func (s *session) keep() {
 	for {
 		conn, err := s.vm.dialAgent()
-		if err != nil { // the emulator takes no socket for the port of a guest that is paused
+		if err != nil { // the emulator cannot connect the port of a paused guest
 			select {
 			case <-s.vm.gone:
 				return
@@ -101,7 +101,7 @@ func (s *session) keep() {
 	}
 }
 
-// drop ends all streams; the session is made anew.
+// drop ends all streams. The session is made anew.
 func (s *session) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,8 +118,8 @@ func (s *session) set(mux *mux.Mux) {
 	s.changed = make(chan struct{})
 }
 
-// connect obeys "CONNECT port\n" (docs/vsock.md). Before the guest has a driver, a request
-// waits in the device; when nobody listens the connection ends without an answer.
+// connect executes "CONNECT port\n" (docs/vsock.md). Before the guest has a driver, a request waits
+// in the device. If the guest does not listen on the port, the connection ends without an answer.
 func (s *session) connect(conn *net.UnixConn) {
 	defer conn.Close()
 	var line []byte

@@ -1,6 +1,7 @@
-// Command echo is the program of the tests' root file system. As "state" it says as JSON
-// what a guest of a snapshot must not share with others; as "cat" it copies; as "fill" it
-// writes so many MiB into a file and has them written down; as "kill" it sends a signal, by its number, to PID 1.
+// Command echo is the program in the tests' root file system. As "state" it prints as JSON what a
+// guest of a snapshot must not share with others. As "cat" it copies stdin to stdout. As "fill" it
+// writes a number of MiB to a file and syncs the file. As "kill" it sends a signal, given by its
+// number, to PID 1.
 package main
 
 import (

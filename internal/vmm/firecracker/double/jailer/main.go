@@ -1,8 +1,8 @@
-// Command jailer stands for Firecracker's jailer where the double stands for Firecracker. It
-// takes what that takes and does what docs/jailer.md (1.16) says in its order, and before it
-// changes the root it binds the programs and libraries of this host into the jail, in its own
-// mount namespace alone: Firecracker needs nothing, but the double an emulator. It is a tool
-// of tests, and shares no code with the driver that it examines.
+// Command jailer stands for Firecracker's jailer in tests with the double. It takes the jailer's
+// arguments and does what docs/jailer.md (1.16) says, in the same order. Before it changes the root
+// directory, it binds this host's programs and libraries into the jail, in its own mount namespace
+// only, because the double needs an emulator there and Firecracker needs nothing. It is a tool of
+// tests, and shares no code with the driver that it tests.
 package main
 
 import (
@@ -23,13 +23,13 @@ import (
 
 var instanceID = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 
-// arguments are those of the jailer that we know; another is refused, as there.
+// arguments are the jailer's arguments that we know. Others are refused, as by the real jailer.
 type arguments struct {
 	id, program, base        string
 	netns, cgroups, parent   string
 	uid, gid                 uint64
 	version, newPIDNamespace bool
-	rest                     []string // Firecracker's
+	rest                     []string // for Firecracker
 }
 
 func main() {
@@ -75,7 +75,7 @@ func parse(args []string) (a arguments, err error) {
 	case a.newPIDNamespace || a.netns != "":
 		return a, errors.New("the double has no --new-pid-ns and no --netns")
 	}
-	if a.program, err = filepath.EvalSymlinks(a.program); err != nil { // it is the real file's name that counts
+	if a.program, err = filepath.EvalSymlinks(a.program); err != nil { // the name of the real file counts
 		return a, faultf("Failed to canonicalize path %s: %w", a.program, err)
 	}
 	if info, err := os.Stat(a.program); err != nil || !info.Mode().IsRegular() {
@@ -87,10 +87,10 @@ func parse(args []string) (a arguments, err error) {
 	return a, nil
 }
 
-// faultf makes an error, whose words are the jailer's.
+// faultf returns an error. Its words are the jailer's.
 func faultf(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
-// run never returns but with an error.
+// run executes the program in the jail. It returns only errors.
 func (a arguments) run(started time.Time) error {
 	if os.Geteuid() != 0 {
 		return errors.New("it is run as root")
@@ -123,12 +123,13 @@ func (a arguments) run(started time.Time) error {
 		return err
 	}
 	took := strconv.FormatInt(time.Since(started).Microseconds(), 10)
-	argv := append([]string{"/" + name, "--id", a.id, "--start-time-us", took, "--start-time-cpu-us", took, "--parent-cpu-time-us", took}, a.rest...)
-	return unix.Exec(argv[0], argv, []string{"PATH=/usr/bin"}) // the emulator is searched
+	argv := append([]string{"/" + name, "--id", a.id, "--start-time-us", took, "--start-time-cpu-us", took,
+		"--parent-cpu-time-us", took}, a.rest...)
+	return unix.Exec(argv[0], argv, []string{"PATH=/usr/bin"}) // PATH is for the emulator
 }
 
-// join puts this process into the parent group, which without one named is called as the
-// program: with version 2 and no values to set it joins that if it is there.
+// join moves this process into the parent group. If none is named, its name is that of the program:
+// with version 2 and no values to set, the jailer joins that group if it exists.
 func (a arguments) join(name string) error {
 	if a.cgroups != "2" {
 		return nil
@@ -154,7 +155,7 @@ func (a arguments) join(name string) error {
 	return faultf("cgroup hierarchy missing")
 }
 
-// closeAll closes what the parent left open.
+// closeAll closes the descriptors that the parent left open.
 func closeAll() error {
 	return unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
 }
@@ -173,7 +174,7 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// enter makes root the root of this process.
+// enter makes root the root directory of this process.
 func enter(root string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return err
@@ -184,7 +185,7 @@ func enter(root string) error {
 	if err := unix.Mount(root, root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return err
 	}
-	for _, dir := range []string{"/usr", "/lib", "/lib64", "/proc", "/sys"} { // the emulator's
+	for _, dir := range []string{"/usr", "/lib", "/lib64", "/proc", "/sys"} { // for the emulator
 		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
 			return err
 		}
@@ -204,9 +205,15 @@ func enter(root string) error {
 	return errors.Join(os.Chdir("/"), unix.Unmount("old_root", unix.MNT_DETACH), os.Remove("old_root"), unix.Chroot("."))
 }
 
-// devices makes those that Firecracker opens, and gives them and the root to its user.
+// devices creates the devices that Firecracker opens, and makes its user the owner of the devices
+// and the root.
 func (a arguments) devices() error {
-	for path, number := range map[string][2]uint32{"/dev/net/tun": {10, 200}, "/dev/kvm": {10, 232}, "/dev/urandom": {1, 9}, "/dev/null": {1, 3}} {
+	for path, number := range map[string][2]uint32{
+		"/dev/net/tun": {10, 200},
+		"/dev/kvm":     {10, 232},
+		"/dev/urandom": {1, 9},
+		"/dev/null":    {1, 3},
+	} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}

@@ -18,7 +18,8 @@ func TestTheDoubleIsStrict(t *testing.T) {
 		t.Fatal(err)
 	}
 	with := func(more ...string) []string {
-		return append([]string{"--id", "a-1", "--exec-file", link, "--uid", "5", "--gid", "6", "--chroot-base-dir", dir}, more...)
+		return append([]string{"--id", "a-1", "--exec-file", link, "--uid", "5", "--gid", "6", "--chroot-base-dir", dir},
+			more...)
 	}
 	for name, c := range map[string]struct {
 		args []string
