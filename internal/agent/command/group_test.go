@@ -30,7 +30,7 @@ func ownHierarchy(t *testing.T) (dir, path string) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
-				for _, d := range []string{"banger/exec", "banger", ""} {
+				for _, d := range []string{"banger/exec/child", "banger/exec", "banger", ""} {
 					os.Remove(filepath.Join(dir, d))
 				}
 			})
@@ -118,7 +118,15 @@ func TestCommandsStartInTheirGroup(t *testing.T) {
 	if g.warned {
 		t.Error("it has warned of what is mended")
 	}
-	write("banger/cgroup.type", "threaded") // the group below becomes invalid, and takes no process
+	// A group whose children have a controller of their own takes no process; where there is no such controller, a
+	// group below a threaded one takes none.
+	if err := unix.Mkdir(filepath.Join(root, "banger/exec/child"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if os.WriteFile(filepath.Join(root, "banger/exec/cgroup.subtree_control"), []byte("+memory"), 0) != nil {
+		remove("banger/exec/child")
+		write("banger/cgroup.type", "threaded")
+	}
 	group, end, err := startCat(t, g)
 	if err != nil {
 		t.Fatal(err)
