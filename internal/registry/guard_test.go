@@ -7,18 +7,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
 
 	"banger"
+	"banger/internal/processtest"
 	"banger/internal/registry/registrytest"
 )
 
@@ -28,33 +26,14 @@ const (
 	hostPrivate = "192.168.77.2"
 )
 
-const inNamespace = "BANGER_TEST_NAMESPACE"
-
 // TestMain runs all tests in a new network namespace as root; for an ordinary user that needs a
 // user namespace as well. The host has two addresses there.
 func TestMain(m *testing.M) {
-	if os.Getenv(inNamespace) != "" {
-		if err := setUpHost(); err != nil {
-			panic(err)
-		}
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	runtime.LockOSThread() // the parent-death signal is bound to it
-	if err := cmd.Run(); err != nil {
-		if e, ok := errors.AsType[*exec.ExitError](err); ok {
-			os.Exit(e.ExitCode())
-		}
+	processtest.InNamespace()
+	if err := setUpHost(); err != nil {
 		panic(err)
 	}
+	os.Exit(m.Run())
 }
 
 func setUpHost() error {

@@ -8,12 +8,12 @@ import (
 	"errors"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"banger/internal/processtest"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
@@ -23,39 +23,17 @@ import (
 // Patience bounds every wait; none comes near it unless it fails.
 const Patience = 30 * time.Second
 
-const inNamespace = "BANGER_TEST_NAMESPACE"
-
 // Main runs all tests of a package in a new network namespace, as root there; for an ordinary user
 // that needs a user namespace as well. With bare, the process stays in its namespace, because it
 // has its own or has no rights in it.
 func Main(m *testing.M, bare bool) {
-	if os.Getenv(inNamespace) != "" {
-		runtime.LockOSThread() // no test changes the namespace of the first thread
-		if bare {
-			goleak.VerifyTestMain(m)
-			return
-		}
+	processtest.InNamespace()
+	runtime.LockOSThread() // no test changes the namespace of the first thread
+	if !bare {
 		Check(nil, linkUp("lo"))
 		Check(nil, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0))
-		goleak.VerifyTestMain(m)
-		return
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	runtime.LockOSThread() // the parent-death signal is bound to it
-	if err := cmd.Run(); err != nil {
-		if e, ok := errors.AsType[*exec.ExitError](err); ok {
-			os.Exit(e.ExitCode())
-		}
-		panic(err)
-	}
+	goleak.VerifyTestMain(m)
 }
 
 // Check ends the test if err is not nil. Without a test it panics.
