@@ -20,9 +20,9 @@ build: agent-$(ARCH) ## build bin/banger
 	@$(GO) build -trimpath -ldflags '-s -w' -o bin/banger ./cmd/banger
 
 double: ## build the stand-in for Firecracker and the tests that run in a guest
-	@$(GO) build -trimpath -o bin/double/firecracker ./internal/vmm/firecracker/double
+	@$(GO) build -trimpath -o bin/double/firecracker ./internal/testing/double
 	@mkdir -p bin/double/jailed && ln -sf ../firecracker bin/double/jailed/firecracker # which the jailer sees through
-	@$(GO) build -trimpath -o bin/double/jailed/jailer ./internal/vmm/firecracker/double/jailer
+	@$(GO) build -trimpath -o bin/double/jailed/jailer ./internal/testing/double/jailer
 	@$(GO) test -trimpath -c -o bin/double/agent.test ./internal/agent
 	@$(GO) test -trimpath -c -o bin/double/cgroup.test ./internal/cgroup
 

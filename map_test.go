@@ -42,6 +42,6 @@ func TestTheMapIsTrue(t *testing.T) {
 
 // partOfATest reports whether a package is a program, or a part of one, that a test starts.
 func partOfATest(name string) bool {
-	return strings.HasPrefix(name, "vmm/firecracker/double/") || name == "vmm/guesttest/echo" ||
+	return strings.HasPrefix(name, "testing/double/") || name == "testing/guesttest/echo" ||
 		name == "agent/console" || name == "agent/vector"
 }

@@ -28,7 +28,7 @@ import (
 	"banger/internal/disk"
 	"banger/internal/image"
 	"banger/internal/kernel"
-	"banger/internal/registry/registrytest"
+	"banger/internal/testing/registrytest"
 )
 
 const (

@@ -20,7 +20,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
-	"banger/internal/image/overlaytest"
+	"banger/internal/testing/overlaytest"
 )
 
 // step is one layer of an input: packages to unpack, and then other changes.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"syscall"
 
-	"banger/internal/image/overlaytest"
+	"banger/internal/testing/overlaytest"
 )
 
 // verify converts each image that inputs has made, checks it with e2fsck, mounts it, and compares

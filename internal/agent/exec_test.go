@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/agent/agenttest"
 	"banger/internal/agent/command"
 	"banger/internal/guest"
+	"banger/internal/testing/agenttest"
 )
 
 func TestExitCodes(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/agent/agenttest"
 	"banger/internal/archive"
+	"banger/internal/testing/agenttest"
 )
 
 // startCopy starts a copy and returns its stream.

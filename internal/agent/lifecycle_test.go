@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/agent/agenttest"
 	"banger/internal/agent/command"
 	"banger/internal/guest"
+	"banger/internal/testing/agenttest"
 )
 
 // forever is a command that lives until it is signalled, and prints when it is up. The process that

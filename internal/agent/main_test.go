@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"banger/internal/agent/agenttest"
+	"banger/internal/testing/agenttest"
 )
 
 func TestMain(m *testing.M) {

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/agent/agenttest"
+	"banger/internal/testing/agenttest"
 )
 
 // TestPortsAreToldAsTheyChange has the test itself be the process that listens.

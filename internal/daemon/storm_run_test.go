@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/registry/registrytest"
+	"banger/internal/testing/registrytest"
 )
 
 const (

@@ -22,9 +22,9 @@ import (
 
 	"banger/internal/api"
 	"banger/internal/shim/server"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
 	"banger/internal/vmm/choice"
-	"banger/internal/vmm/vmmtest"
 )
 
 // patience bounds each wait of the storm. Only a failing wait takes nearly as long.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"banger/internal/processtest"
+	"banger/internal/testing/processtest"
 )
 
 // TestTheServerRestsWithoutDescriptors connects to a server whose process has no free descriptor.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
-	"banger/internal/processtest"
+	"banger/internal/testing/processtest"
 )
 
 // TestLongMessagesTakeLittleMemory sends twenty streams a message whose 64 KiB stand for 30,000 names

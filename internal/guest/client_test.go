@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/processtest"
+	"banger/internal/testing/processtest"
 
 	"go.uber.org/goleak"
 

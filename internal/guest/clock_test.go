@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/processtest"
+	"banger/internal/testing/processtest"
 
 	"banger"
 )

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger/internal/image/overlaytest"
+	"banger/internal/testing/overlaytest"
 )
 
 // TestRandomImagesAreWhatOverlayfsShows makes images by random operations on the kernel's

@@ -16,7 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"banger"
-	"banger/internal/registry/registrytest"
+	"banger/internal/testing/registrytest"
 )
 
 type object = map[string]any

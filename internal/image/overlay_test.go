@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"banger/internal/image/overlaytest"
+	"banger/internal/testing/overlaytest"
 )
 
 func must(t *testing.T, err error) {

@@ -16,7 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"banger/internal/processtest"
+	"banger/internal/testing/processtest"
 )
 
 // noLeaks fails t if goroutines are left after all its other clean-ups.

@@ -6,12 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/processtest"
+	"banger/internal/testing/processtest"
 )
 
 func TestMain(m *testing.M) { networktest.Main(m, false) }

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/registry/registrytest"
+	"banger/internal/testing/registrytest"
 )
 
 func auths(at, user, password string) string {

@@ -20,7 +20,7 @@ import (
 
 	"banger"
 	"banger/internal/blob"
-	"banger/internal/registry/registrytest"
+	"banger/internal/testing/registrytest"
 	"banger/internal/text"
 )
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/registry/registrytest"
+	"banger/internal/testing/registrytest"
 )
 
 // three are a registry and two mirrors that all have team/app:v1, under their names in files.

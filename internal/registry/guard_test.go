@@ -16,8 +16,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"banger"
-	"banger/internal/processtest"
-	"banger/internal/registry/registrytest"
+	"banger/internal/testing/processtest"
+	"banger/internal/testing/registrytest"
 )
 
 // Addresses of the host in these tests, besides loopback.

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/registry/registrytest"
+	"banger/internal/testing/registrytest"
 )
 
 // TestMirrors checks files of the host, with REG and MIR for a registry and its mirror, and which

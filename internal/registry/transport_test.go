@@ -19,7 +19,7 @@ import (
 
 	"banger"
 	"banger/internal/blob"
-	"banger/internal/registry/registrytest"
+	"banger/internal/testing/registrytest"
 )
 
 // proxyTo forwards every request to s, and records the hosts.

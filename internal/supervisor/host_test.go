@@ -30,9 +30,9 @@ import (
 	"banger/internal/shim/server"
 	"banger/internal/store"
 	"banger/internal/supervisor"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
 	"banger/internal/vmm/choice"
-	"banger/internal/vmm/vmmtest"
 )
 
 // patience bounds every wait. Only a failing wait takes nearly as long.

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/vmm/vmmtest"
+	"banger/internal/testing/vmmtest"
 )
 
 // forever is a main command that runs until it is signalled.

@@ -11,10 +11,10 @@ import (
 
 	"banger"
 	"banger/internal/guest"
-	"banger/internal/processtest"
 	"banger/internal/shim"
 	"banger/internal/supervisor"
-	"banger/internal/vmm/vmmtest"
+	"banger/internal/testing/processtest"
+	"banger/internal/testing/vmmtest"
 )
 
 // TestVMsOutliveTheDaemon: the next daemon adopts them unchanged.

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm/choice"
-	"banger/internal/vmm/vmmtest"
 )
 
 func TestCreateStartStopStartRemove(t *testing.T) {

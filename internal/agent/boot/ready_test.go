@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/agent/agenttest"
+	"banger/internal/testing/agenttest"
 )
 
 // TestSystemdIsAwaited: one that listens and says nothing, or something else, does not obey yet.

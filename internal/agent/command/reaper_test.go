@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger/internal/agent/agenttest"
+	"banger/internal/testing/agenttest"
 )
 
 const reaperProcess = "BANGER_TEST_REAPER"

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/agent/agenttest"
+	"banger/internal/testing/agenttest"
 )
 
 // userFiles writes a passwd and a group file of an image.

@@ -13,7 +13,7 @@ import (
 	sshagent "golang.org/x/crypto/ssh/agent"
 
 	"banger"
-	"banger/internal/agent/agenttest"
+	"banger/internal/testing/agenttest"
 )
 
 // roundTrip sends, ends its side and reads to the end.

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/agent/agenttest"
 	"banger/internal/guest"
+	"banger/internal/testing/agenttest"
 )
 
 // TestSSHChannelsAreBounded checks that a connection has at most maxChannels channels, and that a

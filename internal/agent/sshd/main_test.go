@@ -3,7 +3,7 @@ package sshd
 import (
 	"testing"
 
-	"banger/internal/agent/agenttest"
+	"banger/internal/testing/agenttest"
 )
 
 func TestMain(m *testing.M) { agenttest.Main(m) }

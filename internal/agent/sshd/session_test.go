@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/agent/agenttest"
 	"banger/internal/guest"
+	"banger/internal/testing/agenttest"
 )
 
 // sshGuest is an agent with a host key, and a client's key that may log in.

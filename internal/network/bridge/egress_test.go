@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"banger/internal/network/bridge"
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/icmp"

@@ -16,7 +16,7 @@ import (
 
 	"banger/internal/ipaddr"
 	"banger/internal/network"
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"

@@ -16,7 +16,7 @@ import (
 	"github.com/miekg/dns"
 
 	"banger"
-	"banger/internal/processtest"
+	"banger/internal/testing/processtest"
 )
 
 // The longest name, each byte of which is shown by four, and a pointer to it.

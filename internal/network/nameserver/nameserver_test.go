@@ -15,8 +15,8 @@ import (
 
 	"banger/internal/ipaddr"
 	"banger/internal/network"
-	"banger/internal/network/networktest"
 	"banger/internal/network/policy"
+	"banger/internal/testing/networktest"
 
 	"banger"
 )

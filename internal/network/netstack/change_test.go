@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"banger"
 )

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 )
 
 // TestAClosedPortIsTold sends datagrams to ports where nobody listens. A connected socket of the

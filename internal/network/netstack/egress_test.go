@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"

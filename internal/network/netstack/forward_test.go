@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"golang.org/x/sys/unix"
 

@@ -13,14 +13,14 @@ import (
 	"time"
 
 	"banger/internal/network/netstack"
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/network"
-	"banger/internal/processtest"
+	"banger/internal/testing/processtest"
 )
 
 // TestFramesThatAreNotTheGuestsAreDropped sends questions for the resolver from the

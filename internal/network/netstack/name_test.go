@@ -8,7 +8,7 @@ import (
 	"slices"
 	"testing"
 
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"github.com/miekg/dns"
 

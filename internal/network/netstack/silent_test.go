@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"github.com/vishvananda/netlink"
 

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"banger/internal/network/netstack"
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 
 	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"

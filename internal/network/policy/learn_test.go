@@ -10,7 +10,7 @@ import (
 	"banger"
 	"banger/internal/ipaddr"
 	"banger/internal/network"
-	"banger/internal/network/networktest"
+	"banger/internal/testing/networktest"
 )
 
 func TestMain(m *testing.M) { networktest.Main(m, false) }

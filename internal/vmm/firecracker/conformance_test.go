@@ -7,10 +7,10 @@ import (
 	"testing"
 
 	"banger/internal/guest"
+	"banger/internal/testing/guesttest"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
 	"banger/internal/vmm/firecracker"
-	"banger/internal/vmm/guesttest"
-	"banger/internal/vmm/vmmtest"
 )
 
 var guests *guesttest.Parts
@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 }
 
 var compileDouble = sync.OnceValues(func() (string, error) {
-	return guests.Compile("banger/internal/vmm/firecracker/double", "firecracker")
+	return guests.Compile("banger/internal/testing/double", "firecracker")
 })
 
 // double returns the path of the double of Firecracker, which has its API and an emulated guest.

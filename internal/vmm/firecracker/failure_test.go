@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
 	"banger/internal/vmm/firecracker"
-	"banger/internal/vmm/vmmtest"
 )
 
 // TestWhatIsNoFirecracker: programs that are absent, too old or something else are refused.

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"banger/internal/guest"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
 	"banger/internal/vmm/firecracker"
-	"banger/internal/vmm/vmmtest"
 )
 
 // TestWhatAPauseStops: the pause stops the whole process if the API's pause would break the vsock,

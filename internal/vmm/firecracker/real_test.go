@@ -6,9 +6,9 @@ import (
 	"os"
 	"testing"
 
+	"banger/internal/testing/guesttest"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm/firecracker"
-	"banger/internal/vmm/guesttest"
-	"banger/internal/vmm/vmmtest"
 )
 
 // TestRealFirecracker runs the conformance suite on the Firecracker that FIRECRACKER names, with this host's KVM

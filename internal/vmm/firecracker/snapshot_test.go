@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/guest"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
 	"banger/internal/vmm/firecracker"
-	"banger/internal/vmm/vmmtest"
 )
 
 // TestSnapshotRoundTrip: a VM is saved, ends, and continues with its memory, twice: a restored VM

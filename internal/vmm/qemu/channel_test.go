@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"banger/internal/guest"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm/qemu"
-	"banger/internal/vmm/vmmtest"
 )
 
 // TestTheChannelIsOpenedAgain: a new session with the agent follows one that has ended, even if the

@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"banger/internal/testing/guesttest"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
-	"banger/internal/vmm/guesttest"
 	"banger/internal/vmm/qemu"
-	"banger/internal/vmm/vmmtest"
 )
 
 var guests *guesttest.Parts

@@ -5,10 +5,10 @@ package qemu_test
 import (
 	"testing"
 
+	"banger/internal/testing/guesttest"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
-	"banger/internal/vmm/guesttest"
 	"banger/internal/vmm/qemu"
-	"banger/internal/vmm/vmmtest"
 )
 
 // configKVM returns a guest that this host's KVM executes.

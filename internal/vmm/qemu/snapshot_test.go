@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"banger/internal/guest"
+	"banger/internal/testing/guesttest"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
-	"banger/internal/vmm/guesttest"
 	"banger/internal/vmm/qemu"
-	"banger/internal/vmm/vmmtest"
 )
 
 // TestTwoGuestsOfOneSnapshot: each continues from the same instant with its own disk and sockets,

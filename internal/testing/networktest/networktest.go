@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/processtest"
+	"banger/internal/testing/processtest"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"

@@ -8,8 +8,8 @@ import (
 
 	"banger/internal/disk"
 	"banger/internal/guest"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
-	"banger/internal/vmm/vmmtest"
 )
 
 // FullDisk tests what every driver must do when the host has no space for a guest's writes: the

@@ -20,12 +20,12 @@ import (
 	"banger/internal/disk"
 	"banger/internal/ext4"
 	"banger/internal/kernel"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
-	"banger/internal/vmm/vmmtest"
 )
 
 // PartsVariable names the environment variable for a directory of ready-made parts: vmlinux,
-// initrd, and the program of internal/vmm/guesttest/echo as echo. Other programs that a test would
+// initrd, and the program of internal/testing/guesttest/echo as echo. Other programs that a test would
 // compile are in the same directory.
 const PartsVariable = "BANGER_TEST_PARTS"
 
@@ -87,7 +87,7 @@ func (p *Parts) build() error {
 	if err != nil {
 		return err
 	}
-	echo, err := p.Compile("banger/internal/vmm/guesttest/echo", "echo")
+	echo, err := p.Compile("banger/internal/testing/guesttest/echo", "echo")
 	if err != nil {
 		return err
 	}

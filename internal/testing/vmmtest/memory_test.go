@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
-	"banger/internal/vmm/vmmtest"
 )
 
 var agent string
