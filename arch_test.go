@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api internal/archive internal/dns internal/host internal/private internal/process internal/sshconf internal/text",
+		". internal/api internal/archive internal/dns internal/host internal/logfile internal/private internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it starts the daemon"},
 	"internal/daemon": {
 		". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu",
@@ -40,6 +40,7 @@ var layout = map[string]struct {
 	"internal/recovery": {". internal/shim internal/store internal/vmdir", false,
 		"rows made again from records; it runs no VM"},
 	"internal/resolve": {". internal/guest", false, "docker's rules, without effects"},
+	"internal/logfile": {".", false, "a log of limited size, whatever is logged"},
 	"internal/library": {". internal/image internal/kernel internal/reserve", false,
 		"what VMs are made of, and who needs it; it runs none"},
 	"internal/pin": {"", false, "who holds a thing, whatever it is"},
@@ -158,6 +159,8 @@ var confined = map[string]string{
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
 	"github.com/spf13":             "internal/cli",
+	"github.com/fsnotify":          "internal/logfile",
+	"gopkg.in/natefinch":           "internal/logfile",
 }
 
 const module = "banger"

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 )
@@ -12,7 +14,7 @@ func (a *app) recoverCommand() *cobra.Command {
 knows one takes its place. Then each VM's directory without a row gets one from the record beside it, also those that
 a daemon has set aside. Nothing is removed: what is replaced gets another name. VMs that run go on.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.procs.Recover(cmd.Context(), a.daemonOptions(func() {}), a.stdout)
+			return a.procs.Recover(cmd.Context(), a.daemonOptions(slog.New(slog.NewTextHandler(os.Stderr, nil)), func() {}), a.stdout)
 		}}
 }
 
