@@ -32,7 +32,7 @@ var layout = map[string]struct {
 	"internal/api": {". internal/private internal/text", false,
 		"routes and their client know nouns, not machinery"},
 	"internal/supervisor": {
-		". internal/access internal/blob internal/cgroup internal/disk internal/guest internal/image internal/kernel internal/library internal/network internal/network/bridge internal/networks internal/process internal/reserve internal/resolve internal/shim internal/sshconf internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice",
+		". internal/access internal/blob internal/cgroup internal/disk internal/feed internal/guest internal/image internal/kernel internal/library internal/limit internal/network internal/network/bridge internal/networks internal/process internal/reserve internal/resolve internal/shim internal/sshconf internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice",
 		false, "decisions only: no HTTP, SQL or processes of its own"},
 	"internal/access": {
 		". internal/guest internal/image internal/network/bridge internal/resolve internal/shim", false,
@@ -40,6 +40,8 @@ var layout = map[string]struct {
 	"internal/recovery": {". internal/shim internal/store internal/vmdir", false,
 		"rows made again from records; it runs no VM"},
 	"internal/resolve": {". internal/guest", false, "docker's rules, without effects"},
+	"internal/feed":    {"", false, "the latest changes of something, whatever changes"},
+	"internal/limit":   {". internal/cgroup", false, "what one VM may use, however it is run"},
 	"internal/logfile": {".", false, "a log of limited size, whatever is logged"},
 	"internal/library": {". internal/image internal/kernel internal/reserve", false,
 		"what VMs are made of, and who needs it; it runs none"},

@@ -1,4 +1,4 @@
-package supervisor
+package limit
 
 import (
 	"fmt"
@@ -10,14 +10,20 @@ import (
 // guest does not boot in time.
 func mostCPUs(n int) int { return max(8, 4*n) }
 
-// checkRoom rejects a spec that this host can never satisfy, and warns about one that it can satisfy only slowly. It
+// Host is what a host has. 0 means unknown.
+type Host struct {
+	Memory int64 // bytes
+	CPUs   int
+}
+
+// Check rejects a spec that this host can never satisfy, and warns about one that it can satisfy only slowly. It
 // has no other effect.
-func (o Options) checkRoom(spec banger.Spec, emit banger.Emit) error {
-	cpus := o.CPUs
+func (h Host) Check(spec banger.Spec, emit banger.Emit) error {
+	cpus := h.CPUs
 	switch {
-	case o.Memory > 0 && spec.Memory > o.Memory:
+	case h.Memory > 0 && spec.Memory > h.Memory:
 		return banger.Errorf(banger.CodeInvalid, "memory is %s, but this host has %s", banger.FormatSize(spec.Memory),
-			banger.FormatSize(o.Memory)).
+			banger.FormatSize(h.Memory)).
 			WithHint("ask for less: --memory")
 	case cpus > 0 && spec.CPUs > mostCPUs(cpus):
 		return banger.Errorf(banger.CodeInvalid, "cpus is %d, but this host has %d, and a VM may have at most %d here",
