@@ -51,7 +51,7 @@ test-cpu: deps build double ## boots and cmpxchg16b on the CPU that emulated gue
 lab: deps build double ## a shell in a VM that can run VMs, with banger, Firecracker and the tests
 	@./scripts/lab
 
-lint: ## gofmt, vet, staticcheck
+lint: ## gofmt, vet, staticcheck, licenses, vulnerabilities
 	@./scripts/lint
 
 check: lint cross test ## what CI runs, beside a shard of test-slow
