@@ -117,6 +117,8 @@ func info() guest.Info {
 // simple serves the requests that need nothing but an answer.
 func (s *server) simple(req guest.Request) error {
 	switch req.Op {
+	case "":
+		return banger.Errorf(banger.CodeInvalid, "the request names no operation")
 	case guest.OpPing, guest.OpShutdown:
 		return nil
 	case guest.OpConfigure:
