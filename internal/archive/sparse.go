@@ -2,7 +2,10 @@ package archive
 
 import (
 	"errors"
+	"io"
 	"strconv"
+
+	"banger/internal/sparse"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,8 +23,8 @@ func findPieces(fd int, size int64) ([]piece, bool, error) {
 	var pieces []piece
 	least := int64(blockSize) // size of the smallest hole that counts
 	for at := int64(0); at < size; {
-		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // a hole up to the end
+		data, end, err := sparse.Next(fd, at, size)
+		if err == io.EOF { // only a hole follows
 			break
 		}
 		if errors.Is(err, unix.EINVAL) && at == 0 { // the file system does not support this
@@ -29,19 +32,6 @@ func findPieces(fd int, size int64) ([]piece, bool, error) {
 		}
 		if err != nil {
 			return nil, false, err
-		}
-		if data >= size {
-			break
-		}
-		end, err := unix.Seek(fd, data, unix.SEEK_HOLE)
-		if err != nil && !errors.Is(err, unix.ENXIO) {
-			return nil, false, err
-		}
-		if err != nil || end > size {
-			end = size
-		}
-		if end <= data {
-			break // the file changes meanwhile
 		}
 		at = end
 		if n := len(pieces); n > 0 && data-(pieces[n-1].offset+pieces[n-1].length) < least {

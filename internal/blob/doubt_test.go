@@ -39,7 +39,7 @@ func TestList(t *testing.T) {
 	for n := range 3 {
 		want = append(want, put(t, s, random(1000*n)))
 	}
-	if err := os.WriteFile(s.partial(digestOf(random(7))), random(3), 0o644); err != nil {
+	if err := os.WriteFile(s.partial(Digest(random(7))), random(3), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	all, err := s.List()
@@ -76,7 +76,7 @@ func TestPutsThatAreUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	if d, err := <-digest, <-done; err != nil || d != digestOf([]byte("half whole")) {
+	if d, err := <-digest, <-done; err != nil || d != Digest([]byte("half whole")) {
 		t.Errorf("Put gives %s, %v", d, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "partial", putPrefix+"123"), []byte("killed"), 0o644); err != nil {
@@ -92,7 +92,7 @@ func TestCollectRemovesParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	removed, err := s.Collect(func(string) bool { return true }, false)
-	if err != nil || len(removed) != 1 || removed[0].Digest != digestOf(o.data) {
+	if err != nil || len(removed) != 1 || removed[0].Digest != Digest(o.data) {
 		t.Errorf("it removes %v, %v", removed, err)
 	}
 	o.answer = nil

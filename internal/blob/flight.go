@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"banger/internal/contextio"
 )
 
 // flight is the fetch of one blob. It lasts while at least one caller wants the blob. Its partial
@@ -86,7 +88,7 @@ func (f *flight) run(ctx context.Context) error {
 	}
 	partial := f.store.partial(f.src.Digest)
 	err := f.attempts(ctx, h)
-	if err == nil && sum(h) != f.src.Digest {
+	if err == nil && DigestOf(h) != f.src.Digest {
 		err = fmt.Errorf("blob %s: %w", f.src.Digest, ErrDigest)
 	}
 	if errors.Is(err, ErrDigest) {
@@ -107,7 +109,7 @@ func (f *flight) hashPartial(ctx context.Context, h hash.Hash) error {
 	if info.Size() > f.src.Size {
 		return f.file.Truncate(0)
 	}
-	n, err := io.Copy(h, contextReader{ctx, io.NewSectionReader(f.file, 0, info.Size())})
+	n, err := io.Copy(h, contextio.NewReader(ctx, io.NewSectionReader(f.file, 0, info.Size())))
 	f.grow(n, 0, false, nil)
 	return err
 }

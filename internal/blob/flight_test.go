@@ -48,7 +48,7 @@ func TestPartsOfAnEarlierLife(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, o := openStore(t, t.TempDir()), &origin{data: data}
-			if err := os.WriteFile(s.partial(digestOf(data)), c.part, 0o644); err != nil {
+			if err := os.WriteFile(s.partial(Digest(data)), c.part, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			_, err := readAll(t, s, o.source())
@@ -79,7 +79,7 @@ func TestTooFewBytesForEver(t *testing.T) {
 	if n := o.calls.Load(); n != int64(s.Attempts) {
 		t.Errorf("the source was asked %d times, not %d", n, s.Attempts)
 	}
-	if _, here := s.Has(digestOf(o.data)); here {
+	if _, here := s.Has(Digest(o.data)); here {
 		t.Error("it is published")
 	}
 }
@@ -204,13 +204,13 @@ func TestASlowReaderIsNotToldOfAnEnd(t *testing.T) {
 // writable or the disk is full.
 func TestAPartialFileThatCannotBe(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(1000)}
-	if err := os.Mkdir(s.partial(digestOf(o.data)), 0o755); err != nil {
+	if err := os.Mkdir(s.partial(Digest(o.data)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := readAll(t, s, o.source()); err == nil || o.calls.Load() > 0 {
 		t.Errorf("%d calls, %v", o.calls.Load(), err)
 	}
-	if err := os.Remove(s.partial(digestOf(o.data))); err != nil {
+	if err := os.Remove(s.partial(Digest(o.data))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := readAll(t, s, o.source()); err != nil {

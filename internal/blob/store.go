@@ -4,18 +4,18 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"banger/internal/contextio"
+	"banger/internal/sparse"
 )
 
 // Store keeps files by their sha256 below a directory: complete and verified as DIR/sha256/HEX, and
@@ -77,28 +77,18 @@ func OpenStore(dir string) (*Store, error) {
 
 const putPrefix = "put-"
 
-func checkDigest(digest string) (hex string, err error) {
-	hex, ok := strings.CutPrefix(digest, "sha256:")
-	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
-		return "", fmt.Errorf("%.100q is not a sha256 digest", digest)
-	}
-	return hex, nil
-}
-
-func sum(h hash.Hash) string { return "sha256:" + hex.EncodeToString(h.Sum(nil)) }
-
 // Path returns the path of a complete blob. The digest must be valid.
 func (s *Store) Path(digest string) string {
-	return filepath.Join(s.dir, "sha256", strings.TrimPrefix(digest, "sha256:"))
+	return filepath.Join(s.dir, "sha256", Digits(digest))
 }
 
 func (s *Store) partial(digest string) string {
-	return filepath.Join(s.dir, "partial", strings.TrimPrefix(digest, "sha256:"))
+	return filepath.Join(s.dir, "partial", Digits(digest))
 }
 
 // Has returns the size in bytes of a blob. It reports false if the blob is not complete.
 func (s *Store) Has(digest string) (size int64, ok bool) {
-	if _, err := checkDigest(digest); err != nil {
+	if err := CheckDigest(digest); err != nil {
 		return 0, false
 	}
 	info, err := os.Stat(s.Path(digest))
@@ -111,7 +101,7 @@ func (s *Store) Has(digest string) (size int64, ok bool) {
 // Open returns a reader of a blob from its first byte. The reader follows the fetch while it goes
 // on. A blob is fetched only once, however many readers there are.
 func (s *Store) Open(ctx context.Context, src Source) (*Reader, error) {
-	if _, err := checkDigest(src.Digest); err != nil {
+	if err := CheckDigest(src.Digest); err != nil {
 		return nil, err
 	}
 	if err := s.verifyDoubted(ctx, src.Digest); err != nil {
@@ -187,10 +177,10 @@ func (s *Store) Put(ctx context.Context, r io.Reader) (digest string, size int64
 		}
 	}()
 	h := sha256.New()
-	if size, err = io.Copy(io.MultiWriter(f, h), contextReader{ctx, r}); err != nil {
+	if size, err = io.Copy(io.MultiWriter(f, h), contextio.NewReader(ctx, r)); err != nil {
 		return "", 0, err
 	}
-	digest = sum(h)
+	digest = DigestOf(h)
 	if err := f.Chmod(0o600); err != nil {
 		return "", 0, err
 	}
@@ -199,8 +189,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader) (digest string, size int64
 
 // PutBytes stores data as a blob and returns its digest.
 func (s *Store) PutBytes(data []byte) (digest string, err error) {
-	d := sha256.Sum256(data)
-	digest = "sha256:" + hex.EncodeToString(d[:])
+	digest = Digest(data)
 	s.mu.Lock()
 	s.touch(digest)
 	s.mu.Unlock()
@@ -229,7 +218,7 @@ func (s *Store) publish(f *os.File, name, digest string) error {
 
 // ReadAll returns a blob of at most limit bytes, after it has verified the digest.
 func (s *Store) ReadAll(ctx context.Context, digest string, limit int64) ([]byte, error) {
-	if _, err := checkDigest(digest); err != nil {
+	if err := CheckDigest(digest); err != nil {
 		return nil, err
 	}
 	f, err := os.Open(s.Path(digest))
@@ -238,13 +227,13 @@ func (s *Store) ReadAll(ctx context.Context, digest string, limit int64) ([]byte
 	}
 	defer f.Close()
 	h := sha256.New()
-	data, err := io.ReadAll(io.TeeReader(io.LimitReader(contextReader{ctx, f}, limit+1), h))
+	data, err := io.ReadAll(io.TeeReader(io.LimitReader(contextio.NewReader(ctx, f), limit+1), h))
 	switch {
 	case err != nil:
 		return nil, err
 	case int64(len(data)) > limit:
 		return nil, fmt.Errorf("blob %s has more than %d bytes", digest, limit)
-	case sum(h) != digest:
+	case DigestOf(h) != digest:
 		return nil, fmt.Errorf("blob %s: %w", digest, ErrDigest)
 	}
 	return data, nil
@@ -267,11 +256,7 @@ func list(dir string) ([]Info, error) {
 		if err != nil {
 			return nil, err
 		}
-		size := info.Size()
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			size = st.Blocks * 512
-		}
-		all = append(all, Info{"sha256:" + e.Name(), size})
+		all = append(all, Info{algorithm + e.Name(), sparse.Allocated(info)})
 	}
 	return all, nil
 }
@@ -315,7 +300,7 @@ func (s *Store) Collect(keep func(digest string) bool, dryRun bool) (removed []I
 				continue
 			}
 			if !dryRun {
-				if err := os.Remove(filepath.Join(s.dir, dir, strings.TrimPrefix(b.Digest, "sha256:"))); err != nil {
+				if err := os.Remove(filepath.Join(s.dir, dir, Digits(b.Digest))); err != nil {
 					return removed, err
 				}
 			}
@@ -346,10 +331,10 @@ func (s *Store) Verify(ctx context.Context, digest string) error {
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, contextReader{ctx, f}); err != nil {
+	if _, err := io.Copy(h, contextio.NewReader(ctx, f)); err != nil {
 		return err
 	}
-	if sum(h) != digest {
+	if DigestOf(h) != digest {
 		return errors.Join(fmt.Errorf("blob %s: %w", digest, ErrDigest), s.removeIf(f, digest))
 	}
 	return nil
@@ -391,16 +376,4 @@ func (s *Store) verifyDoubted(ctx context.Context, digest string) error {
 	delete(s.doubted, digest)
 	s.mu.Unlock()
 	return nil
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -7,8 +7,6 @@ package registry
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"banger/internal/blob"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -125,8 +125,7 @@ func readManifest(r reference, res *http.Response) (Manifest, error) {
 		return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s has more than %s", r.repo,
 			banger.FormatSize(maxManifest))}
 	}
-	sum := sha256.Sum256(body)
-	m := Manifest{Body: body, MediaType: res.Header.Get("Content-Type"), Digest: "sha256:" + hex.EncodeToString(sum[:])}
+	m := Manifest{Body: body, MediaType: res.Header.Get("Content-Type"), Digest: blob.Digest(body)}
 	for _, want := range []string{res.Header.Get("Docker-Content-Digest"), r.identifier} {
 		if strings.HasPrefix(want, "sha256:") && want != m.Digest {
 			return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo, m.Digest,
