@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"banger/internal/contextio"
+	"banger/internal/flight"
 	"banger/internal/sparse"
 )
 
@@ -29,11 +30,11 @@ type Store struct {
 
 	dir string
 
-	mu      sync.Mutex
-	flights map[string]*flight
-	doubted map[string]bool // complete, but to be hashed before their next use
-	keepers int             // calls of Keep that have not ended
-	touched map[string]bool // digests used since the first of these calls
+	mu         sync.Mutex
+	fetches    flight.Group[*fetch] // joined while mu is held
+	unverified map[string]bool      // complete, but to be hashed before their next use
+	keepers    int                  // calls of Keep that have not ended
+	touched    map[string]bool      // digests used since the first of these calls
 }
 
 // ErrDigest means that bytes do not match their digest.
@@ -57,8 +58,15 @@ type Info struct {
 
 // OpenStore returns the store in dir. It creates the directory if necessary.
 func OpenStore(dir string) (*Store, error) {
-	s := &Store{Backoff: 250 * time.Millisecond, MaxBackoff: 10 * time.Second, Attempts: 6, Stall: 30 * time.Second,
-		dir: dir, flights: map[string]*flight{}, doubted: map[string]bool{}, touched: map[string]bool{}}
+	s := &Store{
+		Backoff:    250 * time.Millisecond,
+		MaxBackoff: 10 * time.Second,
+		Attempts:   6,
+		Stall:      30 * time.Second,
+		dir:        dir,
+		unverified: map[string]bool{},
+		touched:    map[string]bool{},
+	}
 	for _, d := range []string{"sha256", "partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, err
@@ -104,24 +112,24 @@ func (s *Store) Open(ctx context.Context, src Source) (*Reader, error) {
 	if err := CheckDigest(src.Digest); err != nil {
 		return nil, err
 	}
-	if err := s.verifyDoubted(ctx, src.Digest); err != nil {
+	if err := s.verifyOnce(ctx, src.Digest); err != nil {
 		return nil, err
 	}
 	for {
-		r, dying, err := s.reader(ctx, src)
-		if dying == nil {
+		r, ending, err := s.reader(ctx, src)
+		if ending == nil {
 			return r, err
 		}
 		select {
-		case <-dying: // its partial file is free afterwards
+		case <-ending: // its partial file is free afterwards
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// reader returns a reader. If a flight for the blob cannot be joined, because it is ending or
-// expects another size, reader returns a channel that is closed at its end.
+// reader returns a reader. If a fetch of the blob is under way that cannot be joined, because it is
+// ending or expects another size, reader returns a channel that is closed at its end.
 func (s *Store) reader(ctx context.Context, src Source) (*Reader, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,17 +149,18 @@ func (s *Store) reader(ctx context.Context, src Source) (*Reader, <-chan struct{
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
-	fl := s.flights[src.Digest]
-	if fl != nil && (fl.users == 0 || fl.src.Size != src.Size) {
-		return nil, fl.done, nil
+	if other := s.fetches.Get(src.Digest); other != nil && other.Value.src.Size != src.Size {
+		return nil, other.Done(), nil
 	}
-	if fl == nil {
-		if fl, err = s.start(src); err != nil {
-			return nil, nil, err
-		}
+	begin := func() (*fetch, error) { return s.begin(src) }
+	fl, joined, err := s.fetches.Join(src.Digest, begin, func(ctx context.Context, f *fetch) error { return f.run(ctx) })
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case !joined:
+		return nil, fl.Done(), nil
 	}
-	fl.users++
-	return &Reader{ctx: ctx, flight: fl, file: fl.file, size: src.Size}, nil, nil
+	return &Reader{ctx: ctx, flight: fl, file: fl.Value.file, size: src.Size}, nil, nil
 }
 
 // Fetch adds a blob to the store without reading it.
@@ -193,7 +202,7 @@ func (s *Store) PutBytes(data []byte) (digest string, err error) {
 	s.mu.Lock()
 	s.touch(digest)
 	s.mu.Unlock()
-	if size, ok := s.Has(digest); ok && size == int64(len(data)) && !s.isDoubted(digest) {
+	if size, ok := s.Has(digest); ok && size == int64(len(data)) && !s.isUnverified(digest) {
 		return digest, nil
 	}
 	digest, _, err = s.Put(context.Background(), bytes.NewReader(data))
@@ -208,7 +217,7 @@ func (s *Store) publish(f *os.File, name, digest string) error {
 	s.mu.Lock()
 	s.touch(digest)
 	err := os.Rename(name, s.Path(digest))
-	delete(s.doubted, digest)
+	delete(s.unverified, digest)
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -296,7 +305,7 @@ func (s *Store) Collect(keep func(digest string) bool, dryRun bool) (removed []I
 			return removed, err
 		}
 		for _, b := range all {
-			if s.flights[b.Digest] != nil || s.touched[b.Digest] || keep(b.Digest) && dir == "sha256" {
+			if s.fetches.Get(b.Digest) != nil || s.touched[b.Digest] || keep(b.Digest) && dir == "sha256" {
 				continue
 			}
 			if !dryRun {
@@ -310,14 +319,14 @@ func (s *Store) Collect(keep func(digest string) bool, dryRun bool) (removed []I
 	return removed, nil
 }
 
-// Doubt says that the stored blobs may be damaged, as after a power cut. Every blob is then hashed
-// before its next use, and damaged ones are removed.
-func (s *Store) Doubt() error {
+// MarkUnverified says that the stored blobs may be damaged, as after a power cut. Every blob is then
+// hashed before its next use, and damaged ones are removed.
+func (s *Store) MarkUnverified() error {
 	all, err := s.List()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range all {
-		s.doubted[b.Digest] = true
+		s.unverified[b.Digest] = true
 	}
 	return err
 }
@@ -358,14 +367,15 @@ func (s *Store) removeIf(f *os.File, digest string) error {
 	return os.Remove(s.Path(digest))
 }
 
-func (s *Store) isDoubted(digest string) bool {
+func (s *Store) isUnverified(digest string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.doubted[digest]
+	return s.unverified[digest]
 }
 
-func (s *Store) verifyDoubted(ctx context.Context, digest string) error {
-	if !s.isDoubted(digest) {
+// verifyOnce verifies a blob if it is marked as unverified. A damaged blob is not an error: it is removed.
+func (s *Store) verifyOnce(ctx context.Context, digest string) error {
+	if !s.isUnverified(digest) {
 		return nil
 	}
 	err := s.Verify(ctx, digest)
@@ -373,7 +383,7 @@ func (s *Store) verifyDoubted(ctx context.Context, digest string) error {
 		return err
 	}
 	s.mu.Lock()
-	delete(s.doubted, digest)
+	delete(s.unverified, digest)
 	s.mu.Unlock()
 	return nil
 }

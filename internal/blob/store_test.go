@@ -452,9 +452,9 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// TestDoubt checks that after Doubt a blob is hashed before it is delivered, and fetched again if
+// TestMarkUnverified checks that after MarkUnverified a blob is hashed before it is delivered, and fetched again if
 // it is wrong.
-func TestDoubt(t *testing.T) {
+func TestMarkUnverified(t *testing.T) {
 	s, o, good := openStore(t, t.TempDir()), &origin{data: random(1000)}, &origin{data: random(2000)}
 	for _, o := range []*origin{o, good} {
 		if _, err := readAll(t, s, o.source()); err != nil {
@@ -464,7 +464,7 @@ func TestDoubt(t *testing.T) {
 	if err := os.WriteFile(s.Path(Digest(o.data)), random(1001)[1:], 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Doubt(); err != nil {
+	if err := s.MarkUnverified(); err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range []*origin{o, good} {

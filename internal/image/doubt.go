@@ -58,7 +58,7 @@ func (s *Store) markOpen(boot string) error {
 		}
 	}
 	if len(s.doubted) > 0 {
-		if err := s.blobs.Doubt(); err != nil {
+		if err := s.blobs.MarkUnverified(); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -13,75 +14,52 @@ import (
 	"time"
 
 	"banger/internal/contextio"
+	"banger/internal/flight"
 )
 
-// flight is the fetch of one blob. It lasts while at least one caller wants the blob. Its partial
-// file stays afterwards.
-type flight struct {
-	store  *Store
-	src    Source
-	file   *os.File
-	cancel context.CancelFunc
-	done   chan struct{}
-
-	users int // guarded by store.mu
+// fetch is the state of the fetch of one blob. It lasts while at least one caller needs the blob. Its partial file
+// stays afterwards.
+type fetch struct {
+	store *Store
+	src   Source
+	file  *os.File
 
 	mu      sync.Mutex
 	have    int64         // bytes of file that can be read
-	fetched int64         // the part of have that this flight has fetched
-	grown   chan struct{} // closed and replaced when have grows; closed when the flight ends
-	ended   bool
-	err     error
+	fetched int64         // the part of have that this fetch has received
+	grown   chan struct{} // closed and replaced when have grows
 }
 
-// start begins a flight. The caller holds s.mu.
-func (s *Store) start(src Source) (*flight, error) {
-	f, err := os.OpenFile(s.partial(src.Digest), os.O_RDWR|os.O_CREATE, 0o600)
+// begin opens the partial file of a blob.
+func (s *Store) begin(src Source) (*fetch, error) {
+	file, err := os.OpenFile(s.partial(src.Digest), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	fl := &flight{store: s, src: src, file: f, cancel: cancel, done: make(chan struct{}), grown: make(chan struct{})}
-	s.flights[src.Digest] = fl
-	go func() { // ends when the blob is complete, cannot be fetched, or is no longer wanted
-		defer close(fl.done)
-		defer cancel()
-		err := fl.run(ctx)
-		s.mu.Lock()
-		delete(s.flights, src.Digest)
-		s.mu.Unlock()
-		fl.grow(0, 0, true, err)
-	}()
-	return fl, nil
+	return &fetch{store: s, src: src, file: file, grown: make(chan struct{})}, nil
 }
 
-// grow informs the readers that there are more bytes, or that no more will come.
-func (f *flight) grow(have, fetched int64, ended bool, err error) {
+// grow adds bytes that can be read, and wakes the readers.
+func (f *fetch) grow(have, fetched int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.have += have
 	f.fetched += fetched
-	f.ended, f.err = ended, err
 	close(f.grown)
 	f.grown = make(chan struct{})
 }
 
-// leave ends one use of the flight. The last one ends the flight.
-func (f *flight) leave() {
-	f.store.mu.Lock()
-	f.users--
-	last := f.users == 0
-	f.store.mu.Unlock()
-	if last {
-		f.cancel()
-		<-f.done
-		f.file.Close()
-	}
+// progress returns how many bytes can be read, how many of them this fetch has received, and a channel that is closed
+// when there are more.
+func (f *fetch) progress() (have, fetched int64, grown <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.have, f.fetched, f.grown
 }
 
 // run fetches what is missing, verifies it and publishes the blob. It deletes wrong bytes; readers
 // have already read them and must start again.
-func (f *flight) run(ctx context.Context) error {
+func (f *fetch) run(ctx context.Context) error {
 	h := sha256.New()
 	if err := f.hashPartial(ctx, h); err != nil {
 		return err
@@ -100,8 +78,8 @@ func (f *flight) run(ctx context.Context) error {
 	return f.store.publish(f.file, partial, f.src.Digest)
 }
 
-// hashPartial hashes the bytes that an earlier flight has left.
-func (f *flight) hashPartial(ctx context.Context, h hash.Hash) error {
+// hashPartial hashes the bytes that an earlier fetch has left.
+func (f *fetch) hashPartial(ctx context.Context, h hash.Hash) error {
 	info, err := f.file.Stat()
 	if err != nil {
 		return err
@@ -110,12 +88,12 @@ func (f *flight) hashPartial(ctx context.Context, h hash.Hash) error {
 		return f.file.Truncate(0)
 	}
 	n, err := io.Copy(h, contextio.NewReader(ctx, io.NewSectionReader(f.file, 0, info.Size())))
-	f.grow(n, 0, false, nil)
+	f.grow(n, 0)
 	return err
 }
 
 // attempts requests the missing bytes until all are there.
-func (f *flight) attempts(ctx context.Context, h hash.Hash) error {
+func (f *fetch) attempts(ctx context.Context, h hash.Hash) error {
 	wait := f.store.Backoff
 	for failed := 0; f.have < f.src.Size; {
 		before := f.have
@@ -164,7 +142,7 @@ func isPermanent(err error) bool {
 const writeBack = 4 << 20
 
 // attempt makes one request for all missing bytes and stores what comes.
-func (f *flight) attempt(ctx context.Context, h hash.Hash) (err error) {
+func (f *fetch) attempt(ctx context.Context, h hash.Hash) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stalled := fmt.Errorf("no byte for %v", f.store.Stall)
@@ -196,7 +174,7 @@ func (f *flight) attempt(ctx context.Context, h hash.Hash) (err error) {
 				WriteBack(f.file, at-at%writeBack-writeBack, writeBack)
 			}
 			h.Write(buf[:n])
-			f.grow(int64(n), int64(n), false, nil)
+			f.grow(int64(n), int64(n))
 		}
 		if f.have == f.src.Size && err == nil {
 			err = f.endOf(body)
@@ -214,7 +192,7 @@ func (f *flight) attempt(ctx context.Context, h hash.Hash) (err error) {
 }
 
 // endOf returns an error if r has more bytes.
-func (f *flight) endOf(r io.Reader) error {
+func (f *fetch) endOf(r io.Reader) error {
 	var one [1]byte
 	if n, err := io.ReadFull(r, one[:]); n == 0 {
 		return err
@@ -234,7 +212,7 @@ func (t tooLong) Permanent() bool { return true }
 // Reader reads a blob, which may still be being fetched.
 type Reader struct {
 	ctx    context.Context
-	flight *flight // nil if the blob was already in the store
+	flight *flight.Flight[*fetch] // nil if the blob was already in the store
 	file   *os.File
 	size   int64
 	at     int64
@@ -250,32 +228,38 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return r.file.Read(p)
 	}
 	for {
-		f := r.flight
-		f.mu.Lock()
-		have, ended, err, grown := f.have, f.ended, f.err, f.grown
-		f.mu.Unlock()
+		ended := r.ended() // before progress, which is final when the fetch has ended
+		have, _, grown := r.flight.Value.progress()
 		if r.at < have {
 			n, err := r.file.ReadAt(p[:min(int64(len(p)), have-r.at)], r.at)
 			r.at += int64(n)
 			if n > 0 {
 				return n, nil
 			}
-			if err == io.EOF { // another flight has truncated the file meanwhile
+			if err == io.EOF { // another fetch has truncated the file meanwhile
 				err = io.ErrUnexpectedEOF
 			}
 			return 0, err
 		}
-		if ended && err == nil {
-			return 0, io.EOF
-		}
 		if ended {
-			return 0, err
+			return 0, cmp.Or(r.flight.Err(), io.EOF)
 		}
 		select {
 		case <-grown:
+		case <-r.flight.Done():
 		case <-r.ctx.Done():
 			return 0, r.ctx.Err()
 		}
+	}
+}
+
+// ended reports whether the fetch has ended.
+func (r *Reader) ended() bool {
+	select {
+	case <-r.flight.Done():
+		return true
+	default:
+		return false
 	}
 }
 
@@ -285,33 +269,35 @@ func (r *Reader) wait() error {
 		return nil
 	}
 	select {
-	case <-r.flight.done:
-		return r.flight.err
+	case <-r.flight.Done():
+		return r.flight.Err()
 	case <-r.ctx.Done():
 		return r.ctx.Err()
 	}
 }
 
-// Progress returns how many bytes are there, and how many of them were fetched by the flight that
+// Progress returns how many bytes are there, and how many of them were received by the fetch that
 // this reader follows.
 func (r *Reader) Progress() (have, fetched int64) {
 	if r.flight == nil {
 		return r.size, 0
 	}
-	r.flight.mu.Lock()
-	defer r.flight.mu.Unlock()
-	return r.flight.have, r.flight.fetched
+	have, fetched, _ = r.flight.Value.progress()
+	return have, fetched
 }
 
-// Close ends the reading. If no other reader wants a blob that is being fetched, the fetch stops,
+// Close ends the reading. If no other reader needs a blob that is being fetched, the fetch stops,
 // and the fetched bytes are kept.
 func (r *Reader) Close() error {
 	r.once.Do(func() {
-		if r.flight != nil {
-			r.flight.leave()
+		if r.flight == nil {
+			r.file.Close()
 			return
 		}
-		r.file.Close()
+		if r.flight.Leave() {
+			<-r.flight.Done()
+			r.file.Close()
+		}
 	})
 	return nil
 }

@@ -124,9 +124,9 @@ func TestADamagedBlob(t *testing.T) {
 	}
 }
 
-// TestEveryUseOfWhatIsDoubted checks that every blob is hashed before its next use after Doubt. A
+// TestEveryUseOfAnUnverifiedBlob checks that every blob is hashed before its next use after MarkUnverified. A
 // Put of the right bytes replaces a damaged blob.
-func TestEveryUseOfWhatIsDoubted(t *testing.T) {
+func TestEveryUseOfAnUnverifiedBlob(t *testing.T) {
 	for name, use := range map[string]func(s *Store, data []byte) error{
 		"Open": func(s *Store, data []byte) error {
 			o := &origin{data: data}
@@ -145,7 +145,7 @@ func TestEveryUseOfWhatIsDoubted(t *testing.T) {
 			s, data := openStore(t, t.TempDir()), random(1000)
 			digest := put(t, s, data)
 			damage(t, s, digest)
-			if err := s.Doubt(); err != nil {
+			if err := s.MarkUnverified(); err != nil {
 				t.Fatal(err)
 			}
 			if err := use(s, data); err != nil {
@@ -183,7 +183,7 @@ func TestASlowVerifyDoesNotRemoveWhatIsGood(t *testing.T) {
 	result := make(chan error, 1)
 	go func() { result <- s.Verify(slow, digest) }()
 	<-slow.there
-	if err := s.Doubt(); err != nil {
+	if err := s.MarkUnverified(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Fetch(context.Background(), o.source()); err != nil {
@@ -194,11 +194,11 @@ func TestASlowVerifyDoesNotRemoveWhatIsGood(t *testing.T) {
 	wantBlob(t, s, o.data)
 }
 
-// TestAHundredDoubters checks that a hundred readers after Doubt cause one fetch.
-func TestAHundredDoubters(t *testing.T) {
+// TestAHundredReadersOfAnUnverifiedBlob checks that a hundred readers after MarkUnverified cause one fetch.
+func TestAHundredReadersOfAnUnverifiedBlob(t *testing.T) {
 	s, o := openStore(t, t.TempDir()), &origin{data: random(100_000)}
 	damage(t, s, put(t, s, o.data))
-	if err := s.Doubt(); err != nil {
+	if err := s.MarkUnverified(); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
