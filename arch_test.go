@@ -58,8 +58,19 @@ var layout = map[string]struct {
 	"internal/contextio": {"", false, "reading that ends with a context, whatever is read"},
 	"internal/flight":    {"", false, "one piece of work for several callers, whatever it is"},
 	"internal/sparse":    {"", false, "data and holes of files, whatever they hold"},
-	"internal/image": {". internal/blob internal/ext4 internal/inflate internal/pin internal/registry", true,
-		"from a reference to a rootfs; mmdebstrap makes the catalogue's images"},
+	"internal/image": {
+		". internal/blob internal/contextio internal/flight internal/image/convert internal/image/layer internal/image/source internal/pin internal/registry internal/reserve internal/sparse",
+		false, "which images are kept, and for whom; it reads no manifest's form and no layer's entries"},
+	"internal/image/source": {
+		". internal/blob internal/contextio internal/image/layer internal/registry internal/reserve", true,
+		"where images come from, whatever becomes of them; mmdebstrap makes those of the recipes"},
+	"internal/image/convert": {
+		". internal/blob internal/contextio internal/ext4 internal/image/layer internal/sparse", false,
+		"layers to a file system, wherever they come from and whoever keeps it"},
+	"internal/image/layer": {". internal/blob internal/inflate", false,
+		"the bytes of a layer, wherever they come from and whatever files they hold"},
+	"internal/testing/imagetest": {"internal/blob", true,
+		"images for tests; e2fsprogs checks what became of them"},
 	"internal/testing/overlaytest": {"", true, "what overlayfs shows; it mounts"},
 	"internal/ext4":                {"", false, "a file format"},
 	"internal/inflate":             {"", false, "a file format"},
@@ -142,7 +153,7 @@ var layout = map[string]struct {
 // confined lists imports that only certain packages may have.
 var confined = map[string]string{
 	"database/sql":                 "internal/store",
-	"net/http":                     "internal/api internal/daemon internal/image internal/registry internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
+	"net/http":                     "internal/api internal/daemon internal/image/source internal/registry internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
 	"os/user":                      "internal/host",
 	"unsafe":                       "internal/agent/boot internal/archive internal/host internal/inflate internal/shim/server",
 	"gvisor.dev":                   "internal/network/netstack",

@@ -5,9 +5,9 @@ import (
 	"io"
 	"strconv"
 
-	"banger/internal/sparse"
-
 	"golang.org/x/sys/unix"
+
+	"banger/internal/sparse"
 )
 
 // piece is a part of a file that holds data.

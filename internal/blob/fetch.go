@@ -130,6 +130,15 @@ func (f *fetch) attempts(ctx context.Context, h hash.Hash) error {
 
 const maxRetryAfter = 2 * time.Minute
 
+// Permanent marks err as an error that another attempt to open a Source would have as well.
+func Permanent(err error) error { return permanent{err} }
+
+type permanent struct{ error }
+
+func (permanent) Permanent() bool { return true }
+func (p permanent) Unwrap() error { return p.error }
+
+// isPermanent reports whether another attempt would have the same error.
 func isPermanent(err error) bool {
 	p, ok := errors.AsType[interface {
 		error

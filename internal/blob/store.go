@@ -45,8 +45,8 @@ type Source struct {
 	Digest string // sha256:<64 hex digits>
 	Size   int64  // bytes, exact
 	// Open returns the bytes from offset on. If the error has a method Permanent() bool that returns
-	// true, there is no further attempt. If it has a method RetryAfter() time.Duration, that is the
-	// pause before the next attempt.
+	// true, as those of the function Permanent do, there is no further attempt. If it has a method
+	// RetryAfter() time.Duration, that is the pause before the next attempt.
 	Open func(ctx context.Context, offset int64) (io.ReadCloser, error)
 }
 

@@ -12,9 +12,8 @@ import (
 	"regexp"
 	"strings"
 
-	"banger/internal/blob"
-
 	"banger"
+	"banger/internal/blob"
 )
 
 // Kinds of resolvers that a host may use.

@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"banger/internal/blob"
-
 	"golang.org/x/sys/unix"
+
+	"banger/internal/blob"
 )
 
 // maxUserConfig is more than the size in bytes of any configuration that a person wrote.

@@ -19,11 +19,11 @@ import (
 	"strings"
 	"time"
 
-	"banger/internal/blob"
-
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/sys/unix"
+
+	"banger/internal/blob"
 )
 
 // MakeKey returns the ed25519 key in file, and makes it if it does not exist. Only its owner can read the file.

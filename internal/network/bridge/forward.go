@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 
-	"banger/internal/blob"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"banger/internal/blob"
 )
 
 // savedSettings are the host's settings of links, from before we changed them.
