@@ -12,14 +12,6 @@ import (
 // Users returns a VM that uses an image, or "" if no VM does. It is called while the store is locked.
 type Users func(digest string) (vm string)
 
-// holder returns who needs an image, as the end of a sentence, or "". The caller holds s.mu.
-func (s *Store) holder(digest string, users Users) string {
-	if vm := users(digest); vm != "" {
-		return "VM " + vm
-	}
-	return s.pins.By(digest)
-}
-
 // Remove forgets a reference, or all references to a digest, and deletes the image when it has no
 // reference left. An image that is in use keeps all its names, and the error says who needs it.
 func (s *Store) Remove(ref string, users Users) error {
@@ -115,7 +107,11 @@ func (s *Store) pruneImages(all, dryRun bool, users Users) (p banger.Pruned, gon
 		if named && !all {
 			continue
 		}
-		if by := s.holder(img.Digest, users); by != "" {
+		by := s.pins.By(img.Digest)
+		if vm := users(img.Digest); vm != "" {
+			by = "VM " + vm
+		}
+		if by != "" {
 			p.Kept = append(p.Kept, banger.Kept{Image: img.Digest, Reference: name, By: by})
 			continue
 		}

@@ -1,4 +1,4 @@
-package archive
+package pax
 
 import (
 	"bytes"
@@ -10,13 +10,20 @@ import (
 	"banger"
 )
 
-// reader reads the entries of a hostile tar: ustar, pax, and GNU tar's long names
+// Reader reads the entries of a hostile tar: ustar, pax, and GNU tar's long names
 // and sparse format 1.0.
-type reader struct {
+type Reader struct {
 	in   *input
 	left int64 // unread bytes of the entry
 	pad  int64 // zeros after them
 }
+
+// NewReader returns a reader of r. If r lends its buffer by a method ReadChunk(max int) ([]byte, error), data is passed
+// on from there and not copied.
+func NewReader(r io.Reader) *Reader { return &Reader{in: newInput(r)} }
+
+// Drain reads to the end of the stream. It returns an error if that does not come within limit bytes.
+func (r *Reader) Drain(limit int64) error { return r.in.drain(limit) }
 
 // overrides are values from records that replace those of the next header.
 type overrides struct {
@@ -24,21 +31,21 @@ type overrides struct {
 	name, link string
 }
 
-// next returns the next entry. io.EOF means that the tar has ended properly.
-func (r *reader) next() (*header, error) {
+// Next returns the next entry. io.EOF means that the tar has ended properly.
+func (r *Reader) Next() (*Header, error) {
 	var over overrides
 	for entry := 0; ; entry++ {
 		if err := r.in.pass(r.left+r.pad, drop); err != nil {
 			return nil, cutShort(err)
 		}
 		r.left, r.pad = 0, 0
-		var b [blockSize]byte
+		var b [BlockSize]byte
 		if err := r.in.full(b[:]); err != nil {
 			return nil, cutShort(err)
 		}
-		if b == [blockSize]byte{} {
+		if b == [BlockSize]byte{} {
 			if entry > 0 {
-				return nil, damaged("it ends between an entry's records and the entry")
+				return nil, Damaged("it ends between an entry's records and the entry")
 			}
 			return nil, io.EOF
 		}
@@ -54,39 +61,39 @@ func (r *reader) next() (*header, error) {
 			return h, r.complete(h, over)
 		}
 		if entry > 8 {
-			return nil, damaged("too many records stand before one entry")
+			return nil, Damaged("too many records stand before one entry")
 		}
 	}
 }
 
 // records handles a record that describes the next entry. It returns true if h is an entry itself.
-func (r *reader) records(h *header, over *overrides) (done bool, err error) {
-	switch h.kind {
-	case typePAX, typeGlobal, typeLongName, typeLongLink:
+func (r *Reader) records(h *Header, over *overrides) (done bool, err error) {
+	switch h.Kind {
+	case kindPAX, kindGlobal, kindLongName, kindLongLink:
 	default:
 		return true, nil
 	}
-	if h.size > maxPAX {
-		return false, damaged("records of an entry have %d bytes, over the limit of %d", h.size, maxPAX)
+	if h.Size > maxPAX {
+		return false, Damaged("records of an entry have %d bytes, over the limit of %d", h.Size, maxPAX)
 	}
-	body := make([]byte, h.size)
+	body := make([]byte, h.Size)
 	if err := r.in.full(body); err != nil {
 		return false, cutShort(err)
 	}
-	r.pad = -h.size & (blockSize - 1)
-	switch h.kind {
-	case typeLongName:
+	r.pad = -h.Size & (BlockSize - 1)
+	switch h.Kind {
+	case kindLongName:
 		over.name = cString(body)
-	case typeLongLink:
+	case kindLongLink:
 		over.link = cString(body)
-	case typePAX:
+	case kindPAX:
 		over.records, err = decodeRecords(body)
-	case typeGlobal:
+	case kindGlobal:
 		var global map[string]string
 		global, err = decodeRecords(body)
 		for key := range global {
 			if key != "comment" {
-				return false, damaged("it has a record %.40q for all entries, which is not supported", key)
+				return false, Damaged("it has a record %.40q for all entries, which is not supported", key)
 			}
 		}
 	}
@@ -94,61 +101,61 @@ func (r *reader) records(h *header, over *overrides) (done bool, err error) {
 }
 
 // complete applies the records and checks the rules for all entries.
-func (r *reader) complete(h *header, over overrides) error {
+func (r *Reader) complete(h *Header, over overrides) error {
 	if over.name != "" {
-		h.name = over.name
+		h.Name = over.name
 	}
 	if over.link != "" {
-		h.target = over.link
+		h.Target = over.link
 	}
 	if err := h.apply(over.records); err != nil {
 		return err
 	}
-	if h.kind == 0 || h.kind == '7' {
-		h.kind = typeFile
+	if h.Kind == 0 || h.Kind == '7' {
+		h.Kind = KindFile
 	}
-	if h.kind == typeFile && strings.HasSuffix(h.name, "/") {
-		h.kind = typeDir
+	if h.Kind == KindFile && strings.HasSuffix(h.Name, "/") {
+		h.Kind = KindDir
 	}
 	switch {
-	case h.kind == 'S' || h.sparse && h.kind != typeFile:
-		return refuse(h.name, "is in an old format of files with holes").WithHint("make the archive with tar --format=posix")
-	case h.kind < typeFile || h.kind > typeFifo:
-		return refuse(h.name, "is of the unknown type %q", h.kind)
-	case len(h.name) > maxName || len(h.target) > maxName:
-		return refuse(h.name, "has a name of more than %d bytes", maxName)
-	case strings.ContainsRune(h.name, 0) || strings.ContainsRune(h.target, 0):
-		return refuse(h.name, "has a NUL in its name")
+	case h.Kind == 'S' || h.Sparse && h.Kind != KindFile:
+		return Refuse(h.Name, "is in an old format of files with holes").WithHint("make the archive with tar --format=posix")
+	case h.Kind < KindFile || h.Kind > KindFifo:
+		return Refuse(h.Name, "is of the unknown type %q", h.Kind)
+	case len(h.Name) > maxName || len(h.Target) > maxName:
+		return Refuse(h.Name, "has a name of more than %d bytes", maxName)
+	case strings.ContainsRune(h.Name, 0) || strings.ContainsRune(h.Target, 0):
+		return Refuse(h.Name, "has a NUL in its name")
 	}
-	if h.kind != typeFile {
-		h.size = 0 // some programs write the size of a link's target
+	if h.Kind != KindFile {
+		h.Size = 0 // some programs write the size of a link's target
 	}
-	r.left, r.pad = h.size, -h.size&(blockSize-1)
+	r.left, r.pad = h.Size, -h.Size&(BlockSize-1)
 	return nil
 }
 
-// pieces returns the pieces of a file that have data. The rest are holes.
-func (r *reader) pieces(h *header) ([]piece, error) {
-	if !h.sparse {
-		return []piece{{0, h.size}}, nil
+// Pieces returns the pieces of a file that have data. The rest are holes.
+func (r *Reader) Pieces(h *Header) ([]Piece, error) {
+	if !h.Sparse {
+		return []Piece{{0, h.Size}}, nil
 	}
-	m := mapReader{r: r, name: h.name}
+	m := mapReader{r: r, name: h.Name}
 	n := m.number()
 	if m.err == nil && n > maxSparse {
-		return nil, refuse(h.name, "consists of %d pieces, over the limit of %d", n, maxSparse)
+		return nil, Refuse(h.Name, "consists of %d pieces, over the limit of %d", n, maxSparse)
 	}
-	var pieces []piece
+	var pieces []Piece
 	for i := int64(0); i < n && m.err == nil; i++ {
-		pieces = append(pieces, piece{m.number(), m.number()})
+		pieces = append(pieces, Piece{m.number(), m.number()})
 	}
 	if m.err != nil {
 		return nil, m.err
 	}
-	return pieces, checkPieces(h.name, pieces, h.realSize, r.left)
+	return pieces, checkPieces(h.Name, pieces, h.RealSize, r.left)
 }
 
-// data passes the next n bytes of the entry to w.
-func (r *reader) data(n int64, w func([]byte) error) error {
+// Data passes the next n bytes of the entry to w.
+func (r *Reader) Data(n int64, w func([]byte) error) error {
 	err := r.in.pass(n, func(p []byte) error {
 		r.left -= int64(len(p))
 		return w(p)
@@ -158,26 +165,27 @@ func (r *reader) data(n int64, w func([]byte) error) error {
 
 // mapReader reads decimal numbers, one per line, from whole blocks of an entry.
 type mapReader struct {
-	r    *reader
+	r    *Reader
 	name string
-	buf  [blockSize]byte
+	buf  [BlockSize]byte
 	rest []byte
 	err  error
 }
 
+// number returns the next number. After an error, which m.err keeps, it returns 0.
 func (m *mapReader) number() int64 {
 	var digits []byte
 	for m.err == nil {
 		if len(m.rest) == 0 {
-			if m.r.left < blockSize {
-				m.err = refuse(m.name, "has a broken map of holes")
+			if m.r.left < BlockSize {
+				m.err = Refuse(m.name, "has a broken map of holes")
 				break
 			}
 			if err := m.r.in.full(m.buf[:]); err != nil {
 				m.err = cutShort(err)
 				break
 			}
-			m.r.left -= blockSize
+			m.r.left -= BlockSize
 			m.rest = m.buf[:]
 		}
 		c := m.rest[0]
@@ -185,19 +193,19 @@ func (m *mapReader) number() int64 {
 		if c == '\n' {
 			n, err := strconv.ParseUint(string(digits), 10, 63)
 			if err != nil {
-				m.err = refuse(m.name, "has a broken map of holes")
+				m.err = Refuse(m.name, "has a broken map of holes")
 			}
 			return int64(n)
 		}
 		if digits = append(digits, c); len(digits) > 20 {
-			m.err = refuse(m.name, "has a broken map of holes")
+			m.err = Refuse(m.name, "has a broken map of holes")
 		}
 	}
 	return 0
 }
 
 // apply sets h from pax records (pax(1), "pax Extended Header").
-func (h *header) apply(records map[string]string) error {
+func (h *Header) apply(records map[string]string) error {
 	for key, value := range records {
 		if value == "" && !strings.HasPrefix(key, xattrRecord) {
 			continue // an empty value: the header's value stays
@@ -205,87 +213,88 @@ func (h *header) apply(records map[string]string) error {
 		var err error
 		switch key {
 		case "path":
-			h.name = value
+			h.Name = value
 		case "linkpath":
-			h.target = value
+			h.Target = value
 		case "size":
-			h.size, err = parseNumber(value, 63)
+			h.Size, err = parseNumber(value, 63)
 		case "uid":
-			h.uid, err = parseID(value)
+			h.UID, err = parseID(value)
 		case "gid":
-			h.gid, err = parseID(value)
+			h.GID, err = parseID(value)
 		case "mtime":
-			h.mtime, err = parseTime(value)
+			h.Mtime, err = parseTime(value)
 		case "comment":
 			if n, ok := strings.CutPrefix(value, linksComment); ok {
-				h.links, err = strconv.Atoi(n)
+				h.Links, err = strconv.Atoi(n)
 			}
 		default:
 			if name, ok := strings.CutPrefix(key, xattrRecord); ok && name != "" {
-				if h.xattrs == nil {
-					h.xattrs = map[string]string{}
+				if h.Xattrs == nil {
+					h.Xattrs = map[string]string{}
 				}
-				h.xattrs[name] = value
+				h.Xattrs[name] = value
 			}
 		}
 		if err != nil {
-			return damaged("an entry has the broken record %.60q", key+"="+value)
+			return Damaged("an entry has the broken record %.60q", key+"="+value)
 		}
 	}
 	return h.applySparse(records)
 }
 
-func (h *header) applySparse(records map[string]string) error {
+// applySparse sets h from the records of a file with holes.
+func (h *Header) applySparse(records map[string]string) error {
 	major, minor := records[sparseRecord+"major"], records[sparseRecord+"minor"]
 	if name := records[sparseRecord+"name"]; name != "" {
-		h.name = name
+		h.Name = name
 	}
 	for key := range records {
-		h.sparse = h.sparse || strings.HasPrefix(key, sparseRecord)
+		h.Sparse = h.Sparse || strings.HasPrefix(key, sparseRecord)
 	}
-	if !h.sparse {
+	if !h.Sparse {
 		return nil
 	}
 	if major != "1" || minor != "0" {
-		return refuse(h.name, "is in an old format of files with holes").WithHint("make the archive with tar --format=posix")
+		return Refuse(h.Name, "is in an old format of files with holes").WithHint("make the archive with tar --format=posix")
 	}
 	var err error
-	if h.realSize, err = parseNumber(records[sparseRecord+"realsize"], 63); err != nil {
-		return refuse(h.name, "has no size")
+	if h.RealSize, err = parseNumber(records[sparseRecord+"realsize"], 63); err != nil {
+		return Refuse(h.Name, "has no size")
 	}
 	return nil
 }
 
 // decodeBlock decodes an old header. ustar and GNU differ in what follows the device numbers.
-func decodeBlock(b []byte) (*header, error) {
+func decodeBlock(b []byte) (*Header, error) {
 	sum, err := octal(b[148:156])
 	unsigned, signed := checksums(b)
 	if err != nil || sum != unsigned && sum != signed {
 		return nil, notATar(b)
 	}
-	h := &header{kind: b[156], name: cString(b[0:100]), target: cString(b[157:257])}
+	h := &Header{Kind: b[156], Name: cString(b[0:100]), Target: cString(b[157:257])}
 	var mode, uid, gid, mtime, major, minor int64
 	for _, f := range []struct {
 		to       *int64
 		from, at int
-	}{{&mode, 100, 108}, {&uid, 108, 116}, {&gid, 116, 124}, {&h.size, 124, 136}, {&mtime, 136, 148}, {&major, 329, 337},
+	}{{&mode, 100, 108}, {&uid, 108, 116}, {&gid, 116, 124}, {&h.Size, 124, 136}, {&mtime, 136, 148}, {&major, 329, 337},
 		{&minor, 337, 345}} {
-		if f.from >= 329 && h.kind != typeChar && h.kind != typeBlock {
+		if f.from >= 329 && h.Kind != KindChar && h.Kind != KindBlock {
 			continue
 		}
 		if *f.to, err = octal(b[f.from:f.at]); err != nil {
-			return nil, damaged("the header of %.300q has a broken number", h.name)
+			return nil, Damaged("the header of %.300q has a broken number", h.Name)
 		}
 	}
-	if h.size < 0 || uid < 0 || uid > 1<<32-2 || gid < 0 || gid > 1<<32-2 || major < 0 || major >= 1<<12 || minor < 0 ||
+	if h.Size < 0 || uid < 0 || uid > 1<<32-2 || gid < 0 || gid > 1<<32-2 || major < 0 || major >= 1<<12 || minor < 0 ||
 		minor >= 1<<20 {
-		return nil, damaged("the header of %.300q has a number that is out of range", h.name)
+		return nil, Damaged("the header of %.300q has a number that is out of range", h.Name)
 	}
-	h.mode, h.uid, h.gid, h.mtime, h.major, h.minor = uint32(mode&0o7777), uint32(uid), uint32(gid), time.Unix(mtime, 0),
+	h.Mode, h.UID, h.GID, h.Mtime, h.Major, h.Minor = uint32(mode&0o7777), uint32(uid), uint32(gid), time.Unix(mtime, 0),
 		uint32(major), uint32(minor)
 	if bytes.Equal(b[257:263], []byte("ustar\x00")) {
 		if prefix := cString(b[345:500]); prefix != "" {
-			h.name = prefix + "/" + h.name
+			h.Name = prefix + "/" + h.Name
 		}
 	}
 	return h, nil
@@ -313,6 +322,7 @@ func octal(field []byte) (int64, error) {
 	return parseNumberBase(text, 8, 63)
 }
 
+// parseNumberBase parses a number of at most bits bits.
 func parseNumberBase(s string, base, bits int) (int64, error) {
 	n, err := strconv.ParseUint(s, base, bits)
 	return int64(n), err
@@ -351,11 +361,11 @@ func decodeRecords(b []byte) (map[string]string, error) {
 		length, _, ok := bytes.Cut(b[:min(len(b), 8)], []byte(" "))
 		n, err := parseNumber(string(length), 31)
 		if !ok || err != nil || n <= int64(len(length)+1) || n > int64(len(b)) || b[n-1] != '\n' {
-			return nil, damaged("the records of an entry are broken")
+			return nil, Damaged("the records of an entry are broken")
 		}
 		key, value, ok := strings.Cut(string(b[len(length)+1:n-1]), "=")
 		if !ok || key == "" {
-			return nil, damaged("the records of an entry are broken")
+			return nil, Damaged("the records of an entry are broken")
 		}
 		records[key] = value
 		b = b[n:]
@@ -369,14 +379,15 @@ func cString(b []byte) string {
 	return s
 }
 
-func damaged(format string, args ...any) *banger.Error {
+// Damaged returns the error for an archive that does not follow the format.
+func Damaged(format string, args ...any) *banger.Error {
 	return banger.Errorf(banger.CodeInvalid, "the archive is damaged: "+format, args...)
 }
 
-// cutShort returns an error that describes a premature end.
+// cutShort describes the error of a stream that ends too early. It returns other errors as they are.
 func cutShort(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return damaged("it ends before its end")
+		return Damaged("its end is missing")
 	}
 	return err
 }
@@ -393,5 +404,5 @@ func notATar(b []byte) error {
 			return banger.Errorf(banger.CodeInvalid, "the archive is compressed").WithHint("send it through %s", tool)
 		}
 	}
-	return damaged("a header is no header of a tar")
+	return Damaged("one of its headers is not valid")
 }

@@ -1,4 +1,4 @@
-package archive
+package pax
 
 import "io"
 
@@ -98,7 +98,8 @@ func (in *input) drain(limit int64) error {
 		}
 		limit -= int64(len(b))
 	}
-	return damaged("it goes on after its end")
+	return Damaged("it continues after its end")
 }
 
+// drop ignores bytes.
 func drop([]byte) error { return nil }
