@@ -30,7 +30,7 @@ func (x *extractor) directory(dir int, name, base string, h *pax.Header) error {
 	}
 	fd, err := unix.Openat(dir, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return pax.Refuse(h.Name, "is a directory where there is something else")
+		return pax.Refuse(h.Name, "is a directory, but something else has its name")
 	}
 	if err != nil {
 		return err
@@ -57,6 +57,7 @@ func (x *extractor) reenter(fd int) error {
 	return nil
 }
 
+// before reports whether a is earlier than b.
 func before(a, b unix.Timespec) bool { return a.Sec < b.Sec || a.Sec == b.Sec && a.Nsec < b.Nsec }
 
 // leave completes the directories that do not contain name.
@@ -75,6 +76,7 @@ func (x *extractor) leave(name string) error {
 	return nil
 }
 
+// complete sets the attributes of a directory.
 func (x *extractor) complete(at string, l level) error {
 	fd, err := x.beneath(at, unix.O_DIRECTORY)
 	if err != nil {
@@ -136,16 +138,16 @@ const (
 )
 
 // dropRights removes from h the attributes that grant rights, and reports whether setuid, setgid or capabilities
-// are lost. It also removes attributes of root's name spaces, which programs trust.
+// were among them. It also removes attributes of root's name spaces, which programs trust.
 func (x *extractor) dropRights(h *pax.Header) bool {
-	lost := h.Mode&0o6000 != 0
+	dropped := h.Mode&0o6000 != 0
 	if x.opts.NoXattrs {
-		return lost
+		return dropped
 	}
 	for name := range h.Xattrs {
 		switch {
 		case name == capabilities:
-			lost = true
+			dropped = true
 		case name == defaultACL, strings.HasPrefix(name, "security."), strings.HasPrefix(name, "trusted."):
 			x.report.Attributes++
 		default:
@@ -153,9 +155,10 @@ func (x *extractor) dropRights(h *pax.Header) bool {
 		}
 		delete(h.Xattrs, name)
 	}
-	return lost
+	return dropped
 }
 
+// owner sets the owner, if owners are kept.
 func (x *extractor) owner(fd int, h *pax.Header) error {
 	if !x.opts.Owners {
 		return nil
@@ -182,6 +185,7 @@ func (x *extractor) setMode(fd int, kind byte, mode uint32) error {
 	return err
 }
 
+// setXattrs sets the extended attributes of the file at a path.
 func (x *extractor) setXattrs(at string, h *pax.Header, set func(string, string, []byte, int) error) error {
 	if x.opts.NoXattrs {
 		return nil
@@ -223,6 +227,7 @@ func timespec(t time.Time) unix.Timespec {
 	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
 }
 
+// setTime sets the time of the last change of the content.
 func setTime(fd int, mtime unix.Timespec) error {
 	return unix.UtimesNanoAt(fd, "", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}, unix.AT_EMPTY_PATH)
 }

@@ -10,6 +10,7 @@ import (
 	"banger/internal/archive/pax"
 )
 
+// symlink makes a symbolic link.
 func (x *extractor) symlink(dir int, base string, h *pax.Header) error {
 	if h.Target == "" {
 		return pax.Refuse(h.Name, "is a symlink to nothing")

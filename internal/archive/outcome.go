@@ -20,6 +20,7 @@ type renaming struct {
 	h          *pax.Header
 }
 
+// do renames the file.
 func (n *renaming) do() error {
 	err := unix.Renameat(n.dir, n.temp, n.dir, n.base)
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
@@ -66,6 +67,7 @@ func (x *extractor) giveUp(err error, dst string) error {
 	return &incomplete
 }
 
+// quoted returns a name as errors show it.
 func quoted(name string) string { return banger.Errorf("", "%.300q", name).Message }
 
 // discardBatch is how many names of a directory are kept in memory while it is removed.
@@ -155,6 +157,7 @@ func fileType(kind byte) uint32 {
 	return 0
 }
 
+// kindName returns the name of a type for a person.
 func kindName(mode uint32) string {
 	switch mode {
 	case unix.S_IFREG:

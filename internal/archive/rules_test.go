@@ -56,8 +56,8 @@ func TestDestinations(t *testing.T) {
 		{"tree/", "dir", "dir/tree/in"},
 		{"tree/.", "new", "new/in"},
 		{"tree/.", "dir", "dir/in"},
-		{"tree/.", "old", "none"},
-		{"tree", "old", "none"},
+		{"tree/.", "old", "not a directory"},
+		{"tree", "old", "not a directory"},
 		{"tree", "todir", "dir/tree/in"},
 		{"tree", "missing/new", "there is no directory"},
 	} {

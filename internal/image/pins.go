@@ -29,6 +29,7 @@ type task struct {
 	pins    []*pin.Pin
 }
 
+// begin starts a task. by says what it is, as in "it is needed by the pull of ...". The caller calls end.
 func (s *Store) begin(by string) *task { return &task{store: s, by: by, release: s.blobs.Keep()} }
 
 // pin protects an image, which need not exist yet, until the task ends.
@@ -38,6 +39,7 @@ func (t *task) pin(digest string) {
 	t.pins = append(t.pins, t.store.pins.Add(digest, t.by))
 }
 
+// end releases everything that the task protects.
 func (t *task) end() {
 	t.store.mu.Lock()
 	for _, p := range t.pins {

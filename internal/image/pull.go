@@ -76,12 +76,14 @@ func (p *pull) listen(events chan banger.Event) {
 	p.listeners[events] = true
 }
 
+// ignore stops sending events to a channel.
 func (p *pull) ignore(events chan banger.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.listeners, events)
 }
 
+// emit sends an event to all channels.
 func (p *pull) emit(e banger.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -99,6 +99,7 @@ func (u *unverified) any() bool {
 	return len(u.digests) > 0
 }
 
+// has reports whether an image was not checked.
 func (u *unverified) has(digest string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -116,6 +116,7 @@ func (t *tree) put(parent *ext4.Node, base string, n *ext4.Node) {
 	t.touch(parent, base)
 }
 
+// touch records that the current layer wrote a name.
 func (t *tree) touch(parent *ext4.Node, base string) {
 	if t.touched != nil {
 		t.touched[place{parent, base}] = true

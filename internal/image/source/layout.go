@@ -53,6 +53,7 @@ func splitName(s string) (path, name string) {
 
 func (l *ociLayout) Close() { l.cleanup() }
 
+// read returns a small file of the layout.
 func (l *ociLayout) read(name string) ([]byte, error) {
 	f, err := l.open(name)
 	if err != nil {

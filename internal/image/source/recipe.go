@@ -187,6 +187,7 @@ func (b *bootstrap) Close() error {
 	return b.removeTmp()
 }
 
+// removeTmp removes the temporary directory, if there is one.
 func (b *bootstrap) removeTmp() error {
 	if b.tmp == "" {
 		return nil
