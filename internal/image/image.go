@@ -1,5 +1,5 @@
 // Package image keeps root file systems of images. It pulls an image from its source, converts its layers to one ext4
-// file, and keeps that file, the layers and the names of images until nobody needs them. A file system is named by the
+// file, and keeps that file, the layers and the names of images until they are removed. A file system is named by the
 // digest of the image's manifest.
 //
 // The package must not know of VMs or of a database.

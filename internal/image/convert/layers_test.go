@@ -51,8 +51,7 @@ func TestLayersAreAppliedInOrder(t *testing.T) {
 	}
 }
 
-// TestEveryCompression checks that the first bytes decide and not the media type, which
-// is not even asked for.
+// TestEveryCompression checks that the first bytes of a layer decide how it is decoded. Its media type is not used.
 func TestEveryCompression(t *testing.T) {
 	twice := func(p []byte) []byte { return append(gzipped(p[:700]), gzipped(p[700:])...) }
 	skippable := func(p []byte) []byte { return append([]byte("\x50\x2a\x4d\x18\x02\x00\x00\x00zz"), zstded(p)...) }
