@@ -144,7 +144,7 @@ var layout = map[string]struct {
 	"internal/agent/sshd": {". internal/accept internal/agent/command", false,
 		"one protocol on one stream, however that came"},
 	"internal/agent/vector": {"", false, "several buffers by one call, whatever they hold"},
-	"internal/testing/agenttest": {". internal/guest internal/mux", true,
+	"internal/testing/agenttest": {". internal/guest internal/mux internal/testing/processtest", true,
 		"the real agent for the tests of its packages; it must import none of them"},
 	"internal/store":   {". internal/blob", false, "rows to nouns and back"},
 	"internal/sshconf": {"internal/blob", false, "OpenSSH's files, made of names that it does not trust"},
