@@ -161,7 +161,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"),
 		inGroup(a.networkCommand(), "store"), a.dnsCommand(),
-		a.daemonCommand(), a.recoverCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(),
+		newDaemon(a), a.recoverCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(),
 		a.sshConfigCommand(), a.sshProxyCommand())
 	return root
 }

@@ -5,31 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"banger"
 	"banger/internal/api"
 	"banger/internal/host"
 	"banger/internal/private"
-	"banger/internal/process"
 )
-
-// DaemonOptions are the options for starting a daemon.
-type DaemonOptions struct {
-	StateDir, RunDir, Socket string
-	Accel                    string // BANGER_ACCEL: "", kvm or tcg
-	Log                      *slog.Logger
-	Ready                    func() // called when the daemon answers
-}
 
 // daemonStart is the maximum time for the start of a daemon, which may have VMs to adopt.
 const daemonStart = 60 * time.Second
@@ -145,94 +132,4 @@ func (a *app) startDaemon(ctx context.Context) error {
 		return fmt.Errorf("it ended at once; see %s", a.logPath())
 	}
 	return errors.New(strings.TrimSpace(string(line)))
-}
-
-func (a *app) daemonCommand() *cobra.Command {
-	c := &cobra.Command{Use: "daemon", Short: "Run, inspect or stop the daemon"}
-	var readyFD int
-	run := &cobra.Command{Use: "run", Short: "Run the daemon in the foreground", Args: usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.runDaemon(readyFD) }}
-	run.Flags().IntVar(&readyFD, "ready-fd", 0, "descriptor to report readiness on")
-	run.Flags().MarkHidden("ready-fd")
-	status := &cobra.Command{Use: "status", Short: "Show the daemon's state; exit 1 when none runs", Args: usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !a.daemonRuns(cmd.Context()) {
-				fmt.Fprintf(a.stdout, "no daemon runs (socket %s)\n", a.paths.Socket())
-				return &exitError{code: exitFailed}
-			}
-			v, err := a.client.Version(cmd.Context())
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(a.stdout, "running: pid %d, version %s, since %s\nsocket:  %s\nstate:   %s\nlog:     %s\nvmm:     %s\nkvm:     %s\n",
-				v.PID, v.Version, v.Started.Local().Format(time.DateTime), a.paths.Socket(), a.paths.State, a.logPath(), v.VMM, v.KVM)
-			return nil
-		}}
-	stop := &cobra.Command{Use: "stop", Short: "Stop the daemon; VMs go on running", Args: usage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.stopDaemon(cmd.Context()) }}
-	c.AddCommand(run, status, stop)
-	return c
-}
-
-func (a *app) runDaemon(readyFD int) error {
-	report := func(string) {}
-	if readyFD > 0 {
-		syscall.CloseOnExec(readyFD)
-		f := os.NewFile(uintptr(readyFD), "ready")
-		report = func(s string) { io.WriteString(f, s+"\n"); f.Close() }
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	ready := false
-	err := a.procs.Daemon(ctx, a.daemonOptions(func() { ready = true; report("ready") }))
-	if err != nil && !ready {
-		report(err.Error())
-	}
-	return err
-}
-
-func (a *app) recoverCommand() *cobra.Command {
-	return &cobra.Command{Use: "recover", Short: "Make the rows of VMs again whose database was lost", Args: usage(cobra.NoArgs),
-		Long: `Make the rows of VMs again, while no daemon runs. If the database is damaged, or knows no VM, the last good copy that
-knows one takes its place. Then each VM's directory without a row gets one from the record beside it, also those that
-a daemon has set aside. Nothing is removed: what is replaced gets another name. VMs that run go on.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.procs.Recover(cmd.Context(), a.daemonOptions(func() {}), a.stdout)
-		}}
-}
-
-func (a *app) daemonOptions(ready func()) DaemonOptions {
-	return DaemonOptions{StateDir: a.paths.State, RunDir: a.paths.Run, Socket: a.paths.Socket(),
-		Accel: os.Getenv("BANGER_ACCEL"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: ready}
-}
-
-// stopDaemon asks the daemon to end and returns when its process has ended.
-func (a *app) stopDaemon(ctx context.Context) error {
-	if !a.daemonRuns(ctx) {
-		return nil
-	}
-	v, err := a.client.Version(ctx)
-	if err != nil {
-		return err
-	}
-	ended, err := process.Watch(v.PID)
-	if err != nil {
-		return err
-	}
-	defer ended.Close()
-	if _, err := a.client.Shutdown(ctx); err != nil {
-		return err
-	}
-	return ended.Wait(ctx)
-}
-
-func (a *app) shimCommand() *cobra.Command {
-	return &cobra.Command{Use: "shim DIR", Hidden: true, Args: usage(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.procs.Shim(context.Background(), args[0]) }}
-}
-
-// vmmCommand returns the command with which a shim starts its VMM. The process becomes the VMM's program.
-func (a *app) vmmCommand() *cobra.Command {
-	return &cobra.Command{Use: "vmm-exec DIR COMMAND...", Hidden: true, Args: usage(cobra.MinimumNArgs(2)), DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.procs.VMM(args[0], args[1:]) }}
 }

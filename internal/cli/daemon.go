@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger/internal/process"
+)
+
+// DaemonOptions are the options for starting a daemon.
+type DaemonOptions struct {
+	StateDir, RunDir, Socket string
+
+	Accel string // BANGER_ACCEL: "", kvm or tcg
+	Log   *slog.Logger
+	Ready func() // called when the daemon answers
+}
+
+func newDaemon(a *app) *cobra.Command {
+	c := &cobra.Command{Use: "daemon", Short: "Run, inspect or stop the daemon"}
+	var readyFD int
+	run := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon in the foreground",
+		Args:  usage(cobra.NoArgs),
+		RunE:  func(*cobra.Command, []string) error { return a.runDaemon(readyFD) },
+	}
+	run.Flags().IntVar(&readyFD, "ready-fd", 0, "descriptor to report readiness on")
+	run.Flags().MarkHidden("ready-fd")
+	c.AddCommand(run, &cobra.Command{
+		Use:   "status",
+		Short: "Show the daemon's state; exit 1 when none runs",
+		Args:  usage(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.daemonStatus(cmd.Context()) },
+	}, &cobra.Command{
+		Use:   "stop",
+		Short: "Stop the daemon; VMs go on running",
+		Args:  usage(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.stopDaemon(cmd.Context()) },
+	})
+	return c
+}
+
+// daemonStatus prints the state of the daemon. It returns an error with exit code 1 if no daemon runs.
+func (a *app) daemonStatus(ctx context.Context) error {
+	if !a.daemonRuns(ctx) {
+		fmt.Fprintf(a.stdout, "no daemon runs (socket %s)\n", a.paths.Socket())
+		return &exitError{code: exitFailed}
+	}
+	v, err := a.client.Version(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "running: pid %d, version %s, since %s\n", v.PID, v.Version,
+		v.Started.Local().Format(time.DateTime))
+	fmt.Fprintf(a.stdout, "socket:  %s\nstate:   %s\nlog:     %s\nvmm:     %s\nkvm:     %s\n",
+		a.paths.Socket(), a.paths.State, a.logPath(), v.VMM, v.KVM)
+	return nil
+}
+
+// runDaemon runs the daemon in this process until a signal or a client ends it.
+func (a *app) runDaemon(readyFD int) error {
+	report := func(string) {}
+	if readyFD > 0 {
+		syscall.CloseOnExec(readyFD)
+		f := os.NewFile(uintptr(readyFD), "ready")
+		report = func(s string) { io.WriteString(f, s+"\n"); f.Close() }
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ready := false
+	err := a.procs.Daemon(ctx, a.daemonOptions(func() { ready = true; report("ready") }))
+	if err != nil && !ready {
+		report(err.Error())
+	}
+	return err
+}
+
+func (a *app) daemonOptions(ready func()) DaemonOptions {
+	return DaemonOptions{
+		StateDir: a.paths.State,
+		RunDir:   a.paths.Run,
+		Socket:   a.paths.Socket(),
+		Accel:    os.Getenv("BANGER_ACCEL"),
+		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Ready:    ready,
+	}
+}
+
+// stopDaemon asks the daemon to end and returns when its process has ended.
+func (a *app) stopDaemon(ctx context.Context) error {
+	if !a.daemonRuns(ctx) {
+		return nil
+	}
+	v, err := a.client.Version(ctx)
+	if err != nil {
+		return err
+	}
+	ended, err := process.Watch(v.PID)
+	if err != nil {
+		return err
+	}
+	defer ended.Close()
+	if _, err := a.client.Shutdown(ctx); err != nil {
+		return err
+	}
+	return ended.Wait(ctx)
+}
