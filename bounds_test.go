@@ -18,13 +18,11 @@ const (
 // its bound leaves the table.
 var large = map[string]int{
 	"internal/archive":    2800,
-	"internal/cli":        4100,
 	"internal/image":      4250,
 	"internal/supervisor": 2820,
 
 	"internal/api Client":            58,
 	"internal/api Server":            52,
-	"internal/cli app":               99,
 	"internal/image Store":           60,
 	"internal/supervisor machine":    51,
 	"internal/supervisor Supervisor": 49,

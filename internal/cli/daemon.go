@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/cli/command"
 	"banger/internal/process"
 )
 
@@ -30,7 +31,7 @@ func newDaemon(a *app) *cobra.Command {
 	run := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon in the foreground",
-		Args:  usage(cobra.NoArgs),
+		Args:  command.Usage(cobra.NoArgs),
 		RunE:  func(*cobra.Command, []string) error { return a.runDaemon(readyFD) },
 	}
 	run.Flags().IntVar(&readyFD, "ready-fd", 0, "descriptor to report readiness on")
@@ -38,12 +39,12 @@ func newDaemon(a *app) *cobra.Command {
 	c.AddCommand(run, &cobra.Command{
 		Use:   "status",
 		Short: "Show the daemon's state; exit 1 when none runs",
-		Args:  usage(cobra.NoArgs),
+		Args:  command.Usage(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.daemonStatus(cmd.Context()) },
 	}, &cobra.Command{
 		Use:   "stop",
 		Short: "Stop the daemon; VMs go on running",
-		Args:  usage(cobra.NoArgs),
+		Args:  command.Usage(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.stopDaemon(cmd.Context()) },
 	})
 	return c
@@ -51,18 +52,18 @@ func newDaemon(a *app) *cobra.Command {
 
 // daemonStatus prints the state of the daemon. It returns an error with exit code 1 if no daemon runs.
 func (a *app) daemonStatus(ctx context.Context) error {
-	if !a.daemonRuns(ctx) {
-		fmt.Fprintf(a.stdout, "no daemon runs (socket %s)\n", a.paths.Socket())
-		return &exitError{code: exitFailed}
+	if !a.DaemonRuns(ctx) {
+		fmt.Fprintf(a.Stdout, "no daemon runs (socket %s)\n", a.Paths.Socket())
+		return &command.ExitError{Code: command.ExitFailed}
 	}
-	v, err := a.client.Version(ctx)
+	v, err := a.Client.Version(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "running: pid %d, version %s, since %s\n", v.PID, v.Version,
+	fmt.Fprintf(a.Stdout, "running: pid %d, version %s, since %s\n", v.PID, v.Version,
 		v.Started.Local().Format(time.DateTime))
-	fmt.Fprintf(a.stdout, "socket:  %s\nstate:   %s\nlog:     %s\nvmm:     %s\nkvm:     %s\n",
-		a.paths.Socket(), a.paths.State, a.logPath(), v.VMM, v.KVM)
+	fmt.Fprintf(a.Stdout, "socket:  %s\nstate:   %s\nlog:     %s\nvmm:     %s\nkvm:     %s\n",
+		a.Paths.Socket(), a.Paths.State, a.LogPath(), v.VMM, v.KVM)
 	return nil
 }
 
@@ -86,9 +87,9 @@ func (a *app) runDaemon(readyFD int) error {
 
 func (a *app) daemonOptions(ready func()) DaemonOptions {
 	return DaemonOptions{
-		StateDir: a.paths.State,
-		RunDir:   a.paths.Run,
-		Socket:   a.paths.Socket(),
+		StateDir: a.Paths.State,
+		RunDir:   a.Paths.Run,
+		Socket:   a.Paths.Socket(),
 		Accel:    os.Getenv("BANGER_ACCEL"),
 		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Ready:    ready,
@@ -97,10 +98,10 @@ func (a *app) daemonOptions(ready func()) DaemonOptions {
 
 // stopDaemon asks the daemon to end and returns when its process has ended.
 func (a *app) stopDaemon(ctx context.Context) error {
-	if !a.daemonRuns(ctx) {
+	if !a.DaemonRuns(ctx) {
 		return nil
 	}
-	v, err := a.client.Version(ctx)
+	v, err := a.Client.Version(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (a *app) stopDaemon(ctx context.Context) error {
 		return err
 	}
 	defer ended.Close()
-	if _, err := a.client.Shutdown(ctx); err != nil {
+	if _, err := a.Client.Shutdown(ctx); err != nil {
 		return err
 	}
 	return ended.Wait(ctx)

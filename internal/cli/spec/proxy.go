@@ -1,4 +1,4 @@
-package cli
+package spec
 
 import (
 	"net"
@@ -11,26 +11,26 @@ import (
 	"banger"
 )
 
-// fromEnvironment is the value of --proxy when it is given without a value.
-const fromEnvironment = "env"
+// FromEnvironment is the proxy that takes the variables of this process.
+const FromEnvironment = "env"
 
 // proxyVariables are the variables that programs read. Programs also read them in capitals.
 var proxyVariables = []string{"http_proxy", "https_proxy", "all_proxy"}
 
 // proxy returns the guest's variables for a proxy, and the rules that the guest needs to reach the proxy. value is
-// the proxy's URL, or fromEnvironment for the caller's own variables. If the proxy is on this host's loopback
+// the proxy's URL, or FromEnvironment for the caller's own variables. If the proxy is on this host's loopback
 // address, the guest gets the address of its gateway instead.
 func proxy(value, network string, getenv func(string) string) (env []string, rules []banger.Rule, err error) {
 	none := ""
 	values := map[string]string{}
 	for _, name := range proxyVariables {
 		values[name] = value
-		if value == fromEnvironment {
+		if value == FromEnvironment {
 			values[name] = either(getenv, name)
 			none = either(getenv, "no_proxy")
 		}
 	}
-	if value != fromEnvironment {
+	if value != FromEnvironment {
 		delete(values, "all_proxy")
 	}
 	seen := map[string]bool{}
@@ -66,7 +66,14 @@ func either(getenv func(string) string, name string) string {
 }
 
 // proxyPorts maps each kind of proxy to the port of a URL that names none.
-var proxyPorts = map[string]uint16{"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
+var proxyPorts = map[string]uint16{
+	"http":    80,
+	"https":   443,
+	"socks4":  1080,
+	"socks4a": 1080,
+	"socks5":  1080,
+	"socks5h": 1080,
+}
 
 // proxyInside returns a proxy's URL as the guest must use it, and the rule that allows it.
 func proxyInside(text, network string) (string, banger.Rule, error) {
@@ -94,10 +101,12 @@ func proxyInside(text, network string) (string, banger.Rule, error) {
 	switch {
 	case loopback && network != banger.NetworkUser:
 		return "", rule,
-			banger.Errorf(banger.CodeInvalid, "--proxy: a proxy on this host's %s is out of reach for a VM of network %s", to, network).
+			banger.Errorf(banger.CodeInvalid,
+				"--proxy: a proxy on this host's %s is out of reach for a VM of network %s", to, network).
 				WithHint("use --network user, or have the proxy listen on the network's gateway")
 	case err == nil && !addr.Unmap().Is4() && !loopback:
-		return "", rule, banger.Errorf(banger.CodeInvalid, "--proxy: %s is an IPv6 address, which guests do not have", to).
+		return "", rule, banger.Errorf(banger.CodeInvalid,
+			"--proxy: %s is an IPv6 address, which guests do not have", to).
 			WithHint("give its name or IPv4 address")
 	case loopback:
 		to = banger.ToHost

@@ -1,4 +1,4 @@
-package cli
+package filecopy
 
 import (
 	"archive/tar"
@@ -17,22 +17,55 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/api"
+	"banger/internal/cli/render"
+	"banger/internal/testing/apitest"
 	"banger/internal/text"
 )
 
-// hostileAgent returns a copy whose agent answers a stat with a regular file, and a copy request by calling answer.
-func hostileAgent(t *testing.T, answer func(conn net.Conn)) (*fileCopy, *bytes.Buffer) {
+// local is a copy with its own output.
+type local struct {
+	Copy
+	out bytes.Buffer
+}
+
+// run copies as the command does.
+func (l *local) run(t *testing.T, src, dst string) (banger.CopyReport, error) {
 	t.Helper()
-	a, stdout, _ := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
+	p, err := ParsePlaces(src, dst, false, false)
+	if err == nil {
+		err = p.Check()
+	}
+	if err != nil {
+		return banger.CopyReport{}, err
+	}
+	return l.Run(t.Context(), p)
+}
+
+// copyFrom returns a copy whose daemon answers with handle.
+func copyFrom(t *testing.T, handle http.HandlerFunc) *local {
+	t.Helper()
+	l := &local{Copy: Copy{
+		Client:   api.NewClient(apitest.Serve(t, handle)),
+		Progress: render.NewProgress(io.Discard, false),
+		Patience: 10 * time.Second,
+	}}
+	l.Stdout = &l.out
+	return l
+}
+
+// hostileAgent returns a copy whose agent answers a stat with a regular file, and a copy request by calling answer.
+func hostileAgent(t *testing.T, answer func(conn net.Conn)) *local {
+	t.Helper()
+	return copyFrom(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("op") == banger.FileStat {
 			json.NewEncoder(w).Encode(banger.FileInfo{Mode: unix.S_IFREG | 0o644})
 			return
 		}
-		conn := upgraded(w, r)
+		conn := apitest.Upgrade(w, r)
 		defer conn.Close()
 		answer(conn)
 	})
-	return &fileCopy{app: a, patience: 10 * time.Second}, stdout
 }
 
 // frames returns entries as a tar in frames, as the agent sends it, and then the frame last with report.
@@ -76,9 +109,9 @@ func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
 		"an endless error": {frames(banger.FrameError, string(huge), reg), `\u202e`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cp, _ := hostileAgent(t, func(conn net.Conn) { conn.Write(c.answer) })
+			cp := hostileAgent(t, func(conn net.Conn) { conn.Write(c.answer) })
 			into := t.TempDir()
-			err := cp.run(t.Context(), "box:/etc/passwd", filepath.Join(into, "x"))
+			_, err := cp.run(t, "box:/etc/passwd", filepath.Join(into, "x"))
 			if err == nil || !strings.Contains(err.Error(), c.words) || len(err.Error()) > 8*text.MaxError ||
 				strings.ContainsAny(err.Error(), "\x1b\u202e") {
 				t.Errorf("the error is %.5000v, not a sentence with %q", err, c.words)
@@ -88,27 +121,26 @@ func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
 			}
 		})
 	}
-	cp, _ := hostileAgent(t, func(conn net.Conn) { conn.Write(frames(banger.FrameExit, "{}", reg)) })
+	cp := hostileAgent(t, func(conn net.Conn) { conn.Write(frames(banger.FrameExit, "{}", reg)) })
 	into := t.TempDir() + "/x"
-	if err := cp.run(t.Context(), "box:/etc/passwd", into); err != nil {
+	report, err := cp.run(t, "box:/etc/passwd", into)
+	if err != nil {
 		t.Error(err)
 	}
 	if st, err := os.Lstat(into); err != nil || st.Mode() != 0o755 {
 		t.Errorf("the file is %v, %v", st.Mode(), err)
 	}
-	if got := cp.stderr.(*bytes.Buffer).String(); !strings.Contains(got,
-		"banger: 1 file lost its setuid or setgid bit or capabilities; -a keeps them\n") {
+	if got := report.Lost(); got != "1 file lost its setuid or setgid bit or capabilities; -a keeps them" {
 		t.Errorf("it says %q", got)
 	}
 }
 
 // TestAnAgentMustSayWhatAFileIs lets the agent of a VM state no type, which would allow it to send any type.
 func TestAnAgentMustSayWhatAFileIs(t *testing.T) {
-	a, _, _ := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
+	cp := copyFrom(t, func(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(banger.FileInfo{Mode: 0o644})
 	})
-	cp := &fileCopy{app: a, patience: 10 * time.Second}
-	if err := cp.run(t.Context(), "box:/etc/passwd", t.TempDir()); banger.CodeOf(err) != banger.CodeGuest {
+	if _, err := cp.run(t, "box:/etc/passwd", t.TempDir()); banger.CodeOf(err) != banger.CodeGuest {
 		t.Errorf("the error is %v", err)
 	}
 }
@@ -141,14 +173,14 @@ func TestACopyEndsWithASilentAgent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			over := make(chan struct{})
 			defer close(over)
-			cp, _ := hostileAgent(t, func(conn net.Conn) { c.answer(conn); <-over })
-			cp.patience = 100 * time.Millisecond
+			cp := hostileAgent(t, func(conn net.Conn) { c.answer(conn); <-over })
+			cp.Patience = 100 * time.Millisecond
 			into := t.TempDir()
 			dst := c.dst
 			if dst == "x" {
 				dst = filepath.Join(into, dst)
 			}
-			err := cp.run(t.Context(), c.src, dst)
+			_, err := cp.run(t, c.src, dst)
 			if banger.CodeOf(err) != banger.CodeTimeout ||
 				!strings.Contains(fmt.Sprint(err), "the VM's agent is silent: for 100ms") {
 				t.Errorf("the error is %v", err)

@@ -1,4 +1,4 @@
-package cli
+package session
 
 import (
 	"bytes"
@@ -25,11 +25,11 @@ const (
 
 // watched watches a VM in a synctest bubble. The VM's agent answers with the result of ping. told returns what the
 // user was told.
-func watched(t *testing.T, ping func(context.Context) error) (s *silence, told func() string) {
+func watched(t *testing.T, ping func(context.Context) error) (s *Silence, told func() string) {
 	t.Helper()
 	var screen screen
-	s = newSilence("box", "Ctrl-C ends this command", ping, &screen)
-	t.Cleanup(s.start(t.Context()))
+	s = NewSilence("box", "Ctrl-C ends this command", ping, &screen)
+	t.Cleanup(s.Start(t.Context()))
 	return s, func() string {
 		synctest.Wait()
 		return screen.take()
@@ -105,7 +105,7 @@ func TestOutputIsAnAnswer(t *testing.T) {
 		s, told := watched(t, func(ctx context.Context) error { asked.Add(1); return frozen(ctx) })
 		for range 100 {
 			time.Sleep(pingEvery - time.Second)
-			s.hear()
+			s.Hear()
 		}
 		if got := told(); got != "" || asked.Load() != 0 {
 			t.Errorf("while output comes the agent is asked %d times, and the user is told %q", asked.Load(), got)
@@ -114,7 +114,7 @@ func TestOutputIsAnAnswer(t *testing.T) {
 		if got := told(); got != toldSilent {
 			t.Errorf("the user is told %q", got)
 		}
-		s.hear()
+		s.Hear()
 		if got := told(); got != toldAgain {
 			t.Errorf("the user is told %q", got)
 		}
@@ -171,7 +171,7 @@ func TestCtrlCOfARawTerminalEndsAClientOfASilentGuest(t *testing.T) {
 			near, far := net.Pipe()
 			defer far.Close()
 			s := session{conn: near, stdin: keys, stdout: io.Discard, stderr: io.Discard, tty: true,
-				escaped: make(chan struct{}, 1), silence: newSilence("box", "", frozen, io.Discard)}
+				escaped: make(chan struct{}, 1), silence: NewSilence("box", "", frozen, io.Discard)}
 			s.silence.silent.Store(silent)
 			type result struct {
 				status int
@@ -184,7 +184,7 @@ func TestCtrlCOfARawTerminalEndsAClientOfASilentGuest(t *testing.T) {
 			}()
 			_, err = terminal.Write([]byte{ctrlC})
 			must(t, err)
-			want := result{130, errInterrupted}
+			want := result{130, ErrInterrupted}
 			if !silent {
 				frame, data, err := banger.NewFrameReader(far).Next()
 				if err != nil || frame != banger.FrameStdin || !slices.Equal(data, []byte{ctrlC}) {

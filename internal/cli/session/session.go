@@ -1,4 +1,8 @@
-package cli
+// Package session connects a command in a VM, or an SSH server's stream, with the stdio, terminal and signals of this
+// process. It tells the user when the VM stops answering.
+//
+// It must not know how the daemon makes the streams, nor which command the user typed.
+package session
 
 import (
 	"bytes"
@@ -16,8 +20,33 @@ import (
 	"golang.org/x/term"
 
 	"banger"
+	"banger/internal/cli/render"
 	"banger/internal/text"
 )
+
+// Stdio is the standard input and output of this process.
+type Stdio struct {
+	In       *os.File // nil if the command gets no input
+	Out, Err io.Writer
+}
+
+// Run connects the frames of a command with stdio until the command ends, and returns its exit status. It owns conn.
+// tty says that the command has a terminal. ping tests whether the guest answers. name is the VM's name as the user
+// knows it.
+func Run(ctx context.Context, conn net.Conn, stdio Stdio, tty bool, name string,
+	ping func(context.Context) error) (int, error) {
+	s := session{
+		conn:    conn,
+		stdin:   stdio.In,
+		stdout:  stdio.Out,
+		stderr:  stdio.Err,
+		tty:     tty,
+		ping:    ping,
+		silence: NewSilence(name, "Ctrl-C ends this command", ping, stdio.Err),
+		escaped: make(chan struct{}, 1),
+	}
+	return s.run(ctx)
+}
 
 // session is the client's end of a command in a VM. It connects the frames of the command with this process's stdio,
 // terminal and signals.
@@ -27,7 +56,7 @@ type session struct {
 	stdout, stderr io.Writer
 	tty            bool
 	ping           func(context.Context) error // tests whether the guest answers; nil: no test
-	silence        *silence                    // nil: no watch
+	silence        *Silence                    // nil: no watch
 	// escaped holds one value if a raw terminal sent Ctrl-C while the guest was silent.
 	escaped chan struct{}
 
@@ -43,8 +72,8 @@ const pingTime = 10 * time.Second
 // ctrlC is the byte that a raw terminal sends for Ctrl-C. A raw terminal raises no signal for it.
 const ctrlC = 3
 
-// errInterrupted means that a second Ctrl-C, or a second SIGTERM, ended the client.
-var errInterrupted = errors.New("interrupted")
+// ErrInterrupted means that a second Ctrl-C, or a second SIGTERM, ended the client.
+var ErrInterrupted = errors.New("interrupted")
 
 // ending is how a command ended, or why that is not known.
 type ending struct {
@@ -61,7 +90,8 @@ func (s *session) run(ctx context.Context) (int, error) {
 	}
 	defer restore()
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGWINCH, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGWINCH,
+		syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	if s.stdin != nil {
 		go s.sendStdin() // ends with the process; a read of stdin cannot be cut short
@@ -78,7 +108,7 @@ func (s *session) run(ctx context.Context) (int, error) {
 			s.forward(sig)
 		}
 	}()
-	defer s.silence.start(ctx)()
+	defer s.silence.Start(ctx)()
 	silent := make(chan error, 1)
 	asked, stop := context.WithCancel(ctx)
 	defer stop()
@@ -88,16 +118,17 @@ func (s *session) run(ctx context.Context) (int, error) {
 		case r := <-done:
 			return r.status, r.err
 		case <-s.escaped:
-			return 128 + int(syscall.SIGINT), errInterrupted
+			return 128 + int(syscall.SIGINT), ErrInterrupted
 		case err := <-silent:
 			if err != nil && ctx.Err() == nil {
-				return 0, banger.Errorf(banger.CodeGuest, "the guest does not answer, so the signal has not reached the command: %w", err).
+				return 0, banger.Errorf(banger.CodeGuest,
+					"the guest does not answer, so the signal has not reached the command: %w", err).
 					WithHint("see what the guest does: banger logs VM")
 			}
 		case sig := <-signals:
 			if sig == os.Interrupt || sig == syscall.SIGTERM || sig == syscall.SIGHUP {
 				if seen[sig]++; seen[sig] == 2 {
-					return 128 + int(sig.(syscall.Signal)), errInterrupted
+					return 128 + int(sig.(syscall.Signal)), ErrInterrupted
 				}
 				if len(seen) == 1 && s.ping != nil {
 					go func() { silent <- s.ask(asked) }() // ends with run
@@ -137,7 +168,7 @@ func (s *session) send(t banger.FrameType, p []byte) error {
 
 func (s *session) forward(sig os.Signal) {
 	if sig == syscall.SIGWINCH {
-		if rows, cols := terminalSize(s.stdout); s.tty && rows > 0 {
+		if rows, cols := render.TerminalSize(s.stdout); s.tty && rows > 0 {
 			data, _ := json.Marshal(banger.Resize{Rows: rows, Cols: cols})
 			s.send(banger.FrameResize, data)
 		}
@@ -180,11 +211,12 @@ func (s *session) receive() (int, error) {
 	for started := false; ; started = true {
 		t, p, err := frames.Next()
 		if err == nil {
-			s.silence.hear()
+			s.silence.Hear()
 		}
 		if !started {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return 0, banger.Errorf(banger.CodeGuest, "the command did not start within %s, since the guest's agent does not answer", startTime).
+				return 0, banger.Errorf(banger.CodeGuest,
+					"the command did not start within %s, since the guest's agent does not answer", startTime).
 					WithHint("see what the guest does: banger logs VM")
 			}
 			s.conn.SetReadDeadline(time.Time{})
@@ -214,23 +246,4 @@ func (s *session) receive() (int, error) {
 			return 0, banger.Errorf(banger.CodeInternal, "cannot write the command's output: %w", err)
 		}
 	}
-}
-
-// terminalSize returns the size of the terminal w in characters, or 0, 0 if w is not a terminal.
-func terminalSize(w io.Writer) (rows, cols uint16) {
-	f, ok := w.(*os.File)
-	if !ok {
-		return 0, 0
-	}
-	c, r, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0, 0
-	}
-	return uint16(r), uint16(c)
-}
-
-// isTerminal reports whether v is a file that is a terminal.
-func isTerminal(v any) bool {
-	f, ok := v.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -1,4 +1,4 @@
-package cli
+package session
 
 import (
 	"context"
@@ -7,13 +7,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"banger/internal/cli/render"
+
 	"banger"
 )
 
-// silence watches a VM while this client waits for something that runs in the VM. It tells the user when the VM's
+// Silence watches a VM while this client waits for something that runs in the VM. It tells the user when the VM's
 // agent stops answering, and when it answers again. A command may be silent for days, so output of the command is not
-// required; it only makes questions to the agent unnecessary. A nil silence watches nothing.
-type silence struct {
+// required; it only makes questions to the agent unnecessary. A nil Silence watches nothing.
+type Silence struct {
 	vm   string                      // the name that the user gave
 	ends string                      // text that says how the user can end this client
 	ping func(context.Context) error // sends the agent a request; it returns after some time in any case
@@ -34,12 +36,14 @@ const (
 	silenceTime = 30 * time.Second
 )
 
-func newSilence(vm, ends string, ping func(context.Context) error, w io.Writer) *silence {
-	return &silence{vm: vm, ends: ends, ping: ping, w: w, began: time.Now(), heard: make(chan struct{}, 1)}
+// NewSilence returns a watch of the VM vm that writes to w. ends says how the user can end this client, and ping sends
+// the VM's agent a request.
+func NewSilence(vm, ends string, ping func(context.Context) error, w io.Writer) *Silence {
+	return &Silence{vm: vm, ends: ends, ping: ping, w: w, began: time.Now(), heard: make(chan struct{}, 1)}
 }
 
-// hear notes that data came from the VM.
-func (s *silence) hear() {
+// Hear notes that data came from the VM.
+func (s *Silence) Hear() {
 	if s == nil {
 		return
 	}
@@ -53,10 +57,10 @@ func (s *silence) hear() {
 }
 
 // told reports whether the user was told that the VM is silent.
-func (s *silence) told() bool { return s != nil && s.silent.Load() }
+func (s *Silence) told() bool { return s != nil && s.silent.Load() }
 
-// start begins to watch. stop ends the watch.
-func (s *silence) start(ctx context.Context) (stop func()) {
+// Start begins to watch. stop ends the watch.
+func (s *Silence) Start(ctx context.Context) (stop func()) {
 	if s == nil {
 		return func() {}
 	}
@@ -73,10 +77,10 @@ func (s *silence) start(ctx context.Context) (stop func()) {
 }
 
 // lastHeard returns the time of the last data from the VM, or the start of the watch if none came.
-func (s *silence) lastHeard() time.Time { return s.began.Add(time.Duration(s.last.Load())) }
+func (s *Silence) lastHeard() time.Time { return s.began.Add(time.Duration(s.last.Load())) }
 
 // watch watches the VM until ctx ends.
-func (s *silence) watch(ctx context.Context) {
+func (s *Silence) watch(ctx context.Context) {
 	var since time.Time // time of the first question without an answer; zero if there is none
 	wait := pingEvery
 	for {
@@ -110,7 +114,7 @@ func (s *silence) watch(ctx context.Context) {
 }
 
 // ask sends the agent a request and waits until the agent answers or other data comes from the VM.
-func (s *silence) ask(ctx context.Context) error {
+func (s *Silence) ask(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answered := make(chan error, 1)
@@ -124,7 +128,7 @@ func (s *silence) ask(ctx context.Context) error {
 }
 
 // tell tells the user of a change. The terminal may be raw.
-func (s *silence) tell(silent bool) {
+func (s *Silence) tell(silent bool) {
 	if s.silent.Swap(silent) == silent {
 		return
 	}
@@ -134,7 +138,7 @@ func (s *silence) tell(silent bool) {
 			s.vm, silenceTime.Seconds(), s.ends, s.vm)
 	}
 	end := "\n"
-	if isTerminal(s.w) {
+	if render.IsTerminal(s.w) {
 		end = "\r\n"
 	}
 	io.WriteString(s.w, "banger: "+text+end)

@@ -1,4 +1,4 @@
-package cli
+package doctor
 
 import (
 	"strings"
@@ -14,12 +14,12 @@ func TestDoctorShowsNested(t *testing.T) {
 		result  string
 		words   string
 	}{
-		"KVM":      {api.Version{KVM: "usable"}, pass, "by this host's KVM"},
-		"emulated": {api.Version{KVM: "there is no /dev/kvm"}, pass, "emulated"},
-		"KVM does not nest": {api.Version{KVM: "usable", NestedProblem: "load it with nested=1"}, warn,
+		"KVM":      {api.Version{KVM: "usable"}, Pass, "by this host's KVM"},
+		"emulated": {api.Version{KVM: "there is no /dev/kvm"}, Pass, "emulated"},
+		"KVM does not nest": {api.Version{KVM: "usable", NestedProblem: "load it with nested=1"}, Warn,
 			"load it with nested=1"},
 	} {
-		if got := nestedCheck(c.version); got.Name != "nested" || got.Result != c.result ||
+		if got := checkNested(c.version); got.Name != "nested" || got.Result != c.result ||
 			!strings.Contains(got.Detail, c.words) {
 			t.Errorf("%s: doctor says %+v", name, got)
 		}
@@ -37,20 +37,20 @@ func TestWhereQEMUIsNeeded(t *testing.T) {
 		result    string
 		detail    string
 	}{
-		"it is there": {true, []api.VMM{missing}, pass, "/usr/bin/qemu-system-x86_64"},
-		"Firecracker does everything": {false, []api.VMM{usable, missing}, warn,
+		"it is there": {true, []api.VMM{missing}, Pass, "/usr/bin/qemu-system-x86_64"},
+		"Firecracker does everything": {false, []api.VMM{usable, missing}, Warn,
 			"not installed; Firecracker runs VMs here"},
-		"Firecracker cannot be used":     {false, []api.VMM{unusable, missing}, fail, "not installed; it runs VMs"},
-		"QEMU alone is known":            {false, []api.VMM{missing}, fail, "not installed; it runs VMs"},
-		"the daemon does not answer":     {false, nil, fail, "not installed; it runs VMs"},
-		"another VMM is said to be fine": {false, []api.VMM{{Name: "qemu"}}, fail, "not installed; it runs VMs"},
+		"Firecracker cannot be used":     {false, []api.VMM{unusable, missing}, Fail, "not installed; it runs VMs"},
+		"QEMU alone is known":            {false, []api.VMM{missing}, Fail, "not installed; it runs VMs"},
+		"the daemon does not answer":     {false, nil, Fail, "not installed; it runs VMs"},
+		"another VMM is said to be fine": {false, []api.VMM{{Name: "qemu"}}, Fail, "not installed; it runs VMs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := checkQEMU("/usr/bin/qemu-system-x86_64", c.installed, c.vmms)
 			if got.Name != "qemu-system-x86_64" || got.Result != c.result || !strings.HasPrefix(got.Detail, c.detail) {
 				t.Errorf("the line is %+v", got)
 			}
-			if (got.Fix == "") != (c.result == pass) {
+			if (got.Fix == "") != (c.result == Pass) {
 				t.Errorf("the fix is %q", got.Fix)
 			}
 		})
