@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api internal/cli/command internal/cli/doctor internal/cli/filecopy internal/cli/library internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/dns internal/host internal/process internal/sshconf internal/text",
+		". internal/api internal/cli/command internal/cli/doctor internal/cli/filecopy internal/cli/library internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api internal/cli/connect internal/cli/render internal/cli/session internal/host internal/text", false,
@@ -42,19 +42,26 @@ var layout = map[string]struct {
 	"internal/cli/filecopy": {". internal/api internal/archive internal/cli/render", false, "a copy, whoever typed it"},
 	"internal/cli/sshfiles": {". internal/api internal/host internal/sshconf", false, "files for OpenSSH; it makes no connection"},
 	"internal/daemon": {
-		". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/registry internal/reserve internal/shim/server internal/splice internal/store internal/supervisor internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu",
+		". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu",
 		false, "the daemon wires, it decides nothing"},
 	"internal/api": {". internal/private internal/text", false,
 		"routes and their client know nouns, not machinery"},
 	"internal/supervisor": {
-		". internal/blob internal/cgroup internal/disk internal/guest internal/image internal/kernel internal/library internal/network internal/network/bridge internal/networks internal/process internal/reserve internal/shim internal/sshconf internal/store internal/text internal/untrusted internal/vmdir internal/vmm internal/vmm/choice",
+		". internal/access internal/blob internal/cgroup internal/disk internal/guest internal/image internal/kernel internal/library internal/network internal/network/bridge internal/networks internal/process internal/reserve internal/resolve internal/shim internal/sshconf internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice",
 		false, "decisions only: no HTTP, SQL or processes of its own"},
+	"internal/access": {
+		". internal/guest internal/image internal/network/bridge internal/resolve internal/shim", false,
+		"what clients do inside running VMs; it changes none"},
+	"internal/recovery": {". internal/shim internal/store internal/vmdir", false,
+		"rows made again from records; it runs no VM"},
+	"internal/resolve": {". internal/guest", false, "docker's rules, without effects"},
+	"internal/logfile": {".", false, "a log of limited size, whatever is logged"},
 	"internal/library": {". internal/image internal/kernel internal/reserve", false,
 		"what VMs are made of, and who needs it; it runs none"},
 	"internal/pin": {"", false, "who holds a thing, whatever it is"},
 	"internal/networks": {". internal/guest internal/network internal/network/bridge", false,
 		"which VM is on which network; it starts and stops none"},
-	"internal/shim": {". internal/untrusted internal/vmm", true,
+	"internal/shim": {". internal/process internal/text internal/untrusted internal/vmm", true,
 		"what a daemon and one VM's process say to each other; its client starts it"},
 	"internal/shim/server": {
 		". internal/accept internal/guest internal/mux internal/network internal/network/netstack internal/private internal/shim internal/splice internal/untrusted internal/vmm internal/vmm/jail",
@@ -168,6 +175,8 @@ var confined = map[string]string{
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
 	"github.com/spf13":             "internal/cli internal/cli/command internal/cli/library",
+	"github.com/fsnotify":          "internal/logfile",
+	"gopkg.in/natefinch":           "internal/logfile",
 }
 
 const module = "banger"

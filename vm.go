@@ -287,3 +287,9 @@ func oneOf(field, value string, allowed []string) error {
 	}
 	return Errorf(CodeInvalid, "%s is %q, but must be one of %q", field, value, allowed)
 }
+
+// StateError returns the error for an operation that does not fit the VM's state. operation completes the sentence
+// "cannot ... VM", hint says what to do.
+func (vm VM) StateError(operation, hint string) error {
+	return Errorf(CodeConflict, "cannot %s VM %s: it is %s", operation, vm.Name, vm.State).WithHint("%s", hint)
+}

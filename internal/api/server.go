@@ -122,7 +122,10 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 		limit, patience = maxArchive, archiveTime
 	}
 	req.Body = patiently(w, req, limit, patience)
-	if err := r.handle(s, w, req); err != nil {
+	began := time.Now()
+	err := r.handle(s, w, req)
+	s.Log.Debug("request", "method", req.Method, "path", req.URL.Path, "took", time.Since(began), "err", err)
+	if err != nil {
 		if banger.CodeOf(err) == banger.CodeInternal {
 			s.Log.Error("request failed", "method", req.Method, "path", req.URL.Path, "err", err)
 		}

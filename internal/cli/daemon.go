@@ -1,18 +1,21 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"banger/internal/cli/command"
+	"banger/internal/logfile"
 	"banger/internal/process"
 )
 
@@ -28,15 +31,18 @@ type DaemonOptions struct {
 func newDaemon(a *app) *cobra.Command {
 	c := &cobra.Command{Use: "daemon", Short: "Run, inspect or stop the daemon"}
 	var readyFD int
+	var level string
 	run := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon in the foreground",
 		Args:  command.Usage(cobra.NoArgs),
-		RunE:  func(*cobra.Command, []string) error { return a.runDaemon(readyFD) },
+		RunE:  func(*cobra.Command, []string) error { return a.runDaemon(readyFD, level) },
 	}
+	run.Flags().StringVar(&level, "log-level", cmp.Or(os.Getenv("BANGER_LOG_LEVEL"), "info"),
+		"what to log: debug, info, warn or error (default: BANGER_LOG_LEVEL)")
 	run.Flags().IntVar(&readyFD, "ready-fd", 0, "descriptor to report readiness on")
 	run.Flags().MarkHidden("ready-fd")
-	c.AddCommand(run, &cobra.Command{
+	c.AddCommand(run, newDaemonLogs(a), &cobra.Command{
 		Use:   "status",
 		Short: "Show the daemon's state; exit 1 when none runs",
 		Args:  command.Usage(cobra.NoArgs),
@@ -67,8 +73,59 @@ func (a *app) daemonStatus(ctx context.Context) error {
 	return nil
 }
 
-// runDaemon runs the daemon in this process until a signal or a client ends it.
-func (a *app) runDaemon(readyFD int) error {
+func newDaemonLogs(a *app) *cobra.Command {
+	var tail string
+	var follow bool
+	c := &cobra.Command{
+		Use:   "logs",
+		Short: "Show what the daemon has logged, with or without a daemon",
+		Args:  command.Usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			n, err := tailLines(tail)
+			if err != nil {
+				return err
+			}
+			return logfile.Read(cmd.Context(), a.LogPath(), n, follow, a.Stdout)
+		},
+	}
+	c.Flags().StringVarP(&tail, "tail", "n", "all", "number of lines from the end")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "wait for new lines")
+	return c
+}
+
+// tailLines parses the value of --tail. It returns -1 for all lines.
+func tailLines(text string) (int, error) {
+	if text == "all" {
+		return -1, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, command.UsageErrorf("--tail is %q, but must be a number of lines or all", text)
+	}
+	return n, nil
+}
+
+// logger returns the daemon's logger. It writes to a file if a client has started the daemon, and otherwise to the
+// terminal.
+func (a *app) logger(level string, toFile bool) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, command.UsageErrorf("the log level is %q, but must be debug, info, warn or error", level)
+	}
+	var w io.Writer = os.Stderr
+	if toFile {
+		w = logfile.Open(a.LogPath()) // the end of the process closes it
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
+}
+
+// runDaemon runs the daemon in this process until a signal or a client ends it. readyFD is the descriptor on which the
+// client waits that has started this process; 0 means that there is no such client.
+func (a *app) runDaemon(readyFD int, level string) error {
+	log, err := a.logger(level, readyFD > 0)
+	if err != nil {
+		return err
+	}
 	report := func(string) {}
 	if readyFD > 0 {
 		syscall.CloseOnExec(readyFD)
@@ -78,20 +135,20 @@ func (a *app) runDaemon(readyFD int) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ready := false
-	err := a.procs.Daemon(ctx, a.daemonOptions(func() { ready = true; report("ready") }))
+	err = a.procs.Daemon(ctx, a.daemonOptions(log, func() { ready = true; report("ready") }))
 	if err != nil && !ready {
 		report(err.Error())
 	}
 	return err
 }
 
-func (a *app) daemonOptions(ready func()) DaemonOptions {
+func (a *app) daemonOptions(log *slog.Logger, ready func()) DaemonOptions {
 	return DaemonOptions{
 		StateDir: a.Paths.State,
 		RunDir:   a.Paths.Run,
 		Socket:   a.Paths.Socket(),
 		Accel:    os.Getenv("BANGER_ACCEL"),
-		Log:      slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Log:      log,
 		Ready:    ready,
 	}
 }

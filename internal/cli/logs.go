@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -31,12 +30,9 @@ func newLogs(a *app) *cobra.Command {
 }
 
 func runLogs(ctx context.Context, a *app, o logsOptions, ref string) error {
-	lines := -1
-	if o.tail != "all" {
-		var err error
-		if lines, err = strconv.Atoi(o.tail); err != nil || lines < 0 {
-			return command.UsageErrorf("--tail is %q, but must be a number of lines or all", o.tail)
-		}
+	lines, err := tailLines(o.tail)
+	if err != nil {
+		return err
 	}
 	client, err := a.Connect(ctx)
 	if err != nil {

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"log/slog"
+	"os"
 
 	"banger/internal/cli/command"
 
@@ -18,7 +20,8 @@ good copy that knows one takes its place. Then each VM's directory without a row
 record beside it, also those that a daemon has set aside. Nothing is removed: what is replaced gets
 another name. VMs that run go on.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.procs.Recover(cmd.Context(), a.daemonOptions(func() {}), a.Stdout)
+			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+			return a.procs.Recover(cmd.Context(), a.daemonOptions(log, func() {}), a.Stdout)
 		},
 	}
 }

@@ -203,7 +203,7 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 			WithHint("build it with: make build")
 	}
 	parts := supervisor.Options{
-		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent,
+		StateDir: o.StateDir, RunDir: o.RunDir, ShimArgv: shimArgv, Agent: agent, Log: o.Log,
 		VMMs:     choice.Host{VMMs: vmms, KVM: kvm.Usable, NoKVM: kvm.Reason, Nested: host.CheckNested},
 		KVMGroup: host.KVMGroup(),
 		BootID:   host.BootID(),

@@ -9,7 +9,8 @@ import (
 	"banger"
 	"banger/internal/host"
 	"banger/internal/private"
-	"banger/internal/supervisor"
+	"banger/internal/shim"
+	"banger/internal/vmdir"
 )
 
 const (
@@ -80,7 +81,7 @@ func taken(err error, what string, by private.Owner) error {
 // sameRun returns an error if running VMs of this state have their sockets in another run directory. This daemon
 // could not reach them, and would start them twice.
 func sameRun(o Options, before private.Owner) error {
-	if before.Run == "" || before.Run == o.RunDir || !supervisor.Running(o.StateDir, shimArgv) {
+	if before.Run == "" || before.Run == o.RunDir || !running(o.StateDir) {
 		return nil
 	}
 	return banger.Errorf(banger.CodeConflict, "VMs of the state directory %s run, and their sockets are in %s, not in %s",
@@ -91,7 +92,7 @@ func sameRun(o Options, before private.Owner) error {
 // sameState returns an error if running VMs of another state have their sockets in this run directory. This daemon
 // would remove these sockets.
 func sameState(o Options, lodger private.Owner) error {
-	if lodger.State == "" || lodger.State == o.StateDir || !supervisor.Running(lodger.State, shimArgv) {
+	if lodger.State == "" || lodger.State == o.StateDir || !running(lodger.State) {
 		return nil
 	}
 	return banger.Errorf(banger.CodeConflict,
@@ -119,4 +120,9 @@ func restrict(dir string) error {
 		elsewhere[filepath.Join(dir, "images")], elsewhere[filepath.Join(dir, "kernels")] = true, true
 	}
 	return private.Restrict(dir, 0o077, func(path string) bool { return elsewhere[path] })
+}
+
+// running reports whether a VM of a state directory runs, with or without a daemon.
+func running(state string) bool {
+	return shim.Processes{VMs: vmdir.Dirs{State: state}.VMs(), Argv: shimArgv}.Any()
 }

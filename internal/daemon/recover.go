@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/recovery"
 	"banger/internal/store"
-	"banger/internal/supervisor"
 )
 
 // copies is the number of copies of the database that are kept.
@@ -80,7 +80,7 @@ func Recover(ctx context.Context, o Options, w io.Writer) error {
 		return err
 	}
 	defer db.Close()
-	found, err := supervisor.Recover(ctx, db, o.StateDir, shimArgv, replaced)
+	found, err := recovery.Recover(ctx, db, o.StateDir, shimArgv, replaced)
 	left := 0
 	for _, r := range found {
 		if r.Problem != nil {
@@ -109,7 +109,7 @@ func usable(ctx context.Context, stateDir string, w io.Writer) (db *store.Store,
 	if err != nil && !errors.Is(err, store.ErrDamaged) {
 		return nil, false, err
 	}
-	if err == nil && (known > 0 || !supervisor.HasVMs(stateDir)) {
+	if err == nil && (known > 0 || !recovery.HasVMs(stateDir)) {
 		db, err = store.Open(ctx, databasePath(stateDir))
 		return db, false, err
 	}

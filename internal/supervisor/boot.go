@@ -11,6 +11,7 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/network/bridge"
+	"banger/internal/resolve"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
@@ -41,11 +42,11 @@ func (b boot) run(ctx context.Context) (late string, err error) {
 		text += " (emulated: slow, and no isolation boundary)"
 	}
 	b.emit(banger.Event{Stage: "boot", Text: text})
-	console := consoleEnd(b.m.s.dirs.VM(b.vm.ID))
+	console := shim.ConsoleEnd(b.m.s.dirs.VM(b.vm.ID))
 	err = b.once(ctx)
 	if errors.Is(err, errPanic) && ctx.Err() == nil {
 		b.emit(banger.Event{Stage: "boot", Text: "the guest kernel panicked, booting once more"})
-		console = consoleEnd(b.m.s.dirs.VM(b.vm.ID))
+		console = shim.ConsoleEnd(b.m.s.dirs.VM(b.vm.ID))
 		err = b.once(ctx)
 	}
 	if err == nil {
@@ -53,7 +54,7 @@ func (b boot) run(ctx context.Context) (late string, err error) {
 	}
 	var failed *bootError
 	if errors.As(err, &failed) {
-		err = failed.explain(b.vm, lastWords(b.m.s.dirs.VM(b.vm.ID), console))
+		err = failed.explain(b.vm, shim.LastWords(b.m.s.dirs.VM(b.vm.ID), console))
 	}
 	return late, err
 }
@@ -152,7 +153,9 @@ func (b boot) endedEarly(st shim.Status) error {
 
 // syncClock sets the guest's clock from the host's. Configure has already set the clock, but without the time that
 // its request took. If syncClock fails, the clock stays as it is, and the shim tries again each minute.
-func (b boot) syncClock(ctx context.Context) { b.m.s.shim(b.m.id()).SyncClock(ctx) }
+func (b boot) syncClock(ctx context.Context) {
+	b.m.warn("the guest's clock was not set again after the boot", b.m.s.shim(b.m.id()).SyncClock(ctx))
+}
 
 // startShim opens the VM's ports and hands them to a new shim.
 func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) error {
@@ -162,10 +165,13 @@ func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) e
 	}
 	defer ports.Close()
 	files := ports.Files
-	if id.Group, err = b.m.joinGroup(b.vm.Spec); err != nil {
+	group, limits, err := b.m.s.groups().join(b.vm.ID, b.vm.Spec)
+	if err != nil {
 		return err
 	}
-	defer id.Group.Close()
+	defer group.Close()
+	id.Group = group
+	b.m.update(func(vm *banger.VM) { vm.Limits = limits })
 	if banger.OnBridge(b.vm.Spec.Network) {
 		assign := func(address string) { b.m.update(func(vm *banger.VM) { vm.Address = address }) }
 		if spec.Network.Address, err = b.m.s.networks.Join(ctx, b.vm, assign); err != nil {
@@ -189,7 +195,7 @@ func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) e
 	if err := b.m.s.shim(b.vm.ID).Start(ctx, b.m.s.opts.ShimArgv, spec, id, files...); err != nil {
 		return banger.Errorf(banger.CodeUnavailable, "cannot start the VMM: %w", err).WithHint("see: banger doctor")
 	}
-	b.m.setNetwork(address, ports.Forwards)
+	link{b.m}.set(address, ports.Forwards)
 	return nil
 }
 
@@ -231,12 +237,12 @@ func (b boot) shimSpec() (shim.Spec, shim.Identity, error) {
 	if b.vm.Spec.Init == banger.InitImage {
 		cmdline = guest.InitArgument
 	}
-	net := b.m.shimNetwork(b.vm)
+	net := link{b.m}.wanted(b.vm)
 	if net != nil && driver.OpensTaps {
 		net.Tap = guestTap
 	}
 	options, jail := b.m.s.jail(b.m.ctx, driver, b.vm.ID, id)
-	if err := b.m.s.checkReach(driver, jail != nil); err != nil {
+	if err := b.m.s.opts.checkReach(driver, jail != nil); err != nil {
 		return shim.Spec{}, none, err
 	}
 	config := vmm.Config{
@@ -263,7 +269,7 @@ func (b boot) shimSpec() (shim.Spec, shim.Identity, error) {
 		},
 	}
 	spec := shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: config}
-	return spec, id, b.m.s.openToAll(config)
+	return spec, id, b.m.s.opts.openToAll(config)
 }
 
 // guestConfig returns the agent's configuration of a VM that already has its address.
@@ -276,7 +282,7 @@ func (b boot) guestConfig(ctx context.Context, hostKey string) (c guest.Config, 
 	c = guest.Config{Hostname: hostname, SSHHostKey: hostKey, CA: vm.Spec.CA,
 		Nested: vm.Spec.Nested != ""}
 	if img, err := b.m.s.opts.Images.Get(vm.ImageDigest); err == nil {
-		c.StopSignal, _ = stopSignal(img) // the error was checked at creation
+		c.StopSignal, _ = resolve.StopSignal(img) // the error was checked at creation
 	}
 	c.Network, err = b.m.s.networks.Guest(ctx, vm)
 	return c, err

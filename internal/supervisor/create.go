@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
-	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"banger"
@@ -15,6 +13,7 @@ import (
 	"banger/internal/image"
 	"banger/internal/networks"
 	"banger/internal/reserve"
+	"banger/internal/resolve"
 )
 
 // createTries is the maximum number of tries to find a free random name.
@@ -33,7 +32,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if err := image.CheckGuest(spec.Platform); err != nil {
 		return banger.VM{}, err
 	}
-	if err := s.checkRoom(spec, emit); err != nil {
+	if err := s.opts.checkRoom(spec, emit); err != nil {
 		return banger.VM{}, err
 	}
 	driver, err := s.opts.VMMs.Choose(ctx, spec)
@@ -58,7 +57,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 		}
 	}()
 	emit(banger.Event{ID: m.id()})
-	release, err := m.prepare(ctx, spec, emit)
+	release, err := creation{m, spec}.prepare(ctx, emit)
 	if err != nil {
 		return banger.VM{}, err
 	}
@@ -78,9 +77,16 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	return m.snapshot(), nil
 }
 
+// creation is the work of making the parts of a new VM.
+type creation struct {
+	m    *machine
+	spec banger.Spec
+}
+
 // prepare gets the image and the kernel of a new VM and makes its disk. Image and kernel cannot be removed before
 // release is called; after that, they stay while the VM names them.
-func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emit) (release func(), err error) {
+func (c creation) prepare(ctx context.Context, emit banger.Emit) (release func(), err error) {
+	m, spec := c.m, c.spec
 	by := "the creation of VM " + m.snapshot().Name
 	watch := newStopwatch()
 	img, releaseImage, err := m.s.library.UseImage(ctx, spec.Image, spec.Platform, spec.Pull, by, emit)
@@ -98,7 +104,7 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 		releaseImage()
 		releaseKernel()
 	}
-	if err := m.assemble(spec, img, kern, watch); err != nil {
+	if err := c.assemble(img, kern, watch); err != nil {
 		release()
 		return nil, err
 	}
@@ -106,12 +112,13 @@ func (m *machine) prepare(ctx context.Context, spec banger.Spec, emit banger.Emi
 }
 
 // assemble makes the files of a new VM, and stores the names of its parts in the VM.
-func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kernel, watch *stopwatch) error {
-	main, err := resolveMain(spec, img)
+func (c creation) assemble(img banger.Image, kern banger.Kernel, watch *stopwatch) error {
+	m, spec := c.m, c.spec
+	main, err := resolve.Main(spec, img)
 	if err != nil {
 		return err
 	}
-	if err := checkImage(img); err != nil {
+	if err := resolve.CheckImage(img); err != nil {
 		return err
 	}
 	var more []banger.Forward
@@ -120,7 +127,7 @@ func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kerne
 			return err
 		}
 	}
-	if err := m.s.createDisk(m.id(), spec.Disk); err != nil {
+	if err := c.makeDisk(); err != nil {
 		return err
 	}
 	_, hostKey, err := m.s.hostKey(m.id())
@@ -134,7 +141,7 @@ func (m *machine) assemble(spec banger.Spec, img banger.Image, kern banger.Kerne
 	watch.lap("disk")
 	m.update(func(vm *banger.VM) {
 		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.timings
-		vm.Spec.Init, vm.Spec.Forwards = chooseInit(spec, img), append(slices.Clone(vm.Spec.Forwards), more...)
+		vm.Spec.Init, vm.Spec.Forwards = resolve.Init(spec, img), append(slices.Clone(vm.Spec.Forwards), more...)
 		vm.SSHHostKey = hostKey
 	})
 	return nil
@@ -166,31 +173,10 @@ func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error)
 	}
 }
 
-func (s *Supervisor) createDisk(id string, size int64) error {
+func (c creation) makeDisk() error {
+	s, id := c.m.s, c.m.id()
 	if err := os.MkdirAll(s.dirs.VM(id), 0o700); err != nil {
 		return reserve.Explain(err, s.opts.StateDir)
 	}
-	return reserve.Explain(disk.Create(s.dirs.Disk(id), size), s.opts.StateDir)
-}
-
-// chooseInit resolves InitAuto: systemd images boot their own init.
-func chooseInit(spec banger.Spec, img banger.Image) string {
-	if spec.Init != banger.InitAuto {
-		return spec.Init
-	}
-	if img.Systemd {
-		return banger.InitImage
-	}
-	return banger.InitAgent
-}
-
-// checkImage rejects an image that no guest of this host can run, or whose StopSignal is not a valid signal name.
-func checkImage(img banger.Image) error {
-	if p := strings.Split(img.Platform, "/"); len(p) > 1 && p[1] != "" && p[1] != runtime.GOARCH {
-		return banger.Errorf(banger.CodeInvalid, "image %s is for %s, but VMs of this host are linux/%s", img.Reference,
-			img.Platform, runtime.GOARCH).
-			WithHint("fetch the right one: banger image pull --platform linux/%s %s", runtime.GOARCH, img.Reference)
-	}
-	_, err := stopSignal(img)
-	return err
+	return reserve.Explain(disk.Create(s.dirs.Disk(id), c.spec.Disk), s.opts.StateDir)
 }

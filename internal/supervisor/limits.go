@@ -17,64 +17,80 @@ const (
 	maxTasks       = 1024
 )
 
-func (s *Supervisor) limits(spec banger.Spec) cgroup.Limits {
+// groups are the control groups of VMs. Without a tree they limit nothing, because the host has none for VMs.
+type groups struct {
+	tree     *cgroup.Tree
+	emulated bool
+}
+
+// limits returns what a VM may use.
+func (g groups) limits(spec banger.Spec) cgroup.Limits {
 	l := cgroup.Limits{Memory: spec.Memory + besideGuest, CPUs: spec.CPUs + besideCPUs, Tasks: maxTasks}
-	if !s.opts.VMMs.KVM {
+	if g.emulated {
 		l.Memory += besideEmulated
 	}
 	return l
 }
 
-// joinGroup makes the VM's control group, which the caller must close and leaveGroup removes. It returns nil if the
-// host has no control groups for VMs.
-func (m *machine) joinGroup(spec banger.Spec) (*os.File, error) {
-	groups := m.s.opts.Groups
-	if groups == nil {
-		return nil, nil
+// join makes a VM's control group, whose descriptor the caller must close, and returns the limits that are in force.
+// Both are nil if the host has no control groups for VMs. remove removes the group.
+func (g groups) join(id string, spec banger.Spec) (*os.File, *banger.Limits, error) {
+	if g.tree == nil {
+		return nil, nil, nil
 	}
-	want := m.s.limits(spec)
-	f, err := groups.Make(m.id(), want)
+	want := g.limits(spec)
+	f, err := g.tree.Make(id, want)
 	if err != nil {
-		return nil, banger.Errorf(banger.CodeUnavailable, "cannot limit what the VM may use: %w", err).
+		return nil, nil, banger.Errorf(banger.CodeUnavailable, "cannot limit what the VM may use: %w", err).
 			WithHint("see: banger doctor")
 	}
-	if l := groups.InForce(want); l != (cgroup.Limits{}) {
-		m.update(func(vm *banger.VM) { vm.Limits = &banger.Limits{Memory: l.Memory, CPUs: l.CPUs, Tasks: l.Tasks} })
+	l := g.tree.InForce(want)
+	if l == (cgroup.Limits{}) {
+		return f, nil, nil
 	}
-	return f, nil
+	return f, &banger.Limits{Memory: l.Memory, CPUs: l.CPUs, Tasks: l.Tasks}, nil
 }
 
-// leaveGroup ends all remaining processes of a VM that has ended, and removes its group.
-func (m *machine) leaveGroup() {
-	m.s.removeGroup(m.id())
-	m.update(func(vm *banger.VM) { vm.Limits = nil })
-}
-
-func (s *Supervisor) removeGroup(id string) error {
-	if s.opts.Groups == nil {
+// remove ends all remaining processes of a VM that has ended, and removes its group.
+func (g groups) remove(id string) error {
+	if g.tree == nil {
 		return nil
 	}
-	return s.opts.Groups.Remove(id)
+	return g.tree.Remove(id)
 }
 
-// outOfMemory returns the end of a sentence if the VM was ended by its own memory limit, otherwise "".
-func (m *machine) outOfMemory() string {
-	if g := m.s.opts.Groups; g != nil && g.OutOfMemory(m.id()) {
-		return ", for more memory than its limit of " + banger.FormatSize(m.s.limits(m.snapshot().Spec).Memory)
+// path returns the path of a VM's group in the hierarchy, or "".
+func (g groups) path(id string) string {
+	if g.tree == nil {
+		return ""
+	}
+	return g.tree.Path(id)
+}
+
+// outOfMemory returns the end of a sentence if a VM was ended by its own memory limit, otherwise "".
+func (g groups) outOfMemory(vm banger.VM) string {
+	if g.tree != nil && g.tree.OutOfMemory(vm.ID) {
+		return ", for more memory than its limit of " + banger.FormatSize(g.limits(vm.Spec).Memory)
 	}
 	return ""
 }
 
-// sweepGroups removes the groups of all VMs that are not in claimed.
-func (s *Supervisor) sweepGroups(claimed map[string]bool) error {
-	if s.opts.Groups == nil {
+// sweep removes the groups of all VMs that are not in claimed.
+func (g groups) sweep(claimed map[string]bool) error {
+	if g.tree == nil {
 		return nil
 	}
-	names, err := s.opts.Groups.Names()
+	names, err := g.tree.Names()
 	for _, name := range names {
 		if !claimed[name] {
-			err = errors.Join(err, s.removeGroup(name))
+			err = errors.Join(err, g.tree.Remove(name))
 		}
 	}
 	return err
+}
+
+// leaveGroup ends all remaining processes of a VM that has ended, and removes its group.
+func (m *machine) leaveGroup() {
+	m.warn("the control group was not removed", m.s.groups().remove(m.id()))
+	m.update(func(vm *banger.VM) { vm.Limits = nil })
 }

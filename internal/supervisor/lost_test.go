@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/recovery"
 	"banger/internal/supervisor"
 )
 
@@ -19,9 +20,9 @@ func (h *host) lose(ids ...string) {
 	}
 }
 
-func (h *host) recover(old bool) []supervisor.Recovered {
+func (h *host) recover(old bool) []recovery.Found {
 	h.t.Helper()
-	found, err := supervisor.Recover(h.ctx(), h.opts.Store, h.path("state"), h.opts.ShimArgv, old)
+	found, err := recovery.Recover(h.ctx(), h.opts.Store, h.path("state"), h.opts.ShimArgv, old)
 	check(h.t, err)
 	return found
 }

@@ -4,8 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net"
-	"sync"
+	"log/slog"
 	"syscall"
 	"time"
 
@@ -28,6 +27,7 @@ const (
 // machine is one VM with its owner goroutine. Everything that changes the VM runs in loop, one operation at a time.
 type machine struct {
 	s      *Supervisor
+	log    *slog.Logger
 	slot   int
 	ctx    context.Context // ends with the supervisor or the VM's removal
 	cancel context.CancelFunc
@@ -42,46 +42,9 @@ type machine struct {
 	// again says when to repeat a failed store of the row. It is nil if the row is stored. Only the owner uses it.
 	again <-chan time.Time
 
-	mu        sync.Mutex
-	vm        banger.VM
-	changed   chan struct{} // closed and replaced at each change
-	interrupt context.CancelFunc
-	gone      bool // removed
-	committed bool // its creation has succeeded
-	mainSeen  bool // the main command was started
-}
-
-func (m *machine) id() string { return m.vm.ID } // never changes
-
-func (m *machine) snapshot() banger.VM {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.vm
-}
-
-// update changes the VM in memory and wakes all waiters.
-func (m *machine) update(f func(*banger.VM)) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	f(&m.vm)
-	m.notifyLocked()
-}
-
-func (m *machine) notifyLocked() {
-	close(m.changed)
-	m.changed = make(chan struct{})
-}
-
-func (m *machine) isCommitted() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.committed
-}
-
-func (m *machine) isGone() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.gone
+	view
+	interrupt context.CancelFunc // cancels the present operation, or nil; mu guards it
+	mainSeen  bool               // the main command was started; mu guards it
 }
 
 // setState moves the VM to a state, stores it and then makes it visible, so a waiter who sees the end of a VM also
@@ -131,7 +94,7 @@ func (m *machine) loop() {
 		case exit := <-m.mainEnded:
 			mainCommand{m}.onEnd(exit)
 		case <-m.again:
-			m.store(m.ctx, m.snapshot())
+			m.warn("the row was not stored; it is stored again", m.store(m.ctx, m.snapshot()))
 		}
 	}
 }
@@ -176,6 +139,13 @@ func (m *machine) closedError() error {
 	return banger.Errorf(banger.CodeUnavailable, "the daemon is stopping")
 }
 
+// warn logs that something went wrong that no client is told of. It does nothing if err is nil, or if the daemon closes.
+func (m *machine) warn(what string, err error) {
+	if err != nil && m.s.ctx.Err() == nil {
+		m.log.Warn(what, "err", err)
+	}
+}
+
 func (m *machine) setInterrupt(cancel context.CancelFunc) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -192,26 +162,13 @@ func (m *machine) stopCurrent(ctx context.Context) {
 	stopping := m.vm.State == banger.StateStopping
 	m.mu.Unlock()
 	if stopping {
-		m.s.shim(m.id()).Kill(ctx) // the kill that follows reports a failure
+		if err := m.s.shim(m.id()).Kill(ctx); err != nil {
+			m.log.Info("the VMM was not killed at once; its owner kills it", "err", err)
+		}
 	}
 }
 
-func (m *machine) agent() guest.Client {
-	c := m.s.shim(m.id())
-	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, guest.AgentPort) }}
-}
-
-// offering returns a client of the agent whose streams can be given away.
-func (m *machine) offering() guest.Client {
-	c := m.s.shim(m.id())
-	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) {
-		stream, err := c.Offer(ctx, guest.AgentPort)
-		if err != nil {
-			return nil, err
-		}
-		return stream, nil
-	}}
-}
+func (m *machine) agent() guest.Client { return reachable{m.s}.Agent(m.id()) }
 
 // Exit codes of VMs whose main command did not report one, as in docker.
 const (
@@ -252,13 +209,14 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	if vm.State == banger.StateStopping && vm.Reason != "" {
 		reason = vm.Reason
 	}
-	reason += m.outOfMemory()
+	reason += m.s.groups().outOfMemory(vm)
 	m.leaveGroup()
-	m.leaveNetwork()
-	m.setState(state, reason)
+	link{m}.leave()
+	m.log.Info("the VM has ended", "state", state, "reason", reason)
+	m.warn("the end of the VM was not stored; it is stored again", m.setState(state, reason))
 	m.s.dirs.CleanRun(m.id())
 	if vm.Spec.AutoRemove {
-		m.remove()
+		m.warn("the VM was not removed", m.remove())
 	}
 }
 
@@ -270,7 +228,8 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	if err := m.checkState(banger.StateStopping); err != nil {
 		return err
 	}
-	m.setState(banger.StateStopping, reason) // the VM must end even if this state cannot be stored
+	// The VM must end even if this state cannot be stored.
+	m.warn("the state stopping was not stored", m.setState(banger.StateStopping, reason))
 	limit, cancel := context.WithTimeout(ctx, grace+stopSlack)
 	defer cancel()
 	err := m.answers(ctx, grace)
@@ -311,7 +270,7 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 	if err := m.checkState(banger.StateStopping); err != nil {
 		return err
 	}
-	m.setState(banger.StateStopping, reason) // as in stop
+	m.warn("the state stopping was not stored", m.setState(banger.StateStopping, reason)) // as in stop
 	m.endVMM(ctx, before)
 	if m.ctx.Err() != nil {
 		return m.ctx.Err()
@@ -325,9 +284,11 @@ func (m *machine) endVMM(ctx context.Context, state banger.State) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
 	defer cancel()
 	if state == banger.StateUnreachable || m.s.shim(m.id()).Kill(ctx) != nil {
-		m.s.killProcesses(m.id())
+		m.s.shims().Kill(m.id(), adoptTimeout)
 	}
-	m.awaitEnd(ctx)
+	if _, err := m.awaitEnd(ctx); err != nil {
+		m.warn("the VMM has not ended", err)
+	}
 }
 
 // awaitEnd waits for the VMM's end. It returns at once if that was already seen.
@@ -361,10 +322,7 @@ func (m *machine) remove() error {
 		m.s.opts.Reserve.Refill()
 	}
 	m.s.forget(m)
-	m.mu.Lock()
-	m.gone = true
-	m.notifyLocked()
-	m.mu.Unlock()
+	m.setGone()
 	m.cancel()
 	return err
 }
@@ -375,9 +333,7 @@ func (m *machine) discard() error {
 		if m.isGone() {
 			return nil
 		}
-		m.mu.Lock()
-		m.vm.Spec.AutoRemove = false
-		m.mu.Unlock()
+		m.update(func(vm *banger.VM) { vm.Spec.AutoRemove = false })
 		if err := m.kill(ctx, "creation failed"); err != nil {
 			return err
 		}
@@ -392,9 +348,7 @@ func (m *machine) discard() error {
 // await returns when done returns true, when the VM was removed (then gone is true), or when ctx ends.
 func (m *machine) await(ctx context.Context, done func(banger.VM) bool) (vm banger.VM, gone bool, err error) {
 	for {
-		m.mu.Lock()
-		vm, gone, changed := m.vm, m.gone, m.changed
-		m.mu.Unlock()
+		vm, gone, changed := m.see()
 		if gone || done(vm) {
 			return vm, gone, nil
 		}

@@ -5,6 +5,8 @@ import (
 	"net"
 	"time"
 
+	"banger/internal/resolve"
+
 	"banger"
 )
 
@@ -20,7 +22,7 @@ func (m mainCommand) start(ctx context.Context, attach bool) error {
 	}
 	if !attach {
 		if err := m.agent().Start(ctx, *vm.Main); err != nil {
-			m.kill(ctx, "its main command could not be started: "+err.Error())
+			m.warn("the VM was not killed", m.kill(ctx, "its main command could not be started: "+err.Error()))
 			return err
 		}
 		m.setSeen(true)
@@ -46,9 +48,9 @@ func (m mainCommand) attach(ctx context.Context, e banger.Exec) (net.Conn, error
 	main := *vm.Main
 	main.Stdin, main.Rows, main.Cols = e.Stdin, e.Rows, e.Cols
 	if e.TTY {
-		main.Env = mergeEnv(e.Env, main.Env)
+		main.Env = resolve.MergeEnv(e.Env, main.Env)
 	}
-	return m.offering().Exec(ctx, main)
+	return reachable{m.s}.Offering(m.id()).Exec(ctx, main)
 }
 
 func (m mainCommand) setSeen(seen bool) {
@@ -59,7 +61,7 @@ func (m mainCommand) setSeen(seen bool) {
 
 // abandonUnlessAttached stops a VM whose client died before it started the main command.
 func (m mainCommand) abandonUnlessAttached() {
-	m.do(m.ctx, func(ctx context.Context) error {
+	err := m.do(m.ctx, func(ctx context.Context) error {
 		m.mu.Lock()
 		seen := m.mainSeen
 		m.mu.Unlock()
@@ -68,6 +70,9 @@ func (m mainCommand) abandonUnlessAttached() {
 		}
 		return m.stop(ctx, defaultGrace, "its client went away before the main command was started")
 	})
+	if !m.isGone() {
+		m.warn("a VM without its client was not stopped", err)
+	}
 }
 
 // watch starts the goroutine that waits for the main command's end. Only the owner calls it, once per start.
@@ -124,5 +129,5 @@ func (m mainCommand) onEnd(exit banger.Exit) {
 	}
 	code := exit.Status()
 	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
-	m.stop(m.ctx, defaultGrace, exitReason(exit))
+	m.warn("the VM was not stopped after its main command", m.stop(m.ctx, defaultGrace, exitReason(exit)))
 }

@@ -13,7 +13,7 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach bool, emit ba
 	if err != nil {
 		return banger.VM{}, err
 	}
-	if err := s.checkRoom(m.snapshot().Spec, emit); err != nil { // the host may have less memory or fewer CPUs than before
+	if err := s.opts.checkRoom(m.snapshot().Spec, emit); err != nil { // the host may have less memory or fewer CPUs than before
 		return banger.VM{}, err
 	}
 	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, emit) })
@@ -46,11 +46,11 @@ func (s *Supervisor) Kill(ctx context.Context, ref string, signal int) (banger.V
 	}
 	vm := m.snapshot()
 	if vm.State.AtRest() {
-		return vm, stateError("kill", vm, "it does not run")
+		return vm, vm.StateError("kill", "it does not run")
 	}
 	if signal != 9 && vm.Main != nil {
 		if vm.State != banger.StateRunning {
-			return vm, stateError("signal", vm, "wait until it runs")
+			return vm, vm.StateError("signal", "wait until it runs")
 		}
 		return vm, m.agent().Signal(ctx, signal)
 	}
@@ -69,7 +69,7 @@ func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 	}
 	_, err = s.finish(ctx, m.id(), func(ctx context.Context, m *machine) error {
 		if vm := m.snapshot(); !vm.State.AtRest() && !force {
-			return stateError("remove", vm, "stop it first, or use rm -f")
+			return vm.StateError("remove", "stop it first, or use rm -f")
 		}
 		if err := m.kill(ctx, "removed by the user"); err != nil || m.isGone() {
 			return err
@@ -112,7 +112,7 @@ func (s *Supervisor) Rename(ctx context.Context, ref, name string) (banger.VM, e
 		}
 		m.update(func(v *banger.VM) { v.Name = name })
 		if banger.OnBridge(vm.Spec.Network) && vm.Address != "" {
-			s.networks.Sync(ctx) // the network uses the VM's name; after an error, it tries again
+			link{m}.sync(ctx) // the network uses the VM's name
 		}
 		return nil
 	})

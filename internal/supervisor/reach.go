@@ -15,8 +15,8 @@ import (
 
 // openToAll gives every user the right to read our files that all VMs share, whatever the umask was when they were
 // made. A VMM opens some of them again by their descriptors.
-func (s *Supervisor) openToAll(c vmm.Config) error {
-	if !s.opts.Root {
+func (o Options) openToAll(c vmm.Config) error {
+	if !o.Root {
 		return nil
 	}
 	paths := []string{c.Kernel, c.Initrd}
@@ -30,7 +30,7 @@ func (s *Supervisor) openToAll(c vmm.Config) error {
 		if err != nil {
 			return err
 		}
-		ours := strings.HasPrefix(path, filepath.Clean(s.opts.StateDir)+"/")
+		ours := strings.HasPrefix(path, filepath.Clean(o.StateDir)+"/")
 		if !ours || !info.Mode().IsRegular() || info.Mode()&0o444 == 0o444 {
 			continue
 		}
@@ -43,8 +43,8 @@ func (s *Supervisor) openToAll(c vmm.Config) error {
 
 // checkReach returns an error if the VM's user cannot start the VMM. It is not needed for a jail, into which root
 // copies the VMM.
-func (s *Supervisor) checkReach(c choice.Chosen, jailed bool) error {
-	if !s.opts.Root || jailed || c.Path == "" {
+func (o Options) checkReach(c choice.Chosen, jailed bool) error {
+	if !o.Root || jailed || c.Path == "" {
 		return nil
 	}
 	for _, path := range append([]string{c.Path}, c.Reads...) {

@@ -50,11 +50,12 @@ func (m *machine) mayReboot(now time.Time) bool {
 func (m *machine) reboot() {
 	mainCommand{m}.takeExit() // end the wait for the main command of the boot before
 	m.leaveGroup()
-	m.leaveNetwork()
+	link{m}.leave()
 	m.s.dirs.CleanRun(m.id())
 	ctx, cancel := context.WithCancel(m.ctx)
 	defer cancel()
 	m.setInterrupt(cancel)
 	defer m.setInterrupt(nil)
-	m.startNow(ctx, false, banger.Discard)
+	// An error is the reason of the VM's failure. Here it is only logged, because no client has asked for the boot.
+	m.warn("the VM did not boot again", m.startNow(ctx, false, banger.Discard))
 }

@@ -35,9 +35,7 @@ func (m *machine) commit(ctx context.Context) error {
 	if err := m.s.opts.Store.Commit(ctx, vm); err != nil {
 		return storing(err, m.s.opts.StateDir)
 	}
-	m.mu.Lock()
-	m.committed = true
-	m.mu.Unlock()
+	m.setCommitted()
 	m.record(vm)
 	return nil
 }
@@ -45,7 +43,7 @@ func (m *machine) commit(ctx context.Context) error {
 // record writes the VM's record, if the VM is complete. After a failure, the record is written with the next row.
 func (m *machine) record(vm banger.VM) {
 	if m.isCommitted() {
-		m.recorder.Write(vmdir.NewRecord(vm, m.slot))
+		m.warn("the record was not written", m.recorder.Write(vmdir.NewRecord(vm, m.slot)))
 	}
 }
 

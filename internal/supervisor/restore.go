@@ -17,7 +17,6 @@ import (
 	"banger/internal/blob"
 	"banger/internal/process"
 	"banger/internal/shim"
-	"banger/internal/vmdir"
 )
 
 // adoptTimeout bounds the request to one shim at the daemon's start.
@@ -31,15 +30,16 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	claimed, undone := map[string]bool{}, map[string]bool{}
-	for _, r := range rows {
-		claimed[r.VM.ID] = r.Committed || r.Broken != nil
-		undone[r.VM.ID] = !claimed[r.VM.ID]
-		if r.Broken != nil {
-			s.problem("the row of VM %s (%s) cannot be read (%v), so its files stay as they are", r.VM.Name, r.VM.ID, r.Broken)
+	r := restoration{s, map[string]bool{}, map[string]bool{}}
+	for _, row := range rows {
+		r.claimed[row.VM.ID] = row.Committed || row.Broken != nil
+		r.undone[row.VM.ID] = !r.claimed[row.VM.ID]
+		if row.Broken != nil {
+			r.problem("the row of VM %s (%s) cannot be read (%v), so its files stay as they are", row.VM.Name, row.VM.ID,
+				row.Broken)
 		}
 	}
-	lost, err := s.dirs.Unknown(claimed)
+	lost, err := s.dirs.Unknown(r.claimed)
 	if err != nil {
 		return err
 	}
@@ -48,30 +48,40 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 			s.opts.StateDir, len(lost), s.dirs.VMs()).
 			WithHint("bring back their rows: banger recover; or, if nobody needs these VMs, remove %s", s.dirs.VMs())
 	}
-	if err := s.noteBoot(); err != nil {
-		s.problem("it cannot be told whether the host has booted: %v", err)
+	if err := r.noteBoot(); err != nil {
+		r.problem("it cannot be told whether the host has booted: %v", err)
 	}
 	// This comes first, because an orphan must not write to files of an adopted VM.
-	s.sweep(claimed, undone, lost)
+	r.sweep(lost)
 	s.networks.SetAdopting(true)
 	defer s.networks.SetAdopting(false)
 	var restored sync.WaitGroup
-	for _, r := range rows {
-		if !undone[r.VM.ID] && r.Broken == nil {
-			restored.Go(func() { s.restoreOne(ctx, r.VM, r.Slot) })
+	for _, row := range rows {
+		if !r.undone[row.VM.ID] && row.Broken == nil {
+			restored.Go(func() { r.adopt(ctx, row.VM, row.Slot) })
 		}
 	}
 	restored.Wait()
 	s.networks.SetAdopting(false)
-	s.networks.Sync(ctx) // Sync logs an error, and VMs of other networks do not depend on it
+	if err := s.networks.Sync(ctx); err != nil { // VMs of other networks do not depend on it
+		s.opts.Log.Warn("the networks of VMs were not brought up to date; it is tried again", "err", err)
+	}
 	return nil
+}
+
+// restoration is the work of one Restore.
+type restoration struct {
+	s       *Supervisor
+	claimed map[string]bool // VMs that have a row, by id
+	undone  map[string]bool // VMs whose creation or removal was not finished, by id
 }
 
 // bootFile holds the boot id that the host had when the last daemon started.
 const bootFile = "boot-id"
 
 // noteBoot finds out whether the host has rebooted since the last daemon started.
-func (s *Supervisor) noteBoot() error {
+func (r restoration) noteBoot() error {
+	s := r.s
 	path := filepath.Join(s.opts.StateDir, bootFile)
 	before, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -84,8 +94,9 @@ func (s *Supervisor) noteBoot() error {
 	return blob.WriteFile(path, 0o600, func(w io.Writer) error { _, err := io.WriteString(w, s.opts.BootID); return err })
 }
 
-func (s *Supervisor) problem(format string, args ...any) {
-	s.problems = append(s.problems, fmt.Sprintf(format, args...))
+// problem keeps a sentence for Problems.
+func (r restoration) problem(format string, args ...any) {
+	r.s.problems = append(r.s.problems, fmt.Sprintf(format, args...))
 }
 
 // Problems returns what Restore could not repair, and what is set aside, in sentences without a full stop.
@@ -97,21 +108,24 @@ func (s *Supervisor) Problems() []string {
 	return list
 }
 
-// restoreOne adopts one VM by asking its shim for its status.
-func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
+// adopt adopts one VM by asking its shim for its status.
+func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
+	s := r.s
 	if vm.State.AtRest() {
-		m := s.adoptRow(vm, slot)
+		m := r.adoptRow(vm, slot)
 		if vm.Spec.AutoRemove && vm.State != banger.StateCreated {
-			s.wg.Go(func() { m.do(m.ctx, func(context.Context) error { return m.remove() }) })
+			s.wg.Go(func() {
+				m.warn("the VM was not removed", m.do(m.ctx, func(context.Context) error { return m.remove() }))
+			})
 		}
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
 	st, err := s.shim(vm.ID).Status(ctx)
-	m := s.adoptRow(vm, slot)
+	m := r.adoptRow(vm, slot)
 	mainCommand{m}.setSeen(true)
-	if err != nil && s.hasShim(vm.ID) {
+	if err != nil && s.shims().Has(vm.ID) {
 		m.update(func(vm *banger.VM) { vm.State, vm.Reason = banger.StateUnreachable, "its shim does not answer" })
 		s.wg.Go(func() { m.awaitAnswer(vm) })
 		return
@@ -121,19 +135,14 @@ func (s *Supervisor) restoreOne(ctx context.Context, vm banger.VM, slot int) {
 		st = s.lastExit(vm.ID, err)
 	}
 	resume := func() {
-		m.do(m.ctx, func(ctx context.Context) error { return m.resume(ctx, vm.State, alive, st) })
+		err := m.do(m.ctx, func(ctx context.Context) error { return m.resume(ctx, vm.State, alive, st) })
+		m.warn("the VM was not taken over as it was", err)
 	}
 	if alive && vm.State == banger.StateStopping {
 		s.wg.Go(resume) // this takes time
 		return
 	}
 	resume()
-}
-
-// hasShim reports whether the shim of a VM exists as a process, even if it does not answer.
-func (s *Supervisor) hasShim(id string) (found bool) {
-	s.eachShim(func(other string, _ int) { found = found || other == id })
-	return found
 }
 
 // askAgain is the pause between two requests to a shim that does not answer. The shim may be stopped, or its host may
@@ -145,12 +154,12 @@ const askAgain = time.Second
 func (m *machine) awaitAnswer(stored banger.VM) {
 	for over := false; !over; {
 		st, err := m.s.shim(stored.ID).Status(m.ctx)
-		if err == nil || !m.s.hasShim(stored.ID) {
+		if err == nil || !m.s.shims().Has(stored.ID) {
 			alive := err == nil && !st.Ended && st.Shim.Alive()
 			if err != nil {
 				st = m.s.lastExit(stored.ID, err)
 			}
-			m.do(m.ctx, func(ctx context.Context) error {
+			err = m.do(m.ctx, func(ctx context.Context) error {
 				if over = m.snapshot().State != banger.StateUnreachable; over {
 					return nil // another operation has ended the VM
 				}
@@ -158,6 +167,7 @@ func (m *machine) awaitAnswer(stored banger.VM) {
 				over = true
 				return m.resume(ctx, stored.State, alive, st)
 			})
+			m.warn("the VM was not taken over as it was", err)
 		}
 		select {
 		case <-m.ctx.Done():
@@ -168,22 +178,21 @@ func (m *machine) awaitAnswer(stored banger.VM) {
 }
 
 // adoptRow is like adopt, for a VM whose creation has succeeded. It also writes the VM's record.
-func (s *Supervisor) adoptRow(vm banger.VM, slot int) *machine {
-	m := s.adopt(vm, slot)
-	m.mu.Lock()
-	m.committed = true
-	m.mu.Unlock()
-	m.do(m.ctx, func(context.Context) error {
+func (r restoration) adoptRow(vm banger.VM, slot int) *machine {
+	m := r.s.adopt(vm, slot)
+	m.setCommitted()
+	err := m.do(m.ctx, func(context.Context) error {
 		m.record(vm)
 		return nil
 	})
+	m.warn("the record was not written", err)
 	return m
 }
 
 // resume continues, in the owner, from the state that the dead daemon stored.
 func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st shim.Status) error {
 	if !alive {
-		m.s.killProcesses(m.id())
+		m.s.shims().Kill(m.id(), adoptTimeout)
 		if reason := m.snapshot().Reason; reason != "" {
 			st.Exit.Reason = reason
 		}
@@ -204,20 +213,20 @@ func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st
 	return m.kill(ctx, "the daemon died while it was starting")
 }
 
-// sweep ends and removes the VMs in undone, and sets aside those in lost that do not run.
-func (s *Supervisor) sweep(claimed, undone map[string]bool, lost []string) {
-	kept := maps.Clone(claimed)
-	err := s.eachShim(func(id string, pid int) {
+// sweep ends and removes undone VMs, and sets aside those in lost that do not run.
+func (r restoration) sweep(lost []string) {
+	s, kept := r.s, maps.Clone(r.claimed)
+	err := s.shims().Each(func(id string, pid int) {
 		switch {
-		case undone[id]:
+		case r.undone[id]:
 			process.KillOwn(pid, adoptTimeout)
-		case !claimed[id]:
+		case !r.claimed[id]:
 			kept[id] = true
-			s.problem("VM %s runs as process %d, and no row claims it", id, pid)
+			r.problem("VM %s runs as process %d, and no row claims it", id, pid)
 		}
 	})
-	err = errors.Join(err, s.sweepGroups(kept))
-	for id, gone := range undone {
+	err = errors.Join(err, s.groups().sweep(kept))
+	for id, gone := range r.undone {
 		if !gone {
 			continue
 		}
@@ -234,39 +243,6 @@ func (s *Supervisor) sweep(claimed, undone map[string]bool, lost []string) {
 	}
 	err = errors.Join(err, s.dirs.Sweep(kept))
 	if err != nil {
-		s.problem("what is left of VMs that are gone could not be removed: %v", err)
+		r.problem("what is left of VMs that are gone could not be removed: %v", err)
 	}
-}
-
-// killProcesses ends the shim of one VM without its cooperation. The VMM ends with the shim.
-func (s *Supervisor) killProcesses(id string) {
-	s.eachShim(func(found string, pid int) {
-		if found == id {
-			process.KillOwn(pid, adoptTimeout)
-		}
-	})
-}
-
-// eachShim calls f for each of our processes whose command line is that of a shim of this state directory.
-func (s *Supervisor) eachShim(f func(id string, pid int)) error {
-	return eachShim(s.opts.StateDir, s.opts.ShimArgv, f)
-}
-
-// Running reports whether a VM of a state directory runs, with or without a daemon. argv is the command that starts
-// shims.
-func Running(stateDir string, argv []string) (found bool) {
-	eachShim(stateDir, argv, func(string, int) { found = true })
-	return found
-}
-
-// eachShim calls f for each shim of a state directory. A shim with a jail starts as root.
-func eachShim(stateDir string, argv []string, f func(id string, pid int)) error {
-	ours := func(uid uint32) bool {
-		return uid == 0 || int(uid) == os.Geteuid() || os.Geteuid() == 0 && uid >= firstUID
-	}
-	return process.Each(argv, ours, func(dir string, pid int) {
-		if id := filepath.Base(dir); filepath.Dir(dir) == (vmdir.Dirs{State: stateDir}).VMs() && banger.ValidID(id) {
-			f(id, pid)
-		}
-	})
 }

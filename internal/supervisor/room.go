@@ -12,12 +12,12 @@ func mostCPUs(n int) int { return max(8, 4*n) }
 
 // checkRoom rejects a spec that this host can never satisfy, and warns about one that it can satisfy only slowly. It
 // has no other effect.
-func (s *Supervisor) checkRoom(spec banger.Spec, emit banger.Emit) error {
-	cpus := s.opts.CPUs
+func (o Options) checkRoom(spec banger.Spec, emit banger.Emit) error {
+	cpus := o.CPUs
 	switch {
-	case s.opts.Memory > 0 && spec.Memory > s.opts.Memory:
+	case o.Memory > 0 && spec.Memory > o.Memory:
 		return banger.Errorf(banger.CodeInvalid, "memory is %s, but this host has %s", banger.FormatSize(spec.Memory),
-			banger.FormatSize(s.opts.Memory)).
+			banger.FormatSize(o.Memory)).
 			WithHint("ask for less: --memory")
 	case cpus > 0 && spec.CPUs > mostCPUs(cpus):
 		return banger.Errorf(banger.CodeInvalid, "cpus is %d, but this host has %d, and a VM may have at most %d here",

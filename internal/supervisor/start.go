@@ -33,7 +33,7 @@ var errPanic = errors.New("the guest kernel panicked")
 func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) error {
 	vm := m.snapshot()
 	if !vm.State.AtRest() {
-		return stateError("start", vm, "see: banger ps")
+		return vm.StateError("start", "see: banger ps")
 	}
 	return m.startNow(ctx, attach, emit)
 }
@@ -59,20 +59,22 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 			reason = "the start was canceled"
 			err = banger.Errorf(banger.CodeCanceled, "the start of VM %s was canceled", vm.Name)
 		}
+		m.log.Info("the VM did not start", "reason", reason)
 		if vm.Spec.AutoRemove {
-			m.kill(ctx, reason)
+			m.warn("the VM was not killed", m.kill(ctx, reason))
 		} else { // such a VM fails without the state stopping
 			m.endVMM(ctx, banger.StateStarting)
 		}
 		m.leaveGroup()
 		m.s.dirs.CleanRun(m.id())
 		if !m.isGone() {
-			m.leaveNetwork()
+			link{m}.leave()
 			m.update(func(vm *banger.VM) { vm.ExitCode = new(int); *vm.ExitCode = failedCode })
-			m.setState(banger.StateFailed, reason)
+			m.warn("the failure was not stored; it is stored again", m.setState(banger.StateFailed, reason))
 		}
 		return err
 	}
+	m.log.Info("the VM runs", "name", vm.Name, "vmm", m.snapshot().VMM)
 	emit(banger.Event{Stage: "boot", Text: vm.Name + " is running", Done: true})
 	return mainCommand{m}.start(ctx, attach)
 }

@@ -8,6 +8,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sort"
 	"strings"
@@ -45,6 +46,7 @@ type Options struct {
 	// 30 s.
 	InitTime time.Duration
 
+	Log     *slog.Logger // may be nil
 	Store   *store.Store
 	Images  *image.Store
 	Kernels *kernel.Store
@@ -59,10 +61,6 @@ type Options struct {
 	// bridges.
 	Bridge func(denied func(id string, d banger.Denial)) *bridge.Host
 }
-
-// firstUID is the first uid of VMs if the daemon is root. It is far above real users and their sub-ids, and below
-// 2^31.
-const firstUID = 2_000_000_000
 
 // Supervisor owns all VMs of one daemon.
 type Supervisor struct {
@@ -85,6 +83,9 @@ type Supervisor struct {
 
 // New returns a Supervisor without VMs. Restore finds them.
 func New(opts Options) (*Supervisor, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
 	dirs := vmdir.Dirs{State: opts.StateDir, Run: opts.RunDir}
 	if err := dirs.MakeAll(); err != nil {
 		return nil, err
@@ -127,7 +128,7 @@ func (s *Supervisor) UID(id string) uint32 {
 	return ^uint32(0)
 }
 
-func (m *machine) uid() uint32 { return uint32(firstUID + m.slot) }
+func (m *machine) uid() uint32 { return uint32(shim.FirstUID + m.slot) }
 
 // List returns the VMs for which keep is true, newest first.
 func (s *Supervisor) List(keep func(banger.VM) bool) []banger.VM {
@@ -181,8 +182,8 @@ func (s *Supervisor) find(ref string) (*machine, error) {
 
 // adopt makes a machine for a row and starts its owner goroutine.
 func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
-	m := &machine{s: s, slot: slot, vm: vm, recorder: s.dirs.Recorder(vm.ID), changed: make(chan struct{}),
-		ops: make(chan func()), ended: make(chan shim.Status, 1)}
+	m := &machine{s: s, log: s.opts.Log.With("vm", vm.ID), slot: slot, view: newView(vm), recorder: s.dirs.Recorder(vm.ID), ops: make(chan func()),
+		ended: make(chan shim.Status, 1)}
 	m.ctx, m.cancel = context.WithCancel(s.ctx)
 	s.mu.Lock()
 	s.machines[vm.ID] = m
@@ -200,6 +201,13 @@ func (s *Supervisor) forget(m *machine) {
 func (s *Supervisor) shim(id string) shim.Client {
 	return shim.Client{Dir: s.dirs.VM(id), Run: s.dirs.Sockets(id)}
 }
+
+// shims returns the processes of the VMs' shims.
+func (s *Supervisor) shims() shim.Processes {
+	return shim.Processes{VMs: s.dirs.VMs(), Argv: s.opts.ShimArgv}
+}
+
+func (s *Supervisor) groups() groups { return groups{tree: s.opts.Groups, emulated: !s.opts.VMMs.KVM} }
 
 func (s *Supervisor) isolation() string {
 	if s.opts.VMMs.KVM {
@@ -220,11 +228,6 @@ func (w *stopwatch) lap(stage string) {
 	now := time.Now()
 	w.timings = append(w.timings, banger.Timing{Stage: stage, Millis: now.Sub(w.last).Milliseconds()})
 	w.last = now
-}
-
-// stateError returns the error for an operation that does not fit the VM's state.
-func stateError(op string, vm banger.VM, hint string) error {
-	return banger.Errorf(banger.CodeConflict, "cannot %s VM %s: it is %s", op, vm.Name, vm.State).WithHint("%s", hint)
 }
 
 func exitReason(e banger.Exit) string {

@@ -15,13 +15,10 @@ func (s *Supervisor) jail(ctx context.Context, c choice.Chosen, vm string,
 	if !s.opts.Root || c.Jailer == nil {
 		return c.Options, nil
 	}
-	group := ""
-	if s.opts.Groups != nil {
-		group = s.opts.Groups.Path(vm)
-	}
-	more, err := c.Jailer(ctx, c.Path, c.Version, string(s.dirs.Jails()), id.UID, id.GID, group)
+	more, err := c.Jailer(ctx, c.Path, c.Version, string(s.dirs.Jails()), id.UID, id.GID, s.groups().path(vm))
 	if err != nil {
-		return c.Options, nil // doctor reports the error
+		s.opts.Log.Warn("the VMM has no jail", "vm", vm, "err", err)
+		return c.Options, nil
 	}
 	options := map[string]string{}
 	maps.Copy(options, c.Options)

@@ -1,11 +1,10 @@
-package supervisor
+package shim
 
 import (
 	"io"
 	"os"
 	"strings"
 
-	"banger/internal/shim"
 	"banger/internal/text"
 	"banger/internal/untrusted"
 )
@@ -17,19 +16,19 @@ const (
 	maxLastLine  = 300
 )
 
-// consoleEnd returns the present size of the console log in dir.
-func consoleEnd(dir string) int64 {
-	st, err := os.Lstat(shim.ConsolePath(dir))
+// ConsoleEnd returns the present size of the console log in dir.
+func ConsoleEnd(dir string) int64 {
+	st, err := os.Lstat(ConsolePath(dir))
 	if err != nil {
 		return 0
 	}
 	return st.Size()
 }
 
-// lastWords returns the line after offset from in the console log in dir that explains why a boot failed: the
+// LastWords returns the line after offset from in the console log in dir that explains why a boot failed: the
 // kernel's panic message, otherwise the agent's last line, otherwise the last line.
-func lastWords(dir string, from int64) string {
-	f, err := untrusted.Open(shim.ConsolePath(dir), os.O_RDONLY, 0)
+func LastWords(dir string, from int64) string {
+	f, err := untrusted.Open(ConsolePath(dir), os.O_RDONLY, 0)
 	if err != nil {
 		return ""
 	}

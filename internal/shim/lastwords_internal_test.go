@@ -1,12 +1,10 @@
-package supervisor
+package shim
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"banger/internal/shim"
 )
 
 func TestLastWordsOfABoot(t *testing.T) {
@@ -28,35 +26,35 @@ func TestLastWordsOfABoot(t *testing.T) {
 		"first\n" + strings.Repeat("x", 1<<20): strings.Repeat("x", 40),
 	} {
 		dir := t.TempDir()
-		if err := os.WriteFile(shim.ConsolePath(dir), []byte(before), 0o600); err != nil {
+		if err := os.WriteFile(ConsolePath(dir), []byte(before), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		from := consoleEnd(dir)
-		f, err := os.OpenFile(shim.ConsolePath(dir), os.O_APPEND|os.O_WRONLY, 0)
+		from := ConsoleEnd(dir)
+		f, err := os.OpenFile(ConsolePath(dir), os.O_APPEND|os.O_WRONLY, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		f.WriteString(said)
 		f.Close()
-		got := lastWords(dir, from)
+		got := LastWords(dir, from)
 		if len(got) > maxLastLine+len("…") || !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("of %.60q it quotes %q", said, got)
 		}
-		if err := os.WriteFile(shim.ConsolePath(dir), []byte("new"), 0o600); err != nil { // the log was rotated
+		if err := os.WriteFile(ConsolePath(dir), []byte("new"), 0o600); err != nil { // the log was rotated
 			t.Fatal(err)
 		}
-		if got := lastWords(dir, from); got != "new" {
+		if got := LastWords(dir, from); got != "new" {
 			t.Errorf("of a new log it quotes %q", got)
 		}
 	}
 	dir := t.TempDir()
-	if err := os.Symlink(filepath.Join(dir, "else"), shim.ConsolePath(dir)); err != nil {
+	if err := os.Symlink(filepath.Join(dir, "else"), ConsolePath(dir)); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "else"), []byte("a secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := lastWords(dir, 0); got != "" {
+	if got := LastWords(dir, 0); got != "" {
 		t.Errorf("through a link it quotes %q", got)
 	}
 }

@@ -1,4 +1,6 @@
-package supervisor
+// Package access gives clients the inside of running VMs: commands, files, SSH, consoles and resource use. It must not
+// know how a VM came to run, and it changes no VM.
+package access
 
 import (
 	"context"
@@ -7,26 +9,45 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/guest"
+	"banger/internal/image"
+	"banger/internal/network/bridge"
+	"banger/internal/resolve"
 	"banger/internal/shim"
 )
 
-// Guests gives access to the inside of running VMs: commands, files, consoles and resource use.
-type Guests struct{ s *Supervisor }
+// VMs are the VMs of a daemon.
+type VMs interface {
+	// Get returns the VM that ref names: a name, an id, or a unique prefix of an id.
+	Get(ref string) (banger.VM, error)
+	// Shim returns a client of the shim of the VM with this id.
+	Shim(id string) shim.Client
+	// Agent returns a client of a VM's agent.
+	Agent(id string) guest.Client
+	// Offering returns a client of a VM's agent whose streams can be given to another process.
+	Offering(id string) guest.Client
+	// AttachMain starts a VM's main command with the terminal settings of e. The caller owns the stream.
+	AttachMain(ctx context.Context, id string, e banger.Exec) (net.Conn, error)
+}
 
-// Guests returns the access to the inside of the VMs.
-func (s *Supervisor) Guests() Guests { return Guests{s} }
+// Guests gives access to the inside of running VMs.
+type Guests struct {
+	VMs    VMs
+	Images *image.Store // for the defaults of commands
+	Bridge *bridge.Host // counts the traffic of VMs on bridges; nil without bridges
+}
 
 // Exec opens the stream of a command in a running VM. For the main command it uses only the terminal settings of e.
 // Fields that are empty in e come from the image and the VM's spec. The caller owns the stream and copies its frames.
 func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
-	m, def, err := g.running(ref, "run a command in")
+	vm, def, err := g.running(ref, "run a command in")
 	if err != nil {
 		return nil, err
 	}
 	if e.Main {
-		return mainCommand{m}.attach(ctx, e)
+		return g.VMs.AttachMain(ctx, vm.ID, e)
 	}
-	e.Env = mergeEnv(def.Env, e.Env)
+	e.Env = resolve.MergeEnv(def.Env, e.Env)
 	if e.Dir == "" {
 		e.Dir = def.Dir
 	}
@@ -36,49 +57,34 @@ func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, 
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
-	return m.offering().Exec(ctx, e)
+	return g.VMs.Offering(vm.ID).Exec(ctx, e)
 }
 
 // running finds a running VM and the defaults of its commands. what names the operation, for the error.
-func (g Guests) running(ref, what string) (*machine, banger.Exec, error) {
-	m, err := g.s.find(ref)
+func (g Guests) running(ref, what string) (banger.VM, banger.Exec, error) {
+	vm, err := g.VMs.Get(ref)
 	if err != nil {
-		return nil, banger.Exec{}, err
+		return vm, banger.Exec{}, err
 	}
-	vm := m.snapshot()
 	if vm.State != banger.StateRunning {
-		return nil, banger.Exec{}, stateError(what, vm, "start it: banger start "+vm.Name)
+		return vm, banger.Exec{}, vm.StateError(what, "start it: banger start "+vm.Name)
 	}
-	img, err := g.s.opts.Images.Get(vm.ImageDigest)
+	img, err := g.Images.Get(vm.ImageDigest)
 	if err != nil {
-		return nil, banger.Exec{}, err
+		return vm, banger.Exec{}, err
 	}
-	return m, execDefaults(vm.Spec, img), nil
-}
-
-// Changes returns the changes of a running VM to its image as a tar, which the caller must close.
-func (s *Supervisor) Changes(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error) {
-	m, err := s.find(ref)
-	if err != nil {
-		return banger.VM{}, nil, err
-	}
-	vm := m.snapshot()
-	if vm.State != banger.StateRunning {
-		return vm, nil, stateError("commit", vm, "start it: banger start "+vm.Name)
-	}
-	changes, err := m.agent().Changes(ctx)
-	return vm, changes, err
+	return vm, resolve.Defaults(vm.Spec, img), nil
 }
 
 // Logs writes the guest's console output: its last tail lines (all if tail is negative) and, with follow, new output
 // until the VM or ctx ends.
 func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error {
-	m, err := g.s.find(ref)
+	vm, err := g.VMs.Get(ref)
 	if err != nil {
 		return err
 	}
-	c := g.s.shim(m.id())
-	if follow && !m.snapshot().State.AtRest() {
+	c := g.VMs.Shim(vm.ID)
+	if follow && !vm.State.AtRest() {
 		if err := c.FollowConsole(ctx, tail, w); err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -89,33 +95,33 @@ func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w i
 // Files opens the stream of a copy from or to a running VM. It carries frames of a tar and the agent's report, as
 // OpArchive and OpExtract of package guest describe. The caller owns the stream and copies its frames.
 func (g Guests) Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error) {
-	m, err := g.forFiles(ref, &r)
+	id, err := g.forFiles(ref, &r)
 	if err != nil {
 		return nil, err
 	}
-	return m.offering().Files(ctx, r)
+	return g.VMs.Offering(id).Files(ctx, r)
 }
 
 // StatFile describes the file at a path of a running VM.
 func (g Guests) StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error) {
-	m, err := g.forFiles(ref, &r)
+	id, err := g.forFiles(ref, &r)
 	if err != nil {
 		return banger.FileInfo{}, err
 	}
-	return m.agent().StatFile(ctx, r)
+	return g.VMs.Agent(id).StatFile(ctx, r)
 }
 
-// forFiles finds a running VM and resolves a relative path in r from the directory in which the VM's commands start.
-func (g Guests) forFiles(ref string, r *banger.FileRequest) (*machine, error) {
+// forFiles returns the id of a running VM, and resolves a relative path in r from the directory in which the VM's commands start.
+func (g Guests) forFiles(ref string, r *banger.FileRequest) (id string, err error) {
 	if err := r.Check(); err != nil {
-		return nil, err
+		return "", err
 	}
-	m, def, err := g.running(ref, "copy files of")
+	vm, def, err := g.running(ref, "copy files of")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	r.Resolve(def.Dir)
-	return m, nil
+	return vm.ID, nil
 }
 
 // SSH opens a stream to the SSH server of a running VM's agent, which accepts the keys of r. The caller owns the
@@ -124,25 +130,24 @@ func (g Guests) SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, er
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	m, def, err := g.running(ref, "connect to")
+	vm, def, err := g.running(ref, "connect to")
 	if err != nil {
 		return nil, err
 	}
-	r.Env = mergeEnv(def.Env, r.Env)
-	return m.agent().SSH(ctx, r)
+	r.Env = resolve.MergeEnv(def.Env, r.Env)
+	return g.VMs.Agent(vm.ID).SSH(ctx, r)
 }
 
 // Stats returns what a running VM has used since its start.
 func (g Guests) Stats(ctx context.Context, ref string) (banger.Stats, error) {
-	m, err := g.s.find(ref)
+	vm, err := g.VMs.Get(ref)
 	if err != nil {
 		return banger.Stats{}, err
 	}
-	vm := m.snapshot()
 	if vm.State != banger.StateRunning && vm.State != banger.StatePaused {
-		return banger.Stats{}, stateError("see the stats of", vm, "start it: banger start "+vm.Name)
+		return banger.Stats{}, vm.StateError("see the stats of", "start it: banger start "+vm.Name)
 	}
-	st, err := g.s.shim(vm.ID).Stats(ctx)
+	st, err := g.VMs.Shim(vm.ID).Stats(ctx)
 	if err != nil {
 		return banger.Stats{}, banger.Errorf(banger.CodeUnavailable, "cannot read the stats of VM %s: %w", vm.Name, err)
 	}
@@ -153,8 +158,8 @@ func (g Guests) Stats(ctx context.Context, ref string) (banger.Stats, error) {
 	got := banger.Stats{ID: vm.ID, Name: vm.Name, At: time.Now().UTC(), CPUTime: use.CPUTime, CPUs: vm.Spec.CPUs,
 		Memory: use.Memory, MemoryLimit: vm.Spec.Memory,
 		DiskRead: st.Stats.DiskRead, DiskWritten: st.Stats.DiskWritten, NetIn: st.Stats.NetIn, NetOut: st.Stats.NetOut}
-	if g.s.networks.Bridge != nil && banger.OnBridge(vm.Spec.Network) {
-		got.NetIn, got.NetOut, err = g.s.networks.Bridge.Traffic(vm.ID)
+	if g.Bridge != nil && banger.OnBridge(vm.Spec.Network) {
+		got.NetIn, got.NetOut, err = g.Bridge.Traffic(vm.ID)
 	}
 	return got, err
 }

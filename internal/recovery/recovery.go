@@ -1,4 +1,6 @@
-package supervisor
+// Package recovery makes the rows of VMs again after the database was lost, from the records beside their directories.
+// No daemon may use the state directory meanwhile. It must not start or stop a VM.
+package recovery
 
 import (
 	"context"
@@ -9,12 +11,13 @@ import (
 	"path/filepath"
 
 	"banger"
+	"banger/internal/shim"
 	"banger/internal/store"
 	"banger/internal/vmdir"
 )
 
-// Recovered is what Recover found for one VM.
-type Recovered struct {
+// Found is what Recover found of one VM.
+type Found struct {
 	ID, Name string
 	Dir      string // where its disk is
 	Problem  error  // why it still has no row; nil if it has one again
@@ -30,14 +33,15 @@ func HasVMs(dir string) bool {
 // daemon uses. It looks in vms and in the directories that were set aside. What it cannot recover stays where it is.
 // With old, the rows come from an older copy: records take precedence over rows, and rows without a directory are
 // deleted. argv is the command that starts shims.
-func Recover(ctx context.Context, db *store.Store, dir string, argv []string, old bool) (found []Recovered, err error) {
+func Recover(ctx context.Context, db *store.Store, dir string, argv []string, old bool) (found []Found, err error) {
 	d := vmdir.Dirs{State: dir}
 	rows, err := db.List(ctx)
 	if err != nil {
 		return nil, err
 	}
 	runs := map[string]bool{}
-	if err := eachShim(dir, argv, func(id string, _ int) { runs[id] = true }); err != nil {
+	running := shim.Processes{VMs: d.VMs(), Argv: argv}
+	if err := running.Each(func(id string, _ int) { runs[id] = true }); err != nil {
 		return nil, err
 	}
 	have := map[string]bool{}
@@ -69,8 +73,8 @@ func Recover(ctx context.Context, db *store.Store, dir string, argv []string, ol
 	return found, nil
 }
 
-func recoverOne(ctx context.Context, db *store.Store, d vmdir.Dirs, from, id string, runs bool) Recovered {
-	found := Recovered{ID: id, Dir: filepath.Join(from, id)}
+func recoverOne(ctx context.Context, db *store.Store, d vmdir.Dirs, from, id string, runs bool) Found {
+	found := Found{ID: id, Dir: filepath.Join(from, id)}
 	r, err := vmdir.ReadRecord(from, id)
 	if err != nil {
 		found.Problem = fmt.Errorf("it has no record that can be read: %w", err)

@@ -1,19 +1,22 @@
-package supervisor
+// Package resolve decides what a VM runs, from its spec and its image, by docker's rules. It must not know where images
+// come from or how a VM is run, and it has no effects.
+package resolve
 
 import (
 	"fmt"
 	"path"
+	"runtime"
 	"strings"
 
 	"banger"
 	"banger/internal/guest"
 )
 
-// resolveMain resolves a VM's main command from the spec and the image, by docker's rules: an entrypoint in the spec
+// Main resolves a VM's main command from the spec and the image, by docker's rules: an entrypoint in the spec
 // replaces the image's entrypoint and command, and a command in the spec replaces the image's command. It returns nil
 // for a machine that only waits for execs: one in the background whose image has only a bare shell, which would end
 // at once, or boots its own init.
-func resolveMain(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
+func Main(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 	entrypoint, cmd := img.Config.Entrypoint, img.Config.Cmd
 	if spec.Entrypoint != nil {
 		entrypoint, cmd = spec.Entrypoint, nil
@@ -26,7 +29,7 @@ func resolveMain(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 		cmd = spec.Cmd
 	}
 	args := append(append([]string{}, entrypoint...), cmd...)
-	if !chosen && chooseInit(spec, img) == banger.InitImage {
+	if !chosen && Init(spec, img) == banger.InitImage {
 		args = nil // the image's own init is the main program
 	}
 	if !chosen && !spec.TTY && !spec.Attach && (len(args) == 0 || bareShell(args)) {
@@ -39,13 +42,13 @@ func resolveMain(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 		}
 		args = []string{"/bin/sh"}
 	}
-	e := execDefaults(spec, img)
+	e := Defaults(spec, img)
 	e.Args, e.TTY, e.Main = args, spec.TTY, true
 	return &e, e.Check()
 }
 
-// stopSignal returns the signal that ends the main command cleanly. 0 means that the agent chooses.
-func stopSignal(img banger.Image) (int, error) {
+// StopSignal returns the signal that ends the main command cleanly. 0 means that the agent chooses.
+func StopSignal(img banger.Image) (int, error) {
 	if img.Config.StopSignal == "" {
 		return 0, nil
 	}
@@ -56,14 +59,14 @@ func stopSignal(img banger.Image) (int, error) {
 	return n, nil
 }
 
-// execDefaults returns the defaults of every command in a VM: the image's environment, directory and user, overridden
+// Defaults returns the defaults of every command in a VM: the image's environment, directory and user, overridden
 // by those of the VM.
-func execDefaults(spec banger.Spec, img banger.Image) banger.Exec {
+func Defaults(spec banger.Spec, img banger.Image) banger.Exec {
 	env := img.Config.Env
 	if spec.CA != "" {
-		env = mergeEnv([]string{"NODE_EXTRA_CA_CERTS=" + guest.ExtraCA}, env) // Node has a certificate store of its own
+		env = MergeEnv([]string{"NODE_EXTRA_CA_CERTS=" + guest.ExtraCA}, env) // Node has a certificate store of its own
 	}
-	e := banger.Exec{Env: mergeEnv(env, spec.Env), Dir: img.Config.WorkingDir, User: img.Config.User}
+	e := banger.Exec{Env: MergeEnv(env, spec.Env), Dir: img.Config.WorkingDir, User: img.Config.User}
 	if spec.WorkingDir != "" {
 		e.Dir = spec.WorkingDir
 	}
@@ -73,8 +76,8 @@ func execDefaults(spec banger.Spec, img banger.Image) banger.Exec {
 	return e
 }
 
-// mergeEnv returns base with the variables of over added or replaced.
-func mergeEnv(base, over []string) []string {
+// MergeEnv returns base with the variables of over added or replaced.
+func MergeEnv(base, over []string) []string {
 	merged := make([]string, 0, len(base)+len(over))
 	at := map[string]int{}
 	for _, kv := range append(append([]string{}, base...), over...) {
@@ -98,4 +101,26 @@ func bareShell(args []string) bool {
 		return true
 	}
 	return false
+}
+
+// Init resolves InitAuto: systemd images boot their own init.
+func Init(spec banger.Spec, img banger.Image) string {
+	if spec.Init != banger.InitAuto {
+		return spec.Init
+	}
+	if img.Systemd {
+		return banger.InitImage
+	}
+	return banger.InitAgent
+}
+
+// CheckImage rejects an image that no guest of this host can run, or whose StopSignal is not a valid signal name.
+func CheckImage(img banger.Image) error {
+	if p := strings.Split(img.Platform, "/"); len(p) > 1 && p[1] != "" && p[1] != runtime.GOARCH {
+		return banger.Errorf(banger.CodeInvalid, "image %s is for %s, but VMs of this host are linux/%s", img.Reference,
+			img.Platform, runtime.GOARCH).
+			WithHint("fetch the right one: banger image pull --platform linux/%s %s", runtime.GOARCH, img.Reference)
+	}
+	_, err := StopSignal(img)
+	return err
 }

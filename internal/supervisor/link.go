@@ -1,0 +1,123 @@
+package supervisor
+
+import (
+	"context"
+	"os"
+	"slices"
+
+	"banger"
+	"banger/internal/network"
+	"banger/internal/networks"
+	"banger/internal/shim"
+)
+
+// link is a machine's connection to its network.
+type link struct{ *machine }
+
+func (l link) wanted(vm banger.VM) *shim.Network {
+	if vm.Spec.Network == banger.NetworkNone {
+		return nil
+	}
+	n := &shim.Network{MAC: network.MAC(vm.ID), Policy: banger.Policy{Default: banger.Deny},
+		Loopback: networks.Loopback(os.Getuid(), l.slot), Owner: uint32(os.Getuid())}
+	if vm.Spec.Policy != nil {
+		n.Policy = *vm.Spec.Policy
+	}
+	if banger.OnBridge(vm.Spec.Network) {
+		n.Loopback = "" // it has an address of its own
+	}
+	return n
+}
+
+func (l link) addForward(ctx context.Context, f banger.Forward) (banger.Forward, error) {
+	vm := l.snapshot()
+	if err := banger.CheckForwards(append(slices.Clone(vm.Spec.Forwards), f)); err != nil {
+		return f, err
+	}
+	wished, file, err := f, (*os.File)(nil), error(nil)
+	if file, f, err = l.s.networks.ListenOne(f); err != nil {
+		return f, err
+	}
+	defer file.Close()
+	next := vm
+	next.Spec.Forwards = append(slices.Clone(vm.Spec.Forwards), wished)
+	if vm.State != banger.StateRunning {
+		return wished, l.save(ctx, next)
+	}
+	next.Forwards = append(slices.Clone(vm.Forwards), f)
+	if err := l.s.shim(l.id()).AddForward(ctx, f, file); err != nil {
+		return f, banger.Errorf(banger.CodeUnavailable, "cannot forward %s to VM %s: %w", f, vm.Name, err)
+	}
+	if err := l.save(ctx, next); err != nil {
+		l.warn("the new forward was not taken back", l.s.shim(l.id()).RemoveForward(context.WithoutCancel(ctx), f))
+		return f, err
+	}
+	return f, nil
+}
+
+func (l link) save(ctx context.Context, next banger.VM) error {
+	if err := l.store(ctx, next); err != nil {
+		return err
+	}
+	l.update(func(vm *banger.VM) {
+		vm.Spec.Forwards, vm.Spec.Policy, vm.Forwards = next.Spec.Forwards, next.Spec.Policy, next.Forwards
+	})
+	return nil
+}
+
+func (l link) removeForward(ctx context.Context, f banger.Forward) error {
+	vm := l.snapshot()
+	list := vm.Forwards
+	if vm.State != banger.StateRunning {
+		list = vm.Spec.Forwards
+	}
+	at := slices.Index(list, f)
+	if at < 0 {
+		return banger.Errorf(banger.CodeNotFound, "VM %s has no forward %s", vm.Name, f).
+			WithHint("see: banger port ls %s", vm.Name)
+	}
+	next := vm
+	if vm.State == banger.StateRunning {
+		next.Forwards = slices.Delete(slices.Clone(list), at, at+1)
+	}
+	// The wanted forward may have been for any free port. Both lists have the same order.
+	next.Spec.Forwards = slices.Delete(slices.Clone(vm.Spec.Forwards), at, at+1)
+	if err := l.save(ctx, next); err != nil {
+		return err
+	}
+	if vm.State != banger.StateRunning {
+		return nil
+	}
+	if err := l.s.shim(l.id()).RemoveForward(context.WithoutCancel(ctx), f); err != nil {
+		return banger.Errorf(banger.CodeUnavailable,
+			"the forward %s will be gone at the next start, but cannot be ended now: %w", f, err)
+	}
+	return nil
+}
+
+func (l link) leave() {
+	l.set("", nil)
+	if banger.OnBridge(l.snapshot().Spec.Network) {
+		l.sync(l.ctx)
+	}
+}
+
+func (l link) setBridgePolicy(ctx context.Context, p banger.Policy) error {
+	old := l.snapshot().Spec.Policy
+	l.update(func(vm *banger.VM) { vm.Spec.Policy = &p })
+	err := l.s.networks.Sync(ctx)
+	if err != nil {
+		l.update(func(vm *banger.VM) { vm.Spec.Policy = old })
+		l.sync(ctx)
+	}
+	return err
+}
+
+func (l link) set(address string, forwards []banger.Forward) {
+	l.update(func(vm *banger.VM) { vm.Address, vm.Forwards = address, forwards })
+}
+
+// sync puts the VM's network in force on the host, even if ctx has ended. After an error the bridge tries again.
+func (l link) sync(ctx context.Context) {
+	l.warn("the network was not brought up to date; it is tried again", l.s.networks.Sync(context.WithoutCancel(ctx)))
+}

@@ -1,0 +1,62 @@
+package supervisor
+
+import (
+	"context"
+	"io"
+	"net"
+
+	"banger"
+	"banger/internal/access"
+	"banger/internal/guest"
+	"banger/internal/shim"
+)
+
+// Guests returns the access to the inside of the VMs.
+func (s *Supervisor) Guests() access.Guests {
+	return access.Guests{VMs: reachable{s}, Images: s.opts.Images, Bridge: s.networks.Bridge}
+}
+
+// reachable is what package access needs of the VMs.
+type reachable struct{ *Supervisor }
+
+func (r reachable) Shim(id string) shim.Client { return r.shim(id) }
+
+// Agent returns a client of a VM's agent.
+func (r reachable) Agent(id string) guest.Client {
+	c := r.shim(id)
+	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, guest.AgentPort) }}
+}
+
+// Offering returns a client of a VM's agent whose streams can be given to another process.
+func (r reachable) Offering(id string) guest.Client {
+	c := r.shim(id)
+	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) {
+		stream, err := c.Offer(ctx, guest.AgentPort)
+		if err != nil {
+			return nil, err
+		}
+		return stream, nil
+	}}
+}
+
+func (r reachable) AttachMain(ctx context.Context, id string, e banger.Exec) (net.Conn, error) {
+	m, err := r.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return mainCommand{m}.attach(ctx, e)
+}
+
+// Changes returns the changes of a running VM to its image as a tar, which the caller must close.
+func (s *Supervisor) Changes(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return banger.VM{}, nil, err
+	}
+	vm := m.snapshot()
+	if vm.State != banger.StateRunning {
+		return vm, nil, vm.StateError("commit", "start it: banger start "+vm.Name)
+	}
+	changes, err := m.agent().Changes(ctx)
+	return vm, changes, err
+}
