@@ -2,8 +2,10 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,7 +15,31 @@ import (
 	"banger/internal/testing/hosttest"
 )
 
-func TestMain(m *testing.M) { os.Exit(hosttest.Main(m)) }
+// asCLI is the variable with which this test's program runs as banger.
+const asCLI = "BANGER_TEST_CLI"
+
+// TestMain also runs the CLI in a process of its own, for commands that replace the process.
+func TestMain(m *testing.M) {
+	if os.Getenv(asCLI) != "" {
+		os.Exit(Main(os.Args[1:], Processes{}))
+	}
+	os.Exit(hosttest.Main(m))
+}
+
+// process runs a command line in a process of its own, with more variables.
+func (h *cliHost) process(env []string, args ...string) answer {
+	h.T.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), asCLI+"=1", "BANGER_STATE_DIR="+h.Path("state"), "BANGER_RUN_DIR="+h.Path("run"))
+	cmd.Env = append(cmd.Env, env...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
+		h.T.Fatal(err)
+	}
+	return answer{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
 
 // cliHost is a host whose daemon runs in this process, and on which a test types commands.
 type cliHost struct {

@@ -58,7 +58,7 @@ private (the local networks), or host (services on this host's 127.0.0.1, which 
 Private, link-local and metadata addresses and those of the host are denied unless a rule names them.`,
 		Example: `  printf 'allow *.debian.org tcp:80,443\nallow 192.168.1.7 tcp:5432\n' | banger policy set box -`,
 		RunE: func(c *cobra.Command, args []string) error {
-			p, err := spec.Policy(args[1])
+			p, err := spec.Policy(args[1], a.Stdin)
 			if err != nil {
 				return err
 			}

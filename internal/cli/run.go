@@ -39,7 +39,7 @@ The exit code is the command's; 125 banger failed, 126 the command cannot be run
   tar c . | banger run --rm -i debian-bookworm -- tar t
   banger run -d --name web --memory 1g docker.io/library/nginx`,
 		RunE: func(c *cobra.Command, args []string) error {
-			s, err := o.resolve(c, args)
+			s, err := o.resolve(a, c, args)
 			if err != nil {
 				return runCode(err)
 			}
@@ -176,7 +176,7 @@ func newCreate(a *app) *cobra.Command {
 		Use:   "create [flags] IMAGE [--] [COMMAND...]",
 		Short: "Create a VM without starting it",
 		RunE: func(c *cobra.Command, args []string) error {
-			s, err := o.resolve(c, args)
+			s, err := o.resolve(a, c, args)
 			if err != nil {
 				return err
 			}

@@ -69,12 +69,13 @@ func (f *specFlags) registerNetwork(c *cobra.Command) {
 }
 
 // resolve turns flags and arguments into a spec.
-func (f *specFlags) resolve(c *cobra.Command, args []string) (banger.Spec, error) {
+func (f *specFlags) resolve(a *app, c *cobra.Command, args []string) (banger.Spec, error) {
 	if len(args) == 0 {
 		return banger.Spec{}, noImage(c)
 	}
 	if c.Flags().Changed("entrypoint") {
 		f.Spec.Entrypoint = []string{f.entrypoint}
 	}
+	f.Stdin = a.Stdin
 	return f.Resolve(args[0], args[1:])
 }

@@ -38,7 +38,7 @@ func (o Options) network(s *banger.Spec) error {
 		policy.Default = banger.Deny
 	}
 	if o.Policy != "" {
-		if policy, err = Policy(o.Policy); err != nil {
+		if policy, err = Policy(o.Policy, o.Stdin); err != nil {
 			return err
 		}
 	}
@@ -67,20 +67,22 @@ func parseRules(action string, texts []string) (rules []banger.Rule, err error) 
 }
 
 // Policy reads a policy from arg: allow, deny, the name of a file, or - for stdin.
-func Policy(arg string) (banger.Policy, error) {
+func Policy(arg string, stdin io.Reader) (banger.Policy, error) {
 	if arg == banger.Allow || arg == banger.Deny {
 		return banger.ParsePolicy(arg)
 	}
 	const maxPolicy = 1 << 20 // bytes
-	f, err := os.Stdin, error(nil)
+	in := stdin
 	if arg != "-" {
-		if f, err = os.Open(arg); err != nil {
+		f, err := os.Open(arg)
+		if err != nil {
 			return banger.Policy{}, banger.Errorf(banger.CodeInvalid, "cannot read the policy: %w", err).
 				WithHint("give allow, deny or a file of rules")
 		}
 		defer f.Close()
+		in = f
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
+	text, err := io.ReadAll(io.LimitReader(in, maxPolicy+1))
 	if err == nil && len(text) > maxPolicy {
 		err = fmt.Errorf("it is longer than %s", banger.FormatSize(maxPolicy))
 	}

@@ -1,11 +1,12 @@
 // Package spec turns what a user wrote for a new VM into a banger.Spec: sizes, environment files, ports, policies,
-// proxies and certificates. Its only input are files and this process's environment.
+// proxies and certificates. Its only input are files, stdin and this process's environment.
 //
 // It must not know the daemon, nor how flags are parsed.
 package spec
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -25,6 +26,8 @@ type Options struct {
 	Allow, Deny []string // rules without their action, before those of the policy
 	Proxy       string   // a URL, or FromEnvironment; "" for no proxy
 	CA          []string // files of certificates
+
+	Stdin io.Reader // where the policy - comes from
 }
 
 // Resolve returns the spec of a VM from image that runs command. The daemon sets the fields that have defaults.

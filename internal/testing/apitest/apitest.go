@@ -20,6 +20,12 @@ import (
 // socket. The daemon ends with the test.
 func Serve(t *testing.T, handle http.HandlerFunc) (socket string) {
 	t.Helper()
+	return ServeVersion(t, api.Version{}, handle)
+}
+
+// ServeVersion is Serve for a daemon that reports v.
+func ServeVersion(t *testing.T, v api.Version, handle http.HandlerFunc) (socket string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "api") // shorter than t.TempDir: a socket's path has 108 bytes
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +37,7 @@ func Serve(t *testing.T, handle http.HandlerFunc) (socket string) {
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/version" {
-			json.NewEncoder(w).Encode(api.Version{})
+			json.NewEncoder(w).Encode(v)
 			return
 		}
 		handle(w, r)

@@ -8,7 +8,9 @@ package hosttest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -245,3 +247,17 @@ func Check(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Stream returns a connection that reads from r and writes to w. Its deadlines do nothing.
+func Stream(r, w *os.File) net.Conn { return stream{r, w} }
+
+type stream struct{ r, w *os.File }
+
+func (s stream) Read(p []byte) (int, error)       { return s.r.Read(p) }
+func (s stream) Write(p []byte) (int, error)      { return s.w.Write(p) }
+func (s stream) Close() error                     { return errors.Join(s.w.Close(), s.r.Close()) }
+func (s stream) LocalAddr() net.Addr              { return &net.UnixAddr{} }
+func (s stream) RemoteAddr() net.Addr             { return &net.UnixAddr{} }
+func (s stream) SetDeadline(time.Time) error      { return nil }
+func (s stream) SetReadDeadline(time.Time) error  { return nil }
+func (s stream) SetWriteDeadline(time.Time) error { return nil }
