@@ -11,6 +11,7 @@ import (
 
 // TestCompletion checks every command that completes a word. The daemon has the VM "box" and the network "lab".
 func TestCompletion(t *testing.T) {
+	t.Parallel()
 	lines := map[string]string{
 		"network inspect":  "lab",
 		"network rm":       "lab",
@@ -61,6 +62,7 @@ func hostOfOne(w http.ResponseWriter, r *http.Request) {
 
 // TestCompletionWithoutADaemon checks that completion neither starts a daemon nor offers anything.
 func TestCompletionWithoutADaemon(t *testing.T) {
+	t.Parallel()
 	for _, handle := range []http.HandlerFunc{nil, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }} {
 		a, stdout, _ := falseDaemon(t, handle)
 		if handle == nil {

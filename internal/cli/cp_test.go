@@ -13,6 +13,7 @@ import (
 
 // TestCopy copies files into a VM and out of it. The files of the host's VMs are those of this host.
 func TestCopy(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.box("box")
 	dir := t.TempDir()

@@ -30,6 +30,7 @@ func without(t *testing.T) (a *app, stdout *strings.Builder, state string) {
 }
 
 func TestDaemonStatus(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.check(line{args: "daemon status", stdout: fmt.Sprintf("running: pid %d, version %s, since …", os.Getpid(), banger.Version)})
 	a, stdout, state := without(t)
@@ -40,6 +41,7 @@ func TestDaemonStatus(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.check(
 		line{args: "version", stdout: "client: " + banger.Version + " (API 1)\ndaemon: " + banger.Version + " (API 1)\n"},
@@ -59,6 +61,7 @@ func TestVersion(t *testing.T) {
 
 // TestDaemonStop checks that stop returns when the daemon's process has ended, and that it is no error if none runs.
 func TestDaemonStop(t *testing.T) {
+	t.Parallel()
 	daemon := exec.Command("sleep", "1000")
 	hosttest.Check(t, daemon.Start())
 	ended := make(chan error, 1)
@@ -80,6 +83,7 @@ func TestDaemonStop(t *testing.T) {
 
 // TestOtherProcesses checks what the other programs of this binary are started with.
 func TestOtherProcesses(t *testing.T) {
+	t.Parallel()
 	for line, want := range map[string]string{
 		"daemon run":         "daemon state",
 		"recover":            "recover state\nreport",
@@ -112,6 +116,7 @@ func TestOtherProcesses(t *testing.T) {
 
 // TestADaemonThatFails checks what the client that started it reads.
 func TestADaemonThatFails(t *testing.T) {
+	t.Parallel()
 	a, stdout, _ := without(t)
 	a.procs.Daemon = func(context.Context, DaemonOptions) error { return errors.New("the disk is full") }
 	r, w, err := os.Pipe()
@@ -127,6 +132,7 @@ func TestADaemonThatFails(t *testing.T) {
 }
 
 func TestDaemonLogs(t *testing.T) {
+	t.Parallel()
 	a, stdout, state := without(t)
 	hosttest.Check(t, os.WriteFile(state+"/daemon.log", []byte("one\ntwo\n"), 0o600))
 	if code := a.run(t.Context(), []string{"daemon", "logs", "-n", "1"}); code != 0 || stdout.String() != "two\n" {
@@ -144,6 +150,7 @@ func TestDaemonLogs(t *testing.T) {
 
 // TestDoctor checks the lines that come from the daemon, and the exit code.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	var checks []doctor.Check
 	got := h.banger("doctor", "--format", "json")
@@ -164,6 +171,7 @@ func TestDoctor(t *testing.T) {
 
 // TestDNS checks what changes nothing on this host.
 func TestDNS(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	got := h.banger("dns", "status")
 	if got.code != 1 || !strings.HasPrefix(got.stdout, "server:    127.0.0.1:1") ||

@@ -13,6 +13,7 @@ import (
 )
 
 func TestImages(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	digest := h.must("image", "ls", "-q")
 	tar := filepath.Join(t.TempDir(), "tar")
@@ -68,6 +69,7 @@ func TestImages(t *testing.T) {
 
 // TestAnImageInUseStays checks both ways to remove an image.
 func TestAnImageInUseStays(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.must("create", "--name", "rest", h.Image)
 	h.check(line{args: "image rm IMAGE", code: 1, stderr: "banger: …"})
@@ -79,6 +81,7 @@ func TestAnImageInUseStays(t *testing.T) {
 
 // TestEventsAsJSON checks --format json of operations with progress.
 func TestEventsAsJSON(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.must("image", "prune", "-af")
 	var last banger.Event
@@ -96,6 +99,7 @@ func TestEventsAsJSON(t *testing.T) {
 
 // TestRegisterAndPromote starts a VM from a file of the host, also when the file has gone after a promotion.
 func TestRegisterAndPromote(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	rootfs := filepath.Join(t.TempDir(), "rootfs")
 	hosttest.Check(t, disk.Create(rootfs, 64<<20))
@@ -114,6 +118,7 @@ func TestRegisterAndPromote(t *testing.T) {
 }
 
 func TestKernels(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	var kernels []banger.Kernel
 	hosttest.Check(t, json.Unmarshal([]byte(h.must("kernel", "inspect", "test")), &kernels))

@@ -12,6 +12,7 @@ import (
 )
 
 func TestPorts(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.box("box")
 	h.must("create", "--name", "rest", "-p", "127.0.0.1:0:53/udp", h.Image)
@@ -45,6 +46,7 @@ func TestPorts(t *testing.T) {
 
 // TestListenerRows checks what ports shows of each kind of listener.
 func TestListenerRows(t *testing.T) {
+	t.Parallel()
 	for want, l := range map[string]banger.Listener{
 		"80/tcp|0.0.0.0|nginx (7)|127.0.0.1:8080, 10.0.0.1:80|http://x": {Port: 80, Protocol: "tcp", Address: "0.0.0.0",
 			PID: 7, Process: "nginx", Reachable: []string{"127.0.0.1:8080", "10.0.0.1:80"}, URL: "http://x"},
@@ -58,6 +60,7 @@ func TestListenerRows(t *testing.T) {
 }
 
 func TestAPortThatIsTaken(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	hosttest.Check(t, err)
@@ -68,6 +71,7 @@ func TestAPortThatIsTaken(t *testing.T) {
 }
 
 func TestPolicies(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.box("box", "--net-deny", "10.0.0.0/8 tcp", "--net-allow", "*.debian.org tcp:443")
 	h.must("create", "--name", "closed", "--net-policy", "deny", "--network", "user", h.Image)
@@ -105,6 +109,7 @@ func TestPolicies(t *testing.T) {
 
 // TestNetworks checks what a daemon without root answers.
 func TestNetworks(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.must("create", "--name", "rest", "--network", "none", h.Image)
 	const none = "banger: there is no network called \"lab\" (make it: banger network create lab)\n"

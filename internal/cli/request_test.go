@@ -13,6 +13,7 @@ import (
 // TestFlagsReachTheDaemon checks which request a command line becomes, where the host of the other tests cannot do what
 // is asked for: it has no disk, no exposed ports, no registry and no bridges.
 func TestFlagsReachTheDaemon(t *testing.T) {
+	t.Parallel()
 	for line, want := range map[string]struct{ request, stdout string }{
 		"commit box name:v1 -a me -m 'what it is'": {
 			`POST /v1/vms/box/commit {"target":"name:v1","author":"me","message":"what it is"}`, "sha256:1\n"},
@@ -103,6 +104,7 @@ func answerAll(w http.ResponseWriter, r *http.Request) {
 
 // TestDenialLines checks what a person sees of a refusal.
 func TestDenialLines(t *testing.T) {
+	t.Parallel()
 	d := banger.Denial{Protocol: "tcp", Name: "example.org", Address: "192.0.2.1", Port: 443, Rule: "default deny", Count: 2,
 		PID: 7, Process: "curl"}
 	const want = ` box (curl, pid 7): tcp example.org 192.0.2.1:443 denied by "default deny", 2 times`
@@ -117,6 +119,7 @@ func TestDenialLines(t *testing.T) {
 
 // TestWhatComesAfterAnError checks streams that break, and answers of another program.
 func TestWhatComesAfterAnError(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		handle http.HandlerFunc
 		stderr string

@@ -6,6 +6,7 @@ import (
 )
 
 func TestWrongWords(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.check(
 		line{args: "nonsense", code: 2, stderr: "banger: there is no command \"nonsense\" (see: banger --help)\n"},
@@ -25,6 +26,7 @@ func TestWrongWords(t *testing.T) {
 
 // TestEveryCommandHasHelp checks that each command says what it does, and that its help can be printed.
 func TestEveryCommandHasHelp(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	a, _, _ := h.app()
 	for _, c := range newRoot(a).Commands() {

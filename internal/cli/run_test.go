@@ -82,6 +82,7 @@ func TestRun(t *testing.T) {
 
 // TestAFailedBootIsTold also checks that the VM stays for a look, unless --rm was given.
 func TestAFailedBootIsTold(t *testing.T) {
+	t.Parallel()
 	for flags, left := range map[string]string{"-d": "kept\n", "-d --rm": ""} {
 		h := newCLIHost(t)
 		h.Fault(vmmtest.PanicAtBoot, vmmtest.PanicAtBoot) // a boot is tried twice
@@ -94,6 +95,7 @@ func TestAFailedBootIsTold(t *testing.T) {
 }
 
 func TestCreate(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	id := h.must("create", "--name", "box", "-l", "tier=web", "-e", "SECRET=x", h.Image, "true")
 	h.banger("ps", "-aq", "-f", "label=tier=web").is(t, id+"\n", "", 0)
@@ -113,6 +115,7 @@ func TestCreate(t *testing.T) {
 
 // TestInterruptedWhileItBoots checks that no VM stays when the user interrupts run.
 func TestInterruptedWhileItBoots(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.Fault(vmmtest.NeverAnswer)
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -135,6 +138,7 @@ type writerFunc func(p []byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestExec(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.box("box", "-e", "FROM=spec")
 	h.must("create", "--name", "rest", h.Image)

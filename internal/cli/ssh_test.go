@@ -23,6 +23,7 @@ func falseSSH(t *testing.T) string {
 
 // TestSSH checks what the system's ssh is started with.
 func TestSSH(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	id := h.box("box")
 	h.must("create", "--name", "rest", h.Image)

@@ -97,6 +97,7 @@ func (h *cliHost) start(ctx context.Context, x *terminal, args ...string) (wait 
 
 // TestAShellOnATerminal also checks that a command on a terminal needs neither -i nor -t, and gets the terminal's size.
 func TestAShellOnATerminal(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	x := newTerminal(t)
 	wait := h.start(t.Context(), x, "run", "--rm", h.Image)
@@ -110,6 +111,7 @@ func TestAShellOnATerminal(t *testing.T) {
 }
 
 func TestExecOnATerminal(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	h.box("box")
 	x := newTerminal(t)
@@ -125,6 +127,7 @@ func TestExecOnATerminal(t *testing.T) {
 
 // TestSeveralStartsHaveALineEach checks that the progress of one VM does not overwrite that of another.
 func TestSeveralStartsHaveALineEach(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	names := []string{"one", "two", "three"}
 	for _, name := range names {
@@ -171,6 +174,7 @@ func screen(text string) (rows []string) {
 }
 
 func TestConfirmation(t *testing.T) {
+	t.Parallel()
 	for typed, want := range map[string]struct {
 		code int
 		left string
@@ -192,6 +196,7 @@ func TestConfirmation(t *testing.T) {
 
 // TestATarIsNotForATerminal checks each command that reads or writes a tar.
 func TestATarIsNotForATerminal(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	for line, want := range map[string]struct {
 		text string
@@ -212,6 +217,7 @@ func TestATarIsNotForATerminal(t *testing.T) {
 
 // TestStatsGoOnUntilTheUserEndsThem checks stats on a terminal.
 func TestStatsGoOnUntilTheUserEndsThem(t *testing.T) {
+	t.Parallel()
 	h := newCLIHost(t)
 	id := h.box("box")
 	x := newTerminal(t)

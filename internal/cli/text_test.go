@@ -103,6 +103,7 @@ func hostileDaemon(w http.ResponseWriter, r *http.Request) {
 // TestOutputIsPrintable runs each command that shows texts of guests, images and registries. No output may have a
 // character that is not printable. JSON must still have that character as an escape.
 func TestOutputIsPrintable(t *testing.T) {
+	t.Parallel()
 	for _, command := range []string{
 		"ps -a", "ps -aq", "ps -a --format json", "inspect box", "inspect none", "stop none", "exec none true",
 		"cp none:/x y",
@@ -166,6 +167,7 @@ func holds(v any, want string) bool {
 // TestLogsOnATerminalArePrintable compares logs on a terminal and in a pipe. On a terminal they are made printable.
 // In a pipe they are the guest's unchanged output, as in docker and podman.
 func TestLogsOnATerminalArePrintable(t *testing.T) {
+	t.Parallel()
 	console := "boot\r\n\x1b[0;32mOK\x1b[0m " + evil + "\x9b\xff\nend\n"
 	for _, c := range []struct {
 		terminal bool
