@@ -71,6 +71,9 @@ var layout = map[string]struct {
 		"files where another user may have set traps, whatever they are for"},
 	"internal/ipaddr":              {"", false, "what kinds of addresses there are, whoever may reach them"},
 	"internal/text":                {".", false, "what may be shown of others' text, wherever it comes from"},
+	"internal/testing/hosttest": {
+		". internal/api internal/image internal/kernel internal/private internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice",
+		true, "a whole daemon with the driver in memory for tests; it builds the agent"},
 	"internal/testing/apitest":     {"internal/api", false, "a false daemon for the tests of clients"},
 	"internal/testing/processtest": {"", true, "what a test's own process uses; it starts the test again in a namespace"},
 	"internal/accept":              {"", false, "listeners that outlive their errors, whatever comes in"},
