@@ -69,8 +69,8 @@ var layout = map[string]struct {
 	"internal/splice": {". internal/network", false, "two connections as one, whatever they carry"},
 	"internal/untrusted": {"", false,
 		"files where another user may have set traps, whatever they are for"},
-	"internal/ipaddr":              {"", false, "what kinds of addresses there are, whoever may reach them"},
-	"internal/text":                {".", false, "what may be shown of others' text, wherever it comes from"},
+	"internal/ipaddr": {"", false, "what kinds of addresses there are, whoever may reach them"},
+	"internal/text":   {".", false, "what may be shown of others' text, wherever it comes from"},
 	"internal/testing/hosttest": {
 		". internal/api internal/image internal/kernel internal/private internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice",
 		true, "a whole daemon with the driver in memory for tests; it builds the agent"},

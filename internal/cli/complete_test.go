@@ -28,7 +28,8 @@ func TestCompletion(t *testing.T) {
 		"policy log":       "box",
 		"ssh-config print": "box",
 	}
-	for _, verb := range strings.Fields("start stop restart kill rm inspect exec ssh logs stats rename ports port commit wait") {
+	const verbs = "start stop restart kill rm inspect exec ssh logs stats rename ports port commit wait"
+	for _, verb := range strings.Fields(verbs) {
 		lines[verb] = "box"
 	}
 	for line, want := range lines {
@@ -63,7 +64,8 @@ func hostOfOne(w http.ResponseWriter, r *http.Request) {
 // TestCompletionWithoutADaemon checks that completion neither starts a daemon nor offers anything.
 func TestCompletionWithoutADaemon(t *testing.T) {
 	t.Parallel()
-	for _, handle := range []http.HandlerFunc{nil, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }} {
+	broken := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
+	for _, handle := range []http.HandlerFunc{nil, broken} {
 		a, stdout, _ := falseDaemon(t, handle)
 		if handle == nil {
 			a.App = &command.App{Stdin: a.Stdin, Stdout: stdout, Stderr: a.Stderr}

@@ -33,7 +33,8 @@ func TestCopy(t *testing.T) {
 		line{args: "cp -q -a box:" + dir + "/tree " + dir + "/all"},
 		line{args: "cp -q no:/x y", code: 1, stderr: noVM},
 		line{args: "cp -q box:/no/such y", code: 1, stderr: "banger: …"},
-		line{args: "cp -q /no/such box:/x", code: 1, stderr: "banger: cannot copy: lstat /no/such: no such file or directory\n"},
+		line{args: "cp -q /no/such box:/x", code: 1,
+			stderr: "banger: cannot copy: lstat /no/such: no such file or directory\n"},
 	)
 	copied("in/file")
 	copied("out/file")

@@ -32,7 +32,8 @@ func without(t *testing.T) (a *app, stdout *strings.Builder, state string) {
 func TestDaemonStatus(t *testing.T) {
 	t.Parallel()
 	h := newCLIHost(t)
-	h.check(line{args: "daemon status", stdout: fmt.Sprintf("running: pid %d, version %s, since …", os.Getpid(), banger.Version)})
+	h.check(line{args: "daemon status",
+		stdout: fmt.Sprintf("running: pid %d, version %s, since …", os.Getpid(), banger.Version)})
 	a, stdout, state := without(t)
 	if code := a.run(t.Context(), []string{"daemon", "status"}); code != 1 ||
 		stdout.String() != "no daemon runs (socket "+state+"/api.sock)\n" {
@@ -44,8 +45,10 @@ func TestVersion(t *testing.T) {
 	t.Parallel()
 	h := newCLIHost(t)
 	h.check(
-		line{args: "version", stdout: "client: " + banger.Version + " (API 1)\ndaemon: " + banger.Version + " (API 1)\n"},
-		line{args: "version --format yaml", code: 2, stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+		line{args: "version",
+			stdout: "client: " + banger.Version + " (API 1)\ndaemon: " + banger.Version + " (API 1)\n"},
+		line{args: "version --format yaml", code: 2,
+			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
 	)
 	var v struct{ Daemon *api.Version }
 	hosttest.Check(t, json.Unmarshal([]byte(h.must("version", "--format", "json")), &v))
@@ -66,7 +69,8 @@ func TestDaemonStop(t *testing.T) {
 	hosttest.Check(t, daemon.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- daemon.Wait() }()
-	a, stdout, stderr := falseDaemonOf(t, api.Version{PID: daemon.Process.Pid}, func(w http.ResponseWriter, r *http.Request) {
+	v := api.Version{PID: daemon.Process.Pid}
+	a, stdout, stderr := falseDaemonOf(t, v, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/shutdown" {
 			daemon.Process.Kill()
 		}
@@ -126,7 +130,8 @@ func TestADaemonThatFails(t *testing.T) {
 	w.Close()
 	code := a.run(t.Context(), []string{"daemon", "run", fmt.Sprintf("--ready-fd=%d", fd)})
 	told, err := io.ReadAll(r)
-	if code != 1 || string(told) != "the disk is full\n" || err != nil || stdout.String() != "banger: the disk is full\n" {
+	const want = "the disk is full\n"
+	if code != 1 || string(told) != want || err != nil || stdout.String() != "banger: "+want {
 		t.Errorf("it ends with %d, says %s, and tells its client %q, %v", code, stdout, told, err)
 	}
 }
@@ -166,7 +171,8 @@ func TestDoctor(t *testing.T) {
 	if text := h.banger("doctor"); !strings.Contains(text.stdout, "PASS  kernel     test\n") || text.code != got.code {
 		t.Errorf("it ends with %d and says %s", text.code, text.stdout)
 	}
-	h.check(line{args: "doctor --format yaml", code: 2, stderr: "banger: --format is \"yaml\", but must be table or json\n"})
+	h.check(line{args: "doctor --format yaml", code: 2,
+		stderr: "banger: --format is \"yaml\", but must be table or json\n"})
 }
 
 // TestDNS checks what changes nothing on this host.
@@ -181,7 +187,8 @@ func TestDNS(t *testing.T) {
 	h.check(
 		line{args: "dns install --server x", code: 1,
 			stderr: "banger: \"x\" is not a loopback address with a port (see: banger dns status)\n"},
-		line{args: "dns install --server 192.0.2.1:53", code: 1, stderr: "banger: \"192.0.2.1:53\" is not a loopback address …"},
+		line{args: "dns install --server 192.0.2.1:53", code: 1,
+			stderr: "banger: \"192.0.2.1:53\" is not a loopback address …"},
 	)
 	a, _, stderr := falseDaemonOf(t, api.Version{DNSProblem: "the port is taken"}, nil)
 	if code := a.run(t.Context(), []string{"dns", "status"}); code != 1 || stderr.String() !=

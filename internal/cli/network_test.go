@@ -50,8 +50,9 @@ func TestListenerRows(t *testing.T) {
 	for want, l := range map[string]banger.Listener{
 		"80/tcp|0.0.0.0|nginx (7)|127.0.0.1:8080, 10.0.0.1:80|http://x": {Port: 80, Protocol: "tcp", Address: "0.0.0.0",
 			PID: 7, Process: "nginx", Reachable: []string{"127.0.0.1:8080", "10.0.0.1:80"}, URL: "http://x"},
-		"53/udp|127.0.0.1|-|no: it is local|-": {Port: 53, Protocol: "udp", Address: "127.0.0.1", Problem: "it is local"},
-		"53/udp|::|-|-|-":                      {Port: 53, Protocol: "udp", Address: "::"},
+		"53/udp|127.0.0.1|-|no: it is local|-": {Port: 53, Protocol: "udp", Address: "127.0.0.1",
+			Problem: "it is local"},
+		"53/udp|::|-|-|-": {Port: 53, Protocol: "udp", Address: "::"},
 	} {
 		if got := strings.Join(listenerRow(l), "|"); got != want {
 			t.Errorf("the row is %s, not %s", got, want)
@@ -102,7 +103,8 @@ func TestPolicies(t *testing.T) {
 		line{args: "create --net-deny nonsense! IMAGE", code: 1, stderr: "banger: --net-deny: …"},
 		line{args: "create -p x IMAGE", code: 1, stderr: "banger: \"x\" is no forward: …"},
 		line{args: "create --ca /no/such IMAGE", code: 1, stderr: "banger: --ca: open /no/such: …"},
-		line{args: "create --proxy=ftp://x IMAGE", code: 1, stderr: "banger: --proxy: it is not the URL of a proxy …"},
+		line{args: "create --proxy=ftp://x IMAGE", code: 1,
+			stderr: "banger: --proxy: it is not the URL of a proxy …"},
 		line{args: "create --net-policy /no/such IMAGE", code: 1, stderr: "banger: cannot read the policy: …"},
 	)
 }
@@ -122,7 +124,8 @@ func TestNetworks(t *testing.T) {
 		line{args: "network inspect lab", stdout: "[]\n", code: 1, stderr: none},
 		line{args: "network rm lab", code: 1, stderr: none},
 		line{args: "network connect user rest"},
-		line{args: "network connect lab rest", code: 1, stderr: "banger: network \"lab\" is a bridge of the host, …"},
+		line{args: "network connect lab rest", code: 1,
+			stderr: "banger: network \"lab\" is a bridge of the host, …"},
 		line{args: "policy show rest", stdout: "default allow\n"},
 	)
 }

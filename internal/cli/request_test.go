@@ -17,28 +17,35 @@ func TestFlagsReachTheDaemon(t *testing.T) {
 	for line, want := range map[string]struct{ request, stdout string }{
 		"commit box name:v1 -a me -m 'what it is'": {
 			`POST /v1/vms/box/commit {"target":"name:v1","author":"me","message":"what it is"}`, "sha256:1\n"},
-		"commit box name:v1 --format json":          {`POST /v1/vms/box/commit {"target":"name:v1"}`, "{\"image\":{…"},
-		"create -P x":                               {`POST /v1/vms?start=false {…"publish_all":true…`, "0123\n"},
-		"create --net-deny any x":                   {`POST /v1/vms?start=false {…"policy":{"default":"allow","rules":[{"action":"deny","to":"any"}]}…`, "0123\n"},
-		"create --nested x":                         {`POST /v1/vms?start=false {…"nested":"on"…`, "0123\n"},
-		"image push x":                              {`POST /v1/images/push {"reference":"x"}`, "sha256:1\n"},
-		"image pull --platform a/b x":               {`POST /v1/images/pull {"reference":"x","platform":"a/b"}`, "sha256:1\n"},
-		"image register n --rootfs /f":              {`POST /v1/images/register {"name":"n","rootfs":"/f"}`, "sha256:1\n"},
-		"image promote n":                           {`POST /v1/images/promote {"reference":"n"}`, "sha256:1\n"},
-		"image ls -q --check":                       {`GET /v1/images?check=true`, "sha256:1\n"},
-		"image prune -a --dry-run -q":               {`POST /v1/images/prune {"all":true,"dry_run":true}`, "sha256:1\n"},
-		"kernel pull":                               {`POST /v1/kernels/pull`, "linux\n"},
-		"kernel import --host":                      {`POST /v1/kernels/import {}`, "linux\n"},
-		"kernel rm linux":                           {`DELETE /v1/kernels/linux`, "linux\n"},
-		"network create lab --subnet 172.30.7.0/24": {`POST /v1/networks {"name":"lab","subnet":"172.30.7.0/24"…`, "lab\n"},
-		"network inspect lab":                       {`GET /v1/networks/lab`, "[\n  {\n    \"name\": \"lab\",…"},
-		"network ls":                                {`GET /v1/networks`, "NAME   SUBNET   VMS SEE EACH OTHER   VMS\nlab             yes                  0\n"},
-		"network rm lab":                            {`DELETE /v1/networks/lab`, "lab\n"},
-		"network connect lab box":                   {`PUT /v1/vms/box/network {"network":"lab"}`, ""},
-		"stop -t 3 box":                             {`POST /v1/vms/box/stop?grace=3`, "box\n"},
-		"kill -s HUP box":                           {`POST /v1/vms/box/kill?signal=1`, "box\n"},
-		"rm -f box":                                 {`DELETE /v1/vms/box?force=true`, "box\n"},
-		"policy log -n 2 box":                       {`GET /v1/vms/box/denials?follow=false&tail=2`, "…"},
+		"commit box name:v1 --format json": {`POST /v1/vms/box/commit {"target":"name:v1"}`, "{\"image\":{…"},
+		"create -P x":                      {`POST /v1/vms?start=false {…"publish_all":true…`, "0123\n"},
+		"create --net-deny any x": {
+			`POST /v1/vms?start=false {…"policy":{"default":"allow","rules":[{"action":"deny","to":"any"}]}…`,
+			"0123\n"},
+		"create --nested x": {`POST /v1/vms?start=false {…"nested":"on"…`, "0123\n"},
+		"image push x":      {`POST /v1/images/push {"reference":"x"}`, "sha256:1\n"},
+		"image pull --platform a/b x": {`POST /v1/images/pull {"reference":"x","platform":"a/b"}`,
+			"sha256:1\n"},
+		"image register n --rootfs /f": {`POST /v1/images/register {"name":"n","rootfs":"/f"}`,
+			"sha256:1\n"},
+		"image promote n":     {`POST /v1/images/promote {"reference":"n"}`, "sha256:1\n"},
+		"image ls -q --check": {`GET /v1/images?check=true`, "sha256:1\n"},
+		"image prune -a --dry-run -q": {`POST /v1/images/prune {"all":true,"dry_run":true}`,
+			"sha256:1\n"},
+		"kernel pull":          {`POST /v1/kernels/pull`, "linux\n"},
+		"kernel import --host": {`POST /v1/kernels/import {}`, "linux\n"},
+		"kernel rm linux":      {`DELETE /v1/kernels/linux`, "linux\n"},
+		"network create lab --subnet 172.30.7.0/24": {`POST /v1/networks {"name":"lab","subnet":"172.30.7.0/24"…`,
+			"lab\n"},
+		"network inspect lab": {`GET /v1/networks/lab`, "[\n  {\n    \"name\": \"lab\",…"},
+		"network ls": {`GET /v1/networks`,
+			"NAME   SUBNET   VMS SEE EACH OTHER   VMS\nlab             yes                  0\n"},
+		"network rm lab":          {`DELETE /v1/networks/lab`, "lab\n"},
+		"network connect lab box": {`PUT /v1/vms/box/network {"network":"lab"}`, ""},
+		"stop -t 3 box":           {`POST /v1/vms/box/stop?grace=3`, "box\n"},
+		"kill -s HUP box":         {`POST /v1/vms/box/kill?signal=1`, "box\n"},
+		"rm -f box":               {`DELETE /v1/vms/box?force=true`, "box\n"},
+		"policy log -n 2 box":     {`GET /v1/vms/box/denials?follow=false&tail=2`, "…"},
 	} {
 		t.Run(line, func(t *testing.T) {
 			got := ""
@@ -70,9 +77,21 @@ func matches(text, pattern string) bool {
 	return ok
 }
 
+var denial = banger.Denial{
+	Protocol: "tcp",
+	Name:     "example.org",
+	Address:  "192.0.2.1",
+	Port:     443,
+	Rule:     "default deny",
+	Count:    2,
+	PID:      7,
+	Process:  "curl",
+}
+
 // answerAll answers every request with the noun that it is about.
 func answerAll(w http.ResponseWriter, r *http.Request) {
-	image, kernel, network := banger.Image{Digest: "sha256:1"}, banger.Kernel{Name: "linux"}, banger.Network{Name: "lab"}
+	image, kernel := banger.Image{Digest: "sha256:1"}, banger.Kernel{Name: "linux"}
+	network := banger.Network{Name: "lab"}
 	vm := banger.VM{ID: "0123", Name: "box"}
 	var answer any = vm
 	switch path := r.URL.Path; {
@@ -96,8 +115,7 @@ func answerAll(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(path, "/v1/networks"):
 		answer = network
 	case strings.HasSuffix(path, "/denials"):
-		answer = banger.Denial{Protocol: "tcp", Name: "example.org", Address: "192.0.2.1", Port: 443, Rule: "default deny",
-			Count: 2, PID: 7, Process: "curl"}
+		answer = denial
 	}
 	json.NewEncoder(w).Encode(answer)
 }
@@ -105,14 +123,12 @@ func answerAll(w http.ResponseWriter, r *http.Request) {
 // TestDenialLines checks what a person sees of a refusal.
 func TestDenialLines(t *testing.T) {
 	t.Parallel()
-	d := banger.Denial{Protocol: "tcp", Name: "example.org", Address: "192.0.2.1", Port: 443, Rule: "default deny", Count: 2,
-		PID: 7, Process: "curl"}
 	const want = ` box (curl, pid 7): tcp example.org 192.0.2.1:443 denied by "default deny", 2 times`
-	if got := denialLine("box", d); !strings.HasSuffix(got, want) {
+	if got := denialLine("box", denial); !strings.HasSuffix(got, want) {
 		t.Errorf("it is %q", got)
 	}
-	if got := denialLine("box", banger.Denial{Protocol: "icmp", Address: "192.0.2.1", Rule: "deny any"}); !strings.HasSuffix(got,
-		` box: icmp 192.0.2.1 denied by "deny any"`) {
+	short := banger.Denial{Protocol: "icmp", Address: "192.0.2.1", Rule: "deny any"}
+	if got := denialLine("box", short); !strings.HasSuffix(got, ` box: icmp 192.0.2.1 denied by "deny any"`) {
 		t.Errorf("it is %q", got)
 	}
 }
@@ -125,15 +141,16 @@ func TestWhatComesAfterAnError(t *testing.T) {
 		stderr string
 	}{
 		"an error in the middle": {func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, `{"stage":"pull","text":"half"}{"error":{"code":"disk","message":"it broke","hint":"mend it"}}`)
+			io.WriteString(w, `{"stage":"pull","text":"half"}`)
+			io.WriteString(w, `{"error":{"code":"disk","message":"it broke","hint":"mend it"}}`)
 		}, "pull: half\nbanger: it broke (mend it)\n"},
 		"an end in the middle": {func(w http.ResponseWriter, _ *http.Request) {
 			io.WriteString(w, `{"stage":"pull","text":"half"}`)
 		}, "pull: half\nbanger: the daemon went away: EOF (see: banger daemon status)\n"},
 		"another version": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusUpgradeRequired)
-			io.WriteString(w, `{"error":{"code":"version","message":"this client speaks API 1, the daemon speaks API 2"}}`)
-		}, "banger: this client speaks API 1, the daemon speaks API 2\n"},
+			io.WriteString(w, `{"error":{"code":"version","message":"the daemon speaks API 2"}}`)
+		}, "banger: the daemon speaks API 2\n"},
 		"no reason": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
 			"banger: the daemon answered 500 Internal Server Error without a reason\n"},
 	} {

@@ -56,12 +56,15 @@ func TestRun(t *testing.T) {
 	t.Setenv("OURS", "shell")
 	env := h.write("env", "# a comment\n\n  A=file\nB=file\n")
 	h.check(
-		line{args: "run -q --rm IMAGE -- sh -c 'echo out; echo err >&2; exit 3'", stdout: "out\n", stderr: "err\n", code: 3},
-		line{args: "run --rm --name web IMAGE true", stderr: "boot: booting web (emulated: slow, and no isolation " +
-			"boundary)\nboot: web is running\n"},
+		line{args: "run -q --rm IMAGE -- sh -c 'echo out; echo err >&2; exit 3'", stdout: "out\n",
+			stderr: "err\n", code: 3},
+		line{args: "run --rm --name web IMAGE true",
+			stderr: "boot: booting web (emulated: slow, and no isolation " +
+				"boundary)\nboot: web is running\n"},
 		line{args: "run -q --rm -i IMAGE cat", stdin: "input\x00", stdout: "input\x00"},
 		line{args: "run -q --rm IMAGE cat", stdin: "not for the command"},
-		line{args: "run -q --rm -e OURS -e NONE -e B=flag --env-file " + env + " IMAGE -- sh -c 'echo $OURS,$NONE,$A,$B'",
+		line{args: "run -q --rm -e OURS -e NONE -e B=flag --env-file " + env +
+			" IMAGE -- sh -c 'echo $OURS,$NONE,$A,$B'",
 			stdout: "shell,,file,flag\n"},
 		line{args: "run -q --rm -w /proc --entrypoint /bin/pwd IMAGE", stdout: "/proc\n"},
 		line{args: "run -q --rm IMAGE sh -c 'kill -TERM $$'", code: 143},
@@ -69,12 +72,16 @@ func TestRun(t *testing.T) {
 			stderr: "banger: there is no command \"/no/such\", or its interpreter is missing\n"},
 		line{args: "run -q --rm IMAGE /etc/passwd", code: exitCannotRun,
 			stderr: "banger: the command \"/etc/passwd\" cannot be run: permission denied\n"},
-		line{args: "run", code: exitBanger, stderr: "banger: no image given (for example: banger run debian-bookworm)\n"},
-		line{args: "run --no-such IMAGE", code: exitBanger, stderr: "banger: unknown flag: --no-such (see: banger run --help)\n"},
-		line{args: "run -q oci:/no/such true", code: exitBanger, stderr: "banger: cannot read the OCI layout /no/such: …"},
+		line{args: "run", code: exitBanger,
+			stderr: "banger: no image given (for example: banger run debian-bookworm)\n"},
+		line{args: "run --no-such IMAGE", code: exitBanger,
+			stderr: "banger: unknown flag: --no-such (see: banger run --help)\n"},
+		line{args: "run -q oci:/no/such true", code: exitBanger,
+			stderr: "banger: cannot read the OCI layout /no/such: …"},
 		line{args: "run -m x IMAGE", code: exitBanger,
 			stderr: "banger: --memory: \"x\" is not a size (write 512m, 2g or a number of MiB)\n"},
-		line{args: "run -it IMAGE sh", code: exitBanger, stderr: "banger: stdin is not a terminal (leave out -t)\n"},
+		line{args: "run -it IMAGE sh", code: exitBanger,
+			stderr: "banger: stdin is not a terminal (leave out -t)\n"},
 		line{args: "run --env-file /no/such IMAGE", code: exitBanger,
 			stderr: "banger: cannot read the env file: open /no/such: no such file or directory\n"},
 	)
@@ -102,11 +109,13 @@ func TestCreate(t *testing.T) {
 	h.check(
 		line{args: "create --name box IMAGE", code: 1, stderr: "banger: a VM called \"box\" exists already …"},
 		line{args: "create --cpus 0 IMAGE", code: 1, stderr: "banger: cpus is 0, but must be between 1 and …"},
-		line{args: "create", code: exitBanger, stderr: "banger: no image given (for example: banger create debian-bookworm)\n"},
+		line{args: "create", code: exitBanger,
+			stderr: "banger: no image given (for example: banger create debian-bookworm)\n"},
 	)
 	for flag, want := range map[string]string{"": banger.HiddenValue, "--show-env": "x"} {
 		var vms []banger.VM
-		hosttest.Check(t, json.Unmarshal([]byte(h.must(append([]string{"inspect", "box"}, strings.Fields(flag)...)...)), &vms))
+		args := append([]string{"inspect", "box"}, strings.Fields(flag)...)
+		hosttest.Check(t, json.Unmarshal([]byte(h.must(args...)), &vms))
 		if len(vms) != 1 || vms[0].ID != id || strings.Join(vms[0].Spec.Env, " ") != "SECRET="+want {
 			t.Errorf("inspect %s shows %+v", flag, vms)
 		}
@@ -148,13 +157,16 @@ func TestExec(t *testing.T) {
 		line{args: "exec -e A=1 -w /proc box sh -c 'echo $A $FROM $PWD'", stdout: "1 spec /proc\n"},
 		line{args: "exec box no-such", code: exitCommandAbsent,
 			stderr: "banger: there is no command \"no-such\" in the image's PATH\n"},
-		line{args: "exec box /etc/passwd", code: exitCannotRun, stderr: "banger: the command \"/etc/passwd\" cannot be run: …"},
+		line{args: "exec box /etc/passwd", code: exitCannotRun,
+			stderr: "banger: the command \"/etc/passwd\" cannot be run: …"},
 		line{args: "exec no true", code: exitBanger, stderr: noVM},
 		line{args: "exec box", code: exitBanger,
 			stderr: "banger: exec needs a VM and a command (see: banger exec --help)\n"},
 		line{args: "exec -it box sh", code: exitBanger, stderr: "banger: stdin is not a terminal (leave out -t)\n"},
-		line{args: "exec --env-file /no/such box sh", code: exitBanger, stderr: "banger: cannot read the env file: …"},
-		line{args: "exec --no-such", code: exitBanger, stderr: "banger: unknown flag: --no-such (see: banger exec --help)\n"},
+		line{args: "exec --env-file /no/such box sh", code: exitBanger,
+			stderr: "banger: cannot read the env file: …"},
+		line{args: "exec --no-such", code: exitBanger,
+			stderr: "banger: unknown flag: --no-such (see: banger exec --help)\n"},
 		line{args: "exec rest true", code: exitBanger,
 			stderr: "banger: cannot run a command in VM rest: it is created (start it: banger start rest)\n"},
 	)

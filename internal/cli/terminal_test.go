@@ -115,7 +115,8 @@ func TestExecOnATerminal(t *testing.T) {
 	h := newCLIHost(t)
 	h.box("box")
 	x := newTerminal(t)
-	wait := h.start(t.Context(), x, "exec", "-it", "box", "sh", "-c", "echo ready; read a; echo got $a; tty | grep -o pts")
+	const script = "echo ready; read a; echo got $a; tty | grep -o pts"
+	wait := h.start(t.Context(), x, "exec", "-it", "box", "sh", "-c", script)
 	x.await("ready")
 	x.typed("word\n")
 	x.await("got word")

@@ -18,7 +18,8 @@ func TestVerbs(t *testing.T) {
 	const booting = "boot: booting other (emulated: slow, and no isolation boundary)\nboot: other is running\n"
 	h.check(
 		line{args: "start other", stdout: "other\n", stderr: booting},
-		line{args: "start -q other", code: 1, stderr: "banger: cannot start VM other: it is running (see: banger ps)\n"},
+		line{args: "start -q other", code: 1,
+			stderr: "banger: cannot start VM other: it is running (see: banger ps)\n"},
 		line{args: "rename other box", code: 1, stderr: "banger: a VM called \"box\" exists already …"},
 		line{args: "rename box crate"},
 		line{args: "stop crate no", stdout: "crate\n", stderr: noVM, code: 1},
@@ -33,7 +34,8 @@ func TestVerbs(t *testing.T) {
 		line{args: "wait no", code: 1, stderr: noVM},
 		line{args: "rm no", code: 1, stderr: noVM},
 		line{args: "rm crate", stdout: "crate\n"},
-		line{args: "prune", code: 1, stderr: "banger: this needs a yes, and stdin is not a terminal (use --force)\n"},
+		line{args: "prune", code: 1,
+			stderr: "banger: this needs a yes, and stdin is not a terminal (use --force)\n"},
 		line{args: "prune --force", stdout: "other\n"},
 		line{args: "ps -aq"},
 	)
@@ -44,7 +46,8 @@ func TestRemoveOfARunningVM(t *testing.T) {
 	h := newCLIHost(t)
 	h.box("box")
 	h.check(
-		line{args: "rm box", code: 1, stderr: "banger: cannot remove VM box: it is running (stop it first, or use rm -f)\n"},
+		line{args: "rm box", code: 1,
+			stderr: "banger: cannot remove VM box: it is running (stop it first, or use rm -f)\n"},
 		line{args: "rm -f box", stdout: "box\n"},
 		line{args: "inspect box", stdout: "[]\n", code: 1, stderr: "banger: there is no VM called \"box\" …"},
 	)
@@ -80,8 +83,10 @@ func TestPs(t *testing.T) {
 		line{args: "vm ps -q -f state=created", stdout: rest + "\n"},
 		line{args: "ps -aq -f name=bo -f label=a", stdout: box + "\n"},
 		line{args: "ps -f nonsense", code: 1, stderr: "banger: \"nonsense\" is not a filter …"},
-		line{args: "ps --format yaml", code: 2, stderr: "banger: --format is \"yaml\", but must be table or json\n"},
-		line{args: "ps box", code: 2, stderr: "banger: unknown command \"box\" for \"banger ps\" (see: banger ps --help)\n"},
+		line{args: "ps --format yaml", code: 2,
+			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+		line{args: "ps box", code: 2,
+			stderr: "banger: unknown command \"box\" for \"banger ps\" (see: banger ps --help)\n"},
 	)
 	rows := strings.Split(h.must("ps", "-a"), "\n")
 	for i, want := range []string{
@@ -133,7 +138,8 @@ func TestLogs(t *testing.T) {
 		line{args: "logs box", stdout: "one\ntwo\nthree\n"},
 		line{args: "logs -n 1 box", stdout: "three\n"},
 		line{args: "logs -f -n 2 box", stdout: "two\nthree\n"},
-		line{args: "logs -n -1 box", code: 2, stderr: "banger: --tail is \"-1\", but must be a number of lines or all\n"},
+		line{args: "logs -n -1 box", code: 2,
+			stderr: "banger: --tail is \"-1\", but must be a number of lines or all\n"},
 		line{args: "logs no", code: 1, stderr: noVM},
 	)
 }
@@ -158,6 +164,7 @@ func TestStats(t *testing.T) {
 	}
 	h.check(
 		line{args: "stats rest", code: 1, stderr: "banger: cannot see the stats of VM rest: it is created …"},
-		line{args: "stats --format yaml", code: 2, stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+		line{args: "stats --format yaml", code: 2,
+			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
 	)
 }

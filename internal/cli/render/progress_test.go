@@ -74,7 +74,8 @@ func TestProgressElsewhere(t *testing.T) {
 
 // TestSeveralOperationsElsewhere checks that a plain line says which operation it is about.
 func TestSeveralOperationsElsewhere(t *testing.T) {
-	for quiet, want := range map[bool]string{false: "a: pull: fetching\nb: pull: fetching\nb: boot: box is running\n", true: ""} {
+	const plain = "a: pull: fetching\nb: pull: fetching\nb: boot: box is running\n"
+	for quiet, want := range map[bool]string{false: plain, true: ""} {
 		var out bytes.Buffer
 		g := NewGroup(&out, quiet, []string{"a", "b"})
 		a, b := g.Emit(0), g.Emit(1)
@@ -106,7 +107,8 @@ func TestSeveralOperationsOnATerminal(t *testing.T) {
 		}
 		for _, line := range lines[:2] {
 			line, ok := strings.CutPrefix(line, "\r\x1b[K")
-			if !ok || utf8.RuneCountInString(line) > 29 || strings.ContainsFunc(line, func(r rune) bool { return !text.Printable(r) }) {
+			broken := strings.ContainsFunc(line, func(r rune) bool { return !text.Printable(r) })
+			if !ok || broken || utf8.RuneCountInString(line) > 29 {
 				t.Errorf("frame %d has the line %q", i, line)
 			}
 		}

@@ -18,12 +18,13 @@ func TestEnv(t *testing.T) {
 		flags []string
 		want  string
 	}{
-		"nothing":                  {nil, nil, ""},
-		"a value":                  {nil, []string{"A=1=2"}, "A=1=2"},
-		"an empty value":           {nil, []string{"A="}, "A="},
-		"the shell's value":        {nil, []string{"OURS", "EMPTY"}, "OURS=shell=value|EMPTY="},
-		"what the shell has not":   {nil, []string{"NO_SUCH_VARIABLE", "A=1"}, "A=1"},
-		"a file":                   {[]string{"# no\n\n  # nor this\n A=1 \n\tOURS\nNO_SUCH_VARIABLE\n"}, nil, "A=1 |OURS=shell=value"},
+		"nothing":                {nil, nil, ""},
+		"a value":                {nil, []string{"A=1=2"}, "A=1=2"},
+		"an empty value":         {nil, []string{"A="}, "A="},
+		"the shell's value":      {nil, []string{"OURS", "EMPTY"}, "OURS=shell=value|EMPTY="},
+		"what the shell has not": {nil, []string{"NO_SUCH_VARIABLE", "A=1"}, "A=1"},
+		"a file": {[]string{"# no\n\n  # nor this\n A=1 \n\tOURS\nNO_SUCH_VARIABLE\n"}, nil,
+			"A=1 |OURS=shell=value"},
 		"no line end":              {[]string{"A=1"}, nil, "A=1"},
 		"flags behind files":       {[]string{"A=1\n", "A=2\n"}, []string{"A=3"}, "A=1|A=2|A=3"},
 		"a comment behind a value": {[]string{"A=1 # part of it\n"}, nil, "A=1 # part of it"},
@@ -71,9 +72,11 @@ func TestTheOrderOfRules(t *testing.T) {
 		change(&o)
 		return o
 	}
+	const all = "deny a.example|allow proxy.example tcp:80|allow b.example|allow 10.0.0.1|default deny"
 	for want, o := range map[string]Options{
-		"deny a.example|allow proxy.example tcp:80|allow b.example|allow 10.0.0.1|default deny": options(func(o *Options) {
-			o.Deny, o.Allow, o.Policy, o.Proxy = []string{"a.example"}, []string{"b.example"}, file, "http://proxy.example"
+		all: options(func(o *Options) {
+			o.Deny, o.Allow = []string{"a.example"}, []string{"b.example"}
+			o.Policy, o.Proxy = file, "http://proxy.example"
 		}),
 		"deny any udp|default allow": options(func(o *Options) { o.Deny = []string{"any udp"} }),
 		"allow a.example|default deny": options(func(o *Options) {
