@@ -4,6 +4,7 @@ SHELL := /bin/bash
 GO ?= go
 ARCH := $(shell $(GO) env GOARCH)
 export CGO_ENABLED := 0
+LDFLAGS = -s -w -X banger.build=$(shell ./scripts/version)
 
 .PHONY: help deps build double cross demo test test-slow test-power test-kvm test-cpu lab lint check bench bench-kvm clean
 
@@ -17,7 +18,7 @@ agent-%: ## build the guest agent of one architecture
 	@GOARCH=$* $(GO) build -trimpath -ldflags '-s -w' -o internal/daemon/embedded/agent-$* ./cmd/banger-agent
 
 build: agent-$(ARCH) ## build bin/banger
-	@$(GO) build -trimpath -ldflags '-s -w' -o bin/banger ./cmd/banger
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/banger ./cmd/banger
 
 double: ## build the stand-in for Firecracker and the tests that run in a guest
 	@$(GO) build -trimpath -o bin/double/firecracker ./internal/testing/double
@@ -27,7 +28,7 @@ double: ## build the stand-in for Firecracker and the tests that run in a guest
 	@$(GO) test -trimpath -c -o bin/double/cgroup.test ./internal/cgroup
 
 cross: agent-arm64 ## build for linux/arm64 too
-	@GOARCH=arm64 $(GO) build -trimpath -ldflags '-s -w' -o bin/banger-arm64 ./cmd/banger
+	@GOARCH=arm64 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/banger-arm64 ./cmd/banger
 
 demo: deps build ## boot a Debian image and run a command in it
 	@./scripts/demo
@@ -50,7 +51,7 @@ test-cpu: deps build double ## boots and cmpxchg16b on the CPU that emulated gue
 lab: deps build double ## a shell in a VM that can run VMs, with banger, Firecracker and the tests
 	@./scripts/lab
 
-lint: ## gofmt, vet, staticcheck
+lint: ## gofmt, vet, staticcheck, licenses, vulnerabilities
 	@./scripts/lint
 
 check: lint cross test ## what CI runs, beside a shard of test-slow

@@ -7,9 +7,6 @@
 // and imports no other package of this module.
 package banger
 
-// Version is the product's version, shown by `banger version`.
-const Version = "0.1.0"
-
 // APIVersion is the version of the daemon's HTTP API; a client and a daemon
 // whose numbers differ refuse to talk.
 const APIVersion = 1

@@ -1,6 +1,9 @@
 package banger
 
-import "time"
+import (
+	"regexp"
+	"time"
+)
 
 // Event is one line of progress, streamed as NDJSON by long requests. The last event of a successful request carries
 // its result (VM, Image, Images or Kernel). The last event of a failed request carries Error.
@@ -29,3 +32,24 @@ type Emit func(Event)
 
 // Discard is an Emit that drops everything.
 func Discard(Event) {}
+
+// Change is one line of the daemon's event stream: the whole state, a VM that has changed or is new, or a VM that is
+// gone.
+type Change struct {
+	Cursor  string `json:"cursor"` // a client that was cut off goes on behind it
+	VM      *VM    `json:"vm,omitempty"`
+	Removed string `json:"removed,omitempty"` // the id of a VM that is gone
+	State   bool   `json:"state,omitempty"`   // VMs are all there are; what the client knew before is void
+	VMs     []VM   `json:"vms,omitempty"`
+}
+
+// CheckCursor returns an error if text cannot be the cursor of a Change. "" is good: it is before all changes.
+func CheckCursor(text string) error {
+	if text != "" && !cursorForm.MatchString(text) {
+		return Errorf(CodeInvalid, "since is %.40q, which is not a cursor", text).
+			WithHint("leave it out to begin with the whole state")
+	}
+	return nil
+}
+
+var cursorForm = regexp.MustCompile(`^[0-9a-f]{12}-[0-9]{1,20}$`)

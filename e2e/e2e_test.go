@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -105,9 +106,51 @@ func prepare(base string) (string, error) {
 	return state, os.Remove(filepath.Join(state, "dns.port"))
 }
 
+// onlyDiffering is set to 1 to run only the stories that differ as root, which say so in a comment. scripts/test runs all
+// stories as an ordinary user.
+const onlyDiffering = "BANGER_E2E_ONLY_DIFFERING"
+
+// stories returns the files of the stories to run.
+func stories(t *testing.T) (files []string) {
+	t.Helper()
+	all, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(all) == 0 {
+		t.Fatalf("there are no stories: %v", err)
+	}
+	for _, file := range all {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if os.Getenv(onlyDiffering) != "1" || strings.Contains(string(text), "\n# As root too: ") {
+			files = append(files, file)
+		}
+	}
+	return files
+}
+
+// emulated reports whether banger emulates guests here, because KVM does not work or is switched off.
+var emulated = sync.OnceValues(func() (bool, error) {
+	w, err := newWorld()
+	if err != nil {
+		return false, err
+	}
+	defer w.close()
+	if err := w.command(context.Background(), "ps").Run(); err != nil { // it starts the daemon
+		return false, err
+	}
+	out, err := w.command(context.Background(), "version", "--format", "json").Output()
+	if err != nil {
+		return false, err
+	}
+	var v struct{ Daemon struct{ KVM string } }
+	err = json.Unmarshal(out, &v)
+	return v.Daemon.KVM != "usable", err
+})
+
 func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Files:               stories(t),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
@@ -141,6 +184,8 @@ func TestStories(t *testing.T) {
 				return os.Geteuid() == 0, nil
 			case "kvm":
 				return os.Getenv(realFirecracker) != "", nil
+			case "emulated":
+				return emulated()
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

@@ -113,7 +113,7 @@ func (r run) do(t *testing.T, kind kind) (failures []string) {
 	if r.NoSync && len(failures) > 0 {
 		t.Logf("without fsync, for example: %.400s", failures[0])
 	}
-	if len(failures) == 0 || r.NoSync {
+	if len(failures) == 0 && os.Getenv("KEEP") == "" || r.NoSync {
 		return failures
 	}
 	for _, f := range failures {

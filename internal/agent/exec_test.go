@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -174,17 +175,19 @@ func TestManyCommands(t *testing.T) {
 func TestImproperRequests(t *testing.T) {
 	a := agenttest.Start(t)
 	for _, tt := range []struct {
-		name, message string
-		typ           banger.FrameType
-		payload       string
+		name    string
+		code    banger.Code
+		message string
+		typ     banger.FrameType
+		payload string
 	}{
-		{"not a request", "no request", banger.FrameStdin, "{}"},
-		{"no JSON", "no request", banger.FrameRequest, "{"},
-		{"no operation", `no operation ""`, banger.FrameRequest, "{}"},
-		{"unknown operation", `no operation "dance"`, banger.FrameRequest, `{"op":"dance"}`},
-		{"exec of nothing", "no command", banger.FrameRequest, `{"op":"exec"}`},
-		{"start of nothing", "no command", banger.FrameRequest, `{"op":"start"}`},
-		{"configure with nothing", "without a configuration", banger.FrameRequest, `{"op":"configure"}`},
+		{"not a request", "", "no request", banger.FrameStdin, "{}"},
+		{"no JSON", "", "no request", banger.FrameRequest, "{"},
+		{"no operation", "", `names no operation`, banger.FrameRequest, "{}"},
+		{"unknown operation", banger.CodeVersion, `no operation "dance"`, banger.FrameRequest, `{"op":"dance"}`},
+		{"exec of nothing", "", "no command", banger.FrameRequest, `{"op":"exec"}`},
+		{"start of nothing", "", "no command", banger.FrameRequest, `{"op":"start"}`},
+		{"configure with nothing", "", "without a configuration", banger.FrameRequest, `{"op":"configure"}`},
 	} {
 		conn, err := a.Dial(t.Context())
 		if err != nil {
@@ -192,7 +195,7 @@ func TestImproperRequests(t *testing.T) {
 		}
 		r := agenttest.NewRunning(t, conn)
 		r.Send(tt.typ, []byte(tt.payload))
-		if res := r.Finish(); res.Err == nil || res.Err.Code != banger.CodeInvalid ||
+		if res := r.Finish(); res.Err == nil || res.Err.Code != cmp.Or(tt.code, banger.CodeInvalid) ||
 			!strings.Contains(res.Err.Message, tt.message) {
 			t.Errorf("%s: got %+v", tt.name, res.Err)
 		}

@@ -125,7 +125,7 @@ func TestCopiesThatFail(t *testing.T) {
 		"a file into a file": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir + "/deep/big"), Into: true},
 			tarOfOne(t), banger.CodeInvalid, "not a directory"},
 		"no tar": {banger.FileRequest{Op: banger.FileExtract, Path: []byte(dir)}, agenttest.Noise(5 << 20),
-			banger.CodeInvalid, "no header of a tar"},
+			banger.CodeInvalid, "one of its headers is not valid"},
 	} {
 		r := startCopy(t, a, c.r)
 		if c.stdin != nil {

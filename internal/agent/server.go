@@ -38,6 +38,11 @@ type server struct {
 	clockSets    int64 // how often the host has set the clock
 }
 
+// capabilities are the operations that handle serves.
+var capabilities = []string{guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart,
+	guest.OpWait, guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts,
+	guest.OpOwner, guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown}
+
 // newServer returns the server of a system, whose commands run in group.
 func newServer(sys system, group *command.Group) *server {
 	s := &server{system: sys, commands: command.NewReaper(group), mainUp: make(chan struct{})}
@@ -105,12 +110,15 @@ func info() guest.Info {
 	unix.Sysinfo(&si)
 	var ts unix.Timespec
 	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return guest.Info{Version: guest.Version, Kernel: boot.KernelRelease(), UptimeMillis: ts.Nano() / 1e6}
+	return guest.Info{Version: guest.Version, Oldest: guest.Oldest, Capabilities: capabilities,
+		Kernel: boot.KernelRelease(), UptimeMillis: ts.Nano() / 1e6}
 }
 
 // simple serves the requests that need nothing but an answer.
 func (s *server) simple(req guest.Request) error {
 	switch req.Op {
+	case "":
+		return banger.Errorf(banger.CodeInvalid, "the request names no operation")
 	case guest.OpPing, guest.OpShutdown:
 		return nil
 	case guest.OpConfigure:
@@ -126,7 +134,8 @@ func (s *server) simple(req guest.Request) error {
 		}
 		return main.Signal(syscall.Signal(req.Signal))
 	}
-	return banger.Errorf(banger.CodeInvalid, "the agent knows no operation %q", req.Op)
+	return banger.Errorf(banger.CodeVersion, "the agent of this VM knows no operation %.40q", req.Op).
+		WithHint("the VM runs with an earlier agent; a stop and a start give it this one")
 }
 
 // configure is idempotent: the host asks again when its first answer was lost.

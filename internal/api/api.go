@@ -35,6 +35,9 @@ type Inventory interface {
 	Get(ref string) (banger.VM, error)
 	List(keep func(banger.VM) bool) []banger.VM
 	Wait(ctx context.Context, ref string) (banger.VM, error)
+	// Watch calls emit with what happens to VMs behind the cursor since, until ctx or emit ends it. If since is empty, or
+	// changes behind it were missed, it first emits the whole state. It returns the error of emit.
+	Watch(ctx context.Context, since string, emit func(banger.Change) error) error
 }
 
 // Guests gives access to the inside of running VMs.

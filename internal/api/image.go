@@ -1,12 +1,15 @@
 package api
 
 import (
+	"context"
+	"io"
 	"net/http"
+	"net/url"
 
 	"banger"
 )
 
-func (s *Server) listImages(w http.ResponseWriter, req *http.Request) error {
+func listImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 	check := req.URL.Query().Get("check") == "true"
 	return writeList(w, func() ([]banger.Image, error) {
 		if check {
@@ -16,7 +19,7 @@ func (s *Server) listImages(w http.ResponseWriter, req *http.Request) error {
 	})
 }
 
-func (s *Server) pullImage(w http.ResponseWriter, req *http.Request) error {
+func pullImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body pullRequest
 	if err := decode(req, &body); err != nil {
 		return err
@@ -27,7 +30,7 @@ func (s *Server) pullImage(w http.ResponseWriter, req *http.Request) error {
 	})
 }
 
-func (s *Server) pushImage(w http.ResponseWriter, req *http.Request) error {
+func pushImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body pushRequest
 	if err := decode(req, &body); err != nil {
 		return err
@@ -38,7 +41,7 @@ func (s *Server) pushImage(w http.ResponseWriter, req *http.Request) error {
 	})
 }
 
-func (s *Server) commitVM(w http.ResponseWriter, req *http.Request) error {
+func commitVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body commitRequest
 	if err := decode(req, &body); err != nil {
 		return err
@@ -49,7 +52,7 @@ func (s *Server) commitVM(w http.ResponseWriter, req *http.Request) error {
 	})
 }
 
-func (s *Server) registerImage(w http.ResponseWriter, req *http.Request) error {
+func registerImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body registerRequest
 	if err := decode(req, &body); err != nil {
 		return err
@@ -61,7 +64,7 @@ func (s *Server) registerImage(w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, img)
 }
 
-func (s *Server) promoteImage(w http.ResponseWriter, req *http.Request) error {
+func promoteImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body promoteRequest
 	if err := decode(req, &body); err != nil {
 		return err
@@ -73,7 +76,7 @@ func (s *Server) promoteImage(w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, img)
 }
 
-func (s *Server) tagImage(w http.ResponseWriter, req *http.Request) error {
+func tagImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body tagRequest
 	if err := decode(req, &body); err != nil {
 		return err
@@ -85,7 +88,7 @@ func (s *Server) tagImage(w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, img)
 }
 
-func (s *Server) getImage(w http.ResponseWriter, req *http.Request) error {
+func getImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	img, err := s.Images.Image(req.URL.Query().Get("reference"))
 	if err != nil {
 		return err
@@ -93,13 +96,13 @@ func (s *Server) getImage(w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, img)
 }
 
-func (s *Server) imageHistory(w http.ResponseWriter, req *http.Request) error {
+func imageHistory(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return writeList(w, func() ([]banger.ImageStep, error) {
 		return s.Images.ImageHistory(req.Context(), req.URL.Query().Get("reference"))
 	})
 }
 
-func (s *Server) removeImage(w http.ResponseWriter, req *http.Request) error {
+func removeImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err := s.Images.RemoveImage(req.URL.Query().Get("reference")); err != nil {
 		return err
 	}
@@ -109,7 +112,7 @@ func (s *Server) removeImage(w http.ResponseWriter, req *http.Request) error {
 
 // saveImages answers with a tar. A failure in the middle cuts the connection. The client then does not take a partial
 // tar for a complete one.
-func (s *Server) saveImages(w http.ResponseWriter, req *http.Request) error {
+func saveImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 	write, err := s.Transfers.SaveImages(req.URL.Query()["reference"])
 	if err != nil {
 		return err
@@ -122,18 +125,18 @@ func (s *Server) saveImages(w http.ResponseWriter, req *http.Request) error {
 	return nil
 }
 
-func (s *Server) loadImages(w http.ResponseWriter, req *http.Request) error {
+func loadImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
 		list, err := s.Transfers.LoadImages(req.Context(), req.Body, emit)
 		return banger.Event{Images: list}, err
 	})
 }
 
-func (s *Server) imageUsage(w http.ResponseWriter, _ *http.Request) error {
+func imageUsage(s *Server, w http.ResponseWriter, _ *http.Request) error {
 	return writeList(w, s.Images.ImageUsage)
 }
 
-func (s *Server) pruneImages(w http.ResponseWriter, req *http.Request) error {
+func pruneImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body pruneRequest
 	if err := decode(req, &body); err != nil {
 		return err
@@ -143,4 +146,96 @@ func (s *Server) pruneImages(w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	return writeJSON(w, p)
+}
+
+// PullImage fetches and converts an image.
+func (c imageClient) PullImage(ctx context.Context, ref, platform string, emit banger.Emit) (banger.Image, error) {
+	return c.streamImage(ctx, "/v1/images/pull", pullRequest{ref, platform}, emit)
+}
+
+// PushImage writes an image to the registry in its name.
+func (c imageClient) PushImage(ctx context.Context, ref string, emit banger.Emit) (banger.Image, error) {
+	return c.streamImage(ctx, "/v1/images/push", pushRequest{ref}, emit)
+}
+
+// CommitVM makes an image from the changes in a running VM.
+func (c imageClient) CommitVM(ctx context.Context, vm, target string, note banger.CommitNote,
+	emit banger.Emit) (banger.Image, error) {
+	return c.streamImage(ctx, vmPath(vm, "commit"), commitRequest{target, note}, emit)
+}
+
+func (c imageClient) streamImage(ctx context.Context, path string, body any, emit banger.Emit) (banger.Image, error) {
+	e, err := c.stream(ctx, path, nil, body, emit)
+	if err != nil || e.Image == nil {
+		return banger.Image{}, err
+	}
+	return *e.Image, nil
+}
+
+// Images returns all images. With check, the daemon asks their registries and sets Moved.
+func (c imageClient) Images(ctx context.Context, check bool) (list []banger.Image, err error) {
+	query := url.Values{}
+	if check {
+		query.Set("check", "true")
+	}
+	return list, c.call(ctx, "GET", "/v1/images", query, nil, &list)
+}
+
+// Image returns one image.
+func (c imageClient) Image(ctx context.Context, ref string) (img banger.Image, err error) {
+	return img, c.call(ctx, "GET", "/v1/image", url.Values{"reference": {ref}}, nil, &img)
+}
+
+// ImageHistory returns how an image was built, newest step first.
+func (c imageClient) ImageHistory(ctx context.Context, ref string) (list []banger.ImageStep, err error) {
+	return list, c.call(ctx, "GET", "/v1/image/history", url.Values{"reference": {ref}}, nil, &list)
+}
+
+// RegisterImage makes an image from an ext4 file of the host.
+func (c imageClient) RegisterImage(ctx context.Context, name, rootfs, kernel string) (img banger.Image, err error) {
+	return img, c.call(ctx, "POST", "/v1/images/register", nil, registerRequest{name, rootfs, kernel}, &img)
+}
+
+// PromoteImage copies a registered file into the store.
+func (c imageClient) PromoteImage(ctx context.Context, ref string) (img banger.Image, err error) {
+	return img, c.call(ctx, "POST", "/v1/images/promote", nil, promoteRequest{ref}, &img)
+}
+
+// TagImage gives an image another name.
+func (c imageClient) TagImage(ctx context.Context, source, target string) (img banger.Image, err error) {
+	return img, c.call(ctx, "POST", "/v1/images/tag", nil, tagRequest{source, target}, &img)
+}
+
+// SaveImages writes images to w as one tar. After an error, w holds a part of the tar.
+func (c imageClient) SaveImages(ctx context.Context, refs []string, w io.Writer) error {
+	resp, err := c.send(ctx, "GET", "/v1/images/save", url.Values{"reference": refs}, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return banger.Errorf(banger.CodeUnavailable, "cannot save the images: %w", err)
+	}
+	return nil
+}
+
+// LoadImages imports the images of an archive.
+func (c imageClient) LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error) {
+	e, err := c.stream(ctx, "/v1/images/load", nil, r, emit)
+	return e.Images, err
+}
+
+// ImageUsage returns the space that each image takes.
+func (c imageClient) ImageUsage(ctx context.Context) (list []banger.ImageUsage, err error) {
+	return list, c.call(ctx, "GET", "/v1/images/usage", nil, nil, &list)
+}
+
+// PruneImages removes images and blobs that are not needed. With dryRun it only reports them.
+func (c imageClient) PruneImages(ctx context.Context, all, dryRun bool) (p banger.Pruned, err error) {
+	return p, c.call(ctx, "POST", "/v1/images/prune", nil, pruneRequest{all, dryRun}, &p)
+}
+
+// RemoveImage deletes an image.
+func (c imageClient) RemoveImage(ctx context.Context, ref string) error {
+	return c.call(ctx, "DELETE", "/v1/image", url.Values{"reference": {ref}}, nil, nil)
 }

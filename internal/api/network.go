@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -13,12 +12,12 @@ import (
 	"banger"
 )
 
-func (s *Server) listPorts(w http.ResponseWriter, req *http.Request) error {
+func listPorts(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return writeList(w,
 		func() ([]banger.Listener, error) { return s.Connections.Ports(req.Context(), req.PathValue("vm")) })
 }
 
-func (s *Server) addForward(w http.ResponseWriter, req *http.Request) error {
+func addForward(s *Server, w http.ResponseWriter, req *http.Request) error {
 	f, err := decodeForward(req)
 	if err == nil {
 		f, err = s.Connections.AddForward(req.Context(), req.PathValue("vm"), f)
@@ -29,7 +28,7 @@ func (s *Server) addForward(w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, f)
 }
 
-func (s *Server) removeForward(w http.ResponseWriter, req *http.Request) error {
+func removeForward(s *Server, w http.ResponseWriter, req *http.Request) error {
 	f, err := decodeForward(req)
 	if err == nil {
 		err = s.Connections.RemoveForward(req.Context(), req.PathValue("vm"), f)
@@ -48,7 +47,7 @@ func decodeForward(req *http.Request) (f banger.Forward, err error) {
 	return f, f.Check()
 }
 
-func (s *Server) setPolicy(w http.ResponseWriter, req *http.Request) error {
+func setPolicy(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var p banger.Policy
 	if err := decode(req, &p); err != nil {
 		return err
@@ -57,7 +56,7 @@ func (s *Server) setPolicy(w http.ResponseWriter, req *http.Request) error {
 	return answerVM(w, vm, err)
 }
 
-func (s *Server) denials(w http.ResponseWriter, req *http.Request) error {
+func denials(s *Server, w http.ResponseWriter, req *http.Request) error {
 	q := req.URL.Query()
 	tail, err := tailOf(q)
 	if err != nil {
@@ -89,28 +88,28 @@ func tailOf(q url.Values) (int, error) {
 }
 
 // Ports returns the listening sockets of a running guest.
-func (c *Client) Ports(ctx context.Context, ref string) (list []banger.Listener, err error) {
+func (c networkClient) Ports(ctx context.Context, ref string) (list []banger.Listener, err error) {
 	return list, c.call(ctx, "GET", vmPath(ref, "ports"), nil, nil, &list)
 }
 
 // AddForward adds a forward and returns it with the port that was chosen.
-func (c *Client) AddForward(ctx context.Context, ref string, f banger.Forward) (got banger.Forward, err error) {
+func (c networkClient) AddForward(ctx context.Context, ref string, f banger.Forward) (got banger.Forward, err error) {
 	return got, c.call(ctx, "POST", vmPath(ref, "forwards"), nil, f, &got)
 }
 
 // RemoveForward ends a forward.
-func (c *Client) RemoveForward(ctx context.Context, ref string, f banger.Forward) error {
+func (c networkClient) RemoveForward(ctx context.Context, ref string, f banger.Forward) error {
 	return c.call(ctx, "DELETE", vmPath(ref, "forwards"), nil, f, nil)
 }
 
 // SetPolicy replaces the policy of a VM.
-func (c *Client) SetPolicy(ctx context.Context, ref string, p banger.Policy) (vm banger.VM, err error) {
+func (c networkClient) SetPolicy(ctx context.Context, ref string, p banger.Policy) (vm banger.VM, err error) {
 	return vm, c.call(ctx, "PUT", vmPath(ref, "policy"), nil, p, &vm)
 }
 
 // Denials calls tell with the last tail denials of a VM's policy (all if tail is negative). With follow, it also
 // calls tell with new ones until the VM or ctx ends.
-func (c *Client) Denials(ctx context.Context, ref string, tail int, follow bool, tell func(banger.Denial)) error {
+func (c networkClient) Denials(ctx context.Context, ref string, tail int, follow bool, tell func(banger.Denial)) error {
 	q := url.Values{"follow": {strconv.FormatBool(follow)}}
 	if tail >= 0 {
 		q.Set("tail", strconv.Itoa(tail))
@@ -120,15 +119,76 @@ func (c *Client) Denials(ctx context.Context, ref string, tail int, follow bool,
 		return err
 	}
 	defer resp.Body.Close()
-	d := json.NewDecoder(bufio.NewReader(resp.Body))
-	for {
-		var n banger.Denial
-		switch err := d.Decode(&n); {
-		case ctx.Err() != nil || errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return banger.Errorf(banger.CodeUnavailable, "the daemon went away: %w", err).WithHint("see: banger daemon status")
-		}
-		tell(n)
+	return readLines(ctx, json.NewDecoder(bufio.NewReader(resp.Body)), tell)
+}
+
+// connectRequest is the body of PUT /v1/vms/{vm}/network.
+type connectRequest struct {
+	Network string `json:"network"`
+}
+
+func listNetworks(s *Server, w http.ResponseWriter, req *http.Request) error {
+	return writeList(w, func() ([]banger.Network, error) { return s.Networks.Networks(req.Context()) })
+}
+
+func createNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
+	var n banger.Network
+	if err := decode(req, &n); err != nil {
+		return err
 	}
+	n, err := s.Networks.CreateNetwork(req.Context(), n)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, n)
+}
+
+func getNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
+	n, err := s.Networks.Network(req.Context(), req.PathValue("network"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, n)
+}
+
+func removeNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
+	if err := s.Networks.RemoveNetwork(req.Context(), req.PathValue("network")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func connectNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
+	var c connectRequest
+	if err := decode(req, &c); err != nil {
+		return err
+	}
+	vm, err := s.Connections.ConnectNetwork(req.Context(), req.PathValue("vm"), c.Network)
+	return answerVM(w, vm, err)
+}
+
+// Networks returns all bridge networks.
+func (c networkClient) Networks(ctx context.Context) (list []banger.Network, err error) {
+	return list, c.call(ctx, "GET", "/v1/networks", nil, nil, &list)
+}
+
+// CreateNetwork makes a network. If subnet is empty, the daemon chooses one.
+func (c networkClient) CreateNetwork(ctx context.Context, name, subnet string) (n banger.Network, err error) {
+	return n, c.call(ctx, "POST", "/v1/networks", nil, banger.Network{Name: name, Subnet: subnet}, &n)
+}
+
+// Network returns one network.
+func (c networkClient) Network(ctx context.Context, name string) (n banger.Network, err error) {
+	return n, c.call(ctx, "GET", "/v1/networks/"+url.PathEscape(name), nil, nil, &n)
+}
+
+// RemoveNetwork deletes a network that no VM uses.
+func (c networkClient) RemoveNetwork(ctx context.Context, name string) error {
+	return c.call(ctx, "DELETE", "/v1/networks/"+url.PathEscape(name), nil, nil, nil)
+}
+
+// ConnectNetwork gives a VM at rest another network.
+func (c networkClient) ConnectNetwork(ctx context.Context, ref, network string) (vm banger.VM, err error) {
+	return vm, c.call(ctx, "PUT", vmPath(ref, "network"), nil, connectRequest{network}, &vm)
 }

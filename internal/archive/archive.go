@@ -1,6 +1,5 @@
 // Package archive converts files into a tar and a tar into files. It is used at both ends of `banger cp`: in the
-// guest's agent and in the user's CLI. The tar is POSIX pax. Files with holes are in GNU tar's sparse format 1.0,
-// so holes are not sent.
+// guest's agent and in the user's CLI. The package pax has the format of the tar, in which holes are not sent.
 //
 // What is extracted is hostile: nothing outside the destination is ever written, whatever an archive contains and
 // whatever happens in the destination meanwhile (see Extract). Memory does not grow with the number of entries.
@@ -20,21 +19,10 @@ import (
 
 // Limits on an archive.
 const (
-	maxName   = banger.MaxPath // bytes of an entry's name
-	maxDepth  = 1000           // directories above an entry
-	maxPAX    = 1 << 20        // bytes of an entry's pax records
-	maxSparse = 16 << 10       // pieces of a file with holes
-	maxLinks  = 1 << 20        // files that will get more names
-	maxMade   = 1 << 22        // files of a foreign archive that hard links may refer to
-	blockSize = 512
-)
-
-// Prefixes of pax records.
-const (
-	xattrRecord  = "SCHILY.xattr."
-	sparseRecord = "GNU.sparse."
-	// Write adds this comment (pax, IEEE Std 1003.1) to a file that has several names. Other programs ignore it.
-	linksComment = "banger links="
+	maxName  = banger.MaxPath // bytes of an entry's name
+	maxDepth = 1000           // directories above an entry
+	maxLinks = 1 << 20        // files that will get more names
+	maxMade  = 1 << 22        // files of a foreign archive that hard links may refer to
 )
 
 // procPath returns a path of an open descriptor, for calls that need a path.
@@ -58,9 +46,4 @@ func failure(doing, name string, err error) error {
 		code = banger.CodeInvalid
 	}
 	return banger.Errorf(code, "%s %.300q: %w", doing, name, err)
-}
-
-// refuse returns the error for an entry that breaks a rule.
-func refuse(name, format string, args ...any) *banger.Error {
-	return banger.Errorf(banger.CodeInvalid, "the archive's entry %.300q "+format, append([]any{name}, args...)...)
 }

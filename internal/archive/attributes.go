@@ -4,21 +4,23 @@ import (
 	"errors"
 	"path"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
 // level is a directory that gets its attributes once everything in it is written.
 type level struct {
 	end   int // of its path in extractor.path
-	h     *header
+	h     *pax.Header
 	mtime unix.Timespec // if h is nil: the time that the directory had before entries were added
 }
 
 // directory makes a directory, or enters an existing one.
-func (x *extractor) directory(dir int, name, base string, h *header) error {
+func (x *extractor) directory(dir int, name, base string, h *pax.Header) error {
 	err := unix.Mkdirat(dir, base, 0o700)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
@@ -28,7 +30,7 @@ func (x *extractor) directory(dir int, name, base string, h *header) error {
 	}
 	fd, err := unix.Openat(dir, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return refuse(h.name, "is a directory where there is something else")
+		return pax.Refuse(h.Name, "is a directory, but something else has its name")
 	}
 	if err != nil {
 		return err
@@ -55,6 +57,7 @@ func (x *extractor) reenter(fd int) error {
 	return nil
 }
 
+// before reports whether a is earlier than b.
 func before(a, b unix.Timespec) bool { return a.Sec < b.Sec || a.Sec == b.Sec && a.Nsec < b.Nsec }
 
 // leave completes the directories that do not contain name.
@@ -73,6 +76,7 @@ func (x *extractor) leave(name string) error {
 	return nil
 }
 
+// complete sets the attributes of a directory.
 func (x *extractor) complete(at string, l level) error {
 	fd, err := x.beneath(at, unix.O_DIRECTORY)
 	if err != nil {
@@ -82,13 +86,13 @@ func (x *extractor) complete(at string, l level) error {
 	if l.h != nil {
 		return x.attributes(fd, l.h)
 	}
-	return lost(&x.report.Times, setTime(fd, l.mtime))
+	return countRefused(&x.report.Times, setTime(fd, l.mtime))
 }
 
 // attributes sets the attributes of a file, directory or node from h. The order matters: a change of the owner
 // removes setuid and capabilities.
-func (x *extractor) attributes(fd int, h *header) error {
-	mode, before := h.mode, x.report.Owners
+func (x *extractor) attributes(fd int, h *pax.Header) error {
+	mode, before := h.Mode, x.report.Owners
 	if !x.opts.Rights && x.dropRights(h) {
 		mode &^= 0o6000
 		x.report.Rights++
@@ -100,21 +104,21 @@ func (x *extractor) attributes(fd int, h *header) error {
 		mode &^= 0o6000
 		x.report.Modes++
 	}
-	if len(h.xattrs) > 0 {
+	if len(h.Xattrs) > 0 {
 		if err := x.setXattrs(procPath(fd), h, unix.Setxattr); err != nil {
 			return err
 		}
 	}
-	if err := x.setMode(fd, h.kind, mode); err != nil {
+	if err := x.setMode(fd, h.Kind, mode); err != nil {
 		return err
 	}
-	return lost(&x.report.Times, setTime(fd, h.timespec()))
+	return countRefused(&x.report.Times, setTime(fd, timespec(h.Mtime)))
 }
 
 // linkAttributes sets those attributes that a symlink can have.
-func (x *extractor) linkAttributes(fd int, at string, h *header) error {
+func (x *extractor) linkAttributes(fd int, at string, h *pax.Header) error {
 	if !x.opts.Rights {
-		h.mode = 0o777 // the only mode of a symlink
+		h.Mode = 0o777 // the only mode of a symlink
 		x.dropRights(h)
 	}
 	if err := x.owner(fd, h); err != nil {
@@ -123,7 +127,7 @@ func (x *extractor) linkAttributes(fd int, at string, h *header) error {
 	if err := x.setXattrs(at, h, unix.Lsetxattr); err != nil {
 		return err
 	}
-	return lost(&x.report.Times, setTime(fd, h.timespec()))
+	return countRefused(&x.report.Times, setTime(fd, timespec(h.Mtime)))
 }
 
 // Attributes that grant rights beyond those of a mode: to those who run a file, and for files that are made in a
@@ -134,43 +138,44 @@ const (
 )
 
 // dropRights removes from h the attributes that grant rights, and reports whether setuid, setgid or capabilities
-// are lost. It also removes attributes of root's name spaces, which programs trust.
-func (x *extractor) dropRights(h *header) bool {
-	lost := h.mode&0o6000 != 0
+// were among them. It also removes attributes of root's name spaces, which programs trust.
+func (x *extractor) dropRights(h *pax.Header) bool {
+	dropped := h.Mode&0o6000 != 0
 	if x.opts.NoXattrs {
-		return lost
+		return dropped
 	}
-	for name := range h.xattrs {
+	for name := range h.Xattrs {
 		switch {
 		case name == capabilities:
-			lost = true
+			dropped = true
 		case name == defaultACL, strings.HasPrefix(name, "security."), strings.HasPrefix(name, "trusted."):
 			x.report.Attributes++
 		default:
 			continue
 		}
-		delete(h.xattrs, name)
+		delete(h.Xattrs, name)
 	}
-	return lost
+	return dropped
 }
 
-func (x *extractor) owner(fd int, h *header) error {
+// owner sets the owner, if owners are kept.
+func (x *extractor) owner(fd int, h *pax.Header) error {
 	if !x.opts.Owners {
 		return nil
 	}
-	return lost(&x.report.Owners, unix.Fchownat(fd, "", int(h.uid), int(h.gid), unix.AT_EMPTY_PATH))
+	return countRefused(&x.report.Owners, unix.Fchownat(fd, "", int(h.UID), int(h.GID), unix.AT_EMPTY_PATH))
 }
 
 // setMode sets the mode. The kernel silently drops setgid for a process that is not in the group.
 func (x *extractor) setMode(fd int, kind byte, mode uint32) error {
 	var err error
-	if kind == typeFile {
+	if kind == pax.KindFile {
 		err = unix.Fchmod(fd, mode)
 	} else { // the descriptor is only a path
 		err = unix.Chmod(procPath(fd), mode)
 	}
 	if err != nil || mode&0o6000 == 0 {
-		return lost(&x.report.Modes, err)
+		return countRefused(&x.report.Modes, err)
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
@@ -180,16 +185,17 @@ func (x *extractor) setMode(fd int, kind byte, mode uint32) error {
 	return err
 }
 
-func (x *extractor) setXattrs(at string, h *header, set func(string, string, []byte, int) error) error {
+// setXattrs sets the extended attributes of the file at a path.
+func (x *extractor) setXattrs(at string, h *pax.Header, set func(string, string, []byte, int) error) error {
 	if x.opts.NoXattrs {
 		return nil
 	}
-	for name, value := range h.xattrs {
+	for name, value := range h.Xattrs {
 		err := error(unix.EPERM)
 		if !isMachines(name) && !strings.HasPrefix(name, "trusted.overlay.") {
 			err = set(at, name, []byte(value), 0)
 		}
-		if err := lost(&x.report.Attributes, err); err != nil {
+		if err := countRefused(&x.report.Attributes, err); err != nil {
 			return banger.Errorf(banger.CodeInternal, "setting the attribute %.100q: %w", name, err)
 		}
 	}
@@ -205,8 +211,8 @@ func isMachines(name string) bool {
 	return strings.HasPrefix(name, "security.SMACK")
 }
 
-// lost counts err if the system does not permit the operation here. It returns other errors.
-func lost(count *int64, err error) error {
+// countRefused counts err if the system does not permit the operation here. It returns other errors.
+func countRefused(count *int64, err error) error {
 	for _, e := range []error{unix.EPERM, unix.EACCES, unix.ENOTSUP, unix.EINVAL, unix.ERANGE, unix.E2BIG, unix.EROFS} {
 		if errors.Is(err, e) {
 			*count++
@@ -216,10 +222,12 @@ func lost(count *int64, err error) error {
 	return err
 }
 
-func (h *header) timespec() unix.Timespec {
-	return unix.Timespec{Sec: h.mtime.Unix(), Nsec: int64(h.mtime.Nanosecond())}
+// timespec returns a time in the form of system calls.
+func timespec(t time.Time) unix.Timespec {
+	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
 }
 
+// setTime sets the time of the last change of the content.
 func setTime(fd int, mtime unix.Timespec) error {
 	return unix.UtimesNanoAt(fd, "", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}, unix.AT_EMPTY_PATH)
 }

@@ -51,6 +51,7 @@ func (b *bulk) begin(fd int, at int64) error {
 	return nil
 }
 
+// setDirect turns the bypass of the page cache on, if the file system allows it, or off.
 func (b *bulk) setDirect(on bool) {
 	flags := 0
 	if on {
@@ -60,6 +61,7 @@ func (b *bulk) setDirect(on bool) {
 	b.direct = on && err == nil
 }
 
+// write adds p to the file.
 func (b *bulk) write(p []byte) error {
 	for len(p) > 0 {
 		to := &b.bufs[b.cur]
@@ -155,6 +157,7 @@ func (b *bulk) rest(p []byte, at int64) error {
 	return writeAt(b.fd, p, at)
 }
 
+// close frees the buffers.
 func (b *bulk) close() {
 	b.queue.close()
 	for _, p := range b.bufs {

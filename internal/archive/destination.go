@@ -68,7 +68,7 @@ func destination(dst string, isDir bool, name string) (dir int, base string, err
 func overFile(dst string, mode uint32, isDir, slash bool) error {
 	switch {
 	case isDir:
-		return banger.Errorf(banger.CodeInvalid, "a directory cannot take the place of %q, which is none", dst)
+		return banger.Errorf(banger.CodeInvalid, "a directory cannot take the place of %q, which is not a directory", dst)
 	case slash:
 		return banger.Errorf(banger.CodeInvalid, "%q is not a directory", dst)
 	case mode&unix.S_IFMT != unix.S_IFREG:
@@ -77,6 +77,7 @@ func overFile(dst string, mode uint32, isDir, slash bool) error {
 	return nil
 }
 
+// readlink returns the target of a symlink in dir.
 func readlink(dir int, name string) (string, error) {
 	buf := make([]byte, maxName+1)
 	n, err := unix.Readlinkat(dir, name, buf)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
 // onDisk returns a directory of a file system that refuses a direct write from unaligned memory. On
@@ -57,14 +58,14 @@ func refusesUnaligned(dir string) error {
 
 // layout is the data of a sparse file: its pieces, and its size.
 type layout struct {
-	pieces []piece
+	pieces []pax.Piece
 	size   int64
 }
 
 // randomLayout returns pieces of all sizes near those that matter to direct writes, at aligned and
 // unaligned offsets, with holes between most of them.
 func randomLayout(r *rand.Rand) layout {
-	edges := []int64{0, blockSize, pageSize, bulkLeast, bulkSize, 2 * bulkSize}
+	edges := []int64{0, pax.BlockSize, pageSize, bulkLeast, bulkSize, 2 * bulkSize}
 	length := func() int64 {
 		n := edges[r.IntN(len(edges))]
 		switch r.IntN(4) {
@@ -86,8 +87,8 @@ func randomLayout(r *rand.Rand) layout {
 		default:
 			l.size = (l.size+pageSize-1)/pageSize*pageSize + pageSize*r.Int64N(64)
 		}
-		p := piece{l.size, length()}
-		l.pieces, l.size = append(l.pieces, p), p.offset+p.length
+		p := pax.Piece{Offset: l.size, Length: length()}
+		l.pieces, l.size = append(l.pieces, p), p.Offset+p.Length
 	}
 	l.size += pageSize * r.Int64N(2)
 	return l
@@ -101,9 +102,9 @@ func (l layout) write(t testing.TB, name string, r *rand.ChaCha8) {
 	defer f.Close()
 	must(t, f.Truncate(l.size))
 	for _, p := range l.pieces {
-		data := make([]byte, p.length)
+		data := make([]byte, p.Length)
 		r.Read(data)
-		_, err := f.WriteAt(data, p.offset)
+		_, err := f.WriteAt(data, p.Offset)
 		must(t, err)
 	}
 }
@@ -118,17 +119,17 @@ func (l layout) archive(t testing.TB, name string) []byte {
 	var st unix.Stat_t
 	must(t, unix.Fstat(fd, &st))
 	h := newHeader("f", &st)
-	h.sparse = true
+	h.Sparse = true
 	var b bytes.Buffer
 	a := &archiver{ctx: context.Background(), out: newOutput(&b, banger.FrameType(0)), links: map[inode]*linked{}}
 	must(t, a.content(fd, h, l.pieces))
-	must(t, a.out.zeros(2*blockSize))
+	must(t, a.out.zeros(2*pax.BlockSize))
 	must(t, a.out.flush())
 	return b.Bytes()
 }
 
 // piecesOf returns the pieces of a file that have data, according to the file system.
-func piecesOf(t testing.TB, name string) []piece {
+func piecesOf(t testing.TB, name string) []pax.Piece {
 	t.Helper()
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	must(t, err)
@@ -161,15 +162,24 @@ func (l layout) check(t *testing.T, original string, archive []byte) {
 	must(t, os.Remove(to))
 }
 
+// piecesAt returns pieces that are given as pairs of offset and length.
+func piecesAt(pairs ...int64) (list []pax.Piece) {
+	for i := 0; i < len(pairs); i += 2 {
+		list = append(list, pax.Piece{Offset: pairs[i], Length: pairs[i+1]})
+	}
+	return list
+}
+
 // TestDirectWritesOfPieces copies sparse files whose pieces are written alternately past the page
 // cache and through it. Content and holes must stay the same.
 func TestDirectWritesOfPieces(t *testing.T) {
 	original := onDisk(t) + "/f"
 	layouts := []layout{
-		{[]piece{{0, bulkLeast}, {bulkSize, 100}}, bulkSize + 100}, // a large piece that ends on a page, then a small one
-		{[]piece{{0, 100}, {pageSize, bulkSize}, {4 * bulkSize, 1}, {5 * bulkSize, bulkLeast}}, 6 * bulkSize},
-		{[]piece{{0, bulkSize}, {bulkSize, 3}, {bulkSize + 3, bulkLeast}}, 2 * bulkSize},
-		{[]piece{{1, bulkSize - 1}, {2 * bulkSize, bulkSize + pageSize}, {3*bulkSize + 2*pageSize, pageSize}}, 4 * bulkSize},
+		// a large piece that ends on a page, then a small one
+		{piecesAt(0, bulkLeast, bulkSize, 100), bulkSize + 100},
+		{piecesAt(0, 100, pageSize, bulkSize, 4*bulkSize, 1, 5*bulkSize, bulkLeast), 6 * bulkSize},
+		{piecesAt(0, bulkSize, bulkSize, 3, bulkSize+3, bulkLeast), 2 * bulkSize},
+		{piecesAt(1, bulkSize-1, 2*bulkSize, bulkSize+pageSize, 3*bulkSize+2*pageSize, pageSize), 4 * bulkSize},
 	}
 	seed := [32]byte{'d'}
 	r := rand.New(rand.NewChaCha8(seed))

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
 // ExtractOptions says what an archive is and what of it is kept.
@@ -22,7 +23,7 @@ type ExtractOptions struct {
 	Name     string // required name of that file or tree; "" allows any name
 	Owners   bool   // give files their owners; otherwise the process owns them
 	Special  bool   // make device nodes and fifos; otherwise refuse them
-	NoXattrs bool   // set no extended attributes, and do not count them as lost
+	NoXattrs bool   // set no extended attributes, and do not count those that are left out
 
 	// Kind is the type (S_IFMT of a mode) that the one file or tree must have; 0 allows any.
 	Kind uint32
@@ -65,18 +66,18 @@ func Extract(ctx context.Context, r io.Reader, dst string, o ExtractOptions) (ba
 // extractor is one extraction.
 type extractor struct {
 	ctx    context.Context
-	in     reader
+	in     *pax.Reader
 	opts   ExtractOptions
 	report banger.CopyReport
 	start  unix.Timespec
 	temp   string // prefix of temporary names
 	count  int
 
-	root     int    // directory beneath which everything is written
-	from, to string // name of the tree in the archive and in root
-	single   bool   // one file is expected, not a tree
-	fresh    bool   // this extraction made the tree's root
-	pending  *named // the file of a single one, until the end
+	root     int       // directory beneath which everything is written
+	from, to string    // name of the tree in the archive and in root
+	single   bool      // one file is expected, not a tree
+	fresh    bool      // this extraction made the tree's root
+	pending  *renaming // of the one file, until the end
 	room     room
 
 	path  string // of the directory that was entered last, beneath root
@@ -90,9 +91,18 @@ type extractor struct {
 }
 
 func newExtractor(ctx context.Context, r io.Reader, o ExtractOptions) *extractor {
-	return &extractor{ctx: ctx, in: reader{in: newInput(r)}, opts: o, seed: maphash.MakeSeed(), links: map[uint64]int{},
-		mine: map[inode]struct{}{}, room: room{statfs: unix.Fstatfs},
-		dir: -1, root: -1, temp: ".banger-cp-" + rand.Text()[:12] + "-"}
+	return &extractor{
+		ctx:   ctx,
+		in:    pax.NewReader(r),
+		opts:  o,
+		temp:  ".banger-cp-" + rand.Text()[:12] + "-",
+		root:  -1,
+		room:  room{statfs: unix.Fstatfs},
+		dir:   -1,
+		seed:  maphash.MakeSeed(),
+		links: map[uint64]int{},
+		mine:  map[inode]struct{}{},
+	}
 }
 
 func (x *extractor) close() {
@@ -104,6 +114,7 @@ func (x *extractor) close() {
 	}
 }
 
+// extract runs the extraction, and completes it or undoes it.
 func (x *extractor) extract(dst string) error {
 	err := x.run(dst)
 	if err == nil {
@@ -115,31 +126,32 @@ func (x *extractor) extract(dst string) error {
 	return err
 }
 
+// run extracts all entries.
 func (x *extractor) run(dst string) error {
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &x.start); err != nil { // the clock of inodes
 		return err
 	}
-	h, err := x.in.next()
+	h, err := x.in.Next()
 	if err == io.EOF && !x.opts.Into {
-		return damaged("it is empty")
+		return pax.Damaged("it is empty")
 	}
 	if err == nil || err == io.EOF {
 		if oerr := x.open(dst, h); oerr != nil {
 			return oerr
 		}
 	}
-	for ; err == nil; h, err = x.in.next() {
+	for ; err == nil; h, err = x.in.Next() {
 		if err := x.ctx.Err(); err != nil {
 			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
 		}
 		if x.single && x.report.Entries > 0 {
-			return refuse(h.name, "follows a file that was to come alone")
+			return pax.Refuse(h.Name, "follows a file that was to come alone")
 		}
 		if err := x.weighEntry(h); err != nil {
 			return err
 		}
 		if err := x.entry(h); err != nil {
-			return failure("writing", h.name, err)
+			return failure("writing", h.Name, err)
 		}
 		x.report.Entries++
 	}
@@ -153,11 +165,11 @@ func (x *extractor) run(dst string) error {
 	if x.opts.Unbounded {
 		limit = math.MaxInt64
 	}
-	return x.in.in.drain(limit)
+	return x.in.Drain(limit)
 }
 
 // open finds the destination. h is the first entry, or nil.
-func (x *extractor) open(dst string, h *header) (err error) {
+func (x *extractor) open(dst string, h *pax.Header) (err error) {
 	if x.opts.Into {
 		x.from, x.to = ".", "."
 		x.root, err = unix.Open(dst, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -166,15 +178,15 @@ func (x *extractor) open(dst string, h *header) (err error) {
 		}
 		return nil
 	}
-	name, err := cleanName(h.name)
-	isDir := h.kind == typeDir
+	name, err := cleanName(h.Name)
+	isDir := h.Kind == pax.KindDir
 	switch {
 	case err != nil:
 		return err
 	case strings.Contains(name, "/") || name == "." && !isDir || x.opts.Name != "" && name != x.opts.Name:
-		return refuse(h.name, "is not what was asked for")
-	case x.opts.Kind != 0 && x.opts.Kind != fileType(h.kind):
-		return refuse(h.name, "is a %s, but a %s was asked for", kindName(fileType(h.kind)), kindName(x.opts.Kind))
+		return pax.Refuse(h.Name, "is not what was asked for")
+	case x.opts.Kind != 0 && x.opts.Kind != fileType(h.Kind):
+		return pax.Refuse(h.Name, "is a %s, but a %s was asked for", kindName(fileType(h.Kind)), kindName(x.opts.Kind))
 	}
 	x.from, x.single = name, !isDir
 	x.root, x.to, err = destination(dst, isDir, name)
@@ -182,39 +194,39 @@ func (x *extractor) open(dst string, h *header) (err error) {
 }
 
 // entry writes one entry.
-func (x *extractor) entry(h *header) error {
-	name, err := x.place(h.name)
+func (x *extractor) entry(h *pax.Header) error {
+	name, err := x.place(h.Name)
 	if err != nil {
 		return err
 	}
 	if name == "." {
-		if h.kind != typeDir {
-			return refuse(h.name, "would take the place of the destination")
+		if h.Kind != pax.KindDir {
+			return pax.Refuse(h.Name, "would take the place of the destination")
 		}
 		return nil // the destination keeps its own attributes
 	}
 	parent, base := path.Split(name)
-	dir, err := x.enter(strings.TrimSuffix(parent, "/"), h.name)
+	dir, err := x.enter(strings.TrimSuffix(parent, "/"), h.Name)
 	if err != nil {
 		return err
 	}
-	switch h.kind {
-	case typeDir:
+	switch h.Kind {
+	case pax.KindDir:
 		return x.directory(dir, name, base, h)
-	case typeFile:
+	case pax.KindFile:
 		err = x.file(dir, base, h)
-	case typeLink:
+	case pax.KindLink:
 		return x.link(dir, base, h)
-	case typeSymlink:
+	case pax.KindSymlink:
 		err = x.symlink(dir, base, h)
 	default:
 		err = x.special(dir, base, h)
 	}
-	if err == nil && h.links > 1 {
+	if err == nil && h.Links > 1 {
 		if len(x.links) >= maxLinks {
-			return refuse(h.name, "is one of too many hard-linked files")
+			return pax.Refuse(h.Name, "is one of too many hard-linked files")
 		}
-		x.links[maphash.String(x.seed, name)] = h.links - 1
+		x.links[maphash.String(x.seed, name)] = h.Links - 1
 	}
 	return err
 }
@@ -222,10 +234,10 @@ func (x *extractor) entry(h *header) error {
 // cleanName removes "." and empty parts from a name in an archive.
 func cleanName(name string) (string, error) {
 	if strings.HasPrefix(name, "/") {
-		return "", refuse(name, "has an absolute name")
+		return "", pax.Refuse(name, "has an absolute name")
 	}
 	if len(name) > maxName {
-		return "", refuse(name, "has a name of more than %d bytes", maxName)
+		return "", pax.Refuse(name, "has a name of more than %d bytes", maxName)
 	}
 	parts := strings.Split(name, "/")
 	kept := parts[:0]
@@ -233,13 +245,13 @@ func cleanName(name string) (string, error) {
 		switch p {
 		case "", ".":
 		case "..":
-			return "", refuse(name, `has a name with ".."`)
+			return "", pax.Refuse(name, `has a name with ".."`)
 		default:
 			kept = append(kept, p)
 		}
 	}
 	if len(kept) > maxDepth {
-		return "", refuse(name, "lies more than %d directories deep", maxDepth)
+		return "", pax.Refuse(name, "lies more than %d directories deep", maxDepth)
 	}
 	if len(kept) == 0 {
 		return ".", nil
@@ -258,7 +270,7 @@ func (x *extractor) place(raw string) (string, error) {
 		var ok bool
 		rest, ok = strings.CutPrefix(name, x.from)
 		if !ok || rest != "" && rest[0] != '/' {
-			return "", refuse(raw, "lies outside of %.300q", x.from)
+			return "", pax.Refuse(raw, "lies outside of %.300q", x.from)
 		}
 	}
 	return path.Join(x.to, rest), nil
@@ -319,39 +331,39 @@ func (x *extractor) moveTo(name string, fd int) {
 func blocked(entry string, err error) error {
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
-		return refuse(entry, "lies behind a symlink")
+		return pax.Refuse(entry, "lies behind a symlink")
 	case errors.Is(err, unix.ENOTDIR):
-		return refuse(entry, "lies behind what is no directory")
+		return pax.Refuse(entry, "lies behind a file that is not a directory")
 	}
 	return err
 }
 
 // under calls f with a temporary name in dir, and renames to base what f made.
-func (x *extractor) under(dir int, base string, h *header, f func(temp string) error) error {
+func (x *extractor) under(dir int, base string, h *pax.Header, f func(temp string) error) error {
 	x.count++
 	temp := x.temp + strconv.Itoa(x.count)
 	err := f(temp)
-	if err == nil && x.opts.Foreign && h.kind != typeLink {
+	if err == nil && x.opts.Foreign && h.Kind != pax.KindLink {
 		err = x.remember(dir, temp)
 	}
-	switch n := (&named{dir, temp, base, h}); {
+	switch n := (&renaming{dir, temp, base, h}); {
 	case err != nil:
 	case x.single:
 		x.pending = n
 		return nil
 	default:
-		err = n.rename()
+		err = n.do()
 	}
-	if err != nil || h.kind == typeLink { // rename(2) keeps both names of one file
+	if err != nil || h.Kind == pax.KindLink { // rename(2) keeps both names of one file
 		unix.Unlinkat(dir, temp, 0)
 	}
 	return err
 }
 
 // file writes a regular file.
-func (x *extractor) file(dir int, base string, h *header) error {
+func (x *extractor) file(dir int, base string, h *pax.Header) error {
 	return x.under(dir, base, h, func(temp string) error {
-		pieces, err := x.in.pieces(h)
+		pieces, err := x.in.Pieces(h)
 		if err != nil {
 			return err
 		}
@@ -370,14 +382,15 @@ func (x *extractor) file(dir int, base string, h *header) error {
 	})
 }
 
-func (x *extractor) content(fd int, h *header, pieces []piece) error {
-	if h.sparse {
-		if err := unix.Ftruncate(fd, h.realSize); err != nil {
+// content writes the data of a file.
+func (x *extractor) content(fd int, h *pax.Header, pieces []pax.Piece) error {
+	if h.Sparse {
+		if err := unix.Ftruncate(fd, h.RealSize); err != nil {
 			return err
 		}
 	}
-	if x.opts.Direct && !h.sparse && h.size >= bulkLeast { // space for all of it, or an error before any of it comes
-		if err := unix.Fallocate(fd, 0, 0, h.size); err != nil && !errors.Is(err, unix.ENOTSUP) {
+	if x.opts.Direct && !h.Sparse && h.Size >= bulkLeast { // space for all of it, or an error before any of it comes
+		if err := unix.Fallocate(fd, 0, 0, h.Size); err != nil && !errors.Is(err, unix.ENOTSUP) {
 			return err
 		}
 	}
@@ -389,20 +402,21 @@ func (x *extractor) content(fd int, h *header, pieces []piece) error {
 	return nil
 }
 
-func (x *extractor) piece(fd int, p piece) error {
-	at := p.offset
+// piece writes one piece of a file.
+func (x *extractor) piece(fd int, p pax.Piece) error {
+	at := p.Offset
 	write := func(b []byte) error {
 		at += int64(len(b))
 		return writeAt(fd, b, at-int64(len(b)))
 	}
 	end := func() error { return nil }
-	if x.opts.Direct && p.length >= bulkLeast {
-		if err := x.bulk.begin(fd, p.offset); err != nil {
+	if x.opts.Direct && p.Length >= bulkLeast {
+		if err := x.bulk.begin(fd, p.Offset); err != nil {
 			return err
 		}
 		write, end = x.bulk.write, x.bulk.flush
 	}
-	err := x.in.data(p.length, func(b []byte) error {
+	err := x.in.Data(p.Length, func(b []byte) error {
 		if err := x.ctx.Err(); err != nil {
 			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
 		}
@@ -418,6 +432,7 @@ func (x *extractor) piece(fd int, p piece) error {
 	return err
 }
 
+// writeAt writes all of b at an offset.
 func writeAt(fd int, b []byte, at int64) error {
 	for len(b) > 0 {
 		n, err := unix.Pwrite(fd, b, at)

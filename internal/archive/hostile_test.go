@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
 // tarOf writes entries as another program would. A regular file contains "evil".
@@ -49,7 +50,7 @@ func hardLink(name, to string) tar.Header {
 
 // marked marks a file as one that has several names, as Write does.
 func marked(h tar.Header) tar.Header {
-	h.PAXRecords = map[string]string{"comment": linksComment + "9"}
+	h.PAXRecords = map[string]string{"comment": "banger links=9"}
 	return h
 }
 
@@ -84,15 +85,22 @@ func (o outside) check(t testing.TB) {
 
 // holes returns a sparse entry with the given map and size and the given amount of data.
 func holes(sparseMap string, size, data int64) []byte {
-	h := header{kind: typeFile, name: "f", mode: 0o644, sparse: true, realSize: size, size: int64(blockSize) + data}
-	b, err := h.encode()
+	h := pax.Header{
+		Kind:     pax.KindFile,
+		Name:     "f",
+		Mode:     0o644,
+		Sparse:   true,
+		RealSize: size,
+		Size:     int64(pax.BlockSize) + data,
+	}
+	b, err := h.Encode()
 	if err != nil {
 		panic(err)
 	}
-	m := make([]byte, blockSize)
+	m := make([]byte, pax.BlockSize)
 	copy(m, sparseMap)
 	b = append(append(b, m...), make([]byte, (data+511)&^511)...)
-	return append(b, make([]byte, 2*blockSize)...)
+	return append(b, make([]byte, 2*pax.BlockSize)...)
 }
 
 func TestHostileArchivesAreRefused(t *testing.T) {
@@ -127,7 +135,7 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		"hard link to the root":       {tarOf(hardLink("l", ".")), "did not make"},
 		"file over a directory":       {tarOf(file("full")), "place of a directory"},
 		"directory over a file":       {tarOf(dir("mine")), "something else"},
-		"file below a file":           {tarOf(file("mine/f")), "no directory"},
+		"file below a file":           {tarOf(file("mine/f")), "not a directory"},
 		"root is a file":              {tarOf(file(".")), "place of the destination"},
 		"symlink to nothing":          {tarOf(symlink("s", "")), "to nothing"},
 		"device node":                 {tarOf(device), `"null" is a device node`},
@@ -136,12 +144,12 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		"too deep":                    {tarOf(file(long)), "1000 directories"},
 		"part of 256 bytes":           {tarOf(file(strings.Repeat("n", 256))), "too long"},
 		"unknown type":                {tarOf(tar.Header{Typeflag: 'Q', Name: "odd"}), "unknown type"},
-		"broken checksum":             {broken, "no header of a tar"},
+		"broken checksum":             {broken, "one of its headers is not valid"},
 		"compressed":                  {append([]byte("\x1f\x8b"), make([]byte, 600)...), "compressed"},
-		"cut off in a header":         {good[:300], "before its end"},
-		"cut off in a file":           {good[:514], "before its end"},
-		"cut off between entries":     {good[:1024], "before its end"},
-		"nothing at all":              {nil, "before its end"},
+		"cut off in a header":         {good[:300], "its end is missing"},
+		"cut off in a file":           {good[:514], "its end is missing"},
+		"cut off between entries":     {good[:1024], "its end is missing"},
+		"nothing at all":              {nil, "its end is missing"},
 		"map of holes overlapping":    {holes("2\n0\n10\n5\n10\n", 100, 20), "contradicts"},
 		"map beyond the end":          {holes("1\n90\n20\n", 100, 20), "contradicts"},
 		"map of more than there is":   {holes("1\n0\n100\n", 100, 20), "contradicts"},

@@ -7,14 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
-func (x *extractor) symlink(dir int, base string, h *header) error {
-	if h.target == "" {
-		return refuse(h.name, "is a symlink to nothing")
+// symlink makes a symbolic link.
+func (x *extractor) symlink(dir int, base string, h *pax.Header) error {
+	if h.Target == "" {
+		return pax.Refuse(h.Name, "is a symlink to nothing")
 	}
 	return x.under(dir, base, h, func(temp string) error {
-		if err := unix.Symlinkat(h.target, dir, temp); err != nil {
+		if err := unix.Symlinkat(h.Target, dir, temp); err != nil {
 			return err
 		}
 		fd, err := unix.Openat(dir, temp, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -27,22 +29,22 @@ func (x *extractor) symlink(dir int, base string, h *header) error {
 }
 
 // link makes a hard link to a file that this archive has made.
-func (x *extractor) link(dir int, base string, h *header) error {
-	target, err := x.place(h.target)
+func (x *extractor) link(dir int, base string, h *pax.Header) error {
+	target, err := x.place(h.Target)
 	if err != nil {
 		return err
 	}
 	fd, err := x.beneath(target, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return refuse(h.name, "is a hard link to %.300q, which is not there", h.target)
+		return pax.Refuse(h.Name, "is a hard link to %.300q, which is not there", h.Target)
 	}
 	if err != nil {
-		return blocked(h.name, err)
+		return blocked(h.Name, err)
 	}
 	defer unix.Close(fd)
 	if ok, err := x.made(fd, target); err != nil || !ok {
 		if err == nil {
-			err = refuse(h.name, "is a hard link to %.300q, which the archive did not make", h.target)
+			err = pax.Refuse(h.Name, "is a hard link to %.300q, which the archive did not make", h.Target)
 		}
 		return err
 	}
@@ -85,22 +87,22 @@ func (x *extractor) made(fd int, name string) (bool, error) {
 }
 
 // special makes a device node or fifo.
-func (x *extractor) special(dir int, base string, h *header) error {
+func (x *extractor) special(dir int, base string, h *pax.Header) error {
 	kind, what := uint32(unix.S_IFIFO), "fifo"
-	switch h.kind {
-	case typeChar:
+	switch h.Kind {
+	case pax.KindChar:
 		kind, what = unix.S_IFCHR, "device node"
-	case typeBlock:
+	case pax.KindBlock:
 		kind, what = unix.S_IFBLK, "device node"
 	}
 	if !x.opts.Special {
-		return banger.Errorf(banger.CodeDenied, "the archive's entry %.300q is a %s, which is not made here", h.name, what).
+		return banger.Errorf(banger.CodeDenied, "the archive's entry %.300q is a %s, which is not made here", h.Name, what).
 			WithHint("copy as root with --archive, or leave it out")
 	}
 	return x.under(dir, base, h, func(temp string) error {
 		dev := 0
 		if kind != unix.S_IFIFO {
-			dev = int(unix.Mkdev(h.major, h.minor))
+			dev = int(unix.Mkdev(h.Major, h.Minor))
 		}
 		if err := unix.Mknodat(dir, temp, kind|0o600, dev); err != nil {
 			return err

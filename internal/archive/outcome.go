@@ -10,19 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
-// named is a file in dir that was made as temp and will be called base.
-type named struct {
+// renaming is the last step of a file: it was made in dir as temp, and will be called base.
+type renaming struct {
 	dir        int
 	temp, base string
-	h          *header
+	h          *pax.Header
 }
 
-func (n *named) rename() error {
+// do renames the file.
+func (n *renaming) do() error {
 	err := unix.Renameat(n.dir, n.temp, n.dir, n.base)
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
-		err = refuse(n.h.name, "would take the place of a directory")
+		err = pax.Refuse(n.h.Name, "would take the place of a directory")
 	}
 	return err
 }
@@ -32,8 +34,8 @@ func (x *extractor) commit() error {
 	if x.pending == nil {
 		return nil
 	}
-	if err := x.pending.rename(); err != nil {
-		return failure("writing", x.pending.h.name, err)
+	if err := x.pending.do(); err != nil {
+		return failure("writing", x.pending.h.Name, err)
 	}
 	x.pending = nil
 	return nil
@@ -60,11 +62,12 @@ func (x *extractor) giveUp(err error, dst string) error {
 	if !ok {
 		e = banger.Errorf(banger.CodeInternal, "%w", err)
 	}
-	told := *e
-	told.Message = e.Message + "; the copy is incomplete, and what came of it is left in " + quoted(dst)
-	return &told
+	incomplete := *e
+	incomplete.Message = e.Message + "; the copy is incomplete, and what came of it is left in " + quoted(dst)
+	return &incomplete
 }
 
+// quoted returns a name as errors show it.
 func quoted(name string) string { return banger.Errorf("", "%.300q", name).Message }
 
 // discardBatch is how many names of a directory are kept in memory while it is removed.
@@ -138,22 +141,23 @@ func (x *extractor) discardFiles(name string) (dirs []string, err error) {
 // fileType returns the type of an entry as in the mode of a file, or 0 for a hard link.
 func fileType(kind byte) uint32 {
 	switch kind {
-	case typeFile:
+	case pax.KindFile:
 		return unix.S_IFREG
-	case typeSymlink:
+	case pax.KindSymlink:
 		return unix.S_IFLNK
-	case typeChar:
+	case pax.KindChar:
 		return unix.S_IFCHR
-	case typeBlock:
+	case pax.KindBlock:
 		return unix.S_IFBLK
-	case typeDir:
+	case pax.KindDir:
 		return unix.S_IFDIR
-	case typeFifo:
+	case pax.KindFifo:
 		return unix.S_IFIFO
 	}
 	return 0
 }
 
+// kindName returns the name of a type for a person.
 func kindName(mode uint32) string {
 	switch mode {
 	case unix.S_IFREG:

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
 // withMode gives an entry a mode and extended attributes.
@@ -29,7 +30,8 @@ func withMode(h tar.Header, mode int64, xattrs ...string) tar.Header {
 // Capabilities and a default ACL in the kernel's form (capability.h, posix_acl_xattr.h).
 const (
 	netRaw  = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-	openACL = "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x07\x00\xff\xff\xff\xff\x20\x00\x07\x00\xff\xff\xff\xff"
+	openACL = "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff" +
+		"\x04\x00\x07\x00\xff\xff\xff\xff\x20\x00\x07\x00\xff\xff\xff\xff"
 )
 
 // TestRightsAreKeptOnlyWhenAskedFor extracts attributes that grant rights. Without Rights they are
@@ -93,9 +95,9 @@ func TestAFileArrivesAsOneOrNotAtAll(t *testing.T) {
 		"a file below it":     {tarOf(file("want"), file("want/in")), nil, "to come alone"},
 		"a symlink behind it": {tarOf(file("want"), symlink("want", "/etc/passwd")), nil, "to come alone"},
 		"nothing":             {make([]byte, 1024), nil, "empty"},
-		"no end":              {tarOf(file("want"))[:1024], nil, "before its end"},
+		"no end":              {tarOf(file("want"))[:1024], nil, "its end is missing"},
 		"an error at the end": {tarOf(file("want")), failing{errors.New("broken")}, "broken"},
-		"endless zeros":       {tarOf(file("want")), zeros{}, "goes on after its end"},
+		"endless zeros":       {tarOf(file("want")), zeros{}, "continues after its end"},
 	} {
 		for _, there := range []string{"", "old"} {
 			base := t.TempDir()
@@ -163,7 +165,7 @@ func TestATreeThatFailsIsRemoved(t *testing.T) {
 		o := newOutside(t)
 		before := describe(t, o.dst)
 		_, err := Extract(t.Context(), bytes.NewReader(hostileTree()), o.dst+to, ExtractOptions{Name: "t"})
-		if err == nil || strings.Contains(err.Error(), "incomplete") || !strings.Contains(err.Error(), "before its end") {
+		if err == nil || strings.Contains(err.Error(), "incomplete") || !strings.Contains(err.Error(), "its end is missing") {
 			t.Errorf("the error is %v", err)
 		}
 		o.check(t)
@@ -277,7 +279,7 @@ type endless struct {
 func (e *endless) Read(p []byte) (int, error) {
 	if e.entry == nil {
 		whole := tarOf(e.one)
-		e.entry = whole[:len(whole)-2*blockSize]
+		e.entry = whole[:len(whole)-2*pax.BlockSize]
 	}
 	if len(e.left) == 0 {
 		e.left = e.entry

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
 // output gathers a tar in one buffer and writes it when it is full: in frames or, with type 0, as it is. Files are
@@ -82,7 +83,7 @@ func (o *output) zeros(n int64) error {
 }
 
 // pad fills up a block.
-func (o *output) pad() error { return o.zeros(-o.total & (blockSize - 1)) }
+func (o *output) pad() error { return o.zeros(-o.total & (pax.BlockSize - 1)) }
 
 // file writes n bytes of the file fd from an offset on. If the file has fewer, zeros take their place, and short is
 // the number of zeros.

@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
 // Limits of an archive that comes from a VM.
@@ -30,7 +31,7 @@ type room struct {
 }
 
 // weighEntry counts an entry before it is written.
-func (x *extractor) weighEntry(h *header) error {
+func (x *extractor) weighEntry(h *pax.Header) error {
 	if x.opts.Unbounded {
 		return nil
 	}
@@ -39,7 +40,7 @@ func (x *extractor) weighEntry(h *header) error {
 			WithHint("copy parts of the tree")
 	}
 	weight := int64(entryWeight)
-	for _, value := range h.xattrs {
+	for _, value := range h.Xattrs {
 		weight += int64(len(value))
 	}
 	return x.weigh(weight)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
 // copyTo copies src to dst as `banger cp` does.
@@ -55,8 +56,8 @@ func TestDestinations(t *testing.T) {
 		{"tree/", "dir", "dir/tree/in"},
 		{"tree/.", "new", "new/in"},
 		{"tree/.", "dir", "dir/in"},
-		{"tree/.", "old", "none"},
-		{"tree", "old", "none"},
+		{"tree/.", "old", "not a directory"},
+		{"tree", "old", "not a directory"},
 		{"tree", "todir", "dir/tree/in"},
 		{"tree", "missing/new", "there is no directory"},
 	} {
@@ -358,12 +359,12 @@ func TestMemoryDoesNotGrowWithTheEntries(t *testing.T) {
 			if i == 100 {
 				start = heap()
 			}
-			h := header{kind: typeFile, name: fmt.Sprintf("d%d/file%d", i/10, i), mode: 0o644}
-			b, _ := h.encode()
+			h := pax.Header{Kind: pax.KindFile, Name: fmt.Sprintf("d%d/file%d", i/10, i), Mode: 0o644}
+			b, _ := h.Encode()
 			w.Write(b)
 		}
 		grown <- int64(heap() - start)
-		w.Write(make([]byte, 2*blockSize))
+		w.Write(make([]byte, 2*pax.BlockSize))
 		w.Close()
 	}()
 	_, err := Extract(context.Background(), r, t.TempDir(), ExtractOptions{Into: true})

@@ -2,13 +2,13 @@ package archive
 
 import (
 	"errors"
-	"strconv"
+	"io"
 
 	"golang.org/x/sys/unix"
-)
 
-// piece is a part of a file that holds data.
-type piece struct{ offset, length int64 }
+	"banger/internal/archive/pax"
+	"banger/internal/sparse"
+)
 
 // maxPieces is the largest number of pieces of a file that is archived. If it has more, the smallest holes between
 // them are sent as zeros.
@@ -16,12 +16,12 @@ const maxPieces = 4096
 
 // findPieces asks the file system where the file fd of the given size has data. It returns false if no hole is
 // worth a map.
-func findPieces(fd int, size int64) ([]piece, bool, error) {
-	var pieces []piece
-	least := int64(blockSize) // size of the smallest hole that counts
+func findPieces(fd int, size int64) ([]pax.Piece, bool, error) {
+	var pieces []pax.Piece
+	least := int64(pax.BlockSize) // size of the smallest hole that counts
 	for at := int64(0); at < size; {
-		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // a hole up to the end
+		data, end, err := sparse.Next(fd, at, size)
+		if err == io.EOF { // only a hole follows
 			break
 		}
 		if errors.Is(err, unix.EINVAL) && at == 0 { // the file system does not support this
@@ -30,75 +30,31 @@ func findPieces(fd int, size int64) ([]piece, bool, error) {
 		if err != nil {
 			return nil, false, err
 		}
-		if data >= size {
-			break
-		}
-		end, err := unix.Seek(fd, data, unix.SEEK_HOLE)
-		if err != nil && !errors.Is(err, unix.ENXIO) {
-			return nil, false, err
-		}
-		if err != nil || end > size {
-			end = size
-		}
-		if end <= data {
-			break // the file changes meanwhile
-		}
 		at = end
-		if n := len(pieces); n > 0 && data-(pieces[n-1].offset+pieces[n-1].length) < least {
-			pieces[n-1].length = end - pieces[n-1].offset
+		if n := len(pieces); n > 0 && data-(pieces[n-1].Offset+pieces[n-1].Length) < least {
+			pieces[n-1].Length = end - pieces[n-1].Offset
 			continue
 		}
-		pieces = append(pieces, piece{data, end - data})
+		pieces = append(pieces, pax.Piece{Offset: data, Length: end - data})
 		for len(pieces) > maxPieces {
 			least *= 2
 			pieces = joinPieces(pieces, least)
 		}
 	}
-	whole := len(pieces) == 1 && pieces[0] == piece{0, size}
+	whole := len(pieces) == 1 && pieces[0] == (pax.Piece{Length: size})
 	return pieces, !whole, nil
 }
 
 // joinPieces joins pieces with less than least bytes between them.
-func joinPieces(pieces []piece, least int64) []piece {
+func joinPieces(pieces []pax.Piece, least int64) []pax.Piece {
 	out := pieces[:1]
 	for _, p := range pieces[1:] {
 		last := &out[len(out)-1]
-		if p.offset-(last.offset+last.length) < least {
-			last.length = p.offset + p.length - last.offset
+		if p.Offset-(last.Offset+last.Length) < least {
+			last.Length = p.Offset + p.Length - last.Offset
 		} else {
 			out = append(out, p)
 		}
 	}
 	return out
-}
-
-// encodeMap returns the map before a sparse file's data: the number of pieces, and the offset and length of each,
-// in decimal, one per line, padded to a block (GNU tar manual, "Storing Sparse Files", PAX format, version 1.0). A
-// hole at the end is an empty piece at the file's size.
-func encodeMap(pieces []piece, size int64) []byte {
-	if n := len(pieces); n == 0 || pieces[n-1].offset+pieces[n-1].length < size {
-		pieces = append(pieces[:n:n], piece{size, 0})
-	}
-	b := append(strconv.AppendInt(nil, int64(len(pieces)), 10), '\n')
-	for _, p := range pieces {
-		b = append(strconv.AppendInt(b, p.offset, 10), '\n')
-		b = append(strconv.AppendInt(b, p.length, 10), '\n')
-	}
-	return append(b, make([]byte, -len(b)&(blockSize-1))...)
-}
-
-// checkPieces returns an error unless the pieces are in order, within the file, and as long as the existing data.
-func checkPieces(name string, pieces []piece, size, data int64) error {
-	end := int64(0)
-	for _, p := range pieces {
-		if p.offset < end || p.length < 0 || p.length > size-p.offset || p.length > data {
-			return refuse(name, "has a map of holes that contradicts itself")
-		}
-		end = p.offset + p.length
-		data -= p.length
-	}
-	if data != 0 {
-		return refuse(name, "has more data than its map of holes names")
-	}
-	return nil
 }

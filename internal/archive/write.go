@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/archive/pax"
 )
 
 // WriteOptions says how a file or tree is archived.
@@ -31,7 +32,7 @@ func Write(ctx context.Context, w io.Writer, src string, o WriteOptions) (banger
 	follow := o.Follow || o.Name == "." || strings.HasSuffix(src, "/") || strings.HasSuffix(src, "/.")
 	err := a.top(src, follow)
 	if err == nil {
-		err = a.out.zeros(2 * blockSize)
+		err = a.out.zeros(2 * pax.BlockSize)
 	}
 	if err == nil {
 		err = a.out.flush()
@@ -57,6 +58,7 @@ type linked struct {
 	left int // names that were not seen yet
 }
 
+// top writes the file or tree at src.
 func (a *archiver) top(src string, follow bool) error {
 	flags := unix.AT_SYMLINK_NOFOLLOW
 	if follow {
@@ -126,7 +128,7 @@ func (a *archiver) entry(p place, name string, st *unix.Stat_t) error {
 	h := newHeader(name, st)
 	if kind != unix.S_IFDIR && st.Nlink > 1 {
 		if first := a.firstName(h, st); first != "" {
-			h.kind, h.target, h.links = typeLink, first, 0
+			h.Kind, h.Target, h.Links = pax.KindLink, first, 0
 			return a.header(h)
 		}
 	}
@@ -140,7 +142,7 @@ func (a *archiver) entry(p place, name string, st *unix.Stat_t) error {
 		if err != nil {
 			return err
 		}
-		h.target = target
+		h.Target = target
 	}
 	if err := a.readXattrs(p.path(), h, unix.Llistxattr, unix.Lgetxattr); err != nil {
 		return err
@@ -148,21 +150,28 @@ func (a *archiver) entry(p place, name string, st *unix.Stat_t) error {
 	return a.header(h)
 }
 
-func newHeader(name string, st *unix.Stat_t) *header {
-	h := &header{name: name, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, mtime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec)}
+// newHeader returns the header of a file, without what only its kind has.
+func newHeader(name string, st *unix.Stat_t) *pax.Header {
+	h := &pax.Header{
+		Name:  name,
+		Mode:  st.Mode & 0o7777,
+		UID:   st.Uid,
+		GID:   st.Gid,
+		Mtime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec),
+	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		h.kind, h.size = typeFile, st.Size
+		h.Kind, h.Size = pax.KindFile, st.Size
 	case unix.S_IFDIR:
-		h.kind, h.name = typeDir, name+"/"
+		h.Kind, h.Name = pax.KindDir, name+"/"
 	case unix.S_IFLNK:
-		h.kind = typeSymlink
+		h.Kind = pax.KindSymlink
 	case unix.S_IFIFO:
-		h.kind = typeFifo
+		h.Kind = pax.KindFifo
 	case unix.S_IFCHR, unix.S_IFBLK:
-		h.kind, h.major, h.minor = typeChar, unix.Major(st.Rdev), unix.Minor(st.Rdev)
+		h.Kind, h.Major, h.Minor = pax.KindChar, unix.Major(st.Rdev), unix.Minor(st.Rdev)
 		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-			h.kind = typeBlock
+			h.Kind = pax.KindBlock
 		}
 	}
 	return h
@@ -170,16 +179,16 @@ func newHeader(name string, st *unix.Stat_t) *header {
 
 // firstName returns the name under which a file already is in the archive. If there is none, it records this name
 // and returns "". A file is forgotten after the last of its names.
-func (a *archiver) firstName(h *header, st *unix.Stat_t) string {
+func (a *archiver) firstName(h *pax.Header, st *unix.Stat_t) string {
 	id := inode{st.Dev, st.Ino}
 	l := a.links[id]
 	if l == nil {
-		h.links = int(st.Nlink)
+		h.Links = int(st.Nlink)
 		if len(a.links) >= maxLinks {
-			h.links = 0 // its other names become separate files
+			h.Links = 0 // its other names become separate files
 			return ""
 		}
-		a.links[id] = &linked{h.name, int(st.Nlink) - 1}
+		a.links[id] = &linked{h.Name, int(st.Nlink) - 1}
 		return ""
 	}
 	if l.left--; l.left == 0 {
@@ -188,8 +197,9 @@ func (a *archiver) firstName(h *header, st *unix.Stat_t) string {
 	return l.name
 }
 
-func (a *archiver) header(h *header) error {
-	b, err := h.encode()
+// header writes the header of an entry.
+func (a *archiver) header(h *pax.Header) error {
+	b, err := h.Encode()
 	if err != nil {
 		return err
 	}
@@ -198,7 +208,8 @@ func (a *archiver) header(h *header) error {
 	return err
 }
 
-func (a *archiver) directory(p place, h *header, st *unix.Stat_t) error {
+// directory writes a directory and all its entries.
+func (a *archiver) directory(p place, h *pax.Header, st *unix.Stat_t) error {
 	fd, err := p.open(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -218,8 +229,8 @@ func (a *archiver) directory(p place, h *header, st *unix.Stat_t) error {
 		names, err := d.Readdirnames(256)
 		for _, n := range names {
 			at := place{dir: fd, name: n, dev: st.Dev, depth: p.depth + 1}
-			if err := a.child(at, h.name+n); err != nil {
-				return failure("reading", h.name+n, err)
+			if err := a.child(at, h.Name+n); err != nil {
+				return failure("reading", h.Name+n, err)
 			}
 		}
 		if err == io.EOF {
@@ -260,7 +271,7 @@ func isKernels(fd int) bool {
 }
 
 // file writes a regular file, which may change meanwhile.
-func (a *archiver) file(p place, h *header) error {
+func (a *archiver) file(p place, h *pax.Header) error {
 	fd, err := p.open(unix.O_RDONLY | unix.O_NONBLOCK) // it may have become a fifo
 	if err != nil {
 		return err
@@ -271,34 +282,35 @@ func (a *archiver) file(p place, h *header) error {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return banger.Errorf(banger.CodeConflict, "%.300q became something else while it was read", h.name)
+		return banger.Errorf(banger.CodeConflict, "%.300q became something else while it was read", h.Name)
 	}
-	h.size = st.Size
+	h.Size = st.Size
 	if err := a.fileXattrs(fd, h); err != nil {
 		return err
 	}
 	if st.Size == 0 {
 		return a.unsized(fd, h)
 	}
-	pieces := []piece{{0, st.Size}}
-	if st.Blocks*blockSize < st.Size {
-		if pieces, h.sparse, err = findPieces(fd, st.Size); err != nil {
+	pieces := []pax.Piece{{Length: st.Size}}
+	if st.Blocks*pax.BlockSize < st.Size {
+		if pieces, h.Sparse, err = findPieces(fd, st.Size); err != nil {
 			return err
 		}
-		if !h.sparse {
-			pieces = []piece{{0, st.Size}}
+		if !h.Sparse {
+			pieces = []pax.Piece{{Length: st.Size}}
 		}
 	}
 	return a.content(fd, h, pieces)
 }
 
-func (a *archiver) content(fd int, h *header, pieces []piece) error {
+// content writes the header and the pieces of a file.
+func (a *archiver) content(fd int, h *pax.Header, pieces []pax.Piece) error {
 	var sparseMap []byte
-	if h.sparse {
-		sparseMap = encodeMap(pieces, h.size)
-		h.realSize, h.size = h.size, int64(len(sparseMap))
+	if h.Sparse {
+		sparseMap = pax.EncodeMap(pieces, h.Size)
+		h.RealSize, h.Size = h.Size, int64(len(sparseMap))
 		for _, p := range pieces {
-			h.size += p.length
+			h.Size += p.Length
 		}
 	}
 	if err := a.header(h); err != nil {
@@ -312,12 +324,12 @@ func (a *archiver) content(fd int, h *header, pieces []piece) error {
 		if err := a.ctx.Err(); err != nil {
 			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
 		}
-		n, err := a.out.file(fd, p.offset, p.length)
+		n, err := a.out.file(fd, p.Offset, p.Length)
 		if err != nil {
 			return err
 		}
 		short += n
-		a.report.Bytes += p.length
+		a.report.Bytes += p.Length
 	}
 	if short > 0 {
 		a.report.Changed++
@@ -328,7 +340,8 @@ func (a *archiver) content(fd int, h *header, pieces []piece) error {
 // maxUnsized is how much is read of a file that reports a size of 0, as files of /proc do.
 const maxUnsized = 64 << 10
 
-func (a *archiver) unsized(fd int, h *header) error {
+// unsized writes a file that reports a size of 0.
+func (a *archiver) unsized(fd int, h *pax.Header) error {
 	var b []byte
 	var probe [1]byte
 	n, err := readAt(fd, probe[:], 0)
@@ -343,11 +356,11 @@ func (a *archiver) unsized(fd int, h *header) error {
 		return err
 	}
 	if n > maxUnsized {
-		return banger.Errorf(banger.CodeInvalid, "%.300q has no size, so it cannot be archived", h.name).
+		return banger.Errorf(banger.CodeInvalid, "%.300q has no size, so it cannot be archived", h.Name).
 			WithHint("read it with banger exec VM cat")
 	}
-	h.size = int64(n)
-	a.report.Bytes += h.size
+	h.Size = int64(n)
+	a.report.Bytes += h.Size
 	if err := a.header(h); err != nil {
 		return err
 	}
@@ -358,13 +371,13 @@ func (a *archiver) unsized(fd int, h *header) error {
 }
 
 // fileXattrs reads the extended attributes of an open file.
-func (a *archiver) fileXattrs(fd int, h *header) error {
+func (a *archiver) fileXattrs(fd int, h *pax.Header) error {
 	return a.readXattrs("", h, func(_ string, b []byte) (int, error) { return unix.Flistxattr(fd, b) },
 		func(_, name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) })
 }
 
 // readXattrs reads the extended attributes of the file at a path.
-func (a *archiver) readXattrs(at string, h *header, list func(string, []byte) (int, error),
+func (a *archiver) readXattrs(at string, h *pax.Header, list func(string, []byte) (int, error),
 	get func(string, string, []byte) (int, error)) error {
 	if a.opts.NoXattrs {
 		return nil
@@ -391,10 +404,10 @@ func (a *archiver) readXattrs(at string, h *header, list func(string, []byte) (i
 		if err != nil {
 			return err
 		}
-		if h.xattrs == nil {
-			h.xattrs = map[string]string{}
+		if h.Xattrs == nil {
+			h.Xattrs = map[string]string{}
 		}
-		h.xattrs[name] = string(value[:n])
+		h.Xattrs[name] = string(value[:n])
 	}
 	return nil
 }

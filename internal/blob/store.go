@@ -4,18 +4,19 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"banger/internal/contextio"
+	"banger/internal/flight"
+	"banger/internal/sparse"
 )
 
 // Store keeps files by their sha256 below a directory: complete and verified as DIR/sha256/HEX, and
@@ -29,11 +30,11 @@ type Store struct {
 
 	dir string
 
-	mu      sync.Mutex
-	flights map[string]*flight
-	doubted map[string]bool // complete, but to be hashed before their next use
-	keepers int             // calls of Keep that have not ended
-	touched map[string]bool // digests used since the first of these calls
+	mu         sync.Mutex
+	fetches    flight.Group[*fetch] // joined while mu is held
+	unverified map[string]bool      // complete, but to be hashed before their next use
+	keepers    int                  // calls of Keep that have not ended
+	touched    map[string]bool      // digests used since the first of these calls
 }
 
 // ErrDigest means that bytes do not match their digest.
@@ -44,8 +45,8 @@ type Source struct {
 	Digest string // sha256:<64 hex digits>
 	Size   int64  // bytes, exact
 	// Open returns the bytes from offset on. If the error has a method Permanent() bool that returns
-	// true, there is no further attempt. If it has a method RetryAfter() time.Duration, that is the
-	// pause before the next attempt.
+	// true, as those of the function Permanent do, there is no further attempt. If it has a method
+	// RetryAfter() time.Duration, that is the pause before the next attempt.
 	Open func(ctx context.Context, offset int64) (io.ReadCloser, error)
 }
 
@@ -57,8 +58,15 @@ type Info struct {
 
 // OpenStore returns the store in dir. It creates the directory if necessary.
 func OpenStore(dir string) (*Store, error) {
-	s := &Store{Backoff: 250 * time.Millisecond, MaxBackoff: 10 * time.Second, Attempts: 6, Stall: 30 * time.Second,
-		dir: dir, flights: map[string]*flight{}, doubted: map[string]bool{}, touched: map[string]bool{}}
+	s := &Store{
+		Backoff:    250 * time.Millisecond,
+		MaxBackoff: 10 * time.Second,
+		Attempts:   6,
+		Stall:      30 * time.Second,
+		dir:        dir,
+		unverified: map[string]bool{},
+		touched:    map[string]bool{},
+	}
 	for _, d := range []string{"sha256", "partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, err
@@ -77,28 +85,18 @@ func OpenStore(dir string) (*Store, error) {
 
 const putPrefix = "put-"
 
-func checkDigest(digest string) (hex string, err error) {
-	hex, ok := strings.CutPrefix(digest, "sha256:")
-	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
-		return "", fmt.Errorf("%.100q is not a sha256 digest", digest)
-	}
-	return hex, nil
-}
-
-func sum(h hash.Hash) string { return "sha256:" + hex.EncodeToString(h.Sum(nil)) }
-
 // Path returns the path of a complete blob. The digest must be valid.
 func (s *Store) Path(digest string) string {
-	return filepath.Join(s.dir, "sha256", strings.TrimPrefix(digest, "sha256:"))
+	return filepath.Join(s.dir, "sha256", Digits(digest))
 }
 
 func (s *Store) partial(digest string) string {
-	return filepath.Join(s.dir, "partial", strings.TrimPrefix(digest, "sha256:"))
+	return filepath.Join(s.dir, "partial", Digits(digest))
 }
 
 // Has returns the size in bytes of a blob. It reports false if the blob is not complete.
 func (s *Store) Has(digest string) (size int64, ok bool) {
-	if _, err := checkDigest(digest); err != nil {
+	if err := CheckDigest(digest); err != nil {
 		return 0, false
 	}
 	info, err := os.Stat(s.Path(digest))
@@ -111,27 +109,27 @@ func (s *Store) Has(digest string) (size int64, ok bool) {
 // Open returns a reader of a blob from its first byte. The reader follows the fetch while it goes
 // on. A blob is fetched only once, however many readers there are.
 func (s *Store) Open(ctx context.Context, src Source) (*Reader, error) {
-	if _, err := checkDigest(src.Digest); err != nil {
+	if err := CheckDigest(src.Digest); err != nil {
 		return nil, err
 	}
-	if err := s.verifyDoubted(ctx, src.Digest); err != nil {
+	if err := s.verifyOnce(ctx, src.Digest); err != nil {
 		return nil, err
 	}
 	for {
-		r, dying, err := s.reader(ctx, src)
-		if dying == nil {
+		r, ending, err := s.reader(ctx, src)
+		if ending == nil {
 			return r, err
 		}
 		select {
-		case <-dying: // its partial file is free afterwards
+		case <-ending: // its partial file is free afterwards
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// reader returns a reader. If a flight for the blob cannot be joined, because it is ending or
-// expects another size, reader returns a channel that is closed at its end.
+// reader returns a reader. If a fetch of the blob is under way that cannot be joined, because it is
+// ending or expects another size, reader returns a channel that is closed at its end.
 func (s *Store) reader(ctx context.Context, src Source) (*Reader, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,17 +149,18 @@ func (s *Store) reader(ctx context.Context, src Source) (*Reader, <-chan struct{
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
-	fl := s.flights[src.Digest]
-	if fl != nil && (fl.users == 0 || fl.src.Size != src.Size) {
-		return nil, fl.done, nil
+	if other := s.fetches.Get(src.Digest); other != nil && other.Value.src.Size != src.Size {
+		return nil, other.Done(), nil
 	}
-	if fl == nil {
-		if fl, err = s.start(src); err != nil {
-			return nil, nil, err
-		}
+	begin := func() (*fetch, error) { return s.begin(src) }
+	fl, joined, err := s.fetches.Join(src.Digest, begin, func(ctx context.Context, f *fetch) error { return f.run(ctx) })
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case !joined:
+		return nil, fl.Done(), nil
 	}
-	fl.users++
-	return &Reader{ctx: ctx, flight: fl, file: fl.file, size: src.Size}, nil, nil
+	return &Reader{ctx: ctx, flight: fl, file: fl.Value.file, size: src.Size}, nil, nil
 }
 
 // Fetch adds a blob to the store without reading it.
@@ -187,10 +186,10 @@ func (s *Store) Put(ctx context.Context, r io.Reader) (digest string, size int64
 		}
 	}()
 	h := sha256.New()
-	if size, err = io.Copy(io.MultiWriter(f, h), contextReader{ctx, r}); err != nil {
+	if size, err = io.Copy(io.MultiWriter(f, h), contextio.NewReader(ctx, r)); err != nil {
 		return "", 0, err
 	}
-	digest = sum(h)
+	digest = DigestOf(h)
 	if err := f.Chmod(0o600); err != nil {
 		return "", 0, err
 	}
@@ -199,12 +198,11 @@ func (s *Store) Put(ctx context.Context, r io.Reader) (digest string, size int64
 
 // PutBytes stores data as a blob and returns its digest.
 func (s *Store) PutBytes(data []byte) (digest string, err error) {
-	d := sha256.Sum256(data)
-	digest = "sha256:" + hex.EncodeToString(d[:])
+	digest = Digest(data)
 	s.mu.Lock()
 	s.touch(digest)
 	s.mu.Unlock()
-	if size, ok := s.Has(digest); ok && size == int64(len(data)) && !s.isDoubted(digest) {
+	if size, ok := s.Has(digest); ok && size == int64(len(data)) && !s.isUnverified(digest) {
 		return digest, nil
 	}
 	digest, _, err = s.Put(context.Background(), bytes.NewReader(data))
@@ -219,7 +217,7 @@ func (s *Store) publish(f *os.File, name, digest string) error {
 	s.mu.Lock()
 	s.touch(digest)
 	err := os.Rename(name, s.Path(digest))
-	delete(s.doubted, digest)
+	delete(s.unverified, digest)
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -229,7 +227,7 @@ func (s *Store) publish(f *os.File, name, digest string) error {
 
 // ReadAll returns a blob of at most limit bytes, after it has verified the digest.
 func (s *Store) ReadAll(ctx context.Context, digest string, limit int64) ([]byte, error) {
-	if _, err := checkDigest(digest); err != nil {
+	if err := CheckDigest(digest); err != nil {
 		return nil, err
 	}
 	f, err := os.Open(s.Path(digest))
@@ -238,13 +236,13 @@ func (s *Store) ReadAll(ctx context.Context, digest string, limit int64) ([]byte
 	}
 	defer f.Close()
 	h := sha256.New()
-	data, err := io.ReadAll(io.TeeReader(io.LimitReader(contextReader{ctx, f}, limit+1), h))
+	data, err := io.ReadAll(io.TeeReader(io.LimitReader(contextio.NewReader(ctx, f), limit+1), h))
 	switch {
 	case err != nil:
 		return nil, err
 	case int64(len(data)) > limit:
 		return nil, fmt.Errorf("blob %s has more than %d bytes", digest, limit)
-	case sum(h) != digest:
+	case DigestOf(h) != digest:
 		return nil, fmt.Errorf("blob %s: %w", digest, ErrDigest)
 	}
 	return data, nil
@@ -267,11 +265,7 @@ func list(dir string) ([]Info, error) {
 		if err != nil {
 			return nil, err
 		}
-		size := info.Size()
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			size = st.Blocks * 512
-		}
-		all = append(all, Info{"sha256:" + e.Name(), size})
+		all = append(all, Info{algorithm + e.Name(), sparse.Allocated(info)})
 	}
 	return all, nil
 }
@@ -311,11 +305,11 @@ func (s *Store) Collect(keep func(digest string) bool, dryRun bool) (removed []I
 			return removed, err
 		}
 		for _, b := range all {
-			if s.flights[b.Digest] != nil || s.touched[b.Digest] || keep(b.Digest) && dir == "sha256" {
+			if s.fetches.Get(b.Digest) != nil || s.touched[b.Digest] || keep(b.Digest) && dir == "sha256" {
 				continue
 			}
 			if !dryRun {
-				if err := os.Remove(filepath.Join(s.dir, dir, strings.TrimPrefix(b.Digest, "sha256:"))); err != nil {
+				if err := os.Remove(filepath.Join(s.dir, dir, Digits(b.Digest))); err != nil {
 					return removed, err
 				}
 			}
@@ -325,14 +319,14 @@ func (s *Store) Collect(keep func(digest string) bool, dryRun bool) (removed []I
 	return removed, nil
 }
 
-// Doubt says that the stored blobs may be damaged, as after a power cut. Every blob is then hashed
-// before its next use, and damaged ones are removed.
-func (s *Store) Doubt() error {
+// MarkUnverified says that the stored blobs may be damaged, as after a power cut. Every blob is then
+// hashed before its next use, and damaged ones are removed.
+func (s *Store) MarkUnverified() error {
 	all, err := s.List()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range all {
-		s.doubted[b.Digest] = true
+		s.unverified[b.Digest] = true
 	}
 	return err
 }
@@ -346,10 +340,10 @@ func (s *Store) Verify(ctx context.Context, digest string) error {
 	}
 	defer f.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, contextReader{ctx, f}); err != nil {
+	if _, err := io.Copy(h, contextio.NewReader(ctx, f)); err != nil {
 		return err
 	}
-	if sum(h) != digest {
+	if DigestOf(h) != digest {
 		return errors.Join(fmt.Errorf("blob %s: %w", digest, ErrDigest), s.removeIf(f, digest))
 	}
 	return nil
@@ -373,14 +367,15 @@ func (s *Store) removeIf(f *os.File, digest string) error {
 	return os.Remove(s.Path(digest))
 }
 
-func (s *Store) isDoubted(digest string) bool {
+func (s *Store) isUnverified(digest string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.doubted[digest]
+	return s.unverified[digest]
 }
 
-func (s *Store) verifyDoubted(ctx context.Context, digest string) error {
-	if !s.isDoubted(digest) {
+// verifyOnce verifies a blob if it is marked as unverified. A damaged blob is not an error: it is removed.
+func (s *Store) verifyOnce(ctx context.Context, digest string) error {
+	if !s.isUnverified(digest) {
 		return nil
 	}
 	err := s.Verify(ctx, digest)
@@ -388,19 +383,7 @@ func (s *Store) verifyDoubted(ctx context.Context, digest string) error {
 		return err
 	}
 	s.mu.Lock()
-	delete(s.doubted, digest)
+	delete(s.unverified, digest)
 	s.mu.Unlock()
 	return nil
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

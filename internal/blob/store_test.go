@@ -3,8 +3,6 @@ package blob
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -40,11 +38,6 @@ func random(n int) []byte {
 	return p
 }
 
-func digestOf(p []byte) string {
-	d := sha256.Sum256(p)
-	return "sha256:" + hex.EncodeToString(d[:])
-}
-
 // origin is a source of blobs. Each call of Open gets the next answer; calls are counted from 1.
 type origin struct {
 	data    []byte
@@ -55,7 +48,7 @@ type origin struct {
 }
 
 func (o *origin) source() Source {
-	return Source{Digest: digestOf(o.data), Size: int64(len(o.data)),
+	return Source{Digest: Digest(o.data), Size: int64(len(o.data)),
 		Open: func(ctx context.Context, offset int64) (io.ReadCloser, error) {
 			n := o.calls.Add(1)
 			o.mu.Lock()
@@ -91,7 +84,7 @@ func readAll(t *testing.T, s *Store, src Source) ([]byte, error) {
 // wantBlob checks that the store has the blob and no partial files.
 func wantBlob(t *testing.T, s *Store, data []byte) {
 	t.Helper()
-	got, err := os.ReadFile(s.Path(digestOf(data)))
+	got, err := os.ReadFile(s.Path(Digest(data)))
 	if err != nil || !bytes.Equal(got, data) {
 		t.Errorf("the store has %d bytes of %d (%v)", len(got), len(data), err)
 	}
@@ -308,7 +301,7 @@ func TestSourcesThatFail(t *testing.T) {
 				wantBlob(t, s, got)
 				return
 			}
-			if _, here := s.Has(digestOf(o.data)); here {
+			if _, here := s.Has(Digest(o.data)); here {
 				t.Error("it is published")
 			}
 			if left, _ := filepath.Glob(filepath.Join(s.dir, "partial", "*")); (left != nil) != c.kept {
@@ -362,7 +355,7 @@ func TestGivenUpAtAnyByte(t *testing.T) {
 func TestPutAndReadAll(t *testing.T) {
 	s, data := openStore(t, t.TempDir()), random(5000)
 	digest, size, err := s.Put(context.Background(), bytes.NewReader(data))
-	if err != nil || digest != digestOf(data) || size != 5000 {
+	if err != nil || digest != Digest(data) || size != 5000 {
 		t.Fatalf("Put gives %s, %d, %v", digest, size, err)
 	}
 	again, err := s.PutBytes(data)
@@ -435,18 +428,18 @@ func TestCollect(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer flying.Close()
-	reading, err := s.Open(context.Background(), Source{Digest: digestOf(unused), Size: 20})
+	reading, err := s.Open(context.Background(), Source{Digest: Digest(unused), Size: 20})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reading.Close()
-	keep := func(d string) bool { return d == digestOf(kept) }
+	keep := func(d string) bool { return d == Digest(kept) }
 	for _, dryRun := range []bool{true, false} {
 		removed, err := s.Collect(keep, dryRun)
-		if err != nil || len(removed) != 1 || removed[0].Digest != digestOf(unused) {
+		if err != nil || len(removed) != 1 || removed[0].Digest != Digest(unused) {
 			t.Errorf("dry run %v: %v, %v", dryRun, removed, err)
 		}
-		if _, ok := s.Has(digestOf(unused)); ok != dryRun {
+		if _, ok := s.Has(Digest(unused)); ok != dryRun {
 			t.Errorf("dry run %v: the blob is there: %v", dryRun, ok)
 		}
 	}
@@ -459,19 +452,19 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// TestDoubt checks that after Doubt a blob is hashed before it is delivered, and fetched again if
+// TestMarkUnverified checks that after MarkUnverified a blob is hashed before it is delivered, and fetched again if
 // it is wrong.
-func TestDoubt(t *testing.T) {
+func TestMarkUnverified(t *testing.T) {
 	s, o, good := openStore(t, t.TempDir()), &origin{data: random(1000)}, &origin{data: random(2000)}
 	for _, o := range []*origin{o, good} {
 		if _, err := readAll(t, s, o.source()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(s.Path(digestOf(o.data)), random(1001)[1:], 0o644); err != nil {
+	if err := os.WriteFile(s.Path(Digest(o.data)), random(1001)[1:], 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Doubt(); err != nil {
+	if err := s.MarkUnverified(); err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range []*origin{o, good} {

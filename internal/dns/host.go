@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"banger"
+	"banger/internal/blob"
 )
 
 // Kinds of resolvers that a host may use.
@@ -164,40 +166,14 @@ func (h Host) Install(server netip.AddrPort) (changed bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return false, h.denied(err, "install --server "+server.String())
 	}
-	if err := writeWhole(path, text); err != nil {
+	write := func(w io.Writer) error { _, err := w.Write(text); return err }
+	if err := blob.WriteFile(path, 0o644, write); err != nil {
 		if madeDir && have == nil {
 			os.Remove(filepath.Dir(path))
 		}
 		return false, h.denied(err, "install --server "+server.String())
 	}
 	return true, nil
-}
-
-// writeWhole replaces a file durably: after a crash there is the old file or the new one.
-func writeWhole(path string, text []byte) error {
-	tmp := path + ".tmp"
-	err := os.WriteFile(tmp, text, 0o644)
-	if err == nil {
-		err = syncPath(tmp)
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	return syncPath(filepath.Dir(path))
-}
-
-// syncPath makes the content of a file or a directory durable.
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 // Uninstall removes what Install made and reports whether there was anything. If somebody has edited the file,
@@ -216,7 +192,7 @@ func (h Host) Uninstall() (changed bool, err error) {
 	if bytes.Contains(have, []byte(madeDirNote)) && os.Remove(dir) == nil {
 		dir = filepath.Dir(dir)
 	}
-	if err := syncPath(dir); err != nil { // otherwise it could come back after a power cut
+	if err := blob.Sync(dir); err != nil { // otherwise it could come back after a power cut
 		return true, h.denied(err, "uninstall")
 	}
 	return true, nil

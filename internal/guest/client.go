@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -20,8 +21,13 @@ import (
 	"banger/internal/text"
 )
 
-// Version is the version of requests and answers. Info contains the agent's version.
-const Version = 4
+// Version and Oldest are the newest and the oldest version of requests and answers that this end speaks. Info contains
+// the agent's. A change that an earlier end ignores needs no new version: a new field, or a new operation, which is a
+// capability.
+const (
+	Version = 4
+	Oldest  = 4
+)
 
 // AgentPort is the port on which the agent answers requests.
 const AgentPort = 1
@@ -117,7 +123,11 @@ const DisksArgument = "banger.disks"
 
 // Info is the agent's description of itself.
 type Info struct {
-	Version      int    `json:"version"`
+	Version int `json:"version"`
+	Oldest  int `json:"oldest,omitempty"` // 0, of an agent from before the range, means Version
+	// Capabilities are the operations that the agent knows. An agent from before the range lists none.
+	Capabilities []string `json:"capabilities,omitempty"`
+
 	Kernel       string `json:"kernel"`
 	UptimeMillis int64  `json:"uptime_ms"`
 	TimeUnixNano int64  `json:"time_unix_nano,omitempty"` // of OpClock: the time of the guest's clock
@@ -139,20 +149,20 @@ type Client struct {
 
 // Configure completes the guest's boot. While the guest boots, it waits until ctx ends.
 func (c Client) Configure(ctx context.Context, cfg Config) (Info, error) {
-	return c.again(ctx, Request{Op: OpConfigure, Config: &cfg})
+	return checked(c.again(ctx, Request{Op: OpConfigure, Config: &cfg}))
 }
 
 // Restored gives a guest that was restored from a snapshot a new identity: its clock, randomness, names, network and
 // keys become those of cfg. It must be the first request. Programs in the guest keep running. Like Ping, it is
 // repeated.
 func (c Client) Restored(ctx context.Context, cfg Config) (Info, error) {
-	return c.repeated(ctx, Request{Op: OpRestored, Config: &cfg})
+	return checked(c.repeated(ctx, Request{Op: OpRestored, Config: &cfg}))
 }
 
 // Ping checks that the agent answers. It is repeated, for up to 30 seconds or until ctx ends, while connections are
 // cut before an answer arrives.
 func (c Client) Ping(ctx context.Context) (Info, error) {
-	return c.repeated(ctx, Request{Op: OpPing})
+	return checked(c.repeated(ctx, Request{Op: OpPing}))
 }
 
 // Ready returns when the image's init accepts commands, if the guest runs it. ctx bounds the wait.
@@ -285,6 +295,23 @@ func (c Client) repeated(caller context.Context, r Request) (Info, error) {
 	return info, unanswered(caller, err)
 }
 
+// Check returns an error if this end and the agent of i have no version in common.
+func (i Info) Check() error {
+	oldest := i.Oldest
+	if oldest == 0 {
+		oldest = i.Version
+	}
+	if min(i.Version, Version) >= max(oldest, Oldest) {
+		return nil
+	}
+	return banger.Errorf(banger.CodeVersion, "the guest's agent answers versions %d to %d of requests, and this banger makes %d to %d",
+		oldest, i.Version, Oldest, Version).
+		WithHint("use the banger that the VM was started with, or stop and start the VM")
+}
+
+// Can reports whether the agent of i knows an operation.
+func (i Info) Can(op string) bool { return slices.Contains(i.Capabilities, op) }
+
 // again makes a request that the guest may get twice, until it is answered. A connection alone is not enough:
 // Firecracker before 1.16.0 accepts the first connection to a restored guest and then cuts it, and the session with a
 // guest that boots may have to be made again.
@@ -320,6 +347,14 @@ func (c Client) call(ctx context.Context, r Request) (Info, error) {
 		return info, err
 	}
 	return info, answer(ctx, conn, banger.FrameResponse, &info)
+}
+
+// checked adds the error of an agent that this end cannot speak with. Only the requests with which the host begins use it.
+func checked(info Info, err error) (Info, error) {
+	if err == nil {
+		err = info.Check()
+	}
+	return info, err
 }
 
 func (c Client) send(ctx context.Context, r Request) (net.Conn, error) {

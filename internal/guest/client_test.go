@@ -181,7 +181,7 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 				func(conn net.Conn) {},                                     // nothing of it was read: a reset, or a broken pipe
 				func(conn net.Conn) {
 					banger.NewFrameReader(conn).Next()
-					banger.WriteJSONFrame(conn, banger.FrameResponse, Info{Version: 7})
+					banger.WriteJSONFrame(conn, banger.FrameResponse, Info{Version: 7, Oldest: Version})
 				},
 			}
 			dialed := 0
@@ -289,5 +289,28 @@ func TestClientExecStream(t *testing.T) {
 	conn.Close()
 	if s := <-said; s != io.EOF.Error() {
 		t.Errorf("the agent's read ended with %q", s)
+	}
+}
+
+// TestWhichAgentsAreSpokenWith lists ranges of versions that an agent may say.
+func TestWhichAgentsAreSpokenWith(t *testing.T) {
+	for name, c := range map[string]struct {
+		newest, oldest int
+		ok             bool
+	}{
+		"the same":                         {Version, Oldest, true},
+		"from before the range":            {Version, 0, true},
+		"newer, and speaks ours":           {Version + 5, Version, true},
+		"older, and speaks our oldest":     {Oldest, 1, true},
+		"newer only":                       {Version + 1, Version + 1, false},
+		"older only":                       {Oldest - 1, 1, false},
+		"newer, and from before the range": {Version + 1, 0, false},
+		"a range that is upside down":      {Version, Version + 1, false},
+		"nothing":                          {0, 0, false},
+	} {
+		err := Info{Version: c.newest, Oldest: c.oldest}.Check()
+		if (err == nil) != c.ok || err != nil && banger.CodeOf(err) != banger.CodeVersion {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -124,7 +124,7 @@ func TestTheTimeOfABoot(t *testing.T) {
 	told := make(chan int64, 1)
 	c := fakeAgent(t, func(r Request, conn net.Conn) {
 		told <- r.Config.TimeUnixNano
-		banger.WriteJSONFrame(conn, banger.FrameResponse, Info{})
+		banger.WriteJSONFrame(conn, banger.FrameResponse, Info{Version: Version})
 	})
 	dial := c.Dial
 	c.Dial = func(ctx context.Context) (net.Conn, error) { // the guest boots until this time

@@ -6,20 +6,22 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"banger"
+	"banger/internal/contextio"
+	"banger/internal/image/layer"
+	"banger/internal/image/source"
 )
 
 // Commit makes an image named target from the image base and one more layer, whose plain tar it reads. The tar comes
 // from a guest, so it is bounded and checked like any layer. If it is refused, nothing of it is left.
 func (s *Store) Commit(ctx context.Context, base, target string, layer io.Reader, note banger.CommitNote,
 	emit banger.Emit) (banger.Image, error) {
-	name, err := newName(target)
+	name, err := source.NewName(target)
 	if err != nil {
 		return banger.Image{}, err
 	}
@@ -30,35 +32,36 @@ func (s *Store) Commit(ctx context.Context, base, target string, layer io.Reader
 	img, err := s.commit(ctx, e.images[0], name, layer, note, emit)
 	if err != nil {
 		_, cerr := s.collect(nil, false)
-		return img, errors.Join(hostError(ctx, name, err), cerr)
+		return img, errors.Join(pullError(ctx, name, err), cerr)
 	}
 	return img, nil
 }
 
-func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarStream io.Reader, note banger.CommitNote,
+// commit adds the image, and gives it its name.
+func (s *Store) commit(ctx context.Context, base banger.Image, name string, tar io.Reader, note banger.CommitNote,
 	emit banger.Emit) (img banger.Image, err error) {
-	making := s.begin("the commit of " + name)
-	defer making.end()
-	making.hold(base.Digest)
+	t := s.begin("the commit of " + name)
+	defer t.end()
+	t.pin(base.Digest)
 	emit(banger.Event{Stage: "commit", Text: "reading the changes"})
-	m := &meter{reader: &contextReader{ctx, tarStream}, total: &total{emit: emit, text: "reading the changes"}}
-	layer, diffID, err := s.pack(&boundedReader{m, s.limits.Bytes})
+	in := layer.Watch(contextio.NewReader(ctx, tar), "reading the changes", emit)
+	added, err := layer.Pack(s.blobs, &boundedReader{in, s.limits.Bytes})
 	if err != nil {
 		return img, err
 	}
-	body, err := s.extend(ctx, base, layer, diffID, note)
+	manifest, err := s.extend(ctx, base, added, note)
 	if err != nil {
 		return img, err
 	}
-	platform, err := parsePlatform(base.Platform)
+	platform, err := source.ParsePlatform(base.Platform)
 	if err != nil {
 		return img, err
 	}
-	src, err := s.resolveContent(ctx, &made{s.blobs, body}, platform)
+	src, err := s.finder.Read(ctx, source.Stored(s.blobs, manifest), platform)
 	if err != nil {
 		return img, err
 	}
-	making.hold(src.digest)
+	t.pin(src.Digest)
 	img, report, err := s.add(ctx, name, src, emit)
 	if err != nil {
 		return img, err
@@ -72,12 +75,44 @@ func (s *Store) commit(ctx context.Context, base banger.Image, name string, tarS
 }
 
 // extend returns the manifest of base with one more layer, and stores its config.
-func (s *Store) extend(ctx context.Context, base banger.Image, layer v1.Descriptor, diffID string,
+func (s *Store) extend(ctx context.Context, base banger.Image, added layer.Descriptor,
 	note banger.CommitNote) ([]byte, error) {
-	raw, err := s.whole(ctx, base, base.ConfigDigest, maxConfig)
+	raw, err := s.readBlob(ctx, base, base.ConfigDigest, source.MaxConfig)
 	if err != nil {
 		return nil, err
 	}
+	config, err := extendConfig(raw, added.DiffID, note)
+	if err != nil {
+		return nil, err
+	}
+	configDescriptor, err := s.finder.PutConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	old, err := s.readBlob(ctx, base, base.Digest, source.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	var m v1.Manifest
+	if err := json.Unmarshal(old, &m); err != nil {
+		return nil, err
+	}
+	descriptor, err := source.Descriptor(added)
+	if err != nil {
+		return nil, err
+	}
+	if m.MediaType == types.DockerManifestSchema2 {
+		descriptor.MediaType = types.DockerLayer
+	}
+	configDescriptor.MediaType = m.Config.MediaType
+	m.Config = configDescriptor
+	m.Layers = append(m.Layers, descriptor)
+	m.Annotations, m.Subject = nil, nil // they describe the base
+	return json.Marshal(m)
+}
+
+// extendConfig returns a config with one more layer.
+func extendConfig(raw []byte, diffID string, note banger.CommitNote) ([]byte, error) {
 	config, err := v1.ParseConfigFile(bytes.NewReader(raw))
 	if err != nil {
 		return nil, err
@@ -91,45 +126,7 @@ func (s *Store) extend(ctx context.Context, base banger.Image, layer v1.Descript
 	config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, id)
 	config.History = append(config.History, v1.History{Created: now, Author: note.Author, CreatedBy: "banger commit",
 		Comment: note.Message})
-	if raw, err = json.Marshal(config); err != nil {
-		return nil, err
-	}
-	digest, err := s.blobs.PutBytes(raw)
-	if err != nil {
-		return nil, err
-	}
-	hash, err := v1.NewHash(digest)
-	if err != nil {
-		return nil, err
-	}
-	old, err := s.whole(ctx, base, base.Digest, maxManifest)
-	if err != nil {
-		return nil, err
-	}
-	var m v1.Manifest
-	if err := json.Unmarshal(old, &m); err != nil {
-		return nil, err
-	}
-	if m.MediaType == types.DockerManifestSchema2 {
-		layer.MediaType = types.DockerLayer
-	}
-	m.Config = v1.Descriptor{MediaType: m.Config.MediaType, Size: int64(len(raw)), Digest: hash}
-	m.Layers = append(m.Layers, layer)
-	m.Annotations, m.Subject = nil, nil // they describe the base
-	return json.Marshal(m)
-}
-
-// newName returns the complete form of a name that an image is to get.
-func newName(target string) (string, error) {
-	full, err := normalizeName(target)
-	if err != nil {
-		return "", err
-	}
-	if _, taken := catalogue[target]; taken || strings.Contains(full, "@") {
-		return "", banger.Errorf(banger.CodeInvalid, "%q cannot be given to an image", target).
-			WithHint("use a name with a tag, such as mine:v1")
-	}
-	return full, nil
+	return json.Marshal(config)
 }
 
 // boundedReader is a reader that returns an error after n bytes.
@@ -141,7 +138,7 @@ type boundedReader struct {
 func (b *boundedReader) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if b.n -= int64(n); b.n < 0 {
-		return n, refused("the changes take more than the limit of an image")
+		return n, banger.Errorf(banger.CodeBadImage, "the changes take more than the limit of an image")
 	}
 	return n, err
 }

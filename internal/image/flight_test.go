@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/image/source"
 )
 
 // counter counts requests by their kind. Requests of blobs wait until the gate is opened.
@@ -66,15 +67,15 @@ func ensureSoon(t *testing.T, ctx context.Context, s *Store, ref string) chan re
 	if err != nil {
 		t.Fatal(err)
 	}
-	native, err := parsePlatform("")
+	native, err := source.ParsePlatform("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	waiters := func() int {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if f := s.flights[flightKey(name, native)]; f != nil {
-			return len(f.waiters)
+		if f := s.pulls.Get(pullKey(name, native)); f != nil {
+			f.Value.mu.Lock()
+			defer f.Value.mu.Unlock()
+			return len(f.Value.listeners)
 		}
 		return 0
 	}
@@ -237,23 +238,23 @@ func TestPullAlwaysFollowsATag(t *testing.T) {
 func TestOpenForgetsUnfinishedWork(t *testing.T) {
 	s := openStore(t)
 	img := ensure(t, s, "oci:"+ociDir(t, plain(file("f", "1"))))
-	if err := os.MkdirAll(filepath.Join(s.dir, "sha256", tmpPrefix+"1", "blobs"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(s.images.dir, source.TempPrefix+"1", "blobs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	halves := []string{refsFile + ".tmp", stopFile + ".tmp", filepath.Join("sha256", img.Digest[7:], metaFile+".tmp"),
+	halves := []string{refsFile + ".tmp", openFile + ".tmp", filepath.Join("sha256", img.Digest[7:], metaFile+".tmp"),
 		filepath.Join("sha256", img.Digest[7:], copyFile)}
 	for _, half := range halves {
-		if err := os.WriteFile(filepath.Join(s.dir, half), []byte("hal"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(s.images.dir), half), []byte("hal"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	again, err := Open(s.dir, Options{})
+	again, err := Open(filepath.Dir(s.images.dir), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantOnly(t, again, img.Digest)
 	for _, half := range halves {
-		if _, err := os.Lstat(filepath.Join(s.dir, half)); err == nil {
+		if _, err := os.Lstat(filepath.Join(filepath.Dir(s.images.dir), half)); err == nil {
 			t.Errorf("%s is left", half)
 		}
 	}
@@ -267,7 +268,7 @@ func TestAListDoesNotFailOfARemoval(t *testing.T) {
 	s, ref := openStore(t), "oci:"+ociDir(t, plain(file("f", "1")))
 	stays := ensure(t, s, "oci:"+ociDir(t, plain(file("f", "2"))))
 	for i := range 300 { // so that a list takes its time
-		s.refs[fmt.Sprintf("stays:%d", i)] = reference{Digest: stays.Digest}
+		s.refs.byName[fmt.Sprintf("stays:%d", i)] = reference{Digest: stays.Digest}
 	}
 	done := make(chan error)
 	go func() {

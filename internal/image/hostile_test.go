@@ -4,19 +4,18 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/rand"
-	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"banger"
-	"banger/internal/ext4"
+	"banger/internal/blob"
+	"banger/internal/testing/imagetest"
 )
 
 // wantFailure fails the test unless err has the code and is one sentence that contains the words,
@@ -37,43 +36,18 @@ func wantFailure(t *testing.T, s *Store, err error, code banger.Code, words stri
 	}
 }
 
-// TestNoNameLeavesTheImage converts layers whose names try to climb or to leave through symlinks,
-// and checks where in the image the file is then.
-func TestNoNameLeavesTheImage(t *testing.T) {
-	const f = " regular 0644 0:0 \"x\"\n"
-	for name, c := range map[string]struct {
-		layer []entry
-		want  string // of the line of the file
-	}{
-		"climbing":               {[]entry{file("../../../../tmp/f", "x")}, "/tmp/f"},
-		"climbing in the middle": {[]entry{file("a/b/../../../../c/f", "x")}, "/c/f"},
-		"absolute":               {[]entry{file("/etc/f", "x")}, "/etc/f"},
-		"absolute symlink":       {[]entry{symlink("out", "/tmp"), file("out/f", "x")}, "/tmp/f"},
-		"climbing symlink":       {[]entry{symlink("a/out", "../../../../.."), file("a/out/tmp/f", "x")}, "/tmp/f"},
-		"symlink in a symlink": {[]entry{dir("d"), symlink("d/up", ".."), symlink("far", "d/up/../d"),
-			file("far/up/f", "x")}, "/f"},
-		"climbing hard link": {[]entry{file("f", "x"), hardLink("g", "../../f")}, "/f"},
-		"double slashes":     {[]entry{file("a//.//f", "x")}, "/a/f"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := convert(t, plain(c.layer...)); !strings.Contains(got, "\n"+c.want+f) {
-				t.Errorf("no line %q in\n%s", c.want+f, got)
-			}
-		})
-	}
-}
-
 func TestHostileLayersAreRefused(t *testing.T) {
 	good := tarOf(file("f", strings.Repeat("content ", 10000)))
-	other := digestBytes([]byte("another"))
-	device := entry{tar.Header{Typeflag: tar.TypeChar, Name: "d", Devmajor: 5000}, ""}
+	other := blob.Digest([]byte("another"))
+	device := entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "d", Devmajor: 5000}}
 	owner := file("f", "")
 	owner.Uid = 1<<32 - 1
 	xattr := file("f", "")
 	xattr.PAXRecords = map[string]string{"SCHILY.xattr.user.big": strings.Repeat("x", 70000)}
 	acl := file("f", "")
 	acl.PAXRecords = map[string]string{"SCHILY.xattr.system.posix_acl_access": "junk"}
-	odd := entry{tar.Header{Typeflag: 'Q', Name: "odd"}, ""}
+	odd := entry{Header: tar.Header{Typeflag: 'Q', Name: "odd"}}
+	twoFiles := append(imagetest.Holes("a", 1<<30), imagetest.Holes("b", 64<<30-1)...)
 	// A zstd frame header (RFC 8878): magic, no single segment, window of 2^41 bytes.
 	bomb := []byte("\x28\xb5\x2f\xfd\x00\xf8\x01\x00\x00")
 	for name, c := range map[string]struct {
@@ -90,7 +64,7 @@ func TestHostileLayersAreRefused(t *testing.T) {
 		"symlink to nothing":       {plain(symlink("a", "")), "symlink"},
 		"endless symlinks": {plain(symlink("a", "b"), symlink("b", "a"), file("a/f", "")),
 			"symlinks on the way"},
-		"file below a file":             {plain(file("f", ""), file("f/g", "")), "no directory"},
+		"file below a file":             {plain(file("f", ""), file("f/g", "")), "not a directory"},
 		"root is a file":                {plain(file(".", "")), "root"},
 		"whiteout of nothing":           {plain(file(".wh.", "")), "whiteout"},
 		"whiteout of the parent":        {plain(file("d/.wh...", "")), "whiteout"},
@@ -100,118 +74,21 @@ func TestHostileLayersAreRefused(t *testing.T) {
 		"broken ACL":                    {plain(acl), "ACL"},
 		"unknown type":                  {plain(odd), "unknown type"},
 		"garbage":                       {stored(bytes.Repeat([]byte("garbage "), 1000)), "tar"},
-		"file of 65 GiB":                {stored(header("f", 65<<30)), "more than 64 GiB"},
-		"file of 8 EiB":                 {stored(header("f", 1<<63-1)), "more than 64 GiB"},
-		"two files of 65 GiB by holes":  {stored(append(holes("a", 1<<30), holes("b", 64<<30-1)...)), "more than 64 GiB"},
+		"file of 65 GiB":                {stored(imagetest.Header("f", 65<<30)), "more than 64 GiB"},
+		"file of 8 EiB":                 {stored(imagetest.Header("f", 1<<63-1)), "more than 64 GiB"},
+		"two files of 65 GiB by holes":  {stored(twoFiles), "more than 64 GiB"},
 		"tar cut off":                   {stored(good[:2000]), "unexpected EOF"},
 		"gzip cut off":                  {stored(gzipped(good)[:200]), "unexpected EOF"},
 		"gzip with a tail of garbage":   {stored(append(gzipped(good), "garbage garbage"...)), "header"},
 		"zstd cut off":                  {stored(zstded(good)[:30]), "EOF"},
 		"zstd window of terabytes":      {stored(bomb), "window"},
-		"blob is not what was promised": {layerBlob{string(good), digestBytes(good), other}, "what the digest says"},
-		"content is not as promised":    {layerBlob{string(good), other, digestBytes(good)}, "as the config says"},
+		"blob is not what was promised": {imagetest.Blob(good, blob.Digest(good), other), "what the digest says"},
+		"content is not as promised":    {imagetest.Blob(good, other, blob.Digest(good)), "as the config says"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t)
 			_, err := s.Ensure(context.Background(), "oci:"+ociDir(t, c.layer), "", banger.PullMissing, banger.Discard)
 			wantFailure(t, s, err, banger.CodeBadImage, c.words)
-		})
-	}
-}
-
-// header returns a tar that ends after the header of a file of the given size.
-func header(name string, size int64) []byte {
-	var buf bytes.Buffer
-	if err := tar.NewWriter(&buf).WriteHeader(&tar.Header{
-		Name:   name,
-		Size:   size,
-		Mode:   0o644,
-		Format: tar.FormatPAX,
-	}); err != nil {
-		panic(err)
-	}
-	return buf.Bytes()
-}
-
-// holes returns a sparse entry (PAX format 1.0 of GNU tar) that consists of one hole.
-func holes(name string, size int64) []byte {
-	sparseMap := make([]byte, 512)
-	copy(sparseMap, "0\n")
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	realSize := strconv.FormatInt(size, 10)
-	err := w.WriteHeader(
-		&tar.Header{Name: name, Size: 512, Mode: 0o644, Format: tar.FormatPAX, PAXRecords: map[string]string{
-			"xxx.sparse.major": "1", "xxx.sparse.minor": "0", "xxx.sparse.name": name, "xxx.sparse.realsize": realSize}})
-	if err != nil {
-		panic(err)
-	}
-	w.Write(sparseMap)
-	w.Flush()
-	// The library refuses to write these records, so they are renamed: the same
-	// length keeps the PAX header valid.
-	return bytes.ReplaceAll(buf.Bytes(), []byte("xxx.sparse"), []byte("GNU.sparse"))
-}
-
-func damaged(p []byte) []byte {
-	p[len(p)-6] ^= 1
-	return p
-}
-
-// TestAnEntryOfHolesCanBeCanceled matters since reading holes reads no blob.
-func TestAnEntryOfHolesCanBeCanceled(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := small(ctx, t, &budget{Limits: Limits{}.orDefaults()},
-		holes("f", 60<<30)); !errors.Is(err, context.Canceled) {
-		t.Errorf("60 GiB of holes were read to the end: %v", err)
-	}
-}
-
-// small applies one layer to the smallest possible file system.
-func small(ctx context.Context, t *testing.T, limits *budget, layer []byte) error {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "rootfs"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	w, err := ext4.New(f, ext4.Options{Size: ext4.MinSize})
-	if err != nil {
-		t.Fatal(err)
-	}
-	area := w.Areas(1)[0]
-	defer area.Close()
-	list, err := readLayer(ctx, bytes.NewReader(layer), area, limits)
-	if err != nil {
-		return err
-	}
-	return newTree(w).apply(list)
-}
-
-// TestBoundsOfAnImage checks bounds that no real image can reach in a test.
-func TestBoundsOfAnImage(t *testing.T) {
-	noise := make([]byte, 70<<20)
-	rand.Read(noise)
-	for name, c := range map[string]struct {
-		reached func(*budget)
-		layer   []byte
-		words   string
-	}{
-		"entries":      {func(b *budget) { b.entries.Store(1 << 20) }, tarOf(dir("d")), "more than 1048576 entries"},
-		"bytes names":  {func(b *budget) { b.nameBytes.Store(maxNameBytes) }, tarOf(dir("d")), "names and attributes"},
-		"bytes":        {func(b *budget) { b.bytes.Store(rootfsSize) }, tarOf(file("f", "x")), "more than 64 GiB"},
-		"a lower one":  {func(b *budget) { b.Bytes = 10 }, tarOf(file("f", "12345678901")), "more than 10 B"},
-		"file system":  {func(*budget) {}, tarOf(file("f", string(noise))), ext4.ErrNoSpace.Error()},
-		"none of them": {func(*budget) {}, tarOf(file("f", "x")), ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			left := &budget{Limits: Limits{}.orDefaults()}
-			c.reached(left)
-			err := small(context.Background(), t, left, c.layer)
-			if (err != nil) != (c.words != "") || err != nil && !strings.Contains(err.Error(), c.words) {
-				t.Errorf("the error is %v, not one with %q", err, c.words)
-			}
 		})
 	}
 }
@@ -223,7 +100,7 @@ func TestSourcesThatAreNoImageAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	sparse := filepath.Join(empty, "sparse")
-	blob := holes("blobs/sha256/"+strings.Repeat("0", 64), 1<<50)
+	blob := imagetest.Holes("blobs/sha256/"+strings.Repeat("0", 64), 1<<50)
 	if err := os.WriteFile(sparse, blob, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -278,6 +155,24 @@ func TestRegistriesThatFail(t *testing.T) {
 			s := openStore(t)
 			_, err := s.Ensure(context.Background(), c.ref, "", banger.PullMissing, banger.Discard)
 			wantFailure(t, s, err, c.code, c.words)
+		})
+	}
+}
+
+// TestOwnersOutOfRange checks that owners out of range are refused and do not become root by an
+// overflow.
+func TestOwnersOutOfRange(t *testing.T) {
+	for _, uid := range []int{-5, 1<<32 - 1, 1 << 32, 1<<32 + 5} {
+		t.Run(fmt.Sprint(uid), func(t *testing.T) {
+			var b bytes.Buffer
+			w := tar.NewWriter(&b)
+			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "f", Uid: uid, Format: tar.FormatGNU}); err != nil {
+				t.Fatal(err)
+			}
+			w.Close()
+			s := openStore(t)
+			_, err := s.Ensure(context.Background(), "oci:"+ociDir(t, stored(b.Bytes())), "", banger.PullMissing, banger.Discard)
+			wantFailure(t, s, err, banger.CodeBadImage, "owner "+fmt.Sprint(uid))
 		})
 	}
 }

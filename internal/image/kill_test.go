@@ -134,7 +134,7 @@ func wantBlobs(t *testing.T, s *Store, images ...banger.Image) {
 	if err != nil || len(list) != len(needed) {
 		t.Errorf("%d blobs are there and %d needed (%v)", len(list), len(needed), err)
 	}
-	if left, err := os.ReadDir(filepath.Join(s.dir, "blobs/partial")); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(filepath.Join(filepath.Dir(s.images.dir), "blobs/partial")); err != nil || len(left) > 0 {
 		t.Errorf("%v are left half-fetched (%v)", left, err)
 	}
 }

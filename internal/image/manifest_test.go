@@ -16,10 +16,17 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"banger"
+	"banger/internal/blob"
+	"banger/internal/testing/imagetest"
 	"banger/internal/testing/registrytest"
 )
 
 type object = map[string]any
+
+const (
+	manifestType = "application/vnd.oci.image.manifest.v1+json"
+	configType   = "application/vnd.oci.image.config.v1+json"
+)
 
 // described writes an OCI layout of one good layer, after change has changed its manifest and
 // config. The digests are those of the result.
@@ -34,7 +41,7 @@ func described(t *testing.T, change func(manifest, config object)) string {
 				t.Fatal(err)
 			}
 		}
-		digest := digestBytes(data)
+		digest := blob.Digest(data)
 		path := filepath.Join(at, "blobs/sha256", strings.TrimPrefix(digest, "sha256:"))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -51,19 +58,19 @@ func described(t *testing.T, change func(manifest, config object)) string {
 		"os":           "linux",
 		"architecture": runtime.GOARCH,
 		"config":       object{},
-		"rootfs":       object{"type": "layers", "diff_ids": []string{digestBytes(tar)}},
+		"rootfs":       object{"type": "layers", "diff_ids": []string{blob.Digest(tar)}},
 	}
-	manifest := object{"schemaVersion": 2, "mediaType": ociManifestType, "layers": []object{layer}}
+	manifest := object{"schemaVersion": 2, "mediaType": manifestType, "layers": []object{layer}}
 	change(manifest, config)
 	if manifest["config"] == nil {
 		manifest["config"] = put(config)
-		manifest["config"].(object)["mediaType"] = ociConfigType
+		manifest["config"].(object)["mediaType"] = configType
 	}
 	if manifest["config"] == "none" {
 		delete(manifest, "config")
 	}
 	d := put(manifest)
-	d["mediaType"] = ociManifestType
+	d["mediaType"] = manifestType
 	index, err := json.Marshal(object{"schemaVersion": 2, "manifests": []object{d}})
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +149,7 @@ func TestManifestsAndConfigsThatAreRefused(t *testing.T) {
 		}, "more than 4194304 bytes"},
 		"a config that is a list": {func(m, c object) { c["config"] = []int{1} }, "not valid"},
 		"a config of another digest": {func(m, c object) {
-			m["config"] = object{"mediaType": ociConfigType, "digest": layersOfManifest(m)[0]["digest"], "size": 3}
+			m["config"] = object{"mediaType": configType, "digest": layersOfManifest(m)[0]["digest"], "size": 3}
 		}, "config"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -258,7 +265,7 @@ func TestPlatforms(t *testing.T) {
 	for arch, data := range map[string]string{"amd64": "of amd64", "arm64": "of arm64"} {
 		digest := r.AddImageFor(arch, "a", arch, layerFor(gzipped, file("f", data)))
 		list = append(list, object{
-			"mediaType": ociManifestType,
+			"mediaType": manifestType,
 			"digest":    digest,
 			"size":      1,
 			"platform":  object{"os": "linux", "architecture": arch},
@@ -333,7 +340,7 @@ func TestBombs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.Copy(z, io.MultiReader(bytes.NewReader(header("zeros", 2<<30)), zeros)); err != nil {
+	if _, err := io.Copy(z, io.MultiReader(bytes.NewReader(imagetest.Header("zeros", 2<<30)), zeros)); err != nil {
 		t.Fatal(err)
 	}
 	z.Close()

@@ -20,6 +20,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"banger"
+	"banger/internal/blob"
+	"banger/internal/testing/imagetest"
 )
 
 // entries returns how many entries TestMemoryOfManyEntries makes: a part of the limit in every run, all
@@ -89,7 +91,7 @@ func streamed(t *testing.T, write func(*tar.Writer) error) layerBlob {
 			t.Fatal(err)
 		}
 	}
-	return layerBlob{stored.String(), digestOf(plain), digestBytes(stored.Bytes())}
+	return imagetest.Blob(stored.Bytes(), blob.DigestOf(plain), blob.Digest(stored.Bytes()))
 }
 
 // TestMemoryOfManyEntries checks that the largest number of entries, each with its own attribute,

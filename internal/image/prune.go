@@ -4,7 +4,6 @@ import (
 	"errors"
 	"maps"
 	"os"
-	"path/filepath"
 
 	"banger"
 	"banger/internal/blob"
@@ -13,14 +12,6 @@ import (
 // Users returns a VM that uses an image, or "" if no VM does. It is called while the store is locked.
 type Users func(digest string) (vm string)
 
-// holder returns who needs an image, as the end of a sentence, or "". The caller holds s.mu.
-func (s *Store) holder(digest string, users Users) string {
-	if vm := users(digest); vm != "" {
-		return "VM " + vm
-	}
-	return s.pins.By(digest)
-}
-
 // Remove forgets a reference, or all references to a digest, and deletes the image when it has no
 // reference left. An image that is in use keeps all its names, and the error says who needs it.
 func (s *Store) Remove(ref string, users Users) error {
@@ -28,29 +19,30 @@ func (s *Store) Remove(ref string, users Users) error {
 	if err != nil {
 		return err
 	}
-	dead, err := s.unname(ref, img, users)
-	if err != nil || dead == "" {
+	rest, err := s.removeNames(ref, img, users)
+	if err != nil || rest == "" {
 		return err
 	}
-	if err := os.RemoveAll(dead); err != nil {
+	if err := os.RemoveAll(rest); err != nil {
 		return err
 	}
 	_, err = s.collect(nil, false)
 	return err
 }
 
-// unname is the part of Remove that runs while the store is locked. It returns the directory that
-// is to be removed, or "".
-func (s *Store) unname(ref string, img banger.Image, users Users) (dead string, err error) {
+// removeNames is the part of Remove that runs while the store is locked. It returns the directory that
+// the caller removes, or "".
+func (s *Store) removeNames(ref string, img banger.Image, users Users) (rest string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	byDigest := checkDigest(ref) == nil
-	refs, left := maps.Clone(s.refs), 0
-	for name, r := range s.refs {
+	byDigest := blob.CheckDigest(ref) == nil
+	var gone []string
+	left := 0
+	for name, r := range s.refs.byName {
 		switch {
 		case r.Digest != img.Digest:
 		case byDigest || name == img.Reference:
-			delete(refs, name)
+			gone = append(gone, name)
 		default:
 			left++
 		}
@@ -64,25 +56,20 @@ func (s *Store) unname(ref string, img banger.Image, users Users) (dead string, 
 		return "", banger.Errorf(banger.CodeConflict, "image %s is needed by %s", img.Reference, by).
 			WithHint("try again when that is done")
 	}
-	if err := s.saveRefs(refs); err != nil || left > 0 {
+	err = s.refs.change(func(byName map[string]reference) {
+		for _, name := range gone {
+			delete(byName, name)
+		}
+	})
+	if err != nil || left > 0 {
 		return "", err
 	}
-	return s.bury(img.Digest)
-}
-
-// bury takes an image out of the store at once and returns the directory that is still to be
-// removed. The caller holds s.mu.
-func (s *Store) bury(digest string) (dead string, err error) {
-	dead = filepath.Join(s.tmpDir(), tmpPrefix+"rm-"+filepath.Base(s.path(digest)))
-	if err := os.Rename(s.path(digest), dead); err != nil {
-		return "", err
-	}
-	return dead, blob.Sync(s.tmpDir()) // otherwise the image could come back after a power cut
+	return s.images.take(img.Digest)
 }
 
 // Prune removes images that have no reference or, if all is set, that no VM uses. Then it removes
 // blobs, also incomplete ones, that belong to no image. With dryRun it only returns what it would
-// remove. What is in use stays, and the result says who needs it.
+// remove. Images in use stay, and the result says who needs them.
 func (s *Store) Prune(all, dryRun bool, users Users) (banger.Pruned, error) {
 	p, gone, err := s.pruneImages(all, dryRun, users)
 	if err != nil {
@@ -98,20 +85,20 @@ func (s *Store) Prune(all, dryRun bool, users Users) (banger.Pruned, error) {
 
 // pruneImages is Prune without the blobs. It also returns the digests of the images that are gone, or would be.
 func (s *Store) pruneImages(all, dryRun bool, users Users) (p banger.Pruned, gone map[string]bool, err error) {
-	images, err := s.all()
+	images, err := s.images.all()
 	if err != nil {
 		return p, nil, err
 	}
-	var dead []string
+	var rest []string
 	defer func() {
-		for _, d := range dead {
+		for _, d := range rest {
 			err = errors.Join(err, os.RemoveAll(d))
 		}
 	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names := map[string]string{}
-	for name, r := range s.refs {
+	for name, r := range s.refs.byName {
 		names[r.Digest] = name
 	}
 	gone = map[string]bool{}
@@ -120,7 +107,11 @@ func (s *Store) pruneImages(all, dryRun bool, users Users) (p banger.Pruned, gon
 		if named && !all {
 			continue
 		}
-		if by := s.holder(img.Digest, users); by != "" {
+		by := s.pins.By(img.Digest)
+		if vm := users(img.Digest); vm != "" {
+			by = "VM " + vm
+		}
+		if by != "" {
 			p.Kept = append(p.Kept, banger.Kept{Image: img.Digest, Reference: name, By: by})
 			continue
 		}
@@ -136,19 +127,21 @@ func (s *Store) pruneImages(all, dryRun bool, users Users) (p banger.Pruned, gon
 		if err != nil {
 			return p, gone, err
 		}
-		dead = append(dead, d)
+		rest = append(rest, d)
 	}
 	return p, gone, nil
 }
 
-// forget takes an image and all its names out of the store. The caller holds s.mu.
-func (s *Store) forget(digest string) (dead string, err error) {
-	refs := maps.Clone(s.refs)
-	maps.DeleteFunc(refs, func(_ string, r reference) bool { return r.Digest == digest })
-	if err := s.saveRefs(refs); err != nil {
+// forget takes an image and all its names out of the store, and returns a directory that the caller removes. The caller
+// holds s.mu.
+func (s *Store) forget(digest string) (rest string, err error) {
+	err = s.refs.change(func(byName map[string]reference) {
+		maps.DeleteFunc(byName, func(_ string, r reference) bool { return r.Digest == digest })
+	})
+	if err != nil {
 		return "", err
 	}
-	return s.bury(digest)
+	return s.images.take(digest)
 }
 
 // collect removes the blobs that are not in use and that belong to no image, or only to images in
@@ -160,7 +153,7 @@ func (s *Store) collect(gone map[string]bool, dryRun bool) ([]blob.Info, error) 
 		if kept == nil { // the blobs are locked: no unfinished image can add one now
 			kept = map[string]bool{}
 			var images []banger.Image
-			images, failed = s.all()
+			images, failed = s.images.all()
 			for _, img := range images {
 				if gone[img.Digest] {
 					continue

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"banger"
@@ -98,7 +99,7 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 			if err != nil || len(p.Images) != c.images {
 				t.Fatalf("%+v, %v: not %d images", p, err, c.images)
 			}
-			left, err := s.all()
+			left, err := s.images.all()
 			if err != nil || len(left) != c.left {
 				t.Fatalf("%d images are left, not %d (%v)", len(left), c.left, err)
 			}
@@ -120,7 +121,8 @@ func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 // left.
 func TestPruneRemovesHalfFetchedBlobs(t *testing.T) {
 	s, _, _ := sharing(t)
-	half := filepath.Join(s.dir, "blobs/partial", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff")
+	half := filepath.Join(filepath.Dir(s.images.dir), "blobs/partial",
+		strings.Repeat("00112233445566778899aabbccddeeff", 2))
 	if err := os.WriteFile(half, make([]byte, 4096), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -217,11 +219,11 @@ func TestHistoryNamesEveryLayer(t *testing.T) {
 // only to digests, and images do not mention blobs.
 func TestAStoreOfTheFirstVersionIsRead(t *testing.T) {
 	s, a, _ := sharing(t)
-	if err := os.WriteFile(filepath.Join(s.dir, refsFile), []byte(`{"docker.io/library/old:v1": "`+a.Digest+`"}`),
+	if err := os.WriteFile(s.refs.file, []byte(`{"docker.io/library/old:v1": "`+a.Digest+`"}`),
 		0o644); err != nil {
 		t.Fatal(err)
 	}
-	again, err := Open(s.dir, Options{})
+	again, err := Open(filepath.Dir(s.images.dir), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,29 +2,26 @@ package image
 
 import (
 	"context"
-	"maps"
 	"sort"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
 	"banger"
+	"banger/internal/image/source"
 )
 
 // Usage returns how much space each image occupies on the host, and how much of it the image shares
 // with others. Images with one config share a rootfs, and images with one base share blobs.
 func (s *Store) Usage() ([]banger.ImageUsage, error) {
-	images, err := s.all()
+	images, err := s.images.all()
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
 	names := map[string][]string{}
-	for ref, r := range s.refs {
+	for ref, r := range s.allReferences() {
 		names[r.Digest] = append(names[r.Digest], ref)
 	}
-	s.mu.Unlock()
 	users := map[string]int{} // of a blob
 	for _, img := range images {
 		for _, d := range blobsOf(img) {
@@ -60,6 +57,9 @@ func links(path string) uint64 {
 	return uint64(st.Nlink)
 }
 
+// checksAtOnce is how many registries are asked at the same time.
+const checksAtOnce = 8
+
 // Check returns all images and marks those whose name means something else in their registry by
 // now. It leaves an image as it is if its registry does not answer or if it is not from a registry.
 func (s *Store) Check(ctx context.Context) ([]banger.Image, error) {
@@ -67,14 +67,12 @@ func (s *Store) Check(ctx context.Context) ([]banger.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	refs := maps.Clone(s.refs)
-	s.mu.Unlock()
+	refs := s.allReferences()
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(layersAtOnce)
+	group.SetLimit(checksAtOnce)
 	for i := range list {
 		named := refs[list[i].Reference].Named
-		if named == "" || !isRemote(list[i].Reference) {
+		if named == "" || !source.IsRemote(list[i].Reference) {
 			continue
 		}
 		group.Go(func() error {
@@ -84,17 +82,4 @@ func (s *Store) Check(ctx context.Context) ([]banger.Image, error) {
 		})
 	}
 	return list, group.Wait()
-}
-
-// isRemote reports whether a normalised reference names an image of a registry.
-func isRemote(ref string) bool {
-	if _, ok := catalogue[ref]; ok || strings.HasPrefix(ref, "sha256:") {
-		return false
-	}
-	for _, scheme := range []string{schemeOCI, schemeOCIArchive, schemeDockerArchive, schemeDockerDaemon, schemePodman} {
-		if strings.HasPrefix(ref, scheme) {
-			return false
-		}
-	}
-	return true
 }

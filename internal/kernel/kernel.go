@@ -24,6 +24,7 @@ import (
 	"banger"
 	"banger/internal/blob"
 	"banger/internal/pin"
+	"banger/internal/sparse"
 )
 
 // Store is a directory of kernels. Its methods may be called concurrently.
@@ -311,9 +312,7 @@ func diskUsage(dir string) int64 {
 			return nil
 		}
 		if info, err := d.Info(); err == nil {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				n += st.Blocks * 512
-			}
+			n += sparse.Allocated(info)
 		}
 		return nil
 	})

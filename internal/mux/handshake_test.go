@@ -143,6 +143,17 @@ func reply(n nonce, version byte) []byte {
 	return b
 }
 
+// speak answers a hello as an end that speaks a range of versions.
+func speak(ch io.ReadWriter, newest, oldest byte) {
+	n, err := readHello(ch)
+	if err != nil {
+		return
+	}
+	b := reply(n, newest)
+	b[headerSize+nonceSize+7] = oldest
+	ch.Write(b)
+}
+
 // TestHandshake lists what a host may find in the channel before the guest's answer, or instead of it.
 func TestHandshake(t *testing.T) {
 	noLeaks(t)
@@ -184,7 +195,13 @@ func TestHandshake(t *testing.T) {
 			n, _ := answerHello(c, Version)
 			c.Write(reply(n, Version))
 		}, "", nil},
-		{"wrong version", func(c net.Conn) { answerHello(c, Version+1) }, banger.CodeVersion, nil},
+		{"an end from before the range", func(c net.Conn) { speak(c, Version, 0) }, "", nil},
+		{"a newer end that speaks our version too", func(c net.Conn) { speak(c, Version+3, Version) }, "", nil},
+		{"an older end that speaks our oldest", func(c net.Conn) { speak(c, Oldest, 1) }, "", nil},
+		{"a newer end only", func(c net.Conn) { speak(c, Version+1, Version+1) }, banger.CodeVersion, nil},
+		{"an older end only", func(c net.Conn) { speak(c, Oldest-1, 1) }, banger.CodeVersion, nil},
+		{"a newer end from before the range", func(c net.Conn) { speak(c, Version+1, 0) }, banger.CodeVersion, nil},
+		{"a range that is upside down", func(c net.Conn) { speak(c, Oldest, Version+1) }, banger.CodeVersion, nil},
 		{"silence", func(c net.Conn) {}, "", context.DeadlineExceeded},
 		{"silence of one who listens", func(c net.Conn) { io.Copy(io.Discard, c) }, "", context.DeadlineExceeded},
 		{"the answer to another only", func(c net.Conn) { readHello(c); c.Write(reply(old, Version)) }, "",

@@ -38,8 +38,8 @@ func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 	rand.Read(n[:])
 	r := bufio.NewReaderSize(ch, readBuffer)
 	type answer struct {
-		version uint32
-		err     error
+		versions versions
+		err      error
 	}
 	answered := make(chan answer, 1)
 	go func() { // ends with the answer or when ch is closed
@@ -48,9 +48,9 @@ func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 				answered <- answer{err: err}
 				return
 			}
-			got, version, err := readHelloBody(r)
+			got, theirs, err := readHelloBody(r)
 			if err != nil || got == n {
-				answered <- answer{version, err}
+				answered <- answer{theirs, err}
 				return
 			}
 		}
@@ -73,8 +73,10 @@ func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 		if a.err != nil {
 			return nil, fmt.Errorf("agreeing with the agent: %w", a.err)
 		}
-		if a.version != Version {
-			return nil, banger.Errorf(banger.CodeVersion, "the agent speaks protocol %d, the host %d", a.version, Version)
+		if _, ok := a.versions.agree(); !ok {
+			return nil, banger.Errorf(banger.CodeVersion, "the agent speaks versions %d to %d of the protocol, and this banger %d to %d",
+				a.versions.oldest, a.versions.newest, Oldest, Version).
+				WithHint("use the banger that the VM was started with, or stop and start the VM")
 		}
 	case <-ctx.Done():
 		close(stop)
@@ -230,7 +232,7 @@ func noEOF(err error) error {
 // hello reads a hello's body and answers it. If the nonce is that of the current session, the host had not yet seen
 // our answer, and the session continues.
 func (g *guestEnd) hello() error {
-	n, version, err := readHelloBody(g.r)
+	n, theirs, err := readHelloBody(g.r)
 	if err != nil {
 		return err
 	}
@@ -239,7 +241,7 @@ func (g *guestEnd) hello() error {
 		if _, err := g.ch.Write(appendHello(nil, replyMagic, n)); err != nil {
 			return err
 		}
-		if version == Version {
+		if _, ok := theirs.agree(); ok {
 			g.nonce = n
 			s := newSession(g.ch, n.session(), func(st *stream) { g.handle(st.port, st) })
 			g.replace(s, nil)

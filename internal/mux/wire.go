@@ -13,12 +13,16 @@ import (
 	"banger"
 )
 
-// Version is the version of hellos and frames, which the hello contains. Ends of different versions refuse to talk.
-const Version = 4
+// Version and Oldest are the newest and the oldest version of frames that this end speaks. Both ends say theirs in the
+// hello, and use the newest that both speak. The form of the hello itself never changes.
+const (
+	Version = 4
+	Oldest  = 4
+)
 
 // The hello opens a session. The host repeats it until the guest has answered with the same nonce, because bytes that
-// arrive while the guest's port is closed are lost. Hello and answer are both helloSize long: magic, nonce, version,
-// zeros.
+// arrive while the guest's port is closed are lost. Hello and answer are both helloSize long: magic, nonce, newest
+// version, oldest version, zeros.
 const (
 	helloMagic = "BANGER-HELLO-HG\n"
 	replyMagic = "BANGER-REPLY-GH\n"
@@ -35,17 +39,32 @@ func appendHello(b []byte, magic string, n nonce) []byte {
 	b = append(b, magic...)
 	b = append(b, n[:]...)
 	b = binary.BigEndian.AppendUint32(b, Version)
-	return append(b, make([]byte, 12)...)
+	b = binary.BigEndian.AppendUint32(b, Oldest)
+	return append(b, make([]byte, 8)...)
+}
+
+// versions are the versions that one end speaks. An end from before the range says 0 as its oldest version.
+type versions struct{ newest, oldest uint32 }
+
+// agree returns the newest version that both ends speak, or false. The other end may be hostile.
+func (v versions) agree() (uint32, bool) {
+	oldest := v.oldest
+	if oldest == 0 {
+		oldest = v.newest
+	}
+	agreed := min(v.newest, Version)
+	return agreed, agreed >= max(oldest, Oldest)
 }
 
 // readHelloBody reads the part of a hello after the magic.
-func readHelloBody(r io.Reader) (n nonce, version uint32, err error) {
+func readHelloBody(r io.Reader) (n nonce, v versions, err error) {
 	var b [helloSize - headerSize]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return n, 0, err
+		return n, v, err
 	}
 	copy(n[:], b[:])
-	return n, binary.BigEndian.Uint32(b[nonceSize:]), nil
+	v = versions{newest: binary.BigEndian.Uint32(b[nonceSize:]), oldest: binary.BigEndian.Uint32(b[nonceSize+4:])}
+	return n, v, nil
 }
 
 // scanFor reads up to and including magic.

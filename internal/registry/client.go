@@ -7,8 +7,6 @@ package registry
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"banger"
+	"banger/internal/blob"
 )
 
 // Options configure a Client. The zero value uses the host's files and this process's environment.
@@ -122,15 +121,14 @@ func readManifest(r reference, res *http.Response) (Manifest, error) {
 		return Manifest{}, err
 	}
 	if len(body) > maxManifest {
-		return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s has more than %s", r.repo,
-			banger.FormatSize(maxManifest))}
+		return Manifest{}, blob.Permanent(banger.Errorf(banger.CodeBadImage, "the manifest of %s has more than %s", r.repo,
+			banger.FormatSize(maxManifest)))
 	}
-	sum := sha256.Sum256(body)
-	m := Manifest{Body: body, MediaType: res.Header.Get("Content-Type"), Digest: "sha256:" + hex.EncodeToString(sum[:])}
+	m := Manifest{Body: body, MediaType: res.Header.Get("Content-Type"), Digest: blob.Digest(body)}
 	for _, want := range []string{res.Header.Get("Docker-Content-Digest"), r.identifier} {
 		if strings.HasPrefix(want, "sha256:") && want != m.Digest {
-			return Manifest{}, permanent{banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo, m.Digest,
-				want)}
+			return Manifest{}, blob.Permanent(banger.Errorf(banger.CodeBadImage, "the manifest of %s is %s, not %s", r.repo,
+				m.Digest, want))
 		}
 	}
 	return m, nil
@@ -159,7 +157,7 @@ func (c *Client) Digest(ctx context.Context, ref string) (string, error) {
 func (c *Client) Blob(ctx context.Context, ref, digest string, offset int64) (io.ReadCloser, error) {
 	r, err := parse(ref)
 	if err != nil {
-		return nil, permanent{err}
+		return nil, blob.Permanent(err)
 	}
 	r.identifier = digest
 	header := http.Header{}
@@ -284,7 +282,7 @@ func (c *Client) askOne(ctx context.Context, p endpoint, method, path string,
 	}
 	client := http.Client{Transport: rt, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
 		if len(via) >= maxRedirects {
-			return permanent{fmt.Errorf("more than %d redirects", maxRedirects)}
+			return blob.Permanent(fmt.Errorf("more than %d redirects", maxRedirects))
 		}
 		return nil
 	}}

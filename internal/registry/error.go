@@ -14,14 +14,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"banger"
+	"banger/internal/blob"
 	"banger/internal/text"
 )
-
-// permanent is an error that would also be the result of another attempt.
-type permanent struct{ error }
-
-func (permanent) Permanent() bool { return true }
-func (p permanent) Unwrap() error { return p.error }
 
 // statusError is an answer with an error status.
 type statusError struct {
@@ -128,7 +123,7 @@ func (c *Client) wrap(ctx context.Context, r reference, err error) error {
 // keep makes e permanent if cause is.
 func keep(e *banger.Error, cause error) error {
 	if isPermanent(cause) && !isPermanent(e) {
-		return permanent{e}
+		return blob.Permanent(e)
 	}
 	return e
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/publicsuffix"
 
+	"banger/internal/blob"
 	"banger/internal/ipaddr"
 )
 
@@ -83,8 +84,8 @@ func (g *guard) check(host string, k kinds) error {
 	if k.within(kindsOfName(g.own)) || k.configurable() && g.client.names(host) {
 		return nil
 	}
-	return permanent{fmt.Errorf("it sends us to %.200s, which is a %s address; "+
-		"a [[registry]] of registries.conf that names the host may allow it", host, strings.Join(k, " and "))}
+	return blob.Permanent(fmt.Errorf("it sends us to %.200s, which is a %s address; "+
+		"a [[registry]] of registries.conf that names the host may allow it", host, strings.Join(k, " and ")))
 }
 
 // RoundTrip checks the host in the URL, because a proxy would connect for us, and whether that host
@@ -93,8 +94,8 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	host := req.URL.Hostname()
 	k, own := kindsOfName(host), canonicalHost(host) == canonicalHost(g.own)
 	if own && req.URL.Scheme == "http" && !g.plain && !slices.Contains(k, string(ipaddr.Loopback)) {
-		return nil, permanent{fmt.Errorf("%s does not answer by https, and nothing says that it may be asked without "+
-			"(insecure = true in registries.conf)", g.own)}
+		return nil, blob.Permanent(fmt.Errorf("%s does not answer by https, and nothing says that it may be asked without "+
+			"(insecure = true in registries.conf)", g.own))
 	}
 	if !own && len(k) > 0 {
 		if err := g.check(host, k); err != nil {
@@ -125,13 +126,13 @@ func (g *guard) checkRealm(host, address string) error {
 	}
 	login, err := g.client.credential(address, "")
 	if err != nil {
-		return permanent{err}
+		return blob.Permanent(err)
 	}
 	if login != authn.Anonymous {
 		return nil
 	}
-	return permanent{fmt.Errorf("it wants the password sent to %.200s, which is of another domain; "+
-		"a login at that host allows it", address)}
+	return blob.Permanent(fmt.Errorf("it wants the password sent to %.200s, which is of another domain; "+
+		"a login at that host allows it", address))
 }
 
 // sameSite reports whether two hosts belong to one owner: they are equal, are both loopback, or are
@@ -160,7 +161,7 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	control := func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
 		at, err := netip.ParseAddrPort(resolved)
 		if err != nil {
-			return permanent{err}
+			return blob.Permanent(err)
 		}
 		if slices.Contains(g.proxies, address) {
 			return nil

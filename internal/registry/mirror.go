@@ -16,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"banger"
+	"banger/internal/blob"
 )
 
 // configuration is a registries.conf (containers-registries.conf(5), version 2).
@@ -91,11 +92,11 @@ func (c *Client) fromContainers(full string, byDigest bool, own *endpoint) ([]en
 		}
 	}
 	if best.Blocked {
-		return nil, permanent{banger.Errorf(banger.CodeDenied, "%s is blocked by %s", best.Prefix, from)}
+		return nil, blob.Permanent(banger.Errorf(banger.CodeDenied, "%s is blocked by %s", best.Prefix, from))
 	}
 	list, err := best.apply(rest, byDigest, own)
 	if err != nil {
-		return nil, permanent{banger.Errorf(banger.CodeInvalid, "cannot use %s: %w", from, err)}
+		return nil, blob.Permanent(banger.Errorf(banger.CodeInvalid, "cannot use %s: %w", from, err))
 	}
 	return list, nil
 }
@@ -212,7 +213,7 @@ func (c *Client) fromContainerd(shown string, r reference, own *endpoint) ([]end
 		*own, err = atURL(conf.Server, r.repo.RepositoryStr(), false)
 	}
 	if err != nil {
-		return nil, permanent{banger.Errorf(banger.CodeInvalid, "cannot use %s: %w", file, err)}
+		return nil, blob.Permanent(banger.Errorf(banger.CodeInvalid, "cannot use %s: %w", file, err))
 	}
 	return list, nil
 }
@@ -334,7 +335,7 @@ func readTOML(file string, v any) error {
 		err = toml.Unmarshal(data, v)
 	}
 	if err != nil {
-		return permanent{banger.Errorf(banger.CodeInvalid, "cannot read %s: %w", file, err)}
+		return blob.Permanent(banger.Errorf(banger.CodeInvalid, "cannot read %s: %w", file, err))
 	}
 	return nil
 }

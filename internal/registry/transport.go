@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/net/http/httpproxy"
+
+	"banger/internal/blob"
 )
 
 // endpoint is a place where a repository can be read: the registry or a mirror.
@@ -47,7 +49,7 @@ func (e endpoint) url(path string) string {
 func (c *Client) authorised(ctx context.Context, e endpoint, actions string) (http.RoundTripper, error) {
 	repo, err := name.NewRepository(e.registry.RegistryStr() + "/" + e.repository)
 	if err != nil {
-		return nil, permanent{err}
+		return nil, blob.Permanent(err)
 	}
 	key := e.key(actions)
 	c.mu.Lock()
@@ -58,11 +60,11 @@ func (c *Client) authorised(ctx context.Context, e endpoint, actions string) (ht
 	}
 	base, err := c.base(e)
 	if err != nil {
-		return nil, permanent{err}
+		return nil, blob.Permanent(err)
 	}
 	auth, err := c.credential(e.registry.RegistryStr(), e.repository)
 	if err != nil {
-		return nil, permanent{err}
+		return nil, blob.Permanent(err)
 	}
 	if rt, err = transport.NewWithContext(ctx, e.registry, auth, base, []string{repo.Scope(actions)}); err != nil {
 		return nil, loginError(ctx, err)
@@ -81,7 +83,7 @@ func loginError(ctx context.Context, err error) error {
 	if network || status || ctx.Err() != nil {
 		return err
 	}
-	return permanent{err}
+	return blob.Permanent(err)
 }
 
 func (e endpoint) key(actions string) string { return fmt.Sprintln(e, actions) }

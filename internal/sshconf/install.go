@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"banger/internal/blob"
 )
 
 // maxUserConfig is more than the size in bytes of any configuration that a person wrote.
@@ -106,7 +108,7 @@ func (i Install) Remove() error {
 		if r.MadeDir && os.Remove(dir) == nil { // it stays if it has other content
 			dir = filepath.Dir(dir)
 		}
-		if err := syncDir(dir); err != nil { // otherwise a power cut could bring it back
+		if err := blob.Sync(dir); err != nil { // otherwise a power cut could bring it back
 			return err
 		}
 	default:

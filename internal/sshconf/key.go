@@ -1,6 +1,5 @@
 // Package sshconf makes what an OpenSSH client needs to reach VMs: keys, known hosts, the text of a configuration,
-// and the one line in the user's own configuration that includes it. It imports no package of this module and must
-// not know what a VM is. It does not trust the names that it gets.
+// and the one line in the user's own configuration that includes it. It must not know what a VM is. It does not trust the names that it gets.
 package sshconf
 
 import (
@@ -23,6 +22,8 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/sys/unix"
+
+	"banger/internal/blob"
 )
 
 // MakeKey returns the ed25519 key in file, and makes it if it does not exist. Only its owner can read the file.
@@ -123,17 +124,7 @@ func moveTo(temp, file string) error {
 		os.Remove(temp)
 		return err
 	}
-	return syncDir(filepath.Dir(file))
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return blob.Sync(filepath.Dir(file))
 }
 
 // maxKeyFile is the maximum number of bytes to read from a key file.

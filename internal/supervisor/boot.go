@@ -165,7 +165,7 @@ func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) e
 	}
 	defer ports.Close()
 	files := ports.Files
-	group, limits, err := b.m.s.groups().join(b.vm.ID, b.vm.Spec)
+	group, limits, err := b.m.s.groups().Join(b.vm.ID, b.vm.Spec)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, e
 	if err := image.CheckGuest(spec.Platform); err != nil {
 		return banger.VM{}, err
 	}
-	if err := s.opts.checkRoom(spec, emit); err != nil {
+	if err := s.checkHost(spec, emit); err != nil {
 		return banger.VM{}, err
 	}
 	driver, err := s.opts.VMMs.Choose(ctx, spec)

@@ -209,7 +209,7 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	if vm.State == banger.StateStopping && vm.Reason != "" {
 		reason = vm.Reason
 	}
-	reason += m.s.groups().outOfMemory(vm)
+	reason += m.s.groups().OutOfMemory(vm)
 	m.leaveGroup()
 	link{m}.leave()
 	m.log.Info("the VM has ended", "state", state, "reason", reason)
@@ -362,4 +362,10 @@ func (m *machine) await(ctx context.Context, done func(banger.VM) bool) (vm bang
 			}
 		}
 	}
+}
+
+// leaveGroup ends all remaining processes of a VM that has ended, and removes its group.
+func (m *machine) leaveGroup() {
+	m.warn("the control group was not removed", m.s.groups().Remove(m.id()))
+	m.update(func(vm *banger.VM) { vm.Limits = nil })
 }

@@ -13,7 +13,7 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach bool, emit ba
 	if err != nil {
 		return banger.VM{}, err
 	}
-	if err := s.opts.checkRoom(m.snapshot().Spec, emit); err != nil { // the host may have less memory or fewer CPUs than before
+	if err := s.checkHost(m.snapshot().Spec, emit); err != nil { // the host may have less memory or fewer CPUs than before
 		return banger.VM{}, err
 	}
 	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, emit) })

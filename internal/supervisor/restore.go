@@ -225,7 +225,7 @@ func (r restoration) sweep(lost []string) {
 			r.problem("VM %s runs as process %d, and no row claims it", id, pid)
 		}
 	})
-	err = errors.Join(err, s.groups().sweep(kept))
+	err = errors.Join(err, s.groups().Sweep(kept))
 	for id, gone := range r.undone {
 		if !gone {
 			continue

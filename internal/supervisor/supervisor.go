@@ -17,9 +17,11 @@ import (
 
 	"banger"
 	"banger/internal/cgroup"
+	"banger/internal/feed"
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/library"
+	"banger/internal/limit"
 	"banger/internal/network/bridge"
 	"banger/internal/networks"
 	"banger/internal/reserve"
@@ -76,6 +78,7 @@ type Supervisor struct {
 
 	networks *networks.Networks
 	library  *library.Library
+	changes  *feed.Feed[banger.Change]
 
 	rebooted bool     // the host has rebooted since the last daemon; constant after Restore
 	problems []string // what Restore could not repair; constant after Restore
@@ -92,7 +95,8 @@ func New(opts Options) (*Supervisor, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Supervisor{opts: opts, dirs: dirs, ctx: ctx, stop: stop,
-		boots: make(chan struct{}, runtime.NumCPU()), machines: map[string]*machine{}}
+		boots: make(chan struct{}, runtime.NumCPU()), machines: map[string]*machine{},
+		changes: feed.New[banger.Change](keptChanges)}
 	parts := networks.Options{Store: opts.Store, VMs: s}
 	if opts.Bridge != nil {
 		parts.Bridge = opts.Bridge(s.denied)
@@ -182,7 +186,7 @@ func (s *Supervisor) find(ref string) (*machine, error) {
 
 // adopt makes a machine for a row and starts its owner goroutine.
 func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
-	m := &machine{s: s, log: s.opts.Log.With("vm", vm.ID), slot: slot, view: newView(vm), recorder: s.dirs.Recorder(vm.ID), ops: make(chan func()),
+	m := &machine{s: s, log: s.opts.Log.With("vm", vm.ID), slot: slot, view: newView(vm, s.changes), recorder: s.dirs.Recorder(vm.ID), ops: make(chan func()),
 		ended: make(chan shim.Status, 1)}
 	m.ctx, m.cancel = context.WithCancel(s.ctx)
 	s.mu.Lock()
@@ -207,7 +211,14 @@ func (s *Supervisor) shims() shim.Processes {
 	return shim.Processes{VMs: s.dirs.VMs(), Argv: s.opts.ShimArgv}
 }
 
-func (s *Supervisor) groups() groups { return groups{tree: s.opts.Groups, emulated: !s.opts.VMMs.KVM} }
+func (s *Supervisor) groups() limit.Groups {
+	return limit.Groups{Tree: s.opts.Groups, Emulated: !s.opts.VMMs.KVM}
+}
+
+// checkHost rejects a spec that this host can never satisfy, and warns about one that it can satisfy only slowly.
+func (s *Supervisor) checkHost(spec banger.Spec, emit banger.Emit) error {
+	return limit.Host{Memory: s.opts.Memory, CPUs: s.opts.CPUs}.Check(spec, emit)
+}
 
 func (s *Supervisor) isolation() string {
 	if s.opts.VMMs.KVM {

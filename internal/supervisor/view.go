@@ -3,11 +3,16 @@ package supervisor
 import (
 	"sync"
 
+	"banger/internal/feed"
+
 	"banger"
 )
 
-// view is what all goroutines may see of a VM. Only the VM's owner changes it, so what the owner reads stays true.
+// view is what all goroutines may see of a VM. Only the VM's owner changes it, so what the owner reads stays true. Each
+// change goes to the supervisor's feed.
 type view struct {
+	feed *feed.Feed[banger.Change]
+
 	mu        sync.Mutex
 	vm        banger.VM
 	changed   chan struct{} // closed and replaced at each change
@@ -15,7 +20,10 @@ type view struct {
 	committed bool          // its creation has succeeded
 }
 
-func newView(vm banger.VM) view { return view{vm: vm, changed: make(chan struct{})} }
+func newView(vm banger.VM, f *feed.Feed[banger.Change]) view {
+	f.Publish(banger.Change{VM: &vm})
+	return view{feed: f, vm: vm, changed: make(chan struct{})}
+}
 
 func (v *view) id() string { return v.vm.ID } // never changes
 
@@ -37,6 +45,8 @@ func (v *view) update(f func(*banger.VM)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	f(&v.vm)
+	now := v.vm
+	v.feed.Publish(banger.Change{VM: &now})
 	v.wakeLocked()
 }
 
@@ -67,5 +77,6 @@ func (v *view) setGone() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.gone = true
+	v.feed.Publish(banger.Change{Removed: v.vm.ID})
 	v.wakeLocked()
 }

@@ -15,7 +15,7 @@ func (s *Supervisor) jail(ctx context.Context, c choice.Chosen, vm string,
 	if !s.opts.Root || c.Jailer == nil {
 		return c.Options, nil
 	}
-	more, err := c.Jailer(ctx, c.Path, c.Version, string(s.dirs.Jails()), id.UID, id.GID, s.groups().path(vm))
+	more, err := c.Jailer(ctx, c.Path, c.Version, string(s.dirs.Jails()), id.UID, id.GID, s.groups().Path(vm))
 	if err != nil {
 		s.opts.Log.Warn("the VMM has no jail", "vm", vm, "err", err)
 		return c.Options, nil

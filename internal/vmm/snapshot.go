@@ -1,18 +1,18 @@
 package vmm
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/blob"
+	"banger/internal/sparse"
 	"banger/internal/untrusted"
 )
 
@@ -194,12 +194,7 @@ func CommitSnapshot(dir string, m Manifest) error {
 	if err := os.Rename(tmp, filepath.Join(dir, manifestFile)); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return blob.Sync(dir)
 }
 
 // TakeSnapshot calls write to fill dir, which must be empty. If that fails, it empties dir again.
@@ -258,13 +253,9 @@ func syncFile(path string) error {
 	return f.Sync()
 }
 
-// CopySparse copies src to a new file: by reference if the file system can do that, otherwise
-// without the holes. It changes the offset of src.
-func CopySparse(ctx context.Context, src *os.File, to string) (err error) {
-	info, err := src.Stat()
-	if err != nil {
-		return err
-	}
+// CopyFile copies src to a new file that only this user can read: by reference if the file system can do that,
+// otherwise without the holes. It changes the offset of src. If it fails, it removes the new file.
+func CopyFile(ctx context.Context, src *os.File, to string) (err error) {
 	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -277,69 +268,5 @@ func CopySparse(ctx context.Context, src *os.File, to string) (err error) {
 			os.Remove(to)
 		}
 	}()
-	if clone(dst, src) == nil {
-		return nil
-	}
-	if err := dst.Truncate(info.Size()); err != nil {
-		return err
-	}
-	for at := int64(0); at < info.Size(); {
-		start, err := src.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return nil // a hole up to the end
-		}
-		if err != nil {
-			return err
-		}
-		end, err := src.Seek(start, unix.SEEK_HOLE)
-		if err != nil {
-			return err
-		}
-		if err := copyRange(ctx, src, dst, start, end); err != nil {
-			return err
-		}
-		at = end
-	}
-	return nil
-}
-
-// clone makes dst share the data of src (ioctl_ficlonerange(2)). Either file may be closed
-// meanwhile.
-func clone(dst, src *os.File) error {
-	to, err := dst.SyscallConn()
-	if err != nil {
-		return err
-	}
-	from, err := src.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	closed := to.Control(func(to uintptr) {
-		if err := from.Control(func(from uintptr) { failed = unix.IoctlFileClone(int(to), int(from)) }); err != nil {
-			failed = err
-		}
-	})
-	return cmp.Or(closed, failed)
-}
-
-// copyRange copies the bytes [start, end) in pieces and checks ctx between them.
-func copyRange(ctx context.Context, src, dst *os.File, start, end int64) error {
-	if _, err := dst.Seek(start, io.SeekStart); err != nil {
-		return err
-	}
-	if _, err := src.Seek(start, io.SeekStart); err != nil {
-		return err
-	}
-	for left := end - start; left > 0; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := io.CopyN(dst, src, min(left, 16<<20)) // uses copy_file_range(2)
-		if err != nil {
-			return err
-		}
-		left -= n
-	}
-	return nil
+	return sparse.Copy(ctx, dst, src)
 }

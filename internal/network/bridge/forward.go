@@ -5,12 +5,13 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"banger/internal/blob"
 )
 
 // savedSettings are the host's settings of links, from before we changed them.
@@ -75,7 +76,7 @@ func (b *Bridge) load() (m savedSettings, err error) {
 	return m, err
 }
 
-// save writes m, whole or not at all. It is called before the change that m is for.
+// save writes m, completely or not at all. It is called before the change that m is for.
 func (b *Bridge) save(m savedSettings) error {
 	if len(m.Links) == 0 {
 		err := os.Remove(b.saved)
@@ -84,24 +85,7 @@ func (b *Bridge) save(m savedSettings) error {
 		}
 		return err
 	}
-	data, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	// A daemon that starts removes such files.
-	f, err := os.CreateTemp(filepath.Dir(b.saved), filepath.Base(b.saved)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), b.saved)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+	return blob.WriteJSON(b.saved, m)
 }
 
 // syncForwarding makes links to the outside forward, which answers to guests need. A routing rule

@@ -25,7 +25,7 @@ func (s *server) keepClock(ctx context.Context, tick <-chan time.Time) {
 		case <-ctx.Done():
 			return
 		}
-		if err := s.syncClock(ctx, now); banger.CodeOf(err) == banger.CodeInvalid {
+		if err := s.syncClock(ctx, now); unknownOperation(err) {
 			return
 		}
 	}
@@ -48,4 +48,11 @@ func (s *server) resume(ctx context.Context) error {
 	default: // setting the clock is already pending
 	}
 	return nil
+}
+
+// unknownOperation reports whether an agent does not know an operation. An agent from before the range of versions
+// calls it invalid.
+func unknownOperation(err error) bool {
+	code := banger.CodeOf(err)
+	return code == banger.CodeVersion || code == banger.CodeInvalid
 }

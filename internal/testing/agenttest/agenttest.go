@@ -59,6 +59,12 @@ type Agent struct {
 // Start starts an agent, which ends with the test.
 func Start(t testing.TB) *Agent {
 	t.Helper()
+	return StartProgram(t, binary)
+}
+
+// StartProgram starts the agent of a file, which ends with the test.
+func StartProgram(t testing.TB, program string) *Agent {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +79,7 @@ func Start(t testing.TB) *Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "serve")
+	cmd := exec.Command(program, "serve")
 	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{theirs}, console, console
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -54,9 +54,13 @@ func Main(m *testing.M) (p *Parts, run func() int) {
 // Dir returns the directory that all tests share.
 func (p *Parts) Dir() string { return p.dir }
 
-// Config returns the Config of a guest with 192 MiB and one CPU. Its directories are new.
+// Config returns the Config of a guest with 192 MiB and one CPU. Its directories are new. It skips a test of go test
+// -short, which boots no guest.
 func (p *Parts) Config(t *testing.T, accel vmm.Accel) vmm.Config {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("this boots a real guest; go test without -short does")
+	}
 	p.once.Do(func() { p.err = p.build() })
 	if p.err != nil {
 		t.Fatal(p.err)

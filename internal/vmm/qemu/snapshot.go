@@ -73,7 +73,7 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 		return err
 	}
 	if shared {
-		if err := vmm.CopySparse(ctx, p.memory, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
+		if err := vmm.CopyFile(ctx, p.memory, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
 			return err
 		}
 	}

@@ -171,7 +171,7 @@ func forkOf(t *testing.T, c vmm.Config, snapshot string) vmm.Config {
 		t.Fatal(err)
 	}
 	defer disk.Close()
-	if err := vmm.CopySparse(t.Context(), disk, fork.Drives[1].Path); err != nil {
+	if err := vmm.CopyFile(t.Context(), disk, fork.Drives[1].Path); err != nil {
 		t.Fatal(err)
 	}
 	return fork

@@ -1,0 +1,168 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"banger"
+)
+
+// exec connects the client with the agent's stream. The frames pass unchanged.
+func exec(s *Server, w http.ResponseWriter, req *http.Request) error {
+	var e banger.Exec
+	if err := decode(req, &e); err != nil {
+		return err
+	}
+	if req.Header.Get("Upgrade") != upgradeExec {
+		return banger.Errorf(banger.CodeInvalid, "an exec needs the header Upgrade: %s", upgradeExec)
+	}
+	if !e.Main {
+		if err := e.Check(); err != nil {
+			return err
+		}
+	}
+	stream, err := s.Guests.Exec(req.Context(), req.PathValue("vm"), e)
+	if err != nil {
+		return err
+	}
+	return s.handOver(w, req, upgradeExec, stream)
+}
+
+func logs(s *Server, w http.ResponseWriter, req *http.Request) error {
+	q := req.URL.Query()
+	tail, err := tailOf(q)
+	if err != nil {
+		return err
+	}
+	if _, err := s.Inventory.Get(req.PathValue("vm")); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	err = s.Guests.Logs(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.Log.Warn("logs", "err", err) // the status has already been sent
+	}
+	return nil
+}
+
+// Logs returns the console's output, which the caller must close. A negative tail means all lines.
+func (c guestClient) Logs(ctx context.Context, ref string, tail int, follow bool) (io.ReadCloser, error) {
+	q := url.Values{"follow": {strconv.FormatBool(follow)}}
+	if tail >= 0 {
+		q.Set("tail", strconv.Itoa(tail))
+	}
+	resp, err := c.send(ctx, "GET", vmPath(ref, "logs"), q, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Exec opens the stream of a command, which carries frames of package banger in both directions. The caller owns the
+// connection.
+func (c guestClient) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
+	return c.upgrade(ctx, vmPath(ref, "exec"), nil, e, upgradeExec)
+}
+
+// upgradeFiles is the value of Upgrade on copies. Frames of package banger follow. They distinguish a complete copy,
+// a late failure, and a broken connection.
+const upgradeFiles = "banger-files"
+
+// fileRequest reads ?op=&path=…, where a path may contain any byte except NUL.
+func fileRequest(q url.Values) banger.FileRequest {
+	return banger.FileRequest{Op: q.Get("op"), Path: []byte(q.Get("path")), Name: []byte(q.Get("name")),
+		Follow: q.Get("follow") == "true",
+		Into:   q.Get("into") == "true", Owners: q.Get("owners") == "true", NoXattrs: q.Get("xattrs") == "false"}
+}
+
+func fileQuery(r banger.FileRequest) url.Values {
+	q := url.Values{"op": {r.Op}, "path": {string(r.Path)}}
+	if len(r.Name) > 0 {
+		q.Set("name", string(r.Name))
+	}
+	for key, on := range map[string]bool{"follow": r.Follow, "into": r.Into, "owners": r.Owners} {
+		if on {
+			q.Set(key, "true")
+		}
+	}
+	if r.NoXattrs {
+		q.Set("xattrs", "false")
+	}
+	return q
+}
+
+// files copies from or to a VM. For an extract the client sends FrameStdin and FrameStdinEOF after status 101, and
+// gets FrameResponse. For an archive it gets FrameStdout and FrameExit. On failure it gets FrameError.
+func files(s *Server, w http.ResponseWriter, req *http.Request) error {
+	r := fileRequest(req.URL.Query())
+	if err := r.Check(); err != nil {
+		return err
+	}
+	if r.Op == banger.FileStat {
+		info, err := s.Guests.StatFile(req.Context(), req.PathValue("vm"), r)
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, info)
+	}
+	if req.Header.Get("Upgrade") != upgradeFiles {
+		return banger.Errorf(banger.CodeInvalid, "a copy needs the header Upgrade: %s", upgradeFiles)
+	}
+	stream, err := s.Guests.Files(req.Context(), req.PathValue("vm"), r)
+	if err != nil {
+		return err
+	}
+	return s.handOver(w, req, upgradeFiles, stream)
+}
+
+// Files opens the stream of a copy with the frames that the server's route describes. The caller owns the connection.
+func (c guestClient) Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error) {
+	return c.upgrade(ctx, vmPath(ref, "files"), fileQuery(r), nil, upgradeFiles)
+}
+
+// StatFile describes the file at a path of a VM.
+func (c guestClient) StatFile(ctx context.Context, ref string, r banger.FileRequest) (info banger.FileInfo, err error) {
+	r.Op = banger.FileStat
+	return info, c.call(ctx, "POST", vmPath(ref, "files"), fileQuery(r), nil, &info)
+}
+
+// upgradeSSH is the value of Upgrade on connections to a VM's SSH server. The SSH protocol follows.
+const upgradeSSH = "banger-ssh"
+
+func ssh(s *Server, w http.ResponseWriter, req *http.Request) error {
+	var r banger.SSH
+	if err := decode(req, &r); err != nil {
+		return err
+	}
+	if req.Header.Get("Upgrade") != upgradeSSH {
+		return banger.Errorf(banger.CodeInvalid, "a connection needs the header Upgrade: %s", upgradeSSH)
+	}
+	stream, err := s.Guests.SSH(req.Context(), req.PathValue("vm"), r)
+	if err != nil {
+		return err
+	}
+	return s.handOver(w, req, upgradeSSH, stream)
+}
+
+// SSH connects to the SSH server of a VM. The caller owns the connection.
+func (c guestClient) SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, error) {
+	return c.upgrade(ctx, vmPath(ref, "ssh"), nil, r, upgradeSSH)
+}
+
+func stats(s *Server, w http.ResponseWriter, req *http.Request) error {
+	st, err := s.Guests.Stats(req.Context(), req.PathValue("vm"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, st)
+}
+
+// Stats returns what a running VM has used.
+func (c guestClient) Stats(ctx context.Context, ref string) (st banger.Stats, err error) {
+	return st, c.call(ctx, "GET", vmPath(ref, "stats"), nil, nil, &st)
+}

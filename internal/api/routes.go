@@ -1,0 +1,180 @@
+package api
+
+import (
+	"net/http"
+	"slices"
+
+	"banger"
+)
+
+// route is one method of one path, with what openapi.json says about it.
+type route struct {
+	method, path string
+	handle       func(*Server, http.ResponseWriter, *http.Request) error
+	name         string // the operation's id
+	about        string // one sentence or more, without the last full stop
+	query        []parameter
+	body         any // a zero value of the JSON body's type, content, or nil
+	answer       any // a zero value of the JSON answer's type, progress, lines, upgrade or content; nil for status 204
+}
+
+// parameter is one parameter of a query.
+type parameter struct {
+	name, about string
+	zero        any // a zero value of its type; a slice means that the parameter can be repeated
+	required    bool
+}
+
+// Kinds of bodies and answers that are not one JSON value.
+type (
+	progress struct{}                  // one banger.Event per line; the last one has the result or the error
+	lines    struct{ of any }          // one JSON value per line
+	content  struct{ media string }    // bytes
+	upgrade  struct{ protocol string } // status 101; then the connection carries the protocol
+)
+
+// loadPath accepts an archive, which may be as large as the host's disk. All other bodies are small.
+const (
+	loadPath   = "/v1/images/load"
+	maxArchive = 1 << 40 // bytes
+)
+
+// Parameters that several routes have.
+var (
+	paramTail   = parameter{"tail", "lines from the end, or all", "", false}
+	paramFollow = parameter{"follow", "go on until the VM ends", false, false}
+	paramGrace  = parameter{"grace", "seconds until programs are killed; default 10", 0, false}
+	paramImage  = parameter{"reference", "reference or digest", "", true}
+)
+
+// routes is the whole API. openapi.json is generated from it.
+var routes = slices.Concat(daemonRoutes, vmRoutes, guestRoutes, networkRoutes, imageRoutes, kernelRoutes)
+
+var daemonRoutes = []route{
+	{"GET", "/openapi.json", openAPIDocument, "openAPI", "This document", nil, nil, content{"application/json"}},
+	{"GET", "/v1/version", version, "version", "What the daemon is, and what it can do", nil, nil, Version{}},
+	{"POST", "/v1/shutdown", shutdown, "shutdown", "End the daemon; VMs go on running", nil, nil, Version{}},
+	{"GET", "/v1/events", events, "events",
+		"What happens to VMs, one change per line. Without since, the first line has the whole state. " +
+			"A client that was cut off goes on with the cursor of its last line; if changes were missed, " +
+			"it gets a line with the whole state",
+		[]parameter{
+			{"since", "the cursor of the last line that the client has got", "", false},
+			{"follow", "false: end at the present state", false, false},
+		},
+		nil, lines{banger.Change{}}},
+}
+
+var vmRoutes = []route{
+	{"GET", "/v1/vms", listVMs, "listVMs", "List VMs, newest first",
+		[]parameter{
+			{"all", "also VMs at rest", false, false},
+			{"filter", "name=, id=, state=, image= or label=KEY[=VALUE]", []string{}, false},
+		},
+		nil, []banger.VM{}},
+	{"POST", "/v1/vms", createVM, "createVM", "Create a VM and, with start, boot it",
+		[]parameter{{"start", "boot it", false, false}}, banger.Spec{}, progress{}},
+	{"POST", "/v1/vms/prune", pruneVMs, "pruneVMs", "Remove all VMs at rest", nil, nil, []banger.VM{}},
+	{"GET", "/v1/vms/{vm}", getVM, "getVM", "One VM by name, id or unique prefix of an id",
+		[]parameter{{"env", "with the values of the environment, which are *** otherwise", false, false}}, nil, banger.VM{}},
+	{"DELETE", "/v1/vms/{vm}", removeVM, "removeVM", "Remove a VM and its disk",
+		[]parameter{{"force", "kill it if it runs", false, false}}, nil, nil},
+	{"POST", "/v1/vms/{vm}/start", startVM, "startVM", "Boot a VM",
+		[]parameter{{"attach", "leave the main command to a client", false, false}}, nil, progress{}},
+	{"POST", "/v1/vms/{vm}/stop", stopVM, "stopVM", "Shut a VM down cleanly", []parameter{paramGrace}, nil, banger.VM{}},
+	{"POST", "/v1/vms/{vm}/restart", restartVM, "restartVM", "Stop and boot a VM", []parameter{paramGrace}, nil, progress{}},
+	{"POST", "/v1/vms/{vm}/kill", killVM, "killVM", "Signal the main command; 9 ends the VM",
+		[]parameter{{"signal", "1 to 64; default 9", 0, false}}, nil, banger.VM{}},
+	{"POST", "/v1/vms/{vm}/rename", renameVM, "renameVM", "Give a VM another name", nil, renameRequest{}, banger.VM{}},
+	{"GET", "/v1/vms/{vm}/wait", waitVM, "waitVM", "Answer when the VM is at rest or gone", nil, nil, banger.VM{}},
+}
+
+var guestRoutes = []route{
+	{"POST", "/v1/vms/{vm}/exec", exec, "exec",
+		"Run a command. Send Upgrade: banger-exec; after 101 both sides send frames: one byte type, three zero bytes, " +
+			"four bytes big-endian length, payload (types in frame.go)",
+		nil, banger.Exec{}, upgrade{upgradeExec}},
+	{"POST", "/v1/vms/{vm}/files", files, "files",
+		"Copy files from or to a VM, or say what is at a path (op=stat, which answers a FileInfo). For archive and extract " +
+			"send Upgrade: banger-files; after 101 frames follow as with exec: archive answers the tar in FrameStdout and " +
+			"then FrameExit with a CopyReport, extract takes it in FrameStdin up to FrameStdinEOF and answers FrameResponse " +
+			"with a CopyReport; both may end with FrameError instead. A tar without its last frame is not whole",
+		[]parameter{
+			{"op", "what to do: stat, archive or extract", "", true},
+			{"path", "a path of the VM, any bytes; a relative one starts at the image's working directory", "", true},
+			{"name", "archive: what the file or tree is called in the tar; . sends a directory's content", "", false},
+			{"follow", "stat, archive: a symlink at the path stands for its target", false, false},
+			{"into", "extract: any entries, into the directory at the path; else one file or tree, by docker's rules", false, false},
+			{"owners", "extract: keep uid and gid; else all becomes root's", false, false},
+			{"xattrs", "false: leave extended attributes out", false, false},
+		},
+		nil, upgrade{upgradeFiles}},
+	{"POST", "/v1/vms/{vm}/ssh", ssh, "ssh",
+		"Connect to the VM's SSH server. Send Upgrade: banger-ssh; after 101 the SSH protocol follows, and only the given " +
+			"keys may log in",
+		nil, banger.SSH{}, upgrade{upgradeSSH}},
+	{"GET", "/v1/vms/{vm}/logs", logs, "logs", "The guest's console", []parameter{paramTail, paramFollow}, nil,
+		content{"application/octet-stream"}},
+	{"GET", "/v1/vms/{vm}/stats", stats, "stats", "What a running VM has used since it was started", nil, nil,
+		banger.Stats{}},
+	{"POST", "/v1/vms/{vm}/commit", commitVM, "commitVM", "Make an image of what a running VM has changed", nil,
+		commitRequest{}, progress{}},
+}
+
+var networkRoutes = []route{
+	{"GET", "/v1/vms/{vm}/ports", listPorts, "listPorts", "What listens in the guest, and where it is reached", nil, nil,
+		[]banger.Listener{}},
+	{"POST", "/v1/vms/{vm}/forwards", addForward, "addForward",
+		"Forward a port of the host; in force at once when the VM runs", nil, banger.Forward{}, banger.Forward{}},
+	{"DELETE", "/v1/vms/{vm}/forwards", removeForward, "removeForward", "End a forward, given as it is in force", nil,
+		banger.Forward{}, nil},
+	{"PUT", "/v1/vms/{vm}/policy", setPolicy, "setPolicy", "Replace what the VM may reach; flows that it forbids are cut",
+		nil, banger.Policy{}, banger.VM{}},
+	{"GET", "/v1/vms/{vm}/denials", denials, "denials", "What the policy has refused since the last start",
+		[]parameter{paramTail, paramFollow}, nil, lines{banger.Denial{}}},
+	{"PUT", "/v1/vms/{vm}/network", connectNetwork, "connectNetwork", "Give a VM at rest another network", nil,
+		connectRequest{}, banger.VM{}},
+	{"GET", "/v1/networks", listNetworks, "listNetworks", "List bridge networks", nil, nil, []banger.Network{}},
+	{"POST", "/v1/networks", createNetwork, "createNetwork", "Make a network whose VMs see each other", nil,
+		banger.Network{}, banger.Network{}},
+	{"GET", "/v1/networks/{network}", getNetwork, "getNetwork", "One network", nil, nil, banger.Network{}},
+	{"DELETE", "/v1/networks/{network}", removeNetwork, "removeNetwork", "Remove a network that no VM uses", nil, nil, nil},
+}
+
+var imageRoutes = []route{
+	{"GET", "/v1/images", listImages, "listImages", "List images",
+		[]parameter{{"check", "ask the registries whether tags have moved on", false, false}}, nil, []banger.Image{}},
+	{"POST", "/v1/images/pull", pullImage, "pullImage", "Fetch an image and make its root file system", nil, pullRequest{},
+		progress{}},
+	{"POST", "/v1/images/push", pushImage, "pushImage", "Write an image to the registry that its name says", nil,
+		pushRequest{}, progress{}},
+	{"POST", "/v1/images/register", registerImage, "registerImage", "Make an image of an ext4 file of the host", nil,
+		registerRequest{}, banger.Image{}},
+	{"POST", "/v1/images/promote", promoteImage, "promoteImage", "Copy a registered file into the store", nil,
+		promoteRequest{}, banger.Image{}},
+	{"POST", "/v1/images/tag", tagImage, "tagImage", "Give an image another name", nil, tagRequest{}, banger.Image{}},
+	{"GET", "/v1/images/save", saveImages, "saveImages",
+		"Write images as one tar: an OCI layout that docker load reads too",
+		[]parameter{{"reference", "reference or digest", []string{}, true}}, nil, content{"application/x-tar"}},
+	{"POST", loadPath, loadImages, "loadImages",
+		"Bring in the images of an archive: an OCI layout or what docker save writes", nil, content{"application/x-tar"},
+		progress{}},
+	{"GET", "/v1/images/usage", imageUsage, "imageUsage", "What each image takes on the host", nil, nil,
+		[]banger.ImageUsage{}},
+	{"POST", "/v1/images/prune", pruneImages, "pruneImages", "Remove images and blobs that are not needed", nil,
+		pruneRequest{}, banger.Pruned{}},
+	{"GET", "/v1/image", getImage, "getImage", "One image by reference or digest", []parameter{paramImage}, nil,
+		banger.Image{}},
+	{"GET", "/v1/image/history", imageHistory, "imageHistory", "How an image was built, newest step first",
+		[]parameter{paramImage}, nil, []banger.ImageStep{}},
+	{"DELETE", "/v1/image", removeImage, "removeImage", "Remove an image that no VM uses", []parameter{paramImage}, nil, nil},
+}
+
+var kernelRoutes = []route{
+	{"GET", "/v1/kernels", listKernels, "listKernels", "List kernels", nil, nil, []banger.Kernel{}},
+	{"POST", "/v1/kernels/pull", pullKernel, "pullKernel", "Fetch the distribution's cloud kernel", nil, nil, progress{}},
+	{"POST", "/v1/kernels/import", importKernel, "importKernel",
+		"Add a kernel from files of the host; without image the host's own", nil, importRequest{}, progress{}},
+	{"GET", "/v1/kernels/{kernel}", getKernel, "getKernel", "One kernel", nil, nil, banger.Kernel{}},
+	{"DELETE", "/v1/kernels/{kernel}", removeKernel, "removeKernel", "Remove a kernel that no VM uses", nil, nil, nil},
+}

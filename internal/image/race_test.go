@@ -1,6 +1,0 @@
-//go:build race
-
-package image
-
-// underRace is true if the race detector makes all work take many times as long.
-const underRace = true
