@@ -68,4 +68,3 @@ func TestRoutes(t *testing.T) {
 		}
 	}
 }
-
