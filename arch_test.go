@@ -38,9 +38,9 @@ var layout = map[string]struct {
 		"what this host can do; it looks for programs and asks the resolver"},
 	"internal/cli/spec":     {". internal/host", false, "a user's words become a Spec, whoever makes the VM"},
 	"internal/cli/render":   {". internal/text", false, "what is shown, whichever command shows it"},
-	"internal/cli/session":  {". internal/cli/render internal/text", false, "streams and a terminal, whoever made the streams"},
+	"internal/cli/session":  {". internal/cli/render internal/text", false, "streams and a terminal, whoever made them"},
 	"internal/cli/filecopy": {". internal/api internal/archive internal/cli/render", false, "a copy, whoever typed it"},
-	"internal/cli/sshfiles": {". internal/api internal/host internal/sshconf", false, "files for OpenSSH; it makes no connection"},
+	"internal/cli/sshfiles": {". internal/api internal/host internal/sshconf", false, "files for OpenSSH, no connection"},
 	"internal/daemon": {
 		". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu",
 		false, "the daemon wires, it decides nothing"},

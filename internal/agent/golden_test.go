@@ -20,9 +20,9 @@ import (
 	"banger/internal/testing/processtest"
 )
 
-// TestThisBangerSpeaksWithEarlierAgents makes the requests of today's host that need no booted guest to the agents of earlier releases, which
-// are kept in testdata/golden for ever. A VM keeps its agent while banger is upgraded. scripts/golden adds the agent of
-// a release.
+// TestThisBangerSpeaksWithEarlierAgents makes the requests of today's host that need no booted guest to the agents of
+// earlier releases, which are kept in testdata/golden for ever. A VM keeps its agent while banger is upgraded.
+// scripts/golden adds the agent of a release.
 func TestThisBangerSpeaksWithEarlierAgents(t *testing.T) {
 	files, err := filepath.Glob("testdata/golden/agent-*-" + runtime.GOARCH + ".xz")
 	if err != nil || runtime.GOARCH == "amd64" && len(files) == 0 {

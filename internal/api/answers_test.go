@@ -94,9 +94,10 @@ func dialogue(h *hosttest.Host) []asked {
 func TestRealAnswersAreWhatTheDocumentSays(t *testing.T) {
 	h := hosttest.New(t)
 	socket := h.Serve()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
 	doc := document(t, client)
 	left := map[string]bool{}
 	for path, item := range doc.Paths.Map() {
@@ -255,7 +256,8 @@ func TestTheClientReadsEvents(t *testing.T) {
 	var last banger.Change
 	read := func(since string) (changes []banger.Change) {
 		t.Helper()
-		if err := client.Events(t.Context(), since, false, func(c banger.Change) { changes = append(changes, c) }); err != nil {
+		tell := func(c banger.Change) { changes = append(changes, c) }
+		if err := client.Events(t.Context(), since, false, tell); err != nil {
 			t.Fatal(err)
 		}
 		if len(changes) > 0 {

@@ -36,7 +36,8 @@ const guestCID = 3
 //     loading its drivers.
 //   - The guest must end with a restart: the machine has no power to switch off
 //     (docs/api_requests/actions.md).
-const cmdline = "console=ttyS0 quiet panic=-1 reboot=k random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce banger.end=restart"
+const cmdline = "console=ttyS0 quiet panic=-1 reboot=k random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd " +
+	"swiotlb=noforce banger.end=restart"
 
 // serialLimit bounds what a guest prints: the serial port writes into a pipe that we read, which
 // costs us CPU time. A guest may print 4 MiB at once, and 1 MiB per second.

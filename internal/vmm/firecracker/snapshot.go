@@ -19,8 +19,8 @@ const (
 	settleTimeout = 2 * time.Second
 )
 
-// privateClock is a key of vmm.Manifest.Private, beside the names of places. Its value is clockRealtime if the state has
-// the time of day.
+// privateClock is a key of vmm.Manifest.Private, beside the names of places. Its value is clockRealtime if the state
+// has the time of day.
 const (
 	privateClock  = "clock"
 	clockRealtime = "realtime"
