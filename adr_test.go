@@ -17,7 +17,8 @@ import (
 // maxPageColumns is how wide a line of a page may be.
 const maxPageColumns = 160
 
-// statusForm is the line that says whether a decision holds. The date is the day on which the decision was written down.
+// statusForm is the line that says whether a decision holds. The date is the day on which the decision was written
+// down.
 var statusForm = regexp.MustCompile(
 	`^Status: (?:accepted|superseded by ADR \d+), (\d{4}-\d{2}-\d{2})(?:; changed by ADR \d+(?:(?:,| and) ADR \d+)*)?\.$`)
 
@@ -40,12 +41,16 @@ func TestDecisionsHaveOneForm(t *testing.T) {
 
 // TestTheFormOfADecision checks that each rule of checkDecision refuses a text that breaks it.
 func TestTheFormOfADecision(t *testing.T) {
-	const good = "# 7. Title\n\nStatus: accepted, 2026-11-23.\n\n## Context\n\nA.\n\n## Decision\n\nB.\n\n## Consequences\n\nC.\n"
+	const good = "# 7. Title\n\nStatus: accepted, 2026-11-23.\n\n" +
+		"## Context\n\nA.\n\n## Decision\n\nB.\n\n## Consequences\n\nC.\n"
 	if err := checkDecision(7, good); err != nil {
 		t.Fatal(err)
 	}
-	for _, status := range []string{"Status: superseded by ADR 9, 2026-11-23.",
-		"Status: accepted, 2026-11-23; changed by ADR 9.", "Status: accepted, 2026-11-23; changed by ADR 9, ADR 10 and ADR 11."} {
+	for _, status := range []string{
+		"Status: superseded by ADR 9, 2026-11-23.",
+		"Status: accepted, 2026-11-23; changed by ADR 9.",
+		"Status: accepted, 2026-11-23; changed by ADR 9, ADR 10 and ADR 11.",
+	} {
 		if err := checkDecision(7, strings.Replace(good, "Status: accepted, 2026-11-23.", status, 1)); err != nil {
 			t.Errorf("%s: %v", status, err)
 		}
@@ -80,8 +85,8 @@ func decisions(t *testing.T) []string {
 	return files
 }
 
-// checkDecision checks the text of the decision with a number: its title, its status, its three sections in their order,
-// each with a text, and the width of its lines.
+// checkDecision checks the text of the decision with a number: its title, its status, its three sections in their
+// order, each with a text, and the width of its lines.
 func checkDecision(number int, text string) error {
 	lines := strings.Split(text, "\n")
 	if len(lines) < 3 || !strings.HasPrefix(lines[0], fmt.Sprintf("# %d. ", number)) || lines[1] != "" {
@@ -112,7 +117,8 @@ func checkDecision(number int, text string) error {
 	return nil
 }
 
-// TestNamedDecisionsExist looks for the decisions that pages, comments and scripts name, such as "ADR 5" and "docs/adr/0005".
+// TestNamedDecisionsExist looks for the decisions that pages, comments and scripts name, such as "ADR 5" and
+// "docs/adr/0005".
 func TestNamedDecisionsExist(t *testing.T) {
 	last := len(decisions(t))
 	named, found := regexp.MustCompile(`\bADRs? (\d+)(?:(?:,| and| to) (\d{1,3})\b)?|\badr/(\d{4})`), 0

@@ -24,8 +24,23 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api internal/archive internal/dns internal/host internal/logfile internal/private internal/process internal/sshconf internal/text",
-		true, "the CLI sees the daemon only through its API; it starts the daemon"},
+		". internal/api internal/cli/command internal/cli/doctor internal/cli/filecopy internal/cli/library internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
+		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
+	"internal/cli/command": {
+		". internal/api internal/cli/connect internal/cli/render internal/cli/session internal/host internal/text", false,
+		"what commands share, whichever they are"},
+	"internal/cli/library": {
+		". internal/api internal/cli/command internal/cli/render internal/cli/spec internal/text", false,
+		"commands for images and kernels; it knows none for VMs"},
+	"internal/cli/connect": {". internal/api internal/host internal/private", true,
+		"finds the daemon and starts it, whatever it is asked for"},
+	"internal/cli/doctor": {". internal/api internal/cli/connect internal/dns internal/host", true,
+		"what this host can do; it looks for programs and asks the resolver"},
+	"internal/cli/spec":     {". internal/host", false, "a user's words become a Spec, whoever makes the VM"},
+	"internal/cli/render":   {". internal/text", false, "what is shown, whichever command shows it"},
+	"internal/cli/session":  {". internal/cli/render internal/text", false, "streams and a terminal, whoever made them"},
+	"internal/cli/filecopy": {". internal/api internal/archive internal/cli/render", false, "a copy, whoever typed it"},
+	"internal/cli/sshfiles": {". internal/api internal/host internal/sshconf", false, "files for OpenSSH, no connection"},
 	"internal/daemon": {
 		". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu",
 		false, "the daemon wires, it decides nothing"},
@@ -56,8 +71,12 @@ var layout = map[string]struct {
 	"internal/splice": {". internal/network", false, "two connections as one, whatever they carry"},
 	"internal/untrusted": {"", false,
 		"files where another user may have set traps, whatever they are for"},
-	"internal/ipaddr":              {"", false, "what kinds of addresses there are, whoever may reach them"},
-	"internal/text":                {".", false, "what may be shown of others' text, wherever it comes from"},
+	"internal/ipaddr": {"", false, "what kinds of addresses there are, whoever may reach them"},
+	"internal/text":   {".", false, "what may be shown of others' text, wherever it comes from"},
+	"internal/testing/hosttest": {
+		". internal/api internal/image internal/kernel internal/private internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice",
+		true, "a whole daemon with the driver in memory for tests; it builds the agent"},
+	"internal/testing/apitest":     {"internal/api", false, "a false daemon for the tests of clients"},
 	"internal/testing/processtest": {"", true, "what a test's own process uses; it starts the test again in a namespace"},
 	"internal/accept":              {"", false, "listeners that outlive their errors, whatever comes in"},
 	"internal/archive": {". internal/archive/pax internal/sparse internal/text", false,
@@ -144,7 +163,7 @@ var layout = map[string]struct {
 	"internal/agent/sshd": {". internal/accept internal/agent/command", false,
 		"one protocol on one stream, however that came"},
 	"internal/agent/vector": {"", false, "several buffers by one call, whatever they hold"},
-	"internal/testing/agenttest": {". internal/guest internal/mux", true,
+	"internal/testing/agenttest": {". internal/guest internal/mux internal/testing/processtest", true,
 		"the real agent for the tests of its packages; it must import none of them"},
 	"internal/store":   {". internal/blob", false, "rows to nouns and back"},
 	"internal/sshconf": {"internal/blob", false, "OpenSSH's files, made of names that it does not trust"},
@@ -163,7 +182,7 @@ var layout = map[string]struct {
 // confined lists imports that only certain packages may have.
 var confined = map[string]string{
 	"database/sql":                 "internal/store",
-	"net/http":                     "internal/api internal/daemon internal/image/source internal/registry internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
+	"net/http":                     "internal/api internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
 	"os/user":                      "internal/host",
 	"unsafe":                       "internal/agent/boot internal/archive internal/host internal/inflate internal/shim/server",
 	"gvisor.dev":                   "internal/network/netstack",
@@ -176,7 +195,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli",
+	"github.com/spf13":             "internal/cli internal/cli/command internal/cli/library",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

@@ -18,6 +18,7 @@ import (
 	"banger/internal/agent/command"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -208,7 +209,7 @@ func TestImproperRequests(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("port 99 answers with %v", err)
 	}
-	if info, err := a.Ping(agenttest.WithPatience(t)); err != nil || info.Version != guest.Version || info.Kernel == "" {
+	if info, err := a.Ping(processtest.WithPatience(t)); err != nil || info.Version != guest.Version || info.Kernel == "" {
 		t.Errorf("after all that, the agent says %+v, %v", info, err)
 	}
 }

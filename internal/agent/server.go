@@ -39,9 +39,11 @@ type server struct {
 }
 
 // capabilities are the operations that handle serves.
-var capabilities = []string{guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart,
-	guest.OpWait, guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts,
-	guest.OpOwner, guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown}
+var capabilities = []string{
+	guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart, guest.OpWait,
+	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts, guest.OpOwner,
+	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown,
+}
 
 // newServer returns the server of a system, whose commands run in group.
 func newServer(sys system, group *command.Group) *server {

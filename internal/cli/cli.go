@@ -1,12 +1,14 @@
-// Package cli is what a person types and reads. It has one file per command or family, the printing, and the only
-// place where errors become exit codes. It talks to the daemon through package api alone and must not know how a VM
-// is run.
+// Package cli is what a person types: it has one file per command or family of commands, and the only place where
+// errors become exit codes. It talks to the daemon through package api alone.
+//
+// The packages below it do what is not specific to a command: connect finds the daemon, spec reads descriptions of VMs,
+// render prints, session joins streams with the terminal, filecopy copies files, sshfiles keeps files for OpenSSH, and
+// doctor checks the host. It must not know how a VM is run.
 package cli
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -14,17 +16,14 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/spf13/cobra"
-
 	"banger"
-	"banger/internal/api"
+	"banger/internal/cli/command"
+	"banger/internal/cli/render"
 	"banger/internal/host"
 )
 
-// Exit codes, as docker, env and shells use them.
+// Exit codes of run and exec, as docker, env and shells use them.
 const (
-	exitFailed        = 1   // any command but run and exec
-	exitUsage         = 2   // wrong flags or arguments
 	exitBanger        = 125 // run, exec: banger itself failed
 	exitCannotRun     = 126 // run, exec: the command cannot be executed
 	exitCommandAbsent = 127 // run, exec: the command does not exist
@@ -39,35 +38,15 @@ type Processes struct {
 	VMM     func(dir string, argv []string) error // does not return on success
 }
 
-// app is one run of the CLI.
+// app is one run of the CLI, with the other programs that it can become.
 type app struct {
-	stdin          *os.File
-	stdout, stderr io.Writer
-	procs          Processes
-	paths          host.Paths
-	client         *api.Client
-	daemonState    string // the state directory of the daemon that answered; "" before any answer
-	quiet          bool
+	*command.App
+	procs Processes
 }
-
-// exitError carries the exit code of a guest's command or of a usage error. A nil err prints nothing.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string {
-	if e.err == nil {
-		return fmt.Sprintf("exit code %d", e.code)
-	}
-	return e.err.Error()
-}
-
-func (e *exitError) Unwrap() error { return e.err }
 
 // Main runs one command line and returns the exit code.
 func Main(args []string, procs Processes) int {
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, procs: procs}
+	a := &app{App: &command.App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}, procs: procs}
 	paths, err := host.FindPaths()
 	if len(args) > 0 && slices.Contains([]string{"shim", "vmm-exec"}, args[0]) {
 		// The processes of a VM get their directories as arguments, and may have no home directory.
@@ -75,17 +54,22 @@ func Main(args []string, procs Processes) int {
 	} else if err == nil {
 		err = host.KeepMemory()
 	}
-	if err == nil {
-		a.paths, a.client = paths, api.NewClient(paths.Socket())
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		root := a.root()
-		root.SetArgs(copied(args))
-		root.SetOut(a.stdout)
-		root.SetErr(a.stderr)
-		err = root.ExecuteContext(ctx)
+	if err != nil {
+		return a.exitCode(err)
 	}
-	return a.exitCode(err)
+	a.Reach(paths)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return a.run(ctx, args)
+}
+
+// run runs the command that args name and returns its exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	root := newRoot(a)
+	root.SetArgs(copied(args))
+	root.SetOut(a.Stdout)
+	root.SetErr(a.Stderr)
+	return a.exitCode(root.ExecuteContext(ctx))
 }
 
 // copied returns a copy of args in other memory. host.HideArgument then changes only what the kernel shows.
@@ -102,12 +86,12 @@ func (a *app) exitCode(err error) int {
 	if err == nil {
 		return 0
 	}
-	code, shown := exitFailed, err
-	if e, ok := errors.AsType[*exitError](err); ok {
-		code, shown = e.code, e.err
+	code, shown := command.ExitFailed, err
+	if e, ok := errors.AsType[*command.ExitError](err); ok {
+		code, shown = e.Code, e.Err
 	}
 	if shown != nil {
-		a.complain(shown)
+		render.Error(a.Stderr, shown)
 	}
 	return code
 }
@@ -117,84 +101,14 @@ func runCode(err error) error {
 	if err == nil {
 		return nil
 	}
-	if e, ok := errors.AsType[*exitError](err); ok {
+	if e, ok := errors.AsType[*command.ExitError](err); ok {
 		return e
 	}
 	switch banger.CodeOf(err) {
 	case banger.CodeCannotRun:
-		return &exitError{exitCannotRun, err}
+		return &command.ExitError{Code: exitCannotRun, Err: err}
 	case banger.CodeCommandAbsent:
-		return &exitError{exitCommandAbsent, err}
+		return &command.ExitError{Code: exitCommandAbsent, Err: err}
 	}
-	return &exitError{exitBanger, err}
-}
-
-func (a *app) root() *cobra.Command {
-	root := &cobra.Command{
-		Use:   "banger",
-		Short: "Run any OCI image in its own microVM",
-		Example: `  banger run debian-bookworm                      a shell in a new VM
-  banger run --rm debian-bookworm -- uname -a     one command, nothing left
-  banger run -d --name web IMAGE; banger exec -it web sh`,
-		SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return &exitError{exitUsage, fmt.Errorf("there is no command %q (see: banger --help)%s", args[0], suggest(cmd, args[0]))}
-		},
-	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		code := exitUsage
-		if name := cmd.Name(); name == "run" || name == "exec" { // 2 could be the exit code of the command in the VM
-			code = exitBanger
-		}
-		return &exitError{code, fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
-	})
-	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "print no progress; with lists, print ids only")
-	root.AddGroup(&cobra.Group{ID: "vm", Title: "Virtual machines:"}, &cobra.Group{ID: "store", Title: "Images and kernels:"})
-	vm := &cobra.Command{Use: "vm", Short: "Work with VMs; the verbs are also at the top level", GroupID: "vm"}
-	for _, make := range a.vmCommands() {
-		root.AddCommand(inGroup(make(), "vm"))
-		vm.AddCommand(make())
-	}
-	root.AddCommand(vm, inGroup(a.imageCommand(), "store"), inGroup(a.kernelCommand(), "store"),
-		inGroup(a.networkCommand(), "store"), a.dnsCommand(),
-		newDaemon(a), a.recoverCommand(), a.doctorCommand(), a.versionCommand(), a.shimCommand(), a.vmmCommand(),
-		a.sshConfigCommand(), a.sshProxyCommand())
-	return root
-}
-
-func inGroup(c *cobra.Command, id string) *cobra.Command {
-	c.GroupID = id
-	return c
-}
-
-func suggest(cmd *cobra.Command, word string) string {
-	cmd.SuggestionsMinimumDistance = 2
-	if s := cmd.SuggestionsFor(word); len(s) > 0 {
-		return fmt.Sprintf("; did you mean %q?", s[0])
-	}
-	return ""
-}
-
-// vmCommands lists every verb of a VM once.
-func (a *app) vmCommands() []func() *cobra.Command {
-	return []func() *cobra.Command{
-		a.runCommand, a.createCommand, a.startCommand, a.stopCommand, a.restartCommand, a.killCommand, a.rmCommand,
-		a.psCommand, a.inspectCommand, a.execCommand, a.sshCommand, a.logsCommand, a.statsCommand, a.renameCommand,
-		a.cpCommand, a.portsCommand, a.portCommand, a.policyCommand,
-		a.commitCommand, a.waitCommand, a.pruneCommand,
-	}
-}
-
-// usage wraps an argument check. Its errors end the process with code 2.
-func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return &exitError{exitUsage, fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
-		}
-		return nil
-	}
+	return &command.ExitError{Code: exitBanger, Err: err}
 }

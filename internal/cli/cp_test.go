@@ -3,159 +3,53 @@ package cli
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/json"
-	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"banger"
-	"banger/internal/text"
+	"banger/internal/testing/hosttest"
 )
 
-// hostileAgent returns a copy whose agent answers a stat with a regular file, and a copy request by calling answer.
-func hostileAgent(t *testing.T, answer func(conn net.Conn)) (*fileCopy, *bytes.Buffer) {
-	t.Helper()
-	a, stdout, _ := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Get("op") == banger.FileStat {
-			json.NewEncoder(w).Encode(banger.FileInfo{Mode: unix.S_IFREG | 0o644})
-			return
-		}
-		conn := upgraded(w, r)
-		defer conn.Close()
-		answer(conn)
-	})
-	return &fileCopy{app: a, patience: 10 * time.Second}, stdout
-}
-
-// frames returns entries as a tar in frames, as the agent sends it, and then the frame last with report.
-func frames(last banger.FrameType, report string, entries ...tar.Header) []byte {
-	var whole, out bytes.Buffer
-	w := tar.NewWriter(&whole)
-	for _, h := range entries {
-		h.Mode, h.Format = 0o4755, tar.FormatPAX
-		if err := w.WriteHeader(&h); err != nil {
-			panic(err)
+// TestCopy copies files into a VM and out of it. The files of the host's VMs are those of this host.
+func TestCopy(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.box("box")
+	dir := t.TempDir()
+	hosttest.Check(t, os.Mkdir(filepath.Join(dir, "tree"), 0o755))
+	hosttest.Check(t, os.WriteFile(filepath.Join(dir, "tree/file"), []byte("text"), 0o755))
+	hosttest.Check(t, os.Chmod(filepath.Join(dir, "tree/file"), 0o755|os.ModeSetuid))
+	copied := func(path string) {
+		t.Helper()
+		if text, err := os.ReadFile(filepath.Join(dir, path)); string(text) != "text" || err != nil {
+			t.Errorf("%s is %q, %v", path, text, err)
 		}
 	}
-	w.Close()
-	banger.WriteFrame(&out, banger.FrameStdout, whole.Bytes())
-	banger.WriteFrame(&out, last, []byte(report))
-	return out.Bytes()
-}
-
-// TestAFileOfAVMArrivesAsOneOrNotAtAll lets the agent of a VM answer in hostile ways. Each answer must give one short
-// error and leave no file behind.
-func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
-	reg := tar.Header{Typeflag: tar.TypeReg, Name: "passwd"}
-	dir := tar.Header{Typeflag: tar.TypeDir, Name: "passwd/"}
-	link := tar.Header{Typeflag: tar.TypeSymlink, Name: "passwd", Linkname: "/etc/shadow"}
-	huge, _ := json.Marshal(banger.Error{Code: "denied\x1b[2J", Message: strings.Repeat("\u202e\x1b", 60_000),
-		Hint: strings.Repeat("h", 300_000)})
-	for name, c := range map[string]struct {
-		answer []byte
-		words  string
-	}{
-		"a directory":   {frames(banger.FrameExit, "{}", dir), "is a directory, but a file was asked for"},
-		"a symlink":     {frames(banger.FrameExit, "{}", link), "is a symlink, but a file was asked for"},
-		"several files": {frames(banger.FrameExit, "{}", reg, reg), "to come alone"},
-		"another file": {frames(banger.FrameExit, "{}", tar.Header{Typeflag: tar.TypeReg, Name: "shadow"}),
-			"not what was asked for"},
-		"a broken report":  {frames(banger.FrameExit, "[]", reg), "sent a broken report"},
-		"an error behind":  {frames(banger.FrameError, `{"code":"denied","message":"no"}`, reg), "no"},
-		"a broken error":   {frames(banger.FrameError, `no`, reg), "sent a broken error"},
-		"no last frame":    {frames(banger.FrameExit, "{}", reg)[:1540], "went away in the middle"},
-		"another frame":    {frames(banger.FrameStderr, "x", reg), "has no place in this copy"},
-		"an endless error": {frames(banger.FrameError, string(huge), reg), `\u202e`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cp, _ := hostileAgent(t, func(conn net.Conn) { conn.Write(c.answer) })
-			into := t.TempDir()
-			err := cp.run(t.Context(), "box:/etc/passwd", filepath.Join(into, "x"))
-			if err == nil || !strings.Contains(err.Error(), c.words) || len(err.Error()) > 8*text.MaxError ||
-				strings.ContainsAny(err.Error(), "\x1b\u202e") {
-				t.Errorf("the error is %.5000v, not a sentence with %q", err, c.words)
-			}
-			if list, err := os.ReadDir(into); err != nil || len(list) > 0 {
-				t.Errorf("there is left %v, %v", list, err)
-			}
-		})
+	h.check(
+		line{args: "cp -q " + dir + "/tree box:" + dir + "/in"},
+		line{args: "cp -q box:" + dir + "/tree " + dir + "/out",
+			stderr: "banger: 1 file lost its setuid or setgid bit or capabilities; -a keeps them\n"},
+		line{args: "cp -q -a box:" + dir + "/tree " + dir + "/all"},
+		line{args: "cp -q no:/x y", code: 1, stderr: noVM},
+		line{args: "cp -q box:/no/such y", code: 1, stderr: "banger: …"},
+		line{args: "cp -q /no/such box:/x", code: 1,
+			stderr: "banger: cannot copy: lstat /no/such: no such file or directory\n"},
+	)
+	copied("in/file")
+	copied("out/file")
+	copied("all/file")
+	got := h.banger("cp", "box:"+dir+"/tree", "-")
+	r := tar.NewReader(bytes.NewReader([]byte(got.stdout)))
+	names := ""
+	for head, err := r.Next(); err != io.EOF; head, err = r.Next() {
+		hosttest.Check(t, err)
+		names += head.Name + " "
 	}
-	cp, _ := hostileAgent(t, func(conn net.Conn) { conn.Write(frames(banger.FrameExit, "{}", reg)) })
-	into := t.TempDir() + "/x"
-	if err := cp.run(t.Context(), "box:/etc/passwd", into); err != nil {
-		t.Error(err)
+	if names != "tree/ tree/file " || got.code != 0 {
+		t.Errorf("the tar has %q: %s", names, got.stderr)
 	}
-	if st, err := os.Lstat(into); err != nil || st.Mode() != 0o755 {
-		t.Errorf("the file is %v, %v", st.Mode(), err)
-	}
-	if got := cp.stderr.(*bytes.Buffer).String(); !strings.Contains(got,
-		"banger: 1 file lost its setuid or setgid bit or capabilities; -a keeps them\n") {
-		t.Errorf("it says %q", got)
-	}
-}
-
-// TestAnAgentMustSayWhatAFileIs lets the agent of a VM state no type, which would allow it to send any type.
-func TestAnAgentMustSayWhatAFileIs(t *testing.T) {
-	a, _, _ := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
-		json.NewEncoder(w).Encode(banger.FileInfo{Mode: 0o644})
-	})
-	cp := &fileCopy{app: a, patience: 10 * time.Second}
-	if err := cp.run(t.Context(), "box:/etc/passwd", t.TempDir()); banger.CodeOf(err) != banger.CodeGuest {
-		t.Errorf("the error is %v", err)
-	}
-}
-
-// TestACopyEndsWithASilentAgent lets the agent of a VM stop at each place where the copy waits for it.
-func TestACopyEndsWithASilentAgent(t *testing.T) {
-	reg := tar.Header{Typeflag: tar.TypeReg, Name: "passwd"}
-	whole := frames(banger.FrameExit, "{}", reg)
-	local := filepath.Join(t.TempDir(), "local")
-	if err := os.WriteFile(local, make([]byte, 8<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	empty := bytes.Repeat([]byte{byte(banger.FrameStdout), 0, 0, 0, 0, 0, 0, 0}, 1000)
-	for name, c := range map[string]struct {
-		src, dst string
-		answer   func(net.Conn)
-	}{
-		"no frame":          {"box:/etc/passwd", "x", func(net.Conn) {}},
-		"no frame, a tar":   {"box:/etc/passwd", "-", func(net.Conn) {}},
-		"in the middle":     {"box:/etc/passwd", "x", func(c net.Conn) { c.Write(whole[:600]) }},
-		"no last frame":     {"box:/etc/passwd", "x", func(c net.Conn) { c.Write(whole[:len(whole)-10]) }},
-		"a part of a frame": {"box:/etc/passwd", "x", func(c net.Conn) { c.Write(whole[:4]) }},
-		"empty frames": {"box:/etc/passwd", "x", func(c net.Conn) {
-			for _, err := c.Write(empty); err == nil; _, err = c.Write(empty) {
-			}
-		}},
-		"takes nothing":    {local, "box:/x", func(net.Conn) {}},
-		"takes and is mum": {local, "box:/x", func(c net.Conn) { io.Copy(io.Discard, c) }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			over := make(chan struct{})
-			defer close(over)
-			cp, _ := hostileAgent(t, func(conn net.Conn) { c.answer(conn); <-over })
-			cp.patience = 100 * time.Millisecond
-			into := t.TempDir()
-			dst := c.dst
-			if dst == "x" {
-				dst = filepath.Join(into, dst)
-			}
-			err := cp.run(t.Context(), c.src, dst)
-			if banger.CodeOf(err) != banger.CodeTimeout ||
-				!strings.Contains(fmt.Sprint(err), "the VM's agent is silent: for 100ms") {
-				t.Errorf("the error is %v", err)
-			}
-			if list, err := os.ReadDir(into); err != nil || len(list) > 0 {
-				t.Errorf("there is left %v, %v", list, err)
-			}
-		})
-	}
+	hosttest.Check(t, os.Mkdir(filepath.Join(dir, "tar"), 0o755))
+	h.with(got.stdout, "cp", "-q", "-", "box:"+dir+"/tar").is(t, "", "", 0)
+	copied("tar/tree/file")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/cli/command"
 	"banger/internal/logfile"
 	"banger/internal/process"
 )
@@ -34,7 +35,7 @@ func newDaemon(a *app) *cobra.Command {
 	run := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon in the foreground",
-		Args:  usage(cobra.NoArgs),
+		Args:  command.Usage(cobra.NoArgs),
 		RunE:  func(*cobra.Command, []string) error { return a.runDaemon(readyFD, level) },
 	}
 	run.Flags().StringVar(&level, "log-level", cmp.Or(os.Getenv("BANGER_LOG_LEVEL"), "info"),
@@ -44,12 +45,12 @@ func newDaemon(a *app) *cobra.Command {
 	c.AddCommand(run, newDaemonLogs(a), &cobra.Command{
 		Use:   "status",
 		Short: "Show the daemon's state; exit 1 when none runs",
-		Args:  usage(cobra.NoArgs),
+		Args:  command.Usage(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.daemonStatus(cmd.Context()) },
 	}, &cobra.Command{
 		Use:   "stop",
 		Short: "Stop the daemon; VMs go on running",
-		Args:  usage(cobra.NoArgs),
+		Args:  command.Usage(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.stopDaemon(cmd.Context()) },
 	})
 	return c
@@ -57,18 +58,18 @@ func newDaemon(a *app) *cobra.Command {
 
 // daemonStatus prints the state of the daemon. It returns an error with exit code 1 if no daemon runs.
 func (a *app) daemonStatus(ctx context.Context) error {
-	if !a.daemonRuns(ctx) {
-		fmt.Fprintf(a.stdout, "no daemon runs (socket %s)\n", a.paths.Socket())
-		return &exitError{code: exitFailed}
+	if !a.DaemonRuns(ctx) {
+		fmt.Fprintf(a.Stdout, "no daemon runs (socket %s)\n", a.Paths.Socket())
+		return &command.ExitError{Code: command.ExitFailed}
 	}
-	v, err := a.client.Version(ctx)
+	v, err := a.Client.Version(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "running: pid %d, version %s, since %s\n", v.PID, v.Version,
+	fmt.Fprintf(a.Stdout, "running: pid %d, version %s, since %s\n", v.PID, v.Version,
 		v.Started.Local().Format(time.DateTime))
-	fmt.Fprintf(a.stdout, "socket:  %s\nstate:   %s\nlog:     %s\nvmm:     %s\nkvm:     %s\n",
-		a.paths.Socket(), a.paths.State, a.logPath(), v.VMM, v.KVM)
+	fmt.Fprintf(a.Stdout, "socket:  %s\nstate:   %s\nlog:     %s\nvmm:     %s\nkvm:     %s\n",
+		a.Paths.Socket(), a.Paths.State, a.LogPath(), v.VMM, v.KVM)
 	return nil
 }
 
@@ -78,13 +79,13 @@ func newDaemonLogs(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "logs",
 		Short: "Show what the daemon has logged, with or without a daemon",
-		Args:  usage(cobra.NoArgs),
+		Args:  command.Usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, err := tailLines(tail)
 			if err != nil {
 				return err
 			}
-			return logfile.Read(cmd.Context(), a.logPath(), n, follow, a.stdout)
+			return logfile.Read(cmd.Context(), a.LogPath(), n, follow, a.Stdout)
 		},
 	}
 	c.Flags().StringVarP(&tail, "tail", "n", "all", "number of lines from the end")
@@ -99,7 +100,7 @@ func tailLines(text string) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return 0, &exitError{exitUsage, fmt.Errorf("--tail is %q, but must be a number of lines or all", text)}
+		return 0, command.UsageErrorf("--tail is %q, but must be a number of lines or all", text)
 	}
 	return n, nil
 }
@@ -109,11 +110,11 @@ func tailLines(text string) (int, error) {
 func (a *app) logger(level string, toFile bool) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, &exitError{exitUsage, fmt.Errorf("the log level is %q, but must be debug, info, warn or error", level)}
+		return nil, command.UsageErrorf("the log level is %q, but must be debug, info, warn or error", level)
 	}
 	var w io.Writer = os.Stderr
 	if toFile {
-		w = logfile.Open(a.logPath()) // the end of the process closes it
+		w = logfile.Open(a.LogPath()) // the end of the process closes it
 	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), nil
 }
@@ -143,9 +144,9 @@ func (a *app) runDaemon(readyFD int, level string) error {
 
 func (a *app) daemonOptions(log *slog.Logger, ready func()) DaemonOptions {
 	return DaemonOptions{
-		StateDir: a.paths.State,
-		RunDir:   a.paths.Run,
-		Socket:   a.paths.Socket(),
+		StateDir: a.Paths.State,
+		RunDir:   a.Paths.Run,
+		Socket:   a.Paths.Socket(),
 		Accel:    os.Getenv("BANGER_ACCEL"),
 		Log:      log,
 		Ready:    ready,
@@ -154,10 +155,10 @@ func (a *app) daemonOptions(log *slog.Logger, ready func()) DaemonOptions {
 
 // stopDaemon asks the daemon to end and returns when its process has ended.
 func (a *app) stopDaemon(ctx context.Context) error {
-	if !a.daemonRuns(ctx) {
+	if !a.DaemonRuns(ctx) {
 		return nil
 	}
-	v, err := a.client.Version(ctx)
+	v, err := a.Client.Version(ctx)
 	if err != nil {
 		return err
 	}
@@ -166,7 +167,7 @@ func (a *app) stopDaemon(ctx context.Context) error {
 		return err
 	}
 	defer ended.Close()
-	if _, err := a.client.Shutdown(ctx); err != nil {
+	if _, err := a.Client.Shutdown(ctx); err != nil {
 		return err
 	}
 	return ended.Wait(ctx)

@@ -7,38 +7,41 @@ import (
 	"io"
 	"slices"
 	"sync"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/cli/command"
+	"banger/internal/cli/render"
 )
 
 // statsPeriod is the time over which the use of CPUs is measured.
 const statsPeriod = time.Second
 
-func (a *app) statsCommand() *cobra.Command {
-	var format string
+func newStats(a *app) *cobra.Command {
 	var once bool
 	c := &cobra.Command{
-		Use: "stats [VM...]", Short: "Show what running VMs use", ValidArgsFunction: a.completeVMs,
-		Long: "Show what running VMs, or all of them, use: CPU in percent of one CPU, the host's memory that the VMM holds,\n" +
-			"and what went by network and disks since the start. On a terminal it goes on until Ctrl-C.",
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
-				return err
-			}
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.watchStats(c.Context(), client, args, format, once || format == "json" || !isTerminal(a.stdout))
-		},
+		Use:               "stats [VM...]",
+		Short:             "Show what running VMs use",
+		ValidArgsFunction: a.CompleteVMs,
+		Long: `Show what running VMs, or all of them, use: CPU in percent of one CPU, the host's memory that the VMM
+holds, and what went by network and disks since the start. On a terminal it goes on until Ctrl-C.`,
 	}
-	c.Flags().StringVar(&format, "format", "table", "table or json")
 	c.Flags().BoolVar(&once, "no-stream", false, "show them once")
+	wantsJSON := command.TableOrJSON(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		json, err := wantsJSON()
+		if err != nil {
+			return err
+		}
+		client, err := a.Connect(c.Context())
+		if err != nil {
+			return err
+		}
+		return watchStats(c.Context(), a.Stdout, client, args, json, once || !render.IsTerminal(a.Stdout))
+	}
 	return c
 }
 
@@ -48,7 +51,8 @@ type used struct {
 	CPU float64 `json:"cpu_percent"`
 }
 
-func (a *app) watchStats(ctx context.Context, client *api.Client, refs []string, format string, once bool) error {
+// watchStats writes what VMs use to w, once or until ctx ends. JSON is written once.
+func watchStats(ctx context.Context, w io.Writer, client *api.Client, refs []string, json, once bool) error {
 	before, err := readStats(ctx, client, refs)
 	if err != nil {
 		return err
@@ -62,20 +66,20 @@ func (a *app) watchStats(ctx context.Context, client *api.Client, refs []string,
 		case <-tick.C:
 		}
 		now, err := readStats(ctx, client, refs)
-		if err != nil && (once || ctx.Err() == nil) {
+		if err != nil && (once || json || ctx.Err() == nil) {
 			return err
 		}
 		list := compareStats(before, now)
-		if format == "json" {
-			return a.printJSON(list)
+		if json {
+			return render.JSON(w, list)
 		}
 		if once {
-			return writeStats(a.stdout, list)
+			return writeStats(w, list)
 		}
 		var screen bytes.Buffer
 		screen.WriteString("\x1b[H\x1b[J") // console_codes(4): home, erase to the end
 		writeStats(&screen, list)
-		if _, err := a.stdout.Write(screen.Bytes()); err != nil {
+		if _, err := w.Write(screen.Bytes()); err != nil {
 			return err
 		}
 		before = now
@@ -122,12 +126,11 @@ func compareStats(before, now []banger.Stats) []used {
 }
 
 func writeStats(w io.Writer, list []used) error {
-	t := table{tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)}
-	t.row("ID", "NAME", "CPU", "MEMORY / GUEST'S", "NET IN / OUT", "DISK READ / WRITTEN")
+	t := render.NewTable(w, "ID", "NAME", "CPU", "MEMORY / GUEST'S", "NET IN / OUT", "DISK READ / WRITTEN")
 	for _, u := range list {
 		pair := func(x, y int64) string { return banger.FormatSize(x) + " / " + banger.FormatSize(y) }
-		t.row(u.ID, u.Name, fmt.Sprintf("%.1f %%", u.CPU), pair(u.Memory, u.MemoryLimit),
+		t.Row(u.ID, u.Name, fmt.Sprintf("%.1f %%", u.CPU), pair(u.Memory, u.MemoryLimit),
 			pair(int64(u.NetIn), int64(u.NetOut)), pair(int64(u.DiskRead), int64(u.DiskWritten)))
 	}
-	return t.flush()
+	return t.Flush()
 }

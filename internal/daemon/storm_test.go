@@ -12,7 +12,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,26 +20,17 @@ import (
 	"time"
 
 	"banger/internal/api"
-	"banger/internal/shim/server"
-	"banger/internal/testing/vmmtest"
-	"banger/internal/vmm"
+	"banger/internal/testing/hosttest"
 	"banger/internal/vmm/choice"
 )
 
 // patience bounds each wait of the storm. Only a failing wait takes nearly as long.
 const patience = time.Minute
 
-// TestMain also runs the processes that the storm kills: "TEST daemon DIR", and the shims that this daemon starts,
-// "TEST shim AGENT DIR".
+// TestMain also runs the processes that the storm kills: "TEST daemon DIR", and the shims that this daemon starts.
 func TestMain(m *testing.M) {
-	switch {
-	case len(os.Args) == 4 && os.Args[1] == "shim":
-		driver := vmmtest.Memory{Agent: os.Args[2]}
-		if err := server.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver}); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-		syscall.Exit(0) // os.Exit would take one second longer in the race detector
-	case len(os.Args) == 3 && os.Args[1] == "daemon":
+	hosttest.RunShim()
+	if len(os.Args) == 3 && os.Args[1] == "daemon" {
 		if err := stormDaemon(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			syscall.Exit(1)
@@ -54,15 +44,11 @@ func TestMain(m *testing.M) {
 func stormDaemon(dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	driver := vmmtest.Memory{Agent: filepath.Join(dir, "agent")}
-	shimArgv = []string{"/proc/self/exe", "shim", driver.Agent}
-	find := func(ctx context.Context) (string, string, error) {
-		version, err := driver.Version(ctx)
-		return "", version, err
-	}
+	agent := filepath.Join(dir, "agent")
+	shimArgv = hosttest.ShimArgv(agent, filepath.Join(dir, "faults"))
 	return run(ctx, Options{StateDir: filepath.Join(dir, "s"), RunDir: filepath.Join(dir, "r"), Socket: socketIn(dir),
 		Accel: "tcg", Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func() { fmt.Println("ready") }},
-		[]choice.VMM{{Name: driver.Name(), Find: find}})
+		[]choice.VMM{hosttest.VMM(agent)})
 }
 
 func socketIn(dir string) string { return filepath.Join(dir, "r", "api.sock") }
@@ -92,10 +78,10 @@ func newStorm(t *testing.T) *storm {
 	s := &storm{dir: dir, api: api.NewClient(socketIn(dir)), up: make(chan struct{}), hurt: map[string]bool{}}
 	t.Cleanup(func() {
 		s.killDaemon()
-		for _, pid := range s.processesOf(dir + "/") {
+		for _, pid := range hosttest.ProcessesOf(dir + "/") {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
-		s.await("all processes end", func() bool { return len(s.processesOf(dir+"/")) == 0 })
+		s.await("all processes end", func() bool { return len(hosttest.ProcessesOf(dir+"/")) == 0 })
 		os.RemoveAll(dir)
 	})
 	agent, err := embedded.ReadFile("embedded/agent-" + runtime.GOARCH)
@@ -246,7 +232,7 @@ func (s *storm) blow(dice *rand.Rand, until time.Time) {
 
 // killProcess kills a shim or its VMM.
 func (s *storm) killProcess(dice *rand.Rand) {
-	pids := s.processesOf(filepath.Join(s.dir, "s", "vms") + "/")
+	pids := hosttest.ProcessesOf(filepath.Join(s.dir, "s", "vms") + "/")
 	if len(pids) == 0 {
 		return
 	}
@@ -272,20 +258,6 @@ func (s *storm) isHurt(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.hurt[id]
-}
-
-// processesOf lists the processes whose command line contains text.
-func (s *storm) processesOf(text string) (pids []int) {
-	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range paths {
-		cmdline, err := os.ReadFile(path) // a zombie has no command line
-		if err == nil && strings.Contains(string(cmdline), text) {
-			var pid int
-			fmt.Sscanf(path, "/proc/%d/", &pid)
-			pids = append(pids, pid)
-		}
-	}
-	return slices.DeleteFunc(pids, func(pid int) bool { return pid == os.Getpid() })
 }
 
 // await polls until so returns true, because no event announces it.

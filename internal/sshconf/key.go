@@ -1,5 +1,6 @@
 // Package sshconf makes what an OpenSSH client needs to reach VMs: keys, known hosts, the text of a configuration,
-// and the one line in the user's own configuration that includes it. It must not know what a VM is. It does not trust the names that it gets.
+// and the one line in the user's own configuration that includes it. It must not know what a VM is. It does not trust
+// the names that it gets.
 package sshconf
 
 import (

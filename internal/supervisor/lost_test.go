@@ -89,7 +89,7 @@ func TestAnEmptyDatabaseBesideVMsChangesNothing(t *testing.T) {
 	first.Close()
 	h.lose(vm.ID)
 	before := h.files()
-	s, err := supervisor.New(h.opts)
+	s, err := supervisor.New(*h.opts)
 	check(t, err)
 	err = s.Restore(h.ctx())
 	s.Close()

@@ -18,6 +18,7 @@ import (
 
 	"banger"
 	"banger/internal/supervisor"
+	"banger/internal/testing/hosttest"
 )
 
 // quarrel lists operations that users may do to a VM at the same time.
@@ -159,7 +160,7 @@ func (h *host) slowImage() (ref string, asked, open chan struct{}) {
 	ref = strings.TrimPrefix(server.URL, "http://") + "/test/image:tag"
 	tag, err := name.NewTag(ref)
 	check(h.t, err)
-	check(h.t, remote.Write(tag, h.fakeImage()))
+	check(h.t, remote.Write(tag, hosttest.FakeImage(h.t)))
 	var once sync.Once
 	gate = func() {
 		once.Do(func() { close(asked) })

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/testing/hosttest"
 	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm/choice"
 )
@@ -135,7 +136,7 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 		"no such VMM": {func(_ *host, s *banger.Spec) { s.VMM = banger.VMMQEMU }, banger.CodeUnavailable,
 			"qemu"},
 		"the VMM is not installed": {func(h *host, _ *banger.Spec) {
-			h.opts.VMMs.VMMs = []choice.VMM{{Name: "memory", Find: finder(vmmtest.Memory{Agent: "/nonexistent"})}}
+			h.opts.VMMs.VMMs = []choice.VMM{hosttest.VMM("/nonexistent")}
 		}, banger.CodeUnavailable, "not built"},
 		"no such image": {func(_ *host, s *banger.Spec) { s.Image = "oci:/nonexistent" }, banger.CodeNotFound,
 			"nonexistent"},

@@ -44,6 +44,9 @@ const (
 func TestConfineLeavesTheVMItsOwnAndNothingElse(t *testing.T) {
 	if raw := os.Getenv(confinedEnv); raw != "" {
 		tryAll(t, raw)
+		if !t.Failed() {
+			syscall.Exit(0) // a test that measures its coverage would write a file at its end, which it may not now
+		}
 		return
 	}
 	dir := t.TempDir()

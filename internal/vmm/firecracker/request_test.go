@@ -62,12 +62,12 @@ func TestRequestsOfARestore(t *testing.T) {
 		v version
 		o options
 	}{
-		"restore-1.12.txt": {version{1, 12, 1}, options{trackDirtyPages: true, clock: true}},
+		"restore-1.12.txt": {version{1, 12, 1}, options{clock: true}},
 		"restore-1.15.txt": {version{1, 15, 0}, options{clock: true}},
-		"restore-1.16.txt": {version{1, 16, 1}, options{trackDirtyPages: true, clock: true}},
+		"restore-1.16.txt": {version{1, 16, 1}, options{clock: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := asText(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore, snapshotFull)}) + "firecracker " +
+			got := asText(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore)}) + "firecracker " +
 				strings.Join(arguments(c, r.o), " ") + "\n"
 			for _, r := range restoreRequests(c, r.v, r.o) {
 				got += asText(t, r)

@@ -1,0 +1,110 @@
+// Package command is what commands of the CLI share: the state of one run, errors with an exit code, and the shapes
+// that many commands have, such as lists and operations with progress.
+//
+// It must not know any command, nor end the process.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/cli/connect"
+	"banger/internal/cli/render"
+	"banger/internal/cli/session"
+	"banger/internal/host"
+)
+
+// Exit codes that any command may have.
+const (
+	ExitFailed = 1 // the command failed
+	ExitUsage  = 2 // wrong flags or arguments
+)
+
+// App is one run of the CLI.
+type App struct {
+	Stdin  *os.File
+	Stdout io.Writer
+	Stderr io.Writer
+	Quiet  bool // print no progress
+
+	Paths  host.Paths
+	Client *api.Client
+	Daemon *connect.Daemon
+}
+
+// Reach makes the daemon of paths the one that commands use.
+func (a *App) Reach(paths host.Paths) {
+	a.Paths, a.Client = paths, api.NewClient(paths.Socket())
+	a.Daemon = connect.New(paths, a.Client)
+}
+
+// ExitError carries the exit code of a guest's command or of a usage error. A nil err prints nothing.
+type ExitError struct {
+	Code int
+	Err  error
+}
+
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit code %d", e.Code)
+	}
+	return e.Err.Error()
+}
+
+func (e *ExitError) Unwrap() error { return e.Err }
+
+// UsageErrorf returns an error with the exit code of a wrong command line.
+func UsageErrorf(format string, args ...any) error {
+	return &ExitError{ExitUsage, fmt.Errorf(format, args...)}
+}
+
+// Usage wraps an argument check. Its errors end the process with code 2.
+func Usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return UsageErrorf("%w (see: %s --help)", err, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// Connect makes sure that a daemon answers, and starts one if necessary.
+func (a *App) Connect(ctx context.Context) (*api.Client, error) { return a.Daemon.Connect(ctx) }
+
+// DaemonRuns reports whether a daemon answers a request.
+func (a *App) DaemonRuns(ctx context.Context) bool { return a.Daemon.Runs(ctx) }
+
+// LogPath returns the path of the daemon's log.
+func (a *App) LogPath() string { return a.Daemon.LogPath() }
+
+// Say prints a line on stdout.
+func (a *App) Say(line string) { render.Line(a.Stdout, line) }
+
+// Progress returns what shows the events of one operation on stderr.
+func (a *App) Progress() *render.Progress { return render.NewProgress(a.Stderr, a.Quiet) }
+
+// Stdio returns the standard input and output of this process.
+func (a *App) Stdio() session.Stdio { return session.Stdio{In: a.Stdin, Out: a.Stdout, Err: a.Stderr} }
+
+// Confirm asks the user on a terminal. Without a terminal it requires the flag that answers yes.
+func (a *App) Confirm(question, flag string) error {
+	if !render.IsTerminal(a.Stdin) || !render.IsTerminal(a.Stderr) {
+		return banger.Errorf(banger.CodeInvalid, "this needs a yes, and stdin is not a terminal").
+			WithHint("use %s", flag)
+	}
+	fmt.Fprintf(a.Stderr, "%s [y/N] ", question)
+	var answer string
+	fmt.Fscanln(a.Stdin, &answer)
+	if strings.HasPrefix(strings.ToLower(answer), "y") {
+		return nil
+	}
+	return &ExitError{ExitFailed, errors.New("nothing was removed")}
+}

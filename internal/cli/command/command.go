@@ -1,0 +1,242 @@
+package command
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/cli/render"
+	"banger/internal/text"
+)
+
+// RunFunc is what cobra runs.
+type RunFunc = func(*cobra.Command, []string) error
+
+// WithClient returns a RunFunc that calls f when a daemon answers. It starts a daemon if necessary.
+func (a *App) WithClient(f func(ctx context.Context, client *api.Client, args []string) error) RunFunc {
+	return func(c *cobra.Command, args []string) error {
+		client, err := a.Connect(c.Context())
+		if err != nil {
+			return err
+		}
+		return f(c.Context(), client, args)
+	}
+}
+
+// TableOrJSON adds the flag --format, which is table or json, to c. It returns a function that checks the flag and
+// reports whether JSON is wanted.
+func TableOrJSON(c *cobra.Command) func() (json bool, err error) {
+	format := c.Flags().String("format", "table", "table or json")
+	return func() (bool, error) {
+		if *format != "table" && *format != "json" {
+			return false, UsageErrorf("--format is %q, but must be table or json", *format)
+		}
+		return *format == "json", nil
+	}
+}
+
+// Listing says how a list of T is shown.
+type Listing[T any] struct {
+	Get  func(ctx context.Context, client *api.Client, args []string) ([]T, error)
+	Name func(T) string // for -q
+	Head []string
+	Row  func(T) []string
+}
+
+// Lists completes c, which prints a list as a table, as JSON or, with -q, as names alone.
+func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
+	wantsJSON := TableOrJSON(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		json, err := wantsJSON()
+		if err != nil {
+			return err
+		}
+		client, err := a.Connect(c.Context())
+		if err != nil {
+			return err
+		}
+		list, err := l.Get(c.Context(), client, args)
+		if err != nil {
+			return err
+		}
+		switch {
+		case json:
+			return render.JSON(a.Stdout, list)
+		case a.Quiet:
+			for _, v := range list {
+				a.Say(l.Name(v))
+			}
+			return nil
+		}
+		t := render.NewTable(a.Stdout, l.Head...)
+		for _, v := range list {
+			t.Row(l.Row(v)...)
+		}
+		return t.Flush()
+	}
+	return c
+}
+
+// Inspects completes c, which prints the objects that its arguments name as one JSON array, and errors for the others.
+func Inspects[T any](a *App, c *cobra.Command,
+	get func(ctx context.Context, client *api.Client, ref string) (T, error)) *cobra.Command {
+	c.RunE = a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
+		found := []T{}
+		failed := false
+		for _, ref := range refs {
+			v, err := get(ctx, client, ref)
+			if err != nil {
+				failed = true
+				render.Error(a.Stderr, err)
+				continue
+			}
+			found = append(found, v)
+		}
+		if err := render.JSON(a.Stdout, found); err != nil {
+			return err
+		}
+		if failed {
+			return &ExitError{Code: ExitFailed}
+		}
+		return nil
+	})
+	return c
+}
+
+// Operation is one run of a command with progress. It shows the events, and what the command has made.
+type Operation struct {
+	Client *api.Client
+	Emit   banger.Emit // shows an event
+
+	app  *App
+	json bool
+}
+
+// WithProgress completes c, whose events are lines for a person on stderr or, with --format json, lines of JSON on
+// stdout.
+func WithProgress(a *App, c *cobra.Command,
+	f func(ctx context.Context, o Operation, args []string) error) *cobra.Command {
+	format := c.Flags().String("format", "", "json: progress as one JSON event a line, on stdout")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if *format != "" && *format != "json" {
+			return UsageErrorf("--format is %q, but only json is known", *format)
+		}
+		client, err := a.Connect(c.Context())
+		if err != nil {
+			return err
+		}
+		if *format == "json" {
+			emit := func(e banger.Event) { text.WriteJSON(a.Stdout, e, "") }
+			return f(c.Context(), Operation{client, emit, a, true}, args)
+		}
+		p := a.Progress()
+		defer p.Close()
+		return f(c.Context(), Operation{client, p.Emit, a, false}, args)
+	}
+	return c
+}
+
+// Image prints the image that a command has made, unless err says that it has made none.
+func (o Operation) Image(img banger.Image, err error) error {
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return text.WriteJSON(o.app.Stdout, banger.Event{Image: &img}, "")
+	}
+	o.app.Say(img.Digest)
+	return nil
+}
+
+// Images prints the images that a command has brought in. err says why there are no more.
+func (o Operation) Images(list []banger.Image, err error) error {
+	for _, img := range list {
+		if o.json {
+			text.WriteJSON(o.app.Stdout, banger.Event{Image: &img}, "")
+		} else {
+			o.app.Say(img.Reference)
+		}
+	}
+	return err
+}
+
+// Each runs f for every ref concurrently and prints the results in the order given. A failure for one ref does not
+// stop the others.
+func (a *App) Each(refs []string, f func(i int, ref string) (string, error)) error {
+	type result struct {
+		line string
+		err  error
+	}
+	results := make([]result, len(refs))
+	var wg sync.WaitGroup
+	for i, ref := range refs {
+		wg.Go(func() { results[i].line, results[i].err = f(i, ref) })
+	}
+	wg.Wait()
+	failed := false
+	for _, r := range results {
+		if r.err != nil {
+			failed = true
+			render.Error(a.Stderr, r.err)
+			continue
+		}
+		a.Say(r.line)
+	}
+	if failed {
+		return &ExitError{Code: ExitFailed}
+	}
+	return nil
+}
+
+// Removes completes c, which removes what its arguments name and prints the names.
+func Removes(a *App, c *cobra.Command, remove func(context.Context, *api.Client, string) error) *cobra.Command {
+	c.RunE = a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
+		return a.Each(refs, func(_ int, ref string) (string, error) { return ref, remove(ctx, client, ref) })
+	})
+	return c
+}
+
+// completeTime bounds the wait of a shell that completes a word.
+const completeTime = time.Second
+
+// Complete returns a function that offers names. It offers nothing when no daemon runs or names fails.
+func (a *App) Complete(names func(context.Context) ([]string, error)) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(context.Background(), completeTime)
+		defer cancel()
+		if !a.DaemonRuns(ctx) {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		list, err := names(ctx)
+		if err != nil {
+			list = nil
+		}
+		return list, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// CompleteVMs offers the names of existing VMs.
+func (a *App) CompleteVMs(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	return a.Complete(func(ctx context.Context) (names []string, err error) {
+		list, err := a.Client.List(ctx, true, nil)
+		for _, vm := range list {
+			names = append(names, vm.Name)
+		}
+		return names, err
+	})(c, args, word)
+}
+
+// CompleteNetworks offers the names of existing networks.
+func (a *App) CompleteNetworks(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	return a.Complete(func(ctx context.Context) (names []string, err error) {
+		list, err := a.Client.Networks(ctx)
+		for _, n := range list {
+			names = append(names, n.Name)
+		}
+		return names, err
+	})(c, args, word)
+}

@@ -1,0 +1,153 @@
+// Package connect finds the daemon of a user and starts one if none answers.
+//
+// It must not know what the daemon is asked for afterwards.
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/host"
+	"banger/internal/private"
+)
+
+// Daemon is the daemon of one run directory. It may not run yet.
+type Daemon struct {
+	paths  host.Paths
+	client *api.Client
+	state  string // the state directory of the daemon that answered; "" before any answer
+}
+
+// New returns the daemon of paths, which client reaches.
+func New(paths host.Paths, client *api.Client) *Daemon { return &Daemon{paths: paths, client: client} }
+
+// StartTime is the maximum time for the start of a daemon, which may have VMs to adopt.
+const StartTime = 60 * time.Second
+
+// Connect makes sure that a daemon answers, and starts one if necessary.
+func (d *Daemon) Connect(ctx context.Context) (*api.Client, error) {
+	if err := private.Make(d.paths.Run, host.DirMode()); err != nil {
+		return nil, err
+	}
+	if !d.Runs(ctx) {
+		if err := d.startOnce(ctx); err != nil {
+			if refused, ok := errors.AsType[*banger.Error](err); ok {
+				return nil, refused
+			}
+			return nil, banger.Errorf(banger.CodeUnavailable, "cannot start the daemon: %w", err)
+		}
+	}
+	return d.client, d.sameState()
+}
+
+// sameState returns an error if the daemon that answered last keeps its VMs in another directory than
+// BANGER_STATE_DIR.
+func (d *Daemon) sameState() error {
+	if os.Getenv("BANGER_STATE_DIR") == "" || d.state == "" || sameDir(d.state, d.paths.State) {
+		return nil
+	}
+	return banger.Errorf(banger.CodeConflict, "the daemon in %s keeps its VMs in %s, not in BANGER_STATE_DIR, %s",
+		d.paths.Run, d.state, d.paths.State).
+		WithHint("set BANGER_RUN_DIR to another directory as well")
+}
+
+func sameDir(a, b string) bool {
+	if a == b {
+		return true
+	}
+	ai, aerr := os.Stat(a)
+	bi, berr := os.Stat(b)
+	return aerr == nil && berr == nil && os.SameFile(ai, bi)
+}
+
+// Runs reports whether a daemon answers a request. A connection alone proves nothing, because the socket of a
+// dying daemon still accepts connections. An error that the daemon returns counts as an answer.
+func (d *Daemon) Runs(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, StartTime)
+	defer cancel()
+	v, err := d.client.Version(ctx)
+	d.state = v.State
+	return err == nil || banger.CodeOf(err) != banger.CodeUnavailable
+}
+
+// startOnce starts the daemon unless another client has already started it.
+func (d *Daemon) startOnce(ctx context.Context) error {
+	if err := private.Make(d.paths.State, host.DirMode()); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(d.paths.State, "daemon.start"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // also releases the lock
+	locked := make(chan error, 1)
+	go func() { // ends with the other client, which waits for StartTime at most
+		locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+	}()
+	select {
+	case err := <-locked:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if d.Runs(ctx) {
+		return nil
+	}
+	return d.start(ctx)
+}
+
+// LogPath returns the path of the file to which a started daemon writes its log.
+func (d *Daemon) LogPath() string { return filepath.Join(d.paths.State, "daemon.log") }
+
+// start starts `banger daemon run` as a process of its own and returns when the daemon is ready. The child
+// writes "ready" or its error to a pipe.
+func (d *Daemon) start(ctx context.Context) error {
+	logFile, err := os.OpenFile(d.LogPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd := exec.Command("/proc/self/exe", "daemon", "run", "--ready-fd=3")
+	cmd.Args[0] = "banger"
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, StartTime)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })()
+	line, err := io.ReadAll(io.LimitReader(r, 4096))
+	switch {
+	case string(line) == "ready\n":
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return err
+	case len(line) == 0:
+		return fmt.Errorf("it ended at once; see %s", d.LogPath())
+	}
+	return errors.New(strings.TrimSpace(string(line)))
+}

@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/cli/command"
+	"banger/internal/cli/render"
+	"banger/internal/cli/session"
+	"banger/internal/cli/spec"
+)
+
+// execOptions are the flags of exec.
+type execOptions struct {
+	command  banger.Exec // without its arguments
+	envFiles []string
+}
+
+func newExec(a *app) *cobra.Command {
+	var o execOptions
+	c := &cobra.Command{
+		Use:   "exec [flags] VM [--] COMMAND...",
+		Short: "Run a command in a running VM",
+		Example: `  banger exec -it web bash
+  tar c . | banger exec -i web -- tar x -C /srv`,
+		ValidArgsFunction: a.CompleteVMs,
+		RunE: func(c *cobra.Command, args []string) error {
+			return runCode(runExec(c.Context(), a, o, args))
+		},
+	}
+	fs := c.Flags()
+	fs.SetInterspersed(false)
+	fs.StringArrayVarP(&o.command.Env, "env", "e", nil, "KEY=VALUE, or KEY to pass this shell's value on")
+	fs.StringArrayVar(&o.envFiles, "env-file", nil, "file of KEY=VALUE lines")
+	fs.StringVarP(&o.command.Dir, "workdir", "w", "", "directory of the command")
+	fs.StringVarP(&o.command.User, "user", "u", "", "user[:group] of the command")
+	fs.BoolVarP(&o.command.Stdin, "interactive", "i", false, "pass stdin to the command")
+	fs.BoolVarP(&o.command.TTY, "tty", "t", false, "give the command a terminal")
+	return c
+}
+
+func runExec(ctx context.Context, a *app, o execOptions, args []string) error {
+	if len(args) > 1 && args[1] == "--" {
+		args = append(args[:1:1], args[2:]...)
+	}
+	if len(args) < 2 {
+		return banger.Errorf(banger.CodeInvalid, "exec needs a VM and a command").WithHint("see: banger exec --help")
+	}
+	e := o.command
+	e.Args = args[1:]
+	var err error
+	if e.Env, err = spec.Env(o.envFiles, e.Env); err != nil {
+		return err
+	}
+	if e.TTY && e.Stdin && !render.IsTerminal(a.Stdin) {
+		return banger.Errorf(banger.CodeInvalid, "stdin is not a terminal").WithHint("leave out -t")
+	}
+	if _, err := a.Connect(ctx); err != nil {
+		return err
+	}
+	status, err := a.session(context.WithoutCancel(ctx), args[0], args[0], e)
+	if errors.Is(err, session.ErrInterrupted) || err == nil && status != 0 {
+		return &command.ExitError{Code: status}
+	}
+	return err
+}

@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"banger"
+	"banger/internal/disk"
+	"banger/internal/testing/hosttest"
+)
+
+func TestImages(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	digest := h.must("image", "ls", "-q")
+	tar := filepath.Join(t.TempDir(), "tar")
+	var images []banger.Image
+	hosttest.Check(t, json.Unmarshal([]byte(h.must("image", "inspect", h.Image)), &images))
+	if len(images) != 1 || images[0].Digest != digest {
+		t.Errorf("inspect shows %+v", images)
+	}
+	const none = "banger: there is no image \"none\" (see: banger image ls)\n"
+	h.check(
+		line{args: "image pull -q IMAGE", stdout: digest + "\n"},
+		line{args: "image pull x:y:z", code: 1, stderr: "banger: \"x:y:z\" is not an image reference …"},
+		line{args: "image pull --format yaml IMAGE", code: 2,
+			stderr: "banger: --format is \"yaml\", but only json is known\n"},
+		line{args: "image tag IMAGE example.com/other:v1", stdout: "example.com/other:v1\n"},
+		line{args: "image tag none other", code: 1, stderr: none},
+		line{args: "image ls --format yaml", code: 2,
+			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+		line{args: "image history none", code: 1, stderr: none},
+		line{args: "image inspect none", stdout: "[]\n", code: 1, stderr: none},
+		line{args: "image push none", code: 1, stderr: none},
+		line{args: "image save none", code: 1, stderr: none},
+		line{args: "image save -o " + tar + " example.com/other:v1"},
+		line{args: "image save -o /no/such/dir/x example.com/other:v1", code: 1,
+			stderr: "banger: open /no/such/dir/…"},
+		line{args: "image prune", stderr: "removed 0 images and 0 blobs, 0 B\n"},
+		line{args: "image prune -a", code: 1,
+			stderr: "banger: this needs a yes, and stdin is not a terminal (use --force)\n"},
+		line{args: "image prune -a --dry-run", stdout: digest + "\n",
+			stderr: "would remove 1 images and 2 blobs, …"},
+		line{args: "image rm example.com/other:v1", stdout: "example.com/other:v1\n"},
+		line{args: "image rm none", code: 1, stderr: none},
+		line{args: "image prune -aqf", stdout: digest + "\n"},
+		line{args: "image load -q -i " + tar, stdout: "example.com/other:v1\n"},
+		line{args: "image load -i /no/such", code: 1, stderr: "banger: cannot read the archive: open /no/such: …"},
+		line{args: "image load", stdin: "no tar", code: 1, stderr: "banger: cannot read the image archive …"},
+		line{args: "image ls -q", stdout: digest + "\n"},
+		line{args: "image df -q", stdout: digest + "\n"},
+	)
+	for args, want := range map[string]string{
+		"image ls":                           "REFERENCE DIGEST PLATFORM SIZE PULLED example.com/other:v1 ",
+		"image df":                           "DIGEST FILE SYSTEM LAYERS SHARED REFERENCES ",
+		"image history example.com/other:v1": "LAYER CREATED SIZE CREATED BY",
+	} {
+		if got := strings.Join(strings.Fields(h.must(words(args)...)), " "); !strings.HasPrefix(got, want) {
+			t.Errorf("%s prints %q", args, got)
+		}
+	}
+	archive, err := os.ReadFile(tar)
+	hosttest.Check(t, err)
+	h.with(string(archive), "image", "pull", "-q", "oci-archive:-").is(t, "example.com/other:v1\n", "", 0)
+	h.with(string(archive), "image", "load", "-q").is(t, "example.com/other:v1\n", "", 0)
+	if got := h.must("image", "save", "example.com/other:v1"); got != string(archive) {
+		t.Errorf("on stdout there are %d bytes, and in the file %d", len(got), len(archive))
+	}
+}
+
+// TestAnImageInUseStays checks both ways to remove an image.
+func TestAnImageInUseStays(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.must("create", "--name", "rest", h.Image)
+	h.check(line{args: "image rm IMAGE", code: 1, stderr: "banger: …"})
+	got := h.banger("image", "prune", "-af")
+	if got.code != 0 || got.stdout != "" || !strings.Contains(got.stderr, " stays: it is needed by VM rest\n") {
+		t.Errorf("it is %+v", got)
+	}
+}
+
+// TestEventsAsJSON checks --format json of operations with progress.
+func TestEventsAsJSON(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.must("image", "prune", "-af")
+	var last banger.Event
+	events := strings.Split(h.must("image", "pull", "--format", "json", h.Image), "\n")
+	for _, text := range events {
+		last = banger.Event{}
+		if err := json.Unmarshal([]byte(text), &last); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+	}
+	if len(events) < 2 || last.Image == nil || last.Image.Digest == "" {
+		t.Errorf("the %d events end with %+v", len(events), last)
+	}
+}
+
+// TestRegisterAndPromote starts a VM from a file of the host, also when the file has gone after a promotion.
+func TestRegisterAndPromote(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	rootfs := filepath.Join(t.TempDir(), "rootfs")
+	hosttest.Check(t, disk.Create(rootfs, 64<<20))
+	digest := h.must("image", "register", "mine", "--rootfs", rootfs, "--kernel", "test")
+	h.must("create", "--name", "box", "--pull", "never", "mine", "true")
+	h.check(
+		line{args: "image register mine2 --rootfs /no/such", code: 1,
+			stderr: "banger: \"/no/such\" cannot be a root file system: …"},
+		line{args: "image register mine2", code: 1, stderr: "banger: required flag(s) \"rootfs\" not set\n"},
+		line{args: "image promote none", code: 1, stderr: "banger: there is no image \"none\" …"},
+		line{args: "image promote mine", stdout: digest + "\n"},
+		line{args: "image promote mine", code: 1, stderr: "banger: …"},
+	)
+	hosttest.Check(t, os.Remove(rootfs))
+	h.must("start", "-q", "box")
+}
+
+func TestKernels(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	var kernels []banger.Kernel
+	hosttest.Check(t, json.Unmarshal([]byte(h.must("kernel", "inspect", "test")), &kernels))
+	if len(kernels) != 1 || kernels[0].Version != "6.1.0-test" {
+		t.Errorf("inspect shows %+v", kernels)
+	}
+	hosttest.Check(t, json.Unmarshal([]byte(h.must("kernel", "ls", "--format", "json")), &kernels))
+	if len(kernels) != 1 {
+		t.Errorf("ls shows %+v", kernels)
+	}
+	modules := h.Path("lib/modules/6.1.0-test")
+	const none = "banger: no kernel is called \"none\" (see: banger kernel ls)\n"
+	h.check(
+		line{args: "kernel ls -q", stdout: "test\n"},
+		line{args: "kernel ls",
+			stdout: "NAME   VERSION      SIZE      DEFAULT   SOURCE   ADDED\ntest   6.1.0-test …"},
+		line{args: "kernel inspect none", stdout: "[]\n", code: 1, stderr: none},
+		line{args: "kernel rm none", code: 1, stderr: none},
+		line{args: "kernel import", code: 2, stderr: "banger: give either --host, or --vmlinux and --modules\n"},
+		line{args: "kernel import --host --vmlinux x", code: 2, stderr: "banger: give either --host, …"},
+		line{args: "kernel import --vmlinux /no/such --modules /no/such", code: 1,
+			stderr: "banger: cannot read the …"},
+		line{args: "kernel import -q --vmlinux " + h.Path("agent") + " --modules " + modules,
+			stdout: "6.1.0-test\n"},
+		line{args: "kernel rm 6.1.0-test", stdout: "6.1.0-test\n"},
+	)
+}

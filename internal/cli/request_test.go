@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"banger"
+)
+
+// TestFlagsReachTheDaemon checks which request a command line becomes, where the host of the other tests cannot do what
+// is asked for: it has no disk, no exposed ports, no registry and no bridges.
+func TestFlagsReachTheDaemon(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]struct{ request, stdout string }{
+		"commit box name:v1 -a me -m 'what it is'": {
+			`POST /v1/vms/box/commit {"target":"name:v1","author":"me","message":"what it is"}`, "sha256:1\n"},
+		"commit box name:v1 --format json": {`POST /v1/vms/box/commit {"target":"name:v1"}`, "{\"image\":{…"},
+		"create -P x":                      {`POST /v1/vms?start=false {…"publish_all":true…`, "0123\n"},
+		"create --net-deny any x": {
+			`POST /v1/vms?start=false {…"policy":{"default":"allow","rules":[{"action":"deny","to":"any"}]}…`,
+			"0123\n"},
+		"create --nested x": {`POST /v1/vms?start=false {…"nested":"on"…`, "0123\n"},
+		"image push x":      {`POST /v1/images/push {"reference":"x"}`, "sha256:1\n"},
+		"image pull --platform a/b x": {`POST /v1/images/pull {"reference":"x","platform":"a/b"}`,
+			"sha256:1\n"},
+		"image register n --rootfs /f": {`POST /v1/images/register {"name":"n","rootfs":"/f"}`,
+			"sha256:1\n"},
+		"image promote n":     {`POST /v1/images/promote {"reference":"n"}`, "sha256:1\n"},
+		"image ls -q --check": {`GET /v1/images?check=true`, "sha256:1\n"},
+		"image prune -a --dry-run -q": {`POST /v1/images/prune {"all":true,"dry_run":true}`,
+			"sha256:1\n"},
+		"kernel pull":          {`POST /v1/kernels/pull`, "linux\n"},
+		"kernel import --host": {`POST /v1/kernels/import {}`, "linux\n"},
+		"kernel rm linux":      {`DELETE /v1/kernels/linux`, "linux\n"},
+		"network create lab --subnet 172.30.7.0/24": {`POST /v1/networks {"name":"lab","subnet":"172.30.7.0/24"…`,
+			"lab\n"},
+		"network inspect lab": {`GET /v1/networks/lab`, "[\n  {\n    \"name\": \"lab\",…"},
+		"network ls": {`GET /v1/networks`,
+			"NAME   SUBNET   VMS SEE EACH OTHER   VMS\nlab             yes                  0\n"},
+		"network rm lab":          {`DELETE /v1/networks/lab`, "lab\n"},
+		"network connect lab box": {`PUT /v1/vms/box/network {"network":"lab"}`, ""},
+		"stop -t 3 box":           {`POST /v1/vms/box/stop?grace=3`, "box\n"},
+		"kill -s HUP box":         {`POST /v1/vms/box/kill?signal=1`, "box\n"},
+		"rm -f box":               {`DELETE /v1/vms/box?force=true`, "box\n"},
+		"policy log -n 2 box":     {`GET /v1/vms/box/denials?follow=false&tail=2`, "…"},
+	} {
+		t.Run(line, func(t *testing.T) {
+			got := ""
+			a, stdout, stderr := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				got = strings.TrimSpace(r.Method + " " + r.URL.String() + " " + string(body))
+				answerAll(w, r)
+			})
+			code := a.run(t.Context(), words(line))
+			if !matches(got, want.request) {
+				t.Errorf("the request is %s,\nnot %s", got, want.request)
+			}
+			answer{stdout.String(), stderr.String(), code}.is(t, want.stdout, "", 0)
+		})
+	}
+}
+
+// matches reports whether text is the pattern, in which … stands for any text.
+func matches(text, pattern string) bool {
+	parts := strings.Split(pattern, "…")
+	if len(parts) == 1 {
+		return text == pattern
+	}
+	text, ok := strings.CutPrefix(text, parts[0])
+	for _, part := range parts[1:] {
+		_, rest, found := strings.Cut(text, part)
+		text, ok = rest, ok && found
+	}
+	return ok
+}
+
+var denial = banger.Denial{
+	Protocol: "tcp",
+	Name:     "example.org",
+	Address:  "192.0.2.1",
+	Port:     443,
+	Rule:     "default deny",
+	Count:    2,
+	PID:      7,
+	Process:  "curl",
+}
+
+// answerAll answers every request with the noun that it is about.
+func answerAll(w http.ResponseWriter, r *http.Request) {
+	image, kernel := banger.Image{Digest: "sha256:1"}, banger.Kernel{Name: "linux"}
+	network := banger.Network{Name: "lab"}
+	vm := banger.VM{ID: "0123", Name: "box"}
+	var answer any = vm
+	switch path := r.URL.Path; {
+	case r.Method == "DELETE":
+		w.WriteHeader(http.StatusNoContent)
+		return
+	case path == "/v1/vms":
+		answer = banger.Event{VM: &vm}
+	case path == "/v1/images":
+		answer = []banger.Image{image}
+	case strings.HasSuffix(path, "/register"), strings.HasSuffix(path, "/promote"):
+		answer = image
+	case path == "/v1/images/prune":
+		answer = banger.Pruned{Images: []string{image.Digest}}
+	case strings.HasSuffix(path, "/commit"), strings.HasPrefix(path, "/v1/images/"):
+		answer = banger.Event{Image: &image}
+	case strings.HasPrefix(path, "/v1/kernels/"):
+		answer = banger.Event{Kernel: &kernel}
+	case path == "/v1/networks" && r.Method == "GET":
+		answer = []banger.Network{network}
+	case strings.HasPrefix(path, "/v1/networks"):
+		answer = network
+	case strings.HasSuffix(path, "/denials"):
+		answer = denial
+	}
+	json.NewEncoder(w).Encode(answer)
+}
+
+// TestDenialLines checks what a person sees of a refusal.
+func TestDenialLines(t *testing.T) {
+	t.Parallel()
+	const want = ` box (curl, pid 7): tcp example.org 192.0.2.1:443 denied by "default deny", 2 times`
+	if got := denialLine("box", denial); !strings.HasSuffix(got, want) {
+		t.Errorf("it is %q", got)
+	}
+	short := banger.Denial{Protocol: "icmp", Address: "192.0.2.1", Rule: "deny any"}
+	if got := denialLine("box", short); !strings.HasSuffix(got, ` box: icmp 192.0.2.1 denied by "deny any"`) {
+		t.Errorf("it is %q", got)
+	}
+}
+
+// TestWhatComesAfterAnError checks streams that break, and answers of another program.
+func TestWhatComesAfterAnError(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		handle http.HandlerFunc
+		stderr string
+	}{
+		"an error in the middle": {func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, `{"stage":"pull","text":"half"}`)
+			io.WriteString(w, `{"error":{"code":"disk","message":"it broke","hint":"mend it"}}`)
+		}, "pull: half\nbanger: it broke (mend it)\n"},
+		"an end in the middle": {func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, `{"stage":"pull","text":"half"}`)
+		}, "pull: half\nbanger: the daemon went away: EOF (see: banger daemon status)\n"},
+		"another version": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusUpgradeRequired)
+			io.WriteString(w, `{"error":{"code":"version","message":"the daemon speaks API 2"}}`)
+		}, "banger: the daemon speaks API 2\n"},
+		"no reason": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+			"banger: the daemon answered 500 Internal Server Error without a reason\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, stdout, stderr := falseDaemon(t, c.handle)
+			code := a.run(t.Context(), []string{"image", "pull", "x"})
+			answer{stdout.String(), stderr.String(), code}.is(t, "", c.stderr, 1)
+		})
+	}
+}

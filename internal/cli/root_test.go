@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestWrongWords(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.check(
+		line{args: "nonsense", code: 2, stderr: "banger: there is no command \"nonsense\" (see: banger --help)\n"},
+		line{args: "strat", code: 2,
+			stderr: "banger: there is no command \"strat\" (see: banger --help); did you mean \"start\"?\n"},
+		line{args: "ps --nonsense", code: 2, stderr: "banger: unknown flag: --nonsense (see: banger ps --help)\n"},
+		line{args: "start", code: 2,
+			stderr: "banger: requires at least 1 arg(s), only received 0 (see: banger start --help)\n"},
+		line{args: "ssh", code: 2, stderr: "banger: no VM given (see: banger ssh --help)\n"},
+		line{args: "cp a b", code: 2, stderr: "banger: neither SRC nor DST is in a VM: write VM:PATH\n"},
+		line{args: "cp a:/x b:/y", code: 2, stderr: "banger: a copy from one VM to another is not possible; …"},
+		line{args: "cp a: b", code: 2, stderr: "banger: a path is missing: write VM:PATH\n"},
+		line{args: "", stdout: "Run any OCI image in its own microVM\n…"},
+		line{args: "vm", stdout: "Work with VMs; the verbs are also at the top level\n…"},
+		line{args: "ssh-config", stdout: "Let ssh, scp, sftp, …"},
+	)
+}
+
+// TestEveryCommandHasHelp checks that each command says what it does, and that its help can be printed.
+func TestEveryCommandHasHelp(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	a, _, _ := h.app()
+	for _, c := range newRoot(a).Commands() {
+		for _, c := range append(c.Commands(), c) {
+			if c.Short == "" && !c.Hidden {
+				t.Errorf("%s has no short help", c.CommandPath())
+			}
+			args := append(strings.Fields(c.CommandPath())[1:], "--help")
+			if c.DisableFlagParsing {
+				continue
+			}
+			if got := h.banger(args...); got.code != 0 || !strings.Contains(got.stdout, "Usage:") {
+				t.Errorf("%q ends with %d: %s", args, got.code, got.stderr)
+			}
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"banger"
+	"banger/internal/testing/hosttest"
+	"banger/internal/testing/vmmtest"
+)
+
+// line is a command line and what it must print. IMAGE in args stands for the host's image.
+type line struct {
+	args           string // separated by spaces; a quoted word is not split
+	stdin          string
+	stdout, stderr string
+	code           int
+}
+
+// check runs the lines one after another on the host.
+func (h *cliHost) check(lines ...line) {
+	h.T.Helper()
+	for _, l := range lines {
+		h.T.Run(l.args, func(t *testing.T) {
+			words := words(strings.ReplaceAll(l.args, "IMAGE", h.Image))
+			h.on(t).with(l.stdin, words...).is(t, l.stdout, l.stderr, l.code)
+		})
+	}
+}
+
+// on returns h for the subtest t.
+func (h *cliHost) on(t *testing.T) *cliHost {
+	host := *h.Host
+	host.T = t
+	return &cliHost{&host}
+}
+
+// words splits a command line as a shell does with words and single quotes.
+func words(line string) (list []string) {
+	for i, part := range strings.Split(line, "'") {
+		if i%2 == 1 {
+			list = append(list, part)
+		} else {
+			list = append(list, strings.Fields(part)...)
+		}
+	}
+	return list
+}
+
+const noVM = "banger: there is no VM called \"no\" (see: banger ps -a)\n"
+
+func TestRun(t *testing.T) {
+	h := newCLIHost(t)
+	t.Setenv("OURS", "shell")
+	env := h.write("env", "# a comment\n\n  A=file\nB=file\n")
+	h.check(
+		line{args: "run -q --rm IMAGE -- sh -c 'echo out; echo err >&2; exit 3'", stdout: "out\n",
+			stderr: "err\n", code: 3},
+		line{args: "run --rm --name web IMAGE true",
+			stderr: "boot: booting web (emulated: slow, and no isolation " +
+				"boundary)\nboot: web is running\n"},
+		line{args: "run -q --rm -i IMAGE cat", stdin: "input\x00", stdout: "input\x00"},
+		line{args: "run -q --rm IMAGE cat", stdin: "not for the command"},
+		line{args: "run -q --rm -e OURS -e NONE -e B=flag --env-file " + env +
+			" IMAGE -- sh -c 'echo $OURS,$NONE,$A,$B'",
+			stdout: "shell,,file,flag\n"},
+		line{args: "run -q --rm -w /proc --entrypoint /bin/pwd IMAGE", stdout: "/proc\n"},
+		line{args: "run -q --rm IMAGE sh -c 'kill -TERM $$'", code: 143},
+		line{args: "run -q --rm IMAGE /no/such", code: exitCommandAbsent,
+			stderr: "banger: there is no command \"/no/such\", or its interpreter is missing\n"},
+		line{args: "run -q --rm IMAGE /etc/passwd", code: exitCannotRun,
+			stderr: "banger: the command \"/etc/passwd\" cannot be run: permission denied\n"},
+		line{args: "run", code: exitBanger,
+			stderr: "banger: no image given (for example: banger run debian-bookworm)\n"},
+		line{args: "run --no-such IMAGE", code: exitBanger,
+			stderr: "banger: unknown flag: --no-such (see: banger run --help)\n"},
+		line{args: "run -q oci:/no/such true", code: exitBanger,
+			stderr: "banger: cannot read the OCI layout /no/such: …"},
+		line{args: "run -m x IMAGE", code: exitBanger,
+			stderr: "banger: --memory: \"x\" is not a size (write 512m, 2g or a number of MiB)\n"},
+		line{args: "run -it IMAGE sh", code: exitBanger,
+			stderr: "banger: stdin is not a terminal (leave out -t)\n"},
+		line{args: "run --env-file /no/such IMAGE", code: exitBanger,
+			stderr: "banger: cannot read the env file: open /no/such: no such file or directory\n"},
+	)
+}
+
+// TestAFailedBootIsTold also checks that the VM stays for a look, unless --rm was given.
+func TestAFailedBootIsTold(t *testing.T) {
+	t.Parallel()
+	for flags, left := range map[string]string{"-d": "kept\n", "-d --rm": ""} {
+		h := newCLIHost(t)
+		h.Fault(vmmtest.PanicAtBoot, vmmtest.PanicAtBoot) // a boot is tried twice
+		got := h.banger(words("run -q --name kept " + flags + " " + h.Image + " true")...)
+		if got.code != exitBanger || !strings.Contains(got.stderr, "panicked; its console ends with") {
+			t.Errorf("with %s it is %+v", flags, got)
+		}
+		h.banger("prune", "-f").is(t, left, "", 0)
+	}
+}
+
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	id := h.must("create", "--name", "box", "-l", "tier=web", "-e", "SECRET=x", h.Image, "true")
+	h.banger("ps", "-aq", "-f", "label=tier=web").is(t, id+"\n", "", 0)
+	h.check(
+		line{args: "create --name box IMAGE", code: 1, stderr: "banger: a VM called \"box\" exists already …"},
+		line{args: "create --cpus 0 IMAGE", code: 1, stderr: "banger: cpus is 0, but must be between 1 and …"},
+		line{args: "create", code: exitBanger,
+			stderr: "banger: no image given (for example: banger create debian-bookworm)\n"},
+	)
+	for flag, want := range map[string]string{"": banger.HiddenValue, "--show-env": "x"} {
+		var vms []banger.VM
+		args := append([]string{"inspect", "box"}, strings.Fields(flag)...)
+		hosttest.Check(t, json.Unmarshal([]byte(h.must(args...)), &vms))
+		if len(vms) != 1 || vms[0].ID != id || strings.Join(vms[0].Spec.Env, " ") != "SECRET="+want {
+			t.Errorf("inspect %s shows %+v", flag, vms)
+		}
+	}
+}
+
+// TestInterruptedWhileItBoots checks that no VM stays when the user interrupts run.
+func TestInterruptedWhileItBoots(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.Fault(vmmtest.NeverAnswer)
+	ctx, interrupt := context.WithCancel(t.Context())
+	a, _, stderr := h.app()
+	a.Stderr = writerFunc(func(p []byte) (int, error) {
+		if strings.HasPrefix(string(p), "boot: booting") {
+			interrupt()
+		}
+		return stderr.Write(p)
+	})
+	code := a.run(ctx, []string{"run", "-d", h.Image, "true"})
+	if code != exitBanger || !strings.HasSuffix(stderr.String(), "banger: canceled: context canceled\n") {
+		t.Errorf("it ends with %d and says %q", code, stderr)
+	}
+	h.banger("ps", "-aq").is(t, "", "", 0)
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestExec(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.box("box", "-e", "FROM=spec")
+	h.must("create", "--name", "rest", h.Image)
+	h.check(
+		line{args: "exec box -- sh -c 'echo out; echo err >&2; exit 4'", stdout: "out\n", stderr: "err\n", code: 4},
+		line{args: "exec -i box cat", stdin: "input", stdout: "input"},
+		line{args: "exec -e A=1 -w /proc box sh -c 'echo $A $FROM $PWD'", stdout: "1 spec /proc\n"},
+		line{args: "exec box no-such", code: exitCommandAbsent,
+			stderr: "banger: there is no command \"no-such\" in the image's PATH\n"},
+		line{args: "exec box /etc/passwd", code: exitCannotRun,
+			stderr: "banger: the command \"/etc/passwd\" cannot be run: …"},
+		line{args: "exec no true", code: exitBanger, stderr: noVM},
+		line{args: "exec box", code: exitBanger,
+			stderr: "banger: exec needs a VM and a command (see: banger exec --help)\n"},
+		line{args: "exec -it box sh", code: exitBanger, stderr: "banger: stdin is not a terminal (leave out -t)\n"},
+		line{args: "exec --env-file /no/such box sh", code: exitBanger,
+			stderr: "banger: cannot read the env file: …"},
+		line{args: "exec --no-such", code: exitBanger,
+			stderr: "banger: unknown flag: --no-such (see: banger exec --help)\n"},
+		line{args: "exec rest true", code: exitBanger,
+			stderr: "banger: cannot run a command in VM rest: it is created (start it: banger start rest)\n"},
+	)
+}

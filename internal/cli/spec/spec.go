@@ -1,0 +1,83 @@
+// Package spec turns what a user wrote for a new VM into a banger.Spec: sizes, environment files, ports, policies,
+// proxies and certificates. Its only input are files, stdin and this process's environment.
+//
+// It must not know the daemon, nor how flags are parsed.
+package spec
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"banger"
+)
+
+// Options are the user's words for a VM. Spec holds those that need no parsing, with the environment of -e in Env.
+type Options struct {
+	Spec banger.Spec
+
+	Memory, Disk string   // sizes like 512m
+	EnvFiles     []string // files of KEY=VALUE lines
+	Labels       []string // KEY=VALUE
+
+	Publish     []string // [IP:]HOST:GUEST[/udp]
+	Policy      string   // allow, deny, a file or -; "" for the default
+	Allow, Deny []string // rules without their action, before those of the policy
+	Proxy       string   // a URL, or FromEnvironment; "" for no proxy
+	CA          []string // files of certificates
+
+	Stdin io.Reader // where the policy - comes from
+}
+
+// Resolve returns the spec of a VM from image that runs command. The daemon sets the fields that have defaults.
+func (o Options) Resolve(image string, command []string) (banger.Spec, error) {
+	s := o.Spec
+	s.Image, s.Cmd = AbsoluteReference(image), command
+	if len(s.Cmd) > 0 && s.Cmd[0] == "--" {
+		s.Cmd = s.Cmd[1:]
+	}
+	var err error
+	if s.Memory, err = parseSize("memory", o.Memory); err != nil {
+		return s, err
+	}
+	if s.Disk, err = parseSize("disk", o.Disk); err != nil {
+		return s, err
+	}
+	if s.CPUs == 0 {
+		return s, banger.Errorf(banger.CodeInvalid, "cpus is 0, but must be between 1 and %d", banger.MaxCPUs)
+	}
+	if s.Env, err = Env(o.EnvFiles, s.Env); err != nil {
+		return s, err
+	}
+	s.Labels = map[string]string{}
+	for _, l := range o.Labels {
+		k, v, _ := strings.Cut(l, "=")
+		s.Labels[k] = v
+	}
+	if err := o.network(&s); err != nil {
+		return s, err
+	}
+	check := s
+	return s, check.Normalize()
+}
+
+func parseSize(name, text string) (int64, error) {
+	n, err := banger.ParseSize(text)
+	if err != nil {
+		return 0, fmt.Errorf("--%s: %w", name, err)
+	}
+	return n, nil
+}
+
+// AbsoluteReference makes the path in a file reference absolute, because the daemon has another working directory.
+func AbsoluteReference(ref string) string {
+	for _, scheme := range []string{"oci:", "oci-archive:", "docker-archive:"} {
+		if path, ok := strings.CutPrefix(ref, scheme); ok && path != "" && !filepath.IsAbs(path) {
+			if abs, err := filepath.Abs(path); err == nil {
+				return scheme + abs
+			}
+		}
+	}
+	return ref
+}

@@ -1,0 +1,170 @@
+package cli
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/cli/command"
+	"banger/internal/cli/render"
+)
+
+// newVerb returns a command that does one thing to each VM that it names. f gets what shows the progress of the VM.
+func newVerb(a *app, use, short string,
+	f func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error) *cobra.Command {
+	return &cobra.Command{
+		Use:               use + " VM...",
+		Short:             short,
+		Args:              command.Usage(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: a.CompleteVMs,
+		RunE: a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
+			emit, end := a.progressOf(refs)
+			defer end()
+			return a.Each(refs, func(i int, ref string) (string, error) { return ref, f(ctx, client, ref, emit(i)) })
+		}),
+	}
+}
+
+// progressOf returns what shows the events of operations on each of refs at the same time.
+func (a *app) progressOf(refs []string) (emit func(i int) banger.Emit, end func()) {
+	if len(refs) == 1 {
+		p := a.Progress()
+		return func(int) banger.Emit { return p.Emit }, p.Close
+	}
+	return render.NewGroup(a.Stderr, a.Quiet, refs).Emit, func() {}
+}
+
+func newStart(a *app) *cobra.Command {
+	return newVerb(a, "start", "Boot VMs that are stopped",
+		func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error {
+			_, err := client.Start(ctx, ref, false, emit)
+			return err
+		})
+}
+
+func newStop(a *app) *cobra.Command {
+	var grace func() time.Duration
+	c := newVerb(a, "stop", "Shut VMs down cleanly",
+		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
+			_, err := client.Stop(ctx, ref, grace())
+			return err
+		})
+	grace = graceFlag(c)
+	return c
+}
+
+func newRestart(a *app) *cobra.Command {
+	var grace func() time.Duration
+	c := newVerb(a, "restart", "Stop VMs and boot them again",
+		func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error {
+			_, err := client.Restart(ctx, ref, grace(), emit)
+			return err
+		})
+	grace = graceFlag(c)
+	return c
+}
+
+// graceFlag adds the flag --time to c and returns the time that it says.
+func graceFlag(c *cobra.Command) func() time.Duration {
+	seconds := c.Flags().IntP("time", "t", 10, "seconds that programs get before they are killed")
+	return func() time.Duration { return time.Duration(*seconds) * time.Second }
+}
+
+func newKill(a *app) *cobra.Command {
+	var name string
+	c := newVerb(a, "kill", "End VMs at once, or signal their main command",
+		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
+			sig, err := banger.ParseSignal(name)
+			if err != nil {
+				return err
+			}
+			_, err = client.Kill(ctx, ref, sig)
+			return err
+		})
+	c.Flags().StringVarP(&name, "signal", "s", "KILL", "signal for the main command; KILL ends the VM")
+	return c
+}
+
+func newRemove(a *app) *cobra.Command {
+	var force bool
+	c := newVerb(a, "rm", "Remove VMs and their disks",
+		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
+			return client.Remove(ctx, ref, force)
+		})
+	remove := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		defer a.refreshSSH(c.Context())
+		return remove(c, args)
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "kill VMs that run")
+	return c
+}
+
+func newWait(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "wait VM...",
+		Short:             "Wait until VMs have ended and print their exit codes",
+		Args:              command.Usage(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: a.CompleteVMs,
+		RunE: a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
+			return a.Each(refs, func(_ int, ref string) (string, error) {
+				vm, err := client.Wait(ctx, ref)
+				return strconv.Itoa(endCode(vm)), err
+			})
+		}),
+	}
+}
+
+// endCode returns the exit code of a VM's main command. A VM that failed has exitBanger, and one that ended without an
+// exit code 0.
+func endCode(vm banger.VM) int {
+	switch {
+	case vm.ExitCode != nil:
+		return *vm.ExitCode
+	case vm.State == banger.StateFailed:
+		return exitBanger
+	}
+	return 0
+}
+
+func newRename(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "rename VM NAME",
+		Short:             "Give a VM another name",
+		Args:              command.Usage(cobra.ExactArgs(2)),
+		ValidArgsFunction: a.CompleteVMs,
+		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+			_, err := client.Rename(ctx, args[0], args[1])
+			a.refreshSSH(ctx)
+			return err
+		}),
+	}
+}
+
+func newPrune(a *app) *cobra.Command {
+	var force bool
+	c := &cobra.Command{Use: "prune", Short: "Remove all VMs that do not run", Args: command.Usage(cobra.NoArgs)}
+	c.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	prune := a.WithClient(func(ctx context.Context, client *api.Client, _ []string) error {
+		removed, err := client.Prune(ctx)
+		a.refreshSSH(ctx)
+		for _, vm := range removed {
+			a.Say(vm.Name)
+		}
+		return err
+	})
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if !force {
+			err := a.Confirm("This removes every VM that does not run, with its disk. Go on?", "--force")
+			if err != nil {
+				return err
+			}
+		}
+		return prune(c, args)
+	}
+	return c
+}

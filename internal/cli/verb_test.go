@@ -1,0 +1,170 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"banger"
+	"banger/internal/testing/hosttest"
+)
+
+// TestVerbs is the life of a VM by the verbs of the CLI.
+func TestVerbs(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.box("box")
+	h.must("create", "--name", "other", h.Image, "--", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done")
+	const booting = "boot: booting other (emulated: slow, and no isolation boundary)\nboot: other is running\n"
+	h.check(
+		line{args: "start other", stdout: "other\n", stderr: booting},
+		line{args: "start -q other", code: 1,
+			stderr: "banger: cannot start VM other: it is running (see: banger ps)\n"},
+		line{args: "rename other box", code: 1, stderr: "banger: a VM called \"box\" exists already …"},
+		line{args: "rename box crate"},
+		line{args: "stop crate no", stdout: "crate\n", stderr: noVM, code: 1},
+		line{args: "restart -q -t 1 crate", stdout: "crate\n"},
+		line{args: "restart -q no", code: 1, stderr: noVM},
+		line{args: "kill -s TERM crate", stdout: "crate\n"},
+		line{args: "kill -s NO crate", code: 1,
+			stderr: "banger: \"NO\" is not a signal (write a name like TERM or a number from 1 to 64)\n"},
+		line{args: "kill no", code: 1, stderr: noVM},
+		line{args: "kill other", stdout: "other\n"},
+		line{args: "wait other crate", stdout: "137\n143\n"},
+		line{args: "wait no", code: 1, stderr: noVM},
+		line{args: "rm no", code: 1, stderr: noVM},
+		line{args: "rm crate", stdout: "crate\n"},
+		line{args: "prune", code: 1,
+			stderr: "banger: this needs a yes, and stdin is not a terminal (use --force)\n"},
+		line{args: "prune --force", stdout: "other\n"},
+		line{args: "ps -aq"},
+	)
+}
+
+func TestRemoveOfARunningVM(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.box("box")
+	h.check(
+		line{args: "rm box", code: 1,
+			stderr: "banger: cannot remove VM box: it is running (stop it first, or use rm -f)\n"},
+		line{args: "rm -f box", stdout: "box\n"},
+		line{args: "inspect box", stdout: "[]\n", code: 1, stderr: "banger: there is no VM called \"box\" …"},
+	)
+}
+
+// TestTheCodeThatWaitPrints includes VMs that ended without an exit code.
+func TestTheCodeThatWaitPrints(t *testing.T) {
+	t.Parallel()
+	seven := 7
+	for name, c := range map[string]struct {
+		vm   banger.VM
+		want int
+	}{
+		"a code":                {banger.VM{State: banger.StateStopped, ExitCode: &seven}, 7},
+		"a failure with a code": {banger.VM{State: banger.StateFailed, ExitCode: &seven}, 7},
+		"stopped":               {banger.VM{State: banger.StateStopped}, 0},
+		"failed":                {banger.VM{State: banger.StateFailed}, exitBanger},
+	} {
+		if got := endCode(c.vm); got != c.want {
+			t.Errorf("%s: %d", name, got)
+		}
+	}
+}
+
+func TestPs(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	box := h.box("box", "-l", "a=b")
+	rest := h.must("create", "--name", "rest", h.Image, "--", "echo", strings.Repeat("long ", 20))
+	h.check(
+		line{args: "ps -q", stdout: box + "\n"},
+		line{args: "ls -aq", stdout: rest + "\n" + box + "\n"},
+		line{args: "vm ps -q -f state=created", stdout: rest + "\n"},
+		line{args: "ps -aq -f name=bo -f label=a", stdout: box + "\n"},
+		line{args: "ps -f nonsense", code: 1, stderr: "banger: \"nonsense\" is not a filter …"},
+		line{args: "ps --format yaml", code: 2,
+			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+		line{args: "ps box", code: 2,
+			stderr: "banger: unknown command \"box\" for \"banger ps\" (see: banger ps --help)\n"},
+	)
+	rows := strings.Split(h.must("ps", "-a"), "\n")
+	for i, want := range []string{
+		"ID NAME IMAGE COMMAND STATE ISOLATION CREATED",
+		rest + " rest " + short(h.Image) + " echo long long long lon… created emulated (none)",
+		box + " box " + short(h.Image) + " sleep 1000 running emulated (none)",
+	} {
+		if got := strings.Join(strings.Fields(rows[i]), " "); !strings.HasPrefix(got, want) {
+			t.Errorf("row %d is %q, not %q", i, got, want)
+		}
+	}
+	var vms []banger.VM
+	hosttest.Check(t, json.Unmarshal([]byte(h.must("ps", "--format", "json")), &vms))
+	if len(vms) != 1 || vms[0].ID != box {
+		t.Errorf("the JSON is %+v", vms)
+	}
+}
+
+// short returns an image reference as ps shows it.
+func short(image string) string {
+	if len(image) > 40 {
+		return image[:39] + "…"
+	}
+	return image
+}
+
+// TestRows checks what the table of VMs shows of their ends.
+func TestRows(t *testing.T) {
+	t.Parallel()
+	three := 3
+	for want, vm := range map[string]banger.VM{
+		"stopped (3)":             {State: banger.StateStopped, ExitCode: &three},
+		"stopped":                 {State: banger.StateStopped},
+		"failed: it has a reason": {State: banger.StateFailed, Reason: "it has a reason"},
+		"failed":                  {State: banger.StateFailed},
+	} {
+		if got := vmRow(vm)[4]; got != want {
+			t.Errorf("the state is %q, not %q", got, want)
+		}
+	}
+}
+
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.must("run", "-q", "-d", "--name", "box", h.Image, "--", "sh", "-c", "echo one; echo two; echo three; exit 0")
+	h.must("wait", "box")
+	h.check(
+		line{args: "logs box", stdout: "one\ntwo\nthree\n"},
+		line{args: "logs -n 1 box", stdout: "three\n"},
+		line{args: "logs -f -n 2 box", stdout: "two\nthree\n"},
+		line{args: "logs -n -1 box", code: 2,
+			stderr: "banger: --tail is \"-1\", but must be a number of lines or all\n"},
+		line{args: "logs no", code: 1, stderr: noVM},
+	)
+}
+
+func TestStats(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	id := h.box("box")
+	h.must("create", "--name", "rest", h.Image)
+	rows := strings.Split(h.must("stats", "--no-stream"), "\n")
+	if len(rows) != 2 || !strings.HasPrefix(rows[1], id+"   box ") {
+		t.Errorf("the table is %q", rows)
+	}
+	var list []struct {
+		ID    string
+		Limit int64    `json:"memory_limit"`
+		CPU   *float64 `json:"cpu_percent"`
+	}
+	hosttest.Check(t, json.Unmarshal([]byte(h.must("stats", "--format", "json", "box")), &list))
+	if len(list) != 1 || list[0].ID != id || list[0].CPU == nil {
+		t.Errorf("the JSON is %+v", list)
+	}
+	h.check(
+		line{args: "stats rest", code: 1, stderr: "banger: cannot see the stats of VM rest: it is created …"},
+		line{args: "stats --format yaml", code: 2,
+			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+	)
+}
