@@ -42,7 +42,7 @@ func TestEveryPromiseHasItsTest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests, files := testsOfTheTree(t)
+	dirs := testsOfTheTree(t)
 	named := regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)\w+|\be2e/[\w-]+|\b\w+_test\.go\b`)
 	seen := map[string]bool{}
 	for _, p := range promises(string(text)) {
@@ -55,15 +55,42 @@ func TestEveryPromiseHasItsTest(t *testing.T) {
 			t.Errorf("promise %s names no test: %s", p.number, p.proof)
 		}
 		for _, name := range proofs {
-			if story, ok := strings.CutPrefix(name, "e2e/"); ok && !files[story+".txtar"] ||
-				strings.HasSuffix(name, ".go") && !files[name] ||
-				!ok && !strings.HasSuffix(name, ".go") && !tests[name] {
+			file := name
+			if story, ok := strings.CutPrefix(name, "e2e/"); ok {
+				file = story + ".txtar"
+			}
+			if dirs[file] == nil {
 				t.Errorf("promise %s names %s, which does not exist", p.number, name)
 			}
 		}
 	}
 	if len(seen) < 200 {
 		t.Errorf("there are only %d promises", len(seen))
+	}
+}
+
+// TestProofsNameTheirPackage checks the package before a test, such as "`mux: TestX`, `TestY`": it is the last part of
+// the directory of both tests, or banger.
+func TestProofsNameTheirPackage(t *testing.T) {
+	text, err := os.ReadFile("docs/SPECIFICATION.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := testsOfTheTree(t)
+	proof := regexp.MustCompile("`(?:([a-z0-9/]+): )?((?:Test|Fuzz)\\w+|\\w+_test\\.go)`")
+	for _, p := range promises(string(text)) {
+		pkg := ""
+		for _, m := range proof.FindAllStringSubmatch(p.proof, -1) {
+			if m[1] != "" {
+				pkg = m[1]
+			}
+			there := slices.ContainsFunc(dirs[m[2]], func(dir string) bool {
+				return dir == "." && pkg == "banger" || strings.HasSuffix("/"+dir, "/"+pkg)
+			})
+			if pkg != "" && !there {
+				t.Errorf("promise %s names %s of %s, which is in %v", p.number, m[2], pkg, dirs[m[2]])
+			}
+		}
 	}
 }
 
@@ -91,27 +118,28 @@ func TestPromisesGoOverSeveralRows(t *testing.T) {
 	}
 }
 
-// testsOfTheTree returns the names of all test functions and files of the source tree.
-func testsOfTheTree(t *testing.T) (tests, files map[string]bool) {
+// testsOfTheTree returns the directories of all test functions and of all files of the source tree, by their names.
+func testsOfTheTree(t *testing.T) map[string][]string {
 	t.Helper()
-	tests, files = map[string]bool{}, map[string]bool{}
+	dirs := map[string][]string{}
 	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
 	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		files[d.Name()] = true
+		dir := filepath.Dir(p)
+		dirs[d.Name()] = append(dirs[d.Name()], dir)
 		if !strings.HasSuffix(p, "_test.go") {
 			return nil
 		}
 		text, err := os.ReadFile(p)
 		for _, m := range function.FindAllSubmatch(text, -1) {
-			tests[string(m[1])] = true
+			dirs[string(m[1])] = append(dirs[string(m[1])], dir)
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tests, files
+	return dirs
 }
