@@ -117,6 +117,25 @@ func checkDecision(number int, text string) error {
 	return nil
 }
 
+// TestLinesOfPagesFit checks the width of the pages' lines, those of tables too.
+func TestLinesOfPagesFit(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "SECURITY.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			if n := utf8.RuneCountInString(line); n > maxPageColumns {
+				t.Errorf("line %d of %s has %d columns, over %d", i+1, page, n, maxPageColumns)
+			}
+		}
+	}
+}
+
 // TestNamedDecisionsExist looks for the decisions that pages, comments and scripts name, such as "ADR 5" and
 // "docs/adr/0005".
 func TestNamedDecisionsExist(t *testing.T) {
