@@ -18,7 +18,7 @@ const (
 )
 
 // large lists what still exceeds a bound, with its own limit. A limit may only go down. An entry that comes within
-// its bound leaves the table. It is empty now, and may stay so.
+// its bound leaves the table.
 var large = map[string]int{}
 
 func TestPackagesTypesAndInterfacesStaySmall(t *testing.T) {

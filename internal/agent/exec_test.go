@@ -182,8 +182,8 @@ func TestImproperRequests(t *testing.T) {
 		typ     banger.FrameType
 		payload string
 	}{
-		{"not a request", "", "no request", banger.FrameStdin, "{}"},
-		{"no JSON", "", "no request", banger.FrameRequest, "{"},
+		{"not a request", "", "not a request", banger.FrameStdin, "{}"},
+		{"no JSON", "", "not a request", banger.FrameRequest, "{"},
 		{"no operation", "", `names no operation`, banger.FrameRequest, "{}"},
 		{"unknown operation", banger.CodeVersion, `no operation "dance"`, banger.FrameRequest, `{"op":"dance"}`},
 		{"exec of nothing", "", "no command", banger.FrameRequest, `{"op":"exec"}`},

@@ -67,7 +67,7 @@ func (s *server) handle(port uint32, conn net.Conn) {
 	conn.SetReadDeadline(time.Time{})
 	var req guest.Request
 	if t != banger.FrameRequest || json.Unmarshal(p, &req) != nil {
-		sendError(conn, banger.Errorf(banger.CodeInvalid, "the first frame is no request"))
+		sendError(conn, banger.Errorf(banger.CodeInvalid, "the first frame is not a request"))
 		return
 	}
 	switch req.Op {

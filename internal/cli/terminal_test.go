@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -23,6 +24,7 @@ type terminal struct {
 
 	mu    sync.Mutex
 	shown bytes.Buffer
+	end   string        // says how the command has ended
 	more  chan struct{} // holds a value if something was shown
 }
 
@@ -65,7 +67,9 @@ func (x *terminal) await(text string) {
 		select {
 		case <-x.more:
 		case <-late:
-			x.t.Fatalf("the terminal does not show %q, but %q", text, x.text())
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			x.t.Fatalf("the terminal does not show %q, but %q%s", text, x.shown.String(), x.end)
 		}
 	}
 }
@@ -82,7 +86,13 @@ func (h *cliHost) start(ctx context.Context, x *terminal, args ...string) (wait 
 	a, _, _ := h.app()
 	a.Stdin, a.Stdout, a.Stderr = x.slave, x.slave, x.slave
 	code := make(chan int, 1)
-	go func() { code <- a.run(ctx, args) }()
+	go func() {
+		c := a.run(ctx, args)
+		x.mu.Lock()
+		x.end = fmt.Sprintf(", and the command has ended with %d", c)
+		x.mu.Unlock()
+		code <- c
+	}()
 	return func() int {
 		h.T.Helper()
 		select {
@@ -100,8 +110,8 @@ func TestAShellOnATerminal(t *testing.T) {
 	t.Parallel()
 	h := newCLIHost(t)
 	x := newTerminal(t)
-	wait := h.start(t.Context(), x, "run", "--rm", h.Image)
-	x.await("is running")
+	wait := h.start(t.Context(), x, "run", "--rm", "-e", "PS1=prompt>", h.Image)
+	x.await("prompt>")
 	x.typed("stty size; echo $((6*7)); exit 5\n")
 	x.await("24 80")
 	x.await("42")

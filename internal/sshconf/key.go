@@ -205,7 +205,7 @@ func readKey(file string, flags int) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
-		return nil, fmt.Errorf("%s is no file of a key's size", file)
+		return nil, fmt.Errorf("%s does not have the size of a key", file)
 	}
 	return io.ReadAll(io.LimitReader(f, maxKeyFile))
 }

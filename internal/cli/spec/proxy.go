@@ -91,7 +91,7 @@ func proxyInside(text, network string) (string, banger.Rule, error) {
 	if u.Port() != "" {
 		n, err := strconv.ParseUint(u.Port(), 10, 16)
 		if err != nil || n == 0 {
-			return "", rule, banger.Errorf(banger.CodeInvalid, "--proxy: %q is no port", u.Port())
+			return "", rule, banger.Errorf(banger.CodeInvalid, "--proxy: %q is not a port", u.Port())
 		}
 		port = uint16(n)
 	}

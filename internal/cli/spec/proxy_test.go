@@ -39,7 +39,7 @@ func TestProxies(t *testing.T) {
 		"another kind":          {"ftp://a.example", "user", nil, "", "not the URL of a proxy"},
 		"no host":               {"http://:80", "user", nil, "", "not the URL of a proxy"},
 		"no URL":                {"http://a b", "user", nil, "", "not the URL of a proxy"},
-		"port 0":                {"http://a.example:0", "user", nil, "", `"0" is no port`},
+		"port 0":                {"http://a.example:0", "user", nil, "", `"0" is not a port`},
 		"IPv6":                  {"http://[2001:db8::1]:80", "user", nil, "", "IPv6 address, which guests do not have"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -122,4 +123,41 @@ func TestWhyAnAgentIsNotReachedHasACode(t *testing.T) {
 	}
 	close(s.proc.(running).done)
 	reach(banger.CodeGuest, "the VM has ended")
+}
+
+// TestEachKindOfCallHasPlacesOfItsOwn takes all places of one kind, and then makes a call of that kind and of the
+// others.
+func TestEachKindOfCallHasPlacesOfItsOwn(t *testing.T) {
+	s, c, ln := silentShim(t)
+	defer ln.Close()
+	lines := map[chan struct{}]string{
+		s.places.calls:   "NONSENSE",
+		s.places.follows: shim.CallConsole + " x",
+	}
+	for full, refused := range lines {
+		for range cap(full) {
+			full <- struct{}{}
+		}
+		conn := call(t, c, refused)
+		conn.SetReadDeadline(time.Now().Add(patience))
+		if text, err := io.ReadAll(conn); len(text) > 0 || err != nil {
+			t.Errorf("%s without a place is answered %q, %v", refused, text, err)
+		}
+		if other := s.places.of(shim.CallConnect); len(other) > 0 {
+			t.Errorf("%s takes a place of another kind", refused)
+		}
+		for range cap(full) {
+			<-full
+		}
+	}
+	for range cap(s.places.fresh) {
+		s.places.fresh <- struct{}{}
+	}
+	conn, err := net.Dial("unix", filepath.Join(c.Run, shim.SocketFile))
+	check(t, err)
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(patience))
+	if _, err := conn.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("a connection beyond the bound ends with %v", err)
+	}
 }

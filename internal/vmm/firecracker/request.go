@@ -90,7 +90,7 @@ func readTemplate(path string) (json.RawMessage, error) {
 		return nil, fmt.Errorf("reading the CPU template: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxBody {
-		return nil, fmt.Errorf("the CPU template %s is no file of at most %d bytes", path, maxBody)
+		return nil, fmt.Errorf("the CPU template %s is not a file of at most %d bytes", path, maxBody)
 	}
 	data, err := os.ReadFile(path)
 	if err == nil && !json.Valid(data) {
@@ -224,7 +224,7 @@ func check(c vmm.Config, v version) error {
 func checkELF(path string, f *os.File) error {
 	var magic [4]byte
 	if _, err := f.ReadAt(magic[:], 0); err != nil || string(magic[:]) != "\x7fELF" {
-		return fmt.Errorf("the kernel %s is no ELF file, and Firecracker before 1.17 boots no other", path)
+		return fmt.Errorf("the kernel %s is not an ELF file, and Firecracker before 1.17 boots no other", path)
 	}
 	return nil
 }

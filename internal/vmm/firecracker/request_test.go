@@ -128,7 +128,7 @@ func TestOptions(t *testing.T) {
 			options: map[string]string{"cpu_template": file("big", strings.Repeat(" ", maxBody+1))},
 			err:     "at most 51200 bytes",
 		},
-		"a device as template":   {options: map[string]string{"cpu_template": "/dev/zero"}, err: "no file"},
+		"a device as template":   {options: map[string]string{"cpu_template": "/dev/zero"}, err: "not a file"},
 		"huge pages":             {options: map[string]string{"huge_pages": "2M"}, memory: 512},
 		"huge pages, odd memory": {options: map[string]string{"huge_pages": "2M"}, memory: 511, err: "multiple of 2 MiB"},
 		"huge pages of 1G": {
