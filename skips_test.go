@@ -3,6 +3,7 @@ package banger_test
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -13,7 +14,7 @@ func TestSkipsHaveReasons(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests, _ := testsOfTheTree(t)
+	dirs := testsOfTheTree(t)
 	form := regexp.MustCompile(`^(root|user|all) +(internal/[a-z0-9/]+):(Test\w+) +\S.*\S$`)
 	n := 0
 	for line := range strings.Lines(string(text)) {
@@ -22,10 +23,8 @@ func TestSkipsHaveReasons(t *testing.T) {
 			continue
 		}
 		m := form.FindStringSubmatch(line)
-		if m == nil || !tests[m[3]] {
-			t.Errorf("%q does not name a test and a reason", line)
-		} else if _, err := os.Stat(m[2]); err != nil {
-			t.Errorf("%q: %v", line, err)
+		if m == nil || !slices.Contains(dirs[m[3]], m[2]) {
+			t.Errorf("%q does not name a test of a package and a reason", line)
 		}
 		n++
 	}
