@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -56,6 +57,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	if flag.Parse(); testing.Short() {
+		return m.Run()
+	}
 	code, err := 0, error(nil)
 	if binDir, err = filepath.Abs("../bin"); err == nil {
 		_, err = os.Stat(filepath.Join(binDir, "banger"))
@@ -149,6 +153,9 @@ var emulated = sync.OnceValues(func() (bool, error) {
 })
 
 func TestStories(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stories boot real guests; go test without -short runs them")
+	}
 	testscript.Run(t, testscript.Params{
 		Files:               stories(t),
 		RequireExplicitExec: true,

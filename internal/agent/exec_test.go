@@ -94,6 +94,7 @@ func TestOutput(t *testing.T) {
 // TestSlowReader checks that a client that reads late gets all output. The command has ended when
 // its marker is closed, and its output is far larger than the stream's buffers.
 func TestSlowReader(t *testing.T) {
+	processtest.Long(t)
 	for _, tty := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tty %v", tty), func(t *testing.T) {
 			a := agenttest.Start(t)

@@ -357,6 +357,7 @@ func TestShutdown(t *testing.T) {
 // TestNothingIsLeft checks that nothing is left in the agent of what has ended, neither descriptors
 // nor zombies.
 func TestNothingIsLeft(t *testing.T) {
+	processtest.Long(t)
 	a := agenttest.Start(t)
 	use := func() {
 		for i := range 20 {

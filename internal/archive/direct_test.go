@@ -13,6 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/archive/pax"
+	"banger/internal/testing/processtest"
 )
 
 // onDisk returns a directory of a file system that refuses a direct write from unaligned memory. On
@@ -173,6 +174,7 @@ func piecesAt(pairs ...int64) (list []pax.Piece) {
 // TestDirectWritesOfPieces copies sparse files whose pieces are written alternately past the page
 // cache and through it. Content and holes must stay the same.
 func TestDirectWritesOfPieces(t *testing.T) {
+	processtest.Long(t)
 	original := onDisk(t) + "/f"
 	layouts := []layout{
 		// a large piece that ends on a page, then a small one

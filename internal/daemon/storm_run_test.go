@@ -19,6 +19,7 @@ import (
 
 	"banger"
 	"banger/internal/testing/hosttest"
+	"banger/internal/testing/processtest"
 	"banger/internal/testing/registrytest"
 )
 
@@ -77,6 +78,7 @@ func newStormWorld(t *testing.T, dir string, dice *rand.Rand) *stormWorld {
 // must stay, requests that were cut off must be done completely or not at all, and at the end nothing may be left
 // over. BANGER_STORM is the duration in seconds, which is short by default. BANGER_SEED repeats the same choices.
 func TestNothingAcknowledgedIsLostInAStormOfKills(t *testing.T) {
+	processtest.Long(t)
 	if os.Geteuid() == 0 {
 		asUser(t)
 		return

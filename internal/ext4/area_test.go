@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"banger/internal/testing/processtest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -100,6 +102,7 @@ func sumFile(t *testing.T, path string) (sum [32]byte) {
 // TestAreasGiveTheSameBytes also when areas overflow into the common half, and
 // when there are more of them than groups.
 func TestAreasGiveTheSameBytes(t *testing.T) {
+	processtest.Long(t)
 	many := make([][]int, 9)
 	for i := range many {
 		many[i] = []int{100, 5000, 3 << 20, 0, 4096, 1 << 20}

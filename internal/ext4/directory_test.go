@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 
+	"banger/internal/testing/processtest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -49,6 +51,7 @@ func subdirectories(n int) map[string]*Node {
 // TestHashedDirectories checks that a directory of more than one block is a hash tree which e2fsck
 // and the kernel accept, whatever the seed is: every name is found, and no other.
 func TestHashedDirectories(t *testing.T) {
+	processtest.Long(t)
 	for _, tt := range []struct {
 		name     string
 		seed     byte

@@ -16,6 +16,7 @@ import (
 	"banger"
 	"banger/internal/blob"
 	"banger/internal/testing/imagetest"
+	"banger/internal/testing/processtest"
 )
 
 // wantFailure fails the test unless err has the code and is one sentence that contains the words,
@@ -126,6 +127,7 @@ func TestSourcesThatAreNoImageAreRefused(t *testing.T) {
 }
 
 func TestRegistriesThatFail(t *testing.T) {
+	processtest.Long(t)
 	answer := func(status int, body string) string {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/v2/" {

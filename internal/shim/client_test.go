@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"banger/internal/testing/processtest"
+
 	"banger"
 )
 
@@ -21,6 +23,7 @@ func check(t *testing.T, err error) {
 
 // TestAShimThatDoesNotAnswerIsReported makes each call to a shim that accepts the connection and sends nothing.
 func TestAShimThatDoesNotAnswerIsReported(t *testing.T) {
+	processtest.Long(t)
 	c := Client{Run: t.TempDir()}
 	// The kernel accepts connections in the same way for a stopped shim.
 	ln, err := net.Listen("unix", filepath.Join(c.Run, SocketFile))

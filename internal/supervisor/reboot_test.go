@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/testing/processtest"
 	"banger/internal/vmm"
 )
 
@@ -24,6 +25,7 @@ func (h *host) rebootGuest(id string) vmm.Handle {
 // TestAGuestThatRebootsBootsAgain checks that the main command runs again, and that waiters do not see an end of the
 // VM. After a few reboots within a minute, the VM stays stopped.
 func TestAGuestThatRebootsBootsAgain(t *testing.T) {
+	processtest.Long(t)
 	h := newHost(t)
 	s := h.daemon()
 	vm := h.run(s, h.command("box", "echo a boot; "+forever))

@@ -3,6 +3,8 @@ package supervisor_test
 import (
 	"testing"
 
+	"banger/internal/testing/processtest"
+
 	"banger"
 )
 
@@ -41,6 +43,7 @@ func TestAStateThatCannotBeStoredDoesNotComeAbout(t *testing.T) {
 // TestAVMEndsThoughItCannotBeStored: stop and kill work with a full database, and the row is written when there is
 // space.
 func TestAVMEndsThoughItCannotBeStored(t *testing.T) {
+	processtest.Long(t)
 	h := newHost(t)
 	s := h.daemon()
 	vm := h.run(s, h.spec("box"))

@@ -271,6 +271,7 @@ func TestCloseCutsShort(t *testing.T) {
 
 // TestAutoRemove: such a VM is removed when it ends, with or without a daemon or a client.
 func TestAutoRemove(t *testing.T) {
+	processtest.Long(t)
 	for name, end := range map[string]func(*host, *supervisor.Supervisor, banger.VM) *supervisor.Supervisor{
 		"with its main command": func(h *host, s *supervisor.Supervisor, vm banger.VM) *supervisor.Supervisor {
 			check(h.t, errOf(s.Kill(h.ctx(), vm.ID, int(syscall.SIGTERM))))

@@ -13,6 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/testing/hosttest"
+	"banger/internal/testing/processtest"
 	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm/choice"
 )
@@ -294,6 +295,7 @@ func TestAFailedStartKeepsTheVM(t *testing.T) {
 
 // TestAFailedStartOfAPassingVMIsTold with its own reason, although the VM is removed.
 func TestAFailedStartOfAPassingVMIsTold(t *testing.T) {
+	processtest.Long(t)
 	h := newHost(t)
 	s := h.daemon()
 	spec := h.spec("box")

@@ -10,12 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/testing/processtest"
+
 	"banger"
 )
 
 // TestAShimThatDoesNotAnswerIsNotKilled: if a VM's process cannot answer when a daemon starts, for example because
 // the host swaps, the daemon keeps the VM and takes it over when it answers.
 func TestAShimThatDoesNotAnswerIsNotKilled(t *testing.T) {
+	processtest.Long(t)
 	h := newHost(t)
 	first := h.daemon()
 	vm := h.run(first, h.spec("box"))

@@ -18,7 +18,10 @@ import (
 // overlayfs, and compares entry by entry what overlayfs shows with our result.
 func TestRandomImagesAreWhatOverlayfsShows(t *testing.T) {
 	images := 200
-	if underRace { // scripts/test runs all of them without it
+	switch {
+	case testing.Short():
+		images = 10
+	case underRace: // scripts/test runs all of them without it
 		images = 30
 	}
 	compressions := []func([]byte) []byte{gzipped, zstded, func(p []byte) []byte { return p }}

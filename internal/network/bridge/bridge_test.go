@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"banger/internal/ipaddr"
+	"banger/internal/testing/processtest"
 
 	"banger"
 )
 
 func TestBridgePolicyHolds(t *testing.T) {
+	processtest.Long(t)
 	l := newLab(t, defaultNet(), namedNet())
 	for _, port := range []int{22, 53, 80, 443} {
 		l.host.serve(port)
@@ -106,6 +108,7 @@ func TestALiveChangeCutsFlows(t *testing.T) {
 }
 
 func TestNamesOpenAndCloseAddresses(t *testing.T) {
+	processtest.Long(t)
 	l := newLab(t, defaultNet())
 	l.outside.serve(80)
 	l.outside.serve(443)

@@ -29,6 +29,7 @@ import (
 // TestEgressMatrixOfABridge is TestEgressMatrix for the bridge mode: the kernel's
 // tables answer as the stack does, but that they drop what they refuse.
 func TestEgressMatrixOfABridge(t *testing.T) {
+	processtest.Long(t)
 	for name, c := range networktest.EgressPolicies {
 		t.Run(name, func(t *testing.T) {
 			world := networktest.NewInternet(t)

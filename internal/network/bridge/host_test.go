@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/testing/processtest"
+
 	"github.com/miekg/dns"
 
 	"banger"
@@ -120,6 +122,7 @@ func TestVMsKnowEachOtherByName(t *testing.T) {
 }
 
 func TestADenialOfABridgeSaysWhatWhereAndWhy(t *testing.T) {
+	processtest.Long(t)
 	l := newHostLab(t, defaultNet(), namedNet())
 	l.config.Ports = []Port{l.port(1, 0, "deny 8.8.8.8 tcp:25\nallow 172.30.2.0/24\ndefault allow"), l.port(2, 1, "allow")}
 	l.host.must(l.apply(l.h))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"banger/internal/testing/networktest"
+	"banger/internal/testing/processtest"
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
@@ -21,6 +22,7 @@ import (
 )
 
 func TestEgressMatrix(t *testing.T) {
+	processtest.Long(t)
 	for name, c := range networktest.EgressPolicies {
 		t.Run(name, func(t *testing.T) {
 			internet := networktest.NewInternet(t)

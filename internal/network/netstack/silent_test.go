@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"banger/internal/testing/networktest"
+	"banger/internal/testing/processtest"
 
 	"github.com/vishvananda/netlink"
 
@@ -23,6 +24,7 @@ import (
 // the guest answers nothing. Those beyond the bound are reset at once, one whose client waits is
 // reset in time, those whose clients go end with them, and then the forward works again.
 func TestConnectionsToASilentGuestEnd(t *testing.T) {
+	processtest.Long(t)
 	const bound, beyond = 2048, 50
 	needFiles(t, 2*(bound+beyond)+2000)
 	g := newGuest(t, "deny")

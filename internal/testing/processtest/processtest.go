@@ -49,3 +49,11 @@ func status(t testing.TB, key string) int64 {
 	}
 	return kib << 10
 }
+
+// Long skips a test that takes several seconds, in go test -short.
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("this takes seconds; go test without -short runs it")
+	}
+}
