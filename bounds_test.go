@@ -2,9 +2,12 @@ package banger_test
 
 import (
 	"go/ast"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // These bounds limit what a reader must hold in mind at once.
@@ -96,6 +99,35 @@ func TestWhatProcessesDoNotContain(t *testing.T) {
 				if name == free || strings.HasPrefix(name, free+"/") {
 					t.Errorf("%s contains %s, because something that it imports does; but %s", root, name, rule.reason)
 				}
+			}
+		}
+	}
+}
+
+// maxColumns is the longest line of Go, in characters; a tab is one, as golangci-lint counts.
+const maxColumns = 120
+
+// TestLinesStayNarrow allows longer lines only where tests hold a long string of others.
+func TestLinesStayNarrow(t *testing.T) {
+	literal := regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.){60,}\"|`[^`]{60,}")
+	for dir, files := range parsePackages(t) {
+		forTests := strings.HasPrefix(dir, "internal/testing/") || strings.HasPrefix(dir, "bench")
+		for name := range files {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for line := range strings.Lines(string(text)) {
+				n++
+				line = strings.TrimRight(line, "\n")
+				if utf8.RuneCountInString(line) <= maxColumns {
+					continue
+				}
+				if (forTests || strings.HasSuffix(name, "_test.go")) && literal.MatchString(line) {
+					continue
+				}
+				t.Errorf("%s:%d has %d characters", name, n, utf8.RuneCountInString(line))
 			}
 		}
 	}

@@ -33,7 +33,7 @@ func CACertificates(text []byte) ([]byte, error) {
 		case err != nil:
 			return nil, Errorf(CodeInvalid, "a certificate cannot be read: %w", err).WithHint("%s", hint)
 		case !c.IsCA && c.BasicConstraintsValid:
-			return nil, Errorf(CodeInvalid, "the certificate of %.100q is no authority's", c.Subject).
+			return nil, Errorf(CodeInvalid, "the certificate of %.100q is not that of an authority", c.Subject).
 				WithHint("give that of its issuer, %.100q", c.Issuer)
 		case time.Now().After(c.NotAfter):
 			return nil, Errorf(CodeInvalid, "the certificate of %.100q has expired on %s", c.Subject,

@@ -37,7 +37,7 @@ func TestCertificatesAreThoseOfAuthorities(t *testing.T) {
 	for name, c := range map[string]struct{ text, want, wrong string }{
 		"one":             {one, one, ""},
 		"two, with notes": {"# mine\n" + one + "\nand his:\n" + two, one + two, ""},
-		"a server's":      {certificate(t, false, later), "", "no authority's"},
+		"a server's":      {certificate(t, false, later), "", "not that of an authority"},
 		"an expired one":  {certificate(t, true, time.Now().Add(-time.Hour)), "", "has expired"},
 		"a key": {one + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "",
 			`a "PRIVATE KEY" among`},

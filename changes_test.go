@@ -11,7 +11,7 @@ import (
 
 var entryForm = regexp.MustCompile(`^- (Security|Added|Changed|Removed|Fixed): \S.*\S$`)
 
-// TestChangesHaveTypes checks the form of each entry: a type and a sentence, in a file of the version that it is part of.
+// TestChangesHaveTypes checks the form of each entry: a type and a sentence, in a file of its version.
 func TestChangesHaveTypes(t *testing.T) {
 	files, err := filepath.Glob("changes/*/*.md")
 	if err != nil || len(files) < 30 {

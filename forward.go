@@ -21,7 +21,7 @@ type Forward struct {
 func ParseForward(s string) (Forward, error) {
 	f := Forward{Protocol: "tcp", HostIP: "127.0.0.1"}
 	bad := func(why string) (Forward, error) {
-		return f, Errorf(CodeInvalid, "%q is no forward: %s", s, why).
+		return f, Errorf(CodeInvalid, "%q is not a forward: %s", s, why).
 			WithHint("for example: 8080:80, 0.0.0.0:5353:53/udp or 0:80")
 	}
 	rest, proto, found := strings.Cut(s, "/")

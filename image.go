@@ -27,8 +27,8 @@ type Image struct {
 	Size         int64       `json:"size"`             // bytes the rootfs occupies on the host
 	PulledAt     time.Time   `json:"pulled_at"`
 	Config       ImageConfig `json:"config"`
-	Systemd      bool        `json:"systemd"` // /sbin/init of the image is systemd
-	Layers       []string    `json:"layers"`  // diffIDs, base first
+	Systemd      bool        `json:"systemd"`          // /sbin/init of the image is systemd
+	Layers       []string    `json:"layers,omitempty"` // diffIDs, base first; none in an image without files
 	// Moved means that the registry's tag names another image now. Only a check sets it.
 	Moved bool   `json:"moved,omitempty"`
 	Blobs []Blob `json:"blobs,omitempty"` // the layers as stored, base first

@@ -43,11 +43,11 @@ func (n Network) Check() error {
 		return err
 	}
 	if n.Name == NetworkUser || n.Name == NetworkBridge || n.Name == NetworkNone || n.Name == "banger" {
-		return Errorf(CodeInvalid, "%q is no name for a network: it means something already", n.Name).
+		return Errorf(CodeInvalid, "%q cannot name a network, because it means something already", n.Name).
 			WithHint("choose another")
 	}
 	if _, err := netip.ParsePrefix(n.Subnet); err != nil && n.Subnet != "" {
-		return Errorf(CodeInvalid, "%q is no subnet", n.Subnet).WithHint("for example: --subnet 172.30.7.0/24")
+		return Errorf(CodeInvalid, "%q is not a subnet", n.Subnet).WithHint("for example: --subnet 172.30.7.0/24")
 	}
 	return nil
 }

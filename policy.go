@@ -206,7 +206,7 @@ func (r Rule) check() error {
 	}
 	for _, p := range r.Ports {
 		if p.First == 0 || p.Last < p.First {
-			return fmt.Errorf("%d-%d is no range of ports", p.First, p.Last)
+			return fmt.Errorf("%d-%d is not a range of ports", p.First, p.Last)
 		}
 	}
 	return checkDestination(r.To)
@@ -218,28 +218,28 @@ func checkDestination(to string) error {
 	}
 	if p, err := netip.ParsePrefix(to); err == nil {
 		if !p.Addr().Is4() || p.Masked() != p {
-			return fmt.Errorf("%s is no IPv4 network; %s would be", to, p.Masked())
+			return fmt.Errorf("%s is not an IPv4 network; %s would be", to, p.Masked())
 		}
 		return nil
 	}
 	if a, err := netip.ParseAddr(to); err == nil {
 		if !a.Is4() {
-			return fmt.Errorf("%s is no IPv4 address, and guests have no IPv6", to)
+			return fmt.Errorf("%s is not an IPv4 address, and guests have no IPv6", to)
 		}
 		return nil
 	}
 	name := strings.TrimPrefix(to, "*.")
 	if len(name) > 253 || name == "" {
-		return fmt.Errorf("%q is no host name", to)
+		return fmt.Errorf("%q is not a host name", to)
 	}
 	labels := strings.Split(name, ".")
 	for _, label := range labels {
 		if !isLabel(label) {
-			return fmt.Errorf("%q is no host name, *.domain, address or network", to)
+			return fmt.Errorf("%q is not a host name, *.domain, address or network", to)
 		}
 	}
 	if strings.Trim(labels[len(labels)-1], "0123456789") == "" {
-		return fmt.Errorf("%q is no address", to)
+		return fmt.Errorf("%q is not an address", to)
 	}
 	return nil
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestDocumentedWaysToCallScriptsAreTried looks for variables in the pages, such as `ONLY=images`. CI tries each of them, by
-// scripts/documented or another script.
+// TestDocumentedWaysToCallScriptsAreTried looks for variables in the pages, such as `ONLY=images`. CI tries each of
+// them, by scripts/documented or another script.
 func TestDocumentedWaysToCallScriptsAreTried(t *testing.T) {
 	var tried string
 	for _, file := range []string{"scripts/documented", "scripts/test", "scripts/test-slow", ".ci/run"} {
@@ -21,7 +21,8 @@ func TestDocumentedWaysToCallScriptsAreTried(t *testing.T) {
 	}
 	quoted, variable := regexp.MustCompile("`[^`]*`"), regexp.MustCompile(`\b([A-Z]{3,}[A-Z_]*)=`)
 	var found []string
-	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/SPECIFICATION.md", "docs/ARCHITECTURE.md"} {
+	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/SPECIFICATION.md",
+		"docs/ARCHITECTURE.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)

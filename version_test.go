@@ -17,8 +17,8 @@ func TestTheVersionOfABuild(t *testing.T) {
 		"without a clone": {debug.BuildInfo{Main: debug.Module{Version: "(devel)"}}, true, release + "-dev"},
 		"a commit": {debug.BuildInfo{Settings: []debug.BuildSetting{revision}}, true,
 			release + "-dev+0123456789ab"},
-		"a changed commit": {debug.BuildInfo{Settings: []debug.BuildSetting{revision, {Key: "vcs.modified", Value: "true"}}}, true,
-			release + "-dev+0123456789ab.dirty"},
+		"a changed commit": {debug.BuildInfo{Settings: []debug.BuildSetting{revision,
+			{Key: "vcs.modified", Value: "true"}}}, true, release + "-dev+0123456789ab.dirty"},
 	} {
 		if got := versionOf(&c.info, c.ok); got != c.want {
 			t.Errorf("%s: %q, not %q", name, got, c.want)

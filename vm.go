@@ -1,6 +1,7 @@
 package banger
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -157,19 +158,13 @@ func (vm VM) HideEnv() VM {
 // Normalize fills in defaults and checks every field. It has no other effect. It returns an *Error of CodeInvalid
 // that names the field.
 func (s *Spec) Normalize() error {
-	s.Pull = or(s.Pull, PullMissing)
-	s.VMM = or(s.VMM, VMMAuto)
-	s.Init = or(s.Init, InitAuto)
-	s.Network = or(s.Network, NetworkUser)
-	if s.CPUs == 0 {
-		s.CPUs = DefaultCPUs
-	}
-	if s.Memory == 0 {
-		s.Memory = DefaultMemory
-	}
-	if s.Disk == 0 {
-		s.Disk = DefaultDisk
-	}
+	s.Pull = cmp.Or(s.Pull, PullMissing)
+	s.VMM = cmp.Or(s.VMM, VMMAuto)
+	s.Init = cmp.Or(s.Init, InitAuto)
+	s.Network = cmp.Or(s.Network, NetworkUser)
+	s.CPUs = cmp.Or(s.CPUs, DefaultCPUs)
+	s.Memory = cmp.Or(s.Memory, DefaultMemory)
+	s.Disk = cmp.Or(s.Disk, DefaultDisk)
 	switch {
 	case s.Image == "":
 		return Errorf(CodeInvalid, "no image given").WithHint("for example: banger run debian-bookworm")
@@ -179,7 +174,8 @@ func (s *Spec) Normalize() error {
 		return Errorf(CodeInvalid, "memory is %s, but must be between %s and %s", FormatSize(s.Memory), FormatSize(MinMemory),
 			FormatSize(MaxMemory))
 	case s.Disk < MinDisk || s.Disk > MaxDisk:
-		return Errorf(CodeInvalid, "disk is %s, but must be between %s and %s", FormatSize(s.Disk), FormatSize(MinDisk), FormatSize(MaxDisk))
+		return Errorf(CodeInvalid, "disk is %s, but must be between %s and %s", FormatSize(s.Disk), FormatSize(MinDisk),
+			FormatSize(MaxDisk))
 	}
 	if s.Name != "" {
 		if err := CheckName(s.Name); err != nil {
@@ -242,7 +238,8 @@ func (s *Spec) checkCPU() error {
 	}
 	if s.Nested == NestedOn && s.Untrusted {
 		return Errorf(CodeInvalid,
-			"an untrusted VM does not run VMs of its own: nested virtualisation is a large part of the host's kernel that the guest reaches").
+			"an untrusted VM does not run VMs of its own: nested virtualisation is a large part of the host's kernel "+
+				"that the guest reaches").
 			WithHint("if you accept that: --nested=force")
 	}
 	return nil
@@ -270,13 +267,6 @@ func (s *Spec) normalizeNetwork() error {
 		return err
 	}
 	return CheckForwards(s.Forwards)
-}
-
-func or(s, def string) string {
-	if s == "" {
-		return def
-	}
-	return s
 }
 
 func oneOf(field, value string, allowed []string) error {

@@ -106,8 +106,8 @@ func prepare(base string) (string, error) {
 	return state, os.Remove(filepath.Join(state, "dns.port"))
 }
 
-// onlyDiffering is set to 1 to run only the stories that differ as root, which say so in a comment. scripts/test runs all
-// stories as an ordinary user.
+// onlyDiffering is set to 1 to run only the stories that differ as root, which say so in a comment. scripts/test runs
+// all stories as an ordinary user.
 const onlyDiffering = "BANGER_E2E_ONLY_DIFFERING"
 
 // stories returns the files of the stories to run.

@@ -111,7 +111,8 @@ func (g Guests) StatFile(ctx context.Context, ref string, r banger.FileRequest) 
 	return g.VMs.Agent(id).StatFile(ctx, r)
 }
 
-// forFiles returns the id of a running VM, and resolves a relative path in r from the directory in which the VM's commands start.
+// forFiles returns the id of a running VM. It resolves a relative path in r from the directory in which the VM's
+// commands start.
 func (g Guests) forFiles(ref string, r *banger.FileRequest) (id string, err error) {
 	if err := r.Check(); err != nil {
 		return "", err

@@ -18,6 +18,7 @@ import (
 	"banger/internal/agent/command"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -181,8 +182,8 @@ func TestImproperRequests(t *testing.T) {
 		typ     banger.FrameType
 		payload string
 	}{
-		{"not a request", "", "no request", banger.FrameStdin, "{}"},
-		{"no JSON", "", "no request", banger.FrameRequest, "{"},
+		{"not a request", "", "not a request", banger.FrameStdin, "{}"},
+		{"no JSON", "", "not a request", banger.FrameRequest, "{"},
 		{"no operation", "", `names no operation`, banger.FrameRequest, "{}"},
 		{"unknown operation", banger.CodeVersion, `no operation "dance"`, banger.FrameRequest, `{"op":"dance"}`},
 		{"exec of nothing", "", "no command", banger.FrameRequest, `{"op":"exec"}`},
@@ -208,7 +209,7 @@ func TestImproperRequests(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("port 99 answers with %v", err)
 	}
-	if info, err := a.Ping(agenttest.WithPatience(t)); err != nil || info.Version != guest.Version || info.Kernel == "" {
+	if info, err := a.Ping(processtest.WithPatience(t)); err != nil || info.Version != guest.Version || info.Kernel == "" {
 		t.Errorf("after all that, the agent says %+v, %v", info, err)
 	}
 }

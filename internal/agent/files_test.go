@@ -13,12 +13,13 @@ import (
 	"banger"
 	"banger/internal/archive"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
 // startCopy starts a copy and returns its stream.
 func startCopy(t testing.TB, a *agenttest.Agent, r banger.FileRequest) *agenttest.Running {
 	t.Helper()
-	conn, err := a.Files(agenttest.WithPatience(t), r)
+	conn, err := a.Files(processtest.WithPatience(t), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,14 +93,14 @@ func TestStatFile(t *testing.T) {
 		"deep/big": {Mode: 0o100640, Size: int64(len(content))},
 		"link":     {Mode: 0o120777, Target: []byte("deep/big")},
 	} {
-		got, err := a.StatFile(agenttest.WithPatience(t),
+		got, err := a.StatFile(processtest.WithPatience(t),
 			banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/" + name)})
 		if err != nil || got.Mode != want.Mode || want.Size > 0 && got.Size != want.Size ||
 			!bytes.Equal(got.Target, want.Target) || got.ModTime == 0 {
 			t.Errorf("%s is %+v, %v", name, got, err)
 		}
 	}
-	_, err := a.StatFile(agenttest.WithPatience(t), banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/none")})
+	_, err := a.StatFile(processtest.WithPatience(t), banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/none")})
 	if banger.CodeOf(err) != banger.CodeNotFound {
 		t.Errorf("a file that is not there: %v", err)
 	}

@@ -17,11 +17,12 @@ import (
 	"banger/internal/archive"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
-// TestThisBangerSpeaksWithEarlierAgents makes the requests of today's host that need no booted guest to the agents of earlier releases, which
-// are kept in testdata/golden for ever. A VM keeps its agent while banger is upgraded. scripts/golden adds the agent of
-// a release.
+// TestThisBangerSpeaksWithEarlierAgents makes the requests of today's host that need no booted guest to the agents of
+// earlier releases, which are kept in testdata/golden for ever. A VM keeps its agent while banger is upgraded.
+// scripts/golden adds the agent of a release.
 func TestThisBangerSpeaksWithEarlierAgents(t *testing.T) {
 	files, err := filepath.Glob("testdata/golden/agent-*-" + runtime.GOARCH + ".xz")
 	if err != nil || runtime.GOARCH == "amd64" && len(files) == 0 {
@@ -61,7 +62,7 @@ func unpacked(t *testing.T, file string) string {
 
 // speaks makes each request once, and checks what the agent answers.
 func speaks(t *testing.T, a *agenttest.Agent) {
-	ctx := agenttest.WithPatience(t)
+	ctx := processtest.WithPatience(t)
 	info, err := a.Ping(ctx)
 	if err != nil || info.Check() != nil || !info.Can(guest.OpArchive) || info.Can("fly") {
 		t.Fatalf("the agent says %+v, %v", info, err)
@@ -91,7 +92,7 @@ func speaks(t *testing.T, a *agenttest.Agent) {
 func copies(t *testing.T, a *agenttest.Agent) {
 	dir, content := tree(t)
 	stat := banger.FileRequest{Op: banger.FileStat, Path: []byte(dir + "/deep/big")}
-	if st, err := a.StatFile(agenttest.WithPatience(t), stat); err != nil || st.Size != int64(len(content)) {
+	if st, err := a.StatFile(processtest.WithPatience(t), stat); err != nil || st.Size != int64(len(content)) {
 		t.Errorf("stat: %+v, %v", st, err)
 	}
 	out := startCopy(t, a, banger.FileRequest{Op: banger.FileArchive, Path: []byte(dir), Name: []byte("copy")})
@@ -113,7 +114,7 @@ func copies(t *testing.T, a *agenttest.Agent) {
 
 // listens asks for the listening sockets, once.
 func listens(t *testing.T, a *agenttest.Agent) {
-	ctx, stop := context.WithCancel(agenttest.WithPatience(t))
+	ctx, stop := context.WithCancel(processtest.WithPatience(t))
 	defer stop()
 	heard := false
 	err := a.WatchPorts(ctx, func([]banger.Listener) { heard = true; stop() })
@@ -124,7 +125,7 @@ func listens(t *testing.T, a *agenttest.Agent) {
 
 // mainCommand starts the main command, signals it, waits for it, and shuts the guest down.
 func mainCommand(t *testing.T, a *agenttest.Agent) {
-	ctx := agenttest.WithPatience(t)
+	ctx := processtest.WithPatience(t)
 	ready := filepath.Join(t.TempDir(), "ready")
 	script := "trap 'exit 7' TERM; : >" + ready + "; while :; do sleep 0.05; done"
 	main := agenttest.Shell(script)
@@ -157,7 +158,7 @@ func mainCommand(t *testing.T, a *agenttest.Agent) {
 
 // fly makes a request of the future, which the agent refuses with a code that says so.
 func fly(t *testing.T, a *agenttest.Agent) {
-	conn, err := a.Dial(agenttest.WithPatience(t))
+	conn, err := a.Dial(processtest.WithPatience(t))
 	if err != nil {
 		t.Fatal(err)
 	}

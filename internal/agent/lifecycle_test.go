@@ -16,6 +16,7 @@ import (
 	"banger/internal/agent/command"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
 // forever is a command that lives until it is signalled, and prints when it is up. The process that
@@ -195,13 +196,13 @@ func TestUsers(t *testing.T) {
 // can wait for it at any time.
 func TestMainCommand(t *testing.T) {
 	a := agenttest.Start(t)
-	if err := a.Signal(agenttest.WithPatience(t), 15); banger.CodeOf(err) != banger.CodeConflict {
+	if err := a.Signal(processtest.WithPatience(t), 15); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("a signal before there is a main command gives %v", err)
 	}
 	exits := make(chan error, 10)
 	wait := func() {
 		go func() {
-			exit, err := a.Wait(agenttest.WithPatience(t))
+			exit, err := a.Wait(processtest.WithPatience(t))
 			if err == nil && exit != (banger.Exit{Code: 5}) {
 				err = fmt.Errorf("it ended with %+v", exit)
 			}
@@ -218,18 +219,18 @@ func TestMainCommand(t *testing.T) {
 	f := agenttest.NewFifo(t)
 	e := agenttest.Shell("exec 9>$1; trap 'echo told >&9; exit 5' USR2; "+forever, f.Path)
 	e.Main = true
-	if err := a.Start(agenttest.WithPatience(t), e); err != nil {
+	if err := a.Start(processtest.WithPatience(t), e); err != nil {
 		t.Fatal(err)
 	}
 	wait()
-	if err := a.Start(agenttest.WithPatience(t), e); banger.CodeOf(err) != banger.CodeConflict {
+	if err := a.Start(processtest.WithPatience(t), e); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("a second main command gives %v", err)
 	}
 	if res := a.Run(t, e).Finish(); res.Err == nil || res.Err.Code != banger.CodeConflict {
 		t.Errorf("a second main command by exec gives %+v", res)
 	}
 	agenttest.Await(t, "the main command catches its signal", func() bool { return caught(a, syscall.SIGUSR2) })
-	if err := a.Signal(agenttest.WithPatience(t), int(syscall.SIGUSR2)); err != nil {
+	if err := a.Signal(processtest.WithPatience(t), int(syscall.SIGUSR2)); err != nil {
 		t.Error(err)
 	}
 	if said := f.AwaitEnd(t); said != "told\n" {
@@ -241,10 +242,10 @@ func TestMainCommand(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := a.Signal(agenttest.WithPatience(t), 15); err != nil {
+	if err := a.Signal(processtest.WithPatience(t), 15); err != nil {
 		t.Errorf("a signal for a main command that is over gives %v", err)
 	}
-	if err := a.Start(agenttest.WithPatience(t), e); banger.CodeOf(err) != banger.CodeConflict {
+	if err := a.Start(processtest.WithPatience(t), e); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("a main command after the main command gives %v", err)
 	}
 }
@@ -275,10 +276,10 @@ func TestMainOutlivesItsClient(t *testing.T) {
 	r := a.Run(t, e)
 	r.Until("ready")
 	r.Conn.Close()
-	if err := a.Signal(agenttest.WithPatience(t), int(syscall.SIGUSR1)); err != nil {
+	if err := a.Signal(processtest.WithPatience(t), int(syscall.SIGUSR1)); err != nil {
 		t.Fatal(err)
 	}
-	if exit, err := a.Wait(agenttest.WithPatience(t)); err != nil || exit.Code != 6 {
+	if exit, err := a.Wait(processtest.WithPatience(t)); err != nil || exit.Code != 6 {
 		t.Errorf("it ended with %+v, %v", exit, err)
 	}
 	agenttest.Await(t, "the console has the last words", func() bool {
@@ -293,7 +294,7 @@ func TestShutdown(t *testing.T) {
 	t.Run("of an idle agent", func(t *testing.T) {
 		for range 20 { // the answer must not race with the exit
 			a := agenttest.Start(t)
-			if err := a.Shutdown(agenttest.WithPatience(t), time.Second); err != nil {
+			if err := a.Shutdown(processtest.WithPatience(t), time.Second); err != nil {
 				t.Fatal(err)
 			}
 			agenttest.Within(t, "the agent ends", a.Ended)
@@ -308,25 +309,25 @@ func TestShutdown(t *testing.T) {
 		grace      time.Duration
 		said       string
 	}{
-		"of a main command that obeys": {0, "trap 'echo term >&9; exit' TERM; ", agenttest.Patience, "term\n"},
-		"by another signal": {syscall.SIGQUIT, "trap 'echo quit >&9; exit' QUIT; ", agenttest.Patience,
+		"of a main command that obeys": {0, "trap 'echo term >&9; exit' TERM; ", processtest.Patience, "term\n"},
+		"by another signal": {syscall.SIGQUIT, "trap 'echo quit >&9; exit' QUIT; ", processtest.Patience,
 			"quit\n"},
 		"of a main command that does not":    {0, "trap '' TERM; ", 50 * time.Millisecond, ""},
 		"of one that only cares for its own": {syscall.SIGUSR1, "trap '' USR1; ", 50 * time.Millisecond, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := agenttest.Start(t)
-			if _, err := a.Configure(agenttest.WithPatience(t), guest.Config{StopSignal: int(tt.stopSignal)}); err != nil {
+			if _, err := a.Configure(processtest.WithPatience(t), guest.Config{StopSignal: int(tt.stopSignal)}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := a.Configure(agenttest.WithPatience(t), guest.Config{StopSignal: 9}); err != nil {
+			if _, err := a.Configure(processtest.WithPatience(t), guest.Config{StopSignal: 9}); err != nil {
 				t.Errorf("to configure again, which changes nothing, gives %v", err)
 			}
 			f := agenttest.NewFifo(t)
 			e := agenttest.Shell("exec 9>$1; "+tt.script+forever, f.Path)
 			e.Main = true
 			a.Run(t, e).Until("ready")
-			if err := a.Shutdown(agenttest.WithPatience(t), tt.grace); err != nil {
+			if err := a.Shutdown(processtest.WithPatience(t), tt.grace); err != nil {
 				t.Fatal(err)
 			}
 			if said := f.AwaitEnd(t); said != tt.said {
@@ -341,7 +342,7 @@ func TestShutdown(t *testing.T) {
 		e.Main = true
 		r := a.Run(t, e)
 		r.Until("ready")
-		if err := a.Shutdown(agenttest.WithPatience(t), agenttest.Patience); err != nil {
+		if err := a.Shutdown(processtest.WithPatience(t), processtest.Patience); err != nil {
 			t.Fatal(err)
 		}
 		r.Until("stopping")
@@ -396,10 +397,10 @@ func TestTheMainCommandsClientIsToldBeforeTheEnd(t *testing.T) {
 	e := agenttest.Shell("sleep 3 & echo said; exit 3") // whose output stays open, so that it is told late
 	e.Main = true
 	r := a.Run(t, e)
-	if exit, err := a.Wait(agenttest.WithPatience(t)); err != nil || exit.Code != 3 {
+	if exit, err := a.Wait(processtest.WithPatience(t)); err != nil || exit.Code != 3 {
 		t.Fatalf("it ends with %+v, %v", exit, err)
 	}
-	if err := a.Shutdown(agenttest.WithPatience(t), time.Second); err != nil {
+	if err := a.Shutdown(processtest.WithPatience(t), time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if res := r.Finish(); string(res.Stdout) != "said\n" || res.Exit.Code != 3 {

@@ -11,6 +11,7 @@ import (
 
 	"banger"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
 // TestPortsAreToldAsTheyChange has the test itself be the process that listens.
@@ -39,7 +40,7 @@ func TestPortsAreToldAsTheyChange(t *testing.T) {
 	}
 	wantTCP, wantUDP := of("tcp", tcp.Addr(), "127.0.0.1"), of("udp", udp.LocalAddr(), "::1")
 
-	ctx, stop := context.WithCancel(agenttest.WithPatience(t))
+	ctx, stop := context.WithCancel(processtest.WithPatience(t))
 	defer stop()
 	told := make(chan map[string]bool)
 	ended := make(chan error, 1)
@@ -79,7 +80,7 @@ func TestAConnectionToTheGuestsLoopback(t *testing.T) {
 			defer l.Close()
 			agenttest.Echo(t, l)
 			port := uint16(l.Addr().(*net.TCPAddr).Port)
-			conn, err := a.DialLocal(agenttest.WithPatience(t), port)
+			conn, err := a.DialLocal(processtest.WithPatience(t), port)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +94,7 @@ func TestAConnectionToTheGuestsLoopback(t *testing.T) {
 				t.Errorf("%d bytes of %d come back, %v", len(back), len(sent), err)
 			}
 			l.Close()
-			if _, err := a.DialLocal(agenttest.WithPatience(t), port); banger.CodeOf(err) != banger.CodeUnavailable {
+			if _, err := a.DialLocal(processtest.WithPatience(t), port); banger.CodeOf(err) != banger.CodeUnavailable {
 				t.Errorf("where nobody listens it is %v", err)
 			}
 		})
@@ -129,7 +130,7 @@ func TestWhoHasASocket(t *testing.T) {
 		{"../tcp", tcp.LocalAddr().(*net.TCPAddr).Port, 0},
 	} {
 		t.Run(c.protocol, func(t *testing.T) {
-			o, err := a.Owner(agenttest.WithPatience(t), c.protocol, uint16(c.port))
+			o, err := a.Owner(processtest.WithPatience(t), c.protocol, uint16(c.port))
 			if err != nil || o.PID != c.pid || (o.Process != "") != (c.pid != 0) {
 				t.Errorf("it is %+v, %v", o, err)
 			}

@@ -39,9 +39,11 @@ type server struct {
 }
 
 // capabilities are the operations that handle serves.
-var capabilities = []string{guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart,
-	guest.OpWait, guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts,
-	guest.OpOwner, guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown}
+var capabilities = []string{
+	guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart, guest.OpWait,
+	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts, guest.OpOwner,
+	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown,
+}
 
 // newServer returns the server of a system, whose commands run in group.
 func newServer(sys system, group *command.Group) *server {
@@ -65,7 +67,7 @@ func (s *server) handle(port uint32, conn net.Conn) {
 	conn.SetReadDeadline(time.Time{})
 	var req guest.Request
 	if t != banger.FrameRequest || json.Unmarshal(p, &req) != nil {
-		sendError(conn, banger.Errorf(banger.CodeInvalid, "the first frame is no request"))
+		sendError(conn, banger.Errorf(banger.CodeInvalid, "the first frame is not a request"))
 		return
 	}
 	switch req.Op {

@@ -73,7 +73,8 @@ func (c *transport) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // request returns a request with body as JSON. A body that is an io.Reader is sent unchanged.
-func (c *transport) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
+func (c *transport) request(ctx context.Context, method, path string, query url.Values,
+	body any) (*http.Request, error) {
 	r, raw := body.(io.Reader)
 	if body != nil && !raw {
 		data, err := json.Marshal(body)

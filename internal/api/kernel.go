@@ -56,7 +56,8 @@ func (c kernelClient) ImportKernel(ctx context.Context, name, image, modules str
 	return c.streamKernel(ctx, "/v1/kernels/import", importRequest{name, image, modules}, emit)
 }
 
-func (c kernelClient) streamKernel(ctx context.Context, path string, body any, emit banger.Emit) (banger.Kernel, error) {
+func (c kernelClient) streamKernel(ctx context.Context, path string, body any,
+	emit banger.Emit) (banger.Kernel, error) {
 	e, err := c.stream(ctx, path, nil, body, emit)
 	if err != nil || e.Kernel == nil {
 		return banger.Kernel{}, err

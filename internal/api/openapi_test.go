@@ -47,7 +47,8 @@ var constraints = map[string]object{
 
 // required lists the fields that a request must have. For other types, those are required that are always there.
 var required = map[string][]string{
-	"Spec": {"image"}, "Exec": {"args"}, "SSH": {}, "Forward": {"guest_port"}, "Policy": {}, "Rule": {}, "Network": {"name"},
+	"Spec": {"image"}, "Exec": {"args"}, "SSH": {}, "Forward": {"guest_port"}, "Policy": {}, "Rule": {},
+	"Network":       {"name"},
 	"ImportRequest": {}, "CommitRequest": {"target"},
 }
 
@@ -77,8 +78,8 @@ func generate(t *testing.T) []byte {
 	e.SetIndent("", " ")
 	err := e.Encode(object{
 		"openapi": "3.0.3",
-		"info": object{"title": "banger", "version": "1", "description": "The daemon's API on its unix socket, for example: " +
-			"curl --unix-socket /run/banger/api.sock http://banger/v1/vms"},
+		"info": object{"title": "banger", "version": "1", "description": "The daemon's API on its unix socket, " +
+			"for example: curl --unix-socket /run/banger/api.sock http://banger/v1/vms"},
 		"servers":    []object{{"url": "http://banger"}},
 		"paths":      paths,
 		"components": object{"schemas": g.schemas},

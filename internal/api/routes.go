@@ -82,7 +82,8 @@ var vmRoutes = []route{
 	{"POST", "/v1/vms/{vm}/start", startVM, "startVM", "Boot a VM",
 		[]parameter{{"attach", "leave the main command to a client", false, false}}, nil, progress{}},
 	{"POST", "/v1/vms/{vm}/stop", stopVM, "stopVM", "Shut a VM down cleanly", []parameter{paramGrace}, nil, banger.VM{}},
-	{"POST", "/v1/vms/{vm}/restart", restartVM, "restartVM", "Stop and boot a VM", []parameter{paramGrace}, nil, progress{}},
+	{"POST", "/v1/vms/{vm}/restart", restartVM, "restartVM", "Stop and boot a VM", []parameter{paramGrace}, nil,
+		progress{}},
 	{"POST", "/v1/vms/{vm}/kill", killVM, "killVM", "Signal the main command; 9 ends the VM",
 		[]parameter{{"signal", "1 to 64; default 9", 0, false}}, nil, banger.VM{}},
 	{"POST", "/v1/vms/{vm}/rename", renameVM, "renameVM", "Give a VM another name", nil, renameRequest{}, banger.VM{}},
@@ -104,7 +105,8 @@ var guestRoutes = []route{
 			{"path", "a path of the VM, any bytes; a relative one starts at the image's working directory", "", true},
 			{"name", "archive: what the file or tree is called in the tar; . sends a directory's content", "", false},
 			{"follow", "stat, archive: a symlink at the path stands for its target", false, false},
-			{"into", "extract: any entries, into the directory at the path; else one file or tree, by docker's rules", false, false},
+			{"into", "extract: any entries, into the directory at the path; else one file or tree, by docker's rules", false,
+				false},
 			{"owners", "extract: keep uid and gid; else all becomes root's", false, false},
 			{"xattrs", "false: leave extended attributes out", false, false},
 		},
@@ -138,7 +140,8 @@ var networkRoutes = []route{
 	{"POST", "/v1/networks", createNetwork, "createNetwork", "Make a network whose VMs see each other", nil,
 		banger.Network{}, banger.Network{}},
 	{"GET", "/v1/networks/{network}", getNetwork, "getNetwork", "One network", nil, nil, banger.Network{}},
-	{"DELETE", "/v1/networks/{network}", removeNetwork, "removeNetwork", "Remove a network that no VM uses", nil, nil, nil},
+	{"DELETE", "/v1/networks/{network}", removeNetwork, "removeNetwork", "Remove a network that no VM uses", nil, nil,
+		nil},
 }
 
 var imageRoutes = []route{
@@ -167,7 +170,8 @@ var imageRoutes = []route{
 		banger.Image{}},
 	{"GET", "/v1/image/history", imageHistory, "imageHistory", "How an image was built, newest step first",
 		[]parameter{paramImage}, nil, []banger.ImageStep{}},
-	{"DELETE", "/v1/image", removeImage, "removeImage", "Remove an image that no VM uses", []parameter{paramImage}, nil, nil},
+	{"DELETE", "/v1/image", removeImage, "removeImage", "Remove an image that no VM uses", []parameter{paramImage}, nil,
+		nil},
 }
 
 var kernelRoutes = []route{

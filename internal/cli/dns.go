@@ -121,8 +121,8 @@ func statusDNS(ctx context.Context, a *app) error {
 	if problem != "" {
 		where += " (" + problem + ")"
 	}
-	if told, ok := h.Installed(); ok && told != at {
-		where += fmt.Sprintf(", but %s names %s", dns.DropInPath, told)
+	if named, ok := h.Installed(); ok && named != at {
+		where += fmt.Sprintf(", but %s names %s", dns.DropInPath, named)
 	}
 	state := "found by this host"
 	if !found {

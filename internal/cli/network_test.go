@@ -21,7 +21,7 @@ func TestPorts(t *testing.T) {
 		t.Fatalf("it is %q", added)
 	}
 	port := strings.TrimPrefix(added, "80/tcp -> 127.0.0.1:")
-	const notForward = "banger: \"x\" is no forward: \"x\" is not a port between 1 and 65535 …"
+	const notForward = "banger: \"x\" is not a forward: \"x\" is not a port between 1 and 65535 …"
 	h.check(
 		line{args: "port box", stdout: added + "\n"},
 		line{args: "port ls box", stdout: added + "\n"},
@@ -101,7 +101,7 @@ func TestPolicies(t *testing.T) {
 		line{args: "policy log --format yaml box", code: 2,
 			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
 		line{args: "create --net-deny nonsense! IMAGE", code: 1, stderr: "banger: --net-deny: …"},
-		line{args: "create -p x IMAGE", code: 1, stderr: "banger: \"x\" is no forward: …"},
+		line{args: "create -p x IMAGE", code: 1, stderr: "banger: \"x\" is not a forward: …"},
 		line{args: "create --ca /no/such IMAGE", code: 1, stderr: "banger: --ca: open /no/such: …"},
 		line{args: "create --proxy=ftp://x IMAGE", code: 1,
 			stderr: "banger: --proxy: it is not the URL of a proxy …"},

@@ -21,7 +21,7 @@ type about struct {
 	vmms     []choice.VMM
 	groups   *cgroup.Tree
 	noGroups error
-	names    namesOf
+	names    nameServers
 	problems []string
 	started  time.Time
 }

@@ -39,16 +39,16 @@ func namePortsOf(stateDir string) []uint16 {
 	return append(ports, 0)
 }
 
-// namesOf is the server of a daemon's names, or the reason why there is none.
-type namesOf struct {
+// nameServers is the server of a daemon's names, or the reason why there is none.
+type nameServers struct {
 	server  *dns.Server
 	problem error // if server is not nil: why it does not have the intended port
 }
 
 // serveNames listens on the first free port of these: the port of the last daemon, the port derived from the
 // directory, a neighbour of that port, any port.
-func serveNames(stateDir string, dir dns.Directory) namesOf {
-	var n namesOf
+func serveNames(stateDir string, dir dns.Directory) nameServers {
+	var n nameServers
 	for _, port := range namePortsOf(stateDir) {
 		server, err := dns.Listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), dir)
 		if err == nil {
@@ -79,14 +79,14 @@ func writeNamePort(stateDir string, port uint16) {
 	}
 }
 
-func (n namesOf) close() {
+func (n nameServers) close() {
 	if n.server != nil {
 		n.server.Close()
 	}
 }
 
 // version returns the address and the problem for GET /v1/version.
-func (n namesOf) version() (address, problem string) {
+func (n nameServers) version() (address, problem string) {
 	if n.problem != nil {
 		problem = n.problem.Error()
 	}

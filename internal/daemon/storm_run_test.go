@@ -150,7 +150,9 @@ func (s *storm) wantNoResidue(ctx context.Context) {
 	for _, k := range kernels {
 		must(s.api.RemoveKernel(ctx, k.Name))
 	}
-	s.await("all shims and VMMs end", func() bool { return len(hosttest.ProcessesOf(filepath.Join(s.dir, "s", "vms")+"/")) == 0 })
+	s.await("all shims and VMMs end", func() bool {
+		return len(hosttest.ProcessesOf(filepath.Join(s.dir, "s", "vms")+"/")) == 0
+	})
 	if _, err = s.api.Shutdown(ctx); err == nil {
 		s.daemon.Wait()
 		s.daemon = nil

@@ -65,7 +65,8 @@ func parseOptions(text string) (map[string]string, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		name, value, ok := strings.Cut(part, "=")
 		if !ok || name == "" {
-			return nil, banger.Errorf(banger.CodeInvalid, "BANGER_FIRECRACKER_OPTIONS has %.40q, which is no name=value", part)
+			return nil, banger.Errorf(banger.CodeInvalid,
+				"BANGER_FIRECRACKER_OPTIONS has %.40q, which is not of the form name=value", part)
 		}
 		options[name] = value
 	}

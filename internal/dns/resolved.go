@@ -17,7 +17,8 @@ const resolvedRun = "run/systemd/resolve"
 // one list, and systemd-resolved asks any of them for all names, including ours. While the list is not empty, it
 // asks neither the servers in a resolv.conf nor the built-in ones.
 func (h Host) checkServers() error {
-	const otherwise = "remove them there, so that the servers of network links are asked; or use addresses (banger ports VM) and banger ssh-config install"
+	const otherwise = "remove them there, so that the servers of network links are asked; " +
+		"or use addresses (banger ports VM) and banger ssh-config install"
 	if global := h.globalServers(); len(global) > 0 {
 		return banger.Errorf(banger.CodeConflict,
 			"systemd-resolved is configured with servers for all names (DNS=%s), which it would ask for ours too",

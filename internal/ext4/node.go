@@ -48,7 +48,7 @@ const (
 // returns the nodes in the order of their numbers.
 func (w *Writer) number(root *Node) ([]*Node, error) {
 	if root.Mode&syscall.S_IFMT != syscall.S_IFDIR {
-		return nil, errors.New("the root is no directory")
+		return nil, errors.New("the root is not a directory")
 	}
 	limit := uint64(w.inodesPerGroup) * uint64(w.groups)
 	next := uint32(firstInode)
@@ -100,7 +100,7 @@ func sortedNames(children map[string]*Node) []string {
 
 func checkName(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > maxName || strings.ContainsAny(name, "/\x00") {
-		return fmt.Errorf("%.300q is no file name", name)
+		return fmt.Errorf("%.300q is not a file name", name)
 	}
 	return nil
 }

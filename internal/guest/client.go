@@ -304,7 +304,8 @@ func (i Info) Check() error {
 	if min(i.Version, Version) >= max(oldest, Oldest) {
 		return nil
 	}
-	return banger.Errorf(banger.CodeVersion, "the guest's agent answers versions %d to %d of requests, and this banger makes %d to %d",
+	return banger.Errorf(banger.CodeVersion,
+		"the guest's agent answers versions %d to %d of requests, and this banger makes %d to %d",
 		oldest, i.Version, Oldest, Version).
 		WithHint("use the banger that the VM was started with, or stop and start the VM")
 }
@@ -349,7 +350,7 @@ func (c Client) call(ctx context.Context, r Request) (Info, error) {
 	return info, answer(ctx, conn, banger.FrameResponse, &info)
 }
 
-// checked adds the error of an agent that this end cannot speak with. Only the requests with which the host begins use it.
+// checked adds the error of an agent that this end cannot speak with. The requests with which the host begins use it.
 func checked(info Info, err error) (Info, error) {
 	if err == nil {
 		err = info.Check()

@@ -4,13 +4,18 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
-	"syscall"
 	"testing"
+
+	"banger/internal/testing/processtest"
 
 	"github.com/vishvananda/netlink"
 )
+
+// TestMain runs the tests in a network namespace of their own.
+func TestMain(m *testing.M) {
+	processtest.InNamespace()
+	os.Exit(m.Run())
+}
 
 func TestKinds(t *testing.T) {
 	for text, want := range map[string]Kind{
@@ -35,9 +40,6 @@ func TestKinds(t *testing.T) {
 
 // TestRoutes looks at a host with two addresses in one network. The second address has the first one as its source.
 func TestRoutes(t *testing.T) {
-	if !inNamespace(t) {
-		return
-	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		t.Fatal(err)
@@ -65,24 +67,4 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s is %q, not %q", text, got, want)
 		}
 	}
-}
-
-const inside = "BANGER_TEST_NAMESPACE"
-
-// inNamespace runs the calling test again in a network namespace of its own, and returns true there.
-func inNamespace(t *testing.T) bool {
-	if os.Getenv(inside) != "" {
-		return true
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL,
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}}
-	runtime.LockOSThread() // the parent-death signal is bound to this thread
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return false
 }

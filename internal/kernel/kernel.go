@@ -211,9 +211,13 @@ func (s *Store) importLocked(ctx context.Context, name, image, modules, source s
 		return banger.Kernel{}, banger.Errorf(banger.CodeConflict, "a kernel called %q is already installed", name).
 			WithHint("remove it first: banger kernel rm %s", name)
 	}
-	for what, path := range map[string]string{"kernel image": image, "module directory": modules} {
-		if _, err := os.Stat(path); err != nil {
-			return banger.Kernel{}, banger.Errorf(banger.CodeInvalid, "cannot read the %s: %w", what, err)
+	for _, part := range []struct{ what, path string }{{"kernel image", image}, {"module directory", modules}} {
+		if part.path == "" {
+			return banger.Kernel{}, banger.Errorf(banger.CodeInvalid, "no %s is given", part.what).
+				WithHint("see: banger kernel import --help")
+		}
+		if _, err := os.Stat(part.path); err != nil {
+			return banger.Kernel{}, banger.Errorf(banger.CodeInvalid, "cannot read the %s: %w", part.what, err)
 		}
 	}
 	tmp, err := os.MkdirTemp(s.dir, tmpPrefix+"*")

@@ -92,8 +92,8 @@ func Read(ctx context.Context, path string, tail int, follow bool, w io.Writer) 
 	}
 }
 
-// copyAll writes the last tail lines of the files to w. It returns the last file, open at its end, or nil if it does not
-// exist. The caller closes the file.
+// copyAll writes the last tail lines of the files to w. It returns the last file, open at its end, or nil if it does
+// not exist. The caller closes the file.
 func copyAll(list []string, tail int, w io.Writer) (last *os.File, err error) {
 	var lines []string
 	for i, name := range list {

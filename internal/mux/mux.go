@@ -74,7 +74,8 @@ func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 			return nil, fmt.Errorf("agreeing with the agent: %w", a.err)
 		}
 		if _, ok := a.versions.agree(); !ok {
-			return nil, banger.Errorf(banger.CodeVersion, "the agent speaks versions %d to %d of the protocol, and this banger %d to %d",
+			return nil, banger.Errorf(banger.CodeVersion,
+				"the agent speaks versions %d to %d of the protocol, and this banger %d to %d",
 				a.versions.oldest, a.versions.newest, Oldest, Version).
 				WithHint("use the banger that the VM was started with, or stop and start the VM")
 		}

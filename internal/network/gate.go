@@ -200,7 +200,7 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, 
 	conn, ok := pc.(*net.UDPConn)
 	if !ok {
 		pc.Close()
-		return errors.New("it is no UDP socket")
+		return errors.New("it is not a UDP socket")
 	}
 	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	// A port goes from one user to another within a moment, so each datagram is checked.

@@ -39,7 +39,7 @@ func Listen(f banger.Forward) (*os.File, error) {
 		return nil, banger.Errorf(banger.CodeDenied, "port %s/%s of the host is for root only", f.Host(), f.Protocol).
 			WithHint("choose one from 1024 on, or allow it: sysctl net.ipv4.ip_unprivileged_port_start=%d", f.HostPort)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, banger.Errorf(banger.CodeInvalid, "%s is no address of this host", f.HostIP)
+		return nil, banger.Errorf(banger.CodeInvalid, "%s is not an address of this host", f.HostIP)
 	}
 	return nil, banger.Errorf(banger.CodeUnavailable, "cannot listen on %s/%s: %w", f.Host(), f.Protocol, err)
 }
@@ -52,7 +52,7 @@ func Bound(f *os.File) (netip.AddrPort, error) {
 	}
 	in, ok := sa.(*syscall.SockaddrInet4)
 	if !ok {
-		return netip.AddrPort{}, errors.New("it is no IPv4 socket")
+		return netip.AddrPort{}, errors.New("it is not an IPv4 socket")
 	}
 	return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port)), nil
 }

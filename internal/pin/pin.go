@@ -1,4 +1,4 @@
-// Package pin holds things in a store while somebody uses them, so that the store removes everything else meanwhile. It must
+// Package pin holds things in a store while somebody uses them, so the store removes everything else meanwhile. It must
 // not know what the things are.
 package pin
 

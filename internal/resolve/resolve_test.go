@@ -23,14 +23,15 @@ func TestTheMainCommandFollowsDockersRules(t *testing.T) {
 		"entrypoint and command of the image": {banger.Spec{}, both, false, "/entry one two"},
 		"a command of the user":               {banger.Spec{Cmd: []string{"three"}}, both, false, "/entry three"},
 		"an entrypoint of the user":           {banger.Spec{Entrypoint: []string{"/mine"}}, both, false, "/mine"},
-		"an empty entrypoint of the user":     {banger.Spec{Entrypoint: []string{""}, Cmd: []string{"ls"}}, both, false, "ls"},
-		"a bare shell in the background":      {banger.Spec{}, shell, false, ""},
-		"a bare shell on a terminal":          {banger.Spec{TTY: true}, shell, false, "/bin/bash"},
-		"a bare shell that the user chose":    {banger.Spec{Cmd: []string{"sh"}}, shell, false, "sh"},
-		"nothing at all":                      {banger.Spec{}, banger.ImageConfig{}, false, ""},
-		"nothing at all, on a terminal":       {banger.Spec{TTY: true}, banger.ImageConfig{}, false, "/bin/sh"},
-		"an image with an init of its own":    {banger.Spec{}, both, true, ""},
-		"a command beside the image's init":   {banger.Spec{Cmd: []string{"ls"}}, both, true, "/entry ls"},
+		"an entrypoint that is empty": {banger.Spec{Entrypoint: []string{""}, Cmd: []string{"ls"}}, both, false,
+			"ls"},
+		"a bare shell in the background":    {banger.Spec{}, shell, false, ""},
+		"a bare shell on a terminal":        {banger.Spec{TTY: true}, shell, false, "/bin/bash"},
+		"a bare shell that the user chose":  {banger.Spec{Cmd: []string{"sh"}}, shell, false, "sh"},
+		"nothing at all":                    {banger.Spec{}, banger.ImageConfig{}, false, ""},
+		"nothing at all, on a terminal":     {banger.Spec{TTY: true}, banger.ImageConfig{}, false, "/bin/sh"},
+		"an image with an init of its own":  {banger.Spec{}, both, true, ""},
+		"a command beside the image's init": {banger.Spec{Cmd: []string{"ls"}}, both, true, "/entry ls"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.spec.Init = banger.InitAuto

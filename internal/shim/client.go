@@ -59,7 +59,8 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	}
 	defer closeAll(files)
 	if id.UID != 0 && spec.Jail == nil {
-		if err := errors.Join(untrusted.Give(c.Dir, int(id.UID), int(id.GID)), untrusted.Give(c.Run, int(id.UID), int(id.GID))); err != nil {
+		err := errors.Join(untrusted.Give(c.Dir, int(id.UID), int(id.GID)), untrusted.Give(c.Run, int(id.UID), int(id.GID)))
+		if err != nil {
 			return err
 		}
 	}
@@ -70,18 +71,10 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 	defer r.Close()
 	cmd := exec.Command(argv[0], append(argv[1:], c.Dir)...)
 	// The VM's user may not be able to reach its directory by the path.
-	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = Descriptor(int(files[0].Fd())), stderr, slices.Concat([]*os.File{w}, files, sockets)
+	cmd.Dir, cmd.Stderr = Descriptor(int(files[0].Fd())), stderr
+	cmd.ExtraFiles = slices.Concat([]*os.File{w}, files, sockets)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if id.Group != nil {
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(id.Group.Fd())
-	}
-	switch {
-	case spec.Jail != nil:
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
-	case id.UID != 0:
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: id.UID, Gid: id.GID, Groups: id.Groups}
-	}
+	cmd.SysProcAttr = attributes(spec, id)
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
@@ -98,6 +91,22 @@ func (c Client) Start(ctx context.Context, argv []string, spec Spec, id Identity
 		return err
 	}
 	return nil
+}
+
+// attributes returns how a shim's process starts: in its VM's control group and as its VM's user, or, with a jail, as
+// the first process of a PID namespace.
+func attributes(spec Spec, id Identity) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Setsid: true}
+	if id.Group != nil {
+		a.UseCgroupFD, a.CgroupFD = true, int(id.Group.Fd())
+	}
+	switch {
+	case spec.Jail != nil:
+		a.Cloneflags = syscall.CLONE_NEWPID
+	case id.UID != 0:
+		a.Credential = &syscall.Credential{Uid: id.UID, Gid: id.GID, Groups: id.Groups}
+	}
+	return a
 }
 
 // handOver opens the files for a shim's descriptors from fdState on. The caller must close them.

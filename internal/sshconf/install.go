@@ -173,11 +173,11 @@ func openConfig(name string) (*configFile, error) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !ok || !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is no ordinary file", path)
+		return nil, fmt.Errorf("%s is not an ordinary file", path)
 	case st.Nlink > 1:
 		return nil, fmt.Errorf("%s has other names (hard links), which replacing it would cut off", path)
 	case info.Size() > maxUserConfig:
-		return nil, fmt.Errorf("%s has %d bytes, which is no configuration that a person wrote", path, info.Size())
+		return nil, fmt.Errorf("%s has %d bytes, more than a configuration that a person wrote", path, info.Size())
 	case unix.Access(path, unix.W_OK) != nil || unix.Access(filepath.Dir(path), unix.W_OK) != nil:
 		return nil, fmt.Errorf("%s, or its directory, cannot be written", path)
 	case os.Geteuid() != 0 && int(st.Uid) != os.Geteuid():
@@ -188,7 +188,7 @@ func openConfig(name string) (*configFile, error) {
 		return nil, err
 	}
 	if bytes.IndexByte(content, 0) >= 0 {
-		return nil, fmt.Errorf("%s holds a NUL byte, which is no text", path)
+		return nil, fmt.Errorf("%s holds a NUL byte, so it is not text", path)
 	}
 	return &configFile{path: path, content: content, stat: st}, nil
 }
@@ -203,7 +203,7 @@ func absentConfig(name string) (*configFile, error) {
 	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		f.newDir, dir = true, filepath.Dir(dir)
 	} else if err != nil || !info.IsDir() {
-		return nil, fmt.Errorf("%s is no directory", dir)
+		return nil, fmt.Errorf("%s is not a directory", dir)
 	}
 	if unix.Access(dir, unix.W_OK) != nil {
 		return nil, fmt.Errorf("%s cannot be written", dir)

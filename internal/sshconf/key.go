@@ -1,5 +1,6 @@
 // Package sshconf makes what an OpenSSH client needs to reach VMs: keys, known hosts, the text of a configuration,
-// and the one line in the user's own configuration that includes it. It must not know what a VM is. It does not trust the names that it gets.
+// and the one line in the user's own configuration that includes it. It must not know what a VM is. It does not trust
+// the names that it gets.
 package sshconf
 
 import (
@@ -204,7 +205,7 @@ func readKey(file string, flags int) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
-		return nil, fmt.Errorf("%s is no file of a key's size", file)
+		return nil, fmt.Errorf("%s does not have the size of a key", file)
 	}
 	return io.ReadAll(io.LimitReader(f, maxKeyFile))
 }

@@ -22,7 +22,8 @@ const createTries = 20
 // Create makes a VM and, if start is set, boots it. It writes the row first, so everything that follows has an owner
 // even after a crash. A failure or the end of ctx leaves nothing behind, except a VM whose guest did not boot,
 // because its console log is needed.
-func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool, emit banger.Emit) (_ banger.VM, err error) {
+func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
+	emit banger.Emit) (_ banger.VM, err error) {
 	if err := spec.Normalize(); err != nil {
 		return banger.VM{}, err
 	}

@@ -34,15 +34,15 @@ func (l link) addForward(ctx context.Context, f banger.Forward) (banger.Forward,
 	if err := banger.CheckForwards(append(slices.Clone(vm.Spec.Forwards), f)); err != nil {
 		return f, err
 	}
-	wished, file, err := f, (*os.File)(nil), error(nil)
+	wanted, file, err := f, (*os.File)(nil), error(nil)
 	if file, f, err = l.s.networks.ListenOne(f); err != nil {
 		return f, err
 	}
 	defer file.Close()
 	next := vm
-	next.Spec.Forwards = append(slices.Clone(vm.Spec.Forwards), wished)
+	next.Spec.Forwards = append(slices.Clone(vm.Spec.Forwards), wanted)
 	if vm.State != banger.StateRunning {
-		return wished, l.save(ctx, next)
+		return wanted, l.save(ctx, next)
 	}
 	next.Forwards = append(slices.Clone(vm.Forwards), f)
 	if err := l.s.shim(l.id()).AddForward(ctx, f, file); err != nil {

@@ -139,7 +139,7 @@ func (m *machine) closedError() error {
 	return banger.Errorf(banger.CodeUnavailable, "the daemon is stopping")
 }
 
-// warn logs that something went wrong that no client is told of. It does nothing if err is nil, or if the daemon closes.
+// warn logs a failure that no client is told of. It does nothing if err is nil, or if the daemon closes.
 func (m *machine) warn(what string, err error) {
 	if err != nil && m.s.ctx.Err() == nil {
 		m.log.Warn(what, "err", err)

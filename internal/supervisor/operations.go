@@ -26,11 +26,14 @@ func (s *Supervisor) Stop(ctx context.Context, ref string, grace time.Duration) 
 	if grace <= 0 {
 		grace = defaultGrace
 	}
-	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error { return m.stop(ctx, grace, "stopped by the user") })
+	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error {
+		return m.stop(ctx, grace, "stopped by the user")
+	})
 }
 
 // Restart stops a VM if it runs and starts it again.
-func (s *Supervisor) Restart(ctx context.Context, ref string, grace time.Duration, emit banger.Emit) (banger.VM, error) {
+func (s *Supervisor) Restart(ctx context.Context, ref string, grace time.Duration,
+	emit banger.Emit) (banger.VM, error) {
 	if _, err := s.Stop(ctx, ref, grace); err != nil {
 		return banger.VM{}, err
 	}
@@ -80,7 +83,8 @@ func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 }
 
 // finish runs f in the owner of the VM. The end of ctx does not interrupt f.
-func (s *Supervisor) finish(ctx context.Context, ref string, f func(context.Context, *machine) error) (banger.VM, error) {
+func (s *Supervisor) finish(ctx context.Context, ref string,
+	f func(context.Context, *machine) error) (banger.VM, error) {
 	m, err := s.find(ref)
 	if err != nil {
 		return banger.VM{}, err
@@ -90,7 +94,8 @@ func (s *Supervisor) finish(ctx context.Context, ref string, f func(context.Cont
 }
 
 // alter is like finish, but fails while the VM is still being created.
-func (s *Supervisor) alter(ctx context.Context, ref string, f func(context.Context, *machine) error) (banger.VM, error) {
+func (s *Supervisor) alter(ctx context.Context, ref string,
+	f func(context.Context, *machine) error) (banger.VM, error) {
 	m, err := s.find(ref)
 	if err != nil {
 		return banger.VM{}, err

@@ -186,8 +186,15 @@ func (s *Supervisor) find(ref string) (*machine, error) {
 
 // adopt makes a machine for a row and starts its owner goroutine.
 func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
-	m := &machine{s: s, log: s.opts.Log.With("vm", vm.ID), slot: slot, view: newView(vm, s.changes), recorder: s.dirs.Recorder(vm.ID), ops: make(chan func()),
-		ended: make(chan shim.Status, 1)}
+	m := &machine{
+		s:        s,
+		log:      s.opts.Log.With("vm", vm.ID),
+		slot:     slot,
+		view:     newView(vm, s.changes),
+		recorder: s.dirs.Recorder(vm.ID),
+		ops:      make(chan func()),
+		ended:    make(chan shim.Status, 1),
+	}
 	m.ctx, m.cancel = context.WithCancel(s.ctx)
 	s.mu.Lock()
 	s.machines[vm.ID] = m

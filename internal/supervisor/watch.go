@@ -10,8 +10,8 @@ import (
 const keptChanges = 1024
 
 // Watch calls emit with what happens to VMs behind the cursor since. If since is empty, or changes behind it are no
-// longer kept, the first change has the whole state. Watch returns nil when ctx or the supervisor ends, and the error of
-// emit. If ctx has ended before, Watch still emits what has happened up to now.
+// longer kept, the first change has the whole state. Watch returns nil when ctx or the supervisor ends, and the error
+// of emit. If ctx has ended before, Watch still emits what has happened up to now.
 func (s *Supervisor) Watch(ctx context.Context, since string, emit func(banger.Change) error) error {
 	for {
 		changes, cursors, fresh, ok := s.changes.After(since)

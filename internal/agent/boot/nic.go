@@ -25,11 +25,11 @@ func configureNIC(n guest.Network) error {
 	}
 	address, err := netip.ParsePrefix(n.Address)
 	if err != nil || !address.Addr().Is4() {
-		return fmt.Errorf("the network's address %q is no IPv4 prefix", n.Address)
+		return fmt.Errorf("the network's address %q is not an IPv4 prefix", n.Address)
 	}
 	gateway, err := netip.ParseAddr(n.Gateway)
 	if err != nil || !gateway.Is4() {
-		return fmt.Errorf("the network's gateway %q is no IPv4 address", n.Gateway)
+		return fmt.Errorf("the network's gateway %q is not an IPv4 address", n.Gateway)
 	}
 	for file, value := range map[string]string{
 		"ipv6/conf/" + name + "/disable_ipv6": "1",
@@ -167,7 +167,7 @@ func (n *nic) addDefaultRoute(gateway netip.Addr) error {
 func setMAC(text string) error {
 	mac, err := net.ParseMAC(text)
 	if err != nil || len(mac) != 6 {
-		return fmt.Errorf("%.40q is no address of a NIC", text)
+		return fmt.Errorf("%.40q is not an address of a NIC", text)
 	}
 	name, err := nicName()
 	if err != nil {

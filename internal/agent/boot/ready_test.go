@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
 // TestSystemdIsAwaited: one that listens and says nothing, or something else, does not obey yet.
@@ -30,7 +31,7 @@ func TestSystemdIsAwaited(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			socket := filepath.Join(t.TempDir(), "private")
-			ctx, cancel := context.WithCancel(agenttest.WithPatience(t))
+			ctx, cancel := context.WithCancel(processtest.WithPatience(t))
 			defer cancel()
 			result := make(chan error, 1)
 			go func() { result <- awaitSystemd(ctx, socket) }() // before anybody listens
@@ -79,7 +80,7 @@ func TestPID1BecomesTheImagesInit(t *testing.T) {
 		become("1", "/init (deleted)")
 		ctx, cancel := context.WithTimeout(t.Context(), 4*readyEvery)
 		if ready {
-			ctx = agenttest.WithPatience(t)
+			ctx = processtest.WithPatience(t)
 		}
 		result := make(chan error, 1)
 		go func() { result <- awaitInit(ctx, proc, filepath.Join(proc, "nobody listens")) }()
@@ -104,7 +105,7 @@ func TestASilentSystemdEndsWithTheWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	ctx, cancel := context.WithCancel(agenttest.WithPatience(t))
+	ctx, cancel := context.WithCancel(processtest.WithPatience(t))
 	result := make(chan error, 1)
 	go func() { result <- awaitSystemd(ctx, socket) }()
 	conn, err := ln.Accept()

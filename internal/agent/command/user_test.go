@@ -13,6 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
 // userFiles writes a passwd and a group file of an image.
@@ -110,7 +111,7 @@ func TestLookUpHostileFiles(t *testing.T) {
 				if want := fmt.Sprint(User{12, 34, nil, "/"}, nil, banger.CodeCannotRun); got != want {
 					t.Errorf("got %s", got)
 				}
-			case <-time.After(agenttest.Patience):
+			case <-time.After(processtest.Patience):
 				t.Fatal("the look-up hangs")
 			}
 		})

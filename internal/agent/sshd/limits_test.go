@@ -21,6 +21,7 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
 // TestSSHChannelsAreBounded checks that a connection has at most maxChannels channels, and that a
@@ -76,7 +77,7 @@ func TestSSHHostileClients(t *testing.T) {
 				conn.Write(garbage)
 				conn.(interface{ CloseWrite() error }).CloseWrite()
 			}()
-			conn.SetReadDeadline(time.Now().Add(agenttest.Patience))
+			conn.SetReadDeadline(time.Now().Add(processtest.Patience))
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the connection stays open")
 			}
@@ -86,7 +87,7 @@ func TestSSHHostileClients(t *testing.T) {
 	request := banger.SSH{Keys: []string{line(g.signer.PublicKey())}}
 	agenttest.Await(t, "those before are gone", func() bool {
 		for len(open) < maxConnections {
-			conn, err := g.SSH(agenttest.WithPatience(t), request)
+			conn, err := g.SSH(processtest.WithPatience(t), request)
 			if err != nil {
 				return false
 			}
@@ -94,7 +95,7 @@ func TestSSHHostileClients(t *testing.T) {
 		}
 		return true
 	})
-	if _, err := g.SSH(agenttest.WithPatience(t), request); banger.CodeOf(err) != banger.CodeUnavailable {
+	if _, err := g.SSH(processtest.WithPatience(t), request); banger.CodeOf(err) != banger.CodeUnavailable {
 		t.Errorf("one more is answered with %v", err)
 	}
 	open[0].Close()

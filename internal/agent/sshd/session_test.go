@@ -22,6 +22,7 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/processtest"
 )
 
 // sshGuest is an agent with a host key, and a client's key that may log in.
@@ -60,7 +61,7 @@ func startSSH(t testing.TB) *sshGuest {
 	host, hostSigner := newKey(t)
 	g.hostKey = hostSigner.PublicKey()
 	g.user, g.signer = newKey(t)
-	if _, err := g.Configure(agenttest.WithPatience(t),
+	if _, err := g.Configure(processtest.WithPatience(t),
 		guest.Config{Hostname: "box", SSHHostKey: keyText(t, host)}); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func (g *sshGuest) stream(t testing.TB, r banger.SSH) net.Conn {
 	if r.Keys == nil {
 		r.Keys = []string{line(g.signer.PublicKey())}
 	}
-	conn, err := g.SSH(agenttest.WithPatience(t), r)
+	conn, err := g.SSH(processtest.WithPatience(t), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,7 @@ func (g *sshGuest) stream(t testing.TB, r banger.SSH) net.Conn {
 // login tries to log in as the test's own user.
 func (g *sshGuest) login(conn net.Conn, user string, auth ...ssh.AuthMethod) (*ssh.Client, error) {
 	c, channels, requests, err := ssh.NewClientConn(conn, "box", &ssh.ClientConfig{
-		User: user, Auth: auth, HostKeyCallback: ssh.FixedHostKey(g.hostKey), Timeout: agenttest.Patience})
+		User: user, Auth: auth, HostKeyCallback: ssh.FixedHostKey(g.hostKey), Timeout: processtest.Patience})
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func TestSSHRequestsAreChecked(t *testing.T) {
 		"too long": {good + strings.Repeat(" ", banger.MaxSSHKey)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := g.SSH(agenttest.WithPatience(t), banger.SSH{Keys: keys})
+			conn, err := g.SSH(processtest.WithPatience(t), banger.SSH{Keys: keys})
 			if err == nil {
 				conn.Close()
 			}
@@ -164,7 +165,7 @@ func TestSSHRequestsAreChecked(t *testing.T) {
 		})
 	}
 	bare := agenttest.Start(t)
-	if _, err := bare.SSH(agenttest.WithPatience(t),
+	if _, err := bare.SSH(processtest.WithPatience(t),
 		banger.SSH{Keys: []string{good}}); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("without a host key it is answered with %v", err)
 	}

@@ -89,23 +89,37 @@ func (d *Daemon) startOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() // also releases the lock
-	locked := make(chan error, 1)
-	go func() { // ends with the other client, which waits for StartTime at most
-		locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
-	}()
-	select {
-	case err := <-locked:
-		if err != nil {
-			return err
-		}
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := lock(ctx, f); err != nil {
+		return err
 	}
+	defer f.Close() // also releases the lock
 	if d.Runs(ctx) {
 		return nil
 	}
 	return d.start(ctx)
+}
+
+// lock locks f, which another client may have locked for StartTime at most. After an error f is closed, or will be: a
+// wait for a lock cannot be ended, and the descriptor must not become another file's meanwhile.
+func lock(ctx context.Context, f *os.File) error {
+	locked := make(chan error)
+	go func() { // ends with the other client
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		select {
+		case locked <- err:
+			if err != nil {
+				f.Close()
+			}
+		case <-ctx.Done():
+			f.Close()
+		}
+	}()
+	select {
+	case err := <-locked:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // LogPath returns the path of the file to which a started daemon writes its log.

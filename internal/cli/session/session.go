@@ -184,7 +184,7 @@ func (s *session) sendStdin() {
 	buf := make([]byte, banger.FrameHeader+banger.MaxData)
 	for {
 		n, err := s.stdin.Read(buf[banger.FrameHeader:])
-		if s.tty && s.silence.told() && bytes.IndexByte(buf[banger.FrameHeader:][:n], ctrlC) >= 0 {
+		if s.tty && s.silence.warned() && bytes.IndexByte(buf[banger.FrameHeader:][:n], ctrlC) >= 0 {
 			s.escaped <- struct{}{} // run ends, and then this process does
 			return
 		}

@@ -56,8 +56,8 @@ func (s *Silence) Hear() {
 	}
 }
 
-// told reports whether the user was told that the VM is silent.
-func (s *Silence) told() bool { return s != nil && s.silent.Load() }
+// warned reports whether the user was told that the VM is silent.
+func (s *Silence) warned() bool { return s != nil && s.silent.Load() }
 
 // Start begins to watch. stop ends the watch.
 func (s *Silence) Start(ctx context.Context) (stop func()) {

@@ -69,7 +69,7 @@ func frozen(ctx context.Context) error {
 func TestAFrozenGuestIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		thawed := make(chan struct{})
-		_, told := watched(t, func(ctx context.Context) error {
+		_, warned := watched(t, func(ctx context.Context) error {
 			select {
 			case <-thawed:
 				return nil
@@ -78,20 +78,20 @@ func TestAFrozenGuestIsTold(t *testing.T) {
 			return frozen(ctx)
 		})
 		time.Sleep(pingEvery + silenceTime - time.Millisecond) // on the test's own clock, as in this whole file
-		if got := told(); got != "" {
+		if got := warned(); got != "" {
 			t.Errorf("before its time the user is told %q", got)
 		}
 		time.Sleep(time.Millisecond)
-		if got := told(); got != toldSilent {
+		if got := warned(); got != toldSilent {
 			t.Errorf("the user is told %q", got)
 		}
 		time.Sleep(time.Hour)
-		if got := told(); got != "" {
+		if got := warned(); got != "" {
 			t.Errorf("the user is told again: %q", got)
 		}
 		close(thawed)
 		time.Sleep(silenceTime + pingAgain)
-		if got := told(); got != toldAgain {
+		if got := warned(); got != toldAgain {
 			t.Errorf("the user is told %q", got)
 		}
 	})
@@ -102,20 +102,20 @@ func TestAFrozenGuestIsTold(t *testing.T) {
 func TestOutputIsAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
-		s, told := watched(t, func(ctx context.Context) error { asked.Add(1); return frozen(ctx) })
+		s, warned := watched(t, func(ctx context.Context) error { asked.Add(1); return frozen(ctx) })
 		for range 100 {
 			time.Sleep(pingEvery - time.Second)
 			s.Hear()
 		}
-		if got := told(); got != "" || asked.Load() != 0 {
+		if got := warned(); got != "" || asked.Load() != 0 {
 			t.Errorf("while output comes the agent is asked %d times, and the user is told %q", asked.Load(), got)
 		}
 		time.Sleep(pingEvery + silenceTime)
-		if got := told(); got != toldSilent {
+		if got := warned(); got != toldSilent {
 			t.Errorf("the user is told %q", got)
 		}
 		s.Hear()
-		if got := told(); got != toldAgain {
+		if got := warned(); got != toldAgain {
 			t.Errorf("the user is told %q", got)
 		}
 	})
@@ -133,9 +133,9 @@ func TestAHealthyGuestIsAskedRarely(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var asked atomic.Int64
-				_, told := watched(t, func(context.Context) error { asked.Add(1); return answer })
+				_, warned := watched(t, func(context.Context) error { asked.Add(1); return answer })
 				time.Sleep(time.Hour)
-				if got := told(); got != "" || asked.Load() != int64(time.Hour/pingEvery) {
+				if got := warned(); got != "" || asked.Load() != int64(time.Hour/pingEvery) {
 					t.Errorf("within an hour the agent is asked %d times, and the user is told %q", asked.Load(), got)
 				}
 			})
@@ -148,13 +148,13 @@ func TestAHealthyGuestIsAskedRarely(t *testing.T) {
 func TestAnAgentThatIsRefusedEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead := banger.Errorf(banger.CodeGuest, "the vsock does not answer")
-		_, told := watched(t, func(context.Context) error { return dead })
+		_, warned := watched(t, func(context.Context) error { return dead })
 		time.Sleep(pingEvery + silenceTime - time.Millisecond)
-		if got := told(); got != "" {
+		if got := warned(); got != "" {
 			t.Errorf("before its time the user is told %q", got)
 		}
 		time.Sleep(pingAgain)
-		if got := told(); got != toldSilent {
+		if got := warned(); got != toldSilent {
 			t.Errorf("the user is told %q", got)
 		}
 	})

@@ -48,7 +48,7 @@ type Bridge struct {
 	mu      sync.Mutex
 	config  Config
 	applied bool
-	learned map[string]toldNames // by the VM's id
+	learned map[string]learnedNames // by the VM's id
 
 	// Of the present Apply:
 	changed map[netip.Addr]bool // ports whose policy changed since their tap was configured
@@ -67,7 +67,7 @@ func Open(saved string) (*Bridge, error) {
 	if err != nil {
 		return nil, banger.Errorf(banger.CodeInternal, "open the network namespace: %w", err)
 	}
-	b := &Bridge{saved: saved, ns: ns, learned: map[string]toldNames{}}
+	b := &Bridge{saved: saved, ns: ns, learned: map[string]learnedNames{}}
 	if err := b.open(); err != nil {
 		b.Close()
 		return nil, banger.Errorf(banger.CodeUnavailable, "open netlink: %w", err).

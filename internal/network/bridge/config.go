@@ -119,7 +119,8 @@ func (n Network) check() error {
 			WithHint("use 1 to 63 lower-case letters, digits and inner hyphens")
 	}
 	if !n.Subnet.IsValid() || !n.Subnet.Addr().Is4() || n.Subnet.Masked() != n.Subnet || n.Subnet.Bits() > 30 {
-		return banger.Errorf(banger.CodeInvalid, "%s of network %q is no IPv4 network with room for a VM", n.Subnet, n.Name).
+		return banger.Errorf(banger.CodeInvalid, "%s of network %q is not an IPv4 network with room for a VM", n.Subnet,
+			n.Name).
 			WithHint("for example: 172.30.0.0/24")
 	}
 	if !slices.ContainsFunc(ipaddr.Prefixes(ipaddr.Private), func(p netip.Prefix) bool {
@@ -151,7 +152,7 @@ func (c Config) checkPorts(networks map[string]Network) error {
 			return banger.Errorf(banger.CodeInvalid, "%s of VM %s is not an address for VMs of %s", p.Address, p.ID, n.Subnet).
 				WithHint("take one after %s", n.Gateway())
 		case err != nil || len(mac) != 6 || mac[0]&1 != 0 || mac.String() == "00:00:00:00:00:00":
-			return banger.Errorf(banger.CodeInvalid, "%q of VM %s is no hardware address", p.MAC, p.ID)
+			return banger.Errorf(banger.CodeInvalid, "%q of VM %s is not a hardware address", p.MAC, p.ID)
 		}
 		for _, key := range []string{p.ID, p.Address.String(), mac.String()} {
 			if other, taken := seen[key]; taken {

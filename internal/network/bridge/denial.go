@@ -47,15 +47,15 @@ func (h *Host) followDenials(ctx context.Context, b *Bridge) error {
 		return err
 	}
 	broken := make(chan error, 1)
-	window, told := time.Now(), 0
+	window, reported := time.Now(), 0
 	take := func(a nflog.Attribute) int {
-		if told++; told > maxDenialRate {
+		if reported++; reported > maxDenialRate {
 			if !pause(ctx, time.Until(window.Add(time.Second))) {
 				return 0 // the reader ends by ctx
 			}
 		}
 		if time.Since(window) >= time.Second {
-			window, told = time.Now(), 0
+			window, reported = time.Now(), 0
 		}
 		if a.Payload != nil {
 			h.refused(b, *a.Payload)
@@ -114,7 +114,7 @@ func (h *Host) refused(b *Bridge, p []byte) {
 			k.Destination = netip.AddrPortFrom(to, binary.BigEndian.Uint16(head[2:]))
 		}
 	}
-	names := b.namesOf(vm.id, to)
+	names := b.namesFor(vm.id, to)
 	ok, rule := vm.Guard.Explain(k, names, ipaddr.RouteOf(to))
 	if ok {
 		rule = ruleBridge
@@ -122,8 +122,8 @@ func (h *Host) refused(b *Bridge, p []byte) {
 	vm.Guard.DenyFlow(k, names, rule)
 }
 
-// namesOf returns the names for which a VM was given an address, in order.
-func (b *Bridge) namesOf(id string, addr netip.Addr) []string {
+// namesFor returns the names for which a VM was given an address, in order.
+func (b *Bridge) namesFor(id string, addr netip.Addr) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Sorted(slices.Values(valid(b.learned[id].names[addr], time.Now())))
@@ -132,6 +132,6 @@ func (b *Bridge) namesOf(id string, addr netip.Addr) []string {
 // runDenials is followDenials for a goroutine. If it fails, only the log is lost.
 func (h *Host) runDenials(ctx context.Context, b *Bridge) {
 	if err := h.followDenials(ctx, b); err != nil {
-		h.log.Warn("refused packets are not told", slog.Any("err", err))
+		h.log.Warn("refused packets are not reported", slog.Any("err", err))
 	}
 }

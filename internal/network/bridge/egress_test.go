@@ -16,6 +16,7 @@ import (
 
 	"banger/internal/network/bridge"
 	"banger/internal/testing/networktest"
+	"banger/internal/testing/processtest"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/icmp"
@@ -41,7 +42,7 @@ func TestEgressMatrixOfABridge(t *testing.T) {
 					wg.Go(func() { // at once: nothing is told of what is dropped
 						wait := 2 * time.Second
 						if want != networktest.Nobody {
-							wait = networktest.Patience
+							wait = processtest.Patience
 						}
 						got, err := try(d.Address, wait)
 						if proto != "tcp" && got != networktest.Nobody { // which does not say who it is
@@ -108,7 +109,7 @@ func newBridgedGuest(t *testing.T, policy string) *bridgedGuest {
 			networktest.SetUp("eth0", "172.30.1.2/24", n.Gateway().String()))
 	})
 	g.In(t, func() error { // until the gateway answers, be it that nobody listens
-		conn, err := net.DialTimeout("tcp4", netip.AddrPortFrom(n.Gateway(), 53).String(), networktest.Patience)
+		conn, err := net.DialTimeout("tcp4", netip.AddrPortFrom(n.Gateway(), 53).String(), processtest.Patience)
 		if err == nil {
 			conn.Close()
 		}
@@ -127,7 +128,7 @@ func (g *bridgedGuest) tryTCP(to string, wait time.Duration) (name string, err e
 			return err
 		}
 		defer conn.Close()
-		conn.SetReadDeadline(time.Now().Add(networktest.Patience))
+		conn.SetReadDeadline(time.Now().Add(processtest.Patience))
 		text, err := io.ReadAll(conn)
 		name = strings.TrimSpace(string(text))
 		return err

@@ -17,10 +17,10 @@ import (
 	"banger"
 )
 
-// toldNames are the names for which one VM was given addresses: by address, the time until which
+// learnedNames are the names for which one VM was given addresses: by address, the time until which
 // each name is valid. Names stay after that time as long as there is room, because flows that began
 // with them continue.
-type toldNames struct {
+type learnedNames struct {
 	names map[netip.Addr]map[string]time.Time
 }
 
@@ -44,7 +44,7 @@ func (b *Bridge) Learn(ctx context.Context, id, name string, addr netip.Addr, tt
 	matters := policy.NamesMatter(p.Policy, []string{name})
 	t, ok := b.learned[id]
 	if !ok {
-		t = toldNames{map[netip.Addr]map[string]time.Time{}}
+		t = learnedNames{map[netip.Addr]map[string]time.Time{}}
 		b.learned[id] = t
 	}
 	now := time.Now()
@@ -56,7 +56,8 @@ func (b *Bridge) Learn(ctx context.Context, id, name string, addr netip.Addr, tt
 		if !matters {
 			return nil
 		}
-		return banger.Errorf(banger.CodeUnavailable, "VM %s was told too many addresses to hold %s to its policy", id, name)
+		return banger.Errorf(banger.CodeUnavailable, "VM %s has learned too many addresses to hold %s to its policy", id,
+			name)
 	}
 	if t.names[addr] == nil {
 		t.names[addr] = map[string]time.Time{}
@@ -154,7 +155,7 @@ func (b *Bridge) keeps(s *nft.Set, e nftables.SetElement) bool {
 
 // forgetPorts drops the names of VMs that are no longer there.
 func (b *Bridge) forgetPorts() {
-	maps.DeleteFunc(b.learned, func(id string, _ toldNames) bool {
+	maps.DeleteFunc(b.learned, func(id string, _ learnedNames) bool {
 		return !slices.ContainsFunc(b.config.Ports, func(p Port) bool { return p.ID == id })
 	})
 }

@@ -280,7 +280,7 @@ func (g *Guest) filter(ctx context.Context, q, r *dns.Msg, source uint16, name s
 	}
 	r.Answer, r.Ns, r.Extra = keep(r.Answer), keep(r.Ns), keep(r.Extra)
 	if failure != nil {
-		g.Log.Warn("a name is not told", "name", name, "err", failure)
+		g.Log.Warn("a name is not answered", "name", name, "err", failure)
 		return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
 	}
 	if stripped && len(r.Answer) == 0 {

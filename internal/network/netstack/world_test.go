@@ -14,6 +14,7 @@ import (
 
 	"banger/internal/network/netstack"
 	"banger/internal/testing/networktest"
+	"banger/internal/testing/processtest"
 
 	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
@@ -26,7 +27,7 @@ import (
 func TestMain(m *testing.M) { networktest.Main(m, os.Getenv(tapRole) != "") }
 
 // patience is the time limit of every wait.
-const patience = networktest.Patience
+var patience = processtest.Patience
 
 // guest is a namespace whose one NIC is a tap with a Stack at its other end: a real kernel sends
 // real packets.

@@ -108,7 +108,7 @@ func ready(p banger.Policy) []rule {
 // Admit decides on a new flow of a user network. It returns the real destination of the flow, and
 // the names for which the guest was given the destination's address. It reports a denial.
 func (g *Guard) Admit(k network.FlowKey) (target netip.AddrPort, names []string, ok bool) {
-	names = g.namesOf(k.Destination.Addr(), time.Now())
+	names = g.namesFor(k.Destination.Addr(), time.Now())
 	target, ok, why := g.decide(k, names)
 	if !ok {
 		g.DenyFlow(k, names, why)
@@ -346,7 +346,7 @@ func (g *Guard) Learn(addr netip.Addr, name string, ttl time.Duration, now time.
 	names[name] = until
 }
 
-func (g *Guard) namesOf(addr netip.Addr, now time.Time) []string {
+func (g *Guard) namesFor(addr netip.Addr, now time.Time) []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var out []string

@@ -29,7 +29,7 @@ func TestLearnedNamesAreBounded(t *testing.T) {
 	if len(g.learned) > maxLearned || g.remembered != maxLearned {
 		t.Errorf("%d addresses and %d names are remembered", len(g.learned), g.remembered)
 	}
-	if have := g.namesOf(ipaddr.FromNumber(8<<24+1), time.Now()); len(have) != names {
+	if have := g.namesFor(ipaddr.FromNumber(8<<24+1), time.Now()); len(have) != names {
 		t.Errorf("of the first address %d names are known", len(have))
 	}
 	g.Forget(time.Now().Add(MaxTTL))

@@ -30,7 +30,7 @@ type access struct {
 
 	mu        sync.Mutex
 	listeners []banger.Listener                 // as the guest reports them
-	wished    []banger.Forward                  // forwards that were asked for
+	wanted    []banger.Forward                  // forwards that were asked for
 	open      map[banger.Forward]netip.AddrPort // ports on the loopback address, and where each was really opened
 	problems  map[banger.Forward]string         // why a port could not be opened
 }
@@ -57,7 +57,7 @@ func (a *access) add(f banger.Forward, file *os.File) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.wished = append(a.wished, f)
+	a.wanted = append(a.wanted, f)
 	return nil
 }
 
@@ -83,7 +83,7 @@ func (a *access) release(f banger.Forward) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.wished = slices.DeleteFunc(a.wished, func(o banger.Forward) bool { return o == f })
+	a.wanted = slices.DeleteFunc(a.wanted, func(o banger.Forward) bool { return o == f })
 	return nil
 }
 
@@ -224,7 +224,7 @@ func (a *access) reachable() []banger.Listener {
 		if addr, err := netip.ParseAddr(l.Address); a.address.IsValid() && err == nil && !addr.IsLoopback() {
 			list[i].Reachable = append(list[i].Reachable, netip.AddrPortFrom(a.address, l.Port).String())
 		}
-		for _, w := range a.wished {
+		for _, w := range a.wanted {
 			if w.GuestPort == l.Port && w.Protocol == l.Protocol {
 				list[i].Reachable = append(list[i].Reachable, w.Host().String())
 			}

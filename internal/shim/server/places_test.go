@@ -125,7 +125,8 @@ func TestWhyAnAgentIsNotReachedHasACode(t *testing.T) {
 	reach(banger.CodeGuest, "the VM has ended")
 }
 
-// TestEachKindOfCallHasPlacesOfItsOwn takes all places of one kind, and then makes a call of that kind and of the others.
+// TestEachKindOfCallHasPlacesOfItsOwn takes all places of one kind, and then makes a call of that kind and of the
+// others.
 func TestEachKindOfCallHasPlacesOfItsOwn(t *testing.T) {
 	s, c, ln := silentShim(t)
 	defer ln.Close()

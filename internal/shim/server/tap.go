@@ -45,7 +45,8 @@ func handTap(name string, owner int) error {
 	tap, err := netstack.MakeTap(name, owner)
 	if errors.Is(err, syscall.EPERM) {
 		err = fmt.Errorf(
-			"this host gives an ordinary user's namespaces no rights: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or use --vmm=qemu, which needs none: %w",
+			"this host gives an ordinary user's namespaces no rights: "+
+				"sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or use --vmm=qemu, which needs none: %w",
 			err)
 	}
 	if err != nil {

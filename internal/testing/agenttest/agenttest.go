@@ -15,6 +15,7 @@ import (
 
 	"banger/internal/guest"
 	"banger/internal/mux"
+	"banger/internal/testing/processtest"
 )
 
 var binary string
@@ -87,7 +88,7 @@ func StartProgram(t testing.TB, program string) *Agent {
 	theirs.Close()
 	a := &Agent{PID: cmd.Process.Pid, Console: console.Name(), Ended: make(chan struct{})}
 	go func() { a.Status = cmd.Wait(); close(a.Ended) }()
-	a.Mux, err = mux.Connect(WithPatience(t), host)
+	a.Mux, err = mux.Connect(processtest.WithPatience(t), host)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/testing/processtest"
+
 	"banger"
 )
 
@@ -33,7 +35,7 @@ func Shell(script string, args ...string) banger.Exec {
 // Run starts a command. Its stream is closed at the test's end.
 func (a *Agent) Run(t testing.TB, e banger.Exec) *Running {
 	t.Helper()
-	conn, err := a.Exec(WithPatience(t), e)
+	conn, err := a.Exec(processtest.WithPatience(t), e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +44,7 @@ func (a *Agent) Run(t testing.TB, e banger.Exec) *Running {
 
 // NewRunning returns what runs behind a stream, which is closed at the test's end.
 func NewRunning(t testing.TB, conn net.Conn) *Running {
-	conn.SetReadDeadline(time.Now().Add(Patience))
+	conn.SetReadDeadline(time.Now().Add(processtest.Patience))
 	t.Cleanup(func() { conn.Close() })
 	return &Running{t, conn, banger.NewFrameReader(conn)}
 }

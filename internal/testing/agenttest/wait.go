@@ -1,7 +1,6 @@
 package agenttest
 
 import (
-	"context"
 	"crypto/sha3"
 	"io"
 	"net"
@@ -10,38 +9,17 @@ import (
 	"testing"
 	"time"
 
+	"banger/internal/testing/processtest"
+
 	"golang.org/x/sys/unix"
 )
 
-// Patience bounds every wait in the tests; none comes near it unless it fails. In an
-// emulated guest two hundred commands take longer: there BANGER_TEST_PATIENCE is "5m".
-var Patience = patience()
-
-func patience() time.Duration {
-	longer := os.Getenv("BANGER_TEST_PATIENCE")
-	if longer == "" {
-		return 30 * time.Second
-	}
-	d, err := time.ParseDuration(longer)
-	if err != nil {
-		panic("BANGER_TEST_PATIENCE: " + err.Error())
-	}
-	return d
-}
-
-// WithPatience returns a context that ends after Patience, or with the test.
-func WithPatience(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// Within returns what c gives. The test fails if that takes longer than Patience.
+// Within returns what c gives. The test fails if that takes longer than processtest.Patience.
 func Within[T any](t testing.TB, what string, c <-chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-c:
-	case <-time.After(Patience):
+	case <-time.After(processtest.Patience):
 		t.Fatalf("this does not happen: %s", what)
 	}
 	return v
@@ -50,7 +28,7 @@ func Within[T any](t testing.TB, what string, c <-chan T) (v T) {
 // Await polls for what has no event.
 func Await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(Patience); !cond(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(processtest.Patience); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("this does not happen: %s", what)
 		}

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"banger/internal/testing/processtest"
 
@@ -19,9 +18,6 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
-
-// Patience bounds every wait; none comes near it unless it fails.
-const Patience = 30 * time.Second
 
 // Main runs all tests of a package in a new network namespace, as root there; for an ordinary user
 // that needs a user namespace as well. With bare, the process stays in its namespace, because it

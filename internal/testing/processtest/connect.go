@@ -10,10 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Patience bounds every wait of a test; none comes near it unless it fails.
-const Patience = 20 * time.Second
+// Patience bounds every wait of a test. No wait comes near it, unless the test fails. In an emulated guest two hundred
+// commands take longer; there BANGER_TEST_PATIENCE is "5m".
+var Patience = patience()
 
-// WithPatience returns a context that ends with Patience, or with the test.
+func patience() time.Duration {
+	longer := os.Getenv("BANGER_TEST_PATIENCE")
+	if longer == "" {
+		return 30 * time.Second
+	}
+	d, err := time.ParseDuration(longer)
+	if err != nil {
+		panic("BANGER_TEST_PATIENCE: " + err.Error())
+	}
+	return d
+}
+
+// WithPatience returns a context that ends after Patience, or with the test.
 func WithPatience(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	t.Cleanup(cancel)

@@ -11,7 +11,8 @@ import (
 const inNamespace = "BANGER_TEST_NAMESPACE"
 
 // InNamespace returns in a new network namespace, as root there; for an ordinary user that needs a user namespace as
-// well. It runs the test program again there, and outside it exits with the code of that run. A TestMain calls it first.
+// well. It runs the test program again there, and outside it exits with the code of that run. A TestMain calls it
+// first.
 func InNamespace() {
 	if os.Getenv(inNamespace) != "" {
 		return

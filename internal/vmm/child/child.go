@@ -52,7 +52,9 @@ func Start(c Command) (*Process, error) {
 	if err := <-p.started; err != nil {
 		if c.Config.Namespaces &&
 			(errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EUSERS)) {
-			return nil, fmt.Errorf("starting %s: this host lets no ordinary user make a user namespace: allow it (sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone), or use --vmm=qemu, which needs none: %w", c.Program, err)
+			return nil, fmt.Errorf("starting %s: this host lets no ordinary user make a user namespace: allow it "+
+				"(sysctl user.max_user_namespaces and kernel.unprivileged_userns_clone), or use --vmm=qemu, which needs none: %w",
+				c.Program, err)
 		}
 		return nil, fmt.Errorf("starting %s: %w", c.Program, err)
 	}

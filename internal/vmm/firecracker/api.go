@@ -13,11 +13,10 @@ type BootSource struct {
 
 // MachineConfiguration is the size of the machine.
 type MachineConfiguration struct {
-	VcpuCount       int    `json:"vcpu_count"` // 1 to 32
-	MemSizeMib      int    `json:"mem_size_mib"`
-	SMT             bool   `json:"smt,omitempty"`
-	TrackDirtyPages bool   `json:"track_dirty_pages,omitempty"`
-	HugePages       string `json:"huge_pages,omitempty"`
+	VcpuCount  int    `json:"vcpu_count"` // 1 to 32
+	MemSizeMib int    `json:"mem_size_mib"`
+	SMT        bool   `json:"smt,omitempty"`
+	HugePages  string `json:"huge_pages,omitempty"`
 }
 
 // Drive is a virtio block device.
@@ -100,13 +99,10 @@ type SnapshotCreateParams struct {
 type SnapshotLoadParams struct {
 	SnapshotPath     string            `json:"snapshot_path"`
 	MemBackend       *MemoryBackend    `json:"mem_backend,omitempty"`
-	TrackDirtyPages  bool              `json:"track_dirty_pages,omitempty"` // since 1.13
 	ResumeVM         bool              `json:"resume_vm,omitempty"`
 	NetworkOverrides []NetworkOverride `json:"network_overrides,omitempty"`
 	VsockOverride    *VsockOverride    `json:"vsock_override,omitempty"` // since 1.16
 	ClockRealtime    bool              `json:"clock_realtime,omitempty"` // since 1.16
-
-	EnableDiffSnapshots bool `json:"enable_diff_snapshots,omitempty"` // the name of TrackDirtyPages before 1.13
 }
 
 // MemoryBackend is the source of the guest's memory in a snapshot.
@@ -150,7 +146,6 @@ const (
 	cacheWriteback      = "Writeback"
 	engineSync          = "Sync"
 	snapshotFull        = "Full"
-	snapshotDiff        = "Diff"
 	backendFile         = "File"
 	levelWarning        = "Warning"
 	hugePages2M         = "2M"
@@ -163,7 +158,7 @@ var enums = map[string][]string{
 	"InstanceInfo.state":                 {statePaused},
 	"Drive.cache_type":                   {cacheUnsafe, cacheWriteback},
 	"Drive.io_engine":                    {engineSync},
-	"SnapshotCreateParams.snapshot_type": {snapshotFull, snapshotDiff},
+	"SnapshotCreateParams.snapshot_type": {snapshotFull},
 	"MemoryBackend.backend_type":         {backendFile},
 	"Logger.level":                       {levelWarning},
 	"MachineConfiguration.huge_pages":    {hugePages2M},

@@ -125,7 +125,7 @@ func understand(status int, data []byte, answer any) error {
 		return errors.New("the answer is empty")
 	}
 	if err := json.Unmarshal(data, answer); err != nil {
-		return fmt.Errorf("the answer is no such JSON: %w", err)
+		return fmt.Errorf("the answer is not the expected JSON: %w", err)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ func TestWhatIsNoFirecracker(t *testing.T) {
 		"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00\x01\x00\x00\x00"+strings.Repeat("\x00", 128))
 	for binary, words := range map[string]string{
 		"firecracker-nonesuch": "firecracker-nonesuch is not installed",
-		foreign:                "is no program for this host's CPUs",
+		foreign:                "is not a program for this host's CPUs",
 		"/bin/true":            "/bin/true is not Firecracker",
 		"/bin/false":           "exit status 1",
 		program(

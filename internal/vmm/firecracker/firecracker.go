@@ -61,7 +61,7 @@ func (d Driver) Version(ctx context.Context) (string, error) {
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if errors.Is(err, syscall.ENOEXEC) {
-		return "", fmt.Errorf("%s is no program for this host's CPUs", path)
+		return "", fmt.Errorf("%s is not a program for this host's CPUs", path)
 	}
 	if err != nil {
 		return "", fmt.Errorf("running %s --version: %w", path, err)

@@ -36,7 +36,8 @@ const guestCID = 3
 //     loading its drivers.
 //   - The guest must end with a restart: the machine has no power to switch off
 //     (docs/api_requests/actions.md).
-const cmdline = "console=ttyS0 quiet panic=-1 reboot=k random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd swiotlb=noforce banger.end=restart"
+const cmdline = "console=ttyS0 quiet panic=-1 reboot=k random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd " +
+	"swiotlb=noforce banger.end=restart"
 
 // serialLimit bounds what a guest prints: the serial port writes into a pipe that we read, which
 // costs us CPU time. A guest may print 4 MiB at once, and 1 MiB per second.
@@ -44,21 +45,19 @@ var serialLimit = TokenBucket{Size: 1 << 20, OneTimeBurst: 4 << 20, RefillTime: 
 
 // options are the parsed Config.Options.
 type options struct {
-	cpuTemplate     json.RawMessage // content of the file that cpu_template names
-	hugePages       string
-	trackDirtyPages bool
-	pci             bool
-	clock           bool // the snapshot has the time of day; set by checkSnapshot, not by an option
+	cpuTemplate json.RawMessage // content of the file that cpu_template names
+	hugePages   string
+	pci         bool
+	clock       bool // the snapshot has the time of day; set by checkSnapshot, not by an option
 }
 
 // Options that must also match a snapshot's.
 const (
-	optionHugePages       = "huge_pages"
-	optionTrackDirtyPages = "track_dirty_pages"
+	optionHugePages = "huge_pages"
 )
 
 // readOptions checks the options of c: cpu_template (a file for PUT /cpu-config),
-// huge_pages (2M), track_dirty_pages (on) and pci (on).
+// huge_pages (2M) and pci (on).
 func readOptions(c vmm.Config, v version) (o options, err error) {
 	for name, value := range c.Options {
 		switch {
@@ -71,8 +70,6 @@ func readOptions(c vmm.Config, v version) (o options, err error) {
 				return o, errors.New("with huge pages of 2M the memory must be a multiple of 2 MiB")
 			}
 			o.hugePages = value
-		case name == optionTrackDirtyPages && value == "on":
-			o.trackDirtyPages = true
 		// readJail reads these.
 		case name == OptionJailer || name == OptionJails || name == OptionUID || name == OptionGID || name == OptionGroup:
 		case name == "pci" && value == "on":
@@ -93,7 +90,7 @@ func readTemplate(path string) (json.RawMessage, error) {
 		return nil, fmt.Errorf("reading the CPU template: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxBody {
-		return nil, fmt.Errorf("the CPU template %s is no file of at most %d bytes", path, maxBody)
+		return nil, fmt.Errorf("the CPU template %s is not a file of at most %d bytes", path, maxBody)
 	}
 	data, err := os.ReadFile(path)
 	if err == nil && !json.Valid(data) {
@@ -114,10 +111,9 @@ func put(path string, body any) request { return request{http.MethodPut, path, b
 // exactly what we ask of Firecracker.
 func bootRequests(c vmm.Config, v version, o options) []request {
 	list := []request{logRequest(c), metricsRequest(c), put("/machine-config", MachineConfiguration{
-		VcpuCount:       c.CPUs,
-		MemSizeMib:      c.MemoryMiB,
-		HugePages:       o.hugePages,
-		TrackDirtyPages: o.trackDirtyPages,
+		VcpuCount:  c.CPUs,
+		MemSizeMib: c.MemoryMiB,
+		HugePages:  o.hugePages,
 	})}
 	if o.cpuTemplate != nil {
 		list = append(list, put("/cpu-config", o.cpuTemplate))
@@ -228,7 +224,7 @@ func check(c vmm.Config, v version) error {
 func checkELF(path string, f *os.File) error {
 	var magic [4]byte
 	if _, err := f.ReadAt(magic[:], 0); err != nil || string(magic[:]) != "\x7fELF" {
-		return fmt.Errorf("the kernel %s is no ELF file, and Firecracker before 1.17 boots no other", path)
+		return fmt.Errorf("the kernel %s is not an ELF file, and Firecracker before 1.17 boots no other", path)
 	}
 	return nil
 }

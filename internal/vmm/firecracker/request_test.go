@@ -62,12 +62,12 @@ func TestRequestsOfARestore(t *testing.T) {
 		v version
 		o options
 	}{
-		"restore-1.12.txt": {version{1, 12, 1}, options{trackDirtyPages: true, clock: true}},
+		"restore-1.12.txt": {version{1, 12, 1}, options{clock: true}},
 		"restore-1.15.txt": {version{1, 15, 0}, options{clock: true}},
-		"restore-1.16.txt": {version{1, 16, 1}, options{trackDirtyPages: true, clock: true}},
+		"restore-1.16.txt": {version{1, 16, 1}, options{clock: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := asText(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore, snapshotFull)}) + "firecracker " +
+			got := asText(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore)}) + "firecracker " +
 				strings.Join(arguments(c, r.o), " ") + "\n"
 			for _, r := range restoreRequests(c, r.v, r.o) {
 				got += asText(t, r)
@@ -128,7 +128,7 @@ func TestOptions(t *testing.T) {
 			options: map[string]string{"cpu_template": file("big", strings.Repeat(" ", maxBody+1))},
 			err:     "at most 51200 bytes",
 		},
-		"a device as template":   {options: map[string]string{"cpu_template": "/dev/zero"}, err: "no file"},
+		"a device as template":   {options: map[string]string{"cpu_template": "/dev/zero"}, err: "not a file"},
 		"huge pages":             {options: map[string]string{"huge_pages": "2M"}, memory: 512},
 		"huge pages, odd memory": {options: map[string]string{"huge_pages": "2M"}, memory: 511, err: "multiple of 2 MiB"},
 		"huge pages of 1G": {

@@ -19,13 +19,12 @@ const (
 	settleTimeout = 2 * time.Second
 )
 
-// Keys of vmm.Manifest.Private, in addition to the names of places.
+// privateClock is a key of vmm.Manifest.Private, beside the names of places. Its value is clockRealtime if the state
+// has the time of day.
 const (
-	privateKind  = "kind"  // snapshotFull or snapshotDiff
-	privateClock = "clock" // clockRealtime if the state has the time of day
+	privateClock  = "clock"
+	clockRealtime = "realtime"
 )
-
-const clockRealtime = "realtime"
 
 var errHugePages = errors.New("the VM has huge pages, and Firecracker goes on from no snapshot of such by a file")
 
@@ -41,9 +40,9 @@ func places(c vmm.Config) []place {
 	return append(list, place{"vsock", filepath.Join(c.Dir, vsockSocket)})
 }
 
-func manifestOf(c vmm.Config, v version, kind string) (vmm.Manifest, error) {
+func manifestOf(c vmm.Config, v version) (vmm.Manifest, error) {
 	m, err := vmm.NewManifest(Driver{}.Name(), v.String(), c)
-	m.Private = map[string]string{privateKind: kind}
+	m.Private = map[string]string{}
 	if hostSavesTime() {
 		m.Private[privateClock] = clockRealtime
 	}
@@ -64,17 +63,12 @@ func checkSnapshot(c vmm.Config, v version, o options) (clock bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	has, err := manifestOf(c, v, snapshotFull)
+	has, err := manifestOf(c, v)
 	if err == nil {
 		err = had.Match(has)
 	}
 	if err != nil {
 		return false, err
-	}
-	if had.Private[privateKind] == snapshotDiff {
-		return false, fmt.Errorf(
-			"the snapshot in %s holds no more than what had changed since the one before: no VM goes on from it alone",
-			c.Restore)
 	}
 	for _, p := range places(c) {
 		if was := had.Private[p.what]; was != p.path && (p.what != "vsock" || !v.hasVsockOverride()) {
@@ -88,25 +82,10 @@ func checkSnapshot(c vmm.Config, v version, o options) (clock bool, err error) {
 
 // Snapshot writes a full snapshot.
 func (p *process) Snapshot(ctx context.Context, dir string) error {
-	return p.snapshot(ctx, dir, snapshotFull)
+	return vmm.TakeSnapshot(dir, func() error { return p.writeDown(ctx, dir) })
 }
 
-// SnapshotDiff writes only the memory that has changed since the last snapshot. A diff must be
-// merged into its base before it can be restored, so this is not part of vmm.Snapshotter.
-func (p *process) SnapshotDiff(ctx context.Context, dir string) error {
-	if p.config.Options[optionTrackDirtyPages] == "" {
-		// Firecracker would use mincore(2), which misses pages that are swapped out.
-		return fmt.Errorf("taking a snapshot: what has changed is not known, since the VM was started without the option %s",
-			optionTrackDirtyPages)
-	}
-	return p.snapshot(ctx, dir, snapshotDiff)
-}
-
-func (p *process) snapshot(ctx context.Context, dir, kind string) error {
-	return vmm.TakeSnapshot(dir, func() error { return p.writeDown(ctx, dir, kind) })
-}
-
-func (p *process) writeDown(ctx context.Context, dir, kind string) error {
+func (p *process) writeDown(ctx context.Context, dir string) error {
 	if p.config.Options[optionHugePages] != "" {
 		return errHugePages
 	}
@@ -116,7 +95,7 @@ func (p *process) writeDown(ctx context.Context, dir, kind string) error {
 	if !p.paused.Load() { // since 1.15 Firecracker ends the guest's streams before it refuses
 		return errors.New("the VM runs: pause it first")
 	}
-	m, err := manifestOf(p.config, p.version, kind)
+	m, err := manifestOf(p.config, p.version)
 	if err != nil {
 		return err
 	}
@@ -132,7 +111,7 @@ func (p *process) writeDown(ctx context.Context, dir, kind string) error {
 	if err := p.pauseByAPI(ctx); err != nil {
 		return err
 	}
-	if err := p.api.call(ctx, http.MethodPut, "/snapshot/create", snapshotParams(dir, kind), nil); err != nil {
+	if err := p.api.call(ctx, http.MethodPut, "/snapshot/create", snapshotParams(dir), nil); err != nil {
 		p.settle()
 		return p.endOr(err)
 	}
@@ -148,9 +127,9 @@ func (p *process) settle() {
 	p.api.call(ctx, http.MethodGet, "/", nil, &info)
 }
 
-func snapshotParams(dir, kind string) SnapshotCreateParams {
+func snapshotParams(dir string) SnapshotCreateParams {
 	return SnapshotCreateParams{
-		SnapshotType: kind,
+		SnapshotType: snapshotFull,
 		SnapshotPath: filepath.Join(dir, vmm.SnapshotState),
 		MemFilePath:  filepath.Join(dir, vmm.SnapshotRAM),
 	}
@@ -165,11 +144,6 @@ func restoreRequests(c vmm.Config, v version, o options) []request {
 		MemBackend:    &MemoryBackend{BackendType: backendFile, BackendPath: filepath.Join(c.Restore, vmm.SnapshotRAM)},
 		ResumeVM:      true,
 		ClockRealtime: o.clock && v.hasClockRealtime(),
-	}
-	if v.hasTrackDirtyPages() {
-		load.TrackDirtyPages = o.trackDirtyPages
-	} else {
-		load.EnableDiffSnapshots = o.trackDirtyPages
 	}
 	for i, n := range c.NICs {
 		load.NetworkOverrides = append(load.NetworkOverrides, NetworkOverride{IfaceID: ifaceID(i), HostDevName: n.Device})

@@ -108,38 +108,6 @@ func TestARestoreOpensItsTap(t *testing.T) {
 	}
 }
 
-// TestADiffSnapshot checks that a diff needs a VM that tracks changes, and that no VM is restored
-// from a diff alone.
-func TestADiffSnapshot(t *testing.T) {
-	type differ interface {
-		SnapshotDiff(ctx context.Context, dir string) error
-	}
-	d := firecracker.Driver{Binary: double(t)}
-	for _, options := range []map[string]string{nil, {"track_dirty_pages": "on"}} {
-		c := config(t)
-		c.Options = options
-		vm := vmmtest.Start(t, d, c)
-		vmmtest.Configure(t, vm, guest.Config{Hostname: "x"})
-		if err := vm.Pause(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		c.Restore = vmmtest.SnapshotDir(t, c)
-		err := vm.Process.(differ).SnapshotDiff(t.Context(), c.Restore)
-		if options == nil {
-			if err == nil || !strings.Contains(err.Error(), "without the option track_dirty_pages") {
-				t.Errorf("without tracking the error is %v", err)
-			}
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		vm.Kill()
-		vm.AwaitEnd(t)
-		wantRefused(t, d, c, "what had changed since the one before")
-	}
-}
-
 // TestAFailedSnapshotLeavesNothing of its own, removes nothing of others, and the VM continues.
 func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 	c := config(t)

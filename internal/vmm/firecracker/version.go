@@ -53,14 +53,13 @@ func (v version) atLeast(major, minor int) bool { return !v.less(version{major, 
 
 // The abilities of a version (CHANGELOG.md of Firecracker).
 
-func (v version) hasTrackDirtyPages() bool { return v.atLeast(1, 13) } // until 1.12 it has another name
-func (v version) appendsPCIOff() bool      { return v.atLeast(1, 13) } // to the command line, by itself
-func (v version) hasFreePages() bool       { return v.atLeast(1, 14) } // hinting and reporting
-func (v version) hasSerialLimit() bool     { return v.atLeast(1, 16) }
-func (v version) hasNetworkMTU() bool      { return v.atLeast(1, 16) }
-func (v version) hasVsockOverride() bool   { return v.atLeast(1, 16) }
-func (v version) hasClockRealtime() bool   { return v.atLeast(1, 16) }
-func (v version) hasBzImage() bool         { return v.atLeast(1, 17) }
+func (v version) appendsPCIOff() bool    { return v.atLeast(1, 13) } // to the command line, by itself
+func (v version) hasFreePages() bool     { return v.atLeast(1, 14) } // hinting and reporting
+func (v version) hasSerialLimit() bool   { return v.atLeast(1, 16) }
+func (v version) hasNetworkMTU() bool    { return v.atLeast(1, 16) }
+func (v version) hasVsockOverride() bool { return v.atLeast(1, 16) }
+func (v version) hasClockRealtime() bool { return v.atLeast(1, 16) }
+func (v version) hasBzImage() bool       { return v.atLeast(1, 17) }
 
 // losesVsock reports whether a pause and a resume by the API, without a snapshot between them,
 // break the vsock for ever (PR 6100 of Firecracker fixes it after 1.16.1).

@@ -25,7 +25,8 @@ const (
 )
 
 // errVsockDead means that no guest reads packets from the device.
-var errVsockDead = errors.New("the VM's vsock does not answer: the guest hangs, or Firecracker has lost the device, as some versions do after a pause or a restore")
+var errVsockDead = errors.New("the VM's vsock does not answer: the guest hangs, or Firecracker has lost the device, " +
+	"as some versions do after a pause or a restore")
 
 // dialVsock opens a connection to a port of the guest through the device's socket (Firecracker,
 // docs/vsock.md: "CONNECT port\n", answered by "OK host-port\n"). It tries again while the guest

@@ -17,8 +17,8 @@ import (
 //   - panic=-1 with -no-reboot turns a guest panic into the end of the process.
 const (
 	cmdlineBase = "console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on"
-	cmdlineTCG  = " cryptomgr.notests no_timer_check tsc=reliable initcall_blacklist=jent_mod_init,load_system_certificate_list," +
-		"crypto_kdf108_init,init_kprobe_trace,trace_eval_init,trace_eval_sync norandmaps"
+	cmdlineTCG  = " cryptomgr.notests no_timer_check tsc=reliable initcall_blacklist=jent_mod_init," +
+		"load_system_certificate_list,crypto_kdf108_init,init_kprobe_trace,trace_eval_init,trace_eval_sync norandmaps"
 )
 
 // descriptors are the numbers of the file descriptors that QEMU receives. QEMU opens no socket and

@@ -1,0 +1,286 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/testing/hosttest"
+)
+
+// asked is one request and the status that its answer must have.
+type asked struct {
+	route  string // method and path as in openapi.json
+	at     string // the values of the path and the query; "" if the path has no parameters
+	body   any
+	status int
+}
+
+// dialogue is one request for each route, in an order in which they can succeed on a host without root, registry and
+// network. The others are refused, with an error that the document describes too.
+func dialogue(h *hosttest.Host) []asked {
+	spec := banger.Spec{Image: h.Image, Name: "box", Cmd: []string{"sleep", "100"}}
+	rests := banger.Spec{Image: h.Image, Name: "rests", Env: []string{"A=secret"}}
+	forward := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: 80}
+	image := url.Values{"reference": {h.Image}}.Encode()
+	tagged := url.Values{"reference": {"tagged"}}.Encode()
+	return []asked{
+		{"GET /openapi.json", "", nil, 200},
+		{"GET /v1/version", "", nil, 200},
+		{"POST /v1/vms", "/v1/vms?start=true", spec, 200},
+		{"POST /v1/vms", "", rests, 200},
+		{"GET /v1/vms", "/v1/vms?all=true&filter=name%3Dbox", nil, 200},
+		{"GET /v1/vms/{vm}", "/v1/vms/rests?env=true", nil, 200},
+		{"GET /v1/events", "/v1/events?follow=false", nil, 200},
+		{"POST /v1/vms/{vm}/exec", "/v1/vms/box/exec", banger.Exec{Args: []string{"true"}}, 101},
+		{"POST /v1/vms/{vm}/files", "/v1/vms/box/files?op=archive&path=/proc/version&name=x", nil, 101},
+		{"POST /v1/vms/{vm}/files", "/v1/vms/box/files?op=stat&path=/proc", nil, 200},
+		{"POST /v1/vms/{vm}/ssh", "/v1/vms/box/ssh", banger.SSH{Keys: []string{"broken"}}, 400},
+		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?tail=3", nil, 200},
+		{"GET /v1/vms/{vm}/stats", "/v1/vms/box/stats", nil, 200},
+		{"POST /v1/vms/{vm}/commit", "/v1/vms/rests/commit", map[string]string{"target": "mine"}, 409},
+		{"GET /v1/vms/{vm}/ports", "/v1/vms/box/ports", nil, 200},
+		{"POST /v1/vms/{vm}/forwards", "/v1/vms/rests/forwards", forward, 200},
+		{"DELETE /v1/vms/{vm}/forwards", "/v1/vms/rests/forwards", forward, 204},
+		{"PUT /v1/vms/{vm}/policy", "/v1/vms/rests/policy", banger.Policy{Default: banger.Deny}, 200},
+		{"GET /v1/vms/{vm}/denials", "/v1/vms/box/denials?tail=all", nil, 200},
+		{"PUT /v1/vms/{vm}/network", "/v1/vms/rests/network", map[string]string{"network": "user"}, 200},
+		{"GET /v1/networks", "", nil, 200},
+		{"POST /v1/networks", "", banger.Network{Name: "lab"}, 403},
+		{"GET /v1/networks/{network}", "/v1/networks/lab", nil, 404},
+		{"DELETE /v1/networks/{network}", "/v1/networks/lab", nil, 404},
+		{"GET /v1/images", "", nil, 200},
+		{"POST /v1/images/pull", "", map[string]string{"reference": h.Image}, 200},
+		{"POST /v1/images/push", "", map[string]string{"reference": "127.0.0.1:1/nonesuch"}, 404},
+		{"POST /v1/images/register", "", map[string]string{"name": "own", "rootfs": "/nonexistent"}, 400},
+		{"POST /v1/images/promote", "", map[string]string{"reference": h.Image}, 409},
+		{"POST /v1/images/tag", "", map[string]string{"source": h.Image, "target": "tagged"}, 200},
+		{"GET /v1/images/save", "/v1/images/save?" + image, nil, 200},
+		{"POST /v1/images/load", "", strings.NewReader("not a tar"), 400},
+		{"GET /v1/images/usage", "", nil, 200},
+		{"GET /v1/image", "/v1/image?" + image, nil, 200},
+		{"GET /v1/image/history", "/v1/image/history?" + image, nil, 200},
+		{"DELETE /v1/image", "/v1/image?" + tagged, nil, 409},
+		{"POST /v1/images/prune", "", map[string]bool{"dry_run": true}, 200},
+		{"GET /v1/kernels", "", nil, 200},
+		{"POST /v1/kernels/import", "", map[string]string{"name": "own", "image": "/nonexistent"}, 400},
+		{"POST /v1/kernels/pull", "", nil, 200},
+		{"GET /v1/kernels/{kernel}", "/v1/kernels/test", nil, 200},
+		{"DELETE /v1/kernels/{kernel}", "/v1/kernels/nonesuch", nil, 404},
+		{"POST /v1/vms/{vm}/rename", "/v1/vms/rests/rename", map[string]string{"name": "slept"}, 200},
+		{"POST /v1/vms/{vm}/start", "/v1/vms/slept/start", nil, 200},
+		{"POST /v1/vms/{vm}/restart", "/v1/vms/slept/restart?grace=1", nil, 200},
+		{"POST /v1/vms/{vm}/kill", "/v1/vms/slept/kill?signal=9", nil, 200},
+		{"GET /v1/vms/{vm}/wait", "/v1/vms/slept/wait", nil, 200},
+		{"POST /v1/vms/prune", "", nil, 200},
+		{"POST /v1/vms/{vm}/stop", "/v1/vms/box/stop?grace=1", nil, 200},
+		{"DELETE /v1/vms/{vm}", "/v1/vms/box?force=true", nil, 204},
+		{"POST /v1/shutdown", "", nil, 200},
+	}
+}
+
+// TestRealAnswersAreWhatTheDocumentSays asks a daemon each route and validates what it answers.
+func TestRealAnswersAreWhatTheDocumentSays(t *testing.T) {
+	h := hosttest.New(t)
+	socket := h.Serve()
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
+	doc := document(t, client)
+	left := map[string]bool{}
+	for path, item := range doc.Paths.Map() {
+		for method := range item.Operations() {
+			left[method+" "+path] = true
+		}
+	}
+	for _, a := range dialogue(h) {
+		if testing.Short() && a.route == "POST /v1/kernels/pull" { // it fetches a package of Debian
+			delete(left, a.route)
+			continue
+		}
+		method, path, _ := strings.Cut(a.route, " ")
+		operation := doc.Paths.Find(path).GetOperation(method)
+		if operation == nil {
+			t.Errorf("the document has no %s", a.route)
+			continue
+		}
+		delete(left, a.route)
+		validate(t, a, operation, answer(t, client, a))
+	}
+	for route := range left {
+		t.Errorf("%s is not asked", route)
+	}
+}
+
+// document returns the daemon's own document. Its objects have no properties but those that it names.
+func document(t *testing.T, client *http.Client) *openapi3.T {
+	t.Helper()
+	resp, err := client.Get("http://banger/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := openapi3.NewLoader().LoadFromData(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Validate(t.Context()); err != nil {
+		t.Errorf("the document is not valid: %v", err)
+	}
+	for _, s := range doc.Components.Schemas {
+		if len(s.Value.Properties) > 0 {
+			s.Value.AdditionalProperties = openapi3.AdditionalProperties{Has: new(bool)}
+		}
+	}
+	return doc
+}
+
+// reply is what the daemon answers.
+type reply struct {
+	status int
+	media  string
+	body   []byte
+}
+
+func answer(t *testing.T, client *http.Client, a asked) reply {
+	t.Helper()
+	method, path, _ := strings.Cut(a.route, " ")
+	if a.at != "" {
+		path = a.at
+	}
+	body, raw := a.body.(io.Reader)
+	if a.body != nil && !raw {
+		text, err := json.Marshal(a.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://banger"+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, protocol := range []string{"exec", "files", "ssh"} {
+		if strings.Contains(path, "/"+protocol) && !strings.Contains(path, "op=stat") {
+			req.Header.Set("Connection", "Upgrade")
+			req.Header.Set("Upgrade", "banger-"+protocol)
+		}
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatalf("%s: %v", a.route, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return reply{status: resp.StatusCode}
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s: %v", a.route, err)
+	}
+	return reply{resp.StatusCode, resp.Header.Get("Content-Type"), text}
+}
+
+// validate compares an answer with what the document says of the operation.
+func validate(t *testing.T, a asked, operation *openapi3.Operation, r reply) {
+	t.Helper()
+	if r.status != a.status {
+		t.Errorf("%s: status %d, not %d: %.300s", a.route, r.status, a.status, r.body)
+		return
+	}
+	response := operation.Responses.Status(r.status)
+	if response == nil && r.status >= 400 {
+		response = operation.Responses.Default()
+	}
+	if response == nil {
+		t.Errorf("%s: the document has no status %d", a.route, r.status)
+		return
+	}
+	if len(response.Value.Content) == 0 {
+		if len(r.body) > 0 {
+			t.Errorf("%s: the document says that there is no body, and there is %.100q", a.route, r.body)
+		}
+		return
+	}
+	content := response.Value.Content.Get(r.media)
+	if content == nil {
+		t.Errorf("%s: the document has no answer of %q", a.route, r.media)
+		return
+	}
+	if !strings.Contains(r.media, "json") {
+		return
+	}
+	values := []string{string(r.body)}
+	if r.media != "application/json" {
+		values = strings.Split(strings.TrimSpace(string(r.body)), "\n")
+	}
+	for i, value := range values {
+		if err := visit(content.Schema.Value, value); err != nil {
+			t.Errorf("%s: value %d, %.200s: %v", a.route, i, value, err)
+		}
+	}
+}
+
+// visit validates one JSON value.
+func visit(schema *openapi3.Schema, text string) error {
+	if text == "" {
+		return nil
+	}
+	var v any
+	if err := json.NewDecoder(strings.NewReader(text)).Decode(&v); err != nil {
+		return fmt.Errorf("it is not JSON: %w", err)
+	}
+	return schema.VisitJSON(v)
+}
+
+// TestTheClientReadsEvents follows a VM through the client, and goes on behind a cursor.
+func TestTheClientReadsEvents(t *testing.T) {
+	h := hosttest.New(t)
+	client := api.NewClient(h.Serve())
+	var last banger.Change
+	read := func(since string) (changes []banger.Change) {
+		t.Helper()
+		tell := func(c banger.Change) { changes = append(changes, c) }
+		if err := client.Events(t.Context(), since, false, tell); err != nil {
+			t.Fatal(err)
+		}
+		if len(changes) > 0 {
+			last = changes[len(changes)-1]
+		}
+		return changes
+	}
+	if got := read(""); len(got) != 1 || !got[0].State || len(got[0].VMs) != 0 {
+		t.Errorf("a host without VMs says %+v", got)
+	}
+	spec := banger.Spec{Image: h.Image, Name: "box", Env: []string{"A=secret"}}
+	if _, err := client.Create(t.Context(), spec, false, banger.Discard); err != nil {
+		t.Fatal(err)
+	}
+	got := read(last.Cursor)
+	if last.VM == nil || last.VM.Name != "box" || last.VM.Spec.Env[0] == "A=secret" {
+		t.Errorf("after a creation it says %+v", got)
+	}
+	if got := read(last.Cursor); len(got) != 0 {
+		t.Errorf("behind the last change it says %+v", got)
+	}
+	err := client.Events(t.Context(), "x", false, func(banger.Change) {})
+	if banger.CodeOf(err) != banger.CodeInvalid {
+		t.Errorf("an invalid cursor causes %v", err)
+	}
+}
