@@ -2,8 +2,10 @@ package agent
 
 import (
 	"encoding/json"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -57,27 +59,33 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 }
 
 // reportsMain notes that a client gets a report of the main command's end. The caller calls reported once the client
-// has it.
+// has it, or has gone.
 func (s *server) reportsMain() (reported func()) {
 	c := make(chan struct{})
 	s.mu.Lock()
-	s.mainReported = c
+	s.mainReports[c] = true
 	s.mu.Unlock()
-	return func() { close(c) }
+	return func() {
+		s.mu.Lock()
+		delete(s.mainReports, c)
+		s.mu.Unlock()
+		close(c)
+	}
 }
 
-// awaitMainReport returns when the client of the main command, which has ended, has the report of that, or reads it too
-// slowly.
-func (s *server) awaitMainReport() {
+// awaitMainReports returns when all clients that wait for the end of the main command, which has ended, have the report
+// of that, or read it too slowly.
+func (s *server) awaitMainReports() {
 	s.mu.Lock()
-	reported := s.mainReported
+	reports := slices.Collect(maps.Keys(s.mainReports))
 	s.mu.Unlock()
-	if reported == nil {
-		return
-	}
-	select {
-	case <-reported:
-	case <-time.After(2 * command.DrainTime):
+	late := time.After(2 * command.DrainTime)
+	for _, reported := range reports {
+		select {
+		case <-reported:
+		case <-late:
+			return
+		}
 	}
 }
 

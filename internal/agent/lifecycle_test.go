@@ -409,3 +409,40 @@ func TestTheMainCommandsClientIsToldBeforeTheEnd(t *testing.T) {
 	}
 	agenttest.Within(t, "the agent ends", a.Ended)
 }
+
+// TestAShutdownLetsWaitersReadTheEnd has waiters for the main command read their answers only after a shutdown has ended
+// the command.
+func TestAShutdownLetsWaitersReadTheEnd(t *testing.T) {
+	a := agenttest.Start(t)
+	f := agenttest.NewFifo(t)
+	main := agenttest.Shell("trap 'exit 7' TERM; exec 9>$1; "+forever, f.Path)
+	main.Main = true
+	if err := a.Client.Start(processtest.WithPatience(t), main); err != nil {
+		t.Fatal(err)
+	}
+	var waiters []*agenttest.Running
+	for range 4 {
+		conn, err := a.Dial(processtest.WithPatience(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := banger.WriteJSONFrame(conn, banger.FrameRequest, guest.Request{Op: guest.OpWait}); err != nil {
+			t.Fatal(err)
+		}
+		waiters = append(waiters, agenttest.NewRunning(t, conn))
+	}
+	if _, err := a.Ping(processtest.WithPatience(t)); err != nil { // the agent has the requests before
+		t.Fatal(err)
+	}
+	if err := a.Shutdown(processtest.WithPatience(t), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	f.AwaitEnd(t)
+	for i, w := range waiters {
+		if res := w.Finish(); res.Exit.Code != 7 {
+			t.Errorf("waiter %d gets %+v", i, res)
+		}
+		w.Conn.Close()
+	}
+	agenttest.Within(t, "the agent ends", a.Ended)
+}

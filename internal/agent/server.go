@@ -27,15 +27,15 @@ type server struct {
 	commands *command.Reaper
 	sshd     *sshd.Server
 
-	mu           sync.Mutex
-	config       guest.Config
-	main         *command.Process
-	mainUp       chan struct{} // closed when main is set
-	mainReported chan struct{} // closed when the client of the main command knows its end; nil: it has no client
-	stopping     bool
-	how          boot.Ending // of the shutdown that stopping is about
-	configured   bool
-	clockSets    int64 // how often the host has set the clock
+	mu          sync.Mutex
+	config      guest.Config
+	main        *command.Process
+	mainUp      chan struct{}          // closed when main is set
+	mainReports map[chan struct{}]bool // each is closed when a client knows the main command's end
+	stopping    bool
+	how         boot.Ending // of the shutdown that stopping is about
+	configured  bool
+	clockSets   int64 // how often the host has set the clock
 }
 
 // capabilities are the operations that handle serves.
@@ -47,7 +47,8 @@ var capabilities = []string{
 
 // newServer returns the server of a system, whose commands run in group.
 func newServer(sys system, group *command.Group) *server {
-	s := &server{system: sys, commands: command.NewReaper(group), mainUp: make(chan struct{})}
+	s := &server{system: sys, commands: command.NewReaper(group), mainUp: make(chan struct{}),
+		mainReports: map[chan struct{}]bool{}}
 	s.sshd = sshd.New(s)
 	return s
 }
@@ -237,8 +238,11 @@ func toConsole(p *command.Process) {
 	p.Close()
 }
 
-// wait answers when the main command has ended, unless the client goes away before.
+// wait answers when the main command has ended, unless the client goes away before. A shutdown lets the client read the
+// answer first.
 func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
+	reported := sync.OnceFunc(s.reportsMain())
+	defer reported()
 	gone := make(chan struct{})
 	go func() { // ends with the stream
 		frames.Next()
@@ -253,10 +257,13 @@ func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
 	select {
 	case <-main.Done():
 		if s.reboots() { // the VM boots again, so its main command has not ended for good
+			reported()
 			<-gone
 			return
 		}
-		banger.WriteJSONFrame(conn, banger.FrameExit, main.Exit())
+		if banger.WriteJSONFrame(conn, banger.FrameExit, main.Exit()) == nil {
+			<-gone // the client closes the stream when it has the answer
+		}
 	case <-gone:
 	}
 }
@@ -287,7 +294,7 @@ func (s *server) shutdown(grace time.Duration, how boot.Ending) {
 		main.Signal(sig)
 		select {
 		case <-main.Done():
-			s.awaitMainReport() // the end of this guest would cut the client off
+			s.awaitMainReports() // the end of this guest would cut the clients off
 		case <-time.After(grace):
 		}
 	}
