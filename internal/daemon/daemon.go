@@ -96,7 +96,11 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 		return err
 	}
 	images, err := image.Open(filepath.Join(o.StateDir, "images"),
-		image.Options{Limits: limits, Registry: registry.Options{UserAgent: "banger/" + banger.Version}})
+		image.Options{
+			Limits:   limits,
+			Registry: registry.Options{UserAgent: "banger/" + banger.Version},
+			CPULevel: host.GuestLevel(kvm.Usable),
+		})
 	if err != nil {
 		return err
 	}

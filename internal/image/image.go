@@ -43,6 +43,7 @@ type Options struct {
 	Limits   Limits
 	Registry registry.Options
 	BootID   string // the boot id of the host; "": the kernel's
+	CPULevel int    // level of the guests' CPU, if it is an x86-64: 1 to 4; 0 means 1
 }
 
 // Limits bound what one image may make us keep and write.
@@ -66,7 +67,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if s.blobs, err = blob.OpenStore(filepath.Join(dir, "blobs")); err != nil {
 		return nil, err
 	}
-	s.finder = source.Finder{Blobs: s.blobs, Registry: s.remote, Temp: s.images.dir}
+	s.finder = source.Finder{Blobs: s.blobs, Registry: s.remote, Temp: s.images.dir, Level: opts.CPULevel}
 	if s.refs, err = openReferences(filepath.Join(dir, refsFile)); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", refsFile, err)
 	}

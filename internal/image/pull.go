@@ -43,7 +43,7 @@ func (s *Store) Ensure(ctx context.Context, ref, platform, policy string, emit b
 	if policy != banger.PullAlways {
 		img, err := s.Find(name)
 		if err == nil && platform != "" {
-			err = source.CheckPlatform(img, p)
+			err = source.CheckPlatform(img, p, s.finder.Level)
 		}
 		if err == nil {
 			return img, s.Ready(ctx, img.Digest, emit)

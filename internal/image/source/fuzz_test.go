@@ -45,7 +45,7 @@ func FuzzManifest(f *testing.F) {
 			return
 		}
 		if m.Config == nil {
-			_, _ = choose(m.Manifests, native)
+			_, _ = new(Finder).choose(t.Context(), contents{}, m.Manifests, native)
 			return
 		}
 		for i, l := range m.Layers {

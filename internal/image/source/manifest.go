@@ -54,6 +54,7 @@ func (f *Finder) Read(ctx context.Context, c Content, platform v1.Platform) (*Im
 		return nil, err
 	}
 	named := blob.Digest(data)
+	var chosen *v1.Platform // by an index
 	for range maxIndexes {
 		m, err := parseManifest(data)
 		if err != nil {
@@ -65,12 +66,13 @@ func (f *Finder) Read(ctx context.Context, c Content, platform v1.Platform) (*Im
 				return nil, err
 			}
 			img.Named = named
-			return img, nil
+			return img, f.complete(img, chosen, platform)
 		}
-		d, err := choose(m.Manifests, platform)
+		d, err := f.choose(ctx, c, m.Manifests, platform)
 		if err != nil {
 			return nil, err
 		}
+		chosen = d.Platform
 		if data, err = c.Manifest(ctx, d.Digest.String()); err != nil {
 			return nil, err
 		}

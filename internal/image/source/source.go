@@ -52,6 +52,7 @@ type Finder struct {
 	Blobs    *blob.Store // keeps configs, and everything that a recipe makes
 	Registry *registry.Client
 	Temp     string // directory for temporary files, whose names start with TempPrefix
+	Level    int    // of the guests' CPU, if it is an x86-64: 1 to 4; 0 means 1
 }
 
 // TempPrefix is the start of the names of all temporary files and directories.
