@@ -11,6 +11,7 @@ type ImageConfig struct {
 	User       string            `json:"user,omitempty"`
 	StopSignal string            `json:"stop_signal,omitempty"`
 	Exposed    []string          `json:"exposed,omitempty"` // ports as the image declares them: 80/tcp
+	Volumes    []string          `json:"volumes,omitempty"` // directories that a container engine would keep elsewhere
 	Labels     map[string]string `json:"labels,omitempty"`
 }
 

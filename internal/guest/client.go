@@ -86,6 +86,7 @@ type Config struct {
 	SSHHostKey   string   `json:"ssh_host_key,omitempty"` // a private key in OpenSSH's format
 	CA           string   `json:"ca,omitempty"`           // certificates to trust, in PEM
 	Nested       bool     `json:"nested,omitempty"`       // load the modules for running VMs in the guest
+	Dirs         []string `json:"dirs,omitempty"`         // absolute; made for root with mode 0755 where they are missing
 
 	// For OpRestored: values that a guest must not share with other guests from the same snapshot.
 	Seed      []byte `json:"seed,omitempty"`       // fresh randomness, at least MinSeed bytes

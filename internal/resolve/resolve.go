@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 
 	"banger"
@@ -74,6 +75,17 @@ func Defaults(spec banger.Spec, img banger.Image) banger.Exec {
 		e.User = spec.User
 	}
 	return e
+}
+
+// Dirs returns the directories that docker makes in a new container: the working directory of commands and the image's
+// volumes.
+func Dirs(spec banger.Spec, img banger.Image) (list []string) {
+	for _, dir := range append([]string{Defaults(spec, img).Dir}, img.Config.Volumes...) {
+		if dir = path.Join("/", dir); dir != "/" && !slices.Contains(list, dir) {
+			list = append(list, dir)
+		}
+	}
+	return list
 }
 
 // MergeEnv returns base with the variables of over added or replaced.

@@ -283,6 +283,7 @@ func (b boot) guestConfig(ctx context.Context, hostKey string) (c guest.Config, 
 		Nested: vm.Spec.Nested != ""}
 	if img, err := b.m.s.opts.Images.Get(vm.ImageDigest); err == nil {
 		c.StopSignal, _ = resolve.StopSignal(img) // the error was checked at creation
+		c.Dirs = resolve.Dirs(vm.Spec, img)
 	}
 	c.Network, err = b.m.s.networks.Guest(ctx, vm)
 	return c, err

@@ -23,11 +23,12 @@ func Start() (i *Init, handOver bool, err error) {
 	if err := mountEarly(); err != nil {
 		return nil, false, err
 	}
+	raiseLimits()
 	handOver = kernelArgument(guest.InitArgument)
 	if err := loadModules(); err != nil {
 		return nil, false, err
 	}
-	disk, err := assembleRoot()
+	disk, err := assembleRoot(handOver)
 	if err != nil {
 		return nil, false, err
 	}

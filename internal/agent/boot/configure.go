@@ -51,6 +51,11 @@ func configure(c guest.Config) error {
 			console.Warn(fmt.Errorf("writing /%s: %w", name, err))
 		}
 	}
+	for _, dir := range c.Dirs {
+		if err := root.make(dir); err != nil {
+			console.Warn(fmt.Errorf("making %s: %w", dir, err))
+		}
+	}
 	if err := root.trust(c.CA); err != nil {
 		console.Warn(fmt.Errorf("adding certificates to trust: %w", err))
 	}

@@ -61,8 +61,9 @@ func optionsFor(disk string) (string, error) {
 
 // assembleRoot mounts the shared read-only rootfs and the VM's own disk and
 // joins them at newRoot. It returns a descriptor of the disk's file system, by
-// which it can be made clean at the end, when no path leads to it.
-func assembleRoot() (int, error) {
+// which it can be made clean at the end, when no path leads to it. ownInit says that the
+// image's own init runs.
+func assembleRoot(ownInit bool) (int, error) {
 	for _, m := range []struct {
 		serial, target, data string
 		flags                uintptr
@@ -103,7 +104,7 @@ func assembleRoot() (int, error) {
 	}
 	mountPlain()
 	mountModules()
-	return disk, mountSystem()
+	return disk, mountSystem(ownInit)
 }
 
 // copyRootMode gives the overlay's root the owner and mode of the image's root:
@@ -152,8 +153,10 @@ func bindIfEmpty(dir string, fd int) error {
 	return unix.Mount(dir, procPath(fd), "", unix.MS_BIND, "")
 }
 
-// mountSystem mounts what every Linux program expects, inside newRoot.
-func mountSystem() error {
+// mountSystem mounts what every Linux program expects, inside newRoot. An init of the
+// image's own expects an empty /run. Otherwise the image's /run stays, because many
+// images keep directories there which their services need, as in a container.
+func mountSystem(ownInit bool) error {
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	for _, m := range []mountPoint{
 		{"proc", "proc", "proc", "", quiet, 0o555, false},
@@ -162,7 +165,6 @@ func mountSystem() error {
 		{"devpts", "dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666", unix.MS_NOSUID | unix.MS_NOEXEC, 0o755, false},
 		{"tmpfs", "dev/shm", "tmpfs", "mode=1777", unix.MS_NOSUID | unix.MS_NODEV, 0o1777, false},
 		{"mqueue", "dev/mqueue", "mqueue", "", quiet, 0o755, true},
-		{"tmpfs", "run", "tmpfs", "mode=0755", unix.MS_NOSUID | unix.MS_NODEV, 0o755, false},
 		{"cgroup2", "sys/fs/cgroup", "cgroup2", "nsdelegate", quiet, 0o755, true},
 	} {
 		fd, err := mkdirInRoot(m.target, m.mode)
@@ -182,11 +184,30 @@ func mountSystem() error {
 	} {
 		os.Symlink(target, filepath.Join(newRoot, "dev", link)) // devtmpfs is ours; EEXIST is fine
 	}
-	fd, err := mkdirInRoot("tmp", 0o1777)
+	makeInRoot("tmp", 0o1777)
+	if !ownInit {
+		makeInRoot("run", 0o755)
+		return nil
+	}
+	fd, err := mkdirInRoot("run", 0o755)
 	if err == nil {
+		err = unix.Mount("tmpfs", procPath(fd), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755")
 		unix.Close(fd)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("mounting /run: %w", err)
+	}
+	return nil
+}
+
+// makeInRoot makes a directory without which most programs run. It warns if it cannot.
+func makeInRoot(name string, mode uint32) {
+	fd, err := mkdirInRoot(name, mode)
+	if err != nil {
+		console.Warn(err)
+		return
+	}
+	unix.Close(fd)
 }
 
 // switchRoot makes newRoot the root of this process and of all to come

@@ -48,7 +48,11 @@ func (r rootDir) mkdir(name string, mode uint32) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(dir)
-	if err := unix.Mkdirat(dir, base, mode); err != nil {
+	err = unix.Mkdirat(dir, base, mode)
+	if errors.Is(err, unix.EEXIST) { // it is a symlink to nowhere
+		return r.mkdirBehind(dir, name, mode)
+	}
+	if err != nil {
 		return -1, fmt.Errorf("making /%s: %w", name, err)
 	}
 	// The umask may have cleared bits of the mode. O_NOFOLLOW refuses a link at its place.
@@ -57,6 +61,32 @@ func (r rootDir) mkdir(name string, mode uint32) (int, error) {
 		return -1, err
 	}
 	return fd, unix.Fchmodat(dir, base, mode, 0)
+}
+
+// mkdirBehind makes the directory to which a symlink leads that leads nowhere. parent is the directory of the symlink.
+func (r rootDir) mkdirBehind(parent int, name string, mode uint32) (int, error) {
+	link := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(parent, path.Base(name), link)
+	if err != nil {
+		return -1, fmt.Errorf("making /%s: %w", name, err)
+	}
+	target := path.Join("/", string(link[:n]))
+	if !path.IsAbs(string(link[:n])) {
+		target = path.Join("/", path.Dir(name), string(link[:n]))
+	}
+	if target == path.Join("/", name) || strings.HasPrefix(target, path.Join("/", name)+"/") {
+		return -1, fmt.Errorf("making /%s: %w", name, unix.ELOOP)
+	}
+	return r.mkdir(strings.TrimPrefix(target, "/"), mode)
+}
+
+// make makes a directory if it is missing, with its parents, for root and with mode 0755.
+func (r rootDir) make(dir string) error {
+	fd, err := r.mkdir(strings.TrimPrefix(path.Join("/", dir), "/"), 0o755)
+	if err == nil {
+		err = unix.Close(fd)
+	}
+	return err
 }
 
 // writeFile replaces a file of the image by one with the given content. It replaces a

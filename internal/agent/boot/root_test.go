@@ -44,7 +44,7 @@ func hostileRoot(t *testing.T) (root rootDir, outside string) {
 func TestMkdirStaysInRoot(t *testing.T) {
 	old := unix.Umask(0o077) // the mode asked for counts, not the umask
 	defer unix.Umask(old)
-	root, _ := hostileRoot(t)
+	root, outside := hostileRoot(t)
 	for name, want := range map[string]string{ // "" means an error
 		"new":            "new",
 		"a/b/c":          "a/b/c",
@@ -53,8 +53,9 @@ func TestMkdirStaysInRoot(t *testing.T) {
 		"../../up":       "up",
 		"a/../../../o/z": "o/z",
 		"loop/x":         "",
-		"dangling":       "", // its target does not exist
-		"magic/x":        "",
+		"dangling":       "nowhere", // its target is made
+		"dangling/z":     "nowhere/z",
+		"magic/x":        "proc/self/root" + outside + "/x", // ordinary directories, as nothing is mounted there
 	} {
 		fd, err := root.mkdir(name, 0o1777)
 		if err == nil {

@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -34,8 +35,8 @@ func (r *Reaper) Start(e banger.Exec, how Options) (*Process, error) {
 	if dir == "" {
 		dir = "/"
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, banger.Errorf(banger.CodeCannotRun, "the working directory %q cannot be made: %w", dir, err)
+	if err := checkDir(dir); err != nil {
+		return nil, err
 	}
 	file := how.File
 	if file == "" {
@@ -70,6 +71,20 @@ func (r *Reaper) Start(e banger.Exec, how Options) (*Process, error) {
 		return nil, startError(e.Args[0], err)
 	}
 	return p, nil
+}
+
+// checkDir returns an error if dir is not a directory. The host has made those that the image and the VM name.
+func checkDir(dir string) error {
+	st, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return banger.Errorf(banger.CodeCannotRun, "the working directory %q does not exist", dir)
+	case err != nil:
+		return banger.Errorf(banger.CodeCannotRun, "the working directory %q cannot be used: %w", dir, err)
+	case !st.IsDir():
+		return banger.Errorf(banger.CodeCannotRun, "the working directory %q is not a directory", dir)
+	}
+	return nil
 }
 
 // completeEnv adds what every command may expect and e does not set.

@@ -155,6 +155,7 @@ func fromConfig(c Content, data []byte, m *envelope, rawConfig []byte) (*Image, 
 			StopSignal: cfg.Config.StopSignal,
 			Labels:     cfg.Config.Labels,
 			Exposed:    slices.Sorted(maps.Keys(cfg.Config.ExposedPorts)),
+			Volumes:    slices.Sorted(maps.Keys(cfg.Config.Volumes)),
 		},
 	}
 	for i, d := range m.Layers {
