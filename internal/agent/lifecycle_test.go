@@ -410,8 +410,8 @@ func TestTheMainCommandsClientIsToldBeforeTheEnd(t *testing.T) {
 	agenttest.Within(t, "the agent ends", a.Ended)
 }
 
-// TestAShutdownLetsWaitersReadTheEnd has waiters for the main command read their answers only after a shutdown has ended
-// the command.
+// TestAShutdownLetsWaitersReadTheEnd has waiters for the main command read their answers only after a shutdown has
+// ended the command.
 func TestAShutdownLetsWaitersReadTheEnd(t *testing.T) {
 	a := agenttest.Start(t)
 	f := agenttest.NewFifo(t)
