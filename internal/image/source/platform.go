@@ -48,8 +48,8 @@ func CheckPlatform(img banger.Image, platform v1.Platform, level int) error {
 		platform.String())
 }
 
-// fit returns how well an image of the platform have suits the platform want on a CPU of the level. 0 means that it does
-// not run there, and more is better: it is the level for which the image was compiled. An image without a platform
+// fit returns how well an image of the platform have suits the platform want on a CPU of the level. 0 means that it
+// does not run there, and more is better: it is the level for which the image was compiled. An image without a platform
 // could be for any, so its rank is 1.
 func fit(have, want v1.Platform, level int) int {
 	if have.OS != "" && have.OS != want.OS {
@@ -137,8 +137,8 @@ func (f *Finder) choose(ctx context.Context, c Content, list []v1.Descriptor,
 	return best, f.noVersion(want, have)
 }
 
-// platformOf returns the platform that the config of a manifest names. For an index it is the zero platform, which suits
-// any.
+// platformOf returns the platform that the config of a manifest names. For an index it is the zero platform, which
+// suits any.
 func (f *Finder) platformOf(ctx context.Context, c Content, d v1.Descriptor) (v1.Platform, error) {
 	data, err := c.Manifest(ctx, d.Digest.String())
 	if err != nil {
