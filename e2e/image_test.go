@@ -82,8 +82,9 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 //	mkimage layers REF|oci:DIR|docker-archive:FILE   three layers with whiteouts
 //	mkimage scratch ...                              one static binary, nothing else
 //	mkimage foreign ...                              the same, for another machine
+//	mkimage odd ...                                  directories where others could not boot
 func cmdMkimage(ts *testscript.TestScript, neg bool, args []string) {
-	refuse(ts, neg, len(args) != 2, "mkimage layers|scratch|tool WHERE")
+	refuse(ts, neg, len(args) != 2, "mkimage layers|scratch|foreign|odd WHERE")
 	var img v1.Image
 	var err error
 	switch args[0] {
@@ -91,6 +92,8 @@ func cmdMkimage(ts *testscript.TestScript, neg bool, args []string) {
 		img, err = layersImage(ts.MkAbs("."))
 	case "scratch":
 		img, err = scratchImage(ts.MkAbs("."))
+	case "odd":
+		img, err = oddImage(ts.MkAbs("."))
 	case "foreign":
 		if img, err = scratchImage(ts.MkAbs(".")); err == nil {
 			img, err = forMachine(img, "s390x")

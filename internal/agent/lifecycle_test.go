@@ -160,11 +160,25 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("%q gives %q", tt.env, res.Stdout)
 		}
 	}
-	dir := filepath.Join(t.TempDir(), "made/for/it")
-	for in, want := range map[string]string{"": "/", "/tmp": "/tmp", dir: dir} {
+	for in, want := range map[string]string{"": "/", "/tmp": "/tmp"} {
 		if res := a.Run(t, banger.Exec{Args: []string{"pwd"}, Dir: in}).Finish(); string(res.Stdout) != want+"\n" {
 			t.Errorf("in %q, pwd says %q", in, res.Stdout)
 		}
+	}
+}
+
+// TestADirectoryThatIsNotThereIsAnError checks that a command makes no directory to work in.
+func TestADirectoryThatIsNotThereIsAnError(t *testing.T) {
+	a := agenttest.Start(t)
+	missing := filepath.Join(t.TempDir(), "not/there")
+	for in, words := range map[string]string{missing: "does not exist", "/proc/version": "is not a directory"} {
+		res := a.Run(t, banger.Exec{Args: []string{"pwd"}, Dir: in}).Finish()
+		if res.Err == nil || res.Err.Code != banger.CodeCannotRun || !strings.Contains(res.Err.Message, words) {
+			t.Errorf("in %q: %+v", in, res)
+		}
+	}
+	if _, err := os.Stat(filepath.Dir(missing)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is made: %v", err)
 	}
 }
 

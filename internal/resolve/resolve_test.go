@@ -90,3 +90,17 @@ func TestImagesThatNoGuestCanRunAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestDirectoriesAreThoseOfDocker lists what a new container has: its working directory and its volumes.
+func TestDirectoriesAreThoseOfDocker(t *testing.T) {
+	img := banger.Image{Config: banger.ImageConfig{WorkingDir: "app", Volumes: []string{"/data", "/data/../log", "/"}}}
+	if got := Dirs(banger.Spec{}, img); !slices.Equal(got, []string{"/app", "/data", "/log"}) {
+		t.Errorf("the directories are %q", got)
+	}
+	if got := Dirs(banger.Spec{WorkingDir: "/data"}, img); !slices.Equal(got, []string{"/data", "/log"}) {
+		t.Errorf("with a directory of the user they are %q", got)
+	}
+	if got := Dirs(banger.Spec{}, banger.Image{}); len(got) != 0 {
+		t.Errorf("without any they are %q", got)
+	}
+}

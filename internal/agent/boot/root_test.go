@@ -53,8 +53,7 @@ func TestMkdirStaysInRoot(t *testing.T) {
 		"../../up":       "up",
 		"a/../../../o/z": "o/z",
 		"loop/x":         "",
-		"dangling":       "nowhere", // its target is made
-		"dangling/z":     "nowhere/z",
+		"dangling":       "nowhere",                         // its target is made
 		"magic/x":        "proc/self/root" + outside + "/x", // ordinary directories, as nothing is mounted there
 	} {
 		fd, err := root.mkdir(name, 0o1777)
