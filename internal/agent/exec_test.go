@@ -62,7 +62,7 @@ func TestCannotStart(t *testing.T) {
 		{"a directory", "permission denied", banger.Exec{Args: []string{dir}}, banger.CodeCannotRun},
 		{"no program", "exec format error", banger.Exec{Args: []string{file("bad", "\x7fELFjunk", 0o755)}},
 			banger.CodeCannotRun},
-		{"a directory of no use", "cannot be made", banger.Exec{Args: []string{"true"}, Dir: plain + "/x"},
+		{"a directory of no use", "is not a directory", banger.Exec{Args: []string{"true"}, Dir: plain + "/x"},
 			banger.CodeCannotRun},
 		{"unknown user", `no user "nosuchuser"`, banger.Exec{Args: []string{"true"}, User: "nosuchuser"},
 			banger.CodeCannotRun},
