@@ -88,10 +88,14 @@ func TestEveryFriendlyNameIsValid(t *testing.T) {
 func TestParseSize(t *testing.T) {
 	const bad = 0
 	for s, want := range map[string]int64{
-		"512": 512 << 20, "1b": 1, "3k": 3 << 10, "512m": 512 << 20, "2g": 2 << 30, "1t": 1 << 40, "10GB": 10 << 30,
+		"512": 512, "536870912": 512 << 20, "1.5g": 3 << 29, "0.5k": 512, ".5m": 1 << 19, "1b": 1, "3k": 3 << 10,
+		"512m": 512 << 20, "2g": 2 << 30, "1t": 1 << 40, "10GB": 10 << 30,
 		"1GiB": 1 << 30,
-		" 2g ": 2 << 30, "4194304t": 1 << 62, "007": 7 << 20,
-		"": bad, "0": bad, "-1": bad, "1.5g": bad, "g": bad, "1x": bad, "1gg": bad, "1 g": bad, "4194305t": bad, "1e3": bad,
+		" 2g ": 2 << 30, "4194304t": 1 << 62, "007": 7,
+		"": bad, "0": bad, "-1": bad, "1.5.5g": bad, "0.1b": bad, "-1.5g": bad, "1e3g": bad,
+		"infg": bad, "nan": bad, ".": bad,
+		"9999999999999.5t": bad, "g": bad, "1x": bad, "1gg": bad, "1 g": bad, "4194305t": bad,
+		"1e3":                  bad,
 		"0x10":                 bad,
 		"9223372036854775807g": bad, "99999999999999999999": bad, "1ib": bad, "1bk": bad, "inf": bad, "1g\x00": bad,
 		"٣g": bad,

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 
+	"banger"
+
 	"banger/internal/cli/command"
 	"banger/internal/cli/library"
 
@@ -18,14 +20,10 @@ func newRoot(a *app) *cobra.Command {
   banger run -d --name web IMAGE; banger exec -it web sh`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return command.UsageErrorf("there is no command %q (see: banger --help)%s", args[0], suggest(cmd, args[0]))
-		},
+		Version:       banger.Version,
 	}
+	root.SetVersionTemplate("banger {{.Version}}\n")
+	root.SetHelpCommand(newHelp(a))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		code := command.ExitUsage
 		if name := cmd.Name(); name == "run" || name == "exec" { // 2 could be the exit code of the command in the VM
@@ -50,24 +48,31 @@ func newRoot(a *app) *cobra.Command {
 		family.GroupID = "store"
 		root.AddCommand(family)
 	}
+	for _, c := range newDockerNames(a) {
+		c.GroupID = "store"
+		root.AddCommand(c)
+	}
 	for _, other := range []func(*app) *cobra.Command{
-		newDNS, newDaemon, newRecover, newDoctor, newVersion, newShim, newVMM, newSSHConfig, newSSHProxy,
+		newEvents, newDNS, newDaemon, newRecover, newDoctor, newVersion, newShim, newVMM, newSSHConfig, newSSHProxy,
 	} {
 		root.AddCommand(other(a))
 	}
+	refuseUnknownWords(root)
 	return root
+}
+
+// refuseUnknownWords makes every command that only has commands of its own refuse other words.
+func refuseUnknownWords(c *cobra.Command) {
+	if c.HasSubCommands() && !c.Runnable() {
+		command.Family(c)
+	}
+	for _, sub := range c.Commands() {
+		refuseUnknownWords(sub)
+	}
 }
 
 // vmCommands lists every verb of a VM once.
 var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newKill, newRemove, newList, newInspect, newExec, newSSH, newLogs,
 	newStats, newRename, newCopy, newPorts, newPort, newPolicy, newCommit, newWait, newPrune,
-}
-
-func suggest(cmd *cobra.Command, word string) string {
-	cmd.SuggestionsMinimumDistance = 2
-	if s := cmd.SuggestionsFor(word); len(s) > 0 {
-		return fmt.Sprintf("; did you mean %q?", s[0])
-	}
-	return ""
 }

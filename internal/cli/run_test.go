@@ -79,7 +79,7 @@ func TestRun(t *testing.T) {
 		line{args: "run -q oci:/no/such true", code: exitBanger,
 			stderr: "banger: cannot read the OCI layout /no/such: …"},
 		line{args: "run -m x IMAGE", code: exitBanger,
-			stderr: "banger: --memory: \"x\" is not a size (write 512m, 2g or a number of MiB)\n"},
+			stderr: "banger: --memory: \"x\" is not a size (write 512m, 1.5g or a number of bytes)\n"},
 		line{args: "run -it IMAGE sh", code: exitBanger,
 			stderr: "banger: stdin is not a terminal (leave out -t)\n"},
 		line{args: "run --env-file /no/such IMAGE", code: exitBanger,

@@ -29,6 +29,44 @@ func newVerb(a *app, use, short string,
 	}
 }
 
+// withAll gives a verb the flag --all, for all VMs for which suits is true.
+func withAll(a *app, c *cobra.Command, about string, suits func(banger.VM) bool) *cobra.Command {
+	all := c.Flags().Bool("all", false, about)
+	named, run := c.Args, c.RunE
+	c.Args = func(c *cobra.Command, args []string) error {
+		if !*all {
+			return named(c, args)
+		}
+		if len(args) > 0 {
+			return command.UsageErrorf("--all is for all VMs, and takes no names (see: %s --help)", c.CommandPath())
+		}
+		return nil
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if !*all {
+			return run(c, args)
+		}
+		client, err := a.Connect(c.Context())
+		if err != nil {
+			return err
+		}
+		list, err := client.List(c.Context(), true, nil)
+		if err != nil {
+			return err
+		}
+		for _, vm := range list {
+			if suits(vm) {
+				args = append(args, vm.Name)
+			}
+		}
+		if len(args) == 0 {
+			return nil
+		}
+		return run(c, args)
+	}
+	return c
+}
+
 // progressOf returns what shows the events of operations on each of refs at the same time.
 func (a *app) progressOf(refs []string) (emit func(i int) banger.Emit, end func()) {
 	if len(refs) == 1 {
@@ -39,11 +77,15 @@ func (a *app) progressOf(refs []string) (emit func(i int) banger.Emit, end func(
 }
 
 func newStart(a *app) *cobra.Command {
-	return newVerb(a, "start", "Boot VMs that are stopped",
+	c := newVerb(a, "start", "Boot VMs that are stopped",
 		func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error {
+			if vm, err := client.Get(ctx, ref); err == nil && vm.State == banger.StateRunning {
+				return nil // as in docker
+			}
 			_, err := client.Start(ctx, ref, false, emit)
 			return err
 		})
+	return withAll(a, c, "all VMs that do not run", func(vm banger.VM) bool { return vm.State.AtRest() })
 }
 
 func newStop(a *app) *cobra.Command {
@@ -54,7 +96,7 @@ func newStop(a *app) *cobra.Command {
 			return err
 		})
 	grace = graceFlag(c)
-	return c
+	return withAll(a, c, "all VMs that run", func(vm banger.VM) bool { return !vm.State.AtRest() })
 }
 
 func newRestart(a *app) *cobra.Command {
@@ -93,15 +135,19 @@ func newRemove(a *app) *cobra.Command {
 	var force bool
 	c := newVerb(a, "rm", "Remove VMs and their disks",
 		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
-			return client.Remove(ctx, ref, force)
+			err := client.Remove(ctx, ref, force)
+			if force && banger.CodeOf(err) == banger.CodeNotFound {
+				return nil // as in docker
+			}
+			return err
 		})
 	remove := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
 		defer a.refreshSSH(c.Context())
 		return remove(c, args)
 	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "kill VMs that run")
-	return c
+	c.Flags().BoolVarP(&force, "force", "f", false, "kill VMs that run; a VM that does not exist is no error")
+	return withAll(a, c, "all VMs", func(banger.VM) bool { return true })
 }
 
 func newWait(a *app) *cobra.Command {

@@ -66,11 +66,36 @@ func UsageErrorf(format string, args ...any) error {
 	return &ExitError{ExitUsage, fmt.Errorf(format, args...)}
 }
 
+// Unknown returns the error for a word that is not a command of c, with the nearest one that is.
+func Unknown(c *cobra.Command, word string) error {
+	full := func(word string) string {
+		return strings.TrimPrefix(c.CommandPath()+" "+word, c.Root().Name()+" ")
+	}
+	hint := ""
+	if near := nearest(c, word); near != "" {
+		hint = fmt.Sprintf("; did you mean %q?", full(near))
+	}
+	return &ExitError{ExitFailed, fmt.Errorf("there is no command %q (see: %s --help)%s", full(word), c.CommandPath(),
+		hint)}
+}
+
+// Family makes c, which has commands of its own, refuse words that are none of them. Without a word it prints its help.
+func Family(c *cobra.Command) *cobra.Command {
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		return Unknown(c, args[0])
+	}
+	return c
+}
+
 // Usage wraps an argument check. Its errors end the process with code 2.
 func Usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return UsageErrorf("%w (see: %s --help)", err, cmd.CommandPath())
+		if check(cmd, args) != nil { // cobra's own words are those of a programmer
+			return UsageErrorf("these arguments do not fit; write: %s (see: %s --help)", cmd.UseLine(), cmd.CommandPath())
 		}
 		return nil
 	}

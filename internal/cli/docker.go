@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/cli/command"
+	"banger/internal/cli/library"
+	"banger/internal/text"
+)
+
+// dockerNames are the commands that docker has at the top level, and where they are here.
+var dockerNames = []struct{ name, family, command string }{
+	{"images", "image", "ls"},
+	{"pull", "image", "pull"},
+	{"push", "image", "push"},
+	{"rmi", "image", "rm"},
+	{"tag", "image", "tag"},
+	{"save", "image", "save"},
+	{"load", "image", "load"},
+	{"history", "image", "history"},
+	{"info", "daemon", "status"},
+}
+
+// newDockerNames returns the commands of dockerNames.
+func newDockerNames(a *app) (list []*cobra.Command) {
+	families := map[string]func() *cobra.Command{
+		"image":  func() *cobra.Command { return library.NewImage(a.App) },
+		"daemon": func() *cobra.Command { return newDaemon(a) },
+	}
+	for _, n := range dockerNames {
+		family := families[n.family]() // each command has its own, as its flags are variables of it
+		for _, c := range family.Commands() {
+			if c.Name() != n.command {
+				continue
+			}
+			family.RemoveCommand(c)
+			c.Use = n.name + strings.TrimPrefix(c.Use, n.command)
+			c.Aliases = nil
+			c.Long = c.Short + ". The same as: banger " + n.family + " " + n.command
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// newEvents prints what happens to VMs, as docker's command of this name.
+func newEvents(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "events",
+		Short: "Show what happens to VMs, until Ctrl-C",
+		Args:  command.Usage(cobra.NoArgs),
+	}
+	since := c.Flags().String("since", "", "the cursor of the last event that is known; each JSON event has one")
+	once := c.Flags().Bool("no-stream", false, "end at the present state")
+	format := c.Flags().String("format", "", "json: one JSON object per line, which begins with the whole state")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *format != "" && *format != "json" {
+			return command.UsageErrorf("--format is %q, but only json is known", *format)
+		}
+		client, err := a.Connect(c.Context())
+		if err != nil {
+			return err
+		}
+		if *format == "json" {
+			tell := func(e banger.Change) { text.WriteJSON(a.Stdout, e, "") }
+			return client.Events(c.Context(), *since, !*once, tell)
+		}
+		return a.tellEvents(c.Context(), client, *since, !*once)
+	}
+	return c
+}
+
+// tellEvents prints a line for each VM that comes, changes its state or its name, or goes.
+func (a *app) tellEvents(ctx context.Context, client *api.Client, since string, follow bool) error {
+	known := map[string]string{} // what was printed last of each VM, by id
+	show := func(vm banger.VM) {
+		line := vm.ID + " " + vm.Name + " " + string(vm.State)
+		if known[vm.ID] != line {
+			a.Say(line)
+		}
+		known[vm.ID] = line
+	}
+	return client.Events(ctx, since, follow, func(e banger.Change) {
+		for _, vm := range e.VMs {
+			show(vm)
+		}
+		if e.VM != nil {
+			show(*e.VM)
+		}
+		if e.Removed != "" {
+			a.Say(e.Removed + " removed")
+			delete(known, e.Removed)
+		}
+	})
+}
+
+// newHelp replaces cobra's command, which calls a word that it does not know no error.
+func newHelp(*app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show the help of a command",
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			at, _, err := c.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			for _, sub := range at.Commands() {
+				if sub.IsAvailableCommand() {
+					names = append(names, sub.Name())
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			at, left, err := c.Root().Find(args)
+			if err != nil || len(left) > 0 {
+				return command.Unknown(at, append(left, args...)[0])
+			}
+			at.InitDefaultHelpFlag()
+			return at.Help()
+		},
+	}
+}

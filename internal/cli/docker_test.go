@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"banger"
+	"banger/internal/testing/hosttest"
+)
+
+// TestDockersNamesWork types what hands know from docker.
+func TestDockersNamesWork(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	digest := strings.TrimSpace(h.must("images", "-q"))
+	h.check(
+		line{args: "pull -q IMAGE", stdout: digest + "\n"},
+		line{args: "tag IMAGE example.com/other:v1", stdout: "example.com/other:v1\n"},
+		line{args: "history none", code: 1, stderr: "banger: there is no image \"none\" (see: banger image ls)\n"},
+		line{args: "push none", code: 1, stderr: "banger: there is no image \"none\" (see: banger image ls)\n"},
+		line{args: "rmi example.com/other:v1", stdout: "example.com/other:v1\n"},
+		line{args: "info", stdout: "running: pid …"},
+		line{args: "help images", stdout: "List images. The same as: banger image ls\n…"},
+	)
+	if saved := h.must("save", h.Image); len(saved) < 1000 {
+		t.Errorf("save writes %d bytes", len(saved))
+	}
+}
+
+// TestAllVMs starts, stops and removes all VMs at once.
+func TestAllVMs(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.check(line{args: "rm --all"}, line{args: "start --all"}) // there are none
+	for _, name := range []string{"one", "two"} {
+		h.must("create", "--name", name, "--network", "none", h.Image, "sh", "-c", "while :; do sleep 1; done")
+	}
+	names := func(out string) string {
+		list := strings.Fields(out)
+		if len(list) == 2 && list[0] > list[1] {
+			list[0], list[1] = list[1], list[0]
+		}
+		return strings.Join(list, " ")
+	}
+	for _, verb := range []string{"start", "stop", "rm"} {
+		if got := names(h.must(verb, "-q", "--all")); got != "one two" {
+			t.Errorf("%s --all prints %q", verb, got)
+		}
+	}
+	h.check(line{args: "ps -aq"})
+}
+
+// TestEvents prints the present state, for a person and as JSON.
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.must("create", "--name", "box", "--network", "none", h.Image)
+	if got := strings.Fields(h.must("events", "--no-stream")); len(got) != 3 || got[1] != "box" || got[2] != "created" {
+		t.Errorf("the state is %q", got)
+	}
+	var change banger.Change
+	hosttest.Check(t, json.Unmarshal([]byte(h.must("events", "--no-stream", "--format", "json")), &change))
+	if !change.State || len(change.VMs) != 1 {
+		t.Errorf("as JSON it is %+v", change)
+	}
+	h.must("rename", "box", "crate")
+	h.must("rm", "crate")
+	got := h.must("events", "--no-stream", "--since", change.Cursor)
+	if id := change.VMs[0].ID; got != id+" crate created\n"+id+" removed" {
+		t.Errorf("behind the cursor there is %q", got)
+	}
+	h.check(line{args: "events --since x", code: 1, stderr: "banger: since is \"x\", which is not a cursor …"},
+		line{args: "events --format yaml", code: 2, stderr: "banger: --format is \"yaml\", but only json is known\n"})
+}
