@@ -127,3 +127,38 @@ func newHelp(*app) *cobra.Command {
 		},
 	}
 }
+
+// missing are docker's commands that are not here, and what to do instead.
+var missing = []struct{ name, instead string }{
+	{"attach", "see the output: banger logs -f VM; run something beside it: banger exec -it VM sh"},
+	{"build", "build with docker or podman, and fetch the result: banger image pull docker-daemon:NAME, or podman:NAME"},
+	{"compose", "start each VM by its own banger run, on one network: banger network create NAME"},
+	{"diff", "banger commit VM NAME makes an image of what has changed; banger image history NAME shows its size"},
+	{"export", "copy the root: banger cp VM:/ - > root.tar"},
+	{"import", "make an OCI layout of it, and fetch that: banger image pull oci:DIR"},
+	{"login", "log in with docker or podman, whose credentials banger uses"},
+	{"logout", "log out with docker or podman, whose credentials banger uses"},
+	{"pause", "stop the VM: banger stop VM; its disk stays"},
+	{"search", "search in the registry's own page"},
+	{"swarm", "banger runs VMs on one host"},
+	{"top", "list the processes: banger exec VM ps aux; what the VM uses: banger stats VM"},
+	{"unpause", "start the VM: banger start VM"},
+	{"update", "create the VM again with other sizes; banger commit keeps what it has changed"},
+	{"volume", "a VM's disk is its own and stays with it; copy files: banger cp"},
+}
+
+// newMissing returns hidden commands that say what to do instead.
+func newMissing(*app) (list []*cobra.Command) {
+	for _, m := range missing {
+		list = append(list, &cobra.Command{
+			Use:                m.name,
+			Short:              "Not here; " + m.instead,
+			Hidden:             true,
+			DisableFlagParsing: true,
+			RunE: func(*cobra.Command, []string) error {
+				return banger.Errorf(banger.CodeNotBuilt, "banger has no command %q", m.name).WithHint("%s", m.instead)
+			},
+		})
+	}
+	return list
+}

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"encoding/json"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
 	"banger"
+	"banger/internal/cli/command"
 	"banger/internal/testing/hosttest"
 )
 
@@ -72,4 +75,41 @@ func TestEvents(t *testing.T) {
 	}
 	h.check(line{args: "events --since x", code: 1, stderr: "banger: since is \"x\", which is not a cursor …"},
 		line{args: "events --format yaml", code: 2, stderr: "banger: --format is \"yaml\", but only json is known\n"})
+}
+
+// TestThePageAboutDockerIsTrue compares docs/docker.md with the tree of commands: what works is there, and what is not
+// there says so.
+func TestThePageAboutDockerIsTrue(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/docker.md")
+	hosttest.Check(t, err)
+	h := newCLIHost(t)
+	root := newRoot(&app{App: &command.App{}})
+	row := regexp.MustCompile("(?m)^\\| `([a-z ]+)` \\| (works|differs|later|refused) \\| .*\\|$")
+	states := map[string]string{}
+	for _, m := range row.FindAllStringSubmatch(string(page), -1) {
+		name, state := m[1], m[2]
+		states[name] = state
+		at, left, err := root.Find(strings.Fields(name))
+		there := err == nil && len(left) == 0 && at.Runnable() && !at.Hidden
+		if there != (state == "works" || state == "differs") {
+			t.Errorf("the page says that %q %s", name, state)
+		}
+		if !there {
+			got := h.banger(append(strings.Fields(name), "x")...)
+			if got.code != 1 || !strings.HasPrefix(got.stderr, "banger: ") {
+				t.Errorf("%q: %+v", name, got)
+			}
+		}
+	}
+	for _, n := range dockerNames {
+		if states[n.name] == "" {
+			t.Errorf("the page does not name %q", n.name)
+		}
+	}
+	for _, m := range missing {
+		if states[m.name] != "later" && states[m.name] != "refused" {
+			t.Errorf("the page says that %q is %q", m.name, states[m.name])
+		}
+	}
 }

@@ -52,6 +52,7 @@ func newRoot(a *app) *cobra.Command {
 		c.GroupID = "store"
 		root.AddCommand(c)
 	}
+	root.AddCommand(newMissing(a)...)
 	for _, other := range []func(*app) *cobra.Command{
 		newEvents, newDNS, newDaemon, newRecover, newDoctor, newVersion, newShim, newVMM, newSSHConfig, newSSHProxy,
 	} {
