@@ -49,7 +49,7 @@ func TestAStartThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
 		words   string
 	}{
 		"no KVM":          {func(c *vmm.Config) { c.Accel = vmm.AccelTCG }, "", "Firecracker needs KVM"},
-		"a packed kernel": {func(c *vmm.Config) { c.Kernel = c.Initrd }, "", "is no ELF file"},
+		"a packed kernel": {func(c *vmm.Config) { c.Kernel = c.Initrd }, "", "is not an ELF file"},
 		"no CPU":          {func(c *vmm.Config) { c.CPUs = 0 }, "", "1 to 32 CPUs, not 0"},
 		"too many CPUs":   {func(c *vmm.Config) { c.CPUs = 33 }, "", "1 to 32 CPUs, not 33"},
 		"too long a path": {func(c *vmm.Config) { c.Dir += "/" + strings.Repeat("x", 90) }, "", "and 107 are possible"},
