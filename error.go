@@ -1,6 +1,7 @@
 package banger
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -80,6 +81,14 @@ func hidden(err error) error {
 		return nil
 	}
 	return hiddenCause{err}
+}
+
+// Canceled returns the error for work that was given up, because of cause. Its text has no words of Go.
+func Canceled(cause error) *Error {
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return &Error{Code: CodeCanceled, Message: "given up, because it took too long", Err: hidden(cause)}
+	}
+	return &Error{Code: CodeCanceled, Message: "canceled", Err: hidden(cause)}
 }
 
 // CodeOf returns the code of the first Error in err's chain, or CodeInternal.

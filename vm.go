@@ -275,7 +275,16 @@ func oneOf(field, value string, allowed []string) error {
 			return nil
 		}
 	}
-	return Errorf(CodeInvalid, "%s is %q, but must be one of %q", field, value, allowed)
+	return Errorf(CodeInvalid, "%s is %q, but must be %s", field, value, either(allowed))
+}
+
+// either joins words as a sentence does: "a, b or c".
+func either(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // StateError returns the error for an operation that does not fit the VM's state. operation completes the sentence

@@ -101,7 +101,7 @@ func (c *transport) send(ctx context.Context, method, path string, query url.Val
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, banger.Errorf(banger.CodeCanceled, "canceled: %w", ctx.Err())
+			return nil, banger.Canceled(ctx.Err())
 		}
 		return nil, silent(err)
 	}
@@ -159,7 +159,7 @@ func (c *transport) stream(ctx context.Context, path string, query url.Values, b
 		var e banger.Event
 		switch err := d.Decode(&e); {
 		case ctx.Err() != nil:
-			return e, banger.Errorf(banger.CodeCanceled, "canceled: %w", ctx.Err())
+			return e, banger.Canceled(ctx.Err())
 		case err != nil:
 			return e, banger.Errorf(banger.CodeUnavailable, "the daemon went away: %w", err).
 				WithHint("see: banger daemon status")

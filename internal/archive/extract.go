@@ -142,7 +142,7 @@ func (x *extractor) run(dst string) error {
 	}
 	for ; err == nil; h, err = x.in.Next() {
 		if err := x.ctx.Err(); err != nil {
-			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
+			return banger.Canceled(err)
 		}
 		if x.single && x.report.Entries > 0 {
 			return pax.Refuse(h.Name, "follows a file that was to come alone")
@@ -418,7 +418,7 @@ func (x *extractor) piece(fd int, p pax.Piece) error {
 	}
 	err := x.in.Data(p.Length, func(b []byte) error {
 		if err := x.ctx.Err(); err != nil {
-			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
+			return banger.Canceled(err)
 		}
 		x.report.Bytes += int64(len(b))
 		if err := x.weigh(int64(len(b))); err != nil {

@@ -114,7 +114,7 @@ func (p place) open(flags int) (int, error) {
 // entry writes what is at p under the given name in the archive.
 func (a *archiver) entry(p place, name string, st *unix.Stat_t) error {
 	if err := a.ctx.Err(); err != nil {
-		return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
+		return banger.Canceled(err)
 	}
 	if len(name) > maxName || p.depth > maxDepth {
 		return banger.Errorf(banger.CodeInvalid, "%.300q lies too deep: names may have %d bytes and %d directories", name,
@@ -322,7 +322,7 @@ func (a *archiver) content(fd int, h *pax.Header, pieces []pax.Piece) error {
 	var short int64
 	for _, p := range pieces {
 		if err := a.ctx.Err(); err != nil {
-			return banger.Errorf(banger.CodeCanceled, "canceled: %w", err)
+			return banger.Canceled(err)
 		}
 		n, err := a.out.file(fd, p.Offset, p.Length)
 		if err != nil {

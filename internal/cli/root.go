@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"fmt"
-
 	"banger"
 
 	"banger/internal/cli/command"
@@ -24,13 +22,7 @@ func newRoot(a *app) *cobra.Command {
 	}
 	root.SetVersionTemplate("banger {{.Version}}\n")
 	root.SetHelpCommand(newHelp(a))
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		code := command.ExitUsage
-		if name := cmd.Name(); name == "run" || name == "exec" { // 2 could be the exit code of the command in the VM
-			code = exitBanger
-		}
-		return &command.ExitError{Code: code, Err: fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().BoolVarP(&a.Quiet, "quiet", "q", false, "print no progress; with lists, print ids only")
 	root.AddGroup(
 		&cobra.Group{ID: "vm", Title: "Virtual machines:"},

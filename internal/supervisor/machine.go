@@ -117,7 +117,7 @@ func (m *machine) do(ctx context.Context, f func(context.Context) error) error {
 	case <-m.ctx.Done():
 		return m.closedError()
 	case <-ctx.Done():
-		return banger.Errorf(banger.CodeCanceled, "canceled: %w", ctx.Err())
+		return banger.Canceled(ctx.Err())
 	}
 }
 
@@ -355,7 +355,7 @@ func (m *machine) await(ctx context.Context, done func(banger.VM) bool) (vm bang
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return vm, false, banger.Errorf(banger.CodeCanceled, "canceled: %w", ctx.Err())
+			return vm, false, banger.Canceled(ctx.Err())
 		case <-m.ctx.Done():
 			if !m.isGone() {
 				return vm, false, m.closedError()
