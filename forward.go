@@ -1,7 +1,9 @@
 package banger
 
 import (
+	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -20,10 +22,7 @@ type Forward struct {
 // absent. If HOST is absent or 0, any free port is taken.
 func ParseForward(s string) (Forward, error) {
 	f := Forward{Protocol: "tcp", HostIP: "127.0.0.1"}
-	bad := func(why string) (Forward, error) {
-		return f, Errorf(CodeInvalid, "%q is not a forward: %s", s, why).
-			WithHint("for example: 8080:80, 0.0.0.0:5353:53/udp or 0:80")
-	}
+	bad := func(why string) (Forward, error) { return f, badForward(s, why) }
 	rest, proto, found := strings.Cut(s, "/")
 	if found {
 		f.Protocol = proto
@@ -57,6 +56,72 @@ func ParseForward(s string) (Forward, error) {
 	return f, nil
 }
 
+// ParseForwards is ParseForward for ranges of ports, as docker's -p: 8000-8010:80-90 is one forward for each port. Both
+// ranges must have the same length, or the host's is absent.
+func ParseForwards(s string) ([]Forward, error) {
+	rest, proto, found := strings.Cut(s, "/")
+	if found {
+		proto = "/" + proto
+	}
+	parts := strings.Split(rest, ":")
+	if !strings.Contains(rest, "-") || len(parts) > 3 {
+		f, err := ParseForward(s)
+		return []Forward{f}, err
+	}
+	guest, err := portsOf(parts[len(parts)-1])
+	if err != nil {
+		return nil, badForward(s, err.Error())
+	}
+	ip, host := "", make([]string, len(guest))
+	if len(parts) == 3 {
+		ip = parts[0] + ":"
+	}
+	if len(parts) > 1 && parts[len(parts)-2] != "" && parts[len(parts)-2] != "0" {
+		if host, err = portsOf(parts[len(parts)-2]); err != nil {
+			return nil, badForward(s, err.Error())
+		}
+	}
+	if len(host) != len(guest) {
+		return nil, badForward(s, fmt.Sprintf("%d ports of the host do not fit %d of the guest", len(host), len(guest)))
+	}
+	var list []Forward
+	for i := range guest {
+		f, err := ParseForward(ip + host[i] + ":" + guest[i] + proto)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, f)
+	}
+	return list, nil
+}
+
+// portsOf returns the ports of a range, such as 80 or 8000-8010.
+func portsOf(text string) (list []string, err error) {
+	first, last, isRange := strings.Cut(text, "-")
+	from, err := ParsePort(first)
+	to := from
+	if err == nil && isRange {
+		to, err = ParsePort(last)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case to < from:
+		return nil, fmt.Errorf("%q ends before it begins", text)
+	case int(to)-int(from) >= MaxForwards:
+		return nil, fmt.Errorf("%q has more than %d ports", text, MaxForwards)
+	}
+	for p := int(from); p <= int(to); p++ {
+		list = append(list, strconv.Itoa(p))
+	}
+	return list, nil
+}
+
+func badForward(s, why string) *Error {
+	return Errorf(CodeInvalid, "%q is not a forward: %s", s, why).
+		WithHint("for example: 8080:80, 0.0.0.0:5353:53/udp or 0:80")
+}
+
 // Host returns the address and port on which the host listens.
 func (f Forward) Host() netip.AddrPort {
 	ip, _ := netip.ParseAddr(f.HostIP)
@@ -65,7 +130,7 @@ func (f Forward) Host() netip.AddrPort {
 
 // String returns f in the form that ParseForward reads.
 func (f Forward) String() string {
-	return f.Host().String() + ":" + PortRange{f.GuestPort, f.GuestPort}.String() + "/" + f.Protocol
+	return fmt.Sprintf("%s:%d:%d/%s", f.HostIP, f.HostPort, f.GuestPort, f.Protocol)
 }
 
 // Check returns an *Error of CodeInvalid if f is incomplete or not of IPv4.

@@ -93,11 +93,11 @@ func (a *app) eachForward(
 	return func(c *cobra.Command, args []string) error {
 		var list []banger.Forward
 		for _, text := range args[1:] {
-			f, err := banger.ParseForward(text)
+			forwards, err := banger.ParseForwards(text)
 			if err != nil {
 				return err
 			}
-			list = append(list, f)
+			list = append(list, forwards...)
 		}
 		client, err := a.Connect(c.Context())
 		if err != nil {

@@ -12,11 +12,11 @@ import (
 // network puts the options of the network into s.
 func (o Options) network(s *banger.Spec) error {
 	for _, p := range o.Publish {
-		forward, err := banger.ParseForward(p)
+		forwards, err := banger.ParseForwards(p)
 		if err != nil {
 			return err
 		}
-		s.Forwards = append(s.Forwards, forward)
+		s.Forwards = append(s.Forwards, forwards...)
 	}
 	var err error
 	if s.CA, err = readCA(o.CA); err != nil {
