@@ -35,6 +35,9 @@ func Start() (i *Init, handOver bool, err error) {
 	if err := switchRoot(); err != nil {
 		return nil, false, err
 	}
+	if !handOver {
+		serveModprobe()
+	}
 	return &Init{disk}, handOver, nil
 }
 
