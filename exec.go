@@ -2,8 +2,8 @@ package banger
 
 // These limits bound what a client can make the guest hold.
 const (
-	MaxArgs     = 4096
-	MaxEnv      = 4096
+	MaxArgs     = 1 << 15
+	MaxEnv      = 1 << 15
 	MaxExecSize = 512 << 10 // bytes of args and env together, below the frame limit
 )
 
@@ -12,7 +12,7 @@ const (
 type Exec struct {
 	Args  []string `json:"args"`
 	Env   []string `json:"env,omitempty"`  // KEY=VALUE; the agent adds PATH, HOME, HOSTNAME, TERM where absent
-	Dir   string   `json:"dir,omitempty"`  // created if absent, as docker does; "" means "/"
+	Dir   string   `json:"dir,omitempty"`  // must be there; "" means "/"
 	User  string   `json:"user,omitempty"` // name or uid, optionally :group; resolved in the guest
 	TTY   bool     `json:"tty,omitempty"`
 	Stdin bool     `json:"stdin,omitempty"` // if false, the command reads /dev/null

@@ -5,23 +5,35 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // checkLine rejects control characters in a field that is one line of text. They have no meaning there, and they
 // would change how files, terminals and programs read the text.
 func checkLine(field, text string) error {
+	if !utf8.ValidString(text) {
+		return notUTF8(field)
+	}
 	if strings.ContainsFunc(text, unicode.IsControl) {
 		return Errorf(CodeInvalid, "%s is %.80q, but must not contain control characters", field, text)
 	}
 	return nil
 }
 
-// checkNUL rejects NUL bytes, which the kernel cannot take in an argument or a variable (execve(2)). Other control
-// characters are allowed, because they may mean something to the program.
-func checkNUL(field string, list []string) error {
+// notUTF8 returns the error for bytes that are not text. The API's JSON would replace them by others without a word.
+func notUTF8(field string) error {
+	return Errorf(CodeInvalid, "%s has bytes that are not UTF-8, which cannot be passed on as they are", field)
+}
+
+// checkWords rejects NUL bytes, which the kernel cannot take in an argument or a variable (execve(2)), and bytes that
+// are not UTF-8. Control characters are allowed, because they may mean something to the program.
+func checkWords(field string, list []string) error {
 	for _, s := range list {
 		if strings.IndexByte(s, 0) >= 0 {
 			return Errorf(CodeInvalid, "%s contains a NUL byte", field)
+		}
+		if !utf8.ValidString(s) {
+			return notUTF8(field)
 		}
 	}
 	return nil
@@ -47,10 +59,10 @@ func (s *Spec) checkText() error {
 	if strings.IndexByte(s.CA, 0) >= 0 {
 		return Errorf(CodeInvalid, "ca contains a NUL byte")
 	}
-	if err := checkNUL("entrypoint", s.Entrypoint); err != nil {
+	if err := checkWords("entrypoint", s.Entrypoint); err != nil {
 		return err
 	}
-	if err := checkNUL("cmd", s.Cmd); err != nil {
+	if err := checkWords("cmd", s.Cmd); err != nil {
 		return err
 	}
 	return checkEnv(s.Env)
@@ -64,7 +76,7 @@ func (e *Exec) checkText() error {
 	if err := checkLine("user", e.User); err != nil {
 		return err
 	}
-	if err := checkNUL("command", e.Args); err != nil {
+	if err := checkWords("command", e.Args); err != nil {
 		return err
 	}
 	return checkEnv(e.Env)
@@ -72,7 +84,7 @@ func (e *Exec) checkText() error {
 
 // checkEnv requires entries of the form KEY=VALUE. A value may have any character that the kernel takes.
 func checkEnv(env []string) error {
-	if err := checkNUL("environment", env); err != nil {
+	if err := checkWords("environment", env); err != nil {
 		return err
 	}
 	for i, kv := range env {

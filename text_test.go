@@ -105,3 +105,37 @@ func tryFields[T any](t *testing.T, fields map[string]fieldOf[T], check func(*T)
 		}
 	}
 }
+
+// TestBytesThatAreNotTextAreRefused checks all words that go to a guest: JSON would replace such bytes silently.
+func TestBytesThatAreNotTextAreRefused(t *testing.T) {
+	const bad = "a\xff"
+	good := banger.Exec{Args: []string{"true"}}
+	for name, e := range map[string]banger.Exec{
+		"arguments":   {Args: []string{"true", bad}},
+		"environment": {Args: good.Args, Env: []string{"A=" + bad}},
+		"directory":   {Args: good.Args, Dir: "/" + bad},
+		"user":        {Args: good.Args, User: bad},
+	} {
+		if err := e.Check(); banger.CodeOf(err) != banger.CodeInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, s := range map[string]banger.Spec{
+		"command":     {Image: "x", Cmd: []string{bad}},
+		"entrypoint":  {Image: "x", Entrypoint: []string{bad}},
+		"environment": {Image: "x", Env: []string{"A=" + bad}},
+		"directory":   {Image: "x", WorkingDir: "/" + bad},
+		"label":       {Image: "x", Labels: map[string]string{"a": bad}},
+	} {
+		if err := s.Normalize(); banger.CodeOf(err) != banger.CodeInvalid {
+			t.Errorf("%s of a VM: %v", name, err)
+		}
+	}
+	many := make([]string, 20_000)
+	for i := range many {
+		many[i] = "12345678"
+	}
+	if err := (&banger.Exec{Args: many}).Check(); err != nil {
+		t.Errorf("20,000 arguments: %v", err)
+	}
+}

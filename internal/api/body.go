@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"banger"
 )
@@ -69,21 +71,26 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// decode reads a JSON body strictly and to its end. It returns an error for an unknown field and for a second value.
+// decode reads a JSON body strictly and to its end. It returns an error for an unknown field, for a second value
+// and for bytes that are not UTF-8.
 func decode(req *http.Request, v any) error {
-	d := json.NewDecoder(req.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		if late, ok := errors.AsType[*banger.Error](err); ok {
-			return late
-		}
+	data, err := io.ReadAll(req.Body)
+	if late, ok := errors.AsType[*banger.Error](err); ok {
+		return late
+	}
+	if err != nil {
 		return banger.Errorf(banger.CodeInvalid, "cannot read the request body: %w", err)
 	}
-	switch _, err := d.Token(); {
-	case err == io.EOF:
+	if !utf8.Valid(data) { // the decoder would replace what is not
+		return banger.Errorf(banger.CodeInvalid, "the request body has bytes that are not UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return banger.Errorf(banger.CodeInvalid, "cannot read the request body: %w", err)
+	}
+	if _, err := d.Token(); err == io.EOF {
 		return nil
-	case banger.CodeOf(err) == banger.CodeTimeout:
-		return err
 	}
 	return banger.Errorf(banger.CodeInvalid, "the request body goes on behind its JSON value")
 }

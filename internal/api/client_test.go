@@ -446,7 +446,7 @@ func TestNoDaemon(t *testing.T) {
 	t.Parallel()
 	c := api.NewClient(t.TempDir() + "/none.sock")
 	_, err := c.Version(t.Context())
-	_, xerr := c.Exec(t.Context(), "box", banger.Exec{})
+	_, xerr := c.Exec(t.Context(), "box", banger.Exec{Args: []string{"true"}})
 	_, perr := c.PullImage(t.Context(), "x", "", banger.Discard)
 	for _, err := range []error{err, xerr, perr} {
 		if banger.CodeOf(err) != banger.CodeUnavailable ||

@@ -66,6 +66,11 @@ func (c guestClient) Logs(ctx context.Context, ref string, tail int, follow bool
 // Exec opens the stream of a command, which carries frames of package banger in both directions. The caller owns the
 // connection.
 func (c guestClient) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
+	if !e.Main { // before JSON replaces bytes that are not UTF-8
+		if err := e.Check(); err != nil {
+			return nil, err
+		}
+	}
 	return c.upgrade(ctx, vmPath(ref, "exec"), nil, e, upgradeExec)
 }
 

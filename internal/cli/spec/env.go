@@ -2,6 +2,8 @@ package spec
 
 import (
 	"bufio"
+	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -18,16 +20,12 @@ func Env(files, flags []string) ([]string, error) {
 		if err != nil {
 			return nil, banger.Errorf(banger.CodeInvalid, "cannot read the env file: %w", err)
 		}
-		sc := bufio.NewScanner(f)
-		for sc.Scan() {
-			if line := strings.TrimLeft(sc.Text(), " \t"); line != "" && line[0] != '#' {
-				entries = append(entries, line)
-			}
-		}
+		list, err := readEnv(f)
 		f.Close()
-		if err := sc.Err(); err != nil {
+		if err != nil {
 			return nil, banger.Errorf(banger.CodeInvalid, "cannot read the env file %s: %w", name, err)
 		}
+		entries = append(entries, list...)
 	}
 	var env []string
 	for _, e := range flags {
@@ -44,4 +42,28 @@ func Env(files, flags []string) ([]string, error) {
 		env = append(env, e)
 	}
 	return env, nil
+}
+
+// byteOrderMark is what some editors write before a text.
+const byteOrderMark = "\xef\xbb\xbf"
+
+// readEnv reads an env file as docker does: a # begins a comment, blanks before a name do not count, and a name has no
+// blanks.
+func readEnv(r io.Reader) (list []string, err error) {
+	lines := bufio.NewScanner(r)
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Text()
+		if n == 1 {
+			line = strings.TrimPrefix(line, byteOrderMark)
+		}
+		line = strings.TrimLeft(line, " \t")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if name, _, _ := strings.Cut(line, "="); strings.ContainsAny(name, " \t") {
+			return nil, fmt.Errorf("the name in line %d has a blank in it: %.80q", n, name)
+		}
+		list = append(list, line)
+	}
+	return list, lines.Err()
 }

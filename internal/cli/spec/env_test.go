@@ -118,3 +118,20 @@ func TestReferencesBecomeAbsolute(t *testing.T) {
 		}
 	}
 }
+
+// TestEnvFilesAreReadAsDockerDoes covers what editors and hands put into such files.
+func TestEnvFilesAreReadAsDockerDoes(t *testing.T) {
+	for text, want := range map[string]string{
+		"\xef\xbb\xbfA=1\nB=2":      "A=1 B=2",
+		"  A= 1 \n\t# no\n\nB=\xef": "A= 1  B=\xef",
+		"A=\xef\xbb\xbf1":           "A=\xef\xbb\xbf1",
+		"A b=1":                     "",
+		"A =1":                      "",
+		"A=1\nexport B=2":           "",
+	} {
+		list, err := readEnv(strings.NewReader(text))
+		if got := strings.Join(list, " "); got != want || (err != nil) != (want == "") {
+			t.Errorf("%q gives %q, %v", text, got, err)
+		}
+	}
+}
