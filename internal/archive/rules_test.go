@@ -268,8 +268,8 @@ func TestTimesOfDirectoriesInAnyOrder(t *testing.T) {
 	}
 }
 
-// awaitTick returns when the coarse clock, by which an extraction knows its own changes, has passed the last change of a
-// file. Since Linux 6.13 that change may have a finer time than the clock, which then is two ticks late.
+// awaitTick returns when the coarse clock, by which an extraction knows its own changes, has passed the last change of
+// a file. Since Linux 6.13 that change may have a finer time than the clock, which then is two ticks late.
 func awaitTick(t testing.TB, path string) {
 	var st unix.Stat_t
 	must(t, unix.Stat(path, &st))
