@@ -23,7 +23,6 @@ func Start() (i *Init, handOver bool, err error) {
 	if err := mountEarly(); err != nil {
 		return nil, false, err
 	}
-	raiseLimits()
 	handOver = kernelArgument(guest.InitArgument)
 	if err := loadModules(); err != nil {
 		return nil, false, err
@@ -35,7 +34,8 @@ func Start() (i *Init, handOver bool, err error) {
 	if err := switchRoot(); err != nil {
 		return nil, false, err
 	}
-	if !handOver {
+	if !handOver { // an init of the image's own sets limits, and has a program for modules
+		raiseLimits()
 		serveModprobe()
 	}
 	return &Init{disk}, handOver, nil

@@ -13,7 +13,7 @@ import (
 // container engines give.
 const maxFiles = 1 << 20
 
-// raiseLimits gives this process, and all that descend from it, more than the kernel's
+// raiseLimits gives this process, and all commands, more than the kernel's
 // own limits: open files as in a container, and as many processes as the memory of the
 // guest has room for (kernel.threads-max), instead of half of them. The limits are those
 // of package syscall, which otherwise restores the earlier limit of files in children.

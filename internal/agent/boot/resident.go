@@ -41,6 +41,7 @@ type Resident struct {
 // agent.
 func NewResident() *Resident {
 	unix.CloseOnExec(residentDisk)
+	raiseLimits()
 	return &Resident{disk: residentDisk, configured: os.NewFile(residentConfigured, "configured")}
 }
 
