@@ -57,7 +57,7 @@ var layout = map[string]struct {
 	"internal/resolve": {". internal/guest", false, "docker's rules, without effects"},
 	"internal/feed":    {"", false, "the latest changes of something, whatever changes"},
 	"internal/limit":   {". internal/cgroup", false, "what one VM may use, however it is run"},
-	"internal/logfile": {".", false, "a log of limited size, whatever is logged"},
+	"internal/logfile": {". internal/text", false, "a log of limited size, whatever is logged"},
 	"internal/library": {". internal/image internal/kernel internal/reserve", false,
 		"what VMs are made of, and who needs it; it runs none"},
 	"internal/pin": {"", false, "who holds a thing, whatever it is"},
@@ -66,7 +66,7 @@ var layout = map[string]struct {
 	"internal/shim": {". internal/process internal/text internal/untrusted internal/vmm", true,
 		"what a daemon and one VM's process say to each other; its client starts it"},
 	"internal/shim/server": {
-		". internal/accept internal/guest internal/mux internal/network internal/network/netstack internal/private internal/shim internal/splice internal/untrusted internal/vmm internal/vmm/jail",
+		". internal/accept internal/guest internal/mux internal/network internal/network/netstack internal/private internal/shim internal/splice internal/text internal/untrusted internal/vmm internal/vmm/jail",
 		false, "one VM's process; it never sees images or rows"},
 	"internal/splice": {". internal/network", false, "two connections as one, whatever they carry"},
 	"internal/untrusted": {"", false,

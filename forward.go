@@ -97,21 +97,14 @@ func ParseForwards(s string) ([]Forward, error) {
 
 // portsOf returns the ports of a range, such as 80 or 8000-8010.
 func portsOf(text string) (list []string, err error) {
-	first, last, isRange := strings.Cut(text, "-")
-	from, err := ParsePort(first)
-	to := from
-	if err == nil && isRange {
-		to, err = ParsePort(last)
-	}
-	switch {
-	case err != nil:
+	ports, err := parsePortRange(text)
+	if err != nil {
 		return nil, err
-	case to < from:
-		return nil, fmt.Errorf("%q ends before it begins", text)
-	case int(to)-int(from) >= MaxForwards:
+	}
+	if int(ports.Last)-int(ports.First) >= MaxForwards {
 		return nil, fmt.Errorf("%q has more than %d ports", text, MaxForwards)
 	}
-	for p := int(from); p <= int(to); p++ {
+	for p := int(ports.First); p <= int(ports.Last); p++ {
 		list = append(list, strconv.Itoa(p))
 	}
 	return list, nil

@@ -56,13 +56,8 @@ func (p *PortRange) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return err
 	}
-	ranges, err := parsePorts(s)
-	if err == nil && len(ranges) != 1 {
-		err = fmt.Errorf("%q is not one range of ports", s)
-	}
-	if err == nil {
-		*p = ranges[0]
-	}
+	var err error
+	*p, err = parsePortRange(s)
 	return err
 }
 
@@ -149,24 +144,33 @@ func ParseRule(line string) (Rule, error) {
 func parsePorts(s string) ([]PortRange, error) {
 	var out []PortRange
 	for _, part := range strings.Split(s, ",") {
-		a, b, isRange := strings.Cut(part, "-")
-		if !isRange {
-			b = a
-		}
-		first, err := ParsePort(a)
+		ports, err := parsePortRange(part)
 		if err != nil {
 			return nil, err
 		}
-		last, err := ParsePort(b)
-		if err != nil {
-			return nil, err
-		}
-		if last < first {
-			return nil, fmt.Errorf("the range of ports %s ends before it begins", part)
-		}
-		out = append(out, PortRange{first, last})
+		out = append(out, ports)
 	}
 	return out, nil
+}
+
+// parsePortRange reads one port, such as 80, or a range, such as 8000-8100.
+func parsePortRange(s string) (PortRange, error) {
+	a, b, isRange := strings.Cut(s, "-")
+	if !isRange {
+		b = a
+	}
+	first, err := ParsePort(a)
+	if err != nil {
+		return PortRange{}, err
+	}
+	last, err := ParsePort(b)
+	if err != nil {
+		return PortRange{}, err
+	}
+	if last < first {
+		return PortRange{}, fmt.Errorf("the range of ports %s ends before it begins", s)
+	}
+	return PortRange{first, last}, nil
 }
 
 // ParsePort reads a port between 1 and 65535.

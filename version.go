@@ -34,3 +34,14 @@ func versionOf(info *debug.BuildInfo, ok bool) string {
 	}
 	return v + dirty
 }
+
+// Versions are the versions of a protocol that one end speaks. An end from before the range says 0 as its oldest
+// version, which means that it speaks only the newest.
+type Versions struct{ Newest, Oldest int }
+
+// Meet reports whether two ends have a version in common. One of them may be hostile, so its range may be upside down.
+func (v Versions) Meet(other Versions) bool {
+	return min(v.Newest, other.Newest) >= max(v.oldest(), other.oldest())
+}
+
+func (v Versions) oldest() int { return cmp.Or(v.Oldest, v.Newest) }

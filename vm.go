@@ -270,10 +270,8 @@ func (s *Spec) normalizeNetwork() error {
 }
 
 func oneOf(field, value string, allowed []string) error {
-	for _, a := range allowed {
-		if a == value {
-			return nil
-		}
+	if slices.Contains(allowed, value) {
+		return nil
 	}
 	return Errorf(CodeInvalid, "%s is %q, but must be %s", field, value, either(allowed))
 }

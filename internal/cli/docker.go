@@ -28,12 +28,9 @@ var dockerNames = []struct{ name, family, command string }{
 
 // newDockerNames returns the commands of dockerNames.
 func newDockerNames(a *app) (list []*cobra.Command) {
-	families := map[string]func() *cobra.Command{
-		"image":  func() *cobra.Command { return library.NewImage(a.App) },
-		"daemon": func() *cobra.Command { return newDaemon(a) },
-	}
+	families := map[string]*cobra.Command{"image": library.NewImage(a.App), "daemon": newDaemon(a)}
 	for _, n := range dockerNames {
-		family := families[n.family]() // each command has its own, as its flags are variables of it
+		family := families[n.family]
 		for _, c := range family.Commands() {
 			if c.Name() != n.command {
 				continue
@@ -59,14 +56,15 @@ func newEvents(a *app) *cobra.Command {
 	once := c.Flags().Bool("no-stream", false, "end at the present state")
 	format := c.Flags().String("format", "", "json: one JSON object per line, which begins with the whole state")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if *format != "" && *format != "json" {
-			return command.UsageErrorf("--format is %q, but only json is known", *format)
+		asJSON, err := command.IsJSON(*format)
+		if err != nil {
+			return err
 		}
 		client, err := a.Connect(c.Context())
 		if err != nil {
 			return err
 		}
-		if *format == "json" {
+		if asJSON {
 			tell := func(e banger.Change) { text.WriteJSON(a.Stdout, e, "") }
 			return client.Events(c.Context(), *since, !*once, tell)
 		}

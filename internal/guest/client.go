@@ -6,6 +6,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -298,16 +299,13 @@ func (c Client) repeated(caller context.Context, r Request) (Info, error) {
 
 // Check returns an error if this end and the agent of i have no version in common.
 func (i Info) Check() error {
-	oldest := i.Oldest
-	if oldest == 0 {
-		oldest = i.Version
-	}
-	if min(i.Version, Version) >= max(oldest, Oldest) {
+	theirs := banger.Versions{Newest: i.Version, Oldest: i.Oldest}
+	if theirs.Meet(banger.Versions{Newest: Version, Oldest: Oldest}) {
 		return nil
 	}
 	return banger.Errorf(banger.CodeVersion,
 		"the guest's agent answers versions %d to %d of requests, and this banger makes %d to %d",
-		oldest, i.Version, Oldest, Version).
+		cmp.Or(i.Oldest, i.Version), i.Version, Oldest, Version).
 		WithHint("use the banger that the VM was started with, or stop and start the VM")
 }
 

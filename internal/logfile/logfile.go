@@ -3,7 +3,6 @@
 package logfile
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // A log has at most Files files of MaxSize MiB each.
@@ -95,8 +95,8 @@ func Read(ctx context.Context, path string, tail int, follow bool, w io.Writer) 
 // copyAll writes the last tail lines of the files to w. It returns the last file, open at its end, or nil if it does
 // not exist. The caller closes the file.
 func copyAll(list []string, tail int, w io.Writer) (last *os.File, err error) {
-	var lines []string
-	for i, name := range list {
+	var log []byte
+	for _, name := range list {
 		f, err := open(name)
 		if err != nil {
 			return nil, err
@@ -104,30 +104,18 @@ func copyAll(list []string, tail int, w io.Writer) (last *os.File, err error) {
 		if f == nil {
 			continue
 		}
-		r := bufio.NewReader(f)
-		for {
-			line, err := r.ReadString('\n')
-			if line != "" && tail < 0 {
-				io.WriteString(w, line) // an error shows at the next write
-			} else if line != "" {
-				lines = append(lines, line)
-				lines = lines[max(0, len(lines)-tail):]
-			}
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				f.Close()
-				return nil, err
-			}
-		}
-		if i < len(list)-1 {
+		part, err := io.ReadAll(f)
+		if err != nil || name != list[len(list)-1] {
 			f.Close()
-			continue
+		} else {
+			last = f
 		}
-		last = f
+		if err != nil {
+			return nil, err
+		}
+		log = append(log, part...)
 	}
-	_, err = io.WriteString(w, strings.Join(lines, ""))
+	_, err = w.Write(text.LastLines(log, tail))
 	return last, err
 }
 

@@ -38,7 +38,7 @@ func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 	rand.Read(n[:])
 	r := bufio.NewReaderSize(ch, readBuffer)
 	type answer struct {
-		versions versions
+		versions banger.Versions
 		err      error
 	}
 	answered := make(chan answer, 1)
@@ -73,10 +73,10 @@ func Connect(ctx context.Context, ch io.ReadWriteCloser) (*Mux, error) {
 		if a.err != nil {
 			return nil, fmt.Errorf("agreeing with the agent: %w", a.err)
 		}
-		if _, ok := a.versions.agree(); !ok {
+		if !ours.Meet(a.versions) {
 			return nil, banger.Errorf(banger.CodeVersion,
 				"the agent speaks versions %d to %d of the protocol, and this banger %d to %d",
-				a.versions.oldest, a.versions.newest, Oldest, Version).
+				a.versions.Oldest, a.versions.Newest, Oldest, Version).
 				WithHint("use the banger that the VM was started with, or stop and start the VM")
 		}
 	case <-ctx.Done():
@@ -242,7 +242,7 @@ func (g *guestEnd) hello() error {
 		if _, err := g.ch.Write(appendHello(nil, replyMagic, n)); err != nil {
 			return err
 		}
-		if _, ok := theirs.agree(); ok {
+		if ours.Meet(theirs) {
 			g.nonce = n
 			s := newSession(g.ch, n.session(), func(st *stream) { g.handle(st.port, st) })
 			g.replace(s, nil)

@@ -43,27 +43,18 @@ func appendHello(b []byte, magic string, n nonce) []byte {
 	return append(b, make([]byte, 8)...)
 }
 
-// versions are the versions that one end speaks. An end from before the range says 0 as its oldest version.
-type versions struct{ newest, oldest uint32 }
-
-// agree returns the newest version that both ends speak, or false. The other end may be hostile.
-func (v versions) agree() (uint32, bool) {
-	oldest := v.oldest
-	if oldest == 0 {
-		oldest = v.newest
-	}
-	agreed := min(v.newest, Version)
-	return agreed, agreed >= max(oldest, Oldest)
-}
+// ours are the versions that this end speaks.
+var ours = banger.Versions{Newest: Version, Oldest: Oldest}
 
 // readHelloBody reads the part of a hello after the magic.
-func readHelloBody(r io.Reader) (n nonce, v versions, err error) {
+func readHelloBody(r io.Reader) (n nonce, v banger.Versions, err error) {
 	var b [helloSize - headerSize]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return n, v, err
 	}
 	copy(n[:], b[:])
-	v = versions{newest: binary.BigEndian.Uint32(b[nonceSize:]), oldest: binary.BigEndian.Uint32(b[nonceSize+4:])}
+	v.Newest = int(binary.BigEndian.Uint32(b[nonceSize:]))
+	v.Oldest = int(binary.BigEndian.Uint32(b[nonceSize+4:]))
 	return n, v, nil
 }
 

@@ -4,7 +4,7 @@
 // \U000e0041, and \xff for a byte that is not UTF-8.
 //
 // Line and Limit are for text in messages and tables, Writer is for a stream on a terminal, and JSON is for
-// documents. The package must not know where text comes from or goes to.
+// documents. LastLines cuts a log. The package must not know where text comes from or goes to.
 package text
 
 import (

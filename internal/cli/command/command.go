@@ -107,6 +107,14 @@ func Inspects[T any](a *App, c *cobra.Command,
 	return c
 }
 
+// IsJSON reports whether the flag --format asks for JSON. Other formats are a usage error.
+func IsJSON(format string) (bool, error) {
+	if format != "" && format != "json" {
+		return false, UsageErrorf("--format is %q, but only json is known", format)
+	}
+	return format == "json", nil
+}
+
 // Operation is one run of a command with progress. It shows the events, and what the command has made.
 type Operation struct {
 	Client *api.Client
@@ -122,14 +130,15 @@ func WithProgress(a *App, c *cobra.Command,
 	f func(ctx context.Context, o Operation, args []string) error) *cobra.Command {
 	format := c.Flags().String("format", "", "json: progress as one JSON event a line, on stdout")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if *format != "" && *format != "json" {
-			return UsageErrorf("--format is %q, but only json is known", *format)
+		asJSON, err := IsJSON(*format)
+		if err != nil {
+			return err
 		}
 		client, err := a.Connect(c.Context())
 		if err != nil {
 			return err
 		}
-		if *format == "json" {
+		if asJSON {
 			emit := func(e banger.Event) { text.WriteJSON(a.Stdout, e, "") }
 			return f(c.Context(), Operation{client, emit, a, true}, args)
 		}

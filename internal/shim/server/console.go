@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"banger/internal/shim"
+	"banger/internal/text"
 	"banger/internal/untrusted"
 )
 
@@ -71,9 +72,9 @@ func (c *console) close() {
 // done, or w fails. If a reader is too slow, it loses the output that rotation removes.
 func (c *console) follow(ctx context.Context, ended <-chan struct{}, tail int, w io.Writer) {
 	c.mu.Lock()
-	text, pos := shim.ReadLog(c.path), c.total
+	log, pos := shim.ReadLog(c.path), c.total
 	c.mu.Unlock()
-	if _, err := w.Write(shim.LastLines(text, tail)); err != nil {
+	if _, err := w.Write(text.LastLines(log, tail)); err != nil {
 		return
 	}
 	buf := make([]byte, 32<<10)
