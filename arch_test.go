@@ -155,7 +155,7 @@ var layout = map[string]struct {
 	"internal/agent": {
 		". internal/accept internal/agent/boot internal/agent/command internal/agent/console internal/agent/sshd internal/agent/vector internal/archive internal/guest internal/mux",
 		false, "runs in the guest, where no program may be assumed"},
-	"internal/agent/boot": {"internal/agent/command internal/agent/console internal/guest", false,
+	"internal/agent/boot": {". internal/agent/command internal/agent/console internal/guest", false,
 		"the system before and after it serves, whoever asks for what"},
 	"internal/agent/command": {". internal/agent/console internal/agent/vector", false,
 		"starts commands by itself, since it must wait for all children"},
@@ -184,7 +184,7 @@ var confined = map[string]string{
 	"database/sql":                 "internal/store",
 	"net/http":                     "internal/api internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
 	"os/user":                      "internal/host",
-	"unsafe":                       "internal/agent/boot internal/archive internal/host internal/inflate internal/shim/server",
+	"unsafe":                       "internal/agent/boot internal/agent/command internal/archive internal/host internal/inflate internal/shim/server",
 	"gvisor.dev":                   "internal/network/netstack",
 	"github.com/google/nftables":   "internal/network/bridge internal/network/bridge/nft",
 	"github.com/vishvananda":       "internal/ipaddr internal/network/bridge internal/network/netstack internal/testing/networktest",
@@ -195,7 +195,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/command internal/cli/library",
+	"github.com/spf13":             "internal/cli internal/cli/command internal/cli/library internal/cli/spec",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

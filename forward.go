@@ -30,9 +30,9 @@ func ParseForward(s string) (Forward, error) {
 	if f.Protocol != "tcp" && f.Protocol != "udp" {
 		return bad("the protocol must be tcp or udp")
 	}
-	parts := strings.Split(rest, ":")
-	if len(parts) > 3 {
-		return bad("it has too many colons; guests have no IPv6")
+	parts, err := forwardParts(rest)
+	if err != nil {
+		return bad(err.Error())
 	}
 	guest, host := parts[len(parts)-1], "0"
 	if len(parts) > 1 {
@@ -41,10 +41,11 @@ func ParseForward(s string) (Forward, error) {
 	if len(parts) == 3 && parts[0] != "" {
 		f.HostIP = parts[0]
 	}
-	if ip, err := netip.ParseAddr(f.HostIP); err != nil || !ip.Is4() {
-		return bad("the host's address must be one of IPv4")
+	ip, err := netip.ParseAddr(f.HostIP)
+	if err != nil || ip.Zone() != "" {
+		return bad("the host's address must be one of IPv4, or one of IPv6 in brackets")
 	}
-	var err error
+	f.HostIP = ip.Unmap().String()
 	if f.GuestPort, err = ParsePort(guest); err != nil {
 		return bad(err.Error())
 	}
@@ -56,6 +57,27 @@ func ParseForward(s string) (Forward, error) {
 	return f, nil
 }
 
+// forwardParts returns the one to three parts between colons of a forward: the last is the guest's port, the one before
+// the host's, and the first the host's address, without its brackets.
+func forwardParts(text string) ([]string, error) {
+	if inner, ok := strings.CutPrefix(text, "["); ok {
+		ip, ports, ok := strings.Cut(inner, "]:")
+		parts := append([]string{ip}, strings.Split(ports, ":")...)
+		if !ok || ip == "" || len(parts) > 3 {
+			return nil, fmt.Errorf("an address of IPv6 is written as [::1]:8080:80")
+		}
+		if len(parts) == 2 { // docker: [IP]:GUEST takes any port of the host
+			parts = []string{ip, "", parts[1]}
+		}
+		return parts, nil
+	}
+	parts := strings.Split(text, ":")
+	if len(parts) > 3 {
+		return nil, fmt.Errorf("it has too many colons; an address of IPv6 is written as [::1]:8080:80")
+	}
+	return parts, nil
+}
+
 // ParseForwards is ParseForward for ranges of ports, as docker's -p: 8000-8010:80-90 is one forward for each port. Both
 // ranges must have the same length, or the host's is absent.
 func ParseForwards(s string) ([]Forward, error) {
@@ -63,8 +85,8 @@ func ParseForwards(s string) ([]Forward, error) {
 	if found {
 		proto = "/" + proto
 	}
-	parts := strings.Split(rest, ":")
-	if !strings.Contains(rest, "-") || len(parts) > 3 {
+	parts, err := forwardParts(rest)
+	if !strings.Contains(rest, "-") || err != nil {
 		f, err := ParseForward(s)
 		return []Forward{f}, err
 	}
@@ -74,7 +96,10 @@ func ParseForwards(s string) ([]Forward, error) {
 	}
 	ip, host := "", make([]string, len(guest))
 	if len(parts) == 3 {
-		ip = parts[0] + ":"
+		ip = strings.TrimSuffix(rest, strings.Join(parts[1:], ":"))
+		if parts[1] == "" {
+			ip = "[" + parts[0] + "]:"
+		}
 	}
 	if len(parts) > 1 && parts[len(parts)-2] != "" && parts[len(parts)-2] != "0" {
 		if host, err = portsOf(parts[len(parts)-2]); err != nil {
@@ -123,21 +148,25 @@ func (f Forward) Host() netip.AddrPort {
 
 // String returns f in the form that ParseForward reads.
 func (f Forward) String() string {
-	return fmt.Sprintf("%s:%d:%d/%s", f.HostIP, f.HostPort, f.GuestPort, f.Protocol)
+	host := f.HostIP
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return fmt.Sprintf("%s:%d:%d/%s", host, f.HostPort, f.GuestPort, f.Protocol)
 }
 
-// Check returns an *Error of CodeInvalid if f is incomplete or not of IPv4.
+// Check returns an *Error of CodeInvalid if f is incomplete or its address is not one.
 func (f Forward) Check() error {
-	if ip, err := netip.ParseAddr(f.HostIP); err != nil || !ip.Is4() || f.GuestPort == 0 ||
+	if ip, err := netip.ParseAddr(f.HostIP); err != nil || ip.Zone() != "" || f.GuestPort == 0 ||
 		f.Protocol != "tcp" && f.Protocol != "udp" {
-		return Errorf(CodeInvalid, "the forward %s is incomplete or not of IPv4", f)
+		return Errorf(CodeInvalid, "the forward %s is incomplete, or its address is not one", f)
 	}
 	return nil
 }
 
 // SameHostPort reports whether f and o want the same port of the host.
 func (f Forward) SameHostPort(o Forward) bool {
-	any := func(f Forward) bool { return f.HostIP == "0.0.0.0" }
+	any := func(f Forward) bool { return f.HostIP == "0.0.0.0" || f.HostIP == "::" }
 	return f.HostPort != 0 && f.HostPort == o.HostPort && f.Protocol == o.Protocol &&
 		(f.HostIP == o.HostIP || any(f) || any(o))
 }

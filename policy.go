@@ -79,6 +79,13 @@ func (r Rule) String() string {
 	return s
 }
 
+// IsName reports whether r is about the name of a host or a domain.
+func (r Rule) IsName() bool {
+	_, notAddress := netip.ParseAddr(r.To)
+	_, notPrefix := netip.ParsePrefix(r.To)
+	return notAddress != nil && notPrefix != nil && r.To != ToAny && r.To != ToPrivate && r.To != ToHost
+}
+
 func (p Policy) String() string {
 	var b strings.Builder
 	for _, r := range p.Rules {

@@ -140,6 +140,7 @@ func TestNormalizeFillsInDefaults(t *testing.T) {
 }
 
 func TestNormalizeChecksEveryField(t *testing.T) {
+	named := &Policy{Default: Allow, Rules: []Rule{{Action: Deny, To: "a.example"}}}
 	for name, c := range map[string]struct {
 		set func(*Spec)
 		ok  bool
@@ -171,6 +172,23 @@ func TestNormalizeChecksEveryField(t *testing.T) {
 		"environment, no =":    {func(s *Spec) { s.Env = []string{"A"} }, false},
 		"environment, no name": {func(s *Spec) { s.Env = []string{"=a"} }, false},
 		"empty environment":    {func(s *Spec) { s.Env = []string{""} }, false},
+		"a stop signal":        {func(s *Spec) { s.StopSignal = "QUIT" }, true},
+		"no stop signal":       {func(s *Spec) { s.StopSignal = "NOISE" }, false},
+		"a stop at once":       {func(s *Spec) { s.StopTimeout = new(int) }, true},
+		"half of two CPUs":     {func(s *Spec) { s.CPUs, s.Confine.CPU = 2, 1000 }, true},
+		"more than its CPUs":   {func(s *Spec) { s.Confine.CPU = 1001 }, false},
+		"next to no CPU":       {func(s *Spec) { s.Confine.CPU = 9 }, false},
+		"one limit twice":      {func(s *Spec) { s.Confine.Ulimits = []Ulimit{{"core", 0, 0}, {"core", 1, 1}} }, false},
+		"an unknown limit":     {func(s *Spec) { s.Confine.Ulimits = []Ulimit{{"as", 0, 0}} }, false},
+		"too many open files":  {func(s *Spec) { s.Confine.Ulimits = []Ulimit{{"nofile", 0, MaxOpenFiles + 1}} }, false},
+		"unknown capability":   {func(s *Spec) { s.Confine.CapDrop = []string{"FLY"} }, false},
+		"a name server":        {func(s *Spec) { s.DNS = []string{"9.9.9.9"} }, true},
+		"no name server":       {func(s *Spec) { s.DNS = []string{"dns.example"} }, false},
+		"a name server, names": {func(s *Spec) { s.DNS, s.Policy = []string{"9.9.9.9"}, named }, false},
+		"dns, no network":      {func(s *Spec) { s.DNS, s.Network = []string{"9.9.9.9"}, NetworkNone }, false},
+		"no search domain":     {func(s *Spec) { s.DNSSearch = []string{"a b"} }, false},
+		"no address of a host": {func(s *Spec) { s.Hosts = []HostEntry{{"db", "db"}} }, false},
+		"a tmpfs at the root":  {func(s *Spec) { s.Tmpfs = []Tmpfs{{Path: "/x/.."}} }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := Spec{Image: "debian"}

@@ -58,6 +58,14 @@ type Spec struct {
 	Network    string            `json:"network,omitempty"`
 	AutoRemove bool              `json:"auto_remove,omitempty"`
 
+	// These fields change the guest's file system, and the names that the guest can look up. DNS, if given, replaces
+	// banger's own name server; DNSSearch replaces the host's search domains.
+	ReadOnly  bool        `json:"read_only,omitempty"` // the root, but not the image's volumes and tmpfs
+	Tmpfs     []Tmpfs     `json:"tmpfs,omitempty"`
+	Hosts     []HostEntry `json:"hosts,omitempty"`
+	DNS       []string    `json:"dns,omitempty"`
+	DNSSearch []string    `json:"dns_search,omitempty"`
+
 	// These fields say what the VM may reach and what may reach the VM. A nil Policy allows the Internet; for an
 	// untrusted VM it allows nothing.
 	Untrusted  bool      `json:"untrusted,omitempty"`
@@ -75,6 +83,13 @@ type Spec struct {
 	WorkingDir string   `json:"working_dir,omitempty"`
 	User       string   `json:"user,omitempty"`
 	TTY        bool     `json:"tty,omitempty"`
+
+	// Confine bounds what the commands may do and use.
+	Confine Confinement `json:"confine,omitzero"`
+	// StopSignal ends the main command. "" means the image's.
+	StopSignal string `json:"stop_signal,omitempty"`
+	// StopTimeout is how many seconds a stop waits before it kills. Nil means 10.
+	StopTimeout *int `json:"stop_timeout,omitempty"`
 
 	// Attach means that the client starts the main command itself (run without -d), so the daemon does not.
 	Attach bool `json:"attach,omitempty"`
@@ -210,7 +225,37 @@ func (s *Spec) Normalize() error {
 			return err
 		}
 	}
+	if err := s.checkGuest(); err != nil {
+		return err
+	}
 	return s.checkText()
+}
+
+// maxStopTimeout is the maximum of Spec.StopTimeout in seconds.
+const maxStopTimeout = 3600
+
+// checkGuest checks the fields about what a guest has beside its image.
+func (s *Spec) checkGuest() error {
+	for _, t := range s.Tmpfs {
+		if err := t.Check(); err != nil {
+			return err
+		}
+	}
+	if err := s.checkNames(); err != nil {
+		return err
+	}
+	if s.StopSignal != "" {
+		if _, err := ParseSignal(s.StopSignal); err != nil {
+			return err
+		}
+	}
+	if t := s.StopTimeout; t != nil && (*t < 0 || *t > maxStopTimeout) {
+		return Errorf(CodeInvalid, "stop_timeout is %d, but must be between 0 and %d seconds", *t, maxStopTimeout)
+	}
+	if s.Confine.CPU > int64(s.CPUs)*1000 {
+		return Errorf(CodeInvalid, "confine.cpu is %d, but the VM has %d CPUs", s.Confine.CPU, s.CPUs)
+	}
+	return s.Confine.Check()
 }
 
 // cpuModel matches the name of a model, followed by features to add or remove. QEMU's option -cpu takes more than

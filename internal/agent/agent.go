@@ -39,6 +39,8 @@ func Main(args []string) int {
 		err = serveChannel(os.NewFile(3, "channel"), s)
 	case sshd.IsSFTP(args):
 		err = sshd.ServeSFTP()
+	case command.IsConfined(args):
+		command.RunConfined(args)
 	case boot.IsModprobe(args):
 		err = boot.Modprobe(args[3])
 	case boot.IsResident(args):

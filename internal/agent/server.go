@@ -155,6 +155,7 @@ func (s *server) configure(c *guest.Config) error {
 	if err := s.system.Configure(*c); err != nil {
 		return err
 	}
+	s.commands.LimitCPU(c.Confine.CPU)
 	s.config, s.configured = *c, true
 	return nil
 }
@@ -174,6 +175,7 @@ func (s *server) restored(c *guest.Config) error {
 	if err := s.system.Restore(*c); err != nil {
 		return err
 	}
+	s.commands.LimitCPU(c.Confine.CPU)
 	s.config = *c
 	return nil
 }
@@ -194,6 +196,7 @@ func (s *server) Start(e *banger.Exec, how command.Options) (*command.Process, e
 	if e.Main && s.main != nil {
 		return nil, banger.Errorf(banger.CodeConflict, "the main command was started already")
 	}
+	how.Confine = s.config.Confine
 	p, err := s.commands.Start(*e, how)
 	if err == nil && e.Main {
 		s.main = p

@@ -43,7 +43,7 @@ const (
 var (
 	paramTail   = parameter{"tail", "lines from the end, or all", "", false}
 	paramFollow = parameter{"follow", "go on until the VM ends", false, false}
-	paramGrace  = parameter{"grace", "seconds until programs are killed; default 10", 0, false}
+	paramGrace  = parameter{"grace", "seconds until programs are killed; default: the VM's stop_timeout, or 10", 0, false}
 	paramImage  = parameter{"reference", "reference or digest", "", true}
 )
 

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"banger"
 	"banger/internal/cli/command"
+	"banger/internal/cli/spec"
 	"banger/internal/testing/hosttest"
 )
 
@@ -110,6 +112,30 @@ func TestThePageAboutDockerIsTrue(t *testing.T) {
 	for _, m := range missing {
 		if states[m.name] != "later" && states[m.name] != "refused" {
 			t.Errorf("the page says that %q is %q", m.name, states[m.name])
+		}
+	}
+}
+
+// TestTheListOfDockersFlags compares docs/docker.md with the flags of docker's run that banger's lacks.
+func TestTheListOfDockersFlags(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/docker.md")
+	hosttest.Check(t, err)
+	_, list, _ := strings.Cut(string(text), "These flags of docker are errors")
+	var listed []string
+	for _, m := range regexp.MustCompile("`--?([a-z0-9-]+)`").FindAllStringSubmatch(list, -1) {
+		listed = append(listed, m[1])
+	}
+	if want := spec.LaterFlags(); !slices.Equal(listed, want) {
+		t.Errorf("docs/docker.md lists %q, and not %q", listed, want)
+	}
+	run := newRun(&app{App: &command.App{}})
+	for _, name := range spec.LaterFlags() {
+		if run.Flags().Lookup(name) != nil || len(name) == 1 && run.Flags().ShorthandLookup(name) != nil {
+			t.Errorf("run has the flag %s", name)
+		}
+		if spec.LaterFlag(name) == "" {
+			t.Errorf("nothing is said about %s", name)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"banger/internal/cli/command"
+	"banger/internal/cli/spec"
 )
 
 // flagError returns the error of a flag in plain words, with the exit code of the command. The library's own words have
@@ -18,10 +19,10 @@ func flagError(c *cobra.Command, err error) error {
 	if name := c.Name(); name == "run" || name == "exec" { // 2 could be the exit code of the command in the VM
 		code = exitBanger
 	}
-	return &command.ExitError{Code: code, Err: fmt.Errorf("%w (see: %s --help)", plainFlagError(err), c.CommandPath())}
+	return &command.ExitError{Code: code, Err: fmt.Errorf("%w (see: %s --help)", plainFlagError(c, err), c.CommandPath())}
 }
 
-func plainFlagError(err error) error {
+func plainFlagError(c *cobra.Command, err error) error {
 	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		what := e.GetFlag().Value.Type()
 		if words, ok := flagTypes[what]; ok {
@@ -32,7 +33,22 @@ func plainFlagError(err error) error {
 	if e, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
 		return fmt.Errorf("--%s needs a value", e.GetFlag().Name)
 	}
+	if e, ok := errors.AsType[*pflag.NotExistError](err); ok && isRun(c) {
+		if why := spec.LaterFlag(e.GetSpecifiedName()); why != "" {
+			return fmt.Errorf("there is no flag %s: %s", dashed(e.GetSpecifiedName()), why)
+		}
+	}
 	return errors.New(strings.TrimSpace(err.Error()))
+}
+
+// isRun reports whether c makes a VM.
+func isRun(c *cobra.Command) bool { return c.Name() == "run" || c.Name() == "create" }
+
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
 }
 
 // flagTypes says in words what values of each of pflag's types are.

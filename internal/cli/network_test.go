@@ -93,7 +93,7 @@ func TestPolicies(t *testing.T) {
 		line{args: "policy set box " + rules},
 		line{args: "policy show box", stdout: "allow 192.168.1.7 tcp:5432\ndefault deny\n"},
 		line{args: "policy set no allow", code: 1, stderr: noVM},
-		line{args: "policy set box /no/such", code: 1, stderr: "banger: cannot read the policy: open /no/such: …"},
+		line{args: "policy set box /no/such", code: 1, stderr: "banger: cannot read the policy /no/such: …"},
 		line{args: "policy set box " + huge, code: 1,
 			stderr: "banger: cannot read the policy " + huge + ": it is longer than 1 MiB\n"},
 		line{args: "policy log box"},
@@ -105,7 +105,7 @@ func TestPolicies(t *testing.T) {
 		line{args: "create --ca /no/such IMAGE", code: 1, stderr: "banger: --ca: open /no/such: …"},
 		line{args: "create --proxy=ftp://x IMAGE", code: 1,
 			stderr: "banger: --proxy: it is not the URL of a proxy …"},
-		line{args: "create --net-policy /no/such IMAGE", code: 1, stderr: "banger: cannot read the policy: …"},
+		line{args: "create --net-policy /no/such IMAGE", code: 1, stderr: "banger: cannot read the policy /no/such: …"},
 	)
 }
 

@@ -64,7 +64,7 @@ func runRun(ctx context.Context, a *app, o runOptions, s banger.Spec) error {
 	if err != nil {
 		return err
 	}
-	vm, err := a.create(ctx, client, s, true)
+	vm, err := o.withIDFile(func() (banger.VM, error) { return a.create(ctx, client, s, true) })
 	if err != nil {
 		return err
 	}
@@ -184,7 +184,7 @@ func newCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			vm, err := a.create(c.Context(), client, s, false)
+			vm, err := o.withIDFile(func() (banger.VM, error) { return a.create(c.Context(), client, s, false) })
 			if err != nil {
 				return err
 			}

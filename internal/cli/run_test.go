@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -83,7 +85,22 @@ func TestRun(t *testing.T) {
 		line{args: "run -it IMAGE sh", code: exitBanger,
 			stderr: "banger: stdin is not a terminal (leave out -t)\n"},
 		line{args: "run --env-file /no/such IMAGE", code: exitBanger,
-			stderr: "banger: cannot read the env file: open /no/such: no such file or directory\n"},
+			stderr: "banger: cannot read the env file /no/such: no such file or directory\n"},
+		line{args: "run -v /srv:/srv IMAGE", code: exitBanger, stderr: "banger: there is no flag -v: folders of the host " +
+			"and volumes come later; until then: banger cp (see: banger run --help)\n"},
+		line{args: "run --security-opt seccomp=profile.json IMAGE", code: exitBanger,
+			stderr: "banger: --security-opt \"seccomp=profile.json\" cannot be done in a VM (no-new-privileges can; …"},
+		line{args: "run --ulimit nofile=2:1 IMAGE", code: exitBanger, stderr: "banger: \"nofile=2:1\" is not a limit: …"},
+		line{args: "run -q --rm --privileged --cap-add SYS_ADMIN IMAGE true", stderr: "banger: --privileged changes " +
+			"nothing: commands in a VM have all rights in a kernel of their own already\n" +
+			"banger: --cap-add changes nothing: commands in a VM have all rights in a kernel of their own already\n"},
+		line{args: "run -q --rm --ulimit nofile=100:200 --ulimit core=0 IMAGE sh -c 'ulimit -Sn; ulimit -Hn; ulimit -c'",
+			stdout: "100\n200\n0\n"},
+		line{args: "run -q --rm --ulimit nofile=100 IMAGE /no/such", code: exitCommandAbsent,
+			stderr: "banger: there is no command \"/no/such\", or its interpreter is missing\n"},
+		line{args: "run -q --rm --security-opt no-new-privileges IMAGE grep NoNewPrivs /proc/self/status",
+			stdout: "NoNewPrivs:\t1\n"},
+		line{args: "run -q --rm --init --stop-timeout 1 IMAGE echo started", stdout: "started\n"},
 	)
 }
 
@@ -108,7 +125,8 @@ func TestCreate(t *testing.T) {
 	h.banger("ps", "-aq", "-f", "label=tier=web").is(t, id+"\n", "", 0)
 	h.check(
 		line{args: "create --name box IMAGE", code: 1, stderr: "banger: a VM called \"box\" exists already …"},
-		line{args: "create --cpus 0 IMAGE", code: 1, stderr: "banger: cpus is 0, but must be between 1 and …"},
+		line{args: "create --cpus 0 IMAGE", code: 1, stderr: "banger: cpus is 0, but must be between 0.01 and …"},
+		line{args: "create --cpus 1,5 IMAGE", code: 1, stderr: "banger: cpus is 1,5, but must be between 0.01 and …"},
 		line{args: "create", code: exitBanger,
 			stderr: "banger: no image given (for example: banger create debian-bookworm)\n"},
 	)
@@ -164,10 +182,29 @@ func TestExec(t *testing.T) {
 			stderr: "banger: exec needs a VM and a command (see: banger exec --help)\n"},
 		line{args: "exec -it box sh", code: exitBanger, stderr: "banger: stdin is not a terminal (leave out -t)\n"},
 		line{args: "exec --env-file /no/such box sh", code: exitBanger,
-			stderr: "banger: cannot read the env file: …"},
+			stderr: "banger: cannot read the env file /no/such: …"},
 		line{args: "exec --no-such", code: exitBanger,
 			stderr: "banger: unknown flag: --no-such (see: banger exec --help)\n"},
 		line{args: "exec rest true", code: exitBanger,
 			stderr: "banger: cannot run a command in VM rest: it is created (start it: banger start rest)\n"},
 	)
+}
+
+// TestTheFileForTheID is made before the VM, so that a file that cannot be written leaves no VM behind.
+func TestTheFileForTheID(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	file := filepath.Join(t.TempDir(), "id")
+	id := strings.TrimSpace(h.must("create", "--cidfile", file, h.Image, "true"))
+	if got, err := os.ReadFile(file); string(got) != id || err != nil {
+		t.Errorf("the file has %q, %v, and the VM is %s", got, err, id)
+	}
+	h.banger("create", "--cidfile", file, h.Image, "true").is(t, "", "banger: cannot make the file "+file+
+		" for the id: file exists (--cidfile names a file that does not exist)\n", 1)
+	h.banger("ps", "-aq").is(t, id+"\n", "", 0)
+	other := file + "2"
+	h.banger("create", "--cidfile", other, "--pull", "never", "no-such-image").is(t, "", "banger: …", 1)
+	if _, err := os.Lstat(other); !os.IsNotExist(err) {
+		t.Errorf("the file of a VM that was not made is there: %v", err)
+	}
 }

@@ -112,7 +112,8 @@ func newRestart(a *app) *cobra.Command {
 
 // graceFlag adds the flag --time to c and returns the time that it says.
 func graceFlag(c *cobra.Command) func() time.Duration {
-	seconds := c.Flags().IntP("time", "t", 10, "seconds that programs get before they are killed")
+	seconds := c.Flags().IntP("time", "t", -1, "seconds that programs get before they are killed; -1: those of "+
+		"run --stop-timeout, or 10")
 	return func() time.Duration { return time.Duration(*seconds) * time.Second }
 }
 

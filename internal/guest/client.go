@@ -89,6 +89,12 @@ type Config struct {
 	Nested       bool     `json:"nested,omitempty"`       // load the modules for running VMs in the guest
 	Dirs         []string `json:"dirs,omitempty"`         // absolute; made for root with mode 0755 where they are missing
 
+	ReadOnly bool               `json:"read_only,omitempty"` // make the root read-only, but not Volumes and Tmpfs
+	Volumes  []string           `json:"volumes,omitempty"`   // those of Dirs that stay writable
+	Tmpfs    []banger.Tmpfs     `json:"tmpfs,omitempty"`
+	Hosts    []banger.HostEntry `json:"hosts,omitempty"` // more lines of /etc/hosts
+	Confine  banger.Confinement `json:"confine,omitzero"`
+
 	// For OpRestored: values that a guest must not share with other guests from the same snapshot.
 	Seed      []byte `json:"seed,omitempty"`       // fresh randomness, at least MinSeed bytes
 	MachineID string `json:"machine_id,omitempty"` // machine-id(5), for an image that has one; "" keeps it

@@ -15,15 +15,19 @@ import (
 func Listen(f banger.Forward) (*os.File, error) {
 	var file *os.File
 	var err error
+	family := "4"
+	if f.Host().Addr().Is6() {
+		family = "6" // and not also IPv4, even for [::]
+	}
 	if f.Protocol == "udp" {
 		var conn *net.UDPConn
-		if conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(f.Host())); err == nil {
+		if conn, err = net.ListenUDP("udp"+family, net.UDPAddrFromAddrPort(f.Host())); err == nil {
 			defer conn.Close()
 			file, err = conn.File()
 		}
 	} else {
 		var ln *net.TCPListener
-		if ln, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(f.Host())); err == nil {
+		if ln, err = net.ListenTCP("tcp"+family, net.TCPAddrFromAddrPort(f.Host())); err == nil {
 			defer ln.Close()
 			file, err = ln.File()
 		}
@@ -50,9 +54,11 @@ func Bound(f *os.File) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	in, ok := sa.(*syscall.SockaddrInet4)
-	if !ok {
-		return netip.AddrPort{}, errors.New("it is not an IPv4 socket")
+	switch in := sa.(type) {
+	case *syscall.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port)), nil
+	case *syscall.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(in.Addr), uint16(in.Port)), nil
 	}
-	return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port)), nil
+	return netip.AddrPort{}, errors.New("it is not a socket of IP")
 }

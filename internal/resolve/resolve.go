@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"banger"
 	"banger/internal/guest"
@@ -75,6 +76,47 @@ func Defaults(spec banger.Spec, img banger.Image) banger.Exec {
 		e.User = spec.User
 	}
 	return e
+}
+
+// Guest returns the part of a guest's configuration that follows from its spec and its image. An image that CheckImage
+// accepts has a valid stop signal.
+func Guest(spec banger.Spec, img banger.Image) guest.Config {
+	c := guest.Config{CA: spec.CA, Nested: spec.Nested != "", Confine: spec.Confine, ReadOnly: spec.ReadOnly,
+		Tmpfs: spec.Tmpfs, Volumes: img.Config.Volumes, Dirs: Dirs(spec, img)}
+	if spec.StopSignal != "" {
+		img.Config.StopSignal = spec.StopSignal
+	}
+	c.StopSignal, _ = StopSignal(img)
+	return c
+}
+
+// Grace returns how long a stop of a VM waits before it kills. It is never 0.
+func Grace(spec banger.Spec) time.Duration {
+	if spec.StopTimeout == nil {
+		return 10 * time.Second
+	}
+	return max(time.Duration(*spec.StopTimeout)*time.Second, time.Millisecond)
+}
+
+// Names sets the names that the guest can look up, once its network is known. Without a network, the gateway is the
+// guest itself.
+func Names(c *guest.Config, spec banger.Spec) {
+	gateway := "127.0.0.1"
+	if c.Network != nil {
+		gateway = c.Network.Gateway
+		if len(spec.DNS) > 0 {
+			c.Network.DNS = spec.DNS
+		}
+		if len(spec.DNSSearch) > 0 {
+			c.Network.Search = spec.DNSSearch
+		}
+	}
+	for _, e := range spec.Hosts {
+		if e.Address == banger.HostGateway {
+			e.Address = gateway
+		}
+		c.Hosts = append(c.Hosts, e)
+	}
 }
 
 // Dirs returns the directories that docker makes in a new container: the working directory of commands and the image's

@@ -279,13 +279,14 @@ func (b boot) guestConfig(ctx context.Context, hostKey string) (c guest.Config, 
 	if hostname == "" {
 		hostname = vm.Name
 	}
-	c = guest.Config{Hostname: hostname, SSHHostKey: hostKey, CA: vm.Spec.CA,
-		Nested: vm.Spec.Nested != ""}
-	if img, err := b.m.s.opts.Images.Get(vm.ImageDigest); err == nil {
-		c.StopSignal, _ = resolve.StopSignal(img) // the error was checked at creation
-		c.Dirs = resolve.Dirs(vm.Spec, img)
+	img, err := b.m.s.opts.Images.Get(vm.ImageDigest)
+	if err != nil {
+		img = banger.Image{} // the VM has its root, and boots without what else the image says
 	}
+	c = resolve.Guest(vm.Spec, img)
+	c.Hostname, c.SSHHostKey = hostname, hostKey
 	c.Network, err = b.m.s.networks.Guest(ctx, vm)
+	resolve.Names(&c, vm.Spec)
 	return c, err
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/resolve"
 	"banger/internal/shim"
 	"banger/internal/text"
 	"banger/internal/vmdir"
@@ -17,7 +18,6 @@ import (
 )
 
 const (
-	defaultGrace = 10 * time.Second
 	// stopSlack is the time that an emulated guest may need after the grace period to sync, unmount and power off.
 	stopSlack = 20 * time.Second
 	// attachWindow is the time in which an attached client must start the main command of its VM.
@@ -167,6 +167,9 @@ func (m *machine) stopCurrent(ctx context.Context) {
 		}
 	}
 }
+
+// grace returns how long a stop waits before it kills, if the client does not say.
+func (m *machine) grace() time.Duration { return resolve.Grace(m.snapshot().Spec) }
 
 func (m *machine) agent() guest.Client { return reachable{m.s}.Agent(m.id()) }
 

@@ -68,7 +68,7 @@ func (m mainCommand) abandonUnlessAttached() {
 		if seen || m.snapshot().State != banger.StateRunning {
 			return nil
 		}
-		return m.stop(ctx, defaultGrace, "its client went away before the main command was started")
+		return m.stop(ctx, m.grace(), "its client went away before the main command was started")
 	})
 	if !m.isGone() {
 		m.warn("a VM without its client was not stopped", err)
@@ -129,5 +129,5 @@ func (m mainCommand) onEnd(exit banger.Exit) {
 	}
 	code := exit.Status()
 	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
-	m.warn("the VM was not stopped after its main command", m.stop(m.ctx, defaultGrace, exitReason(exit)))
+	m.warn("the VM was not stopped after its main command", m.stop(m.ctx, m.grace(), exitReason(exit)))
 }

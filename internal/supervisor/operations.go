@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -20,14 +21,11 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach bool, emit ba
 	return m.snapshot(), err
 }
 
-// Stop shuts a VM down cleanly within grace (0 means 10 s), and otherwise kills its VMM. It continues when ctx ends.
-// It does nothing for a VM at rest.
+// Stop shuts a VM down cleanly within grace (0 means that of the VM), and otherwise kills its VMM. It continues when
+// ctx ends. It does nothing for a VM at rest.
 func (s *Supervisor) Stop(ctx context.Context, ref string, grace time.Duration) (banger.VM, error) {
-	if grace <= 0 {
-		grace = defaultGrace
-	}
 	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error {
-		return m.stop(ctx, grace, "stopped by the user")
+		return m.stop(ctx, cmp.Or(grace, m.grace()), "stopped by the user")
 	})
 }
 

@@ -208,7 +208,7 @@ func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st
 		}
 		return nil
 	case banger.StateStopping:
-		return m.stop(ctx, defaultGrace, m.snapshot().Reason)
+		return m.stop(ctx, m.grace(), m.snapshot().Reason)
 	}
 	return m.kill(ctx, "the daemon died while it was starting")
 }

@@ -22,6 +22,14 @@ func resolvConf(n guest.Network) string {
 	return text.String()
 }
 
+// start configures a guest that boots, and adds what the VM adds to the image's file system.
+func start(c guest.Config) error {
+	if err := configure(c); err != nil {
+		return err
+	}
+	return rootDir("/").protect(c)
+}
+
 // configure sets the clock and the host name, writes the network's files and the
 // certificates that the host adds, and brings the NIC up. It warns of what the guest can
 // do without.
@@ -42,6 +50,9 @@ func configure(c guest.Config) error {
 		names += " " + short
 	}
 	hosts := "127.0.0.1\tlocalhost\n127.0.1.1\t" + names + "\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	for _, e := range c.Hosts {
+		hosts += e.Address + "\t" + e.Name + "\n"
+	}
 	files := map[string]string{"etc/hostname": c.Hostname + "\n", "etc/hosts": hosts}
 	if c.Network != nil {
 		files["etc/resolv.conf"] = resolvConf(*c.Network)

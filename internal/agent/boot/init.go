@@ -20,7 +20,7 @@ type Init struct {
 }
 
 // Configure sets the guest up.
-func (i *Init) Configure(c guest.Config) error { return configure(c) }
+func (i *Init) Configure(c guest.Config) error { return start(c) }
 
 // Restore makes a guest that goes on from a snapshot a VM of its own.
 func (i *Init) Restore(c guest.Config) error { return restore(c) }

@@ -6,12 +6,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger"
 	"banger/internal/agent/console"
 )
-
-// maxFiles is the kernel's bound of open files of one process (fs.nr_open), and what
-// container engines give.
-const maxFiles = 1 << 20
 
 // raiseLimits gives this process, and all commands, more than the kernel's
 // own limits: open files as in a container, and as many processes as the memory of the
@@ -23,7 +20,7 @@ func raiseLimits() {
 		resource int
 		limit    syscall.Rlimit
 	}{
-		{"open files", unix.RLIMIT_NOFILE, syscall.Rlimit{Cur: maxFiles, Max: maxFiles}},
+		{"open files", unix.RLIMIT_NOFILE, syscall.Rlimit{Cur: banger.MaxOpenFiles, Max: banger.MaxOpenFiles}},
 		{"processes", unix.RLIMIT_NPROC, syscall.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}},
 	} {
 		if err := syscall.Setrlimit(l.resource, &l.limit); err != nil {

@@ -47,7 +47,7 @@ func NewResident() *Resident {
 
 // Configure sets the guest up, and lets PID 1 go on to the image's init.
 func (r *Resident) Configure(c guest.Config) error {
-	err := configure(c)
+	err := start(c)
 	r.once.Do(func() {
 		r.configured.Write([]byte{1})
 		r.configured.Close()

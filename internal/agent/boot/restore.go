@@ -28,7 +28,17 @@ func restore(c guest.Config) error {
 			return fmt.Errorf("giving the NIC its address %s: %w", c.Network.MAC, err)
 		}
 	}
-	return configure(c)
+	if !c.ReadOnly {
+		return configure(c)
+	}
+	root := rootDir("/")
+	if err := root.setReadOnly(false); err != nil {
+		return fmt.Errorf("making the root writable for its new identity: %w", err)
+	}
+	if err := configure(c); err != nil {
+		return err
+	}
+	return root.setReadOnly(true)
 }
 
 // The calls of random(4).

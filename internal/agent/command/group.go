@@ -34,6 +34,7 @@ type Group struct {
 	root   int      // the root of the hierarchy, which stays reachable when something is mounted over it
 	dir    *os.File // the group; nil: it must be made
 	events *os.File // its cgroup.events
+	cpu    int64    // thousandths of a CPU that the commands may use; 0 means all
 	warned bool
 }
 
@@ -86,8 +87,18 @@ func (g *Group) open() error {
 		return err
 	}
 	g.dir, g.events = dir, events
+	if g.cpu == 0 {
+		return nil
+	}
+	quota := fmt.Sprintf("%d %d", g.cpu*cpuPeriod/1000, cpuPeriod)
+	if err := g.write(execGroup+"/cpu.max", quota); err != nil {
+		console.Warn(fmt.Errorf("commands may use all CPUs: %w", err))
+	}
 	return nil
 }
+
+// cpuPeriod is the time in microseconds within which a quota of CPU is counted (cgroup-v2.rst, cpu.max).
+const cpuPeriod = 100_000
 
 // enable gives the groups in dir their controllers, one by one, since an absent one would make all fail.
 func (g *Group) enable(dir string) {

@@ -1,11 +1,14 @@
 package command
 
 import (
+	"errors"
 	"runtime"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"banger/internal/agent/console"
 )
 
 // Reaper starts commands. It waits for all children of this process, those that it
@@ -27,6 +30,17 @@ func NewReaper(group *Group) *Reaper {
 
 // Thaw lets frozen commands go on, so that they can end.
 func (r *Reaper) Thaw() { r.group.thaw() }
+
+// LimitCPU lets all commands together use a number of thousandths of a CPU; 0 means all. It is called before the first
+// command starts.
+func (r *Reaper) LimitCPU(thousandths int64) {
+	switch {
+	case r.group != nil:
+		r.group.cpu = thousandths
+	case thousandths != 0:
+		console.Warn(errors.New("commands may use all CPUs, because they run in no control group"))
+	}
+}
 
 // fork runs a program and calls ended, once, with its end. It holds the lock over
 // the fork, so that a child that ends at once is known.

@@ -21,6 +21,8 @@ type Options struct {
 	File   string              // the program, whatever the first argument is; "": the first argument names it
 	Modes  func(*unix.Termios) // changes the modes of the terminal; nil leaves the kernel's own
 	Helper bool                // the program is a part of the agent, and runs outside of the commands' group
+
+	Confine banger.Confinement // what the command may do and use
 }
 
 // Start starts e. The code of its error says whether the command is absent or cannot
@@ -58,13 +60,24 @@ func (r *Reaper) Start(e banger.Exec, how Options) (*Process, error) {
 		unix.Fchown(int(files[0]), int(user.UID), -1)
 		setModes(int(files[0]), how.Modes)
 	}
-	group := r.group
+	group, args := r.group, e.Args
 	if how.Helper {
 		group = nil
 	}
+	var own *confined
+	if how.Confine.OfProcess() && !how.Helper {
+		if own, file, args, err = confine(how.Confine, user, file, args, attr); err != nil {
+			closeAll(files)
+			p.Close()
+			return nil, err
+		}
+	}
 	p.mu.Lock() // until pid is set, an end must wait
-	p.pid, err = group.start(attr, func() (int, error) { return r.fork(file, e.Args, attr, p.onEnd) })
+	p.pid, err = group.start(attr, func() (int, error) { return r.fork(file, args, attr, p.onEnd) })
 	p.mu.Unlock()
+	if own != nil {
+		err = own.result(err)
+	}
 	closeAll(files)
 	if err != nil {
 		p.Close()

@@ -68,7 +68,7 @@ func TestTheOrderOfRules(t *testing.T) {
 	}
 	options := func(change func(*Options)) Options {
 		o := Options{Memory: "512m", Disk: "1g"}
-		o.Spec.CPUs, o.Spec.Network = 1, banger.NetworkUser
+		o.CPUs, o.Spec.Network = "1", banger.NetworkUser
 		change(&o)
 		return o
 	}

@@ -1,12 +1,14 @@
 // Package spec turns what a user wrote for a new VM into a banger.Spec: sizes, environment files, ports, policies,
 // proxies and certificates. Its only input are files, stdin and this process's environment.
 //
-// It must not know the daemon, nor how flags are parsed.
+// It must not know the daemon, nor which command has the flags.
 package spec
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -17,6 +19,7 @@ import (
 type Options struct {
 	Spec banger.Spec
 
+	CPUs         string   // a number, which may have a fraction
 	Memory, Disk string   // sizes like 512m
 	EnvFiles     []string // files of KEY=VALUE lines
 	Labels       []string // KEY=VALUE
@@ -27,7 +30,15 @@ type Options struct {
 	Proxy       string   // a URL, or FromEnvironment; "" for no proxy
 	CA          []string // files of certificates
 
-	Stdin io.Reader // where the policy - comes from
+	Hosts       []string // NAME:ADDRESS
+	Tmpfs       []string // PATH[:OPTION,...]
+	Ulimits     []string // NAME=SOFT[:HARD]
+	SecurityOpt []string // docker's words
+	Privileged  bool
+	StopTimeout int // seconds; -1 for the default
+
+	Tell  func(text string) // prints what the user should know, but is no error; may be nil
+	Stdin io.Reader         // where the policy - comes from
 }
 
 // Resolve returns the spec of a VM from image that runs command. The daemon sets the fields that have defaults.
@@ -44,8 +55,11 @@ func (o Options) Resolve(image string, command []string) (banger.Spec, error) {
 	if s.Disk, err = parseSize("disk", o.Disk); err != nil {
 		return s, err
 	}
-	if s.CPUs == 0 {
-		return s, banger.Errorf(banger.CodeInvalid, "cpus is 0, but must be between 1 and %d", banger.MaxCPUs)
+	if err := cpus(o.CPUs, &s); err != nil {
+		return s, err
+	}
+	if err := o.guest(&s); err != nil {
+		return s, err
 	}
 	if s.Env, err = Env(o.EnvFiles, s.Env); err != nil {
 		return s, err
@@ -60,6 +74,42 @@ func (o Options) Resolve(image string, command []string) (banger.Spec, error) {
 	}
 	check := s
 	return s, check.Normalize()
+}
+
+// guest puts the options about the guest into s.
+func (o *Options) guest(s *banger.Spec) (err error) {
+	if s.Hosts, err = parseAll(o.Hosts, banger.ParseHostEntry); err != nil {
+		return err
+	}
+	if s.Tmpfs, err = parseAll(o.Tmpfs, banger.ParseTmpfs); err != nil {
+		return err
+	}
+	if s.Confine.Ulimits, err = parseAll(o.Ulimits, banger.ParseUlimit); err != nil {
+		return err
+	}
+	if o.StopTimeout >= 0 {
+		s.StopTimeout = &o.StopTimeout
+	}
+	return o.security(s)
+}
+
+func parseAll[T any](texts []string, parse func(string) (T, error)) (list []T, err error) {
+	for _, text := range texts {
+		one, err := parse(text)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, one)
+	}
+	return list, nil
+}
+
+// Cause returns the kernel's reason in an error of package os, without Go's name of the call and without the path.
+func Cause(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
 }
 
 func parseSize(name, text string) (int64, error) {

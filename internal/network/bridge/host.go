@@ -209,7 +209,7 @@ func (h *Host) newVM(p Port, old *bridgedVM) *bridgedVM {
 	}
 	vm := &bridgedVM{id: p.ID}
 	vm.Guard = policy.NewGuard(p.Policy, func(d banger.Denial) { h.denied(p.ID, d) })
-	vm.Lookup, vm.Log = h.lookup, h.log
+	vm.Lookup, vm.Log, vm.Gateway = h.lookup, h.log, h.config.network(p.Network).Gateway()
 	vm.Own = func(q *dns.Msg, name string) *dns.Msg { return h.visibleTo(p.ID).answer(q, name) }
 	b := h.bridge // it has the VM's port
 	vm.Learn = func(ctx context.Context, chain []string, addr netip.Addr, ttl time.Duration) error {

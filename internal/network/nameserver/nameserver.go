@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +37,8 @@ type Guest struct {
 	Guard  *policy.Guard
 	Lookup network.Exchange // asks the host's resolver
 	Log    *slog.Logger
+	// Gateway is the address of the host's names (see banger.HostNames).
+	Gateway netip.Addr
 	// Own answers a question that needs no resolver. A nil answer means that Lookup is asked.
 	// Own may be nil.
 	Own func(q *dns.Msg, name string) *dns.Msg
@@ -211,6 +214,9 @@ func (g *Guest) resolve(ctx context.Context, q *dns.Msg, source uint16, stream b
 		return new(dns.Msg).SetRcode(q, dns.RcodeNotImplemented)
 	}
 	name := canonical(q.Question[0].Name)
+	if slices.Contains(banger.HostNames, name) {
+		return g.nameHost(q, source, name)
+	}
 	if g.Own != nil {
 		if r := g.Own(q, name); r != nil {
 			return r
@@ -245,6 +251,22 @@ func (g *Guest) resolve(ctx context.Context, q *dns.Msg, source uint16, stream b
 	}
 	r.Question = q.Question
 	return g.filter(ctx, q, &r, source, name)
+}
+
+// hostTTL is how long a guest may remember the host's names, in seconds, because a policy can change.
+const hostTTL = 5
+
+// nameHost answers a question about one of the host's names, if the policy lets the guest reach the host.
+func (g *Guest) nameHost(q *dns.Msg, source uint16, name string) *dns.Msg {
+	if ok, why := g.Guard.MayReachHost(); !ok {
+		return g.refuse(q, source, name, why)
+	}
+	r := new(dns.Msg).SetReply(q)
+	if q.Question[0].Qtype == dns.TypeA {
+		r.Answer = []dns.RR{&dns.A{A: g.Gateway.AsSlice(), Hdr: dns.RR_Header{Name: q.Question[0].Name,
+			Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: hostTTL}}}
+	}
+	return r
 }
 
 // filter removes from an answer what the policy does not allow, and calls Learn for the rest.

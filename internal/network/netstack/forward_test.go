@@ -37,6 +37,56 @@ func (g *guest) publish(t *testing.T, proto string, port int, admit network.Admi
 	return f, at.String()
 }
 
+// TestAForwardOfIPv6 leads from the host's address of IPv6 to the guest, which has none.
+func TestAForwardOfIPv6(t *testing.T) {
+	g := newGuest(t, "deny")
+	for _, proto := range []string{"tcp", "udp"} {
+		f, err := banger.ParseForward("[::1]:80/" + proto)
+		networktest.Check(t, err)
+		file, err := network.Listen(f)
+		networktest.Check(t, err)
+		at, err := network.Bound(file)
+		networktest.Check(t, err)
+		if proto == "tcp" {
+			ln := g.listen(t, "0.0.0.0:80")
+			networktest.Check(t, g.stack.Publish(f, file, nil, nil))
+			conn, err := net.Dial("tcp", at.String())
+			networktest.Check(t, err)
+			defer conn.Close()
+			far, err := ln.Accept()
+			networktest.Check(t, err)
+			defer far.Close()
+			fmt.Fprintln(conn, "question")
+			conn.(*net.TCPConn).CloseWrite()
+			far.SetDeadline(time.Now().Add(patience))
+			if text, err := io.ReadAll(far); string(text) != "question\n" || err != nil {
+				t.Errorf("the guest reads %q, %v", text, err)
+			}
+			continue
+		}
+		var pc net.PacketConn
+		g.In(t, func() error {
+			pc, err = net.ListenPacket("udp4", "0.0.0.0:80")
+			return err
+		})
+		defer pc.Close()
+		networktest.Check(t, g.stack.Publish(f, file, nil, nil))
+		conn, err := net.Dial("udp", at.String())
+		networktest.Check(t, err)
+		defer conn.Close()
+		fmt.Fprint(conn, "question")
+		buf := make([]byte, 100)
+		pc.SetDeadline(time.Now().Add(patience))
+		n, from, err := pc.ReadFrom(buf)
+		networktest.Check(t, err)
+		pc.WriteTo(buf[:n], from)
+		conn.SetDeadline(time.Now().Add(patience))
+		if n, err = conn.Read(buf); string(buf[:n]) != "question" || err != nil {
+			t.Errorf("the answer is %q, %v", buf[:n], err)
+		}
+	}
+}
+
 func portOf(ln net.Listener) int { return ln.Addr().(*net.TCPAddr).Port }
 
 // open connects through a forward and returns both ends.

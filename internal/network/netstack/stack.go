@@ -190,7 +190,7 @@ func (s *Stack) register(f *network.Flow) bool {
 // serveDNS listens on the resolver's address inside the stack, and on the gateway's
 // for guests that expect it there.
 func (s *Stack) serveDNS(lookup network.Exchange) error {
-	guest := &nameserver.Guest{Guard: s.guard, Lookup: lookup, Log: s.log}
+	guest := &nameserver.Guest{Guard: s.guard, Lookup: lookup, Log: s.log, Gateway: network.UserGateway}
 	guest.Learn = func(_ context.Context, chain []string, addr netip.Addr, ttl time.Duration) error {
 		for _, name := range chain {
 			s.guard.Learn(addr, name, ttl, time.Now())

@@ -206,6 +206,26 @@ func (g *Guard) decideHost(k network.FlowKey) (target netip.AddrPort, ok bool, w
 	return k.Destination, false, ruleHost
 }
 
+// MayReachHost reports whether a rule lets the guest reach at least one port of the host's loopback address. Otherwise
+// it returns the rule that forbids that.
+func (g *Guard) MayReachHost() (ok bool, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.rules {
+		if r.To != banger.ToHost {
+			continue
+		}
+		whole := len(r.Ports) == 0 && r.Protocol == ""
+		if r.Action == banger.Allow {
+			return true, r.String()
+		}
+		if whole {
+			return false, r.String()
+		}
+	}
+	return false, ruleHost
+}
+
 // isName reports whether the rule speaks of a name.
 func (r *rule) isName() bool {
 	return !r.prefix.IsValid() && !r.private && r.To != banger.ToAny && r.To != banger.ToHost
