@@ -14,12 +14,18 @@ func mostCPUs(n int) int { return max(8, 4*n) }
 type Host struct {
 	Memory int64 // bytes
 	CPUs   int
+
+	Emulated bool // VMs run without KVM
 }
 
-// Check rejects a spec that this host can never satisfy, and warns about one that it can satisfy only slowly. It
-// has no other effect.
+// Check rejects a spec that this host can never satisfy, and warns about one that it can satisfy only slowly, or
+// whose VM is to hold what nobody has read, behind an emulator. It has no other effect.
 func (h Host) Check(spec banger.Spec, emit banger.Emit) error {
 	cpus := h.CPUs
+	if spec.Untrusted && h.Emulated {
+		emit(banger.Event{Stage: "warning", Text: "the VM is emulated, because this host has no usable KVM; " +
+			"an emulator is no boundary against hostile code (see: banger doctor)"})
+	}
 	switch {
 	case h.Memory > 0 && spec.Memory > h.Memory:
 		return banger.Errorf(banger.CodeInvalid, "memory is %s, but this host has %s", banger.FormatSize(spec.Memory),

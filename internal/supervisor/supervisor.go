@@ -222,9 +222,9 @@ func (s *Supervisor) groups() limit.Groups {
 	return limit.Groups{Tree: s.opts.Groups, Emulated: !s.opts.VMMs.KVM}
 }
 
-// checkHost rejects a spec that this host can never satisfy, and warns about one that it can satisfy only slowly.
+// checkHost rejects a spec that this host can never satisfy, and warns of what it lacks for one.
 func (s *Supervisor) checkHost(spec banger.Spec, emit banger.Emit) error {
-	return limit.Host{Memory: s.opts.Memory, CPUs: s.opts.CPUs}.Check(spec, emit)
+	return limit.Host{Memory: s.opts.Memory, CPUs: s.opts.CPUs, Emulated: !s.opts.VMMs.KVM}.Check(spec, emit)
 }
 
 func (s *Supervisor) isolation() string {
