@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // Code classifies an Error for machines. The API maps it to an HTTP status, and the CLI maps it to an exit code, each
@@ -55,6 +56,14 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Cause returns the kernel's reason in an error of package os, without Go's name of the call and without the path.
+func Cause(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
 
 // Errorf makes an Error of the given code. A %w verb sets the cause, which the
 // message then already contains.

@@ -1,6 +1,8 @@
 package banger
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -19,90 +21,34 @@ type Forward struct {
 }
 
 // ParseForward reads a forward as docker's -p does, [IP:][HOST:]GUEST[/PROTOCOL], but it binds 127.0.0.1 if IP is
-// absent. If HOST is absent or 0, any free port is taken.
+// absent. An address of IPv6 has brackets. If HOST is absent or 0, any free port is taken.
 func ParseForward(s string) (Forward, error) {
-	f := Forward{Protocol: "tcp", HostIP: "127.0.0.1"}
-	bad := func(why string) (Forward, error) { return f, badForward(s, why) }
-	rest, proto, found := strings.Cut(s, "/")
-	if found {
-		f.Protocol = proto
+	w, err := splitForward(s)
+	var f Forward
+	if err == nil {
+		f, err = w.forward()
 	}
-	if f.Protocol != "tcp" && f.Protocol != "udp" {
-		return bad("the protocol must be tcp or udp")
-	}
-	parts, err := forwardParts(rest)
 	if err != nil {
-		return bad(err.Error())
-	}
-	guest, host := parts[len(parts)-1], "0"
-	if len(parts) > 1 {
-		host = parts[len(parts)-2]
-	}
-	if len(parts) == 3 && parts[0] != "" {
-		f.HostIP = parts[0]
-	}
-	ip, err := netip.ParseAddr(f.HostIP)
-	if err != nil || ip.Zone() != "" {
-		return bad("the host's address must be one of IPv4, or one of IPv6 in brackets")
-	}
-	f.HostIP = ip.Unmap().String()
-	if f.GuestPort, err = ParsePort(guest); err != nil {
-		return bad(err.Error())
-	}
-	if host != "0" && host != "" {
-		if f.HostPort, err = ParsePort(host); err != nil {
-			return bad(err.Error())
-		}
+		return f, badForward(s, err.Error())
 	}
 	return f, nil
-}
-
-// forwardParts returns the one to three parts between colons of a forward: the last is the guest's port, the one before
-// the host's, and the first the host's address, without its brackets.
-func forwardParts(text string) ([]string, error) {
-	if inner, ok := strings.CutPrefix(text, "["); ok {
-		ip, ports, ok := strings.Cut(inner, "]:")
-		parts := append([]string{ip}, strings.Split(ports, ":")...)
-		if !ok || ip == "" || len(parts) > 3 {
-			return nil, fmt.Errorf("an address of IPv6 is written as [::1]:8080:80")
-		}
-		if len(parts) == 2 { // docker: [IP]:GUEST takes any port of the host
-			parts = []string{ip, "", parts[1]}
-		}
-		return parts, nil
-	}
-	parts := strings.Split(text, ":")
-	if len(parts) > 3 {
-		return nil, fmt.Errorf("it has too many colons; an address of IPv6 is written as [::1]:8080:80")
-	}
-	return parts, nil
 }
 
 // ParseForwards is ParseForward for ranges of ports, as docker's -p: 8000-8010:80-90 is one forward for each port. Both
 // ranges must have the same length, or the host's is absent.
 func ParseForwards(s string) ([]Forward, error) {
-	rest, proto, found := strings.Cut(s, "/")
-	if found {
-		proto = "/" + proto
-	}
-	parts, err := forwardParts(rest)
-	if !strings.Contains(rest, "-") || err != nil {
+	w, err := splitForward(s)
+	if err != nil || !strings.Contains(w.host+w.guest, "-") {
 		f, err := ParseForward(s)
 		return []Forward{f}, err
 	}
-	guest, err := portsOf(parts[len(parts)-1])
+	guest, err := portsOf(w.guest)
 	if err != nil {
 		return nil, badForward(s, err.Error())
 	}
-	ip, host := "", make([]string, len(guest))
-	if len(parts) == 3 {
-		ip = strings.TrimSuffix(rest, strings.Join(parts[1:], ":"))
-		if parts[1] == "" {
-			ip = "[" + parts[0] + "]:"
-		}
-	}
-	if len(parts) > 1 && parts[len(parts)-2] != "" && parts[len(parts)-2] != "0" {
-		if host, err = portsOf(parts[len(parts)-2]); err != nil {
+	host := make([]string, len(guest))
+	if w.host != "" && w.host != "0" {
+		if host, err = portsOf(w.host); err != nil {
 			return nil, badForward(s, err.Error())
 		}
 	}
@@ -111,13 +57,63 @@ func ParseForwards(s string) ([]Forward, error) {
 	}
 	var list []Forward
 	for i := range guest {
-		f, err := ParseForward(ip + host[i] + ":" + guest[i] + proto)
+		w.host, w.guest = host[i], guest[i]
+		f, err := w.forward()
 		if err != nil {
-			return nil, err
+			return nil, badForward(s, err.Error())
 		}
 		list = append(list, f)
 	}
 	return list, nil
+}
+
+// forwardWords are the parts of a forward as they are written. ip, which has no brackets here, and host may be "".
+type forwardWords struct{ ip, host, guest, protocol string }
+
+// splitForward takes the text of a forward apart. It checks only where the parts end.
+func splitForward(s string) (w forwardWords, err error) {
+	rest, protocol, found := strings.Cut(s, "/")
+	if w.protocol = protocol; !found {
+		w.protocol = "tcp"
+	}
+	if inner, ok := strings.CutPrefix(rest, "["); ok {
+		if w.ip, rest, ok = strings.Cut(inner, "]:"); !ok || w.ip == "" {
+			return w, errForwardIPv6
+		}
+	}
+	parts := strings.Split(rest, ":")
+	if w.ip == "" && len(parts) == 3 {
+		w.ip, parts = parts[0], parts[1:]
+	}
+	if len(parts) > 2 {
+		return w, errForwardIPv6
+	}
+	if w.guest = parts[len(parts)-1]; len(parts) == 2 {
+		w.host = parts[0]
+	}
+	return w, nil
+}
+
+var errForwardIPv6 = errors.New("it has too many colons; an address of IPv6 is written as [::1]:8080:80")
+
+// forward returns the forward of single ports.
+func (w forwardWords) forward() (f Forward, err error) {
+	f = Forward{Protocol: w.protocol}
+	if f.Protocol != "tcp" && f.Protocol != "udp" {
+		return f, errors.New("the protocol must be tcp or udp")
+	}
+	ip, err := netip.ParseAddr(cmp.Or(w.ip, "127.0.0.1"))
+	if err != nil || ip.Zone() != "" {
+		return f, errors.New("the host's address must be one of IPv4, or one of IPv6 in brackets")
+	}
+	f.HostIP = ip.Unmap().String()
+	if f.GuestPort, err = ParsePort(w.guest); err != nil {
+		return f, err
+	}
+	if w.host != "0" && w.host != "" {
+		f.HostPort, err = ParsePort(w.host)
+	}
+	return f, err
 }
 
 // portsOf returns the ports of a range, such as 80 or 8000-8010.

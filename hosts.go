@@ -33,7 +33,7 @@ func ParseHostEntry(text string) (HostEntry, error) {
 	return e, e.Check()
 }
 
-// Check returns an *Error of CodeInvalid for a name or an address that is none.
+// Check returns an *Error of CodeInvalid if the name or the address is not valid.
 func (e HostEntry) Check() error {
 	if len(e.Name) == 0 || len(e.Name) > 253 || strings.Trim(strings.ToLower(e.Name),
 		"abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {

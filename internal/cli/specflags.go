@@ -48,7 +48,7 @@ func (f *specFlags) withIDFile(create func() (banger.VM, error)) (banger.VM, err
 	file, err := os.OpenFile(f.idFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return banger.VM{}, banger.Errorf(banger.CodeInvalid, "cannot make the file %s for the id: %w", f.idFile,
-			spec.Cause(err)).WithHint("--cidfile names a file that does not exist")
+			banger.Cause(err)).WithHint("--cidfile names a file that does not exist")
 	}
 	defer file.Close()
 	vm, err := create()
@@ -58,7 +58,7 @@ func (f *specFlags) withIDFile(create func() (banger.VM, error)) (banger.VM, err
 	}
 	if _, err := file.WriteString(vm.ID); err != nil {
 		return vm, banger.Errorf(banger.CodeUnavailable, "the id of VM %s was not written to %s: %w", vm.ID, f.idFile,
-			spec.Cause(err))
+			banger.Cause(err))
 	}
 	return vm, nil
 }

@@ -95,17 +95,9 @@ func checkDir(dir string) error {
 	case errors.Is(err, unix.ENOTDIR), err == nil && !st.IsDir():
 		return banger.Errorf(banger.CodeCannotRun, "the working directory %q is not a directory", dir)
 	case err != nil:
-		return banger.Errorf(banger.CodeCannotRun, "the working directory %q cannot be used: %w", dir, cause(err))
+		return banger.Errorf(banger.CodeCannotRun, "the working directory %q cannot be used: %w", dir, banger.Cause(err))
 	}
 	return nil
-}
-
-// cause returns the kernel's reason in an error of package os, without the call and the path.
-func cause(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err
-	}
-	return err
 }
 
 // completeEnv adds what every command may expect and e does not set.

@@ -18,12 +18,12 @@ func Env(files, flags []string) ([]string, error) {
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, banger.Errorf(banger.CodeInvalid, "cannot read the env file %s: %w", name, Cause(err))
+			return nil, banger.Errorf(banger.CodeInvalid, "cannot read the env file %s: %w", name, banger.Cause(err))
 		}
 		list, err := readEnv(f)
 		f.Close()
 		if err != nil {
-			return nil, banger.Errorf(banger.CodeInvalid, "cannot read the env file %s: %w", name, Cause(err))
+			return nil, banger.Errorf(banger.CodeInvalid, "cannot read the env file %s: %w", name, banger.Cause(err))
 		}
 		entries = append(entries, list...)
 	}

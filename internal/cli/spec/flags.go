@@ -84,12 +84,7 @@ func (o *Options) registerGuest(fs *pflag.FlagSet) {
 
 // LaterFlag returns why run has no flag called name, which docker's has, and what to do instead. It returns "" for a
 // flag that docker does not have either.
-func LaterFlag(name string) string {
-	if why, ok := laterFlags[name]; ok {
-		return why
-	}
-	return ""
-}
+func LaterFlag(name string) string { return laterFlags[name] }
 
 // LaterFlags returns the names of all flags for which LaterFlag has an answer, in order.
 func LaterFlags() []string { return slices.Sorted(maps.Keys(laterFlags)) }

@@ -76,7 +76,7 @@ func Policy(arg string, stdin io.Reader) (banger.Policy, error) {
 	if arg != "-" {
 		f, err := os.Open(arg)
 		if err != nil {
-			return banger.Policy{}, banger.Errorf(banger.CodeInvalid, "cannot read the policy %s: %w", arg, Cause(err)).
+			return banger.Policy{}, banger.Errorf(banger.CodeInvalid, "cannot read the policy %s: %w", arg, banger.Cause(err)).
 				WithHint("give allow, deny or a file of rules")
 		}
 		defer f.Close()
@@ -87,7 +87,7 @@ func Policy(arg string, stdin io.Reader) (banger.Policy, error) {
 		err = fmt.Errorf("it is longer than %s", banger.FormatSize(maxPolicy))
 	}
 	if err != nil {
-		return banger.Policy{}, banger.Errorf(banger.CodeInvalid, "cannot read the policy %s: %w", arg, Cause(err))
+		return banger.Policy{}, banger.Errorf(banger.CodeInvalid, "cannot read the policy %s: %w", arg, banger.Cause(err))
 	}
 	return banger.ParsePolicy(string(text))
 }

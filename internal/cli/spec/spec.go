@@ -5,10 +5,8 @@
 package spec
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -102,14 +100,6 @@ func parseAll[T any](texts []string, parse func(string) (T, error)) (list []T, e
 		list = append(list, one)
 	}
 	return list, nil
-}
-
-// Cause returns the kernel's reason in an error of package os, without Go's name of the call and without the path.
-func Cause(err error) error {
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err
-	}
-	return err
 }
 
 func parseSize(name, text string) (int64, error) {

@@ -265,6 +265,6 @@ func NamesMatter(p banger.Policy, names []string) bool { return namesMatter(read
 
 func namesMatter(rules []rule, names []string) bool {
 	return slices.ContainsFunc(rules, func(r rule) bool {
-		return r.isName() && slices.ContainsFunc(names, func(n string) bool { return matchName(r.To, n) })
+		return r.named && slices.ContainsFunc(names, func(n string) bool { return matchName(r.To, n) })
 	})
 }

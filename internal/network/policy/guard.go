@@ -70,6 +70,8 @@ type rule struct {
 	prefix  netip.Prefix // of a rule with an address
 	private bool
 	names   bool // prefix lies within special addresses, so that it names them
+	named   bool // it is about the name of a host or a domain
+	whole   bool // it is about all ports and protocols
 }
 
 // NewGuard returns a guard that follows p, which is valid, and gives denials to
@@ -91,7 +93,8 @@ func (g *Guard) Set(p banger.Policy) {
 func ready(p banger.Policy) []rule {
 	var rules []rule
 	for _, r := range p.Rules {
-		c := rule{Rule: r, private: r.To == banger.ToPrivate}
+		c := rule{Rule: r, private: r.To == banger.ToPrivate, named: r.IsName(),
+			whole: len(r.Ports) == 0 && r.Protocol == ""}
 		if prefix, err := netip.ParsePrefix(r.To); err == nil {
 			c.prefix = prefix
 		} else if a, err := netip.ParseAddr(r.To); err == nil {
@@ -215,20 +218,14 @@ func (g *Guard) MayReachHost() (ok bool, why string) {
 		if r.To != banger.ToHost {
 			continue
 		}
-		whole := len(r.Ports) == 0 && r.Protocol == ""
 		if r.Action == banger.Allow {
 			return true, r.String()
 		}
-		if whole {
+		if r.whole {
 			return false, r.String()
 		}
 	}
 	return false, ruleHost
-}
-
-// isName reports whether the rule speaks of a name.
-func (r *rule) isName() bool {
-	return !r.prefix.IsValid() && !r.private && r.To != banger.ToAny && r.To != banger.ToHost
 }
 
 // matches compares only the protocol and the port.
@@ -298,9 +295,8 @@ func (g *Guard) MayResolve(chain []string) (ok bool, why string) {
 
 func (g *Guard) nameAllowed(name string, alias bool) (bool, string) {
 	for _, r := range g.rules {
-		named := r.isName() && matchName(r.To, name)
-		whole := len(r.Ports) == 0 && r.Protocol == ""
-		if r.Action == banger.Deny && whole && (named || r.To == banger.ToAny && !alias) {
+		named := r.named && matchName(r.To, name)
+		if r.Action == banger.Deny && r.whole && (named || r.To == banger.ToAny && !alias) {
 			return false, r.String()
 		}
 		if r.Action == banger.Allow && (named || r.To == banger.ToAny) {
