@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api internal/cli/command internal/cli/doctor internal/cli/filecopy internal/cli/library internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
+		". internal/api internal/cli/command internal/cli/doctor internal/cli/filecopy internal/cli/library internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api internal/cli/connect internal/cli/render internal/cli/session internal/host internal/text", false,
@@ -32,6 +32,12 @@ var layout = map[string]struct {
 	"internal/cli/library": {
 		". internal/api internal/cli/command internal/cli/render internal/cli/spec internal/text", false,
 		"commands for images and kernels; it knows none for VMs"},
+	"internal/cli/system": {
+		". internal/api internal/cli/command internal/cli/sshfiles internal/dns internal/reset internal/text", false,
+		"commands for all of banger at once; they work without a daemon"},
+	"internal/reset": {
+		". internal/blob internal/cgroup internal/network/bridge internal/private internal/process internal/shim internal/untrusted internal/vmdir",
+		true, "what is found and removed without a daemon; a user namespace removes files of subordinate users"},
 	"internal/cli/connect": {". internal/api internal/host internal/private", true,
 		"finds the daemon and starts it, whatever it is asked for"},
 	"internal/cli/doctor": {". internal/api internal/cli/connect internal/dns internal/host", true,
@@ -195,7 +201,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/command internal/cli/library internal/cli/spec",
+	"github.com/spf13":             "internal/cli internal/cli/command internal/cli/library internal/cli/spec internal/cli/system",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

@@ -284,3 +284,34 @@ func (t *Tree) Names() ([]string, error) {
 	}
 	return names, err
 }
+
+// RemoveAll kills the processes of all groups of the trees called name, wherever in the hierarchy they are, and removes
+// the trees. Without control groups there is nothing to do.
+func RemoveAll(name string) error {
+	mount, err := mountPoint("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	var trees []*Tree
+	filepath.WalkDir(mount, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil // groups come and go
+		}
+		if d.Name() == name {
+			trees = append(trees, &Tree{root: mount, base: filepath.Dir(path), dir: path})
+			return fs.SkipDir
+		}
+		return nil
+	})
+	for _, t := range trees {
+		groups, err := t.Names()
+		for _, g := range groups {
+			err = errors.Join(err, t.Remove(g))
+		}
+		t.leave()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -5,6 +5,7 @@ import (
 
 	"banger/internal/cli/command"
 	"banger/internal/cli/library"
+	"banger/internal/cli/system"
 
 	"github.com/spf13/cobra"
 )
@@ -45,6 +46,9 @@ func newRoot(a *app) *cobra.Command {
 		root.AddCommand(c)
 	}
 	root.AddCommand(newMissing(a)...)
+	root.AddCommand(system.New(a.App, system.Host{
+		ShimArgv: []string{"banger", "shim"}, Root: "/", ReloadResolver: reloadResolved, RefreshSSH: a.refreshSSH,
+	}))
 	for _, other := range []func(*app) *cobra.Command{
 		newEvents, newDNS, newDaemon, newRecover, newDoctor, newVersion, newShim, newVMM, newSSHConfig, newSSHProxy,
 	} {

@@ -67,11 +67,7 @@ func take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
 		err = ErrLocked
 		defer close(givenUp)
 	}
-	var owner Owner
-	// Decode reads one value and ignores what may remain of a longer, older one.
-	if json.NewDecoder(io.NewSectionReader(f, 0, lockSize)).Decode(&owner) != nil {
-		owner = Owner{}
-	}
+	owner := ReadOwner(f)
 	if err != nil {
 		if err != ErrLocked { // after ErrLocked the goroutine closes the file
 			f.Close()
@@ -79,6 +75,15 @@ func take(dir, name string, wait time.Duration) (*Lock, Owner, error) {
 		return nil, owner, err
 	}
 	return &Lock{f}, owner, nil
+}
+
+// ReadOwner returns what a lock file says, or a zero Owner if it says nothing.
+func ReadOwner(f io.ReaderAt) (owner Owner) {
+	// Decode reads one value and ignores what may remain of a longer, older one.
+	if json.NewDecoder(io.NewSectionReader(f, 0, lockSize)).Decode(&owner) != nil {
+		return Owner{}
+	}
+	return owner
 }
 
 // Write writes the owner into the file.

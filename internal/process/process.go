@@ -32,16 +32,21 @@ func Each(argv []string, ours func(uid uint32) bool, f func(last string, pid int
 		if err != nil || pid == os.Getpid() || !isOf(e.Name(), ours) {
 			continue
 		}
-		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
-			continue
-		}
-		args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
+		args := Arguments(pid)
 		if len(args) == len(argv)+1 && strings.Join(args[1:len(args)-1], " ") == strings.Join(argv[1:], " ") {
 			f(args[len(args)-1], pid)
 		}
 	}
 	return nil
+}
+
+// Arguments returns the arguments of a process, or nil if it has ended or hides them.
+func Arguments(pid int) []string {
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || len(cmdline) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
 }
 
 // isOf reports whether a process belongs to a user of ours. Other users' processes are not read further, because they
@@ -118,6 +123,18 @@ func (e End) Wait(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Signal sends a signal to the process. It is no error if the process has ended.
+func (e End) Signal(sig syscall.Signal) error {
+	if e.fd < 0 {
+		return nil
+	}
+	err := unix.PidfdSendSignal(e.fd, sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
 }
 
 // Close ends the watch.

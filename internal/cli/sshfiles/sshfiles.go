@@ -165,6 +165,31 @@ func (f Files) Install(ctx context.Context, client *api.Client) (user, ours stri
 	return install.User, install.Ours, nil
 }
 
+// Installed returns the names of the user's configuration and of ours, if Install has made the first include the other.
+func Installed(paths host.Paths) (user, ours string, ok bool) {
+	install, err := Files{dir: dirOf(paths)}.install()
+	return install.User, install.Ours, err == nil && install.Installed()
+}
+
+// Uninstall undoes Install. It makes no files.
+func Uninstall(paths host.Paths) error { return Files{dir: dirOf(paths)}.Uninstall() }
+
+// Empty takes all VMs out of an installed configuration.
+func Empty(paths host.Paths) error {
+	if _, _, ok := Installed(paths); !ok {
+		return nil
+	}
+	f, err := Open(paths)
+	if err != nil {
+		return err
+	}
+	text, err := f.Text(nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(sshconf.WriteFile(f.path("config"), text), sshconf.WriteFile(f.path("known_hosts"), nil))
+}
+
 // Uninstall undoes Install.
 func (f Files) Uninstall() error {
 	install, err := f.install()
