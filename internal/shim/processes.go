@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"time"
@@ -49,6 +50,26 @@ func (p Processes) Has(id string) (found bool) {
 func (p Processes) Kill(id string, limit time.Duration) {
 	p.Each(func(found string, pid int) {
 		if found == id {
+			process.KillOwn(pid, limit)
+		}
+	})
+}
+
+// AwaitEnd waits until the shim of one VM, whose VMM has ended, is no process any more. A shim that is there after
+// limit is killed.
+func (p Processes) AwaitEnd(id string, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	p.Each(func(found string, pid int) {
+		if found != id {
+			return
+		}
+		end, err := process.Watch(pid)
+		if err != nil {
+			return
+		}
+		defer end.Close()
+		if end.Wait(ctx) != nil {
 			process.KillOwn(pid, limit)
 		}
 	})

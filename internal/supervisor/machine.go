@@ -319,6 +319,7 @@ func (m *machine) remove() error {
 			return storing(err, m.s.opts.StateDir)
 		}
 	}
+	m.s.shims().AwaitEnd(m.id(), adoptTimeout) // it tells the end of the VMM a moment before its own
 	err := m.s.dirs.Remove(m.id())
 	if err == nil {
 		err = m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Delete(ctx, m.id()) })
