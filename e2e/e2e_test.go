@@ -60,7 +60,7 @@ func run(m *testing.M) int {
 	if flag.Parse(); testing.Short() {
 		return m.Run()
 	}
-	code, err := 0, error(nil)
+	var err error
 	if binDir, err = filepath.Abs("../bin"); err == nil {
 		_, err = os.Stat(filepath.Join(binDir, "banger"))
 	}
@@ -88,8 +88,10 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
-	code = m.Run()
-	return code
+	if slow, err := emulated(); err == nil && slow {
+		fmt.Println("e2e: guests are emulated") // scripts/stories reads it
+	}
+	return m.Run()
 }
 
 // prepare makes the kernel and the images that most stories share.
@@ -152,6 +154,21 @@ var emulated = sync.OnceValues(func() (bool, error) {
 	return v.Daemon.KVM != "usable", err
 })
 
+// storyTime is the time after which a story is ended. The longest ones take a third of it on a busy machine.
+const storyTime = 6 * time.Minute
+
+// abort kills the VMs of a story that takes too long, so that the command which waits for one of them fails.
+func (w *world) abort() {
+	out, _ := w.command(context.Background(), "ps", "-a").CombinedOutput()
+	fmt.Printf("e2e: a story has taken %s; its VMs are killed:\n%s", storyTime, out)
+	for _, p := range w.processes() {
+		if len(p.args) > 1 && p.args[1] == "shim" {
+			fmt.Printf("%.200q\n", p.args)
+			syscall.Kill(p.pid, syscall.SIGKILL)
+		}
+	}
+}
+
 func TestStories(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stories boot real guests; go test without -short runs them")
@@ -177,7 +194,9 @@ func TestStories(t *testing.T) {
 			env.Setenv("FIRECRACKER_VERSION", firecrackerVersion)
 			env.Setenv("USER", fmt.Sprint(os.Getuid()))
 			env.Setenv("WHO", map[bool]string{true: "root", false: "user"}[os.Geteuid() == 0])
+			limit := time.AfterFunc(storyTime, w.abort)
 			env.Defer(func() {
+				limit.Stop()
 				if err := w.close(); err != nil {
 					env.T().Fatal(err)
 				}

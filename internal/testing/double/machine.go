@@ -196,8 +196,8 @@ func appended(pci bool) string {
 // ACPI announces them in the order in which they were configured.
 func (m *microVM) qemu() []string {
 	a := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "microvm,accel=tcg,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-global",
-		"virtio-mmio.force-legacy=false",
+		"-machine", "microvm,acpi=on,pit=on,pic=on,rtc=on,isa-serial=on", "-accel",
+		"tcg,thread=single", "-global", "virtio-mmio.force-legacy=false", // docs/adr/0024 says why
 		"-cpu", "EPYC-v1,-svm", "-smp", strconv.Itoa(m.cpus), "-m", fmt.Sprintf("%dM", m.memory),
 		"-kernel", handed(fdKernel), "-append", m.args + appended(m.pci) + tuning(),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",

@@ -74,7 +74,7 @@ func argv(c vmm.Config, v version) []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-name", "banger-" + c.ID,
 		"-machine", "pc-q35-" + v.machine() + ",memory-backend=mem0,sata=off,smbus=off,usb=off,vmport=off",
-		"-accel", string(c.Accel), "-cpu", cpu(c),
+		"-accel", accel(c, v), "-cpu", cpu(c),
 		"-smp", strconv.Itoa(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
 		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,", c.MemoryMiB, again(fds.memory)) +
 			sharing(c),
@@ -111,6 +111,19 @@ func argv(c vmm.Config, v version) []string {
 		a = append(a, "-netdev", netdev(net, n, fds.nics[i]), "-device", device)
 	}
 	return a
+}
+
+// safeThreads is the first QEMU whose emulated CPUs may each have a thread of the host. In older ones a CPU can go on
+// with the translation of an instruction that another CPU has replaced meanwhile. Linux replaces instructions when it
+// switches a static key, such as that for limits of CPU time. Both CPUs then wait for good (docs/adr/0024).
+var safeThreads = version{major: 8, minor: 1}
+
+// accel returns what executes the guest.
+func accel(c vmm.Config, v version) string {
+	if c.Accel == vmm.AccelTCG && c.CPUs > 1 && v.less(safeThreads) {
+		return "tcg,thread=single"
+	}
+	return string(c.Accel)
 }
 
 // sharing returns the option that says whether the guest changes the file that holds its memory. It

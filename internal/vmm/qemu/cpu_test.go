@@ -84,3 +84,23 @@ func TestANestedVMHasNoSnapshots(t *testing.T) {
 		t.Errorf("a snapshot says %v", err)
 	}
 }
+
+// TestThreads shows when each emulated CPU has a thread of the host.
+func TestThreads(t *testing.T) {
+	old, mended := version{major: 8, minor: 0}, version{major: 8, minor: 1}
+	for _, c := range []struct {
+		accel vmm.Accel
+		cpus  int
+		v     version
+		want  string
+	}{
+		{vmm.AccelTCG, 2, old, "tcg,thread=single"},
+		{vmm.AccelTCG, 1, old, "tcg"},
+		{vmm.AccelTCG, 2, mended, "tcg"},
+		{vmm.AccelKVM, 2, old, "kvm"},
+	} {
+		if got := accel(vmm.Config{Accel: c.accel, CPUs: c.cpus}, c.v); got != c.want {
+			t.Errorf("%s with %d CPUs in QEMU %s: %s, not %s", c.accel, c.cpus, c.v.machine(), got, c.want)
+		}
+	}
+}
