@@ -58,10 +58,9 @@ func vmRow(vm banger.VM) []string {
 func newInspect(a *app) *cobra.Command {
 	env := false
 	c := &cobra.Command{
-		Use:               "inspect VM...",
-		Short:             "Show everything about VMs as JSON",
-		Args:              command.Usage(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "inspect VM...",
+		Short: "Show everything about VMs as JSON",
+		Args:  command.Usage(cobra.MinimumNArgs(1)),
 	}
 	c.Flags().BoolVar(&env, "show-env", false,
 		"show the values that -e gave, which are "+banger.HiddenValue+" otherwise")

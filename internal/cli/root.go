@@ -4,6 +4,7 @@ import (
 	"banger"
 
 	"banger/internal/cli/command"
+	"banger/internal/cli/completion"
 	"banger/internal/cli/library"
 	"banger/internal/cli/system"
 
@@ -55,6 +56,7 @@ func newRoot(a *app) *cobra.Command {
 		root.AddCommand(other(a))
 	}
 	refuseUnknownWords(root)
+	completion.Register(a.App, root)
 	return root
 }
 
