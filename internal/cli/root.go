@@ -6,6 +6,7 @@ import (
 	"banger/internal/cli/command"
 	"banger/internal/cli/completion"
 	"banger/internal/cli/library"
+	"banger/internal/cli/manual"
 	"banger/internal/cli/system"
 
 	"github.com/spf13/cobra"
@@ -55,6 +56,7 @@ func newRoot(a *app) *cobra.Command {
 	} {
 		root.AddCommand(other(a))
 	}
+	root.AddCommand(manual.New())
 	refuseUnknownWords(root)
 	completion.Register(a.App, root)
 	return root
