@@ -31,6 +31,9 @@ func newList(a *app) *cobra.Command {
 			for _, f := range filters {
 				all = all || strings.HasPrefix(f, "state=") || strings.HasPrefix(f, "status=")
 			}
+			if differs := a.Daemon.Differs(); differs != "" && !a.Quiet {
+				render.Line(a.Stderr, "banger: "+differs)
+			}
 			return client.List(ctx, all, filters)
 		},
 		Name: func(vm banger.VM) string { return vm.ID },
