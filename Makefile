@@ -19,6 +19,7 @@ agent-%: ## build the guest agent of one architecture
 
 build: agent-$(ARCH) ## build bin/banger
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/banger ./cmd/banger
+	@chmod 0755 bin/banger # VMs of root run it as users of their own, whatever the umask was
 
 install: ## install banger, its completions and man pages below PREFIX=/usr/local; also DESTDIR
 	@./scripts/install install
