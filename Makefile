@@ -2,11 +2,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 GO ?= go
-ARCH := $(shell $(GO) env GOARCH)
+ARCH := $(shell $(GO) env GOARCH 2>/dev/null)
 export CGO_ENABLED := 0
 LDFLAGS = -s -w -X banger.build=$(shell ./scripts/version)
 
-.PHONY: help deps build double cross demo test test-slow test-power test-kvm test-cpu lab lint check bench bench-kvm clean
+.PHONY: help deps build install uninstall double cross demo test test-slow test-power test-kvm test-cpu lab lint check bench bench-kvm clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -19,6 +19,13 @@ agent-%: ## build the guest agent of one architecture
 
 build: agent-$(ARCH) ## build bin/banger
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/banger ./cmd/banger
+	@chmod 0755 bin/banger # VMs of root run it as users of their own, whatever the umask was
+
+install: ## install banger, its completions and man pages below PREFIX=/usr/local; also DESTDIR
+	@./scripts/install install
+
+uninstall: ## remove what make install has installed below PREFIX=/usr/local
+	@./scripts/install uninstall
 
 double: ## build the stand-in for Firecracker and the tests that run in a guest
 	@$(GO) build -trimpath -o bin/double/firecracker ./internal/testing/double

@@ -15,6 +15,9 @@ var capabilities = strings.Fields(`CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSE
 // allCapabilities stands for all of them in a list.
 const allCapabilities = "ALL"
 
+// CapabilityNames returns the names that DroppedCapabilities knows: ALL, and each capability without CAP_.
+func CapabilityNames() []string { return append([]string{allCapabilities}, capabilities...) }
+
 // DroppedCapabilities returns the numbers of the capabilities that no command of a VM has, by docker's rules: what drop
 // lists, or all of them for ALL, without what add lists. The names may begin with CAP_ and be in any case. A command in
 // a VM has all other capabilities. It returns an *Error of CodeInvalid for a name that is not known.

@@ -1,6 +1,8 @@
 package banger
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -12,6 +14,11 @@ var signals = map[string]int{
 	"TTIN": 21,
 	"TTOU": 22, "URG": 23, "XCPU": 24, "XFSZ": 25, "VTALRM": 26, "PROF": 27, "WINCH": 28, "IO": 29, "PWR": 30, "SYS": 31,
 	"RTMIN": 34, "RTMAX": 64,
+}
+
+// SignalNames returns the names of all signals without SIG, in the order of their numbers.
+func SignalNames() []string {
+	return slices.SortedFunc(maps.Keys(signals), func(a, b string) int { return signals[a] - signals[b] })
 }
 
 // ParseSignal reads a signal as docker writes it: a number from 1 to 64, a name with or without SIG, RTMIN+n or

@@ -58,11 +58,13 @@ func ParseUlimit(text string) (Ulimit, error) {
 	return u, nil
 }
 
+// UlimitNames returns the names of all limits, in order.
+func UlimitNames() []string { return slices.Sorted(maps.Keys(ulimits)) }
+
 // Check returns an *Error of CodeInvalid if u is not known, or if the kernel would refuse it.
 func (u Ulimit) Check() error {
 	if _, ok := ulimits[u.Name]; !ok {
-		return Errorf(CodeInvalid, "there is no limit %.80q, but %s", u.Name,
-			either(slices.Sorted(maps.Keys(ulimits))))
+		return Errorf(CodeInvalid, "there is no limit %.80q, but %s", u.Name, either(UlimitNames()))
 	}
 	if u.Soft < Unlimited || u.Hard < Unlimited || u.Hard != Unlimited && (u.Soft == Unlimited || u.Soft > u.Hard) {
 		return Errorf(CodeInvalid, "the limit %s is above its hard limit", u)

@@ -347,6 +347,26 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// TestAnyClientAsksForTheVersionAndEndsTheDaemon checks that a client of another version of the API can do what an
+// upgrade needs.
+func TestAnyClientAsksForTheVersionAndEndsTheDaemon(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, call := range [][2]string{{"GET", "/v1/version"}, {"POST", "/v1/shutdown"}} {
+		req, err := http.NewRequest(call[0], "http://banger"+call[1], nil)
+		hosttest.Check(t, err)
+		req.Header.Set("Banger-API", "999")
+		resp, err := w.http().Do(req)
+		hosttest.Check(t, err)
+		var v api.Version
+		err = json.NewDecoder(resp.Body).Decode(&v)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || v.Version != banger.Version {
+			t.Errorf("%s is answered by %s, %+v, %v", call, resp.Status, v, err)
+		}
+	}
+}
+
 // TestWrongRequests sends requests that no client of ours sends.
 func TestWrongRequests(t *testing.T) {
 	t.Parallel()

@@ -50,6 +50,11 @@ var (
 // routes is the whole API. openapi.json is generated from it.
 var routes = slices.Concat(daemonRoutes, vmRoutes, guestRoutes, networkRoutes, imageRoutes, kernelRoutes)
 
+// anyVersion reports whether a route is for clients of all versions: each can ask what the daemon is, and end it.
+func (r route) anyVersion() bool {
+	return slices.Contains([]string{"/v1/version", "/v1/shutdown"}, r.path)
+}
+
 var daemonRoutes = []route{
 	{"GET", "/openapi.json", openAPIDocument, "openAPI", "This document", nil, nil, content{"application/json"}},
 	{"GET", "/v1/version", version, "version", "What the daemon is, and what it can do", nil, nil, Version{}},

@@ -45,7 +45,7 @@ func (s *Server) Handler() http.Handler {
 }
 
 func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
-	if v := req.Header.Get(headerAPI); v != "" && v != strconv.Itoa(banger.APIVersion) {
+	if v := req.Header.Get(headerAPI); v != "" && v != strconv.Itoa(banger.APIVersion) && !r.anyVersion() {
 		writeError(w, banger.Errorf(banger.CodeVersion, "this client speaks API %.20s, the daemon (%s) speaks API %d", v,
 			banger.Version, banger.APIVersion).
 			WithHint("restart the daemon with this client's version: banger daemon stop"))

@@ -12,10 +12,9 @@ import (
 func newCommit(a *app) *cobra.Command {
 	var note banger.CommitNote
 	c := &cobra.Command{
-		Use:               "commit VM NAME[:TAG]",
-		Short:             "Make an image of what a running VM has changed",
-		Args:              command.Usage(cobra.ExactArgs(2)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "commit VM NAME[:TAG]",
+		Short: "Make an image of what a running VM has changed",
+		Args:  command.Usage(cobra.ExactArgs(2)),
 		Long: `Make an image of the VM's own image and one layer with all that was changed since. /etc/hostname,
 /etc/hosts, /etc/resolv.conf and what is mounted are left out. The VM goes on running: what is being written
 may be half there.`,

@@ -175,6 +175,32 @@ func TestDoctor(t *testing.T) {
 		stderr: "banger: --format is \"yaml\", but must be table or json\n"})
 }
 
+// TestPsSaysThatVersionsDiffer checks the line about a daemon of another version, and that the list is asked for once.
+func TestPsSaysThatVersionsDiffer(t *testing.T) {
+	t.Parallel()
+	warning := "banger: the daemon is version 0.0.1, but this client is " + banger.Version +
+		" (restart it: banger daemon stop; VMs go on running, and the next command starts a new one)\n"
+	for _, c := range []struct{ args, version, want string }{
+		{"ps", "0.0.1", warning},
+		{"ps -a --format json", "0.0.1", warning},
+		{"vm ls", "0.0.1", warning},
+		{"ps -q", "0.0.1", ""},
+		{"ps", banger.Version, ""},
+		{"ps", "0.0.1\x1b[31m", strings.Replace(warning, "0.0.1", `0.0.1\x1b[31m`, 1)},
+	} {
+		asked := 0
+		a, stdout, stderr := falseDaemonOf(t, api.Version{Version: c.version},
+			func(w http.ResponseWriter, _ *http.Request) { asked++; w.Write([]byte("[]")) })
+		code := a.run(t.Context(), strings.Fields(c.args))
+		if code != 0 || stderr.String() != c.want || strings.Contains(stdout.String(), "version") {
+			t.Errorf("%s ends with %d and says %q", c.args, code, stderr)
+		}
+		if asked != 1 {
+			t.Errorf("%s asks %d times", c.args, asked)
+		}
+	}
+}
+
 // TestDNS checks what changes nothing on this host.
 func TestDNS(t *testing.T) {
 	t.Parallel()

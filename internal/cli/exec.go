@@ -26,7 +26,6 @@ func newExec(a *app) *cobra.Command {
 		Short: "Run a command in a running VM",
 		Example: `  banger exec -it web bash
   tar c . | banger exec -i web -- tar x -C /srv`,
-		ValidArgsFunction: a.CompleteVMs,
 		RunE: func(c *cobra.Command, args []string) error {
 			return runCode(runExec(c.Context(), a, o, args))
 		},

@@ -18,11 +18,10 @@ type logsOptions struct {
 func newLogs(a *app) *cobra.Command {
 	var o logsOptions
 	c := &cobra.Command{
-		Use:               "logs [flags] VM",
-		Short:             "Show a VM's console",
-		Args:              command.Usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
-		RunE:              func(c *cobra.Command, args []string) error { return runLogs(c.Context(), a, o, args[0]) },
+		Use:   "logs [flags] VM",
+		Short: "Show a VM's console",
+		Args:  command.Usage(cobra.ExactArgs(1)),
+		RunE:  func(c *cobra.Command, args []string) error { return runLogs(c.Context(), a, o, args[0]) },
 	}
 	c.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on until the VM ends")
 	c.Flags().StringVarP(&o.tail, "tail", "n", "all", "number of lines from the end")

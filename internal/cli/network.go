@@ -14,22 +14,19 @@ import (
 func newNetwork(a *app) *cobra.Command {
 	c := &cobra.Command{Use: "network", Short: "Networks of VMs that see each other (bridges of the host, for root)"}
 	inspect := &cobra.Command{
-		Use:               "inspect NETWORK...",
-		Short:             "Show networks as JSON",
-		Args:              command.Usage(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: a.CompleteNetworks,
+		Use:   "inspect NETWORK...",
+		Short: "Show networks as JSON",
+		Args:  command.Usage(cobra.MinimumNArgs(1)),
 	}
 	remove := &cobra.Command{
-		Use:               "rm NETWORK...",
-		Short:             "Remove networks that no VM uses",
-		Args:              command.Usage(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: a.CompleteNetworks,
+		Use:   "rm NETWORK...",
+		Short: "Remove networks that no VM uses",
+		Args:  command.Usage(cobra.MinimumNArgs(1)),
 	}
 	connect := &cobra.Command{
-		Use:               "connect NETWORK VM",
-		Short:             "Give a stopped VM another network",
-		Args:              command.Usage(cobra.ExactArgs(2)),
-		ValidArgsFunction: a.CompleteNetworks,
+		Use:   "connect NETWORK VM",
+		Short: "Give a stopped VM another network",
+		Args:  command.Usage(cobra.ExactArgs(2)),
 		Long: "Give a stopped VM another network: one of network ls, or user, bridge or none. " +
 			"A VM has one network.",
 		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {

@@ -23,10 +23,9 @@ func newPolicy(a *app) *cobra.Command {
 
 func newPolicyShow(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:               "show VM",
-		Short:             "Print a VM's policy as policy set reads it",
-		Args:              command.Usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "show VM",
+		Short: "Print a VM's policy as policy set reads it",
+		Args:  command.Usage(cobra.ExactArgs(1)),
 		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
 			vm, err := client.Get(ctx, args[0])
 			if err != nil {
@@ -43,10 +42,9 @@ func newPolicyShow(a *app) *cobra.Command {
 
 func newPolicySet(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:               "set VM allow|deny|FILE|-",
-		Short:             "Replace a VM's policy; flows that it forbids are cut",
-		Args:              command.Usage(cobra.ExactArgs(2)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "set VM allow|deny|FILE|-",
+		Short: "Replace a VM's policy; flows that it forbids are cut",
+		Args:  command.Usage(cobra.ExactArgs(2)),
 		Long: `Replace what a VM may reach, now and at its next starts. Flows that the policy forbids are cut before
 the command ends.
 
@@ -76,10 +74,9 @@ func newPolicyLog(a *app) *cobra.Command {
 	var follow bool
 	var tail int
 	c := &cobra.Command{
-		Use:               "log [flags] VM",
-		Short:             "Show what a VM's policy has refused since its last start",
-		Args:              command.Usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "log [flags] VM",
+		Short: "Show what a VM's policy has refused since its last start",
+		Args:  command.Usage(cobra.ExactArgs(1)),
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the VM ends")
 	c.Flags().IntVarP(&tail, "tail", "n", -1, "number of lines from the end (-1: all that are kept)")

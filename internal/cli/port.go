@@ -14,10 +14,9 @@ import (
 
 func newPorts(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use:               "ports VM",
-		Short:             "Show what listens in a VM and where it is reached",
-		Args:              command.Usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "ports VM",
+		Short: "Show what listens in a VM and where it is reached",
+		Args:  command.Usage(cobra.ExactArgs(1)),
 	}
 	return command.Lists(a.App, c, command.Listing[banger.Listener]{
 		Get: func(ctx context.Context, client *api.Client, args []string) ([]banger.Listener, error) {
@@ -51,23 +50,20 @@ func newPort(a *app) *cobra.Command {
 		return listForwards(ctx, a, client, args[0])
 	})
 	c := &cobra.Command{
-		Use:               "port",
-		Short:             "Forward ports of the host to a VM",
-		Args:              command.Usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
-		RunE:              list,
+		Use:   "port VM",
+		Short: "Forward ports of the host to a VM",
+		Args:  command.Usage(cobra.ExactArgs(1)),
+		RunE:  list,
 	}
 	c.AddCommand(&cobra.Command{
-		Use:               "ls VM",
-		Short:             "List a VM's forwards",
-		Args:              command.Usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
-		RunE:              list,
+		Use:   "ls VM",
+		Short: "List a VM's forwards",
+		Args:  command.Usage(cobra.ExactArgs(1)),
+		RunE:  list,
 	}, &cobra.Command{
-		Use:               "add VM [IP:]HOST:GUEST[/udp]...",
-		Short:             "Add forwards, for good",
-		Args:              command.Usage(cobra.MinimumNArgs(2)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "add VM [IP:]HOST:GUEST[/udp]...",
+		Short: "Add forwards, for good",
+		Args:  command.Usage(cobra.MinimumNArgs(2)),
 		RunE: a.eachForward(func(ctx context.Context, client *api.Client, vm string, f banger.Forward) error {
 			f, err := client.AddForward(ctx, vm, f)
 			if err == nil {
@@ -76,10 +72,9 @@ func newPort(a *app) *cobra.Command {
 			return err
 		}),
 	}, &cobra.Command{
-		Use:               "rm VM [IP:]HOST:GUEST[/udp]...",
-		Short:             "End forwards and their connections",
-		Args:              command.Usage(cobra.MinimumNArgs(2)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "rm VM [IP:]HOST:GUEST[/udp]...",
+		Short: "End forwards and their connections",
+		Args:  command.Usage(cobra.MinimumNArgs(2)),
 		RunE: a.eachForward(func(ctx context.Context, client *api.Client, vm string, f banger.Forward) error {
 			return client.RemoveForward(ctx, vm, f)
 		}),

@@ -31,6 +31,9 @@ func newList(a *app) *cobra.Command {
 			for _, f := range filters {
 				all = all || strings.HasPrefix(f, "state=") || strings.HasPrefix(f, "status=")
 			}
+			if differs := a.Daemon.Differs(); differs != "" && !a.Quiet {
+				render.Line(a.Stderr, "banger: "+differs)
+			}
 			return client.List(ctx, all, filters)
 		},
 		Name: func(vm banger.VM) string { return vm.ID },
@@ -58,10 +61,9 @@ func vmRow(vm banger.VM) []string {
 func newInspect(a *app) *cobra.Command {
 	env := false
 	c := &cobra.Command{
-		Use:               "inspect VM...",
-		Short:             "Show everything about VMs as JSON",
-		Args:              command.Usage(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "inspect VM...",
+		Short: "Show everything about VMs as JSON",
+		Args:  command.Usage(cobra.MinimumNArgs(1)),
 	}
 	c.Flags().BoolVar(&env, "show-env", false,
 		"show the values that -e gave, which are "+banger.HiddenValue+" otherwise")

@@ -4,7 +4,9 @@ import (
 	"banger"
 
 	"banger/internal/cli/command"
+	"banger/internal/cli/completion"
 	"banger/internal/cli/library"
+	"banger/internal/cli/manual"
 	"banger/internal/cli/system"
 
 	"github.com/spf13/cobra"
@@ -54,7 +56,9 @@ func newRoot(a *app) *cobra.Command {
 	} {
 		root.AddCommand(other(a))
 	}
+	root.AddCommand(manual.New())
 	refuseUnknownWords(root)
+	completion.Register(a.App, root)
 	return root
 }
 

@@ -45,7 +45,6 @@ see: banger ssh-config.`,
 		Example: `  banger ssh web
   banger ssh -L 8080:localhost:80 -N web
   banger ssh web -- uname -a`,
-		ValidArgsFunction: a.CompleteVMs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return command.UsageErrorf("no VM given (see: %s --help)", c.CommandPath())

@@ -55,9 +55,8 @@ shows that file's text and leaves ~/.ssh alone. Agent forwarding is for banger s
 			return files.Uninstall()
 		},
 	}, &cobra.Command{
-		Use:               "print [VM...]",
-		Short:             "Print the configuration of these VMs, or of all",
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "print [VM...]",
+		Short: "Print the configuration of these VMs, or of all",
 		RunE: a.WithClient(func(ctx context.Context, client *api.Client, names []string) error {
 			return printSSHConfig(ctx, a, client, names)
 		}),

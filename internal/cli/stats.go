@@ -23,9 +23,8 @@ const statsPeriod = time.Second
 func newStats(a *app) *cobra.Command {
 	var once bool
 	c := &cobra.Command{
-		Use:               "stats [VM...]",
-		Short:             "Show what running VMs use",
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "stats [VM...]",
+		Short: "Show what running VMs use",
 		Long: `Show what running VMs, or all of them, use: CPU in percent of one CPU, the host's memory that the VMM
 holds, and what went by network and disks since the start. On a terminal it goes on until Ctrl-C.`,
 	}

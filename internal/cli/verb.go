@@ -17,10 +17,9 @@ import (
 func newVerb(a *app, use, short string,
 	f func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error) *cobra.Command {
 	return &cobra.Command{
-		Use:               use + " VM...",
-		Short:             short,
-		Args:              command.Usage(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   use + " VM...",
+		Short: short,
+		Args:  command.Usage(cobra.MinimumNArgs(1)),
 		RunE: a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
 			emit, end := a.progressOf(refs)
 			defer end()
@@ -153,10 +152,9 @@ func newRemove(a *app) *cobra.Command {
 
 func newWait(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:               "wait VM...",
-		Short:             "Wait until VMs have ended and print their exit codes",
-		Args:              command.Usage(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "wait VM...",
+		Short: "Wait until VMs have ended and print their exit codes",
+		Args:  command.Usage(cobra.MinimumNArgs(1)),
 		RunE: a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
 			return a.Each(refs, func(_ int, ref string) (string, error) {
 				vm, err := client.Wait(ctx, ref)
@@ -180,10 +178,9 @@ func endCode(vm banger.VM) int {
 
 func newRename(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:               "rename VM NAME",
-		Short:             "Give a VM another name",
-		Args:              command.Usage(cobra.ExactArgs(2)),
-		ValidArgsFunction: a.CompleteVMs,
+		Use:   "rename VM NAME",
+		Short: "Give a VM another name",
+		Args:  command.Usage(cobra.ExactArgs(2)),
 		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
 			_, err := client.Rename(ctx, args[0], args[1])
 			a.refreshSSH(ctx)

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -207,45 +206,4 @@ func Removes(a *App, c *cobra.Command, remove func(context.Context, *api.Client,
 		return a.Each(refs, func(_ int, ref string) (string, error) { return ref, remove(ctx, client, ref) })
 	})
 	return c
-}
-
-// completeTime bounds the wait of a shell that completes a word.
-const completeTime = time.Second
-
-// Complete returns a function that offers names. It offers nothing when no daemon runs or names fails.
-func (a *App) Complete(names func(context.Context) ([]string, error)) cobra.CompletionFunc {
-	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		ctx, cancel := context.WithTimeout(context.Background(), completeTime)
-		defer cancel()
-		if !a.DaemonRuns(ctx) {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		list, err := names(ctx)
-		if err != nil {
-			list = nil
-		}
-		return list, cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
-// CompleteVMs offers the names of existing VMs.
-func (a *App) CompleteVMs(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-	return a.Complete(func(ctx context.Context) (names []string, err error) {
-		list, err := a.Client.List(ctx, true, nil)
-		for _, vm := range list {
-			names = append(names, vm.Name)
-		}
-		return names, err
-	})(c, args, word)
-}
-
-// CompleteNetworks offers the names of existing networks.
-func (a *App) CompleteNetworks(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
-	return a.Complete(func(ctx context.Context) (names []string, err error) {
-		list, err := a.Client.Networks(ctx)
-		for _, n := range list {
-			names = append(names, n.Name)
-		}
-		return names, err
-	})(c, args, word)
 }

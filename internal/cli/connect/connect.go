@@ -23,9 +23,10 @@ import (
 
 // Daemon is the daemon of one run directory. It may not run yet.
 type Daemon struct {
-	paths  host.Paths
-	client *api.Client
-	state  string // the state directory of the daemon that answered; "" before any answer
+	paths   host.Paths
+	client  *api.Client
+	state   string // the state directory of the daemon that answered; "" before any answer
+	version string // the version of that daemon
 }
 
 // New returns the daemon of paths, which client reaches.
@@ -76,8 +77,28 @@ func (d *Daemon) Runs(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, StartTime)
 	defer cancel()
 	v, err := d.client.Version(ctx)
-	d.state = v.State
+	d.state, d.version = v.State, v.Version
 	return err == nil || banger.CodeOf(err) != banger.CodeUnavailable
+}
+
+// Restart says how a daemon of another version is replaced.
+const Restart = "restart it: banger daemon stop; VMs go on running, and the next command starts a new one"
+
+// Differs says that a daemon of a version is not of this client's. It returns "" if it is.
+func Differs(version string) string {
+	if version == banger.Version {
+		return ""
+	}
+	return "version " + version + ", but this client is " + banger.Version
+}
+
+// Differs says that the daemon that answered last is of another version than this client, and what to do. It returns ""
+// if it is not.
+func (d *Daemon) Differs() string {
+	if differs := Differs(d.version); differs != "" && d.version != "" {
+		return "the daemon is " + differs + " (" + Restart + ")"
+	}
+	return ""
 }
 
 // startOnce starts the daemon unless another client has already started it.

@@ -5,14 +5,14 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/cli/connect"
 )
 
 // checkDaemon returns the lines about the daemon itself and about what it could not repair when it started.
 func checkDaemon(v api.Version) []Check {
 	checks := []Check{{"daemon", Pass, fmt.Sprintf("version %s, pid %d, SQLite %s", v.Version, v.PID, v.SQLite), ""}}
-	if v.Version != banger.Version {
-		checks[0] = Check{"daemon", Warn, "version " + v.Version + ", but this client is " + banger.Version,
-			"restart it: banger daemon stop"}
+	if differs := connect.Differs(v.Version); differs != "" {
+		checks[0] = Check{"daemon", Warn, differs, connect.Restart}
 	}
 	for _, p := range v.Problems {
 		checks = append(checks, Check{"state", Warn, p, "see: banger recover --help"})
