@@ -24,17 +24,17 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/library internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
+		". internal/api internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
-		". internal/api internal/cli/connect internal/cli/render internal/cli/session internal/host internal/text", false,
+		". internal/api internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
 		"what commands share, whichever they are"},
 	"internal/cli/completion": {". internal/cli/command", false,
 		"what may come at a place of a command line, whatever the command does"},
 	"internal/cli/manual": {". internal/cli/command", false,
 		"man pages of what commands say of themselves, whatever they do"},
 	"internal/cli/library": {
-		". internal/api internal/cli/command internal/cli/render internal/cli/spec internal/text", false,
+		". internal/api internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
 		"commands for images and kernels; it knows none for VMs"},
 	"internal/cli/system": {
 		". internal/api internal/cli/command internal/cli/sshfiles internal/dns internal/reset internal/text", false,
@@ -42,6 +42,10 @@ var layout = map[string]struct {
 	"internal/reset": {
 		". internal/blob internal/cgroup internal/network/bridge internal/private internal/process internal/shim internal/untrusted internal/vmdir",
 		true, "what is found and removed without a daemon; a user namespace removes files of subordinate users"},
+	"internal/cli/format": {". internal/text", false, "values by a user's template; it knows no command"},
+	"internal/cli/view": {
+		". internal/api internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
+		"commands that only show VMs"},
 	"internal/cli/connect": {". internal/api internal/host internal/private", true,
 		"finds the daemon and starts it, whatever it is asked for"},
 	"internal/cli/doctor": {". internal/api internal/cli/connect internal/dns internal/host", true,
@@ -205,7 +209,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/command internal/cli/completion internal/cli/library internal/cli/manual internal/cli/spec internal/cli/system",
+	"github.com/spf13":             "internal/cli internal/cli/command internal/cli/completion internal/cli/library internal/cli/manual internal/cli/spec internal/cli/system internal/cli/view",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

@@ -132,6 +132,8 @@ type VM struct {
 	Forwards   []Forward `json:"forwards,omitempty"`
 	Limits     *Limits   `json:"limits,omitempty"`       // set while it runs: what its processes may use together
 	SSHHostKey string    `json:"ssh_host_key,omitempty"` // the public half, as one line
+	// DiskUsed is how many bytes of the host's disk the VM takes. Only a list with sizes has it.
+	DiskUsed int64 `json:"disk_used,omitempty"`
 	// Main is the resolved main command. It is nil if the machine only waits for execs.
 	Main *Exec `json:"main,omitempty"`
 }

@@ -34,6 +34,7 @@ type Machines interface {
 type Inventory interface {
 	Get(ref string) (banger.VM, error)
 	List(keep func(banger.VM) bool) []banger.VM
+	DiskUsed(id string) int64 // bytes of the host's disk
 	Wait(ctx context.Context, ref string) (banger.VM, error)
 	// Watch calls emit with what happens to VMs behind the cursor since, until ctx or emit ends it. If since is empty, or
 	// changes behind it were missed, it first emits the whole state. It returns the error of emit.

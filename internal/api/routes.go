@@ -74,6 +74,7 @@ var vmRoutes = []route{
 	{"GET", "/v1/vms", listVMs, "listVMs", "List VMs, newest first",
 		[]parameter{
 			{"all", "also VMs at rest", false, false},
+			{"size", "with what each takes of the host's disk", false, false},
 			{"filter", "name=, id=, state=, image= or label=KEY[=VALUE]", []string{}, false},
 		},
 		nil, []banger.VM{}},

@@ -22,6 +22,11 @@ func listVMs(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if list == nil {
 		list = []banger.VM{}
 	}
+	if q.Get("size") == "true" {
+		for i := range list {
+			list[i].DiskUsed = s.Inventory.DiskUsed(list[i].ID)
+		}
+	}
 	return writeJSON(w, hidden(list))
 }
 
@@ -265,6 +270,12 @@ func (c vmClient) GetWithEnv(ctx context.Context, ref string) (vm banger.VM, err
 // List returns VMs, newest first. Without all, it returns only running VMs.
 func (c vmClient) List(ctx context.Context, all bool, filters []string) (list []banger.VM, err error) {
 	return list, c.call(ctx, "GET", "/v1/vms", url.Values{"all": {strconv.FormatBool(all)}, "filter": filters}, nil, &list)
+}
+
+// ListWithSizes is List with DiskUsed of each VM.
+func (c vmClient) ListWithSizes(ctx context.Context, all bool, filters []string) (list []banger.VM, err error) {
+	q := url.Values{"all": {strconv.FormatBool(all)}, "filter": filters, "size": {"true"}}
+	return list, c.call(ctx, "GET", "/v1/vms", q, nil, &list)
 }
 
 // Prune removes all VMs at rest.

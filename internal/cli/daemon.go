@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/api"
 	"banger/internal/cli/command"
 	"banger/internal/logfile"
 	"banger/internal/process"
@@ -42,12 +43,20 @@ func newDaemon(a *app) *cobra.Command {
 		"what to log: debug, info, warn or error (default: BANGER_LOG_LEVEL)")
 	run.Flags().IntVar(&readyFD, "ready-fd", 0, "descriptor to report readiness on")
 	run.Flags().MarkHidden("ready-fd")
-	c.AddCommand(run, newDaemonLogs(a), &cobra.Command{
+	status := &cobra.Command{
 		Use:   "status",
 		Short: "Show the daemon's state; exit 1 when none runs",
 		Args:  command.Usage(cobra.NoArgs),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.daemonStatus(cmd.Context()) },
-	}, &cobra.Command{
+	}
+	parsed := command.FormatsOne(status, "")
+	status.RunE = func(c *cobra.Command, _ []string) error {
+		f, err := parsed()
+		if err != nil {
+			return err
+		}
+		return a.daemonStatus(c.Context(), f)
+	}
+	c.AddCommand(run, newDaemonLogs(a), status, &cobra.Command{
 		Use:   "stop",
 		Short: "Stop the daemon; VMs go on running",
 		Args:  command.Usage(cobra.NoArgs),
@@ -57,7 +66,7 @@ func newDaemon(a *app) *cobra.Command {
 }
 
 // daemonStatus prints the state of the daemon. It returns an error with exit code 1 if no daemon runs.
-func (a *app) daemonStatus(ctx context.Context) error {
+func (a *app) daemonStatus(ctx context.Context, f command.Format) error {
 	if !a.DaemonRuns(ctx) {
 		fmt.Fprintf(a.Stdout, "no daemon runs (socket %s)\n", a.Paths.Socket())
 		return &command.ExitError{Code: command.ExitFailed}
@@ -65,6 +74,11 @@ func (a *app) daemonStatus(ctx context.Context) error {
 	v, err := a.Client.Version(ctx)
 	if err != nil {
 		return err
+	}
+	if f.JSON || f.Template != nil {
+		return command.Write(a.App, f, []api.Version{v}, func(v api.Version) map[string]any {
+			return map[string]any{"ServerVersion": v.Version, "Driver": v.VMM}
+		})
 	}
 	fmt.Fprintf(a.Stdout, "running: pid %d, version %s, since %s\n", v.PID, v.Version,
 		v.Started.Local().Format(time.DateTime))

@@ -48,7 +48,7 @@ func TestVersion(t *testing.T) {
 		line{args: "version",
 			stdout: "client: " + banger.Version + " (API 1)\ndaemon: " + banger.Version + " (API 1)\n"},
 		line{args: "version --format yaml", code: 2,
-			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+			stderr: "banger: --format is \"yaml\", but must be table, json or a template such as '{{.name}}'\n"},
 	)
 	var v struct{ Daemon *api.Version }
 	hosttest.Check(t, json.Unmarshal([]byte(h.must("version", "--format", "json")), &v))
@@ -172,7 +172,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("it ends with %d and says %s", text.code, text.stdout)
 	}
 	h.check(line{args: "doctor --format yaml", code: 2,
-		stderr: "banger: --format is \"yaml\", but must be table or json\n"})
+		stderr: "banger: --format is \"yaml\", but must be table, json or a template such as '{{.name}}'\n"})
 }
 
 // TestPsSaysThatVersionsDiffer checks the line about a daemon of another version, and that the list is asked for once.

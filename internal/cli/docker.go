@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/cli/command"
+	"banger/internal/cli/format"
 	"banger/internal/cli/library"
 	"banger/internal/text"
 )
@@ -54,9 +56,10 @@ func newEvents(a *app) *cobra.Command {
 	}
 	since := c.Flags().String("since", "", "the cursor of the last event that is known; each JSON event has one")
 	once := c.Flags().Bool("no-stream", false, "end at the present state")
-	format := c.Flags().String("format", "", "json: one JSON object per line, which begins with the whole state")
+	parsed := command.Formats(c)
+	c.Flags().Lookup("format").Usage = "json: an object per line, the whole state first; or a template: '{{.name}}'"
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		asJSON, err := command.IsJSON(*format)
+		f, err := parsed()
 		if err != nil {
 			return err
 		}
@@ -64,26 +67,34 @@ func newEvents(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if asJSON {
+		if f.JSON {
 			tell := func(e banger.Change) { text.WriteJSON(a.Stdout, e, "") }
 			return client.Events(c.Context(), *since, !*once, tell)
 		}
-		return a.tellEvents(c.Context(), client, *since, !*once)
+		return a.tellEvents(c.Context(), client, f, *since, !*once)
 	}
 	return c
 }
 
-// tellEvents prints a line for each VM that comes, changes its state or its name, or goes.
-func (a *app) tellEvents(ctx context.Context, client *api.Client, since string, follow bool) error {
+// tellEvents prints a line for each VM that comes, changes its state or its name, or goes. A template gets the VMs, and
+// nothing of those that have gone.
+func (a *app) tellEvents(ctx context.Context, client *api.Client, f command.Format, since string, follow bool) error {
+	var failed error
 	known := map[string]string{} // what was printed last of each VM, by id
 	show := func(vm banger.VM) {
 		line := vm.ID + " " + vm.Name + " " + string(vm.State)
-		if known[vm.ID] != line {
+		switch {
+		case known[vm.ID] == line:
+		case f.Template == nil:
 			a.Say(line)
+		default:
+			failed = cmp.Or(failed, command.Write(a.App, f, []banger.VM{vm}, format.VM))
 		}
 		known[vm.ID] = line
 	}
-	return client.Events(ctx, since, follow, func(e banger.Change) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err := client.Events(ctx, since, follow, func(e banger.Change) {
 		for _, vm := range e.VMs {
 			show(vm)
 		}
@@ -91,10 +102,16 @@ func (a *app) tellEvents(ctx context.Context, client *api.Client, since string, 
 			show(*e.VM)
 		}
 		if e.Removed != "" {
-			a.Say(e.Removed + " removed")
+			if f.Template == nil {
+				a.Say(e.Removed + " removed")
+			}
 			delete(known, e.Removed)
 		}
+		if failed != nil {
+			cancel()
+		}
 	})
+	return cmp.Or(failed, err)
 }
 
 // newHelp replaces cobra's command, which calls a word that it does not know no error.

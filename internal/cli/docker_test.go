@@ -70,13 +70,46 @@ func TestEvents(t *testing.T) {
 		t.Errorf("as JSON it is %+v", change)
 	}
 	h.must("rename", "box", "crate")
+	h.check(line{args: "events --no-stream --format {{.Names}}", stdout: "crate\n"},
+		line{args: "events --no-stream --format {{.nothing}}", code: 1,
+			stderr: "banger: --format: there is no field \"nothing\" …"})
 	h.must("rm", "crate")
 	got := h.must("events", "--no-stream", "--since", change.Cursor)
 	if id := change.VMs[0].ID; got != id+" crate created\n"+id+" removed" {
 		t.Errorf("behind the cursor there is %q", got)
 	}
 	h.check(line{args: "events --since x", code: 1, stderr: "banger: since is \"x\", which is not a cursor …"},
-		line{args: "events --format yaml", code: 2, stderr: "banger: --format is \"yaml\", but only json is known\n"})
+		line{args: "events --format yaml", code: 2,
+			stderr: "banger: --format is \"yaml\", but must be table, json or a template such as '{{.name}}'\n"})
+}
+
+// TestInspectOfAnything looks for names of all kinds.
+func TestInspectOfAnything(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.must("create", "--name", "box", "--network", "none", h.Image)
+	kernel := strings.TrimSpace(h.must("kernel", "ls", "-q"))
+	h.check(
+		line{args: "inspect -f {{.name}} box", stdout: "box\n"},
+		line{args: "inspect --format {{.State.Status}} box", stdout: "created\n"},
+		line{args: "inspect -f {{.version}} " + kernel, stdout: "…"},
+		line{args: "inspect --type image box", stdout: "[]\n", code: 1, stderr: "banger: there is no image \"box\" …"},
+		line{args: "inspect --type thing box", code: 2,
+			stderr: "banger: --type is \"thing\", but must be vm, image, network or kernel\n"},
+		line{args: "vm inspect -f {{.Id}} " + kernel, code: 1, stderr: "banger: there is no VM called …"},
+	)
+	digest := strings.TrimSpace(h.must("images", "-q"))
+	if got := strings.TrimSpace(h.must("inspect", "-f", "{{.Id}}", h.Image)); got != digest {
+		t.Errorf("the image is %q, not %q", got, digest)
+	}
+	size := regexp.MustCompile(`^box [1-9][0-9.]* [KM]iB$`)
+	if got := h.must("ps", "-a", "-s", "--format", "{{.Names}} {{.Size}}"); !size.MatchString(got) {
+		t.Errorf("its size is %q", got)
+	}
+	h.must("create", "--name", "later", "--network", "none", h.Image)
+	h.check(line{args: "ps -l --format {{.Names}}", stdout: "later\n"},
+		line{args: "ps -n 5 --format {{.Names}}", stdout: "later\nbox\n"},
+		line{args: "ps --format {{.Names}}"})
 }
 
 // TestThePageAboutDockerIsTrue compares docs/docker.md with the tree of commands: what works is there, and what is not

@@ -8,7 +8,6 @@ import (
 
 	"banger/internal/cli/command"
 	"banger/internal/cli/doctor"
-	"banger/internal/cli/render"
 	"banger/internal/text"
 )
 
@@ -18,15 +17,15 @@ func newDoctor(a *app) *cobra.Command {
 		Short: "Check what this host can do and say what to mend",
 		Args:  command.Usage(cobra.NoArgs),
 	}
-	wantsJSON := command.TableOrJSON(c)
+	parsed := command.Formats(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		json, err := wantsJSON()
+		f, err := parsed()
 		if err != nil {
 			return err
 		}
 		checks := doctor.Diagnose(c.Context(), a.Daemon, a.Paths.State)
-		if json {
-			err = render.JSON(a.Stdout, checks)
+		if f.JSON || f.Template != nil {
+			err = command.Write(a.App, f, checks, nil)
 		} else {
 			printChecks(a.Stdout, checks)
 		}

@@ -31,7 +31,7 @@ func TestImages(t *testing.T) {
 		line{args: "image tag IMAGE example.com/other:v1", stdout: "example.com/other:v1\n"},
 		line{args: "image tag none other", code: 1, stderr: none},
 		line{args: "image ls --format yaml", code: 2,
-			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+			stderr: "banger: --format is \"yaml\", but must be table, json or a template such as '{{.name}}'\n"},
 		line{args: "image history none", code: 1, stderr: none},
 		line{args: "image inspect none", stdout: "[]\n", code: 1, stderr: none},
 		line{args: "image push none", code: 1, stderr: none},

@@ -9,6 +9,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/cli/command"
+	"banger/internal/cli/format"
 )
 
 func newNetwork(a *app) *cobra.Command {
@@ -35,7 +36,7 @@ func newNetwork(a *app) *cobra.Command {
 		}),
 	}
 	c.AddCommand(newNetworkCreate(a), newNetworkList(a),
-		command.Inspects(a.App, inspect,
+		command.Inspects(a.App, inspect, format.InspectNetwork,
 			func(ctx context.Context, client *api.Client, name string) (banger.Network, error) {
 				return client.Network(ctx, name)
 			}),
@@ -94,5 +95,6 @@ func newNetworkList(a *app) *cobra.Command {
 			}
 			return []string{n.Name, n.Subnet, see, strconv.Itoa(len(n.VMs))}
 		},
+		Docker: format.Network,
 	})
 }

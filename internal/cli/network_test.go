@@ -34,7 +34,7 @@ func TestPorts(t *testing.T) {
 		line{args: "port ls box"},
 		line{args: "ports no", code: 1, stderr: noVM},
 		line{args: "ports --format yaml box", code: 2,
-			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+			stderr: "banger: --format is \"yaml\", but must be table, json or a template such as '{{.name}}'\n"},
 	)
 	h.must("exec", "box", "true")
 	if head := strings.Fields(h.must("ports", "box")); strings.Join(head[:2], " ") != "PORT LISTENS" {

@@ -8,6 +8,7 @@ import (
 	"banger/internal/cli/library"
 	"banger/internal/cli/manual"
 	"banger/internal/cli/system"
+	"banger/internal/cli/view"
 
 	"github.com/spf13/cobra"
 )
@@ -38,6 +39,10 @@ func newRoot(a *app) *cobra.Command {
 		root.AddCommand(c)
 		vm.AddCommand(verb(a))
 	}
+	inspect := view.NewInspect(a.App, "")
+	inspect.GroupID = "vm"
+	root.AddCommand(inspect)
+	vm.AddCommand(view.NewInspect(a.App, "vm"))
 	root.AddCommand(vm)
 	for _, family := range []*cobra.Command{library.NewImage(a.App), library.NewKernel(a.App), newNetwork(a)} {
 		family.GroupID = "store"
@@ -74,6 +79,10 @@ func refuseUnknownWords(c *cobra.Command) {
 
 // vmCommands lists every verb of a VM once.
 var vmCommands = []func(*app) *cobra.Command{
-	newRun, newCreate, newStart, newStop, newRestart, newKill, newRemove, newList, newInspect, newExec, newSSH, newLogs,
-	newStats, newRename, newCopy, newPorts, newPort, newPolicy, newCommit, newWait, newPrune,
+	newRun, newCreate, newStart, newStop, newRestart, newKill, newRemove, newList, newExec, newSSH, newLogs, newStats,
+	newRename, newCopy, newPorts, newPort, newPolicy, newCommit, newWait, newPrune,
 }
+
+func newList(a *app) *cobra.Command { return view.NewList(a.App) }
+
+func newStats(a *app) *cobra.Command { return view.NewStats(a.App) }

@@ -49,7 +49,8 @@ func TestRemoveOfARunningVM(t *testing.T) {
 		line{args: "rm box", code: 1,
 			stderr: "banger: cannot remove VM box: it is running (stop it first, or use rm -f)\n"},
 		line{args: "rm -f box", stdout: "box\n"},
-		line{args: "inspect box", stdout: "[]\n", code: 1, stderr: "banger: there is no VM called \"box\" …"},
+		line{args: "inspect box", stdout: "[]\n", code: 1,
+			stderr: "banger: there is no VM, image, network or kernel \"box\" …"},
 	)
 }
 
@@ -84,15 +85,15 @@ func TestPs(t *testing.T) {
 		line{args: "ps -aq -f name=bo -f label=a", stdout: box + "\n"},
 		line{args: "ps -f nonsense", code: 1, stderr: "banger: \"nonsense\" is not a filter …"},
 		line{args: "ps --format yaml", code: 2,
-			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+			stderr: "banger: --format is \"yaml\", but must be table, json or a template such as '{{.name}}'\n"},
 		line{args: "ps box", code: 2,
 			stderr: "banger: these arguments do not fit; write: banger ps [flags] (see: banger ps --help)\n"},
 	)
 	rows := strings.Split(h.must("ps", "-a"), "\n")
 	for i, want := range []string{
-		"ID NAME IMAGE COMMAND STATE ISOLATION CREATED",
-		rest + " rest " + short(h.Image) + " echo long long long lon… created emulated (none)",
-		box + " box " + short(h.Image) + " sleep 1000 running emulated (none)",
+		"ID NAME IMAGE COMMAND STATE PORTS ISOLATION CREATED",
+		rest + " rest " + short(h.Image) + " echo long long long lon… created - emulated (none)",
+		box + " box " + short(h.Image) + " sleep 1000 running, ",
 	} {
 		if got := strings.Join(strings.Fields(rows[i]), " "); !strings.HasPrefix(got, want) {
 			t.Errorf("row %d is %q, not %q", i, got, want)
@@ -111,22 +112,6 @@ func short(image string) string {
 		return image[:39] + "…"
 	}
 	return image
-}
-
-// TestRows checks what the table of VMs shows of their ends.
-func TestRows(t *testing.T) {
-	t.Parallel()
-	three := 3
-	for want, vm := range map[string]banger.VM{
-		"stopped (3)":             {State: banger.StateStopped, ExitCode: &three},
-		"stopped":                 {State: banger.StateStopped},
-		"failed: it has a reason": {State: banger.StateFailed, Reason: "it has a reason"},
-		"failed":                  {State: banger.StateFailed},
-	} {
-		if got := vmRow(vm)[4]; got != want {
-			t.Errorf("the state is %q, not %q", got, want)
-		}
-	}
 }
 
 func TestLogs(t *testing.T) {
@@ -165,6 +150,6 @@ func TestStats(t *testing.T) {
 	h.check(
 		line{args: "stats rest", code: 1, stderr: "banger: cannot see the stats of VM rest: it is created …"},
 		line{args: "stats --format yaml", code: 2,
-			stderr: "banger: --format is \"yaml\", but must be table or json\n"},
+			stderr: "banger: --format is \"yaml\", but must be table, json or a template such as '{{.name}}'\n"},
 	)
 }

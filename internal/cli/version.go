@@ -11,22 +11,25 @@ import (
 	"banger/internal/cli/render"
 )
 
+// versions are those of both programs.
+type versions struct {
+	Client api.Version  `json:"client"`
+	Daemon *api.Version `json:"daemon"` // null when no daemon runs
+}
+
 func newVersion(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "version",
 		Short: "Show the versions of client and daemon",
 		Args:  command.Usage(cobra.NoArgs),
 	}
-	wantsJSON := command.TableOrJSON(c)
+	parsed := command.Formats(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		json, err := wantsJSON()
+		f, err := parsed()
 		if err != nil {
 			return err
 		}
-		v := struct {
-			Client api.Version  `json:"client"`
-			Daemon *api.Version `json:"daemon"` // null when no daemon runs
-		}{Client: api.Version{Version: banger.Version, API: banger.APIVersion}}
+		v := versions{Client: api.Version{Version: banger.Version, API: banger.APIVersion}}
 		if a.DaemonRuns(c.Context()) {
 			d, err := a.Client.Version(c.Context())
 			if err != nil {
@@ -34,8 +37,18 @@ func newVersion(a *app) *cobra.Command {
 			}
 			v.Daemon = &d
 		}
-		if json {
+		switch {
+		case f.JSON:
 			return render.JSON(a.Stdout, v)
+		case f.Template != nil:
+			return command.Write(a.App, f, []versions{v}, func(v versions) map[string]any {
+				server := map[string]any{"Version": "", "APIVersion": ""}
+				if v.Daemon != nil {
+					server = map[string]any{"Version": v.Daemon.Version, "APIVersion": v.Daemon.API}
+				}
+				client := map[string]any{"Version": v.Client.Version, "APIVersion": v.Client.API}
+				return map[string]any{"Client": client, "Server": server}
+			})
 		}
 		fmt.Fprintf(a.Stdout, "client: %s (API %d)\n", v.Client.Version, v.Client.API)
 		if v.Daemon == nil {

@@ -79,10 +79,10 @@ func Measure(h Home) (f Found, err error) {
 		return f, err
 	}
 	f.Daemon = max(holder(h.State), holder(h.Run))
-	f.Lost = Part{len(vmdir.Dirs{State: h.State}.Aside()), room(h.dirs().Lost())}
-	f.Images = Part{countOf(filepath.Join(h.State, "images", "sha256")), room(filepath.Join(h.State, "images"))}
-	f.Kernels = Part{countOf(filepath.Join(h.State, "kernels")), room(filepath.Join(h.State, "kernels"))}
-	f.Sockets = Part{countOf(h.Run), room(h.Run)}
+	f.Lost = Part{len(vmdir.Dirs{State: h.State}.Aside()), vmdir.Room(h.dirs().Lost())}
+	f.Images = Part{countOf(filepath.Join(h.State, "images", "sha256")), vmdir.Room(filepath.Join(h.State, "images"))}
+	f.Kernels = Part{countOf(filepath.Join(h.State, "kernels")), vmdir.Room(filepath.Join(h.State, "kernels"))}
+	f.Sockets = Part{countOf(h.Run), vmdir.Room(h.Run)}
 	_, used := os.Lstat(filepath.Join(h.State, "bridge.used"))
 	f.Bridges = used == nil
 	entries, err := os.ReadDir(h.State)
@@ -92,7 +92,7 @@ func Measure(h Home) (f Found, err error) {
 	for _, e := range entries {
 		if !slices.Contains([]string{"vms", "lost", "images", "kernels"}, e.Name()) && !isForeign(e.Name()) {
 			f.Other.Count++
-			f.Other.Bytes += room(filepath.Join(h.State, e.Name()))
+			f.Other.Bytes += vmdir.Room(filepath.Join(h.State, e.Name()))
 		}
 	}
 	return f, nil
@@ -115,10 +115,7 @@ func vms(h Home) ([]VM, error) {
 	}
 	list := []VM{}
 	for id, running := range ids {
-		vm := VM{ID: id, Running: running, Bytes: room(h.dirs().VM(id))}
-		for _, root := range h.dirs().Jails().Roots(id) {
-			vm.Bytes += room(root)
-		}
+		vm := VM{ID: id, Running: running, Bytes: h.dirs().Used(id)}
 		if r, err := vmdir.ReadRecord(h.dirs().VMs(), id); err == nil {
 			vm.Name = r.VM.Name
 		}
@@ -260,22 +257,5 @@ func countOf(dir string) (n int) {
 			n++
 		}
 	}
-	return n
-}
-
-// room returns how much of the disk the files at path and below it take. A file with several names counts for each of
-// them. What cannot be read counts as nothing.
-func room(path string) (n int64) {
-	filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil
-		}
-		if info, err := d.Info(); err == nil {
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				n += st.Blocks * 512
-			}
-		}
-		return nil
-	})
 	return n
 }

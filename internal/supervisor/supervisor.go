@@ -153,6 +153,9 @@ func (s *Supervisor) List(keep func(banger.VM) bool) []banger.VM {
 	return list
 }
 
+// DiskUsed returns how many bytes of the host's disk a VM takes.
+func (s *Supervisor) DiskUsed(id string) int64 { return s.dirs.Used(id) }
+
 // Get returns the VM that ref names: a name, an id, or a unique prefix of an id.
 func (s *Supervisor) Get(ref string) (banger.VM, error) {
 	m, err := s.find(ref)

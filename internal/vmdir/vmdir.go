@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"banger"
 	"banger/internal/blob"
@@ -168,4 +169,30 @@ func (d Dirs) Aside() (dirs []string) {
 		}
 	}
 	return dirs
+}
+
+// Used returns how many bytes of the host's disk a VM takes.
+func (d Dirs) Used(id string) int64 {
+	n := Room(d.VM(id))
+	for _, root := range d.Jails().Roots(id) {
+		n += Room(root)
+	}
+	return n
+}
+
+// Room returns how many bytes of the disk the files at path and below it take. A file with several names counts for
+// each of them. What cannot be read counts as nothing.
+func Room(path string) (n int64) {
+	filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				n += st.Blocks * 512
+			}
+		}
+		return nil
+	})
+	return n
 }

@@ -8,6 +8,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/cli/format"
 	"banger/internal/cli/render"
 	"banger/internal/text"
 )
@@ -40,17 +41,18 @@ func TableOrJSON(c *cobra.Command) func() (json bool, err error) {
 
 // Listing says how a list of T is shown.
 type Listing[T any] struct {
-	Get  func(ctx context.Context, client *api.Client, args []string) ([]T, error)
-	Name func(T) string // for -q
-	Head []string
-	Row  func(T) []string
+	Get    func(ctx context.Context, client *api.Client, args []string) ([]T, error)
+	Name   func(T) string // for -q
+	Head   []string
+	Row    func(T) []string
+	Docker format.Aliases[T] // for templates; may be nil
 }
 
-// Lists completes c, which prints a list as a table, as JSON or, with -q, as names alone.
+// Lists completes c, which prints a list as a table, as JSON, by a template or, with -q, as names alone.
 func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
-	wantsJSON := TableOrJSON(c)
+	parsed := Formats(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		json, err := wantsJSON()
+		f, err := parsed()
 		if err != nil {
 			return err
 		}
@@ -63,8 +65,8 @@ func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
 			return err
 		}
 		switch {
-		case json:
-			return render.JSON(a.Stdout, list)
+		case f.JSON || f.Template != nil:
+			return Write(a, f, list, l.Docker)
 		case a.Quiet:
 			for _, v := range list {
 				a.Say(l.Name(v))
@@ -80,11 +82,21 @@ func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
 	return c
 }
 
-// Inspects completes c, which prints the objects that its arguments name as one JSON array, and errors for the others.
-func Inspects[T any](a *App, c *cobra.Command,
+// Inspects completes c, which prints the objects that its arguments name as one JSON array or by a template, and errors
+// for the others. docker may be nil.
+func Inspects[T any](a *App, c *cobra.Command, docker format.Aliases[T],
 	get func(ctx context.Context, client *api.Client, ref string) (T, error)) *cobra.Command {
-	c.RunE = a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
-		found := []T{}
+	parsed := FormatsOne(c, "json")
+	c.RunE = func(c *cobra.Command, refs []string) error {
+		f, err := parsed()
+		if err != nil {
+			return err
+		}
+		client, err := a.Connect(c.Context())
+		if err != nil {
+			return err
+		}
+		ctx, found := c.Context(), []T{}
 		failed := false
 		for _, ref := range refs {
 			v, err := get(ctx, client, ref)
@@ -95,14 +107,15 @@ func Inspects[T any](a *App, c *cobra.Command,
 			}
 			found = append(found, v)
 		}
-		if err := render.JSON(a.Stdout, found); err != nil {
+		f.JSON = f.Template == nil
+		if err := Write(a, f, found, docker); err != nil {
 			return err
 		}
 		if failed {
 			return &ExitError{Code: ExitFailed}
 		}
 		return nil
-	})
+	}
 	return c
 }
 

@@ -52,6 +52,18 @@ func loginVMs(ctx context.Context, p place) ([]string, error) {
 	return names, err
 }
 
+// things returns all that inspect shows.
+func things(ctx context.Context, p place) (names []string, err error) {
+	for _, list := range []func(context.Context, place) ([]string, error){vms, images, networks, kernels} {
+		more, err := list(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, more...)
+	}
+	return names, nil
+}
+
 func networks(ctx context.Context, p place) (names []string, err error) {
 	list, err := p.Client.Networks(ctx)
 	for _, n := range list {

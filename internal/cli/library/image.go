@@ -13,6 +13,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/cli/command"
+	"banger/internal/cli/format"
 	"banger/internal/cli/render"
 	"banger/internal/cli/spec"
 	"banger/internal/text"
@@ -46,9 +47,10 @@ func NewImage(a *command.App) *cobra.Command {
 	}
 	c.AddCommand(newImagePull(a), newImagePush(a), newImageList(a), newImageHistory(a), tag, newImageRegister(a),
 		newImagePromote(a), newImageSave(a), newImageLoad(a), newImageUsage(a), newImagePrune(a),
-		command.Inspects(a, inspect, func(ctx context.Context, client *api.Client, ref string) (banger.Image, error) {
-			return client.Image(ctx, spec.AbsoluteReference(ref))
-		}),
+		command.Inspects(a, inspect, format.InspectImage,
+			func(ctx context.Context, client *api.Client, ref string) (banger.Image, error) {
+				return client.Image(ctx, spec.AbsoluteReference(ref))
+			}),
 		command.Removes(a, remove, func(ctx context.Context, client *api.Client, ref string) error {
 			return client.RemoveImage(ctx, spec.AbsoluteReference(ref))
 		}))
@@ -108,6 +110,7 @@ func newImageList(a *command.App) *cobra.Command {
 			}
 			return []string{img.Reference, render.Digest(img.Digest), img.Platform, banger.FormatSize(img.Size), pulled}
 		},
+		Docker: format.Image,
 	})
 }
 
@@ -133,6 +136,7 @@ func newImageHistory(a *command.App) *cobra.Command {
 			}
 			return []string{layer, created, size, text.Limit(s.By, 100)}
 		},
+		Docker: format.Step,
 	})
 }
 

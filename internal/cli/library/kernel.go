@@ -33,7 +33,7 @@ func NewKernel(a *command.App) *cobra.Command {
 			return addKernel(c.Context(), a, (*api.Client).PullKernel)
 		},
 	}, newKernelImport(a), newKernelList(a),
-		command.Inspects(a, inspect, func(ctx context.Context, client *api.Client, name string) (banger.Kernel, error) {
+		command.Inspects(a, inspect, nil, func(ctx context.Context, client *api.Client, name string) (banger.Kernel, error) {
 			return client.Kernel(ctx, name)
 		}),
 		command.Removes(a, remove, func(ctx context.Context, client *api.Client, name string) error {

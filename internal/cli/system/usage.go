@@ -39,6 +39,10 @@ that run. Reclaimable is what banger system prune --all gives back. banger image
 			return []string{u.Type, strconv.Itoa(u.Total), strconv.Itoa(u.Active), banger.FormatSize(u.Size),
 				banger.FormatSize(u.Reclaimable)}
 		},
+		Docker: func(u usage) map[string]any {
+			return map[string]any{"Type": u.Type, "TotalCount": u.Total, "Active": u.Active,
+				"Size": banger.FormatSize(u.Size), "Reclaimable": banger.FormatSize(u.Reclaimable)}
+		},
 	})
 }
 

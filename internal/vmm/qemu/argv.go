@@ -120,7 +120,7 @@ var safeThreads = version{major: 8, minor: 1}
 
 // accel returns what executes the guest.
 func accel(c vmm.Config, v version) string {
-	if c.Accel == vmm.AccelTCG && c.CPUs > 1 && v.less(safeThreads) {
+	if c.Accel == vmm.AccelTCG && c.CPUs > 1 && !c.Nested && v.less(safeThreads) {
 		return "tcg,thread=single"
 	}
 	return string(c.Accel)

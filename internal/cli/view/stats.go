@@ -1,4 +1,4 @@
-package cli
+package view
 
 import (
 	"bytes"
@@ -14,13 +14,15 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/cli/command"
+	"banger/internal/cli/format"
 	"banger/internal/cli/render"
 )
 
 // statsPeriod is the time over which the use of CPUs is measured.
 const statsPeriod = time.Second
 
-func newStats(a *app) *cobra.Command {
+// NewStats returns the command stats.
+func NewStats(a *command.App) *cobra.Command {
 	var once bool
 	c := &cobra.Command{
 		Use:   "stats [VM...]",
@@ -29,9 +31,9 @@ func newStats(a *app) *cobra.Command {
 holds, and what went by network and disks since the start. On a terminal it goes on until Ctrl-C.`,
 	}
 	c.Flags().BoolVar(&once, "no-stream", false, "show them once")
-	wantsJSON := command.TableOrJSON(c)
+	parsed := command.Formats(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		json, err := wantsJSON()
+		f, err := parsed()
 		if err != nil {
 			return err
 		}
@@ -39,7 +41,7 @@ holds, and what went by network and disks since the start. On a terminal it goes
 		if err != nil {
 			return err
 		}
-		return watchStats(c.Context(), a.Stdout, client, args, json, once || !render.IsTerminal(a.Stdout))
+		return watchStats(c.Context(), a, client, args, f, once || !render.IsTerminal(a.Stdout))
 	}
 	return c
 }
@@ -50,8 +52,10 @@ type used struct {
 	CPU float64 `json:"cpu_percent"`
 }
 
-// watchStats writes what VMs use to w, once or until ctx ends. JSON is written once.
-func watchStats(ctx context.Context, w io.Writer, client *api.Client, refs []string, json, once bool) error {
+// watchStats shows what VMs use, once or until ctx ends. JSON and templates are written once.
+func watchStats(ctx context.Context, a *command.App, client *api.Client, refs []string, f command.Format,
+	once bool) error {
+	formatted := f.JSON || f.Template != nil
 	before, err := readStats(ctx, client, refs)
 	if err != nil {
 		return err
@@ -65,20 +69,20 @@ func watchStats(ctx context.Context, w io.Writer, client *api.Client, refs []str
 		case <-tick.C:
 		}
 		now, err := readStats(ctx, client, refs)
-		if err != nil && (once || json || ctx.Err() == nil) {
+		if err != nil && (once || formatted || ctx.Err() == nil) {
 			return err
 		}
 		list := compareStats(before, now)
-		if json {
-			return render.JSON(w, list)
+		if formatted {
+			return command.Write(a, f, list, func(u used) map[string]any { return format.Stats(u.Stats, u.CPU) })
 		}
 		if once {
-			return writeStats(w, list)
+			return writeStats(a.Stdout, list)
 		}
 		var screen bytes.Buffer
 		screen.WriteString("\x1b[H\x1b[J") // console_codes(4): home, erase to the end
 		writeStats(&screen, list)
-		if _, err := w.Write(screen.Bytes()); err != nil {
+		if _, err := a.Stdout.Write(screen.Bytes()); err != nil {
 			return err
 		}
 		before = now

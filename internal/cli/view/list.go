@@ -1,0 +1,127 @@
+// Package view has the commands that only show VMs: lists, what they use, and everything that is known of one.
+//
+// It must not know how a VM is made or changed.
+package view
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/cli/command"
+	"banger/internal/cli/format"
+	"banger/internal/cli/render"
+	"banger/internal/text"
+)
+
+// listOptions are the flags of ps.
+type listOptions struct {
+	all, latest, size, whole bool
+	last                     int
+	filters                  []string
+}
+
+// NewList returns the command ps.
+func NewList(a *command.App) *cobra.Command {
+	o := &listOptions{}
+	c := &cobra.Command{
+		Use:     "ps",
+		Aliases: []string{"ls", "list"},
+		Short:   "List VMs",
+		Args:    command.Usage(cobra.NoArgs),
+	}
+	c.Flags().BoolVarP(&o.all, "all", "a", false, "also VMs that do not run")
+	c.Flags().StringArrayVarP(&o.filters, "filter", "f", nil, "name=, id=, state=, image= or label=KEY[=VALUE]")
+	c.Flags().IntVarP(&o.last, "last", "n", -1, "the VMs that were made last, also those that do not run; -1: no limit")
+	c.Flags().BoolVarP(&o.latest, "latest", "l", false, "the VM that was made last, also if it does not run")
+	c.Flags().BoolVarP(&o.size, "size", "s", false, "what each VM takes of the disk")
+	c.Flags().BoolVar(&o.whole, "no-trunc", false, "whole commands, images, digests and reasons")
+	l := command.Listing[banger.VM]{
+		Get: func(ctx context.Context, client *api.Client, _ []string) ([]banger.VM, error) {
+			if differs := a.Daemon.Differs(); differs != "" && !a.Quiet {
+				render.Line(a.Stderr, "banger: "+differs)
+			}
+			return o.get(ctx, client)
+		},
+		Name: func(vm banger.VM) string { return vm.ID },
+		Head: []string{"ID", "NAME", "IMAGE", "COMMAND", "STATE", "PORTS", "ISOLATION", "CREATED"},
+		Row:  o.row,
+		Docker: func(vm banger.VM) map[string]any {
+			fields := format.VM(vm)
+			if o.size {
+				fields["Size"] = banger.FormatSize(vm.DiskUsed)
+			}
+			if o.whole {
+				fields["Command"] = fmt.Sprintf("%q", format.Command(vm))
+			}
+			return fields
+		},
+	}
+	command.Lists(a, c, l)
+	list := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if o.size {
+			l.Head = append(l.Head, "SIZE")
+		}
+		return list(c, args)
+	}
+	return c
+}
+
+// get returns the VMs that the flags ask for, newest first.
+func (o *listOptions) get(ctx context.Context, client *api.Client) ([]banger.VM, error) {
+	if o.latest {
+		o.last = 1
+	}
+	all := o.all || o.last >= 0
+	for _, f := range o.filters { // a filter by state replaces the default of running VMs only
+		all = all || strings.HasPrefix(f, "state=") || strings.HasPrefix(f, "status=")
+	}
+	read := client.List
+	if o.size {
+		read = client.ListWithSizes
+	}
+	list, err := read(ctx, all, o.filters)
+	if o.last >= 0 {
+		list = list[:min(o.last, len(list))]
+	}
+	return list, err
+}
+
+func (o *listOptions) row(vm banger.VM) []string {
+	limit := func(s string, max int) string {
+		if o.whole {
+			return s
+		}
+		return text.Limit(s, max)
+	}
+	or := func(s string) string {
+		if s == "" {
+			return "-"
+		}
+		return s
+	}
+	cells := []string{vm.ID, vm.Name, limit(vm.Spec.Image, 40), or(limit(format.Command(vm), 24)), limit(state(vm), 48),
+		or(limit(format.Ports(vm), 40)), vm.Isolation, render.Age(vm.CreatedAt)}
+	if o.size {
+		cells = append(cells, banger.FormatSize(vm.DiskUsed))
+	}
+	return cells
+}
+
+// state returns a VM's state and how long it has been in it.
+func state(vm banger.VM) string {
+	switch {
+	case vm.State == banger.StateRunning && !vm.StartedAt.IsZero():
+		return "running, " + format.Since(vm.StartedAt)
+	case vm.State == banger.StateStopped && vm.ExitCode != nil:
+		return fmt.Sprintf("stopped (%d), %s ago", *vm.ExitCode, format.Since(vm.FinishedAt))
+	case vm.State == banger.StateFailed && vm.Reason != "":
+		return "failed: " + vm.Reason
+	}
+	return string(vm.State)
+}

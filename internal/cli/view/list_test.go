@@ -1,0 +1,44 @@
+package view
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"banger"
+)
+
+// TestRows shows what the table of VMs says of their states and ports.
+func TestRows(t *testing.T) {
+	t.Parallel()
+	three, ago := 3, time.Now().Add(-3*time.Minute-time.Second)
+	web := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", HostPort: 8080, GuestPort: 80}
+	for want, vm := range map[string]banger.VM{
+		"stopped (3), 3 min ago -": {State: banger.StateStopped, ExitCode: &three, FinishedAt: ago},
+		"stopped -":                {State: banger.StateStopped},
+		"failed: it has a reason -": {State: banger.StateFailed, Reason: "it has a reason",
+			Forwards: []banger.Forward{web}},
+		"failed -": {State: banger.StateFailed},
+		"running, 3 min 127.0.0.1:8080->80/tcp": {State: banger.StateRunning, StartedAt: ago,
+			Forwards: []banger.Forward{web}},
+	} {
+		row := (&listOptions{}).row(vm)
+		if got := strings.Join(row[4:6], " "); got != want {
+			t.Errorf("the state and the ports are %q, not %q", got, want)
+		}
+	}
+}
+
+// TestNoTruncation shows what --no-trunc leaves whole.
+func TestNoTruncation(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 100)
+	vm := banger.VM{Spec: banger.Spec{Image: long}, Main: &banger.Exec{Args: []string{long}}, State: banger.StateFailed,
+		Reason: long}
+	for whole, want := range map[bool]int{true: 3, false: 0} {
+		row := (&listOptions{whole: whole}).row(vm)
+		if got := strings.Count(strings.Join(row, "\n"), long); got != want {
+			t.Errorf("with --no-trunc %t, %d of the cells are whole", whole, got)
+		}
+	}
+}
