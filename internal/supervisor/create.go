@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -90,20 +89,9 @@ func (c creation) prepare(ctx context.Context, emit banger.Emit) (release func()
 	m, spec := c.m, c.spec
 	by := "the creation of VM " + m.snapshot().Name
 	watch := newStopwatch()
-	img, releaseImage, err := m.s.library.UseImage(ctx, spec.Image, spec.Platform, spec.Pull, by, emit)
+	img, kern, release, err := m.s.library.Use(ctx, spec, by, emit, watch.lap)
 	if err != nil {
 		return nil, err
-	}
-	watch.lap("image")
-	kern, releaseKernel, err := m.s.library.UseKernel(ctx, cmp.Or(spec.Kernel, img.Kernel), by, emit)
-	if err != nil {
-		releaseImage()
-		return nil, err
-	}
-	watch.lap("kernel")
-	release = func() {
-		releaseImage()
-		releaseKernel()
 	}
 	if err := c.assemble(img, kern, watch); err != nil {
 		release()

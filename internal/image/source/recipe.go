@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,14 +55,16 @@ const DefaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 // build makes the image of a recipe: one layer, a config and a manifest.
 func (f *Finder) build(ctx context.Context, ref string, r recipe, emit banger.Emit) (Content, error) {
-	out, err := r.bootstrap(ctx, ref, f.Temp)
+	text := "making " + ref
+	emit(banger.Event{Stage: "pull", Text: text + " of Debian packages"})
+	out, err := r.bootstrap(ctx, ref, f.Temp, func(step string) {
+		emit(banger.Event{Stage: "pull", Text: text + ": " + step})
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	text := "making " + ref + " of Debian packages"
-	emit(banger.Event{Stage: "pull", Text: text})
-	packed, err := layer.Pack(f.Blobs, layer.Watch(contextio.NewReader(ctx, out), text, emit))
+	packed, err := layer.Pack(f.Blobs, layer.Watch(contextio.NewReader(ctx, out), text+": packing", emit))
 	if err != nil {
 		return nil, err
 	}
@@ -101,10 +104,10 @@ func (f *Finder) build(ctx context.Context, ref string, r recipe, emit banger.Em
 	return Stored(f.Blobs, body), err
 }
 
-// bootstrap starts mmdebstrap and returns its tar while it is made. For an ordinary user mmdebstrap works in a user
-// namespace below $TMPDIR, and the kernel undoes its mounts. For root we give it a mount namespace for the same
-// purpose: after a crash, the removal of its files must not reach the host's /proc or /dev.
-func (r recipe) bootstrap(ctx context.Context, ref, dir string) (io.ReadCloser, error) {
+// bootstrap starts mmdebstrap and returns its tar while it is made. It calls tell at each step. For an ordinary user
+// mmdebstrap works in a user namespace below $TMPDIR, and the kernel undoes its mounts. For root we give it a mount
+// namespace for the same purpose: after a crash, the removal of its files must not reach the host's /proc or /dev.
+func (r recipe) bootstrap(ctx context.Context, ref, dir string, tell func(step string)) (io.ReadCloser, error) {
 	tool, err := exec.LookPath("mmdebstrap")
 	if err != nil {
 		return nil, banger.Errorf(banger.CodeUnavailable, "%s cannot be made: mmdebstrap is not installed", ref).
@@ -116,10 +119,12 @@ func (r recipe) bootstrap(ctx context.Context, ref, dir string) (io.ReadCloser, 
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, tool, "--variant=minbase", "--format=tar", "--include="+strings.Join(r.packages, ","),
-		"--aptopt=Acquire::Languages \"none\"", "--skip=cleanup/reproducible", r.suite, "-", "-")
+		"--aptopt=Acquire::Languages \"none\"", "--skip=cleanup/reproducible",
+		// What is made is stored and synced as a whole. The guest's dpkg must be careful again.
+		"--dpkgopt=force-unsafe-io", `--customize-hook=rm "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"`, r.suite, "-", "-")
 	cmd.Stdin = strings.NewReader(sources)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	b := &bootstrap{}
+	b := &bootstrap{stderr: lastLine{tell: tell}}
 	cmd.Stderr = &b.stderr
 	// It gets its own process group, so all of it can be ended. SIGTERM, which it also gets when this
 	// process dies, makes it remove what it has unpacked as users of a namespace.
@@ -195,10 +200,27 @@ func (b *bootstrap) removeTmp() error {
 	return os.RemoveAll(b.tmp)
 }
 
-// lastLine keeps the end of a program's output.
-type lastLine struct{ buf []byte }
+// steps are mmdebstrap's words for what it does, and ours.
+var steps = []struct{ theirs, ours string }{
+	{"I: running apt-get update", "reading package lists"},
+	{"I: downloading packages", "downloading packages"},
+	{"I: extracting archives", "unpacking packages"},
+	{"I: installing essential", "setting up packages, 1 of 2"},
+	{"I: installing remaining", "setting up packages, 2 of 2"},
+}
+
+// lastLine keeps the end of mmdebstrap's output, and tells of its steps.
+type lastLine struct {
+	buf  []byte
+	tell func(step string)
+}
 
 func (l *lastLine) Write(p []byte) (int, error) {
+	for _, s := range steps { // it writes whole lines
+		if bytes.Contains(p, []byte(s.theirs)) {
+			l.tell(s.ours)
+		}
+	}
 	l.buf = append(l.buf, p...)
 	if n := len(l.buf); n > 8<<10 {
 		l.buf = append(l.buf[:0], l.buf[n-4<<10:]...)

@@ -1,0 +1,77 @@
+package source
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"banger"
+)
+
+// bootstrapBy makes an image by a script in place of mmdebstrap. It returns what the script writes and which steps are
+// told.
+func bootstrapBy(t *testing.T, script string) (out string, told []string, err error) {
+	t.Helper()
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "mmdebstrap"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":/usr/bin:/bin")
+	r := recipe{"bookworm", []string{"one", "two"}}
+	tar, err := r.bootstrap(t.Context(), "debian-bookworm", t.TempDir(), func(step string) { told = append(told, step) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tar.Close()
+	p, err := io.ReadAll(tar)
+	return string(p), told, err
+}
+
+// TestARecipeTellsItsSteps checks what becomes of mmdebstrap's lines. Those that nobody knows are not told.
+func TestARecipeTellsItsSteps(t *testing.T) {
+	out, told, err := bootstrapBy(t, `echo "$@"
+echo 'I: chroot architecture amd64 is equal to the host'"'"'s architecture' >&2
+echo 'I: running apt-get update...' >&2
+printf 'I: downloading packages with apt...\nI: extracting archives...\n' >&2
+echo 'I: installing essential packages...' >&2
+echo 'I: installing remaining packages inside the chroot...' >&2`)
+	if err != nil || !strings.Contains(out, "--include=one,two ") {
+		t.Errorf("it is called with %q, %v", out, err)
+	}
+	want := []string{"reading package lists", "downloading packages", "unpacking packages", "setting up packages, 1 of 2",
+		"setting up packages, 2 of 2"}
+	if !slices.Equal(told, want) {
+		t.Errorf("told is %q", told)
+	}
+}
+
+// TestTheGuestsDpkgIsCareful checks that the haste of the making is not left in the image.
+func TestTheGuestsDpkgIsCareful(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "etc/dpkg/dpkg.cfg.d/99mmdebstrap")
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("force-unsafe-io\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := bootstrapBy(t, `for o in "$@"; do case $o in
+--dpkgopt=*) echo hasty ;;
+--customize-hook=*) sh -c "${o#*=}" exec `+dir+` ;;
+esac; done`) // as mmdebstrap calls a hook
+	if _, stat := os.Stat(file); err != nil || out != "hasty\n" || stat == nil {
+		t.Errorf("the file is still there, or the making is slow: %q, %v, %v", out, err, stat)
+	}
+}
+
+// TestAFailedRecipeSaysWhy checks that the error has mmdebstrap's own last error.
+func TestAFailedRecipeSaysWhy(t *testing.T) {
+	_, _, err := bootstrapBy(t, "echo 'E: no packages' >&2; echo 'I: cleaning up' >&2; exit 1")
+	const want = "debian-bookworm cannot be made: mmdebstrap failed: E: no packages"
+	if banger.CodeOf(err) != banger.CodeUnavailable || err.Error() != want {
+		t.Errorf("the error is %v", err)
+	}
+}
