@@ -72,7 +72,8 @@ func (a *app) progressOf(refs []string) (emit func(i int) banger.Emit, end func(
 		p := a.Progress()
 		return func(int) banger.Emit { return p.Emit }, p.Close
 	}
-	return render.NewGroup(a.Stderr, a.Quiet, refs).Emit, func() {}
+	g := render.NewGroup(a.Stderr, a.Quiet, refs)
+	return g.Emit, g.Close
 }
 
 func newStart(a *app) *cobra.Command {

@@ -44,17 +44,55 @@ func TestProgressOnATerminal(t *testing.T) {
 		p := &Progress{w: &out, live: true}
 		for _, e := range events {
 			p.Emit(e)
-			time.Sleep(100 * time.Millisecond) // on the test's own clock
+			time.Sleep(30 * time.Millisecond) // on the test's own clock
 		}
 		p.Close()
 		const want = "\r\x1b[Kpull    fetching  0 B / 2 MiB  0.0 s" +
-			"\r\x1b[Kpull    fetching  1 MiB / 2 MiB  0.2 s" +
-			"\r\x1b[Kpull    fetching  2 MiB  0.4 s\n" +
+			"\r\x1b[Kpull    fetching  1 MiB / 2 MiB  0.1 s" +
+			"\r\x1b[Kpull    fetching  2 MiB  0.1 s\n" +
 			"\r\x1b[Kboot    box is running  0.0 s\n"
 		if got := out.String(); got != want {
 			t.Errorf("it shows %q, not %q", got, want)
 		}
 	})
+}
+
+// TestTheClockTicks shows an operation from which no event comes, and ends when Close has stopped the clock.
+func TestTheClockTicks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out, lines bytes.Buffer
+		p := &Progress{w: &out, live: true}
+		p.Emit(banger.Event{Stage: "pull", Text: "fetching"})
+		g := &Group{w: &lines, names: []string{"a", "b"}, columns: 40, lines: make([]string, 2), live: map[int]func(time.Time){}}
+		g.clock = tick(g.renew)
+		g.Emit(0)(banger.Event{Stage: "boot", Text: "booting a"})
+		time.Sleep(tickEvery + tickEvery/2) // on the test's own clock
+		g.Close()
+		p.Close()
+		const want = "\r\x1b[Kpull    fetching  0.0 s\r\x1b[Kpull    fetching  0.2 s\n"
+		if got := out.String(); got != want {
+			t.Errorf("it shows %q, not %q", got, want)
+		}
+		if got := lines.String(); !strings.HasSuffix(got, "\x1b[2A\r\x1b[Ka  boot    booting a  0.2 s\n\r\x1b[K\n") {
+			t.Errorf("the group shows %q", got)
+		}
+	})
+}
+
+// TestTheWholeWidth shows how much of a text fits on terminals.
+func TestTheWholeWidth(t *testing.T) {
+	now := time.Now()
+	e := banger.Event{Stage: "pull", Text: strings.Repeat("x", 100), Bytes: 1 << 20, Total: 2 << 20}
+	for columns, want := range map[int]string{
+		0:  "pull    " + strings.Repeat("x", 59) + "…  1 MiB / 2 MiB  0.0 s",
+		80: "pull    " + strings.Repeat("x", 48) + "…  1 MiB / 2 MiB  0.0 s",
+		30: "pull    xxxxxxxxx…  1 MiB / …",
+	} {
+		s := stage{name: "pull", since: now}
+		if got := s.line(e, now, columns); got != want {
+			t.Errorf("%d columns show %q, not %q", columns, got, want)
+		}
+	}
 }
 
 // TestProgressElsewhere checks that each text is written once, and nothing with -q.
@@ -93,7 +131,7 @@ func TestSeveralOperationsElsewhere(t *testing.T) {
 // TestSeveralOperationsOnATerminal checks the lines, which must not be broken by the terminal nor by a name.
 func TestSeveralOperationsOnATerminal(t *testing.T) {
 	var out bytes.Buffer
-	g := &Group{w: &out, names: []string{"a", evil}, columns: 30, lines: make([]string, 2)}
+	g := &Group{w: &out, names: []string{"a", evil}, columns: 30, lines: make([]string, 2), live: map[int]func(time.Time){}}
 	g.Emit(1)(banger.Event{Stage: "boot", Text: strings.Repeat("long ", 20)})
 	g.Emit(0)(banger.Event{Stage: "boot", Text: "here"})
 	frames := strings.Split(out.String(), "\x1b[2A")
