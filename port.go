@@ -8,6 +8,6 @@ type Listener struct {
 	Process   string   `json:"process,omitempty"` // its name in the guest, which may give any name
 	PID       int      `json:"pid,omitempty"`
 	Reachable []string `json:"reachable,omitempty"` // address:port on the host
-	URL       string   `json:"url,omitempty"`       // set if the socket seems to speak HTTP or HTTPS
+	URL       string   `json:"url,omitempty"`       // only after a probe: set if the socket seems to speak HTTP or HTTPS
 	Problem   string   `json:"problem,omitempty"`   // why the host could not open its port
 }

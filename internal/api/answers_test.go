@@ -71,7 +71,7 @@ func dialogue(h *hosttest.Host) []asked {
 		{"GET /v1/images/usage", "", nil, 200},
 		{"GET /v1/image", "/v1/image?" + image, nil, 200},
 		{"GET /v1/image/history", "/v1/image/history?" + image, nil, 200},
-		{"DELETE /v1/image", "/v1/image?" + tagged, nil, 409},
+		{"DELETE /v1/image", "/v1/image?" + tagged, nil, 204},
 		{"POST /v1/images/prune", "", map[string]bool{"dry_run": true}, 200},
 		{"GET /v1/kernels", "", nil, 200},
 		{"POST /v1/kernels/import", "", map[string]string{"name": "own", "image": "/nonexistent"}, 400},

@@ -53,7 +53,7 @@ type Guests interface {
 
 // Connections changes the network connections of VMs.
 type Connections interface {
-	Ports(ctx context.Context, ref string) ([]banger.Listener, error)
+	Ports(ctx context.Context, ref string, probe bool) ([]banger.Listener, error)
 	AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error)
 	RemoveForward(ctx context.Context, ref string, f banger.Forward) error
 	SetPolicy(ctx context.Context, ref string, p banger.Policy) (banger.VM, error)

@@ -127,7 +127,7 @@ func TestErrorsKeepTheirCode(t *testing.T) {
 		},
 		"Logs":          func() error { _, err := w.Logs(ctx, "no", -1, false); return err },
 		"Stats":         func() error { _, err := w.Stats(ctx, "no"); return err },
-		"Ports":         func() error { _, err := w.Ports(ctx, "no"); return err },
+		"Ports":         func() error { _, err := w.Ports(ctx, "no", false); return err },
 		"AddForward":    func() error { _, err := w.AddForward(ctx, "no", forward(80)); return err },
 		"RemoveForward": func() error { return w.RemoveForward(ctx, "no", forward(80)) },
 		"SetPolicy": func() error {
@@ -238,7 +238,7 @@ func TestConnections(t *testing.T) {
 		t.Errorf("the forward is %+v", f)
 	}
 	hosttest.Check(t, w.RemoveForward(ctx, "box", f))
-	list, err := w.Ports(ctx, "box")
+	list, err := w.Ports(ctx, "box", false)
 	if err != nil || list == nil {
 		t.Errorf("the ports are %v, %v", list, err)
 	}

@@ -13,8 +13,11 @@ import (
 )
 
 func listPorts(s *Server, w http.ResponseWriter, req *http.Request) error {
+	probe := req.URL.Query().Get("probe") == "true"
 	return writeList(w,
-		func() ([]banger.Listener, error) { return s.Connections.Ports(req.Context(), req.PathValue("vm")) })
+		func() ([]banger.Listener, error) {
+			return s.Connections.Ports(req.Context(), req.PathValue("vm"), probe)
+		})
 }
 
 func addForward(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -87,9 +90,11 @@ func tailOf(q url.Values) (int, error) {
 	return n, nil
 }
 
-// Ports returns the listening sockets of a running guest.
-func (c networkClient) Ports(ctx context.Context, ref string) (list []banger.Listener, err error) {
-	return list, c.call(ctx, "GET", vmPath(ref, "ports"), nil, nil, &list)
+// Ports returns the listening sockets of a running guest. With probe, each gets a request, and the URL of those that
+// speak HTTP is set.
+func (c networkClient) Ports(ctx context.Context, ref string, probe bool) (list []banger.Listener, err error) {
+	q := url.Values{"probe": {strconv.FormatBool(probe)}}
+	return list, c.call(ctx, "GET", vmPath(ref, "ports"), q, nil, &list)
 }
 
 // AddForward adds a forward and returns it with the port that was chosen.

@@ -130,8 +130,8 @@ var guestRoutes = []route{
 }
 
 var networkRoutes = []route{
-	{"GET", "/v1/vms/{vm}/ports", listPorts, "listPorts", "What listens in the guest, and where it is reached", nil, nil,
-		[]banger.Listener{}},
+	{"GET", "/v1/vms/{vm}/ports", listPorts, "listPorts", "What listens in the guest, and where it is reached",
+		[]parameter{{"probe", "ask each service whether it speaks HTTP", false, false}}, nil, []banger.Listener{}},
 	{"POST", "/v1/vms/{vm}/forwards", addForward, "addForward",
 		"Forward a port of the host; in force at once when the VM runs", nil, banger.Forward{}, banger.Forward{}},
 	{"DELETE", "/v1/vms/{vm}/forwards", removeForward, "removeForward", "End a forward, given as it is in force", nil,

@@ -35,7 +35,25 @@ func newNetwork(a *app) *cobra.Command {
 			return err
 		}),
 	}
-	c.AddCommand(newNetworkCreate(a), newNetworkList(a),
+	disconnect := &cobra.Command{
+		Use:   "disconnect NETWORK VM",
+		Short: "Take a stopped VM off its network",
+		Args:  command.Usage(cobra.ExactArgs(2)),
+		Long: "Take a stopped VM off its network. It has none then; its ports and its policy wait until network " +
+			"connect gives it another.",
+		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+			vm, err := client.Get(ctx, args[1])
+			if err == nil && vm.Spec.Network != args[0] {
+				err = banger.Errorf(banger.CodeConflict, "VM %s is on network %s, not on %.100q", vm.Name, vm.Spec.Network,
+					args[0]).WithHint("see: banger inspect %s", vm.Name)
+			}
+			if err == nil {
+				_, err = client.ConnectNetwork(ctx, vm.ID, banger.NetworkNone)
+			}
+			return err
+		}),
+	}
+	c.AddCommand(newNetworkCreate(a), newNetworkList(a), disconnect,
 		command.Inspects(a.App, inspect, format.InspectNetwork,
 			func(ctx context.Context, client *api.Client, name string) (banger.Network, error) {
 				return client.Network(ctx, name)

@@ -129,3 +129,31 @@ func TestNetworks(t *testing.T) {
 		line{args: "policy show rest", stdout: "default allow\n"},
 	)
 }
+
+// TestDisconnect takes a VM off its network and gives it back with its ports and its policy.
+func TestDisconnect(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.must("create", "--name", "box", "--net-policy", "deny", "-p", "0:80", h.Image, "sleep", "1000")
+	h.check(
+		line{args: "network disconnect lab box", code: 1, stderr: "banger: VM box is on network user, not on \"lab\" …"},
+		line{args: "network disconnect user box"},
+		line{args: "network disconnect user box", code: 1, stderr: "banger: VM box is on network none, not on \"user\" …"},
+	)
+	state := func() string {
+		const fields = "{{.spec.network}} {{.spec.policy.default}} {{len .spec.forwards}}"
+		return strings.TrimSpace(h.must("inspect", "-f", fields, "box"))
+	}
+	if got := state(); got != "none deny 1" {
+		t.Errorf("off its network it is %q", got)
+	}
+	h.must("start", "-q", "box")
+	if got := h.must("port", "box"); got != "" {
+		t.Errorf("without a network it has %q", got)
+	}
+	h.must("kill", "box")
+	h.check(line{args: "network connect user box"})
+	if got := state(); got != "user deny 1" {
+		t.Errorf("back on a network it is %q", got)
+	}
+}

@@ -13,14 +13,16 @@ import (
 )
 
 func newPorts(a *app) *cobra.Command {
+	probe := false
 	c := &cobra.Command{
 		Use:   "ports VM",
 		Short: "Show what listens in a VM and where it is reached",
 		Args:  command.Usage(cobra.ExactArgs(1)),
 	}
+	c.Flags().BoolVar(&probe, "probe", false, "send each service a request, and show the URLs of those that speak HTTP")
 	return command.Lists(a.App, c, command.Listing[banger.Listener]{
 		Get: func(ctx context.Context, client *api.Client, args []string) ([]banger.Listener, error) {
-			return client.Ports(ctx, args[0])
+			return client.Ports(ctx, args[0], probe)
 		},
 		Name: func(l banger.Listener) string { return fmt.Sprintf("%d/%s", l.Port, l.Protocol) },
 		Head: []string{"PORT", "LISTENS ON", "PROCESS", "REACHABLE AT", "URL"},

@@ -13,7 +13,7 @@ import (
 type Users func(digest string) (vm string)
 
 // Remove forgets a reference, or all references to a digest, and deletes the image when it has no
-// reference left. An image that is in use keeps all its names, and the error says who needs it.
+// reference left. An image that is in use keeps its last name, and the error says who needs it.
 func (s *Store) Remove(ref string, users Users) error {
 	img, err := s.Find(ref)
 	if err != nil {
@@ -48,7 +48,7 @@ func (s *Store) removeNames(ref string, img banger.Image, users Users) (rest str
 		}
 	}
 	by := users(img.Digest)
-	if by != "" {
+	if by != "" && left == 0 {
 		return "", banger.Errorf(banger.CodeConflict, "image %s is used by VM %s", img.Reference, by).
 			WithHint("remove it first: banger rm %s", by)
 	}

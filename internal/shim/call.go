@@ -31,9 +31,14 @@ func ReadLine(r io.Reader) (string, error) {
 	return "", bufio.ErrTooLong
 }
 
-// Ports returns the listening sockets of the guest and where they can be reached.
-func (c Client) Ports(ctx context.Context) ([]banger.Listener, error) {
-	st, err := c.call(ctx, CallPorts)
+// Ports returns the listening sockets of the guest and where they can be reached. With probe it sends a request to each
+// of them, to find those that speak HTTP.
+func (c Client) Ports(ctx context.Context, probe bool) ([]banger.Listener, error) {
+	call := CallPorts
+	if probe {
+		call += " " + Probe
+	}
+	st, err := c.call(ctx, call)
 	return st.Ports, err
 }
 

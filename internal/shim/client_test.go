@@ -35,7 +35,7 @@ func TestAShimThatDoesNotAnswerIsReported(t *testing.T) {
 	for name, f := range map[string]func() error{
 		"status":  func() error { _, err := c.Status(ctx); return err },
 		"stats":   func() error { _, err := c.Stats(ctx); return err },
-		"ports":   func() error { _, err := c.Ports(ctx); return err },
+		"ports":   func() error { _, err := c.Ports(ctx, false); return err },
 		"pause":   func() error { return c.Pause(ctx) },
 		"resume":  func() error { return c.Resume(ctx) },
 		"policy":  func() error { return c.SetPolicy(ctx, banger.Policy{}) },

@@ -141,7 +141,7 @@ const (
 	CallGive    = "GIVE"    // the socket that comes with the first byte becomes the stream
 	CallConsole = "CONSOLE" // + tail: answered by console bytes until the VMM ends
 	CallStats   = "STATS"
-	CallPorts   = "PORTS"
+	CallPorts   = "PORTS" // with the argument Probe it sends a request to each service
 	// CallForward + JSON of a forward adds it. Its socket comes with the first byte (unix(7), SCM_RIGHTS).
 	CallForward = "FORWARD"
 	CallRelease = "RELEASE" // + JSON of a forward
@@ -149,6 +149,9 @@ const (
 	CallDeny    = "DENY"    // + JSON of a denial, to keep with the others
 	CallDenials = "DENIALS" // + tail and whether to follow: answered by lines of JSON
 )
+
+// Probe is the argument of PORTS that makes the shim send a request to each service.
+const Probe = "probe"
 
 // AllTaken is the end of the answer to a call for a stream when too many are open.
 const AllTaken = "streams are open already"

@@ -159,7 +159,11 @@ func (b boot) syncClock(ctx context.Context) {
 
 // startShim opens the VM's ports and hands them to a new shim.
 func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) error {
-	ports, err := b.m.s.networks.Listen(b.vm.Spec.Forwards)
+	wanted := b.vm.Spec.Forwards
+	if spec.Network == nil {
+		wanted = nil // they wait until the VM has a network again
+	}
+	ports, err := b.m.s.networks.Listen(wanted)
 	if err != nil {
 		return err
 	}

@@ -16,8 +16,9 @@ type Connections struct{ s *Supervisor }
 // Connections returns the connections of the VMs.
 func (s *Supervisor) Connections() Connections { return Connections{s} }
 
-// Ports lists the listening sockets of a running guest and where they can be reached.
-func (c Connections) Ports(ctx context.Context, ref string) ([]banger.Listener, error) {
+// Ports lists the listening sockets of a running guest and where they can be reached. With probe it asks each of them
+// what it speaks.
+func (c Connections) Ports(ctx context.Context, ref string, probe bool) ([]banger.Listener, error) {
 	l, err := c.withNetwork(ref)
 	if err != nil {
 		return nil, err
@@ -26,7 +27,7 @@ func (c Connections) Ports(ctx context.Context, ref string) ([]banger.Listener, 
 	if vm.State != banger.StateRunning {
 		return nil, vm.StateError("see the ports of", "start it: banger start "+vm.Name)
 	}
-	return c.s.shim(l.id()).Ports(ctx)
+	return c.s.shim(l.id()).Ports(ctx, probe)
 }
 
 func (c Connections) withNetwork(ref string) (link, error) {
@@ -114,7 +115,7 @@ func (c Connections) Denials(ctx context.Context, ref string, tail int, follow b
 	return shim.ReadDenials(client.Dir, tail, w)
 }
 
-// ConnectNetwork gives a VM at rest another network.
+// ConnectNetwork gives a VM at rest another network. With none, it keeps its forwards and its policy for later.
 func (c Connections) ConnectNetwork(ctx context.Context, ref, name string) (banger.VM, error) {
 	return c.s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
 		vm := m.snapshot()
@@ -123,8 +124,10 @@ func (c Connections) ConnectNetwork(ctx context.Context, ref, name string) (bang
 		}
 		spec := vm.Spec
 		spec.Network = name
-		if err := spec.Normalize(); err != nil {
-			return err
+		if name != banger.NetworkNone {
+			if err := spec.Normalize(); err != nil {
+				return err
+			}
 		}
 		vm.Spec = spec
 		return c.s.networks.Use(ctx, name, func() error {

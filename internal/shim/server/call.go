@@ -21,7 +21,7 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 	}
 	switch call {
 	case shim.CallPorts:
-		return s.access.ports(ctx), nil
+		return s.access.ports(ctx, arg == shim.Probe), nil
 	case shim.CallPolicy:
 		var p banger.Policy
 		if err := json.Unmarshal([]byte(arg), &p); err != nil {

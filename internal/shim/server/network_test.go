@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -298,7 +299,7 @@ func TestPortsOpenAndCloseWithTheGuests(t *testing.T) {
 		if fmt.Sprint(open) != fmt.Sprint(c.open) || len(a.open) != len(c.open) {
 			t.Errorf("with %+v there are open %q, %v", c.list, open, a.open)
 		}
-		for _, l := range a.ports(t.Context()) {
+		for _, l := range a.ports(t.Context(), true) {
 			if (l.Port == busy) != (l.Problem != "") || len(l.Reachable) > 0 && l.Reachable[0] != at(l.Port) {
 				t.Errorf("it is %+v", l)
 			}
@@ -350,11 +351,40 @@ func TestWhichPortsSpeakHTTP(t *testing.T) {
 		list = append(list, banger.Listener{Protocol: "tcp", Address: "0.0.0.0", Port: port})
 	}
 	a.update(list)
-	for _, l := range a.ports(t.Context()) {
+	for _, l := range a.ports(t.Context(), true) {
 		scheme, _, _ := strings.Cut(l.URL, "://")
 		if scheme != want[l.Port] {
 			t.Errorf("it is %+v, not %q", l, want[l.Port])
 		}
+	}
+}
+
+// TestServicesAreAskedOnlyInAProbe counts the connections of a service.
+func TestServicesAreAskedOnlyInAProbe(t *testing.T) {
+	const loopback = "127.98.7.4"
+	a := portsOf(t, loopback)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer ln.Close()
+	var asked atomic.Int32
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+			conn.Close()
+		}
+	}()
+	port := netip.MustParseAddrPort(ln.Addr().String()).Port()
+	a.update([]banger.Listener{{Protocol: "tcp", Address: "0.0.0.0", Port: port}})
+	if list := a.ports(t.Context(), false); len(list) != 1 || list[0].URL != "" {
+		t.Errorf("without a probe it is %+v", list)
+	}
+	if list := a.ports(t.Context(), true); len(list) != 1 || list[0].URL == "" || asked.Load() != 1 {
+		t.Errorf("after a probe it is %+v, and was asked %d times", list, asked.Load())
 	}
 }
 

@@ -115,7 +115,7 @@ func TestTheLifeOfAShim(t *testing.T) {
 		t.Errorf("the stats are %+v, %v", st.Stats, err)
 	}
 	check(t, v.SetPolicy(v.ctx(), banger.Policy{Default: banger.Deny}))
-	if list, err := v.Ports(v.ctx()); err != nil {
+	if list, err := v.Ports(v.ctx(), true); err != nil {
 		t.Errorf("the ports are %+v, %v", list, err)
 	}
 	check(t, v.AddDenial(v.ctx(), banger.Denial{Protocol: "tcp", Address: "192.0.2.1", Port: 443, Rule: "default deny"}))
@@ -186,7 +186,7 @@ func TestAVMWithoutANetwork(t *testing.T) {
 	socket, err := network.Listen(loopbackForward(80))
 	check(t, err)
 	defer socket.Close()
-	_, perr := v.Ports(v.ctx())
+	_, perr := v.Ports(v.ctx(), true)
 	for _, err := range []error{perr, v.SetPolicy(v.ctx(), banger.Policy{Default: banger.Deny}),
 		v.AddForward(v.ctx(), loopbackForward(80), socket)} {
 		if err == nil || err.Error() != "the VM has no network" {
