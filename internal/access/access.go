@@ -139,6 +139,15 @@ func (g Guests) SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, er
 	return g.VMs.Agent(vm.ID).SSH(ctx, r)
 }
 
+// Processes returns the processes of a running VM, as its guest tells them.
+func (g Guests) Processes(ctx context.Context, ref string) ([]banger.Process, error) {
+	vm, _, err := g.running(ref, "see the processes of")
+	if err != nil {
+		return nil, err
+	}
+	return g.VMs.Agent(vm.ID).Processes(ctx)
+}
+
 // Stats returns what a running VM has used since its start.
 func (g Guests) Stats(ctx context.Context, ref string) (banger.Stats, error) {
 	vm, err := g.VMs.Get(ref)

@@ -42,7 +42,7 @@ type server struct {
 var capabilities = []string{
 	guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart, guest.OpWait,
 	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts, guest.OpOwner,
-	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown,
+	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses,
 }
 
 // newServer returns the server of a system, whose commands run in group.
@@ -82,6 +82,8 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		s.watchPorts(conn, frames)
 	case guest.OpOwner:
 		banger.WriteJSONFrame(conn, banger.FrameResponse, owner(req.Protocol, req.Port))
+	case guest.OpProcesses:
+		banger.WriteJSONFrame(conn, banger.FrameResponse, processes())
 	case guest.OpDial:
 		s.dialLocal(conn, req.Port)
 	case guest.OpReady:

@@ -48,6 +48,7 @@ type Guests interface {
 	StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error)
 	SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, error)
 	Stats(ctx context.Context, ref string) (banger.Stats, error)
+	Processes(ctx context.Context, ref string) ([]banger.Process, error)
 	Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
 }
 

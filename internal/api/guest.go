@@ -167,6 +167,16 @@ func stats(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return writeJSON(w, st)
 }
 
+func processes(s *Server, w http.ResponseWriter, req *http.Request) error {
+	return writeList(w,
+		func() ([]banger.Process, error) { return s.Guests.Processes(req.Context(), req.PathValue("vm")) })
+}
+
+// Processes returns the processes of a running VM.
+func (c guestClient) Processes(ctx context.Context, ref string) (list []banger.Process, err error) {
+	return list, c.call(ctx, "GET", vmPath(ref, "processes"), nil, nil, &list)
+}
+
 // Stats returns what a running VM has used.
 func (c guestClient) Stats(ctx context.Context, ref string) (st banger.Stats, err error) {
 	return st, c.call(ctx, "GET", vmPath(ref, "stats"), nil, nil, &st)

@@ -123,6 +123,8 @@ var guestRoutes = []route{
 		nil, banger.SSH{}, upgrade{upgradeSSH}},
 	{"GET", "/v1/vms/{vm}/logs", logs, "logs", "The guest's console", []parameter{paramTail, paramFollow}, nil,
 		content{"application/octet-stream"}},
+	{"GET", "/v1/vms/{vm}/processes", processes, "processes", "The processes of a running VM, as its guest tells them",
+		nil, nil, []banger.Process{}},
 	{"GET", "/v1/vms/{vm}/stats", stats, "stats", "What a running VM has used since it was started", nil, nil,
 		banger.Stats{}},
 	{"POST", "/v1/vms/{vm}/commit", commitVM, "commitVM", "Make an image of what a running VM has changed", nil,

@@ -156,7 +156,6 @@ var missing = []struct{ name, instead string }{
 	{"pause", "stop the VM: banger stop VM; its disk stays"},
 	{"search", "search in the registry's own page"},
 	{"swarm", "banger runs VMs on one host"},
-	{"top", "list the processes: banger exec VM ps aux; what the VM uses: banger stats VM"},
 	{"unpause", "start the VM: banger start VM"},
 	{"update", "create the VM again with other sizes; banger commit keeps what it has changed"},
 	{"volume", "a VM's disk is its own and stays with it; copy files: banger cp"},

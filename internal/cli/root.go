@@ -80,9 +80,11 @@ func refuseUnknownWords(c *cobra.Command) {
 // vmCommands lists every verb of a VM once.
 var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newKill, newRemove, newList, newExec, newSSH, newLogs, newStats,
-	newRename, newCopy, newPorts, newPort, newPolicy, newCommit, newWait, newPrune,
+	newTop, newRename, newCopy, newPorts, newPort, newPolicy, newCommit, newWait, newPrune,
 }
 
 func newList(a *app) *cobra.Command { return view.NewList(a.App) }
+
+func newTop(a *app) *cobra.Command { return view.NewTop(a.App) }
 
 func newStats(a *app) *cobra.Command { return view.NewStats(a.App) }

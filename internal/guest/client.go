@@ -49,9 +49,10 @@ const (
 	// OpArchive answers with frames of output, a tar, and at the end with FrameExit, a banger.CopyReport.
 	OpArchive = banger.FileArchive
 	// OpExtract takes frames of stdin, a tar, up to FrameStdinEOF. It answers banger.CopyReport.
-	OpExtract = banger.FileExtract
-	OpPorts   = "ports" // answers with the listening sockets of the guest, and again after each change
-	OpOwner   = "owner" // answers which process has a socket
+	OpExtract   = banger.FileExtract
+	OpProcesses = "processes" // answers with the processes of the guest
+	OpPorts     = "ports"     // answers with the listening sockets of the guest, and again after each change
+	OpOwner     = "owner"     // answers which process has a socket
 	// OpClock corrects the clock if the request has a correction. It answers Info with the time of the clock after that.
 	OpClock    = "clock"
 	OpDial     = "dial"     // answers Info; the stream is then connected to a TCP port of the guest's loopback

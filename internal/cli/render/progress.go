@@ -43,8 +43,8 @@ func (t *ticker) end() {
 	}
 }
 
-// Progress shows the events of one operation: a live line per stage on a terminal, in which a clock ticks, and plain lines
-// elsewhere. Close must be called.
+// Progress shows the events of one operation: a live line per stage on a terminal, in which a clock ticks, and plain
+// lines elsewhere. Close must be called.
 type Progress struct {
 	w    io.Writer
 	live bool

@@ -63,7 +63,8 @@ func TestTheClockTicks(t *testing.T) {
 		var out, lines bytes.Buffer
 		p := &Progress{w: &out, live: true}
 		p.Emit(banger.Event{Stage: "pull", Text: "fetching"})
-		g := &Group{w: &lines, names: []string{"a", "b"}, columns: 40, lines: make([]string, 2), live: map[int]func(time.Time){}}
+		g := &Group{w: &lines, names: []string{"a", "b"}, columns: 40, lines: make([]string, 2),
+			live: map[int]func(time.Time){}}
 		g.clock = tick(g.renew)
 		g.Emit(0)(banger.Event{Stage: "boot", Text: "booting a"})
 		time.Sleep(tickEvery + tickEvery/2) // on the test's own clock
@@ -131,7 +132,8 @@ func TestSeveralOperationsElsewhere(t *testing.T) {
 // TestSeveralOperationsOnATerminal checks the lines, which must not be broken by the terminal nor by a name.
 func TestSeveralOperationsOnATerminal(t *testing.T) {
 	var out bytes.Buffer
-	g := &Group{w: &out, names: []string{"a", evil}, columns: 30, lines: make([]string, 2), live: map[int]func(time.Time){}}
+	g := &Group{w: &out, names: []string{"a", evil}, columns: 30, lines: make([]string, 2),
+		live: map[int]func(time.Time){}}
 	g.Emit(1)(banger.Event{Stage: "boot", Text: strings.Repeat("long ", 20)})
 	g.Emit(0)(banger.Event{Stage: "boot", Text: "here"})
 	frames := strings.Split(out.String(), "\x1b[2A")
