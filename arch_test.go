@@ -24,18 +24,23 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
+		". internal/api internal/cli/account internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
 		"what commands share, whichever they are"},
-	"internal/cli/completion": {". internal/cli/command", false,
+	"internal/cli/completion": {". internal/cli/command internal/credential", false,
 		"what may come at a place of a command line, whatever the command does"},
 	"internal/cli/manual": {". internal/cli/command", false,
 		"man pages of what commands say of themselves, whatever they do"},
 	"internal/cli/library": {
-		". internal/api internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
+		". internal/api internal/cli/account internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
 		"commands for images and kernels; it knows none for VMs"},
+	"internal/cli/account": {
+		". internal/api internal/cli/command internal/cli/render internal/credential internal/image/source internal/registry",
+		false, "a user's logins and proxies, whatever a request is for; a reference says which registries it means"},
+	"internal/credential": {". internal/blob internal/text", true,
+		"where docker and podman keep logins, whatever they are for; helpers are programs"},
 	"internal/cli/system": {
 		". internal/api internal/cli/command internal/cli/sshfiles internal/dns internal/reset internal/text", false,
 		"commands for all of banger at once; they work without a daemon"},
@@ -209,7 +214,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/command internal/cli/completion internal/cli/library internal/cli/manual internal/cli/spec internal/cli/system internal/cli/view",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/command internal/cli/completion internal/cli/library internal/cli/manual internal/cli/spec internal/cli/system internal/cli/view",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

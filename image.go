@@ -31,7 +31,10 @@ type Image struct {
 	Systemd      bool        `json:"systemd"`          // /sbin/init of the image is systemd
 	Layers       []string    `json:"layers,omitempty"` // diffIDs, base first; none in an image without files
 	// Moved means that the registry's tag names another image now. Only a check sets it.
-	Moved bool   `json:"moved,omitempty"`
+	Moved bool `json:"moved,omitempty"`
+	// Unchecked says why a check could not ask the registry. Only a check sets it.
+	Unchecked string `json:"unchecked,omitempty"`
+
 	Blobs []Blob `json:"blobs,omitempty"` // the layers as stored, base first
 
 	Kernel      string `json:"kernel,omitempty"`       // kernel of VMs of this image that name no other

@@ -28,6 +28,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"interrupt":  cmdInterrupt,
 	"crash":      cmdCrash,
 	"registry":   cmdRegistry,
+	"silent":     cmdSilent,
 	"mkimage":    cmdMkimage,
 	"resize":     cmdResize,
 	"json":       cmdJSON,

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,6 +76,15 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("REGISTRY", addr)
 	_, port, _ := strings.Cut(addr, ":")
 	ts.Setenv("REGISTRYPORT", port)
+}
+
+// silent listens on a free port of loopback, sets $SILENT to HOST:PORT, and never answers.
+func cmdSilent(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) != 0, "silent")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { ln.Close() }) // the kernel takes connections as long as it is open
+	ts.Setenv("SILENT", ln.Addr().String())
 }
 
 // mkimage KIND WHERE makes one of the test images and puts it somewhere:

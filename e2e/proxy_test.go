@@ -51,17 +51,21 @@ func cmdTLSServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("TLS", port)
 }
 
-// httpproxy starts a proxy on the host's loopback and sets $PROXY to its URL and $PROXYPORT to its
-// port. The proxy marks each answer that it passes on.
+// httpproxy [ORIGIN] starts a proxy on the host's loopback and sets $PROXY to its URL and $PROXYPORT to its port. Every
+// name leads it to ORIGIN, HOST:PORT, or to a server of its own. The proxy marks each answer that it passes on.
 func cmdHTTPProxy(ts *testscript.TestScript, neg bool, args []string) {
-	refuse(ts, neg, len(args) != 0, "httpproxy")
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	refuse(ts, neg, len(args) > 1, "httpproxy [ORIGIN]")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, "origin of", r.Host)
 	}))
-	ts.Defer(origin.Close)
+	ts.Defer(server.Close)
+	origin := server.Listener.Addr().String()
+	if len(args) == 1 {
+		origin = args[0]
+	}
 	forward := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { // every name leads to our origin
-			r.Out.URL.Host = origin.Listener.Addr().String()
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Host = origin
 			r.Out.Host = r.In.Host
 		},
 		ModifyResponse: func(r *http.Response) error { r.Header.Set("Via", "1.1 the-proxy"); return nil },

@@ -29,9 +29,10 @@ const (
 
 // HTTP returns an HTTP server of the API. It closes connections on which nothing arrives. Requests end with ctx.
 func (s *Server) HTTP(ctx context.Context) *http.Server {
-	return &http.Server{Handler: s.Handler(), ReadHeaderTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx },
-		ErrorLog:    slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)}
+	return &http.Server{Handler: s.Handler(), ReadHeaderTimeout: headTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: maxAccess + 64<<10,
+		BaseContext:    func(net.Listener) context.Context { return ctx },
+		ErrorLog:       slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)}
 }
 
 // body is a request's body with a deadline for each next part. The HTTP server reads and drops what a handler leaves

@@ -35,7 +35,7 @@ func (c bufferedConn) CloseWrite() error {
 }
 
 // Client calls the API over the daemon's unix socket. Its methods return the daemon's own *Error, or CodeUnavailable
-// when no daemon answers.
+// when no daemon answers. They send the banger.RegistryAccess of their context.
 type Client struct {
 	*transport
 	vmClient
@@ -89,7 +89,7 @@ func (c *transport) request(ctx context.Context, method, path string, query url.
 		return nil, err
 	}
 	req.Header.Set(headerAPI, strconv.Itoa(banger.APIVersion))
-	return req, nil
+	return req, setAccess(req, banger.RegistryAccessOf(ctx))
 }
 
 // send sends a request and returns a successful response, whose body the caller must close.

@@ -101,6 +101,13 @@ func (g generator) operation(r route) object {
 		params = append(params, object{"name": p.name, "in": "query", "required": p.required, "description": p.about,
 			"schema": g.schema(reflect.TypeOf(p.zero))})
 	}
+	if reachesOut[r.name] {
+		g.schema(reflect.TypeFor[banger.RegistryAccess]())
+		params = append(params, object{"name": headerAccess, "in": "header", "required": false,
+			"schema": object{"type": "string", "format": "byte"}, "description": "logins and proxies of the client for " +
+				"this request, which are neither stored nor logged: the base64 of a RegistryAccess as JSON. Without it " +
+				"registries are asked anonymously and directly"})
+	}
 	op := object{"operationId": r.name, "summary": r.about, "responses": object{
 		"default": object{"description": "the request failed", "content": g.json(reflect.TypeFor[errorBody]())},
 	}}

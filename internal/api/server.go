@@ -51,6 +51,14 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 			WithHint("restart the daemon with this client's version: banger daemon stop"))
 		return
 	}
+	if reachesOut[r.name] {
+		with, err := takeAccess(req)
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		req = with
+	}
 	limit, patience := int64(maxBody), bodyTime
 	if r.path == loadPath {
 		limit, patience = maxArchive, archiveTime

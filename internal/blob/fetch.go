@@ -154,7 +154,7 @@ const writeBack = 4 << 20
 func (f *fetch) attempt(ctx context.Context, h hash.Hash) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stalled := fmt.Errorf("no byte for %v", f.store.Stall)
+	stalled := fmt.Errorf("%w: none for %v", ErrShort, f.store.Stall)
 	alarm := time.AfterFunc(f.store.Stall, func() { cancel(stalled) })
 	defer alarm.Stop()
 	defer func() {
@@ -192,7 +192,7 @@ func (f *fetch) attempt(ctx context.Context, h hash.Hash) (err error) {
 			return nil
 		}
 		if err == io.EOF {
-			return io.ErrUnexpectedEOF
+			return ErrShort
 		}
 		if err != nil {
 			return err
@@ -208,6 +208,9 @@ func (f *fetch) endOf(r io.Reader) error {
 	}
 	return tooLong{f.src}
 }
+
+// ErrShort is the error for a source from which fewer bytes come than announced.
+var ErrShort = errors.New("too few bytes come")
 
 // tooLong is the error for a source with more bytes than announced.
 type tooLong struct{ src Source }

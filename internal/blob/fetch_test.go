@@ -73,7 +73,7 @@ func TestTooFewBytesForEver(t *testing.T) {
 	o.answer = func(_ int, _ context.Context, at int64) (io.ReadCloser, error) {
 		return o.cut(at, 999-int(at), io.EOF), nil
 	}
-	if _, err := readAll(t, s, o.source()); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := readAll(t, s, o.source()); !errors.Is(err, ErrShort) {
 		t.Errorf("the error is %v", err)
 	}
 	if n := o.calls.Load(); n != int64(s.Attempts) {

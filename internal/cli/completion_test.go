@@ -123,6 +123,22 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
+// TestCompletionOfRegistries checks that login and logout offer those at which the user has logged in.
+func TestCompletionOfRegistries(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", dir)
+	t.Setenv("HOME", dir)
+	logins := []byte(`{"auths":{"one.test":{},"two.test:5000":{}}}`)
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), logins, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{"login ": "one.test two.test:5000", "logout tw": "two.test:5000"} {
+		if got, _ := offers(t, hostOfNames, line); strings.Join(got, " ") != want {
+			t.Errorf("%q offers %q", line, got)
+		}
+	}
+}
+
 // TestCompletionOfACopy checks that cp offers VMs and files of this host.
 func TestCompletionOfACopy(t *testing.T) {
 	t.Chdir(t.TempDir())

@@ -151,8 +151,6 @@ var missing = []struct{ name, instead string }{
 	{"diff", "banger commit VM NAME makes an image of what has changed; banger image history NAME shows its size"},
 	{"export", "copy the root: banger cp VM:/ - > root.tar"},
 	{"import", "make an OCI layout of it, and fetch that: banger image pull oci:DIR"},
-	{"login", "log in with docker or podman, whose credentials banger uses"},
-	{"logout", "log out with docker or podman, whose credentials banger uses"},
 	{"pause", "stop the VM: banger stop VM; its disk stays"},
 	{"search", "search in the registry's own page"},
 	{"swarm", "banger runs VMs on one host"},

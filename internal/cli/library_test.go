@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +39,7 @@ func TestImages(t *testing.T) {
 		line{args: "image save none", code: 1, stderr: none},
 		line{args: "image save -o " + tar + " example.com/other:v1"},
 		line{args: "image save -o /no/such/dir/x example.com/other:v1", code: 1,
-			stderr: "banger: open /no/such/dir/…"},
+			stderr: "banger: cannot write /no/such/dir/x: no such file or directory\n"},
 		line{args: "image prune", stderr: "removed 0 images and 0 blobs, 0 B\n"},
 		line{args: "image prune -a", code: 1,
 			stderr: "banger: this needs a yes, and stdin is not a terminal (use --force)\n"},
@@ -48,7 +49,7 @@ func TestImages(t *testing.T) {
 		line{args: "image rm none", code: 1, stderr: none},
 		line{args: "image prune -aqf", stdout: digest + "\n"},
 		line{args: "image load -q -i " + tar, stdout: "example.com/other:v1\n"},
-		line{args: "image load -i /no/such", code: 1, stderr: "banger: cannot read the archive: open /no/such: …"},
+		line{args: "image load -i /no/such", code: 1, stderr: "banger: cannot read the archive /no/such: no such file or directory\n"},
 		line{args: "image load", stdin: "no tar", code: 1, stderr: "banger: cannot read the image archive …"},
 		line{args: "image ls -q", stdout: digest + "\n"},
 		line{args: "image df -q", stdout: digest + "\n"},
@@ -114,7 +115,8 @@ func TestRegisterAndPromote(t *testing.T) {
 	h.check(
 		line{args: "image register mine2 --rootfs /no/such", code: 1,
 			stderr: "banger: \"/no/such\" cannot be a root file system: …"},
-		line{args: "image register mine2", code: 1, stderr: "banger: required flag(s) \"rootfs\" not set\n"},
+		line{args: "image register mine2", code: 2,
+			stderr: "banger: give the file that holds the file system: --rootfs FILE\n"},
 		line{args: "image promote none", code: 1, stderr: "banger: there is no image \"none\" …"},
 		line{args: "image promote mine", stdout: digest + "\n"},
 		line{args: "image promote mine", code: 1, stderr: "banger: …"},
@@ -151,4 +153,25 @@ func TestKernels(t *testing.T) {
 			stdout: "6.1.0-test\n"},
 		line{args: "kernel rm 6.1.0-test", stdout: "6.1.0-test\n"},
 	)
+}
+
+// TestACheckThatFails checks that image ls --check shows what could not be checked in each of its forms.
+func TestACheckThatFails(t *testing.T) {
+	list := []banger.Image{{Reference: "one.test/a:v1", Digest: "sha256:1", Unchecked: "it is \x1b[31mnot there (advice)"},
+		{Reference: "two.test/a:v1", Digest: "sha256:2", Moved: true}}
+	const said = "banger: cannot check one.test/a:v1: it is \\x1b[31mnot there (advice)\n"
+	for line, want := range map[string][]string{
+		"image ls --check":               {", not checked\n", ", the tag has moved on\n"},
+		"image ls --check -q":            {"sha256:1\n", "sha256:2\n"},
+		"image ls --check --format json": {`"unchecked": "it is `},
+	} {
+		a, stdout, stderr := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(list) })
+		code := a.run(t.Context(), words(line))
+		for _, part := range want {
+			if !strings.Contains(stdout.String(), part) {
+				t.Errorf("%s prints %q, without %q", line, stdout, part)
+			}
+		}
+		answer{"", stderr.String(), code}.is(t, "", said, 1)
+	}
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"banger"
 
+	"banger/internal/cli/account"
 	"banger/internal/cli/command"
 	"banger/internal/cli/completion"
 	"banger/internal/cli/library"
@@ -49,6 +50,10 @@ func newRoot(a *app) *cobra.Command {
 		root.AddCommand(family)
 	}
 	for _, c := range newDockerNames(a) {
+		c.GroupID = "store"
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{account.NewLogin(a.App), account.NewLogout(a.App)} {
 		c.GroupID = "store"
 		root.AddCommand(c)
 	}

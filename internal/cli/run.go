@@ -14,6 +14,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/cli/account"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
@@ -101,8 +102,12 @@ func runRun(ctx context.Context, a *app, o runOptions, s banger.Spec) error {
 // create makes a VM. When it is interrupted, it removes the VM completely before it returns.
 func (a *app) create(ctx context.Context, client *api.Client, s banger.Spec, start bool) (banger.VM, error) {
 	var id atomic.Value
+	with, err := account.WithSpec(ctx, client, s)
+	if err != nil {
+		return banger.VM{}, err
+	}
 	p := a.Progress()
-	vm, err := client.Create(ctx, s, start, func(e banger.Event) {
+	vm, err := client.Create(with, s, start, func(e banger.Event) {
 		if e.ID != "" {
 			id.Store(e.ID)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/creack/pty"
 
 	"banger/internal/testing/hosttest"
+	"banger/internal/testing/registrytest"
 )
 
 // terminal is a terminal on which a test types, and what it has shown.
@@ -241,4 +242,36 @@ func TestStatsGoOnUntilTheUserEndsThem(t *testing.T) {
 	if code := wait(); code != 0 {
 		t.Errorf("the exit code is %d", code)
 	}
+}
+
+// TestALoginAsksOnATerminal checks that login asks for what is missing, that the password is not shown, and that Ctrl-C
+// ends the question.
+func TestALoginAsksOnATerminal(t *testing.T) {
+	registry := registrytest.Start()
+	defer registry.Close()
+	registry.RequireBasic("me", "hush")
+	config := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", config)
+	h := newCLIHost(t)
+	x := newTerminal(t)
+	wait := h.start(t.Context(), x, "login", registry.Addr())
+	x.await("Username: ")
+	x.typed("me\r")
+	x.await("Password: ")
+	x.typed("hush\r")
+	x.await("Password: \r\nWARNING! Your password is stored unencrypted in " + config)
+	x.await("Login Succeeded\r\n")
+	if code := wait(); code != 0 || strings.Contains(x.text(), "hush") {
+		t.Errorf("it ends with %d, and the terminal shows %q", code, x.text())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	x = newTerminal(t)
+	wait = h.start(ctx, x, "login", "-u", "me", registry.Addr())
+	x.await("Password: ")
+	cancel()
+	x.await("banger: canceled\r\n")
+	if code := wait(); code != 1 {
+		t.Errorf("it ends with %d", code)
+	}
+	x.typed("\r") // for the reader that was left
 }

@@ -72,7 +72,7 @@ func ensureSoon(t *testing.T, ctx context.Context, s *Store, ref string) chan re
 		t.Fatal(err)
 	}
 	waiters := func() int {
-		if f := s.pulls.Get(pullKey(name, native)); f != nil {
+		if f := s.pulls.Get(pullKey(name, native, banger.RegistryAccessOf(ctx))); f != nil {
 			f.Value.mu.Lock()
 			defer f.Value.mu.Unlock()
 			return len(f.Value.listeners)
@@ -302,5 +302,25 @@ func TestTheLastEventSaysThatTheImageIsReady(t *testing.T) {
 		func(e banger.Event) { last = e })
 	if err != nil || !last.Done || last.Stage != "image" {
 		t.Errorf("the last event is %+v, %v", last, err)
+	}
+}
+
+// TestOtherLoginsShareNothing checks that a caller without login does not get what another one is given at the same
+// time, and does not spoil it.
+func TestOtherLoginsShareNothing(t *testing.T) {
+	r, s := served(t), quickStore(t)
+	r.AddImage("a", "v1", layerFor(gzipped, file("f", "1")))
+	r.RequireBasic("me", "hush")
+	r.Stall(1) // the first pull goes on after a while
+	ref := r.Ref("a", "v1")
+	with := banger.WithRegistryAccess(context.Background(), banger.RegistryAccess{Logins: []banger.RegistryLogin{
+		{Places: []string{r.Addr() + "/a"}, Username: "me", Password: "hush"}}})
+	may := ensureSoon(t, with, s, ref)
+	_, err := s.Ensure(context.Background(), ref, "", banger.PullAlways, banger.Discard)
+	if banger.CodeOf(err) != banger.CodeDenied {
+		t.Errorf("without login: %v", err)
+	}
+	if r := of(t, may); r.err != nil {
+		t.Errorf("with the login: %v", r.err)
 	}
 }

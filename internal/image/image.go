@@ -26,7 +26,7 @@ type Store struct {
 	images     directory
 	unverified *unverified
 	blobs      *blob.Store
-	remote     *registry.Client
+	remote     registry.Options
 	finder     source.Finder
 	limits     Limits
 	pulls      flight.Group[*pull] // by pullKey
@@ -62,7 +62,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err := removeUnfinished(dir); err != nil {
 		return nil, err
 	}
-	s := &Store{images: directory{imagesOf(dir)}, remote: registry.New(opts.Registry), limits: opts.Limits.WithDefaults()}
+	s := &Store{images: directory{imagesOf(dir)}, remote: opts.Registry, limits: opts.Limits.WithDefaults()}
 	var err error
 	if s.blobs, err = blob.OpenStore(filepath.Join(dir, "blobs")); err != nil {
 		return nil, err

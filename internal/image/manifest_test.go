@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -370,4 +371,41 @@ type zeroReader struct{}
 func (zeroReader) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
+}
+
+// TestWhatCannotBeCheckedIsSaid checks that a check says of each image why its registry could not be asked.
+func TestWhatCannotBeCheckedIsSaid(t *testing.T) {
+	r, gone, s := served(t), served(t), quickStore(t)
+	for _, at := range []*registrytest.Server{r, gone} {
+		at.AddImage("a", "v1", layerFor(gzipped, file("f", at.Addr())))
+		ensure(t, s, at.Ref("a", "v1"))
+	}
+	ensure(t, s, "oci:"+ociDir(t, plain(file("f", "1"))))
+	gone.Close()
+	r.RequireBasic("me", "hush")
+	login := banger.RegistryLogin{Places: []string{r.Addr() + "/a"}, Username: "me", Password: "hush"}
+	for _, c := range []struct {
+		access banger.RegistryAccess
+		want   map[string]string // what is said of an image, by reference
+	}{
+		{banger.RegistryAccess{},
+			map[string]string{r.Ref("a", "v1"): "refuses access", gone.Ref("a", "v1"): "nothing listens"}},
+		{banger.RegistryAccess{Logins: []banger.RegistryLogin{login}},
+			map[string]string{gone.Ref("a", "v1"): "nothing listens"}},
+	} {
+		list, err := s.Check(banger.WithRegistryAccess(t.Context(), c.access))
+		if err != nil || len(list) != 3 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		for _, img := range list {
+			want := c.want[img.Reference]
+			if img.Moved || !strings.Contains(img.Unchecked, want) || (want == "") != (img.Unchecked == "") {
+				t.Errorf("%s: %v, %q", img.Reference, img.Moved, img.Unchecked)
+			}
+		}
+	}
+	list, err := s.List()
+	if err != nil || slices.ContainsFunc(list, func(i banger.Image) bool { return i.Unchecked != "" }) {
+		t.Errorf("it is stored: %+v, %v", list, err)
+	}
 }

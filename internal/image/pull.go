@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,8 +23,9 @@ import (
 )
 
 // Ensure returns the image that ref names, and fetches and converts it as policy, a pull policy, says. platform is
-// os/arch[/variant]; "" means this machine's, or that of the stored image. Callers that want the
-// same image at the same time share the work, which goes on until the last of them gives up.
+// os/arch[/variant]; "" means this machine's, or that of the stored image. Registries get the banger.RegistryAccess of
+// ctx. Callers that want the same image at the same time with the same access share the work, which goes on until the
+// last of them gives up.
 func (s *Store) Ensure(ctx context.Context, ref, platform, policy string, emit banger.Emit) (banger.Image, error) {
 	name, err := source.Normalize(ref)
 	if err != nil {
@@ -95,8 +97,12 @@ func (p *pull) emit(e banger.Event) {
 	}
 }
 
-// pullKey returns the key of a pull.
-func pullKey(name string, platform v1.Platform) string { return name + " " + platform.String() }
+// pullKey returns the key of a pull. Callers with other logins or proxies have another key. So nobody gets what the
+// registry gives only to somebody else, and nobody fails because of another's login.
+func pullKey(name string, platform v1.Platform, access banger.RegistryAccess) string {
+	data, _ := json.Marshal(access) // strings can always be written
+	return name + " " + platform.String() + " " + blob.Digest(data)
+}
 
 // pull fetches the image ref, whose normalised form is name, or waits for a running fetch of the same image.
 func (s *Store) pull(ctx context.Context, ref, name string, platform v1.Platform,
@@ -130,13 +136,14 @@ func (s *Store) pull(ctx context.Context, ref, name string, platform v1.Platform
 // of the context.
 func (s *Store) join(ctx context.Context, name string, platform v1.Platform,
 	events chan banger.Event) (*flight.Flight[*pull], error) {
+	access := banger.RegistryAccessOf(ctx)
 	begin := func() (*pull, error) { return &pull{listeners: map[chan banger.Event]bool{events: true}}, nil }
 	run := func(ctx context.Context, p *pull) (err error) {
-		p.img, err = s.fetch(ctx, name, platform, p.emit)
+		p.img, err = s.fetch(banger.WithRegistryAccess(ctx, access), name, platform, p.emit)
 		return err
 	}
 	for {
-		f, joined, err := s.pulls.Join(pullKey(name, platform), begin, run)
+		f, joined, err := s.pulls.Join(pullKey(name, platform, access), begin, run)
 		if err != nil {
 			return nil, err
 		}
@@ -208,13 +215,18 @@ func pullError(ctx context.Context, name string, err error) error {
 			WithHint("free some: banger prune, banger image rm")
 	case banger.CodeOf(err) != banger.CodeInternal:
 		return err
+	case errors.Is(err, blob.ErrShort):
+		return banger.Errorf(banger.CodeUnavailable, "cannot fetch %s: %w", name, err).
+			WithHint("try again later: what has come is kept")
 	}
 	return banger.Errorf(banger.CodeBadImage, "cannot make a root file system of %s: %w", name, err)
 }
 
 // canceled returns the error for a caller that gave up.
 func canceled(ctx context.Context, name string) error {
-	return banger.Errorf(banger.CodeCanceled, "canceled while fetching %s: %w", name, ctx.Err())
+	e := banger.Canceled(ctx.Err())
+	e.Message += " while fetching " + name
+	return e
 }
 
 // add makes an image in a temporary directory and publishes it as a whole. It also returns a report for a person.

@@ -15,6 +15,7 @@ import (
 
 	"banger"
 	"banger/internal/image/source"
+	"banger/internal/registry"
 )
 
 // Push writes an image to the registry in its name.
@@ -34,7 +35,9 @@ func (s *Store) Push(ctx context.Context, ref string, emit banger.Emit) (banger.
 		return img, banger.Errorf(banger.CodeInvalid, "%s is not the name of an image in a registry", img.Reference).
 			WithHint("name one first: banger image tag %s registry.example.com/name:tag", img.Reference)
 	}
-	rt, err := s.remote.RoundTripper(ctx, img.Reference, "push,pull")
+	client := registry.New(s.remote, banger.RegistryAccessOf(ctx))
+	defer client.Close()
+	rt, err := client.RoundTripper(ctx, img.Reference, "push,pull")
 	if err != nil {
 		return img, err
 	}
@@ -44,7 +47,7 @@ func (s *Store) Push(ctx context.Context, ref string, emit banger.Emit) (banger.
 	}
 	emit(banger.Event{Stage: "push", Text: "pushing " + img.Reference})
 	if err := remote.Write(tag, pushed, remote.WithContext(ctx), remote.WithTransport(rt)); err != nil {
-		return img, s.remote.Explain(ctx, img.Reference, err)
+		return img, client.Explain(ctx, img.Reference, err)
 	}
 	emit(banger.Event{Stage: "push", Text: fmt.Sprintf("pushed %s as %s", img.Reference, img.Digest), Done: true})
 	return img, nil

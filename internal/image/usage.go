@@ -9,6 +9,7 @@ import (
 
 	"banger"
 	"banger/internal/image/source"
+	"banger/internal/registry"
 )
 
 // Usage returns how much space each image occupies on the host, and how much of it the image shares
@@ -60,14 +61,16 @@ func links(path string) uint64 {
 // checksAtOnce is how many registries are asked at the same time.
 const checksAtOnce = 8
 
-// Check returns all images and marks those whose name means something else in their registry by
-// now. It leaves an image as it is if its registry does not answer or if it is not from a registry.
+// Check returns all images and marks those whose name means something else in their registry by now. It notes why a
+// registry could not be asked. It leaves an image that is not from a registry as it is.
 func (s *Store) Check(ctx context.Context) ([]banger.Image, error) {
 	list, err := s.List()
 	if err != nil {
 		return nil, err
 	}
 	refs := s.allReferences()
+	client := registry.New(s.remote, banger.RegistryAccessOf(ctx))
+	defer client.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(checksAtOnce)
 	for i := range list {
@@ -76,9 +79,15 @@ func (s *Store) Check(ctx context.Context) ([]banger.Image, error) {
 			continue
 		}
 		group.Go(func() error {
-			digest, err := s.remote.Digest(ctx, list[i].Reference)
+			digest, err := client.Digest(ctx, list[i].Reference)
+			if ctx.Err() != nil {
+				return banger.Canceled(ctx.Err())
+			}
+			if err != nil {
+				list[i].Unchecked = err.Error()
+			}
 			list[i].Moved = err == nil && digest != named
-			return ctx.Err()
+			return nil
 		})
 	}
 	return list, group.Wait()

@@ -130,7 +130,7 @@ func (a *apt) run(ctx context.Context, dir, name string, args ...string) (string
 	cmd := exec.CommandContext(ctx, name, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(banger.RegistryAccessOf(ctx).Environ(os.Environ()), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if err := cmd.Run(); err != nil {
@@ -138,7 +138,7 @@ func (a *apt) run(ctx context.Context, dir, name string, args ...string) (string
 			return "", ctx.Err()
 		}
 		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		return "", fmt.Errorf("%s: %w: %.300s", name, err, lines[len(lines)-1])
+		return "", fmt.Errorf("%s fails: %.300s", name, lines[len(lines)-1])
 	}
 	return stdout.String(), nil
 }

@@ -1,11 +1,11 @@
-// Package registry reads images from registries of the OCI distribution API. It follows the
-// configuration that the host's administrator and the user have made for docker, podman or
-// containerd: credentials, mirrors, certificates and proxies.
+// Package registry speaks with registries of the OCI distribution API. Mirrors and certificates are those that the
+// host's files name for docker, podman or containerd; logins and proxies are those that the caller gives.
 //
-// It must not know what a manifest says, or where blobs are kept. It returns bytes.
+// It must not know what a manifest says, where blobs are kept, or where logins are. It returns bytes.
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,42 +18,60 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"banger"
 	"banger/internal/blob"
 )
 
-// Options configure a Client. The zero value uses the host's files and this process's environment.
+// Options configure Clients. The zero value uses the host's files.
 type Options struct {
 	UserAgent string
-	Getenv    func(string) string // nil: os.Getenv
+	Getenv    func(string) string // nil: os.Getenv; of this process, for HOME and CONTAINERS_REGISTRIES_CONF
 	Etc       string              // "": /etc; holds docker, containers and containerd
 	Resolver  *net.Resolver       // nil: the host's
 	Backoff   time.Duration       // before the second attempt for a manifest; it doubles; 0: 500 ms
+	Silence   time.Duration       // how long a host may be silent before its first byte; 0: 5 s
 }
 
-// Client reads from any registry. Its methods may be called concurrently. They return errors of
-// package banger; an error in the chain may have the methods Permanent() or RetryAfter().
+// Client speaks with any registry for one operation. It keeps logins and connections as long as it lasts, and remembers
+// which hosts did not answer. Its methods may be called concurrently. They return errors of package banger; an error in
+// the chain may have the methods Permanent() or RetryAfter().
 type Client struct {
-	opts Options
+	opts   Options
+	access banger.RegistryAccess
 
 	mu         sync.Mutex
 	transports map[string]http.RoundTripper // by the permissions of authorised calls
+	bases      []*http.Transport
+	answered   map[string]bool  // hosts, by scheme and address
+	silent     map[string]error // hosts that have never answered, with the reason
+	busy       time.Duration    // the pause that a registry last asked for
 }
 
-// New returns a client.
-func New(opts Options) *Client {
+// New returns a client that uses access. The caller closes it when the operation has ended.
+func New(opts Options, access banger.RegistryAccess) *Client {
 	if opts.Getenv == nil {
 		opts.Getenv = os.Getenv
 	}
-	if opts.Etc == "" {
-		opts.Etc = "/etc"
+	opts.Etc = cmp.Or(opts.Etc, "/etc")
+	opts.Backoff = cmp.Or(opts.Backoff, 500*time.Millisecond)
+	opts.Silence = cmp.Or(opts.Silence, 5*time.Second)
+	return &Client{
+		opts:       opts,
+		access:     access,
+		transports: map[string]http.RoundTripper{},
+		answered:   map[string]bool{},
+		silent:     map[string]error{},
 	}
-	if opts.Backoff == 0 {
-		opts.Backoff = 500 * time.Millisecond
+}
+
+// Close closes the connections that nobody uses.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.bases {
+		t.CloseIdleConnections()
 	}
-	return &Client{opts: opts, transports: map[string]http.RoundTripper{}}
 }
 
 // Manifest is a manifest or an index as the registry sent it. Its digest was checked.
@@ -68,7 +86,8 @@ const (
 	maxManifest     = 4 << 20 // bytes; the limit of registries
 	maxTries        = 5
 	maxWait         = 2 * time.Minute
-	manifestTimeout = time.Minute // of one attempt
+	patience        = 10 * time.Second // with a busy registry, in all attempts together
+	manifestTimeout = time.Minute      // of one attempt
 	maxRedirects    = 10
 	maxErrorText    = 300
 )
@@ -83,14 +102,17 @@ var acceptManifests = strings.Join([]string{
 type reference struct {
 	repo       name.Repository
 	identifier string // a tag or a digest
+	write      bool   // it is written, not read
+	login      bool   // only a login is tried
 }
 
 func parse(ref string) (reference, error) {
 	r, err := name.ParseReference(ref)
 	if err != nil {
-		return reference{}, banger.Errorf(banger.CodeInvalid, "%.200q is not an image reference: %w", ref, err)
+		return reference{}, banger.Errorf(banger.CodeInvalid, "%.200q is not an image reference", ref).
+			WithHint("write it as docker does: HOST[:PORT]/NAME:TAG")
 	}
-	return reference{r.Context(), r.Identifier()}, nil
+	return reference{repo: r.Context(), identifier: r.Identifier()}, nil
 }
 
 func (r reference) isDigest() bool { return strings.Contains(r.identifier, ":") }
@@ -148,6 +170,9 @@ func (c *Client) Digest(ctx context.Context, ref string) (string, error) {
 	if err == nil && strings.HasPrefix(digest, "sha256:") {
 		return digest, nil
 	}
+	if s, ok := errors.AsType[*statusError](err); err != nil && (!ok || refuses(s.status) || passes(s.status)) {
+		return "", c.wrap(ctx, r, err)
+	}
 	m, err := c.Manifest(ctx, ref)
 	return m.Digest, err
 }
@@ -173,7 +198,24 @@ func (c *Client) Blob(ctx context.Context, ref, digest string, offset int64) (io
 	if s, ok := errors.AsType[*statusError](err); ok && offset > 0 && s.status == http.StatusRequestedRangeNotSatisfiable {
 		err = c.ask(ctx, r, "GET", "blobs/"+digest, nil, use) // some registries reject an open range
 	}
-	return body, c.wrap(ctx, r, err)
+	if err != nil {
+		return nil, c.wrap(ctx, r, err)
+	}
+	return &blobBody{body, func(err error) error { return c.wrap(ctx, r, err) }}, nil
+}
+
+// blobBody is the bytes of a blob, with errors that a person can read.
+type blobBody struct {
+	io.ReadCloser
+	wrap func(error) error
+}
+
+func (b *blobBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = b.wrap(err)
+	}
+	return n, err
 }
 
 // skipTo returns the body of a response from offset on, whether or not the server supports Range
@@ -186,7 +228,8 @@ func skipTo(res *http.Response, offset int64) (io.ReadCloser, error) {
 	var from int64
 	if _, err := fmt.Sscanf(res.Header.Get("Content-Range"), "bytes %d-", &from); err != nil || from != offset {
 		res.Body.Close()
-		return nil, fmt.Errorf("asked for the bytes from %d on, it sends %.100q", offset, res.Header.Get("Content-Range"))
+		return nil, &fault{text: fmt.Sprintf("asked for the bytes from %d on, it sends %.100q", offset,
+			res.Header.Get("Content-Range"))}
 	}
 	return res.Body, nil
 }
@@ -214,6 +257,7 @@ func (c *Client) RoundTripper(ctx context.Context, ref, actions string) (http.Ro
 	if err != nil {
 		return nil, err
 	}
+	r.write = true
 	conf, err := c.endpoints(r)
 	if err != nil {
 		return nil, err
@@ -228,12 +272,21 @@ func (c *Client) Explain(ctx context.Context, ref string, err error) error {
 	if perr != nil || err == nil {
 		return perr
 	}
-	if e, ok := errors.AsType[*transport.Error](err); ok && refuses(e.StatusCode) {
-		c.mu.Lock()
-		clear(c.transports) // the user may log in before the next attempt
-		c.mu.Unlock()
-	}
+	r.write = true
 	return c.wrap(ctx, r, err)
+}
+
+// Places returns where a reference can be read, as HOST[:PORT]/REPOSITORY: first the mirrors, then the registry.
+func (c *Client) Places(ref string) (places []string, err error) {
+	r, err := parse(ref)
+	if err != nil {
+		return nil, err
+	}
+	list, err := c.endpoints(r)
+	for _, e := range list {
+		places = append(places, e.place())
+	}
+	return places, err
 }
 
 func refuses(status int) bool {
@@ -255,9 +308,6 @@ func (c *Client) ask(ctx context.Context, r reference, method, path string, head
 		}
 		if err == nil || ctx.Err() != nil {
 			return err
-		}
-		if s, ok := errors.AsType[*statusError](err); ok && refuses(s.status) {
-			c.forget(p, "pull") // the user may log in before the next attempt
 		}
 	}
 	return err
@@ -282,7 +332,7 @@ func (c *Client) askOne(ctx context.Context, p endpoint, method, path string,
 	}
 	client := http.Client{Transport: rt, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
 		if len(via) >= maxRedirects {
-			return blob.Permanent(fmt.Errorf("more than %d redirects", maxRedirects))
+			return refuse("it answers with more than %d redirects", maxRedirects)
 		}
 		return nil
 	}}
@@ -299,15 +349,19 @@ func (c *Client) askOne(ctx context.Context, p endpoint, method, path string,
 
 // retry repeats do while it fails with errors that may pass.
 func (c *Client) retry(ctx context.Context, do func() error) error {
-	wait := c.opts.Backoff
+	wait, waited := c.opts.Backoff, time.Duration(0)
 	for try := 1; ; try++ {
 		err := do()
-		if err == nil || ctx.Err() != nil || try == maxTries || isPermanent(err) {
+		if err == nil || ctx.Err() != nil || try == maxTries || isPermanent(err) ||
+			errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}
 		pause := wait
 		if s, ok := errors.AsType[*statusError](err); ok && s.after > 0 {
-			pause = min(s.after, maxWait)
+			pause = s.after
+		}
+		if waited += pause; waited > patience {
+			return err
 		}
 		select {
 		case <-time.After(pause):

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +21,7 @@ import (
 
 	"banger"
 	"banger/internal/blob"
+	"banger/internal/credential"
 	"banger/internal/testing/registrytest"
 	"banger/internal/text"
 )
@@ -51,11 +53,50 @@ func (h *host) write(name, content string) string {
 	return path
 }
 
-func (h *host) client() *Client {
-	return New(Options{UserAgent: "banger/test", Getenv: func(k string) string {
-		return h.env[k]
-	}, Etc: filepath.Join(h.dir, "etc"), Backoff: time.Millisecond,
-		Resolver: h.resolver})
+// client returns a client with what the host's user would send for references: the proxies, and the logins that the
+// references need.
+func (h *host) client(refs ...string) *Client {
+	h.t.Helper()
+	access, err := h.access(refs...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return New(h.options(), access)
+}
+
+func (h *host) options() Options {
+	return Options{UserAgent: "banger/test", Getenv: h.getenv, Etc: filepath.Join(h.dir, "etc"), Backoff: time.Millisecond,
+		Resolver: h.resolver}
+}
+
+func (h *host) getenv(k string) string { return h.env[k] }
+
+func (h *host) access(refs ...string) (a banger.RegistryAccess, err error) {
+	store := credential.New(h.getenv)
+	a = banger.RegistryAccess{
+		HTTPProxy:  banger.Secret(cmp.Or(h.env["HTTP_PROXY"], h.env["http_proxy"])),
+		HTTPSProxy: banger.Secret(cmp.Or(h.env["HTTPS_PROXY"], h.env["https_proxy"])),
+		NoProxy:    h.env["NO_PROXY"],
+	}
+	for _, ref := range refs {
+		places, err := New(h.options(), a).Places(ref)
+		if err != nil {
+			return a, err
+		}
+		for _, place := range places {
+			host, repository, _ := strings.Cut(place, "/")
+			l, ok, err := store.Find(bg, host, repository)
+			if err != nil {
+				return a, err
+			}
+			if ok {
+				a.Logins = append(a.Logins, banger.RegistryLogin{Places: []string{place}, Username: l.Username,
+					Password: banger.Secret(l.Password), IdentityToken: banger.Secret(l.IdentityToken)})
+			}
+		}
+	}
+	a.Known, err = store.Hosts()
+	return a, err
 }
 
 func start(t *testing.T) *registrytest.Server {

@@ -136,7 +136,7 @@ func TestMirrorsThatFail(t *testing.T) {
 			v.h.write("etc/containers/registries.conf",
 				v.fill("[[registry]]\nlocation = \"REG\"\n[[registry.mirror]]\nlocation = \"ONE\"\n"))
 			fail(v.at["ONE"], v.h)
-			m, err := v.h.client().Manifest(bg, v.fill("REG/team/app:v1"))
+			m, err := v.h.client(v.fill("REG/team/app:v1")).Manifest(bg, v.fill("REG/team/app:v1"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -161,7 +161,7 @@ func TestAMirrorDoesNotGetTheRegistrysPassword(t *testing.T) {
 	v.h.write("home/.docker/config.json", auths(v.at["REG"].Addr(), "me", "secret"))
 	v.at["ONE"].RequireBasic("me", "secret")
 	v.at["REG"].RequireBasic("me", "secret")
-	if _, err := v.h.client().Manifest(bg, v.fill("REG/team/app:v1")); err != nil {
+	if _, err := v.h.client(v.fill("REG/team/app:v1")).Manifest(bg, v.fill("REG/team/app:v1")); err != nil {
 		t.Fatal(err)
 	}
 	if log := v.at["ONE"].Log(); slices.ContainsFunc(log, func(l string) bool { return strings.HasSuffix(l, "Basic") }) {

@@ -88,15 +88,16 @@ func push(c *Client, ref string, img v1.Image) error {
 // bytes can be read back, also from an offset.
 func TestAnImageAtARealRegistry(t *testing.T) {
 	addr, h := startDebian(t), newHost(t)
-	ref, c := addr+"/team/app:v1", h.client()
+	ref := addr + "/team/app:v1"
 	img, err := random.Image(300_000, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, push(c, ref, img), banger.CodeDenied, "refuses access")
+	wantCode(t, push(h.client(ref), ref, img), banger.CodeDenied, "log in: banger login "+addr)
 	h.write("home/.docker/config.json", auths(addr, "banger", "wrong"))
-	wantCode(t, push(c, ref, img), banger.CodeDenied, "refuses access")
+	wantCode(t, push(h.client(ref), ref, img), banger.CodeDenied, "log in again: banger login "+addr)
 	h.write("home/.docker/config.json", auths(addr, "banger", "secret"))
+	c := h.client(ref)
 	if err := push(c, ref, img); err != nil {
 		t.Fatal(err)
 	}

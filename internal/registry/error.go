@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"banger"
@@ -33,8 +34,8 @@ func (e *statusError) Error() string {
 	return s
 }
 
-// Permanent reports whether another attempt would get the same answer.
-func (e *statusError) Permanent() bool { return !passes(e.status) }
+// Permanent reports whether another attempt would get the same answer, or has to wait for too long.
+func (e *statusError) Permanent() bool { return !passes(e.status) || e.after > patience }
 
 // passes reports whether another attempt may get another answer.
 func passes(status int) bool {
@@ -76,6 +77,12 @@ func isPermanent(err error) bool {
 	if e, ok := errors.AsType[*transport.Error](err); ok {
 		return !passes(e.StatusCode)
 	}
+	if f, ok := errors.AsType[*fault](err); ok {
+		return f.final
+	}
+	if w, ok := errors.AsType[weak](err); ok {
+		return w.fault.final
+	}
 	p, ok := errors.AsType[interface {
 		error
 		Permanent() bool
@@ -83,47 +90,146 @@ func isPermanent(err error) bool {
 	return ok && p.Permanent()
 }
 
+// quiet keeps a cause reachable without printing its words, which may be those of a library.
+type quiet struct{ error }
+
+func (quiet) Error() string   { return "" }
+func (q quiet) Unwrap() error { return q.error }
+
 // wrap describes a failure for a person and keeps what a retry needs to know.
 func (c *Client) wrap(ctx context.Context, r reference, err error) error {
 	if err == nil {
 		return nil
 	}
+	registry := r.repo.RegistryStr()
+	if ctx.Err() != nil {
+		e := banger.Canceled(ctx.Err())
+		e.Message += " while asking registry " + registry
+		return e
+	}
+	if banger.CodeOf(err) != banger.CodeInternal {
+		return err
+	}
+	e := c.describe(r, err)
+	e.Err = quiet{err}
+	if isPermanent(err) {
+		return blob.Permanent(e)
+	}
+	return e
+}
+
+// describe returns the error that a person reads about err.
+func (c *Client) describe(r reference, err error) *banger.Error {
 	registry, image := r.repo.RegistryStr(), r.repo.RepositoryStr()+":"+r.identifier
 	if r.isDigest() {
 		image = r.repo.RepositoryStr() + "@" + r.identifier
 	}
-	if ctx.Err() != nil {
-		return banger.Errorf(banger.CodeCanceled, "canceled while asking %s: %w", registry, ctx.Err())
+	_, known := c.access.Login(registry + "/" + r.repo.RepositoryStr())
+	if f := faultOf(err); f != nil {
+		e := banger.Errorf(banger.CodeUnavailable, "%s: %s", c.failed(r, image), text.Limit(f.text, text.MaxError))
+		if f.noReach == registry {
+			e = banger.Errorf(banger.CodeUnavailable, "registry %s cannot be reached: %s", registry, f.text)
+		}
+		e.Hint = f.hint
+		return e
 	}
-	status := 0
-	if e, ok := errors.AsType[*statusError](err); ok {
-		status = e.status
-	}
-	if e, ok := errors.AsType[*transport.Error](err); ok {
-		status = e.StatusCode
-	}
-	switch {
-	case banger.CodeOf(err) != banger.CodeInternal:
-		return err
+	switch status := statusIn(err); {
+	case status == http.StatusNotFound && known:
+		return banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, image).
+			WithHint("check name and tag")
 	case status == http.StatusNotFound:
-		return keep(banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, image).
-			WithHint("check name and tag"), err)
+		return banger.Errorf(banger.CodeNotFound, "registry %s has no image %s", registry, image).
+			WithHint("check name and tag; a private image may need a login: %s", loginCommand(registry))
+	case refuses(status) && known:
+		return banger.Errorf(banger.CodeDenied, "registry %s refuses access to %s with your login", registry, image).
+			WithHint("check the name, or log in again: %s", loginCommand(registry))
 	case refuses(status):
-		return keep(banger.Errorf(banger.CodeDenied, "registry %s refuses access to %s", registry, image).
-			WithHint("check the name, or log in with docker login or podman login"), err)
+		return banger.Errorf(banger.CodeDenied, "registry %s refuses access to %s", registry, image).
+			WithHint("check the name, or log in: %s", loginCommand(registry))
+	case status == http.StatusTooManyRequests:
+		return c.tooMany(registry, known)
+	case status == http.StatusProxyAuthRequired:
+		return banger.Errorf(banger.CodeUnavailable, "%s: the proxy wants a login", c.failed(r, image)).
+			WithHint("HTTP_PROXY may have one: http://USER:PASSWORD@HOST:PORT")
 	}
-	if _, ok := errors.AsType[*net.OpError](err); ok && !isPermanent(err) {
-		return banger.Errorf(banger.CodeUnavailable, "registry %s cannot be reached: %w", registry, text.Bound(err)).
-			WithHint("check the network, or use an image of the catalogue such as debian-bookworm")
-	}
-	return keep(
-		banger.Errorf(banger.CodeUnavailable, "cannot read %s from registry %s: %w", image, registry, text.Bound(err)), err)
+	return banger.Errorf(banger.CodeUnavailable, "%s: %s", c.failed(r, image), text.Limit(inWords(err), text.MaxError))
 }
 
-// keep makes e permanent if cause is.
-func keep(e *banger.Error, cause error) error {
-	if isPermanent(cause) && !isPermanent(e) {
-		return blob.Permanent(e)
+// failed returns what failed, as the start of a sentence.
+func (c *Client) failed(r reference, image string) string {
+	if r.login {
+		return "cannot log in at registry " + r.repo.RegistryStr()
 	}
-	return e
+	if r.write {
+		return fmt.Sprintf("cannot write %s to registry %s", image, r.repo.RegistryStr())
+	}
+	return fmt.Sprintf("cannot read %s from registry %s", image, r.repo.RegistryStr())
+}
+
+// tooMany returns the error of a registry that has got too many requests.
+func (c *Client) tooMany(registry string, known bool) *banger.Error {
+	when := "later"
+	c.mu.Lock()
+	if c.busy > 0 {
+		when = "in " + seconds(c.busy.Round(time.Second))
+	}
+	c.mu.Unlock()
+	e := banger.Errorf(banger.CodeUnavailable, "registry %s takes no more requests for now", registry)
+	if known {
+		return e.WithHint("try again %s", when)
+	}
+	return e.WithHint("try again %s, or log in, for which many registries allow more: %s", when, loginCommand(registry))
+}
+
+// loginCommand returns the command that logs in at a registry.
+func loginCommand(registry string) string {
+	if registry == name.DefaultRegistry {
+		return "banger login"
+	}
+	return "banger login " + registry
+}
+
+// faultOf returns the fault in err that says most, or nil if the status of an answer says more.
+func faultOf(err error) *fault {
+	if f, ok := errors.AsType[*fault](err); ok {
+		return f
+	}
+	if w, ok := errors.AsType[weak](err); ok && statusIn(err) == 0 {
+		return w.fault
+	}
+	return nil
+}
+
+// statusIn returns the status of the answer that is the error, or 0.
+func statusIn(err error) int {
+	if e, ok := errors.AsType[*statusError](err); ok {
+		return e.status
+	}
+	if e, ok := errors.AsType[*transport.Error](err); ok {
+		return e.StatusCode
+	}
+	return 0
+}
+
+// inWords returns what any other error means, in our own words.
+func inWords(err error) string {
+	if e, ok := errors.AsType[*statusError](err); ok {
+		return e.Error()
+	}
+	if e, ok := errors.AsType[*transport.Error](err); ok {
+		said := ""
+		if len(e.Errors) > 0 {
+			said = string(e.Errors[0].Code) + " " + e.Errors[0].Message
+		}
+		return (&statusError{status: e.StatusCode, text: text.Limit(said, maxErrorText)}).Error()
+	}
+	switch said := err.Error(); {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "it takes longer than " + seconds(manifestTimeout)
+	case broken(err):
+		return "the connection broke off"
+	case strings.Contains(said, "realm") || strings.Contains(said, "token-server"): // of the library
+		return "it wants the login sent to an address that is not allowed"
+	}
+	return "its answer cannot be understood"
 }

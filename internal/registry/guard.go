@@ -2,10 +2,10 @@ package registry
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,10 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/publicsuffix"
 
-	"banger/internal/blob"
 	"banger/internal/ipaddr"
 )
 
@@ -27,9 +25,13 @@ import (
 type guard struct {
 	client  *Client
 	own     string   // host of the registry, as the user or the configuration wrote it
+	address string   // the same with its port, if it has one
 	plain   bool     // it may be used without TLS
 	proxies []string // host:port of the user's proxies
 	next    *http.Transport
+
+	mayFallBack bool // it is also asked without TLS: the configuration or its address say so
+	proxyFor    func(*url.URL) (*url.URL, error)
 }
 
 // kinds are all kinds of an address, including whether it belongs to this host.
@@ -84,8 +86,8 @@ func (g *guard) check(host string, k kinds) error {
 	if k.within(kindsOfName(g.own)) || k.configurable() && g.client.names(host) {
 		return nil
 	}
-	return blob.Permanent(fmt.Errorf("it sends us to %.200s, which is a %s address; "+
-		"a [[registry]] of registries.conf that names the host may allow it", host, strings.Join(k, " and ")))
+	return refuse("it sends us to %.200s, which is a %s address; "+
+		"a [[registry]] of registries.conf that names the host may allow it", host, strings.Join(k, " and "))
 }
 
 // RoundTrip checks the host in the URL, because a proxy would connect for us, and whether that host
@@ -94,8 +96,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	host := req.URL.Hostname()
 	k, own := kindsOfName(host), canonicalHost(host) == canonicalHost(g.own)
 	if own && req.URL.Scheme == "http" && !g.plain && !slices.Contains(k, string(ipaddr.Loopback)) {
-		return nil, blob.Permanent(fmt.Errorf("%s does not answer by https, and nothing says that it may be asked without "+
-			"(insecure = true in registries.conf)", g.own))
+		return nil, &fault{text: g.own + " does not answer by https", hint: insecureAdvice(g.address), final: true}
 	}
 	if !own && len(k) > 0 {
 		if err := g.check(host, k); err != nil {
@@ -107,7 +108,77 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	return g.next.RoundTrip(req)
+	return g.send(req)
+}
+
+// send sends a request, unless its host has never answered in this operation. It ends requests to silent hosts, and
+// describes what fails.
+func (g *guard) send(req *http.Request) (*http.Response, error) {
+	host := req.URL.Scheme + "://" + req.URL.Host
+	if err := g.client.givenUp(host); err != nil {
+		return nil, err
+	}
+	proxy, err := g.proxyFor(req.URL)
+	if err != nil {
+		return nil, refuse("%s of your environment is no address of a proxy", proxyVariable(req.URL.Scheme))
+	}
+	silence := g.client.opts.Silence
+	ctx, watch := startWatch(req, silence)
+	res, err := g.next.RoundTrip(req.WithContext(ctx))
+	at := watch.stop()
+	if err != nil {
+		silent := context.Cause(ctx) == errSilent
+		watch.cancel(nil)
+		if req.Context().Err() != nil {
+			return nil, err
+		}
+		a := attempt{req: req, proxy: proxy, at: at, plain: g.mayFallBack, host: g.address}
+		if silent {
+			a.silence = silence
+			if at == sent {
+				a.silence = watch.answer
+			}
+		}
+		err = a.explain(err)
+		g.client.note(host, err)
+		return nil, err
+	}
+	g.client.note(host, nil)
+	if res.StatusCode == http.StatusTooManyRequests {
+		g.client.noteBusy(retryAfter(res.Header.Get("Retry-After")))
+	}
+	if isBlob(req) {
+		silence = 0 // the store of blobs watches these
+	}
+	res.Body = &watchedBody{res.Body, watch.cancel, silence, req.URL.Host}
+	return res, nil
+}
+
+// givenUp returns the fault of a host that was asked before and has never answered.
+func (c *Client) givenUp(host string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.silent[host]
+}
+
+// note notes whether a host has answered. A host that has answered once is asked again whatever happens.
+func (c *Client) note(host string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil:
+		c.answered[host] = true
+		delete(c.silent, host)
+	case !c.answered[host] && isPermanent(err):
+		c.silent[host] = err
+	}
+}
+
+// noteBusy notes the pause that a registry asked for.
+func (c *Client) noteBusy(pause time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = pause
 }
 
 // carriesPassword reports whether a request identifies the user, by HTTP's basic login or by
@@ -124,15 +195,11 @@ func (g *guard) checkRealm(host, address string) error {
 	if sameSite(g.own, host) {
 		return nil
 	}
-	login, err := g.client.credential(address, "")
-	if err != nil {
-		return blob.Permanent(err)
-	}
-	if login != authn.Anonymous {
+	if slices.Contains(g.client.access.Known, canonicalHost(address)) {
 		return nil
 	}
-	return blob.Permanent(fmt.Errorf("it wants the password sent to %.200s, which is of another domain; "+
-		"a login at that host allows it", address))
+	return refuse("it wants the password sent to %.200s, which is of another domain; a login at that host allows it",
+		address)
 }
 
 // sameSite reports whether two hosts belong to one owner: they are equal, are both loopback, or are
@@ -161,14 +228,14 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	control := func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
 		at, err := netip.ParseAddrPort(resolved)
 		if err != nil {
-			return blob.Permanent(err)
+			return refuse("it is at %.100q, which is no address", resolved)
 		}
 		if slices.Contains(g.proxies, address) {
 			return nil
 		}
 		return g.check(host, kindsOf(at.Addr()))
 	}
-	d := net.Dialer{Timeout: 10 * time.Second, Resolver: g.client.opts.Resolver, ControlContext: control}
+	d := net.Dialer{Timeout: 2 * g.client.opts.Silence, Resolver: g.client.opts.Resolver, ControlContext: control}
 	return d.DialContext(ctx, network, address)
 }
 

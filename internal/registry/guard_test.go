@@ -67,6 +67,7 @@ func resolver(t *testing.T, names map[string]string) *net.Resolver {
 	started, ended := make(chan struct{}), make(chan struct{})
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		r := new(dns.Msg).SetReply(q)
+		r.Authoritative = true
 		if at := names[strings.TrimSuffix(q.Question[0].Name, ".")]; at != "" && q.Question[0].Qtype == dns.TypeA {
 			rr, err := dns.NewRR(q.Question[0].Name + " 0 A " + at)
 			if err != nil {
@@ -253,7 +254,7 @@ func TestWhoGetsThePassword(t *testing.T) {
 				logins = strings.TrimSuffix(logins, "}}") + "," + strings.TrimPrefix(auths(l, "me", "secret"), `{"auths":{`)
 			}
 			h.write("home/.docker/config.json", logins)
-			_, err := h.client().Manifest(bg, "registry.example.test/a:v1")
+			_, err := h.client("registry.example.test/a:v1").Manifest(bg, "registry.example.test/a:v1")
 			if c.ok && err != nil {
 				t.Error(err)
 			}

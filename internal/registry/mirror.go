@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"net"
@@ -121,7 +122,7 @@ func (c *Client) configurations() ([]string, error) {
 	for _, dir := range dirs {
 		extra, err := filepath.Glob(filepath.Join(dir, "containers/registries.conf.d/*.conf"))
 		if err != nil {
-			return nil, err
+			return nil, badFile(dir, "has a name that cannot be searched")
 		}
 		files = append(files, extra...)
 	}
@@ -298,7 +299,7 @@ func atURL(at, repository string, whole bool) (endpoint, error) {
 	}
 	u, err := url.Parse(at)
 	if err != nil {
-		return endpoint{}, err
+		return endpoint{}, fmt.Errorf("%.200q is no URL", at)
 	}
 	var opts []name.Option
 	if u.Scheme == "http" {
@@ -331,11 +332,16 @@ func readTOML(file string, v any) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		err = toml.Unmarshal(data, v)
-	}
 	if err != nil {
-		return blob.Permanent(banger.Errorf(banger.CodeInvalid, "cannot read %s: %w", file, err))
+		return badFile(file, "cannot be read")
+	}
+	if err := toml.Unmarshal(data, v); err != nil {
+		line := ""
+		if at, ok := errors.AsType[*toml.DecodeError](err); ok {
+			row, _ := at.Position()
+			line = fmt.Sprintf(", see line %d", row)
+		}
+		return badFile(file, "is not of the form that its users read"+line)
 	}
 	return nil
 }

@@ -15,10 +15,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/net/http/httpproxy"
 
+	"banger"
 	"banger/internal/blob"
 )
 
@@ -44,6 +46,9 @@ func (e endpoint) url(path string) string {
 	return u.String()
 }
 
+// place returns HOST[:PORT]/REPOSITORY, for which there may be a login.
+func (e endpoint) place() string { return e.registry.RegistryStr() + "/" + e.repository }
+
 // authorised returns a transport that may do actions in an endpoint's repository. It asks the
 // registry once how to log in.
 func (c *Client) authorised(ctx context.Context, e endpoint, actions string) (http.RoundTripper, error) {
@@ -51,7 +56,7 @@ func (c *Client) authorised(ctx context.Context, e endpoint, actions string) (ht
 	if err != nil {
 		return nil, blob.Permanent(err)
 	}
-	key := e.key(actions)
+	key := fmt.Sprintln(e, actions)
 	c.mu.Lock()
 	rt := c.transports[key]
 	c.mu.Unlock()
@@ -62,11 +67,9 @@ func (c *Client) authorised(ctx context.Context, e endpoint, actions string) (ht
 	if err != nil {
 		return nil, blob.Permanent(err)
 	}
-	auth, err := c.credential(e.registry.RegistryStr(), e.repository)
+	login, _ := c.access.Login(e.place())
+	rt, err = transport.NewWithContext(ctx, e.registry, authenticator(login), base, []string{repo.Scope(actions)})
 	if err != nil {
-		return nil, blob.Permanent(err)
-	}
-	if rt, err = transport.NewWithContext(ctx, e.registry, auth, base, []string{repo.Scope(actions)}); err != nil {
 		return nil, loginError(ctx, err)
 	}
 	c.mu.Lock()
@@ -86,13 +89,10 @@ func loginError(ctx context.Context, err error) error {
 	return blob.Permanent(err)
 }
 
-func (e endpoint) key(actions string) string { return fmt.Sprintln(e, actions) }
-
-// forget makes the next call of authorised read the credentials again.
-func (c *Client) forget(e endpoint, actions string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.transports, e.key(actions))
+// authenticator returns a login as the library wants it. Without a login it is anonymous.
+func authenticator(l banger.RegistryLogin) authn.Authenticator {
+	return authn.FromConfig(authn.AuthConfig{Username: l.Username, Password: string(l.Password),
+		IdentityToken: string(l.IdentityToken), RegistryToken: string(l.RegistryToken)})
 }
 
 // base returns the transport below the login: proxies, certificates, and the guard that keeps a
@@ -103,26 +103,31 @@ func (c *Client) base(e endpoint) (http.RoundTripper, error) {
 		return nil, err
 	}
 	proxies := httpproxy.Config{
-		HTTPProxy:  c.either("HTTP_PROXY"),
-		HTTPSProxy: c.either("HTTPS_PROXY"),
-		NoProxy:    c.either("NO_PROXY"),
+		HTTPProxy:  string(c.access.HTTPProxy),
+		HTTPSProxy: string(c.access.HTTPSProxy),
+		NoProxy:    c.access.NoProxy,
 	}
-	choose := proxies.ProxyFunc()
-	g := &guard{client: c, own: hostOf(e.registry.RegistryStr()), plain: e.plain}
+	g := &guard{client: c, own: hostOf(e.registry.RegistryStr()), address: e.registry.RegistryStr(), plain: e.plain,
+		mayFallBack: e.registry.Scheme() == "http", proxyFor: proxies.ProxyFunc()}
 	for _, p := range []string{proxies.HTTPProxy, proxies.HTTPSProxy} {
 		g.proxies = append(g.proxies, proxyAddress(p))
 	}
 	g.next = &http.Transport{
-		Proxy:                 func(req *http.Request) (*url.URL, error) { return choose(req.URL) },
-		DialContext:           g.dial,
-		TLSClientConfig:       conf,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: 30 * time.Second,
-		MaxIdleConnsPerHost:   16,
-		IdleConnTimeout:       30 * time.Second,
-		ForceAttemptHTTP2:     true,
-		DisableCompression:    true,
+		Proxy:               func(req *http.Request) (*url.URL, error) { return g.proxyFor(req.URL) },
+		DialContext:         g.dial,
+		TLSClientConfig:     conf,
+		TLSHandshakeTimeout: 2 * c.opts.Silence, // watch ends it earlier; this frees what it has left
+		MaxIdleConnsPerHost: 16,
+		IdleConnTimeout:     30 * time.Second,
+		ForceAttemptHTTP2:   true,
+		DisableCompression:  true,
+		OnProxyConnectResponse: func(_ context.Context, proxy *url.URL, req *http.Request, res *http.Response) error {
+			return proxyRefusal(proxy, req.Host, res)
+		},
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bases = append(c.bases, g.next)
 	return g, nil
 }
 
@@ -143,14 +148,6 @@ func proxyAddress(proxy string) string {
 		port = "80"
 	}
 	return net.JoinHostPort(u.Hostname(), port)
-}
-
-// either returns a variable in upper or lower case, as curl does.
-func (c *Client) either(name string) string {
-	if v := c.opts.Getenv(name); v != "" {
-		return v
-	}
-	return c.opts.Getenv(strings.ToLower(name))
 }
 
 func hostOf(address string) string {
@@ -179,7 +176,7 @@ func (c *Client) tlsConfig(e endpoint) (*tls.Config, error) {
 	for _, dir := range c.certificateDirs() {
 		found, err := os.ReadDir(filepath.Join(dir, host))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			return nil, badFile(filepath.Join(dir, host), "cannot be read")
 		}
 		for _, entry := range found {
 			f := filepath.Join(dir, host, entry.Name())
@@ -189,7 +186,7 @@ func (c *Client) tlsConfig(e endpoint) (*tls.Config, error) {
 			case ".cert":
 				pair, err := tls.LoadX509KeyPair(f, strings.TrimSuffix(f, ".cert")+".key")
 				if err != nil {
-					return nil, fmt.Errorf("reading the client certificate for %s: %w", host, err)
+					return nil, badFile(f, "and its .key are no certificate of a client for "+host)
 				}
 				conf.Certificates = append(conf.Certificates, pair)
 			}
@@ -204,13 +201,18 @@ func (c *Client) tlsConfig(e endpoint) (*tls.Config, error) {
 	}
 	for _, f := range cas {
 		pem, err := os.ReadFile(f)
-		if err == nil && !pool.AppendCertsFromPEM(pem) {
-			err = errors.New("it holds no certificate")
-		}
 		if err != nil {
-			return nil, fmt.Errorf("reading the CA %s: %w", f, err)
+			return nil, badFile(f, "cannot be read")
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, badFile(f, "holds no certificate")
 		}
 	}
 	conf.RootCAs = pool
 	return conf, nil
+}
+
+// badFile returns the error for a file of the host's configuration that cannot be used.
+func badFile(path, why string) error {
+	return blob.Permanent(banger.Errorf(banger.CodeInvalid, "the file %s %s", path, why).WithHint("correct or remove it"))
 }

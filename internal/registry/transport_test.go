@@ -108,7 +108,7 @@ func TestOnlyWhatIsInsecureIsSpokenToInTheClear(t *testing.T) {
 			host, _, _ := strings.Cut(c.ref, "/")
 			h.write("home/.docker/config.json", auths(host, "me", "secret"))
 			s.RequireBasic("me", "secret")
-			_, err := h.client().Manifest(bg, c.ref)
+			_, err := h.client(c.ref).Manifest(bg, c.ref)
 			if (err == nil) != c.ok {
 				t.Errorf("the error is %v", err)
 			}
@@ -154,7 +154,7 @@ func TestARealmOnLoopback(t *testing.T) {
 	s.RequireBearer("me", "secret", 9)
 	realm.RequireBearer("me", "wrong", 9)
 	s.SetRealm(strings.Replace(realm.URL(), "127.0.0.1", "localhost", 1) + "/token")
-	_, err := h.client().Manifest(bg, s.Ref("a", "v1"))
+	_, err := h.client(s.Ref("a", "v1")).Manifest(bg, s.Ref("a", "v1"))
 	wantCode(t, err, banger.CodeDenied, "refuses access")
 	if log := realm.Log(); len(log) == 0 || log[0] != "GET /token  Basic" {
 		t.Errorf("the realm got %q", log)

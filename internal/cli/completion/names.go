@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/internal/credential"
 )
 
 // recipes are the images that banger makes on the spot, so they are offered before they are there.
@@ -191,4 +192,13 @@ func format(p place) ([]string, cobra.ShellCompDirective) {
 		return words("table", "json")(p)
 	}
 	return words("json")(p)
+}
+
+// registries offers those at which the user has logged in.
+func registries(p place) ([]string, cobra.ShellCompDirective) {
+	hosts, err := credential.New(os.Getenv).Hosts()
+	if err != nil {
+		hosts = nil
+	}
+	return hosts, cobra.ShellCompDirectiveNoFileComp
 }

@@ -17,6 +17,7 @@ var argumentValues = map[string]completer{
 	"SRC":        copied,
 	"VM:DST":     copied,
 	"DIR":        directory,
+	"[REGISTRY]": registries,
 
 	"allow|deny|FILE|-": wordsOrFile(banger.Allow, banger.Deny),
 
@@ -84,6 +85,7 @@ var free = map[string]string{
 	"name":         "a name that the user chooses",
 	"net-allow":    "a rule that the user makes",
 	"net-deny":     "a rule that the user makes",
+	"password":     "a secret",
 	"option":       "an option of ssh, which has its own page",
 	"proxy":        "a URL that the user knows",
 	"publish":      "ports that the user chooses",
@@ -96,5 +98,6 @@ var free = map[string]string{
 	"time":         "a number of seconds",
 	"tmpfs":        "a directory of the guest",
 	"user":         "a user of the guest",
+	"username":     "a name at a registry",
 	"workdir":      "a directory of the guest",
 }

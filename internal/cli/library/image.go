@@ -12,6 +12,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/cli/account"
 	"banger/internal/cli/command"
 	"banger/internal/cli/format"
 	"banger/internal/cli/render"
@@ -73,7 +74,12 @@ func newImagePull(a *command.App) *cobra.Command {
 		if args[0] == "docker-archive:-" || args[0] == "oci-archive:-" {
 			return o.Images(o.Client.LoadImages(ctx, a.Stdin, o.Emit))
 		}
-		return o.Image(o.Client.PullImage(ctx, spec.AbsoluteReference(args[0]), platform, o.Emit))
+		ref := spec.AbsoluteReference(args[0])
+		ctx, err := account.With(ctx, ref)
+		if err != nil {
+			return err
+		}
+		return o.Image(o.Client.PullImage(ctx, ref, platform, o.Emit))
 	})
 }
 
@@ -84,33 +90,14 @@ func newImagePush(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.ExactArgs(1)),
 	}
 	return command.WithProgress(a, c, func(ctx context.Context, o command.Operation, args []string) error {
+		img, err := o.Client.Image(ctx, args[0]) // which may be named by its digest
+		if err != nil {
+			return err
+		}
+		if ctx, err = account.With(ctx, img.Reference); err != nil {
+			return err
+		}
 		return o.Image(o.Client.PushImage(ctx, args[0], o.Emit))
-	})
-}
-
-func newImageList(a *command.App) *cobra.Command {
-	check := false
-	c := &cobra.Command{
-		Use:     "ls",
-		Aliases: []string{"list"},
-		Short:   "List images",
-		Args:    command.Usage(cobra.NoArgs),
-	}
-	c.Flags().BoolVar(&check, "check", false, "ask the registries whether tags have moved on")
-	return command.Lists(a, c, command.Listing[banger.Image]{
-		Get: func(ctx context.Context, client *api.Client, _ []string) ([]banger.Image, error) {
-			return client.Images(ctx, check)
-		},
-		Name: func(img banger.Image) string { return img.Digest },
-		Head: []string{"REFERENCE", "DIGEST", "PLATFORM", "SIZE", "PULLED"},
-		Row: func(img banger.Image) []string {
-			pulled := render.Age(img.PulledAt)
-			if img.Moved {
-				pulled += ", the tag has moved on"
-			}
-			return []string{img.Reference, render.Digest(img.Digest), img.Platform, banger.FormatSize(img.Size), pulled}
-		},
-		Docker: format.Image,
 	})
 }
 
@@ -148,6 +135,12 @@ func newImageRegister(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.ExactArgs(1)),
 		Long: "Use an ext4 file of the host as an image, where it lies. It must not change afterwards; " +
 			"`banger image promote` copies it.",
+		PreRunE: func(*cobra.Command, []string) error {
+			if rootfs == "" {
+				return command.UsageErrorf("give the file that holds the file system: --rootfs FILE")
+			}
+			return nil
+		},
 		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
 			path, err := filepath.Abs(rootfs)
 			if err != nil {
@@ -162,7 +155,6 @@ func newImageRegister(a *command.App) *cobra.Command {
 	}
 	c.Flags().StringVar(&rootfs, "rootfs", "", "file that holds the file system")
 	c.Flags().StringVar(&kernel, "kernel", "", "kernel that its VMs get unless they name one")
-	c.MarkFlagRequired("rootfs")
 	return c
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/cli/account"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 )
@@ -30,7 +31,7 @@ func NewKernel(a *command.App) *cobra.Command {
 		Short: "Fetch the distribution's cloud kernel",
 		Args:  command.Usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return addKernel(c.Context(), a, (*api.Client).PullKernel)
+			return addKernel(account.WithProxies(c.Context()), a, (*api.Client).PullKernel)
 		},
 	}, newKernelImport(a), newKernelList(a),
 		command.Inspects(a, inspect, nil, func(ctx context.Context, client *api.Client, name string) (banger.Kernel, error) {

@@ -45,7 +45,11 @@ func runImageSave(ctx context.Context, a *command.App, output string, args []str
 	if output == "" {
 		return client.SaveImages(ctx, refs, a.Stdout)
 	}
-	return writeWhole(output, func(w io.Writer) error { return client.SaveImages(ctx, refs, w) })
+	err = writeWhole(output, func(w io.Writer) error { return client.SaveImages(ctx, refs, w) })
+	if number, ok := errors.AsType[unix.Errno](err); ok {
+		return banger.Errorf(banger.CodeDisk, "cannot write %s: %w", output, number)
+	}
+	return err
 }
 
 func newImageLoad(a *command.App) *cobra.Command {
@@ -70,7 +74,7 @@ func newImageLoad(a *command.App) *cobra.Command {
 		}
 		f, err := os.Open(input)
 		if err != nil {
-			return banger.Errorf(banger.CodeInvalid, "cannot read the archive: %w", err)
+			return banger.Errorf(banger.CodeInvalid, "cannot read the archive %s: %w", input, banger.Cause(err))
 		}
 		defer f.Close()
 		in = f

@@ -156,7 +156,7 @@ func archiveError(ctx context.Context, kind, file string, err error) error {
 	if ctx.Err() != nil || reserve.IsFull(err) {
 		return err
 	}
-	return banger.Errorf(banger.CodeInvalid, "cannot read the %s archive %s: %w", kind, file, err)
+	return banger.Errorf(banger.CodeInvalid, "cannot read the %s archive %s: %w", kind, file, reason(err))
 }
 
 // readSmall returns a member of at most limit bytes.

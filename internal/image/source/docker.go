@@ -66,7 +66,7 @@ func (a *archive) dockerImages() ([]DockerImage, error) {
 	}
 	var list []DockerImage
 	if err := json.Unmarshal(data, &list); err != nil {
-		return nil, fmt.Errorf("%s: %w", DockerManifest, err)
+		return nil, fmt.Errorf("%s: %w", DockerManifest, notValid(err))
 	}
 	return list, nil
 }

@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -31,7 +30,7 @@ func openEngine(ctx context.Context, scheme, name, dir string) (Content, error) 
 	}
 	res, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
-		return nil, banger.Errorf(banger.CodeUnavailable, "cannot reach %s on %s: %w", kind, socket, err).
+		return nil, banger.Errorf(banger.CodeUnavailable, "cannot reach %s on %s: %w", kind, socket, reason(err)).
 			WithHint("is it running, and may you use its socket?")
 	}
 	defer res.Body.Close()
@@ -45,7 +44,7 @@ func openEngine(ctx context.Context, scheme, name, dir string) (Content, error) 
 	}
 	file, err := spool(res.Body, dir)
 	if err != nil {
-		return nil, fmt.Errorf("reading the image from %s: %w", kind, err)
+		return nil, banger.Errorf(banger.CodeUnavailable, "cannot read the image from %s: %w", kind, reason(err))
 	}
 	c, err := openDockerArchive(ctx, file, dir)
 	if err != nil {

@@ -34,7 +34,7 @@ type ociLayout struct {
 func openLayout(path string) (Content, error) {
 	dir, tag := splitName(path)
 	if _, err := os.Stat(filepath.Join(dir, "index.json")); err != nil {
-		return nil, banger.Errorf(banger.CodeInvalid, "cannot read the OCI layout %s: %w", dir, err)
+		return nil, banger.Errorf(banger.CodeInvalid, "cannot read the OCI layout %s: %w", dir, reason(err))
 	}
 	open := func(name string) (io.ReadSeekCloser, error) { return os.Open(filepath.Join(dir, name)) }
 	return &ociLayout{open, tag, func() {}}, nil
@@ -57,7 +57,7 @@ func (l *ociLayout) Close() { l.cleanup() }
 func (l *ociLayout) read(name string) ([]byte, error) {
 	f, err := l.open(name)
 	if err != nil {
-		return nil, banger.Errorf(banger.CodeInvalid, "cannot read the OCI layout: %w", err)
+		return nil, banger.Errorf(banger.CodeInvalid, "cannot read the OCI layout: %w", reason(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, MaxManifest+1))
@@ -65,7 +65,7 @@ func (l *ociLayout) read(name string) ([]byte, error) {
 		err = fmt.Errorf("%s has more than %d bytes", name, MaxManifest)
 	}
 	if err != nil {
-		return nil, badImage("cannot read the OCI layout: %w", err)
+		return nil, badImage("cannot read the OCI layout: %w", reason(err))
 	}
 	return data, nil
 }
@@ -97,7 +97,8 @@ func (l *ociLayout) Manifest(_ context.Context, digest string) ([]byte, error) {
 func (l *ociLayout) tagged(data []byte) (v1.Descriptor, error) {
 	var index v1.IndexManifest
 	if err := json.Unmarshal(data, &index); err != nil {
-		return v1.Descriptor{}, banger.Errorf(banger.CodeInvalid, "index.json of the OCI layout is not valid: %w", err)
+		return v1.Descriptor{}, banger.Errorf(banger.CodeInvalid, "index.json of the OCI layout is not valid: %w",
+			notValid(err))
 	}
 	var found []v1.Descriptor
 	var names []string

@@ -73,7 +73,7 @@ func (a *Archive) ociImages() ([]Part, error) {
 	}
 	var index v1.IndexManifest
 	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, badImage("index.json of the archive is not valid: %w", err)
+		return nil, badImage("index.json of the archive is not valid: %w", notValid(err))
 	}
 	var parts []Part
 	for _, d := range index.Manifests {

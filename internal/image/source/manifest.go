@@ -93,7 +93,7 @@ func MediaType(manifest []byte) string {
 func parseManifest(data []byte) (*envelope, error) {
 	var m envelope
 	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, badImage("the manifest is not valid: %w", err)
+		return nil, badImage("the manifest is not valid: %w", notValid(err))
 	}
 	switch {
 	case m.SchemaVersion == 1 || m.FSLayers != nil:
@@ -131,7 +131,7 @@ func (f *Finder) fromManifest(ctx context.Context, c Content, data []byte, m *en
 func fromConfig(c Content, data []byte, m *envelope, rawConfig []byte) (*Image, error) {
 	cfg, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
 	if err != nil {
-		return nil, badImage("the config of the image is not valid: %w", err)
+		return nil, badImage("the config of the image is not valid: %w", notValid(err))
 	}
 	switch {
 	case len(cfg.RootFS.DiffIDs) != len(m.Layers):

@@ -157,7 +157,7 @@ func (f *Finder) platformOf(ctx context.Context, c Content, d v1.Descriptor) (v1
 	}
 	cfg, err := v1.ParseConfigFile(bytes.NewReader(raw))
 	if err != nil {
-		return v1.Platform{}, badImage("the config of the image is not valid: %w", err)
+		return v1.Platform{}, badImage("the config of the image is not valid: %w", notValid(err))
 	}
 	return v1.Platform{OS: cfg.OS, Architecture: cfg.Architecture, Variant: cfg.Variant, OSFeatures: cfg.OSFeatures}, nil
 }

@@ -123,7 +123,8 @@ func (r recipe) bootstrap(ctx context.Context, ref, dir string, tell func(step s
 		// What is made is stored and synced as a whole. The guest's dpkg must be careful again.
 		"--dpkgopt=force-unsafe-io", `--customize-hook=rm "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"`, r.suite, "-", "-")
 	cmd.Stdin = strings.NewReader(sources)
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	cmd.Env = append(banger.RegistryAccessOf(ctx).Environ(os.Environ()), "LC_ALL=C.UTF-8",
+		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	b := &bootstrap{stderr: lastLine{tell: tell}}
 	cmd.Stderr = &b.stderr
 	// It gets its own process group, so all of it can be ended. SIGTERM, which it also gets when this

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 
 // bootstrapBy makes an image by a script in place of mmdebstrap. It returns what the script writes and which steps are
 // told.
-func bootstrapBy(t *testing.T, script string) (out string, told []string, err error) {
+func bootstrapBy(t *testing.T, ctx context.Context, script string) (out string, told []string, err error) {
 	t.Helper()
 	bin := t.TempDir()
 	if err := os.WriteFile(filepath.Join(bin, "mmdebstrap"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
@@ -21,7 +22,7 @@ func bootstrapBy(t *testing.T, script string) (out string, told []string, err er
 	}
 	t.Setenv("PATH", bin+":/usr/bin:/bin")
 	r := recipe{"bookworm", []string{"one", "two"}}
-	tar, err := r.bootstrap(t.Context(), "debian-bookworm", t.TempDir(), func(step string) { told = append(told, step) })
+	tar, err := r.bootstrap(ctx, "debian-bookworm", t.TempDir(), func(step string) { told = append(told, step) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func bootstrapBy(t *testing.T, script string) (out string, told []string, err er
 
 // TestARecipeTellsItsSteps checks what becomes of mmdebstrap's lines. Those that nobody knows are not told.
 func TestARecipeTellsItsSteps(t *testing.T) {
-	out, told, err := bootstrapBy(t, `echo "$@"
+	out, told, err := bootstrapBy(t, t.Context(), `echo "$@"
 echo 'I: chroot architecture amd64 is equal to the host'"'"'s architecture' >&2
 echo 'I: running apt-get update...' >&2
 printf 'I: downloading packages with apt...\nI: extracting archives...\n' >&2
@@ -58,7 +59,7 @@ func TestTheGuestsDpkgIsCareful(t *testing.T) {
 	if err := os.WriteFile(file, []byte("force-unsafe-io\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, _, err := bootstrapBy(t, `for o in "$@"; do case $o in
+	out, _, err := bootstrapBy(t, t.Context(), `for o in "$@"; do case $o in
 --dpkgopt=*) echo hasty ;;
 --customize-hook=*) sh -c "${o#*=}" exec `+dir+` ;;
 esac; done`) // as mmdebstrap calls a hook
@@ -69,9 +70,20 @@ esac; done`) // as mmdebstrap calls a hook
 
 // TestAFailedRecipeSaysWhy checks that the error has mmdebstrap's own last error.
 func TestAFailedRecipeSaysWhy(t *testing.T) {
-	_, _, err := bootstrapBy(t, "echo 'E: no packages' >&2; echo 'I: cleaning up' >&2; exit 1")
+	_, _, err := bootstrapBy(t, t.Context(), "echo 'E: no packages' >&2; echo 'I: cleaning up' >&2; exit 1")
 	const want = "debian-bookworm cannot be made: mmdebstrap failed: E: no packages"
 	if banger.CodeOf(err) != banger.CodeUnavailable || err.Error() != want {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+// TestMmdebstrapGetsTheProxiesOfTheRequest checks that it runs with these, and with none of this process's own.
+func TestMmdebstrapGetsTheProxiesOfTheRequest(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://own:1")
+	ctx := banger.WithRegistryAccess(t.Context(), banger.RegistryAccess{HTTPSProxy: "http://theirs:1"})
+	out, _, err := bootstrapBy(t, ctx, "env\n")
+	env := strings.Split(out, "\n")
+	if err != nil || !slices.Contains(env, "https_proxy=http://theirs:1") || strings.Contains(out, "own:1") {
+		t.Errorf("its environment is %q, %v", env, err)
 	}
 }

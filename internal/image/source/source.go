@@ -50,7 +50,7 @@ type Content interface {
 // Finder finds images. Its methods may be called concurrently.
 type Finder struct {
 	Blobs    *blob.Store // keeps configs, and everything that a recipe makes
-	Registry *registry.Client
+	Registry registry.Options
 	Temp     string // directory for temporary files, whose names start with TempPrefix
 	Level    int    // of the guests' CPU, if it is an x86-64: 1 to 4; 0 means 1
 }
@@ -88,16 +88,16 @@ func (f *Finder) open(ctx context.Context, ref string, emit banger.Emit) (Conten
 	case schemeDockerDaemon, schemePodman:
 		return openEngine(ctx, scheme+":", rest, f.Temp)
 	}
-	return &remoteImage{f.Registry, ref}, nil
+	return &remoteImage{registry.New(f.Registry, banger.RegistryAccessOf(ctx)), ref}, nil
 }
 
-// remoteImage is an image of a registry.
+// remoteImage is an image of a registry, with the client that fetches it.
 type remoteImage struct {
 	client *registry.Client
 	ref    string
 }
 
-func (r *remoteImage) Close() {}
+func (r *remoteImage) Close() { r.client.Close() }
 
 func (r *remoteImage) Manifest(ctx context.Context, digest string) ([]byte, error) {
 	ref := r.ref

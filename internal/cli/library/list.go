@@ -1,0 +1,88 @@
+package library
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api"
+	"banger/internal/cli/account"
+	"banger/internal/cli/command"
+	"banger/internal/cli/format"
+	"banger/internal/cli/render"
+)
+
+func newImageList(a *command.App) *cobra.Command {
+	check := false
+	c := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List images",
+		Args:    command.Usage(cobra.NoArgs),
+	}
+	c.Flags().BoolVar(&check, "check", false, "ask the registries whether tags have moved on; the exit code is 1 if one "+
+		"cannot be asked")
+	var list []banger.Image
+	command.Lists(a, c, command.Listing[banger.Image]{
+		Get: func(ctx context.Context, client *api.Client, _ []string) (_ []banger.Image, err error) {
+			if check {
+				list, err = checked(ctx, client)
+			} else {
+				list, err = client.Images(ctx, false)
+			}
+			return list, err
+		},
+		Name: func(img banger.Image) string { return img.Digest },
+		Head: []string{"REFERENCE", "DIGEST", "PLATFORM", "SIZE", "PULLED"},
+		Row: func(img banger.Image) []string {
+			pulled := render.Age(img.PulledAt)
+			switch {
+			case img.Moved:
+				pulled += ", the tag has moved on"
+			case img.Unchecked != "":
+				pulled += ", not checked"
+			}
+			return []string{img.Reference, render.Digest(img.Digest), img.Platform, banger.FormatSize(img.Size), pulled}
+		},
+		Docker: format.Image,
+	})
+	show := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := show(c, args); err != nil {
+			return err
+		}
+		var result error
+		for _, img := range list {
+			if img.Unchecked != "" {
+				render.Line(a.Stderr, "banger: cannot check "+img.Reference+": "+img.Unchecked)
+				result = &command.ExitError{Code: command.ExitFailed}
+			}
+		}
+		return result
+	}
+	return c
+}
+
+// checked returns all images as their registries know them now.
+func checked(ctx context.Context, client *api.Client) ([]banger.Image, error) {
+	list, err := client.Images(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	refs := make([]string, len(list))
+	for i, img := range list {
+		refs[i] = img.Reference
+	}
+	ctx, failed := account.WithKnown(ctx, refs...)
+	if list, err = client.Images(ctx, true); err != nil {
+		return nil, err
+	}
+	for i, img := range list {
+		// Without its login, a registry may have refused the request.
+		if err := failed[img.Reference]; err != nil && img.Unchecked != "" {
+			list[i].Unchecked = err.Error()
+		}
+	}
+	return list, nil
+}
