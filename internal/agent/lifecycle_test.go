@@ -429,11 +429,12 @@ func TestTheMainCommandsClientIsToldBeforeTheEnd(t *testing.T) {
 func TestAShutdownLetsWaitersReadTheEnd(t *testing.T) {
 	a := agenttest.Start(t)
 	f := agenttest.NewFifo(t)
-	main := agenttest.Shell("trap 'exit 7' TERM; exec 9>$1; "+forever, f.Path)
+	main := agenttest.Shell("exec 9>$1; trap 'exit 7' TERM; "+forever, f.Path)
 	main.Main = true
 	if err := a.Client.Start(processtest.WithPatience(t), main); err != nil {
 		t.Fatal(err)
 	}
+	agenttest.Await(t, "the main command catches its signal", func() bool { return caught(a, syscall.SIGTERM) })
 	var waiters []*agenttest.Running
 	for range 4 {
 		conn, err := a.Dial(processtest.WithPatience(t))
