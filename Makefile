@@ -17,7 +17,11 @@ deps: ## install the Debian packages that banger and its tests need
 agent-%: ## build the guest agent of one architecture
 	@GOARCH=$* $(GO) build -trimpath -ldflags '-s -w' -o internal/daemon/embedded/agent-$* ./cmd/banger-agent
 
-build: agent-$(ARCH) ## build bin/banger
+.PHONY: packages
+packages:
+	@GO=$(GO) ./scripts/compile
+
+build: packages agent-$(ARCH) ## build bin/banger
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/banger ./cmd/banger
 	@chmod 0755 bin/banger # VMs of root run it as users of their own, whatever the umask was
 
@@ -37,7 +41,7 @@ double: ## build the stand-in for Firecracker and the tests that run in a guest
 cross: agent-arm64 ## build for linux/arm64 too
 	@GOARCH=arm64 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/banger-arm64 ./cmd/banger
 
-demo: deps build ## boot a Debian image and run a command in it
+demo: ## install what is missing, build, boot a Debian image and run a command in it
 	@./scripts/demo
 
 test: deps build double ## everything that must pass, real boots included

@@ -22,7 +22,7 @@ func TestDocumentedWaysToCallScriptsAreTried(t *testing.T) {
 	quoted, variable := regexp.MustCompile("`[^`]*`"), regexp.MustCompile(`\b([A-Z]{3,}[A-Z_]*)=`)
 	var found []string
 	for _, page := range []string{"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/SPECIFICATION.md",
-		"docs/ARCHITECTURE.md"} {
+		"docs/ARCHITECTURE.md", "docs/install.md", "docs/host.md", "docs/troubleshooting.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
