@@ -51,7 +51,10 @@ func parseFilters(filters []string) (func(banger.VM) bool, error) {
 		case key == "id":
 			test = func(vm banger.VM) bool { return strings.HasPrefix(vm.ID, value) }
 		case key == "state" || key == "status":
-			test = func(vm banger.VM) bool { return string(vm.State) == value }
+			test = func(vm banger.VM) bool {
+				ended := vm.State == banger.StateStopped || vm.State == banger.StateFailed
+				return string(vm.State) == value || value == "exited" && ended // docker's word
+			}
 		case key == "image":
 			test = func(vm banger.VM) bool { return vm.Spec.Image == value || vm.ImageDigest == value }
 		case key == "label":

@@ -22,6 +22,9 @@ func TestDockersNamesWork(t *testing.T) {
 	h.check(
 		line{args: "pull -q IMAGE", stdout: digest + "\n"},
 		line{args: "tag IMAGE example.com/other:v1", stdout: "example.com/other:v1\n"},
+		line{args: "images -q example.com/other", stdout: digest + "\n"},
+		line{args: "images -q --no-trunc example.com/other:v1", stdout: digest + "\n"},
+		line{args: "images -q other"},
 		line{args: "history none", code: 1, stderr: "banger: there is no image \"none\" (see: banger image ls)\n"},
 		line{args: "push none", code: 1, stderr: "banger: there is no image \"none\" (see: banger image ls)\n"},
 		line{args: "rmi example.com/other:v1", stdout: "example.com/other:v1\n"},

@@ -11,6 +11,7 @@ var argumentValues = map[string]completer{
 	"THING...":   known(things),
 	"IMAGE":      image,
 	"IMAGE...":   image,
+	"[IMAGE]":    known(images),
 	"KERNEL...":  known(kernels),
 	"NETWORK":    known(networks, banger.NetworkUser, banger.NetworkBridge, banger.NetworkNone),
 	"NETWORK...": known(networks),

@@ -2,6 +2,8 @@ package library
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,20 +18,24 @@ import (
 func newImageList(a *command.App) *cobra.Command {
 	check := false
 	c := &cobra.Command{
-		Use:     "ls",
+		Use:     "ls [IMAGE]",
 		Aliases: []string{"list"},
 		Short:   "List images",
-		Args:    command.Usage(cobra.NoArgs),
+		Args:    command.Usage(cobra.MaximumNArgs(1)),
 	}
 	c.Flags().BoolVar(&check, "check", false, "ask the registries whether tags have moved on; the exit code is 1 if one "+
 		"cannot be asked")
+	whole := c.Flags().Bool("no-trunc", false, "whole digests")
 	var list []banger.Image
 	command.Lists(a, c, command.Listing[banger.Image]{
-		Get: func(ctx context.Context, client *api.Client, _ []string) (_ []banger.Image, err error) {
+		Get: func(ctx context.Context, client *api.Client, args []string) (_ []banger.Image, err error) {
 			if check {
 				list, err = checked(ctx, client)
 			} else {
 				list, err = client.Images(ctx, false)
+			}
+			if len(args) == 1 {
+				list = slices.DeleteFunc(list, func(img banger.Image) bool { return !hasName(img.Reference, args[0]) })
 			}
 			return list, err
 		},
@@ -43,7 +49,11 @@ func newImageList(a *command.App) *cobra.Command {
 			case img.Unchecked != "":
 				pulled += ", not checked"
 			}
-			return []string{img.Reference, render.Digest(img.Digest), img.Platform, banger.FormatSize(img.Size), pulled}
+			digest := img.Digest
+			if !*whole {
+				digest = render.Digest(digest)
+			}
+			return []string{img.Reference, digest, img.Platform, banger.FormatSize(img.Size), pulled}
 		},
 		Docker: format.Image,
 	})
@@ -85,4 +95,15 @@ func checked(ctx context.Context, client *api.Client) ([]banger.Image, error) {
 		}
 	}
 	return list, nil
+}
+
+// hasName reports whether a reference is name, which may lack what docker adds, or any tag of it.
+func hasName(reference, name string) bool {
+	for _, prefix := range []string{"", "docker.io/", "docker.io/library/"} {
+		rest, ok := strings.CutPrefix(reference, prefix+name)
+		if ok && (rest == "" || rest[0] == ':' && !strings.Contains(rest, "/")) {
+			return true
+		}
+	}
+	return false
 }
