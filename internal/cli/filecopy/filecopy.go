@@ -24,7 +24,7 @@ import (
 // Copy says what is copied, and how.
 type Copy struct {
 	Client *api.Client
-	Stdin  io.Reader // the tar of the source "-"
+	Stdin  io.Reader // the tar of the source "-", which may be compressed
 	Stdout io.Writer // gets the tar of the destination "-"
 
 	Archive  bool // keep owners, and out of a VM setuid, setgid and capabilities
@@ -204,7 +204,10 @@ func (c Copy) toVM(ctx context.Context, m *meter, src, vm, dst string) (report b
 // send writes src as frames to w.
 func (c Copy) send(ctx context.Context, w io.Writer, src string) (report banger.CopyReport, err error) {
 	if src == "-" {
-		err = sendFrames(w, c.Stdin)
+		var tar io.Reader
+		if tar, err = plainTar(c.Stdin); err == nil {
+			err = sendFrames(w, tar)
+		}
 	} else {
 		report, err = archive.Write(ctx, w, src, archive.WriteOptions{
 			Name:     archive.Base(src),
