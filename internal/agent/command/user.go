@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,18 +35,18 @@ func (u User) allGroups() []uint32 {
 
 // LookUp resolves "user[:group]", names or numbers, as docker does: a number need
 // not be in passwd, a name must be. Supplementary groups are those that list the
-// user, unless a group is given. "" is root.
+// user, unless a group is given. "" is root, and "user:" is user.
 func LookUp(spec string) (User, error) { return lookUpIn("/etc/passwd", "/etc/group", spec) }
 
 func lookUpIn(passwd, groups, spec string) (User, error) {
-	user, group, hasGroup := strings.Cut(spec, ":")
+	user, group, _ := strings.Cut(spec, ":")
 	u := User{Home: "/"}
 	name := ""
 	if user == "" {
 		user = "0"
 	}
-	found := eachEntry(passwd, 7, func(f []string) bool {
-		if f[0] != user && f[2] != user {
+	found := eachEntry(passwd, 4, 7, func(f []string) bool {
+		if f[0] != user && !sameNumber(f[2], user) {
 			return false
 		}
 		uid, err1 := strconv.ParseUint(f[2], 10, 32)
@@ -53,7 +54,7 @@ func lookUpIn(passwd, groups, spec string) (User, error) {
 		if err1 != nil || err2 != nil {
 			return false
 		}
-		name, u.UID, u.GID, u.Home = f[0], uint32(uid), uint32(gid), f[5]
+		name, u.UID, u.GID, u.Home = f[0], uint32(uid), uint32(gid), cmp.Or(f[5], "/")
 		return true
 	})
 	if !found {
@@ -66,8 +67,8 @@ func lookUpIn(passwd, groups, spec string) (User, error) {
 			u.Home = "/root"
 		}
 	}
-	if !hasGroup {
-		eachEntry(groups, 4, func(f []string) bool {
+	if group == "" {
+		eachEntry(groups, 4, 4, func(f []string) bool {
 			gid, err := strconv.ParseUint(f[2], 10, 32)
 			if err == nil && name != "" && slices.Contains(strings.Split(f[3], ","), name) {
 				u.Groups = append(u.Groups, uint32(gid))
@@ -76,9 +77,9 @@ func lookUpIn(passwd, groups, spec string) (User, error) {
 		})
 		return u, nil
 	}
-	found = eachEntry(groups, 4, func(f []string) bool {
+	found = eachEntry(groups, 3, 4, func(f []string) bool {
 		gid, err := strconv.ParseUint(f[2], 10, 32)
-		if err != nil || f[0] != group && f[2] != group {
+		if err != nil || f[0] != group && !sameNumber(f[2], group) {
 			return false
 		}
 		u.GID = uint32(gid)
@@ -97,8 +98,8 @@ func lookUpIn(passwd, groups, spec string) (User, error) {
 // Passwd returns the login name and the shell of the first line of /etc/passwd whose
 // name or number is user, and "" if there is no such line.
 func Passwd(user string) (name, shell string) {
-	eachEntry("/etc/passwd", 7, func(f []string) bool {
-		if f[0] != user && f[2] != user {
+	eachEntry("/etc/passwd", 4, 7, func(f []string) bool {
+		if f[0] != user && !sameNumber(f[2], user) {
 			return false
 		}
 		name, shell = f[0], f[6]
@@ -107,11 +108,22 @@ func Passwd(user string) (name, shell string) {
 	return name, shell
 }
 
-// eachEntry calls f with the fields of each line until it returns true.
-func eachEntry(path string, fields int, f func([]string) bool) bool {
+// sameNumber reports whether both are the same number, of which one may begin with zeros.
+func sameNumber(a, b string) bool {
+	m, err1 := strconv.ParseUint(a, 10, 32)
+	n, err2 := strconv.ParseUint(b, 10, 32)
+	return err1 == nil && err2 == nil && m == n
+}
+
+// eachEntry calls f with the fields of each line until it returns true. A line has at least least fields and at most
+// most of them; those that it lacks are "", as in docker.
+func eachEntry(path string, least, most int, f func([]string) bool) bool {
 	for line := range strings.Lines(readUserFile(path)) {
-		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", fields+1)
-		if len(parts) == fields && f(parts) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", most+1)
+		if len(parts) < least || len(parts) > most {
+			continue
+		}
+		if f(append(parts, make([]string, most-len(parts))...)) {
 			return true
 		}
 	}

@@ -56,6 +56,11 @@ tabs:x:3`)
 		"app:0":          {1000, 0, nil, "/srv/app"},
 		"app:54321":      {1000, 54321, nil, "/srv/app"},
 		":6":             {0, 6, nil, "/root"},
+		"app:":           {1000, 1001, []uint32{6, 999}, "/srv/app"},
+		"01000":          {1000, 1001, []uint32{6, 999}, "/srv/app"},
+		"app:0999":       {1000, 999, nil, "/srv/app"},
+		"app:tabs":       {1000, 3, nil, "/srv/app"}, // a line that lacks its members
+		"broken":         {1, 1, nil, "/"},           // a line that lacks its home
 		"2000":           {2000, 0, nil, "/"},
 		"2000:app":       {2000, 1001, nil, "/"},
 		"last":           {4294967294, 5, nil, "/last"}, // a line without its end
@@ -68,9 +73,9 @@ tabs:x:3`)
 			t.Errorf("%q is %+v, %v", spec, got, err)
 		}
 	}
-	for _, spec := range []string{"nobody", "broken", "toomany", "nouid", "negative", "huge", "#", "-1", "+1",
+	for _, spec := range []string{"nobody", "toomany", "nouid", "negative", "huge", "#", "-1", "+1",
 		"4294967296", "1e3",
-		"app:nogroup", "app:", "app:badgid", "app:tabs", "app:-1", "app:app:app", " app", "APP"} {
+		"app:nogroup", "app:badgid", "app:-1", "app:app:app", " app", "APP"} {
 		if got, err := lookUpIn(passwd, group, spec); banger.CodeOf(err) != banger.CodeCannotRun {
 			t.Errorf("%q is %+v, %v", spec, got, err)
 		}
