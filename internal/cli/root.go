@@ -68,6 +68,7 @@ func newRoot(a *app) *cobra.Command {
 	}
 	root.AddCommand(manual.New())
 	refuseUnknownWords(root)
+	command.PlainHelp(root)
 	completion.Register(a.App, root)
 	return root
 }
