@@ -36,6 +36,7 @@ func TestFigures(t *testing.T) {
 	t.Run("boot", func(t *testing.T) { b.in(t).boot() })
 	t.Run("exec", func(t *testing.T) { b.in(t).exec() })
 	t.Run("streams", func(t *testing.T) { b.in(t).streams() })
+	t.Run("files", func(t *testing.T) { b.in(t).files() })
 	t.Run("memory", func(t *testing.T) { b.in(t).memory() })
 	t.Run("ssh", func(t *testing.T) { b.in(t).ssh() })
 	t.Run("names", func(t *testing.T) { b.in(t).names() })

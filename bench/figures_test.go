@@ -25,6 +25,7 @@ const (
 	minStdinRatio  = 0.40
 	minStdoutRatio = 0.60
 	minCopyRatio   = 0.80
+	maxFilesRatio  = 1.30
 	maxDaemonMiB   = 40
 	maxPerVMMiB    = 2
 	maxShimMiB     = 20
@@ -189,6 +190,45 @@ func (b *bench) streams() {
 	b.duelOn("cp out of the guest", minCopyRatio, func() {
 		b.cli("cp", "-q", vm+":/root/random", filepath.Join(b.scratch, "back"))
 	}, rawOut)
+}
+
+// files compares a copy of many small files into a guest with the guest's own tar.
+func (b *bench) files() {
+	const dirs, each = 200, 100
+	tree := filepath.Join(b.scratch, "tree")
+	for i := range dirs {
+		dir := filepath.Join(tree, strconv.Itoa(i))
+		b.must(os.MkdirAll(dir, 0o755))
+		for j := range each {
+			b.must(os.WriteFile(filepath.Join(dir, strconv.Itoa(j)), make([]byte, 100), 0o644))
+		}
+	}
+	vm := b.newVM()
+	b.cli("start", "-q", vm)
+	copied := func() { b.cli("cp", "-q", "-a", tree, vm+":/root/tree") }
+	unpacked := func() {
+		tar := exec.Command("tar", "c", "-C", b.scratch, "tree")
+		out, err := tar.StdoutPipe()
+		b.must(err)
+		b.must(tar.Start())
+		cmd := b.command("exec", "-i", vm, "--", "tar", "x", "-C", "/root")
+		cmd.Stdin = out
+		b.must(cmd.Run())
+		b.must(tar.Wait())
+	}
+	var us, them []float64
+	turns := []func(){
+		func() { us = append(us, timed(copied).Seconds()) },
+		func() { them = append(them, timed(unpacked).Seconds()) },
+	}
+	for i := range b.pairs {
+		for j := range turns {
+			turns[(i+j)%len(turns)]()
+			b.cli("exec", vm, "--", "sh", "-c", "rm -r /root/tree; sync")
+		}
+		b.Logf("files %d of %d: banger %.1f s, tar %.1f s", i+1, b.pairs, us[i], them[i])
+	}
+	b.addPairs(fmt.Sprintf("cp of %d small files", dirs*each), "s", us, them, maxFilesRatio, false)
 }
 
 // duelOn compares rates for b.bytes bytes, in turns.

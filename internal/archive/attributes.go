@@ -163,14 +163,14 @@ func (x *extractor) owner(fd int, h *pax.Header) error {
 	if !x.opts.Owners {
 		return nil
 	}
-	return countRefused(&x.report.Owners, unix.Fchownat(fd, "", int(h.UID), int(h.GID), unix.AT_EMPTY_PATH))
+	return countRefused(&x.report.Owners, changeOwner(fd, uint32(h.UID), uint32(h.GID)))
 }
 
 // setMode sets the mode. The kernel silently drops setgid for a process that is not in the group.
 func (x *extractor) setMode(fd int, kind byte, mode uint32) error {
 	var err error
 	if kind == pax.KindFile {
-		err = unix.Fchmod(fd, mode)
+		err = changeMode(fd, mode)
 	} else { // the descriptor is only a path
 		err = unix.Chmod(procPath(fd), mode)
 	}
@@ -229,5 +229,5 @@ func timespec(t time.Time) unix.Timespec {
 
 // setTime sets the time of the last change of the content.
 func setTime(fd int, mtime unix.Timespec) error {
-	return unix.UtimesNanoAt(fd, "", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}, unix.AT_EMPTY_PATH)
+	return changeTimes(fd, &[2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime})
 }

@@ -367,7 +367,7 @@ func (x *extractor) file(dir int, base string, h *pax.Header) error {
 		if err != nil {
 			return err
 		}
-		fd, err := unix.Openat(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err := openAt(dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return err
 		}
@@ -375,7 +375,7 @@ func (x *extractor) file(dir int, base string, h *pax.Header) error {
 		if err == nil {
 			err = x.attributes(fd, h)
 		}
-		if cerr := unix.Close(fd); err == nil {
+		if cerr := closeFD(fd); err == nil {
 			err = cerr
 		}
 		return err
@@ -435,7 +435,7 @@ func (x *extractor) piece(fd int, p pax.Piece) error {
 // writeAt writes all of b at an offset.
 func writeAt(fd int, b []byte, at int64) error {
 	for len(b) > 0 {
-		n, err := unix.Pwrite(fd, b, at)
+		n, err := pwrite(fd, b, at)
 		if err == unix.EINTR {
 			continue
 		}

@@ -22,7 +22,7 @@ type renaming struct {
 
 // do renames the file.
 func (n *renaming) do() error {
-	err := unix.Renameat(n.dir, n.temp, n.dir, n.base)
+	err := rename(n.dir, n.temp, n.base)
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 		err = pax.Refuse(n.h.Name, "would take the place of a directory")
 	}
