@@ -163,7 +163,8 @@ func (p *page) flags(section string, flags *pflag.FlagSet) {
 }
 
 // kinds are the words for values whose flags say only which type of Go they have.
-var kinds = map[string]string{"string": "VALUE", "stringArray": "VALUE", "list": "VALUE", "strings": "VALUE,...", "int": "NUMBER"}
+var kinds = map[string]string{"string": "VALUE", "list": "VALUE", "stringArray": "VALUE", "strings": "VALUE,...",
+	"int": "NUMBER"}
 
 // byDefault returns what follows a flag's usage if its default is worth a word.
 func byDefault(f *pflag.Flag) string {
