@@ -109,6 +109,9 @@ func TestInspectOfAnything(t *testing.T) {
 	if got := h.must("ps", "-a", "-s", "--format", "{{.Names}} {{.Size}}"); !size.MatchString(got) {
 		t.Errorf("its size is %q", got)
 	}
+	if table := h.must("ps", "-a", "-s"); !regexp.MustCompile(`(?s)CREATED +SIZE\n.* ago +[1-9].*iB$`).MatchString(table) {
+		t.Errorf("the table is %q", table)
+	}
 	h.must("create", "--name", "later", "--network", "none", h.Image)
 	h.check(line{args: "ps -l --format {{.Names}}", stdout: "later\n"},
 		line{args: "ps -n 5 --format {{.Names}}", stdout: "later\nbox\n"},

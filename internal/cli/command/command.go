@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -44,6 +45,7 @@ type Listing[T any] struct {
 	Get    func(ctx context.Context, client *api.Client, args []string) ([]T, error)
 	Name   func(T) string // for -q
 	Head   []string
+	More   func() []string // columns that flags add; may be nil
 	Row    func(T) []string
 	Docker format.Aliases[T] // for templates; may be nil
 }
@@ -73,7 +75,11 @@ func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
 			}
 			return nil
 		}
-		t := render.NewTable(a.Stdout, l.Head...)
+		head := l.Head
+		if l.More != nil {
+			head = append(slices.Clone(head), l.More()...)
+		}
+		t := render.NewTable(a.Stdout, head...)
 		for _, v := range list {
 			t.Row(l.Row(v)...)
 		}

@@ -157,7 +157,7 @@ var functions = template.FuncMap{
 	"truncate": truncate,
 }
 
-// headFunctions leave a title as it is, but for those that a reader sees.
+// headFunctions leave a title as it is. Only pad does its work, so that columns fit.
 var headFunctions = template.FuncMap{
 	"json":     func(v any) any { return v },
 	"split":    func(v any, _ string) any { return v },

@@ -40,7 +40,7 @@ func NewList(a *command.App) *cobra.Command {
 	c.Flags().BoolVarP(&o.latest, "latest", "l", false, "the VM that was made last, also if it does not run")
 	c.Flags().BoolVarP(&o.size, "size", "s", false, "what each VM takes of the disk")
 	c.Flags().BoolVar(&o.whole, "no-trunc", false, "whole commands, images, digests and reasons")
-	l := command.Listing[banger.VM]{
+	return command.Lists(a, c, command.Listing[banger.VM]{
 		Get: func(ctx context.Context, client *api.Client, _ []string) ([]banger.VM, error) {
 			if differs := a.Daemon.Differs(); differs != "" && !a.Quiet {
 				render.Line(a.Stderr, "banger: "+differs)
@@ -49,7 +49,13 @@ func NewList(a *command.App) *cobra.Command {
 		},
 		Name: func(vm banger.VM) string { return vm.ID },
 		Head: []string{"ID", "NAME", "IMAGE", "COMMAND", "STATE", "PORTS", "ISOLATION", "CREATED"},
-		Row:  o.row,
+		More: func() []string {
+			if o.size {
+				return []string{"SIZE"}
+			}
+			return nil
+		},
+		Row: o.row,
 		Docker: func(vm banger.VM) map[string]any {
 			fields := format.VM(vm)
 			if o.size {
@@ -60,16 +66,7 @@ func NewList(a *command.App) *cobra.Command {
 			}
 			return fields
 		},
-	}
-	command.Lists(a, c, l)
-	list := c.RunE
-	c.RunE = func(c *cobra.Command, args []string) error {
-		if o.size {
-			l.Head = append(l.Head, "SIZE")
-		}
-		return list(c, args)
-	}
-	return c
+	})
 }
 
 // get returns the VMs that the flags ask for, newest first.
