@@ -47,7 +47,8 @@ var layout = map[string]struct {
 	"internal/reset": {
 		". internal/blob internal/cgroup internal/network/bridge internal/private internal/process internal/shim internal/untrusted internal/vmdir",
 		true, "what is found and removed without a daemon; a user namespace removes files of subordinate users"},
-	"internal/cli/format": {". internal/text", false, "values by a user's template; it knows no command"},
+	"internal/cli/format": {". internal/cli/render internal/text", false,
+		"values by a user's template; it knows no command"},
 	"internal/cli/view": {
 		". internal/api internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
 		"commands that only show VMs"},

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -283,6 +284,12 @@ func (t *Tree) Names() ([]string, error) {
 		}
 	}
 	return names, err
+}
+
+// NameOf returns the name of the tree for the VMs of a state directory. Daemons with other state directories have
+// other trees.
+func NameOf(stateDir string) string {
+	return fmt.Sprintf("banger-%08x", crc32.ChecksumIEEE([]byte(stateDir)))
 }
 
 // RemoveAll kills the processes of all groups of the trees called name, wherever in the hierarchy they are, and removes

@@ -75,7 +75,7 @@ func (a *app) daemonStatus(ctx context.Context, f command.Format) error {
 	if err != nil {
 		return err
 	}
-	if f.JSON || f.Template != nil {
+	if !f.IsText() {
 		return command.Write(a.App, f, []api.Version{v}, func(v api.Version) map[string]any {
 			return map[string]any{"ServerVersion": v.Version, "Driver": v.VMM}
 		})

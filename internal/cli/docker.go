@@ -58,21 +58,13 @@ func newEvents(a *app) *cobra.Command {
 	once := c.Flags().Bool("no-stream", false, "end at the present state")
 	parsed := command.Formats(c)
 	c.Flags().Lookup("format").Usage = "json: an object per line, the whole state first; or a template: '{{.name}}'"
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		f, err := parsed()
-		if err != nil {
-			return err
-		}
-		client, err := a.Connect(c.Context())
-		if err != nil {
-			return err
-		}
+	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *api.Client, f command.Format, _ []string) error {
 		if f.JSON {
 			tell := func(e banger.Change) { text.WriteJSON(a.Stdout, e, "") }
-			return client.Events(c.Context(), *since, !*once, tell)
+			return client.Events(ctx, *since, !*once, tell)
 		}
-		return a.tellEvents(c.Context(), client, f, *since, !*once)
-	}
+		return a.tellEvents(ctx, client, f, *since, !*once)
+	})
 	return c
 }
 

@@ -24,7 +24,7 @@ func newDoctor(a *app) *cobra.Command {
 			return err
 		}
 		checks := doctor.Diagnose(c.Context(), a.Daemon, a.Paths.State)
-		if f.JSON || f.Template != nil {
+		if !f.IsText() {
 			err = command.Write(a.App, f, checks, nil)
 		} else {
 			printChecks(a.Stdout, checks)

@@ -56,8 +56,8 @@ type authFile struct {
 	Store   string                      `json:"credsStore"`
 }
 
-// Find returns the login for a repository that docker login, podman login or banger login stored. ok is false if there
-// is none.
+// Find returns the login for a repository that docker login, podman login or banger login stored. ok is false if none
+// of them stored one.
 func (s *Store) Find(ctx context.Context, host, repository string) (l Login, ok bool, err error) {
 	for _, path := range s.files() {
 		f, err := readFile(path)

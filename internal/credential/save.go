@@ -67,7 +67,7 @@ func (s *Store) Save(ctx context.Context, host string, l Login) (path string, er
 }
 
 // Erase removes the login of a registry from docker's config.json and from the helper that it names. It is not an
-// error if there is none.
+// error if no login is stored.
 func (s *Store) Erase(ctx context.Context, host string) error {
 	release, err := s.lock(false)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"log/slog"
 	"net/http"
 	"os"
@@ -106,7 +105,7 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 	}
 	defer images.Close()
 	// No two daemons share a state directory.
-	groups, noGroups := cgroup.Open(fmt.Sprintf("banger-%08x", crc32.ChecksumIEEE([]byte(o.StateDir))))
+	groups, noGroups := cgroup.Open(cgroup.NameOf(o.StateDir))
 	sup, err := build(o, db, images, kvm, vmms, groups)
 	if err != nil {
 		return err

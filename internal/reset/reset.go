@@ -8,8 +8,6 @@ package reset
 import (
 	"context"
 	"errors"
-	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -40,7 +38,7 @@ const (
 // How long Remove waits.
 const (
 	startWait = 60 * time.Second       // for a client that starts a daemon
-	firstWait = 100 * time.Millisecond // for whoever only looks whether a lock is free
+	firstWait = 100 * time.Millisecond // for a process that only looks whether a lock is free
 	lockWait  = 3 * time.Second        // for a daemon that has ended, until its lock is free
 	killWait  = 5 * time.Second        // for a process that was killed
 )
@@ -200,8 +198,7 @@ func endVMs(ctx context.Context, h Home) error {
 	if err != nil {
 		return err
 	}
-	// No two state directories have control groups of one name.
-	return cgroup.RemoveAll(fmt.Sprintf("banger-%08x", crc32.ChecksumIEEE([]byte(h.State))))
+	return cgroup.RemoveAll(cgroup.NameOf(h.State))
 }
 
 // removeRun removes the run directory.

@@ -15,7 +15,7 @@ import (
 	"banger/internal/registry"
 )
 
-// hub is how docker's own registry is called for a person who has named none.
+// hub is the name that a person reads of docker's own registry, which is meant if a command names no registry.
 const hub = "docker.io"
 
 // place is a registry as a command line names it.

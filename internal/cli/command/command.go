@@ -52,22 +52,13 @@ type Listing[T any] struct {
 
 // Lists completes c, which prints a list as a table, as JSON, by a template or, with -q, as names alone.
 func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
-	parsed := Formats(c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		f, err := parsed()
-		if err != nil {
-			return err
-		}
-		client, err := a.Connect(c.Context())
-		if err != nil {
-			return err
-		}
-		list, err := l.Get(c.Context(), client, args)
+	c.RunE = a.WithFormat(Formats(c), func(ctx context.Context, client *api.Client, f Format, args []string) error {
+		list, err := l.Get(ctx, client, args)
 		if err != nil {
 			return err
 		}
 		switch {
-		case f.JSON || f.Template != nil:
+		case !f.IsText():
 			return Write(a, f, list, l.Docker)
 		case a.Quiet:
 			for _, v := range list {
@@ -84,7 +75,7 @@ func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
 			t.Row(l.Row(v)...)
 		}
 		return t.Flush()
-	}
+	})
 	return c
 }
 
@@ -93,16 +84,8 @@ func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
 func Inspects[T any](a *App, c *cobra.Command, docker format.Aliases[T],
 	get func(ctx context.Context, client *api.Client, ref string) (T, error)) *cobra.Command {
 	parsed := FormatsOne(c, "json")
-	c.RunE = func(c *cobra.Command, refs []string) error {
-		f, err := parsed()
-		if err != nil {
-			return err
-		}
-		client, err := a.Connect(c.Context())
-		if err != nil {
-			return err
-		}
-		ctx, found := c.Context(), []T{}
+	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *api.Client, f Format, refs []string) error {
+		found := []T{}
 		failed := false
 		for _, ref := range refs {
 			v, err := get(ctx, client, ref)
@@ -121,7 +104,7 @@ func Inspects[T any](a *App, c *cobra.Command, docker format.Aliases[T],
 			return &ExitError{Code: ExitFailed}
 		}
 		return nil
-	}
+	})
 	return c
 }
 

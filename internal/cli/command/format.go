@@ -2,10 +2,12 @@ package command
 
 import (
 	"bytes"
+	"context"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/api"
 	"banger/internal/cli/format"
 	"banger/internal/cli/render"
 )
@@ -27,6 +29,24 @@ func Formats(c *cobra.Command) func() (Format, error) {
 func FormatsOne(c *cobra.Command, normal string) func() (Format, error) {
 	value := c.Flags().StringP("format", "f", normal, "json, or a template: '{{.id}}'")
 	return func() (Format, error) { return formatOf(*value, format.ParseOne) }
+}
+
+// IsText reports whether a text for a person is wanted.
+func (f Format) IsText() bool { return !f.JSON && f.Template == nil }
+
+// WithFormat returns a RunFunc that calls f with what parsed returns, when a daemon answers. It starts a daemon if
+// necessary.
+func (a *App) WithFormat(parsed func() (Format, error),
+	f func(ctx context.Context, client *api.Client, o Format, args []string) error) RunFunc {
+	return func(c *cobra.Command, args []string) error {
+		o, err := parsed()
+		if err != nil {
+			return err
+		}
+		return a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+			return f(ctx, client, o, args)
+		})(c, args)
+	}
 }
 
 func formatOf(value string, parse func(string) (format.Template, error)) (Format, error) {

@@ -15,7 +15,7 @@ func (list) Type() string { return "list" }
 func PlainHelp(c *cobra.Command) {
 	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		if kind := f.Value.Type(); kind == "stringArray" || kind == "stringSlice" {
-			f.Value, f.DefValue = list{f.Value}, "" // by default there is none
+			f.Value, f.DefValue = list{f.Value}, "" // the library would print an empty list
 		}
 	})
 	for _, sub := range c.Commands() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/cli/render"
 	"banger/internal/text"
 )
 
@@ -26,7 +27,7 @@ func VM(vm banger.VM) map[string]any {
 		"Image":      vm.Spec.Image,
 		"Command":    strconv.Quote(text.Limit(Command(vm), maxCommand)),
 		"CreatedAt":  local(vm.CreatedAt),
-		"RunningFor": Since(vm.CreatedAt) + " ago",
+		"RunningFor": render.Age(vm.CreatedAt),
 		"Ports":      Ports(vm),
 		"State":      dockerState(vm.State),
 		"Status":     dockerStatus(vm),
@@ -45,7 +46,7 @@ func Image(img banger.Image) map[string]any {
 		"Tag":          tag,
 		"Digest":       img.Digest,
 		"CreatedAt":    local(img.Created),
-		"CreatedSince": Since(img.Created) + " ago",
+		"CreatedSince": render.Age(img.Created),
 		"Size":         banger.FormatSize(img.Size),
 	}
 }
@@ -55,7 +56,7 @@ func Step(s banger.ImageStep) map[string]any {
 	return map[string]any{
 		"ID":           s.Layer,
 		"CreatedAt":    local(s.Created),
-		"CreatedSince": Since(s.Created) + " ago",
+		"CreatedSince": render.Age(s.Created),
 		"CreatedBy":    s.By,
 		"Size":         banger.FormatSize(s.Size),
 		"Comment":      s.Comment,
@@ -258,20 +259,6 @@ func Ports(vm banger.VM) string {
 	return strings.Join(all, ", ")
 }
 
-// Since returns the time that has gone since t, for a person.
-func Since(t time.Time) string {
-	d := time.Since(t)
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h", int(d.Hours()))
-	}
-	return fmt.Sprintf("%d days", int(d.Hours()/24))
-}
-
 // dockerState returns docker's word for a state.
 func dockerState(s banger.State) string {
 	switch s {
@@ -293,11 +280,11 @@ func dockerStatus(vm banger.VM) string {
 		if vm.ExitCode != nil {
 			code = *vm.ExitCode
 		}
-		return fmt.Sprintf("Exited (%d) %s ago", code, Since(vm.FinishedAt))
+		return fmt.Sprintf("Exited (%d) %s", code, render.Age(vm.FinishedAt))
 	case banger.StatePaused:
-		return "Up " + Since(vm.StartedAt) + " (Paused)"
+		return "Up " + render.Since(vm.StartedAt) + " (Paused)"
 	}
-	return "Up " + Since(vm.StartedAt)
+	return "Up " + render.Since(vm.StartedAt)
 }
 
 // splitTag returns the repository and the tag of a reference.

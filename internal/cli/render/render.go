@@ -67,19 +67,22 @@ func Copy(w io.Writer, r io.Reader) error {
 	return errors.Join(err, printable.Flush())
 }
 
-// Age returns the time since t, for a person.
-func Age(t time.Time) string {
+// Since returns the time that has gone since t, for a person.
+func Since(t time.Time) string {
 	d := time.Since(t)
 	switch {
 	case d < time.Minute:
-		return fmt.Sprintf("%d s ago", int(d.Seconds()))
+		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < time.Hour:
-		return fmt.Sprintf("%d min ago", int(d.Minutes()))
+		return fmt.Sprintf("%d min", int(d.Minutes()))
 	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h ago", int(d.Hours()))
+		return fmt.Sprintf("%d h", int(d.Hours()))
 	}
-	return fmt.Sprintf("%d days ago", int(d.Hours()/24))
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
+
+// Age returns how long ago t was, for a person.
+func Age(t time.Time) string { return Since(t) + " ago" }
 
 // Digest returns the first characters of a digest, for a person.
 func Digest(digest string) string { return text.Limit(strings.TrimPrefix(digest, "sha256:"), 13) }

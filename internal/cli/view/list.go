@@ -114,9 +114,9 @@ func (o *listOptions) row(vm banger.VM) []string {
 func state(vm banger.VM) string {
 	switch {
 	case vm.State == banger.StateRunning && !vm.StartedAt.IsZero():
-		return "running, " + format.Since(vm.StartedAt)
+		return "running, " + render.Since(vm.StartedAt)
 	case vm.State == banger.StateStopped && vm.ExitCode != nil:
-		return fmt.Sprintf("stopped (%d), %s ago", *vm.ExitCode, format.Since(vm.FinishedAt))
+		return fmt.Sprintf("stopped (%d), %s", *vm.ExitCode, render.Age(vm.FinishedAt))
 	case vm.State == banger.StateFailed && vm.Reason != "":
 		return "failed: " + vm.Reason
 	}

@@ -32,17 +32,9 @@ holds, and what went by network and disks since the start. On a terminal it goes
 	}
 	c.Flags().BoolVar(&once, "no-stream", false, "show them once")
 	parsed := command.Formats(c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		f, err := parsed()
-		if err != nil {
-			return err
-		}
-		client, err := a.Connect(c.Context())
-		if err != nil {
-			return err
-		}
-		return watchStats(c.Context(), a, client, args, f, once || !render.IsTerminal(a.Stdout))
-	}
+	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *api.Client, f command.Format, refs []string) error {
+		return watchStats(ctx, a, client, refs, f, once || !render.IsTerminal(a.Stdout))
+	})
 	return c
 }
 
@@ -55,7 +47,7 @@ type used struct {
 // watchStats shows what VMs use, once or until ctx ends. JSON and templates are written once.
 func watchStats(ctx context.Context, a *command.App, client *api.Client, refs []string, f command.Format,
 	once bool) error {
-	formatted := f.JSON || f.Template != nil
+	formatted := !f.IsText()
 	before, err := readStats(ctx, client, refs)
 	if err != nil {
 		return err
