@@ -14,6 +14,8 @@ type Event struct {
 	Layer string    `json:"layer,omitempty"` // digest of the layer that the event is about; "" means all layers
 	Bytes int64     `json:"bytes,omitempty"` // done so far
 	Total int64     `json:"total,omitempty"` // 0 when unknown
+	Count int       `json:"count,omitempty"` // things done so far, for example packages
+	Of    int       `json:"of,omitempty"`    // how many things there are; 0 when unknown
 	Done  bool      `json:"done,omitempty"`  // the stage, or the layer, is finished
 
 	Seconds float64 `json:"seconds,omitempty"` // time that a layer has taken so far

@@ -154,6 +154,8 @@ func (s *stage) line(e banger.Event, now time.Time, columns int) string {
 	}
 	amount := ""
 	switch {
+	case e.Of > 0:
+		amount = fmt.Sprintf("  %d of %d", e.Count, e.Of)
 	case e.Total > 0:
 		amount = fmt.Sprintf("  %s / %s", banger.FormatSize(e.Bytes), banger.FormatSize(e.Total))
 	case e.Bytes > 0:

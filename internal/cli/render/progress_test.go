@@ -172,3 +172,12 @@ func TestAge(t *testing.T) {
 		})
 	}
 }
+
+// TestThingsAreCounted shows a step that says how many things it has done.
+func TestThingsAreCounted(t *testing.T) {
+	s := stage{name: "pull", since: time.Now()}
+	e := banger.Event{Stage: "pull", Text: "setting up", Count: 3, Of: 60}
+	if got := s.line(e, s.since, 80); got != "pull    setting up  3 of 60  0.0 s" {
+		t.Errorf("it is %q", got)
+	}
+}

@@ -1,7 +1,6 @@
 package source
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,8 +56,8 @@ const DefaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 func (f *Finder) build(ctx context.Context, ref string, r recipe, emit banger.Emit) (Content, error) {
 	text := "making " + ref
 	emit(banger.Event{Stage: "pull", Text: text + " of Debian packages"})
-	out, err := r.bootstrap(ctx, ref, f.Temp, func(step string) {
-		emit(banger.Event{Stage: "pull", Text: text + ": " + step})
+	out, err := r.bootstrap(ctx, ref, f.Temp, func(s step) {
+		emit(banger.Event{Stage: "pull", Text: text + ": " + s.text, Count: s.count, Of: s.of})
 	})
 	if err != nil {
 		return nil, err
@@ -107,7 +106,7 @@ func (f *Finder) build(ctx context.Context, ref string, r recipe, emit banger.Em
 // bootstrap starts mmdebstrap and returns its tar while it is made. It calls tell at each step. For an ordinary user
 // mmdebstrap works in a user namespace below $TMPDIR, and the kernel undoes its mounts. For root we give it a mount
 // namespace for the same purpose: after a crash, the removal of its files must not reach the host's /proc or /dev.
-func (r recipe) bootstrap(ctx context.Context, ref, dir string, tell func(step string)) (io.ReadCloser, error) {
+func (r recipe) bootstrap(ctx context.Context, ref, dir string, tell func(step)) (io.ReadCloser, error) {
 	tool, err := exec.LookPath("mmdebstrap")
 	if err != nil {
 		return nil, banger.Errorf(banger.CodeUnavailable, "%s cannot be made: mmdebstrap is not installed", ref).
@@ -118,14 +117,18 @@ func (r recipe) bootstrap(ctx context.Context, ref, dir string, tell func(step s
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	cmd := exec.CommandContext(ctx, tool, "--variant=minbase", "--format=tar", "--include="+strings.Join(r.packages, ","),
+	args := []string{"--verbose", "--variant=minbase", "--format=tar", "--include=" + strings.Join(r.packages, ","),
 		"--aptopt=Acquire::Languages \"none\"", "--skip=cleanup/reproducible",
 		// What is made is stored and synced as a whole. The guest's dpkg must be careful again.
-		"--dpkgopt=force-unsafe-io", `--customize-hook=rm "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"`, r.suite, "-", "-")
+		"--dpkgopt=force-unsafe-io", `--customize-hook=rm "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap"`}
+	if _, err := os.Stat(mergedUsr); err == nil {
+		args = append(args, "--hook-dir="+mergedUsr)
+	}
+	cmd := exec.CommandContext(ctx, tool, append(args, r.suite, "-", "-")...)
 	cmd.Stdin = strings.NewReader(sources)
 	cmd.Env = append(banger.RegistryAccessOf(ctx).Environ(os.Environ()), "LC_ALL=C.UTF-8",
 		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	b := &bootstrap{stderr: lastLine{tell: tell}}
+	b := &bootstrap{stderr: steps{tell: tell}}
 	cmd.Stderr = &b.stderr
 	// It gets its own process group, so all of it can be ended. SIGTERM, which it also gets when this
 	// process dies, makes it remove what it has unpacked as users of a namespace.
@@ -162,13 +165,17 @@ func (r recipe) bootstrap(ctx context.Context, ref, dir string, tell func(step s
 	return b, nil
 }
 
+// mergedUsr has the hooks that make /bin and its siblings links before anything is unpacked. Without them, the package
+// usrmerge does it, which needs all of Perl.
+const mergedUsr = "/usr/share/mmdebstrap/hooks/merged-usr"
+
 // bootstrapGrace is how long mmdebstrap may clean up after SIGTERM.
 const bootstrapGrace = 10 * time.Second
 
 // bootstrap is a running mmdebstrap. Its methods may be called concurrently.
 type bootstrap struct {
 	out    io.Reader
-	stderr lastLine
+	stderr steps
 	finish func() error // waits for the end, and returns an error if it failed
 	stop   context.CancelFunc
 	tmp    string // "" if there is no directory
@@ -199,43 +206,4 @@ func (b *bootstrap) removeTmp() error {
 		return nil
 	}
 	return os.RemoveAll(b.tmp)
-}
-
-// steps are mmdebstrap's words for what it does, and ours.
-var steps = []struct{ theirs, ours string }{
-	{"I: running apt-get update", "reading package lists"},
-	{"I: downloading packages", "downloading packages"},
-	{"I: extracting archives", "unpacking packages"},
-	{"I: installing essential", "setting up packages, 1 of 2"},
-	{"I: installing remaining", "setting up packages, 2 of 2"},
-}
-
-// lastLine keeps the end of mmdebstrap's output, and tells of its steps.
-type lastLine struct {
-	buf  []byte
-	tell func(step string)
-}
-
-func (l *lastLine) Write(p []byte) (int, error) {
-	for _, s := range steps { // it writes whole lines
-		if bytes.Contains(p, []byte(s.theirs)) {
-			l.tell(s.ours)
-		}
-	}
-	l.buf = append(l.buf, p...)
-	if n := len(l.buf); n > 8<<10 {
-		l.buf = append(l.buf[:0], l.buf[n-4<<10:]...)
-	}
-	return len(p), nil
-}
-
-// text returns the last line that reports an error, or else the last line.
-func (l *lastLine) text() string {
-	lines := strings.Split(strings.TrimSpace(string(l.buf)), "\n")
-	for i := len(lines) - 1; i >= 0; i-- {
-		if strings.HasPrefix(lines[i], "E: ") {
-			return lines[i]
-		}
-	}
-	return lines[len(lines)-1]
 }

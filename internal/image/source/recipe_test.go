@@ -14,7 +14,7 @@ import (
 
 // bootstrapBy makes an image by a script in place of mmdebstrap. It returns what the script writes and which steps are
 // told.
-func bootstrapBy(t *testing.T, ctx context.Context, script string) (out string, told []string, err error) {
+func bootstrapBy(t *testing.T, ctx context.Context, script string) (out string, told []step, err error) {
 	t.Helper()
 	bin := t.TempDir()
 	if err := os.WriteFile(filepath.Join(bin, "mmdebstrap"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
@@ -22,7 +22,7 @@ func bootstrapBy(t *testing.T, ctx context.Context, script string) (out string, 
 	}
 	t.Setenv("PATH", bin+":/usr/bin:/bin")
 	r := recipe{"bookworm", []string{"one", "two"}}
-	tar, err := r.bootstrap(ctx, "debian-bookworm", t.TempDir(), func(step string) { told = append(told, step) })
+	tar, err := r.bootstrap(ctx, "debian-bookworm", t.TempDir(), func(s step) { told = append(told, s) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,18 +34,24 @@ func bootstrapBy(t *testing.T, ctx context.Context, script string) (out string, 
 // TestARecipeTellsItsSteps checks what becomes of mmdebstrap's lines. Those that nobody knows are not told.
 func TestARecipeTellsItsSteps(t *testing.T) {
 	out, told, err := bootstrapBy(t, t.Context(), `echo "$@"
-echo 'I: chroot architecture amd64 is equal to the host'"'"'s architecture' >&2
-echo 'I: running apt-get update...' >&2
-printf 'I: downloading packages with apt...\nI: extracting archives...\n' >&2
-echo 'I: installing essential packages...' >&2
-echo 'I: installing remaining packages inside the chroot...' >&2`)
+exec >&2
+echo 'I: chroot architecture amd64 is equal to the host'"'"'s architecture'
+echo 'I: running apt-get update...'
+echo 'Get:1 a list'
+printf 'I: downloading packages with apt...\n2 upgraded, 2 newly installed, 0 to remove and 1 not upgraded.\n'
+printf 'Get:1 one\nGet:'; printf '2 two\nI: extracting archives...\nUnpacking one\n'
+printf 'I: installing essential packages...\nSetting up one\nSetting up two\nSetting up a surprise\n'
+printf 'I: installing remaining packages inside the chroot...\n0 upgraded, 9 newly installed\nGet:1 n\nSetting up n\n'`)
 	if err != nil || !strings.Contains(out, "--include=one,two ") {
 		t.Errorf("it is called with %q, %v", out, err)
 	}
-	want := []string{"reading package lists", "downloading packages", "unpacking packages", "setting up packages, 1 of 2",
-		"setting up packages, 2 of 2"}
+	first, second := "setting up packages, 1 of 2", "setting up packages, 2 of 2"
+	want := []step{{text: "reading package lists"},
+		{text: "downloading packages"}, {"downloading packages", 1, 2}, {"downloading packages", 2, 2},
+		{text: "unpacking packages"}, {text: first}, {first, 1, 2}, {first, 2, 2}, {first, 2, 2},
+		{text: second}, {second, 1, 9}}
 	if !slices.Equal(told, want) {
-		t.Errorf("told is %q", told)
+		t.Errorf("told is %v", told)
 	}
 }
 
