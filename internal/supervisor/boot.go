@@ -11,9 +11,7 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/network/bridge"
-	"banger/internal/resolve"
 	"banger/internal/shim"
-	"banger/internal/vmm"
 )
 
 // boot is one start of a VM, until its guest is ready.
@@ -61,10 +59,16 @@ func (b boot) run(ctx context.Context) (late string, err error) {
 
 // once starts the shim and waits until the agent has configured the guest.
 func (b boot) once(ctx context.Context) error {
-	spec, id, err := b.shimSpec()
+	initramfs, name, err := b.m.s.plans.Initramfs(b.vm)
 	if err != nil {
 		return err
 	}
+	b.m.update(func(vm *banger.VM) { vm.Initramfs = name })
+	p, err := b.m.s.plans.Make(b.m.ctx, b.vm, b.m.uid(), initramfs)
+	if err != nil {
+		return err
+	}
+	b.m.update(func(vm *banger.VM) { vm.VMM = p.VMM })
 	if err := b.m.s.dirs.Make(b.vm.ID); err != nil {
 		return err
 	}
@@ -73,7 +77,7 @@ func (b boot) once(ctx context.Context) error {
 		return err
 	}
 	b.m.update(func(vm *banger.VM) { vm.SSHHostKey = public })
-	if err := b.startShim(ctx, spec, id); err != nil {
+	if err := b.startShim(ctx, p.Shim, p.Identity); err != nil {
 		return err
 	}
 	b.watch.lap("vmm")
@@ -203,95 +207,11 @@ func (b boot) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) e
 	return nil
 }
 
-// material returns the kernel and the initramfs for the start of the VM. Afterwards its image is complete.
-func (b boot) material() (kernel, initrd string, err error) {
-	k, err := b.m.s.opts.Kernels.Get(b.vm.Kernel)
-	if err != nil {
-		return "", "", err
-	}
-	initrd, name, err := b.m.s.library.Initramfs(k.Name, b.m.s.opts.Agent)
-	if err != nil {
-		return "", "", err
-	}
-	b.m.update(func(vm *banger.VM) { vm.Initramfs = name })
-	return k.Name, initrd, b.m.s.opts.Images.Ready(b.m.ctx, b.vm.ImageDigest, banger.Discard)
-}
-
-// shimSpec converts a VM into what the shim and its driver need.
-func (b boot) shimSpec() (shim.Spec, shim.Identity, error) {
-	var none shim.Identity
-	kernel, initrd, err := b.material()
-	if err != nil {
-		return shim.Spec{}, none, err
-	}
-	driver, err := b.m.s.opts.VMMs.Choose(b.m.ctx, b.vm.Spec)
-	if err != nil {
-		return shim.Spec{}, none, err
-	}
-	b.m.update(func(vm *banger.VM) { vm.VMM = driver.String() })
-	id := none
-	if b.m.s.opts.Root {
-		uid := b.m.uid()
-		id = shim.Identity{UID: uid, GID: uid}
-		if b.m.s.opts.VMMs.KVM {
-			id.Groups = []uint32{b.m.s.opts.KVMGroup}
-		}
-	}
-	cmdline := ""
-	if b.vm.Spec.Init == banger.InitImage {
-		cmdline = guest.InitArgument
-	}
-	net := link{b.m}.wanted(b.vm)
-	if net != nil && driver.OpensTaps {
-		net.Tap = guestTap
-	}
-	options, jail := b.m.s.jail(b.m.ctx, driver, b.vm.ID, id)
-	if err := b.m.s.opts.checkReach(driver, jail != nil); err != nil {
-		return shim.Spec{}, none, err
-	}
-	config := vmm.Config{
-		ID:        b.vm.ID,
-		Dir:       b.m.s.dirs.Sockets(b.vm.ID),
-		Accel:     b.m.s.opts.VMMs.Accel(),
-		CPUModel:  b.vm.Spec.CPUModel,
-		Nested:    b.vm.Spec.Nested != "",
-		Program:   driver.Path,
-		Version:   driver.Version,
-		Options:   options,
-		Reads:     driver.Reads,
-		Sockets:   driver.Sockets,
-		Kernel:    b.m.s.opts.Kernels.Vmlinux(kernel),
-		Initrd:    initrd,
-		Cmdline:   cmdline,
-		CPUs:      b.vm.Spec.CPUs,
-		MemoryMiB: int(b.vm.Spec.Memory >> 20),
-		Channel:   agentChannel,
-		Drives: []vmm.Drive{
-			{Serial: "rootfs", Path: b.m.s.opts.Images.RootfsPath(b.vm.ImageDigest), ReadOnly: true},
-			{Serial: "disk", Path: b.m.s.dirs.Disk(b.vm.ID)},
-			{Serial: "modules", Path: b.m.s.opts.Kernels.ModulesDisk(kernel), ReadOnly: true},
-		},
-	}
-	spec := shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: config}
-	return spec, id, b.m.s.opts.openToAll(config)
-}
-
 // guestConfig returns the agent's configuration of a VM that already has its address.
-func (b boot) guestConfig(ctx context.Context, hostKey string) (c guest.Config, err error) {
+func (b boot) guestConfig(ctx context.Context, hostKey string) (guest.Config, error) {
 	vm := b.m.snapshot()
-	hostname := vm.Spec.Hostname
-	if hostname == "" {
-		hostname = vm.Name
-	}
-	img, err := b.m.s.opts.Images.Get(vm.ImageDigest)
-	if err != nil {
-		img = banger.Image{} // the VM has its root, and boots without what else the image says
-	}
-	c = resolve.Guest(vm.Spec, img)
-	c.Hostname, c.SSHHostKey = hostname, hostKey
-	c.Network, err = b.m.s.networks.Guest(ctx, vm)
-	resolve.Names(&c, vm.Spec)
-	return c, err
+	net, err := b.m.s.networks.Guest(ctx, vm)
+	return b.m.s.plans.Guest(vm, net, hostKey), err
 }
 
 // bootError is a failure of a boot that the guest has caused.

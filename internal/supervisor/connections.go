@@ -9,7 +9,6 @@ import (
 	"banger/internal/shim"
 )
 
-// wanted returns the wanted state of a VM's network, or nil if it has none.
 // Connections changes what VMs are connected to: forwards, policies and networks.
 type Connections struct{ s *Supervisor }
 
@@ -56,7 +55,6 @@ func (c Connections) AddForward(ctx context.Context, ref string, f banger.Forwar
 	return f, err
 }
 
-// store stores the network settings of next and then makes them visible.
 // RemoveForward ends a forward, given with its actual port, and its connections.
 func (c Connections) RemoveForward(ctx context.Context, ref string, f banger.Forward) error {
 	l, err := c.withNetwork(ref)
@@ -140,9 +138,6 @@ func (c Connections) ConnectNetwork(ctx context.Context, ref, name string) (bang
 	})
 }
 
-// leave records that the VM no longer runs, and frees its network resources on the host.
-// setBridgePolicy puts a policy in force. When it returns, flows that p forbids have ended. On an error the old
-// policy stays in force.
 // denied passes a refusal of the bridge's resolver to the VM's shim, which keeps it.
 func (s *Supervisor) denied(id string, d banger.Denial) {
 	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
@@ -151,5 +146,3 @@ func (s *Supervisor) denied(id string, d banger.Denial) {
 		s.opts.Log.Warn("a refusal of the network was not recorded", "vm", id, "err", err)
 	}
 }
-
-// set sets the address and forwards that are in force while the VM runs.

@@ -6,28 +6,10 @@ import (
 	"slices"
 
 	"banger"
-	"banger/internal/network"
-	"banger/internal/networks"
-	"banger/internal/shim"
 )
 
 // link is a machine's connection to its network.
 type link struct{ *machine }
-
-func (l link) wanted(vm banger.VM) *shim.Network {
-	if vm.Spec.Network == banger.NetworkNone {
-		return nil
-	}
-	n := &shim.Network{MAC: network.MAC(vm.ID), Policy: banger.Policy{Default: banger.Deny},
-		Loopback: networks.Loopback(os.Getuid(), l.slot), Owner: uint32(os.Getuid())}
-	if vm.Spec.Policy != nil {
-		n.Policy = *vm.Spec.Policy
-	}
-	if banger.OnBridge(vm.Spec.Network) {
-		n.Loopback = "" // it has an address of its own
-	}
-	return n
-}
 
 func (l link) addForward(ctx context.Context, f banger.Forward) (banger.Forward, error) {
 	vm := l.snapshot()
@@ -55,6 +37,7 @@ func (l link) addForward(ctx context.Context, f banger.Forward) (banger.Forward,
 	return f, nil
 }
 
+// save stores the network settings of next and then makes them visible.
 func (l link) save(ctx context.Context, next banger.VM) error {
 	if err := l.store(ctx, next); err != nil {
 		return err
@@ -95,6 +78,7 @@ func (l link) removeForward(ctx context.Context, f banger.Forward) error {
 	return nil
 }
 
+// leave records that the VM no longer runs, and frees its network resources on the host.
 func (l link) leave() {
 	l.set("", nil)
 	if banger.OnBridge(l.snapshot().Spec.Network) {
@@ -102,6 +86,8 @@ func (l link) leave() {
 	}
 }
 
+// setBridgePolicy puts a policy in force. When it returns, flows that p forbids have ended. On an error the old policy
+// stays in force.
 func (l link) setBridgePolicy(ctx context.Context, p banger.Policy) error {
 	old := l.snapshot().Spec.Policy
 	l.update(func(vm *banger.VM) { vm.Spec.Policy = &p })
@@ -113,6 +99,7 @@ func (l link) setBridgePolicy(ctx context.Context, p banger.Policy) error {
 	return err
 }
 
+// set sets the address and forwards that are in force while the VM runs.
 func (l link) set(address string, forwards []banger.Forward) {
 	l.update(func(vm *banger.VM) { vm.Address, vm.Forwards = address, forwards })
 }

@@ -19,12 +19,6 @@ const (
 	initTime    = 30 * time.Second
 )
 
-// agentChannel is the name of the agent's port in the guest.
-const agentChannel = "banger.agent"
-
-// guestTap is the name of the tap for a VMM that opens it by name. It is the only tap in its network namespace.
-const guestTap = "tap0"
-
 // errPanic means that a boot ended in a panic of the guest's kernel.
 var errPanic = errors.New("the guest kernel panicked")
 

@@ -24,6 +24,7 @@ import (
 	"banger/internal/limit"
 	"banger/internal/network/bridge"
 	"banger/internal/networks"
+	"banger/internal/plan"
 	"banger/internal/reserve"
 	"banger/internal/shim"
 	"banger/internal/store"
@@ -78,6 +79,7 @@ type Supervisor struct {
 
 	networks *networks.Networks
 	library  *library.Library
+	plans    plan.Planner
 	changes  *feed.Feed[banger.Change]
 
 	rebooted bool     // the host has rebooted since the last daemon; constant after Restore
@@ -104,6 +106,8 @@ func New(opts Options) (*Supervisor, error) {
 	s.networks = networks.New(parts)
 	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: s, Reserve: opts.Reserve,
 		Dir: opts.StateDir})
+	s.plans = plan.Planner{Dirs: dirs, Agent: opts.Agent, VMMs: opts.VMMs, KVMGroup: opts.KVMGroup, Root: opts.Root,
+		Images: opts.Images, Kernels: opts.Kernels, Library: s.library, Groups: s.groups(), Log: opts.Log}
 	return s, nil
 }
 

@@ -1,11 +1,14 @@
-package supervisor
+package plan
 
 import (
+	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"banger"
+	"banger/internal/shim"
 	"banger/internal/vmm"
 	"banger/internal/vmm/choice"
 )
@@ -15,8 +18,8 @@ import (
 
 // openToAll gives every user the right to read our files that all VMs share, whatever the umask was when they were
 // made. A VMM opens some of them again by their descriptors.
-func (o Options) openToAll(c vmm.Config) error {
-	if !o.Root {
+func (p Planner) openToAll(c vmm.Config) error {
+	if !p.Root {
 		return nil
 	}
 	paths := []string{c.Kernel, c.Initrd}
@@ -30,7 +33,7 @@ func (o Options) openToAll(c vmm.Config) error {
 		if err != nil {
 			return err
 		}
-		ours := strings.HasPrefix(path, filepath.Clean(o.StateDir)+"/")
+		ours := strings.HasPrefix(path, filepath.Clean(p.Dirs.State)+"/")
 		if !ours || !info.Mode().IsRegular() || info.Mode()&0o444 == 0o444 {
 			continue
 		}
@@ -43,8 +46,8 @@ func (o Options) openToAll(c vmm.Config) error {
 
 // checkReach returns an error if the VM's user cannot start the VMM. It is not needed for a jail, into which root
 // copies the VMM.
-func (o Options) checkReach(c choice.Chosen, jailed bool) error {
-	if !o.Root || jailed || c.Path == "" {
+func (p Planner) checkReach(c choice.Chosen, jailed bool) error {
+	if !p.Root || jailed || c.Path == "" {
 		return nil
 	}
 	for _, path := range append([]string{c.Path}, c.Reads...) {
@@ -53,4 +56,22 @@ func (o Options) checkReach(c choice.Chosen, jailed bool) error {
 		}
 	}
 	return nil
+}
+
+// jail returns the options of a VM's driver, and the jail for its VMM. The jail is nil if the daemon is not root or
+// has no jailer; the VMM is then confined in another way.
+func (p Planner) jail(ctx context.Context, c choice.Chosen, vm string,
+	id shim.Identity) (map[string]string, *shim.Jail) {
+	if !p.Root || c.Jailer == nil {
+		return c.Options, nil
+	}
+	more, err := c.Jailer(ctx, c.Path, c.Version, string(p.Dirs.Jails()), id.UID, id.GID, p.Groups.Path(vm))
+	if err != nil {
+		p.Log.Warn("the VMM has no jail", "vm", vm, "err", err)
+		return c.Options, nil
+	}
+	options := map[string]string{}
+	maps.Copy(options, c.Options)
+	maps.Copy(options, more)
+	return options, &shim.Jail{UID: int(id.UID), GID: int(id.GID), Dir: string(p.Dirs.Jails())}
 }
