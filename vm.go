@@ -57,6 +57,7 @@ type Spec struct {
 	Init       string            `json:"init,omitempty"`
 	Network    string            `json:"network,omitempty"`
 	AutoRemove bool              `json:"auto_remove,omitempty"`
+	NoWake     bool              `json:"no_wake,omitempty"` // suspended, it goes on only when a user says so
 
 	// These fields change the guest's file system, and the names that the guest can look up. DNS, if given, replaces
 	// banger's own name server; DNSSearch replaces the host's search domains.

@@ -26,6 +26,8 @@ type VMs interface {
 	Agent(id string) guest.Client
 	// Offering returns a client of a VM's agent whose streams can be given to another process.
 	Offering(id string) guest.Client
+	// Wake lets a suspended VM go on, and returns it. Callers at the same time share one resume.
+	Wake(ctx context.Context, id string) (banger.VM, error)
 	// AttachMain starts a VM's main command with the terminal settings of e. The caller owns the stream.
 	AttachMain(ctx context.Context, id string, e banger.Exec) (net.Conn, error)
 }
@@ -37,10 +39,10 @@ type Guests struct {
 	Bridge *bridge.Host // counts the traffic of VMs on bridges; nil without bridges
 }
 
-// Exec opens the stream of a command in a running VM. For the main command it uses only the terminal settings of e.
+// Exec opens the stream of a command in a VM, which it wakes if it is suspended. For the main command it uses only the terminal settings of e.
 // Fields that are empty in e come from the image and the VM's spec. The caller owns the stream and copies its frames.
 func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
-	vm, def, err := g.running(ref, "run a command in")
+	vm, def, err := g.awake(ctx, ref, "run a command in")
 	if err != nil {
 		return nil, err
 	}
@@ -60,13 +62,30 @@ func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, 
 	return g.VMs.Offering(vm.ID).Exec(ctx, e)
 }
 
+// awake is like running, but lets a suspended VM go on first, unless the VM's spec forbids that.
+func (g Guests) awake(ctx context.Context, ref, what string) (banger.VM, banger.Exec, error) {
+	vm, err := g.VMs.Get(ref)
+	asleep := vm.State == banger.StateSuspending || vm.State == banger.StateSuspended || vm.State == banger.StateResuming
+	if err == nil && asleep && !vm.Spec.NoWake {
+		vm, err = g.VMs.Wake(ctx, vm.ID)
+	}
+	if err != nil {
+		return vm, banger.Exec{}, err
+	}
+	return g.running(vm.ID, what)
+}
+
 // running finds a running VM and the defaults of its commands. what names the operation, for the error.
 func (g Guests) running(ref, what string) (banger.VM, banger.Exec, error) {
 	vm, err := g.VMs.Get(ref)
 	if err != nil {
 		return vm, banger.Exec{}, err
 	}
-	if vm.State != banger.StateRunning {
+	switch vm.State {
+	case banger.StateRunning:
+	case banger.StatePaused, banger.StateSuspending, banger.StateSuspended, banger.StateResuming:
+		return vm, banger.Exec{}, vm.StateError(what, "let it go on: banger resume "+vm.Name)
+	default:
 		return vm, banger.Exec{}, vm.StateError(what, "start it: banger start "+vm.Name)
 	}
 	img, err := g.Images.Get(vm.ImageDigest)
@@ -95,7 +114,7 @@ func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w i
 // Files opens the stream of a copy from or to a running VM. It carries frames of a tar and the agent's report, as
 // OpArchive and OpExtract of package guest describe. The caller owns the stream and copies its frames.
 func (g Guests) Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error) {
-	id, err := g.forFiles(ref, &r)
+	id, err := g.forFiles(ctx, ref, &r)
 	if err != nil {
 		return nil, err
 	}
@@ -104,20 +123,20 @@ func (g Guests) Files(ctx context.Context, ref string, r banger.FileRequest) (ne
 
 // StatFile describes the file at a path of a running VM.
 func (g Guests) StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error) {
-	id, err := g.forFiles(ref, &r)
+	id, err := g.forFiles(ctx, ref, &r)
 	if err != nil {
 		return banger.FileInfo{}, err
 	}
 	return g.VMs.Agent(id).StatFile(ctx, r)
 }
 
-// forFiles returns the id of a running VM. It resolves a relative path in r from the directory in which the VM's
+// forFiles returns the id of a VM, which it wakes. It resolves a relative path in r from the directory in which the VM's
 // commands start.
-func (g Guests) forFiles(ref string, r *banger.FileRequest) (id string, err error) {
+func (g Guests) forFiles(ctx context.Context, ref string, r *banger.FileRequest) (id string, err error) {
 	if err := r.Check(); err != nil {
 		return "", err
 	}
-	vm, def, err := g.running(ref, "copy files of")
+	vm, def, err := g.awake(ctx, ref, "copy files of")
 	if err != nil {
 		return "", err
 	}
@@ -131,7 +150,7 @@ func (g Guests) SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, er
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	vm, def, err := g.running(ref, "connect to")
+	vm, def, err := g.awake(ctx, ref, "connect to")
 	if err != nil {
 		return nil, err
 	}

@@ -21,13 +21,20 @@ var openAPI []byte
 // Machines makes, runs and removes VMs.
 type Machines interface {
 	Create(ctx context.Context, spec banger.Spec, start bool, emit banger.Emit) (banger.VM, error)
-	Start(ctx context.Context, ref string, attach bool, emit banger.Emit) (banger.VM, error)
+	Start(ctx context.Context, ref string, attach, cold bool, emit banger.Emit) (banger.VM, error)
 	Stop(ctx context.Context, ref string, grace time.Duration) (banger.VM, error)
 	Restart(ctx context.Context, ref string, grace time.Duration, emit banger.Emit) (banger.VM, error)
 	Kill(ctx context.Context, ref string, signal int) (banger.VM, error)
 	Rename(ctx context.Context, ref, name string) (banger.VM, error)
 	Remove(ctx context.Context, ref string, force bool) error
 	Prune(ctx context.Context) ([]banger.VM, error)
+}
+
+// Sleepers lets VMs stand still, in memory or on disk, and go on.
+type Sleepers interface {
+	Pause(ctx context.Context, ref string) (banger.VM, error)
+	Suspend(ctx context.Context, ref string) (banger.VM, error)
+	Resume(ctx context.Context, ref string, emit banger.Emit) (banger.VM, error)
 }
 
 // Inventory lists VMs and their states.

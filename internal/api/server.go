@@ -17,6 +17,7 @@ import (
 // Server answers the API. The caller sets its fields before Handler is called.
 type Server struct {
 	Machines    Machines
+	Sleepers    Sleepers
 	Inventory   Inventory
 	Guests      Guests
 	Connections Connections

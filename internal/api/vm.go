@@ -128,9 +128,26 @@ func removeVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 }
 
 func startVM(s *Server, w http.ResponseWriter, req *http.Request) error {
-	attach := req.URL.Query().Get("attach") == "true"
+	q := req.URL.Query()
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		vm, err := s.Machines.Start(req.Context(), req.PathValue("vm"), attach, emit)
+		vm, err := s.Machines.Start(req.Context(), req.PathValue("vm"), q.Get("attach") == "true", q.Get("cold") == "true", emit)
+		return banger.Event{VM: &vm}, err
+	})
+}
+
+func pauseVM(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, err := s.Sleepers.Pause(req.Context(), req.PathValue("vm"))
+	return answerVM(w, vm, err)
+}
+
+func suspendVM(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, err := s.Sleepers.Suspend(req.Context(), req.PathValue("vm"))
+	return answerVM(w, vm, err)
+}
+
+func resumeVM(s *Server, w http.ResponseWriter, req *http.Request) error {
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		vm, err := s.Sleepers.Resume(req.Context(), req.PathValue("vm"), emit)
 		return banger.Event{VM: &vm}, err
 	})
 }
@@ -218,8 +235,24 @@ func (c vmClient) Create(ctx context.Context, spec banger.Spec, start bool, emit
 }
 
 // Start boots a VM.
-func (c vmClient) Start(ctx context.Context, ref string, attach bool, emit banger.Emit) (banger.VM, error) {
-	return c.streamVM(ctx, vmPath(ref, "start"), url.Values{"attach": {strconv.FormatBool(attach)}}, nil, emit)
+func (c vmClient) Start(ctx context.Context, ref string, attach, cold bool, emit banger.Emit) (banger.VM, error) {
+	q := url.Values{"attach": {strconv.FormatBool(attach)}, "cold": {strconv.FormatBool(cold)}}
+	return c.streamVM(ctx, vmPath(ref, "start"), q, nil, emit)
+}
+
+// Pause stops the CPUs of a running VM.
+func (c vmClient) Pause(ctx context.Context, ref string) (vm banger.VM, err error) {
+	return vm, c.call(ctx, "POST", vmPath(ref, "pause"), nil, nil, &vm)
+}
+
+// Suspend writes a VM's memory to disk and ends its processes on the host.
+func (c vmClient) Suspend(ctx context.Context, ref string) (vm banger.VM, err error) {
+	return vm, c.call(ctx, "POST", vmPath(ref, "suspend"), nil, nil, &vm)
+}
+
+// Resume lets a paused or suspended VM go on.
+func (c vmClient) Resume(ctx context.Context, ref string, emit banger.Emit) (banger.VM, error) {
+	return c.streamVM(ctx, vmPath(ref, "resume"), nil, nil, emit)
 }
 
 // Restart stops and starts a VM.

@@ -143,10 +143,8 @@ var missing = []struct{ name, instead string }{
 	{"diff", "banger commit VM NAME makes an image of what has changed; banger image history NAME shows its size"},
 	{"export", "copy the root: banger cp VM:/ - > root.tar"},
 	{"import", "make an OCI layout of it, and fetch that: banger image pull oci:DIR"},
-	{"pause", "stop the VM: banger stop VM; its disk stays"},
 	{"search", "search in the registry's own page"},
 	{"swarm", "banger runs VMs on one host"},
-	{"unpause", "start the VM: banger start VM"},
 	{"update", "create the VM again with other sizes; banger commit keeps what it has changed"},
 	{"volume", "a VM's disk is its own and stays with it; copy files: banger cp"},
 }

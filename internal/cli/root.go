@@ -85,7 +85,7 @@ func refuseUnknownWords(c *cobra.Command) {
 
 // vmCommands lists every verb of a VM once.
 var vmCommands = []func(*app) *cobra.Command{
-	newRun, newCreate, newStart, newStop, newRestart, newKill, newRemove, newList, newExec, newSSH, newLogs, newStats,
+	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList, newExec, newSSH, newLogs, newStats,
 	newTop, newRename, newCopy, newPorts, newPort, newPolicy, newCommit, newWait, newPrune,
 }
 

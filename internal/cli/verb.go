@@ -77,14 +77,16 @@ func (a *app) progressOf(refs []string) (emit func(i int) banger.Emit, end func(
 }
 
 func newStart(a *app) *cobra.Command {
-	c := newVerb(a, "start", "Boot VMs that are stopped",
+	var cold bool
+	c := newVerb(a, "start", "Boot VMs that are stopped, and let suspended ones go on",
 		func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error {
 			if vm, err := client.Get(ctx, ref); err == nil && vm.State == banger.StateRunning {
 				return nil // as in docker
 			}
-			_, err := client.Start(ctx, ref, false, emit)
+			_, err := client.Start(ctx, ref, false, cold, emit)
 			return err
 		})
+	c.Flags().BoolVar(&cold, "cold", false, "boot suspended VMs from their disks; what they had in memory is lost")
 	return withAll(a, c, "all VMs that do not run", func(vm banger.VM) bool { return vm.State.AtRest() })
 }
 

@@ -127,6 +127,7 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
 	return &api.Server{
 		Machines:    sup,
+		Sleepers:    sup,
 		Inventory:   sup,
 		Guests:      sup.Guests(),
 		Connections: sup.Connections(),

@@ -253,6 +253,13 @@ func (c Client) Resume(ctx context.Context) error {
 	return err
 }
 
+// Suspend writes the VM to its directory and ends the VMM. After an error the VM goes on; the code is CodeDisk if there
+// was no room. The shim does not stop when ctx ends.
+func (c Client) Suspend(ctx context.Context) error {
+	_, err := c.exchange(ctx, CallSuspend, nil)
+	return err
+}
+
 func (c Client) connect(ctx context.Context) (*net.UnixConn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.Run, SocketFile))
@@ -307,6 +314,9 @@ func (c Client) exchange(ctx context.Context, line string, oob []byte) (Status, 
 			return Status{}, ctx.Err()
 		}
 		return Status{}, fmt.Errorf("the shim went away: %w", err)
+	}
+	if st.Error != "" && st.Code == banger.CodeDisk {
+		return st, banger.Errorf(st.Code, "%s", st.Error)
 	}
 	if st.Error != "" {
 		return st, errors.New(st.Error)

@@ -94,6 +94,8 @@ type Status struct {
 	Exit  vmm.Exit   `json:"exit,omitzero"`
 	Error string     `json:"error,omitempty"` // the call failed
 
+	Code banger.Code `json:"code,omitempty"` // of Error
+
 	Ports []banger.Listener `json:"ports,omitempty"` // the answer to PORTS
 	Stats Stats             `json:"stats,omitzero"`  // the answer to STATS
 }
@@ -126,11 +128,13 @@ const (
 // answered by "OK n", and the connection becomes the stream (the protocol of Firecracker's vsock socket). OFFER is
 // answered in the same way. WATCH is answered when the VMM ends.
 const (
-	CallStatus  = "STATUS"
-	CallWatch   = "WATCH"
-	CallKill    = "KILL"
-	CallPause   = "PAUSE"
-	CallResume  = "RESUME"
+	CallStatus = "STATUS"
+	CallWatch  = "WATCH"
+	CallKill   = "KILL"
+	CallPause  = "PAUSE"
+	CallResume = "RESUME"
+	// CallSuspend writes the VM to its directory and ends the VMM. If that fails, the VM goes on.
+	CallSuspend = "SUSPEND"
 	CallClock   = "CLOCK" // sets the guest's clock from the host's
 	CallConnect = "CONNECT"
 	// CallOffer + port opens a stream as CONNECT does. Lines of SEND follow, and then KEEP or GIVE says who gets the

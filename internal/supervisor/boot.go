@@ -64,25 +64,13 @@ func (b boot) once(ctx context.Context) error {
 		return err
 	}
 	b.m.update(func(vm *banger.VM) { vm.Initramfs = name })
-	p, err := b.m.s.plans.Make(b.m.ctx, b.vm, b.m.uid(), initramfs)
+	if err := b.m.forgetMemory(); err != nil { // the disk will fit it no more
+		return err
+	}
+	key, err := b.launch(ctx, initramfs, false)
 	if err != nil {
 		return err
 	}
-	b.m.update(func(vm *banger.VM) { vm.VMM = p.VMM })
-	if err := b.m.s.dirs.Make(b.vm.ID); err != nil {
-		return err
-	}
-	key, public, err := b.m.s.hostKey(b.vm.ID)
-	if err != nil {
-		return err
-	}
-	b.m.update(func(vm *banger.VM) { vm.SSHHostKey = public })
-	if err := b.startShim(ctx, p.Shim, p.Identity); err != nil {
-		return err
-	}
-	b.watch.lap("vmm")
-	b.m.alive = true
-	b.m.s.wg.Go(b.m.watch)
 	config, err := b.guestConfig(ctx, key)
 	if err != nil {
 		return err
@@ -97,6 +85,33 @@ func (b boot) once(ctx context.Context) error {
 	b.syncClock(ctx)
 	b.watch.lap("boot")
 	return nil
+}
+
+// launch starts the shim, and its VM from the snapshot in its directory or from the beginning. It returns the VM's host
+// key, read before the directory is given to the VM's user.
+func (b boot) launch(ctx context.Context, initramfs string, restore bool) (hostKey string, err error) {
+	p, err := b.m.s.plans.Make(b.m.ctx, b.vm, b.m.uid(), initramfs)
+	if err != nil {
+		return "", err
+	}
+	if restore {
+		p.Shim.VM.Restore = b.m.s.dirs.VM(b.vm.ID)
+	}
+	if err := b.m.s.dirs.Make(b.vm.ID); err != nil {
+		return "", err
+	}
+	hostKey, public, err := b.m.s.hostKey(b.vm.ID)
+	if err != nil {
+		return "", err
+	}
+	b.m.update(func(vm *banger.VM) { vm.VMM, vm.SSHHostKey = p.VMM, public })
+	if err := b.startShim(ctx, p.Shim, p.Identity); err != nil {
+		return "", err
+	}
+	b.watch.lap("vmm")
+	b.m.alive = true
+	b.m.s.wg.Go(b.m.watch)
+	return hostKey, nil
 }
 
 // awaitInit waits until the image's init runs, if the VM boots it, and until systemd accepts requests, if it is

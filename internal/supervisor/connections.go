@@ -79,7 +79,7 @@ func (c Connections) SetPolicy(ctx context.Context, ref string, p banger.Policy)
 		next.Spec.Policy = &p
 		set := func(context.Context, banger.Policy) error { return nil }
 		switch {
-		case vm.State.AtRest():
+		case vm.State.AtRest(), vm.State == banger.StateSuspended:
 		case banger.OnBridge(vm.Spec.Network):
 			set = l.setBridgePolicy
 		default:

@@ -63,7 +63,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
 	}
 	defer release()
 	if start {
-		err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, emit) })
+		err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, false, emit) })
 		if banger.CodeOf(err) == banger.CodeGuest && !spec.AutoRemove { // the console log says more than the error
 			kept = m.do(context.WithoutCancel(ctx), m.commit) == nil
 		}

@@ -23,7 +23,7 @@ func (l link) addForward(ctx context.Context, f banger.Forward) (banger.Forward,
 	defer file.Close()
 	next := vm
 	next.Spec.Forwards = append(slices.Clone(vm.Spec.Forwards), wanted)
-	if vm.State != banger.StateRunning {
+	if !vm.State.Lives() {
 		return wanted, l.save(ctx, next)
 	}
 	next.Forwards = append(slices.Clone(vm.Forwards), f)
@@ -51,7 +51,7 @@ func (l link) save(ctx context.Context, next banger.VM) error {
 func (l link) removeForward(ctx context.Context, f banger.Forward) error {
 	vm := l.snapshot()
 	list := vm.Forwards
-	if vm.State != banger.StateRunning {
+	if !vm.State.Lives() {
 		list = vm.Spec.Forwards
 	}
 	at := slices.Index(list, f)
@@ -60,7 +60,7 @@ func (l link) removeForward(ctx context.Context, f banger.Forward) error {
 			WithHint("see: banger port ls %s", vm.Name)
 	}
 	next := vm
-	if vm.State == banger.StateRunning {
+	if vm.State.Lives() {
 		next.Forwards = slices.Delete(slices.Clone(list), at, at+1)
 	}
 	// The wanted forward may have been for any free port. Both lists have the same order.
@@ -68,7 +68,7 @@ func (l link) removeForward(ctx context.Context, f banger.Forward) error {
 	if err := l.save(ctx, next); err != nil {
 		return err
 	}
-	if vm.State != banger.StateRunning {
+	if !vm.State.Lives() {
 		return nil
 	}
 	if err := l.s.shim(l.id()).RemoveForward(context.WithoutCancel(ctx), f); err != nil {

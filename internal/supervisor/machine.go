@@ -48,7 +48,7 @@ type machine struct {
 }
 
 // setState moves the VM to a state, stores it and then makes it visible, so a waiter who sees the end of a VM also
-// finds it in the row. If the database fails, the VM does not change to starting or running; it changes to other
+// finds it in the row. If the database fails, the VM does not begin to start or to run; it changes to other
 // states anyway. Only the owner calls setState.
 func (m *machine) setState(to banger.State, reason string) error {
 	if err := m.checkState(to); err != nil {
@@ -57,13 +57,13 @@ func (m *machine) setState(to banger.State, reason string) error {
 	next := m.snapshot()
 	next.State, next.Reason = to, text.Limit(reason, text.MaxError) // reason may quote a VMM or a guest
 	switch {
-	case to == banger.StateRunning:
+	case to == banger.StateRunning && next.StartedAt.IsZero(): // a VM that goes on was started before
 		next.StartedAt = time.Now().UTC()
 	case to.AtRest():
 		next.FinishedAt = time.Now().UTC()
 	}
 	err := m.store(context.WithoutCancel(m.ctx), next)
-	if err != nil && (to == banger.StateStarting || to == banger.StateRunning) {
+	if err != nil && (to == banger.StateStarting || to == banger.StateResuming || to == banger.StateRunning) {
 		return err
 	}
 	m.update(func(vm *banger.VM) {
@@ -182,6 +182,10 @@ const (
 // onExit records that the VMM has ended by itself, and the reason, with more appended. The VM has failed if its VMM
 // was killed or has failed, or if the guest's kernel panicked.
 func (m *machine) onExit(e vmm.Exit, more string) {
+	if m.isSuspended() {
+		m.onSuspended()
+		return
+	}
 	code := 0
 	switch {
 	case e.Signal != 0:
@@ -225,6 +229,12 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 
 // stop shuts the guest down cleanly within grace, and otherwise kills the VMM. It does nothing for a VM at rest.
 func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) error {
+	switch m.snapshot().State {
+	case banger.StateSuspended:
+		return m.kill(ctx, reason)
+	case banger.StatePaused: // its agent must answer
+		m.warn("the VM was not resumed", m.unpause(ctx))
+	}
 	if m.snapshot().State.AtRest() {
 		return nil
 	}
@@ -273,10 +283,18 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 	if err := m.checkState(banger.StateStopping); err != nil {
 		return err
 	}
+	if before == banger.StateSuspended {
+		if err := m.forgetMemory(); err != nil {
+			return err
+		}
+	}
 	m.warn("the state stopping was not stored", m.setState(banger.StateStopping, reason)) // as in stop
 	m.endVMM(ctx, before)
 	if m.ctx.Err() != nil {
 		return m.ctx.Err()
+	}
+	if m.isSuspended() { // the kill has met a suspension that was almost done
+		m.warn("the memory of the VM was not removed", m.forgetMemory())
 	}
 	m.onEnd(reason, killedCode, false)
 	return nil

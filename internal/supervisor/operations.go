@@ -8,8 +8,9 @@ import (
 	"banger"
 )
 
-// Start boots a VM at rest. With attach, the client starts the main command.
-func (s *Supervisor) Start(ctx context.Context, ref string, attach bool, emit banger.Emit) (banger.VM, error) {
+// Start boots a VM at rest, or lets a suspended or paused one go on. With cold, a suspended VM boots too. With attach,
+// the client starts the main command.
+func (s *Supervisor) Start(ctx context.Context, ref string, attach, cold bool, emit banger.Emit) (banger.VM, error) {
 	m, err := s.find(ref)
 	if err != nil {
 		return banger.VM{}, err
@@ -17,7 +18,7 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach bool, emit ba
 	if err := s.checkHost(m.snapshot().Spec, emit); err != nil { // the host may have less memory or fewer CPUs than before
 		return banger.VM{}, err
 	}
-	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, emit) })
+	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, cold, emit) })
 	return m.snapshot(), err
 }
 
@@ -35,7 +36,7 @@ func (s *Supervisor) Restart(ctx context.Context, ref string, grace time.Duratio
 	if _, err := s.Stop(ctx, ref, grace); err != nil {
 		return banger.VM{}, err
 	}
-	return s.Start(ctx, ref, false, emit)
+	return s.Start(ctx, ref, false, false, emit)
 }
 
 // Kill sends a signal to the VM's main command. For signal 9, or if the VM has no main command, it ends the VMM at
@@ -69,7 +70,7 @@ func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 		m.stopCurrent(ctx)
 	}
 	_, err = s.finish(ctx, m.id(), func(ctx context.Context, m *machine) error {
-		if vm := m.snapshot(); !vm.State.AtRest() && !force {
+		if vm := m.snapshot(); !vm.State.AtRest() && vm.State != banger.StateSuspended && !force {
 			return vm.StateError("remove", "stop it first, or use rm -f")
 		}
 		if err := m.kill(ctx, "removed by the user"); err != nil || m.isGone() {

@@ -39,6 +39,10 @@ func (r reachable) Offering(id string) guest.Client {
 	}}
 }
 
+func (r reachable) Wake(ctx context.Context, id string) (banger.VM, error) {
+	return r.Supervisor.Resume(ctx, id, banger.Discard)
+}
+
 func (r reachable) AttachMain(ctx context.Context, id string, e banger.Exec) (net.Conn, error) {
 	m, err := r.find(id)
 	if err != nil {

@@ -111,9 +111,11 @@ func (s *Supervisor) Problems() []string {
 // adopt adopts one VM by asking its shim for its status.
 func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 	s := r.s
-	if vm.State.AtRest() {
+	if vm.State.AtRest() || vm.State == banger.StateSuspended {
 		m := r.adoptRow(vm, slot)
-		if vm.Spec.AutoRemove && vm.State != banger.StateCreated {
+		m.warn("the VM was not taken over as it was", m.do(m.ctx, m.matchMemory))
+		vm = m.snapshot()
+		if vm.Spec.AutoRemove && vm.State != banger.StateCreated && vm.State != banger.StateSuspended {
 			s.wg.Go(func() {
 				m.warn("the VM was not removed", m.do(m.ctx, func(context.Context) error { return m.remove() }))
 			})
@@ -134,15 +136,28 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 	if err != nil {
 		st = s.lastExit(vm.ID, err)
 	}
-	resume := func() {
-		err := m.do(m.ctx, func(ctx context.Context) error { return m.resume(ctx, vm.State, alive, st) })
+	takeOver := func() {
+		err := m.do(m.ctx, func(ctx context.Context) error { return m.takeOver(ctx, vm.State, alive, st) })
 		m.warn("the VM was not taken over as it was", err)
 	}
-	if alive && vm.State == banger.StateStopping {
-		s.wg.Go(resume) // this takes time
+	if alive && (vm.State == banger.StateStopping || vm.State == banger.StateResuming) {
+		s.wg.Go(takeOver) // this takes time
 		return
 	}
-	resume()
+	takeOver()
+}
+
+// matchMemory makes the state of a VM without a VMM fit what is there: whoever has a snapshot is suspended.
+func (m *machine) matchMemory(context.Context) error {
+	switch suspended := m.snapshot().State == banger.StateSuspended; {
+	case suspended == m.isSuspended():
+		return nil
+	case suspended:
+		m.onEnd("its memory is gone", 0, false)
+		return nil
+	}
+	m.update(func(vm *banger.VM) { vm.State, vm.Reason, vm.FinishedAt = banger.StateSuspended, "", time.Time{} })
+	return m.store(m.ctx, m.snapshot())
 }
 
 // askAgain is the pause between two requests to a shim that does not answer. The shim may be stopped, or its host may
@@ -165,7 +180,7 @@ func (m *machine) awaitAnswer(stored banger.VM) {
 				}
 				m.update(func(vm *banger.VM) { vm.State, vm.Reason = stored.State, stored.Reason })
 				over = true
-				return m.resume(ctx, stored.State, alive, st)
+				return m.takeOver(ctx, stored.State, alive, st)
 			})
 			m.warn("the VM was not taken over as it was", err)
 		}
@@ -189,8 +204,8 @@ func (r restoration) adoptRow(vm banger.VM, slot int) *machine {
 	return m
 }
 
-// resume continues, in the owner, from the state that the dead daemon stored.
-func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st shim.Status) error {
+// takeOver continues, in the owner, from the state that the dead daemon stored.
+func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, st shim.Status) error {
 	if !alive {
 		m.s.shims().Kill(m.id(), adoptTimeout)
 		if reason := m.snapshot().Reason; reason != "" {
@@ -202,11 +217,17 @@ func (m *machine) resume(ctx context.Context, state banger.State, alive bool, st
 	m.alive = true
 	m.s.wg.Go(m.watch)
 	switch state {
-	case banger.StateRunning, banger.StatePaused:
+	case banger.StateRunning, banger.StatePaused, banger.StateSuspending: // the shim suspends it, or lets it go on
+		if state == banger.StateSuspending {
+			m.warn("the state was not stored", m.setState(banger.StateRunning, ""))
+		}
 		if m.snapshot().Main != nil {
 			mainCommand{m}.watch()
 		}
 		return nil
+	case banger.StateResuming:
+		key, _, err := m.s.hostKey(m.id())
+		return m.goOn(ctx, boot{m, m.snapshot(), newStopwatch(), banger.Discard}, key, err)
 	case banger.StateStopping:
 		return m.stop(ctx, m.grace(), m.snapshot().Reason)
 	}

@@ -22,11 +22,20 @@ const (
 // errPanic means that a boot ended in a panic of the guest's kernel.
 var errPanic = errors.New("the guest kernel panicked")
 
-// start boots the VM. With attach, a client starts the main command. After a failure no process is left, and the VM
-// has failed with the reason.
-func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) error {
-	vm := m.snapshot()
-	if !vm.State.AtRest() {
+// start boots the VM, or lets a suspended or paused one go on. With cold, a suspended VM boots from its disk and loses
+// its memory. With attach, a client starts the main command. After a failure no process is left, and the VM has failed
+// with the reason.
+func (m *machine) start(ctx context.Context, attach, cold bool, emit banger.Emit) error {
+	switch vm := m.snapshot(); {
+	case vm.State == banger.StateSuspended && cold:
+		if err := m.kill(ctx, "started without its memory"); err != nil {
+			return err
+		}
+	case vm.State == banger.StateSuspended:
+		return m.wake(ctx, emit)
+	case vm.State == banger.StatePaused:
+		return m.unpause(ctx)
+	case !vm.State.AtRest():
 		return vm.StateError("start", "see: banger ps")
 	}
 	return m.startNow(ctx, attach, emit)
@@ -35,7 +44,7 @@ func (m *machine) start(ctx context.Context, attach bool, emit banger.Emit) erro
 // startNow is start for a VM that has no VMM.
 func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) error {
 	vm := m.snapshot()
-	m.update(func(vm *banger.VM) { vm.ExitCode = nil })
+	m.update(func(vm *banger.VM) { vm.ExitCode, vm.StartedAt = nil, time.Time{} })
 	mainCommand{m}.setSeen(false)
 	m.mainDone = nil
 	if err := m.setState(banger.StateStarting, ""); err != nil {

@@ -18,9 +18,9 @@ import (
 
 // Snapshotter is implemented by a Process whose VMM can save its state to files.
 type Snapshotter interface {
-	// Snapshot writes the memory and the devices' state of a paused VM to dir, an empty directory that
-	// the VMM may write to. The VM stays paused. The caller keeps the content of the disks, since
-	// memory and disks belong together. A failure leaves dir empty.
+	// Snapshot writes the memory and the devices' state of a paused VM to dir, a directory without a
+	// snapshot that the VMM may write to. The VM stays paused. The caller keeps the content of the
+	// disks, since memory and disks belong together. A failure leaves no file of a snapshot in dir.
 	//
 	// Streams end when the VM continues, here or from dir. The first connection after that may be cut
 	// before it is answered, so the first request must be one that may be sent twice.
@@ -35,10 +35,55 @@ var ErrNestedSnapshot = errors.New("a VM that can run VMs of its own (--nested) 
 
 // Files of a snapshot.
 const (
-	manifestFile  = "manifest.json"
-	SnapshotState = "state" // state of CPUs and devices
-	SnapshotRAM   = "ram"   // guest memory, sparse; restored VMs map it copy-on-write, so it never changes
+	manifestFile  = "snapshot.json"
+	usedFile      = "snapshot.used"   // the manifest of a snapshot from which a VM has gone on
+	SnapshotState = "snapshot.state"  // state of CPUs and devices
+	SnapshotRAM   = "snapshot.memory" // guest memory, sparse; restored VMs map it copy-on-write, so it never changes
 )
+
+// snapshotFiles are all files of a snapshot. The first one makes it one.
+var snapshotFiles = []string{manifestFile, usedFile, manifestFile + ".tmp", SnapshotState, SnapshotRAM}
+
+// HasSnapshot reports whether dir has a whole snapshot.
+func HasSnapshot(dir string) bool {
+	info, err := os.Lstat(filepath.Join(dir, manifestFile))
+	return err == nil && info.Mode().IsRegular()
+}
+
+// RemoveSnapshot removes the snapshot in dir, if there is one, durably and its manifest first. After a power cut there
+// is the whole snapshot or none.
+func RemoveSnapshot(dir string) error {
+	for i, name := range snapshotFiles {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if i == 0 {
+			if err := blob.Sync(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// UseSnapshot marks the snapshot in dir as used, durably: from now on there is none. A VM that goes on changes its disk,
+// which then fits the memory no more. undo makes the snapshot whole again; it may be called if no guest code has run.
+// The files stay for the VMM, until RemoveSnapshot.
+func UseSnapshot(dir string) (undo func(), err error) {
+	whole, used := filepath.Join(dir, manifestFile), filepath.Join(dir, usedFile)
+	if err := os.Rename(whole, used); err != nil {
+		return nil, err
+	}
+	undo = func() {
+		os.Rename(used, whole)
+		blob.Sync(dir)
+	}
+	if err := blob.Sync(dir); err != nil {
+		undo()
+		return nil, err
+	}
+	return undo, nil
+}
 
 // manifestFormat is raised when a Manifest changes its meaning.
 const manifestFormat = 1
@@ -197,28 +242,19 @@ func CommitSnapshot(dir string, m Manifest) error {
 	return blob.Sync(dir)
 }
 
-// TakeSnapshot calls write to fill dir, which must be empty. If that fails, it empties dir again.
+// TakeSnapshot calls write to fill dir, which must have no file of a snapshot. If that fails, it removes the files of
+// the snapshot again.
 func TakeSnapshot(dir string, write func() error) error {
-	list, err := os.ReadDir(dir)
-	if err == nil && len(list) > 0 {
-		err = fmt.Errorf("the directory %s is not empty", dir)
-	}
-	if err == nil {
-		if err = write(); err != nil {
-			discardSnapshot(dir)
+	for _, name := range snapshotFiles {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("taking a snapshot: the directory %s has the file %s already", dir, name)
 		}
 	}
-	if err != nil {
+	if err := write(); err != nil {
+		RemoveSnapshot(dir)
 		return fmt.Errorf("taking a snapshot: %w", err)
 	}
 	return nil
-}
-
-// discardSnapshot empties the directory of a snapshot that failed.
-func discardSnapshot(dir string) {
-	for _, name := range []string{manifestFile, manifestFile + ".tmp", SnapshotState, SnapshotRAM} {
-		os.Remove(filepath.Join(dir, name))
-	}
 }
 
 // fillHoles allocates all pages of a file on a tmpfs now. On a tmpfs, reading a mapped hole

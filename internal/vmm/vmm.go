@@ -71,6 +71,10 @@ type Config struct {
 	// snapshot's VM, except for the paths of files and sockets and the content of disks. The VM runs
 	// when Start returns, and the caller must then inform the agent of the restore.
 	Restore string `json:"restore,omitempty"`
+	// Resuming is called for a Restore, when all is checked and before any guest code runs. An error
+	// ends the start. The driver calls undo if the guest has certainly not run after all. If Resuming is
+	// nil, any number of VMs may go on from the snapshot.
+	Resuming func() (undo func(), err error) `json:"-"`
 	// Wrap is put before the VMM's command. It names a program that drops privileges and then executes
 	// the rest of the command in its own process.
 	Wrap []string `json:"wrap,omitempty"`
@@ -156,4 +160,12 @@ type Dialer interface {
 // (virtio-serial). The caller multiplexes the channel, and closes the connection.
 type Channeler interface {
 	OpenChannel(ctx context.Context) (net.Conn, error)
+}
+
+// Resume calls c.Resuming, if there is one.
+func (c Config) Resume() (undo func(), err error) {
+	if c.Resuming == nil {
+		return func() {}, nil
+	}
+	return c.Resuming()
 }

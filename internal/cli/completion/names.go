@@ -17,7 +17,10 @@ var recipes = []string{"debian-bookworm", "debian-bookworm-dev", "debian-bookwor
 
 // suits says with which VMs a command can do something, by the command's name. Other commands take all VMs.
 var suits = map[string]func(banger.State) bool{
-	"start":   banger.State.AtRest,
+	"start":   func(s banger.State) bool { return !runs(s) || stands(s) },
+	"resume":  stands,
+	"pause":   banger.State.Lives,
+	"suspend": banger.State.Lives,
 	"connect": banger.State.AtRest,
 	"stop":    runs,
 	"kill":    runs,
@@ -27,6 +30,8 @@ var suits = map[string]func(banger.State) bool{
 	"cp":      runs,
 	"ports":   runs,
 }
+
+func stands(s banger.State) bool { return s == banger.StatePaused || s == banger.StateSuspended }
 
 func runs(s banger.State) bool { return !s.AtRest() }
 
@@ -160,8 +165,8 @@ func environment(place) (names []string, d cobra.ShellCompDirective) {
 }
 
 // states are the states in which a VM stays.
-var states = []string{string(banger.StateCreated), string(banger.StateRunning), string(banger.StateStopped),
-	string(banger.StateFailed), string(banger.StateUnreachable)}
+var states = []string{string(banger.StateCreated), string(banger.StateRunning), string(banger.StatePaused), string(banger.StateSuspended),
+	string(banger.StateStopped), string(banger.StateFailed), string(banger.StateUnreachable)}
 
 // filter offers keys, and behind a key its values.
 func filter(p place) ([]string, cobra.ShellCompDirective) {

@@ -167,7 +167,7 @@ func inspectState(vm banger.VM) object {
 	return object{
 		"Status":     dockerState(vm.State),
 		"Running":    vm.State == banger.StateRunning || vm.State == banger.StatePaused,
-		"Paused":     vm.State == banger.StatePaused,
+		"Paused":     dockerState(vm.State) == "paused",
 		"Restarting": false,
 		"Dead":       false,
 		"OOMKilled":  false,
@@ -264,8 +264,10 @@ func dockerState(s banger.State) string {
 	switch s {
 	case banger.StateStopped, banger.StateFailed:
 		return "exited"
-	case banger.StateStopping:
+	case banger.StateStopping, banger.StateSuspending:
 		return "running"
+	case banger.StateSuspended, banger.StateResuming:
+		return "paused"
 	}
 	return string(s)
 }
@@ -283,6 +285,8 @@ func dockerStatus(vm banger.VM) string {
 		return fmt.Sprintf("Exited (%d) %s", code, render.Age(vm.FinishedAt))
 	case banger.StatePaused:
 		return "Up " + render.Since(vm.StartedAt) + " (Paused)"
+	case banger.StateSuspended:
+		return "Up " + render.Since(vm.StartedAt) + " (Suspended)"
 	}
 	return "Up " + render.Since(vm.StartedAt)
 }

@@ -32,6 +32,7 @@ func (o *Options) Register(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&o.Labels, "label", "l", nil, "KEY=VALUE to find the VM by")
 	fs.BoolVarP(&s.TTY, "tty", "t", false, "give the command a terminal")
 	fs.BoolVar(&s.AutoRemove, "rm", false, "remove the VM when it ends")
+	fs.BoolVar(&s.NoWake, "no-wake", false, "suspended, let it go on only by resume and start, not when it is used")
 	fs.StringVar(&s.Pull, "pull", banger.PullMissing, "fetch the image: missing, always or never")
 	fs.StringVar(&s.Platform, "platform", "",
 		"os/arch[/variant] to choose from an image of several (default: this machine's)")

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -56,6 +57,8 @@ type server struct {
 	muxNext     chan struct{} // closed when mux changes
 	settled     chan struct{} // closed when the end of the VMM is on disk and the socket was removed
 	resumed     chan struct{} // holds a value after the VM was resumed
+	suspending  sync.Mutex    // held while the VM is written down
+	suspended   atomic.Bool   // the VM was written down
 }
 
 // Run runs a shim from start to end. shim.Client.Start starts it in the VM's directory and with its descriptors. It
@@ -141,6 +144,7 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 			return nil, nil, err
 		}
 	}
+	spec.VM = goOn(spec.VM)
 	con, err := openConsole(shim.ConsoleFile)
 	if err != nil {
 		return nil, nil, err
@@ -158,6 +162,11 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	if err := s.startVM(ctx, driver, spec); err != nil {
 		ln.Close()
 		return nil, nil, err
+	}
+	if spec.VM.Restore != "" { // the VMM has its files open
+		if err := vmm.RemoveSnapshot("."); err != nil {
+			s.log.Warn("the used snapshot was not removed", "err", err)
+		}
 	}
 	return s, ln, nil
 }
@@ -339,7 +348,13 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	case shim.CallConsole, shim.CallDenials:
 		s.follow(ctx, conn, call, arg)
 	default:
-		st := s.control(ctx, conn, call, arg, file)
+		var st shim.Status
+		if call == shim.CallSuspend {
+			err := s.suspend()
+			st = failed(s.status(), err)
+		} else {
+			st = s.control(ctx, conn, call, arg, file)
+		}
 		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
 		json.NewEncoder(conn).Encode(st)
 	}
@@ -393,11 +408,8 @@ func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, f
 	default:
 		err = fmt.Errorf("unknown call %q", call)
 	}
-	st := s.status()
+	st := failed(s.status(), err)
 	st.Ports, st.Stats = ports, stats
-	if err != nil {
-		st.Error = err.Error()
-	}
 	return st
 }
 
@@ -426,6 +438,9 @@ func (s *server) status() shim.Status {
 	select {
 	case <-s.proc.Done():
 		st.Ended, st.Exit = true, s.proc.Exit()
+		if s.suspended.Load() {
+			st.Exit = vmm.Exit{Reason: "suspended"}
+		}
 	default:
 	}
 	return st

@@ -20,6 +20,7 @@ func (h *Host) Serve() (socket string) {
 	s := h.Supervisor()
 	srv := &api.Server{
 		Machines:    s,
+		Sleepers:    s,
 		Inventory:   s,
 		Guests:      s.Guests(),
 		Connections: s.Connections(),

@@ -125,13 +125,31 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	}
 	for _, r := range requests {
 		if err == nil {
-			err = p.api.call(ctx, r.method, r.path, r.body, nil)
+			err = p.send(ctx, r)
 		}
 	}
 	if err != nil {
 		return nil, p.abandon(err)
 	}
 	return p, nil
+}
+
+// send makes one request of a start. The load of a snapshot also lets the guest go on. If Firecracker refuses it, the
+// guest has not run.
+func (p *process) send(ctx context.Context, r request) error {
+	if r.path != loadPath {
+		return p.api.call(ctx, r.method, r.path, r.body, nil)
+	}
+	undo, err := p.config.Resume()
+	if err != nil {
+		return err
+	}
+	err = p.api.call(ctx, r.method, r.path, r.body, nil)
+	var refused *fault
+	if errors.As(err, &refused) {
+		undo()
+	}
+	return err
 }
 
 // launch starts the process without a guest.

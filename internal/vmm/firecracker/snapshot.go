@@ -135,6 +135,9 @@ func snapshotParams(dir string) SnapshotCreateParams {
 	}
 }
 
+// loadPath is the request that loads a snapshot.
+const loadPath = "/snapshot/load"
+
 // restoreRequests returns the calls that restore c's snapshot, in order. The memory is mapped
 // copy-on-write, so any number of VMs may share it. The limit of the serial port is not in a
 // snapshot (device_manager/persist.rs takes it from /serial), so it is set again.
@@ -155,5 +158,5 @@ func restoreRequests(c vmm.Config, v version, o options) []request {
 	if v.hasSerialLimit() {
 		list = append(list, serialRequest())
 	}
-	return append(list, put("/snapshot/load", load))
+	return append(list, put(loadPath, load))
 }

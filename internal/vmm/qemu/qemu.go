@@ -140,7 +140,8 @@ func (d Driver) launch(c vmm.Config, v version, console io.Writer) (*process, er
 		return nil, err
 	}
 	defer theirs.Close() // so that our end sees when QEMU has ended
-	p := &process{config: c, version: v, monitor: newMonitor(ours), memory: memory}
+	p := &process{config: c, version: v, monitor: newMonitor(ours), memory: memory,
+		shared: c.Restore == "" || !hasRAM(c.Restore)}
 	p.Process, err = child.Start(child.Command{
 		Config:  c,
 		Program: cmp.Or(c.Program, d.binary()),
@@ -185,6 +186,7 @@ type process struct {
 	monitor *monitor
 	channel channel
 	memory  *os.File
+	shared  bool // the guest's memory is in memory, as the guest has changed it
 }
 
 // reason returns how QEMU ended. It looks for a guest panic at the end of the console, because with

@@ -68,11 +68,10 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if err := p.wantPaused(ctx); err != nil {
 		return err
 	}
-	shared := p.config.Restore == "" || !hasRAM(p.config.Restore)
-	if err := p.migrate(ctx, filepath.Join(dir, vmm.SnapshotState), shared); err != nil {
+	if err := p.migrate(ctx, filepath.Join(dir, vmm.SnapshotState), p.shared); err != nil {
 		return err
 	}
-	if shared {
+	if p.shared {
 		if err := vmm.CopyFile(ctx, p.memory, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
 			return err
 		}
@@ -165,6 +164,9 @@ func (p *process) restore(ctx context.Context) error {
 	}
 	if err := p.monitor.awaitMigration(ctx); err != nil {
 		return fmt.Errorf("restoring the snapshot: %w", err)
+	}
+	if _, err := p.config.Resume(); err != nil {
+		return err
 	}
 	return p.command(ctx, "cont")
 }

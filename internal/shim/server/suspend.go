@@ -1,0 +1,92 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/shim"
+	"banger/internal/vmm"
+)
+
+// suspendTime is the maximum time of a suspension. It allows for 64 GiB of memory on a slow disk.
+const suspendTime = 10 * time.Minute
+
+// errSuspending means that another client has asked for the same.
+var errSuspending = errors.New("the VM is being suspended already")
+
+// suspend writes the VM to its directory and ends the VMM. It does not depend on the daemon, which may die meanwhile:
+// when it returns, there is a whole snapshot and no VMM, or the VM goes on and there is no snapshot.
+func (s *server) suspend() error {
+	if !s.suspending.TryLock() {
+		return errSuspending
+	}
+	defer s.suspending.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), suspendTime)
+	defer cancel()
+	taker, ok := s.proc.(vmm.Snapshotter)
+	if !ok {
+		return errors.New("its VMM cannot write a VM down")
+	}
+	if err := vmm.RemoveSnapshot("."); err != nil { // a used one
+		return err
+	}
+	if err := s.agent().Suspend(ctx); err != nil {
+		return err
+	}
+	if err := s.writeDown(ctx, taker); err != nil {
+		if terr := s.agent().Thaw(ctx); terr != nil {
+			s.log.Warn("the commands of the VM stay frozen", "err", terr)
+		}
+		return err
+	}
+	s.suspended.Store(true)
+	err := s.proc.Kill()
+	<-s.settled
+	return err
+}
+
+func (s *server) writeDown(ctx context.Context, taker vmm.Snapshotter) error {
+	if err := s.proc.Pause(ctx); err != nil {
+		return err
+	}
+	err := taker.Snapshot(ctx, ".")
+	if err == nil {
+		return nil
+	}
+	if isFull(".") {
+		err = banger.Errorf(banger.CodeDisk, "the disk is full: %w", err)
+	}
+	return errors.Join(err, s.resume(ctx))
+}
+
+// isFull reports whether the file system of dir has no room. A VMM does not say why it could not write.
+func isFull(dir string) bool {
+	const least = 1 << 20
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Bavail*uint64(st.Bsize) < least
+}
+
+// goOn makes the VM go on from the snapshot in its directory. That snapshot is used up before any guest code runs,
+// because the VM then changes its disk.
+func goOn(c vmm.Config) vmm.Config {
+	if c.Restore != "" {
+		c.Restore = "."
+		c.Resuming = func() (func(), error) { return vmm.UseSnapshot(".") }
+	}
+	return c
+}
+
+// failed is the answer to a call that failed.
+func failed(st shim.Status, err error) shim.Status {
+	if err != nil {
+		st.Error, st.Code = err.Error(), banger.CodeOf(err)
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			st.Code = banger.CodeDisk
+		}
+	}
+	return st
+}
