@@ -135,11 +135,11 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		return nil, nil, err
 	}
 	if wrap != nil {
-		again, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0) // opened again to read from the beginning
+		// It is opened again to read from the beginning, and stays open for every VMM that is started here.
+		again, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0)
 		if err != nil {
 			return nil, nil, err
 		}
-		defer again.Close()
 		if err := spec.confine(wrap, again); err != nil {
 			return nil, nil, err
 		}

@@ -60,9 +60,9 @@ func handed(c vmm.Config, monitor, memory *os.File) []*os.File {
 // again returns a path through which QEMU opens a descriptor again.
 func again(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// argv returns QEMU's arguments for c. It is a pure function: a golden test shows exactly what we
-// ask of QEMU.
-func argv(c vmm.Config, v version) []string {
+// argv returns QEMU's arguments for c. shared says whether the guest changes the file that holds its
+// memory. argv is a pure function: a golden test shows exactly what we ask of QEMU.
+func argv(c vmm.Config, v version, shared bool) []string {
 	cmdline, fds := cmdlineBase, numbers(c, firstFile+len(c.WrapFiles))
 	if c.Accel == vmm.AccelTCG {
 		cmdline += cmdlineTCG
@@ -77,7 +77,7 @@ func argv(c vmm.Config, v version) []string {
 		"-accel", accel(c, v), "-cpu", cpu(c),
 		"-smp", strconv.Itoa(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
 		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,", c.MemoryMiB, again(fds.memory)) +
-			sharing(c),
+			sharing(shared),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-kernel", again(fds.kernel), "-initrd", again(fds.initrd), "-append", cmdline,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
@@ -129,11 +129,11 @@ func accel(c vmm.Config, v version) string {
 // sharing returns the option that says whether the guest changes the file that holds its memory. It
 // changes the VM's own file, which a snapshot copies, but not a snapshot's file, which must stay as
 // it is.
-func sharing(c vmm.Config) string {
-	if c.Restore != "" && hasRAM(c.Restore) {
-		return "share=off"
+func sharing(shared bool) string {
+	if shared {
+		return "share=on"
 	}
-	return "share=on"
+	return "share=off"
 }
 
 // firstFile is the first descriptor after stdio.

@@ -15,7 +15,7 @@ import (
 // or opens the memory file of a snapshot. The guest changes a created file, and a snapshot copies
 // it. The file of a snapshot is mapped privately, but QEMU requires that it may write to it.
 func openMemory(c vmm.Config) (*os.File, error) {
-	if c.Restore != "" && hasRAM(c.Restore) {
+	if c.Restore != "" {
 		return untrusted.Open(filepath.Join(c.Restore, vmm.SnapshotRAM), os.O_RDWR, 0)
 	}
 	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING

@@ -107,7 +107,11 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 			return nil, err
 		}
 	}
-	p, err := d.launch(c, v, console)
+	memory, err := openMemory(c)
+	if err != nil {
+		return nil, fmt.Errorf("making the guest's memory: %w", err)
+	}
+	p, err := d.launch(c, v, memory, c.Restore == "", console)
 	if err != nil {
 		return nil, err
 	}
@@ -123,29 +127,34 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	return p, nil
 }
 
-// launch starts QEMU and passes it descriptors of all that it uses of the host.
-func (d Driver) launch(c vmm.Config, v version, console io.Writer) (*process, error) {
+// launch starts QEMU and passes it descriptors of all that it uses of the host. The guest changes the file memory if it
+// is shared. launch closes memory, at once after a failure and otherwise with the process.
+func (d Driver) launch(c vmm.Config, v version, memory *os.File, shared bool, console io.Writer) (_ *process, err error) {
+	var taps map[int]*os.File
+	defer func() {
+		if err != nil {
+			memory.Close()
+			closeTaps(taps)
+		}
+	}()
 	opened, closeFiles, err := c.OpenFiles()
 	if err != nil {
 		return nil, err
 	}
 	defer closeFiles()
-	memory, err := openMemory(c)
-	if err != nil {
-		return nil, fmt.Errorf("making the guest's memory: %w", err)
+	if taps, err = keepTaps(c); err != nil {
+		return nil, err
 	}
 	ours, theirs, err := socketPair()
 	if err != nil {
-		memory.Close()
 		return nil, err
 	}
 	defer theirs.Close() // so that our end sees when QEMU has ended
-	p := &process{config: c, version: v, monitor: newMonitor(ours), memory: memory,
-		shared: c.Restore == "" || !hasRAM(c.Restore)}
+	p := &process{driver: d, config: c, version: v, monitor: newMonitor(ours), memory: memory, shared: shared, taps: taps}
 	p.Process, err = child.Start(child.Command{
 		Config:  c,
 		Program: cmp.Or(c.Program, d.binary()),
-		Args:    argv(c, v),
+		Args:    argv(c, v, shared),
 		Files:   handed(opened, theirs, memory),
 		Console: console,
 		Reason:  reason,
@@ -153,11 +162,11 @@ func (d Driver) launch(c vmm.Config, v version, console io.Writer) (*process, er
 			p.monitor.close()
 			p.channel.close()
 			memory.Close()
+			closeTaps(taps)
 		},
 	})
 	if err != nil {
 		p.monitor.close()
-		memory.Close()
 		return nil, err
 	}
 	return p, nil
@@ -181,12 +190,14 @@ func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
 
 type process struct {
 	*child.Process
+	driver  Driver
 	config  vmm.Config
 	version version
 	monitor *monitor
 	channel channel
 	memory  *os.File
-	shared  bool // the guest's memory is in memory, as the guest has changed it
+	shared  bool             // the guest changes the file memory; otherwise its changes are private
+	taps    map[int]*os.File // copies of the NICs' taps, by the NIC's number
 }
 
 // reason returns how QEMU ended. It looks for a guest panic at the end of the console, because with

@@ -17,13 +17,6 @@ import (
 // of little memory would take seconds.
 const migrationSpeed = 64 << 30
 
-// hasRAM reports whether a snapshot's memory is a file of its own. A snapshot of a VM that was
-// itself restored has the memory in its state file, since that memory was never in a file.
-func hasRAM(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, vmm.SnapshotRAM))
-	return err == nil
-}
-
 func (p *process) manifest() (vmm.Manifest, error) { return manifestOf(p.config, p.version) }
 
 // manifestOf describes c. The manifest has QEMU's version: it pins the machine type, and what QEMU
@@ -68,13 +61,16 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if err := p.wantPaused(ctx); err != nil {
 		return err
 	}
-	if err := p.migrate(ctx, filepath.Join(dir, vmm.SnapshotState), p.shared); err != nil {
-		return err
-	}
 	if p.shared {
-		if err := vmm.CopyFile(ctx, p.memory, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
-			return err
+		err = p.migrate(ctx, filepath.Join(dir, vmm.SnapshotState), true)
+		if err == nil {
+			err = vmm.CopyFile(ctx, p.memory, filepath.Join(dir, vmm.SnapshotRAM))
 		}
+	} else {
+		err = p.convert(ctx, dir)
+	}
+	if err != nil {
+		return err
 	}
 	return vmm.CommitSnapshot(dir, m)
 }
@@ -114,14 +110,31 @@ func (p *process) migrate(ctx context.Context, path string, shared bool) error {
 		return err
 	}
 	defer f.Close()
+	return p.migrateTo(ctx, f, shared, nil)
+}
+
+// migrateTo writes the state to f, until it is written, ctx ends or reader is closed.
+func (p *process) migrateTo(ctx context.Context, f *os.File, shared bool, reader <-chan struct{}) error {
 	if err := p.openMigration(ctx, f, shared); err != nil {
 		return err
 	}
+	f.Close() // QEMU's copy is the last one
 	if err := p.monitor.execute(ctx, "migrate", map[string]any{"uri": "fd:state"}); err != nil {
 		return err
 	}
-	err = p.monitor.awaitMigration(ctx)
-	if err != nil && ctx.Err() != nil {
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if reader != nil {
+		go func() { // ends with within
+			select {
+			case <-reader:
+				cancel()
+			case <-within.Done():
+			}
+		}()
+	}
+	err := p.monitor.awaitMigration(within)
+	if err != nil && within.Err() != nil {
 		again, stop := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
 		defer stop()
 		if p.command(again, "migrate_cancel") == nil {
@@ -156,7 +169,7 @@ func (p *process) restore(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	if err := p.openMigration(ctx, f, hasRAM(p.config.Restore)); err != nil {
+	if err := p.openMigration(ctx, f, true); err != nil {
 		return err
 	}
 	if err := p.monitor.execute(ctx, "migrate-incoming", map[string]any{"uri": "fd:state"}); err != nil {
