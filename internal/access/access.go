@@ -39,8 +39,9 @@ type Guests struct {
 	Bridge *bridge.Host // counts the traffic of VMs on bridges; nil without bridges
 }
 
-// Exec opens the stream of a command in a VM, which it wakes if it is suspended. For the main command it uses only the terminal settings of e.
-// Fields that are empty in e come from the image and the VM's spec. The caller owns the stream and copies its frames.
+// Exec opens the stream of a command in a VM, which it wakes if it is suspended. For the main command it uses only the
+// terminal settings of e. Fields that are empty in e come from the image and the VM's spec. The caller owns the stream
+// and copies its frames.
 func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
 	vm, def, err := g.awake(ctx, ref, "run a command in")
 	if err != nil {
@@ -130,8 +131,8 @@ func (g Guests) StatFile(ctx context.Context, ref string, r banger.FileRequest) 
 	return g.VMs.Agent(id).StatFile(ctx, r)
 }
 
-// forFiles returns the id of a VM, which it wakes. It resolves a relative path in r from the directory in which the VM's
-// commands start.
+// forFiles returns the id of a VM, which it wakes. It resolves a relative path in r from the directory in which the
+// VM's commands start.
 func (g Guests) forFiles(ctx context.Context, ref string, r *banger.FileRequest) (id string, err error) {
 	if err := r.Check(); err != nil {
 		return "", err

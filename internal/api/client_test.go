@@ -76,7 +76,7 @@ func TestALifeByTheAPI(t *testing.T) {
 	if got := vm(w.Rename(ctx, "rest", "other")); got.Name != "other" {
 		t.Errorf("it is %+v", got)
 	}
-	if got := vm(w.Start(ctx, "other", false, banger.Discard)); got.State != banger.StateRunning {
+	if got := vm(w.Start(ctx, "other", false, false, banger.Discard)); got.State != banger.StateRunning {
 		t.Errorf("it is %+v", got)
 	}
 	if got := vm(w.Restart(ctx, "other", 0, banger.Discard)); got.State != banger.StateRunning {
@@ -104,7 +104,7 @@ func TestErrorsKeepTheirCode(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()
 	for name, f := range map[string]func() error{
 		"Get":     func() error { _, err := w.Get(ctx, "no"); return err },
-		"Start":   func() error { _, err := w.Start(ctx, "no", false, banger.Discard); return err },
+		"Start":   func() error { _, err := w.Start(ctx, "no", false, false, banger.Discard); return err },
 		"Stop":    func() error { _, err := w.Stop(ctx, "no", 0); return err },
 		"Restart": func() error { _, err := w.Restart(ctx, "no", 0, banger.Discard); return err },
 		"Kill":    func() error { _, err := w.Kill(ctx, "no", 9); return err },

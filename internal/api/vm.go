@@ -130,7 +130,8 @@ func removeVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 func startVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	q := req.URL.Query()
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		vm, err := s.Machines.Start(req.Context(), req.PathValue("vm"), q.Get("attach") == "true", q.Get("cold") == "true", emit)
+		attach, cold := q.Get("attach") == "true", q.Get("cold") == "true"
+		vm, err := s.Machines.Start(req.Context(), req.PathValue("vm"), attach, cold, emit)
 		return banger.Event{VM: &vm}, err
 	})
 }

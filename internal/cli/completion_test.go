@@ -111,7 +111,7 @@ func TestCompletion(t *testing.T) {
 		"daemon run --log-level ": "debug info warn error",
 		"ps --filter ":            "name= id= state= status= image= label=",
 		"ps --filter name=":       "name=box name=idle",
-		"ps --filter state=":      "state=created state=running state=stopped state=failed state=unreachable",
+		"ps --filter state=":      "state=created state=running state=paused state=suspended state=stopped state=failed state=unreachable",
 		"ps --filter label=":      "",
 		"run --env PAT":           "PATH",
 		"run --name ":             "",

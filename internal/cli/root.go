@@ -85,8 +85,9 @@ func refuseUnknownWords(c *cobra.Command) {
 
 // vmCommands lists every verb of a VM once.
 var vmCommands = []func(*app) *cobra.Command{
-	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList, newExec, newSSH, newLogs, newStats,
-	newTop, newRename, newCopy, newPorts, newPort, newPolicy, newCommit, newWait, newPrune,
+	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
+	newExec, newSSH, newLogs, newStats, newTop, newRename, newCopy, newPorts, newPort, newPolicy, newCommit, newWait,
+	newPrune,
 }
 
 func newList(a *app) *cobra.Command { return view.NewList(a.App) }

@@ -229,7 +229,7 @@ func (c *stormClient) turn(name, have string) request {
 			func(t truth) { t[key] = strings.TrimSuffix(have, runs) }}
 	}
 	return request{"start " + name, func(ctx context.Context) error {
-		_, err := c.api.Start(ctx, name, false, banger.Discard)
+		_, err := c.api.Start(ctx, name, false, false, banger.Discard)
 		return err
 	}, func(t truth) { t[key] = have + runs }}
 }

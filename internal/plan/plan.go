@@ -58,8 +58,8 @@ func (p Planner) Initramfs(vm banger.VM) (path, name string, err error) {
 	return p.Library.Initramfs(k.Name, p.Agent)
 }
 
-// Make returns the plan for a start of vm, whose VMM belongs to the user uid if the daemon is root. initramfs is a path.
-// Make waits until the VM's image is complete, and gives the VMM's user the right to read what VMs share.
+// Make returns the plan for a start of vm, whose VMM belongs to the user uid if the daemon is root. initramfs is a
+// path. Make waits until the VM's image is complete, and gives the VMM's user the right to read what VMs share.
 func (p Planner) Make(ctx context.Context, vm banger.VM, uid uint32, initramfs string) (Plan, error) {
 	k, err := p.Kernels.Get(vm.Kernel)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"banger"
 	"banger/internal/disk"
 	"banger/internal/image"
+	"banger/internal/launch"
 	"banger/internal/networks"
 	"banger/internal/reserve"
 	"banger/internal/resolve"
@@ -88,8 +89,8 @@ type creation struct {
 func (c creation) prepare(ctx context.Context, emit banger.Emit) (release func(), err error) {
 	m, spec := c.m, c.spec
 	by := "the creation of VM " + m.snapshot().Name
-	watch := newStopwatch()
-	img, kern, release, err := m.s.library.Use(ctx, spec, by, emit, watch.lap)
+	watch := launch.NewStopwatch()
+	img, kern, release, err := m.s.library.Use(ctx, spec, by, emit, watch.Lap)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +102,7 @@ func (c creation) prepare(ctx context.Context, emit banger.Emit) (release func()
 }
 
 // assemble makes the files of a new VM, and stores the names of its parts in the VM.
-func (c creation) assemble(img banger.Image, kern banger.Kernel, watch *stopwatch) error {
+func (c creation) assemble(img banger.Image, kern banger.Kernel, watch *launch.Stopwatch) error {
 	m, spec := c.m, c.spec
 	main, err := resolve.Main(spec, img)
 	if err != nil {
@@ -119,7 +120,7 @@ func (c creation) assemble(img banger.Image, kern banger.Kernel, watch *stopwatc
 	if err := c.makeDisk(); err != nil {
 		return err
 	}
-	_, hostKey, err := m.s.hostKey(m.id())
+	_, hostKey, err := m.s.launcher.HostKey(m.id())
 	if err != nil {
 		return err
 	}
@@ -127,9 +128,9 @@ func (c creation) assemble(img banger.Image, kern banger.Kernel, watch *stopwatc
 	if err := m.s.dirs.Sync(m.id()); err != nil {
 		return reserve.Explain(err, m.s.opts.StateDir)
 	}
-	watch.lap("disk")
+	watch.Lap("disk")
 	m.update(func(vm *banger.VM) {
-		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.timings
+		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.Timings
 		vm.Spec.Init, vm.Spec.Forwards = resolve.Init(spec, img), append(slices.Clone(vm.Spec.Forwards), more...)
 		vm.SSHHostKey = hostKey
 	})

@@ -32,7 +32,7 @@ func TestTheMainCommandsExitEndsTheVM(t *testing.T) {
 		if row := h.row(vm.ID); row.ExitCode == nil || *row.ExitCode != 5 {
 			t.Errorf("the row has the exit code %v", row.ExitCode)
 		}
-		up, err := s.Start(h.ctx(), "job", false, banger.Discard)
+		up, err := s.Start(h.ctx(), "job", false, false, banger.Discard)
 		check(t, err)
 		if up.State == banger.StateRunning && up.ExitCode != nil {
 			t.Errorf("while it runs it has the exit code %d", *up.ExitCode)
@@ -60,7 +60,7 @@ func TestKillIsASignalToTheMainCommand(t *testing.T) {
 		t.Errorf("it ends with %v", ended.ExitCode)
 	}
 	h.wantState(s, "job", banger.StateStopped, "main command was killed by signal 10")
-	_, err = s.Start(h.ctx(), vm.ID, false, banger.Discard)
+	_, err = s.Start(h.ctx(), vm.ID, false, false, banger.Discard)
 	check(t, err)
 	_, err = s.Kill(h.ctx(), "job", 9)
 	check(t, err)
@@ -138,7 +138,7 @@ func TestTheDeathOfAShimIsNoticed(t *testing.T) {
 	h.wantState(s, "box", banger.StateFailed, "its shim was killed")
 	wantExit(t, ended, 137)
 	h.await("the VMM dies with its shim", func() bool { return !st.VMM.Alive() && !st.Shim.Alive() })
-	_, err = s.Start(h.ctx(), "box", false, banger.Discard)
+	_, err = s.Start(h.ctx(), "box", false, false, banger.Discard)
 	check(t, err)
 }
 
@@ -178,7 +178,7 @@ func TestAStartCanBeStopped(t *testing.T) {
 			check(t, err)
 			h.fault(vmmtest.NeverAnswer)
 			started := make(chan error)
-			go func() { started <- errOf(s.Start(h.ctx(), "box", false, banger.Discard)) }()
+			go func() { started <- errOf(s.Start(h.ctx(), "box", false, false, banger.Discard)) }()
 			h.await("the guest hangs", func() bool { return len(h.processes()) == 2 })
 			if err := c.stop(h, s); err != nil {
 				t.Errorf("%s: %v", name, err)

@@ -208,7 +208,7 @@ func TestAVMThatIsBeingCreatedRefusesChanges(t *testing.T) {
 	<-creating
 	changes := map[string]func() error{
 		"rename": func() error { return errOf(s.Rename(h.ctx(), "box", "other")) },
-		"start":  func() error { return errOf(s.Start(h.ctx(), "box", false, banger.Discard)) },
+		"start":  func() error { return errOf(s.Start(h.ctx(), "box", false, false, banger.Discard)) },
 		"policy": func() error {
 			return errOf(s.Connections().SetPolicy(h.ctx(), "box", banger.Policy{Default: banger.Deny}))
 		},

@@ -182,8 +182,8 @@ const (
 // onExit records that the VMM has ended by itself, and the reason, with more appended. The VM has failed if its VMM
 // was killed or has failed, or if the guest's kernel panicked.
 func (m *machine) onExit(e vmm.Exit, more string) {
-	if m.isSuspended() {
-		m.onSuspended()
+	if (sleeper{m}).isSuspended() {
+		sleeper{m}.onSuspended()
 		return
 	}
 	code := 0
@@ -233,7 +233,7 @@ func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) 
 	case banger.StateSuspended:
 		return m.kill(ctx, reason)
 	case banger.StatePaused: // its agent must answer
-		m.warn("the VM was not resumed", m.unpause(ctx))
+		m.warn("the VM was not resumed", sleeper{m}.unpause(ctx))
 	}
 	if m.snapshot().State.AtRest() {
 		return nil
@@ -284,7 +284,7 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 		return err
 	}
 	if before == banger.StateSuspended {
-		if err := m.forgetMemory(); err != nil {
+		if err := (sleeper{m}).forgetMemory(); err != nil {
 			return err
 		}
 	}
@@ -293,8 +293,8 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 	if m.ctx.Err() != nil {
 		return m.ctx.Err()
 	}
-	if m.isSuspended() { // the kill has met a suspension that was almost done
-		m.warn("the memory of the VM was not removed", m.forgetMemory())
+	if (sleeper{m}).isSuspended() { // the kill has met a suspension that was almost done
+		m.warn("the memory of the VM was not removed", sleeper{m}.forgetMemory())
 	}
 	m.onEnd(reason, killedCode, false)
 	return nil

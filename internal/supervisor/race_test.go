@@ -30,7 +30,7 @@ var quarrel = []func(context.Context, *supervisor.Supervisor, string, int) error
 		return errOf(s.Kill(ctx, id, 9))
 	},
 	func(ctx context.Context, s *supervisor.Supervisor, id string, _ int) error {
-		return errOf(s.Start(ctx, id, false, banger.Discard))
+		return errOf(s.Start(ctx, id, false, false, banger.Discard))
 	},
 	func(ctx context.Context, s *supervisor.Supervisor, id string, i int) error {
 		return errOf(s.Rename(ctx, id, fmt.Sprintf("name-%d", i)))
@@ -91,7 +91,7 @@ func (h *host) wantConsistent(s *supervisor.Supervisor, id string) {
 		}
 	case vm.State.AtRest():
 		h.await("no process is left", func() bool { return len(h.processes()) == 0 })
-		check(h.t, errOf(s.Start(h.ctx(), id, false, banger.Discard)))
+		check(h.t, errOf(s.Start(h.ctx(), id, false, false, banger.Discard)))
 	default:
 		h.t.Errorf("it is %s, though nobody does anything", vm.State)
 	}

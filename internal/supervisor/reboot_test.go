@@ -62,7 +62,7 @@ func TestAGuestThatRebootsBootsAgain(t *testing.T) {
 		t.Errorf("it ends as %s with %v", got.State, got.ExitCode)
 	}
 	h.wantState(s, "box", banger.StateStopped, "the guest rebooted more than 5 times within 1m0s")
-	check(t, errOf(s.Start(h.ctx(), "box", false, banger.Discard)))
+	check(t, errOf(s.Start(h.ctx(), "box", false, false, banger.Discard)))
 }
 
 // TestARebootIsNotAlwaysABoot: the VM does not boot again while it is being stopped, nor if its main command belongs
@@ -106,7 +106,7 @@ func TestARebootCanBeInterrupted(t *testing.T) {
 	check(t, errOf(s.Kill(ctx, "box", 9)))
 	h.wantState(s, "box", banger.StateFailed, "canceled")
 
-	check(t, errOf(s.Start(h.ctx(), "box", false, banger.Discard)))
+	check(t, errOf(s.Start(h.ctx(), "box", false, false, banger.Discard)))
 	h.fault("panic-at-boot", "panic-at-boot")
 	h.rebootGuest(vm.ID)
 	_, err := s.Wait(h.ctx(), "box")

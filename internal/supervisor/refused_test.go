@@ -24,7 +24,7 @@ func TestAStateThatCannotBeStoredDoesNotComeAbout(t *testing.T) {
 			s := h.daemon()
 			check(t, errOf(s.Create(h.ctx(), h.spec("box"), false, banger.Discard)))
 			allow := h.refuse("UPDATE", `NEW.document ->> 'state' = '`+string(state)+`'`)
-			if _, err := s.Start(h.ctx(), "box", false, banger.Discard); err == nil {
+			if _, err := s.Start(h.ctx(), "box", false, false, banger.Discard); err == nil {
 				t.Error("the start claims success")
 			}
 			vm, err := s.Get("box")
@@ -34,7 +34,7 @@ func TestAStateThatCannotBeStoredDoesNotComeAbout(t *testing.T) {
 			}
 			h.await("no process is left", func() bool { return len(h.processes()) == 0 })
 			allow()
-			check(t, errOf(s.Start(h.ctx(), "box", false, banger.Discard)))
+			check(t, errOf(s.Start(h.ctx(), "box", false, false, banger.Discard)))
 			h.wantState(s, "box", banger.StateRunning, "")
 		})
 	}

@@ -113,7 +113,7 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 	s := r.s
 	if vm.State.AtRest() || vm.State == banger.StateSuspended {
 		m := r.adoptRow(vm, slot)
-		m.warn("the VM was not taken over as it was", m.do(m.ctx, m.matchMemory))
+		m.warn("the VM was not taken over as it was", m.do(m.ctx, sleeper{m}.matchMemory))
 		vm = m.snapshot()
 		if vm.Spec.AutoRemove && vm.State != banger.StateCreated && vm.State != banger.StateSuspended {
 			s.wg.Go(func() {
@@ -148,7 +148,7 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 }
 
 // matchMemory makes the state of a VM without a VMM fit what is there: whoever has a snapshot is suspended.
-func (m *machine) matchMemory(context.Context) error {
+func (m sleeper) matchMemory(context.Context) error {
 	switch suspended := m.snapshot().State == banger.StateSuspended; {
 	case suspended == m.isSuspended():
 		return nil
@@ -226,8 +226,8 @@ func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, 
 		}
 		return nil
 	case banger.StateResuming:
-		key, _, err := m.s.hostKey(m.id())
-		return m.goOn(ctx, boot{m, m.snapshot(), newStopwatch(), banger.Discard}, key, err)
+		key, _, err := m.s.launcher.HostKey(m.id())
+		return sleeper{m}.goOn(ctx, m.launch(banger.Discard), key, err)
 	case banger.StateStopping:
 		return m.stop(ctx, m.grace(), m.snapshot().Reason)
 	}

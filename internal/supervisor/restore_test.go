@@ -133,7 +133,7 @@ func TestWhatEndedWhileNoDaemonRan(t *testing.T) {
 			h.await("it ends", func() bool { return len(h.processes()) == 0 })
 			s := h.daemon()
 			h.wantState(s, "box", c.state, c.reason)
-			_, err := s.Start(h.ctx(), "box", false, banger.Discard)
+			_, err := s.Start(h.ctx(), "box", false, false, banger.Discard)
 			check(t, err)
 			h.wantState(s, "box", banger.StateRunning, "")
 		})
@@ -237,7 +237,7 @@ func TestCloseCutsShort(t *testing.T) {
 		check(t, errOf(s.Create(h.ctx(), h.spec("box"), false, banger.Discard)))
 		h.fault(vmmtest.NeverAnswer)
 		started := make(chan error)
-		go func() { started <- errOf(s.Start(h.ctx(), "box", false, banger.Discard)) }()
+		go func() { started <- errOf(s.Start(h.ctx(), "box", false, false, banger.Discard)) }()
 		h.await("the guest hangs", func() bool { return len(h.processes()) == 2 })
 		s.Close()
 		wantCode(t, <-started, banger.CodeCanceled)
@@ -247,7 +247,7 @@ func TestCloseCutsShort(t *testing.T) {
 		if check(t, err); !vm.State.AtRest() {
 			t.Errorf("the VM is %s", vm.State)
 		}
-		check(t, errOf(next.Start(h.ctx(), "box", false, banger.Discard)))
+		check(t, errOf(next.Start(h.ctx(), "box", false, false, banger.Discard)))
 	})
 	t.Run("a stop", func(t *testing.T) {
 		h := newHost(t)

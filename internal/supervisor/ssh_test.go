@@ -54,7 +54,7 @@ func TestSSHIsThatOfARunningVM(t *testing.T) {
 	wantCode(t, err, banger.CodeConflict)
 	_, err = s.Guests().SSH(h.ctx(), "nosuch", request)
 	wantCode(t, err, banger.CodeNotFound)
-	if _, err = s.Start(h.ctx(), "box", false, banger.Discard); err != nil {
+	if _, err = s.Start(h.ctx(), "box", false, false, banger.Discard); err != nil {
 		t.Fatal(err)
 	}
 	if after := h.row(vm.ID).SSHHostKey; after != vm.SSHHostKey || after == "" {

@@ -2,25 +2,15 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 	"time"
 
 	"banger"
+	"banger/internal/launch"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
-
-// bootTimeout is ten times the time of an emulated boot on an idle machine. initTime is the time that an image's init
-// may take after that.
-const (
-	bootTimeout = 2 * time.Minute
-	initTime    = 30 * time.Second
-)
-
-// errPanic means that a boot ended in a panic of the guest's kernel.
-var errPanic = errors.New("the guest kernel panicked")
 
 // start boots the VM, or lets a suspended or paused one go on. With cold, a suspended VM boots from its disk and loses
 // its memory. With attach, a client starts the main command. After a failure no process is left, and the VM has failed
@@ -32,9 +22,9 @@ func (m *machine) start(ctx context.Context, attach, cold bool, emit banger.Emit
 			return err
 		}
 	case vm.State == banger.StateSuspended:
-		return m.wake(ctx, emit)
+		return sleeper{m}.wake(ctx, emit)
 	case vm.State == banger.StatePaused:
-		return m.unpause(ctx)
+		return sleeper{m}.unpause(ctx)
 	case !vm.State.AtRest():
 		return vm.StateError("start", "see: banger ps")
 	}
@@ -50,10 +40,10 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 	if err := m.setState(banger.StateStarting, ""); err != nil {
 		return err
 	}
-	watch := newStopwatch()
-	late, err := boot{m, vm, watch, emit}.run(ctx)
+	b := m.launch(emit)
+	late, err := b.Boot(ctx)
 	if err == nil {
-		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, watch.timings) })
+		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings) })
 		err = m.setState(banger.StateRunning, late)
 	}
 	if err != nil {
@@ -80,6 +70,24 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 	m.log.Info("the VM runs", "name", vm.Name, "vmm", m.snapshot().VMM)
 	emit(banger.Event{Stage: "boot", Text: vm.Name + " is running", Done: true})
 	return mainCommand{m}.start(ctx, attach)
+}
+
+// launch returns a start of the VM as it is now.
+func (m *machine) launch(emit banger.Emit) launch.Start {
+	return launch.Start{Launcher: m.s.launcher, Machine: launched{m}, VM: m.snapshot(), UID: m.uid(),
+		Shim: m.s.shim(m.id()), Agent: m.agent(), Life: m.ctx, Log: m.log, Watch: launch.NewStopwatch(), Emit: emit}
+}
+
+// launched is what package launch needs of a machine.
+type launched struct{ m *machine }
+
+func (l launched) Snapshot() banger.VM            { return l.m.snapshot() }
+func (l launched) Update(change func(*banger.VM)) { l.m.update(change) }
+func (l launched) Ended() <-chan shim.Status      { return l.m.ended }
+func (l launched) Down()                          { l.m.alive = false }
+func (l launched) Up() {
+	l.m.alive = true
+	l.m.s.wg.Go(l.m.watch)
 }
 
 // keepPreparation returns the timings of the creation in old, followed by those of a start.

@@ -9,7 +9,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"sort"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"banger/internal/feed"
 	"banger/internal/image"
 	"banger/internal/kernel"
+	"banger/internal/launch"
 	"banger/internal/library"
 	"banger/internal/limit"
 	"banger/internal/network/bridge"
@@ -67,19 +67,18 @@ type Options struct {
 
 // Supervisor owns all VMs of one daemon.
 type Supervisor struct {
-	opts  Options
-	dirs  vmdir.Dirs
-	ctx   context.Context // ends when the supervisor closes; VMs keep running
-	stop  context.CancelFunc
-	wg    sync.WaitGroup
-	boots chan struct{} // limits concurrent emulated boots, which need much CPU
+	opts Options
+	dirs vmdir.Dirs
+	ctx  context.Context // ends when the supervisor closes; VMs keep running
+	stop context.CancelFunc
+	wg   sync.WaitGroup
 
 	mu       sync.Mutex
 	machines map[string]*machine
 
 	networks *networks.Networks
 	library  *library.Library
-	plans    plan.Planner
+	launcher *launch.Launcher
 	changes  *feed.Feed[banger.Change]
 
 	rebooted bool     // the host has rebooted since the last daemon; constant after Restore
@@ -97,8 +96,7 @@ func New(opts Options) (*Supervisor, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Supervisor{opts: opts, dirs: dirs, ctx: ctx, stop: stop,
-		boots: make(chan struct{}, runtime.NumCPU()), machines: map[string]*machine{},
-		changes: feed.New[banger.Change](keptChanges)}
+		machines: map[string]*machine{}, changes: feed.New[banger.Change](keptChanges)}
 	parts := networks.Options{Store: opts.Store, VMs: s}
 	if opts.Bridge != nil {
 		parts.Bridge = opts.Bridge(s.denied)
@@ -106,8 +104,10 @@ func New(opts Options) (*Supervisor, error) {
 	s.networks = networks.New(parts)
 	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: s, Reserve: opts.Reserve,
 		Dir: opts.StateDir})
-	s.plans = plan.Planner{Dirs: dirs, Agent: opts.Agent, VMMs: opts.VMMs, KVMGroup: opts.KVMGroup, Root: opts.Root,
+	plans := plan.Planner{Dirs: dirs, Agent: opts.Agent, VMMs: opts.VMMs, KVMGroup: opts.KVMGroup, Root: opts.Root,
 		Images: opts.Images, Kernels: opts.Kernels, Library: s.library, Groups: s.groups(), Log: opts.Log}
+	s.launcher = launch.New(launch.Launcher{Plans: plans, Networks: s.networks, ShimArgv: opts.ShimArgv,
+		InitTime: opts.InitTime})
 	return s, nil
 }
 
@@ -239,20 +239,6 @@ func (s *Supervisor) isolation() string {
 		return banger.IsolationKVM
 	}
 	return banger.IsolationEmulated
-}
-
-// stopwatch collects the timings of a start.
-type stopwatch struct {
-	last    time.Time
-	timings []banger.Timing
-}
-
-func newStopwatch() *stopwatch { return &stopwatch{last: time.Now()} }
-
-func (w *stopwatch) lap(stage string) {
-	now := time.Now()
-	w.timings = append(w.timings, banger.Timing{Stage: stage, Millis: now.Sub(w.last).Milliseconds()})
-	w.last = now
 }
 
 func exitReason(e banger.Exit) string {

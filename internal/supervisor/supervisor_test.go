@@ -32,7 +32,7 @@ func TestCreateStartStopStartRemove(t *testing.T) {
 		t.Errorf("its disk: %v, %v", st, err)
 	}
 	for range 2 {
-		if _, err := s.Start(ctx, "box", false, banger.Discard); err != nil {
+		if _, err := s.Start(ctx, "box", false, false, banger.Discard); err != nil {
 			t.Fatal(err)
 		}
 		if up := h.wantState(s, "box", banger.StateRunning, ""); up.StartedAt.IsZero() {
@@ -41,7 +41,7 @@ func TestCreateStartStopStartRemove(t *testing.T) {
 		if out, code := h.sh(s, "box", `echo "$FROM"; exit 7`); out != "image\n" || code != 7 {
 			t.Errorf("a command in it prints %q and exits with %d", out, code)
 		}
-		_, err := s.Start(ctx, "box", false, banger.Discard)
+		_, err := s.Start(ctx, "box", false, false, banger.Discard)
 		wantCode(t, err, banger.CodeConflict)
 		wantCode(t, s.Remove(ctx, "box", false), banger.CodeConflict)
 		if _, err := s.Stop(ctx, vm.ID[:5], time.Second); err != nil {
@@ -202,7 +202,7 @@ func TestAVMThatDidNotBootStays(t *testing.T) {
 				s.Close()
 				s = h.daemon() // the row must have been committed
 				h.wantState(s, "box", banger.StateFailed, c.words)
-				_, err = s.Start(h.ctx(), "box", false, banger.Discard)
+				_, err = s.Start(h.ctx(), "box", false, false, banger.Discard)
 				check(t, err)
 				h.wantState(s, "box", banger.StateRunning, "")
 			})
@@ -281,12 +281,12 @@ func TestAFailedStartKeepsTheVM(t *testing.T) {
 			_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
 			check(t, err)
 			h.fault(fault)
-			if _, err := s.Start(h.ctx(), "box", false, banger.Discard); err == nil {
+			if _, err := s.Start(h.ctx(), "box", false, false, banger.Discard); err == nil {
 				t.Fatal("it starts all the same")
 			}
 			h.wantState(s, "box", banger.StateFailed, reason)
 			h.await("no process is left", func() bool { return len(h.processes()) == 0 })
-			_, err = s.Start(h.ctx(), "box", false, banger.Discard)
+			_, err = s.Start(h.ctx(), "box", false, false, banger.Discard)
 			check(t, err)
 			h.wantState(s, "box", banger.StateRunning, "")
 		})

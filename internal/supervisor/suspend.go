@@ -2,12 +2,9 @@ package supervisor
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
-	"path/filepath"
 
 	"banger"
-	"banger/internal/guest"
+	"banger/internal/launch"
 	"banger/internal/vmm"
 )
 
@@ -27,7 +24,7 @@ func (s *Supervisor) Pause(ctx context.Context, ref string) (banger.VM, error) {
 // Suspend writes the memory of a VM to disk and ends its VMM. The guest's commands are frozen meanwhile. If Suspend
 // fails, the VM goes on. It does nothing for a suspended VM.
 func (s *Supervisor) Suspend(ctx context.Context, ref string) (banger.VM, error) {
-	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error { return m.suspend(ctx) })
+	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error { return sleeper{m}.suspend(ctx) })
 }
 
 // Resume lets a paused or suspended VM go on. It does nothing for a running VM.
@@ -44,9 +41,9 @@ func (s *Supervisor) Resume(ctx context.Context, ref string, emit banger.Emit) (
 		case banger.StateRunning:
 			return nil
 		case banger.StatePaused:
-			return m.unpause(ctx)
+			return sleeper{m}.unpause(ctx)
 		case banger.StateSuspended:
-			return m.wake(ctx, emit)
+			return sleeper{m}.wake(ctx, emit)
 		default:
 			return vm.StateError("resume", "start it: banger start "+vm.Name)
 		}
@@ -54,7 +51,10 @@ func (s *Supervisor) Resume(ctx context.Context, ref string, emit banger.Emit) (
 	return m.snapshot(), err
 }
 
-func (m *machine) unpause(ctx context.Context) error {
+// sleeper is a machine that stands still and goes on.
+type sleeper struct{ *machine }
+
+func (m sleeper) unpause(ctx context.Context) error {
 	if err := m.s.shim(m.id()).Resume(ctx); err != nil {
 		return banger.Errorf(banger.CodeUnavailable, "VM %s was not resumed: %w", m.snapshot().Name, err)
 	}
@@ -62,7 +62,7 @@ func (m *machine) unpause(ctx context.Context) error {
 }
 
 // suspend is for the owner.
-func (m *machine) suspend(ctx context.Context) error {
+func (m sleeper) suspend(ctx context.Context) error {
 	vm := m.snapshot()
 	switch {
 	case vm.State == banger.StateSuspended:
@@ -98,20 +98,20 @@ func (m *machine) suspend(ctx context.Context) error {
 }
 
 // isSuspended reports whether the VM has a whole snapshot. There is one only while the VM has not run since.
-func (m *machine) isSuspended() bool { return vmm.HasSnapshot(m.s.dirs.VM(m.id())) }
+func (m sleeper) isSuspended() bool { return vmm.HasSnapshot(m.s.dirs.VM(m.id())) }
 
 // onSuspended records that the VMM has ended and left a snapshot.
-func (m *machine) onSuspended() {
-	mainCommand{m}.takeExit() // end the wait for it; the agent tells its end again
+func (m sleeper) onSuspended() {
+	mainCommand{m.machine}.takeExit() // end the wait for it; the agent tells its end again
 	m.leaveGroup()
-	link{m}.leave()
+	link{m.machine}.leave()
 	m.log.Info("the VM is suspended")
 	m.warn("the suspension was not stored; it is stored again", m.setState(banger.StateSuspended, ""))
 	m.s.dirs.CleanRun(m.id())
 }
 
 // forgetMemory removes the memory of a suspended VM, for good. Its disk was synced before its commands were frozen.
-func (m *machine) forgetMemory() error {
+func (m sleeper) forgetMemory() error {
 	err := vmm.RemoveSnapshot(m.s.dirs.VM(m.id()))
 	if err != nil {
 		return banger.Errorf(banger.CodeUnavailable, "cannot remove the memory of VM %s: %w", m.snapshot().Name, err)
@@ -120,32 +120,31 @@ func (m *machine) forgetMemory() error {
 }
 
 // wake lets a suspended VM go on. If that fails before its guest has run, it stays suspended.
-func (m *machine) wake(ctx context.Context, emit banger.Emit) error {
+func (m sleeper) wake(ctx context.Context, emit banger.Emit) error {
 	vm := m.snapshot()
 	if err := m.setState(banger.StateResuming, ""); err != nil {
 		return err
 	}
 	emit(banger.Event{Stage: "resume", Text: "resuming " + vm.Name})
-	b := boot{m, vm, newStopwatch(), emit}
-	initramfs := filepath.Join(filepath.Dir(m.s.opts.Kernels.Vmlinux(vm.Kernel)), vm.Initramfs)
-	key, err := b.launch(ctx, initramfs, true)
+	b := m.launch(emit)
+	key, err := b.Restore(ctx)
 	return m.goOn(ctx, b, key, err)
 }
 
 // goOn completes a resume whose VMM was started, unless err says that it was not.
-func (m *machine) goOn(ctx context.Context, b boot, hostKey string, err error) error {
+func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err error) error {
 	if err == nil {
-		err = b.welcome(ctx, hostKey)
+		err = b.Welcome(ctx, hostKey)
 	}
 	if err == nil {
-		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, b.watch.timings) })
+		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings) })
 		err = m.setState(banger.StateRunning, "")
 	}
 	if err == nil {
-		m.log.Info("the VM goes on", "name", b.vm.Name)
-		b.emit(banger.Event{Stage: "resume", Text: b.vm.Name + " is running", Done: true})
-		if b.vm.Main != nil {
-			mainCommand{m}.watch()
+		m.log.Info("the VM goes on", "name", b.VM.Name)
+		b.Emit(banger.Event{Stage: "resume", Text: b.VM.Name + " is running", Done: true})
+		if b.VM.Main != nil {
+			mainCommand{m.machine}.watch()
 		}
 		return nil
 	}
@@ -153,38 +152,14 @@ func (m *machine) goOn(ctx context.Context, b boot, hostKey string, err error) e
 		return m.closedError() // the next daemon completes it
 	}
 	if ctx.Err() != nil {
-		err = banger.Errorf(banger.CodeCanceled, "the resume of VM %s was canceled", b.vm.Name)
+		err = banger.Errorf(banger.CodeCanceled, "the resume of VM %s was canceled", b.VM.Name)
 	}
 	m.endVMM(ctx, banger.StateStarting)
 	if m.isSuspended() {
 		m.onSuspended()
-		return banger.Errorf(banger.CodeUnavailable, "VM %s cannot resume: %w", b.vm.Name, err).
-			WithHint("without its memory, from its disk: banger start --cold %s", b.vm.Name)
+		return banger.Errorf(banger.CodeUnavailable, "VM %s cannot resume: %w", b.VM.Name, err).
+			WithHint("without its memory, from its disk: banger start --cold %s", b.VM.Name)
 	}
 	m.onEnd("it did not resume: "+err.Error(), failedCode, true)
 	return err
-}
-
-// welcome makes the clock, the randomness and the network of a restored guest right. Only then do its commands go on.
-func (b boot) welcome(ctx context.Context, hostKey string) error {
-	config, err := b.guestConfig(ctx, hostKey)
-	if err != nil {
-		return err
-	}
-	config.Seed = make([]byte, guest.MinSeed)
-	rand.Read(config.Seed)
-	err = b.unlessEnded(ctx, bootTimeout, func(ctx context.Context) error {
-		_, err := b.m.agent().Restored(ctx, config)
-		return err
-	})
-	var failed *bootError
-	if errors.As(err, &failed) {
-		return banger.Errorf(banger.CodeGuest, "VM %s did not resume: %w", b.vm.Name, failed.cause)
-	}
-	if err != nil {
-		return err
-	}
-	b.syncClock(ctx)
-	b.watch.lap("resume")
-	return nil
 }

@@ -57,14 +57,14 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 				}
 			})
 			within(t, "start, stop", func() {
-				_, err := s.Start(h.ctx(), "box", false, banger.Discard)
+				_, err := s.Start(h.ctx(), "box", false, false, banger.Discard)
 				check(t, err)
 				trap()
 				_, err = s.Stop(h.ctx(), "box", time.Second)
 				check(t, err)
 			})
 			within(t, "another daemon", func() {
-				_, err := s.Start(h.ctx(), "box", false, banger.Discard)
+				_, err := s.Start(h.ctx(), "box", false, false, banger.Discard)
 				check(t, err)
 				trap()
 				pid := h.status(vm.ID).Shim.PID
@@ -98,7 +98,7 @@ func TestADiskThatIsNotTheVMsOwnIsNotUsed(t *testing.T) {
 	disk := filepath.Join(h.path("state/vms"), vm.ID, "disk.ext4")
 	check(t, os.Remove(disk))
 	check(t, os.Symlink(ours, disk))
-	_, err = s.Start(h.ctx(), "box", false, banger.Discard)
+	_, err = s.Start(h.ctx(), "box", false, false, banger.Discard)
 	wantCode(t, err, banger.CodeConflict)
 	check(t, s.Remove(h.ctx(), "box", false))
 	if _, err := os.Stat(ours); err != nil {

@@ -64,7 +64,7 @@ func TestAClientFollowsWhatHappens(t *testing.T) {
 	_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
 	check(t, err)
 	c.want(t, s.Watch, map[string]banger.State{"box": banger.StateCreated})
-	_, err = s.Start(h.ctx(), "box", false, banger.Discard)
+	_, err = s.Start(h.ctx(), "box", false, false, banger.Discard)
 	check(t, err)
 	_, err = s.Rename(h.ctx(), "box", "crate")
 	check(t, err)

@@ -165,8 +165,9 @@ func environment(place) (names []string, d cobra.ShellCompDirective) {
 }
 
 // states are the states in which a VM stays.
-var states = []string{string(banger.StateCreated), string(banger.StateRunning), string(banger.StatePaused), string(banger.StateSuspended),
-	string(banger.StateStopped), string(banger.StateFailed), string(banger.StateUnreachable)}
+var states = []string{string(banger.StateCreated), string(banger.StateRunning), string(banger.StatePaused),
+	string(banger.StateSuspended), string(banger.StateStopped), string(banger.StateFailed),
+	string(banger.StateUnreachable)}
 
 // filter offers keys, and behind a key its values.
 func filter(p place) ([]string, cobra.ShellCompDirective) {

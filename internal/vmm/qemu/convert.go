@@ -72,8 +72,8 @@ func (p *process) pour(ctx context.Context, to *process) error {
 	return nil
 }
 
-// stillConfig returns the configuration of a VM that has the devices of p's and never runs. Its taps are p's, from which
-// a VM that does not run reads nothing; its sockets lead nowhere.
+// stillConfig returns the configuration of a VM that has the devices of p's and never runs. Its taps are p's, from
+// which a VM that does not run reads nothing; its sockets lead nowhere.
 func (p *process) stillConfig() (c vmm.Config, done func(), err error) {
 	c = p.config
 	for _, f := range c.WrapFiles { // the wrapper of p has read them to the end

@@ -129,7 +129,8 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 
 // launch starts QEMU and passes it descriptors of all that it uses of the host. The guest changes the file memory if it
 // is shared. launch closes memory, at once after a failure and otherwise with the process.
-func (d Driver) launch(c vmm.Config, v version, memory *os.File, shared bool, console io.Writer) (_ *process, err error) {
+func (d Driver) launch(c vmm.Config, v version, memory *os.File, shared bool,
+	console io.Writer) (_ *process, err error) {
 	var taps map[int]*os.File
 	defer func() {
 		if err != nil {

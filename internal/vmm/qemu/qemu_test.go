@@ -43,7 +43,8 @@ func TestArgv(t *testing.T) {
 		"argv-nic.txt":     {nic, version{major: 10, minor: 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := strings.ReplaceAll(strings.Join(argv(c.config, c.v, c.config.Restore == ""), "\n")+"\n", snapshot, "/snapshot")
+			args := argv(c.config, c.v, c.config.Restore == "")
+			got := strings.ReplaceAll(strings.Join(args, "\n")+"\n", snapshot, "/snapshot")
 			golden := filepath.Join("testdata", name)
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {

@@ -1,0 +1,42 @@
+package launch
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"path/filepath"
+
+	"banger"
+	"banger/internal/guest"
+)
+
+// Restore starts the VMM with the snapshot in the VM's directory, and the initramfs that the VM had. It returns the
+// VM's host key for Welcome.
+func (b Start) Restore(ctx context.Context) (hostKey string, err error) {
+	initramfs := filepath.Join(filepath.Dir(b.Plans.Kernels.Vmlinux(b.VM.Kernel)), b.VM.Initramfs)
+	return b.launch(ctx, initramfs, true)
+}
+
+// Welcome makes the clock, the randomness and the network of a restored guest right. Only then do its commands go on.
+func (b Start) Welcome(ctx context.Context, hostKey string) error {
+	config, err := b.guestConfig(ctx, hostKey)
+	if err != nil {
+		return err
+	}
+	config.Seed = make([]byte, guest.MinSeed)
+	rand.Read(config.Seed)
+	err = b.unlessEnded(ctx, bootTimeout, func(ctx context.Context) error {
+		_, err := b.Agent.Restored(ctx, config)
+		return err
+	})
+	var failed *bootError
+	if errors.As(err, &failed) {
+		return banger.Errorf(banger.CodeGuest, "VM %s did not resume: %w", b.VM.Name, failed.cause)
+	}
+	if err != nil {
+		return err
+	}
+	b.syncClock(ctx)
+	b.Watch.Lap("resume")
+	return nil
+}
