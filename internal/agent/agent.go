@@ -32,7 +32,7 @@ func Main(args []string) int {
 	case len(args) == 2 && args[1] == "serve":
 		// Under the in-memory driver: the channel is descriptor 3, and the agent must not
 		// configure the host.
-		sys := &hostSystem{}
+		sys := newHostSystem()
 		s := newServer(sys, nil)
 		sys.main = s.mainProcess
 		s.obeySignals()

@@ -25,10 +25,21 @@ func (s *server) changes(conn net.Conn) {
 		sendError(conn, banger.Errorf(banger.CodeInvalid, "this guest has no disk of its own"))
 		return
 	}
-	w := bufio.NewWriterSize(stdoutFrames{conn}, banger.MaxData)
-	err := writeChanges(upper, w)
+	k, err := s.enter()
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	defer k.leave()
+	k.whenCut(func() { conn.SetWriteDeadline(time.Now().Add(tellTime)) })
+	w := bufio.NewWriterSize(stdoutFrames{conn, k}, banger.MaxData)
+	err = writeChanges(upper, w)
 	if err == nil {
 		err = w.Flush()
+	}
+	if err != nil && k.isCut() {
+		sendError(conn, cutOff())
+		return
 	}
 	if err != nil {
 		sendError(conn, banger.Errorf(banger.CodeGuest, "reading the VM's changes: %w", err))
@@ -37,11 +48,17 @@ func (s *server) changes(conn net.Conn) {
 	banger.WriteJSONFrame(conn, banger.FrameExit, banger.Exit{})
 }
 
-// stdoutFrames writes frames of at most banger.MaxData bytes.
-type stdoutFrames struct{ conn net.Conn }
+// stdoutFrames writes frames of at most banger.MaxData bytes, until the client's stream must end.
+type stdoutFrames struct {
+	conn   net.Conn
+	client *client
+}
 
 func (s stdoutFrames) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
+		if s.client.isCut() {
+			return n, cutOff()
+		}
 		k := min(len(p)-n, banger.MaxData)
 		if err = banger.WriteFrame(s.conn, banger.FrameStdout, p[n:n+k]); err == nil {
 			n += k

@@ -13,7 +13,7 @@ import (
 
 // clockSystem records the corrections of a clock.
 type clockSystem struct {
-	hostSystem
+	*hostSystem
 	got []guest.Correction
 	err error
 }
@@ -25,7 +25,7 @@ func (d *clockSystem) CorrectClock(c guest.Correction) error {
 
 // TestACorrectionIsOfWhatWasRead: what was measured before the clock was set is not made.
 func TestACorrectionIsOfWhatWasRead(t *testing.T) {
-	d := &clockSystem{}
+	d := &clockSystem{hostSystem: newHostSystem()}
 	s := newServer(d, nil)
 	client := guest.Client{Dial: func(context.Context) (net.Conn, error) {
 		ours, theirs := net.Pipe()

@@ -16,6 +16,12 @@ import (
 
 // exec runs one command with the stream as its stdio.
 func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec) {
+	c, err := s.enter()
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	defer c.leave()
 	p, err := s.Start(e, command.Options{})
 	if err != nil {
 		sendError(conn, err)
@@ -38,8 +44,8 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 		close(drained)
 	}()
 	var over <-chan struct{} // readClient may wait for a command that takes no stdin
-	if c, ok := conn.(interface{ Done() <-chan struct{} }); ok {
-		over = c.Done()
+	if st, ok := conn.(interface{ Done() <-chan struct{} }); ok {
+		over = st.Done()
 	}
 	lost := false
 	select {
@@ -48,10 +54,16 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 		lost = true
 	case <-over:
 		lost = true
+	case <-c.cut:
+		x.sever(suspended(e.Main))
+		lost = true
 	}
 	if lost && !e.Main { // the main command outlives its client; its output goes to the console
-		p.HangUp()
+		p.BeginHangUp()
+		c.leave()
+		p.FinishHangUp()
 	}
+	c.leave()
 	p.AwaitEnd(drained)
 	data, _ := json.Marshal(p.Exit())
 	x.write(banger.FrameExit, data)
@@ -109,6 +121,18 @@ func (x *execution) write(t banger.FrameType, payload []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return banger.WriteFrame(x.conn, t, payload)
+}
+
+// sever tells the client why its stream ends, and ends it.
+func (x *execution) sever(why error) {
+	x.conn.SetWriteDeadline(time.Now().Add(tellTime)) // a write to a client that reads nothing keeps mu
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.lost {
+		sendError(x.conn, why)
+		x.lost = true
+	}
+	x.conn.Close()
 }
 
 // readClient takes stdin, resizes and signals until the client goes away.

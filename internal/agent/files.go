@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,15 +27,26 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 		sendError(conn, err)
 		return
 	}
+	k, err := s.enter()
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	defer k.leave()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	k.whenCut(func() { // the copy then fails
+		cancel()
+		conn.SetReadDeadline(time.Unix(1, 0))
+		conn.SetWriteDeadline(time.Now().Add(tellTime))
+	})
 	if c, ok := conn.(interface{ Done() <-chan struct{} }); ok {
 		go func() { // ends with the stream, which its handler closes
 			<-c.Done()
 			cancel()
 		}()
 	}
-	kind, answer, err := banger.FrameResponse, any(nil), error(nil)
+	kind, answer := banger.FrameResponse, any(nil)
 	switch r.Op {
 	case guest.OpFileStat:
 		answer, err = statFile(string(r.Path), r.Follow)
@@ -48,6 +60,9 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 		answer, err = archive.Extract(ctx, in, string(r.Path), archive.ExtractOptions{
 			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Direct: true, Foreign: r.Into,
 			Rights: true, Unbounded: true})
+	}
+	if err != nil && k.isCut() {
+		err = cutOff()
 	}
 	if err != nil {
 		sendError(conn, err)

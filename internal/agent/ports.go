@@ -215,6 +215,12 @@ func owner(protocol string, port uint16) (o guest.Owner) {
 
 // dialLocal connects the stream to a TCP port of the guest's loopback.
 func (s *server) dialLocal(conn net.Conn, port uint16) {
+	k, err := s.enter()
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	defer k.leave()
 	local, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))), requestTimeout)
 	if err != nil {
 		if local, err = net.DialTimeout("tcp", net.JoinHostPort("::1", strconv.Itoa(int(port))), requestTimeout); err != nil {
@@ -227,6 +233,10 @@ func (s *server) dialLocal(conn net.Conn, port uint16) {
 		local.Close()
 		return
 	}
+	k.whenCut(func() { // a forward has no place for a reason
+		local.Close()
+		conn.Close()
+	})
 	join(conn, local.(*net.TCPConn))
 }
 

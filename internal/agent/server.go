@@ -27,11 +27,15 @@ type server struct {
 	commands *command.Reaper
 	sshd     *sshd.Server
 
+	suspending sync.Mutex // held while the guest is suspended, thawed or restored; taken before mu
+
 	mu          sync.Mutex
 	config      guest.Config
 	main        *command.Process
 	mainUp      chan struct{}          // closed when main is set
 	mainReports map[chan struct{}]bool // each is closed when a client knows the main command's end
+	clients     map[*client]bool       // those whose streams a suspend ends
+	suspended   bool                   // no command may start
 	stopping    bool
 	how         boot.Ending // of the shutdown that stopping is about
 	configured  bool
@@ -42,13 +46,13 @@ type server struct {
 var capabilities = []string{
 	guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart, guest.OpWait,
 	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts, guest.OpOwner,
-	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses,
+	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses, guest.OpSuspend, guest.OpThaw,
 }
 
 // newServer returns the server of a system, whose commands run in group.
 func newServer(sys system, group *command.Group) *server {
 	s := &server{system: sys, commands: command.NewReaper(group), mainUp: make(chan struct{}),
-		mainReports: map[chan struct{}]bool{}}
+		mainReports: map[chan struct{}]bool{}, clients: map[*client]bool{}}
 	s.sshd = sshd.New(s)
 	return s
 }
@@ -88,6 +92,8 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		s.dialLocal(conn, req.Port)
 	case guest.OpReady:
 		s.ready(conn, frames)
+	case guest.OpSuspend:
+		s.suspend(conn, frames)
 	case guest.OpClock:
 		s.clock(conn, req.Clock)
 	case guest.OpSSH:
@@ -130,6 +136,9 @@ func (s *server) simple(req guest.Request) error {
 		return s.configure(req.Config)
 	case guest.OpRestored:
 		return s.restored(req.Config)
+	case guest.OpThaw:
+		s.thaw()
+		return nil
 	case guest.OpStart:
 		return s.startMain(req.Exec)
 	case guest.OpSignal:
@@ -162,12 +171,15 @@ func (s *server) configure(c *guest.Config) error {
 	return nil
 }
 
-// restored makes a guest that goes on from a snapshot a VM of its own. The host may ask for it again.
+// restored makes a guest that goes on from a snapshot a VM of its own, and then lets its processes go on. The host may
+// ask for it again.
 func (s *server) restored(c *guest.Config) error {
 	if c == nil || len(c.Seed) < guest.MinSeed || len(c.Seed) > guest.MaxSeed {
 		return banger.Errorf(banger.CodeInvalid,
 			"restored needs a configuration with a seed of %d to %d bytes", guest.MinSeed, guest.MaxSeed)
 	}
+	s.suspending.Lock()
+	defer s.suspending.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.configured {
@@ -179,6 +191,8 @@ func (s *server) restored(c *guest.Config) error {
 	}
 	s.commands.LimitCPU(c.Confine.CPU)
 	s.config = *c
+	s.system.Thaw()
+	s.suspended = false
 	return nil
 }
 
@@ -194,6 +208,9 @@ func (s *server) Start(e *banger.Exec, how command.Options) (*command.Process, e
 	defer s.mu.Unlock()
 	if s.stopping {
 		return nil, banger.Errorf(banger.CodeConflict, "the VM is shutting down")
+	}
+	if s.suspended {
+		return nil, errSuspended()
 	}
 	if e.Main && s.main != nil {
 		return nil, banger.Errorf(banger.CodeConflict, "the main command was started already")
@@ -282,15 +299,18 @@ func (s *server) reboots() bool {
 
 // shutdown asks the main command to end, then leaves the rest to the system.
 func (s *server) shutdown(grace time.Duration, how boot.Ending) {
-	s.commands.Thaw() // a frozen command cannot end
 	s.mu.Lock()
-	if s.stopping {
-		s.mu.Unlock()
-		return
+	again := s.stopping
+	if !again {
+		s.stopping, s.how = true, how
 	}
-	s.stopping, s.how = true, how
 	main, sig := s.main, syscall.Signal(s.config.StopSignal)
 	s.mu.Unlock()
+	s.system.Thaw() // a frozen process cannot end
+	s.commands.Thaw()
+	if again {
+		return
+	}
 	if sig == 0 {
 		sig = syscall.SIGTERM
 	}
@@ -311,12 +331,23 @@ func (s *server) ssh(conn net.Conn, request *banger.SSH) {
 	s.mu.Lock()
 	hostKey := s.config.SSHHostKey
 	s.mu.Unlock()
+	k, err := s.enter()
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	defer k.leave()
 	c, err := s.sshd.Open(request, hostKey)
 	if err != nil {
 		sendError(conn, err)
 		return
 	}
 	defer c.Close()
+	k.whenCut(func() {
+		conn.SetWriteDeadline(time.Now().Add(tellTime))
+		c.Announce(suspended(false).Error(), tellTime)
+		conn.Close()
+	})
 	if banger.WriteJSONFrame(conn, banger.FrameResponse, info()) == nil {
 		c.Serve(conn)
 	}

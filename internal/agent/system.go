@@ -8,6 +8,7 @@ import (
 
 	"banger/internal/agent/boot"
 	"banger/internal/agent/command"
+	"banger/internal/agent/freezer"
 	"banger/internal/guest"
 )
 
@@ -26,6 +27,10 @@ type system interface {
 	// UpperDir returns the path of the directory that holds what differs from the image,
 	// as overlayfs writes it, or "" if there is none.
 	UpperDir() string
+	// Freeze writes the disks and stops all processes but the agent. If it fails, all go on. It gives up when ctx ends.
+	Freeze(context.Context) error
+	// Thaw lets the processes go on that Freeze has stopped.
+	Thaw()
 	// Shutdown ends the guest, once the main command was signalled. In a real guest it
 	// does not return.
 	Shutdown(grace time.Duration, how boot.Ending)
@@ -37,8 +42,11 @@ const RebootCode = 64
 // hostSystem stands for a guest in a test, where the agent runs on the host and
 // changes nothing of it.
 type hostSystem struct {
-	main func() *command.Process // returns the main command, or nil; nil itself if none can run
+	freezer *freezer.Freezer
+	main    func() *command.Process // returns the main command, or nil; nil itself if none can run
 }
+
+func newHostSystem() *hostSystem { return &hostSystem{freezer: freezer.Below()} }
 
 func (*hostSystem) Configure(guest.Config) error { return nil }
 
@@ -53,6 +61,12 @@ func (*hostSystem) Ready(ctx context.Context) error {
 func (*hostSystem) CorrectClock(guest.Correction) error { return nil }
 
 func (*hostSystem) UpperDir() string { return "" }
+
+// Freeze stops what the agent has started.
+func (h *hostSystem) Freeze(context.Context) error { return h.freezer.Freeze(boot.FreezeTime) }
+
+// Thaw lets that go on.
+func (h *hostSystem) Thaw() { h.freezer.Thaw() }
 
 // Shutdown kills the main command if it does not end within grace, and ends this
 // process.

@@ -21,7 +21,7 @@ import (
 func TestOnlyTheHostIsServed(t *testing.T) {
 	ln := &connections{next: make(chan net.Conn)}
 	done := make(chan error, 1)
-	go func() { done <- serveVsock(ln, newServer(&hostSystem{}, nil)) }()
+	go func() { done <- serveVsock(ln, newServer(newHostSystem(), nil)) }()
 	defer func() {
 		close(ln.next)
 		<-done
@@ -57,7 +57,7 @@ func TestOnlyTheHostIsServed(t *testing.T) {
 
 // TestRestoredIsChecked before anything is changed.
 func TestRestoredIsChecked(t *testing.T) {
-	s := newServer(&hostSystem{}, nil)
+	s := newServer(newHostSystem(), nil)
 	good := &guest.Config{Hostname: "x", Seed: make([]byte, guest.MinSeed)}
 	if err := s.restored(good); err == nil {
 		t.Error("a guest that was never configured is restored")
@@ -113,7 +113,7 @@ func TestVsockOfAKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newServer(&hostSystem{}, nil)
+	s := newServer(newHostSystem(), nil)
 	go s.commands.Run()
 	go serveVsock(ln, s)
 	conn, err := vsock.Dial(vsock.Local, port, nil)

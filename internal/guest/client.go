@@ -38,6 +38,10 @@ const (
 	OpConfigure = "configure" // completes the boot; answers Info
 	// OpRestored turns a guest that was restored from a snapshot into another VM. It answers Info.
 	OpRestored = "restored"
+	// OpSuspend prepares the guest for a snapshot: it ends the streams of commands and copies, writes the disks and stops
+	// all processes. It answers Info. If the stream ends before that, everything goes on. OpRestored and OpThaw end it.
+	OpSuspend  = "suspend"
+	OpThaw     = "thaw"          // lets the processes go on that OpSuspend has stopped, as before; answers Info
 	OpPing     = "ping"          // answers Info
 	OpReady    = "ready"         // answers Info when the image's init accepts commands
 	OpExec     = "exec"          // runs a command; the stream becomes its stdio
@@ -99,6 +103,10 @@ type Config struct {
 	// For OpRestored: values that a guest must not share with other guests from the same snapshot.
 	Seed      []byte `json:"seed,omitempty"`       // fresh randomness, at least MinSeed bytes
 	MachineID string `json:"machine_id,omitempty"` // machine-id(5), for an image that has one; "" keeps it
+
+	// ResetConnections is for OpRestored: reset the TCP connections with others than the guest itself at once, because
+	// their other ends are gone.
+	ResetConnections bool `json:"reset_connections,omitempty"`
 }
 
 // MinSeed and MaxSeed bound Config.Seed in bytes.
@@ -162,10 +170,24 @@ func (c Client) Configure(ctx context.Context, cfg Config) (Info, error) {
 }
 
 // Restored gives a guest that was restored from a snapshot a new identity: its clock, randomness, names, network and
-// keys become those of cfg. It must be the first request. Programs in the guest keep running. Like Ping, it is
-// repeated.
+// keys become those of cfg. It must be the first request. Programs in the guest keep running; those that Suspend has
+// stopped go on once all this is done. Like Ping, it is repeated.
 func (c Client) Restored(ctx context.Context, cfg Config) (Info, error) {
 	return checked(c.repeated(ctx, Request{Op: OpRestored, Config: &cfg}))
+}
+
+// Suspend prepares the guest for a snapshot. The clients of commands and copies get an error that says so, and the
+// commands are hung up, but not the main command. The disks are written, and no process runs when Suspend returns. The
+// guest must then be continued by Restored or Thaw. If Suspend fails, or ctx ends, the guest goes on by itself, but an
+// agent that does not answer may still need Thaw.
+func (c Client) Suspend(ctx context.Context) (Info, error) {
+	return c.call(ctx, Request{Op: OpSuspend})
+}
+
+// Thaw lets a guest go on after Suspend without a snapshot, as the VM that it was. It does nothing for a guest that is
+// not suspended. Like Ping, it is repeated.
+func (c Client) Thaw(ctx context.Context) (Info, error) {
+	return c.repeated(ctx, Request{Op: OpThaw})
 }
 
 // Ping checks that the agent answers. It is repeated, for up to 30 seconds or until ctx ends, while connections are

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger/internal/agent/freezer"
 	"banger/internal/guest"
 )
 
@@ -38,7 +39,7 @@ func Start() (i *Init, handOver bool, err error) {
 		raiseLimits()
 		serveModprobe()
 	}
-	return &Init{disk}, handOver, nil
+	return &Init{disk: disk, freezer: freezer.Open(freezer.Hierarchy)}, handOver, nil
 }
 
 // KernelRelease returns the release of the running kernel, such as "6.1.0-28-amd64".

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/agent/command"
+	"banger/internal/agent/freezer"
 	"banger/internal/guest"
 )
 
@@ -35,6 +36,7 @@ type Resident struct {
 	disk       int      // a descriptor of the VM's own disk
 	configured *os.File // to PID 1, closed when PID 1 has been notified
 	once       sync.Once
+	freezer    *freezer.Freezer
 }
 
 // NewResident returns the guest of this process, which PID 1 has started as the resident
@@ -42,7 +44,8 @@ type Resident struct {
 func NewResident() *Resident {
 	unix.CloseOnExec(residentDisk)
 	raiseLimits()
-	return &Resident{disk: residentDisk, configured: os.NewFile(residentConfigured, "configured")}
+	return &Resident{disk: residentDisk, configured: os.NewFile(residentConfigured, "configured"),
+		freezer: freezer.Open(freezer.Hierarchy)}
 }
 
 // Configure sets the guest up, and lets PID 1 go on to the image's init.
@@ -69,6 +72,12 @@ func (r *Resident) CorrectClock(c guest.Correction) error { return correctClock(
 
 // UpperDir returns the path of the directory that holds what differs from the image.
 func (r *Resident) UpperDir() string { return upperDir(r.disk) }
+
+// Freeze writes the disks and stops all processes but this one, PID 1 included.
+func (r *Resident) Freeze(ctx context.Context) error { return freeze(ctx, r.freezer, r.disk) }
+
+// Thaw lets the processes go on that Freeze has stopped.
+func (r *Resident) Thaw() { r.freezer.Thaw() }
 
 // initPowerOff and initRestart are systemd's signals for an orderly end (systemd(1),
 // SIGRTMIN+4 and SIGRTMIN+5).

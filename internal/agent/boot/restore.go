@@ -14,7 +14,21 @@ import (
 
 // restore makes an independent VM of a guest that continues from a snapshot. Randomness comes
 // first: everything random that follows then differs from other guests.
+// Connections come last, when their resets find a network.
 func restore(c guest.Config) error {
+	if err := become(c); err != nil {
+		return err
+	}
+	if c.ResetConnections {
+		if err := resetConnections(c.Network); err != nil {
+			console.Warn(fmt.Errorf("old connections are not reset, and end when their programs give them up: %w", err))
+		}
+	}
+	return nil
+}
+
+// become gives the guest its new identity.
+func become(c guest.Config) error {
 	if err := reseed(c.Seed); err != nil {
 		return fmt.Errorf("renewing the randomness: %w", err)
 	}

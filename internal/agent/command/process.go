@@ -103,7 +103,15 @@ func (p *Process) Resize(rows, cols uint16) error {
 // HangUp ends a command whose client is gone: by SIGHUP, and after 5 s by SIGKILL.
 // It may return before the command has ended.
 func (p *Process) HangUp() {
-	p.signalAttached(syscall.SIGHUP)
+	p.BeginHangUp()
+	p.FinishHangUp()
+}
+
+// BeginHangUp does the first part of HangUp, which takes no time.
+func (p *Process) BeginHangUp() { p.signalAttached(syscall.SIGHUP) }
+
+// FinishHangUp does the rest of HangUp.
+func (p *Process) FinishHangUp() {
 	select {
 	case <-p.done:
 	case <-time.After(hangUpTime):

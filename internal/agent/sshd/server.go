@@ -8,7 +8,10 @@ package sshd
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +63,7 @@ type Connection struct {
 	user    command.User
 
 	mu        sync.Mutex
+	sessions  map[ssh.Channel]bool
 	listeners map[string]net.Listener
 	agent     string // socket of the forwarded agent, "" while there is none
 }
@@ -83,6 +87,27 @@ func (s *Server) Open(request *banger.SSH, hostKey string) (*Connection, error) 
 // Close gives the connection's place back. It must be called once.
 func (c *Connection) Close() { <-c.server.places }
 
+// Announce prints a sentence in all sessions of the client, beside what their commands print. A client that reads
+// nothing is given up after limit.
+func (c *Connection) Announce(sentence string, limit time.Duration) {
+	c.mu.Lock()
+	channels := slices.Collect(maps.Keys(c.sessions))
+	c.mu.Unlock()
+	var told sync.WaitGroup
+	for _, channel := range channels {
+		told.Go(func() { fmt.Fprintf(channel.Stderr(), "\r\nbanger: %s\r\n", sentence) }) // ends with the channel
+	}
+	done := make(chan struct{})
+	go func() {
+		told.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+	}
+}
+
 func (s *Server) prepare(request *banger.SSH, hostKey string) (*Connection, error) {
 	if request == nil {
 		return nil, banger.Errorf(banger.CodeInvalid, "no keys are given")
@@ -95,6 +120,7 @@ func (s *Server) prepare(request *banger.SSH, hostKey string) (*Connection, erro
 		request:   *request,
 		keys:      map[string]bool{},
 		places:    make(chan struct{}, maxChannels),
+		sessions:  map[ssh.Channel]bool{},
 		listeners: map[string]net.Listener{},
 	}
 	for _, line := range request.Keys {

@@ -33,6 +33,14 @@ func (c *Connection) session(n ssh.NewChannel) {
 	if err != nil {
 		return
 	}
+	c.mu.Lock()
+	c.sessions[channel] = true
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.sessions, channel)
+		c.mu.Unlock()
+	}()
 	s := &session{c: c, channel: channel, over: make(chan struct{})}
 	for r := range requests { // ends with the channel
 		ok := s.handle(r)

@@ -1,0 +1,47 @@
+package boot
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/agent/freezer"
+)
+
+// FreezeTime is how long the processes of a guest may take to stop.
+const FreezeTime = 5 * time.Second
+
+// freeze writes the disks and stops all processes but the agent. It writes them before, when programs can still help
+// (FUSE), and the VM's own disk after, with what came meanwhile. A boot from the disk then finds what sync(2) keeps. The
+// file systems themselves are not frozen (FIFREEZE): the agent must write files when the guest goes on, before anybody
+// thaws anything, and the journal makes a disk good that is cut off now.
+func freeze(ctx context.Context, f *freezer.Freezer, disk int) error {
+	prepareReset()
+	if err := within(ctx, func() error { unix.Sync(); return nil }); err != nil {
+		return fmt.Errorf("writing the disks: %w", err)
+	}
+	if err := f.Freeze(FreezeTime); err != nil {
+		return err
+	}
+	if err := within(ctx, func() error { return unix.Syncfs(disk) }); err != nil {
+		f.Thaw()
+		return fmt.Errorf("writing the VM's disk: %w", err)
+	}
+	return nil
+}
+
+// within returns the result of do, or an error when ctx ends before. The kernel's call then goes on until the disk
+// answers.
+func within(ctx context.Context, do func() error) error {
+	result := make(chan error, 1)
+	go func() { result <- do() }()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return banger.Errorf(banger.CodeCanceled, "the host waits no longer")
+	}
+}
