@@ -23,6 +23,7 @@ func (b Start) Welcome(ctx context.Context, hostKey string) error {
 	if err != nil {
 		return err
 	}
+	config.ResetConnections = true
 	config.Seed = make([]byte, guest.MinSeed)
 	rand.Read(config.Seed)
 	err = b.unlessEnded(ctx, bootTimeout, func(ctx context.Context) error {

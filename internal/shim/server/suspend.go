@@ -34,11 +34,11 @@ func (s *server) suspend() error {
 	if err := vmm.RemoveSnapshot("."); err != nil { // a used one
 		return err
 	}
-	if err := s.agent().Suspend(ctx); err != nil {
+	if _, err := s.agent().Suspend(ctx); err != nil {
 		return err
 	}
 	if err := s.writeDown(ctx, taker); err != nil {
-		if terr := s.agent().Thaw(ctx); terr != nil {
+		if _, terr := s.agent().Thaw(ctx); terr != nil {
 			s.log.Warn("the commands of the VM stay frozen", "err", terr)
 		}
 		return err
