@@ -32,7 +32,7 @@ func (s *server) changes(conn net.Conn) {
 	}
 	defer k.leave()
 	k.whenCut(func() { conn.SetWriteDeadline(time.Now().Add(tellTime)) })
-	w := bufio.NewWriterSize(stdoutFrames{conn, k}, banger.MaxData)
+	w := bufio.NewWriterSize(stdoutFrames{cuttable{conn, k}}, banger.MaxData)
 	err = writeChanges(upper, w)
 	if err == nil {
 		err = w.Flush()
@@ -48,19 +48,13 @@ func (s *server) changes(conn net.Conn) {
 	banger.WriteJSONFrame(conn, banger.FrameExit, banger.Exit{})
 }
 
-// stdoutFrames writes frames of at most banger.MaxData bytes, until the client's stream must end.
-type stdoutFrames struct {
-	conn   net.Conn
-	client *client
-}
+// stdoutFrames writes frames of at most banger.MaxData bytes.
+type stdoutFrames struct{ w io.Writer }
 
 func (s stdoutFrames) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
-		if s.client.isCut() {
-			return n, cutOff()
-		}
 		k := min(len(p)-n, banger.MaxData)
-		if err = banger.WriteFrame(s.conn, banger.FrameStdout, p[n:n+k]); err == nil {
+		if err = banger.WriteFrame(s.w, banger.FrameStdout, p[n:n+k]); err == nil {
 			n += k
 		}
 	}

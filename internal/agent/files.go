@@ -52,7 +52,7 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 		answer, err = statFile(string(r.Path), r.Follow)
 	case guest.OpArchive:
 		kind = banger.FrameExit
-		answer, err = archive.Write(ctx, conn, string(r.Path), archive.WriteOptions{
+		answer, err = archive.Write(ctx, cuttable{conn, k}, string(r.Path), archive.WriteOptions{
 			Name: string(r.Name), Follow: r.Follow, NoXattrs: r.NoXattrs, Frame: banger.FrameStdout})
 	case guest.OpExtract:
 		defer release(conn)

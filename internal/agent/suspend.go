@@ -88,6 +88,19 @@ func (c *client) isCut() bool {
 	}
 }
 
+// cuttable writes to a client until its stream must end. Each write is a whole frame.
+type cuttable struct {
+	conn   net.Conn
+	client *client
+}
+
+func (c cuttable) Write(p []byte) (int, error) {
+	if c.client.isCut() {
+		return 0, cutOff()
+	}
+	return c.conn.Write(p)
+}
+
 // suspend prepares the guest for a snapshot, and answers. Unless the answer is sent, the guest goes on.
 func (s *server) suspend(conn net.Conn, frames *banger.FrameReader) {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -68,7 +68,7 @@ func wantSuspended(t *testing.T, what string, r *agenttest.Running, words string
 	res := r.Finish()
 	if res.Err == nil || res.Err.Code != banger.CodeConflict || !strings.Contains(res.Err.Error(), "the VM was suspended") ||
 		!strings.Contains(res.Err.Error(), words) {
-		t.Errorf("%s is told %+v", what, res.Err)
+		t.Errorf("%s is told %v, after %d bytes of output", what, res.Err, len(res.Stdout))
 	}
 	if _, _, err := r.Frames.Next(); err == nil {
 		t.Errorf("the stream of %s goes on", what)
@@ -151,8 +151,8 @@ func TestASuspendEndsCopies(t *testing.T) {
 		_, err := a.Suspend(processtest.WithPatience(t))
 		done <- err
 	}()
-	wantSuspended(t, "the client of a copy out", out, "copy again after banger resume")
 	wantSuspended(t, "the client of a copy in", in, "copy again after banger resume")
+	wantSuspended(t, "the client of a copy out", out, "copy again after banger resume")
 	if err := agenttest.Within(t, "the guest is suspended", done); err != nil {
 		t.Fatal(err)
 	}

@@ -26,11 +26,21 @@ func freeze(ctx context.Context, f *freezer.Freezer, disk int) error {
 	if err := f.Freeze(FreezeTime); err != nil {
 		return err
 	}
-	if err := within(ctx, func() error { return unix.Syncfs(disk) }); err != nil {
+	if err := within(ctx, func() error { return syncDisk(disk) }); err != nil {
 		f.Thaw()
 		return fmt.Errorf("writing the VM's disk: %w", err)
 	}
 	return nil
+}
+
+// syncDisk writes the file system of a directory, whose descriptor need not be open for reading.
+func syncDisk(dir int) error {
+	fd, err := unix.Open(procPath(dir), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Syncfs(fd)
 }
 
 // within returns the result of do, or an error when ctx ends before. The kernel's call then goes on until the disk

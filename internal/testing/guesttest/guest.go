@@ -25,7 +25,7 @@ import (
 )
 
 // PartsVariable names the environment variable for a directory of ready-made parts: vmlinux,
-// initrd, and the program of internal/testing/guesttest/echo as echo. Other programs that a test would
+// initrd, modules.ext4, and the program of internal/testing/guesttest/echo as echo. Other programs that a test would
 // compile are in the same directory.
 const PartsVariable = "BANGER_TEST_PARTS"
 
@@ -35,7 +35,7 @@ type Parts struct {
 	once sync.Once
 	err  error
 
-	kernel, initrd, rootfs string
+	kernel, initrd, modules, rootfs string
 }
 
 // Main runs the tests of a package that have Parts, and returns the exit code.
@@ -71,6 +71,7 @@ func (p *Parts) Config(t *testing.T, accel vmm.Accel) vmm.Config {
 		Drives: []vmm.Drive{
 			{Serial: "rootfs", Path: p.rootfs, ReadOnly: true},
 			{Serial: "disk", Path: filepath.Join(dir, "disk,of a VM")},
+			{Serial: "modules", Path: p.modules, ReadOnly: true},
 		}}
 	if err := os.Mkdir(c.Dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -85,6 +86,7 @@ func (p *Parts) build() error {
 	p.rootfs = filepath.Join(p.dir, "rootfs.ext4")
 	if given := os.Getenv(PartsVariable); given != "" {
 		p.kernel, p.initrd = filepath.Join(given, "vmlinux"), filepath.Join(given, "initrd")
+		p.modules = filepath.Join(given, "modules.ext4")
 		return writeRootfs(p.rootfs, filepath.Join(given, "echo"))
 	}
 	agent, err := p.Compile("banger/cmd/banger-agent", "agent")
@@ -103,7 +105,7 @@ func (p *Parts) build() error {
 	if err != nil {
 		return err
 	}
-	p.kernel = kernels.Vmlinux(k.Name)
+	p.kernel, p.modules = kernels.Vmlinux(k.Name), kernels.ModulesDisk(k.Name)
 	data, err := os.ReadFile(agent)
 	if err != nil {
 		return err
@@ -133,8 +135,7 @@ func (p *Parts) Compile(pkg, name string) (string, error) {
 // MachineID is the machine id in the image.
 const MachineID = "0123456789abcdef0123456789abcdef"
 
-// writeRootfs makes a root file system with one program under five names: /bin/echo, /bin/state,
-// /bin/cat, /bin/fill and /bin/kill.
+// writeRootfs makes a root file system with one program, which has several names in /bin.
 func writeRootfs(path, echo string) error {
 	content, err := os.ReadFile(echo)
 	if err != nil {
@@ -168,6 +169,10 @@ func writeRootfs(path, echo string) error {
 			"cat":   {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 			"kill":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 			"fill":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"dial":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+
+			"witness": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"testify": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 		}),
 		"etc": dir(map[string]*ext4.Node{"machine-id": {Mode: syscall.S_IFREG | 0o444, Data: id}}),
 	}))

@@ -22,6 +22,7 @@ func snapshots(t *testing.T, d vmm.Driver, c vmm.Config) {
 		return // the driver is not a Snapshotter
 	}
 	Configure(t, vm, guest.Config{Hostname: "before"})
+	suspendTwice(t, vm)
 	dir := SnapshotDir(t, c)
 	if err := taker.Snapshot(ctx(t), dir); err == nil {
 		t.Fatal("a running VM is written down")
@@ -53,12 +54,7 @@ func snapshots(t *testing.T, d vmm.Driver, c vmm.Config) {
 	if err != nil || info.UptimeMillis < uptime {
 		t.Fatalf("restored, the guest is up for %d ms, and was for %d (%v)", info.UptimeMillis, uptime, err)
 	}
-	if _, err := vm.Agent.Restored(ctx(t), guest.Config{
-		Hostname: "after",
-		Seed:     make([]byte, guest.MinSeed),
-	}); err != nil {
-		t.Fatal(err)
-	}
+	wakeUp(t, vm)
 	if out := Output(t, vm, "/bin/echo", "it", "goes", "on"); out != "it goes on\n" {
 		t.Errorf("a command in it says %q", out)
 	}

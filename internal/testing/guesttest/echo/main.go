@@ -1,7 +1,8 @@
 // Command echo is the program in the tests' root file system. As "state" it prints as JSON what a
 // guest of a snapshot must not share with others. As "cat" it copies stdin to stdout. As "fill" it
 // writes a number of MiB to a file and syncs the file. As "kill" it sends a signal, given by its
-// number, to PID 1.
+// number, to PID 1. As "witness" it watches the clocks, a connection and a file in memory, and as "testify" it prints what
+// the witness has seen. As "dial" it connects to an address until that is reset.
 package main
 
 import (
@@ -28,6 +29,12 @@ func main() {
 		err = fill(os.Args[1], os.Args[2])
 	case "kill":
 		err = kill(os.Args[1])
+	case "witness":
+		err = witness()
+	case "testify":
+		err = testify()
+	case "dial":
+		err = dial(os.Args[1])
 	case "state":
 		err = state()
 	default:
