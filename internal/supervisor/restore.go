@@ -140,12 +140,15 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 		err := m.do(m.ctx, func(ctx context.Context) error { return m.takeOver(ctx, vm.State, alive, st) })
 		m.warn("the VM was not taken over as it was", err)
 	}
-	if alive && (vm.State == banger.StateStopping || vm.State == banger.StateResuming) {
-		s.wg.Go(takeOver) // this takes time
+	if alive && slices.Contains(takesTime, vm.State) {
+		s.wg.Go(takeOver)
 		return
 	}
 	takeOver()
 }
+
+// takesTime are the states that a daemon completes while it answers already.
+var takesTime = []banger.State{banger.StateStopping, banger.StateSuspending, banger.StateResuming}
 
 // matchMemory makes the state of a VM without a VMM fit what is there: whoever has a snapshot is suspended.
 func (m sleeper) matchMemory(context.Context) error {
@@ -217,12 +220,12 @@ func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, 
 	m.alive = true
 	m.s.wg.Go(m.watch)
 	switch state {
-	case banger.StateRunning, banger.StatePaused, banger.StateSuspending: // the shim suspends it, or lets it go on
-		if state == banger.StateSuspending {
-			m.warn("the state was not stored", m.setState(banger.StateRunning, ""))
-		}
+	case banger.StateRunning, banger.StatePaused, banger.StateSuspending:
 		if m.snapshot().Main != nil {
 			mainCommand{m}.watch()
+		}
+		if state == banger.StateSuspending {
+			return sleeper{m}.suspendNow(ctx)
 		}
 		return nil
 	case banger.StateResuming:

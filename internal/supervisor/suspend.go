@@ -78,11 +78,17 @@ func (m sleeper) suspend(ctx context.Context) error {
 		return vm.StateError("suspend", "only a running VM can be suspended; see: banger ps -a")
 	}
 	m.warn("the state suspending was not stored", m.setState(banger.StateSuspending, ""))
+	return m.suspendNow(ctx)
+}
+
+// suspendNow has the shim suspend the VM. It may do so again after the death of a daemon.
+func (m sleeper) suspendNow(ctx context.Context) error {
+	vm := m.snapshot()
 	err := m.s.shim(m.id()).Suspend(ctx)
 	if m.ctx.Err() != nil {
 		return m.closedError() // the shim goes on, and the next daemon looks what has become of it
 	}
-	if err != nil && !m.isSuspended() {
+	if _, dead := m.s.shim(m.id()).Status(ctx); err != nil && dead == nil {
 		m.warn("the state running was not stored", m.setState(banger.StateRunning, ""))
 		code := banger.CodeUnavailable
 		if banger.CodeOf(err) == banger.CodeDisk {
@@ -90,11 +96,15 @@ func (m sleeper) suspend(ctx context.Context) error {
 		}
 		return banger.Errorf(code, "VM %s was not suspended, and goes on: %w", vm.Name, err)
 	}
-	st, err := m.awaitEnd(ctx)
-	if err == nil {
-		m.onExit(st.Exit, "")
+	st, endErr := m.awaitEnd(m.ctx)
+	if endErr != nil {
+		return endErr
 	}
-	return err
+	m.onExit(st.Exit, "")
+	if now := m.snapshot(); now.State != banger.StateSuspended {
+		return banger.Errorf(banger.CodeUnavailable, "VM %s was not suspended: %s", vm.Name, now.Reason)
+	}
+	return nil
 }
 
 // isSuspended reports whether the VM has a whole snapshot. There is one only while the VM has not run since.

@@ -15,16 +15,14 @@ import (
 // suspendTime is the maximum time of a suspension. It allows for 64 GiB of memory on a slow disk.
 const suspendTime = 10 * time.Minute
 
-// errSuspending means that another client has asked for the same.
-var errSuspending = errors.New("the VM is being suspended already")
-
 // suspend writes the VM to its directory and ends the VMM. It does not depend on the daemon, which may die meanwhile:
 // when it returns, there is a whole snapshot and no VMM, or the VM goes on and there is no snapshot.
 func (s *server) suspend() error {
-	if !s.suspending.TryLock() {
-		return errSuspending
-	}
+	s.suspending.Lock() // a daemon that has just started asks again
 	defer s.suspending.Unlock()
+	if s.suspended.Load() {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), suspendTime)
 	defer cancel()
 	taker, ok := s.proc.(vmm.Snapshotter)
