@@ -218,6 +218,7 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	}
 	reason += m.s.groups().OutOfMemory(vm)
 	m.leaveGroup()
+	sleeper{m}.cleanSnapshots()
 	link{m}.leave()
 	m.log.Info("the VM has ended", "state", state, "reason", reason)
 	m.warn("the end of the VM was not stored; it is stored again", m.setState(state, reason))

@@ -116,8 +116,14 @@ func (m sleeper) onSuspended() {
 	m.leaveGroup()
 	link{m.machine}.leave()
 	m.log.Info("the VM is suspended")
+	m.cleanSnapshots()
 	m.warn("the suspension was not stored; it is stored again", m.setState(banger.StateSuspended, ""))
 	m.s.dirs.CleanRun(m.id())
+}
+
+// cleanSnapshots removes what was left of snapshots when the VMM ended, but not a whole one.
+func (m sleeper) cleanSnapshots() {
+	m.warn("what was left of a snapshot was not removed", vmm.RemoveUnfinished(m.s.dirs.VM(m.id())))
 }
 
 // forgetMemory removes the memory of a suspended VM, for good. Its disk was synced before its commands were frozen.

@@ -41,6 +41,13 @@ const (
 	SnapshotRAM   = "snapshot.memory" // guest memory, sparse; restored VMs map it copy-on-write, so it never changes
 )
 
+// Files into which a VMM will write that must have them from its start (Config.Save). They become a snapshot's by being
+// renamed.
+const (
+	NextState = "next.state"
+	NextRAM   = "next.memory"
+)
+
 // snapshotFiles are all files of a snapshot. The first one makes it one.
 var snapshotFiles = []string{manifestFile, usedFile, manifestFile + ".tmp", SnapshotState, SnapshotRAM}
 
@@ -64,6 +71,19 @@ func RemoveSnapshot(dir string) error {
 		}
 	}
 	return nil
+}
+
+// RemoveUnfinished removes from the directory of a VM without a VMM what was left of snapshots, but not a whole one.
+func RemoveUnfinished(dir string) (err error) {
+	for _, name := range []string{NextState, NextRAM} {
+		if rerr := os.Remove(filepath.Join(dir, name)); !errors.Is(rerr, os.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+	}
+	if !HasSnapshot(dir) {
+		err = errors.Join(err, RemoveSnapshot(dir))
+	}
+	return err
 }
 
 // UseSnapshot marks the snapshot in dir as used, durably: from now on there is none. A VM that goes on changes its
@@ -261,7 +281,7 @@ func TakeSnapshot(dir string, write func() error) error {
 // allocates a page, and if no space is left, the kernel kills the reader, which would be the
 // restored VM.
 func fillHoles(path string) error {
-	f, err := untrusted.Open(path, os.O_RDWR, 0)
+	f, err := openOwn(path, os.O_RDWR)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -281,12 +301,17 @@ func fillHoles(path string) error {
 }
 
 func syncFile(path string) error {
-	f, err := untrusted.Open(path, os.O_RDONLY, 0)
+	f, err := openOwn(path, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	return f.Sync()
+}
+
+// openOwn opens a file of a snapshot that was just written. It may have another name, in the VMM's jail.
+func openOwn(path string, flag int) (*os.File, error) {
+	return os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 
 // CopyFile copies src to a new file that only this user can read: by reference if the file system can do that,

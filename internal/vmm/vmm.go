@@ -71,6 +71,9 @@ type Config struct {
 	// snapshot's VM, except for the paths of files and sockets and the content of disks. The VM runs
 	// when Start returns, and the caller must then inform the agent of the restore.
 	Restore string `json:"restore,omitempty"`
+	// Save is the directory into which the VM will be written down. It is for a VMM that can open no file
+	// later; others ignore it. "" means that the VMM can open any file in any directory when it is asked.
+	Save string `json:"save,omitempty"`
 	// Resuming is called for a Restore, when all is checked and before any guest code runs. An error
 	// ends the start. The driver calls undo if the guest has certainly not run after all. If Resuming is
 	// nil, any number of VMs may go on from the snapshot.

@@ -144,7 +144,7 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 			return nil, nil, err
 		}
 	}
-	spec.VM = goOn(spec.VM)
+	spec.VM = sleeping(spec.VM)
 	con, err := openConsole(shim.ConsoleFile)
 	if err != nil {
 		return nil, nil, err

@@ -29,9 +29,6 @@ func (s *server) suspend() error {
 	if !ok {
 		return errors.New("its VMM cannot write a VM down")
 	}
-	if err := vmm.RemoveSnapshot("."); err != nil { // a used one
-		return err
-	}
 	if _, err := s.agent().Suspend(ctx); err != nil {
 		return err
 	}
@@ -68,9 +65,10 @@ func isFull(dir string) bool {
 	return unix.Statfs(dir, &st) == nil && st.Bavail*uint64(st.Bsize) < least
 }
 
-// goOn makes the VM go on from the snapshot in its directory. That snapshot is used up before any guest code runs,
-// because the VM then changes its disk.
-func goOn(c vmm.Config) vmm.Config {
+// sleeping makes a VM one that can be written to its directory. If it goes on from a snapshot there, that is used up
+// before any guest code runs, because the VM then changes its disk.
+func sleeping(c vmm.Config) vmm.Config {
+	c.Save = "."
 	if c.Restore != "" {
 		c.Restore = "."
 		c.Resuming = func() (func(), error) { return vmm.UseSnapshot(".") }

@@ -104,14 +104,21 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if j != nil {
 		view = j.inside(c)
 	}
-	requests, patience := bootRequests(view, v, o), startTimeout
 	if c.Restore != "" {
 		if o.clock, err = checkSnapshot(c, v, o); err != nil {
 			return nil, err
 		}
-		requests, patience = restoreRequests(view, v, o), snapshotTimeout
 	}
-	p, err := d.launch(c, o, j, console)
+	s, err := openSaves(c, j)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	requests, patience := bootRequests(view, v, o), startTimeout
+	if c.Restore != "" {
+		requests, patience = restoreRequests(view, s, v, o), snapshotTimeout
+	}
+	p, err := d.launch(c, o, j, s, console)
 	if err != nil {
 		return nil, err
 	}
@@ -153,14 +160,14 @@ func (p *process) send(ctx context.Context, r request) error {
 }
 
 // launch starts the process without a guest.
-func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *process, err error) {
+func (d Driver) launch(c vmm.Config, o options, j *jail, s saves, console io.Writer) (_ *process, err error) {
 	var root *os.File
 	defer func() {
 		if err != nil {
 			root.Close() // does nothing if root is nil
 		}
 	}()
-	program, args, files := cmp.Or(c.Program, d.binary()), arguments(c, o), c.Files()
+	program, args, files := cmp.Or(c.Program, d.binary()), arguments(c, o), append(c.Files(), s.files...)
 	if j != nil {
 		if root, err = j.make(c); err != nil {
 			return nil, err
@@ -185,7 +192,7 @@ func (d Driver) launch(c vmm.Config, o options, j *jail, console io.Writer) (_ *
 			return nil, err
 		}
 	}
-	p := &process{config: c, root: root, log: log, metrics: metrics, pausing: newPausing(),
+	p := &process{config: c, root: root, saves: s, log: log, metrics: metrics, pausing: newPausing(),
 		api: newClient(filepath.Join(c.Dir, apiSocket))}
 	words := &lastWords{to: console, ready: make(chan struct{}), said: func() { p.powerOff() }}
 	p.Process, err = child.Start(child.Command{Config: c, Program: program, Args: args,
@@ -243,6 +250,7 @@ type process struct {
 	*child.Process
 	config  vmm.Config
 	root    *os.File // of the jail; nil without a jail
+	saves   saves    // its files are closed
 	version version
 	api     *client
 	log     *logEnd

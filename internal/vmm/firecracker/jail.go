@@ -48,9 +48,6 @@ func readJail(c vmm.Config, program string) (*jail, error) {
 	if err = errors.Join(err, gerr); err != nil || j.uid <= 0 || j.gid <= 0 || !filepath.IsAbs(j.base) {
 		return nil, errors.Join(errors.New("a jail needs a directory, and the ids of a user who is not root"), err)
 	}
-	if c.Restore != "" {
-		return nil, errors.New("a jailed VM cannot go on from a snapshot yet")
-	}
 	if j.program, err = exec.LookPath(program); err == nil {
 		j.program, err = filepath.EvalSymlinks(j.program)
 	}
@@ -102,6 +99,13 @@ func (j *jail) make(c vmm.Config) (*os.File, error) {
 	for i, d := range c.Drives {
 		files[in.Drives[i].Path] = d.Path
 	}
+	var ours []string
+	if c.Save != "" {
+		for _, path := range saveFiles(c) {
+			name := "/" + filepath.Base(path)
+			files[name], ours = path, append(ours, filepath.Join(root, name))
+		}
+	}
 	for name, path := range files {
 		err := unix.Linkat(unix.AT_FDCWD, path, unix.AT_FDCWD, filepath.Join(root, name), unix.AT_SYMLINK_FOLLOW)
 		if errors.Is(err, unix.EXDEV) {
@@ -111,6 +115,10 @@ func (j *jail) make(c vmm.Config) (*os.File, error) {
 			untrusted.RemoveAll(filepath.Dir(root))
 			return nil, fmt.Errorf("linking %s into the jail: %w", path, err)
 		}
+	}
+	if err := j.own(ours...); err != nil {
+		untrusted.RemoveAll(filepath.Dir(root))
+		return nil, err
 	}
 	return os.Open(root)
 }

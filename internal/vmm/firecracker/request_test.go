@@ -58,6 +58,10 @@ func TestRequestsOfABoot(t *testing.T) {
 func TestRequestsOfARestore(t *testing.T) {
 	c := plain()
 	c.Restore = "/snapshots/1"
+	from, err := openSaves(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, r := range map[string]struct {
 		v version
 		o options
@@ -67,9 +71,9 @@ func TestRequestsOfARestore(t *testing.T) {
 		"restore-1.16.txt": {version{1, 16, 1}, options{clock: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := asText(t, request{"PUT", "/snapshot/create", snapshotParams(c.Restore)}) + "firecracker " +
+			got := asText(t, request{"PUT", "/snapshot/create", (&process{}).snapshotParams(c.Restore)}) + "firecracker " +
 				strings.Join(arguments(c, r.o), " ") + "\n"
-			for _, r := range restoreRequests(c, r.v, r.o) {
+			for _, r := range restoreRequests(c, from, r.v, r.o) {
 				got += asText(t, r)
 			}
 			golden(t, name, got)

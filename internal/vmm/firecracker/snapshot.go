@@ -89,9 +89,6 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if p.config.Options[optionHugePages] != "" {
 		return errHugePages
 	}
-	if p.root != nil {
-		return errors.New("a jailed VM cannot be written down yet: its VMM reaches no directory but its own")
-	}
 	if !p.paused.Load() { // since 1.15 Firecracker ends the guest's streams before it refuses
 		return errors.New("the VM runs: pause it first")
 	}
@@ -111,11 +108,15 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if err := p.pauseByAPI(ctx); err != nil {
 		return err
 	}
-	if err := p.api.call(ctx, http.MethodPut, "/snapshot/create", snapshotParams(dir), nil); err != nil {
+	if err := p.api.call(ctx, http.MethodPut, "/snapshot/create", p.snapshotParams(dir), nil); err != nil {
 		p.settle()
+		p.saves.empty(dir)
 		return p.endOr(err)
 	}
 	p.pausing.reset = true
+	if err := p.saves.keep(dir); err != nil {
+		return err
+	}
 	return vmm.CommitSnapshot(dir, m)
 }
 
@@ -127,12 +128,12 @@ func (p *process) settle() {
 	p.api.call(ctx, http.MethodGet, "/", nil, &info)
 }
 
-func snapshotParams(dir string) SnapshotCreateParams {
-	return SnapshotCreateParams{
-		SnapshotType: snapshotFull,
-		SnapshotPath: filepath.Join(dir, vmm.SnapshotState),
-		MemFilePath:  filepath.Join(dir, vmm.SnapshotRAM),
+func (p *process) snapshotParams(dir string) SnapshotCreateParams {
+	to := SnapshotCreateParams{SnapshotType: snapshotFull, SnapshotPath: p.saves.state, MemFilePath: p.saves.memory}
+	if to.SnapshotPath == "" {
+		to.SnapshotPath, to.MemFilePath = filepath.Join(dir, vmm.SnapshotState), filepath.Join(dir, vmm.SnapshotRAM)
 	}
+	return to
 }
 
 // loadPath is the request that loads a snapshot.
@@ -141,10 +142,10 @@ const loadPath = "/snapshot/load"
 // restoreRequests returns the calls that restore c's snapshot, in order. The memory is mapped
 // copy-on-write, so any number of VMs may share it. The limit of the serial port is not in a
 // snapshot (device_manager/persist.rs takes it from /serial), so it is set again.
-func restoreRequests(c vmm.Config, v version, o options) []request {
+func restoreRequests(c vmm.Config, s saves, v version, o options) []request {
 	load := SnapshotLoadParams{
-		SnapshotPath:  filepath.Join(c.Restore, vmm.SnapshotState),
-		MemBackend:    &MemoryBackend{BackendType: backendFile, BackendPath: filepath.Join(c.Restore, vmm.SnapshotRAM)},
+		SnapshotPath:  s.fromState,
+		MemBackend:    &MemoryBackend{BackendType: backendFile, BackendPath: s.fromMemory},
 		ResumeVM:      true,
 		ClockRealtime: o.clock && v.hasClockRealtime(),
 	}
