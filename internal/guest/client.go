@@ -41,7 +41,7 @@ const (
 	OpPing     = "ping"          // answers Info
 	OpReady    = "ready"         // answers Info when the image's init accepts commands
 	OpExec     = "exec"          // runs a command; the stream becomes its stdio
-	OpStart    = "start"         // runs the main command with its output on the console; answers Info
+	OpStart    = "start"         // runs the main command without a client; answers Info
 	OpWait     = "wait"          // answers with FrameExit when the main command has ended
 	OpSignal   = "signal"        // signals the main command; answers Info
 	OpChanges  = "changes"       // answers with frames of output, the tar of a layer, and FrameExit at the end
@@ -49,7 +49,10 @@ const (
 	// OpArchive answers with frames of output, a tar, and at the end with FrameExit, a banger.CopyReport.
 	OpArchive = banger.FileArchive
 	// OpExtract takes frames of stdin, a tar, up to FrameStdinEOF. It answers banger.CopyReport.
-	OpExtract   = banger.FileExtract
+	OpExtract = banger.FileExtract
+	// OpOutput answers with what the main command writes, from the byte at Position on: frames of output, each with a
+	// RecordHeader, and an empty FrameExit at the end. The client answers FrameTaken, which makes room for more.
+	OpOutput    = "output"
 	OpProcesses = "processes" // answers with the processes of the guest
 	OpPorts     = "ports"     // answers with the listening sockets of the guest, and again after each change
 	OpOwner     = "owner"     // answers which process has a socket
@@ -75,6 +78,8 @@ type Request struct {
 	SSH *banger.SSH `json:"ssh,omitempty"`
 
 	Clock *Correction `json:"clock,omitempty"` // of OpClock; nil means no correction
+
+	Position uint64 `json:"position,omitempty"` // of OpOutput
 
 	Grace int64 `json:"grace_ms,omitempty"`
 }
@@ -200,7 +205,8 @@ func (c Client) Shutdown(ctx context.Context, grace time.Duration) error {
 }
 
 // Exec starts a command and returns its stream: frames in both directions, with FrameExit or FrameError at the end.
-// The caller must close the stream, which ends the command unless it is the main command.
+// The caller must close the stream, which ends the command unless it is the main command. The stream of the main command
+// carries none of its output: Output has that.
 func (c Client) Exec(ctx context.Context, e banger.Exec) (net.Conn, error) {
 	return c.send(ctx, Request{Op: OpExec, Exec: &e})
 }
