@@ -126,6 +126,7 @@ func TestErrorsKeepTheirCode(t *testing.T) {
 			return err
 		},
 		"Logs":          func() error { _, err := w.Logs(ctx, "no", -1, false); return err },
+		"Output":        func() error { _, _, err := w.Output(ctx, "no", -1, false); return err },
 		"Stats":         func() error { _, err := w.Stats(ctx, "no"); return err },
 		"Ports":         func() error { _, err := w.Ports(ctx, "no", false); return err },
 		"AddForward":    func() error { _, err := w.AddForward(ctx, "no", forward(80)); return err },
@@ -186,11 +187,26 @@ func TestStreamsOfAGuest(t *testing.T) {
 	if got := frames(t, files); !strings.Contains(got, "name\x00") {
 		t.Errorf("the archive is %.40q", got)
 	}
-	w.h.Await("the console has both lines", func() bool {
-		return read(t, ok[io.ReadCloser](t)(w.Logs(ctx, "box", -1, false))) == "one\ntwo\n"
+	output := func(ref string, tail int) (string, bool) {
+		r, apart, err := w.Output(ctx, ref, tail, false)
+		hosttest.Check(t, err)
+		return read(t, r), apart
+	}
+	w.h.Await("the output has both lines", func() bool {
+		got, apart := output("box", -1)
+		return apart && hosttest.Output(t, strings.NewReader(got)) == "one\ntwo\n"
 	})
-	if got := read(t, ok[io.ReadCloser](t)(w.Logs(ctx, "box", 1, false))); got != "two\n" {
+	if got, _ := output("box", 1); hosttest.Output(t, strings.NewReader(got)) != "two\n" {
 		t.Errorf("the last line is %q", got)
+	}
+	if got := read(t, ok[io.ReadCloser](t)(w.Logs(ctx, "box", -1, false))); strings.Contains(got, "two") {
+		t.Errorf("a client that does not ask for the output gets %q", got)
+	}
+	machine := w.spec("machine")
+	machine.Cmd = nil
+	ok[banger.VM](t)(w.Create(ctx, machine, true, banger.Discard))
+	if got, apart := output("machine", -1); apart {
+		t.Errorf("a VM without a main command has the output %q", got)
 	}
 	if st := ok[banger.Stats](t)(w.Stats(ctx, "box")); st.Name != "box" || st.Memory == 0 {
 		t.Errorf("the stats are %+v", st)

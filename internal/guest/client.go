@@ -246,7 +246,7 @@ func (c *changes) Read(p []byte) (int, error) {
 		case c.ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded):
 			return 0, banger.Errorf(banger.CodeTimeout,
 				"the guest's agent is silent: for %s nothing came of the changes", changesTime).
-				WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
+				WithHint("see whether the VM works: banger logs --console VM; a stop and a start mend one that does not")
 		case err != nil:
 			return 0, banger.Errorf(banger.CodeGuest, "the agent did not send all changes: %w", err)
 		case t == banger.FrameError:
@@ -299,7 +299,7 @@ func unanswered(caller context.Context, err error) error {
 		return err
 	}
 	return banger.Errorf(banger.CodeTimeout, "the guest's agent does not answer").
-		WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
+		WithHint("see whether the VM works: banger logs --console VM; a stop and a start mend one that does not")
 }
 
 // repeated calls again, for callTimeout at most.
