@@ -159,8 +159,8 @@ func (x *execution) readClient(frames *banger.FrameReader) {
 // forward sends stdout and stderr until the command and both have ended.
 func (x *execution) forward() { eachOutput(x.p, x.copyFrom) }
 
-// eachOutput calls take with stdout and stderr, as readers, at the same time. It returns when the command and both calls
-// have ended.
+// eachOutput calls take with stdout and stderr, as readers, at the same time. It returns when the command and both
+// calls have ended.
 func eachOutput(p *command.Process, take func(io.Reader, banger.FrameType)) {
 	drained := make(chan struct{})
 	go func() { // ends with the pipes, which AwaitEnd ends at the latest

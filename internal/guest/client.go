@@ -205,8 +205,8 @@ func (c Client) Shutdown(ctx context.Context, grace time.Duration) error {
 }
 
 // Exec starts a command and returns its stream: frames in both directions, with FrameExit or FrameError at the end.
-// The caller must close the stream, which ends the command unless it is the main command. The stream of the main command
-// carries none of its output: Output has that.
+// The caller must close the stream, which ends the command unless it is the main command. The stream of the main
+// command carries none of its output: Output has that.
 func (c Client) Exec(ctx context.Context, e banger.Exec) (net.Conn, error) {
 	return c.send(ctx, Request{Op: OpExec, Exec: &e})
 }

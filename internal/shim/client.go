@@ -219,8 +219,8 @@ func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error 
 	return c.stream(ctx, fmt.Sprintf("%s %d", CallConsole, tail), w)
 }
 
-// FollowOutput writes the last tail lines of the main command's output (all if tail is negative) and new output to w, as
-// frames of FrameStdout and FrameStderr, until the VMM ends (it then returns nil) or ctx ends.
+// FollowOutput writes the last tail lines of the main command's output (all if tail is negative) and new output to w,
+// as frames of FrameStdout and FrameStderr, until the VMM ends (it then returns nil) or ctx ends.
 func (c Client) FollowOutput(ctx context.Context, tail int, w io.Writer) error {
 	return c.stream(ctx, fmt.Sprintf("%s %d", CallOutput, tail), w)
 }

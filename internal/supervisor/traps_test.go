@@ -36,7 +36,8 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 			s := h.daemon()
 			vm := h.run(s, h.spec("box"))
 			trap := func() {
-				for _, file := range []string{"exit.json", "exit.json.tmp", "console.log", "console.log.1", "output.log", "output.log.1", "denials.jsonl",
+				for _, file := range []string{"exit.json", "exit.json.tmp", "console.log", "console.log.1",
+					"output.log", "output.log.1", "denials.jsonl",
 					"shim.json", "shim.err", "ram", "other"} {
 					path := filepath.Join(h.path("state/vms"), vm.ID, file)
 					os.Remove(path)

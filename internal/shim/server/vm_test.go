@@ -175,7 +175,8 @@ func TestWrongCalls(t *testing.T) {
 			t.Errorf("%q is answered %q, %v, not %q", line, st.Error, err, want)
 		}
 	}
-	for _, line := range []string{shim.CallConnect + " x", shim.CallConsole + " x", shim.CallOutput + " x", shim.CallDenials + " 1"} {
+	for _, line := range []string{shim.CallConnect + " x", shim.CallConsole + " x", shim.CallOutput + " x",
+		shim.CallDenials + " 1"} {
 		conn := call(t, v.Client, line)
 		if text, err := io.ReadAll(conn); err != nil || len(text) > 0 {
 			t.Errorf("%q is answered %q, %v", line, text, err)
