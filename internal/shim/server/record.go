@@ -16,6 +16,9 @@ import (
 // recordAgain is the pause before the agent is asked again for the main command's output.
 const recordAgain = 200 * time.Millisecond
 
+// maxSaid is how many errors of one boot are in the shim's log.
+const maxSaid = 20
+
 // recordTime is how long output is still recorded after the VM's end, when the main command's client reads slowly.
 const recordTime = time.Second
 
@@ -36,7 +39,7 @@ func openRecorder(path string) (*recorder, error) {
 // keepOutput records until the main command's output, the VM or ctx has ended. When the connection to the agent fails,
 // or the agent breaks the protocol, it asks again.
 func (s *server) keepOutput(ctx context.Context) {
-	said := "" // the last error in the log
+	said := 0 // the number of errors in the log, which a hostile guest could fill
 	for ctx.Err() == nil {
 		err := s.agent().Output(ctx, s.recorder.position, s.recorder.take)
 		if err == nil || ctx.Err() != nil {
@@ -47,8 +50,7 @@ func (s *server) keepOutput(ctx context.Context) {
 			return
 		default:
 		}
-		if text := err.Error(); text != said {
-			said = text
+		if said++; said <= maxSaid {
 			s.log.Warn("the main command's output", "err", err)
 		}
 		select {
@@ -79,8 +81,7 @@ type attachment struct {
 	started  chan struct{} // closed when the client has FrameStarted
 	gone     chan struct{} // closed when the client gets nothing more
 
-	mu  sync.Mutex // serialises frames
-	buf []byte     // a frame of output
+	mu sync.Mutex // serialises frames
 	// rest is the start of a frame from the agent. Only Write uses it.
 	rest  []byte
 	begun bool // started is closed
@@ -124,11 +125,11 @@ func (a *attachment) send(record guest.Record) {
 	case <-a.gone:
 		return
 	}
-	a.buf = append(a.buf[:0], make([]byte, banger.FrameHeader)...)
-	banger.PutFrameHeader(a.buf, record.Stream, len(record.Data))
-	a.buf = append(a.buf, record.Data...)
+	head := make([]byte, banger.FrameHeader)
+	banger.PutFrameHeader(head, record.Stream, len(record.Data))
+	frame := net.Buffers{head, record.Data}
 	a.mu.Lock()
-	_, err := a.UnixConn.Write(a.buf)
+	_, err := frame.WriteTo(a.UnixConn)
 	a.mu.Unlock()
 	if err != nil {
 		a.leave()
