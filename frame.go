@@ -11,7 +11,7 @@ import (
 type FrameType byte
 
 // The frames of an agent stream. The client first sends one FrameRequest and, for an exec, then FrameStdin to
-// FrameSignal. The agent sends the others.
+// FrameSignal, or FrameTaken for recorded output. The agent sends the others.
 const (
 	FrameRequest  FrameType = 1  // client: JSON request
 	FrameStdin    FrameType = 2  // client: bytes
@@ -24,6 +24,7 @@ const (
 	FrameStderr   FrameType = 9  // agent: bytes
 	FrameExit     FrameType = 10 // agent: JSON Exit; last frame
 	FrameError    FrameType = 11 // agent: JSON Error; last frame
+	FrameTaken    FrameType = 12 // client: a position, as a big-endian uint64; what comes before it arrived
 )
 
 // MaxFrame is the largest payload of a frame in bytes; a longer payload is a protocol error. MaxData is the most that

@@ -12,6 +12,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/image"
 	"banger/internal/network/bridge"
+	"banger/internal/output"
 	"banger/internal/resolve"
 	"banger/internal/shim"
 )
@@ -104,6 +105,7 @@ func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w i
 		return err
 	}
 	c := g.VMs.Shim(vm.ID)
+	begin(w)
 	if follow && !vm.State.AtRest() {
 		if err := c.FollowConsole(ctx, tail, w); err == nil || ctx.Err() != nil {
 			return nil
@@ -111,6 +113,31 @@ func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w i
 	}
 	return shim.ReadConsole(c.Dir, tail, w)
 }
+
+// Output writes what the VM's main command has written, as frames of FrameStdout and FrameStderr, with tail and follow
+// as in Logs. It returns false, and writes nothing, for a VM whose output is on its console alone: one without a main
+// command, whose own init writes there, and one that has not booted since banger keeps the output.
+func (g Guests) Output(ctx context.Context, ref string, tail int, follow bool, w io.Writer) (bool, error) {
+	vm, err := g.VMs.Get(ref)
+	if err != nil {
+		return false, err
+	}
+	c := g.VMs.Shim(vm.ID)
+	path := shim.OutputPath(c.Dir)
+	if vm.Main == nil || !output.Exists(path) {
+		return false, nil
+	}
+	begin(w)
+	if follow && !vm.State.AtRest() {
+		if err := c.FollowOutput(ctx, tail, w); err == nil || ctx.Err() != nil {
+			return true, nil
+		}
+	}
+	return true, output.Read(path, tail, w)
+}
+
+// begin writes nothing to w, which begins an answer whose first byte may come late. A failure shows at the next write.
+func begin(w io.Writer) { w.Write(nil) }
 
 // Files opens the stream of a copy from or to a running VM. It carries frames of a tar and the agent's report, as
 // OpArchive and OpExtract of package guest describe. The caller owns the stream and copies its frames.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -14,7 +15,8 @@ import (
 	"banger/internal/agent/command"
 )
 
-// exec runs one command with the stream as its stdio.
+// exec runs one command with the stream as its stdio. The output of the main command is recorded instead, and the host
+// gives it to the client.
 func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec) {
 	c, err := s.enter()
 	if err != nil {
@@ -38,10 +40,14 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 		release(conn)
 		close(gone)
 	}()
-	drained := make(chan struct{})
-	go func() { // ends with the pipes, which AwaitEnd ends at the latest
-		x.copyOutput()
-		close(drained)
+	ended := make(chan struct{})
+	go func() { // ends with the command and its output
+		defer close(ended)
+		if e.Main {
+			s.record(p)
+		} else {
+			x.forward()
+		}
 	}()
 	var over <-chan struct{} // readClient may wait for a command that takes no stdin
 	if st, ok := conn.(interface{ Done() <-chan struct{} }); ok {
@@ -58,13 +64,20 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 		x.sever(suspended(e.Main))
 		lost = true
 	}
-	if lost && !e.Main { // the main command outlives its client; its output goes to the console
+	if lost && !e.Main { // the main command outlives its client
 		p.BeginHangUp()
 		c.leave()
 		p.FinishHangUp()
 	}
 	c.leave()
-	p.AwaitEnd(drained)
+	<-ended
+	if e.Main { // the host gives the client all output before it learns of the end
+		select {
+		case <-s.output.Delivered():
+		case <-gone:
+		case <-over:
+		}
+	}
 	data, _ := json.Marshal(p.Exit())
 	x.write(banger.FrameExit, data)
 	p.Close()
@@ -85,13 +98,18 @@ func (s *server) reportsMain() (reported func()) {
 	}
 }
 
-// awaitMainReports returns when all clients that wait for the end of the main command, which has ended, have the report
-// of that, or read it too slowly.
+// awaitMainReports returns when the host has the output of the main command, which has ended, and all clients that wait
+// for its end have the report of that, or when they read too slowly.
 func (s *server) awaitMainReports() {
 	s.mu.Lock()
 	reports := slices.Collect(maps.Keys(s.mainReports))
 	s.mu.Unlock()
 	late := time.After(2 * command.DrainTime)
+	select {
+	case <-s.output.Delivered():
+	case <-late:
+		return
+	}
 	for _, reported := range reports {
 		select {
 		case <-reported:
@@ -162,14 +180,23 @@ func (x *execution) readClient(frames *banger.FrameReader) {
 	}
 }
 
-// copyOutput sends stdout and stderr until both have ended.
-func (x *execution) copyOutput() {
-	var wg sync.WaitGroup
-	wg.Go(func() { x.copyFrom(x.p.Stdout(), banger.FrameStdout) })
-	if stderr := x.p.Stderr(); stderr != nil {
-		wg.Go(func() { x.copyFrom(stderr, banger.FrameStderr) })
-	}
-	wg.Wait()
+// forward sends stdout and stderr until the command and both have ended.
+func (x *execution) forward() { eachOutput(x.p, x.copyFrom) }
+
+// eachOutput calls take with stdout and stderr, as readers, at the same time. It returns when the command and both
+// calls have ended.
+func eachOutput(p *command.Process, take func(io.Reader, banger.FrameType)) {
+	drained := make(chan struct{})
+	go func() { // ends with the pipes, which AwaitEnd ends at the latest
+		defer close(drained)
+		var wg sync.WaitGroup
+		wg.Go(func() { take(p.Stdout(), banger.FrameStdout) })
+		if stderr := p.Stderr(); stderr != nil {
+			wg.Go(func() { take(stderr, banger.FrameStderr) })
+		}
+		wg.Wait()
+	}()
+	p.AwaitEnd(drained)
 }
 
 // send completes the frame in buf. Once the client is lost, output goes to the

@@ -282,13 +282,14 @@ func caught(a *agenttest.Agent, sig syscall.Signal) bool {
 }
 
 // TestMainOutlivesItsClient checks that a main command that exec has started outlives its client.
-// Its later output goes to the console.
+// Its output is recorded all the time.
 func TestMainOutlivesItsClient(t *testing.T) {
 	a := agenttest.Start(t)
 	e := agenttest.Shell("trap 'echo last words; exit 6' USR1; " + forever)
 	e.Main = true
+	output := a.Record(t, 0)
 	r := a.Run(t, e)
-	r.Until("ready")
+	output.Until(t, "ready\n")
 	r.Conn.Close()
 	if err := a.Signal(processtest.WithPatience(t), int(syscall.SIGUSR1)); err != nil {
 		t.Fatal(err)
@@ -296,10 +297,13 @@ func TestMainOutlivesItsClient(t *testing.T) {
 	if exit, err := a.Wait(processtest.WithPatience(t)); err != nil || exit.Code != 6 {
 		t.Errorf("it ended with %+v, %v", exit, err)
 	}
-	agenttest.Await(t, "the console has the last words", func() bool {
-		said, _ := os.ReadFile(a.Console)
-		return strings.Contains(string(said), "last words\n")
-	})
+	err := agenttest.Within(t, "the output ends", output.Ended)
+	if err != nil || output.Stdout() != "ready\nlast words\n" {
+		t.Errorf("it has written %q, %v", output.Stdout(), err)
+	}
+	if said, err := os.ReadFile(a.Console); err != nil || len(said) > 0 {
+		t.Errorf("the console says %q, %v", said, err)
+	}
 }
 
 // TestShutdown checks that a shutdown is always answered. The main command gets the image's stop
@@ -340,7 +344,9 @@ func TestShutdown(t *testing.T) {
 			f := agenttest.NewFifo(t)
 			e := agenttest.Shell("exec 9>$1; "+tt.script+forever, f.Path)
 			e.Main = true
-			a.Run(t, e).Until("ready")
+			output := a.Record(t, 0)
+			a.Run(t, e)
+			output.Until(t, "ready")
 			if err := a.Shutdown(processtest.WithPatience(t), tt.grace); err != nil {
 				t.Fatal(err)
 			}
@@ -354,12 +360,13 @@ func TestShutdown(t *testing.T) {
 		a := agenttest.Start(t)
 		e := agenttest.Shell("trap 'echo stopping' TERM; " + forever)
 		e.Main = true
+		output := a.Record(t, 0)
 		r := a.Run(t, e)
-		r.Until("ready")
+		output.Until(t, "ready")
 		if err := a.Shutdown(processtest.WithPatience(t), processtest.Patience); err != nil {
 			t.Fatal(err)
 		}
-		r.Until("stopping")
+		output.Until(t, "stopping")
 		if res := a.Run(t, agenttest.Shell("true")).Finish(); res.Err == nil || res.Err.Code != banger.CodeConflict {
 			t.Errorf("a command during the shutdown gives %+v", res)
 		}
@@ -411,6 +418,7 @@ func TestTheMainCommandsClientIsToldBeforeTheEnd(t *testing.T) {
 	a := agenttest.Start(t)
 	e := agenttest.Shell("sleep 3 & echo said; exit 3") // whose output stays open, so that it is told late
 	e.Main = true
+	output := a.Record(t, 0)
 	r := a.Run(t, e)
 	if exit, err := a.Wait(processtest.WithPatience(t)); err != nil || exit.Code != 3 {
 		t.Fatalf("it ends with %+v, %v", exit, err)
@@ -418,8 +426,8 @@ func TestTheMainCommandsClientIsToldBeforeTheEnd(t *testing.T) {
 	if err := a.Shutdown(processtest.WithPatience(t), time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if res := r.Finish(); string(res.Stdout) != "said\n" || res.Exit.Code != 3 {
-		t.Errorf("its client is told %q, %+v", res.Stdout, res.Exit)
+	if res := r.Finish(); len(res.Stdout) > 0 || res.Exit.Code != 3 || output.Stdout() != "said\n" {
+		t.Errorf("its client is told %q, %+v, and the output is %q", res.Stdout, res.Exit, output.Stdout())
 	}
 	agenttest.Within(t, "the agent ends", a.Ended)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -14,6 +13,8 @@ import (
 	"banger"
 	"banger/internal/agent/boot"
 	"banger/internal/agent/command"
+	"banger/internal/agent/console"
+	"banger/internal/agent/output"
 	"banger/internal/agent/sshd"
 	"banger/internal/guest"
 )
@@ -33,6 +34,7 @@ type server struct {
 	config      guest.Config
 	main        *command.Process
 	mainUp      chan struct{}          // closed when main is set
+	output      *output.Log            // what the main command writes
 	mainReports map[chan struct{}]bool // each is closed when a client knows the main command's end
 	clients     map[*client]bool       // those whose streams a suspend ends
 	suspended   bool                   // no command may start
@@ -47,12 +49,13 @@ var capabilities = []string{
 	guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart, guest.OpWait,
 	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts, guest.OpOwner,
 	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses, guest.OpSuspend, guest.OpThaw,
+	guest.OpOutput,
 }
 
 // newServer returns the server of a system, whose commands run in group.
 func newServer(sys system, group *command.Group) *server {
 	s := &server{system: sys, commands: command.NewReaper(group), mainUp: make(chan struct{}),
-		mainReports: map[chan struct{}]bool{}, clients: map[*client]bool{}}
+		output: output.New(), mainReports: map[chan struct{}]bool{}, clients: map[*client]bool{}}
 	s.sshd = sshd.New(s)
 	return s
 }
@@ -80,6 +83,10 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		s.exec(conn, frames, req.Exec)
 	case guest.OpWait:
 		s.wait(conn, frames)
+	case guest.OpOutput:
+		if err := s.output.Send(conn, frames, req.Position); err != nil {
+			sendError(conn, err)
+		}
 	case guest.OpChanges:
 		s.changes(conn)
 	case guest.OpPorts:
@@ -230,34 +237,30 @@ func (s *server) mainProcess() *command.Process {
 	return s.main
 }
 
-// startMain runs the main command with its output on the console.
+// startMain runs the main command without a client.
 func (s *server) startMain(e *banger.Exec) error {
+	if e != nil && !e.Main {
+		return banger.Errorf(banger.CodeInvalid, "only the main command starts without a client")
+	}
 	p, err := s.Start(e, command.Options{})
 	if err != nil {
 		return err
 	}
-	go toConsole(p)
+	go func() { // ends with the command
+		s.record(p)
+		p.Close()
+	}()
 	return nil
 }
 
-// toConsole copies a command's output to the console until it ends.
-func toConsole(p *command.Process) {
-	console, err := os.OpenFile("/dev/console", os.O_WRONLY|unix.O_NOCTTY, 0)
-	var w io.Writer = console
-	if err != nil {
-		w = os.Stdout
-	} else {
-		defer console.Close()
-	}
-	var wg sync.WaitGroup
-	for _, out := range []io.Reader{p.Stdout(), p.Stderr()} {
-		if out != nil {
-			wg.Go(func() { io.Copy(w, out) })
+// record records the output of the main command until the command and its output have ended.
+func (s *server) record(p *command.Process) {
+	eachOutput(p, func(out io.Reader, t banger.FrameType) {
+		if err := s.output.Record(t, out); err != nil {
+			console.Warn(err)
 		}
-	}
-	wg.Wait()
-	<-p.Done()
-	p.Close()
+	})
+	s.output.Close()
 }
 
 // wait answers when the main command has ended, unless the client goes away before. A shutdown lets the client read the
@@ -319,7 +322,7 @@ func (s *server) shutdown(grace time.Duration, how boot.Ending) {
 		main.Signal(sig)
 		select {
 		case <-main.Done():
-			s.awaitMainReports() // the end of this guest would cut the clients off
+			s.awaitMainReports() // the end of this guest would cut the clients off, and the output
 		case <-time.After(grace):
 		}
 	}

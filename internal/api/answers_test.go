@@ -48,6 +48,7 @@ func dialogue(h *hosttest.Host) []asked {
 		{"POST /v1/vms/{vm}/files", "/v1/vms/box/files?op=stat&path=/proc", nil, 200},
 		{"POST /v1/vms/{vm}/ssh", "/v1/vms/box/ssh", banger.SSH{Keys: []string{"broken"}}, 400},
 		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?tail=3", nil, 200},
+		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?output=true", nil, 200},
 		{"GET /v1/vms/{vm}/processes", "/v1/vms/box/processes", nil, 200},
 		{"GET /v1/vms/{vm}/stats", "/v1/vms/box/stats", nil, 200},
 		{"POST /v1/vms/{vm}/commit", "/v1/vms/rests/commit", map[string]string{"target": "mine"}, 409},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/api"
@@ -126,6 +123,7 @@ func TestErrorsKeepTheirCode(t *testing.T) {
 			return err
 		},
 		"Logs":          func() error { _, err := w.Logs(ctx, "no", -1, false); return err },
+		"Output":        func() error { _, _, err := w.Output(ctx, "no", -1, false); return err },
 		"Stats":         func() error { _, err := w.Stats(ctx, "no"); return err },
 		"Ports":         func() error { _, err := w.Ports(ctx, "no", false); return err },
 		"AddForward":    func() error { _, err := w.AddForward(ctx, "no", forward(80)); return err },
@@ -160,55 +158,6 @@ func TestErrorsKeepTheirCode(t *testing.T) {
 
 func forward(port int) banger.Forward {
 	return banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: uint16(port)}
-}
-
-// TestStreamsOfAGuest runs a command, copies a file and reads the console.
-func TestStreamsOfAGuest(t *testing.T) {
-	t.Parallel()
-	w, ctx := newWorld(t), t.Context()
-	spec := w.spec("box")
-	spec.Cmd = []string{"sh", "-c", "echo one; echo two; sleep 1000"}
-	ok[banger.VM](t)(w.Create(ctx, spec, true, banger.Discard))
-	conn := ok[net.Conn](t)(w.Exec(ctx, "box", banger.Exec{Args: []string{"cat"}, Stdin: true}))
-	defer conn.Close()
-	hosttest.Check(t, banger.WriteFrame(conn, banger.FrameStdin, []byte("echo")))
-	hosttest.Check(t, banger.WriteFrame(conn, banger.FrameStdinEOF, nil))
-	if got := frames(t, conn); got != `echo|{"code":0}` {
-		t.Errorf("the command says %q", got)
-	}
-	info := ok[banger.FileInfo](t)(w.StatFile(ctx, "box", banger.FileRequest{Path: []byte("/etc/passwd")}))
-	if info.Mode&unix.S_IFMT != unix.S_IFREG {
-		t.Errorf("it is %+v", info)
-	}
-	files := ok[net.Conn](t)(w.Files(ctx, "box",
-		banger.FileRequest{Op: banger.FileArchive, Path: []byte("/etc/hostname"), Name: []byte("name"), Follow: true}))
-	defer files.Close()
-	if got := frames(t, files); !strings.Contains(got, "name\x00") {
-		t.Errorf("the archive is %.40q", got)
-	}
-	w.h.Await("the console has both lines", func() bool {
-		return read(t, ok[io.ReadCloser](t)(w.Logs(ctx, "box", -1, false))) == "one\ntwo\n"
-	})
-	if got := read(t, ok[io.ReadCloser](t)(w.Logs(ctx, "box", 1, false))); got != "two\n" {
-		t.Errorf("the last line is %q", got)
-	}
-	if st := ok[banger.Stats](t)(w.Stats(ctx, "box")); st.Name != "box" || st.Memory == 0 {
-		t.Errorf("the stats are %+v", st)
-	}
-	follow, interrupt := context.WithCancel(ctx)
-	all := ok[io.ReadCloser](t)(w.Logs(follow, "box", -1, true))
-	interrupt()
-	if _, err := io.ReadAll(all); !errors.Is(err, context.Canceled) {
-		t.Errorf("following ends with %v", err)
-	}
-}
-
-func read(t *testing.T, r io.ReadCloser) string {
-	t.Helper()
-	defer r.Close()
-	text, err := io.ReadAll(r)
-	hosttest.Check(t, err)
-	return string(text)
 }
 
 // frames joins what comes on a stream until its last frame, which follows a "|".

@@ -33,17 +33,29 @@ func exec(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return s.handOver(w, req, upgradeExec, stream)
 }
 
+// mediaFrames is the type of an answer that is made of the frames of package banger.
+const mediaFrames = "application/vnd.banger.frames"
+
+// logs answers with the console, or with frames of the main command's output for a client that asks for them.
 func logs(s *Server, w http.ResponseWriter, req *http.Request) error {
 	q := req.URL.Query()
 	tail, err := tailOf(q)
 	if err != nil {
 		return err
 	}
-	if _, err := s.Inventory.Get(req.PathValue("vm")); err != nil {
+	vm, follow, out := req.PathValue("vm"), q.Get("follow") == "true", flushWriter{w}
+	if _, err := s.Inventory.Get(vm); err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	err = s.Guests.Logs(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
+	apart := false
+	if q.Get("output") == "true" {
+		w.Header().Set("Content-Type", mediaFrames)
+		apart, err = s.Guests.Output(req.Context(), vm, tail, follow, out)
+	}
+	if !apart && err == nil {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		err = s.Guests.Logs(req.Context(), vm, tail, follow, out)
+	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.Log.Warn("logs", "err", err) // the status has already been sent
 	}
@@ -52,15 +64,28 @@ func logs(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 // Logs returns the console's output, which the caller must close. A negative tail means all lines.
 func (c guestClient) Logs(ctx context.Context, ref string, tail int, follow bool) (io.ReadCloser, error) {
-	q := url.Values{"follow": {strconv.FormatBool(follow)}}
+	r, _, err := c.logs(ctx, ref, tail, follow, url.Values{})
+	return r, err
+}
+
+// Output returns what the main command has written, which the caller must close. If apart is true, it is made of frames
+// of FrameStdout and FrameStderr. If not, it is the console's output, because only the console has the main command's.
+func (c guestClient) Output(ctx context.Context, ref string, tail int, follow bool) (r io.ReadCloser, apart bool,
+	err error) {
+	return c.logs(ctx, ref, tail, follow, url.Values{"output": {"true"}})
+}
+
+func (c guestClient) logs(ctx context.Context, ref string, tail int, follow bool, q url.Values) (r io.ReadCloser,
+	apart bool, err error) {
+	q.Set("follow", strconv.FormatBool(follow))
 	if tail >= 0 {
 		q.Set("tail", strconv.Itoa(tail))
 	}
 	resp, err := c.send(ctx, "GET", vmPath(ref, "logs"), q, nil)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return resp.Body, nil
+	return resp.Body, resp.Header.Get("Content-Type") == mediaFrames, nil
 }
 
 // Exec opens the stream of a command, which carries frames of package banger in both directions. The caller owns the

@@ -123,7 +123,7 @@ func (g generator) operation(r route) object {
 	switch body := r.body.(type) {
 	case nil:
 	case content:
-		op["requestBody"] = object{"required": true, "content": binary(body.media)}
+		op["requestBody"] = object{"required": true, "content": binary(body)}
 	default:
 		op["requestBody"] = object{"required": true, "content": g.json(reflect.TypeOf(body))}
 	}
@@ -142,18 +142,22 @@ func (g generator) answer(answer any) (status string, about object) {
 		return "200", object{"description": "one value per line",
 			"content": object{ndjson: object{"schema": g.schema(reflect.TypeOf(a.of))}}}
 	case content:
-		if a.media == "application/json" {
-			return "200", object{"description": "OK", "content": object{a.media: object{"schema": object{"type": "object"}}}}
+		if a[0] == "application/json" {
+			return "200", object{"description": "OK", "content": object{a[0]: object{"schema": object{"type": "object"}}}}
 		}
-		return "200", object{"description": "OK", "content": binary(a.media)}
+		return "200", object{"description": "OK", "content": binary(a)}
 	case upgrade:
 		return "101", object{"description": "the connection carries " + a.protocol + " from now on"}
 	}
 	return "200", object{"description": "OK", "content": g.json(reflect.TypeOf(answer))}
 }
 
-func binary(media string) object {
-	return object{media: object{"schema": object{"type": "string", "format": "binary"}}}
+func binary(media content) object {
+	types := object{}
+	for _, m := range media {
+		types[m] = object{"schema": object{"type": "string", "format": "binary"}}
+	}
+	return types
 }
 
 func (g generator) json(t reflect.Type) object {

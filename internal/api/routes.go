@@ -29,7 +29,7 @@ type parameter struct {
 type (
 	progress struct{}                  // one banger.Event per line; the last one has the result or the error
 	lines    struct{ of any }          // one JSON value per line
-	content  struct{ media string }    // bytes
+	content  []string                  // bytes of one of these types
 	upgrade  struct{ protocol string } // status 101; then the connection carries the protocol
 )
 
@@ -129,8 +129,12 @@ var guestRoutes = []route{
 		"Connect to the VM's SSH server. Send Upgrade: banger-ssh; after 101 the SSH protocol follows, and only the given " +
 			"keys may log in",
 		nil, banger.SSH{}, upgrade{upgradeSSH}},
-	{"GET", "/v1/vms/{vm}/logs", logs, "logs", "The guest's console", []parameter{paramTail, paramFollow}, nil,
-		content{"application/octet-stream"}},
+	{"GET", "/v1/vms/{vm}/logs", logs, "logs",
+		"The guest's console, where its kernel, the agent and the image's own init write. With output, what the main " +
+			"command wrote: Content-Type is then " + mediaFrames + ", and frames follow as with exec, of FrameStdout and " +
+			"FrameStderr only. It is the console all the same if only that has the main command's output",
+		[]parameter{paramTail, paramFollow, {"output", "only what the main command wrote", false, false}}, nil,
+		content{"application/octet-stream", mediaFrames}},
 	{"GET", "/v1/vms/{vm}/processes", processes, "processes", "The processes of a running VM, as its guest tells them",
 		nil, nil, []banger.Process{}},
 	{"GET", "/v1/vms/{vm}/stats", stats, "stats", "What a running VM has used since it was started", nil, nil,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -164,43 +165,62 @@ func holds(v any, want string) bool {
 	return false
 }
 
-// TestLogsOnATerminalArePrintable compares logs on a terminal and in a pipe. On a terminal they are made printable.
-// In a pipe they are the guest's unchanged output, as in docker and podman.
+// TestLogsOnATerminalArePrintable compares logs on a terminal and in a pipe, of the console and of the main command. On
+// a terminal they are made printable. In a pipe they are the guest's unchanged output, as in docker and podman.
 func TestLogsOnATerminalArePrintable(t *testing.T) {
 	t.Parallel()
-	console := "boot\r\n\x1b[0;32mOK\x1b[0m " + evil + "\x9b\xff\nend\n"
-	for _, c := range []struct {
-		terminal bool
-		want     string
+	raw := "boot\r\n\x1b[0;32mOK\x1b[0m " + evil + "\x9b\xff\nend\n"
+	shown := "boot\r\nOK " + text.Line(evil+"\x9b\xff") + "\r\nend\r\n" // the terminal itself adds carriage returns
+	console := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, raw) }
+	output := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.banger.frames")
+		banger.WriteFrame(w, banger.FrameStdout, []byte(raw[:9])) // in the middle of a colour
+		banger.WriteFrame(w, banger.FrameStderr, []byte(raw))
+		banger.WriteFrame(w, banger.FrameStdout, []byte(raw[9:]))
+	}
+	for name, c := range map[string]struct {
+		answer          http.HandlerFunc
+		terminal        bool
+		stdout, stderrs string
 	}{
-		{false, console},
-		{true, "boot\r\nOK " + text.Line(evil+"\x9b\xff") + "\r\nend\r\n"}, // the terminal itself adds carriage returns
+		"console in a pipe":     {console, false, raw, ""},
+		"console on a terminal": {console, true, shown, ""},
+		"output in a pipe":      {output, false, raw, raw},
+		"output on a terminal":  {output, true, shown, shown},
 	} {
-		a, stdout, _ := falseDaemon(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, console) })
-		got := make(chan string, 1)
+		a, stdout, stderr := falseDaemon(t, c.answer)
+		gotOut, gotErr := func() string { return stdout.String() }, func() string { return stderr.String() }
 		if c.terminal {
-			master, slave, err := pty.Open()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer master.Close()
-			a.Stdout = slave
-			go func() { // ends when slave is closed
-				data, _ := io.ReadAll(master)
-				got <- string(data)
-			}()
-			if code := a.run(t.Context(), []string{"logs", "box"}); code != 0 {
-				t.Errorf("the exit code is %d", code)
-			}
-			slave.Close()
-		} else {
-			if code := a.run(t.Context(), []string{"logs", "box"}); code != 0 {
-				t.Errorf("the exit code is %d", code)
-			}
-			got <- stdout.String()
+			a.Stdout, gotOut = ownTerminal(t)
+			a.Stderr, gotErr = ownTerminal(t)
 		}
-		if out := <-got; out != c.want {
-			t.Errorf("on a terminal %t: %q, not %q", c.terminal, out, c.want)
+		if code := a.run(t.Context(), []string{"logs", "box"}); code != 0 {
+			t.Errorf("%s: the exit code is %d", name, code)
 		}
+		if out := gotOut(); out != c.stdout {
+			t.Errorf("%s: %q, not %q", name, out, c.stdout)
+		}
+		if errs := gotErr(); errs != c.stderrs {
+			t.Errorf("%s: stderr is %q, not %q", name, errs, c.stderrs)
+		}
+	}
+}
+
+// ownTerminal returns a terminal, and a function that closes it and returns what was written to it.
+func ownTerminal(t *testing.T) (slave *os.File, written func() string) {
+	t.Helper()
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	got := make(chan string, 1)
+	go func() { // ends when slave is closed
+		data, _ := io.ReadAll(master)
+		got <- string(data)
+	}()
+	return slave, func() string {
+		slave.Close()
+		return <-got
 	}
 }

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -114,19 +116,62 @@ func short(image string) string {
 	return image
 }
 
+// TestLogs also checks that stderr is apart, and that the console has none of it.
 func TestLogs(t *testing.T) {
 	t.Parallel()
 	h := newCLIHost(t)
-	h.must("run", "-q", "-d", "--name", "box", h.Image, "--", "sh", "-c", "echo one; echo two; echo three; exit 0")
+	h.must("run", "-q", "-d", "--name", "box", h.Image, "--", "sh", "-c",
+		"echo one; echo two; sleep 0.1; echo err >&2; sleep 0.1; echo three; exit 0")
 	h.must("wait", "box")
 	h.check(
-		line{args: "logs box", stdout: "one\ntwo\nthree\n"},
+		line{args: "logs box", stdout: "one\ntwo\nthree\n", stderr: "err\n"},
 		line{args: "logs -n 1 box", stdout: "three\n"},
-		line{args: "logs -f -n 2 box", stdout: "two\nthree\n"},
+		line{args: "logs -n 0 box"},
+		line{args: "logs -f -n 3 box", stdout: "two\nthree\n", stderr: "err\n"},
+		line{args: "logs --console box"},
+		line{args: "logs --console -f -n 1 box"},
 		line{args: "logs -n -1 box", code: 2,
 			stderr: "banger: --tail is \"-1\", but must be a number of lines or all\n"},
 		line{args: "logs no", code: 1, stderr: noVM},
+		line{args: "logs --console no", code: 1, stderr: noVM},
 	)
+	// Binary bytes and an end without a line end are kept. An attached client does not change what is recorded.
+	raw := h.must("run", "-q", "--name", "raw", h.Image, "--", "sh", "-c", `printf '\000\377\r\n\033[1mend'`)
+	h.check(line{args: "logs raw", stdout: raw})
+	if raw != "\x00\xff\r\n\x1b[1mend" {
+		t.Errorf("the client sees %q", raw)
+	}
+	// Another boot comes behind.
+	h.must("start", "box")
+	h.must("wait", "box")
+	h.check(line{args: "logs box", stdout: "one\ntwo\nthree\none\ntwo\nthree\n", stderr: "err\nerr\n"})
+}
+
+// TestLogsOfAnEarlierDaemon shows what such a daemon has, the console.
+func TestLogsOfAnEarlierDaemon(t *testing.T) {
+	a, stdout, stderr := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		io.WriteString(w, "console\r\n")
+	})
+	if code := a.run(t.Context(), []string{"logs", "box"}); code != 0 || stdout.String() != "console\r\n" {
+		t.Errorf("it shows %q, %q, %d", stdout, stderr, code)
+	}
+}
+
+// TestLogsThatAreCutOff say so, in words of ours.
+func TestLogsThatAreCutOff(t *testing.T) {
+	a, stdout, stderr := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.banger.frames")
+		banger.WriteFrame(w, banger.FrameStdout, []byte("before\n"))
+		w.Write([]byte{8, 0, 0})
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	code := a.run(t.Context(), []string{"logs", "box"})
+	if code != 1 || stdout.String() != "before\n" ||
+		!strings.HasPrefix(stderr.String(), "banger: the output of VM box was cut off: the daemon has ended (") {
+		t.Errorf("it shows %q, %q, %d", stdout, stderr, code)
+	}
 }
 
 func TestStats(t *testing.T) {

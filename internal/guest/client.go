@@ -45,7 +45,7 @@ const (
 	OpPing     = "ping"          // answers Info
 	OpReady    = "ready"         // answers Info when the image's init accepts commands
 	OpExec     = "exec"          // runs a command; the stream becomes its stdio
-	OpStart    = "start"         // runs the main command with its output on the console; answers Info
+	OpStart    = "start"         // runs the main command without a client; answers Info
 	OpWait     = "wait"          // answers with FrameExit when the main command has ended
 	OpSignal   = "signal"        // signals the main command; answers Info
 	OpChanges  = "changes"       // answers with frames of output, the tar of a layer, and FrameExit at the end
@@ -53,7 +53,10 @@ const (
 	// OpArchive answers with frames of output, a tar, and at the end with FrameExit, a banger.CopyReport.
 	OpArchive = banger.FileArchive
 	// OpExtract takes frames of stdin, a tar, up to FrameStdinEOF. It answers banger.CopyReport.
-	OpExtract   = banger.FileExtract
+	OpExtract = banger.FileExtract
+	// OpOutput answers with what the main command writes, from the byte at Position on: frames of output, each with a
+	// RecordHeader, and an empty FrameExit at the end. The client answers FrameTaken, which makes room for more.
+	OpOutput    = "output"
 	OpProcesses = "processes" // answers with the processes of the guest
 	OpPorts     = "ports"     // answers with the listening sockets of the guest, and again after each change
 	OpOwner     = "owner"     // answers which process has a socket
@@ -79,6 +82,8 @@ type Request struct {
 	SSH *banger.SSH `json:"ssh,omitempty"`
 
 	Clock *Correction `json:"clock,omitempty"` // of OpClock; nil means no correction
+
+	Position uint64 `json:"position,omitempty"` // of OpOutput
 
 	Grace int64 `json:"grace_ms,omitempty"`
 }
@@ -222,7 +227,8 @@ func (c Client) Shutdown(ctx context.Context, grace time.Duration) error {
 }
 
 // Exec starts a command and returns its stream: frames in both directions, with FrameExit or FrameError at the end.
-// The caller must close the stream, which ends the command unless it is the main command.
+// The caller must close the stream, which ends the command unless it is the main command. The stream of the main
+// command carries none of its output: Output has that.
 func (c Client) Exec(ctx context.Context, e banger.Exec) (net.Conn, error) {
 	return c.send(ctx, Request{Op: OpExec, Exec: &e})
 }
@@ -262,7 +268,7 @@ func (c *changes) Read(p []byte) (int, error) {
 		case c.ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded):
 			return 0, banger.Errorf(banger.CodeTimeout,
 				"the guest's agent is silent: for %s nothing came of the changes", changesTime).
-				WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
+				WithHint("see whether the VM works: banger logs --console VM; a stop and a start mend one that does not")
 		case err != nil:
 			return 0, banger.Errorf(banger.CodeGuest, "the agent did not send all changes: %w", err)
 		case t == banger.FrameError:
@@ -315,7 +321,7 @@ func unanswered(caller context.Context, err error) error {
 		return err
 	}
 	return banger.Errorf(banger.CodeTimeout, "the guest's agent does not answer").
-		WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
+		WithHint("see whether the VM works: banger logs --console VM; a stop and a start mend one that does not")
 }
 
 // repeated calls again, for callTimeout at most.

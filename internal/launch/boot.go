@@ -119,7 +119,7 @@ func (b Start) awaitInit(ctx context.Context) (late string, err error) {
 	if errors.Is(err, errLate) {
 		late = fmt.Sprintf("its init did not answer within %s", limit)
 		b.Emit(banger.Event{Stage: "boot", Text: fmt.Sprintf("warning: the init of %s does not answer within %s, "+
-			"so that systemctl may fail; see: banger logs %s", b.VM.Name, limit, b.VM.Name)})
+			"so that systemctl may fail; see: banger logs --console %s", b.VM.Name, limit, b.VM.Name)})
 		return late, nil
 	}
 	return "", err
@@ -238,7 +238,7 @@ func (e *bootError) explain(vm banger.VM, said string) error {
 	if vm.Spec.AutoRemove { // the VM is removed, with its console log
 		return err
 	}
-	return err.WithHint("see: banger logs %s", vm.Name)
+	return err.WithHint("see: banger logs --console %s", vm.Name)
 }
 
 // errLate means that the agent did not answer in time.

@@ -219,6 +219,12 @@ func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error 
 	return c.stream(ctx, fmt.Sprintf("%s %d", CallConsole, tail), w)
 }
 
+// FollowOutput writes the last tail lines of the main command's output (all if tail is negative) and new output to w,
+// as frames of FrameStdout and FrameStderr, until the VMM ends (it then returns nil) or ctx ends.
+func (c Client) FollowOutput(ctx context.Context, tail int, w io.Writer) error {
+	return c.stream(ctx, fmt.Sprintf("%s %d", CallOutput, tail), w)
+}
+
 // stream makes a call with an endless answer. Because the first bytes may come late, it first asks whether the shim
 // answers at all.
 func (c Client) stream(ctx context.Context, call string, w io.Writer) error {

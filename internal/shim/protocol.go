@@ -119,6 +119,7 @@ const (
 	SpecFile    = "shim.json"
 	ExitFile    = "exit.json"
 	ConsoleFile = "console.log"
+	OutputFile  = "output.log" // what the main command writes, in the format of package output
 	SocketFile  = "shim.sock"
 	ErrorFile   = "shim.err"
 	DenialsFile = "denials.jsonl"
@@ -126,7 +127,7 @@ const (
 
 // The control calls. The client sends one line and gets one JSON line back, with three exceptions. CONNECT is
 // answered by "OK n", and the connection becomes the stream (the protocol of Firecracker's vsock socket). OFFER is
-// answered in the same way. WATCH is answered when the VMM ends.
+// answered in the same way, and so is MAIN. WATCH is answered when the VMM ends.
 const (
 	CallStatus = "STATUS"
 	CallWatch  = "WATCH"
@@ -139,11 +140,15 @@ const (
 	CallConnect = "CONNECT"
 	// CallOffer + port opens a stream as CONNECT does. Lines of SEND follow, and then KEEP or GIVE says who gets the
 	// stream.
-	CallOffer   = "OFFER"
+	CallOffer = "OFFER"
+	// CallMain + port is OFFER for the stream of the main command's start. The client of the stream also gets the
+	// command's output.
+	CallMain    = "MAIN"
 	CallSend    = "SEND"    // + length: this many bytes for the agent follow
 	CallKeep    = "KEEP"    // this connection becomes the stream
 	CallGive    = "GIVE"    // the socket that comes with the first byte becomes the stream
 	CallConsole = "CONSOLE" // + tail: answered by console bytes until the VMM ends
+	CallOutput  = "OUTPUT"  // + tail: answered by frames of the main command's output until the VMM ends
 	CallStats   = "STATS"
 	CallPorts   = "PORTS" // with the argument Probe it sends a request to each service
 	// CallForward + JSON of a forward adds it. Its socket comes with the first byte (unix(7), SCM_RIGHTS).
@@ -173,3 +178,6 @@ func Descriptor(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 // ConsolePath returns the file with the end of the guest's console output. ConsolePath+".1" holds the output before
 // that.
 func ConsolePath(dir string) string { return filepath.Join(dir, ConsoleFile) }
+
+// OutputPath returns the file with the end of what the main command has written.
+func OutputPath(dir string) string { return filepath.Join(dir, OutputFile) }

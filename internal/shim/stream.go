@@ -20,7 +20,16 @@ type Stream struct {
 // Offer opens a stream to a port of the guest's agent, as Dial does, that can be given away. If the shim is too old
 // for that, the stream is like one of Dial.
 func (c Client) Offer(ctx context.Context, port uint32) (*Stream, error) {
-	conn, err := c.dial(ctx, CallOffer, port)
+	return c.offer(ctx, CallOffer, port)
+}
+
+// OfferMain is Offer for the stream on which the main command is started. Its client also gets the command's output.
+func (c Client) OfferMain(ctx context.Context, port uint32) (*Stream, error) {
+	return c.offer(ctx, CallMain, port)
+}
+
+func (c Client) offer(ctx context.Context, call string, port uint32) (*Stream, error) {
+	conn, err := c.dial(ctx, call, port)
 	if err == errUnknownCall {
 		conn, err = c.dial(ctx, CallConnect, port)
 		return &Stream{Conn: conn, conn: conn, kept: true}, err

@@ -11,6 +11,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/output"
 	"banger/internal/shim"
 	"banger/internal/testing/hosttest"
 )
@@ -34,11 +35,15 @@ func TestAShimOfItsOwnProcess(t *testing.T) {
 	if err := c.SyncClock(ctx); err != nil && !strings.Contains(err.Error(), "clock") {
 		t.Errorf("the clock: %v", err)
 	}
-	var console bytes.Buffer
-	h.Await("the console has both lines", func() bool {
-		console.Reset()
-		return shim.ReadConsole(c.Dir, 2, &console) == nil && console.String() == "one\ntwo\n"
+	h.Await("the output has both lines", func() bool {
+		var frames bytes.Buffer
+		err := output.Read(shim.OutputPath(c.Dir), 2, &frames)
+		return err == nil && hosttest.Output(t, &frames) == "one\ntwo\n"
 	})
+	var console bytes.Buffer
+	if err := shim.ReadConsole(c.Dir, -1, &console); err != nil || strings.Contains(console.String(), "two") {
+		t.Errorf("the console has %q, %v", &console, err)
+	}
 	hosttest.Check(t, c.AddDenial(ctx, banger.Denial{Protocol: "udp", Rule: "one"}))
 	hosttest.Check(t, c.AddDenial(ctx, banger.Denial{Protocol: "udp", Rule: "two", Address: "192.0.2.1"}))
 

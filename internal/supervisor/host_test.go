@@ -1,6 +1,7 @@
 package supervisor_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -47,6 +48,17 @@ func (h *host) daemon() *supervisor.Supervisor    { return h.Supervisor() }
 func (h *host) fault(faults ...vmmtest.Fault)     { h.Fault(faults...) }
 func (h *host) processes() []int                  { return h.Processes() }
 func (h *host) await(what string, ok func() bool) { h.T.Helper(); h.Await(what, ok) }
+
+// said returns the last tail lines that a VM's main command wrote.
+func (h *host) said(s *supervisor.Supervisor, ref string, tail int) string {
+	h.T.Helper()
+	var frames bytes.Buffer
+	apart, err := s.Guests().Output(h.ctx(), ref, tail, false, &frames)
+	if check(h.t, err); !apart {
+		h.T.Errorf("only the console has the output of %s", ref)
+	}
+	return hosttest.Output(h.T, &frames)
+}
 
 // files lists the files of VMs in the daemon's directories.
 func (h *host) files() (list []string) {

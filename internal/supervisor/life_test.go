@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/shim"
+	"banger/internal/testing/hosttest"
 	"banger/internal/testing/vmmtest"
 )
 
@@ -40,10 +43,8 @@ func TestTheMainCommandsExitEndsTheVM(t *testing.T) {
 	}
 	_, err := s.Wait(h.ctx(), "job")
 	check(t, err)
-	var console bytes.Buffer
-	check(t, s.Guests().Logs(h.ctx(), "job", -1, true, &console))
-	if n := strings.Count(console.String(), "so says"); n != 3 {
-		t.Errorf("three runs print %d times:\n%s", n, &console)
+	if n := strings.Count(h.said(s, "job", -1), "so says"); n != 3 {
+		t.Errorf("three runs print %d times:\n%s", n, h.said(s, "job", -1))
 	}
 }
 
@@ -216,30 +217,71 @@ func TestAKillNeedNotWaitForAStop(t *testing.T) {
 	h.await("no process is left", func() bool { return len(h.processes()) == 0 })
 }
 
-// TestLogsFollowUntilTheEnd of the VM. After that, Logs reads the file.
-func TestLogsFollowUntilTheEnd(t *testing.T) {
+// TestOutputIsFollowedUntilTheEnd of the VM. After that, Output reads the file.
+func TestOutputIsFollowedUntilTheEnd(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
-	h.run(s, h.command("job", "trap 'echo last' USR1; echo first; while :; do sleep 0.02; done"))
-	console := vmmtest.NewConsole()
+	h.run(s, h.command("job", "trap 'echo last >&2' USR1; echo first; while :; do sleep 0.02; done"))
+	frames := vmmtest.NewConsole()
 	followed := make(chan error)
-	go func() { followed <- s.Guests().Logs(h.ctx(), "job", -1, true, console) }()
-	console.Await(t, "first\n")
+	go func() {
+		_, err := s.Guests().Output(h.ctx(), "job", -1, true, frames)
+		followed <- err
+	}()
+	frames.Await(t, "first\n")
 	_, err := s.Kill(h.ctx(), "job", int(syscall.SIGUSR1))
 	check(t, err)
-	console.Await(t, "last\n")
+	frames.Await(t, "last\n")
 	_, err = s.Kill(h.ctx(), "job", 9)
 	check(t, err)
 	check(t, <-followed)
-	if err := s.Guests().Logs(h.ctx(), "nonesuch", -1, true, console); banger.CodeOf(err) != banger.CodeNotFound {
+	if _, err := s.Guests().Output(h.ctx(), "nonesuch", -1, true, frames); banger.CodeOf(err) != banger.CodeNotFound {
+		t.Errorf("the output of no VM: %v", err)
+	}
+	all := hosttest.Output(t, strings.NewReader(frames.String())) // the shell, too, may say something about the signal
+	if !strings.HasPrefix(all, "first\n") || h.said(s, "job", -1) != all {
+		t.Errorf("the file has %q, and the follower got %q", h.said(s, "job", -1), all)
+	}
+	for tail := range 3 {
+		if got := h.said(s, "job", tail); strings.Count(got, "\n") != tail || !strings.HasSuffix(all, got) {
+			t.Errorf("the last %d lines of %q are %q", tail, all, got)
+		}
+	}
+}
+
+// TestTheConsoleIsFollowedUntilTheEnd of the VM. It is all that there is of a VM without a main command.
+func TestTheConsoleIsFollowedUntilTheEnd(t *testing.T) {
+	h := newHost(t)
+	h.fault(vmmtest.PanicAtBoot) // says something on the console; the VM then boots again
+	s := h.daemon()
+	h.run(s, h.spec("box"))
+	if apart, err := s.Guests().Output(h.ctx(), "box", -1, false, t.Output()); apart || err != nil {
+		t.Errorf("its output is apart: %t, %v", apart, err)
+	}
+	console := vmmtest.NewConsole()
+	followed := make(chan error)
+	go func() { followed <- s.Guests().Logs(h.ctx(), "box", -1, true, console) }()
+	console.Await(t, vmmtest.PanicText)
+	check(t, errOf(s.Kill(h.ctx(), "box", 9)))
+	check(t, <-followed)
+	var out bytes.Buffer
+	check(t, s.Guests().Logs(h.ctx(), "box", -1, false, &out))
+	if out.String() != console.String() {
+		t.Errorf("the file has %q, and the follower got %q", &out, console)
+	}
+	if err := s.Guests().Logs(h.ctx(), "nonesuch", -1, true, &out); banger.CodeOf(err) != banger.CodeNotFound {
 		t.Errorf("logs of no VM: %v", err)
 	}
-	for _, tail := range []int{0, 1, 2} {
-		var out bytes.Buffer
-		err := s.Guests().Logs(h.ctx(), "job", tail, false, &out)
-		if err != nil || strings.Count(out.String(), "\n") != tail || !strings.HasSuffix(console.String(), out.String()) {
-			t.Errorf("the last %d lines of %q are %q, %v", tail, console, &out, err)
-		}
+}
+
+// TestTheOutputOfAnEarlierBangerIsOnTheConsole: a VM that started before the output was kept apart has no file of it.
+func TestTheOutputOfAnEarlierBangerIsOnTheConsole(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	vm := h.run(s, h.command("job", forever))
+	check(t, os.Remove(shim.OutputPath(h.path("state/vms/"+vm.ID))))
+	if apart, err := s.Guests().Output(h.ctx(), "job", -1, true, t.Output()); apart || err != nil {
+		t.Errorf("its output is apart: %t, %v", apart, err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package supervisor_test
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"strings"
@@ -34,11 +33,7 @@ func TestAGuestThatRebootsBootsAgain(t *testing.T) {
 		vm, _ := s.Wait(h.ctx(), "box")
 		ended <- vm
 	}()
-	boots := func() int {
-		var console bytes.Buffer
-		check(t, s.Guests().Logs(h.ctx(), "box", -1, false, &console))
-		return strings.Count(console.String(), "a boot\n")
-	}
+	boots := func() int { return strings.Count(h.said(s, "box", -1), "a boot\n") }
 	h.await("its main command runs", func() bool { return boots() == 1 })
 	for n := range 5 {
 		old := h.rebootGuest(vm.ID)

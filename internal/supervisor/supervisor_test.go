@@ -191,7 +191,7 @@ func TestAVMThatDidNotBootStays(t *testing.T) {
 				spec.AutoRemove = remove
 				_, err := s.Create(h.ctx(), spec, true, banger.Discard)
 				wantCode(t, err, banger.CodeGuest)
-				if !strings.Contains(err.Error(), c.words) || strings.Contains(err.Error(), "logs box") == remove {
+				if !strings.Contains(err.Error(), c.words) || strings.Contains(err.Error(), "logs --console box") == remove {
 					t.Errorf("the error is %v", err)
 				}
 				if remove {

@@ -36,7 +36,8 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 			s := h.daemon()
 			vm := h.run(s, h.spec("box"))
 			trap := func() {
-				for _, file := range []string{"exit.json", "exit.json.tmp", "console.log", "console.log.1", "denials.jsonl",
+				for _, file := range []string{"exit.json", "exit.json.tmp", "console.log", "console.log.1",
+					"output.log", "output.log.1", "denials.jsonl",
 					"shim.json", "shim.err", "ram", "other"} {
 					path := filepath.Join(h.path("state/vms"), vm.ID, file)
 					os.Remove(path)
@@ -51,6 +52,7 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 				h.wantState(s, "box", banger.StateFailed, "its shim was killed")
 				var out bytes.Buffer
 				s.Guests().Logs(h.ctx(), "box", -1, false, &out)
+				s.Guests().Output(h.ctx(), "box", -1, false, &out)
 				s.Connections().Denials(h.ctx(), "box", -1, false, &out)
 				if bytes.Contains(out.Bytes(), []byte("ours")) {
 					t.Errorf("what is not the VM's is told: %.100q", out.Bytes())

@@ -79,7 +79,7 @@ func silent(err error, patience time.Duration) error {
 	}
 	return banger.Errorf(banger.CodeTimeout,
 		"the VM's agent is silent: for %s nothing came of the copy or was taken of it", patience).
-		WithHint("see whether the VM works: banger logs VM; a stop and a start mend one that does not")
+		WithHint("see whether the VM works: banger logs --console VM; a stop and a start mend one that does not")
 }
 
 // WriteTo implements io.WriterTo. It copies without an intermediate buffer.

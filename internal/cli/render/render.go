@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/term"
 
+	"banger"
 	"banger/internal/text"
 )
 
@@ -58,13 +59,41 @@ func (t Table) Flush() error { return t.w.Flush() }
 // Copy copies output of a guest to w. On a terminal it makes the text printable, because a guest must not control the
 // user's terminal. Elsewhere it copies the text unchanged.
 func Copy(w io.Writer, r io.Reader) error {
+	to, flush := printable(w)
+	_, err := io.Copy(to, r)
+	return errors.Join(err, flush())
+}
+
+// printable returns a writer for what a guest wrote, which makes it printable if w is a terminal. flush writes what is
+// incomplete at the end.
+func printable(w io.Writer) (to io.Writer, flush func() error) {
 	if !IsTerminal(w) {
-		_, err := io.Copy(w, r)
-		return err
+		return w, func() error { return nil }
 	}
-	printable := text.NewWriter(w)
-	_, err := io.Copy(printable, r)
-	return errors.Join(err, printable.Flush())
+	p := text.NewWriter(w)
+	return p, p.Flush
+}
+
+// CopyFrames copies what a guest wrote, from frames of both streams, as Copy does for one.
+func CopyFrames(stdout, stderr io.Writer, r io.Reader) error {
+	out, flushOut := printable(stdout)
+	errs, flushErr := printable(stderr)
+	frames := banger.NewFrameReader(r)
+	for {
+		t, p, err := frames.Next()
+		switch {
+		case err == io.EOF:
+			return errors.Join(flushOut(), flushErr())
+		case err != nil:
+		case t == banger.FrameStdout:
+			_, err = out.Write(p)
+		case t == banger.FrameStderr:
+			_, err = errs.Write(p)
+		}
+		if err != nil {
+			return errors.Join(err, flushOut(), flushErr())
+		}
+	}
 }
 
 // Since returns the time that has gone since t, for a person.

@@ -123,7 +123,7 @@ func (s *session) run(ctx context.Context) (int, error) {
 			if err != nil && ctx.Err() == nil {
 				return 0, banger.Errorf(banger.CodeGuest,
 					"the guest does not answer, so the signal has not reached the command: %w", err).
-					WithHint("see what the guest does: banger logs VM")
+					WithHint("see what the guest does: banger logs --console VM")
 			}
 		case sig := <-signals:
 			if sig == os.Interrupt || sig == syscall.SIGTERM || sig == syscall.SIGHUP {
@@ -217,7 +217,7 @@ func (s *session) receive() (int, error) {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				return 0, banger.Errorf(banger.CodeGuest,
 					"the command did not start within %s, since the guest's agent does not answer", startTime).
-					WithHint("see what the guest does: banger logs VM")
+					WithHint("see what the guest does: banger logs --console VM")
 			}
 			s.conn.SetReadDeadline(time.Time{})
 		}

@@ -11,7 +11,7 @@ const (
 	maxCalls    = 128 // control calls
 	maxRequests = 128 // CONNECT, by which the daemon makes requests to the agent
 	maxStreams  = 512 // OFFER, for clients' commands and copies
-	maxFollows  = 128 // CONSOLE and DENIALS, which do not use the agent
+	maxFollows  = 128 // CONSOLE, OUTPUT and DENIALS, which do not use the agent
 	maxLocal    = 256 // forwards to the guest's loopback
 )
 
@@ -30,9 +30,9 @@ func (p places) of(call string) chan struct{} {
 	switch call {
 	case shim.CallConnect:
 		return p.requests
-	case shim.CallOffer:
+	case shim.CallOffer, shim.CallMain:
 		return p.streams
-	case shim.CallConsole, shim.CallDenials:
+	case shim.CallConsole, shim.CallDenials, shim.CallOutput:
 		return p.follows
 	}
 	return p.calls

@@ -44,6 +44,7 @@ type server struct {
 	proc        vmm.Process
 	self        vmm.Handle
 	console     *console
+	recorder    *recorder
 	stack       *netstack.Stack // only for a user network, otherwise nil
 	gate        *network.Gate   // nil without a network, and so is access
 	access      *access
@@ -149,13 +150,17 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	if err != nil {
 		return nil, nil, err
 	}
+	rec, err := openRecorder(shim.OutputFile)
+	if err != nil {
+		return nil, nil, err
+	}
 	os.Remove(shim.ExitFile)
 	os.Remove(shim.DenialsFile)
 	ln, err := listenControl(filepath.Join(shim.Descriptor(fdRun), shim.SocketFile))
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &server{daemon: spec.Daemon, self: self, console: con, places: newPlaces(), denials: newDenials(),
+	s := &server{daemon: spec.Daemon, self: self, console: con, recorder: rec, places: newPlaces(), denials: newDenials(),
 		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{}),
 		resumed: make(chan struct{}, 1)}
 	s.attribution = newAttribution(s.agent(), s.denials)
@@ -270,6 +275,11 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	if s.access != nil {
 		s.wg.Go(func() { s.access.follow(ctx) })
 	}
+	recorded := make(chan struct{})
+	s.wg.Go(func() {
+		defer close(recorded)
+		s.keepOutput(ctx)
+	})
 	select {
 	case <-s.proc.Done():
 	case <-ctx.Done():
@@ -277,6 +287,11 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		<-s.proc.Done()
 	}
 	s.console.close()
+	select {
+	case <-recorded:
+	case <-time.After(recordTime):
+	}
+	s.recorder.log.Close()
 	s.closeNetwork()
 	err := errors.Join(s.denials.save(shim.DenialsFile), s.recordExit())
 	ln.Close()
@@ -333,7 +348,7 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	p := s.places.of(call)
 	if !take(p) {
 		file.Close()
-		if call == shim.CallConnect || call == shim.CallOffer { // the answers of other calls cannot carry an error
+		if p == s.places.requests || p == s.places.streams { // the answers of other calls cannot carry an error
 			fmt.Fprintf(conn, "ERR %d %s\n", cap(p), shim.AllTaken)
 		}
 		return
@@ -345,7 +360,9 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		s.connect(ctx, conn, arg, splice.Copy)
 	case shim.CallOffer:
 		s.connect(ctx, conn, arg, offered)
-	case shim.CallConsole, shim.CallDenials:
+	case shim.CallMain:
+		s.connect(ctx, conn, arg, s.offerMain)
+	case shim.CallConsole, shim.CallDenials, shim.CallOutput:
 		s.follow(ctx, conn, call, arg)
 	default:
 		var st shim.Status
@@ -366,14 +383,19 @@ func (s *server) follow(ctx context.Context, conn *net.UnixConn, call, arg strin
 	defer stop()
 	var tail int
 	var follow bool
-	if call == shim.CallConsole {
-		if _, err := fmt.Sscan(arg, &tail); err == nil {
-			s.console.follow(ctx, s.proc.Done(), tail, conn)
+	if call == shim.CallDenials {
+		if _, err := fmt.Sscan(arg, &tail, &follow); err == nil {
+			s.denials.write(ctx, s.proc.Done(), tail, follow, conn)
 		}
 		return
 	}
-	if _, err := fmt.Sscan(arg, &tail, &follow); err == nil {
-		s.denials.write(ctx, s.proc.Done(), tail, follow, conn)
+	_, err := fmt.Sscan(arg, &tail)
+	switch {
+	case err != nil:
+	case call == shim.CallConsole:
+		s.console.follow(ctx, s.proc.Done(), tail, conn)
+	case call == shim.CallOutput:
+		s.recorder.log.Follow(ctx, tail, conn)
 	}
 }
 

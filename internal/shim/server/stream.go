@@ -16,6 +16,11 @@ import (
 // offered serves the calls about a stream that was offered on conn, until it is known who gets the other end. Before
 // that it reads nothing from the stream.
 func offered(ctx context.Context, conn, stream net.Conn) {
+	offer(ctx, conn, stream, func(client net.Conn) net.Conn { return client })
+}
+
+// offer is offered for a stream whose client gets what to returns for its connection.
+func offer(ctx context.Context, conn, stream net.Conn, to func(client net.Conn) net.Conn) {
 	for {
 		conn.SetReadDeadline(time.Now().Add(shim.CallTime))
 		line, file, err := readCall(conn.(*net.UnixConn))
@@ -28,10 +33,10 @@ func offered(ctx context.Context, conn, stream net.Conn) {
 		case call == shim.CallGive && file != nil:
 			if client, err := net.FileConn(file); err == nil {
 				conn.Close()
-				splice.Copy(ctx, client, stream)
+				splice.Copy(ctx, to(client), stream)
 			}
 		case call == shim.CallKeep:
-			splice.Copy(ctx, conn, stream)
+			splice.Copy(ctx, to(conn), stream)
 		case call == shim.CallSend && send(stream, conn, arg) == nil:
 			continue
 		}

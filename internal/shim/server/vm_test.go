@@ -51,18 +51,21 @@ func startShim(t *testing.T, n *shim.Network) *vmShim {
 	}
 	con, err := openConsole(shim.ConsoleFile)
 	check(t, err)
+	rec, err := openRecorder(shim.OutputFile)
+	check(t, err)
 	self, err := vmm.Self()
 	check(t, err)
 	s := &server{
-		daemon:  uint32(os.Geteuid()),
-		self:    self,
-		console: con,
-		places:  newPlaces(),
-		denials: newDenials(),
-		log:     slog.New(slog.DiscardHandler),
-		muxNext: make(chan struct{}),
-		settled: make(chan struct{}),
-		resumed: make(chan struct{}, 1),
+		daemon:   uint32(os.Geteuid()),
+		self:     self,
+		console:  con,
+		recorder: rec,
+		places:   newPlaces(),
+		denials:  newDenials(),
+		log:      slog.New(slog.DiscardHandler),
+		muxNext:  make(chan struct{}),
+		settled:  make(chan struct{}),
+		resumed:  make(chan struct{}, 1),
 	}
 	s.attribution = newAttribution(s.agent(), s.denials)
 	ln, err := listenControl(filepath.Join(dir, shim.SocketFile))
@@ -172,7 +175,8 @@ func TestWrongCalls(t *testing.T) {
 			t.Errorf("%q is answered %q, %v, not %q", line, st.Error, err, want)
 		}
 	}
-	for _, line := range []string{shim.CallConnect + " x", shim.CallConsole + " x", shim.CallDenials + " 1"} {
+	for _, line := range []string{shim.CallConnect + " x", shim.CallConsole + " x", shim.CallOutput + " x",
+		shim.CallDenials + " 1"} {
 		conn := call(t, v.Client, line)
 		if text, err := io.ReadAll(conn); err != nil || len(text) > 0 {
 			t.Errorf("%q is answered %q, %v", line, text, err)

@@ -10,11 +10,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -245,6 +247,24 @@ func Check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Output returns what the frames in r have, both streams together.
+func Output(t testing.TB, r io.Reader) string {
+	t.Helper()
+	var out strings.Builder
+	frames := banger.NewFrameReader(r)
+	for {
+		typ, p, err := frames.Next()
+		if err == io.EOF {
+			return out.String()
+		}
+		Check(t, err)
+		if typ != banger.FrameStdout && typ != banger.FrameStderr {
+			t.Fatalf("an output has frame %d", typ)
+		}
+		out.Write(p)
 	}
 }
 

@@ -64,7 +64,11 @@ func wholeLife(t *testing.T, d vmm.Driver, c vmm.Config) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	vm.Console.Await(t, "what is printed")
+	var printed bytes.Buffer
+	if err := vm.Agent.Output(ctx(t), 0, func(r guest.Record) { printed.Write(r.Data) }); err != nil ||
+		printed.String() != "what is printed\n" {
+		t.Errorf("the main command has written %q, %v", &printed, err)
+	}
 	before := stats(t, vm)
 	pauseAndResume(t, vm)
 	if after := stats(t, vm); after.DiskRead < before.DiskRead || after.DiskWritten < before.DiskWritten {

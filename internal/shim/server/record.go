@@ -1,0 +1,173 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"banger"
+	"banger/internal/guest"
+	"banger/internal/output"
+)
+
+// recordAgain is the pause before the agent is asked again for the main command's output.
+const recordAgain = 200 * time.Millisecond
+
+// maxSaid is how many errors of one boot are in the shim's log.
+const maxSaid = 20
+
+// recordTime is how long output is still recorded after the VM's end, when the main command's client reads slowly.
+const recordTime = time.Second
+
+// recorder stores what the main command writes, and gives it to the main command's client.
+type recorder struct {
+	log      *output.Log
+	position uint64 // behind the last record; only keepOutput uses it
+
+	mu       sync.Mutex
+	attached *attachment // nil: there is no client
+}
+
+func openRecorder(path string) (*recorder, error) {
+	log, err := output.Open(path)
+	return &recorder{log: log}, err
+}
+
+// keepOutput records until the main command's output, the VM or ctx has ended. When the connection to the agent fails,
+// or the agent breaks the protocol, it asks again.
+func (s *server) keepOutput(ctx context.Context) {
+	said := 0 // the number of errors in the log, which a hostile guest could fill
+	for ctx.Err() == nil {
+		err := s.agent().Output(ctx, s.recorder.position, s.recorder.take)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		select {
+		case <-s.proc.Done(): // the end of a connection to a VM that has ended is no error
+			return
+		default:
+		}
+		if said++; said <= maxSaid {
+			s.log.Warn("the main command's output", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.proc.Done():
+		case <-time.After(recordAgain): // back-off: a broken guest must not cause a busy loop
+		}
+	}
+}
+
+// take stores a record, and returns when the client has it too. A client that reads slowly slows the command down.
+func (r *recorder) take(record guest.Record) {
+	r.log.Append(record.Stream, record.Time, record.Data)
+	r.position = record.Position + uint64(len(record.Data))
+	r.mu.Lock()
+	a := r.attached
+	r.mu.Unlock()
+	if a != nil {
+		a.send(record)
+	}
+}
+
+// attachment is the client of the main command. It gets what the agent sends on the command's stream, and the output
+// between FrameStarted and FrameExit.
+type attachment struct {
+	*net.UnixConn
+	recorder *recorder
+	started  chan struct{} // closed when the client has FrameStarted
+	gone     chan struct{} // closed when the client gets nothing more
+
+	mu sync.Mutex // serialises frames
+	// rest is the start of a frame from the agent. Only Write uses it.
+	rest  []byte
+	begun bool // started is closed
+}
+
+// attach makes the next main command's output wait for a client. It returns nil if another client has that place.
+func (r *recorder) attach() *attachment {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.attached != nil {
+		return nil
+	}
+	r.attached = &attachment{recorder: r, started: make(chan struct{}), gone: make(chan struct{})}
+	return r.attached
+}
+
+// leave says that the client gets nothing more.
+func (a *attachment) leave() {
+	a.recorder.mu.Lock()
+	defer a.recorder.mu.Unlock()
+	if a.recorder.attached == a {
+		a.recorder.attached = nil
+		close(a.gone)
+	}
+}
+
+// to returns the connection for what the agent sends to the client at conn.
+func (a *attachment) to(conn net.Conn) net.Conn {
+	socket, ok := conn.(*net.UnixConn)
+	if a == nil || !ok {
+		return conn
+	}
+	a.UnixConn = socket
+	return a
+}
+
+// send sends a record to the client once that knows that the command runs.
+func (a *attachment) send(record guest.Record) {
+	select {
+	case <-a.started:
+	case <-a.gone:
+		return
+	}
+	head := make([]byte, banger.FrameHeader)
+	banger.PutFrameHeader(head, record.Stream, len(record.Data))
+	frame := net.Buffers{head, record.Data}
+	a.mu.Lock()
+	_, err := frame.WriteTo(a.UnixConn)
+	a.mu.Unlock()
+	if err != nil {
+		a.leave()
+	}
+}
+
+// Write passes on bytes of the agent as soon as they make up whole frames, because frames of output come between.
+func (a *attachment) Write(p []byte) (int, error) {
+	a.rest = append(a.rest, p...)
+	for len(a.rest) >= banger.FrameHeader {
+		length := binary.BigEndian.Uint32(a.rest[4:])
+		if length > banger.MaxFrame {
+			return 0, fmt.Errorf("the agent sent a frame of %d bytes", length)
+		}
+		n := banger.FrameHeader + int(length)
+		if len(a.rest) < n {
+			break
+		}
+		a.mu.Lock()
+		_, err := a.UnixConn.Write(a.rest[:n])
+		a.mu.Unlock()
+		if err != nil {
+			return 0, err
+		}
+		if banger.FrameType(a.rest[0]) == banger.FrameStarted && !a.begun {
+			a.begun = true
+			close(a.started)
+		}
+		a.rest = append(a.rest[:0], a.rest[n:]...)
+	}
+	return len(p), nil
+}
+
+// offerMain is offered for the stream of the main command, whose output comes from the recorder.
+func (s *server) offerMain(ctx context.Context, conn, stream net.Conn) {
+	a := s.recorder.attach()
+	if a != nil {
+		defer a.leave()
+	}
+	offer(ctx, conn, stream, a.to)
+}
