@@ -40,6 +40,9 @@ func Taken(payload []byte) (position uint64, ok bool) {
 	return binary.BigEndian.Uint64(payload), true
 }
 
+// FirstOutput is a position for a host that does not know how far it was: the first byte that the agent has kept.
+const FirstOutput = ^uint64(0)
+
 // The client tells the agent after this many bytes or records how far it is. The agent keeps several times as much.
 const (
 	TakenBytes   = 64 << 10
@@ -68,6 +71,10 @@ func (c Client) Output(ctx context.Context, position uint64, take func(Record)) 
 			return agentError(p)
 		}
 		if t != banger.FrameExit {
+			if position == FirstOutput && len(p) >= RecordHeader {
+				position = binary.BigEndian.Uint64(p)
+				told = position
+			}
 			r, err := parseRecord(t, p, position)
 			if err != nil {
 				return err

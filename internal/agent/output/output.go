@@ -198,6 +198,9 @@ func (l *Log) at(position uint64) (r record, over bool, changed <-chan struct{},
 // Send answers a request for the output from a position on: it sends records until the output or the stream has ended.
 // frames are those of the client, which says with FrameTaken what it has. A later request ends an earlier one.
 func (l *Log) Send(conn net.Conn, frames *banger.FrameReader, position uint64) error {
+	if position == guest.FirstOutput {
+		position = l.first()
+	}
 	s := &sender{conn: conn, sent: position, gone: make(chan struct{}), over: make(chan struct{})}
 	defer close(s.over)
 	l.mu.Lock()
@@ -234,6 +237,16 @@ func (l *Log) Send(conn net.Conn, frames *banger.FrameReader, position uint64) e
 			return nil
 		}
 	}
+}
+
+// first returns the position of the first byte that is kept.
+func (l *Log) first() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.records) > 0 {
+		return l.records[0].at
+	}
+	return l.end
 }
 
 // hear takes what the client of s says until the stream ends.

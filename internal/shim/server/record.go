@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/output"
+	"banger/internal/untrusted"
 )
 
 // recordAgain is the pause before the agent is asked again for the main command's output.
@@ -25,10 +27,12 @@ const recordTime = time.Second
 // recorder stores what the main command writes, and gives it to the main command's client.
 type recorder struct {
 	log      *output.Log
-	position uint64 // behind the last record; only keepOutput uses it
+	position uint64 // behind the last record; mu guards it
 
 	mu       sync.Mutex
 	attached *attachment // nil: there is no client
+	held     bool        // records are left to the next shim
+	again    func()      // ends the present request for output
 }
 
 func openRecorder(path string) (*recorder, error) {
@@ -41,7 +45,7 @@ func openRecorder(path string) (*recorder, error) {
 func (s *server) keepOutput(ctx context.Context) {
 	said := 0 // the number of errors in the log, which a hostile guest could fill
 	for ctx.Err() == nil {
-		err := s.agent().Output(ctx, s.recorder.position, s.recorder.take)
+		err := s.recorder.follow(ctx, s.agent())
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -61,11 +65,61 @@ func (s *server) keepOutput(ctx context.Context) {
 	}
 }
 
+// follow takes output from where the recorder is, until the output, the request or ctx ends.
+func (r *recorder) follow(ctx context.Context, agent guest.Client) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.mu.Lock()
+	from := r.position
+	r.again = cancel
+	r.mu.Unlock()
+	return agent.Output(ctx, from, r.take)
+}
+
+// positionFile says how far a suspended VM's output was recorded. The agent keeps what comes behind it.
+const positionFile = "output.at"
+
+// hold takes no more records, and stores where the shim that resumes the VM goes on.
+func (r *recorder) hold() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = true
+	f, err := untrusted.Create(positionFile, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = fmt.Fprintln(f, r.position)
+	return errors.Join(err, f.Sync())
+}
+
+// goOn takes records again, behind those that it has.
+func (r *recorder) goOn() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = false
+	if r.again != nil {
+		r.again()
+	}
+}
+
+// restore goes on where the shim before has stopped. Without its file, it begins with the first byte that the agent has.
+func (r *recorder) restore() {
+	r.position = guest.FirstOutput
+	if data, err := untrusted.ReadFile(positionFile, 64); err == nil {
+		fmt.Sscan(string(data), &r.position)
+	}
+}
+
 // take stores a record, and returns when the client has it too. A client that reads slowly slows the command down.
 func (r *recorder) take(record guest.Record) {
+	r.mu.Lock()
+	if r.held {
+		r.mu.Unlock()
+		return
+	}
 	r.log.Append(record.Stream, record.Time, record.Data)
 	r.position = record.Position + uint64(len(record.Data))
-	r.mu.Lock()
 	a := r.attached
 	r.mu.Unlock()
 	if a != nil {

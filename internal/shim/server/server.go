@@ -154,6 +154,9 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	if err != nil {
 		return nil, nil, err
 	}
+	if spec.VM.Restore != "" {
+		rec.restore()
+	}
 	os.Remove(shim.ExitFile)
 	os.Remove(shim.DenialsFile)
 	ln, err := listenControl(filepath.Join(shim.Descriptor(fdRun), shim.SocketFile))

@@ -48,10 +48,14 @@ func (s *server) writeDown(ctx context.Context, taker vmm.Snapshotter) error {
 	if err := s.proc.Pause(ctx); err != nil {
 		return err
 	}
-	err := taker.Snapshot(ctx, ".")
+	err := s.recorder.hold()
+	if err == nil {
+		err = taker.Snapshot(ctx, ".")
+	}
 	if err == nil {
 		return nil
 	}
+	s.recorder.goOn()
 	if isFull(".") {
 		err = banger.Errorf(banger.CodeDisk, "the disk is full: %w", err)
 	}
