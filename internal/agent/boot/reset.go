@@ -14,17 +14,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger/internal/agent/console"
 	"banger/internal/guest"
 )
 
 // resetModule is the module by which the kernel lists and resets TCP connections. Some kernels have it built in.
 const resetModule = "tcp_diag"
 
-// prepareReset loads what resetConnections needs, while the guest has the time.
+// prepareReset loads what resetConnections needs. Before a snapshot there is time for that. A failure shows in
+// resetConnections, if the kernel has no other way.
 func prepareReset() {
-	if err := loadModule("/lib/modules/"+KernelRelease(), resetModule); err != nil {
-		console.Warn(fmt.Errorf("connections cannot be reset after a resume: %w", err))
+	if _, err := os.Stat("/sys/module/" + resetModule); err != nil { // to look for its file is slow after a restore
+		loadModule("/lib/modules/"+KernelRelease(), resetModule)
 	}
 }
 
@@ -38,8 +38,7 @@ func resetConnections(n *guest.Network) error {
 	if err != nil {
 		return fmt.Errorf("the network's address %q is not a prefix", n.Address)
 	}
-	// The module is loaded already if the guest was suspended. What the kernel cannot do, the first request tells.
-	loadModule("/lib/modules/"+KernelRelease(), resetModule)
+	prepareReset()
 	var failed error
 	for _, path := range namespaces() {
 		if err := inNamespace(path, func() error { return resetHere(outside.Masked()) }); err != nil {
