@@ -167,7 +167,8 @@ func awaitGone(ctx context.Context, parting []*client) {
 	}
 }
 
-// stillWanted returns an error if the host has given up, or if the guest ends now. A shutdown thaws once it has said so.
+// stillWanted returns an error if the host has given up, or if the guest ends now. A shutdown thaws only after it has
+// set stopping.
 func (s *server) stillWanted(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

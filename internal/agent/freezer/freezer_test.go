@@ -298,6 +298,20 @@ func TestProcessesAreStopped(t *testing.T) {
 	before.answers(t)
 }
 
+// TestTheAgentFindsItsGroup, as the kernel tells it.
+func TestTheAgentFindsItsGroup(t *testing.T) {
+	needRoot(t)
+	h, c := newTree(t), newChild(t)
+	h.group("init.scope", c)
+	want := filepath.Base(h.dir) + "/init.scope"
+	if got, err := homeOf(c.pid); got != want || err != nil {
+		t.Errorf("a process in %s is in %q, %v", want, got, err)
+	}
+	if _, err := homeOf(1 << 30); err == nil {
+		t.Error("a process that cannot be is in a group")
+	}
+}
+
 // TestWhatIsAProcessOfTheKernel compares what is told of this process and of kthreadd.
 func TestWhatIsAProcessOfTheKernel(t *testing.T) {
 	own, ok := look(os.Getpid())

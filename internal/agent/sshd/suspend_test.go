@@ -11,7 +11,7 @@ import (
 	"banger/internal/testing/processtest"
 )
 
-// TestASuspendIsToldToSessions: a session, with a terminal or without one, learns why it ends, and its command is hung up.
+// TestASuspendIsToldToSessions: a session, with a terminal or without one, learns why it ends. Its command is hung up.
 func TestASuspendIsToldToSessions(t *testing.T) {
 	for name, terminal := range map[string]bool{"with a terminal": true, "without a terminal": false} {
 		t.Run(name, func(t *testing.T) {

@@ -135,7 +135,8 @@ func wakeUp(t *testing.T, vm *VM) {
 		t.Errorf("a command before the new identity gives %v", err)
 	}
 	before := time.Now()
-	if _, err := vm.Agent.Restored(ctx(t), guest.Config{Hostname: "after", Seed: make([]byte, guest.MinSeed)}); err != nil {
+	identity := guest.Config{Hostname: "after", Seed: make([]byte, guest.MinSeed)}
+	if _, err := vm.Agent.Restored(ctx(t), identity); err != nil {
 		t.Fatal(err)
 	}
 	after := time.Now()

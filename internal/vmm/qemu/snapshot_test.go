@@ -59,8 +59,9 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 		vm := vmmtest.Start(t, qemu.Driver{}, fork)
 		t.Logf("the restore to the agent's session took %d ms", time.Since(start).Milliseconds())
 		mac, seed := []string{"02:00:00:00:00:0a", "02:00:00:00:00:0b"}[i], sha256.Sum256([]byte(id))
-		if _, err := vm.Agent.Restored(t.Context(), guest.Config{Hostname: "fork", Seed: seed[:], MachineID: id,
-			ResetConnections: true, Network: &guest.Network{Address: "10.9.0.7/24", Gateway: "10.9.0.1", MAC: mac}}); err != nil {
+		identity := guest.Config{Hostname: "fork", Seed: seed[:], MachineID: id, ResetConnections: true,
+			Network: &guest.Network{Address: "10.9.0.7/24", Gateway: "10.9.0.1", MAC: mac}}
+		if _, err := vm.Agent.Restored(t.Context(), identity); err != nil {
 			t.Fatal(err)
 		}
 		vm.Console.Await(t, "the connection was reset")
