@@ -106,8 +106,12 @@ func resetHere(outside netip.Prefix) error {
 		return fmt.Errorf("opening sock_diag: %w", err)
 	}
 	defer unix.Close(fd)
+	buf := make([]byte, 64<<10) // more than the kernel sends at once
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := connections(fd, family)
+		sockets, err := connections(fd, family, buf)
+		if family == unix.AF_INET6 && errors.Is(err, unix.ENOENT) {
+			continue // the kernel has no IPv6
+		}
 		if err != nil {
 			return fmt.Errorf("listing connections: %w", err)
 		}
@@ -115,7 +119,7 @@ func resetHere(outside netip.Prefix) error {
 			if s.isInside(inside) {
 				continue
 			}
-			if err := s.destroy(fd); err != nil && !s.isOver(err) {
+			if err := s.destroy(fd, buf); err != nil && !s.isOver(err) {
 				return fmt.Errorf("resetting a connection: %w", err)
 			}
 		}
@@ -185,7 +189,7 @@ func (s socket) isInside(inside []netip.Prefix) bool {
 }
 
 // connections lists the TCP connections of a family.
-func connections(fd int, family byte) (list []socket, err error) {
+func connections(fd int, family byte, buf []byte) (list []socket, err error) {
 	body := make([]byte, requestSize)
 	body[0], body[1] = family, unix.IPPROTO_TCP
 	binary.NativeEndian.PutUint32(body[4:], connected)
@@ -193,7 +197,7 @@ func connections(fd int, family byte) (list []socket, err error) {
 		return nil, err
 	}
 	for {
-		messages, err := receive(fd)
+		messages, err := receive(fd, buf)
 		if err != nil {
 			return nil, err
 		}
@@ -213,7 +217,7 @@ func connections(fd int, family byte) (list []socket, err error) {
 }
 
 // destroy ends the connection: its program gets ECONNABORTED at once, and the other end, if it is there, a reset.
-func (s socket) destroy(fd int) error {
+func (s socket) destroy(fd int, buf []byte) error {
 	body := make([]byte, requestSize)
 	body[0], body[1] = s.family, unix.IPPROTO_TCP
 	binary.NativeEndian.PutUint32(body[4:], connected)
@@ -221,7 +225,7 @@ func (s socket) destroy(fd int) error {
 	if err := send(fd, sockDestroy, unix.NLM_F_ACK, body); err != nil {
 		return err
 	}
-	messages, err := receive(fd)
+	messages, err := receive(fd, buf)
 	if err != nil {
 		return err
 	}
@@ -242,9 +246,8 @@ func send(fd int, kind, flags uint16, body []byte) error {
 	return unix.Sendto(fd, append(m, body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// receive returns the messages that have come at once.
-func receive(fd int) ([]syscall.NetlinkMessage, error) {
-	buf := make([]byte, 64<<10) // more than the kernel sends at once
+// receive returns the messages that have come at once. They are in buf.
+func receive(fd int, buf []byte) ([]syscall.NetlinkMessage, error) {
 	n, _, err := unix.Recvfrom(fd, buf, 0)
 	if err != nil {
 		return nil, err

@@ -298,6 +298,26 @@ func TestProcessesAreStopped(t *testing.T) {
 	before.answers(t)
 }
 
+// TestAProcessThatWaitsForItsChildIsStopped has shells that start programs all the time: a shell waits by vfork(2) for
+// a child that may be stopped first.
+func TestAProcessThatWaitsForItsChildIsStopped(t *testing.T) {
+	for range 4 {
+		cmd := exec.Command("sh", "-c", "while :; do /bin/true; done")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		defer cmd.Process.Kill()
+	}
+	f := Below()
+	for range 50 {
+		if err := f.Freeze(patience); err != nil {
+			t.Fatal(err)
+		}
+		f.Thaw()
+	}
+}
+
 // TestTheAgentFindsItsGroup, as the kernel tells it.
 func TestTheAgentFindsItsGroup(t *testing.T) {
 	needRoot(t)
