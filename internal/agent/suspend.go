@@ -79,6 +79,7 @@ func (c *client) whenCut(do func()) {
 	}()
 }
 
+// isCut reports whether the stream must end.
 func (c *client) isCut() bool {
 	select {
 	case <-c.cut:
@@ -116,6 +117,7 @@ func (s *server) suspend(conn net.Conn, frames *banger.FrameReader) {
 		sendError(conn, err)
 		return
 	}
+	conn.SetWriteDeadline(time.Now().Add(tellTime)) // a thaw waits for the end of this
 	if banger.WriteJSONFrame(conn, banger.FrameResponse, info()) != nil && fresh {
 		s.goOn()
 	}

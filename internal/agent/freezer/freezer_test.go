@@ -271,7 +271,7 @@ func TestAFreezeThatFailsIsUndone(t *testing.T) {
 	h := tree{t, dir}
 	f := h.freezer(&child{pid: os.Getpid()}, "")
 	err := f.Freeze(20 * time.Millisecond)
-	if banger.CodeOf(err) != banger.CodeTimeout || !strings.Contains(err.Error(), "/slow do not stop") {
+	if banger.CodeOf(err) != banger.CodeTimeout || !strings.Contains(err.Error(), "/slow: its processes do not stop") {
 		t.Errorf("a group that does not stop gives %v", err)
 	}
 	if h.read("slow/cgroup.freeze") != "0" || h.read("users/cgroup.freeze") != "1" {
