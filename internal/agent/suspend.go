@@ -79,6 +79,7 @@ func (c *client) whenCut(do func()) {
 	}()
 }
 
+// isCut reports whether the stream must end.
 func (c *client) isCut() bool {
 	select {
 	case <-c.cut:
@@ -116,6 +117,7 @@ func (s *server) suspend(conn net.Conn, frames *banger.FrameReader) {
 		sendError(conn, err)
 		return
 	}
+	conn.SetWriteDeadline(time.Now().Add(tellTime)) // a thaw waits for the end of this
 	if banger.WriteJSONFrame(conn, banger.FrameResponse, info()) != nil && fresh {
 		s.goOn()
 	}
@@ -167,7 +169,8 @@ func awaitGone(ctx context.Context, parting []*client) {
 	}
 }
 
-// stillWanted returns an error if the host has given up, or if the guest ends now. A shutdown thaws once it has said so.
+// stillWanted returns an error if the host has given up, or if the guest ends now. A shutdown thaws only after it has
+// set stopping.
 func (s *server) stillWanted(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

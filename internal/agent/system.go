@@ -46,6 +46,7 @@ type hostSystem struct {
 	main    func() *command.Process // returns the main command, or nil; nil itself if none can run
 }
 
+// newHostSystem returns such a guest without a main command.
 func newHostSystem() *hostSystem { return &hostSystem{freezer: freezer.Below()} }
 
 func (*hostSystem) Configure(guest.Config) error { return nil }

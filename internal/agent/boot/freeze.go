@@ -15,9 +15,9 @@ import (
 const FreezeTime = 5 * time.Second
 
 // freeze writes the disks and stops all processes but the agent. It writes them before, when programs can still help
-// (FUSE), and the VM's own disk after, with what came meanwhile. A boot from the disk then finds what sync(2) keeps. The
-// file systems themselves are not frozen (FIFREEZE): the agent must write files when the guest goes on, before anybody
-// thaws anything, and the journal makes a disk good that is cut off now.
+// (FUSE), and the VM's own disk after, with what came meanwhile. A boot from the disk then finds what sync(2) keeps.
+// The file systems themselves are not frozen (FIFREEZE): the agent must write files before anything is thawed, and the
+// journal makes a disk good that is cut off now.
 func freeze(ctx context.Context, f *freezer.Freezer, disk int) error {
 	prepareReset()
 	if err := within(ctx, func() error { unix.Sync(); return nil }); err != nil {

@@ -14,17 +14,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger/internal/agent/console"
 	"banger/internal/guest"
 )
 
 // resetModule is the module by which the kernel lists and resets TCP connections. Some kernels have it built in.
 const resetModule = "tcp_diag"
 
-// prepareReset loads what resetConnections needs, while the guest has the time.
+// prepareReset loads what resetConnections needs. Before a snapshot there is time for that. A failure shows in
+// resetConnections, if the kernel has no other way.
 func prepareReset() {
-	if err := loadModule("/lib/modules/"+KernelRelease(), resetModule); err != nil {
-		console.Warn(fmt.Errorf("connections cannot be reset after a resume: %w", err))
+	if _, err := os.Stat("/sys/module/" + resetModule); err != nil { // to look for its file is slow after a restore
+		loadModule("/lib/modules/"+KernelRelease(), resetModule)
 	}
 }
 
@@ -38,8 +38,7 @@ func resetConnections(n *guest.Network) error {
 	if err != nil {
 		return fmt.Errorf("the network's address %q is not a prefix", n.Address)
 	}
-	// The module is loaded already if the guest was suspended. What the kernel cannot do, the first request tells.
-	loadModule("/lib/modules/"+KernelRelease(), resetModule)
+	prepareReset()
 	var failed error
 	for _, path := range namespaces() {
 		if err := inNamespace(path, func() error { return resetHere(outside.Masked()) }); err != nil {
@@ -107,8 +106,12 @@ func resetHere(outside netip.Prefix) error {
 		return fmt.Errorf("opening sock_diag: %w", err)
 	}
 	defer unix.Close(fd)
+	buf := make([]byte, 64<<10) // more than the kernel sends at once
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := connections(fd, family)
+		sockets, err := connections(fd, family, buf)
+		if family == unix.AF_INET6 && errors.Is(err, unix.ENOENT) {
+			continue // the kernel has no IPv6
+		}
 		if err != nil {
 			return fmt.Errorf("listing connections: %w", err)
 		}
@@ -116,7 +119,7 @@ func resetHere(outside netip.Prefix) error {
 			if s.isInside(inside) {
 				continue
 			}
-			if err := s.destroy(fd); err != nil && !s.isOver(err) {
+			if err := s.destroy(fd, buf); err != nil && !s.isOver(err) {
 				return fmt.Errorf("resetting a connection: %w", err)
 			}
 		}
@@ -186,7 +189,7 @@ func (s socket) isInside(inside []netip.Prefix) bool {
 }
 
 // connections lists the TCP connections of a family.
-func connections(fd int, family byte) (list []socket, err error) {
+func connections(fd int, family byte, buf []byte) (list []socket, err error) {
 	body := make([]byte, requestSize)
 	body[0], body[1] = family, unix.IPPROTO_TCP
 	binary.NativeEndian.PutUint32(body[4:], connected)
@@ -194,7 +197,7 @@ func connections(fd int, family byte) (list []socket, err error) {
 		return nil, err
 	}
 	for {
-		messages, err := receive(fd)
+		messages, err := receive(fd, buf)
 		if err != nil {
 			return nil, err
 		}
@@ -214,7 +217,7 @@ func connections(fd int, family byte) (list []socket, err error) {
 }
 
 // destroy ends the connection: its program gets ECONNABORTED at once, and the other end, if it is there, a reset.
-func (s socket) destroy(fd int) error {
+func (s socket) destroy(fd int, buf []byte) error {
 	body := make([]byte, requestSize)
 	body[0], body[1] = s.family, unix.IPPROTO_TCP
 	binary.NativeEndian.PutUint32(body[4:], connected)
@@ -222,7 +225,7 @@ func (s socket) destroy(fd int) error {
 	if err := send(fd, sockDestroy, unix.NLM_F_ACK, body); err != nil {
 		return err
 	}
-	messages, err := receive(fd)
+	messages, err := receive(fd, buf)
 	if err != nil {
 		return err
 	}
@@ -243,9 +246,8 @@ func send(fd int, kind, flags uint16, body []byte) error {
 	return unix.Sendto(fd, append(m, body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// receive returns the messages that have come at once.
-func receive(fd int) ([]syscall.NetlinkMessage, error) {
-	buf := make([]byte, 64<<10) // more than the kernel sends at once
+// receive returns the messages that have come at once. They are in buf.
+func receive(fd int, buf []byte) ([]syscall.NetlinkMessage, error) {
 	n, _, err := unix.Recvfrom(fd, buf, 0)
 	if err != nil {
 		return nil, err

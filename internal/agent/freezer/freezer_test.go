@@ -271,7 +271,7 @@ func TestAFreezeThatFailsIsUndone(t *testing.T) {
 	h := tree{t, dir}
 	f := h.freezer(&child{pid: os.Getpid()}, "")
 	err := f.Freeze(20 * time.Millisecond)
-	if banger.CodeOf(err) != banger.CodeTimeout || !strings.Contains(err.Error(), "/slow do not stop") {
+	if banger.CodeOf(err) != banger.CodeTimeout || !strings.Contains(err.Error(), "/slow: its processes do not stop") {
 		t.Errorf("a group that does not stop gives %v", err)
 	}
 	if h.read("slow/cgroup.freeze") != "0" || h.read("users/cgroup.freeze") != "1" {
@@ -296,6 +296,40 @@ func TestProcessesAreStopped(t *testing.T) {
 	before.keepsSilent(t)
 	unix.Kill(before.pid, unix.SIGCONT)
 	before.answers(t)
+}
+
+// TestAProcessThatWaitsForItsChildIsStopped has shells that start programs all the time: a shell waits by vfork(2) for
+// a child that may be stopped first.
+func TestAProcessThatWaitsForItsChildIsStopped(t *testing.T) {
+	for range 4 {
+		cmd := exec.Command("sh", "-c", "while :; do /bin/true; done")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		defer cmd.Process.Kill()
+	}
+	f := Below()
+	for range 50 {
+		if err := f.Freeze(patience); err != nil {
+			t.Fatal(err)
+		}
+		f.Thaw()
+	}
+}
+
+// TestTheAgentFindsItsGroup, as the kernel tells it.
+func TestTheAgentFindsItsGroup(t *testing.T) {
+	needRoot(t)
+	h, c := newTree(t), newChild(t)
+	h.group("init.scope", c)
+	want := filepath.Base(h.dir) + "/init.scope"
+	if got, err := homeOf(c.pid); got != want || err != nil {
+		t.Errorf("a process in %s is in %q, %v", want, got, err)
+	}
+	if _, err := homeOf(1 << 30); err == nil {
+		t.Error("a process that cannot be is in a group")
+	}
 }
 
 // TestWhatIsAProcessOfTheKernel compares what is told of this process and of kthreadd.

@@ -59,14 +59,14 @@ func homeOf(pid int) (string, error) {
 func (g *groups) freeze(deadline time.Time) error {
 	home, err := g.home(g.self)
 	if err != nil {
-		return fmt.Errorf("finding the agent's control group: %w", err)
+		return fmt.Errorf("finding the agent's control group: %w", banger.Cause(err))
 	}
 	if home != "" {
 		if err := g.stepOut(home); err != nil {
-			return fmt.Errorf("moving the agent out of the control group /%s: %w", home, err)
+			return fmt.Errorf("moving the agent out of the control group /%s: %w", home, banger.Cause(err))
 		}
 	} else if err := g.makeRest(); err != nil {
-		return fmt.Errorf("making a control group for the processes of the root: %w", err)
+		return fmt.Errorf("making a control group for the processes of the root: %w", banger.Cause(err))
 	}
 	seen := map[string]bool{agentGroup: true, restGroup: true}
 	for { // until nothing has appeared that was made by what still ran
@@ -121,7 +121,7 @@ func (g *groups) makeRest() error {
 func (g *groups) gatherRest() (found bool, err error) {
 	data, err := g.root.ReadFile(procsFile)
 	if err != nil {
-		return false, fmt.Errorf("looking for the processes of the root group: %w", err)
+		return false, fmt.Errorf("looking for the processes of the root group: %w", banger.Cause(err))
 	}
 	for field := range strings.FieldsSeq(string(data)) {
 		pid, err := strconv.Atoi(field)
@@ -134,7 +134,7 @@ func (g *groups) gatherRest() (found bool, err error) {
 		if err := g.move(pid, restGroup); errors.Is(err, unix.ESRCH) {
 			continue
 		} else if err != nil {
-			return false, fmt.Errorf("moving the process %d out of the root group: %w", pid, err)
+			return false, fmt.Errorf("moving the process %d out of the root group: %w", pid, banger.Cause(err))
 		}
 		g.moved, found = append(g.moved, pid), true
 	}
@@ -145,13 +145,13 @@ func (g *groups) gatherRest() (found bool, err error) {
 func (g *groups) freezeNew(seen map[string]bool) (found bool, err error) {
 	entries, err := fs.ReadDir(g.root.FS(), ".")
 	if err != nil {
-		return false, fmt.Errorf("listing the control groups: %w", err)
+		return false, fmt.Errorf("listing the control groups: %w", banger.Cause(err))
 	}
 	for _, e := range entries {
 		if name := e.Name(); e.IsDir() && !seen[name] {
 			seen[name], found = true, true
 			if err := g.freezeOne(name); err != nil && !isGone(err) {
-				return false, fmt.Errorf("freezing the control group /%s: %w", name, err)
+				return false, fmt.Errorf("freezing the control group /%s: %w", name, banger.Cause(err))
 			}
 		}
 	}
@@ -172,7 +172,7 @@ func (g *groups) freezeOne(name string) error {
 func (g *groups) await(deadline time.Time) error {
 	for _, name := range g.frozen {
 		if err := g.awaitOne(name, deadline); err != nil && !isGone(err) {
-			return err
+			return fmt.Errorf("waiting for the control group /%s: %w", name, banger.Cause(err))
 		}
 	}
 	return nil
@@ -197,7 +197,7 @@ func (g *groups) awaitOne(name string, deadline time.Time) error {
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return banger.Errorf(banger.CodeTimeout, "the processes of the control group /%s do not stop", name)
+			return banger.Errorf(banger.CodeTimeout, "its processes do not stop")
 		}
 		poll := []unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}
 		if _, err := unix.Poll(poll, int(left.Milliseconds())+1); err != nil && err != unix.EINTR {
@@ -210,7 +210,7 @@ func (g *groups) awaitOne(name string, deadline time.Time) error {
 func (g *groups) thaw() {
 	for _, name := range slices.Backward(g.frozen) {
 		if err := g.write(name+"/"+freezeFile, "0"); err != nil && !isGone(err) {
-			console.Warn(fmt.Errorf("thawing the control group /%s: %w", name, err))
+			console.Warn(fmt.Errorf("thawing the control group /%s: %w", name, banger.Cause(err)))
 		}
 	}
 	for _, pid := range g.moved {
@@ -218,7 +218,7 @@ func (g *groups) thaw() {
 	}
 	if g.left != "" {
 		if err := g.move(g.self, g.left); err != nil {
-			console.Warn(fmt.Errorf("moving the agent back to its control group: %w", err))
+			console.Warn(fmt.Errorf("moving the agent back to its control group: %w", banger.Cause(err)))
 		}
 	}
 	for _, name := range []string{agentGroup, restGroup} {

@@ -73,20 +73,25 @@ type stops struct {
 	done []process          // those that got SIGSTOP
 }
 
+// waits is the state of a process that waits in the kernel, as that of a vfork(2) waits for its child, which may have
+// stopped before. It stops before its next instruction if it got SIGSTOP.
+const waits = "D"
+
 // pause is the time between two looks at the processes. No event tells that a process of others has stopped.
 const pause = time.Millisecond
 
 // stop stops all processes before the deadline.
 func (s *stops) stop(deadline time.Time) error {
 	sent := map[process]bool{} // by pid and start alone
-	for {
+	for quiet := 0; ; {
 		running := 0
 		for _, p := range processes() {
-			if !p.runs() || !s.of(p) || p.ofKernel() {
+			key := process{pid: p.pid, start: p.start}
+			if !p.runs() || sent[key] && p.state == waits || !s.of(p) || p.ofKernel() {
 				continue
 			}
 			running++
-			if key := (process{pid: p.pid, start: p.start}); !sent[key] {
+			if !sent[key] {
 				sent[key] = true
 				s.done = append(s.done, key)
 				unix.Kill(p.pid, unix.SIGSTOP)
@@ -95,7 +100,9 @@ func (s *stops) stop(deadline time.Time) error {
 				return banger.Errorf(banger.CodeTimeout, "the process %d does not stop", p.pid)
 			}
 		}
-		if running == 0 { // a child that a process made before its stop was looked at in this round
+		if running > 0 {
+			quiet = 0
+		} else if quiet++; quiet == 2 { // a child with a low number may have appeared behind the first such look
 			return nil
 		}
 		time.Sleep(pause)

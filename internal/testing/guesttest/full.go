@@ -2,6 +2,7 @@ package guesttest
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,7 +21,7 @@ func FullDisk(t *testing.T, d vmm.Driver, c vmm.Config) {
 		t.Skipf("a small disk needs root: %v", err)
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
-	small := &c.Drives[len(c.Drives)-1]
+	small := &c.Drives[slices.IndexFunc(c.Drives, func(d vmm.Drive) bool { return d.Serial == "disk" })]
 	small.Path = filepath.Join(dir, "disk")
 	if err := disk.Create(small.Path, 64<<20); err != nil {
 		t.Fatal(err)

@@ -174,6 +174,7 @@ func writeRootfs(path, echo string) error {
 			"witness": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 			"testify": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 		}),
-		"etc": dir(map[string]*ext4.Node{"machine-id": {Mode: syscall.S_IFREG | 0o444, Data: id}}),
+		"sbin": dir(map[string]*ext4.Node{"init": {Mode: syscall.S_IFLNK | 0o777, Target: "../bin/echo"}}),
+		"etc":  dir(map[string]*ext4.Node{"machine-id": {Mode: syscall.S_IFREG | 0o444, Data: id}}),
 	}))
 }

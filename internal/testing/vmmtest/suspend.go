@@ -9,6 +9,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/vmm"
 )
 
 // Testimony is what a witness in the guest has seen since its start (guesttest/echo).
@@ -37,6 +38,27 @@ func testimonyOf(t *testing.T, vm *VM) (s Testimony) {
 		t.Errorf("its connection inside the guest says %q", s.Inside)
 	}
 	return s
+}
+
+// SuspendAndRestore takes a snapshot of a VM whose guest has a witness, ends the VM, and continues the snapshot in
+// another VM of the same configuration. It checks that nothing in the guest runs until it has its identity.
+func SuspendAndRestore(t *testing.T, d vmm.Driver, vm *VM, c vmm.Config) *VM {
+	t.Helper()
+	suspend(t, vm)
+	if err := vm.Pause(ctx(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.Restore = SnapshotDir(t, c)
+	if err := vm.Process.(vmm.Snapshotter).Snapshot(ctx(t), c.Restore); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	vm.AwaitEnd(t)
+	vm = Start(t, d, c)
+	wakeUp(t, vm)
+	return vm
 }
 
 // suspendTwice starts a witness as the main command. It suspends the guest and lets it go on, as after a snapshot that
@@ -113,7 +135,8 @@ func wakeUp(t *testing.T, vm *VM) {
 		t.Errorf("a command before the new identity gives %v", err)
 	}
 	before := time.Now()
-	if _, err := vm.Agent.Restored(ctx(t), guest.Config{Hostname: "after", Seed: make([]byte, guest.MinSeed)}); err != nil {
+	identity := guest.Config{Hostname: "after", Seed: make([]byte, guest.MinSeed)}
+	if _, err := vm.Agent.Restored(ctx(t), identity); err != nil {
 		t.Fatal(err)
 	}
 	after := time.Now()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"banger"
 	"banger/internal/guest"
 	"banger/internal/testing/guesttest"
 	"banger/internal/testing/vmmtest"
@@ -22,7 +23,7 @@ import (
 
 // TestTwoGuestsOfOneSnapshot: each continues from the same instant with its own disk and sockets,
 // and neither changes the snapshot. After they were informed, they share nothing that two machines
-// must not share.
+// must not share, and an old connection is reset.
 func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 	c := withNIC(t, config(t), "02:00:00:00:00:01")
 	vm := vmmtest.Start(t, qemu.Driver{}, c)
@@ -35,6 +36,11 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 		!slices.Equal(before.MACs, []string{"02:00:00:00:00:01"}) {
 		t.Fatalf("the template is %+v", before)
 	}
+	dial := banger.Exec{Args: []string{"/bin/dial", "10.9.0.1:9"}, Main: true}
+	if err := vm.Agent.Start(t.Context(), dial); err != nil {
+		t.Fatal(err)
+	}
+	vm.Console.Await(t, "dialling")
 	if err := vm.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -54,10 +60,12 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 		vm := vmmtest.Start(t, qemu.Driver{}, fork)
 		t.Logf("the restore to the agent's session took %d ms", time.Since(start).Milliseconds())
 		mac, seed := []string{"02:00:00:00:00:0a", "02:00:00:00:00:0b"}[i], sha256.Sum256([]byte(id))
-		if _, err := vm.Agent.Restored(t.Context(), guest.Config{Hostname: "fork", Seed: seed[:], MachineID: id,
-			Network: &guest.Network{Address: "10.9.0.7/24", Gateway: "10.9.0.1", MAC: mac}}); err != nil {
+		identity := guest.Config{Hostname: "fork", Seed: seed[:], MachineID: id, ResetConnections: true,
+			Network: &guest.Network{Address: "10.9.0.7/24", Gateway: "10.9.0.1", MAC: mac}}
+		if _, err := vm.Agent.Restored(t.Context(), identity); err != nil {
 			t.Fatal(err)
 		}
+		vm.Console.Await(t, "the connection was reset")
 		s := vmmtest.StateOf(t, vm)
 		if s.Hostname != "fork" || s.MachineID != id || !slices.Equal(s.MACs, []string{mac}) ||
 			!slices.Contains(s.Addresses, "10.9.0.7/24") ||

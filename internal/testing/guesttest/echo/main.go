@@ -2,7 +2,7 @@
 // guest of a snapshot must not share with others. As "cat" it copies stdin to stdout. As "fill" it
 // writes a number of MiB to a file and syncs the file. As "kill" it sends a signal, given by its
 // number, to PID 1. As "witness" it watches the clocks, a connection and a file in memory, and as "testify" it prints what
-// the witness has seen. As "dial" it connects to an address until that is reset.
+// the witness has seen. As "init" it is PID 1 and a witness. As "dial" it connects to an address until that is reset.
 package main
 
 import (
@@ -29,6 +29,8 @@ func main() {
 		err = fill(os.Args[1], os.Args[2])
 	case "kill":
 		err = kill(os.Args[1])
+	case "init":
+		err = ownInit()
 	case "witness":
 		err = witness()
 	case "testify":

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -75,6 +76,27 @@ func witness() error {
 		json.NewEncoder(conn).Encode(now)
 		conn.Close()
 	}
+}
+
+// ownInit moves all processes of the root group to a group beside itself, as systemd does, and is a witness then.
+func ownInit() error {
+	const root, scope = "/sys/fs/cgroup/", "/sys/fs/cgroup/init.scope/"
+	if err := os.Mkdir(scope, 0o755); err != nil {
+		return err
+	}
+	list, err := os.ReadFile(root + "cgroup.procs")
+	if err != nil {
+		return err
+	}
+	for pid := range strings.FieldsSeq(string(list)) {
+		if exe, _ := os.Readlink("/proc/" + pid + "/exe"); exe == "" {
+			continue // the kernel's threads have no program
+		}
+		if err := os.WriteFile(scope+"cgroup.procs", []byte(pid), 0); err != nil {
+			return err
+		}
+	}
+	return witness()
 }
 
 // watch notes gaps.
