@@ -71,16 +71,22 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 	}
 	c.leave()
 	<-ended
-	if e.Main { // the host gives the client all output before it learns of the end
-		select {
-		case <-s.output.Delivered():
-		case <-gone:
-		case <-over:
-		}
+	if e.Main {
+		s.awaitDelivery(gone, over)
 	}
 	data, _ := json.Marshal(p.Exit())
 	x.write(banger.FrameExit, data)
 	p.Close()
+}
+
+// awaitDelivery returns when the host has all output of the main command, which it gives to the client before that
+// learns of the end, or when the client is gone.
+func (s *server) awaitDelivery(gone, over <-chan struct{}) {
+	select {
+	case <-s.output.Delivered():
+	case <-gone:
+	case <-over:
+	}
 }
 
 // reportsMain notes that a client gets a report of the main command's end. The caller calls reported once the client

@@ -26,9 +26,10 @@ func newSuspend(a *app) *cobra.Command {
 	c.Long = c.Short + `.
 
 A suspended VM needs no memory and no CPU. It goes on by "banger resume", "banger start", or when it is used: by exec,
-ssh or cp. Its processes, open files and listeners are as they were. Its connections to the outside end, and so do commands
-that belong to a client; the VM's main command goes on.`
-	return withAll(a, c, "all VMs that run", func(vm banger.VM) bool { return vm.State.Lives() })
+ssh or cp. Its processes, open files and listeners are as they were. Its connections to the outside end, and so do
+commands that belong to a client; the VM's main command goes on.`
+	lives := func(vm banger.VM) bool { return vm.State.Lives() }
+	return withAll(a, c, "all VMs that run", lives)
 }
 
 func newResume(a *app) *cobra.Command {

@@ -87,8 +87,8 @@ func RemoveUnfinished(dir string) (err error) {
 }
 
 // UseSnapshot marks the snapshot in dir as used, durably: from now on there is none. A VM that goes on changes its
-// disk, which then fits the memory no more. undo makes the snapshot whole again; it may be called if no guest code has run.
-// The files stay for the VMM, until RemoveSnapshot.
+// disk, which then fits the memory no more. undo makes the snapshot whole again; it may be called if no guest code has
+// run. The files stay for the VMM, until RemoveSnapshot.
 func UseSnapshot(dir string) (undo func(), err error) {
 	whole, used := filepath.Join(dir, manifestFile), filepath.Join(dir, usedFile)
 	if err := os.Rename(whole, used); err != nil {

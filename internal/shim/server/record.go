@@ -103,7 +103,8 @@ func (r *recorder) goOn() {
 	}
 }
 
-// restore goes on where the shim before has stopped. Without its file, it begins with the first byte that the agent has.
+// restore goes on where the shim before has stopped. Without its file, it begins with the first byte that the agent
+// has.
 func (r *recorder) restore() {
 	r.position = guest.FirstOutput
 	if data, err := untrusted.ReadFile(positionFile, 64); err == nil {

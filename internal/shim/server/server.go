@@ -136,12 +136,7 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		return nil, nil, err
 	}
 	if wrap != nil {
-		// It is opened again to read from the beginning, and stays open for every VMM that is started here.
-		again, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0)
-		if err != nil {
-			return nil, nil, err
-		}
-		if err := spec.confine(wrap, again); err != nil {
+		if err := spec.confine(wrap); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -179,9 +174,14 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	return s, ln, nil
 }
 
-// confine gives the VMM a wrapper, which reads the spec from file, and the files that the shim was handed, and
-// confines the shim. With a jail, it confines the shim as soon as the VMM answers.
-func (s *plan) confine(wrap []string, file *os.File) error {
+// confine gives the VMM a wrapper, which reads the spec, and the files that the shim was handed, and confines the shim.
+// With a jail, it confines the shim as soon as the VMM answers.
+func (s *plan) confine(wrap []string) error {
+	// It is opened again to read from the beginning, and stays open for every VMM that is started here.
+	file, err := untrusted.Open(shim.SpecFile, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
 	s.VM.Wrap, s.VM.WrapFiles = wrap, []*os.File{file}
 	s.VM.Dir = shim.Descriptor(fdRun)
 	s.VM = handedTo(s.VM)

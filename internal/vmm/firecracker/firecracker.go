@@ -126,19 +126,24 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	p.lived.Store(c.Restore != "") // the agent already listened when the snapshot was taken
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err = p.awaitAPI(ctx, v)
-	if err == nil && c.Answering != nil {
-		err = c.Answering()
+	if err := p.configure(ctx, requests); err != nil {
+		return nil, p.abandon(err)
+	}
+	return p, nil
+}
+
+// configure makes the requests of a start, once Firecracker answers.
+func (p *process) configure(ctx context.Context, requests []request) error {
+	err := p.awaitAPI(ctx, p.version)
+	if err == nil && p.config.Answering != nil {
+		err = p.config.Answering()
 	}
 	for _, r := range requests {
 		if err == nil {
 			err = p.send(ctx, r)
 		}
 	}
-	if err != nil {
-		return nil, p.abandon(err)
-	}
-	return p, nil
+	return err
 }
 
 // send makes one request of a start. The load of a snapshot also lets the guest go on. If Firecracker refuses it, the
