@@ -53,16 +53,14 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 	if st, ok := conn.(interface{ Done() <-chan struct{} }); ok {
 		over = st.Done()
 	}
-	lost := false
+	lost := true
 	select {
 	case <-p.Done():
+		lost = false
 	case <-gone:
-		lost = true
 	case <-over:
-		lost = true
 	case <-c.cut:
 		x.sever(suspended(e.Main))
-		lost = true
 	}
 	if lost && !e.Main { // the main command outlives its client
 		p.BeginHangUp()
