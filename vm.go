@@ -338,3 +338,22 @@ func either(words []string) string {
 func (vm VM) StateError(operation, hint string) error {
 	return Errorf(CodeConflict, "cannot %s VM %s: it is %s", operation, vm.Name, vm.State).WithHint("%s", hint)
 }
+
+// NotRunning returns the error for an operation that needs a running VM. operation completes the sentence "cannot ...
+// VM".
+func (vm VM) NotRunning(operation string) error {
+	switch vm.State {
+	case StatePaused, StateSuspending, StateSuspended, StateResuming:
+		return vm.StateError(operation, "let it go on: banger resume "+vm.Name)
+	}
+	return vm.StateError(operation, "start it: banger start "+vm.Name)
+}
+
+// Wakes reports whether the VM is suspended, or about to be, and goes on when it is used.
+func (vm VM) Wakes() bool {
+	switch vm.State {
+	case StateSuspending, StateSuspended, StateResuming:
+		return !vm.Spec.NoWake
+	}
+	return false
+}

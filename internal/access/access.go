@@ -67,8 +67,7 @@ func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, 
 // awake is like running, but lets a suspended VM go on first, unless the VM's spec forbids that.
 func (g Guests) awake(ctx context.Context, ref, what string) (banger.VM, banger.Exec, error) {
 	vm, err := g.VMs.Get(ref)
-	asleep := vm.State == banger.StateSuspending || vm.State == banger.StateSuspended || vm.State == banger.StateResuming
-	if err == nil && asleep && !vm.Spec.NoWake {
+	if err == nil && vm.Wakes() {
 		vm, err = g.VMs.Wake(ctx, vm.ID)
 	}
 	if err != nil {
@@ -83,12 +82,8 @@ func (g Guests) running(ref, what string) (banger.VM, banger.Exec, error) {
 	if err != nil {
 		return vm, banger.Exec{}, err
 	}
-	switch vm.State {
-	case banger.StateRunning:
-	case banger.StatePaused, banger.StateSuspending, banger.StateSuspended, banger.StateResuming:
-		return vm, banger.Exec{}, vm.StateError(what, "let it go on: banger resume "+vm.Name)
-	default:
-		return vm, banger.Exec{}, vm.StateError(what, "start it: banger start "+vm.Name)
+	if vm.State != banger.StateRunning {
+		return vm, banger.Exec{}, vm.NotRunning(what)
 	}
 	img, err := g.Images.Get(vm.ImageDigest)
 	if err != nil {
@@ -202,7 +197,7 @@ func (g Guests) Stats(ctx context.Context, ref string) (banger.Stats, error) {
 		return banger.Stats{}, err
 	}
 	if vm.State != banger.StateRunning && vm.State != banger.StatePaused {
-		return banger.Stats{}, vm.StateError("see the stats of", "start it: banger start "+vm.Name)
+		return banger.Stats{}, vm.NotRunning("see the stats of")
 	}
 	st, err := g.VMs.Shim(vm.ID).Stats(ctx)
 	if err != nil {

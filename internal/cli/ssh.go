@@ -92,9 +92,8 @@ func runSSH(ctx context.Context, a *app, f sshFlags, target string, command []st
 	if err != nil {
 		return err
 	}
-	if vm.State != banger.StateRunning {
-		return banger.Errorf(banger.CodeConflict, "cannot connect to VM %s, it is %s", vm.Name, vm.State).
-			WithHint("start it: banger start %s", vm.Name)
+	if vm.State != banger.StateRunning && !vm.Wakes() {
+		return vm.NotRunning("connect to")
 	}
 	if vm.SSHHostKey == "" {
 		return banger.Errorf(banger.CodeConflict, "VM %s was started by a banger without SSH", vm.Name).

@@ -49,7 +49,7 @@ func TestSSH(t *testing.T) {
 	h.process([]string{"PATH=/no/such"}, "ssh", "box").is(t, "", "banger: there is no ssh in PATH (…", 1)
 	h.process(path, "ssh", "no").is(t, "", noVM, 1)
 	h.process(path, "ssh", "rest").is(t, "",
-		"banger: cannot connect to VM rest, it is created (start it: banger start rest)\n", 1)
+		"banger: cannot connect to VM rest: it is created (start it: banger start rest)\n", 1)
 	known, err := os.ReadFile(h.Path("state/ssh/known_hosts"))
 	if err != nil || !strings.Contains(string(known), id) {
 		t.Errorf("known_hosts is %q, %v", known, err)

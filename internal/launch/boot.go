@@ -210,6 +210,9 @@ func (b Start) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) 
 		spec.Network.Forwards, address = ports.Forwards, cmp.Or(spec.Network.Address, spec.Network.Loopback)
 	}
 	if err := b.Shim.Start(ctx, b.ShimArgv, spec, id, files...); err != nil {
+		if spec.VM.Restore != "" { // it says why the snapshot does not fit
+			return err
+		}
 		return banger.Errorf(banger.CodeUnavailable, "cannot start the VMM: %w", err).WithHint("see: banger doctor")
 	}
 	b.Machine.Update(func(vm *banger.VM) { vm.Address, vm.Forwards = address, ports.Forwards })

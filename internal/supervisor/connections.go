@@ -24,7 +24,7 @@ func (c Connections) Ports(ctx context.Context, ref string, probe bool) ([]bange
 	}
 	vm := l.snapshot()
 	if vm.State != banger.StateRunning {
-		return nil, vm.StateError("see the ports of", "start it: banger start "+vm.Name)
+		return nil, vm.NotRunning("see the ports of")
 	}
 	return c.s.shim(l.id()).Ports(ctx, probe)
 }

@@ -69,7 +69,7 @@ func (s *Supervisor) Changes(ctx context.Context, ref string) (banger.VM, io.Rea
 	}
 	vm := m.snapshot()
 	if vm.State != banger.StateRunning {
-		return vm, nil, vm.StateError("commit", "start it: banger start "+vm.Name)
+		return vm, nil, vm.NotRunning("commit")
 	}
 	changes, err := m.agent().Changes(ctx)
 	return vm, changes, err

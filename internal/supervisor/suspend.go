@@ -90,11 +90,11 @@ func (m sleeper) suspendNow(ctx context.Context) error {
 	}
 	if _, dead := m.s.shim(m.id()).Status(ctx); err != nil && dead == nil {
 		m.warn("the state running was not stored", m.setState(banger.StateRunning, ""))
-		code := banger.CodeUnavailable
 		if banger.CodeOf(err) == banger.CodeDisk {
-			code = banger.CodeDisk
+			return banger.Errorf(banger.CodeDisk, "VM %s was not suspended, and goes on: the disk of %s is full", vm.Name,
+				m.s.opts.StateDir).WithHint("see what takes room: banger system df")
 		}
-		return banger.Errorf(code, "VM %s was not suspended, and goes on: %w", vm.Name, err)
+		return banger.Errorf(banger.CodeUnavailable, "VM %s was not suspended, and goes on: %w", vm.Name, err)
 	}
 	st, endErr := m.awaitEnd(m.ctx)
 	if endErr != nil {
