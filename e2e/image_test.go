@@ -93,8 +93,9 @@ func cmdSilent(ts *testscript.TestScript, neg bool, args []string) {
 //	mkimage scratch ...                              one static binary, nothing else
 //	mkimage foreign ...                              the same, for another machine
 //	mkimage odd ...                                  directories where others could not boot
+//	mkimage databases ...                            Debian with PostgreSQL and SQLite
 func cmdMkimage(ts *testscript.TestScript, neg bool, args []string) {
-	refuse(ts, neg, len(args) != 2, "mkimage layers|scratch|foreign|odd WHERE")
+	refuse(ts, neg, len(args) != 2, "mkimage layers|scratch|foreign|odd|databases WHERE")
 	var img v1.Image
 	var err error
 	switch args[0] {
@@ -104,6 +105,8 @@ func cmdMkimage(ts *testscript.TestScript, neg bool, args []string) {
 		img, err = scratchImage(ts.MkAbs("."))
 	case "odd":
 		img, err = oddImage(ts.MkAbs("."))
+	case "databases":
+		img, err = databasesImage(ts.MkAbs("."))
 	case "foreign":
 		if img, err = scratchImage(ts.MkAbs(".")); err == nil {
 			img, err = forMachine(img, "s390x")
