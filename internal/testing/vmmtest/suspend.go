@@ -1,6 +1,7 @@
 package vmmtest
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -69,9 +70,7 @@ func suspendTwice(t *testing.T, vm *VM) {
 	if kind, data, err := client.Next(); err != nil || kind != banger.FrameStarted {
 		t.Fatalf("the witness begins with frame %d %q, %v", kind, data, err)
 	}
-	if kind, data, err := client.Next(); err != nil || string(data) != "ready\n" {
-		t.Fatalf("the witness says frame %d %q, %v", kind, data, err)
-	}
+	AwaitOutput(t, vm, "ready\n")
 	other := execute(t, vm, banger.Exec{Args: []string{"/bin/cat"}, Stdin: true})
 	if kind, data, err := other.Next(); err != nil || kind != banger.FrameStarted {
 		t.Fatalf("a command begins with frame %d %q, %v", kind, data, err)
@@ -87,6 +86,22 @@ func suspendTwice(t *testing.T, vm *VM) {
 	}
 	testimonyOf(t, vm)
 	suspend(t, vm)
+}
+
+// AwaitOutput waits until the main command has written text, which comes on no stream of a client.
+func AwaitOutput(t *testing.T, vm *VM, text string) {
+	t.Helper()
+	within, enough := context.WithCancel(ctx(t))
+	defer enough()
+	said := ""
+	err := vm.Agent.Output(within, guest.FirstOutput, func(r guest.Record) {
+		if said += string(r.Data); strings.Contains(said, text) {
+			enough()
+		}
+	})
+	if !strings.Contains(said, text) {
+		t.Fatalf("the main command says %q, not %q, %v", said, text, err)
+	}
 }
 
 func suspend(t *testing.T, vm *VM) {

@@ -40,7 +40,7 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 	if err := vm.Agent.Start(t.Context(), dial); err != nil {
 		t.Fatal(err)
 	}
-	vm.Console.Await(t, "dialling")
+	vmmtest.AwaitOutput(t, vm, "dialling")
 	if err := vm.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 		if _, err := vm.Agent.Restored(t.Context(), identity); err != nil {
 			t.Fatal(err)
 		}
-		vm.Console.Await(t, "the connection was reset")
+		vmmtest.AwaitOutput(t, vm, "the connection was reset")
 		s := vmmtest.StateOf(t, vm)
 		if s.Hostname != "fork" || s.MachineID != id || !slices.Equal(s.MACs, []string{mac}) ||
 			!slices.Contains(s.Addresses, "10.9.0.7/24") ||
