@@ -176,6 +176,6 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 		return banger.Errorf(banger.CodeUnavailable, "VM %s cannot resume: %w", b.VM.Name, err).
 			WithHint("without its memory, from its disk: banger start --cold %s", b.VM.Name)
 	}
-	m.onEnd("it did not resume: "+err.Error(), failedCode, true)
+	m.onEnd(err.Error(), failedCode, true)
 	return err
 }
