@@ -60,7 +60,7 @@ func TestWhichShardIsRun(t *testing.T) {
 	}{
 		{"", "shard 1 of 5, because no commit is known here; all: make test-slow SHARD=all\n", 0},
 		{"3", "shard 3 of 5, as SHARD says; all: make test-slow SHARD=all\n", 0},
-		{"all", "all 4 shards\n", 0},
+		{"all", "all 5 shards\n", 0},
 		{"0", "SHARD is 0, and may be 1, 2, 3, 4, 5 or all\n", 2},
 		{"6", "SHARD is 6, and may be 1, 2, 3, 4, 5 or all\n", 2},
 		{"one", "SHARD is one, and may be 1, 2, 3, 4, 5 or all\n", 2},

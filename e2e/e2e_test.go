@@ -189,6 +189,7 @@ func TestStories(t *testing.T) {
 			}
 			env.Setenv("PATH", os.Getenv("PATH"))
 			env.Setenv("STATE", w.state)
+			env.Setenv("CYCLES", os.Getenv("CYCLES")) // of suspend-databases
 			env.Setenv("DOUBLE", filepath.Join(binDir, "double"))
 			env.Setenv("FIRECRACKER", firecracker)
 			env.Setenv("FIRECRACKER_VERSION", firecrackerVersion)
