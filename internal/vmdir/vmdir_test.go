@@ -118,7 +118,8 @@ func TestARecordLeavesOutWhatPasses(t *testing.T) {
 		Initramfs: "initrd", Kernel: "k"}
 	check(t, d.Recorder(one).Write(NewRecord(vm, 7)))
 	r, err := ReadRecord(d.VMs(), one)
-	want := Record{Slot: 7, VM: banger.VM{ID: one, Name: "box", State: banger.StateStopped, Kernel: "k", Initramfs: "initrd"}}
+	want := Record{Slot: 7, VM: banger.VM{ID: one, Name: "box", State: banger.StateStopped, Kernel: "k",
+		Initramfs: "initrd"}}
 	if err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("the record is %+v, %v", r, err)
 	}
