@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,8 +18,8 @@ import (
 // stormRounds is how many kills TestKillsWhileAVMStandsStill makes. BANGER_SUSPEND_KILLS sets another number.
 const stormRounds = 40
 
-// TestKillsWhileAVMStandsStill kills the daemon, the shim or the VMM at random instants of suspend, resume and a wake
-// by exec. Afterwards the VM is as before or as asked for, with its memory; or it has failed, as any VM whose VMM is
+// TestKillsWhileAVMStandsStill kills the daemon, the client, the shim or the VMM at random instants of suspend, resume
+// and a wake by exec. Afterwards the VM is as before or as asked for, with its memory; or it has failed, as any VM whose VMM is
 // killed, and its disk has all that was synced.
 func TestKillsWhileAVMStandsStill(t *testing.T) {
 	if testing.Short() || os.Getenv(onlyDiffering) == "1" {
@@ -113,19 +114,24 @@ func (s *suspendStorm) round(n int) string {
 	verbs := map[string][][]string{"running": {{"suspend", "box"}},
 		"suspended": {{"resume", "-q", "box"}, {"exec", "box", "true"}}}[before]
 	verb := verbs[s.random.IntN(len(verbs))]
-	victim := []string{"daemon", "shim", "VMM"}[s.random.IntN(3)]
+	victim := []string{"daemon", "client", "shim", "VMM"}[s.random.IntN(4)]
 	delay := time.Duration(s.random.Int64N(int64(600 * time.Millisecond)))
-	done := make(chan string)
-	go func() {
-		out, err := s.try(verb...)
-		done <- fmt.Sprintf("%v %s", err, out)
-	}()
+	var said bytes.Buffer
+	client := s.w.command(s.Context(), verb...)
+	client.Stdout, client.Stderr = &said, &said
+	if err := client.Start(); err != nil {
+		s.Fatal(err)
+	}
 	time.Sleep(delay) // the random instant
-	s.kill(victim)
-	said := <-done
+	if victim == "client" {
+		client.Process.Kill()
+	} else {
+		s.kill(victim)
+	}
+	end := client.Wait()
 	after := s.state()
 	what := fmt.Sprintf("%s, %s killed: %s", verb[0], victim, after)
-	s.Logf("%d: %s after %d ms; %s", n, what, delay.Milliseconds(), strings.TrimSpace(said))
+	s.Logf("%d: %s after %d ms; %v %s", n, what, delay.Milliseconds(), end, strings.TrimSpace(said.String()))
 	s.checkFiles(after)
 	switch after {
 	case "running":
@@ -136,8 +142,8 @@ func (s *suspendStorm) round(n int) string {
 			s.checkMemory()
 		}
 	default:
-		if victim == "daemon" {
-			s.Errorf("the death of the daemon has cost the VM its memory: %s", s.must("inspect", "box"))
+		if victim == "daemon" || victim == "client" {
+			s.Errorf("the death of the "+victim+" has cost the VM its memory: %s", s.must("inspect", "box"))
 		}
 		s.must("start", "-q", "box")
 		s.mark = s.must("exec", "box", "sh", "-c",

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"time"
 
 	"banger"
 	"banger/internal/launch"
@@ -88,7 +89,7 @@ func (m sleeper) suspendNow(ctx context.Context) error {
 	if m.ctx.Err() != nil {
 		return m.closedError() // the shim goes on, and the next daemon looks what has become of it
 	}
-	if _, dead := m.s.shim(m.id()).Status(ctx); err != nil && dead == nil {
+	if err != nil && m.shimAnswers(ctx) {
 		m.warn("the state running was not stored", m.setState(banger.StateRunning, ""))
 		if banger.CodeOf(err) == banger.CodeDisk {
 			return banger.Errorf(banger.CodeDisk, "VM %s was not suspended, and goes on: the disk of %s is full", vm.Name,
@@ -105,6 +106,11 @@ func (m sleeper) suspendNow(ctx context.Context) error {
 		return banger.Errorf(banger.CodeUnavailable, "VM %s was not suspended: %s", vm.Name, now.Reason)
 	}
 	return nil
+}
+
+func (m sleeper) shimAnswers(ctx context.Context) bool {
+	_, err := m.s.shim(m.id()).Status(ctx)
+	return err == nil
 }
 
 // isSuspended reports whether the VM has a whole snapshot. There is one only while the VM has not run since.
@@ -135,13 +141,20 @@ func (m sleeper) forgetMemory() error {
 	return nil
 }
 
-// wake lets a suspended VM go on. If that fails before its guest has run, it stays suspended.
+// resumeTime is the maximum time of a resume. The last part of it is that of a boot.
+const resumeTime = 5 * time.Minute
+
+// wake lets a suspended VM go on. If that fails before its guest has run, it stays suspended. Neither the end of ctx nor
+// that of the daemon interrupts it, because the VM has lost its memory if it ends on the way; only a kill does.
 func (m sleeper) wake(ctx context.Context, emit banger.Emit) error {
 	vm := m.snapshot()
 	if err := m.setState(banger.StateResuming, ""); err != nil {
 		return err
 	}
 	emit(banger.Event{Stage: "resume", Text: "resuming " + vm.Name})
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resumeTime)
+	defer cancel()
+	m.setInterrupt(cancel)
 	b := m.launch(emit)
 	key, err := b.Restore(ctx)
 	return m.goOn(ctx, b, key, err)
@@ -154,9 +167,10 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 	}
 	if err == nil {
 		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings) })
-		err = m.setState(banger.StateRunning, "")
-	}
-	if err == nil {
+		if err := m.setState(banger.StateRunning, ""); err != nil { // the guest runs all the same
+			m.warn("the resume was not stored; it is stored again", err)
+			m.update(func(vm *banger.VM) { vm.State = banger.StateRunning })
+		}
 		m.log.Info("the VM goes on", "name", b.VM.Name)
 		b.Emit(banger.Event{Stage: "resume", Text: b.VM.Name + " is running", Done: true})
 		if b.VM.Main != nil {

@@ -25,8 +25,8 @@ const recordSize = 16 << 20
 
 func recordPath(dir, id string) string { return filepath.Join(dir, id+".json") }
 
-// NewRecord returns a record of vm without the fields that are valid only while it runs. A suspended VM goes on with its
-// initramfs.
+// NewRecord returns a record of vm without the fields that are valid only while it runs. A suspended VM goes on with
+// its initramfs.
 func NewRecord(vm banger.VM, slot int) Record {
 	vm.State, vm.Reason, vm.StartedAt, vm.FinishedAt, vm.ExitCode = banger.StateStopped, "", time.Time{}, time.Time{}, nil
 	vm.Address, vm.Forwards, vm.Limits, vm.Timings = "", nil, nil, nil
