@@ -193,7 +193,7 @@ func (s *server) restored(c *guest.Config) error {
 		return banger.Errorf(banger.CodeConflict, "the guest was never configured")
 	}
 	s.clockSets++
-	if err := s.system.Restore(*c); err != nil {
+	if err := s.system.Restore(s.config, *c); err != nil {
 		return err
 	}
 	s.commands.LimitCPU(c.Confine.CPU)

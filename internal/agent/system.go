@@ -17,8 +17,8 @@ import (
 type system interface {
 	// Configure sets the guest up for its VM.
 	Configure(guest.Config) error
-	// Restore is called when the guest goes on from a snapshot.
-	Restore(guest.Config) error
+	// Restore is called when the guest, which had the configuration before, goes on from a snapshot.
+	Restore(before, after guest.Config) error
 	// Ready returns nil when the guest's init obeys commands, and an error when ctx ends
 	// before.
 	Ready(context.Context) error
@@ -51,7 +51,7 @@ func newHostSystem() *hostSystem { return &hostSystem{freezer: freezer.Below()} 
 
 func (*hostSystem) Configure(guest.Config) error { return nil }
 
-func (*hostSystem) Restore(guest.Config) error { return nil }
+func (*hostSystem) Restore(before, after guest.Config) error { return nil }
 
 // Ready waits in vain: no init belongs to a test.
 func (*hostSystem) Ready(ctx context.Context) error {

@@ -30,16 +30,21 @@ func start(c guest.Config) error {
 	return rootDir("/").protect(c)
 }
 
+func setClock(c guest.Config) {
+	if c.TimeUnixNano == 0 {
+		return
+	}
+	ts := unix.NsecToTimespec(c.TimeUnixNano)
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+		console.Warn(fmt.Errorf("setting the clock: %w", err))
+	}
+}
+
 // configure sets the clock and the host name, writes the network's files and the
 // certificates that the host adds, and brings the NIC up. It warns of what the guest can
 // do without.
 func configure(c guest.Config) error {
-	if c.TimeUnixNano > 0 {
-		ts := unix.NsecToTimespec(c.TimeUnixNano)
-		if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
-			console.Warn(fmt.Errorf("setting the clock: %w", err))
-		}
-	}
+	setClock(c)
 	if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
 		return fmt.Errorf("setting the host name: %w", err)
 	}

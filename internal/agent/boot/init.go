@@ -25,7 +25,7 @@ type Init struct {
 func (i *Init) Configure(c guest.Config) error { return start(c) }
 
 // Restore makes a guest that goes on from a snapshot a VM of its own.
-func (i *Init) Restore(c guest.Config) error { return restore(c) }
+func (i *Init) Restore(before, after guest.Config) error { return restore(before, after) }
 
 // Ready returns nil: this process is the init, and obeys commands.
 func (i *Init) Ready(context.Context) error { return nil }

@@ -59,7 +59,7 @@ func (r *Resident) Configure(c guest.Config) error {
 }
 
 // Restore makes a guest that goes on from a snapshot a VM of its own.
-func (r *Resident) Restore(c guest.Config) error { return restore(c) }
+func (r *Resident) Restore(before, after guest.Config) error { return restore(before, after) }
 
 // Ready returns nil when the image's init obeys commands, and an error when ctx ends
 // before.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"reflect"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +16,13 @@ import (
 // restore makes an independent VM of a guest that continues from a snapshot. Randomness comes
 // first: everything random that follows then differs from other guests.
 // Connections come last, when their resets find a network.
-func restore(c guest.Config) error {
-	if err := become(c); err != nil {
+func restore(before, c guest.Config) error {
+	if err := reseed(c.Seed); err != nil {
+		return fmt.Errorf("renewing the randomness: %w", err)
+	}
+	if isSame(before, c) {
+		setClock(c)
+	} else if err := become(c); err != nil {
 		return err
 	}
 	if c.ResetConnections {
@@ -27,11 +33,20 @@ func restore(c guest.Config) error {
 	return nil
 }
 
+// isSame reports whether a guest of the configuration before is the VM of c already. Its files and its NIC then stay as
+// they are, also where somebody in the guest has changed them.
+func isSame(before, c guest.Config) bool {
+	if c.MachineID != "" || c.Network != nil && c.Network.MAC != "" {
+		return false
+	}
+	for _, one := range []*guest.Config{&before, &c} {
+		one.TimeUnixNano, one.Seed, one.ResetConnections = 0, nil, false
+	}
+	return reflect.DeepEqual(before, c)
+}
+
 // become gives the guest its new identity.
 func become(c guest.Config) error {
-	if err := reseed(c.Seed); err != nil {
-		return fmt.Errorf("renewing the randomness: %w", err)
-	}
 	if c.MachineID != "" {
 		if err := renewMachineID(c.MachineID); err != nil {
 			console.Warn(fmt.Errorf("renewing the machine id: %w", err))
