@@ -118,9 +118,9 @@ func (m sleeper) isSuspended() bool { return vmm.HasSnapshot(m.s.dirs.VM(m.id())
 
 // onSuspended records that the VMM has ended and left a snapshot.
 func (m sleeper) onSuspended() {
-	mainCommand{m.machine}.takeExit() // end the wait for it; the agent tells its end again
+	mainCommand(m).takeExit() // end the wait for it; the agent tells its end again
 	m.leaveGroup()
-	link{m.machine}.leave()
+	link(m).leave()
 	m.log.Info("the VM is suspended")
 	m.cleanSnapshots()
 	m.warn("the suspension was not stored; it is stored again", m.setState(banger.StateSuspended, ""))
@@ -174,7 +174,7 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 		m.log.Info("the VM goes on", "name", b.VM.Name)
 		b.Emit(banger.Event{Stage: "resume", Text: b.VM.Name + " is running", Done: true})
 		if b.VM.Main != nil {
-			mainCommand{m.machine}.watch()
+			mainCommand(m).watch()
 		}
 		return nil
 	}
