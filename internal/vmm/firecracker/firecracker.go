@@ -105,7 +105,7 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 		view = j.inside(c)
 	}
 	if c.Restore != "" {
-		if o.clock, err = checkSnapshot(c, v, o); err != nil {
+		if o.clock, err = checkSnapshot(c, v, o, j != nil); err != nil {
 			return nil, err
 		}
 	}

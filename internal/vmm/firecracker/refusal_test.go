@@ -77,7 +77,7 @@ func TestWhatIsNotRestored(t *testing.T) {
 				r.now = r.v
 			}
 			c := onDisk(t)
-			m, err := manifestOf(c, r.v)
+			m, err := manifestOf(c, r.v, false)
 			if err == nil {
 				err = vmm.CommitSnapshot(c.Restore, m)
 			}
@@ -116,7 +116,7 @@ func TestTheClockIsAskedForWhereItIs(t *testing.T) {
 	}
 	c := onDisk(t)
 	for _, had := range []bool{true, false} {
-		m, err := manifestOf(c, version{1, 16, 1})
+		m, err := manifestOf(c, version{1, 16, 1}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestTheClockIsAskedForWhereItIs(t *testing.T) {
 		if err := vmm.CommitSnapshot(c.Restore, m); err != nil {
 			t.Fatal(err)
 		}
-		if clock, err := checkSnapshot(c, version{1, 16, 1}, options{}); err != nil || clock != (had && hostSavesTime()) {
+		if clock, err := checkSnapshot(c, version{1, 16, 1}, options{}, false); err != nil || clock != (had && hostSavesTime()) {
 			t.Errorf("of a snapshot that has the time (%v), here (%v), it is asked: %v, %v", had, hostSavesTime(), clock, err)
 		}
 	}

@@ -31,22 +31,27 @@ var errHugePages = errors.New("the VM has huge pages, and Firecracker goes on fr
 // place is a file that Firecracker opens at the path that it had when the snapshot was taken.
 type place struct{ what, path string }
 
-// places returns the places of c. No version accepts a new path for a drive at a load.
-func places(c vmm.Config) []place {
+// places returns the places of c. No version accepts a new path for a drive at a load. In a jail the vsock is always at
+// the same place.
+func places(c vmm.Config, jailed bool) []place {
 	var list []place
 	for _, d := range c.Drives {
 		list = append(list, place{"drive " + d.Serial, d.Path})
 	}
-	return append(list, place{"vsock", filepath.Join(c.Dir, vsockSocket)})
+	dir := c.Dir
+	if jailed {
+		dir = "/"
+	}
+	return append(list, place{"vsock", filepath.Join(dir, vsockSocket)})
 }
 
-func manifestOf(c vmm.Config, v version) (vmm.Manifest, error) {
+func manifestOf(c vmm.Config, v version, jailed bool) (vmm.Manifest, error) {
 	m, err := vmm.NewManifest(Driver{}.Name(), v.String(), c)
 	m.Private = map[string]string{}
 	if hostSavesTime() {
 		m.Private[privateClock] = clockRealtime
 	}
-	for _, p := range places(c) {
+	for _, p := range places(c, jailed) {
 		m.Private[p.what] = p.path
 	}
 	return m, err
@@ -55,7 +60,7 @@ func manifestOf(c vmm.Config, v version) (vmm.Manifest, error) {
 // checkSnapshot returns an error if c does not fit the snapshot. It runs before anything is
 // started, because Firecracker ends after a failed load. clock reports whether the guest's clock
 // can be advanced at the load.
-func checkSnapshot(c vmm.Config, v version, o options) (clock bool, err error) {
+func checkSnapshot(c vmm.Config, v version, o options, jailed bool) (clock bool, err error) {
 	if o.hugePages != "" {
 		return false, errHugePages
 	}
@@ -63,14 +68,14 @@ func checkSnapshot(c vmm.Config, v version, o options) (clock bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	has, err := manifestOf(c, v)
+	has, err := manifestOf(c, v, jailed)
 	if err == nil {
 		err = had.Match(has)
 	}
 	if err != nil {
 		return false, err
 	}
-	for _, p := range places(c) {
+	for _, p := range places(c, jailed) {
 		if was := had.Private[p.what]; was != p.path && (p.what != "vsock" || !v.hasVsockOverride()) {
 			return false, fmt.Errorf(
 				"the snapshot does not fit: Firecracker %s looks for the %s where it was, at %.200q, and not at %s", v, p.what, was,
@@ -92,7 +97,7 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if !p.paused.Load() { // since 1.15 Firecracker ends the guest's streams before it refuses
 		return errors.New("the VM runs: pause it first")
 	}
-	m, err := manifestOf(p.config, p.version)
+	m, err := manifestOf(p.config, p.version, p.root != nil)
 	if err != nil {
 		return err
 	}
