@@ -13,7 +13,8 @@ import (
 func databasesImage(work string) (v1.Image, error) {
 	root := filepath.Join(work, "databases.tar")
 	args := []string{"--variant=minbase", "--include=postgresql,sqlite3",
-		"--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--dpkgopt=force-unsafe-io", "--skip=cleanup/reproducible", "bookworm", root}
+		"--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "--dpkgopt=force-unsafe-io",
+		"--skip=cleanup/reproducible", "bookworm", root}
 	for _, pattern := range []string{"/etc/apt/sources.list", "/etc/apt/sources.list.d/*.list",
 		"/etc/apt/sources.list.d/*.sources"} {
 		files, err := filepath.Glob(pattern)

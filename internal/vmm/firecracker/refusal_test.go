@@ -61,11 +61,11 @@ func TestWhatIsNotRestored(t *testing.T) {
 			err:   "there is no snapshot in ",
 		},
 		"a snapshot that was not finished": {
-			spoil: func(c *vmm.Config) { os.Remove(filepath.Join(c.Restore, "manifest.json")) },
+			spoil: func(c *vmm.Config) { os.Remove(filepath.Join(c.Restore, "snapshot.json")) },
 			err:   "there is no snapshot in ",
 		},
 		"a manifest cut off": {
-			spoil: func(c *vmm.Config) { os.Truncate(filepath.Join(c.Restore, "manifest.json"), 100) },
+			spoil: func(c *vmm.Config) { os.Truncate(filepath.Join(c.Restore, "snapshot.json"), 100) },
 			err:   "cannot be read",
 		},
 	} {
@@ -85,7 +85,7 @@ func TestWhatIsNotRestored(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.spoil(&c)
-			_, err = checkSnapshot(c, r.now, r.o)
+			_, err = checkSnapshot(c, r.now, r.o, false)
 			if (err == nil) != (r.err == "") || err != nil &&
 				(!strings.Contains(err.Error(), r.err) || strings.Contains(err.Error(), "\n")) {
 				t.Errorf("the error is %v, not one with %q", err, r.err)
