@@ -52,6 +52,9 @@ func TestAWrongPositionIsRefused(t *testing.T) {
 	if err := agenttest.Within(t, "the output ends", a.Record(t, 0).Ended); err != nil {
 		t.Fatal(err)
 	}
+	agenttest.Await(t, "the host's last word has come to the agent", func() bool {
+		return banger.CodeOf(agenttest.Within(t, "the agent refuses", a.Record(t, 0).Ended)) == banger.CodeInvalid
+	})
 	for _, position := range []uint64{0, 1, 1 << 63} {
 		err := agenttest.Within(t, "the agent refuses", a.Record(t, position).Ended)
 		if banger.CodeOf(err) != banger.CodeInvalid {

@@ -37,7 +37,6 @@ func startCounter(t *testing.T, a *agenttest.Agent) (client *agenttest.Running, 
 	e := agenttest.Shell("trap 'echo last words; exit 6' USR1; "+counts, file)
 	e.Main = true
 	client = a.Run(t, e)
-	client.Until("ready")
 	wantRunning(t, file, true)
 	return client, file
 }
@@ -126,10 +125,7 @@ func TestASuspendedGuestStandsStill(t *testing.T) {
 	if exit, err := a.Wait(processtest.WithPatience(t)); err != nil || exit.Code != 6 {
 		t.Errorf("the main command ended with %+v, %v", exit, err)
 	}
-	agenttest.Await(t, "the console has the last words", func() bool {
-		said, _ := os.ReadFile(a.Console)
-		return strings.Contains(string(said), "last words\n")
-	})
+	a.Record(t, guest.FirstOutput).Until(t, "last words\n")
 }
 
 // TestASuspendEndsCopies in both directions.

@@ -66,10 +66,9 @@ func TestWhatIsNoJail(t *testing.T) {
 		spoil func(*vmm.Config)
 		err   string
 	}{
-		"root's":       {func(c *vmm.Config) { c.Options[OptionUID] = "0" }, "not root"},
-		"nobody's":     {func(c *vmm.Config) { delete(c.Options, OptionGID) }, "not root"},
-		"nowhere":      {func(c *vmm.Config) { c.Options[OptionJails] = "jail" }, "needs a directory"},
-		"of a restore": {func(c *vmm.Config) { c.Restore = "/snapshots/1" }, "cannot go on from a snapshot yet"},
+		"root's":   {func(c *vmm.Config) { c.Options[OptionUID] = "0" }, "not root"},
+		"nobody's": {func(c *vmm.Config) { delete(c.Options, OptionGID) }, "not root"},
+		"nowhere":  {func(c *vmm.Config) { c.Options[OptionJails] = "jail" }, "needs a directory"},
 		"with a long path": {func(c *vmm.Config) {
 			c.Options[OptionJails] = "/" + strings.Repeat("x", 80)
 		}, "choose a shorter state directory"},

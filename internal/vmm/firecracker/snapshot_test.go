@@ -123,7 +123,7 @@ func TestAFailedSnapshotLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := files(t, whole)
-	wantFailure(t, taker.Snapshot(t.Context(), whole), "is not empty")
+	wantFailure(t, taker.Snapshot(t.Context(), whole), "has the file snapshot.json already")
 	if after := files(t, whole); after != before {
 		t.Errorf("of a snapshot that is there, another leaves\n%s", after)
 	}
