@@ -39,6 +39,8 @@ type Options struct {
 	VMs   VMs
 	// Bridge makes the host's bridges. It is nil if the daemon may not make any.
 	Bridge *bridge.Host
+	// Knock wakes a suspended VM whose name was asked for, if use may wake it. It does not wait. It may be nil.
+	Knock func(id string)
 }
 
 // Networks holds all networks of one daemon. Its methods may be called concurrently.

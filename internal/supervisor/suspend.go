@@ -6,6 +6,7 @@ import (
 	"banger"
 	"banger/internal/launch"
 	"banger/internal/vmm"
+	"banger/internal/wake"
 )
 
 // Pause stops the CPUs of a running VM. Its memory stays where it is.
@@ -84,7 +85,8 @@ func (m sleeper) suspend(ctx context.Context) error {
 // suspendNow has the shim suspend the VM. It may do so again after the death of a daemon.
 func (m sleeper) suspendNow(ctx context.Context) error {
 	vm := m.snapshot()
-	err := m.s.shim(m.id()).Suspend(ctx)
+	sockets, err := m.s.shim(m.id()).Suspend(ctx)
+	m.s.doors.Leave(m.id(), sockets)
 	if m.ctx.Err() != nil {
 		return m.closedError() // the shim goes on, and the next daemon looks what has become of it
 	}
@@ -110,15 +112,25 @@ func (m sleeper) suspendNow(ctx context.Context) error {
 // isSuspended reports whether the VM has a whole snapshot. There is one only while the VM has not run since.
 func (m sleeper) isSuspended() bool { return vmm.HasSnapshot(m.s.dirs.VM(m.id())) }
 
-// onSuspended records that the VMM has ended and left a snapshot.
+// onSuspended records that the VMM has ended and left a snapshot. The VM keeps its address and its ports.
 func (m sleeper) onSuspended() {
 	mainCommand{m.machine}.takeExit() // end the wait for it; the agent tells its end again
 	m.leaveGroup()
-	link{m.machine}.leave()
 	m.log.Info("the VM is suspended")
 	m.cleanSnapshots()
-	m.warn("the suspension was not stored; it is stored again", m.setState(banger.StateSuspended, ""))
+	problem := m.openDoor()
+	m.warn("the suspension was not stored; it is stored again", m.setState(banger.StateSuspended, problem))
 	m.s.dirs.CleanRun(m.id())
+}
+
+// openDoor waits for connections to the suspended VM, which wake it. It says why a port is not open.
+func (m sleeper) openDoor() (problem string) {
+	if m.snapshot().Listeners == nil {
+		list, err := m.s.shim(m.id()).LastListeners()
+		m.warn("the ports of the suspended VM are not known", err)
+		m.update(func(vm *banger.VM) { vm.Listeners = wake.Bound(list, *vm) })
+	}
+	return m.s.doors.Open(m.snapshot())
 }
 
 // cleanSnapshots removes what was left of snapshots when the VMM ended, but not a whole one.
@@ -138,11 +150,18 @@ func (m sleeper) forgetMemory() error {
 // wake lets a suspended VM go on. If that fails before its guest has run, it stays suspended.
 func (m sleeper) wake(ctx context.Context, emit banger.Emit) error {
 	vm := m.snapshot()
-	if err := m.setState(banger.StateResuming, ""); err != nil {
+	sockets, err := m.s.doors.Sockets(vm)
+	if err == nil {
+		defer sockets.Close()
+		err = m.setState(banger.StateResuming, "")
+	}
+	if err != nil {
+		m.openDoor()
 		return err
 	}
 	emit(banger.Event{Stage: "resume", Text: "resuming " + vm.Name})
 	b := m.launch(emit)
+	b.Sockets = sockets
 	key, err := b.Restore(ctx)
 	return m.goOn(ctx, b, key, err)
 }
@@ -154,6 +173,10 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 	}
 	if err == nil {
 		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings) })
+		err = m.s.doors.Pass(ctx, m.id(), m.s.shim(m.id()))
+	}
+	if err == nil {
+		m.update(func(vm *banger.VM) { vm.Listeners = nil })
 		err = m.setState(banger.StateRunning, "")
 	}
 	if err == nil {

@@ -31,13 +31,13 @@ type access struct {
 	mu        sync.Mutex
 	listeners []banger.Listener                 // as the guest reports them
 	wanted    []banger.Forward                  // forwards that were asked for
-	open      map[banger.Forward]netip.AddrPort // ports on the loopback address, and where each was really opened
+	open      map[banger.Forward]banger.Forward // ports on the loopback address, and each as it was really opened
 	problems  map[banger.Forward]string         // why a port could not be opened
 }
 
 func newAccess(n *shim.Network, gate *network.Gate, agent guest.Client) *access {
 	a := &access{gate: gate, owner: n.Owner, agent: agent, local: make(chan struct{}, maxLocal),
-		open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
+		listeners: n.Listeners, open: map[banger.Forward]banger.Forward{}, problems: map[banger.Forward]string{}}
 	a.loopback, _ = netip.ParseAddr(n.Loopback)
 	a.address, _ = netip.ParseAddr(n.Address)
 	return a
@@ -114,19 +114,10 @@ func (a *access) update(list []banger.Listener) {
 	if !a.loopback.IsValid() {
 		return
 	}
-	want := map[banger.Forward]bool{} // value: only the guest's loopback listens
-	for _, l := range list {
-		f := a.own(l)
-		addr, err := netip.ParseAddr(l.Address)
-		if err != nil || f.Check() != nil || l.Protocol == "udp" && addr.IsLoopback() {
-			continue
-		}
-		local, known := want[f]
-		want[f] = addr.IsLoopback() && (local || !known)
-	}
-	for f := range a.open {
+	want := a.ownPorts()
+	for f, at := range a.open {
 		if _, ok := want[f]; !ok {
-			a.gate.Unpublish(f)
+			a.gate.Unpublish(at)
 			delete(a.open, f)
 		}
 	}
@@ -136,6 +127,22 @@ func (a *access) update(list []banger.Listener) {
 			a.publish(f, local)
 		}
 	}
+}
+
+// ownPorts returns the ports that must be open on the loopback address, and of each whether only the guest's loopback
+// listens. a.mu is held.
+func (a *access) ownPorts() map[banger.Forward]bool {
+	want := map[banger.Forward]bool{}
+	for _, l := range a.listeners {
+		f := a.own(l)
+		addr, err := netip.ParseAddr(l.Address)
+		if err != nil || f.Check() != nil || l.Protocol == "udp" && addr.IsLoopback() {
+			continue
+		}
+		local, known := want[f]
+		want[f] = addr.IsLoopback() && (local || !known)
+	}
+	return want
 }
 
 // publish opens a port on the loopback address. a.mu is held.
@@ -151,17 +158,24 @@ func (a *access) publish(f banger.Forward, local bool) {
 		file, err = network.Listen(at)
 	}
 	if err == nil {
-		var connect network.Connect
-		if local {
-			connect = a.connectLocal(f.GuestPort)
-		}
-		err = a.gate.Publish(f, file, connect, network.OwnedBy(f.Protocol, a.owner))
+		err = a.serve(f, at, file, local)
 	}
 	if err != nil {
 		a.problems[f] = err.Error()
-		return
 	}
-	a.open[f] = at.Host()
+}
+
+// serve puts a port on the loopback address in force, which was opened as the forward at. a.mu is held.
+func (a *access) serve(f, at banger.Forward, file *os.File, local bool) error {
+	var connect network.Connect
+	if local {
+		connect = a.connectLocal(f.GuestPort)
+	}
+	err := a.gate.Publish(at, file, connect, network.OwnedBy(f.Protocol, a.owner))
+	if err == nil {
+		a.open[f] = at
+	}
+	return err
 }
 
 // connectLocal returns a function that connects, through the agent, to a port on which only the guest's loopback
@@ -223,7 +237,7 @@ func (a *access) reachable() []banger.Listener {
 		f := a.own(l)
 		list[i].Reachable, list[i].URL, list[i].Problem = nil, "", a.problems[f]
 		if at, ok := a.open[f]; ok {
-			list[i].Reachable = append(list[i].Reachable, at.String())
+			list[i].Reachable = append(list[i].Reachable, at.Host().String())
 		}
 		if addr, err := netip.ParseAddr(l.Address); a.address.IsValid() && err == nil && !addr.IsLoopback() {
 			list[i].Reachable = append(list[i].Reachable, netip.AddrPortFrom(a.address, l.Port).String())

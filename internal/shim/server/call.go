@@ -13,7 +13,8 @@ import (
 	"banger/internal/shim"
 )
 
-// networkCall carries out a call about the network. It owns file, which only FORWARD has.
+// networkCall carries out a call about the network. It owns file, which only FORWARD and
+// CARRY have.
 func (s *server) networkCall(ctx context.Context, call, arg string, file *os.File) ([]banger.Listener, error) {
 	if s.access == nil {
 		file.Close()
@@ -22,6 +23,9 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 	switch call {
 	case shim.CallPorts:
 		return s.access.ports(ctx, arg == shim.Probe), nil
+	case shim.CallAccept:
+		s.gate.GoOn()
+		return nil, nil
 	case shim.CallPolicy:
 		var p banger.Policy
 		if err := json.Unmarshal([]byte(arg), &p); err != nil {
@@ -49,6 +53,8 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 		return nil, s.access.release(f)
 	case file == nil:
 		return nil, errors.New("the forward came without its socket")
+	case call == shim.CallCarry:
+		return nil, s.gate.Carry(f, file)
 	}
 	return nil, s.access.add(f, file)
 }

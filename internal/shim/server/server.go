@@ -60,6 +60,7 @@ type server struct {
 	resumed     chan struct{} // holds a value after the VM was resumed
 	suspending  sync.Mutex    // held while the VM is written down
 	suspended   atomic.Bool   // the VM was written down
+	waiting     waiting       // set before suspended
 }
 
 // Run runs a shim from start to end. shim.Client.Start starts it in the VM's directory and with its descriptors. It
@@ -245,7 +246,15 @@ func (s *server) startNetwork(nic *nic, spec plan) (err error) {
 		return err
 	}
 	s.access = newAccess(n, s.gate, s.agent())
-	return s.access.addAll(spec.firstForward(), n.Forwards)
+	if spec.VM.Restore != "" {
+		if err := s.gate.Hold(); err != nil { // until the guest has its network again
+			return err
+		}
+	}
+	if err := s.access.addAll(spec.firstForward(), n.Forwards); err != nil {
+		return err
+	}
+	return s.access.takeOwn(spec.firstForward()+len(n.Forwards), n.Own)
 }
 
 func (s *server) agent() guest.Client {
@@ -301,6 +310,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	close(s.settled)
 	cancel()
 	s.wg.Wait()
+	s.waiting.close()
 	return err
 }
 
@@ -344,7 +354,7 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	}
 	conn.SetReadDeadline(time.Time{})
 	call, arg, _ := strings.Cut(line, " ")
-	if file != nil && call != shim.CallForward {
+	if file != nil && call != shim.CallForward && call != shim.CallCarry {
 		file.Close()
 		file = nil
 	}
@@ -367,14 +377,12 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		s.connect(ctx, conn, arg, s.offerMain)
 	case shim.CallConsole, shim.CallDenials, shim.CallOutput:
 		s.follow(ctx, conn, call, arg)
+	case shim.CallSuspend:
+		files, err := s.suspend()
+		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
+		answerSuspend(conn, failed(s.status(), err), files)
 	default:
-		var st shim.Status
-		if call == shim.CallSuspend {
-			err := s.suspend()
-			st = failed(s.status(), err)
-		} else {
-			st = s.control(ctx, conn, call, arg, file)
-		}
+		st := s.control(ctx, conn, call, arg, file)
 		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
 		json.NewEncoder(conn).Encode(st)
 	}
@@ -428,7 +436,7 @@ func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, f
 		if err = json.Unmarshal([]byte(arg), &d); err == nil {
 			s.attribution.note(d)
 		}
-	case shim.CallPorts, shim.CallForward, shim.CallRelease, shim.CallPolicy:
+	case shim.CallPorts, shim.CallForward, shim.CallRelease, shim.CallPolicy, shim.CallAccept, shim.CallCarry:
 		ports, err = s.networkCall(ctx, call, arg, file)
 	default:
 		err = fmt.Errorf("unknown call %q", call)
@@ -464,7 +472,7 @@ func (s *server) status() shim.Status {
 	case <-s.proc.Done():
 		st.Ended, st.Exit = true, s.proc.Exit()
 		if s.suspended.Load() {
-			st.Exit = vmm.Exit{Reason: "suspended"}
+			st.Exit, st.Ports = vmm.Exit{Reason: "suspended"}, s.waiting.listeners
 		}
 	default:
 	}
