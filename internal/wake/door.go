@@ -143,7 +143,16 @@ func (d *Door) Close() {
 		p.file.Close()
 		delete(d.ports, f)
 	}
+	d.calm()
 	d.refuse()
+}
+
+// calm forgets who has knocked.
+func (d *Door) calm() {
+	select {
+	case <-d.knocks:
+	default:
+	}
 }
 
 // Run calls wake once for all who knock, until ctx ends. If wake fails, it refuses them, and waits for others.
@@ -180,10 +189,7 @@ func (d *Door) Knock() {
 
 // dismiss refuses all that wait.
 func (d *Door) dismiss() {
-	select {
-	case <-d.knocks:
-	default:
-	}
+	d.calm()
 	d.refuse()
 	d.mu.Lock()
 	defer d.mu.Unlock()

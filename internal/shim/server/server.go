@@ -29,6 +29,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/network/netstack"
 	"banger/internal/shim"
+	"banger/internal/shim/inlet"
 	"banger/internal/splice"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
@@ -47,7 +48,7 @@ type server struct {
 	recorder    *recorder
 	stack       *netstack.Stack // only for a user network, otherwise nil
 	gate        *network.Gate   // nil without a network, and so is access
-	access      *access
+	access      *inlet.Inlet
 	denials     *denials
 	attribution *attribution
 	log         *slog.Logger
@@ -232,43 +233,8 @@ func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec plan) erro
 	return err
 }
 
-func (s *server) startNetwork(nic *nic, spec plan) (err error) {
-	n := spec.Network
-	if n == nil {
-		return nil
-	}
-	if n.Address != "" {
-		s.gate, err = nic.startBridged(s.log)
-	} else if s.stack, err = nic.start(s.log); err == nil {
-		s.gate = s.stack.Gate
-	}
-	if err != nil {
-		return err
-	}
-	s.access = newAccess(n, s.gate, s.agent())
-	if spec.VM.Restore != "" {
-		if err := s.gate.Hold(); err != nil { // until the guest has its network again
-			return err
-		}
-	}
-	if err := s.access.addAll(spec.firstForward(), n.Forwards); err != nil {
-		return err
-	}
-	return s.access.takeOwn(spec.firstForward()+len(n.Forwards), n.Own)
-}
-
 func (s *server) agent() guest.Client {
 	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }}
-}
-
-func (s *server) closeNetwork() {
-	switch {
-	case s.stack != nil:
-		s.stack.Close()
-	case s.gate != nil:
-		s.gate.Close()
-	}
-	s.attribution.wg.Wait()
 }
 
 // serve runs until the VMM ends. When ctx ends, it kills the VMM.
@@ -285,7 +251,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		s.keepClock(ctx, tick.C)
 	})
 	if s.access != nil {
-		s.wg.Go(func() { s.access.follow(ctx) })
+		s.wg.Go(func() { s.access.Follow(ctx) })
 	}
 	recorded := make(chan struct{})
 	s.wg.Go(func() {

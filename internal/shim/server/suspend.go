@@ -43,7 +43,7 @@ func (s *server) suspend() ([]*os.File, error) {
 		return nil, err
 	}
 	if s.access != nil {
-		s.waiting.listeners, s.waiting.files = s.access.leave()
+		s.waiting.listeners, s.waiting.files = s.access.Leave()
 	}
 	s.suspended.Store(true)
 	err := s.proc.Kill()

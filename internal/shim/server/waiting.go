@@ -10,44 +10,6 @@ import (
 	"banger/internal/shim"
 )
 
-// takeOwn takes sockets for ports on the loopback address, from the descriptor first on. The guest's first report of
-// its ports leaves those open on which it still listens.
-func (a *access) takeOwn(first int, own []banger.Forward) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	want := a.ownPorts()
-	for i, at := range own {
-		file := os.NewFile(uintptr(first+i), at.String())
-		f := at
-		f.HostPort = at.GuestPort
-		local, ok := want[f]
-		if !ok {
-			file.Close()
-			continue
-		}
-		if err := a.serve(f, at, file, local); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// leave takes the sockets of a VM that was written down from the gate. It also returns what listens in the guest, where
-// Reachable has only ports of the loopback address.
-func (a *access) leave() ([]banger.Listener, []*os.File) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var list []banger.Listener
-	for _, l := range a.listeners[:min(len(a.listeners), shim.MaxWaiting)] {
-		l.Reachable, l.URL, l.Problem = nil, "", ""
-		if at, ok := a.open[a.own(l)]; ok {
-			l.Reachable = []string{at.Host().String()}
-		}
-		list = append(list, l)
-	}
-	return list, a.gate.Take()
-}
-
 // waiting is what a VM that was written down leaves for those who connect to it.
 type waiting struct {
 	listeners []banger.Listener
