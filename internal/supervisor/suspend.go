@@ -157,7 +157,7 @@ func (m sleeper) wake(ctx context.Context, emit banger.Emit) error {
 	}
 	if err != nil {
 		m.openDoor()
-		return err
+		return banger.Errorf(banger.CodeOf(err), "VM %s cannot resume: %w", vm.Name, err)
 	}
 	emit(banger.Event{Stage: "resume", Text: "resuming " + vm.Name})
 	b := m.launch(emit)
