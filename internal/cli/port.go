@@ -115,7 +115,7 @@ func listForwards(ctx context.Context, a *app, client *api.Client, ref string) e
 		return err
 	}
 	list := vm.Forwards
-	if len(list) == 0 { // the VM is at rest
+	if vm.State.AtRest() {
 		list = vm.Spec.Forwards
 	}
 	for _, f := range list {

@@ -39,7 +39,8 @@ type Options struct {
 	VMs   VMs
 	// Bridge makes the host's bridges. It is nil if the daemon may not make any.
 	Bridge *bridge.Host
-	// Knock wakes a suspended VM whose name was asked for, if use may wake it. It does not wait. It may be nil.
+	// Knock is told of VMs on bridges whose names were asked for. It wakes those that are suspended, if use may wake them,
+	// and does not wait. It may be nil.
 	Knock func(id string)
 }
 
@@ -54,7 +55,12 @@ type Networks struct {
 }
 
 // New returns a Networks with the parts o.
-func New(o Options) *Networks { return &Networks{Options: o} }
+func New(o Options) *Networks {
+	if o.Bridge != nil {
+		o.Bridge.Asked = o.Knock
+	}
+	return &Networks{Options: o}
+}
 
 // needRoot returns an error if the daemon cannot make bridges.
 func (s *Networks) needRoot(name string) error {
