@@ -300,14 +300,16 @@ func TestSocketsAreChecked(t *testing.T) {
 	near, err := dial(t, tcp).(*net.TCPConn).File()
 	check(t, err)
 	defer near.Close()
+	otherPort, otherAddress := udp, udp
+	otherPort.HostPort, otherAddress.HostIP = 1, "127.0.0.2"
 	for name, c := range map[string]struct {
 		at   banger.Forward
 		file *os.File
 	}{
 		"a file":             {tcp, null},
 		"another protocol":   {tcp, udpFile},
-		"another port":       {banger.Forward{Protocol: "udp", HostIP: "127.0.0.1", HostPort: 1, GuestPort: 80}, udpFile},
-		"another address":    {banger.Forward{Protocol: "udp", HostIP: "127.0.0.2", HostPort: udp.HostPort, GuestPort: 80}, udpFile},
+		"another port":       {otherPort, udpFile},
+		"another address":    {otherAddress, udpFile},
 		"a connection":       {tcp, near},
 		"a listening socket": {udp, tcpFile},
 	} {

@@ -1,5 +1,5 @@
-// Package inlet gives the host access to the guest of one VM: by the forwards that were asked for, and by every listening
-// port of the guest on the VM's loopback address.
+// Package inlet gives the host access to the guest of one VM: by the forwards that were asked for, and by every
+// listening port of the guest on the VM's loopback address.
 //
 // It must not know how the guest runs, nor who calls the VM's shim.
 package inlet
