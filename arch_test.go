@@ -67,7 +67,7 @@ var layout = map[string]struct {
 	"internal/api": {". internal/private internal/text", false,
 		"routes and their client know nouns, not machinery"},
 	"internal/supervisor": {
-		". internal/access internal/blob internal/cgroup internal/disk internal/feed internal/guest internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice",
+		". internal/access internal/blob internal/cgroup internal/disk internal/feed internal/guest internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice internal/wake",
 		false, "decisions only: no HTTP, SQL or processes of its own"},
 	"internal/launch": {
 		". internal/guest internal/network/bridge internal/networks internal/plan internal/reserve internal/shim internal/sshconf internal/vmm",
@@ -92,8 +92,12 @@ var layout = map[string]struct {
 	"internal/shim": {". internal/process internal/text internal/untrusted internal/vmm", true,
 		"what a daemon and one VM's process say to each other; its client starts it"},
 	"internal/shim/server": {
-		". internal/accept internal/guest internal/mux internal/network internal/network/netstack internal/output internal/private internal/shim internal/splice internal/text internal/untrusted internal/vmm internal/vmm/jail",
+		". internal/accept internal/guest internal/mux internal/network internal/network/netstack internal/output internal/private internal/shim internal/shim/inlet internal/splice internal/text internal/untrusted internal/vmm internal/vmm/jail",
 		false, "one VM's process; it never sees images or rows"},
+	"internal/shim/inlet": {". internal/guest internal/network internal/shim internal/splice", false,
+		"how the host reaches one guest, however that runs"},
+	"internal/wake": {". internal/network internal/networks internal/shim internal/text", false,
+		"who connects to a VM that is suspended, however it goes on"},
 	"internal/output": {". internal/untrusted", false,
 		"a file with what a command wrote, however that came to the host"},
 	"internal/splice": {". internal/network", false, "two connections as one, whatever they carry"},

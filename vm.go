@@ -126,13 +126,17 @@ type VM struct {
 	VMM         string    `json:"vmm"`                 // driver name and version
 	Isolation   string    `json:"isolation"`           // IsolationKVM or IsolationEmulated
 	Timings     []Timing  `json:"timings,omitempty"`
-	// Address is set while the VM runs. All its ports are open on this address of its own, which is in the host's
-	// 127.0.0.0/8 or on a bridge.
+	// Address is set while the VM runs or is suspended. All its ports are open on this address of its own, which is in
+	// the host's 127.0.0.0/8 or on a bridge.
 	Address string `json:"address,omitempty"`
-	// Forwards is set while the VM runs. It holds the forwards in force, with the free ports that were chosen.
-	Forwards   []Forward `json:"forwards,omitempty"`
-	Limits     *Limits   `json:"limits,omitempty"`       // set while it runs: what its processes may use together
-	SSHHostKey string    `json:"ssh_host_key,omitempty"` // the public half, as one line
+	// Forwards is set while the VM runs or is suspended. It holds the forwards in force, with the free ports that were
+	// chosen.
+	Forwards []Forward `json:"forwards,omitempty"`
+	// Listeners is set while the VM is suspended. It holds what listened in the guest, and where on its own address
+	// connections to it wake the VM.
+	Listeners  []Listener `json:"listeners,omitempty"`
+	Limits     *Limits    `json:"limits,omitempty"`       // set while it runs: what its processes may use together
+	SSHHostKey string     `json:"ssh_host_key,omitempty"` // the public half, as one line
 	// DiskUsed is how many bytes of the host's disk the VM takes. Only a list with sizes has it.
 	DiskUsed int64 `json:"disk_used,omitempty"`
 	// Main is the resolved main command. It is nil if the machine only waits for execs.

@@ -115,7 +115,7 @@ func listForwards(ctx context.Context, a *app, client *api.Client, ref string) e
 		return err
 	}
 	list := vm.Forwards
-	if vm.State != banger.StateRunning {
+	if vm.State.AtRest() {
 		list = vm.Spec.Forwards
 	}
 	for _, f := range list {

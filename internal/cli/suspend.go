@@ -26,8 +26,9 @@ func newSuspend(a *app) *cobra.Command {
 	c.Long = c.Short + `.
 
 A suspended VM needs no memory and no CPU. It goes on by "banger resume", "banger start", or when it is used: by exec,
-ssh or cp. Its processes, open files and listeners are as they were. Its connections to the outside end, and so do
-commands that belong to a client; the VM's main command goes on.`
+ssh or cp, by a connection to one of its published ports or to its own address, or, on a bridge, by a DNS question for
+its name. While no daemon runs, connections are refused. Its processes, open files and listeners are as they were. Its
+connections to the outside end, and so do commands that belong to a client; the VM's main command goes on.`
 	lives := func(vm banger.VM) bool { return vm.State.Lives() }
 	return withAll(a, c, "all VMs that run", lives)
 }

@@ -176,11 +176,13 @@ func (b Start) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) 
 	if spec.Network == nil {
 		wanted = nil // they wait until the VM has a network again
 	}
-	ports, err := b.Networks.Listen(wanted)
-	if err != nil {
-		return err
+	ports, err := b.Sockets, error(nil)
+	if ports == nil {
+		if ports, err = b.Networks.Listen(wanted); err != nil {
+			return err
+		}
+		defer ports.Close()
 	}
-	defer ports.Close()
 	files := ports.Files
 	group, limits, err := b.Plans.Groups.Join(b.VM.ID, b.VM.Spec)
 	if err != nil {
@@ -208,6 +210,7 @@ func (b Start) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) 
 	address := ""
 	if spec.Network != nil {
 		spec.Network.Forwards, address = ports.Forwards, cmp.Or(spec.Network.Address, spec.Network.Loopback)
+		spec.Network.Own, spec.Network.Listeners = ports.Own, ports.Listeners
 	}
 	if err := b.Shim.Start(ctx, b.ShimArgv, spec, id, files...); err != nil {
 		if spec.VM.Restore != "" { // it says why the snapshot does not fit

@@ -58,6 +58,8 @@ type Start struct {
 	Log     *slog.Logger
 	Watch   *Stopwatch
 	Emit    banger.Emit
+	// Sockets are those of a VM that goes on. If they are nil, the forwards of its spec are opened.
+	Sockets *networks.Sockets
 }
 
 // Times of a boot. bootTimeout is ten times the time of an emulated boot on an idle machine. initTime is the time that

@@ -28,6 +28,8 @@ type Gate struct {
 
 	mu       sync.Mutex
 	forwards map[banger.Forward]*published
+	held     bool // what comes waits in the sockets
+	closed   bool
 }
 
 // Guest connects to the ports of one guest, as from its gateway.
@@ -50,6 +52,12 @@ func NewGate(ctx context.Context, guest Guest, flows *Flows, log *slog.Logger) *
 
 // Close ends all forwards and all flows, and returns when nothing of them is left.
 func (g *Gate) Close() {
+	g.mu.Lock()
+	g.closed = true
+	for _, p := range g.forwards {
+		p.end()
+	}
+	g.mu.Unlock()
 	g.cancel()
 	g.flows.CloseAll()
 	g.wg.Wait()
@@ -76,38 +84,52 @@ const maxDatagram = 64 << 10
 // published is one forward in force.
 type published struct {
 	banger.Forward
-	stop func()
+	connect Connect
+	admit   Admit
+	ctx     context.Context // ends with the forward, and ends its connections
+	cancel  context.CancelFunc
+	held    *os.File                 // the socket, while the gate is held
+	copy    func() (*os.File, error) // returns another descriptor of the socket; nil while the gate is held
+	pause   func()                   // ends the reading from the socket, but no connection
+}
+
+// end ends the forward and its connections. The gate's mu is held.
+func (p *published) end() {
+	p.cancel()
+	p.held.Close()
+	p.held = nil
 }
 
 // Admit reports whether a connection or a datagram from one end to another may pass.
 type Admit func(from, to netip.AddrPort) bool
+
+// errClosed means that the VM has ended.
+var errClosed = errors.New("the network of the VM has ended")
 
 // Publish carries what comes to file, which it owns, to the guest: by connect, or
 // to the forward's port of the guest when connect is nil. Unless admit is nil, only what it
 // admits passes: it is asked for each connection, and for each datagram of either direction,
 // before the guest gets a byte.
 func (g *Gate) Publish(f banger.Forward, file *os.File, connect Connect, admit Admit) error {
-	ctx, cancel := context.WithCancel(g.ctx)
-	p := &published{Forward: f, stop: cancel}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.forwards[f] != nil {
-		cancel()
+	if g.closed || g.forwards[f] != nil {
 		file.Close()
+		if g.closed {
+			return errClosed
+		}
 		return fmt.Errorf("the forward %s exists already", f)
 	}
-	var err error
-	if f.Protocol == "udp" {
-		err = g.publishUDP(ctx, f, file, admit)
-	} else {
-		if connect == nil {
-			connect = func(ctx context.Context, conn net.Conn) error { return g.Dial(ctx, f.GuestPort, conn) }
-		}
-		err = g.publishTCP(ctx, file, connect, admit)
+	if connect == nil {
+		connect = func(ctx context.Context, conn net.Conn) error { return g.Dial(ctx, f.GuestPort, conn) }
 	}
-	if err != nil {
-		cancel()
-		return err
+	p := &published{Forward: f, connect: connect, admit: admit, held: file}
+	p.ctx, p.cancel = context.WithCancel(g.ctx)
+	if !g.held {
+		if err := g.serve(p); err != nil {
+			p.end()
+			return err
+		}
 	}
 	if g.forwards == nil {
 		g.forwards = map[banger.Forward]*published{}
@@ -126,18 +148,34 @@ func (g *Gate) Unpublish(f banger.Forward) bool {
 		return false
 	}
 	delete(g.forwards, f)
-	p.stop()
+	p.end()
 	return true
 }
 
-func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, admit Admit) error {
-	ln, err := net.FileListener(file)
+// serve begins to carry what comes to the socket that p holds. g.mu is held.
+func (g *Gate) serve(p *published) error {
+	file := p.held
+	p.held = nil
+	if p.Protocol == "udp" {
+		return g.publishUDP(p, file)
+	}
+	return g.publishTCP(p, file)
+}
+
+func (g *Gate) publishTCP(p *published, file *os.File) error {
+	socket, err := net.FileListener(file)
 	file.Close()
 	if err != nil {
 		return err
 	}
-	ln = accept.Retry(ln)
-	context.AfterFunc(ctx, func() { ln.Close() })
+	tcp, ok := socket.(*net.TCPListener)
+	if !ok {
+		socket.Close()
+		return errors.New("it is not a listening socket of TCP")
+	}
+	ln := accept.Retry(tcp)
+	p.copy, p.pause = tcp.File, func() { ln.Close() }
+	context.AfterFunc(p.ctx, p.pause)
 	g.wg.Go(func() {
 		defer ln.Close()
 		for {
@@ -146,19 +184,26 @@ func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, a
 				return
 			}
 			from, to := endOf(conn.RemoteAddr()), endOf(conn.LocalAddr())
-			if !SpareDescriptor(conn.(syscall.Conn)) || admit != nil && !admit(from, to) || !g.reserve() {
+			if p.admit != nil && !p.admit(from, to) || !g.carry(p, conn) {
 				Reset(conn)
-				continue
 			}
-			g.wg.Go(func() {
-				defer func() { <-g.places }()
-				if err := connect(ctx, conn); err != nil {
-					g.log.Debug("forward", "err", err)
-				}
-			})
 		}
 	})
 	return nil
+}
+
+// carry connects conn, which it then owns, to the guest. It returns false if there is no room for a connection.
+func (g *Gate) carry(p *published, conn net.Conn) bool {
+	if c, ok := conn.(syscall.Conn); !ok || !SpareDescriptor(c) || !g.reserve() {
+		return false
+	}
+	g.wg.Go(func() {
+		defer func() { <-g.places }()
+		if err := p.connect(p.ctx, conn); err != nil {
+			g.log.Debug("forward", "err", err)
+		}
+	})
+	return true
 }
 
 // reserve takes a place for a connection and reports whether one was free.
@@ -190,21 +235,23 @@ func endOf(a net.Addr) netip.AddrPort {
 
 // publishUDP gives each peer of the host's socket a socket of its own towards the
 // guest, whose answers so find back.
-func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, admit Admit) error {
+func (g *Gate) publishUDP(p *published, file *os.File) error {
 	pc, err := net.FilePacketConn(file)
 	file.Close()
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { pc.Close() })
 	conn, ok := pc.(*net.UDPConn)
 	if !ok {
 		pc.Close()
 		return errors.New("it is not a UDP socket")
 	}
+	ctx, cancel := context.WithCancel(p.ctx)
+	p.copy, p.pause = conn.File, func() { cancel(); conn.Close() }
+	context.AfterFunc(ctx, func() { conn.Close() })
 	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	// A port goes from one user to another within a moment, so each datagram is checked.
-	admits := func(peer netip.AddrPort) bool { return admit == nil || admit(peer, local) }
+	admits := func(peer netip.AddrPort) bool { return p.admit == nil || p.admit(peer, local) }
 	g.wg.Go(func() {
 		var wg sync.WaitGroup
 		defer wg.Wait()
@@ -223,7 +270,7 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, 
 			peer := peers[from]
 			mu.Unlock()
 			if peer == nil {
-				if peer = g.peer(f.GuestPort, func(p []byte) {
+				if peer = g.peer(p.GuestPort, func(p []byte) {
 					if admits(from) {
 						conn.WriteToUDPAddrPort(p, from)
 					}

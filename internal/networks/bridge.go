@@ -73,8 +73,8 @@ func (s *Networks) apply(ctx context.Context) error {
 	return s.Bridge.Apply(ctx, c)
 }
 
-// Join gives a VM a free address and a tap on its bridge network. It calls assign with the address, and if it fails,
-// with "".
+// Join gives a VM a free address and a tap on its bridge network. A suspended VM keeps its address. Join calls assign
+// with the address, and if it fails, with the one before.
 func (s *Networks) Join(ctx context.Context, vm banger.VM, assign func(address string)) (address string, err error) {
 	if err := s.needRoot(vm.Spec.Network); err != nil {
 		return "", err
@@ -85,13 +85,16 @@ func (s *Networks) Join(ctx context.Context, vm banger.VM, assign func(address s
 	if err != nil {
 		return "", err
 	}
-	addr, err := s.freeAddress(n)
+	addr, err := netip.ParseAddr(vm.Address)
+	if err != nil || !n.Prefix().Contains(addr) {
+		addr, err = s.freeAddress(n)
+	}
 	if err != nil {
 		return "", err
 	}
 	assign(addr.String())
 	if err = s.apply(ctx); err != nil {
-		assign("")
+		assign(vm.Address)
 		s.apply(context.WithoutCancel(ctx)) // the first error says more
 	}
 	return addr.String(), err

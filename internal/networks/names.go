@@ -17,9 +17,13 @@ func (s *Networks) find(is func(banger.VM) bool) (banger.VM, netip.Addr, bool) {
 }
 
 // Address returns the current address of the VM called vm on the network called network, where "" means any network.
-// Together with HasNetwork and Name, it is the directory of the DNS servers.
+// Together with HasNetwork and Name, it is the directory of the DNS servers. The question wakes a suspended VM on a
+// bridge, because nobody notices a connection to its address.
 func (s *Networks) Address(vm, network string) (netip.Addr, bool) {
-	_, addr, ok := s.find(func(v banger.VM) bool { return v.Name == vm && (network == "" || v.Spec.Network == network) })
+	v, addr, ok := s.find(func(v banger.VM) bool { return v.Name == vm && (network == "" || v.Spec.Network == network) })
+	if ok && v.State == banger.StateSuspended && banger.OnBridge(v.Spec.Network) && s.Knock != nil {
+		s.Knock(v.ID)
+	}
 	return addr, ok
 }
 

@@ -39,6 +39,9 @@ type Options struct {
 	VMs   VMs
 	// Bridge makes the host's bridges. It is nil if the daemon may not make any.
 	Bridge *bridge.Host
+	// Knock is told of VMs on bridges whose names were asked for. It wakes those that are suspended, if use may wake them,
+	// and does not wait. It may be nil.
+	Knock func(id string)
 }
 
 // Networks holds all networks of one daemon. Its methods may be called concurrently.
@@ -52,7 +55,12 @@ type Networks struct {
 }
 
 // New returns a Networks with the parts o.
-func New(o Options) *Networks { return &Networks{Options: o} }
+func New(o Options) *Networks {
+	if o.Bridge != nil {
+		o.Bridge.Asked = o.Knock
+	}
+	return &Networks{Options: o}
+}
 
 // needRoot returns an error if the daemon cannot make bridges.
 func (s *Networks) needRoot(name string) error {

@@ -20,10 +20,13 @@ func Loopback(uid, slot int) string {
 	return netip.AddrFrom4([4]byte{127, byte(64 + uid%128), byte(slot / perBlock), byte(1 + slot%perBlock)}).String()
 }
 
-// Sockets are the listening sockets of forwards, in the order of Forwards.
+// Sockets are the listening sockets of a VM.
 type Sockets struct {
 	Forwards []banger.Forward // with the free ports that were chosen
-	Files    []*os.File
+	// Own are ports on the own address of a VM that goes on, and Listeners is what listens in its guest.
+	Own       []banger.Forward
+	Listeners []banger.Listener
+	Files     []*os.File // in the order of Forwards and then Own
 }
 
 // Close closes all sockets. Copies in other processes stay open.
@@ -33,8 +36,8 @@ func (s *Sockets) Close() {
 	}
 }
 
-// Listen opens all forwards or none. The daemon listens, and not the shim, because it must know before the start of a
-// VM whether a port is taken.
+// Listen opens all forwards of a VM or none. The daemon listens, and not the shim, because it must know before the
+// start of a VM whether a port is taken.
 func (s *Networks) Listen(wanted []banger.Forward) (*Sockets, error) {
 	o := &Sockets{}
 	for _, f := range wanted {
@@ -50,7 +53,12 @@ func (s *Networks) Listen(wanted []banger.Forward) (*Sockets, error) {
 
 // ListenOne opens one forward, and returns it with the port that was chosen.
 func (s *Networks) ListenOne(f banger.Forward) (*os.File, banger.Forward, error) {
-	for _, vm := range s.VMs.List(func(vm banger.VM) bool { return len(vm.Forwards) > 0 }) {
+	return s.ListenFor("", f)
+}
+
+// ListenFor is like ListenOne, for a forward that the VM with this id may have already.
+func (s *Networks) ListenFor(id string, f banger.Forward) (*os.File, banger.Forward, error) {
+	for _, vm := range s.VMs.List(func(vm banger.VM) bool { return len(vm.Forwards) > 0 && vm.ID != id }) {
 		if slices.ContainsFunc(vm.Forwards, f.SameHostPort) {
 			return nil, f,
 				banger.Errorf(banger.CodeConflict, "port %s/%s of the host is forwarded to VM %s", f.Host(), f.Protocol, vm.Name).

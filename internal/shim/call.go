@@ -52,6 +52,17 @@ func (c Client) RemoveForward(ctx context.Context, f banger.Forward) error {
 	return c.callWith(ctx, CallRelease, f, nil)
 }
 
+// Accept begins to take connections to a VM that goes on.
+func (c Client) Accept(ctx context.Context) error {
+	_, err := c.call(ctx, CallAccept)
+	return err
+}
+
+// Carry hands the shim a copy of a connection to a forward, which was accepted while the VM was suspended.
+func (c Client) Carry(ctx context.Context, f banger.Forward, conn *os.File) error {
+	return c.callWith(ctx, CallCarry, f, conn)
+}
+
 // SetPolicy replaces the policy. It returns when the flows that the new policy forbids are cut.
 func (c Client) SetPolicy(ctx context.Context, p banger.Policy) error {
 	return c.callWith(ctx, CallPolicy, p, nil)

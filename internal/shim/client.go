@@ -259,13 +259,6 @@ func (c Client) Resume(ctx context.Context) error {
 	return err
 }
 
-// Suspend writes the VM to its directory and ends the VMM. After an error the VM goes on; the code is CodeDisk if there
-// was no room. The shim does not stop when ctx ends.
-func (c Client) Suspend(ctx context.Context) error {
-	_, err := c.exchange(ctx, CallSuspend, nil)
-	return err
-}
-
 func (c Client) connect(ctx context.Context) (*net.UnixConn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", filepath.Join(c.Run, SocketFile))
@@ -300,6 +293,12 @@ func (c Client) brief(ctx context.Context, line string, oob []byte) (Status, err
 
 // exchange makes a call, with ancillary data if oob is not empty.
 func (c Client) exchange(ctx context.Context, line string, oob []byte) (Status, error) {
+	return c.exchangeBy(ctx, line, oob, func(conn *net.UnixConn) (io.Reader, error) { return conn, nil })
+}
+
+// exchangeBy is exchange for an answer that begins with more than its status. answer reads that, and returns the rest.
+func (c Client) exchangeBy(ctx context.Context, line string, oob []byte,
+	answer func(*net.UnixConn) (io.Reader, error)) (Status, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return Status{}, err
@@ -315,7 +314,11 @@ func (c Client) exchange(ctx context.Context, line string, oob []byte) (Status, 
 		return Status{}, err
 	}
 	var st Status
-	if err := json.NewDecoder(bufio.NewReader(io.LimitReader(conn, maxAnswer))).Decode(&st); err != nil {
+	rest, err := answer(conn)
+	if err == nil {
+		err = json.NewDecoder(bufio.NewReader(io.LimitReader(rest, maxAnswer))).Decode(&st)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return Status{}, ctx.Err()
 		}
@@ -336,13 +339,14 @@ const maxAnswer = 4 << 20
 // LastExit returns how the VMM ended, as the shim recorded it for a daemon that did not run at that time. It returns
 // fs.ErrNotExist when the shim itself was killed.
 func (c Client) LastExit() (vmm.Exit, error) {
+	st, err := c.lastStatus()
+	return st.Exit, err
+}
+
+func (c Client) lastStatus() (st Status, err error) {
 	data, err := untrusted.ReadFile(filepath.Join(c.Dir, ExitFile), maxExit)
-	if err != nil {
-		return vmm.Exit{}, err
+	if err == nil {
+		err = json.Unmarshal(data, &st)
 	}
-	var st Status
-	if err := json.Unmarshal(data, &st); err != nil {
-		return vmm.Exit{}, err
-	}
-	return st.Exit, nil
+	return st, err
 }

@@ -51,6 +51,10 @@ type Network struct {
 	Tap string `json:"tap,omitempty"`
 	// Forwards have one socket each, which the shim gets in their order, after a tap.
 	Forwards []banger.Forward `json:"forwards,omitempty"`
+	// Own are ports of a VM that goes on, on its loopback address. Each has a socket, after those of Forwards, in which
+	// connections may wait. Listeners is what listens in its guest. The shim opens the other ports itself.
+	Own       []banger.Forward  `json:"own,omitempty"`
+	Listeners []banger.Listener `json:"listeners,omitempty"`
 	// Loopback is the VM's own address in 127.0.0.0/8. On it, every listening port of the guest is open to the user
 	// Owner. "" means none.
 	Loopback string `json:"loopback,omitempty"`
@@ -96,7 +100,7 @@ type Status struct {
 
 	Code banger.Code `json:"code,omitempty"` // of Error
 
-	Ports []banger.Listener `json:"ports,omitempty"` // the answer to PORTS
+	Ports []banger.Listener `json:"ports,omitempty"` // the answer to PORTS, and what a suspended VM listened on
 	Stats Stats             `json:"stats,omitzero"`  // the answer to STATS
 }
 
@@ -108,11 +112,14 @@ type Stats struct {
 }
 
 // Maximum sizes in bytes of files in a shim's directory. The spec may have a long list of forwards; the exit record
-// is about one sentence long.
+// of a suspended VM has a list of ports.
 const (
 	MaxSpec = 4 << 20
-	maxExit = 64 << 10
+	maxExit = 1 << 20
 )
+
+// MaxWaiting is the maximum number of ports of a VM's own address that stay open while the VM is suspended.
+const MaxWaiting = 256
 
 // Files in a shim's directory.
 const (
@@ -134,7 +141,8 @@ const (
 	CallKill   = "KILL"
 	CallPause  = "PAUSE"
 	CallResume = "RESUME"
-	// CallSuspend writes the VM to its directory and ends the VMM. If that fails, the VM goes on.
+	// CallSuspend writes the VM to its directory and ends the VMM. If that fails, the VM goes on. The listening sockets
+	// come before the answer: up to MaxFiles of them with each space.
 	CallSuspend = "SUSPEND"
 	CallClock   = "CLOCK" // sets the guest's clock from the host's
 	CallConnect = "CONNECT"
@@ -154,10 +162,18 @@ const (
 	// CallForward + JSON of a forward adds it. Its socket comes with the first byte (unix(7), SCM_RIGHTS).
 	CallForward = "FORWARD"
 	CallRelease = "RELEASE" // + JSON of a forward
+	// CallAccept begins to take connections to a VM that goes on. Until then they wait in their sockets.
+	CallAccept = "ACCEPT"
+	// CallCarry + JSON of a forward carries a connection, which comes with the first byte and was accepted while the VM
+	// was suspended.
+	CallCarry   = "CARRY"
 	CallPolicy  = "POLICY"  // + JSON of a policy
 	CallDeny    = "DENY"    // + JSON of a denial, to keep with the others
 	CallDenials = "DENIALS" // + tail and whether to follow: answered by lines of JSON
 )
+
+// MaxFiles is the maximum number of descriptors that come with one byte (unix(7), SCM_MAX_FD).
+const MaxFiles = 253
 
 // Probe is the argument of PORTS that makes the shim send a request to each service.
 const Probe = "probe"

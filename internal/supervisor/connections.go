@@ -7,6 +7,7 @@ import (
 
 	"banger"
 	"banger/internal/shim"
+	"banger/internal/wake"
 )
 
 // Connections changes what VMs are connected to: forwards, policies and networks.
@@ -15,14 +16,17 @@ type Connections struct{ s *Supervisor }
 // Connections returns the connections of the VMs.
 func (s *Supervisor) Connections() Connections { return Connections{s} }
 
-// Ports lists the listening sockets of a running guest and where they can be reached. With probe it asks each of them
-// what it speaks.
+// Ports lists the listening sockets of a guest and where they can be reached. With probe it asks each of them what it
+// speaks, unless the guest is suspended.
 func (c Connections) Ports(ctx context.Context, ref string, probe bool) ([]banger.Listener, error) {
 	l, err := c.withNetwork(ref)
 	if err != nil {
 		return nil, err
 	}
 	vm := l.snapshot()
+	if vm.State == banger.StateSuspended {
+		return wake.Listeners(vm), nil
+	}
 	if vm.State != banger.StateRunning {
 		return nil, vm.NotRunning("see the ports of")
 	}

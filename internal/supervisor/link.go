@@ -23,18 +23,36 @@ func (l link) addForward(ctx context.Context, f banger.Forward) (banger.Forward,
 	defer file.Close()
 	next := vm
 	next.Spec.Forwards = append(slices.Clone(vm.Spec.Forwards), wanted)
-	if !vm.State.Lives() {
+	end := l.end()
+	if end == nil {
 		return wanted, l.save(ctx, next)
 	}
 	next.Forwards = append(slices.Clone(vm.Forwards), f)
-	if err := l.s.shim(l.id()).AddForward(ctx, f, file); err != nil {
+	if err := end.AddForward(ctx, f, file); err != nil {
 		return f, banger.Errorf(banger.CodeUnavailable, "cannot forward %s to VM %s: %w", f, vm.Name, err)
 	}
 	if err := l.save(ctx, next); err != nil {
-		l.warn("the new forward was not taken back", l.s.shim(l.id()).RemoveForward(context.WithoutCancel(ctx), f))
+		l.warn("the new forward was not taken back", end.RemoveForward(context.WithoutCancel(ctx), f))
 		return f, err
 	}
 	return f, nil
+}
+
+// forwarder has the sockets of forwards.
+type forwarder interface {
+	AddForward(ctx context.Context, f banger.Forward, socket *os.File) error
+	RemoveForward(ctx context.Context, f banger.Forward) error
+}
+
+// end returns who has the sockets of the VM's forwards, or nil if they are not open.
+func (l link) end() forwarder {
+	switch vm := l.snapshot(); {
+	case vm.State.Lives():
+		return l.s.shim(l.id())
+	case vm.State == banger.StateSuspended && len(vm.Forwards) == len(vm.Spec.Forwards):
+		return l.s.doors.Side(l.id())
+	}
+	return nil
 }
 
 // save stores the network settings of next and then makes them visible.
@@ -49,9 +67,9 @@ func (l link) save(ctx context.Context, next banger.VM) error {
 }
 
 func (l link) removeForward(ctx context.Context, f banger.Forward) error {
-	vm := l.snapshot()
+	vm, end := l.snapshot(), l.end()
 	list := vm.Forwards
-	if !vm.State.Lives() {
+	if end == nil {
 		list = vm.Spec.Forwards
 	}
 	at := slices.Index(list, f)
@@ -60,7 +78,7 @@ func (l link) removeForward(ctx context.Context, f banger.Forward) error {
 			WithHint("see: banger port ls %s", vm.Name)
 	}
 	next := vm
-	if vm.State.Lives() {
+	if end != nil {
 		next.Forwards = slices.Delete(slices.Clone(list), at, at+1)
 	}
 	// The wanted forward may have been for any free port. Both lists have the same order.
@@ -68,10 +86,10 @@ func (l link) removeForward(ctx context.Context, f banger.Forward) error {
 	if err := l.save(ctx, next); err != nil {
 		return err
 	}
-	if !vm.State.Lives() {
+	if end == nil {
 		return nil
 	}
-	if err := l.s.shim(l.id()).RemoveForward(context.WithoutCancel(ctx), f); err != nil {
+	if err := end.RemoveForward(context.WithoutCancel(ctx), f); err != nil {
 		return banger.Errorf(banger.CodeUnavailable,
 			"the forward %s will be gone at the next start, but cannot be ended now: %w", f, err)
 	}
@@ -80,6 +98,7 @@ func (l link) removeForward(ctx context.Context, f banger.Forward) error {
 
 // leave records that the VM no longer runs, and frees its network resources on the host.
 func (l link) leave() {
+	l.s.doors.Close(l.id())
 	l.set("", nil)
 	if banger.OnBridge(l.snapshot().Spec.Network) {
 		l.sync(l.ctx)
@@ -101,7 +120,7 @@ func (l link) setBridgePolicy(ctx context.Context, p banger.Policy) error {
 
 // set sets the address and forwards that are in force while the VM runs.
 func (l link) set(address string, forwards []banger.Forward) {
-	l.update(func(vm *banger.VM) { vm.Address, vm.Forwards = address, forwards })
+	l.update(func(vm *banger.VM) { vm.Address, vm.Forwards, vm.Listeners = address, forwards, nil })
 }
 
 // sync puts the VM's network in force on the host, even if ctx has ended. After an error the bridge tries again.

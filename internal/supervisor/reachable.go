@@ -45,6 +45,12 @@ func (r reachable) Wake(ctx context.Context, id string) (banger.VM, error) {
 	return r.Supervisor.Resume(ctx, id, banger.Discard)
 }
 
+// wakeUp lets a suspended VM go on.
+func (s *Supervisor) wakeUp(ctx context.Context, id string) error {
+	_, err := s.Resume(ctx, id, banger.Discard)
+	return err
+}
+
 // orNil returns the stream as a connection that is nil after an error.
 func orNil(stream *shim.Stream, err error) (net.Conn, error) {
 	if err != nil {

@@ -150,16 +150,21 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 // takesTime are the states that a daemon completes while it answers already.
 var takesTime = []banger.State{banger.StateStopping, banger.StateSuspending, banger.StateResuming}
 
-// matchMemory makes the state of a VM without a VMM fit what is there: whoever has a snapshot is suspended.
+// matchMemory makes the state of a VM without a VMM fit what is there: whoever has a snapshot is suspended, and waits
+// for its use.
 func (m sleeper) matchMemory(context.Context) error {
 	switch suspended := m.snapshot().State == banger.StateSuspended; {
-	case suspended == m.isSuspended():
+	case !suspended && !m.isSuspended():
 		return nil
-	case suspended:
+	case !m.isSuspended():
 		m.onEnd("its memory is gone", 0, false)
 		return nil
 	}
-	m.update(func(vm *banger.VM) { vm.State, vm.Reason, vm.FinishedAt = banger.StateSuspended, "", time.Time{} })
+	problem := m.openDoor()
+	if vm := m.snapshot(); vm.State == banger.StateSuspended && vm.Reason == problem {
+		return nil
+	}
+	m.update(func(vm *banger.VM) { vm.State, vm.Reason, vm.FinishedAt = banger.StateSuspended, problem, time.Time{} })
 	return m.store(m.ctx, m.snapshot())
 }
 

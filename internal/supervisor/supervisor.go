@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"sort"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ import (
 	"banger/internal/store"
 	"banger/internal/vmdir"
 	"banger/internal/vmm/choice"
+	"banger/internal/wake"
 )
 
 // Options are the parts of a Supervisor. The caller owns and closes them.
@@ -79,6 +81,7 @@ type Supervisor struct {
 	networks *networks.Networks
 	library  *library.Library
 	launcher *launch.Launcher
+	doors    *wake.Doors
 	changes  *feed.Feed[banger.Change]
 
 	rebooted bool     // the host has rebooted since the last daemon; constant after Restore
@@ -97,11 +100,12 @@ func New(opts Options) (*Supervisor, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Supervisor{opts: opts, dirs: dirs, ctx: ctx, stop: stop,
 		machines: map[string]*machine{}, changes: feed.New[banger.Change](keptChanges)}
-	parts := networks.Options{Store: opts.Store, VMs: s}
+	parts := networks.Options{Store: opts.Store, VMs: s, Knock: func(id string) { s.doors.Knock(id) }}
 	if opts.Bridge != nil {
 		parts.Bridge = opts.Bridge(s.denied)
 	}
 	s.networks = networks.New(parts)
+	s.doors = wake.New(wake.Options{Networks: s.networks, Wake: s.wakeUp, Owner: uint32(os.Getuid()), Log: opts.Log})
 	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: s, Reserve: opts.Reserve,
 		Dir: opts.StateDir})
 	plans := plan.Planner{Dirs: dirs, Agent: opts.Agent, VMMs: opts.VMMs, KVMGroup: opts.KVMGroup, Root: opts.Root,
@@ -114,6 +118,7 @@ func New(opts Options) (*Supervisor, error) {
 // Close gives up the VMs, which keep running in their shims.
 func (s *Supervisor) Close() {
 	s.stop()
+	s.doors.Shut()
 	s.wg.Wait()
 	if s.networks.Bridge != nil {
 		s.networks.Bridge.Close()

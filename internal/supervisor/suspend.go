@@ -7,6 +7,7 @@ import (
 	"banger"
 	"banger/internal/launch"
 	"banger/internal/vmm"
+	"banger/internal/wake"
 )
 
 // Pause stops the CPUs of a running VM. Its memory stays where it is.
@@ -85,7 +86,8 @@ func (m sleeper) suspend(ctx context.Context) error {
 // suspendNow has the shim suspend the VM. It may do so again after the death of a daemon.
 func (m sleeper) suspendNow(ctx context.Context) error {
 	vm := m.snapshot()
-	err := m.s.shim(m.id()).Suspend(ctx)
+	sockets, err := m.s.shim(m.id()).Suspend(ctx)
+	m.s.doors.Leave(m.id(), sockets)
 	if m.ctx.Err() != nil {
 		return m.closedError() // the shim goes on, and the next daemon looks what has become of it
 	}
@@ -116,15 +118,25 @@ func (m sleeper) shimAnswers(ctx context.Context) bool {
 // isSuspended reports whether the VM has a whole snapshot. There is one only while the VM has not run since.
 func (m sleeper) isSuspended() bool { return vmm.HasSnapshot(m.s.dirs.VM(m.id())) }
 
-// onSuspended records that the VMM has ended and left a snapshot.
+// onSuspended records that the VMM has ended and left a snapshot. The VM keeps its address and its ports.
 func (m sleeper) onSuspended() {
 	mainCommand(m).takeExit() // end the wait for it; the agent tells its end again
 	m.leaveGroup()
-	link(m).leave()
 	m.log.Info("the VM is suspended")
 	m.cleanSnapshots()
-	m.warn("the suspension was not stored; it is stored again", m.setState(banger.StateSuspended, ""))
+	problem := m.openDoor()
+	m.warn("the suspension was not stored; it is stored again", m.setState(banger.StateSuspended, problem))
 	m.s.dirs.CleanRun(m.id())
+}
+
+// openDoor waits for connections to the suspended VM, which wake it. It says why a port is not open.
+func (m sleeper) openDoor() (problem string) {
+	if m.snapshot().Listeners == nil {
+		list, err := m.s.shim(m.id()).LastListeners()
+		m.warn("the ports of the suspended VM are not known", err)
+		m.update(func(vm *banger.VM) { vm.Listeners = wake.Bound(list, *vm) })
+	}
+	return m.s.doors.Open(m.snapshot())
 }
 
 // cleanSnapshots removes what was left of snapshots when the VMM ended, but not a whole one.
@@ -148,14 +160,21 @@ const resumeTime = 5 * time.Minute
 // that of the daemon interrupts it, because the VM has lost its memory if it ends on the way; only a kill does.
 func (m sleeper) wake(ctx context.Context, emit banger.Emit) error {
 	vm := m.snapshot()
-	if err := m.setState(banger.StateResuming, ""); err != nil {
-		return err
+	sockets, err := m.s.doors.Sockets(vm)
+	if err == nil {
+		defer sockets.Close()
+		err = m.setState(banger.StateResuming, "")
+	}
+	if err != nil {
+		m.openDoor()
+		return banger.Errorf(banger.CodeOf(err), "VM %s cannot resume: %w", vm.Name, err)
 	}
 	emit(banger.Event{Stage: "resume", Text: "resuming " + vm.Name})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resumeTime)
 	defer cancel()
 	m.setInterrupt(cancel)
 	b := m.launch(emit)
+	b.Sockets = sockets
 	key, err := b.Restore(ctx)
 	return m.goOn(ctx, b, key, err)
 }
@@ -167,6 +186,8 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 	}
 	if err == nil {
 		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings) })
+		m.warn("connections that have waited were not passed on", m.s.doors.Pass(ctx, m.id(), m.s.shim(m.id())))
+		m.update(func(vm *banger.VM) { vm.Listeners = nil })
 		if err := m.setState(banger.StateRunning, ""); err != nil { // the guest runs all the same
 			m.warn("the resume was not stored; it is stored again", err)
 			m.update(func(vm *banger.VM) { vm.State = banger.StateRunning })

@@ -29,7 +29,7 @@ func recordPath(dir, id string) string { return filepath.Join(dir, id+".json") }
 // its initramfs.
 func NewRecord(vm banger.VM, slot int) Record {
 	vm.State, vm.Reason, vm.StartedAt, vm.FinishedAt, vm.ExitCode = banger.StateStopped, "", time.Time{}, time.Time{}, nil
-	vm.Address, vm.Forwards, vm.Limits, vm.Timings = "", nil, nil, nil
+	vm.Address, vm.Forwards, vm.Listeners, vm.Limits, vm.Timings = "", nil, nil, nil, nil
 	return Record{slot, vm}
 }
 

@@ -33,6 +33,9 @@ const MTU = 1500
 // is at their gateway. After Close, what was applied stays in force, except for the resolver. While
 // nothing is applied, Host uses no resources.
 type Host struct {
+	// Asked is told of each VM whose name was asked for. It does not wait. It may be nil, and is set before Apply.
+	Asked func(id string)
+
 	dir    string
 	lookup network.Exchange
 	denied func(id string, d banger.Denial)

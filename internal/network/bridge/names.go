@@ -14,13 +14,14 @@ import (
 type visibleVMs struct {
 	network string // "" if the VM has no port
 	ports   []Port
+	asked   func(id string)
 }
 
 // visibleTo returns the VMs that are visible to the VM with that id.
 func (h *Host) visibleTo(id string) visibleVMs {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var out visibleVMs
+	out := visibleVMs{asked: h.Asked}
 	for _, p := range h.config.Ports {
 		if p.ID == id {
 			out.network = p.Network
@@ -67,6 +68,9 @@ func (n visibleVMs) answer(q *dns.Msg, name string) *dns.Msg {
 func (n visibleVMs) Address(vm, network string) (netip.Addr, bool) {
 	for _, p := range n.ports {
 		if p.Name == vm && (network == "" || network == p.Network) {
+			if n.asked != nil {
+				n.asked(p.ID)
+			}
 			return p.Address, true
 		}
 	}

@@ -13,7 +13,8 @@ import (
 	"banger/internal/shim"
 )
 
-// networkCall carries out a call about the network. It owns file, which only FORWARD has.
+// networkCall carries out a call about the network. It owns file, which only FORWARD and
+// CARRY have.
 func (s *server) networkCall(ctx context.Context, call, arg string, file *os.File) ([]banger.Listener, error) {
 	if s.access == nil {
 		file.Close()
@@ -21,7 +22,10 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 	}
 	switch call {
 	case shim.CallPorts:
-		return s.access.ports(ctx, arg == shim.Probe), nil
+		return s.access.Ports(ctx, arg == shim.Probe), nil
+	case shim.CallAccept:
+		s.gate.GoOn()
+		return nil, nil
 	case shim.CallPolicy:
 		var p banger.Policy
 		if err := json.Unmarshal([]byte(arg), &p); err != nil {
@@ -46,21 +50,13 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 		file.Close()
 		return nil, err
 	case call == shim.CallRelease:
-		return nil, s.access.release(f)
+		return nil, s.access.Release(f)
 	case file == nil:
 		return nil, errors.New("the forward came without its socket")
+	case call == shim.CallCarry:
+		return nil, s.gate.Carry(f, file)
 	}
-	return nil, s.access.add(f, file)
-}
-
-// addAll puts the forwards in force with which the shim was started.
-func (a *access) addAll(first int, forwards []banger.Forward) error {
-	for i, f := range forwards {
-		if err := a.add(f, os.NewFile(uintptr(first+i), f.String())); err != nil {
-			return err
-		}
-	}
-	return nil
+	return nil, s.access.Add(f, file)
 }
 
 // readCall reads one line and nothing after it. It also returns the descriptor that came with the first byte, if any.

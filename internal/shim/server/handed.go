@@ -13,7 +13,7 @@ import (
 
 // Descriptors of a shim, whose working directory is the VM's own. With them, the shim needs no right to any directory
 // above those of the VM, and its VMM needs no right to any directory. After them come the kernel, the initramfs and
-// the disks, then the tap of a VM on a bridge, and the forwards.
+// the disks, then the tap of a VM on a bridge, and the forwards and the ports of the VM's own address.
 const (
 	fdReady = 3 + iota // reports that the VM runs
 	fdState            // the working directory
@@ -31,7 +31,7 @@ func (s plan) firstSocket() int { return fdFiles + len(s.VM.Files()) }
 func (s plan) handed() int {
 	last := s.firstSocket()
 	if s.Network != nil {
-		last = s.firstForward() + len(s.Network.Forwards)
+		last = s.firstForward() + len(s.Network.Forwards) + len(s.Network.Own)
 	}
 	return last - fdReady
 }

@@ -11,6 +11,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/network/netstack"
 	"banger/internal/shim"
+	"banger/internal/shim/inlet"
 	"banger/internal/vmm"
 )
 
@@ -124,4 +125,39 @@ func (p *nic) close() {
 	if p.inside != nil {
 		p.inside.close()
 	}
+}
+
+func (s *server) startNetwork(nic *nic, spec plan) (err error) {
+	n := spec.Network
+	if n == nil {
+		return nil
+	}
+	if n.Address != "" {
+		s.gate, err = nic.startBridged(s.log)
+	} else if s.stack, err = nic.start(s.log); err == nil {
+		s.gate = s.stack.Gate
+	}
+	if err != nil {
+		return err
+	}
+	s.access = inlet.New(n, s.gate, s.agent())
+	if spec.VM.Restore != "" {
+		if err := s.gate.Hold(); err != nil { // until the guest has its network again
+			return err
+		}
+	}
+	if err := s.access.AddAll(spec.firstForward(), n.Forwards); err != nil {
+		return err
+	}
+	return s.access.TakeOwn(spec.firstForward()+len(n.Forwards), n.Own)
+}
+
+func (s *server) closeNetwork() {
+	switch {
+	case s.stack != nil:
+		s.stack.Close()
+	case s.gate != nil:
+		s.gate.Close()
+	}
+	s.attribution.wg.Wait()
 }

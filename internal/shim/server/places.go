@@ -2,9 +2,9 @@ package server
 
 import "banger/internal/shim"
 
-// Bounds for what is open at the same time. Those that lead to the agent together fit into one session with it, which
-// has 1024 streams. Calls have places of their own, so streams to a silent agent cannot prevent that a policy is
-// tightened.
+// Bounds for what is open at the same time. Those that lead to the agent, with the connections of package inlet,
+// together fit into one session with it, which has 1024 streams. Calls have places of their own, so streams to a silent
+// agent cannot prevent that a policy is tightened.
 const (
 	// maxFresh is for connections that have not sent a call yet. They must do so within shim.CallTime.
 	maxFresh    = 1024
@@ -12,7 +12,6 @@ const (
 	maxRequests = 128 // CONNECT, by which the daemon makes requests to the agent
 	maxStreams  = 512 // OFFER, for clients' commands and copies
 	maxFollows  = 128 // CONSOLE, OUTPUT and DENIALS, which do not use the agent
-	maxLocal    = 256 // forwards to the guest's loopback
 )
 
 // places bounds what is open at the same time. Each channel holds a token for each place that is taken.

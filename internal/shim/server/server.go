@@ -29,6 +29,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/network/netstack"
 	"banger/internal/shim"
+	"banger/internal/shim/inlet"
 	"banger/internal/splice"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
@@ -47,7 +48,7 @@ type server struct {
 	recorder    *recorder
 	stack       *netstack.Stack // only for a user network, otherwise nil
 	gate        *network.Gate   // nil without a network, and so is access
-	access      *access
+	access      *inlet.Inlet
 	denials     *denials
 	attribution *attribution
 	log         *slog.Logger
@@ -60,6 +61,7 @@ type server struct {
 	resumed     chan struct{} // holds a value after the VM was resumed
 	suspending  sync.Mutex    // held while the VM is written down
 	suspended   atomic.Bool   // the VM was written down
+	waiting     waiting       // set before suspended
 }
 
 // Run runs a shim from start to end. shim.Client.Start starts it in the VM's directory and with its descriptors. It
@@ -231,35 +233,8 @@ func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec plan) erro
 	return err
 }
 
-func (s *server) startNetwork(nic *nic, spec plan) (err error) {
-	n := spec.Network
-	if n == nil {
-		return nil
-	}
-	if n.Address != "" {
-		s.gate, err = nic.startBridged(s.log)
-	} else if s.stack, err = nic.start(s.log); err == nil {
-		s.gate = s.stack.Gate
-	}
-	if err != nil {
-		return err
-	}
-	s.access = newAccess(n, s.gate, s.agent())
-	return s.access.addAll(spec.firstForward(), n.Forwards)
-}
-
 func (s *server) agent() guest.Client {
 	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, guest.AgentPort) }}
-}
-
-func (s *server) closeNetwork() {
-	switch {
-	case s.stack != nil:
-		s.stack.Close()
-	case s.gate != nil:
-		s.gate.Close()
-	}
-	s.attribution.wg.Wait()
 }
 
 // serve runs until the VMM ends. When ctx ends, it kills the VMM.
@@ -276,7 +251,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 		s.keepClock(ctx, tick.C)
 	})
 	if s.access != nil {
-		s.wg.Go(func() { s.access.follow(ctx) })
+		s.wg.Go(func() { s.access.Follow(ctx) })
 	}
 	recorded := make(chan struct{})
 	s.wg.Go(func() {
@@ -301,6 +276,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	close(s.settled)
 	cancel()
 	s.wg.Wait()
+	s.waiting.close()
 	return err
 }
 
@@ -344,7 +320,7 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	}
 	conn.SetReadDeadline(time.Time{})
 	call, arg, _ := strings.Cut(line, " ")
-	if file != nil && call != shim.CallForward {
+	if file != nil && call != shim.CallForward && call != shim.CallCarry {
 		file.Close()
 		file = nil
 	}
@@ -367,14 +343,12 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		s.connect(ctx, conn, arg, s.offerMain)
 	case shim.CallConsole, shim.CallDenials, shim.CallOutput:
 		s.follow(ctx, conn, call, arg)
+	case shim.CallSuspend:
+		files, err := s.suspend()
+		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
+		answerSuspend(conn, failed(s.status(), err), files)
 	default:
-		var st shim.Status
-		if call == shim.CallSuspend {
-			err := s.suspend()
-			st = failed(s.status(), err)
-		} else {
-			st = s.control(ctx, conn, call, arg, file)
-		}
+		st := s.control(ctx, conn, call, arg, file)
 		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
 		json.NewEncoder(conn).Encode(st)
 	}
@@ -428,7 +402,7 @@ func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, f
 		if err = json.Unmarshal([]byte(arg), &d); err == nil {
 			s.attribution.note(d)
 		}
-	case shim.CallPorts, shim.CallForward, shim.CallRelease, shim.CallPolicy:
+	case shim.CallPorts, shim.CallForward, shim.CallRelease, shim.CallPolicy, shim.CallAccept, shim.CallCarry:
 		ports, err = s.networkCall(ctx, call, arg, file)
 	default:
 		err = fmt.Errorf("unknown call %q", call)
@@ -464,7 +438,7 @@ func (s *server) status() shim.Status {
 	case <-s.proc.Done():
 		st.Ended, st.Exit = true, s.proc.Exit()
 		if s.suspended.Load() {
-			st.Exit = vmm.Exit{Reason: "suspended"}
+			st.Exit, st.Ports = vmm.Exit{Reason: "suspended"}, s.waiting.listeners
 		}
 	default:
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,31 +17,51 @@ import (
 const suspendTime = 10 * time.Minute
 
 // suspend writes the VM to its directory and ends the VMM. It does not depend on the daemon, which may die meanwhile:
-// when it returns, there is a whole snapshot and no VMM, or the VM goes on and there is no snapshot.
-func (s *server) suspend() error {
+// when it returns, there is a whole snapshot and no VMM, or the VM goes on and there is no snapshot. Connections that
+// come wait in the sockets of the VM, which it returns.
+func (s *server) suspend() ([]*os.File, error) {
 	s.suspending.Lock() // a daemon that has just started asks again
 	defer s.suspending.Unlock()
 	if s.suspended.Load() {
-		return nil
+		return s.waiting.files, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), suspendTime)
 	defer cancel()
 	taker, ok := s.proc.(vmm.Snapshotter)
 	if !ok {
-		return errors.New("its VMM cannot write a VM down")
+		return nil, errors.New("its VMM cannot write a VM down")
 	}
-	if _, err := s.agent().Suspend(ctx); err != nil {
-		return err
-	}
-	if err := s.writeDown(ctx, taker); err != nil {
-		if _, terr := s.agent().Thaw(ctx); terr != nil {
-			s.log.Warn("the commands of the VM stay frozen", "err", terr)
+	if s.gate != nil {
+		if err := s.gate.Hold(); err != nil {
+			return nil, err
 		}
-		return err
+	}
+	if err := s.freeze(ctx, taker); err != nil {
+		if s.gate != nil {
+			s.gate.GoOn()
+		}
+		return nil, err
+	}
+	if s.access != nil {
+		s.waiting.listeners, s.waiting.files = s.access.Leave()
 	}
 	s.suspended.Store(true)
 	err := s.proc.Kill()
 	<-s.settled
+	return s.waiting.files, err
+}
+
+// freeze freezes the commands of the VM and writes it down. If that fails, the commands go on.
+func (s *server) freeze(ctx context.Context, taker vmm.Snapshotter) error {
+	if _, err := s.agent().Suspend(ctx); err != nil {
+		return err
+	}
+	err := s.writeDown(ctx, taker)
+	if err != nil {
+		if _, terr := s.agent().Thaw(ctx); terr != nil {
+			s.log.Warn("the commands of the VM stay frozen", "err", terr)
+		}
+	}
 	return err
 }
 

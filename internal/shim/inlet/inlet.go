@@ -1,7 +1,10 @@
-package server
+// Package inlet gives the host access to the guest of one VM: by the forwards that were asked for, and by every
+// listening port of the guest on the VM's loopback address.
+//
+// It must not know how the guest runs, nor who calls the VM's shim.
+package inlet
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -18,9 +21,11 @@ import (
 	"banger/internal/splice"
 )
 
-// access gives the host access to the guest: by the forwards that were asked for, and by every listening port of the
-// guest on the VM's loopback address.
-type access struct {
+// maxLocal is the maximum number of connections to the guest's loopback. Each is a stream to the agent.
+const maxLocal = 256
+
+// Inlet is the host's access to one guest. Its methods may be called concurrently.
+type Inlet struct {
 	gate     *network.Gate
 	loopback netip.Addr // not valid: no loopback address
 	address  netip.Addr // the guest's address, if the host's kernel reaches it
@@ -31,21 +36,22 @@ type access struct {
 	mu        sync.Mutex
 	listeners []banger.Listener                 // as the guest reports them
 	wanted    []banger.Forward                  // forwards that were asked for
-	open      map[banger.Forward]netip.AddrPort // ports on the loopback address, and where each was really opened
+	open      map[banger.Forward]banger.Forward // ports on the loopback address, and each as it was really opened
 	problems  map[banger.Forward]string         // why a port could not be opened
 }
 
-func newAccess(n *shim.Network, gate *network.Gate, agent guest.Client) *access {
-	a := &access{gate: gate, owner: n.Owner, agent: agent, local: make(chan struct{}, maxLocal),
-		open: map[banger.Forward]netip.AddrPort{}, problems: map[banger.Forward]string{}}
+// New returns an inlet to a guest in the network n, which gate reaches, and whose agent says what listens.
+func New(n *shim.Network, gate *network.Gate, agent guest.Client) *Inlet {
+	a := &Inlet{gate: gate, owner: n.Owner, agent: agent, local: make(chan struct{}, maxLocal),
+		listeners: n.Listeners, open: map[banger.Forward]banger.Forward{}, problems: map[banger.Forward]string{}}
 	a.loopback, _ = netip.ParseAddr(n.Loopback)
 	a.address, _ = netip.ParseAddr(n.Address)
 	return a
 }
 
-// add puts a forward in force. It owns file. If only the guest's loopback listens on the port, connections lead
+// Add puts a forward in force. It owns file. If only the guest's loopback listens on the port, connections lead
 // there.
-func (a *access) add(f banger.Forward, file *os.File) error {
+func (a *Inlet) Add(f banger.Forward, file *os.File) error {
 	connect := func(ctx context.Context, conn net.Conn) error {
 		if a.isLocal(f.GuestPort) {
 			return a.connectLocal(f.GuestPort)(ctx, conn)
@@ -62,7 +68,7 @@ func (a *access) add(f banger.Forward, file *os.File) error {
 }
 
 // isLocal reports whether only the guest's loopback listens on a TCP port.
-func (a *access) isLocal(port uint16) (local bool) {
+func (a *Inlet) isLocal(port uint16) (local bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, l := range a.listeners {
@@ -77,7 +83,7 @@ func (a *access) isLocal(port uint16) (local bool) {
 	return local
 }
 
-func (a *access) release(f banger.Forward) error {
+func (a *Inlet) Release(f banger.Forward) error {
 	if !a.gate.Unpublish(f) {
 		return fmt.Errorf("there is no forward %s", f)
 	}
@@ -87,8 +93,8 @@ func (a *access) release(f banger.Forward) error {
 	return nil
 }
 
-// follow keeps the ports on the VM's loopback address the same as the guest's ports until ctx ends.
-func (a *access) follow(ctx context.Context) {
+// Follow keeps the ports on the VM's loopback address the same as the guest's ports until ctx ends.
+func (a *Inlet) Follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		a.agent.WatchPorts(ctx, a.update)
 		select {
@@ -102,31 +108,22 @@ func (a *access) follow(ctx context.Context) {
 const portOffset = 8000
 
 // own returns the forward of a listener from the VM's loopback address.
-func (a *access) own(l banger.Listener) banger.Forward {
+func (a *Inlet) own(l banger.Listener) banger.Forward {
 	return banger.Forward{Protocol: l.Protocol, HostIP: a.loopback.String(), HostPort: l.Port, GuestPort: l.Port}
 }
 
 // update opens and closes ports until they match list.
-func (a *access) update(list []banger.Listener) {
+func (a *Inlet) update(list []banger.Listener) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.listeners = list
 	if !a.loopback.IsValid() {
 		return
 	}
-	want := map[banger.Forward]bool{} // value: only the guest's loopback listens
-	for _, l := range list {
-		f := a.own(l)
-		addr, err := netip.ParseAddr(l.Address)
-		if err != nil || f.Check() != nil || l.Protocol == "udp" && addr.IsLoopback() {
-			continue
-		}
-		local, known := want[f]
-		want[f] = addr.IsLoopback() && (local || !known)
-	}
-	for f := range a.open {
+	want := a.ownPorts()
+	for f, at := range a.open {
 		if _, ok := want[f]; !ok {
-			a.gate.Unpublish(f)
+			a.gate.Unpublish(at)
 			delete(a.open, f)
 		}
 	}
@@ -138,8 +135,24 @@ func (a *access) update(list []banger.Listener) {
 	}
 }
 
+// ownPorts returns the ports that must be open on the loopback address, and of each whether only the guest's loopback
+// listens. a.mu is held.
+func (a *Inlet) ownPorts() map[banger.Forward]bool {
+	want := map[banger.Forward]bool{}
+	for _, l := range a.listeners {
+		f := a.own(l)
+		addr, err := netip.ParseAddr(l.Address)
+		if err != nil || f.Check() != nil || l.Protocol == "udp" && addr.IsLoopback() {
+			continue
+		}
+		local, known := want[f]
+		want[f] = addr.IsLoopback() && (local || !known)
+	}
+	return want
+}
+
 // publish opens a port on the loopback address. a.mu is held.
-func (a *access) publish(f banger.Forward, local bool) {
+func (a *Inlet) publish(f banger.Forward, local bool) {
 	if err := network.TellsOwners(f.Protocol); err != nil {
 		a.problems[f] = "this host does not say whose the connections to a port are, so it stays closed: " + err.Error()
 		return
@@ -151,24 +164,33 @@ func (a *access) publish(f banger.Forward, local bool) {
 		file, err = network.Listen(at)
 	}
 	if err == nil {
-		var connect network.Connect
-		if local {
-			connect = a.connectLocal(f.GuestPort)
-		}
-		err = a.gate.Publish(f, file, connect, network.OwnedBy(f.Protocol, a.owner))
+		err = a.serve(f, at, file, local)
 	}
 	if err != nil {
 		a.problems[f] = err.Error()
-		return
 	}
-	a.open[f] = at.Host()
+}
+
+// serve puts a port on the loopback address in force, which was opened as the forward at. a.mu is held.
+func (a *Inlet) serve(f, at banger.Forward, file *os.File, local bool) error {
+	var connect network.Connect
+	if local {
+		connect = a.connectLocal(f.GuestPort)
+	}
+	err := a.gate.Publish(at, file, connect, network.OwnedBy(f.Protocol, a.owner))
+	if err == nil {
+		a.open[f] = at
+	}
+	return err
 }
 
 // connectLocal returns a function that connects, through the agent, to a port on which only the guest's loopback
 // listens.
-func (a *access) connectLocal(port uint16) network.Connect {
+func (a *Inlet) connectLocal(port uint16) network.Connect {
 	return func(ctx context.Context, conn net.Conn) error {
-		if !take(a.local) {
+		select {
+		case a.local <- struct{}{}:
+		default:
 			conn.Close()
 			return fmt.Errorf("%d connections to the guest's loopback are open already", maxLocal)
 		}
@@ -184,7 +206,7 @@ func (a *access) connectLocal(port uint16) network.Connect {
 }
 
 // dialLocal dials the guest's loopback for conn. It gives up when the peer of conn has gone.
-func (a *access) dialLocal(ctx context.Context, port uint16, conn net.Conn) (net.Conn, error) {
+func (a *Inlet) dialLocal(ctx context.Context, port uint16, conn net.Conn) (net.Conn, error) {
 	ctx, stop := network.WithPeer(ctx, conn)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, shim.CallTime)
@@ -192,9 +214,9 @@ func (a *access) dialLocal(ctx context.Context, port uint16, conn net.Conn) (net
 	return a.agent.DialLocal(ctx, port)
 }
 
-// ports lists the listening sockets of the guest and where they can be reached. With probe it asks each of them what it
+// Ports lists the listening sockets of the guest and where they can be reached. With probe it asks each of them what it
 // speaks; without, no service notices.
-func (a *access) ports(ctx context.Context, probe bool) []banger.Listener {
+func (a *Inlet) Ports(ctx context.Context, probe bool) []banger.Listener {
 	list := a.reachable()
 	if !probe {
 		return list
@@ -215,7 +237,7 @@ func (a *access) ports(ctx context.Context, probe bool) []banger.Listener {
 	return list
 }
 
-func (a *access) reachable() []banger.Listener {
+func (a *Inlet) reachable() []banger.Listener {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	list := slices.Clone(a.listeners)
@@ -223,7 +245,7 @@ func (a *access) reachable() []banger.Listener {
 		f := a.own(l)
 		list[i].Reachable, list[i].URL, list[i].Problem = nil, "", a.problems[f]
 		if at, ok := a.open[f]; ok {
-			list[i].Reachable = append(list[i].Reachable, at.String())
+			list[i].Reachable = append(list[i].Reachable, at.Host().String())
 		}
 		if addr, err := netip.ParseAddr(l.Address); a.address.IsValid() && err == nil && !addr.IsLoopback() {
 			list[i].Reachable = append(list[i].Reachable, netip.AddrPortFrom(a.address, l.Port).String())
@@ -235,34 +257,4 @@ func (a *access) reachable() []banger.Listener {
 		}
 	}
 	return list
-}
-
-const guessTime = 2 * time.Second
-
-// guess requests a page from a port and looks at the start of the answer. A TLS server answers with an alert (RFC
-// 8446, 6), or says in plain text that it wants TLS.
-func (a *access) guess(ctx context.Context, l banger.Listener) string {
-	dial := a.gate.DialGuest
-	if addr, err := netip.ParseAddr(l.Address); err == nil && addr.IsLoopback() {
-		dial = a.agent.DialLocal
-	}
-	conn, err := dial(ctx, l.Port)
-	if err != nil {
-		return ""
-	}
-	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	conn.SetDeadline(deadline)
-	fmt.Fprintf(conn, "HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-	head := make([]byte, 512)
-	n, _ := conn.Read(head)
-	head = bytes.ToLower(head[:n])
-	switch {
-	case n > 0 && head[0] == 0x15, bytes.HasPrefix(head, []byte("http/")) && bytes.Contains(head, []byte(" 400 ")) &&
-		bytes.Contains(head, []byte("https")):
-		return "https"
-	case bytes.HasPrefix(head, []byte("http/")):
-		return "http"
-	}
-	return ""
 }
