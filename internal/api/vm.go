@@ -18,7 +18,9 @@ func listVMs(s *Server, w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	all := q.Get("all") == "true"
-	list := s.Inventory.List(func(vm banger.VM) bool { return (all || !vm.State.AtRest()) && keep(vm) })
+	list := s.Inventory.List(func(vm banger.VM) bool {
+		return (all || !vm.State.AtRest() || !vm.RestartAt.IsZero()) && keep(vm)
+	})
 	if list == nil {
 		list = []banger.VM{}
 	}

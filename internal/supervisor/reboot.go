@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -52,10 +51,5 @@ func (m *machine) reboot() {
 	m.leaveGroup()
 	link{m}.leave()
 	m.s.dirs.CleanRun(m.id())
-	ctx, cancel := context.WithCancel(m.ctx)
-	defer cancel()
-	m.setInterrupt(cancel)
-	defer m.setInterrupt(nil)
-	// An error is the reason of the VM's failure. Here it is only logged, because no client has asked for the boot.
-	m.warn("the VM did not boot again", m.startNow(ctx, false, banger.Discard))
+	later{m}.startAlone("the VM did not boot again")
 }

@@ -28,6 +28,8 @@ func (m *machine) start(ctx context.Context, attach, cold bool, emit banger.Emit
 	case !vm.State.AtRest():
 		return vm.StateError("start", "see: banger ps")
 	}
+	later{m}.ask()
+	defer func() { m.plans.asked = false }()
 	return m.startNow(ctx, attach, emit)
 }
 
@@ -63,6 +65,7 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 		if !m.isGone() {
 			link{m}.leave()
 			m.update(func(vm *banger.VM) { vm.ExitCode = new(int); *vm.ExitCode = failedCode })
+			later{m}.plan(true)
 			m.warn("the failure was not stored; it is stored again", m.setState(banger.StateFailed, reason))
 		}
 		return err

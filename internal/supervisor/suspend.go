@@ -2,9 +2,11 @@ package supervisor
 
 import (
 	"context"
+	"time"
 
 	"banger"
 	"banger/internal/launch"
+	"banger/internal/parking"
 	"banger/internal/vmm"
 )
 
@@ -153,7 +155,10 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 		err = b.Welcome(ctx, hostKey)
 	}
 	if err == nil {
-		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings) })
+		m.update(func(vm *banger.VM) {
+			vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings)
+			vm.Expired = parking.Expired(*vm, time.Now())
+		})
 		err = m.setState(banger.StateRunning, "")
 	}
 	if err == nil {
