@@ -67,11 +67,12 @@ var layout = map[string]struct {
 	"internal/api": {". internal/private internal/text", false,
 		"routes and their client know nouns, not machinery"},
 	"internal/supervisor": {
-		". internal/access internal/blob internal/cgroup internal/disk internal/feed internal/friendly internal/guest internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice",
+		". internal/access internal/blob internal/cgroup internal/disk internal/feed internal/friendly internal/guest internal/idle internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice",
 		false, "decisions only: no HTTP, SQL or processes of its own"},
 	"internal/launch": {
 		". internal/guest internal/network/bridge internal/networks internal/plan internal/reserve internal/shim internal/sshconf internal/vmm",
 		false, "one start of a VM, whatever its state is"},
+	"internal/idle":    {"", false, "which running VMs nobody uses; it knows neither VMs nor what becomes of them"},
 	"internal/parking": {".", false, "rules of what a daemon does by itself, without effects and without a clock"},
 	"internal/plan": {
 		". internal/guest internal/image internal/kernel internal/library internal/limit internal/network internal/networks internal/resolve internal/shim internal/vmdir internal/vmm internal/vmm/choice",

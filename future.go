@@ -107,15 +107,20 @@ func (s *Spec) checkFuture() error {
 	if err := s.TTL.Check(false); err != nil {
 		return err
 	}
-	if s.Nested != "" && s.TTL.Action == ActionSuspend {
-		return Errorf(CodeInvalid, "ttl suspends the VM, but a VM with --nested cannot be suspended").
-			WithHint("stop it instead, such as --ttl 8h=stop")
+	if err := s.Idle.Check(true); err != nil {
+		return err
+	}
+	if s.Nested != "" && (s.TTL.Action == ActionSuspend || s.Idle.Action == ActionSuspend) {
+		return Errorf(CodeInvalid, "ttl or idle suspends the VM, but a VM with --nested cannot be suspended").
+			WithHint("stop it instead, such as --idle 15m=stop")
 	}
 	return nil
 }
 
 // Due says what banger will do with a VM by itself.
 type Due struct {
-	Action string    `json:"action"`      // ActionRemove, ActionStop, ActionSuspend or ActionStart
-	At     time.Time `json:"at,omitzero"` // when
+	Action string `json:"action"` // ActionRemove, ActionStop, ActionSuspend or ActionStart
+	// At is when that happens. It is zero for what happens when the VM has been idle for Idle seconds.
+	At   time.Time `json:"at,omitzero"`
+	Idle int64     `json:"idle,omitempty"`
 }

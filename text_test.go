@@ -46,6 +46,7 @@ var specFields = map[string]fieldOf[banger.Spec]{
 	"StopSignal": {func(s *banger.Spec, t string) { s.StopSignal = "TERM" + t }, ""},
 
 	"a restart policy":      {func(s *banger.Spec, t string) { s.Restart.Name = banger.RestartAlways + t }, ""},
+	"the end of idleness":   {func(s *banger.Spec, t string) { s.Idle = banger.Timer{60, banger.ActionStop + t} }, ""},
 	"the end of a lifetime": {func(s *banger.Spec, t string) { s.TTL = banger.Timer{60, banger.ActionStop + t} }, ""},
 
 	"an option of a tmpfs": {func(s *banger.Spec, t string) {

@@ -59,9 +59,11 @@ type Spec struct {
 	AutoRemove bool              `json:"auto_remove,omitempty"`
 	NoWake     bool              `json:"no_wake,omitempty"` // suspended, it goes on only when a user says so
 
-	// These fields say what banger does with the VM by itself. TTL counts from VM.LivesSince.
+	// These fields say what banger does with the VM by itself. TTL counts from VM.LivesSince; Idle from when a byte moved
+	// for a client, or the VM needed more than a little CPU.
 	Restart RestartPolicy `json:"restart,omitzero"`
 	TTL     Timer         `json:"ttl,omitzero"`
+	Idle    Timer         `json:"idle,omitzero"`
 
 	// These fields change the guest's file system, and the names that the guest can look up. DNS, if given, replaces
 	// banger's own name server; DNSSearch replaces the host's search domains.

@@ -24,6 +24,7 @@ type Gate struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	moved  moved
 	places chan struct{} // one for each connection of a forward, from before the guest is dialled
 
 	mu       sync.Mutex
@@ -152,6 +153,7 @@ func (g *Gate) publishTCP(ctx context.Context, file *os.File, connect Connect, a
 			}
 			g.wg.Go(func() {
 				defer func() { <-g.places }()
+				defer g.moved.track(conn)()
 				if err := connect(ctx, conn); err != nil {
 					g.log.Debug("forward", "err", err)
 				}
@@ -243,6 +245,7 @@ func (g *Gate) publishUDP(ctx context.Context, f banger.Forward, file *os.File, 
 				})
 			}
 			peer.Touch()
+			g.moved.add(n)
 			peer.Send(buf[:n])
 		}
 	})
@@ -278,6 +281,7 @@ func (g *Gate) peer(port uint16, deliver func([]byte)) *Flow {
 				return
 			}
 			f.Touch()
+			g.moved.add(n)
 			deliver(buf[:n])
 		}
 	})

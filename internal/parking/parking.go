@@ -65,7 +65,8 @@ func Expired(vm banger.VM, now time.Time) bool {
 	return vm.Expired || vm.Spec.TTL.Action == banger.ActionSuspend && !at.IsZero() && !at.After(now)
 }
 
-// Due returns what the daemon will do by itself with the VM as it is, in the order of the times.
+// Due returns what the daemon will do by itself with the VM as it is, in the order of the times. What depends on use
+// comes last.
 func Due(vm banger.VM) (list []banger.Due) {
 	if !vm.RestartAt.IsZero() {
 		list = append(list, banger.Due{Action: banger.ActionStart, At: vm.RestartAt})
@@ -74,6 +75,9 @@ func Due(vm banger.VM) (list []banger.Due) {
 		list = append(list, banger.Due{Action: vm.Spec.TTL.Action, At: at})
 	}
 	slices.SortStableFunc(list, func(a, b banger.Due) int { return a.At.Compare(b.At) })
+	if idle := vm.Spec.Idle; idle.Seconds != 0 && vm.State == banger.StateRunning {
+		list = append(list, banger.Due{Action: idle.Action, Idle: idle.Seconds})
+	}
 	return list
 }
 
@@ -100,7 +104,7 @@ func Next(vm banger.VM, again, now time.Time) (next banger.Due, wait time.Durati
 		return next, 0, false
 	}
 	list := Due(vm)
-	if len(list) == 0 {
+	if len(list) == 0 || list[0].At.IsZero() {
 		return next, 0, false
 	}
 	next = list[0]

@@ -131,6 +131,9 @@ func TestWhatIsDue(t *testing.T) {
 		"a start": {stopped, "1m=stop", func(vm *banger.VM) { vm.RestartAt = soon }, "[start after 1s]"},
 		"a start, and a removal after": {stopped, "1m=rm", func(vm *banger.VM) { vm.RestartAt = soon },
 			"[start after 1s rm after 1m0s]"},
+		"after idleness": {running, "1m=stop", func(vm *banger.VM) { vm.Spec.Idle = ttl("15m=suspend") },
+			"[stop after 1m0s suspend when idle for 900 s]"},
+		"no idleness of a suspended VM": {suspended, "none", func(vm *banger.VM) { vm.Spec.Idle = ttl("15m=stop") }, "[]"},
 		"the removal is before the start": {stopped, "1s=rm", func(vm *banger.VM) { vm.RestartAt = soon.Add(1) },
 			"[rm after 1s start after 1.000000001s]"},
 	} {
@@ -142,6 +145,10 @@ func TestWhatIsDue(t *testing.T) {
 			}
 			got := []string{}
 			for _, due := range parking.Due(vm) {
+				if due.Idle > 0 {
+					got = append(got, fmt.Sprintf("%s when idle for %d s", due.Action, due.Idle))
+					continue
+				}
 				got = append(got, fmt.Sprintf("%s after %s", due.Action, due.At.Sub(began)))
 			}
 			if fmt.Sprint(got) != c.want {
@@ -159,6 +166,15 @@ func TestAVMThatGoesOnAfterItsTime(t *testing.T) {
 		if got := parking.Expired(vm, began.Add(time.Minute)); got != want {
 			t.Errorf("%s: %v", text, got)
 		}
+	}
+}
+
+// TestIdlenessHasNoTime: the daemon waits for nothing.
+func TestIdlenessHasNoTime(t *testing.T) {
+	vm := banger.VM{State: banger.StateRunning, LivesSince: began}
+	vm.Spec.Idle = ttl("1s=suspend")
+	if next, _, ok := parking.Next(vm, time.Time{}, began); ok {
+		t.Errorf("it waits for %+v", next)
 	}
 }
 

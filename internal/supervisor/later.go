@@ -47,16 +47,15 @@ func (m later) act() {
 	}
 	m.log.Info("the VM is changed by itself", "action", next.Action)
 	m.plans.again = time.Time{}
-	err := m.carryOut(next.Action)
+	err := m.carryOut(next.Action, "its time to live was over")
 	if err != nil && !m.isGone() {
 		m.plans.again = now.Add(time.Minute)
 		m.warn("an action that was due has failed; it is tried again", err)
 	}
 }
 
-const ttlOver = "its time to live was over"
-
-func (m later) carryOut(action string) error {
+// carryOut does something with the VM by itself, for a reason.
+func (m later) carryOut(action, reason string) error {
 	switch action {
 	case banger.ActionStart:
 		m.startAgain()
@@ -65,7 +64,7 @@ func (m later) carryOut(action string) error {
 		return sleeper{m.machine}.suspend(m.ctx)
 	}
 	m.halt()
-	err := m.stop(m.ctx, m.grace(), ttlOver)
+	err := m.stop(m.ctx, m.grace(), reason)
 	if err != nil || action == banger.ActionStop || m.isGone() {
 		return err
 	}

@@ -36,8 +36,8 @@ func (h *host) awaitVM(s *supervisor.Supervisor, ref, what string, ok func(bange
 
 func isRunning(vm banger.VM) bool { return vm.State == banger.StateRunning }
 
-// TestACommandThatFailsRunsAgain checks that it does so as often as the policy says. Each run is counted in the row. A start by a user begins
-// to count anew.
+// TestACommandThatFailsRunsAgain checks that it does so as often as the policy says. Each run is counted in the row. A
+// start by a user begins to count anew.
 func TestACommandThatFailsRunsAgain(t *testing.T) {
 	processtest.Long(t)
 	h := newHost(t)
@@ -73,7 +73,8 @@ func TestAVMThatAlwaysRuns(t *testing.T) {
 		t.Helper()
 		restarts++
 		h.awaitVM(s, "box", "it runs again after "+why, func(vm banger.VM) bool {
-			return isRunning(vm) && vm.Restarts == restarts && strings.Count(h.said(s, "box", -1), "up\n") == restarts+1
+			return isRunning(vm) && vm.Restarts == restarts &&
+				strings.Count(h.said(s, "box", -1), "up\n") == restarts+1
 		})
 	}
 	check(t, syscall.Kill(h.status(vm.ID).VMM.PID, syscall.SIGKILL))
@@ -93,7 +94,8 @@ func TestAVMThatAlwaysRuns(t *testing.T) {
 	h.wantNothing(s)
 }
 
-// TestThePolicyOfWhatEndedWhileNoDaemonRan: it follows its policy when the daemon starts. A VM that never ran does not start.
+// TestThePolicyOfWhatEndedWhileNoDaemonRan: it follows its policy when the daemon starts. A VM that never
+// ran does not start.
 func TestThePolicyOfWhatEndedWhileNoDaemonRan(t *testing.T) {
 	processtest.Long(t)
 	h := newHost(t)
@@ -184,4 +186,41 @@ func TestARebootIsNoNewLife(t *testing.T) {
 	if now, _ := s.Get("box"); !now.LivesSince.Equal(vm.LivesSince) || len(now.Due) != 1 {
 		t.Errorf("it lives since %s, not %s", now.LivesSince, vm.LivesSince)
 	}
+}
+
+// TestAnIdleVMIsParked, though a client is attached that moves nothing. A VM that a client uses is not.
+func TestAnIdleVMIsParked(t *testing.T) {
+	processtest.Long(t)
+	h := newHost(t)
+	h.opts.IdleTick = 500 * time.Millisecond
+	s := h.daemon()
+	idle := func(name string) banger.Spec {
+		spec := h.spec(name)
+		spec.Idle = banger.Timer{Seconds: 2, Action: banger.ActionStop}
+		spec.Restart.Name = banger.RestartAlways
+		return spec
+	}
+	used := h.run(s, idle("used"))
+	conn, err := s.Guests().Exec(h.ctx(), "used", banger.Exec{Args: []string{"/bin/cat"}, Stdin: true})
+	check(t, err)
+	defer conn.Close()
+	h.run(s, idle("idle"))
+	silent, err := s.Guests().Exec(h.ctx(), "idle", banger.Exec{Args: []string{"/bin/cat"}, Stdin: true})
+	check(t, err)
+	defer silent.Close()
+	h.await("the idle VM was stopped", func() bool {
+		check(t, banger.WriteFrame(conn, banger.FrameStdin, []byte("x")))
+		vm, err := s.Get("idle")
+		return err == nil && vm.State == banger.StateStopped
+	})
+	if vm := h.wantState(s, "idle", banger.StateStopped, "it was idle for 2s"); !vm.Halted || len(vm.Due) > 0 {
+		t.Errorf("it is %+v", vm)
+	}
+	vm := h.wantState(s, used.ID, banger.StateRunning, "")
+	if want := (banger.Due{Action: banger.ActionStop, Idle: 2}); len(vm.Due) != 1 || vm.Due[0] != want {
+		t.Errorf("it will be %+v", vm.Due)
+	}
+	h.awaitVM(s, "used", "the other VM is stopped too, when nothing moves any more", func(vm banger.VM) bool {
+		return vm.State == banger.StateStopped
+	})
 }

@@ -63,6 +63,7 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	}
 	restored.Wait()
 	s.networks.SetAdopting(false)
+	s.wg.Go(func() { parker{s}.watcher().Run(s.ctx) })
 	for _, m := range s.all() {
 		s.wg.Go(func() {
 			settle := func(ctx context.Context) error { return later{m}.settle(ctx, true) }

@@ -43,6 +43,7 @@ var flagValues = map[string]completer{
 	"env-file":     file,
 	"filter":       filter,
 	"format":       format,
+	"idle":         words("15m", "1h", "15m=stop"),
 	"identity":     file,
 	"init":         words(banger.InitAuto, banger.InitAgent, banger.InitImage),
 	"input":        file,

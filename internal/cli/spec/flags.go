@@ -35,6 +35,7 @@ func (o *Options) Register(fs *pflag.FlagSet) {
 	fs.BoolVar(&s.NoWake, "no-wake", false, "suspended, let it go on only by resume and start, not when it is used")
 	fs.StringVar(&o.Restart, "restart", banger.RestartNo, RestartUsage)
 	fs.StringVar(&o.TTL, "ttl", "", TTLUsage)
+	fs.StringVar(&o.Idle, "idle", "", IdleUsage)
 	fs.StringVar(&s.Pull, "pull", banger.PullMissing, "fetch the image: missing, always or never")
 	fs.StringVar(&s.Platform, "platform", "",
 		"os/arch[/variant] to choose from an image of several (default: this machine's)")
@@ -51,6 +52,7 @@ func (o *Options) Register(fs *pflag.FlagSet) {
 // What flags of run and update say.
 const (
 	RestartUsage = "start the VM again when it has ended: no, on-failure[:N] or always"
+	IdleUsage    = "TIME[=suspend|stop]: suspend the VM (or stop it) when nobody has used it for so long, like 15m"
 	TTLUsage     = "TIME[=stop|rm|suspend]: stop the VM (or remove or suspend it) so long after its start, like 8h=rm"
 )
 

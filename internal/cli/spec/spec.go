@@ -35,7 +35,7 @@ type Options struct {
 	Privileged  bool
 	StopTimeout int    // seconds; -1 for the default
 	Restart     string // no, on-failure[:N] or always
-	TTL         string // TIME[=ACTION]
+	TTL, Idle   string // TIME[=ACTION]
 
 	Tell  func(text string) // prints what the user should know, but is no error; may be nil
 	Stdin io.Reader         // where the policy - comes from
@@ -91,6 +91,9 @@ func (o *Options) guest(s *banger.Spec) (err error) {
 		return err
 	}
 	if s.TTL, err = TTL(o.TTL); err != nil {
+		return err
+	}
+	if s.Idle, err = Idle(o.Idle); err != nil {
 		return err
 	}
 	if o.StopTimeout >= 0 {

@@ -30,7 +30,8 @@ func hostEntry(text string) (banger.HostEntry, error) {
 // are SOFT. It returns an *banger.Error of CodeInvalid.
 func ulimit(text string) (banger.Ulimit, error) {
 	bad := func(why string) (banger.Ulimit, error) {
-		return banger.Ulimit{}, banger.Errorf(banger.CodeInvalid, "%.80q is not a limit: %s", text, why).WithHint("for example: nofile=1024:2048")
+		return banger.Ulimit{}, banger.Errorf(banger.CodeInvalid, "%.80q is not a limit: %s", text, why).
+			WithHint("for example: nofile=1024:2048")
 	}
 	name, value, found := strings.Cut(text, "=")
 	if !found {
@@ -83,6 +84,9 @@ func Restart(text string) (p banger.RestartPolicy, err error) {
 func TTL(text string) (banger.Timer, error) {
 	return timer("ttl", text, false)
 }
+
+// Idle parses the time after which an idle VM is parked: TIME[=suspend|stop], such as 15m, or none.
+func Idle(text string) (banger.Timer, error) { return timer("idle", text, true) }
 
 // timer parses TIME[=ACTION]. none and 0 give the zero value.
 func timer(field, text string, idle bool) (t banger.Timer, err error) {

@@ -11,7 +11,8 @@ import (
 // wantInvalid fails the test unless err is nil and ok is true, or err is one sentence of CodeInvalid.
 func wantInvalid(t *testing.T, err error, ok bool) {
 	t.Helper()
-	if ok != (err == nil) || !ok && (banger.CodeOf(err) != banger.CodeInvalid || strings.ContainsAny(err.Error(), "\n\x00")) {
+	if ok != (err == nil) ||
+		!ok && (banger.CodeOf(err) != banger.CodeInvalid || strings.ContainsAny(err.Error(), "\n\x00")) {
 		t.Errorf("the error is %v", err)
 	}
 }
@@ -93,6 +94,17 @@ func TestParseRestart(t *testing.T) {
 				t.Errorf("it is %+v, %s", got, got)
 			}
 		})
+	}
+}
+
+// TestIdle has other actions and another default than a time to live.
+func TestIdle(t *testing.T) {
+	for text, want := range map[string]string{"15m": "suspend", "15m=stop": "stop", "15m=rm": "", "1ms": "", "none": ""} {
+		got, err := Idle(text)
+		wantInvalid(t, err, want != "" || text == "none")
+		if err == nil && got.Action != want {
+			t.Errorf("%s: it is %+v", text, got)
+		}
 	}
 }
 

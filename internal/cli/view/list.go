@@ -116,11 +116,16 @@ func (o *listOptions) row(vm banger.VM) []string {
 func due(list []banger.Due, now time.Time) string {
 	words := map[string]string{banger.ActionStart: "starts again", banger.ActionStop: "stopped",
 		banger.ActionSuspend: "suspended", banger.ActionRemove: "removed"}
+	idles := map[string]string{banger.ActionStop: "stops", banger.ActionSuspend: "suspends"}
 	var parts []string
 	for _, d := range list {
 		word := words[d.Action]
 		if word == "" {
 			word = d.Action // of a newer daemon
+		}
+		if d.Idle > 0 {
+			parts = append(parts, idles[d.Action]+" when idle for "+render.Span(time.Duration(d.Idle)*time.Second))
+			continue
 		}
 		parts = append(parts, text.Limit(word, 20)+" in "+render.Span(max(d.At.Sub(now), 0)))
 	}
