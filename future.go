@@ -1,9 +1,6 @@
 package banger
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Values of RestartPolicy.Name.
 const (
@@ -21,17 +18,6 @@ type RestartPolicy struct {
 
 // maxRestarts is the maximum of RestartPolicy.Max.
 const maxRestarts = 1_000_000
-
-// String returns the policy as ParseRestart takes it.
-func (p RestartPolicy) String() string {
-	switch {
-	case p.Name == "":
-		return RestartNo
-	case p.Max > 0:
-		return fmt.Sprintf("%s:%d", p.Name, p.Max)
-	}
-	return p.Name
-}
 
 // Active reports whether a VM with this policy may start again.
 func (p RestartPolicy) Active() bool { return p.Name == RestartOnFailure || p.Name == RestartAlways }
@@ -123,4 +109,22 @@ type Due struct {
 	// At is when that happens. It is zero for what happens when the VM has been idle for Idle seconds.
 	At   time.Time `json:"at,omitzero"`
 	Idle int64     `json:"idle,omitempty"`
+}
+
+// Sizes are what a VM gets when it boots.
+type Sizes struct {
+	CPUs   int   `json:"cpus"`
+	CPU    int64 `json:"cpu,omitempty"` // as Confinement.CPU
+	Memory int64 `json:"memory"`        // bytes
+}
+
+// Update is what a user wants to change of a VM: the body of PATCH /v1/vms/{vm}. What is nil stays as it is. CPUs
+// without CPU removes the bound of what all commands use together.
+type Update struct {
+	CPUs    *int           `json:"cpus,omitempty"`
+	CPU     int64          `json:"cpu,omitempty"`
+	Memory  *int64         `json:"memory,omitempty"`
+	Restart *RestartPolicy `json:"restart,omitempty"`
+	TTL     *Timer         `json:"ttl,omitempty"`
+	Idle    *Timer         `json:"idle,omitempty"`
 }

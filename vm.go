@@ -149,7 +149,8 @@ type VM struct {
 	Restarts  int       `json:"restarts,omitempty"`  // by the restart policy, since LivesSince
 	RestartAt time.Time `json:"restart_at,omitzero"` // set while the VM has ended and will start again
 	// Expired means that the VM has gone on after the end of its time to live, so it is not suspended for that again.
-	Expired bool `json:"expired,omitempty"`
+	Expired bool   `json:"expired,omitempty"`
+	Next    *Sizes `json:"next,omitempty"` // from its next boot on; nil: those of Spec
 	// Due is what banger will do by itself with the VM as it is now, in the order of the times.
 	Due []Due `json:"due,omitempty"`
 	// Main is the resolved main command. It is nil if the machine only waits for execs.

@@ -205,3 +205,14 @@ func TestHowLongADaemonWaits(t *testing.T) {
 		})
 	}
 }
+
+// TestAGuestMayRebootFiveTimesAMinute, and again when the first of these times is a minute ago.
+func TestAGuestMayRebootFiveTimesAMinute(t *testing.T) {
+	var reboots parking.Reboots
+	for i, want := range []bool{true, true, true, true, true, false, true, true} {
+		now := began.Add(time.Duration(i) * 10 * time.Second) // the seventh is a minute after the first
+		if got := reboots.May(now); got != want {
+			t.Errorf("reboot %d is allowed: %v", i+1, got)
+		}
+	}
+}

@@ -3,6 +3,8 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"banger"
@@ -14,6 +16,13 @@ type parker struct{ *Supervisor }
 
 func (p parker) watcher() idle.Watcher {
 	return idle.Watcher{Tick: p.opts.IdleTick, List: p.candidates, Look: p.look, Park: p.park}
+}
+
+// all returns the machines of all VMs.
+func (p parker) all() []*machine {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.machines))
 }
 
 func (p parker) candidates() (list []idle.VM) {

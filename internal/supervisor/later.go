@@ -48,10 +48,10 @@ func (m later) act() {
 	m.log.Info("the VM is changed by itself", "action", next.Action)
 	m.plans.again = time.Time{}
 	err := m.carryOut(next.Action, "its time to live was over")
-	if err != nil && !m.isGone() {
+	if err != nil {
 		m.plans.again = now.Add(time.Minute)
-		m.warn("an action that was due has failed; it is tried again", err)
 	}
+	m.warn("an action that was due has failed; it is tried again", err)
 }
 
 // carryOut does something with the VM by itself, for a reason.
@@ -65,10 +65,10 @@ func (m later) carryOut(action, reason string) error {
 	}
 	m.halt()
 	err := m.stop(m.ctx, m.grace(), reason)
-	if err != nil || action == banger.ActionStop || m.isGone() {
-		return err
+	if err == nil && action == banger.ActionRemove && !m.isGone() {
+		err = m.remove()
 	}
-	return m.remove()
+	return err
 }
 
 // ask notes that a user asks for a start. The restart policy and the time to live begin anew.

@@ -224,3 +224,46 @@ func TestAnIdleVMIsParked(t *testing.T) {
 		return vm.State == banger.StateStopped
 	})
 }
+
+// TestAnUpdateWaitsForTheNextBoot in the row, also while the VM reboots by itself. What a VM does by itself changes at
+// once.
+func TestAnUpdateWaitsForTheNextBoot(t *testing.T) {
+	h := newHost(t)
+	s := h.daemon()
+	vm := h.run(s, h.command("box", forever))
+	memory, old := int64(1<<30), vm.Spec.Memory
+	ttl := banger.Timer{Seconds: 3600, Action: banger.ActionRemove}
+	vm, err := s.Update(h.ctx(), "box", banger.Update{Memory: &memory, TTL: &ttl})
+	check(t, err)
+	if vm.Spec.Memory != old || vm.Next == nil || vm.Next.Memory != memory || len(vm.Due) != 1 {
+		t.Errorf("while it runs it has %d, then %+v, and will be %+v", vm.Spec.Memory, vm.Next, vm.Due)
+	}
+	s.Close()
+	if row := h.row(vm.ID); row.Next == nil || row.Next.Memory != memory || row.Spec.TTL != ttl {
+		t.Errorf("the row is %+v", row)
+	}
+	s = h.daemon()
+	h.rebootGuest(vm.ID)
+	h.awaitVM(s, "box", "it has the new memory", func(vm banger.VM) bool {
+		return isRunning(vm) && vm.Spec.Memory == memory && vm.Next == nil
+	})
+	if row := h.row(vm.ID); row.Next != nil || row.Spec.Memory != memory {
+		t.Errorf("after the boot the row is %+v", row)
+	}
+}
+
+// TestAnUpdateThatTheHostCannotHold changes nothing.
+func TestAnUpdateThatTheHostCannotHold(t *testing.T) {
+	h := newHost(t)
+	h.opts.Memory = 2 << 30
+	s := h.daemon()
+	vm, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+	check(t, err)
+	memory, idle := int64(4<<30), banger.Timer{Seconds: 60, Action: banger.ActionStop}
+	if _, err = s.Update(h.ctx(), "box", banger.Update{Memory: &memory, Idle: &idle}); err == nil {
+		t.Error("a VM may have twice the memory of its host")
+	}
+	if row := h.row(vm.ID); row.Spec.Memory != vm.Spec.Memory || row.Spec.Idle != (banger.Timer{}) {
+		t.Errorf("the row is %+v", row)
+	}
+}

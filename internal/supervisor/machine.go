@@ -10,6 +10,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/parking"
 	"banger/internal/resolve"
 	"banger/internal/shim"
 	"banger/internal/text"
@@ -37,7 +38,7 @@ type machine struct {
 	mainEnded chan banger.Exit // the main command of this start has ended
 	mainDone  chan struct{}    // closed when the wait for its end is over; nil without a main command
 	alive     bool             // a VMM was started and its end was not yet seen; only the owner uses it
-	reboots   []time.Time      // times of the guest's reboots; only the owner uses it
+	reboots   parking.Reboots  // times of the guest's reboots; only the owner uses it
 	recorder  *vmdir.Recorder  // only the owner uses it
 	plans     plans            // only the owner uses them
 	// again says when to repeat a failed store of the row. It is nil if the row is stored. Only the owner uses it.

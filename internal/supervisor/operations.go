@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/parking"
 )
 
 // Start boots a VM at rest, or lets a suspended or paused one go on. With cold, a suspended VM boots too. With attach,
@@ -15,7 +16,8 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach, cold bool, e
 	if err != nil {
 		return banger.VM{}, err
 	}
-	if err := s.checkHost(m.snapshot().Spec, emit); err != nil { // the host may have less memory or fewer CPUs than before
+	// The host may have less memory or fewer CPUs than before.
+	if err := s.checkHost(parking.AtNextBoot(m.snapshot()), emit); err != nil {
 		return banger.VM{}, err
 	}
 	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, cold, emit) })

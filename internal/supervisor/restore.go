@@ -64,7 +64,7 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	restored.Wait()
 	s.networks.SetAdopting(false)
 	s.wg.Go(func() { parker{s}.watcher().Run(s.ctx) })
-	for _, m := range s.all() {
+	for _, m := range (parker{s}).all() {
 		s.wg.Go(func() {
 			settle := func(ctx context.Context) error { return later{m}.settle(ctx, true) }
 			m.warn("the VM does not start with the daemon", m.do(m.ctx, settle))

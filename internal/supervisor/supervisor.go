@@ -9,8 +9,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -213,13 +211,6 @@ func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
 	s.mu.Unlock()
 	s.wg.Go(m.loop)
 	return m
-}
-
-// all returns the machines of all VMs.
-func (s *Supervisor) all() []*machine {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.machines))
 }
 
 func (s *Supervisor) forget(m *machine) {

@@ -156,7 +156,7 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 	}
 	if err == nil {
 		m.update(func(vm *banger.VM) {
-			vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings)
+			vm.Timings = launch.KeepPreparation(vm.Timings, b.Watch.Timings)
 			vm.Expired = parking.Expired(*vm, time.Now())
 		})
 		err = m.setState(banger.StateRunning, "")

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -156,8 +157,7 @@ func InspectVM(vm banger.VM) map[string]any {
 }
 
 func restartPolicy(p banger.RestartPolicy) object {
-	name, _, _ := strings.Cut(p.String(), ":")
-	return object{"Name": name, "MaximumRetryCount": p.Max}
+	return object{"Name": cmp.Or(p.Name, banger.RestartNo), "MaximumRetryCount": p.Max}
 }
 
 // inspectState returns the fields of State.

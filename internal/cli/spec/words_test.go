@@ -90,8 +90,8 @@ func TestParseRestart(t *testing.T) {
 		t.Run(text, func(t *testing.T) {
 			got, err := Restart(text)
 			wantInvalid(t, err, want.Name != "")
-			if err == nil && (got != want || got.String() != text) {
-				t.Errorf("it is %+v, %s", got, got)
+			if err == nil && got != want {
+				t.Errorf("it is %+v", got)
 			}
 		})
 	}
@@ -105,6 +105,22 @@ func TestIdle(t *testing.T) {
 		if err == nil && got.Action != want {
 			t.Errorf("%s: it is %+v", text, got)
 		}
+	}
+}
+
+// TestChanges has only what the user says.
+func TestChanges(t *testing.T) {
+	u, err := Changes{CPUs: "1.5", Memory: "2g", Restart: "on-failure:3", TTL: "none", Idle: "15m"}.Resolve()
+	if err != nil || *u.CPUs != 2 || u.CPU != 1500 || *u.Memory != 2<<30 || u.Restart.Max != 3 || u.TTL.Seconds != 0 ||
+		u.Idle.Seconds != 900 {
+		t.Errorf("it is %+v, %v", u, err)
+	}
+	if u, err := (Changes{}).Resolve(); err != nil || u != (banger.Update{}) {
+		t.Errorf("without words it is %+v, %v", u, err)
+	}
+	for _, c := range []Changes{{CPUs: "x"}, {Memory: "x"}, {Restart: "x"}, {TTL: "x"}, {Idle: "x"}} {
+		_, err := c.Resolve()
+		wantInvalid(t, err, false)
 	}
 }
 
