@@ -18,21 +18,6 @@ type HostEntry struct {
 	Address string `json:"address"` // an IP address, or HostGateway
 }
 
-// ParseHostEntry reads docker's --add-host: NAME:ADDRESS or NAME=ADDRESS, where an address of IPv6 may have brackets.
-// It returns an *Error of CodeInvalid.
-func ParseHostEntry(text string) (HostEntry, error) {
-	at := strings.IndexAny(text, ":=")
-	if at < 0 {
-		return HostEntry{}, Errorf(CodeInvalid, "%.80q is not a name and an address", text).
-			WithHint("for example: --add-host db:10.0.0.7, or --add-host host:host-gateway")
-	}
-	e := HostEntry{Name: text[:at], Address: text[at+1:]}
-	if inner, ok := strings.CutPrefix(e.Address, "["); ok {
-		e.Address = strings.TrimSuffix(inner, "]")
-	}
-	return e, e.Check()
-}
-
 // Check returns an *Error of CodeInvalid if the name or the address is not valid.
 func (e HostEntry) Check() error {
 	if len(e.Name) == 0 || len(e.Name) > 253 || strings.Trim(strings.ToLower(e.Name),

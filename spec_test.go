@@ -70,21 +70,6 @@ func TestNewIDsAreValidAndDiffer(t *testing.T) {
 	}
 }
 
-// TestEveryFriendlyNameIsValid tries all possible names instead of random ones.
-func TestEveryFriendlyNameIsValid(t *testing.T) {
-	for _, a := range adjectives {
-		for _, b := range animals {
-			if err := CheckName(a + "-" + b); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	a, b, ok := strings.Cut(NewName(), "-")
-	if !ok || !slices.Contains(adjectives, a) || !slices.Contains(animals, b) {
-		t.Errorf("a new name is %q and %q", a, b)
-	}
-}
-
 func TestParseSize(t *testing.T) {
 	const bad = 0
 	for s, want := range map[string]int64{

@@ -45,6 +45,10 @@ var specFields = map[string]fieldOf[banger.Spec]{
 	"DNSSearch":  {func(s *banger.Spec, t string) { s.DNSSearch = []string{"example" + t} }, ""},
 	"StopSignal": {func(s *banger.Spec, t string) { s.StopSignal = "TERM" + t }, ""},
 
+	"a restart policy":      {func(s *banger.Spec, t string) { s.Restart.Name = banger.RestartAlways + t }, ""},
+	"the end of idleness":   {func(s *banger.Spec, t string) { s.Idle = banger.Timer{60, banger.ActionStop + t} }, ""},
+	"the end of a lifetime": {func(s *banger.Spec, t string) { s.TTL = banger.Timer{60, banger.ActionStop + t} }, ""},
+
 	"an option of a tmpfs": {func(s *banger.Spec, t string) {
 		s.Tmpfs = []banger.Tmpfs{{Path: "/a", Options: []string{"ro" + t}}}
 	}, ""},

@@ -3,7 +3,6 @@ package banger
 import (
 	"path"
 	"regexp"
-	"strings"
 )
 
 // Tmpfs is a file system in the guest's memory, which is empty at each start.
@@ -15,16 +14,6 @@ type Tmpfs struct {
 // tmpfsOption matches the options of a Tmpfs (mount(8), tmpfs(5)).
 var tmpfsOption = regexp.MustCompile(`^(rw|ro|(no)?(suid|dev|exec|atime|diratime)|relatime|strictatime|sync|` +
 	`(size|nr_blocks|nr_inodes)=[0-9]+[kKmMgG%]?|mode=[0-7]{1,5}|[ug]id=[0-9]{1,9})$`)
-
-// ParseTmpfs reads docker's --tmpfs: PATH[:OPTION,...]. It returns an *Error of CodeInvalid.
-func ParseTmpfs(text string) (Tmpfs, error) {
-	at, options, found := strings.Cut(text, ":")
-	t := Tmpfs{Path: at}
-	if found {
-		t.Options = strings.Split(options, ",")
-	}
-	return t, t.Check()
-}
 
 // Check returns an *Error of CodeInvalid if the path cannot be mounted on or an option is not known.
 func (t Tmpfs) Check() error {

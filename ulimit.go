@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 // MaxOpenFiles is the maximum number of open files of one process in a VM (fs.nr_open of Linux), and what a process has
@@ -25,37 +23,6 @@ type Ulimit struct {
 	Name string `json:"name"` // such as nofile
 	Soft int64  `json:"soft"` // Unlimited, or at most Hard
 	Hard int64  `json:"hard"`
-}
-
-// ParseUlimit reads a limit as docker's --ulimit does: NAME=SOFT[:HARD], where -1 means unlimited. Without HARD, both
-// are SOFT. It returns an *Error of CodeInvalid.
-func ParseUlimit(text string) (Ulimit, error) {
-	bad := func(why string) (Ulimit, error) {
-		return Ulimit{}, Errorf(CodeInvalid, "%.80q is not a limit: %s", text, why).WithHint("for example: nofile=1024:2048")
-	}
-	name, value, found := strings.Cut(text, "=")
-	if !found {
-		return bad("it is not NAME=SOFT[:HARD]")
-	}
-	soft, hard, found := strings.Cut(value, ":")
-	if !found {
-		hard = soft
-	}
-	u := Ulimit{Name: name}
-	for _, v := range []struct {
-		text string
-		to   *int64
-	}{{soft, &u.Soft}, {hard, &u.Hard}} {
-		n, err := strconv.ParseInt(v.text, 10, 64)
-		if err != nil || n < Unlimited {
-			return bad(fmt.Sprintf("%q is not a number, nor -1 for unlimited", v.text))
-		}
-		*v.to = n
-	}
-	if err := u.Check(); err != nil {
-		return bad(err.Error())
-	}
-	return u, nil
 }
 
 // UlimitNames returns the names of all limits, in order.
@@ -78,5 +45,5 @@ func (u Ulimit) Check() error {
 // Number returns the kernel's number of a limit that Check accepts.
 func (u Ulimit) Number() int { return ulimits[u.Name] }
 
-// String returns u in the form that ParseUlimit reads.
+// String returns u in docker's form.
 func (u Ulimit) String() string { return fmt.Sprintf("%s=%d:%d", u.Name, u.Soft, u.Hard) }

@@ -59,6 +59,12 @@ type Spec struct {
 	AutoRemove bool              `json:"auto_remove,omitempty"`
 	NoWake     bool              `json:"no_wake,omitempty"` // suspended, it goes on only when a user says so
 
+	// These fields say what banger does with the VM by itself. TTL counts from VM.LivesSince; Idle from when a byte moved
+	// for a client, or the VM needed more than a little CPU.
+	Restart RestartPolicy `json:"restart,omitzero"`
+	TTL     Timer         `json:"ttl,omitzero"`
+	Idle    Timer         `json:"idle,omitzero"`
+
 	// These fields change the guest's file system, and the names that the guest can look up. DNS, if given, replaces
 	// banger's own name server; DNSSearch replaces the host's search domains.
 	ReadOnly  bool        `json:"read_only,omitempty"` // the root, but not the image's volumes and tmpfs
@@ -139,6 +145,18 @@ type VM struct {
 	SSHHostKey string     `json:"ssh_host_key,omitempty"` // the public half, as one line
 	// DiskUsed is how many bytes of the host's disk the VM takes. Only a list with sizes has it.
 	DiskUsed int64 `json:"disk_used,omitempty"`
+	// LivesSince is the last start that a user asked for. Reboots, restarts by the policy and resumes do not change it.
+	LivesSince time.Time `json:"lives_since,omitzero"`
+	// Halted means that a user, or the end of a time, has stopped the VM. Its restart policy rests then, until the VM or
+	// the daemon starts.
+	Halted    bool      `json:"halted,omitempty"`
+	Restarts  int       `json:"restarts,omitempty"`  // by the restart policy, since LivesSince
+	RestartAt time.Time `json:"restart_at,omitzero"` // set while the VM has ended and will start again
+	// Expired means that the VM has gone on after the end of its time to live, so it is not suspended for that again.
+	Expired bool   `json:"expired,omitempty"`
+	Next    *Sizes `json:"next,omitempty"` // from its next boot on; nil: those of Spec
+	// Due is what banger will do by itself with the VM as it is now, in the order of the times.
+	Due []Due `json:"due,omitempty"`
 	// Main is the resolved main command. It is nil if the machine only waits for execs.
 	Main *Exec `json:"main,omitempty"`
 }
@@ -232,10 +250,7 @@ func (s *Spec) Normalize() error {
 			return err
 		}
 	}
-	if err := s.checkGuest(); err != nil {
-		return err
-	}
-	return s.checkText()
+	return cmp.Or(s.checkGuest(), s.checkFuture(), s.checkText())
 }
 
 // maxStopTimeout is the maximum of Spec.StopTimeout in seconds.

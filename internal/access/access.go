@@ -178,7 +178,7 @@ func (g Guests) SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, er
 		return nil, err
 	}
 	r.Env = resolve.MergeEnv(def.Env, r.Env)
-	return g.VMs.Agent(vm.ID).SSH(ctx, r)
+	return g.VMs.Offering(vm.ID).SSH(ctx, r)
 }
 
 // Processes returns the processes of a running VM, as its guest tells them.

@@ -37,6 +37,11 @@ type Sleepers interface {
 	Resume(ctx context.Context, ref string, emit banger.Emit) (banger.VM, error)
 }
 
+// Updater changes what users want of VMs that are there.
+type Updater interface {
+	Update(ctx context.Context, ref string, u banger.Update) (banger.VM, error)
+}
+
 // Inventory lists VMs and their states.
 type Inventory interface {
 	Get(ref string) (banger.VM, error)

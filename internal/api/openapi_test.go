@@ -37,12 +37,14 @@ func TestTheOpenAPIFileIsGenerated(t *testing.T) {
 
 // constraints are what the types of Go do not say.
 var constraints = map[string]object{
-	"Spec.name":      {"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
-	"Spec.pull":      {"enum": []string{banger.PullMissing, banger.PullAlways, banger.PullNever}},
-	"Spec.vmm":       {"enum": []string{banger.VMMAuto, banger.VMMFirecracker, banger.VMMQEMU}},
-	"Spec.cpus":      {"minimum": 1, "maximum": banger.MaxCPUs},
-	"Spec.cpu_model": {"maxLength": 512},
-	"Spec.init":      {"enum": []string{banger.InitAuto, banger.InitAgent, banger.InitImage}},
+	"Spec.name":          {"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
+	"Spec.pull":          {"enum": []string{banger.PullMissing, banger.PullAlways, banger.PullNever}},
+	"Spec.vmm":           {"enum": []string{banger.VMMAuto, banger.VMMFirecracker, banger.VMMQEMU}},
+	"Spec.cpus":          {"minimum": 1, "maximum": banger.MaxCPUs},
+	"Spec.cpu_model":     {"maxLength": 512},
+	"RestartPolicy.name": {"enum": []string{banger.RestartNo, banger.RestartOnFailure, banger.RestartAlways}},
+	"Timer.action":       {"enum": []string{banger.ActionStop, banger.ActionRemove, banger.ActionSuspend}},
+	"Spec.init":          {"enum": []string{banger.InitAuto, banger.InitAgent, banger.InitImage}},
 }
 
 // required lists the fields that a request must have. For other types, those are required that are always there.

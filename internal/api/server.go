@@ -18,6 +18,7 @@ import (
 type Server struct {
 	Machines    Machines
 	Sleepers    Sleepers
+	Updater     Updater
 	Inventory   Inventory
 	Guests      Guests
 	Connections Connections

@@ -18,7 +18,9 @@ func listVMs(s *Server, w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	all := q.Get("all") == "true"
-	list := s.Inventory.List(func(vm banger.VM) bool { return (all || !vm.State.AtRest()) && keep(vm) })
+	list := s.Inventory.List(func(vm banger.VM) bool {
+		return (all || !vm.State.AtRest() || !vm.RestartAt.IsZero()) && keep(vm)
+	})
 	if list == nil {
 		list = []banger.VM{}
 	}
@@ -116,6 +118,15 @@ func getVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err == nil && req.URL.Query().Get("env") == "true" {
 		return writeJSON(w, vm)
 	}
+	return answerVM(w, vm, err)
+}
+
+func updateVM(s *Server, w http.ResponseWriter, req *http.Request) error {
+	var u banger.Update
+	if err := decode(req, &u); err != nil {
+		return err
+	}
+	vm, err := s.Updater.Update(req.Context(), req.PathValue("vm"), u)
 	return answerVM(w, vm, err)
 }
 
@@ -282,6 +293,11 @@ func (c vmClient) Kill(ctx context.Context, ref string, signal int) (vm banger.V
 // Remove deletes a VM.
 func (c vmClient) Remove(ctx context.Context, ref string, force bool) error {
 	return c.call(ctx, "DELETE", vmPath(ref, ""), url.Values{"force": {strconv.FormatBool(force)}}, nil, nil)
+}
+
+// Update changes what a VM does by itself, and its sizes.
+func (c vmClient) Update(ctx context.Context, ref string, u banger.Update) (vm banger.VM, err error) {
+	return vm, c.call(ctx, "PATCH", vmPath(ref, ""), nil, u, &vm)
 }
 
 // Rename gives a VM another name.

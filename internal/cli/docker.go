@@ -145,7 +145,6 @@ var missing = []struct{ name, instead string }{
 	{"import", "make an OCI layout of it, and fetch that: banger image pull oci:DIR"},
 	{"search", "search in the registry's own page"},
 	{"swarm", "banger runs VMs on one host"},
-	{"update", "create the VM again with other sizes; banger commit keeps what it has changed"},
 	{"volume", "a VM's disk is its own and stays with it; copy files: banger cp"},
 }
 

@@ -86,8 +86,8 @@ func refuseUnknownWords(c *cobra.Command) {
 // vmCommands lists every verb of a VM once.
 var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
-	newExec, newSSH, newLogs, newStats, newTop, newRename, newCopy, newPorts, newPort, newPolicy, newCommit, newWait,
-	newPrune,
+	newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort, newPolicy, newCommit,
+	newWait, newPrune,
 }
 
 func newList(a *app) *cobra.Command { return view.NewList(a.App) }

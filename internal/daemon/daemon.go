@@ -128,6 +128,7 @@ func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
 	return &api.Server{
 		Machines:    sup,
 		Sleepers:    sup,
+		Updater:     sup,
 		Inventory:   sup,
 		Guests:      sup.Guests(),
 		Connections: sup.Connections(),

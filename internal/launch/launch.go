@@ -94,3 +94,15 @@ func (w *Stopwatch) Lap(stage string) {
 	w.Timings = append(w.Timings, banger.Timing{Stage: stage, Millis: now.Sub(w.last).Milliseconds()})
 	w.last = now
 }
+
+// KeepPreparation returns the timings of the creation in old, followed by those of a start.
+func KeepPreparation(old, start []banger.Timing) []banger.Timing {
+	var kept []banger.Timing
+	for _, t := range old {
+		switch t.Stage {
+		case "image", "kernel", "disk":
+			kept = append(kept, t)
+		}
+	}
+	return append(kept, start...)
+}

@@ -24,6 +24,7 @@ type Gate struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	moved  moved
 	places chan struct{} // one for each connection of a forward, from before the guest is dialled
 
 	mu       sync.Mutex
@@ -199,6 +200,7 @@ func (g *Gate) carry(p *published, conn net.Conn) bool {
 	}
 	g.wg.Go(func() {
 		defer func() { <-g.places }()
+		defer g.moved.track(conn)()
 		if err := p.connect(p.ctx, conn); err != nil {
 			g.log.Debug("forward", "err", err)
 		}
@@ -290,6 +292,7 @@ func (g *Gate) publishUDP(p *published, file *os.File) error {
 				})
 			}
 			peer.Touch()
+			g.moved.add(n)
 			peer.Send(buf[:n])
 		}
 	})
@@ -325,6 +328,7 @@ func (g *Gate) peer(port uint16, deliver func([]byte)) *Flow {
 				return
 			}
 			f.Touch()
+			g.moved.add(n)
 			deliver(buf[:n])
 		}
 	})

@@ -109,6 +109,9 @@ type Stats struct {
 	vmm.Stats
 	NetIn  uint64 `json:"net_in"` // sent to the guest by a user network
 	NetOut uint64 `json:"net_out"`
+	// Moved grows whenever a byte moves for a client, by an offered stream or a forward. What the daemon itself asks the
+	// agent does not count.
+	Moved uint64 `json:"moved"`
 }
 
 // Maximum sizes in bytes of files in a shim's directory. The spec may have a long list of forwards; the exit record

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"banger"
@@ -19,9 +20,14 @@ const goneTime = 10 * time.Second
 // Copy copies between a and b in both directions and passes half-closes on. It closes both when both directions have
 // ended, when one of them cannot be read any more, when ctx is done, or 10 s after the peer of one has gone. A side
 // that takes no more data may still send some.
-func Copy(ctx context.Context, a, b net.Conn) { copyBoth(ctx, a, b, goneTime) }
+func Copy(ctx context.Context, a, b net.Conn) { Counted(ctx, a, b, new(atomic.Uint64)) }
 
-func copyBoth(ctx context.Context, a, b net.Conn, gone time.Duration) {
+// Counted is like Copy, and adds each byte to moved when it was read.
+func Counted(ctx context.Context, a, b net.Conn, moved *atomic.Uint64) {
+	copyBoth(ctx, a, b, goneTime, moved)
+}
+
+func copyBoth(ctx context.Context, a, b net.Conn, gone time.Duration, moved *atomic.Uint64) {
 	closeBoth := func() { a.Close(); b.Close() }
 	stop := context.AfterFunc(ctx, closeBoth)
 	defer stop()
@@ -29,7 +35,7 @@ func copyBoth(ctx context.Context, a, b net.Conn, gone time.Duration) {
 	ended := make(chan struct{}, 2)
 	pipe := func(dst, src *network.Hangup) {
 		defer func() { ended <- struct{}{} }()
-		readErr, writeErr := copyAll(dst.Conn, src.Conn)
+		readErr, writeErr := copyAll(dst.Conn, src.Conn, moved)
 		dst.Stop()
 		if writeErr != nil {
 			return
@@ -103,11 +109,12 @@ type lender interface {
 }
 
 // copyAll copies until src ends or one side fails, and returns the error of the side that failed.
-func copyAll(dst io.Writer, src io.Reader) (readErr, writeErr error) {
+func copyAll(dst io.Writer, src io.Reader, moved *atomic.Uint64) (readErr, writeErr error) {
 	next, release := lend(src)
 	defer release()
 	for {
 		p, err := next()
+		moved.Add(uint64(len(p)))
 		if len(p) > 0 {
 			if _, werr := dst.Write(p); werr != nil {
 				return nil, werr

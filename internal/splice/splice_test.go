@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,7 +41,8 @@ func TestSpliceCopiesBothWays(t *testing.T) {
 	near, a := connected(t)
 	b, far := connected(t)
 	spliced := make(chan struct{})
-	go func() { Copy(t.Context(), a, b); close(spliced) }()
+	var moved atomic.Uint64
+	go func() { Counted(t.Context(), a, b, &moved); close(spliced) }()
 	for _, way := range []struct{ from, to *net.UnixConn }{{near, far}, {far, near}} {
 		data := make([]byte, 5<<20+7)
 		rand.NewChaCha8([32]byte{}).Read(data)
@@ -58,6 +60,9 @@ func TestSpliceCopiesBothWays(t *testing.T) {
 		}
 	}
 	<-spliced
+	if got := moved.Load(); got != 2*(5<<20+7) {
+		t.Errorf("%d bytes are counted", got)
+	}
 }
 
 // TestSpliceEndsWithItsContext also checks that it closes both connections.
@@ -95,7 +100,7 @@ func TestSpliceEndsWhenOneEndHasGone(t *testing.T) {
 	near, a := connected(t)
 	b, far := connected(t)
 	spliced := make(chan struct{})
-	go func() { copyBoth(t.Context(), a, b, 0); close(spliced) }()
+	go func() { copyBoth(t.Context(), a, b, 0, new(atomic.Uint64)); close(spliced) }()
 	near.CloseWrite()
 	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
 		t.Fatal(err)

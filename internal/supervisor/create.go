@@ -9,6 +9,7 @@ import (
 
 	"banger"
 	"banger/internal/disk"
+	"banger/internal/friendly"
 	"banger/internal/image"
 	"banger/internal/launch"
 	"banger/internal/networks"
@@ -151,7 +152,7 @@ func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error)
 	vm.ID = banger.NewID()
 	for try := 0; ; try++ {
 		if vm.Spec.Name == "" {
-			vm.Name = banger.NewName()
+			vm.Name = friendly.Name()
 		}
 		slot, err := s.opts.Store.Create(ctx, vm)
 		if err == nil {

@@ -10,6 +10,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/parking"
 	"banger/internal/resolve"
 	"banger/internal/shim"
 	"banger/internal/text"
@@ -37,8 +38,9 @@ type machine struct {
 	mainEnded chan banger.Exit // the main command of this start has ended
 	mainDone  chan struct{}    // closed when the wait for its end is over; nil without a main command
 	alive     bool             // a VMM was started and its end was not yet seen; only the owner uses it
-	reboots   []time.Time      // times of the guest's reboots; only the owner uses it
+	reboots   parking.Reboots  // times of the guest's reboots; only the owner uses it
 	recorder  *vmdir.Recorder  // only the owner uses it
+	plans     plans            // only the owner uses them
 	// again says when to repeat a failed store of the row. It is nil if the row is stored. Only the owner uses it.
 	again <-chan time.Time
 
@@ -59,6 +61,9 @@ func (m *machine) setState(to banger.State, reason string) error {
 	switch {
 	case to == banger.StateRunning && next.StartedAt.IsZero(): // a VM that goes on was started before
 		next.StartedAt = time.Now().UTC()
+		if next.LivesSince.IsZero() {
+			next.LivesSince = next.StartedAt
+		}
 	case to.AtRest():
 		next.FinishedAt = time.Now().UTC()
 	}
@@ -68,6 +73,7 @@ func (m *machine) setState(to banger.State, reason string) error {
 	}
 	m.update(func(vm *banger.VM) {
 		vm.State, vm.Reason, vm.StartedAt, vm.FinishedAt = next.State, next.Reason, next.StartedAt, next.FinishedAt
+		vm.LivesSince = next.LivesSince
 	})
 	return err
 }
@@ -93,6 +99,8 @@ func (m *machine) loop() {
 			m.onVMMEnd(st.Exit)
 		case exit := <-m.mainEnded:
 			mainCommand{m}.onEnd(exit)
+		case <-later{m}.due():
+			later{m}.act()
 		case <-m.again:
 			m.warn("the row was not stored; it is stored again", m.store(m.ctx, m.snapshot()))
 		}
@@ -221,6 +229,7 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	sleeper{m}.cleanSnapshots()
 	link{m}.leave()
 	m.log.Info("the VM has ended", "state", state, "reason", reason)
+	later{m}.plan(state == banger.StateFailed)
 	m.warn("the end of the VM was not stored; it is stored again", m.setState(state, reason))
 	m.s.dirs.CleanRun(m.id())
 	if vm.Spec.AutoRemove {

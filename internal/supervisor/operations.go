@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/parking"
 )
 
 // Start boots a VM at rest, or lets a suspended or paused one go on. With cold, a suspended VM boots too. With attach,
@@ -15,7 +16,8 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach, cold bool, e
 	if err != nil {
 		return banger.VM{}, err
 	}
-	if err := s.checkHost(m.snapshot().Spec, emit); err != nil { // the host may have less memory or fewer CPUs than before
+	// The host may have less memory or fewer CPUs than before.
+	if err := s.checkHost(parking.AtNextBoot(m.snapshot()), emit); err != nil {
 		return banger.VM{}, err
 	}
 	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, cold, emit) })
@@ -26,6 +28,7 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach, cold bool, e
 // ctx ends. It does nothing for a VM at rest.
 func (s *Supervisor) Stop(ctx context.Context, ref string, grace time.Duration) (banger.VM, error) {
 	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error {
+		later{m}.halt()
 		return m.stop(ctx, cmp.Or(grace, m.grace()), "stopped by the user")
 	})
 }
@@ -47,7 +50,7 @@ func (s *Supervisor) Kill(ctx context.Context, ref string, signal int) (banger.V
 		return banger.VM{}, err
 	}
 	vm := m.snapshot()
-	if vm.State.AtRest() {
+	if vm.State.AtRest() && vm.RestartAt.IsZero() {
 		return vm, vm.StateError("kill", "it does not run")
 	}
 	if signal != 9 && vm.Main != nil {
@@ -57,7 +60,10 @@ func (s *Supervisor) Kill(ctx context.Context, ref string, signal int) (banger.V
 		return vm, m.agent().Signal(ctx, signal)
 	}
 	m.stopCurrent(ctx)
-	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error { return m.kill(ctx, "killed by the user") })
+	return s.finish(ctx, ref, func(ctx context.Context, m *machine) error {
+		later{m}.halt()
+		return m.kill(ctx, "killed by the user")
+	})
 }
 
 // Remove deletes a VM permanently. With force, it first kills a VM that is not at rest.
@@ -73,6 +79,7 @@ func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 		if vm := m.snapshot(); !vm.State.AtRest() && vm.State != banger.StateSuspended && !force {
 			return vm.StateError("remove", "stop it first, or use rm -f")
 		}
+		later{m}.halt()
 		if err := m.kill(ctx, "removed by the user"); err != nil || m.isGone() {
 			return err
 		}
@@ -134,10 +141,12 @@ func (s *Supervisor) Wait(ctx context.Context, ref string) (banger.VM, error) {
 	return vm, err
 }
 
-// Prune removes all VMs at rest and returns them. It skips a VM that is still being created.
+// Prune removes all VMs at rest and returns them. It skips a VM that is still being created, and one that will start
+// again.
 func (s *Supervisor) Prune(ctx context.Context) ([]banger.VM, error) {
 	var removed []banger.VM
-	for _, vm := range s.List(func(vm banger.VM) bool { return vm.State.AtRest() && vm.ImageDigest != "" }) {
+	prunable := func(vm banger.VM) bool { return vm.State.AtRest() && vm.RestartAt.IsZero() && vm.ImageDigest != "" }
+	for _, vm := range s.List(prunable) {
 		if err := s.Remove(ctx, vm.ID, false); err != nil {
 			switch banger.CodeOf(err) {
 			case banger.CodeConflict, banger.CodeNotFound: // the VM was started or removed meanwhile

@@ -1,20 +1,12 @@
 package supervisor
 
 import (
-	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"banger"
+	"banger/internal/parking"
 	"banger/internal/vmm"
-)
-
-// A guest may reboot maxReboots times within rebootWindow. After that it stays stopped, because it would probably
-// reboot forever.
-const (
-	maxReboots   = 5
-	rebootWindow = time.Minute
 )
 
 // onVMMEnd records that the VMM has ended by itself, or boots the VM again if its guest asked for a reboot.
@@ -28,21 +20,11 @@ func (m *machine) onVMMEnd(e vmm.Exit) {
 	switch {
 	case vm.Main != nil && vm.Spec.Attach: // the command belongs to the client, whose terminal is gone
 		m.onExit(e, ", which ends a VM whose main command belongs to a client")
-	case !m.mayReboot(time.Now()):
-		m.onExit(e, fmt.Sprintf(" more than %d times within %s", maxReboots, rebootWindow))
+	case !m.reboots.May(time.Now()):
+		m.onExit(e, fmt.Sprintf(" more than %d times within %s", parking.MaxReboots, parking.RebootWindow))
 	default:
 		m.reboot()
 	}
-}
-
-// mayReboot reports whether the guest may reboot now, and counts the reboot.
-func (m *machine) mayReboot(now time.Time) bool {
-	m.reboots = slices.DeleteFunc(m.reboots, func(t time.Time) bool { return now.Sub(t) >= rebootWindow })
-	if len(m.reboots) >= maxReboots {
-		return false
-	}
-	m.reboots = append(m.reboots, now)
-	return true
 }
 
 // reboot boots a VM again after its VMM has ended. The VM does not become at rest meanwhile, so waiters do not see an
@@ -52,10 +34,5 @@ func (m *machine) reboot() {
 	m.leaveGroup()
 	link{m}.leave()
 	m.s.dirs.CleanRun(m.id())
-	ctx, cancel := context.WithCancel(m.ctx)
-	defer cancel()
-	m.setInterrupt(cancel)
-	defer m.setInterrupt(nil)
-	// An error is the reason of the VM's failure. Here it is only logged, because no client has asked for the boot.
-	m.warn("the VM did not boot again", m.startNow(ctx, false, banger.Discard))
+	later{m}.startAlone("the VM did not boot again")
 }

@@ -18,7 +18,7 @@ const storeAgain = 5 * time.Second
 // the content of the row is unknown, so the owner repeats the write, with the VM as it then is, until it succeeds. A
 // record that cannot be written is written with the next row, because the row is what counts.
 func (m *machine) store(ctx context.Context, vm banger.VM) error {
-	m.again = nil
+	m.again, vm.Due = nil, nil
 	if err := m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Update(ctx, vm) }); err != nil {
 		if banger.CodeOf(err) == banger.CodeInternal {
 			m.again = time.After(storeAgain)
@@ -37,7 +37,7 @@ func (m *machine) commit(ctx context.Context) error {
 	}
 	m.setCommitted()
 	m.record(vm)
-	return nil
+	return later{m}.settle(ctx, false)
 }
 
 // record writes the VM's record, if the VM is complete. After a failure, the record is written with the next row.

@@ -63,6 +63,13 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	}
 	restored.Wait()
 	s.networks.SetAdopting(false)
+	s.wg.Go(func() { parker{s}.watcher().Run(s.ctx) })
+	for _, m := range (parker{s}).all() {
+		s.wg.Go(func() {
+			settle := func(ctx context.Context) error { return later{m}.settle(ctx, true) }
+			m.warn("the VM does not start with the daemon", m.do(m.ctx, settle))
+		})
+	}
 	if err := s.networks.Sync(ctx); err != nil { // VMs of other networks do not depend on it
 		s.opts.Log.Warn("the networks of VMs were not brought up to date; it is tried again", "err", err)
 	}

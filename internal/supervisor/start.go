@@ -8,6 +8,7 @@ import (
 
 	"banger"
 	"banger/internal/launch"
+	"banger/internal/parking"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
@@ -28,13 +29,17 @@ func (m *machine) start(ctx context.Context, attach, cold bool, emit banger.Emit
 	case !vm.State.AtRest():
 		return vm.StateError("start", "see: banger ps")
 	}
+	later{m}.ask()
+	defer func() { m.plans.asked = false }()
 	return m.startNow(ctx, attach, emit)
 }
 
 // startNow is start for a VM that has no VMM.
 func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) error {
 	vm := m.snapshot()
-	m.update(func(vm *banger.VM) { vm.ExitCode, vm.StartedAt = nil, time.Time{} })
+	m.update(func(vm *banger.VM) {
+		vm.ExitCode, vm.StartedAt, vm.Spec, vm.Next = nil, time.Time{}, parking.AtNextBoot(*vm), nil
+	})
 	mainCommand{m}.setSeen(false)
 	m.mainDone = nil
 	if err := m.setState(banger.StateStarting, ""); err != nil {
@@ -43,7 +48,7 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 	b := m.launch(emit)
 	late, err := b.Boot(ctx)
 	if err == nil {
-		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings) })
+		m.update(func(vm *banger.VM) { vm.Timings = launch.KeepPreparation(vm.Timings, b.Watch.Timings) })
 		err = m.setState(banger.StateRunning, late)
 	}
 	if err != nil {
@@ -63,6 +68,7 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 		if !m.isGone() {
 			link{m}.leave()
 			m.update(func(vm *banger.VM) { vm.ExitCode = new(int); *vm.ExitCode = failedCode })
+			later{m}.plan(true)
 			m.warn("the failure was not stored; it is stored again", m.setState(banger.StateFailed, reason))
 		}
 		return err
@@ -88,18 +94,6 @@ func (l launched) Down()                          { l.m.alive = false }
 func (l launched) Up() {
 	l.m.alive = true
 	l.m.s.wg.Go(l.m.watch)
-}
-
-// keepPreparation returns the timings of the creation in old, followed by those of a start.
-func keepPreparation(old, start []banger.Timing) []banger.Timing {
-	var kept []banger.Timing
-	for _, t := range old {
-		switch t.Stage {
-		case "image", "kernel", "disk":
-			kept = append(kept, t)
-		}
-	}
-	return append(kept, start...)
 }
 
 // watch reports the end of the VMM to the owner, once per start.

@@ -51,6 +51,9 @@ type Options struct {
 	// 30 s.
 	InitTime time.Duration
 
+	// IdleTick is the time between two looks at VMs that may be idle. 0 means a minute.
+	IdleTick time.Duration
+
 	Log     *slog.Logger // may be nil
 	Store   *store.Store
 	Images  *image.Store

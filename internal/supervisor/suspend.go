@@ -6,6 +6,7 @@ import (
 
 	"banger"
 	"banger/internal/launch"
+	"banger/internal/parking"
 	"banger/internal/vmm"
 	"banger/internal/wake"
 )
@@ -185,9 +186,12 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 		err = b.Welcome(ctx, hostKey)
 	}
 	if err == nil {
-		m.update(func(vm *banger.VM) { vm.Timings = keepPreparation(vm.Timings, b.Watch.Timings) })
 		m.warn("connections that have waited were not passed on", m.s.doors.Pass(ctx, m.id(), m.s.shim(m.id())))
-		m.update(func(vm *banger.VM) { vm.Listeners = nil })
+		m.update(func(vm *banger.VM) {
+			vm.Timings = launch.KeepPreparation(vm.Timings, b.Watch.Timings)
+			vm.Expired = parking.Expired(*vm, time.Now())
+			vm.Listeners = nil
+		})
 		if err := m.setState(banger.StateRunning, ""); err != nil { // the guest runs all the same
 			m.warn("the resume was not stored; it is stored again", err)
 			m.update(func(vm *banger.VM) { vm.State = banger.StateRunning })

@@ -3,9 +3,9 @@ package supervisor
 import (
 	"sync"
 
-	"banger/internal/feed"
-
 	"banger"
+	"banger/internal/feed"
+	"banger/internal/parking"
 )
 
 // view is what all goroutines may see of a VM. Only the VM's owner changes it, so what the owner reads stays true. Each
@@ -21,6 +21,7 @@ type view struct {
 }
 
 func newView(vm banger.VM, f *feed.Feed[banger.Change]) view {
+	vm.Due = parking.Due(vm)
 	f.Publish(banger.Change{VM: &vm})
 	return view{feed: f, vm: vm, changed: make(chan struct{})}
 }
@@ -45,6 +46,7 @@ func (v *view) update(f func(*banger.VM)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	f(&v.vm)
+	v.vm.Due = parking.Due(v.vm)
 	now := v.vm
 	v.feed.Publish(banger.Change{VM: &now})
 	v.wakeLocked()

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"banger"
 )
@@ -113,15 +114,19 @@ func TestASweepKeepsWhatRuns(t *testing.T) {
 // VM runs.
 func TestARecordLeavesOutWhatPasses(t *testing.T) {
 	d := made(t, one)
-	code := 3
+	code, began := 3, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	vm := banger.VM{ID: one, Name: "box", State: banger.StateRunning, ExitCode: &code, Address: "127.64.0.2",
-		Initramfs: "initrd", Kernel: "k"}
+		Initramfs: "initrd", Kernel: "k", LivesSince: began, Halted: true, Restarts: 3, RestartAt: began}
 	check(t, d.Recorder(one).Write(NewRecord(vm, 7)))
 	r, err := ReadRecord(d.VMs(), one)
 	want := Record{Slot: 7, VM: banger.VM{ID: one, Name: "box", State: banger.StateStopped, Kernel: "k",
 		Initramfs: "initrd"}}
 	if err != nil || !reflect.DeepEqual(r, want) {
 		t.Errorf("the record is %+v, %v", r, err)
+	}
+	vm.Spec.TTL = banger.Timer{Seconds: 60, Action: banger.ActionRemove}
+	if r := NewRecord(vm, 7); r.VM.LivesSince != began || r.VM.Spec.TTL != vm.Spec.TTL {
+		t.Errorf("of a VM with a time to live the record is %+v", r)
 	}
 	check(t, os.Rename(filepath.Join(d.VMs(), one+".json"), filepath.Join(d.VMs(), two+".json")))
 	if _, err := ReadRecord(d.VMs(), two); err == nil {

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,7 +30,7 @@ func VM(vm banger.VM) map[string]any {
 		"CreatedAt":  local(vm.CreatedAt),
 		"RunningFor": render.Age(vm.CreatedAt),
 		"Ports":      Ports(vm),
-		"State":      dockerState(vm.State),
+		"State":      dockerState(vm),
 		"Status":     dockerStatus(vm),
 		"Networks":   vm.Spec.Network,
 		"Labels":     labels(vm.Spec.Labels),
@@ -121,7 +122,7 @@ func InspectVM(vm banger.VM) map[string]any {
 		"Args":         args,
 		"Image":        vm.ImageDigest,
 		"State":        inspectState(vm),
-		"RestartCount": 0,
+		"RestartCount": vm.Restarts,
 		"Mounts":       []any{},
 		"Config": object{
 			"Hostname":     vm.Spec.Hostname,
@@ -145,7 +146,7 @@ func InspectVM(vm banger.VM) map[string]any {
 			"ReadonlyRootfs": vm.Spec.ReadOnly,
 			"PortBindings":   ports,
 			"Dns":            list(vm.Spec.DNS),
-			"RestartPolicy":  object{"Name": "no", "MaximumRetryCount": 0},
+			"RestartPolicy":  restartPolicy(vm.Spec.Restart),
 		},
 		"NetworkSettings": object{
 			"IPAddress": vm.Address,
@@ -153,6 +154,10 @@ func InspectVM(vm banger.VM) map[string]any {
 			"Networks":  map[string]any{vm.Spec.Network: object{"IPAddress": vm.Address}},
 		},
 	}
+}
+
+func restartPolicy(p banger.RestartPolicy) object {
+	return object{"Name": cmp.Or(p.Name, banger.RestartNo), "MaximumRetryCount": p.Max}
 }
 
 // inspectState returns the fields of State.
@@ -165,10 +170,10 @@ func inspectState(vm banger.VM) object {
 		reason = vm.Reason
 	}
 	return object{
-		"Status":     dockerState(vm.State),
-		"Running":    vm.State == banger.StateRunning || vm.State == banger.StatePaused,
-		"Paused":     dockerState(vm.State) == "paused",
-		"Restarting": false,
+		"Status":     dockerState(vm),
+		"Running":    slices.Contains([]string{"running", "paused", "restarting"}, dockerState(vm)),
+		"Paused":     dockerState(vm) == "paused",
+		"Restarting": dockerState(vm) == "restarting",
 		"Dead":       false,
 		"OOMKilled":  false,
 		"ExitCode":   code,
@@ -259,9 +264,12 @@ func Ports(vm banger.VM) string {
 	return strings.Join(all, ", ")
 }
 
-// dockerState returns docker's word for a state.
-func dockerState(s banger.State) string {
-	switch s {
+// dockerState returns docker's word for the state of a VM.
+func dockerState(vm banger.VM) string {
+	if !vm.RestartAt.IsZero() {
+		return "restarting"
+	}
+	switch vm.State {
 	case banger.StateStopped, banger.StateFailed:
 		return "exited"
 	case banger.StateStopping, banger.StateSuspending:
@@ -269,7 +277,7 @@ func dockerState(s banger.State) string {
 	case banger.StateSuspended, banger.StateResuming:
 		return "paused"
 	}
-	return string(s)
+	return string(vm.State)
 }
 
 // dockerStatus returns the state of a VM and its age, as docker ps says them.
@@ -282,7 +290,11 @@ func dockerStatus(vm banger.VM) string {
 		if vm.ExitCode != nil {
 			code = *vm.ExitCode
 		}
-		return fmt.Sprintf("Exited (%d) %s", code, render.Age(vm.FinishedAt))
+		word := "Exited"
+		if !vm.RestartAt.IsZero() {
+			word = "Restarting"
+		}
+		return fmt.Sprintf("%s (%d) %s", word, code, render.Age(vm.FinishedAt))
 	case banger.StatePaused:
 		return "Up " + render.Since(vm.StartedAt) + " (Paused)"
 	case banger.StateSuspended:

@@ -98,7 +98,11 @@ func CopyFrames(stdout, stderr io.Writer, r io.Reader) error {
 
 // Since returns the time that has gone since t, for a person.
 func Since(t time.Time) string {
-	d := time.Since(t)
+	return Span(time.Since(t))
+}
+
+// Span returns how long d is, for a person.
+func Span(d time.Duration) string {
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%d s", int(d.Seconds()))

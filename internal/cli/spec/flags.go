@@ -33,6 +33,9 @@ func (o *Options) Register(fs *pflag.FlagSet) {
 	fs.BoolVarP(&s.TTY, "tty", "t", false, "give the command a terminal")
 	fs.BoolVar(&s.AutoRemove, "rm", false, "remove the VM when it ends")
 	fs.BoolVar(&s.NoWake, "no-wake", false, "suspended, let it go on only by resume and start, not when it is used")
+	fs.StringVar(&o.Restart, "restart", banger.RestartNo, RestartUsage)
+	fs.StringVar(&o.TTL, "ttl", "", TTLUsage)
+	fs.StringVar(&o.Idle, "idle", "", IdleUsage)
 	fs.StringVar(&s.Pull, "pull", banger.PullMissing, "fetch the image: missing, always or never")
 	fs.StringVar(&s.Platform, "platform", "",
 		"os/arch[/variant] to choose from an image of several (default: this machine's)")
@@ -45,6 +48,13 @@ func (o *Options) Register(fs *pflag.FlagSet) {
 	o.registerNetwork(fs)
 	o.registerGuest(fs)
 }
+
+// What flags of run and update say.
+const (
+	RestartUsage = "start the VM again when it has ended: no, on-failure[:N] or always"
+	IdleUsage    = "TIME[=suspend|stop]: suspend the VM (or stop it) when nobody has used it for so long, like 15m"
+	TTLUsage     = "TIME[=stop|rm|suspend]: stop the VM (or remove or suspend it) so long after its start, like 8h=rm"
+)
 
 // registerNetwork adds the flags of a VM's network.
 func (o *Options) registerNetwork(fs *pflag.FlagSet) {
@@ -103,7 +113,6 @@ const (
 var laterFlags = map[string]string{
 	"volume": laterVolume, "v": laterVolume, "mount": laterVolume, "volumes-from": laterVolume,
 	"volume-driver": laterVolume,
-	"restart":       "restart policies come later; until then: banger start",
 	"health-cmd":    laterHealth, "health-interval": laterHealth, "health-retries": laterHealth,
 	"health-timeout": laterHealth, "health-start-period": laterHealth, "no-healthcheck": laterHealth,
 	"device": hostDevice, "gpus": hostDevice, "device-cgroup-rule": hostDevice,

@@ -33,7 +33,9 @@ type Options struct {
 	Ulimits     []string // NAME=SOFT[:HARD]
 	SecurityOpt []string // docker's words
 	Privileged  bool
-	StopTimeout int // seconds; -1 for the default
+	StopTimeout int    // seconds; -1 for the default
+	Restart     string // no, on-failure[:N] or always
+	TTL, Idle   string // TIME[=ACTION]
 
 	Tell  func(text string) // prints what the user should know, but is no error; may be nil
 	Stdin io.Reader         // where the policy - comes from
@@ -76,13 +78,22 @@ func (o Options) Resolve(image string, command []string) (banger.Spec, error) {
 
 // guest puts the options about the guest into s.
 func (o *Options) guest(s *banger.Spec) (err error) {
-	if s.Hosts, err = parseAll(o.Hosts, banger.ParseHostEntry); err != nil {
+	if s.Hosts, err = parseAll(o.Hosts, hostEntry); err != nil {
 		return err
 	}
-	if s.Tmpfs, err = parseAll(o.Tmpfs, banger.ParseTmpfs); err != nil {
+	if s.Tmpfs, err = parseAll(o.Tmpfs, tmpfs); err != nil {
 		return err
 	}
-	if s.Confine.Ulimits, err = parseAll(o.Ulimits, banger.ParseUlimit); err != nil {
+	if s.Confine.Ulimits, err = parseAll(o.Ulimits, ulimit); err != nil {
+		return err
+	}
+	if s.Restart, err = Restart(o.Restart); err != nil {
+		return err
+	}
+	if s.TTL, err = TTL(o.TTL); err != nil {
+		return err
+	}
+	if s.Idle, err = Idle(o.Idle); err != nil {
 		return err
 	}
 	if o.StopTimeout >= 0 {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -102,12 +103,36 @@ func (o *listOptions) row(vm banger.VM) []string {
 		}
 		return s
 	}
-	cells := []string{vm.ID, vm.Name, limit(vm.Spec.Image, 40), or(limit(format.Command(vm), 24)), limit(state(vm), 48),
-		or(limit(format.Ports(vm), 40)), vm.Isolation, render.Age(vm.CreatedAt)}
+	cells := []string{vm.ID, vm.Name, limit(vm.Spec.Image, 40), or(limit(format.Command(vm), 24)),
+		limit(state(vm), 48) + due(vm.Due, time.Now()), or(limit(format.Ports(vm), 40)),
+		vm.Isolation, render.Age(vm.CreatedAt)}
 	if o.size {
 		cells = append(cells, banger.FormatSize(vm.DiskUsed))
 	}
 	return cells
+}
+
+// due returns what the daemon will do with a VM by itself, in parentheses, or "".
+func due(list []banger.Due, now time.Time) string {
+	words := map[string]string{banger.ActionStart: "starts again", banger.ActionStop: "stopped",
+		banger.ActionSuspend: "suspended", banger.ActionRemove: "removed"}
+	idles := map[string]string{banger.ActionStop: "stops", banger.ActionSuspend: "suspends"}
+	var parts []string
+	for _, d := range list {
+		word := words[d.Action]
+		if word == "" {
+			word = d.Action // of a newer daemon
+		}
+		if d.Idle > 0 {
+			parts = append(parts, idles[d.Action]+" when idle for "+render.Span(time.Duration(d.Idle)*time.Second))
+			continue
+		}
+		parts = append(parts, text.Limit(word, 20)+" in "+render.Span(max(d.At.Sub(now), 0)))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
 }
 
 // state returns a VM's state and how long it has been in it.

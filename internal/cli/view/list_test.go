@@ -29,6 +29,29 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// TestWhatWillHappen shows what the daemon will do with a VM by itself, in a list and at once.
+func TestWhatWillHappen(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	after := func(action string, d time.Duration) banger.Due { return banger.Due{Action: action, At: now.Add(d)} }
+	for want, list := range map[string][]banger.Due{
+		"":                                 nil,
+		" (removed in 6 h)":                {after(banger.ActionRemove, 6*time.Hour)},
+		" (stopped in 0 s)":                {after(banger.ActionStop, -time.Hour)},
+		" (suspended in 59 min)":           {after(banger.ActionSuspend, time.Hour-1)},
+		" (suspends when idle for 15 min)": {{Action: banger.ActionSuspend, Idle: 900}},
+		" (removed in 6 h, stops when idle for 1 min)": {after(banger.ActionRemove, 6*time.Hour),
+			{Action: banger.ActionStop, Idle: 90}},
+		" (what next words in 59 s)": {after("what next words", time.Minute-1)},
+		" (starts again in 3 s, removed in 2 days)": {after(banger.ActionStart, 3*time.Second),
+			after(banger.ActionRemove, 48*time.Hour)},
+	} {
+		if got := due(list, now); got != want {
+			t.Errorf("it is %q, not %q", got, want)
+		}
+	}
+}
+
 // TestNoTruncation shows what --no-trunc leaves whole.
 func TestNoTruncation(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"banger"
@@ -27,7 +28,8 @@ const recordTime = time.Second
 // recorder stores what the main command writes, and gives it to the main command's client.
 type recorder struct {
 	log      *output.Log
-	position uint64 // behind the last record; mu guards it
+	moved    atomic.Uint64 // bytes for the client of the main command
+	position uint64        // behind the last record; mu guards it
 
 	mu       sync.Mutex
 	attached *attachment // nil: there is no client
@@ -183,6 +185,7 @@ func (a *attachment) send(record guest.Record) {
 	head := make([]byte, banger.FrameHeader)
 	banger.PutFrameHeader(head, record.Stream, len(record.Data))
 	frame := net.Buffers{head, record.Data}
+	a.recorder.moved.Add(uint64(len(record.Data)))
 	a.mu.Lock()
 	_, err := frame.WriteTo(a.UnixConn)
 	a.mu.Unlock()
@@ -224,5 +227,5 @@ func (s *server) offerMain(ctx context.Context, conn, stream net.Conn) {
 	if a != nil {
 		defer a.leave()
 	}
-	offer(ctx, conn, stream, a.to)
+	s.offer(ctx, conn, stream, a.to)
 }

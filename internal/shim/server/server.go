@@ -60,6 +60,7 @@ type server struct {
 	settled     chan struct{} // closed when the end of the VMM is on disk and the socket was removed
 	resumed     chan struct{} // holds a value after the VM was resumed
 	suspending  sync.Mutex    // held while the VM is written down
+	moved       atomic.Uint64 // bytes of the streams of clients
 	suspended   atomic.Bool   // the VM was written down
 	waiting     waiting       // set before suspended
 }
@@ -338,7 +339,7 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	case shim.CallConnect:
 		s.connect(ctx, conn, arg, splice.Copy)
 	case shim.CallOffer:
-		s.connect(ctx, conn, arg, offered)
+		s.connect(ctx, conn, arg, s.offered)
 	case shim.CallMain:
 		s.connect(ctx, conn, arg, s.offerMain)
 	case shim.CallConsole, shim.CallDenials, shim.CallOutput:
@@ -421,14 +422,6 @@ func (s *server) watch(conn net.Conn) {
 	case <-s.settled:
 	case <-ctx.Done():
 	}
-}
-
-func (s *server) stats(ctx context.Context) (st shim.Stats, err error) {
-	if s.stack != nil {
-		st.NetIn, st.NetOut = s.stack.Traffic()
-	}
-	st.Stats, err = s.proc.Stats(ctx)
-	return st, err
 }
 
 func (s *server) status() shim.Status {

@@ -255,10 +255,19 @@ func TestStreamsAreGivenAway(t *testing.T) {
 		check(t, err)
 		return conn, offered
 	}
+	moved := func() uint64 {
+		_, err := v.agent().Ping(v.ctx()) // it is the daemon who asks, so this does not count
+		check(t, err)
+		st, err := v.Stats(v.ctx())
+		check(t, err)
+		return st.Stats.Moved
+	}
+	before := moved()
 	kept, _ := open()
 	if got := said(t, kept); got != "words\n" {
 		t.Errorf("a stream that is kept says %q", got)
 	}
+	between := moved()
 	_, stream := open()
 	near, far := unixPair(t)
 	if given, err := stream.Give(far); !given || err != nil {
@@ -267,6 +276,9 @@ func TestStreamsAreGivenAway(t *testing.T) {
 	far.Close()
 	if got := said(t, near); got != "words\n" {
 		t.Errorf("a stream that is given away says %q", got)
+	}
+	if after := moved(); before != 0 || between <= 6 || after <= between+6 || moved() != after {
+		t.Errorf("what has moved is %d, %d and %d", before, between, after)
 	}
 }
 

@@ -21,6 +21,7 @@ func (h *Host) Serve() (socket string) {
 	srv := &api.Server{
 		Machines:    s,
 		Sleepers:    s,
+		Updater:     s,
 		Inventory:   s,
 		Guests:      s.Guests(),
 		Connections: s.Connections(),
