@@ -170,31 +170,6 @@ const (
 // HiddenValue replaces each value of Spec.Env for readers that need only the names.
 const HiddenValue = "***"
 
-// HideEnv returns vm with HiddenValue in place of the values that Spec.Env gives, also in the main command.
-func (vm VM) HideEnv() VM {
-	given := map[string]bool{}
-	hide := func(env []string, all bool) []string {
-		list := slices.Clone(env)
-		for i, kv := range list {
-			key, _, _ := strings.Cut(kv, "=")
-			if all {
-				given[key] = true
-			}
-			if given[key] {
-				list[i] = key + "=" + HiddenValue
-			}
-		}
-		return list
-	}
-	vm.Spec.Env = hide(vm.Spec.Env, true)
-	if vm.Main != nil {
-		main := *vm.Main
-		main.Env = hide(main.Env, false)
-		vm.Main = &main
-	}
-	return vm
-}
-
 // Normalize fills in defaults and checks every field. It has no other effect. It returns an *Error of CodeInvalid
 // that names the field.
 func (s *Spec) Normalize() error {

@@ -27,7 +27,7 @@ func events(s *Server, w http.ResponseWriter, req *http.Request) error {
 	}
 	return s.Inventory.Watch(ctx, since, func(c banger.Change) error {
 		if c.VM != nil {
-			vm := c.VM.HideEnv()
+			vm := hideEnv(*c.VM)
 			c.VM = &vm
 		}
 		c.VMs = hidden(c.VMs)

@@ -106,7 +106,7 @@ func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error
 		}
 		e.Time = time.Now().UTC()
 		if e.VM != nil {
-			vm := e.VM.HideEnv()
+			vm := hideEnv(*e.VM)
 			e.VM = &vm
 		}
 		text.WriteJSON(w, e, "")

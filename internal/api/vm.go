@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,9 +36,34 @@ func listVMs(s *Server, w http.ResponseWriter, req *http.Request) error {
 // hidden returns list with HiddenValue in place of the values of environments.
 func hidden(list []banger.VM) []banger.VM {
 	for i := range list {
-		list[i] = list[i].HideEnv()
+		list[i] = hideEnv(list[i])
 	}
 	return list
+}
+
+// hideEnv returns vm with banger.HiddenValue in place of the values that Spec.Env gives, also in the main command.
+func hideEnv(vm banger.VM) banger.VM {
+	given := map[string]bool{}
+	hide := func(env []string, all bool) []string {
+		list := slices.Clone(env)
+		for i, kv := range list {
+			key, _, _ := strings.Cut(kv, "=")
+			if all {
+				given[key] = true
+			}
+			if given[key] {
+				list[i] = key + "=" + banger.HiddenValue
+			}
+		}
+		return list
+	}
+	vm.Spec.Env = hide(vm.Spec.Env, true)
+	if vm.Main != nil {
+		main := *vm.Main
+		main.Env = hide(main.Env, false)
+		vm.Main = &main
+	}
+	return vm
 }
 
 // parseFilters parses name=, state= (or status=), image=, id= and label=KEY[=VALUE]. A VM must match all filters.
@@ -110,7 +136,7 @@ func answerVM(w http.ResponseWriter, vm banger.VM, err error) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, vm.HideEnv())
+	return writeJSON(w, hideEnv(vm))
 }
 
 func getVM(s *Server, w http.ResponseWriter, req *http.Request) error {

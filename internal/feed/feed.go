@@ -3,6 +3,7 @@
 package feed
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"strconv"
@@ -63,4 +64,37 @@ func (f *Feed[T]) After(cursor string) (changes []T, cursors []string, fresh <-c
 		cursors = append(cursors, f.cursor(n+1))
 	}
 	return changes, cursors, f.fresh, true
+}
+
+// Follow calls emit with the changes behind the cursor since, and with the cursor of each. If since is empty, or changes
+// behind it are no longer kept, it first emits what state returns. It returns nil when ctx or stop ends, and the error
+// of emit. If ctx has ended before, Follow still emits the changes up to now.
+func (f *Feed[T]) Follow(ctx context.Context, stop <-chan struct{}, since string, state func() T,
+	emit func(change T, cursor string) error) error {
+	for {
+		changes, cursors, fresh, ok := f.After(since)
+		if !ok {
+			since = f.Now() // before the state, so that no change is missed
+			if err := emit(state(), since); err != nil {
+				return err
+			}
+			continue
+		}
+		for i, c := range changes {
+			if err := emit(c, cursors[i]); err != nil {
+				return err
+			}
+			since = cursors[i]
+		}
+		if len(changes) > 0 {
+			continue
+		}
+		select {
+		case <-fresh:
+		case <-ctx.Done():
+			return nil
+		case <-stop:
+			return nil
+		}
+	}
 }

@@ -249,8 +249,8 @@ func (g *Gate) publishUDP(p *published, file *os.File) error {
 		return errors.New("it is not a UDP socket")
 	}
 	ctx, cancel := context.WithCancel(p.ctx)
-	p.copy, p.pause = conn.File, func() { cancel(); conn.Close() }
 	context.AfterFunc(ctx, func() { conn.Close() })
+	p.copy, p.pause = conn.File, func() { cancel(); conn.Close() }
 	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	// A port goes from one user to another within a moment, so each datagram is checked.
 	admits := func(peer netip.AddrPort) bool { return p.admit == nil || p.admit(peer, local) }
@@ -282,10 +282,8 @@ func (g *Gate) publishUDP(p *published, file *os.File) error {
 				mu.Lock()
 				peers[from] = peer
 				mu.Unlock()
-				forget := context.AfterFunc(ctx, peer.End)
 				wg.Go(func() {
-					<-peer.over
-					forget()
+					peer.await(ctx)
 					mu.Lock()
 					defer mu.Unlock()
 					delete(peers, from)
@@ -333,4 +331,10 @@ func (g *Gate) peer(port uint16, deliver func([]byte)) *Flow {
 		}
 	})
 	return f
+}
+
+// await returns when the flow is over. The end of ctx ends it.
+func (f *Flow) await(ctx context.Context) {
+	defer context.AfterFunc(ctx, f.End)()
+	<-f.over
 }

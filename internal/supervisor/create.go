@@ -48,7 +48,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
 	}
 	m, err := s.insertOn(ctx, spec.Network,
 		banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
-			VMM: driver.String(), Isolation: s.isolation()})
+			VMM: driver.String(), Isolation: s.opts.VMMs.Isolation()})
 	if err != nil {
 		return banger.VM{}, err
 	}

@@ -4,17 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"banger"
-	"banger/internal/blob"
 	"banger/internal/process"
 	"banger/internal/shim"
 )
@@ -48,7 +43,7 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 			s.opts.StateDir, len(lost), s.dirs.VMs()).
 			WithHint("bring back their rows: banger recover; or, if nobody needs these VMs, remove %s", s.dirs.VMs())
 	}
-	if err := r.noteBoot(); err != nil {
+	if s.rebooted, err = s.dirs.NoteBoot(s.opts.BootID); err != nil {
 		r.problem("it cannot be told whether the host has booted: %v", err)
 	}
 	// This comes first, because an orphan must not write to files of an adopted VM.
@@ -81,24 +76,6 @@ type restoration struct {
 	s       *Supervisor
 	claimed map[string]bool // VMs that have a row, by id
 	undone  map[string]bool // VMs whose creation or removal was not finished, by id
-}
-
-// bootFile holds the boot id that the host had when the last daemon started.
-const bootFile = "boot-id"
-
-// noteBoot finds out whether the host has rebooted since the last daemon started.
-func (r restoration) noteBoot() error {
-	s := r.s
-	path := filepath.Join(s.opts.StateDir, bootFile)
-	before, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	s.rebooted = err == nil && string(before) != s.opts.BootID
-	if err == nil && !s.rebooted {
-		return nil
-	}
-	return blob.WriteFile(path, 0o600, func(w io.Writer) error { _, err := io.WriteString(w, s.opts.BootID); return err })
 }
 
 // problem keeps a sentence for Problems.

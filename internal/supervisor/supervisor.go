@@ -242,13 +242,6 @@ func (s *Supervisor) checkHost(spec banger.Spec, emit banger.Emit) error {
 	return limit.Host{Memory: s.opts.Memory, CPUs: s.opts.CPUs, Emulated: !s.opts.VMMs.KVM}.Check(spec, emit)
 }
 
-func (s *Supervisor) isolation() string {
-	if s.opts.VMMs.KVM {
-		return banger.IsolationKVM
-	}
-	return banger.IsolationEmulated
-}
-
 func exitReason(e banger.Exit) string {
 	if e.Signal != 0 {
 		return fmt.Sprintf("main command was killed by signal %d", e.Signal)

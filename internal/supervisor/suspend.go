@@ -157,8 +157,8 @@ func (m sleeper) forgetMemory() error {
 // resumeTime is the maximum time of a resume. The last part of it is that of a boot.
 const resumeTime = 5 * time.Minute
 
-// wake lets a suspended VM go on. If that fails before its guest has run, it stays suspended. Neither the end of ctx nor
-// that of the daemon interrupts it, because the VM has lost its memory if it ends on the way; only a kill does.
+// wake lets a suspended VM go on. If that fails before its guest has run, it stays suspended. Neither the end of ctx
+// nor that of the daemon interrupts it, because the VM has lost its memory if it ends on the way; only a kill does.
 func (m sleeper) wake(ctx context.Context, emit banger.Emit) error {
 	vm := m.snapshot()
 	sockets, err := m.s.doors.Sockets(vm)

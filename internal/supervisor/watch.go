@@ -13,32 +13,11 @@ const keptChanges = 1024
 // longer kept, the first change has the whole state. Watch returns nil when ctx or the supervisor ends, and the error
 // of emit. If ctx has ended before, Watch still emits what has happened up to now.
 func (s *Supervisor) Watch(ctx context.Context, since string, emit func(banger.Change) error) error {
-	for {
-		changes, cursors, fresh, ok := s.changes.After(since)
-		if !ok {
-			since = s.changes.Now() // before the list, so that no change is missed
-			state := banger.Change{Cursor: since, State: true, VMs: s.List(func(banger.VM) bool { return true })}
-			if err := emit(state); err != nil {
-				return err
-			}
-			continue
-		}
-		for i, c := range changes {
-			c.Cursor = cursors[i]
-			if err := emit(c); err != nil {
-				return err
-			}
-			since = c.Cursor
-		}
-		if len(changes) > 0 {
-			continue
-		}
-		select {
-		case <-fresh:
-		case <-ctx.Done():
-			return nil
-		case <-s.ctx.Done():
-			return nil
-		}
+	state := func() banger.Change {
+		return banger.Change{State: true, VMs: s.List(func(banger.VM) bool { return true })}
 	}
+	return s.changes.Follow(ctx, s.ctx.Done(), since, state, func(c banger.Change, cursor string) error {
+		c.Cursor = cursor
+		return emit(c)
+	})
 }

@@ -5,6 +5,7 @@ package vmdir
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -195,4 +196,20 @@ func Room(path string) (n int64) {
 		return nil
 	})
 	return n
+}
+
+// bootFile holds the boot id that the host had when the last daemon started.
+const bootFile = "boot-id"
+
+// NoteBoot stores the boot id of the host, and reports whether it was another one when a daemon started last.
+func (d Dirs) NoteBoot(id string) (rebooted bool, err error) {
+	path := filepath.Join(d.State, bootFile)
+	before, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	if err == nil && string(before) == id {
+		return false, nil
+	}
+	return err == nil, blob.WriteFile(path, 0o600, func(w io.Writer) error { _, err := io.WriteString(w, id); return err })
 }

@@ -116,3 +116,11 @@ func find(ctx context.Context, v VMM) (Chosen, error) {
 	}
 	return Chosen{v, path, version}, nil
 }
+
+// Isolation returns what separates a guest from this host.
+func (h Host) Isolation() string {
+	if h.KVM {
+		return banger.IsolationKVM
+	}
+	return banger.IsolationEmulated
+}

@@ -127,7 +127,8 @@ func TestTheClockIsAskedForWhereItIs(t *testing.T) {
 		if err := vmm.CommitSnapshot(c.Restore, m); err != nil {
 			t.Fatal(err)
 		}
-		if clock, err := checkSnapshot(c, version{1, 16, 1}, options{}, false); err != nil || clock != (had && hostSavesTime()) {
+		clock, err := checkSnapshot(c, version{1, 16, 1}, options{}, false)
+		if err != nil || clock != (had && hostSavesTime()) {
 			t.Errorf("of a snapshot that has the time (%v), here (%v), it is asked: %v, %v", had, hostSavesTime(), clock, err)
 		}
 	}
