@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"syscall"
@@ -68,8 +69,11 @@ func filesOf(oob []byte) (list []*os.File) {
 	return list
 }
 
-// LastListeners returns what listened in the guest of a suspended VM, as its shim recorded it.
+// LastListeners returns what listened in the guest of a suspended VM, as its shim recorded it, if there is a record.
 func (c Client) LastListeners() ([]banger.Listener, error) {
 	st, err := c.lastStatus()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	return st.Ports, err
 }

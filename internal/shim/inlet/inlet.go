@@ -34,6 +34,8 @@ type Inlet struct {
 	local    chan struct{} // one token for each connection to the guest's loopback
 
 	mu        sync.Mutex
+	held      bool                              // what the guest reports does not count
+	again     context.CancelFunc                // lets Follow ask for a new report; nil before its first one
 	listeners []banger.Listener                 // as the guest reports them
 	wanted    []banger.Forward                  // forwards that were asked for
 	open      map[banger.Forward]banger.Forward // ports on the loopback address, and each as it was really opened
@@ -96,11 +98,41 @@ func (a *Inlet) Release(f banger.Forward) error {
 // Follow keeps the ports on the VM's loopback address the same as the guest's ports until ctx ends.
 func (a *Inlet) Follow(ctx context.Context) {
 	for ctx.Err() == nil {
-		a.agent.WatchPorts(ctx, a.update)
+		watch, cancel := context.WithCancel(ctx)
+		a.mu.Lock()
+		a.again = cancel
+		a.mu.Unlock()
+		a.agent.WatchPorts(watch, a.update)
+		again := watch.Err() != nil
+		cancel()
+		if again {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second): // back-off: the agent may be restarting
 		}
+	}
+}
+
+// Hold lets what comes from the host wait in its sockets, and leaves the ports as they are. A guest that stands still
+// may report fewer ports than it has. GoOn undoes it.
+func (a *Inlet) Hold() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	err := a.gate.Hold()
+	a.held = err == nil
+	return err
+}
+
+// GoOn undoes Hold. It asks the guest again what listens.
+func (a *Inlet) GoOn() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.held = false
+	a.gate.GoOn()
+	if a.again != nil {
+		a.again()
 	}
 }
 
@@ -116,6 +148,9 @@ func (a *Inlet) own(l banger.Listener) banger.Forward {
 func (a *Inlet) update(list []banger.Listener) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.held {
+		return
+	}
 	a.listeners = list
 	if !a.loopback.IsValid() {
 		return

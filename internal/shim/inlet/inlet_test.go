@@ -145,6 +145,48 @@ func TestAPortOfTheGuestsLoopback(t *testing.T) {
 	}
 }
 
+// TestPortsOfAGuestThatStandsStillStay reports none while the inlet is held, and hands its ports to another inlet.
+func TestPortsOfAGuestThatStandsStillStay(t *testing.T) {
+	const loopback = "127.98.7.5"
+	a := portsOf(t, loopback)
+	port, local := serveTCP(t, "by the network"), serveTCP(t, "")
+	reported := []banger.Listener{{Protocol: "tcp", Address: "0.0.0.0", Port: port},
+		{Protocol: "tcp", Address: "127.0.0.1", Port: local}}
+	a.update(reported)
+	check(t, a.Hold())
+	a.update(nil)
+	list, files := a.Leave()
+	if len(list) != 2 || len(files) != 2 || len(list[0].Reachable) != 1 {
+		t.Fatalf("it leaves %+v and %d sockets", list, len(files))
+	}
+	gate := network.NewDirectGate(netip.MustParseAddr("127.0.0.1"), slog.New(slog.DiscardHandler))
+	defer gate.Close()
+	next := New(&shim.Network{Loopback: loopback, Owner: uint32(os.Geteuid()), Listeners: list}, gate, a.agent)
+	check(t, next.Hold())
+	for _, file := range files {
+		at, err := network.Bound(file)
+		check(t, err)
+		fd, err := syscall.Dup(int(file.Fd()))
+		check(t, err)
+		file.Close()
+		check(t, next.TakeOwn(fd, []banger.Forward{{Protocol: "tcp", HostIP: loopback, HostPort: at.Port(),
+			GuestPort: at.Port()}}))
+	}
+	if !next.isLocal(local) || next.isLocal(port) {
+		t.Error("it does not know where the guest listens")
+	}
+	said := make(chan string)
+	go func() { said <- answers(fmt.Sprintf("%s:%d", loopback, port)) }()
+	next.GoOn()
+	if text := <-said; text != "by the network" {
+		t.Errorf("the port says %q", text)
+	}
+	next.update(nil)
+	if text := answers(fmt.Sprintf("%s:%d", loopback, port)); text != "" {
+		t.Errorf("a port that the guest has closed says %q", text)
+	}
+}
+
 // TestWhichPortsSpeakHTTP guesses from the answer to a request.
 func TestWhichPortsSpeakHTTP(t *testing.T) {
 	const loopback = "127.98.7.3"

@@ -24,7 +24,7 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 	case shim.CallPorts:
 		return s.access.Ports(ctx, arg == shim.Probe), nil
 	case shim.CallAccept:
-		s.gate.GoOn()
+		s.access.GoOn()
 		return nil, nil
 	case shim.CallPolicy:
 		var p banger.Policy

@@ -142,7 +142,7 @@ func (s *server) startNetwork(nic *nic, spec plan) (err error) {
 	}
 	s.access = inlet.New(n, s.gate, s.agent())
 	if spec.VM.Restore != "" {
-		if err := s.gate.Hold(); err != nil { // until the guest has its network again
+		if err := s.access.Hold(); err != nil { // until the guest has its network again
 			return err
 		}
 	}

@@ -31,14 +31,14 @@ func (s *server) suspend() ([]*os.File, error) {
 	if !ok {
 		return nil, errors.New("its VMM cannot write a VM down")
 	}
-	if s.gate != nil {
-		if err := s.gate.Hold(); err != nil {
+	if s.access != nil {
+		if err := s.access.Hold(); err != nil {
 			return nil, err
 		}
 	}
 	if err := s.freeze(ctx, taker); err != nil {
-		if s.gate != nil {
-			s.gate.GoOn()
+		if s.access != nil {
+			s.access.GoOn()
 		}
 		return nil, err
 	}
