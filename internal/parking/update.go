@@ -12,6 +12,9 @@ func Updated(vm banger.VM, u banger.Update, now time.Time) (banger.VM, error) {
 	vm.Spec = setFuture(vm.Spec, u)
 	if u.TTL != nil {
 		vm.Expired = false
+		if vm.LivesSince.IsZero() && !vm.State.AtRest() { // its row was made again, from a record
+			vm.LivesSince = now.UTC()
+		}
 		if at := over(vm); !at.IsZero() && !at.After(now) && changes(u.TTL.Action, vm.State) {
 			return vm, banger.Errorf(banger.CodeInvalid, "VM %s was started %s ago, so this time to live is over already",
 				vm.Name, now.Sub(vm.LivesSince).Round(time.Second)).WithHint("a time to live counts from the start of the VM")

@@ -94,6 +94,18 @@ func TestWhatCannotBeUpdated(t *testing.T) {
 	}
 }
 
+// TestATimeForAVMOfUnknownAge counts from the update.
+func TestATimeForAVMOfUnknownAge(t *testing.T) {
+	for state, want := range map[banger.State]time.Time{banger.StateRunning: began, banger.StateStopped: {}} {
+		vm := updatable(t, state)
+		vm.LivesSince = time.Time{}
+		timer := ttl("60s=rm")
+		if got, err := parking.Updated(vm, banger.Update{TTL: &timer}, began); err != nil || got.LivesSince != want {
+			t.Errorf("%s: it lives since %s, %v", state, got.LivesSince, err)
+		}
+	}
+}
+
 // TestAPolicyThatEndsAlsoEndsAPendingStart.
 func TestAPolicyThatEndsAlsoEndsAPendingStart(t *testing.T) {
 	vm := updatable(t, banger.StateFailed)

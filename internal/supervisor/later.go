@@ -61,7 +61,7 @@ func (m later) carryOut(action, reason string) error {
 		m.startAgain()
 		return nil
 	case banger.ActionSuspend:
-		return sleeper{m.machine}.suspend(m.ctx)
+		return sleeper(m).suspend(m.ctx)
 	}
 	m.halt()
 	err := m.stop(m.ctx, m.grace(), reason)

@@ -68,7 +68,7 @@ func (m mainCommand) abandonUnlessAttached() {
 		if seen || m.snapshot().State != banger.StateRunning {
 			return nil
 		}
-		later{m.machine}.halt()
+		later(m).halt()
 		return m.stop(ctx, m.grace(), "its client went away before the main command was started")
 	})
 	if !m.isGone() {
