@@ -91,9 +91,6 @@ func dialogue(h *hosttest.Host) []asked {
 		{"POST /v1/vms/{vm}/kill", "/v1/vms/slept/kill?signal=9", nil, 200},
 		{"GET /v1/vms/{vm}/wait", "/v1/vms/slept/wait", nil, 200},
 		{"POST /v1/vms/prune", "", nil, 200},
-		{"POST /v1/vms/{vm}/pause", "/v1/vms/box/pause", nil, 200},
-		{"POST /v1/vms/{vm}/resume", "/v1/vms/box/resume", nil, 200},
-		{"POST /v1/vms/{vm}/suspend", "/v1/vms/box/suspend", nil, 503}, // this VMM writes no VM down
 		{"POST /v1/vms/{vm}/stop", "/v1/vms/box/stop?grace=1", nil, 200},
 		{"DELETE /v1/vms/{vm}", "/v1/vms/box?force=true", nil, 204},
 		{"POST /v1/shutdown", "", nil, 200},

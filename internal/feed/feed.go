@@ -66,9 +66,9 @@ func (f *Feed[T]) After(cursor string) (changes []T, cursors []string, fresh <-c
 	return changes, cursors, f.fresh, true
 }
 
-// Follow calls emit with the changes behind the cursor since, and with the cursor of each. If since is empty, or changes
-// behind it are no longer kept, it first emits what state returns. It returns nil when ctx or stop ends, and the error
-// of emit. If ctx has ended before, Follow still emits the changes up to now.
+// Follow calls emit with the changes behind the cursor since, and with the cursor of each. If since is empty, or
+// changes behind it are no longer kept, it first emits what state returns. It returns nil when ctx or stop ends, and
+// the error of emit. If ctx has ended before, Follow still emits the changes up to now.
 func (f *Feed[T]) Follow(ctx context.Context, stop <-chan struct{}, since string, state func() T,
 	emit func(change T, cursor string) error) error {
 	for {

@@ -1,8 +1,11 @@
 package parking
 
 import (
+	"fmt"
 	"slices"
 	"time"
+
+	"banger"
 )
 
 // A guest may reboot MaxReboots times within RebootWindow. After that it stays stopped, because it would probably
@@ -23,4 +26,12 @@ func (r *Reboots) May(now time.Time) bool {
 	}
 	*r = append(*r, now)
 	return true
+}
+
+// ExitReason says how a main command has ended, as the reason of its VM.
+func ExitReason(e banger.Exit) string {
+	if e.Signal != 0 {
+		return fmt.Sprintf("main command was killed by signal %d", e.Signal)
+	}
+	return fmt.Sprintf("main command exited with code %d", e.Code)
 }

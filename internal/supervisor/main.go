@@ -5,9 +5,9 @@ import (
 	"net"
 	"time"
 
-	"banger/internal/resolve"
-
 	"banger"
+	"banger/internal/parking"
+	"banger/internal/resolve"
 )
 
 // mainCommand is the main command of a VM: its start, its client and its end.
@@ -130,5 +130,5 @@ func (m mainCommand) onEnd(exit banger.Exit) {
 	}
 	code := exit.Status()
 	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
-	m.warn("the VM was not stopped after its main command", m.stop(m.ctx, m.grace(), exitReason(exit)))
+	m.warn("the VM was not stopped after its main command", m.stop(m.ctx, m.grace(), parking.ExitReason(exit)))
 }

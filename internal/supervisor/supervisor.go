@@ -7,7 +7,6 @@ package supervisor
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"sort"
@@ -240,11 +239,4 @@ func (s *Supervisor) groups() limit.Groups {
 // checkHost rejects a spec that this host can never satisfy, and warns of what it lacks for one.
 func (s *Supervisor) checkHost(spec banger.Spec, emit banger.Emit) error {
 	return limit.Host{Memory: s.opts.Memory, CPUs: s.opts.CPUs, Emulated: !s.opts.VMMs.KVM}.Check(spec, emit)
-}
-
-func exitReason(e banger.Exit) string {
-	if e.Signal != 0 {
-		return fmt.Sprintf("main command was killed by signal %d", e.Signal)
-	}
-	return fmt.Sprintf("main command exited with code %d", e.Code)
 }
