@@ -62,6 +62,7 @@ func (s *server) keepOutput(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-s.proc.Done():
+			return
 		case <-time.After(recordAgain): // back-off: a broken guest must not cause a busy loop
 		}
 	}
