@@ -86,6 +86,9 @@ func (m mainCommand) watch() {
 	})
 }
 
+// waitAgain is the pause before the agent is asked again how the main command has ended.
+const waitAgain = 50 * time.Millisecond
+
 // wait reports the end of the main command. It asks again when the connection breaks, until the VM has ended.
 func (m mainCommand) wait(ended chan<- banger.Exit) {
 	for {
@@ -100,7 +103,7 @@ func (m mainCommand) wait(ended chan<- banger.Exit) {
 		select {
 		case <-m.ctx.Done():
 			return
-		case <-time.After(time.Second): // back-off
+		case <-time.After(waitAgain): // back-off; the shim tells the end of its VMM a moment after the connection breaks
 		}
 	}
 }
