@@ -87,7 +87,7 @@ func (m mainCommand) watch() {
 }
 
 // waitAgain is the pause before the agent is asked again how the main command has ended.
-const waitAgain = 50 * time.Millisecond
+const waitAgain = time.Second
 
 // wait reports the end of the main command. It asks again when the connection breaks, until the VM has ended.
 func (m mainCommand) wait(ended chan<- banger.Exit) {
@@ -97,13 +97,12 @@ func (m mainCommand) wait(ended chan<- banger.Exit) {
 			ended <- exit // the channel has room
 			return
 		}
-		if st, err := m.s.shim(m.id()).Status(m.ctx); err != nil || st.Ended {
+		pause, cancel := context.WithTimeout(m.ctx, waitAgain)
+		m.s.shim(m.id()).Watch(pause) // returns at once when the VMM or the shim has ended
+		over := pause.Err() == nil || m.ctx.Err() != nil
+		cancel()
+		if over {
 			return
-		}
-		select {
-		case <-m.ctx.Done():
-			return
-		case <-time.After(waitAgain): // back-off; the shim tells the end of its VMM a moment after the connection breaks
 		}
 	}
 }

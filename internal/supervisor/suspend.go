@@ -92,8 +92,7 @@ func (m sleeper) suspendNow(ctx context.Context) error {
 	if m.ctx.Err() != nil {
 		return m.closedError() // the shim goes on, and the next daemon looks what has become of it
 	}
-	_, dead := m.s.shim(m.id()).Status(ctx)
-	if err != nil && dead == nil {
+	if err != nil && m.shimAnswers(ctx) {
 		m.warn("the state running was not stored", m.setState(banger.StateRunning, ""))
 		if banger.CodeOf(err) == banger.CodeDisk {
 			return banger.Errorf(banger.CodeDisk, "VM %s was not suspended, and goes on: the disk of %s is full", vm.Name,
@@ -110,6 +109,11 @@ func (m sleeper) suspendNow(ctx context.Context) error {
 		return banger.Errorf(banger.CodeUnavailable, "VM %s was not suspended: %s", vm.Name, now.Reason)
 	}
 	return nil
+}
+
+func (m sleeper) shimAnswers(ctx context.Context) bool {
+	_, err := m.s.shim(m.id()).Status(ctx)
+	return err == nil
 }
 
 // isSuspended reports whether the VM has a whole snapshot. There is one only while the VM has not run since.
