@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"banger"
 )
 
@@ -50,15 +52,24 @@ func Listen(f banger.Forward) (*os.File, error) {
 
 // Bound returns where a file that Listen opened really listens.
 func Bound(f *os.File) (netip.AddrPort, error) {
-	sa, err := syscall.Getsockname(int(f.Fd()))
+	sa, err := unix.Getsockname(int(f.Fd()))
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	switch in := sa.(type) {
-	case *syscall.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port)), nil
-	case *syscall.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(in.Addr), uint16(in.Port)), nil
+	at := AddrPort(sa)
+	if !at.IsValid() {
+		return at, errors.New("it is not a socket of IP")
 	}
-	return netip.AddrPort{}, errors.New("it is not a socket of IP")
+	return at, nil
+}
+
+// AddrPort returns an address of IP. The result is not valid for another one.
+func AddrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+	}
+	return netip.AddrPort{}
 }

@@ -59,21 +59,10 @@ func placeOf(file *os.File) (p place, err error) {
 		}
 		var sa unix.Sockaddr
 		if sa, err = unix.Getsockname(fd); err == nil {
-			p.at = addrPort(sa)
+			p.at = network.AddrPort(sa)
 		}
 	})
 	return p, errors.Join(cerr, err)
-}
-
-// addrPort returns an address of IP. It is not valid for another one.
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
-	}
-	return netip.AddrPort{}
 }
 
 func control(file *os.File, f func(fd int)) error {
@@ -132,7 +121,7 @@ func (p *port) accept() (conn *os.File, err error) {
 			return
 		}
 		conn = os.NewFile(uintptr(n), p.String())
-		if !network.SpareDescriptor(conn) || p.admit != nil && !p.admit(addrPort(from), p.Host()) {
+		if !network.SpareDescriptor(conn) || p.admit != nil && !p.admit(network.AddrPort(from), p.Host()) {
 			reset(conn)
 			conn, err = nil, errNobody
 		}
@@ -153,7 +142,7 @@ func (p *port) look() (admitted bool) {
 		_, from, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		switch {
 		case err != nil:
-		case p.admit == nil || p.admit(addrPort(from), p.Host()):
+		case p.admit == nil || p.admit(network.AddrPort(from), p.Host()):
 			admitted = true
 		default:
 			unix.Recvfrom(fd, b[:], unix.MSG_DONTWAIT)
