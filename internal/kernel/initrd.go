@@ -29,7 +29,7 @@ func (s *Store) Initrd(name string, agent []byte, used func(file string) bool) (
 	defer s.mu.Unlock()
 	sum := sha256.Sum256(agent)
 	file = "initrd-" + hex.EncodeToString(sum[:8]) + ".cpio"
-	path = filepath.Join(s.dir, name, file)
+	path = s.InitrdPath(name, file)
 	if _, err := os.Stat(path); err == nil {
 		return path, file, nil
 	}
@@ -50,6 +50,9 @@ func (s *Store) Initrd(name string, agent []byte, used func(file string) bool) (
 	}
 	return path, file, nil
 }
+
+// InitrdPath returns the path of an initramfs of the named kernel, given the name that Initrd has returned.
+func (s *Store) InitrdPath(name, file string) string { return filepath.Join(s.dir, name, file) }
 
 // writeInitrd writes a newc archive (Documentation/driver-api/early-userspace/buffer-format.rst).
 func writeInitrd(out io.Writer, modules string, agent []byte) error {

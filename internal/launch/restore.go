@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"path/filepath"
 
 	"banger"
 	"banger/internal/guest"
@@ -13,8 +12,7 @@ import (
 // Restore starts the VMM with the snapshot in the VM's directory, and the initramfs that the VM had. It returns the
 // VM's host key for Welcome.
 func (b Start) Restore(ctx context.Context) (hostKey string, err error) {
-	initramfs := filepath.Join(filepath.Dir(b.Plans.Kernels.Vmlinux(b.VM.Kernel)), b.VM.Initramfs)
-	return b.launch(ctx, initramfs, true)
+	return b.launch(ctx, b.Plans.Kernels.InitrdPath(b.VM.Kernel, b.VM.Initramfs), true)
 }
 
 // Welcome makes the clock, the randomness and the network of a restored guest right. Only then do its commands go on.
