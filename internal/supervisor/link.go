@@ -44,7 +44,7 @@ type forwarder interface {
 	RemoveForward(ctx context.Context, f banger.Forward) error
 }
 
-// end returns who has the sockets of the VM's forwards, or nil if they are not open.
+// end returns what has the sockets of the VM's forwards: its shim, its door, or nil if they are not open.
 func (l link) end() forwarder {
 	switch vm := l.snapshot(); {
 	case vm.State.Lives():

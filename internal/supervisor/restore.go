@@ -134,8 +134,8 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 // takesTime are the states that a daemon completes while it answers already.
 var takesTime = []banger.State{banger.StateStopping, banger.StateSuspending, banger.StateResuming}
 
-// matchMemory makes the state of a VM without a VMM fit what is there: whoever has a snapshot is suspended, and waits
-// for its use.
+// matchMemory makes the state of a VM without a VMM fit what is there: a VM with a snapshot is suspended, and waits for
+// its use.
 func (m sleeper) matchMemory(context.Context) error {
 	switch suspended := m.snapshot().State == banger.StateSuspended; {
 	case !suspended && !m.isSuspended():

@@ -147,7 +147,7 @@ func (d *Door) Close() {
 	d.refuse()
 }
 
-// calm forgets who has knocked.
+// calm forgets that somebody has knocked.
 func (d *Door) calm() {
 	select {
 	case <-d.knocks:
@@ -155,7 +155,8 @@ func (d *Door) calm() {
 	}
 }
 
-// Run calls wake once for all who knock, until ctx ends. If wake fails, it refuses them, and waits for others.
+// Run calls wake once for all connections that wait, until ctx ends. If wake fails, Run refuses these connections, and
+// waits for others.
 func (d *Door) Run(ctx context.Context, wake func(context.Context) error) {
 	for pause := firstPause; ; {
 		select {

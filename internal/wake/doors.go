@@ -16,7 +16,7 @@ import (
 // Options are the parts of Doors.
 type Options struct {
 	Networks *networks.Networks
-	// Wake lets a suspended VM go on. It is called once for all who wait.
+	// Wake lets a suspended VM go on. It is called once for all connections that wait.
 	Wake func(ctx context.Context, id string) error
 	// Owner is the user who may use the VMs' own addresses, besides root.
 	Owner uint32
@@ -193,7 +193,8 @@ func (d *Doors) Pass(ctx context.Context, id string, to shim.Client) error {
 	return nil
 }
 
-// Close closes the door of a VM and refuses who waits there. It does not wait for a wake, which may be its caller.
+// Close closes the door of a VM and refuses the connections that wait there. It does not wait for a wake, which may be
+// its caller.
 func (d *Doors) Close(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -256,7 +256,7 @@ func TestStreamsAreGivenAway(t *testing.T) {
 		return conn, offered
 	}
 	moved := func() uint64 {
-		_, err := v.agent().Ping(v.ctx()) // it is the daemon who asks, so this does not count
+		_, err := v.agent().Ping(v.ctx()) // the daemon asks this, not a client, so it does not count
 		check(t, err)
 		st, err := v.Stats(v.ctx())
 		check(t, err)

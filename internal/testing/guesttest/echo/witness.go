@@ -42,7 +42,7 @@ const keptFile = "/dev/shm/kept"
 // witnessAddress is where a witness gives its testimony.
 const witnessAddress = "127.0.0.1:7777"
 
-// witness looks at the clocks for ever, and tells whoever connects to it.
+// witness looks at the clocks for ever, and tells each client that connects what it has seen.
 func witness() error {
 	listener, err := net.Listen("tcp", witnessAddress)
 	if err != nil {
