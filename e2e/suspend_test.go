@@ -85,7 +85,8 @@ func (s *suspendStorm) must(args ...string) string {
 	return out
 }
 
-// state waits until the VM is in a state in which it stays.
+// state waits until the VM is in a state in which it stays. A VM that is said to run must answer: the daemon hears of the
+// death of a VMM a moment after it.
 func (s *suspendStorm) state() string {
 	s.Helper()
 	var vms []struct{ State, Reason string }
@@ -95,7 +96,11 @@ func (s *suspendStorm) state() string {
 			s.Fatalf("inspect says %q, %v", out, err)
 		}
 		switch vms[0].State {
-		case "running", "suspended", "failed", "stopped":
+		case "running":
+			if _, err := s.try("exec", "box", "true"); err == nil {
+				return "running"
+			}
+		case "suspended", "failed", "stopped":
 			return vms[0].State
 		}
 		time.Sleep(50 * time.Millisecond) // asks again
