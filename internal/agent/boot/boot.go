@@ -39,7 +39,7 @@ func Start() (i *Init, handOver bool, err error) {
 		raiseLimits()
 		serveModprobe()
 	}
-	return &Init{disk: disk, freezer: freezer.Open(freezer.Hierarchy)}, handOver, nil
+	return &Init{machine{disk: disk, freezer: freezer.Open(freezer.Hierarchy)}}, handOver, nil
 }
 
 // KernelRelease returns the release of the running kernel, such as "6.1.0-28-amd64".

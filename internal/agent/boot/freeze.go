@@ -9,25 +9,43 @@ import (
 
 	"banger"
 	"banger/internal/agent/freezer"
+	"banger/internal/guest"
 )
 
 // FreezeTime is how long the processes of a guest may take to stop.
 const FreezeTime = 5 * time.Second
 
-// freeze writes the disks and stops all processes but the agent. It writes them before, when programs can still help
+// machine is what both kinds of a guest have.
+type machine struct {
+	disk    int // a descriptor of the VM's own disk
+	freezer *freezer.Freezer
+	spaces  []string // paths of the network namespaces in which the frozen processes are
+}
+
+// CorrectClock sets the clock, or changes its speed for a while.
+func (m *machine) CorrectClock(c guest.Correction) error { return correctClock(c) }
+
+// UpperDir returns the path of the directory that holds what differs from the image.
+func (m *machine) UpperDir() string { return upperDir(m.disk) }
+
+// Thaw lets the processes go on that Freeze has stopped.
+func (m *machine) Thaw() { m.freezer.Thaw() }
+
+// Freeze writes the disks and stops all processes but the agent. It writes them before, when programs can still help
 // (FUSE), and the VM's own disk after, with what came meanwhile. A boot from the disk then finds what sync(2) keeps.
 // The file systems themselves are not frozen (FIFREEZE): the agent must write files before anything is thawed, and the
 // journal makes a disk good that is cut off now.
-func freeze(ctx context.Context, f *freezer.Freezer, disk int) error {
+func (m *machine) Freeze(ctx context.Context) error {
 	prepareReset()
 	if err := within(ctx, func() error { unix.Sync(); return nil }); err != nil {
 		return fmt.Errorf("writing the disks: %w", err)
 	}
-	if err := f.Freeze(FreezeTime); err != nil {
+	if err := m.freezer.Freeze(FreezeTime); err != nil {
 		return err
 	}
-	if err := within(ctx, func() error { return syncDisk(disk) }); err != nil {
-		f.Thaw()
+	m.spaces = namespaces()
+	if err := within(ctx, func() error { return syncDisk(m.disk) }); err != nil {
+		m.freezer.Thaw()
 		return fmt.Errorf("writing the VM's disk: %w", err)
 	}
 	return nil

@@ -11,36 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/agent/console"
-	"banger/internal/agent/freezer"
 	"banger/internal/guest"
 )
 
 // Init is the guest of an agent that is PID 1. Start returns one.
-type Init struct {
-	disk    int // a descriptor of the VM's own disk
-	freezer *freezer.Freezer
-}
+type Init struct{ machine }
 
 // Configure sets the guest up.
 func (i *Init) Configure(c guest.Config) error { return start(c) }
 
-// Restore makes a guest that goes on from a snapshot a VM of its own.
-func (i *Init) Restore(before, after guest.Config) error { return restore(before, after) }
-
 // Ready returns nil: this process is the init, and obeys commands.
 func (i *Init) Ready(context.Context) error { return nil }
-
-// CorrectClock sets the clock, or changes its speed for a while.
-func (i *Init) CorrectClock(c guest.Correction) error { return correctClock(c) }
-
-// UpperDir returns the path of the directory that holds what differs from the image.
-func (i *Init) UpperDir() string { return upperDir(i.disk) }
-
-// Freeze writes the disks and stops all processes but this one.
-func (i *Init) Freeze(ctx context.Context) error { return freeze(ctx, i.freezer, i.disk) }
-
-// Thaw lets the processes go on that Freeze has stopped.
-func (i *Init) Thaw() { i.freezer.Thaw() }
 
 // Shutdown ends all programs, makes the disks clean and ends the guest. Programs have
 // grace to end by SIGTERM. Shutdown does not return.

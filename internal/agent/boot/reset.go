@@ -28,9 +28,9 @@ func prepareReset() {
 	}
 }
 
-// resetConnections resets the guest's TCP connections with the outside, in all its network namespaces, so that their
-// programs see the end at once. Connections inside the guest stay, and so do listeners.
-func resetConnections(n *guest.Network) error {
+// resetConnections resets the guest's TCP connections with the outside, in the network namespaces with these paths, so
+// that their programs see the end at once. Connections inside the guest stay, and so do listeners.
+func resetConnections(n *guest.Network, spaces []string) error {
 	if n == nil {
 		return nil
 	}
@@ -40,7 +40,7 @@ func resetConnections(n *guest.Network) error {
 	}
 	prepareReset()
 	var failed error
-	for _, path := range namespaces() {
+	for _, path := range spaces {
 		if err := inNamespace(path, func() error { return resetHere(outside.Masked()) }); err != nil {
 			failed = err
 		}
@@ -48,7 +48,8 @@ func resetConnections(n *guest.Network) error {
 	return failed
 }
 
-// namespaces returns a path of each network namespace in which a process is.
+// namespaces returns a path of each network namespace in which a process is. To look at all processes is slow after a
+// restore.
 func namespaces() (paths []string) {
 	all, _ := filepath.Glob("/proc/[0-9]*/ns/net")
 	seen := map[string]bool{}
@@ -97,16 +98,13 @@ func visit(path string, do func() error) error {
 
 // resetHere resets the connections of this thread's namespace.
 func resetHere(outside netip.Prefix) error {
-	inside, err := insidePrefixes(outside)
-	if err != nil {
-		return err
-	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return fmt.Errorf("opening sock_diag: %w", err)
 	}
 	defer unix.Close(fd)
 	buf := make([]byte, 64<<10) // more than the kernel sends at once
+	var all []socket
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		sockets, err := connections(fd, family, buf)
 		if family == unix.AF_INET6 && errors.Is(err, unix.ENOENT) {
@@ -115,13 +113,21 @@ func resetHere(outside netip.Prefix) error {
 		if err != nil {
 			return fmt.Errorf("listing connections: %w", err)
 		}
-		for _, s := range sockets {
-			if s.isInside(inside) {
-				continue
-			}
-			if err := s.destroy(fd, buf); err != nil && !s.isOver(err) {
-				return fmt.Errorf("resetting a connection: %w", err)
-			}
+		all = append(all, sockets...)
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	inside, err := insidePrefixes(outside)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.isInside(inside) {
+			continue
+		}
+		if err := s.destroy(fd, buf); err != nil && !s.isOver(err) {
+			return fmt.Errorf("resetting a connection: %w", err)
 		}
 	}
 	return nil

@@ -33,10 +33,9 @@ func IsResident(args []string) bool { return args[0] == residentName }
 
 // Resident is the guest of an agent that stays beside the image's init.
 type Resident struct {
-	disk       int      // a descriptor of the VM's own disk
+	machine
 	configured *os.File // to PID 1, closed when PID 1 has been notified
 	once       sync.Once
-	freezer    *freezer.Freezer
 }
 
 // NewResident returns the guest of this process, which PID 1 has started as the resident
@@ -44,8 +43,8 @@ type Resident struct {
 func NewResident() *Resident {
 	unix.CloseOnExec(residentDisk)
 	raiseLimits()
-	return &Resident{disk: residentDisk, configured: os.NewFile(residentConfigured, "configured"),
-		freezer: freezer.Open(freezer.Hierarchy)}
+	return &Resident{configured: os.NewFile(residentConfigured, "configured"),
+		machine: machine{disk: residentDisk, freezer: freezer.Open(freezer.Hierarchy)}}
 }
 
 // Configure sets the guest up, and lets PID 1 go on to the image's init.
@@ -58,26 +57,11 @@ func (r *Resident) Configure(c guest.Config) error {
 	return err
 }
 
-// Restore makes a guest that goes on from a snapshot a VM of its own.
-func (r *Resident) Restore(before, after guest.Config) error { return restore(before, after) }
-
 // Ready returns nil when the image's init obeys commands, and an error when ctx ends
 // before.
 func (r *Resident) Ready(ctx context.Context) error {
 	return awaitInit(ctx, "/proc", systemdSocket)
 }
-
-// CorrectClock sets the clock, or changes its speed for a while.
-func (r *Resident) CorrectClock(c guest.Correction) error { return correctClock(c) }
-
-// UpperDir returns the path of the directory that holds what differs from the image.
-func (r *Resident) UpperDir() string { return upperDir(r.disk) }
-
-// Freeze writes the disks and stops all processes but this one, PID 1 included.
-func (r *Resident) Freeze(ctx context.Context) error { return freeze(ctx, r.freezer, r.disk) }
-
-// Thaw lets the processes go on that Freeze has stopped.
-func (r *Resident) Thaw() { r.freezer.Thaw() }
 
 // initPowerOff and initRestart are systemd's signals for an orderly end (systemd(1),
 // SIGRTMIN+4 and SIGRTMIN+5).

@@ -13,10 +13,10 @@ import (
 	"banger/internal/guest"
 )
 
-// restore makes an independent VM of a guest that continues from a snapshot. Randomness comes
+// Restore makes an independent VM of a guest that continues from a snapshot. Randomness comes
 // first: everything random that follows then differs from other guests.
 // Connections come last, when their resets find a network.
-func restore(before, c guest.Config) error {
+func (m *machine) Restore(before, c guest.Config) error {
 	if err := reseed(c.Seed); err != nil {
 		return fmt.Errorf("renewing the randomness: %w", err)
 	}
@@ -26,7 +26,10 @@ func restore(before, c guest.Config) error {
 		return err
 	}
 	if c.ResetConnections {
-		if err := resetConnections(c.Network); err != nil {
+		if m.spaces == nil { // nothing was frozen before the snapshot
+			m.spaces = namespaces()
+		}
+		if err := resetConnections(c.Network, m.spaces); err != nil {
 			console.Warn(fmt.Errorf("old connections are not reset, and end when their programs give them up: %w", err))
 		}
 	}
