@@ -180,7 +180,9 @@ var layout = map[string]struct {
 		". internal/disk internal/ext4 internal/guest internal/kernel internal/vmm internal/testing/vmmtest", true,
 		"a real guest for the tests of drivers"},
 	"internal/testing/guesttest/echo": {"", false, "the one program of that guest"},
-	"internal/vmm/qemu": {"internal/text internal/untrusted internal/vmm internal/vmm/child", true,
+	"internal/vmm/pagemap":            {"internal/vmm", false, "which pages of a file a process has changed, whatever they hold"},
+	"internal/vmm/qemu": {
+		"internal/sparse internal/text internal/untrusted internal/vmm internal/vmm/child internal/vmm/pagemap", true,
 		"an adapter to one VMM"},
 	"internal/testing/vmmtest": {". internal/agent internal/guest internal/mux internal/vmm", true,
 		"the suite that every driver passes; its driver runs the agent as a child"},

@@ -85,8 +85,8 @@ func (s *suspendStorm) must(args ...string) string {
 	return out
 }
 
-// state waits until the VM is in a state in which it stays. A VM that is said to run must answer: the daemon hears of the
-// death of a VMM a moment after it.
+// state waits until the VM is in a state in which it stays. A VM that is said to run must answer: the daemon hears of
+// the death of a VMM a moment after it.
 func (s *suspendStorm) state() string {
 	s.Helper()
 	var vms []struct{ State, Reason string }

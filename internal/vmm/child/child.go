@@ -39,6 +39,7 @@ type Process struct {
 	process *os.Process // its pid is the one that this process sees
 	handle  vmm.Handle  // with the pid that the host sees
 	started chan error
+	work    chan func()
 	done    chan struct{}
 	exit    vmm.Exit
 
@@ -47,7 +48,7 @@ type Process struct {
 
 // Start starts a VMM. The VMM ends when the calling process does.
 func Start(c Command) (*Process, error) {
-	p := &Process{command: c, done: make(chan struct{}), started: make(chan error, 1)}
+	p := &Process{command: c, done: make(chan struct{}), started: make(chan error, 1), work: make(chan func())}
 	go p.run()
 	if err := <-p.started; err != nil {
 		if c.Config.Namespaces &&
@@ -61,7 +62,7 @@ func Start(c Command) (*Process, error) {
 	return p, nil
 }
 
-// run starts the VMM and waits for it, all on one locked thread. The parent-death signal is bound
+// run starts the VMM and stays until it has ended, all on one locked thread. The parent-death signal is bound
 // to the thread that forked (prctl(2), PR_SET_PDEATHSIG), so that thread must live exactly as long
 // as the child.
 func (p *Process) run() {
@@ -84,7 +85,19 @@ func (p *Process) run() {
 	}
 	p.handle = h
 	p.started <- nil
-	cmd.Wait()
+	ended := make(chan struct{})
+	go func() { // ends with the VMM
+		cmd.Wait()
+		close(ended)
+	}()
+	for running := true; running; {
+		select {
+		case f := <-p.work:
+			f()
+		case <-ended:
+			running = false
+		}
+	}
 	p.exit = p.command.Reason(p, cmd.ProcessState)
 	p.command.Ended()
 }
@@ -124,6 +137,19 @@ func attributes(namespaces bool, uid, gid int) *syscall.SysProcAttr {
 
 // Handle returns what identifies the process on the host.
 func (p *Process) Handle() vmm.Handle { return p.handle }
+
+// Do calls f on the thread that has started the VMM, and returns when f does. Where each thread of this process is
+// confined by itself (landlock(7)), only that thread may look into the VMM (ptrace(2)). The VMM's end waits for f. Do
+// returns os.ErrProcessDone, without a call of f, if the VMM has ended.
+func (p *Process) Do(f func() error) error {
+	result := make(chan error, 1)
+	select {
+	case p.work <- func() { result <- f() }:
+		return <-result
+	case <-p.done:
+		return os.ErrProcessDone
+	}
+}
 
 // Done returns a channel that is closed when the process has ended and Exit is known.
 func (p *Process) Done() <-chan struct{} { return p.done }

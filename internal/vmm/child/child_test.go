@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/vmm"
 	"banger/internal/vmm/child"
 )
@@ -42,6 +44,32 @@ func TestAWrapperHasItsOwnDescriptors(t *testing.T) {
 	<-p.Done()
 	if got := console.String(); got != "for the wrapper\nfor the program" {
 		t.Errorf("they read %q", got)
+	}
+}
+
+// TestWorkIsDoneOnTheThreadThatHasStartedTheVMM, until the VMM has ended.
+func TestWorkIsDoneOnTheThreadThatHasStartedTheVMM(t *testing.T) {
+	p := start(t, child.Command{Config: vmm.Config{Dir: "/"}, Program: "sleep", Args: []string{"1000"},
+		Console: io.Discard})
+	var threads []int
+	for range 3 {
+		err := p.Do(func() error {
+			threads = append(threads, unix.Gettid())
+			return io.ErrNoProgress
+		})
+		if err != io.ErrNoProgress {
+			t.Errorf("the work's error is lost: %v", err)
+		}
+	}
+	if threads[0] == unix.Gettid() || threads[1] != threads[0] || threads[2] != threads[0] {
+		t.Errorf("it was done on the threads %d", threads)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	if err := p.Do(func() error { return nil }); err != os.ErrProcessDone {
+		t.Errorf("after the end: %v", err)
 	}
 }
 

@@ -60,9 +60,9 @@ func handed(c vmm.Config, monitor, memory *os.File) []*os.File {
 // again returns a path through which QEMU opens a descriptor again.
 func again(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// argv returns QEMU's arguments for c. shared says whether the guest changes the file that holds its
-// memory. argv is a pure function: a golden test shows exactly what we ask of QEMU.
-func argv(c vmm.Config, v version, shared bool) []string {
+// argv returns QEMU's arguments for c. maps says that the file which holds the guest's memory is a snapshot's. argv is
+// a pure function: a golden test shows exactly what we ask of QEMU.
+func argv(c vmm.Config, v version, maps bool) []string {
 	cmdline, fds := cmdlineBase, numbers(c, firstFile+len(c.WrapFiles))
 	if c.Accel == vmm.AccelTCG {
 		cmdline += cmdlineTCG
@@ -73,11 +73,11 @@ func argv(c vmm.Config, v version, shared bool) []string {
 	a := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-name", "banger-" + c.ID,
-		"-machine", "pc-q35-" + v.machine() + ",memory-backend=mem0,sata=off,smbus=off,usb=off,vmport=off",
+		"-machine", "pc-q35-" + v.machine() + ",memory-backend=mem0,sata=off,smbus=off,usb=off,vmport=off,suppress-vmdesc=on",
 		"-accel", accel(c, v), "-cpu", cpu(c),
 		"-smp", strconv.Itoa(c.CPUs), "-m", fmt.Sprintf("%dM", c.MemoryMiB),
-		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,", c.MemoryMiB, again(fds.memory)) +
-			sharing(shared),
+		"-object", fmt.Sprintf("memory-backend-file,id=mem0,size=%dM,mem-path=%s,%s", c.MemoryMiB,
+			again(fds.memory), sharing(maps)),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-kernel", again(fds.kernel), "-initrd", again(fds.initrd), "-append", cmdline,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
@@ -87,7 +87,8 @@ func argv(c vmm.Config, v version, shared bool) []string {
 		"-device", "virtio-rng-pci",
 	}
 	if c.Restore != "" {
-		a = append(a, "-incoming", "defer")
+		// A stream of devices alone (xen-save-devices-state) has no configuration. -S: the guest waits for cont.
+		a = append(a, "-incoming", "defer", "-S", "-global", "migration.send-configuration=off")
 	}
 	for i, d := range c.Drives {
 		node := fmt.Sprintf("drive%d", i)
@@ -129,11 +130,11 @@ func accel(c vmm.Config, v version) string {
 // sharing returns the option that says whether the guest changes the file that holds its memory. It
 // changes the VM's own file, which a snapshot copies, but not a snapshot's file, which must stay as
 // it is.
-func sharing(shared bool) string {
-	if shared {
-		return "share=on"
+func sharing(maps bool) string {
+	if maps {
+		return "share=off"
 	}
-	return "share=off"
+	return "share=on"
 }
 
 // firstFile is the first descriptor after stdio.

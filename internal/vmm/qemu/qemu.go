@@ -26,12 +26,16 @@ import (
 	"banger/internal/text"
 	"banger/internal/vmm"
 	"banger/internal/vmm/child"
+	"banger/internal/vmm/pagemap"
 )
 
 // Driver starts QEMU processes. The zero value uses the host's default binary.
 type Driver struct {
 	// Binary overrides the name of the program. "" means qemu-system-ARCH.
 	Binary string
+	// CopyMemory gives a restored VM a copy of its snapshot's memory. The driver does that by itself where it could not
+	// take a snapshot of a VM that maps the memory (pagemap.Allowed).
+	CopyMemory bool
 }
 
 // Name returns "qemu".
@@ -107,11 +111,7 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 			return nil, err
 		}
 	}
-	memory, err := openMemory(c)
-	if err != nil {
-		return nil, fmt.Errorf("making the guest's memory: %w", err)
-	}
-	p, err := d.launch(c, v, memory, c.Restore == "", console)
+	p, err := d.launch(ctx, c, v, console)
 	if err != nil {
 		return nil, err
 	}
@@ -127,35 +127,29 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	return p, nil
 }
 
-// launch starts QEMU and passes it descriptors of all that it uses of the host. The guest changes the file memory if it
-// is shared. launch closes memory, at once after a failure and otherwise with the process.
-func (d Driver) launch(c vmm.Config, v version, memory *os.File, shared bool,
-	console io.Writer) (_ *process, err error) {
-	var taps map[int]*os.File
-	defer func() {
-		if err != nil {
-			memory.Close()
-			closeTaps(taps)
-		}
-	}()
+// launch starts QEMU and passes it descriptors of all that it uses of the host.
+func (d Driver) launch(ctx context.Context, c vmm.Config, v version, console io.Writer) (_ *process, err error) {
 	opened, closeFiles, err := c.OpenFiles()
 	if err != nil {
 		return nil, err
 	}
 	defer closeFiles()
-	if taps, err = keepTaps(c); err != nil {
-		return nil, err
+	maps := c.Restore != "" && !d.CopyMemory && pagemap.Allowed()
+	memory, err := openMemory(ctx, c, maps)
+	if err != nil {
+		return nil, fmt.Errorf("making the guest's memory: %w", err)
 	}
 	ours, theirs, err := socketPair()
 	if err != nil {
+		memory.Close()
 		return nil, err
 	}
 	defer theirs.Close() // so that our end sees when QEMU has ended
-	p := &process{driver: d, config: c, version: v, monitor: newMonitor(ours), memory: memory, shared: shared, taps: taps}
+	p := &process{config: c, version: v, monitor: newMonitor(ours), memory: memory, maps: maps}
 	p.Process, err = child.Start(child.Command{
 		Config:  c,
 		Program: cmp.Or(c.Program, d.binary()),
-		Args:    argv(c, v, shared),
+		Args:    argv(c, v, maps),
 		Files:   handed(opened, theirs, memory),
 		Console: console,
 		Reason:  reason,
@@ -163,11 +157,11 @@ func (d Driver) launch(c vmm.Config, v version, memory *os.File, shared bool,
 			p.monitor.close()
 			p.channel.close()
 			memory.Close()
-			closeTaps(taps)
 		},
 	})
 	if err != nil {
 		p.monitor.close()
+		memory.Close()
 		return nil, err
 	}
 	return p, nil
@@ -191,14 +185,12 @@ func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
 
 type process struct {
 	*child.Process
-	driver  Driver
 	config  vmm.Config
 	version version
 	monitor *monitor
 	channel channel
 	memory  *os.File
-	shared  bool             // the guest changes the file memory; otherwise its changes are private
-	taps    map[int]*os.File // copies of the NICs' taps, by the NIC's number
+	maps    bool // memory is a snapshot's; what the guest changes is private
 }
 
 // reason returns how QEMU ended. It looks for a guest panic at the end of the console, because with

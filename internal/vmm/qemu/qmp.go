@@ -204,13 +204,6 @@ func (m *monitor) write(ctx context.Context, data, oob []byte) (int, error) {
 	return n, err
 }
 
-// beginMigration forgets the status of an earlier migration.
-func (m *monitor) beginMigration() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.migration = ""
-}
-
 // progress returns the status of the migration, and a channel that is closed when that changes or
 // the guest continues.
 func (m *monitor) progress() (migration string, changed <-chan struct{}) {

@@ -7,15 +7,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
+	"banger/internal/vmm/pagemap"
 )
 
-// migrationSpeed in bytes per second is so high that it is no limit. With the default, a snapshot
-// of little memory would take seconds.
-const migrationSpeed = 64 << 30
+// stateSet is the number of the set of descriptors by which QEMU gets the file of the state. The sets of the drives
+// have lower numbers.
+const stateSet = 1000
 
 func (p *process) manifest() (vmm.Manifest, error) { return manifestOf(p.config, p.version) }
 
@@ -44,8 +44,8 @@ func (d Driver) checkSnapshot(c vmm.Config, v version) error {
 	return had.Match(has)
 }
 
-// Snapshot writes the state by a migration to a file. The migration leaves out memory that is
-// already in a file (x-ignore-shared), and Snapshot copies that file.
+// Snapshot has QEMU write the state of its devices to a file (xen-save-devices-state, which needs nothing of Xen). It
+// writes the memory itself, as docs/adr/0051 says.
 func (p *process) Snapshot(ctx context.Context, dir string) error {
 	return vmm.TakeSnapshot(dir, func() error { return p.writeDown(ctx, dir) })
 }
@@ -61,15 +61,10 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if err := p.wantPaused(ctx); err != nil {
 		return err
 	}
-	if p.shared {
-		err = p.migrate(ctx, filepath.Join(dir, vmm.SnapshotState), true)
-		if err == nil {
-			err = vmm.CopyFile(ctx, p.memory, filepath.Join(dir, vmm.SnapshotRAM))
-		}
-	} else {
-		err = p.convert(ctx, dir)
+	if err := p.writeState(ctx, filepath.Join(dir, vmm.SnapshotState)); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := p.writeMemory(ctx, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
 		return err
 	}
 	return vmm.CommitSnapshot(dir, m)
@@ -85,94 +80,64 @@ func (p *process) wantPaused(ctx context.Context) error {
 }
 
 func (p *process) running(ctx context.Context) (bool, error) {
-	status, err := p.status(ctx)
+	var status struct{ Running bool }
+	data, err := p.monitor.query(ctx, "query-status", nil, nil)
+	if err == nil {
+		err = json.Unmarshal(data, &status)
+	}
 	return status.Running, err
 }
 
-// status is QEMU's answer to query-status.
-type status struct {
-	Running bool
-	Status  string // says why the guest does not run, if it does not
-}
-
-func (p *process) status(ctx context.Context) (s status, err error) {
-	data, err := p.monitor.query(ctx, "query-status", nil, nil)
-	if err == nil {
-		err = json.Unmarshal(data, &s)
-	}
-	return s, err
-}
-
-// migrate writes the state to a new file, with all memory unless shared is set.
-func (p *process) migrate(ctx context.Context, path string, shared bool) error {
+// writeState writes the state of the devices to a new file. QEMU keeps its drives (live), so the VM can go on.
+func (p *process) writeState(ctx context.Context, path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return p.migrateTo(ctx, f, shared, nil)
+	return p.withFile(ctx, f, "xen-save-devices-state", map[string]any{"live": false})
 }
 
-// migrateTo writes the state to f, until it is written, ctx ends or reader is closed.
-func (p *process) migrateTo(ctx context.Context, f *os.File, shared bool, reader <-chan struct{}) error {
-	if err := p.openMigration(ctx, f, shared); err != nil {
+// writeMemory writes the memory to a new file. What a restored guest has not changed is in the file of its snapshot.
+func (p *process) writeMemory(ctx context.Context, path string) error {
+	if err := vmm.CopyFile(ctx, p.memory, path); err != nil || !p.maps {
 		return err
 	}
-	f.Close() // QEMU's copy is the last one
-	if err := p.monitor.execute(ctx, "migrate", map[string]any{"uri": "fd:state"}); err != nil {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
 		return err
 	}
-	within, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if reader != nil {
-		go func() { // ends with within
-			select {
-			case <-reader:
-				cancel()
-			case <-within.Done():
-			}
-		}()
-	}
-	err := p.monitor.awaitMigration(within)
-	if err != nil && within.Err() != nil {
-		again, stop := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
-		defer stop()
-		if p.command(again, "migrate_cancel") == nil {
-			p.monitor.awaitMigration(again) // so that its end is not taken for the end of the next migration
-		}
-		p.settle(again)
-		return err
-	}
-	return errors.Join(err, p.settle(ctx))
+	defer f.Close()
+	return p.Do(func() error { return pagemap.Copy(ctx, p.Handle(), p.memory, f) })
 }
 
-// settle waits until QEMU has finished with a migration that has ended. Before that, QEMU does not
-// let the guest continue.
-func (p *process) settle(ctx context.Context) error {
-	for {
-		status, err := p.status(ctx)
-		if err != nil || status.Status != "finish-migrate" {
-			return err
-		}
-		select {
-		case <-time.After(time.Millisecond): // there is no event for that
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// withFile runs a command that takes the name of a file, and gives QEMU the descriptor f for it.
+func (p *process) withFile(ctx context.Context, f *os.File, command string, args map[string]any) error {
+	set := map[string]any{"fdset-id": stateSet}
+	if _, err := p.monitor.query(ctx, "add-fd", set, f); err != nil {
+		return err
 	}
+	args["filename"] = fmt.Sprintf("/dev/fdset/%d", stateSet)
+	return errors.Join(p.monitor.execute(ctx, command, args), p.monitor.execute(ctx, "remove-fd", set))
 }
 
-// restore reads the state and lets the guest continue.
+// restore reads the state of the devices as an incoming migration and lets the guest continue. The memory is there
+// already.
 func (p *process) restore(ctx context.Context) error {
 	f, err := untrusted.Open(filepath.Join(p.config.Restore, vmm.SnapshotState), os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := p.openMigration(ctx, f, true); err != nil {
-		return err
+	events := map[string]any{"capability": "events", "state": true} // says when the migration ends
+	err = p.monitor.execute(ctx, "migrate-set-capabilities", map[string]any{"capabilities": []any{events}})
+	if err == nil {
+		_, err = p.monitor.query(ctx, "getfd", map[string]any{"fdname": "state"}, f)
 	}
-	if err := p.monitor.execute(ctx, "migrate-incoming", map[string]any{"uri": "fd:state"}); err != nil {
+	if err == nil {
+		err = p.monitor.execute(ctx, "migrate-incoming", map[string]any{"uri": "fd:state"})
+	}
+	if err != nil {
 		return err
 	}
 	if err := p.monitor.awaitMigration(ctx); err != nil {
@@ -182,20 +147,4 @@ func (p *process) restore(ctx context.Context) error {
 		return err
 	}
 	return p.command(ctx, "cont")
-}
-
-// openMigration sets the options of a migration and sends the file, which QEMU then knows as
-// "state".
-func (p *process) openMigration(ctx context.Context, f *os.File, shared bool) error {
-	p.monitor.beginMigration()
-	capability := func(name string, on bool) map[string]any { return map[string]any{"capability": name, "state": on} }
-	err := p.monitor.execute(ctx, "migrate-set-capabilities",
-		map[string]any{"capabilities": []any{capability("x-ignore-shared", shared), capability("events", true)}})
-	if err == nil {
-		err = p.monitor.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(migrationSpeed)})
-	}
-	if err == nil {
-		_, err = p.monitor.query(ctx, "getfd", map[string]any{"fdname": "state"}, f)
-	}
-	return err
 }

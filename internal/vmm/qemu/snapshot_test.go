@@ -89,12 +89,18 @@ func TestTwoGuestsOfOneSnapshot(t *testing.T) {
 }
 
 // TestASnapshotOfARestoredVM is like one of a VM that has booted: its memory is a file, as large as the first one, and
-// does not need the snapshot before.
+// does not need the snapshot before. So it is too where a restored VM cannot map the memory of its snapshot.
 func TestASnapshotOfARestoredVM(t *testing.T) {
+	for name, d := range map[string]qemu.Driver{"mapped": {}, "copied": {CopyMemory: true}} {
+		t.Run(name, func(t *testing.T) { snapshotsOfRestoredVMs(t, d) })
+	}
+}
+
+func snapshotsOfRestoredVMs(t *testing.T, d qemu.Driver) {
 	c := withNIC(t, config(t), "02:00:00:00:00:01")
 	var sizes []int64
 	for range 4 {
-		dir := takeAndEnd(t, c)
+		dir := takeAndEnd(t, d, c)
 		info, err := os.Stat(filepath.Join(dir, vmm.SnapshotRAM))
 		if err != nil {
 			t.Fatal(err)
@@ -154,9 +160,9 @@ func TestASnapshotThatFailsLeavesNothing(t *testing.T) {
 }
 
 // takeAndEnd starts c, takes a snapshot of it, and ends it.
-func takeAndEnd(t *testing.T, c vmm.Config) string {
+func takeAndEnd(t *testing.T, d qemu.Driver, c vmm.Config) string {
 	t.Helper()
-	vm := vmmtest.Start(t, qemu.Driver{}, c)
+	vm := vmmtest.Start(t, d, c)
 	if c.Restore == "" {
 		vmmtest.Configure(t, vm, guest.Config{Hostname: "kept"})
 	}
