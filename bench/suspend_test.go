@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -32,6 +33,9 @@ func (b *bench) suspend() {
 		}).Seconds())
 		for cycle := range cycles {
 			took := timed(func() { b.cli("suspend", "-q", vm) }).Seconds()
+			if list := b.processesOf(vm); len(list) > 0 {
+				b.Errorf("a suspended VM has the processes %q, and so takes memory", list)
+			}
 			bound := suspendBase + suspendFactor*b.dd(b.snapshotSize(vm))
 			switch cycle {
 			case 0:
@@ -56,6 +60,19 @@ func (b *bench) suspend() {
 	b.add("wake by exec", "ms", ms, maxResumeMillis)
 	b.addPairs("suspend, beside 0.5 s + 1.5 x dd", "s", first, firstBound, 1, false)
 	b.addPairs("the tenth suspend, beside 0.5 s + 1.5 x dd", "s", last, lastBound, 1, false)
+}
+
+// processesOf returns the arguments of the processes of a VM. Each of them names it.
+func (b *bench) processesOf(vm string) (list []string) {
+	b.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	b.must(err)
+	for _, path := range all {
+		if data, err := os.ReadFile(path); err == nil && strings.Contains(string(data), vm) {
+			list = append(list, string(data))
+		}
+	}
+	return list
 }
 
 // snapshotSize returns how many bytes of the disk the snapshot of a VM takes.

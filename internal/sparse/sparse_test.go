@@ -62,6 +62,55 @@ func TestPiecesOfAFile(t *testing.T) {
 	}
 }
 
+// TestZerosBecomeHoles, whole blocks of them, and the content stays.
+func TestZerosBecomeHoles(t *testing.T) {
+	const mib = 1 << 20
+	for name, c := range map[string]struct {
+		size      int64
+		offsets   []int64 // of pages with data, in a file that is written in full
+		allocated int64   // at most
+	}{
+		"only zeros":                     {4 * mib, nil, 0},
+		"no zeros":                       {8192, []int64{0, 4096}, 8192},
+		"data at both ends":              {4 * mib, []int64{0, 4*mib - 4096}, 8192},
+		"data at the borders of a piece": {4 * mib, []int64{mib - 4096, mib, 3 * mib}, 3 * 4096},
+		"an end that fills no block":     {mib + 100, []int64{mib / 2}, 8192},
+		"an empty file":                  {0, nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data := make([]byte, c.size)
+			for _, at := range c.offsets {
+				data[at+17] = 1
+			}
+			path := filepath.Join(t.TempDir(), "file")
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if err := Dig(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			info, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("the content has changed: %d bytes, %v", len(got), err)
+			}
+			if Allocated(info) > c.allocated {
+				t.Errorf("it takes %d bytes, more than %d", Allocated(info), c.allocated)
+			}
+		})
+	}
+}
+
 func TestACopyHasTheSameBytesAndHoles(t *testing.T) {
 	src, dst := fileOf(t, 40<<20, 0, 20<<20, 40<<20-4096), fileOf(t, 0)
 	if err := Copy(t.Context(), dst, src); err != nil {

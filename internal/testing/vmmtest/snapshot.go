@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/guest"
+	"banger/internal/sparse"
 	"banger/internal/vmm"
 )
 
@@ -32,6 +33,7 @@ func snapshots(t *testing.T, d vmm.Driver, c vmm.Config) {
 	if err := taker.Snapshot(ctx(t), dir); err != nil {
 		t.Fatal(err)
 	}
+	wantSparse(t, filepath.Join(dir, vmm.SnapshotRAM))
 	if err := taker.Snapshot(ctx(t), dir); err == nil {
 		t.Error("a snapshot is written over another")
 	}
@@ -132,6 +134,18 @@ func SmallDir(t *testing.T, c vmm.Config, limit string) string {
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) // the VMM may still be ending
 	return dir
+}
+
+// wantSparse checks that the file of a memory takes no room for what the guest has never used.
+func wantSparse(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if room := sparse.Allocated(info); room > info.Size()*3/4 {
+		t.Errorf("the memory takes %d of %d bytes on the disk", room, info.Size())
+	}
 }
 
 func wantEmpty(t *testing.T, dir string) {

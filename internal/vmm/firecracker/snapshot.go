@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"banger/internal/sparse"
 	"banger/internal/vmm"
 )
 
@@ -122,7 +126,20 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if err := p.saves.keep(dir); err != nil {
 		return err
 	}
+	if err := dig(ctx, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
+		return err
+	}
 	return vmm.CommitSnapshot(dir, m)
+}
+
+// dig makes the file of the memory sparse. Firecracker writes also what the guest has never used.
+func dig(ctx context.Context, path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return sparse.Dig(ctx, f)
 }
 
 // settle waits until Firecracker no longer writes. Firecracker answers one request at a time.

@@ -15,8 +15,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"banger/internal/sparse"
 	"banger/internal/vmm"
 )
 
@@ -191,7 +190,7 @@ func (c *copier) write(pages []byte, offset int64) error {
 		for n < len(pages) && isZero(pages[n:n+pageSize]) == zero {
 			n += pageSize
 		}
-		if !zero || c.punch(offset, int64(n)) != nil {
+		if !zero || sparse.Punch(c.to, offset, int64(n)) != nil {
 			if _, err := c.to.WriteAt(pages[:n], offset); err != nil {
 				return err
 			}
@@ -199,11 +198,6 @@ func (c *copier) write(pages []byte, offset int64) error {
 		pages, offset = pages[n:], offset+int64(n)
 	}
 	return nil
-}
-
-// punch makes a hole of n bytes.
-func (c *copier) punch(offset, n int64) error {
-	return unix.Fallocate(int(c.to.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, n)
 }
 
 var zeros [pageSize]byte
