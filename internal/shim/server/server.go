@@ -59,7 +59,6 @@ type server struct {
 	muxNext     chan struct{} // closed when mux changes
 	settled     chan struct{} // closed when the end of the VMM is on disk and the socket was removed
 	resumed     chan struct{} // holds a value after the VM was resumed
-	restored    bool          // the VM goes on from a snapshot
 	suspending  sync.Mutex    // held while the VM is written down
 	moved       atomic.Uint64 // bytes of the streams of clients
 	suspended   atomic.Bool   // the VM was written down
@@ -164,11 +163,16 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	}
 	s := &server{daemon: spec.Daemon, self: self, console: con, recorder: rec, places: newPlaces(), denials: newDenials(),
 		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{}),
-		resumed: make(chan struct{}, 1), restored: spec.VM.Restore != ""}
+		resumed: make(chan struct{}, 1)}
 	s.attribution = newAttribution(s.agent(), s.denials)
 	if err := s.startVM(ctx, driver, spec); err != nil {
 		ln.Close()
 		return nil, nil, err
+	}
+	if spec.VM.Restore != "" { // the VMM has its files open
+		if err := vmm.RemoveSnapshot("."); err != nil {
+			s.log.Warn("the used snapshot was not removed", "err", err)
+		}
 	}
 	return s, ln, nil
 }
@@ -240,11 +244,6 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	defer cancel()
 	if ch, ok := s.proc.(vmm.Channeler); ok {
 		s.wg.Go(func() { s.keepMux(ctx, ch) })
-	}
-	if s.restored { // the VMM has its files open
-		if err := vmm.RemoveSnapshot("."); err != nil {
-			s.log.Warn("the used snapshot was not removed", "err", err)
-		}
 	}
 	s.wg.Go(func() { s.accept(ctx, ln) })
 	s.wg.Go(func() {

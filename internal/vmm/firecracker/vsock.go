@@ -20,6 +20,9 @@ const (
 	// answers in less than a millisecond. If the guest does not listen, its kernel refuses and the
 	// connection ends. No answer at all means that the device is dead.
 	vsockTimeout = 5 * time.Second
+	// firstTimeout is the same for the first CONNECT of a dial to a guest that has answered before. What is sent just
+	// when a guest goes on from a snapshot may be lost.
+	firstTimeout = time.Second
 	// vsockRetry is the pause between two attempts while the guest does not listen yet.
 	vsockRetry = 20 * time.Millisecond
 )
@@ -31,14 +34,19 @@ var errVsockDead = errors.New("the VM's vsock does not answer: the guest hangs, 
 // dialVsock opens a connection to a port of the guest through the device's socket (Firecracker,
 // docs/vsock.md: "CONNECT port\n", answered by "OK host-port\n"). It tries again while the guest
 // does not listen, until ctx ends or ended is closed. lived says that the guest has answered
-// before: then silence is an error, otherwise the guest still boots.
+// before: then silence is an error if a second attempt meets it too, otherwise the guest still boots.
 func dialVsock(ctx context.Context, socket string, port uint32, lived bool, ended <-chan struct{}) (net.Conn, error) {
+	limit := vsockTimeout
+	if lived {
+		limit = firstTimeout
+	}
 	for {
-		conn, err := connectVsock(ctx, socket, port)
+		conn, err := connectVsock(ctx, socket, port, limit)
 		silent := errors.Is(err, errVsockDead)
-		if err == nil || silent && lived {
+		if err == nil || silent && lived && limit == vsockTimeout {
 			return conn, err
 		}
+		limit = vsockTimeout
 		select {
 		case <-ended:
 			return nil, errors.New("the VM has ended")
@@ -63,13 +71,13 @@ func mayCome(err error) bool {
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, fs.ErrNotExist)
 }
 
-// connectVsock makes one attempt.
-func connectVsock(ctx context.Context, socket string, port uint32) (net.Conn, error) {
+// connectVsock makes one attempt. The guest has patience to answer.
+func connectVsock(ctx context.Context, socket string, port uint32, patience time.Duration) (net.Conn, error) {
 	conn, err := dialSocket(ctx, socket)
 	if err != nil {
 		return nil, err
 	}
-	limit := time.Now().Add(vsockTimeout)
+	limit := time.Now().Add(patience)
 	conn.SetDeadline(limit)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	_, err = fmt.Fprintf(conn, "CONNECT %d\n", port)

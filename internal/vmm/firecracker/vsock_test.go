@@ -82,6 +82,24 @@ func TestADialEnds(t *testing.T) {
 	}
 }
 
+// TestAConnectThatIsLostIsSentAgain: what is sent just when a guest goes on may be lost.
+func TestAConnectThatIsLostIsSentAgain(t *testing.T) {
+	var tries atomic.Int32
+	socket := serving(t, func(conn net.Conn) {
+		io.ReadFull(conn, make([]byte, len("CONNECT 7\n")))
+		if tries.Add(1) == 1 {
+			io.Copy(io.Discard, conn) // says nothing until the other end gives up
+			return
+		}
+		io.WriteString(conn, "OK 1\n")
+	})
+	conn, err := dialVsock(t.Context(), socket, 7, true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
 // TestADeadVsockIsToldAsOne: the guest has answered before and is now silent.
 func TestADeadVsockIsToldAsOne(t *testing.T) {
 	socket := serving(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })
