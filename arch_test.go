@@ -170,8 +170,9 @@ var layout = map[string]struct {
 	"internal/process": {"internal/vmm", false,
 		"processes of ours that outlive the one that started them, whatever they do"},
 	"internal/vmm/child": {"internal/vmm", true, "starts a VMM, whichever it is"},
-	"internal/vmm/firecracker": {"internal/sparse internal/text internal/untrusted internal/vmm internal/vmm/child internal/vmm/jail",
-		true, "an adapter to one VMM"},
+	"internal/vmm/firecracker": {
+		"internal/sparse internal/text internal/untrusted internal/vmm internal/vmm/child internal/vmm/jail", true,
+		"an adapter to one VMM"},
 	"internal/testing/double": {"internal/mux", true,
 		"stands for Firecracker in tests; it must know nothing of the driver that it examines"},
 	"internal/testing/double/jailer": {"", false,
@@ -180,7 +181,8 @@ var layout = map[string]struct {
 		". internal/disk internal/ext4 internal/guest internal/kernel internal/vmm internal/testing/vmmtest", true,
 		"a real guest for the tests of drivers"},
 	"internal/testing/guesttest/echo": {"", false, "the one program of that guest"},
-	"internal/vmm/pagemap":            {"internal/sparse internal/vmm", false, "which pages of a file a process has changed, whatever they hold"},
+	"internal/vmm/pagemap": {"internal/sparse internal/vmm", false,
+		"which pages of a file a process has changed, whatever they hold"},
 	"internal/vmm/qemu": {
 		"internal/sparse internal/text internal/untrusted internal/vmm internal/vmm/child internal/vmm/pagemap", true,
 		"an adapter to one VMM"},

@@ -18,7 +18,7 @@ const (
 // Dig makes holes of the blocks of f, open for reading and writing, that have only zeros. The content stays the same.
 // It does nothing where the file system has no holes, and ends early with the error of ctx.
 func Dig(ctx context.Context, f *os.File) error {
-	piece, zeros := make([]byte, digPiece), make([]byte, digPiece)
+	piece := make([]byte, digPiece)
 	return Each(f, func(start, end int64) error {
 		for at := start; at < end; at += digPiece {
 			if err := ctx.Err(); err != nil {
@@ -28,7 +28,17 @@ func Dig(ctx context.Context, f *os.File) error {
 			if _, err := io.ReadFull(io.NewSectionReader(f, at, int64(len(part))), part); err != nil {
 				return err
 			}
-			if err := digIn(f, part, zeros, at); err != nil {
+			err := eachRun(part, func(run []byte, from int, zero bool) error {
+				if !zero {
+					return nil
+				}
+				err := Punch(f, at+int64(from), int64(len(run)))
+				if errors.Is(err, unix.EOPNOTSUPP) {
+					return nil
+				}
+				return err
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -36,22 +46,36 @@ func Dig(ctx context.Context, f *os.File) error {
 	})
 }
 
-// digIn makes the holes of a part of a file, which begins at the offset at.
-func digIn(f *os.File, part, zeros []byte, at int64) error {
-	hole := 0 // bytes of zeros before the block
-	for from := 0; from <= len(part); from += digBlock {
-		block := part[min(from, len(part)):min(from+digBlock, len(part))]
-		if len(block) > 0 && bytes.Equal(block, zeros[:len(block)]) {
-			hole += len(block)
-			continue
+// Write writes data to f at an offset. It makes holes of the blocks of zeros, if the file system can.
+func Write(f *os.File, data []byte, offset int64) error {
+	return eachRun(data, func(run []byte, from int, zero bool) error {
+		at := offset + int64(from)
+		if zero && Punch(f, at, int64(len(run))) == nil {
+			return nil
 		}
-		if hole == 0 {
-			continue
+		_, err := f.WriteAt(run, at)
+		return err
+	})
+}
+
+var zeros [digBlock]byte
+
+// eachRun calls use for each run of blocks of data, with its place there. A run has only zeros, or no block of zeros.
+func eachRun(data []byte, use func(run []byte, from int, zero bool) error) error {
+	isZero := func(at int) bool {
+		block := data[at:min(at+digBlock, len(data))]
+		return bytes.Equal(block, zeros[:len(block)])
+	}
+	for from := 0; from < len(data); {
+		zero, to := isZero(from), from+digBlock
+		for to < len(data) && isZero(to) == zero {
+			to += digBlock
 		}
-		if err := Punch(f, at+int64(from-hole), int64(hole)); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		to = min(to, len(data))
+		if err := use(data[from:to], from, zero); err != nil {
 			return err
 		}
-		hole = 0
+		from = to
 	}
 	return nil
 }

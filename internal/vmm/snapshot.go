@@ -281,7 +281,7 @@ func TakeSnapshot(dir string, write func() error) error {
 // allocates a page, and if no space is left, the kernel kills the reader, which would be the
 // restored VM.
 func fillHoles(path string) error {
-	f, err := openOwn(path, os.O_RDWR)
+	f, err := OpenOwn(path, os.O_RDWR)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -301,7 +301,7 @@ func fillHoles(path string) error {
 }
 
 func syncFile(path string) error {
-	f, err := openOwn(path, os.O_RDONLY)
+	f, err := OpenOwn(path, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -309,8 +309,8 @@ func syncFile(path string) error {
 	return f.Sync()
 }
 
-// openOwn opens a file of a snapshot that was just written. It may have another name, in the VMM's jail.
-func openOwn(path string, flag int) (*os.File, error) {
+// OpenOwn opens a file of a snapshot that was just written. It may have another name, in the VMM's jail.
+func OpenOwn(path string, flag int) (*os.File, error) {
 	return os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 }
 

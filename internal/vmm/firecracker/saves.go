@@ -5,8 +5,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
@@ -82,7 +80,7 @@ func (s saves) empty(dir string) {
 		return
 	}
 	for _, name := range []string{vmm.NextState, vmm.NextRAM} {
-		if f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0); err == nil {
+		if f, err := vmm.OpenOwn(filepath.Join(dir, name), os.O_WRONLY); err == nil {
 			f.Truncate(0)
 			f.Close()
 		}

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"banger/internal/sparse"
 	"banger/internal/vmm"
 )
@@ -134,7 +132,7 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 
 // dig makes the file of the memory sparse. Firecracker writes also what the guest has never used.
 func dig(ctx context.Context, path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := vmm.OpenOwn(path, os.O_RDWR)
 	if err != nil {
 		return err
 	}

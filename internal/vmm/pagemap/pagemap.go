@@ -168,38 +168,17 @@ func eachRun(entries []byte, use func(start, end int64) error) error {
 
 func isChanged(entry uint64) bool { return entry&(inMemory|swapped) != 0 && entry&ofFile == 0 }
 
-// run copies size bytes of the process's memory to the file.
+// run copies size bytes of the process's memory to the file. Pages that have become zero become holes.
 func (c *copier) run(address, offset, size int64) error {
 	for size > 0 {
 		part := c.buffer[:min(size, maxRun)]
 		if _, err := io.ReadFull(io.NewSectionReader(c.memory, address, int64(len(part))), part); err != nil {
 			return err
 		}
-		if err := c.write(part, offset); err != nil {
+		if err := sparse.Write(c.to, part, offset); err != nil {
 			return err
 		}
 		address, offset, size = address+int64(len(part)), offset+int64(len(part)), size-int64(len(part))
 	}
 	return nil
 }
-
-// write writes pages. It makes holes of those that are zero, if the file system can.
-func (c *copier) write(pages []byte, offset int64) error {
-	for len(pages) > 0 {
-		zero, n := isZero(pages[:pageSize]), pageSize
-		for n < len(pages) && isZero(pages[n:n+pageSize]) == zero {
-			n += pageSize
-		}
-		if !zero || sparse.Punch(c.to, offset, int64(n)) != nil {
-			if _, err := c.to.WriteAt(pages[:n], offset); err != nil {
-				return err
-			}
-		}
-		pages, offset = pages[n:], offset+int64(n)
-	}
-	return nil
-}
-
-var zeros [pageSize]byte
-
-func isZero(page []byte) bool { return [pageSize]byte(page) == zeros }
