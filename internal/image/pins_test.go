@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"banger"
@@ -51,9 +52,9 @@ func TestAPruneDuringALoadTakesNothingOfIt(t *testing.T) {
 	s := openStore(t)
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(e.Write(context.Background(), w)) }()
-	steps := 0
-	emit := func(banger.Event) { // within the load
-		steps++
+	var steps atomic.Int32
+	emit := func(banger.Event) { // within the load, of several layers at once
+		steps.Add(1)
 		if _, err := s.Prune(true, false, noVM); err != nil {
 			t.Error(err)
 		}
@@ -62,7 +63,7 @@ func TestAPruneDuringALoadTakesNothingOfIt(t *testing.T) {
 	if err != nil || len(loaded) != 1 || loaded[0].Digest != a.Digest {
 		t.Fatalf("the load gives %+v, %v", loaded, err)
 	}
-	if steps == 0 {
+	if steps.Load() == 0 {
 		t.Error("nothing was pruned meanwhile")
 	}
 	if _, err := s.Export([]string{a.Digest}); err != nil {
