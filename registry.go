@@ -3,7 +3,6 @@ package banger
 import (
 	"context"
 	"slices"
-	"strings"
 )
 
 // RegistryAccess is what a client lets the daemon use at registries for one request: logins and proxies. It travels
@@ -44,27 +43,6 @@ func (a RegistryAccess) Login(place string) (RegistryLogin, bool) {
 		}
 	}
 	return RegistryLogin{}, false
-}
-
-// proxyNames are the variables that name proxies. Programs read them in upper and in lower case.
-var proxyNames = []string{"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"}
-
-// Environ returns a program's environment: that of this process, with the proxies of a instead of its own.
-func (a RegistryAccess) Environ(own []string) []string {
-	env := slices.DeleteFunc(slices.Clone(own), func(v string) bool {
-		name, _, _ := strings.Cut(v, "=")
-		return slices.Contains(proxyNames, strings.ToUpper(name))
-	})
-	for name, value := range map[string]string{
-		"http_proxy":  string(a.HTTPProxy),
-		"https_proxy": string(a.HTTPSProxy),
-		"no_proxy":    a.NoProxy,
-	} {
-		if value != "" {
-			env = append(env, name+"="+value, strings.ToUpper(name)+"="+value)
-		}
-	}
-	return env
 }
 
 type accessKey struct{}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 
@@ -32,21 +31,6 @@ func TestSecretsAreNotShown(t *testing.T) {
 	data, err := json.Marshal(a)
 	if err != nil || strings.Count(string(data), "hush") != 5 {
 		t.Errorf("as JSON it is %s, %v", data, err)
-	}
-}
-
-// TestEnvironHasTheProxiesOfTheAccess checks that a program gets these alone, in both cases of letters.
-func TestEnvironHasTheProxiesOfTheAccess(t *testing.T) {
-	own := []string{"PATH=/bin", "http_proxy=own", "HTTPS_PROXY=own", "All_Proxy=own", "NO_PROXY=own", "PROXY=kept"}
-	a := banger.RegistryAccess{HTTPProxy: "theirs", NoProxy: "local"}
-	got := a.Environ(own)
-	slices.Sort(got)
-	want := strings.Fields("HTTP_PROXY=theirs NO_PROXY=local PATH=/bin PROXY=kept http_proxy=theirs no_proxy=local")
-	if !slices.Equal(got, want) {
-		t.Errorf("it is %q", got)
-	}
-	if own[1] != "http_proxy=own" {
-		t.Errorf("the environment that it was given is now %q", own)
 	}
 }
 

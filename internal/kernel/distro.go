@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"banger"
+	"banger/internal/proxy"
 )
 
 var imagePackageRE = regexp.MustCompile(`linux-image-[0-9][a-z0-9.+~-]*`)
@@ -130,7 +131,8 @@ func (a *apt) run(ctx context.Context, dir, name string, args ...string) (string
 	cmd := exec.CommandContext(ctx, name, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
-	cmd.Env = append(banger.RegistryAccessOf(ctx).Environ(os.Environ()), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(proxy.Environ(banger.RegistryAccessOf(ctx), os.Environ()), "LC_ALL=C",
+		"DEBIAN_FRONTEND=noninteractive")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if err := cmd.Run(); err != nil {

@@ -18,6 +18,7 @@ import (
 	"banger"
 	"banger/internal/contextio"
 	"banger/internal/image/layer"
+	"banger/internal/proxy"
 )
 
 // recipe makes an image from Debian packages with the host's own apt sources. It works on a machine
@@ -126,7 +127,7 @@ func (r recipe) bootstrap(ctx context.Context, ref, dir string, tell func(step))
 	}
 	cmd := exec.CommandContext(ctx, tool, append(args, r.suite, "-", "-")...)
 	cmd.Stdin = strings.NewReader(sources)
-	cmd.Env = append(banger.RegistryAccessOf(ctx).Environ(os.Environ()), "LC_ALL=C.UTF-8",
+	cmd.Env = append(proxy.Environ(banger.RegistryAccessOf(ctx), os.Environ()), "LC_ALL=C.UTF-8",
 		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	b := &bootstrap{stderr: steps{tell: tell}}
 	cmd.Stderr = &b.stderr
