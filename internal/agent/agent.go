@@ -10,7 +10,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,7 +19,6 @@ import (
 	"banger/internal/agent/command"
 	"banger/internal/agent/console"
 	"banger/internal/agent/sshd"
-	"banger/internal/guest"
 	"banger/internal/mux"
 )
 
@@ -59,34 +57,55 @@ func Main(args []string) int {
 	return 0
 }
 
-// runInit is PID 1's whole life.
+// runInit is PID 1's whole life. It waits for the host at one of two places, where templates are cut.
 func runInit() error {
+	if err := boot.Prepare(); err != nil {
+		return err
+	}
+	h, err := openHost()
+	if err != nil {
+		return err
+	}
+	mounts := boot.MountsFirst()
+	if !mounts {
+		if err := h.await(); err != nil {
+			return err
+		}
+	}
 	init, handOver, err := boot.Start()
 	if err != nil {
 		return err
 	}
+	var s *server
+	if !handOver {
+		s = serverOf(init)
+	}
+	if mounts {
+		if err := h.await(); err != nil {
+			return err
+		}
+	}
 	if handOver {
-		return init.BecomeImageInit()
+		return init.BecomeImageInit(h.fd)
 	}
-	serve, err := openHost()
-	if err != nil {
-		return err
-	}
+	return h.serve(s)
+}
+
+// serverOf returns the server of a guest whose PID 1 is this process.
+func serverOf(init *boot.Init) *server {
 	command.CalmThreads()
 	s := newServer(init, command.OpenGroup())
 	s.obeySignals()
+	s.commands.Prepare()
 	console.Say("ready")
-	return serve(s)
+	return s
 }
 
 // runResident is the agent beside the image's own init.
 func runResident() error {
-	serve, err := openHost()
-	if err != nil {
-		return err
-	}
+	resident, fd := boot.NewResident()
 	command.CalmThreads()
-	return serve(newServer(boot.NewResident(), command.OpenGroup()))
+	return hostAt(fd).serve(newServer(resident, command.OpenGroup()))
 }
 
 // rebootGrace is how long programs have to end when the guest ends itself.
@@ -95,25 +114,6 @@ const rebootGrace = 10 * time.Second
 // obeySignals ends the guest when a program asks this process, as PID 1, by a signal.
 func (s *server) obeySignals() {
 	boot.OnSignal(func(how boot.Ending) { s.shutdown(rebootGrace, how) })
-}
-
-// openHost opens the way by which the host asks, whatever the VMM offers: a serial port,
-// which one session shares, or a vsock, which has a connection for each stream. It
-// returns a function that serves it for life. The port comes first, since nothing shows
-// whether a vsock leads anywhere.
-func openHost() (serve func(*server) error, err error) {
-	channel, err := openChannel()
-	if err == nil {
-		return func(s *server) error { return serveChannel(channel, s) }, nil
-	}
-	ln, verr := listenVsock(guest.AgentPort)
-	if verr != nil {
-		return nil, errors.Join(err, verr)
-	}
-	return func(s *server) error {
-		go s.commands.Run() // for life
-		return serveVsock(ln, s)
-	}, nil
 }
 
 func serveChannel(channel io.ReadWriter, s *server) error {

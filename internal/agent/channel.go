@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"banger/internal/agent/vector"
 )
 
@@ -34,26 +36,31 @@ type channel struct {
 	in, out [][]byte // vectors, for reuse
 }
 
-// openChannel opens the port to the host and keeps it open for life: what
-// arrives at a closed port is lost.
-func openChannel() (*channel, error) {
+// openPort opens the port to the host. It stays open for life: what arrives at a closed port is lost.
+func openPort() (fd int, err error) {
 	ports, err := filepath.Glob("/sys/class/virtio-ports/*/name")
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	for _, p := range ports {
 		name, err := os.ReadFile(p)
 		if err != nil || strings.TrimSpace(string(name)) != portName {
 			continue
 		}
-		f, err := os.OpenFile("/dev/"+filepath.Base(filepath.Dir(p)), os.O_RDWR, 0)
+		fd, err = unix.Open("/dev/"+filepath.Base(filepath.Dir(p)), unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
-			return nil, fmt.Errorf("opening the channel to the host: %w", err)
+			return -1, fmt.Errorf("opening the channel to the host: %w", err)
 		}
-		raw, err := f.SyscallConn()
-		return &channel{file: f, raw: raw}, err
+		return fd, nil
 	}
-	return nil, errors.New("there is no channel to the host")
+	return -1, errors.New("there is no channel to the host")
+}
+
+// newChannel returns the channel over an open port, which does not block.
+func newChannel(fd int) (*channel, error) {
+	port := os.NewFile(uintptr(fd), portName)
+	raw, err := port.SyscallConn()
+	return &channel{file: port, raw: raw}, err
 }
 
 // Read waits for bytes; an end of file means that the host is away for now.

@@ -24,13 +24,18 @@ import (
 const portsInterval = time.Second
 
 // watchPorts sends the client what listens, now and after each change, until the
-// stream ends.
+// stream ends. A guest that is not configured yet is not looked at.
 func (s *server) watchPorts(conn net.Conn, frames *banger.FrameReader) {
 	gone := make(chan struct{})
 	go func() { // ends with the stream
 		frames.Next()
 		close(gone)
 	}()
+	select {
+	case <-gone:
+		return
+	case <-s.set:
+	}
 	tick := time.NewTicker(portsInterval)
 	defer tick.Stop()
 	var last map[string]banger.Listener

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
 	"banger/internal/testing/processtest"
 )
@@ -42,6 +43,9 @@ func TestPortsAreToldAsTheyChange(t *testing.T) {
 
 	ctx, stop := context.WithCancel(processtest.WithPatience(t))
 	defer stop()
+	if _, err := a.Configure(ctx, guest.Config{Hostname: "box"}); err != nil {
+		t.Fatal(err)
+	}
 	told := make(chan map[string]bool)
 	ended := make(chan error, 1)
 	go func() {

@@ -41,7 +41,8 @@ type server struct {
 	stopping    bool
 	how         boot.Ending // of the shutdown that stopping is about
 	configured  bool
-	clockSets   int64 // how often the host has set the clock
+	set         chan struct{} // closed when configured is set
+	clockSets   int64         // how often the host has set the clock
 }
 
 // capabilities are the operations that handle serves.
@@ -49,12 +50,12 @@ var capabilities = []string{
 	guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart, guest.OpWait,
 	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts, guest.OpOwner,
 	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses, guest.OpSuspend, guest.OpThaw,
-	guest.OpOutput,
+	guest.OpOutput, guest.OpDelivered,
 }
 
 // newServer returns the server of a system, whose commands run in group.
 func newServer(sys system, group *command.Group) *server {
-	s := &server{system: sys, commands: command.NewReaper(group), mainUp: make(chan struct{}),
+	s := &server{system: sys, commands: command.NewReaper(group), mainUp: make(chan struct{}), set: make(chan struct{}),
 		output: output.New(), mainReports: map[chan struct{}]bool{}, clients: map[*client]bool{}}
 	s.sshd = sshd.New(s)
 	return s
@@ -146,6 +147,9 @@ func (s *server) simple(req guest.Request) error {
 	case guest.OpThaw:
 		s.thaw()
 		return nil
+	case guest.OpDelivered:
+		s.awaitMainReports()
+		return nil
 	case guest.OpStart:
 		return s.startMain(req.Exec)
 	case guest.OpSignal:
@@ -175,6 +179,7 @@ func (s *server) configure(c *guest.Config) error {
 	}
 	s.commands.LimitCPU(c.Confine.CPU)
 	s.config, s.configured = *c, true
+	close(s.set)
 	return nil
 }
 

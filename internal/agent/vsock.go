@@ -5,8 +5,8 @@ import (
 	"net"
 
 	"github.com/mdlayher/vsock"
+	"golang.org/x/sys/unix"
 
-	"banger/internal/accept"
 	"banger/internal/guest"
 )
 
@@ -14,16 +14,20 @@ import (
 const maxConnections = 2048
 
 // listenVsock listens on a port of the guest's vsock.
-func listenVsock(port uint32) (net.Listener, error) {
-	ln, err := vsock.ListenContextID(anyContext, port, nil)
+func listenVsock(port uint32) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("listening on vsock: %w", err)
+		return -1, fmt.Errorf("listening on vsock: %w", err)
 	}
-	return accept.Retry(ln), nil
+	if err = unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: port}); err == nil {
+		err = unix.Listen(fd, unix.SOMAXCONN)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("listening on vsock: %w", err)
+	}
+	return fd, nil
 }
-
-// anyContext stands for every context id of this guest (vsock(7), VMADDR_CID_ANY).
-const anyContext = 1<<32 - 1
 
 // serveVsock serves each connection of the host as a stream. It closes those of other
 // peers: they are processes of the guest, which come by the kernel's loopback.

@@ -109,7 +109,7 @@ func TestVsockOfAKernel(t *testing.T) {
 		return // e2e/vsock runs it
 	}
 	const port = 5000
-	ln, err := listenVsock(port)
+	ln, err := vsockOn(port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestVsockOfAKernel(t *testing.T) {
 	}
 	conn.Close()
 
-	ln, err = listenVsock(port + 1)
+	ln, err = vsockOn(port + 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,4 +174,13 @@ func (l fromHost) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	return peered{conn, &vsock.Addr{ContextID: vsock.Host}}, nil
+}
+
+// vsockOn listens on a port of the guest's vsock.
+func vsockOn(port uint32) (net.Listener, error) {
+	fd, err := listenVsock(port)
+	if err != nil {
+		return nil, err
+	}
+	return listenerOf(fd)
 }

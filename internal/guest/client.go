@@ -61,10 +61,13 @@ const (
 	OpPorts     = "ports"     // answers with the listening sockets of the guest, and again after each change
 	OpOwner     = "owner"     // answers which process has a socket
 	// OpClock corrects the clock if the request has a correction. It answers Info with the time of the clock after that.
-	OpClock    = "clock"
-	OpDial     = "dial"     // answers Info; the stream is then connected to a TCP port of the guest's loopback
-	OpSSH      = "ssh"      // answers Info; the stream then carries the SSH protocol
-	OpShutdown = "shutdown" // answers Info, then powers off
+	OpClock = "clock"
+	OpDial  = "dial" // answers Info; the stream is then connected to a TCP port of the guest's loopback
+	OpSSH   = "ssh"  // answers Info; the stream then carries the SSH protocol
+	// OpDelivered answers Info when the host has all output of the main command, which has ended, and its clients know of
+	// the end.
+	OpDelivered = "delivered"
+	OpShutdown  = "shutdown" // answers Info, then powers off
 )
 
 // Request is the first frame of a stream.
@@ -142,6 +145,14 @@ const RestartArgument = "banger.end=restart"
 // DisksArgument lists the guest's disks, separated by commas, in the order in which their devices appear. It is used
 // if the disks have no serial numbers with their names.
 const DisksArgument = "banger.disks"
+
+// Waiting is the agent's message on the console when the guest is as far as all guests of its shape, and waits for its
+// host. A template is cut after that.
+const Waiting = "waiting for the host"
+
+// MountArgument is the kernel argument with which the guest mounts its own disk before it waits. Otherwise it mounts it
+// after, so that the disk may be one that a VM has used.
+const MountArgument = "banger.wait=mounted"
 
 // Info is the agent's description of itself.
 type Info struct {
@@ -223,6 +234,13 @@ func (c Client) Signal(ctx context.Context, sig int) error {
 // has accepted the request.
 func (c Client) Shutdown(ctx context.Context, grace time.Duration) error {
 	_, err := c.brief(ctx, Request{Op: OpShutdown, Grace: grace.Milliseconds()})
+	return err
+}
+
+// Delivered returns when the host has all output of the main command, which has ended, and its clients know of the end,
+// or when they read too slowly.
+func (c Client) Delivered(ctx context.Context) error {
+	_, err := c.brief(ctx, Request{Op: OpDelivered})
 	return err
 }
 

@@ -8,6 +8,7 @@
 package boot
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -18,16 +19,35 @@ import (
 	"banger/internal/guest"
 )
 
-// Start makes a guest of a kernel that has only its initramfs, up to a root in which
-// programs can run. handOver says that the image's own init is to become PID 1.
-func Start() (i *Init, handOver bool, err error) {
+// Prepare makes of a kernel that has only its initramfs what is the same for all VMs of one shape: it loads modules and
+// mounts the image. It reads nothing of the VM's own disk.
+func Prepare() error {
 	if err := mountEarly(); err != nil {
-		return nil, false, err
+		return err
 	}
-	handOver = kernelArgument(guest.InitArgument)
+	d, err := watchDisks()
+	if err != nil {
+		return fmt.Errorf("watching the disks: %w", err)
+	}
+	defer d.close()
 	if err := loadModules(); err != nil {
-		return nil, false, err
+		return err
 	}
+	for _, serial := range []string{imageDisk, ownDisk} {
+		if err := d.await(serial); err != nil {
+			return err
+		}
+	}
+	return mountImage()
+}
+
+// MountsFirst reports whether the guest is to mount its own disk before it waits for its host.
+func MountsFirst() bool { return kernelArgument(guest.MountArgument) }
+
+// Start goes on from Prepare to a root in which programs can run. handOver says that the image's own init is to become
+// PID 1.
+func Start() (i *Init, handOver bool, err error) {
+	handOver = kernelArgument(guest.InitArgument)
 	disk, err := assembleRoot(handOver)
 	if err != nil {
 		return nil, false, err
@@ -39,6 +59,7 @@ func Start() (i *Init, handOver bool, err error) {
 		raiseLimits()
 		serveModprobe()
 	}
+	prepareNetwork()
 	return &Init{machine{disk: disk, freezer: freezer.Open(freezer.Hierarchy)}}, handOver, nil
 }
 

@@ -22,8 +22,24 @@ func resolvConf(n guest.Network) string {
 	return text.String()
 }
 
-// start configures a guest that boots, and adds what the VM adds to the image's file system.
-func start(c guest.Config) error {
+// start configures a guest that boots or goes on from a template, and adds what the VM adds to the image's file system.
+// Randomness comes first: everything random that follows then differs from other guests.
+func (m *machine) start(c guest.Config) error {
+	if c.Seed != nil {
+		if err := reseed(c.Seed); err != nil {
+			return fmt.Errorf("renewing the randomness: %w", err)
+		}
+	}
+	if c.MachineID != "" {
+		if err := renewMachineID(c.MachineID, m.ownInit); err != nil {
+			console.Warn(fmt.Errorf("writing the machine id: %w", err))
+		}
+	}
+	if c.Network != nil && c.Network.MAC != "" {
+		if err := setMAC(c.Network.MAC); err != nil {
+			return fmt.Errorf("giving the NIC its address %s: %w", c.Network.MAC, err)
+		}
+	}
 	if err := configure(c); err != nil {
 		return err
 	}
@@ -74,9 +90,6 @@ func configure(c guest.Config) error {
 	}
 	if err := root.trust(c.CA); err != nil {
 		console.Warn(fmt.Errorf("adding certificates to trust: %w", err))
-	}
-	if err := withNIC("lo", (*nic).up); err != nil {
-		console.Warn(fmt.Errorf("bringing lo up: %w", err))
 	}
 	if c.Nested {
 		if err := prepareNested(); err != nil {

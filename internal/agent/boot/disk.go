@@ -3,6 +3,7 @@ package boot
 import (
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -16,29 +17,80 @@ import (
 // background.
 const deviceTimeout = 30 * time.Second
 
-// findDisk waits for the disk with the given serial number, and returns its device node.
-func findDisk(serial string) (string, error) {
-	events, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+// disks are the disks that the kernel has announced, by their names, and the socket by which it announces them
+// (netlink(7), NETLINK_KOBJECT_UEVENT). It announces a disk when it has read its partitions and needs it no more: what a
+// program reads then is not kept from before. A template must not be cut earlier.
+type disks struct {
+	events int
+	known  map[string]bool
+}
+
+// eventRoom is the size of the socket's buffer in bytes. The devices of a guest send a tenth of that.
+const eventRoom = 4 << 20
+
+// watchDisks begins before modules are loaded. The kernel has announced the disks of built-in drivers by then.
+func watchDisks() (d disks, err error) {
+	d.events, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
-		return "", err
+		return d, err
 	}
-	defer unix.Close(events)
-	if err := unix.Bind(events, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		return "", err
+	unix.SetsockoptInt(d.events, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, eventRoom)
+	if err := unix.Bind(d.events, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		return d, err
 	}
+	d.known = map[string]bool{}
+	entries, err := os.ReadDir("/sys/block")
+	for _, e := range entries {
+		d.known[e.Name()] = true
+	}
+	return d, err
+}
+
+func (d disks) close() { unix.Close(d.events) }
+
+// await waits for the disk with the given serial number.
+func (d disks) await(serial string) error {
 	deadline := time.Now().Add(deviceTimeout)
 	buf := make([]byte, 8<<10)
 	for {
-		if dev := lookForDisk(serial); dev != "" {
-			return dev, nil
+		if dev := lookForDisk(serial); dev != "" && d.known[path.Base(dev)] {
+			return nil
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return "", fmt.Errorf("there is no disk called %q", serial)
+			return fmt.Errorf("there is no disk called %q", serial)
 		}
-		unix.Poll([]unix.PollFd{{Fd: int32(events), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
-		unix.Recvfrom(events, buf, unix.MSG_DONTWAIT)
+		unix.Poll([]unix.PollFd{{Fd: int32(d.events), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		n, _, err := unix.Recvfrom(d.events, buf, unix.MSG_DONTWAIT)
+		switch {
+		case err == unix.ENOBUFS: // announcements are lost
+			d.known[path.Base(lookForDisk(serial))] = true
+		case err == nil:
+			if name := announced(string(buf[:n])); name != "" {
+				d.known[name] = true
+			}
+		}
 	}
+}
+
+// announced returns the name of the disk that an event of the kernel announces, or "". An event is a line such as
+// add@/devices/pci0000:00/0000:00:03.0/virtio1/block/vda, followed by variables (kobject_uevent_env).
+func announced(event string) string {
+	line, _, _ := strings.Cut(event, "\x00")
+	device, ok := strings.CutPrefix(line, "add@")
+	if !ok || path.Base(path.Dir(device)) != "block" {
+		return ""
+	}
+	return path.Base(device)
+}
+
+// findDisk returns the device node of the disk with the given serial number.
+func findDisk(serial string) (string, error) {
+	dev := lookForDisk(serial)
+	if dev == "" {
+		return "", fmt.Errorf("there is no disk called %q", serial)
+	}
+	return dev, nil
 }
 
 // lookForDisk finds a disk by its serial number or, where the VMM chooses the serial

@@ -17,7 +17,8 @@ const FreezeTime = 5 * time.Second
 
 // machine is what both kinds of a guest have.
 type machine struct {
-	disk    int // a descriptor of the VM's own disk
+	disk    int  // a descriptor of the VM's own disk
+	ownInit bool // the image's init is PID 1
 	freezer *freezer.Freezer
 	spaces  []string // paths of the network namespaces in which the frozen processes are
 }

@@ -18,7 +18,7 @@ import (
 type Init struct{ machine }
 
 // Configure sets the guest up.
-func (i *Init) Configure(c guest.Config) error { return start(c) }
+func (i *Init) Configure(c guest.Config) error { return i.start(c) }
 
 // Ready returns nil: this process is the init, and obeys commands.
 func (i *Init) Ready(context.Context) error { return nil }

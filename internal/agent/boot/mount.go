@@ -59,28 +59,51 @@ func optionsFor(disk string) (string, error) {
 	return OverlayOptions, err
 }
 
-// assembleRoot mounts the shared read-only rootfs and the VM's own disk and
-// joins them at newRoot. It returns a descriptor of the disk's file system, by
-// which it can be made clean at the end, when no path leads to it. ownInit says that the
-// image's own init runs.
+// The serial numbers of the disks with the image and the VM's own files.
+const (
+	imageDisk = "rootfs"
+	ownDisk   = "disk"
+)
+
+// mountImage mounts the read-only root file system that VMs share.
+func mountImage() error { return mountDisk(imageDisk, "/rootfs", unix.MS_RDONLY, "") }
+
+// mountDisk mounts a disk at a directory, which it makes.
+func mountDisk(serial, target string, flags uintptr, data string) error {
+	dev, err := findDisk(serial)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	if err := forgetDisk(dev); err != nil {
+		return fmt.Errorf("reading the %s anew: %w", serial, err)
+	}
+	if err := unix.Mount(dev, target, "ext4", flags, data); err != nil {
+		return fmt.Errorf("mounting the %s: %w", serial, err)
+	}
+	return nil
+}
+
+// forgetDisk makes the kernel read a disk anew. In a VM that goes on from a template, the kernel may have kept what it
+// has read of the template's disk.
+func forgetDisk(dev string) error {
+	fd, err := unix.Open(dev, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.IoctlSetInt(fd, unix.BLKFLSBUF, 0)
+}
+
+// assembleRoot mounts the VM's own disk and joins it with the image at newRoot. It returns a descriptor of the disk's
+// file system, by which it can be made clean at the end, when no path leads to it. ownInit says that the image's own
+// init runs.
 func assembleRoot(ownInit bool) (int, error) {
-	for _, m := range []struct {
-		serial, target, data string
-		flags                uintptr
-	}{
-		{"rootfs", "/rootfs", "", unix.MS_RDONLY},
-		{"disk", "/disk", "errors=remount-ro,discard", 0}, // the room of deleted files goes back to the host
-	} {
-		dev, err := findDisk(m.serial)
-		if err != nil {
-			return -1, err
-		}
-		if err := os.MkdirAll(m.target, 0o755); err != nil {
-			return -1, err
-		}
-		if err := unix.Mount(dev, m.target, "ext4", m.flags, m.data); err != nil {
-			return -1, fmt.Errorf("mounting the %s: %w", m.serial, err)
-		}
+	// The room of deleted files goes back to the host.
+	if err := mountDisk(ownDisk, "/disk", 0, "errors=remount-ro,discard"); err != nil {
+		return -1, err
 	}
 	options, err := optionsFor("/disk")
 	if err != nil {

@@ -15,9 +15,27 @@ import (
 	"banger/internal/guest"
 )
 
-// configureNIC gives the guest's one NIC its address and the default route. The host's
-// user network has no IPv6, so the NIC gets none either: an address that leads nowhere
-// is worse than none.
+// prepareNetwork does what needs no address. The host's user network has no IPv6, so the NIC gets none either: an
+// address that leads nowhere is worse than none.
+func prepareNetwork() {
+	if err := withNIC("lo", (*nic).up); err != nil {
+		console.Warn(fmt.Errorf("bringing lo up: %w", err))
+	}
+	name, err := nicName()
+	if err != nil { // the VM may have no network
+		return
+	}
+	for file, value := range map[string]string{
+		"ipv6/conf/" + name + "/disable_ipv6": "1",
+		"ipv4/ping_group_range":               "0 2147483647", // every user may ping, as in containers
+	} {
+		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			console.Warn(err)
+		}
+	}
+}
+
+// configureNIC gives the guest's one NIC its address and the default route.
 func configureNIC(n guest.Network) error {
 	name, err := nicName()
 	if err != nil {
@@ -30,14 +48,6 @@ func configureNIC(n guest.Network) error {
 	gateway, err := netip.ParseAddr(n.Gateway)
 	if err != nil || !gateway.Is4() {
 		return fmt.Errorf("the network's gateway %q is not an IPv4 address", n.Gateway)
-	}
-	for file, value := range map[string]string{
-		"ipv6/conf/" + name + "/disable_ipv6": "1",
-		"ipv4/ping_group_range":               "0 2147483647", // every user may ping, as in containers
-	} {
-		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			console.Warn(err)
-		}
 	}
 	return withNIC(name, func(d *nic) error { return d.configure(address, gateway, n.MTU) })
 }
@@ -124,7 +134,10 @@ func (n *nic) up() error {
 
 // down takes the device down, and its addresses and routes with it.
 func (n *nic) down() error {
-	n.ifr.SetUint16(0)
+	if err := n.call(unix.SIOCGIFFLAGS); err != nil {
+		return err
+	}
+	n.ifr.SetUint16(n.ifr.Uint16() &^ unix.IFF_UP)
 	return n.call(unix.SIOCSIFFLAGS)
 }
 

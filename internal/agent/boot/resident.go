@@ -25,6 +25,7 @@ const residentName = "@banger-agent"
 const (
 	residentConfigured = 3 // a pipe to PID 1
 	residentDisk       = 4
+	residentHost       = 5 // the way by which the host asks
 )
 
 // IsResident reports whether the arguments of this process are those of the agent that
@@ -38,18 +39,21 @@ type Resident struct {
 	once       sync.Once
 }
 
-// NewResident returns the guest of this process, which PID 1 has started as the resident
-// agent.
-func NewResident() *Resident {
+// NewResident returns the guest of this process, which PID 1 has started as the resident agent, and the descriptor
+// by which the host asks.
+func NewResident() (r *Resident, host int) {
 	unix.CloseOnExec(residentDisk)
+	unix.CloseOnExec(residentHost)
+	unix.SetNonblock(residentHost, true)
 	raiseLimits()
 	return &Resident{configured: os.NewFile(residentConfigured, "configured"),
-		machine: machine{disk: residentDisk, freezer: freezer.Open(freezer.Hierarchy)}}
+			machine: machine{disk: residentDisk, ownInit: true, freezer: freezer.Open(freezer.Hierarchy)}},
+		residentHost
 }
 
 // Configure sets the guest up, and lets PID 1 go on to the image's init.
 func (r *Resident) Configure(c guest.Config) error {
-	err := start(c)
+	err := r.start(c)
 	r.once.Do(func() {
 		r.configured.Write([]byte{1})
 		r.configured.Close()
@@ -84,15 +88,17 @@ func (r *Resident) Shutdown(grace time.Duration, how Ending) {
 	how.Now()
 }
 
-// BecomeImageInit starts the resident agent, waits until the host has configured the
-// guest, and turns PID 1 into the image's init. It returns only after a failure.
-func (i *Init) BecomeImageInit() error {
+// BecomeImageInit starts the resident agent, which gets host, the descriptor by which the host
+// asks. It waits until the host
+// has configured the guest, and turns PID 1 into the image's init. It returns only after a failure.
+func (i *Init) BecomeImageInit(host int) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
+	way := os.NewFile(uintptr(host), "host")
 	_, err = os.StartProcess("/proc/self/exe", []string{residentName}, &os.ProcAttr{
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, w, os.NewFile(uintptr(i.disk), "disk")},
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, w, os.NewFile(uintptr(i.disk), "disk"), way},
 		Env:   []string{"PATH=" + command.DefaultPath},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
@@ -100,6 +106,7 @@ func (i *Init) BecomeImageInit() error {
 		return fmt.Errorf("starting the resident agent: %w", err)
 	}
 	w.Close()
+	way.Close()
 	if n, _ := r.Read(make([]byte, 1)); n != 1 {
 		return errors.New("the resident agent ended before the guest was configured")
 	}

@@ -51,7 +51,7 @@ func isSame(before, c guest.Config) bool {
 // become gives the guest its new identity.
 func become(c guest.Config) error {
 	if c.MachineID != "" {
-		if err := renewMachineID(c.MachineID); err != nil {
+		if err := renewMachineID(c.MachineID, false); err != nil {
 			console.Warn(fmt.Errorf("renewing the machine id: %w", err))
 		}
 	}
@@ -101,10 +101,12 @@ func reseed(seed []byte) error {
 	return nil
 }
 
-// renewMachineID writes machine-id(5) where the image has one.
-func renewMachineID(id string) error {
+// renewMachineID writes machine-id(5) where the image has one. An init of the image's own, with ownInit, fills an empty
+// file itself, because that tells it that this is the first boot.
+func renewMachineID(id string, ownInit bool) error {
 	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id"} {
-		if st, err := os.Lstat("/" + name); err != nil || !st.Mode().IsRegular() {
+		st, err := os.Lstat("/" + name)
+		if err != nil || !st.Mode().IsRegular() || ownInit && st.Size() < int64(len(id)) {
 			continue // it is a link to the other file, or absent
 		}
 		if err := rootDir("/").writeFile(name, id+"\n"); err != nil {

@@ -44,6 +44,9 @@ const (
 // trust adds certificates in PEM to the image's trust stores. It replaces what an
 // earlier boot has added, or removes that if certificates is "".
 func (r rootDir) trust(certificates string) error {
+	if certificates == "" && !r.exists(strings.TrimPrefix(guest.ExtraCA, "/")) { // no boot has added any
+		return nil
+	}
 	var errs []error
 	found := ""
 	for _, name := range trustBundles {

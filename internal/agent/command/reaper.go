@@ -31,12 +31,24 @@ func NewReaper(group *Group) *Reaper {
 // Thaw lets frozen commands go on, so that they can end.
 func (r *Reaper) Thaw() { r.group.thaw() }
 
+// Prepare makes the group of the commands before the first command needs it. No other call may be made meanwhile.
+func (r *Reaper) Prepare() {
+	if r.group == nil {
+		return
+	}
+	if err := r.group.open(); err != nil {
+		r.group.warnOnce(err)
+	}
+}
+
 // LimitCPU lets all commands together use a number of thousandths of a CPU; 0 means all. It is called before the first
 // command starts.
 func (r *Reaper) LimitCPU(thousandths int64) {
 	switch {
-	case r.group != nil:
+	case r.group != nil && thousandths != r.group.cpu:
 		r.group.cpu = thousandths
+		r.group.close() // it is opened with the limit
+	case r.group != nil:
 	case thousandths != 0:
 		console.Warn(errors.New("commands may use all CPUs, because they run in no control group"))
 	}
