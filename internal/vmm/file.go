@@ -42,11 +42,14 @@ func (d Drive) flag() int {
 	return os.O_RDWR
 }
 
-// Files returns the files of c, in the order in which OpenFiles opens them.
+// Files returns the open files of c: the kernel, the initramfs, the disks, and those of From.
 func (c Config) Files() []*os.File {
 	files := []*os.File{c.KernelFile, c.InitrdFile}
 	for _, d := range c.Drives {
 		files = append(files, d.File)
+	}
+	if c.From != nil {
+		files = append(files, c.From.Files()...)
 	}
 	return files
 }

@@ -134,6 +134,12 @@ type File struct {
 	Size int64  `json:"size"`
 }
 
+// named returns f without the directory in which all kernels are, which may be another one now.
+func (f File) named() File {
+	f.Path = filepath.Join(filepath.Base(filepath.Dir(f.Path)), filepath.Base(f.Path))
+	return f
+}
+
 // DriveShape is the part of a drive that a guest knows. The file may be another one with the same
 // content.
 type DriveShape struct {
@@ -204,8 +210,8 @@ func (m Manifest) Match(vm Manifest) error {
 		{"the CPU model", m.CPUModel, vm.CPUModel},
 		{"the number of CPUs", m.CPUs, vm.CPUs},
 		{"the memory in MiB", m.MemoryMiB, vm.MemoryMiB},
-		{"the kernel", m.Kernel, vm.Kernel},
-		{"the initramfs", m.Initrd, vm.Initrd},
+		{"the kernel", m.Kernel.named(), vm.Kernel.named()},
+		{"the initramfs", m.Initrd.named(), vm.Initrd.named()},
 		{"the list of drives", fmt.Sprint(m.Drives), fmt.Sprint(vm.Drives)},
 		{"the number of network devices", len(m.NICs), len(vm.NICs)},
 		{"the agent's channel", m.Channel, vm.Channel},

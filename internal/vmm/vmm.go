@@ -71,6 +71,10 @@ type Config struct {
 	// snapshot's VM, except for the paths of files and sockets and the content of disks. The VM runs
 	// when Start returns, and the caller must then inform the agent of the restore.
 	Restore string `json:"restore,omitempty"`
+	// Shared says that any number of VMs may go on from the snapshot at the same time, whose open files are in From. They
+	// never change.
+	Shared bool   `json:"shared,omitempty"`
+	From   *Saved `json:"-"` // the driver does not close the files
 	// Save is the directory into which the VM will be written down. It is for a VMM that can open no file
 	// later; others ignore it. "" means that the VMM can open any file in any directory when it is asked.
 	Save string `json:"save,omitempty"`

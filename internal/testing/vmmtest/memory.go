@@ -45,6 +45,8 @@ const PanicText = "Kernel panic - not syncing: a fault of the test"
 type Memory struct {
 	Agent string                 // path of the agent's binary
 	Fault func(vmm.Config) Fault // returns the fault of a start; nil means no faults
+	// Templates says that VMs can be written down while their guests wait for their host, for others to start from.
+	Templates bool
 }
 
 // Name returns "memory".
@@ -97,7 +99,15 @@ func (d Memory) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 		<-p.done
 		return nil, fmt.Errorf("starting the agent: %w", err)
 	}
-	return p, nil
+	if !d.Templates {
+		return p, nil
+	}
+	f, err := freeze(p, console)
+	if err != nil {
+		p.Kill()
+		<-p.done
+	}
+	return f, err
 }
 
 // plug connects the NICs. No frame ever comes over them.

@@ -45,6 +45,8 @@ func Run(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 func Life(t *testing.T, d vmm.Driver, config func(t *testing.T) vmm.Config) {
 	t.Run("a whole life", func(t *testing.T) { wholeLife(t, d, config(t)) })
 	t.Run("it is written down and goes on", func(t *testing.T) { snapshots(t, d, config(t)) })
+	t.Run("two start from one template", func(t *testing.T) { templates(t, d, config, false) })
+	t.Run("two start from one template with a disk", func(t *testing.T) { templates(t, d, config, true) })
 }
 
 // wholeLife tests a VM from its boot to its own power-off.

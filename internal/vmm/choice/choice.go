@@ -15,12 +15,15 @@ type VMM struct {
 	Name string
 	// Find returns the program and its version. An error says why the VMM cannot be used.
 	Find      func(context.Context) (path, version string, err error)
-	Package   string            // the package to install
-	NeedsKVM  bool              // the VMM does not emulate
-	OpensTaps bool              // the VMM opens its tap by name
-	Sockets   bool              // the VMM creates unix sockets
-	Options   map[string]string // for the driver
-	Reads     []string          // files that the options name
+	Package   string // the package to install
+	NeedsKVM  bool   // the VMM does not emulate
+	OpensTaps bool   // the VMM opens its tap by name
+	Sockets   bool   // the VMM creates unix sockets
+	Templates bool   // VMs can start from a snapshot that others share
+	// SealedMemory says that the VMM opens the memory of such a snapshot for writing, though it does not write.
+	SealedMemory bool
+	Options      map[string]string // for the driver
+	Reads        []string          // files that the options name
 	// CheckCPU returns an error if the program at path cannot give a guest the CPU called model. If
 	// CheckCPU is nil, a VM's CPU cannot be chosen, and its guest cannot run VMs.
 	CheckCPU func(ctx context.Context, path, model string, accel vmm.Accel) error

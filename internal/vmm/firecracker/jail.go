@@ -106,6 +106,11 @@ func (j *jail) make(c vmm.Config) (*os.File, error) {
 			files[name], ours = path, append(ours, filepath.Join(root, name))
 		}
 	}
+	if c.From != nil { // any user may read them
+		state, memory := sharedNames(c, j, 0)
+		files[state] = fmt.Sprintf("/proc/self/fd/%d", c.From.State.Fd())
+		files[memory] = fmt.Sprintf("/proc/self/fd/%d", c.From.Memory.Fd())
+	}
 	for name, path := range files {
 		err := unix.Linkat(unix.AT_FDCWD, path, unix.AT_FDCWD, filepath.Join(root, name), unix.AT_SYMLINK_FOLLOW)
 		if errors.Is(err, unix.EXDEV) {

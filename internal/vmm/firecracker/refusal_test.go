@@ -18,14 +18,10 @@ func TestWhatIsNotRestored(t *testing.T) {
 		spoil  func(c *vmm.Config)
 		err    string // "": it fits
 	}{
-		"the same":          {spoil: func(*vmm.Config) {}},
-		"the same, of 1.15": {v: v15, spoil: func(*vmm.Config) {}},
-		"elsewhere":         {spoil: func(c *vmm.Config) { c.Dir += "2" }},
-		"elsewhere, of 1.15": {
-			v:     v15,
-			spoil: func(c *vmm.Config) { c.Dir += "2" },
-			err:   "Firecracker 1.15.0 looks for the vsock where it was, at ",
-		},
+		"the same":           {spoil: func(*vmm.Config) {}},
+		"the same, of 1.15":  {v: v15, spoil: func(*vmm.Config) {}},
+		"elsewhere":          {spoil: func(c *vmm.Config) { c.Dir += "2" }},
+		"elsewhere, of 1.15": {v: v15, spoil: func(c *vmm.Config) { c.Dir += "2" }},
 		"another version": {
 			v:     v15,
 			now:   v16,

@@ -17,10 +17,11 @@ type saves struct {
 	files                 []*os.File
 }
 
-// saveFiles returns the paths of the files, in the order of saves.files.
+// saveFiles returns the paths of the files, in the order of saves.files. Those of a shared snapshot are not among them,
+// because they are open already, and nobody's own.
 func saveFiles(c vmm.Config) (paths []string) {
 	paths = []string{filepath.Join(c.Save, vmm.NextState), filepath.Join(c.Save, vmm.NextRAM)}
-	if c.Restore != "" {
+	if c.Restore != "" && c.From == nil {
 		paths = append(paths, filepath.Join(c.Restore, vmm.SnapshotState), filepath.Join(c.Restore, vmm.SnapshotRAM))
 	}
 	return paths
@@ -35,6 +36,9 @@ func openSaves(c vmm.Config, j *jail) (s saves, err error) {
 	}
 	first := firstFile + len(c.WrapFiles) + len(c.Files())
 	names := make([]string, 4)
+	if c.From != nil {
+		names[2], names[3] = sharedNames(c, j, first)
+	}
 	for i, path := range saveFiles(c) {
 		var f *os.File
 		if i < 2 {
@@ -53,6 +57,15 @@ func openSaves(c vmm.Config, j *jail) (s saves, err error) {
 	}
 	s.state, s.memory, s.fromState, s.fromMemory = names[0], names[1], names[2], names[3]
 	return s, nil
+}
+
+// sharedNames returns the names of the state and the memory of a shared snapshot. Its files come last among those of c,
+// whose first descriptor is before first.
+func sharedNames(c vmm.Config, j *jail, first int) (state, memory string) {
+	if j != nil {
+		return "/" + vmm.SnapshotState, "/" + vmm.SnapshotRAM
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", first-2), fmt.Sprintf("/proc/self/fd/%d", first-1)
 }
 
 func (s saves) close() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -31,24 +32,29 @@ const (
 var errHugePages = errors.New("the VM has huge pages, and Firecracker goes on from no snapshot of such by a file")
 
 // place is a file that Firecracker opens at the path that it had when the snapshot was taken.
-type place struct{ what, path string }
+type place struct{ what, path, was string }
 
-// places returns the places of c. No version accepts a new path for a drive at a load. In a jail the vsock is always at
-// the same place.
-func places(c vmm.Config, jailed bool) []place {
-	var list []place
-	for _, d := range c.Drives {
-		list = append(list, place{"drive " + d.Serial, d.Path})
+// places returns the places of c, as Firecracker sees them. No version accepts a new path for a drive at a load. was
+// are the places that an earlier banger has written down of the same VM: those that the host sees.
+func places(c vmm.Config, jailed bool) (list []place) {
+	view := outside(c)
+	for i, d := range c.Drives {
+		path := view.Drives[i].Path
+		if jailed {
+			path = "/" + d.Serial
+		}
+		list = append(list, place{"drive " + d.Serial, path, d.Path})
 	}
-	dir := c.Dir
+	dir := view.Dir
 	if jailed {
 		dir = "/"
 	}
-	return append(list, place{"vsock", filepath.Join(dir, vsockSocket)})
+	return append(list, place{"vsock", filepath.Join(dir, vsockSocket), filepath.Join(c.Dir, vsockSocket)})
 }
 
 func manifestOf(c vmm.Config, v version, jailed bool) (vmm.Manifest, error) {
 	m, err := vmm.NewManifest(Driver{}.Name(), v.String(), c)
+	m.Options = withoutJail(m.Options)
 	m.Private = map[string]string{}
 	if hostSavesTime() {
 		m.Private[privateClock] = clockRealtime
@@ -59,6 +65,15 @@ func manifestOf(c vmm.Config, v version, jailed bool) (vmm.Manifest, error) {
 	return m, err
 }
 
+// withoutJail returns options without those of the jail, which name the VM's own user and directory.
+func withoutJail(options map[string]string) map[string]string {
+	rest := maps.Clone(options)
+	for _, name := range []string{OptionJailer, OptionJails, OptionUID, OptionGID, OptionGroup} {
+		delete(rest, name)
+	}
+	return rest
+}
+
 // checkSnapshot returns an error if c does not fit the snapshot. It runs before anything is
 // started, because Firecracker ends after a failed load. clock reports whether the guest's clock
 // can be advanced at the load.
@@ -66,10 +81,11 @@ func checkSnapshot(c vmm.Config, v version, o options, jailed bool) (clock bool,
 	if o.hugePages != "" {
 		return false, errHugePages
 	}
-	had, err := vmm.ReadManifest(c.Restore)
+	had, err := vmm.ManifestOf(c)
 	if err != nil {
 		return false, err
 	}
+	had.Options = withoutJail(had.Options)
 	has, err := manifestOf(c, v, jailed)
 	if err == nil {
 		err = had.Match(has)
@@ -78,7 +94,7 @@ func checkSnapshot(c vmm.Config, v version, o options, jailed bool) (clock bool,
 		return false, err
 	}
 	for _, p := range places(c, jailed) {
-		if was := had.Private[p.what]; was != p.path && (p.what != "vsock" || !v.hasVsockOverride()) {
+		if was := had.Private[p.what]; was != p.path && was != p.was && (p.what != "vsock" || !v.hasVsockOverride()) {
 			return false, fmt.Errorf(
 				"the snapshot does not fit: Firecracker %s looks for the %s where it was, at %.200q, and not at %s", v, p.what, was,
 				p.path)

@@ -58,8 +58,8 @@ func TestSnapshotRoundTrip(t *testing.T) {
 	vm.AwaitEnd(t)
 }
 
-// TestARestoreElsewhere: from 1.16 on the vsock may be in another directory. Earlier versions
-// refuse that, but continue in the old directory.
+// TestARestoreElsewhere: the vsock may be in another directory, and a drive, which Firecracker opens by its path, must
+// be where it was.
 func TestARestoreElsewhere(t *testing.T) {
 	for _, version := range []string{"1.16.1", "1.15.0"} {
 		t.Run(version, func(t *testing.T) {
@@ -73,10 +73,13 @@ func TestARestoreElsewhere(t *testing.T) {
 			if err := os.Mkdir(other.Dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if version == "1.15.0" {
-				wantRefused(t, d, other, "looks for the vsock where it was")
-				other = c
+			moved := other
+			moved.Drives = slices.Clone(c.Drives)
+			moved.Drives[0].Path = filepath.Join(other.Dir, "drive")
+			if err := os.Link(c.Drives[0].Path, moved.Drives[0].Path); err != nil {
+				t.Fatal(err)
 			}
+			wantRefused(t, d, moved, "where it was")
 			vm = vmmtest.Start(t, d, other)
 			if _, err := vm.Agent.Ping(t.Context()); err != nil { // may be sent twice
 				t.Fatal(err)

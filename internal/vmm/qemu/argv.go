@@ -43,8 +43,10 @@ func numbers(c vmm.Config, first int) descriptors {
 	return d
 }
 
-// handed returns the files of descriptors. All files of c must be open.
+// handed returns the files of descriptors. All files of c must be open. QEMU gets none of a shared snapshot but the
+// memory.
 func handed(c vmm.Config, monitor, memory *os.File) []*os.File {
+	c.From = nil
 	files := c.Files()
 	files = append([]*os.File{monitor, files[0], files[1], memory}, files[2:]...)
 	for _, n := range c.NICs {

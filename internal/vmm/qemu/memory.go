@@ -4,27 +4,25 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"banger/internal/sparse"
-	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
 
 // openMemory opens the memory file of a snapshot, if the VM maps that. QEMU requires that it may write to the file, but
-// does not. Otherwise openMemory creates a file that is on no disk (memfd_create(2)). The guest changes it, and it has
-// the memory of the snapshot if there is one.
+// does not; the memory of a shared snapshot is sealed, so that nobody can. Otherwise openMemory creates a file that is
+// on no disk (memfd_create(2)). The guest changes it, and it has the memory of the snapshot if there is one.
 func openMemory(ctx context.Context, c vmm.Config, maps bool) (*os.File, error) {
 	if maps {
-		return untrusted.Open(filepath.Join(c.Restore, vmm.SnapshotRAM), os.O_RDWR, 0)
+		return vmm.MemoryOf(c, os.O_RDWR)
 	}
 	f, err := newMemory(int64(c.MemoryMiB) << 20)
 	if err != nil || c.Restore == "" {
 		return f, err
 	}
-	from, err := untrusted.Open(filepath.Join(c.Restore, vmm.SnapshotRAM), os.O_RDONLY, 0)
+	from, err := vmm.MemoryOf(c, os.O_RDONLY)
 	if err == nil {
 		err = sparse.Copy(ctx, f, from)
 		from.Close()

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"banger/internal/untrusted"
 	"banger/internal/vmm"
 	"banger/internal/vmm/pagemap"
 )
@@ -33,7 +32,7 @@ func (d Driver) checkSnapshot(c vmm.Config, v version) error {
 	if c.Nested {
 		return vmm.ErrNestedSnapshot
 	}
-	had, err := vmm.ReadManifest(c.Restore)
+	had, err := vmm.ManifestOf(c)
 	if err != nil {
 		return err
 	}
@@ -124,7 +123,7 @@ func (p *process) withFile(ctx context.Context, f *os.File, command string, args
 // restore reads the state of the devices as an incoming migration and lets the guest continue. The memory is there
 // already.
 func (p *process) restore(ctx context.Context) error {
-	f, err := untrusted.Open(filepath.Join(p.config.Restore, vmm.SnapshotState), os.O_RDONLY, 0)
+	f, err := vmm.StateOf(p.config)
 	if err != nil {
 		return err
 	}
