@@ -113,7 +113,7 @@ func TestNormalizeFillsInDefaults(t *testing.T) {
 	if err := s.Normalize(); err != nil {
 		t.Fatal(err)
 	}
-	want := Spec{Image: "debian", Pull: PullMissing, VMM: VMMAuto, Init: InitAuto, Network: NetworkUser,
+	want := Spec{Image: "debian", Pull: PullMissing, VMM: VMMAuto, Init: InitAuto, Network: NetworkUser, Warm: WarmAuto,
 		Policy: &Policy{Default: Allow},
 		CPUs:   DefaultCPUs, Memory: DefaultMemory, Disk: DefaultDisk}
 	if !reflect.DeepEqual(s, want) {
@@ -149,6 +149,8 @@ func TestNormalizeChecksEveryField(t *testing.T) {
 		"unknown pull":         {func(s *Spec) { s.Pull = "sometimes" }, false},
 		"unknown vmm":          {func(s *Spec) { s.VMM = "xen" }, false},
 		"unknown init":         {func(s *Spec) { s.Init = "runit" }, false},
+		"only warm":            {func(s *Spec) { s.Warm = WarmOnly }, true},
+		"unknown warm":         {func(s *Spec) { s.Warm = "sometimes" }, false},
 		"a bridge":             {func(s *Spec) { s.Network = NetworkBridge }, true},
 		"a named network":      {func(s *Spec) { s.Network = "team-a" }, true},
 		"no network's name":    {func(s *Spec) { s.Network = "team a" }, false},

@@ -29,6 +29,7 @@ var specFields = map[string]fieldOf[banger.Spec]{
 	"Nested":     {func(s *banger.Spec, t string) { s.Nested = banger.NestedOn + t }, ""},
 	"Hostname":   {func(s *banger.Spec, t string) { s.Hostname = "h" + t }, ""},
 	"Labels":     {func(s *banger.Spec, t string) { s.Labels = map[string]string{"a" + t: "b"} }, ""},
+	"Warm":       {func(s *banger.Spec, t string) { s.Warm = banger.WarmAuto + t }, ""},
 	"Init":       {func(s *banger.Spec, t string) { s.Init = banger.InitAuto + t }, ""},
 	"Network":    {func(s *banger.Spec, t string) { s.Network = banger.NetworkUser + t }, ""},
 	"Policy":     {func(s *banger.Spec, t string) { s.Policy = &banger.Policy{Default: banger.Allow + t} }, ""},

@@ -20,7 +20,7 @@ const (
 	DefaultDisk   = 10 << 30
 )
 
-// Values of Spec.Pull, Spec.VMM, Spec.Nested and Spec.Init.
+// Values of Spec.Pull, Spec.VMM, Spec.Nested, Spec.Warm and Spec.Init.
 const (
 	PullMissing = "missing"
 	PullAlways  = "always"
@@ -32,6 +32,10 @@ const (
 
 	NestedOn    = "on"    // the guest can run VMs of its own
 	NestedForce = "force" // even for an untrusted VM
+
+	WarmAuto  = "auto"  // start from a template if there is one
+	WarmNever = "never" // boot, and make no template
+	WarmOnly  = "only"  // fail if there is no template
 
 	InitAuto  = "auto"  // the image's init if it is systemd, otherwise our agent
 	InitAgent = "agent" // our agent stays PID 1
@@ -52,6 +56,7 @@ type Spec struct {
 	Nested     string            `json:"nested,omitempty"`    // the guest gets /dev/kvm: NestedOn or NestedForce
 	Memory     int64             `json:"memory,omitempty"`    // bytes
 	Disk       int64             `json:"disk,omitempty"`      // bytes
+	Warm       string            `json:"warm,omitempty"`      // WarmAuto, WarmNever or WarmOnly
 	Hostname   string            `json:"hostname,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Init       string            `json:"init,omitempty"`
@@ -132,6 +137,10 @@ type VM struct {
 	VMM         string    `json:"vmm"`                 // driver name and version
 	Isolation   string    `json:"isolation"`           // IsolationKVM or IsolationEmulated
 	Timings     []Timing  `json:"timings,omitempty"`
+	Fresh       bool      `json:"fresh,omitempty"` // it has never started, so its disk is empty
+	// Template is the id of the template from which the VM started last. "" means that it booted.
+	Template string `json:"template,omitempty"`
+	Start    string `json:"start,omitempty"` // how the VM started last, and how long that took, for a person
 	// Address is set while the VM runs or is suspended. All its ports are open on this address of its own, which is in
 	// the host's 127.0.0.0/8 or on a bridge.
 	Address string `json:"address,omitempty"`
@@ -176,6 +185,7 @@ func (s *Spec) Normalize() error {
 	s.Pull = cmp.Or(s.Pull, PullMissing)
 	s.VMM = cmp.Or(s.VMM, VMMAuto)
 	s.Init = cmp.Or(s.Init, InitAuto)
+	s.Warm = cmp.Or(s.Warm, WarmAuto)
 	s.Network = cmp.Or(s.Network, NetworkUser)
 	s.CPUs = cmp.Or(s.CPUs, DefaultCPUs)
 	s.Memory = cmp.Or(s.Memory, DefaultMemory)
@@ -207,6 +217,7 @@ func (s *Spec) Normalize() error {
 		{"pull", s.Pull, []string{PullMissing, PullAlways, PullNever}},
 		{"vmm", s.VMM, []string{VMMAuto, VMMFirecracker, VMMQEMU}},
 		{"init", s.Init, []string{InitAuto, InitAgent, InitImage}},
+		{"warm", s.Warm, []string{WarmAuto, WarmNever, WarmOnly}},
 	} {
 		if err := oneOf(c.field, c.value, c.allowed); err != nil {
 			return err

@@ -136,6 +136,7 @@ func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
 		Images:      sup.Library(),
 		Transfers:   sup.Library(),
 		Kernels:     sup.Library(),
+		Templates:   sup.Templates(),
 		Version:     about.version,
 		Stop:        stop,
 		Splice:      splice.Copy,
@@ -220,6 +221,12 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 		Images:   images,
 		Kernels:  kernels,
 		Groups:   groups,
+	}
+	switch os.Getenv("BANGER_TEMPLATES") {
+	case "use":
+		parts.UseTemplatesOnly = true
+	case "now":
+		parts.Idle = func(ctx context.Context) error { return ctx.Err() }
 	}
 	if parts.Root {
 		parts.Bridge = func(denied func(string, banger.Denial)) *bridge.Host {

@@ -115,7 +115,8 @@ func removeHalves(stateDir string) (err error) {
 // restrict corrects the modes of files that an earlier banger made below the state directory. It skips directories in
 // which a VM's own user has files; the code for those corrects their modes.
 func restrict(dir string) error {
-	elsewhere := map[string]bool{filepath.Join(dir, "vms"): true}
+	dirs := vmdir.Dirs{State: dir}
+	elsewhere := map[string]bool{dirs.VMs(): true, dirs.Templates(): true}
 	if os.Geteuid() == 0 {
 		elsewhere[filepath.Join(dir, "images")], elsewhere[filepath.Join(dir, "kernels")] = true, true
 	}

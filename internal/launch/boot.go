@@ -11,13 +11,14 @@ import (
 	"banger"
 	"banger/internal/guest"
 	"banger/internal/network/bridge"
+	"banger/internal/plan"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
 
-// Boot boots the VM. Emulated boots first wait for a free place. After a guest panic it boots once more, because
-// emulators have rare bugs that a second boot does not meet. If the guest has booted but its init is late, late says
-// so in a sentence.
+// Boot starts the VM from a template, or boots it. Emulated boots first wait for a free place. After a guest panic it
+// boots once more, because emulators have rare bugs that a second boot does not meet. If the guest has booted but its
+// init is late, late says so in a sentence.
 func (b Start) Boot(ctx context.Context) (late string, err error) {
 	if !b.Plans.VMMs.KVM {
 		select {
@@ -33,6 +34,9 @@ func (b Start) Boot(ctx context.Context) (late string, err error) {
 		text += " (emulated: slow, and no isolation boundary)"
 	}
 	b.Emit(banger.Event{Stage: "boot", Text: text})
+	if b.Warm != nil {
+		defer b.Warm.Starting()()
+	}
 	console := shim.ConsoleEnd(b.Plans.Dirs.VM(b.VM.ID))
 	err = b.once(ctx)
 	if errors.Is(err, errPanic) && ctx.Err() == nil {
@@ -56,11 +60,31 @@ func (b Start) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.Machine.Update(func(vm *banger.VM) { vm.Initramfs = name })
+	b.Machine.Update(func(vm *banger.VM) { vm.Initramfs, vm.Template = name, "" })
 	if err := vmm.RemoveSnapshot(b.Plans.Dirs.VM(b.VM.ID)); err != nil { // the disk will fit it no more
 		return err
 	}
-	key, err := b.launch(ctx, initramfs, false)
+	p, err := b.Plans.Make(b.Life, b.VM, b.UID, initramfs)
+	if err != nil {
+		return err
+	}
+	done, err := b.fromTemplate(ctx, p)
+	if done || err != nil {
+		return err
+	}
+	if err := b.first(ctx, p); err != nil {
+		return err
+	}
+	b.Watch.Lap("boot")
+	if b.Warm != nil {
+		b.Warm.Want(p, b.VM, b.Fresh)
+	}
+	return nil
+}
+
+// first starts a guest that was never configured, and configures it.
+func (b Start) first(ctx context.Context, p plan.Plan) error {
+	key, err := b.launch(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -68,28 +92,25 @@ func (b Start) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	config.Seed = newSeed()
+	if b.Fresh { // later the file belongs to the guest's users
+		config.MachineID = machineID(key)
+	}
+	if p.Shim.VM.Shared && config.Network != nil { // the template's NIC had another address
+		config.Network.MAC = p.Shim.Network.MAC
+	}
 	err = b.unlessEnded(ctx, bootTimeout, func(ctx context.Context) error {
 		_, err := b.Agent.Configure(ctx, config)
 		return err
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		b.syncClock(ctx)
 	}
-	b.syncClock(ctx)
-	b.Watch.Lap("boot")
-	return nil
+	return err
 }
 
-// launch starts the shim, and its VM from the snapshot in its directory or from the beginning. It returns the VM's host
-// key, read before the directory is given to the VM's user.
-func (b Start) launch(ctx context.Context, initramfs string, restore bool) (hostKey string, err error) {
-	p, err := b.Plans.Make(b.Life, b.VM, b.UID, initramfs)
-	if err != nil {
-		return "", err
-	}
-	if restore {
-		p.Shim.VM.Restore = b.Plans.Dirs.VM(b.VM.ID)
-	}
+// launch starts the shim and its VM. It returns the VM's host key, read before the directory is given to the VM's user.
+func (b Start) launch(ctx context.Context, p plan.Plan) (hostKey string, err error) {
 	if err := b.Plans.Dirs.Make(b.VM.ID); err != nil {
 		return "", err
 	}

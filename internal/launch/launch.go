@@ -5,6 +5,7 @@ package launch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"time"
@@ -16,12 +17,14 @@ import (
 	"banger/internal/reserve"
 	"banger/internal/shim"
 	"banger/internal/sshconf"
+	"banger/internal/warm"
 )
 
 // Launcher has what all starts need. The caller owns its parts.
 type Launcher struct {
 	Plans    plan.Planner
 	Networks *networks.Networks
+	Warm     *warm.Warm // nil: all VMs boot
 	ShimArgv []string
 	// InitTime is the time that an image's init may take until it runs and, if it is systemd, accepts requests. 0 means
 	// 30 s.
@@ -51,6 +54,7 @@ type Start struct {
 	*Launcher
 	Machine Machine
 	VM      banger.VM // the VM before the start
+	Fresh   bool      // no guest has used its disk
 	UID     uint32    // user of its VMM if the daemon is root
 	Shim    shim.Client
 	Agent   guest.Client
@@ -93,6 +97,23 @@ func (w *Stopwatch) Lap(stage string) {
 	now := time.Now()
 	w.Timings = append(w.Timings, banger.Timing{Stage: stage, Millis: now.Sub(w.last).Milliseconds()})
 	w.last = now
+}
+
+// Note writes the timings of a start that was carried out into vm, and how it went in words.
+func (w *Stopwatch) Note(vm *banger.VM) {
+	vm.Timings, vm.Start = KeepPreparation(vm.Timings, w.Timings), w.words(vm.Template)
+}
+
+// words says how a VM started, and how long that took. It started from a template, or it booted if template is "".
+func (w *Stopwatch) words(template string) string {
+	how, took := "cold", int64(0)
+	if template != "" {
+		how = "warm (template " + template + ")"
+	}
+	for _, t := range w.Timings {
+		took += t.Millis
+	}
+	return fmt.Sprintf("%s, %.2f s", how, float64(took)/1000)
 }
 
 // KeepPreparation returns the timings of the creation in old, followed by those of a start.

@@ -2,17 +2,20 @@ package launch
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 
 	"banger"
-	"banger/internal/guest"
 )
 
 // Restore starts the VMM with the snapshot in the VM's directory, and the initramfs that the VM had. It returns the
 // VM's host key for Welcome.
 func (b Start) Restore(ctx context.Context) (hostKey string, err error) {
-	return b.launch(ctx, b.Plans.Kernels.InitrdPath(b.VM.Kernel, b.VM.Initramfs), true)
+	p, err := b.Plans.Make(b.Life, b.VM, b.UID, b.Plans.Kernels.InitrdPath(b.VM.Kernel, b.VM.Initramfs))
+	if err != nil {
+		return "", err
+	}
+	p.Shim.VM.Restore = b.Plans.Dirs.VM(b.VM.ID)
+	return b.launch(ctx, p)
 }
 
 // Welcome makes the clock, the randomness and the network of a restored guest right. Only then do its commands go on.
@@ -22,8 +25,7 @@ func (b Start) Welcome(ctx context.Context, hostKey string) error {
 		return err
 	}
 	config.ResetConnections = true
-	config.Seed = make([]byte, guest.MinSeed)
-	rand.Read(config.Seed)
+	config.Seed = newSeed()
 	err = b.unlessEnded(ctx, bootTimeout, func(ctx context.Context) error {
 		_, err := b.Agent.Restored(ctx, config)
 		return err

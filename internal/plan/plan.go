@@ -25,6 +25,7 @@ import (
 // Planner has what all plans are made of. The caller owns its parts.
 type Planner struct {
 	Dirs     vmdir.Dirs
+	State    string // directory of what VMs share
 	Agent    []byte // the guest agent's binary
 	VMMs     choice.Host
 	KVMGroup uint32 // group that may open /dev/kvm, for VMMs that run as users of their own
@@ -41,6 +42,17 @@ type Plan struct {
 	Shim     shim.Spec
 	Identity shim.Identity // of the shim and its VMM
 	VMM      string        // name and version
+	// Options are those of the driver that do not name this VM.
+	Options map[string]string
+	// Templates says that the VMM can start VMs from a template, and SealedMemory that it opens the memory for writing,
+	// though it does not write.
+	Templates, SealedMemory bool
+}
+
+// In returns p for VMs whose files are in other directories.
+func (p Planner) In(dirs vmdir.Dirs) Planner {
+	p.Dirs = dirs
+	return p
 }
 
 // agentChannel is the name of the agent's port in the guest.
@@ -72,7 +84,8 @@ func (p Planner) Make(ctx context.Context, vm banger.VM, uid uint32, initramfs s
 	if err != nil {
 		return Plan{}, err
 	}
-	made := Plan{VMM: driver.String()}
+	made := Plan{VMM: driver.String(), Options: driver.Options, Templates: driver.Templates,
+		SealedMemory: driver.SealedMemory}
 	if p.Root {
 		made.Identity = shim.Identity{UID: uid, GID: uid}
 		if p.VMMs.KVM {

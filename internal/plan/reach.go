@@ -33,7 +33,7 @@ func (p Planner) openToAll(c vmm.Config) error {
 		if err != nil {
 			return err
 		}
-		ours := strings.HasPrefix(path, filepath.Clean(p.Dirs.State)+"/")
+		ours := strings.HasPrefix(path, filepath.Clean(p.State)+"/")
 		if !ours || !info.Mode().IsRegular() || info.Mode()&0o444 == 0o444 {
 			continue
 		}

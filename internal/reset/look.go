@@ -35,6 +35,7 @@ type Found struct {
 	Lost    Part `json:"lost"` // directories of VMs that were set aside
 	Images  Part `json:"images"`
 	Kernels Part `json:"kernels"`
+	Frozen  Part `json:"templates"`
 	Other   Part `json:"other"` // files: databases, logs, caches, keys
 	Sockets Part `json:"sockets"`
 	Daemon  int  `json:"daemon"` // its process, or 0
@@ -43,13 +44,13 @@ type Found struct {
 
 // Empty reports whether there is nothing.
 func (f Found) Empty() bool {
-	things := len(f.VMs) + f.Lost.Count + f.Images.Count + f.Kernels.Count + f.Other.Count
+	things := len(f.VMs) + f.Lost.Count + f.Images.Count + f.Kernels.Count + f.Frozen.Count + f.Other.Count
 	return things == 0 && f.Daemon == 0 && !f.Bridges
 }
 
 // Bytes returns the room that everything takes on the disk.
 func (f Found) Bytes() int64 {
-	n := f.Lost.Bytes + f.Images.Bytes + f.Kernels.Bytes + f.Other.Bytes + f.Sockets.Bytes
+	n := f.Lost.Bytes + f.Images.Bytes + f.Kernels.Bytes + f.Frozen.Bytes + f.Other.Bytes + f.Sockets.Bytes
 	for _, vm := range f.VMs {
 		n += vm.Bytes
 	}
@@ -82,6 +83,7 @@ func Measure(h Home) (f Found, err error) {
 	f.Lost = Part{len(vmdir.Dirs{State: h.State}.Aside()), vmdir.Room(h.dirs().Lost())}
 	f.Images = Part{countOf(filepath.Join(h.State, "images", "sha256")), vmdir.Room(filepath.Join(h.State, "images"))}
 	f.Kernels = Part{countOf(filepath.Join(h.State, "kernels")), vmdir.Room(filepath.Join(h.State, "kernels"))}
+	f.Frozen = Part{countOf(h.dirs().Ready()), vmdir.Room(h.dirs().Templates())}
 	f.Sockets = Part{countOf(h.Run), vmdir.Room(h.Run)}
 	_, used := os.Lstat(filepath.Join(h.State, "bridge.used"))
 	f.Bridges = used == nil
@@ -90,7 +92,7 @@ func Measure(h Home) (f Found, err error) {
 		return f, err
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"vms", "lost", "images", "kernels"}, e.Name()) && !isForeign(e.Name()) {
+		if !slices.Contains([]string{"vms", "lost", "images", "kernels", "templates"}, e.Name()) && !isForeign(e.Name()) {
 			f.Other.Count++
 			f.Other.Bytes += vmdir.Room(filepath.Join(h.State, e.Name()))
 		}
@@ -128,8 +130,9 @@ func vms(h Home) ([]VM, error) {
 // stateEntries and runEntries are the names in the two directories, as patterns of path.Match.
 var (
 	stateEntries = []string{"banger.db*", "daemon.lock", "daemon.start", "daemon*.log", "dns.port", "kvm.json", "boot-id",
-		"reserve", "bridge.json", "bridge.used", "images", "kernels", "vms", "lost", "jail", "ssh", "*.tmp", ".tmp-*"}
-	runEntries = []string{"api.sock", "daemon.lock", "vms"}
+		"reserve", "bridge.json", "bridge.used", "images", "kernels", "templates", "vms", "lost", "jail", "ssh", "*.tmp",
+		".tmp-*"}
+	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates"}
 )
 
 // isForeign reports whether an entry is not ours, and is expected all the same: a file system has it at its top.

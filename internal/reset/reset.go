@@ -173,17 +173,21 @@ func locked(err error, dir string, pid int) error {
 		WithHint("end it, and try again")
 }
 
-// endVMs kills all shims, with which their VMMs end, and removes the control groups.
+// endVMs kills all shims, with which their VMMs end, and removes the control groups. Some VMs were about to become
+// templates.
 func endVMs(ctx context.Context, h Home) error {
 	var ends []process.End
-	err := h.shims().Each(func(id string, pid int) {
-		end, err := process.Watch(pid)
-		if args := process.Arguments(pid); err == nil && len(args) > 0 && args[len(args)-1] == h.dirs().VM(id) {
-			ends = append(ends, end) // it is still the process that was found
-		} else if err == nil {
-			end.Close()
-		}
-	})
+	find := func(d vmdir.Dirs) error {
+		return shim.Processes{VMs: d.VMs(), Argv: h.ShimArgv}.Each(func(id string, pid int) {
+			end, err := process.Watch(pid)
+			if args := process.Arguments(pid); err == nil && len(args) > 0 && args[len(args)-1] == d.VM(id) {
+				ends = append(ends, end) // it is still the process that was found
+			} else if err == nil {
+				end.Close()
+			}
+		})
+	}
+	err := errors.Join(find(h.dirs()), find(h.dirs().Making()))
 	limit, cancel := context.WithTimeout(ctx, killWait)
 	defer cancel()
 	for _, end := range ends {

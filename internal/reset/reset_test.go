@@ -64,6 +64,9 @@ func home(t *testing.T) Home {
 		"state/vms/0123456789ab/disk.ext4": "disk",
 		"state/vms/0123456789ab.json":      `{"vm":{"id":"0123456789ab","name":"box"}}`,
 		"state/vms/0123456789ac/disk.ext4": "disk", "state/lost+found/x": "",
+		"state/templates/ready/0123456789ae/template.json":  "{}",
+		"state/templates/making/vms/0123456789af/disk.ext4": "disk",
+		"run/templates/vms/0123456789af/channel.sock":       "",
 		"run/daemon.lock": "", "run/api.sock": "", "run/vms/0123456789ab/channel.sock": "",
 	} {
 		check(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
@@ -110,8 +113,8 @@ func TestWhatIsFound(t *testing.T) {
 		!f.VMs[1].Running || f.VMs[1].Bytes == 0 {
 		t.Errorf("the VMs are %+v", f.VMs)
 	}
-	if f.Images.Count != 1 || f.Kernels.Count != 1 || f.Lost.Count != 1 || f.Other.Count != 8 || f.Images.Bytes == 0 ||
-		f.Daemon != daemon.Process.Pid || f.Bridges || f.Empty() || f.Bytes() < f.Images.Bytes {
+	if f.Images.Count != 1 || f.Kernels.Count != 1 || f.Lost.Count != 1 || f.Frozen.Count != 1 || f.Other.Count != 8 ||
+		f.Images.Bytes == 0 || f.Daemon != daemon.Process.Pid || f.Bridges || f.Empty() || f.Bytes() < f.Images.Bytes {
 		t.Errorf("it finds %+v", f)
 	}
 }
@@ -122,12 +125,13 @@ func TestNothingIsLeft(t *testing.T) {
 	h := home(t)
 	daemon := start(t, "daemon", "run", h.State)
 	vm := start(t, "shim", filepath.Join(h.State, "vms", "0123456789ab"))
+	making := start(t, "shim", filepath.Join(h.State, "templates", "making", "vms", "0123456789af"))
 	other := start(t, "shim", filepath.Join(t.TempDir(), "vms", "0123456789ab"))
 	check(t, remove(t, h))
 	if left := tree(h); !slices.Equal(left, []string{"state", "state/lost+found", "state/lost+found/x"}) {
 		t.Errorf("left are %q", left)
 	}
-	for _, ended := range []*exec.Cmd{daemon, vm} {
+	for _, ended := range []*exec.Cmd{daemon, vm, making} {
 		if err := ended.Wait(); err == nil {
 			t.Error("a process has ended by itself")
 		}

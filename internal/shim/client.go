@@ -336,6 +336,18 @@ func (c Client) exchangeBy(ctx context.Context, line string, oob []byte,
 // maxAnswer is the maximum length in bytes of the answer to a call. The longest answer is a list of ports.
 const maxAnswer = 4 << 20
 
+// Lost returns how a VMM ended whose shim does not answer, for the reason cause. rebooted says that the host has booted
+// since.
+func (c Client) Lost(rebooted bool, cause error) Status {
+	exit, err := c.LastExit()
+	if err != nil && rebooted {
+		exit = vmm.Exit{Signal: int(syscall.SIGKILL), Reason: "the host went down"}
+	} else if err != nil {
+		exit = vmm.Exit{Signal: int(syscall.SIGKILL), Reason: fmt.Sprintf("its shim was killed (%v)", cause)}
+	}
+	return Status{Ended: true, Exit: exit}
+}
+
 // LastExit returns how the VMM ended, as the shim recorded it for a daemon that did not run at that time. It returns
 // fs.ErrNotExist when the shim itself was killed.
 func (c Client) LastExit() (vmm.Exit, error) {

@@ -22,6 +22,9 @@ type Spec struct {
 	// Daemon is the user who may make calls, besides root. Client.Start sets it.
 	Daemon uint32     `json:"daemon"`
 	VM     vmm.Config `json:"vm"`
+	// Template says that the VM is to become a template: when its guest waits for its host, it is written to its directory
+	// as a snapshot, and ends. Client.Start then returns when the snapshot is complete.
+	Template bool `json:"template,omitempty"`
 	// Jail is the jail into which root puts the VMM. If it is nil, the VMM is confined without a jail.
 	Jail *Jail `json:"jail,omitempty"`
 	// Network is the VM's network; nil: no NIC.

@@ -46,9 +46,12 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
 			return banger.VM{}, err
 		}
 	}
-	m, err := s.insertOn(ctx, spec.Network,
-		banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, CreatedAt: time.Now().UTC(),
-			VMM: driver.String(), Isolation: s.opts.VMMs.Isolation()})
+	var m *machine
+	err = s.networks.Use(ctx, spec.Network, func() error { // the network cannot be removed meanwhile
+		m, err = s.insert(ctx, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, Fresh: true,
+			CreatedAt: time.Now().UTC(), VMM: driver.String(), Isolation: s.opts.VMMs.Isolation()})
+		return err
+	})
 	if err != nil {
 		return banger.VM{}, err
 	}
@@ -136,15 +139,6 @@ func (c creation) assemble(img banger.Image, kern banger.Kernel, watch *launch.S
 		vm.SSHHostKey = hostKey
 	})
 	return nil
-}
-
-// insertOn is like insert, and prevents the removal of the VM's network meanwhile.
-func (s *Supervisor) insertOn(ctx context.Context, network string, vm banger.VM) (m *machine, err error) {
-	err = s.networks.Use(ctx, network, func() error {
-		m, err = s.insert(ctx, vm)
-		return err
-	})
-	return m, err
 }
 
 // insert chooses a name if the user gave none, and writes the uncommitted row.

@@ -125,12 +125,18 @@ func (m mainCommand) takeExit() (banger.Exit, bool) {
 	}
 }
 
-// onEnd stops the VM whose main command has ended.
+// onEnd stops the VM whose main command has ended. A VM that is then removed is not shut down, because nobody will see
+// its disk again: its other commands are killed, as in a container.
 func (m mainCommand) onEnd(exit banger.Exit) {
 	if m.snapshot().State.AtRest() {
 		return
 	}
 	code := exit.Status()
 	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
-	m.warn("the VM was not stopped after its main command", m.stop(m.ctx, m.grace(), parking.ExitReason(exit)))
+	reason := parking.ExitReason(exit)
+	end := func() error { return m.stop(m.ctx, m.grace(), reason) }
+	if m.snapshot().Spec.AutoRemove && m.agent().Delivered(m.ctx) == nil {
+		end = func() error { return m.kill(m.ctx, reason) }
+	}
+	m.warn("the VM was not stopped after its main command", end())
 }

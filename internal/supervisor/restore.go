@@ -59,6 +59,7 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	restored.Wait()
 	s.networks.SetAdopting(false)
 	s.wg.Go(func() { parker{s}.watcher().Run(s.ctx) })
+	s.wg.Go(func() { s.warm.Run(s.ctx) })
 	for _, m := range (parker{s}).all() {
 		s.wg.Go(func() {
 			settle := func(ctx context.Context) error { return later{m}.settle(ctx, true) }
@@ -118,7 +119,7 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 	}
 	alive := err == nil && !st.Ended && st.Shim.Alive()
 	if err != nil {
-		st = s.lastExit(vm.ID, err)
+		st = s.shim(vm.ID).Lost(s.rebooted, err)
 	}
 	takeOver := func() {
 		err := m.do(m.ctx, func(ctx context.Context) error { return m.takeOver(ctx, vm.State, alive, st) })
@@ -164,7 +165,7 @@ func (m *machine) awaitAnswer(stored banger.VM) {
 		if err == nil || !m.s.shims().Has(stored.ID) {
 			alive := err == nil && !st.Ended && st.Shim.Alive()
 			if err != nil {
-				st = m.s.lastExit(stored.ID, err)
+				st = m.s.shim(stored.ID).Lost(m.s.rebooted, err)
 			}
 			err = m.do(m.ctx, func(ctx context.Context) error {
 				if over = m.snapshot().State != banger.StateUnreachable; over {

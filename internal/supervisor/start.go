@@ -2,15 +2,12 @@ package supervisor
 
 import (
 	"context"
-	"fmt"
-	"syscall"
 	"time"
 
 	"banger"
 	"banger/internal/launch"
 	"banger/internal/parking"
 	"banger/internal/shim"
-	"banger/internal/vmm"
 )
 
 // start boots the VM, or lets a suspended or paused one go on. With cold, a suspended VM boots from its disk and loses
@@ -39,6 +36,7 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 	vm := m.snapshot()
 	m.update(func(vm *banger.VM) {
 		vm.ExitCode, vm.StartedAt, vm.Spec, vm.Next = nil, time.Time{}, parking.AtNextBoot(*vm), nil
+		vm.Fresh, vm.Start = false, ""
 	})
 	mainCommand{m}.setSeen(false)
 	m.mainDone = nil
@@ -46,9 +44,10 @@ func (m *machine) startNow(ctx context.Context, attach bool, emit banger.Emit) e
 		return err
 	}
 	b := m.launch(emit)
+	b.Fresh = vm.Fresh
 	late, err := b.Boot(ctx)
 	if err == nil {
-		m.update(func(vm *banger.VM) { vm.Timings = launch.KeepPreparation(vm.Timings, b.Watch.Timings) })
+		m.update(b.Watch.Note)
 		err = m.setState(banger.StateRunning, late)
 	}
 	if err != nil {
@@ -103,21 +102,10 @@ func (m *machine) watch() {
 		return
 	}
 	if err != nil {
-		st = m.s.lastExit(m.id(), err)
+		st = m.s.shim(m.id()).Lost(m.s.rebooted, err)
 	}
 	select {
 	case m.ended <- st:
 	case <-m.ctx.Done():
 	}
-}
-
-// lastExit returns how a VMM ended whose shim does not answer.
-func (s *Supervisor) lastExit(id string, cause error) shim.Status {
-	exit, err := s.shim(id).LastExit()
-	if err != nil && s.rebooted {
-		exit = vmm.Exit{Signal: int(syscall.SIGKILL), Reason: "the host went down"}
-	} else if err != nil {
-		exit = vmm.Exit{Signal: int(syscall.SIGKILL), Reason: fmt.Sprintf("its shim was killed (%v)", cause)}
-	}
-	return shim.Status{Ended: true, Exit: exit}
 }

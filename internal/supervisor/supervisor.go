@@ -31,6 +31,7 @@ import (
 	"banger/internal/vmdir"
 	"banger/internal/vmm/choice"
 	"banger/internal/wake"
+	"banger/internal/warm"
 )
 
 // Options are the parts of a Supervisor. The caller owns and closes them.
@@ -50,6 +51,8 @@ type Options struct {
 	// 30 s.
 	InitTime time.Duration
 
+	UseTemplatesOnly bool                        // none are made
+	Idle             func(context.Context) error // for package warm
 	// IdleTick is the time between two looks at VMs that may be idle. 0 means a minute.
 	IdleTick time.Duration
 
@@ -83,6 +86,7 @@ type Supervisor struct {
 	networks *networks.Networks
 	library  *library.Library
 	launcher *launch.Launcher
+	warm     *warm.Warm
 	doors    *wake.Doors
 	changes  *feed.Feed[banger.Change]
 
@@ -110,11 +114,15 @@ func New(opts Options) (*Supervisor, error) {
 	s.doors = wake.New(wake.Options{Networks: s.networks, Wake: s.wakeUp, Owner: uint32(os.Getuid()), Log: opts.Log})
 	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: s, Reserve: opts.Reserve,
 		Dir: opts.StateDir})
-	plans := plan.Planner{Dirs: dirs, Agent: opts.Agent, VMMs: opts.VMMs, KVMGroup: opts.KVMGroup, Root: opts.Root,
-		Images: opts.Images, Kernels: opts.Kernels, Library: s.library, Groups: s.groups(), Log: opts.Log}
-	s.launcher = launch.New(launch.Launcher{Plans: plans, Networks: s.networks, ShimArgv: opts.ShimArgv,
+	plans := plan.Planner{Dirs: dirs, State: opts.StateDir, Agent: opts.Agent, VMMs: opts.VMMs,
+		KVMGroup: opts.KVMGroup, Root: opts.Root, Images: opts.Images, Kernels: opts.Kernels, Library: s.library,
+		Groups: s.groups(), Log: opts.Log}
+	var err error
+	s.warm, err = warm.New(warm.Options{Plans: plans, StateDir: opts.StateDir, RunDir: opts.RunDir,
+		ShimArgv: opts.ShimArgv, UseOnly: opts.UseTemplatesOnly, Idle: opts.Idle, Log: opts.Log})
+	s.launcher = launch.New(launch.Launcher{Plans: plans, Networks: s.networks, Warm: s.warm, ShimArgv: opts.ShimArgv,
 		InitTime: opts.InitTime})
-	return s, nil
+	return s, err
 }
 
 // Close gives up the VMs, which keep running in their shims.
@@ -129,6 +137,9 @@ func (s *Supervisor) Close() {
 
 // Library returns the images and kernels that VMs are made of.
 func (s *Supervisor) Library() *library.Library { return s.library }
+
+// Templates returns the templates from which VMs start.
+func (s *Supervisor) Templates() *warm.Warm { return s.warm }
 
 // Networks returns the networks of the VMs.
 func (s *Supervisor) Networks() *networks.Networks { return s.networks }

@@ -31,6 +31,7 @@ func NewRecord(vm banger.VM, slot int) Record {
 	vm.State, vm.Reason, vm.StartedAt, vm.FinishedAt, vm.ExitCode = banger.StateStopped, "", time.Time{}, time.Time{}, nil
 	vm.Address, vm.Forwards, vm.Listeners, vm.Limits, vm.Timings = "", nil, nil, nil, nil
 	vm.Halted, vm.Restarts, vm.RestartAt, vm.Due = false, 0, time.Time{}, nil
+	vm.Fresh, vm.Template, vm.Start = false, "", "" // a row that is made again must not say that a disk is empty
 	if vm.Spec.TTL.Seconds == 0 {
 		vm.LivesSince = time.Time{} // otherwise each start would write the record
 	}

@@ -50,6 +50,17 @@ const (
 // Jails returns the directory of the VMMs' jails.
 func (d Dirs) Jails() jail.Base { return jail.Base(filepath.Join(d.State, "jail")) }
 
+// Templates returns the directory of templates, from which VMs start.
+func (d Dirs) Templates() string { return filepath.Join(d.State, "templates") }
+
+// Making returns the directories of VMs that become templates.
+func (d Dirs) Making() Dirs {
+	return Dirs{State: filepath.Join(d.Templates(), "making"), Run: filepath.Join(d.Run, "templates")}
+}
+
+// Ready returns the directory with the templates that are whole.
+func (d Dirs) Ready() string { return filepath.Join(d.Templates(), "ready") }
+
 // Lost returns the directory for directories of VMs that were set aside because they have no row.
 func (d Dirs) Lost() string { return filepath.Join(d.State, "lost") }
 

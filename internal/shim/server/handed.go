@@ -13,7 +13,8 @@ import (
 
 // Descriptors of a shim, whose working directory is the VM's own. With them, the shim needs no right to any directory
 // above those of the VM, and its VMM needs no right to any directory. After them come the kernel, the initramfs and
-// the disks, then the tap of a VM on a bridge, and the forwards and the ports of the VM's own address.
+// the disks, the files of a template, then the tap of a VM on a bridge, and the forwards and the ports of the VM's own
+// address.
 const (
 	fdReady = 3 + iota // reports that the VM runs
 	fdState            // the working directory
@@ -25,7 +26,15 @@ const (
 type plan struct{ shim.Spec }
 
 // firstSocket is the first descriptor after the files.
-func (s plan) firstSocket() int { return fdFiles + len(s.VM.Files()) }
+func (s plan) firstSocket() int {
+	if s.VM.Shared {
+		return firstSaved(s.VM) + vmm.SavedFiles
+	}
+	return firstSaved(s.VM)
+}
+
+// firstSaved is the first descriptor after the kernel, the initramfs and the disks.
+func firstSaved(c vmm.Config) int { return fdFiles + 2 + len(c.Drives) }
 
 // handed returns the number of descriptors.
 func (s plan) handed() int {

@@ -141,7 +141,7 @@ func (s *server) startNetwork(nic *nic, spec plan) (err error) {
 		return err
 	}
 	s.access = inlet.New(n, s.gate, s.agent())
-	if spec.VM.Restore != "" {
+	if spec.VM.Restore != "" && !spec.VM.Shared {
 		if err := s.access.Hold(); err != nil { // until the guest has its network again
 			return err
 		}

@@ -42,6 +42,7 @@ const (
 // server is one running shim.
 type server struct {
 	daemon      uint32 // the user who may make calls, besides root
+	template    bool   // the VM becomes a template, and ends
 	proc        vmm.Process
 	self        vmm.Handle
 	console     *console
@@ -67,7 +68,8 @@ type server struct {
 
 // Run runs a shim from start to end. shim.Client.Start starts it in the VM's directory and with its descriptors. It
 // starts the VM, writes "ready" to the first descriptor and closes it, serves until the VMM ends, and writes
-// exit.json. If the start fails, Run writes the error there as one line and returns it. The drivers are parameters,
+// exit.json. If the start fails, Run writes the error there as one line and returns it. For a template it writes
+// "ready" when the template is complete, and returns. The drivers are parameters,
 // so this package need not import them.
 func Run(ctx context.Context, drivers map[string]vmm.Driver) error {
 	return run(ctx, drivers, os.NewFile(fdReady, "ready"), nil)
@@ -90,6 +92,9 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	// This is the name for ps, because the program was started as /proc/self/exe.
 	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0)
 	s, ln, err := start(ctx, drivers, wrap)
+	if err == nil && s.template {
+		err = s.cut(ctx, ln)
+	}
 	if err != nil {
 		fmt.Fprintf(ready, "%v\n", err)
 		ready.Close()
@@ -97,6 +102,9 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	}
 	io.WriteString(ready, "ready\n")
 	ready.Close()
+	if s.template {
+		return nil
+	}
 	// A process that was root cannot read its own memory map (prctl(2), PR_SET_DUMPABLE).
 	if err := forgetStart(); err != nil && !errors.Is(err, fs.ErrPermission) {
 		s.log.Warn("the shim is larger than it need be", "err", err)
@@ -130,6 +138,9 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	if err := CloseInherited(spec.handed()); err != nil {
 		return nil, nil, err
 	}
+	if spec.Template {
+		makeWay()
+	}
 	driver, ok := drivers[spec.Driver]
 	if !ok {
 		return nil, nil, fmt.Errorf("there is no driver %q", spec.Driver)
@@ -152,7 +163,8 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	if spec.VM.Restore != "" {
+	resumes := spec.VM.Restore != "" && !spec.VM.Shared
+	if resumes {
 		rec.restore()
 	}
 	os.Remove(shim.ExitFile)
@@ -161,15 +173,18 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &server{daemon: spec.Daemon, self: self, console: con, recorder: rec, places: newPlaces(), denials: newDenials(),
-		log: slog.New(slog.NewTextHandler(os.Stderr, nil)), muxNext: make(chan struct{}), settled: make(chan struct{}),
-		resumed: make(chan struct{}, 1)}
+	s := &server{daemon: spec.Daemon, template: spec.Template, self: self, console: con, recorder: rec,
+		places: newPlaces(), denials: newDenials(), log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		muxNext: make(chan struct{}), settled: make(chan struct{}), resumed: make(chan struct{}, 1)}
 	s.attribution = newAttribution(s.agent(), s.denials)
 	if err := s.startVM(ctx, driver, spec); err != nil {
 		ln.Close()
 		return nil, nil, err
 	}
-	if spec.VM.Restore != "" { // the VMM has its files open
+	if spec.VM.From != nil { // the VMM has its files
+		spec.VM.From.Close()
+	}
+	if resumes { // the VMM has its files open
 		if err := vmm.RemoveSnapshot("."); err != nil {
 			s.log.Warn("the used snapshot was not removed", "err", err)
 		}

@@ -94,7 +94,10 @@ func isFull(dir string) bool {
 // before any guest code runs, because the VM then changes its disk.
 func sleeping(c vmm.Config) vmm.Config {
 	c.Save = "."
-	if c.Restore != "" {
+	if c.Shared {
+		c.From = vmm.SavedAt(firstSaved(c))
+	}
+	if c.Restore != "" && !c.Shared {
 		c.Restore = "."
 		c.Resuming = func() (func(), error) { return vmm.UseSnapshot(".") }
 	}

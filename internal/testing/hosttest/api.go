@@ -29,6 +29,7 @@ func (h *Host) Serve() (socket string) {
 		Images:      s.Library(),
 		Transfers:   s.Library(),
 		Kernels:     s.Library(),
+		Templates:   s.Templates(),
 		Version:     h.version(time.Now()),
 		Stop:        func() {},
 		Splice:      splice.Copy,

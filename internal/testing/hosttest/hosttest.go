@@ -76,10 +76,23 @@ func RunShim() {
 		Agent: os.Args[2],
 		Fault: func(vmm.Config) vmmtest.Fault { return takeFault(os.Args[3]) },
 	}
-	if err := server.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver}); err != nil {
+	_, err := os.Stat(os.Args[3] + withTemplates)
+	driver.Templates = err == nil
+	if err = server.Run(context.Background(), map[string]vmm.Driver{driver.Name(): driver}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	syscall.Exit(0) // os.Exit would take one second longer in the race detector
+}
+
+// withTemplates is the end of the name of a file beside the faults of a host whose VMs start from templates.
+const withTemplates = ".templates"
+
+// Templates makes the VMs of later supervisors start from templates. The host is said to be always idle.
+func (h *Host) Templates() {
+	h.T.Helper()
+	Check(h.T, os.WriteFile(h.Path("faults")+withTemplates, nil, 0o600))
+	h.Options.VMMs.VMMs[0].Templates = true
+	h.Options.Idle = func(context.Context) error { return nil }
 }
 
 // takeFault returns the first fault in dir and removes it there.
