@@ -80,6 +80,9 @@ func dialogue(h *hosttest.Host) []asked {
 		{"POST /v1/kernels/pull", "", nil, 200},
 		{"GET /v1/kernels/{kernel}", "/v1/kernels/test", nil, 200},
 		{"DELETE /v1/kernels/{kernel}", "/v1/kernels/nonesuch", nil, 404},
+		{"GET /v1/templates", "", nil, 200},
+		{"DELETE /v1/templates/{id}", "/v1/templates/0123", nil, 204},
+		{"POST /v1/templates/prune", "/v1/templates/prune?all=true", nil, 200},
 		{"PATCH /v1/vms/{vm}", "/v1/vms/box", map[string]any{"memory": 1 << 30,
 			"idle": map[string]any{"seconds": 900, "action": "stop"}}, 200},
 		{"POST /v1/vms/{vm}/pause", "/v1/vms/box/pause", nil, 200},
@@ -101,6 +104,7 @@ func dialogue(h *hosttest.Host) []asked {
 func TestRealAnswersAreWhatTheDocumentSays(t *testing.T) {
 	h := hosttest.New(t)
 	socket := h.Serve()
+	addTemplate(t, h, "0123456789ab")
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}

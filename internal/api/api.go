@@ -117,6 +117,15 @@ type Kernels interface {
 	RemoveKernel(name string) error
 }
 
+// Templates is the frozen guests from which VMs start.
+type Templates interface {
+	List() ([]banger.Template, error)
+	// Remove removes the template whose id starts with ref.
+	Remove(ref string) (banger.Template, error)
+	// Prune removes the templates from which no VM can start any more or, with all, every template.
+	Prune(all bool) ([]banger.Template, error)
+}
+
 // Version is the answer to GET /v1/version.
 type Version struct {
 	Version string    `json:"version"`

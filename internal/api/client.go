@@ -43,15 +43,17 @@ type Client struct {
 	networkClient
 	imageClient
 	kernelClient
+	templateClient
 }
 
 // The groups of calls.
 type (
-	vmClient      struct{ *transport }
-	guestClient   struct{ *transport }
-	networkClient struct{ *transport }
-	imageClient   struct{ *transport }
-	kernelClient  struct{ *transport }
+	vmClient       struct{ *transport }
+	guestClient    struct{ *transport }
+	networkClient  struct{ *transport }
+	imageClient    struct{ *transport }
+	kernelClient   struct{ *transport }
+	templateClient struct{ *transport }
 )
 
 // transport sends requests and reads answers.
@@ -65,7 +67,7 @@ func NewClient(socket string) *Client {
 	t := &transport{socket: socket}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return t.dial(ctx) }
 	t.http = &http.Client{Transport: &http.Transport{DialContext: dial}}
-	return &Client{t, vmClient{t}, guestClient{t}, networkClient{t}, imageClient{t}, kernelClient{t}}
+	return &Client{t, vmClient{t}, guestClient{t}, networkClient{t}, imageClient{t}, kernelClient{t}, templateClient{t}}
 }
 
 func (c *transport) dial(ctx context.Context) (net.Conn, error) {

@@ -57,14 +57,14 @@ func TestALifeByTheAPI(t *testing.T) {
 	var told []string
 	emit := func(e banger.Event) { told = append(told, e.Text) }
 	box := vm(w.Create(ctx, w.spec("box"), true, emit))
-	if box.State != banger.StateRunning || len(told) == 0 {
+	if box.State != banger.StateRunning || len(told) == 0 || !strings.HasPrefix(box.Start, "cold, ") {
 		t.Errorf("it is %+v, after %q", box, told)
 	}
 	if box.Spec.Env[0] != "SECRET="+banger.HiddenValue {
 		t.Errorf("the environment is %q", box.Spec.Env)
 	}
 	rest := vm(w.Create(ctx, w.spec("rest"), false, banger.Discard))
-	if got := vm(w.Get(ctx, "rest")); got.ID != rest.ID || got.State != banger.StateCreated {
+	if got := vm(w.Get(ctx, "rest")); got.ID != rest.ID || got.State != banger.StateCreated || got.Start != "" {
 		t.Errorf("it is %+v", got)
 	}
 	if got := vm(w.GetWithEnv(ctx, "rest")); got.Spec.Env[0] != "SECRET=x" {
@@ -138,17 +138,18 @@ func TestErrorsKeepTheirCode(t *testing.T) {
 			_, err := w.CommitVM(ctx, "no", "x", banger.CommitNote{}, banger.Discard)
 			return err
 		},
-		"Network":       func() error { _, err := w.Network(ctx, "no"); return err },
-		"RemoveNetwork": func() error { return w.RemoveNetwork(ctx, "no") },
-		"Image":         func() error { _, err := w.Image(ctx, "no"); return err },
-		"ImageHistory":  func() error { _, err := w.ImageHistory(ctx, "no"); return err },
-		"RemoveImage":   func() error { return w.RemoveImage(ctx, "no") },
-		"TagImage":      func() error { _, err := w.TagImage(ctx, "no", "x"); return err },
-		"PushImage":     func() error { _, err := w.PushImage(ctx, "no", banger.Discard); return err },
-		"PromoteImage":  func() error { _, err := w.PromoteImage(ctx, "no"); return err },
-		"SaveImages":    func() error { return w.SaveImages(ctx, []string{"no"}, io.Discard) },
-		"Kernel":        func() error { _, err := w.Kernel(ctx, "no"); return err },
-		"RemoveKernel":  func() error { return w.RemoveKernel(ctx, "no") },
+		"Network":        func() error { _, err := w.Network(ctx, "no"); return err },
+		"RemoveNetwork":  func() error { return w.RemoveNetwork(ctx, "no") },
+		"Image":          func() error { _, err := w.Image(ctx, "no"); return err },
+		"ImageHistory":   func() error { _, err := w.ImageHistory(ctx, "no"); return err },
+		"RemoveImage":    func() error { return w.RemoveImage(ctx, "no") },
+		"TagImage":       func() error { _, err := w.TagImage(ctx, "no", "x"); return err },
+		"PushImage":      func() error { _, err := w.PushImage(ctx, "no", banger.Discard); return err },
+		"PromoteImage":   func() error { _, err := w.PromoteImage(ctx, "no"); return err },
+		"SaveImages":     func() error { return w.SaveImages(ctx, []string{"no"}, io.Discard) },
+		"Kernel":         func() error { _, err := w.Kernel(ctx, "no"); return err },
+		"RemoveKernel":   func() error { return w.RemoveKernel(ctx, "no") },
+		"RemoveTemplate": func() error { return w.RemoveTemplate(ctx, "no") },
 	} {
 		if err := f(); banger.CodeOf(err) != banger.CodeNotFound || !strings.Contains(err.Error(), "no") {
 			t.Errorf("%s returns %v (%s)", name, err, banger.CodeOf(err))

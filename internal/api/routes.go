@@ -48,7 +48,8 @@ var (
 )
 
 // routes is the whole API. openapi.json is generated from it.
-var routes = slices.Concat(daemonRoutes, vmRoutes, guestRoutes, networkRoutes, imageRoutes, kernelRoutes)
+var routes = slices.Concat(daemonRoutes, vmRoutes, guestRoutes, networkRoutes, imageRoutes, kernelRoutes,
+	templateRoutes)
 
 // anyVersion reports whether a route is for clients of all versions: each can ask what the daemon is, and end it.
 func (r route) anyVersion() bool {
@@ -204,4 +205,14 @@ var kernelRoutes = []route{
 		"Add a kernel from files of the host; without image the host's own", nil, importRequest{}, progress{}},
 	{"GET", "/v1/kernels/{kernel}", getKernel, "getKernel", "One kernel", nil, nil, banger.Kernel{}},
 	{"DELETE", "/v1/kernels/{kernel}", removeKernel, "removeKernel", "Remove a kernel that no VM uses", nil, nil, nil},
+}
+
+var templateRoutes = []route{
+	{"GET", "/v1/templates", listTemplates, "listTemplates",
+		"List the templates from which VMs start, the one that was used last first", nil, nil, []banger.Template{}},
+	{"POST", "/v1/templates/prune", pruneTemplates, "pruneTemplates",
+		"Remove the templates from which no VM can start any more, because their image or kernel is gone",
+		[]parameter{{"all", "also those from which VMs can start", false, false}}, nil, []banger.Template{}},
+	{"DELETE", "/v1/templates/{id}", removeTemplate, "removeTemplate",
+		"Remove a template by its id or a unique prefix of it; VMs that have started from it go on", nil, nil, nil},
 }

@@ -26,6 +26,7 @@ type Server struct {
 	Images      Images
 	Transfers   Transfers
 	Kernels     Kernels
+	Templates   Templates
 
 	Version func(context.Context) Version
 	Stop    func() // asks the daemon to end

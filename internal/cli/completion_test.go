@@ -47,6 +47,8 @@ func hostOfNames(w http.ResponseWriter, r *http.Request) {
 		"/v1/images":   `[{"reference":"docker.io/library/nginx:latest"},{"digest":"sha256:0"}]`,
 		"/v1/networks": `[{"name":"lab"}]`,
 		"/v1/kernels":  `[{"name":"debian-6.1"}]`,
+
+		"/v1/templates": `[{"id":"7b8c5098a5b2"},{"id":"0123456789ab"}]`,
 	}
 	if text, ok := answers[r.URL.Path]; ok {
 		w.Write([]byte(text))
@@ -89,6 +91,8 @@ func TestCompletion(t *testing.T) {
 		"run ":               "debian-bookworm debian-bookworm-dev debian-bookworm-lab docker.io/library/nginx:latest",
 		"run nginx ":         "",
 		"kernel rm ":         "debian-6.1",
+		"warm rm ":           "0123456789ab 7b8c5098a5b2",
+		"warm rm 7":          "7b8c5098a5b2",
 		"cp bo":              "box:",
 		"help image l":       "load ls",
 		"image l":            "load ls",
@@ -97,6 +101,8 @@ func TestCompletion(t *testing.T) {
 		"run --network ":          "bridge lab none user",
 		"create --network ":       "bridge lab none user",
 		"run --pull ":             "missing always never",
+		"run --warm ":             "auto never only",
+		"create --warm=o":         "only",
 		"run --vmm ":              "auto qemu firecracker",
 		"run --init=":             "auto agent image",
 		"run --nested=":           "on force",

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"banger"
 	"banger/internal/disk"
@@ -174,4 +175,55 @@ func TestACheckThatFails(t *testing.T) {
 		}
 		answer{"", stderr.String(), code}.is(t, "", said, 1)
 	}
+}
+
+// TestTemplates checks what a person sees of templates, and what a program.
+func TestTemplates(t *testing.T) {
+	t.Parallel()
+	ago := func(d time.Duration) time.Time { return time.Now().Add(-d - time.Second) }
+	list := []banger.Template{
+		{ID: "7b8c5098a5b2", Image: "debian-bookworm", Kernel: "linux", VMM: "qemu 7.2", CPUs: 2, Memory: 512 << 20,
+			Network: "user", Size: 105 << 20, CreatedAt: ago(3 * time.Hour), UsedAt: ago(2 * time.Minute)},
+		{ID: "0123456789ab", Image: "a\x1b[31m", VMM: "qemu 7.2", CPUs: 1, Memory: 1 << 30, Network: "none", Size: 1 << 20,
+			CreatedAt: ago(49 * time.Hour)},
+	}
+	const ids = "7b8c5098a5b2\n0123456789ab\n"
+	for line, want := range map[string]struct{ stdout, stderr string }{
+		"warm ls": {`ID             IMAGE             VMM        CPUS   MEMORY    NETWORK   SIZE      CREATED      USED
+7b8c5098a5b2   debian-bookworm   qemu 7.2   2      512 MiB   user      105 MiB   3 h ago      2 min ago
+0123456789ab   a\x1b[31m         qemu 7.2   1      1 GiB     none      1 MiB     2 days ago   never
+`, ""},
+		"warm list -q":             {ids, ""},
+		"warm ls --format {{.id}}": {ids, ""},
+		"warm ls --format json":    {"[\n  {\n    \"id\": \"7b8c5098a5b2\",\n    \"image\": \"debian-bookworm\",…", ""},
+		"warm prune":               {ids, "removed 2 templates, 106 MiB\n"},
+		"warm prune -qa":           {ids, ""},
+		"warm rm 7b 0123456789ab":  {"7b\n0123456789ab\n", ""},
+	} {
+		t.Run(line, func(t *testing.T) {
+			a, stdout, stderr := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodDelete {
+					w.WriteHeader(http.StatusNoContent)
+					return
+				}
+				json.NewEncoder(w).Encode(list)
+			})
+			code := a.run(t.Context(), words(line))
+			answer{stdout.String(), stderr.String(), code}.is(t, want.stdout, want.stderr, 0)
+		})
+	}
+}
+
+// TestTemplatesThatAreNotThere asks a daemon that has none.
+func TestTemplatesThatAreNotThere(t *testing.T) {
+	t.Parallel()
+	h := newCLIHost(t)
+	h.check(
+		line{args: "warm ls", stdout: "ID   IMAGE   VMM   CPUS   MEMORY   NETWORK   SIZE   CREATED   USED\n"},
+		line{args: "warm ls -q"},
+		line{args: "warm rm none", code: 1, stderr: "banger: there is no template \"none\" (see: banger warm ls)\n"},
+		line{args: "warm rm", code: 2, stderr: "banger: these arguments do not fit; write: banger warm rm TEMPLATE... …"},
+		line{args: "warm prune", stderr: "removed 0 templates, 0 B\n"},
+		line{args: "warm thaw", code: 1, stderr: "banger: there is no command \"warm thaw\" …"},
+	)
 }

@@ -35,6 +35,12 @@ func TestFlagsReachTheDaemon(t *testing.T) {
 		"kernel pull":          {`POST /v1/kernels/pull`, "linux\n"},
 		"kernel import --host": {`POST /v1/kernels/import {}`, "linux\n"},
 		"kernel rm linux":      {`DELETE /v1/kernels/linux`, "linux\n"},
+		"warm ls -q":           {`GET /v1/templates`, "7b8c5098a5b2\n"},
+		"warm rm 7b":           {`DELETE /v1/templates/7b`, "7b\n"},
+		"warm prune -q":        {`POST /v1/templates/prune`, "7b8c5098a5b2\n"},
+		"warm prune -a -q":     {`POST /v1/templates/prune?all=true`, "7b8c5098a5b2\n"},
+		"create --warm only x": {`POST /v1/vms?start=false {…"warm":"only"…`, "0123\n"},
+		"create x":             {`POST /v1/vms?start=false {…"warm":"auto"…`, "0123\n"},
 		"network create lab --subnet 172.30.7.0/24": {`POST /v1/networks {"name":"lab","subnet":"172.30.7.0/24"…`,
 			"lab\n"},
 		"network inspect lab": {`GET /v1/networks/lab`, "[\n  {\n    \"name\": \"lab\",…"},
@@ -110,6 +116,8 @@ func answerAll(w http.ResponseWriter, r *http.Request) {
 		answer = banger.Event{Image: &image}
 	case strings.HasPrefix(path, "/v1/kernels/"):
 		answer = banger.Event{Kernel: &kernel}
+	case strings.HasPrefix(path, "/v1/templates"):
+		answer = []banger.Template{{ID: "7b8c5098a5b2", Size: 105 << 20}}
 	case path == "/v1/networks" && r.Method == "GET":
 		answer = []banger.Network{network}
 	case strings.HasPrefix(path, "/v1/networks"):

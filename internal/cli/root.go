@@ -45,7 +45,9 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(inspect)
 	vm.AddCommand(view.NewInspect(a.App, "vm"))
 	root.AddCommand(vm)
-	for _, family := range []*cobra.Command{library.NewImage(a.App), library.NewKernel(a.App), newNetwork(a)} {
+	for _, family := range []*cobra.Command{
+		library.NewImage(a.App), library.NewKernel(a.App), library.NewWarm(a.App), newNetwork(a),
+	} {
 		family.GroupID = "store"
 		root.AddCommand(family)
 	}

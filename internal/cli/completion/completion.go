@@ -1,5 +1,5 @@
-// Package completion completes words of a command line in a shell: names of VMs, images, networks and kernels, and the
-// values of flags. One table (table.go) says what completes each argument and each flag.
+// Package completion completes words of a command line in a shell: names of VMs, images, networks, kernels and
+// templates, and the values of flags. One table (table.go) says what completes each argument and each flag.
 //
 // It must not know what a command does, and it must neither start a daemon nor wait long for one.
 package completion

@@ -86,6 +86,14 @@ func kernels(ctx context.Context, p place) (names []string, err error) {
 	return names, err
 }
 
+func templates(ctx context.Context, p place) (ids []string, err error) {
+	list, err := p.Client.Templates(ctx)
+	for _, t := range list {
+		ids = append(ids, t.ID)
+	}
+	return ids, err
+}
+
 func images(ctx context.Context, p place) (names []string, err error) {
 	list, err := p.Client.Images(ctx, false)
 	for _, img := range list {

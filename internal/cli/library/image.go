@@ -1,4 +1,5 @@
-// Package library has the commands for images and kernels, of which VMs are made.
+// Package library has the commands for images and kernels, of which VMs are made, and for templates, from which they
+// start.
 //
 // It must not know the commands for VMs.
 package library

@@ -21,10 +21,11 @@ func newPrune(g *group) *cobra.Command {
 	var o pruneOptions
 	c := &cobra.Command{
 		Use:   "prune",
-		Short: "Remove VMs that do not run, networks without VMs, and unused images",
+		Short: "Remove VMs that do not run, networks without VMs, and unused images and templates",
 		Args:  command.Usage(cobra.NoArgs),
 	}
-	c.Flags().BoolVarP(&o.all, "all", "a", false, "all images that no VM uses, not only those without a name")
+	c.Flags().BoolVarP(&o.all, "all", "a", false,
+		"all images that no VM uses, not only those without a name; all templates")
 	c.Flags().BoolVarP(&o.force, "force", "f", false, "do not ask")
 	c.RunE = g.WithClient(func(ctx context.Context, client *api.Client, _ []string) error {
 		return g.prune(ctx, client, o)
@@ -38,12 +39,12 @@ func (g *group) prune(ctx context.Context, client *api.Client, o pruneOptions) e
 		return err
 	}
 	if !o.force {
-		images := "images without a name, and files of no image"
+		images, templates := "images without a name, and files of no image", "templates from which no VM can start then"
 		if o.all {
-			images = "all images that no VM uses then"
+			images, templates = "all images that no VM uses then", "all templates"
 		}
-		fmt.Fprintf(g.Stderr, "This removes:\n  %s with their disks%s\n  %s without VMs%s\n  %s\n",
-			number(len(vms), "VM"), names(vms), number(len(networks), "network"), names(networks), images)
+		fmt.Fprintf(g.Stderr, "This removes:\n  %s with their disks%s\n  %s without VMs%s\n  %s\n  %s\n",
+			number(len(vms), "VM"), names(vms), number(len(networks), "network"), names(networks), images, templates)
 		if err := g.Confirm("Go on?", "--force"); err != nil {
 			return err
 		}
@@ -76,19 +77,36 @@ func (g *group) prune(ctx context.Context, client *api.Client, o pruneOptions) e
 		}
 		g.Say(name)
 	}
-	images, err := client.PruneImages(ctx, o.all, false)
+	images, templates, err := g.pruneStore(ctx, client, o.all)
 	if err != nil {
 		return err
+	}
+	for _, t := range templates {
+		freed += t.Size
+	}
+	if !g.Quiet {
+		fmt.Fprintf(g.Stderr, "removed %s, %s, %s, %s and %s, %s\n", number(len(removed), "VM"),
+			number(len(networks), "network"), number(len(images.Images), "image"), number(images.Blobs, "blob"),
+			number(len(templates), "template"), banger.FormatSize(freed+images.Bytes))
+	}
+	return nil
+}
+
+// pruneStore removes images, and then templates, whose images may be gone by then. It prints what it has removed.
+func (g *group) pruneStore(ctx context.Context, client *api.Client,
+	all bool) (images banger.Pruned, templates []banger.Template, err error) {
+	images, err = client.PruneImages(ctx, all, false)
+	if err != nil {
+		return images, nil, err
 	}
 	for _, digest := range images.Images {
 		g.Say(digest)
 	}
-	if !g.Quiet {
-		fmt.Fprintf(g.Stderr, "removed %s, %s, %s and %s, %s\n", number(len(removed), "VM"),
-			number(len(networks), "network"), number(len(images.Images), "image"), number(images.Blobs, "blob"),
-			banger.FormatSize(freed+images.Bytes))
+	templates, err = client.PruneTemplates(ctx, all)
+	for _, t := range templates {
+		g.Say(t.ID)
 	}
-	return nil
+	return images, templates, err
 }
 
 // unused returns the names of VMs that do not run, and of networks without a VM.

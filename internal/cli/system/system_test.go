@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -63,9 +62,9 @@ func (d *desk) used() *desk {
 	for name, text := range map[string]string{
 		"state/daemon.lock": "", "state/banger.db": "not a database", "state/dns.port": "15353\n",
 		"state/images/sha256/aa/rootfs.ext4": "image", "state/kernels/linux/vmlinux": "kernel",
-		"state/vms/0123456789ab/disk.ext4": "disk",
-		"state/vms/0123456789ab.json":      `{"vm":{"id":"0123456789ab","name":"box"}}`,
-		"run/daemon.lock":                  "",
+		"state/vms/0123456789ab/disk.ext4": "disk", "state/templates/ready/0123456789ae/template.json": "{}",
+		"state/vms/0123456789ab.json": `{"vm":{"id":"0123456789ab","name":"box"}}`,
+		"run/daemon.lock":             "",
 	} {
 		d.write(name, text)
 	}
@@ -104,7 +103,7 @@ func TestWhatWouldBeRemovedIsListed(t *testing.T) {
 		out, _, err := d.banger(verb, "--dry-run")
 		check(t, err)
 		for _, want := range []string{"Would be removed:\n", "  1 VM with their disks, 4 KiB: box\n", "  1 image, ",
-			"  1 kernel, ", "  database, logs, caches and keys, ", "  the directory " + d.paths.State + "\n"} {
+			"  1 kernel, ", "  1 template, ", "  database, logs, caches and keys, ", "  the directory " + d.paths.State + "\n"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%s says %q, without %q", verb, out, want)
 			}
@@ -192,17 +191,20 @@ func store(requests *[]string) http.HandlerFunc {
 		if r.Method != http.MethodGet {
 			body := new(bytes.Buffer)
 			body.ReadFrom(r.Body)
-			*requests = append(*requests, r.Method+" "+r.URL.Path+strings.TrimSpace(body.String()))
+			*requests = append(*requests, r.Method+" "+r.URL.RequestURI()+strings.TrimSpace(body.String()))
 		}
 		answers := map[string]any{
 			"/v1/vms": []banger.VM{
 				{ID: "0123456789ab", Name: "box", State: banger.StateStopped, ImageDigest: "sha256:a", Kernel: "linux"},
-				{ID: "0123456789ac", Name: "web", State: banger.StateRunning, ImageDigest: "sha256:a", Kernel: "linux"}},
-			"/v1/vms/prune":    []banger.VM{{ID: "0123456789ab", Name: "box"}},
-			"/v1/images/usage": []banger.ImageUsage{{Digest: "sha256:a"}, {Digest: "sha256:b"}},
-			"/v1/images/prune": banger.Pruned{Images: []string{"sha256:b"}, Blobs: 2, Bytes: 1 << 20},
-			"/v1/kernels":      []banger.Kernel{{Name: "linux"}},
-			"/v1/networks":     []banger.Network{{Name: "bridge"}, {Name: "lab"}, {Name: "used", VMs: []string{"web"}}},
+				{ID: "0123456789ac", Name: "web", State: banger.StateRunning, ImageDigest: "sha256:a", Kernel: "linux",
+					Template: "00000000000a"}},
+			"/v1/vms/prune":       []banger.VM{{ID: "0123456789ab", Name: "box"}},
+			"/v1/images/usage":    []banger.ImageUsage{{Digest: "sha256:a"}, {Digest: "sha256:b"}},
+			"/v1/images/prune":    banger.Pruned{Images: []string{"sha256:b"}, Blobs: 2, Bytes: 1 << 20},
+			"/v1/kernels":         []banger.Kernel{{Name: "linux"}},
+			"/v1/templates":       []banger.Template{{ID: "00000000000a", Size: 2 << 20}, {ID: "00000000000b", Size: 1 << 20}},
+			"/v1/templates/prune": []banger.Template{{ID: "00000000000b", Size: 1 << 20}},
+			"/v1/networks":        []banger.Network{{Name: "bridge"}, {Name: "lab"}, {Name: "used", VMs: []string{"web"}}},
 		}
 		if answer, ok := answers[r.URL.Path]; ok {
 			json.NewEncoder(w).Encode(answer)
@@ -222,14 +224,15 @@ func TestUsage(t *testing.T) {
 		rows = append(rows, strings.Join(strings.Fields(line), " "))
 	}
 	want := []string{"TYPE TOTAL ACTIVE SIZE RECLAIMABLE", "VMs 2 1 4 KiB 4 KiB"}
-	if len(rows) != 4 || rows[0] != want[0] || rows[2] != want[1] || !strings.HasPrefix(rows[1], "Images 2 1 ") ||
-		!strings.HasSuffix(rows[1], " 1 MiB") || !strings.HasPrefix(rows[3], "Kernels 1 1 ") {
+	if len(rows) != 5 || rows[0] != want[0] || rows[2] != want[1] || !strings.HasPrefix(rows[1], "Images 2 1 ") ||
+		!strings.HasSuffix(rows[1], " 1 MiB") || !strings.HasPrefix(rows[3], "Kernels 1 1 ") ||
+		rows[4] != "Templates 2 1 3 MiB 3 MiB" {
 		t.Errorf("it prints %q", rows)
 	}
 	var list []usage
 	out, _, err = d.banger("df", "--format", "json")
 	check(t, err)
-	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 3 || list[1].Reclaimable != 4096 {
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 4 || list[1].Reclaimable != 4096 {
 		t.Errorf("as JSON it is %q", out)
 	}
 }
@@ -249,11 +252,13 @@ func TestPrune(t *testing.T) {
 		}
 		out, stderr, err := d.banger(append(args, "-f")...)
 		check(t, err)
-		want := []string{"POST /v1/vms/prune", "DELETE /v1/networks/lab",
-			fmt.Sprintf(`POST /v1/images/prune{"all":%v,"dry_run":false}`, all)}
-		if out != "box\nlab\nsha256:b\n" || stderr != "removed 1 VM, 1 network, 1 image and 2 blobs, 1 MiB\n" ||
-			len(requests) != 3 || !slices.Equal(requests[:2], want[:2]) ||
-			strings.Contains(requests[2], `"all":true`) != all {
+		want := []string{"POST /v1/vms/prune", "DELETE /v1/networks/lab", "POST /v1/images/prune{}",
+			"POST /v1/templates/prune"}
+		if all {
+			want = []string{want[0], want[1], `POST /v1/images/prune{"all":true}`, "POST /v1/templates/prune?all=true"}
+		}
+		if out != "box\nlab\nsha256:b\n00000000000b\n" || !slices.Equal(requests, want) ||
+			stderr != "removed 1 VM, 1 network, 1 image, 2 blobs and 1 template, 2 MiB\n" {
 			t.Errorf("it prints %q and %q, and does %q", out, stderr, requests)
 		}
 	}

@@ -24,10 +24,11 @@ type usage struct {
 func newUsage(g *group) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "df",
-		Short: "Show what images, VMs and kernels take on the disk",
+		Short: "Show what images, VMs, kernels and templates take on the disk",
 		Args:  command.Usage(cobra.NoArgs),
-		Long: `Show what images, VMs and kernels take on the disk. Active are images and kernels of a VM, and VMs
-that run. Reclaimable is what banger system prune --all gives back. banger image df has each image.`,
+		Long: `Show what images, VMs, kernels and templates take on the disk. Active are images and kernels of a VM, VMs
+that run, and templates from which those have started. Reclaimable is what banger system prune --all gives back.
+banger image df has each image, and banger warm ls each template.`,
 	}
 	return command.Lists(g.App, c, command.Listing[usage]{
 		Get: func(ctx context.Context, client *api.Client, _ []string) ([]usage, error) {
@@ -63,6 +64,10 @@ func (g *group) usage(ctx context.Context, client *api.Client) ([]usage, error) 
 	if err != nil {
 		return nil, err
 	}
+	frozen, err := client.Templates(ctx)
+	if err != nil {
+		return nil, err
+	}
 	found, err := reset.Measure(g.home())
 	if err != nil {
 		return nil, err
@@ -72,7 +77,7 @@ func (g *group) usage(ctx context.Context, client *api.Client) ([]usage, error) 
 		room[vm.ID] = vm.Bytes
 	}
 	machines := usage{Type: "VMs", Total: len(vms)}
-	imagesUsed, kernelsUsed := map[string]bool{}, map[string]bool{}
+	imagesUsed, kernelsUsed, templatesUsed := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, vm := range vms {
 		imagesUsed[vm.ImageDigest], kernelsUsed[vm.Kernel] = true, true
 		machines.Size += room[vm.ID]
@@ -80,6 +85,7 @@ func (g *group) usage(ctx context.Context, client *api.Client) ([]usage, error) 
 			machines.Reclaimable += room[vm.ID]
 		} else {
 			machines.Active++
+			templatesUsed[vm.Template] = true
 		}
 	}
 	list := []usage{{Type: "Images", Total: len(images), Size: found.Images.Bytes, Reclaimable: unused.Bytes}, machines,
@@ -94,5 +100,18 @@ func (g *group) usage(ctx context.Context, client *api.Client) ([]usage, error) 
 			list[2].Active++
 		}
 	}
-	return list, nil
+	return append(list, templates(frozen, templatesUsed)), nil
+}
+
+// templates returns the line of templates. VMs that have started from one do not need it, so all can go.
+func templates(list []banger.Template, used map[string]bool) usage {
+	u := usage{Type: "Templates", Total: len(list)}
+	for _, t := range list {
+		u.Size += t.Size
+		u.Reclaimable += t.Size
+		if used[t.ID] {
+			u.Active++
+		}
+	}
+	return u
 }
