@@ -35,7 +35,7 @@ var layout = map[string]struct {
 		"man pages of what commands say of themselves, whatever they do"},
 	"internal/cli/library": {
 		". internal/api internal/cli/account internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
-		"commands for images and kernels; it knows none for VMs"},
+		"commands for images, kernels and templates; it knows none for VMs"},
 	"internal/cli/account": {
 		". internal/api internal/cli/command internal/cli/render internal/credential internal/image/source internal/registry",
 		false, "a user's logins and proxies, whatever a request is for; a reference says which registries it means"},
@@ -67,11 +67,17 @@ var layout = map[string]struct {
 	"internal/api": {". internal/private internal/text", false,
 		"routes and their client know nouns, not machinery"},
 	"internal/supervisor": {
-		". internal/access internal/cgroup internal/disk internal/feed internal/friendly internal/guest internal/idle internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice internal/wake",
+		". internal/access internal/cgroup internal/disk internal/feed internal/friendly internal/guest internal/idle internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice internal/wake internal/warm",
 		false, "decisions only: no HTTP, SQL or processes of its own"},
 	"internal/launch": {
-		". internal/guest internal/network/bridge internal/networks internal/plan internal/reserve internal/shim internal/sshconf internal/vmm",
+		". internal/disk internal/guest internal/network/bridge internal/networks internal/plan internal/reserve internal/shim internal/sshconf internal/vmm internal/warm",
 		false, "one start of a VM, whatever its state is"},
+	"internal/template": {". internal/blob internal/sparse internal/untrusted internal/vmdir internal/vmm", false,
+		"files of templates, whatever they are cut of"},
+	"internal/warm": {
+		". internal/disk internal/guest internal/network internal/plan internal/process internal/shim internal/template internal/untrusted internal/vmdir internal/vmm",
+		false, "which template a start needs, and its making; it knows neither states nor rows"},
+	"internal/proxy":   {".", false, "proxies of a client for a program, whatever that does"},
 	"internal/idle":    {"", false, "which running VMs nobody uses; it knows neither VMs nor what becomes of them"},
 	"internal/parking": {".", false, "rules of what a daemon does by itself, without effects and without a clock"},
 	"internal/plan": {
@@ -126,7 +132,7 @@ var layout = map[string]struct {
 		". internal/blob internal/contextio internal/flight internal/image/convert internal/image/layer internal/image/source internal/pin internal/registry internal/reserve internal/sparse",
 		false, "which images are kept, and for whom; it reads no manifest's form and no layer's entries"},
 	"internal/image/source": {
-		". internal/blob internal/contextio internal/image/layer internal/registry internal/reserve", true,
+		". internal/blob internal/contextio internal/image/layer internal/proxy internal/registry internal/reserve", true,
 		"where images come from, whatever becomes of them; mmdebstrap makes those of the recipes"},
 	"internal/image/convert": {
 		". internal/blob internal/contextio internal/ext4 internal/image/layer internal/sparse", false,
@@ -141,7 +147,7 @@ var layout = map[string]struct {
 	"internal/registry": {". internal/blob internal/ipaddr internal/text", false,
 		"what registries of images speak; it stores nothing"},
 	"internal/testing/registrytest": {"", false, "a registry that fails on demand"},
-	"internal/kernel": {". internal/blob internal/ext4 internal/pin internal/sparse", true,
+	"internal/kernel": {". internal/blob internal/ext4 internal/pin internal/proxy internal/sparse", true,
 		"where kernels come from; apt-get and dpkg-deb fetch them"},
 	"internal/network": {". internal/accept internal/dns", false,
 		"what all networks of VMs share: addresses, flows, forwards and the host's resolver"},
@@ -160,7 +166,7 @@ var layout = map[string]struct {
 	"internal/dns": {". internal/accept internal/blob", false,
 		"names and the host's resolver, whoever the VMs are"},
 	"internal/cgroup":     {"", false, "what processes may use together, whoever they are"},
-	"internal/disk":       {". internal/ext4", false, "a VM's writable disk"},
+	"internal/disk":       {". internal/blob internal/ext4 internal/sparse", false, "a VM's writable disk"},
 	"internal/vmm":        {"internal/blob internal/sparse internal/untrusted", false, "the seam between us and any VMM"},
 	"internal/vmm/choice": {". internal/vmm", false, "which VMM runs a VM here; it runs none"},
 	"internal/vmm/jail": {"internal/untrusted", false,
@@ -184,7 +190,7 @@ var layout = map[string]struct {
 	"internal/vmm/pagemap": {"internal/sparse internal/vmm", false,
 		"which pages of a file a process has changed, whatever they hold"},
 	"internal/vmm/qemu": {
-		"internal/sparse internal/text internal/untrusted internal/vmm internal/vmm/child internal/vmm/pagemap", true,
+		"internal/sparse internal/text internal/vmm internal/vmm/child internal/vmm/pagemap", true,
 		"an adapter to one VMM"},
 	"internal/testing/vmmtest": {". internal/agent internal/guest internal/mux internal/sparse internal/vmm", true,
 		"the suite that every driver passes; its driver runs the agent as a child"},

@@ -34,6 +34,7 @@ func TestFigures(t *testing.T) {
 	b := newBench(t)
 	defer b.print()
 	t.Run("boot", func(t *testing.T) { b.in(t).boot() })
+	t.Run("warm", func(t *testing.T) { b.in(t).warm() })
 	t.Run("suspend", func(t *testing.T) { b.in(t).suspend() })
 	t.Run("exec", func(t *testing.T) { b.in(t).exec() })
 	t.Run("streams", func(t *testing.T) { b.in(t).streams() })

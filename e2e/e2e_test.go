@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,11 +98,17 @@ func run(m *testing.M) int {
 // prepare makes the kernel and the images that most stories share.
 func prepare(base string) (string, error) {
 	state := filepath.Join(base, "prepared")
-	w := world{state: state, run: filepath.Join(base, "pr")}
+	w := world{state: state, run: filepath.Join(base, "pr"), templates: "now"}
 	defer func() { w.command(context.Background(), "daemon", "stop").Run() }() // also after an error
 	for _, args := range [][]string{{"kernel", "pull"}, {"image", "pull", "debian-bookworm"},
-		{"image", "pull", "debian-bookworm-dev"}, {"daemon", "stop"}} {
+		{"image", "pull", "debian-bookworm-dev"}, {"run", "--rm", "debian-bookworm", "true"},
+		{"run", "--rm", "debian-bookworm-dev", "true"}, {"daemon", "stop"}} {
 		start := time.Now()
+		if args[0] == "daemon" { // it would make no templates any more
+			if err := w.awaitTemplates(2); err != nil {
+				return "", err
+			}
+		}
 		out, err := w.command(context.Background(), args...).CombinedOutput()
 		if err != nil {
 			return "", fmt.Errorf("banger %s: %w\n%s", strings.Join(args, " "), err, out)
@@ -110,6 +117,19 @@ func prepare(base string) (string, error) {
 	}
 	// Each story needs its own port for names, not that of this daemon.
 	return state, os.Remove(filepath.Join(state, "dns.port"))
+}
+
+// awaitTemplates waits until there are n templates. The daemon makes them when the host is idle.
+func (w *world) awaitTemplates(n int) error {
+	var out []byte
+	ok := poll(5*time.Minute, func() bool {
+		out, _ = w.command(context.Background(), "warm", "ls", "-q").Output()
+		return len(strings.Fields(string(out))) == n
+	})
+	if !ok {
+		return fmt.Errorf("there are not %d templates, but %q", n, out)
+	}
+	return nil
 }
 
 // onlyDiffering is set to 1 to run only the stories that differ as root, which say so in a comment. scripts/test runs
@@ -222,6 +242,7 @@ func TestStories(t *testing.T) {
 // world is one banger installation, with its own state and run directories.
 type world struct {
 	dir, state, run string
+	templates       string // what the daemon does about them; "" means that it uses those that are prepared
 	stopRegistry    func()
 }
 
@@ -270,7 +291,8 @@ func linkTree(from, to string) error {
 }
 
 func (w *world) env() []string {
-	return []string{"BANGER_STATE_DIR=" + w.state, "BANGER_RUN_DIR=" + w.run}
+	templates := cmp.Or(w.templates, "use")
+	return []string{"BANGER_STATE_DIR=" + w.state, "BANGER_RUN_DIR=" + w.run, "BANGER_TEMPLATES=" + templates}
 }
 
 func (w *world) command(ctx context.Context, args ...string) *exec.Cmd {
