@@ -18,8 +18,8 @@ import (
 const deviceTimeout = 30 * time.Second
 
 // disks are the disks that the kernel has announced, by their names, and the socket by which it announces them
-// (netlink(7), NETLINK_KOBJECT_UEVENT). It announces a disk when it has read its partitions and needs it no more: what a
-// program reads then is not kept from before. A template must not be cut earlier.
+// (netlink(7), NETLINK_KOBJECT_UEVENT). It announces a disk when it has read its partitions and needs it no more: what
+// a program reads then is not kept from before. A template must not be cut earlier.
 type disks struct {
 	events int
 	known  map[string]bool

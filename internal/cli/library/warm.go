@@ -64,8 +64,8 @@ func newWarmPrune(a *command.App) *cobra.Command {
 		Use:   "prune",
 		Short: "Remove templates from which no VM can start any more",
 		Args:  command.Usage(cobra.NoArgs),
-		Long: `Remove the templates from which no VM can start any more, because their image or their kernel is gone, or another
-version of banger has made them. VMs that have started from them go on.`,
+		Long: `Remove the templates from which no VM can start any more, because their image or their kernel is gone, or
+another version of banger has made them. VMs that have started from them go on.`,
 		RunE: a.WithClient(func(ctx context.Context, client *api.Client, _ []string) error {
 			removed, err := client.PruneTemplates(ctx, all)
 			if err != nil {

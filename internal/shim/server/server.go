@@ -155,20 +155,11 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		}
 	}
 	spec.VM = sleeping(spec.VM)
-	con, err := openConsole(shim.ConsoleFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	rec, err := openRecorder(shim.OutputFile)
-	if err != nil {
-		return nil, nil, err
-	}
 	resumes := spec.VM.Restore != "" && !spec.VM.Shared
-	if resumes {
-		rec.restore()
+	con, rec, err := openLogs(resumes)
+	if err != nil {
+		return nil, nil, err
 	}
-	os.Remove(shim.ExitFile)
-	os.Remove(shim.DenialsFile)
 	ln, err := listenControl(filepath.Join(shim.Descriptor(fdRun), shim.SocketFile))
 	if err != nil {
 		return nil, nil, err
@@ -190,6 +181,25 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		}
 	}
 	return s, ln, nil
+}
+
+// openLogs opens what is written of a VM, and removes what was left of its last start.
+func openLogs(resumes bool) (*console, *recorder, error) {
+	con, err := openConsole(shim.ConsoleFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	rec, err := openRecorder(shim.OutputFile)
+	if err != nil {
+		con.close()
+		return nil, nil, err
+	}
+	if resumes {
+		rec.restore()
+	}
+	os.Remove(shim.ExitFile)
+	os.Remove(shim.DenialsFile)
+	return con, rec, nil
 }
 
 // confine gives the VMM a wrapper, which reads the spec, and the files that the shim was handed, and confines the shim.
