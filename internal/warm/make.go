@@ -36,9 +36,6 @@ const makerUID = shim.FirstUID + 1<<24
 // Run makes the templates that are wanted until ctx ends.
 func (w *Warm) Run(ctx context.Context) {
 	defer w.store.Close()
-	if removed, err := w.Prune(false); err != nil || len(removed) > 0 {
-		w.o.Log.Info("templates that fit no more were removed", "number", len(removed), "err", err)
-	}
 	for ctx.Err() == nil {
 		s, ok := w.next()
 		if !ok {

@@ -46,7 +46,8 @@ type Warm struct {
 	wake     chan struct{}        // has room for one
 }
 
-// New returns a Warm that makes nothing before Run. It ends and removes what an earlier daemon was making.
+// New returns a Warm that makes nothing before Run. It ends and removes what an earlier daemon was making, and removes
+// the templates from which no VM can start any more.
 func New(o Options) (*Warm, error) {
 	w := &Warm{o: o, wanted: map[string]shape{}, failed: map[string]time.Time{}, wake: make(chan struct{}, 1),
 		dirs: vmdir.Dirs{State: o.StateDir, Run: o.RunDir}.Making()}
@@ -60,7 +61,13 @@ func New(o Options) (*Warm, error) {
 	if err := w.dirs.MakeAll(); err != nil {
 		return nil, err
 	}
-	return w, w.sweep()
+	if err := w.sweep(); err != nil {
+		return nil, err
+	}
+	if removed, err := w.Prune(false); err != nil || len(removed) > 0 {
+		o.Log.Info("templates that fit no more were removed", "number", len(removed), "err", err)
+	}
+	return w, nil
 }
 
 // sweep ends the shims of templates that were being made, and removes their files.
@@ -91,8 +98,8 @@ func (w *Warm) Starting() (done func()) {
 	}
 }
 
-// Find returns the template for a start, or nil if there is none. fresh says that no guest has used the VM's disk. If
-// the VM's spec asks for a template, and there is none, that is an error. The caller closes the template.
+// Find returns the template for a start, or nil if the store does not have it. fresh says that no guest has used the
+// VM's disk. If the VM's spec asks for a template, its absence is an error. The caller closes the template.
 func (w *Warm) Find(p plan.Plan, vm banger.VM, fresh bool) (*template.Opened, error) {
 	if vm.Spec.Warm == banger.WarmNever {
 		return nil, nil
@@ -146,13 +153,9 @@ func (w *Warm) Want(p plan.Plan, vm banger.VM, fresh bool) {
 		return
 	}
 	w.wanted[s.key] = s
-	w.awaken()
-}
-
-func (w *Warm) awaken() {
 	select {
 	case w.wake <- struct{}{}:
-	default:
+	default: // Run knows already
 	}
 }
 
