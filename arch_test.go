@@ -166,7 +166,7 @@ var layout = map[string]struct {
 	"internal/dns": {". internal/accept internal/blob", false,
 		"names and the host's resolver, whoever the VMs are"},
 	"internal/cgroup":     {"", false, "what processes may use together, whoever they are"},
-	"internal/disk":       {". internal/blob internal/ext4 internal/sparse", false, "a VM's writable disk"},
+	"internal/disk":       {". internal/blob internal/ext4 internal/sparse internal/untrusted", false, "a VM's writable disk"},
 	"internal/vmm":        {"internal/blob internal/sparse internal/untrusted", false, "the seam between us and any VMM"},
 	"internal/vmm/choice": {". internal/vmm", false, "which VMM runs a VM here; it runs none"},
 	"internal/vmm/jail": {"internal/untrusted", false,

@@ -59,7 +59,8 @@ func Main(args []string) int {
 
 // runInit is PID 1's whole life. It waits for the host at one of two places, where templates are cut.
 func runInit() error {
-	if err := boot.Prepare(); err != nil {
+	disk, err := boot.Prepare()
+	if err != nil {
 		return err
 	}
 	h, err := openHost()
@@ -72,7 +73,7 @@ func runInit() error {
 			return err
 		}
 	}
-	init, handOver, err := boot.Start()
+	init, handOver, err := boot.Start(disk)
 	if err != nil {
 		return err
 	}

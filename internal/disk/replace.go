@@ -8,10 +8,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"banger/internal/blob"
 	"banger/internal/sparse"
+	"banger/internal/untrusted"
 )
 
 // errUsed means that a disk is not replaced, because it may hold data.
@@ -23,9 +22,8 @@ func Replace(path string, from *os.File) (err error) {
 	if err := checkUnused(path); err != nil {
 		return fmt.Errorf("replacing the disk %s: %w", path, err)
 	}
-	next := path + ".next"
-	os.Remove(next) // of a process that was killed
-	to, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	next := path + ".next" // may be there, of a process that was killed
+	to, err := untrusted.Create(next, 0o600)
 	if err != nil {
 		return err
 	}
@@ -47,7 +45,7 @@ func Replace(path string, from *os.File) (err error) {
 // mount into the superblock (ext4 disk layout, s_mtime).
 func checkUnused(path string) error {
 	const mountTime = 1024 + 0x2C
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := untrusted.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

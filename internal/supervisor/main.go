@@ -134,9 +134,9 @@ func (m mainCommand) onEnd(exit banger.Exit) {
 	code := exit.Status()
 	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
 	reason := parking.ExitReason(exit)
-	end := func() error { return m.stop(m.ctx, m.grace(), reason) }
 	if m.snapshot().Spec.AutoRemove && m.agent().Delivered(m.ctx) == nil {
-		end = func() error { return m.kill(m.ctx, reason) }
+		m.warn("the VM was not killed after its main command", m.kill(m.ctx, reason))
+		return
 	}
-	m.warn("the VM was not stopped after its main command", end())
+	m.warn("the VM was not stopped after its main command", m.stop(m.ctx, m.grace(), reason))
 }

@@ -103,9 +103,9 @@ func (o *Opened) Close() {
 	o.Disk.Close() // does nothing if Disk is nil
 }
 
-// Use opens the template of a shape, and notes the time. It returns fs.ErrNotExist if there is none. After another
-// error the template is of no use. With sealed, the memory can be opened for writing, but nobody can write to it. The
-// caller closes what is returned.
+// Use opens the template of a shape, and notes the time. It returns fs.ErrNotExist if the store has no such template.
+// After another error the template is of no use. With sealed, the memory can be opened for writing, but nobody can
+// write to it. The caller closes what is returned.
 func (s *Store) Use(shape string, sealed bool) (*Opened, error) {
 	id := IDOf(shape)
 	if i, err := s.read(id); err != nil {

@@ -1,8 +1,6 @@
 package vmm
 
 import (
-	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -37,16 +35,16 @@ func SavedAt(first int) *Saved {
 // OpenSaved opens the files of the snapshot in dir, which no other user can change, for reading. The files may have
 // other names, in jails. The caller closes them.
 func OpenSaved(dir string) (*Saved, error) {
-	var files [SavedFiles]*os.File
-	for i, name := range savedFiles {
-		f, err := OpenOwn(filepath.Join(dir, name), os.O_RDONLY)
+	s := &Saved{}
+	for i, to := range []**os.File{&s.Manifest, &s.State, &s.Memory} {
+		f, err := OpenOwn(filepath.Join(dir, savedFiles[i]), os.O_RDONLY)
 		if err != nil {
-			(&Saved{files[0], files[1], files[2]}).Close()
+			s.Close()
 			return nil, err
 		}
-		files[i] = f
+		*to = f
 	}
-	return &Saved{files[0], files[1], files[2]}, nil
+	return s, nil
 }
 
 // Close closes the files.
@@ -57,18 +55,12 @@ func (s *Saved) Close() {
 }
 
 // ManifestOf reads the manifest of the snapshot that c goes on from.
-func ManifestOf(c Config) (m Manifest, err error) {
+func ManifestOf(c Config) (Manifest, error) {
 	if c.From == nil {
 		return ReadManifest(c.Restore)
 	}
 	data, err := io.ReadAll(io.NewSectionReader(c.From.Manifest, 0, maxManifest))
-	if err == nil {
-		err = json.Unmarshal(data, &m)
-	}
-	if err != nil {
-		return m, fmt.Errorf("the snapshot in %s cannot be read: %w", c.Restore, err)
-	}
-	return m, nil
+	return parseManifest(c.Restore, data, err)
 }
 
 // StateOf returns the state of the devices that c goes on from. The caller closes it.

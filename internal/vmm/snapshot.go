@@ -229,11 +229,15 @@ const maxManifest = 1 << 20
 
 // ReadManifest reads the manifest of the snapshot in dir.
 func ReadManifest(dir string) (Manifest, error) {
-	var m Manifest
 	data, err := untrusted.ReadFile(filepath.Join(dir, manifestFile), maxManifest)
 	if errors.Is(err, os.ErrNotExist) {
-		return m, fmt.Errorf("there is no snapshot in %s: %w", dir, err)
+		return Manifest{}, fmt.Errorf("there is no snapshot in %s: %w", dir, err)
 	}
+	return parseManifest(dir, data, err)
+}
+
+// parseManifest returns the manifest of the snapshot in dir, whose file has data unless err says why it cannot be read.
+func parseManifest(dir string, data []byte, err error) (m Manifest, _ error) {
 	if err == nil {
 		err = json.Unmarshal(data, &m)
 	}

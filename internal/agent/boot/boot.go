@@ -20,35 +20,37 @@ import (
 )
 
 // Prepare makes of a kernel that has only its initramfs what is the same for all VMs of one shape: it loads modules and
-// mounts the image. It reads nothing of the VM's own disk.
-func Prepare() error {
+// mounts the image. It reads nothing of the VM's own disk, whose device node it returns.
+func Prepare() (own string, err error) {
 	if err := mountEarly(); err != nil {
-		return err
+		return "", err
 	}
 	d, err := watchDisks()
 	if err != nil {
-		return fmt.Errorf("watching the disks: %w", err)
+		return "", fmt.Errorf("watching the disks: %w", err)
 	}
 	defer d.close()
 	if err := loadModules(); err != nil {
-		return err
+		return "", err
 	}
-	for _, serial := range []string{imageDisk, ownDisk} {
-		if err := d.await(serial); err != nil {
-			return err
-		}
+	image, err := d.await("rootfs")
+	if err == nil {
+		own, err = d.await("disk")
 	}
-	return mountImage()
+	if err != nil {
+		return "", err
+	}
+	return own, mountDisk(image, "/rootfs", unix.MS_RDONLY, "")
 }
 
 // MountsFirst reports whether the guest is to mount its own disk before it waits for its host.
 func MountsFirst() bool { return kernelArgument(guest.MountArgument) }
 
-// Start goes on from Prepare to a root in which programs can run. handOver says that the image's own init is to become
-// PID 1.
-func Start() (i *Init, handOver bool, err error) {
+// Start goes on from Prepare, which has returned own, to a root in which programs can run. handOver says that the
+// image's own init is to become PID 1.
+func Start(own string) (i *Init, handOver bool, err error) {
 	handOver = kernelArgument(guest.InitArgument)
-	disk, err := assembleRoot(handOver)
+	disk, err := assembleRoot(own, handOver)
 	if err != nil {
 		return nil, false, err
 	}

@@ -27,23 +27,33 @@ func resolvConf(n guest.Network) string {
 func (m *machine) start(c guest.Config) error {
 	if c.Seed != nil {
 		if err := reseed(c.Seed); err != nil {
-			return fmt.Errorf("renewing the randomness: %w", err)
+			return err
 		}
 	}
-	if c.MachineID != "" {
-		if err := renewMachineID(c.MachineID, m.ownInit); err != nil {
-			console.Warn(fmt.Errorf("writing the machine id: %w", err))
-		}
-	}
-	if c.Network != nil && c.Network.MAC != "" {
-		if err := setMAC(c.Network.MAC); err != nil {
-			return fmt.Errorf("giving the NIC its address %s: %w", c.Network.MAC, err)
-		}
+	if err := identify(c, m.ownInit); err != nil {
+		return err
 	}
 	if err := configure(c); err != nil {
 		return err
 	}
 	return rootDir("/").protect(c)
+}
+
+// identify gives the guest its machine id and its NIC's address, as far as c has them. ownInit is as for
+// renewMachineID.
+func identify(c guest.Config, ownInit bool) error {
+	if c.MachineID != "" {
+		if err := renewMachineID(c.MachineID, ownInit); err != nil {
+			console.Warn(fmt.Errorf("renewing the machine id: %w", err))
+		}
+	}
+	if c.Network == nil || c.Network.MAC == "" {
+		return nil
+	}
+	if err := setMAC(c.Network.MAC); err != nil {
+		return fmt.Errorf("giving the NIC its address %s: %w", c.Network.MAC, err)
+	}
+	return nil
 }
 
 func setClock(c guest.Config) {

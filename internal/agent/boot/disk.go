@@ -23,13 +23,15 @@ const deviceTimeout = 30 * time.Second
 type disks struct {
 	events int
 	known  map[string]bool
+	lost   bool // the kernel had no room for some announcements
 }
 
 // eventRoom is the size of the socket's buffer in bytes. The devices of a guest send a tenth of that.
 const eventRoom = 4 << 20
 
 // watchDisks begins before modules are loaded. The kernel has announced the disks of built-in drivers by then.
-func watchDisks() (d disks, err error) {
+func watchDisks() (d *disks, err error) {
+	d = &disks{known: map[string]bool{}}
 	d.events, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return d, err
@@ -38,7 +40,6 @@ func watchDisks() (d disks, err error) {
 	if err := unix.Bind(d.events, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
 		return d, err
 	}
-	d.known = map[string]bool{}
 	entries, err := os.ReadDir("/sys/block")
 	for _, e := range entries {
 		d.known[e.Name()] = true
@@ -46,25 +47,25 @@ func watchDisks() (d disks, err error) {
 	return d, err
 }
 
-func (d disks) close() { unix.Close(d.events) }
+func (d *disks) close() { unix.Close(d.events) }
 
-// await waits for the disk with the given serial number.
-func (d disks) await(serial string) error {
+// await waits for the disk with the given serial number, and returns its device node.
+func (d *disks) await(serial string) (string, error) {
 	deadline := time.Now().Add(deviceTimeout)
 	buf := make([]byte, 8<<10)
 	for {
-		if dev := lookForDisk(serial); dev != "" && d.known[path.Base(dev)] {
-			return nil
+		if dev := lookForDisk(serial); dev != "" && (d.lost || d.known[path.Base(dev)]) {
+			return dev, nil
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return fmt.Errorf("there is no disk called %q", serial)
+			return "", fmt.Errorf("there is no disk called %q", serial)
 		}
 		unix.Poll([]unix.PollFd{{Fd: int32(d.events), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
 		n, _, err := unix.Recvfrom(d.events, buf, unix.MSG_DONTWAIT)
 		switch {
-		case err == unix.ENOBUFS: // announcements are lost
-			d.known[path.Base(lookForDisk(serial))] = true
+		case err == unix.ENOBUFS:
+			d.lost = true
 		case err == nil:
 			if name := announced(string(buf[:n])); name != "" {
 				d.known[name] = true
@@ -82,15 +83,6 @@ func announced(event string) string {
 		return ""
 	}
 	return path.Base(device)
-}
-
-// findDisk returns the device node of the disk with the given serial number.
-func findDisk(serial string) (string, error) {
-	dev := lookForDisk(serial)
-	if dev == "" {
-		return "", fmt.Errorf("there is no disk called %q", serial)
-	}
-	return dev, nil
 }
 
 // lookForDisk finds a disk by its serial number or, where the VMM chooses the serial

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -59,29 +60,13 @@ func optionsFor(disk string) (string, error) {
 	return OverlayOptions, err
 }
 
-// The serial numbers of the disks with the image and the VM's own files.
-const (
-	imageDisk = "rootfs"
-	ownDisk   = "disk"
-)
-
-// mountImage mounts the read-only root file system that VMs share.
-func mountImage() error { return mountDisk(imageDisk, "/rootfs", unix.MS_RDONLY, "") }
-
-// mountDisk mounts a disk at a directory, which it makes.
-func mountDisk(serial, target string, flags uintptr, data string) error {
-	dev, err := findDisk(serial)
-	if err != nil {
-		return err
-	}
+// mountDisk mounts the disk dev at a directory, which it makes.
+func mountDisk(dev, target string, flags uintptr, data string) error {
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
 	}
-	if err := forgetDisk(dev); err != nil {
-		return fmt.Errorf("reading the %s anew: %w", serial, err)
-	}
 	if err := unix.Mount(dev, target, "ext4", flags, data); err != nil {
-		return fmt.Errorf("mounting the %s: %w", serial, err)
+		return fmt.Errorf("mounting the %s: %w", strings.TrimPrefix(target, "/"), err)
 	}
 	return nil
 }
@@ -97,12 +82,15 @@ func forgetDisk(dev string) error {
 	return unix.IoctlSetInt(fd, unix.BLKFLSBUF, 0)
 }
 
-// assembleRoot mounts the VM's own disk and joins it with the image at newRoot. It returns a descriptor of the disk's
-// file system, by which it can be made clean at the end, when no path leads to it. ownInit says that the image's own
-// init runs.
-func assembleRoot(ownInit bool) (int, error) {
+// assembleRoot mounts own, the VM's own disk, and joins it with the image at newRoot. It returns a descriptor of the
+// disk's file system, by which it can be made clean at the end, when no path leads to it. ownInit says that the image's
+// own init runs.
+func assembleRoot(own string, ownInit bool) (int, error) {
+	if err := forgetDisk(own); err != nil {
+		return -1, fmt.Errorf("reading the disk anew: %w", err)
+	}
 	// The room of deleted files goes back to the host.
-	if err := mountDisk(ownDisk, "/disk", 0, "errors=remount-ro,discard"); err != nil {
+	if err := mountDisk(own, "/disk", 0, "errors=remount-ro,discard"); err != nil {
 		return -1, err
 	}
 	options, err := optionsFor("/disk")

@@ -88,9 +88,8 @@ func (r *Resident) Shutdown(grace time.Duration, how Ending) {
 	how.Now()
 }
 
-// BecomeImageInit starts the resident agent, which gets host, the descriptor by which the host
-// asks. It waits until the host
-// has configured the guest, and turns PID 1 into the image's init. It returns only after a failure.
+// BecomeImageInit starts the resident agent, which gets host, the descriptor by which the host asks. It waits until the
+// host has configured the guest, and turns PID 1 into the image's init. It returns only after a failure.
 func (i *Init) BecomeImageInit(host int) error {
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // Connections come last, when their resets find a network.
 func (m *machine) Restore(before, c guest.Config) error {
 	if err := reseed(c.Seed); err != nil {
-		return fmt.Errorf("renewing the randomness: %w", err)
+		return err
 	}
 	if isSame(before, c) {
 		setClock(c)
@@ -50,15 +50,8 @@ func isSame(before, c guest.Config) bool {
 
 // become gives the guest its new identity.
 func become(c guest.Config) error {
-	if c.MachineID != "" {
-		if err := renewMachineID(c.MachineID, false); err != nil {
-			console.Warn(fmt.Errorf("renewing the machine id: %w", err))
-		}
-	}
-	if c.Network != nil && c.Network.MAC != "" {
-		if err := setMAC(c.Network.MAC); err != nil {
-			return fmt.Errorf("giving the NIC its address %s: %w", c.Network.MAC, err)
-		}
+	if err := identify(c, false); err != nil {
+		return err
 	}
 	if !c.ReadOnly {
 		return configure(c)
@@ -81,7 +74,12 @@ const (
 
 // reseed mixes the host's randomness into the kernel's, which uses it at once. Until then
 // two guests of one snapshot draw the same numbers.
-func reseed(seed []byte) error {
+func reseed(seed []byte) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("renewing the randomness: %w", err)
+		}
+	}()
 	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
 	if err != nil {
 		return err

@@ -46,6 +46,14 @@ func testimonyOf(t *testing.T, vm *VM) (s Testimony) {
 func SuspendAndRestore(t *testing.T, d vmm.Driver, vm *VM, c vmm.Config) *VM {
 	t.Helper()
 	suspend(t, vm)
+	vm = continued(t, d, vm, c)
+	wakeUp(t, vm)
+	return vm
+}
+
+// continued takes a snapshot of a VM, ends the VM, and continues the snapshot in another VM of the same configuration.
+func continued(t *testing.T, d vmm.Driver, vm *VM, c vmm.Config) *VM {
+	t.Helper()
 	if err := vm.Pause(ctx(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -57,9 +65,7 @@ func SuspendAndRestore(t *testing.T, d vmm.Driver, vm *VM, c vmm.Config) *VM {
 		t.Fatal(err)
 	}
 	vm.AwaitEnd(t)
-	vm = Start(t, d, c)
-	wakeUp(t, vm)
-	return vm
+	return Start(t, d, c)
 }
 
 // suspendTwice starts a witness as the main command. It suspends the guest and lets it go on, as after a snapshot that

@@ -117,18 +117,7 @@ func StartShared(t *testing.T, d vmm.Driver, c vmm.Config, dir string) *VM {
 // goesOn writes a VM down that has started from a shared snapshot, and lets it go on from there.
 func goesOn(t *testing.T, d vmm.Driver, vm *VM, c vmm.Config) {
 	t.Helper()
-	if err := vm.Pause(ctx(t)); err != nil {
-		t.Fatal(err)
-	}
-	c.Restore = SnapshotDir(t, c)
-	if err := vm.Process.(vmm.Snapshotter).Snapshot(ctx(t), c.Restore); err != nil {
-		t.Fatal(err)
-	}
-	if err := vm.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	vm.AwaitEnd(t)
-	vm = Start(t, d, c)
+	vm = continued(t, d, vm, c)
 	if _, err := vm.Agent.Ping(ctx(t)); err != nil { // the first connection may be cut
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ type saves struct {
 }
 
 // saveFiles returns the paths of the files, in the order of saves.files. Those of a shared snapshot are not among them,
-// because they are open already, and nobody's own.
+// because they are open already, and belong to no single VM.
 func saveFiles(c vmm.Config) (paths []string) {
 	paths = []string{filepath.Join(c.Save, vmm.NextState), filepath.Join(c.Save, vmm.NextRAM)}
 	if c.Restore != "" && c.From == nil {
