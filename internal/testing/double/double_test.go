@@ -5,12 +5,14 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 // TestTheDoubleIsStrict: what Firecracker refuses, the double refuses with the same status and
@@ -394,4 +396,42 @@ func ask(t *testing.T, a *api, call string) (int, string) {
 		}
 	}
 	return w.Code, e.Fault
+}
+
+// connections is a listener whose connections come from a channel.
+type connections struct {
+	net.Listener
+	next chan net.Conn
+}
+
+func (c connections) Accept() (net.Conn, error) {
+	conn, ok := <-c.next
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func TestTheGuestHearsNothingBeforeTheFirstConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vsock := connections{next: make(chan net.Conn)}
+		m := &microVM{vsock: vsock}
+		sessions := 0
+		go m.serveVsock(&session{vm: m}, func() { sessions++ })
+		for i, want := range []int{0, 1, 1} { // sessions after so many connections
+			if i > 0 {
+				conn, other, err := socketPair()
+				if err != nil {
+					t.Fatal(err)
+				}
+				other.Close() // asks for no port
+				vsock.next <- conn
+			}
+			synctest.Wait()
+			if sessions != want {
+				t.Errorf("after %d connections, there have been %d sessions", i, sessions)
+			}
+		}
+		close(vsock.next)
+	})
 }

@@ -126,7 +126,7 @@ func (m *microVM) start() error {
 	m.state = running
 	if m.vsock != nil {
 		m.session = &session{vm: m, changed: make(chan struct{})}
-		go m.serveVsock(m.session)
+		go m.serveVsock(m.session, m.session.keep)
 	}
 	return nil
 }

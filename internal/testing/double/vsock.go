@@ -15,14 +15,16 @@ import (
 )
 
 // serveVsock connects the host's connections to streams of the agent's serial port, because QEMU
-// has no vsock without the host kernel's help.
-func (m *microVM) serveVsock(session *session) {
-	go session.keep()
+// has no vsock without the host kernel's help. It calls keep, which makes the session, at the first connection: until
+// then the guest must hear nothing, because a guest that waits for its host goes on when it hears something.
+func (m *microVM) serveVsock(session *session, keep func()) {
+	var begin sync.Once
 	for {
 		conn, err := m.vsock.Accept()
 		if err != nil {
 			return
 		}
+		begin.Do(func() { go keep() })
 		go session.connect(conn.(*net.UnixConn))
 	}
 }
