@@ -210,7 +210,7 @@ func (m *microVM) qemu() []string {
 	if m.incoming {
 		a = append(a, "-incoming", "defer")
 	}
-	slot := 7 // QEMU's ACPI tables list the slots from the last to the first
+	slot := 23 // QEMU's ACPI tables list the slots from the last to the first
 	device := func(format string, args ...any) {
 		a = append(a, "-device", fmt.Sprintf(format, args...)+fmt.Sprintf(",bus=virtio-mmio-bus.%d", slot))
 		slot--

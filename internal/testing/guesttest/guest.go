@@ -170,6 +170,7 @@ func writeRootfs(path, echo string) error {
 			"kill":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 			"fill":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 			"dial":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
+			"disk":  {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 
 			"witness": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},
 			"testify": {Mode: syscall.S_IFLNK | 0o777, Target: "echo"},

@@ -104,8 +104,9 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if j != nil {
 		view = j.inside(c)
 	}
+	o.spares = spareDrives
 	if c.Restore != "" {
-		if o.clock, err = checkSnapshot(c, v, o, j != nil); err != nil {
+		if err := checkSnapshot(c, v, &o, j != nil); err != nil {
 			return nil, err
 		}
 	}
@@ -190,14 +191,17 @@ func (d Driver) launch(c vmm.Config, o options, j *jail, s saves, console io.Wri
 		log.close()
 		return nil, fmt.Errorf("making the pipe of the VMM's metrics: %w", err)
 	}
-	if j != nil {
-		if err := j.own(log.path, metrics.path); err != nil {
-			log.close()
-			metrics.close()
-			return nil, err
-		}
+	drives, err := makeSpares(c.Dir, o.spares)
+	if err == nil && j != nil {
+		err = j.own(append(drives, log.path, metrics.path)...)
 	}
-	p := &process{config: c, root: root, saves: s, log: log, metrics: metrics, pausing: newPausing(),
+	if err != nil {
+		removeSpares(c.Dir)
+		log.close()
+		metrics.close()
+		return nil, err
+	}
+	p := &process{config: c, root: root, saves: s, spares: o.spares, log: log, metrics: metrics, pausing: newPausing(),
 		api: newClient(filepath.Join(c.Dir, apiSocket))}
 	words := &lastWords{to: console, ready: make(chan struct{}), said: func() { p.powerOff() }}
 	p.Process, err = child.Start(child.Command{Config: c, Program: program, Args: args,
@@ -256,6 +260,7 @@ type process struct {
 	config  vmm.Config
 	root    *os.File // of the jail; nil without a jail
 	saves   saves    // its files are closed
+	spares  int      // number of spare drives
 	version version
 	api     *client
 	log     *logEnd
@@ -336,6 +341,7 @@ func (p *process) clean() {
 	for _, name := range []string{apiSocket, vsockSocket} {
 		os.Remove(filepath.Join(p.config.Dir, name))
 	}
+	removeSpares(p.config.Dir)
 	p.root.Close() // does nothing if root is nil
 }
 

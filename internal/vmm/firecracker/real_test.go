@@ -18,6 +18,14 @@ func TestRealFirecracker(t *testing.T) {
 	vmmtest.Run(t, d, config)
 	vmmtest.Kernel(t, d, config)
 	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, d, config(t)) })
+	t.Run("it has spare places", func(t *testing.T) {
+		vmmtest.Spares(t, d, config, firecracker.SpareDrives,
+			func(t *testing.T, vm *vmmtest.VM, i int, disk string) {
+				if err := firecracker.FillSpare(t.Context(), vm.Process, i, disk); err != nil {
+					t.Fatal(err)
+				}
+			})
+	})
 	tidyBoot(t, d)
 }
 

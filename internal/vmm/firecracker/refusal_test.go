@@ -81,7 +81,7 @@ func TestWhatIsNotRestored(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.spoil(&c)
-			_, err = checkSnapshot(c, r.now, r.o, false)
+			err = checkSnapshot(c, r.now, &r.o, false)
 			if (err == nil) != (r.err == "") || err != nil &&
 				(!strings.Contains(err.Error(), r.err) || strings.Contains(err.Error(), "\n")) {
 				t.Errorf("the error is %v, not one with %q", err, r.err)
@@ -123,9 +123,10 @@ func TestTheClockIsAskedForWhereItIs(t *testing.T) {
 		if err := vmm.CommitSnapshot(c.Restore, m); err != nil {
 			t.Fatal(err)
 		}
-		clock, err := checkSnapshot(c, version{1, 16, 1}, options{}, false)
-		if err != nil || clock != (had && hostSavesTime()) {
-			t.Errorf("of a snapshot that has the time (%v), here (%v), it is asked: %v, %v", had, hostSavesTime(), clock, err)
+		var o options
+		err = checkSnapshot(c, version{1, 16, 1}, &o, false)
+		if err != nil || o.clock != (had && hostSavesTime()) {
+			t.Errorf("of a snapshot that has the time (%v), here (%v), it is asked: %v, %v", had, hostSavesTime(), o.clock, err)
 		}
 	}
 }

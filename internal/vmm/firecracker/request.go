@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"banger/internal/vmm"
@@ -49,6 +50,7 @@ type options struct {
 	hugePages   string
 	pci         bool
 	clock       bool // the snapshot has the time of day; set by checkSnapshot, not by an option
+	spares      int  // number of spare drives; not an option
 }
 
 // Options that must also match a snapshot's.
@@ -123,7 +125,7 @@ func bootRequests(c vmm.Config, v version, o options) []request {
 		InitrdPath:      c.Initrd,
 		BootArgs:        bootArgs(c, v, o),
 	}))
-	for _, d := range c.Drives {
+	for _, d := range append(slices.Clip(c.Drives), spares(c.Dir, o.spares)...) {
 		list = append(list, put("/drives/"+d.Serial, drive(d)))
 	}
 	for i, n := range c.NICs {
@@ -173,9 +175,9 @@ func bootArgs(c vmm.Config, v version, o options) string {
 	if !o.pci && !v.appendsPCIOff() {
 		args += " pci=off"
 	}
-	names := make([]string, len(c.Drives))
-	for i, d := range c.Drives {
-		names[i] = d.Serial
+	var names []string
+	for _, d := range append(slices.Clip(c.Drives), spares(c.Dir, o.spares)...) {
+		names = append(names, d.Serial)
 	}
 	if len(names) > 0 {
 		args += " banger.disks=" + strings.Join(names, ",")

@@ -38,11 +38,11 @@ func TestRequestsOfABoot(t *testing.T) {
 		v version
 		o options
 	}{
-		"boot-1.12.txt":    {version{1, 12, 1}, options{}},
-		"boot-1.13.txt":    {version{1, 13, 0}, options{}},
-		"boot-1.15.txt":    {version{1, 15, 0}, options{}},
-		"boot-1.16.txt":    {version{1, 16, 1}, options{}},
-		"boot-options.txt": {version{1, 16, 1}, options{cpuTemplate: template, hugePages: hugePages2M, pci: true}},
+		"boot-1.12.txt":    {version{1, 12, 1}, options{spares: 2}},
+		"boot-1.13.txt":    {version{1, 13, 0}, options{spares: 2}},
+		"boot-1.15.txt":    {version{1, 15, 0}, options{spares: 2}},
+		"boot-1.16.txt":    {version{1, 16, 1}, options{spares: 2}},
+		"boot-options.txt": {version{1, 16, 1}, options{cpuTemplate: template, hugePages: hugePages2M, pci: true, spares: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := "firecracker " + strings.Join(arguments(plain(), c.o), " ") + "\n"

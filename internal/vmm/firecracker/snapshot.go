@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"banger/internal/sparse"
@@ -75,15 +76,15 @@ func withoutJail(options map[string]string) map[string]string {
 }
 
 // checkSnapshot returns an error if c does not fit the snapshot. It runs before anything is
-// started, because Firecracker ends after a failed load. clock reports whether the guest's clock
-// can be advanced at the load.
-func checkSnapshot(c vmm.Config, v version, o options, jailed bool) (clock bool, err error) {
+// started, because Firecracker ends after a failed load. It sets what of o the snapshot decides: whether the guest's
+// clock can be advanced at the load, and the number of spare drives.
+func checkSnapshot(c vmm.Config, v version, o *options, jailed bool) error {
 	if o.hugePages != "" {
-		return false, errHugePages
+		return errHugePages
 	}
 	had, err := vmm.ManifestOf(c)
 	if err != nil {
-		return false, err
+		return err
 	}
 	had.Options = withoutJail(had.Options)
 	has, err := manifestOf(c, v, jailed)
@@ -91,16 +92,18 @@ func checkSnapshot(c vmm.Config, v version, o options, jailed bool) (clock bool,
 		err = had.Match(has)
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	for _, p := range places(c, jailed) {
 		if was := had.Private[p.what]; was != p.path && was != p.was && (p.what != "vsock" || !v.hasVsockOverride()) {
-			return false, fmt.Errorf(
+			return fmt.Errorf(
 				"the snapshot does not fit: Firecracker %s looks for the %s where it was, at %.200q, and not at %s", v, p.what, was,
 				p.path)
 		}
 	}
-	return had.Private[privateClock] == clockRealtime && has.Private[privateClock] == clockRealtime, nil
+	o.clock = had.Private[privateClock] == clockRealtime && has.Private[privateClock] == clockRealtime
+	o.spares = sparesOf(had)
+	return nil
 }
 
 // Snapshot writes a full snapshot.
@@ -119,6 +122,7 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	m.Private[privateSpares] = strconv.Itoa(p.spares)
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, snapshotTimeout)

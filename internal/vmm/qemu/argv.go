@@ -62,9 +62,9 @@ func handed(c vmm.Config, monitor, memory *os.File) []*os.File {
 // again returns a path through which QEMU opens a descriptor again.
 func again(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// argv returns QEMU's arguments for c. maps says that the file which holds the guest's memory is a snapshot's. argv is
-// a pure function: a golden test shows exactly what we ask of QEMU.
-func argv(c vmm.Config, v version, maps bool) []string {
+// argv returns QEMU's arguments for c with a number of spare ports. maps says that the file which holds the guest's
+// memory is a snapshot's. argv is a pure function: a golden test shows exactly what we ask of QEMU.
+func argv(c vmm.Config, v version, maps bool, spares int) []string {
 	cmdline, fds := cmdlineBase, numbers(c, firstFile+len(c.WrapFiles))
 	if c.Accel == vmm.AccelTCG {
 		cmdline += cmdlineTCG
@@ -113,7 +113,7 @@ func argv(c vmm.Config, v version, maps bool) []string {
 		}
 		a = append(a, "-netdev", netdev(net, n, fds.nics[i]), "-device", device)
 	}
-	return a
+	return append(a, spareArguments(spares)...)
 }
 
 // safeThreads is the first QEMU whose emulated CPUs may each have a thread of the host. In older ones a CPU can go on

@@ -27,6 +27,19 @@ func TestQEMUConforms(t *testing.T) {
 	vmmtest.Run(t, qemu.Driver{}, config)
 	vmmtest.Kernel(t, qemu.Driver{}, config)
 	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, qemu.Driver{}, config(t)) })
+	t.Run("it has spare places", func(t *testing.T) {
+		vmmtest.Spares(t, qemu.Driver{}, config, qemu.SparePorts,
+			func(t *testing.T, vm *vmmtest.VM, i int, disk string) {
+				f, err := os.OpenFile(disk, os.O_RDWR, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				if err := qemu.FillSpare(t.Context(), vm.Process, i, f); err != nil {
+					t.Fatal(err)
+				}
+			})
+	})
 }
 
 // TestAGuestPanicIsToldAsOne boots a kernel that finds no init.

@@ -76,7 +76,7 @@ func TestListsOfCPUs(t *testing.T) {
 func TestANestedVMHasNoSnapshots(t *testing.T) {
 	c := plain(vmm.AccelTCG)
 	c.Nested, c.Restore = true, t.TempDir()
-	if err := (Driver{}).checkSnapshot(c, version{major: 7, minor: 2}); err != vmm.ErrNestedSnapshot {
+	if _, err := (Driver{}).checkSnapshot(c, version{major: 7, minor: 2}); err != vmm.ErrNestedSnapshot {
 		t.Errorf("a restore says %v", err)
 	}
 	p := &process{config: c}

@@ -106,12 +106,13 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if len(c.Options) > 0 {
 		return nil, errors.New("the QEMU driver has no options")
 	}
+	spares := sparePorts
 	if c.Restore != "" {
-		if err := d.checkSnapshot(c, v); err != nil {
+		if spares, err = d.checkSnapshot(c, v); err != nil {
 			return nil, err
 		}
 	}
-	p, err := d.launch(ctx, c, v, console)
+	p, err := d.launch(ctx, c, v, spares, console)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +129,8 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 }
 
 // launch starts QEMU and passes it descriptors of all that it uses of the host.
-func (d Driver) launch(ctx context.Context, c vmm.Config, v version, console io.Writer) (_ *process, err error) {
+func (d Driver) launch(ctx context.Context, c vmm.Config, v version, spares int, console io.Writer) (_ *process,
+	err error) {
 	opened, closeFiles, err := c.OpenFiles()
 	if err != nil {
 		return nil, err
@@ -145,11 +147,11 @@ func (d Driver) launch(ctx context.Context, c vmm.Config, v version, console io.
 		return nil, err
 	}
 	defer theirs.Close() // so that our end sees when QEMU has ended
-	p := &process{config: c, version: v, monitor: newMonitor(ours), memory: memory, maps: maps}
+	p := &process{config: c, version: v, spares: spares, monitor: newMonitor(ours), memory: memory, maps: maps}
 	p.Process, err = child.Start(child.Command{
 		Config:  c,
 		Program: cmp.Or(c.Program, d.binary()),
-		Args:    argv(c, v, maps),
+		Args:    argv(c, v, maps, spares),
 		Files:   handed(opened, theirs, memory),
 		Console: console,
 		Reason:  reason,
@@ -187,6 +189,7 @@ type process struct {
 	*child.Process
 	config  vmm.Config
 	version version
+	spares  int // number of spare ports
 	monitor *monitor
 	channel channel
 	memory  *os.File

@@ -43,7 +43,7 @@ func TestArgv(t *testing.T) {
 		"argv-nic.txt":     {nic, version{major: 10, minor: 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			args := argv(c.config, c.v, c.config.Restore != "")
+			args := argv(c.config, c.v, c.config.Restore != "", 4)
 			got := strings.ReplaceAll(strings.Join(args, "\n")+"\n", snapshot, "/snapshot")
 			golden := filepath.Join("testdata", name)
 			if *update {

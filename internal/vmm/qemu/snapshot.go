@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"banger/internal/vmm"
 	"banger/internal/vmm/pagemap"
@@ -16,8 +17,6 @@ import (
 // have lower numbers.
 const stateSet = 1000
 
-func (p *process) manifest() (vmm.Manifest, error) { return manifestOf(p.config, p.version) }
-
 // manifestOf describes c. The manifest has QEMU's version: it pins the machine type, and what QEMU
 // emulates changes with each version.
 func manifestOf(c vmm.Config, v version) (vmm.Manifest, error) {
@@ -26,21 +25,21 @@ func manifestOf(c vmm.Config, v version) (vmm.Manifest, error) {
 	return m, err
 }
 
-// checkSnapshot returns an error if c does not fit the snapshot. It runs before anything is
-// started.
-func (d Driver) checkSnapshot(c vmm.Config, v version) error {
+// checkSnapshot returns an error if c does not fit the snapshot, and else the number of the VM's spare ports. It runs
+// before anything is started.
+func (d Driver) checkSnapshot(c vmm.Config, v version) (spares int, err error) {
 	if c.Nested {
-		return vmm.ErrNestedSnapshot
+		return 0, vmm.ErrNestedSnapshot
 	}
 	had, err := vmm.ManifestOf(c)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	has, err := manifestOf(c, v)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return had.Match(has)
+	return sparesOf(had), had.Match(has)
 }
 
 // Snapshot has QEMU write the state of its devices to a file (xen-save-devices-state, which needs nothing of Xen). It
@@ -53,10 +52,11 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if p.config.Nested {
 		return vmm.ErrNestedSnapshot
 	}
-	m, err := p.manifest()
+	m, err := manifestOf(p.config, p.version)
 	if err != nil {
 		return err
 	}
+	m.Private = map[string]string{privateSpares: strconv.Itoa(p.spares)}
 	if err := p.wantPaused(ctx); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 // writes a number of MiB to a file and syncs the file. As "kill" it sends a signal, given by its
 // number, to PID 1. As "witness" it watches the clocks, a connection and a file in memory, and as "testify" it prints what
 // the witness has seen. As "init" it is PID 1 and a witness. As "dial" it connects to an address until that is reset.
+// As "disk" it waits for a disk of a number of sectors, and copies it to stdout.
 package main
 
 import (
@@ -37,6 +38,8 @@ func main() {
 		err = testify()
 	case "dial":
 		err = dial(os.Args[1])
+	case "disk":
+		err = disk(os.Args[1])
 	case "state":
 		err = state()
 	default:
@@ -73,6 +76,30 @@ func kill(signal string) error {
 		return err
 	}
 	return syscall.Kill(1, syscall.Signal(n))
+}
+
+func disk(sectors string) error {
+	for range 3000 {
+		sizes, err := filepath.Glob("/sys/block/*/size")
+		if err != nil {
+			return err
+		}
+		for _, path := range sizes {
+			size, err := os.ReadFile(path)
+			if err != nil || strings.TrimSpace(string(size)) != sectors {
+				continue
+			}
+			f, err := os.Open("/dev/" + filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = io.Copy(os.Stdout, f)
+			return err
+		}
+		time.Sleep(10 * time.Millisecond) // the kernel's messages about disks are not for every program
+	}
+	return fmt.Errorf("there is no disk of %s sectors", sectors)
 }
 
 func state() error {
