@@ -201,10 +201,11 @@ var layout = map[string]struct {
 		". internal/accept internal/agent/boot internal/agent/command internal/agent/console internal/agent/freezer internal/agent/output internal/agent/sshd internal/agent/vector internal/archive internal/guest internal/mux",
 		false, "runs in the guest, where no program may be assumed"},
 	"internal/agent/boot": {
-		". internal/agent/command internal/agent/console internal/agent/freezer internal/guest", false,
+		". internal/agent/command internal/agent/console internal/agent/freezer internal/agent/renew internal/guest", false,
 		"the system before and after it serves, whoever asks for what"},
 	"internal/agent/command": {". internal/agent/console internal/agent/vector", false,
 		"starts commands by itself, since it must wait for all children"},
+	"internal/agent/renew":   {"", false, "when a guest is configured, nor what a VM is"},
 	"internal/agent/freezer": {". internal/agent/console", false, "which processes run, whatever they are"},
 	"internal/agent/output": {". internal/guest", false,
 		"what a command wrote and the host does not have, whatever the command is"},

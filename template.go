@@ -5,11 +5,11 @@ import "time"
 // Template is a guest that waits, frozen, at the place where all guests of its shape come by. VMs of that shape start
 // from it.
 type Template struct {
-	ID    string `json:"id"`
-	Image string `json:"image"` // as the first VM of the shape named it
-
+	ID          string `json:"id"`
+	Image       string `json:"image"` // as the first VM of the shape named it
 	ImageDigest string `json:"image_digest"`
 
+	Start     string    `json:"start"` // of a VM: first, later, or booted (WarmBooted)
 	Kernel    string    `json:"kernel"`
 	VMM       string    `json:"vmm"`    // with its version
 	Banger    string    `json:"banger"` // the version that has made it

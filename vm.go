@@ -33,9 +33,9 @@ const (
 	NestedOn    = "on"    // the guest can run VMs of its own
 	NestedForce = "force" // even for an untrusted VM
 
-	WarmAuto  = "auto"  // start from a template if there is one
-	WarmNever = "never" // boot, and make no template
-	WarmOnly  = "only"  // fail if there is no template
+	WarmAuto, WarmNever = "auto", "never" // start from a template if there is one; boot, and make no template
+	WarmOnly            = "only"          // fail if there is no template
+	WarmBooted          = "booted"        // start from one whose init has booted, if there is one
 
 	InitAuto  = "auto"  // the image's init if it is systemd, otherwise our agent
 	InitAgent = "agent" // our agent stays PID 1
@@ -56,7 +56,7 @@ type Spec struct {
 	Nested     string            `json:"nested,omitempty"`    // the guest gets /dev/kvm: NestedOn or NestedForce
 	Memory     int64             `json:"memory,omitempty"`    // bytes
 	Disk       int64             `json:"disk,omitempty"`      // bytes
-	Warm       string            `json:"warm,omitempty"`      // WarmAuto, WarmNever or WarmOnly
+	Warm       string            `json:"warm,omitempty"`      // WarmAuto, ...
 	Hostname   string            `json:"hostname,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Init       string            `json:"init,omitempty"`
@@ -217,7 +217,7 @@ func (s *Spec) Normalize() error {
 		{"pull", s.Pull, []string{PullMissing, PullAlways, PullNever}},
 		{"vmm", s.VMM, []string{VMMAuto, VMMFirecracker, VMMQEMU}},
 		{"init", s.Init, []string{InitAuto, InitAgent, InitImage}},
-		{"warm", s.Warm, []string{WarmAuto, WarmNever, WarmOnly}},
+		{"warm", s.Warm, []string{WarmAuto, WarmNever, WarmOnly, WarmBooted}},
 	} {
 		if err := oneOf(c.field, c.value, c.allowed); err != nil {
 			return err

@@ -57,7 +57,8 @@ func Main(args []string) int {
 	return 0
 }
 
-// runInit is PID 1's whole life. It waits for the host at one of two places, where templates are cut.
+// runInit is PID 1's whole life. It waits for the host at one of two places, where templates are cut, unless the
+// resident agent waits.
 func runInit() error {
 	disk, err := boot.Prepare()
 	if err != nil {
@@ -81,7 +82,7 @@ func runInit() error {
 	if !handOver {
 		s = serverOf(init)
 	}
-	if mounts {
+	if mounts && !boot.WaitsBooted() {
 		if err := h.await(); err != nil {
 			return err
 		}
@@ -106,7 +107,17 @@ func serverOf(init *boot.Init) *server {
 func runResident() error {
 	resident, fd := boot.NewResident()
 	command.CalmThreads()
-	return hostAt(fd).serve(newServer(resident, command.OpenGroup()))
+	h, s := hostAt(fd), newServer(resident, command.OpenGroup())
+	if boot.WaitsBooted() {
+		err := resident.Boot()
+		if err == nil {
+			err = h.await()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return h.serve(s)
 }
 
 // rebootGrace is how long programs have to end when the guest ends itself.

@@ -101,7 +101,7 @@ func TestCompletion(t *testing.T) {
 		"run --network ":          "bridge lab none user",
 		"create --network ":       "bridge lab none user",
 		"run --pull ":             "missing always never",
-		"run --warm ":             "auto never only",
+		"run --warm ":             "auto never only booted",
 		"create --warm=o":         "only",
 		"run --vmm ":              "auto qemu firecracker",
 		"run --init=":             "auto agent image",

@@ -183,15 +183,15 @@ func TestTemplates(t *testing.T) {
 	ago := func(d time.Duration) time.Time { return time.Now().Add(-d - time.Second) }
 	list := []banger.Template{
 		{ID: "7b8c5098a5b2", Image: "debian-bookworm", Kernel: "linux", VMM: "qemu 7.2", CPUs: 2, Memory: 512 << 20,
-			Network: "user", Size: 105 << 20, CreatedAt: ago(3 * time.Hour), UsedAt: ago(2 * time.Minute)},
-		{ID: "0123456789ab", Image: "a\x1b[31m", VMM: "qemu 7.2", CPUs: 1, Memory: 1 << 30, Network: "none", Size: 1 << 20,
-			CreatedAt: ago(49 * time.Hour)},
+			Network: "user", Start: "first", Size: 105 << 20, CreatedAt: ago(3 * time.Hour), UsedAt: ago(2 * time.Minute)},
+		{ID: "0123456789ab", Image: "a\x1b[31m", VMM: "qemu 7.2", CPUs: 1, Memory: 1 << 30, Network: "none",
+			Start: "later", Size: 1 << 20, CreatedAt: ago(49 * time.Hour)},
 	}
 	const ids = "7b8c5098a5b2\n0123456789ab\n"
 	for line, want := range map[string]struct{ stdout, stderr string }{
-		"warm ls": {`ID             IMAGE             VMM        CPUS   MEMORY    NETWORK   SIZE      CREATED      USED
-7b8c5098a5b2   debian-bookworm   qemu 7.2   2      512 MiB   user      105 MiB   3 h ago      2 min ago
-0123456789ab   a\x1b[31m         qemu 7.2   1      1 GiB     none      1 MiB     2 days ago   never
+		"warm ls": {`ID             IMAGE             VMM        CPUS   MEMORY    NETWORK   START   SIZE      CREATED      USED
+7b8c5098a5b2   debian-bookworm   qemu 7.2   2      512 MiB   user      first   105 MiB   3 h ago      2 min ago
+0123456789ab   a\x1b[31m         qemu 7.2   1      1 GiB     none      later   1 MiB     2 days ago   never
 `, ""},
 		"warm list -q":             {ids, ""},
 		"warm ls --format {{.id}}": {ids, ""},
@@ -219,7 +219,7 @@ func TestTemplatesThatAreNotThere(t *testing.T) {
 	t.Parallel()
 	h := newCLIHost(t)
 	h.check(
-		line{args: "warm ls", stdout: "ID   IMAGE   VMM   CPUS   MEMORY   NETWORK   SIZE   CREATED   USED\n"},
+		line{args: "warm ls", stdout: "ID   IMAGE   VMM   CPUS   MEMORY   NETWORK   START   SIZE   CREATED   USED\n"},
 		line{args: "warm ls -q"},
 		line{args: "warm rm none", code: 1, stderr: "banger: there is no template \"none\" (see: banger warm ls)\n"},
 		line{args: "warm rm", code: 2, stderr: "banger: these arguments do not fit; write: banger warm rm TEMPLATE... …"},

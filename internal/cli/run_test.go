@@ -83,7 +83,7 @@ func TestRun(t *testing.T) {
 		line{args: "run -m x IMAGE", code: exitBanger,
 			stderr: "banger: --memory: \"x\" is not a size (write 512m, 1.5g or a number of bytes)\n"},
 		line{args: "run --warm sometimes IMAGE", code: exitBanger,
-			stderr: "banger: warm is \"sometimes\", but must be auto, never or only\n"},
+			stderr: "banger: warm is \"sometimes\", but must be auto, never, only or booted\n"},
 		line{args: "run -q --rm --warm only --name frozen IMAGE", code: exitBanger,
 			stderr: "banger: there is no template for VM frozen: its VMM has no templates (leave out --warm=only …"},
 		line{args: "run -it IMAGE sh", code: exitBanger,

@@ -154,6 +154,10 @@ const Waiting = "waiting for the host"
 // after, so that the disk may be one that a VM has used.
 const MountArgument = "banger.wait=mounted"
 
+// BootedArgument is the kernel argument with which the guest boots the image's own init before it waits. All processes
+// are stopped while it waits.
+const BootedArgument = "banger.wait=booted"
+
 // Info is the agent's description of itself.
 type Info struct {
 	Version int `json:"version"`

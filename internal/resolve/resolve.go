@@ -168,8 +168,13 @@ func Init(spec banger.Spec, img banger.Image) string {
 	return banger.InitAgent
 }
 
-// CheckImage rejects an image that no guest of this host can run, or whose StopSignal is not a valid signal name.
-func CheckImage(img banger.Image) error {
+// CheckImage rejects an image that no guest of this host can run, whose StopSignal is not a valid signal name, or which
+// has no init of its own that the spec needs.
+func CheckImage(spec banger.Spec, img banger.Image) error {
+	if spec.Warm == banger.WarmBooted && Init(spec, img) != banger.InitImage {
+		return banger.Errorf(banger.CodeInvalid, "warm is booted, but PID 1 of image %s is not its own init", img.Reference).
+			WithHint("give --warm=auto, or --init=image if the image has systemd")
+	}
 	if p := strings.Split(img.Platform, "/"); len(p) > 1 && p[1] != "" && p[1] != runtime.GOARCH {
 		return banger.Errorf(banger.CodeInvalid, "image %s is for %s, but VMs of this host are linux/%s", img.Reference,
 			img.Platform, runtime.GOARCH).

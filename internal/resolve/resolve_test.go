@@ -77,15 +77,18 @@ func TestImagesThatNoGuestCanRunAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		image banger.Image
 		ok    bool
+		spec  banger.Spec
 	}{
-		"this CPU":        {banger.Image{Platform: "linux/" + runtime.GOARCH}, true},
-		"no platform":     {banger.Image{}, true},
-		"another CPU":     {banger.Image{Platform: "linux/s390x"}, false},
-		"a stop signal":   {banger.Image{Config: banger.ImageConfig{StopSignal: "SIGQUIT"}}, true},
-		"no such signal":  {banger.Image{Config: banger.ImageConfig{StopSignal: "SIGNOTHING"}}, false},
-		"a signal number": {banger.Image{Config: banger.ImageConfig{StopSignal: "3"}}, true},
+		"this CPU":        {banger.Image{Platform: "linux/" + runtime.GOARCH}, true, banger.Spec{}},
+		"no platform":     {banger.Image{}, true, banger.Spec{}},
+		"another CPU":     {banger.Image{Platform: "linux/s390x"}, false, banger.Spec{}},
+		"a stop signal":   {banger.Image{Config: banger.ImageConfig{StopSignal: "SIGQUIT"}}, true, banger.Spec{}},
+		"no such signal":  {banger.Image{Config: banger.ImageConfig{StopSignal: "SIGNOTHING"}}, false, banger.Spec{}},
+		"a signal number": {banger.Image{Config: banger.ImageConfig{StopSignal: "3"}}, true, banger.Spec{}},
+		"a booted init":   {banger.Image{}, true, banger.Spec{Warm: banger.WarmBooted, Init: banger.InitImage}},
+		"the agent boots": {banger.Image{}, false, banger.Spec{Warm: banger.WarmBooted, Init: banger.InitAgent}},
 	} {
-		if err := CheckImage(c.image); (err == nil) != c.ok {
+		if err := CheckImage(c.spec, c.image); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -112,7 +112,7 @@ func (c creation) assemble(img banger.Image, kern banger.Kernel, watch *launch.S
 	if err != nil {
 		return err
 	}
-	if err := resolve.CheckImage(img); err != nil {
+	if err := resolve.CheckImage(spec, img); err != nil {
 		return err
 	}
 	var more []banger.Forward

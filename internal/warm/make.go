@@ -11,7 +11,6 @@ import (
 
 	"banger"
 	"banger/internal/disk"
-	"banger/internal/guest"
 	"banger/internal/shim"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
@@ -127,13 +126,13 @@ func (w *Warm) make(ctx context.Context, s shape) (err error) {
 	if err != nil {
 		return err
 	}
-	if now, err := shapeOf(p, vm, s.fresh); err != nil || now.key != s.key {
+	if now, err := shapeOf(p, vm, s.start != startLater); err != nil || now.key != s.key {
 		return errors.Join(err, errors.New("what VMs of this shape are made of has changed"))
 	}
 	p.Shim.Template = true
 	mounted := ""
-	if s.fresh {
-		p.Shim.VM.Cmdline += " " + guest.MountArgument
+	if s.start != startLater {
+		p.Shim.VM.Cmdline += " " + waits[s.start]
 		mounted = w.dirs.Disk(vm.ID)
 	}
 	if n := p.Shim.Network; n != nil {
@@ -155,7 +154,8 @@ func (w *Warm) make(ctx context.Context, s shape) (err error) {
 		return err
 	}
 	err = w.store.Add(s.key, banger.Template{Image: vm.Spec.Image, ImageDigest: vm.ImageDigest, Kernel: vm.Kernel,
-		VMM: p.VMM, Banger: banger.Version, CPUs: vm.Spec.CPUs, Memory: vm.Spec.Memory, Network: vm.Spec.Network},
+		VMM: p.VMM, Banger: banger.Version, CPUs: vm.Spec.CPUs, Memory: vm.Spec.Memory, Network: vm.Spec.Network,
+		Start: s.start},
 		w.dirs.VM(vm.ID), mounted)
 	if err != nil {
 		return err
@@ -170,7 +170,7 @@ func (w *Warm) make(ctx context.Context, s shape) (err error) {
 
 // makeDisk makes the disk of a VM that becomes a template. A guest that does not mount it sees only its size.
 func makeDisk(path string, s shape) error {
-	if s.fresh {
+	if s.start != startLater {
 		return disk.Create(path, s.disk)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)

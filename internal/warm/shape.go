@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"banger"
+	"banger/internal/guest"
 	"banger/internal/network"
 	"banger/internal/plan"
 	"banger/internal/shim"
@@ -22,7 +23,7 @@ type shape struct {
 	vm        banger.VM
 	initramfs string // path
 	disk      int64  // size in bytes
-	fresh     bool   // the guest mounts its empty disk before it waits
+	start     string // banger.Template.Start
 }
 
 // facts are all that a guest can see before its configuration, but not its address. Whatever differs makes another
@@ -40,7 +41,7 @@ type facts struct {
 	MTU      int
 	Attached shim.Attachment
 	Jailed   bool
-	Fresh    bool
+	Start    string
 }
 
 // These are the reasons why some VMs never start from a template.
@@ -62,7 +63,7 @@ func shapeOf(p plan.Plan, vm banger.VM, fresh bool) (shape, error) {
 		return shape{}, errVMM
 	}
 	f := facts{Banger: banger.Version, CPUModel: c.CPUModel, Cmdline: c.Cmdline, Network: vm.Spec.Network,
-		Options: p.Options, Fresh: fresh, Jailed: p.Shim.Jail != nil}
+		Options: p.Options, Start: startOf(vm, fresh), Jailed: p.Shim.Jail != nil}
 	var err error
 	if f.Manifest, err = vmm.NewManifest(p.Shim.Driver, c.Version, c); err != nil {
 		return shape{}, err
@@ -72,7 +73,7 @@ func shapeOf(p plan.Plan, vm banger.VM, fresh bool) (shape, error) {
 	if n := p.Shim.Network; n != nil {
 		f.MTU, f.Attached = network.UserMTU, n.Attachment()
 	}
-	s := shape{vm: vm, initramfs: c.Initrd, fresh: fresh}
+	s := shape{vm: vm, initramfs: c.Initrd, start: f.Start}
 	for i, d := range c.Drives {
 		if !d.ReadOnly {
 			s.disk = f.Manifest.Drives[i].Size
@@ -99,6 +100,27 @@ func shapeOf(p plan.Plan, vm banger.VM, fresh bool) (shape, error) {
 	sum := sha256.Sum256(data)
 	s.key = hex.EncodeToString(sum[:])
 	return s, nil
+}
+
+// The kinds of starts of a VM, each with templates of its own.
+const (
+	startFirst  = "first"  // the disk is empty
+	startLater  = "later"  // the disk was used
+	startBooted = "booted" // the disk is empty, and the image's init has booted in the template
+)
+
+// waits are the kernel arguments that say where the guest of a template waits. Without one it waits before it mounts
+// its disk.
+var waits = map[string]string{startFirst: guest.MountArgument, startBooted: guest.BootedArgument}
+
+func startOf(vm banger.VM, fresh bool) string {
+	switch {
+	case !fresh:
+		return startLater
+	case vm.Spec.Warm == banger.WarmBooted:
+		return startBooted
+	}
+	return startFirst
 }
 
 // identity names a file and its content, wherever the state directory is.

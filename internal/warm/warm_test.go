@@ -61,7 +61,10 @@ func TestWhatMakesAShape(t *testing.T) {
 		"the size of its disk": {func(p *plan.Plan, vm *banger.VM, _ *bool) {
 			rewrite(p.Shim.VM.Drives[1].Path, "a larger disk")
 		}, false},
-		"whether it has started":  {func(p *plan.Plan, vm *banger.VM, fresh *bool) { *fresh = !*fresh }, false},
+		"whether it has started": {func(p *plan.Plan, vm *banger.VM, fresh *bool) { *fresh = !*fresh }, false},
+		"a booted init": {func(_ *plan.Plan, vm *banger.VM, _ *bool) {
+			vm.Spec.Warm = banger.WarmBooted
+		}, false},
 		"the image":               {func(p *plan.Plan, _ *banger.VM, _ *bool) { rewrite(p.Shim.VM.Drives[0].Path, "other") }, false},
 		"the kernel":              {func(p *plan.Plan, _ *banger.VM, _ *bool) { rewrite(p.Shim.VM.Kernel, "another") }, false},
 		"the initramfs":           {func(p *plan.Plan, _ *banger.VM, _ *bool) { rewrite(p.Shim.VM.Initrd, "another") }, false},

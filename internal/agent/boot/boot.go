@@ -44,7 +44,7 @@ func Prepare() (own string, err error) {
 }
 
 // MountsFirst reports whether the guest is to mount its own disk before it waits for its host.
-func MountsFirst() bool { return kernelArgument(guest.MountArgument) }
+func MountsFirst() bool { return kernelArgument(guest.MountArgument) || WaitsBooted() }
 
 // Start goes on from Prepare, which has returned own, to a root in which programs can run. handOver says that the
 // image's own init is to become PID 1.

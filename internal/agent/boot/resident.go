@@ -13,6 +13,7 @@ import (
 
 	"banger/internal/agent/command"
 	"banger/internal/agent/freezer"
+	"banger/internal/agent/renew"
 	"banger/internal/guest"
 )
 
@@ -37,6 +38,7 @@ type Resident struct {
 	machine
 	configured *os.File // to PID 1, closed when PID 1 has been notified
 	once       sync.Once
+	booted     *renew.Booted // nil: the image's init has not booted before the configuration
 }
 
 // NewResident returns the guest of this process, which PID 1 has started as the resident agent, and the descriptor
@@ -51,14 +53,23 @@ func NewResident() (r *Resident, host int) {
 		residentHost
 }
 
-// Configure sets the guest up, and lets PID 1 go on to the image's init.
+// Configure sets the guest up, and lets PID 1 go on to the image's init. If that has booted already, Configure lets it
+// go on where it was stopped.
 func (r *Resident) Configure(c guest.Config) error {
 	err := r.start(c)
+	if r.booted != nil {
+		return errors.Join(err, r.renew())
+	}
+	r.release()
+	return err
+}
+
+// release lets PID 1 go on to the image's init.
+func (r *Resident) release() {
 	r.once.Do(func() {
 		r.configured.Write([]byte{1})
 		r.configured.Close()
 	})
-	return err
 }
 
 // Ready returns nil when the image's init obeys commands, and an error when ctx ends
@@ -111,6 +122,9 @@ func (i *Init) BecomeImageInit(host int) error {
 	}
 	r.Close()
 	env := []string{"PATH=" + command.DefaultPath, "TERM=linux", "container="}
+	if WaitsBooted() {
+		env = append(env, "NOTIFY_SOCKET="+bootedSocket)
+	}
 	for _, init := range []string{"/sbin/init", "/usr/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd"} {
 		err = syscall.Exec(init, []string{init}, env)
 		if !errors.Is(err, unix.ENOENT) {

@@ -68,7 +68,7 @@ var flagValues = map[string]completer{
 	"ttl":          words("1h", "8h=rm", "8h=suspend"),
 	"ulimit":       beginnings("=", banger.UlimitNames()...),
 	"vmlinux":      file,
-	"warm":         words(banger.WarmAuto, banger.WarmNever, banger.WarmOnly),
+	"warm":         words(banger.WarmAuto, banger.WarmNever, banger.WarmOnly, banger.WarmBooted),
 	"vmm":          words(banger.VMMAuto, banger.VMMQEMU, banger.VMMFirecracker),
 
 	"policy log tail": words("-1", "10", "100"),

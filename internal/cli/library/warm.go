@@ -46,13 +46,13 @@ func newWarmList(a *command.App) *cobra.Command {
 			return client.Templates(ctx)
 		},
 		Name: func(t banger.Template) string { return t.ID },
-		Head: []string{"ID", "IMAGE", "VMM", "CPUS", "MEMORY", "NETWORK", "SIZE", "CREATED", "USED"},
+		Head: []string{"ID", "IMAGE", "VMM", "CPUS", "MEMORY", "NETWORK", "START", "SIZE", "CREATED", "USED"},
 		Row: func(t banger.Template) []string {
 			used := "never"
 			if !t.UsedAt.IsZero() {
 				used = render.Age(t.UsedAt)
 			}
-			return []string{t.ID, t.Image, t.VMM, strconv.Itoa(t.CPUs), banger.FormatSize(t.Memory), t.Network,
+			return []string{t.ID, t.Image, t.VMM, strconv.Itoa(t.CPUs), banger.FormatSize(t.Memory), t.Network, t.Start,
 				banger.FormatSize(t.Size), render.Age(t.CreatedAt), used}
 		},
 	})

@@ -40,7 +40,7 @@ func (o *Options) Register(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Platform, "platform", "",
 		"os/arch[/variant] to choose from an image of several (default: this machine's)")
 	fs.StringVar(&s.Warm, "warm", banger.WarmAuto,
-		"start from a template of an earlier VM of the same shape: auto, never or only")
+		"start from a template of an earlier VM of the same shape: auto, never, only or booted")
 	fs.StringVar(&s.VMM, "vmm", banger.VMMAuto, "auto, firecracker or qemu")
 	fs.StringVar(&s.Init, "init", banger.InitAuto,
 		"PID 1 in the guest: agent, image, or auto (image when that is systemd); without a value: agent")

@@ -12,8 +12,8 @@ import (
 	"banger/internal/vmm"
 )
 
-// cutTime is the maximum time until a template is complete.
-const cutTime = 2 * time.Minute
+// cutTime is the maximum time until a template is complete, also one whose init has booted.
+const cutTime = 5 * time.Minute
 
 // errNotWaiting means that no template can be cut.
 var errNotWaiting = errors.New("the guest has not come to the place where templates are cut")
