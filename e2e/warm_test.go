@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,8 +26,7 @@ const identity = `head -c 16 /dev/urandom | od -An -tx8 | tr -d ' '
 cat /proc/sys/kernel/random/boot_id
 cat /sys/class/net/e*/address
 PERL_HASH_SEED_DEBUG=1 perl -e 1 2>&1 | sed 's/.*HASH_SEED = //'
-cat >/run/seed && chmod +x /run/seed && /run/seed
-hostname`
+cat >/run/seed && chmod +x /run/seed && /run/seed`
 
 // TestNoTwoWarmVMsAreAlike starts VMs from one template, and compares what they draw and what they are called. The
 // files of the template stay as they are.
@@ -59,16 +59,19 @@ func TestNoTwoWarmVMsAreAlike(t *testing.T) {
 			defer func() { <-places }()
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
-			cmd := w.command(ctx, "run", "--rm", "-i", "-q", "--warm", "only", "debian-bookworm", "sh", "-c", identity)
-			cmd.Stdin = bytes.NewReader(program)
+			name := fmt.Sprint("vm", i)
+			run := w.command(ctx, "run", "-i", "-q", "--name", name, "--warm", "only", "debian-bookworm", "sh", "-c", identity)
+			run.Stdin = bytes.NewReader(program)
 			var said bytes.Buffer
-			cmd.Stderr = &said
-			out, err := cmd.Output()
-			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			run.Stderr = &said
+			out, err := run.Output()
+			key, kerr := w.command(ctx, "inspect", "--format", "{{.ssh_host_key}}", name).Output()
+			rerr := w.command(ctx, "rm", name).Run()
+			lines := strings.Split(strings.TrimSpace(string(out)+string(key)), "\n")
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil || len(lines) < 6 {
-				t.Errorf("VM %d says %q, %v: %s", i, out, err, &said)
+			if err := errors.Join(err, kerr, rerr); err != nil || len(lines) != 6 {
+				t.Errorf("VM %d says %q, %v: %s", i, lines, err, &said)
 				return
 			}
 			for k, line := range lines {

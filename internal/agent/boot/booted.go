@@ -2,19 +2,15 @@ package boot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"banger/internal/agent/console"
 	"banger/internal/agent/renew"
 	"banger/internal/guest"
 )
@@ -46,27 +42,20 @@ func (r *Resident) Boot() error {
 			break
 		}
 	}
-	if r.booted, err = renew.Note("/"); err != nil {
-		return err
-	}
+	r.booted = true
 	return r.Freeze(context.Background())
 }
 
-// renew makes new what the boot has made and no other VM may have, and then lets all processes go on.
-func (r *Resident) renew() error {
-	err := errors.Join(renew.BootID(), r.booted.Renew("/", r.UpperDir()))
-	for name, signal := range renew.Services {
-		err = errors.Join(err, renew.Signal(name, signal))
+// goOn lets all processes go on, with a boot id of their own. It returns when systemd has started again, which keeps
+// ids in memory. After an error, nothing goes on.
+func (r *Resident) goOn() error {
+	if err := renew.BootID(); err != nil {
+		return err
 	}
-	r.goOn()
-	return err
-}
-
-// goOn lets all processes go on. Where PID 1 is systemd, goOn returns when that has started again, with the new ids.
-func (r *Resident) goOn() {
-	defer r.Thaw()
-	if exe, err := os.Readlink("/proc/1/exe"); err != nil || filepath.Base(exe) != "systemd" {
-		return
+	for name, signal := range renew.Services {
+		if err := renew.Signal(name, signal); err != nil {
+			return err
+		}
 	}
 	conn, err := net.Dial("unix", systemdSocket) // systemd closes it when it starts again
 	if err == nil {
@@ -74,10 +63,10 @@ func (r *Resident) goOn() {
 		err = unix.Kill(1, unix.SIGTERM) // systemd(1), SIGNALS
 	}
 	if err != nil {
-		console.Warn(fmt.Errorf("systemd does not learn of its new ids: %w", err))
-		return
+		return fmt.Errorf("telling systemd of its new ids: %w", err)
 	}
 	r.Thaw()
 	conn.SetReadDeadline(time.Now().Add(reexecTime))
 	io.Copy(io.Discard, conn)
+	return nil
 }

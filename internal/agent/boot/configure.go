@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/agent/console"
+	"banger/internal/agent/renew"
 	"banger/internal/guest"
 )
 
@@ -30,13 +31,31 @@ func (m *machine) start(c guest.Config) error {
 			return err
 		}
 	}
+	made := renew.Note("/") // no program of the image runs
 	if err := identify(c, m.ownInit); err != nil {
+		return err
+	}
+	if err := m.renew(made, c); err != nil {
 		return err
 	}
 	if err := configure(c); err != nil {
 		return err
 	}
 	return rootDir("/").protect(c)
+}
+
+// renew makes new, at a VM's first start, what a boot of the image's init has made. That boot was the template's, also
+// for a VM that boots because it could not go on from there: it has the template's disk.
+func (m *machine) renew(made renew.Booted, c guest.Config) error {
+	if !m.ownInit || c.MachineID == "" {
+		return nil
+	}
+	err := made.Renew("/", m.UpperDir())
+	if err != nil && !m.booted { // any image boots
+		console.Warn(err)
+		return nil
+	}
+	return err
 }
 
 // identify gives the guest its machine id and its NIC's address, as far as c has them. ownInit is as for

@@ -19,6 +19,7 @@ const FreezeTime = 5 * time.Second
 type machine struct {
 	disk    int  // a descriptor of the VM's own disk
 	ownInit bool // the image's init is PID 1
+	booted  bool // the image's init has booted before the configuration
 	freezer *freezer.Freezer
 	spaces  []string // paths of the network namespaces in which the frozen processes are
 }

@@ -13,7 +13,6 @@ import (
 
 	"banger/internal/agent/command"
 	"banger/internal/agent/freezer"
-	"banger/internal/agent/renew"
 	"banger/internal/guest"
 )
 
@@ -38,7 +37,6 @@ type Resident struct {
 	machine
 	configured *os.File // to PID 1, closed when PID 1 has been notified
 	once       sync.Once
-	booted     *renew.Booted // nil: the image's init has not booted before the configuration
 }
 
 // NewResident returns the guest of this process, which PID 1 has started as the resident agent, and the descriptor
@@ -57,8 +55,8 @@ func NewResident() (r *Resident, host int) {
 // go on where it was stopped.
 func (r *Resident) Configure(c guest.Config) error {
 	err := r.start(c)
-	if r.booted != nil {
-		return errors.Join(err, r.renew())
+	if err == nil && r.booted {
+		err = r.goOn()
 	}
 	r.release()
 	return err

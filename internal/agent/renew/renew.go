@@ -27,23 +27,28 @@ var Services = map[string]unix.Signal{"systemd-journal": unix.SIGTERM, "sshd": u
 // Booted is what is known of a boot.
 type Booted struct{ machine string } // machine-id(5); "": there was none
 
-// Note returns what Renew needs to know of the image's boot at root, which is complete.
-func Note(root string) (*Booted, error) {
-	id, err := os.ReadFile(filepath.Join(root, "etc/machine-id"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+// Note returns what Renew needs to know of a boot of the image at root, before the machine id is the VM's own.
+func Note(root string) Booted {
+	path := filepath.Join(root, "etc/machine-id")
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return Booted{}
+	}
+	id, err := os.ReadFile(path)
+	if err != nil {
+		return Booted{}
 	}
 	machine := strings.TrimSpace(string(id)) // it becomes a part of a path
 	if raw, err := hex.DecodeString(machine); err != nil || len(raw) != 16 {
-		return &Booted{}, nil
+		return Booted{}
 	}
-	return &Booted{machine}, nil
+	return Booted{machine}
 }
 
 // Renew changes the files of the image's root. upper is the directory of what differs from the image. No other process
 // may run, and the kernel's randomness and the machine id must be the VM's own.
-func (b *Booted) Renew(root, upper string) error {
-	return errors.Join(renewSeed(root), b.forgetJournal(root), renewHostKeys(root, upper))
+func (b Booted) Renew(root, upper string) error {
+	return errors.Join(renewSeed(root), b.forgetJournal(root, upper), renewHostKeys(root, upper))
 }
 
 // BootID shows programs another boot id than the one that the kernel has drawn.
@@ -89,13 +94,18 @@ func renewSeed(root string) error {
 	return nil
 }
 
-// forgetJournal removes what was written to the journal under the old machine id.
-func (b *Booted) forgetJournal(root string) error {
+// forgetJournal removes what a boot has written to the journal under the old machine id. The journal of the image stays.
+func (b Booted) forgetJournal(root, upper string) error {
 	if b.machine == "" {
 		return nil
 	}
-	for _, dir := range []string{"run/log/journal", "var/log/journal"} {
-		if err := os.RemoveAll(filepath.Join(root, dir, b.machine)); err != nil {
+	const kept = "var/log/journal"
+	paths := []string{filepath.Join(root, "run/log/journal", b.machine)}
+	if _, err := os.Lstat(filepath.Join(upper, kept, b.machine)); err == nil {
+		paths = append(paths, filepath.Join(root, kept, b.machine))
+	}
+	for _, path := range paths {
+		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("removing the journal: %w", err)
 		}
 	}

@@ -46,18 +46,22 @@ func (t tree) read(name string) string {
 // renew renews what differs in a VM whose machine id was new after the boot.
 func (t tree) renew() {
 	t.Helper()
-	b, err := Note(t.root)
-	if err == nil {
-		t.image("etc/machine-id", "new\n")
-		err = b.Renew(t.root, t.upper)
-	}
-	if err != nil {
+	b := Note(t.root)
+	t.image("etc/machine-id", "new\n")
+	if err := b.Renew(t.root, t.upper); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestTheJournalOfTheTemplateGoes(t *testing.T) {
 	tree := newTree(t)
+	const ofImage = "00000000000000000000000000000001"
+	tree.image("etc/machine-id", ofImage)
+	tree.image("var/log/journal/"+ofImage+"/a", "lines")
+	tree.renew()
+	if tree.read("var/log/journal/"+ofImage+"/a") == "" {
+		t.Error("the image's journal has gone")
+	}
 	const old = "0123456789abcdef0123456789abcdef"
 	tree.write("etc/machine-id", old+"\n")
 	for _, name := range []string{"run/log/journal/" + old + "/a", "var/log/journal/" + old + "/b",

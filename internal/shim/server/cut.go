@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"syscall"
 	"time"
 
-	"banger/internal/guest"
 	"banger/internal/vmm"
 )
 
@@ -49,30 +49,45 @@ func (s *server) cut(ctx context.Context, ln net.Listener) error {
 
 // awaitWaiting returns when the agent says on the console that it waits.
 func (s *server) awaitWaiting(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	w := &watcher{want: []byte(guest.Waiting), found: cancel}
-	s.console.follow(ctx, s.proc.Done(), -1, w)
-	if !w.seen {
-		return errNotWaiting
+	select {
+	case <-s.waits.seen:
+		return nil
+	case <-s.proc.Done():
+	case <-ctx.Done():
 	}
-	return nil
+	return errNotWaiting
 }
 
-// watcher calls found when want was written.
+// output returns where the VMM writes the guest's output. Of a template, the watcher gets it too: the log of a full
+// disk says nothing.
+func (s *server) output() io.Writer {
+	if s.waits == nil {
+		return s.console
+	}
+	return io.MultiWriter(s.console, s.waits)
+}
+
+// watcher closes seen when want was written to it.
 type watcher struct {
-	want  []byte
-	found func()
-	last  []byte // the end of what was written before
-	seen  bool
+	want []byte
+	seen chan struct{}
+	last []byte // the end of what was written before; nil when want was seen
+}
+
+func newWatcher(want string) *watcher {
+	return &watcher{want: []byte(want), seen: make(chan struct{}), last: []byte{}}
 }
 
 func (w *watcher) Write(p []byte) (int, error) {
-	w.last = append(w.last, p...)
-	if !w.seen && bytes.Contains(w.last, w.want) {
-		w.seen = true
-		w.found()
+	if w.last == nil {
+		return len(p), nil
 	}
-	w.last = w.last[max(0, len(w.last)-len(w.want)):]
+	w.last = append(w.last, p...)
+	if bytes.Contains(w.last, w.want) {
+		close(w.seen)
+		w.last = nil
+		return len(p), nil
+	}
+	w.last = append([]byte{}, w.last[max(0, len(w.last)-len(w.want)):]...)
 	return len(p), nil
 }

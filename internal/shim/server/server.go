@@ -41,8 +41,8 @@ const (
 
 // server is one running shim.
 type server struct {
-	daemon      uint32 // the user who may make calls, besides root
-	template    bool   // the VM becomes a template, and ends
+	daemon      uint32   // the user who may make calls, besides root
+	waits       *watcher // only of a VM that becomes a template
 	proc        vmm.Process
 	self        vmm.Handle
 	console     *console
@@ -92,7 +92,7 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	// This is the name for ps, because the program was started as /proc/self/exe.
 	os.WriteFile("/proc/self/comm", []byte("banger-shim"), 0)
 	s, ln, err := start(ctx, drivers, wrap)
-	if err == nil && s.template {
+	if err == nil && s.waits != nil {
 		err = s.cut(ctx, ln)
 	}
 	if err != nil {
@@ -102,7 +102,7 @@ func run(ctx context.Context, drivers map[string]vmm.Driver, ready io.WriteClose
 	}
 	io.WriteString(ready, "ready\n")
 	ready.Close()
-	if s.template {
+	if s.waits != nil {
 		return nil
 	}
 	// A process that was root cannot read its own memory map (prctl(2), PR_SET_DUMPABLE).
@@ -164,10 +164,13 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &server{daemon: spec.Daemon, template: spec.Template, self: self, console: con, recorder: rec,
+	s := &server{daemon: spec.Daemon, self: self, console: con, recorder: rec,
 		places: newPlaces(), denials: newDenials(), log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		muxNext: make(chan struct{}), settled: make(chan struct{}), resumed: make(chan struct{}, 1)}
 	s.attribution = newAttribution(s.agent(), s.denials)
+	if spec.Template {
+		s.waits = newWatcher(guest.Waiting)
+	}
 	if err := s.startVM(ctx, driver, spec); err != nil {
 		ln.Close()
 		return nil, nil, err
@@ -248,7 +251,7 @@ func (s *server) startVM(ctx context.Context, driver vmm.Driver, spec plan) erro
 		return err
 	}
 	defer nic.close()
-	if s.proc, err = driver.Start(ctx, nic.config(spec.VM), s.console); err != nil {
+	if s.proc, err = driver.Start(ctx, nic.config(spec.VM), s.output()); err != nil {
 		return err
 	}
 	if err = s.startNetwork(nic, spec); err != nil {
