@@ -94,7 +94,8 @@ func renewSeed(root string) error {
 	return nil
 }
 
-// forgetJournal removes what a boot has written to the journal under the old machine id. The journal of the image stays.
+// forgetJournal removes what a boot has written to the journal under the old machine id. The journal of the image
+// stays.
 func (b Booted) forgetJournal(root, upper string) error {
 	if b.machine == "" {
 		return nil
