@@ -41,6 +41,7 @@ type facts struct {
 	MTU      int
 	Attached shim.Attachment
 	Jailed   bool
+	ReadOnly bool
 	Start    string
 }
 
@@ -63,7 +64,8 @@ func shapeOf(p plan.Plan, vm banger.VM, fresh bool) (shape, error) {
 		return shape{}, errVMM
 	}
 	f := facts{Banger: banger.Version, CPUModel: c.CPUModel, Cmdline: c.Cmdline, Network: vm.Spec.Network,
-		Options: p.Options, Start: startOf(vm, fresh), Jailed: p.Shim.Jail != nil}
+		Options: p.Options, Start: startOf(vm, fresh), Jailed: p.Shim.Jail != nil,
+		ReadOnly: vm.Spec.ReadOnly}
 	var err error
 	if f.Manifest, err = vmm.NewManifest(p.Shim.Driver, c.Version, c); err != nil {
 		return shape{}, err

@@ -62,6 +62,9 @@ func TestWhatMakesAShape(t *testing.T) {
 			rewrite(p.Shim.VM.Drives[1].Path, "a larger disk")
 		}, false},
 		"whether it has started": {func(p *plan.Plan, vm *banger.VM, fresh *bool) { *fresh = !*fresh }, false},
+		"a root that is read-only": {func(_ *plan.Plan, vm *banger.VM, _ *bool) {
+			vm.Spec.ReadOnly = true
+		}, false},
 		"a booted init": {func(_ *plan.Plan, vm *banger.VM, _ *bool) {
 			vm.Spec.Warm = banger.WarmBooted
 		}, false},
