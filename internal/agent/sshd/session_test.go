@@ -378,7 +378,10 @@ func TestSSHHangUpSparesDaemons(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, _ := s.StdoutPipe()
-	if err := s.Start("{ read line <" + question + "; echo $line >" + daemon.Path + "; } </dev/null >/dev/null 2>&1 &\n" +
+	started := filepath.Join(t.TempDir(), "started") // the daemon has given up the session's stdio
+	if err := s.Start("{ : >" + started + "; read line <" + question + "; echo $line >" + daemon.Path +
+		"; } </dev/null >/dev/null 2>&1 &\n" +
+		"while [ ! -e " + started + " ]; do sleep 0.01; done\n" +
 		"( exec 9>" + child.Path + "; trap 'echo hup >&9; exit' HUP; echo ready >&3; exec 3>&-\n" +
 		"while [ -e " + child.Path + " ]; do sleep 0.01; done ) 3>&1 >/dev/null 2>&1; :"); err != nil {
 		t.Fatal(err)
