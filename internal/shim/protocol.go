@@ -25,6 +25,8 @@ type Spec struct {
 	// Template says that the VM is to become a template: when its guest waits for its host, it is written to its directory
 	// as a snapshot, and ends. Client.Start then returns when the snapshot is complete.
 	Template bool `json:"template,omitempty"`
+	// Nice is the priority of the shim and its VMM, 0 to 19 (setpriority(2)).
+	Nice int `json:"nice,omitempty"`
 	// Jail is the jail into which root puts the VMM. If it is nil, the VMM is confined without a jail.
 	Jail *Jail `json:"jail,omitempty"`
 	// Network is the VM's network; nil: no NIC.

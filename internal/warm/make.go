@@ -19,6 +19,8 @@ import (
 const (
 	// settle is how long no VM may have started before a template is made.
 	settle = time.Second
+	// lowest is the priority of what nobody waits for (setpriority(2)).
+	lowest = 19
 	// tryAgain is the pause after a template could not be made.
 	tryAgain = 10 * time.Minute
 	// maxRoom is the maximum room of all templates in bytes, and roomPercent is that of the file system.
@@ -129,7 +131,7 @@ func (w *Warm) make(ctx context.Context, s shape) (err error) {
 	if now, err := shapeOf(p, vm, s.start != startLater); err != nil || now.key != s.key {
 		return errors.Join(err, errors.New("what VMs of this shape are made of has changed"))
 	}
-	p.Shim.Template = true
+	p.Shim.Template, p.Shim.Nice = true, w.nice
 	mounted := ""
 	if s.start != startLater {
 		p.Shim.VM.Cmdline += " " + waits[s.start]

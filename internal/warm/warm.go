@@ -27,7 +27,8 @@ type Options struct {
 	Log      *slog.Logger
 	// UseOnly says that no templates are made.
 	UseOnly bool
-	// Idle returns when the host has CPU to spare, or with the error of ctx. If it is nil, Warm looks itself.
+	// Idle returns when the host has CPU to spare, or with the error of ctx. If it is nil, Warm
+	// looks itself, and makes templates with the lowest priority.
 	Idle func(ctx context.Context) error
 }
 
@@ -36,6 +37,7 @@ type Warm struct {
 	o     Options
 	store *template.Store
 	dirs  vmdir.Dirs // of VMs that become templates
+	nice  int        // priority of the making
 
 	mu       sync.Mutex
 	starting int                  // starts of VMs that are under way
@@ -52,7 +54,7 @@ func New(o Options) (*Warm, error) {
 	w := &Warm{o: o, wanted: map[string]shape{}, failed: map[string]time.Time{}, wake: make(chan struct{}, 1),
 		dirs: vmdir.Dirs{State: o.StateDir, Run: o.RunDir}.Making()}
 	if o.Idle == nil {
-		w.o.Idle = awaitIdle
+		w.o.Idle, w.nice = awaitIdle, lowest
 	}
 	var err error
 	if w.store, err = template.Open(vmdir.Dirs{State: o.StateDir}.Ready()); err != nil {

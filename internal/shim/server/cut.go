@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"syscall"
 	"time"
 
 	"banger/internal/vmm"
@@ -17,11 +16,6 @@ const cutTime = 5 * time.Minute
 
 // errNotWaiting means that no template can be cut.
 var errNotWaiting = errors.New("the guest has not come to the place where templates are cut")
-
-// makeWay gives this process, and the VMM to come, the least of the CPU: nobody waits for a template.
-func makeWay() {
-	syscall.Setpriority(syscall.PRIO_PGRP, 0, 19) // without effect, the making is only faster
-}
 
 // cut writes the VM to its directory when its guest waits for its host, and ends it. Nothing of the host has reached
 // the guest by then.

@@ -138,8 +138,8 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	if err := CloseInherited(spec.handed()); err != nil {
 		return nil, nil, err
 	}
-	if spec.Template {
-		makeWay()
+	if spec.Nice > 0 {
+		syscall.Setpriority(syscall.PRIO_PGRP, 0, spec.Nice) // without effect, others only wait longer
 	}
 	driver, ok := drivers[spec.Driver]
 	if !ok {
