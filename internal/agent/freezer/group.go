@@ -84,11 +84,11 @@ func (g *groups) freeze(deadline time.Time) error {
 		if !found {
 			return nil
 		}
-		if time.Now().After(deadline) {
-			return banger.Errorf(banger.CodeTimeout, "new processes keep appearing")
-		}
 		if err := g.await(deadline); err != nil {
 			return err
+		}
+		if time.Now().After(deadline) {
+			return banger.Errorf(banger.CodeTimeout, "new processes keep appearing")
 		}
 	}
 }
