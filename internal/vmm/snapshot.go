@@ -124,6 +124,7 @@ type Manifest struct {
 	Drives    []DriveShape      `json:"drives"`
 	NICs      []string          `json:"nics"` // MAC addresses, which the guest knows
 	Channel   string            `json:"channel"`
+	Spares    int               `json:"spares,omitempty"` // places for devices that come while the VM runs
 	Options   map[string]string `json:"options,omitempty"`
 	Private   map[string]string `json:"private,omitempty"` // private data of the driver
 }
@@ -146,6 +147,15 @@ type DriveShape struct {
 	Serial   string `json:"serial"`
 	Size     int64  `json:"size"`
 	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// SparesUpTo returns the number of the VM's spare places, or 0 if it is not one of a VM with at most that many. A VM of
+// a banger that had none goes on without them.
+func (m Manifest) SparesUpTo(most int) int {
+	if m.Spares < 0 || m.Spares > most {
+		return 0
+	}
+	return m.Spares
 }
 
 // NewManifest describes c as this host runs it with the given version of a driver.

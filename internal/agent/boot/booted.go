@@ -52,10 +52,8 @@ func (r *Resident) goOn() error {
 	if err := renew.BootID(); err != nil {
 		return err
 	}
-	for name, signal := range renew.Services {
-		if err := renew.Signal(name, signal); err != nil {
-			return err
-		}
+	if err := renew.Tell(); err != nil {
+		return err
 	}
 	conn, err := net.Dial("unix", systemdSocket) // systemd closes it when it starts again
 	if err == nil {

@@ -31,11 +31,10 @@ func (m *machine) start(c guest.Config) error {
 			return err
 		}
 	}
-	made := renew.Note("/") // no program of the image runs
-	if err := identify(c, m.ownInit); err != nil {
+	if err := m.renew(c); err != nil { // before the machine id is another one
 		return err
 	}
-	if err := m.renew(made, c); err != nil {
+	if err := identify(c, m.ownInit); err != nil {
 		return err
 	}
 	if err := configure(c); err != nil {
@@ -46,11 +45,11 @@ func (m *machine) start(c guest.Config) error {
 
 // renew makes new, at a VM's first start, what a boot of the image's init has made. That boot was the template's, also
 // for a VM that boots because it could not go on from there: it has the template's disk.
-func (m *machine) renew(made renew.Booted, c guest.Config) error {
+func (m *machine) renew(c guest.Config) error {
 	if !m.ownInit || c.MachineID == "" {
 		return nil
 	}
-	err := made.Renew("/", m.UpperDir())
+	err := renew.Files("/", m.UpperDir())
 	if err != nil && !m.booted { // any image boots
 		console.Warn(err)
 		return nil

@@ -20,35 +20,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Services are the programs that must learn of something new, by the names of their processes, and the signals at which
+// services are the programs that must learn of something new, by the names of their processes, and the signals at which
 // they do. systemd starts its journal again; an SSH server reads its keys again.
-var Services = map[string]unix.Signal{"systemd-journal": unix.SIGTERM, "sshd": unix.SIGHUP}
+var services = map[string]unix.Signal{"systemd-journal": unix.SIGTERM, "sshd": unix.SIGHUP}
 
-// Booted is what is known of a boot.
-type Booted struct{ machine string } // machine-id(5); "": there was none
+// Files changes the files of the image's root that a boot has made; upper is the directory of what differs from the
+// image. No other process may run, the kernel's randomness must be the VM's own, and the machine id still that boot's.
+func Files(root, upper string) error {
+	return errors.Join(renewSeed(root), forgetJournal(root, upper, machineID(root)), renewHostKeys(root, upper))
+}
 
-// Note returns what Renew needs to know of a boot of the image at root, before the machine id is the VM's own.
-func Note(root string) Booted {
+// machineID returns the machine-id(5) at root, or "" if there is none. It becomes a part of a path.
+func machineID(root string) string {
 	path := filepath.Join(root, "etc/machine-id")
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {
-		return Booted{}
+		return ""
 	}
-	id, err := os.ReadFile(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
-		return Booted{}
+		return ""
 	}
-	machine := strings.TrimSpace(string(id)) // it becomes a part of a path
-	if raw, err := hex.DecodeString(machine); err != nil || len(raw) != 16 {
-		return Booted{}
+	id := strings.TrimSpace(string(text))
+	if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 {
+		return ""
 	}
-	return Booted{machine}
-}
-
-// Renew changes the files of the image's root. upper is the directory of what differs from the image. No other process
-// may run, and the kernel's randomness and the machine id must be the VM's own.
-func (b Booted) Renew(root, upper string) error {
-	return errors.Join(renewSeed(root), b.forgetJournal(root, upper), renewHostKeys(root, upper))
+	return id
 }
 
 // BootID shows programs another boot id than the one that the kernel has drawn.
@@ -94,16 +91,16 @@ func renewSeed(root string) error {
 	return nil
 }
 
-// forgetJournal removes what a boot has written to the journal under the old machine id. The journal of the image
+// forgetJournal removes what a boot has written to the journal under a machine id. The journal of the image
 // stays.
-func (b Booted) forgetJournal(root, upper string) error {
-	if b.machine == "" {
+func forgetJournal(root, upper, machine string) error {
+	if machine == "" {
 		return nil
 	}
 	const kept = "var/log/journal"
-	paths := []string{filepath.Join(root, "run/log/journal", b.machine)}
-	if _, err := os.Lstat(filepath.Join(upper, kept, b.machine)); err == nil {
-		paths = append(paths, filepath.Join(root, kept, b.machine))
+	paths := []string{filepath.Join(root, "run/log/journal", machine)}
+	if _, err := os.Lstat(filepath.Join(upper, kept, machine)); err == nil {
+		paths = append(paths, filepath.Join(root, kept, machine))
 	}
 	for _, path := range paths {
 		if err := os.RemoveAll(path); err != nil {
@@ -130,19 +127,22 @@ func create(path string, content []byte, mode os.FileMode) error {
 	return err
 }
 
-// Signal sends a signal to the processes with a name that PID 1 has started itself.
-func Signal(name string, signal unix.Signal) error {
+// Tell signals the services that must learn of something new. To look at all processes is slow after a restore, so it
+// looks once.
+func Tell() error {
 	paths, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return err
 	}
 	for _, path := range paths {
 		stat, err := os.ReadFile(path)
-		if err != nil || !isService(stat, name) { // it may have ended
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err != nil {
+			continue // it has ended
+		}
+		name, ok := serviceIn(stat)
+		signal, known := services[name]
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if !ok || !known || err != nil {
 			continue
 		}
 		if err := unix.Kill(pid, signal); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -152,13 +152,13 @@ func Signal(name string, signal unix.Signal) error {
 	return nil
 }
 
-// isService reports whether proc_pid_stat(5) is that of a process with a name whose parent is PID 1.
-func isService(stat []byte, name string) bool {
+// serviceIn returns the name of the process of which proc_pid_stat(5) is, if its parent is PID 1.
+func serviceIn(stat []byte) (name string, ok bool) {
 	_, rest, _ := bytes.Cut(stat, []byte(" ("))
 	end := bytes.LastIndex(rest, []byte(") "))
-	if end < 0 || string(rest[:end]) != name {
-		return false
+	if end < 0 {
+		return "", false
 	}
 	fields := bytes.Fields(rest[end+1:])
-	return len(fields) > 1 && string(fields[1]) == "1"
+	return string(rest[:end]), len(fields) > 1 && string(fields[1]) == "1"
 }

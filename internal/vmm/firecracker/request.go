@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"banger/internal/vmm"
@@ -125,7 +124,7 @@ func bootRequests(c vmm.Config, v version, o options) []request {
 		InitrdPath:      c.Initrd,
 		BootArgs:        bootArgs(c, v, o),
 	}))
-	for _, d := range append(slices.Clip(c.Drives), spares(c.Dir, o.spares)...) {
+	for _, d := range allDrives(c, o) {
 		list = append(list, put("/drives/"+d.Serial, drive(d)))
 	}
 	for i, n := range c.NICs {
@@ -176,7 +175,7 @@ func bootArgs(c vmm.Config, v version, o options) string {
 		args += " pci=off"
 	}
 	var names []string
-	for _, d := range append(slices.Clip(c.Drives), spares(c.Dir, o.spares)...) {
+	for _, d := range allDrives(c, o) {
 		names = append(names, d.Serial)
 	}
 	if len(names) > 0 {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"banger/internal/sparse"
@@ -102,7 +101,7 @@ func checkSnapshot(c vmm.Config, v version, o *options, jailed bool) error {
 		}
 	}
 	o.clock = had.Private[privateClock] == clockRealtime && has.Private[privateClock] == clockRealtime
-	o.spares = sparesOf(had)
+	o.spares = had.SparesUpTo(spareDrives)
 	return nil
 }
 
@@ -122,7 +121,7 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	m.Private[privateSpares] = strconv.Itoa(p.spares)
+	m.Spares = p.spares
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, snapshotTimeout)

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 
 	"banger/internal/vmm"
 )
@@ -12,10 +12,6 @@ import (
 // spareDrives is the number of drives that a VM has for later. Firecracker adds no drive to a VM that runs, but opens
 // another file for one that is there (PATCH /drives/{id}). A spare drive has a size of 0, so guests do not list it.
 const spareDrives = 2
-
-// privateSpares is a key of vmm.Manifest.Private. Its value is the number of spare drives. A VM of a banger that had
-// none goes on without them.
-const privateSpares = "spares"
 
 // spareName returns the name of a spare drive, which is also that of its file in the VM's directory.
 func spareName(i int) string { return fmt.Sprintf("spare%d", i) }
@@ -26,6 +22,11 @@ func spares(dir string, n int) (list []vmm.Drive) {
 		list = append(list, vmm.Drive{Serial: spareName(i), Path: filepath.Join(dir, spareName(i))})
 	}
 	return list
+}
+
+// allDrives returns the drives of c and then the spare ones, in the order in which the guest finds them.
+func allDrives(c vmm.Config, o options) []vmm.Drive {
+	return append(slices.Clip(c.Drives), spares(c.Dir, o.spares)...)
 }
 
 // makeSpares makes the empty files of n spare drives. Whatever an earlier VMM has left under their names is removed.
@@ -46,13 +47,4 @@ func removeSpares(dir string) {
 	for _, d := range spares(dir, spareDrives) {
 		os.Remove(d.Path)
 	}
-}
-
-// sparesOf returns the number of spare drives that the VM of a snapshot had.
-func sparesOf(m vmm.Manifest) int {
-	n, err := strconv.Atoi(m.Private[privateSpares])
-	if err != nil || n < 0 || n > spareDrives {
-		return 0
-	}
-	return n
 }

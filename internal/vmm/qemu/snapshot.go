@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"banger/internal/vmm"
 	"banger/internal/vmm/pagemap"
@@ -39,7 +38,7 @@ func (d Driver) checkSnapshot(c vmm.Config, v version) (spares int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return sparesOf(had), had.Match(has)
+	return had.SparesUpTo(sparePorts), had.Match(has)
 }
 
 // Snapshot has QEMU write the state of its devices to a file (xen-save-devices-state, which needs nothing of Xen). It
@@ -56,7 +55,7 @@ func (p *process) writeDown(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	m.Private = map[string]string{privateSpares: strconv.Itoa(p.spares)}
+	m.Spares = p.spares
 	if err := p.wantPaused(ctx); err != nil {
 		return err
 	}

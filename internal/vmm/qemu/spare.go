@@ -1,19 +1,10 @@
 package qemu
 
-import (
-	"fmt"
-	"strconv"
-
-	"banger/internal/vmm"
-)
+import "fmt"
 
 // sparePorts is the number of places for devices that come while the VM runs. A restored VM has the places that its
 // snapshot had, so they must be there before the first one is taken.
 const sparePorts = 4
-
-// privateSpares is a key of vmm.Manifest.Private. Its value is the number of spare ports. A VM of a banger that had
-// none goes on without them.
-const privateSpares = "spares"
 
 // spareSlot is the slot of the bus where the spare ports are, as functions of one device. It is behind all other
 // devices, which get the lowest free slots.
@@ -29,13 +20,4 @@ func spareArguments(n int) (a []string) {
 			sparePort(i), i+1, spareSlot, i))
 	}
 	return a
-}
-
-// sparesOf returns the number of spare ports that the VM of a snapshot had.
-func sparesOf(m vmm.Manifest) int {
-	n, err := strconv.Atoi(m.Private[privateSpares])
-	if err != nil || n < 0 || n > sparePorts {
-		return 0
-	}
-	return n
 }
