@@ -21,8 +21,9 @@ import (
 )
 
 // services are the programs that must learn of something new, by the names of their processes, and the signals at which
-// they do. systemd starts its journal again; an SSH server reads its keys again.
-var services = map[string]unix.Signal{"systemd-journal": unix.SIGTERM, "sshd": unix.SIGHUP}
+// they do. An SSH server reads its keys again. systemd starts its journal again, which must do nothing before that: at
+// SIGTERM it writes on, under the machine id that it remembers.
+var services = map[string]unix.Signal{"systemd-journal": unix.SIGKILL, "sshd": unix.SIGHUP}
 
 // Files changes the files of the image's root that a boot has made; upper is the directory of what differs from the
 // image. No other process may run, the kernel's randomness must be the VM's own, and the machine id still that boot's.
