@@ -26,6 +26,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/frame"
 )
 
 const image = "debian-bookworm"
@@ -143,20 +144,20 @@ func timed(f func()) time.Duration {
 
 // finish reads the frames of a command to its end. It returns an error unless the command succeeds.
 func finish(r io.Reader) error {
-	frames := banger.NewFrameReader(r)
+	frames := frame.NewReader(r)
 	for {
 		t, p, err := frames.Next()
 		if err != nil {
 			return err
 		}
 		switch t {
-		case banger.FrameExit:
+		case frame.Exit:
 			var e banger.Exit
 			if err := json.Unmarshal(p, &e); err != nil || e.Status() != 0 {
 				return fmt.Errorf("the command ended with %s", p)
 			}
 			return nil
-		case banger.FrameError:
+		case frame.Error:
 			return fmt.Errorf("the command failed: %s", p)
 		}
 	}

@@ -109,9 +109,9 @@ func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w i
 	return shim.ReadConsole(c.Dir, tail, w)
 }
 
-// Output writes what the VM's main command has written, as frames of FrameStdout and FrameStderr, with tail and follow
-// as in Logs. It returns false, and writes nothing, for a VM whose output is on its console alone: one without a main
-// command, whose own init writes there, and one that has not booted since banger keeps the output.
+// Output writes what the VM's main command has written, as frames of frame.Stdout and frame.Stderr, with tail and
+// follow as in Logs. It returns false, and writes nothing, for a VM whose output is on its console alone: one without a
+// main command, whose own init writes there, and one that has not booted since banger keeps the output.
 func (g Guests) Output(ctx context.Context, ref string, tail int, follow bool, w io.Writer) (bool, error) {
 	vm, err := g.VMs.Get(ref)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // changes answers with what differs from the image, as the tar of an OCI layer
@@ -32,7 +33,7 @@ func (s *server) changes(conn net.Conn) {
 	}
 	defer k.leave()
 	k.whenCut(func() { conn.SetWriteDeadline(time.Now().Add(tellTime)) })
-	w := bufio.NewWriterSize(stdoutFrames{cuttable{conn, k}}, banger.MaxData)
+	w := bufio.NewWriterSize(stdoutFrames{cuttable{conn, k}}, frame.MaxData)
 	err = writeChanges(upper, w)
 	if err == nil {
 		err = w.Flush()
@@ -45,16 +46,16 @@ func (s *server) changes(conn net.Conn) {
 		sendError(conn, banger.Errorf(banger.CodeGuest, "reading the VM's changes: %w", err))
 		return
 	}
-	banger.WriteJSONFrame(conn, banger.FrameExit, banger.Exit{})
+	frame.WriteJSON(conn, frame.Exit, banger.Exit{})
 }
 
-// stdoutFrames writes frames of at most banger.MaxData bytes.
+// stdoutFrames writes frames of at most frame.MaxData bytes.
 type stdoutFrames struct{ w io.Writer }
 
 func (s stdoutFrames) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
-		k := min(len(p)-n, banger.MaxData)
-		if err = banger.WriteFrame(s.w, banger.FrameStdout, p[n:n+k]); err == nil {
+		k := min(len(p)-n, frame.MaxData)
+		if err = frame.Write(s.w, frame.Stdout, p[n:n+k]); err == nil {
 			n += k
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"net"
 	"time"
 
-	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 )
 
@@ -23,5 +23,5 @@ func (s *server) clock(conn net.Conn, c *guest.Correction) {
 		sendError(conn, err)
 		return
 	}
-	banger.WriteJSONFrame(conn, banger.FrameResponse, i)
+	frame.WriteJSON(conn, frame.Response, i)
 }

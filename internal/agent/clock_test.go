@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 )
 
@@ -50,7 +50,7 @@ func TestACorrectionIsOfWhatWasRead(t *testing.T) {
 		defer theirs.Close()
 		s.clock(theirs, &guest.Correction{OffsetNanos: 1, After: 1})
 	}()
-	if typ, _, err := banger.NewFrameReader(ours).Next(); typ != banger.FrameResponse || err != nil || len(d.got) != 1 {
+	if typ, _, err := frame.NewReader(ours).Next(); typ != frame.Response || err != nil || len(d.got) != 1 {
 		t.Errorf("frame %d, %v, after %+v", typ, err, d.got)
 	}
 	d.err = errors.New("the test wants none")

@@ -13,11 +13,12 @@ import (
 
 	"banger"
 	"banger/internal/agent/command"
+	"banger/internal/frame"
 )
 
 // exec runs one command with the stream as its stdio. The output of the main command is recorded instead, and the host
 // gives it to the client.
-func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec) {
+func (s *server) exec(conn net.Conn, frames *frame.Reader, e *banger.Exec) {
 	c, err := s.enter()
 	if err != nil {
 		sendError(conn, err)
@@ -33,7 +34,7 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 		defer s.reportsMain()()
 	}
 	x := &execution{conn: conn, p: p}
-	x.write(banger.FrameStarted, nil)
+	x.write(frame.Started, nil)
 	gone := make(chan struct{})
 	go func() { // ends when the stream does
 		x.readClient(frames)
@@ -73,7 +74,7 @@ func (s *server) exec(conn net.Conn, frames *banger.FrameReader, e *banger.Exec)
 		s.awaitDelivery(gone, over)
 	}
 	data, _ := json.Marshal(p.Exit())
-	x.write(banger.FrameExit, data)
+	x.write(frame.Exit, data)
 	p.Close()
 }
 
@@ -139,10 +140,10 @@ type execution struct {
 	lost bool       // the client is gone
 }
 
-func (x *execution) write(t banger.FrameType, payload []byte) error {
+func (x *execution) write(t frame.Type, payload []byte) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return banger.WriteFrame(x.conn, t, payload)
+	return frame.Write(x.conn, t, payload)
 }
 
 // sever tells the client why its stream ends, and ends it.
@@ -158,25 +159,25 @@ func (x *execution) sever(why error) {
 }
 
 // readClient takes stdin, resizes and signals until the client goes away.
-func (x *execution) readClient(frames *banger.FrameReader) {
+func (x *execution) readClient(frames *frame.Reader) {
 	frames, feed, flush := clientFrames(x.conn, frames, x.p)
 	for {
-		t, payload, err := frames.NextTo(banger.FrameStdin, feed)
+		t, payload, err := frames.NextTo(frame.Stdin, feed)
 		if err != nil {
 			return
 		}
-		if t != banger.FrameStdin {
+		if t != frame.Stdin {
 			flush()
 		}
 		switch t {
-		case banger.FrameStdinEOF:
+		case frame.StdinEOF:
 			x.p.EndStdin()
-		case banger.FrameResize:
-			var r banger.Resize
+		case frame.Size:
+			var r frame.Resize
 			if json.Unmarshal(payload, &r) == nil {
 				x.p.Resize(r.Rows, r.Cols)
 			}
-		case banger.FrameSignal:
+		case frame.Signal:
 			if len(payload) == 1 {
 				x.p.Signal(syscall.Signal(payload[0]))
 			}
@@ -189,14 +190,14 @@ func (x *execution) forward() { eachOutput(x.p, x.copyFrom) }
 
 // eachOutput calls take with stdout and stderr, as readers, at the same time. It returns when the command and both
 // calls have ended.
-func eachOutput(p *command.Process, take func(io.Reader, banger.FrameType)) {
+func eachOutput(p *command.Process, take func(io.Reader, frame.Type)) {
 	drained := make(chan struct{})
 	go func() { // ends with the pipes, which AwaitEnd ends at the latest
 		defer close(drained)
 		var wg sync.WaitGroup
-		wg.Go(func() { take(p.Stdout(), banger.FrameStdout) })
+		wg.Go(func() { take(p.Stdout(), frame.Stdout) })
 		if stderr := p.Stderr(); stderr != nil {
-			wg.Go(func() { take(stderr, banger.FrameStderr) })
+			wg.Go(func() { take(stderr, frame.Stderr) })
 		}
 		wg.Wait()
 	}()
@@ -205,8 +206,8 @@ func eachOutput(p *command.Process, take func(io.Reader, banger.FrameType)) {
 
 // send completes the frame in buf. Once the client is lost, output goes to the
 // console.
-func (x *execution) send(buf []byte, t banger.FrameType) {
-	banger.PutFrameHeader(buf, t, len(buf)-banger.FrameHeader)
+func (x *execution) send(buf []byte, t frame.Type) {
+	frame.PutHeader(buf, t, len(buf)-frame.Header)
 	x.mu.Lock()
 	if !x.lost {
 		_, err := x.conn.Write(buf)
@@ -215,6 +216,6 @@ func (x *execution) send(buf []byte, t banger.FrameType) {
 	lost := x.lost
 	x.mu.Unlock()
 	if lost {
-		os.Stdout.Write(buf[banger.FrameHeader:])
+		os.Stdout.Write(buf[frame.Header:])
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"banger"
 	"banger/internal/agent/command"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
 	"banger/internal/testing/processtest"
@@ -158,7 +159,7 @@ func TestManyCommands(t *testing.T) {
 		wg.Go(func() {
 			typ, _, err := r.Frames.Next()
 			allStarted.Done()
-			if typ != banger.FrameStarted || err != nil {
+			if typ != frame.Started || err != nil {
 				t.Errorf("command %d: frame %d, %v", i, typ, err)
 				return
 			}
@@ -180,16 +181,16 @@ func TestImproperRequests(t *testing.T) {
 		name    string
 		code    banger.Code
 		message string
-		typ     banger.FrameType
+		typ     frame.Type
 		payload string
 	}{
-		{"not a request", "", "not a request", banger.FrameStdin, "{}"},
-		{"no JSON", "", "not a request", banger.FrameRequest, "{"},
-		{"no operation", "", `names no operation`, banger.FrameRequest, "{}"},
-		{"unknown operation", banger.CodeVersion, `no operation "dance"`, banger.FrameRequest, `{"op":"dance"}`},
-		{"exec of nothing", "", "no command", banger.FrameRequest, `{"op":"exec"}`},
-		{"start of nothing", "", "no command", banger.FrameRequest, `{"op":"start"}`},
-		{"configure with nothing", "", "without a configuration", banger.FrameRequest, `{"op":"configure"}`},
+		{"not a request", "", "not a request", frame.Stdin, "{}"},
+		{"no JSON", "", "not a request", frame.Request, "{"},
+		{"no operation", "", `names no operation`, frame.Request, "{}"},
+		{"unknown operation", banger.CodeVersion, `no operation "dance"`, frame.Request, `{"op":"dance"}`},
+		{"exec of nothing", "", "no command", frame.Request, `{"op":"exec"}`},
+		{"start of nothing", "", "no command", frame.Request, `{"op":"start"}`},
+		{"configure with nothing", "", "without a configuration", frame.Request, `{"op":"configure"}`},
 	} {
 		conn, err := a.Dial(t.Context())
 		if err != nil {

@@ -11,12 +11,13 @@ import (
 
 	"banger"
 	"banger/internal/archive"
+	"banger/internal/frame"
 	"banger/internal/guest"
 )
 
 // files answers a request for files of the guest. It follows paths as any program of
 // the guest does.
-func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Request) {
+func (s *server) files(conn net.Conn, frames *frame.Reader, req guest.Request) {
 	if req.File == nil {
 		sendError(conn, banger.Errorf(banger.CodeInvalid, "no path is given"))
 		return
@@ -46,17 +47,17 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 			cancel()
 		}()
 	}
-	kind, answer := banger.FrameResponse, any(nil)
+	kind, answer := frame.Response, any(nil)
 	switch r.Op {
 	case guest.OpFileStat:
 		answer, err = statFile(string(r.Path), r.Follow)
 	case guest.OpArchive:
-		kind = banger.FrameExit
+		kind = frame.Exit
 		answer, err = archive.Write(ctx, cuttable{conn, k}, string(r.Path), archive.WriteOptions{
-			Name: string(r.Name), Follow: r.Follow, NoXattrs: r.NoXattrs, Frame: banger.FrameStdout})
+			Name: string(r.Name), Follow: r.Follow, NoXattrs: r.NoXattrs, Frame: frame.Stdout})
 	case guest.OpExtract:
 		defer release(conn)
-		in := archive.NewFrames(banger.NewFrameReader(conn), banger.FrameStdin, banger.FrameStdinEOF)
+		in := archive.NewFrames(frame.NewReader(conn), frame.Stdin, frame.StdinEOF)
 		answer, err = archive.Extract(ctx, in, string(r.Path), archive.ExtractOptions{
 			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Direct: true, Foreign: r.Into,
 			Rights: true, Unbounded: true})
@@ -68,7 +69,7 @@ func (s *server) files(conn net.Conn, frames *banger.FrameReader, req guest.Requ
 		sendError(conn, err)
 		return
 	}
-	banger.WriteJSONFrame(conn, kind, answer)
+	frame.WriteJSON(conn, kind, answer)
 }
 
 func statFile(path string, follow bool) (banger.FileInfo, error) {

@@ -12,6 +12,7 @@ import (
 
 	"banger"
 	"banger/internal/archive"
+	"banger/internal/frame"
 	"banger/internal/testing/agenttest"
 	"banger/internal/testing/processtest"
 )
@@ -30,10 +31,10 @@ func startCopy(t testing.TB, a *agenttest.Agent, r banger.FileRequest) *agenttes
 func answer(t testing.TB, r *agenttest.Running) (report banger.CopyReport, failed *banger.Error) {
 	t.Helper()
 	typ, p, err := r.Frames.Next()
-	if err != nil || typ != banger.FrameResponse && typ != banger.FrameError {
+	if err != nil || typ != frame.Response && typ != frame.Error {
 		t.Fatalf("the answer is frame %d %q, %v", typ, p, err)
 	}
-	if typ == banger.FrameError {
+	if typ == frame.Error {
 		failed = new(banger.Error)
 		err = json.Unmarshal(p, failed)
 	} else {
@@ -65,7 +66,7 @@ func TestATreeGoesOutAndIn(t *testing.T) {
 	a := agenttest.Start(t)
 	dir, content := tree(t)
 	out := startCopy(t, a, banger.FileRequest{Op: banger.FileArchive, Path: []byte(dir), Name: []byte("copy")})
-	frames := archive.NewFrames(out.Frames, banger.FrameStdout, banger.FrameExit)
+	frames := archive.NewFrames(out.Frames, frame.Stdout, frame.Exit)
 	data, err := io.ReadAll(frames)
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +157,7 @@ func TestAClientThatGoesLeavesNothing(t *testing.T) {
 	a := agenttest.Start(t)
 	to := t.TempDir()
 	r := startCopy(t, a, banger.FileRequest{Op: banger.FileExtract, Path: []byte(to)})
-	if err := r.Send(banger.FrameStdin, tarOfOne(t)[:banger.MaxData]); err != nil {
+	if err := r.Send(frame.Stdin, tarOfOne(t)[:frame.MaxData]); err != nil {
 		t.Fatal(err)
 	}
 	left := func() int {

@@ -15,6 +15,7 @@ import (
 
 	"banger"
 	"banger/internal/archive"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
 	"banger/internal/testing/processtest"
@@ -96,7 +97,7 @@ func copies(t *testing.T, a *agenttest.Agent) {
 		t.Errorf("stat: %+v, %v", st, err)
 	}
 	out := startCopy(t, a, banger.FileRequest{Op: banger.FileArchive, Path: []byte(dir), Name: []byte("copy")})
-	frames := archive.NewFrames(out.Frames, banger.FrameStdout, banger.FrameExit)
+	frames := archive.NewFrames(out.Frames, frame.Stdout, frame.Exit)
 	data, err := io.ReadAll(frames)
 	var report banger.CopyReport
 	if jerr := json.Unmarshal(frames.Last(), &report); err != nil || jerr != nil || report.Entries != 4 {
@@ -163,12 +164,12 @@ func fly(t *testing.T, a *agenttest.Agent) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := banger.WriteJSONFrame(conn, banger.FrameRequest, guest.Request{Op: "fly"}); err != nil {
+	if err := frame.WriteJSON(conn, frame.Request, guest.Request{Op: "fly"}); err != nil {
 		t.Fatal(err)
 	}
 	var refused banger.Error
-	typ, p, err := banger.NewFrameReader(conn).Next()
-	if jerr := json.Unmarshal(p, &refused); err != nil || jerr != nil || typ != banger.FrameError ||
+	typ, p, err := frame.NewReader(conn).Next()
+	if jerr := json.Unmarshal(p, &refused); err != nil || jerr != nil || typ != frame.Error ||
 		refused.Code != banger.CodeVersion {
 		t.Errorf("an operation of the future: frame %d, %+v, %v", typ, refused, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"banger"
 	"banger/internal/agent/command"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
 	"banger/internal/testing/processtest"
@@ -42,9 +43,9 @@ func TestSignals(t *testing.T) {
 		f := agenttest.NewFifo(t)
 		r := a.Run(t, agenttest.Shell("exec 9>$1; "+tt.script, f.Path))
 		r.Until("ready\n")
-		r.Send(banger.FrameSignal, []byte{0xff}) // no such signal: ignored
-		r.Send(banger.FrameSignal, nil)
-		r.Send(banger.FrameSignal, []byte{byte(tt.sig)})
+		r.Send(frame.Signal, []byte{0xff}) // no such signal: ignored
+		r.Send(frame.Signal, nil)
+		r.Send(frame.Signal, []byte{byte(tt.sig)})
 		if res := r.Finish(); string(res.Stdout) != tt.out || res.Exit != tt.exit {
 			t.Errorf("%s: %q, %+v", tt.name, res.Stdout, res.Exit)
 		}
@@ -68,8 +69,8 @@ func TestTerminal(t *testing.T) {
 	t.Run("is resized, and its program learns it", func(t *testing.T) {
 		r := a.Run(t, term("trap 'stty size; exit' WINCH; "+forever))
 		r.Until("ready\r\n")
-		r.Send(banger.FrameResize, []byte("nonsense"))
-		r.Send(banger.FrameResize, []byte(`{"rows":50,"cols":132}`))
+		r.Send(frame.Size, []byte("nonsense"))
+		r.Send(frame.Size, []byte(`{"rows":50,"cols":132}`))
 		if res := r.Finish(); string(res.Stdout) != "50 132\r\n" {
 			t.Errorf("got %q", res.Stdout)
 		}
@@ -77,7 +78,7 @@ func TestTerminal(t *testing.T) {
 	t.Run("turns control-C into a signal", func(t *testing.T) {
 		r := a.Run(t, term("trap 'echo interrupted; exit 2' INT; stty -echo; "+forever))
 		r.Until("ready\r\n")
-		r.Send(banger.FrameStdin, []byte{3})
+		r.Send(frame.Stdin, []byte{3})
 		if res := r.Finish(); string(res.Stdout) != "interrupted\r\n" || res.Exit.Code != 2 {
 			t.Errorf("got %+v", res)
 		}
@@ -114,8 +115,8 @@ func TestClientGoesAway(t *testing.T) {
 			e.TTY, e.Stdin = tt.tty, tt.stdin != nil
 			r := a.Run(t, e)
 			r.Until("ready")
-			for p := tt.stdin; len(p) > 0; p = p[min(len(p), banger.MaxData):] {
-				r.Send(banger.FrameStdin, p[:min(len(p), banger.MaxData)])
+			for p := tt.stdin; len(p) > 0; p = p[min(len(p), frame.MaxData):] {
+				r.Send(frame.Stdin, p[:min(len(p), frame.MaxData)])
 			}
 			r.Conn.Close()
 			if said := f.AwaitEnd(t); said != tt.said {
@@ -370,7 +371,7 @@ func TestShutdown(t *testing.T) {
 		if res := a.Run(t, agenttest.Shell("true")).Finish(); res.Err == nil || res.Err.Code != banger.CodeConflict {
 			t.Errorf("a command during the shutdown gives %+v", res)
 		}
-		r.Send(banger.FrameSignal, []byte{9})
+		r.Send(frame.Signal, []byte{9})
 		agenttest.Within(t, "the agent ends", a.Ended)
 	})
 }
@@ -449,7 +450,7 @@ func TestAShutdownLetsWaitersReadTheEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := banger.WriteJSONFrame(conn, banger.FrameRequest, guest.Request{Op: guest.OpWait}); err != nil {
+		if err := frame.WriteJSON(conn, frame.Request, guest.Request{Op: guest.OpWait}); err != nil {
 			t.Fatal(err)
 		}
 		waiters = append(waiters, agenttest.NewRunning(t, conn))

@@ -4,8 +4,8 @@ import (
 	"io"
 	"sync"
 
-	"banger"
 	"banger/internal/agent/console"
+	"banger/internal/frame"
 )
 
 // smallOutput is the size in bytes of the first buffer for a command's output:
@@ -13,13 +13,13 @@ import (
 const smallOutput = 4 << 10
 
 var largeOutputs = sync.Pool{New: func() any {
-	b := make([]byte, banger.FrameHeader+banger.MaxData)
+	b := make([]byte, frame.Header+frame.MaxData)
 	return &b
 }}
 
 // copyFrom sends what the command says on out, until that ends.
-func (x *execution) copyFrom(out io.Reader, t banger.FrameType) {
-	small := make([]byte, banger.FrameHeader+smallOutput)
+func (x *execution) copyFrom(out io.Reader, t frame.Type) {
+	small := make([]byte, frame.Header+smallOutput)
 	var large *[]byte // from the pool, for a command that says much
 	giveBack := func() {
 		if large != nil {
@@ -33,9 +33,9 @@ func (x *execution) copyFrom(out io.Reader, t banger.FrameType) {
 		if large != nil {
 			buf = *large
 		}
-		n, err := out.Read(buf[banger.FrameHeader:])
+		n, err := out.Read(buf[frame.Header:])
 		if n > 0 {
-			x.send(buf[:banger.FrameHeader+n], t)
+			x.send(buf[:frame.Header+n], t)
 		}
 		switch {
 		case large == nil && n == smallOutput:

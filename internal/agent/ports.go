@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 )
 
@@ -25,7 +26,7 @@ const portsInterval = time.Second
 
 // watchPorts sends the client what listens, now and after each change, until the
 // stream ends. A guest that is not configured yet is not looked at.
-func (s *server) watchPorts(conn net.Conn, frames *banger.FrameReader) {
+func (s *server) watchPorts(conn net.Conn, frames *frame.Reader) {
 	gone := make(chan struct{})
 	go func() { // ends with the stream
 		frames.Next()
@@ -71,7 +72,7 @@ func sendPorts(conn net.Conn, sockets map[string]banger.Listener) error {
 	if err != nil {
 		return err
 	}
-	return banger.WriteFrame(conn, banger.FrameResponse, data)
+	return frame.Write(conn, frame.Response, data)
 }
 
 func sameKeys(a, b map[string]banger.Listener) bool {
@@ -234,7 +235,7 @@ func (s *server) dialLocal(conn net.Conn, port uint16) {
 			return
 		}
 	}
-	if banger.WriteJSONFrame(conn, banger.FrameResponse, info()) != nil {
+	if frame.WriteJSON(conn, frame.Response, info()) != nil {
 		local.Close()
 		return
 	}

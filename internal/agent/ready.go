@@ -4,11 +4,11 @@ import (
 	"context"
 	"net"
 
-	"banger"
+	"banger/internal/frame"
 )
 
 // ready answers when the guest's init obeys commands, unless the client goes away before.
-func (s *server) ready(conn net.Conn, frames *banger.FrameReader) {
+func (s *server) ready(conn net.Conn, frames *frame.Reader) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() { // ends with the stream
@@ -19,5 +19,5 @@ func (s *server) ready(conn net.Conn, frames *banger.FrameReader) {
 		sendError(conn, err)
 		return
 	}
-	banger.WriteJSONFrame(conn, banger.FrameResponse, info())
+	frame.WriteJSON(conn, frame.Response, info())
 }

@@ -16,6 +16,7 @@ import (
 	"banger/internal/agent/console"
 	"banger/internal/agent/output"
 	"banger/internal/agent/sshd"
+	"banger/internal/frame"
 	"banger/internal/guest"
 )
 
@@ -68,14 +69,14 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		return
 	}
 	conn.SetReadDeadline(time.Now().Add(requestTimeout))
-	frames := banger.NewFrameReader(conn)
+	frames := frame.NewReader(conn)
 	t, p, err := frames.Next()
 	if err != nil {
 		return
 	}
 	conn.SetReadDeadline(time.Time{})
 	var req guest.Request
-	if t != banger.FrameRequest || json.Unmarshal(p, &req) != nil {
+	if t != frame.Request || json.Unmarshal(p, &req) != nil {
 		sendError(conn, banger.Errorf(banger.CodeInvalid, "the first frame is not a request"))
 		return
 	}
@@ -93,9 +94,9 @@ func (s *server) handle(port uint32, conn net.Conn) {
 	case guest.OpPorts:
 		s.watchPorts(conn, frames)
 	case guest.OpOwner:
-		banger.WriteJSONFrame(conn, banger.FrameResponse, owner(req.Protocol, req.Port))
+		frame.WriteJSON(conn, frame.Response, owner(req.Protocol, req.Port))
 	case guest.OpProcesses:
-		banger.WriteJSONFrame(conn, banger.FrameResponse, processes())
+		frame.WriteJSON(conn, frame.Response, processes())
 	case guest.OpDial:
 		s.dialLocal(conn, req.Port)
 	case guest.OpReady:
@@ -113,7 +114,7 @@ func (s *server) handle(port uint32, conn net.Conn) {
 			sendError(conn, err)
 			return
 		}
-		banger.WriteJSONFrame(conn, banger.FrameResponse, info())
+		frame.WriteJSON(conn, frame.Response, info())
 		if req.Op == guest.OpShutdown {
 			// The host closes the stream when it has the answer.
 			conn.SetReadDeadline(time.Now().Add(time.Second))
@@ -260,7 +261,7 @@ func (s *server) startMain(e *banger.Exec) error {
 
 // record records the output of the main command until the command and its output have ended.
 func (s *server) record(p *command.Process) {
-	eachOutput(p, func(out io.Reader, t banger.FrameType) {
+	eachOutput(p, func(out io.Reader, t frame.Type) {
 		if err := s.output.Record(t, out); err != nil {
 			console.Warn(err)
 		}
@@ -270,7 +271,7 @@ func (s *server) record(p *command.Process) {
 
 // wait answers when the main command has ended, unless the client goes away before. A shutdown lets the client read the
 // answer first.
-func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
+func (s *server) wait(conn net.Conn, frames *frame.Reader) {
 	reported := sync.OnceFunc(s.reportsMain())
 	defer reported()
 	gone := make(chan struct{})
@@ -291,7 +292,7 @@ func (s *server) wait(conn net.Conn, frames *banger.FrameReader) {
 			<-gone
 			return
 		}
-		if banger.WriteJSONFrame(conn, banger.FrameExit, main.Exit()) == nil {
+		if frame.WriteJSON(conn, frame.Exit, main.Exit()) == nil {
 			<-gone // the client closes the stream when it has the answer
 		}
 	case <-gone:
@@ -356,7 +357,7 @@ func (s *server) ssh(conn net.Conn, request *banger.SSH) {
 		c.Announce(suspended(false).Error(), tellTime)
 		conn.Close()
 	})
-	if banger.WriteJSONFrame(conn, banger.FrameResponse, info()) == nil {
+	if frame.WriteJSON(conn, frame.Response, info()) == nil {
 		c.Serve(conn)
 	}
 }
@@ -369,5 +370,5 @@ func sendError(conn net.Conn, err error) {
 		flat.Hint = ""
 		e.Message, e.Hint = flat.Error(), ours.Hint
 	}
-	banger.WriteJSONFrame(conn, banger.FrameError, &e)
+	frame.WriteJSON(conn, frame.Error, &e)
 }

@@ -4,9 +4,9 @@ import (
 	"io"
 	"net"
 
-	"banger"
 	"banger/internal/agent/command"
 	"banger/internal/agent/vector"
+	"banger/internal/frame"
 )
 
 // lender is a stream that lends its buffers. Buffered returns how many bytes can be
@@ -32,15 +32,15 @@ type feeder struct {
 // clientFrames returns the reader of what the client sends to p, and the function
 // that takes each piece of its stdin. The caller calls flush before it obeys a frame
 // of another kind.
-func clientFrames(conn net.Conn, frames *banger.FrameReader, p *command.Process) (
-	r *banger.FrameReader, feed func([]byte), flush func(),
+func clientFrames(conn net.Conn, frames *frame.Reader, p *command.Process) (
+	r *frame.Reader, feed func([]byte), flush func(),
 ) {
 	s, ok := conn.(lender)
 	if !ok || !p.HasStdinPipe() {
 		return frames, p.Feed, func() {}
 	}
 	f := &feeder{stream: s, p: p}
-	return banger.NewFrameReader(f), f.gather, f.flush
+	return frame.NewReader(f), f.gather, f.flush
 }
 
 func (f *feeder) Read(p []byte) (int, error) {

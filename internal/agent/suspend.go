@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // tellTime is how long a client may take to read why its stream ends, and partTime is how long all clients together may
@@ -103,7 +104,7 @@ func (c cuttable) Write(p []byte) (int, error) {
 }
 
 // suspend prepares the guest for a snapshot, and answers. Unless the answer is sent, the guest goes on.
-func (s *server) suspend(conn net.Conn, frames *banger.FrameReader) {
+func (s *server) suspend(conn net.Conn, frames *frame.Reader) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() { // ends with the stream
@@ -118,7 +119,7 @@ func (s *server) suspend(conn net.Conn, frames *banger.FrameReader) {
 		return
 	}
 	conn.SetWriteDeadline(time.Now().Add(tellTime)) // a thaw waits for the end of this
-	if banger.WriteJSONFrame(conn, banger.FrameResponse, info()) != nil && fresh {
+	if frame.WriteJSON(conn, frame.Response, info()) != nil && fresh {
 		s.goOn()
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
 	"banger/internal/testing/processtest"
@@ -133,7 +134,7 @@ func TestASuspendEndsCopies(t *testing.T) {
 	a := startGuest(t)
 	dir, _ := tree(t)
 	in := startCopy(t, a, banger.FileRequest{Op: banger.FileExtract, Path: []byte(t.TempDir())})
-	in.Send(banger.FrameStdin, []byte("the beginning of a tar"))
+	in.Send(frame.Stdin, []byte("the beginning of a tar"))
 	big := bytes.Repeat([]byte("more than a stream holds"), 1<<20)
 	if err := os.WriteFile(filepath.Join(dir, "deep", "big"), big, 0o600); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/mdlayher/vsock"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 )
 
@@ -143,24 +144,24 @@ func TestVsockOfAKernel(t *testing.T) {
 	defer stream.Close()
 	go func() { // ends with the stream
 		for range 64 {
-			banger.WriteFrame(stream, banger.FrameStdin, make([]byte, banger.MaxData))
+			frame.Write(stream, frame.Stdin, make([]byte, frame.MaxData))
 		}
-		banger.WriteFrame(stream, banger.FrameStdinEOF, nil)
+		frame.Write(stream, frame.StdinEOF, nil)
 	}()
 	var out []byte
-	for frames := banger.NewFrameReader(stream); ; {
+	for frames := frame.NewReader(stream); ; {
 		kind, payload, err := frames.Next()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if kind == banger.FrameStdout {
+		if kind == frame.Stdout {
 			out = append(out, payload...)
 		}
-		if kind == banger.FrameExit {
+		if kind == frame.Exit {
 			break
 		}
 	}
-	if got := strings.TrimSpace(string(out)); got != fmt.Sprint(64*banger.MaxData) {
+	if got := strings.TrimSpace(string(out)); got != fmt.Sprint(64*frame.MaxData) {
 		t.Errorf("%s bytes went in", got)
 	}
 }

@@ -208,7 +208,7 @@ type (
 // Protocol details shared by both ends.
 const (
 	headerAPI = "Banger-API" // the client's API version; may be absent
-	// upgradeExec is the value of Upgrade on exec requests. Frames of package banger follow.
+	// upgradeExec is the value of Upgrade on exec requests. frames of package frame follow.
 	upgradeExec = "banger-exec"
 	maxBody     = 1 << 20 // bytes of a request body
 	ndjson      = "application/x-ndjson"

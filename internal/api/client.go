@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/private"
 )
 
@@ -188,7 +189,7 @@ func roundTrip(conn net.Conn, req *http.Request) (*http.Response, *bufio.Reader,
 	if err := req.Write(conn); err != nil {
 		return nil, nil, fmt.Errorf("asking the daemon: %w", err)
 	}
-	r := bufio.NewReaderSize(conn, banger.FrameHeader+banger.MaxData)
+	r := bufio.NewReaderSize(conn, frame.Header+frame.MaxData)
 	resp, err := http.ReadResponse(r, req)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the daemon's answer: %w", err)

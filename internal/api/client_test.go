@@ -15,6 +15,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/frame"
 	"banger/internal/testing/hosttest"
 )
 
@@ -165,14 +166,14 @@ func forward(port int) banger.Forward {
 func frames(t *testing.T, conn net.Conn) (out string) {
 	t.Helper()
 	conn.SetReadDeadline(time.Now().Add(hosttest.Patience))
-	r := banger.NewFrameReader(conn)
+	r := frame.NewReader(conn)
 	for {
 		typ, p, err := r.Next()
 		hosttest.Check(t, err)
 		switch typ {
-		case banger.FrameStdout:
+		case frame.Stdout:
 			out += string(p)
-		case banger.FrameExit, banger.FrameError:
+		case frame.Exit, frame.Error:
 			return out + "|" + string(p)
 		}
 	}

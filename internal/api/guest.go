@@ -33,7 +33,7 @@ func exec(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return s.handOver(w, req, upgradeExec, stream)
 }
 
-// mediaFrames is the type of an answer that is made of the frames of package banger.
+// mediaFrames is the type of an answer that is made of the frames of package frame.
 const mediaFrames = "application/vnd.banger.frames"
 
 // logs answers with the console, or with frames of the main command's output for a client that asks for them.
@@ -69,7 +69,8 @@ func (c guestClient) Logs(ctx context.Context, ref string, tail int, follow bool
 }
 
 // Output returns what the main command has written, which the caller must close. If apart is true, it is made of frames
-// of FrameStdout and FrameStderr. If not, it is the console's output, because only the console has the main command's.
+// of frame.Stdout and frame.Stderr. If not, it is the console's output, because only the console has the main
+// command's.
 func (c guestClient) Output(ctx context.Context, ref string, tail int, follow bool) (r io.ReadCloser, apart bool,
 	err error) {
 	return c.logs(ctx, ref, tail, follow, url.Values{"output": {"true"}})
@@ -88,7 +89,7 @@ func (c guestClient) logs(ctx context.Context, ref string, tail int, follow bool
 	return resp.Body, resp.Header.Get("Content-Type") == mediaFrames, nil
 }
 
-// Exec opens the stream of a command, which carries frames of package banger in both directions. The caller owns the
+// Exec opens the stream of a command, which carries frames of package frame in both directions. The caller owns the
 // connection.
 func (c guestClient) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
 	if !e.Main { // before JSON replaces bytes that are not UTF-8
@@ -99,7 +100,7 @@ func (c guestClient) Exec(ctx context.Context, ref string, e banger.Exec) (net.C
 	return c.upgrade(ctx, vmPath(ref, "exec"), nil, e, upgradeExec)
 }
 
-// upgradeFiles is the value of Upgrade on copies. Frames of package banger follow. They distinguish a complete copy,
+// upgradeFiles is the value of Upgrade on copies. frames of package frame follow. They distinguish a complete copy,
 // a late failure, and a broken connection.
 const upgradeFiles = "banger-files"
 
@@ -126,8 +127,8 @@ func fileQuery(r banger.FileRequest) url.Values {
 	return q
 }
 
-// files copies from or to a VM. For an extract the client sends FrameStdin and FrameStdinEOF after status 101, and
-// gets FrameResponse. For an archive it gets FrameStdout and FrameExit. On failure it gets FrameError.
+// files copies from or to a VM. For an extract the client sends frame.Stdin and frame.StdinEOF after status 101, and
+// gets frame.Response. For an archive it gets frame.Stdout and frame.Exit. On failure it gets frame.Error.
 func files(s *Server, w http.ResponseWriter, req *http.Request) error {
 	r := fileRequest(req.URL.Query())
 	if err := r.Check(); err != nil {

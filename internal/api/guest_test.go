@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/testing/hosttest"
 )
 
@@ -23,8 +24,8 @@ func TestStreamsOfAGuest(t *testing.T) {
 	ok[banger.VM](t)(w.Create(ctx, spec, true, banger.Discard))
 	conn := ok[net.Conn](t)(w.Exec(ctx, "box", banger.Exec{Args: []string{"cat"}, Stdin: true}))
 	defer conn.Close()
-	hosttest.Check(t, banger.WriteFrame(conn, banger.FrameStdin, []byte("echo")))
-	hosttest.Check(t, banger.WriteFrame(conn, banger.FrameStdinEOF, nil))
+	hosttest.Check(t, frame.Write(conn, frame.Stdin, []byte("echo")))
+	hosttest.Check(t, frame.Write(conn, frame.StdinEOF, nil))
 	if got := frames(t, conn); got != `echo|{"code":0}` {
 		t.Errorf("the command says %q", got)
 	}

@@ -111,13 +111,13 @@ var vmRoutes = []route{
 var guestRoutes = []route{
 	{"POST", "/v1/vms/{vm}/exec", exec, "exec",
 		"Run a command. Send Upgrade: banger-exec; after 101 both sides send frames: one byte type, three zero bytes, " +
-			"four bytes big-endian length, payload (types in frame.go)",
+			"four bytes big-endian length, payload (types in internal/frame)",
 		nil, banger.Exec{}, upgrade{upgradeExec}},
 	{"POST", "/v1/vms/{vm}/files", files, "files",
 		"Copy files from or to a VM, or say what is at a path (op=stat, which answers a FileInfo). For archive and extract " +
-			"send Upgrade: banger-files; after 101 frames follow as with exec: archive answers the tar in FrameStdout and " +
-			"then FrameExit with a CopyReport, extract takes it in FrameStdin up to FrameStdinEOF and answers FrameResponse " +
-			"with a CopyReport; both may end with FrameError instead. A tar without its last frame is not whole",
+			"send Upgrade: banger-files; after 101 frames follow as with exec: archive answers the tar in frame.Stdout and " +
+			"then frame.Exit with a CopyReport, extract takes it in frame.Stdin up to frame.StdinEOF and answers " +
+			"frame.Response with a CopyReport; both may end with frame.Error instead. A tar without its last frame is not whole",
 		[]parameter{
 			{"op", "what to do: stat, archive or extract", "", true},
 			{"path", "a path of the VM, any bytes; a relative one starts at the image's working directory", "", true},
@@ -135,8 +135,8 @@ var guestRoutes = []route{
 		nil, banger.SSH{}, upgrade{upgradeSSH}},
 	{"GET", "/v1/vms/{vm}/logs", logs, "logs",
 		"The guest's console, where its kernel, the agent and the image's own init write. With output, what the main " +
-			"command wrote: Content-Type is then " + mediaFrames + ", and frames follow as with exec, of FrameStdout and " +
-			"FrameStderr only. It is the console all the same if only that has the main command's output",
+			"command wrote: Content-Type is then " + mediaFrames + ", and frames follow as with exec, of frame.Stdout and " +
+			"frame.Stderr only. It is the console all the same if only that has the main command's output",
 		[]parameter{paramTail, paramFollow, {"output", "only what the main command wrote", false, false}}, nil,
 		content{"application/octet-stream", mediaFrames}},
 	{"GET", "/v1/vms/{vm}/processes", processes, "processes", "The processes of a running VM, as its guest tells them",

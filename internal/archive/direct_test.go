@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger"
 	"banger/internal/archive/pax"
+	"banger/internal/frame"
 	"banger/internal/testing/processtest"
 )
 
@@ -122,7 +122,7 @@ func (l layout) archive(t testing.TB, name string) []byte {
 	h := newHeader("f", &st)
 	h.Sparse = true
 	var b bytes.Buffer
-	a := &archiver{ctx: context.Background(), out: newOutput(&b, banger.FrameType(0)), links: map[inode]*linked{}}
+	a := &archiver{ctx: context.Background(), out: newOutput(&b, frame.Type(0)), links: map[inode]*linked{}}
 	must(t, a.content(fd, h, l.pieces))
 	must(t, a.out.zeros(2*pax.BlockSize))
 	must(t, a.out.flush())

@@ -5,21 +5,22 @@ import (
 	"io"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/text"
 )
 
 // Frames is a reader of the payloads of frames of one type. It ends with the frame that says that everything was
 // sent. A stream that ends before that is an error.
 type Frames struct {
-	frames    *banger.FrameReader
-	data, end banger.FrameType
+	frames    *frame.Reader
+	data, end frame.Type
 	cur       []byte
 	over      error
 	last      []byte
 }
 
 // NewFrames returns a reader of the data frames up to a frame of type end.
-func NewFrames(r *banger.FrameReader, data, end banger.FrameType) *Frames {
+func NewFrames(r *frame.Reader, data, end frame.Type) *Frames {
 	return &Frames{frames: r, data: data, end: end}
 }
 
@@ -59,7 +60,7 @@ func (f *Frames) piece() ([]byte, error) {
 	case t == f.end:
 		f.last = append(f.last, p...)
 		return nil, io.EOF
-	case t == banger.FrameError:
+	case t == frame.Error:
 		var e banger.Error
 		if err := json.Unmarshal(p, &e); err != nil {
 			return nil, banger.Errorf(banger.CodeGuest, "the other end sent a broken error: %w", err)

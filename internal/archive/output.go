@@ -5,36 +5,36 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger"
 	"banger/internal/archive/pax"
+	"banger/internal/frame"
 )
 
 // output gathers a tar in one buffer and writes it when it is full: in frames or, with type 0, as it is. Files are
 // read directly into the buffer.
 type output struct {
 	w     io.Writer
-	frame banger.FrameType
+	kind  frame.Type
 	buf   []byte // a frame's header and data
 	n     int    // bytes of buf in use
 	total int64  // bytes of tar so far
 }
 
-func newOutput(w io.Writer, frame banger.FrameType) *output {
-	return &output{w: w, frame: frame, buf: make([]byte, banger.FrameHeader+banger.MaxData), n: banger.FrameHeader}
+func newOutput(w io.Writer, kind frame.Type) *output {
+	return &output{w: w, kind: kind, buf: make([]byte, frame.Header+frame.MaxData), n: frame.Header}
 }
 
 func (o *output) flush() error {
-	n := o.n - banger.FrameHeader
+	n := o.n - frame.Header
 	if n == 0 {
 		return nil
 	}
-	from := banger.FrameHeader
-	if o.frame != 0 {
-		banger.PutFrameHeader(o.buf, o.frame, n)
+	from := frame.Header
+	if o.kind != 0 {
+		frame.PutHeader(o.buf, o.kind, n)
 		from = 0
 	}
 	_, err := o.w.Write(o.buf[from:o.n])
-	o.n = banger.FrameHeader
+	o.n = frame.Header
 	return err
 }
 

@@ -17,8 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger"
 	"banger/internal/archive/pax"
+	"banger/internal/frame"
 )
 
 // copyTo copies src to dst as `banger cp` does.
@@ -397,11 +397,11 @@ func TestSetuidNeedsItsOwner(t *testing.T) {
 // error.
 func TestFramesEndOnlyByTheirLastFrame(t *testing.T) {
 	var whole bytes.Buffer
-	banger.WriteFrame(&whole, banger.FrameStdout, []byte("data"))
+	frame.Write(&whole, frame.Stdout, []byte("data"))
 	cut := whole.Len()
-	banger.WriteFrame(&whole, banger.FrameExit, []byte("{}"))
+	frame.Write(&whole, frame.Exit, []byte("{}"))
 	for n, want := range map[int]string{whole.Len(): "", cut: "went away", cut + 3: "went away", cut - 1: "went away"} {
-		f := NewFrames(banger.NewFrameReader(bytes.NewReader(whole.Bytes()[:n])), banger.FrameStdout, banger.FrameExit)
+		f := NewFrames(frame.NewReader(bytes.NewReader(whole.Bytes()[:n])), frame.Stdout, frame.Exit)
 		data, err := io.ReadAll(f)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) || err == nil &&
 			string(data)+string(f.Last()) != "data{}" {

@@ -13,6 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/archive/pax"
+	"banger/internal/frame"
 )
 
 // WriteOptions says how a file or tree is archived.
@@ -22,7 +23,7 @@ type WriteOptions struct {
 	NoXattrs bool   // leave out extended attributes
 
 	// Frame is the type of the frames in which the tar is written; 0 writes it without frames.
-	Frame banger.FrameType
+	Frame frame.Type
 }
 
 // Write writes the file or tree at src as a tar to w. It follows no symlink within the tree. It leaves out sockets,

@@ -14,6 +14,7 @@ import (
 	"github.com/creack/pty"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/text"
 )
 
@@ -174,9 +175,9 @@ func TestLogsOnATerminalArePrintable(t *testing.T) {
 	console := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, raw) }
 	output := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/vnd.banger.frames")
-		banger.WriteFrame(w, banger.FrameStdout, []byte(raw[:9])) // in the middle of a colour
-		banger.WriteFrame(w, banger.FrameStderr, []byte(raw))
-		banger.WriteFrame(w, banger.FrameStdout, []byte(raw[9:]))
+		frame.Write(w, frame.Stdout, []byte(raw[:9])) // in the middle of a colour
+		frame.Write(w, frame.Stderr, []byte(raw))
+		frame.Write(w, frame.Stdout, []byte(raw[9:]))
 	}
 	for name, c := range map[string]struct {
 		answer          http.HandlerFunc

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/testing/hosttest"
 )
 
@@ -162,7 +163,7 @@ func TestLogsOfAnEarlierDaemon(t *testing.T) {
 func TestLogsThatAreCutOff(t *testing.T) {
 	a, stdout, stderr := falseDaemon(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/vnd.banger.frames")
-		banger.WriteFrame(w, banger.FrameStdout, []byte("before\n"))
+		frame.Write(w, frame.Stdout, []byte("before\n"))
 		w.Write([]byte{8, 0, 0})
 		http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)

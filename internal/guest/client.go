@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/text"
 )
 
@@ -46,16 +47,16 @@ const (
 	OpReady    = "ready"         // answers Info when the image's init accepts commands
 	OpExec     = "exec"          // runs a command; the stream becomes its stdio
 	OpStart    = "start"         // runs the main command without a client; answers Info
-	OpWait     = "wait"          // answers with FrameExit when the main command has ended
+	OpWait     = "wait"          // answers with frame.Exit when the main command has ended
 	OpSignal   = "signal"        // signals the main command; answers Info
-	OpChanges  = "changes"       // answers with frames of output, the tar of a layer, and FrameExit at the end
+	OpChanges  = "changes"       // answers with frames of output, the tar of a layer, and frame.Exit at the end
 	OpFileStat = banger.FileStat // answers banger.FileInfo
-	// OpArchive answers with frames of output, a tar, and at the end with FrameExit, a banger.CopyReport.
+	// OpArchive answers with frames of output, a tar, and at the end with frame.Exit, a banger.CopyReport.
 	OpArchive = banger.FileArchive
-	// OpExtract takes frames of stdin, a tar, up to FrameStdinEOF. It answers banger.CopyReport.
+	// OpExtract takes frames of stdin, a tar, up to frame.StdinEOF. It answers banger.CopyReport.
 	OpExtract = banger.FileExtract
 	// OpOutput answers with what the main command writes, from the byte at Position on: frames of output, each with a
-	// RecordHeader, and an empty FrameExit at the end. The client answers FrameTaken, which makes room for more.
+	// RecordHeader, and an empty frame.Exit at the end. The client answers frame.Taken, which makes room for more.
 	OpOutput    = "output"
 	OpProcesses = "processes" // answers with the processes of the guest
 	OpPorts     = "ports"     // answers with the listening sockets of the guest, and again after each change
@@ -248,7 +249,7 @@ func (c Client) Delivered(ctx context.Context) error {
 	return err
 }
 
-// Exec starts a command and returns its stream: frames in both directions, with FrameExit or FrameError at the end.
+// Exec starts a command and returns its stream: frames in both directions, with frame.Exit or frame.Error at the end.
 // The caller must close the stream, which ends the command unless it is the main command. The stream of the main
 // command carries none of its output: Output has that.
 func (c Client) Exec(ctx context.Context, e banger.Exec) (net.Conn, error) {
@@ -263,7 +264,7 @@ func (c Client) Changes(ctx context.Context) (io.ReadCloser, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	return &changes{ctx: ctx, conn: conn, frames: banger.NewFrameReader(conn), stop: stop}, nil
+	return &changes{ctx: ctx, conn: conn, frames: frame.NewReader(conn), stop: stop}, nil
 }
 
 // changesTime is how long the agent may be silent while it sends changes. It may have to examine many files between
@@ -274,7 +275,7 @@ const changesTime = 2 * time.Minute
 type changes struct {
 	ctx    context.Context // context of the whole answer
 	conn   net.Conn
-	frames *banger.FrameReader
+	frames *frame.Reader
 	left   []byte
 	stop   func() bool
 }
@@ -293,12 +294,12 @@ func (c *changes) Read(p []byte) (int, error) {
 				WithHint("see whether the VM works: banger logs --console VM; a stop and a start mend one that does not")
 		case err != nil:
 			return 0, banger.Errorf(banger.CodeGuest, "the agent did not send all changes: %w", err)
-		case t == banger.FrameError:
+		case t == frame.Error:
 			return 0, agentError(data)
-		case t == banger.FrameExit:
+		case t == frame.Exit:
 			return 0, io.EOF
-		case t != banger.FrameStdout:
-			return 0, banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, banger.FrameStdout)
+		case t != frame.Stdout:
+			return 0, banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, frame.Stdout)
 		}
 		c.left = data
 	}
@@ -327,7 +328,7 @@ func (c Client) Wait(ctx context.Context) (banger.Exit, error) {
 	if err != nil {
 		return exit, err
 	}
-	return exit, answer(ctx, conn, banger.FrameExit, &exit)
+	return exit, answer(ctx, conn, frame.Exit, &exit)
 }
 
 func (c Client) brief(caller context.Context, r Request) (Info, error) {
@@ -403,7 +404,7 @@ func (c Client) call(ctx context.Context, r Request) (Info, error) {
 	if err != nil {
 		return info, err
 	}
-	return info, answer(ctx, conn, banger.FrameResponse, &info)
+	return info, answer(ctx, conn, frame.Response, &info)
 }
 
 // checked adds the error of an agent that this end cannot speak with. The requests with which the host begins use it.
@@ -430,7 +431,7 @@ func (c Client) send(ctx context.Context, r Request) (net.Conn, error) {
 // sendOn makes a request over conn, and closes conn if that fails.
 func sendOn(ctx context.Context, conn net.Conn, r Request) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetWriteDeadline(time.Unix(1, 0)) })
-	err := banger.WriteJSONFrame(conn, banger.FrameRequest, r)
+	err := frame.WriteJSON(conn, frame.Request, r)
 	if !stop() {
 		conn.Close()
 		return nil, ctx.Err()
@@ -443,16 +444,16 @@ func sendOn(ctx context.Context, conn net.Conn, r Request) (net.Conn, error) {
 }
 
 // answer reads the single frame that answers a request, and closes conn.
-func answer(ctx context.Context, conn net.Conn, want banger.FrameType, v any) error {
+func answer(ctx context.Context, conn net.Conn, want frame.Type, v any) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
-	t, p, err := banger.NewFrameReader(conn).Next()
+	t, p, err := frame.NewReader(conn).Next()
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
 		return banger.Errorf(banger.CodeGuest, "the agent did not answer: %w", err)
-	case t == banger.FrameError:
+	case t == frame.Error:
 		return agentError(p)
 	case t != want:
 		return banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, want)

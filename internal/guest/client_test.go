@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // fakeAgent returns a Client of an agent that answers each request with the function answer, over a new connection.
@@ -39,12 +40,12 @@ func fakeAgent(t testing.TB, answer func(Request, net.Conn)) Client {
 
 // answerOne reads a request and calls answer.
 func answerOne(t testing.TB, c net.Conn, answer func(Request, net.Conn)) {
-	typ, p, err := banger.NewFrameReader(c).Next()
+	typ, p, err := frame.NewReader(c).Next()
 	if err != nil {
 		return
 	}
 	var r Request
-	if err := json.Unmarshal(p, &r); err != nil || typ != banger.FrameRequest {
+	if err := json.Unmarshal(p, &r); err != nil || typ != frame.Request {
 		t.Errorf("the first frame is %d %q: %v", typ, p, err)
 		return
 	}
@@ -61,9 +62,9 @@ func TestClientRequests(t *testing.T) {
 	c := fakeAgent(t, func(r Request, conn net.Conn) {
 		got <- r
 		if r.Op == OpWait {
-			banger.WriteJSONFrame(conn, banger.FrameExit, exit)
+			frame.WriteJSON(conn, frame.Exit, exit)
 		} else {
-			banger.WriteJSONFrame(conn, banger.FrameResponse, info)
+			frame.WriteJSON(conn, frame.Response, info)
 		}
 	})
 	must := func(want any) func(any, error) error {
@@ -111,11 +112,11 @@ func TestClientRequests(t *testing.T) {
 // CodeGuest, and uses no more memory than one frame.
 func TestClientAnswers(t *testing.T) {
 	claim := func(n uint32) []byte {
-		return binary.BigEndian.AppendUint32([]byte{byte(banger.FrameResponse), 0, 0, 0}, n)
+		return binary.BigEndian.AppendUint32([]byte{byte(frame.Response), 0, 0, 0}, n)
 	}
-	whole := func(t banger.FrameType, s string) []byte {
-		b := make([]byte, banger.FrameHeader)
-		banger.PutFrameHeader(b, t, len(s))
+	whole := func(t frame.Type, s string) []byte {
+		b := make([]byte, frame.Header)
+		frame.PutHeader(b, t, len(s))
 		return append(b, s...)
 	}
 	for _, tt := range []struct {
@@ -123,18 +124,18 @@ func TestClientAnswers(t *testing.T) {
 		answer        []byte
 		code          banger.Code
 	}{
-		{"its own error", "not now", whole(banger.FrameError, `{"code":"conflict","message":"not now"}`),
+		{"its own error", "not now", whole(frame.Error, `{"code":"conflict","message":"not now"}`),
 			banger.CodeConflict},
-		{"a broken error", "broken error", whole(banger.FrameError, `{"code":`), banger.CodeGuest},
-		{"a broken answer", "answer is broken", whole(banger.FrameResponse, `[1]`), banger.CodeGuest},
-		{"an empty answer", "answer is broken", whole(banger.FrameResponse, ``), banger.CodeGuest},
-		{"deep nesting", "answer is broken", whole(banger.FrameResponse, strings.Repeat("[", banger.MaxFrame)),
+		{"a broken error", "broken error", whole(frame.Error, `{"code":`), banger.CodeGuest},
+		{"a broken answer", "answer is broken", whole(frame.Response, `[1]`), banger.CodeGuest},
+		{"an empty answer", "answer is broken", whole(frame.Response, ``), banger.CodeGuest},
+		{"deep nesting", "answer is broken", whole(frame.Response, strings.Repeat("[", frame.Max)),
 			banger.CodeGuest},
-		{"another frame", "frame 10 instead of 6", whole(banger.FrameExit, `{}`), banger.CodeGuest},
+		{"another frame", "frame 10 instead of 6", whole(frame.Exit, `{}`), banger.CodeGuest},
 		{"an unknown frame", "frame 200 instead of 6", whole(200, `{}`), banger.CodeGuest},
 		{"half a frame", "did not answer", claim(10), banger.CodeGuest},
-		{"the longest frame, missing", "did not answer", claim(banger.MaxFrame), banger.CodeGuest},
-		{"a frame over the limit", "over the limit", claim(banger.MaxFrame + 1), banger.CodeGuest},
+		{"the longest frame, missing", "did not answer", claim(frame.Max), banger.CodeGuest},
+		{"a frame over the limit", "over the limit", claim(frame.Max + 1), banger.CodeGuest},
 		{"a frame of 4 GiB", "over the limit", claim(1<<32 - 1), banger.CodeGuest},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -150,7 +151,7 @@ func TestClientAnswers(t *testing.T) {
 				t.Errorf("got %v (%s)", err, banger.CodeOf(err))
 			}
 			// Both ends and all their buffers are in this process.
-			if n := after.TotalAlloc - before.TotalAlloc; n > 16*banger.MaxFrame {
+			if n := after.TotalAlloc - before.TotalAlloc; n > 16*frame.Max {
 				t.Errorf("the call allocated %d bytes", n)
 			}
 		})
@@ -176,12 +177,12 @@ func TestCutConnectionsAreRepeated(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cuts := []func(net.Conn){
-				func(conn net.Conn) { banger.NewFrameReader(conn).Next() }, // the request was read: EOF
-				func(conn net.Conn) { conn.Read(make([]byte, 1)) },         // most of it was not read: a reset
-				func(conn net.Conn) {},                                     // nothing of it was read: a reset, or a broken pipe
+				func(conn net.Conn) { frame.NewReader(conn).Next() }, // the request was read: EOF
+				func(conn net.Conn) { conn.Read(make([]byte, 1)) },   // most of it was not read: a reset
+				func(conn net.Conn) {},                               // nothing of it was read: a reset, or a broken pipe
 				func(conn net.Conn) {
-					banger.NewFrameReader(conn).Next()
-					banger.WriteJSONFrame(conn, banger.FrameResponse, Info{Version: 7, Oldest: Version})
+					frame.NewReader(conn).Next()
+					frame.WriteJSON(conn, frame.Response, Info{Version: 7, Oldest: Version})
 				},
 			}
 			dialed := 0
@@ -264,8 +265,8 @@ func TestClientContext(t *testing.T) {
 func TestClientExecStream(t *testing.T) {
 	said := make(chan string, 2)
 	c := fakeAgent(t, func(_ Request, conn net.Conn) {
-		banger.WriteFrame(conn, banger.FrameStarted, nil)
-		frames := banger.NewFrameReader(conn)
+		frame.Write(conn, frame.Started, nil)
+		frames := frame.NewReader(conn)
 		_, p, _ := frames.Next()
 		said <- string(p)
 		_, _, err := frames.Next()
@@ -277,10 +278,10 @@ func TestClientExecStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel() // it bounded the request, not the command
-	if typ, _, err := banger.NewFrameReader(conn).Next(); typ != banger.FrameStarted || err != nil {
+	if typ, _, err := frame.NewReader(conn).Next(); typ != frame.Started || err != nil {
 		t.Errorf("got frame %d, %v", typ, err)
 	}
-	if err := banger.WriteFrame(conn, banger.FrameStdin, []byte("input")); err != nil {
+	if err := frame.Write(conn, frame.Stdin, []byte("input")); err != nil {
 		t.Error(err)
 	}
 	if s := <-said; s != "input" {

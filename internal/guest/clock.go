@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"banger"
+	"banger/internal/frame"
 )
 
 // Correction says how far a guest's clock is behind the host's (docs/adr/0030).
@@ -76,7 +76,7 @@ func (c Client) readClock(ctx context.Context) (reading, error) {
 		return reading{}, err
 	}
 	var info Info
-	if err := answer(ctx, conn, banger.FrameResponse, &info); err != nil {
+	if err := answer(ctx, conn, frame.Response, &info); err != nil {
 		return reading{}, err
 	}
 	return read(sent, time.Now(), info), nil

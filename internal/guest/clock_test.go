@@ -10,6 +10,7 @@ import (
 	"banger/internal/testing/processtest"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 func TestAClockIsReadInTheMiddle(t *testing.T) {
@@ -43,7 +44,7 @@ type clockAgent struct {
 
 func (a *clockAgent) answer(r Request, conn net.Conn) {
 	if r.Op != OpClock {
-		banger.WriteJSONFrame(conn, banger.FrameError, banger.Errorf(banger.CodeInvalid, "asked to %s", r.Op))
+		frame.WriteJSON(conn, frame.Error, banger.Errorf(banger.CodeInvalid, "asked to %s", r.Op))
 		return
 	}
 	a.mu.Lock()
@@ -59,7 +60,7 @@ func (a *clockAgent) answer(r Request, conn net.Conn) {
 		a.late--
 		time.Sleep(a.delay) // the tested case: the way back takes longer than the way there
 	}
-	banger.WriteJSONFrame(conn, banger.FrameResponse, info)
+	frame.WriteJSON(conn, frame.Response, info)
 }
 
 func TestAClockIsBroughtToTheHosts(t *testing.T) {
@@ -111,7 +112,7 @@ func TestTwoCorrectionsOfOneOffset(t *testing.T) {
 func TestAnOldAgentHasNoClock(t *testing.T) {
 	c := fakeAgent(t, func(r Request, conn net.Conn) {
 		unknown := &banger.Error{Code: banger.CodeInvalid, Message: "the agent knows no operation"}
-		banger.WriteJSONFrame(conn, banger.FrameError, unknown)
+		frame.WriteJSON(conn, frame.Error, unknown)
 	})
 	if _, err := c.SyncClock(processtest.WithPatience(t), true); banger.CodeOf(err) != banger.CodeInvalid {
 		t.Errorf("the error is %v", err)
@@ -124,7 +125,7 @@ func TestTheTimeOfABoot(t *testing.T) {
 	told := make(chan int64, 1)
 	c := fakeAgent(t, func(r Request, conn net.Conn) {
 		told <- r.Config.TimeUnixNano
-		banger.WriteJSONFrame(conn, banger.FrameResponse, Info{Version: Version})
+		frame.WriteJSON(conn, frame.Response, Info{Version: Version})
 	})
 	dial := c.Dial
 	c.Dial = func(ctx context.Context) (net.Conn, error) { // the guest boots until this time

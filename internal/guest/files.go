@@ -5,10 +5,11 @@ import (
 	"net"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // Files starts a copy and returns its stream, which ends as described for OpArchive and OpExtract, or with
-// FrameError. The caller must close the stream, which ends the copy.
+// frame.Error. The caller must close the stream, which ends the copy.
 func (c Client) Files(ctx context.Context, r banger.FileRequest) (net.Conn, error) {
 	return c.send(ctx, Request{Op: r.Op, File: &r})
 }
@@ -20,7 +21,7 @@ func (c Client) StatFile(caller context.Context, r banger.FileRequest) (banger.F
 	var info banger.FileInfo
 	conn, err := c.send(ctx, Request{Op: OpFileStat, File: &r})
 	if err == nil {
-		err = answer(ctx, conn, banger.FrameResponse, &info)
+		err = answer(ctx, conn, frame.Response, &info)
 	}
 	return info, unanswered(caller, err)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // RecordHeader is the length in bytes of what comes before the bytes in the payload of a frame that answers OpOutput:
@@ -15,10 +16,10 @@ const RecordHeader = 16
 
 // Record is a piece of what the main command has written.
 type Record struct {
-	Stream   banger.FrameType // FrameStdout or FrameStderr
-	Position uint64           // how many bytes the main command wrote before, to both streams
-	Time     time.Time        // by the guest's clock
-	Data     []byte           // valid during the call that gets the record
+	Stream   frame.Type // frame.Stdout or frame.Stderr
+	Position uint64     // how many bytes the main command wrote before, to both streams
+	Time     time.Time  // by the guest's clock
+	Data     []byte     // valid during the call that gets the record
 }
 
 // PutRecordHeader writes a record's position and time into the first RecordHeader bytes of b.
@@ -27,12 +28,12 @@ func PutRecordHeader(b []byte, position uint64, t time.Time) {
 	binary.BigEndian.PutUint64(b[8:], uint64(t.UnixNano()))
 }
 
-// PutTaken writes the payload of FrameTaken into b.
+// PutTaken writes the payload of frame.Taken into b.
 func PutTaken(b []byte, position uint64) []byte {
 	return binary.BigEndian.AppendUint64(b[:0], position)
 }
 
-// Taken returns the position in the payload of FrameTaken.
+// Taken returns the position in the payload of frame.Taken.
 func Taken(payload []byte) (position uint64, ok bool) {
 	if len(payload) != 8 {
 		return 0, false
@@ -59,7 +60,7 @@ func (c Client) Output(ctx context.Context, position uint64, take func(Record)) 
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	frames := banger.NewFrameReader(conn)
+	frames := frame.NewReader(conn)
 	told, records := position, 0
 	payload := make([]byte, 0, 8)
 	for {
@@ -67,10 +68,10 @@ func (c Client) Output(ctx context.Context, position uint64, take func(Record)) 
 		if err != nil {
 			return banger.Errorf(banger.CodeGuest, "the agent did not send all output: %w", err)
 		}
-		if t == banger.FrameError {
+		if t == frame.Error {
 			return agentError(p)
 		}
-		if t != banger.FrameExit {
+		if t != frame.Exit {
 			if position == FirstOutput && len(p) >= RecordHeader {
 				position = binary.BigEndian.Uint64(p)
 				told = position
@@ -83,9 +84,9 @@ func (c Client) Output(ctx context.Context, position uint64, take func(Record)) 
 			position += uint64(len(r.Data))
 			records++
 		}
-		if t == banger.FrameExit || position-told >= TakenBytes || records >= TakenRecords {
-			err := banger.WriteFrame(conn, banger.FrameTaken, PutTaken(payload, position))
-			if t == banger.FrameExit {
+		if t == frame.Exit || position-told >= TakenBytes || records >= TakenRecords {
+			err := frame.Write(conn, frame.Taken, PutTaken(payload, position))
+			if t == frame.Exit {
 				return nil // the agent may be gone already
 			}
 			if err != nil {
@@ -97,11 +98,11 @@ func (c Client) Output(ctx context.Context, position uint64, take func(Record)) 
 }
 
 // parseRecord returns the record of a frame. Its position must be the given one.
-func parseRecord(t banger.FrameType, p []byte, position uint64) (Record, error) {
-	if t != banger.FrameStdout && t != banger.FrameStderr {
+func parseRecord(t frame.Type, p []byte, position uint64) (Record, error) {
+	if t != frame.Stdout && t != frame.Stderr {
 		return Record{}, banger.Errorf(banger.CodeGuest, "the agent sent frame %d in the main command's output", t)
 	}
-	if len(p) <= RecordHeader || len(p) > RecordHeader+banger.MaxData {
+	if len(p) <= RecordHeader || len(p) > RecordHeader+frame.MaxData {
 		return Record{}, banger.Errorf(banger.CodeGuest, "the agent sent a record of %d bytes", len(p))
 	}
 	if at := binary.BigEndian.Uint64(p); at != position {

@@ -9,22 +9,23 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // recordFrame writes a frame of output.
-func recordFrame(w io.Writer, t banger.FrameType, position uint64, data string) error {
+func recordFrame(w io.Writer, t frame.Type, position uint64, data string) error {
 	p := make([]byte, RecordHeader, RecordHeader+len(data))
 	PutRecordHeader(p, position, time.Unix(5, 6))
-	return banger.WriteFrame(w, t, append(p, data...))
+	return frame.Write(w, t, append(p, data...))
 }
 
 // answering returns a client whose agent answers each request by answer.
-func answering(t *testing.T, answer func(agent net.Conn, frames *banger.FrameReader)) Client {
+func answering(t *testing.T, answer func(agent net.Conn, frames *frame.Reader)) Client {
 	return Client{Dial: func(context.Context) (net.Conn, error) {
 		host, agent := net.Pipe()
 		go func() { // ends with host
 			defer agent.Close()
-			frames := banger.NewFrameReader(agent)
+			frames := frame.NewReader(agent)
 			if _, _, err := frames.Next(); err == nil {
 				answer(agent, frames)
 			}
@@ -37,19 +38,19 @@ func answering(t *testing.T, answer func(agent net.Conn, frames *banger.FrameRea
 // TestOutputIsTakenAndSaidSo checks records, and that the agent learns at the latest at the end what was taken.
 func TestOutputIsTakenAndSaidSo(t *testing.T) {
 	said := make(chan uint64, 1)
-	c := answering(t, func(agent net.Conn, frames *banger.FrameReader) {
-		recordFrame(agent, banger.FrameStdout, 7, "out")
-		recordFrame(agent, banger.FrameStderr, 10, "err")
-		banger.WriteFrame(agent, banger.FrameExit, nil)
+	c := answering(t, func(agent net.Conn, frames *frame.Reader) {
+		recordFrame(agent, frame.Stdout, 7, "out")
+		recordFrame(agent, frame.Stderr, 10, "err")
+		frame.Write(agent, frame.Exit, nil)
 		typ, p, err := frames.Next()
-		if position, ok := Taken(p); ok && typ == banger.FrameTaken && err == nil {
+		if position, ok := Taken(p); ok && typ == frame.Taken && err == nil {
 			said <- position
 		}
 		close(said)
 	})
 	var got strings.Builder
 	err := c.Output(t.Context(), 7, func(r Record) {
-		if !r.Time.Equal(time.Unix(5, 6)) || (r.Stream == banger.FrameStderr) != (r.Position == 10) {
+		if !r.Time.Equal(time.Unix(5, 6)) || (r.Stream == frame.Stderr) != (r.Position == 10) {
 			t.Errorf("a record is %+v", r)
 		}
 		got.Write(r.Data)
@@ -62,16 +63,16 @@ func TestOutputIsTakenAndSaidSo(t *testing.T) {
 // TestHostileOutput checks that what is no record in its place is an error, and is not taken.
 func TestHostileOutput(t *testing.T) {
 	for name, answer := range map[string]func(agent io.Writer){
-		"a gap":        func(w io.Writer) { recordFrame(w, banger.FrameStdout, 8, "x") },
-		"a repetition": func(w io.Writer) { recordFrame(w, banger.FrameStdout, 6, "x") },
-		"no data":      func(w io.Writer) { recordFrame(w, banger.FrameStdout, 7, "") },
-		"much data":    func(w io.Writer) { recordFrame(w, banger.FrameStdout, 7, strings.Repeat("x", banger.MaxData+1)) },
-		"no header":    func(w io.Writer) { banger.WriteFrame(w, banger.FrameStdout, []byte("x")) },
-		"other frames": func(w io.Writer) { recordFrame(w, banger.FrameStdin, 7, "x") },
-		"a refusal":    func(w io.Writer) { banger.WriteJSONFrame(w, banger.FrameError, banger.Error{Message: "no"}) },
+		"a gap":        func(w io.Writer) { recordFrame(w, frame.Stdout, 8, "x") },
+		"a repetition": func(w io.Writer) { recordFrame(w, frame.Stdout, 6, "x") },
+		"no data":      func(w io.Writer) { recordFrame(w, frame.Stdout, 7, "") },
+		"much data":    func(w io.Writer) { recordFrame(w, frame.Stdout, 7, strings.Repeat("x", frame.MaxData+1)) },
+		"no header":    func(w io.Writer) { frame.Write(w, frame.Stdout, []byte("x")) },
+		"other frames": func(w io.Writer) { recordFrame(w, frame.Stdin, 7, "x") },
+		"a refusal":    func(w io.Writer) { frame.WriteJSON(w, frame.Error, banger.Error{Message: "no"}) },
 		"an end":       func(w io.Writer) {},
 	} {
-		c := answering(t, func(agent net.Conn, _ *banger.FrameReader) { answer(agent) })
+		c := answering(t, func(agent net.Conn, _ *frame.Reader) { answer(agent) })
 		err := c.Output(t.Context(), 7, func(r Record) { t.Errorf("%s: %d bytes are taken", name, len(r.Data)) })
 		if err == nil {
 			t.Errorf("%s is no error", name)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/text"
 )
 
@@ -22,7 +23,7 @@ func (c Client) WatchPorts(ctx context.Context, tell func([]banger.Listener)) er
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
-	frames := banger.NewFrameReader(conn)
+	frames := frame.NewReader(conn)
 	for {
 		t, p, err := frames.Next()
 		if ctx.Err() != nil {
@@ -31,11 +32,11 @@ func (c Client) WatchPorts(ctx context.Context, tell func([]banger.Listener)) er
 		if err != nil {
 			return banger.Errorf(banger.CodeGuest, "the agent tells its ports no more: %w", err)
 		}
-		if t == banger.FrameError {
+		if t == frame.Error {
 			return agentError(p)
 		}
 		var list []banger.Listener
-		if err := json.Unmarshal(p, &list); err != nil || t != banger.FrameResponse || len(list) > MaxListeners {
+		if err := json.Unmarshal(p, &list); err != nil || t != frame.Response || len(list) > MaxListeners {
 			return banger.Errorf(banger.CodeGuest, "the agent's list of ports is broken")
 		}
 		for i, l := range list { // drop the fields that only the host may set
@@ -61,7 +62,7 @@ func (c Client) Owner(ctx context.Context, protocol string, port uint16) (Owner,
 	var o Owner
 	conn, err := c.send(ctx, Request{Op: OpOwner, Protocol: protocol, Port: port})
 	if err == nil {
-		err = answer(ctx, conn, banger.FrameResponse, &o)
+		err = answer(ctx, conn, frame.Response, &o)
 	}
 	o.Process = text.Limit(o.Process, maxProcess)
 	return o, err
@@ -74,16 +75,16 @@ func (c Client) DialLocal(ctx context.Context, port uint16) (net.Conn, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	t, p, err := banger.NewFrameReader(conn).Next()
+	t, p, err := frame.NewReader(conn).Next()
 	if !stop() {
 		err = ctx.Err()
 	}
 	switch {
 	case err != nil:
-	case t == banger.FrameError:
+	case t == frame.Error:
 		err = agentError(p)
-	case t != banger.FrameResponse:
-		err = banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, banger.FrameResponse)
+	case t != frame.Response:
+		err = banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, frame.Response)
 	}
 	if err != nil {
 		conn.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/text"
 )
 
@@ -15,7 +16,7 @@ func (c Client) Processes(caller context.Context) ([]banger.Process, error) {
 	var list []banger.Process
 	conn, err := c.send(ctx, Request{Op: OpProcesses})
 	if err == nil {
-		err = answer(ctx, conn, banger.FrameResponse, &list)
+		err = answer(ctx, conn, frame.Response, &list)
 	}
 	if len(list) > banger.MaxProcesses {
 		list = list[:banger.MaxProcesses]

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // SSH returns a stream that carries the SSH protocol of the agent's server. The caller must close the stream, which
@@ -18,7 +19,7 @@ func (c Client) SSH(caller context.Context, r banger.SSH) (net.Conn, error) {
 		return nil, unanswered(caller, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	t, p, err := banger.NewFrameReader(conn).Next() // reads no byte after the frame
+	t, p, err := frame.NewReader(conn).Next() // reads no byte after the frame
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -27,10 +28,10 @@ func (c Client) SSH(caller context.Context, r banger.SSH) (net.Conn, error) {
 		err = unanswered(caller, ctx.Err())
 	case err != nil:
 		err = banger.Errorf(banger.CodeGuest, "the agent did not answer: %w", err)
-	case t == banger.FrameError:
+	case t == frame.Error:
 		err = agentError(p)
-	case t != banger.FrameResponse:
-		err = banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, banger.FrameResponse)
+	case t != frame.Response:
+		err = banger.Errorf(banger.CodeGuest, "the agent answered with frame %d instead of %d", t, frame.Response)
 	}
 	if err != nil {
 		conn.Close()

@@ -11,6 +11,7 @@ import (
 	"banger/internal/testing/processtest"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // TestSSHStreamBeginsBehindTheAnswer: every byte after the agent's answer belongs to the SSH protocol, however early
@@ -21,7 +22,7 @@ func TestSSHStreamBeginsBehindTheAnswer(t *testing.T) {
 		if r.Op != OpSSH || !reflect.DeepEqual(*r.SSH, want) {
 			t.Errorf("the agent got %+v", r)
 		}
-		banger.WriteJSONFrame(conn, banger.FrameResponse, Info{})
+		frame.WriteJSON(conn, frame.Response, Info{})
 		io.WriteString(conn, "SSH-2.0-guest\r\n")
 		data, _ := io.ReadAll(conn)
 		conn.Write(data)
@@ -50,9 +51,9 @@ func TestSSHAnswers(t *testing.T) {
 		code   banger.Code
 	}{
 		"a refusal": {func(conn net.Conn) {
-			banger.WriteJSONFrame(conn, banger.FrameError, banger.Error{Code: banger.CodeConflict, Message: "no"})
+			frame.WriteJSON(conn, frame.Error, banger.Error{Code: banger.CodeConflict, Message: "no"})
 		}, banger.CodeConflict},
-		"another frame": {func(conn net.Conn) { banger.WriteFrame(conn, banger.FrameExit, nil) }, banger.CodeGuest},
+		"another frame": {func(conn net.Conn) { frame.Write(conn, frame.Exit, nil) }, banger.CodeGuest},
 		"SSH at once":   {func(conn net.Conn) { io.WriteString(conn, "SSH-2.0-guest\r\n") }, banger.CodeGuest},
 		"nothing":       {func(conn net.Conn) { conn.Close() }, banger.CodeGuest},
 	} {

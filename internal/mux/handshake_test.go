@@ -187,8 +187,8 @@ func TestHandshake(t *testing.T) {
 			answerHello(c, Version)
 		}, "", nil},
 		{"after frames of an old session", func(c net.Conn) {
-			c.Write(frame(old.session(), frameData, 7, noise(2, maxPayload)))
-			c.Write(frame(old.session(), frameData, 7, noise(3, maxPayload))[:5000])
+			c.Write(frameOf(old.session(), frameData, 7, noise(2, maxPayload)))
+			c.Write(frameOf(old.session(), frameData, 7, noise(3, maxPayload))[:5000])
 			answerHello(c, Version)
 		}, "", nil},
 		{"answered twice", func(c net.Conn) {
@@ -336,13 +336,13 @@ func TestHostReconnects(t *testing.T) {
 			}
 		},
 		"within a header": func(m *Mux, c net.Conn) {
-			c.Write(frame(m.s.id, frameData, 1, nil)[:headerSize/2])
+			c.Write(frameOf(m.s.id, frameData, 1, nil)[:headerSize/2])
 		},
 		"within a frame": func(m *Mux, c net.Conn) {
-			c.Write(frame(m.s.id, frameData, 1, make([]byte, maxPayload))[:headerSize+10])
+			c.Write(frameOf(m.s.id, frameData, 1, make([]byte, maxPayload))[:headerSize+10])
 		},
 		"within a frame of a hello's size": func(m *Mux, c net.Conn) {
-			c.Write(frame(m.s.id, frameData, 1, make([]byte, helloSize))[:headerSize])
+			c.Write(frameOf(m.s.id, frameData, 1, make([]byte, helloSize))[:headerSize])
 		},
 		"with garbage": func(m *Mux, c net.Conn) { c.Write(noise(5, 10_000)) },
 	}
@@ -369,7 +369,7 @@ func TestHostReconnects(t *testing.T) {
 	<-ended
 }
 
-// frame returns the bytes of one frame on the channel.
-func frame(session uint32, typ frameType, stream uint32, payload []byte) []byte {
+// frameOf returns the bytes of one frame on the channel.
+func frameOf(session uint32, typ frameType, stream uint32, payload []byte) []byte {
 	return append(appendHeader(nil, header{typ, session, stream, uint32(len(payload))}), payload...)
 }

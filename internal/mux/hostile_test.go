@@ -53,35 +53,37 @@ func TestGuestBreaksTheProtocol(t *testing.T) {
 		{"a frame of 4 GiB to nobody", "over the limit", func(s uint32) []byte {
 			return appendHeader(nil, header{frameReset, s, 77, 1<<32 - 1})
 		}},
-		{"an unknown type", "unknown frame type", func(s uint32) []byte { return frame(s, 99, 1, nil) }},
-		{"type zero", "unknown frame type", func(s uint32) []byte { return frame(s, 0, 1, nil) }},
+		{"an unknown type", "unknown frame type", func(s uint32) []byte { return frameOf(s, 99, 1, nil) }},
+		{"type zero", "unknown frame type", func(s uint32) []byte { return frameOf(s, 0, 1, nil) }},
 		{"no magic", "no frame starts with", func(uint32) []byte { return make([]byte, headerSize) }},
 		{"a reserved byte that is set", "no frame starts with", func(s uint32) []byte {
-			b := frame(s, frameFin, 1, nil)
+			b := frameOf(s, frameFin, 1, nil)
 			b[3] = 1
 			return b
 		}},
 		{"random bytes", "no frame starts with", func(uint32) []byte { return noise(9, 100_000) }},
-		{"another session", "another session", func(s uint32) []byte { return frame(s^1, frameFin, 1, nil) }},
-		{"an open", "may not open", func(s uint32) []byte { return frame(s, frameOpen, 5, number(1)) }},
+		{"another session", "another session", func(s uint32) []byte { return frameOf(s^1, frameFin, 1, nil) }},
+		{"an open", "may not open", func(s uint32) []byte { return frameOf(s, frameOpen, 5, number(1)) }},
 		{"a flood of opens", "may not open", func(s uint32) []byte {
-			return repeat(10_000, frame(s, frameOpen, 5, number(1)))
+			return repeat(10_000, frameOf(s, frameOpen, 5, number(1)))
 		}},
 		{"data beyond the window", "more data than the window", func(s uint32) []byte {
-			return join(repeat(window/maxPayload, frame(s, frameData, 1, full)), frame(s, frameData, 1, []byte{1}))
+			return join(repeat(window/maxPayload, frameOf(s, frameData, 1, full)), frameOf(s, frameData, 1, []byte{1}))
 		}},
 		{"a flood of data", "more data than the window", func(s uint32) []byte {
-			return repeat(1000, frame(s, frameData, 1, full))
+			return repeat(1000, frameOf(s, frameData, 1, full))
 		}},
 		{"data after the end", "after the end", func(s uint32) []byte {
-			return join(frame(s, frameFin, 1, nil), frame(s, frameData, 1, []byte{1}))
+			return join(frameOf(s, frameFin, 1, nil), frameOf(s, frameData, 1, []byte{1}))
 		}},
-		{"a little too much credit", "more credit", func(s uint32) []byte { return frame(s, frameWindow, 1, number(1)) }},
-		{"credit that overflows", "more credit", func(s uint32) []byte { return frame(s, frameWindow, 1, number(1<<32-1)) }},
+		{"a little too much credit", "more credit", func(s uint32) []byte { return frameOf(s, frameWindow, 1, number(1)) }},
+		{"credit that overflows", "more credit", func(s uint32) []byte {
+			return frameOf(s, frameWindow, 1, number(1<<32-1))
+		}},
 		{"credit of a wrong length", "with 8 bytes",
-			func(s uint32) []byte { return frame(s, frameWindow, 1, make([]byte, 8)) }},
-		{"an end with a payload", "with 8 bytes", func(s uint32) []byte { return frame(s, frameFin, 1, make([]byte, 8)) }},
-		{"a frame cut short", "EOF", func(s uint32) []byte { return frame(s, frameData, 1, full)[:1000] }},
+			func(s uint32) []byte { return frameOf(s, frameWindow, 1, make([]byte, 8)) }},
+		{"an end with a payload", "with 8 bytes", func(s uint32) []byte { return frameOf(s, frameFin, 1, make([]byte, 8)) }},
+		{"a frame cut short", "EOF", func(s uint32) []byte { return frameOf(s, frameData, 1, full)[:1000] }},
 		{"the answer to another hello", "another session", func(uint32) []byte { return reply(nonce{1}, Version) }},
 	}
 	for _, tt := range tests {
@@ -117,26 +119,26 @@ func TestGuestBreaksTheProtocol(t *testing.T) {
 func TestGuestTalksNonsense(t *testing.T) {
 	for name, nonsense := range map[string]func(s uint32) []byte{
 		"data for a stream that never was": func(s uint32) []byte {
-			return repeat(100, frame(s, frameData, 99, noise(1, maxPayload)))
+			return repeat(100, frameOf(s, frameData, 99, noise(1, maxPayload)))
 		},
 		"credit for nobody": func(s uint32) []byte {
-			return repeat(1000, frame(s, frameWindow, 99, number(1<<30)))
+			return repeat(1000, frameOf(s, frameWindow, 99, number(1<<30)))
 		},
-		"ends of nobody": func(s uint32) []byte { return repeat(1000, frame(s, frameFin, 99, nil)) },
+		"ends of nobody": func(s uint32) []byte { return repeat(1000, frameOf(s, frameFin, 99, nil)) },
 		"resets of nobody, with reasons": func(s uint32) []byte {
-			return repeat(100, frame(s, frameReset, 99, noise(1, maxPayload)))
+			return repeat(100, frameOf(s, frameReset, 99, noise(1, maxPayload)))
 		},
-		"empty data on an unread stream": func(s uint32) []byte { return repeat(10_000, frame(s, frameData, 1, nil)) },
-		"the same end again and again":   func(s uint32) []byte { return repeat(1000, frame(s, frameFin, 1, nil)) },
-		"the same reset again and again": func(s uint32) []byte { return repeat(1000, frame(s, frameReset, 1, nil)) },
+		"empty data on an unread stream": func(s uint32) []byte { return repeat(10_000, frameOf(s, frameData, 1, nil)) },
+		"the same end again and again":   func(s uint32) []byte { return repeat(1000, frameOf(s, frameFin, 1, nil)) },
+		"the same reset again and again": func(s uint32) []byte { return repeat(1000, frameOf(s, frameReset, 1, nil)) },
 		"data after a reset": func(s uint32) []byte {
-			return join(frame(s, frameReset, 1, nil), frame(s, frameData, 1, noise(1, 9)))
+			return join(frameOf(s, frameReset, 1, nil), frameOf(s, frameData, 1, noise(1, 9)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, guest := lie(t)
 			unread, c := dial(t, m, 1), dial(t, m, 1)
-			go guest.Write(join(nonsense(m.s.id), frame(m.s.id, frameData, c.id, []byte("sense"))))
+			go guest.Write(join(nonsense(m.s.id), frameOf(m.s.id, frameData, c.id, []byte("sense"))))
 			got := make([]byte, 5)
 			if _, err := io.ReadFull(c, got); err != nil || string(got) != "sense" {
 				t.Fatalf("got %q, %v", got, err)
@@ -154,7 +156,7 @@ func TestGuestTalksNonsense(t *testing.T) {
 // wait for the rest.
 func TestHalfAFrameThenSilence(t *testing.T) {
 	m, guest := lie(t)
-	guest.Write(frame(m.s.id, frameData, 1, make([]byte, 100))[:50])
+	guest.Write(frameOf(m.s.id, frameData, 1, make([]byte, 100))[:50])
 	c := dial(t, m, 1)
 	c.SetDeadline(time.Now().Add(50 * time.Millisecond))
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -197,7 +199,7 @@ func TestFloodOfOpens(t *testing.T) {
 	go func() {
 		host.Write(appendHello(nil, helloMagic, n))
 		for id := range uint32(maxStreams + 10) {
-			host.Write(frame(n.session(), frameOpen, id+1, number(7)))
+			host.Write(frameOf(n.session(), frameOpen, id+1, number(7)))
 		}
 	}()
 	host.SetReadDeadline(time.Now().Add(processtest.Patience))
@@ -225,10 +227,10 @@ func FuzzSession(f *testing.F) {
 	s := n.session()
 	f.Add([]byte("BANGER-REPLY-GH\nand not what follows"))
 	f.Add(reply(n, Version))
-	f.Add(frame(s, frameOpen, 3, number(1)))
-	f.Add(join(frame(s, frameData, 1, []byte("abc")), frame(s, frameFin, 1, nil), frame(s, frameReset, 1, nil)))
-	f.Add(join(frame(s, frameData, 2, nil), frame(s, frameWindow, 2, number(0)), reply(n, Version)))
-	f.Add(repeat(5, frame(s, frameData, 2, make([]byte, maxPayload))))
+	f.Add(frameOf(s, frameOpen, 3, number(1)))
+	f.Add(join(frameOf(s, frameData, 1, []byte("abc")), frameOf(s, frameFin, 1, nil), frameOf(s, frameReset, 1, nil)))
+	f.Add(join(frameOf(s, frameData, 2, nil), frameOf(s, frameWindow, 2, number(0)), reply(n, Version)))
+	f.Add(repeat(5, frameOf(s, frameData, 2, make([]byte, maxPayload))))
 	f.Add(appendHeader(nil, header{frameData, s, 1, 1<<32 - 1}))
 	f.Fuzz(func(t *testing.T, said []byte) {
 		m := &Mux{s: newSession(io.Discard, s, nil)}
@@ -258,10 +260,10 @@ func FuzzServe(f *testing.F) {
 	n := nonce{1, 2, 3, 4}
 	hello, s := appendHello(nil, helloMagic, n), n.session()
 	f.Add(hello)
-	f.Add(join([]byte("junk"), make([]byte, 100), hello, hello, frame(s, frameOpen, 1, number(1))))
-	f.Add(join(hello, frame(s, frameOpen, 1, number(1)), frame(s, frameData, 1, []byte("abc")),
-		frame(s, frameFin, 1, nil)))
-	f.Add(join(hello, frame(s, frameOpen, 1, number(1)), frame(s, frameOpen, 1, number(1)),
+	f.Add(join([]byte("junk"), make([]byte, 100), hello, hello, frameOf(s, frameOpen, 1, number(1))))
+	f.Add(join(hello, frameOf(s, frameOpen, 1, number(1)), frameOf(s, frameData, 1, []byte("abc")),
+		frameOf(s, frameFin, 1, nil)))
+	f.Add(join(hello, frameOf(s, frameOpen, 1, number(1)), frameOf(s, frameOpen, 1, number(1)),
 		appendHello(nil, helloMagic, nonce{9})))
 	f.Fuzz(func(t *testing.T, said []byte) {
 		var open atomic.Int32

@@ -11,6 +11,7 @@ import (
 	"io"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // Version and Oldest are the newest and the oldest version of frames that this end speaks. Both ends say theirs in the
@@ -85,8 +86,8 @@ func scanFor(r io.ByteReader, magic string) error {
 const (
 	headerSize = 16
 	frameMagic = 0xBA9E
-	// A whole frame of package banger fits. The length is a multiple of 8, for aligned copies.
-	maxPayload = banger.FrameHeader + banger.MaxData
+	// A whole frame of package frame fits. The length is a multiple of 8, for aligned copies.
+	maxPayload = frame.Header + frame.MaxData
 )
 
 type frameType byte

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"banger"
+	"banger/internal/frame"
 	"banger/internal/untrusted"
 )
 
@@ -49,7 +49,7 @@ func (l *Log) wake() {
 }
 
 // Append adds data, which came at a time, to a stream. What the host has no room for is lost.
-func (l *Log) Append(stream banger.FrameType, at time.Time, data []byte) {
+func (l *Log) Append(stream frame.Type, at time.Time, data []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(data) > 0 && !l.closed {

@@ -15,7 +15,7 @@ import (
 	"os"
 	"time"
 
-	"banger"
+	"banger/internal/frame"
 	"banger/internal/untrusted"
 )
 
@@ -34,7 +34,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // record is one record of a file.
 type record struct {
-	stream banger.FrameType // FrameStdout or FrameStderr
+	stream frame.Type // frame.Stdout or frame.Stderr
 	time   time.Time
 	data   []byte
 }
@@ -72,9 +72,9 @@ func (s *scanner) next(limit int64) (r record, err error) {
 	if !s.fill(recordHeader, limit) {
 		return r, errTorn
 	}
-	r.stream = banger.FrameType(s.part[0])
+	r.stream = frame.Type(s.part[0])
 	size := binary.BigEndian.Uint32(s.part[4:])
-	if r.stream != banger.FrameStdout && r.stream != banger.FrameStderr || size == 0 || size > maxData ||
+	if r.stream != frame.Stdout && r.stream != frame.Stderr || size == 0 || size > maxData ||
 		!s.fill(recordHeader+int(size), limit) {
 		return r, errTorn
 	}
@@ -190,7 +190,7 @@ func (h *history) write(tail int, w *frameWriter) error {
 	})
 }
 
-// frameWriter writes records as frames of package banger, without their times.
+// frameWriter writes records as frames of package frame, without their times.
 type frameWriter struct {
 	w   io.Writer
 	buf []byte
@@ -200,8 +200,8 @@ func (f *frameWriter) write(r record) error {
 	if len(r.data) == 0 {
 		return nil
 	}
-	f.buf = append(f.buf[:0], make([]byte, banger.FrameHeader)...)
-	banger.PutFrameHeader(f.buf, r.stream, len(r.data))
+	f.buf = append(f.buf[:0], make([]byte, frame.Header)...)
+	frame.PutHeader(f.buf, r.stream, len(r.data))
 	f.buf = append(f.buf, r.data...)
 	_, err := f.w.Write(f.buf)
 	return err
@@ -216,8 +216,8 @@ func Exists(path string) bool {
 	return err == nil
 }
 
-// Read writes the last tail lines of the output at path to w, or all if tail is negative, as frames of FrameStdout and
-// FrameStderr. A Log may write at the same time.
+// Read writes the last tail lines of the output at path to w, or all if tail is negative, as frames of frame.Stdout and
+// frame.Stderr. A Log may write at the same time.
 func Read(path string, tail int, w io.Writer) error {
 	for tries := 1; ; tries++ {
 		h, whole, err := open(path)

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"banger"
+	"banger/internal/frame"
 	"banger/internal/output"
 )
 
@@ -33,7 +33,7 @@ func open(t *testing.T, path string) *output.Log {
 // split returns the bytes of both streams in frames, and of both together in their order.
 func split(t *testing.T, r io.Reader) (stdout, stderr, both string) {
 	t.Helper()
-	frames := banger.NewFrameReader(r)
+	frames := frame.NewReader(r)
 	for {
 		typ, p, err := frames.Next()
 		if err == io.EOF {
@@ -44,9 +44,9 @@ func split(t *testing.T, r io.Reader) (stdout, stderr, both string) {
 		}
 		both += string(p)
 		switch typ {
-		case banger.FrameStdout:
+		case frame.Stdout:
 			stdout += string(p)
-		case banger.FrameStderr:
+		case frame.Stderr:
 			stderr += string(p)
 		default:
 			t.Fatalf("frame %d", typ)
@@ -71,12 +71,12 @@ func TestBothStreamsAreKeptByteForByte(t *testing.T) {
 	big := strings.Repeat("\x00\xff\r\n", 100_000)
 	for range 2 {
 		l := open(t, path)
-		l.Append(banger.FrameStdout, now, []byte("no line end"))
-		l.Append(banger.FrameStderr, now, []byte(big))
-		l.Append(banger.FrameStdout, now, []byte{'\n'})
-		l.Append(banger.FrameStdout, now, nil)
+		l.Append(frame.Stdout, now, []byte("no line end"))
+		l.Append(frame.Stderr, now, []byte(big))
+		l.Append(frame.Stdout, now, []byte{'\n'})
+		l.Append(frame.Stdout, now, nil)
 		l.Close()
-		l.Append(banger.FrameStdout, now, []byte("after the end"))
+		l.Append(frame.Stdout, now, []byte("after the end"))
 	}
 	var b bytes.Buffer
 	if err := output.Read(path, -1, &b); err != nil {
@@ -104,11 +104,11 @@ func TestTheTailCountsLinesOfBothStreams(t *testing.T) {
 	if got := read(t, path, 3); got != "" || !output.Exists(path) {
 		t.Errorf("an empty file has %q", got)
 	}
-	l.Append(banger.FrameStdout, now, []byte("one\ntw"))
-	l.Append(banger.FrameStdout, now, []byte("o\n"))
-	l.Append(banger.FrameStderr, now, []byte("three\n"))
-	l.Append(banger.FrameStdout, now, []byte("\nfi"))
-	l.Append(banger.FrameStdout, now, []byte("ve"))
+	l.Append(frame.Stdout, now, []byte("one\ntw"))
+	l.Append(frame.Stdout, now, []byte("o\n"))
+	l.Append(frame.Stderr, now, []byte("three\n"))
+	l.Append(frame.Stdout, now, []byte("\nfi"))
+	l.Append(frame.Stdout, now, []byte("ve"))
 	for tail, want := range map[int]string{-1: "one\ntwo\nthree\n\nfive", 0: "", 1: "five", 2: "\nfive",
 		4: "two\nthree\n\nfive", 5: "one\ntwo\nthree\n\nfive", 99: "one\ntwo\nthree\n\nfive"} {
 		if got := read(t, path, tail); got != want {
@@ -127,9 +127,9 @@ func TestOutputWithoutEndHoldsTwoFiles(t *testing.T) {
 	l := open(t, path)
 	line := strings.Repeat("x", 10_000) + "\n"
 	for range 5 * output.MaxFile / len(line) {
-		l.Append(banger.FrameStdout, now, []byte(line))
+		l.Append(frame.Stdout, now, []byte(line))
 	}
-	l.Append(banger.FrameStdout, now, []byte("the end\n"))
+	l.Append(frame.Stdout, now, []byte("the end\n"))
 	var total int64
 	for _, p := range []string{path, path + ".1"} {
 		st, err := os.Stat(p)
@@ -150,13 +150,13 @@ func TestOutputWithoutEndHoldsTwoFiles(t *testing.T) {
 func TestATornRecordEndsAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "output.log")
 	l := open(t, path)
-	l.Append(banger.FrameStdout, now, []byte("whole\n"))
+	l.Append(frame.Stdout, now, []byte("whole\n"))
 	st, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	whole := st.Size()
-	l.Append(banger.FrameStdout, now, []byte("torn\n"))
+	l.Append(frame.Stdout, now, []byte("torn\n"))
 	l.Close()
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -174,7 +174,7 @@ func TestATornRecordEndsAFile(t *testing.T) {
 				t.Fatalf("cut at %d, %s: it has %q", cut, name, got)
 			}
 			next := open(t, path)
-			next.Append(banger.FrameStdout, now, []byte("next\n"))
+			next.Append(frame.Stdout, now, []byte("next\n"))
 			next.Close()
 			if got := read(t, path, -1); got != "whole\nnext\n" {
 				t.Fatalf("cut at %d, %s: after the next boot it has %q", cut, name, got)
@@ -215,7 +215,7 @@ func TestHostileFiles(t *testing.T) {
 				}
 				l, err := output.Open(path)
 				if err == nil {
-					l.Append(banger.FrameStdout, now, []byte("ours"))
+					l.Append(frame.Stdout, now, []byte("ours"))
 					l.Close()
 				}
 				if (err != nil) != (c.refuse && suffix == "") {
@@ -233,14 +233,14 @@ func TestHostileFiles(t *testing.T) {
 func TestAFollowerGetsAllInOrder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "output.log")
 	l := open(t, path)
-	l.Append(banger.FrameStderr, now, []byte("old\nlast"))
+	l.Append(frame.Stderr, now, []byte("old\nlast"))
 	r, w := io.Pipe()
 	go func() { // ends when the log is closed
 		l.Follow(context.Background(), 1, w)
 		w.Close()
 	}()
-	frames := banger.NewFrameReader(r)
-	if typ, p, err := frames.Next(); err != nil || typ != banger.FrameStderr || string(p) != "last" {
+	frames := frame.NewReader(r)
+	if typ, p, err := frames.Next(); err != nil || typ != frame.Stderr || string(p) != "last" {
 		t.Fatalf("the tail is %d %q, %v", typ, p, err)
 	}
 	line := 0
@@ -248,7 +248,7 @@ func TestAFollowerGetsAllInOrder(t *testing.T) {
 		want := ""
 		for range 6 { // a file holds many times as much
 			text := fmt.Sprintf("%09999d\n", line)
-			l.Append(banger.FrameStdout, now, []byte(text))
+			l.Append(frame.Stdout, now, []byte(text))
 			want += text
 			line++
 		}
@@ -274,7 +274,7 @@ func TestAFollowerGetsAllInOrder(t *testing.T) {
 func TestASlowFollowerLosesOnlyWhatRotationRemoves(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "output.log")
 	l := open(t, path)
-	l.Append(banger.FrameStdout, now, []byte("first\n"))
+	l.Append(frame.Stdout, now, []byte("first\n"))
 	r, w := io.Pipe()
 	ended := make(chan struct{})
 	go func() { // ends when the log is closed
@@ -282,13 +282,13 @@ func TestASlowFollowerLosesOnlyWhatRotationRemoves(t *testing.T) {
 		l.Follow(context.Background(), -1, w)
 		w.Close()
 	}()
-	frames := banger.NewFrameReader(r)
+	frames := frame.NewReader(r)
 	if _, p, err := frames.Next(); err != nil || string(p) != "first\n" {
 		t.Fatalf("it reads %q, %v", p, err)
 	}
 	lines := 10 * output.MaxFile / 10_000
 	for i := range lines {
-		l.Append(banger.FrameStdout, now, []byte(fmt.Sprintf("%09999d\n", i)))
+		l.Append(frame.Stdout, now, []byte(fmt.Sprintf("%09999d\n", i)))
 	}
 	l.Close()
 	_, _, rest := split(t, r)

@@ -220,7 +220,7 @@ func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error 
 }
 
 // FollowOutput writes the last tail lines of the main command's output (all if tail is negative) and new output to w,
-// as frames of FrameStdout and FrameStderr, until the VMM ends (it then returns nil) or ctx ends.
+// as frames of frame.Stdout and frame.Stderr, until the VMM ends (it then returns nil) or ctx ends.
 func (c Client) FollowOutput(ctx context.Context, tail int, w io.Writer) error {
 	return c.stream(ctx, fmt.Sprintf("%s %d", CallOutput, tail), w)
 }

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"banger"
+	"banger/internal/frame"
 	"banger/internal/network"
 )
 
@@ -72,7 +72,7 @@ type reader struct {
 
 type (
 	smallBuffer [16 << 10]byte
-	largeBuffer [banger.FrameHeader + banger.MaxData]byte
+	largeBuffer [frame.Header + frame.MaxData]byte
 )
 
 var (
@@ -135,7 +135,7 @@ func lend(src io.Reader) (next func() ([]byte, error), release func()) {
 	if l, ok := src.(lender); ok {
 		return func() ([]byte, error) {
 			l.Release()
-			return l.ReadChunk(banger.MaxFrame)
+			return l.ReadChunk(frame.Max)
 		}, l.Release
 	}
 	r := newReader()

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"banger"
+	"banger/internal/frame"
 )
 
 // connected returns the two ends of a stream that can be half-closed.
@@ -85,7 +85,7 @@ func TestReaderGrows(t *testing.T) {
 	defer r.close()
 	src := bytes.NewReader(make([]byte, 1<<20))
 	small := len(smallBuffer{})
-	for _, want := range []int{small - 1, small, banger.FrameHeader + banger.MaxData} {
+	for _, want := range []int{small - 1, small, frame.Header + frame.MaxData} {
 		p, err := r.read(io.LimitReader(src, int64(want)))
 		check(t, err)
 		if len(p) != want {

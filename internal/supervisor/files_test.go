@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // TestFilesAreThoseOfARunningVM: copies work only for running VMs. For a VM at rest, or for an invalid request, no
@@ -26,11 +27,11 @@ func TestFilesAreThoseOfARunningVM(t *testing.T) {
 	check(t, err)
 	defer conn.Close()
 	conn.SetReadDeadline(time.Now().Add(patience))
-	frames := banger.NewFrameReader(conn)
+	frames := frame.NewReader(conn)
 	var tar []byte
 	for {
 		typ, p, err := frames.Next()
-		if check(t, err); typ != banger.FrameStdout {
+		if check(t, err); typ != frame.Stdout {
 			break
 		}
 		tar = append(tar, p...)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/shim"
 	"banger/internal/store"
 	"banger/internal/supervisor"
@@ -153,15 +154,15 @@ func (h *host) output(conn net.Conn) (out string, code int) {
 	h.t.Helper()
 	defer conn.Close()
 	conn.SetReadDeadline(time.Now().Add(patience))
-	frames := banger.NewFrameReader(conn)
+	frames := frame.NewReader(conn)
 	for {
 		typ, p, err := frames.Next()
 		switch {
-		case err != nil || typ == banger.FrameError:
+		case err != nil || typ == frame.Error:
 			h.t.Fatalf("after %q the stream ends with %q, %v", out, p, err)
-		case typ == banger.FrameStdout || typ == banger.FrameStderr:
+		case typ == frame.Stdout || typ == frame.Stderr:
 			out += string(p)
-		case typ == banger.FrameExit:
+		case typ == frame.Exit:
 			var exit banger.Exit
 			check(h.t, json.Unmarshal(p, &exit))
 			return out, exit.Status()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/supervisor"
 	"banger/internal/testing/processtest"
 )
@@ -209,7 +210,7 @@ func TestAnIdleVMIsParked(t *testing.T) {
 	check(t, err)
 	defer silent.Close()
 	h.await("the idle VM was stopped", func() bool {
-		check(t, banger.WriteFrame(conn, banger.FrameStdin, []byte("x")))
+		check(t, frame.Write(conn, frame.Stdin, []byte("x")))
 		vm, err := s.Get("idle")
 		return err == nil && vm.State == banger.StateStopped
 	})

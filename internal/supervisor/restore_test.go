@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/shim"
 	"banger/internal/supervisor"
@@ -57,7 +58,7 @@ func TestACommandGoesOnWithItsClient(t *testing.T) {
 	ask := banger.Exec{Args: []string{"/bin/sh", "-c", `read -r one; read -r two; echo "$one, $two"; exit 3`}, Stdin: true}
 	stream, err := s.Guests().Exec(h.ctx(), "box", ask)
 	check(t, err)
-	check(t, banger.WriteFrame(stream, banger.FrameStdin, []byte("before\n")))
+	check(t, frame.Write(stream, frame.Stdin, []byte("before\n")))
 	client, theirs := processtest.SocketPair(t)
 	given, err := stream.(*shim.Stream).Give(theirs)
 	if !given || err != nil {
@@ -65,7 +66,7 @@ func TestACommandGoesOnWithItsClient(t *testing.T) {
 	}
 	check(t, theirs.Close())
 	s.Close()
-	check(t, banger.WriteFrame(client, banger.FrameStdin, []byte("after\n")))
+	check(t, frame.Write(client, frame.Stdin, []byte("after\n")))
 	if out, code := h.output(client); out != "before, after\n" || code != 3 {
 		t.Errorf("the command prints %q and exits with %d", out, code)
 	}

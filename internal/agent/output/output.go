@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 )
 
@@ -22,7 +23,7 @@ const (
 )
 
 // head is the length in bytes of what comes before a record's data in its frame.
-const head = banger.FrameHeader + guest.RecordHeader
+const head = frame.Header + guest.RecordHeader
 
 // Sizes in bytes of the buffers for reading. Most commands write little.
 const (
@@ -75,7 +76,7 @@ func (l *Log) wake() {
 }
 
 // Record adds what from has, as output of a stream, until from ends. It waits while the host takes nothing.
-func (l *Log) Record(stream banger.FrameType, from io.Reader) error {
+func (l *Log) Record(stream frame.Type, from io.Reader) error {
 	small := make([]byte, head+smallRead)
 	var large *[]byte // from the pool, for a command that writes much
 	defer func() {
@@ -126,12 +127,12 @@ func (l *Log) awaitRoom() {
 }
 
 // add completes the frame, whose data is there, and keeps it.
-func (l *Log) add(stream banger.FrameType, frame []byte, large *[]byte) {
+func (l *Log) add(stream frame.Type, buf []byte, large *[]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	banger.PutFrameHeader(frame, stream, len(frame)-banger.FrameHeader)
-	guest.PutRecordHeader(frame[banger.FrameHeader:], l.end, time.Now())
-	r := record{frame, l.end, large}
+	frame.PutHeader(buf, stream, len(buf)-frame.Header)
+	guest.PutRecordHeader(buf[frame.Header:], l.end, time.Now())
+	r := record{buf, l.end, large}
 	l.records = append(l.records, r)
 	l.end, l.kept = r.next(), l.kept+r.cost()
 	l.wake()
@@ -196,8 +197,8 @@ func (l *Log) at(position uint64) (r record, over bool, changed <-chan struct{},
 }
 
 // Send answers a request for the output from a position on: it sends records until the output or the stream has ended.
-// frames are those of the client, which says with FrameTaken what it has. A later request ends an earlier one.
-func (l *Log) Send(conn net.Conn, frames *banger.FrameReader, position uint64) error {
+// frames are those of the client, which says with frame.Taken what it has. A later request ends an earlier one.
+func (l *Log) Send(conn net.Conn, frames *frame.Reader, position uint64) error {
 	if position == guest.FirstOutput {
 		position = l.first()
 	}
@@ -226,7 +227,7 @@ func (l *Log) Send(conn net.Conn, frames *banger.FrameReader, position uint64) e
 			}
 			continue
 		case over:
-			if banger.WriteFrame(conn, banger.FrameExit, nil) == nil {
+			if frame.Write(conn, frame.Exit, nil) == nil {
 				<-s.gone // the client closes the stream when it has the answer
 			}
 			return nil
@@ -250,14 +251,14 @@ func (l *Log) first() uint64 {
 }
 
 // hear takes what the client of s says until the stream ends.
-func (l *Log) hear(s *sender, frames *banger.FrameReader) {
+func (l *Log) hear(s *sender, frames *frame.Reader) {
 	defer close(s.gone)
 	for {
 		t, p, err := frames.Next()
 		if err != nil {
 			return
 		}
-		if position, ok := guest.Taken(p); ok && t == banger.FrameTaken {
+		if position, ok := guest.Taken(p); ok && t == frame.Taken {
 			l.taken(s, position)
 		}
 	}

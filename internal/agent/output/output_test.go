@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 )
 
@@ -24,12 +25,12 @@ func host(t *testing.T, log *Log) guest.Client {
 		t.Cleanup(func() { near.Close() })
 		go func() { // ends with near
 			defer far.Close()
-			frames := banger.NewFrameReader(far)
+			frames := frame.NewReader(far)
 			if _, _, err := frames.Next(); err != nil {
 				return
 			}
 			if err := log.Send(far, frames, 0); err != nil {
-				banger.WriteJSONFrame(far, banger.FrameError, &banger.Error{Code: banger.CodeOf(err), Message: err.Error()})
+				frame.WriteJSON(far, frame.Error, &banger.Error{Code: banger.CodeOf(err), Message: err.Error()})
 			}
 		}()
 		return near, nil
@@ -37,22 +38,22 @@ func host(t *testing.T, log *Log) guest.Client {
 }
 
 // request opens a stream that asks for the output from a position on.
-func request(t *testing.T, log *Log, position uint64) (net.Conn, *banger.FrameReader) {
+func request(t *testing.T, log *Log, position uint64) (net.Conn, *frame.Reader) {
 	t.Helper()
 	near, far := net.Pipe()
 	near.SetDeadline(time.Now().Add(patience))
 	t.Cleanup(func() { near.Close() })
 	go func() { // ends with near
 		defer far.Close()
-		if err := log.Send(far, banger.NewFrameReader(far), position); err != nil {
-			banger.WriteJSONFrame(far, banger.FrameError, &banger.Error{Code: banger.CodeOf(err), Message: err.Error()})
+		if err := log.Send(far, frame.NewReader(far), position); err != nil {
+			frame.WriteJSON(far, frame.Error, &banger.Error{Code: banger.CodeOf(err), Message: err.Error()})
 		}
 	}()
-	return near, banger.NewFrameReader(near)
+	return near, frame.NewReader(near)
 }
 
 // startRecord runs Record for what is written to w, and returns its result.
-func startRecord(log *Log, stream banger.FrameType) (w *io.PipeWriter, result chan error) {
+func startRecord(log *Log, stream frame.Type) (w *io.PipeWriter, result chan error) {
 	r, w := io.Pipe()
 	result = make(chan error, 1)
 	go func() { result <- log.Record(stream, r) }() // ends with w
@@ -67,10 +68,10 @@ func write(t *testing.T, w io.Writer, data string) {
 }
 
 // next returns the data of the next record.
-func next(t *testing.T, frames *banger.FrameReader) string {
+func next(t *testing.T, frames *frame.Reader) string {
 	t.Helper()
 	typ, p, err := frames.Next()
-	if err != nil || typ != banger.FrameStdout {
+	if err != nil || typ != frame.Stdout {
 		t.Fatalf("frame %d comes, %q, %v", typ, p, err)
 	}
 	return string(p[guest.RecordHeader:])
@@ -78,7 +79,7 @@ func next(t *testing.T, frames *banger.FrameReader) string {
 
 func taken(t *testing.T, conn net.Conn, position uint64) {
 	t.Helper()
-	if err := banger.WriteFrame(conn, banger.FrameTaken, guest.PutTaken(nil, position)); err != nil {
+	if err := frame.Write(conn, frame.Taken, guest.PutTaken(nil, position)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -95,7 +96,7 @@ func TestAWriterWaitsForTheHost(t *testing.T) {
 			}
 			r, w := io.Pipe()
 			result, left := make(chan error, 1), make(chan struct{})
-			go func() { result <- log.Record(banger.FrameStdout, r) }()
+			go func() { result <- log.Record(frame.Stdout, r) }()
 			go func() { // ends when all is read
 				defer close(left)
 				for i := 0; i < len(all); i += size {
@@ -151,7 +152,7 @@ func TestAWriterWaitsForTheHost(t *testing.T) {
 // TestALaterRequestGoesOnWhereTheFirstWas, and takes the first one's place. What the first says then has no effect.
 func TestALaterRequestGoesOnWhereTheFirstWas(t *testing.T) {
 	log := New()
-	w, _ := startRecord(log, banger.FrameStdout)
+	w, _ := startRecord(log, frame.Stdout)
 	defer w.Close()
 	first, frames := request(t, log, 0)
 	for _, data := range []string{"one", "two"} {
@@ -194,7 +195,7 @@ func TestALaterRequestGoesOnWhereTheFirstWas(t *testing.T) {
 	third.Close()
 	for _, position := range []uint64{0, 2, 4, 12} {
 		_, frames := request(t, log, position)
-		if typ, p, err := frames.Next(); err != nil || typ != banger.FrameError {
+		if typ, p, err := frames.Next(); err != nil || typ != frame.Error {
 			t.Errorf("position %d is answered %d, %q, %v", position, typ, p, err)
 		}
 	}
@@ -206,7 +207,7 @@ func TestAnEmptyLogIsDelivered(t *testing.T) {
 	log.Close()
 	<-log.Delivered()
 	_, frames := request(t, log, 0)
-	if typ, _, err := frames.Next(); err != nil || typ != banger.FrameExit {
+	if typ, _, err := frames.Next(); err != nil || typ != frame.Exit {
 		t.Errorf("frame %d comes, %v", typ, err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/testing/agenttest"
 	"banger/internal/testing/processtest"
@@ -146,7 +147,7 @@ func serveOne(t *testing.T, limit time.Duration) (g *sshGuest, served chan struc
 	go func() {
 		defer close(served)
 		defer ends[1].Close()
-		_, payload, err := banger.NewFrameReader(ends[1]).Next()
+		_, payload, err := frame.NewReader(ends[1]).Next()
 		var r guest.Request
 		if err == nil {
 			err = json.Unmarshal(payload, &r)
@@ -161,7 +162,7 @@ func serveOne(t *testing.T, limit time.Duration) (g *sshGuest, served chan struc
 			return
 		}
 		defer c.Close()
-		banger.WriteJSONFrame(ends[1], banger.FrameResponse, guest.Info{})
+		frame.WriteJSON(ends[1], frame.Response, guest.Info{})
 		c.Serve(ends[1])
 	}()
 	g = &sshGuest{Agent: &agenttest.Agent{}, hostKey: hostSigner.PublicKey(), signer: signer}

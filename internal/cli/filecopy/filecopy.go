@@ -19,6 +19,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/archive"
 	"banger/internal/cli/render"
+	"banger/internal/frame"
 )
 
 // Copy says what is copied, and how.
@@ -137,7 +138,7 @@ func (c Copy) fromVM(ctx context.Context, m *meter, vm, src, dst string) (report
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	frames := archive.NewFrames(banger.NewFrameReader(conn), banger.FrameStdout, banger.FrameExit)
+	frames := archive.NewFrames(frame.NewReader(conn), frame.Stdout, frame.Exit)
 	in := meteredReader{frames, m, conn, c.Patience, new(banger.CopyReport)}
 	if dst == "-" {
 		_, err = io.Copy(c.Stdout, in)
@@ -213,23 +214,23 @@ func (c Copy) send(ctx context.Context, w io.Writer, src string) (report banger.
 			Name:     archive.Base(src),
 			Follow:   c.Follow,
 			NoXattrs: c.NoXattrs,
-			Frame:    banger.FrameStdin,
+			Frame:    frame.Stdin,
 		})
 	}
 	if err == nil {
-		err = banger.WriteFrame(w, banger.FrameStdinEOF, nil)
+		err = frame.Write(w, frame.StdinEOF, nil)
 	}
 	return report, err
 }
 
 // sendFrames copies r to w in frames. It fills each frame behind its header, and so copies each chunk only once.
 func sendFrames(w io.Writer, r io.Reader) error {
-	buf := make([]byte, banger.FrameHeader+banger.MaxData)
+	buf := make([]byte, frame.Header+frame.MaxData)
 	for {
-		n, err := r.Read(buf[banger.FrameHeader:])
+		n, err := r.Read(buf[frame.Header:])
 		if n > 0 {
-			banger.PutFrameHeader(buf, banger.FrameStdin, n)
-			if _, err := w.Write(buf[:banger.FrameHeader+n]); err != nil {
+			frame.PutHeader(buf, frame.Stdin, n)
+			if _, err := w.Write(buf[:frame.Header+n]); err != nil {
 				return err
 			}
 		}
@@ -244,7 +245,7 @@ func sendFrames(w io.Writer, r io.Reader) error {
 
 // readReport reads the agent's only answer to an extract.
 func readReport(conn net.Conn, report *banger.CopyReport) error {
-	answer := archive.NewFrames(banger.NewFrameReader(conn), 0, banger.FrameResponse) // the answer has no data
+	answer := archive.NewFrames(frame.NewReader(conn), 0, frame.Response) // the answer has no data
 	if _, err := io.Copy(io.Discard, answer); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/cli/render"
+	"banger/internal/frame"
 	"banger/internal/testing/apitest"
 	"banger/internal/text"
 )
@@ -69,7 +70,7 @@ func hostileAgent(t *testing.T, answer func(conn net.Conn)) *local {
 }
 
 // frames returns entries as a tar in frames, as the agent sends it, and then the frame last with report.
-func frames(last banger.FrameType, report string, entries ...tar.Header) []byte {
+func frames(last frame.Type, report string, entries ...tar.Header) []byte {
 	var whole, out bytes.Buffer
 	w := tar.NewWriter(&whole)
 	for _, h := range entries {
@@ -79,8 +80,8 @@ func frames(last banger.FrameType, report string, entries ...tar.Header) []byte 
 		}
 	}
 	w.Close()
-	banger.WriteFrame(&out, banger.FrameStdout, whole.Bytes())
-	banger.WriteFrame(&out, last, []byte(report))
+	frame.Write(&out, frame.Stdout, whole.Bytes())
+	frame.Write(&out, last, []byte(report))
 	return out.Bytes()
 }
 
@@ -96,17 +97,17 @@ func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
 		answer []byte
 		words  string
 	}{
-		"a directory":   {frames(banger.FrameExit, "{}", dir), "is a directory, but a file was asked for"},
-		"a symlink":     {frames(banger.FrameExit, "{}", link), "is a symlink, but a file was asked for"},
-		"several files": {frames(banger.FrameExit, "{}", reg, reg), "to come alone"},
-		"another file": {frames(banger.FrameExit, "{}", tar.Header{Typeflag: tar.TypeReg, Name: "shadow"}),
+		"a directory":   {frames(frame.Exit, "{}", dir), "is a directory, but a file was asked for"},
+		"a symlink":     {frames(frame.Exit, "{}", link), "is a symlink, but a file was asked for"},
+		"several files": {frames(frame.Exit, "{}", reg, reg), "to come alone"},
+		"another file": {frames(frame.Exit, "{}", tar.Header{Typeflag: tar.TypeReg, Name: "shadow"}),
 			"not what was asked for"},
-		"a broken report":  {frames(banger.FrameExit, "[]", reg), "sent a broken report"},
-		"an error behind":  {frames(banger.FrameError, `{"code":"denied","message":"no"}`, reg), "no"},
-		"a broken error":   {frames(banger.FrameError, `no`, reg), "sent a broken error"},
-		"no last frame":    {frames(banger.FrameExit, "{}", reg)[:1540], "went away in the middle"},
-		"another frame":    {frames(banger.FrameStderr, "x", reg), "has no place in this copy"},
-		"an endless error": {frames(banger.FrameError, string(huge), reg), `\u202e`},
+		"a broken report":  {frames(frame.Exit, "[]", reg), "sent a broken report"},
+		"an error behind":  {frames(frame.Error, `{"code":"denied","message":"no"}`, reg), "no"},
+		"a broken error":   {frames(frame.Error, `no`, reg), "sent a broken error"},
+		"no last frame":    {frames(frame.Exit, "{}", reg)[:1540], "went away in the middle"},
+		"another frame":    {frames(frame.Stderr, "x", reg), "has no place in this copy"},
+		"an endless error": {frames(frame.Error, string(huge), reg), `\u202e`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cp := hostileAgent(t, func(conn net.Conn) { conn.Write(c.answer) })
@@ -121,7 +122,7 @@ func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
 			}
 		})
 	}
-	cp := hostileAgent(t, func(conn net.Conn) { conn.Write(frames(banger.FrameExit, "{}", reg)) })
+	cp := hostileAgent(t, func(conn net.Conn) { conn.Write(frames(frame.Exit, "{}", reg)) })
 	into := t.TempDir() + "/x"
 	report, err := cp.run(t, "box:/etc/passwd", into)
 	if err != nil {
@@ -148,12 +149,12 @@ func TestAnAgentMustSayWhatAFileIs(t *testing.T) {
 // TestACopyEndsWithASilentAgent lets the agent of a VM stop at each place where the copy waits for it.
 func TestACopyEndsWithASilentAgent(t *testing.T) {
 	reg := tar.Header{Typeflag: tar.TypeReg, Name: "passwd"}
-	whole := frames(banger.FrameExit, "{}", reg)
+	whole := frames(frame.Exit, "{}", reg)
 	local := filepath.Join(t.TempDir(), "local")
 	if err := os.WriteFile(local, make([]byte, 8<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	empty := bytes.Repeat([]byte{byte(banger.FrameStdout), 0, 0, 0, 0, 0, 0, 0}, 1000)
+	empty := bytes.Repeat([]byte{byte(frame.Stdout), 0, 0, 0, 0, 0, 0, 0}, 1000)
 	for name, c := range map[string]struct {
 		src, dst string
 		answer   func(net.Conn)

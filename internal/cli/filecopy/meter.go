@@ -12,6 +12,7 @@ import (
 	"banger"
 	"banger/internal/archive"
 	"banger/internal/cli/render"
+	"banger/internal/frame"
 )
 
 // meter shows how much was copied: on a terminal continuously, elsewhere once at the end.
@@ -85,7 +86,7 @@ func silent(err error, patience time.Duration) error {
 // WriteTo implements io.WriterTo. It copies without an intermediate buffer.
 func (r meteredReader) WriteTo(w io.Writer) (total int64, err error) {
 	for {
-		p, err := r.ReadChunk(banger.MaxData)
+		p, err := r.ReadChunk(frame.MaxData)
 		if err == io.EOF {
 			return total, nil
 		}

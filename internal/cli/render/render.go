@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/term"
 
-	"banger"
+	"banger/internal/frame"
 	"banger/internal/text"
 )
 
@@ -78,16 +78,16 @@ func printable(w io.Writer) (to io.Writer, flush func() error) {
 func CopyFrames(stdout, stderr io.Writer, r io.Reader) error {
 	out, flushOut := printable(stdout)
 	errs, flushErr := printable(stderr)
-	frames := banger.NewFrameReader(r)
+	frames := frame.NewReader(r)
 	for {
 		t, p, err := frames.Next()
 		switch {
 		case err == io.EOF:
 			return errors.Join(flushOut(), flushErr())
 		case err != nil:
-		case t == banger.FrameStdout:
+		case t == frame.Stdout:
 			_, err = out.Write(p)
-		case t == banger.FrameStderr:
+		case t == frame.Stderr:
 			_, err = errs.Write(p)
 		}
 		if err != nil {

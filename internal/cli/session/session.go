@@ -21,6 +21,7 @@ import (
 
 	"banger"
 	"banger/internal/cli/render"
+	"banger/internal/frame"
 	"banger/internal/text"
 )
 
@@ -160,45 +161,45 @@ func (s *session) ask(ctx context.Context) error {
 	return s.ping(ctx)
 }
 
-func (s *session) send(t banger.FrameType, p []byte) error {
+func (s *session) send(t frame.Type, p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return banger.WriteFrame(s.conn, t, p)
+	return frame.Write(s.conn, t, p)
 }
 
 func (s *session) forward(sig os.Signal) {
 	if sig == syscall.SIGWINCH {
 		if rows, cols := render.TerminalSize(s.stdout); s.tty && rows > 0 {
-			data, _ := json.Marshal(banger.Resize{Rows: rows, Cols: cols})
-			s.send(banger.FrameResize, data)
+			data, _ := json.Marshal(frame.Resize{Rows: rows, Cols: cols})
+			s.send(frame.Size, data)
 		}
 		return
 	}
 	if n, ok := sig.(syscall.Signal); ok {
-		s.send(banger.FrameSignal, []byte{byte(n)})
+		s.send(frame.Signal, []byte{byte(n)})
 	}
 }
 
 // sendStdin sends stdin in frames. It fills each frame behind its header, and so copies each chunk only once.
 func (s *session) sendStdin() {
-	buf := make([]byte, banger.FrameHeader+banger.MaxData)
+	buf := make([]byte, frame.Header+frame.MaxData)
 	for {
-		n, err := s.stdin.Read(buf[banger.FrameHeader:])
-		if s.tty && s.silence.warned() && bytes.IndexByte(buf[banger.FrameHeader:][:n], ctrlC) >= 0 {
+		n, err := s.stdin.Read(buf[frame.Header:])
+		if s.tty && s.silence.warned() && bytes.IndexByte(buf[frame.Header:][:n], ctrlC) >= 0 {
 			s.escaped <- struct{}{} // run ends, and then this process does
 			return
 		}
 		if n > 0 {
-			banger.PutFrameHeader(buf, banger.FrameStdin, n)
+			frame.PutHeader(buf, frame.Stdin, n)
 			s.mu.Lock()
-			_, werr := s.conn.Write(buf[:banger.FrameHeader+n])
+			_, werr := s.conn.Write(buf[:frame.Header+n])
 			s.mu.Unlock()
 			if werr != nil {
 				return
 			}
 		}
 		if err != nil {
-			s.send(banger.FrameStdinEOF, nil)
+			s.send(frame.StdinEOF, nil)
 			return
 		}
 	}
@@ -206,7 +207,7 @@ func (s *session) sendStdin() {
 
 // receive copies output until the command ends.
 func (s *session) receive() (int, error) {
-	frames := banger.NewFrameReader(s.conn)
+	frames := frame.NewReader(s.conn)
 	s.conn.SetReadDeadline(time.Now().Add(startTime))
 	for started := false; ; started = true {
 		t, p, err := frames.Next()
@@ -225,17 +226,17 @@ func (s *session) receive() (int, error) {
 			return 0, banger.Errorf(banger.CodeGuest, "the VM went away while the command ran: %w", err)
 		}
 		switch t {
-		case banger.FrameStdout:
+		case frame.Stdout:
 			_, err = s.stdout.Write(p)
-		case banger.FrameStderr:
+		case frame.Stderr:
 			_, err = s.stderr.Write(p)
-		case banger.FrameExit:
+		case frame.Exit:
 			var e banger.Exit
 			if err := json.Unmarshal(p, &e); err != nil {
 				return 0, banger.Errorf(banger.CodeGuest, "the agent sent a broken exit: %w", err)
 			}
 			return e.Status() & 0xff, nil
-		case banger.FrameError:
+		case frame.Error:
 			var e banger.Error
 			if err := json.Unmarshal(p, &e); err != nil {
 				return 0, banger.Errorf(banger.CodeGuest, "the agent sent a broken error: %w", err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // TestACommandMustStartInTime checks that a silent agent ends the wait for the start of a command, and that a silent
@@ -24,9 +25,9 @@ func TestACommandMustStartInTime(t *testing.T) {
 		near, far := net.Pipe()
 		defer near.Close()
 		go func() {
-			banger.WriteFrame(far, banger.FrameStarted, nil)
+			frame.Write(far, frame.Started, nil)
 			time.Sleep(2 * startTime) // on the test's own clock
-			banger.WriteFrame(far, banger.FrameExit, []byte("{}"))
+			frame.Write(far, frame.Exit, []byte("{}"))
 			far.Close()
 		}()
 		if status, err := (&session{conn: near, stdout: io.Discard}).receive(); status != 0 || err != nil {

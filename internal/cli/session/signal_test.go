@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"banger"
+	"banger/internal/frame"
 )
 
 // TestASignalForAGuestThatDoesNotAnswerEndsTheClient also checks that a signal for a guest that answers does not end
@@ -48,12 +48,12 @@ func TestASignalForAGuestThatDoesNotAnswerEndsTheClient(t *testing.T) {
 				status, err := s.run(t.Context())
 				done <- result{status, err}
 			}()
-			must(t, banger.WriteFrame(far, banger.FrameStarted, nil)) // from here on the session receives signals
+			must(t, frame.Write(far, frame.Started, nil)) // from here on the session receives signals
 			go io.Copy(io.Discard, far)
 			must(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
 			<-pinged
 			if tt.err == "" {
-				must(t, banger.WriteFrame(far, banger.FrameExit, []byte(`{"code":7}`)))
+				must(t, frame.Write(far, frame.Exit, []byte(`{"code":7}`)))
 			}
 			select {
 			case r := <-done:

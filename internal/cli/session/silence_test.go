@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 const (
@@ -186,11 +187,11 @@ func TestCtrlCOfARawTerminalEndsAClientOfASilentGuest(t *testing.T) {
 			must(t, err)
 			want := result{130, ErrInterrupted}
 			if !silent {
-				frame, data, err := banger.NewFrameReader(far).Next()
-				if err != nil || frame != banger.FrameStdin || !slices.Equal(data, []byte{ctrlC}) {
-					t.Errorf("the command gets frame %d, %q, %v", frame, data, err)
+				kind, data, err := frame.NewReader(far).Next()
+				if err != nil || kind != frame.Stdin || !slices.Equal(data, []byte{ctrlC}) {
+					t.Errorf("the command gets frame %d, %q, %v", kind, data, err)
 				}
-				must(t, banger.WriteFrame(far, banger.FrameExit, []byte(`{"code":7}`)))
+				must(t, frame.Write(far, frame.Exit, []byte(`{"code":7}`)))
 				want = result{status: 7}
 			}
 			select {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/vmm"
 )
@@ -27,15 +28,15 @@ func (a answering) Dial(context.Context, uint32) (net.Conn, error) {
 func (a answering) Resume(context.Context) error { return nil }
 
 // next answers the next request of the agent, and returns it.
-func (a answering) next(t *testing.T, typ banger.FrameType, answer any) (r guest.Request) {
+func (a answering) next(t *testing.T, typ frame.Type, answer any) (r guest.Request) {
 	t.Helper()
 	select {
 	case conn := <-a.streams:
 		defer conn.Close()
-		_, p, err := banger.NewFrameReader(conn).Next()
+		_, p, err := frame.NewReader(conn).Next()
 		check(t, err)
 		check(t, json.Unmarshal(p, &r))
-		check(t, banger.WriteJSONFrame(conn, typ, answer))
+		check(t, frame.WriteJSON(conn, typ, answer))
 	case <-time.After(10 * time.Second):
 		t.Fatal("the agent is asked nothing")
 	}
@@ -62,9 +63,9 @@ func TestTheClockIsKept(t *testing.T) {
 		"at the boot's end": {func() { go s.syncClock(ctx, true) }, true},
 	} {
 		tt.wake()
-		r := a.next(t, banger.FrameResponse, behind())
+		r := a.next(t, frame.Response, behind())
 		for r.Op == guest.OpClock && r.Clock == nil { // the shim asks again if an answer took long
-			r = a.next(t, banger.FrameResponse, behind())
+			r = a.next(t, frame.Response, behind())
 		}
 		if r.Op != guest.OpClock || r.Clock.Now != tt.now || (r.Clock.Offset()-time.Hour).Abs() > time.Second {
 			t.Errorf("%s the agent is asked %+v %+v", name, r, r.Clock)
@@ -94,7 +95,7 @@ func TestASilentAgentCostsOneStream(t *testing.T) {
 	cancel()
 	<-ended
 	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-	for frames := banger.NewFrameReader(conn); ; {
+	for frames := frame.NewReader(conn); ; {
 		if _, _, err := frames.Next(); err != nil {
 			if ne, ok := err.(net.Error); ok && ne.Timeout() {
 				t.Error("the stream stays")
@@ -111,7 +112,7 @@ func TestAnOldAgentIsLeftAlone(t *testing.T) {
 	tick, ended := make(chan time.Time), make(chan struct{})
 	go func() { s.keepClock(t.Context(), tick); close(ended) }()
 	tick <- time.Now()
-	a.next(t, banger.FrameError, &banger.Error{Code: banger.CodeInvalid, Message: "the agent knows no operation"})
+	a.next(t, frame.Error, &banger.Error{Code: banger.CodeInvalid, Message: "the agent knows no operation"})
 	select {
 	case <-ended:
 	case <-time.After(10 * time.Second):

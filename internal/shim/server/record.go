@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/output"
 	"banger/internal/untrusted"
@@ -132,11 +132,11 @@ func (r *recorder) take(record guest.Record) {
 }
 
 // attachment is the client of the main command. It gets what the agent sends on the command's stream, and the output
-// between FrameStarted and FrameExit.
+// between frame.Started and frame.Exit.
 type attachment struct {
 	*net.UnixConn
 	recorder *recorder
-	started  chan struct{} // closed when the client has FrameStarted
+	started  chan struct{} // closed when the client has frame.Started
 	gone     chan struct{} // closed when the client gets nothing more
 
 	mu sync.Mutex // serialises frames
@@ -183,8 +183,8 @@ func (a *attachment) send(record guest.Record) {
 	case <-a.gone:
 		return
 	}
-	head := make([]byte, banger.FrameHeader)
-	banger.PutFrameHeader(head, record.Stream, len(record.Data))
+	head := make([]byte, frame.Header)
+	frame.PutHeader(head, record.Stream, len(record.Data))
 	frame := net.Buffers{head, record.Data}
 	a.recorder.moved.Add(uint64(len(record.Data)))
 	a.mu.Lock()
@@ -198,12 +198,12 @@ func (a *attachment) send(record guest.Record) {
 // Write passes on bytes of the agent as soon as they make up whole frames, because frames of output come between.
 func (a *attachment) Write(p []byte) (int, error) {
 	a.rest = append(a.rest, p...)
-	for len(a.rest) >= banger.FrameHeader {
+	for len(a.rest) >= frame.Header {
 		length := binary.BigEndian.Uint32(a.rest[4:])
-		if length > banger.MaxFrame {
+		if length > frame.Max {
 			return 0, fmt.Errorf("the agent sent a frame of %d bytes", length)
 		}
-		n := banger.FrameHeader + int(length)
+		n := frame.Header + int(length)
 		if len(a.rest) < n {
 			break
 		}
@@ -213,7 +213,7 @@ func (a *attachment) Write(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if banger.FrameType(a.rest[0]) == banger.FrameStarted && !a.begun {
+		if frame.Type(a.rest[0]) == frame.Started && !a.begun {
 			a.begun = true
 			close(a.started)
 		}

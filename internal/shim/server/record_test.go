@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/output"
 	"banger/internal/shim"
@@ -27,7 +28,7 @@ func (v *vmShim) attach(script string) net.Conn {
 // both returns what the frames of an output have, the streams together and apart.
 func both(t *testing.T, r io.Reader) (all, stderr string) {
 	t.Helper()
-	frames := banger.NewFrameReader(r)
+	frames := frame.NewReader(r)
 	for {
 		typ, p, err := frames.Next()
 		if err == io.EOF {
@@ -35,7 +36,7 @@ func both(t *testing.T, r io.Reader) (all, stderr string) {
 		}
 		check(t, err)
 		all += string(p)
-		if typ == banger.FrameStderr {
+		if typ == frame.Stderr {
 			stderr += string(p)
 		}
 	}
@@ -60,20 +61,20 @@ func TestTheMainCommandsOutputIsRecordedAndSeen(t *testing.T) {
 	if !given {
 		t.Fatal("the stream is not given away")
 	}
-	var typ banger.FrameType
+	var typ frame.Type
 	var all, stderr strings.Builder
-	for frames := banger.NewFrameReader(near); typ != banger.FrameExit; {
+	for frames := frame.NewReader(near); typ != frame.Exit; {
 		var p []byte
 		first := typ == 0
 		typ, p, err = frames.Next()
 		check(t, err)
 		switch {
-		case first != (typ == banger.FrameStarted):
+		case first != (typ == frame.Started):
 			t.Fatalf("frame %d comes first, or again", typ)
-		case typ == banger.FrameStderr:
+		case typ == frame.Stderr:
 			stderr.Write(p)
 			all.Write(p)
-		case typ == banger.FrameStdout:
+		case typ == frame.Stdout:
 			all.Write(p)
 		}
 	}
@@ -98,14 +99,14 @@ func TestTheMainCommandOutlivesItsClient(t *testing.T) {
 	_, err := v.agent().Configure(v.ctx(), guest.Config{})
 	check(t, err)
 	conn := v.attach("echo one; read line; yes | head -c 3000000; echo two; sleep 1000")
-	frames := banger.NewFrameReader(conn)
-	for _, want := range []banger.FrameType{banger.FrameStarted, banger.FrameStdout} {
+	frames := frame.NewReader(conn)
+	for _, want := range []frame.Type{frame.Started, frame.Stdout} {
 		if typ, p, err := frames.Next(); err != nil || typ != want {
 			t.Fatalf("frame %d comes, %q, %v", typ, p, err)
 		}
 	}
-	second := banger.NewFrameReader(v.attach("echo no"))
-	if typ, p, err := second.Next(); err != nil || typ != banger.FrameError {
+	second := frame.NewReader(v.attach("echo no"))
+	if typ, p, err := second.Next(); err != nil || typ != frame.Error {
 		t.Errorf("a second main command is answered %d %q, %v", typ, p, err)
 	}
 	check(t, conn.Close())
@@ -116,7 +117,7 @@ func TestTheMainCommandOutlivesItsClient(t *testing.T) {
 		w.Close()
 	}()
 	var got strings.Builder
-	for followed := banger.NewFrameReader(r); !strings.HasSuffix(got.String(), "two\n"); {
+	for followed := frame.NewReader(r); !strings.HasSuffix(got.String(), "two\n"); {
 		_, p, err := followed.Next()
 		check(t, err)
 		got.Write(p)
@@ -140,21 +141,21 @@ func TestAFrameOfTheAgentStaysWhole(t *testing.T) {
 	near, far := unixPair(t)
 	client := a.to(far)
 	var sent bytes.Buffer
-	check(t, banger.WriteFrame(&sent, banger.FrameStarted, nil))
-	check(t, banger.WriteFrame(&sent, banger.FrameExit, []byte(`{"code":3}`)))
+	check(t, frame.Write(&sent, frame.Started, nil))
+	check(t, frame.Write(&sent, frame.Exit, []byte(`{"code":3}`)))
 	for i, b := range sent.Bytes() {
 		_, err := client.Write([]byte{b})
 		check(t, err)
-		if i >= banger.FrameHeader-1 {
-			r.take(guest.Record{Stream: banger.FrameStdout, Data: []byte("x")})
+		if i >= frame.Header-1 {
+			r.take(guest.Record{Stream: frame.Stdout, Data: []byte("x")})
 		}
 	}
 	check(t, far.Close())
-	r.take(guest.Record{Stream: banger.FrameStdout, Data: []byte("the client is gone")})
+	r.take(guest.Record{Stream: frame.Stdout, Data: []byte("the client is gone")})
 	if _, err := client.Write([]byte("\x0a\x00\x00\x00\xff\xff\xff\xff")); err == nil {
 		t.Error("a frame of 4 GiB is taken")
 	}
-	frames, output, exits := banger.NewFrameReader(near), "", 0
+	frames, output, exits := frame.NewReader(near), "", 0
 	for {
 		typ, p, err := frames.Next()
 		if err == io.EOF {
@@ -162,16 +163,16 @@ func TestAFrameOfTheAgentStaysWhole(t *testing.T) {
 		}
 		check(t, err)
 		switch typ {
-		case banger.FrameStdout:
+		case frame.Stdout:
 			output += string(p)
-		case banger.FrameExit:
+		case frame.Exit:
 			exits++
 			if string(p) != `{"code":3}` {
 				t.Errorf("the exit is %q", p)
 			}
 		}
 	}
-	if exits != 1 || output != strings.Repeat("x", sent.Len()-banger.FrameHeader+1) {
+	if exits != 1 || output != strings.Repeat("x", sent.Len()-frame.Header+1) {
 		t.Errorf("%d exits come, and %q", exits, output)
 	}
 	if r.attach() == nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/network"
 	"banger/internal/shim"
@@ -287,14 +288,14 @@ func said(t *testing.T, conn net.Conn) (out string) {
 	t.Helper()
 	defer conn.Close()
 	conn.SetReadDeadline(time.Now().Add(patience))
-	frames := banger.NewFrameReader(conn)
+	frames := frame.NewReader(conn)
 	for {
 		typ, p, err := frames.Next()
 		check(t, err)
 		switch typ {
-		case banger.FrameStdout:
+		case frame.Stdout:
 			out += string(p)
-		case banger.FrameExit, banger.FrameError:
+		case frame.Exit, frame.Error:
 			return out
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 )
 
@@ -43,7 +43,7 @@ func (a *Agent) Record(t testing.TB, position uint64) *Recorded {
 func (r *Recorded) take(record guest.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if record.Stream == banger.FrameStderr {
+	if record.Stream == frame.Stderr {
 		r.stderr = append(r.stderr, record.Data...)
 	} else {
 		r.stdout = append(r.stdout, record.Data...)

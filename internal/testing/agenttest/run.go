@@ -10,13 +10,14 @@ import (
 	"banger/internal/testing/processtest"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // Running is a command and its stream.
 type Running struct {
 	t      testing.TB
 	Conn   net.Conn
-	Frames *banger.FrameReader
+	Frames *frame.Reader
 }
 
 // Result is all that a command's stream said.
@@ -46,25 +47,25 @@ func (a *Agent) Run(t testing.TB, e banger.Exec) *Running {
 func NewRunning(t testing.TB, conn net.Conn) *Running {
 	conn.SetReadDeadline(time.Now().Add(processtest.Patience))
 	t.Cleanup(func() { conn.Close() })
-	return &Running{t, conn, banger.NewFrameReader(conn)}
+	return &Running{t, conn, frame.NewReader(conn)}
 }
 
 // Send sends one frame.
-func (r *Running) Send(typ banger.FrameType, p []byte) error {
-	return banger.WriteFrame(r.Conn, typ, p)
+func (r *Running) Send(typ frame.Type, p []byte) error {
+	return frame.Write(r.Conn, typ, p)
 }
 
 // Feed gives a command its whole stdin, which it need not read.
 func (r *Running) Feed(stdin []byte) *Running {
 	go func() {
 		for len(stdin) > 0 {
-			n := min(len(stdin), banger.MaxData)
-			if r.Send(banger.FrameStdin, stdin[:n]) != nil {
+			n := min(len(stdin), frame.MaxData)
+			if r.Send(frame.Stdin, stdin[:n]) != nil {
 				return
 			}
 			stdin = stdin[n:]
 		}
-		r.Send(banger.FrameStdinEOF, nil)
+		r.Send(frame.StdinEOF, nil)
 	}()
 	return r
 }
@@ -74,7 +75,7 @@ func (r *Running) Until(text string) (out string) {
 	r.t.Helper()
 	for {
 		typ, p, err := r.Frames.Next()
-		if err != nil || typ == banger.FrameExit || typ == banger.FrameError {
+		if err != nil || typ == frame.Exit || typ == frame.Error {
 			r.t.Fatalf("after %q came frame %d %q instead of %q: %v", out, typ, p, text, err)
 		}
 		out += string(p)
@@ -94,18 +95,18 @@ func (r *Running) Finish() (res Result) {
 			return res
 		}
 		switch typ {
-		case banger.FrameStarted:
+		case frame.Started:
 			res.Started = true
-		case banger.FrameStdout:
+		case frame.Stdout:
 			res.Stdout = append(res.Stdout, p...)
-		case banger.FrameStderr:
+		case frame.Stderr:
 			res.Stderr = append(res.Stderr, p...)
-		case banger.FrameExit:
+		case frame.Exit:
 			if err := json.Unmarshal(p, &res.Exit); err != nil {
 				r.t.Error(err)
 			}
 			return res
-		case banger.FrameError:
+		case frame.Error:
 			res.Err = new(banger.Error)
 			if err := json.Unmarshal(p, res.Err); err != nil {
 				r.t.Error(err)

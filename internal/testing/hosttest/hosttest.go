@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/image"
 	"banger/internal/kernel"
 	"banger/internal/shim/server"
@@ -267,14 +268,14 @@ func Check(t testing.TB, err error) {
 func Output(t testing.TB, r io.Reader) string {
 	t.Helper()
 	var out strings.Builder
-	frames := banger.NewFrameReader(r)
+	frames := frame.NewReader(r)
 	for {
 		typ, p, err := frames.Next()
 		if err == io.EOF {
 			return out.String()
 		}
 		Check(t, err)
-		if typ != banger.FrameStdout && typ != banger.FrameStderr {
+		if typ != frame.Stdout && typ != frame.Stderr {
 			t.Fatalf("an output has frame %d", typ)
 		}
 		out.Write(p)

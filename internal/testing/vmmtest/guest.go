@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/vmm"
 )
@@ -125,28 +126,28 @@ func feed(conn net.Conn, stdin []byte) error {
 	if stdin == nil {
 		return nil
 	}
-	for part := range slices.Chunk(stdin, banger.MaxData) {
-		if err := banger.WriteFrame(conn, banger.FrameStdin, part); err != nil {
+	for part := range slices.Chunk(stdin, frame.MaxData) {
+		if err := frame.Write(conn, frame.Stdin, part); err != nil {
 			return fmt.Errorf("sending stdin: %w", err)
 		}
 	}
-	return banger.WriteFrame(conn, banger.FrameStdinEOF, nil)
+	return frame.Write(conn, frame.StdinEOF, nil)
 }
 
 // gather returns the output of a command that succeeds.
 func gather(conn net.Conn) (string, error) {
-	frames := banger.NewFrameReader(conn)
+	frames := frame.NewReader(conn)
 	var out bytes.Buffer
 	for {
 		kind, payload, err := frames.Next()
 		switch {
 		case err != nil:
 			return out.String(), err
-		case kind == banger.FrameStdout:
+		case kind == frame.Stdout:
 			out.Write(payload)
-		case kind == banger.FrameError:
+		case kind == frame.Error:
 			return out.String(), fmt.Errorf("the command failed: %s", payload)
-		case kind == banger.FrameExit:
+		case kind == frame.Exit:
 			var exit banger.Exit
 			if err := json.Unmarshal(payload, &exit); err != nil || exit.Status() != 0 {
 				return out.String(), fmt.Errorf("the command ended with %s, %v", payload, err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/vmm"
 )
@@ -73,12 +74,12 @@ func continued(t *testing.T, d vmm.Driver, vm *VM, c vmm.Config) *VM {
 func suspendTwice(t *testing.T, vm *VM) {
 	t.Helper()
 	client := execute(t, vm, banger.Exec{Args: []string{"/bin/witness"}, Main: true})
-	if kind, data, err := client.Next(); err != nil || kind != banger.FrameStarted {
+	if kind, data, err := client.Next(); err != nil || kind != frame.Started {
 		t.Fatalf("the witness begins with frame %d %q, %v", kind, data, err)
 	}
 	AwaitOutput(t, vm, "ready\n")
 	other := execute(t, vm, banger.Exec{Args: []string{"/bin/cat"}, Stdin: true})
-	if kind, data, err := other.Next(); err != nil || kind != banger.FrameStarted {
+	if kind, data, err := other.Next(); err != nil || kind != frame.Started {
 		t.Fatalf("a command begins with frame %d %q, %v", kind, data, err)
 	}
 	suspend(t, vm)
@@ -120,7 +121,7 @@ func suspend(t *testing.T, vm *VM) {
 }
 
 // execute starts a command, whose stream ends with the test.
-func execute(t *testing.T, vm *VM, e banger.Exec) *banger.FrameReader {
+func execute(t *testing.T, vm *VM, e banger.Exec) *frame.Reader {
 	t.Helper()
 	conn, err := vm.Agent.Exec(ctx(t), e)
 	if err != nil {
@@ -128,15 +129,15 @@ func execute(t *testing.T, vm *VM, e banger.Exec) *banger.FrameReader {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(patience))
-	return banger.NewFrameReader(conn)
+	return frame.NewReader(conn)
 }
 
 // wantFarewell checks that a stream ends with the sentence of a suspend.
-func wantFarewell(t *testing.T, frames *banger.FrameReader, words string) {
+func wantFarewell(t *testing.T, frames *frame.Reader, words string) {
 	t.Helper()
 	kind, data, err := frames.Next()
 	var said banger.Error
-	if jerr := json.Unmarshal(data, &said); err != nil || jerr != nil || kind != banger.FrameError ||
+	if jerr := json.Unmarshal(data, &said); err != nil || jerr != nil || kind != frame.Error ||
 		!strings.Contains(said.Message, "the VM was suspended") || !strings.Contains(said.Message, words) {
 		t.Errorf("a stream ends with frame %d %q, %v", kind, data, err)
 	}
