@@ -213,6 +213,7 @@ var layout = map[string]struct {
 	"internal/agent/output": {". internal/frame internal/guest", false,
 		"what a command wrote and the host does not have, whatever the command is"},
 	"internal/agent/console": {"", false, "what the agent prints, whatever it is about"},
+	"internal/agent/screen":  {"", false, "what a terminal shows, whatever runs in it"},
 	"internal/agent/sshd": {". internal/accept internal/agent/command", false,
 		"one protocol on one stream, however that came"},
 	"internal/agent/vector": {"", false, "several buffers by one call, whatever they hold"},
