@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api internal/cli/account internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
+		". internal/api internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
@@ -56,6 +56,9 @@ var layout = map[string]struct {
 		"finds the daemon and starts it, whatever it is asked for"},
 	"internal/cli/doctor": {". internal/api internal/cli/connect internal/dns internal/host", true,
 		"what this host can do; it looks for programs and asks the resolver"},
+	"internal/cli/background": {
+		". internal/api internal/cli/command internal/cli/render internal/cli/session internal/cli/spec internal/text", false,
+		"sessions for a user, however the guest keeps them"},
 	"internal/cli/spec":   {". internal/host", false, "a user's words become a Spec, whoever makes the VM"},
 	"internal/cli/render": {". internal/frame internal/text", false, "what is shown, whichever command shows it"},
 	"internal/cli/session": {". internal/cli/render internal/frame internal/text", false,
@@ -66,7 +69,9 @@ var layout = map[string]struct {
 	"internal/daemon": {
 		". internal/api internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu",
 		false, "the daemon wires, it decides nothing"},
-	"internal/api": {". internal/frame internal/private internal/text", false,
+	"internal/api/wire": {". internal/frame internal/private internal/text", false,
+		"how requests and answers travel, whatever they are about"},
+	"internal/api": {". internal/api/wire internal/frame internal/text", false,
 		"routes and their client know nouns, not machinery"},
 	"internal/supervisor": {
 		". internal/access internal/cgroup internal/disk internal/feed internal/friendly internal/guest internal/idle internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice internal/wake internal/warm",
@@ -86,7 +91,7 @@ var layout = map[string]struct {
 		". internal/guest internal/image internal/kernel internal/library internal/limit internal/network internal/networks internal/resolve internal/shim internal/vmdir internal/vmm internal/vmm/choice",
 		false, "what a start needs; it starts nothing"},
 	"internal/access": {
-		". internal/guest internal/image internal/network/bridge internal/output internal/resolve internal/shim", false,
+		". internal/frame internal/guest internal/image internal/network/bridge internal/output internal/resolve internal/shim", false,
 		"what clients do inside running VMs; it changes none"},
 	"internal/recovery": {". internal/shim internal/store internal/vmdir", false,
 		"rows made again from records; it runs no VM"},
@@ -201,13 +206,19 @@ var layout = map[string]struct {
 	"internal/guest": {". internal/frame internal/text", false,
 		"what the host asks of the agent, however its streams are made"},
 	"internal/agent": {
-		". internal/accept internal/agent/boot internal/agent/command internal/agent/console internal/agent/freezer internal/agent/output internal/agent/sshd internal/agent/vector internal/archive internal/frame internal/guest internal/mux",
+		". internal/accept internal/agent/boot internal/agent/command internal/agent/console internal/agent/freezer internal/agent/output internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/vector internal/archive internal/frame internal/guest internal/mux",
 		false, "runs in the guest, where no program may be assumed"},
 	"internal/agent/boot": {
 		". internal/agent/command internal/agent/console internal/agent/freezer internal/agent/renew internal/guest", false,
 		"the system before and after it serves, whoever asks for what"},
 	"internal/agent/command": {". internal/agent/console internal/agent/vector", false,
 		"starts commands by itself, since it must wait for all children"},
+	"internal/agent/session": {
+		". internal/agent/command internal/agent/console internal/agent/screen internal/agent/stream internal/agent/transcript internal/frame",
+		false, "commands that outlive their clients, however those come"},
+	"internal/agent/transcript": {"internal/frame", false, "what a command wrote, whatever the command is"},
+	"internal/agent/stream": {"internal/agent/command internal/agent/console internal/agent/vector internal/frame", false,
+		"a command and its client, whatever the command is for"},
 	"internal/agent/renew":   {"", false, "when a guest is configured, nor what a VM is"},
 	"internal/agent/freezer": {". internal/agent/console", false, "which processes run, whatever they are"},
 	"internal/agent/output": {". internal/frame internal/guest", false,
@@ -236,7 +247,7 @@ var layout = map[string]struct {
 // confined lists imports that only certain packages may have.
 var confined = map[string]string{
 	"database/sql":                 "internal/store",
-	"net/http":                     "internal/api internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
+	"net/http":                     "internal/api internal/api/wire internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
 	"os/user":                      "internal/host",
 	"unsafe":                       "internal/agent/boot internal/agent/command internal/archive internal/host internal/inflate internal/shim/server",
 	"gvisor.dev":                   "internal/network/netstack",
@@ -249,7 +260,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/command internal/cli/completion internal/cli/library internal/cli/manual internal/cli/spec internal/cli/system internal/cli/view",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/library internal/cli/manual internal/cli/spec internal/cli/system internal/cli/view",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

@@ -95,6 +95,7 @@ type Spec struct {
 	WorkingDir string   `json:"working_dir,omitempty"`
 	User       string   `json:"user,omitempty"`
 	TTY        bool     `json:"tty,omitempty"`
+	Stdin      bool     `json:"stdin,omitempty"` // a main command that starts without a client has an open stdin
 
 	// Confine bounds what the commands may do and use.
 	Confine Confinement `json:"confine,omitzero"`

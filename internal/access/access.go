@@ -27,6 +27,8 @@ type VMs interface {
 	Agent(id string) guest.Client
 	// Offering returns a client of a VM's agent whose streams can be given to another process.
 	Offering(id string) guest.Client
+	// OfferingMain is like Offering, for a stream whose client also gets the main command's output.
+	OfferingMain(id string) guest.Client
 	// Wake lets a suspended VM go on, and returns it. Callers at the same time share one resume.
 	Wake(ctx context.Context, id string) (banger.VM, error)
 	// AttachMain starts a VM's main command with the terminal settings of e. The caller owns the stream.

@@ -21,8 +21,8 @@ import (
 // changes answers with what differs from the image, as the tar of an OCI layer
 // (image-spec layer.md), read from the upper directory of the overlay.
 func (s *server) changes(conn net.Conn) {
-	upper := s.system.UpperDir()
-	if upper == "" {
+	upper := s.system.Disk() + "/upper"
+	if _, err := os.Stat(upper); err != nil {
 		sendError(conn, banger.Errorf(banger.CodeInvalid, "this guest has no disk of its own"))
 		return
 	}

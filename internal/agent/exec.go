@@ -8,11 +8,11 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"banger"
 	"banger/internal/agent/command"
+	"banger/internal/agent/stream"
 	"banger/internal/frame"
 )
 
@@ -37,8 +37,7 @@ func (s *server) exec(conn net.Conn, frames *frame.Reader, e *banger.Exec) {
 	x.write(frame.Started, nil)
 	gone := make(chan struct{})
 	go func() { // ends when the stream does
-		x.readClient(frames)
-		release(conn)
+		stream.Take(conn, frames, p)
 		close(gone)
 	}()
 	ended := make(chan struct{})
@@ -50,7 +49,7 @@ func (s *server) exec(conn net.Conn, frames *frame.Reader, e *banger.Exec) {
 			x.forward()
 		}
 	}()
-	var over <-chan struct{} // readClient may wait for a command that takes no stdin
+	var over <-chan struct{} // Take may wait for a command that takes no stdin
 	if st, ok := conn.(interface{ Done() <-chan struct{} }); ok {
 		over = st.Done()
 	}
@@ -76,6 +75,44 @@ func (s *server) exec(conn net.Conn, frames *frame.Reader, e *banger.Exec) {
 	data, _ := json.Marshal(p.Exit())
 	x.write(frame.Exit, data)
 	p.Close()
+}
+
+// attach connects the client at conn with the main command, which runs already and outlives it. size is that of the
+// client's terminal.
+func (s *server) attach(conn net.Conn, frames *frame.Reader, size frame.Resize) {
+	c, err := s.enter()
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	defer c.leave()
+	p := s.mainProcess()
+	if p == nil {
+		sendError(conn, banger.Errorf(banger.CodeConflict, "no main command runs"))
+		return
+	}
+	defer s.reportsMain()()
+	x := &execution{conn: conn, p: p}
+	x.write(frame.Started, nil)
+	if size.Rows > 0 && size.Cols > 1 { // a change makes a program draw its screen again
+		p.Resize(size.Rows, size.Cols-1)
+		p.Resize(size.Rows, size.Cols)
+	}
+	gone := make(chan struct{})
+	go func() { // ends when the stream does
+		stream.Take(conn, frames, p)
+		close(gone)
+	}()
+	select {
+	case <-p.Done():
+		c.leave()
+		s.awaitDelivery(gone, nil)
+		data, _ := json.Marshal(p.Exit())
+		x.write(frame.Exit, data)
+	case <-gone:
+	case <-c.cut:
+		x.sever(suspended(true))
+	}
 }
 
 // awaitDelivery returns when the host has all output of the main command, which it gives to the client before that
@@ -124,13 +161,6 @@ func (s *server) awaitMainReports() {
 	}
 }
 
-// release gives back what a stream has lent, once its reader has come to the end.
-func release(conn net.Conn) {
-	if l, ok := conn.(lender); ok {
-		l.Release()
-	}
-}
-
 // execution connects a process with a stream.
 type execution struct {
 	conn net.Conn
@@ -158,50 +188,11 @@ func (x *execution) sever(why error) {
 	x.conn.Close()
 }
 
-// readClient takes stdin, resizes and signals until the client goes away.
-func (x *execution) readClient(frames *frame.Reader) {
-	frames, feed, flush := clientFrames(x.conn, frames, x.p)
-	for {
-		t, payload, err := frames.NextTo(frame.Stdin, feed)
-		if err != nil {
-			return
-		}
-		if t != frame.Stdin {
-			flush()
-		}
-		switch t {
-		case frame.StdinEOF:
-			x.p.EndStdin()
-		case frame.Size:
-			var r frame.Resize
-			if json.Unmarshal(payload, &r) == nil {
-				x.p.Resize(r.Rows, r.Cols)
-			}
-		case frame.Signal:
-			if len(payload) == 1 {
-				x.p.Signal(syscall.Signal(payload[0]))
-			}
-		}
-	}
-}
-
 // forward sends stdout and stderr until the command and both have ended.
-func (x *execution) forward() { eachOutput(x.p, x.copyFrom) }
-
-// eachOutput calls take with stdout and stderr, as readers, at the same time. It returns when the command and both
-// calls have ended.
-func eachOutput(p *command.Process, take func(io.Reader, frame.Type)) {
-	drained := make(chan struct{})
-	go func() { // ends with the pipes, which AwaitEnd ends at the latest
-		defer close(drained)
-		var wg sync.WaitGroup
-		wg.Go(func() { take(p.Stdout(), frame.Stdout) })
-		if stderr := p.Stderr(); stderr != nil {
-			wg.Go(func() { take(stderr, frame.Stderr) })
-		}
-		wg.Wait()
-	}()
-	p.AwaitEnd(drained)
+func (x *execution) forward() {
+	stream.Each(x.p, func(out io.Reader, t frame.Type) {
+		stream.Pieces(out, frame.Header, func(buf []byte) { x.send(buf, t) })
+	})
 }
 
 // send completes the frame in buf. Once the client is lost, output goes to the

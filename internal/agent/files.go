@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/agent/stream"
 	"banger/internal/archive"
 	"banger/internal/frame"
 	"banger/internal/guest"
@@ -56,7 +57,7 @@ func (s *server) files(conn net.Conn, frames *frame.Reader, req guest.Request) {
 		answer, err = archive.Write(ctx, cuttable{conn, k}, string(r.Path), archive.WriteOptions{
 			Name: string(r.Name), Follow: r.Follow, NoXattrs: r.NoXattrs, Frame: frame.Stdout})
 	case guest.OpExtract:
-		defer release(conn)
+		defer stream.Release(conn)
 		in := archive.NewFrames(frame.NewReader(conn), frame.Stdin, frame.StdinEOF)
 		answer, err = archive.Extract(ctx, in, string(r.Path), archive.ExtractOptions{
 			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Direct: true, Foreign: r.Into,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -15,7 +16,9 @@ import (
 	"banger/internal/agent/command"
 	"banger/internal/agent/console"
 	"banger/internal/agent/output"
+	"banger/internal/agent/session"
 	"banger/internal/agent/sshd"
+	"banger/internal/agent/stream"
 	"banger/internal/frame"
 	"banger/internal/guest"
 )
@@ -28,6 +31,7 @@ type server struct {
 	system   system
 	commands *command.Reaper
 	sshd     *sshd.Server
+	sessions *session.Manager
 
 	suspending sync.Mutex // held while the guest is suspended, thawed or restored; taken before mu
 
@@ -51,7 +55,9 @@ var capabilities = []string{
 	guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart, guest.OpWait,
 	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts, guest.OpOwner,
 	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses, guest.OpSuspend, guest.OpThaw,
-	guest.OpOutput, guest.OpDelivered,
+	guest.OpOutput, guest.OpDelivered, guest.OpAttach,
+	guest.OpSessions, guest.OpSession, guest.OpSessionStart, guest.OpSessionSignal, guest.OpSessionStop,
+	guest.OpSessionRemove, guest.OpSessionWait, guest.OpSessionSend, guest.OpSessionAttach,
 }
 
 // newServer returns the server of a system, whose commands run in group.
@@ -59,6 +65,7 @@ func newServer(sys system, group *command.Group) *server {
 	s := &server{system: sys, commands: command.NewReaper(group), mainUp: make(chan struct{}), set: make(chan struct{}),
 		output: output.New(), mainReports: map[chan struct{}]bool{}, clients: map[*client]bool{}}
 	s.sshd = sshd.New(s)
+	s.sessions = session.New(s.Start)
 	return s
 }
 
@@ -80,9 +87,20 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		sendError(conn, banger.Errorf(banger.CodeInvalid, "the first frame is not a request"))
 		return
 	}
+	if strings.HasPrefix(req.Op, guest.OpSession) {
+		s.session(conn, frames, req)
+		return
+	}
+	s.serve(conn, frames, req)
+}
+
+// serve serves the request of a stream.
+func (s *server) serve(conn net.Conn, frames *frame.Reader, req guest.Request) {
 	switch req.Op {
 	case guest.OpExec:
 		s.exec(conn, frames, req.Exec)
+	case guest.OpAttach:
+		s.attach(conn, frames, req.Size)
 	case guest.OpWait:
 		s.wait(conn, frames)
 	case guest.OpOutput:
@@ -181,6 +199,7 @@ func (s *server) configure(c *guest.Config) error {
 	s.commands.LimitCPU(c.Confine.CPU)
 	s.config, s.configured = *c, true
 	close(s.set)
+	s.openSessions()
 	return nil
 }
 
@@ -261,7 +280,7 @@ func (s *server) startMain(e *banger.Exec) error {
 
 // record records the output of the main command until the command and its output have ended.
 func (s *server) record(p *command.Process) {
-	eachOutput(p, func(out io.Reader, t frame.Type) {
+	stream.Each(p, func(out io.Reader, t frame.Type) {
 		if err := s.output.Record(t, out); err != nil {
 			console.Warn(err)
 		}
@@ -324,6 +343,11 @@ func (s *server) shutdown(grace time.Duration, how boot.Ending) {
 		sig = syscall.SIGTERM
 	}
 	deadline := time.Now().Add(grace)
+	sessions := make(chan struct{})
+	go func() { // ends when all sessions have, or cannot be ended
+		s.sessions.Close(grace)
+		close(sessions)
+	}()
 	if main != nil {
 		main.Signal(sig)
 		select {
@@ -332,6 +356,7 @@ func (s *server) shutdown(grace time.Duration, how boot.Ending) {
 		case <-time.After(grace):
 		}
 	}
+	<-sessions // their files are closed then
 	s.system.Shutdown(time.Until(deadline), how)
 }
 

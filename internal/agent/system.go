@@ -24,9 +24,9 @@ type system interface {
 	Ready(context.Context) error
 	// CorrectClock changes the clock.
 	CorrectClock(guest.Correction) error
-	// UpperDir returns the path of the directory that holds what differs from the image,
-	// as overlayfs writes it, or "" if there is none.
-	UpperDir() string
+	// Disk returns the path of the VM's own disk, or "" if there is none. What differs from the image is in its
+	// directory upper, as overlayfs writes it.
+	Disk() string
 	// Freeze writes the disks and stops all processes but the agent. If it fails, all go on. It gives up when ctx ends.
 	Freeze(context.Context) error
 	// Thaw lets the processes go on that Freeze has stopped.
@@ -61,7 +61,10 @@ func (*hostSystem) Ready(ctx context.Context) error {
 
 func (*hostSystem) CorrectClock(guest.Correction) error { return nil }
 
-func (*hostSystem) UpperDir() string { return "" }
+// diskVariable names the directory that stands for the disk of a guest in a test.
+const diskVariable = "BANGER_TEST_DISK"
+
+func (*hostSystem) Disk() string { return os.Getenv(diskVariable) }
 
 // Freeze stops what the agent has started.
 func (h *hostSystem) Freeze(context.Context) error { return h.freezer.Freeze(boot.FreezeTime) }

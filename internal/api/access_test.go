@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 type kernelsOfTheDaemon = Kernels // its own name is that of a method
@@ -43,10 +44,10 @@ func TestAccessTravelsWithTheRequest(t *testing.T) {
 			Log:     slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		}
 		req := httptest.NewRequest("POST", "/v1/kernels/pull", nil)
-		if err := setAccess(req, want); err != nil {
+		if err := wire.SetAccess(req, want); err != nil {
 			t.Fatal(err)
 		}
-		if there := req.Header.Get(headerAccess) != ""; there != !reflect.DeepEqual(want, banger.RegistryAccess{}) {
+		if there := req.Header.Get(wire.HeaderAccess) != ""; there != !reflect.DeepEqual(want, banger.RegistryAccess{}) {
 			t.Errorf("the header is there: %v", there)
 		}
 		w := httptest.NewRecorder()
@@ -57,7 +58,7 @@ func TestAccessTravelsWithTheRequest(t *testing.T) {
 		if strings.Contains(log.String(), "hush") || !strings.Contains(log.String(), "/v1/kernels/pull") {
 			t.Errorf("the log is %s", log.String())
 		}
-		if req.Header.Get(headerAccess) != "" {
+		if req.Header.Get(wire.HeaderAccess) != "" {
 			t.Error("it is still among the headers")
 		}
 	}
@@ -68,7 +69,7 @@ func TestAccessThatIsWrong(t *testing.T) {
 	s := &Server{Log: slog.New(slog.DiscardHandler)}
 	for _, value := range []string{"hush", "eyJodXNoIjoxfQ==", "eyJsb2dpbnMiOiJodXNoIn0=", "e30=e30="} {
 		req := httptest.NewRequest("POST", "/v1/images/pull", nil)
-		req.Header.Set(headerAccess, value)
+		req.Header.Set(wire.HeaderAccess, value)
 		w := httptest.NewRecorder()
 		s.Handler().ServeHTTP(w, req)
 		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "is not the base64 of logins") ||
@@ -77,8 +78,8 @@ func TestAccessThatIsWrong(t *testing.T) {
 		}
 	}
 	req := httptest.NewRequest("POST", "/v1/images/pull", nil)
-	err := setAccess(req, banger.RegistryAccess{NoProxy: strings.Repeat("x", maxAccess)})
-	if banger.CodeOf(err) != banger.CodeInvalid || req.Header.Get(headerAccess) != "" {
+	err := wire.SetAccess(req, banger.RegistryAccess{NoProxy: strings.Repeat("x", wire.MaxAccess)})
+	if banger.CodeOf(err) != banger.CodeInvalid || req.Header.Get(wire.HeaderAccess) != "" {
 		t.Errorf("the error is %v", err)
 	}
 }

@@ -33,6 +33,7 @@ func dialogue(h *hosttest.Host) []asked {
 	spec := banger.Spec{Image: h.Image, Name: "box", Cmd: []string{"sleep", "100"}}
 	rests := banger.Spec{Image: h.Image, Name: "rests", Env: []string{"A=secret"}}
 	forward := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: 80}
+	session := banger.SessionSpec{Name: "cat", Command: banger.Exec{Args: []string{"cat"}, Stdin: true}}
 	image := url.Values{"reference": {h.Image}}.Encode()
 	tagged := url.Values{"reference": {"tagged"}}.Encode()
 	return []asked{
@@ -44,11 +45,23 @@ func dialogue(h *hosttest.Host) []asked {
 		{"GET /v1/vms/{vm}", "/v1/vms/rests?env=true", nil, 200},
 		{"GET /v1/events", "/v1/events?follow=false", nil, 200},
 		{"POST /v1/vms/{vm}/exec", "/v1/vms/box/exec", banger.Exec{Args: []string{"true"}}, 101},
+		{"POST /v1/vms/{vm}/attach", "/v1/vms/box/attach?rows=24&cols=80", nil, 101},
 		{"POST /v1/vms/{vm}/files", "/v1/vms/box/files?op=archive&path=/proc/version&name=x", nil, 101},
 		{"POST /v1/vms/{vm}/files", "/v1/vms/box/files?op=stat&path=/proc", nil, 200},
 		{"POST /v1/vms/{vm}/ssh", "/v1/vms/box/ssh", banger.SSH{Keys: []string{"broken"}}, 400},
 		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?tail=3", nil, 200},
 		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?output=true", nil, 200},
+		{"POST /v1/vms/{vm}/sessions", "/v1/vms/box/sessions", session, 200},
+		{"GET /v1/vms/{vm}/sessions", "/v1/vms/box/sessions", nil, 200},
+		{"GET /v1/vms/{vm}/sessions/{session}", "/v1/vms/box/sessions/cat", nil, 200},
+		{"GET /v1/vms/{vm}/sessions/{session}", "/v1/vms/box/sessions/NO", nil, 400},
+		{"POST /v1/vms/{vm}/sessions/{session}/attach", "/v1/vms/box/sessions/cat/attach?position=0", nil, 101},
+		{"POST /v1/vms/{vm}/sessions/{session}/signal", "/v1/vms/box/sessions/cat/signal?signal=18", nil, 200},
+		{"POST /v1/vms/{vm}/sessions/{session}/send", "/v1/vms/box/sessions/cat/send?eof=true", strings.NewReader("x"), 200},
+		{"GET /v1/vms/{vm}/sessions/{session}/wait", "/v1/vms/box/sessions/cat/wait", nil, 200},
+		{"GET /v1/vms/{vm}/sessions/{session}/output", "/v1/vms/box/sessions/cat/output", nil, 200},
+		{"POST /v1/vms/{vm}/sessions/{session}/stop", "/v1/vms/box/sessions/cat/stop?grace=1", nil, 200},
+		{"DELETE /v1/vms/{vm}/sessions/{session}", "/v1/vms/box/sessions/cat", nil, 204},
 		{"GET /v1/vms/{vm}/processes", "/v1/vms/box/processes", nil, 200},
 		{"GET /v1/vms/{vm}/stats", "/v1/vms/box/stats", nil, 200},
 		{"POST /v1/vms/{vm}/commit", "/v1/vms/rests/commit", map[string]string{"target": "mine"}, 409},
@@ -187,8 +200,8 @@ func answer(t *testing.T, client *http.Client, a asked) reply {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, protocol := range []string{"exec", "files", "ssh"} {
-		if strings.Contains(path, "/"+protocol) && !strings.Contains(path, "op=stat") {
+	for verb, protocol := range map[string]string{"exec": "exec", "attach": "exec", "files": "files", "ssh": "ssh"} {
+		if strings.Contains(path, "/"+verb) && !strings.Contains(path, "op=stat") {
 			req.Header.Set("Connection", "Upgrade")
 			req.Header.Set("Upgrade", "banger-"+protocol)
 		}

@@ -8,11 +8,9 @@ import (
 	_ "embed"
 	"io"
 	"net"
-	"net/http"
 	"time"
 
 	"banger"
-	"banger/internal/text"
 )
 
 //go:embed openapi.json
@@ -207,54 +205,8 @@ type (
 
 // Protocol details shared by both ends.
 const (
-	headerAPI = "Banger-API" // the client's API version; may be absent
 	// upgradeExec is the value of Upgrade on exec requests. frames of package frame follow.
 	upgradeExec = "banger-exec"
 	maxBody     = 1 << 20 // bytes of a request body
 	ndjson      = "application/x-ndjson"
 )
-
-// statuses maps error codes to HTTP statuses. Every other code is 500.
-var statuses = map[banger.Code]int{
-	banger.CodeInvalid:       http.StatusBadRequest,
-	banger.CodeNotFound:      http.StatusNotFound,
-	banger.CodeConflict:      http.StatusConflict,
-	banger.CodeUnavailable:   http.StatusServiceUnavailable,
-	banger.CodeNoSpace:       http.StatusInsufficientStorage,
-	banger.CodeDenied:        http.StatusForbidden,
-	banger.CodeDisk:          http.StatusInternalServerError,
-	banger.CodeTimeout:       http.StatusGatewayTimeout,
-	banger.CodeCanceled:      499, // the client closed the request
-	banger.CodeVersion:       http.StatusUpgradeRequired,
-	banger.CodeNotBuilt:      http.StatusNotImplemented,
-	banger.CodeBadImage:      http.StatusUnprocessableEntity,
-	banger.CodeGuest:         http.StatusBadGateway,
-	banger.CodeCannotRun:     http.StatusUnprocessableEntity,
-	banger.CodeCommandAbsent: http.StatusUnprocessableEntity,
-}
-
-func statusOf(code banger.Code) int {
-	if s, ok := statuses[code]; ok {
-		return s
-	}
-	return http.StatusInternalServerError
-}
-
-// maxMessage is the maximum number of characters of an error's message, which may contain our text and text from
-// elsewhere.
-const maxMessage = 2 * text.MaxError
-
-// wireError turns any error into an *Error for transport. Its text includes the cause.
-func wireError(err error) *banger.Error {
-	code := banger.CodeOf(err)
-	if e, ok := err.(*banger.Error); ok {
-		flat := *e
-		flat.Hint = ""
-		return &banger.Error{Code: code, Message: text.Limit(flat.Error(), maxMessage), Hint: text.Limit(e.Hint, maxMessage)}
-	}
-	return &banger.Error{Code: code, Message: text.Limit(err.Error(), maxMessage)}
-}
-
-type errorBody struct {
-	Error *banger.Error `json:"error"`
-}

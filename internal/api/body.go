@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 // How long the API waits for a client that sends nothing.
@@ -30,7 +31,7 @@ const (
 // HTTP returns an HTTP server of the API. It closes connections on which nothing arrives. Requests end with ctx.
 func (s *Server) HTTP(ctx context.Context) *http.Server {
 	return &http.Server{Handler: s.Handler(), ReadHeaderTimeout: headTime, IdleTimeout: idleTime,
-		MaxHeaderBytes: maxAccess + 64<<10,
+		MaxHeaderBytes: wire.MaxAccess + 64<<10,
 		BaseContext:    func(net.Listener) context.Context { return ctx },
 		ErrorLog:       slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn)}
 }

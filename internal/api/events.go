@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"banger"
+	"banger/internal/api/wire"
 	"banger/internal/text"
 )
 
@@ -52,5 +53,5 @@ func (c vmClient) Events(ctx context.Context, since string, follow bool, tell fu
 		return err
 	}
 	defer resp.Body.Close()
-	return readLines(ctx, json.NewDecoder(bufio.NewReader(resp.Body)), tell)
+	return wire.ReadLines(ctx, json.NewDecoder(bufio.NewReader(resp.Body)), tell)
 }

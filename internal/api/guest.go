@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"banger"
+	"banger/internal/frame"
 )
 
 // exec connects the client with the agent's stream. The frames pass unchanged.
@@ -31,6 +32,46 @@ func exec(s *Server, w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	return s.handOver(w, req, upgradeExec, stream)
+}
+
+// attach connects the client with the main command.
+func attach(s *Server, w http.ResponseWriter, req *http.Request) error {
+	size, err := sizeOf(req.URL.Query())
+	if err != nil {
+		return err
+	}
+	if req.Header.Get("Upgrade") != upgradeExec {
+		return banger.Errorf(banger.CodeInvalid, "an attach needs the header Upgrade: %s", upgradeExec)
+	}
+	stream, err := s.SessionStreams.AttachMain(req.Context(), req.PathValue("vm"), size)
+	if err != nil {
+		return err
+	}
+	return s.handOver(w, req, upgradeExec, stream)
+}
+
+// sizeOf returns the size of a client's terminal that a query says, or zero.
+func sizeOf(q url.Values) (size frame.Resize, err error) {
+	rows, err := numberOf(q, "rows", 0, 0, 1<<16-1)
+	if err != nil {
+		return size, err
+	}
+	cols, err := numberOf(q, "cols", 0, 0, 1<<16-1)
+	return frame.Resize{Rows: uint16(rows), Cols: uint16(cols)}, err
+}
+
+// sizeQuery adds the size of a client's terminal to a query.
+func sizeQuery(q url.Values, rows, cols uint16) url.Values {
+	if rows > 0 && cols > 0 {
+		q.Set("rows", strconv.Itoa(int(rows)))
+		q.Set("cols", strconv.Itoa(int(cols)))
+	}
+	return q
+}
+
+// Attach opens a stream to a VM's main command, as the server's route describes. The caller owns the connection.
+func (c guestClient) Attach(ctx context.Context, ref string, rows, cols uint16) (net.Conn, error) {
+	return c.upgrade(ctx, vmPath(ref, "attach"), sizeQuery(url.Values{}, rows, cols), nil, upgradeExec)
 }
 
 // mediaFrames is the type of an answer that is made of the frames of package frame.

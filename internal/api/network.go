@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 func listPorts(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -124,7 +125,7 @@ func (c networkClient) Denials(ctx context.Context, ref string, tail int, follow
 		return err
 	}
 	defer resp.Body.Close()
-	return readLines(ctx, json.NewDecoder(bufio.NewReader(resp.Body)), tell)
+	return wire.ReadLines(ctx, json.NewDecoder(bufio.NewReader(resp.Body)), tell)
 }
 
 // connectRequest is the body of PUT /v1/vms/{vm}/network.

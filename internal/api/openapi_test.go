@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 var update = flag.Bool("update", false, "write openapi.json again")
@@ -65,7 +66,7 @@ type generator struct {
 func generate(t *testing.T) []byte {
 	t.Helper()
 	g := generator{object{}, comments(t, "../..", ".")}
-	g.schema(reflect.TypeFor[errorBody]())
+	g.schema(reflect.TypeFor[wire.ErrorBody]())
 	paths := object{}
 	for _, r := range routes {
 		item, ok := paths[r.path].(object)
@@ -106,13 +107,13 @@ func (g generator) operation(r route) object {
 	}
 	if reachesOut[r.name] {
 		g.schema(reflect.TypeFor[banger.RegistryAccess]())
-		params = append(params, object{"name": headerAccess, "in": "header", "required": false,
+		params = append(params, object{"name": wire.HeaderAccess, "in": "header", "required": false,
 			"schema": object{"type": "string", "format": "byte"}, "description": "logins and proxies of the client for " +
 				"this request, which are neither stored nor logged: the base64 of a RegistryAccess as JSON. Without it " +
 				"registries are asked anonymously and directly"})
 	}
 	op := object{"operationId": r.name, "summary": r.about, "responses": object{
-		"default": object{"description": "the request failed", "content": g.json(reflect.TypeFor[errorBody]())},
+		"default": object{"description": "the request failed", "content": g.json(reflect.TypeFor[wire.ErrorBody]())},
 	}}
 	status, answer := g.answer(r.answer)
 	op["responses"].(object)[status] = answer
@@ -202,7 +203,7 @@ func (g generator) schema(t reflect.Type) object {
 }
 
 func schemaName(t reflect.Type) string {
-	if t == reflect.TypeFor[errorBody]() {
+	if t == reflect.TypeFor[wire.ErrorBody]() {
 		return "Failure"
 	}
 	return strings.ToUpper(t.Name()[:1]) + t.Name()[1:]

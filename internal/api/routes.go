@@ -33,9 +33,11 @@ type (
 	upgrade  struct{ protocol string } // status 101; then the connection carries the protocol
 )
 
-// loadPath accepts an archive, which may be as large as the host's disk. All other bodies are small.
+// loadPath accepts an archive, which may be as large as the host's disk, and sendPath the input of a command. All other
+// bodies are small.
 const (
 	loadPath   = "/v1/images/load"
+	sendPath   = "/v1/vms/{vm}/sessions/{session}/send"
 	maxArchive = 1 << 40 // bytes
 )
 
@@ -48,7 +50,7 @@ var (
 )
 
 // routes is the whole API. openapi.json is generated from it.
-var routes = slices.Concat(daemonRoutes, vmRoutes, guestRoutes, networkRoutes, imageRoutes, kernelRoutes,
+var routes = slices.Concat(daemonRoutes, vmRoutes, guestRoutes, sessionRoutes, networkRoutes, imageRoutes, kernelRoutes,
 	templateRoutes)
 
 // anyVersion reports whether a route is for clients of all versions: each can ask what the daemon is, and end it.
@@ -113,6 +115,13 @@ var guestRoutes = []route{
 		"Run a command. Send Upgrade: banger-exec; after 101 both sides send frames: one byte type, three zero bytes, " +
 			"four bytes big-endian length, payload (types in internal/frame)",
 		nil, banger.Exec{}, upgrade{upgradeExec}},
+	{"POST", "/v1/vms/{vm}/attach", attach, "attach",
+		"Connect with a VM's main command, which runs already. Send Upgrade: banger-exec; after 101 frames follow as with " +
+			"exec. Closing the connection leaves the command running",
+		[]parameter{
+			{"rows", "the height of the client's terminal", 0, false},
+			{"cols", "its width", 0, false},
+		}, nil, upgrade{upgradeExec}},
 	{"POST", "/v1/vms/{vm}/files", files, "files",
 		"Copy files from or to a VM, or say what is at a path (op=stat, which answers a FileInfo). For archive and extract " +
 			"send Upgrade: banger-files; after 101 frames follow as with exec: archive answers the tar in frame.Stdout and " +

@@ -11,22 +11,25 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api/wire"
 	"banger/internal/text"
 )
 
 // Server answers the API. The caller sets its fields before Handler is called.
 type Server struct {
-	Machines    Machines
-	Sleepers    Sleepers
-	Updater     Updater
-	Inventory   Inventory
-	Guests      Guests
-	Connections Connections
-	Networks    Networks
-	Images      Images
-	Transfers   Transfers
-	Kernels     Kernels
-	Templates   Templates
+	Machines       Machines
+	Sleepers       Sleepers
+	Updater        Updater
+	Inventory      Inventory
+	Guests         Guests
+	Sessions       Sessions
+	SessionStreams SessionStreams
+	Connections    Connections
+	Networks       Networks
+	Images         Images
+	Transfers      Transfers
+	Kernels        Kernels
+	Templates      Templates
 
 	Version func(context.Context) Version
 	Stop    func() // asks the daemon to end
@@ -47,15 +50,20 @@ func (s *Server) Handler() http.Handler {
 	return mux
 }
 
+// reachesOut are the operations in which the daemon may ask a registry or a mirror of packages for its client.
+var reachesOut = map[string]bool{
+	"createVM": true, "listImages": true, "pullImage": true, "pushImage": true, "pullKernel": true,
+}
+
 func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
-	if v := req.Header.Get(headerAPI); v != "" && v != strconv.Itoa(banger.APIVersion) && !r.anyVersion() {
+	if v := req.Header.Get(wire.HeaderAPI); v != "" && v != strconv.Itoa(banger.APIVersion) && !r.anyVersion() {
 		writeError(w, banger.Errorf(banger.CodeVersion, "this client speaks API %.20s, the daemon (%s) speaks API %d", v,
 			banger.Version, banger.APIVersion).
 			WithHint("restart the daemon with this client's version: banger daemon stop"))
 		return
 	}
 	if reachesOut[r.name] {
-		with, err := takeAccess(req)
+		with, err := wire.TakeAccess(req)
 		if err != nil {
 			writeError(w, err)
 			return
@@ -63,7 +71,7 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 		req = with
 	}
 	limit, patience := int64(maxBody), bodyTime
-	if r.path == loadPath {
+	if r.path == loadPath || r.path == sendPath {
 		limit, patience = maxArchive, archiveTime
 	}
 	req.Body = patiently(w, req, limit, patience)
@@ -79,10 +87,10 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 }
 
 func writeError(w http.ResponseWriter, err error) {
-	e := wireError(err)
+	e := wire.NewError(err)
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(statusOf(e.Code))
-	text.WriteJSON(w, errorBody{e}, "")
+	w.WriteHeader(wire.StatusOf(e.Code))
+	text.WriteJSON(w, wire.ErrorBody{Error: e}, "")
 }
 
 func writeJSON(w http.ResponseWriter, v any) error {
@@ -123,7 +131,7 @@ func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error
 		if !started {
 			return err
 		}
-		last = banger.Event{Error: wireError(err)}
+		last = banger.Event{Error: wire.NewError(err)}
 	}
 	send(last)
 	return nil

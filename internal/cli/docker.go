@@ -137,7 +137,6 @@ func newHelp(*app) *cobra.Command {
 
 // missing are docker's commands that are not here, and what to do instead.
 var missing = []struct{ name, instead string }{
-	{"attach", "see the output: banger logs -f VM; run something beside it: banger exec -it VM sh"},
 	{"build", "build with docker or podman, and fetch the result: banger image pull docker-daemon:NAME, or podman:NAME"},
 	{"compose", "start each VM by its own banger run, on one network: banger network create NAME"},
 	{"diff", "banger commit VM NAME makes an image of what has changed; banger image history NAME shows its size"},

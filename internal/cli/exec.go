@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/internal/cli/background"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
@@ -17,6 +18,7 @@ import (
 type execOptions struct {
 	command  banger.Exec // without its arguments
 	envFiles []string
+	detach   bool
 }
 
 func newExec(a *app) *cobra.Command {
@@ -25,7 +27,8 @@ func newExec(a *app) *cobra.Command {
 		Use:   "exec [flags] VM [--] COMMAND...",
 		Short: "Run a command in a running VM",
 		Example: `  banger exec -it web bash
-  tar c . | banger exec -i web -- tar x -C /srv`,
+  tar c . | banger exec -i web -- tar x -C /srv
+  banger exec -d web make    # a session: see banger session --help`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return runCode(runExec(c.Context(), a, o, args))
 		},
@@ -37,6 +40,7 @@ func newExec(a *app) *cobra.Command {
 	fs.StringVarP(&o.command.Dir, "workdir", "w", "", "directory of the command")
 	fs.StringVarP(&o.command.User, "user", "u", "", "user[:group] of the command")
 	fs.BoolVarP(&o.command.Stdin, "interactive", "i", false, "pass stdin to the command")
+	fs.BoolVarP(&o.detach, "detach", "d", false, "start a session, print its name and leave it running")
 	fs.BoolVarP(&o.command.TTY, "tty", "t", false, "give the command a terminal")
 	return c
 }
@@ -47,6 +51,10 @@ func runExec(ctx context.Context, a *app, o execOptions, args []string) error {
 	}
 	if len(args) < 2 {
 		return banger.Errorf(banger.CodeInvalid, "exec needs a VM and a command").WithHint("see: banger exec --help")
+	}
+	if o.detach {
+		start := background.Start{Spec: banger.SessionSpec{Command: o.command}, EnvFiles: o.envFiles}
+		return start.Run(ctx, a.App, args[0], args[1:])
 	}
 	e := o.command
 	e.Args = args[1:]
@@ -60,7 +68,7 @@ func runExec(ctx context.Context, a *app, o execOptions, args []string) error {
 	if _, err := a.Connect(ctx); err != nil {
 		return err
 	}
-	status, err := a.session(context.WithoutCancel(ctx), args[0], args[0], e)
+	status, err := a.session(context.WithoutCancel(ctx), args[0], args[0], e, session.Attachment{})
 	if errors.Is(err, session.ErrInterrupted) || err == nil && status != 0 {
 		return &command.ExitError{Code: status}
 	}

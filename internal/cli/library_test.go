@@ -143,7 +143,7 @@ func TestKernels(t *testing.T) {
 	h.check(
 		line{args: "kernel ls -q", stdout: "test\n"},
 		line{args: "kernel ls",
-			stdout: "NAME   VERSION      SIZE      DEFAULT   SOURCE   ADDED\ntest   6.1.0-test …"},
+			stdout: "NAME   VERSION      SIZE       DEFAULT   SOURCE   ADDED\ntest   6.1.0-test …"},
 		line{args: "kernel inspect none", stdout: "[]\n", code: 1, stderr: none},
 		line{args: "kernel rm none", code: 1, stderr: none},
 		line{args: "kernel import", code: 2, stderr: "banger: give either --host, or --vmlinux and --modules\n"},

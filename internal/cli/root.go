@@ -4,6 +4,7 @@ import (
 	"banger"
 
 	"banger/internal/cli/account"
+	"banger/internal/cli/background"
 	"banger/internal/cli/command"
 	"banger/internal/cli/completion"
 	"banger/internal/cli/library"
@@ -88,9 +89,13 @@ func refuseUnknownWords(c *cobra.Command) {
 // vmCommands lists every verb of a VM once.
 var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
-	newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort, newPolicy, newCommit,
-	newWait, newPrune,
+	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
+	newPolicy, newCommit, newWait, newPrune,
 }
+
+func newSession(a *app) *cobra.Command { return background.New(a.App) }
+
+func newAttach(a *app) *cobra.Command { return background.NewAttach(a.App) }
 
 func newList(a *app) *cobra.Command { return view.NewList(a.App) }
 

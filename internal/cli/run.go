@@ -15,6 +15,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/cli/account"
+	"banger/internal/cli/background"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
@@ -23,7 +24,9 @@ import (
 // runOptions are the flags of run.
 type runOptions struct {
 	specFlags
-	detach bool
+	detach     bool
+	keep       bool
+	detachKeys string
 }
 
 func newRun(a *app) *cobra.Command {
@@ -49,6 +52,8 @@ The exit code is the command's; 125 banger failed, 126 the command cannot be run
 	}
 	o.register(c)
 	c.Flags().BoolVarP(&o.detach, "detach", "d", false, "run in the background and print the VM's id")
+	c.Flags().BoolVar(&o.keep, "keep", false, "the command goes on when this terminal closes; see banger attach")
+	c.Flags().StringVar(&o.detachKeys, "detach-keys", session.DefaultDetachKeys, background.KeysUsage)
 	return c
 }
 
@@ -60,7 +65,11 @@ func runRun(ctx context.Context, a *app, o runOptions, s banger.Spec) error {
 	if s.TTY && o.interactive && !o.detach && !render.IsTerminal(a.Stdin) {
 		return banger.Errorf(banger.CodeInvalid, "stdin is not a terminal").WithHint("leave out -t")
 	}
-	s.Attach = !o.detach
+	keys, err := session.ParseDetachKeys(o.detachKeys)
+	if err != nil {
+		return err
+	}
+	s.Attach, s.Stdin = !o.detach, o.interactive
 	client, err := a.Connect(ctx)
 	if err != nil {
 		return err
@@ -79,9 +88,13 @@ func runRun(ctx context.Context, a *app, o runOptions, s banger.Spec) error {
 	}
 	// From here on, signals go to the command and do not cancel ctx.
 	main := banger.Exec{Main: true, Stdin: o.interactive, TTY: vm.Spec.TTY}
-	status, err := a.session(context.WithoutCancel(ctx), vm.ID, vm.Name, main)
+	how := session.Attachment{Keys: keys, TTY: main.TTY, Main: true, Ends: !o.keep}
+	status, err := a.session(context.WithoutCancel(ctx), vm.ID, vm.Name, main, how)
+	if errors.Is(err, session.ErrDetached) {
+		return background.Left(a.App, vm.Name, func() (int, error) { return status, err })
+	}
 	if errors.Is(err, session.ErrInterrupted) {
-		if s.AutoRemove {
+		if s.AutoRemove && !o.keep {
 			a.forceRemove(vm.ID)
 		}
 		return &command.ExitError{Code: status}
@@ -141,8 +154,9 @@ func (a *app) awaitEnd(ctx context.Context, id string) error {
 	}
 }
 
-// session starts a command and runs it until it ends. name is the VM's name as the user knows it.
-func (a *app) session(ctx context.Context, ref, name string, e banger.Exec) (int, error) {
+// session starts a command and runs it until it ends, or until the user leaves the main command. name is the VM's name
+// as the user knows it.
+func (a *app) session(ctx context.Context, ref, name string, e banger.Exec, how session.Attachment) (int, error) {
 	if e.TTY {
 		e.Rows, e.Cols = render.TerminalSize(a.Stdout)
 		if t := os.Getenv("TERM"); t != "" {
@@ -157,15 +171,10 @@ func (a *app) session(ctx context.Context, ref, name string, e banger.Exec) (int
 	if !e.Stdin {
 		stdio.In = nil
 	}
-	return session.Run(ctx, conn, stdio, e.TTY, name, a.pingOf(ref))
-}
-
-// pingOf returns a function that sends a VM's agent a request which the agent answers at once.
-func (a *app) pingOf(ref string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		_, err := a.Client.StatFile(ctx, ref, banger.FileRequest{Op: banger.FileStat, Path: []byte("/")})
-		return err
+	if e.Main {
+		return session.Attach(ctx, conn, stdio, how, name, a.Ping(ref))
 	}
+	return session.Run(ctx, conn, stdio, e.TTY, name, a.Ping(ref))
 }
 
 // forceRemove stops and removes a VM and returns when it is gone. It is no error if the VM is already gone.

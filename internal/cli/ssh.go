@@ -197,6 +197,6 @@ func runSSHProxy(ctx context.Context, a *app, ref string, keys []string, forward
 		name = vm.Name
 	}
 	const ends = `Ctrl-C, or Enter ~ . in a session with a terminal, ends ssh`
-	watch := session.NewSilence(name, ends, a.pingOf(ref), a.Stderr)
+	watch := session.NewSilence(name, ends, a.Ping(ref), a.Stderr)
 	return session.Join(ctx, conn, a.Stdio(), watch)
 }

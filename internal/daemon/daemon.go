@@ -126,21 +126,23 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 // apiOf returns the API of a supervisor. stop asks the daemon to end.
 func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
 	return &api.Server{
-		Machines:    sup,
-		Sleepers:    sup,
-		Updater:     sup,
-		Inventory:   sup,
-		Guests:      sup.Guests(),
-		Connections: sup.Connections(),
-		Networks:    sup.Networks(),
-		Images:      sup.Library(),
-		Transfers:   sup.Library(),
-		Kernels:     sup.Library(),
-		Templates:   sup.Templates(),
-		Version:     about.version,
-		Stop:        stop,
-		Splice:      splice.Copy,
-		Log:         about.o.Log,
+		Machines:       sup,
+		Sleepers:       sup,
+		Updater:        sup,
+		Inventory:      sup,
+		Guests:         sup.Guests(),
+		Sessions:       sup.Guests().Sessions(),
+		SessionStreams: sup.Guests().Sessions(),
+		Connections:    sup.Connections(),
+		Networks:       sup.Networks(),
+		Images:         sup.Library(),
+		Transfers:      sup.Library(),
+		Kernels:        sup.Library(),
+		Templates:      sup.Templates(),
+		Version:        about.version,
+		Stop:           stop,
+		Splice:         splice.Copy,
+		Log:            about.o.Log,
 	}
 }
 

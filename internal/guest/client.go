@@ -46,6 +46,7 @@ const (
 	OpPing     = "ping"          // answers Info
 	OpReady    = "ready"         // answers Info when the image's init accepts commands
 	OpExec     = "exec"          // runs a command; the stream becomes its stdio
+	OpAttach   = "attach"        // like OpExec, with the main command that runs already
 	OpStart    = "start"         // runs the main command without a client; answers Info
 	OpWait     = "wait"          // answers with frame.Exit when the main command has ended
 	OpSignal   = "signal"        // signals the main command; answers Info
@@ -65,6 +66,19 @@ const (
 	OpClock = "clock"
 	OpDial  = "dial" // answers Info; the stream is then connected to a TCP port of the guest's loopback
 	OpSSH   = "ssh"  // answers Info; the stream then carries the SSH protocol
+	// The operations on sessions answer a banger.Session, or a list of them, unless they say otherwise.
+	OpSessions      = "sessions"
+	OpSession       = "session"
+	OpSessionStart  = "session-start"
+	OpSessionSignal = "session-signal"
+	OpSessionStop   = "session-stop" // answers when the session has ended, after Grace at the latest
+	OpSessionRemove = "session-remove"
+	OpSessionWait   = "session-wait" // answers when the session has ended
+	// OpSessionSend takes frames of stdin up to StdinEOF, and answers when the command has all of them.
+	OpSessionSend = "session-send"
+	// OpSessionAttach answers Started, perhaps Screen, then each record of output as Stamp and data, and Exit with the
+	// banger.Session at the end. The client may send the frames that a client of OpExec sends.
+	OpSessionAttach = "session-attach"
 	// OpDelivered answers Info when the host has all output of the main command, which has ended, and its clients know of
 	// the end.
 	OpDelivered = "delivered"
@@ -88,6 +102,10 @@ type Request struct {
 	Clock *Correction `json:"clock,omitempty"` // of OpClock; nil means no correction
 
 	Position uint64 `json:"position,omitempty"` // of OpOutput
+
+	Size frame.Resize `json:"size,omitzero"` // of OpAttach: that of the client's terminal
+
+	Session *SessionRequest `json:"session,omitempty"`
 
 	Grace int64 `json:"grace_ms,omitempty"`
 }
@@ -254,6 +272,12 @@ func (c Client) Delivered(ctx context.Context) error {
 // command carries none of its output: Output has that.
 func (c Client) Exec(ctx context.Context, e banger.Exec) (net.Conn, error) {
 	return c.send(ctx, Request{Op: OpExec, Exec: &e})
+}
+
+// Attach connects with the main command, which runs already, as Exec does with a new command. Closing the stream leaves
+// it running. size is that of the client's terminal, or zero.
+func (c Client) Attach(ctx context.Context, size frame.Resize) (net.Conn, error) {
+	return c.send(ctx, Request{Op: OpAttach, Size: size})
 }
 
 // Changes returns the tar of a layer with all differences from the image. It returns io.EOF only if the agent has

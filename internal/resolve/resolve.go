@@ -45,7 +45,7 @@ func Main(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 		args = []string{"/bin/sh"}
 	}
 	e := Defaults(spec, img)
-	e.Args, e.TTY, e.Main = args, spec.TTY, true
+	e.Args, e.TTY, e.Stdin, e.Main = args, spec.TTY, spec.Stdin, true
 	return &e, e.Check()
 }
 

@@ -50,7 +50,7 @@ func (m mainCommand) attach(ctx context.Context, e banger.Exec) (net.Conn, error
 	if e.TTY {
 		main.Env = resolve.MergeEnv(e.Env, main.Env)
 	}
-	return reachable{m.s}.offeringMain(m.id()).Exec(ctx, main)
+	return reachable{m.s}.OfferingMain(m.id()).Exec(ctx, main)
 }
 
 func (m mainCommand) setSeen(seen bool) {

@@ -33,8 +33,8 @@ func (r reachable) Offering(id string) guest.Client {
 	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return orNil(c.Offer(ctx, guest.AgentPort)) }}
 }
 
-// offeringMain is like Offering, for the stream of the main command, which also gets the command's output.
-func (r reachable) offeringMain(id string) guest.Client {
+// OfferingMain is like Offering, for the stream of the main command, which also gets the command's output.
+func (r reachable) OfferingMain(id string) guest.Client {
 	c := r.shim(id)
 	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) {
 		return orNil(c.OfferMain(ctx, guest.AgentPort))

@@ -49,7 +49,7 @@ func (m *machine) renew(c guest.Config) error {
 	if !m.ownInit || c.MachineID == "" {
 		return nil
 	}
-	err := renew.Files("/", m.UpperDir())
+	err := renew.Files("/", upperDir(m.disk))
 	if err != nil && !m.booted { // any image boots
 		console.Warn(err)
 		return nil

@@ -27,8 +27,8 @@ type machine struct {
 // CorrectClock sets the clock, or changes its speed for a while.
 func (m *machine) CorrectClock(c guest.Correction) error { return correctClock(c) }
 
-// UpperDir returns the path of the directory that holds what differs from the image.
-func (m *machine) UpperDir() string { return upperDir(m.disk) }
+// Disk returns the path of the VM's own disk.
+func (m *machine) Disk() string { return procPath(m.disk) }
 
 // Thaw lets the processes go on that Freeze has stopped.
 func (m *machine) Thaw() { m.freezer.Thaw() }

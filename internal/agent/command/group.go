@@ -28,8 +28,8 @@ const (
 // want to run.
 var groupControllers = []string{"memory", "pids", "cpu"}
 
-// Group is the control group in which all commands run, and what they leave behind; the agent is outside. So commands
-// can be measured and frozen together. A nil Group stands for a guest without control groups of version 2.
+// Group is the control group below which all commands run, and what they leave behind; the agent is outside. So
+// commands can be measured and frozen together. A nil Group stands for a guest without control groups of version 2.
 type Group struct {
 	root   int      // the root of the hierarchy, which stays reachable when something is mounted over it
 	dir    *os.File // the group; nil: it must be made
@@ -91,7 +91,7 @@ func (g *Group) open() error {
 		return nil
 	}
 	quota := fmt.Sprintf("%d %d", g.cpu*cpuPeriod/1000, cpuPeriod)
-	if err := g.write(execGroup+"/cpu.max", quota); err != nil {
+	if err := g.write(ownGroup+"/cpu.max", quota); err != nil {
 		console.Warn(fmt.Errorf("commands may use all CPUs: %w", err))
 	}
 	return nil
@@ -138,12 +138,14 @@ func (g *Group) close() {
 var joinErrors = []error{unix.EBUSY, unix.EOPNOTSUPP, unix.EACCES, unix.EPERM,
 	unix.ENOSYS, unix.EINVAL, unix.E2BIG, unix.EBADF}
 
-// start calls fork, which starts a command by attr, for a process in the group. Somebody may have removed the group
-// while it was empty; then start makes it again. A command that cannot be put into the group runs outside. Only one
-// goroutine may call start at a time.
-func (g *Group) start(attr *syscall.ProcAttr, fork func() (int, error)) (int, error) {
+// start calls fork, which starts a command by attr, for a process in the group or, unless alone is "", in a group of
+// its own, which it returns. Somebody may have removed the group while it was empty; then start makes it again. A
+// command that cannot be put into the group runs outside. Only one goroutine may call start at a time.
+func (g *Group) start(alone string, attr *syscall.ProcAttr, fork func() (int, error)) (pid int, own *ownedGroup,
+	err error) {
 	if g == nil {
-		return fork()
+		pid, err = fork()
+		return pid, nil, err
 	}
 	why := errors.New("somebody keeps removing it")
 	for range 2 {
@@ -152,31 +154,42 @@ func (g *Group) start(attr *syscall.ProcAttr, fork func() (int, error)) (int, er
 			why = err
 			break
 		}
+		name, dir := execGroup, g.dir
+		if alone != "" {
+			own, err = g.makeOwn(alone)
+			if err != nil {
+				why = err
+				break
+			}
+			defer own.dir.Close()
+			name, dir, frozen = own.name, own.dir, own.frozen()
+		}
 		if frozen {
-			return 0, banger.Errorf(banger.CodeConflict,
-				"no command can start, since somebody in the guest has frozen the control group /%s", execGroup).
-				WithHint("write 0 to %s/%s/%s in the guest, or stop the VM", hierarchy, execGroup, freezeFile)
+			return 0, nil, banger.Errorf(banger.CodeConflict,
+				"no command can start, since somebody in the guest has frozen the control group /%s", name).
+				WithHint("write 0 to %s/%s/%s in the guest, or stop the VM", hierarchy, name, freezeFile)
 		}
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(g.dir.Fd())
-		pid, err := fork()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dir.Fd())
+		pid, err = fork()
 		if err == nil {
-			return pid, nil
+			return pid, own, nil
 		}
+		own.remove()
 		if g.removed() { // its errors are those of an absent program
 			continue
 		}
 		if !isJoinError(err) {
-			return pid, err
+			return pid, nil, err
 		}
 		why = fmt.Errorf("the kernel starts no process in it: %w", err)
 		break
 	}
 	attr.Sys.UseCgroupFD = false
-	pid, err := fork()
+	pid, err = fork()
 	if err == nil {
 		g.warnOnce(why)
 	}
-	return pid, err
+	return pid, nil, err
 }
 
 func isJoinError(err error) bool {

@@ -30,7 +30,7 @@ func ownHierarchy(t *testing.T) (dir, path string) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
-				for _, d := range []string{"banger/exec/child", "banger/exec", "banger", ""} {
+				for _, d := range []string{"banger/exec/child", "banger/exec", "banger/one", "banger", ""} {
 					os.Remove(filepath.Join(dir, d))
 				}
 			})
@@ -50,7 +50,7 @@ func startCat(t *testing.T, g *Group) (group string, end func(), err error) {
 	}
 	defer r.Close()
 	attr := &syscall.ProcAttr{Files: []uintptr{r.Fd(), 1, 2}, Sys: new(syscall.SysProcAttr)}
-	pid, err := g.start(attr, func() (int, error) { return syscall.ForkExec("/bin/cat", []string{"cat"}, attr) })
+	pid, _, err := g.start("", attr, func() (int, error) { return syscall.ForkExec("/bin/cat", []string{"cat"}, attr) })
 	if err != nil {
 		w.Close()
 		return "", nil, err
@@ -179,7 +179,7 @@ func TestWhatAFailedStartMeans(t *testing.T) {
 			defer unix.Close(fd)
 			attr := &syscall.ProcAttr{Sys: new(syscall.SysProcAttr)}
 			var inGroup []bool
-			_, err = g.start(attr, func() (int, error) {
+			_, _, err = g.start("", attr, func() (int, error) {
 				now := tt.tries[len(inGroup)]
 				inGroup = append(inGroup, attr.Sys.UseCgroupFD)
 				if now.remove {
@@ -218,5 +218,44 @@ func TestWithoutControlGroups(t *testing.T) {
 		if g != nil && !g.warned {
 			t.Errorf("%s: there is no warning", name)
 		}
+	}
+}
+
+func TestACommandCanHaveAGroupOfItsOwn(t *testing.T) {
+	dir, path := ownHierarchy(t)
+	g, err := openGroup(dir)
+	must(t, err)
+	defer g.close()
+	r, w, err := os.Pipe()
+	must(t, err)
+	defer r.Close()
+	defer w.Close()
+	attr := &syscall.ProcAttr{Files: []uintptr{r.Fd(), 1, 2}, Sys: new(syscall.SysProcAttr)}
+	fork := func() (int, error) { return syscall.ForkExec("/bin/cat", []string{"cat"}, attr) }
+	pid, own, err := g.start("one", attr, fork)
+	must(t, err)
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	must(t, err)
+	if want := "0::" + path + "/banger/one\n"; !strings.Contains(string(groups), want) {
+		t.Errorf("the command's groups are %s, without %s", groups, want)
+	}
+	own.remove() // does nothing, since a process is in it
+	must(t, own.kill())
+	var ws syscall.WaitStatus
+	_, err = syscall.Wait4(pid, &ws, 0, nil)
+	must(t, err)
+	if !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
+		t.Errorf("the command has ended by %v", ws)
+	}
+	own.remove()
+	if _, err := os.Stat(filepath.Join(dir, "banger/one")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the group is still there: %v", err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -32,6 +32,8 @@ type Process struct {
 	stdout, stderr *os.File // stderr is nil with a terminal
 	tty            *os.File // the terminal's master, also stdin and stdout
 
+	group *ownedGroup // nil: the command shares that of all commands
+
 	pipes []string // its stdio as /proc names it; if set, HangUp signals only the holders of one
 
 	done chan struct{} // closed when exit is known
@@ -170,8 +172,22 @@ func (p *Process) attached(pid int) bool {
 	return false
 }
 
-// Close closes our ends of the command's stdio.
+// PID returns the number of the command's first process.
+func (p *Process) PID() int { return p.pid }
+
+// PeakMemory returns the most memory in bytes that a command with a group of its own, and all that it has started, has
+// used at once. It is 0 if that is not known. It may be called until Close.
+func (p *Process) PeakMemory() int64 { return p.group.peak() }
+
+// KillAll kills a command with a group of its own, and all that it has started.
+func (p *Process) KillAll() {
+	p.Signal(syscall.SIGKILL)
+	p.group.kill()
+}
+
+// Close closes our ends of the command's stdio. A group of its own goes, unless the command has left processes in it.
 func (p *Process) Close() {
+	p.group.remove()
 	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
 		if f != nil {
 			f.Close()

@@ -22,6 +22,9 @@ type Options struct {
 	Modes  func(*unix.Termios) // changes the modes of the terminal; nil leaves the kernel's own
 	Helper bool                // the program is a part of the agent, and runs outside of the commands' group
 
+	// Group is the name of a control group for the command alone; "" means that of all commands.
+	Group string
+
 	Confine banger.Confinement // what the command may do and use
 }
 
@@ -73,7 +76,7 @@ func (r *Reaper) Start(e banger.Exec, how Options) (*Process, error) {
 		}
 	}
 	p.mu.Lock() // until pid is set, an end must wait
-	p.pid, err = group.start(attr, func() (int, error) { return r.fork(file, args, attr, p.onEnd) })
+	p.pid, p.group, err = group.start(how.Group, attr, func() (int, error) { return r.fork(file, args, attr, p.onEnd) })
 	p.mu.Unlock()
 	if own != nil {
 		err = own.result(err)

@@ -112,24 +112,17 @@ func closeAll(files []uintptr) {
 // Write writes to the stdin of a command that has one.
 func (p *Process) Write(b []byte) (int, error) { return p.stdin.Write(b) }
 
-// HasStdinPipe reports whether the command's stdin is a pipe of the agent. FeedVector needs that.
-func (p *Process) HasStdinPipe() bool { return p.stdin != nil && p.tty == nil }
-
-// Feed writes to the command's stdin, if it has one. Once the command reads no
-// more, Feed closes the pipe, and all that follows is dropped.
-func (p *Process) Feed(b []byte) {
+// FeedVector writes all of parts, whose elements it changes, to the command's stdin, if it has one. Once the command
+// reads no more, FeedVector closes the pipe, and all that follows is dropped.
+func (p *Process) FeedVector(parts [][]byte) {
 	if p.stdin == nil {
 		return
 	}
-	if _, err := p.stdin.Write(b); err != nil && p.tty == nil {
-		p.stdin.Close()
+	raw, err := p.stdin.SyscallConn()
+	if err == nil {
+		err = vector.Write(raw, parts)
 	}
-}
-
-// FeedVector is Feed for all of parts, whose elements it changes. The command's
-// stdin must be a pipe.
-func (p *Process) FeedVector(parts [][]byte) {
-	if raw, err := p.stdin.SyscallConn(); err != nil || vector.Write(raw, parts) != nil {
+	if err != nil && p.tty == nil {
 		p.stdin.Close()
 	}
 }

@@ -1,6 +1,6 @@
 // Package screen knows what a terminal shows, so that a client that comes later can be shown it too. A Screen follows
-// the output of a command through a terminal emulator of its own (ADR 55 says why). The package must not know what the command is, who looks on, or
-// how bytes get to anyone.
+// the output of a command through a terminal emulator of its own (ADR 55 says why). The package must not know what the
+// command is, who looks on, or how bytes get to anyone.
 package screen
 
 import (

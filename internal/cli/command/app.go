@@ -119,6 +119,14 @@ func (a *App) Progress() *render.Progress { return render.NewProgress(a.Stderr, 
 // Stdio returns the standard input and output of this process.
 func (a *App) Stdio() session.Stdio { return session.Stdio{In: a.Stdin, Out: a.Stdout, Err: a.Stderr} }
 
+// Ping returns a function that sends a VM's agent a request which the agent answers at once.
+func (a *App) Ping(ref string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := a.Client.StatFile(ctx, ref, banger.FileRequest{Op: banger.FileStat, Path: []byte("/")})
+		return err
+	}
+}
+
 // Confirm asks the user on a terminal. Without a terminal it requires the flag that answers yes.
 func (a *App) Confirm(question, flag string) error {
 	if !render.IsTerminal(a.Stdin) || !render.IsTerminal(a.Stderr) {

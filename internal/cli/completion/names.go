@@ -47,6 +47,19 @@ func vms(ctx context.Context, p place) (names []string, err error) {
 	return names, err
 }
 
+// sessions returns the sessions of the VM before. It wakes no VM for that.
+func sessions(ctx context.Context, p place) (names []string, err error) {
+	vm, err := p.Client.Get(ctx, p.args[0])
+	if err != nil || !runs(vm.State) {
+		return nil, err
+	}
+	list, err := p.Client.Sessions(ctx, p.args[0])
+	for _, s := range list {
+		names = append(names, s.Name)
+	}
+	return names, err
+}
+
 // loginVMs returns VMs, behind the user that is typed already.
 func loginVMs(ctx context.Context, p place) ([]string, error) {
 	names, err := vms(ctx, p)

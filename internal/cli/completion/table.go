@@ -27,6 +27,10 @@ var argumentValues = map[string]completer{
 	"NAME":                     nothing, // a new one
 	"NAME[:TAG]":               known(images),
 	"COMMAND...":               nothing, // the guest's
+	"SESSION":                  known(sessions),
+	"SESSION...":               known(sessions),
+	"[TEXT...]":                nothing,
+	"[SIGNAL]":                 words(banger.SignalNames()...),
 	"[COMMAND...]":             nothing,
 }
 
@@ -80,6 +84,7 @@ var free = map[string]string{
 	"author":       "a name",
 	"dns":          "an address that the user knows",
 	"dns-search":   "a domain that the user knows",
+	"detach-keys":  "keys that the user chooses",
 	"dynamic":      "a port that the user chooses",
 	"entrypoint":   "a program of the guest",
 	"hostname":     "a name that the user chooses",

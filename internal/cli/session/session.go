@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -44,7 +45,7 @@ func Run(ctx context.Context, conn net.Conn, stdio Stdio, tty bool, name string,
 		tty:     tty,
 		ping:    ping,
 		silence: NewSilence(name, "Ctrl-C ends this command", ping, stdio.Err),
-		escaped: make(chan struct{}, 1),
+		escaped: make(chan error, 1),
 	}
 	return s.run(ctx)
 }
@@ -58,8 +59,12 @@ type session struct {
 	tty            bool
 	ping           func(context.Context) error // tests whether the guest answers; nil: no test
 	silence        *Silence                    // nil: no watch
-	// escaped holds one value if a raw terminal sent Ctrl-C while the guest was silent.
-	escaped chan struct{}
+	// escaped holds one value if what was typed ends this client: Ctrl-C while the guest was silent, or the detach keys.
+	escaped chan error
+
+	attached bool // the command outlives this client
+	how      Attachment
+	keys     detacher
 
 	mu sync.Mutex // serialises writes to conn
 }
@@ -76,6 +81,10 @@ const ctrlC = 3
 // ErrInterrupted means that a second Ctrl-C, or a second SIGTERM, ended the client.
 var ErrInterrupted = errors.New("interrupted")
 
+// forwarded are the signals that reach the command.
+var forwarded = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGWINCH,
+	syscall.SIGUSR1, syscall.SIGUSR2}
+
 // ending is how a command ended, or why that is not known.
 type ending struct {
 	status int
@@ -91,17 +100,13 @@ func (s *session) run(ctx context.Context) (int, error) {
 	}
 	defer restore()
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGWINCH,
-		syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(signals, forwarded...)
 	defer signal.Stop(signals)
 	if s.stdin != nil {
 		go s.sendStdin() // ends with the process; a read of stdin cannot be cut short
 	}
 	done := make(chan ending, 1)
-	go func() {
-		status, err := s.receive()
-		done <- ending{status, err}
-	}()
+	go func() { done <- s.receive() }()
 	forwards := make(chan os.Signal, 16)
 	defer close(forwards)
 	go func() { // ends with run, which closes conn and so frees a blocked write
@@ -118,8 +123,8 @@ func (s *session) run(ctx context.Context) (int, error) {
 		select {
 		case r := <-done:
 			return r.status, r.err
-		case <-s.escaped:
-			return 128 + int(syscall.SIGINT), ErrInterrupted
+		case err := <-s.escaped:
+			return 128 + int(syscall.SIGINT), err
 		case err := <-silent:
 			if err != nil && ctx.Err() == nil {
 				return 0, banger.Errorf(banger.CodeGuest,
@@ -127,7 +132,10 @@ func (s *session) run(ctx context.Context) (int, error) {
 					WithHint("see what the guest does: banger logs --console VM")
 			}
 		case sig := <-signals:
-			if sig == os.Interrupt || sig == syscall.SIGTERM || sig == syscall.SIGHUP {
+			if s.leaves(sig) {
+				return 128 + int(sig.(syscall.Signal)), ErrDetached
+			}
+			if slices.Contains(forwarded[:3], sig) { // those that end most programs
 				if seen[sig]++; seen[sig] == 2 {
 					return 128 + int(sig.(syscall.Signal)), ErrInterrupted
 				}
@@ -184,29 +192,43 @@ func (s *session) forward(sig os.Signal) {
 func (s *session) sendStdin() {
 	buf := make([]byte, frame.Header+frame.MaxData)
 	for {
-		n, err := s.stdin.Read(buf[frame.Header:])
+		n, err := s.stdin.Read(buf[frame.Header : len(buf)-len(s.keys.keys)])
 		if s.tty && s.silence.warned() && bytes.IndexByte(buf[frame.Header:][:n], ctrlC) >= 0 {
-			s.escaped <- struct{}{} // run ends, and then this process does
+			s.escaped <- ErrInterrupted // run ends, and then this process does
 			return
 		}
-		if n > 0 {
-			frame.PutHeader(buf, frame.Stdin, n)
+		typed, leave := s.keys.feed(buf[frame.Header:][:n])
+		if len(typed) > 0 {
+			copy(buf[frame.Header:], typed)
+			frame.PutHeader(buf, frame.Stdin, len(typed))
 			s.mu.Lock()
-			_, werr := s.conn.Write(buf[:frame.Header+n])
+			_, werr := s.conn.Write(buf[:frame.Header+len(typed)])
 			s.mu.Unlock()
 			if werr != nil {
 				return
 			}
 		}
+		if leave {
+			s.escaped <- ErrDetached
+			return
+		}
 		if err != nil {
-			s.send(frame.StdinEOF, nil)
+			if !s.attached || s.how.Ends { // others may still write to a session
+				s.send(frame.StdinEOF, nil)
+			}
 			return
 		}
 	}
 }
 
-// receive copies output until the command ends.
-func (s *session) receive() (int, error) {
+// receive returns how the command has ended, once its output was copied.
+func (s *session) receive() ending {
+	status, err := s.frames()
+	return ending{status, err}
+}
+
+// frames copies output until the command ends, and returns its status.
+func (s *session) frames() (int, error) {
 	frames := frame.NewReader(s.conn)
 	s.conn.SetReadDeadline(time.Now().Add(startTime))
 	for started := false; ; started = true {
@@ -226,11 +248,10 @@ func (s *session) receive() (int, error) {
 			return 0, banger.Errorf(banger.CodeGuest, "the VM went away while the command ran: %w", err)
 		}
 		switch t {
-		case frame.Stdout:
-			_, err = s.stdout.Write(p)
-		case frame.Stderr:
-			_, err = s.stderr.Write(p)
 		case frame.Exit:
+			if s.attached && !s.how.Main {
+				return sessionEnd(p)
+			}
 			var e banger.Exit
 			if err := json.Unmarshal(p, &e); err != nil {
 				return 0, banger.Errorf(banger.CodeGuest, "the agent sent a broken exit: %w", err)
@@ -242,9 +263,10 @@ func (s *session) receive() (int, error) {
 				return 0, banger.Errorf(banger.CodeGuest, "the agent sent a broken error: %w", err)
 			}
 			return 0, text.Error(e)
-		}
-		if err != nil {
-			return 0, banger.Errorf(banger.CodeInternal, "cannot write the command's output: %w", err)
+		default:
+			if err := s.show(t, p); err != nil {
+				return 0, err
+			}
 		}
 	}
 }

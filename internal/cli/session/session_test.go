@@ -17,7 +17,7 @@ func TestACommandMustStartInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer far.Close()
-		if _, err := (&session{conn: near}).receive(); banger.CodeOf(err) != banger.CodeGuest {
+		if _, err := (&session{conn: near}).frames(); banger.CodeOf(err) != banger.CodeGuest {
 			t.Errorf("a silent agent gives %v", err)
 		}
 	})
@@ -30,7 +30,7 @@ func TestACommandMustStartInTime(t *testing.T) {
 			frame.Write(far, frame.Exit, []byte("{}"))
 			far.Close()
 		}()
-		if status, err := (&session{conn: near, stdout: io.Discard}).receive(); status != 0 || err != nil {
+		if status, err := (&session{conn: near, stdout: io.Discard}).frames(); status != 0 || err != nil {
 			t.Errorf("a silent command gives %d, %v", status, err)
 		}
 	})

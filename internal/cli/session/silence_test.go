@@ -172,7 +172,7 @@ func TestCtrlCOfARawTerminalEndsAClientOfASilentGuest(t *testing.T) {
 			near, far := net.Pipe()
 			defer far.Close()
 			s := session{conn: near, stdin: keys, stdout: io.Discard, stderr: io.Discard, tty: true,
-				escaped: make(chan struct{}, 1), silence: NewSilence("box", "", frozen, io.Discard)}
+				escaped: make(chan error, 1), silence: NewSilence("box", "", frozen, io.Discard)}
 			s.silence.silent.Store(silent)
 			type result struct {
 				status int

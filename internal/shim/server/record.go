@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,16 +26,16 @@ const maxSaid = 20
 // recordTime is how long output is still recorded after the VM's end, when the main command's client reads slowly.
 const recordTime = time.Second
 
-// recorder stores what the main command writes, and gives it to the main command's client.
+// recorder stores what the main command writes, and gives it to the main command's clients.
 type recorder struct {
 	log      *output.Log
-	moved    atomic.Uint64 // bytes for the client of the main command
+	moved    atomic.Uint64 // bytes for the clients of the main command
 	position uint64        // behind the last record; mu guards it
 
 	mu       sync.Mutex
-	attached *attachment // nil: there is no client
-	held     bool        // records are left to the next shim
-	again    func()      // ends the present request for output
+	attached []*attachment
+	held     bool   // records are left to the next shim
+	again    func() // ends the present request for output
 }
 
 func openRecorder(path string) (*recorder, error) {
@@ -115,7 +116,7 @@ func (r *recorder) restore() {
 	}
 }
 
-// take stores a record, and returns when the client has it too. A client that reads slowly slows the command down.
+// take stores a record, and returns when the clients have it too. A client that reads slowly slows the command down.
 func (r *recorder) take(record guest.Record) {
 	r.mu.Lock()
 	if r.held {
@@ -124,14 +125,14 @@ func (r *recorder) take(record guest.Record) {
 	}
 	r.log.Append(record.Stream, record.Time, record.Data)
 	r.position = record.Position + uint64(len(record.Data))
-	a := r.attached
+	attached := slices.Clone(r.attached)
 	r.mu.Unlock()
-	if a != nil {
+	for _, a := range attached {
 		a.send(record)
 	}
 }
 
-// attachment is the client of the main command. It gets what the agent sends on the command's stream, and the output
+// attachment is one client of the main command. It gets what the agent sends on the command's stream, and the output
 // between frame.Started and frame.Exit.
 type attachment struct {
 	*net.UnixConn
@@ -145,23 +146,21 @@ type attachment struct {
 	begun bool // started is closed
 }
 
-// attach makes the next main command's output wait for a client. It returns nil if another client has that place.
+// attach makes the main command's output wait for a client.
 func (r *recorder) attach() *attachment {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.attached != nil {
-		return nil
-	}
-	r.attached = &attachment{recorder: r, started: make(chan struct{}), gone: make(chan struct{})}
-	return r.attached
+	a := &attachment{recorder: r, started: make(chan struct{}), gone: make(chan struct{})}
+	r.attached = append(r.attached, a)
+	return a
 }
 
 // leave says that the client gets nothing more.
 func (a *attachment) leave() {
 	a.recorder.mu.Lock()
 	defer a.recorder.mu.Unlock()
-	if a.recorder.attached == a {
-		a.recorder.attached = nil
+	if i := slices.Index(a.recorder.attached, a); i >= 0 {
+		a.recorder.attached = slices.Delete(slices.Clone(a.recorder.attached), i, i+1)
 		close(a.gone)
 	}
 }
@@ -169,7 +168,7 @@ func (a *attachment) leave() {
 // to returns the connection for what the agent sends to the client at conn.
 func (a *attachment) to(conn net.Conn) net.Conn {
 	socket, ok := conn.(*net.UnixConn)
-	if a == nil || !ok {
+	if !ok {
 		return conn
 	}
 	a.UnixConn = socket
@@ -225,8 +224,6 @@ func (a *attachment) Write(p []byte) (int, error) {
 // offerMain is offered for the stream of the main command, whose output comes from the recorder.
 func (s *server) offerMain(ctx context.Context, conn, stream net.Conn) {
 	a := s.recorder.attach()
-	if a != nil {
-		defer a.leave()
-	}
+	defer a.leave()
 	s.offer(ctx, conn, stream, a.to)
 }

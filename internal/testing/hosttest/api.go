@@ -19,21 +19,23 @@ func (h *Host) Serve() (socket string) {
 	h.T.Helper()
 	s := h.Supervisor()
 	srv := &api.Server{
-		Machines:    s,
-		Sleepers:    s,
-		Updater:     s,
-		Inventory:   s,
-		Guests:      s.Guests(),
-		Connections: s.Connections(),
-		Networks:    s.Networks(),
-		Images:      s.Library(),
-		Transfers:   s.Library(),
-		Kernels:     s.Library(),
-		Templates:   s.Templates(),
-		Version:     h.version(time.Now()),
-		Stop:        func() {},
-		Splice:      splice.Copy,
-		Log:         slog.New(slog.DiscardHandler),
+		Machines:       s,
+		Sleepers:       s,
+		Updater:        s,
+		Inventory:      s,
+		Guests:         s.Guests(),
+		Sessions:       s.Guests().Sessions(),
+		SessionStreams: s.Guests().Sessions(),
+		Connections:    s.Connections(),
+		Networks:       s.Networks(),
+		Images:         s.Library(),
+		Transfers:      s.Library(),
+		Kernels:        s.Library(),
+		Templates:      s.Templates(),
+		Version:        h.version(time.Now()),
+		Stop:           func() {},
+		Splice:         splice.Copy,
+		Log:            slog.New(slog.DiscardHandler),
 	}
 	Check(h.T, os.MkdirAll(h.Path("run"), 0o700))
 	socket = filepath.Join(h.Path("run"), "api.sock")

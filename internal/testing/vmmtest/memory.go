@@ -209,7 +209,18 @@ func (p *process) command(agent string) *exec.Cmd {
 		attr.Cloneflags, attr.Unshareflags = syscall.CLONE_NEWPID|syscall.CLONE_NEWNET, syscall.CLONE_NEWNS
 	}
 	cmd.Dir, cmd.SysProcAttr = "/", attr
+	cmd.Env = append(os.Environ(), "BANGER_TEST_DISK="+p.guestDisk())
 	return cmd
+}
+
+// guestDisk returns the directory that stands for the guest's disk. It is beside the disk that the guest would have.
+func (p *process) guestDisk() string {
+	for _, d := range p.config.Drives {
+		if d.Serial == "disk" {
+			return d.Path + ".guest"
+		}
+	}
+	return ""
 }
 
 func (p *process) consolePath() string { return filepath.Join(p.config.Dir, "console") }

@@ -1,0 +1,142 @@
+package access
+
+import (
+	"context"
+	"io"
+	"net"
+	"time"
+
+	"banger"
+	"banger/internal/frame"
+	"banger/internal/guest"
+	"banger/internal/resolve"
+)
+
+// Sessions gives clients the sessions of VMs. A suspended VM is woken for each request.
+type Sessions struct{ Guests Guests }
+
+// Sessions returns the access to sessions.
+func (g Guests) Sessions() Sessions { return Sessions{g} }
+
+// agent returns a client of the agent of a VM, which it wakes.
+func (s Sessions) agent(ctx context.Context, ref string) (guest.Client, banger.VM, banger.Exec, error) {
+	vm, def, err := s.Guests.awake(ctx, ref, "use a session of")
+	if err != nil {
+		return guest.Client{}, vm, def, err
+	}
+	return s.Guests.VMs.Agent(vm.ID), vm, def, nil
+}
+
+// Start starts a session. Fields of its command that are empty come from the image and the VM's spec.
+func (s Sessions) Start(ctx context.Context, ref string, spec banger.SessionSpec) (banger.Session, error) {
+	agent, _, def, err := s.agent(ctx, ref)
+	if err != nil {
+		return banger.Session{}, err
+	}
+	e := &spec.Command
+	e.Env = resolve.MergeEnv(def.Env, e.Env)
+	if e.Dir == "" {
+		e.Dir = def.Dir
+	}
+	if e.User == "" {
+		e.User = def.User
+	}
+	if err := spec.Check(); err != nil {
+		return banger.Session{}, err
+	}
+	return agent.StartSession(ctx, spec)
+}
+
+// List returns the sessions of a VM, the newest first.
+func (s Sessions) List(ctx context.Context, ref string) ([]banger.Session, error) {
+	agent, _, _, err := s.agent(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return agent.Sessions(ctx)
+}
+
+// Get returns one session.
+func (s Sessions) Get(ctx context.Context, ref, name string) (banger.Session, error) {
+	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.Session(ctx, name) })
+}
+
+func (s Sessions) one(ctx context.Context, ref string,
+	do func(guest.Client) (banger.Session, error)) (banger.Session, error) {
+	agent, _, _, err := s.agent(ctx, ref)
+	if err != nil {
+		return banger.Session{}, err
+	}
+	return do(agent)
+}
+
+// Signal sends a signal to a session's command and its process group.
+func (s Sessions) Signal(ctx context.Context, ref, name string, signal int) (banger.Session, error) {
+	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.SignalSession(ctx, name, signal) })
+}
+
+// Stop ends a session, whose command has grace to end by itself, and returns when it has ended.
+func (s Sessions) Stop(ctx context.Context, ref, name string, grace time.Duration) (banger.Session, error) {
+	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.StopSession(ctx, name, grace) })
+}
+
+// Remove removes a session that has ended. With force it ends the session first.
+func (s Sessions) Remove(ctx context.Context, ref, name string, force bool) error {
+	_, err := s.one(ctx, ref, func(c guest.Client) (banger.Session, error) {
+		return banger.Session{}, c.RemoveSession(ctx, name, force)
+	})
+	return err
+}
+
+// Wait returns when a session has ended.
+func (s Sessions) Wait(ctx context.Context, ref, name string) (banger.Session, error) {
+	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.WaitSession(ctx, name) })
+}
+
+// Send gives a session's command what r has as stdin, which then ends if end says so.
+func (s Sessions) Send(ctx context.Context, ref, name string, end bool, r io.Reader) (banger.Session, error) {
+	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.SendSession(ctx, name, end, r) })
+}
+
+// Attach opens the stream of a client of a session, as guest.OpSessionAttach describes. The caller owns it.
+func (s Sessions) Attach(ctx context.Context, ref, name string, v banger.SessionView) (net.Conn, error) {
+	if err := v.Check(); err != nil {
+		return nil, err
+	}
+	_, vm, _, err := s.agent(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return s.Guests.VMs.Offering(vm.ID).AttachSession(ctx, name, v)
+}
+
+// AttachMain opens a stream to a VM's main command, which runs already. size is that of the client's terminal, or zero.
+// The caller owns the stream, whose end leaves the command running.
+func (s Sessions) AttachMain(ctx context.Context, ref string, size frame.Resize) (net.Conn, error) {
+	vm, _, err := s.Guests.awake(ctx, ref, "attach to")
+	if err != nil {
+		return nil, err
+	}
+	if vm.Main == nil {
+		return nil, banger.Errorf(banger.CodeConflict, "VM %s has no main command", vm.Name).
+			WithHint("run one in it: banger exec -it %s sh", vm.Name)
+	}
+	return s.Guests.VMs.OfferingMain(vm.ID).Attach(ctx, size)
+}
+
+// Output writes what a session's command has written from a position on, each piece as frame.Stamp and frame.Stdout or
+// frame.Stderr, and with follow until the session ends. Nothing is written before the session is found.
+func (s Sessions) Output(ctx context.Context, ref, name string, position uint64, follow bool, w io.Writer) error {
+	agent, _, _, err := s.agent(ctx, ref)
+	if err != nil {
+		return err
+	}
+	v := banger.SessionView{Position: &position, ReadOnly: true, Once: !follow}
+	conn, err := agent.AttachSession(ctx, name, v)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return guest.CopyOutput(w, conn, position)
+}

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"banger"
+	"banger/internal/agent/console"
+	"banger/internal/frame"
+	"banger/internal/guest"
+)
+
+// adoptTime bounds the wait for the image's init before sessions start again.
+const adoptTime = 2 * time.Minute
+
+// openSessions reads the sessions of earlier boots. Those that are to run start again when the image's init accepts
+// commands.
+func (s *server) openSessions() {
+	disk := s.system.Disk()
+	if disk == "" {
+		return
+	}
+	if err := s.sessions.Open(filepath.Join(disk, "banger", "sessions"), 0); err != nil {
+		console.Warn(fmt.Errorf("reading the sessions of earlier boots: %w", err))
+	}
+	go func() { // ends with the boot of the init
+		ctx, cancel := context.WithTimeout(context.Background(), adoptTime)
+		defer cancel()
+		s.system.Ready(ctx)
+		s.sessions.Adopt()
+	}()
+}
+
+// sessionRequest serves the requests about sessions that need nothing but an answer.
+func (s *server) sessionRequest(req guest.Request) (any, error) {
+	switch req.Op {
+	case guest.OpSessions:
+		return s.sessions.List(), nil
+	case guest.OpSessionStart:
+		if req.Session.Spec == nil {
+			return nil, banger.Errorf(banger.CodeInvalid, "no session given")
+		}
+		return s.sessions.Start(*req.Session.Spec)
+	case guest.OpSessionSignal:
+		if err := s.sessions.Signal(req.Session.Name, syscall.Signal(req.Signal)); err != nil {
+			return nil, err
+		}
+	case guest.OpSessionStop:
+		if err := s.sessions.Stop(req.Session.Name, time.Duration(req.Grace)*time.Millisecond); err != nil {
+			return nil, err
+		}
+	case guest.OpSessionRemove:
+		return banger.Session{}, s.sessions.Remove(req.Session.Name, req.Session.Force)
+	}
+	return s.sessions.Get(req.Session.Name)
+}
+
+// session serves one stream about sessions.
+func (s *server) session(conn net.Conn, frames *frame.Reader, req guest.Request) {
+	if req.Session == nil {
+		req.Session = &guest.SessionRequest{}
+	}
+	switch req.Op {
+	case guest.OpSessionAttach:
+		s.attachSession(conn, frames, req.Session)
+	case guest.OpSessionSend:
+		err := s.sessions.Send(conn, frames, req.Session.Name, req.Session.End)
+		if err == nil {
+			var now banger.Session
+			if now, err = s.sessions.Get(req.Session.Name); err == nil {
+				frame.WriteJSON(conn, frame.Response, now)
+				return
+			}
+		}
+		sendError(conn, err)
+	case guest.OpSessionWait:
+		s.waitSession(conn, frames, req.Session.Name)
+	default:
+		answer, err := s.sessionRequest(req)
+		if err != nil {
+			sendError(conn, err)
+			return
+		}
+		frame.WriteJSON(conn, frame.Response, answer)
+	}
+}
+
+// attachSession connects a client with a session until one of them ends. A suspend ends the stream alone.
+func (s *server) attachSession(conn net.Conn, frames *frame.Reader, req *guest.SessionRequest) {
+	c, err := s.enter()
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	defer c.leave()
+	a, err := s.sessions.Attach(conn, req.Name, req.View)
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	c.whenCut(func() {
+		conn.SetWriteDeadline(time.Now().Add(tellTime))
+		a.Sever(func() {
+			sendError(conn, banger.Errorf(banger.CodeConflict,
+				"the VM was suspended, and the session %s with it", req.Name).
+				WithHint("attach to it again: banger session attach VM %s", req.Name))
+		})
+	})
+	a.Serve(frames)
+}
+
+// waitSession answers when a session has ended for good, unless the client goes away before.
+func (s *server) waitSession(conn net.Conn, frames *frame.Reader, name string) {
+	over, describe, err := s.sessions.Wait(name)
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	gone := make(chan struct{})
+	go func() { // ends with the stream
+		frames.Next()
+		close(gone)
+	}()
+	select {
+	case <-over:
+		frame.WriteJSON(conn, frame.Response, describe())
+	case <-gone:
+	}
+}

@@ -1,0 +1,331 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"banger"
+	"banger/internal/frame"
+)
+
+// Sessions manages the commands in VMs that outlive their clients.
+type Sessions interface {
+	Start(ctx context.Context, ref string, spec banger.SessionSpec) (banger.Session, error)
+	List(ctx context.Context, ref string) ([]banger.Session, error)
+	Get(ctx context.Context, ref, name string) (banger.Session, error)
+	Signal(ctx context.Context, ref, name string, signal int) (banger.Session, error)
+	Stop(ctx context.Context, ref, name string, grace time.Duration) (banger.Session, error)
+	Remove(ctx context.Context, ref, name string, force bool) error
+	Wait(ctx context.Context, ref, name string) (banger.Session, error)
+}
+
+// SessionStreams carries the input and output of sessions.
+type SessionStreams interface {
+	Attach(ctx context.Context, ref, name string, v banger.SessionView) (net.Conn, error)
+	AttachMain(ctx context.Context, ref string, size frame.Resize) (net.Conn, error)
+	Send(ctx context.Context, ref, name string, end bool, r io.Reader) (banger.Session, error)
+	Output(ctx context.Context, ref, name string, position uint64, follow bool, w io.Writer) error
+}
+
+var paramPosition = parameter{"position", "the position of the first byte of output; each byte has one, from 0 on",
+	uint64(0), false}
+
+var sessionRoutes = []route{
+	{"GET", "/v1/vms/{vm}/sessions", listSessions, "listSessions", "The sessions of a VM, newest first", nil, nil,
+		[]banger.Session{}},
+	{"POST", "/v1/vms/{vm}/sessions", startSession, "startSession",
+		"Start a command that outlives its clients. What its command leaves empty comes from the image and the VM", nil,
+		banger.SessionSpec{}, banger.Session{}},
+	{"GET", "/v1/vms/{vm}/sessions/{session}", getSession, "getSession", "One session by its name", nil, nil,
+		banger.Session{}},
+	{"DELETE", "/v1/vms/{vm}/sessions/{session}", removeSession, "removeSession",
+		"Remove a session that has ended, with its output", []parameter{{"force", "end it first", false, false}}, nil, nil},
+	{"POST", "/v1/vms/{vm}/sessions/{session}/signal", signalSession, "signalSession",
+		"Signal a session's command and its process group", []parameter{{"signal", "1 to 64; default 15", 0, false}}, nil,
+		banger.Session{}},
+	{"POST", "/v1/vms/{vm}/sessions/{session}/stop", stopSession, "stopSession",
+		"End a session for good, and answer when it has ended",
+		[]parameter{{"grace", "seconds until its command is killed; default 10", 0, false}}, nil, banger.Session{}},
+	{"GET", "/v1/vms/{vm}/sessions/{session}/wait", waitSession, "waitSession", "Answer when a session has ended", nil,
+		nil, banger.Session{}},
+	{"POST", sendPath, sendSession, "sendSession", "Give a session's command the body as stdin",
+		[]parameter{{"eof", "its stdin then ends", false, false}}, content{"application/octet-stream"}, banger.Session{}},
+	{"POST", "/v1/vms/{vm}/sessions/{session}/attach", attachSession, "attachSession",
+		"Attach to a session. Send Upgrade: banger-exec; after 101 frames follow as with exec, with frame.Stamp (position " +
+			"and time) before each frame of output. With screen, the first frame is frame.Screen, which shows the present " +
+			"screen. The last one is frame.Exit with the Session, or frame.Error. Closing the connection leaves the session " +
+			"running",
+		[]parameter{
+			paramPosition,
+			{"screen", "first draw the screen of a session with a terminal", false, false},
+			{"read_only", "what the client sends is dropped", false, false},
+			{"silent", "send no output, only the end", false, false},
+			{"rows", "the height of the client's terminal", 0, false},
+			{"cols", "its width", 0, false},
+		}, nil, upgrade{upgradeExec}},
+	{"GET", "/v1/vms/{vm}/sessions/{session}/output", sessionOutput, "sessionOutput",
+		"What a session's command wrote: frames of frame.Stamp, each with the frame of frame.Stdout or frame.Stderr that " +
+			"it is about. A stamp with a higher position than expected means that bytes between are gone",
+		[]parameter{paramPosition, {"follow", "go on until the session ends", false, false}}, nil, content{mediaFrames}},
+}
+
+func listSessions(s *Server, w http.ResponseWriter, req *http.Request) error {
+	return writeList(w,
+		func() ([]banger.Session, error) { return s.Sessions.List(req.Context(), req.PathValue("vm")) })
+}
+
+func startSession(s *Server, w http.ResponseWriter, req *http.Request) error {
+	var spec banger.SessionSpec
+	if err := decode(req, &spec); err != nil {
+		return err
+	}
+	if err := spec.Check(); err != nil {
+		return err
+	}
+	return answerSession(w)(s.Sessions.Start(req.Context(), req.PathValue("vm"), spec))
+}
+
+// answerSession returns a function that answers with a session, unless there is an error.
+func answerSession(w http.ResponseWriter) func(banger.Session, error) error {
+	return func(session banger.Session, err error) error {
+		if err != nil {
+			return err
+		}
+		return writeJSON(w, session)
+	}
+}
+
+// sessionOf returns the VM and the session of a request.
+func sessionOf(req *http.Request) (vm, name string, err error) {
+	name = req.PathValue("session")
+	return req.PathValue("vm"), name, banger.CheckSession(name)
+}
+
+func getSession(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, name, err := sessionOf(req)
+	if err != nil {
+		return err
+	}
+	return answerSession(w)(s.Sessions.Get(req.Context(), vm, name))
+}
+
+func removeSession(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, name, err := sessionOf(req)
+	if err != nil {
+		return err
+	}
+	if err := s.Sessions.Remove(req.Context(), vm, name, req.URL.Query().Get("force") == "true"); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func signalSession(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, name, err := sessionOf(req)
+	if err != nil {
+		return err
+	}
+	signal, err := numberOf(req.URL.Query(), "signal", 15, 1, 64)
+	if err != nil {
+		return err
+	}
+	return answerSession(w)(s.Sessions.Signal(req.Context(), vm, name, signal))
+}
+
+// numberOf returns a number of a query, or other if it is absent.
+func numberOf(q url.Values, key string, other, low, high int) (int, error) {
+	if !q.Has(key) {
+		return other, nil
+	}
+	n, err := strconv.Atoi(q.Get(key))
+	if err != nil || n < low || n > high {
+		return 0, banger.Errorf(banger.CodeInvalid, "%s is %.40q, but must be between %d and %d", key, q.Get(key), low, high)
+	}
+	return n, nil
+}
+
+func stopSession(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, name, err := sessionOf(req)
+	if err != nil {
+		return err
+	}
+	grace, err := graceOf(req)
+	if err != nil {
+		return err
+	}
+	return answerSession(w)(s.Sessions.Stop(req.Context(), vm, name, cmp.Or(grace, 10*time.Second)))
+}
+
+func waitSession(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, name, err := sessionOf(req)
+	if err != nil {
+		return err
+	}
+	return answerSession(w)(s.Sessions.Wait(req.Context(), vm, name))
+}
+
+func sendSession(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, name, err := sessionOf(req)
+	if err != nil {
+		return err
+	}
+	return answerSession(w)(s.SessionStreams.Send(req.Context(), vm, name, req.URL.Query().Get("eof") == "true", req.Body))
+}
+
+// viewOf returns the view that a query describes.
+func viewOf(q url.Values) (v banger.SessionView, err error) {
+	if q.Has("position") {
+		at, err := positionOf(q)
+		if err != nil {
+			return v, err
+		}
+		v.Position = &at
+	}
+	v.Screen, v.ReadOnly, v.Silent = q.Get("screen") == "true", q.Get("read_only") == "true", q.Get("silent") == "true"
+	size, err := sizeOf(q)
+	v.Rows, v.Cols = size.Rows, size.Cols
+	if err != nil {
+		return v, err
+	}
+	return v, v.Check()
+}
+
+// positionOf returns the position of a query, or 0.
+func positionOf(q url.Values) (uint64, error) {
+	if !q.Has("position") {
+		return 0, nil
+	}
+	at, err := strconv.ParseUint(q.Get("position"), 10, 64)
+	if err != nil {
+		return 0, banger.Errorf(banger.CodeInvalid, "position is %.40q, but must be a number of bytes", q.Get("position"))
+	}
+	return at, nil
+}
+
+func attachSession(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, name, err := sessionOf(req)
+	if err != nil {
+		return err
+	}
+	view, err := viewOf(req.URL.Query())
+	if err != nil {
+		return err
+	}
+	if req.Header.Get("Upgrade") != upgradeExec {
+		return banger.Errorf(banger.CodeInvalid, "an attach needs the header Upgrade: %s", upgradeExec)
+	}
+	stream, err := s.SessionStreams.Attach(req.Context(), vm, name, view)
+	if err != nil {
+		return err
+	}
+	return s.handOver(w, req, upgradeExec, stream)
+}
+
+func sessionOutput(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, name, err := sessionOf(req)
+	if err != nil {
+		return err
+	}
+	position, err := positionOf(req.URL.Query())
+	if err != nil {
+		return err
+	}
+	if _, err := s.Sessions.Get(req.Context(), vm, name); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", mediaFrames)
+	err = s.SessionStreams.Output(req.Context(), vm, name, position, req.URL.Query().Get("follow") == "true",
+		flushWriter{w})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.Log.Warn("session output", "err", err) // the status has already been sent
+	}
+	return nil
+}
+
+// sessionPath returns the path of a session, or of a verb of it.
+func sessionPath(vm, name, verb string) string {
+	p := vmPath(vm, "sessions/"+name)
+	if verb != "" {
+		p += "/" + verb
+	}
+	return p
+}
+
+// Sessions returns the sessions of a VM, the newest first.
+func (c sessionClient) Sessions(ctx context.Context, vm string) (list []banger.Session, err error) {
+	return list, c.call(ctx, "GET", vmPath(vm, "sessions"), nil, nil, &list)
+}
+
+// StartSession starts a session.
+func (c sessionClient) StartSession(ctx context.Context, vm string, spec banger.SessionSpec) (s banger.Session,
+	err error) {
+	if err := spec.Check(); err != nil { // before JSON replaces bytes that are not UTF-8
+		return s, err
+	}
+	return s, c.call(ctx, "POST", vmPath(vm, "sessions"), nil, spec, &s)
+}
+
+// Session returns one session.
+func (c sessionClient) Session(ctx context.Context, vm, name string) (s banger.Session, err error) {
+	return s, c.call(ctx, "GET", sessionPath(vm, name, ""), nil, nil, &s)
+}
+
+// RemoveSession removes a session that has ended or, with force, ends it first.
+func (c sessionClient) RemoveSession(ctx context.Context, vm, name string, force bool) error {
+	return c.call(ctx, "DELETE", sessionPath(vm, name, ""), url.Values{"force": {strconv.FormatBool(force)}}, nil, nil)
+}
+
+// SignalSession sends a signal to a session's command.
+func (c sessionClient) SignalSession(ctx context.Context, vm, name string, signal int) (s banger.Session, err error) {
+	return s, c.call(ctx, "POST", sessionPath(vm, name, "signal"), url.Values{"signal": {strconv.Itoa(signal)}}, nil, &s)
+}
+
+// StopSession ends a session for good. Its command has grace, in whole seconds, to end by itself.
+func (c sessionClient) StopSession(ctx context.Context, vm, name string, grace time.Duration) (s banger.Session,
+	err error) {
+	return s, c.call(ctx, "POST", sessionPath(vm, name, "stop"), graceQuery(grace), nil, &s)
+}
+
+// WaitSession returns when a session has ended.
+func (c sessionClient) WaitSession(ctx context.Context, vm, name string) (s banger.Session, err error) {
+	return s, c.call(ctx, "GET", sessionPath(vm, name, "wait"), nil, nil, &s)
+}
+
+// SendSession gives a session's command what r has as stdin, which then ends if end says so.
+func (c sessionClient) SendSession(ctx context.Context, vm, name string, end bool, r io.Reader) (s banger.Session,
+	err error) {
+	return s, c.call(ctx, "POST", sessionPath(vm, name, "send"), url.Values{"eof": {strconv.FormatBool(end)}}, r, &s)
+}
+
+// AttachSession opens a stream to a session, as the server's route describes. The caller owns the connection.
+func (c sessionClient) AttachSession(ctx context.Context, vm, name string, v banger.SessionView) (net.Conn, error) {
+	q := url.Values{}
+	if v.Position != nil {
+		q.Set("position", strconv.FormatUint(*v.Position, 10))
+	}
+	for key, on := range map[string]bool{"screen": v.Screen, "read_only": v.ReadOnly, "silent": v.Silent} {
+		if on {
+			q.Set(key, "true")
+		}
+	}
+	return c.upgrade(ctx, sessionPath(vm, name, "attach"), sizeQuery(q, v.Rows, v.Cols), nil, upgradeExec)
+}
+
+// SessionOutput returns what a session's command wrote from a position on, as frames. The caller must close it.
+func (c sessionClient) SessionOutput(ctx context.Context, vm, name string, position uint64, follow bool) (io.ReadCloser,
+	error) {
+	q := url.Values{"position": {strconv.FormatUint(position, 10)}, "follow": {strconv.FormatBool(follow)}}
+	resp, err := c.send(ctx, "GET", sessionPath(vm, name, "output"), q, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}

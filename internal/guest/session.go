@@ -1,0 +1,211 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"banger"
+	"banger/internal/frame"
+	"banger/internal/text"
+)
+
+// SessionRequest is the part of a Request about sessions.
+type SessionRequest struct {
+	Name  string              `json:"name,omitempty"`
+	Spec  *banger.SessionSpec `json:"spec,omitempty"`  // of OpSessionStart
+	Force bool                `json:"force,omitempty"` // of OpSessionRemove: end it first
+	End   bool                `json:"end,omitempty"`   // of OpSessionSend: the command's stdin then ends
+	View  banger.SessionView  `json:"view,omitzero"`   // of OpSessionAttach
+}
+
+// maxSessions is the maximum number of sessions that an agent may list, and maxReason that of the characters of a
+// reason.
+const (
+	maxSessions = 1024
+	maxReason   = 1024
+)
+
+// checkSession bounds what an agent says about a session, and makes it printable.
+func checkSession(s *banger.Session) {
+	s.Name = text.Limit(s.Name, 63)
+	s.State = text.Limit(s.State, 20)
+	s.Reason = text.Limit(s.Reason, maxReason)
+	s.Command.Dir = text.Limit(s.Command.Dir, maxReason)
+	s.Command.User = text.Limit(s.Command.User, maxReason)
+	for i, word := range s.Command.Args {
+		s.Command.Args[i] = text.Limit(word, banger.MaxExecSize)
+	}
+	for i, kv := range s.Command.Env {
+		s.Command.Env[i] = text.Limit(kv, maxReason)
+	}
+	if s.Exit != nil {
+		s.Exit.Code &= 0xff
+		s.Exit.Signal = min(max(s.Exit.Signal, 0), 64)
+	}
+}
+
+// session makes a request that is answered with a session.
+func (c Client) session(ctx context.Context, r Request) (s banger.Session, err error) {
+	conn, err := c.send(ctx, r)
+	if err != nil {
+		return s, err
+	}
+	err = answer(ctx, conn, frame.Response, &s)
+	checkSession(&s)
+	return s, err
+}
+
+// briefly is like session, with an error if the agent does not answer in time.
+func (c Client) briefly(caller context.Context, r Request) (banger.Session, error) {
+	ctx, cancel := context.WithTimeout(caller, callTimeout)
+	defer cancel()
+	s, err := c.session(ctx, r)
+	return s, unanswered(caller, err)
+}
+
+// Sessions returns all sessions, the newest first.
+func (c Client) Sessions(caller context.Context) ([]banger.Session, error) {
+	ctx, cancel := context.WithTimeout(caller, callTimeout)
+	defer cancel()
+	conn, err := c.send(ctx, Request{Op: OpSessions})
+	if err != nil {
+		return nil, unanswered(caller, err)
+	}
+	var list []banger.Session
+	if err := answer(ctx, conn, frame.Response, &list); err != nil {
+		return nil, unanswered(caller, err)
+	}
+	if len(list) > maxSessions {
+		return nil, banger.Errorf(banger.CodeGuest, "the agent lists %d sessions", len(list))
+	}
+	for i := range list {
+		checkSession(&list[i])
+	}
+	return list, nil
+}
+
+// Session returns one session.
+func (c Client) Session(ctx context.Context, name string) (banger.Session, error) {
+	return c.briefly(ctx, Request{Op: OpSession, Session: &SessionRequest{Name: name}})
+}
+
+// StartSession starts a session.
+func (c Client) StartSession(ctx context.Context, spec banger.SessionSpec) (banger.Session, error) {
+	return c.briefly(ctx, Request{Op: OpSessionStart, Session: &SessionRequest{Spec: &spec}})
+}
+
+// SignalSession sends a signal to a session's command.
+func (c Client) SignalSession(ctx context.Context, name string, sig int) (banger.Session, error) {
+	return c.briefly(ctx, Request{Op: OpSessionSignal, Signal: sig, Session: &SessionRequest{Name: name}})
+}
+
+// StopSession ends a session, whose command has grace to end by itself, and returns when it has ended.
+func (c Client) StopSession(ctx context.Context, name string, grace time.Duration) (banger.Session, error) {
+	return c.session(ctx, Request{Op: OpSessionStop, Grace: grace.Milliseconds(), Session: &SessionRequest{Name: name}})
+}
+
+// RemoveSession removes a session that has ended. With force it ends the session first.
+func (c Client) RemoveSession(ctx context.Context, name string, force bool) error {
+	_, err := c.briefly(ctx, Request{Op: OpSessionRemove, Session: &SessionRequest{Name: name, Force: force}})
+	return err
+}
+
+// WaitSession returns when a session has ended.
+func (c Client) WaitSession(ctx context.Context, name string) (banger.Session, error) {
+	return c.session(ctx, Request{Op: OpSessionWait, Session: &SessionRequest{Name: name}})
+}
+
+// AttachSession opens the stream of a client of a session, as OpSessionAttach describes. The caller owns it.
+func (c Client) AttachSession(ctx context.Context, name string, v banger.SessionView) (net.Conn, error) {
+	return c.send(ctx, Request{Op: OpSessionAttach, Session: &SessionRequest{Name: name, View: v}})
+}
+
+// SendSession gives a session's command what r has as stdin, which then ends if end says so.
+func (c Client) SendSession(ctx context.Context, name string, end bool, r io.Reader) (s banger.Session, err error) {
+	conn, err := c.send(ctx, Request{Op: OpSessionSend, Session: &SessionRequest{Name: name, End: end}})
+	if err != nil {
+		return s, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	failed := sendStdin(conn, r)
+	if _, ok := errors.AsType[*banger.Error](failed); ok { // the client's own bytes could not be read
+		conn.Close()
+		return s, failed
+	}
+	// The agent says why it takes no more, if that is why the connection failed.
+	err = answer(ctx, conn, frame.Response, &s)
+	checkSession(&s)
+	return s, err
+}
+
+// sendStdin sends what r has as frames of stdin.
+func sendStdin(conn net.Conn, r io.Reader) error {
+	buf := make([]byte, frame.Header+64<<10)
+	for {
+		n, err := r.Read(buf[frame.Header:])
+		if n > 0 {
+			frame.PutHeader(buf, frame.Stdin, n)
+			if _, err := conn.Write(buf[:frame.Header+n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return frame.Write(conn, frame.StdinEOF, nil)
+		}
+		if err != nil {
+			return banger.Errorf(banger.CodeInvalid, "the input cannot be read: %w", err)
+		}
+	}
+}
+
+// SessionEnd returns the session that the payload of the last frame of OpSessionAttach describes.
+func SessionEnd(payload []byte) (s banger.Session, err error) {
+	if err := json.Unmarshal(payload, &s); err != nil {
+		return s, banger.Errorf(banger.CodeGuest, "the agent sent a broken session: %w", err)
+	}
+	checkSession(&s)
+	return s, nil
+}
+
+// CopyOutput writes the output that a stream of OpSessionAttach carries to w, as the same frames, until the stream
+// ends. It checks that positions do not go back. After the error of a broken stream, the caller can go on from what w
+// has.
+func CopyOutput(w io.Writer, conn io.Reader, position uint64) error {
+	frames := frame.NewReader(conn)
+	for stamped := false; ; {
+		t, p, err := frames.Next()
+		if err != nil {
+			return banger.Errorf(banger.CodeGuest, "the agent did not send all output: %w", err)
+		}
+		switch t {
+		case frame.Started:
+			w.Write(nil) // begins the answer, whose first byte may come late
+			continue
+		case frame.Exit:
+			return nil
+		case frame.Error:
+			return agentError(p)
+		case frame.Stamp:
+			at, _, ok := frame.ParseStamp(p)
+			if !ok || at < position || stamped {
+				return banger.Errorf(banger.CodeGuest, "the agent sent output from byte %d on at byte %d", at, position)
+			}
+			position, stamped = at, true
+		case frame.Stdout, frame.Stderr:
+			if !stamped || len(p) == 0 {
+				return banger.Errorf(banger.CodeGuest, "the agent sent output without its position")
+			}
+			position, stamped = position+uint64(len(p)), false
+		default:
+			return banger.Errorf(banger.CodeGuest, "the agent sent frame %d in a session's output", t)
+		}
+		if err := frame.Write(w, t, p); err != nil {
+			return nil // the reader is gone
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package banger
+
+import "time"
+
+// SessionSpec is what a client wants of a session, a command in a VM that outlives its clients: the body of
+// POST /v1/vms/{id}/sessions.
+type SessionSpec struct {
+	Name    string        `json:"name,omitempty"` // unique in the VM; "": made of the command
+	Command Exec          `json:"command"`
+	Restart RestartPolicy `json:"restart,omitzero"`
+}
+
+// Check returns an *Error of CodeInvalid when s cannot be started at all.
+func (s *SessionSpec) Check() error {
+	if s.Name != "" {
+		if err := CheckSession(s.Name); err != nil {
+			return err
+		}
+	}
+	if s.Command.Main {
+		return Errorf(CodeInvalid, "a session is not the VM's main command")
+	}
+	if err := s.Restart.Check(); err != nil {
+		return err
+	}
+	return s.Command.Check()
+}
+
+// CheckSession returns an *Error of CodeInvalid unless name can be the name of a session.
+func CheckSession(name string) error {
+	if nameRE.MatchString(name) {
+		return nil
+	}
+	return Errorf(CodeInvalid, "%.80q is not a valid name of a session", name).
+		WithHint("use 1 to 63 lower-case letters, digits and inner hyphens")
+}
+
+// Values of Session.State.
+const (
+	SessionRunning = "running"
+	SessionWaiting = "waiting" // its command has ended, and starts again after a pause
+	SessionEnded   = "ended"
+)
+
+// Session is a session as its guest tells it. The values of its environment are hidden.
+type Session struct {
+	SessionSpec
+	State   string    `json:"state"`
+	PID     int       `json:"pid,omitempty"` // in the guest, while it runs
+	Created time.Time `json:"created"`
+	Started time.Time `json:"started"`        // of the latest run of the command
+	Ended   time.Time `json:"ended,omitzero"` // of the latest run that has ended
+	// Exit is how the latest run has ended. It is nil before, and for a command that was cut off by the end of its guest.
+	Exit     *Exit  `json:"exit,omitempty"`
+	Reason   string `json:"reason,omitempty"` // what is to be said about the latest end, for a person
+	Restarts int    `json:"restarts"`
+	// PeakMemory is the most memory that the command and its children have used at once, in bytes; 0: not known.
+	PeakMemory int64 `json:"peak_memory,omitempty"`
+	// First and End are positions in the output: of the first byte that can still be read, and behind the last.
+	First uint64 `json:"first"`
+	End   uint64 `json:"end"`
+}
+
+// Over reports whether the session has ended for good.
+func (s *Session) Over() bool { return s.State == SessionEnded }
+
+// SessionView says what a client that attaches to a session gets, and may do.
+type SessionView struct {
+	// Position is that of the first byte of output that the client gets; nil means what is written from now on.
+	Position *uint64 `json:"position,omitempty"`
+	Screen   bool    `json:"screen,omitempty"`    // first draw the screen of a session with a terminal; no Position then
+	ReadOnly bool    `json:"read_only,omitempty"` // what the client sends is dropped
+	Silent   bool    `json:"silent,omitempty"`    // send no output, only the session's end
+	Once     bool    `json:"once,omitempty"`      // end where the output ends now, not with the session
+	Rows     uint16  `json:"rows,omitempty"`      // the size of the client's terminal; 0: it has none
+	Cols     uint16  `json:"cols,omitempty"`
+}
+
+// Check returns an *Error of CodeInvalid if v contradicts itself.
+func (v SessionView) Check() error {
+	if v.Screen && (v.Position != nil || v.Silent) {
+		return Errorf(CodeInvalid, "a screen shows the present, so it goes without a position, and not without output")
+	}
+	return nil
+}
