@@ -115,7 +115,7 @@ var layout = map[string]struct {
 		"how the host reaches one guest, however that runs"},
 	"internal/wake": {". internal/network internal/networks internal/shim internal/text", false,
 		"who connects to a VM that is suspended, however it goes on"},
-	"internal/output": {"internal/frame internal/untrusted", false,
+	"internal/output": {". internal/frame internal/untrusted", false,
 		"a file with what a command wrote, however that came to the host"},
 	"internal/splice": {"internal/frame internal/network", false, "two connections as one, whatever they carry"},
 	"internal/untrusted": {"", false,

@@ -111,10 +111,13 @@ func (g Guests) Logs(ctx context.Context, ref string, tail int, follow bool, w i
 	return shim.ReadConsole(c.Dir, tail, w)
 }
 
-// Output writes what the VM's main command has written, as frames of frame.Stdout and frame.Stderr, with tail and
-// follow as in Logs. It returns false, and writes nothing, for a VM whose output is on its console alone: one without a
-// main command, whose own init writes there, and one that has not booted since banger keeps the output.
-func (g Guests) Output(ctx context.Context, ref string, tail int, follow bool, w io.Writer) (bool, error) {
+// Output writes what v selects of what the VM's main command has written, as frames of frame.Stdout and frame.Stderr,
+// and of frame.Stamp if v wants them. It returns false, and writes nothing, for a VM whose output is on its console
+// alone: one without a main command, whose own init writes there, and one that has not booted since banger keeps the
+// output.
+//
+// While a shim of an earlier banger runs the VM, a view that follows gets no stamps, and all times and positions.
+func (g Guests) Output(ctx context.Context, ref string, v banger.LogView, w io.Writer) (bool, error) {
 	vm, err := g.VMs.Get(ref)
 	if err != nil {
 		return false, err
@@ -125,12 +128,12 @@ func (g Guests) Output(ctx context.Context, ref string, tail int, follow bool, w
 		return false, nil
 	}
 	begin(w)
-	if follow && !vm.State.AtRest() {
-		if err := c.FollowOutput(ctx, tail, w); err == nil || ctx.Err() != nil {
+	if v.Follow && !vm.State.AtRest() {
+		if err := c.FollowOutput(ctx, v, w); err == nil || ctx.Err() != nil {
 			return true, nil
 		}
 	}
-	return true, output.Read(path, tail, w)
+	return true, output.Read(path, v, w)
 }
 
 // begin writes nothing to w, which begins an answer whose first byte may come late. A failure shows at the next write.

@@ -60,9 +60,9 @@ type Guests interface {
 	Stats(ctx context.Context, ref string) (banger.Stats, error)
 	Processes(ctx context.Context, ref string) ([]banger.Process, error)
 	Logs(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
-	// Output writes frames of what the main command has written. It returns false without effects if only the console
-	// has that.
-	Output(ctx context.Context, ref string, tail int, follow bool, w io.Writer) (bool, error)
+	// Output writes frames of what v selects of the main command's output. It returns false without effects if only the
+	// console has that.
+	Output(ctx context.Context, ref string, v banger.LogView, w io.Writer) (bool, error)
 }
 
 // Connections changes the network connections of VMs.

@@ -124,7 +124,7 @@ func TestErrorsKeepTheirCode(t *testing.T) {
 			return err
 		},
 		"Logs":          func() error { _, err := w.Logs(ctx, "no", -1, false); return err },
-		"Output":        func() error { _, _, err := w.Output(ctx, "no", -1, false); return err },
+		"Output":        func() error { _, _, err := w.Output(ctx, "no", banger.LogView{}); return err },
 		"Stats":         func() error { _, err := w.Stats(ctx, "no"); return err },
 		"Ports":         func() error { _, err := w.Ports(ctx, "no", false); return err },
 		"AddForward":    func() error { _, err := w.AddForward(ctx, "no", forward(80)); return err },

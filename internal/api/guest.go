@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -72,62 +70,6 @@ func sizeQuery(q url.Values, rows, cols uint16) url.Values {
 // Attach opens a stream to a VM's main command, as the server's route describes. The caller owns the connection.
 func (c guestClient) Attach(ctx context.Context, ref string, rows, cols uint16) (net.Conn, error) {
 	return c.upgrade(ctx, vmPath(ref, "attach"), sizeQuery(url.Values{}, rows, cols), nil, upgradeExec)
-}
-
-// mediaFrames is the type of an answer that is made of the frames of package frame.
-const mediaFrames = "application/vnd.banger.frames"
-
-// logs answers with the console, or with frames of the main command's output for a client that asks for them.
-func logs(s *Server, w http.ResponseWriter, req *http.Request) error {
-	q := req.URL.Query()
-	tail, err := tailOf(q)
-	if err != nil {
-		return err
-	}
-	vm, follow, out := req.PathValue("vm"), q.Get("follow") == "true", flushWriter{w}
-	if _, err := s.Inventory.Get(vm); err != nil {
-		return err
-	}
-	apart := false
-	if q.Get("output") == "true" {
-		w.Header().Set("Content-Type", mediaFrames)
-		apart, err = s.Guests.Output(req.Context(), vm, tail, follow, out)
-	}
-	if !apart && err == nil {
-		w.Header().Set("Content-Type", "application/octet-stream")
-		err = s.Guests.Logs(req.Context(), vm, tail, follow, out)
-	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		s.Log.Warn("logs", "err", err) // the status has already been sent
-	}
-	return nil
-}
-
-// Logs returns the console's output, which the caller must close. A negative tail means all lines.
-func (c guestClient) Logs(ctx context.Context, ref string, tail int, follow bool) (io.ReadCloser, error) {
-	r, _, err := c.logs(ctx, ref, tail, follow, url.Values{})
-	return r, err
-}
-
-// Output returns what the main command has written, which the caller must close. If apart is true, it is made of frames
-// of frame.Stdout and frame.Stderr. If not, it is the console's output, because only the console has the main
-// command's.
-func (c guestClient) Output(ctx context.Context, ref string, tail int, follow bool) (r io.ReadCloser, apart bool,
-	err error) {
-	return c.logs(ctx, ref, tail, follow, url.Values{"output": {"true"}})
-}
-
-func (c guestClient) logs(ctx context.Context, ref string, tail int, follow bool, q url.Values) (r io.ReadCloser,
-	apart bool, err error) {
-	q.Set("follow", strconv.FormatBool(follow))
-	if tail >= 0 {
-		q.Set("tail", strconv.Itoa(tail))
-	}
-	resp, err := c.send(ctx, "GET", vmPath(ref, "logs"), q, nil)
-	if err != nil {
-		return nil, false, err
-	}
-	return resp.Body, resp.Header.Get("Content-Type") == mediaFrames, nil
 }
 
 // Exec opens the stream of a command, which carries frames of package frame in both directions. The caller owns the

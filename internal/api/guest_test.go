@@ -40,7 +40,7 @@ func TestStreamsOfAGuest(t *testing.T) {
 		t.Errorf("the archive is %.40q", got)
 	}
 	output := func(ref string, tail int) (string, bool) {
-		r, apart, err := w.Output(ctx, ref, tail, false)
+		r, apart, err := w.Output(ctx, ref, banger.LogView{Tail: tail})
 		hosttest.Check(t, err)
 		return read(t, r), apart
 	}

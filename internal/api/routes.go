@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"slices"
+	"time"
 
 	"banger"
 )
@@ -145,8 +146,18 @@ var guestRoutes = []route{
 	{"GET", "/v1/vms/{vm}/logs", logs, "logs",
 		"The guest's console, where its kernel, the agent and the image's own init write. With output, what the main " +
 			"command wrote: Content-Type is then " + mediaFrames + ", and frames follow as with exec, of frame.Stdout and " +
-			"frame.Stderr only. It is the console all the same if only that has the main command's output",
-		[]parameter{paramTail, paramFollow, {"output", "only what the main command wrote", false, false}}, nil,
+			"frame.Stderr and, with stamps, of frame.Stamp. It is the console all the same if only that has the main " +
+			"command's output. Of a VM that an earlier banger started, and has run since, follow sends all times and no stamps",
+		[]parameter{
+			paramTail, paramFollow,
+			{"output", "only what the main command wrote", false, false},
+			{"since", "output: only what was written at this time or later; tail counts lines of that", time.Time{}, false},
+			{"until", "output: only what was written up to this time, which ends follow", time.Time{}, false},
+			{"position", "output: only what comes behind this many bytes; if a stamp says more, those between are gone", 0,
+				false},
+			{"stamps", "output: before each frame a frame.Stamp with position and time: two big-endian integers of 64 bits, " +
+				"the bytes written before and the nanoseconds of the Unix epoch", false, false},
+		}, nil,
 		content{"application/octet-stream", mediaFrames}},
 	{"GET", "/v1/vms/{vm}/processes", processes, "processes", "The processes of a running VM, as its guest tells them",
 		nil, nil, []banger.Process{}},

@@ -180,8 +180,8 @@ func sendSession(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return answerSession(w)(s.SessionStreams.Send(req.Context(), vm, name, req.URL.Query().Get("eof") == "true", req.Body))
 }
 
-// viewOf returns the view that a query describes.
-func viewOf(q url.Values) (v banger.SessionView, err error) {
+// sessionViewOf returns the view that a query describes.
+func sessionViewOf(q url.Values) (v banger.SessionView, err error) {
 	if q.Has("position") {
 		at, err := positionOf(q)
 		if err != nil {
@@ -215,7 +215,7 @@ func attachSession(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	view, err := viewOf(req.URL.Query())
+	view, err := sessionViewOf(req.URL.Query())
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func runLogs(ctx context.Context, a *app, o logsOptions, ref string) error {
 	if o.console {
 		r, err = client.Logs(ctx, ref, lines, o.follow)
 	} else {
-		r, apart, err = client.Output(ctx, ref, lines, o.follow)
+		r, apart, err = client.Output(ctx, ref, banger.LogView{Tail: lines, Follow: o.follow})
 	}
 	if err != nil {
 		return err

@@ -9,20 +9,22 @@ import (
 	"sync"
 	"time"
 
+	"banger"
 	"banger/internal/frame"
 	"banger/internal/untrusted"
 )
 
 // Log writes the output of one VM. Its Append never fails, because a full host disk must not stop a guest.
 type Log struct {
-	mu      sync.Mutex
-	path    string
-	file    *os.File
-	size    int64 // bytes of complete records in file
-	gen     int   // number of rotations
-	closed  bool
-	changed chan struct{} // closed and replaced at each change
-	buf     []byte
+	mu       sync.Mutex
+	path     string
+	file     *os.File
+	size     int64  // bytes of complete records in file
+	position uint64 // bytes of output up to now, over all boots
+	gen      int    // number of rotations
+	closed   bool
+	changed  chan struct{} // closed and replaced at each change
+	buf      []byte
 }
 
 // Open opens the log at path, which continues behind the last complete record there.
@@ -31,15 +33,24 @@ func Open(path string) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scanner{file: f}
+	s, said := &scanner{file: f}, false
 	for err == nil { // a record that a power cut has torn, and what follows it, is removed
-		_, err = s.next(MaxFile)
+		var r record
+		r, err = s.next(MaxFile)
+		said = said || r.said
 	}
 	if err := errors.Join(f.Truncate(s.at), f.Chmod(0o600)); err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &Log{path: path, file: f, size: s.at, changed: make(chan struct{})}, nil
+	l := &Log{path: path, file: f, size: s.at, position: s.position, changed: make(chan struct{})}
+	if !said { // only the older file may say a position
+		if h, _, err := open(path); err == nil {
+			l.position = h.end()
+			h.close()
+		}
+	}
+	return l, nil
 }
 
 // wake tells all readers that something changed. l.mu is held.
@@ -48,14 +59,16 @@ func (l *Log) wake() {
 	l.changed = make(chan struct{})
 }
 
-// Append adds data, which came at a time, to a stream. What the host has no room for is lost.
+// Append adds data, which came at a time, to a stream. What the host has no room for is lost, but has its positions.
 func (l *Log) Append(stream frame.Type, at time.Time, data []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	position := l.position
+	l.position += uint64(len(data))
 	for len(data) > 0 && !l.closed {
 		n := min(len(data), maxData)
-		l.buf = appendRecord(l.buf[:0], record{stream, at, data[:n]})
-		data = data[n:]
+		l.buf = appendRecord(l.buf[:0], record{stream: stream, time: at, position: position, data: data[:n]})
+		position, data = position+uint64(n), data[n:]
 		if l.size+int64(len(l.buf)) > MaxFile && !l.rotate() {
 			return
 		}
@@ -98,9 +111,9 @@ func (l *Log) Close() {
 	l.wake()
 }
 
-// Follow writes the last tail lines to w as Read does, and then what is appended, until the log is closed, ctx ends, or
-// w fails. A reader that is more than a file behind loses what rotation removes.
-func (l *Log) Follow(ctx context.Context, tail int, w io.Writer) {
+// Follow writes what v selects to w as Read does, and then what is appended, until the log is closed, ctx ends, w fails
+// or v.Until is over. A reader that is more than a file behind loses what rotation removes.
+func (l *Log) Follow(ctx context.Context, v banger.LogView, w io.Writer) {
 	l.mu.Lock()
 	h, _, err := open(l.path)
 	gen := l.gen
@@ -109,29 +122,45 @@ func (l *Log) Follow(ctx context.Context, tail int, w io.Writer) {
 		return // something else has the files' names
 	}
 	defer h.close()
-	frames := &frameWriter{w: w}
+	frames, wanted := &frameWriter{w: w, stamps: v.Stamps}, windowOf(v, &h)
 	s := h.scanners[len(h.scanners)-1]
 	s.gen = gen
-	if err := h.write(tail, frames); err != nil {
+	if err := h.write(wanted, v.Tail, frames); err != nil || wanted.past {
 		return
 	}
-	for { // s has come to the end of what there was
+	var over <-chan time.Time // the clock reaches v.Until
+	if !v.Until.IsZero() {
+		timer := time.NewTimer(time.Until(v.Until))
+		defer timer.Stop()
+		over = timer.C
+	}
+	l.goOn(ctx, s, wanted, frames, over)
+}
+
+// goOn writes what comes behind the scanner's place.
+func (l *Log) goOn(ctx context.Context, s *scanner, wanted *window, frames *frameWriter, over <-chan time.Time) {
+	last := false // what is there is all that is wanted
+	for {
 		limit, changed := l.limit(s)
 		r, err := s.next(limit)
-		if err == nil {
-			if frames.write(r) != nil {
+		switch {
+		case err == nil:
+			if wanted.cut(&r) && frames.write(r) != nil || wanted.past {
 				return
 			}
 			continue
-		}
-		if changed == nil { // nothing more comes in this file
+		case changed == nil: // nothing more comes in this file
 			if !l.advance(s) {
 				return
 			}
 			continue
+		case last:
+			return
 		}
 		select {
 		case <-changed:
+		case <-over:
+			last = true
 		case <-ctx.Done():
 			return
 		}

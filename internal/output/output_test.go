@@ -13,12 +13,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"banger"
 	"banger/internal/frame"
 	"banger/internal/output"
 )
 
-// now is the time of all records, which readers do not show.
+// now is the time of all records, which readers do not show without a stamp.
 var now = time.Unix(1_700_000_000, 0)
+
+// all is a view of everything.
+var all = banger.LogView{Tail: -1}
 
 func open(t *testing.T, path string) *output.Log {
 	t.Helper()
@@ -58,7 +62,7 @@ func split(t *testing.T, r io.Reader) (stdout, stderr, both string) {
 func read(t *testing.T, path string, tail int) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := output.Read(path, tail, &b); err != nil {
+	if err := output.Read(path, banger.LogView{Tail: tail}, &b); err != nil {
 		t.Fatal(err)
 	}
 	_, _, both := split(t, &b)
@@ -79,7 +83,7 @@ func TestBothStreamsAreKeptByteForByte(t *testing.T) {
 		l.Append(frame.Stdout, now, []byte("after the end"))
 	}
 	var b bytes.Buffer
-	if err := output.Read(path, -1, &b); err != nil {
+	if err := output.Read(path, all, &b); err != nil {
 		t.Fatal(err)
 	}
 	stdout, stderr, _ := split(t, &b)
@@ -210,7 +214,7 @@ func TestHostileFiles(t *testing.T) {
 					t.Fatal(err)
 				}
 				var b bytes.Buffer
-				if err := output.Read(path, -1, &b); (err != nil) != c.refuse || b.Len() > 0 {
+				if err := output.Read(path, all, &b); (err != nil) != c.refuse || b.Len() > 0 {
 					t.Errorf("%s is read as %.30q, %v", suffix, &b, err)
 				}
 				l, err := output.Open(path)
@@ -236,7 +240,7 @@ func TestAFollowerGetsAllInOrder(t *testing.T) {
 	l.Append(frame.Stderr, now, []byte("old\nlast"))
 	r, w := io.Pipe()
 	go func() { // ends when the log is closed
-		l.Follow(context.Background(), 1, w)
+		l.Follow(context.Background(), banger.LogView{Tail: 1}, w)
 		w.Close()
 	}()
 	frames := frame.NewReader(r)
@@ -279,7 +283,7 @@ func TestASlowFollowerLosesOnlyWhatRotationRemoves(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { // ends when the log is closed
 		defer close(ended)
-		l.Follow(context.Background(), -1, w)
+		l.Follow(context.Background(), all, w)
 		w.Close()
 	}()
 	frames := frame.NewReader(r)
@@ -304,7 +308,7 @@ func TestAFollowerEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
-		l.Follow(ctx, -1, io.Discard)
+		l.Follow(ctx, all, io.Discard)
 		close(ended)
 	}()
 	cancel()

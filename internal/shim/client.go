@@ -219,10 +219,11 @@ func (c Client) FollowConsole(ctx context.Context, tail int, w io.Writer) error 
 	return c.stream(ctx, fmt.Sprintf("%s %d", CallConsole, tail), w)
 }
 
-// FollowOutput writes the last tail lines of the main command's output (all if tail is negative) and new output to w,
-// as frames of frame.Stdout and frame.Stderr, until the VMM ends (it then returns nil) or ctx ends.
-func (c Client) FollowOutput(ctx context.Context, tail int, w io.Writer) error {
-	return c.stream(ctx, fmt.Sprintf("%s %d", CallOutput, tail), w)
+// FollowOutput writes what v selects of the main command's output, also of what comes later, to w until the VMM ends or
+// v.Until is over (it then returns nil), or ctx ends. It writes frames of frame.Stdout and frame.Stderr, and of
+// frame.Stamp if v wants them. A shim of an earlier banger knows only v.Tail.
+func (c Client) FollowOutput(ctx context.Context, v banger.LogView, w io.Writer) error {
+	return c.stream(ctx, CallOutput+" "+FormatView(v), w)
 }
 
 // stream makes a call with an endless answer. Because the first bytes may come late, it first asks whether the shim

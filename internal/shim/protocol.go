@@ -164,7 +164,7 @@ const (
 	CallKeep    = "KEEP"    // this connection becomes the stream
 	CallGive    = "GIVE"    // the socket that comes with the first byte becomes the stream
 	CallConsole = "CONSOLE" // + tail: answered by console bytes until the VMM ends
-	CallOutput  = "OUTPUT"  // + tail: answered by frames of the main command's output until the VMM ends
+	CallOutput  = "OUTPUT"  // + view: answered by frames of the main command's output until the VMM ends
 	CallStats   = "STATS"
 	CallPorts   = "PORTS" // with the argument Probe it sends a request to each service
 	// CallForward + JSON of a forward adds it. Its socket comes with the first byte (unix(7), SCM_RIGHTS).

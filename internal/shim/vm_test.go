@@ -37,7 +37,7 @@ func TestAShimOfItsOwnProcess(t *testing.T) {
 	}
 	h.Await("the output has both lines", func() bool {
 		var frames bytes.Buffer
-		err := output.Read(shim.OutputPath(c.Dir), 2, &frames)
+		err := output.Read(shim.OutputPath(c.Dir), banger.LogView{Tail: 2}, &frames)
 		return err == nil && hosttest.Output(t, &frames) == "one\ntwo\n"
 	})
 	var console bytes.Buffer

@@ -54,7 +54,7 @@ func (h *host) await(what string, ok func() bool) { h.T.Helper(); h.Await(what, 
 func (h *host) said(s *supervisor.Supervisor, ref string, tail int) string {
 	h.T.Helper()
 	var frames bytes.Buffer
-	apart, err := s.Guests().Output(h.ctx(), ref, tail, false, &frames)
+	apart, err := s.Guests().Output(h.ctx(), ref, banger.LogView{Tail: tail}, &frames)
 	if check(h.t, err); !apart {
 		h.T.Errorf("only the console has the output of %s", ref)
 	}

@@ -217,6 +217,9 @@ func TestAKillNeedNotWaitForAStop(t *testing.T) {
 	h.await("no process is left", func() bool { return len(h.processes()) == 0 })
 }
 
+// toTheEnd is a view of all output until the VM's end.
+var toTheEnd = banger.LogView{Tail: -1, Follow: true}
+
 // TestOutputIsFollowedUntilTheEnd of the VM. After that, Output reads the file.
 func TestOutputIsFollowedUntilTheEnd(t *testing.T) {
 	h := newHost(t)
@@ -225,7 +228,7 @@ func TestOutputIsFollowedUntilTheEnd(t *testing.T) {
 	frames := vmmtest.NewConsole()
 	followed := make(chan error)
 	go func() {
-		_, err := s.Guests().Output(h.ctx(), "job", -1, true, frames)
+		_, err := s.Guests().Output(h.ctx(), "job", toTheEnd, frames)
 		followed <- err
 	}()
 	frames.Await(t, "first\n")
@@ -235,7 +238,7 @@ func TestOutputIsFollowedUntilTheEnd(t *testing.T) {
 	_, err = s.Kill(h.ctx(), "job", 9)
 	check(t, err)
 	check(t, <-followed)
-	if _, err := s.Guests().Output(h.ctx(), "nonesuch", -1, true, frames); banger.CodeOf(err) != banger.CodeNotFound {
+	if _, err := s.Guests().Output(h.ctx(), "nonesuch", toTheEnd, frames); banger.CodeOf(err) != banger.CodeNotFound {
 		t.Errorf("the output of no VM: %v", err)
 	}
 	all := hosttest.Output(t, strings.NewReader(frames.String())) // the shell, too, may say something about the signal
@@ -255,7 +258,7 @@ func TestTheConsoleIsFollowedUntilTheEnd(t *testing.T) {
 	h.fault(vmmtest.PanicAtBoot) // says something on the console; the VM then boots again
 	s := h.daemon()
 	h.run(s, h.spec("box"))
-	if apart, err := s.Guests().Output(h.ctx(), "box", -1, false, t.Output()); apart || err != nil {
+	if apart, err := s.Guests().Output(h.ctx(), "box", banger.LogView{Tail: -1}, t.Output()); apart || err != nil {
 		t.Errorf("its output is apart: %t, %v", apart, err)
 	}
 	console := vmmtest.NewConsole()
@@ -280,7 +283,7 @@ func TestTheOutputOfAnEarlierBangerIsOnTheConsole(t *testing.T) {
 	s := h.daemon()
 	vm := h.run(s, h.command("job", forever))
 	check(t, os.Remove(shim.OutputPath(h.path("state/vms/"+vm.ID))))
-	if apart, err := s.Guests().Output(h.ctx(), "job", -1, true, t.Output()); apart || err != nil {
+	if apart, err := s.Guests().Output(h.ctx(), "job", toTheEnd, t.Output()); apart || err != nil {
 		t.Errorf("its output is apart: %t, %v", apart, err)
 	}
 }

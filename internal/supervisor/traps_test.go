@@ -52,7 +52,7 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 				h.wantState(s, "box", banger.StateFailed, "its shim was killed")
 				var out bytes.Buffer
 				s.Guests().Logs(h.ctx(), "box", -1, false, &out)
-				s.Guests().Output(h.ctx(), "box", -1, false, &out)
+				s.Guests().Output(h.ctx(), "box", banger.LogView{Tail: -1}, &out)
 				s.Connections().Denials(h.ctx(), "box", -1, false, &out)
 				if bytes.Contains(out.Bytes(), []byte("ours")) {
 					t.Errorf("what is not the VM's is told: %.100q", out.Bytes())

@@ -50,7 +50,7 @@ func TestTheMainCommandsOutputIsRecordedAndSeen(t *testing.T) {
 	followed := make(chan []byte, 1)
 	go func() {
 		var b bytes.Buffer
-		v.FollowOutput(v.ctx(), -1, &b)
+		v.FollowOutput(v.ctx(), banger.LogView{Tail: -1}, &b)
 		followed <- b.Bytes()
 	}()
 	conn := v.attach("seq 100000; echo no >&2; printf end")
@@ -83,7 +83,7 @@ func TestTheMainCommandsOutputIsRecordedAndSeen(t *testing.T) {
 	}
 	check(t, v.Kill(v.ctx()))
 	var file bytes.Buffer
-	check(t, output.Read(shim.OutputPath(v.Dir), -1, &file))
+	check(t, output.Read(shim.OutputPath(v.Dir), banger.LogView{Tail: -1}, &file))
 	for who, frames := range map[string][]byte{"the follower": <-followed, "the file": file.Bytes()} {
 		if got, errs := both(t, bytes.NewReader(frames)); got != all.String() || errs != "no\n" {
 			t.Errorf("%s has %d bytes, and %q", who, len(got), errs)
@@ -113,7 +113,7 @@ func TestTheMainCommandOutlivesItsClient(t *testing.T) {
 	ctx, cancel := context.WithCancel(v.ctx())
 	r, w := io.Pipe()
 	go func() { // ends with ctx
-		v.FollowOutput(ctx, -1, w)
+		v.FollowOutput(ctx, banger.LogView{Tail: -1}, w)
 		w.Close()
 	}()
 	var got strings.Builder

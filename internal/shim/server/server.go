@@ -389,19 +389,19 @@ func (s *server) follow(ctx context.Context, conn *net.UnixConn, call, arg strin
 	defer stop()
 	var tail int
 	var follow bool
-	if call == shim.CallDenials {
+	switch call {
+	case shim.CallDenials:
 		if _, err := fmt.Sscan(arg, &tail, &follow); err == nil {
 			s.denials.write(ctx, s.proc.Done(), tail, follow, conn)
 		}
-		return
-	}
-	_, err := fmt.Sscan(arg, &tail)
-	switch {
-	case err != nil:
-	case call == shim.CallConsole:
-		s.console.follow(ctx, s.proc.Done(), tail, conn)
-	case call == shim.CallOutput:
-		s.recorder.log.Follow(ctx, tail, conn)
+	case shim.CallConsole:
+		if _, err := fmt.Sscan(arg, &tail); err == nil {
+			s.console.follow(ctx, s.proc.Done(), tail, conn)
+		}
+	case shim.CallOutput:
+		if view, err := shim.ParseView(arg); err == nil {
+			s.recorder.log.Follow(ctx, view, conn)
+		}
 	}
 }
 
