@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
+		". internal/api internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
@@ -36,6 +36,8 @@ var layout = map[string]struct {
 	"internal/cli/library": {
 		". internal/api internal/cli/account internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
 		"commands for images, kernels and templates; it knows none for VMs"},
+	"internal/cli/logs": {". internal/api internal/cli/command internal/cli/render internal/frame internal/text", false,
+		"what VMs wrote, side by side and by time, wherever it is kept"},
 	"internal/cli/account": {
 		". internal/api internal/cli/command internal/cli/render internal/credential internal/image/source internal/registry",
 		false, "a user's logins and proxies, whatever a request is for; a reference says which registries it means"},
@@ -60,7 +62,7 @@ var layout = map[string]struct {
 		". internal/api internal/cli/command internal/cli/render internal/cli/session internal/cli/spec internal/text", false,
 		"sessions for a user, however the guest keeps them"},
 	"internal/cli/spec":   {". internal/host", false, "a user's words become a Spec, whoever makes the VM"},
-	"internal/cli/render": {". internal/frame internal/text", false, "what is shown, whichever command shows it"},
+	"internal/cli/render": {". internal/text", false, "what is shown, whichever command shows it"},
 	"internal/cli/session": {". internal/cli/render internal/frame internal/text", false,
 		"streams and a terminal, whoever made them"},
 	"internal/cli/filecopy": {". internal/api internal/archive internal/cli/render internal/frame", false,
@@ -260,7 +262,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/library internal/cli/manual internal/cli/spec internal/cli/system internal/cli/view",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/library internal/cli/logs internal/cli/manual internal/cli/spec internal/cli/system internal/cli/view",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

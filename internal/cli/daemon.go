@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -95,7 +94,7 @@ func newDaemonLogs(a *app) *cobra.Command {
 		Short: "Show what the daemon has logged, with or without a daemon",
 		Args:  command.Usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			n, err := tailLines(tail)
+			n, err := command.TailLines(tail)
 			if err != nil {
 				return err
 			}
@@ -105,18 +104,6 @@ func newDaemonLogs(a *app) *cobra.Command {
 	c.Flags().StringVarP(&tail, "tail", "n", "all", "number of lines from the end")
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "wait for new lines")
 	return c
-}
-
-// tailLines parses the value of --tail. It returns -1 for all lines.
-func tailLines(text string) (int, error) {
-	if text == "all" {
-		return -1, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 0 {
-		return 0, command.UsageErrorf("--tail is %q, but must be a number of lines or all", text)
-	}
-	return n, nil
 }
 
 // logger returns the daemon's logger. It writes to a file if a client has started the daemon, and otherwise to the

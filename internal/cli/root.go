@@ -8,6 +8,7 @@ import (
 	"banger/internal/cli/command"
 	"banger/internal/cli/completion"
 	"banger/internal/cli/library"
+	"banger/internal/cli/logs"
 	"banger/internal/cli/manual"
 	"banger/internal/cli/system"
 	"banger/internal/cli/view"
@@ -98,6 +99,8 @@ func newSession(a *app) *cobra.Command { return background.New(a.App) }
 func newAttach(a *app) *cobra.Command { return background.NewAttach(a.App) }
 
 func newList(a *app) *cobra.Command { return view.NewList(a.App) }
+
+func newLogs(a *app) *cobra.Command { return logs.New(a.App) }
 
 func newTop(a *app) *cobra.Command { return view.NewTop(a.App) }
 

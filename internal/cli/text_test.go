@@ -179,15 +179,24 @@ func TestLogsOnATerminalArePrintable(t *testing.T) {
 		frame.Write(w, frame.Stderr, []byte(raw))
 		frame.Write(w, frame.Stdout, []byte(raw[9:]))
 	}
+	stamped := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.banger.frames")
+		w.Write(frame.AppendStamp(nil, 0, time.Unix(1_700_000_000, 0)))
+		frame.Write(w, frame.Stdout, []byte(raw))
+	}
+	const at = "2023-11-14T22:13:20.000000000Z "
 	for name, c := range map[string]struct {
 		answer          http.HandlerFunc
 		terminal        bool
 		stdout, stderrs string
+		flags           []string
 	}{
-		"console in a pipe":     {console, false, raw, ""},
-		"console on a terminal": {console, true, shown, ""},
-		"output in a pipe":      {output, false, raw, raw},
-		"output on a terminal":  {output, true, shown, shown},
+		"console in a pipe":     {console, false, raw, "", nil},
+		"console on a terminal": {console, true, shown, "", nil},
+		"output in a pipe":      {output, false, raw, raw, nil},
+		"output on a terminal":  {output, true, shown, shown, nil},
+		"lines on a terminal": {stamped, true, at + strings.TrimSuffix(strings.ReplaceAll(shown, "\r\n", "\r\n"+at), at), "",
+			[]string{"-t"}},
 	} {
 		a, stdout, stderr := falseDaemon(t, c.answer)
 		gotOut, gotErr := func() string { return stdout.String() }, func() string { return stderr.String() }
@@ -195,7 +204,7 @@ func TestLogsOnATerminalArePrintable(t *testing.T) {
 			a.Stdout, gotOut = ownTerminal(t)
 			a.Stderr, gotErr = ownTerminal(t)
 		}
-		if code := a.run(t.Context(), []string{"logs", "box"}); code != 0 {
+		if code := a.run(t.Context(), append([]string{"logs", "box"}, c.flags...)); code != 0 {
 			t.Errorf("%s: the exit code is %d", name, code)
 		}
 		if out := gotOut(); out != c.stdout {

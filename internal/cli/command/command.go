@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -106,6 +107,18 @@ func Inspects[T any](a *App, c *cobra.Command, docker format.Aliases[T],
 		return nil
 	})
 	return c
+}
+
+// TailLines parses the value of --tail. It returns -1 for all lines.
+func TailLines(text string) (int, error) {
+	if text == "all" {
+		return -1, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, UsageErrorf("--tail is %q, but must be a number of lines or all", text)
+	}
+	return n, nil
 }
 
 // IsJSON reports whether the flag --format asks for JSON. Other formats are a usage error.

@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/term"
 
-	"banger/internal/frame"
 	"banger/internal/text"
 )
 
@@ -59,41 +58,19 @@ func (t Table) Flush() error { return t.w.Flush() }
 // Copy copies output of a guest to w. On a terminal it makes the text printable, because a guest must not control the
 // user's terminal. Elsewhere it copies the text unchanged.
 func Copy(w io.Writer, r io.Reader) error {
-	to, flush := printable(w)
+	to, flush := Printable(w)
 	_, err := io.Copy(to, r)
 	return errors.Join(err, flush())
 }
 
-// printable returns a writer for what a guest wrote, which makes it printable if w is a terminal. flush writes what is
+// Printable returns a writer for what a guest wrote, which makes it printable if w is a terminal. flush writes what is
 // incomplete at the end.
-func printable(w io.Writer) (to io.Writer, flush func() error) {
+func Printable(w io.Writer) (to io.Writer, flush func() error) {
 	if !IsTerminal(w) {
 		return w, func() error { return nil }
 	}
 	p := text.NewWriter(w)
 	return p, p.Flush
-}
-
-// CopyFrames copies what a guest wrote, from frames of both streams, as Copy does for one.
-func CopyFrames(stdout, stderr io.Writer, r io.Reader) error {
-	out, flushOut := printable(stdout)
-	errs, flushErr := printable(stderr)
-	frames := frame.NewReader(r)
-	for {
-		t, p, err := frames.Next()
-		switch {
-		case err == io.EOF:
-			return errors.Join(flushOut(), flushErr())
-		case err != nil:
-		case t == frame.Stdout:
-			_, err = out.Write(p)
-		case t == frame.Stderr:
-			_, err = errs.Write(p)
-		}
-		if err != nil {
-			return errors.Join(err, flushOut(), flushErr())
-		}
-	}
 }
 
 // Since returns the time that has gone since t, for a person.
