@@ -59,8 +59,8 @@ var layout = map[string]struct {
 	"internal/cli/doctor": {". internal/api internal/cli/connect internal/dns internal/host", true,
 		"what this host can do; it looks for programs and asks the resolver"},
 	"internal/cli/background": {
-		". internal/api internal/cli/command internal/cli/render internal/cli/session internal/cli/spec internal/text", false,
-		"sessions for a user, however the guest keeps them"},
+		". internal/api internal/cli/command internal/cli/logs internal/cli/render internal/cli/session internal/cli/spec internal/text",
+		false, "sessions for a user, however the guest keeps them"},
 	"internal/cli/spec":   {". internal/host", false, "a user's words become a Spec, whoever makes the VM"},
 	"internal/cli/render": {". internal/text", false, "what is shown, whichever command shows it"},
 	"internal/cli/session": {". internal/cli/render internal/frame internal/text", false,

@@ -71,15 +71,19 @@ type SessionView struct {
 	Screen   bool    `json:"screen,omitempty"`    // first draw the screen of a session with a terminal; no Position then
 	ReadOnly bool    `json:"read_only,omitempty"` // what the client sends is dropped
 	Silent   bool    `json:"silent,omitempty"`    // send no output, only the session's end
-	Once     bool    `json:"once,omitempty"`      // end where the output ends now, not with the session
-	Rows     uint16  `json:"rows,omitempty"`      // the size of the client's terminal; 0: it has none
-	Cols     uint16  `json:"cols,omitempty"`
+	// Log selects output for a reader that sends nothing, instead of Position.
+	Log  *LogView `json:"log,omitempty"`
+	Rows uint16   `json:"rows,omitempty"` // the size of the client's terminal; 0: it has none
+	Cols uint16   `json:"cols,omitempty"`
 }
 
 // Check returns an *Error of CodeInvalid if v contradicts itself.
 func (v SessionView) Check() error {
-	if v.Screen && (v.Position != nil || v.Silent) {
+	if v.Screen && (v.Position != nil || v.Log != nil || v.Silent) {
 		return Errorf(CodeInvalid, "a screen shows the present, so it goes without a position, and not without output")
 	}
-	return nil
+	if v.Log == nil {
+		return nil
+	}
+	return v.Log.Check()
 }

@@ -124,19 +124,18 @@ func (s Sessions) AttachMain(ctx context.Context, ref string, size frame.Resize)
 	return s.Guests.VMs.OfferingMain(vm.ID).Attach(ctx, size)
 }
 
-// Output writes what a session's command has written from a position on, each piece as frame.Stamp and frame.Stdout or
-// frame.Stderr, and with follow until the session ends. Nothing is written before the session is found.
-func (s Sessions) Output(ctx context.Context, ref, name string, position uint64, follow bool, w io.Writer) error {
+// Output writes what v selects of a session's output, each piece as frame.Stamp and frame.Stdout or frame.Stderr.
+// Nothing is written before the session is found.
+func (s Sessions) Output(ctx context.Context, ref, name string, v banger.LogView, w io.Writer) error {
 	agent, _, _, err := s.agent(ctx, ref)
 	if err != nil {
 		return err
 	}
-	v := banger.SessionView{Position: &position, ReadOnly: true, Once: !follow}
-	conn, err := agent.AttachSession(ctx, name, v)
+	conn, err := agent.AttachSession(ctx, name, banger.SessionView{Log: &v})
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	return guest.CopyOutput(w, conn, position)
+	return guest.CopyOutput(w, conn, v.Position)
 }

@@ -18,7 +18,7 @@ const mediaFrames = "application/vnd.banger.frames"
 // logs answers with the console, or with frames of the main command's output for a client that asks for them.
 func logs(s *Server, w http.ResponseWriter, req *http.Request) error {
 	q := req.URL.Query()
-	view, err := viewOf(q)
+	view, err := viewOf(q, q.Get("output") == "true")
 	if err != nil {
 		return err
 	}
@@ -45,8 +45,8 @@ func logs(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return nil
 }
 
-// viewOf reads ?tail=&follow=&since=&until=&position=&stamps=.
-func viewOf(q url.Values) (v banger.LogView, err error) {
+// viewOf reads ?tail=&follow=&since=&until=&position=&stamps=. stamped says that the output has times and positions.
+func viewOf(q url.Values, stamped bool) (v banger.LogView, err error) {
 	if v.Tail, err = tailOf(q); err != nil {
 		return v, err
 	}
@@ -59,22 +59,37 @@ func viewOf(q url.Values) (v banger.LogView, err error) {
 			}
 		}
 	}
-	if text := q.Get("position"); text != "" {
-		if v.Position, err = strconv.ParseUint(text, 10, 64); err != nil {
-			return v, banger.Errorf(banger.CodeInvalid, "position is %.100q, but must be a number of bytes", text)
-		}
+	if v.Position, err = positionOf(q); err != nil {
+		return v, err
 	}
-	if q.Get("output") != "true" && (v.Bounded() || v.Stamps) {
+	if !stamped && (v.Bounded() || v.Stamps) {
 		return v, banger.Errorf(banger.CodeInvalid, "the console has no times and no positions").
 			WithHint("add output=true, or leave out since, until, position and stamps")
 	}
 	return v, v.Check()
 }
 
+// positionOf returns the position of a query, or 0.
+func positionOf(q url.Values) (uint64, error) {
+	text := q.Get("position")
+	if text == "" {
+		return 0, nil
+	}
+	at, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, banger.Errorf(banger.CodeInvalid, "position is %.100q, but must be a number of bytes", text)
+	}
+	return at, nil
+}
+
 // Logs returns the console's output, which the caller must close. A negative tail means all lines.
 func (c guestClient) Logs(ctx context.Context, ref string, tail int, follow bool) (io.ReadCloser, error) {
-	r, _, err := c.logs(ctx, ref, banger.LogView{Tail: tail, Follow: follow}, url.Values{})
-	return r, err
+	q := logQuery(banger.LogView{Tail: tail, Follow: follow})
+	resp, err := c.send(ctx, "GET", vmPath(ref, "logs"), q, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
 }
 
 // Output returns what v selects of the main command's output, which the caller must close. If apart is true, it is made
@@ -84,7 +99,21 @@ func (c guestClient) Logs(ctx context.Context, ref string, tail int, follow bool
 // A daemon of an earlier banger, and a shim of one that v follows, send no stamps, and all times and positions.
 func (c guestClient) Output(ctx context.Context, ref string, v banger.LogView) (r io.ReadCloser, apart bool,
 	err error) {
-	q := url.Values{"output": {"true"}}
+	q := logQuery(v)
+	q.Set("output", "true")
+	resp, err := c.send(ctx, "GET", vmPath(ref, "logs"), q, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	return resp.Body, resp.Header.Get("Content-Type") == mediaFrames, nil
+}
+
+// logQuery returns the query for a view.
+func logQuery(v banger.LogView) url.Values {
+	q := url.Values{"follow": {strconv.FormatBool(v.Follow)}}
+	if v.Tail >= 0 {
+		q.Set("tail", strconv.Itoa(v.Tail))
+	}
 	for name, bound := range map[string]time.Time{"since": v.Since, "until": v.Until} {
 		if !bound.IsZero() {
 			q.Set(name, bound.UTC().Format(time.RFC3339Nano))
@@ -96,18 +125,5 @@ func (c guestClient) Output(ctx context.Context, ref string, v banger.LogView) (
 	if v.Stamps {
 		q.Set("stamps", "true")
 	}
-	return c.logs(ctx, ref, v, q)
-}
-
-func (c guestClient) logs(ctx context.Context, ref string, v banger.LogView, q url.Values) (r io.ReadCloser, apart bool,
-	err error) {
-	q.Set("follow", strconv.FormatBool(v.Follow))
-	if v.Tail >= 0 {
-		q.Set("tail", strconv.Itoa(v.Tail))
-	}
-	resp, err := c.send(ctx, "GET", vmPath(ref, "logs"), q, nil)
-	if err != nil {
-		return nil, false, err
-	}
-	return resp.Body, resp.Header.Get("Content-Type") == mediaFrames, nil
+	return q
 }

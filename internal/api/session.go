@@ -31,7 +31,7 @@ type SessionStreams interface {
 	Attach(ctx context.Context, ref, name string, v banger.SessionView) (net.Conn, error)
 	AttachMain(ctx context.Context, ref string, size frame.Resize) (net.Conn, error)
 	Send(ctx context.Context, ref, name string, end bool, r io.Reader) (banger.Session, error)
-	Output(ctx context.Context, ref, name string, position uint64, follow bool, w io.Writer) error
+	Output(ctx context.Context, ref, name string, v banger.LogView, w io.Writer) error
 }
 
 var paramPosition = parameter{"position", "the position of the first byte of output; each byte has one, from 0 on",
@@ -73,7 +73,10 @@ var sessionRoutes = []route{
 	{"GET", "/v1/vms/{vm}/sessions/{session}/output", sessionOutput, "sessionOutput",
 		"What a session's command wrote: frames of frame.Stamp, each with the frame of frame.Stdout or frame.Stderr that " +
 			"it is about. A stamp with a higher position than expected means that bytes between are gone",
-		[]parameter{paramPosition, {"follow", "go on until the session ends", false, false}}, nil, content{mediaFrames}},
+		[]parameter{paramTail, paramFollow, paramPosition,
+			{"since", "only what was written at this time or later; tail counts lines of that", time.Time{}, false},
+			{"until", "only what was written up to this time, which ends follow", time.Time{}, false}},
+		nil, content{mediaFrames}},
 }
 
 func listSessions(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -198,18 +201,6 @@ func sessionViewOf(q url.Values) (v banger.SessionView, err error) {
 	return v, v.Check()
 }
 
-// positionOf returns the position of a query, or 0.
-func positionOf(q url.Values) (uint64, error) {
-	if !q.Has("position") {
-		return 0, nil
-	}
-	at, err := strconv.ParseUint(q.Get("position"), 10, 64)
-	if err != nil {
-		return 0, banger.Errorf(banger.CodeInvalid, "position is %.40q, but must be a number of bytes", q.Get("position"))
-	}
-	return at, nil
-}
-
 func attachSession(s *Server, w http.ResponseWriter, req *http.Request) error {
 	vm, name, err := sessionOf(req)
 	if err != nil {
@@ -234,7 +225,7 @@ func sessionOutput(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	position, err := positionOf(req.URL.Query())
+	view, err := viewOf(req.URL.Query(), true)
 	if err != nil {
 		return err
 	}
@@ -242,8 +233,7 @@ func sessionOutput(s *Server, w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", mediaFrames)
-	err = s.SessionStreams.Output(req.Context(), vm, name, position, req.URL.Query().Get("follow") == "true",
-		flushWriter{w})
+	err = s.SessionStreams.Output(req.Context(), vm, name, view, flushWriter{w})
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.Log.Warn("session output", "err", err) // the status has already been sent
 	}
@@ -319,11 +309,9 @@ func (c sessionClient) AttachSession(ctx context.Context, vm, name string, v ban
 	return c.upgrade(ctx, sessionPath(vm, name, "attach"), sizeQuery(q, v.Rows, v.Cols), nil, upgradeExec)
 }
 
-// SessionOutput returns what a session's command wrote from a position on, as frames. The caller must close it.
-func (c sessionClient) SessionOutput(ctx context.Context, vm, name string, position uint64, follow bool) (io.ReadCloser,
-	error) {
-	q := url.Values{"position": {strconv.FormatUint(position, 10)}, "follow": {strconv.FormatBool(follow)}}
-	resp, err := c.send(ctx, "GET", sessionPath(vm, name, "output"), q, nil)
+// SessionOutput returns what v selects of a session's output, as frames. The caller must close it.
+func (c sessionClient) SessionOutput(ctx context.Context, vm, name string, v banger.LogView) (io.ReadCloser, error) {
+	resp, err := c.send(ctx, "GET", sessionPath(vm, name, "output"), logQuery(v), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,10 +1,12 @@
 package session
 
 import (
+	"bytes"
 	"encoding/json"
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"banger"
 	"banger/internal/agent/stream"
@@ -38,7 +40,10 @@ func (m *Manager) Attach(conn net.Conn, name string, v banger.SessionView) (*Att
 // frame.Exit at the end, whose payload is the session. It takes the client's frames until the client is gone.
 func (a *Attachment) Serve(frames *frame.Reader) {
 	from := a.s.log.End()
-	if a.view.Position != nil {
+	switch {
+	case a.view.Log != nil:
+		from = firstOf(a.s.log, *a.view.Log)
+	case a.view.Position != nil:
 		from = *a.view.Position
 	}
 	c := &client{s: a.s, rows: a.view.Rows, cols: a.view.Cols}
@@ -46,7 +51,8 @@ func (a *Attachment) Serve(frames *frame.Reader) {
 	if a.write(frame.Started, nil) != nil {
 		return
 	}
-	if !a.view.ReadOnly {
+	readOnly := a.view.ReadOnly || a.view.Log != nil
+	if !readOnly {
 		c.arrive()
 		defer c.leave()
 	}
@@ -59,7 +65,7 @@ func (a *Attachment) Serve(frames *frame.Reader) {
 	}
 	go func() { // ends with the stream
 		defer close(gone)
-		if a.view.ReadOnly {
+		if readOnly {
 			drop(a.conn, frames)
 			return
 		}
@@ -68,7 +74,7 @@ func (a *Attachment) Serve(frames *frame.Reader) {
 	if !a.view.Silent && !a.copyOutput(from, gone) {
 		return
 	}
-	if !a.view.Once {
+	if a.view.Log == nil {
 		select {
 		case <-a.s.over:
 		case <-gone:
@@ -91,25 +97,66 @@ func drop(conn net.Conn, frames *frame.Reader) {
 
 // copyOutput sends the output from a position on. It returns false if the client is gone.
 func (a *Attachment) copyOutput(from uint64, gone <-chan struct{}) bool {
+	want := banger.LogView{Follow: true}
+	if a.view.Log != nil {
+		want = *a.view.Log
+	}
+	var late <-chan time.Time
+	if !want.Until.IsZero() {
+		late = time.After(time.Until(want.Until))
+	}
 	r := a.s.log.Read(from)
 	defer r.Close()
 	for {
 		record, more := r.Next()
 		switch {
 		case record.Data != nil:
-			if a.send(record) != nil {
+			if want.Within(record.Time) && a.send(record) != nil {
 				return false
 			}
 			continue
-		case more == nil || a.view.Once:
+		case more == nil || !want.Follow:
 			return true
 		}
 		select {
 		case <-more:
+		case <-late:
+			return true
 		case <-gone:
 			return false
 		}
 	}
+}
+
+// firstOf returns the position of the first byte that a view of a log selects.
+func firstOf(log *transcript.Transcript, v banger.LogView) uint64 {
+	if v.Tail < 0 {
+		return v.Position
+	}
+	r := log.Read(v.Position)
+	defer r.Close()
+	var lines []uint64 // where the last lines begin
+	for begins := true; ; {
+		record, _ := r.Next()
+		if record.Data == nil {
+			break
+		}
+		for at := 0; v.Within(record.Time) && at < len(record.Data); {
+			if begins {
+				lines = append(lines, record.Position+uint64(at))
+			}
+			end := bytes.IndexByte(record.Data[at:], '\n')
+			if begins = end >= 0; !begins {
+				break
+			}
+			at += end + 1
+		}
+		lines = lines[max(0, len(lines)-v.Tail):]
+	}
+	if len(lines) == 0 {
+		return log.End()
+	}
+	return lines[0]
 }
 
 // send sends a record in one write.

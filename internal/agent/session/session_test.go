@@ -166,7 +166,7 @@ func TestASessionOutlivesItsClients(t *testing.T) {
 	if e := second.end; e.State != banger.SessionEnded || e.Exit == nil || e.Exit.Code != 3 || e.End != 24 {
 		t.Errorf("it has ended as %+v", e)
 	}
-	late := attach(t, m, "sh", banger.SessionView{Position: &start, Once: true}).until(0, "")
+	late := attach(t, m, "sh", banger.SessionView{Log: &banger.LogView{Tail: -1}}).until(0, "")
 	if late.got[frame.Stdout] != third.got[frame.Stdout] {
 		t.Errorf("after the end a client gets %q", late.got)
 	}
@@ -373,6 +373,41 @@ func TestInputReachesACommandOnce(t *testing.T) {
 	}
 	if err := send(nil, false); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+func TestALogIsSelectedByLinesAndTimes(t *testing.T) {
+	m := manager(t, t.TempDir())
+	_, err := m.Start(shell("log",
+		"echo one; read x; echo two >&2; read x; printf 'three\nfour'; read x; printf ' more\nfive\n'"))
+	must(t, err)
+	c := attach(t, m, "log", banger.SessionView{Position: &start}).until(frame.Stdout, "one\n")
+	c.send(frame.Stdin, "\n")
+	c.until(frame.Stderr, "two\n").send(frame.Stdin, "\n")
+	c.until(frame.Stdout, "four")
+	between := time.Now()
+	c.send(frame.Stdin, "\n")
+	end := ended(t, m, "log")
+	for name, tt := range map[string]struct {
+		view        banger.LogView
+		out, errors string
+	}{
+		"all":            {banger.LogView{Tail: -1}, "one\nthree\nfour more\nfive\n", "two\n"},
+		"no line":        {banger.LogView{}, "", ""},
+		"the last":       {banger.LogView{Tail: 1}, "five\n", ""},
+		"across records": {banger.LogView{Tail: 2}, "four more\nfive\n", ""},
+		"both streams":   {banger.LogView{Tail: 4}, "three\nfour more\nfive\n", "two\n"},
+		"more than all":  {banger.LogView{Tail: 99}, "one\nthree\nfour more\nfive\n", "two\n"},
+		"a position":     {banger.LogView{Tail: -1, Position: end.End - 5}, "five\n", ""},
+		"until":          {banger.LogView{Tail: 1, Until: between}, "four", ""},
+		"since":          {banger.LogView{Tail: -1, Since: between}, " more\nfive\n", ""},
+		"never":          {banger.LogView{Tail: -1, Since: end.Ended.Add(time.Hour)}, "", ""},
+		"followed":       {banger.LogView{Tail: 1, Follow: true}, "five\n", ""},
+	} {
+		got := attach(t, m, "log", banger.SessionView{Log: &tt.view}).until(0, "").got
+		if got[frame.Stdout] != tt.out || got[frame.Stderr] != tt.errors {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 

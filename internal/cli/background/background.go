@@ -18,6 +18,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/cli/command"
+	"banger/internal/cli/logs"
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
 	"banger/internal/cli/spec"
@@ -35,8 +36,8 @@ the VM is suspended and resumed. Its output, its exit code and its times stay un
   banger session attach web build
   banger session wait web build`,
 	}
-	c.AddCommand(newStart(a), newList(a), newInspect(a), newAttach(a), newSend(a), newSignal(a), newStop(a), newWait(a),
-		newRemove(a))
+	c.AddCommand(newStart(a), newList(a), newInspect(a), newAttach(a), logs.NewOfSession(a), newSend(a), newSignal(a),
+		newStop(a), newWait(a), newRemove(a))
 	return c
 }
 
@@ -66,7 +67,8 @@ func newStart(a *command.App) *cobra.Command {
 	fs.StringVarP(&o.Spec.Command.User, "user", "u", "", "user[:group] of the command")
 	fs.StringArrayVarP(&o.Spec.Command.Env, "env", "e", nil, "KEY=VALUE, or KEY to pass this shell's value on")
 	fs.StringArrayVar(&o.EnvFiles, "env-file", nil, "file of KEY=VALUE lines")
-	fs.StringVar(&o.Restart, "restart", banger.RestartNo, "no, on-failure[:N] or always, also at the VM's next start")
+	fs.StringVar(&o.Restart, "restart", banger.RestartNo,
+		"no, on-failure[:N] or always, also at the VM's next start")
 	return c
 }
 

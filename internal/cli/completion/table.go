@@ -104,6 +104,7 @@ var free = map[string]string{
 	"ready-fd":     "a descriptor that a program gives",
 	"remote":       "ports and hosts that the user chooses",
 	"server":       "an address that the user knows",
+	"session":      "a name in the guest",
 	"since":        "a time that the user knows, or a cursor of an event",
 	"stop-timeout": "a number of seconds",
 	"subnet":       "a network that the user chooses",

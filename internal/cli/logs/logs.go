@@ -21,6 +21,7 @@ type options struct {
 	tail                   string // a number of lines, or "all"
 	since, until           string
 	cursor                 string // the name of a file
+	session                string // "": the main command
 }
 
 // New returns the command.
@@ -39,15 +40,39 @@ func New(a *command.App) *cobra.Command {
 		Args: command.Usage(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error { return run(c.Context(), a, o, args) },
 	}
+	o.register(c)
+	c.Flags().StringVar(&o.session, "session", "", "show a session of each VM instead of its main command")
+	c.Flags().BoolVar(&o.console, "console", false, "show the console: the guest's kernel, the agent and its init")
+	return c
+}
+
+// NewOfSession returns the command for one session.
+func NewOfSession(a *command.App) *cobra.Command {
+	var o options
+	c := &cobra.Command{
+		Use:   "logs [flags] VM SESSION",
+		Short: "Show what a session's command wrote",
+		Long: "Show what a session's command wrote, its stdout on stdout and its stderr on stderr. The same as: " +
+			"banger logs --session SESSION VM",
+		Args: command.Usage(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.session = args[1]
+			return run(c.Context(), a, o, args[:1])
+		},
+	}
+	o.register(c)
+	return c
+}
+
+// register adds the flags that all outputs have.
+func (o *options) register(c *cobra.Command) {
 	f := c.Flags()
-	f.BoolVarP(&o.follow, "follow", "f", false, "go on until the VMs end")
+	f.BoolVarP(&o.follow, "follow", "f", false, "go on until the output ends")
 	f.StringVarP(&o.tail, "tail", "n", "all", "number of lines from the end")
 	f.StringVar(&o.since, "since", "", "show what was written at this time or later")
 	f.StringVar(&o.until, "until", "", "show what was written up to this time, which also ends -f")
 	f.BoolVarP(&o.times, "timestamps", "t", false, "show when each line was begun")
 	f.StringVar(&o.cursor, "cursor", "", "go on where the call before with this file ended, which is written there")
-	f.BoolVar(&o.console, "console", false, "show the console: the guest's kernel, the agent and its init")
-	return c
 }
 
 // view returns what o wants of each output.
@@ -64,6 +89,14 @@ func (o options) view(now time.Time) (v banger.LogView, err error) {
 	}
 	if err := v.Check(); err != nil {
 		return v, &command.ExitError{Code: command.ExitUsage, Err: err}
+	}
+	if o.session != "" {
+		if err := banger.CheckSession(o.session); err != nil {
+			return v, err
+		}
+	}
+	if o.console && o.session != "" {
+		return v, command.UsageErrorf("a session does not write to the console; leave out --console or --session")
 	}
 	if o.console && o.needsStamps(v) {
 		return v, command.UsageErrorf("the console has no times and no positions; leave out --console, or -t, --since, " +

@@ -28,6 +28,13 @@ func (o options) source(client *api.Client, vm, id string) source {
 	s.open = func(ctx context.Context, v banger.LogView) (io.ReadCloser, bool, error) {
 		return client.Output(ctx, vm, v)
 	}
+	if o.session != "" {
+		s.key.output = "session:" + o.session
+		s.open = func(ctx context.Context, v banger.LogView) (io.ReadCloser, bool, error) {
+			r, err := client.SessionOutput(ctx, vm, o.session, v)
+			return r, true, err
+		}
+	}
 	if o.console {
 		s.open = func(ctx context.Context, v banger.LogView) (io.ReadCloser, bool, error) {
 			r, err := client.Logs(ctx, vm, v.Tail, v.Follow)
