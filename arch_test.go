@@ -208,7 +208,7 @@ var layout = map[string]struct {
 	"internal/guest": {". internal/frame internal/text", false,
 		"what the host asks of the agent, however its streams are made"},
 	"internal/agent": {
-		". internal/accept internal/agent/boot internal/agent/command internal/agent/console internal/agent/freezer internal/agent/output internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/vector internal/archive internal/frame internal/guest internal/mux",
+		". internal/accept internal/agent/boot internal/agent/command internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/vector internal/archive internal/frame internal/guest internal/mux",
 		false, "runs in the guest, where no program may be assumed"},
 	"internal/agent/boot": {
 		". internal/agent/command internal/agent/console internal/agent/freezer internal/agent/renew internal/guest", false,
@@ -216,10 +216,11 @@ var layout = map[string]struct {
 	"internal/agent/command": {". internal/agent/console internal/agent/vector", false,
 		"starts commands by itself, since it must wait for all children"},
 	"internal/agent/session": {
-		". internal/agent/command internal/agent/console internal/agent/screen internal/agent/stream internal/agent/transcript internal/frame",
+		". internal/agent/command internal/agent/console internal/agent/probe internal/agent/screen internal/agent/stream internal/agent/transcript internal/frame",
 		false, "commands that outlive their clients, however those come"},
 	"internal/agent/transcript": {"internal/frame", false, "what a command wrote, whatever the command is"},
-	"internal/agent/stream": {"internal/agent/command internal/agent/console internal/agent/vector internal/frame", false,
+	"internal/agent/probe":      {".", false, "whether something in the guest works, whatever it is"},
+	"internal/agent/stream": {". internal/agent/command internal/agent/console internal/agent/vector internal/frame", false,
 		"a command and its client, whatever the command is for"},
 	"internal/agent/renew":   {"", false, "when a guest is configured, nor what a VM is"},
 	"internal/agent/freezer": {". internal/agent/console", false, "which processes run, whatever they are"},

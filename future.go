@@ -90,6 +90,11 @@ func (s *Spec) checkFuture() error {
 		return Errorf(CodeInvalid, "conflicting options: a VM that is removed when it ends cannot start again").
 			WithHint("leave out --rm or --restart")
 	}
+	if s.Ready != nil {
+		if err := s.Ready.Validate(); err != nil {
+			return err
+		}
+	}
 	if err := s.TTL.Check(false); err != nil {
 		return err
 	}

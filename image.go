@@ -13,6 +13,7 @@ type ImageConfig struct {
 	Exposed    []string          `json:"exposed,omitempty"` // ports as the image declares them: 80/tcp
 	Volumes    []string          `json:"volumes,omitempty"` // directories that a container engine would keep elsewhere
 	Labels     map[string]string `json:"labels,omitempty"`
+	Health     *Probe            `json:"health,omitempty"`
 }
 
 // Image is one converted image: an OCI manifest and the ext4 rootfs made from it.

@@ -15,11 +15,6 @@ type LogView struct {
 // Bounded reports whether v needs times or positions, which a console does not have.
 func (v LogView) Bounded() bool { return !v.Since.IsZero() || !v.Until.IsZero() || v.Position > 0 }
 
-// Within reports whether t is a time that v wants.
-func (v LogView) Within(t time.Time) bool {
-	return !t.Before(v.Since) && (v.Until.IsZero() || !t.After(v.Until))
-}
-
 // Check returns an error if v can select nothing.
 func (v LogView) Check() error {
 	if !v.Since.IsZero() && !v.Until.IsZero() && v.Since.After(v.Until) {

@@ -8,6 +8,7 @@ type SessionSpec struct {
 	Name    string        `json:"name,omitempty"` // unique in the VM; "": made of the command
 	Command Exec          `json:"command"`
 	Restart RestartPolicy `json:"restart,omitzero"`
+	Ready   *Probe        `json:"ready,omitempty"`
 }
 
 // Check returns an *Error of CodeInvalid when s cannot be started at all.
@@ -22,6 +23,11 @@ func (s *SessionSpec) Check() error {
 	}
 	if err := s.Restart.Check(); err != nil {
 		return err
+	}
+	if s.Ready != nil {
+		if err := s.Ready.Validate(); err != nil {
+			return err
+		}
 	}
 	return s.Command.Check()
 }
@@ -54,15 +60,14 @@ type Session struct {
 	Exit     *Exit  `json:"exit,omitempty"`
 	Reason   string `json:"reason,omitempty"` // what is to be said about the latest end, for a person
 	Restarts int    `json:"restarts"`
+	// Readiness is what the ready probe has seen; nil without one.
+	Readiness *Readiness `json:"readiness,omitempty"`
 	// PeakMemory is the most memory that the command and its children have used at once, in bytes; 0: not known.
 	PeakMemory int64 `json:"peak_memory,omitempty"`
 	// First and End are positions in the output: of the first byte that can still be read, and behind the last.
 	First uint64 `json:"first"`
 	End   uint64 `json:"end"`
 }
-
-// Over reports whether the session has ended for good.
-func (s *Session) Over() bool { return s.State == SessionEnded }
 
 // SessionView says what a client that attaches to a session gets, and may do.
 type SessionView struct {

@@ -57,6 +57,8 @@ var specFields = map[string]fieldOf[banger.Spec]{
 	"a limit's name": {func(s *banger.Spec, t string) {
 		s.Confine.Ulimits = []banger.Ulimit{{"core" + t, 0, 0}}
 	}, ""},
+	"Ready": {func(s *banger.Spec, t string) { s.Ready = &banger.Probe{Check: "cmd:test -e /x" + t} },
+		"\n\r\t\x1b\x7f\u0085\u009b"},
 	"a capability":      {func(s *banger.Spec, t string) { s.Confine.CapDrop = []string{"KILL" + t} }, ""},
 	"a label's value":   {func(s *banger.Spec, t string) { s.Labels = map[string]string{"a": "b" + t} }, ""},
 	"a variable's name": {func(s *banger.Spec, t string) { s.Env = []string{"K" + t + "=v"} }, ""},

@@ -97,6 +97,9 @@ type Spec struct {
 	TTY        bool     `json:"tty,omitempty"`
 	Stdin      bool     `json:"stdin,omitempty"` // a main command that starts without a client has an open stdin
 
+	Ready   *Probe `json:"ready,omitempty"`    // nil: the image's health check, if it has one
+	NoReady bool   `json:"no_ready,omitempty"` // there is no probe, whatever the image says
+
 	// Confine bounds what the commands may do and use.
 	Confine Confinement `json:"confine,omitzero"`
 	// StopSignal ends the main command. "" means the image's.
@@ -167,6 +170,9 @@ type VM struct {
 	Next    *Sizes `json:"next,omitempty"` // from its next boot on; nil: those of Spec
 	// Due is what banger will do by itself with the VM as it is now, in the order of the times.
 	Due []Due `json:"due,omitempty"`
+	// Probe is the resolved ready probe, and Readiness what it has seen, while the VM runs.
+	Probe     *Probe     `json:"probe,omitempty"`
+	Readiness *Readiness `json:"readiness,omitempty"`
 	// Main is the resolved main command. It is nil if the machine only waits for execs.
 	Main *Exec `json:"main,omitempty"`
 }

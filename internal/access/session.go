@@ -19,12 +19,12 @@ type Sessions struct{ Guests Guests }
 func (g Guests) Sessions() Sessions { return Sessions{g} }
 
 // agent returns a client of the agent of a VM, which it wakes.
-func (s Sessions) agent(ctx context.Context, ref string) (guest.Client, banger.VM, banger.Exec, error) {
+func (s Sessions) agent(ctx context.Context, ref string) (guest.Sessions, banger.VM, banger.Exec, error) {
 	vm, def, err := s.Guests.awake(ctx, ref, "use a session of")
 	if err != nil {
-		return guest.Client{}, vm, def, err
+		return guest.Sessions{}, vm, def, err
 	}
-	return s.Guests.VMs.Agent(vm.ID), vm, def, nil
+	return guest.Sessions{Client: s.Guests.VMs.Agent(vm.ID)}, vm, def, nil
 }
 
 // Start starts a session. Fields of its command that are empty come from the image and the VM's spec.
@@ -44,7 +44,7 @@ func (s Sessions) Start(ctx context.Context, ref string, spec banger.SessionSpec
 	if err := spec.Check(); err != nil {
 		return banger.Session{}, err
 	}
-	return agent.StartSession(ctx, spec)
+	return agent.Start(ctx, spec)
 }
 
 // List returns the sessions of a VM, the newest first.
@@ -53,16 +53,16 @@ func (s Sessions) List(ctx context.Context, ref string) ([]banger.Session, error
 	if err != nil {
 		return nil, err
 	}
-	return agent.Sessions(ctx)
+	return agent.List(ctx)
 }
 
 // Get returns one session.
 func (s Sessions) Get(ctx context.Context, ref, name string) (banger.Session, error) {
-	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.Session(ctx, name) })
+	return s.one(ctx, ref, func(c guest.Sessions) (banger.Session, error) { return c.Get(ctx, name) })
 }
 
 func (s Sessions) one(ctx context.Context, ref string,
-	do func(guest.Client) (banger.Session, error)) (banger.Session, error) {
+	do func(guest.Sessions) (banger.Session, error)) (banger.Session, error) {
 	agent, _, _, err := s.agent(ctx, ref)
 	if err != nil {
 		return banger.Session{}, err
@@ -72,30 +72,45 @@ func (s Sessions) one(ctx context.Context, ref string,
 
 // Signal sends a signal to a session's command and its process group.
 func (s Sessions) Signal(ctx context.Context, ref, name string, signal int) (banger.Session, error) {
-	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.SignalSession(ctx, name, signal) })
+	return s.one(ctx, ref, func(c guest.Sessions) (banger.Session, error) { return c.Signal(ctx, name, signal) })
 }
 
 // Stop ends a session, whose command has grace to end by itself, and returns when it has ended.
 func (s Sessions) Stop(ctx context.Context, ref, name string, grace time.Duration) (banger.Session, error) {
-	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.StopSession(ctx, name, grace) })
+	return s.one(ctx, ref, func(c guest.Sessions) (banger.Session, error) { return c.Stop(ctx, name, grace) })
 }
 
 // Remove removes a session that has ended. With force it ends the session first.
 func (s Sessions) Remove(ctx context.Context, ref, name string, force bool) error {
-	_, err := s.one(ctx, ref, func(c guest.Client) (banger.Session, error) {
-		return banger.Session{}, c.RemoveSession(ctx, name, force)
+	_, err := s.one(ctx, ref, func(c guest.Sessions) (banger.Session, error) {
+		return banger.Session{}, c.Remove(ctx, name, force)
 	})
 	return err
 }
 
 // Wait returns when a session has ended.
 func (s Sessions) Wait(ctx context.Context, ref, name string) (banger.Session, error) {
-	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.WaitSession(ctx, name) })
+	return s.one(ctx, ref, func(c guest.Sessions) (banger.Session, error) { return c.Wait(ctx, name) })
+}
+
+// Ready returns when a session is ready, or an error after a time.
+func (s Sessions) Ready(ctx context.Context, ref, name string, within time.Duration) (banger.Session, error) {
+	return s.one(ctx, ref, func(c guest.Sessions) (banger.Session, error) { return c.Ready(ctx, name, within) })
+}
+
+// Readiness returns what the ready probe of a running VM has seen. Unless within is 0, it returns when the VM is ready,
+// or an error after that time.
+func (s Sessions) Readiness(ctx context.Context, ref string, within time.Duration) (banger.Readiness, error) {
+	vm, _, err := s.Guests.running(ref, "probe")
+	if err != nil {
+		return banger.Readiness{}, err
+	}
+	return s.Guests.VMs.Agent(vm.ID).Readiness(ctx, within)
 }
 
 // Send gives a session's command what r has as stdin, which then ends if end says so.
 func (s Sessions) Send(ctx context.Context, ref, name string, end bool, r io.Reader) (banger.Session, error) {
-	return s.one(ctx, ref, func(c guest.Client) (banger.Session, error) { return c.SendSession(ctx, name, end, r) })
+	return s.one(ctx, ref, func(c guest.Sessions) (banger.Session, error) { return c.Send(ctx, name, end, r) })
 }
 
 // Attach opens the stream of a client of a session, as guest.OpSessionAttach describes. The caller owns it.
@@ -107,7 +122,7 @@ func (s Sessions) Attach(ctx context.Context, ref, name string, v banger.Session
 	if err != nil {
 		return nil, err
 	}
-	return s.Guests.VMs.Offering(vm.ID).AttachSession(ctx, name, v)
+	return guest.Sessions{Client: s.Guests.VMs.Offering(vm.ID)}.Attach(ctx, name, v)
 }
 
 // AttachMain opens a stream to a VM's main command, which runs already. size is that of the client's terminal, or zero.
@@ -131,7 +146,7 @@ func (s Sessions) Output(ctx context.Context, ref, name string, v banger.LogView
 	if err != nil {
 		return err
 	}
-	conn, err := agent.AttachSession(ctx, name, banger.SessionView{Log: &v})
+	conn, err := agent.Attach(ctx, name, banger.SessionView{Log: &v})
 	if err != nil {
 		return err
 	}

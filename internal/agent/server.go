@@ -16,6 +16,7 @@ import (
 	"banger/internal/agent/command"
 	"banger/internal/agent/console"
 	"banger/internal/agent/output"
+	"banger/internal/agent/probe"
 	"banger/internal/agent/session"
 	"banger/internal/agent/sshd"
 	"banger/internal/agent/stream"
@@ -38,6 +39,8 @@ type server struct {
 	mu          sync.Mutex
 	config      guest.Config
 	main        *command.Process
+	mainExec    banger.Exec
+	watch       *probe.Watch           // nil without a ready probe
 	mainUp      chan struct{}          // closed when main is set
 	output      *output.Log            // what the main command writes
 	mainReports map[chan struct{}]bool // each is closed when a client knows the main command's end
@@ -55,7 +58,7 @@ var capabilities = []string{
 	guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart, guest.OpWait,
 	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts, guest.OpOwner,
 	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses, guest.OpSuspend, guest.OpThaw,
-	guest.OpOutput, guest.OpDelivered, guest.OpAttach,
+	guest.OpOutput, guest.OpDelivered, guest.OpAttach, guest.OpHealth, guest.OpSessionReady,
 	guest.OpSessions, guest.OpSession, guest.OpSessionStart, guest.OpSessionSignal, guest.OpSessionStop,
 	guest.OpSessionRemove, guest.OpSessionWait, guest.OpSessionSend, guest.OpSessionAttach,
 }
@@ -119,6 +122,8 @@ func (s *server) serve(conn net.Conn, frames *frame.Reader, req guest.Request) {
 		s.dialLocal(conn, req.Port)
 	case guest.OpReady:
 		s.ready(conn, frames)
+	case guest.OpHealth:
+		s.health(conn, frames, time.Duration(req.Wait)*time.Millisecond)
 	case guest.OpSuspend:
 		s.suspend(conn, frames)
 	case guest.OpClock:
@@ -200,6 +205,10 @@ func (s *server) configure(c *guest.Config) error {
 	s.config, s.configured = *c, true
 	close(s.set)
 	s.openSessions()
+	if c.Ready != nil {
+		s.watch = probe.New(*c.Ready, s.tryCommand)
+		go s.watchReady(c.NoMain) // for life
+	}
 	return nil
 }
 
@@ -250,7 +259,7 @@ func (s *server) Start(e *banger.Exec, how command.Options) (*command.Process, e
 	how.Confine = s.config.Confine
 	p, err := s.commands.Start(*e, how)
 	if err == nil && e.Main {
-		s.main = p
+		s.main, s.mainExec = p, *e
 		close(s.mainUp)
 	}
 	return p, err

@@ -79,6 +79,15 @@ func (s *server) session(conn net.Conn, frames *frame.Reader, req guest.Request)
 		sendError(conn, err)
 	case guest.OpSessionWait:
 		s.waitSession(conn, frames, req.Session.Name)
+	case guest.OpSessionReady:
+		ctx, cancel := untilGone(frames, time.Duration(req.Wait)*time.Millisecond)
+		defer cancel()
+		ready, err := s.sessions.Ready(ctx, req.Session.Name)
+		if err != nil {
+			sendError(conn, err)
+			return
+		}
+		frame.WriteJSON(conn, frame.Response, ready)
 	default:
 		answer, err := s.sessionRequest(req)
 		if err != nil {

@@ -53,6 +53,8 @@ func dialogue(h *hosttest.Host) []asked {
 		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?output=true", nil, 200},
 		{"POST /v1/vms/{vm}/sessions", "/v1/vms/box/sessions", session, 200},
 		{"GET /v1/vms/{vm}/sessions", "/v1/vms/box/sessions", nil, 200},
+		{"GET /v1/vms/{vm}/sessions/{session}/ready", "/v1/vms/box/sessions/cat/ready?within=9", nil, 200},
+		{"GET /v1/vms/{vm}/ready", "/v1/vms/box/ready", nil, 200},
 		{"GET /v1/vms/{vm}/sessions/{session}", "/v1/vms/box/sessions/cat", nil, 200},
 		{"GET /v1/vms/{vm}/sessions/{session}", "/v1/vms/box/sessions/NO", nil, 400},
 		{"POST /v1/vms/{vm}/sessions/{session}/attach", "/v1/vms/box/sessions/cat/attach?position=0", nil, 101},

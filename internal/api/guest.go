@@ -8,13 +8,14 @@ import (
 	"strconv"
 
 	"banger"
+	"banger/internal/api/wire"
 	"banger/internal/frame"
 )
 
 // exec connects the client with the agent's stream. The frames pass unchanged.
 func exec(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var e banger.Exec
-	if err := decode(req, &e); err != nil {
+	if err := wire.Decode(req, &e); err != nil {
 		return err
 	}
 	if req.Header.Get("Upgrade") != upgradeExec {
@@ -150,7 +151,7 @@ const upgradeSSH = "banger-ssh"
 
 func ssh(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var r banger.SSH
-	if err := decode(req, &r); err != nil {
+	if err := wire.Decode(req, &r); err != nil {
 		return err
 	}
 	if req.Header.Get("Upgrade") != upgradeSSH {

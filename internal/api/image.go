@@ -7,6 +7,7 @@ import (
 	"net/url"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 func listImages(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -21,7 +22,7 @@ func listImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func pullImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body pullRequest
-	if err := decode(req, &body); err != nil {
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
@@ -32,7 +33,7 @@ func pullImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func pushImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body pushRequest
-	if err := decode(req, &body); err != nil {
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
@@ -43,7 +44,7 @@ func pushImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func commitVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body commitRequest
-	if err := decode(req, &body); err != nil {
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
@@ -54,7 +55,7 @@ func commitVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func registerImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body registerRequest
-	if err := decode(req, &body); err != nil {
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	img, err := s.Transfers.RegisterImage(req.Context(), body.Name, body.Rootfs, body.Kernel)
@@ -66,7 +67,7 @@ func registerImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func promoteImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body promoteRequest
-	if err := decode(req, &body); err != nil {
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	img, err := s.Transfers.PromoteImage(req.Context(), body.Reference)
@@ -78,7 +79,7 @@ func promoteImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func tagImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body tagRequest
-	if err := decode(req, &body); err != nil {
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	img, err := s.Images.TagImage(body.Source, body.Target)
@@ -138,7 +139,7 @@ func imageUsage(s *Server, w http.ResponseWriter, _ *http.Request) error {
 
 func pruneImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body pruneRequest
-	if err := decode(req, &body); err != nil {
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	p, err := s.Images.PruneImages(body.All, body.DryRun)

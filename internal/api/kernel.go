@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 func listKernels(s *Server, w http.ResponseWriter, _ *http.Request) error {
@@ -20,7 +21,7 @@ func pullKernel(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func importKernel(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body importRequest
-	if err := decode(req, &body); err != nil {
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {

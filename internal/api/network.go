@@ -45,7 +45,7 @@ func removeForward(s *Server, w http.ResponseWriter, req *http.Request) error {
 }
 
 func decodeForward(req *http.Request) (f banger.Forward, err error) {
-	if err := decode(req, &f); err != nil {
+	if err := wire.Decode(req, &f); err != nil {
 		return f, err
 	}
 	return f, f.Check()
@@ -53,7 +53,7 @@ func decodeForward(req *http.Request) (f banger.Forward, err error) {
 
 func setPolicy(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var p banger.Policy
-	if err := decode(req, &p); err != nil {
+	if err := wire.Decode(req, &p); err != nil {
 		return err
 	}
 	vm, err := s.Connections.SetPolicy(req.Context(), req.PathValue("vm"), p)
@@ -139,7 +139,7 @@ func listNetworks(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func createNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var n banger.Network
-	if err := decode(req, &n); err != nil {
+	if err := wire.Decode(req, &n); err != nil {
 		return err
 	}
 	n, err := s.Networks.CreateNetwork(req.Context(), n)
@@ -167,7 +167,7 @@ func removeNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func connectNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var c connectRequest
-	if err := decode(req, &c); err != nil {
+	if err := wire.Decode(req, &c); err != nil {
 		return err
 	}
 	vm, err := s.Connections.ConnectNetwork(req.Context(), req.PathValue("vm"), c.Network)

@@ -116,6 +116,8 @@ var guestRoutes = []route{
 		"Run a command. Send Upgrade: banger-exec; after 101 both sides send frames: one byte type, three zero bytes, " +
 			"four bytes big-endian length, payload (types in internal/frame)",
 		nil, banger.Exec{}, upgrade{upgradeExec}},
+	{"GET", "/v1/vms/{vm}/ready", ready, "ready", "Answer when the ready probe of a VM has succeeded",
+		[]parameter{paramWithin}, nil, banger.Readiness{}},
 	{"POST", "/v1/vms/{vm}/attach", attach, "attach",
 		"Connect with a VM's main command, which runs already. Send Upgrade: banger-exec; after 101 frames follow as with " +
 			"exec. Closing the connection leaves the command running",

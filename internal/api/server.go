@@ -24,6 +24,7 @@ type Server struct {
 	Guests         Guests
 	Sessions       Sessions
 	SessionStreams SessionStreams
+	Probes         Probes
 	Connections    Connections
 	Networks       Networks
 	Images         Images
@@ -74,7 +75,7 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 	if r.path == loadPath || r.path == sendPath {
 		limit, patience = maxArchive, archiveTime
 	}
-	req.Body = patiently(w, req, limit, patience)
+	req.Body = wire.Patiently(w, req, limit, patience)
 	began := time.Now()
 	err := r.handle(s, w, req)
 	s.Log.Debug("request", "method", req.Method, "path", req.URL.Path, "took", time.Since(began), "err", err)

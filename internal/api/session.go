@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api/wire"
 	"banger/internal/frame"
 )
 
@@ -24,6 +25,7 @@ type Sessions interface {
 	Stop(ctx context.Context, ref, name string, grace time.Duration) (banger.Session, error)
 	Remove(ctx context.Context, ref, name string, force bool) error
 	Wait(ctx context.Context, ref, name string) (banger.Session, error)
+	Ready(ctx context.Context, ref, name string, within time.Duration) (banger.Session, error)
 }
 
 // SessionStreams carries the input and output of sessions.
@@ -55,6 +57,8 @@ var sessionRoutes = []route{
 		[]parameter{{"grace", "seconds until its command is killed; default 10", 0, false}}, nil, banger.Session{}},
 	{"GET", "/v1/vms/{vm}/sessions/{session}/wait", waitSession, "waitSession", "Answer when a session has ended", nil,
 		nil, banger.Session{}},
+	{"GET", "/v1/vms/{vm}/sessions/{session}/ready", readySession, "readySession",
+		"Answer when the ready probe of a session has succeeded", []parameter{paramWithin}, nil, banger.Session{}},
 	{"POST", sendPath, sendSession, "sendSession", "Give a session's command the body as stdin",
 		[]parameter{{"eof", "its stdin then ends", false, false}}, content{"application/octet-stream"}, banger.Session{}},
 	{"POST", "/v1/vms/{vm}/sessions/{session}/attach", attachSession, "attachSession",
@@ -86,7 +90,7 @@ func listSessions(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func startSession(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var spec banger.SessionSpec
-	if err := decode(req, &spec); err != nil {
+	if err := wire.Decode(req, &spec); err != nil {
 		return err
 	}
 	if err := spec.Check(); err != nil {
@@ -173,6 +177,18 @@ func waitSession(s *Server, w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	return answerSession(w)(s.Sessions.Wait(req.Context(), vm, name))
+}
+
+func readySession(s *Server, w http.ResponseWriter, req *http.Request) error {
+	vm, name, err := sessionOf(req)
+	if err != nil {
+		return err
+	}
+	within, err := withinOf(req)
+	if err != nil {
+		return err
+	}
+	return answerSession(w)(s.Sessions.Ready(req.Context(), vm, name, within))
 }
 
 func sendSession(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -287,6 +303,12 @@ func (c sessionClient) StopSession(ctx context.Context, vm, name string, grace t
 // WaitSession returns when a session has ended.
 func (c sessionClient) WaitSession(ctx context.Context, vm, name string) (s banger.Session, err error) {
 	return s, c.call(ctx, "GET", sessionPath(vm, name, "wait"), nil, nil, &s)
+}
+
+// ReadySession returns when a session is ready, or an error after a time of whole seconds.
+func (c sessionClient) ReadySession(ctx context.Context, vm, name string, within time.Duration) (s banger.Session,
+	err error) {
+	return s, c.call(ctx, "GET", sessionPath(vm, name, "ready"), withinQuery(within), nil, &s)
 }
 
 // SendSession gives a session's command what r has as stdin, which then ends if end says so.

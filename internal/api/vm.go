@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 func listVMs(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -25,6 +26,7 @@ func listVMs(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if list == nil {
 		list = []banger.VM{}
 	}
+	s.look(req.Context(), list)
 	if q.Get("size") == "true" {
 		for i := range list {
 			list[i].DiskUsed = s.Inventory.DiskUsed(list[i].ID)
@@ -110,7 +112,7 @@ func parseFilters(filters []string) (func(banger.VM) bool, error) {
 
 func createVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var spec banger.Spec
-	if err := decode(req, &spec); err != nil {
+	if err := wire.Decode(req, &spec); err != nil {
 		return err
 	}
 	start := req.URL.Query().Get("start") == "true"
@@ -141,6 +143,9 @@ func answerVM(w http.ResponseWriter, vm banger.VM, err error) error {
 
 func getVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	vm, err := s.Inventory.Get(req.PathValue("vm"))
+	one := []banger.VM{vm}
+	s.look(req.Context(), one)
+	vm = one[0]
 	if err == nil && req.URL.Query().Get("env") == "true" {
 		return writeJSON(w, vm)
 	}
@@ -149,7 +154,7 @@ func getVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func updateVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var u banger.Update
-	if err := decode(req, &u); err != nil {
+	if err := wire.Decode(req, &u); err != nil {
 		return err
 	}
 	vm, err := s.Updater.Update(req.Context(), req.PathValue("vm"), u)
@@ -238,7 +243,7 @@ func killVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func renameVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var body renameRequest
-	if err := decode(req, &body); err != nil {
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	vm, err := s.Machines.Rename(req.Context(), req.PathValue("vm"), body.Name)

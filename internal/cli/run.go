@@ -84,7 +84,10 @@ func runRun(ctx context.Context, a *app, o runOptions, s banger.Spec) error {
 	}
 	if o.detach {
 		a.Say(vm.ID)
-		return nil
+		if o.Ready.Waits() {
+			_, err = client.Ready(ctx, vm.ID, o.Ready.Within)
+		}
+		return err
 	}
 	// From here on, signals go to the command and do not cancel ctx.
 	main := banger.Exec{Main: true, Stdin: o.interactive, TTY: vm.Spec.TTY}

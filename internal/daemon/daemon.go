@@ -133,6 +133,7 @@ func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
 		Guests:         sup.Guests(),
 		Sessions:       sup.Guests().Sessions(),
 		SessionStreams: sup.Guests().Sessions(),
+		Probes:         sup.Guests().Sessions(),
 		Connections:    sup.Connections(),
 		Networks:       sup.Networks(),
 		Images:         sup.Library(),

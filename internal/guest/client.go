@@ -44,6 +44,7 @@ const (
 	OpSuspend  = "suspend"
 	OpThaw     = "thaw"          // lets the processes go on that OpSuspend has stopped, as before; answers Info
 	OpPing     = "ping"          // answers Info
+	OpHealth   = "health"        // answers banger.Readiness; with Wait, when it is ready
 	OpReady    = "ready"         // answers Info when the image's init accepts commands
 	OpExec     = "exec"          // runs a command; the stream becomes its stdio
 	OpAttach   = "attach"        // like OpExec, with the main command that runs already
@@ -105,6 +106,7 @@ type Request struct {
 
 	Size frame.Resize `json:"size,omitzero"` // of OpAttach: that of the client's terminal
 
+	Wait    int64           `json:"wait_ms,omitempty"` // of OpHealth and OpSessionReady: how long the answer may take
 	Session *SessionRequest `json:"session,omitempty"`
 
 	Grace int64 `json:"grace_ms,omitempty"`
@@ -126,6 +128,8 @@ type Config struct {
 	Tmpfs    []banger.Tmpfs     `json:"tmpfs,omitempty"`
 	Hosts    []banger.HostEntry `json:"hosts,omitempty"` // more lines of /etc/hosts
 	Confine  banger.Confinement `json:"confine,omitzero"`
+	Ready    *banger.Probe      `json:"ready,omitempty"`   // is tried while the main command runs
+	NoMain   bool               `json:"no_main,omitempty"` // it is tried from when the guest's init obeys commands
 
 	// For OpRestored: values that a guest must not share with other guests from the same snapshot.
 	Seed      []byte `json:"seed,omitempty"`       // fresh randomness, at least MinSeed bytes

@@ -22,6 +22,9 @@ type SessionRequest struct {
 	View  banger.SessionView  `json:"view,omitzero"`   // of OpSessionAttach
 }
 
+// OpSessionReady answers the session when it is ready.
+const OpSessionReady = "session-ready"
+
 // maxSessions is the maximum number of sessions that an agent may list, and maxReason that of the characters of a
 // reason.
 const (
@@ -42,14 +45,20 @@ func checkSession(s *banger.Session) {
 	for i, kv := range s.Command.Env {
 		s.Command.Env[i] = text.Limit(kv, maxReason)
 	}
+	if s.Readiness != nil {
+		s.Readiness.Reason = text.Limit(s.Readiness.Reason, maxReason)
+	}
 	if s.Exit != nil {
 		s.Exit.Code &= 0xff
 		s.Exit.Signal = min(max(s.Exit.Signal, 0), 64)
 	}
 }
 
+// Sessions makes the requests about the sessions of one guest.
+type Sessions struct{ Client }
+
 // session makes a request that is answered with a session.
-func (c Client) session(ctx context.Context, r Request) (s banger.Session, err error) {
+func (c Sessions) session(ctx context.Context, r Request) (s banger.Session, err error) {
 	conn, err := c.send(ctx, r)
 	if err != nil {
 		return s, err
@@ -60,15 +69,15 @@ func (c Client) session(ctx context.Context, r Request) (s banger.Session, err e
 }
 
 // briefly is like session, with an error if the agent does not answer in time.
-func (c Client) briefly(caller context.Context, r Request) (banger.Session, error) {
+func (c Sessions) briefly(caller context.Context, r Request) (banger.Session, error) {
 	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
 	s, err := c.session(ctx, r)
 	return s, unanswered(caller, err)
 }
 
-// Sessions returns all sessions, the newest first.
-func (c Client) Sessions(caller context.Context) ([]banger.Session, error) {
+// List returns all sessions, the newest first.
+func (c Sessions) List(caller context.Context) ([]banger.Session, error) {
 	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
 	conn, err := c.send(ctx, Request{Op: OpSessions})
@@ -88,44 +97,62 @@ func (c Client) Sessions(caller context.Context) ([]banger.Session, error) {
 	return list, nil
 }
 
-// Session returns one session.
-func (c Client) Session(ctx context.Context, name string) (banger.Session, error) {
+// Get returns one session.
+func (c Sessions) Get(ctx context.Context, name string) (banger.Session, error) {
 	return c.briefly(ctx, Request{Op: OpSession, Session: &SessionRequest{Name: name}})
 }
 
-// StartSession starts a session.
-func (c Client) StartSession(ctx context.Context, spec banger.SessionSpec) (banger.Session, error) {
+// Start starts a session.
+func (c Sessions) Start(ctx context.Context, spec banger.SessionSpec) (banger.Session, error) {
 	return c.briefly(ctx, Request{Op: OpSessionStart, Session: &SessionRequest{Spec: &spec}})
 }
 
-// SignalSession sends a signal to a session's command.
-func (c Client) SignalSession(ctx context.Context, name string, sig int) (banger.Session, error) {
+// Signal sends a signal to a session's command.
+func (c Sessions) Signal(ctx context.Context, name string, sig int) (banger.Session, error) {
 	return c.briefly(ctx, Request{Op: OpSessionSignal, Signal: sig, Session: &SessionRequest{Name: name}})
 }
 
-// StopSession ends a session, whose command has grace to end by itself, and returns when it has ended.
-func (c Client) StopSession(ctx context.Context, name string, grace time.Duration) (banger.Session, error) {
+// Stop ends a session, whose command has grace to end by itself, and returns when it has ended.
+func (c Sessions) Stop(ctx context.Context, name string, grace time.Duration) (banger.Session, error) {
 	return c.session(ctx, Request{Op: OpSessionStop, Grace: grace.Milliseconds(), Session: &SessionRequest{Name: name}})
 }
 
-// RemoveSession removes a session that has ended. With force it ends the session first.
-func (c Client) RemoveSession(ctx context.Context, name string, force bool) error {
+// Remove removes a session that has ended. With force it ends the session first.
+func (c Sessions) Remove(ctx context.Context, name string, force bool) error {
 	_, err := c.briefly(ctx, Request{Op: OpSessionRemove, Session: &SessionRequest{Name: name, Force: force}})
 	return err
 }
 
-// WaitSession returns when a session has ended.
-func (c Client) WaitSession(ctx context.Context, name string) (banger.Session, error) {
+// Wait returns when a session has ended.
+func (c Sessions) Wait(ctx context.Context, name string) (banger.Session, error) {
 	return c.session(ctx, Request{Op: OpSessionWait, Session: &SessionRequest{Name: name}})
 }
 
-// AttachSession opens the stream of a client of a session, as OpSessionAttach describes. The caller owns it.
-func (c Client) AttachSession(ctx context.Context, name string, v banger.SessionView) (net.Conn, error) {
+// Ready returns when a session is ready, or an error after a time.
+func (c Sessions) Ready(ctx context.Context, name string, within time.Duration) (banger.Session, error) {
+	return c.session(ctx, Request{Op: OpSessionReady, Wait: max(within.Milliseconds(), 1),
+		Session: &SessionRequest{Name: name}})
+}
+
+// Readiness returns what the ready probe of the VM has seen. Unless within is 0, it returns when the VM is ready, or an
+// error after that time.
+func (c Client) Readiness(ctx context.Context, within time.Duration) (r banger.Readiness, err error) {
+	conn, err := c.send(ctx, Request{Op: OpHealth, Wait: within.Milliseconds()})
+	if err != nil {
+		return r, err
+	}
+	err = answer(ctx, conn, frame.Response, &r)
+	r.Reason = text.Limit(r.Reason, maxReason)
+	return r, err
+}
+
+// Attach opens the stream of a client of a session, as OpSessionAttach describes. The caller owns it.
+func (c Sessions) Attach(ctx context.Context, name string, v banger.SessionView) (net.Conn, error) {
 	return c.send(ctx, Request{Op: OpSessionAttach, Session: &SessionRequest{Name: name, View: v}})
 }
 
-// SendSession gives a session's command what r has as stdin, which then ends if end says so.
-func (c Client) SendSession(ctx context.Context, name string, end bool, r io.Reader) (s banger.Session, err error) {
+// Send gives a session's command what r has as stdin, which then ends if end says so.
+func (c Sessions) Send(ctx context.Context, name string, end bool, r io.Reader) (s banger.Session, err error) {
 	conn, err := c.send(ctx, Request{Op: OpSessionSend, Session: &SessionRequest{Name: name, End: end}})
 	if err != nil {
 		return s, err

@@ -158,6 +158,7 @@ func (p Planner) Guest(vm banger.VM, net *guest.Network, hostKey string) guest.C
 		img = banger.Image{} // the VM has its root, and boots without what else the image says
 	}
 	c := resolve.Guest(vm.Spec, img)
+	c.NoMain = vm.Main == nil
 	c.Hostname, c.SSHHostKey, c.Network = hostname, hostKey, net
 	resolve.Names(&c, vm.Spec)
 	return c

@@ -87,7 +87,21 @@ func Guest(spec banger.Spec, img banger.Image) guest.Config {
 		img.Config.StopSignal = spec.StopSignal
 	}
 	c.StopSignal, _ = StopSignal(img)
+	c.Ready = Probe(spec, img)
 	return c
+}
+
+// Probe returns the ready probe of a VM: its own, or else the health check of its image. It is nil if there is none.
+func Probe(spec banger.Spec, img banger.Image) *banger.Probe {
+	switch {
+	case spec.NoReady:
+		return nil
+	case spec.Ready != nil:
+		return spec.Ready
+	case img.Config.Health != nil && img.Config.Health.Validate() == nil:
+		return img.Config.Health
+	}
+	return nil
 }
 
 // Grace returns how long a stop of a VM waits before it kills. It is never 0.

@@ -107,3 +107,23 @@ func TestDirectoriesAreThoseOfDocker(t *testing.T) {
 		t.Errorf("without any they are %q", got)
 	}
 }
+
+func TestWhichProbeAVMHas(t *testing.T) {
+	own, image := &banger.Probe{Check: "tcp:80"}, &banger.Probe{Check: "cmd:true"}
+	for name, c := range map[string]struct {
+		spec   banger.Spec
+		health *banger.Probe
+		want   *banger.Probe
+	}{
+		"none":                     {banger.Spec{}, nil, nil},
+		"that of the image":        {banger.Spec{}, image, image},
+		"that of the user":         {banger.Spec{Ready: own}, image, own},
+		"none, as the user wishes": {banger.Spec{NoReady: true}, image, nil},
+		"one that cannot be tried": {banger.Spec{}, &banger.Probe{Check: "x"}, nil},
+	} {
+		img := banger.Image{Config: banger.ImageConfig{Health: c.health}}
+		if got := Guest(c.spec, img).Ready; got != c.want {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}

@@ -136,7 +136,7 @@ func (c creation) assemble(img banger.Image, kern banger.Kernel, watch *launch.S
 	m.update(func(vm *banger.VM) {
 		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.Timings
 		vm.Spec.Init, vm.Spec.Forwards = resolve.Init(spec, img), append(slices.Clone(vm.Spec.Forwards), more...)
-		vm.SSHHostKey = hostKey
+		vm.SSHHostKey, vm.Probe = hostKey, resolve.Probe(spec, img)
 	})
 	return nil
 }

@@ -111,7 +111,7 @@ func (a *Attachment) copyOutput(from uint64, gone <-chan struct{}) bool {
 		record, more := r.Next()
 		switch {
 		case record.Data != nil:
-			if want.Within(record.Time) && a.send(record) != nil {
+			if within(want, record.Time) && a.send(record) != nil {
 				return false
 			}
 			continue
@@ -128,6 +128,11 @@ func (a *Attachment) copyOutput(from uint64, gone <-chan struct{}) bool {
 	}
 }
 
+// within reports whether t is a time that v selects.
+func within(v banger.LogView, t time.Time) bool {
+	return !t.Before(v.Since) && (v.Until.IsZero() || !t.After(v.Until))
+}
+
 // firstOf returns the position of the first byte that a view of a log selects.
 func firstOf(log *transcript.Transcript, v banger.LogView) uint64 {
 	if v.Tail < 0 {
@@ -141,7 +146,7 @@ func firstOf(log *transcript.Transcript, v banger.LogView) uint64 {
 		if record.Data == nil {
 			break
 		}
-		for at := 0; v.Within(record.Time) && at < len(record.Data); {
+		for at := 0; within(v, record.Time) && at < len(record.Data); {
 			if begins {
 				lines = append(lines, record.Position+uint64(at))
 			}

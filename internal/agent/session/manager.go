@@ -6,6 +6,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -252,6 +253,21 @@ func (m *Manager) Wait(name string) (<-chan struct{}, func() banger.Session, err
 		return nil, nil, err
 	}
 	return s.over, s.describe, nil
+}
+
+// Ready returns when a session is ready. The error says why it is not, when ctx or the session ends before.
+func (m *Manager) Ready(ctx context.Context, name string) (banger.Session, error) {
+	s, err := m.find(name)
+	if err != nil {
+		return banger.Session{}, err
+	}
+	if s.watch == nil {
+		return s.describe(), nil
+	}
+	if err := s.watch.Await(ctx, s.over); err != nil {
+		return banger.Session{}, banger.Errorf(banger.CodeOf(err), "the session %s is not ready: %w", name, err)
+	}
+	return s.describe(), nil
 }
 
 // Close ends all sessions before the guest ends. They have grace to end by themselves; the rest is killed. Those whose

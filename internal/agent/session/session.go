@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"banger"
 	"banger/internal/agent/command"
 	"banger/internal/agent/console"
+	"banger/internal/agent/probe"
 	"banger/internal/agent/screen"
 	"banger/internal/agent/stream"
 	"banger/internal/agent/transcript"
@@ -31,6 +33,7 @@ type session struct {
 	m      *Manager
 	store  *store
 	log    *transcript.Transcript
+	watch  *probe.Watch   // nil without a ready probe
 	screen *screen.Screen // nil without a terminal, and for one that has ended at an earlier boot
 	quit   chan struct{}  // closed when the command must not start again
 	over   chan struct{}  // closed when the session has ended for good
@@ -70,6 +73,10 @@ func (s *session) describe() banger.Session {
 	defer s.mu.Unlock()
 	info := s.info
 	info.First, info.End = first, end
+	if s.watch != nil {
+		seen, _ := s.watch.State()
+		info.Readiness = &seen
+	}
 	info.Command.Env = slices.Clone(info.Command.Env)
 	for i, kv := range info.Command.Env {
 		key, _, _ := strings.Cut(kv, "=")
@@ -119,7 +126,9 @@ func (s *session) run(p *command.Process) {
 			s.began(p)
 		}
 		began := time.Now()
+		stop := s.watchReady()
 		s.follow(p)
+		stop()
 		if time.Since(began) >= healthy {
 			pause = firstPause
 		}
@@ -138,6 +147,27 @@ func (s *session) wait(pause time.Duration) bool {
 	case <-s.quit:
 		return false
 	}
+}
+
+// watchReady tries the ready probe until stop is called.
+func (s *session) watchReady() (stop func()) {
+	if s.watch == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { // ends with stop
+		s.watch.Follow(ctx)
+		close(done)
+	}()
+	return func() { cancel(); <-done }
+}
+
+// tryCommand runs a command of the ready probe, as the session's command runs.
+func (s *session) tryCommand(ctx context.Context, args []string) (banger.Exit, string, error) {
+	e := s.info.Command
+	e.Args, e.TTY, e.Stdin = args, false, false
+	return stream.Try(ctx, s.m.start, e)
 }
 
 // follow stores what the command writes until it and its output have ended.

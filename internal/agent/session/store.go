@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/agent/probe"
 	"banger/internal/agent/screen"
 	"banger/internal/agent/transcript"
 )
@@ -60,7 +61,8 @@ func (m *Manager) create(spec banger.SessionSpec) (s *session, err error) {
 		}
 	}()
 	s = m.newSession(dir)
-	s.info = banger.Session{SessionSpec: spec, State: banger.SessionRunning, Created: time.Now().UTC()}
+	s.info = banger.Session{State: banger.SessionRunning, Created: time.Now().UTC()}
+	s.describeBy(spec)
 	s.resume = spec.Restart.Name == banger.RestartAlways
 	if s.store.state, err = os.OpenFile(filepath.Join(dir, stateFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, err
@@ -100,7 +102,7 @@ func (m *Manager) load(name string) (*session, error) {
 	was := s.store.read()
 	s.info, s.resume = was.Session, was.Resume
 	spec.Name = name
-	s.info.SessionSpec = spec
+	s.describeBy(spec)
 	if s.log, err = transcript.Open(filepath.Join(s.store.dir, outputDir), m.quota); err != nil {
 		return nil, err
 	}
@@ -132,6 +134,14 @@ func (s *session) adopted() bool {
 
 func (m *Manager) newSession(dir string) *session {
 	return &session{m: m, store: &store{dir: dir}, quit: make(chan struct{}), over: make(chan struct{})}
+}
+
+// describeBy makes s the session of a specification.
+func (s *session) describeBy(spec banger.SessionSpec) {
+	s.info.SessionSpec = spec
+	if spec.Ready != nil {
+		s.watch = probe.New(*spec.Ready, s.tryCommand)
+	}
 }
 
 // writeSpec stores the specification, which makes the session one that a later boot knows.

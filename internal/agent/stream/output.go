@@ -1,9 +1,12 @@
 package stream
 
 import (
+	"context"
 	"io"
 	"sync"
+	"syscall"
 
+	"banger"
 	"banger/internal/agent/command"
 	"banger/internal/agent/console"
 	"banger/internal/frame"
@@ -72,4 +75,30 @@ func Each(p *command.Process, take func(io.Reader, frame.Type)) {
 		wg.Wait()
 	}()
 	p.AwaitEnd(drained)
+}
+
+// maxSaid is how much Try keeps of what a command says, in bytes.
+const maxSaid = 512
+
+// Try starts a command that ends soon, and returns how it ended and the beginning of what it said. It kills the command
+// when ctx ends.
+func Try(ctx context.Context, start func(*banger.Exec, command.Options) (*command.Process, error), e banger.Exec) (
+	banger.Exit, string, error) {
+	p, err := start(&e, command.Options{})
+	if err != nil {
+		return banger.Exit{}, "", err
+	}
+	defer p.Close()
+	stop := context.AfterFunc(ctx, func() { p.Signal(syscall.SIGKILL) })
+	defer stop()
+	var mu sync.Mutex
+	var said []byte
+	Each(p, func(out io.Reader, _ frame.Type) {
+		Pieces(out, 0, func(buf []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, buf[:min(len(buf), maxSaid-len(said))]...)
+		})
+	})
+	return p.Exit(), string(said), nil
 }

@@ -67,6 +67,7 @@ func newStart(a *command.App) *cobra.Command {
 	fs.StringVarP(&o.Spec.Command.User, "user", "u", "", "user[:group] of the command")
 	fs.StringArrayVarP(&o.Spec.Command.Env, "env", "e", nil, "KEY=VALUE, or KEY to pass this shell's value on")
 	fs.StringArrayVar(&o.EnvFiles, "env-file", nil, "file of KEY=VALUE lines")
+	o.Ready.Register(fs)
 	fs.StringVar(&o.Restart, "restart", banger.RestartNo,
 		"no, on-failure[:N] or always, also at the VM's next start")
 	return c
@@ -77,6 +78,7 @@ type Start struct {
 	Spec     banger.SessionSpec // without the command's arguments
 	EnvFiles []string
 	Restart  string
+	Ready    spec.Ready
 }
 
 // Run starts the session and prints its name.
@@ -91,6 +93,9 @@ func (o Start) Run(ctx context.Context, a *command.App, vm string, args []string
 		if s.Restart, err = spec.Restart(o.Restart); err != nil {
 			return err
 		}
+	}
+	if s.Ready, _, err = o.Ready.Resolve(); err != nil {
+		return err
 	}
 	if t := os.Getenv("TERM"); s.Command.TTY && t != "" {
 		s.Command.Env = append([]string{"TERM=" + t}, s.Command.Env...)
@@ -108,7 +113,10 @@ func (o Start) Run(ctx context.Context, a *command.App, vm string, args []string
 		return err
 	}
 	a.Say(started.Name)
-	return nil
+	if o.Ready.Waits() {
+		_, err = client.ReadySession(ctx, vm, started.Name, o.Ready.Within)
+	}
+	return err
 }
 
 func newList(a *command.App) *cobra.Command {
@@ -136,7 +144,7 @@ func state(s banger.Session) string {
 	var words string
 	switch {
 	case s.State == banger.SessionRunning:
-		words = "running, " + render.Since(s.Started)
+		words = "running, " + render.Since(s.Started) + render.Readiness(s.Readiness)
 	case s.State == banger.SessionEnded && s.Exit != nil:
 		words = fmt.Sprintf("ended (%d), %s", s.Exit.Status(), render.Age(s.Ended))
 	default:

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/term"
 
+	"banger"
 	"banger/internal/text"
 )
 
@@ -114,4 +115,17 @@ func TerminalSize(w io.Writer) (rows, columns uint16) {
 func IsTerminal(v any) bool {
 	f, ok := v.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// Readiness returns what a ready probe has seen, in parentheses, or "" without a probe.
+func Readiness(r *banger.Readiness) string {
+	switch {
+	case r == nil:
+		return ""
+	case r.Ready:
+		return " (ready)"
+	case r.Reason == "":
+		return " (starting)"
+	}
+	return " (not ready: " + text.Limit(r.Reason, 60) + ")"
 }

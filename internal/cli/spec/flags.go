@@ -49,6 +49,8 @@ func (o *Options) Register(fs *pflag.FlagSet) {
 	fs.IntVar(&o.StopTimeout, "stop-timeout", -1, "seconds until a stop kills (default: 10)")
 	o.registerNetwork(fs)
 	o.registerGuest(fs)
+	o.Ready.Register(fs)
+	o.Ready.RegisterNone(fs)
 }
 
 // What flags of run and update say.
@@ -104,7 +106,6 @@ func LaterFlags() []string { return slices.Sorted(maps.Keys(laterFlags)) }
 
 const (
 	laterVolume  = "folders of the host and volumes come later; until then: banger cp"
-	laterHealth  = "health checks come later; until then: banger exec"
 	hostDevice   = "a VM does not reach devices of this host"
 	ownNamespace = "each VM has a kernel of its own, which shares no namespace with this host or another VM"
 	ownMemory    = "a VM's memory is --memory, and its kernel decides on the rest"
@@ -115,9 +116,7 @@ const (
 var laterFlags = map[string]string{
 	"volume": laterVolume, "v": laterVolume, "mount": laterVolume, "volumes-from": laterVolume,
 	"volume-driver": laterVolume,
-	"health-cmd":    laterHealth, "health-interval": laterHealth, "health-retries": laterHealth,
-	"health-timeout": laterHealth, "health-start-period": laterHealth, "no-healthcheck": laterHealth,
-	"device": hostDevice, "gpus": hostDevice, "device-cgroup-rule": hostDevice,
+	"device":        hostDevice, "gpus": hostDevice, "device-cgroup-rule": hostDevice,
 	"pid": ownNamespace, "ipc": ownNamespace, "uts": ownNamespace, "userns": ownNamespace, "cgroupns": ownNamespace,
 	"cgroup-parent": ownNamespace, "runtime": ownNamespace, "isolation": ownNamespace,
 	"memory-swap": ownMemory, "memory-reservation": ownMemory, "memory-swappiness": ownMemory, "kernel-memory": ownMemory,

@@ -37,6 +37,8 @@ type Options struct {
 	Restart     string // no, on-failure[:N] or always
 	TTL, Idle   string // TIME[=ACTION]
 
+	Ready Ready
+
 	Tell  func(text string) // prints what the user should know, but is no error; may be nil
 	Stdin io.Reader         // where the policy - comes from
 }
@@ -94,6 +96,9 @@ func (o *Options) guest(s *banger.Spec) (err error) {
 		return err
 	}
 	if s.Idle, err = Idle(o.Idle); err != nil {
+		return err
+	}
+	if s.Ready, s.NoReady, err = o.Ready.Resolve(); err != nil {
 		return err
 	}
 	if o.StopTimeout >= 0 {

@@ -139,7 +139,7 @@ func due(list []banger.Due, now time.Time) string {
 func state(vm banger.VM) string {
 	switch {
 	case vm.State == banger.StateRunning && !vm.StartedAt.IsZero():
-		return "running, " + render.Since(vm.StartedAt)
+		return "running, " + render.Since(vm.StartedAt) + render.Readiness(vm.Readiness)
 	case vm.State == banger.StateStopped && vm.ExitCode != nil:
 		return fmt.Sprintf("stopped (%d), %s", *vm.ExitCode, render.Age(vm.FinishedAt))
 	case vm.State == banger.StateFailed && vm.Reason != "":

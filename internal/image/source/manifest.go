@@ -127,6 +127,27 @@ func (f *Finder) fromManifest(ctx context.Context, c Content, data []byte, m *en
 	return fromConfig(c, data, m, rawConfig)
 }
 
+// healthOf returns the probe of an image's health check, which docker's configs have beside those of OCI. It is nil
+// without one, and for one that cannot be tried.
+func healthOf(h *v1.HealthConfig) *banger.Probe {
+	if h == nil || len(h.Test) < 2 {
+		return nil
+	}
+	p := banger.Probe{Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, Retries: h.Retries}
+	switch h.Test[0] {
+	case "CMD":
+		p.Args = h.Test[1:]
+	case "CMD-SHELL":
+		p.Check = "cmd:" + h.Test[1]
+	default:
+		return nil
+	}
+	if p.Validate() != nil {
+		return nil
+	}
+	return &p
+}
+
 // fromConfig returns the image that a manifest and its config describe.
 func fromConfig(c Content, data []byte, m *envelope, rawConfig []byte) (*Image, error) {
 	cfg, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
@@ -156,6 +177,7 @@ func fromConfig(c Content, data []byte, m *envelope, rawConfig []byte) (*Image, 
 			Labels:     cfg.Config.Labels,
 			Exposed:    slices.Sorted(maps.Keys(cfg.Config.ExposedPorts)),
 			Volumes:    slices.Sorted(maps.Keys(cfg.Config.Volumes)),
+			Health:     healthOf(cfg.Config.Healthcheck),
 		},
 	}
 	for i, d := range m.Layers {

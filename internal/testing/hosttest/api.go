@@ -26,6 +26,7 @@ func (h *Host) Serve() (socket string) {
 		Guests:         s.Guests(),
 		Sessions:       s.Guests().Sessions(),
 		SessionStreams: s.Guests().Sessions(),
+		Probes:         s.Guests().Sessions(),
 		Connections:    s.Connections(),
 		Networks:       s.Networks(),
 		Images:         s.Library(),
