@@ -10,10 +10,11 @@ type Confinement struct {
 	NoNewPrivileges bool `json:"no_new_privileges,omitempty"`
 	// CPU is how many thousandths of a CPU all commands may use together. 0 means no limit.
 	CPU int64 `json:"cpu,omitempty"`
+	// SessionDisk is the room of the VM's disk for the output of all sessions, in bytes. 0 means 256 MiB.
+	SessionDisk int64 `json:"session_disk,omitempty"`
 }
 
-// minCPU is the minimum of Confinement.CPU, below which the kernel's smallest quota lies.
-const minCPU = 10
+const minCPU = 10 // of Confinement.CPU, below which the kernel's smallest quota lies
 
 // Check returns an *Error of CodeInvalid if a limit or a capability is not known.
 func (c Confinement) Check() error {
@@ -29,6 +30,9 @@ func (c Confinement) Check() error {
 	}
 	if c.CPU != 0 && c.CPU < minCPU {
 		return Errorf(CodeInvalid, "cpus is %g, but must be at least %g", float64(c.CPU)/1000, minCPU/1000.0)
+	}
+	if c.SessionDisk != 0 && c.SessionDisk < 4<<20 {
+		return Errorf(CodeInvalid, "session disk is %s, but must be at least 4 MiB", FormatSize(c.SessionDisk))
 	}
 	_, err := DroppedCapabilities(c.CapDrop, c.CapAdd)
 	return err

@@ -14,11 +14,13 @@ var (
 
 // CheckName returns an *Error of CodeInvalid unless name is a DNS label (RFC 1123 section 2.1, lower case). Names are
 // used in host names, DNS, paths and ssh configs, so CheckName normalises nothing.
-func CheckName(name string) error {
+func CheckName(name string) error { return checkLabel(name, "VM name") }
+
+func checkLabel(name, what string) error {
 	if nameRE.MatchString(name) {
 		return nil
 	}
-	return Errorf(CodeInvalid, "%q is not a valid VM name", name).
+	return Errorf(CodeInvalid, "%.80q is not a valid %s", name, what).
 		WithHint("use 1 to 63 lower-case letters, digits and inner hyphens")
 }
 

@@ -10,9 +10,8 @@ import (
 // Probe says how to see whether a command does its work. Zero times and numbers mean the defaults.
 type Probe struct {
 	// Check is tcp:PORT, http:PORT[/PATH], file:PATH or cmd:COMMAND. It is "" if there are Args.
-	Check string   `json:"check,omitempty"`
-	Args  []string `json:"args,omitempty"` // a command without a shell
-
+	Check    string        `json:"check,omitempty"`
+	Args     []string      `json:"args,omitempty"`        // a command without a shell
 	Interval time.Duration `json:"interval_ns,omitempty"` // between two attempts, once it is ready
 	Timeout  time.Duration `json:"timeout_ns,omitempty"`  // of one attempt
 	Retries  int           `json:"retries,omitempty"`     // this many failures in a row mean that it is not ready

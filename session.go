@@ -33,13 +33,7 @@ func (s *SessionSpec) Check() error {
 }
 
 // CheckSession returns an *Error of CodeInvalid unless name can be the name of a session.
-func CheckSession(name string) error {
-	if nameRE.MatchString(name) {
-		return nil
-	}
-	return Errorf(CodeInvalid, "%.80q is not a valid name of a session", name).
-		WithHint("use 1 to 63 lower-case letters, digits and inner hyphens")
-}
+func CheckSession(name string) error { return checkLabel(name, "name of a session") }
 
 // Values of Session.State.
 const (

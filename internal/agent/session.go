@@ -24,7 +24,7 @@ func (s *server) openSessions() {
 	if disk == "" {
 		return
 	}
-	if err := s.sessions.Open(filepath.Join(disk, "banger", "sessions"), 0); err != nil {
+	if err := s.sessions.Open(filepath.Join(disk, "banger", "sessions"), s.config.Confine.SessionDisk); err != nil {
 		console.Warn(fmt.Errorf("reading the sessions of earlier boots: %w", err))
 	}
 	go func() { // ends with the boot of the init

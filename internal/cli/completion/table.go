@@ -67,6 +67,7 @@ var flagValues = map[string]completer{
 	"restart":      words(banger.RestartNo, banger.RestartOnFailure, banger.RestartAlways),
 	"rootfs":       file,
 	"security-opt": words("no-new-privileges", "seccomp=unconfined", "apparmor=unconfined", "label=disable"),
+	"session-disk": words("256m", "1g"),
 	"signal":       words(banger.SignalNames()...),
 	"stop-signal":  words(banger.SignalNames()...),
 	"type":         words("vm", "image", "network", "kernel"),

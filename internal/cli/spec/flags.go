@@ -91,6 +91,7 @@ func (o *Options) registerGuest(fs *pflag.FlagSet) {
 	fs.BoolVar(&s.ReadOnly, "read-only", false, "the guest's root is read-only, but not its volumes and --tmpfs")
 	fs.StringArrayVar(&o.Tmpfs, "tmpfs", nil, "PATH[:OPTION,...]: a file system in memory, like /scratch:size=64m")
 	fs.StringArrayVar(&o.Ulimits, "ulimit", nil, "NAME=SOFT[:HARD]: a limit of each process, like nofile=1024:2048")
+	fs.StringVar(&o.SessionDisk, "session-disk", "", "room of the disk for what sessions write (default: 256m)")
 	fs.StringSliceVar(&s.Confine.CapDrop, "cap-drop", nil, "capability of Linux that no command has, or ALL")
 	fs.StringSliceVar(&s.Confine.CapAdd, "cap-add", nil, "capability that commands have in spite of --cap-drop")
 	fs.BoolVar(&o.Privileged, "privileged", false, "accepted for docker's sake: commands have all rights in their VM")

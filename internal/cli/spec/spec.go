@@ -17,8 +17,9 @@ import (
 type Options struct {
 	Spec banger.Spec
 
-	CPUs         string   // a number, which may have a fraction
-	Memory, Disk string   // sizes like 512m
+	CPUs         string // a number, which may have a fraction
+	Memory, Disk string // sizes like 512m
+	SessionDisk  string
 	EnvFiles     []string // files of KEY=VALUE lines
 	Labels       []string // KEY=VALUE
 
@@ -56,6 +57,11 @@ func (o Options) Resolve(image string, command []string) (banger.Spec, error) {
 	}
 	if s.Disk, err = parseSize("disk", o.Disk); err != nil {
 		return s, err
+	}
+	if o.SessionDisk != "" {
+		if s.Confine.SessionDisk, err = parseSize("session-disk", o.SessionDisk); err != nil {
+			return s, err
+		}
 	}
 	if err := cpus(o.CPUs, &s); err != nil {
 		return s, err
