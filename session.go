@@ -69,7 +69,6 @@ type SessionView struct {
 	Position *uint64 `json:"position,omitempty"`
 	Screen   bool    `json:"screen,omitempty"`    // first draw the screen of a session with a terminal; no Position then
 	ReadOnly bool    `json:"read_only,omitempty"` // what the client sends is dropped
-	Silent   bool    `json:"silent,omitempty"`    // send no output, only the session's end
 	// Log selects output for a reader that sends nothing, instead of Position.
 	Log  *LogView `json:"log,omitempty"`
 	Rows uint16   `json:"rows,omitempty"` // the size of the client's terminal; 0: it has none
@@ -78,8 +77,8 @@ type SessionView struct {
 
 // Check returns an *Error of CodeInvalid if v contradicts itself.
 func (v SessionView) Check() error {
-	if v.Screen && (v.Position != nil || v.Log != nil || v.Silent) {
-		return Errorf(CodeInvalid, "a screen shows the present, so it goes without a position, and not without output")
+	if v.Screen && (v.Position != nil || v.Log != nil) {
+		return Errorf(CodeInvalid, "a screen shows the present, so it goes without a position")
 	}
 	if v.Log == nil {
 		return nil

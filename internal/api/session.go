@@ -70,7 +70,6 @@ var sessionRoutes = []route{
 			paramPosition,
 			{"screen", "first draw the screen of a session with a terminal", false, false},
 			{"read_only", "what the client sends is dropped", false, false},
-			{"silent", "send no output, only the end", false, false},
 			{"rows", "the height of the client's terminal", 0, false},
 			{"cols", "its width", 0, false},
 		}, nil, upgrade{upgradeExec}},
@@ -208,7 +207,7 @@ func sessionViewOf(q url.Values) (v banger.SessionView, err error) {
 		}
 		v.Position = &at
 	}
-	v.Screen, v.ReadOnly, v.Silent = q.Get("screen") == "true", q.Get("read_only") == "true", q.Get("silent") == "true"
+	v.Screen, v.ReadOnly = q.Get("screen") == "true", q.Get("read_only") == "true"
 	size, err := sizeOf(q)
 	v.Rows, v.Cols = size.Rows, size.Cols
 	if err != nil {
@@ -323,7 +322,7 @@ func (c sessionClient) AttachSession(ctx context.Context, vm, name string, v ban
 	if v.Position != nil {
 		q.Set("position", strconv.FormatUint(*v.Position, 10))
 	}
-	for key, on := range map[string]bool{"screen": v.Screen, "read_only": v.ReadOnly, "silent": v.Silent} {
+	for key, on := range map[string]bool{"screen": v.Screen, "read_only": v.ReadOnly} {
 		if on {
 			q.Set(key, "true")
 		}

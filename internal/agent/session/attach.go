@@ -71,7 +71,7 @@ func (a *Attachment) Serve(frames *frame.Reader) {
 		}
 		stream.Take(a.conn, frames, c)
 	}()
-	if !a.view.Silent && !a.copyOutput(from, gone) {
+	if !a.copyOutput(from, gone) {
 		return
 	}
 	if a.view.Log == nil {

@@ -135,11 +135,22 @@ func due(list []banger.Due, now time.Time) string {
 	return " (" + strings.Join(parts, ", ") + ")"
 }
 
+// restarts returns how often the restart policy has started a VM again, or "".
+func restarts(n int) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return ", 1 restart"
+	}
+	return fmt.Sprintf(", %d restarts", n)
+}
+
 // state returns a VM's state and how long it has been in it.
 func state(vm banger.VM) string {
 	switch {
 	case vm.State == banger.StateRunning && !vm.StartedAt.IsZero():
-		return "running, " + render.Since(vm.StartedAt) + render.Readiness(vm.Readiness)
+		return "running, " + render.Since(vm.StartedAt) + restarts(vm.Restarts) + render.Readiness(vm.Readiness)
 	case vm.State == banger.StateStopped && vm.ExitCode != nil:
 		return fmt.Sprintf("stopped (%d), %s", *vm.ExitCode, render.Age(vm.FinishedAt))
 	case vm.State == banger.StateFailed && vm.Reason != "":

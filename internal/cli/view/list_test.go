@@ -29,6 +29,23 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// TestARunningVMSaysWhetherItWorks shows restarts by the policy, and what the ready probe has seen.
+func TestARunningVMSaysWhetherItWorks(t *testing.T) {
+	t.Parallel()
+	for want, vm := range map[string]banger.VM{
+		"":                            {},
+		", 1 restart":                 {Restarts: 1},
+		", 3 restarts (ready)":        {Restarts: 3, Readiness: &banger.Readiness{Ready: true}},
+		" (starting)":                 {Readiness: &banger.Readiness{}},
+		" (not ready: nobody \\x1b[m)": {Readiness: &banger.Readiness{Reason: "nobody [m"}},
+	} {
+		vm.State, vm.StartedAt = banger.StateRunning, time.Now()
+		if got := strings.TrimPrefix(state(vm), "running, 0 s"); got != want {
+			t.Errorf("it is %q, not %q", got, want)
+		}
+	}
+}
+
 // TestWhatWillHappen shows what the daemon will do with a VM by itself, in a list and at once.
 func TestWhatWillHappen(t *testing.T) {
 	t.Parallel()
