@@ -39,6 +39,7 @@ func TestFigures(t *testing.T) {
 	t.Run("suspend", func(t *testing.T) { b.in(t).suspend() })
 	t.Run("exec", func(t *testing.T) { b.in(t).exec() })
 	t.Run("streams", func(t *testing.T) { b.in(t).streams() })
+	t.Run("sessions", func(t *testing.T) { b.in(t).sessions() })
 	t.Run("files", func(t *testing.T) { b.in(t).files() })
 	t.Run("memory", func(t *testing.T) { b.in(t).memory() })
 	t.Run("ssh", func(t *testing.T) { b.in(t).ssh() })
@@ -230,5 +231,8 @@ func median(v []float64) float64 {
 	n := len(s)
 	return (s[(n-1)/2] + s[n/2]) / 2
 }
+
+// spread shows the smallest and the largest of some values.
+func spread(v []float64) string { return fmt.Sprintf("(%.1f-%.1f)", slices.Min(v), slices.Max(v)) }
 
 func millis(d time.Duration) float64 { return float64(d) / 1e6 }
