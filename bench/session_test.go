@@ -210,4 +210,3 @@ func (b *bench) throughSessions(vm string) {
 	}
 	b.addPairs("stream through a session, beside exec", "MiB/s", us, them, minSessionRatio, true)
 }
-

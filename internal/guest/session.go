@@ -1,9 +1,11 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -25,10 +27,11 @@ type SessionRequest struct {
 // OpSessionReady answers the session when it is ready.
 const OpSessionReady = "session-ready"
 
-// maxSessions is the maximum number of sessions that an agent may list, and maxReason that of the characters of a
-// reason.
+// maxSessions is the maximum number of sessions that an agent may list, maxPosition that of a position, and maxReason
+// that of the characters of a reason.
 const (
 	maxSessions = 1024
+	maxPosition = 1 << 62 // so that no sum of positions overflows
 	maxReason   = 1024
 )
 
@@ -37,6 +40,9 @@ func checkSession(s *banger.Session) {
 	s.Name = text.Limit(s.Name, 63)
 	s.State = text.Limit(s.State, 20)
 	s.Reason = text.Limit(s.Reason, maxReason)
+	s.PID, s.Restarts, s.PeakMemory = max(s.PID, 0), max(s.Restarts, 0), max(s.PeakMemory, 0)
+	s.First = min(s.First, s.End)
+	s.Restart.Name, s.Restart.Max = text.Limit(s.Restart.Name, 20), max(s.Restart.Max, 0)
 	s.Command.Dir = text.Limit(s.Command.Dir, maxReason)
 	s.Command.User = text.Limit(s.Command.User, maxReason)
 	for i, word := range s.Command.Args {
@@ -84,17 +90,37 @@ func (c Sessions) List(caller context.Context) ([]banger.Session, error) {
 	if err != nil {
 		return nil, unanswered(caller, err)
 	}
-	var list []banger.Session
+	var list sessionList
 	if err := answer(ctx, conn, frame.Response, &list); err != nil {
 		return nil, unanswered(caller, err)
-	}
-	if len(list) > maxSessions {
-		return nil, banger.Errorf(banger.CodeGuest, "the agent lists %d sessions", len(list))
 	}
 	for i := range list {
 		checkSession(&list[i])
 	}
 	return list, nil
+}
+
+// sessionList is a list of at most maxSessions sessions. A longer one is refused before it takes memory: a frame has
+// room for sessions of half a gigabyte.
+type sessionList []banger.Session
+
+func (l *sessionList) UnmarshalJSON(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return fmt.Errorf("it is no list: %.20q", data)
+	}
+	*l = sessionList{}
+	for d.More() {
+		if len(*l) == maxSessions {
+			return fmt.Errorf("it lists more than %d sessions", maxSessions)
+		}
+		var s banger.Session
+		if err := d.Decode(&s); err != nil {
+			return err
+		}
+		*l = append(*l, s)
+	}
+	return nil
 }
 
 // Get returns one session.
@@ -204,26 +230,27 @@ func SessionEnd(payload []byte) (s banger.Session, err error) {
 // has.
 func CopyOutput(w io.Writer, conn io.Reader, position uint64) error {
 	frames := frame.NewReader(conn)
-	for stamped := false; ; {
+	for begun, stamped := false, false; ; {
 		t, p, err := frames.Next()
 		if err != nil {
 			return banger.Errorf(banger.CodeGuest, "the agent did not send all output: %w", err)
 		}
-		switch t {
-		case frame.Started:
+		switch {
+		case t == frame.Started && !begun:
+			begun = true
 			w.Write(nil) // begins the answer, whose first byte may come late
 			continue
-		case frame.Exit:
+		case t == frame.Exit:
 			return nil
-		case frame.Error:
+		case t == frame.Error:
 			return agentError(p)
-		case frame.Stamp:
+		case t == frame.Stamp:
 			at, _, ok := frame.ParseStamp(p)
-			if !ok || at < position || stamped {
+			if !ok || at < position || at > maxPosition || stamped {
 				return banger.Errorf(banger.CodeGuest, "the agent sent output from byte %d on at byte %d", at, position)
 			}
 			position, stamped = at, true
-		case frame.Stdout, frame.Stderr:
+		case t == frame.Stdout || t == frame.Stderr:
 			if !stamped || len(p) == 0 {
 				return banger.Errorf(banger.CodeGuest, "the agent sent output without its position")
 			}
