@@ -39,10 +39,35 @@ func (r *Reader) Next() (Record, <-chan struct{}) {
 			return found, wait
 		}
 		if found, ok := r.inFile(); ok {
+			if kept, ok := r.inGap(found); ok {
+				found = kept
+			}
 			r.position = found.end()
 			return found, nil
 		}
 	}
+}
+
+// inGap returns the first record that only memory has, because the disk had no room for it, if it comes before the
+// next record of the scanner's file. The scanner then stays before that.
+func (r *Reader) inGap(next Record) (found Record, ok bool) {
+	if next.Position == r.position {
+		return found, false
+	}
+	t := r.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := sort.Search(len(t.recent), func(i int) bool { return t.recent[i].end() > r.position })
+	if i == len(t.recent) || t.recent[i].Position >= next.Position {
+		return found, false
+	}
+	r.scanner.at -= int64(Head + len(next.Data))
+	found = t.recent[i]
+	if found.Position < r.position {
+		found.Data = found.Data[r.position-found.Position:]
+		found.Position = r.position
+	}
+	return found, true
 }
 
 // inMemory looks for the next record in memory. more is true if it must be looked for in a file.

@@ -155,6 +155,31 @@ func TestADiskWithoutRoomLosesBytes(t *testing.T) {
 	}
 }
 
+// TestMemoryHasWhatTheDiskLacks has no room for records between two that the disk has.
+func TestMemoryHasWhatTheDiskLacks(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "out"), NewQuota(room, room))
+	say(l, frame.Stdout, "begun\n")
+	file := l.file
+	unwritable, err := os.Open(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unwritable.Close()
+	l.file = unwritable
+	say(l, frame.Stdout, strings.Repeat("x", 40_000))
+	say(l, frame.Stdout, strings.Repeat("y", 40_000))
+	l.file = file
+	say(l, frame.Stdout, "middle\n")
+	say(l, frame.Stdout, "end\n")
+	kept := strings.Repeat("y", 40_000) + "middle\nend\n"
+	if got := all(l, 0); got != "begun\n[40000 gone]"+kept {
+		t.Errorf("the reader got %.40q and more, %d bytes", got, len(got))
+	}
+	if got := all(l, 40_007); got != kept[1:] {
+		t.Errorf("from the middle the reader got %.40q and more, %d bytes", got, len(got))
+	}
+}
+
 func TestAPowerCutLeavesWholeRecords(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	l := open(t, dir, NewQuota(room, room))
