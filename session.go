@@ -61,6 +61,7 @@ type Session struct {
 	// First and End are positions in the output: of the first byte that can still be read, and behind the last.
 	First uint64 `json:"first"`
 	End   uint64 `json:"end"`
+	Lost  uint64 `json:"lost,omitempty"` // bytes of output for which the disk had no room
 }
 
 // SessionView says what a client that attaches to a session gets, and may do.

@@ -216,15 +216,6 @@ func sendStdin(conn net.Conn, r io.Reader) error {
 	}
 }
 
-// SessionEnd returns the session that the payload of the last frame of OpSessionAttach describes.
-func SessionEnd(payload []byte) (s banger.Session, err error) {
-	if err := json.Unmarshal(payload, &s); err != nil {
-		return s, banger.Errorf(banger.CodeGuest, "the agent sent a broken session: %w", err)
-	}
-	checkSession(&s)
-	return s, nil
-}
-
 // CopyOutput writes the output that a stream of OpSessionAttach carries to w, as the same frames, until the stream
 // ends. It checks that positions do not go back. After the error of a broken stream, the caller can go on from what w
 // has.

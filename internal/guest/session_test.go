@@ -168,12 +168,10 @@ func TestAnAgentThatLiesAboutSessions(t *testing.T) {
 		frame.WriteJSON(agent, frame.Response, evilSession())
 	})}
 	one := func(s banger.Session, err error) ([]banger.Session, error) { return []banger.Session{s}, err }
-	data, _ := json.Marshal(evilSession())
 	for name, ask := range map[string]func() ([]banger.Session, error){
 		"get":  func() ([]banger.Session, error) { return one(c.Get(t.Context(), "x")) },
 		"wait": func() ([]banger.Session, error) { return one(c.Wait(t.Context(), "x")) },
 		"stop": func() ([]banger.Session, error) { return one(c.Stop(t.Context(), "x", 0)) },
-		"end":  func() ([]banger.Session, error) { return one(SessionEnd(data)) },
 		"list": func() ([]banger.Session, error) {
 			return Sessions{answering(t, func(agent net.Conn, _ *frame.Reader) {
 				frame.WriteJSON(agent, frame.Response, []any{evilSession()})

@@ -39,7 +39,7 @@ type session struct {
 	over   chan struct{}  // closed when the session has ended for good
 
 	mu       sync.Mutex
-	info     banger.Session // without positions
+	info     banger.Session // without positions; Lost is that of earlier boots
 	resume   bool           // the next boot of the guest starts it again
 	running  *command.Process
 	quitting bool    // quit is closed
@@ -68,11 +68,11 @@ func (s *session) notRunning() error {
 
 // describe returns the session as clients see it.
 func (s *session) describe() banger.Session {
-	first, end := s.log.First(), s.log.End()
+	first, end, lost := s.log.First(), s.log.End(), s.log.Lost()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info := s.info
-	info.First, info.End = first, end
+	info.First, info.End, info.Lost = first, end, info.Lost+lost
 	if s.watch != nil {
 		seen, _ := s.watch.State()
 		info.Readiness = &seen
@@ -106,7 +106,9 @@ func (s *session) began(p *command.Process) {
 
 // save stores what is known of the session. s.mu is held.
 func (s *session) save() {
-	if err := s.store.save(stored{Session: s.info, Resume: s.resume}); err != nil {
+	now := stored{Session: s.info, Resume: s.resume}
+	now.Lost += s.log.Lost()
+	if err := s.store.save(now); err != nil {
 		console.Warn(fmt.Errorf("storing the session %s: %w", s.info.Name, err))
 	}
 }

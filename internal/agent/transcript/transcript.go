@@ -96,6 +96,7 @@ type Transcript struct {
 	recent   []Record  // the last ones
 	cost     int       // of recent
 	end      uint64    // the number of bytes that were written in all
+	lost     uint64    // bytes for which the disk had no room, since Open
 	closed   bool
 	changed  chan struct{} // closed and replaced at each change
 }
@@ -174,7 +175,9 @@ func (t *Transcript) Append(stream frame.Type, at time.Time, buf []byte) uint64 
 	}
 	r := Record{stream, t.end, at, buf[Head:]}
 	putHead(buf, r, len(r.Data))
-	t.write(buf)
+	if !t.write(buf) {
+		t.lost += uint64(len(r.Data))
+	}
 	t.remember(r)
 	t.end = r.end()
 	t.wake()
@@ -205,20 +208,21 @@ func (t *Transcript) begin() {
 	t.file, t.segments = f, append(t.segments, s)
 }
 
-// write writes a record to the file. t.mu is held.
-func (t *Transcript) write(record []byte) {
+// write writes a record to the file, and reports whether there was room for it. t.mu is held.
+func (t *Transcript) write(record []byte) bool {
 	if t.file == nil || t.closed {
-		return
+		return false
 	}
 	s := &t.segments[len(t.segments)-1]
 	if s.size+int64(len(record)) > SegmentSize {
-		return
+		return false
 	}
 	if _, err := t.file.Write(record); err != nil { // what was written of it would end the file for its readers
 		t.file.Truncate(s.size)
-		return
+		return false
 	}
 	s.size += int64(len(record))
+	return true
 }
 
 // remember keeps a record in memory. t.mu is held.
@@ -252,6 +256,13 @@ func (t *Transcript) End() uint64 {
 	defer t.mu.Unlock()
 	t.settle()
 	return t.end
+}
+
+// Lost returns how many bytes the disk had no room for, since Open. Readers at the end may have got them from memory.
+func (t *Transcript) Lost() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lost
 }
 
 // First returns the position of the first byte that can still be read, or the end if there is none.

@@ -140,6 +140,9 @@ func TestADiskWithoutRoomLosesBytes(t *testing.T) {
 	for range 3 {
 		say(l, frame.Stdout, strings.Repeat("x", 50_000))
 	}
+	if l.Lost() != 150_000 {
+		t.Errorf("%d bytes are lost", l.Lost())
+	}
 	if got := all(l, 0); got != "[100000 gone]"+strings.Repeat("x", 50_000) {
 		t.Errorf("the reader got %.40q and more, %d bytes", got, len(got))
 	}

@@ -156,11 +156,12 @@ func state(s banger.Session) string {
 	return words
 }
 
-// output returns how much a session has written, and how much of that is gone.
+// output returns how much a session has written, and how much of that is gone: old output, and what the disk had no
+// room for.
 func output(s banger.Session) string {
 	words := banger.FormatSize(int64(s.End))
-	if s.First > 0 && s.First <= s.End {
-		words += ", " + banger.FormatSize(int64(s.First)) + " gone"
+	if gone := min(s.First+s.Lost, s.End); gone > 0 {
+		words += ", " + banger.FormatSize(int64(gone)) + " gone"
 	}
 	return words
 }

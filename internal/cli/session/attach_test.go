@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"banger"
@@ -91,5 +94,30 @@ func TestAnAttachedClientShowsOutputAndReturnsTheStatus(t *testing.T) {
 				t.Errorf("the error is %v", err)
 			}
 		})
+	}
+}
+
+// TestAClosedTerminalLeavesWhatOutlivesIt says which signals end a client, instead of reaching its command.
+func TestAClosedTerminalLeavesWhatOutlivesIt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		s    session
+		want []os.Signal
+	}{
+		"an exec":    {session{}, nil},
+		"run":        {session{attached: true, how: Attachment{Main: true, Ends: true}}, nil},
+		"run --keep": {session{attached: true, how: Attachment{Main: true}}, []os.Signal{syscall.SIGHUP, syscall.SIGTERM}},
+		"a session":  {session{attached: true}, []os.Signal{syscall.SIGHUP, syscall.SIGTERM}},
+		"one that only looks": {session{attached: true, how: Attachment{ReadOnly: true}},
+			[]os.Signal{os.Interrupt, syscall.SIGHUP, syscall.SIGTERM}},
+	} {
+		var got []os.Signal
+		for _, sig := range []os.Signal{os.Interrupt, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1} {
+			if tt.s.leaves(sig) {
+				got = append(got, sig)
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s is left by %v", name, got)
+		}
 	}
 }

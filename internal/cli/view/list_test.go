@@ -33,10 +33,10 @@ func TestRows(t *testing.T) {
 func TestARunningVMSaysWhetherItWorks(t *testing.T) {
 	t.Parallel()
 	for want, vm := range map[string]banger.VM{
-		"":                            {},
-		", 1 restart":                 {Restarts: 1},
-		", 3 restarts (ready)":        {Restarts: 3, Readiness: &banger.Readiness{Ready: true}},
-		" (starting)":                 {Readiness: &banger.Readiness{}},
+		"":                             {},
+		", 1 restart":                  {Restarts: 1},
+		", 3 restarts (ready)":         {Restarts: 3, Readiness: &banger.Readiness{Ready: true}},
+		" (starting)":                  {Readiness: &banger.Readiness{}},
 		" (not ready: nobody \\x1b[m)": {Readiness: &banger.Readiness{Reason: "nobody [m"}},
 	} {
 		vm.State, vm.StartedAt = banger.StateRunning, time.Now()
