@@ -231,6 +231,7 @@ func TestStopEndsASessionForGood(t *testing.T) {
 			t.Parallel()
 			m := manager(t, t.TempDir())
 			spec := shell(tt.name, tt.script)
+			spec.Command.Args = append([]string{"env", "--default-signal=HUP"}, spec.Command.Args...) // nohup ignores it
 			spec.Command.TTY = tt.tty
 			spec.Restart.Name = banger.RestartAlways
 			_, err := m.Start(spec)

@@ -139,6 +139,7 @@ type attachment struct {
 	recorder *recorder
 	started  chan struct{} // closed when the client has frame.Started
 	gone     chan struct{} // closed when the client gets nothing more
+	late     bool          // the command runs already
 
 	mu sync.Mutex // serialises frames
 	// rest is the start of a frame from the agent. Only Write uses it.
@@ -146,11 +147,13 @@ type attachment struct {
 	begun bool // started is closed
 }
 
-// attach makes the main command's output wait for a client.
+// attach adds a client. The output waits for the first one, which starts the main command: that client gets all of it.
+// Others get what comes once they know that the command runs.
 func (r *recorder) attach() *attachment {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a := &attachment{recorder: r, started: make(chan struct{}), gone: make(chan struct{})}
+	a := &attachment{recorder: r, started: make(chan struct{}), gone: make(chan struct{}),
+		late: len(r.attached) > 0 || r.position > 0}
 	r.attached = append(r.attached, a)
 	return a
 }
@@ -175,11 +178,9 @@ func (a *attachment) to(conn net.Conn) net.Conn {
 	return a
 }
 
-// send sends a record to the client once that knows that the command runs.
+// send sends a record to the client once that knows that the command runs. A late client gets nothing before.
 func (a *attachment) send(record guest.Record) {
-	select {
-	case <-a.started:
-	case <-a.gone:
+	if !a.knows() {
 		return
 	}
 	head := make([]byte, frame.Header)
@@ -191,6 +192,24 @@ func (a *attachment) send(record guest.Record) {
 	a.mu.Unlock()
 	if err != nil {
 		a.leave()
+	}
+}
+
+// knows reports whether the client knows that the command runs. It waits for that, unless the client is late.
+func (a *attachment) knows() bool {
+	if a.late {
+		select {
+		case <-a.started:
+			return true
+		default:
+			return false
+		}
+	}
+	select {
+	case <-a.started:
+		return true
+	case <-a.gone:
+		return false
 	}
 }
 
