@@ -139,7 +139,7 @@ type attachment struct {
 	recorder *recorder
 	started  chan struct{} // closed when the client has frame.Started
 	gone     chan struct{} // closed when the client gets nothing more
-	late     bool          // the command runs already
+	late     bool          // there was output before
 
 	mu sync.Mutex // serialises frames
 	// rest is the start of a frame from the agent. Only Write uses it.
@@ -147,13 +147,13 @@ type attachment struct {
 	begun bool // started is closed
 }
 
-// attach adds a client. The output waits for the first one, which starts the main command: that client gets all of it.
-// Others get what comes once they know that the command runs.
+// attach adds a client. Before there is output, that waits for the client, which may be the one that starts the main
+// command. Later clients get what comes once they know that the command runs.
 func (r *recorder) attach() *attachment {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := &attachment{recorder: r, started: make(chan struct{}), gone: make(chan struct{}),
-		late: len(r.attached) > 0 || r.position > 0}
+		late: r.position > 0}
 	r.attached = append(r.attached, a)
 	return a
 }

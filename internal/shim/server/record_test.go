@@ -135,8 +135,6 @@ func TestAFrameOfTheAgentStaysWhole(t *testing.T) {
 	defer log.Close()
 	r := &recorder{log: log}
 	a := r.attach()
-	silent := r.attach() // it delays nobody, since its agent never says that the command runs
-	defer silent.leave()
 	near, far := unixPair(t)
 	client := a.to(far)
 	var sent bytes.Buffer
@@ -150,6 +148,8 @@ func TestAFrameOfTheAgentStaysWhole(t *testing.T) {
 		}
 	}
 	check(t, far.Close())
+	silent := r.attach() // it delays nobody, though its agent never says that the command runs
+	defer silent.leave()
 	r.take(guest.Record{Stream: frame.Stdout, Data: []byte("the client is gone")})
 	if _, err := client.Write([]byte("\x0a\x00\x00\x00\xff\xff\xff\xff")); err == nil {
 		t.Error("a frame of 4 GiB is taken")
