@@ -100,14 +100,14 @@ func TestAnAttachedClientShowsOutputAndReturnsTheStatus(t *testing.T) {
 // TestAClosedTerminalLeavesWhatOutlivesIt says which signals end a client, instead of reaching its command.
 func TestAClosedTerminalLeavesWhatOutlivesIt(t *testing.T) {
 	for name, tt := range map[string]struct {
-		s    session
+		s    *session
 		want []os.Signal
 	}{
-		"an exec":    {session{}, nil},
-		"run":        {session{attached: true, how: Attachment{Main: true, Ends: true}}, nil},
-		"run --keep": {session{attached: true, how: Attachment{Main: true}}, []os.Signal{syscall.SIGHUP, syscall.SIGTERM}},
-		"a session":  {session{attached: true}, []os.Signal{syscall.SIGHUP, syscall.SIGTERM}},
-		"one that only looks": {session{attached: true, how: Attachment{ReadOnly: true}},
+		"an exec":    {&session{}, nil},
+		"run":        {&session{attached: true, how: Attachment{Main: true, Ends: true}}, nil},
+		"run --keep": {&session{attached: true, how: Attachment{Main: true}}, []os.Signal{syscall.SIGHUP, syscall.SIGTERM}},
+		"a session":  {&session{attached: true}, []os.Signal{syscall.SIGHUP, syscall.SIGTERM}},
+		"one that only looks": {&session{attached: true, how: Attachment{ReadOnly: true}},
 			[]os.Signal{os.Interrupt, syscall.SIGHUP, syscall.SIGTERM}},
 	} {
 		var got []os.Signal

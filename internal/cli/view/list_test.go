@@ -37,7 +37,7 @@ func TestARunningVMSaysWhetherItWorks(t *testing.T) {
 		", 1 restart":                  {Restarts: 1},
 		", 3 restarts (ready)":         {Restarts: 3, Readiness: &banger.Readiness{Ready: true}},
 		" (starting)":                  {Readiness: &banger.Readiness{}},
-		" (not ready: nobody \\x1b[m)": {Readiness: &banger.Readiness{Reason: "nobody [m"}},
+		" (not ready: nobody \\x1b[m)": {Readiness: &banger.Readiness{Reason: "nobody \x1b[m"}},
 	} {
 		vm.State, vm.StartedAt = banger.StateRunning, time.Now()
 		if got := strings.TrimPrefix(state(vm), "running, 0 s"); got != want {
