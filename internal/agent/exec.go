@@ -35,11 +35,7 @@ func (s *server) exec(conn net.Conn, frames *frame.Reader, e *banger.Exec) {
 	}
 	x := &execution{conn: conn, p: p}
 	x.write(frame.Started, nil)
-	gone := make(chan struct{})
-	go func() { // ends when the stream does
-		stream.Take(conn, frames, p)
-		close(gone)
-	}()
+	gone, over := stream.Begin(conn, frames, p)
 	ended := make(chan struct{})
 	go func() { // ends with the command and its output
 		defer close(ended)
@@ -49,10 +45,6 @@ func (s *server) exec(conn net.Conn, frames *frame.Reader, e *banger.Exec) {
 			x.forward()
 		}
 	}()
-	var over <-chan struct{} // Take may wait for a command that takes no stdin
-	if st, ok := conn.(interface{ Done() <-chan struct{} }); ok {
-		over = st.Done()
-	}
 	lost := true
 	select {
 	case <-p.Done():
@@ -98,18 +90,15 @@ func (s *server) attach(conn net.Conn, frames *frame.Reader, size frame.Resize) 
 		p.Resize(size.Rows, size.Cols-1)
 		p.Resize(size.Rows, size.Cols)
 	}
-	gone := make(chan struct{})
-	go func() { // ends when the stream does
-		stream.Take(conn, frames, p)
-		close(gone)
-	}()
+	gone, over := stream.Begin(conn, frames, p)
 	select {
 	case <-p.Done():
 		c.leave()
-		s.awaitDelivery(gone, nil)
+		s.awaitDelivery(gone, over)
 		data, _ := json.Marshal(p.Exit())
 		x.write(frame.Exit, data)
 	case <-gone:
+	case <-over:
 	case <-c.cut:
 		x.sever(suspended(true))
 	}

@@ -302,14 +302,11 @@ func (s *server) record(p *command.Process) {
 func (s *server) wait(conn net.Conn, frames *frame.Reader) {
 	reported := sync.OnceFunc(s.reportsMain())
 	defer reported()
-	gone := make(chan struct{})
-	go func() { // ends with the stream
-		frames.Next()
-		close(gone)
-	}()
+	ctx, cancel := untilGone(frames, 0)
+	defer cancel()
 	select {
 	case <-s.mainUp:
-	case <-gone:
+	case <-ctx.Done():
 		return
 	}
 	main := s.mainProcess()
@@ -317,13 +314,13 @@ func (s *server) wait(conn net.Conn, frames *frame.Reader) {
 	case <-main.Done():
 		if s.reboots() { // the VM boots again, so its main command has not ended for good
 			reported()
-			<-gone
+			<-ctx.Done()
 			return
 		}
 		if frame.WriteJSON(conn, frame.Exit, main.Exit()) == nil {
-			<-gone // the client closes the stream when it has the answer
+			<-ctx.Done() // the client closes the stream when it has the answer
 		}
-	case <-gone:
+	case <-ctx.Done():
 	}
 }
 

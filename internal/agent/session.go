@@ -24,8 +24,12 @@ func (s *server) openSessions() {
 	if disk == "" {
 		return
 	}
-	if err := s.sessions.Open(filepath.Join(disk, "banger", "sessions"), s.config.Confine.SessionDisk); err != nil {
+	again, err := s.sessions.Open(filepath.Join(disk, "banger", "sessions"), s.config.Confine.SessionDisk)
+	if err != nil {
 		console.Warn(fmt.Errorf("reading the sessions of earlier boots: %w", err))
+	}
+	if !again {
+		return
 	}
 	go func() { // ends with the boot of the init
 		ctx, cancel := context.WithTimeout(context.Background(), adoptTime)
@@ -129,14 +133,11 @@ func (s *server) waitSession(conn net.Conn, frames *frame.Reader, name string) {
 		sendError(conn, err)
 		return
 	}
-	gone := make(chan struct{})
-	go func() { // ends with the stream
-		frames.Next()
-		close(gone)
-	}()
+	ctx, cancel := untilGone(frames, 0)
+	defer cancel()
 	select {
 	case <-over:
 		frame.WriteJSON(conn, frame.Response, describe())
-	case <-gone:
+	case <-ctx.Done():
 	}
 }

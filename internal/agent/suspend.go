@@ -105,12 +105,8 @@ func (c cuttable) Write(p []byte) (int, error) {
 
 // suspend prepares the guest for a snapshot, and answers. Unless the answer is sent, the guest goes on.
 func (s *server) suspend(conn net.Conn, frames *frame.Reader) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := untilGone(frames, 0)
 	defer cancel()
-	go func() { // ends with the stream
-		frames.Next()
-		cancel()
-	}()
 	s.suspending.Lock()
 	defer s.suspending.Unlock()
 	fresh, err := s.prepareSuspend(ctx)

@@ -24,7 +24,7 @@ type system interface {
 	Ready(context.Context) error
 	// CorrectClock changes the clock.
 	CorrectClock(guest.Correction) error
-	// Disk returns the path of the VM's own disk, or "" if there is none. What differs from the image is in its
+	// Disk returns the path of the VM's own disk, or "" without one. What differs from the image is in its
 	// directory upper, as overlayfs writes it.
 	Disk() string
 	// Freeze writes the disks and stops all processes but the agent. If it fails, all go on. It gives up when ctx ends.

@@ -162,7 +162,7 @@ func evilSession() map[string]any {
 	}
 }
 
-// TestAnAgentThatLiesAboutSessions checks that what is said of sessions is bounded and printable, whoever asks.
+// TestAnAgentThatLiesAboutSessions checks that what is said of sessions is bounded and printable in each answer.
 func TestAnAgentThatLiesAboutSessions(t *testing.T) {
 	c := Sessions{answering(t, func(agent net.Conn, _ *frame.Reader) {
 		frame.WriteJSON(agent, frame.Response, evilSession())

@@ -91,7 +91,7 @@ func Guest(spec banger.Spec, img banger.Image) guest.Config {
 	return c
 }
 
-// Probe returns the ready probe of a VM: its own, or else the health check of its image. It is nil if there is none.
+// Probe returns the ready probe of a VM: its own, or else the health check of its image. It is nil without one.
 func Probe(spec banger.Spec, img banger.Image) *banger.Probe {
 	switch {
 	case spec.NoReady:

@@ -50,7 +50,7 @@ type sequence struct {
 
 // param is a number of a sequence. One behind a colon belongs to the one before it.
 type param struct {
-	value int // -1 if there is none
+	value int // -1 if it is missing
 	colon bool
 }
 

@@ -41,7 +41,7 @@ const (
 type style struct {
 	fg, bg, line color // of text, of what is behind it, and of an underline
 	attributes   uint8
-	underline    uint8 // as in SGR 4: 0 is none, 1 to 5 are the styles
+	underline    uint8 // as in SGR 4: 0 is no line, 1 to 5 are the styles
 }
 
 // blank is the style of a place that is erased: it has the background alone.

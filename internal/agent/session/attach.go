@@ -46,15 +46,15 @@ func (a *Attachment) Serve(frames *frame.Reader) {
 	case a.view.Position != nil:
 		from = *a.view.Position
 	}
-	c := &client{s: a.s, rows: a.view.Rows, cols: a.view.Cols}
-	gone := make(chan struct{})
 	if a.write(frame.Started, nil) != nil {
 		return
 	}
-	readOnly := a.view.ReadOnly || a.view.Log != nil
-	if !readOnly {
-		c.arrive()
+	var to stream.Target = onlooker{}
+	if !a.view.ReadOnly && a.view.Log == nil {
+		c := &client{s: a.s, rows: a.view.Rows, cols: a.view.Cols}
+		c.typed()
 		defer c.leave()
+		to = c
 	}
 	if a.view.Screen && a.s.screen != nil {
 		var drawing []byte
@@ -63,15 +63,8 @@ func (a *Attachment) Serve(frames *frame.Reader) {
 			return
 		}
 	}
-	go func() { // ends with the stream
-		defer close(gone)
-		if readOnly {
-			drop(a.conn, frames)
-			return
-		}
-		stream.Take(a.conn, frames, c)
-	}()
-	if !a.copyOutput(from, gone) {
+	gone, over := stream.Begin(a.conn, frames, to)
+	if !a.copyOutput(from, gone, over) {
 		return
 	}
 	if a.view.Log == nil {
@@ -79,24 +72,24 @@ func (a *Attachment) Serve(frames *frame.Reader) {
 		case <-a.s.over:
 		case <-gone:
 			return
+		case <-over:
+			return
 		}
 	}
 	data, _ := json.Marshal(a.s.describe())
 	a.write(frame.Exit, data)
 }
 
-// drop reads what a client sends until it is gone.
-func drop(conn net.Conn, frames *frame.Reader) {
-	for {
-		if _, _, err := frames.Next(); err != nil {
-			stream.Release(conn)
-			return
-		}
-	}
-}
+// onlooker drops what a client sends that may only look.
+type onlooker struct{}
 
-// copyOutput sends the output from a position on. It returns false if the client is gone.
-func (a *Attachment) copyOutput(from uint64, gone <-chan struct{}) bool {
+func (onlooker) FeedVector([][]byte)         {}
+func (onlooker) EndStdin()                   {}
+func (onlooker) Resize(uint16, uint16) error { return nil }
+func (onlooker) Signal(syscall.Signal) error { return nil }
+
+// copyOutput sends the output from a position on. It returns false if the client is gone, or its stream over.
+func (a *Attachment) copyOutput(from uint64, gone, over <-chan struct{}) bool {
 	want := banger.LogView{Follow: true}
 	if a.view.Log != nil {
 		want = *a.view.Log
@@ -123,6 +116,8 @@ func (a *Attachment) copyOutput(from uint64, gone <-chan struct{}) bool {
 		case <-late:
 			return true
 		case <-gone:
+			return false
+		case <-over:
 			return false
 		}
 	}
@@ -197,9 +192,6 @@ type client struct {
 	s          *session
 	rows, cols uint16 // of its terminal; the session's mu guards them
 }
-
-// arrive makes the client the one whose size counts.
-func (c *client) arrive() { c.typed() }
 
 // leave forgets the client, so that the terminal keeps its size.
 func (c *client) leave() {

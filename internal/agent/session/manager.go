@@ -52,9 +52,9 @@ func New(start Starter) *Manager {
 }
 
 // Open makes dir the directory of the sessions, and reads those that are there. The commands of an earlier boot have
-// ended; those whose policy is always start again. total is the room for the output of all sessions in bytes; 0 means
-// DefaultTotal.
-func (m *Manager) Open(dir string, total int64) error {
+// ended; again says that some are to start again by Adopt. total is the room for the output of all sessions in bytes; 0
+// means DefaultTotal.
+func (m *Manager) Open(dir string, total int64) (again bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if total > 0 {
@@ -63,10 +63,10 @@ func (m *Manager) Open(dir string, total int64) error {
 	m.dir = dir
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, e := range entries {
 		if len(m.sessions) == maxSessions {
@@ -81,8 +81,9 @@ func (m *Manager) Open(dir string, total int64) error {
 			continue
 		}
 		m.sessions[e.Name()] = s
+		again = again || !s.isOver()
 	}
-	return nil
+	return again, nil
 }
 
 // Adopt starts the sessions of an earlier boot again whose policy is always. It is called when commands may start.
@@ -107,8 +108,9 @@ func (m *Manager) Start(spec banger.SessionSpec) (banger.Session, error) {
 	}
 	p, err := s.startCommand()
 	if err != nil {
-		m.forget(s)
+		s.finish() // somebody may wait for its end
 		s.remove()
+		m.forget(s)
 		return banger.Session{}, err
 	}
 	s.began(p)

@@ -32,9 +32,24 @@ type lender interface {
 	Release()
 }
 
-// Take gives the target stdin, resizes and signals of the client at conn, until the client goes away. frames are those
+// Begin takes what the client at conn sends, in a goroutine that ends with the client's stream. gone is closed when
+// nothing more comes. over is closed when the stream has ended, also while the target takes no stdin; it is nil for a
+// stream that cannot tell.
+func Begin(conn net.Conn, frames *frame.Reader, to Target) (gone, over <-chan struct{}) {
+	ended := make(chan struct{})
+	go func() {
+		take(conn, frames, to)
+		close(ended)
+	}()
+	if c, ok := conn.(interface{ Done() <-chan struct{} }); ok {
+		over = c.Done()
+	}
+	return ended, over
+}
+
+// take gives the target stdin, resizes and signals of the client at conn, until the client goes away. frames are those
 // that the client sends.
-func Take(conn net.Conn, frames *frame.Reader, to Target) {
+func take(conn net.Conn, frames *frame.Reader, to Target) {
 	f := &feeder{to: to}
 	if s, ok := conn.(lender); ok {
 		f.stream = s

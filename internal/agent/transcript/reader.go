@@ -62,12 +62,7 @@ func (r *Reader) inGap(next Record) (found Record, ok bool) {
 		return found, false
 	}
 	r.scanner.at -= int64(Head + len(next.Data))
-	found = t.recent[i]
-	if found.Position < r.position {
-		found.Data = found.Data[r.position-found.Position:]
-		found.Position = r.position
-	}
-	return found, true
+	return t.recent[i].from(r.position), true
 }
 
 // inMemory looks for the next record in memory. more is true if it must be looked for in a file.
@@ -93,10 +88,7 @@ func (r *Reader) inMemory() (found Record, wait <-chan struct{}, more bool) {
 		i := sort.Search(len(t.recent), func(i int) bool { return t.recent[i].end() > r.position })
 		found = t.recent[i]
 	}
-	if found.Position < r.position {
-		found.Data = found.Data[r.position-found.Position:]
-		found.Position = r.position
-	}
+	found = found.from(r.position)
 	r.position = found.end()
 	return found, nil, false
 }
@@ -149,10 +141,6 @@ func (r *Reader) inFile() (Record, bool) {
 		if found.end() <= r.position {
 			continue
 		}
-		if found.Position < r.position {
-			found.Data = found.Data[r.position-found.Position:]
-			found.Position = r.position
-		}
-		return found, true
+		return found.from(r.position), true
 	}
 }

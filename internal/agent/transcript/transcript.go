@@ -58,6 +58,15 @@ type Record struct {
 
 func (r Record) end() uint64 { return r.Position + uint64(len(r.Data)) }
 
+// from returns the part of a record from a position on, which is not behind the record.
+func (r Record) from(position uint64) Record {
+	if r.Position < position {
+		r.Data = r.Data[position-r.Position:]
+		r.Position = position
+	}
+	return r
+}
+
 // putHead writes the head of a record with n bytes of data into the first Head bytes of b.
 func putHead(b []byte, r Record, n int) {
 	b[0], b[1], b[2], b[3] = byte(r.Stream), mark, 0, 0
@@ -265,7 +274,7 @@ func (t *Transcript) Lost() uint64 {
 	return t.lost
 }
 
-// First returns the position of the first byte that can still be read, or the end if there is none.
+// First returns the position of the first byte that can still be read, or the end if nothing can.
 func (t *Transcript) First() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
