@@ -18,8 +18,8 @@ func exec(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err := wire.Decode(req, &e); err != nil {
 		return err
 	}
-	if req.Header.Get("Upgrade") != upgradeExec {
-		return banger.Errorf(banger.CodeInvalid, "an exec needs the header Upgrade: %s", upgradeExec)
+	if err := wantsUpgrade(req, "an exec", upgradeExec); err != nil {
+		return err
 	}
 	if !e.Main {
 		if err := e.Check(); err != nil {
@@ -39,8 +39,8 @@ func attach(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if req.Header.Get("Upgrade") != upgradeExec {
-		return banger.Errorf(banger.CodeInvalid, "an attach needs the header Upgrade: %s", upgradeExec)
+	if err := wantsUpgrade(req, "an attach", upgradeExec); err != nil {
+		return err
 	}
 	stream, err := s.SessionStreams.AttachMain(req.Context(), req.PathValue("vm"), size)
 	if err != nil {
@@ -125,8 +125,8 @@ func files(s *Server, w http.ResponseWriter, req *http.Request) error {
 		}
 		return writeJSON(w, info)
 	}
-	if req.Header.Get("Upgrade") != upgradeFiles {
-		return banger.Errorf(banger.CodeInvalid, "a copy needs the header Upgrade: %s", upgradeFiles)
+	if err := wantsUpgrade(req, "a copy", upgradeFiles); err != nil {
+		return err
 	}
 	stream, err := s.Guests.Files(req.Context(), req.PathValue("vm"), r)
 	if err != nil {
@@ -154,8 +154,8 @@ func ssh(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err := wire.Decode(req, &r); err != nil {
 		return err
 	}
-	if req.Header.Get("Upgrade") != upgradeSSH {
-		return banger.Errorf(banger.CodeInvalid, "a connection needs the header Upgrade: %s", upgradeSSH)
+	if err := wantsUpgrade(req, "a connection", upgradeSSH); err != nil {
+		return err
 	}
 	stream, err := s.Guests.SSH(req.Context(), req.PathValue("vm"), r)
 	if err != nil {

@@ -175,6 +175,14 @@ func writeList[T any](w http.ResponseWriter, list func() ([]T, error)) error {
 	return writeJSON(w, items)
 }
 
+// wantsUpgrade returns an error unless a request asks for a protocol, without which what, its kind, cannot go on.
+func wantsUpgrade(req *http.Request, what, protocol string) error {
+	if req.Header.Get("Upgrade") == protocol {
+		return nil
+	}
+	return banger.Errorf(banger.CodeInvalid, "%s needs the header Upgrade: %s", what, protocol)
+}
+
 // giver is a stream whose other end can serve the client directly, without this process.
 type giver interface {
 	Give(client net.Conn) (bool, error)

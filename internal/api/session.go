@@ -45,23 +45,23 @@ var sessionRoutes = []route{
 	{"POST", "/v1/vms/{vm}/sessions", startSession, "startSession",
 		"Start a command that outlives its clients. What its command leaves empty comes from the image and the VM", nil,
 		banger.SessionSpec{}, banger.Session{}},
-	{"GET", "/v1/vms/{vm}/sessions/{session}", getSession, "getSession", "One session by its name", nil, nil,
+	{"GET", "/v1/vms/{vm}/sessions/{session}", ofSession(getSession), "getSession", "One session by its name", nil, nil,
 		banger.Session{}},
-	{"DELETE", "/v1/vms/{vm}/sessions/{session}", removeSession, "removeSession",
+	{"DELETE", "/v1/vms/{vm}/sessions/{session}", ofSession(removeSession), "removeSession",
 		"Remove a session that has ended, with its output", []parameter{{"force", "end it first", false, false}}, nil, nil},
-	{"POST", "/v1/vms/{vm}/sessions/{session}/signal", signalSession, "signalSession",
+	{"POST", "/v1/vms/{vm}/sessions/{session}/signal", ofSession(signalSession), "signalSession",
 		"Signal a session's command and its process group", []parameter{{"signal", "1 to 64; default 15", 0, false}}, nil,
 		banger.Session{}},
-	{"POST", "/v1/vms/{vm}/sessions/{session}/stop", stopSession, "stopSession",
+	{"POST", "/v1/vms/{vm}/sessions/{session}/stop", ofSession(stopSession), "stopSession",
 		"End a session for good, and answer when it has ended",
 		[]parameter{{"grace", "seconds until its command is killed; default 10", 0, false}}, nil, banger.Session{}},
-	{"GET", "/v1/vms/{vm}/sessions/{session}/wait", waitSession, "waitSession", "Answer when a session has ended", nil,
-		nil, banger.Session{}},
-	{"GET", "/v1/vms/{vm}/sessions/{session}/ready", readySession, "readySession",
+	{"GET", "/v1/vms/{vm}/sessions/{session}/wait", ofSession(waitSession), "waitSession",
+		"Answer when a session has ended", nil, nil, banger.Session{}},
+	{"GET", "/v1/vms/{vm}/sessions/{session}/ready", ofSession(readySession), "readySession",
 		"Answer when the ready probe of a session has succeeded", []parameter{paramWithin}, nil, banger.Session{}},
-	{"POST", sendPath, sendSession, "sendSession", "Give a session's command the body as stdin",
+	{"POST", sendPath, ofSession(sendSession), "sendSession", "Give a session's command the body as stdin",
 		[]parameter{{"eof", "its stdin then ends", false, false}}, content{"application/octet-stream"}, banger.Session{}},
-	{"POST", "/v1/vms/{vm}/sessions/{session}/attach", attachSession, "attachSession",
+	{"POST", "/v1/vms/{vm}/sessions/{session}/attach", ofSession(attachSession), "attachSession",
 		"Attach to a session. Send Upgrade: banger-exec; after 101 frames follow as with exec, with frame.Stamp (position " +
 			"and time) before each frame of output. With screen, the first frame is frame.Screen, which shows the present " +
 			"screen. The last one is frame.Exit with the Session, or frame.Error. Closing the connection leaves the session " +
@@ -73,7 +73,7 @@ var sessionRoutes = []route{
 			{"rows", "the height of the client's terminal", 0, false},
 			{"cols", "its width", 0, false},
 		}, nil, upgrade{upgradeExec}},
-	{"GET", "/v1/vms/{vm}/sessions/{session}/output", sessionOutput, "sessionOutput",
+	{"GET", "/v1/vms/{vm}/sessions/{session}/output", ofSession(sessionOutput), "sessionOutput",
 		"What a session's command wrote: frames of frame.Stamp, each with the frame of frame.Stdout or frame.Stderr that " +
 			"it is about. A stamp with a higher position than expected means that bytes between are gone",
 		[]parameter{paramTail, paramFollow, paramPosition,
@@ -108,25 +108,23 @@ func answerSession(w http.ResponseWriter) func(banger.Session, error) error {
 	}
 }
 
-// sessionOf returns the VM and the session of a request.
-func sessionOf(req *http.Request) (vm, name string, err error) {
-	name = req.PathValue("session")
-	return req.PathValue("vm"), name, banger.CheckSession(name)
+// ofSession returns the handler of a route that is about one session, whose VM and name handle gets.
+func ofSession(handle func(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error) func(*Server,
+	http.ResponseWriter, *http.Request) error {
+	return func(s *Server, w http.ResponseWriter, req *http.Request) error {
+		name := req.PathValue("session")
+		if err := banger.CheckSession(name); err != nil {
+			return err
+		}
+		return handle(s, w, req, req.PathValue("vm"), name)
+	}
 }
 
-func getSession(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, name, err := sessionOf(req)
-	if err != nil {
-		return err
-	}
+func getSession(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error {
 	return answerSession(w)(s.Sessions.Get(req.Context(), vm, name))
 }
 
-func removeSession(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, name, err := sessionOf(req)
-	if err != nil {
-		return err
-	}
+func removeSession(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error {
 	if err := s.Sessions.Remove(req.Context(), vm, name, req.URL.Query().Get("force") == "true"); err != nil {
 		return err
 	}
@@ -134,11 +132,7 @@ func removeSession(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return nil
 }
 
-func signalSession(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, name, err := sessionOf(req)
-	if err != nil {
-		return err
-	}
+func signalSession(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error {
 	signal, err := numberOf(req.URL.Query(), "signal", 15, 1, 64)
 	if err != nil {
 		return err
@@ -148,21 +142,17 @@ func signalSession(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 // numberOf returns a number of a query, or other if it is absent.
 func numberOf(q url.Values, key string, other, low, high int) (int, error) {
-	if !q.Has(key) {
+	if q.Get(key) == "" {
 		return other, nil
 	}
 	n, err := strconv.Atoi(q.Get(key))
 	if err != nil || n < low || n > high {
-		return 0, banger.Errorf(banger.CodeInvalid, "%s is %.40q, but must be between %d and %d", key, q.Get(key), low, high)
+		return 0, banger.Errorf(banger.CodeInvalid, "%s is %.40q, but must be %d to %d", key, q.Get(key), low, high)
 	}
 	return n, nil
 }
 
-func stopSession(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, name, err := sessionOf(req)
-	if err != nil {
-		return err
-	}
+func stopSession(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error {
 	grace, err := graceOf(req)
 	if err != nil {
 		return err
@@ -170,19 +160,11 @@ func stopSession(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return answerSession(w)(s.Sessions.Stop(req.Context(), vm, name, cmp.Or(grace, 10*time.Second)))
 }
 
-func waitSession(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, name, err := sessionOf(req)
-	if err != nil {
-		return err
-	}
+func waitSession(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error {
 	return answerSession(w)(s.Sessions.Wait(req.Context(), vm, name))
 }
 
-func readySession(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, name, err := sessionOf(req)
-	if err != nil {
-		return err
-	}
+func readySession(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error {
 	within, err := withinOf(req)
 	if err != nil {
 		return err
@@ -190,11 +172,7 @@ func readySession(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return answerSession(w)(s.Sessions.Ready(req.Context(), vm, name, within))
 }
 
-func sendSession(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, name, err := sessionOf(req)
-	if err != nil {
-		return err
-	}
+func sendSession(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error {
 	return answerSession(w)(s.SessionStreams.Send(req.Context(), vm, name, req.URL.Query().Get("eof") == "true", req.Body))
 }
 
@@ -216,17 +194,13 @@ func sessionViewOf(q url.Values) (v banger.SessionView, err error) {
 	return v, v.Check()
 }
 
-func attachSession(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, name, err := sessionOf(req)
-	if err != nil {
-		return err
-	}
+func attachSession(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error {
 	view, err := sessionViewOf(req.URL.Query())
 	if err != nil {
 		return err
 	}
-	if req.Header.Get("Upgrade") != upgradeExec {
-		return banger.Errorf(banger.CodeInvalid, "an attach needs the header Upgrade: %s", upgradeExec)
+	if err := wantsUpgrade(req, "an attach", upgradeExec); err != nil {
+		return err
 	}
 	stream, err := s.SessionStreams.Attach(req.Context(), vm, name, view)
 	if err != nil {
@@ -235,11 +209,7 @@ func attachSession(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return s.handOver(w, req, upgradeExec, stream)
 }
 
-func sessionOutput(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, name, err := sessionOf(req)
-	if err != nil {
-		return err
-	}
+func sessionOutput(s *Server, w http.ResponseWriter, req *http.Request, vm, name string) error {
 	view, err := viewOf(req.URL.Query(), true)
 	if err != nil {
 		return err

@@ -229,13 +229,9 @@ func restartVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 }
 
 func killVM(s *Server, w http.ResponseWriter, req *http.Request) error {
-	signal := 9
-	if text := req.URL.Query().Get("signal"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 64 {
-			return banger.Errorf(banger.CodeInvalid, "signal is %q, but must be 1 to 64", text)
-		}
-		signal = n
+	signal, err := numberOf(req.URL.Query(), "signal", 9, 1, 64)
+	if err != nil {
+		return err
 	}
 	vm, err := s.Machines.Kill(req.Context(), req.PathValue("vm"), signal)
 	return answerVM(w, vm, err)

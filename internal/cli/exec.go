@@ -16,9 +16,8 @@ import (
 
 // execOptions are the flags of exec.
 type execOptions struct {
-	command  banger.Exec // without its arguments
-	envFiles []string
-	detach   bool
+	command spec.Command
+	detach  bool
 }
 
 func newExec(a *app) *cobra.Command {
@@ -35,13 +34,9 @@ func newExec(a *app) *cobra.Command {
 	}
 	fs := c.Flags()
 	fs.SetInterspersed(false)
-	fs.StringArrayVarP(&o.command.Env, "env", "e", nil, "KEY=VALUE, or KEY to pass this shell's value on")
-	fs.StringArrayVar(&o.envFiles, "env-file", nil, "file of KEY=VALUE lines")
-	fs.StringVarP(&o.command.Dir, "workdir", "w", "", "directory of the command")
-	fs.StringVarP(&o.command.User, "user", "u", "", "user[:group] of the command")
-	fs.BoolVarP(&o.command.Stdin, "interactive", "i", false, "pass stdin to the command")
+	o.command.Register(fs)
+	fs.BoolVarP(&o.command.Exec.Stdin, "interactive", "i", false, "pass stdin to the command")
 	fs.BoolVarP(&o.detach, "detach", "d", false, "start a session, print its name and leave it running")
-	fs.BoolVarP(&o.command.TTY, "tty", "t", false, "give the command a terminal")
 	return c
 }
 
@@ -53,13 +48,10 @@ func runExec(ctx context.Context, a *app, o execOptions, args []string) error {
 		return banger.Errorf(banger.CodeInvalid, "exec needs a VM and a command").WithHint("see: banger exec --help")
 	}
 	if o.detach {
-		start := background.Start{Spec: banger.SessionSpec{Command: o.command}, EnvFiles: o.envFiles}
-		return start.Run(ctx, a.App, args[0], args[1:])
+		return background.Start{Command: o.command}.Run(ctx, a.App, args[0], args[1:])
 	}
-	e := o.command
-	e.Args = args[1:]
-	var err error
-	if e.Env, err = spec.Env(o.envFiles, e.Env); err != nil {
+	e, err := o.command.Resolve(args[1:])
+	if err != nil {
 		return err
 	}
 	if e.TTY && e.Stdin && !render.IsTerminal(a.Stdin) {

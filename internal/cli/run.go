@@ -160,12 +160,7 @@ func (a *app) awaitEnd(ctx context.Context, id string) error {
 // session starts a command and runs it until it ends, or until the user leaves the main command. name is the VM's name
 // as the user knows it.
 func (a *app) session(ctx context.Context, ref, name string, e banger.Exec, how session.Attachment) (int, error) {
-	if e.TTY {
-		e.Rows, e.Cols = render.TerminalSize(a.Stdout)
-		if t := os.Getenv("TERM"); t != "" {
-			e.Env = append([]string{"TERM=" + t}, e.Env...)
-		}
-	}
+	a.OnTerminal(&e)
 	conn, err := a.Client.Exec(ctx, ref, e)
 	if err != nil {
 		return 0, err

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -55,18 +54,14 @@ func newStart(a *command.App) *cobra.Command {
 			if len(args) < 2 {
 				return command.UsageErrorf("session start needs a VM and a command (see: banger session start --help)")
 			}
-			o.Spec.Command.Stdin = true
+			o.Command.Exec.Stdin = true
 			return o.Run(c.Context(), a, args[0], args[1:])
 		},
 	}
 	fs := c.Flags()
 	fs.SetInterspersed(false)
-	fs.StringVar(&o.Spec.Name, "name", "", "name of the session; default: made of the command")
-	fs.BoolVarP(&o.Spec.Command.TTY, "tty", "t", false, "give the command a terminal")
-	fs.StringVarP(&o.Spec.Command.Dir, "workdir", "w", "", "directory of the command")
-	fs.StringVarP(&o.Spec.Command.User, "user", "u", "", "user[:group] of the command")
-	fs.StringArrayVarP(&o.Spec.Command.Env, "env", "e", nil, "KEY=VALUE, or KEY to pass this shell's value on")
-	fs.StringArrayVar(&o.EnvFiles, "env-file", nil, "file of KEY=VALUE lines")
+	fs.StringVar(&o.Name, "name", "", "name of the session; default: made of the command")
+	o.Command.Register(fs)
 	o.Ready.Register(fs)
 	fs.StringVar(&o.Restart, "restart", banger.RestartNo,
 		"no, on-failure[:N] or always, also at the VM's next start")
@@ -75,18 +70,17 @@ func newStart(a *command.App) *cobra.Command {
 
 // Start is what a user wants of a new session.
 type Start struct {
-	Spec     banger.SessionSpec // without the command's arguments
-	EnvFiles []string
-	Restart  string
-	Ready    spec.Ready
+	Name    string
+	Command spec.Command
+	Restart string
+	Ready   spec.Ready
 }
 
 // Run starts the session and prints its name.
 func (o Start) Run(ctx context.Context, a *command.App, vm string, args []string) error {
-	s := o.Spec
-	s.Command.Args = args
+	s := banger.SessionSpec{Name: o.Name}
 	var err error
-	if s.Command.Env, err = spec.Env(o.EnvFiles, s.Command.Env); err != nil {
+	if s.Command, err = o.Command.Resolve(args); err != nil {
 		return err
 	}
 	if o.Restart != "" {
@@ -97,10 +91,7 @@ func (o Start) Run(ctx context.Context, a *command.App, vm string, args []string
 	if s.Ready, _, err = o.Ready.Resolve(); err != nil {
 		return err
 	}
-	if t := os.Getenv("TERM"); s.Command.TTY && t != "" {
-		s.Command.Env = append([]string{"TERM=" + t}, s.Command.Env...)
-		s.Command.Rows, s.Command.Cols = render.TerminalSize(a.Stdout)
-	}
+	a.OnTerminal(&s.Command)
 	if err := s.Check(); err != nil {
 		return err
 	}

@@ -119,6 +119,17 @@ func (a *App) Progress() *render.Progress { return render.NewProgress(a.Stderr, 
 // Stdio returns the standard input and output of this process.
 func (a *App) Stdio() session.Stdio { return session.Stdio{In: a.Stdin, Out: a.Stdout, Err: a.Stderr} }
 
+// OnTerminal gives a command that has a terminal the size and the kind of this process's.
+func (a *App) OnTerminal(e *banger.Exec) {
+	if !e.TTY {
+		return
+	}
+	e.Rows, e.Cols = render.TerminalSize(a.Stdout)
+	if t := os.Getenv("TERM"); t != "" {
+		e.Env = append([]string{"TERM=" + t}, e.Env...)
+	}
+}
+
 // Ping returns a function that sends a VM's agent a request which the agent answers at once.
 func (a *App) Ping(ref string) func(context.Context) error {
 	return func(ctx context.Context) error {

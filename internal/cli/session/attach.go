@@ -35,18 +35,8 @@ type Attachment struct {
 // Run.
 func Attach(ctx context.Context, conn net.Conn, stdio Stdio, how Attachment, name string,
 	ping func(context.Context) error) (int, error) {
-	s := session{
-		conn:     conn,
-		stdin:    stdio.In,
-		stdout:   stdio.Out,
-		stderr:   stdio.Err,
-		tty:      how.TTY,
-		attached: true,
-		how:      how,
-		ping:     ping,
-		silence:  NewSilence(name, "Ctrl-C ends this command", ping, stdio.Err),
-		escaped:  make(chan error, 1),
-	}
+	s := newSession(conn, stdio, how.TTY, name, ping)
+	s.attached, s.how = true, how
 	if how.ReadOnly {
 		s.stdin = nil
 	}

@@ -37,7 +37,11 @@ type Stdio struct {
 // knows it.
 func Run(ctx context.Context, conn net.Conn, stdio Stdio, tty bool, name string,
 	ping func(context.Context) error) (int, error) {
-	s := session{
+	return newSession(conn, stdio, tty, name, ping).run(ctx)
+}
+
+func newSession(conn net.Conn, stdio Stdio, tty bool, name string, ping func(context.Context) error) *session {
+	return &session{
 		conn:    conn,
 		stdin:   stdio.In,
 		stdout:  stdio.Out,
@@ -47,7 +51,6 @@ func Run(ctx context.Context, conn net.Conn, stdio Stdio, tty bool, name string,
 		silence: NewSilence(name, "Ctrl-C ends this command", ping, stdio.Err),
 		escaped: make(chan error, 1),
 	}
-	return s.run(ctx)
 }
 
 // session is the client's end of a command in a VM. It connects the frames of the command with this process's stdio,
