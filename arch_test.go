@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/process internal/sshconf internal/text",
+		". internal/api internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
@@ -61,7 +61,8 @@ var layout = map[string]struct {
 	"internal/cli/background": {
 		". internal/api internal/cli/command internal/cli/logs internal/cli/render internal/cli/session internal/cli/spec internal/text",
 		false, "sessions for a user, however the guest keeps them"},
-	"internal/cli/spec":   {". internal/host", false, "a user's words become a Spec, whoever makes the VM"},
+	"internal/cli/spec": {". internal/host internal/notation", false,
+		"a user's words become a Spec, whoever makes the VM"},
 	"internal/cli/render": {". internal/text", false, "what is shown, whichever command shows it"},
 	"internal/cli/session": {". internal/cli/render internal/frame internal/text", false,
 		"streams and a terminal, whoever made them"},
@@ -101,12 +102,13 @@ var layout = map[string]struct {
 	"internal/friendly": {"", false, "random names, whatever has them"},
 	"internal/frame":    {".", false, "one format of bytes, whatever they are for"},
 	"internal/feed":     {"", false, "the latest changes of something, whatever changes"},
+	"internal/notation": {".", false, "policies and forwards as a person writes them, wherever they are written"},
 	"internal/limit":    {". internal/cgroup", false, "what one VM may use, however it is run"},
 	"internal/logfile":  {". internal/text", false, "a log of limited size, whatever is logged"},
 	"internal/library": {". internal/image internal/kernel internal/reserve", false,
 		"what VMs are made of, and who needs it; it runs none"},
 	"internal/pin": {"", false, "who holds a thing, whatever it is"},
-	"internal/networks": {". internal/guest internal/network internal/network/bridge", false,
+	"internal/networks": {". internal/guest internal/network internal/network/bridge internal/notation", false,
 		"which VM is on which network; it starts and stops none"},
 	"internal/shim": {". internal/process internal/text internal/untrusted internal/vmm", true,
 		"what a daemon and one VM's process say to each other; its client starts it"},
@@ -216,7 +218,7 @@ var layout = map[string]struct {
 	"internal/agent/command": {". internal/agent/console internal/agent/vector", false,
 		"starts commands by itself, since it must wait for all children"},
 	"internal/agent/session": {
-		". internal/agent/command internal/agent/console internal/agent/probe internal/agent/screen internal/agent/stream internal/agent/transcript internal/frame",
+		". internal/agent/command internal/agent/console internal/agent/probe internal/agent/screen internal/agent/stream internal/agent/transcript internal/feed internal/frame",
 		false, "commands that outlive their clients, however those come"},
 	"internal/agent/transcript": {"internal/frame", false, "what a command wrote, whatever the command is"},
 	"internal/agent/probe":      {".", false, "whether something in the guest works, whatever it is"},

@@ -1,9 +1,6 @@
 package banger
 
-import (
-	"regexp"
-	"time"
-)
+import "time"
 
 // Event is one line of progress, streamed as NDJSON by long requests. The last event of a successful request carries
 // its result (VM, Image, Images or Kernel). The last event of a failed request carries Error.
@@ -44,14 +41,3 @@ type Change struct {
 	State   bool   `json:"state,omitempty"`   // VMs are all there are; what the client knew before is void
 	VMs     []VM   `json:"vms,omitempty"`
 }
-
-// CheckCursor returns an error if text cannot be the cursor of a Change. "" is good: it is before all changes.
-func CheckCursor(text string) error {
-	if text != "" && !cursorForm.MatchString(text) {
-		return Errorf(CodeInvalid, "since is %.40q, which is not a cursor", text).
-			WithHint("leave it out to begin with the whole state")
-	}
-	return nil
-}
-
-var cursorForm = regexp.MustCompile(`^[0-9a-f]{12}-[0-9]{1,20}$`)

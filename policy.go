@@ -57,7 +57,7 @@ func (p *PortRange) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	var err error
-	*p, err = parsePortRange(s)
+	*p, err = ParsePortRange(s)
 	return err
 }
 
@@ -94,74 +94,8 @@ func (p Policy) String() string {
 	return b.String() + "default " + p.Default + "\n"
 }
 
-// ParsePolicy reads a policy as a person writes it: "allow", "deny", or lines. A line is a rule, "default allow" or
-// "default deny", or a comment after #. Without a default, everything that no rule allows is denied.
-func ParsePolicy(text string) (Policy, error) {
-	p := Policy{Default: Deny}
-	if word := strings.TrimSpace(text); word == Allow || word == Deny {
-		return Policy{Default: word}, nil
-	}
-	for i, line := range strings.Split(text, "\n") {
-		line, _, _ = strings.Cut(line, "#")
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
-		var err error
-		if words[0] == "default" {
-			if len(words) != 2 || words[1] != Allow && words[1] != Deny {
-				err = fmt.Errorf("%q is not \"default allow\" or \"default deny\"", strings.TrimSpace(line))
-			} else {
-				p.Default = words[1]
-			}
-		} else {
-			var r Rule
-			if r, err = ParseRule(line); err == nil {
-				p.Rules = append(p.Rules, r)
-			}
-		}
-		if err != nil {
-			return Policy{}, Errorf(CodeInvalid, "line %d of the policy: %w", i+1, err).
-				WithHint("for example: allow *.debian.org tcp:80,443")
-		}
-	}
-	return p, p.Check()
-}
-
-// ParseRule reads one rule: ACTION DESTINATION [PROTOCOL[:PORTS]].
-func ParseRule(line string) (Rule, error) {
-	words := strings.Fields(line)
-	if len(words) < 2 || len(words) > 3 {
-		return Rule{}, fmt.Errorf("%q is not ACTION DESTINATION [PROTOCOL[:PORTS]]", strings.TrimSpace(line))
-	}
-	r := Rule{Action: words[0], To: strings.ToLower(strings.TrimSuffix(words[1], "."))}
-	if len(words) == 3 {
-		proto, ports, found := strings.Cut(words[2], ":")
-		r.Protocol = proto
-		if found {
-			var err error
-			if r.Ports, err = parsePorts(ports); err != nil {
-				return Rule{}, err
-			}
-		}
-	}
-	return r, r.check()
-}
-
-func parsePorts(s string) ([]PortRange, error) {
-	var out []PortRange
-	for _, part := range strings.Split(s, ",") {
-		ports, err := parsePortRange(part)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, ports)
-	}
-	return out, nil
-}
-
-// parsePortRange reads one port, such as 80, or a range, such as 8000-8100.
-func parsePortRange(s string) (PortRange, error) {
+// ParsePortRange reads one port, such as 80, or a range, such as 8000-8100.
+func ParsePortRange(s string) (PortRange, error) {
 	a, b, isRange := strings.Cut(s, "-")
 	if !isRange {
 		b = a
@@ -198,14 +132,15 @@ func (p Policy) Check() error {
 		return Errorf(CodeInvalid, "the policy has %d rules, but may have %d", len(p.Rules), MaxRules)
 	}
 	for _, r := range p.Rules {
-		if err := r.check(); err != nil {
+		if err := r.Check(); err != nil {
 			return Errorf(CodeInvalid, "rule %q: %w", r, err)
 		}
 	}
 	return nil
 }
 
-func (r Rule) check() error {
+// Check returns what is wrong with r. The caller adds which rule that is.
+func (r Rule) Check() error {
 	if r.Action != Allow && r.Action != Deny {
 		return fmt.Errorf("%q is not allow or deny", r.Action)
 	}

@@ -64,6 +64,17 @@ type Session struct {
 	Lost  uint64 `json:"lost,omitempty"` // bytes of output for which the disk had no room
 }
 
+// SessionChange is one line of the stream of what happens to the sessions of a VM: the whole state, a session that has
+// changed or is new, or one that is gone. Output is no change: it has a stream of its own.
+type SessionChange struct {
+	Cursor   string    `json:"cursor,omitempty"` // a client that was cut off goes on behind it
+	Session  *Session  `json:"session,omitempty"`
+	Removed  string    `json:"removed,omitempty"` // the name of a session that is gone
+	State    bool      `json:"state,omitempty"`   // Sessions are all there are; what the client knew before is void
+	Sessions []Session `json:"sessions,omitempty"`
+	Error    *Error    `json:"error,omitempty"` // why the stream ends: the VM was suspended, or has ended
+}
+
 // SessionView says what a client that attaches to a session gets, and may do.
 type SessionView struct {
 	// Position is that of the first byte of output that the client gets; nil means what is written from now on.

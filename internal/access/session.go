@@ -139,6 +139,17 @@ func (s Sessions) AttachMain(ctx context.Context, ref string, size frame.Resize)
 	return s.Guests.VMs.OfferingMain(vm.ID).Attach(ctx, size)
 }
 
+// Events calls tell with what happens to the sessions of a VM behind the cursor since, as guest.Sessions.Events. The
+// VM may be parked while a client waits, because that needs nothing of it.
+func (s Sessions) Events(ctx context.Context, ref, since string, once bool,
+	tell func(banger.SessionChange) error) error {
+	agent, _, _, err := s.agent(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return agent.Events(ctx, since, once, tell)
+}
+
 // Output writes what v selects of a session's output, each piece as frame.Stamp and frame.Stdout or frame.Stderr.
 // Nothing is written before the session is found.
 func (s Sessions) Output(ctx context.Context, ref, name string, v banger.LogView, w io.Writer) error {

@@ -91,7 +91,7 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		return
 	}
 	if strings.HasPrefix(req.Op, guest.OpSession) {
-		s.session(conn, frames, req)
+		sessionStreams{s}.session(conn, frames, req)
 		return
 	}
 	s.serve(conn, frames, req)
@@ -206,7 +206,7 @@ func (s *server) configure(c *guest.Config) error {
 	close(s.set)
 	s.openSessions()
 	if c.Ready != nil {
-		s.watch = probe.New(*c.Ready, s.tryCommand)
+		s.watch = probe.New(*c.Ready, s.tryCommand, func() {})
 		go s.watchReady(c.NoMain) // for life
 	}
 	return nil

@@ -39,8 +39,11 @@ func (s *server) openSessions() {
 	}()
 }
 
+// sessionStreams serves the streams about sessions.
+type sessionStreams struct{ *server }
+
 // sessionRequest serves the requests about sessions that need nothing but an answer.
-func (s *server) sessionRequest(req guest.Request) (any, error) {
+func (s sessionStreams) sessionRequest(req guest.Request) (any, error) {
 	switch req.Op {
 	case guest.OpSessions:
 		return s.sessions.List(), nil
@@ -64,7 +67,7 @@ func (s *server) sessionRequest(req guest.Request) (any, error) {
 }
 
 // session serves one stream about sessions.
-func (s *server) session(conn net.Conn, frames *frame.Reader, req guest.Request) {
+func (s sessionStreams) session(conn net.Conn, frames *frame.Reader, req guest.Request) {
 	if req.Session == nil {
 		req.Session = &guest.SessionRequest{}
 	}
@@ -81,6 +84,8 @@ func (s *server) session(conn net.Conn, frames *frame.Reader, req guest.Request)
 			}
 		}
 		sendError(conn, err)
+	case guest.OpSessionEvents:
+		s.sessionEvents(conn, frames, req.Session)
 	case guest.OpSessionWait:
 		s.waitSession(conn, frames, req.Session.Name)
 	case guest.OpSessionReady:
@@ -103,7 +108,7 @@ func (s *server) session(conn net.Conn, frames *frame.Reader, req guest.Request)
 }
 
 // attachSession connects a client with a session until one of them ends. A suspend ends the stream alone.
-func (s *server) attachSession(conn net.Conn, frames *frame.Reader, req *guest.SessionRequest) {
+func (s sessionStreams) attachSession(conn net.Conn, frames *frame.Reader, req *guest.SessionRequest) {
 	c, err := s.enter()
 	if err != nil {
 		sendError(conn, err)
@@ -126,8 +131,38 @@ func (s *server) attachSession(conn net.Conn, frames *frame.Reader, req *guest.S
 	a.Serve(frames)
 }
 
+// sessionEvents tells a client what happens to sessions until it goes away. A suspend ends the stream alone, as the end
+// of the guest does.
+func (s sessionStreams) sessionEvents(conn net.Conn, frames *frame.Reader, req *guest.SessionRequest) {
+	c, err := s.enter()
+	if err != nil {
+		sendError(conn, err)
+		return
+	}
+	defer c.leave()
+	ctx, cancel := untilGone(frames, 0)
+	defer cancel()
+	if req.Once {
+		cancel() // the stream then ends when it would have to wait
+	}
+	c.whenCut(func() {
+		conn.SetWriteDeadline(time.Now().Add(tellTime))
+		cancel()
+	})
+	err = s.sessions.Events(ctx, req.Since, func(change banger.SessionChange) error {
+		return frame.WriteJSON(conn, frame.Response, change)
+	})
+	switch {
+	case c.isCut():
+		sendError(conn, banger.Errorf(banger.CodeConflict, "the VM was suspended, and with it this stream").
+			WithHint("go on behind the last cursor: banger session events --since CURSOR VM"))
+	case err == nil && req.Once:
+		frame.Write(conn, frame.Exit, nil)
+	}
+}
+
 // waitSession answers when a session has ended for good, unless the client goes away before.
-func (s *server) waitSession(conn net.Conn, frames *frame.Reader, name string) {
+func (s sessionStreams) waitSession(conn net.Conn, frames *frame.Reader, name string) {
 	over, describe, err := s.sessions.Wait(name)
 	if err != nil {
 		sendError(conn, err)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"banger"
+	"banger/internal/api/wire"
 	"banger/internal/text"
 )
 
@@ -17,7 +18,7 @@ func TestAnErrorIsBoundedAndPrintable(t *testing.T) {
 		banger.Errorf(banger.CodeGuest, "the agent says: %w", errors.New(foreign)),
 		banger.Errorf(banger.CodeGuest, "no").WithHint("%s", foreign)} {
 		w := httptest.NewRecorder()
-		writeError(w, err)
+		wire.WriteError(w, err)
 		body := strings.TrimSuffix(w.Body.String(), "\n")
 		if len(body) > 30_000 || strings.ContainsFunc(body, func(r rune) bool { return !text.Printable(r) }) {
 			t.Errorf("the answer has %d bytes: %.200q", len(body), body)

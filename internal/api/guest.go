@@ -123,7 +123,7 @@ func files(s *Server, w http.ResponseWriter, req *http.Request) error {
 		if err != nil {
 			return err
 		}
-		return writeJSON(w, info)
+		return wire.WriteJSON(w, info)
 	}
 	if err := wantsUpgrade(req, "a copy", upgradeFiles); err != nil {
 		return err
@@ -174,11 +174,11 @@ func stats(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, st)
+	return wire.WriteJSON(w, st)
 }
 
 func processes(s *Server, w http.ResponseWriter, req *http.Request) error {
-	return writeList(w,
+	return wire.WriteList(w,
 		func() ([]banger.Process, error) { return s.Guests.Processes(req.Context(), req.PathValue("vm")) })
 }
 

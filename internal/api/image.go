@@ -12,7 +12,7 @@ import (
 
 func listImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 	check := req.URL.Query().Get("check") == "true"
-	return writeList(w, func() ([]banger.Image, error) {
+	return wire.WriteList(w, func() ([]banger.Image, error) {
 		if check {
 			return s.Images.CheckImages(req.Context())
 		}
@@ -62,7 +62,7 @@ func registerImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, img)
+	return wire.WriteJSON(w, img)
 }
 
 func promoteImage(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -74,7 +74,7 @@ func promoteImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, img)
+	return wire.WriteJSON(w, img)
 }
 
 func tagImage(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -86,7 +86,7 @@ func tagImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, img)
+	return wire.WriteJSON(w, img)
 }
 
 func getImage(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -94,11 +94,11 @@ func getImage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, img)
+	return wire.WriteJSON(w, img)
 }
 
 func imageHistory(s *Server, w http.ResponseWriter, req *http.Request) error {
-	return writeList(w, func() ([]banger.ImageStep, error) {
+	return wire.WriteList(w, func() ([]banger.ImageStep, error) {
 		return s.Images.ImageHistory(req.Context(), req.URL.Query().Get("reference"))
 	})
 }
@@ -134,7 +134,7 @@ func loadImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 }
 
 func imageUsage(s *Server, w http.ResponseWriter, _ *http.Request) error {
-	return writeList(w, s.Images.ImageUsage)
+	return wire.WriteList(w, s.Images.ImageUsage)
 }
 
 func pruneImages(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -146,7 +146,7 @@ func pruneImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, p)
+	return wire.WriteJSON(w, p)
 }
 
 // PullImage fetches and converts an image.

@@ -9,7 +9,7 @@ import (
 )
 
 func listKernels(s *Server, w http.ResponseWriter, _ *http.Request) error {
-	return writeList(w, s.Kernels.Kernels)
+	return wire.WriteList(w, s.Kernels.Kernels)
 }
 
 func pullKernel(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -35,7 +35,7 @@ func getKernel(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, k)
+	return wire.WriteJSON(w, k)
 }
 
 func removeKernel(s *Server, w http.ResponseWriter, req *http.Request) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 // mediaFrames is the type of an answer that is made of the frames of package frame.
@@ -22,7 +23,7 @@ func logs(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	vm, out := req.PathValue("vm"), flushWriter{w}
+	vm, out := req.PathValue("vm"), wire.FlushWriter{W: w}
 	if _, err := s.Inventory.Get(vm); err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 
 func listPorts(s *Server, w http.ResponseWriter, req *http.Request) error {
 	probe := req.URL.Query().Get("probe") == "true"
-	return writeList(w,
+	return wire.WriteList(w,
 		func() ([]banger.Listener, error) {
 			return s.Connections.Ports(req.Context(), req.PathValue("vm"), probe)
 		})
@@ -29,7 +29,7 @@ func addForward(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, f)
+	return wire.WriteJSON(w, f)
 }
 
 func removeForward(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -71,7 +71,8 @@ func denials(s *Server, w http.ResponseWriter, req *http.Request) error {
 	}
 	w.Header().Set("Content-Type", ndjson)
 	w.(http.Flusher).Flush() // a client that follows waits for data that may come late
-	err = s.Connections.Denials(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", flushWriter{w})
+	out := wire.FlushWriter{W: w}
+	err = s.Connections.Denials(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", out)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.Log.Warn("denials", "err", err) // the status has already been sent
 	}
@@ -134,7 +135,7 @@ type connectRequest struct {
 }
 
 func listNetworks(s *Server, w http.ResponseWriter, req *http.Request) error {
-	return writeList(w, func() ([]banger.Network, error) { return s.Networks.Networks(req.Context()) })
+	return wire.WriteList(w, func() ([]banger.Network, error) { return s.Networks.Networks(req.Context()) })
 }
 
 func createNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -146,7 +147,7 @@ func createNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, n)
+	return wire.WriteJSON(w, n)
 }
 
 func getNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -154,7 +155,7 @@ func getNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, n)
+	return wire.WriteJSON(w, n)
 }
 
 func removeNetwork(s *Server, w http.ResponseWriter, req *http.Request) error {

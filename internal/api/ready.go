@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 // Probes tells what the ready probes of VMs have seen.
@@ -41,7 +42,7 @@ func ready(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, r)
+	return wire.WriteJSON(w, r)
 }
 
 // Ready returns when a VM is ready, or an error after a time of whole seconds.

@@ -67,11 +67,7 @@ var daemonRoutes = []route{
 		"What happens to VMs, one change per line. Without since, the first line has the whole state. " +
 			"A client that was cut off goes on with the cursor of its last line; if changes were missed, " +
 			"it gets a line with the whole state",
-		[]parameter{
-			{"since", "the cursor of the last line that the client has got", "", false},
-			{"follow", "false: end at the present state", false, false},
-		},
-		nil, lines{banger.Change{}}},
+		changeParams, nil, lines{banger.Change{}}},
 }
 
 var vmRoutes = []route{

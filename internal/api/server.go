@@ -45,7 +45,7 @@ func (s *Server) Handler() http.Handler {
 		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(r, w, req) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
-		writeError(w, banger.Errorf(banger.CodeNotFound, "the API has no %s %s", req.Method, req.URL.Path).
+		wire.WriteError(w, banger.Errorf(banger.CodeNotFound, "the API has no %s %s", req.Method, req.URL.Path).
 			WithHint("see /openapi.json"))
 	})
 	return mux
@@ -58,7 +58,7 @@ var reachesOut = map[string]bool{
 
 func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 	if v := req.Header.Get(wire.HeaderAPI); v != "" && v != strconv.Itoa(banger.APIVersion) && !r.anyVersion() {
-		writeError(w, banger.Errorf(banger.CodeVersion, "this client speaks API %.20s, the daemon (%s) speaks API %d", v,
+		wire.WriteError(w, banger.Errorf(banger.CodeVersion, "this client speaks API %.20s, the daemon (%s) speaks API %d", v,
 			banger.Version, banger.APIVersion).
 			WithHint("restart the daemon with this client's version: banger daemon stop"))
 		return
@@ -66,7 +66,7 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 	if reachesOut[r.name] {
 		with, err := wire.TakeAccess(req)
 		if err != nil {
-			writeError(w, err)
+			wire.WriteError(w, err)
 			return
 		}
 		req = with
@@ -83,20 +83,8 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 		if banger.CodeOf(err) == banger.CodeInternal {
 			s.Log.Error("request failed", "method", req.Method, "path", req.URL.Path, "err", err)
 		}
-		writeError(w, err)
+		wire.WriteError(w, err)
 	}
-}
-
-func writeError(w http.ResponseWriter, err error) {
-	e := wire.NewError(err)
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(wire.StatusOf(e.Code))
-	text.WriteJSON(w, wire.ErrorBody{Error: e}, "")
-}
-
-func writeJSON(w http.ResponseWriter, v any) error {
-	w.Header().Set("Content-Type", "application/json")
-	return text.WriteJSON(w, v, "")
 }
 
 // stream answers with NDJSON events. If the result is known before the first event, the status is that of the result.
@@ -145,34 +133,13 @@ func openAPIDocument(_ *Server, w http.ResponseWriter, _ *http.Request) error {
 }
 
 func version(s *Server, w http.ResponseWriter, req *http.Request) error {
-	return writeJSON(w, s.Version(req.Context()))
+	return wire.WriteJSON(w, s.Version(req.Context()))
 }
 
 func shutdown(s *Server, w http.ResponseWriter, req *http.Request) error {
-	err := writeJSON(w, s.Version(req.Context()))
+	err := wire.WriteJSON(w, s.Version(req.Context()))
 	s.Stop()
 	return err
-}
-
-// flushWriter flushes after each write.
-type flushWriter struct{ w http.ResponseWriter }
-
-func (f flushWriter) Write(p []byte) (int, error) {
-	n, err := f.w.Write(p)
-	f.w.(http.Flusher).Flush()
-	return n, err
-}
-
-// writeList writes an empty list as [], not null.
-func writeList[T any](w http.ResponseWriter, list func() ([]T, error)) error {
-	items, err := list()
-	if err != nil {
-		return err
-	}
-	if items == nil {
-		items = []T{}
-	}
-	return writeJSON(w, items)
 }
 
 // wantsUpgrade returns an error unless a request asks for a protocol, without which what, its kind, cannot go on.

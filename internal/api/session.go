@@ -34,6 +34,7 @@ type SessionStreams interface {
 	AttachMain(ctx context.Context, ref string, size frame.Resize) (net.Conn, error)
 	Send(ctx context.Context, ref, name string, end bool, r io.Reader) (banger.Session, error)
 	Output(ctx context.Context, ref, name string, v banger.LogView, w io.Writer) error
+	Events(ctx context.Context, ref, since string, once bool, tell func(banger.SessionChange) error) error
 }
 
 var paramPosition = parameter{"position", "the position of the first byte of output; each byte has one, from 0 on",
@@ -42,6 +43,9 @@ var paramPosition = parameter{"position", "the position of the first byte of out
 var sessionRoutes = []route{
 	{"GET", "/v1/vms/{vm}/sessions", listSessions, "listSessions", "The sessions of a VM, newest first", nil, nil,
 		[]banger.Session{}},
+	{"GET", "/v1/vms/{vm}/session-events", sessionEvents, "sessionEvents",
+		"What happens to the sessions of a VM, one change per line, as with /v1/events. Output is no change. The last line " +
+			"may have an error, such as that the VM was suspended", changeParams, nil, lines{banger.SessionChange{}}},
 	{"POST", "/v1/vms/{vm}/sessions", startSession, "startSession",
 		"Start a command that outlives its clients. What its command leaves empty comes from the image and the VM", nil,
 		banger.SessionSpec{}, banger.Session{}},
@@ -83,7 +87,7 @@ var sessionRoutes = []route{
 }
 
 func listSessions(s *Server, w http.ResponseWriter, req *http.Request) error {
-	return writeList(w,
+	return wire.WriteList(w,
 		func() ([]banger.Session, error) { return s.Sessions.List(req.Context(), req.PathValue("vm")) })
 }
 
@@ -104,7 +108,7 @@ func answerSession(w http.ResponseWriter) func(banger.Session, error) error {
 		if err != nil {
 			return err
 		}
-		return writeJSON(w, session)
+		return wire.WriteJSON(w, session)
 	}
 }
 
@@ -218,7 +222,7 @@ func sessionOutput(s *Server, w http.ResponseWriter, req *http.Request, vm, name
 		return err
 	}
 	w.Header().Set("Content-Type", mediaFrames)
-	err = s.SessionStreams.Output(req.Context(), vm, name, view, flushWriter{w})
+	err = s.SessionStreams.Output(req.Context(), vm, name, view, wire.FlushWriter{W: w})
 	if err != nil && !errors.Is(err, context.Canceled) {
 		s.Log.Warn("session output", "err", err) // the status has already been sent
 	}

@@ -6,15 +6,16 @@ import (
 	"net/url"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 func listTemplates(s *Server, w http.ResponseWriter, _ *http.Request) error {
-	return writeList(w, s.Templates.List)
+	return wire.WriteList(w, s.Templates.List)
 }
 
 func pruneTemplates(s *Server, w http.ResponseWriter, req *http.Request) error {
 	all := req.URL.Query().Get("all") == "true"
-	return writeList(w, func() ([]banger.Template, error) { return s.Templates.Prune(all) })
+	return wire.WriteList(w, func() ([]banger.Template, error) { return s.Templates.Prune(all) })
 }
 
 func removeTemplate(s *Server, w http.ResponseWriter, req *http.Request) error {

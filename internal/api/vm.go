@@ -32,7 +32,7 @@ func listVMs(s *Server, w http.ResponseWriter, req *http.Request) error {
 			list[i].DiskUsed = s.Inventory.DiskUsed(list[i].ID)
 		}
 	}
-	return writeJSON(w, hidden(list))
+	return wire.WriteJSON(w, hidden(list))
 }
 
 // hidden returns list with HiddenValue in place of the values of environments.
@@ -130,7 +130,7 @@ func pruneVMs(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if removed == nil {
 		removed = []banger.VM{}
 	}
-	return writeJSON(w, hidden(removed))
+	return wire.WriteJSON(w, hidden(removed))
 }
 
 // answerVM writes a VM without the values of its environment, or returns err if it is not nil.
@@ -138,7 +138,7 @@ func answerVM(w http.ResponseWriter, vm banger.VM, err error) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, hideEnv(vm))
+	return wire.WriteJSON(w, hideEnv(vm))
 }
 
 func getVM(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -147,7 +147,7 @@ func getVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	s.look(req.Context(), one)
 	vm = one[0]
 	if err == nil && req.URL.Query().Get("env") == "true" {
-		return writeJSON(w, vm)
+		return wire.WriteJSON(w, vm)
 	}
 	return answerVM(w, vm, err)
 }

@@ -67,4 +67,8 @@ func TestASessionOnATerminal(t *testing.T) {
 	if got := h.must("session", "wait", "box", "shell"); got != "3" {
 		t.Errorf("wait prints %q", got)
 	}
+	h.check(
+		line{args: "session events --no-stream box", stdout: "shell ended (3)\n"},
+		line{args: "session events --no-stream --format {{.name}} box", stdout: "shell\n"},
+		line{args: "session events --since x box", code: 1, stderr: "banger: since is \"x\", which is not a cursor …"})
 }

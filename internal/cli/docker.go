@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"strings"
 
@@ -63,47 +62,23 @@ func newEvents(a *app) *cobra.Command {
 			tell := func(e banger.Change) { text.WriteJSON(a.Stdout, e, "") }
 			return client.Events(ctx, *since, !*once, tell)
 		}
-		return a.tellEvents(ctx, client, f, *since, !*once)
+		lines := command.Changes[banger.VM]{App: a.App, Format: f, Docker: format.VM,
+			Line: func(vm banger.VM) (key, words string) { return vm.ID, vm.Name + " " + string(vm.State) }}
+		return lines.Follow(ctx, func(ctx context.Context, show func(banger.VM), gone func(string)) error {
+			return client.Events(ctx, *since, !*once, func(e banger.Change) {
+				for _, vm := range e.VMs {
+					show(vm)
+				}
+				if e.VM != nil {
+					show(*e.VM)
+				}
+				if e.Removed != "" {
+					gone(e.Removed)
+				}
+			})
+		})
 	})
 	return c
-}
-
-// tellEvents prints a line for each VM that comes, changes its state or its name, or goes. A template gets the VMs, and
-// nothing of those that have gone.
-func (a *app) tellEvents(ctx context.Context, client *api.Client, f command.Format, since string, follow bool) error {
-	var failed error
-	known := map[string]string{} // what was printed last of each VM, by id
-	show := func(vm banger.VM) {
-		line := vm.ID + " " + vm.Name + " " + string(vm.State)
-		switch {
-		case known[vm.ID] == line:
-		case f.Template == nil:
-			a.Say(line)
-		default:
-			failed = cmp.Or(failed, command.Write(a.App, f, []banger.VM{vm}, format.VM))
-		}
-		known[vm.ID] = line
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	err := client.Events(ctx, since, follow, func(e banger.Change) {
-		for _, vm := range e.VMs {
-			show(vm)
-		}
-		if e.VM != nil {
-			show(*e.VM)
-		}
-		if e.Removed != "" {
-			if f.Template == nil {
-				a.Say(e.Removed + " removed")
-			}
-			delete(known, e.Removed)
-		}
-		if failed != nil {
-			cancel()
-		}
-	})
-	return cmp.Or(failed, err)
 }
 
 // newHelp replaces cobra's command, which calls a word that it does not know no error.

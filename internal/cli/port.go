@@ -10,6 +10,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/cli/command"
+	"banger/internal/notation"
 )
 
 func newPorts(a *app) *cobra.Command {
@@ -90,7 +91,7 @@ func (a *app) eachForward(
 	return func(c *cobra.Command, args []string) error {
 		var list []banger.Forward
 		for _, text := range args[1:] {
-			forwards, err := banger.ParseForwards(text)
+			forwards, err := notation.ParseForwards(text)
 			if err != nil {
 				return err
 			}

@@ -22,10 +22,17 @@ type SessionRequest struct {
 	Force bool                `json:"force,omitempty"` // of OpSessionRemove: end it first
 	End   bool                `json:"end,omitempty"`   // of OpSessionSend: the command's stdin then ends
 	View  banger.SessionView  `json:"view,omitzero"`   // of OpSessionAttach
+	Since string              `json:"since,omitempty"` // of OpSessionEvents: a cursor
+	Once  bool                `json:"once,omitempty"`  // of OpSessionEvents: end at the present state
 }
 
-// OpSessionReady answers the session when it is ready.
-const OpSessionReady = "session-ready"
+const (
+	// OpSessionReady answers the session when it is ready.
+	OpSessionReady = "session-ready"
+	// OpSessionEvents answers a banger.SessionChange for each change behind a cursor, and Exit at the present state if it
+	// is to end there.
+	OpSessionEvents = "session-events"
+)
 
 // maxSessions is the maximum number of sessions that an agent may list, maxPosition that of a position, and maxReason
 // that of the characters of a reason.
@@ -57,6 +64,54 @@ func checkSession(s *banger.Session) {
 	if s.Exit != nil {
 		s.Exit.Code &= 0xff
 		s.Exit.Signal = min(max(s.Exit.Signal, 0), 64)
+	}
+}
+
+// checkChange bounds what an agent says about a change of sessions, and makes it printable.
+func checkChange(c *banger.SessionChange) {
+	c.Cursor, c.Removed, c.Error = text.Limit(c.Cursor, maxCursor), text.Limit(c.Removed, 63), nil
+	if c.Session != nil {
+		checkSession(c.Session)
+	}
+	for i := range c.Sessions {
+		checkSession(&c.Sessions[i])
+	}
+}
+
+// maxCursor is the maximum number of characters of a cursor.
+const maxCursor = 33
+
+// Events calls tell with what happens to sessions behind the cursor since, until ctx ends. With once it ends at the
+// present state. It returns the error of tell.
+func (c Sessions) Events(ctx context.Context, since string, once bool, tell func(banger.SessionChange) error) error {
+	conn, err := c.send(ctx, Request{Op: OpSessionEvents, Session: &SessionRequest{Since: since, Once: once}})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	for frames := frame.NewReader(conn); ; {
+		t, p, err := frames.Next()
+		switch {
+		case ctx.Err() != nil || t == frame.Exit && once:
+			return nil
+		case err != nil:
+			return banger.Errorf(banger.CodeGuest, "the agent tells no more what happens to sessions: %w", err)
+		case t == frame.Error:
+			return agentError(p)
+		}
+		change := struct {
+			banger.SessionChange
+			Sessions sessionList `json:"sessions"`
+		}{}
+		if err := json.Unmarshal(p, &change); err != nil || t != frame.Response {
+			return banger.Errorf(banger.CodeGuest, "what the agent tells of its sessions is broken")
+		}
+		change.SessionChange.Sessions = change.Sessions
+		checkChange(&change.SessionChange)
+		if err := tell(change.SessionChange); err != nil {
+			return err
+		}
 	}
 }
 

@@ -177,6 +177,18 @@ func TestAnAgentThatLiesAboutSessions(t *testing.T) {
 				frame.WriteJSON(agent, frame.Response, []any{evilSession()})
 			})}.List(t.Context())
 		},
+		"events": func() (list []banger.Session, err error) {
+			c := Sessions{answering(t, func(agent net.Conn, _ *frame.Reader) {
+				frame.WriteJSON(agent, frame.Response, map[string]any{"cursor": evil, "removed": evil,
+					"error": map[string]any{"code": evil}, "sessions": []any{evilSession()}})
+				frame.Write(agent, frame.Exit, nil)
+			})}
+			return list, c.Events(t.Context(), "", true, func(c banger.SessionChange) error {
+				printable(t, "a change", reflect.ValueOf(c))
+				list = c.Sessions
+				return nil
+			})
+		},
 	} {
 		list, err := ask()
 		if err != nil || len(list) != 1 {
@@ -216,6 +228,28 @@ func TestAnAgentWithTooManySessions(t *testing.T) {
 		}
 		if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took > 16 {
 			t.Errorf("%s: it took %d MiB", name, took)
+		}
+	}
+}
+
+// TestAnAgentThatLiesAboutChanges sends what is no change.
+func TestAnAgentThatLiesAboutChanges(t *testing.T) {
+	for name, answer := range map[string]func(io.Writer){
+		"too many sessions": func(w io.Writer) {
+			frame.Write(w, frame.Response, []byte(`{"sessions":[`+strings.Repeat("{},", maxSessions)+"{}]}"))
+		},
+		"a number":      func(w io.Writer) { frame.Write(w, frame.Response, []byte("7")) },
+		"another frame": func(w io.Writer) { frame.Write(w, frame.Stdout, []byte("{}")) },
+		"an early end":  func(w io.Writer) { frame.Write(w, frame.Exit, nil) },
+		"nothing":       func(io.Writer) {},
+	} {
+		c := Sessions{answering(t, func(agent net.Conn, _ *frame.Reader) { answer(agent) })}
+		err := c.Events(t.Context(), "", false, func(c banger.SessionChange) error {
+			t.Errorf("%s: %+v is told", name, c)
+			return nil
+		})
+		if banger.CodeOf(err) != banger.CodeGuest {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"banger"
 	"banger/internal/network"
+	"banger/internal/notation"
 )
 
 // Loopback returns the address in 127.0.0.0/8 of the VM in a slot of a user's daemon, or "" if the slot is too high.
@@ -91,7 +92,7 @@ func (s *Networks) CheckPorts(wanted []banger.Forward) error {
 func Exposed(img banger.Image, named []banger.Forward) ([]banger.Forward, error) {
 	var list []banger.Forward
 	for _, e := range img.Config.Exposed {
-		f, err := banger.ParseForward(e)
+		f, err := notation.ParseForward(e)
 		if err != nil || strings.Contains(e, ":") {
 			return nil, banger.Errorf(banger.CodeBadImage, "the image exposes %q, which is not a port", e).
 				WithHint("name the ports yourself: -p instead of -P")

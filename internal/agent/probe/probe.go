@@ -42,17 +42,18 @@ type Run func(ctx context.Context, args []string) (banger.Exit, string, error)
 type Watch struct {
 	probe banger.Probe
 	run   Run
+	tell  func() // called after each change of the state
 
 	mu      sync.Mutex
 	state   banger.Readiness
 	changed chan struct{} // closed and replaced at each change
 }
 
-// New returns a watch of a command that does not run yet.
-func New(p banger.Probe, run Run) *Watch {
+// New returns a watch of a command that does not run yet. It calls tell after each change of its state.
+func New(p banger.Probe, run Run, tell func()) *Watch {
 	p.Interval, p.Timeout = cmp.Or(p.Interval, interval), cmp.Or(p.Timeout, timeout)
 	p.Retries = cmp.Or(p.Retries, retries)
-	return &Watch{probe: p, run: run, changed: make(chan struct{})}
+	return &Watch{probe: p, run: run, tell: tell, changed: make(chan struct{})}
 }
 
 // State returns what is known now, and a channel that is closed when that has changed.
@@ -64,10 +65,17 @@ func (w *Watch) State() (banger.Readiness, <-chan struct{}) {
 
 // set notes a state.
 func (w *Watch) set(ready bool, reason string) {
+	if w.note(ready, reason) {
+		w.tell()
+	}
+}
+
+// note is set without a call of tell. It reports whether the state has changed.
+func (w *Watch) note(ready bool, reason string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.state.Ready == ready && w.state.Reason == reason && !w.state.Since.IsZero() {
-		return
+		return false
 	}
 	if w.state.Ready != ready || w.state.Since.IsZero() {
 		w.state.Since = time.Now().UTC()
@@ -75,6 +83,7 @@ func (w *Watch) set(ready bool, reason string) {
 	w.state.Ready, w.state.Reason = ready, reason
 	close(w.changed)
 	w.changed = make(chan struct{})
+	return true
 }
 
 // Follow tries until ctx ends, which is when the command has ended: it is not ready then.

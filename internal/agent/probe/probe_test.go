@@ -91,7 +91,7 @@ func TestAnAttemptSucceedsOrSaysWhyNot(t *testing.T) {
 		if err := tt.probe.Validate(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		err := New(tt.probe, run).try(t.Context())
+		err := New(tt.probe, run, func() {}).try(t.Context())
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -127,7 +127,7 @@ func TestAWatchFollowsACommand(t *testing.T) {
 				return banger.Exit{Code: 1}, "not yet", nil
 			}
 			return banger.Exit{}, "", nil
-		})
+		}, func() {})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { // ends with ctx
@@ -153,7 +153,7 @@ func TestAWatchFollowsACommand(t *testing.T) {
 }
 
 func TestWhoWaitsLearnsWhy(t *testing.T) {
-	w := New(banger.Probe{Check: "cmd:x"}, nil)
+	w := New(banger.Probe{Check: "cmd:x"}, nil, func() {})
 	w.set(false, "a reason")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
@@ -176,7 +176,7 @@ func TestWhatCannotStartNowSaysNothing(t *testing.T) {
 				return banger.Exit{}, "", banger.Errorf(banger.CodeConflict, "the VM is being suspended")
 			}
 			return banger.Exit{}, "", nil
-		})
+		}, func() {})
 	tried := make(chan struct{}, 1)
 	run := w.run
 	w.run = func(ctx context.Context, args []string) (banger.Exit, string, error) {

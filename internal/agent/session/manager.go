@@ -23,6 +23,7 @@ import (
 	"banger/internal/agent/command"
 	"banger/internal/agent/console"
 	"banger/internal/agent/transcript"
+	"banger/internal/feed"
 )
 
 // These limits bound what sessions take. The bytes are of the disk, without file system overhead.
@@ -30,6 +31,7 @@ const (
 	maxSessions  = 256 // those that have ended included
 	maxDisk      = 64 << 20
 	DefaultTotal = 256 << 20 // for the output of all sessions together
+	keptChanges  = 1024      // for clients of Events that come back
 )
 
 // Starter starts a command.
@@ -37,8 +39,9 @@ type Starter func(*banger.Exec, command.Options) (*command.Process, error)
 
 // Manager has the sessions of one guest.
 type Manager struct {
-	start Starter
-	quota *transcript.Quota
+	start  Starter
+	quota  *transcript.Quota
+	events func() *feed.Feed[string] // names of sessions that have changed or are gone
 
 	mu       sync.Mutex
 	dir      string // "" before Open
@@ -48,7 +51,8 @@ type Manager struct {
 
 // New returns a manager without sessions.
 func New(start Starter) *Manager {
-	return &Manager{start: start, quota: transcript.NewQuota(DefaultTotal, maxDisk), sessions: map[string]*session{}}
+	return &Manager{start: start, quota: transcript.NewQuota(DefaultTotal, maxDisk), sessions: map[string]*session{},
+		events: sync.OnceValue(func() *feed.Feed[string] { return feed.New[string](keptChanges) })}
 }
 
 // Open makes dir the directory of the sessions, and reads those that are there. The commands of an earlier boot have
@@ -167,6 +171,7 @@ func (m *Manager) forget(s *session) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.sessions, s.info.Name)
+	s.changed()
 }
 
 // find returns the session with a name.

@@ -102,6 +102,7 @@ func (s *session) began(p *command.Process) {
 	defer s.mu.Unlock()
 	s.running = p
 	s.info.State, s.info.PID, s.info.Started = banger.SessionRunning, p.PID(), time.Now().UTC()
+	s.changed()
 }
 
 // save stores what is known of the session. s.mu is held.
@@ -111,6 +112,7 @@ func (s *session) save() {
 	if err := s.store.save(now); err != nil {
 		console.Warn(fmt.Errorf("storing the session %s: %w", s.info.Name, err))
 	}
+	s.changed()
 }
 
 // run follows the command p, and starts it again as the policy says, until the session has ended. p is nil if the

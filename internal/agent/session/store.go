@@ -140,7 +140,7 @@ func (m *Manager) newSession(dir string) *session {
 func (s *session) describeBy(spec banger.SessionSpec) {
 	s.info.SessionSpec = spec
 	if spec.Ready != nil {
-		s.watch = probe.New(*spec.Ready, s.tryCommand)
+		s.watch = probe.New(*spec.Ready, s.tryCommand, s.changed)
 	}
 }
 

@@ -36,7 +36,7 @@ the VM is suspended and resumed. Its output, its exit code and its times stay un
   banger session wait web build`,
 	}
 	c.AddCommand(newStart(a), newList(a), newInspect(a), newAttach(a), logs.NewOfSession(a), newSend(a), newSignal(a),
-		newStop(a), newWait(a), newRemove(a))
+		newStop(a), newWait(a), newRemove(a), newEvents(a))
 	return c
 }
 

@@ -7,12 +7,13 @@ import (
 	"slices"
 
 	"banger"
+	"banger/internal/notation"
 )
 
 // network puts the options of the network into s.
 func (o Options) network(s *banger.Spec) error {
 	for _, p := range o.Publish {
-		forwards, err := banger.ParseForwards(p)
+		forwards, err := notation.ParseForwards(p)
 		if err != nil {
 			return err
 		}
@@ -57,7 +58,7 @@ func (o Options) network(s *banger.Spec) error {
 
 func parseRules(action string, texts []string) (rules []banger.Rule, err error) {
 	for _, text := range texts {
-		r, err := banger.ParseRule(action + " " + text)
+		r, err := notation.ParseRule(action + " " + text)
 		if err != nil {
 			return nil, banger.Errorf(banger.CodeInvalid, "--net-%s: %w", action, err)
 		}
@@ -69,7 +70,7 @@ func parseRules(action string, texts []string) (rules []banger.Rule, err error) 
 // Policy reads a policy from arg: allow, deny, the name of a file, or - for stdin.
 func Policy(arg string, stdin io.Reader) (banger.Policy, error) {
 	if arg == banger.Allow || arg == banger.Deny {
-		return banger.ParsePolicy(arg)
+		return notation.ParsePolicy(arg)
 	}
 	const maxPolicy = 1 << 20 // bytes
 	in := stdin
@@ -89,5 +90,5 @@ func Policy(arg string, stdin io.Reader) (banger.Policy, error) {
 	if err != nil {
 		return banger.Policy{}, banger.Errorf(banger.CodeInvalid, "cannot read the policy %s: %w", arg, banger.Cause(err))
 	}
-	return banger.ParsePolicy(string(text))
+	return notation.ParsePolicy(string(text))
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"banger"
+	"banger/internal/notation"
 )
 
 // FromEnvironment is the proxy that takes the variables of this process.
@@ -112,7 +113,7 @@ func proxyInside(text, network string) (string, banger.Rule, error) {
 		to = banger.ToHost
 		u.Host = net.JoinHostPort(banger.UserGateway, strconv.Itoa(int(port)))
 	}
-	rule, err = banger.ParseRule(banger.Allow + " " + to + " tcp:" + strconv.Itoa(int(port)))
+	rule, err = notation.ParseRule(banger.Allow + " " + to + " tcp:" + strconv.Itoa(int(port)))
 	return u.String(), rule, err
 }
 

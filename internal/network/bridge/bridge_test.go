@@ -8,7 +8,7 @@ import (
 	"banger/internal/ipaddr"
 	"banger/internal/testing/processtest"
 
-	"banger"
+	"banger/internal/notation"
 )
 
 func TestBridgePolicyHolds(t *testing.T) {
@@ -92,7 +92,7 @@ func TestALiveChangeCutsFlows(t *testing.T) {
 	l.host.must(err)
 	defer cut.Close()
 	l.host.must(echo(cut, time.Second))
-	l.config.Ports[0].Policy, err = banger.ParsePolicy("allow 8.8.8.8\ndeny any")
+	l.config.Ports[0].Policy, err = notation.ParsePolicy("allow 8.8.8.8\ndeny any")
 	l.host.must(err)
 	start := time.Now()
 	l.apply()

@@ -22,8 +22,8 @@ import (
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 
-	"banger"
 	"banger/internal/network"
+	"banger/internal/notation"
 )
 
 // TestEgressMatrixOfABridge is TestEgressMatrix for the bridge mode: the kernel's
@@ -79,7 +79,7 @@ type bridgedGuest struct{ *networktest.Namespace }
 
 func newBridgedGuest(t *testing.T, policy string) *bridgedGuest {
 	t.Helper()
-	p, err := banger.ParsePolicy(policy)
+	p, err := notation.ParsePolicy(policy)
 	networktest.Check(t, err)
 	b, err := bridge.Open(filepath.Join(t.TempDir(), "memory"))
 	networktest.Check(t, err)

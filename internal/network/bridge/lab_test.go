@@ -22,7 +22,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"banger"
+	"banger/internal/notation"
 )
 
 func TestMain(m *testing.M) { networktest.Main(m, false) }
@@ -251,7 +251,7 @@ func (l *lab) watch() {
 
 func (l *lab) port(n int, at int, rules string) Port {
 	l.Helper()
-	p, err := banger.ParsePolicy(rules)
+	p, err := notation.ParsePolicy(rules)
 	if err != nil {
 		l.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/notation"
 )
 
 // testdata is what the tests compare with, also where the source tree is not.
@@ -40,7 +41,7 @@ func TestTheTablesAsText(t *testing.T) {
 // twoGuests returns two networks, with a VM that may go anywhere and one that may not.
 func twoGuests(t *testing.T) Config {
 	t.Helper()
-	deny, err := banger.ParsePolicy("allow 8.8.8.0/24 tcp:80,443\nallow host tcp:8080\ndefault deny")
+	deny, err := notation.ParsePolicy("allow 8.8.8.0/24 tcp:80,443\nallow host tcp:8080\ndefault deny")
 	if err != nil {
 		t.Fatal(err)
 	}

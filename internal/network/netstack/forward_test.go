@@ -22,6 +22,7 @@ import (
 
 	"banger"
 	"banger/internal/network"
+	"banger/internal/notation"
 )
 
 // publish opens a forward of a free port of the host and returns where it listens.
@@ -41,7 +42,7 @@ func (g *guest) publish(t *testing.T, proto string, port int, admit network.Admi
 func TestAForwardOfIPv6(t *testing.T) {
 	g := newGuest(t, "deny")
 	for _, proto := range []string{"tcp", "udp"} {
-		f, err := banger.ParseForward("[::1]:80/" + proto)
+		f, err := notation.ParseForward("[::1]:80/" + proto)
 		networktest.Check(t, err)
 		file, err := network.Listen(f)
 		networktest.Check(t, err)

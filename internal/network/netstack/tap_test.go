@@ -28,6 +28,7 @@ import (
 
 	"banger"
 	"banger/internal/network"
+	"banger/internal/notation"
 )
 
 // tapRole names the role of a process of TestATapInANamespaceIsServedByAnOrdinaryUser.
@@ -128,7 +129,7 @@ func tapShim(t *testing.T) {
 		defer peer.Close()
 		io.Copy(peer, peer)
 	})
-	policy, err := banger.ParsePolicy(fmt.Sprintf("allow host tcp:%d\nallow name.example\ndefault deny", portOf(ln)))
+	policy, err := notation.ParsePolicy(fmt.Sprintf("allow host tcp:%d\nallow name.example\ndefault deny", portOf(ln)))
 	networktest.Check(t, err)
 	z := &zone{}
 	z.set("name.example", "60 A 8.8.8.8")

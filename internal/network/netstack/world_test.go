@@ -21,6 +21,7 @@ import (
 
 	"banger"
 	"banger/internal/network"
+	"banger/internal/notation"
 )
 
 // TestMain runs the tests in a namespace of their own.
@@ -45,7 +46,7 @@ const guestID = "0123456789ab"
 
 func newGuest(t *testing.T, policy string) *guest {
 	t.Helper()
-	p, err := banger.ParsePolicy(policy)
+	p, err := notation.ParsePolicy(policy)
 	networktest.Check(t, err)
 	g := &guest{Namespace: networktest.NewNamespace(t), zone: &zone{}, told: make(chan struct{}, 1000)}
 	var tap *os.File

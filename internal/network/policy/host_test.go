@@ -3,7 +3,7 @@ package policy
 import (
 	"testing"
 
-	"banger"
+	"banger/internal/notation"
 )
 
 // TestWhenTheHostCanBeReached decides whether the host's names have an address.
@@ -17,7 +17,7 @@ func TestWhenTheHostCanBeReached(t *testing.T) {
 		"allow 10.0.0.0/8\nallow any":         false,
 		"allow host.docker.internal tcp:8080": false, // a name is no rule about the host
 	} {
-		p, err := banger.ParsePolicy(text)
+		p, err := notation.ParsePolicy(text)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,9 +1,11 @@
-package banger
+package notation
 
 import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"banger"
 )
 
 // TestRangesOfPortsAreForwards compares with what docker's -p does.
@@ -48,13 +50,13 @@ func TestRangesOfPortsAreForwards(t *testing.T) {
 			got = append(got, f.String())
 		}
 		switch {
-		case want == "" && CodeOf(err) != CodeInvalid:
+		case want == "" && banger.CodeOf(err) != banger.CodeInvalid:
 			t.Errorf("%.40q: %v, %v", text, got, err)
 		case want != "" && (err != nil || strings.Join(got, " ") != want):
 			t.Errorf("%q is %v, %v, not %s", text, got, err, want)
 		}
 	}
-	text := fmt.Sprint(Forward{HostIP: "nonsense", Protocol: "tcp"}.Check())
+	text := fmt.Sprint(banger.Forward{HostIP: "nonsense", Protocol: "tcp"}.Check())
 	if strings.Contains(text, "AddrPort") {
 		t.Errorf("an error has words of Go: %s", text)
 	}
