@@ -139,6 +139,7 @@ var layout = map[string]struct {
 		"files that are complete or absent, and their digests"},
 	"internal/contextio": {"", false, "reading that ends with a context, whatever is read"},
 	"internal/flight":    {"", false, "one piece of work for several callers, whatever it is"},
+	"internal/qcow2":     {"", false, "overlays of disks, whoever has written into them"},
 	"internal/sparse":    {"", false, "data and holes of files, whatever they hold"},
 	"internal/image": {
 		". internal/blob internal/contextio internal/flight internal/image/convert internal/image/layer internal/image/source internal/pin internal/registry internal/reserve internal/sparse",
@@ -204,7 +205,8 @@ var layout = map[string]struct {
 	"internal/vmm/qemu": {
 		"internal/sparse internal/text internal/vmm internal/vmm/child internal/vmm/pagemap", true,
 		"an adapter to one VMM"},
-	"internal/testing/vmmtest": {". internal/agent internal/frame internal/guest internal/mux internal/sparse internal/vmm", true,
+	"internal/testing/vmmtest": {
+		". internal/agent internal/frame internal/guest internal/mux internal/qcow2 internal/sparse internal/vmm", true,
 		"the suite that every driver passes; its driver runs the agent as a child"},
 	"internal/mux": {". internal/frame", false, "streams of one byte channel, whatever they carry"},
 	"internal/guest": {". internal/frame internal/text", false,

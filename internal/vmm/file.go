@@ -27,11 +27,39 @@ func (c Config) OpenFiles() (opened Config, done func(), err error) {
 	c.Drives = append([]Drive(nil), c.Drives...)
 	for i, d := range c.Drives {
 		c.Drives[i].File = open(d.File, d.Path, d.flag())
+		c.Drives[i].Base = append([]Layer(nil), d.Base...)
+		for k, l := range d.Base {
+			c.Drives[i].Base[k].File = open(l.File, l.Path, os.O_RDONLY)
+		}
 	}
 	if err != nil {
 		done()
 	}
 	return c, done, err
+}
+
+// DriveFiles returns the number of the files of all drives.
+func (c Config) DriveFiles() int {
+	n := len(c.Drives)
+	for _, d := range c.Drives {
+		n += len(d.Base)
+	}
+	return n
+}
+
+// WithFiles returns c with all its files but those of From, in the order of Files. next returns the next file, whose
+// name is path.
+func (c Config) WithFiles(next func(path string) *os.File) Config {
+	c.KernelFile, c.InitrdFile = next(c.Kernel), next(c.Initrd)
+	c.Drives = append([]Drive(nil), c.Drives...)
+	for i, d := range c.Drives {
+		c.Drives[i].File = next(d.Path)
+		c.Drives[i].Base = append([]Layer(nil), d.Base...)
+		for k, l := range d.Base {
+			c.Drives[i].Base[k].File = next(l.Path)
+		}
+	}
+	return c
 }
 
 // flag returns the flag with which the disk is opened.
@@ -42,11 +70,14 @@ func (d Drive) flag() int {
 	return os.O_RDWR
 }
 
-// Files returns the open files of c: the kernel, the initramfs, the disks, and those of From.
+// Files returns the open files of c: the kernel, the initramfs, each disk with what is beneath it, and those of From.
 func (c Config) Files() []*os.File {
 	files := []*os.File{c.KernelFile, c.InitrdFile}
 	for _, d := range c.Drives {
 		files = append(files, d.File)
+		for _, l := range d.Base {
+			files = append(files, l.File)
+		}
 	}
 	if c.From != nil {
 		files = append(files, c.From.Files()...)

@@ -177,7 +177,7 @@ func NewManifest(driver, version string, c Config) (Manifest, error) {
 		*f.to = File{f.path, info.Size()}
 	}
 	for _, d := range c.Drives {
-		info, err := statFile(d.Path, d.File)
+		info, err := statFile(d.bottom())
 		if err != nil {
 			return m, err
 		}

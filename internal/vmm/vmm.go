@@ -6,6 +6,7 @@ package vmm
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -23,11 +24,39 @@ const (
 // Drive is one virtio block device. The guest finds it by Serial.
 type Drive struct {
 	Serial   string `json:"serial"` // at most 20 bytes (virtio 5.2.4)
-	Path     string `json:"path"`   // raw image
+	Path     string `json:"path"`   // raw image, or an overlay if there is a Base
 	ReadOnly bool   `json:"read_only,omitempty"`
+	// Base is what is beneath the overlay at Path, the uppermost first: overlays (package qcow2), and last a raw image.
+	// Nobody writes these files. A driver that knows no overlays refuses a drive that has a Base.
+	Base []Layer `json:"base,omitempty"`
 	// File is the image at Path, opened as it is to be used. If it is nil, the driver opens Path. The
 	// driver does not close File.
 	File *os.File `json:"-"`
+}
+
+// Layer is one file beneath an overlay.
+type Layer struct {
+	Path string `json:"path"`
+	// File is the file at Path, opened for reading. If it is nil, the driver opens Path. The driver does not close it.
+	File *os.File `json:"-"`
+}
+
+// bottom returns the raw image of a drive, which has the drive's size.
+func (d Drive) bottom() (path string, file *os.File) {
+	if n := len(d.Base); n > 0 {
+		return d.Base[n-1].Path, d.Base[n-1].File
+	}
+	return d.Path, d.File
+}
+
+// CheckBases returns an error if a drive of c is an overlay. It is for drivers that know none.
+func (c Config) CheckBases() error {
+	for _, d := range c.Drives {
+		if len(d.Base) > 0 {
+			return errors.New("the VMM takes no overlays, so the disk " + d.Serial + " must be one file")
+		}
+	}
+	return nil
 }
 
 // NIC is one virtio network device. Its frames travel over a unix stream socket, each behind a
@@ -156,6 +185,14 @@ type Process interface {
 	// Stats asks the VMM what its devices have read and written. If the guest has subverted the VMM,
 	// the answer is the guest's.
 	Stats(ctx context.Context) (Stats, error)
+}
+
+// Overlayer is implemented by a Process whose VMM can put an overlay on the disk of a VM that does not run.
+type Overlayer interface {
+	// Overlay makes the drive with a serial write to top from now on, an empty overlay of the drive's size. What the
+	// drive wrote to so far is beneath it; frozen is that file, opened for reading, and the VMM keeps no other descriptor
+	// of it. The VM must be paused. The caller closes both files. After an error the drive is as it was.
+	Overlay(ctx context.Context, serial string, top, frozen *os.File) error
 }
 
 // Dialer is implemented by a Process whose transport carries one connection per stream (vsock).

@@ -33,8 +33,8 @@ func (s plan) firstSocket() int {
 	return firstSaved(s.VM)
 }
 
-// firstSaved is the first descriptor after the kernel, the initramfs and the disks.
-func firstSaved(c vmm.Config) int { return fdFiles + 2 + len(c.Drives) }
+// firstSaved is the first descriptor after the kernel, the initramfs and the files of the disks.
+func firstSaved(c vmm.Config) int { return fdFiles + 2 + c.DriveFiles() }
 
 // handed returns the number of descriptors.
 func (s plan) handed() int {
@@ -47,14 +47,8 @@ func (s plan) handed() int {
 
 // handedTo returns c with the files that the shim was handed.
 func handedTo(c vmm.Config) vmm.Config {
-	c.KernelFile, c.InitrdFile = os.NewFile(fdFiles, c.Kernel), os.NewFile(fdFiles+1, c.Initrd)
-	drives := make([]vmm.Drive, len(c.Drives))
-	for i, d := range c.Drives {
-		drives[i] = d
-		drives[i].File = os.NewFile(uintptr(fdFiles+2+i), d.Path)
-	}
-	c.Drives = drives
-	return c
+	fd := fdFiles - 1
+	return c.WithFiles(func(path string) *os.File { fd++; return os.NewFile(uintptr(fd), path) })
 }
 
 // CloseInherited closes all descriptors above stdio that this process has inherited, except the first keep ones. It

@@ -96,6 +96,9 @@ func (d Driver) Start(ctx context.Context, c vmm.Config, console io.Writer) (vmm
 	if err != nil {
 		return nil, err
 	}
+	if err := c.CheckBases(); err != nil {
+		return nil, err
+	}
 	j, err := readJail(c, cmp.Or(c.Program, d.binary()))
 	if err != nil {
 		return nil, err

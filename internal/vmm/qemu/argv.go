@@ -25,16 +25,21 @@ const (
 // no disk itself. Where it accepts only a path, it opens a descriptor again through /proc/self/fd.
 type descriptors struct {
 	monitor, kernel, initrd, memory int
-	drives, nics                    []int
+	drives                          [][]int // of each drive its own and those beneath it
+	nics                            []int
 }
 
 // numbers returns the descriptors for c, counted from first on. The order is that of handed.
 func numbers(c vmm.Config, first int) descriptors {
 	d := descriptors{monitor: first, kernel: first + 1, initrd: first + 2, memory: first + 3}
 	next := first + 4
-	for range c.Drives {
-		d.drives = append(d.drives, next)
-		next++
+	for _, drive := range c.Drives {
+		fds := make([]int, 1+len(drive.Base))
+		for i := range fds {
+			fds[i] = next
+			next++
+		}
+		d.drives = append(d.drives, fds)
 	}
 	for range c.NICs {
 		d.nics = append(d.nics, next)
@@ -93,17 +98,7 @@ func argv(c vmm.Config, v version, maps bool, spares int) []string {
 		a = append(a, "-incoming", "defer", "-S", "-global", "migration.send-configuration=off")
 	}
 	for i, d := range c.Drives {
-		node := fmt.Sprintf("drive%d", i)
-		// A descriptor of a set is not opened again, so its mode does not matter.
-		a = append(a, "-add-fd", fmt.Sprintf("fd=%d,set=%d", fds.drives[i], i))
-		opts := fmt.Sprintf(
-			"driver=raw,node-name=%s,file.driver=file,file.filename=/dev/fdset/%d,file.locking=off,discard=unmap", node, i)
-		if d.ReadOnly {
-			opts += ",read-only=on"
-		}
-		// By default QEMU pauses a guest when the host has no space left, and nothing would report why.
-		a = append(a, "-blockdev", opts, "-device",
-			fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,werror=report,rerror=report", node, d.Serial))
+		a = append(a, driveArguments(i, d, fds.drives[i])...)
 	}
 	for i, n := range c.NICs {
 		net := fmt.Sprintf("net%d", i)

@@ -26,6 +26,7 @@ func config(t *testing.T) vmm.Config { return guests.Config(t, vmm.AccelTCG) }
 func TestQEMUConforms(t *testing.T) {
 	vmmtest.Run(t, qemu.Driver{}, config)
 	vmmtest.Kernel(t, qemu.Driver{}, config)
+	t.Run("its disk gets overlays", func(t *testing.T) { vmmtest.Overlays(t, qemu.Driver{}, config) })
 	t.Run("the host's disk is full", func(t *testing.T) { guesttest.FullDisk(t, qemu.Driver{}, config(t)) })
 	t.Run("it has spare places", func(t *testing.T) {
 		vmmtest.Spares(t, qemu.Driver{}, config, qemu.SparePorts,

@@ -194,6 +194,10 @@ type process struct {
 	channel channel
 	memory  *os.File
 	maps    bool // memory is a snapshot's; what the guest changes is private
+
+	tops   map[int]placed // of drives that got overlays since the start, by their numbers
+	placed []placed       // all these overlays
+	unused []int          // sets of descriptors to close when the guest runs
 }
 
 // reason returns how QEMU ended. It looks for a guest panic at the end of the console, because with
@@ -238,7 +242,13 @@ func (p *process) negotiate(ctx context.Context) error {
 func (p *process) Pause(ctx context.Context) error { return p.command(ctx, "stop") }
 
 // Resume lets the guest's CPUs run again.
-func (p *process) Resume(ctx context.Context) error { return p.command(ctx, "cont") }
+func (p *process) Resume(ctx context.Context) error {
+	err := p.command(ctx, "cont")
+	if err == nil {
+		p.dropUnused(ctx)
+	}
+	return err
+}
 
 func (p *process) command(ctx context.Context, name string) error {
 	return p.monitor.execute(ctx, name, nil)
