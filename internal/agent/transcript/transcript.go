@@ -244,13 +244,17 @@ func (t *Transcript) remember(r Record) {
 	r.Data = slices.Clone(r.Data)
 	t.recent = append(t.recent, r)
 	t.cost += len(r.Data) + recordCost
-	n := 0
-	for t.cost > recentSize+recordCost {
-		t.cost -= len(t.recent[n].Data) + recordCost
-		t.recent[n] = Record{}
-		n++
+	for over := t.cost - recentSize - recordCost; over > 0; over = t.cost - recentSize - recordCost {
+		oldest := &t.recent[0]
+		if over < len(oldest.Data) { // its end still fits
+			*oldest = oldest.from(oldest.Position + uint64(over))
+			t.cost -= over
+			continue
+		}
+		t.cost -= len(oldest.Data) + recordCost
+		*oldest = Record{}
+		t.recent = t.recent[1:]
 	}
-	t.recent = t.recent[n:]
 }
 
 // wake tells all readers that something changed. t.mu is held.

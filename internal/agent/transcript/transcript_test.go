@@ -143,7 +143,8 @@ func TestADiskWithoutRoomLosesBytes(t *testing.T) {
 	if l.Lost() != 150_000 {
 		t.Errorf("%d bytes are lost", l.Lost())
 	}
-	if got := all(l, 0); got != "[100000 gone]"+strings.Repeat("x", 50_000) {
+	const kept = recentSize - recordCost
+	if got := all(l, 0); got != fmt.Sprintf("[%d gone]%s", 150_000-kept, strings.Repeat("x", kept)) {
 		t.Errorf("the reader got %.40q and more, %d bytes", got, len(got))
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -158,7 +159,8 @@ func TestADiskWithoutRoomLosesBytes(t *testing.T) {
 	}
 }
 
-// TestMemoryHasWhatTheDiskLacks has no room for records between two that the disk has.
+// TestMemoryHasWhatTheDiskLacks has no room for records between two that the disk has. The first of them fits into memory
+// in part.
 func TestMemoryHasWhatTheDiskLacks(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "out"), NewQuota(room, room))
 	say(l, frame.Stdout, "begun\n")
@@ -174,11 +176,13 @@ func TestMemoryHasWhatTheDiskLacks(t *testing.T) {
 	l.file = file
 	say(l, frame.Stdout, "middle\n")
 	say(l, frame.Stdout, "end\n")
-	kept := strings.Repeat("y", 40_000) + "middle\nend\n"
-	if got := all(l, 0); got != "begun\n[40000 gone]"+kept {
+	kept := strings.Repeat("x", 40_000) + strings.Repeat("y", 40_000) + "middle\nend\n"
+	gone := len(kept) - (recentSize - 3*recordCost)
+	kept = kept[gone:]
+	if got := all(l, 0); got != fmt.Sprintf("begun\n[%d gone]%s", gone, kept) {
 		t.Errorf("the reader got %.40q and more, %d bytes", got, len(got))
 	}
-	if got := all(l, 40_007); got != kept[1:] {
+	if got := all(l, 40_007); got != kept[40_001-gone:] {
 		t.Errorf("from the middle the reader got %.40q and more, %d bytes", got, len(got))
 	}
 }
