@@ -48,6 +48,8 @@ func hostOfNames(w http.ResponseWriter, r *http.Request) {
 		"/v1/networks": `[{"name":"lab"}]`,
 		"/v1/kernels":  `[{"name":"debian-6.1"}]`,
 
+		"/v1/vms/idle": `{"name":"idle","state":"stopped"}`,
+
 		"/v1/vms/box/sessions": `[{"name":"build","state":"running"},{"name":"shell","state":"ended"}]`,
 
 		"/v1/templates": `[{"id":"7b8c5098a5b2"},{"id":"0123456789ab"}]`,
@@ -100,6 +102,11 @@ func TestCompletion(t *testing.T) {
 		"cp bo":                 "box:",
 		"help image l":          "load ls",
 		"image l":               "load ls",
+
+		"logs --session ":          "build shell",
+		"logs idle --session ":     "",
+		"logs idle box --session ": "build shell",
+		"vm logs box --session=b":  "build",
 
 		"run --kernel ":           "debian-6.1",
 		"run --network ":          "bridge lab none user",

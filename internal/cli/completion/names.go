@@ -47,17 +47,29 @@ func vms(ctx context.Context, p place) (names []string, err error) {
 	return names, err
 }
 
-// sessions returns the sessions of the VM before. It wakes no VM for that.
+// sessions returns the sessions of the VM before. For a flag, those are the sessions of all VMs that are typed already
+// or, without any, of all that run. It wakes no VM for that.
 func sessions(ctx context.Context, p place) (names []string, err error) {
-	vm, err := p.Client.Get(ctx, p.args[0])
-	if err != nil || !runs(vm.State) {
-		return nil, err
+	refs := p.args[:min(1, len(p.args))]
+	if p.flag != nil {
+		refs = p.args
 	}
-	list, err := p.Client.Sessions(ctx, p.args[0])
-	for _, s := range list {
-		names = append(names, s.Name)
+	if len(refs) == 0 {
+		if refs, err = vms(ctx, p); err != nil {
+			return nil, err
+		}
 	}
-	return names, err
+	for _, ref := range refs {
+		vm, err := p.Client.Get(ctx, ref)
+		if err != nil || !runs(vm.State) {
+			continue // the others may have some
+		}
+		list, _ := p.Client.Sessions(ctx, ref)
+		for _, s := range list {
+			names = append(names, s.Name)
+		}
+	}
+	return names, nil
 }
 
 // loginVMs returns VMs, behind the user that is typed already.
