@@ -40,6 +40,9 @@ func (t *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Held returns how many bytes are not written yet, since they are incomplete.
+func (t *Writer) Held() int { return len(t.rest) }
+
 // Flush writes the rest of the stream.
 func (t *Writer) Flush() error {
 	var out []byte

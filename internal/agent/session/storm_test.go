@@ -188,8 +188,8 @@ func (c *chain) runCutOff() error {
 	return nil
 }
 
-// client attaches, reads cut bytes of frames, whatever they are, and goes away. It returns when the session has noticed.
-// One in eight stops for a while in the middle.
+// client attaches, reads cut bytes of frames, whatever they are, and goes away. It returns when the session has
+// noticed. One in eight stops for a while in the middle.
 func (c *chain) client(cut int) error {
 	at := c.at
 	v := banger.SessionView{Position: &at, ReadOnly: c.random.IntN(2) == 0}

@@ -159,8 +159,8 @@ func TestADiskWithoutRoomLosesBytes(t *testing.T) {
 	}
 }
 
-// TestMemoryHasWhatTheDiskLacks has no room for records between two that the disk has. The first of them fits into memory
-// in part.
+// TestMemoryHasWhatTheDiskLacks has no room for records between two that the disk has. The first of them fits into
+// memory in part.
 func TestMemoryHasWhatTheDiskLacks(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "out"), NewQuota(room, room))
 	say(l, frame.Stdout, "begun\n")

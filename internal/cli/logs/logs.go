@@ -123,15 +123,16 @@ func run(ctx context.Context, a *command.App, o options, refs []string) error {
 	if err != nil {
 		return err
 	}
+	stop := func() error { return nil }
+	if o.cursor != "" {
+		stop = s.cursors.keep(func(err error) { s.say("%w", err) })
+	}
 	if len(refs) == 1 {
 		err = s.one(ctx, client, refs[0])
 	} else {
 		err = s.several(ctx, client, refs)
 	}
-	if o.cursor == "" {
-		return err
-	}
-	if failed := s.cursors.write(o.cursor); failed != nil {
+	if failed := stop(); failed != nil {
 		render.Error(a.Stderr, failed)
 		if err == nil {
 			err = &command.ExitError{Code: command.ExitFailed}

@@ -357,8 +357,8 @@ func TestAnOutputThatWasCountedAnew(t *testing.T) {
 		frame.Write(b, frame.Stdout, []byte("again\n"))
 		return io.NopCloser(b), true, nil
 	}
-	s := &show{App: &command.App{Stdout: &to, Stderr: &to}, view: banger.LogView{Tail: -1},
-		cursors: &cursors{seen: map[key]uint64{src.key: 99}}}
+	s := &show{App: &command.App{Stdout: &to, Stderr: &to}, view: banger.LogView{Tail: -1}, cursors: newCursors("")}
+	s.cursors.set(src.key, 99)
 	err := s.output(t.Context(), src, newRaw(&to), newRaw(&to))
 	if err != nil || to.String() != "banger: web's output was counted anew, and all of it follows\nagain\n" ||
 		s.cursors.seen[src.key] != 6 {

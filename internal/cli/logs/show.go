@@ -128,19 +128,27 @@ func (w writer) Write(p []byte) (int, error) { return len(p), w.write(p, time.Ti
 // frames shows the frames of an output, and keeps its cursor. again says that view has the position of a cursor.
 func (s *show) frames(src source, view banger.LogView, again bool, r io.Reader, stdout, stderr stream) error {
 	frames := frame.NewReader(r)
+	both := &streams{out: holder{stream: stdout}, err: holder{stream: stderr}}
 	place := place{next: view.Position, whole: view.Since.IsZero() && view.Until.IsZero()}
 	place.known = again && place.whole && view.Tail < 0
 	said := false
 	for {
 		t, p, err := frames.Next()
 		switch {
-		case err == io.EOF:
-			return nil
 		case err != nil:
+			if failed := both.flush(); failed != nil {
+				return failed
+			}
+			if place.passed {
+				s.cursors.set(src.key, place.next)
+			}
+			if err == io.EOF {
+				return nil
+			}
 			return err
 		case t == frame.Stamp:
 			if note := place.move(p); note != "" {
-				err = errors.Join(stdout.flush(), stderr.flush())
+				err = both.flush()
 				s.say(note, src.vm)
 			}
 		case t == frame.Stdout || t == frame.Stderr:
@@ -149,13 +157,9 @@ func (s *show) frames(src source, view banger.LogView, again bool, r io.Reader, 
 				s.say("all of %s's output comes, without times and positions, because an earlier banger runs the VM (start "+
 					"it again: banger restart %[1]s)", src.vm)
 			}
-			to := stdout
-			if t == frame.Stderr {
-				to = stderr
-			}
-			err = to.write(p, place.at)
+			err = both.write(t, p, place)
 			if place.pass(len(p)) && err == nil {
-				s.cursors.set(src.key, place.next)
+				s.cursors.set(src.key, both.upTo(place.next))
 			}
 		}
 		if err != nil {
@@ -170,6 +174,7 @@ type place struct {
 	known   bool      // next is known
 	whole   bool      // no times are left out, so that each position should come
 	stamped bool      // the next data has a stamp
+	passed  bool      // the last data had a stamp
 	at      time.Time // of the next data; zero if it has no stamp
 }
 
@@ -193,7 +198,7 @@ func (p *place) move(stamp []byte) (note string) {
 
 // pass says that n bytes of data were shown. It reports whether they had a stamp.
 func (p *place) pass(n int) bool {
-	stamped := p.stamped
+	p.passed = p.stamped
 	p.next, p.stamped, p.at = p.next+uint64(n), false, time.Time{}
-	return stamped
+	return p.passed
 }

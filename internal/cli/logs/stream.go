@@ -2,11 +2,13 @@ package logs
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"sync"
 	"time"
 
 	"banger/internal/cli/render"
+	"banger/internal/frame"
 	"banger/internal/text"
 )
 
@@ -16,17 +18,57 @@ type stream interface {
 	write(p []byte, at time.Time) error
 	// flush shows what is held back until more comes.
 	flush() error
+	// held returns how many bytes are held back.
+	held() int
+}
+
+// streams are both streams of an output.
+type streams struct{ out, err holder }
+
+// holder is a stream, and from which position on it holds bytes back.
+type holder struct {
+	stream
+	from uint64
+}
+
+// write shows data of one stream, which is at a place.
+func (s *streams) write(t frame.Type, p []byte, at place) error {
+	to := &s.out
+	if t == frame.Stderr {
+		to = &s.err
+	}
+	err := to.stream.write(p, at.at)
+	if n := to.held(); n > 0 && n <= len(p) { // if there are more, they begin where they began
+		to.from = at.next + uint64(len(p)-n)
+	}
+	return err
+}
+
+// flush shows what is held back.
+func (s *streams) flush() error { return errors.Join(s.out.flush(), s.err.flush()) }
+
+// upTo returns up to where all is shown, if next is the position that comes next.
+func (s *streams) upTo(next uint64) uint64 {
+	for _, h := range []holder{s.out, s.err} {
+		if h.held() > 0 {
+			next = min(next, h.from)
+		}
+	}
+	return next
 }
 
 // raw shows bytes unchanged or, on a terminal, as printable text.
 type raw struct {
-	w   io.Writer
-	end func() error
+	w    io.Writer
+	text *text.Writer // nil: w is no terminal
 }
 
 func newRaw(w io.Writer) raw {
-	to, end := render.Printable(w)
-	return raw{to, end}
+	if !render.IsTerminal(w) {
+		return raw{w, nil}
+	}
+	to := text.NewWriter(w)
+	return raw{to, to}
 }
 
 func (r raw) write(p []byte, _ time.Time) error {
@@ -34,7 +76,19 @@ func (r raw) write(p []byte, _ time.Time) error {
 	return err
 }
 
-func (r raw) flush() error { return r.end() }
+func (r raw) flush() error {
+	if r.text == nil {
+		return nil
+	}
+	return r.text.Flush()
+}
+
+func (r raw) held() int {
+	if r.text == nil {
+		return 0
+	}
+	return r.text.Held()
+}
 
 // maxLine is the maximum length in bytes of a line. A longer one is shown in pieces.
 const maxLine = 64 << 10
@@ -81,6 +135,8 @@ func (l *lines) write(p []byte, at time.Time) error {
 	}
 	return nil
 }
+
+func (l *lines) held() int { return len(l.buf) }
 
 // flush shows the line, or the piece of one.
 func (l *lines) flush() error {
