@@ -36,6 +36,8 @@ type Group struct {
 	events *os.File // its cgroup.events
 	cpu    int64    // thousandths of a CPU that the commands may use; 0 means all
 	warned bool
+
+	own ownedGroups
 }
 
 // openGroup returns the group of commands in the hierarchy that is mounted at path. The group is made for the first
@@ -165,6 +167,7 @@ func (g *Group) start(alone string, attr *syscall.ProcAttr, fork func() (int, er
 			name, dir, frozen = own.name, own.dir, own.frozen()
 		}
 		if frozen {
+			own.remove()
 			return 0, nil, banger.Errorf(banger.CodeConflict,
 				"no command can start, since somebody in the guest has frozen the control group /%s", name).
 				WithHint("write 0 to %s/%s/%s in the guest, or stop the VM", hierarchy, name, freezeFile)

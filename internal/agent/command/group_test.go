@@ -30,7 +30,7 @@ func ownHierarchy(t *testing.T) (dir, path string) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
-				for _, d := range []string{"banger/exec/child", "banger/exec", "banger/one", "banger", ""} {
+				for _, d := range []string{"banger/exec/child", "banger/exec", "banger/one/child", "banger/one", "banger", ""} {
 					os.Remove(filepath.Join(dir, d))
 				}
 			})
@@ -218,41 +218,6 @@ func TestWithoutControlGroups(t *testing.T) {
 		if g != nil && !g.warned {
 			t.Errorf("%s: there is no warning", name)
 		}
-	}
-}
-
-func TestACommandCanHaveAGroupOfItsOwn(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root makes control groups")
-	}
-	dir, path := ownHierarchy(t)
-	g, err := openGroup(dir)
-	must(t, err)
-	defer g.close()
-	r, w, err := os.Pipe()
-	must(t, err)
-	defer r.Close()
-	defer w.Close()
-	attr := &syscall.ProcAttr{Files: []uintptr{r.Fd(), 1, 2}, Sys: new(syscall.SysProcAttr)}
-	fork := func() (int, error) { return syscall.ForkExec("/bin/cat", []string{"cat"}, attr) }
-	pid, own, err := g.start("one", attr, fork)
-	must(t, err)
-	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	must(t, err)
-	if want := "0::" + path + "/banger/one\n"; !strings.Contains(string(groups), want) {
-		t.Errorf("the command's groups are %s, without %s", groups, want)
-	}
-	own.remove() // does nothing, since a process is in it
-	must(t, own.kill())
-	var ws syscall.WaitStatus
-	_, err = syscall.Wait4(pid, &ws, 0, nil)
-	must(t, err)
-	if !ws.Signaled() || ws.Signal() != syscall.SIGKILL {
-		t.Errorf("the command has ended by %v", ws)
-	}
-	own.remove()
-	if _, err := os.Stat(filepath.Join(dir, "banger/one")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the group is still there: %v", err)
 	}
 }
 

@@ -185,7 +185,11 @@ func (p *Process) KillAll() {
 	p.group.kill()
 }
 
-// Close closes our ends of the command's stdio. A group of its own goes, unless the command has left processes in it.
+// KillLeft kills what a command with a group of its own has left behind, after Close. It returns when that has ended,
+// or after patience.
+func (p *Process) KillLeft(patience time.Duration) { p.group.clear(patience) }
+
+// Close closes our ends of the command's stdio. A group of its own goes with the last process that is in it.
 func (p *Process) Close() {
 	p.group.remove()
 	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {

@@ -235,7 +235,7 @@ func (m *Manager) Stop(name string, grace time.Duration) error {
 	return nil
 }
 
-// Remove removes a session that has ended or, with force, ends it at once.
+// Remove removes a session that has ended or, with force, ends it at once. It kills what the command has left behind.
 func (m *Manager) Remove(name string, force bool) error {
 	s, err := m.find(name)
 	if err != nil {

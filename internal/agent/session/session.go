@@ -42,8 +42,9 @@ type session struct {
 	info     banger.Session // without positions; Lost is that of earlier boots
 	resume   bool           // the next boot of the guest starts it again
 	running  *command.Process
-	quitting bool    // quit is closed
-	typist   *client // the client that has typed or attached last
+	last     *command.Process // what has run last; nil after a later boot
+	quitting bool             // quit is closed
+	typist   *client          // the client that has typed or attached last
 }
 
 func (s *session) process() *command.Process {
@@ -100,7 +101,7 @@ func (s *session) startCommand() (*command.Process, error) {
 func (s *session) began(p *command.Process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running = p
+	s.running, s.last = p, p
 	s.info.State, s.info.PID, s.info.Started = banger.SessionRunning, p.PID(), time.Now().UTC()
 	s.changed()
 }
@@ -261,7 +262,7 @@ func (s *session) shutDown(grace time.Duration) {
 	}
 }
 
-// stubborn is how long a shutdown waits for commands that were killed.
+// stubborn is how long a shutdown, or a removal, waits for commands that were killed.
 const stubborn = 2 * time.Second
 
 // forEver is more than any process takes to end.
@@ -303,8 +304,14 @@ func (s *session) quitWithin(grace, patience time.Duration) bool {
 	return true
 }
 
-// remove removes the session, which has ended, with all its files.
+// remove removes the session, which has ended, with all its files. What its command has left behind is killed.
 func (s *session) remove() error {
+	s.mu.Lock()
+	last := s.last
+	s.mu.Unlock()
+	if last != nil {
+		last.KillLeft(stubborn)
+	}
 	if s.screen != nil {
 		s.screen.Close()
 	}

@@ -323,7 +323,7 @@ func newRemove(a *command.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "rm [flags] VM SESSION...",
 		Aliases: []string{"remove"},
-		Short:   "Remove sessions that have ended, with their output",
+		Short:   "Remove sessions that have ended, with their output and what they have left behind",
 		Args:    command.Usage(cobra.MinimumNArgs(2)),
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "end those that run first")
