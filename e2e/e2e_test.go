@@ -210,6 +210,7 @@ func TestStories(t *testing.T) {
 			env.Setenv("PATH", os.Getenv("PATH"))
 			env.Setenv("STATE", w.state)
 			env.Setenv("CYCLES", os.Getenv("CYCLES")) // of suspend-databases
+			env.Setenv("BANGER_SEED", os.Getenv("BANGER_SEED"))
 			env.Setenv("DOUBLE", filepath.Join(binDir, "double"))
 			env.Setenv("FIRECRACKER", firecracker)
 			env.Setenv("FIRECRACKER_VERSION", firecrackerVersion)
