@@ -16,7 +16,7 @@ import (
 
 	"github.com/creack/pty"
 
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/testing/apitest"
 )
 
@@ -219,7 +219,7 @@ func runningProgramsGoOn(t *testing.T, i installer) {
 	i.install()
 	upgraded := make(chan bool)
 	asked := make(chan bool, 1)
-	socket := apitest.ServeVersion(t, api.Version{}, func(w http.ResponseWriter, r *http.Request) {
+	socket := apitest.ServeVersion(t, wire.Version{}, func(w http.ResponseWriter, r *http.Request) {
 		asked <- true
 		select {
 		case <-upgraded:

@@ -25,7 +25,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/frame"
 )
 
@@ -54,7 +54,7 @@ type bench struct {
 	binary     string
 	state, run string
 	scratch    string // on the file system of state
-	client     *api.Client
+	client     *client.Client
 	pairs      int
 	bytes      int64
 	rows       *[]row
@@ -74,7 +74,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(b.scratch) })
-	b.client = api.NewClient(filepath.Join(b.run, "api.sock"))
+	b.client = client.New(filepath.Join(b.run, "api.sock"))
 	return b
 }
 

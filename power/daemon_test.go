@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/api"
+	"banger/internal/api/client"
 )
 
 // patience is the time limit of each wait for a daemon.
@@ -27,7 +27,7 @@ const patience = time.Minute
 
 // daemon is a real daemon, of bin/banger.
 type daemon struct {
-	api *api.Client
+	api *client.Client
 	cmd *exec.Cmd
 	log string
 	run string
@@ -145,7 +145,7 @@ func startArgv(argv []string, state string, env []string) (*daemon, error) {
 		b.kill()
 		return nil, err
 	}
-	b.api = api.NewClient(filepath.Join(b.run, "r", "api.sock"))
+	b.api = client.New(filepath.Join(b.run, "r", "api.sock"))
 	return b, nil
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"banger"
-	"banger/internal/api"
 	"banger/internal/testing/hosttest"
 )
 
@@ -125,7 +124,7 @@ func dialogue(h *hosttest.Host) []asked {
 func TestRealAnswersAreWhatTheDocumentSays(t *testing.T) {
 	h := hosttest.New(t)
 	socket := h.Serve()
-	addTemplate(t, h, "0123456789ab")
+	h.AddTemplate("0123456789ab")
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
@@ -279,40 +278,4 @@ func visit(schema *openapi3.Schema, text string) error {
 		return fmt.Errorf("it is not JSON: %w", err)
 	}
 	return schema.VisitJSON(v)
-}
-
-// TestTheClientReadsEvents follows a VM through the client, and goes on behind a cursor.
-func TestTheClientReadsEvents(t *testing.T) {
-	h := hosttest.New(t)
-	client := api.NewClient(h.Serve())
-	var last banger.Change
-	read := func(since string) (changes []banger.Change) {
-		t.Helper()
-		tell := func(c banger.Change) { changes = append(changes, c) }
-		if err := client.Events(t.Context(), since, false, tell); err != nil {
-			t.Fatal(err)
-		}
-		if len(changes) > 0 {
-			last = changes[len(changes)-1]
-		}
-		return changes
-	}
-	if got := read(""); len(got) != 1 || !got[0].State || len(got[0].VMs) != 0 {
-		t.Errorf("a host without VMs says %+v", got)
-	}
-	spec := banger.Spec{Image: h.Image, Name: "box", Env: []string{"A=secret"}}
-	if _, err := client.Create(t.Context(), spec, false, banger.Discard); err != nil {
-		t.Fatal(err)
-	}
-	got := read(last.Cursor)
-	if last.VM == nil || last.VM.Name != "box" || last.VM.Spec.Env[0] == "A=secret" {
-		t.Errorf("after a creation it says %+v", got)
-	}
-	if got := read(last.Cursor); len(got) != 0 {
-		t.Errorf("behind the last change it says %+v", got)
-	}
-	err := client.Events(t.Context(), "x", false, func(banger.Change) {})
-	if banger.CodeOf(err) != banger.CodeInvalid {
-		t.Errorf("an invalid cursor causes %v", err)
-	}
 }

@@ -1,6 +1,6 @@
-// Package api is the daemon's HTTP API: the routes, the server that answers them, the client that calls them, and the
-// HTTP status of each error code. It uses the nouns of package banger. It must not know how a supervisor does its
-// work or what a CLI prints.
+// Package api is the daemon's end of the HTTP API: the routes, the server that answers them, and the document that
+// describes them. It uses the nouns of package banger. It must not know how a supervisor does its work or how a client
+// asks.
 package api
 
 import (
@@ -124,89 +124,7 @@ type Templates interface {
 	Prune(all bool) ([]banger.Template, error)
 }
 
-// Version is the answer to GET /v1/version.
-type Version struct {
-	Version string    `json:"version"`
-	API     int       `json:"api"`
-	PID     int       `json:"pid"`
-	Started time.Time `json:"started"`
-	State   string    `json:"state,omitempty"` // the daemon's state directory
-	// Problems lists what the daemon could not repair when it started, one sentence each.
-	Problems []string `json:"problems,omitempty"`
-
-	SQLite string `json:"sqlite,omitempty"`
-	VMM    string `json:"vmm,omitempty"` // what new VMs run on, or why no VM can run
-	KVM    string `json:"kvm,omitempty"` // "usable", or why it is not
-
-	NestedProblem string `json:"nested_problem,omitempty"` // why guests cannot run VMs
-
-	VMMs []VMM `json:"vmms,omitempty"` // all VMMs that banger knows, the preferred ones first
-
-	// DNS is the address that answers the names of VMs. DNSProblem says why there is no such address, or why it is not
-	// the intended one.
-	DNS        string `json:"dns,omitempty"`
-	DNSProblem string `json:"dns_problem,omitempty"`
-
-	// Limits says where VMs have control groups. LimitsProblem says what those do not limit, or why VMs have none.
-	Limits        string `json:"limits,omitempty"`
-	LimitsProblem string `json:"limits_problem,omitempty"`
-}
-
-// VMM describes the state of one VMM on the daemon's host.
-type VMM struct {
-	Name    string `json:"name"`
-	Path    string `json:"path,omitempty"`
-	Version string `json:"version,omitempty"`
-	Problem string `json:"problem,omitempty"` // why it cannot be used
-	Warning string `json:"warning,omitempty"` // a doubt about a usable VMM
-	Fix     string `json:"fix,omitempty"`
-
-	Confined string `json:"confined,omitempty"` // what confines it
-}
-
-// Bodies of requests that consist of more than one noun.
-type (
-	pullRequest struct {
-		Reference string `json:"reference"`
-		Platform  string `json:"platform,omitempty"` // os/arch[/variant]; "" means this machine's
-	}
-	pushRequest struct {
-		Reference string `json:"reference"`
-	}
-	commitRequest struct {
-		Target string `json:"target"`
-		banger.CommitNote
-	}
-	registerRequest struct {
-		Name   string `json:"name"`
-		Rootfs string `json:"rootfs"` // absolute path of an ext4 file of the host
-		Kernel string `json:"kernel,omitempty"`
-	}
-	promoteRequest struct {
-		Reference string `json:"reference"`
-	}
-	tagRequest struct {
-		Source string `json:"source"`
-		Target string `json:"target"`
-	}
-	pruneRequest struct {
-		All    bool `json:"all,omitempty"`     // also images that have a name but no VM
-		DryRun bool `json:"dry_run,omitempty"` // only report what would be removed
-	}
-	importRequest struct {
-		Name    string `json:"name,omitempty"`
-		Image   string `json:"image,omitempty"`
-		Modules string `json:"modules,omitempty"`
-	}
-	renameRequest struct {
-		Name string `json:"name"`
-	}
-)
-
-// Protocol details shared by both ends.
 const (
-	// upgradeExec is the value of Upgrade on exec requests. frames of package frame follow.
-	upgradeExec = "banger-exec"
-	maxBody     = 1 << 20 // bytes of a request body
-	ndjson      = "application/x-ndjson"
+	maxBody = 1 << 20 // bytes of a request body
+	ndjson  = "application/x-ndjson"
 )

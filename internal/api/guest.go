@@ -1,11 +1,8 @@
 package api
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 
 	"banger"
 	"banger/internal/api/wire"
@@ -18,7 +15,7 @@ func exec(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err := wire.Decode(req, &e); err != nil {
 		return err
 	}
-	if err := wantsUpgrade(req, "an exec", upgradeExec); err != nil {
+	if err := wantsUpgrade(req, "an exec", wire.UpgradeExec); err != nil {
 		return err
 	}
 	if !e.Main {
@@ -30,7 +27,7 @@ func exec(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.handOver(w, req, upgradeExec, stream)
+	return s.handOver(w, req, wire.UpgradeExec, stream)
 }
 
 // attach connects the client with the main command.
@@ -39,14 +36,14 @@ func attach(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := wantsUpgrade(req, "an attach", upgradeExec); err != nil {
+	if err := wantsUpgrade(req, "an attach", wire.UpgradeExec); err != nil {
 		return err
 	}
 	stream, err := s.SessionStreams.AttachMain(req.Context(), req.PathValue("vm"), size)
 	if err != nil {
 		return err
 	}
-	return s.handOver(w, req, upgradeExec, stream)
+	return s.handOver(w, req, wire.UpgradeExec, stream)
 }
 
 // sizeOf returns the size of a client's terminal that a query says, or zero.
@@ -59,56 +56,11 @@ func sizeOf(q url.Values) (size frame.Resize, err error) {
 	return frame.Resize{Rows: uint16(rows), Cols: uint16(cols)}, err
 }
 
-// sizeQuery adds the size of a client's terminal to a query.
-func sizeQuery(q url.Values, rows, cols uint16) url.Values {
-	if rows > 0 && cols > 0 {
-		q.Set("rows", strconv.Itoa(int(rows)))
-		q.Set("cols", strconv.Itoa(int(cols)))
-	}
-	return q
-}
-
-// Attach opens a stream to a VM's main command, as the server's route describes. The caller owns the connection.
-func (c guestClient) Attach(ctx context.Context, ref string, rows, cols uint16) (net.Conn, error) {
-	return c.upgrade(ctx, vmPath(ref, "attach"), sizeQuery(url.Values{}, rows, cols), nil, upgradeExec)
-}
-
-// Exec opens the stream of a command, which carries frames of package frame in both directions. The caller owns the
-// connection.
-func (c guestClient) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error) {
-	if !e.Main { // before JSON replaces bytes that are not UTF-8
-		if err := e.Check(); err != nil {
-			return nil, err
-		}
-	}
-	return c.upgrade(ctx, vmPath(ref, "exec"), nil, e, upgradeExec)
-}
-
-// upgradeFiles is the value of Upgrade on copies. frames of package frame follow. They distinguish a complete copy,
-// a late failure, and a broken connection.
-const upgradeFiles = "banger-files"
-
 // fileRequest reads ?op=&path=…, where a path may contain any byte except NUL.
 func fileRequest(q url.Values) banger.FileRequest {
 	return banger.FileRequest{Op: q.Get("op"), Path: []byte(q.Get("path")), Name: []byte(q.Get("name")),
 		Follow: q.Get("follow") == "true",
 		Into:   q.Get("into") == "true", Owners: q.Get("owners") == "true", NoXattrs: q.Get("xattrs") == "false"}
-}
-
-func fileQuery(r banger.FileRequest) url.Values {
-	q := url.Values{"op": {r.Op}, "path": {string(r.Path)}}
-	if len(r.Name) > 0 {
-		q.Set("name", string(r.Name))
-	}
-	for key, on := range map[string]bool{"follow": r.Follow, "into": r.Into, "owners": r.Owners} {
-		if on {
-			q.Set(key, "true")
-		}
-	}
-	if r.NoXattrs {
-		q.Set("xattrs", "false")
-	}
-	return q
 }
 
 // files copies from or to a VM. For an extract the client sends frame.Stdin and frame.StdinEOF after status 101, and
@@ -125,48 +77,29 @@ func files(s *Server, w http.ResponseWriter, req *http.Request) error {
 		}
 		return wire.WriteJSON(w, info)
 	}
-	if err := wantsUpgrade(req, "a copy", upgradeFiles); err != nil {
+	if err := wantsUpgrade(req, "a copy", wire.UpgradeFiles); err != nil {
 		return err
 	}
 	stream, err := s.Guests.Files(req.Context(), req.PathValue("vm"), r)
 	if err != nil {
 		return err
 	}
-	return s.handOver(w, req, upgradeFiles, stream)
+	return s.handOver(w, req, wire.UpgradeFiles, stream)
 }
-
-// Files opens the stream of a copy with the frames that the server's route describes. The caller owns the connection.
-func (c guestClient) Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error) {
-	return c.upgrade(ctx, vmPath(ref, "files"), fileQuery(r), nil, upgradeFiles)
-}
-
-// StatFile describes the file at a path of a VM.
-func (c guestClient) StatFile(ctx context.Context, ref string, r banger.FileRequest) (info banger.FileInfo, err error) {
-	r.Op = banger.FileStat
-	return info, c.call(ctx, "POST", vmPath(ref, "files"), fileQuery(r), nil, &info)
-}
-
-// upgradeSSH is the value of Upgrade on connections to a VM's SSH server. The SSH protocol follows.
-const upgradeSSH = "banger-ssh"
 
 func ssh(s *Server, w http.ResponseWriter, req *http.Request) error {
 	var r banger.SSH
 	if err := wire.Decode(req, &r); err != nil {
 		return err
 	}
-	if err := wantsUpgrade(req, "a connection", upgradeSSH); err != nil {
+	if err := wantsUpgrade(req, "a connection", wire.UpgradeSSH); err != nil {
 		return err
 	}
 	stream, err := s.Guests.SSH(req.Context(), req.PathValue("vm"), r)
 	if err != nil {
 		return err
 	}
-	return s.handOver(w, req, upgradeSSH, stream)
-}
-
-// SSH connects to the SSH server of a VM. The caller owns the connection.
-func (c guestClient) SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, error) {
-	return c.upgrade(ctx, vmPath(ref, "ssh"), nil, r, upgradeSSH)
+	return s.handOver(w, req, wire.UpgradeSSH, stream)
 }
 
 func stats(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -180,14 +113,4 @@ func stats(s *Server, w http.ResponseWriter, req *http.Request) error {
 func processes(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return wire.WriteList(w,
 		func() ([]banger.Process, error) { return s.Guests.Processes(req.Context(), req.PathValue("vm")) })
-}
-
-// Processes returns the processes of a running VM.
-func (c guestClient) Processes(ctx context.Context, ref string) (list []banger.Process, err error) {
-	return list, c.call(ctx, "GET", vmPath(ref, "processes"), nil, nil, &list)
-}
-
-// Stats returns what a running VM has used.
-func (c guestClient) Stats(ctx context.Context, ref string) (st banger.Stats, err error) {
-	return st, c.call(ctx, "GET", vmPath(ref, "stats"), nil, nil, &st)
 }

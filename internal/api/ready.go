@@ -3,8 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
@@ -29,10 +27,6 @@ func withinOf(req *http.Request) (time.Duration, error) {
 	return time.Duration(n) * time.Second, err
 }
 
-func withinQuery(within time.Duration) url.Values {
-	return url.Values{"within": {strconv.Itoa(max(int(within/time.Second), 1))}}
-}
-
 func ready(s *Server, w http.ResponseWriter, req *http.Request) error {
 	within, err := withinOf(req)
 	if err != nil {
@@ -43,11 +37,6 @@ func ready(s *Server, w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	return wire.WriteJSON(w, r)
-}
-
-// Ready returns when a VM is ready, or an error after a time of whole seconds.
-func (c guestClient) Ready(ctx context.Context, ref string, within time.Duration) (r banger.Readiness, err error) {
-	return r, c.call(ctx, "GET", vmPath(ref, "ready"), withinQuery(within), nil, &r)
 }
 
 // look sets the readiness of the VMs that have a probe and run. It asks all guests at once.

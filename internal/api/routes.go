@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api/wire"
 )
 
 // route is one method of one path, with what openapi.json says about it.
@@ -61,8 +62,8 @@ func (r route) anyVersion() bool {
 
 var daemonRoutes = []route{
 	{"GET", "/openapi.json", openAPIDocument, "openAPI", "This document", nil, nil, content{"application/json"}},
-	{"GET", "/v1/version", version, "version", "What the daemon is, and what it can do", nil, nil, Version{}},
-	{"POST", "/v1/shutdown", shutdown, "shutdown", "End the daemon; VMs go on running", nil, nil, Version{}},
+	{"GET", "/v1/version", version, "version", "What the daemon is, and what it can do", nil, nil, wire.Version{}},
+	{"POST", "/v1/shutdown", shutdown, "shutdown", "End the daemon; VMs go on running", nil, nil, wire.Version{}},
 	{"GET", "/v1/events", events, "events",
 		"What happens to VMs, one change per line. Without since, the first line has the whole state. " +
 			"A client that was cut off goes on with the cursor of its last line; if changes were missed, " +
@@ -103,7 +104,8 @@ var vmRoutes = []route{
 		progress{}},
 	{"POST", "/v1/vms/{vm}/kill", killVM, "killVM", "Signal the main command; 9 ends the VM",
 		[]parameter{{"signal", "1 to 64; default 9", 0, false}}, nil, banger.VM{}},
-	{"POST", "/v1/vms/{vm}/rename", renameVM, "renameVM", "Give a VM another name", nil, renameRequest{}, banger.VM{}},
+	{"POST", "/v1/vms/{vm}/rename", renameVM, "renameVM", "Give a VM another name", nil, wire.RenameRequest{},
+		banger.VM{}},
 	{"GET", "/v1/vms/{vm}/wait", waitVM, "waitVM", "Answer when the VM is at rest or gone", nil, nil, banger.VM{}},
 }
 
@@ -111,7 +113,7 @@ var guestRoutes = []route{
 	{"POST", "/v1/vms/{vm}/exec", exec, "exec",
 		"Run a command. Send Upgrade: banger-exec; after 101 both sides send frames: one byte type, three zero bytes, " +
 			"four bytes big-endian length, payload (types in internal/frame)",
-		nil, banger.Exec{}, upgrade{upgradeExec}},
+		nil, banger.Exec{}, upgrade{wire.UpgradeExec}},
 	{"GET", "/v1/vms/{vm}/ready", ready, "ready", "Answer when the ready probe of a VM has succeeded",
 		[]parameter{paramWithin}, nil, banger.Readiness{}},
 	{"POST", "/v1/vms/{vm}/attach", attach, "attach",
@@ -120,7 +122,7 @@ var guestRoutes = []route{
 		[]parameter{
 			{"rows", "the height of the client's terminal", 0, false},
 			{"cols", "its width", 0, false},
-		}, nil, upgrade{upgradeExec}},
+		}, nil, upgrade{wire.UpgradeExec}},
 	{"POST", "/v1/vms/{vm}/files", files, "files",
 		"Copy files from or to a VM, or say what is at a path (op=stat, which answers a FileInfo). For archive and extract " +
 			"send Upgrade: banger-files; after 101 frames follow as with exec: archive answers the tar in frame.Stdout and " +
@@ -136,15 +138,15 @@ var guestRoutes = []route{
 			{"owners", "extract: keep uid and gid; else all becomes root's", false, false},
 			{"xattrs", "false: leave extended attributes out", false, false},
 		},
-		nil, upgrade{upgradeFiles}},
+		nil, upgrade{wire.UpgradeFiles}},
 	{"POST", "/v1/vms/{vm}/ssh", ssh, "ssh",
 		"Connect to the VM's SSH server. Send Upgrade: banger-ssh; after 101 the SSH protocol follows, and only the given " +
 			"keys may log in",
-		nil, banger.SSH{}, upgrade{upgradeSSH}},
+		nil, banger.SSH{}, upgrade{wire.UpgradeSSH}},
 	{"GET", "/v1/vms/{vm}/logs", logs, "logs",
 		"The guest's console, where its kernel, the agent and the image's own init write. With output, what the main " +
-			"command wrote: Content-Type is then " + mediaFrames + ", and frames follow as with exec, of frame.Stdout and " +
-			"frame.Stderr and, with stamps, of frame.Stamp. It is the console all the same if only that has the main " +
+			"command wrote: Content-Type is then " + wire.MediaFrames + ", and frames follow as with exec, of frame.Stdout " +
+			"and frame.Stderr and, with stamps, of frame.Stamp. It is the console all the same if only that has the main " +
 			"command's output. Of a VM that an earlier banger started, and has run since, follow sends all times and no stamps",
 		[]parameter{
 			paramTail, paramFollow,
@@ -156,13 +158,13 @@ var guestRoutes = []route{
 			{"stamps", "output: before each frame a frame.Stamp with position and time: two big-endian integers of 64 bits, " +
 				"the bytes written before and the nanoseconds of the Unix epoch", false, false},
 		}, nil,
-		content{"application/octet-stream", mediaFrames}},
+		content{"application/octet-stream", wire.MediaFrames}},
 	{"GET", "/v1/vms/{vm}/processes", processes, "processes", "The processes of a running VM, as its guest tells them",
 		nil, nil, []banger.Process{}},
 	{"GET", "/v1/vms/{vm}/stats", stats, "stats", "What a running VM has used since it was started", nil, nil,
 		banger.Stats{}},
 	{"POST", "/v1/vms/{vm}/commit", commitVM, "commitVM", "Make an image of what a running VM has changed", nil,
-		commitRequest{}, progress{}},
+		wire.CommitRequest{}, progress{}},
 }
 
 var networkRoutes = []route{
@@ -189,15 +191,16 @@ var networkRoutes = []route{
 var imageRoutes = []route{
 	{"GET", "/v1/images", listImages, "listImages", "List images",
 		[]parameter{{"check", "ask the registries whether tags have moved on", false, false}}, nil, []banger.Image{}},
-	{"POST", "/v1/images/pull", pullImage, "pullImage", "Fetch an image and make its root file system", nil, pullRequest{},
-		progress{}},
+	{"POST", "/v1/images/pull", pullImage, "pullImage", "Fetch an image and make its root file system", nil,
+		wire.PullRequest{}, progress{}},
 	{"POST", "/v1/images/push", pushImage, "pushImage", "Write an image to the registry that its name says", nil,
-		pushRequest{}, progress{}},
+		wire.PushRequest{}, progress{}},
 	{"POST", "/v1/images/register", registerImage, "registerImage", "Make an image of an ext4 file of the host", nil,
-		registerRequest{}, banger.Image{}},
+		wire.RegisterRequest{}, banger.Image{}},
 	{"POST", "/v1/images/promote", promoteImage, "promoteImage", "Copy a registered file into the store", nil,
-		promoteRequest{}, banger.Image{}},
-	{"POST", "/v1/images/tag", tagImage, "tagImage", "Give an image another name", nil, tagRequest{}, banger.Image{}},
+		wire.PromoteRequest{}, banger.Image{}},
+	{"POST", "/v1/images/tag", tagImage, "tagImage", "Give an image another name", nil, wire.TagRequest{},
+		banger.Image{}},
 	{"GET", "/v1/images/save", saveImages, "saveImages",
 		"Write images as one tar: an OCI layout that docker load reads too",
 		[]parameter{{"reference", "reference or digest", []string{}, true}}, nil, content{"application/x-tar"}},
@@ -207,7 +210,7 @@ var imageRoutes = []route{
 	{"GET", "/v1/images/usage", imageUsage, "imageUsage", "What each image takes on the host", nil, nil,
 		[]banger.ImageUsage{}},
 	{"POST", "/v1/images/prune", pruneImages, "pruneImages", "Remove images and blobs that are not needed", nil,
-		pruneRequest{}, banger.Pruned{}},
+		wire.PruneRequest{}, banger.Pruned{}},
 	{"GET", "/v1/image", getImage, "getImage", "One image by reference or digest", []parameter{paramImage}, nil,
 		banger.Image{}},
 	{"GET", "/v1/image/history", imageHistory, "imageHistory", "How an image was built, newest step first",
@@ -220,7 +223,7 @@ var kernelRoutes = []route{
 	{"GET", "/v1/kernels", listKernels, "listKernels", "List kernels", nil, nil, []banger.Kernel{}},
 	{"POST", "/v1/kernels/pull", pullKernel, "pullKernel", "Fetch the distribution's cloud kernel", nil, nil, progress{}},
 	{"POST", "/v1/kernels/import", importKernel, "importKernel",
-		"Add a kernel from files of the host; without image the host's own", nil, importRequest{}, progress{}},
+		"Add a kernel from files of the host; without image the host's own", nil, wire.ImportRequest{}, progress{}},
 	{"GET", "/v1/kernels/{kernel}", getKernel, "getKernel", "One kernel", nil, nil, banger.Kernel{}},
 	{"DELETE", "/v1/kernels/{kernel}", removeKernel, "removeKernel", "Remove a kernel that no VM uses", nil, nil, nil},
 }

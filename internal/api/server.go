@@ -32,7 +32,7 @@ type Server struct {
 	Kernels        Kernels
 	Templates      Templates
 
-	Version func(context.Context) Version
+	Version func(context.Context) wire.Version
 	Stop    func() // asks the daemon to end
 	Splice  func(ctx context.Context, a, b net.Conn)
 	Log     *slog.Logger

@@ -1,5 +1,5 @@
 // Package cli is what a person types: it has one file per command or family of commands, and the only place where
-// errors become exit codes. It talks to the daemon through package api alone.
+// errors become exit codes. It talks to the daemon through package api/client alone.
 //
 // The packages below it do what is not specific to a command: connect finds the daemon, spec reads descriptions of VMs,
 // render prints, session joins streams with the terminal, filecopy copies files, sshfiles keeps files for OpenSSH, and

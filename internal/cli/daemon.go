@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/cli/command"
 	"banger/internal/logfile"
 	"banger/internal/process"
@@ -75,7 +75,7 @@ func (a *app) daemonStatus(ctx context.Context, f command.Format) error {
 		return err
 	}
 	if !f.IsText() {
-		return command.Write(a.App, f, []api.Version{v}, func(v api.Version) map[string]any {
+		return command.Write(a.App, f, []wire.Version{v}, func(v wire.Version) map[string]any {
 			return map[string]any{"ServerVersion": v.Version, "Driver": v.VMM}
 		})
 	}

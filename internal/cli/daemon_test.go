@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/cli/command"
 	"banger/internal/cli/doctor"
 	"banger/internal/host"
@@ -50,7 +50,7 @@ func TestVersion(t *testing.T) {
 		line{args: "version --format yaml", code: 2,
 			stderr: "banger: --format is \"yaml\", but must be table, json or a template such as '{{.name}}'\n"},
 	)
-	var v struct{ Daemon *api.Version }
+	var v struct{ Daemon *wire.Version }
 	hosttest.Check(t, json.Unmarshal([]byte(h.must("version", "--format", "json")), &v))
 	if v.Daemon == nil || v.Daemon.PID != os.Getpid() {
 		t.Errorf("the JSON is %+v", v)
@@ -69,7 +69,7 @@ func TestDaemonStop(t *testing.T) {
 	hosttest.Check(t, daemon.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- daemon.Wait() }()
-	v := api.Version{PID: daemon.Process.Pid}
+	v := wire.Version{PID: daemon.Process.Pid}
 	a, stdout, stderr := falseDaemonOf(t, v, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/shutdown" {
 			daemon.Process.Kill()
@@ -189,7 +189,7 @@ func TestPsSaysThatVersionsDiffer(t *testing.T) {
 		{"ps", "0.0.1\x1b[31m", strings.Replace(warning, "0.0.1", `0.0.1\x1b[31m`, 1)},
 	} {
 		asked := 0
-		a, stdout, stderr := falseDaemonOf(t, api.Version{Version: c.version},
+		a, stdout, stderr := falseDaemonOf(t, wire.Version{Version: c.version},
 			func(w http.ResponseWriter, _ *http.Request) { asked++; w.Write([]byte("[]")) })
 		code := a.run(t.Context(), strings.Fields(c.args))
 		if code != 0 || stderr.String() != c.want || strings.Contains(stdout.String(), "version") {
@@ -216,7 +216,7 @@ func TestDNS(t *testing.T) {
 		line{args: "dns install --server 192.0.2.1:53", code: 1,
 			stderr: "banger: \"192.0.2.1:53\" is not a loopback address …"},
 	)
-	a, _, stderr := falseDaemonOf(t, api.Version{DNSProblem: "the port is taken"}, nil)
+	a, _, stderr := falseDaemonOf(t, wire.Version{DNSProblem: "the port is taken"}, nil)
 	if code := a.run(t.Context(), []string{"dns", "status"}); code != 1 || stderr.String() !=
 		"banger: the daemon answers no names: the port is taken (restart it: banger daemon stop)\n" {
 		t.Errorf("it ends with %d and says %s", code, stderr)

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/format"
 	"banger/internal/cli/library"
@@ -57,7 +57,7 @@ func newEvents(a *app) *cobra.Command {
 	once := c.Flags().Bool("no-stream", false, "end at the present state")
 	parsed := command.Formats(c)
 	c.Flags().Lookup("format").Usage = "json: an object per line, the whole state first; or a template: '{{.name}}'"
-	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *api.Client, f command.Format, _ []string) error {
+	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *client.Client, f command.Format, _ []string) error {
 		if f.JSON {
 			tell := func(e banger.Change) { text.WriteJSON(a.Stdout, e, "") }
 			return client.Events(ctx, *since, !*once, tell)

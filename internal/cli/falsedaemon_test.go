@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/cli/command"
 	"banger/internal/host"
 	"banger/internal/testing/apitest"
@@ -18,11 +18,11 @@ import (
 // image or a registry says.
 func falseDaemon(t *testing.T, handle http.HandlerFunc) (a *app, stdout, stderr *bytes.Buffer) {
 	t.Helper()
-	return falseDaemonOf(t, api.Version{}, handle)
+	return falseDaemonOf(t, wire.Version{}, handle)
 }
 
 // falseDaemonOf is falseDaemon with a daemon that reports v.
-func falseDaemonOf(t *testing.T, v api.Version, handle http.HandlerFunc) (a *app, stdout, stderr *bytes.Buffer) {
+func falseDaemonOf(t *testing.T, v wire.Version, handle http.HandlerFunc) (a *app, stdout, stderr *bytes.Buffer) {
 	t.Helper()
 	dir := filepath.Dir(apitest.ServeVersion(t, v, handle))
 	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)

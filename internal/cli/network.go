@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/format"
 )
@@ -30,7 +30,7 @@ func newNetwork(a *app) *cobra.Command {
 		Args:  command.Usage(cobra.ExactArgs(2)),
 		Long: "Give a stopped VM another network: one of network ls, or user, bridge or none. " +
 			"A VM has one network.",
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			_, err := client.ConnectNetwork(ctx, args[1], args[0])
 			return err
 		}),
@@ -41,7 +41,7 @@ func newNetwork(a *app) *cobra.Command {
 		Args:  command.Usage(cobra.ExactArgs(2)),
 		Long: "Take a stopped VM off its network. It has none then; its ports and its policy wait until network " +
 			"connect gives it another.",
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			vm, err := client.Get(ctx, args[1])
 			if err == nil && vm.Spec.Network != args[0] {
 				err = banger.Errorf(banger.CodeConflict, "VM %s is on network %s, not on %.100q", vm.Name, vm.Spec.Network,
@@ -55,10 +55,10 @@ func newNetwork(a *app) *cobra.Command {
 	}
 	c.AddCommand(newNetworkCreate(a), newNetworkList(a), disconnect,
 		command.Inspects(a.App, inspect, format.InspectNetwork,
-			func(ctx context.Context, client *api.Client, name string) (banger.Network, error) {
+			func(ctx context.Context, client *client.Client, name string) (banger.Network, error) {
 				return client.Network(ctx, name)
 			}),
-		command.Removes(a.App, remove, func(ctx context.Context, client *api.Client, name string) error {
+		command.Removes(a.App, remove, func(ctx context.Context, client *client.Client, name string) error {
 			return client.RemoveNetwork(ctx, name)
 		}),
 		connect)
@@ -101,7 +101,7 @@ func newNetworkList(a *app) *cobra.Command {
 		Args:    command.Usage(cobra.NoArgs),
 	}
 	return command.Lists(a.App, c, command.Listing[banger.Network]{
-		Get: func(ctx context.Context, client *api.Client, _ []string) ([]banger.Network, error) {
+		Get: func(ctx context.Context, client *client.Client, _ []string) ([]banger.Network, error) {
 			return client.Networks(ctx)
 		},
 		Name: func(n banger.Network) string { return n.Name },

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/cli/spec"
@@ -26,7 +26,7 @@ func newPolicyShow(a *app) *cobra.Command {
 		Use:   "show VM",
 		Short: "Print a VM's policy as policy set reads it",
 		Args:  command.Usage(cobra.ExactArgs(1)),
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			vm, err := client.Get(ctx, args[0])
 			if err != nil {
 				return err

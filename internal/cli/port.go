@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/notation"
 )
@@ -22,7 +22,7 @@ func newPorts(a *app) *cobra.Command {
 	}
 	c.Flags().BoolVar(&probe, "probe", false, "send each service a request, and show the URLs of those that speak HTTP")
 	return command.Lists(a.App, c, command.Listing[banger.Listener]{
-		Get: func(ctx context.Context, client *api.Client, args []string) ([]banger.Listener, error) {
+		Get: func(ctx context.Context, client *client.Client, args []string) ([]banger.Listener, error) {
 			return client.Ports(ctx, args[0], probe)
 		},
 		Name: func(l banger.Listener) string { return fmt.Sprintf("%d/%s", l.Port, l.Protocol) },
@@ -49,7 +49,7 @@ func listenerRow(l banger.Listener) []string {
 }
 
 func newPort(a *app) *cobra.Command {
-	list := a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+	list := a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 		return listForwards(ctx, a, client, args[0])
 	})
 	c := &cobra.Command{
@@ -67,7 +67,7 @@ func newPort(a *app) *cobra.Command {
 		Use:   "add VM [IP:]HOST:GUEST[/udp]...",
 		Short: "Add forwards, for good",
 		Args:  command.Usage(cobra.MinimumNArgs(2)),
-		RunE: a.eachForward(func(ctx context.Context, client *api.Client, vm string, f banger.Forward) error {
+		RunE: a.eachForward(func(ctx context.Context, client *client.Client, vm string, f banger.Forward) error {
 			f, err := client.AddForward(ctx, vm, f)
 			if err == nil {
 				a.Say(forwardLine(f))
@@ -78,7 +78,7 @@ func newPort(a *app) *cobra.Command {
 		Use:   "rm VM [IP:]HOST:GUEST[/udp]...",
 		Short: "End forwards and their connections",
 		Args:  command.Usage(cobra.MinimumNArgs(2)),
-		RunE: a.eachForward(func(ctx context.Context, client *api.Client, vm string, f banger.Forward) error {
+		RunE: a.eachForward(func(ctx context.Context, client *client.Client, vm string, f banger.Forward) error {
 			return client.RemoveForward(ctx, vm, f)
 		}),
 	})
@@ -87,7 +87,7 @@ func newPort(a *app) *cobra.Command {
 
 // eachForward returns a command.RunFunc that parses all forwards before it calls do for the first of them.
 func (a *app) eachForward(
-	do func(ctx context.Context, client *api.Client, vm string, f banger.Forward) error) command.RunFunc {
+	do func(ctx context.Context, client *client.Client, vm string, f banger.Forward) error) command.RunFunc {
 	return func(c *cobra.Command, args []string) error {
 		var list []banger.Forward
 		for _, text := range args[1:] {
@@ -110,7 +110,7 @@ func (a *app) eachForward(
 	}
 }
 
-func listForwards(ctx context.Context, a *app, client *api.Client, ref string) error {
+func listForwards(ctx context.Context, a *app, client *client.Client, ref string) error {
 	vm, err := client.Get(ctx, ref)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/account"
 	"banger/internal/cli/background"
 	"banger/internal/cli/command"
@@ -116,7 +116,7 @@ func runRun(ctx context.Context, a *app, o runOptions, s banger.Spec) error {
 }
 
 // create makes a VM. When it is interrupted, it removes the VM completely before it returns.
-func (a *app) create(ctx context.Context, client *api.Client, s banger.Spec, start bool) (banger.VM, error) {
+func (a *app) create(ctx context.Context, client *client.Client, s banger.Spec, start bool) (banger.VM, error) {
 	var id atomic.Value
 	with, err := account.WithSpec(ctx, client, s)
 	if err != nil {

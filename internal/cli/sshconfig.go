@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/cli/sshfiles"
@@ -32,7 +32,7 @@ shows that file's text and leaves ~/.ssh alone. Agent forwarding is for banger s
 		Use:   "install",
 		Short: "Include banger's file in ~/.ssh/config",
 		Args:  command.Usage(cobra.NoArgs),
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, _ []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, _ []string) error {
 			files, err := sshfiles.Open(a.Paths)
 			if err != nil {
 				return err
@@ -57,7 +57,7 @@ shows that file's text and leaves ~/.ssh alone. Agent forwarding is for banger s
 	}, &cobra.Command{
 		Use:   "print [VM...]",
 		Short: "Print the configuration of these VMs, or of all",
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, names []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, names []string) error {
 			return printSSHConfig(ctx, a, client, names)
 		}),
 	})
@@ -65,7 +65,7 @@ shows that file's text and leaves ~/.ssh alone. Agent forwarding is for banger s
 }
 
 // printSSHConfig prints the configuration of the named VMs, or of all VMs if there are no names.
-func printSSHConfig(ctx context.Context, a *app, client *api.Client, names []string) error {
+func printSSHConfig(ctx context.Context, a *app, client *client.Client, names []string) error {
 	var ids []string
 	for _, name := range names {
 		vm, err := client.Get(ctx, strings.TrimSuffix(name, sshconf.Suffix))

@@ -6,12 +6,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 )
 
 func newPause(a *app) *cobra.Command {
 	return newVerb(a, "pause", "Stop the CPUs of VMs; their memory stays where it is",
-		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
+		func(ctx context.Context, client *client.Client, ref string, _ banger.Emit) error {
 			_, err := client.Pause(ctx, ref)
 			return err
 		})
@@ -19,7 +19,7 @@ func newPause(a *app) *cobra.Command {
 
 func newSuspend(a *app) *cobra.Command {
 	c := newVerb(a, "suspend", "Write VMs to disk, with all that runs in them, and end their processes on this host",
-		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
+		func(ctx context.Context, client *client.Client, ref string, _ banger.Emit) error {
 			_, err := client.Suspend(ctx, ref)
 			return err
 		})
@@ -35,7 +35,7 @@ connections to the outside end, and so do commands that belong to a client; the 
 
 func newResume(a *app) *cobra.Command {
 	c := newVerb(a, "resume", "Let paused and suspended VMs go on",
-		func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error {
+		func(ctx context.Context, client *client.Client, ref string, emit banger.Emit) error {
 			_, err := client.Resume(ctx, ref, emit)
 			return err
 		})

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/spec"
 )
@@ -14,7 +14,7 @@ import (
 func newUpdate(a *app) *cobra.Command {
 	var words spec.Changes
 	c := newVerb(a, "update", "Change what VMs do by themselves, and their memory and CPUs",
-		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
+		func(ctx context.Context, client *client.Client, ref string, _ banger.Emit) error {
 			u, err := words.Resolve()
 			if err != nil {
 				return err

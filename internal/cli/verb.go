@@ -8,19 +8,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 )
 
 // newVerb returns a command that does one thing to each VM that it names. f gets what shows the progress of the VM.
 func newVerb(a *app, use, short string,
-	f func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error) *cobra.Command {
+	f func(ctx context.Context, client *client.Client, ref string, emit banger.Emit) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   use + " VM...",
 		Short: short,
 		Args:  command.Usage(cobra.MinimumNArgs(1)),
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, refs []string) error {
 			emit, end := a.progressOf(refs)
 			defer end()
 			return a.Each(refs, func(i int, ref string) (string, error) { return ref, f(ctx, client, ref, emit(i)) })
@@ -79,7 +79,7 @@ func (a *app) progressOf(refs []string) (emit func(i int) banger.Emit, end func(
 func newStart(a *app) *cobra.Command {
 	var cold bool
 	c := newVerb(a, "start", "Boot VMs that are stopped, and let suspended ones go on",
-		func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error {
+		func(ctx context.Context, client *client.Client, ref string, emit banger.Emit) error {
 			if vm, err := client.Get(ctx, ref); err == nil && vm.State == banger.StateRunning {
 				return nil // as in docker
 			}
@@ -93,7 +93,7 @@ func newStart(a *app) *cobra.Command {
 func newStop(a *app) *cobra.Command {
 	var grace func() time.Duration
 	c := newVerb(a, "stop", "Shut VMs down cleanly",
-		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
+		func(ctx context.Context, client *client.Client, ref string, _ banger.Emit) error {
 			_, err := client.Stop(ctx, ref, grace())
 			return err
 		})
@@ -104,7 +104,7 @@ func newStop(a *app) *cobra.Command {
 func newRestart(a *app) *cobra.Command {
 	var grace func() time.Duration
 	c := newVerb(a, "restart", "Stop VMs and boot them again",
-		func(ctx context.Context, client *api.Client, ref string, emit banger.Emit) error {
+		func(ctx context.Context, client *client.Client, ref string, emit banger.Emit) error {
 			_, err := client.Restart(ctx, ref, grace(), emit)
 			return err
 		})
@@ -122,7 +122,7 @@ func graceFlag(c *cobra.Command) func() time.Duration {
 func newKill(a *app) *cobra.Command {
 	var name string
 	c := newVerb(a, "kill", "End VMs at once, or signal their main command",
-		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
+		func(ctx context.Context, client *client.Client, ref string, _ banger.Emit) error {
 			sig, err := banger.ParseSignal(name)
 			if err != nil {
 				return err
@@ -137,7 +137,7 @@ func newKill(a *app) *cobra.Command {
 func newRemove(a *app) *cobra.Command {
 	var force bool
 	c := newVerb(a, "rm", "Remove VMs and their disks",
-		func(ctx context.Context, client *api.Client, ref string, _ banger.Emit) error {
+		func(ctx context.Context, client *client.Client, ref string, _ banger.Emit) error {
 			err := client.Remove(ctx, ref, force)
 			if force && banger.CodeOf(err) == banger.CodeNotFound {
 				return nil // as in docker
@@ -158,7 +158,7 @@ func newWait(a *app) *cobra.Command {
 		Use:   "wait VM...",
 		Short: "Wait until VMs have ended and print their exit codes",
 		Args:  command.Usage(cobra.MinimumNArgs(1)),
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, refs []string) error {
 			return a.Each(refs, func(_ int, ref string) (string, error) {
 				vm, err := client.Wait(ctx, ref)
 				return strconv.Itoa(endCode(vm)), err
@@ -184,7 +184,7 @@ func newRename(a *app) *cobra.Command {
 		Use:   "rename VM NAME",
 		Short: "Give a VM another name",
 		Args:  command.Usage(cobra.ExactArgs(2)),
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			_, err := client.Rename(ctx, args[0], args[1])
 			a.refreshSSH(ctx)
 			return err
@@ -196,7 +196,7 @@ func newPrune(a *app) *cobra.Command {
 	var force bool
 	c := &cobra.Command{Use: "prune", Short: "Remove all VMs that do not run", Args: command.Usage(cobra.NoArgs)}
 	c.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
-	prune := a.WithClient(func(ctx context.Context, client *api.Client, _ []string) error {
+	prune := a.WithClient(func(ctx context.Context, client *client.Client, _ []string) error {
 		removed, err := client.Prune(ctx)
 		a.refreshSSH(ctx)
 		for _, vm := range removed {

@@ -6,15 +6,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 )
 
 // versions are those of both programs.
 type versions struct {
-	Client api.Version  `json:"client"`
-	Daemon *api.Version `json:"daemon"` // null when no daemon runs
+	Client wire.Version  `json:"client"`
+	Daemon *wire.Version `json:"daemon"` // null when no daemon runs
 }
 
 func newVersion(a *app) *cobra.Command {
@@ -29,7 +29,7 @@ func newVersion(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		v := versions{Client: api.Version{Version: banger.Version, API: banger.APIVersion}}
+		v := versions{Client: wire.Version{Version: banger.Version, API: banger.APIVersion}}
 		if a.DaemonRuns(c.Context()) {
 			d, err := a.Client.Version(c.Context())
 			if err != nil {

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/cgroup"
 	"banger/internal/host"
 	"banger/internal/store"
@@ -27,8 +27,8 @@ type about struct {
 }
 
 // version returns the answer to GET /v1/version.
-func (a about) version(ctx context.Context) api.Version {
-	v := api.Version{
+func (a about) version(ctx context.Context) wire.Version {
+	v := wire.Version{
 		Version:  banger.Version,
 		API:      banger.APIVersion,
 		PID:      os.Getpid(),

@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
+	"banger/internal/api/wire"
 	"banger/internal/host"
 	"banger/internal/store"
 	"banger/internal/testing/hosttest"
@@ -27,7 +28,7 @@ type home struct {
 	t   *testing.T
 	dir string
 	o   Options
-	api *api.Client
+	api *client.Client
 }
 
 func newHome(t *testing.T) *home {
@@ -40,7 +41,7 @@ func newHome(t *testing.T) *home {
 		t.Fatalf("the agent is not built; run: make build (%v)", err)
 	}
 	hosttest.Check(t, os.WriteFile(filepath.Join(dir, "agent"), agent, 0o755))
-	h := &home{t: t, dir: dir, api: api.NewClient(socketIn(dir))}
+	h := &home{t: t, dir: dir, api: client.New(socketIn(dir))}
 	h.o = Options{
 		StateDir: filepath.Join(dir, "s"),
 		RunDir:   filepath.Join(dir, "r"),
@@ -304,7 +305,7 @@ func TestWhatIsSaidOfVMMs(t *testing.T) {
 	needy := choice.VMM{Name: "needy", Find: find("/bin/sh", nil), NeedsKVM: true}
 	fine := choice.VMM{Name: "fine", Find: find("/bin/sh", nil)}
 	noKVM := host.KVM{Reason: "there is no /dev/kvm"}
-	say := func(kvm host.KVM, vmms ...choice.VMM) (string, []api.VMM) {
+	say := func(kvm host.KVM, vmms ...choice.VMM) (string, []wire.VMM) {
 		return describe(t.Context(), vmms, kvm, t.TempDir())
 	}
 	first, all := say(noKVM, absent, needy, fine)

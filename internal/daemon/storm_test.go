@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/testing/hosttest"
 	"banger/internal/vmm/choice"
 )
@@ -56,7 +56,7 @@ func socketIn(dir string) string { return filepath.Join(dir, "r", "api.sock") }
 // storm is a daemon that is killed repeatedly, together with its shims.
 type storm struct {
 	dir string
-	api *api.Client
+	api *client.Client
 
 	mu     sync.Mutex
 	up     chan struct{} // closed while the daemon answers
@@ -75,7 +75,7 @@ func newStorm(t *testing.T) *storm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &storm{dir: dir, api: api.NewClient(socketIn(dir)), up: make(chan struct{}), hurt: map[string]bool{}}
+	s := &storm{dir: dir, api: client.New(socketIn(dir)), up: make(chan struct{}), hurt: map[string]bool{}}
 	t.Cleanup(func() {
 		s.killDaemon()
 		for _, pid := range hosttest.ProcessesOf(dir + "/") {

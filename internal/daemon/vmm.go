@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/host"
 	"banger/internal/shim/server"
 	"banger/internal/vmm"
@@ -114,9 +114,9 @@ func (r *remembered) version(path string, ask func() (string, error)) (string, e
 }
 
 // describe says what new VMs run on, or why none can run, and describes the state of each VMM.
-func describe(ctx context.Context, vmms []choice.VMM, kvm host.KVM, state string) (first string, all []api.VMM) {
+func describe(ctx context.Context, vmms []choice.VMM, kvm host.KVM, state string) (first string, all []wire.VMM) {
 	for _, v := range vmms {
-		s := api.VMM{Name: v.Name}
+		s := wire.VMM{Name: v.Name}
 		var err error
 		if s.Path, s.Version, err = v.Find(ctx); err != nil {
 			s.Problem, s.Fix = err.Error(), v.Package

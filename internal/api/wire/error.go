@@ -1,5 +1,6 @@
 // Package wire is how requests and answers of the API travel: a client's transport over the daemon's unix socket, the
-// form of errors, and what goes along in headers. The package must not know any route.
+// form of errors, and what goes along in headers. It also has the bodies and protocols for which both ends need one
+// name. The package must not know any route.
 package wire
 
 import (

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/credential"
 	"banger/internal/image/source"
 	"banger/internal/registry"
@@ -54,7 +54,7 @@ func WithKnown(ctx context.Context, refs ...string) (_ context.Context, failed m
 
 // WithSpec returns a context for the creation of a VM. It has logins only if the image may have to be fetched: a
 // credential helper may ask its user for a password.
-func WithSpec(ctx context.Context, client *api.Client, s banger.Spec) (context.Context, error) {
+func WithSpec(ctx context.Context, client *client.Client, s banger.Spec) (context.Context, error) {
 	if s.Pull == banger.PullNever {
 		return WithProxies(ctx), nil
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/credential"
 	"banger/internal/testing/apitest"
@@ -118,7 +118,7 @@ func TestAUselessLoginIsOneReferences(t *testing.T) {
 func TestLoginsForAVM(t *testing.T) {
 	home := newUser(t)
 	write(t, home+"/.docker/config.json", config("me", "hush", "one.test"))
-	client := api.NewClient(apitest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+	client := client.New(apitest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if !strings.Contains(r.URL.String(), "here") {
 			w.WriteHeader(http.StatusNotFound)
 			io.WriteString(w, `{"error":{"code":"not_found","message":"none"}}`)

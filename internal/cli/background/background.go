@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/logs"
 	"banger/internal/cli/render"
@@ -118,7 +118,7 @@ func newList(a *command.App) *cobra.Command {
 		Args:    command.Usage(cobra.ExactArgs(1)),
 	}
 	return command.Lists(a, c, command.Listing[banger.Session]{
-		Get: func(ctx context.Context, client *api.Client, args []string) ([]banger.Session, error) {
+		Get: func(ctx context.Context, client *client.Client, args []string) ([]banger.Session, error) {
 			return client.Sessions(ctx, args[0])
 		},
 		Name: func(s banger.Session) string { return s.Name },
@@ -164,7 +164,7 @@ func newInspect(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.MinimumNArgs(2)),
 	}
 	var vm string
-	command.Inspects(a, c, nil, func(ctx context.Context, client *api.Client, name string) (banger.Session, error) {
+	command.Inspects(a, c, nil, func(ctx context.Context, client *client.Client, name string) (banger.Session, error) {
 		return client.Session(ctx, vm, name)
 	})
 	inspect := c.RunE
@@ -244,7 +244,7 @@ func newSend(a *command.App) *cobra.Command {
 		Example: `  banger session send web shell 'make test'
   banger session send --eof web unpack <data.tar`,
 		Args: command.Usage(cobra.MinimumNArgs(2)),
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			var input io.Reader = a.Stdin
 			if len(args) > 2 {
 				input = strings.NewReader(strings.Join(args[2:], " ") + "\n")
@@ -263,7 +263,7 @@ func newSignal(a *command.App) *cobra.Command {
 		Use:   "signal VM SESSION [SIGNAL]",
 		Short: "Signal a session's command and its process group; by default with TERM",
 		Args:  command.Usage(cobra.RangeArgs(2, 3)),
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			signal := 15
 			if len(args) == 3 {
 				var err error
@@ -285,7 +285,7 @@ func newStop(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.MinimumNArgs(2)),
 	}
 	c.Flags().IntVarP(&seconds, "time", "t", 10, "seconds until the command is killed")
-	c.RunE = each(a, func(ctx context.Context, client *api.Client, vm, name string) (string, error) {
+	c.RunE = each(a, func(ctx context.Context, client *client.Client, vm, name string) (string, error) {
 		_, err := client.StopSession(ctx, vm, name, time.Duration(seconds)*time.Second)
 		return name, err
 	})
@@ -294,8 +294,8 @@ func newStop(a *command.App) *cobra.Command {
 
 // each returns a RunE for arguments that are a VM and sessions.
 func each(a *command.App,
-	do func(ctx context.Context, client *api.Client, vm, name string) (string, error)) command.RunFunc {
-	return a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+	do func(ctx context.Context, client *client.Client, vm, name string) (string, error)) command.RunFunc {
+	return a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 		return a.Each(args[1:], func(_ int, name string) (string, error) { return do(ctx, client, args[0], name) })
 	})
 }
@@ -305,7 +305,7 @@ func newWait(a *command.App) *cobra.Command {
 		Use:   "wait VM SESSION...",
 		Short: "Wait until sessions have ended and print their exit codes",
 		Args:  command.Usage(cobra.MinimumNArgs(2)),
-		RunE: each(a, func(ctx context.Context, client *api.Client, vm, name string) (string, error) {
+		RunE: each(a, func(ctx context.Context, client *client.Client, vm, name string) (string, error) {
 			s, err := client.WaitSession(ctx, vm, name)
 			if err == nil && s.Exit == nil {
 				err = banger.Errorf(banger.CodeGuest, "how the session %s has ended is not known: %s", name, s.Reason)
@@ -327,7 +327,7 @@ func newRemove(a *command.App) *cobra.Command {
 		Args:    command.Usage(cobra.MinimumNArgs(2)),
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "end those that run first")
-	c.RunE = each(a, func(ctx context.Context, client *api.Client, vm, name string) (string, error) {
+	c.RunE = each(a, func(ctx context.Context, client *client.Client, vm, name string) (string, error) {
 		return name, client.RemoveSession(ctx, vm, name, force)
 	})
 	return c

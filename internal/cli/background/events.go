@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/text"
@@ -23,7 +23,7 @@ func newEvents(a *command.App) *cobra.Command {
 	once := c.Flags().Bool("no-stream", false, "end at the present state")
 	parsed := command.Formats(c)
 	c.Flags().Lookup("format").Usage = "json: an object per line, the whole state first; or a template: '{{.name}}'"
-	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *api.Client, f command.Format, args []string) error {
+	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *client.Client, f command.Format, args []string) error {
 		if f.JSON {
 			return client.SessionEvents(ctx, args[0], *since, !*once,
 				func(c banger.SessionChange) { text.WriteJSON(a.Stdout, c, "") })

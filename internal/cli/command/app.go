@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/connect"
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
@@ -36,13 +36,13 @@ type App struct {
 	Quiet  bool // print no progress
 
 	Paths  host.Paths
-	Client *api.Client
+	Client *client.Client
 	Daemon *connect.Daemon
 }
 
 // Reach makes the daemon of paths the one that commands use.
 func (a *App) Reach(paths host.Paths) {
-	a.Paths, a.Client = paths, api.NewClient(paths.Socket())
+	a.Paths, a.Client = paths, client.New(paths.Socket())
 	a.Daemon = connect.New(paths, a.Client)
 }
 
@@ -102,7 +102,7 @@ func Usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 }
 
 // Connect makes sure that a daemon answers, and starts one if necessary.
-func (a *App) Connect(ctx context.Context) (*api.Client, error) { return a.Daemon.Connect(ctx) }
+func (a *App) Connect(ctx context.Context) (*client.Client, error) { return a.Daemon.Connect(ctx) }
 
 // DaemonRuns reports whether a daemon answers a request.
 func (a *App) DaemonRuns(ctx context.Context) bool { return a.Daemon.Runs(ctx) }

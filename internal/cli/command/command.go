@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/format"
 	"banger/internal/cli/render"
 	"banger/internal/text"
@@ -19,7 +19,7 @@ import (
 type RunFunc = func(*cobra.Command, []string) error
 
 // WithClient returns a RunFunc that calls f when a daemon answers. It starts a daemon if necessary.
-func (a *App) WithClient(f func(ctx context.Context, client *api.Client, args []string) error) RunFunc {
+func (a *App) WithClient(f func(ctx context.Context, client *client.Client, args []string) error) RunFunc {
 	return func(c *cobra.Command, args []string) error {
 		client, err := a.Connect(c.Context())
 		if err != nil {
@@ -43,7 +43,7 @@ func TableOrJSON(c *cobra.Command) func() (json bool, err error) {
 
 // Listing says how a list of T is shown.
 type Listing[T any] struct {
-	Get    func(ctx context.Context, client *api.Client, args []string) ([]T, error)
+	Get    func(ctx context.Context, client *client.Client, args []string) ([]T, error)
 	Name   func(T) string // for -q
 	Head   []string
 	More   func() []string // columns that flags add; may be nil
@@ -53,7 +53,7 @@ type Listing[T any] struct {
 
 // Lists completes c, which prints a list as a table, as JSON, by a template or, with -q, as names alone.
 func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
-	c.RunE = a.WithFormat(Formats(c), func(ctx context.Context, client *api.Client, f Format, args []string) error {
+	c.RunE = a.WithFormat(Formats(c), func(ctx context.Context, client *client.Client, f Format, args []string) error {
 		list, err := l.Get(ctx, client, args)
 		if err != nil {
 			return err
@@ -83,9 +83,9 @@ func Lists[T any](a *App, c *cobra.Command, l Listing[T]) *cobra.Command {
 // Inspects completes c, which prints the objects that its arguments name as one JSON array or by a template, and errors
 // for the others. docker may be nil.
 func Inspects[T any](a *App, c *cobra.Command, docker format.Aliases[T],
-	get func(ctx context.Context, client *api.Client, ref string) (T, error)) *cobra.Command {
+	get func(ctx context.Context, client *client.Client, ref string) (T, error)) *cobra.Command {
 	parsed := FormatsOne(c, "json")
-	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *api.Client, f Format, refs []string) error {
+	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *client.Client, f Format, refs []string) error {
 		found := []T{}
 		failed := false
 		for _, ref := range refs {
@@ -131,7 +131,7 @@ func IsJSON(format string) (bool, error) {
 
 // Operation is one run of a command with progress. It shows the events, and what the command has made.
 type Operation struct {
-	Client *api.Client
+	Client *client.Client
 	Emit   banger.Emit // shows an event
 
 	app  *App
@@ -216,8 +216,8 @@ func (a *App) Each(refs []string, f func(i int, ref string) (string, error)) err
 }
 
 // Removes completes c, which removes what its arguments name and prints the names.
-func Removes(a *App, c *cobra.Command, remove func(context.Context, *api.Client, string) error) *cobra.Command {
-	c.RunE = a.WithClient(func(ctx context.Context, client *api.Client, refs []string) error {
+func Removes(a *App, c *cobra.Command, remove func(context.Context, *client.Client, string) error) *cobra.Command {
+	c.RunE = a.WithClient(func(ctx context.Context, client *client.Client, refs []string) error {
 		return a.Each(refs, func(_ int, ref string) (string, error) { return ref, remove(ctx, client, ref) })
 	})
 	return c

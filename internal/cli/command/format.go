@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/format"
 	"banger/internal/cli/render"
 )
@@ -37,13 +37,13 @@ func (f Format) IsText() bool { return !f.JSON && f.Template == nil }
 // WithFormat returns a RunFunc that calls f with what parsed returns, when a daemon answers. It starts a daemon if
 // necessary.
 func (a *App) WithFormat(parsed func() (Format, error),
-	f func(ctx context.Context, client *api.Client, o Format, args []string) error) RunFunc {
+	f func(ctx context.Context, client *client.Client, o Format, args []string) error) RunFunc {
 	return func(c *cobra.Command, args []string) error {
 		o, err := parsed()
 		if err != nil {
 			return err
 		}
-		return a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		return a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			return f(ctx, client, o, args)
 		})(c, args)
 	}

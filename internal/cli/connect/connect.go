@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/host"
 	"banger/internal/private"
 )
@@ -24,19 +24,21 @@ import (
 // Daemon is the daemon of one run directory. It may not run yet.
 type Daemon struct {
 	paths   host.Paths
-	client  *api.Client
+	client  *client.Client
 	state   string // the state directory of the daemon that answered; "" before any answer
 	version string // the version of that daemon
 }
 
 // New returns the daemon of paths, which client reaches.
-func New(paths host.Paths, client *api.Client) *Daemon { return &Daemon{paths: paths, client: client} }
+func New(paths host.Paths, client *client.Client) *Daemon {
+	return &Daemon{paths: paths, client: client}
+}
 
 // StartTime is the maximum time for the start of a daemon, which may have VMs to adopt.
 const StartTime = 60 * time.Second
 
 // Connect makes sure that a daemon answers, and starts one if necessary.
-func (d *Daemon) Connect(ctx context.Context) (*api.Client, error) {
+func (d *Daemon) Connect(ctx context.Context) (*client.Client, error) {
 	if err := private.Make(d.paths.Run, host.DirMode()); err != nil {
 		return nil, err
 	}

@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
+	"banger/internal/api/wire"
 	"banger/internal/host"
 	"banger/internal/private"
 )
@@ -52,7 +53,7 @@ func runDaemon(ready *os.File) {
 		return
 	}
 	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		json.NewEncoder(w).Encode(api.Version{PID: os.Getpid(), State: os.Getenv("BANGER_STATE_DIR")})
+		json.NewEncoder(w).Encode(wire.Version{PID: os.Getpid(), State: os.Getenv("BANGER_STATE_DIR")})
 	}))
 	fmt.Fprintln(ready, "ready")
 	ready.Close()
@@ -100,7 +101,7 @@ func newDaemon(t *testing.T, does string) (*Daemon, host.Paths) {
 			c.Close()
 		}
 	})
-	return New(paths, api.NewClient(paths.Socket())), paths
+	return New(paths, client.New(paths.Socket())), paths
 }
 
 // TestOneDaemonIsStarted lets several clients connect at the same time.
@@ -110,7 +111,7 @@ func TestOneDaemonIsStarted(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range pids {
 		wg.Go(func() {
-			client, err := New(paths, api.NewClient(paths.Socket())).Connect(t.Context())
+			client, err := New(paths, client.New(paths.Socket())).Connect(t.Context())
 			if err != nil {
 				t.Error(err)
 				return
@@ -187,7 +188,7 @@ func TestADaemonOfAnotherStateDirectoryIsNotUsed(t *testing.T) {
 	}
 	other := t.TempDir()
 	t.Setenv("BANGER_STATE_DIR", other)
-	another := New(host.Paths{State: other, Run: paths.Run}, api.NewClient(paths.Socket()))
+	another := New(host.Paths{State: other, Run: paths.Run}, client.New(paths.Socket()))
 	if _, err := another.Connect(t.Context()); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("it is %v", err)
 	}
@@ -196,7 +197,7 @@ func TestADaemonOfAnotherStateDirectoryIsNotUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("BANGER_STATE_DIR", link)
-	same := New(host.Paths{State: link, Run: paths.Run}, api.NewClient(paths.Socket()))
+	same := New(host.Paths{State: link, Run: paths.Run}, client.New(paths.Socket()))
 	if _, err := same.Connect(t.Context()); err != nil {
 		t.Errorf("by another name of the same directory: %v", err)
 	}

@@ -6,18 +6,18 @@ import (
 	"testing"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/host"
 )
 
 // TestChecks checks the result of each check, and a part of what it says.
 func TestChecks(t *testing.T) {
-	v := func(change func(*api.Version)) api.Version {
-		v := api.Version{Version: banger.Version, PID: 7, SQLite: "3", DNS: "127.0.0.1:53", Limits: "/sys/fs/cgroup/b"}
+	v := func(change func(*wire.Version)) wire.Version {
+		v := wire.Version{Version: banger.Version, PID: 7, SQLite: "3", DNS: "127.0.0.1:53", Limits: "/sys/fs/cgroup/b"}
 		change(&v)
 		return v
 	}
-	fine := v(func(*api.Version) {})
+	fine := v(func(*wire.Version) {})
 	found, lost := func() bool { return true }, func() bool { return false }
 	for name, c := range map[string]struct {
 		got    Check
@@ -30,20 +30,20 @@ func TestChecks(t *testing.T) {
 		"little room": {checkDisk("/d", littleRoom-1, nil), Warn, "free in /d"},
 		"no disk":     {checkDisk("/d", 0, errors.New("it broke")), Fail, "it broke"},
 		"the daemon":  {checkDaemon(fine)[0], Pass, "pid 7, SQLite 3"},
-		"an older daemon": {checkDaemon(v(func(v *api.Version) { v.Version = "0.0.1" }))[0], Warn,
+		"an older daemon": {checkDaemon(v(func(v *wire.Version) { v.Version = "0.0.1" }))[0], Warn,
 			"version 0.0.1, but"},
-		"its problems": {checkDaemon(v(func(v *api.Version) { v.Problems = []string{"a row is lost"} }))[1], Warn,
+		"its problems": {checkDaemon(v(func(v *wire.Version) { v.Problems = []string{"a row is lost"} }))[1], Warn,
 			"a row is lost"},
 		"names":           {checkNames(fine, found), Pass, "this host finds NAME.vm"},
 		"names elsewhere": {checkNames(fine, lost), Warn, "where this host does not ask"},
-		"another port": {checkNames(v(func(v *api.Version) { v.DNSProblem = "port 53 is taken" }), found), Warn,
+		"another port": {checkNames(v(func(v *wire.Version) { v.DNSProblem = "port 53 is taken" }), found), Warn,
 			"port 53 is taken"},
-		"no names": {checkNames(v(func(v *api.Version) { v.DNS, v.DNSProblem = "", "none is free" }), found), Warn,
+		"no names": {checkNames(v(func(v *wire.Version) { v.DNS, v.DNSProblem = "", "none is free" }), found), Warn,
 			"none is free"},
 		"limits": {checkLimits(fine), Pass, "/sys/fs/cgroup/b"},
-		"no limits": {checkLimits(v(func(v *api.Version) { v.Limits, v.LimitsProblem = "", "no systemd" })), Warn,
+		"no limits": {checkLimits(v(func(v *wire.Version) { v.Limits, v.LimitsProblem = "", "no systemd" })), Warn,
 			"no systemd"},
-		"some limits": {checkLimits(v(func(v *api.Version) { v.LimitsProblem = "no memory" })), Warn,
+		"some limits": {checkLimits(v(func(v *wire.Version) { v.LimitsProblem = "no memory" })), Warn,
 			"in /sys/fs/cgroup/b, but no memory"},
 		"a kernel":       {checkKernels([]banger.Kernel{{Name: "linux"}}, nil), Pass, "linux"},
 		"no kernel":      {checkKernels(nil, nil), Warn, "the first run fetches one"},
@@ -57,7 +57,7 @@ func TestChecks(t *testing.T) {
 
 // TestWhatIsSaidOfVMMs checks which VMMs have a line.
 func TestWhatIsSaidOfVMMs(t *testing.T) {
-	checks := checkVMMs([]api.VMM{
+	checks := checkVMMs([]wire.VMM{
 		{Name: "firecracker", Path: "/f", Version: "1.9", Confined: "jailed"},
 		{Name: "firecracker", Path: "/f", Warning: "it has a fault", Confined: "jailed"},
 		{Name: "firecracker", Problem: "it needs KVM"},

@@ -4,12 +4,12 @@ import (
 	"fmt"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/cli/connect"
 )
 
 // checkDaemon returns the lines about the daemon itself and about what it could not repair when it started.
-func checkDaemon(v api.Version) []Check {
+func checkDaemon(v wire.Version) []Check {
 	checks := []Check{{"daemon", Pass, fmt.Sprintf("version %s, pid %d, SQLite %s", v.Version, v.PID, v.SQLite), ""}}
 	if differs := connect.Differs(v.Version); differs != "" {
 		checks[0] = Check{"daemon", Warn, differs, connect.Restart}
@@ -21,7 +21,7 @@ func checkDaemon(v api.Version) []Check {
 }
 
 // checkNames returns the line about the names of VMs. found reports whether programs of this host find them.
-func checkNames(v api.Version, found func() bool) Check {
+func checkNames(v wire.Version, found func() bool) Check {
 	switch {
 	case v.DNS == "":
 		return Check{"names", Warn, "no names of VMs are answered: " + v.DNSProblem,
@@ -37,7 +37,7 @@ func checkNames(v api.Version, found func() bool) Check {
 
 // checkVMMs returns a line for Firecracker and one for each other VMM that is installed and cannot be used. checkQEMU
 // has already looked for QEMU itself.
-func checkVMMs(vmms []api.VMM) (checks []Check) {
+func checkVMMs(vmms []wire.VMM) (checks []Check) {
 	for _, m := range vmms {
 		switch {
 		case m.Name != banger.VMMFirecracker && m.Path != "" && m.Problem != "":
@@ -54,7 +54,7 @@ func checkVMMs(vmms []api.VMM) (checks []Check) {
 	return checks
 }
 
-func checkLimits(v api.Version) Check {
+func checkLimits(v wire.Version) Check {
 	switch {
 	case v.Limits == "":
 		return Check{"limits", Warn, "VMs may use all of the host: " + v.LimitsProblem,
@@ -67,7 +67,7 @@ func checkLimits(v api.Version) Check {
 }
 
 // checkNested says whether VMs started with --nested can run VMs of their own.
-func checkNested(v api.Version) Check {
+func checkNested(v wire.Version) Check {
 	switch {
 	case v.NestedProblem != "":
 		return Check{"nested", Warn, "VMs cannot run VMs of their own: " + v.NestedProblem, ""}

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/cli/connect"
 	"banger/internal/dns"
 	"banger/internal/host"
@@ -37,7 +37,7 @@ func Diagnose(ctx context.Context, daemon *connect.Daemon, stateDir string) []Ch
 	checks := []Check{checkKVM(host.ProbeKVM(""))}
 	client, failed := daemon.Connect(ctx)
 	failedFix := "see " + daemon.LogPath()
-	var version api.Version
+	var version wire.Version
 	if failed == nil {
 		version, failed = client.Version(ctx)
 		failedFix = "restart it: banger daemon stop"
@@ -70,7 +70,7 @@ const qemuProgram = "qemu-system-x86_64"
 
 // checkQEMU returns the line about QEMU. Without QEMU no VM starts, unless the daemon says that it can use
 // Firecracker.
-func checkQEMU(path string, installed bool, vmms []api.VMM) Check {
+func checkQEMU(path string, installed bool, vmms []wire.VMM) Check {
 	const fix = "apt-get install qemu-system-x86"
 	if installed {
 		return Check{qemuProgram, Pass, path, ""}

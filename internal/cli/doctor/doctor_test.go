@@ -4,19 +4,19 @@ import (
 	"strings"
 	"testing"
 
-	"banger/internal/api"
+	"banger/internal/api/wire"
 )
 
 // TestDoctorShowsNested checks that doctor says which VMM gives the guests virtualisation, or why none does.
 func TestDoctorShowsNested(t *testing.T) {
 	for name, c := range map[string]struct {
-		version api.Version
+		version wire.Version
 		result  string
 		words   string
 	}{
-		"KVM":      {api.Version{KVM: "usable"}, Pass, "by this host's KVM"},
-		"emulated": {api.Version{KVM: "there is no /dev/kvm"}, Pass, "emulated"},
-		"KVM does not nest": {api.Version{KVM: "usable", NestedProblem: "load it with nested=1"}, Warn,
+		"KVM":      {wire.Version{KVM: "usable"}, Pass, "by this host's KVM"},
+		"emulated": {wire.Version{KVM: "there is no /dev/kvm"}, Pass, "emulated"},
+		"KVM does not nest": {wire.Version{KVM: "usable", NestedProblem: "load it with nested=1"}, Warn,
 			"load it with nested=1"},
 	} {
 		if got := checkNested(c.version); got.Name != "nested" || got.Result != c.result ||
@@ -28,22 +28,22 @@ func TestDoctorShowsNested(t *testing.T) {
 
 // TestWhereQEMUIsNeeded checks that a missing QEMU is a failure, unless the daemon can use Firecracker.
 func TestWhereQEMUIsNeeded(t *testing.T) {
-	usable := api.VMM{Name: "firecracker", Path: "/usr/bin/firecracker", Warning: "a fault that is gone round"}
-	unusable := api.VMM{Name: "firecracker", Problem: "it needs KVM"}
-	missing := api.VMM{Name: "qemu", Problem: "qemu-system-x86_64 is not installed"}
+	usable := wire.VMM{Name: "firecracker", Path: "/usr/bin/firecracker", Warning: "a fault that is gone round"}
+	unusable := wire.VMM{Name: "firecracker", Problem: "it needs KVM"}
+	missing := wire.VMM{Name: "qemu", Problem: "qemu-system-x86_64 is not installed"}
 	for name, c := range map[string]struct {
 		installed bool
-		vmms      []api.VMM
+		vmms      []wire.VMM
 		result    string
 		detail    string
 	}{
-		"it is there": {true, []api.VMM{missing}, Pass, "/usr/bin/qemu-system-x86_64"},
-		"Firecracker does everything": {false, []api.VMM{usable, missing}, Warn,
+		"it is there": {true, []wire.VMM{missing}, Pass, "/usr/bin/qemu-system-x86_64"},
+		"Firecracker does everything": {false, []wire.VMM{usable, missing}, Warn,
 			"not installed; Firecracker runs VMs here"},
-		"Firecracker cannot be used":     {false, []api.VMM{unusable, missing}, Fail, "not installed; it runs VMs"},
-		"QEMU alone is known":            {false, []api.VMM{missing}, Fail, "not installed; it runs VMs"},
+		"Firecracker cannot be used":     {false, []wire.VMM{unusable, missing}, Fail, "not installed; it runs VMs"},
+		"QEMU alone is known":            {false, []wire.VMM{missing}, Fail, "not installed; it runs VMs"},
 		"the daemon does not answer":     {false, nil, Fail, "not installed; it runs VMs"},
-		"another VMM is said to be fine": {false, []api.VMM{{Name: "qemu"}}, Fail, "not installed; it runs VMs"},
+		"another VMM is said to be fine": {false, []wire.VMM{{Name: "qemu"}}, Fail, "not installed; it runs VMs"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := checkQEMU("/usr/bin/qemu-system-x86_64", c.installed, c.vmms)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/archive"
 	"banger/internal/cli/render"
 	"banger/internal/frame"
@@ -24,7 +24,7 @@ import (
 
 // Copy says what is copied, and how.
 type Copy struct {
-	Client *api.Client
+	Client *client.Client
 	Stdin  io.Reader // the tar of the source "-", which may be compressed
 	Stdout io.Writer // gets the tar of the destination "-"
 

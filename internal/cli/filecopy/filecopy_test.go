@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/render"
 	"banger/internal/frame"
 	"banger/internal/testing/apitest"
@@ -47,7 +47,7 @@ func (l *local) run(t *testing.T, src, dst string) (banger.CopyReport, error) {
 func copyFrom(t *testing.T, handle http.HandlerFunc) *local {
 	t.Helper()
 	l := &local{Copy: Copy{
-		Client:   api.NewClient(apitest.Serve(t, handle)),
+		Client:   client.New(apitest.Serve(t, handle)),
 		Progress: render.NewProgress(io.Discard, false),
 		Patience: 10 * time.Second,
 	}}

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/account"
 	"banger/internal/cli/command"
 	"banger/internal/cli/format"
@@ -38,7 +38,7 @@ func NewImage(a *command.App) *cobra.Command {
 		Use:   "tag IMAGE NAME[:TAG]",
 		Short: "Give an image another name",
 		Args:  command.Usage(cobra.ExactArgs(2)),
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			img, err := client.TagImage(ctx, spec.AbsoluteReference(args[0]), args[1])
 			if err != nil {
 				return err
@@ -50,10 +50,10 @@ func NewImage(a *command.App) *cobra.Command {
 	c.AddCommand(newImagePull(a), newImagePush(a), newImageList(a), newImageHistory(a), tag, newImageRegister(a),
 		newImagePromote(a), newImageSave(a), newImageLoad(a), newImageUsage(a), newImagePrune(a),
 		command.Inspects(a, inspect, format.InspectImage,
-			func(ctx context.Context, client *api.Client, ref string) (banger.Image, error) {
+			func(ctx context.Context, client *client.Client, ref string) (banger.Image, error) {
 				return client.Image(ctx, spec.AbsoluteReference(ref))
 			}),
-		command.Removes(a, remove, func(ctx context.Context, client *api.Client, ref string) error {
+		command.Removes(a, remove, func(ctx context.Context, client *client.Client, ref string) error {
 			return client.RemoveImage(ctx, spec.AbsoluteReference(ref))
 		}))
 	return c
@@ -109,7 +109,7 @@ func newImageHistory(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.ExactArgs(1)),
 	}
 	return command.Lists(a, c, command.Listing[banger.ImageStep]{
-		Get: func(ctx context.Context, client *api.Client, args []string) ([]banger.ImageStep, error) {
+		Get: func(ctx context.Context, client *client.Client, args []string) ([]banger.ImageStep, error) {
 			return client.ImageHistory(ctx, spec.AbsoluteReference(args[0]))
 		},
 		Name: func(s banger.ImageStep) string { return s.Layer },
@@ -142,7 +142,7 @@ func newImageRegister(a *command.App) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			path, err := filepath.Abs(rootfs)
 			if err != nil {
 				return err
@@ -164,7 +164,7 @@ func newImagePromote(a *command.App) *cobra.Command {
 		Use:   "promote IMAGE",
 		Short: "Copy a registered file into banger's own storage",
 		Args:  command.Usage(cobra.ExactArgs(1)),
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, args []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			img, err := client.PromoteImage(ctx, args[0])
 			if err == nil {
 				a.Say(img.Digest)
@@ -181,7 +181,7 @@ func newImageUsage(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.NoArgs),
 	}
 	return command.Lists(a, c, command.Listing[banger.ImageUsage]{
-		Get: func(ctx context.Context, client *api.Client, _ []string) ([]banger.ImageUsage, error) {
+		Get: func(ctx context.Context, client *client.Client, _ []string) ([]banger.ImageUsage, error) {
 			return client.ImageUsage(ctx)
 		},
 		Name: func(u banger.ImageUsage) string { return u.Digest },

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/account"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
@@ -31,13 +31,14 @@ func NewKernel(a *command.App) *cobra.Command {
 		Short: "Fetch the distribution's cloud kernel",
 		Args:  command.Usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			return addKernel(account.WithProxies(c.Context()), a, (*api.Client).PullKernel)
+			return addKernel(account.WithProxies(c.Context()), a, (*client.Client).PullKernel)
 		},
 	}, newKernelImport(a), newKernelList(a),
-		command.Inspects(a, inspect, nil, func(ctx context.Context, client *api.Client, name string) (banger.Kernel, error) {
-			return client.Kernel(ctx, name)
-		}),
-		command.Removes(a, remove, func(ctx context.Context, client *api.Client, name string) error {
+		command.Inspects(a, inspect, nil,
+			func(ctx context.Context, client *client.Client, name string) (banger.Kernel, error) {
+				return client.Kernel(ctx, name)
+			}),
+		command.Removes(a, remove, func(ctx context.Context, client *client.Client, name string) error {
 			return client.RemoveKernel(ctx, name)
 		}))
 	return c
@@ -45,7 +46,7 @@ func NewKernel(a *command.App) *cobra.Command {
 
 // addKernel calls add, shows its progress and prints the name of the kernel.
 func addKernel(ctx context.Context, a *command.App,
-	add func(*api.Client, context.Context, banger.Emit) (banger.Kernel, error)) error {
+	add func(*client.Client, context.Context, banger.Emit) (banger.Kernel, error)) error {
 	client, err := a.Connect(ctx)
 	if err != nil {
 		return err
@@ -99,7 +100,7 @@ func runKernelImport(ctx context.Context, a *command.App, o importOptions) error
 			o.name = filepath.Base(o.modules)
 		}
 	}
-	return addKernel(ctx, a, func(c *api.Client, ctx context.Context, emit banger.Emit) (banger.Kernel, error) {
+	return addKernel(ctx, a, func(c *client.Client, ctx context.Context, emit banger.Emit) (banger.Kernel, error) {
 		return c.ImportKernel(ctx, o.name, o.vmlinux, o.modules, emit)
 	})
 }
@@ -112,7 +113,7 @@ func newKernelList(a *command.App) *cobra.Command {
 		Args:    command.Usage(cobra.NoArgs),
 	}
 	return command.Lists(a, c, command.Listing[banger.Kernel]{
-		Get: func(ctx context.Context, client *api.Client, _ []string) ([]banger.Kernel, error) {
+		Get: func(ctx context.Context, client *client.Client, _ []string) ([]banger.Kernel, error) {
 			return client.Kernels(ctx)
 		},
 		Name: func(k banger.Kernel) string { return k.Name },

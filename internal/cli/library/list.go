@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/account"
 	"banger/internal/cli/command"
 	"banger/internal/cli/format"
@@ -28,7 +28,7 @@ func newImageList(a *command.App) *cobra.Command {
 	whole := c.Flags().Bool("no-trunc", false, "whole digests")
 	var list []banger.Image
 	command.Lists(a, c, command.Listing[banger.Image]{
-		Get: func(ctx context.Context, client *api.Client, args []string) (_ []banger.Image, err error) {
+		Get: func(ctx context.Context, client *client.Client, args []string) (_ []banger.Image, err error) {
 			if check {
 				list, err = checked(ctx, client)
 			} else {
@@ -75,7 +75,7 @@ func newImageList(a *command.App) *cobra.Command {
 }
 
 // checked returns all images as their registries know them now.
-func checked(ctx context.Context, client *api.Client) ([]banger.Image, error) {
+func checked(ctx context.Context, client *client.Client) ([]banger.Image, error) {
 	list, err := client.Images(ctx, false)
 	if err != nil {
 		return nil, err

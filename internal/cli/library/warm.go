@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 )
@@ -28,7 +28,7 @@ templates by itself, when the host is idle. run --warm says whether a VM starts 
 		Args:  command.Usage(cobra.MinimumNArgs(1)),
 	}
 	c.AddCommand(newWarmList(a), newWarmPrune(a),
-		command.Removes(a, remove, func(ctx context.Context, client *api.Client, id string) error {
+		command.Removes(a, remove, func(ctx context.Context, client *client.Client, id string) error {
 			return client.RemoveTemplate(ctx, id)
 		}))
 	return c
@@ -42,7 +42,7 @@ func newWarmList(a *command.App) *cobra.Command {
 		Args:    command.Usage(cobra.NoArgs),
 	}
 	return command.Lists(a, c, command.Listing[banger.Template]{
-		Get: func(ctx context.Context, client *api.Client, _ []string) ([]banger.Template, error) {
+		Get: func(ctx context.Context, client *client.Client, _ []string) ([]banger.Template, error) {
 			return client.Templates(ctx)
 		},
 		Name: func(t banger.Template) string { return t.ID },
@@ -66,7 +66,7 @@ func newWarmPrune(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.NoArgs),
 		Long: `Remove the templates from which no VM can start any more, because their image or their kernel is gone, or
 another version of banger has made them. VMs that have started from them go on.`,
-		RunE: a.WithClient(func(ctx context.Context, client *api.Client, _ []string) error {
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, _ []string) error {
 			removed, err := client.PruneTemplates(ctx, all)
 			if err != nil {
 				return err

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/cli/command"
 	"banger/internal/frame"
 	"banger/internal/host"
@@ -109,7 +109,7 @@ func (w *world) send(rw http.ResponseWriter, r *http.Request, list []said) {
 // run runs one command line.
 func (w *world) run(ctx context.Context, words ...string) (stdout, stderr string, err error) {
 	w.t.Helper()
-	dir := filepath.Dir(apitest.ServeVersion(w.t, api.Version{}, w.handle))
+	dir := filepath.Dir(apitest.ServeVersion(w.t, wire.Version{}, w.handle))
 	var o, e bytes.Buffer
 	a := &command.App{Stdout: &o, Stderr: &e}
 	if w.stdout != nil {

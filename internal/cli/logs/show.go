@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/frame"
@@ -25,7 +25,7 @@ type show struct {
 }
 
 // one shows the output of one VM.
-func (s *show) one(ctx context.Context, client *api.Client, ref string) error {
+func (s *show) one(ctx context.Context, client *client.Client, ref string) error {
 	src := s.source(client, ref, "")
 	if s.cursor != "" {
 		vm, err := client.Get(ctx, ref)
@@ -43,7 +43,7 @@ func (s *show) one(ctx context.Context, client *api.Client, ref string) error {
 
 // several shows the outputs of several VMs: one after the other or, if it follows them, at the same time. A failure of
 // one VM does not end the others.
-func (s *show) several(ctx context.Context, client *api.Client, refs []string) error {
+func (s *show) several(ctx context.Context, client *client.Client, refs []string) error {
 	sources, failed, width := []source{}, false, 0
 	known := map[string]bool{}
 	for _, ref := range refs {

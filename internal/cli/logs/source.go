@@ -5,7 +5,7 @@ import (
 	"io"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 )
 
 // source is one output of a VM.
@@ -23,7 +23,7 @@ type opener func(ctx context.Context, v banger.LogView) (r io.ReadCloser, apart 
 const mainOutput = "main"
 
 // source returns what o shows of a VM.
-func (o options) source(client *api.Client, vm, id string) source {
+func (o options) source(client *client.Client, vm, id string) source {
 	s := source{vm: vm, key: key{id, mainOutput}}
 	s.open = func(ctx context.Context, v banger.LogView) (io.ReadCloser, bool, error) {
 		return client.Output(ctx, vm, v)

@@ -14,7 +14,7 @@ import (
 	"syscall"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/host"
 	"banger/internal/sshconf"
 )
@@ -76,7 +76,7 @@ func HostOf(vm banger.VM) sshconf.Host {
 }
 
 // Hosts returns the VMs that have a host key, by name.
-func Hosts(ctx context.Context, client *api.Client) ([]sshconf.Host, error) {
+func Hosts(ctx context.Context, client *client.Client) ([]sshconf.Host, error) {
 	list, err := client.List(ctx, true, nil)
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func Hosts(ctx context.Context, client *api.Client) ([]sshconf.Host, error) {
 
 // Write writes known_hosts and, with config, the configuration from the present VMs. It reads the VMs while it holds
 // the lock, so the last writer has the newest list.
-func (f Files) Write(ctx context.Context, client *api.Client, config bool) error {
+func (f Files) Write(ctx context.Context, client *client.Client, config bool) error {
 	lock, err := os.OpenFile(f.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -150,7 +150,7 @@ func (f Files) install() (sshconf.Install, error) {
 }
 
 // Install makes ~/.ssh/config include banger's configuration, and returns the names of both files.
-func (f Files) Install(ctx context.Context, client *api.Client) (user, ours string, err error) {
+func (f Files) Install(ctx context.Context, client *client.Client) (user, ours string, err error) {
 	install, err := f.install()
 	if err != nil {
 		return "", "", err
@@ -207,7 +207,7 @@ func (f Files) Uninstall() error {
 
 // Refresh updates an installed configuration after a VM was created, removed or renamed. It does nothing if no
 // configuration is installed.
-func Refresh(ctx context.Context, paths host.Paths, client *api.Client) error {
+func Refresh(ctx context.Context, paths host.Paths, client *client.Client) error {
 	if _, err := os.Lstat(filepath.Join(dirOf(paths), "installed")); err != nil {
 		return nil
 	}

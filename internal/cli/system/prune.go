@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/reset"
 	"banger/internal/text"
@@ -27,13 +27,13 @@ func newPrune(g *group) *cobra.Command {
 	c.Flags().BoolVarP(&o.all, "all", "a", false,
 		"all images that no VM uses, not only those without a name; all templates")
 	c.Flags().BoolVarP(&o.force, "force", "f", false, "do not ask")
-	c.RunE = g.WithClient(func(ctx context.Context, client *api.Client, _ []string) error {
+	c.RunE = g.WithClient(func(ctx context.Context, client *client.Client, _ []string) error {
 		return g.prune(ctx, client, o)
 	})
 	return c
 }
 
-func (g *group) prune(ctx context.Context, client *api.Client, o pruneOptions) error {
+func (g *group) prune(ctx context.Context, client *client.Client, o pruneOptions) error {
 	vms, networks, err := unused(ctx, client)
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func (g *group) prune(ctx context.Context, client *api.Client, o pruneOptions) e
 }
 
 // pruneStore removes images, and then templates, whose images may be gone by then. It prints what it has removed.
-func (g *group) pruneStore(ctx context.Context, client *api.Client,
+func (g *group) pruneStore(ctx context.Context, client *client.Client,
 	all bool) (images banger.Pruned, templates []banger.Template, err error) {
 	images, err = client.PruneImages(ctx, all, false)
 	if err != nil {
@@ -110,7 +110,7 @@ func (g *group) pruneStore(ctx context.Context, client *api.Client,
 }
 
 // unused returns the names of VMs that do not run, and of networks without a VM.
-func unused(ctx context.Context, client *api.Client) (vms, networks []string, err error) {
+func unused(ctx context.Context, client *client.Client) (vms, networks []string, err error) {
 	machines, err := client.List(ctx, true, nil)
 	if err != nil {
 		return nil, nil, err

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/reset"
 )
@@ -31,7 +31,7 @@ that run, and templates from which those have started. Reclaimable is what bange
 banger image df has each image, and banger warm ls each template.`,
 	}
 	return command.Lists(g.App, c, command.Listing[usage]{
-		Get: func(ctx context.Context, client *api.Client, _ []string) ([]usage, error) {
+		Get: func(ctx context.Context, client *client.Client, _ []string) ([]usage, error) {
 			return g.usage(ctx, client)
 		},
 		Name: func(u usage) string { return u.Type },
@@ -47,7 +47,7 @@ banger image df has each image, and banger warm ls each template.`,
 	})
 }
 
-func (g *group) usage(ctx context.Context, client *api.Client) ([]usage, error) {
+func (g *group) usage(ctx context.Context, client *client.Client) ([]usage, error) {
 	vms, err := client.List(ctx, true, nil)
 	if err != nil {
 		return nil, err

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/format"
 	"banger/internal/cli/spec"
@@ -53,7 +53,7 @@ func NewInspect(a *command.App, kind string) *cobra.Command {
 func (o *inspection) is(kind []string) bool { return slices.Contains(kind, o.kind) }
 
 // get returns the thing that ref names.
-func (o *inspection) get(ctx context.Context, client *api.Client, ref string) (any, error) {
+func (o *inspection) get(ctx context.Context, client *client.Client, ref string) (any, error) {
 	for _, kind := range kinds {
 		if o.kind != "" && !o.is(kind) {
 			continue
@@ -72,7 +72,7 @@ func (o *inspection) get(ctx context.Context, client *api.Client, ref string) (a
 		WithHint("see: banger ps -a, banger images")
 }
 
-func (o *inspection) read(ctx context.Context, client *api.Client, kind, ref string) (any, error) {
+func (o *inspection) read(ctx context.Context, client *client.Client, kind, ref string) (any, error) {
 	switch kind {
 	case "image":
 		return client.Image(ctx, spec.AbsoluteReference(ref))

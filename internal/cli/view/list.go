@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/format"
 	"banger/internal/cli/render"
@@ -42,7 +42,7 @@ func NewList(a *command.App) *cobra.Command {
 	c.Flags().BoolVarP(&o.size, "size", "s", false, "what each VM takes of the disk")
 	c.Flags().BoolVar(&o.whole, "no-trunc", false, "whole commands, images, digests and reasons")
 	return command.Lists(a, c, command.Listing[banger.VM]{
-		Get: func(ctx context.Context, client *api.Client, _ []string) ([]banger.VM, error) {
+		Get: func(ctx context.Context, client *client.Client, _ []string) ([]banger.VM, error) {
 			if differs := a.Daemon.Differs(); differs != "" && !a.Quiet {
 				render.Line(a.Stderr, "banger: "+differs)
 			}
@@ -71,7 +71,7 @@ func NewList(a *command.App) *cobra.Command {
 }
 
 // get returns the VMs that the flags ask for, newest first.
-func (o *listOptions) get(ctx context.Context, client *api.Client) ([]banger.VM, error) {
+func (o *listOptions) get(ctx context.Context, client *client.Client) ([]banger.VM, error) {
 	if o.latest {
 		o.last = 1
 	}

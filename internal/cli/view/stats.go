@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/format"
 	"banger/internal/cli/render"
@@ -32,7 +32,7 @@ holds, and what went by network and disks since the start. On a terminal it goes
 	}
 	c.Flags().BoolVar(&once, "no-stream", false, "show them once")
 	parsed := command.Formats(c)
-	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *api.Client, f command.Format, refs []string) error {
+	c.RunE = a.WithFormat(parsed, func(ctx context.Context, client *client.Client, f command.Format, refs []string) error {
 		return watchStats(ctx, a, client, refs, f, once || !render.IsTerminal(a.Stdout))
 	})
 	return c
@@ -45,7 +45,7 @@ type used struct {
 }
 
 // watchStats shows what VMs use, once or until ctx ends. JSON and templates are written once.
-func watchStats(ctx context.Context, a *command.App, client *api.Client, refs []string, f command.Format,
+func watchStats(ctx context.Context, a *command.App, client *client.Client, refs []string, f command.Format,
 	once bool) error {
 	formatted := !f.IsText()
 	before, err := readStats(ctx, client, refs)
@@ -83,7 +83,7 @@ func watchStats(ctx context.Context, a *command.App, client *api.Client, refs []
 
 // readStats reads the Stats of the named VMs, or of all that run. A VM that was not named may end meanwhile without
 // an error.
-func readStats(ctx context.Context, client *api.Client, refs []string) ([]banger.Stats, error) {
+func readStats(ctx context.Context, client *client.Client, refs []string) ([]banger.Stats, error) {
 	named := len(refs) > 0
 	if !named {
 		vms, err := client.List(ctx, false, nil)

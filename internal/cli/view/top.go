@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
-	"banger/internal/api"
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 )
 
@@ -22,7 +22,7 @@ func NewTop(a *command.App) *cobra.Command {
 of ps: banger exec VM ps -ef`,
 	}
 	return command.Lists(a, c, command.Listing[banger.Process]{
-		Get: func(ctx context.Context, client *api.Client, args []string) ([]banger.Process, error) {
+		Get: func(ctx context.Context, client *client.Client, args []string) ([]banger.Process, error) {
 			return client.Processes(ctx, args[0])
 		},
 		Name: func(p banger.Process) string { return fmt.Sprint(p.PID) },

@@ -13,18 +13,18 @@ import (
 	"path/filepath"
 	"testing"
 
-	"banger/internal/api"
+	"banger/internal/api/wire"
 )
 
 // Serve runs a daemon that answers all requests with handle, except those for its version. It returns the daemon's
 // socket. The daemon ends with the test.
 func Serve(t *testing.T, handle http.HandlerFunc) (socket string) {
 	t.Helper()
-	return ServeVersion(t, api.Version{}, handle)
+	return ServeVersion(t, wire.Version{}, handle)
 }
 
 // ServeVersion is Serve for a daemon that reports v.
-func ServeVersion(t *testing.T, v api.Version, handle http.HandlerFunc) (socket string) {
+func ServeVersion(t *testing.T, v wire.Version, handle http.HandlerFunc) (socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "api") // shorter than t.TempDir: a socket's path has 108 bytes
 	if err != nil {

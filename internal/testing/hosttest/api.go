@@ -2,6 +2,7 @@ package hosttest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"banger"
 	"banger/internal/api"
+	"banger/internal/api/wire"
 	"banger/internal/private"
 	"banger/internal/splice"
 )
@@ -52,10 +54,21 @@ func (h *Host) Serve() (socket string) {
 	return socket
 }
 
+// AddTemplate makes a template on the host, with an image that is not there.
+func (h *Host) AddTemplate(id string) {
+	h.T.Helper()
+	dir := filepath.Join(h.Path("state"), "templates", "ready", id)
+	Check(h.T, os.MkdirAll(dir, 0o700))
+	about := fmt.Sprintf(`{"shape":"%scd","id":"%[1]s","image":"debian","image_digest":"sha256:0","kernel":"test",`+
+		`"vmm":"memory 1.0","cpus":1,"memory":536870912,"network":"user","size":4096,`+
+		`"created_at":"2026-11-29T00:00:00Z"}`, id)
+	Check(h.T, os.WriteFile(filepath.Join(dir, "template.json"), []byte(about), 0o600))
+}
+
 // version returns what the daemon says of itself.
-func (h *Host) version(started time.Time) func(context.Context) api.Version {
-	return func(context.Context) api.Version {
-		return api.Version{
+func (h *Host) version(started time.Time) func(context.Context) wire.Version {
+	return func(context.Context) wire.Version {
+		return wire.Version{
 			Version: banger.Version,
 			API:     banger.APIVersion,
 			PID:     os.Getpid(),

@@ -1,4 +1,6 @@
-package api
+// Package client is the client's end of the HTTP API: a method for each call of the daemon. It uses the nouns of
+// package banger. It must not know the server that answers, nor what is done with an answer.
+package client
 
 import (
 	"context"
@@ -55,19 +57,19 @@ func (c *transport) upgrade(ctx context.Context, path string, query url.Values, 
 	return c.wire.Upgrade(ctx, path, query, body, protocol)
 }
 
-// NewClient returns a client of the daemon at socket. It connects lazily.
-func NewClient(socket string) *Client {
+// New returns a client of the daemon at socket. It connects lazily.
+func New(socket string) *Client {
 	t := &transport{wire.New(socket)}
 	return &Client{t, vmClient{t}, guestClient{t}, sessionClient{t}, networkClient{t}, imageClient{t}, kernelClient{t},
 		templateClient{t}}
 }
 
 // Version returns the daemon's version, state and abilities.
-func (c *Client) Version(ctx context.Context) (v Version, err error) {
+func (c *Client) Version(ctx context.Context) (v wire.Version, err error) {
 	return v, c.call(ctx, "GET", "/v1/version", nil, nil, &v)
 }
 
 // Shutdown asks the daemon to end. VMs keep running.
-func (c *Client) Shutdown(ctx context.Context) (v Version, err error) {
+func (c *Client) Shutdown(ctx context.Context) (v wire.Version, err error) {
 	return v, c.call(ctx, "POST", "/v1/shutdown", nil, nil, &v)
 }
