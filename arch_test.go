@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
@@ -58,6 +58,8 @@ var layout = map[string]struct {
 		"finds the daemon and starts it, whatever it is asked for"},
 	"internal/cli/doctor": {". internal/api/wire internal/cli/connect internal/dns internal/host", true,
 		"what this host can do; it looks for programs and asks the resolver"},
+	"internal/cli/snapshot": {". internal/api/client internal/cli/command internal/cli/render", false,
+		"snapshots and forks for a user, however they are made"},
 	"internal/cli/background": {
 		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/session internal/cli/spec internal/text",
 		false, "sessions for a user, however the guest keeps them"},
@@ -80,12 +82,26 @@ var layout = map[string]struct {
 	"internal/api": {". internal/api/wire internal/frame internal/text", false,
 		"routes know nouns, not machinery, and no client"},
 	"internal/supervisor": {
-		". internal/access internal/cgroup internal/disk internal/feed internal/friendly internal/guest internal/idle internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/vmdir internal/vmm internal/vmm/choice internal/wake internal/warm",
+		". internal/access internal/assembly internal/branch internal/cgroup internal/feed internal/friendly internal/guest internal/idle internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/view internal/vmdir internal/vmm internal/vmm/choice internal/wake internal/warm",
 		false, "decisions only: no HTTP, SQL or processes of its own"},
+	"internal/view": {". internal/feed internal/parking", false, "what others see of a VM, whoever changes it"},
+	"internal/assembly": {
+		". internal/disk internal/launch internal/library internal/networks internal/reserve internal/resolve internal/vmdir",
+		false, "the parts of a new VM; it starts nothing"},
+	"internal/branch": {
+		". internal/friendly internal/overlay internal/reserve internal/shim internal/snapshot internal/untrusted internal/vmdir internal/vmm internal/vmm/choice",
+		false, "snapshots and forks, however a VM starts"},
+	"internal/overlay": {
+		". internal/blob internal/qcow2 internal/sparse internal/untrusted internal/vmdir internal/vmm", false,
+		"layers of disks, whatever is in them"},
+	"internal/snapshot": {
+		". internal/blob internal/sealed internal/sparse internal/untrusted internal/vmdir internal/vmm", false,
+		"files of snapshots, however they are taken"},
+	"internal/sealed": {"internal/sparse", false, "memories that nobody changes, whosever they are"},
 	"internal/launch": {
 		". internal/disk internal/guest internal/network/bridge internal/networks internal/plan internal/reserve internal/shim internal/sshconf internal/vmm internal/warm",
 		false, "one start of a VM, whatever its state is"},
-	"internal/template": {". internal/blob internal/sparse internal/untrusted internal/vmdir internal/vmm", false,
+	"internal/template": {". internal/blob internal/sealed internal/untrusted internal/vmdir internal/vmm", false,
 		"files of templates, whatever they are cut of"},
 	"internal/warm": {
 		". internal/disk internal/guest internal/network internal/plan internal/process internal/shim internal/template internal/untrusted internal/vmdir internal/vmm",
@@ -94,7 +110,7 @@ var layout = map[string]struct {
 	"internal/idle":    {"", false, "which running VMs nobody uses; it knows neither VMs nor what becomes of them"},
 	"internal/parking": {".", false, "rules of what a daemon does by itself, without effects and without a clock"},
 	"internal/plan": {
-		". internal/guest internal/image internal/kernel internal/library internal/limit internal/network internal/networks internal/resolve internal/shim internal/vmdir internal/vmm internal/vmm/choice",
+		". internal/guest internal/image internal/kernel internal/library internal/limit internal/network internal/networks internal/overlay internal/resolve internal/shim internal/vmdir internal/vmm internal/vmm/choice",
 		false, "what a start needs; it starts nothing"},
 	"internal/access": {
 		". internal/frame internal/guest internal/image internal/network/bridge internal/output internal/resolve internal/shim", false,
@@ -116,8 +132,9 @@ var layout = map[string]struct {
 	"internal/shim": {". internal/process internal/text internal/untrusted internal/vmm", true,
 		"what a daemon and one VM's process say to each other; its client starts it"},
 	"internal/shim/server": {
-		". internal/accept internal/frame internal/guest internal/mux internal/network internal/network/netstack internal/output internal/private internal/shim internal/shim/inlet internal/splice internal/text internal/untrusted internal/vmm internal/vmm/jail",
+		". internal/accept internal/frame internal/guest internal/mux internal/network internal/network/netstack internal/output internal/private internal/shim internal/shim/denial internal/shim/inlet internal/splice internal/text internal/untrusted internal/vmm internal/vmm/jail",
 		false, "one VM's process; it never sees images or rows"},
+	"internal/shim/denial": {". internal/guest internal/untrusted", false, "what was refused, whatever refuses it"},
 	"internal/shim/inlet": {". internal/guest internal/network internal/shim internal/splice", false,
 		"how the host reaches one guest, however that runs"},
 	"internal/wake": {". internal/network internal/networks internal/shim internal/text", false,
@@ -270,7 +287,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/library internal/cli/logs internal/cli/manual internal/cli/spec internal/cli/system internal/cli/view",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/view",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

@@ -19,6 +19,7 @@ type Event struct {
 
 	ID     string  `json:"id,omitempty"` // the VM that is being created; from now on it can be removed
 	VM     *VM     `json:"vm,omitempty"`
+	VMs    []VM    `json:"vms,omitempty"` // result of a fork
 	Image  *Image  `json:"image,omitempty"`
 	Images []Image `json:"images,omitempty"` // result of a load
 	Kernel *Kernel `json:"kernel,omitempty"`

@@ -142,6 +142,11 @@ type VM struct {
 	Isolation   string    `json:"isolation"`           // IsolationKVM or IsolationEmulated
 	Timings     []Timing  `json:"timings,omitempty"`
 	Fresh       bool      `json:"fresh,omitempty"` // it has never started, so its disk is empty
+	// Base is the id of the layer beneath its disk; "" means that the disk is one file.
+	Base string `json:"base,omitempty"`
+	// Snapshot is the id of the snapshot whose state the VM has gone on from: its latest one, or the one of a restore or
+	// a fork.
+	Snapshot string `json:"snapshot,omitempty"`
 	// Template is the id of the template from which the VM started last. "" means that it booted.
 	Template string `json:"template,omitempty"`
 	Start    string `json:"start,omitempty"` // how the VM started last, and how long that took, for a person

@@ -46,6 +46,7 @@ type server struct {
 	mainReports map[chan struct{}]bool // each is closed when a client knows the main command's end
 	clients     map[*client]bool       // those whose streams a suspend ends
 	suspended   bool                   // no command may start
+	held        *hold                  // nil unless the streams stay while the VM is suspended
 	stopping    bool
 	how         boot.Ending // of the shutdown that stopping is about
 	configured  bool
@@ -125,7 +126,7 @@ func (s *server) serve(conn net.Conn, frames *frame.Reader, req guest.Request) {
 	case guest.OpHealth:
 		s.health(conn, frames, time.Duration(req.Wait)*time.Millisecond)
 	case guest.OpSuspend:
-		s.suspend(conn, frames)
+		s.suspend(conn, frames, req.Keep)
 	case guest.OpClock:
 		s.clock(conn, req.Clock)
 	case guest.OpSSH:
@@ -232,6 +233,7 @@ func (s *server) restored(c *guest.Config) error {
 	}
 	s.commands.LimitCPU(c.Confine.CPU)
 	s.config = *c
+	s.endHold(true) // before the programs of its clients run
 	s.system.Thaw()
 	s.suspended = false
 	return nil
@@ -250,8 +252,8 @@ func (s *server) Start(e *banger.Exec, how command.Options) (*command.Process, e
 	if s.stopping {
 		return nil, banger.Errorf(banger.CodeConflict, "the VM is shutting down")
 	}
-	if s.suspended {
-		return nil, errSuspended()
+	if err := s.admit(); err != nil {
+		return nil, err
 	}
 	if e.Main && s.main != nil {
 		return nil, banger.Errorf(banger.CodeConflict, "the main command was started already")
@@ -338,6 +340,7 @@ func (s *server) shutdown(grace time.Duration, how boot.Ending) {
 	if !again {
 		s.stopping, s.how = true, how
 	}
+	s.endHold(false)
 	main, sig := s.main, syscall.Signal(s.config.StopSignal)
 	s.mu.Unlock()
 	s.system.Thaw() // a frozen process cannot end

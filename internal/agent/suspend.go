@@ -51,8 +51,8 @@ func cutOff() *banger.Error {
 func (s *server) enter() (*client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.suspended {
-		return nil, errSuspended()
+	if err := s.admit(); err != nil {
+		return nil, err
 	}
 	c := &client{server: s, cut: make(chan struct{}), gone: make(chan struct{})}
 	s.clients[c] = true
@@ -103,13 +103,54 @@ func (c cuttable) Write(p []byte) (int, error) {
 	return c.conn.Write(p)
 }
 
-// suspend prepares the guest for a snapshot, and answers. Unless the answer is sent, the guest goes on.
-func (s *server) suspend(conn net.Conn, frames *frame.Reader) {
+// hold is a suspend that keeps the streams, because the VM goes on right after its snapshot.
+type hold struct {
+	over   chan struct{} // closed when the guest goes on
+	forked bool          // it went on as another VM, whose clients are gone; set before over is closed
+}
+
+// admit returns when something new may begin, or an error. During a hold it waits for the end, and begins nothing in
+// a fork, whose host has not asked for it. s.mu is held, but not while admit waits.
+func (s *server) admit() error {
+	for s.held != nil {
+		h := s.held
+		s.mu.Unlock()
+		<-h.over
+		s.mu.Lock()
+		if h.forked {
+			return errSuspended()
+		}
+	}
+	if s.suspended {
+		return errSuspended()
+	}
+	return nil
+}
+
+// endHold ends a hold, if there is one. s.mu is held.
+func (s *server) endHold(forked bool) {
+	if s.held == nil {
+		return
+	}
+	s.held.forked = forked
+	close(s.held.over)
+	s.held = nil
+	if forked {
+		for c := range s.clients {
+			close(c.cut)
+			delete(s.clients, c)
+		}
+	}
+}
+
+// suspend prepares the guest for a snapshot, and answers. Unless the answer is sent, the guest goes on. With keep, the
+// streams stay open.
+func (s *server) suspend(conn net.Conn, frames *frame.Reader, keep bool) {
 	ctx, cancel := untilGone(frames, 0)
 	defer cancel()
 	s.suspending.Lock()
 	defer s.suspending.Unlock()
-	fresh, err := s.prepareSuspend(ctx)
+	fresh, err := s.prepareSuspend(ctx, keep)
 	if err != nil {
 		sendError(conn, err)
 		return
@@ -122,7 +163,7 @@ func (s *server) suspend(conn net.Conn, frames *frame.Reader) {
 
 // prepareSuspend does the work of suspend. fresh is false if the guest was suspended already. After an error, the guest
 // goes on.
-func (s *server) prepareSuspend(ctx context.Context) (fresh bool, err error) {
+func (s *server) prepareSuspend(ctx context.Context, keep bool) (fresh bool, err error) {
 	s.mu.Lock()
 	switch {
 	case s.stopping:
@@ -136,10 +177,14 @@ func (s *server) prepareSuspend(ctx context.Context) (fresh bool, err error) {
 	}
 	s.suspended = true
 	var parting []*client
-	for c := range s.clients {
-		close(c.cut)
-		delete(s.clients, c)
-		parting = append(parting, c)
+	if keep {
+		s.held = &hold{over: make(chan struct{})}
+	} else {
+		for c := range s.clients {
+			close(c.cut)
+			delete(s.clients, c)
+			parting = append(parting, c)
+		}
 	}
 	s.mu.Unlock()
 	awaitGone(ctx, parting)
@@ -192,5 +237,6 @@ func (s *server) goOn() {
 	s.system.Thaw()
 	s.mu.Lock()
 	s.suspended = false
+	s.endHold(false)
 	s.mu.Unlock()
 }

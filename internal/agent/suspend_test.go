@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"banger"
@@ -127,6 +128,68 @@ func TestASuspendedGuestStandsStill(t *testing.T) {
 		t.Errorf("the main command ended with %+v, %v", exit, err)
 	}
 	a.Record(t, guest.FirstOutput).Until(t, "last words\n")
+}
+
+// TestAHeldGuestKeepsItsClients: a VM that goes on after its snapshot does not show it to them. A fork has none of
+// them.
+func TestAHeldGuestKeepsItsClients(t *testing.T) {
+	for name, goOn := range map[string]func(*agenttest.Agent) error{
+		"the VM goes on": func(a *agenttest.Agent) error { _, err := a.Thaw(processtest.WithPatience(t)); return err },
+		"a fork goes on": func(a *agenttest.Agent) error {
+			_, err := a.Restored(processtest.WithPatience(t), guest.Config{Seed: make([]byte, guest.MinSeed)})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := startGuest(t)
+			_, file := startCounter(t, a)
+			e := agenttest.Shell("echo ready; read line; echo $line")
+			e.Stdin = true
+			early := a.Run(t, e)
+			early.Until("ready")
+			if _, err := a.Hold(processtest.WithPatience(t)); err != nil {
+				t.Fatal(err)
+			}
+			wantRunning(t, file, false)
+			late := a.Run(t, agenttest.Shell("echo late"))
+			if err := goOn(a); err != nil {
+				t.Fatal(err)
+			}
+			wantRunning(t, file, true)
+			if name == "a fork goes on" {
+				wantSuspended(t, "the client of a command", early, "run it again")
+				return
+			}
+			if res := early.Feed([]byte("still here\n")).Finish(); string(res.Stdout) != "still here\n" {
+				t.Errorf("the command of before gives %+v", res)
+			}
+			if res := late.Finish(); string(res.Stdout) != "late\n" {
+				t.Errorf("the command of meanwhile gives %+v", res)
+			}
+		})
+	}
+}
+
+// TestWhatWaitsDuringAHold begins when the VM goes on, and never in a fork.
+func TestWhatWaitsDuringAHold(t *testing.T) {
+	for _, forked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &server{suspended: true, held: &hold{over: make(chan struct{})}, clients: map[*client]bool{}}
+			result := make(chan error, 1)
+			go func() {
+				_, err := s.enter()
+				result <- err
+			}()
+			synctest.Wait()
+			s.mu.Lock()
+			s.endHold(forked)
+			s.suspended = false
+			s.mu.Unlock()
+			if err := <-result; (err != nil) != forked {
+				t.Errorf("forked %t: it gives %v", forked, err)
+			}
+		})
+	}
 }
 
 // TestASuspendEndsCopies in both directions.
@@ -301,7 +364,7 @@ func TestWhatCannotBeSuspended(t *testing.T) {
 	}
 	s := newServer(newHostSystem(), nil)
 	s.configured, s.stopping = true, true
-	if _, err := s.prepareSuspend(t.Context()); banger.CodeOf(err) != banger.CodeConflict {
+	if _, err := s.prepareSuspend(t.Context(), false); banger.CodeOf(err) != banger.CodeConflict {
 		t.Errorf("a guest that ends gives %v", err)
 	}
 	if _, err := a.Thaw(processtest.WithPatience(t)); err != nil {

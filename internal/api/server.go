@@ -31,6 +31,7 @@ type Server struct {
 	Transfers      Transfers
 	Kernels        Kernels
 	Templates      Templates
+	Snapshots      Snapshots
 
 	Version func(context.Context) wire.Version
 	Stop    func() // asks the daemon to end
@@ -120,7 +121,7 @@ func stream(w http.ResponseWriter, f func(emit banger.Emit) (banger.Event, error
 		if !started {
 			return err
 		}
-		last = banger.Event{Error: wire.NewError(err)}
+		last = banger.Event{VMs: last.VMs, Error: wire.NewError(err)}
 	}
 	send(last)
 	return nil

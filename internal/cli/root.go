@@ -10,6 +10,7 @@ import (
 	"banger/internal/cli/library"
 	"banger/internal/cli/logs"
 	"banger/internal/cli/manual"
+	"banger/internal/cli/snapshot"
 	"banger/internal/cli/system"
 	"banger/internal/cli/view"
 
@@ -91,8 +92,12 @@ func refuseUnknownWords(c *cobra.Command) {
 var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
-	newPolicy, newCommit, newWait, newPrune,
+	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork,
 }
+
+func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
+
+func newFork(a *app) *cobra.Command { return snapshot.NewFork(a.App) }
 
 func newSession(a *app) *cobra.Command { return background.New(a.App) }
 

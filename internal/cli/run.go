@@ -27,6 +27,7 @@ type runOptions struct {
 	detach     bool
 	keep       bool
 	detachKeys string
+	from       string
 }
 
 func newRun(a *app) *cobra.Command {
@@ -43,6 +44,9 @@ The exit code is the command's; 125 banger failed, 126 the command cannot be run
   tar c . | banger run --rm -i debian-bookworm -- tar t
   banger run -d --name web --memory 1g docker.io/library/nginx`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if o.from != "" {
+				return runCode(runFrom(c, a, o, args))
+			}
 			s, err := o.resolve(a, c, args)
 			if err != nil {
 				return runCode(err)
@@ -53,6 +57,8 @@ The exit code is the command's; 125 banger failed, 126 the command cannot be run
 	o.register(c)
 	c.Flags().BoolVarP(&o.detach, "detach", "d", false, "run in the background and print the VM's id")
 	c.Flags().BoolVar(&o.keep, "keep", false, "the command goes on when this terminal closes; see banger attach")
+	c.Flags().StringVar(&o.from, "from", "", "go on from this snapshot instead of an IMAGE; the VM is as it was, and "+
+		"outlives the COMMAND unless --rm is given")
 	c.Flags().StringVar(&o.detachKeys, "detach-keys", session.DefaultDetachKeys, background.KeysUsage)
 	return c
 }

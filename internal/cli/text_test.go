@@ -88,12 +88,18 @@ func hostileDaemon(w http.ResponseWriter, r *http.Request) {
 		answer = hostile[banger.Image]()
 	case path == "/v1/images/pull":
 		e := hostile[banger.Event]()
-		e.VM, e.Image, e.Images, e.Kernel, e.Error, e.Layer = nil, nil, nil, nil, nil, ""
+		e.VM, e.VMs, e.Image, e.Images, e.Kernel, e.Error, e.Layer = nil, nil, nil, nil, nil, nil, ""
 		json.NewEncoder(w).Encode(e)
 		img := hostile[banger.Image]()
 		answer = banger.Event{Image: &img}
 	case path == "/v1/networks":
 		answer = []banger.Network{hostile[banger.Network]()}
+	case path == "/v1/snapshots":
+		answer = []banger.Snapshot{hostile[banger.Snapshot]()}
+	case strings.HasPrefix(path, "/v1/snapshots/"), strings.HasSuffix(path, "/snapshots"):
+		answer = hostile[banger.Snapshot]()
+	case path == "/v1/forks":
+		answer = banger.Event{VMs: []banger.VM{hostile[banger.VM]()}}
 	case path == "/v1/kernels":
 		answer = []banger.Kernel{hostile[banger.Kernel]()}
 	default:
@@ -116,7 +122,8 @@ func TestOutputIsPrintable(t *testing.T) {
 		"image history x --format json",
 		"image df", "image df --format json", "image pull x", "image pull x --format json", "run -d x",
 		"network ls", "network ls -q", "network ls --format json", "kernel ls", "kernel ls --format json", "doctor",
-		"doctor --format json",
+		"doctor --format json", "snapshot ls", "snapshot ls --tree", "snapshot ls --format json", "snapshot inspect x",
+		"snapshot create box", "fork box",
 	} {
 		a, stdout, stderr := falseDaemon(t, hostileDaemon)
 		a.run(t.Context(), strings.Fields(command))
@@ -132,7 +139,7 @@ func TestOutputIsPrintable(t *testing.T) {
 		if n := stderr.Len(); n > 12*text.MaxError {
 			t.Errorf("%s prints an error of %d bytes", command, n)
 		}
-		if !strings.Contains(command, "json") && command != "inspect box" && command != "image inspect x" ||
+		if !strings.Contains(command, "json") && (!strings.Contains(command, "inspect") || command == "inspect none") ||
 			strings.Contains(command, "doctor") {
 			continue
 		}

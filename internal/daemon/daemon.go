@@ -140,6 +140,7 @@ func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
 		Transfers:      sup.Library(),
 		Kernels:        sup.Library(),
 		Templates:      sup.Templates(),
+		Snapshots:      sup.Snapshots(),
 		Version:        about.version,
 		Stop:           stop,
 		Splice:         splice.Copy,

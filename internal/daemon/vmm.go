@@ -37,7 +37,7 @@ func vmms(getenv func(string) string) ([]choice.VMM, error) {
 		{Name: banger.VMMFirecracker, Find: finder(firecracker.Driver{}), Package: host.GetFirecracker(), NeedsKVM: true,
 			OpensTaps: true, Sockets: true, Templates: true, Options: options, Reads: reads, Jailer: jailer()},
 		{Name: banger.VMMQEMU, Find: finder(qemu.Driver{}), Package: "apt-get install qemu-system-x86",
-			CheckCPU: qemu.CheckCPU, Templates: true, SealedMemory: true},
+			CheckCPU: qemu.CheckCPU, Templates: true, SealedMemory: true, Overlays: true},
 	}, nil
 }
 

@@ -104,7 +104,8 @@ type Request struct {
 
 	Position uint64 `json:"position,omitempty"` // of OpOutput
 
-	Size frame.Resize `json:"size,omitzero"` // of OpAttach: that of the client's terminal
+	Size frame.Resize `json:"size,omitzero"`  // of OpAttach: that of the client's terminal
+	Keep bool         `json:"keep,omitempty"` // of OpSuspend: the streams stay, because the guest goes on at once
 
 	Wait    int64           `json:"wait_ms,omitempty"` // of OpHealth and OpSessionReady: how long the answer may take
 	Session *SessionRequest `json:"session,omitempty"`
@@ -227,8 +228,14 @@ func (c Client) Suspend(ctx context.Context) (Info, error) {
 	return c.call(ctx, Request{Op: OpSuspend})
 }
 
-// Thaw lets a guest go on after Suspend without a snapshot, as the VM that it was. It does nothing for a guest that is
-// not suspended. Like Ping, it is repeated.
+// Hold is like Suspend for a VM that goes on right after its snapshot: the clients keep their streams, and what they
+// begin waits for Thaw. A fork, which goes on by Restored, has none of these clients.
+func (c Client) Hold(ctx context.Context) (Info, error) {
+	return c.call(ctx, Request{Op: OpSuspend, Keep: true})
+}
+
+// Thaw lets a guest go on after Suspend or Hold, as the VM that it was. It does nothing for a guest that is not
+// suspended. Like Ping, it is repeated.
 func (c Client) Thaw(ctx context.Context) (Info, error) {
 	return c.repeated(ctx, Request{Op: OpThaw})
 }

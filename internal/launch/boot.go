@@ -93,7 +93,7 @@ func (b Start) first(ctx context.Context, p plan.Plan) error {
 		return err
 	}
 	config.Seed = newSeed()
-	if b.Fresh { // later the file belongs to the guest's users
+	if b.Fresh || b.Renew { // later the file belongs to the guest's users
 		config.MachineID = machineID(key)
 	}
 	if p.Shim.VM.Shared && config.Network != nil { // the template's NIC had another address
@@ -113,6 +113,11 @@ func (b Start) first(ctx context.Context, p plan.Plan) error {
 func (b Start) launch(ctx context.Context, p plan.Plan) (hostKey string, err error) {
 	if err := b.Plans.Dirs.Make(b.VM.ID); err != nil {
 		return "", err
+	}
+	if b.VM.Base != "" {
+		if err := b.Plans.Layers.Check(b.VM); err != nil {
+			return "", err
+		}
 	}
 	hostKey, public, err := b.HostKey(b.VM.ID)
 	if err != nil {

@@ -55,6 +55,7 @@ type Start struct {
 	Machine Machine
 	VM      banger.VM // the VM before the start
 	Fresh   bool      // no guest has used its disk
+	Renew   bool      // its disk is a copy of another VM's, and this is its first start
 	UID     uint32    // user of its VMM if the daemon is root
 	Shim    shim.Client
 	Agent   guest.Client

@@ -28,7 +28,7 @@ func (b Start) fromTemplate(ctx context.Context, p plan.Plan) (done bool, err er
 	warm := b
 	warm.Machine = up
 	if t.Disk != nil {
-		err = disk.Replace(b.Plans.Dirs.Disk(b.VM.ID), t.Disk)
+		err = disk.Replace(b.Plans.Dirs.Disk(b.VM.ID, ""), t.Disk)
 	}
 	if err == nil {
 		err = warm.first(ctx, p)

@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"banger/internal/limit"
 	"banger/internal/network"
 	"banger/internal/networks"
+	"banger/internal/overlay"
 	"banger/internal/resolve"
 	"banger/internal/shim"
 	"banger/internal/vmdir"
@@ -34,6 +36,7 @@ type Planner struct {
 	Kernels  *kernel.Store
 	Library  *library.Library
 	Groups   limit.Groups
+	Layers   *overlay.Store // of VMs whose disks have a base
 	Log      *slog.Logger
 }
 
@@ -81,7 +84,8 @@ func (p Planner) Make(ctx context.Context, vm banger.VM, uid uint32, initramfs s
 		return Plan{}, err
 	}
 	driver, err := p.VMMs.Choose(ctx, vm.Spec)
-	if err != nil {
+	disk, derr := p.disk(vm)
+	if err = cmp.Or(err, derr); err != nil {
 		return Plan{}, err
 	}
 	made := Plan{VMM: driver.String(), Options: driver.Options, Templates: driver.Templates,
@@ -123,12 +127,20 @@ func (p Planner) Make(ctx context.Context, vm banger.VM, uid uint32, initramfs s
 		Channel:   agentChannel,
 		Drives: []vmm.Drive{
 			{Serial: "rootfs", Path: p.Images.RootfsPath(vm.ImageDigest), ReadOnly: true},
-			{Serial: "disk", Path: p.Dirs.Disk(vm.ID)},
+			disk,
 			{Serial: "modules", Path: p.Kernels.ModulesDisk(k.Name), ReadOnly: true},
 		},
 	}
 	made.Shim = shim.Spec{Driver: driver.Name, Network: net, Jail: jail, VM: config}
 	return made, p.openToAll(config)
+}
+
+// disk returns the VM's own disk.
+func (p Planner) disk(vm banger.VM) (vmm.Drive, error) {
+	if vm.Base == "" {
+		return vmm.Drive{Serial: "disk", Path: p.Dirs.Disk(vm.ID, "")}, nil
+	}
+	return p.Layers.Drive(vm)
 }
 
 // network returns the wanted state of a VM's network, or nil if it has none.

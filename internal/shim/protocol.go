@@ -29,9 +29,21 @@ type Spec struct {
 	Nice int `json:"nice,omitempty"`
 	// Jail is the jail into which root puts the VMM. If it is nil, the VMM is confined without a jail.
 	Jail *Jail `json:"jail,omitempty"`
+	// Fork says that the VM goes on from a snapshot of another one, and has a copy of its main command's output.
+	Fork bool `json:"fork,omitempty"`
 	// Network is the VM's network; nil: no NIC.
 	Network *Network `json:"network,omitempty"`
 }
+
+// Snapshot is what a snapshot of a running VM needs: two files in the VM's directory by their names.
+type Snapshot struct {
+	Overlay string `json:"overlay"` // empty, and the VM's disk from now on
+	Frozen  string `json:"frozen"`  // to which the disk wrote before
+}
+
+// SnapDir is the directory, in that of a VM, for the files of a snapshot: those of package vmm, and the main command's
+// output at that instant. It is the VM's user's, and empty before.
+const SnapDir = "snap"
 
 // Jail says that a program which needs root puts the VMM into a directory of its own. The shim then starts as root in
 // a PID namespace of its own, and changes to the user UID as soon as the VMM has done so, before anything of a guest
@@ -105,6 +117,10 @@ type Status struct {
 
 	Code banger.Code `json:"code,omitempty"` // of Error
 
+	// Disk is the name of the file to which the VM's disk writes, in the VM's directory.
+	Disk   string `json:"disk,omitempty"`
+	Paused int64  `json:"paused_ms,omitempty"` // the answer to SNAPSHOT: how long the VM stood still
+
 	Ports []banger.Listener `json:"ports,omitempty"` // the answer to PORTS, and what a suspended VM listened on
 	Stats Stats             `json:"stats,omitzero"`  // the answer to STATS
 }
@@ -152,8 +168,10 @@ const (
 	// CallSuspend writes the VM to its directory and ends the VMM. If that fails, the VM goes on. The listening sockets
 	// come before the answer: up to MaxFiles of them with each space.
 	CallSuspend = "SUSPEND"
-	CallClock   = "CLOCK" // sets the guest's clock from the host's
-	CallConnect = "CONNECT"
+	// CallSnapshot + JSON of a Snapshot writes the VM to a directory, puts an overlay on its disk, and lets it go on.
+	CallSnapshot = "SNAPSHOT"
+	CallClock    = "CLOCK" // sets the guest's clock from the host's
+	CallConnect  = "CONNECT"
 	// CallOffer + port opens a stream as CONNECT does. Lines of SEND follow, and then KEEP or GIVE says who gets the
 	// stream.
 	CallOffer = "OFFER"

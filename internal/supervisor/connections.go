@@ -23,14 +23,14 @@ func (c Connections) Ports(ctx context.Context, ref string, probe bool) ([]bange
 	if err != nil {
 		return nil, err
 	}
-	vm := l.snapshot()
+	vm := l.Snapshot()
 	if vm.State == banger.StateSuspended {
 		return wake.Listeners(vm), nil
 	}
 	if vm.State != banger.StateRunning {
 		return nil, vm.NotRunning("see the ports of")
 	}
-	return c.s.shim(l.id()).Ports(ctx, probe)
+	return c.s.shim(l.ID()).Ports(ctx, probe)
 }
 
 func (c Connections) withNetwork(ref string) (link, error) {
@@ -38,7 +38,7 @@ func (c Connections) withNetwork(ref string) (link, error) {
 	if err != nil {
 		return link{}, err
 	}
-	if vm := m.snapshot(); vm.Spec.Network == banger.NetworkNone {
+	if vm := m.Snapshot(); vm.Spec.Network == banger.NetworkNone {
 		return link{}, banger.Errorf(banger.CodeConflict, "VM %s has no network", vm.Name).
 			WithHint("create it without --network none")
 	}
@@ -78,8 +78,8 @@ func (c Connections) SetPolicy(ctx context.Context, ref string, p banger.Policy)
 		return banger.VM{}, err
 	}
 	err = l.change(ctx, func(ctx context.Context) error {
-		vm := l.snapshot()
-		next, client := vm, c.s.shim(l.id())
+		vm := l.Snapshot()
+		next, client := vm, c.s.shim(l.ID())
 		next.Spec.Policy = &p
 		set := func(context.Context, banger.Policy) error { return nil }
 		switch {
@@ -98,7 +98,7 @@ func (c Connections) SetPolicy(ctx context.Context, ref string, p banger.Policy)
 		}
 		return err
 	})
-	return l.snapshot(), err
+	return l.Snapshot(), err
 }
 
 // Denials writes what the policy has refused since the VM's last start, as lines of JSON: the last tail ones (all
@@ -108,8 +108,8 @@ func (c Connections) Denials(ctx context.Context, ref string, tail int, follow b
 	if err != nil {
 		return err
 	}
-	client := c.s.shim(l.id())
-	if !l.snapshot().State.AtRest() {
+	client := c.s.shim(l.ID())
+	if !l.Snapshot().State.AtRest() {
 		if err := client.Denials(ctx, tail, follow, w); err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -120,7 +120,7 @@ func (c Connections) Denials(ctx context.Context, ref string, tail int, follow b
 // ConnectNetwork gives a VM at rest another network. With none, it keeps its forwards and its policy for later.
 func (c Connections) ConnectNetwork(ctx context.Context, ref, name string) (banger.VM, error) {
 	return c.s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
-		vm := m.snapshot()
+		vm := m.Snapshot()
 		if !vm.State.AtRest() {
 			return vm.StateError("change the network of", "stop it first: banger stop "+vm.Name)
 		}
@@ -136,7 +136,7 @@ func (c Connections) ConnectNetwork(ctx context.Context, ref, name string) (bang
 			if err := m.store(ctx, vm); err != nil {
 				return err
 			}
-			m.update(func(vm *banger.VM) { vm.Spec.Network, vm.Spec.Policy = spec.Network, spec.Policy })
+			m.Update(func(vm *banger.VM) { vm.Spec.Network, vm.Spec.Policy = spec.Network, spec.Policy })
 			return nil
 		})
 	})

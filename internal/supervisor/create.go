@@ -3,18 +3,12 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"os"
-	"slices"
 	"time"
 
 	"banger"
-	"banger/internal/disk"
+	"banger/internal/assembly"
 	"banger/internal/friendly"
 	"banger/internal/image"
-	"banger/internal/launch"
-	"banger/internal/networks"
-	"banger/internal/reserve"
-	"banger/internal/resolve"
 )
 
 // createTries is the maximum number of tries to find a free random name.
@@ -61,12 +55,14 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
 			err = errors.Join(err, m.discard())
 		}
 	}()
-	emit(banger.Event{ID: m.id()})
-	release, err := creation{m, spec}.prepare(ctx, emit)
+	emit(banger.Event{ID: m.ID()})
+	parts := assembly.Maker{Library: s.library, Dirs: s.dirs, HostKey: s.launcher.HostKey}
+	assembled, release, err := parts.Make(ctx, m.Snapshot(), emit)
 	if err != nil {
 		return banger.VM{}, err
 	}
 	defer release()
+	m.Update(assembled)
 	if start {
 		err := m.do(ctx, func(ctx context.Context) error { return m.start(ctx, spec.Attach, false, emit) })
 		if banger.CodeOf(err) == banger.CodeGuest && !spec.AutoRemove { // the console log says more than the error
@@ -79,66 +75,7 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
 	if err := m.do(ctx, m.commit); err != nil {
 		return banger.VM{}, err
 	}
-	return m.snapshot(), nil
-}
-
-// creation is the work of making the parts of a new VM.
-type creation struct {
-	m    *machine
-	spec banger.Spec
-}
-
-// prepare gets the image and the kernel of a new VM and makes its disk. Image and kernel cannot be removed before
-// release is called; after that, they stay while the VM names them.
-func (c creation) prepare(ctx context.Context, emit banger.Emit) (release func(), err error) {
-	m, spec := c.m, c.spec
-	by := "the creation of VM " + m.snapshot().Name
-	watch := launch.NewStopwatch()
-	img, kern, release, err := m.s.library.Use(ctx, spec, by, emit, watch.Lap)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.assemble(img, kern, watch); err != nil {
-		release()
-		return nil, err
-	}
-	return release, nil
-}
-
-// assemble makes the files of a new VM, and stores the names of its parts in the VM.
-func (c creation) assemble(img banger.Image, kern banger.Kernel, watch *launch.Stopwatch) error {
-	m, spec := c.m, c.spec
-	main, err := resolve.Main(spec, img)
-	if err != nil {
-		return err
-	}
-	if err := resolve.CheckImage(spec, img); err != nil {
-		return err
-	}
-	var more []banger.Forward
-	if spec.PublishAll {
-		if more, err = networks.Exposed(img, spec.Forwards); err != nil {
-			return err
-		}
-	}
-	if err := c.makeDisk(); err != nil {
-		return err
-	}
-	_, hostKey, err := m.s.launcher.HostKey(m.id())
-	if err != nil {
-		return err
-	}
-	// The contents of the disk and the key are durable. Their names must also be durable before the VM is visible.
-	if err := m.s.dirs.Sync(m.id()); err != nil {
-		return reserve.Explain(err, m.s.opts.StateDir)
-	}
-	watch.Lap("disk")
-	m.update(func(vm *banger.VM) {
-		vm.ImageDigest, vm.Kernel, vm.Main, vm.Timings = img.Digest, kern.Name, main, watch.Timings
-		vm.Spec.Init, vm.Spec.Forwards = resolve.Init(spec, img), append(slices.Clone(vm.Spec.Forwards), more...)
-		vm.SSHHostKey, vm.Probe = hostKey, resolve.Probe(spec, img)
-	})
-	return nil
+	return m.Snapshot(), nil
 }
 
 // insert chooses a name if the user gave none, and writes the uncommitted row.
@@ -156,12 +93,4 @@ func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error)
 			return nil, storing(err, s.opts.StateDir)
 		}
 	}
-}
-
-func (c creation) makeDisk() error {
-	s, id := c.m.s, c.m.id()
-	if err := os.MkdirAll(s.dirs.VM(id), 0o700); err != nil {
-		return reserve.Explain(err, s.opts.StateDir)
-	}
-	return reserve.Explain(disk.Create(s.dirs.Disk(id), c.spec.Disk), s.opts.StateDir)
 }

@@ -27,7 +27,7 @@ func (p parker) all() []*machine {
 
 func (p parker) candidates() (list []idle.VM) {
 	for _, m := range p.all() {
-		if vm := m.snapshot(); vm.Spec.Idle.Seconds != 0 && vm.State == banger.StateRunning {
+		if vm := m.Snapshot(); vm.Spec.Idle.Seconds != 0 && vm.State == banger.StateRunning {
 			list = append(list, idle.VM{ID: vm.ID, After: vm.Spec.Idle.After(), Emulated: !p.opts.VMMs.KVM})
 		}
 	}
@@ -49,7 +49,7 @@ func (p parker) park(id string, still func(idle.Sample) bool) {
 		return // it was removed
 	}
 	err = m.change(m.ctx, func(context.Context) error {
-		vm := m.snapshot()
+		vm := m.Snapshot()
 		s, err := p.look(m.ctx, id)
 		if err != nil || vm.State != banger.StateRunning || !m.plans.settled || vm.Spec.Idle.Seconds == 0 || !still(s) {
 			return err

@@ -22,16 +22,16 @@ type plans struct {
 // settle lets the VM change by itself. With restored, the daemon has just started.
 func (m later) settle(ctx context.Context, restored bool) error {
 	m.plans.settled = true
-	if !restored || !parking.RestartsWithDaemon(m.snapshot(), time.Now()) {
+	if !restored || !parking.RestartsWithDaemon(m.Snapshot(), time.Now()) {
 		return nil
 	}
-	m.update(func(vm *banger.VM) { vm.RestartAt = time.Now().UTC() })
-	return m.store(ctx, m.snapshot())
+	m.Update(func(vm *banger.VM) { vm.RestartAt = time.Now().UTC() })
+	return m.store(ctx, m.Snapshot())
 }
 
 // due returns a channel that tells when to call act, or nil.
 func (m later) due() <-chan time.Time {
-	_, wait, ok := parking.Next(m.snapshot(), m.plans.again, time.Now())
+	_, wait, ok := parking.Next(m.Snapshot(), m.plans.again, time.Now())
 	if !ok || !m.plans.settled {
 		return nil
 	}
@@ -41,7 +41,7 @@ func (m later) due() <-chan time.Time {
 // act does what is due now.
 func (m later) act() {
 	now := time.Now()
-	next, wait, ok := parking.Next(m.snapshot(), m.plans.again, now)
+	next, wait, ok := parking.Next(m.Snapshot(), m.plans.again, now)
 	if !ok || wait > 0 {
 		return
 	}
@@ -65,7 +65,7 @@ func (m later) carryOut(action, reason string) error {
 	}
 	m.halt()
 	err := m.stop(m.ctx, m.grace(), reason)
-	if err == nil && action == banger.ActionRemove && !m.isGone() {
+	if err == nil && action == banger.ActionRemove && !m.IsGone() {
 		err = m.remove()
 	}
 	return err
@@ -74,26 +74,26 @@ func (m later) carryOut(action, reason string) error {
 // ask notes that a user asks for a start. The restart policy and the time to live begin anew.
 func (m later) ask() {
 	m.plans = plans{settled: m.plans.settled, asked: true}
-	m.update(func(vm *banger.VM) {
+	m.Update(func(vm *banger.VM) {
 		vm.LivesSince, vm.Halted, vm.Restarts, vm.RestartAt, vm.Expired = time.Time{}, false, 0, time.Time{}, false
 	})
 }
 
 // halt notes that a user, or the end of a time, ends the VM, so its restart policy rests.
 func (m later) halt() {
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	if vm.State.AtRest() && vm.RestartAt.IsZero() {
 		return
 	}
-	m.update(func(vm *banger.VM) { vm.Halted, vm.RestartAt = true, time.Time{} })
+	m.Update(func(vm *banger.VM) { vm.Halted, vm.RestartAt = true, time.Time{} })
 	if vm.State.AtRest() {
-		m.warn("that the VM stays stopped was not stored; it is stored again", m.store(m.ctx, m.snapshot()))
+		m.warn("that the VM stays stopped was not stored; it is stored again", m.store(m.ctx, m.Snapshot()))
 	}
 }
 
 // plan decides, before the end of the VM is stored, whether the VM starts again. failed says how it ends.
 func (m later) plan(failed bool) {
-	vm, now := m.snapshot(), time.Now()
+	vm, now := m.Snapshot(), time.Now()
 	failed = failed || vm.ExitCode != nil && *vm.ExitCode != 0
 	if m.plans.asked || !parking.Restarts(vm, failed, now) {
 		return
@@ -103,16 +103,16 @@ func (m later) plan(failed bool) {
 		ran = now.Sub(vm.StartedAt)
 	}
 	m.plans.pause = parking.Backoff(m.plans.pause, ran)
-	m.update(func(vm *banger.VM) { vm.RestartAt = now.Add(m.plans.pause).UTC() })
+	m.Update(func(vm *banger.VM) { vm.RestartAt = now.Add(m.plans.pause).UTC() })
 }
 
 // startAgain starts the VM by its restart policy. If it does not start, the policy decides once more.
 func (m later) startAgain() {
-	m.update(func(vm *banger.VM) { vm.Restarts, vm.RestartAt = vm.Restarts+1, time.Time{} })
+	m.Update(func(vm *banger.VM) { vm.Restarts, vm.RestartAt = vm.Restarts+1, time.Time{} })
 	m.startAlone("the VM did not start again")
-	if vm := m.snapshot(); vm.State.AtRest() && vm.RestartAt.IsZero() { // not even the state starting was stored
+	if vm := m.Snapshot(); vm.State.AtRest() && vm.RestartAt.IsZero() { // not even the state starting was stored
 		m.plan(true)
-		m.warn("the restart was not stored; it is stored again", m.store(m.ctx, m.snapshot()))
+		m.warn("the restart was not stored; it is stored again", m.store(m.ctx, m.Snapshot()))
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 type link struct{ *machine }
 
 func (l link) addForward(ctx context.Context, f banger.Forward) (banger.Forward, error) {
-	vm := l.snapshot()
+	vm := l.Snapshot()
 	if err := banger.CheckForwards(append(slices.Clone(vm.Spec.Forwards), f)); err != nil {
 		return f, err
 	}
@@ -46,11 +46,11 @@ type forwarder interface {
 
 // end returns what has the sockets of the VM's forwards: its shim, its door, or nil if they are not open.
 func (l link) end() forwarder {
-	switch vm := l.snapshot(); {
+	switch vm := l.Snapshot(); {
 	case vm.State.Lives():
-		return l.s.shim(l.id())
+		return l.s.shim(l.ID())
 	case vm.State == banger.StateSuspended && len(vm.Forwards) == len(vm.Spec.Forwards):
-		return l.s.doors.Side(l.id())
+		return l.s.doors.Side(l.ID())
 	}
 	return nil
 }
@@ -60,14 +60,14 @@ func (l link) save(ctx context.Context, next banger.VM) error {
 	if err := l.store(ctx, next); err != nil {
 		return err
 	}
-	l.update(func(vm *banger.VM) {
+	l.Update(func(vm *banger.VM) {
 		vm.Spec.Forwards, vm.Spec.Policy, vm.Forwards = next.Spec.Forwards, next.Spec.Policy, next.Forwards
 	})
 	return nil
 }
 
 func (l link) removeForward(ctx context.Context, f banger.Forward) error {
-	vm, end := l.snapshot(), l.end()
+	vm, end := l.Snapshot(), l.end()
 	list := vm.Forwards
 	if end == nil {
 		list = vm.Spec.Forwards
@@ -98,9 +98,9 @@ func (l link) removeForward(ctx context.Context, f banger.Forward) error {
 
 // leave records that the VM no longer runs, and frees its network resources on the host.
 func (l link) leave() {
-	l.s.doors.Close(l.id())
+	l.s.doors.Close(l.ID())
 	l.set("", nil)
-	if banger.OnBridge(l.snapshot().Spec.Network) {
+	if banger.OnBridge(l.Snapshot().Spec.Network) {
 		l.sync(l.ctx)
 	}
 }
@@ -108,11 +108,11 @@ func (l link) leave() {
 // setBridgePolicy puts a policy in force. When it returns, flows that p forbids have ended. On an error the old policy
 // stays in force.
 func (l link) setBridgePolicy(ctx context.Context, p banger.Policy) error {
-	old := l.snapshot().Spec.Policy
-	l.update(func(vm *banger.VM) { vm.Spec.Policy = &p })
+	old := l.Snapshot().Spec.Policy
+	l.Update(func(vm *banger.VM) { vm.Spec.Policy = &p })
 	err := l.s.networks.Sync(ctx)
 	if err != nil {
-		l.update(func(vm *banger.VM) { vm.Spec.Policy = old })
+		l.Update(func(vm *banger.VM) { vm.Spec.Policy = old })
 		l.sync(ctx)
 	}
 	return err
@@ -120,7 +120,7 @@ func (l link) setBridgePolicy(ctx context.Context, p banger.Policy) error {
 
 // set sets the address and forwards that are in force while the VM runs.
 func (l link) set(address string, forwards []banger.Forward) {
-	l.update(func(vm *banger.VM) { vm.Address, vm.Forwards, vm.Listeners = address, forwards, nil })
+	l.Update(func(vm *banger.VM) { vm.Address, vm.Forwards, vm.Listeners = address, forwards, nil })
 }
 
 // sync puts the VM's network in force on the host, even if ctx has ended. After an error the bridge tries again.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"syscall"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"banger/internal/resolve"
 	"banger/internal/shim"
 	"banger/internal/text"
+	"banger/internal/view"
 	"banger/internal/vmdir"
 	"banger/internal/vmm"
 )
@@ -44,7 +46,8 @@ type machine struct {
 	// again says when to repeat a failed store of the row. It is nil if the row is stored. Only the owner uses it.
 	again <-chan time.Time
 
-	view
+	*view.View
+	mu        sync.Mutex
 	interrupt context.CancelFunc // cancels the present operation, or nil; mu guards it
 	mainSeen  bool               // the main command was started; mu guards it
 }
@@ -56,7 +59,7 @@ func (m *machine) setState(to banger.State, reason string) error {
 	if err := m.checkState(to); err != nil {
 		return err
 	}
-	next := m.snapshot()
+	next := m.Snapshot()
 	next.State, next.Reason = to, text.Limit(reason, text.MaxError) // reason may quote a VMM or a guest
 	switch {
 	case to == banger.StateRunning && next.StartedAt.IsZero(): // a VM that goes on was started before
@@ -71,7 +74,7 @@ func (m *machine) setState(to banger.State, reason string) error {
 	if err != nil && (to == banger.StateStarting || to == banger.StateResuming || to == banger.StateRunning) {
 		return err
 	}
-	m.update(func(vm *banger.VM) {
+	m.Update(func(vm *banger.VM) {
 		vm.State, vm.Reason, vm.StartedAt, vm.FinishedAt = next.State, next.Reason, next.StartedAt, next.FinishedAt
 		vm.LivesSince = next.LivesSince
 	})
@@ -80,7 +83,7 @@ func (m *machine) setState(to banger.State, reason string) error {
 
 // checkState returns an error if the VM cannot change from its state to the state to.
 func (m *machine) checkState(to banger.State) error {
-	if vm := m.snapshot(); vm.State != to && !vm.State.CanBecome(to) {
+	if vm := m.Snapshot(); vm.State != to && !vm.State.CanBecome(to) {
 		return banger.Errorf(banger.CodeInternal, "VM %s cannot go from %s to %s", vm.Name, vm.State, to)
 	}
 	return nil
@@ -102,7 +105,7 @@ func (m *machine) loop() {
 		case <-later{m}.due():
 			later{m}.act()
 		case <-m.again:
-			m.warn("the row was not stored; it is stored again", m.store(m.ctx, m.snapshot()))
+			m.warn("the row was not stored; it is stored again", m.store(m.ctx, m.Snapshot()))
 		}
 	}
 }
@@ -132,17 +135,17 @@ func (m *machine) do(ctx context.Context, f func(context.Context) error) error {
 // change is like do, but fails while the VM is still being created.
 func (m *machine) change(ctx context.Context, f func(context.Context) error) error {
 	return m.do(ctx, func(ctx context.Context) error {
-		if !m.isCommitted() {
-			return banger.Errorf(banger.CodeConflict, "VM %s is still being created", m.snapshot().Name).
-				WithHint("try again when it is there, or remove it: banger rm -f %s", m.snapshot().Name)
+		if !m.IsCommitted() {
+			return banger.Errorf(banger.CodeConflict, "VM %s is still being created", m.Snapshot().Name).
+				WithHint("try again when it is there, or remove it: banger rm -f %s", m.Snapshot().Name)
 		}
 		return f(ctx)
 	})
 }
 
 func (m *machine) closedError() error {
-	if m.isGone() {
-		return banger.Errorf(banger.CodeNotFound, "VM %s no longer exists", m.snapshot().Name)
+	if m.IsGone() {
+		return banger.Errorf(banger.CodeNotFound, "VM %s no longer exists", m.Snapshot().Name)
 	}
 	return banger.Errorf(banger.CodeUnavailable, "the daemon is stopping")
 }
@@ -167,19 +170,19 @@ func (m *machine) stopCurrent(ctx context.Context) {
 	if m.interrupt != nil {
 		m.interrupt()
 	}
-	stopping := m.vm.State == banger.StateStopping
+	stopping := m.Snapshot().State == banger.StateStopping
 	m.mu.Unlock()
 	if stopping {
-		if err := m.s.shim(m.id()).Kill(ctx); err != nil {
+		if err := m.s.shim(m.ID()).Kill(ctx); err != nil {
 			m.log.Info("the VMM was not killed at once; its owner kills it", "err", err)
 		}
 	}
 }
 
 // grace returns how long a stop waits before it kills, if the client does not say.
-func (m *machine) grace() time.Duration { return resolve.Grace(m.snapshot().Spec) }
+func (m *machine) grace() time.Duration { return resolve.Grace(m.Snapshot().Spec) }
 
-func (m *machine) agent() guest.Client { return reachable{m.s}.Agent(m.id()) }
+func (m *machine) agent() guest.Client { return reachable{m.s}.Agent(m.ID()) }
 
 // Exit codes of VMs whose main command did not report one, as in docker.
 const (
@@ -207,15 +210,15 @@ func (m *machine) onExit(e vmm.Exit, more string) {
 // onEnd records that the VMM has ended. Only the VM's disk is left. code is used if the main command reported no exit
 // code; 0 is not stored.
 func (m *machine) onEnd(reason string, code int, failed bool) {
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	if vm.State.AtRest() {
 		return
 	}
 	if exit, ok := (mainCommand{m}).takeExit(); ok {
 		code = exit.Status()
-		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
+		m.Update(func(vm *banger.VM) { vm.ExitCode = &code })
 	} else if code != 0 && vm.ExitCode == nil {
-		m.update(func(vm *banger.VM) { vm.ExitCode = &code })
+		m.Update(func(vm *banger.VM) { vm.ExitCode = &code })
 	}
 	state := banger.StateStopped
 	if failed && vm.State != banger.StateStopping { // a VM that was being stopped has not failed
@@ -231,7 +234,7 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 	m.log.Info("the VM has ended", "state", state, "reason", reason)
 	later{m}.plan(state == banger.StateFailed)
 	m.warn("the end of the VM was not stored; it is stored again", m.setState(state, reason))
-	m.s.dirs.CleanRun(m.id())
+	m.s.dirs.CleanRun(m.ID())
 	if vm.Spec.AutoRemove {
 		m.warn("the VM was not removed", m.remove())
 	}
@@ -239,13 +242,13 @@ func (m *machine) onEnd(reason string, code int, failed bool) {
 
 // stop shuts the guest down cleanly within grace, and otherwise kills the VMM. It does nothing for a VM at rest.
 func (m *machine) stop(ctx context.Context, grace time.Duration, reason string) error {
-	switch m.snapshot().State {
+	switch m.Snapshot().State {
 	case banger.StateSuspended:
 		return m.kill(ctx, reason)
 	case banger.StatePaused: // its agent must answer
 		m.warn("the VM was not resumed", sleeper{m}.unpause(ctx))
 	}
-	if m.snapshot().State.AtRest() {
+	if m.Snapshot().State.AtRest() {
 		return nil
 	}
 	if err := m.checkState(banger.StateStopping); err != nil {
@@ -286,7 +289,7 @@ func (m *machine) answers(ctx context.Context, grace time.Duration) error {
 
 // kill ends the VMM at once.
 func (m *machine) kill(ctx context.Context, reason string) error {
-	before := m.snapshot().State
+	before := m.Snapshot().State
 	if before.AtRest() {
 		return nil
 	}
@@ -314,8 +317,8 @@ func (m *machine) kill(ctx context.Context, reason string) error {
 func (m *machine) endVMM(ctx context.Context, state banger.State) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopSlack)
 	defer cancel()
-	if state == banger.StateUnreachable || m.s.shim(m.id()).Kill(ctx) != nil {
-		m.s.shims().Kill(m.id(), adoptTimeout)
+	if state == banger.StateUnreachable || m.s.shim(m.ID()).Kill(ctx) != nil {
+		m.s.shims().Kill(m.ID(), adoptTimeout)
 	}
 	if _, err := m.awaitEnd(ctx); err != nil {
 		m.warn("the VMM has not ended", err)
@@ -342,37 +345,40 @@ func (m *machine) awaitEnd(ctx context.Context) (shim.Status, error) {
 // In this order a crash cannot leave files without a row, which would be kept.
 func (m *machine) remove() error {
 	ctx := context.WithoutCancel(m.ctx)
-	if m.isCommitted() { // otherwise the row has this mark from the beginning
-		if err := m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Undo(ctx, m.snapshot()) }); err != nil {
+	if m.IsCommitted() { // otherwise the row has this mark from the beginning
+		if err := m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Undo(ctx, m.Snapshot()) }); err != nil {
 			return storing(err, m.s.opts.StateDir)
 		}
 	}
-	m.s.shims().AwaitEnd(m.id(), adoptTimeout) // it tells the end of the VMM a moment before its own
-	err := m.s.dirs.Remove(m.id())
+	m.s.shims().AwaitEnd(m.ID(), adoptTimeout) // it tells the end of the VMM a moment before its own
+	err := m.s.dirs.Remove(m.ID())
 	if err == nil {
-		err = m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Delete(ctx, m.id()) })
+		err = m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Delete(ctx, m.ID()) })
 		m.s.opts.Reserve.Refill()
 	}
 	m.s.forget(m)
-	m.setGone()
+	m.SetGone()
 	m.cancel()
+	if m.Snapshot().Base != "" {
+		m.s.wg.Go(m.s.branches.Sweep)
+	}
 	return err
 }
 
 // discard undoes a creation at any stage.
 func (m *machine) discard() error {
 	err := m.do(context.WithoutCancel(m.ctx), func(ctx context.Context) error {
-		if m.isGone() {
+		if m.IsGone() {
 			return nil
 		}
-		m.update(func(vm *banger.VM) { vm.Spec.AutoRemove = false })
+		m.Update(func(vm *banger.VM) { vm.Spec.AutoRemove = false })
 		if err := m.kill(ctx, "creation failed"); err != nil {
 			return err
 		}
 		return m.remove()
 	})
-	if m.isGone() { // another request may have removed it before the last files were made
-		return m.s.dirs.Remove(m.id())
+	if m.IsGone() { // another request may have removed it before the last files were made
+		return m.s.dirs.Remove(m.ID())
 	}
 	return err
 }
@@ -380,7 +386,7 @@ func (m *machine) discard() error {
 // await returns when done returns true, when the VM was removed (then gone is true), or when ctx ends.
 func (m *machine) await(ctx context.Context, done func(banger.VM) bool) (vm banger.VM, gone bool, err error) {
 	for {
-		vm, gone, changed := m.see()
+		vm, gone, changed := m.See()
 		if gone || done(vm) {
 			return vm, gone, nil
 		}
@@ -389,7 +395,7 @@ func (m *machine) await(ctx context.Context, done func(banger.VM) bool) (vm bang
 		case <-ctx.Done():
 			return vm, false, banger.Canceled(ctx.Err())
 		case <-m.ctx.Done():
-			if !m.isGone() {
+			if !m.IsGone() {
 				return vm, false, m.closedError()
 			}
 		}
@@ -398,6 +404,6 @@ func (m *machine) await(ctx context.Context, done func(banger.VM) bool) (vm bang
 
 // leaveGroup ends all remaining processes of a VM that has ended, and removes its group.
 func (m *machine) leaveGroup() {
-	m.warn("the control group was not removed", m.s.groups().Remove(m.id()))
-	m.update(func(vm *banger.VM) { vm.Limits = nil })
+	m.warn("the control group was not removed", m.s.groups().Remove(m.ID()))
+	m.Update(func(vm *banger.VM) { vm.Limits = nil })
 }

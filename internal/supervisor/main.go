@@ -16,7 +16,7 @@ type mainCommand struct{ *machine }
 // start starts the main command in the background, or gives an attached client time to start it, and watches for its
 // end.
 func (m mainCommand) start(ctx context.Context, attach bool) error {
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	if vm.Main == nil {
 		return nil
 	}
@@ -34,7 +34,7 @@ func (m mainCommand) start(ctx context.Context, attach bool) error {
 }
 
 func (m mainCommand) attach(ctx context.Context, e banger.Exec) (net.Conn, error) {
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	if vm.Main == nil {
 		return nil, banger.Errorf(banger.CodeConflict, "VM %s has no main command", vm.Name)
 	}
@@ -50,7 +50,7 @@ func (m mainCommand) attach(ctx context.Context, e banger.Exec) (net.Conn, error
 	if e.TTY {
 		main.Env = resolve.MergeEnv(e.Env, main.Env)
 	}
-	return reachable{m.s}.OfferingMain(m.id()).Exec(ctx, main)
+	return reachable{m.s}.OfferingMain(m.ID()).Exec(ctx, main)
 }
 
 func (m mainCommand) setSeen(seen bool) {
@@ -65,13 +65,13 @@ func (m mainCommand) abandonUnlessAttached() {
 		m.mu.Lock()
 		seen := m.mainSeen
 		m.mu.Unlock()
-		if seen || m.snapshot().State != banger.StateRunning {
+		if seen || m.Snapshot().State != banger.StateRunning {
 			return nil
 		}
 		later(m).halt()
 		return m.stop(ctx, m.grace(), "its client went away before the main command was started")
 	})
-	if !m.isGone() {
+	if !m.IsGone() {
 		m.warn("a VM without its client was not stopped", err)
 	}
 }
@@ -98,7 +98,7 @@ func (m mainCommand) wait(ended chan<- banger.Exit) {
 			return
 		}
 		pause, cancel := context.WithTimeout(m.ctx, waitAgain)
-		m.s.shim(m.id()).Watch(pause) // returns at once when the VMM or the shim has ended
+		m.s.shim(m.ID()).Watch(pause) // returns at once when the VMM or the shim has ended
 		over := pause.Err() == nil || m.ctx.Err() != nil
 		cancel()
 		if over {
@@ -128,13 +128,13 @@ func (m mainCommand) takeExit() (banger.Exit, bool) {
 // onEnd stops the VM whose main command has ended. A VM that is then removed is not shut down, because nobody will see
 // its disk again: its other commands are killed, as in a container.
 func (m mainCommand) onEnd(exit banger.Exit) {
-	if m.snapshot().State.AtRest() {
+	if m.Snapshot().State.AtRest() {
 		return
 	}
 	code := exit.Status()
-	m.update(func(vm *banger.VM) { vm.ExitCode = &code })
+	m.Update(func(vm *banger.VM) { vm.ExitCode = &code })
 	reason := parking.ExitReason(exit)
-	if m.snapshot().Spec.AutoRemove && m.agent().Delivered(m.ctx) == nil {
+	if m.Snapshot().Spec.AutoRemove && m.agent().Delivered(m.ctx) == nil {
 		m.warn("the VM was not killed after its main command", m.kill(m.ctx, reason))
 		return
 	}

@@ -17,11 +17,11 @@ func (s *Supervisor) Start(ctx context.Context, ref string, attach, cold bool, e
 		return banger.VM{}, err
 	}
 	// The host may have less memory or fewer CPUs than before.
-	if err := s.checkHost(parking.AtNextBoot(m.snapshot()), emit); err != nil {
+	if err := s.checkHost(parking.AtNextBoot(m.Snapshot()), emit); err != nil {
 		return banger.VM{}, err
 	}
 	err = m.change(ctx, func(ctx context.Context) error { return m.start(ctx, attach, cold, emit) })
-	return m.snapshot(), err
+	return m.Snapshot(), err
 }
 
 // Stop shuts a VM down cleanly within grace (0 means that of the VM), and otherwise kills its VMM. It continues when
@@ -49,7 +49,7 @@ func (s *Supervisor) Kill(ctx context.Context, ref string, signal int) (banger.V
 	if err != nil {
 		return banger.VM{}, err
 	}
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	if vm.State.AtRest() && vm.RestartAt.IsZero() {
 		return vm, vm.StateError("kill", "it does not run")
 	}
@@ -75,12 +75,12 @@ func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 	if force {
 		m.stopCurrent(ctx)
 	}
-	_, err = s.finish(ctx, m.id(), func(ctx context.Context, m *machine) error {
-		if vm := m.snapshot(); !vm.State.AtRest() && vm.State != banger.StateSuspended && !force {
+	_, err = s.finish(ctx, m.ID(), func(ctx context.Context, m *machine) error {
+		if vm := m.Snapshot(); !vm.State.AtRest() && vm.State != banger.StateSuspended && !force {
 			return vm.StateError("remove", "stop it first, or use rm -f")
 		}
 		later{m}.halt()
-		if err := m.kill(ctx, "removed by the user"); err != nil || m.isGone() {
+		if err := m.kill(ctx, "removed by the user"); err != nil || m.IsGone() {
 			return err
 		}
 		return m.remove()
@@ -96,7 +96,7 @@ func (s *Supervisor) finish(ctx context.Context, ref string,
 		return banger.VM{}, err
 	}
 	err = m.do(ctx, func(context.Context) error { return f(m.ctx, m) })
-	return m.snapshot(), err
+	return m.Snapshot(), err
 }
 
 // alter is like finish, but fails while the VM is still being created.
@@ -107,7 +107,7 @@ func (s *Supervisor) alter(ctx context.Context, ref string,
 		return banger.VM{}, err
 	}
 	err = m.change(ctx, func(context.Context) error { return f(m.ctx, m) })
-	return m.snapshot(), err
+	return m.Snapshot(), err
 }
 
 // Rename gives a VM another name. The guest's host name does not change.
@@ -116,12 +116,12 @@ func (s *Supervisor) Rename(ctx context.Context, ref, name string) (banger.VM, e
 		return banger.VM{}, err
 	}
 	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
-		vm := m.snapshot()
+		vm := m.Snapshot()
 		vm.Name = name
 		if err := m.store(ctx, vm); err != nil {
 			return err
 		}
-		m.update(func(v *banger.VM) { v.Name = name })
+		m.Update(func(v *banger.VM) { v.Name = name })
 		if banger.OnBridge(vm.Spec.Network) && vm.Address != "" {
 			link{m}.sync(ctx) // the network uses the VM's name
 		}

@@ -73,7 +73,7 @@ func (s *Supervisor) Changes(ctx context.Context, ref string) (banger.VM, io.Rea
 	if err != nil {
 		return banger.VM{}, nil, err
 	}
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	if vm.State != banger.StateRunning {
 		return vm, nil, vm.NotRunning("commit")
 	}

@@ -11,7 +11,7 @@ import (
 
 // onVMMEnd records that the VMM has ended by itself, or boots the VM again if its guest asked for a reboot.
 func (m *machine) onVMMEnd(e vmm.Exit) {
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	if !e.Reboot || vm.State != banger.StateRunning {
 		m.onExit(e, "")
 		return
@@ -33,6 +33,6 @@ func (m *machine) reboot() {
 	mainCommand{m}.takeExit() // end the wait for the main command of the boot before
 	m.leaveGroup()
 	link{m}.leave()
-	m.s.dirs.CleanRun(m.id())
+	m.s.dirs.CleanRun(m.ID())
 	later{m}.startAlone("the VM did not boot again")
 }

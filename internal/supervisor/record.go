@@ -31,18 +31,18 @@ func (m *machine) store(ctx context.Context, vm banger.VM) error {
 
 // commit is like store, and records that the VM is complete.
 func (m *machine) commit(ctx context.Context) error {
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	if err := m.s.opts.Store.Commit(ctx, vm); err != nil {
 		return storing(err, m.s.opts.StateDir)
 	}
-	m.setCommitted()
+	m.SetCommitted()
 	m.record(vm)
 	return later{m}.settle(ctx, false)
 }
 
 // record writes the VM's record, if the VM is complete. After a failure, the record is written with the next row.
 func (m *machine) record(vm banger.VM) {
-	if m.isCommitted() {
+	if m.IsCommitted() {
 		m.warn("the record was not written", m.recorder.Write(vmdir.NewRecord(vm, m.slot)))
 	}
 }

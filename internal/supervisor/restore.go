@@ -60,6 +60,7 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	s.networks.SetAdopting(false)
 	s.wg.Go(func() { parker{s}.watcher().Run(s.ctx) })
 	s.wg.Go(func() { s.warm.Run(s.ctx) })
+	s.wg.Go(func() { s.branches.Sweep(); s.branches.Run(s.ctx) })
 	for _, m := range (parker{s}).all() {
 		s.wg.Go(func() {
 			settle := func(ctx context.Context) error { return later{m}.settle(ctx, true) }
@@ -99,7 +100,7 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 	if vm.State.AtRest() || vm.State == banger.StateSuspended {
 		m := r.adoptRow(vm, slot)
 		m.warn("the VM was not taken over as it was", m.do(m.ctx, sleeper{m}.matchMemory))
-		vm = m.snapshot()
+		vm = m.Snapshot()
 		if vm.Spec.AutoRemove && vm.State != banger.StateCreated && vm.State != banger.StateSuspended {
 			s.wg.Go(func() {
 				m.warn("the VM was not removed", m.do(m.ctx, func(context.Context) error { return m.remove() }))
@@ -113,7 +114,7 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 	m := r.adoptRow(vm, slot)
 	mainCommand{m}.setSeen(true)
 	if err != nil && s.shims().Has(vm.ID) {
-		m.update(func(vm *banger.VM) { vm.State, vm.Reason = banger.StateUnreachable, "its shim does not answer" })
+		m.Update(func(vm *banger.VM) { vm.State, vm.Reason = banger.StateUnreachable, "its shim does not answer" })
 		s.wg.Go(func() { m.awaitAnswer(vm) })
 		return
 	}
@@ -138,7 +139,7 @@ var takesTime = []banger.State{banger.StateStopping, banger.StateSuspending, ban
 // matchMemory makes the state of a VM without a VMM fit what is there: a VM with a snapshot is suspended, and waits for
 // its use.
 func (m sleeper) matchMemory(context.Context) error {
-	switch suspended := m.snapshot().State == banger.StateSuspended; {
+	switch suspended := m.Snapshot().State == banger.StateSuspended; {
 	case !suspended && !m.isSuspended():
 		return nil
 	case !m.isSuspended():
@@ -146,11 +147,11 @@ func (m sleeper) matchMemory(context.Context) error {
 		return nil
 	}
 	problem := m.openDoor()
-	if vm := m.snapshot(); vm.State == banger.StateSuspended && vm.Reason == problem {
+	if vm := m.Snapshot(); vm.State == banger.StateSuspended && vm.Reason == problem {
 		return nil
 	}
-	m.update(func(vm *banger.VM) { vm.State, vm.Reason, vm.FinishedAt = banger.StateSuspended, problem, time.Time{} })
-	return m.store(m.ctx, m.snapshot())
+	m.Update(func(vm *banger.VM) { vm.State, vm.Reason, vm.FinishedAt = banger.StateSuspended, problem, time.Time{} })
+	return m.store(m.ctx, m.Snapshot())
 }
 
 // askAgain is the pause between two requests to a shim that does not answer. The shim may be stopped, or its host may
@@ -168,10 +169,10 @@ func (m *machine) awaitAnswer(stored banger.VM) {
 				st = m.s.shim(stored.ID).Lost(m.s.rebooted, err)
 			}
 			err = m.do(m.ctx, func(ctx context.Context) error {
-				if over = m.snapshot().State != banger.StateUnreachable; over {
+				if over = m.Snapshot().State != banger.StateUnreachable; over {
 					return nil // another operation has ended the VM
 				}
-				m.update(func(vm *banger.VM) { vm.State, vm.Reason = stored.State, stored.Reason })
+				m.Update(func(vm *banger.VM) { vm.State, vm.Reason = stored.State, stored.Reason })
 				over = true
 				return m.takeOver(ctx, stored.State, alive, st)
 			})
@@ -188,7 +189,7 @@ func (m *machine) awaitAnswer(stored banger.VM) {
 // adoptRow is like adopt, for a VM whose creation has succeeded. It also writes the VM's record.
 func (r restoration) adoptRow(vm banger.VM, slot int) *machine {
 	m := r.s.adopt(vm, slot)
-	m.setCommitted()
+	m.SetCommitted()
 	err := m.do(m.ctx, func(context.Context) error {
 		m.record(vm)
 		return nil
@@ -200,8 +201,8 @@ func (r restoration) adoptRow(vm banger.VM, slot int) *machine {
 // takeOver continues, in the owner, from the state that the dead daemon stored.
 func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, st shim.Status) error {
 	if !alive {
-		m.s.shims().Kill(m.id(), adoptTimeout)
-		if reason := m.snapshot().Reason; reason != "" {
+		m.s.shims().Kill(m.ID(), adoptTimeout)
+		if reason := m.Snapshot().Reason; reason != "" {
 			st.Exit.Reason = reason
 		}
 		m.onExit(st.Exit, ", while no daemon ran")
@@ -211,7 +212,8 @@ func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, 
 	m.s.wg.Go(m.watch)
 	switch state {
 	case banger.StateRunning, banger.StatePaused, banger.StateSuspending:
-		if m.snapshot().Main != nil {
+		m.warn("a snapshot that was cut off was not tidied up", m.s.branches.Settle(ctx, owned{m}))
+		if m.Snapshot().Main != nil {
 			mainCommand{m}.watch()
 		}
 		if state == banger.StateSuspending {
@@ -219,10 +221,10 @@ func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, 
 		}
 		return nil
 	case banger.StateResuming:
-		key, _, err := m.s.launcher.HostKey(m.id())
+		key, _, err := m.s.launcher.HostKey(m.ID())
 		return sleeper{m}.goOn(ctx, m.launch(banger.Discard), key, err)
 	case banger.StateStopping:
-		return m.stop(ctx, m.grace(), m.snapshot().Reason)
+		return m.stop(ctx, m.grace(), m.Snapshot().Reason)
 	}
 	return m.kill(ctx, "the daemon died while it was starting")
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/branch"
 	"banger/internal/cgroup"
 	"banger/internal/feed"
 	"banger/internal/image"
@@ -28,6 +29,7 @@ import (
 	"banger/internal/reserve"
 	"banger/internal/shim"
 	"banger/internal/store"
+	"banger/internal/view"
 	"banger/internal/vmdir"
 	"banger/internal/vmm/choice"
 	"banger/internal/wake"
@@ -87,6 +89,7 @@ type Supervisor struct {
 	library  *library.Library
 	launcher *launch.Launcher
 	warm     *warm.Warm
+	branches *branch.Branches
 	doors    *wake.Doors
 	changes  *feed.Feed[banger.Change]
 
@@ -112,12 +115,17 @@ func New(opts Options) (*Supervisor, error) {
 	}
 	s.networks = networks.New(parts)
 	s.doors = wake.New(wake.Options{Networks: s.networks, Wake: s.wakeUp, Owner: uint32(os.Getuid()), Log: opts.Log})
-	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: s, Reserve: opts.Reserve,
+	needs := branch.Needs{VMs: s, Branches: s.Snapshots}
+	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: needs, Reserve: opts.Reserve,
 		Dir: opts.StateDir})
-	plans := plan.Planner{Dirs: dirs, State: opts.StateDir, Agent: opts.Agent, VMMs: opts.VMMs,
+	var err error
+	s.branches, err = branch.New(branch.Options{VMs: branching{s}, Dirs: dirs, VMMs: opts.VMMs, Log: opts.Log})
+	if err != nil {
+		return nil, err
+	}
+	plans := plan.Planner{Dirs: dirs, Layers: s.branches.Layers, State: opts.StateDir, Agent: opts.Agent, VMMs: opts.VMMs,
 		KVMGroup: opts.KVMGroup, Root: opts.Root, Images: opts.Images, Kernels: opts.Kernels, Library: s.library,
 		Groups: s.groups(), Log: opts.Log}
-	var err error
 	s.warm, err = warm.New(warm.Options{Plans: plans, StateDir: opts.StateDir, RunDir: opts.RunDir,
 		ShimArgv: opts.ShimArgv, UseOnly: opts.UseTemplatesOnly, Idle: opts.Idle, Log: opts.Log})
 	s.launcher = launch.New(launch.Launcher{Plans: plans, Networks: s.networks, Warm: s.warm, ShimArgv: opts.ShimArgv,
@@ -130,6 +138,7 @@ func (s *Supervisor) Close() {
 	s.stop()
 	s.doors.Shut()
 	s.wg.Wait()
+	s.branches.Close()
 	if s.networks.Bridge != nil {
 		s.networks.Bridge.Close()
 	}
@@ -162,7 +171,7 @@ func (s *Supervisor) List(keep func(banger.VM) bool) []banger.VM {
 	defer s.mu.Unlock()
 	var list []banger.VM
 	for _, m := range s.machines {
-		if vm := m.snapshot(); keep(vm) {
+		if vm := m.Snapshot(); keep(vm) {
 			list = append(list, vm)
 		}
 	}
@@ -184,7 +193,7 @@ func (s *Supervisor) Get(ref string) (banger.VM, error) {
 	if err != nil {
 		return banger.VM{}, err
 	}
-	return m.snapshot(), nil
+	return m.Snapshot(), nil
 }
 
 func (s *Supervisor) find(ref string) (*machine, error) {
@@ -192,7 +201,7 @@ func (s *Supervisor) find(ref string) (*machine, error) {
 	defer s.mu.Unlock()
 	var byPrefix []*machine
 	for id, m := range s.machines {
-		if m.snapshot().Name == ref || id == ref {
+		if m.Snapshot().Name == ref || id == ref {
 			return m, nil
 		}
 		if ref != "" && strings.HasPrefix(id, ref) {
@@ -215,7 +224,7 @@ func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
 		s:        s,
 		log:      s.opts.Log.With("vm", vm.ID),
 		slot:     slot,
-		view:     newView(vm, s.changes),
+		View:     view.New(vm, s.changes),
 		recorder: s.dirs.Recorder(vm.ID),
 		ops:      make(chan func()),
 		ended:    make(chan shim.Status, 1),
@@ -230,7 +239,7 @@ func (s *Supervisor) adopt(vm banger.VM, slot int) *machine {
 
 func (s *Supervisor) forget(m *machine) {
 	s.mu.Lock()
-	delete(s.machines, m.id())
+	delete(s.machines, m.ID())
 	s.mu.Unlock()
 }
 

@@ -13,15 +13,7 @@ import (
 
 // Pause stops the CPUs of a running VM. Its memory stays where it is.
 func (s *Supervisor) Pause(ctx context.Context, ref string) (banger.VM, error) {
-	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
-		if vm := m.snapshot(); vm.State != banger.StateRunning {
-			return vm.StateError("pause", "only a running VM can be paused; see: banger ps -a")
-		}
-		if err := m.s.shim(m.id()).Pause(ctx); err != nil {
-			return banger.Errorf(banger.CodeUnavailable, "VM %s was not paused: %w", m.snapshot().Name, err)
-		}
-		return m.setState(banger.StatePaused, "")
-	})
+	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error { return sleeper{m}.pause(ctx) })
 }
 
 // Suspend writes the memory of a VM to disk and ends its VMM. The guest's commands are frozen meanwhile. If Suspend
@@ -36,11 +28,11 @@ func (s *Supervisor) Resume(ctx context.Context, ref string, emit banger.Emit) (
 	if err != nil {
 		return banger.VM{}, err
 	}
-	if err := s.checkHost(m.snapshot().Spec, emit); err != nil {
+	if err := s.checkHost(m.Snapshot().Spec, emit); err != nil {
 		return banger.VM{}, err
 	}
 	err = m.change(ctx, func(ctx context.Context) error {
-		switch vm := m.snapshot(); vm.State {
+		switch vm := m.Snapshot(); vm.State {
 		case banger.StateRunning:
 			return nil
 		case banger.StatePaused:
@@ -51,22 +43,32 @@ func (s *Supervisor) Resume(ctx context.Context, ref string, emit banger.Emit) (
 			return vm.StateError("resume", "start it: banger start "+vm.Name)
 		}
 	})
-	return m.snapshot(), err
+	return m.Snapshot(), err
 }
 
 // sleeper is a machine that stands still and goes on.
 type sleeper struct{ *machine }
 
+func (m sleeper) pause(ctx context.Context) error {
+	if vm := m.Snapshot(); vm.State != banger.StateRunning {
+		return vm.StateError("pause", "only a running VM can be paused; see: banger ps -a")
+	}
+	if err := m.s.shim(m.ID()).Pause(ctx); err != nil {
+		return banger.Errorf(banger.CodeUnavailable, "VM %s was not paused: %w", m.Snapshot().Name, err)
+	}
+	return m.setState(banger.StatePaused, "")
+}
+
 func (m sleeper) unpause(ctx context.Context) error {
-	if err := m.s.shim(m.id()).Resume(ctx); err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "VM %s was not resumed: %w", m.snapshot().Name, err)
+	if err := m.s.shim(m.ID()).Resume(ctx); err != nil {
+		return banger.Errorf(banger.CodeUnavailable, "VM %s was not resumed: %w", m.Snapshot().Name, err)
 	}
 	return m.setState(banger.StateRunning, "")
 }
 
 // suspend is for the owner.
 func (m sleeper) suspend(ctx context.Context) error {
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	switch {
 	case vm.State == banger.StateSuspended:
 		return nil
@@ -86,9 +88,9 @@ func (m sleeper) suspend(ctx context.Context) error {
 
 // suspendNow has the shim suspend the VM. It may do so again after the death of a daemon.
 func (m sleeper) suspendNow(ctx context.Context) error {
-	vm := m.snapshot()
-	sockets, err := m.s.shim(m.id()).Suspend(ctx)
-	m.s.doors.Leave(m.id(), sockets)
+	vm := m.Snapshot()
+	sockets, err := m.s.shim(m.ID()).Suspend(ctx)
+	m.s.doors.Leave(m.ID(), sockets)
 	if m.ctx.Err() != nil {
 		return m.closedError() // the shim goes on, and the next daemon looks what has become of it
 	}
@@ -105,19 +107,19 @@ func (m sleeper) suspendNow(ctx context.Context) error {
 		return endErr
 	}
 	m.onExit(st.Exit, "")
-	if now := m.snapshot(); now.State != banger.StateSuspended {
+	if now := m.Snapshot(); now.State != banger.StateSuspended {
 		return banger.Errorf(banger.CodeUnavailable, "VM %s was not suspended: %s", vm.Name, now.Reason)
 	}
 	return nil
 }
 
 func (m sleeper) shimAnswers(ctx context.Context) bool {
-	_, err := m.s.shim(m.id()).Status(ctx)
+	_, err := m.s.shim(m.ID()).Status(ctx)
 	return err == nil
 }
 
 // isSuspended reports whether the VM has a whole snapshot. There is one only while the VM has not run since.
-func (m sleeper) isSuspended() bool { return vmm.HasSnapshot(m.s.dirs.VM(m.id())) }
+func (m sleeper) isSuspended() bool { return vmm.HasSnapshot(m.s.dirs.VM(m.ID())) }
 
 // onSuspended records that the VMM has ended and left a snapshot. The VM keeps its address and its ports.
 func (m sleeper) onSuspended() {
@@ -127,28 +129,28 @@ func (m sleeper) onSuspended() {
 	m.cleanSnapshots()
 	problem := m.openDoor()
 	m.warn("the suspension was not stored; it is stored again", m.setState(banger.StateSuspended, problem))
-	m.s.dirs.CleanRun(m.id())
+	m.s.dirs.CleanRun(m.ID())
 }
 
 // openDoor waits for connections to the suspended VM, which wake it. It says why a port is not open.
 func (m sleeper) openDoor() (problem string) {
-	if m.snapshot().Listeners == nil {
-		list, err := m.s.shim(m.id()).LastListeners()
+	if m.Snapshot().Listeners == nil {
+		list, err := m.s.shim(m.ID()).LastListeners()
 		m.warn("the ports of the suspended VM are not known", err)
-		m.update(func(vm *banger.VM) { vm.Listeners = wake.Bound(list, *vm) })
+		m.Update(func(vm *banger.VM) { vm.Listeners = wake.Bound(list, *vm) })
 	}
-	return m.s.doors.Open(m.snapshot())
+	return m.s.doors.Open(m.Snapshot())
 }
 
 // cleanSnapshots removes what was left of snapshots when the VMM ended, but not a whole one.
 func (m sleeper) cleanSnapshots() {
-	m.warn("what was left of a snapshot was not removed", vmm.RemoveUnfinished(m.s.dirs.VM(m.id())))
+	m.warn("what was left of a snapshot was not removed", vmm.RemoveUnfinished(m.s.dirs.VM(m.ID())))
 }
 
 // forgetMemory removes the memory of a suspended VM, for good. Its disk was synced before its commands were frozen.
 func (m sleeper) forgetMemory() error {
-	if err := vmm.RemoveSnapshot(m.s.dirs.VM(m.id())); err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "cannot remove the memory of VM %s: %w", m.snapshot().Name, err)
+	if err := vmm.RemoveSnapshot(m.s.dirs.VM(m.ID())); err != nil {
+		return banger.Errorf(banger.CodeUnavailable, "cannot remove the memory of VM %s: %w", m.Snapshot().Name, err)
 	}
 	return nil
 }
@@ -159,7 +161,7 @@ const resumeTime = 5 * time.Minute
 // wake lets a suspended VM go on. If that fails before its guest has run, it stays suspended. Neither the end of ctx
 // nor that of the daemon interrupts it, because the VM has lost its memory if it ends on the way; only a kill does.
 func (m sleeper) wake(ctx context.Context, emit banger.Emit) error {
-	vm := m.snapshot()
+	vm := m.Snapshot()
 	sockets, err := m.s.doors.Sockets(vm)
 	if err == nil {
 		defer sockets.Close()
@@ -185,15 +187,15 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 		err = b.Welcome(ctx, hostKey)
 	}
 	if err == nil {
-		m.warn("connections that have waited were not passed on", m.s.doors.Pass(ctx, m.id(), m.s.shim(m.id())))
-		m.update(func(vm *banger.VM) {
+		m.warn("connections that have waited were not passed on", m.s.doors.Pass(ctx, m.ID(), m.s.shim(m.ID())))
+		m.Update(func(vm *banger.VM) {
 			vm.Timings = launch.KeepPreparation(vm.Timings, b.Watch.Timings)
 			vm.Expired = parking.Expired(*vm, time.Now())
 			vm.Listeners = nil
 		})
 		if err := m.setState(banger.StateRunning, ""); err != nil { // the guest runs all the same
 			m.warn("the resume was not stored; it is stored again", err)
-			m.update(func(vm *banger.VM) { vm.State = banger.StateRunning })
+			m.Update(func(vm *banger.VM) { vm.State = banger.StateRunning })
 		}
 		m.log.Info("the VM goes on", "name", b.VM.Name)
 		b.Emit(banger.Event{Stage: "resume", Text: b.VM.Name + " is running", Done: true})

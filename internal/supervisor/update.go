@@ -11,7 +11,7 @@ import (
 // Update changes what a user wants of a VM. Sizes of a VM that is not at rest wait for its next boot.
 func (s *Supervisor) Update(ctx context.Context, ref string, u banger.Update) (banger.VM, error) {
 	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
-		next, err := parking.Updated(m.snapshot(), u, time.Now())
+		next, err := parking.Updated(m.Snapshot(), u, time.Now())
 		if err != nil {
 			return err
 		}
@@ -23,7 +23,7 @@ func (s *Supervisor) Update(ctx context.Context, ref string, u banger.Update) (b
 		if err := m.store(ctx, next); err != nil {
 			return err
 		}
-		m.update(func(vm *banger.VM) { *vm = next })
+		m.Update(func(vm *banger.VM) { *vm = next })
 		return nil
 	})
 }

@@ -12,11 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"banger"
 	"banger/internal/blob"
+	"banger/internal/sealed"
 	"banger/internal/untrusted"
 	"banger/internal/vmdir"
 	"banger/internal/vmm"
@@ -36,10 +36,8 @@ type info struct {
 
 // Store keeps templates in a directory of its own, one below it for each. Its methods may be called at the same time.
 type Store struct {
-	dir string
-
-	mu     sync.Mutex
-	sealed map[string]*memory // by ids
+	dir      string
+	memories sealed.Memories
 }
 
 // Open opens the store in dir, which it makes. It removes what was not completed.
@@ -47,7 +45,7 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, sealed: map[string]*memory{}}
+	s := &Store{dir: dir}
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
 		if _, rerr := s.read(e.Name()); rerr != nil {
@@ -58,13 +56,7 @@ func Open(dir string) (*Store, error) {
 }
 
 // Close gives up the memory that the store holds. VMs that have it keep it.
-func (s *Store) Close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id := range s.sealed {
-		s.forget(id)
-	}
-}
+func (s *Store) Close() { s.memories.Close() }
 
 // IDOf returns the id that the template of a shape has. A shape is the hexadecimal digits of a hash.
 func IDOf(shape string) string { return shape[:12] }
@@ -104,16 +96,16 @@ func (o *Opened) Close() {
 }
 
 // Use opens the template of a shape, and notes the time. It returns fs.ErrNotExist if the store has no such template.
-// After another error the template is of no use. With sealed, the memory can be opened for writing, but nobody can
+// After another error the template is of no use. With seal, the memory can be opened for writing, but nobody can
 // write to it. The caller closes what is returned.
-func (s *Store) Use(shape string, sealed bool) (*Opened, error) {
+func (s *Store) Use(shape string, seal bool) (*Opened, error) {
 	id := IDOf(shape)
 	if i, err := s.read(id); err != nil {
 		return nil, err
 	} else if i.Shape != shape {
 		return nil, fs.ErrNotExist
 	}
-	o, err := s.open(id, sealed)
+	o, err := s.open(id, seal)
 	if err != nil {
 		return nil, fmt.Errorf("the template %s cannot be opened: %v", id, err) // it is there, whatever is not
 	}
@@ -122,7 +114,7 @@ func (s *Store) Use(shape string, sealed bool) (*Opened, error) {
 	return o, nil
 }
 
-func (s *Store) open(id string, sealed bool) (*Opened, error) {
+func (s *Store) open(id string, seal bool) (*Opened, error) {
 	saved, err := vmm.OpenSaved(s.path(id))
 	if err != nil {
 		return nil, err
@@ -131,9 +123,9 @@ func (s *Store) open(id string, sealed bool) (*Opened, error) {
 	if o.Disk, err = os.Open(filepath.Join(s.path(id), diskFile)); errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	if err == nil && sealed {
+	if err == nil && seal {
 		var m *os.File
-		if m, err = s.memory(id, saved.Memory); err == nil {
+		if m, err = s.memories.Open(id, saved.Memory); err == nil {
 			saved.Memory.Close()
 			saved.Memory = m
 		}
@@ -248,9 +240,7 @@ func (s *Store) Find(ref string) (banger.Template, error) {
 
 // Remove removes a template, its description first. VMs that have started from it keep what they have of it.
 func (s *Store) Remove(id string) error {
-	s.mu.Lock()
-	s.forget(id)
-	s.mu.Unlock()
+	s.memories.Forget(id)
 	if err := os.Remove(filepath.Join(s.path(id), infoFile)); err != nil {
 		return err
 	}

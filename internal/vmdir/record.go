@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"banger"
@@ -52,6 +54,33 @@ func ReadRecord(dir, id string) (r Record, err error) {
 		return r, errors.New("the record is of another VM")
 	}
 	return r, nil
+}
+
+// Bases returns the layers beneath the disks of all VMs that have a record, also of those that are set aside. An error
+// means that there may be others.
+func (d Dirs) Bases() (list []string, err error) {
+	for _, dir := range []string{d.VMs(), d.Lost()} {
+		entries, rerr := os.ReadDir(dir)
+		if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+		for _, e := range entries {
+			name, ok := strings.CutSuffix(e.Name(), ".json")
+			if !ok {
+				continue
+			}
+			f, rerr := os.Open(recordPath(dir, name))
+			var r Record
+			if rerr == nil {
+				rerr = json.NewDecoder(io.LimitReader(f, recordSize)).Decode(&r)
+				f.Close()
+			}
+			if err = errors.Join(err, rerr); r.VM.Base != "" {
+				list = append(list, r.VM.Base)
+			}
+		}
+	}
+	return list, err
 }
 
 // Recorder writes the record of one VM when it changes. Its methods must be called by one goroutine at a time.

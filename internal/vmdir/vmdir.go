@@ -35,8 +35,37 @@ func (d Dirs) AllSockets() string { return filepath.Join(d.Run, "vms") }
 // Sockets returns the directory of one VM's sockets.
 func (d Dirs) Sockets(id string) string { return filepath.Join(d.AllSockets(), id) }
 
-// Disk returns the path of a VM's writable disk.
-func (d Dirs) Disk(id string) string { return filepath.Join(d.VM(id), diskFile) }
+// Disk returns the path of the file to which a VM's disk writes: a raw image or, if the disk has a base, an overlay on
+// that layer.
+func (d Dirs) Disk(id, base string) string {
+	if base != "" {
+		return filepath.Join(d.VM(id), "disk-"+base+".qcow2")
+	}
+	return filepath.Join(d.VM(id), diskFile)
+}
+
+// MakeBeneath makes an empty directory in that of a VM, for the same user.
+func (d Dirs) MakeBeneath(id, name string) error {
+	path := filepath.Join(d.VM(id), name)
+	if err := untrusted.RemoveAll(path); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	info, err := os.Lstat(d.VM(id))
+	if err != nil {
+		return err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
+}
+
+// Layers returns the directory of what disks share.
+func (d Dirs) Layers() string { return filepath.Join(d.State, "layers") }
+
+// Snapshots returns the directory of snapshots.
+func (d Dirs) Snapshots() string { return filepath.Join(d.State, "snapshots") }
 
 // HostKey returns the path of a VM's SSH host key.
 func (d Dirs) HostKey(id string) string { return filepath.Join(d.VM(id), hostKeyFile) }
@@ -46,6 +75,9 @@ const (
 	diskFile    = "disk.ext4"
 	hostKeyFile = "ssh_host_ed25519_key"
 )
+
+// OutputFiles returns the names of the files with what a VM's main command wrote, and with how far it is recorded.
+func OutputFiles() []string { return []string{"output.log", "output.log.1", "output.at"} }
 
 // Jails returns the directory of the VMMs' jails.
 func (d Dirs) Jails() jail.Base { return jail.Base(filepath.Join(d.State, "jail")) }

@@ -19,7 +19,7 @@ func made(t *testing.T, ids ...string) Dirs {
 	check(t, d.MakeAll())
 	for i, id := range ids {
 		check(t, d.Make(id))
-		check(t, os.WriteFile(d.Disk(id), []byte("disk"), 0o600))
+		check(t, os.WriteFile(d.Disk(id, ""), []byte("disk"), 0o600))
 		check(t, os.WriteFile(filepath.Join(d.Sockets(id), "socket"), nil, 0o600))
 		check(t, os.MkdirAll(d.Jails().Root("firecracker", id), 0o700))
 		check(t, d.Recorder(id).Write(NewRecord(banger.VM{ID: id, Name: "name-" + id}, i+1)))
@@ -56,7 +56,7 @@ func TestRemoveLeavesNothingOfAVM(t *testing.T) {
 	d := made(t, one, two)
 	check(t, d.Remove(one))
 	check(t, d.Remove(one))
-	want := []string{d.Disk(two), filepath.Join(d.VMs(), two+".json"), filepath.Join(d.Sockets(two), "socket")}
+	want := []string{d.Disk(two, ""), filepath.Join(d.VMs(), two+".json"), filepath.Join(d.Sockets(two), "socket")}
 	if got := left(t, d.State, d.Run); !slices.Equal(got, want) {
 		t.Errorf("left are %q, not %q", got, want)
 	}
@@ -80,7 +80,7 @@ func TestWhatIsSetAsideComesBack(t *testing.T) {
 		t.Errorf("its record is %+v, %v", r, err)
 	}
 	check(t, d.PutBack(one))
-	if data, err := os.ReadFile(d.Disk(one)); err != nil || string(data) != "disk" {
+	if data, err := os.ReadFile(d.Disk(one, "")); err != nil || string(data) != "disk" {
 		t.Errorf("its disk holds %q, %v", data, err)
 	}
 	check(t, d.SetAside(one))
@@ -102,7 +102,7 @@ func TestASweepKeepsWhatRuns(t *testing.T) {
 	if _, err := os.Stat(d.Sockets(one)); err == nil {
 		t.Error("sockets of a VM that does not run are left")
 	}
-	if _, err := os.Stat(d.Disk(one)); err != nil {
+	if _, err := os.Stat(d.Disk(one, "")); err != nil {
 		t.Errorf("its disk is gone: %v", err)
 	}
 	if _, err := os.Stat(d.Sockets(two)); err != nil || !slices.Equal(d.Jails().IDs(), []string{two}) {

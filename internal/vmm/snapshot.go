@@ -297,6 +297,15 @@ func TakeSnapshot(dir string, write func() error) error {
 	return nil
 }
 
+// CompleteSnapshot is CommitSnapshot for a snapshot that TakeSnapshot has begun. If it fails, it removes the files.
+func CompleteSnapshot(dir string, m Manifest) error {
+	if err := CommitSnapshot(dir, m); err != nil {
+		RemoveSnapshot(dir)
+		return fmt.Errorf("taking a snapshot: %w", err)
+	}
+	return nil
+}
+
 // fillHoles allocates all pages of a file on a tmpfs now. On a tmpfs, reading a mapped hole
 // allocates a page, and if no space is left, the kernel kills the reader, which would be the
 // restored VM.

@@ -193,6 +193,9 @@ type Overlayer interface {
 	// drive wrote to so far is beneath it; frozen is that file, opened for reading, and the VMM keeps no other descriptor
 	// of it. The VM must be paused. The caller closes both files. After an error the drive is as it was.
 	Overlay(ctx context.Context, serial string, top, frozen *os.File) error
+	// WriteDown is Snapshot of Snapshotter without its end: dir has no snapshot before commit has made it durable. The VM
+	// may run again by then. After an error of WriteDown or commit, no file is left.
+	WriteDown(ctx context.Context, dir string) (commit func() error, err error)
 }
 
 // Dialer is implemented by a Process whose transport carries one connection per stream (vsock).

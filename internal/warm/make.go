@@ -121,7 +121,7 @@ func (w *Warm) make(ctx context.Context, s shape) (err error) {
 	if err := w.dirs.Make(vm.ID); err != nil {
 		return err
 	}
-	if err := makeDisk(w.dirs.Disk(vm.ID), s); err != nil {
+	if err := makeDisk(w.dirs.Disk(vm.ID, ""), s); err != nil {
 		return err
 	}
 	p, err := w.o.Plans.In(w.dirs).Make(ctx, vm, makerUID, s.initramfs)
@@ -135,7 +135,7 @@ func (w *Warm) make(ctx context.Context, s shape) (err error) {
 	mounted := ""
 	if s.start != startLater {
 		p.Shim.VM.Cmdline += " " + waits[s.start]
-		mounted = w.dirs.Disk(vm.ID)
+		mounted = w.dirs.Disk(vm.ID, "")
 	}
 	if n := p.Shim.Network; n != nil {
 		n.Loopback, n.Policy = "", banger.Policy{Default: banger.Deny}
@@ -151,7 +151,7 @@ func (w *Warm) make(ctx context.Context, s shape) (err error) {
 		return err
 	}
 	w.dirs.CleanRun(vm.ID) // a jail has other names of the files
-	keep := append(vmm.SavedNames(), filepath.Base(w.dirs.Disk(vm.ID)))
+	keep := append(vmm.SavedNames(), filepath.Base(w.dirs.Disk(vm.ID, "")))
 	if err := untrusted.Reclaim(w.dirs.VM(vm.ID), keep...); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/agent/console"
+	"banger/internal/agent/renew"
 	"banger/internal/guest"
 )
 
@@ -22,7 +23,7 @@ func (m *machine) Restore(before, c guest.Config) error {
 	}
 	if isSame(before, c) {
 		setClock(c)
-	} else if err := become(c); err != nil {
+	} else if err := become(c, m.fork); err != nil {
 		return err
 	}
 	if c.ResetConnections {
@@ -36,8 +37,8 @@ func (m *machine) Restore(before, c guest.Config) error {
 	return nil
 }
 
-// isSame reports whether a guest of the configuration before is the VM of c already. Its files and its NIC then stay as
-// they are, also where somebody in the guest has changed them.
+// isSame reports whether a guest of the configuration before is the VM of c already. Its files and its NIC then stay
+// as they are, also where somebody in the guest has changed them.
 func isSame(before, c guest.Config) bool {
 	if c.MachineID != "" || c.Network != nil && c.Network.MAC != "" {
 		return false
@@ -48,8 +49,34 @@ func isSame(before, c guest.Config) bool {
 	return reflect.DeepEqual(before, c)
 }
 
-// become gives the guest its new identity.
-func become(c guest.Config) error {
+// fork makes new what a fork must not share with the VM that it comes from, besides what identify does. No process
+// runs.
+func (m *machine) fork(c guest.Config) error {
+	if c.MachineID == "" {
+		return nil
+	}
+	if m.ownInit {
+		if err := renew.Files("/", upperDir(m.disk)); err != nil {
+			console.Warn(err)
+		}
+	}
+	if err := renew.BootID(); err != nil {
+		console.Warn(err)
+	}
+	if !m.ownInit {
+		return nil
+	}
+	if _, err := os.Stat(systemdSocket); err == nil {
+		unix.Kill(1, unix.SIGTERM) // systemd starts again when it goes on, because it keeps ids in memory (systemd(1))
+	}
+	return renew.Tell()
+}
+
+// become gives the guest its new identity, and before that calls fork.
+func become(c guest.Config, fork func(guest.Config) error) error {
+	if err := fork(c); err != nil {
+		return err
+	}
 	if err := identify(c, false); err != nil {
 		return err
 	}
@@ -99,8 +126,8 @@ func reseed(seed []byte) (err error) {
 	return nil
 }
 
-// renewMachineID writes machine-id(5) where the image has one. An init of the image's own, with ownInit, fills an empty
-// file itself, because that tells it that this is the first boot.
+// renewMachineID writes machine-id(5) where the image has one. An init of the image's own, with ownInit, fills an
+// empty file itself, because that tells it that this is the first boot.
 func renewMachineID(id string, ownInit bool) error {
 	for _, name := range []string{"etc/machine-id", "var/lib/dbus/machine-id"} {
 		st, err := os.Lstat("/" + name)

@@ -23,6 +23,7 @@ type Client struct {
 	imageClient
 	kernelClient
 	templateClient
+	snapshotClient
 }
 
 // The groups of calls.
@@ -34,6 +35,7 @@ type (
 	imageClient    struct{ *transport }
 	kernelClient   struct{ *transport }
 	templateClient struct{ *transport }
+	snapshotClient struct{ *transport }
 )
 
 // transport is a wire.Transport whose methods are not those of a Client.
@@ -61,7 +63,7 @@ func (c *transport) upgrade(ctx context.Context, path string, query url.Values, 
 func New(socket string) *Client {
 	t := &transport{wire.New(socket)}
 	return &Client{t, vmClient{t}, guestClient{t}, sessionClient{t}, networkClient{t}, imageClient{t}, kernelClient{t},
-		templateClient{t}}
+		templateClient{t}, snapshotClient{t}}
 }
 
 // Version returns the daemon's version, state and abilities.

@@ -20,6 +20,10 @@ type (
 		Rootfs string `json:"rootfs"` // absolute path of an ext4 file of the host
 		Kernel string `json:"kernel,omitempty"`
 	}
+	// SnapshotRequest names a snapshot: a new one, where "" is allowed, or one to go back to.
+	SnapshotRequest struct {
+		Name string `json:"name,omitempty"`
+	}
 	PromoteRequest struct {
 		Reference string `json:"reference"`
 	}

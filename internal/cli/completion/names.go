@@ -241,3 +241,22 @@ func registries(p place) ([]string, cobra.ShellCompDirective) {
 	}
 	return hosts, cobra.ShellCompDirectiveNoFileComp
 }
+
+// snapshots returns the names of all snapshots.
+func snapshots(ctx context.Context, p place) (names []string, err error) {
+	list, err := p.Client.Snapshots(ctx, "")
+	for _, s := range list {
+		names = append(names, s.Name)
+	}
+	return names, err
+}
+
+// sources returns what VMs can go on from.
+func sources(ctx context.Context, p place) ([]string, error) {
+	names, err := vms(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	more, err := snapshots(ctx, p)
+	return append(names, more...), err
+}

@@ -11,6 +11,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/network/netstack"
 	"banger/internal/shim"
+	"banger/internal/shim/denial"
 	"banger/internal/shim/inlet"
 	"banger/internal/vmm"
 )
@@ -29,11 +30,11 @@ type nic struct {
 	stream      *socketPair   // for a user network
 	tap         *os.File      // for a bridge
 	inside      *insideTap    // for a user network whose VMM opens a tap
-	attribution *attribution
+	attribution *denial.Attribution
 }
 
 // openNIC makes the descriptors for the VMM, if spec has a network.
-func openNIC(spec plan, attribution *attribution) (*nic, error) {
+func openNIC(spec plan, attribution *denial.Attribution) (*nic, error) {
 	p := &nic{network: spec.Network, attribution: attribution}
 	if p.network == nil {
 		return p, nil
@@ -84,7 +85,7 @@ func (p *nic) start(log *slog.Logger) (*netstack.Stack, error) {
 	return netstack.New(link, netstack.Config{
 		MAC:    p.network.MAC,
 		Policy: p.network.Policy,
-		Denied: p.attribution.refuse,
+		Denied: p.attribution.Refuse,
 		Lookup: network.NewResolver(network.ResolvConf).Exchange,
 		Log:    log,
 	})
@@ -159,5 +160,5 @@ func (s *server) closeNetwork() {
 	case s.gate != nil:
 		s.gate.Close()
 	}
-	s.attribution.wg.Wait()
+	s.attribution.Wait()
 }

@@ -13,6 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/shim"
+	"banger/internal/shim/denial"
 	"banger/internal/vmm"
 )
 
@@ -38,7 +39,7 @@ func silentShim(t *testing.T) (*server, shim.Client, net.Listener) {
 	check(t, err)
 	t.Cleanup(rec.log.Close)
 	s := &server{daemon: uint32(os.Geteuid()), places: newPlaces(), proc: running{done: make(chan struct{})}, console: con,
-		recorder: rec, denials: newDenials(),
+		recorder: rec, denials: denial.NewLog(),
 		muxNext: make(chan struct{}), settled: make(chan struct{})}
 	s.wg.Go(func() { s.accept(t.Context(), ln) })
 	return s, c, ln

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/output"
+	"banger/internal/shim"
 	"banger/internal/untrusted"
 )
 
@@ -41,6 +43,25 @@ type recorder struct {
 func openRecorder(path string) (*recorder, error) {
 	log, err := output.Open(path)
 	return &recorder{log: log}, err
+}
+
+// openLogs opens what is written of a VM, and removes what was left of its last start.
+func openLogs(resumes bool) (*console, *recorder, error) {
+	con, err := openConsole(shim.ConsoleFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	rec, err := openRecorder(shim.OutputFile)
+	if err != nil {
+		con.close()
+		return nil, nil, err
+	}
+	if resumes {
+		rec.restore()
+	}
+	os.Remove(shim.ExitFile)
+	os.Remove(shim.DenialsFile)
+	return con, rec, nil
 }
 
 // keepOutput records until the main command's output, the VM or ctx has ended. When the connection to the agent fails,
@@ -88,7 +109,12 @@ func (r *recorder) hold() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.held = true
-	f, err := untrusted.Create(positionFile, 0o600)
+	return r.storePosition(positionFile)
+}
+
+// storePosition stores how far is recorded. r.mu is held.
+func (r *recorder) storePosition(path string) error {
+	f, err := untrusted.Create(path, 0o600)
 	if err != nil {
 		return err
 	}

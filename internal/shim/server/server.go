@@ -29,6 +29,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/network/netstack"
 	"banger/internal/shim"
+	"banger/internal/shim/denial"
 	"banger/internal/shim/inlet"
 	"banger/internal/splice"
 	"banger/internal/untrusted"
@@ -50,8 +51,8 @@ type server struct {
 	stack       *netstack.Stack // only for a user network, otherwise nil
 	gate        *network.Gate   // nil without a network, and so is access
 	access      *inlet.Inlet
-	denials     *denials
-	attribution *attribution
+	denials     *denial.Log
+	attribution *denial.Attribution
 	log         *slog.Logger
 	places      places
 	wg          sync.WaitGroup
@@ -63,6 +64,7 @@ type server struct {
 	suspending  sync.Mutex    // held while the VM is written down
 	moved       atomic.Uint64 // bytes of the streams of clients
 	suspended   atomic.Bool   // the VM was written down
+	disk        atomic.Value  // string: the name of the file to which the disk writes
 	waiting     waiting       // set before suspended
 }
 
@@ -156,7 +158,7 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 	}
 	spec.VM = sleeping(spec.VM)
 	resumes := spec.VM.Restore != "" && !spec.VM.Shared
-	con, rec, err := openLogs(resumes)
+	con, rec, err := openLogs(resumes || spec.Fork)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -165,10 +167,10 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		return nil, nil, err
 	}
 	s := &server{daemon: spec.Daemon, self: self, console: con, recorder: rec,
-		places: newPlaces(), denials: newDenials(), log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		places: newPlaces(), denials: denial.NewLog(), log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		muxNext: make(chan struct{}), settled: make(chan struct{}), resumed: make(chan struct{}, 1)}
-	s.attribution = newAttribution(s.agent(), s.denials)
-	if spec.Template {
+	s.attribution = denial.NewAttribution(s.agent(), s.denials)
+	if s.disk.Store(diskName(spec.VM)); spec.Template {
 		s.waits = newWatcher(guest.Waiting)
 	}
 	if err := s.startVM(ctx, driver, spec); err != nil {
@@ -184,25 +186,6 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		}
 	}
 	return s, ln, nil
-}
-
-// openLogs opens what is written of a VM, and removes what was left of its last start.
-func openLogs(resumes bool) (*console, *recorder, error) {
-	con, err := openConsole(shim.ConsoleFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	rec, err := openRecorder(shim.OutputFile)
-	if err != nil {
-		con.close()
-		return nil, nil, err
-	}
-	if resumes {
-		rec.restore()
-	}
-	os.Remove(shim.ExitFile)
-	os.Remove(shim.DenialsFile)
-	return con, rec, nil
 }
 
 // confine gives the VMM a wrapper, which reads the spec, and the files that the shim was handed, and confines the shim.
@@ -300,7 +283,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	}
 	s.recorder.log.Close()
 	s.closeNetwork()
-	err := errors.Join(s.denials.save(shim.DenialsFile), s.recordExit())
+	err := errors.Join(s.denials.Save(shim.DenialsFile), s.recordExit())
 	ln.Close()
 	close(s.settled)
 	cancel()
@@ -372,6 +355,12 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		s.connect(ctx, conn, arg, s.offerMain)
 	case shim.CallConsole, shim.CallDenials, shim.CallOutput:
 		s.follow(ctx, conn, call, arg)
+	case shim.CallSnapshot:
+		paused, err := s.snapshot(arg)
+		st := failed(s.status(), err)
+		st.Paused = paused.Milliseconds()
+		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
+		json.NewEncoder(conn).Encode(st)
 	case shim.CallSuspend:
 		files, err := s.suspend()
 		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
@@ -392,7 +381,7 @@ func (s *server) follow(ctx context.Context, conn *net.UnixConn, call, arg strin
 	switch call {
 	case shim.CallDenials:
 		if _, err := fmt.Sscan(arg, &tail, &follow); err == nil {
-			s.denials.write(ctx, s.proc.Done(), tail, follow, conn)
+			s.denials.Write(ctx, s.proc.Done(), tail, follow, conn)
 		}
 	case shim.CallConsole:
 		if _, err := fmt.Sscan(arg, &tail); err == nil {
@@ -429,7 +418,7 @@ func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, f
 	case shim.CallDeny:
 		var d banger.Denial
 		if err = json.Unmarshal([]byte(arg), &d); err == nil {
-			s.attribution.note(d)
+			s.attribution.Note(d)
 		}
 	case shim.CallPorts, shim.CallForward, shim.CallRelease, shim.CallPolicy, shim.CallAccept, shim.CallCarry:
 		ports, err = s.networkCall(ctx, call, arg, file)
@@ -455,6 +444,7 @@ func (s *server) watch(conn net.Conn) {
 func (s *server) status() shim.Status {
 	m, _ := s.currentMux()
 	st := shim.Status{Shim: s.self, VMM: s.proc.Handle(), Agent: m != nil}
+	st.Disk, _ = s.disk.Load().(string)
 	select {
 	case <-s.proc.Done():
 		st.Ended, st.Exit = true, s.proc.Exit()

@@ -18,6 +18,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/network"
 	"banger/internal/shim"
+	"banger/internal/shim/denial"
 	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
 )
@@ -62,13 +63,13 @@ func startShim(t *testing.T, n *shim.Network) *vmShim {
 		console:  con,
 		recorder: rec,
 		places:   newPlaces(),
-		denials:  newDenials(),
+		denials:  denial.NewLog(),
 		log:      slog.New(slog.DiscardHandler),
 		muxNext:  make(chan struct{}),
 		settled:  make(chan struct{}),
 		resumed:  make(chan struct{}, 1),
 	}
-	s.attribution = newAttribution(s.agent(), s.denials)
+	s.attribution = denial.NewAttribution(s.agent(), s.denials)
 	ln, err := listenControl(filepath.Join(dir, shim.SocketFile))
 	check(t, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -330,8 +331,8 @@ func TestAVMThatDoesNotStart(t *testing.T) {
 		spec := plan{shim.Spec{Network: c.network, VM: vmm.Config{Dir: dir, Kernel: agent, Initrd: agent}}}
 		con, err := openConsole(shim.ConsoleFile)
 		check(t, err)
-		s := &server{console: con, denials: newDenials(), log: slog.New(slog.DiscardHandler)}
-		s.attribution = newAttribution(s.agent(), s.denials)
+		s := &server{console: con, denials: denial.NewLog(), log: slog.New(slog.DiscardHandler)}
+		s.attribution = denial.NewAttribution(s.agent(), s.denials)
 		driver := vmmtest.Memory{Agent: agent, Fault: func(vmm.Config) vmmtest.Fault { return c.fault }}
 		if err := s.startVM(t.Context(), driver, spec); err == nil || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%s: %v", name, err)

@@ -35,6 +35,7 @@ func (h *Host) Serve() (socket string) {
 		Transfers:      s.Library(),
 		Kernels:        s.Library(),
 		Templates:      s.Templates(),
+		Snapshots:      s.Snapshots(),
 		Version:        h.version(time.Now()),
 		Stop:           func() {},
 		Splice:         splice.Copy,

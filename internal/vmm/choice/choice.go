@@ -22,8 +22,10 @@ type VMM struct {
 	Templates bool   // VMs can start from a snapshot that others share
 	// SealedMemory says that the VMM opens the memory of such a snapshot for writing, though it does not write.
 	SealedMemory bool
-	Options      map[string]string // for the driver
-	Reads        []string          // files that the options name
+	// Overlays says that disks may be overlays, and that a VM can be written down and go on.
+	Overlays bool
+	Options  map[string]string // for the driver
+	Reads    []string          // files that the options name
 	// CheckCPU returns an error if the program at path cannot give a guest the CPU called model. If
 	// CheckCPU is nil, a VM's CPU cannot be chosen, and its guest cannot run VMs.
 	CheckCPU func(ctx context.Context, path, model string, accel vmm.Accel) error

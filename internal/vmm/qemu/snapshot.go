@@ -44,28 +44,42 @@ func (d Driver) checkSnapshot(c vmm.Config, v version) (spares int, err error) {
 // Snapshot has QEMU write the state of its devices to a file (xen-save-devices-state, which needs nothing of Xen). It
 // writes the memory itself, as docs/adr/0051 says.
 func (p *process) Snapshot(ctx context.Context, dir string) error {
-	return vmm.TakeSnapshot(dir, func() error { return p.writeDown(ctx, dir) })
+	commit, err := p.WriteDown(ctx, dir)
+	if err == nil {
+		err = commit()
+	}
+	return err
 }
 
-func (p *process) writeDown(ctx context.Context, dir string) error {
+// WriteDown implements vmm.Overlayer.
+func (p *process) WriteDown(ctx context.Context, dir string) (commit func() error, err error) {
+	var m vmm.Manifest
+	err = vmm.TakeSnapshot(dir, func() error {
+		m, err = p.writeDown(ctx, dir)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return vmm.CompleteSnapshot(dir, m) }, nil
+}
+
+func (p *process) writeDown(ctx context.Context, dir string) (vmm.Manifest, error) {
 	if p.config.Nested {
-		return vmm.ErrNestedSnapshot
+		return vmm.Manifest{}, vmm.ErrNestedSnapshot
 	}
 	m, err := manifestOf(p.config, p.version)
 	if err != nil {
-		return err
+		return m, err
 	}
 	m.Spares = p.spares
 	if err := p.wantPaused(ctx); err != nil {
-		return err
+		return m, err
 	}
 	if err := p.writeState(ctx, filepath.Join(dir, vmm.SnapshotState)); err != nil {
-		return err
+		return m, err
 	}
-	if err := p.writeMemory(ctx, filepath.Join(dir, vmm.SnapshotRAM)); err != nil {
-		return err
-	}
-	return vmm.CommitSnapshot(dir, m)
+	return m, p.writeMemory(ctx, filepath.Join(dir, vmm.SnapshotRAM))
 }
 
 // wantPaused returns an error if the VM runs: a copy of changing memory would not be consistent.

@@ -1,10 +1,13 @@
-package template
+// Package sealed keeps copies of guests' memories that nobody can change, not even a VMM that an attacker has taken
+// over. VMs share their pages. The package must not know whose memory it is.
+package sealed
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,20 +15,29 @@ import (
 	"banger/internal/sparse"
 )
 
-// held is how long the memory of a template is held after its last use.
+// held is how long a memory is held after its last use.
 const held = 5 * time.Minute
 
-// memory is a copy of a template's memory that nobody can change, not even a VMM that an attacker has taken over. VMs
-// share its pages.
+// Memories are the sealed memories of one daemon. The zero value has none. Its methods may be called at the same
+// time.
+type Memories struct {
+	mu     sync.Mutex
+	sealed map[string]*memory // by ids
+}
+
 type memory struct {
 	file  *os.File
 	timer *time.Timer // ends the holding
 }
 
-// memory returns a new descriptor of the sealed memory of a template, whose file is from.
-func (s *Store) memory(id string, from *os.File) (*os.File, error) {
+// Open returns a new descriptor of the sealed copy of from, the memory with an id. The caller closes both. It can be
+// opened for writing, but nobody can write to it.
+func (s *Memories) Open(id string, from *os.File) (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.sealed == nil {
+		s.sealed = map[string]*memory{}
+	}
 	m := s.sealed[id]
 	if m == nil {
 		file, err := seal(from)
@@ -42,7 +54,7 @@ func (s *Store) memory(id string, from *os.File) (*os.File, error) {
 }
 
 // release is the end of a memory's holding.
-func (s *Store) release(id string, m *memory) {
+func (s *Memories) release(id string, m *memory) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sealed[id] == m {
@@ -50,8 +62,24 @@ func (s *Store) release(id string, m *memory) {
 	}
 }
 
-// forget gives up the memory of a template. The caller holds mu.
-func (s *Store) forget(id string) {
+// Forget gives up a memory. VMs that have it keep it.
+func (s *Memories) Forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(id)
+}
+
+// Close gives up all memories.
+func (s *Memories) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.sealed {
+		s.forget(id)
+	}
+}
+
+// forget gives up a memory. The caller holds mu.
+func (s *Memories) forget(id string) {
 	if m := s.sealed[id]; m != nil {
 		m.timer.Stop()
 		m.file.Close()
@@ -62,14 +90,14 @@ func (s *Store) forget(id string) {
 // seal copies a file to memory and seals it for good (memfd_create(2), fcntl(2) "File Sealing").
 func seal(from *os.File) (*os.File, error) {
 	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate("template", flags|unix.MFD_NOEXEC_SEAL)
+	fd, err := unix.MemfdCreate("sealed", flags|unix.MFD_NOEXEC_SEAL)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate("template", flags)
+		fd, err = unix.MemfdCreate("sealed", flags)
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	f := os.NewFile(uintptr(fd), "a template's memory")
+	f := os.NewFile(uintptr(fd), "a sealed memory")
 	err = sparse.Copy(context.Background(), f, from)
 	if err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,

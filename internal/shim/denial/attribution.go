@@ -1,4 +1,4 @@
-package server
+package denial
 
 import (
 	"context"
@@ -15,38 +15,39 @@ const (
 	attributionTime = 2 * time.Second
 )
 
-// attribution finds the process of the guest that was refused something, before the denial is recorded. It asks one
+// Attribution finds the process of the guest that was refused something, before the denial is recorded. It asks one
 // question at a time. Denials that arrive meanwhile are recorded without a process, so a flood costs little.
-type attribution struct {
+type Attribution struct {
 	agent   guest.Client
-	denials *denials
+	denials *Log
 	asking  chan struct{} // has room for one value
 	wg      sync.WaitGroup
 }
 
-func newAttribution(agent guest.Client, d *denials) *attribution {
-	return &attribution{agent: agent, denials: d, asking: make(chan struct{}, 1)}
+// NewAttribution returns an Attribution that records in d and asks agent.
+func NewAttribution(agent guest.Client, d *Log) *Attribution {
+	return &Attribution{agent: agent, denials: d, asking: make(chan struct{}, 1)}
 }
 
-// refuse records a denial before the guest gets the refusal. A TCP client still exists while it waits for that. Other
+// Refuse records a denial before the guest gets the refusal. A TCP client still exists while it waits for that. Other
 // denials do not wait for the name of the process.
-func (a *attribution) refuse(d banger.Denial) { a.noteWithin(d, d.Protocol == "tcp") }
+func (a *Attribution) Refuse(d banger.Denial) { a.noteWithin(d, d.Protocol == "tcp") }
 
-// note records a denial after the guest got the refusal.
-func (a *attribution) note(d banger.Denial) { a.noteWithin(d, false) }
+// Note records a denial after the guest got the refusal.
+func (a *Attribution) Note(d banger.Denial) { a.noteWithin(d, false) }
 
-func (a *attribution) noteWithin(d banger.Denial, wait bool) {
+func (a *Attribution) noteWithin(d banger.Denial, wait bool) {
 	if a.denials.repeats(d) {
 		return
 	}
 	if d.Source == 0 {
-		a.denials.add(d)
+		a.denials.Add(d)
 		return
 	}
 	select {
 	case a.asking <- struct{}{}:
 	default:
-		a.denials.add(d)
+		a.denials.Add(d)
 		return
 	}
 	if wait {
@@ -56,7 +57,7 @@ func (a *attribution) noteWithin(d banger.Denial, wait bool) {
 	a.wg.Go(func() { a.ask(d, attributionTime) })
 }
 
-func (a *attribution) ask(d banger.Denial, limit time.Duration) {
+func (a *Attribution) ask(d banger.Denial, limit time.Duration) {
 	defer func() { <-a.asking }()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -67,5 +68,8 @@ func (a *attribution) ask(d banger.Denial, limit time.Duration) {
 	if o, err := a.agent.Owner(ctx, protocol, d.Source); err == nil && o.PID > 0 {
 		d.Process, d.PID = o.Process, o.PID
 	}
-	a.denials.add(d)
+	a.denials.Add(d)
 }
+
+// Wait returns when no question is asked any more.
+func (a *Attribution) Wait() { a.wg.Wait() }

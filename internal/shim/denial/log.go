@@ -1,4 +1,6 @@
-package server
+// Package denial keeps what the policy of a VM has refused, with the process of the guest that it was refused to. It
+// must not know a policy, nor how the agent is reached.
+package denial
 
 import (
 	"context"
@@ -19,24 +21,25 @@ const (
 	denialWindow = time.Second // similar denials within this time are listed once, with their number
 )
 
-// denials are the last denials of the VM's policy.
-type denials struct {
+// Log has the last denials of the VM's policy. Its methods may be called at the same time.
+type Log struct {
 	mu      sync.Mutex
 	list    []banger.Denial
 	dropped int           // number of denials removed from list
 	changed chan struct{} // closed and replaced at each change
 }
 
-func newDenials() *denials { return &denials{changed: make(chan struct{})} }
+// NewLog returns a Log without denials.
+func NewLog() *Log { return &Log{changed: make(chan struct{})} }
 
 // repeats counts a denial that is like one of the last, and reports whether it is.
-func (d *denials) repeats(n banger.Denial) bool {
+func (d *Log) repeats(n banger.Denial) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.repeatsLocked(n)
 }
 
-func (d *denials) repeatsLocked(n banger.Denial) bool {
+func (d *Log) repeatsLocked(n banger.Denial) bool {
 	for i := len(d.list) - 1; i >= 0 && i >= len(d.list)-16; i-- {
 		o := &d.list[i]
 		if n.Time.Sub(o.Time) < denialWindow && o.Protocol == n.Protocol && o.Address == n.Address && o.Port == n.Port &&
@@ -48,8 +51,8 @@ func (d *denials) repeatsLocked(n banger.Denial) bool {
 	return false
 }
 
-// add records a denial. A denial that a flooding guest repeats is counted, not listed.
-func (d *denials) add(n banger.Denial) {
+// Add records a denial. A denial that a flooding guest repeats is counted, not listed.
+func (d *Log) Add(n banger.Denial) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.repeatsLocked(n) {
@@ -64,9 +67,9 @@ func (d *denials) add(n banger.Denial) {
 	d.changed = make(chan struct{})
 }
 
-// write writes the last tail denials (all if tail is negative) and, with follow, new ones until the VMM ends, ctx
+// Write writes the last tail denials (all if tail is negative) and, with follow, new ones until the VMM ends, ctx
 // ends, or w fails.
-func (d *denials) write(ctx context.Context, ended <-chan struct{}, tail int, follow bool, w io.Writer) error {
+func (d *Log) Write(ctx context.Context, ended <-chan struct{}, tail int, follow bool, w io.Writer) error {
 	d.mu.Lock()
 	next := d.dropped
 	if n := len(d.list); tail >= 0 && n > tail {
@@ -98,11 +101,11 @@ func (d *denials) write(ctx context.Context, ended <-chan struct{}, tail int, fo
 	}
 }
 
-// save stores the denials for readers after the VM has ended.
-func (d *denials) save(path string) error {
+// Save stores the denials for readers after the VM has ended.
+func (d *Log) Save(path string) error {
 	f, err := untrusted.Create(path, 0o600)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.write(context.Background(), nil, -1, false, f), f.Close())
+	return errors.Join(d.Write(context.Background(), nil, -1, false, f), f.Close())
 }

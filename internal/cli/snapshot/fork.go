@@ -1,0 +1,138 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api/client"
+	"banger/internal/cli/command"
+	"banger/internal/cli/render"
+)
+
+// session is the name of the session in which each fork runs the command of the fork.
+const session = "fork"
+
+// NewFork returns the command fork.
+func NewFork(a *command.App) *cobra.Command {
+	var f banger.Fork
+	c := &cobra.Command{
+		Use:   "fork [flags] SOURCE [--] [COMMAND...]",
+		Short: "Make VMs that go on from one instant of a VM, or from a snapshot",
+		Long: `Make VMs that go on from one instant of a VM, or from a snapshot, and print their names. Each has all
+programs of the source as they were, and a name, an id, addresses, keys and randomness of its own. Ports that the source
+publishes move to free ones. Sessions go on in each; commands that belong to a client of the source are hung up.
+
+With a command, each fork runs it as its session "fork", and a table says how each has ended.`,
+		Example: `  banger fork web
+  banger fork web -n 3 --name try-{n} -- make test`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 || c.ArgsLenAtDash() == 0 {
+				return command.UsageErrorf("fork needs a VM or a snapshot (see: banger fork --help)")
+			}
+			f.From = args[0]
+			if err := f.Check(); err != nil {
+				return err
+			}
+			return run(c.Context(), a, f, args[1:])
+		},
+	}
+	fs := c.Flags()
+	fs.IntVarP(&f.Number, "number", "n", 1, "how many VMs")
+	fs.StringVar(&f.Name, "name", "",
+		"name of the VM; a pattern with {n} for several; default: the source's with a number")
+	fs.BoolVar(&f.AutoRemove, "rm", false, "remove each when it ends")
+	return c
+}
+
+func run(ctx context.Context, a *command.App, f banger.Fork, args []string) error {
+	client, err := a.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	vms, err := Make(ctx, a, client, f)
+	if len(args) == 0 {
+		for _, vm := range vms {
+			a.Say(vm.Name + published(vm))
+		}
+	}
+	if err != nil || len(args) == 0 {
+		return err
+	}
+	return each(ctx, a, client, vms, args)
+}
+
+// Make makes the forks, with progress. After an error it returns those that were made.
+func Make(ctx context.Context, a *command.App, client *client.Client, f banger.Fork) ([]banger.VM, error) {
+	p := a.Progress()
+	defer p.Close()
+	return client.Fork(ctx, f, p.Emit)
+}
+
+// published says where the ports of a fork are, which have moved.
+func published(vm banger.VM) string {
+	var b strings.Builder
+	for _, f := range vm.Forwards {
+		fmt.Fprintf(&b, " %s", f)
+	}
+	return b.String()
+}
+
+// result is how the command of a fork has ended.
+type result struct {
+	session banger.Session
+	took    time.Duration
+	err     error
+}
+
+// each runs a command in each VM, and prints a table. The error is about the first that failed.
+func each(ctx context.Context, a *command.App, client *client.Client, vms []banger.VM, args []string) error {
+	results := make([]result, len(vms))
+	var wg sync.WaitGroup
+	for i, vm := range vms {
+		wg.Go(func() { results[i] = runIn(ctx, client, vm.ID, args) })
+	}
+	wg.Wait()
+	failed := 0
+	table := render.NewTable(a.Stdout, "NAME", "EXIT", "TIME", "OUTPUT")
+	for i, r := range results {
+		row := []string{vms[i].Name, "-", "-", "banger logs --session " + session + " " + vms[i].Name}
+		switch {
+		case r.err != nil:
+			row[3] = r.err.Error()
+			failed++
+		case r.session.Exit == nil:
+			row[3] = r.session.Reason
+			failed++
+		default:
+			row[1], row[2] = fmt.Sprint(r.session.Exit.Status()), fmt.Sprintf("%.1f s", r.took.Seconds())
+			if r.session.Exit.Status() != 0 {
+				failed++
+			}
+		}
+		table.Row(row...)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return &command.ExitError{Code: command.ExitFailed}
+	}
+	return nil
+}
+
+// runIn runs a command as a session and waits for its end.
+func runIn(ctx context.Context, client *client.Client, vm string, args []string) (r result) {
+	began := time.Now()
+	_, r.err = client.StartSession(ctx, vm, banger.SessionSpec{Name: session, Command: banger.Exec{Args: args}})
+	if r.err == nil {
+		r.session, r.err = client.WaitSession(ctx, vm, session)
+	}
+	r.took = time.Since(began)
+	return r
+}

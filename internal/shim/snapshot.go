@@ -1,0 +1,20 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// Snapshot writes a running VM to SnapDir in its directory, and puts an overlay on its disk at the same instant. The
+// VM goes on, and its streams stay. paused is how long it stood still. The caller makes SnapDir before, and takes or
+// removes it afterwards. After an error, Status says which file the disk writes to. The shim does not stop when ctx
+// ends.
+func (c Client) Snapshot(ctx context.Context, s Snapshot) (paused time.Duration, err error) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return 0, err
+	}
+	st, err := c.exchange(ctx, CallSnapshot+" "+string(data), nil)
+	return time.Duration(st.Paused) * time.Millisecond, err
+}
