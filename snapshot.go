@@ -23,6 +23,27 @@ type Snapshot struct {
 	Size      int64  `json:"size"`          // room on the host's disk in bytes, without what it shares with others
 }
 
+// SnapshotUser begins the name of a snapshot where it may be that of a VM: VMs have names without spaces.
+const SnapshotUser = "snapshot "
+
+// UserOf returns the end of a sentence about a user of an image or a kernel: the name of a VM, or that of a snapshot
+// after SnapshotUser.
+func UserOf(name string) string {
+	if strings.HasPrefix(name, SnapshotUser) {
+		return "the " + name
+	}
+	return "VM " + name
+}
+
+// UsedError returns the error about a thing that cannot be removed because of a user, as UserOf takes it.
+func UsedError(thing, user string) *Error {
+	command := "banger rm " + user
+	if strings.HasPrefix(user, SnapshotUser) {
+		command = "banger snapshot rm " + strings.TrimPrefix(user, SnapshotUser)
+	}
+	return Errorf(CodeConflict, "%s is used by %s", thing, UserOf(user)).WithHint("remove it first: %s", command)
+}
+
 // CheckSnapshot returns an *Error of CodeInvalid unless name can be the name of a snapshot.
 func CheckSnapshot(name string) error { return checkLabel(name, "name of a snapshot") }
 

@@ -302,20 +302,14 @@ func (w *world) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// close ends the world: it removes every VM, stops the daemon, and checks that nothing of them is
+// close ends the world: it removes every VM and every snapshot, stops the daemon, and checks that nothing of them is
 // left.
 func (w *world) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	ids, err := w.command(ctx, "ps", "-aq").Output()
-	if err == nil && len(strings.Fields(string(ids))) > 0 {
-		var out []byte
-		out, err = w.command(ctx, append([]string{"rm", "-f"}, strings.Fields(string(ids))...)...).CombinedOutput()
-		if err != nil {
-			err = fmt.Errorf("rm -f: %w: %s", err, out)
-		}
-	}
-	left := w.residue()
+	err := errors.Join(w.removeAll(ctx, "ps -aq", "rm -f"), w.removeAll(ctx, "snapshot ls -q", "snapshot rm"))
+	var left []string
+	poll(5*time.Second, func() bool { left = w.residue(); return len(left) == 0 })
 	if out, stopErr := w.command(ctx, "daemon", "stop").CombinedOutput(); stopErr != nil {
 		err = errors.Join(err, fmt.Errorf("daemon stop: %w: %s", stopErr, out))
 	}
@@ -329,6 +323,19 @@ func (w *world) close() error {
 		}
 	}
 	return errors.Join(err, os.RemoveAll(w.dir))
+}
+
+// removeAll removes what a command lists by another command.
+func (w *world) removeAll(ctx context.Context, list, remove string) error {
+	ids, err := w.command(ctx, strings.Fields(list)...).Output()
+	if err != nil || len(strings.Fields(string(ids))) == 0 {
+		return err
+	}
+	args := append(strings.Fields(remove), strings.Fields(string(ids))...)
+	if out, err := w.command(ctx, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", remove, err, out)
+	}
+	return nil
 }
 
 type process struct {
@@ -372,8 +379,8 @@ func (w *world) daemon() string {
 	return fmt.Sprint(owner.PID)
 }
 
-// residue lists what an idle daemon would not have: shims, VMMs, files of VMs, unfinished images
-// and kernels, mounts.
+// residue lists what an idle daemon would not have: shims, VMMs, files of VMs, snapshots, layers of disks, unfinished
+// images and kernels, mounts.
 func (w *world) residue() []string {
 	var left []string
 	for _, p := range w.processes() {
@@ -382,8 +389,8 @@ func (w *world) residue() []string {
 		}
 		left = append(left, fmt.Sprintf("process %d %.120q", p.pid, p.args))
 	}
-	for _, pattern := range []string{"s/vms/*", "r/vms/*", "s/jail", "s/images/sha256/.tmp-*", "s/kernels/.tmp-*",
-		"s/images/.tmp-*"} {
+	for _, pattern := range []string{"s/vms/*", "s/snapshots/*", "s/layers/*", "r/vms/*", "s/jail",
+		"s/images/sha256/.tmp-*", "s/kernels/.tmp-*", "s/images/.tmp-*"} {
 		names, _ := filepath.Glob(filepath.Join(w.dir, pattern))
 		left = append(left, names...)
 	}

@@ -52,8 +52,7 @@ func (b *Branches) goBack(ctx context.Context, m Machine, w snapshot.Whole, emit
 		if err := b.Layers.Plant(vm.ID, w.Layer); err != nil {
 			return err
 		}
-		back := func(vm *banger.VM) { vm.Base, vm.Snapshot, vm.Initramfs = w.Layer, w.ID, w.Machine.Initramfs }
-		if err := m.Change(ctx, back); err != nil {
+		if err := m.Change(ctx, back(w, w.Layer)); err != nil {
 			return errors.Join(err, os.Remove(b.Dirs.Disk(vm.ID, w.Layer)))
 		}
 		os.Remove(old) // nothing has been written to it since the snapshot; a later start would remove it too
@@ -65,8 +64,7 @@ func (b *Branches) goBack(ctx context.Context, m Machine, w snapshot.Whole, emit
 		if err := os.Rename(next, old); err != nil {
 			return err
 		}
-		back := func(vm *banger.VM) { vm.Snapshot, vm.Initramfs = w.ID, w.Machine.Initramfs }
-		if err := m.Change(ctx, back); err != nil {
+		if err := m.Change(ctx, back(w, "")); err != nil {
 			return err
 		}
 	}
@@ -74,6 +72,18 @@ func (b *Branches) goBack(ctx context.Context, m Machine, w snapshot.Whole, emit
 		return err
 	}
 	return m.Wake(ctx, emit)
+}
+
+// back returns the change of a VM that goes back to a snapshot, whose disk then is on the layer base. With memory the VM
+// has the sizes that it had, and nothing is left of how it has ended.
+func back(w snapshot.Whole, base string) func(*banger.VM) {
+	return func(vm *banger.VM) {
+		vm.Base, vm.Snapshot, vm.Initramfs = base, w.ID, w.Machine.Initramfs
+		if w.Memory {
+			vm.Kernel, vm.Spec.CPUs, vm.Spec.Memory, vm.Next = w.Machine.Kernel, w.Machine.Spec.CPUs, w.Machine.Spec.Memory, nil
+			vm.ExitCode, vm.Halted, vm.Restarts, vm.RestartAt = nil, false, 0, time.Time{}
+		}
+	}
 }
 
 // Fork makes VMs that go on from a VM or a snapshot, and returns them. Those that could not be made are not there;
@@ -126,7 +136,11 @@ func (b *Branches) source(ctx context.Context, ref string, emit banger.Emit) (w 
 	if err != nil {
 		return w, false, err
 	}
-	emit(banger.Event{Stage: "snapshot", Text: fmt.Sprintf("%s stood still for %d ms", vm.Name, s.Paused), Done: true})
+	text := "the snapshot of " + vm.Name + " is taken"
+	if s.Paused > 0 {
+		text = fmt.Sprintf("%s stood still for %d ms", vm.Name, s.Paused)
+	}
+	emit(banger.Event{Stage: "snapshot", Text: text, Done: true})
 	w, err = b.History.Find(s.ID)
 	return w, true, err
 }

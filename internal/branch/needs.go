@@ -32,7 +32,7 @@ func (n Needs) List(keep func(banger.VM) bool) []banger.VM {
 	}
 	for _, w := range all {
 		vm := w.Machine
-		vm.Name, vm.State = "snapshot "+w.Name, banger.StateSuspended
+		vm.Name, vm.State = banger.SnapshotUser+w.Name, banger.StateSuspended
 		if keep(vm) {
 			list = append(list, vm)
 		}

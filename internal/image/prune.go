@@ -9,8 +9,9 @@ import (
 	"banger/internal/blob"
 )
 
-// Users returns a VM that uses an image, or "" if no VM does. It is called while the store is locked.
-type Users func(digest string) (vm string)
+// Users returns a VM or a snapshot that uses an image, as banger.UserOf takes it, or "" if none does. It is called while
+// the store is locked.
+type Users func(digest string) (user string)
 
 // Remove forgets a reference, or all references to a digest, and deletes the image when it has no
 // reference left. An image that is in use keeps its last name, and the error says who needs it.
@@ -49,8 +50,7 @@ func (s *Store) removeNames(ref string, img banger.Image, users Users) (rest str
 	}
 	by := users(img.Digest)
 	if by != "" && left == 0 {
-		return "", banger.Errorf(banger.CodeConflict, "image %s is used by VM %s", img.Reference, by).
-			WithHint("remove it first: banger rm %s", by)
+		return "", banger.UsedError("image "+img.Reference, by)
 	}
 	if by = s.pins.By(img.Digest); by != "" && left == 0 {
 		return "", banger.Errorf(banger.CodeConflict, "image %s is needed by %s", img.Reference, by).
@@ -109,7 +109,7 @@ func (s *Store) pruneImages(all, dryRun bool, users Users) (p banger.Pruned, gon
 		}
 		by := s.pins.By(img.Digest)
 		if vm := users(img.Digest); vm != "" {
-			by = "VM " + vm
+			by = banger.UserOf(vm)
 		}
 		if by != "" {
 			p.Kept = append(p.Kept, banger.Kept{Image: img.Digest, Reference: name, By: by})

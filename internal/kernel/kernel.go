@@ -159,17 +159,16 @@ func (s *Store) Pin(name, by string) (release func(), err error) {
 }
 
 // Remove deletes the named kernel. If the kernel is in use, the error says who needs it. user
-// returns a VM that uses a kernel, or "". It is called while the store is locked.
-func (s *Store) Remove(name string, user func(name string) (vm string)) error {
+// returns a VM or a snapshot that uses a kernel, as banger.UserOf takes it, or "". It is called while the store is locked.
+func (s *Store) Remove(name string, user func(name string) string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k, err := s.Get(name)
 	if err != nil {
 		return err
 	}
-	if vm := user(k.Name); vm != "" {
-		return banger.Errorf(banger.CodeConflict, "kernel %s is used by VM %s", k.Name, vm).
-			WithHint("remove it first: banger rm %s", vm)
+	if by := user(k.Name); by != "" {
+		return banger.UsedError("kernel "+k.Name, by)
 	}
 	if by := s.pins.By(k.Name); by != "" {
 		return banger.Errorf(banger.CodeConflict, "kernel %s is needed by %s", k.Name, by).

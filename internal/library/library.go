@@ -87,12 +87,12 @@ func (l *Library) Initramfs(kernel string, agent []byte) (path, name string, err
 	})
 }
 
-// imageUser returns the name of a VM that uses an image, or "".
+// imageUser returns a VM or a snapshot that uses an image, as banger.UserOf takes it, or "".
 func (l *Library) imageUser(digest string) string {
 	return first(l.vms.List(func(vm banger.VM) bool { return vm.ImageDigest == digest }))
 }
 
-// kernelUser returns the name of a VM that uses a kernel, or "".
+// kernelUser is like imageUser.
 func (l *Library) kernelUser(name string) string {
 	return first(l.vms.List(func(vm banger.VM) bool { return vm.Kernel == name }))
 }

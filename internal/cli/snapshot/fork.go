@@ -12,6 +12,7 @@ import (
 	"banger"
 	"banger/internal/api/client"
 	"banger/internal/cli/command"
+	"banger/internal/cli/format"
 	"banger/internal/cli/render"
 )
 
@@ -58,7 +59,7 @@ func run(ctx context.Context, a *command.App, f banger.Fork, args []string) erro
 	vms, err := Make(ctx, a, client, f)
 	if len(args) == 0 {
 		for _, vm := range vms {
-			a.Say(vm.Name + published(vm))
+			a.Say(strings.TrimSpace(vm.Name + " " + format.Ports(vm))) // where its ports have moved
 		}
 	}
 	if err != nil || len(args) == 0 {
@@ -72,15 +73,6 @@ func Make(ctx context.Context, a *command.App, client *client.Client, f banger.F
 	p := a.Progress()
 	defer p.Close()
 	return client.Fork(ctx, f, p.Emit)
-}
-
-// published says where the ports of a fork are, which have moved.
-func published(vm banger.VM) string {
-	var b strings.Builder
-	for _, f := range vm.Forwards {
-		fmt.Fprintf(&b, " %s", f)
-	}
-	return b.String()
 }
 
 // result is how the command of a fork has ended.
