@@ -44,10 +44,10 @@ var layout = map[string]struct {
 	"internal/credential": {". internal/blob internal/text", true,
 		"where docker and podman keep logins, whatever they are for; helpers are programs"},
 	"internal/cli/system": {
-		". internal/api/client internal/cli/command internal/cli/sshfiles internal/dns internal/reset internal/text", false,
+		". internal/api/client internal/cli/command internal/cli/sshfiles internal/dns internal/overlay internal/reset internal/text", false,
 		"commands for all of banger at once; they work without a daemon"},
 	"internal/reset": {
-		". internal/blob internal/cgroup internal/network/bridge internal/private internal/process internal/shim internal/untrusted internal/vmdir",
+		". internal/blob internal/cgroup internal/network/bridge internal/overlay internal/private internal/process internal/shim internal/untrusted internal/vmdir",
 		true, "what is found and removed without a daemon; a user namespace removes files of subordinate users"},
 	"internal/cli/format": {". internal/cli/render internal/text", false,
 		"values by a user's template; it knows no command"},

@@ -359,5 +359,20 @@ func (s *Store) tidy(l Layer) (err error) {
 	return err
 }
 
-// Room returns how many bytes of the host's disk a layer takes.
-func (s *Store) Room(id string) int64 { return vmdir.Room(s.path(id)) }
+// Usage is what a layer takes.
+type Usage struct {
+	ID     string `json:"id"`
+	Parent string `json:"parent,omitempty"`
+	Bytes  int64  `json:"bytes"` // on the disk
+}
+
+// Measure returns what the layers in dirs take. It needs no Store.
+func Measure(dirs vmdir.Dirs) []Usage {
+	s, list := &Store{dirs: dirs}, []Usage{}
+	entries, _ := os.ReadDir(dirs.Layers()) // without the directory there are none
+	for _, e := range entries {
+		l, _ := s.Get(e.Name())
+		list = append(list, Usage{ID: e.Name(), Parent: l.Parent, Bytes: vmdir.Room(s.path(e.Name()))})
+	}
+	return list
+}

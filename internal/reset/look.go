@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"banger"
+	"banger/internal/overlay"
 	"banger/internal/private"
 	"banger/internal/vmdir"
 )
@@ -36,15 +37,19 @@ type Found struct {
 	Images  Part `json:"images"`
 	Kernels Part `json:"kernels"`
 	Frozen  Part `json:"templates"`
-	Other   Part `json:"other"` // files: databases, logs, caches, keys
-	Sockets Part `json:"sockets"`
-	Daemon  int  `json:"daemon"` // its process, or 0
-	Bridges bool `json:"bridges"`
+	// Snapshots are without their disks, which are among Layers.
+	Snapshots Part            `json:"snapshots"`
+	Layers    []overlay.Usage `json:"layers"`
+	Other     Part            `json:"other"` // files: databases, logs, caches, keys
+	Sockets   Part            `json:"sockets"`
+	Daemon    int             `json:"daemon"` // its process, or 0
+	Bridges   bool            `json:"bridges"`
 }
 
 // Empty reports whether there is nothing.
 func (f Found) Empty() bool {
-	things := len(f.VMs) + f.Lost.Count + f.Images.Count + f.Kernels.Count + f.Frozen.Count + f.Other.Count
+	things := len(f.VMs) + f.Lost.Count + f.Images.Count + f.Kernels.Count + f.Frozen.Count + f.Other.Count +
+		f.Snapshots.Count + len(f.Layers)
 	return things == 0 && f.Daemon == 0 && !f.Bridges
 }
 
@@ -54,7 +59,10 @@ func (f Found) Bytes() int64 {
 	for _, vm := range f.VMs {
 		n += vm.Bytes
 	}
-	return n
+	for _, l := range f.Layers {
+		n += l.Bytes
+	}
+	return n + f.Snapshots.Bytes
 }
 
 // Look returns what Remove would remove. It changes nothing. It returns an error if one of the directories holds what
@@ -84,6 +92,8 @@ func Measure(h Home) (f Found, err error) {
 	f.Images = Part{countOf(filepath.Join(h.State, "images", "sha256")), vmdir.Room(filepath.Join(h.State, "images"))}
 	f.Kernels = Part{countOf(filepath.Join(h.State, "kernels")), vmdir.Room(filepath.Join(h.State, "kernels"))}
 	f.Frozen = Part{countOf(h.dirs().Ready()), vmdir.Room(h.dirs().Templates())}
+	f.Snapshots = Part{countOf(h.dirs().Snapshots()), vmdir.Room(h.dirs().Snapshots())}
+	f.Layers = overlay.Measure(h.dirs())
 	f.Sockets = Part{countOf(h.Run), vmdir.Room(h.Run)}
 	_, used := os.Lstat(filepath.Join(h.State, "bridge.used"))
 	f.Bridges = used == nil
@@ -92,7 +102,7 @@ func Measure(h Home) (f Found, err error) {
 		return f, err
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"vms", "lost", "images", "kernels", "templates"}, e.Name()) && !isForeign(e.Name()) {
+		if !slices.Contains([]string{"vms", "lost", "images", "kernels", "templates", "layers", "snapshots"}, e.Name()) && !isForeign(e.Name()) {
 			f.Other.Count++
 			f.Other.Bytes += vmdir.Room(filepath.Join(h.State, e.Name()))
 		}
@@ -131,6 +141,7 @@ func vms(h Home) ([]VM, error) {
 var (
 	stateEntries = []string{"banger.db*", "daemon.lock", "daemon.start", "daemon*.log", "dns.port", "kvm.json", "boot-id",
 		"reserve", "bridge.json", "bridge.used", "images", "kernels", "templates", "vms", "lost", "jail", "ssh", "*.tmp",
+		"layers", "snapshots",
 		".tmp-*"}
 	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates"}
 )

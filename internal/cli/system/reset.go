@@ -159,6 +159,12 @@ func (r *removal) list(f reset.Found, h hooks) (lines []string) {
 	add(f.Lost.Count > 0, "%s without a VM, %s", number(f.Lost.Count, "disk"), size(f.Lost.Bytes))
 	add(f.Images.Bytes > 0, "%s, %s", number(f.Images.Count, "image"), size(f.Images.Bytes))
 	add(f.Kernels.Bytes > 0, "%s, %s", number(f.Kernels.Count, "kernel"), size(f.Kernels.Bytes))
+	add(f.Snapshots.Count > 0, "%s, %s", number(f.Snapshots.Count, "snapshot"), size(f.Snapshots.Bytes))
+	layers := int64(0)
+	for _, l := range f.Layers {
+		layers += l.Bytes
+	}
+	add(layers > 0, "%s, %s", number(len(f.Layers), "layer"), size(layers))
 	add(f.Frozen.Bytes > 0, "%s, %s", number(f.Frozen.Count, "template"), size(f.Frozen.Bytes))
 	add(f.Other.Count > 0, "database, logs, caches and keys, %s", size(f.Other.Bytes))
 	add(f.Daemon != 0, "the daemon that runs, process %d", f.Daemon)

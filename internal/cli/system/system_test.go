@@ -63,8 +63,13 @@ func (d *desk) used() *desk {
 		"state/daemon.lock": "", "state/banger.db": "not a database", "state/dns.port": "15353\n",
 		"state/images/sha256/aa/rootfs.ext4": "image", "state/kernels/linux/vmlinux": "kernel",
 		"state/vms/0123456789ab/disk.ext4": "disk", "state/templates/ready/0123456789ae/template.json": "{}",
-		"state/vms/0123456789ab.json": `{"vm":{"id":"0123456789ab","name":"box"}}`,
-		"run/daemon.lock":             "",
+		"state/vms/0123456789ab.json":            `{"vm":{"id":"0123456789ab","name":"box"}}`,
+		"run/daemon.lock":                        "",
+		"state/layers/0123456789b0/layer.json":   `{"id":"0123456789b0","size":1048576,"file":"disk"}`,
+		"state/layers/0123456789b0/disk":         "layer",
+		"state/layers/0123456789b1/layer.json":   `{"id":"0123456789b1","parent":"0123456789b0","size":1048576,"file":"disk"}`,
+		"state/layers/0123456789b1/disk":         "layer",
+		"state/snapshots/0123456789c0/info.json": "{}",
 	} {
 		d.write(name, text)
 	}
@@ -197,7 +202,8 @@ func store(requests *[]string) http.HandlerFunc {
 			"/v1/vms": []banger.VM{
 				{ID: "0123456789ab", Name: "box", State: banger.StateStopped, ImageDigest: "sha256:a", Kernel: "linux"},
 				{ID: "0123456789ac", Name: "web", State: banger.StateRunning, ImageDigest: "sha256:a", Kernel: "linux",
-					Template: "00000000000a"}},
+					Template: "00000000000a", Base: "0123456789b0"}},
+			"/v1/snapshots":       []banger.Snapshot{{Name: "before", Size: 4096, Layer: "0123456789b1"}},
 			"/v1/vms/prune":       []banger.VM{{ID: "0123456789ab", Name: "box"}},
 			"/v1/images/usage":    []banger.ImageUsage{{Digest: "sha256:a"}, {Digest: "sha256:b"}},
 			"/v1/images/prune":    banger.Pruned{Images: []string{"sha256:b"}, Blobs: 2, Bytes: 1 << 20},
@@ -224,16 +230,32 @@ func TestUsage(t *testing.T) {
 		rows = append(rows, strings.Join(strings.Fields(line), " "))
 	}
 	want := []string{"TYPE TOTAL ACTIVE SIZE RECLAIMABLE", "VMs 2 1 4 KiB 4 KiB"}
-	if len(rows) != 5 || rows[0] != want[0] || rows[2] != want[1] || !strings.HasPrefix(rows[1], "Images 2 1 ") ||
+	if len(rows) != 7 || rows[0] != want[0] || rows[2] != want[1] || !strings.HasPrefix(rows[1], "Images 2 1 ") ||
 		!strings.HasSuffix(rows[1], " 1 MiB") || !strings.HasPrefix(rows[3], "Kernels 1 1 ") ||
-		rows[4] != "Templates 2 1 3 MiB 3 MiB" {
+		rows[4] != "Snapshots 1 0 4 KiB 0 B" || rows[5] != "Layers 2 1 16 KiB 0 B" ||
+		rows[6] != "Templates 2 1 3 MiB 3 MiB" {
 		t.Errorf("it prints %q", rows)
 	}
 	var list []usage
 	out, _, err = d.banger("df", "--format", "json")
 	check(t, err)
-	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 4 || list[1].Reclaimable != 4096 {
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 6 || list[1].Reclaimable != 4096 {
 		t.Errorf("as JSON it is %q", out)
+	}
+	out, _, err = d.banger("df", "--verbose", "--format", "json")
+	check(t, err)
+	var each []usage
+	if err := json.Unmarshal([]byte(out), &each); err != nil {
+		t.Fatal(err)
+	}
+	shared := map[string]int64{}
+	for _, u := range each {
+		shared[u.Type+" "+u.Name] = u.Shared
+	}
+	for what, want := range map[string]int64{"VM box": 0, "VM web": 8192, "Snapshot before": 16384} {
+		if got, ok := shared[what]; !ok || got != want {
+			t.Errorf("%s shares %d, not %d", what, got, want)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package system
 
 import (
 	"context"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -9,6 +10,7 @@ import (
 	"banger"
 	"banger/internal/api/client"
 	"banger/internal/cli/command"
+	"banger/internal/overlay"
 	"banger/internal/reset"
 )
 
@@ -19,26 +21,46 @@ type usage struct {
 	Active      int    `json:"active"`
 	Size        int64  `json:"size"`        // bytes on the disk
 	Reclaimable int64  `json:"reclaimable"` // bytes that system prune --all gives back
+	// Name and Shared are of one VM or one snapshot: Size is what it takes alone, and Shared what the layers of its disk
+	// take, which others may need too.
+	Name   string `json:"name,omitempty"`
+	Shared int64  `json:"shared,omitempty"`
 }
 
 func newUsage(g *group) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "df",
-		Short: "Show what images, VMs, kernels and templates take on the disk",
+		Short: "Show what images, VMs, snapshots, kernels and templates take on the disk",
 		Args:  command.Usage(cobra.NoArgs),
-		Long: `Show what images, VMs, kernels and templates take on the disk. Active are images and kernels of a VM, VMs
-that run, and templates from which those have started. Reclaimable is what banger system prune --all gives back.
-banger image df has each image, and banger warm ls each template.`,
+		Long: `Show what images, VMs, snapshots, layers, kernels and templates take on the disk. Layers are parts of disks
+that VMs and snapshots share. Active are images and kernels of a VM, VMs that run, layers beneath the disk of a VM, and
+templates from which VMs that run have started. Reclaimable is what banger system prune --all gives back. With
+--verbose, each VM and each snapshot has a line, with what it takes alone and what its disk shares. banger image df has
+each image, and banger warm ls each template.`,
 	}
+	verbose := c.Flags().BoolP("verbose", "v", false, "each VM and each snapshot")
 	return command.Lists(g.App, c, command.Listing[usage]{
 		Get: func(ctx context.Context, client *client.Client, _ []string) ([]usage, error) {
-			return g.usage(ctx, client)
+			return g.usage(ctx, client, *verbose)
 		},
 		Name: func(u usage) string { return u.Type },
 		Head: []string{"TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"},
+		More: func() []string {
+			if *verbose {
+				return []string{"SHARED"}
+			}
+			return nil
+		},
 		Row: func(u usage) []string {
-			return []string{u.Type, strconv.Itoa(u.Total), strconv.Itoa(u.Active), banger.FormatSize(u.Size),
+			row := []string{u.Type, strconv.Itoa(u.Total), strconv.Itoa(u.Active), banger.FormatSize(u.Size),
 				banger.FormatSize(u.Reclaimable)}
+			if u.Name != "" {
+				row = []string{"  " + u.Name, "", "", banger.FormatSize(u.Size), ""}
+			}
+			if *verbose && u.Name != "" {
+				row = append(row, banger.FormatSize(u.Shared))
+			}
+			return row
 		},
 		Docker: func(u usage) map[string]any {
 			return map[string]any{"Type": u.Type, "TotalCount": u.Total, "Active": u.Active,
@@ -47,7 +69,7 @@ banger image df has each image, and banger warm ls each template.`,
 	})
 }
 
-func (g *group) usage(ctx context.Context, client *client.Client) ([]usage, error) {
+func (g *group) usage(ctx context.Context, client *client.Client, verbose bool) ([]usage, error) {
 	vms, err := client.List(ctx, true, nil)
 	if err != nil {
 		return nil, err
@@ -100,7 +122,81 @@ func (g *group) usage(ctx context.Context, client *client.Client) ([]usage, erro
 			list[2].Active++
 		}
 	}
-	return append(list, templates(frozen, templatesUsed)), nil
+	if verbose {
+		if list, err = withEach(ctx, client, list, vms, found); err != nil {
+			return nil, err
+		}
+	} else {
+		list = append(list, snapshots(found))
+	}
+	return append(list, layers(found.Layers, vms), templates(frozen, templatesUsed)), nil
+}
+
+func snapshots(f reset.Found) usage {
+	return usage{Type: "Snapshots", Total: f.Snapshots.Count, Size: f.Snapshots.Bytes}
+}
+
+// withEach adds the lines of each VM behind that of all VMs, the second one, and those of snapshots.
+func withEach(ctx context.Context, client *client.Client, list []usage, vms []banger.VM,
+	found reset.Found) ([]usage, error) {
+	all, err := client.Snapshots(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	room := map[string]int64{}
+	for _, vm := range found.VMs {
+		room[vm.ID] = vm.Bytes
+	}
+	var each []usage
+	add := func(kind, name string, size int64, layer string) {
+		u := usage{Type: kind, Name: name, Size: size}
+		for _, bytes := range beneath(found.Layers, layer) {
+			u.Shared += bytes
+		}
+		each = append(each, u)
+	}
+	for _, vm := range vms {
+		add("VM", vm.Name, room[vm.ID], vm.Base)
+	}
+	list = slices.Insert(list, 2, each...)
+	each = nil
+	for _, s := range all {
+		add("Snapshot", s.Name, s.Size, s.Layer)
+	}
+	return append(append(list, snapshots(found)), each...), nil
+}
+
+// layers returns the line of layers. Each of them is needed by a VM or a snapshot.
+func layers(list []overlay.Usage, vms []banger.VM) usage {
+	u := usage{Type: "Layers", Total: len(list)}
+	active := map[string]bool{}
+	for _, vm := range vms {
+		for id := range beneath(list, vm.Base) {
+			active[id] = true
+		}
+	}
+	for _, l := range list {
+		u.Size += l.Bytes
+		if active[l.ID] {
+			u.Active++
+		}
+	}
+	return u
+}
+
+// beneath returns the layers that a layer consists of, with their sizes.
+func beneath(list []overlay.Usage, id string) map[string]int64 {
+	by, chain := map[string]overlay.Usage{}, map[string]int64{}
+	for _, l := range list {
+		by[l.ID] = l
+	}
+	for l, ok := by[id]; ok; l, ok = by[l.Parent] {
+		if _, again := chain[l.ID]; again {
+			break
+		}
+		chain[l.ID] = l.Bytes
+	}
+	return chain
 }
 
 // templates returns the line of templates. VMs that have started from one do not need it, so all can go.
