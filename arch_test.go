@@ -58,7 +58,7 @@ var layout = map[string]struct {
 		"finds the daemon and starts it, whatever it is asked for"},
 	"internal/cli/doctor": {". internal/api/wire internal/cli/connect internal/dns internal/host", true,
 		"what this host can do; it looks for programs and asks the resolver"},
-	"internal/cli/snapshot": {". internal/api/client internal/cli/command internal/cli/render", false,
+	"internal/cli/snapshot": {". internal/api/client internal/cli/command internal/cli/format internal/cli/render", false,
 		"snapshots and forks for a user, however they are made"},
 	"internal/cli/background": {
 		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/session internal/cli/spec internal/text",

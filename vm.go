@@ -147,6 +147,8 @@ type VM struct {
 	// Snapshot is the id of the snapshot whose state the VM has gone on from: its latest one, or the one of a restore or
 	// a fork.
 	Snapshot string `json:"snapshot,omitempty"`
+	// ForkOf is the id of the VM that it was made of, or of the one that has taken that VM's place.
+	ForkOf string `json:"fork_of,omitempty"`
 	// Template is the id of the template from which the VM started last. "" means that it booted.
 	Template string `json:"template,omitempty"`
 	Start    string `json:"start,omitempty"` // how the VM started last, and how long that took, for a person

@@ -47,6 +47,8 @@ func dialogue(h *hosttest.Host) []asked {
 		{"GET /v1/snapshots", "/v1/snapshots?vm=rests", nil, 200},
 		{"GET /v1/snapshots/{snapshot}", "/v1/snapshots/one", nil, 200},
 		{"POST /v1/forks", "/v1/forks", banger.Fork{From: "one", Name: "forked"}, 200},
+		{"POST /v1/vms/{vm}/keep", "/v1/vms/rests/keep", nil, 409},
+		{"POST /v1/vms/{vm}/forks/prune", "/v1/vms/rests/forks/prune", nil, 200},
 		{"POST /v1/vms/{vm}/restore", "/v1/vms/rests/restore", map[string]string{"name": "nonesuch"}, 404},
 		{"DELETE /v1/snapshots/{snapshot}", "/v1/snapshots/one", nil, 204},
 		{"POST /v1/vms/{vm}/exec", "/v1/vms/box/exec", banger.Exec{Args: []string{"true"}}, 101},

@@ -20,6 +20,10 @@ type Snapshots interface {
 	Restore(ctx context.Context, vm, snapshot string, emit banger.Emit) (banger.VM, error)
 	// Fork makes VMs that go on from a VM or a snapshot. After an error it returns those that it has made.
 	Fork(ctx context.Context, f banger.Fork, emit banger.Emit) ([]banger.VM, error)
+	// Keep puts a fork in the place of the VM that it was made of, whose state becomes an automatic snapshot.
+	Keep(ctx context.Context, fork string, emit banger.Emit) (banger.VM, error)
+	// RemoveForks removes the forks of a VM, and returns those.
+	RemoveForks(ctx context.Context, vm string) ([]banger.VM, error)
 }
 
 var snapshotRoutes = []route{
@@ -38,6 +42,11 @@ var snapshotRoutes = []route{
 	{"POST", "/v1/forks", forkVM, "forkVM",
 		"Make VMs that go on from one instant of a VM or from a snapshot, each with an identity of its own. Ports that " +
 			"were published move to free ones. The last line has the VMs", nil, banger.Fork{}, progress{}},
+	{"POST", "/v1/vms/{vm}/keep", keepFork, "keepFork",
+		"Put a fork in the place of the VM that it was made of: under its name, with its published ports. The state of " +
+			"that VM becomes an automatic snapshot", nil, nil, progress{}},
+	{"POST", "/v1/vms/{vm}/forks/prune", removeForks, "removeForks", "Remove the forks of a VM, with all that is in them",
+		nil, nil, []banger.VM{}},
 }
 
 func createSnapshot(s *Server, w http.ResponseWriter, req *http.Request) error {
@@ -94,5 +103,19 @@ func forkVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
 		made, err := s.Snapshots.Fork(req.Context(), f, emit)
 		return banger.Event{VMs: hidden(made)}, err
+	})
+}
+
+func keepFork(s *Server, w http.ResponseWriter, req *http.Request) error {
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		vm, err := s.Snapshots.Keep(req.Context(), req.PathValue("vm"), emit)
+		return banger.Event{VM: &vm}, err
+	})
+}
+
+func removeForks(s *Server, w http.ResponseWriter, req *http.Request) error {
+	return wire.WriteList(w, func() ([]banger.VM, error) {
+		removed, err := s.Snapshots.RemoveForks(req.Context(), req.PathValue("vm"))
+		return hidden(removed), err
 	})
 }

@@ -31,6 +31,8 @@ type VMs interface {
 	Own(ctx context.Context, ref string, f func(context.Context, Machine) error) (banger.VM, error)
 	// Fork makes a VM that goes on from a source, and starts it. A failure leaves nothing behind.
 	Fork(ctx context.Context, vm banger.VM, from Source, emit banger.Emit) (banger.VM, error)
+	Remove(ctx context.Context, ref string, force bool) error
+	Rename(ctx context.Context, ref, name string) (banger.VM, error)
 }
 
 // Machine is one VM for its owner.
@@ -56,12 +58,19 @@ type Source interface {
 	Saved(ctx context.Context, vm banger.VM) (*vmm.Saved, error)
 }
 
+// Forwards are the published ports of VMs.
+type Forwards interface {
+	AddForward(ctx context.Context, ref string, f banger.Forward) (banger.Forward, error)
+	RemoveForward(ctx context.Context, ref string, f banger.Forward) error
+}
+
 // Options are the parts of Branches. The caller owns them.
 type Options struct {
-	VMs  VMs
-	Dirs vmdir.Dirs
-	VMMs choice.Host
-	Log  *slog.Logger
+	VMs      VMs
+	Forwards Forwards
+	Dirs     vmdir.Dirs
+	VMMs     choice.Host
+	Log      *slog.Logger
 }
 
 // Branches are the snapshots of a daemon. Its methods may be called at the same time.
@@ -148,11 +157,17 @@ func explain(err error) error {
 
 // Create takes a snapshot of a VM. One that runs goes on.
 func (b *Branches) Create(ctx context.Context, ref, name string) (banger.Snapshot, error) {
-	return b.create(ctx, ref, name, true)
+	return b.create(ctx, ref, name, kind{stays: true})
 }
 
-// create is Create. With stays, the VM has come from the snapshot from now on.
-func (b *Branches) create(ctx context.Context, ref, name string, stays bool) (s banger.Snapshot, err error) {
+// kind says what a snapshot is for.
+type kind struct {
+	stays     bool // the VM has come from it from now on
+	automatic bool
+}
+
+// create is Create for a kind.
+func (b *Branches) create(ctx context.Context, ref, name string, k kind) (s banger.Snapshot, err error) {
 	if name != "" {
 		if err := banger.CheckSnapshot(name); err != nil {
 			return s, err
@@ -164,7 +179,7 @@ func (b *Branches) create(ctx context.Context, ref, name string, stays bool) (s 
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	vm, err := b.VMs.Own(ctx, ref, func(ctx context.Context, m Machine) error {
-		if s, err = b.take(ctx, m, name, false); err != nil || !stays {
+		if s, err = b.take(ctx, m, name, k.automatic); err != nil || !k.stays {
 			return err
 		}
 		return m.Change(ctx, func(vm *banger.VM) { vm.Snapshot = s.ID })

@@ -74,8 +74,8 @@ func (b *Branches) goBack(ctx context.Context, m Machine, w snapshot.Whole, emit
 	return m.Wake(ctx, emit)
 }
 
-// back returns the change of a VM that goes back to a snapshot, whose disk then is on the layer base. With memory the VM
-// has the sizes that it had, and nothing is left of how it has ended.
+// back returns the change of a VM that goes back to a snapshot, whose disk then is on the layer base. With memory the
+// VM has the sizes that it had, and nothing is left of how it has ended.
 func back(w snapshot.Whole, base string) func(*banger.VM) {
 	return func(vm *banger.VM) {
 		vm.Base, vm.Snapshot, vm.Initramfs = base, w.ID, w.Machine.Initramfs
@@ -132,7 +132,7 @@ func (b *Branches) source(ctx context.Context, ref string, emit banger.Emit) (w 
 		return w, false, err
 	}
 	emit(banger.Event{Stage: "snapshot", Text: "taking a snapshot of " + vm.Name})
-	s, err := b.create(ctx, vm.ID, "", false)
+	s, err := b.create(ctx, vm.ID, "", kind{})
 	if err != nil {
 		return w, false, err
 	}
@@ -151,7 +151,7 @@ func (b *Branches) fork(ctx context.Context, w snapshot.Whole, f banger.Fork, nu
 	was := w.Machine
 	vm := banger.VM{Spec: was.Spec, State: banger.StateCreated, CreatedAt: time.Now().UTC(), ImageDigest: was.ImageDigest,
 		Kernel: was.Kernel, Initramfs: was.Initramfs, VMM: was.VMM, Isolation: was.Isolation, Probe: was.Probe,
-		Main: was.Main, Snapshot: w.ID}
+		Main: was.Main, Snapshot: w.ID, ForkOf: w.VM}
 	vm.Spec.AutoRemove, vm.Spec.Attach = f.AutoRemove, false
 	vm.Spec.Forwards = slices.Clone(was.Spec.Forwards)
 	for i := range vm.Spec.Forwards { // the source has the ports

@@ -92,12 +92,14 @@ func refuseUnknownWords(c *cobra.Command) {
 var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
-	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork,
+	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep,
 }
 
 func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
 
 func newFork(a *app) *cobra.Command { return snapshot.NewFork(a.App) }
+
+func newKeep(a *app) *cobra.Command { return snapshot.NewKeep(a.App) }
 
 func newSession(a *app) *cobra.Command { return background.New(a.App) }
 

@@ -9,8 +9,8 @@ import (
 	"banger/internal/blob"
 )
 
-// Users returns a VM or a snapshot that uses an image, as banger.UserOf takes it, or "" if none does. It is called while
-// the store is locked.
+// Users returns a VM or a snapshot that uses an image, as banger.UserOf takes it, or "" if none does. It is called
+// while the store is locked.
 type Users func(digest string) (user string)
 
 // Remove forgets a reference, or all references to a digest, and deletes the image when it has no

@@ -159,7 +159,8 @@ func (s *Store) Pin(name, by string) (release func(), err error) {
 }
 
 // Remove deletes the named kernel. If the kernel is in use, the error says who needs it. user
-// returns a VM or a snapshot that uses a kernel, as banger.UserOf takes it, or "". It is called while the store is locked.
+// returns a VM or a snapshot that uses a kernel, as banger.UserOf takes it, or "". It is called while the store is
+// locked.
 func (s *Store) Remove(name string, user func(name string) string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

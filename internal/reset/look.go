@@ -102,13 +102,16 @@ func Measure(h Home) (f Found, err error) {
 		return f, err
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"vms", "lost", "images", "kernels", "templates", "layers", "snapshots"}, e.Name()) && !isForeign(e.Name()) {
+		if !slices.Contains(counted, e.Name()) && !isForeign(e.Name()) {
 			f.Other.Count++
 			f.Other.Bytes += vmdir.Room(filepath.Join(h.State, e.Name()))
 		}
 	}
 	return f, nil
 }
+
+// counted are the entries of the state directory that Found tells apart.
+var counted = []string{"vms", "lost", "images", "kernels", "templates", "layers", "snapshots"}
 
 // vms returns the VMs that have a directory or a record, by name.
 func vms(h Home) ([]VM, error) {

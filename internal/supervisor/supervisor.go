@@ -119,7 +119,8 @@ func New(opts Options) (*Supervisor, error) {
 	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: needs, Reserve: opts.Reserve,
 		Dir: opts.StateDir})
 	var err error
-	s.branches, err = branch.New(branch.Options{VMs: branching{s}, Dirs: dirs, VMMs: opts.VMMs, Log: opts.Log})
+	s.branches, err = branch.New(branch.Options{VMs: branching{s}, Forwards: s.Connections(), Dirs: dirs,
+		VMMs: opts.VMMs, Log: opts.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -45,3 +45,13 @@ func (c snapshotClient) Fork(ctx context.Context, f banger.Fork, emit banger.Emi
 	e, err := c.stream(ctx, "/v1/forks", nil, f, emit)
 	return e.VMs, err
 }
+
+// Keep puts a fork in the place of the VM that it was made of, whose state becomes an automatic snapshot.
+func (c snapshotClient) Keep(ctx context.Context, fork string, emit banger.Emit) (banger.VM, error) {
+	return vmClient(c).streamVM(ctx, vmPath(fork, "keep"), nil, nil, emit)
+}
+
+// RemoveForks removes the forks of a VM, and returns those.
+func (c snapshotClient) RemoveForks(ctx context.Context, vm string) (removed []banger.VM, err error) {
+	return removed, c.call(ctx, "POST", vmPath(vm, "forks/prune"), nil, nil, &removed)
+}

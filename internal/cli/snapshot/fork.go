@@ -48,7 +48,47 @@ With a command, each fork runs it as its session "fork", and a table says how ea
 	fs.StringVar(&f.Name, "name", "",
 		"name of the VM; a pattern with {n} for several; default: the source's with a number")
 	fs.BoolVar(&f.AutoRemove, "rm", false, "remove each when it ends")
+	c.AddCommand(newRemoveForks(a))
 	return c
+}
+
+func newRemoveForks(a *command.App) *cobra.Command {
+	return &cobra.Command{
+		Use:     "rm VM",
+		Aliases: []string{"remove"},
+		Short:   "Remove the forks of a VM, with all that is in them, and print their names",
+		Args:    command.Usage(cobra.ExactArgs(1)),
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
+			removed, err := client.RemoveForks(ctx, args[0])
+			for _, vm := range removed {
+				a.Say(vm.Name)
+			}
+			return err
+		}),
+	}
+}
+
+// NewKeep returns the command keep.
+func NewKeep(a *command.App) *cobra.Command {
+	return &cobra.Command{
+		Use:   "keep FORK",
+		Short: "Put a fork in the place of the VM that it was made of",
+		Long: `Put a fork in the place of the VM that it was made of: under its name, with its published ports. That VM goes,
+and its state is kept as an automatic snapshot. Other forks stay; banger fork rm drops them.`,
+		Example: `  banger fork web -n 3 --name try-{n} -- make test
+  banger keep try-2
+  banger fork rm web`,
+		Args: command.Usage(cobra.ExactArgs(1)),
+		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
+			p := a.Progress()
+			vm, err := client.Keep(ctx, args[0], p.Emit)
+			p.Close()
+			if err == nil {
+				a.Say(vm.Name)
+			}
+			return err
+		}),
+	}
 }
 
 func run(ctx context.Context, a *command.App, f banger.Fork, args []string) error {

@@ -1,6 +1,7 @@
 package system
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -87,11 +88,8 @@ func (g *group) usage(ctx context.Context, client *client.Client, verbose bool) 
 		return nil, err
 	}
 	frozen, err := client.Templates(ctx)
-	if err != nil {
-		return nil, err
-	}
-	found, err := reset.Measure(g.home())
-	if err != nil {
+	found, ferr := reset.Measure(g.home())
+	if err = cmp.Or(err, ferr); err != nil {
 		return nil, err
 	}
 	room := map[string]int64{}
