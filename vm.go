@@ -149,6 +149,8 @@ type VM struct {
 	Snapshot string `json:"snapshot,omitempty"`
 	// ForkOf is the id of the VM that it was made of, or of the one that has taken that VM's place.
 	ForkOf string `json:"fork_of,omitempty"`
+	// Restoring is the id of the snapshot to which the VM is going back. A daemon that finds it completes that.
+	Restoring string `json:"restoring,omitempty"`
 	// Template is the id of the template from which the VM started last. "" means that it booted.
 	Template string `json:"template,omitempty"`
 	Start    string `json:"start,omitempty"` // how the VM started last, and how long that took, for a person

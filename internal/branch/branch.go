@@ -42,7 +42,6 @@ type Machine interface {
 	Change(ctx context.Context, change func(*banger.VM)) error
 	Shim() shim.Client
 	Pause(ctx context.Context) error
-	Unpause(ctx context.Context) error
 	Suspend(ctx context.Context) error
 	// Wake lets a suspended VM go on, also one whose memory has just been put into its directory.
 	Wake(ctx context.Context, emit banger.Emit) error
@@ -134,7 +133,7 @@ func (b *Branches) List(ref string) ([]banger.Snapshot, error) {
 	all, err := b.History.List()
 	list := []banger.Snapshot{}
 	for _, w := range all {
-		if id == "" || w.VM == id {
+		if !w.Passing && (id == "" || w.VM == id) {
 			list = append(list, w.Snapshot)
 		}
 	}
@@ -179,7 +178,8 @@ func (b *Branches) create(ctx context.Context, ref, name string, k kind) (s bang
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	vm, err := b.VMs.Own(ctx, ref, func(ctx context.Context, m Machine) error {
-		if s, err = b.take(ctx, m, name, k.automatic); err != nil || !k.stays {
+		w := snapshot.Whole{Snapshot: banger.Snapshot{Name: name, Automatic: k.automatic}, Passing: k == kind{}}
+		if s, err = b.take(ctx, m, w); err != nil || !k.stays {
 			return err
 		}
 		return m.Change(ctx, func(vm *banger.VM) { vm.Snapshot = s.ID })
@@ -191,28 +191,20 @@ func (b *Branches) create(ctx context.Context, ref, name string, k kind) (s bang
 	return s, err
 }
 
-// take takes a snapshot in the owner of a VM.
-func (b *Branches) take(ctx context.Context, m Machine, name string, automatic bool) (banger.Snapshot, error) {
+// take takes the snapshot w, of which it completes the description, in the owner of a VM.
+func (b *Branches) take(ctx context.Context, m Machine, w snapshot.Whole) (banger.Snapshot, error) {
 	vm := m.Snapshot()
 	if vm.Spec.Nested != "" && !vm.State.AtRest() {
 		return banger.Snapshot{}, banger.Errorf(banger.CodeConflict, "VM %s has no snapshot: %w", vm.Name,
 			vmm.ErrNestedSnapshot).WithHint("stop it first: banger stop %s", vm.Name)
 	}
-	w := snapshot.Whole{Snapshot: banger.Snapshot{ID: banger.NewID(), Name: name, VM: vm.ID, VMName: vm.Name,
-		Parent: vm.Snapshot, Created: time.Now().UTC(), Automatic: automatic, Image: vm.Spec.Image, VMM: vm.VMM}}
+	w.ID, w.VM, w.VMName, w.Parent = banger.NewID(), vm.ID, vm.Name, vm.Snapshot
+	w.Created, w.Image, w.VMM = time.Now().UTC(), vm.Spec.Image, vm.VMM
 	var s banger.Snapshot
 	var err error
-	switch paused := vm.State == banger.StatePaused; {
-	case vm.State == banger.StateRunning || paused:
-		if paused { // its agent must answer
-			if err := m.Unpause(ctx); err != nil {
-				return s, err
-			}
-		}
+	switch {
+	case vm.State == banger.StateRunning || vm.State == banger.StatePaused:
 		s, err = b.ofRunning(ctx, m, w)
-		if paused {
-			err = errors.Join(err, m.Pause(ctx))
-		}
 	case vm.State == banger.StateSuspended:
 		s, err = b.ofResting(ctx, m, w, b.Dirs.VM(vm.ID))
 	case vm.State.AtRest():
@@ -236,17 +228,16 @@ func (b *Branches) failed(vm banger.VM, err error) error {
 }
 
 // ofRunning takes a snapshot of a VM that runs.
-func (b *Branches) ofRunning(ctx context.Context, m Machine, w snapshot.Whole) (banger.Snapshot, error) {
+func (b *Branches) ofRunning(ctx context.Context, m Machine, w snapshot.Whole) (_ banger.Snapshot, err error) {
 	vm := m.Snapshot()
-	if !b.overlays(vm) { // its VMM can only write down a VM that then ends
-		began := time.Now()
-		if err := m.Suspend(ctx); err != nil {
+	if !b.overlays(vm) {
+		return b.ofSuspended(ctx, m, w)
+	}
+	if vm.State == banger.StatePaused { // its agent must answer; a daemon that finds it so pauses it again
+		if err := m.Shim().Resume(ctx); err != nil {
 			return w.Snapshot, err
 		}
-		s, err := b.ofResting(ctx, m, w, b.Dirs.VM(vm.ID))
-		err = errors.Join(err, m.Wake(ctx, banger.Discard))
-		s.Paused = time.Since(began).Milliseconds()
-		return s, err
+		defer func() { err = errors.Join(err, m.Shim().Pause(ctx)) }()
 	}
 	layer, err := b.begin(ctx, m)
 	if err != nil {
@@ -269,6 +260,23 @@ func (b *Branches) ofRunning(ctx context.Context, m Machine, w snapshot.Whole) (
 	return b.History.Add(ctx, w, dir, true)
 }
 
+// ofSuspended takes a snapshot of a VM that runs, or is paused, whose VMM can only write down a VM that then ends.
+func (b *Branches) ofSuspended(ctx context.Context, m Machine, w snapshot.Whole) (banger.Snapshot, error) {
+	began, was := time.Now(), m.Snapshot()
+	if err := m.Suspend(ctx); err != nil {
+		return w.Snapshot, err
+	}
+	s, err := b.ofResting(ctx, m, w, b.Dirs.VM(was.ID))
+	if werr := m.Wake(ctx, banger.Discard); werr != nil {
+		return s, errors.Join(err, werr)
+	}
+	if was.State == banger.StatePaused {
+		err = errors.Join(err, m.Pause(ctx))
+	}
+	s.Paused = time.Since(began).Milliseconds()
+	return s, err
+}
+
 // begin makes a new layer of a VM's disk, with an overlay on it to which nothing writes yet.
 func (b *Branches) begin(ctx context.Context, m Machine) (layer string, err error) {
 	vm := m.Snapshot()
@@ -281,18 +289,25 @@ func (b *Branches) begin(ctx context.Context, m Machine) (layer string, err erro
 	return layer, nil
 }
 
-// Settle completes or undoes a layer whose making was cut off, as the shim of the VM says. It does nothing for other
-// VMs.
+// Settle completes or undoes a layer whose making was cut off, as the shim of the VM says when it is done with it. It
+// removes what else was left in the VM's directory.
 func (b *Branches) Settle(ctx context.Context, m Machine) error {
+	if err := b.settle(ctx, m); err != nil {
+		return err
+	}
+	return b.Tidy(m.Snapshot())
+}
+
+func (b *Branches) settle(ctx context.Context, m Machine) error {
 	vm := m.Snapshot()
-	if vm.Base == "" || b.Layers.IsFrozen(vm.Base) {
+	if b.IsSettled(vm) {
 		return nil
 	}
 	l, err := b.Layers.Get(vm.Base)
 	if err != nil {
 		return err
 	}
-	st, err := m.Shim().Status(ctx)
+	st, err := m.Shim().Settled(ctx)
 	if err != nil || st.Ended { // the next start completes it
 		return err
 	}
@@ -303,6 +318,18 @@ func (b *Branches) Settle(ctx context.Context, m Machine) error {
 		return err
 	}
 	return b.Layers.Abandon(vm.ID, l.ID)
+}
+
+// IsSettled reports whether no snapshot of a VM was cut off, so Settle need not wait.
+func (b *Branches) IsSettled(vm banger.VM) bool { return vm.Base == "" || b.Layers.IsFrozen(vm.Base) }
+
+// Tidy removes from a VM's directory what was left of snapshots that were cut off. A restore that was cut off needs its
+// files.
+func (b *Branches) Tidy(vm banger.VM) error {
+	if vm.Restoring != "" {
+		return nil
+	}
+	return errors.Join(untrusted.RemoveAll(filepath.Join(b.Dirs.VM(vm.ID), shim.SnapDir)), b.Layers.Tidy(vm))
 }
 
 // ofResting takes a snapshot of a VM without a VMM. Its memory is in the directory from, unless that is "".

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -30,13 +31,16 @@ func (s *Store) Join(ctx context.Context, id string) error {
 		blob.Sync(s.path(id)))
 }
 
+// nextSuffix ends the name of a raw disk that is being made.
+const nextSuffix = ".next"
+
 // Flatten makes the disk of a VM without a VMM one raw file. The caller then stores that it has no Base.
 func (s *Store) Flatten(ctx context.Context, vm banger.VM) error {
 	if err := s.settle(vm); err != nil {
 		return err
 	}
 	to := s.dirs.Disk(vm.ID, "")
-	next := to + ".next"
+	next := to + nextSuffix
 	if err := s.write(ctx, vm.Base, s.dirs.Disk(vm.ID, vm.Base), next, 0o600); err != nil {
 		return err
 	}
@@ -63,6 +67,20 @@ func (s *Store) Copy(ctx context.Context, vm banger.VM) (id string, err error) {
 // Unfold makes a raw file at path of a layer, for the disk of a VM whose VMM takes no overlays.
 func (s *Store) Unfold(ctx context.Context, layer, path string) error {
 	return errors.Join(s.write(ctx, layer, "", path, 0o600), blob.Sync(filepath.Dir(path)))
+}
+
+// Prepare makes a raw file of a layer beside the disk of a VM whose VMM takes no overlays. Place makes it the disk.
+func (s *Store) Prepare(ctx context.Context, vm, layer string) error {
+	return s.Unfold(ctx, layer, s.dirs.Disk(vm, "")+nextSuffix)
+}
+
+// Place makes the file of Prepare the disk of a VM without a VMM. It may be called again.
+func (s *Store) Place(vm string) error {
+	to := s.dirs.Disk(vm, "")
+	if err := os.Rename(to+nextSuffix, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return blob.Sync(filepath.Dir(to))
 }
 
 // write writes what a disk on a layer has to a new raw file, durably. top is the overlay of the disk, or its only

@@ -201,9 +201,13 @@ func (s *Store) describe(l Layer) error {
 	return err
 }
 
-// plant makes an empty overlay on a layer in a VM's directory, durably. It belongs to the owner of the directory.
+// plant makes an empty overlay on a layer in a VM's directory, durably. It belongs to the owner of the directory. It
+// replaces one that was left there by what was cut off.
 func (s *Store) plant(vm string, l Layer) (err error) {
 	path := s.dirs.Disk(vm, l.ID)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -354,6 +358,28 @@ func (s *Store) tidy(l Layer) (err error) {
 	for _, e := range entries {
 		if e.Name() != infoFile && e.Name() != l.File {
 			err = errors.Join(err, os.Remove(filepath.Join(s.path(l.ID), e.Name())))
+		}
+	}
+	return err
+}
+
+// Tidy removes from a VM's directory the files of disks that were left there by what was cut off. It does nothing while
+// the VM's disk may still be one of two files.
+func (s *Store) Tidy(vm banger.VM) error {
+	now := s.dirs.Disk(vm.ID, vm.Base)
+	if vm.Base != "" && !s.IsFrozen(vm.Base) {
+		return nil
+	}
+	if _, err := os.Lstat(now); err != nil { // the disk is not where it should be
+		return nil
+	}
+	raw := filepath.Base(s.dirs.Disk(vm.ID, ""))
+	entries, err := os.ReadDir(s.dirs.VM(vm.ID))
+	for _, e := range entries {
+		overlay, _ := filepath.Match(filepath.Base(s.dirs.Disk(vm.ID, "*")), e.Name())
+		isDisk := overlay || e.Name() == raw || e.Name() == raw+nextSuffix
+		if path := filepath.Join(s.dirs.VM(vm.ID), e.Name()); isDisk && path != now {
+			err = errors.Join(err, os.Remove(path))
 		}
 	}
 	return err

@@ -170,8 +170,10 @@ const (
 	CallSuspend = "SUSPEND"
 	// CallSnapshot + JSON of a Snapshot writes the VM to a directory, puts an overlay on its disk, and lets it go on.
 	CallSnapshot = "SNAPSHOT"
-	CallClock    = "CLOCK" // sets the guest's clock from the host's
-	CallConnect  = "CONNECT"
+	// CallSettled is like CallStatus, but waits until no snapshot is being taken.
+	CallSettled = "SETTLED"
+	CallClock   = "CLOCK" // sets the guest's clock from the host's
+	CallConnect = "CONNECT"
 	// CallOffer + port opens a stream as CONNECT does. Lines of SEND follow, and then KEEP or GIVE says who gets the
 	// stream.
 	CallOffer = "OFFER"

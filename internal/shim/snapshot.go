@@ -18,3 +18,8 @@ func (c Client) Snapshot(ctx context.Context, s Snapshot) (paused time.Duration,
 	st, err := c.exchange(ctx, CallSnapshot+" "+string(data), nil)
 	return time.Duration(st.Paused) * time.Millisecond, err
 }
+
+// Settled is like Status, but first waits until no snapshot is being taken.
+func (c Client) Settled(ctx context.Context) (Status, error) {
+	return c.exchange(ctx, CallSettled, nil)
+}

@@ -28,6 +28,14 @@ func (c Client) OfferMain(ctx context.Context, port uint32) (*Stream, error) {
 	return c.offer(ctx, CallMain, port)
 }
 
+// OrNil returns the stream of Offer as a connection that is nil after an error.
+func OrNil(stream *Stream, err error) (net.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return stream, nil
+}
+
 func (c Client) offer(ctx context.Context, call string, port uint32) (*Stream, error) {
 	conn, err := c.dial(ctx, call, port)
 	if err == errUnknownCall {

@@ -34,6 +34,8 @@ const infoFile = "info.json"
 type Whole struct {
 	banger.Snapshot
 	Machine banger.VM `json:"machine"`
+	// Passing snapshots go with the end of a fork, also if the daemon dies before it.
+	Passing bool `json:"passing,omitempty"`
 }
 
 // Store keeps the snapshots of one daemon. Its methods may be called at the same time.
@@ -51,8 +53,12 @@ func Open(dir string) (*Store, error) {
 	}
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if _, rerr := s.read(e.Name()); errors.Is(rerr, fs.ErrNotExist) {
+		w, rerr := s.read(e.Name())
+		switch {
+		case errors.Is(rerr, fs.ErrNotExist):
 			err = errors.Join(err, untrusted.RemoveAll(s.path(e.Name())))
+		case rerr == nil && w.Passing:
+			err = errors.Join(err, s.Remove(w.ID))
 		}
 	}
 	return s, err
@@ -259,9 +265,7 @@ func (s *Store) Saved(id string, seal bool) (*vmm.Saved, error) {
 func (s *Store) CopyTo(ctx context.Context, id, dir string, memory bool) error {
 	names := vmdir.OutputFiles()
 	if memory {
-		saved := vmm.SavedNames()
-		slices.Reverse(saved) // the manifest comes first there
-		names = append(names, saved...)
+		names = inOrder()
 	}
 	for _, name := range names {
 		err := copyFile(ctx, filepath.Join(s.path(id), name), filepath.Join(dir, name))
@@ -269,6 +273,28 @@ func (s *Store) CopyTo(ctx context.Context, id, dir string, memory bool) error {
 			return err
 		}
 		if err := blob.Sync(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inOrder returns the names of the files of a snapshot with memory, its manifest last.
+func inOrder() []string {
+	saved := vmm.SavedNames()
+	slices.Reverse(saved) // the manifest comes first there
+	return append(vmdir.OutputFiles(), saved...)
+}
+
+// Move moves what CopyTo has copied, with memory, to another directory: durably and the manifest last. It may be called
+// again until the manifest has moved.
+func Move(from, to string) error {
+	for _, name := range inOrder() {
+		err := os.Rename(filepath.Join(from, name), filepath.Join(to, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := blob.Sync(to); err != nil {
 			return err
 		}
 	}

@@ -37,7 +37,6 @@ func (m owned) Change(ctx context.Context, change func(*banger.VM)) error {
 }
 
 func (m owned) Pause(ctx context.Context) error   { return sleeper(m).pause(ctx) }
-func (m owned) Unpause(ctx context.Context) error { return sleeper(m).unpause(ctx) }
 func (m owned) Suspend(ctx context.Context) error { return sleeper(m).suspend(ctx) }
 
 func (m owned) Wake(ctx context.Context, emit banger.Emit) error {
@@ -64,11 +63,7 @@ func (s branching) Fork(ctx context.Context, vm banger.VM, from branch.Source, e
 	if err := s.checkHost(vm.Spec, emit); err != nil {
 		return vm, err
 	}
-	var m *machine
-	err = s.networks.Use(ctx, vm.Spec.Network, func() error {
-		m, err = s.insert(ctx, vm)
-		return err
-	})
+	m, err := s.insert(ctx, vm)
 	if err != nil {
 		return vm, err
 	}

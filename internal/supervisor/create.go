@@ -40,12 +40,8 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
 			return banger.VM{}, err
 		}
 	}
-	var m *machine
-	err = s.networks.Use(ctx, spec.Network, func() error { // the network cannot be removed meanwhile
-		m, err = s.insert(ctx, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, Fresh: true,
-			CreatedAt: time.Now().UTC(), VMM: driver.String(), Isolation: s.opts.VMMs.Isolation()})
-		return err
-	})
+	m, err := s.insert(ctx, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, Fresh: true,
+		CreatedAt: time.Now().UTC(), VMM: driver.String(), Isolation: s.opts.VMMs.Isolation()})
 	if err != nil {
 		return banger.VM{}, err
 	}
@@ -79,7 +75,15 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
 }
 
 // insert chooses a name if the user gave none, and writes the uncommitted row.
-func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (*machine, error) {
+func (s *Supervisor) insert(ctx context.Context, vm banger.VM) (m *machine, err error) {
+	err = s.networks.Use(ctx, vm.Spec.Network, func() error { // the network cannot be removed meanwhile
+		m, err = s.insertNow(ctx, vm)
+		return err
+	})
+	return m, err
+}
+
+func (s *Supervisor) insertNow(ctx context.Context, vm banger.VM) (*machine, error) {
 	vm.ID = banger.NewID()
 	for try := 0; ; try++ {
 		if vm.Spec.Name == "" {

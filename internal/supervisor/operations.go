@@ -148,9 +148,8 @@ func (s *Supervisor) Prune(ctx context.Context) ([]banger.VM, error) {
 	prunable := func(vm banger.VM) bool { return vm.State.AtRest() && vm.RestartAt.IsZero() && vm.ImageDigest != "" }
 	for _, vm := range s.List(prunable) {
 		if err := s.Remove(ctx, vm.ID, false); err != nil {
-			switch banger.CodeOf(err) {
-			case banger.CodeConflict, banger.CodeNotFound: // the VM was started or removed meanwhile
-				continue
+			if c := banger.CodeOf(err); c == banger.CodeConflict || c == banger.CodeNotFound {
+				continue // the VM was started or removed meanwhile
 			}
 			return removed, err
 		}

@@ -30,33 +30,21 @@ func (r reachable) Agent(id string) guest.Client {
 // Offering returns a client of a VM's agent whose streams can be given to another process.
 func (r reachable) Offering(id string) guest.Client {
 	c := r.shim(id)
-	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) { return orNil(c.Offer(ctx, guest.AgentPort)) }}
+	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) {
+		return shim.OrNil(c.Offer(ctx, guest.AgentPort))
+	}}
 }
 
 // OfferingMain is like Offering, for the stream of the main command, which also gets the command's output.
 func (r reachable) OfferingMain(id string) guest.Client {
 	c := r.shim(id)
 	return guest.Client{Dial: func(ctx context.Context) (net.Conn, error) {
-		return orNil(c.OfferMain(ctx, guest.AgentPort))
+		return shim.OrNil(c.OfferMain(ctx, guest.AgentPort))
 	}}
 }
 
 func (r reachable) Wake(ctx context.Context, id string) (banger.VM, error) {
 	return r.Supervisor.Resume(ctx, id, banger.Discard)
-}
-
-// wakeUp lets a suspended VM go on.
-func (s *Supervisor) wakeUp(ctx context.Context, id string) error {
-	_, err := s.Resume(ctx, id, banger.Discard)
-	return err
-}
-
-// orNil returns the stream as a connection that is nil after an error.
-func orNil(stream *shim.Stream, err error) (net.Conn, error) {
-	if err != nil {
-		return nil, err
-	}
-	return stream, nil
 }
 
 func (r reachable) AttachMain(ctx context.Context, id string, e banger.Exec) (net.Conn, error) {

@@ -60,13 +60,13 @@ func (s *Supervisor) Restore(ctx context.Context) error {
 	s.networks.SetAdopting(false)
 	s.wg.Go(func() { parker{s}.watcher().Run(s.ctx) })
 	s.wg.Go(func() { s.warm.Run(s.ctx) })
-	s.wg.Go(func() { s.branches.Sweep(); s.branches.Run(s.ctx) })
 	for _, m := range (parker{s}).all() {
 		s.wg.Go(func() {
 			settle := func(ctx context.Context) error { return later{m}.settle(ctx, true) }
 			m.warn("the VM does not start with the daemon", m.do(m.ctx, settle))
 		})
 	}
+	s.wg.Go(func() { s.branches.Sweep(); s.branches.Run(s.ctx) })
 	if err := s.networks.Sync(ctx); err != nil { // VMs of other networks do not depend on it
 		s.opts.Log.Warn("the networks of VMs were not brought up to date; it is tried again", "err", err)
 	}
@@ -99,7 +99,12 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 	s := r.s
 	if vm.State.AtRest() || vm.State == banger.StateSuspended {
 		m := r.adoptRow(vm, slot)
-		m.warn("the VM was not taken over as it was", m.do(m.ctx, sleeper{m}.matchMemory))
+		takeOver := func() { m.warn("the VM was not taken over as it was", m.do(m.ctx, sleeper{m}.takeOver)) }
+		if vm.Restoring != "" {
+			s.wg.Go(takeOver)
+			return
+		}
+		takeOver()
 		vm = m.Snapshot()
 		if vm.Spec.AutoRemove && vm.State != banger.StateCreated && vm.State != banger.StateSuspended {
 			s.wg.Go(func() {
@@ -126,11 +131,20 @@ func (r restoration) adopt(ctx context.Context, vm banger.VM, slot int) {
 		err := m.do(m.ctx, func(ctx context.Context) error { return m.takeOver(ctx, vm.State, alive, st) })
 		m.warn("the VM was not taken over as it was", err)
 	}
-	if alive && slices.Contains(takesTime, vm.State) {
+	if vm.Restoring != "" || alive && (slices.Contains(takesTime, vm.State) || !s.branches.IsSettled(vm)) {
 		s.wg.Go(takeOver)
 		return
 	}
 	takeOver()
+}
+
+// takeOver takes over a VM without a VMM.
+func (m sleeper) takeOver(ctx context.Context) error {
+	if m.Snapshot().Restoring != "" {
+		return m.s.branches.Complete(ctx, owned(m))
+	}
+	m.cleanSnapshots()
+	return m.matchMemory(ctx)
 }
 
 // takesTime are the states that a daemon completes while it answers already.
@@ -206,13 +220,19 @@ func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, 
 			st.Exit.Reason = reason
 		}
 		m.onExit(st.Exit, ", while no daemon ran")
-		return nil
+		return m.s.branches.Complete(ctx, owned{m})
 	}
 	m.alive = true
 	m.s.wg.Go(m.watch)
+	if m.Snapshot().Restoring != "" && state != banger.StateResuming {
+		return m.s.branches.Complete(ctx, owned{m})
+	}
 	switch state {
 	case banger.StateRunning, banger.StatePaused, banger.StateSuspending:
 		m.warn("a snapshot that was cut off was not tidied up", m.s.branches.Settle(ctx, owned{m}))
+		if state == banger.StatePaused { // its snapshot may have let it go on
+			m.warn("the VM is not paused", m.s.shim(m.ID()).Pause(ctx))
+		}
 		if m.Snapshot().Main != nil {
 			mainCommand{m}.watch()
 		}

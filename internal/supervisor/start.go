@@ -46,7 +46,7 @@ func (m *machine) startBy(ctx context.Context, emit banger.Emit,
 	vm := m.Snapshot()
 	m.Update(func(vm *banger.VM) {
 		vm.ExitCode, vm.StartedAt, vm.Spec, vm.Next = nil, time.Time{}, parking.AtNextBoot(*vm), nil
-		vm.Fresh, vm.Start = false, ""
+		vm.Fresh, vm.Start, vm.Restoring = false, "", ""
 	})
 	mainCommand{m}.setSeen(false)
 	m.mainDone = nil

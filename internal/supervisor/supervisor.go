@@ -51,18 +51,15 @@ type Options struct {
 
 	// InitTime is the time that an image's init may take until it runs and, if it is systemd, accepts requests. 0 means
 	// 30 s.
-	InitTime time.Duration
-
+	InitTime         time.Duration
 	UseTemplatesOnly bool                        // none are made
 	Idle             func(context.Context) error // for package warm
 	// IdleTick is the time between two looks at VMs that may be idle. 0 means a minute.
 	IdleTick time.Duration
-
-	Log     *slog.Logger // may be nil
-	Store   *store.Store
-	Images  *image.Store
-	Kernels *kernel.Store
-
+	Log      *slog.Logger // may be nil
+	Store    *store.Store
+	Images   *image.Store
+	Kernels  *kernel.Store
 	// Reserve is released when the disk is full and something must be removed. It may be nil.
 	Reserve *reserve.File
 
@@ -114,7 +111,8 @@ func New(opts Options) (*Supervisor, error) {
 		parts.Bridge = opts.Bridge(s.denied)
 	}
 	s.networks = networks.New(parts)
-	s.doors = wake.New(wake.Options{Networks: s.networks, Wake: s.wakeUp, Owner: uint32(os.Getuid()), Log: opts.Log})
+	s.doors = wake.New(wake.Options{Networks: s.networks, Wake: reachable{s}.Wake, Owner: uint32(os.Getuid()),
+		Log: opts.Log})
 	needs := branch.Needs{VMs: s, Branches: s.Snapshots}
 	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: needs, Reserve: opts.Reserve,
 		Dir: opts.StateDir})

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"banger"
@@ -94,7 +95,11 @@ func (m sleeper) suspendNow(ctx context.Context) error {
 	if m.ctx.Err() != nil {
 		return m.closedError() // the shim goes on, and the next daemon looks what has become of it
 	}
-	if err != nil && m.shimAnswers(ctx) {
+	silent := err
+	if err != nil {
+		_, silent = m.s.shim(m.ID()).Status(ctx)
+	}
+	if err != nil && silent == nil {
 		m.warn("the state running was not stored", m.setState(banger.StateRunning, ""))
 		if banger.CodeOf(err) == banger.CodeDisk {
 			return banger.Errorf(banger.CodeDisk, "VM %s was not suspended, and goes on: the disk of %s is full", vm.Name,
@@ -111,11 +116,6 @@ func (m sleeper) suspendNow(ctx context.Context) error {
 		return banger.Errorf(banger.CodeUnavailable, "VM %s was not suspended: %s", vm.Name, now.Reason)
 	}
 	return nil
-}
-
-func (m sleeper) shimAnswers(ctx context.Context) bool {
-	_, err := m.s.shim(m.ID()).Status(ctx)
-	return err == nil
 }
 
 // isSuspended reports whether the VM has a whole snapshot. There is one only while the VM has not run since.
@@ -142,9 +142,10 @@ func (m sleeper) openDoor() (problem string) {
 	return m.s.doors.Open(m.Snapshot())
 }
 
-// cleanSnapshots removes what was left of snapshots when the VMM ended, but not a whole one.
+// cleanSnapshots removes what was left of snapshots when the VMM ended, but not the whole one of a suspended VM.
 func (m sleeper) cleanSnapshots() {
-	m.warn("what was left of a snapshot was not removed", vmm.RemoveUnfinished(m.s.dirs.VM(m.ID())))
+	err := errors.Join(vmm.RemoveUnfinished(m.s.dirs.VM(m.ID())), m.s.branches.Tidy(m.Snapshot()))
+	m.warn("what was left of a snapshot was not removed", err)
 }
 
 // forgetMemory removes the memory of a suspended VM, for good. Its disk was synced before its commands were frozen.

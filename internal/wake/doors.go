@@ -17,7 +17,7 @@ import (
 type Options struct {
 	Networks *networks.Networks
 	// Wake lets a suspended VM go on. It is called once for all connections that wait.
-	Wake func(ctx context.Context, id string) error
+	Wake func(ctx context.Context, id string) (banger.VM, error)
 	// Owner is the user who may use the VMs' own addresses, besides root.
 	Owner uint32
 	Log   *slog.Logger
@@ -84,7 +84,7 @@ func (d *Doors) Open(vm banger.VM) (problem string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d.doors[vm.ID] = &running{door, cancel}
 	d.wg.Go(func() {
-		door.Run(ctx, func(ctx context.Context) error { return d.Wake(ctx, vm.ID) })
+		door.Run(ctx, func(ctx context.Context) error { _, err := d.Wake(ctx, vm.ID); return err })
 	})
 	if len(problems) == 0 {
 		return ""

@@ -50,7 +50,7 @@ func newHouse(t *testing.T, list ...banger.VM) *house {
 	h := &house{woken: make(chan string, 1000)}
 	nets := networks.New(networks.Options{VMs: vms(list), Knock: func(id string) { h.Knock(id) }})
 	h.Doors = New(Options{Networks: nets, Owner: uint32(os.Geteuid()), Log: slog.New(slog.DiscardHandler),
-		Wake: func(_ context.Context, id string) error { h.woken <- id; return nil }})
+		Wake: func(_ context.Context, id string) (banger.VM, error) { h.woken <- id; return banger.VM{}, nil }})
 	t.Cleanup(h.Shut)
 	return h
 }

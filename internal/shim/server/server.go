@@ -361,6 +361,12 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		st.Paused = paused.Milliseconds()
 		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
 		json.NewEncoder(conn).Encode(st)
+	case shim.CallSettled:
+		s.suspending.Lock() // held while a snapshot is taken
+		st := s.status()
+		s.suspending.Unlock()
+		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
+		json.NewEncoder(conn).Encode(st)
 	case shim.CallSuspend:
 		files, err := s.suspend()
 		conn.SetWriteDeadline(time.Now().Add(shim.CallTime))
