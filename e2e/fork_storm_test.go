@@ -17,9 +17,10 @@ import (
 // branchRounds is how many kills TestKillsWhileVMsBranch makes. BANGER_BRANCH_KILLS sets another number.
 const branchRounds = 10
 
-// TestKillsWhileVMsBranch kills the daemon at random instants while a snapshot of a VM is taken or removed, while the VM
-// goes back to one, and while it is forked. Afterwards the VM has the state of before or, after a restore, that of the
-// snapshot, with its memory and all that was synced. Nothing is left that nobody names, and the same request succeeds.
+// TestKillsWhileVMsBranch kills the daemon at random instants while a snapshot of a VM is taken or removed, while the
+// VM goes back to one, and while it is forked. Afterwards the VM has the state of before or, after a restore, that of
+// the snapshot, with its memory and all that was synced. Nothing is left that nobody names, and the same request
+// succeeds.
 func TestKillsWhileVMsBranch(t *testing.T) {
 	if testing.Short() || os.Getenv(onlyDiffering) == "1" {
 		t.Skip("it boots real guests, and runs once, as an ordinary user where there is one")
@@ -85,8 +86,8 @@ func (s *branchStorm) write() {
 var longest = map[string]time.Duration{"create": 300 * time.Millisecond, "rm": 60 * time.Millisecond,
 	"restore": 900 * time.Millisecond, "fork": 900 * time.Millisecond}
 
-// round does one thing with the VM, which runs or stands still, kills the daemon meanwhile, checks what is left, and does
-// the same again. It returns what has happened, in words.
+// round does one thing with the VM, which runs or stands still, kills the daemon meanwhile, checks what is left, and
+// does the same again. It returns what has happened, in words.
 func (s *branchStorm) round(n int) string {
 	s.write()
 	state := []string{"running", "running", "paused", "suspended", "stopped"}[s.random.IntN(5)]
@@ -110,7 +111,8 @@ func (s *branchStorm) round(n int) string {
 	time.Sleep(delay) // the random instant
 	s.kill("daemon")
 	end := client.Wait()
-	s.Logf("%d: %s, %s, killed after %d ms; %v %s", n, state, verb, delay.Milliseconds(), end, strings.TrimSpace(said.String()))
+	s.Logf("%d: %s, %s, killed after %d ms; %v %s", n, state, verb, delay.Milliseconds(), end,
+		strings.TrimSpace(said.String()))
 	what := s.check(verb, name, state)
 	s.checkNamed()
 	s.again(verb, name, args)
@@ -162,8 +164,8 @@ func (s *branchStorm) isKept(state string) bool {
 	return true
 }
 
-// checkTruth checks the disk of a VM, and its memory if it has any. A VM that stands still goes on for that, and one that
-// is stopped is started.
+// checkTruth checks the disk of a VM, and its memory if it has any. A VM that stands still goes on for that, and one
+// that is stopped is started.
 func (s *branchStorm) checkTruth(vm, state string, want truth) {
 	s.Helper()
 	switch state {

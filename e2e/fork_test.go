@@ -23,22 +23,22 @@ const (
 // patience bounds each wait. Only a failing wait takes as long.
 const patience = time.Minute
 
-// forkIdentity is what each fork prints, one line for each thing: the first random bytes that a program gets, the boot
-// id, the address of the NIC, and the seeds of the hash tables of Perl and of a Go program.
+// forkIdentity is what each fork prints, one line for each thing: the first random bytes that a program gets, the
+// boot id, the address of the NIC, and the seeds of the hash tables of Perl and of a Go program.
 const forkIdentity = `head -c 16 /dev/urandom | od -An -tx8 | tr -d ' '
 cat /proc/sys/kernel/random/boot_id
 cat /sys/class/net/e*/address
 PERL_HASH_SEED_DEBUG=1 perl -e 1 2>&1 | sed 's/.*HASH_SEED = //'
 /root/seed`
 
-// openGenerator is a program that runs before the fork and draws 16 bytes for each line that it gets: from a descriptor
-// of the kernel's generator that it keeps open, as the generators of SSL libraries and of Python do.
+// openGenerator is a program that runs before the fork and draws 16 bytes for each line that it gets: from a
+// descriptor of the kernel's generator that it keeps open, as the generators of SSL libraries and of Python do.
 const openGenerator = `exec 3</dev/urandom; head -c 16 <&3 >/dev/null; echo ready
 while read line; do head -c 16 <&3 | od -An -tx8 | tr -d ' '; done`
 
 // TestNoTwoForksAreAlike makes forks of one VM and of one of its snapshots, and compares what they draw and what they
-// are called, also by a program that runs since before. The source goes on, and the files of the snapshot stay as they
-// are.
+// are called, also by a program that runs since before. The source goes on, and the files of the snapshot stay as
+// they are.
 func TestNoTwoForksAreAlike(t *testing.T) {
 	if testing.Short() || os.Getenv(onlyDiffering) == "1" {
 		t.Skip("it starts real guests, and runs once, as an ordinary user where there is one")
