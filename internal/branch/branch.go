@@ -407,7 +407,7 @@ func (b *Branches) Sweep() {
 // sweep is Sweep for a caller that holds mu.
 func (b *Branches) sweep() {
 	needed, err := b.Dirs.Bases()
-	all, herr := b.History.List()
+	more, herr := b.History.Layers()
 	if err = errors.Join(err, herr); err != nil { // what cannot be read may need anything
 		b.Log.Warn("no layer was removed, because what needs them cannot be read", "err", err)
 		return
@@ -415,10 +415,7 @@ func (b *Branches) sweep() {
 	for _, vm := range b.VMs.List(func(vm banger.VM) bool { return vm.Base != "" }) {
 		needed = append(needed, vm.Base)
 	}
-	for _, w := range all {
-		needed = append(needed, w.Layer)
-	}
-	removed, err := b.Layers.Sweep(needed)
+	removed, err := b.Layers.Sweep(append(needed, more...))
 	if err != nil || len(removed) > 0 {
 		b.Log.Info("layers were removed", "number", len(removed), "err", err)
 	}

@@ -314,13 +314,17 @@ func (s *Store) Abandon(vm, layer string) error {
 	return errors.Join(err, untrusted.RemoveAll(s.path(layer)), blob.Sync(s.dirs.Layers()))
 }
 
-// Sweep removes the layers that none of the layers in needed is made of, and returns them.
+// Sweep removes the layers that none of the layers in needed is made of, and returns them. If one of those cannot be
+// read, it removes nothing, because it is not known what is beneath.
 func (s *Store) Sweep(needed []string) (removed []Layer, err error) {
 	keep := map[string]bool{}
 	for _, id := range needed {
 		for id != "" && !keep[id] {
 			keep[id] = true
-			l, _ := s.Get(id) // of one that cannot be read, nothing beneath is known
+			l, err := s.Get(id)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
 			id = l.Parent
 		}
 	}

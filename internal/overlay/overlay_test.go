@@ -202,6 +202,18 @@ func TestALayerOfAHostileVMMIsRefused(t *testing.T) {
 	must(t, s.Check(vm))
 }
 
+// TestNothingIsRemovedWhenSomethingCannotBeRead, because that may need it.
+func TestNothingIsRemovedWhenSomethingCannotBeRead(t *testing.T) {
+	s, vm := host(t, "base")
+	freeze(t, s, &vm)
+	lower := vm.Base
+	freeze(t, s, &vm)
+	must(t, os.WriteFile(filepath.Join(s.path(vm.Base), infoFile), []byte("{"), 0o600))
+	if removed, err := s.Sweep([]string{vm.Base}); err == nil || len(removed) > 0 || !s.IsFrozen(lower) {
+		t.Errorf("%v are removed, %v", removed, err)
+	}
+}
+
 // TestACopyOfADiskIsALayer, for VMMs that take no overlays.
 func TestACopyOfADiskIsALayer(t *testing.T) {
 	s, vm := host(t, "base")

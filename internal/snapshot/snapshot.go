@@ -101,6 +101,19 @@ func (s *Store) List() (list []Whole, err error) {
 	return list, err
 }
 
+// Layers returns the layers of all snapshots. An error means that there may be others.
+func (s *Store) Layers() (list []string, err error) {
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		w, rerr := s.read(e.Name())
+		if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("the snapshot %s cannot be read: %w", e.Name(), rerr))
+		}
+		list = append(list, w.Layer)
+	}
+	return list, err
+}
+
 // Find returns the snapshot that ref names: a name, an id, or a unique prefix of an id.
 func (s *Store) Find(ref string) (Whole, error) {
 	list, err := s.List()

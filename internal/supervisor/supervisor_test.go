@@ -248,7 +248,7 @@ func TestACreateThatIsCanceledLeavesNothing(t *testing.T) {
 	check(t, errOf(s.Create(h.ctx(), h.spec("box"), true, banger.Discard))) // the name is free
 }
 
-func errOf(_ banger.VM, err error) error { return err }
+func errOf[T any](_ T, err error) error { return err }
 
 // TestAPanicAtBootIsTriedAgain once, because emulators have rare bugs.
 func TestAPanicAtBootIsTriedAgain(t *testing.T) {
