@@ -101,6 +101,14 @@ func (b *Branches) fork(ctx context.Context, w snapshot.Whole, f banger.Fork, nu
 	if err := banger.CheckName(vm.Name); err != nil {
 		return vm, err
 	}
+	if vm.Base == "" {
+		n, err := b.Layers.Content(w.Layer)
+		if err != nil {
+			return vm, explain(err)
+		}
+		emit(banger.Event{Stage: "disk", Text: fmt.Sprintf("copying the disk for %s: %s, unless the file system shares it",
+			vm.Name, banger.FormatSize(n))})
+	}
 	return b.VMs.Fork(ctx, vm, source{b, w}, emit)
 }
 

@@ -69,6 +69,20 @@ func (s *Store) Unfold(ctx context.Context, layer, path string) error {
 	return errors.Join(s.write(ctx, layer, "", path, 0o600), blob.Sync(filepath.Dir(path)))
 }
 
+// Content returns how many bytes of the host's disk a copy of a layer takes at most, where the file system cannot
+// copy by reference.
+func (s *Store) Content(layer string) (n int64, err error) {
+	chain, err := s.chain(layer)
+	for _, l := range chain {
+		info, serr := os.Stat(l.file(s))
+		if serr != nil {
+			return n, serr
+		}
+		n += sparse.Allocated(info)
+	}
+	return n, err
+}
+
 // Prepare makes a raw file of a layer beside the disk of a VM whose VMM takes no overlays. Place makes it the disk.
 func (s *Store) Prepare(ctx context.Context, vm, layer string) error {
 	return s.Unfold(ctx, layer, s.dirs.Disk(vm, "")+nextSuffix)
