@@ -217,7 +217,13 @@ func (b *Branches) take(ctx context.Context, m Machine, w snapshot.Whole) (bange
 
 // failed gives an error about a VM its code and its words.
 func (b *Branches) failed(vm banger.VM, err error) error {
-	if err == nil || banger.CodeOf(err) != banger.CodeInternal {
+	switch {
+	case err == nil:
+		return nil
+	case banger.CodeOf(err) == banger.CodeDisk:
+		return banger.Errorf(banger.CodeDisk, "VM %s has no new snapshot, and is as it was: the disk of %s is full", vm.Name,
+			b.Dirs.State).WithHint("see what takes room: banger system df")
+	case banger.CodeOf(err) != banger.CodeInternal:
 		return err
 	}
 	err = reserve.Explain(err, b.Dirs.State)
@@ -314,10 +320,15 @@ func (b *Branches) settle(ctx context.Context, m Machine) error {
 	if st.Disk == filepath.Base(b.Dirs.Disk(vm.ID, vm.Base)) {
 		return b.Layers.Freeze(vm.Base)
 	}
-	if err := m.Change(ctx, func(vm *banger.VM) { vm.Base = l.Parent }); err != nil {
+	return b.undo(ctx, m, l.Parent, l.ID)
+}
+
+// undo gives up a layer that was begun. The disk writes to what it wrote to before, on the layer base.
+func (b *Branches) undo(ctx context.Context, m Machine, base, layer string) error {
+	if err := m.Change(ctx, func(vm *banger.VM) { vm.Base = base }); err != nil {
 		return err
 	}
-	return b.Layers.Abandon(vm.ID, l.ID)
+	return b.Layers.Abandon(m.Snapshot().ID, layer)
 }
 
 // IsSettled reports whether no snapshot of a VM was cut off, so Settle need not wait.
@@ -341,7 +352,9 @@ func (b *Branches) ofResting(ctx context.Context, m Machine, w snapshot.Whole, f
 	}
 	if b.overlays(vm) {
 		if w.Layer, err = b.begin(ctx, m); err == nil {
-			err = b.Layers.Freeze(w.Layer)
+			if err = b.Layers.Freeze(w.Layer); err != nil {
+				err = errors.Join(err, b.undo(ctx, m, vm.Base, w.Layer))
+			}
 		}
 	} else {
 		w.Layer, err = b.Layers.Copy(ctx, vm)

@@ -21,23 +21,27 @@ func (b Start) Restore(ctx context.Context) (hostKey string, err error) {
 }
 
 // Fork starts the VM from the snapshot id of another one, and gives it an identity of its own. Its programs go on when
-// it has that. The caller closes saved.
-func (b Start) Fork(ctx context.Context, id string, saved *vmm.Saved) error {
+// it has that. late is that of Boot: systemd starts again in a fork. The caller closes saved.
+func (b Start) Fork(ctx context.Context, id string, saved *vmm.Saved) (late string, err error) {
 	p, err := b.Plans.Make(b.Life, b.VM, b.UID, b.Plans.Kernels.InitrdPath(b.VM.Kernel, b.VM.Initramfs))
 	if err != nil {
-		return err
+		return "", err
 	}
 	p.Shim.VM.Restore, p.Shim.VM.Shared, p.Shim.VM.From, p.Shim.Fork = id, true, saved, true
 	key, err := b.launch(ctx, p)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return b.welcome(ctx, key, func(c *guest.Config) {
+	err = b.welcome(ctx, key, func(c *guest.Config) {
 		c.MachineID = machineID(key)
 		if c.Network != nil {
 			c.Network.MAC = p.Shim.Network.MAC
 		}
 	})
+	if err != nil {
+		return "", err
+	}
+	return b.awaitInit(ctx)
 }
 
 // Welcome makes the clock, the randomness and the network of a restored guest right. Only then do its commands go on.

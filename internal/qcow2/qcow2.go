@@ -105,13 +105,15 @@ func check(r io.ReaderAt, size int64) (table int64, err error) {
 		return 0, fmt.Errorf("the header of an overlay cannot be read: %w", err)
 	}
 	be := binary.BigEndian
+	if be.Uint32(head) == magic && be.Uint64(head[fieldBacking:]) != 0 {
+		return 0, fmt.Errorf("%w: it names another file", ErrForeign)
+	}
 	table = int64(be.Uint64(head[fieldTableAt:]))
 	for _, c := range []struct {
 		what string
 		ok   bool
 	}{
 		{"format", be.Uint32(head) == magic && be.Uint32(head[4:]) == 3},
-		{"base", be.Uint64(head[fieldBacking:]) == 0},
 		{"size of clusters", be.Uint32(head[fieldClusterBits:]) == clusterBits},
 		{"size", be.Uint64(head[fieldSize:]) == uint64(size)},
 		{"encryption", be.Uint32(head[fieldCrypt:]) == 0},

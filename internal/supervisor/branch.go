@@ -97,7 +97,7 @@ func (m *machine) fork(ctx context.Context, from branch.Source, emit banger.Emit
 			return b.Boot(ctx)
 		}
 		defer saved.Close()
-		return "", b.Fork(ctx, m.Snapshot().Snapshot, saved)
+		return b.Fork(ctx, m.Snapshot().Snapshot, saved)
 	}
 	goOn := func(ctx context.Context) error {
 		if saved == nil {
