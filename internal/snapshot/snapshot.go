@@ -205,7 +205,7 @@ func (s *Store) Add(ctx context.Context, w Whole, from string, move bool) (_ ban
 	return w.Snapshot, err
 }
 
-// fill gives a snapshot its files, which nobody else can read and nobody writes.
+// fill gives a snapshot its files, which nobody writes.
 func (s *Store) fill(ctx context.Context, id, from string, move bool) error {
 	for i, name := range files() {
 		to := filepath.Join(s.path(id), name)
@@ -228,6 +228,8 @@ func (s *Store) fill(ctx context.Context, id, from string, move bool) error {
 	return blob.Sync(s.path(id))
 }
 
+// seal makes a file one that nobody writes. VMMs of other users open it again by a descriptor that they are given; by its
+// name nobody else reaches it.
 func seal(path string) error {
 	f, err := vmm.OpenOwn(path, os.O_RDONLY)
 	if err != nil {
@@ -239,7 +241,7 @@ func seal(path string) error {
 			return err
 		}
 	}
-	return errors.Join(f.Chmod(0o400), f.Sync())
+	return errors.Join(f.Chmod(0o444), f.Sync())
 }
 
 func copyFile(ctx context.Context, from, to string) error {
