@@ -37,6 +37,7 @@ func TestFigures(t *testing.T) {
 	t.Run("boot", func(t *testing.T) { b.in(t).boot() })
 	t.Run("warm", func(t *testing.T) { b.in(t).warm() })
 	t.Run("suspend", func(t *testing.T) { b.in(t).suspend() })
+	t.Run("forks", func(t *testing.T) { b.in(t).forks() })
 	t.Run("exec", func(t *testing.T) { b.in(t).exec() })
 	t.Run("streams", func(t *testing.T) { b.in(t).streams() })
 	t.Run("sessions", func(t *testing.T) { b.in(t).sessions() })
