@@ -228,8 +228,8 @@ func (s *Store) fill(ctx context.Context, id, from string, move bool) error {
 	return blob.Sync(s.path(id))
 }
 
-// seal makes a file one that nobody writes. VMMs of other users open it again by a descriptor that they are given; by its
-// name nobody else reaches it.
+// seal makes a file one that nobody writes. VMMs of other users open it again by a descriptor that they are given; by
+// its name nobody else reaches it.
 func seal(path string) error {
 	f, err := vmm.OpenOwn(path, os.O_RDONLY)
 	if err != nil {
@@ -301,8 +301,8 @@ func inOrder() []string {
 	return append(vmdir.OutputFiles(), saved...)
 }
 
-// Move moves what CopyTo has copied, with memory, to another directory: durably and the manifest last. It may be called
-// again until the manifest has moved.
+// Move moves what CopyTo has copied, with memory, to another directory: durably and the manifest last. It may be
+// called again until the manifest has moved.
 func Move(from, to string) error {
 	for _, name := range inOrder() {
 		err := os.Rename(filepath.Join(from, name), filepath.Join(to, name))

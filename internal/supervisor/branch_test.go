@@ -9,8 +9,8 @@ import (
 	"banger"
 )
 
-// TestBranchesOfAStoppedVM: a snapshot, the way back to it, a fork, and the fork in its source's place. The VMM of these
-// tests takes no overlays, so disks are copied.
+// TestBranchesOfAStoppedVM: a snapshot, the way back to it, a fork, and the fork in its source's place. The VMM of
+// these tests takes no overlays, so disks are copied.
 func TestBranchesOfAStoppedVM(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
