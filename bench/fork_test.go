@@ -45,7 +45,8 @@ func (b *bench) forks() {
 	b.roomOfForks()
 }
 
-// still measures how long a VM stands still for a snapshot, after it has put some MiB of random bytes into its memory.
+// still measures how long a VM stands still for a snapshot, after it has put some MiB of random bytes into its
+// memory.
 func (b *bench) still(vm string, more int) {
 	b.Helper()
 	b.cli("exec", vm, "--", "sh", "-c", fmt.Sprintf("head -c %dM /dev/urandom >/mnt/%d", more, more))
@@ -62,8 +63,8 @@ func (b *bench) still(vm string, more int) {
 		false)
 }
 
-// forkTimes measures the time from a fork of a snapshot to the first command that has ended in each VM, and what an idle
-// fork takes of the host's memory.
+// forkTimes measures the time from a fork of a snapshot to the first command that has ended in each VM, and what an
+// idle fork takes of the host's memory.
 func (b *bench) forkTimes(vm string) {
 	s, err := b.client.CreateSnapshot(b.Context(), vm, "")
 	b.must(err)
@@ -114,8 +115,8 @@ func (b *bench) removeForks(made []banger.VM) {
 	}
 }
 
-// pssOf returns what the processes of a VM take of the host's memory, in MiB. Pages that several processes have count for
-// each in part.
+// pssOf returns what the processes of a VM take of the host's memory, in MiB. Pages that several processes have count
+// for each in part.
 func (b *bench) pssOf(vm string) (mib float64) {
 	b.Helper()
 	for _, p := range processes(vm) {
