@@ -153,6 +153,54 @@ func TestAFreezeThatIsCutOffIsCompleted(t *testing.T) {
 	}
 }
 
+// TestWhatWasCutOffIsTidiedUp: only the file to which the disk writes stays, and both while it may be either.
+func TestWhatWasCutOffIsTidiedUp(t *testing.T) {
+	s, vm := host(t, "base")
+	id, err := s.Begin(vm)
+	must(t, err)
+	disks := func() int {
+		t.Helper()
+		must(t, s.Tidy(vm))
+		entries, err := os.ReadDir(s.dirs.VM(vm.ID))
+		must(t, err)
+		return len(entries)
+	}
+	vm.Base = id
+	if n := disks(); n != 2 {
+		t.Fatalf("before the freeze there are %d files", n)
+	}
+	must(t, s.Freeze(id))
+	other, err := s.Begin(vm) // the daemon dies before it stores this
+	must(t, err)
+	must(t, os.WriteFile(s.dirs.Disk(vm.ID, "")+nextSuffix, nil, 0o600))
+	if n := disks(); n != 1 {
+		t.Errorf("there are %d files", n)
+	}
+	if data := content(t, s, vm); string(data[:4]) != "base" {
+		t.Errorf("the disk begins with %q", data[:4])
+	}
+	removed, err := s.Sweep([]string{vm.Base})
+	if err != nil || len(removed) != 1 || removed[0].ID != other {
+		t.Errorf("%v are removed, %v", removed, err)
+	}
+
+	vm.Base = "" // the layer is gone, and so is its disk: nothing is known, so nothing is removed
+	if n := disks(); n != 1 {
+		t.Errorf("of a disk that is not there %d files are left", n)
+	}
+}
+
+// TestAnOverlayReplacesOneThatWasLeft by a restore that was cut off.
+func TestAnOverlayReplacesOneThatWasLeft(t *testing.T) {
+	s, vm := host(t, "base")
+	freeze(t, s, &vm)
+	write(t, s, vm, 1, 11)
+	must(t, s.Plant(vm.ID, vm.Base))
+	if data := content(t, s, vm); string(data[:4]) != "base" || data[1<<20] != 0 {
+		t.Errorf("the disk begins with %q, and has %d at 1 MiB", data[:4], data[1<<20])
+	}
+}
+
 // TestAnAbandonedLayerLeavesNothing.
 func TestAnAbandonedLayerLeavesNothing(t *testing.T) {
 	s, vm := host(t, "base")

@@ -3,11 +3,13 @@ package snapshot
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"banger"
+	"banger/internal/vmdir"
 	"banger/internal/vmm"
 )
 
@@ -18,115 +20,154 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func open(t *testing.T, dir string) *Store {
+// store returns an empty store.
+func store(t *testing.T) *Store {
 	t.Helper()
-	s, err := Open(dir)
+	s, err := Open(filepath.Join(t.TempDir(), "snapshots"))
 	must(t, err)
 	t.Cleanup(s.Close)
 	return s
 }
 
-// add adds a snapshot without memory.
-func add(t *testing.T, s *Store, w Whole) banger.Snapshot {
+// whole describes a snapshot of the VM "box".
+func whole(name string) Whole {
+	return Whole{Snapshot: banger.Snapshot{ID: banger.NewID(), Name: name, VMName: "box", Created: time.Now()}}
+}
+
+// saved makes a directory with the files of a VM that was written down. Each has its own name as its content.
+func saved(t *testing.T) string {
 	t.Helper()
-	if w.ID == "" {
-		w.ID = banger.NewID()
-	}
-	made, err := s.Add(t.Context(), w, "", false)
-	must(t, err)
-	return made
-}
-
-func of(name string) Whole {
-	return Whole{Snapshot: banger.Snapshot{Name: name, VMName: "box", Created: time.Now(), Layer: "0123456789ab"}}
-}
-
-// TestSnapshotsAreFound by their names, ids and beginnings of ids. Those without a name get one.
-func TestSnapshotsAreFound(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, dir)
-	first, second := add(t, s, of("")), add(t, s, of(""))
-	named := add(t, s, of("mine"))
-	if first.Name != "box-1" || second.Name != "box-2" {
-		t.Errorf("they are called %q and %q", first.Name, second.Name)
+	for _, name := range append(vmm.SavedNames(), vmdir.OutputFiles()[0]) {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600))
 	}
-	if _, err := s.Add(t.Context(), Whole{Snapshot: banger.Snapshot{ID: banger.NewID(), Name: "mine"}}, "",
-		false); banger.CodeOf(err) != banger.CodeConflict {
-		t.Errorf("a name is given twice: %v", err)
-	}
-	s = open(t, dir)
-	for ref, want := range map[string]string{"mine": named.ID, named.ID: named.ID, named.ID[:11]: named.ID,
-		"box-1": first.ID} {
-		if w, err := s.Find(ref); err != nil || w.ID != want {
-			t.Errorf("%s is %s, %v", ref, w.ID, err)
-		}
-	}
-	for ref, want := range map[string]banger.Code{"none": banger.CodeNotFound, "": banger.CodeNotFound} {
-		if _, err := s.Find(ref); banger.CodeOf(err) != want {
-			t.Errorf("%q: %v", ref, err)
-		}
-	}
-	must(t, s.Remove(named.ID))
-	if list, err := s.List(); err != nil || len(list) != 2 {
-		t.Errorf("there are %v, %v", list, err)
-	}
+	return dir
 }
 
-// TestASnapshotKeepsItsFiles, which nobody writes, also when those of the VM change.
-func TestASnapshotKeepsItsFiles(t *testing.T) {
-	for _, move := range []bool{true, false} {
-		from := t.TempDir()
-		for _, name := range append(vmm.SavedNames(), "output.log") {
-			must(t, os.WriteFile(filepath.Join(from, name), []byte(name), 0o644))
-		}
-		s := open(t, t.TempDir())
-		w := of("one")
-		w.ID = banger.NewID()
-		made, err := s.Add(t.Context(), w, from, move)
-		if err != nil || !made.Memory || made.Size == 0 {
-			t.Fatalf("it is %+v, %v", made, err)
-		}
-		left, _ := os.ReadDir(from)
-		if moved := len(left) == 0; moved != move {
-			t.Errorf("move %t: %v are left", move, left)
-		}
-		os.WriteFile(filepath.Join(from, vmm.SnapshotRAM), []byte("changed"), 0o600)
-		to := t.TempDir()
-		must(t, s.CopyTo(t.Context(), made.ID, to, true))
-		data, err := os.ReadFile(filepath.Join(to, vmm.SnapshotRAM))
-		if err != nil || string(data) != vmm.SnapshotRAM || !vmm.HasSnapshot(to) {
-			t.Errorf("the memory is %q, %v", data, err)
-		}
-		info, err := os.Stat(filepath.Join(s.path(made.ID), vmm.SnapshotRAM))
-		if err != nil || info.Mode().Perm() != 0o444 {
-			t.Errorf("its file is %v, %v", info, err)
-		}
-	}
-}
-
-// TestWhatWasCutOffIsRemoved, and so is a snapshot that goes with the end of a fork. One that cannot be read stays, and
-// says so to those who would remove what it needs.
-func TestWhatWasCutOffIsRemoved(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir)
-	kept := add(t, s, of("kept"))
-	passing := of("passing")
-	passing.Passing = true
-	gone := add(t, s, passing)
-	must(t, os.Mkdir(filepath.Join(dir, "0123456789ac"), 0o700))
-	must(t, os.Mkdir(filepath.Join(dir, "0123456789ad"), 0o700))
-	must(t, os.WriteFile(filepath.Join(dir, "0123456789ad", infoFile), []byte("{"), 0o600))
-	s = open(t, dir)
+// names returns the names of the files in a directory.
+func names(t *testing.T, dir string) (list []string) {
+	t.Helper()
 	entries, err := os.ReadDir(dir)
 	must(t, err)
-	names := ""
 	for _, e := range entries {
-		names += e.Name() + " "
+		list = append(list, e.Name())
 	}
-	if len(entries) != 2 || !strings.Contains(names, kept.ID) || strings.Contains(names, gone.ID) {
-		t.Errorf("there are %s", names)
+	return list
+}
+
+// TestASnapshotIsFoundByItsNameAndID, and one without a name gets that of its VM with a free number.
+func TestASnapshotIsFoundByItsNameAndID(t *testing.T) {
+	s := store(t)
+	for i, want := range []string{"mine", "box-1", "box-2"} {
+		name := ""
+		if i == 0 {
+			name = "mine"
+		}
+		w := whole(name)
+		got, err := s.Add(t.Context(), w, "", false)
+		if err != nil || got.Name != want || got.Memory {
+			t.Fatalf("it is %+v, %v", got, err)
+		}
+		for _, ref := range []string{want, w.ID, w.ID[:11]} {
+			if found, err := s.Find(ref); err != nil || found.ID != w.ID {
+				t.Errorf("%s finds %+v, %v", ref, found, err)
+			}
+		}
 	}
-	if _, err := s.Layers(); err == nil || !strings.Contains(err.Error(), "0123456789ad") {
-		t.Errorf("what it needs is known: %v", err)
+	for _, name := range []string{"mine", "box-2"} {
+		if _, err := s.Add(t.Context(), whole(name), "", false); banger.CodeOf(err) != banger.CodeConflict {
+			t.Errorf("a second %s: %v", name, err)
+		}
+	}
+	if _, err := s.Find("nothing"); banger.CodeOf(err) != banger.CodeNotFound {
+		t.Errorf("nothing is found: %v", err)
+	}
+	if list, err := s.List(); err != nil || len(list) != 3 || list[0].Name != "box-2" {
+		t.Errorf("the list is %+v, %v", list, err)
+	}
+}
+
+// TestADaemonFindsWholeSnapshots: what was not completed is gone, and what was to go with the end of a fork too.
+func TestADaemonFindsWholeSnapshots(t *testing.T) {
+	s := store(t)
+	_, err := s.Add(t.Context(), whole("stays"), saved(t), false)
+	must(t, err)
+	passing := whole("")
+	passing.Passing = true
+	_, err = s.Add(t.Context(), passing, saved(t), true)
+	must(t, err)
+	half := filepath.Join(s.dir, banger.NewID())
+	must(t, os.Mkdir(half, 0o700))
+	must(t, os.WriteFile(filepath.Join(half, vmm.SnapshotRAM), []byte("half"), 0o600))
+	again, err := Open(s.dir)
+	must(t, err)
+	list, err := again.List()
+	if err != nil || len(list) != 1 || list[0].Name != "stays" || !list[0].Memory || len(names(t, s.dir)) != 1 {
+		t.Errorf("it finds %+v in %v, %v", list, names(t, s.dir), err)
+	}
+}
+
+// TestAFailureLeavesNothing of a snapshot whose files are not all there.
+func TestAFailureLeavesNothing(t *testing.T) {
+	s, dir := store(t), saved(t)
+	must(t, os.Remove(filepath.Join(dir, vmm.SnapshotRAM)))
+	if _, err := s.Add(t.Context(), whole("half"), dir, true); err == nil {
+		t.Error("a snapshot without its memory is taken")
+	}
+	if left := names(t, s.dir); len(left) > 0 {
+		t.Errorf("left are %v", left)
+	}
+}
+
+// TestMemoryMovesWithItsManifestLast, also when it was cut off: a directory with a manifest has all.
+func TestMemoryMovesWithItsManifestLast(t *testing.T) {
+	s := store(t)
+	w := whole("kept")
+	_, err := s.Add(t.Context(), w, saved(t), false)
+	must(t, err)
+	copied, vm := t.TempDir(), t.TempDir()
+	must(t, s.CopyTo(t.Context(), w.ID, copied, true))
+	all := names(t, copied)
+	if len(all) != vmm.SavedFiles+1 {
+		t.Fatalf("copied are %v", all)
+	}
+	must(t, os.Mkdir(filepath.Join(vm, vmm.SavedNames()[0]), 0o700)) // in the way of the manifest, so it is cut off
+	if err := Move(copied, vm); err == nil {
+		t.Fatal("it does not fail")
+	}
+	if left := names(t, copied); !slices.Equal(left, vmm.SavedNames()[:1]) {
+		t.Errorf("not moved are %v, and not the manifest alone", left)
+	}
+	must(t, os.Remove(filepath.Join(vm, vmm.SavedNames()[0])))
+	must(t, Move(copied, vm))
+	if moved := names(t, vm); !slices.Equal(moved, all) || len(names(t, copied)) > 0 {
+		t.Errorf("moved are %v of %v", moved, all)
+	}
+	if data, err := os.ReadFile(filepath.Join(vm, vmm.SnapshotRAM)); err != nil || string(data) != vmm.SnapshotRAM {
+		t.Errorf("the memory is %q, %v", data, err)
+	}
+}
+
+// TestNobodyWritesToASnapshot: its files are read only, and only root or their owner reaches them.
+func TestNobodyWritesToASnapshot(t *testing.T) {
+	s := store(t)
+	w := whole("kept")
+	_, err := s.Add(t.Context(), w, saved(t), true)
+	must(t, err)
+	for _, name := range names(t, s.path(w.ID)) {
+		info, err := os.Stat(filepath.Join(s.path(w.ID), name))
+		must(t, err)
+		if mode := info.Mode().Perm(); mode&0o222 != 0 && !strings.HasSuffix(name, infoFile) {
+			t.Errorf("%s has the mode %o", name, mode)
+		}
+	}
+	if info, err := os.Stat(s.dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("their directory has the mode %o, %v", info.Mode().Perm(), err)
+	}
+	open, err := s.Saved(w.ID, true)
+	must(t, err)
+	defer open.Close()
+	if _, err := open.Memory.WriteAt([]byte("x"), 0); err == nil {
+		t.Error("a sealed memory takes a write")
 	}
 }
