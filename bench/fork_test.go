@@ -59,8 +59,8 @@ func (b *bench) still(vm string, more int) {
 		beside = append(beside, stillMillis+stillMillisPerGiB*gib)
 		b.must(b.client.RemoveSnapshot(b.Context(), s.ID))
 	}
-	b.addPairs(fmt.Sprintf("stands still, with %.0f MiB, beside 50 ms + 1 s per GiB", median(size)), "ms", still, beside, 1,
-		false)
+	figure := fmt.Sprintf("stands still, with %.0f MiB, beside 50 ms + 1 s per GiB", median(size))
+	b.addPairs(figure, "ms", still, beside, 1, false)
 }
 
 // forkTimes measures the time from a fork of a snapshot to the first command that has ended in each VM, and what an
@@ -139,8 +139,8 @@ func (b *bench) roomOfForks() {
 	made := b.forked(vm, forksToMeasure)
 	with := b.room()
 	b.removeForks(made)
-	b.addPairs(fmt.Sprintf("room of a VM with 1 GiB and %d forks, beside it alone", forksToMeasure), "MiB", []float64{with},
-		[]float64{alone}, maxForksRoom, false)
+	figure := fmt.Sprintf("room of a VM with 1 GiB and %d forks, beside it alone", forksToMeasure)
+	b.addPairs(figure, "MiB", []float64{with}, []float64{alone}, maxForksRoom, false)
 	b.cli("rm", "-f", vm)
 }
 
