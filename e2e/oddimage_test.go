@@ -9,8 +9,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// oddImage is laid out as images that other tools could not boot: its /tmp leads nowhere, its /run has directories with
-// owners that its service needs, its volumes and its working directory are missing.
+// oddImage is laid out as images that other tools could not boot: its /tmp leads nowhere, its /run has directories
+// with owners that its service needs, its volumes and its working directory are missing.
 func oddImage(string) (v1.Image, error) {
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {

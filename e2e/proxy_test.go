@@ -51,8 +51,8 @@ func cmdTLSServer(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("TLS", port)
 }
 
-// httpproxy [ORIGIN] starts a proxy on the host's loopback and sets $PROXY to its URL and $PROXYPORT to its port. Every
-// name leads it to ORIGIN, HOST:PORT, or to a server of its own. The proxy marks each answer that it passes on.
+// httpproxy [ORIGIN] starts a proxy on the host's loopback and sets $PROXY to its URL and $PROXYPORT to its port.
+// Every name leads it to ORIGIN, HOST:PORT, or to a server of its own. The proxy marks each answer that it passes on.
 func cmdHTTPProxy(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) > 1, "httpproxy [ORIGIN]")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -18,9 +18,9 @@ import (
 // stormRounds is how many kills TestKillsWhileAVMStandsStill makes. BANGER_SUSPEND_KILLS sets another number.
 const stormRounds = 40
 
-// TestKillsWhileAVMStandsStill kills the daemon, the client, the shim or the VMM at random instants of suspend, resume
-// and a wake by exec. Afterwards the VM is as before or as asked for, with its memory; or it has failed, as any VM
-// whose VMM is killed, and its disk has all that was synced.
+// TestKillsWhileAVMStandsStill kills the daemon, the client, the shim or the VMM at random instants of suspend,
+// resume and a wake by exec. Afterwards the VM is as before or as asked for, with its memory; or it has failed, as
+// any VM whose VMM is killed, and its disk has all that was synced.
 func TestKillsWhileAVMStandsStill(t *testing.T) {
 	if testing.Short() || os.Getenv(onlyDiffering) == "1" {
 		t.Skip("it boots real guests, and runs once, as an ordinary user where there is one")

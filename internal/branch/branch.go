@@ -92,8 +92,8 @@ func New(o Options) (*Branches, error) {
 // Close gives up the memories of snapshots. VMs that have them keep them.
 func (b *Branches) Close() { b.History.Close() }
 
-// Run joins the layers that are too many beneath a disk, until ctx ends. A layer that it has missed is joined with the
-// next one of its VM.
+// Run joins the layers that are too many beneath a disk, until ctx ends. A layer that it has missed is joined with
+// the next one of its VM.
 func (b *Branches) Run(ctx context.Context) {
 	for {
 		select {
@@ -334,8 +334,8 @@ func (b *Branches) undo(ctx context.Context, m Machine, base, layer string) erro
 // IsSettled reports whether no snapshot of a VM was cut off, so Settle need not wait.
 func (b *Branches) IsSettled(vm banger.VM) bool { return vm.Base == "" || b.Layers.IsFrozen(vm.Base) }
 
-// Tidy removes from a VM's directory what was left of snapshots that were cut off. A restore that was cut off needs its
-// files.
+// Tidy removes from a VM's directory what was left of snapshots that were cut off. A restore that was cut off needs
+// its files.
 func (b *Branches) Tidy(vm banger.VM) error {
 	if vm.Restoring != "" {
 		return nil

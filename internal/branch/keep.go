@@ -6,9 +6,9 @@ import (
 	"banger"
 )
 
-// Keep puts a fork in the place of the VM that it was made of: under its name, with its published ports. That VM goes;
-// its state becomes an automatic snapshot. The other forks are then those of the fork. If Keep is interrupted, the fork
-// is there under its own name, and the other VM or its snapshot is.
+// Keep puts a fork in the place of the VM that it was made of: under its name, with its published ports. That VM
+// goes; its state becomes an automatic snapshot. The other forks are then those of the fork. If Keep is interrupted,
+// the fork is there under its own name, and the other VM or its snapshot is.
 func (b *Branches) Keep(ctx context.Context, ref string, emit banger.Emit) (banger.VM, error) {
 	fork, err := b.VMs.Get(ref)
 	if err != nil {

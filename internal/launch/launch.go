@@ -67,8 +67,8 @@ type Start struct {
 	Sockets *networks.Sockets
 }
 
-// Times of a boot. bootTimeout is ten times the time of an emulated boot on an idle machine. initTime is the time that
-// an image's init may take after that.
+// Times of a boot. bootTimeout is ten times the time of an emulated boot on an idle machine. initTime is the time
+// that an image's init may take after that.
 const (
 	bootTimeout = 2 * time.Minute
 	initTime    = 30 * time.Second
@@ -105,8 +105,8 @@ func (w *Stopwatch) Note(vm *banger.VM) {
 	vm.Timings, vm.Start = KeepPreparation(vm.Timings, w.Timings), w.words(vm.Template)
 }
 
-// words says how a VM started, and how long that took. It started from a template or, if template is "", it went on from
-// a snapshot or booted.
+// words says how a VM started, and how long that took. It started from a template or, if template is "", it went on
+// from a snapshot or booted.
 func (w *Stopwatch) words(template string) string {
 	how, took := "cold", int64(0)
 	if template != "" {

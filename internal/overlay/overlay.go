@@ -367,8 +367,8 @@ func (s *Store) tidy(l Layer) (err error) {
 	return err
 }
 
-// Tidy removes from a VM's directory the files of disks that were left there by what was cut off. It does nothing while
-// the VM's disk may still be one of two files.
+// Tidy removes from a VM's directory the files of disks that were left there by what was cut off. It does nothing
+// while the VM's disk may still be one of two files.
 func (s *Store) Tidy(vm banger.VM) error {
 	now := s.dirs.Disk(vm.ID, vm.Base)
 	if vm.Base != "" && !s.IsFrozen(vm.Base) {
