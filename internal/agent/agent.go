@@ -44,7 +44,7 @@ func Main(args []string) int {
 	case boot.IsResident(args):
 		err = runResident()
 	case os.Getpid() == 1:
-		err = runInit()
+		err = runFirst()
 		console.Warn(err)
 		boot.HostEnds.Now()
 	default:
@@ -57,7 +57,18 @@ func Main(args []string) int {
 	return 0
 }
 
-// runInit is PID 1's whole life. It waits for the host at one of two places, where templates are cut, unless the
+// runFirst is PID 1's whole life, in a VM or in a helper.
+func runFirst() error {
+	if err := boot.Begin(); err != nil {
+		return err
+	}
+	if boot.Helps() {
+		return runHelper()
+	}
+	return runInit()
+}
+
+// runInit is PID 1's life in a VM. It waits for the host at one of two places, where templates are cut, unless the
 // resident agent waits.
 func runInit() error {
 	disk, err := boot.Prepare()
@@ -91,6 +102,20 @@ func runInit() error {
 		return init.BecomeImageInit(h.fd)
 	}
 	return h.serve(s)
+}
+
+// runHelper is PID 1's life in a guest that compares disks.
+func runHelper() error {
+	disks, err := boot.PrepareHelper()
+	if err != nil {
+		return err
+	}
+	h, err := openHost()
+	if err != nil {
+		return err
+	}
+	console.Say("ready")
+	return h.serve(newServer(helper{disks}, nil))
 }
 
 // serverOf returns the server of a guest whose PID 1 is this process.

@@ -61,7 +61,7 @@ var capabilities = []string{
 	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses, guest.OpSuspend, guest.OpThaw,
 	guest.OpOutput, guest.OpDelivered, guest.OpAttach, guest.OpHealth, guest.OpSessionReady,
 	guest.OpSessions, guest.OpSession, guest.OpSessionStart, guest.OpSessionSignal, guest.OpSessionStop,
-	guest.OpSessionRemove, guest.OpSessionWait, guest.OpSessionSend, guest.OpSessionAttach,
+	guest.OpSessionRemove, guest.OpSessionWait, guest.OpSessionSend, guest.OpSessionAttach, guest.OpCompare,
 }
 
 // newServer returns the server of a system, whose commands run in group.
@@ -113,6 +113,8 @@ func (s *server) serve(conn net.Conn, frames *frame.Reader, req guest.Request) {
 		}
 	case guest.OpChanges:
 		s.changes(conn)
+	case guest.OpCompare:
+		s.compare(conn, req.Patch)
 	case guest.OpPorts:
 		s.watchPorts(conn, frames)
 	case guest.OpOwner:

@@ -88,13 +88,12 @@ const (
 
 // Request is the first frame of a stream.
 type Request struct {
-	Op     string       `json:"op"`
-	Config *Config      `json:"config,omitempty"`
-	Exec   *banger.Exec `json:"exec,omitempty"`
-	Signal int          `json:"signal,omitempty"`
-	Port   uint16       `json:"port,omitempty"` // of OpDial and OpOwner
-
-	Protocol string `json:"protocol,omitempty"` // of OpOwner: tcp or udp
+	Op       string       `json:"op"`
+	Config   *Config      `json:"config,omitempty"`
+	Exec     *banger.Exec `json:"exec,omitempty"`
+	Signal   int          `json:"signal,omitempty"`
+	Port     uint16       `json:"port,omitempty"`     // of OpDial and OpOwner
+	Protocol string       `json:"protocol,omitempty"` // of OpOwner: tcp or udp
 
 	File *banger.FileRequest `json:"file,omitempty"`
 
@@ -111,6 +110,7 @@ type Request struct {
 	Session *SessionRequest `json:"session,omitempty"`
 
 	Grace int64 `json:"grace_ms,omitempty"`
+	Patch bool  `json:"patch,omitempty"` // of OpCompare: also compare text by lines
 }
 
 // Config is what the host sends to a guest at each boot.

@@ -19,12 +19,12 @@ import (
 	"banger/internal/guest"
 )
 
-// Prepare makes of a kernel that has only its initramfs what is the same for all VMs of one shape: it loads modules and
+// Begin mounts what a kernel that has only its initramfs needs first.
+func Begin() error { return mountEarly() }
+
+// Prepare goes on from Begin to what is the same for all VMs of one shape: it loads modules and
 // mounts the image. It reads nothing of the VM's own disk, whose device node it returns.
 func Prepare() (own string, err error) {
-	if err := mountEarly(); err != nil {
-		return "", err
-	}
 	d, err := watchDisks()
 	if err != nil {
 		return "", fmt.Errorf("watching the disks: %w", err)

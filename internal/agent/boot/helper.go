@@ -1,0 +1,48 @@
+package boot
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"banger/internal/guest"
+)
+
+// Helps reports whether the guest is to compare the disks of other VMs.
+func Helps() bool {
+	_, ok := kernelValue(guest.CompareArgument)
+	return ok
+}
+
+// PrepareHelper goes on from Begin to a guest that compares disks. It has no root but its initramfs, and runs nothing
+// of the image. PrepareHelper mounts the disks, and returns the directory of each by its name, and that of the image as
+// "rootfs".
+func PrepareHelper() (disks map[string]string, err error) {
+	d, err := watchDisks()
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	if err := loadModules(); err != nil {
+		return nil, err
+	}
+	raiseLimits()
+	list, _ := kernelValue(guest.CompareArgument)
+	disks = map[string]string{}
+	for name := range strings.SplitSeq("rootfs,"+list, ",") {
+		dev, err := d.await(name)
+		if err != nil {
+			return nil, err
+		}
+		data := "" // of the image, which is not written to at all; the kernel completes the journals of the others
+		if name != "rootfs" {
+			data = "errors=continue"
+		}
+		disks[name] = "/" + name
+		const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
+		if err := mountDisk(dev, disks[name], flags, data); err != nil {
+			return nil, err
+		}
+	}
+	return disks, nil
+}
