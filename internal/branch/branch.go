@@ -163,6 +163,7 @@ func (b *Branches) Create(ctx context.Context, ref, name string) (banger.Snapsho
 type kind struct {
 	stays     bool // the VM has come from it from now on
 	automatic bool
+	disk      bool // it has no memory
 }
 
 // create is Create for a kind.
@@ -178,7 +179,8 @@ func (b *Branches) create(ctx context.Context, ref, name string, k kind) (s bang
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	vm, err := b.VMs.Own(ctx, ref, func(ctx context.Context, m Machine) error {
-		w := snapshot.Whole{Snapshot: banger.Snapshot{Name: name, Automatic: k.automatic}, Passing: k == kind{}}
+		w := snapshot.Whole{Snapshot: banger.Snapshot{Name: name, Automatic: k.automatic},
+			Passing: !k.stays && !k.automatic, DiskOnly: k.disk}
 		if s, err = b.take(ctx, m, w); err != nil || !k.stays {
 			return err
 		}
@@ -194,7 +196,7 @@ func (b *Branches) create(ctx context.Context, ref, name string, k kind) (s bang
 // take takes the snapshot w, of which it completes the description, in the owner of a VM.
 func (b *Branches) take(ctx context.Context, m Machine, w snapshot.Whole) (banger.Snapshot, error) {
 	vm := m.Snapshot()
-	if vm.Spec.Nested != "" && !vm.State.AtRest() {
+	if vm.Spec.Nested != "" && !vm.State.AtRest() && !w.DiskOnly {
 		return banger.Snapshot{}, banger.Errorf(banger.CodeConflict, "VM %s has no snapshot: %w", vm.Name,
 			vmm.ErrNestedSnapshot).WithHint("stop it first: banger stop %s", vm.Name)
 	}
@@ -255,7 +257,7 @@ func (b *Branches) ofRunning(ctx context.Context, m Machine, w snapshot.Whole) (
 		return w.Snapshot, errors.Join(err, b.Settle(ctx, m))
 	}
 	paused, err := m.Shim().Snapshot(ctx, shim.Snapshot{Overlay: filepath.Base(b.Dirs.Disk(vm.ID, layer)),
-		Frozen: filepath.Base(b.Dirs.Disk(vm.ID, vm.Base))})
+		Frozen: filepath.Base(b.Dirs.Disk(vm.ID, vm.Base)), Disk: w.DiskOnly})
 	if err != nil {
 		return w.Snapshot, errors.Join(err, b.Settle(ctx, m))
 	}
@@ -350,13 +352,16 @@ func (b *Branches) ofResting(ctx context.Context, m Machine, w snapshot.Whole, f
 	if vm.ImageDigest == "" {
 		return w.Snapshot, vm.StateError("take a snapshot of", "wait until it is complete")
 	}
-	if b.overlays(vm) {
+	switch overlays := b.overlays(vm); {
+	case overlays && w.DiskOnly && b.Layers.Untouched(vm):
+		w.Layer = vm.Base
+	case overlays:
 		if w.Layer, err = b.begin(ctx, m); err == nil {
 			if err = b.Layers.Freeze(w.Layer); err != nil {
 				err = errors.Join(err, b.undo(ctx, m, vm.Base, w.Layer))
 			}
 		}
-	} else {
+	default:
 		w.Layer, err = b.Layers.Copy(ctx, vm)
 	}
 	if err != nil {

@@ -22,7 +22,7 @@ func (b *Branches) Fork(ctx context.Context, f banger.Fork, emit banger.Emit) (m
 	if err := f.Check(); err != nil {
 		return nil, err
 	}
-	w, own, err := b.source(ctx, f.From, emit)
+	w, own, err := b.source(ctx, f.From, kind{}, emit)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,8 @@ func (b *Branches) Fork(ctx context.Context, f banger.Fork, emit banger.Emit) (m
 }
 
 // source returns the snapshot that ref names, or takes one of the VM that ref names, which is then the caller's own.
-func (b *Branches) source(ctx context.Context, ref string, emit banger.Emit) (w snapshot.Whole, own bool, err error) {
+func (b *Branches) source(ctx context.Context, ref string, k kind, emit banger.Emit) (w snapshot.Whole, own bool,
+	err error) {
 	vm, err := b.VMs.Get(ref)
 	if banger.CodeOf(err) == banger.CodeNotFound {
 		w, serr := b.History.Find(ref)
@@ -62,7 +63,7 @@ func (b *Branches) source(ctx context.Context, ref string, emit banger.Emit) (w 
 		return w, false, err
 	}
 	emit(banger.Event{Stage: "snapshot", Text: "taking a snapshot of " + vm.Name})
-	s, err := b.create(ctx, vm.ID, "", kind{})
+	s, err := b.create(ctx, vm.ID, "", k)
 	if err != nil {
 		return w, false, err
 	}

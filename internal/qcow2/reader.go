@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Flags and the place in an entry of a table.
@@ -32,6 +33,19 @@ func Open(r io.ReaderAt, size int64, base io.ReaderAt) (*Overlay, error) {
 		return nil, err
 	}
 	return &Overlay{r: r, base: base, size: size, table: table, at: -1, entries: make([]byte, cluster)}, nil
+}
+
+// Untouched reports whether the overlay in r of a disk of size bytes has nothing, so that the disk is what its base is.
+func Untouched(r io.ReaderAt, size int64) (bool, error) {
+	table, err := check(r, size)
+	if err != nil {
+		return false, err
+	}
+	entries := make([]byte, 8*tablesOf(size))
+	if err := full(r, entries, table); err != nil {
+		return false, err
+	}
+	return !slices.ContainsFunc(entries, func(b byte) bool { return b != 0 }), nil
 }
 
 // Size returns the size of the disk in bytes.

@@ -37,8 +37,9 @@ type Spec struct {
 
 // Snapshot is what a snapshot of a running VM needs: two files in the VM's directory by their names.
 type Snapshot struct {
-	Overlay string `json:"overlay"` // empty, and the VM's disk from now on
-	Frozen  string `json:"frozen"`  // to which the disk wrote before
+	Overlay string `json:"overlay"`        // empty, and the VM's disk from now on
+	Frozen  string `json:"frozen"`         // to which the disk wrote before
+	Disk    bool   `json:"disk,omitempty"` // only the disk: nothing is written to SnapDir
 }
 
 // SnapDir is the directory, in that of a VM, for the files of a snapshot: those of package vmm, and the main command's

@@ -11,7 +11,7 @@ import (
 // removes it afterwards. After an error, Status says which file the disk writes to. The shim does not stop when ctx
 // ends.
 func (c Client) Snapshot(ctx context.Context, s Snapshot) (paused time.Duration, err error) {
-	data, err := json.Marshal(s)
+	data, err := json.Marshal(s) // an earlier shim writes the VM down also for a snapshot of the disk
 	if err != nil {
 		return 0, err
 	}

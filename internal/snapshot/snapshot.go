@@ -34,8 +34,10 @@ const infoFile = "info.json"
 type Whole struct {
 	banger.Snapshot
 	Machine banger.VM `json:"machine"`
-	// Passing snapshots go with the end of a fork, also if the daemon dies before it.
+	// Passing snapshots go with the end of a fork or a comparison, also if the daemon dies before it.
 	Passing bool `json:"passing,omitempty"`
+	// DiskOnly says that the snapshot is to have no memory.
+	DiskOnly bool `json:"-"`
 }
 
 // Store keeps the snapshots of one daemon. Its methods may be called at the same time.
@@ -191,7 +193,7 @@ func (s *Store) Add(ctx context.Context, w Whole, from string, move bool) (_ ban
 	if err := os.Mkdir(s.path(w.ID), 0o700); err != nil {
 		return w.Snapshot, err
 	}
-	w.Memory = from != ""
+	w.Memory = from != "" && !w.DiskOnly
 	if w.Memory {
 		err = s.fill(ctx, w.ID, from, move)
 	}

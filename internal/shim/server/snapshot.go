@@ -26,7 +26,11 @@ func (s *server) snapshot(arg string) (paused time.Duration, err error) {
 	case !ok:
 		return 0, errors.New("its VMM cannot write down a VM that goes on")
 	}
-	top, frozen, err := openLayers(arg)
+	var r shim.Snapshot
+	if err := json.Unmarshal([]byte(arg), &r); err != nil {
+		return 0, err
+	}
+	top, frozen, err := openLayers(r)
 	if err != nil {
 		return 0, err
 	}
@@ -34,7 +38,7 @@ func (s *server) snapshot(arg string) (paused time.Duration, err error) {
 	defer frozen.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), suspendTime)
 	defer cancel()
-	commit, paused, err := s.instant(ctx, over, top, frozen)
+	commit, paused, err := s.instant(ctx, over, r.Disk, top, frozen)
 	if err == nil {
 		err = commit()
 	}
@@ -45,11 +49,7 @@ func (s *server) snapshot(arg string) (paused time.Duration, err error) {
 }
 
 // openLayers opens the files of a shim.Snapshot.
-func openLayers(arg string) (top, frozen *os.File, err error) {
-	var r shim.Snapshot
-	if err := json.Unmarshal([]byte(arg), &r); err != nil {
-		return nil, nil, err
-	}
+func openLayers(r shim.Snapshot) (top, frozen *os.File, err error) {
 	for _, name := range []string{r.Overlay, r.Frozen} {
 		if name != filepath.Base(name) {
 			return nil, nil, fmt.Errorf("%.100q is no name of a file", name)
@@ -66,30 +66,34 @@ func openLayers(arg string) (top, frozen *os.File, err error) {
 }
 
 // instant stops the VM, takes what a snapshot has, and lets the VM go on.
-func (s *server) instant(ctx context.Context, over vmm.Overlayer, top, frozen *os.File) (commit func() error,
+func (s *server) instant(ctx context.Context, over vmm.Overlayer, disk bool, top, frozen *os.File) (commit func() error,
 	paused time.Duration, err error) {
 	if _, err := s.agent().Hold(ctx); err != nil {
 		return nil, 0, err
 	}
 	began := time.Now()
-	commit, err = s.whilePaused(ctx, over, top, frozen)
+	commit, err = s.whilePaused(ctx, over, disk, top, frozen)
 	if _, terr := s.agent().Thaw(ctx); terr != nil {
 		err = errors.Join(err, fmt.Errorf("the programs of the VM stay stopped: %w", terr))
 	}
 	return commit, time.Since(began), err
 }
 
-func (s *server) whilePaused(ctx context.Context, over vmm.Overlayer, top, frozen *os.File) (commit func() error,
-	err error) {
+// whilePaused writes the VM down, or only its disk.
+func (s *server) whilePaused(ctx context.Context, over vmm.Overlayer, disk bool,
+	top, frozen *os.File) (commit func() error, err error) {
 	if err := s.proc.Pause(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.proc.Resume(ctx)) }()
-	if err := s.recorder.copyTo(shim.SnapDir); err != nil {
-		return nil, err
-	}
-	if commit, err = over.WriteDown(ctx, shim.SnapDir); err != nil {
-		return nil, err
+	commit = func() error { return nil }
+	if !disk {
+		if err := s.recorder.copyTo(shim.SnapDir); err != nil {
+			return nil, err
+		}
+		if commit, err = over.WriteDown(ctx, shim.SnapDir); err != nil {
+			return nil, err
+		}
 	}
 	if err := over.Overlay(ctx, "disk", top, frozen); err != nil {
 		return nil, err
