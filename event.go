@@ -24,6 +24,9 @@ type Event struct {
 	Images []Image `json:"images,omitempty"` // result of a load
 	Kernel *Kernel `json:"kernel,omitempty"`
 	Error  *Error  `json:"error,omitempty"`
+
+	File     *FileChange `json:"file,omitempty"`     // one that differs
+	Compared *Compared   `json:"compared,omitempty"` // result of a comparison
 }
 
 // Emit receives progress. It must not block for long and may be called from

@@ -113,6 +113,8 @@ func dialogue(h *hosttest.Host) []asked {
 		{"POST /v1/templates/prune", "/v1/templates/prune?all=true", nil, 200},
 		{"PATCH /v1/vms/{vm}", "/v1/vms/box", map[string]any{"memory": 1 << 30,
 			"idle": map[string]any{"seconds": 900, "action": "stop"}}, 200},
+		{"POST /v1/diffs", "", banger.Comparison{To: "rests"}, 200},
+		{"POST /v1/diffs", "", banger.Comparison{To: "nonesuch"}, 404},
 		{"POST /v1/vms/{vm}/pause", "/v1/vms/box/pause", nil, 200},
 		{"POST /v1/vms/{vm}/resume", "/v1/vms/box/resume", nil, 200},
 		{"POST /v1/vms/{vm}/suspend", "/v1/vms/rests/suspend", nil, 409},

@@ -32,6 +32,7 @@ type Server struct {
 	Kernels        Kernels
 	Templates      Templates
 	Snapshots      Snapshots
+	Comparisons    Comparisons
 
 	Version func(context.Context) wire.Version
 	Stop    func() // asks the daemon to end

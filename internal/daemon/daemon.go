@@ -20,6 +20,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/cgroup"
+	"banger/internal/comparison"
 	"banger/internal/host"
 	"banger/internal/image"
 	"banger/internal/kernel"
@@ -111,6 +112,8 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 		return err
 	}
 	defer sup.Close()
+	compares := comparison.New(sup.Templates().Plans(), sup.Snapshots(), shimArgv, o.Log)
+	defer compares.Close()
 	problems, err := restore(ctx, o, sup, db)
 	if err != nil {
 		return err
@@ -120,11 +123,11 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 	about := about{o: o, db: db, kvm: kvm, vmms: vmms, groups: groups, noGroups: noGroups, names: names,
 		problems: problems,
 		started:  time.Now().UTC()}
-	return serve(ctx, o, apiOf(sup, about, stop).HTTP(ctx))
+	return serve(ctx, o, apiOf(sup, compares, about, stop).HTTP(ctx))
 }
 
 // apiOf returns the API of a supervisor. stop asks the daemon to end.
-func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
+func apiOf(sup *supervisor.Supervisor, compares *comparison.Comparer, about about, stop func()) *api.Server {
 	return &api.Server{
 		Machines:       sup,
 		Sleepers:       sup,
@@ -141,6 +144,7 @@ func apiOf(sup *supervisor.Supervisor, about about, stop func()) *api.Server {
 		Kernels:        sup.Library(),
 		Templates:      sup.Templates(),
 		Snapshots:      sup.Snapshots(),
+		Comparisons:    compares,
 		Version:        about.version,
 		Stop:           stop,
 		Splice:         splice.Copy,

@@ -144,9 +144,9 @@ func vms(h Home) ([]VM, error) {
 var (
 	stateEntries = []string{"banger.db*", "daemon.lock", "daemon.start", "daemon*.log", "dns.port", "kvm.json", "boot-id",
 		"reserve", "bridge.json", "bridge.used", "images", "kernels", "templates", "vms", "lost", "jail", "ssh", "*.tmp",
-		"layers", "snapshots",
+		"layers", "snapshots", "helpers",
 		".tmp-*"}
-	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates"}
+	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates", "helpers"}
 )
 
 // isForeign reports whether an entry is not ours, and is expected all the same: a file system has it at its top.

@@ -174,7 +174,7 @@ func locked(err error, dir string, pid int) error {
 }
 
 // endVMs kills all shims, with which their VMMs end, and removes the control groups. Some VMs were about to become
-// templates.
+// templates, or compare disks.
 func endVMs(ctx context.Context, h Home) error {
 	var ends []process.End
 	find := func(d vmdir.Dirs) error {
@@ -187,7 +187,7 @@ func endVMs(ctx context.Context, h Home) error {
 			}
 		})
 	}
-	err := errors.Join(find(h.dirs()), find(h.dirs().Making()))
+	err := errors.Join(find(h.dirs()), find(h.dirs().Making()), find(h.dirs().Helpers()))
 	limit, cancel := context.WithTimeout(ctx, killWait)
 	defer cancel()
 	for _, end := range ends {

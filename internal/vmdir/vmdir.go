@@ -90,6 +90,11 @@ func (d Dirs) Making() Dirs {
 	return Dirs{State: filepath.Join(d.Templates(), "making"), Run: filepath.Join(d.Run, "templates")}
 }
 
+// Helpers returns the directories of VMs that work for the daemon.
+func (d Dirs) Helpers() Dirs {
+	return Dirs{State: filepath.Join(d.State, "helpers"), Run: filepath.Join(d.Run, "helpers")}
+}
+
 // Ready returns the directory with the templates that are whole.
 func (d Dirs) Ready() string { return filepath.Join(d.Templates(), "ready") }
 

@@ -72,6 +72,9 @@ func New(o Options) (*Warm, error) {
 	return w, nil
 }
 
+// Plans returns what plans of VMs are made of.
+func (w *Warm) Plans() plan.Planner { return w.o.Plans }
+
 // sweep ends the shims of templates that were being made, and removes their files.
 func (w *Warm) sweep() error {
 	err := shim.Processes{VMs: w.dirs.VMs(), Argv: w.o.ShimArgv}.Each(func(_ string, pid int) {

@@ -133,7 +133,8 @@ func (c *Transport) Stream(ctx context.Context, path string, query url.Values, b
 				WithHint("see: banger daemon status")
 		case e.Error != nil:
 			return e, e.Error
-		case e.VM != nil || e.VMs != nil || e.Image != nil || e.Images != nil || e.Kernel != nil:
+		case e.VM != nil || e.VMs != nil || e.Image != nil || e.Images != nil || e.Kernel != nil ||
+			e.Compared != nil:
 			return e, nil
 		}
 		emit(e)

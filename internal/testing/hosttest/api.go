@@ -11,6 +11,7 @@ import (
 	"banger"
 	"banger/internal/api"
 	"banger/internal/api/wire"
+	"banger/internal/comparison"
 	"banger/internal/private"
 	"banger/internal/splice"
 )
@@ -36,10 +37,12 @@ func (h *Host) Serve() (socket string) {
 		Kernels:        s.Library(),
 		Templates:      s.Templates(),
 		Snapshots:      s.Snapshots(),
-		Version:        h.version(time.Now()),
-		Stop:           func() {},
-		Splice:         splice.Copy,
-		Log:            slog.New(slog.DiscardHandler),
+		Comparisons: comparison.New(s.Templates().Plans(), s.Snapshots(),
+			ShimArgv(h.Path("agent"), h.Path("faults")), slog.New(slog.DiscardHandler)),
+		Version: h.version(time.Now()),
+		Stop:    func() {},
+		Splice:  splice.Copy,
+		Log:     slog.New(slog.DiscardHandler),
 	}
 	Check(h.T, os.MkdirAll(h.Path("run"), 0o700))
 	socket = filepath.Join(h.Path("run"), "api.sock")
