@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
@@ -54,6 +54,12 @@ var layout = map[string]struct {
 	"internal/cli/view": {
 		". internal/api/client internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
 		"commands that only show VMs"},
+	"internal/cli/diff": {". internal/api/client internal/cli/command internal/cli/render internal/text", false,
+		"changes of files for a user, however they are found"},
+	"internal/comparison": {
+		". internal/branch internal/guest internal/plan internal/process internal/shim internal/snapshot internal/vmdir internal/vmm",
+		false, "which disks are compared, and the VM that reads them; it parses no file system"},
+	"internal/agent/compare": {".", false, "two trees of files, whoever has them"},
 	"internal/cli/connect": {". internal/api/client internal/host internal/private", true,
 		"finds the daemon and starts it, whatever it is asked for"},
 	"internal/cli/doctor": {". internal/api/wire internal/cli/connect internal/dns internal/host", true,
@@ -73,7 +79,7 @@ var layout = map[string]struct {
 	"internal/cli/sshfiles": {". internal/api/client internal/host internal/sshconf", false,
 		"files for OpenSSH, no connection"},
 	"internal/daemon": {
-		". internal/api internal/api/wire internal/cgroup internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu",
+		". internal/api internal/api/wire internal/cgroup internal/comparison internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu",
 		false, "the daemon wires, it decides nothing"},
 	"internal/api/wire": {". internal/frame internal/private internal/text", false,
 		"how requests and answers travel, and what both ends call by one name; it knows no route"},
@@ -147,7 +153,7 @@ var layout = map[string]struct {
 	"internal/ipaddr": {"", false, "what kinds of addresses there are, whoever may reach them"},
 	"internal/text":   {".", false, "what may be shown of others' text, wherever it comes from"},
 	"internal/testing/hosttest": {
-		". internal/api internal/api/wire internal/frame internal/image internal/kernel internal/private internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice",
+		". internal/api internal/api/wire internal/comparison internal/frame internal/image internal/kernel internal/private internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice",
 		true, "a whole daemon with the driver in memory for tests; it builds the agent"},
 	"internal/testing/apitest":     {"internal/api/wire", false, "a false daemon for the tests of clients"},
 	"internal/testing/processtest": {"", true, "what a test's own process uses; it starts the test again in a namespace"},
@@ -232,7 +238,7 @@ var layout = map[string]struct {
 	"internal/guest": {". internal/frame internal/text", false,
 		"what the host asks of the agent, however its streams are made"},
 	"internal/agent": {
-		". internal/accept internal/agent/boot internal/agent/command internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/vector internal/archive internal/frame internal/guest internal/mux",
+		". internal/accept internal/agent/boot internal/agent/command internal/agent/compare internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/vector internal/archive internal/frame internal/guest internal/mux",
 		false, "runs in the guest, where no program may be assumed"},
 	"internal/agent/boot": {
 		". internal/agent/command internal/agent/console internal/agent/freezer internal/agent/renew internal/guest", false,
@@ -287,7 +293,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/view",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/view",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

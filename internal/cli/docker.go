@@ -114,7 +114,6 @@ func newHelp(*app) *cobra.Command {
 var missing = []struct{ name, instead string }{
 	{"build", "build with docker or podman, and fetch the result: banger image pull docker-daemon:NAME, or podman:NAME"},
 	{"compose", "start each VM by its own banger run, on one network: banger network create NAME"},
-	{"diff", "banger commit VM NAME makes an image of what has changed; banger image history NAME shows its size"},
 	{"export", "copy the root: banger cp VM:/ - > root.tar"},
 	{"import", "make an OCI layout of it, and fetch that: banger image pull oci:DIR"},
 	{"search", "search in the registry's own page"},

@@ -7,6 +7,7 @@ import (
 	"banger/internal/cli/background"
 	"banger/internal/cli/command"
 	"banger/internal/cli/completion"
+	"banger/internal/cli/diff"
 	"banger/internal/cli/library"
 	"banger/internal/cli/logs"
 	"banger/internal/cli/manual"
@@ -92,7 +93,7 @@ func refuseUnknownWords(c *cobra.Command) {
 var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
-	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep,
+	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep, newDiff,
 }
 
 func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
@@ -100,6 +101,8 @@ func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
 func newFork(a *app) *cobra.Command { return snapshot.NewFork(a.App) }
 
 func newKeep(a *app) *cobra.Command { return snapshot.NewKeep(a.App) }
+
+func newDiff(a *app) *cobra.Command { return diff.New(a.App) }
 
 func newSession(a *app) *cobra.Command { return background.New(a.App) }
 

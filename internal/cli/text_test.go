@@ -89,6 +89,7 @@ func hostileDaemon(w http.ResponseWriter, r *http.Request) {
 	case path == "/v1/images/pull":
 		e := hostile[banger.Event]()
 		e.VM, e.VMs, e.Image, e.Images, e.Kernel, e.Error, e.Layer = nil, nil, nil, nil, nil, nil, ""
+		e.File, e.Compared = nil, nil
 		json.NewEncoder(w).Encode(e)
 		img := hostile[banger.Image]()
 		answer = banger.Event{Image: &img}
@@ -98,6 +99,11 @@ func hostileDaemon(w http.ResponseWriter, r *http.Request) {
 		answer = []banger.Snapshot{hostile[banger.Snapshot]()}
 	case strings.HasPrefix(path, "/v1/snapshots/"), strings.HasSuffix(path, "/snapshots"):
 		answer = hostile[banger.Snapshot]()
+	case path == "/v1/diffs":
+		file, done := hostile[banger.FileChange](), hostile[banger.Compared]()
+		file.RawPath = nil
+		json.NewEncoder(w).Encode(banger.Event{File: &file})
+		answer = banger.Event{Compared: &done}
 	case path == "/v1/forks":
 		answer = banger.Event{VMs: []banger.VM{hostile[banger.VM]()}}
 	case path == "/v1/kernels":
@@ -123,7 +129,7 @@ func TestOutputIsPrintable(t *testing.T) {
 		"image df", "image df --format json", "image pull x", "image pull x --format json", "run -d x",
 		"network ls", "network ls -q", "network ls --format json", "kernel ls", "kernel ls --format json", "doctor",
 		"doctor --format json", "snapshot ls", "snapshot ls --tree", "snapshot ls --format json", "snapshot inspect x",
-		"snapshot create box", "fork box",
+		"snapshot create box", "fork box", "diff box", "diff box x --stat", "diff box --name-only", "diff box --format json",
 	} {
 		a, stdout, stderr := falseDaemon(t, hostileDaemon)
 		a.run(t.Context(), strings.Fields(command))
