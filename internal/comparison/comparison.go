@@ -90,9 +90,11 @@ func (c *Comparer) Compare(ctx context.Context, what banger.Comparison, emit ban
 		defer func() { <-c.place }()
 	case <-ctx.Done():
 		return done, ctx.Err()
+	case <-c.ctx.Done():
+		return done, errEnds
 	}
 	if c.ctx.Err() != nil {
-		return done, banger.Errorf(banger.CodeUnavailable, "nothing was compared, because the daemon ends")
+		return done, errEnds
 	}
 	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -104,6 +106,9 @@ func (c *Comparer) Compare(ctx context.Context, what banger.Comparison, emit ban
 	}
 	return done, explain(err)
 }
+
+// errEnds means that the daemon ends.
+var errEnds = banger.Errorf(banger.CodeUnavailable, "nothing was compared, because the daemon ends")
 
 // explain gives an error its code.
 func explain(err error) error {

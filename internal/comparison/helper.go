@@ -47,13 +47,22 @@ func (c *Comparer) run(ctx context.Context, s sides, patch bool, emit banger.Emi
 	boots, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
 	if _, err := agent.Configure(boots, guest.Config{}); err != nil {
-		if said := shim.LastWords(c.dirs.VM(vm.ID), 0); said != "" && ctx.Err() == nil {
-			return banger.Errorf(banger.CodeGuest, "the disks cannot be read: %w; the VM that reads them said: %s", err, said)
-		}
-		return err
+		return c.unread(ctx, vm.ID, err)
 	}
 	emit(banger.Event{Stage: "compare", Text: "the disks are read", Done: true})
 	return agent.Compare(ctx, patch, take)
+}
+
+// unread returns the error for a helper that did not get ready.
+func (c *Comparer) unread(ctx context.Context, id string, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	said := shim.LastWords(c.dirs.VM(id), 0)
+	if said != "" {
+		said = "; the VM that reads them said: " + said
+	}
+	return banger.Errorf(banger.CodeGuest, "the disks cannot be read: %w%s", err, said)
 }
 
 // plan returns what a helper needs, whose disks it makes.

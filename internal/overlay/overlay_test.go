@@ -288,3 +288,66 @@ func TestALayerThatIsNotThereIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestAScratchDiskChangesNoLayer: what is written to it is its own, and it needs no more room than that. A VMM that
+// takes no overlays gets a copy.
+func TestAScratchDiskChangesNoLayer(t *testing.T) {
+	s, vm := host(t, "base")
+	freeze(t, s, &vm)
+	write(t, s, vm, 1, 11)
+	freeze(t, s, &vm)
+	path := filepath.Join(t.TempDir(), "scratch")
+	for _, overlays := range []bool{true, false} {
+		d, err := s.Scratch(t.Context(), vm.Base, "after", path, overlays)
+		must(t, err)
+		if d.Serial != "after" || d.Path != path || (len(d.Base) == 2) != overlays || !overlays && len(d.Base) != 0 {
+			t.Errorf("with overlays %v the drive is %+v", overlays, d)
+		}
+		if !overlays {
+			data, err := os.ReadFile(path)
+			must(t, err)
+			if len(data) != size || string(data[:4]) != "base" || data[1<<20] != 11 {
+				t.Errorf("the copy has %d bytes and begins with %q", len(data), data[:4])
+			}
+		}
+		must(t, os.Remove(path))
+	}
+	if _, err := s.Scratch(t.Context(), banger.NewID(), "x", path, true); banger.CodeOf(err) != banger.CodeConflict {
+		t.Errorf("a layer that is not there: %v", err)
+	}
+}
+
+// TestWhatADiskHasOfItsOwn: a disk is untouched until something is written, and the layer of another VM's disk is where
+// it came from.
+func TestWhatADiskHasOfItsOwn(t *testing.T) {
+	s, vm := host(t, "base")
+	if s.Untouched(vm) {
+		t.Error("a disk of one file is untouched")
+	}
+	freeze(t, s, &vm)
+	if !s.Untouched(vm) {
+		t.Error("a new overlay is not untouched")
+	}
+	fork := banger.VM{ID: banger.NewID(), Base: vm.Base}
+	must(t, os.Mkdir(s.dirs.VM(fork.ID), 0o700))
+	must(t, s.Plant(fork.ID, fork.Base))
+	origin := vm.Base
+	write(t, s, fork, 2, 22)
+	if s.Untouched(fork) {
+		t.Error("an overlay with data is untouched")
+	}
+	freeze(t, s, &fork)
+	freeze(t, s, &fork)
+	if l, err := s.Foreign(fork.Base, fork.ID); err != nil || l.ID != origin || l.VM != vm.ID {
+		t.Errorf("the fork comes from %+v, %v", l, err)
+	}
+	if _, err := s.Foreign(vm.Base, vm.ID); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a VM that is no fork comes from: %v", err)
+	}
+	cut, err := s.Begin(vm)
+	must(t, err)
+	vm.Base = cut
+	if s.Untouched(vm) {
+		t.Error("a disk whose freeze was cut off is untouched")
+	}
+}
