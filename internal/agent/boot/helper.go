@@ -1,6 +1,8 @@
 package boot
 
 import (
+	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,9 +41,12 @@ func PrepareHelper() (disks map[string]string, err error) {
 			data = "errors=continue"
 		}
 		disks[name] = "/" + name
-		const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
-		if err := mountDisk(dev, disks[name], flags, data); err != nil {
+		if err := os.MkdirAll(disks[name], 0o700); err != nil {
 			return nil, err
+		}
+		const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
+		if err := unix.Mount(dev, disks[name], "ext4", flags, data); err != nil {
+			return nil, fmt.Errorf("mounting the disk %q: %w", name, err)
 		}
 	}
 	return disks, nil

@@ -31,6 +31,7 @@ var argumentValues = map[string]completer{
 	"SNAPSHOT":                 known(snapshots),
 	"SNAPSHOT...":              known(snapshots),
 	"SOURCE":                   known(sources),
+	"[SOURCE]":                 known(sources),
 	"FORK":                     known(vms),
 	"[NAME]":                   nothing,
 	"[VM]":                     known(vms),

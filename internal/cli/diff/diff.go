@@ -20,17 +20,16 @@ type options struct{ patch, stat, names bool }
 func New(a *command.App) *cobra.Command {
 	var o options
 	c := &cobra.Command{
-		Use:   "diff VM [VM]",
+		Use:   "diff SOURCE [SOURCE]",
 		Short: "Show which files differ between two VMs, or between a VM and what it came from",
 		Args:  command.Usage(cobra.RangeArgs(1, 2)),
 		Long: `Show which files differ between two VMs of one image, or between a VM and what it came from: its latest
-snapshot, the VM of which it is a fork, or its image. A snapshot can stand for a VM. Of two, the first is what was
+snapshot, the VM of which it is a fork, or its image. A source is a VM or a snapshot. Of two, the first is what was
 before.
 
 A line has A for a file that was added, D for one that is gone, and M for one whose content, mode, owner, type, target
 or extended attributes differ. /etc/hostname, /etc/hosts, /etc/resolv.conf and what is mounted are left out. A VM that
-runs goes on after it has stood still for a moment; what its programs have not written is not there. A VM of its own,
-without a network, reads the disks.`,
+runs goes on after it has stood still for a moment. Another VM, without a network, reads the disks.`,
 		Example: `  banger diff web
   banger diff try-1 try-2 -p > one-to-the-other.patch
   banger diff before web --stat`,
