@@ -46,8 +46,8 @@ func left(h *hosttest.Host) (list []string) {
 	return list
 }
 
-// TestAHelperLeavesNothing, whatever goes wrong: its VMM does not start, its agent has no disks as all agents in memory,
-// or nobody waits. Its place is free then.
+// TestAHelperLeavesNothing, whatever goes wrong: its VMM does not start, its agent has no disks as all agents in
+// memory, or nobody waits. Its place is free then.
 func TestAHelperLeavesNothing(t *testing.T) {
 	h := hosttest.New(t)
 	s, c := start(h)

@@ -38,7 +38,8 @@ func TestCompare(t *testing.T) {
 		}
 	}
 	c := client.New("/nonexistent")
-	if _, err := c.Compare(t.Context(), banger.Comparison{}, banger.Discard, nil); banger.CodeOf(err) != banger.CodeInvalid {
+	_, err := c.Compare(t.Context(), banger.Comparison{}, banger.Discard, nil)
+	if banger.CodeOf(err) != banger.CodeInvalid {
 		t.Errorf("nothing to compare: %v", err)
 	}
 }
