@@ -57,7 +57,7 @@ var layout = map[string]struct {
 	"internal/cli/diff": {". internal/api/client internal/cli/command internal/cli/render internal/text", false,
 		"changes of files for a user, however they are found"},
 	"internal/comparison": {
-		". internal/branch internal/guest internal/plan internal/process internal/shim internal/snapshot internal/vmdir internal/vmm",
+		". internal/branch internal/guest internal/plan internal/process internal/reserve internal/shim internal/snapshot internal/vmdir internal/vmm",
 		false, "which disks are compared, and the VM that reads them; it parses no file system"},
 	"internal/agent/compare": {".", false, "two trees of files, whoever has them"},
 	"internal/cli/connect": {". internal/api/client internal/host internal/private", true,

@@ -16,6 +16,7 @@ import (
 	"banger/internal/branch"
 	"banger/internal/plan"
 	"banger/internal/process"
+	"banger/internal/reserve"
 	"banger/internal/shim"
 	"banger/internal/snapshot"
 	"banger/internal/vmdir"
@@ -104,14 +105,18 @@ func (c *Comparer) Compare(ctx context.Context, what banger.Comparison, emit ban
 		return done, banger.Errorf(banger.CodeTimeout, "the comparison took longer than %s", limit).
 			WithHint("a disk with many large files takes long; remove what need not be compared")
 	}
-	return done, explain(err)
+	if c.ctx.Err() != nil && ctx.Err() == nil {
+		return done, errEnds
+	}
+	return done, c.explain(err)
 }
 
 // errEnds means that the daemon ends.
 var errEnds = banger.Errorf(banger.CodeUnavailable, "nothing was compared, because the daemon ends")
 
 // explain gives an error its code.
-func explain(err error) error {
+func (c *Comparer) explain(err error) error {
+	err = reserve.Explain(err, c.plans.State)
 	if err == nil || banger.CodeOf(err) != banger.CodeInternal {
 		return err
 	}

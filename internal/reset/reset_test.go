@@ -126,12 +126,13 @@ func TestNothingIsLeft(t *testing.T) {
 	daemon := start(t, "daemon", "run", h.State)
 	vm := start(t, "shim", filepath.Join(h.State, "vms", "0123456789ab"))
 	making := start(t, "shim", filepath.Join(h.State, "templates", "making", "vms", "0123456789af"))
+	helper := start(t, "shim", filepath.Join(h.State, "helpers", "vms", "0123456789b0"))
 	other := start(t, "shim", filepath.Join(t.TempDir(), "vms", "0123456789ab"))
 	check(t, remove(t, h))
 	if left := tree(h); !slices.Equal(left, []string{"state", "state/lost+found", "state/lost+found/x"}) {
 		t.Errorf("left are %q", left)
 	}
-	for _, ended := range []*exec.Cmd{daemon, vm, making} {
+	for _, ended := range []*exec.Cmd{daemon, vm, making, helper} {
 		if err := ended.Wait(); err == nil {
 			t.Error("a process has ended by itself")
 		}
