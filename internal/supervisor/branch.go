@@ -48,14 +48,19 @@ func (m owned) Wake(ctx context.Context, emit banger.Emit) error {
 
 // Rest ends the VM at once. Neither its restart policy nor --rm is about such an end.
 func (m owned) Rest(ctx context.Context, reason string) error {
+	defer m.keep()()
+	return m.kill(ctx, reason)
+}
+
+// keep lets neither the restart policy nor --rm act when the VM ends, until the function is called that it returns.
+func (m *machine) keep() (undo func()) {
 	auto := m.Snapshot().Spec.AutoRemove
 	m.plans.asked = true
 	m.Update(func(vm *banger.VM) { vm.Spec.AutoRemove = false })
-	defer func() {
+	return func() {
 		m.plans.asked = false
 		m.Update(func(vm *banger.VM) { vm.Spec.AutoRemove = auto })
-	}()
-	return m.kill(ctx, reason)
+	}
 }
 
 func (s branching) Fork(ctx context.Context, vm banger.VM, from branch.Source, emit banger.Emit) (_ banger.VM,

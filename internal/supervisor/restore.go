@@ -219,7 +219,12 @@ func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, 
 		if reason := m.Snapshot().Reason; reason != "" {
 			st.Exit.Reason = reason
 		}
+		undo := func() {}
+		if m.Snapshot().Restoring != "" {
+			undo = m.keep()
+		}
 		m.onExit(st.Exit, ", while no daemon ran")
+		undo()
 		return m.s.branches.Complete(ctx, owned{m})
 	}
 	m.alive = true
