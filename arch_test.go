@@ -263,7 +263,7 @@ var layout = map[string]struct {
 	"internal/agent/vector": {"", false, "several buffers by one call, whatever they hold"},
 	"internal/testing/agenttest": {". internal/frame internal/guest internal/mux internal/testing/processtest", true,
 		"the real agent for the tests of its packages; it must import none of them"},
-	"internal/store":   {". internal/blob", false, "rows to nouns and back"},
+	"internal/store":   {". internal/blob internal/reserve", false, "rows to nouns and back"},
 	"internal/sshconf": {"internal/blob", false, "OpenSSH's files, made of names that it does not trust"},
 	"internal/host":    {".", false, "what this host can do"},
 	"internal/reserve": {".", false, "room that is held back on a disk, whoever needs it"},

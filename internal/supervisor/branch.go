@@ -48,12 +48,16 @@ func (m owned) Wake(ctx context.Context, emit banger.Emit) error {
 
 // Rest ends the VM at once. Neither its restart policy nor --rm is about such an end.
 func (m owned) Rest(ctx context.Context, reason string) error {
-	defer m.keep()()
+	defer m.keep(true)()
 	return m.kill(ctx, reason)
 }
 
-// keep lets neither the restart policy nor --rm act when the VM ends, until the function is called that it returns.
-func (m *machine) keep() (undo func()) {
+// keep lets neither the restart policy nor --rm act when the VM ends, until undo is called. It does nothing if on is
+// not set.
+func (m *machine) keep(on bool) (undo func()) {
+	if !on {
+		return func() {}
+	}
 	auto := m.Snapshot().Spec.AutoRemove
 	m.plans.asked = true
 	m.Update(func(vm *banger.VM) { vm.Spec.AutoRemove = false })
@@ -109,9 +113,7 @@ func (m *machine) fork(ctx context.Context, from branch.Source, emit banger.Emit
 			return mainCommand{m}.start(ctx, false)
 		}
 		mainCommand{m}.setSeen(true)
-		if m.Snapshot().Main != nil {
-			mainCommand{m}.watch()
-		}
+		mainCommand{m}.watch()
 		return nil
 	}
 	later{m}.ask()

@@ -9,6 +9,7 @@ import (
 	"banger/internal/assembly"
 	"banger/internal/friendly"
 	"banger/internal/image"
+	"banger/internal/store"
 )
 
 // createTries is the maximum number of tries to find a free random name.
@@ -94,7 +95,7 @@ func (s *Supervisor) insertNow(ctx context.Context, vm banger.VM) (*machine, err
 			return s.adopt(vm, slot), nil
 		}
 		if vm.Spec.Name != "" || banger.CodeOf(err) != banger.CodeConflict || try == createTries {
-			return nil, storing(err, s.opts.StateDir)
+			return nil, store.Explain(err, s.opts.StateDir)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"banger/internal/parking"
 	"banger/internal/resolve"
 	"banger/internal/shim"
+	"banger/internal/store"
 	"banger/internal/text"
 	"banger/internal/view"
 	"banger/internal/vmdir"
@@ -347,7 +348,7 @@ func (m *machine) remove() error {
 	ctx := context.WithoutCancel(m.ctx)
 	if m.IsCommitted() { // otherwise the row has this mark from the beginning
 		if err := m.s.opts.Reserve.Retry(func() error { return m.s.opts.Store.Undo(ctx, m.Snapshot()) }); err != nil {
-			return storing(err, m.s.opts.StateDir)
+			return store.Explain(err, m.s.opts.StateDir)
 		}
 	}
 	m.s.shims().AwaitEnd(m.ID(), adoptTimeout) // it tells the end of the VMM a moment before its own

@@ -76,8 +76,12 @@ func (m mainCommand) abandonUnlessAttached() {
 	}
 }
 
-// watch starts the goroutine that waits for the main command's end. Only the owner calls it, once per start.
+// watch starts the goroutine that waits for the end of the main command, if the VM has one. Only the owner calls it, once
+// per start.
 func (m mainCommand) watch() {
+	if m.Snapshot().Main == nil {
+		return
+	}
 	ended, done := make(chan banger.Exit, 1), make(chan struct{})
 	m.mainEnded, m.mainDone = ended, done
 	m.s.wg.Go(func() {

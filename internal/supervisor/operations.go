@@ -91,22 +91,23 @@ func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 // finish runs f in the owner of the VM. The end of ctx does not interrupt f.
 func (s *Supervisor) finish(ctx context.Context, ref string,
 	f func(context.Context, *machine) error) (banger.VM, error) {
-	m, err := s.find(ref)
-	if err != nil {
-		return banger.VM{}, err
-	}
-	err = m.do(ctx, func(context.Context) error { return f(m.ctx, m) })
-	return m.Snapshot(), err
+	return s.own(ctx, ref, (*machine).do, f)
 }
 
 // alter is like finish, but fails while the VM is still being created.
 func (s *Supervisor) alter(ctx context.Context, ref string,
 	f func(context.Context, *machine) error) (banger.VM, error) {
+	return s.own(ctx, ref, (*machine).change, f)
+}
+
+func (s *Supervisor) own(ctx context.Context, ref string,
+	run func(*machine, context.Context, func(context.Context) error) error,
+	f func(context.Context, *machine) error) (banger.VM, error) {
 	m, err := s.find(ref)
 	if err != nil {
 		return banger.VM{}, err
 	}
-	err = m.change(ctx, func(context.Context) error { return f(m.ctx, m) })
+	err = run(m, ctx, func(context.Context) error { return f(m.ctx, m) })
 	return m.Snapshot(), err
 }
 

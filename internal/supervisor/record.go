@@ -2,11 +2,9 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"banger"
-	"banger/internal/reserve"
 	"banger/internal/store"
 	"banger/internal/vmdir"
 )
@@ -23,7 +21,7 @@ func (m *machine) store(ctx context.Context, vm banger.VM) error {
 		if banger.CodeOf(err) == banger.CodeInternal {
 			m.again = time.After(storeAgain)
 		}
-		return storing(err, m.s.opts.StateDir)
+		return store.Explain(err, m.s.opts.StateDir)
 	}
 	m.record(vm)
 	return nil
@@ -33,7 +31,7 @@ func (m *machine) store(ctx context.Context, vm banger.VM) error {
 func (m *machine) commit(ctx context.Context) error {
 	vm := m.Snapshot()
 	if err := m.s.opts.Store.Commit(ctx, vm); err != nil {
-		return storing(err, m.s.opts.StateDir)
+		return store.Explain(err, m.s.opts.StateDir)
 	}
 	m.SetCommitted()
 	m.record(vm)
@@ -45,15 +43,4 @@ func (m *machine) record(vm banger.VM) {
 	if m.IsCommitted() {
 		m.warn("the record was not written", m.recorder.Write(vmdir.NewRecord(vm, m.slot)))
 	}
-}
-
-// storing gives an error of a database on a full or broken disk the right code.
-func storing(err error, dir string) error {
-	if banger.CodeOf(err) != banger.CodeInternal {
-		return err
-	}
-	if errors.Is(err, store.ErrDisk) {
-		return banger.Errorf(banger.CodeDisk, "the disk of %s failed: %w", dir, err).WithHint("see the kernel's log: dmesg")
-	}
-	return reserve.Explain(err, dir)
 }

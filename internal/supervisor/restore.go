@@ -219,10 +219,7 @@ func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, 
 		if reason := m.Snapshot().Reason; reason != "" {
 			st.Exit.Reason = reason
 		}
-		undo := func() {}
-		if m.Snapshot().Restoring != "" {
-			undo = m.keep()
-		}
+		undo := m.keep(m.Snapshot().Restoring != "")
 		m.onExit(st.Exit, ", while no daemon ran")
 		undo()
 		return m.s.branches.Complete(ctx, owned{m})
@@ -238,9 +235,7 @@ func (m *machine) takeOver(ctx context.Context, state banger.State, alive bool, 
 		if state == banger.StatePaused { // its snapshot may have let it go on
 			m.warn("the VM is not paused", m.s.shim(m.ID()).Pause(ctx))
 		}
-		if m.Snapshot().Main != nil {
-			mainCommand{m}.watch()
-		}
+		mainCommand{m}.watch()
 		if state == banger.StateSuspending {
 			return sleeper{m}.suspendNow(ctx)
 		}

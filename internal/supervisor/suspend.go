@@ -200,9 +200,7 @@ func (m sleeper) goOn(ctx context.Context, b launch.Start, hostKey string, err e
 		}
 		m.log.Info("the VM goes on", "name", b.VM.Name)
 		b.Emit(banger.Event{Stage: "resume", Text: b.VM.Name + " is running", Done: true})
-		if b.VM.Main != nil {
-			mainCommand(m).watch()
-		}
+		mainCommand(m).watch()
 		return nil
 	}
 	if m.ctx.Err() != nil {
