@@ -76,8 +76,8 @@ func (m mainCommand) abandonUnlessAttached() {
 	}
 }
 
-// watch starts the goroutine that waits for the end of the main command, if the VM has one. Only the owner calls it, once
-// per start.
+// watch starts the goroutine that waits for the end of the main command, if the VM has one. Only the owner calls it,
+// once per start.
 func (m mainCommand) watch() {
 	if m.Snapshot().Main == nil {
 		return

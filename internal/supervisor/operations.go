@@ -91,16 +91,17 @@ func (s *Supervisor) Remove(ctx context.Context, ref string, force bool) error {
 // finish runs f in the owner of the VM. The end of ctx does not interrupt f.
 func (s *Supervisor) finish(ctx context.Context, ref string,
 	f func(context.Context, *machine) error) (banger.VM, error) {
-	return s.own(ctx, ref, (*machine).do, f)
+	return inOwner(ctx, s, ref, (*machine).do, f)
 }
 
 // alter is like finish, but fails while the VM is still being created.
 func (s *Supervisor) alter(ctx context.Context, ref string,
 	f func(context.Context, *machine) error) (banger.VM, error) {
-	return s.own(ctx, ref, (*machine).change, f)
+	return inOwner(ctx, s, ref, (*machine).change, f)
 }
 
-func (s *Supervisor) own(ctx context.Context, ref string,
+// inOwner runs f by run in the owner of a VM.
+func inOwner(ctx context.Context, s *Supervisor, ref string,
 	run func(*machine, context.Context, func(context.Context) error) error,
 	f func(context.Context, *machine) error) (banger.VM, error) {
 	m, err := s.find(ref)
