@@ -241,6 +241,9 @@ func (b *Branches) ofRunning(ctx context.Context, m Machine, w snapshot.Whole) (
 	if !b.overlays(vm) {
 		return b.ofSuspended(ctx, m, w)
 	}
+	if _, err := m.Shim().Settled(ctx); err != nil {
+		return w.Snapshot, err
+	}
 	if vm.State == banger.StatePaused { // its agent must answer; a daemon that finds it so pauses it again
 		if err := m.Shim().Resume(ctx); err != nil {
 			return w.Snapshot, err

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -278,21 +279,30 @@ func (s *Store) seal(l Layer) error {
 	return errors.Join(f.Chmod(0o400), f.Sync())
 }
 
-// settle completes the freeze of a VM's Base, if it was cut off. Both files are then in the VM's directory, and the
-// overlay is the upper one, whether anything was written to it or not.
+// settle completes the freezes of layers beneath a VM's disk that were cut off, the lowest first. Their files are
+// then in the VM's directory, and each overlay is above the file of before, whether anything was written to it or
+// not.
 func (s *Store) settle(vm banger.VM) error {
-	l, err := s.Get(vm.Base)
-	if err != nil {
-		return banger.Errorf(banger.CodeConflict, "the disk of VM %s cannot be used: its layer %s: %w", vm.Name, vm.Base,
-			banger.Cause(err))
+	broken := func(format string, args ...any) error {
+		return banger.Errorf(banger.CodeConflict, "the disk of VM %s cannot be used: %w", vm.Name, fmt.Errorf(format, args...))
 	}
-	if _, err := os.Lstat(l.file(s)); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	var late []Layer
+	for id := vm.Base; id != "" && !s.IsFrozen(id); {
+		l, err := s.Get(id)
+		switch {
+		case err != nil:
+			return broken("its layer %s: %w", id, banger.Cause(err))
+		case l.VM != vm.ID:
+			return broken("its layer %s has no file", id)
+		}
+		late, id = append(late, l), l.Parent
 	}
-	if l.VM != vm.ID {
-		return banger.Errorf(banger.CodeConflict, "the disk of VM %s cannot be used: its layer %s has no file", vm.Name, l.ID)
+	for _, l := range slices.Backward(late) {
+		if err := s.Freeze(l.ID); err != nil {
+			return err
+		}
 	}
-	return s.Freeze(l.ID)
+	return nil
 }
 
 // IsFrozen reports whether a layer has its file.

@@ -201,6 +201,23 @@ func TestAnOverlayReplacesOneThatWasLeft(t *testing.T) {
 	}
 }
 
+// TestFreezesThatAreCutOffAreCompleted from the lowest on, when several were.
+func TestFreezesThatAreCutOffAreCompleted(t *testing.T) {
+	s, vm := host(t, "base")
+	for range 3 {
+		id, err := s.Begin(vm)
+		must(t, err)
+		vm.Base = id
+	}
+	d, err := s.Drive(vm)
+	if err != nil || len(d.Base) != 3 {
+		t.Fatalf("the disk is %+v, %v", d, err)
+	}
+	if data := content(t, s, vm); string(data[:4]) != "base" {
+		t.Errorf("it begins with %q", data[:4])
+	}
+}
+
 // TestAnAbandonedLayerLeavesNothing.
 func TestAnAbandonedLayerLeavesNothing(t *testing.T) {
 	s, vm := host(t, "base")

@@ -3,7 +3,10 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
+
+	"banger"
 )
 
 // Snapshot writes a running VM to SnapDir in its directory, and puts an overlay on its disk at the same instant. The
@@ -19,7 +22,13 @@ func (c Client) Snapshot(ctx context.Context, s Snapshot) (paused time.Duration,
 	return time.Duration(st.Paused) * time.Millisecond, err
 }
 
-// Settled is like Status, but first waits until no snapshot is being taken.
+// Settled is like Status, but first waits until no snapshot is being taken. It returns an error of CodeConflict if the
+// shim is of a banger that took none.
 func (c Client) Settled(ctx context.Context) (Status, error) {
-	return c.exchange(ctx, CallSettled, nil)
+	st, err := c.exchange(ctx, CallSettled, nil)
+	if strings.HasPrefix(st.Error, "unknown call") {
+		err = banger.Errorf(banger.CodeConflict, "an earlier banger has started the VM, and took no snapshots of VMs that run").
+			WithHint("restart the VM, or suspend it")
+	}
+	return st, err
 }
