@@ -284,7 +284,8 @@ func (s *Store) seal(l Layer) error {
 // not.
 func (s *Store) settle(vm banger.VM) error {
 	broken := func(format string, args ...any) error {
-		return banger.Errorf(banger.CodeConflict, "the disk of VM %s cannot be used: %w", vm.Name, fmt.Errorf(format, args...))
+		return banger.Errorf(banger.CodeConflict, "the disk of VM %s cannot be used: %w", vm.Name,
+			fmt.Errorf(format, args...))
 	}
 	var late []Layer
 	for id := vm.Base; id != "" && !s.IsFrozen(id); {

@@ -27,7 +27,8 @@ func (c Client) Snapshot(ctx context.Context, s Snapshot) (paused time.Duration,
 func (c Client) Settled(ctx context.Context) (Status, error) {
 	st, err := c.exchange(ctx, CallSettled, nil)
 	if strings.HasPrefix(st.Error, "unknown call") {
-		err = banger.Errorf(banger.CodeConflict, "an earlier banger has started the VM, and took no snapshots of VMs that run").
+		err = banger.Errorf(banger.CodeConflict,
+			"an earlier banger has started the VM, and took no snapshots of VMs that run").
 			WithHint("restart the VM, or suspend it")
 	}
 	return st, err
