@@ -154,9 +154,14 @@ func (s *branchStorm) check(verb, name, state string) string {
 	return "fork: done"
 }
 
-// isKept reports whether the VM has gone back to the snapshot, as a running VM whose memory is that of then.
+// isKept reports whether the VM has gone back to the snapshot, and has the memory of then. It runs or, if the daemon has
+// died just before it went on, is suspended and goes on when it is used.
 func (s *branchStorm) isKept(state string) bool {
-	if state != "running" {
+	switch state {
+	case "suspended":
+		s.must("resume", "-q", "box")
+	case "running":
+	default:
 		return false
 	}
 	lines := len(strings.Fields(s.must("exec", "box", "cat", "/root/log")))
@@ -164,7 +169,7 @@ func (s *branchStorm) isKept(state string) bool {
 		return false
 	}
 	s.mark, s.synced = s.kept.mark, s.kept.synced
-	s.checkTruth("box", state, s.kept)
+	s.checkTruth("box", "running", s.kept)
 	return true
 }
 
@@ -204,7 +209,7 @@ func (s *branchStorm) again(verb, name string, args []string) {
 	case verb == "rm" && !there: // it is done
 	case verb == "restore":
 		s.must(args...)
-		if !s.isKept(s.settled()) {
+		if state := s.settled(); state != "running" || !s.isKept(state) {
 			s.Errorf("the VM did not go back: %s", s.must("inspect", "box"))
 		}
 	case verb == "fork":
