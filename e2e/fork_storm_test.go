@@ -154,8 +154,8 @@ func (s *branchStorm) check(verb, name, state string) string {
 	return "fork: done"
 }
 
-// isKept reports whether the VM has gone back to the snapshot, and has the memory of then. It runs or, if the daemon has
-// died just before it went on, is suspended and goes on when it is used.
+// isKept reports whether the VM has gone back to the snapshot, and has the memory of then. It runs or, if the daemon
+// has died just before it went on, is suspended and goes on when it is used.
 func (s *branchStorm) isKept(state string) bool {
 	switch state {
 	case "suspended":

@@ -1,13 +1,17 @@
 package branch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"banger"
@@ -35,17 +39,46 @@ func (b *Branches) Fork(ctx context.Context, f banger.Fork, emit banger.Emit) (m
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	var failed error
-	for n := range max(f.Number, 1) {
-		vm, err := b.fork(ctx, w, f, n+1, emit)
-		if err != nil {
-			failed = errors.Join(failed, err)
-			break
+	vms, err := b.describe(w, f, emit)
+	if err != nil {
+		return nil, err
+	}
+	return b.makeAll(ctx, w, vms, emit)
+}
+
+// makeAll makes forks, as many at a time as the host has CPUs. After a failure it begins no more.
+func (b *Branches) makeAll(ctx context.Context, w snapshot.Whole, vms []banger.VM,
+	emit banger.Emit) (made []banger.VM, failed error) {
+	var wg sync.WaitGroup
+	var stop atomic.Bool
+	errs, places := make([]error, len(vms)), make(chan struct{}, runtime.NumCPU())
+	for i := range vms {
+		wg.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			if stop.Load() {
+				errs[i] = errNotBegun
+				return
+			}
+			if vms[i], errs[i] = b.VMs.Fork(ctx, vms[i], source{b, w}, emit); errs[i] != nil {
+				stop.Store(true)
+			}
+		})
+	}
+	wg.Wait()
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			made = append(made, vms[i])
+		case err != errNotBegun && failed == nil:
+			failed = err
 		}
-		made = append(made, vm)
 	}
 	return made, failed
 }
+
+// errNotBegun means that a fork was not begun, because another one has failed.
+var errNotBegun = errors.New("not begun")
 
 // source returns the snapshot that ref names, or takes one of the VM that ref names, which is then the caller's own.
 func (b *Branches) source(ctx context.Context, ref string, k kind, emit banger.Emit) (w snapshot.Whole, own bool,
@@ -76,14 +109,40 @@ func (b *Branches) source(ctx context.Context, ref string, k kind, emit banger.E
 	return w, true, err
 }
 
-// fork makes one VM of a snapshot. number begins with 1.
-func (b *Branches) fork(ctx context.Context, w snapshot.Whole, f banger.Fork, number int,
-	emit banger.Emit) (banger.VM, error) {
+// describe returns the VMs that f wants of a snapshot, with their names, and tells what is copied for them.
+func (b *Branches) describe(w snapshot.Whole, f banger.Fork, emit banger.Emit) (vms []banger.VM, err error) {
+	taken := map[string]bool{}
+	for _, vm := range b.VMs.List(func(banger.VM) bool { return true }) {
+		taken[vm.Name] = true
+	}
+	for number := 1; number <= max(f.Number, 1); number++ {
+		vm := b.forkOf(w)
+		vm.Spec.AutoRemove = f.AutoRemove
+		vm.Name = cmp.Or(strings.ReplaceAll(f.Name, "{n}", strconv.Itoa(number)), nameFor(w, taken))
+		vm.Spec.Name, taken[vm.Name] = vm.Name, true
+		if err := banger.CheckName(vm.Name); err != nil {
+			return nil, err
+		}
+		vms = append(vms, vm)
+	}
+	if vms[0].Base == "" {
+		n, err := b.Layers.Content(w.Layer)
+		if err != nil {
+			return nil, explain(err)
+		}
+		emit(banger.Event{Stage: "disk", Text: fmt.Sprintf("copying the disk for each VM: %s, unless the file system shares it",
+			banger.FormatSize(n))})
+	}
+	return vms, nil
+}
+
+// forkOf returns a VM that goes on from a snapshot, without its name.
+func (b *Branches) forkOf(w snapshot.Whole) banger.VM {
 	was := w.Machine
 	vm := banger.VM{Spec: was.Spec, State: banger.StateCreated, CreatedAt: time.Now().UTC(), ImageDigest: was.ImageDigest,
 		Kernel: was.Kernel, Initramfs: was.Initramfs, VMM: was.VMM, Isolation: was.Isolation, Probe: was.Probe,
 		Main: was.Main, Snapshot: w.ID, ForkOf: w.VM}
-	vm.Spec.AutoRemove, vm.Spec.Attach = f.AutoRemove, false
+	vm.Spec.Attach = false
 	vm.Spec.Forwards = slices.Clone(was.Spec.Forwards)
 	for i := range vm.Spec.Forwards { // the source has the ports
 		vm.Spec.Forwards[i].HostPort = 0
@@ -94,34 +153,14 @@ func (b *Branches) fork(ctx context.Context, w snapshot.Whole, f banger.Fork, nu
 	if b.overlays(was) {
 		vm.Base = w.Layer
 	}
-	vm.Spec.Name = strings.ReplaceAll(f.Name, "{n}", strconv.Itoa(number))
-	if vm.Spec.Name == "" {
-		vm.Spec.Name = b.nameFor(w)
-	}
-	vm.Name = vm.Spec.Name
-	if err := banger.CheckName(vm.Name); err != nil {
-		return vm, err
-	}
-	if vm.Base == "" {
-		n, err := b.Layers.Content(w.Layer)
-		if err != nil {
-			return vm, explain(err)
-		}
-		emit(banger.Event{Stage: "disk", Text: fmt.Sprintf("copying the disk for %s: %s, unless the file system shares it",
-			vm.Name, banger.FormatSize(n))})
-	}
-	return b.VMs.Fork(ctx, vm, source{b, w}, emit)
+	return vm
 }
 
-// nameFor returns a free name for a fork: that of the source with a number.
-func (b *Branches) nameFor(w snapshot.Whole) string {
+// nameFor returns a name for a fork that is not taken: that of the source with a number.
+func nameFor(w snapshot.Whole, taken map[string]bool) string {
 	base := w.VMName
 	if len(base) > 50 {
 		return friendly.Name()
-	}
-	taken := map[string]bool{}
-	for _, vm := range b.VMs.List(func(banger.VM) bool { return true }) {
-		taken[vm.Name] = true
 	}
 	for n := 1; ; n++ {
 		if name := fmt.Sprintf("%s-%d", base, n); !taken[name] {
