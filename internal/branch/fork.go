@@ -130,8 +130,8 @@ func (b *Branches) describe(w snapshot.Whole, f banger.Fork, emit banger.Emit) (
 		if err != nil {
 			return nil, explain(err)
 		}
-		emit(banger.Event{Stage: "disk", Text: fmt.Sprintf("copying the disk for each VM: %s, unless the file system shares it",
-			banger.FormatSize(n))})
+		text := fmt.Sprintf("copying the disk for each VM: %s, unless the file system shares it", banger.FormatSize(n))
+		emit(banger.Event{Stage: "disk", Text: text})
 	}
 	return vms, nil
 }
