@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ const session = "fork"
 // NewFork returns the command fork.
 func NewFork(a *command.App) *cobra.Command {
 	var f banger.Fork
+	var changes bool
 	c := &cobra.Command{
 		Use:   "fork [flags] SOURCE [--] [COMMAND...]",
 		Short: "Make VMs that go on from one instant of a VM, or from a snapshot",
@@ -29,7 +31,8 @@ func NewFork(a *command.App) *cobra.Command {
 programs of the source as they were, and a name, an id, addresses, keys and randomness of its own. Ports that the source
 publishes move to free ones. Sessions go on in each; commands that belong to a client of the source are hung up.
 
-With a command, each fork runs it as its session "fork", and a table says how each has ended.`,
+With a command, each fork runs it as its session "fork", and a table says how each has ended and how many files
+differ since the fork. That takes a comparison for each, as banger diff makes it; --changes=false leaves it out.`,
 		Example: `  banger fork web
   banger fork web -n 3 --name try-{n} -- make test`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -40,7 +43,7 @@ With a command, each fork runs it as its session "fork", and a table says how ea
 			if err := f.Check(); err != nil {
 				return err
 			}
-			return run(c.Context(), a, f, args[1:])
+			return run(c.Context(), a, f, args[1:], changes)
 		},
 	}
 	fs := c.Flags()
@@ -48,6 +51,7 @@ With a command, each fork runs it as its session "fork", and a table says how ea
 	fs.StringVar(&f.Name, "name", "",
 		"name of the VM; a pattern with {n} for several; default: the source's with a number")
 	fs.BoolVar(&f.AutoRemove, "rm", false, "remove each when it ends")
+	fs.BoolVar(&changes, "changes", true, "count the files that the command of each fork has changed")
 	c.AddCommand(newRemoveForks(a))
 	return c
 }
@@ -91,7 +95,7 @@ and its state is kept as an automatic snapshot. Other forks stay; banger fork rm
 	}
 }
 
-func run(ctx context.Context, a *command.App, f banger.Fork, args []string) error {
+func run(ctx context.Context, a *command.App, f banger.Fork, args []string, changes bool) error {
 	client, err := a.Connect(ctx)
 	if err != nil {
 		return err
@@ -105,7 +109,7 @@ func run(ctx context.Context, a *command.App, f banger.Fork, args []string) erro
 	if err != nil || len(args) == 0 {
 		return err
 	}
-	return each(ctx, a, client, vms, args)
+	return each(ctx, a, client, vms, args, changes)
 }
 
 // Make makes the forks, with progress. After an error it returns those that were made.
@@ -117,45 +121,76 @@ func Make(ctx context.Context, a *command.App, client *client.Client, f banger.F
 
 // result is how the command of a fork has ended.
 type result struct {
-	session banger.Session
-	took    time.Duration
-	err     error
+	session  banger.Session
+	took     time.Duration
+	err      error
+	changed  int   // files that differ since the fork
+	compared error // why changed is not known
 }
 
+// errNotCounted is the state of a result before its files are counted.
+var errNotCounted = errors.New("not counted")
+
 // each runs a command in each VM, and prints a table. The error is about the first that failed.
-func each(ctx context.Context, a *command.App, client *client.Client, vms []banger.VM, args []string) error {
+func each(ctx context.Context, a *command.App, client *client.Client, vms []banger.VM, args []string,
+	changes bool) error {
 	results := make([]result, len(vms))
 	var wg sync.WaitGroup
 	for i, vm := range vms {
-		wg.Go(func() { results[i] = runIn(ctx, client, vm.ID, args) })
+		wg.Go(func() {
+			results[i] = runIn(ctx, client, vm.ID, args)
+			results[i].compared = errNotCounted
+			if changes {
+				results[i].count(ctx, client, vm.ID)
+			}
+		})
 	}
 	wg.Wait()
-	failed := 0
-	table := render.NewTable(a.Stdout, "NAME", "EXIT", "TIME", "OUTPUT")
+	failed := false
+	table := render.NewTable(a.Stdout, "NAME", "EXIT", "TIME", "CHANGED", "OUTPUT")
 	for i, r := range results {
-		row := []string{vms[i].Name, "-", "-", "banger logs --session " + session + " " + vms[i].Name}
-		switch {
-		case r.err != nil:
-			row[3] = r.err.Error()
-			failed++
-		case r.session.Exit == nil:
-			row[3] = r.session.Reason
-			failed++
-		default:
-			row[1], row[2] = fmt.Sprint(r.session.Exit.Status()), fmt.Sprintf("%.1f s", r.took.Seconds())
-			if r.session.Exit.Status() != 0 {
-				failed++
-			}
-		}
-		table.Row(row...)
+		table.Row(r.row(vms[i].Name)...)
+		failed = failed || r.err != nil || r.session.Exit == nil || r.session.Exit.Status() != 0
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	if failed > 0 {
+	for i, r := range results {
+		if r.compared != nil && changes && r.err == nil {
+			render.Line(a.Stderr, "banger: the files that "+vms[i].Name+" has changed were not counted: "+r.compared.Error())
+		}
+	}
+	if failed {
 		return &command.ExitError{Code: command.ExitFailed}
 	}
 	return nil
+}
+
+// row returns the line of the table for the fork of this name.
+func (r result) row(name string) []string {
+	row := []string{name, "-", "-", "-", "banger logs --session " + session + " " + name}
+	switch {
+	case r.err != nil:
+		row[4] = r.err.Error()
+	case r.session.Exit == nil:
+		row[4] = r.session.Reason
+	default:
+		row[1], row[2] = fmt.Sprint(r.session.Exit.Status()), fmt.Sprintf("%.1f s", r.took.Seconds())
+	}
+	if r.compared == nil {
+		row[3] = fmt.Sprint(r.changed)
+	}
+	return row
+}
+
+// count counts the files that differ since the fork, if a command ran in it.
+func (r *result) count(ctx context.Context, client *client.Client, vm string) {
+	if r.err != nil {
+		return
+	}
+	var done banger.Compared
+	done, r.compared = client.Compare(ctx, banger.Comparison{To: vm}, func(banger.Event) {}, func(banger.FileChange) {})
+	r.changed = done.Changes
 }
 
 // runIn runs a command as a session and waits for its end.
