@@ -102,7 +102,8 @@ func (s *session) began(p *command.Process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running, s.last = p, p
-	s.info.State, s.info.PID, s.info.Started = banger.SessionRunning, p.PID(), time.Now().UTC()
+	s.info.State, s.info.PID, s.info.Reason = banger.SessionRunning, p.PID(), ""
+	s.info.Started = time.Now().UTC()
 	s.changed()
 }
 

@@ -288,7 +288,8 @@ func TestALaterBootKnowsTheSessions(t *testing.T) {
 	}
 	m.Adopt()
 	c := attach(t, m, "ever", banger.SessionView{Position: &before.End}).until(frame.Stdout, "says hello\n")
-	if s, _ := m.Get("ever"); s.State != banger.SessionRunning || s.Restarts != before.Restarts || c.missed != 0 {
+	if s, _ := m.Get("ever"); s.State != banger.SessionRunning || s.Reason != "" || s.Restarts != before.Restarts ||
+		c.missed != 0 {
 		t.Errorf("it runs again as %+v", s)
 	}
 	if s, _ := m.Get("stopped"); s.State != banger.SessionEnded {
