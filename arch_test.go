@@ -103,7 +103,7 @@ var layout = map[string]struct {
 	"internal/snapshot": {
 		". internal/blob internal/sealed internal/sparse internal/untrusted internal/vmdir internal/vmm", false,
 		"files of snapshots, however they are taken"},
-	"internal/sealed": {"internal/sparse", false, "memories that nobody changes, whosever they are"},
+	"internal/sealed": {"internal/sparse internal/vmm", false, "memories that nobody changes, whosever they are"},
 	"internal/launch": {
 		". internal/disk internal/guest internal/network/bridge internal/networks internal/plan internal/reserve internal/shim internal/sshconf internal/vmm internal/warm",
 		false, "one start of a VM, whatever its state is"},

@@ -71,17 +71,6 @@ type branchStorm struct {
 	kept truth // what the snapshot has
 }
 
-// renewMark puts something into the memory of a VM that has booted.
-func (s *branchStorm) renewMark() {
-	s.mark = s.must("exec", "box", "sh", "-c", "mount -t tmpfs none /mnt; cat /proc/sys/kernel/random/uuid | tee /mnt/mark")
-}
-
-// write appends a line to a file on the VM's disk, and syncs it.
-func (s *branchStorm) write() {
-	s.synced++
-	s.must("exec", "box", "sh", "-c", fmt.Sprintf("echo %d >>/root/log && sync", s.synced))
-}
-
 // longest is the latest instant at which the daemon is killed, for each verb.
 var longest = map[string]time.Duration{"create": 300 * time.Millisecond, "rm": 60 * time.Millisecond,
 	"restore": 900 * time.Millisecond, "fork": 900 * time.Millisecond}

@@ -48,7 +48,7 @@ func TestKillsWhileAVMStandsStill(t *testing.T) {
 		}
 	}()
 	s.must("run", "-d", "-q", "--name", "box", "debian-bookworm")
-	s.mark = s.must("exec", "box", "sh", "-c", "mount -t tmpfs none /mnt; cat /proc/sys/kernel/random/uuid | tee /mnt/mark")
+	s.renewMark()
 	counts := map[string]int{}
 	for round := range rounds {
 		counts[s.round(round)]++
@@ -85,6 +85,17 @@ func (s *suspendStorm) must(args ...string) string {
 	return out
 }
 
+// renewMark puts something into the memory of a VM that has booted.
+func (s *suspendStorm) renewMark() {
+	s.mark = s.must("exec", "box", "sh", "-c", "mount -t tmpfs none /mnt; cat /proc/sys/kernel/random/uuid | tee /mnt/mark")
+}
+
+// write appends a line to a file on the VM's disk, and syncs it.
+func (s *suspendStorm) write() {
+	s.synced++
+	s.must("exec", "box", "sh", "-c", fmt.Sprintf("echo %d >>/root/log && sync", s.synced))
+}
+
 // state waits until the VM is in a state in which it stays. A VM that is said to run must answer: the daemon hears of
 // the death of a VMM a moment after it.
 func (s *suspendStorm) state() string {
@@ -113,8 +124,7 @@ func (s *suspendStorm) state() string {
 func (s *suspendStorm) round(n int) string {
 	before := s.state()
 	if before == "running" {
-		s.synced++
-		s.must("exec", "box", "sh", "-c", fmt.Sprintf("echo %d >>/root/log && sync", s.synced))
+		s.write()
 	}
 	verbs := map[string][][]string{"running": {{"suspend", "box"}},
 		"suspended": {{"resume", "-q", "box"}, {"exec", "box", "true"}}}[before]
@@ -151,8 +161,7 @@ func (s *suspendStorm) round(n int) string {
 			s.Errorf("the death of the "+victim+" has cost the VM its memory: %s", s.must("inspect", "box"))
 		}
 		s.must("start", "-q", "box")
-		s.mark = s.must("exec", "box", "sh", "-c",
-			"mount -t tmpfs none /mnt; cat /proc/sys/kernel/random/uuid | tee /mnt/mark")
+		s.renewMark()
 		s.checkFiles("running")
 		s.checkDisk()
 	}

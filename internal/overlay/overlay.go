@@ -107,10 +107,16 @@ func (s *Store) Drive(vm banger.VM) (vmm.Drive, error) {
 		return d, err
 	}
 	chain, err := s.chain(vm.Base)
-	for _, l := range chain {
-		d.Base = append(d.Base, vmm.Layer{Path: l.file(s)})
-	}
+	d.Base = s.files(chain)
 	return d, err
+}
+
+// files returns the layers of a chain as a VMM gets them.
+func (s *Store) files(chain []Layer) (list []vmm.Layer) {
+	for _, l := range chain {
+		list = append(list, vmm.Layer{Path: l.file(s)})
+	}
+	return list
 }
 
 // chain returns a layer and those beneath it.
@@ -271,12 +277,7 @@ func (s *Store) seal(l Layer) error {
 			return err
 		}
 	}
-	if os.Geteuid() == 0 {
-		if err := f.Chown(0, 0); err != nil {
-			return err
-		}
-	}
-	return errors.Join(f.Chmod(0o400), f.Sync())
+	return untrusted.TakeOver(f, 0o400)
 }
 
 // settle completes the freezes of layers beneath a VM's disk that were cut off, the lowest first. Their files are

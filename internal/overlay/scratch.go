@@ -23,9 +23,7 @@ func (s *Store) Scratch(ctx context.Context, layer, serial, path string, overlay
 	if !overlays || len(chain) > MaxDepth {
 		return d, s.Unfold(ctx, layer, path)
 	}
-	for _, l := range chain {
-		d.Base = append(d.Base, vmm.Layer{Path: l.file(s)})
-	}
+	d.Base = s.files(chain)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return d, err

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/sparse"
+	"banger/internal/vmm"
 )
 
 // held is how long a memory is held after its last use.
@@ -51,6 +52,23 @@ func (s *Memories) Open(id string, from *os.File) (*os.File, error) {
 	m.timer.Reset(held)
 	// Each descriptor has a position of its own.
 	return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", m.file.Fd()), os.O_RDWR, 0)
+}
+
+// OpenSaved opens what a VMM has saved in dir, whose memory has the id, for VMs that share it. With seal, the memory
+// can be opened for writing, but nobody can write to it. The caller closes it.
+func (s *Memories) OpenSaved(id, dir string, seal bool) (*vmm.Saved, error) {
+	saved, err := vmm.OpenSaved(dir)
+	if err != nil || !seal {
+		return saved, err
+	}
+	memory, err := s.Open(id, saved.Memory)
+	if err != nil {
+		saved.Close()
+		return nil, err
+	}
+	saved.Memory.Close()
+	saved.Memory = memory
+	return saved, nil
 }
 
 // release is the end of a memory's holding.

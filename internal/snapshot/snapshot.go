@@ -238,12 +238,7 @@ func seal(path string) error {
 		return err
 	}
 	defer f.Close()
-	if os.Geteuid() == 0 {
-		if err := f.Chown(0, 0); err != nil {
-			return err
-		}
-	}
-	return errors.Join(f.Chmod(0o444), f.Sync())
+	return untrusted.TakeOver(f, 0o444)
 }
 
 func copyFile(ctx context.Context, from, to string) error {
@@ -263,18 +258,7 @@ func copyFile(ctx context.Context, from, to string) error {
 // Saved opens the memory of a snapshot, for VMs that share it. With seal, the memory can be opened for writing, but
 // nobody can write to it. The caller closes it.
 func (s *Store) Saved(id string, seal bool) (*vmm.Saved, error) {
-	saved, err := vmm.OpenSaved(s.path(id))
-	if err != nil || !seal {
-		return saved, err
-	}
-	memory, err := s.memories.Open(id, saved.Memory)
-	if err != nil {
-		saved.Close()
-		return nil, err
-	}
-	saved.Memory.Close()
-	saved.Memory = memory
-	return saved, nil
+	return s.memories.OpenSaved(id, s.path(id), seal)
 }
 
 // CopyTo copies the files of a snapshot with memory to a VM's directory, durably and its manifest last. Without

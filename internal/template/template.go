@@ -115,20 +115,13 @@ func (s *Store) Use(shape string, seal bool) (*Opened, error) {
 }
 
 func (s *Store) open(id string, seal bool) (*Opened, error) {
-	saved, err := vmm.OpenSaved(s.path(id))
+	saved, err := s.memories.OpenSaved(id, s.path(id), seal)
 	if err != nil {
 		return nil, err
 	}
 	o := &Opened{ID: id, Saved: saved}
 	if o.Disk, err = os.Open(filepath.Join(s.path(id), diskFile)); errors.Is(err, fs.ErrNotExist) {
 		err = nil
-	}
-	if err == nil && seal {
-		var m *os.File
-		if m, err = s.memories.Open(id, saved.Memory); err == nil {
-			saved.Memory.Close()
-			saved.Memory = m
-		}
 	}
 	if err != nil {
 		o.Close()

@@ -50,6 +50,17 @@ func checkRegular(f *os.File) error {
 	return nil
 }
 
+// TakeOver gives an open file to root, if the caller is root, and then the mode perm, durably. What others have open of
+// it stays open.
+func TakeOver(f *os.File, perm os.FileMode) error {
+	if os.Geteuid() == 0 {
+		if err := f.Chown(0, 0); err != nil {
+			return err
+		}
+	}
+	return errors.Join(f.Chmod(perm), f.Sync())
+}
+
 // ErrNotRegular means that something other than a regular file has the name of a file.
 var ErrNotRegular = errors.New("it is not a regular file")
 
