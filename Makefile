@@ -74,7 +74,7 @@ check: lint cross test ## what CI runs, beside a shard of test-slow
 bench: deps build ## the figures of docs/SPECIFICATION.md
 	@./scripts/bench
 
-bench-kvm: deps build double ## boots and restores with KVM, here or in the lab
+bench-kvm: deps build double ## what boots, restores, sessions and forks cost with KVM, here or in the lab
 	@./scripts/on-kvm figures
 
 clean:

@@ -289,12 +289,7 @@ func Start(t *testing.T, d vmm.Driver, c vmm.Config) *VM {
 	vm := &VM{Process: p, Console: console}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the console of %s says:\n%s", c.ID, console)
-			select {
-			case <-p.Done():
-				t.Logf("%s had ended: %+v", c.ID, p.Exit())
-			default:
-			}
+			explain(t, c.ID, p, console)
 		}
 		if vm.mux != nil {
 			vm.mux.Close()
