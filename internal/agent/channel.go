@@ -1,21 +1,12 @@
 package agent
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"banger/internal/agent/vector"
 )
-
-// portName is the virtio-serial port that leads to the host.
-const portName = "banger.agent"
 
 // The kernel's driver keeps what arrives in pages and takes at most writePiece
 // bytes per call (drivers/char/virtio_console.c); it serves each part of a vector
@@ -34,26 +25,6 @@ type channel struct {
 	file    *os.File
 	raw     syscall.RawConn
 	in, out [][]byte // vectors, for reuse
-}
-
-// openPort opens the port to the host. It stays open for life: what arrives at a closed port is lost.
-func openPort() (fd int, err error) {
-	ports, err := filepath.Glob("/sys/class/virtio-ports/*/name")
-	if err != nil {
-		return -1, err
-	}
-	for _, p := range ports {
-		name, err := os.ReadFile(p)
-		if err != nil || strings.TrimSpace(string(name)) != portName {
-			continue
-		}
-		fd, err = unix.Open("/dev/"+filepath.Base(filepath.Dir(p)), unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return -1, fmt.Errorf("opening the channel to the host: %w", err)
-		}
-		return fd, nil
-	}
-	return -1, errors.New("there is no channel to the host")
 }
 
 // newChannel returns the channel over an open port, which does not block.

@@ -26,18 +26,10 @@ type disks struct {
 	lost   bool // the kernel had no room for some announcements
 }
 
-// eventRoom is the size of the socket's buffer in bytes. The devices of a guest send a tenth of that.
-const eventRoom = 4 << 20
-
 // watchDisks begins before modules are loaded. The kernel has announced the disks of built-in drivers by then.
 func watchDisks() (d *disks, err error) {
 	d = &disks{known: map[string]bool{}}
-	d.events, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
-	if err != nil {
-		return d, err
-	}
-	unix.SetsockoptInt(d.events, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, eventRoom)
-	if err := unix.Bind(d.events, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+	if d.events, err = WatchDevices(); err != nil {
 		return d, err
 	}
 	entries, err := os.ReadDir("/sys/block")
