@@ -1,0 +1,105 @@
+package workspace
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"banger"
+	"banger/internal/blob"
+)
+
+// Record is what the host keeps of a workspace: where it comes from, and what went in. What the guest says of a
+// workspace is only used to find its record.
+type Record struct {
+	ID      string    `json:"id"`
+	VM      string    `json:"vm"` // the id of the VM that it was made for; forks have the same record
+	Name    string    `json:"name"`
+	Path    string    `json:"path"`   // in the guest
+	Source  string    `json:"source"` // the working tree or directory of the host
+	Plain   bool      `json:"plain,omitempty"`
+	Created time.Time `json:"created"`
+
+	Format string `json:"format"`           // of objects: sha1 or sha256
+	Head   string `json:"head,omitempty"`   // the commit that the guest's checkout began at
+	Branch string `json:"branch,omitempty"` // in the guest
+	CRLF   string `json:"crlf,omitempty"`   // core.autocrlf
+
+	Untracked bool `json:"untracked,omitempty"` // files that git does not track came too
+	// Lower is the tree that the file system in the guest has, and Baseline the tree that the guest's changes are
+	// compared with. Both have all files byte for byte, also those of submodules.
+	Lower    string `json:"lower"`
+	Baseline string `json:"baseline"`
+
+	Modules   map[string]string `json:"modules,omitempty"`   // commits of submodules by their paths
+	Absent    []string          `json:"absent,omitempty"`    // tracked paths that a sparse checkout leaves out
+	Converted []string          `json:"converted,omitempty"` // paths whose bytes differ from those that git keeps
+}
+
+// Home is the directory with all records and stores of one user.
+type Home struct{ Dir string }
+
+var validID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+func (h Home) dir(id string) string { return filepath.Join(h.Dir, id) }
+
+func (h Home) storeDir(id string) string { return filepath.Join(h.dir(id), "store.git") }
+
+// Get returns the record with an id. A guest may say any id: one that this host has no record of is not found.
+func (h Home) Get(id string) (*Record, error) {
+	if !validID.MatchString(id) {
+		return nil, unknownRecord()
+	}
+	data, err := os.ReadFile(filepath.Join(h.dir(id), "record.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, unknownRecord()
+	}
+	var r Record
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	if err != nil {
+		return nil, banger.Errorf(banger.CodeDisk, "the record of a workspace in %s cannot be read: %w", h.dir(id),
+			banger.Cause(err))
+	}
+	return &r, nil
+}
+
+func unknownRecord() error {
+	return banger.Errorf(banger.CodeNotFound, "this host has no record of the workspace").
+		WithHint("it was prepared by another user or on another host; prepare it again")
+}
+
+// put stores a record durably.
+func (h Home) put(r *Record) error {
+	if err := blob.WriteJSON(filepath.Join(h.dir(r.ID), "record.json"), r); err != nil {
+		return banger.Errorf(banger.CodeDisk, "storing the record of workspace %s: %w", r.Name, banger.Cause(err))
+	}
+	return nil
+}
+
+// All returns the records of this user that can be read.
+func (h Home) All() (list []*Record) {
+	dirs, _ := filepath.Glob(filepath.Join(h.Dir, "*", "record.json"))
+	for _, path := range dirs {
+		if r, err := h.Get(filepath.Base(filepath.Dir(path))); err == nil {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// Remove removes a record and its store.
+func (h Home) Remove(id string) error {
+	if !validID.MatchString(id) {
+		return unknownRecord()
+	}
+	if err := os.RemoveAll(h.dir(id)); err != nil {
+		return banger.Errorf(banger.CodeDisk, "removing the record of a workspace: %w", banger.Cause(err))
+	}
+	return nil
+}
