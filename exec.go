@@ -18,6 +18,8 @@ type Exec struct {
 	Stdin bool     `json:"stdin,omitempty"` // if false, the command reads /dev/null
 	Rows  uint16   `json:"rows,omitempty"`
 	Cols  uint16   `json:"cols,omitempty"`
+	// Workspace makes the command start in the VM's workspace instead of Dir, if it has one to start in.
+	Workspace bool `json:"workspace,omitempty"`
 
 	// Main marks the VM's main command. It outlives its client, and its exit ends the VM. A VM has at most one.
 	Main bool `json:"main,omitempty"`

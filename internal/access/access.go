@@ -55,7 +55,7 @@ func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, 
 	}
 	e.Env = resolve.MergeEnv(def.Env, e.Env)
 	if e.Dir == "" {
-		e.Dir = def.Dir
+		e.Dir, e.Workspace = def.Dir, e.Workspace || def.Workspace
 	}
 	if e.User == "" {
 		e.User = def.User

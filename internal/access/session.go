@@ -36,7 +36,7 @@ func (s Sessions) Start(ctx context.Context, ref string, spec banger.SessionSpec
 	e := &spec.Command
 	e.Env = resolve.MergeEnv(def.Env, e.Env)
 	if e.Dir == "" {
-		e.Dir = def.Dir
+		e.Dir, e.Workspace = def.Dir, e.Workspace || def.Workspace
 	}
 	if e.User == "" {
 		e.User = def.User

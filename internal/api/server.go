@@ -25,6 +25,7 @@ type Server struct {
 	Sessions       Sessions
 	SessionStreams SessionStreams
 	Probes         Probes
+	Workspaces     Workspaces
 	Connections    Connections
 	Networks       Networks
 	Images         Images

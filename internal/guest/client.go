@@ -96,8 +96,7 @@ type Request struct {
 	Protocol string       `json:"protocol,omitempty"` // of OpOwner: tcp or udp
 
 	File *banger.FileRequest `json:"file,omitempty"`
-
-	SSH *banger.SSH `json:"ssh,omitempty"`
+	SSH  *banger.SSH         `json:"ssh,omitempty"`
 
 	Clock *Correction `json:"clock,omitempty"` // of OpClock; nil means no correction
 
@@ -109,8 +108,9 @@ type Request struct {
 	Wait    int64           `json:"wait_ms,omitempty"` // of OpHealth and OpSessionReady: how long the answer may take
 	Session *SessionRequest `json:"session,omitempty"`
 
-	Grace int64 `json:"grace_ms,omitempty"`
-	Patch bool  `json:"patch,omitempty"` // of OpCompare: also compare text by lines
+	Workspace *WorkspaceRequest `json:"workspace,omitempty"`
+	Grace     int64             `json:"grace_ms,omitempty"`
+	Patch     bool              `json:"patch,omitempty"` // of OpCompare: also compare text by lines
 }
 
 // Config is what the host sends to a guest at each boot.

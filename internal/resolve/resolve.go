@@ -62,15 +62,15 @@ func StopSignal(img banger.Image) (int, error) {
 }
 
 // Defaults returns the defaults of every command in a VM: the image's environment, directory and user, overridden
-// by those of the VM.
+// by those of the VM. A directory that the VM does not choose gives way to a workspace.
 func Defaults(spec banger.Spec, img banger.Image) banger.Exec {
 	env := img.Config.Env
 	if spec.CA != "" {
 		env = MergeEnv([]string{"NODE_EXTRA_CA_CERTS=" + guest.ExtraCA}, env) // Node has a certificate store of its own
 	}
-	e := banger.Exec{Env: MergeEnv(env, spec.Env), Dir: img.Config.WorkingDir, User: img.Config.User}
+	e := banger.Exec{Env: MergeEnv(env, spec.Env), Dir: img.Config.WorkingDir, Workspace: true, User: img.Config.User}
 	if spec.WorkingDir != "" {
-		e.Dir = spec.WorkingDir
+		e.Dir, e.Workspace = spec.WorkingDir, false
 	}
 	if spec.User != "" {
 		e.User = spec.User

@@ -24,18 +24,20 @@ type Client struct {
 	kernelClient
 	templateClient
 	snapshotClient
+	workspaceClient
 }
 
 // The groups of calls.
 type (
-	vmClient       struct{ *transport }
-	guestClient    struct{ *transport }
-	sessionClient  struct{ *transport }
-	networkClient  struct{ *transport }
-	imageClient    struct{ *transport }
-	kernelClient   struct{ *transport }
-	templateClient struct{ *transport }
-	snapshotClient struct{ *transport }
+	vmClient        struct{ *transport }
+	guestClient     struct{ *transport }
+	sessionClient   struct{ *transport }
+	networkClient   struct{ *transport }
+	imageClient     struct{ *transport }
+	kernelClient    struct{ *transport }
+	templateClient  struct{ *transport }
+	snapshotClient  struct{ *transport }
+	workspaceClient struct{ *transport }
 )
 
 // transport is a wire.Transport whose methods are not those of a Client.
@@ -63,7 +65,7 @@ func (c *transport) upgrade(ctx context.Context, path string, query url.Values, 
 func New(socket string) *Client {
 	t := &transport{wire.New(socket)}
 	return &Client{t, vmClient{t}, guestClient{t}, sessionClient{t}, networkClient{t}, imageClient{t}, kernelClient{t},
-		templateClient{t}, snapshotClient{t}}
+		templateClient{t}, snapshotClient{t}, workspaceClient{t}}
 }
 
 // Version returns the daemon's version, state and abilities.

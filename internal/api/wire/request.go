@@ -43,4 +43,19 @@ type (
 	RenameRequest struct {
 		Name string `json:"name"`
 	}
+	WorkspaceRequest struct {
+		ID       string `json:"id"`               // 32 hex digits, which no other workspace of the VM has
+		Name     string `json:"name"`             // as of a session
+		Path     string `json:"path"`             // absolute and clean; made if it is missing
+		Baseline string `json:"baseline"`         // what it is based on: 1 to 128 printable bytes
+		Source   string `json:"source,omitempty"` // where the client has it from, for a person; printable
+		User     string `json:"user,omitempty"`   // who works in it, as of an exec; "" means the VM's user
+	}
+	BaselineRequest struct {
+		Baseline string `json:"baseline"` // what the workspace is based on from now on
+	}
+	ChangesRequest struct {
+		Part   string `json:"part,omitempty"`   // git: only what is below directories called .git; tree: only the rest
+		Ignore []byte `json:"ignore,omitempty"` // more rules of gitignore(5), below those of the tree; at most 512 KiB
+	}
 )

@@ -30,6 +30,7 @@ func (h *Host) Serve() (socket string) {
 		Sessions:       s.Guests().Sessions(),
 		SessionStreams: s.Guests().Sessions(),
 		Probes:         s.Guests().Sessions(),
+		Workspaces:     s.Guests().Workspaces(),
 		Connections:    s.Connections(),
 		Networks:       s.Networks(),
 		Images:         s.Library(),
