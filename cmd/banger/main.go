@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	os.Exit(cli.Main(os.Args[1:], cli.Processes{
+	os.Exit(cli.Main(cli.Arguments(os.Args), cli.Processes{
 		Daemon: func(ctx context.Context, o cli.DaemonOptions) error { return daemon.Run(ctx, daemon.Options(o)) },
 		Recover: func(ctx context.Context, o cli.DaemonOptions, w io.Writer) error {
 			return daemon.Recover(ctx, daemon.Options(o), w)

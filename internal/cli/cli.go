@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -42,6 +43,18 @@ type Processes struct {
 type app struct {
 	*command.App
 	procs Processes
+}
+
+// gitRemote is the name under which git starts this program for addresses that begin with banger:// (gitremote-helpers(7)).
+const gitRemote = "git-remote-banger"
+
+// Arguments returns the command line of argv, the arguments of a process and first its name. git-remote-banger is a
+// command, also where a file of that name is this program.
+func Arguments(argv []string) []string {
+	if len(argv) > 0 && filepath.Base(argv[0]) == gitRemote {
+		return append([]string{gitRemote}, argv[1:]...)
+	}
+	return argv[min(1, len(argv)):]
 }
 
 // Main runs one command line and returns the exit code.

@@ -12,12 +12,14 @@ import (
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
 	"banger/internal/cli/spec"
+	"banger/internal/cli/workspace"
 )
 
 // execOptions are the flags of exec.
 type execOptions struct {
 	command spec.Command
 	detach  bool
+	prepare bool
 }
 
 func newExec(a *app) *cobra.Command {
@@ -37,6 +39,7 @@ func newExec(a *app) *cobra.Command {
 	o.command.Register(fs)
 	fs.BoolVarP(&o.command.Exec.Stdin, "interactive", "i", false, "pass stdin to the command")
 	fs.BoolVarP(&o.detach, "detach", "d", false, "start a session, print its name and leave it running")
+	fs.BoolVar(&o.prepare, "auto-prepare", false, "first bring what has changed on this host into the VM's workspaces")
 	return c
 }
 
@@ -48,7 +51,7 @@ func runExec(ctx context.Context, a *app, o execOptions, args []string) error {
 		return banger.Errorf(banger.CodeInvalid, "exec needs a VM and a command").WithHint("see: banger exec --help")
 	}
 	if o.detach {
-		return background.Start{Command: o.command}.Run(ctx, a.App, args[0], args[1:])
+		return background.Start{Command: o.command, Prepare: o.prepare}.Run(ctx, a.App, args[0], args[1:])
 	}
 	e, err := o.command.Resolve(args[1:])
 	if err != nil {
@@ -57,7 +60,11 @@ func runExec(ctx context.Context, a *app, o execOptions, args []string) error {
 	if e.TTY && e.Stdin && !render.IsTerminal(a.Stdin) {
 		return banger.Errorf(banger.CodeInvalid, "stdin is not a terminal").WithHint("leave out -t")
 	}
-	if _, err := a.Connect(ctx); err != nil {
+	client, err := a.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := workspace.Enter(ctx, a.App, client, args[0], o.prepare); err != nil {
 		return err
 	}
 	status, err := a.session(context.WithoutCancel(ctx), args[0], args[0], e, session.Attachment{})

@@ -14,6 +14,7 @@ import (
 	"banger/internal/cli/snapshot"
 	"banger/internal/cli/system"
 	"banger/internal/cli/view"
+	"banger/internal/cli/workspace"
 
 	"github.com/spf13/cobra"
 )
@@ -69,6 +70,7 @@ func newRoot(a *app) *cobra.Command {
 	}))
 	for _, other := range []func(*app) *cobra.Command{
 		newEvents, newDNS, newDaemon, newRecover, newDoctor, newVersion, newShim, newVMM, newSSHConfig, newSSHProxy,
+		newGitRemote,
 	} {
 		root.AddCommand(other(a))
 	}
@@ -94,6 +96,7 @@ var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
 	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep, newDiff,
+	newWorkspace,
 }
 
 func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
@@ -103,6 +106,10 @@ func newFork(a *app) *cobra.Command { return snapshot.NewFork(a.App) }
 func newKeep(a *app) *cobra.Command { return snapshot.NewKeep(a.App) }
 
 func newDiff(a *app) *cobra.Command { return diff.New(a.App) }
+
+func newWorkspace(a *app) *cobra.Command { return workspace.New(a.App) }
+
+func newGitRemote(a *app) *cobra.Command { return workspace.NewRemote(a.App) }
 
 func newSession(a *app) *cobra.Command { return background.New(a.App) }
 

@@ -3,6 +3,7 @@ package git
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,4 +135,11 @@ func OfUser(ctx context.Context, name string) string {
 	}
 	out, _ := cmd.Output() // without the setting it fails
 	return strings.TrimSuffix(string(out), "\n")
+}
+
+// AsUser runs git as if the user had typed it in a directory: with the user's environment, configuration and hooks.
+func AsUser(ctx context.Context, dir string, stdout, stderr io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, stdout, stderr
+	return cmd.Run()
 }

@@ -90,6 +90,8 @@ func (s Scanner) Repository(ctx context.Context, r *git.Repository, prefix strin
 	}
 	if prefix == "" {
 		into.Index = index
+	} else {
+		defer os.Remove(index)
 	}
 	for path, e := range staged {
 		if e.Mode == ModeModule {
@@ -155,7 +157,7 @@ func (s Scanner) changed(ctx context.Context, g git.Git, r *git.Repository, stag
 		}
 	}
 	if s.Untracked {
-		others, err := g.Set("core.excludesFile="+globalExcludes(ctx)).Fields(ctx, "", "ls-files", "-z", "--others",
+		others, err := g.Set("core.excludesFile="+GlobalExcludes(ctx)).Fields(ctx, "", "ls-files", "-z", "--others",
 			"--exclude-standard")
 		if err != nil {
 			return nil, err
@@ -313,8 +315,8 @@ func (s Scanner) Directory(ctx context.Context, top string, into *Found) error {
 	return s.Read(ctx, top, "", paths, into)
 }
 
-// globalExcludes returns the path of the user's own rules of what to ignore (gitignore(5)).
-func globalExcludes(ctx context.Context) string {
+// GlobalExcludes returns the path of the user's own rules of what to ignore (gitignore(5)).
+func GlobalExcludes(ctx context.Context) string {
 	if path := git.OfUser(ctx, "core.excludesFile"); path != "" {
 		return path
 	}
@@ -341,3 +343,10 @@ func CopyFile(from, to string) error {
 
 // NewFound returns an empty Found.
 func NewFound() *Found { return &Found{Files: Listing{}, Modules: map[string]string{}} }
+
+// Close removes the copy of the index.
+func (f *Found) Close() {
+	if f.Index != "" {
+		os.Remove(f.Index)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,11 +57,13 @@ func (s Store) Temporary(name string) string {
 	return f.Name()
 }
 
-// Sweep removes what an earlier run has left.
+// Sweep removes what a run that was killed has left, once it is a day old: other runs may use the store now.
 func (s Store) Sweep() {
 	list, _ := filepath.Glob(filepath.Join(s.Dir, "tmp-*"))
 	for _, path := range list {
-		os.RemoveAll(path)
+		if st, err := os.Lstat(path); err == nil && time.Since(st.ModTime()) > 24*time.Hour {
+			os.RemoveAll(path)
+		}
 	}
 }
 

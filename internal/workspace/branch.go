@@ -194,7 +194,7 @@ func (c *Capture) Export(ctx context.Context, branch string, force bool) (e Expo
 		return e, banger.Errorf(banger.CodeConflict, "workspace %s has nothing to make a branch of", c.Record.Name)
 	}
 	e.Branch, e.Commit = branch, commit
-	if err := c.send(ctx, r.Git, r, commit); err != nil {
+	if err := c.Send(ctx, r.Git, commit); err != nil {
 		return e, err
 	}
 	if err := c.sendLFS(r); err != nil {
@@ -244,19 +244,27 @@ func authorOf(ctx context.Context, r *git.Repository) (env []string) {
 	return env
 }
 
-// send brings a commit of the quarantine, with what it needs, into a repository, whose git checks all of it once more.
-func (c *Capture) send(ctx context.Context, to git.Git, r *git.Repository, commit string) error {
-	wanted := commit + "\n"
+// Send brings commits of the quarantine, with what they need, into a repository, whose git checks all of it once more.
+func (c *Capture) Send(ctx context.Context, to git.Git, commits ...string) error {
+	wanted := strings.Join(commits, "\n") + "\n"
 	if c.Record.Head != "" {
-		if err := to.Run(ctx, nil, nil, "cat-file", "-e", c.Record.Head+"^{commit}"); err == nil {
-			wanted += "^" + c.Record.Head + "\n"
+		err := to.Run(ctx, nil, nil, "cat-file", "-e", c.Record.Head+"^{commit}")
+		var failed *git.Failure
+		if errors.As(err, &failed) {
+			return banger.Errorf(banger.CodeNotFound, "the repository does not have commit %s, at which workspace %s began",
+				short(c.Record.Head), c.Record.Name).WithHint("use the repository at %s", c.Record.Source)
 		}
+		if err != nil {
+			return err
+		}
+		wanted += "^" + c.Record.Head + "\n"
 	}
 	from := []string{"pack-objects", "--revs", "--stdout", "--quiet", "--thin"}
 	if err := git.Pipe(ctx, c.quar.Git, from, strings.NewReader(wanted), to, strictly, io.Discard); err != nil {
 		return broken(ctx, err)
 	}
-	if err := to.Run(ctx, nil, io.Discard, "rev-list", "--objects", "--quiet", commit, "--not", "--all"); err != nil {
+	args := append([]string{"rev-list", "--objects", "--quiet"}, commits...)
+	if err := to.Run(ctx, nil, io.Discard, append(args, "--not", "--all")...); err != nil {
 		return broken(ctx, err)
 	}
 	return nil

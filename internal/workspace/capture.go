@@ -249,6 +249,9 @@ func (c *Capture) copyError(name string, err error) error {
 	return banger.Errorf(banger.CodeGuest, "the guest's file %s did not come whole: %w", tree.Quoted(name), err)
 }
 
+// Note keeps a remark of the guest, for the user.
+func (c *Capture) Note(said string) { c.note("%s", said) }
+
 // note keeps a remark for the user.
 func (c *Capture) note(format string, args ...any) {
 	if len(c.Notes) < maxNotes {

@@ -1,8 +1,11 @@
 package workspace
 
 import (
+	"context"
 	"path"
 	"strings"
+
+	"banger/internal/tree"
 )
 
 // Hazard is a changed file that a tool of the host may obey when a person opens the tree.
@@ -54,6 +57,44 @@ func hazardOf(name string) string {
 		}
 	}
 	return ""
+}
+
+// Hazards returns the files that the guest has changed and that tools of the host may obey.
+func (c *Capture) Hazards(ctx context.Context) (list []Hazard, err error) {
+	changes, err := c.Changes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now, err := c.quar.List(ctx, c.Tree)
+	if err != nil {
+		return nil, err
+	}
+	for _, change := range changes {
+		why, err := c.hazard(ctx, now, change.Path)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
+			list = append(list, Hazard{change.Path, why})
+		}
+	}
+	return list, nil
+}
+
+// hazard returns why a tool may obey a file of a listing, or "".
+func (c *Capture) hazard(ctx context.Context, now tree.Listing, name string) (string, error) {
+	e, ok := now[name]
+	if !ok {
+		return "", nil
+	}
+	if e.Mode != tree.ModeLink {
+		return hazardOf(name), nil
+	}
+	target, err := c.quar.Git.Bytes(ctx, "", "cat-file", "blob", e.OID)
+	if err == nil && leadsOut(name, string(target)) {
+		return "it is a symlink that leads out of the tree", nil
+	}
+	return hazardOf(name), err
 }
 
 // leadsOut reports whether a symlink leads out of the tree.

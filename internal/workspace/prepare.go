@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -267,7 +268,7 @@ func (p *Plan) fromStore(ctx context.Context, i *image) error {
 // Keep stores the record durably, for a VM.
 func (p *Plan) Keep(vm string) error {
 	p.Record.VM = vm
-	p.store.Sweep()
+	p.found.Close()
 	if err := p.home.put(p.Record); err != nil {
 		return err
 	}
@@ -280,4 +281,56 @@ func (p *Plan) Drop() {
 	if !p.kept {
 		os.RemoveAll(p.home.dir(p.Record.ID))
 	}
+}
+
+// Forget removes a record that was kept, because the workspace was not made after all.
+func (p *Plan) Forget() {
+	p.kept = false
+	p.Drop()
+}
+
+// maxIgnore bounds the rules of what to ignore that the host sends, in bytes.
+const maxIgnore = 512 << 10
+
+// Ignored returns the user's own rules of what git ignores, beside those in the tree: the global ones, and those of the
+// repository's info/exclude, which come later and so count more.
+func (h Home) Ignored(ctx context.Context, r *Record) ([]byte, error) {
+	if r.Plain {
+		return nil, nil
+	}
+	repo, err := git.Open(ctx, r.Source)
+	if err != nil { // the rules are gone with the repository
+		return nil, ctx.Err()
+	}
+	var rules []byte
+	for _, path := range []string{tree.GlobalExcludes(ctx), filepath.Join(repo.Common, "info/exclude")} {
+		if text, err := os.ReadFile(path); err == nil {
+			rules = append(append(rules, text...), '\n')
+		}
+	}
+	if len(rules) > maxIgnore {
+		return nil, banger.Errorf(banger.CodeInvalid, "the rules of what git ignores have %d bytes, and at most %d are taken",
+			len(rules), maxIgnore)
+	}
+	return rules, nil
+}
+
+// Tracked returns the paths that the host has brought in after the file system, in their order.
+func (h Home) Tracked(ctx context.Context, r *Record) ([]string, error) {
+	if r.Baseline == r.Lower {
+		return nil, nil
+	}
+	s := tree.Open(h.storeDir(r.ID))
+	now, err := s.List(ctx, r.Baseline)
+	if err != nil {
+		return nil, err
+	}
+	before, err := s.List(ctx, r.Lower)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(now.Paths(), func(path string) bool {
+		_, was := before[path]
+		return was
+	}), nil
 }

@@ -27,8 +27,8 @@ type Pull struct {
 }
 
 // hostNow scans the host's side of a workspace, into a tree.Listing and a tree of a store.
-func hostNow(ctx context.Context, s tree.Store, r *Record) (l tree.Listing, root string, repo *git.Repository, err error) {
-	found := tree.NewFound()
+func hostNow(ctx context.Context, s tree.Store, r *Record) (found *tree.Found, root string, repo *git.Repository, err error) {
+	found = tree.NewFound()
 	scan := tree.Scanner{Store: s, Untracked: r.Untracked}
 	if r.Plain {
 		if _, err := os.Stat(r.Source); err != nil {
@@ -56,17 +56,18 @@ func hostNow(ctx context.Context, s tree.Store, r *Record) (l tree.Listing, root
 		}
 	}
 	root, err = s.Write(ctx, found.Files)
-	return found.Files, root, repo, err
+	return found, root, repo, err
 }
 
 // Pull finds what the guest's changes would do to the working tree of the host, as it is now.
 func (c *Capture) Pull(ctx context.Context) (*Pull, error) {
 	s := c.quar
-	now, root, _, err := hostNow(ctx, s, c.Record)
+	found, root, _, err := hostNow(ctx, s, c.Record)
 	if err != nil {
 		return nil, err
 	}
-	p := &Pull{capture: c, top: c.Record.Source, before: now}
+	found.Close()
+	p := &Pull{capture: c, top: c.Record.Source, before: found.Files}
 	if p.now, p.Conflicts, err = tree.Merge(ctx, s, c.Record.Baseline, root, c.Tree); err != nil || len(p.Conflicts) > 0 {
 		return p, err
 	}
@@ -86,7 +87,6 @@ func (c *Capture) Pull(ctx context.Context) (*Pull, error) {
 
 // look finds what stands in the way of a change, and whether a tool may obey the file.
 func (p *Pull) look(ctx context.Context, name string) error {
-	e, stays := p.now[name]
 	if _, had := p.before[name]; !had {
 		if _, err := os.Lstat(filepath.Join(p.top, name)); err == nil {
 			p.conflict(name, "a file that is not part of the workspace is there")
@@ -98,18 +98,9 @@ func (p *Pull) look(ctx context.Context, name string) error {
 			p.conflict(name, "on the way to it is a file or a symlink that is not part of the workspace")
 		}
 	}
-	if !stays {
-		return nil
-	}
-	why := hazardOf(name)
-	if e.Mode == tree.ModeLink {
-		target, err := p.capture.quar.Git.Bytes(ctx, "", "cat-file", "blob", e.OID)
-		if err != nil {
-			return err
-		}
-		if leadsOut(name, string(target)) {
-			why = "it is a symlink that leads out of the tree"
-		}
+	why, err := p.capture.hazard(ctx, p.now, name)
+	if err != nil {
+		return err
 	}
 	if why != "" {
 		p.Hazards = append(p.Hazards, Hazard{name, why})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"banger"
@@ -34,10 +35,17 @@ type Record struct {
 	// compared with. Both have all files byte for byte, also those of submodules.
 	Lower    string `json:"lower"`
 	Baseline string `json:"baseline"`
+	// Earlier are the baselines before. A fork, or a VM that has gone back to a snapshot, may still have one of them.
+	Earlier []string `json:"earlier,omitempty"`
 
 	Modules   map[string]string `json:"modules,omitempty"`   // commits of submodules by their paths
 	Absent    []string          `json:"absent,omitempty"`    // tracked paths that a sparse checkout leaves out
 	Converted []string          `json:"converted,omitempty"` // paths whose bytes differ from those that git keeps
+}
+
+// Knows reports whether a tree is or was the baseline.
+func (r *Record) Knows(baseline string) bool {
+	return baseline == r.Baseline || slices.Contains(r.Earlier, baseline)
 }
 
 // Home is the directory with all records and stores of one user.
@@ -91,6 +99,12 @@ func (h Home) All() (list []*Record) {
 		}
 	}
 	return list
+}
+
+// Any reports whether this user has records.
+func (h Home) Any() bool {
+	list, _ := os.ReadDir(h.Dir)
+	return len(list) > 0
 }
 
 // Remove removes a record and its store.

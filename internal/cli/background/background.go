@@ -21,6 +21,7 @@ import (
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
 	"banger/internal/cli/spec"
+	"banger/internal/cli/workspace"
 	"banger/internal/text"
 )
 
@@ -63,6 +64,7 @@ func newStart(a *command.App) *cobra.Command {
 	fs.StringVar(&o.Name, "name", "", "name of the session; default: made of the command")
 	o.Command.Register(fs)
 	o.Ready.Register(fs)
+	fs.BoolVar(&o.Prepare, "auto-prepare", false, "first bring what has changed on this host into the VM's workspaces")
 	fs.StringVar(&o.Restart, "restart", banger.RestartNo,
 		"no, on-failure[:N] or always, also at the VM's next start")
 	return c
@@ -74,6 +76,7 @@ type Start struct {
 	Command spec.Command
 	Restart string
 	Ready   spec.Ready
+	Prepare bool // first bring what has changed on this host into the VM's workspaces
 }
 
 // Run starts the session and prints its name.
@@ -97,6 +100,9 @@ func (o Start) Run(ctx context.Context, a *command.App, vm string, args []string
 	}
 	client, err := a.Connect(ctx)
 	if err != nil {
+		return err
+	}
+	if err := workspace.Enter(ctx, a, client, vm, o.Prepare); err != nil {
 		return err
 	}
 	started, err := client.StartSession(ctx, vm, s)

@@ -35,6 +35,12 @@ var argumentValues = map[string]completer{
 	"FORK":                     known(vms),
 	"[NAME]":                   nothing,
 	"[VM]":                     known(vms),
+	"VM[/WORKSPACE]":           known(vms),
+	"VM[/WORKSPACE]...":        known(vms),
+	"[PATH]":                   directory,
+	"NUMBER":                   nothing,
+	"REMOTE":                   nothing,
+	"URL":                      nothing,
 	"SESSION...":               known(sessions),
 	"[TEXT...]":                nothing,
 	"[SIGNAL]":                 words(banger.SignalNames()...),
@@ -87,13 +93,17 @@ var flagValues = map[string]completer{
 	"warm":         words(banger.WarmAuto, banger.WarmNever, banger.WarmOnly, banger.WarmBooted),
 	"vmm":          words(banger.VMMAuto, banger.VMMQEMU, banger.VMMFirecracker),
 
-	"policy log tail": words("-1", "10", "100"),
+	"policy log tail":        words("-1", "10", "100"),
+	"workspace prepare from": nothing,
+	"workspace reset to":     known(snapshots),
 }
 
 // free has the flags whose values nobody can offer, and why.
 var free = map[string]string{
 	"add-host":            "a name and an address that the user knows",
 	"author":              "a name",
+	"branch":              "a branch of the user's repository",
+	"depth":               "a number of commits",
 	"dns":                 "an address that the user knows",
 	"dns-search":          "a domain that the user knows",
 	"detach-keys":         "keys that the user chooses",
@@ -126,6 +136,7 @@ var free = map[string]string{
 	"stop-timeout":        "a number of seconds",
 	"subnet":              "a network that the user chooses",
 	"time":                "a number of seconds",
+	"to":                  "a directory of the guest",
 	"tmpfs":               "a directory of the guest",
 	"until":               "a time that the user knows",
 	"user":                "a user of the guest",

@@ -1,0 +1,48 @@
+package workspace
+
+import (
+	"context"
+
+	"banger"
+	"banger/internal/api/client"
+	"banger/internal/cli/command"
+)
+
+// Enter is called before a command starts in a VM. It says if this host's repository has moved since the VM's workspace
+// was prepared. With prepare it brings into the workspace what has changed on this host.
+func Enter(ctx context.Context, a *command.App, c *client.Client, vm string, prepare bool) error {
+	home := homeOf(a)
+	if !home.Any() && !prepare {
+		return nil
+	}
+	it, err := c.Get(ctx, vm)
+	if err != nil {
+		return err
+	}
+	if !prepare {
+		if moved := home.Moved(ctx, it.ID); moved != "" {
+			notes(a, []string{moved + "; bring that in: banger workspace sync " + it.Name})
+		}
+		return nil
+	}
+	list, err := c.Workspaces(ctx, it.ID)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return banger.Errorf(banger.CodeNotFound, "VM %s has no workspace to prepare", it.Name).
+			WithHint("bring one in: banger workspace prepare %s PATH", it.Name)
+	}
+	quiet := *a
+	quiet.Stdout = a.Stderr // stdout belongs to the command
+	for _, w := range list {
+		p, err := find(ctx, &quiet, c, it.ID+"/"+w.Name)
+		if err != nil {
+			return err
+		}
+		if err := syncPlace(ctx, &quiet, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
