@@ -238,7 +238,7 @@ var layout = map[string]struct {
 	"internal/guest": {". internal/frame internal/text", false,
 		"what the host asks of the agent, however its streams are made"},
 	"internal/agent": {
-		". internal/accept internal/agent/boot internal/agent/command internal/agent/compare internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/vector internal/archive internal/frame internal/guest internal/mux",
+		". internal/accept internal/agent/boot internal/agent/command internal/agent/compare internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/vector internal/agent/workspace internal/archive internal/frame internal/guest internal/mux",
 		false, "runs in the guest, where no program may be assumed"},
 	"internal/agent/boot": {
 		". internal/agent/command internal/agent/console internal/agent/freezer internal/agent/renew internal/guest", false,
@@ -248,6 +248,9 @@ var layout = map[string]struct {
 	"internal/agent/session": {
 		". internal/agent/command internal/agent/console internal/agent/probe internal/agent/screen internal/agent/stream internal/agent/transcript internal/feed internal/frame",
 		false, "commands that outlive their clients, however those come"},
+	"internal/agent/workspace": {". internal/frame internal/guest internal/ignore", false,
+		"trees of the host in the guest, whoever asks for them"},
+	"internal/ignore":           {"", false, "which files git would not add, wherever its rules come from"},
 	"internal/agent/transcript": {"internal/frame", false, "what a command wrote, whatever the command is"},
 	"internal/agent/probe":      {".", false, "whether something in the guest works, whatever it is"},
 	"internal/agent/stream": {". internal/agent/command internal/agent/console internal/agent/vector internal/frame", false,
