@@ -248,7 +248,7 @@ var layout = map[string]struct {
 	"internal/agent/session": {
 		". internal/agent/command internal/agent/console internal/agent/probe internal/agent/screen internal/agent/stream internal/agent/transcript internal/feed internal/frame",
 		false, "commands that outlive their clients, however those come"},
-	"internal/agent/workspace": {". internal/frame internal/guest internal/ignore", false,
+	"internal/agent/workspace": {". internal/agent/command internal/agent/console internal/frame internal/guest internal/ignore", false,
 		"trees of the host in the guest, whoever asks for them"},
 	"internal/ignore":           {"", false, "which files git would not add, wherever its rules come from"},
 	"internal/agent/transcript": {"internal/frame", false, "what a command wrote, whatever the command is"},

@@ -33,7 +33,7 @@ func (s *server) changes(conn net.Conn) {
 	}
 	defer k.leave()
 	k.whenCut(func() { conn.SetWriteDeadline(time.Now().Add(tellTime)) })
-	w := bufio.NewWriterSize(stdoutFrames{cuttable{conn, k}}, frame.MaxData)
+	w := bufio.NewWriterSize(frame.Output(cuttable{conn, k}), frame.MaxData)
 	err = writeChanges(upper, w)
 	if err == nil {
 		err = w.Flush()
@@ -47,19 +47,6 @@ func (s *server) changes(conn net.Conn) {
 		return
 	}
 	frame.WriteJSON(conn, frame.Exit, banger.Exit{})
-}
-
-// stdoutFrames writes frames of at most frame.MaxData bytes.
-type stdoutFrames struct{ w io.Writer }
-
-func (s stdoutFrames) Write(p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		k := min(len(p)-n, frame.MaxData)
-		if err = frame.Write(s.w, frame.Stdout, p[n:n+k]); err == nil {
-			n += k
-		}
-	}
-	return n, err
 }
 
 // ours are files that banger writes in each VM, and that belong to no image.

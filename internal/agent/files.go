@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -29,6 +30,28 @@ func (s *server) files(conn net.Conn, frames *frame.Reader, req guest.Request) {
 		sendError(conn, err)
 		return
 	}
+	s.copying(conn, func(ctx context.Context, w io.Writer) (kind frame.Type, answer any, err error) {
+		kind = frame.Response
+		switch r.Op {
+		case guest.OpFileStat:
+			answer, err = statFile(string(r.Path), r.Follow)
+		case guest.OpArchive:
+			kind = frame.Exit
+			answer, err = archive.Write(ctx, w, string(r.Path), archive.WriteOptions{
+				Name: string(r.Name), Follow: r.Follow, NoXattrs: r.NoXattrs, Frame: frame.Stdout})
+		case guest.OpExtract:
+			in := archive.NewFrames(frame.NewReader(conn), frame.Stdin, frame.StdinEOF)
+			answer, err = archive.Extract(ctx, in, string(r.Path), archive.ExtractOptions{
+				Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Direct: true, Foreign: r.Into,
+				Rights: true, Unbounded: true})
+		}
+		return kind, answer, err
+	})
+}
+
+// copying calls do for a stream with files, and answers with what it returns. w is the stream, up to a suspend of the
+// VM. ctx ends with the stream, and with a suspend, which also ends what do reads.
+func (s *server) copying(conn net.Conn, do func(ctx context.Context, w io.Writer) (frame.Type, any, error)) {
 	k, err := s.enter()
 	if err != nil {
 		sendError(conn, err)
@@ -48,21 +71,8 @@ func (s *server) files(conn net.Conn, frames *frame.Reader, req guest.Request) {
 			cancel()
 		}()
 	}
-	kind, answer := frame.Response, any(nil)
-	switch r.Op {
-	case guest.OpFileStat:
-		answer, err = statFile(string(r.Path), r.Follow)
-	case guest.OpArchive:
-		kind = frame.Exit
-		answer, err = archive.Write(ctx, cuttable{conn, k}, string(r.Path), archive.WriteOptions{
-			Name: string(r.Name), Follow: r.Follow, NoXattrs: r.NoXattrs, Frame: frame.Stdout})
-	case guest.OpExtract:
-		defer stream.Release(conn)
-		in := archive.NewFrames(frame.NewReader(conn), frame.Stdin, frame.StdinEOF)
-		answer, err = archive.Extract(ctx, in, string(r.Path), archive.ExtractOptions{
-			Into: r.Into, Owners: r.Owners, NoXattrs: r.NoXattrs, Special: true, Direct: true, Foreign: r.Into,
-			Rights: true, Unbounded: true})
-	}
+	defer stream.Release(conn)
+	kind, answer, err := do(ctx, cuttable{conn, k})
 	if err != nil && k.isCut() {
 		err = cutOff()
 	}

@@ -23,7 +23,7 @@ func (h helper) Trees() (image, before, after string) {
 // errHelper means that a helper does nothing but compare.
 var errHelper = errors.New("this guest only compares disks")
 
-func (helper) Configure(guest.Config) error             { return nil }
+func (helper) Configure(guest.Config, func()) error     { return nil }
 func (helper) Restore(before, after guest.Config) error { return errHelper }
 func (helper) Ready(context.Context) error              { return nil }
 func (helper) CorrectClock(guest.Correction) error      { return nil }

@@ -20,6 +20,7 @@ import (
 	"banger/internal/agent/session"
 	"banger/internal/agent/sshd"
 	"banger/internal/agent/stream"
+	"banger/internal/agent/workspace"
 	"banger/internal/frame"
 	"banger/internal/guest"
 )
@@ -33,6 +34,8 @@ type server struct {
 	commands *command.Reaper
 	sshd     *sshd.Server
 	sessions *session.Manager
+
+	workspaces *workspace.Manager
 
 	suspending sync.Mutex // held while the guest is suspended, thawed or restored; taken before mu
 
@@ -62,6 +65,8 @@ var capabilities = []string{
 	guest.OpOutput, guest.OpDelivered, guest.OpAttach, guest.OpHealth, guest.OpSessionReady,
 	guest.OpSessions, guest.OpSession, guest.OpSessionStart, guest.OpSessionSignal, guest.OpSessionStop,
 	guest.OpSessionRemove, guest.OpSessionWait, guest.OpSessionSend, guest.OpSessionAttach, guest.OpCompare,
+	guest.OpWorkspaces, guest.OpWorkspacePrepare, guest.OpWorkspaceChanges, guest.OpWorkspaceReset,
+	guest.OpWorkspaceUpdate, guest.OpWorkspaceRemove,
 }
 
 // newServer returns the server of a system, whose commands run in group.
@@ -70,6 +75,7 @@ func newServer(sys system, group *command.Group) *server {
 		output: output.New(), mainReports: map[chan struct{}]bool{}, clients: map[*client]bool{}}
 	s.sshd = sshd.New(s)
 	s.sessions = session.New(s.Start)
+	s.workspaces = workspace.New(boot.Modprobe)
 	return s
 }
 
@@ -93,6 +99,10 @@ func (s *server) handle(port uint32, conn net.Conn) {
 	}
 	if strings.HasPrefix(req.Op, guest.OpSession) {
 		sessionStreams{s}.session(conn, frames, req)
+		return
+	}
+	if strings.HasPrefix(req.Op, "workspace") {
+		workspaceStreams{s}.workspace(conn, frames, req)
 		return
 	}
 	s.serve(conn, frames, req)
@@ -201,7 +211,7 @@ func (s *server) configure(c *guest.Config) error {
 		return nil
 	}
 	s.clockSets++
-	if err := s.system.Configure(*c); err != nil {
+	if err := s.system.Configure(*c, workspaceStreams{s}.open); err != nil {
 		return err
 	}
 	s.commands.LimitCPU(c.Confine.CPU)
@@ -261,7 +271,11 @@ func (s *server) Start(e *banger.Exec, how command.Options) (*command.Process, e
 		return nil, banger.Errorf(banger.CodeConflict, "the main command was started already")
 	}
 	how.Confine = s.config.Confine
-	p, err := s.commands.Start(*e, how)
+	run := *e
+	if home := s.workspaces.Home(); e.Workspace && home != "" {
+		run.Dir = home
+	}
+	p, err := s.commands.Start(run, how)
 	if err == nil && e.Main {
 		s.main, s.mainExec = p, *e
 		close(s.mainUp)

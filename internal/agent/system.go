@@ -15,8 +15,8 @@ import (
 // system is the guest to which the agent belongs. Its kinds differ: boot.Init if the
 // agent is PID 1, boot.Resident beside the image's init, hostSystem in a test.
 type system interface {
-	// Configure sets the guest up for its VM.
-	Configure(guest.Config) error
+	// Configure sets the guest up for its VM. It calls prepared before the image's init or another program goes on.
+	Configure(c guest.Config, prepared func()) error
 	// Restore is called when the guest, which had the configuration before, goes on from a snapshot.
 	Restore(before, after guest.Config) error
 	// Ready returns nil when the guest's init obeys commands, and an error when ctx ends
@@ -49,7 +49,10 @@ type hostSystem struct {
 // newHostSystem returns such a guest without a main command.
 func newHostSystem() *hostSystem { return &hostSystem{freezer: freezer.Below()} }
 
-func (*hostSystem) Configure(guest.Config) error { return nil }
+func (*hostSystem) Configure(_ guest.Config, prepared func()) error {
+	prepared()
+	return nil
+}
 
 func (*hostSystem) Restore(before, after guest.Config) error { return nil }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"banger"
 )
@@ -61,6 +62,21 @@ func Write(w io.Writer, t Type, p []byte) error {
 	copy(buf[Header:], p)
 	_, err := w.Write(buf)
 	return err
+}
+
+// Output returns a writer of frames of Stdout to w, of at most MaxData bytes each.
+func Output(w io.Writer) io.Writer { return output{w} }
+
+type output struct{ w io.Writer }
+
+func (o output) Write(p []byte) (n int, err error) {
+	for piece := range slices.Chunk(p, MaxData) {
+		if err := Write(o.w, Stdout, piece); err != nil {
+			return n, err
+		}
+		n += len(piece)
+	}
+	return n, nil
 }
 
 // PutHeader writes the header of a frame with n payload bytes into the first Header bytes of buf. It is for

@@ -1,8 +1,8 @@
 // Package ignore tells which files git would not add, by rules of gitignore(5) and exactly as git reads them. It opens
 // no file.
 //
-// Rules are hostile: matching one takes a bounded time. The package must not know where rules come from, which files are
-// tracked, nor what becomes of those that are ignored.
+// Rules are hostile: matching one takes a bounded time. The package must not know where rules come from, which files
+// are tracked, nor what becomes of those that are ignored.
 package ignore
 
 import "strings"
@@ -86,8 +86,8 @@ func plainLength(pattern string) int {
 	return len(pattern)
 }
 
-// Match returns what the last of the rules that is for a path says of it. The path is that of a file in the directory of
-// the rules or below it, and no directory above it is ignored.
+// Match returns what the last of the rules that is for a path says of it. The path is that of a file in the directory
+// of the rules or below it, and no directory above it is ignored.
 func (r *Rules) Match(path string, isDir bool) (ignored, matched bool) {
 	if !strings.HasPrefix(path, r.base) {
 		return false, false

@@ -115,8 +115,8 @@ func (n nasty) pick(list []string) string { return list[n.IntN(len(list))] }
 func (n nasty) name() string {
 	var b strings.Builder
 	for range 1 + n.IntN(3) {
-		b.WriteString(n.pick([]string{"a", "a", "b", "b", "c", ".", "-", " ", "!", "#", "[", "]", "*", "?", `\`, ":", "\n", "\r",
-			"\xff", "é", "A", "1", "^", "\t", "\v"}))
+		b.WriteString(n.pick([]string{"a", "a", "b", "b", "c", ".", "-", " ", "!", "#", "[", "]", "*", "?", `\`, ":",
+			"\n", "\r", "\xff", "é", "A", "1", "^", "\t", "\v"}))
 	}
 	name := b.String()
 	if name == "." || name == ".." {
@@ -142,9 +142,10 @@ func (n nasty) rule(paths []string) string {
 	default:
 		b.WriteString(n.pick([]string{"", "", "", "", "/", "!", "#"}))
 		for range 1 + n.IntN(5) {
-			b.WriteString(n.pick([]string{"a", "a", "b", "c", "/", "/", "*", "*", "**", "?", "[ab]", "[!a]", "[a-c]", "[^b-", "]", "[",
-				"[[:alpha:]]", "[[:punct:]-z]", "[[:space:]]", "[[:x:]]", "[[:a", "[]-a]", `[\]a]`, `[a\-c]`, "[--b]", `\`, `\*`, " ",
-				`\ `, "!", "#", ".", "-", ":", "\r", "\t", "\xff", "é", "\x00", "**/", "/**", "/**/", "[a/b]", "[[:print:][:cntrl:]]"}))
+			b.WriteString(n.pick([]string{"a", "a", "b", "c", "/", "/", "*", "*", "**", "?", "[ab]", "[!a]", "[a-c]",
+				"[^b-", "]", "[", "[[:alpha:]]", "[[:punct:]-z]", "[[:space:]]", "[[:x:]]", "[[:a", "[]-a]", `[\]a]`,
+				`[a\-c]`, "[--b]", `\`, `\*`, " ", `\ `, "!", "#", ".", "-", ":", "\r", "\t", "\xff", "é", "\x00", "**/",
+				"/**", "/**/", "[a/b]", "[[:print:][:cntrl:]]"}))
 		}
 	}
 	return b.String() + n.pick([]string{"", "", "", "/", " ", "  ", `\ `, "\r", "/ "})
@@ -268,7 +269,8 @@ func TestGitIgnoresTheSame(t *testing.T) {
 				hits++
 			}
 			if got := ignored(root, exclude, path); got != want {
-				t.Errorf("seed %d: %q is ignored: %v, but git says %v by %q of %s", seed, path, got, want, pattern, fields[4*i])
+				t.Errorf("seed %d: %q is ignored: %v, but git says %v by %q of %s", seed, path, got, want, pattern,
+					fields[4*i])
 			}
 		}
 	}

@@ -12,8 +12,8 @@ const (
 	abortToStarStar // only a star that matches slashes can help
 )
 
-// maxSteps bounds the work for one pattern and one text. A pattern of a person needs a few hundred steps. One that needs
-// more matches nothing.
+// maxSteps bounds the work for one pattern and one text. A pattern of a person needs a few hundred steps. One that
+// needs more matches nothing.
 const maxSteps = 1 << 20
 
 // matcher matches as git's wildmatch.c does. The end of a string reads as a NUL there, and here as well.
@@ -142,8 +142,8 @@ func (m *matcher) longer(rest, text string, slashes bool) outcome {
 	return abortAll
 }
 
-// class matches a byte with a bracket expression that begins at p. end is the place of its closing bracket. It is not ok
-// if the expression is broken.
+// class matches a byte with a bracket expression that begins at p. end is the place of its closing bracket. It is not
+// ok if the expression is broken.
 func class(pattern string, p int, c byte) (end int, in, ok bool) {
 	p++
 	negated := at(pattern, p) == '!' || at(pattern, p) == '^'

@@ -17,8 +17,14 @@ import (
 // Init is the guest of an agent that is PID 1. Start returns one.
 type Init struct{ machine }
 
-// Configure sets the guest up.
-func (i *Init) Configure(c guest.Config) error { return i.start(c) }
+// Configure sets the guest up, and then calls prepared.
+func (i *Init) Configure(c guest.Config, prepared func()) error {
+	err := i.start(c)
+	if err == nil {
+		prepared()
+	}
+	return err
+}
 
 // Ready returns nil: this process is the init, and obeys commands.
 func (i *Init) Ready(context.Context) error { return nil }

@@ -51,10 +51,13 @@ func NewResident() (r *Resident, host int) {
 		residentHost
 }
 
-// Configure sets the guest up, and lets PID 1 go on to the image's init. If that has booted already, Configure lets it
-// go on where it was stopped.
-func (r *Resident) Configure(c guest.Config) error {
+// Configure sets the guest up, calls prepared, and lets PID 1 go on to the image's init. If that has booted already,
+// Configure lets it go on where it was stopped.
+func (r *Resident) Configure(c guest.Config, prepared func()) error {
 	err := r.start(c)
+	if err == nil {
+		prepared()
+	}
 	if err == nil && r.booted {
 		err = r.goOn()
 	}

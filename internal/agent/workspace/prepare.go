@@ -1,0 +1,233 @@
+package workspace
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"banger"
+	"banger/internal/agent/command"
+	"banger/internal/frame"
+	"banger/internal/guest"
+)
+
+// Prepare makes a workspace of the frames of a client, as guest.OpWorkspacePrepare describes. It writes the first
+// answer to conn, and returns the last one. Nothing is left after an error.
+func (m *Manager) Prepare(conn io.Writer, frames *frame.Reader, r guest.WorkspaceRequest) (done banger.Workspace,
+	err error) {
+	if r.New == nil {
+		return done, banger.Errorf(banger.CodeInvalid, "no workspace given")
+	}
+	user, err := command.LookUp(r.User)
+	if err != nil {
+		return done, err
+	}
+	it := *r.New
+	it.UID, it.GID = user.UID, user.GID
+	w, err := m.reserve(it)
+	if err != nil {
+		return done, err
+	}
+	var made []string
+	defer func() {
+		if err != nil {
+			w.undo(made)
+			err = failed("making", w.Name, err)
+		}
+	}()
+	dir, made, err := openPath(w.Path)
+	if err != nil {
+		return done, err
+	}
+	err = isEmpty(dir, w.Path)
+	unix.Close(dir)
+	if err != nil {
+		return done, err
+	}
+	if err := errors.Join(os.MkdirAll(m.dir, 0o700), os.RemoveAll(w.path()), os.Mkdir(w.path(), 0o700)); err != nil {
+		return done, err
+	}
+	if err := frame.WriteJSON(conn, frame.Response, w.Workspace); err != nil {
+		return done, err
+	}
+	if err := receive(frames, w.image()); err != nil {
+		return done, err
+	}
+	if err := w.begin(); err != nil {
+		return done, err
+	}
+	return w.Workspace, nil
+}
+
+// begin mounts a new workspace whose image is there, and makes it last.
+func (w *workspace) begin() error {
+	w.op.Lock()
+	defer w.op.Unlock()
+	if err := w.mountBase(); err != nil {
+		return err
+	}
+	if err := w.makeUpper(w.Generation); err != nil {
+		return err
+	}
+	mount, dev, err := w.overlay(w.Generation)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mount)
+	if err := w.show(mount); err != nil {
+		return err
+	}
+	w.m.mu.Lock()
+	w.dev = dev
+	w.m.mu.Unlock()
+	if err := w.record.write(w.path()); err != nil {
+		return err
+	}
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
+	w.ready = true
+	return nil
+}
+
+// undo removes what is there of a workspace that could not be made, with the directories that were made for its path.
+func (w *workspace) undo(made []string) {
+	w.op.Lock()
+	defer w.op.Unlock()
+	readMounts().unmount(w.dev, unix.MNT_DETACH)
+	unix.Unmount(w.base(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	removeRecord(w.path())
+	os.RemoveAll(w.path())
+	unmake(made)
+	w.m.forget(w)
+}
+
+// receive writes the frames of stdin up to the end of stdin to a new file, which then survives a power cut.
+func receive(frames *frame.Reader, name string) error {
+	f, err := newImage(name)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	for {
+		t, p, err := frames.NextPiece(frame.Stdin)
+		switch {
+		case err != nil:
+			return banger.Errorf(banger.CodeCanceled, "the client went away before it had sent the baseline")
+		case t == frame.StdinEOF:
+			return f.finish()
+		case t != frame.Stdin:
+			return banger.Errorf(banger.CodeInvalid, "frame %d has no place in a baseline", t)
+		}
+		if err := f.write(p); err != nil {
+			return err
+		}
+	}
+}
+
+const (
+	pageSize = 4096
+	// pieceSize is the size of a write in bytes.
+	pieceSize = 1 << 20
+	// keptFree is how many bytes of the disk stay free: a workspace needs room for its changes.
+	keptFree = 16 << 20
+	// roomEvery is after how many bytes the room is looked at.
+	roomEvery = 16 << 20
+)
+
+// image is the file of a baseline that is being written. It bypasses the page cache if the file system allows that: an
+// emulated guest takes more time to fill and empty the cache than to receive the bytes.
+type image struct {
+	f      *os.File
+	piece  []byte // whole pages of memory
+	n      int    // bytes of it in use
+	at     int64  // where it goes
+	direct bool
+}
+
+func newImage(name string) (*image, error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	piece, err := unix.Mmap(-1, 0, pieceSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	i := &image{f: f, piece: piece}
+	i.setDirect(true)
+	return i, nil
+}
+
+func (i *image) close() {
+	unix.Munmap(i.piece)
+	i.f.Close()
+}
+
+// setDirect turns the bypass of the page cache on, if the file system allows it, or off.
+func (i *image) setDirect(on bool) {
+	flags := 0
+	if on {
+		flags = unix.O_DIRECT
+	}
+	_, err := unix.FcntlInt(i.f.Fd(), unix.F_SETFL, flags)
+	i.direct = on && err == nil
+}
+
+func (i *image) write(p []byte) error {
+	for len(p) > 0 {
+		n := copy(i.piece[i.n:], p)
+		p, i.n = p[n:], i.n+n
+		if i.n == len(i.piece) {
+			if err := i.flush(i.n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// flush writes the first n bytes of the piece, and keeps the rest.
+func (i *image) flush(n int) error {
+	if n == 0 {
+		return nil
+	}
+	if i.at+int64(n) > guest.MaxImage {
+		return banger.Errorf(banger.CodeInvalid, "the baseline has more than %s", banger.FormatSize(guest.MaxImage)).
+			WithHint("leave out what is large, or copy it with banger cp")
+	}
+	if i.at%roomEvery == 0 {
+		var st unix.Statfs_t
+		if err := unix.Fstatfs(int(i.f.Fd()), &st); err != nil {
+			return err
+		}
+		if int64(st.Bavail)*st.Bsize < keptFree {
+			return unix.ENOSPC
+		}
+	}
+	_, err := i.f.WriteAt(i.piece[:n], i.at)
+	if i.direct && errors.Is(err, unix.EINVAL) { // this file system cannot
+		i.setDirect(false)
+		_, err = i.f.WriteAt(i.piece[:n], i.at)
+	}
+	if err != nil {
+		return err
+	}
+	i.at += int64(n)
+	i.n = copy(i.piece, i.piece[n:i.n])
+	return nil
+}
+
+// finish writes what is left, and makes the file last.
+func (i *image) finish() error {
+	if err := i.flush(i.n - i.n%pageSize); err != nil {
+		return err
+	}
+	i.setDirect(false)
+	if err := i.flush(i.n); err != nil {
+		return err
+	}
+	return i.f.Sync()
+}
