@@ -69,8 +69,9 @@ func (w Workspaces) Reset(ctx context.Context, ref, name string) (banger.Workspa
 	return agent.Reset(ctx, name)
 }
 
-// SetBaseline sets what a workspace is based on, in words of the client.
-func (w Workspaces) SetBaseline(ctx context.Context, ref, name, baseline string) (banger.Workspace, error) {
+// SetBaseline removes files of a workspace, and then sets what it is based on, in words of the client.
+func (w Workspaces) SetBaseline(ctx context.Context, ref, name, baseline string, removed [][]byte) (banger.Workspace,
+	error) {
 	if err := guest.CheckBaseline(baseline); err != nil {
 		return banger.Workspace{}, err
 	}
@@ -78,7 +79,7 @@ func (w Workspaces) SetBaseline(ctx context.Context, ref, name, baseline string)
 	if err != nil {
 		return banger.Workspace{}, err
 	}
-	return agent.Update(ctx, name, baseline)
+	return agent.Update(ctx, name, baseline, removed)
 }
 
 // Remove removes a workspace with its changes. With force it does so while processes use it.

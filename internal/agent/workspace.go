@@ -41,7 +41,7 @@ func (s workspaceStreams) workspace(conn net.Conn, frames *frame.Reader, req gue
 		case guest.OpWorkspaceReset:
 			answer, err = s.workspaces.Reset(r.Name)
 		case guest.OpWorkspaceUpdate:
-			answer, err = s.workspaces.Update(r.Name, r.Baseline)
+			answer, err = s.workspaces.Update(r.Name, r.Baseline, r.Removed)
 		case guest.OpWorkspaceRemove:
 			answer, err = banger.Workspace{}, s.workspaces.Remove(r.Name, r.Force)
 		default:

@@ -15,7 +15,7 @@ type Workspaces interface {
 	Prepare(ctx context.Context, ref string, w banger.Workspace, user string) (net.Conn, error)
 	Changes(ctx context.Context, ref, name, part string, ignore []byte) (net.Conn, error)
 	Reset(ctx context.Context, ref, name string) (banger.Workspace, error)
-	SetBaseline(ctx context.Context, ref, name, baseline string) (banger.Workspace, error)
+	SetBaseline(ctx context.Context, ref, name, baseline string, removed [][]byte) (banger.Workspace, error)
 	Remove(ctx context.Context, ref, name string, force bool) error
 }
 
@@ -33,7 +33,7 @@ var workspaceRoutes = []route{
 	{"POST", "/v1/vms/{vm}/workspaces/{workspace}/reset", ofWorkspace(resetWorkspace), "resetWorkspace",
 		"Take back all changes of a workspace. Processes that are in it stay in the old tree", nil, nil, banger.Workspace{}},
 	{"PUT", "/v1/vms/{vm}/workspaces/{workspace}/baseline", ofWorkspace(setWorkspaceBaseline), "setWorkspaceBaseline",
-		"Say what a workspace is based on from now on", nil, wire.BaselineRequest{}, banger.Workspace{}},
+		"Say what a workspace is based on from now on, after files of it were removed", nil, wire.BaselineRequest{}, banger.Workspace{}},
 	{"POST", "/v1/vms/{vm}/workspaces/{workspace}/changes", ofWorkspace(workspaceChanges), "workspaceChanges",
 		"What has changed in a workspace. Send Upgrade: banger-workspace; after 101 send the paths that count as tracked " +
 			"besides those of the baseline, each with a NUL at its end, in frame.Stdin up to frame.StdinEOF. The answer is " +
@@ -108,7 +108,7 @@ func setWorkspaceBaseline(s *Server, w http.ResponseWriter, req *http.Request, v
 	if err := wire.Decode(req, &r); err != nil {
 		return err
 	}
-	it, err := s.Workspaces.SetBaseline(req.Context(), vm, name, r.Baseline)
+	it, err := s.Workspaces.SetBaseline(req.Context(), vm, name, r.Baseline, r.Removed)
 	return answerWorkspace(w, it, err)
 }
 

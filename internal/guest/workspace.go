@@ -24,6 +24,7 @@ type WorkspaceRequest struct {
 	New      *banger.Workspace `json:"new,omitempty"`      // of OpWorkspacePrepare; its fields up to Source
 	User     string            `json:"user,omitempty"`     // of OpWorkspacePrepare, as of banger.Exec
 	Baseline string            `json:"baseline,omitempty"` // of OpWorkspaceUpdate
+	Removed  [][]byte          `json:"removed,omitempty"`  // of OpWorkspaceUpdate: paths of files that go first
 	Force    bool              `json:"force,omitempty"`    // of OpWorkspaceRemove: also while processes use it
 	Part     string            `json:"part,omitempty"`     // of OpWorkspaceChanges: PartGit or PartTree; "" means all
 	Ignore   []byte            `json:"ignore,omitempty"`   // of OpWorkspaceChanges: rules below those of the tree
@@ -39,7 +40,7 @@ const (
 	// frame.StdinEOF. It answers with frames of output, a tar, and at the end with frame.Exit, a banger.WorkspaceReport.
 	OpWorkspaceChanges = "workspace-changes"
 	OpWorkspaceReset   = "workspace-reset"  // takes back all changes
-	OpWorkspaceUpdate  = "workspace-update" // sets the baseline's name
+	OpWorkspaceUpdate  = "workspace-update" // removes files, and sets the baseline's name
 	OpWorkspaceRemove  = "workspace-remove"
 )
 
@@ -203,9 +204,9 @@ func (c Workspaces) Reset(ctx context.Context, name string) (banger.Workspace, e
 	return c.one(ctx, OpWorkspaceReset, WorkspaceRequest{Name: name})
 }
 
-// Update sets the name of a workspace's baseline.
-func (c Workspaces) Update(ctx context.Context, name, baseline string) (banger.Workspace, error) {
-	return c.one(ctx, OpWorkspaceUpdate, WorkspaceRequest{Name: name, Baseline: baseline})
+// Update removes files of a workspace, and sets the name of its baseline.
+func (c Workspaces) Update(ctx context.Context, name, baseline string, removed [][]byte) (banger.Workspace, error) {
+	return c.one(ctx, OpWorkspaceUpdate, WorkspaceRequest{Name: name, Baseline: baseline, Removed: removed})
 }
 
 // Remove removes a workspace with its changes. With force it does so while processes use it.

@@ -38,9 +38,15 @@ func Send(w io.Writer, f *os.File) error {
 	return binary.Write(w, binary.BigEndian, [2]uint64{uint64(st.Size()), 0})
 }
 
-// Receive writes what Send has written to r into f, which is empty, and returns the size. It returns ErrSize for a file
-// of more than limit bytes, and ErrStream for a stream that is not whole or not ascending.
-func Receive(r io.Reader, f *os.File, limit int64) (size int64, err error) {
+// File is what Receive writes to. It is empty at first.
+type File interface {
+	io.WriterAt
+	Truncate(size int64) error
+}
+
+// Receive writes what Send has written to r into f, and returns the size. It returns ErrSize for a file of more than
+// limit bytes, and ErrStream for a stream that is not whole or not ascending.
+func Receive(r io.Reader, f File, limit int64) (size int64, err error) {
 	var n uint64
 	if err := binary.Read(r, binary.BigEndian, &n); err != nil {
 		return 0, short(err)
@@ -69,10 +75,8 @@ func Receive(r io.Reader, f *os.File, limit int64) (size int64, err error) {
 			return size, nil
 		}
 		at = start + length
-		if _, err := f.Seek(int64(start), io.SeekStart); err != nil {
-			return 0, err
-		}
-		if copied, err := io.CopyBuffer(writer{f}, io.LimitReader(r, int64(length)), buf); err != nil {
+		into := io.NewOffsetWriter(f, int64(start))
+		if copied, err := io.CopyBuffer(writer{into}, io.LimitReader(r, int64(length)), buf); err != nil {
 			return 0, err
 		} else if uint64(copied) != length {
 			return 0, ErrStream
@@ -80,7 +84,7 @@ func Receive(r io.Reader, f *os.File, limit int64) (size int64, err error) {
 	}
 }
 
-// writer hides the other methods of a file, so that CopyBuffer uses its buffer.
+// writer hides the other methods of a writer, so that CopyBuffer uses its buffer.
 type writer struct{ io.Writer }
 
 func short(err error) error {

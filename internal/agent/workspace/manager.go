@@ -155,8 +155,9 @@ func notFound(name string) error {
 		WithHint("see: banger workspace ls VM")
 }
 
-// Update sets what a workspace is based on.
-func (m *Manager) Update(name, baseline string) (banger.Workspace, error) {
+// Update removes files of a workspace, and then sets what it is based on. Directories that become empty go too, as git
+// does it. A file that is gone already is no error.
+func (m *Manager) Update(name, baseline string, removed [][]byte) (banger.Workspace, error) {
 	if err := guest.CheckBaseline(baseline); err != nil {
 		return banger.Workspace{}, err
 	}
@@ -165,6 +166,9 @@ func (m *Manager) Update(name, baseline string) (banger.Workspace, error) {
 		return banger.Workspace{}, err
 	}
 	defer w.op.Unlock()
+	if err := w.removeFiles(removed); err != nil {
+		return banger.Workspace{}, failed("removing files of", w.Name, err)
+	}
 	r := w.record
 	r.Baseline = baseline
 	if err := w.store(r); err != nil {

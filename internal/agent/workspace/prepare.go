@@ -11,6 +11,7 @@ import (
 	"banger/internal/agent/command"
 	"banger/internal/frame"
 	"banger/internal/guest"
+	"banger/internal/sparse"
 )
 
 // Prepare makes a workspace of the frames of a client, as guest.OpWorkspacePrepare describes. It writes the first
@@ -103,27 +104,55 @@ func (w *workspace) undo(made []string) {
 	w.m.forget(w)
 }
 
-// receive writes the frames of stdin up to the end of stdin to a new file, which then survives a power cut.
+// receive writes the frames of stdin, a file without its holes (package sparse), to a new file, which then survives a
+// power cut.
 func receive(frames *frame.Reader, name string) error {
 	f, err := newImage(name)
 	if err != nil {
 		return err
 	}
 	defer f.close()
-	for {
-		t, p, err := frames.NextPiece(frame.Stdin)
+	in := &input{frames: frames}
+	_, err = sparse.Receive(in, f, guest.MaxImage)
+	switch {
+	case errors.Is(err, sparse.ErrSize):
+		return banger.Errorf(banger.CodeInvalid, "the baseline has more than %s", banger.FormatSize(guest.MaxImage)).
+			WithHint("leave out what is large, or copy it with banger cp")
+	case errors.Is(err, sparse.ErrStream):
+		return banger.Errorf(banger.CodeInvalid, "the client did not send the whole baseline")
+	case err != nil:
+		return err
+	}
+	if n, err := in.Read(make([]byte, 1)); n > 0 {
+		return banger.Errorf(banger.CodeInvalid, "the client sent more than the baseline")
+	} else if err != io.EOF {
+		return err
+	}
+	return f.finish()
+}
+
+// input is what the frames of stdin carry, up to its end.
+type input struct {
+	frames *frame.Reader
+	rest   []byte
+}
+
+func (in *input) Read(p []byte) (int, error) {
+	for len(in.rest) == 0 {
+		t, piece, err := in.frames.NextPiece(frame.Stdin)
 		switch {
 		case err != nil:
-			return banger.Errorf(banger.CodeCanceled, "the client went away before it had sent the baseline")
+			return 0, banger.Errorf(banger.CodeCanceled, "the client went away before it had sent the baseline")
 		case t == frame.StdinEOF:
-			return f.finish()
+			return 0, io.EOF
 		case t != frame.Stdin:
-			return banger.Errorf(banger.CodeInvalid, "frame %d has no place in a baseline", t)
+			return 0, banger.Errorf(banger.CodeInvalid, "frame %d has no place in a baseline", t)
 		}
-		if err := f.write(p); err != nil {
-			return err
-		}
+		in.rest = piece
 	}
+	n := copy(p, in.rest)
+	in.rest = in.rest[n:]
+	return n, nil
 }
 
 const (
@@ -144,6 +173,22 @@ type image struct {
 	n      int    // bytes of it in use
 	at     int64  // where it goes
 	direct bool
+	room   int64 // how many bytes may be written before the room is looked at
+}
+
+// Truncate sets the size of the file.
+func (i *image) Truncate(size int64) error { return i.f.Truncate(size) }
+
+// WriteAt implements io.WriterAt. It is quick where one write goes on at the end of the one before.
+func (i *image) WriteAt(p []byte, at int64) (int, error) {
+	if at != i.at+int64(i.n) {
+		if err := i.empty(); err != nil {
+			return 0, err
+		}
+		i.at = at
+		i.setDirect(true)
+	}
+	return len(p), i.write(p)
 }
 
 func newImage(name string) (*image, error) {
@@ -194,11 +239,8 @@ func (i *image) flush(n int) error {
 	if n == 0 {
 		return nil
 	}
-	if i.at+int64(n) > guest.MaxImage {
-		return banger.Errorf(banger.CodeInvalid, "the baseline has more than %s", banger.FormatSize(guest.MaxImage)).
-			WithHint("leave out what is large, or copy it with banger cp")
-	}
-	if i.at%roomEvery == 0 {
+	if i.room -= int64(n); i.room < 0 {
+		i.room = roomEvery
 		var st unix.Statfs_t
 		if err := unix.Fstatfs(int(i.f.Fd()), &st); err != nil {
 			return err
@@ -220,13 +262,18 @@ func (i *image) flush(n int) error {
 	return nil
 }
 
-// finish writes what is left, and makes the file last.
-func (i *image) finish() error {
+// empty writes what is left.
+func (i *image) empty() error {
 	if err := i.flush(i.n - i.n%pageSize); err != nil {
 		return err
 	}
 	i.setDirect(false)
-	if err := i.flush(i.n); err != nil {
+	return i.flush(i.n)
+}
+
+// finish writes what is left, and makes the file last.
+func (i *image) finish() error {
+	if err := i.empty(); err != nil {
 		return err
 	}
 	return i.f.Sync()

@@ -40,7 +40,7 @@ func TestALifeOfAWorkspace(t *testing.T) {
 	}
 	write(t, at("file"), "changed")
 	check(t, os.Remove(at("dir/in")))
-	if stored := read(t, filepath.Join(w.dir, it.ID, imageFile)); stored != string(image) {
+	if stored := read(t, filepath.Join(w.dir, it.ID, imageFile)); stored != content(t, image) {
 		t.Error("the baseline changed")
 	}
 	w.boot()
@@ -50,7 +50,7 @@ func TestALifeOfAWorkspace(t *testing.T) {
 	if _, err := os.Stat(at("dir/in")); err == nil || read(t, at("file")) != "changed" {
 		t.Error("after a boot the changes are gone")
 	}
-	got, err = w.Update("made", "two")
+	got, err = w.Update("made", "two", nil)
 	if err != nil || got.Baseline != "two" {
 		t.Errorf("an update: %+v, %v", got, err)
 	}
@@ -106,8 +106,8 @@ func TestWhatCannotBeMade(t *testing.T) {
 		"a symlink":        {func(b *ws) { b.Path = w.path("link/x") }, nil, banger.CodeConflict, "not a directory"},
 		"a client's end":   {nil, gone, banger.CodeCanceled, "went away"},
 		"another frame":    {nil, wrong, banger.CodeInvalid, "frame 4"},
-		"nothing":          {nil, odd, banger.CodeGuest, "cannot be mounted"},
-		"no file system":   {nil, stdin(t, make([]byte, 3<<20+5)), banger.CodeGuest, "cannot be mounted"},
+		"nothing":          {nil, odd, banger.CodeInvalid, "the whole baseline"},
+		"no file system":   {nil, stdin(t, whole(t, bytes.Repeat([]byte("x"), 3<<20+5))), banger.CodeGuest, "cannot be mounted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			it, frames := w.new("box"), tt.frames
@@ -188,7 +188,7 @@ func TestTwoWorkspaces(t *testing.T) {
 	}
 	w.isEmpty()
 	for name, err := range map[string]error{"remove": w.Remove("one", true), "reset": second(w.Reset("one")),
-		"update": second(w.Update("one", "x")), "changes": second(w.Changes(t.Context(), &bytes.Buffer{},
+		"update": second(w.Update("one", "x", nil)), "changes": second(w.Changes(t.Context(), &bytes.Buffer{},
 			frame.NewReader(stdin(t, nil)), guest.WorkspaceRequest{Name: "one"}))} {
 		if banger.CodeOf(err) != banger.CodeNotFound {
 			t.Errorf("%s of what is gone: %v", name, err)
@@ -332,7 +332,7 @@ func TestAFullDisk(t *testing.T) {
 		t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH) })
 		w.Manager = New(noModules)
 		w.Open(filepath.Join(disk, "workspaces"))
-		_, err := w.try(w.new("box"), stdin(t, make([]byte, 24<<20)))
+		_, err := w.try(w.new("box"), stdin(t, whole(t, bytes.Repeat([]byte("x"), 24<<20))))
 		if banger.CodeOf(err) != banger.CodeNoSpace {
 			t.Errorf("with %s the error is %v", size, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"banger"
 	"banger/internal/frame"
 	"banger/internal/guest"
+	"banger/internal/sparse"
 )
 
 // check fails the test at an error.
@@ -102,7 +103,7 @@ func baseline(t *testing.T, files map[string]string) []byte {
 	return pack(t, tree, "2000", "8M")
 }
 
-// pack returns a file system of a size with a tree.
+// pack returns a file system of a size with a tree, as a client sends it.
 func pack(t *testing.T, tree, inodes, size string) []byte {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "image")
@@ -111,9 +112,37 @@ func pack(t *testing.T, tree, inodes, size string) []byte {
 	if err != nil {
 		t.Fatalf("mkfs.ext4: %v: %s", err, out)
 	}
-	data, err := os.ReadFile(image)
+	return withoutHoles(t, image)
+}
+
+// withoutHoles returns a file as a client sends it.
+func withoutHoles(t *testing.T, path string) []byte {
+	t.Helper()
+	f, err := os.Open(path)
 	check(t, err)
-	return data
+	defer f.Close()
+	var b bytes.Buffer
+	check(t, sparse.Send(&b, f))
+	return b.Bytes()
+}
+
+// content returns the file that a client has sent.
+func content(t *testing.T, sent []byte) string {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "content"))
+	check(t, err)
+	defer f.Close()
+	_, err = sparse.Receive(bytes.NewReader(sent), f, guest.MaxImage)
+	check(t, err)
+	return read(t, f.Name())
+}
+
+// whole returns a file of some bytes as a client sends it.
+func whole(t *testing.T, data []byte) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "whole")
+	check(t, os.WriteFile(path, data, 0o600))
+	return withoutHoles(t, path)
 }
 
 func write(t *testing.T, path, text string) {

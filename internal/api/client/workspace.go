@@ -44,10 +44,11 @@ func (c workspaceClient) ResetWorkspace(ctx context.Context, vm, name string) (w
 	return w, c.call(ctx, "POST", workspacePath(vm, name, "reset"), nil, nil, &w)
 }
 
-// SetWorkspaceBaseline says what a workspace is based on from now on.
-func (c workspaceClient) SetWorkspaceBaseline(ctx context.Context, vm, name, baseline string) (w banger.Workspace,
-	err error) {
-	return w, c.call(ctx, "PUT", workspacePath(vm, name, "baseline"), nil, wire.BaselineRequest{Baseline: baseline}, &w)
+// SetWorkspaceBaseline removes files of a workspace, and then says what it is based on from now on.
+func (c workspaceClient) SetWorkspaceBaseline(ctx context.Context, vm, name, baseline string,
+	removed [][]byte) (w banger.Workspace, err error) {
+	r := wire.BaselineRequest{Baseline: baseline, Removed: removed}
+	return w, c.call(ctx, "PUT", workspacePath(vm, name, "baseline"), nil, r, &w)
 }
 
 // RemoveWorkspace removes a workspace with its changes or, with force, does so while processes use it.

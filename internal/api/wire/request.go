@@ -52,7 +52,8 @@ type (
 		User     string `json:"user,omitempty"`   // who works in it, as of an exec; "" means the VM's user
 	}
 	BaselineRequest struct {
-		Baseline string `json:"baseline"` // what the workspace is based on from now on
+		Baseline string   `json:"baseline"`          // what the workspace is based on from now on
+		Removed  [][]byte `json:"removed,omitempty"` // paths of files in it that go first; base64
 	}
 	ChangesRequest struct {
 		Part   string `json:"part,omitempty"`   // git: only what is below directories called .git; tree: only the rest

@@ -9,6 +9,7 @@ import (
 
 	"banger/internal/cli/command"
 	"banger/internal/cli/filecopy"
+	"banger/internal/cli/render"
 )
 
 func newSync(a *command.App) *cobra.Command {
@@ -69,7 +70,7 @@ func (p *place) send(ctx context.Context, removed []string,
 	places, err := filecopy.ParsePlaces("-", p.vm+":"+p.it.Path, false, false)
 	if err == nil {
 		_, err = filecopy.Copy{Client: p.client, Stdin: r, Archive: true, NoXattrs: true,
-			Patience: filecopy.Patience}.Run(ctx, places)
+			Progress: render.NewProgress(io.Discard, true), Patience: filecopy.Patience}.Run(ctx, places)
 	}
 	r.CloseWithError(io.ErrClosedPipe)
 	if werr := <-written; err == nil && werr != nil {
