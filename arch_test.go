@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/cli/workspace internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
@@ -67,8 +67,15 @@ var layout = map[string]struct {
 	"internal/cli/snapshot": {". internal/api/client internal/cli/command internal/cli/format internal/cli/render", false,
 		"snapshots and forks for a user, however they are made"},
 	"internal/cli/background": {
-		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/session internal/cli/spec internal/text",
+		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/session internal/cli/spec internal/cli/workspace internal/text",
 		false, "sessions for a user, however the guest keeps them"},
+	"internal/cli/workspace": {
+		". internal/api/client internal/archive internal/cli/command internal/cli/filecopy internal/cli/render internal/cli/snapshot internal/frame internal/git internal/sparse internal/text internal/tree internal/workspace",
+		false, "workspaces for a user: streams of a VM, and what a person is told"},
+	"internal/workspace": {". internal/blob internal/ext4 internal/git internal/text internal/tree", false,
+		"what goes into a guest and what comes out, however it travels"},
+	"internal/tree": {". internal/git", false, "trees of files as git keeps them, whatever they are for"},
+	"internal/git":  {". internal/text", true, "runs the host's git, and believes no repository"},
 	"internal/cli/spec": {". internal/host internal/notation", false,
 		"a user's words become a Spec, whoever makes the VM"},
 	"internal/cli/render": {". internal/text", false, "what is shown, whichever command shows it"},
@@ -238,7 +245,7 @@ var layout = map[string]struct {
 	"internal/guest": {". internal/frame internal/text", false,
 		"what the host asks of the agent, however its streams are made"},
 	"internal/agent": {
-		". internal/accept internal/agent/boot internal/agent/command internal/agent/compare internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/vector internal/agent/workspace internal/archive internal/frame internal/guest internal/mux",
+		". internal/accept internal/agent/boot internal/agent/channel internal/agent/command internal/agent/compare internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/workspace internal/archive internal/frame internal/guest internal/mux",
 		false, "runs in the guest, where no program may be assumed"},
 	"internal/agent/boot": {
 		". internal/agent/command internal/agent/console internal/agent/freezer internal/agent/renew internal/guest", false,
@@ -248,7 +255,7 @@ var layout = map[string]struct {
 	"internal/agent/session": {
 		". internal/agent/command internal/agent/console internal/agent/probe internal/agent/screen internal/agent/stream internal/agent/transcript internal/feed internal/frame",
 		false, "commands that outlive their clients, however those come"},
-	"internal/agent/workspace": {". internal/agent/command internal/agent/console internal/frame internal/guest internal/ignore", false,
+	"internal/agent/workspace": {". internal/agent/command internal/agent/console internal/frame internal/guest internal/ignore internal/sparse", false,
 		"trees of the host in the guest, whoever asks for them"},
 	"internal/ignore":           {"", false, "which files git would not add, wherever its rules come from"},
 	"internal/agent/transcript": {"internal/frame", false, "what a command wrote, whatever the command is"},
@@ -263,6 +270,8 @@ var layout = map[string]struct {
 	"internal/agent/screen":  {"", false, "what a terminal shows, whatever runs in it"},
 	"internal/agent/sshd": {". internal/accept internal/agent/command", false,
 		"one protocol on one stream, however that came"},
+	"internal/agent/channel": {"internal/agent/boot internal/agent/vector", false,
+		"the port to the host, whatever its bytes say"},
 	"internal/agent/vector": {"", false, "several buffers by one call, whatever they hold"},
 	"internal/testing/agenttest": {". internal/frame internal/guest internal/mux internal/testing/processtest", true,
 		"the real agent for the tests of its packages; it must import none of them"},
@@ -296,7 +305,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/view",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/view internal/cli/workspace",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/accept"
+	"banger/internal/agent/channel"
 	"banger/internal/agent/console"
 	"banger/internal/guest"
 )
@@ -24,7 +25,7 @@ type host struct {
 
 // openHost opens the way. The port comes first, since nothing shows whether a vsock leads anywhere.
 func openHost() (host, error) {
-	port, err := openPort()
+	port, err := channel.Open()
 	if err == nil {
 		return host{fd: port}, nil
 	}
@@ -61,11 +62,11 @@ func (h host) await() error {
 // serve serves the host for life.
 func (h host) serve(s *server) error {
 	if !h.listen {
-		channel, err := newChannel(h.fd)
+		port, err := channel.New(h.fd)
 		if err != nil {
 			return err
 		}
-		return serveChannel(channel, s)
+		return serveChannel(port, s)
 	}
 	ln, err := listenerOf(h.fd)
 	if err != nil {

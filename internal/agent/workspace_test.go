@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"banger/internal/archive"
 	"banger/internal/frame"
 	"banger/internal/guest"
+	"banger/internal/sparse"
 	"banger/internal/testing/agenttest"
 	"banger/internal/testing/processtest"
 )
@@ -36,14 +38,20 @@ func fileSystem(t *testing.T) []byte {
 	if err := os.WriteFile(tree+"/file", []byte("one"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-O", "^has_journal", "-d", tree, image, "4M").CombinedOutput(); err != nil {
+	mkfs := exec.Command("mkfs.ext4", "-q", "-O", "^has_journal", "-d", tree, image, "4M")
+	if out, err := mkfs.CombinedOutput(); err != nil {
 		t.Fatalf("mkfs.ext4: %v: %s", err, out)
 	}
-	data, err := os.ReadFile(image)
+	f, err := os.Open(image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return data
+	defer f.Close()
+	var sent bytes.Buffer
+	if err := sparse.Send(&sent, f); err != nil {
+		t.Fatal(err)
+	}
+	return sent.Bytes()
 }
 
 // next reads a frame with JSON, which may be an error.
@@ -89,7 +97,8 @@ func TestAWorkspaceOverTheWire(t *testing.T) {
 	}
 	conn, err = client.Prepare(ctx, it, "3:4")
 	stream := running(t, conn, err)
-	if first, failed := next[banger.Workspace](t, stream, frame.Response); failed != nil || first.UID != 3 || first.GID != 4 {
+	first, failed := next[banger.Workspace](t, stream, frame.Response)
+	if failed != nil || first.UID != 3 || first.GID != 4 {
 		t.Fatalf("the first answer is %+v, %v", first, failed)
 	}
 	made, failed := next[banger.Workspace](t, stream.Feed(fileSystem(t)), frame.Exit)
@@ -123,7 +132,7 @@ func TestAWorkspaceOverTheWire(t *testing.T) {
 	if got, err := client.Reset(ctx, "box"); err != nil || got.Name != "box" {
 		t.Errorf("a reset: %+v, %v", got, err)
 	}
-	if got, err := client.Update(ctx, "box", "two"); err != nil || got.Baseline != "two" {
+	if got, err := client.Update(ctx, "box", "two", nil); err != nil || got.Baseline != "two" {
 		t.Errorf("an update: %+v, %v", got, err)
 	}
 	if list, err := client.List(ctx); err != nil || len(list) != 1 || list[0].Baseline != "two" {

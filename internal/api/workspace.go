@@ -33,7 +33,8 @@ var workspaceRoutes = []route{
 	{"POST", "/v1/vms/{vm}/workspaces/{workspace}/reset", ofWorkspace(resetWorkspace), "resetWorkspace",
 		"Take back all changes of a workspace. Processes that are in it stay in the old tree", nil, nil, banger.Workspace{}},
 	{"PUT", "/v1/vms/{vm}/workspaces/{workspace}/baseline", ofWorkspace(setWorkspaceBaseline), "setWorkspaceBaseline",
-		"Say what a workspace is based on from now on, after files of it were removed", nil, wire.BaselineRequest{}, banger.Workspace{}},
+		"Say what a workspace is based on from now on, after files of it were removed", nil,
+		wire.BaselineRequest{}, banger.Workspace{}},
 	{"POST", "/v1/vms/{vm}/workspaces/{workspace}/changes", ofWorkspace(workspaceChanges), "workspaceChanges",
 		"What has changed in a workspace. Send Upgrade: banger-workspace; after 101 send the paths that count as tracked " +
 			"besides those of the baseline, each with a NUL at its end, in frame.Stdin up to frame.StdinEOF. The answer is " +

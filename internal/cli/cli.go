@@ -1,9 +1,9 @@
 // Package cli is what a person types: it has one file per command or family of commands, and the only place where
 // errors become exit codes. It talks to the daemon through package api/client alone.
 //
-// The packages below it do what is not specific to a command: connect finds the daemon, spec reads descriptions of VMs,
-// render prints, session joins streams with the terminal, filecopy copies files, sshfiles keeps files for OpenSSH, and
-// doctor checks the host. It must not know how a VM is run.
+// The packages below it do what is not specific to a command: connect finds the daemon, spec reads descriptions of
+// VMs, render prints, session joins streams with the terminal, filecopy copies files, sshfiles keeps files for
+// OpenSSH, and doctor checks the host. It must not know how a VM is run.
 package cli
 
 import (
@@ -45,7 +45,8 @@ type app struct {
 	procs Processes
 }
 
-// gitRemote is the name under which git starts this program for addresses that begin with banger:// (gitremote-helpers(7)).
+// gitRemote is the name under which git starts this program for addresses that begin with banger://
+// (gitremote-helpers(7)).
 const gitRemote = "git-remote-banger"
 
 // Arguments returns the command line of argv, the arguments of a process and first its name. git-remote-banger is a

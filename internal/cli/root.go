@@ -20,20 +20,7 @@ import (
 )
 
 func newRoot(a *app) *cobra.Command {
-	root := &cobra.Command{
-		Use:   "banger",
-		Short: "Run any OCI image in its own microVM",
-		Example: `  banger run debian-bookworm                      a shell in a new VM
-  banger run --rm debian-bookworm -- uname -a     one command, nothing left
-  banger run -d --name web IMAGE; banger exec -it web sh`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Version:       banger.Version,
-	}
-	root.SetVersionTemplate("banger {{.Version}}\n")
-	root.SetHelpCommand(newHelp(a))
-	root.SetFlagErrorFunc(flagError)
-	root.PersistentFlags().BoolVarP(&a.Quiet, "quiet", "q", false, "print no progress; with lists, print ids only")
+	root := bare(a)
 	root.AddGroup(
 		&cobra.Group{ID: "vm", Title: "Virtual machines:"},
 		&cobra.Group{ID: "store", Title: "Images and kernels:"},
@@ -78,6 +65,25 @@ func newRoot(a *app) *cobra.Command {
 	refuseUnknownWords(root)
 	command.PlainHelp(root)
 	completion.Register(a.App, root)
+	return root
+}
+
+// bare returns the command without the commands below it.
+func bare(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "banger",
+		Short: "Run any OCI image in its own microVM",
+		Example: `  banger run debian-bookworm                      a shell in a new VM
+  banger run --rm debian-bookworm -- uname -a     one command, nothing left
+  banger run -d --name web IMAGE; banger exec -it web sh`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       banger.Version,
+	}
+	root.SetVersionTemplate("banger {{.Version}}\n")
+	root.SetHelpCommand(newHelp(a))
+	root.SetFlagErrorFunc(flagError)
+	root.PersistentFlags().BoolVarP(&a.Quiet, "quiet", "q", false, "print no progress; with lists, print ids only")
 	return root
 }
 

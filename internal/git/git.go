@@ -1,6 +1,6 @@
-// Package git runs the host's git on repositories of which no word is believed: those of users, whose hooks and filters
-// must not run, and those that hold what a guest has made. Every call has an environment and a configuration of its
-// own. A repository cannot make git start another program, read a file elsewhere or reach a network.
+// Package git runs the host's git on repositories of which no word is believed: those of users, whose hooks and
+// filters must not run, and those that hold what a guest has made. Every call has an environment and a configuration
+// of its own. A repository cannot make git start another program, read a file elsewhere or reach a network.
 //
 // The package must not know what a workspace is.
 package git
@@ -51,8 +51,8 @@ const (
 	maxOutput = 512 << 20 // bytes that a caller takes at once
 )
 
-// settings switch off everything by which a repository can make git start a program or reach others (git-config(1)). They
-// come on the command line, which beats all files.
+// settings switch off everything by which a repository can make git start a program or reach others (git-config(1)).
+// They come on the command line, which beats all files.
 var settings = []string{
 	"core.hooksPath=/dev/null", "core.fsmonitor=false", "core.attributesFile=/dev/null", "core.excludesFile=/dev/null",
 	"core.pager=cat", "core.editor=false", "core.askPass=", "core.sshCommand=false", "core.gitProxy=false",
@@ -64,7 +64,8 @@ var settings = []string{
 	"diff.submodule=short", "diff.ignoreSubmodules=none", "color.ui=never", "commit.gpgSign=false", "tag.gpgSign=false",
 	"log.showSignature=false", "gc.auto=0", "maintenance.auto=false", "fetch.recurseSubmodules=false",
 	"submodule.recurse=false", "protocol.allow=never", "protocol.file.allow=user", "advice.detachedHead=false",
-	"index.version=2", "fetch.unpackLimit=1", "index.sparse=false", "init.defaultBranch=main", "feature.manyFiles=false", "trace2.eventTarget=0",
+	"index.version=2", "fetch.unpackLimit=1", "index.sparse=false", "init.defaultBranch=main", "feature.manyFiles=false",
+	"trace2.eventTarget=0",
 	"trace2.normalTarget=0", "trace2.perfTarget=0",
 }
 

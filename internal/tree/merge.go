@@ -26,8 +26,8 @@ type merger struct {
 	base, ours, theirs Listing
 }
 
-// Merge returns what the tree ours of a store becomes by what the tree theirs has changed since base, and where that is not
-// possible.
+// Merge returns what the tree ours of a store becomes by what the tree theirs has changed since base, and where that
+// is not possible.
 func Merge(ctx context.Context, s Store, base, ours, theirs string) (Listing, []Conflict, error) {
 	m, err := newMerger(ctx, s, base, ours, theirs)
 	if err != nil {

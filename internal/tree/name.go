@@ -31,8 +31,8 @@ const (
 	maxDepth = 256
 )
 
-// CheckPath returns what is wrong with a path of a guest's file, or "". The path is relative, with slashes between its
-// components.
+// CheckPath returns what is wrong with a path of a guest's file, or "". The path is relative, with slashes between
+// its components.
 func CheckPath(path string) string {
 	if path == "" || len(path) > MaxPath || strings.ContainsRune(path, 0) {
 		return "it is empty, too long or has a zero byte"
@@ -56,8 +56,8 @@ func CheckPath(path string) string {
 	return ""
 }
 
-// GitPart splits the path of a file in a repository's own directory: the prefix of the repository's working tree, which
-// is "" or ends with a slash, and the rest behind .git/. ok is false for other files.
+// GitPart splits the path of a file in a repository's own directory: the prefix of the repository's working tree,
+// which is "" or ends with a slash, and the rest behind .git/. ok is false for other files.
 func GitPart(path string) (prefix, rest string, ok bool) {
 	if rest, ok := strings.CutPrefix(path, ".git/"); ok {
 		return "", rest, true

@@ -104,7 +104,8 @@ func (s Scanner) Repository(ctx context.Context, r *git.Repository, prefix strin
 }
 
 // staged returns what the index has, without what a sparse checkout leaves out.
-func (s Scanner) staged(ctx context.Context, g git.Git, r *git.Repository, prefix string, into *Found) (Listing, error) {
+func (s Scanner) staged(ctx context.Context, g git.Git, r *git.Repository, prefix string, into *Found) (Listing,
+	error) {
 	lines, err := g.Fields(ctx, "", "ls-files", "-z", "-t", "--stage")
 	if err != nil {
 		return nil, err
@@ -125,9 +126,9 @@ func (s Scanner) staged(ctx context.Context, g git.Git, r *git.Repository, prefi
 	return list, nil
 }
 
-// changed returns the paths whose content in the working tree is not known to be that of the index: true for those that
-// changed or are in no commit yet, and false for those that git may only have converted. It adds untracked files to
-// staged.
+// changed returns the paths whose content in the working tree is not known to be that of the index: true for those
+// that changed or are in no commit yet, and false for those that git may only have converted. It adds untracked files
+// to staged.
 func (s Scanner) changed(ctx context.Context, g git.Git, r *git.Repository, staged Listing) (map[string]bool, error) {
 	fresh := map[string]bool{}
 	differ, err := g.Fields(ctx, "", "diff-files", "-z", "--name-only", "--no-renames", "--ignore-submodules=all")
@@ -185,8 +186,8 @@ func (s Scanner) converted(ctx context.Context, g git.Git, r *git.Repository, st
 		return nil, nil
 	}
 	paths := staged.Paths()
-	answers, err := g.Fields(ctx, strings.Join(paths, "\x00")+"\x00", "check-attr", "-z", "--stdin", "text", "eol", "filter",
-		"ident", "working-tree-encoding")
+	answers, err := g.Fields(ctx, strings.Join(paths, "\x00")+"\x00", "check-attr", "-z", "--stdin", "text", "eol",
+		"filter", "ident", "working-tree-encoding")
 	if err != nil {
 		return nil, err
 	}
@@ -228,8 +229,8 @@ func (s Scanner) content(ctx context.Context, r *git.Repository, prefix string, 
 	return nil
 }
 
-// Read keeps the content of files below a directory in the store. Files that are gone are left out, and so is what is no
-// file.
+// Read keeps the content of files below a directory in the store. Files that are gone are left out, and so is what is
+// no file.
 func (s Scanner) Read(ctx context.Context, top, prefix string, paths []string, into *Found) error {
 	var regular []string
 	for _, path := range paths {

@@ -1,3 +1,7 @@
+// Package tree has trees of files as git keeps them, byte for byte as they are in working trees: it scans working
+// trees, keeps contents in stores of banger's own, and merges. A store never needs the user's repository again.
+//
+// The package must not know guests, nor what a tree is for.
 package tree
 
 import (
@@ -116,7 +120,7 @@ func (s Store) BlobsOf(ctx context.Context, top string, paths []string) ([]strin
 	return oids, nil
 }
 
-// Write keeps a Listing as a tree, and returns its object. Contents that the store does not have may come later.
+// Write keeps a listing as a tree, and returns its object. Contents that the store does not have may come later.
 func (s Store) Write(ctx context.Context, l Listing) (string, error) {
 	index := s.Temporary("index")
 	defer os.Remove(index)
@@ -235,7 +239,7 @@ func each(r *bufio.Reader, take func(n int, size int64, r io.Reader) error) erro
 	}
 }
 
-// WriteOut writes the content of an Entry to a new file, or makes the symlink.
+// WriteOut writes the content of an entry to a new file, or makes the symlink.
 func (s Store) WriteOut(ctx context.Context, e Entry, at string) error {
 	if e.Mode == ModeLink {
 		target, err := s.Git.Bytes(ctx, "", "cat-file", "blob", e.OID)

@@ -66,8 +66,8 @@ func (c *Capture) Final(ctx context.Context, author []string) (commit string, e 
 	return commit, e, err
 }
 
-// committable returns the tree of the guest's working tree in the form that git keeps: with the entries of submodules,
-// what a sparse checkout leaves out, and the content that filters and line ends have in a repository.
+// committable returns the tree of the guest's working tree in the form that git keeps: with the entries of
+// submodules, what a sparse checkout leaves out, and the content that filters and line ends have in a repository.
 func (c *Capture) committable(ctx context.Context) (root string, modules []string, err error) {
 	q := c.quar
 	now, err := q.List(ctx, c.Tree)
@@ -126,7 +126,8 @@ func (c *Capture) committable(ctx context.Context) (root string, modules []strin
 // lfsPrefix begins what Git LFS keeps instead of a file (git-lfs, docs/spec.md).
 const lfsPrefix = "version https://git-lfs.github.com/spec/v1\n"
 
-// convert returns the tree.Entry of a changed file that git keeps in another form: with other line ends, or by Git LFS.
+// convert returns the entry of a changed file that git keeps in another form: with other line ends, or by Git
+// LFS.
 func (c *Capture) convert(ctx context.Context, now, kept tree.Entry) (tree.Entry, error) {
 	var old []byte
 	if kept.OID != "" {
@@ -170,9 +171,9 @@ func (c *Capture) pointer(ctx context.Context, now tree.Entry) (tree.Entry, erro
 	return tree.Entry{Mode: now.Mode, OID: oid}, err
 }
 
-// Export makes a branch of the user's repository of what the guest has made: its commits, and one more with what it had
-// not committed. It changes no working tree, no index, no HEAD and no configuration. An existing branch is moved with
-// force alone, and never one that is checked out.
+// Export makes a branch of the user's repository of what the guest has made: its commits, and one more with what it
+// had not committed. It changes no working tree, no index, no HEAD and no configuration. An existing branch is moved
+// with force alone, and never one that is checked out.
 func (c *Capture) Export(ctx context.Context, branch string, force bool) (e Exported, err error) {
 	r, err := c.host(ctx)
 	if err != nil {
@@ -244,7 +245,8 @@ func authorOf(ctx context.Context, r *git.Repository) (env []string) {
 	return env
 }
 
-// Send brings commits of the quarantine, with what they need, into a repository, whose git checks all of it once more.
+// Send brings commits of the quarantine, with what they need, into a repository, whose git checks all of it once
+// more.
 func (c *Capture) Send(ctx context.Context, to git.Git, commits ...string) error {
 	wanted := strings.Join(commits, "\n") + "\n"
 	if c.Record.Head != "" {

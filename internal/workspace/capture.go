@@ -26,8 +26,8 @@ const (
 	maxNotes   = 100
 )
 
-// Capture is what a guest has made of a workspace, in a repository apart from the user's: the quarantine. Nothing in it
-// has reached the user's repository, and nothing of it was executed.
+// Capture is what a guest has made of a workspace, in a repository apart from the user's: the quarantine. Nothing in
+// it has reached the user's repository, and nothing of it was executed.
 type Capture struct {
 	Record *Record
 	Tree   string   // of the working tree, byte for byte
@@ -169,7 +169,7 @@ func (c *Capture) entries(ctx context.Context, in *tar.Reader, out *bufio.Writer
 	}
 }
 
-// tree.Entry takes one tree.Entry.
+// entry takes one entry.
 func (c *Capture) entry(h *tar.Header, in io.Reader, out *bufio.Writer) error {
 	name := strings.TrimSuffix(h.Name, "/")
 	dir, base := path.Split(name)

@@ -171,8 +171,9 @@ func broken(ctx context.Context, err error) error {
 	if ctx.Err() != nil || !errors.As(err, &failed) {
 		return err
 	}
-	return banger.Errorf(banger.CodeGuest, "the guest's repository is damaged or hostile, so its commits were not taken: %s",
-		failed.Said).WithHint("the working tree alone can be taken: banger workspace export VM")
+	return banger.Errorf(banger.CodeGuest,
+		"the guest's repository is damaged or hostile, so its commits were not taken: %s", failed.Said).
+		WithHint("the working tree alone can be taken: banger workspace export VM")
 }
 
 // readRefs reads the guest's branches and its HEAD.

@@ -43,7 +43,8 @@ func newImage(f *os.File, files int, bytes int64, uid, gid uint32, format string
 }
 
 func (i *image) newDirectory() *ext4.Node {
-	return &ext4.Node{Mode: syscall.S_IFDIR | 0o755, UID: i.uid, GID: i.gid, Mtime: time.Now(), Children: map[string]*ext4.Node{}}
+	return &ext4.Node{Mode: syscall.S_IFDIR | 0o755, UID: i.uid, GID: i.gid, Mtime: time.Now(),
+		Children: map[string]*ext4.Node{}}
 }
 
 // directory returns the directory at a path, which it makes with all above it.

@@ -59,7 +59,8 @@ func (h Home) Plan(ctx context.Context, o Options) (p *Plan, err error) {
 		return nil, banger.Errorf(banger.CodeNotFound, "there is no directory %s", o.Source)
 	}
 	if st, err := os.Stat(source); err != nil || !st.IsDir() {
-		return nil, banger.Errorf(banger.CodeInvalid, "%s is no directory", source).WithHint("name a repository or a directory")
+		return nil, banger.Errorf(banger.CodeInvalid, "%s is no directory", source).
+			WithHint("name a repository or a directory")
 	}
 	r, err := git.Open(ctx, source)
 	if err != nil && !errors.Is(err, git.ErrNone) {
@@ -292,8 +293,8 @@ func (p *Plan) Forget() {
 // maxIgnore bounds the rules of what to ignore that the host sends, in bytes.
 const maxIgnore = 512 << 10
 
-// Ignored returns the user's own rules of what git ignores, beside those in the tree: the global ones, and those of the
-// repository's info/exclude, which come later and so count more.
+// Ignored returns the user's own rules of what git ignores, beside those in the tree: the global ones, and those of
+// the repository's info/exclude, which come later and so count more.
 func (h Home) Ignored(ctx context.Context, r *Record) ([]byte, error) {
 	if r.Plain {
 		return nil, nil

@@ -26,8 +26,9 @@ type Pull struct {
 	tree        string       // what it becomes
 }
 
-// hostNow scans the host's side of a workspace, into a tree.Listing and a tree of a store.
-func hostNow(ctx context.Context, s tree.Store, r *Record) (found *tree.Found, root string, repo *git.Repository, err error) {
+// hostNow scans the host's side of a workspace, as a listing and as a tree of a store.
+func hostNow(ctx context.Context, s tree.Store, r *Record) (found *tree.Found, root string, repo *git.Repository,
+	err error) {
 	found = tree.NewFound()
 	scan := tree.Scanner{Store: s, Untracked: r.Untracked}
 	if r.Plain {
@@ -112,8 +113,8 @@ func (p *Pull) conflict(name, why string) {
 	p.Conflicts = append(p.Conflicts, tree.Conflict{Path: name, Why: why})
 }
 
-// Apply changes the working tree, all of it or nothing. The index, HEAD and the objects of the repository stay as they
-// are.
+// Apply changes the working tree, all of it or nothing. The index, HEAD and the objects of the repository stay as
+// they are.
 func (p *Pull) Apply(ctx context.Context) (err error) {
 	if len(p.Conflicts) > 0 {
 		return banger.Errorf(banger.CodeConflict, "%d files have conflicts, so nothing was changed", len(p.Conflicts))

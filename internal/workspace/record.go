@@ -1,3 +1,8 @@
+// Package workspace brings trees of a user into a guest, and brings home what the guest has made of them. What comes
+// out of a guest goes into a quarantine: a repository apart, where git checks it. From there it reaches the user's
+// working tree or repository only when the user asks for that, and never in a form that runs.
+//
+// The package must not know how a guest is reached, nor what a person is shown.
 package workspace
 
 import (

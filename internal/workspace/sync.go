@@ -16,8 +16,8 @@ import (
 	"banger/internal/tree"
 )
 
-// Sync is what the host has changed since the baseline, merged with what the guest has changed. Nothing is stored before
-// Keep.
+// Sync is what the host has changed since the baseline, merged with what the guest has changed. Nothing is stored
+// before Keep.
 type Sync struct {
 	Delta
 	Conflicts []tree.Conflict // if there are any, nothing must go into the guest

@@ -51,7 +51,8 @@ func (h Home) stat(ctx context.Context, r *Record, branch string) (s Stat, paths
 		}
 		fmt.Sscan(counted, &s.Commits)
 	}
-	fields, err := repo.Fields(ctx, "", "diff", "--numstat", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", base, ref)
+	fields, err := repo.Fields(ctx, "", "diff", "--numstat", "-z", "--no-renames", "--no-ext-diff", "--no-textconv",
+		base, ref)
 	if err != nil {
 		return s, nil, missingBranch(err, branch)
 	}

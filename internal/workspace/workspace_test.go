@@ -176,8 +176,8 @@ func files(t *testing.T, dir string) string {
 	return list.String()
 }
 
-// TestARepositoryComesAsItIs: the guest gets what git tracks, with the changes that are not committed, and a repository of
-// its own in which git sees the same state.
+// TestARepositoryComesAsItIs: the guest gets what git tracks, with the changes that are not committed, and a
+// repository of its own in which git sees the same state.
 func TestARepositoryComesAsItIs(t *testing.T) {
 	user(t, "")
 	repo := repository(t, `mkdir sub; echo one >a; echo two >sub/b; printf 'x\000y' >bin; echo run >run; chmod 755 run

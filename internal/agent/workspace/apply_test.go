@@ -250,8 +250,8 @@ func git(t *testing.T, dir string, args ...string) string {
 	return string(out)
 }
 
-// TestGitAddsTheSame makes random changes with random rules of what is ignored in a repository, and applies what is sent
-// to a copy of it. There, git must add with force what it adds in the workspace without.
+// TestGitAddsTheSame makes random changes with random rules of what is ignored in a repository, and applies what is
+// sent to a copy of it. There, git must add with force what it adds in the workspace without.
 func TestGitAddsTheSame(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -21,7 +21,8 @@ import (
 )
 
 // Changes writes what has changed in a workspace to w, as frames of output, and returns a report. frames are those of
-// the client, as guest.OpWorkspaceChanges describes. The tar is that of a layer of an image (image-spec layer.md), but
+// the client, as guest.OpWorkspaceChanges describes. The tar is that of a layer of an image (image-spec layer.md),
+// but
 //
 //   - what equals the file of the baseline in kind, mode and content is left out, and so are owners and attributes,
 //   - each name of a file with several is a file of its own,
@@ -223,7 +224,8 @@ func (c *changes) entry(e *entry) error {
 	return c.file(e)
 }
 
-// enter writes a directory of the work tree, with all below it. One that is ignored is sent only with something in it.
+// enter writes a directory of the work tree, with all below it. One that is ignored is sent only with something in
+// it.
 func (c *changes) enter(e *entry, ignored bool) error {
 	d, err := e.enter()
 	if err != nil {

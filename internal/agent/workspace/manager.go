@@ -1,9 +1,10 @@
 // Package workspace keeps trees of the host in a guest. A workspace is a baseline, a file system in a file that never
-// changes, with an overlay on it that a program sees at a path. The overlay's upper directory has all that was changed.
-// All of it is in a directory of the VM's own disk, so that a later boot, a suspended VM and its forks have it, too.
+// changes, with an overlay on it that a program sees at a path. The overlay's upper directory has all that was
+// changed. All of it is in a directory of the VM's own disk, so that a later boot, a suspended VM and its forks have
+// it, too.
 //
-// The baseline comes from a client, and everything else is the guest's. No symlink is followed, and all is bounded. The
-// package must not know where that directory is, who asks, nor what a client makes of the changes.
+// The baseline comes from a client, and everything else is the guest's. No symlink is followed, and all is bounded.
+// The package must not know where that directory is, who asks, nor what a client makes of the changes.
 package workspace
 
 import (
@@ -49,8 +50,8 @@ func New(load func(module string) error) *Manager {
 	return &Manager{load: load, all: map[string]*workspace{}}
 }
 
-// Open makes dir the directory of the workspaces, and mounts those that are there. It is called once, before a program
-// runs. One that cannot be mounted stays, with an error. What was not made to its end goes.
+// Open makes dir the directory of the workspaces, and mounts those that are there. It is called once, before a
+// program runs. One that cannot be mounted stays, with an error. What was not made to its end goes.
 func (m *Manager) Open(dir string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -110,8 +111,8 @@ func (m *Manager) List() []banger.Workspace {
 	return list
 }
 
-// Home returns the path of the workspace in which commands start: the only one that is mounted, or else the one that is
-// called workspace. It returns "" if there is none of these.
+// Home returns the path of the workspace in which commands start: the only one that is mounted, or else the one that
+// is called workspace. It returns "" if there is none of these.
 func (m *Manager) Home() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -155,8 +156,8 @@ func notFound(name string) error {
 		WithHint("see: banger workspace ls VM")
 }
 
-// Update removes files of a workspace, and then sets what it is based on. Directories that become empty go too, as git
-// does it. A file that is gone already is no error.
+// Update removes files of a workspace, and then sets what it is based on. Directories that become empty go too, as
+// git does it. A file that is gone already is no error.
 func (m *Manager) Update(name, baseline string, removed [][]byte) (banger.Workspace, error) {
 	if err := guest.CheckBaseline(baseline); err != nil {
 		return banger.Workspace{}, err

@@ -126,8 +126,8 @@ func (w *workspace) makeUpper(n int) error {
 	return errors.Join(syncDir(w.upper(n)), syncDir(w.generation(n)), syncDir(w.path()))
 }
 
-// overlay returns a mount of the baseline with a generation of changes on it, which is not shown anywhere yet, and its
-// device. The upper directory holds each changed file as a whole (boot.OverlayOptions).
+// overlay returns a mount of the baseline with a generation of changes on it, which is not shown anywhere yet, and
+// its device. The upper directory holds each changed file as a whole (boot.OverlayOptions).
 func (w *workspace) overlay(n int) (mount int, dev uint64, err error) {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {

@@ -247,8 +247,8 @@ func (c *changes) chunk(i int) []byte {
 	return c.chunks[i]
 }
 
-// sameContent reports whether a file has the same bytes as the baseline's, which has the same size. A file that cannot
-// be read is not the same.
+// sameContent reports whether a file has the same bytes as the baseline's, which has the same size. A file that
+// cannot be read is not the same.
 func (c *changes) sameContent(e *entry, f *os.File, size int64) (bool, error) {
 	base, _, err := openFile(e.dir.base, e.name)
 	if err != nil {

@@ -165,8 +165,8 @@ const (
 	roomEvery = 16 << 20
 )
 
-// image is the file of a baseline that is being written. It bypasses the page cache if the file system allows that: an
-// emulated guest takes more time to fill and empty the cache than to receive the bytes.
+// image is the file of a baseline that is being written. It bypasses the page cache if the file system allows that:
+// an emulated guest takes more time to fill and empty the cache than to receive the bytes.
 type image struct {
 	f      *os.File
 	piece  []byte // whole pages of memory

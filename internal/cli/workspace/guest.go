@@ -36,8 +36,8 @@ type place struct {
 	record *workspace.Record
 }
 
-// find finds the workspace that VM or VM/WORKSPACE names. Without a name it is the only one of the VM, or the one that is
-// called workspace.
+// find finds the workspace that VM or VM/WORKSPACE names. Without a name it is the only one of the VM, or the one
+// that is called workspace.
 func find(ctx context.Context, a *command.App, c *client.Client, arg string) (*place, error) {
 	vm, name, _ := strings.Cut(arg, "/")
 	list, err := c.Workspaces(ctx, vm)
@@ -53,8 +53,8 @@ func find(ctx context.Context, a *command.App, c *client.Client, arg string) (*p
 		return nil, err
 	}
 	if p.record.Name != it.Name || !p.record.Knows(it.Baseline) {
-		return nil, banger.Errorf(banger.CodeGuest, "VM %s says of workspace %s what this host has not prepared", vm, it.Name).
-			WithHint("remove it and prepare it again")
+		return nil, banger.Errorf(banger.CodeGuest, "VM %s says of workspace %s what this host has not prepared", vm,
+			it.Name).WithHint("remove it and prepare it again")
 	}
 	p.record.Baseline = it.Baseline // that of this VM: it may be a fork, or have gone back to a snapshot
 	return p, nil
@@ -126,8 +126,8 @@ func bring(ctx context.Context, c *client.Client, vm, user string, p *workspace.
 		return w, err
 	}
 	r := p.Record
-	conn, err := c.PrepareWorkspace(ctx, it.ID, banger.Workspace{ID: r.ID, Name: r.Name, Path: r.Path, Baseline: r.Baseline,
-		Source: text.Line(r.Source)}, user)
+	conn, err := c.PrepareWorkspace(ctx, it.ID, banger.Workspace{ID: r.ID, Name: r.Name, Path: r.Path,
+		Baseline: r.Baseline, Source: text.Line(r.Source)}, user)
 	if err != nil {
 		return w, err
 	}

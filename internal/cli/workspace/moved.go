@@ -8,8 +8,8 @@ import (
 	"banger/internal/cli/command"
 )
 
-// Enter is called before a command starts in a VM. It says if this host's repository has moved since the VM's workspace
-// was prepared. With prepare it brings into the workspace what has changed on this host.
+// Enter is called before a command starts in a VM. It says if this host's repository has moved since the VM's
+// workspace was prepared. With prepare it brings into the workspace what has changed on this host.
 func Enter(ctx context.Context, a *command.App, c *client.Client, vm string, prepare bool) error {
 	home := homeOf(a)
 	if !home.Any() && !prepare {

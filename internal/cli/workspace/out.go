@@ -105,8 +105,8 @@ func newDiff(a *command.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "diff VM[/WORKSPACE]",
 		Short: "Show what the VM has changed since the baseline",
-		Long: `Show what the VM has changed since the baseline: commits, what is staged, the working tree, and files that git does
-not track and does not ignore. The VM's index and branches stay as they are.`,
+		Long: `Show what the VM has changed since the baseline: commits, what is staged, the working tree, and files that git
+does not track and does not ignore. The VM's index and branches stay as they are.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
 		RunE: of(a, func(ctx context.Context, p *place, _ []string) error {
 			if patch && stat || patch && names || stat && names {
@@ -238,9 +238,9 @@ func newPull(a *command.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pull VM[/WORKSPACE]",
 		Short: "Merge the VM's changes into this host's working tree",
-		Long: `Merge the VM's changes into this host's working tree, or change nothing and list what conflicts. Files that tools
-of this host obey when the tree is opened, such as tasks of editors and scripts of packages, are listed first, and need a
-yes. The index, HEAD and branches stay as they are.`,
+		Long: `Merge the VM's changes into this host's working tree, or change nothing and list what conflicts. Files that
+tools of this host obey when the tree is opened, such as tasks of editors and scripts of packages, are listed first, and
+need a yes. The index, HEAD and branches stay as they are.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
 		RunE: of(a, func(ctx context.Context, p *place, _ []string) error {
 			capture, err := p.capture(ctx, workingTree)

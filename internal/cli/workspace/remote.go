@@ -94,7 +94,8 @@ func (r *remote) serve(ctx context.Context, in io.Reader, out io.Writer) error {
 func (r *remote) list(ctx context.Context, out io.Writer) error {
 	where, ok := strings.CutPrefix(r.url, scheme)
 	if !ok || where == "" {
-		return banger.Errorf(banger.CodeInvalid, "%q is no address of a workspace", r.url).WithHint("use: banger://VM/WORKSPACE")
+		return banger.Errorf(banger.CodeInvalid, "%q is no address of a workspace", r.url).
+			WithHint("use: banger://VM/WORKSPACE")
 	}
 	p, err := find(ctx, r.app, r.client, strings.TrimSuffix(where, "/"))
 	if err != nil {

@@ -16,9 +16,9 @@ func newSync(a *command.App) *cobra.Command {
 	return &cobra.Command{
 		Use:   "sync VM[/WORKSPACE]",
 		Short: "Bring what has changed on this host since the baseline into the VM",
-		Long: `Bring what has changed on this host since the baseline into the VM, merged with what was changed there, or change
-nothing and list what conflicts. What came in is then the baseline. If the VM has no commits of its own, its branch moves
-to this host's commit; otherwise that commit is refs/banger/host there.`,
+		Long: `Bring what has changed on this host since the baseline into the VM, merged with what was changed there, or
+change nothing and list what conflicts. What came in is then the baseline. If the VM has no commits of its own, its
+branch moves to this host's commit; otherwise that commit is refs/banger/host there.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
 		RunE: of(a, func(ctx context.Context, p *place, _ []string) error { return syncPlace(ctx, a, p) }),
 	}

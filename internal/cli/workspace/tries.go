@@ -68,10 +68,12 @@ func tryAll(ctx context.Context, a *command.App, p *place, number int, force boo
 		return err
 	}
 	if p.record.Plain {
-		return banger.Errorf(banger.CodeInvalid, "workspace %s is of a directory without a repository, so tries get no branches",
-			p.it.Name).WithHint("make forks and pull from one: banger fork; banger workspace pull")
+		return banger.Errorf(banger.CodeInvalid,
+			"workspace %s is of a directory without a repository, so tries get no branches", p.it.Name).
+			WithHint("make forks and pull from one: banger fork; banger workspace pull")
 	}
-	vms, err := snapshot.Make(ctx, a, p.client, banger.Fork{From: source.ID, Number: number, Name: source.Name + "-try-{n}"})
+	vms, err := snapshot.Make(ctx, a, p.client, banger.Fork{From: source.ID, Number: number,
+		Name: source.Name + "-try-{n}"})
 	if err != nil {
 		return err
 	}
@@ -168,9 +170,9 @@ func newKeep(a *command.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keep VM[/WORKSPACE] NUMBER",
 		Short: "Merge the branch of one try, and drop the other tries",
-		Long: `Merge the branch of one try into this host's branch, or check it out, and then drop all forks of the tries and the
-branches of the others. Your own git does this, with your configuration and your hooks. If it fails, nothing is dropped.
-Files that tools of this host obey when the tree is opened are listed first, and need a yes.`,
+		Long: `Merge the branch of one try into this host's branch, or check it out, and then drop all forks of the tries and
+the branches of the others. Your own git does this, with your configuration and your hooks. If it fails, nothing is
+dropped. Files that tools of this host obey when the tree is opened are listed first, and need a yes.`,
 		Args: command.Usage(cobra.ExactArgs(2)),
 		RunE: of(a, func(ctx context.Context, p *place, args []string) error {
 			n, err := strconv.Atoi(args[0])
@@ -196,7 +198,8 @@ func keep(ctx context.Context, a *command.App, p *place, n int, checkout, yes bo
 		return err
 	}
 	if warn(a, hazards, "look at these files before you take the branch"); len(hazards) > 0 && !yes {
-		if err := a.Confirm("Take the branch, with these files?", "--yes, when you have looked at: git diff HEAD..."+branch); err != nil {
+		flag := "--yes, when you have looked at: git diff HEAD..." + branch
+		if err := a.Confirm("Take the branch, with these files?", flag); err != nil {
 			return err
 		}
 	}

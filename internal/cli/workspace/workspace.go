@@ -1,5 +1,5 @@
-// Package workspace has the commands for workspaces: a user's repository goes into a VM, and the changes come out. What the
-// VM says stays in a quarantine until git has checked it.
+// Package workspace has the commands for workspaces: a user's repository goes into a VM, and the changes come out.
+// What the VM says stays in a quarantine until git has checked it.
 //
 // The package must not know how a workspace is stored in the VM, nor how git is asked.
 package workspace
@@ -272,8 +272,8 @@ func newRemove(a *command.App) *cobra.Command {
 // unused is how old a record is before it may go: a workspace that is being prepared has one already.
 const unused = time.Hour
 
-// tidy removes records of workspaces that no VM has any more. A VM that does not run and a snapshot may have any of them,
-// so then all records stay.
+// tidy removes records of workspaces that no VM has any more. A VM that does not run and a snapshot may have any of
+// them, so then all records stay.
 func tidy(ctx context.Context, a *command.App, c *client.Client) {
 	vms, err := c.List(ctx, true, nil)
 	if err != nil {

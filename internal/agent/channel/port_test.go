@@ -1,4 +1,4 @@
-package agent
+package channel
 
 import (
 	"os"
@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestThePortMayComeLate: the driver of a serial device makes its ports after it has started, so the agent must wait for
-// the port to the host, and for no port of a guest that has no such device.
+// TestThePortMayComeLate: the driver of a serial device makes its ports after it has started, so the agent must wait
+// for the port to the host, and for no port of a guest that has no such device.
 func TestThePortMayComeLate(t *testing.T) {
 	var pair [2]int
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)

@@ -1,4 +1,6 @@
-package agent
+// Package channel is the guest's end of the way to the host where that is a serial port: the port, and its bytes. It
+// must not know what the bytes say.
+package channel
 
 import (
 	"os"
@@ -17,25 +19,25 @@ const (
 	writePiece = 32 << 10
 )
 
-// channel is a virtio-serial port. Its file is non-blocking, under the runtime's
+// Channel is a virtio-serial port. Its file is non-blocking, under the runtime's
 // poller: a blocking read would keep the runtime's only processor until its
 // monitor takes it away, and a blocking write spins in the driver until the host
 // has taken the bytes. One goroutine may read and one may write.
-type channel struct {
+type Channel struct {
 	file    *os.File
 	raw     syscall.RawConn
 	in, out [][]byte // vectors, for reuse
 }
 
-// newChannel returns the channel over an open port, which does not block.
-func newChannel(fd int) (*channel, error) {
+// New returns the channel over an open port, which does not block.
+func New(fd int) (*Channel, error) {
 	port := os.NewFile(uintptr(fd), portName)
 	raw, err := port.SyscallConn()
-	return &channel{file: port, raw: raw}, err
+	return &Channel{file: port, raw: raw}, err
 }
 
 // Read waits for bytes; an end of file means that the host is away for now.
-func (c *channel) Read(p []byte) (n int, err error) {
+func (c *Channel) Read(p []byte) (n int, err error) {
 	c.in = vector.Append(c.in[:0], p[:min(len(p), vector.Max*readPiece)], readPiece)
 	for {
 		if n, err = vector.Read(c.raw, c.in); n > 0 || err != nil {
@@ -45,7 +47,7 @@ func (c *channel) Read(p []byte) (n int, err error) {
 	}
 }
 
-func (c *channel) Write(p []byte) (int, error) {
+func (c *Channel) Write(p []byte) (int, error) {
 	if err := c.WriteVector([][]byte{p}); err != nil {
 		return 0, err
 	}
@@ -53,7 +55,7 @@ func (c *channel) Write(p []byte) (int, error) {
 }
 
 // WriteVector writes all of parts.
-func (c *channel) WriteVector(parts [][]byte) error {
+func (c *Channel) WriteVector(parts [][]byte) error {
 	c.out = c.out[:0]
 	for _, p := range parts {
 		c.out = vector.Append(c.out, p, writePiece)

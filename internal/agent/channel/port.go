@@ -1,4 +1,4 @@
-package agent
+package channel
 
 import (
 	"errors"
@@ -22,11 +22,11 @@ const portTime = 30 * time.Second
 // errNoPort means that the guest has no port that leads to the host.
 var errNoPort = errors.New("there is no channel to the host")
 
-// openPort opens the port to the host. It stays open for life: what arrives at a closed port is lost.
+// Open opens the port to the host. It stays open for life: what arrives at a closed port is lost.
 //
 // A guest with a serial device gets its ports only after the driver has started, when the VMM has named each of them.
 // The kernel announces that.
-func openPort() (fd int, err error) {
+func Open() (fd int, err error) {
 	announced, err := boot.WatchDevices()
 	if err != nil {
 		return -1, fmt.Errorf("watching the devices: %w", err)
