@@ -111,6 +111,12 @@ func (r *Repository) readHead(ctx context.Context) (err error) {
 	if r.CRLF = r.Setting(ctx, "core.autocrlf"); r.CRLF == "false" {
 		r.CRLF = ""
 	}
+	if r.CRLF != "" {
+		r.Git = r.Set("core.autocrlf=" + r.CRLF)
+	}
+	if eol := r.Setting(ctx, "core.eol"); eol != "" {
+		r.Git = r.Set("core.eol=" + eol)
+	}
 	return nil
 }
 

@@ -2,14 +2,20 @@ package tree
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/git"
@@ -81,7 +87,7 @@ func (s Scanner) Repository(ctx context.Context, r *git.Repository, prefix strin
 		return err
 	}
 	for path := range fresh {
-		if e := staged[path]; e.OID != "" {
+		if e := staged[path]; e.OID != "" && prefix == "" {
 			into.Blobs = append(into.Blobs, e.OID)
 		}
 	}
@@ -149,12 +155,12 @@ func (s Scanner) changed(ctx context.Context, g git.Git, r *git.Repository, stag
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range converted {
+	for path := range converted {
 		fresh[path] = false
 	}
 	for _, path := range differ {
 		if e, ok := staged[path]; ok && e.Mode != ModeModule {
-			fresh[path] = true
+			fresh[path] = !(converted[path] == byLFS && isPointerTo(ctx, g, e.OID, filepath.Join(r.Top, path)))
 		}
 	}
 	if s.Untracked {
@@ -172,9 +178,15 @@ func (s Scanner) changed(ctx context.Context, g git.Git, r *git.Repository, stag
 	return fresh, nil
 }
 
-// converted returns the paths whose bytes in the working tree may differ from those that git keeps: attributes or
-// settings change line ends or encodings, or a filter keeps something else.
-func (s Scanner) converted(ctx context.Context, g git.Git, r *git.Repository, staged Listing) ([]string, error) {
+// What converts files between a working tree and a repository.
+const (
+	byGit = iota + 1 // line ends, encodings, or a filter that is not known here
+	byLFS
+)
+
+// converted returns the paths whose bytes in the working tree may differ from those that git keeps, with what converts
+// them.
+func (s Scanner) converted(ctx context.Context, g git.Git, r *git.Repository, staged Listing) (map[string]int, error) {
 	attributes := r.CRLF != ""
 	if _, err := os.Lstat(filepath.Join(r.Common, "info/attributes")); err == nil {
 		attributes = true
@@ -191,16 +203,44 @@ func (s Scanner) converted(ctx context.Context, g git.Git, r *git.Repository, st
 	if err != nil {
 		return nil, err
 	}
-	plain := map[string]int{} // how many attributes of a path leave it as it is
+	converted := map[string]int{}
 	for i := 0; i+2 < len(answers); i += 3 {
 		path, name, value := answers[i], answers[i+1], answers[i+2]
-		if value == "unset" || value == "unspecified" && !(name == "text" && r.CRLF != "") {
-			plain[path]++
+		switch mode := staged[path].Mode; {
+		case mode == ModeLink || mode == ModeModule:
+		case name == "filter" && value == "lfs":
+			converted[path] = byLFS
+		case value == "unset" || value == "unspecified" && !(name == "text" && r.CRLF != ""):
+		case converted[path] == 0:
+			converted[path] = byGit
 		}
 	}
-	return slices.DeleteFunc(paths, func(p string) bool {
-		return plain[p] == 5 || staged[p].Mode == ModeLink || staged[p].Mode == ModeModule
-	}), nil
+	return converted, nil
+}
+
+// lfsPointer is what Git LFS keeps of a file: its digest and its size (git-lfs, docs/spec.md).
+var lfsPointer = regexp.MustCompile(`(?m)^oid sha256:([0-9a-f]{64})\nsize (\d+)$`)
+
+// isPointerTo reports whether an object is the pointer of Git LFS to the content of a file. Git cannot tell without the
+// filter, which is a program.
+func isPointerTo(ctx context.Context, g git.Git, oid, path string) bool {
+	size, err := g.Output(ctx, "cat-file", "-s", oid)
+	if n, nerr := strconv.Atoi(size); err != nil || nerr != nil || n > 1024 {
+		return false
+	}
+	text, err := g.Output(ctx, "cat-file", "blob", oid)
+	m := lfsPointer.FindStringSubmatch(text)
+	if err != nil || m == nil {
+		return false
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	sum := sha256.New()
+	n, err := io.Copy(sum, f)
+	return err == nil && strconv.FormatInt(n, 10) == m[2] && hex.EncodeToString(sum.Sum(nil)) == m[1]
 }
 
 // content finds the content of each file. That of fresh ones is read and kept in the store.

@@ -164,26 +164,13 @@ func (s Store) Fetch(ctx context.Context, r *git.Repository, commit string, dept
 	return s.Git.Run(ctx, nil, nil, append(args, "--", r.Top, commit)...)
 }
 
-// Adopt copies objects of a repository that the store does not have.
+// Adopt copies objects of a repository into a pack of the store.
 func (s Store) Adopt(ctx context.Context, r *git.Repository, oids []string) error {
 	if len(oids) == 0 {
 		return nil
 	}
-	known, err := s.Git.Filter(ctx, strings.Join(oids, "\n")+"\n", "cat-file", "--batch-check=%(objectname)")
-	if err != nil {
-		return err
-	}
-	var missing []string
-	for line := range strings.SplitSeq(known, "\n") {
-		if oid, ok := strings.CutSuffix(line, " missing"); ok {
-			missing = append(missing, oid)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
 	from, to := []string{"pack-objects", "--quiet", "--stdout"}, []string{"index-pack", "--stdin"}
-	err = git.Pipe(ctx, r.Git, from, strings.NewReader(strings.Join(missing, "\n")+"\n"), s.Git, to, io.Discard)
+	err := git.Pipe(ctx, r.Git, from, strings.NewReader(strings.Join(oids, "\n")+"\n"), s.Git, to, io.Discard)
 	var failed *git.Failure
 	if errors.As(err, &failed) {
 		return banger.Errorf(banger.CodeInvalid, "the repository at %s lacks objects: %s", r.Top, failed.Said).

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -84,19 +85,22 @@ func (c *Capture) committable(ctx context.Context) (root string, modules []strin
 			return "", nil, err
 		}
 	}
-	for path, commit := range c.Record.Modules {
+	for module, commit := range c.Record.Modules {
+		if within(c.Record.Modules, module) {
+			continue // it belongs to the repository of another submodule
+		}
 		touched := false
 		for p, e := range now {
-			if strings.HasPrefix(p, path+"/") {
+			if strings.HasPrefix(p, module+"/") {
 				touched = touched || before[p] != e
 				delete(now, p)
 			}
 		}
 		if touched {
-			modules = append(modules, path)
+			modules = append(modules, module)
 		}
-		if now[path] = (tree.Entry{Mode: tree.ModeModule, OID: commit}); head[path].Mode == tree.ModeModule {
-			now[path] = head[path]
+		if now[module] = (tree.Entry{Mode: tree.ModeModule, OID: commit}); head[module].Mode == tree.ModeModule {
+			now[module] = head[module]
 		}
 	}
 	for _, path := range c.Record.Absent {
@@ -121,6 +125,16 @@ func (c *Capture) committable(ctx context.Context) (root string, modules []strin
 	}
 	root, err = q.Write(ctx, now)
 	return root, modules, err
+}
+
+// within reports whether a submodule is in another one.
+func within(modules map[string]string, module string) bool {
+	for dir := path.Dir(module); dir != "."; dir = path.Dir(dir) {
+		if _, ok := modules[dir]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // lfsPrefix begins what Git LFS keeps instead of a file (git-lfs, docs/spec.md).
