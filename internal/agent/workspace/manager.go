@@ -156,8 +156,9 @@ func notFound(name string) error {
 		WithHint("see: banger workspace ls VM")
 }
 
-// Update removes files of a workspace, and then sets what it is based on. Directories that become empty go too, as
-// git does it. A file that is gone already is no error.
+// Update removes files of a workspace, and then sets what it is based on. Directories that become empty go too, as git
+// does it. A file that is gone already is no error. What was written in the workspace before is on the disk by then: a
+// baseline never names files that a power cut takes back.
 func (m *Manager) Update(name, baseline string, removed [][]byte) (banger.Workspace, error) {
 	if err := guest.CheckBaseline(baseline); err != nil {
 		return banger.Workspace{}, err
@@ -169,6 +170,9 @@ func (m *Manager) Update(name, baseline string, removed [][]byte) (banger.Worksp
 	defer w.op.Unlock()
 	if err := w.removeFiles(removed); err != nil {
 		return banger.Workspace{}, failed("removing files of", w.Name, err)
+	}
+	if err := w.sync(); err != nil {
+		return banger.Workspace{}, failed("writing", w.Name, err)
 	}
 	r := w.record
 	r.Baseline = baseline

@@ -62,3 +62,13 @@ func removeFile(top int, name string) error {
 	}
 	return nil
 }
+
+// sync writes what was changed in a workspace to the disk.
+func (w *workspace) sync() error {
+	fd, err := unix.Open(w.upper(w.Generation), openDir, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Syncfs(fd)
+}
