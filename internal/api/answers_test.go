@@ -15,6 +15,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"banger"
+	"banger/internal/api/wire"
 	"banger/internal/testing/hosttest"
 )
 
@@ -33,6 +34,7 @@ func dialogue(h *hosttest.Host) []asked {
 	rests := banger.Spec{Image: h.Image, Name: "rests", Env: []string{"A=secret"}}
 	forward := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: 80}
 	session := banger.SessionSpec{Name: "cat", Command: banger.Exec{Args: []string{"cat"}, Stdin: true}}
+	workspace := wire.WorkspaceRequest{ID: strings.Repeat("a", 32), Name: "w", Path: "/etc/passwd/w", Baseline: "one"}
 	image := url.Values{"reference": {h.Image}}.Encode()
 	tagged := url.Values{"reference": {"tagged"}}.Encode()
 	return []asked{
@@ -74,6 +76,16 @@ func dialogue(h *hosttest.Host) []asked {
 		{"GET /v1/vms/{vm}/sessions/{session}/output", "/v1/vms/box/sessions/cat/output", nil, 200},
 		{"POST /v1/vms/{vm}/sessions/{session}/stop", "/v1/vms/box/sessions/cat/stop?grace=1", nil, 200},
 		{"DELETE /v1/vms/{vm}/sessions/{session}", "/v1/vms/box/sessions/cat", nil, 204},
+		{"GET /v1/vms/{vm}/workspaces", "/v1/vms/box/workspaces", nil, 200},
+		{"GET /v1/vms/{vm}/workspaces", "/v1/vms/rests/workspaces", nil, 409},
+		{"POST /v1/vms/{vm}/workspaces", "/v1/vms/box/workspaces", workspace, 101},
+		{"POST /v1/vms/{vm}/workspaces", "/v1/vms/box/workspaces", wire.WorkspaceRequest{Name: "w"}, 400},
+		{"POST /v1/vms/{vm}/workspaces/{workspace}/changes", "/v1/vms/box/workspaces/w/changes", wire.ChangesRequest{}, 101},
+		{"POST /v1/vms/{vm}/workspaces/{workspace}/reset", "/v1/vms/box/workspaces/w/reset", nil, 404},
+		{"POST /v1/vms/{vm}/workspaces/{workspace}/reset", "/v1/vms/box/workspaces/W/reset", nil, 400},
+		{"PUT /v1/vms/{vm}/workspaces/{workspace}/baseline", "/v1/vms/box/workspaces/w/baseline",
+			wire.BaselineRequest{Baseline: "two"}, 404},
+		{"DELETE /v1/vms/{vm}/workspaces/{workspace}", "/v1/vms/box/workspaces/w?force=true", nil, 404},
 		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?output=true&stamps=true&position=1&since=2026-11-29T18:30:00.5Z",
 			nil, 200},
 		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?since=2026-11-29T18:30:00Z", nil, 400},
@@ -217,7 +229,8 @@ func answer(t *testing.T, client *http.Client, a asked) reply {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for verb, protocol := range map[string]string{"exec": "exec", "attach": "exec", "files": "files", "ssh": "ssh"} {
+	for verb, protocol := range map[string]string{"exec": "exec", "attach": "exec", "files": "files", "ssh": "ssh",
+		"workspaces": "workspace"} {
 		if strings.Contains(path, "/"+verb) && !strings.Contains(path, "op=stat") {
 			req.Header.Set("Connection", "Upgrade")
 			req.Header.Set("Upgrade", "banger-"+protocol)

@@ -159,23 +159,29 @@ func (c Sessions) List(caller context.Context) ([]banger.Session, error) {
 // room for sessions of half a gigabyte.
 type sessionList []banger.Session
 
-func (l *sessionList) UnmarshalJSON(data []byte) error {
+func (l *sessionList) UnmarshalJSON(data []byte) (err error) {
+	*l, err = decodeList[banger.Session](data, maxSessions)
+	return err
+}
+
+// decodeList reads a list of at most most elements.
+func decodeList[T any](data []byte, most int) ([]T, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	if t, err := d.Token(); err != nil || t != json.Delim('[') {
-		return fmt.Errorf("it is no list: %.20q", data)
+		return nil, fmt.Errorf("it is no list: %.20q", data)
 	}
-	*l = sessionList{}
+	list := []T{}
 	for d.More() {
-		if len(*l) == maxSessions {
-			return fmt.Errorf("it lists more than %d sessions", maxSessions)
+		if len(list) == most {
+			return nil, fmt.Errorf("it lists more than %d", most)
 		}
-		var s banger.Session
-		if err := d.Decode(&s); err != nil {
-			return err
+		var one T
+		if err := d.Decode(&one); err != nil {
+			return nil, err
 		}
-		*l = append(*l, s)
+		list = append(list, one)
 	}
-	return nil
+	return list, nil
 }
 
 // Get returns one session.

@@ -1,11 +1,8 @@
 package guest
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
 	"net"
 	"path"
 	"regexp"
@@ -170,23 +167,9 @@ func (c Workspaces) List(caller context.Context) ([]banger.Workspace, error) {
 // workspaceList is a list of at most MaxWorkspaces workspaces. A longer one is refused before it takes memory.
 type workspaceList []banger.Workspace
 
-func (l *workspaceList) UnmarshalJSON(data []byte) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	if t, err := d.Token(); err != nil || t != json.Delim('[') {
-		return fmt.Errorf("it is no list: %.20q", data)
-	}
-	*l = workspaceList{}
-	for d.More() {
-		if len(*l) == MaxWorkspaces {
-			return fmt.Errorf("it lists more than %d workspaces", MaxWorkspaces)
-		}
-		var w banger.Workspace
-		if err := d.Decode(&w); err != nil {
-			return err
-		}
-		*l = append(*l, w)
-	}
-	return nil
+func (l *workspaceList) UnmarshalJSON(data []byte) (err error) {
+	*l, err = decodeList[banger.Workspace](data, MaxWorkspaces)
+	return err
 }
 
 // Prepare opens the stream of a new workspace, as OpWorkspacePrepare describes. The caller owns it.
