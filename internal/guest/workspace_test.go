@@ -26,7 +26,7 @@ func TestAnAgentThatLiesAboutWorkspaces(t *testing.T) {
 	})}
 	for name, ask := range map[string]func() (banger.Workspace, error){
 		"reset":  func() (banger.Workspace, error) { return c.Reset(t.Context(), "box") },
-		"update": func() (banger.Workspace, error) { return c.Update(t.Context(), "box", "two") },
+		"update": func() (banger.Workspace, error) { return c.Update(t.Context(), "box", "two", nil) },
 		"list": func() (banger.Workspace, error) {
 			list, err := c.List(t.Context())
 			if err != nil || len(list) != 1 {

@@ -38,14 +38,14 @@ func TestWorkspacesOfAVM(t *testing.T) {
 		t.Errorf("another part: %v", err)
 	}
 	_, reset := w.ResetWorkspace(ctx, "box", "work")
-	_, update := w.SetWorkspaceBaseline(ctx, "box", "work", "two")
+	_, update := w.SetWorkspaceBaseline(ctx, "box", "work", "two", nil)
 	for name, err := range map[string]error{"reset": reset, "update": update,
 		"remove": w.RemoveWorkspace(ctx, "box", "work", true)} {
 		if banger.CodeOf(err) != banger.CodeNotFound || !strings.Contains(err.Error(), "has no workspace") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := w.SetWorkspaceBaseline(ctx, "box", "work", "\n"); banger.CodeOf(err) != banger.CodeInvalid {
+	if _, err := w.SetWorkspaceBaseline(ctx, "box", "work", "\n", nil); banger.CodeOf(err) != banger.CodeInvalid {
 		t.Errorf("a baseline that is no word: %v", err)
 	}
 }
