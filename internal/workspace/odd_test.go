@@ -95,7 +95,8 @@ func TestSubmodules(t *testing.T) {
 		echo dirty >>lib/in/i`)
 	home := Home{t.TempDir()}
 	record, lower := bring(t, home, Options{Source: repo, Depth: 50})
-	if got := sh(t, lower, "cat lib/m lib/in/i; ls -A absent; cat .gitmodules"); got != "middle\ninner\ndirty\n"+sh(t, repo, "cat .gitmodules") {
+	got := sh(t, lower, "cat lib/m lib/in/i; ls -A absent; cat .gitmodules")
+	if got != "middle\ninner\ndirty\n"+sh(t, repo, "cat .gitmodules") {
 		t.Errorf("the guest has\n%s", got)
 	}
 	if got := sh(t, lower, "git status --porcelain"); got != "" {
@@ -113,7 +114,8 @@ func TestSubmodules(t *testing.T) {
 	if err != nil || len(p.Conflicts) > 0 || p.Apply(t.Context()) != nil {
 		t.Fatalf("%v, %+v", err, p)
 	}
-	if got := sh(t, repo, "cat lib/in/i o; git -C lib/in status --porcelain"); got != "inner\ndirty\nmore\nouter\nmore\n M i\n" {
+	got = sh(t, repo, "cat lib/in/i o; git -C lib/in status --porcelain")
+	if got != "inner\ndirty\nmore\nouter\nmore\n M i\n" {
 		t.Errorf("the host has\n%s", got)
 	}
 }
