@@ -36,11 +36,9 @@ func newStatus(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.ExactArgs(1)),
 	}
 	asJSON := command.TableOrJSON(c)
-	c.RunE = of(a, func(ctx context.Context, p *place, _ []string) error {
-		inJSON, err := asJSON()
-		if err != nil {
-			return err
-		}
+	c.RunE = checked(func() error { _, err := asJSON(); return err }, of(a, func(ctx context.Context, p *place,
+		_ []string) error {
+		inJSON, _ := asJSON()
 		capture, err := p.capture(ctx, all)
 		if err != nil {
 			return err
@@ -62,8 +60,18 @@ func newStatus(a *command.App) *cobra.Command {
 		}
 		s.show(a)
 		return nil
-	})
+	}))
 	return c
+}
+
+// checked returns a RunFunc that calls run if check finds nothing wrong with the flags.
+func checked(check func() error, run command.RunFunc) command.RunFunc {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(); err != nil {
+			return err
+		}
+		return run(c, args)
+	}
 }
 
 func (s status) show(a *command.App) {
@@ -108,10 +116,12 @@ func newDiff(a *command.App) *cobra.Command {
 		Long: `Show what the VM has changed since the baseline: commits, what is staged, the working tree, and files that git
 does not track and does not ignore. The VM's index and branches stay as they are.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
-		RunE: of(a, func(ctx context.Context, p *place, _ []string) error {
+		RunE: checked(func() error {
 			if patch && stat || patch && names || stat && names {
 				return command.UsageErrorf("only one of --patch, --stat and --name-only says what is shown")
 			}
+			return nil
+		}, of(a, func(ctx context.Context, p *place, _ []string) error {
 			capture, err := p.capture(ctx, workingTree)
 			if err != nil {
 				return err
@@ -134,7 +144,7 @@ does not track and does not ignore. The VM's index and branches stay as they are
 			}
 			lines(a.Stdout, changes)
 			return nil
-		}),
+		})),
 	}
 	fs := c.Flags()
 	fs.BoolVarP(&patch, "patch", "p", false, "show a patch")
@@ -156,19 +166,21 @@ before the branch is made.`,
 		Example: `  banger workspace export web > changes.patch
   banger workspace export web --branch from-web && git diff main from-web`,
 		Args: command.Usage(cobra.ExactArgs(1)),
-		RunE: of(a, func(ctx context.Context, p *place, _ []string) error {
+		RunE: checked(func() error {
+			if branch != "" && output != "" {
+				return command.UsageErrorf("--branch and --output are two ways out: give one")
+			}
+			return nil
+		}, of(a, func(ctx context.Context, p *place, _ []string) error {
 			if branch == "" {
 				return exportPatch(ctx, a, p, output)
-			}
-			if output != "" {
-				return command.UsageErrorf("--branch and --output are two ways out: give one")
 			}
 			e, err := exportBranch(ctx, a, p, branch, force)
 			if err == nil {
 				a.Say(e.Branch)
 			}
 			return err
-		}),
+		})),
 	}
 	fs := c.Flags()
 	fs.StringVar(&branch, "branch", "", "make this branch")
