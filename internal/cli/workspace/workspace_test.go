@@ -211,7 +211,8 @@ func TestALife(t *testing.T) {
 		t.Errorf("the branch changes %s", got)
 	}
 	w.wants("status box", "", "")
-	if got := w.stdout.String(); !strings.Contains(got, "in the VM:\n") || !strings.Contains(got, "on this host: nothing") {
+	if got := w.stdout.String(); !strings.Contains(got, "in the VM:\n") ||
+		!strings.Contains(got, "on this host: nothing") {
 		t.Errorf("status says %s", got)
 	}
 	w.wants("pull --dry-run box", "A \"\\033[2Jred\"\nM file\nD gone\n", "")
