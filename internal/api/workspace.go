@@ -26,7 +26,7 @@ var workspaceRoutes = []route{
 		"Make a workspace. Send Upgrade: banger-workspace; after 101 the first frame is frame.Response with the Workspace, " +
 			"whose uid and gid are those of the user. Then send the baseline, an ext4 file system, in frame.Stdin up to " +
 			"frame.StdinEOF. The last frame is frame.Exit with the Workspace, when it is mounted, or frame.Error. Nothing is " +
-			"left of a workspace whose last frame is not frame.Exit",
+			"left of a workspace after frame.Error, nor if the client goes away before frame.StdinEOF",
 		nil, wire.WorkspaceRequest{}, upgrade{wire.UpgradeWorkspace}},
 	{"DELETE", "/v1/vms/{vm}/workspaces/{workspace}", ofWorkspace(removeWorkspace), "removeWorkspace",
 		"Remove a workspace with its changes", []parameter{{"force", "also while processes use it", false, false}}, nil, nil},
