@@ -108,6 +108,17 @@ func TestDirectoriesAreThoseOfDocker(t *testing.T) {
 	}
 }
 
+// TestAWorkspaceTakesThePlaceOfTheImagesDirectory checks whose directory commands start in when there is a workspace.
+func TestAWorkspaceTakesThePlaceOfTheImagesDirectory(t *testing.T) {
+	img := banger.Image{Config: banger.ImageConfig{WorkingDir: "/app"}}
+	if e := Defaults(banger.Spec{}, img); e.Dir != "/app" || !e.Workspace {
+		t.Errorf("the image's directory: %+v", e)
+	}
+	if e := Defaults(banger.Spec{WorkingDir: "/mine"}, img); e.Dir != "/mine" || e.Workspace {
+		t.Errorf("the VM's own directory: %+v", e)
+	}
+}
+
 func TestWhichProbeAVMHas(t *testing.T) {
 	own, image := &banger.Probe{Check: "tcp:80"}, &banger.Probe{Check: "cmd:true"}
 	for name, c := range map[string]struct {
