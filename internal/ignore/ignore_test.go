@@ -2,7 +2,6 @@ package ignore
 
 import (
 	"bytes"
-	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -277,5 +276,5 @@ func TestGitIgnoresTheSame(t *testing.T) {
 	if cases < 3000 || hits < cases/10 {
 		t.Errorf("there were %d cases, of which git ignores %d", cases, hits)
 	}
-	t.Log(fmt.Sprintf("%d cases, %d are ignored", cases, hits))
+	t.Logf("%d cases, %d are ignored", cases, hits)
 }

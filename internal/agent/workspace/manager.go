@@ -65,7 +65,7 @@ func (m *Manager) Open(dir string) {
 		if guest.CheckWorkspaceID(id) != nil || len(m.all) == guest.MaxWorkspaces {
 			continue
 		}
-		r, err := m.load1(id)
+		r, err := m.loadRecord(id)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = os.RemoveAll(filepath.Join(dir, id))
 			if err != nil {
@@ -156,9 +156,9 @@ func notFound(name string) error {
 		WithHint("see: banger workspace ls VM")
 }
 
-// Update removes files of a workspace, and then sets what it is based on. Directories that become empty go too, as git
-// does it. A file that is gone already is no error. What was written in the workspace before is on the disk by then: a
-// baseline never names files that a power cut takes back.
+// Update removes files of a workspace, and then sets what it is based on. Directories that become empty go too, as
+// git does it. A file that is gone already is no error. What was written in the workspace before is on the disk by
+// then: a baseline never names files that a power cut takes back.
 func (m *Manager) Update(name, baseline string, removed [][]byte) (banger.Workspace, error) {
 	if err := guest.CheckBaseline(baseline); err != nil {
 		return banger.Workspace{}, err

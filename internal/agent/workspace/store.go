@@ -63,9 +63,9 @@ func (r record) write(dir string) error {
 	return errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
 }
 
-// load1 reads the record of a workspace of an earlier boot. A record that is broken gives one with a name, by which
-// the workspace can be removed.
-func (m *Manager) load1(id string) (r record, err error) {
+// loadRecord reads the record of a workspace of an earlier boot. A record that is broken gives one with a name, by
+// which the workspace can be removed.
+func (m *Manager) loadRecord(id string) (r record, err error) {
 	broken := record{Workspace: banger.Workspace{ID: id, Name: "broken-" + id[:12], Path: "/"}}
 	f, err := os.Open(filepath.Join(m.dir, id, recordFile))
 	if err != nil {
