@@ -21,7 +21,7 @@ const (
 // workspaces measures a repository that goes into a VM and is looked at there, beside rsync and git over banger's SSH.
 func (b *bench) workspaces() {
 	repo := b.repository()
-	vm := b.cli("create", "-q", "debian-bookworm-dev", "--", "sleep", "infinity")
+	vm := b.cli("create", "-q", "--init=agent", "debian-bookworm-lab", "--", "sleep", "infinity")
 	b.removeAtEnd(vm)
 	b.cli("start", "-q", vm)
 	b.cli("ssh", vm, "true")
