@@ -325,7 +325,8 @@ func TestGitAsks(t *testing.T) {
 		return out.String(), err
 	}
 	out, err := ask("banger://box", "capabilities\nlist\n\n")
-	if head := strings.TrimSpace(w.sh("git rev-parse HEAD")); err != nil || !strings.Contains(out, head+" refs/heads/main\n") ||
+	head := strings.TrimSpace(w.sh("git rev-parse HEAD"))
+	if err != nil || !strings.Contains(out, head+" refs/heads/main\n") ||
 		!strings.Contains(out, " refs/banger/working\n@refs/heads/main HEAD\n\n") {
 		t.Errorf("git hears %q, %v", out, err)
 	}
