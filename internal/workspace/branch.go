@@ -273,7 +273,11 @@ func (c *Capture) Send(ctx context.Context, to git.Git, commits ...string) error
 		if err != nil {
 			return err
 		}
-		wanted += "^" + c.Record.Head + "\n"
+	}
+	for _, known := range c.Record.commits() {
+		if to.Run(ctx, nil, nil, "cat-file", "-e", known+"^{commit}") == nil {
+			wanted += "^" + known + "\n"
+		}
 	}
 	from := []string{"pack-objects", "--revs", "--stdout", "--quiet", "--thin"}
 	if err := git.Pipe(ctx, c.quar.Git, from, strings.NewReader(wanted), to, strictly, io.Discard); err != nil {

@@ -119,7 +119,9 @@ func (c *Capture) commits(ctx context.Context) error {
 	if c.Head != "" {
 		tips[c.Head] = true
 	}
-	delete(tips, c.Record.Head)
+	for _, known := range c.Record.commits() {
+		delete(tips, known)
+	}
 	if len(tips) == 0 {
 		return nil
 	}
@@ -127,8 +129,8 @@ func (c *Capture) commits(ctx context.Context) error {
 	for tip := range tips {
 		fmt.Fprintln(&wanted, tip)
 	}
-	if c.Record.Head != "" {
-		fmt.Fprintln(&wanted, "^"+c.Record.Head)
+	for _, known := range c.Record.commits() {
+		fmt.Fprintln(&wanted, "^"+known)
 	}
 	c.fresh = true
 	return c.quarantine(ctx, wanted.String())
@@ -226,14 +228,17 @@ func (c *Capture) validRef(ctx context.Context, name string) bool {
 	return c.quar.Git.Run(ctx, nil, nil, "check-ref-format", name) == nil
 }
 
+// own reports whether the guest's HEAD is a commit of its own.
+func (c *Capture) own() bool { return c.Head != "" && !slices.Contains(c.Record.commits(), c.Head) }
+
 // Commits returns how many commits the guest has made since the baseline, on the branch of its HEAD.
 func (c *Capture) Commits(ctx context.Context) (n int, err error) {
-	if c.Head == "" || c.Head == c.Record.Head {
+	if !c.own() {
 		return 0, nil
 	}
 	args := []string{"rev-list", "--count", c.Head}
-	if c.Record.Head != "" {
-		args = append(args, "^"+c.Record.Head)
+	for _, known := range c.Record.commits() {
+		args = append(args, "^"+known)
 	}
 	out, err := c.quar.Git.Output(ctx, args...)
 	fmt.Sscan(out, &n)

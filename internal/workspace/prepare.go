@@ -196,8 +196,9 @@ func (p *Plan) Image(ctx context.Context, uid, gid uint32) (f *os.File, err erro
 		}
 	}()
 	packs := int64(0)
-	names, _ := filepath.Glob(filepath.Join(p.store.Dir, "objects/pack/*"))
+	names := packsOf(p.store)
 	for _, name := range names {
+		p.Record.Packs = append(p.Record.Packs, filepath.Base(name))
 		if st, err := os.Stat(name); err == nil {
 			packs += st.Size()
 		}

@@ -6,6 +6,7 @@
 package workspace
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -14,6 +15,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/blob"
@@ -30,10 +33,13 @@ type Record struct {
 	Plain   bool      `json:"plain,omitempty"`
 	Created time.Time `json:"created"`
 
-	Format string `json:"format"`           // of objects: sha1 or sha256
-	Head   string `json:"head,omitempty"`   // the commit that the guest's checkout began at
-	Branch string `json:"branch,omitempty"` // in the guest
-	CRLF   string `json:"crlf,omitempty"`   // core.autocrlf
+	Format string `json:"format"`         // of objects: sha1 or sha256
+	Head   string `json:"head,omitempty"` // the commit that the guest's checkout began at
+	// Later are the commits of the host that came after that, the newest last. A guest that was reset is at Head again.
+	Later  []string `json:"later,omitempty"`
+	Packs  []string `json:"packs,omitempty"`  // names of the packs that the file system in the guest has
+	Branch string   `json:"branch,omitempty"` // in the guest
+	CRLF   string   `json:"crlf,omitempty"`   // core.autocrlf
 
 	Untracked bool `json:"untracked,omitempty"` // files that git does not track came too
 	// Lower is the tree that the file system in the guest has, and Baseline the tree that the guest's changes are
@@ -51,6 +57,31 @@ type Record struct {
 // Knows reports whether a tree is or was the baseline.
 func (r *Record) Knows(baseline string) bool {
 	return baseline == r.Baseline || slices.Contains(r.Earlier, baseline)
+}
+
+// Use makes a tree the baseline, and keeps the one before among the earlier ones.
+func (r *Record) Use(baseline string) {
+	if baseline == r.Baseline {
+		return
+	}
+	r.Earlier = append(slices.DeleteFunc(slices.Clone(r.Earlier), func(b string) bool { return b == baseline }), r.Baseline)
+	r.Baseline = baseline
+}
+
+// commits returns the commits of the host that the guest may have, in the order in which they came.
+func (r *Record) commits() []string {
+	if r.Head == "" {
+		return r.Later
+	}
+	return append([]string{r.Head}, r.Later...)
+}
+
+// latest returns the newest commit of the host that came to the guest, or "".
+func (r *Record) latest() string {
+	if list := r.commits(); len(list) > 0 {
+		return list[len(list)-1]
+	}
+	return ""
 }
 
 // Home is the directory with all records and stores of one user.
@@ -93,6 +124,30 @@ func (h Home) put(r *Record) error {
 		return banger.Errorf(banger.CodeDisk, "storing the record of workspace %s: %w", r.Name, banger.Cause(err))
 	}
 	return nil
+}
+
+// Lock keeps other processes of this user from changing a workspace, and waits for one that does. The caller calls
+// unlock; the end of the process does so too.
+func (h Home) Lock(ctx context.Context, id string) (unlock func(), err error) {
+	if !validID.MatchString(id) {
+		return nil, unknownRecord()
+	}
+	f, err := os.Open(h.dir(id))
+	if err != nil {
+		return nil, unknownRecord()
+	}
+	locked := make(chan error, 1)
+	go func() { locked <- unix.Flock(int(f.Fd()), unix.LOCK_EX) }() // ends with the other process
+	select {
+	case err = <-locked:
+	case <-ctx.Done():
+		return nil, ctx.Err() // this process ends
+	}
+	if err != nil {
+		f.Close()
+		return nil, banger.Errorf(banger.CodeDisk, "locking the workspace: %w", err)
+	}
+	return func() { f.Close() }, nil
 }
 
 // All returns the records of this user that can be read.

@@ -22,6 +22,7 @@ type Sync struct {
 	Delta
 	Conflicts []tree.Conflict // if there are any, nothing must go into the guest
 	Head      string          // the commit of the host's HEAD now, or ""
+	news      bool            // Head is new to the guest
 	Moves     bool            // the guest's branch moves to Head, because the guest has no commits of its own
 
 	capture *Capture
@@ -33,7 +34,6 @@ type Sync struct {
 // Sync finds what the host's side has that the guest's side does not have yet.
 func (c *Capture) Sync(ctx context.Context) (s *Sync, err error) {
 	s = &Sync{capture: c}
-	before := packsOf(c.store)
 	found, root, repo, err := hostNow(ctx, c.store, c.Record)
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func (c *Capture) Sync(ctx context.Context) (s *Sync, err error) {
 		return nil, err
 	}
 	if repo != nil {
-		if err := s.repository(ctx, repo, found, before); err != nil {
+		if err := s.repository(ctx, repo, found); err != nil {
 			return nil, err
 		}
 	}
@@ -60,11 +60,17 @@ func (c *Capture) Sync(ctx context.Context) (s *Sync, err error) {
 }
 
 // repository finds what the guest's repository needs to know the host's latest commit.
-func (s *Sync) repository(ctx context.Context, repo *git.Repository, found *tree.Found, before []string) error {
+func (s *Sync) repository(ctx context.Context, repo *git.Repository, found *tree.Found) error {
 	c := s.capture
-	if s.Head = repo.Head; repo.Head == c.Record.Head || repo.Head == "" {
+	s.Head = repo.Head
+	has := c.Head
+	if c.own() {
+		has = c.Record.latest()
+	}
+	if repo.Head == "" || repo.Head == has {
 		return nil
 	}
+	s.news = true
 	if err := c.store.Fetch(ctx, repo, repo.Head, syncDepth); err != nil {
 		return err
 	}
@@ -72,11 +78,11 @@ func (s *Sync) repository(ctx context.Context, repo *git.Repository, found *tree
 		return err
 	}
 	for _, pack := range packsOf(c.store) {
-		if !slices.Contains(before, pack) {
+		if !slices.Contains(c.Record.Packs, filepath.Base(pack)) {
 			s.packs = append(s.packs, pack)
 		}
 	}
-	s.Moves = c.Head == c.Record.Head && c.Branch != "" && c.Branch == c.Record.Branch
+	s.Moves = !c.own() && c.Branch != "" && c.Branch == c.Record.Branch
 	return nil
 }
 
@@ -90,8 +96,7 @@ func packsOf(s tree.Store) []string {
 
 // Nothing reports whether the guest has all of the host already.
 func (s *Sync) Nothing() bool {
-	return len(s.Changes) == 0 && len(s.Conflicts) == 0 && s.host == s.capture.Record.Baseline &&
-		(s.Head == s.capture.Record.Head || s.Head == "")
+	return len(s.Changes) == 0 && len(s.Conflicts) == 0 && s.host == s.capture.Record.Baseline && !s.news
 }
 
 // Delta is how a guest's working tree is to change.
@@ -158,7 +163,7 @@ func (s *Sync) Write(ctx context.Context, out io.Writer, uid, gid uint32) error 
 			return err
 		}
 	}
-	if len(s.packs) > 0 {
+	if s.news {
 		if err := w.copy(".git/shallow", filepath.Join(s.capture.store.Dir, "shallow")); err != nil && !os.IsNotExist(err) {
 			return err
 		}
@@ -183,11 +188,8 @@ func (s *Sync) Close() { s.found.Close() }
 // Keep stores the host's side as the baseline, and returns its name for the guest.
 func (s *Sync) Keep(home Home) (baseline string, err error) {
 	r := *s.capture.Record
-	if r.Baseline != s.host {
-		r.Earlier = append(slices.DeleteFunc(slices.Clone(r.Earlier), func(b string) bool { return b == s.host }), r.Baseline)
-	}
-	if r.Baseline = s.host; s.Moves {
-		r.Head = s.Head
+	if r.Use(s.host); s.news {
+		r.Later = append(slices.DeleteFunc(slices.Clone(r.Later), func(c string) bool { return c == s.Head }), s.Head)
 	}
 	s.capture.store.Sweep()
 	return s.host, home.put(&r)
@@ -276,7 +278,7 @@ func (h Home) Host(ctx context.Context, r *Record) (s HostState, err error) {
 	}
 	found.Close()
 	if repo != nil {
-		s.Head, s.Branch, s.Moved = repo.Head, repo.Branch, repo.Head != r.Head
+		s.Head, s.Branch, s.Moved = repo.Head, repo.Branch, repo.Head != r.latest()
 	}
 	s.Changes, err = changesBetween(ctx, store.Git, r.Baseline, root)
 	return s, err
@@ -290,9 +292,9 @@ func (h Home) Moved(ctx context.Context, vm string) string {
 			continue
 		}
 		repo, err := git.Open(ctx, r.Source)
-		if err == nil && repo.Head != r.Head {
+		if err == nil && repo.Head != r.latest() {
 			return fmt.Sprintf("the repository at %s has moved to %s since workspace %s was prepared at %s", r.Source,
-				short(repo.Head), r.Name, short(r.Head))
+				short(repo.Head), r.Name, short(r.latest()))
 		}
 	}
 	return ""

@@ -41,15 +41,20 @@ func (h Home) stat(ctx context.Context, r *Record, branch string) (s Stat, paths
 	}
 	s.Name = branch
 	ref := "refs/heads/" + branch
-	base := r.Head
-	if base == "" {
-		base = emptyTree(ctx, repo)
-	} else {
-		counted, err := repo.Output(ctx, "rev-list", "--count", ref, "^"+base)
-		if err != nil {
-			return s, nil, missingBranch(err, branch)
+	args := []string{"rev-list", "--count", ref}
+	for _, known := range r.commits() {
+		args = append(args, "^"+known)
+	}
+	counted, err := repo.Output(ctx, args...)
+	if err != nil {
+		return s, nil, missingBranch(err, branch)
+	}
+	fmt.Sscan(counted, &s.Commits)
+	base := emptyTree(ctx, repo)
+	if known := r.latest(); known != "" {
+		if base, err = repo.Output(ctx, "merge-base", known, ref); err != nil {
+			base = known
 		}
-		fmt.Sscan(counted, &s.Commits)
 	}
 	fields, err := repo.Fields(ctx, "", "diff", "--numstat", "-z", "--no-renames", "--no-ext-diff", "--no-textconv",
 		base, ref)

@@ -49,15 +49,32 @@ func find(ctx context.Context, a *command.App, c *client.Client, arg string) (*p
 		return nil, err
 	}
 	p := &place{client: c, home: homeOf(a), vm: vm, it: it}
-	if p.record, err = p.home.Get(it.ID); err != nil {
-		return nil, err
+	return p, p.know()
+}
+
+// again reads once more what the VM and this host say of the workspace.
+func (p *place) again(ctx context.Context) error {
+	list, err := p.client.Workspaces(ctx, p.vm)
+	if err != nil {
+		return err
 	}
-	if p.record.Name != it.Name || !p.record.Knows(it.Baseline) {
-		return nil, banger.Errorf(banger.CodeGuest, "VM %s says of workspace %s what this host has not prepared", vm,
-			it.Name).WithHint("remove it and prepare it again")
+	if p.it, err = choose(list, p.vm, p.it.Name); err != nil {
+		return err
 	}
-	p.record.Baseline = it.Baseline // that of this VM: it may be a fork, or have gone back to a snapshot
-	return p, nil
+	return p.know()
+}
+
+// know finds the record of what the VM says, which must fit to it.
+func (p *place) know() (err error) {
+	if p.record, err = p.home.Get(p.it.ID); err != nil {
+		return err
+	}
+	if p.record.Name != p.it.Name || !p.record.Knows(p.it.Baseline) {
+		return banger.Errorf(banger.CodeGuest, "VM %s says of workspace %s what this host has not prepared", p.vm,
+			p.it.Name).WithHint("remove it and prepare it again")
+	}
+	p.record.Use(p.it.Baseline) // that of this VM: it may be a fork, or have gone back to a snapshot
+	return nil
 }
 
 func choose(list []banger.Workspace, vm, name string) (banger.Workspace, error) {

@@ -26,6 +26,14 @@ branch moves to this host's commit; otherwise that commit is refs/banger/host th
 
 // syncPlace brings what has changed on this host into a workspace.
 func syncPlace(ctx context.Context, a *command.App, p *place) error {
+	unlock, err := p.home.Lock(ctx, p.it.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := p.again(ctx); err != nil { // another process may have changed it
+		return err
+	}
 	capture, err := p.capture(ctx, all)
 	if err != nil {
 		return err
