@@ -64,7 +64,8 @@ func (r *Record) Use(baseline string) {
 	if baseline == r.Baseline {
 		return
 	}
-	r.Earlier = append(slices.DeleteFunc(slices.Clone(r.Earlier), func(b string) bool { return b == baseline }), r.Baseline)
+	others := slices.DeleteFunc(slices.Clone(r.Earlier), func(b string) bool { return b == baseline })
+	r.Earlier = append(others, r.Baseline)
 	r.Baseline = baseline
 }
 
