@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -162,5 +163,56 @@ func TestADirectoryThatIsNoRepository(t *testing.T) {
 	}
 	if got := sh(t, dir, "cat a n; ls"); got != "a2\nn\na\nempty\nl\nn\no\nd\n" {
 		t.Errorf("the host has\n%s", got)
+	}
+}
+
+// TestTwentyThousandFiles come in at once, and a few changes come out.
+func TestTwentyThousandFiles(t *testing.T) {
+	user(t, "")
+	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
+		t.Setenv("TMPDIR", "/dev/shm") // files take a millisecond each on some disks
+	}
+	repo := repository(t, `for d in $(seq 200); do mkdir d$d; for f in 1 2 3 4 5 6 7 8 9 0; do for g in 1 2 3 4 5 6 7 8 9 0; do
+		echo $d $f $g >d$d/$f$g; done; done; done; git add .; git commit -qm first; git rm -q --cached -r d1; echo x >d2/11`)
+	home := Home{t.TempDir()}
+	record, lower := bring(t, home, Options{Source: repo, Depth: 50, Untracked: true})
+	if got, want := files(t, lower), files(t, repo); got != want || strings.Count(got, "\n") != 20_000 {
+		t.Errorf("%d files came in", strings.Count(got, "\n"))
+	}
+	sameInGit(t, repo, lower)
+	c, err := home.Capture(t.Context(), record, hostileTar(t, []file{{".wh.d3", 0, ""}, {"d4/11", 0, "y\n"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if changes, err := c.Changes(t.Context()); err != nil || len(changes) != 101 {
+		t.Errorf("%d changes, %v", len(changes), err)
+	}
+}
+
+// TestThisRepository comes in and out as it is.
+func TestThisRepository(t *testing.T) {
+	top, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
+	if err != nil {
+		t.Skip("this is not a checkout of git")
+	}
+	user(t, "")
+	repo := t.TempDir()
+	sh(t, repo, "git clone -q --no-local "+strings.TrimSpace(string(top))+" .; echo more >>README.md")
+	home := Home{t.TempDir()}
+	record, lower := bring(t, home, Options{Source: repo, Depth: 50})
+	if got, want := files(t, lower), files(t, repo); got != want {
+		t.Error("the guest has other files than the host")
+	}
+	sameInGit(t, repo, lower, "git log -20 --format=%H")
+	c := capture(t, home, record, lower, `echo more >>LICENSE; rm -r docs/adr`)
+	if _, err := c.Export(t.Context(), "from-guest", false); err != nil {
+		t.Fatal(err)
+	}
+	if got := sh(t, repo, "git diff --name-only HEAD from-guest -- README.md LICENSE"); got != "LICENSE\nREADME.md\n" {
+		t.Errorf("the branch changes %s", got)
+	}
+	if got := sh(t, repo, "git ls-tree from-guest docs/adr"); got != "" {
+		t.Errorf("the branch has %s", got)
 	}
 }
