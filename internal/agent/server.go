@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -101,7 +102,7 @@ func (s *server) handle(port uint32, conn net.Conn) {
 		sessionStreams{s}.session(conn, frames, req)
 		return
 	}
-	if strings.HasPrefix(req.Op, "workspace") {
+	if strings.HasPrefix(req.Op, "workspace") && slices.Contains(capabilities, req.Op) {
 		workspaceStreams{s}.workspace(conn, frames, req)
 		return
 	}

@@ -6,10 +6,13 @@ import (
 	"net"
 	"path/filepath"
 
-	"banger"
+	"banger/internal/agent/workspace"
 	"banger/internal/frame"
 	"banger/internal/guest"
 )
+
+// workspacesOn returns the directory of the workspaces on a disk.
+func workspacesOn(disk string) string { return filepath.Join(disk, "banger", "workspaces") }
 
 // workspaceStreams serves the streams about workspaces.
 type workspaceStreams struct{ *server }
@@ -17,36 +20,17 @@ type workspaceStreams struct{ *server }
 // open mounts the workspaces of earlier boots.
 func (s workspaceStreams) open() {
 	if disk := s.system.Disk(); disk != "" {
-		s.workspaces.Open(filepath.Join(disk, "banger", "workspaces"))
+		s.workspaces.Open(workspacesOn(disk))
 	}
 }
 
 // workspace serves one stream about workspaces.
 func (s workspaceStreams) workspace(conn net.Conn, frames *frame.Reader, req guest.Request) {
-	r := req.Workspace
-	if r == nil {
-		r = &guest.WorkspaceRequest{}
+	serve := s.workspaces.Serve
+	if other, ok := s.system.(interface{ Workspaces() workspace.Still }); ok {
+		serve = other.Workspaces().Serve
 	}
-	s.copying(conn, func(ctx context.Context, w io.Writer) (kind frame.Type, answer any, err error) {
-		kind = frame.Response
-		switch req.Op {
-		case guest.OpWorkspaces:
-			answer = s.workspaces.List()
-		case guest.OpWorkspacePrepare:
-			kind = frame.Exit
-			answer, err = s.workspaces.Prepare(w, frames, *r)
-		case guest.OpWorkspaceChanges:
-			kind = frame.Exit
-			answer, err = s.workspaces.Changes(ctx, w, frames, *r)
-		case guest.OpWorkspaceReset:
-			answer, err = s.workspaces.Reset(r.Name)
-		case guest.OpWorkspaceUpdate:
-			answer, err = s.workspaces.Update(r.Name, r.Baseline, r.Removed)
-		case guest.OpWorkspaceRemove:
-			answer, err = banger.Workspace{}, s.workspaces.Remove(r.Name, r.Force)
-		default:
-			err = s.simple(req) // which knows no such operation
-		}
-		return kind, answer, err
+	s.copying(conn, func(ctx context.Context, w io.Writer) (frame.Type, any, error) {
+		return serve(ctx, w, frames, req)
 	})
 }

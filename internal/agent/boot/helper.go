@@ -10,15 +10,15 @@ import (
 	"banger/internal/guest"
 )
 
-// Helps reports whether the guest is to compare the disks of other VMs.
+// Helps reports whether the guest is to read the disks of other VMs.
 func Helps() bool {
 	_, ok := kernelValue(guest.CompareArgument)
 	return ok
 }
 
-// PrepareHelper goes on from Begin to a guest that compares disks. It has no root but its initramfs, and runs nothing
-// of the image. PrepareHelper mounts the disks, and returns the directory of each by its name, and that of the image as
-// "rootfs".
+// PrepareHelper goes on from Begin to a guest that reads disks. It has no root but its initramfs, and runs nothing of
+// the image. PrepareHelper mounts the disks, and returns the directory of each by its name, that of the image as
+// "rootfs", and as "modules" the device with the kernel's modules, or "".
 func PrepareHelper() (disks map[string]string, err error) {
 	d, err := watchDisks()
 	if err != nil {
@@ -49,5 +49,6 @@ func PrepareHelper() (disks map[string]string, err error) {
 			return nil, fmt.Errorf("mounting the disk %q: %w", name, err)
 		}
 	}
+	disks["modules"] = lookForDisk("modules")
 	return disks, nil
 }

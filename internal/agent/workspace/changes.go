@@ -45,20 +45,27 @@ func (m *Manager) Changes(ctx context.Context, w io.Writer, frames *frame.Reader
 		return report, err
 	}
 	defer top.close()
-	out := bufio.NewWriterSize(frame.Output(w), frame.MaxData)
-	c := &changes{ctx: ctx, tar: tar.NewWriter(out), part: r.Part, tracked: tracked}
-	top.rules = (&ignore.Stack{}).Push(ignore.Parse(r.Ignore, ""))
-	err = c.directory(top)
-	if err == nil {
-		err = errors.Join(c.tar.Close(), out.Flush())
-	}
+	report, err = send(ctx, w, top, tracked, r)
 	if err == nil {
 		err = m.unchanged(it)
 	}
 	if err != nil {
 		return report, failed("reading the changes of", r.Name, err)
 	}
-	return c.report, nil
+	return report, nil
+}
+
+// send writes the changes below the top of a workspace.
+func send(ctx context.Context, w io.Writer, top *dir, tracked tracked,
+	r guest.WorkspaceRequest) (banger.WorkspaceReport, error) {
+	out := bufio.NewWriterSize(frame.Output(w), frame.MaxData)
+	c := &changes{ctx: ctx, tar: tar.NewWriter(out), part: r.Part, tracked: tracked}
+	top.rules = (&ignore.Stack{}).Push(ignore.Parse(r.Ignore, ""))
+	err := c.directory(top)
+	if err == nil {
+		err = errors.Join(c.tar.Close(), out.Flush())
+	}
+	return c.report, err
 }
 
 // readTracked reads the paths that count as tracked.

@@ -8,6 +8,7 @@
 package workspace
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -102,11 +103,13 @@ func (m *Manager) List() []banger.Workspace {
 		list = append(list, one)
 	}
 	m.mu.Unlock()
+	return sorted(list)
+}
+
+// sorted sorts workspaces, the newest first.
+func sorted(list []banger.Workspace) []banger.Workspace {
 	slices.SortFunc(list, func(a, b banger.Workspace) int {
-		if c := b.Created.Compare(a.Created); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Name, b.Name)
+		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(a.Name, b.Name))
 	})
 	return list
 }

@@ -37,7 +37,12 @@ func (w *workspace) mountBase() error {
 	if unix.Stat(w.path(), &outside) == nil && unix.Stat(w.base(), &inside) == nil && inside.Dev != outside.Dev {
 		return nil
 	}
-	loop, err := attach(w.image(), w.m.load)
+	image, err := os.Open(w.image())
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	loop, err := attach(image, w.m.load)
 	if err != nil {
 		return err
 	}
@@ -57,12 +62,7 @@ const attempts = 20
 
 // attach attaches a file to a loop device for reading. The device is free again when nobody has it open or mounted.
 // load loads a module of the kernel.
-func attach(name string, load func(string) error) (*os.File, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
+func attach(file *os.File, load func(string) error) (*os.File, error) {
 	control, err := openControl("/dev/loop-control", load)
 	if err != nil {
 		return nil, err

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"banger"
 	"banger/internal/agent/console"
@@ -66,20 +69,34 @@ func (r record) write(dir string) error {
 // loadRecord reads the record of a workspace of an earlier boot. A record that is broken gives one with a name, by
 // which the workspace can be removed.
 func (m *Manager) loadRecord(id string) (r record, err error) {
-	broken := record{Workspace: banger.Workspace{ID: id, Name: "broken-" + id[:12], Path: "/"}}
-	f, err := os.Open(filepath.Join(m.dir, id, recordFile))
+	dir, err := unix.Open(filepath.Join(m.dir, id), openDir, 0)
 	if err != nil {
-		return broken, err
+		return broken(id), err
+	}
+	defer unix.Close(dir)
+	return readRecord(dir, id, func(name string) bool { return m.all[name] != nil })
+}
+
+func broken(id string) record {
+	return record{Workspace: banger.Workspace{ID: id, Name: "broken-" + id[:12], Path: "/"}}
+}
+
+// readRecord reads the record in the directory of a workspace. isTaken says whether another workspace has a name.
+func readRecord(dir int, id string, isTaken func(name string) bool) (r record, err error) {
+	f, st, err := openFile(dir, recordFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return broken(id), err
+	}
+	if err != nil || st.Size > maxRecord {
+		f.Close()
+		return broken(id), errors.New("its record cannot be read")
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil || st.Size() > maxRecord {
-		return broken, fmt.Errorf("its record cannot be read")
+	if json.NewDecoder(io.LimitReader(f, maxRecord)).Decode(&r) != nil || guest.CheckNewWorkspace(r.Workspace) != nil ||
+		r.ID != id || isTaken(r.Name) || r.Generation < 1 {
+		return broken(id), errors.New("its record is broken")
 	}
-	if json.NewDecoder(f).Decode(&r) != nil || guest.CheckNewWorkspace(r.Workspace) != nil || r.ID != id ||
-		m.all[r.Name] != nil || r.Generation < 1 {
-		return broken, fmt.Errorf("its record is broken")
-	}
+	r.Error, r.InOld = "", 0
 	return r, nil
 }
 

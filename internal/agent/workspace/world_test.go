@@ -194,11 +194,8 @@ func (w *world) isEmpty() {
 	if err != nil && !errors.Is(err, os.ErrNotExist) || len(entries) > 0 {
 		w.t.Errorf("left are %v, %v", entries, err)
 	}
-	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	for _, name := range files {
-		if data, _ := os.ReadFile(name); strings.HasPrefix(string(data), w.dir) {
-			w.t.Errorf("%s has %s", name, data)
-		}
+	if list := loopsOf(w.dir); len(list) > 0 {
+		w.t.Errorf("loop devices have files of it: %q", list)
 	}
 	if len(w.List()) > 0 {
 		w.t.Errorf("there are %+v", w.List())
