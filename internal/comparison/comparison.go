@@ -1,6 +1,6 @@
-// Package comparison says which files differ between VMs, or between a VM and what it has come from. A VM of its own,
-// the helper, reads the disks: the daemon never reads a guest's file system. The helper has no network, and nothing
-// that it writes reaches a VM.
+// Package comparison says which files differ between VMs, or between a VM and what it has come from. It also lets
+// others ask what is on the disk of a VM that does not run. A VM of its own, the helper, reads the disks: the daemon
+// never reads a guest's file system. The helper has no network, and nothing that it writes reaches a VM.
 //
 // The package must not know how a disk is kept still, nor what a file system is.
 package comparison
@@ -23,12 +23,14 @@ import (
 )
 
 const (
-	// limit is how long one comparison may take.
+	// limit is how long one use of a helper may take.
 	limit = 15 * time.Minute
 	// bootTime is how long a helper may take to boot, as for any VM.
 	bootTime = 2 * time.Minute
 	// endTime is how long the end of a helper may take.
 	endTime = 10 * time.Second
+	// keepTime is how long a helper is kept that may be used again.
+	keepTime = 3 * time.Second
 	// memory is that of a helper in bytes.
 	memory = 256 << 20
 )
@@ -43,7 +45,8 @@ type Comparer struct {
 	shimArgv []string
 	log      *slog.Logger
 	dirs     vmdir.Dirs      // of helpers
-	place    chan struct{}   // holds a value while a comparison is made
+	place    chan struct{}   // holds a value while a helper is used
+	kept     *helper         // one that waits for another use, or nil; belongs to who has the place
 	ctx      context.Context // ends with the Comparer
 	stop     context.CancelFunc
 }
@@ -63,7 +66,26 @@ func New(plans plan.Planner, branches *branch.Branches, shimArgv []string, log *
 func (c *Comparer) Close() {
 	c.stop()
 	c.place <- struct{}{}
+	c.drop()
 }
+
+// enter takes the place, which the caller leaves.
+func (c *Comparer) enter(ctx context.Context) error {
+	select {
+	case c.place <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.ctx.Done():
+		return errEnds
+	}
+	if c.ctx.Err() != nil {
+		c.leave()
+		return errEnds
+	}
+	return nil
+}
+
+func (c *Comparer) leave() { <-c.place }
 
 func (c *Comparer) shims() shim.Processes {
 	return shim.Processes{VMs: c.dirs.VMs(), Argv: c.shimArgv}
@@ -86,17 +108,11 @@ func (c *Comparer) Compare(ctx context.Context, what banger.Comparison, emit ban
 	if err := what.Check(); err != nil {
 		return done, err
 	}
-	select {
-	case c.place <- struct{}{}:
-		defer func() { <-c.place }()
-	case <-ctx.Done():
-		return done, ctx.Err()
-	case <-c.ctx.Done():
-		return done, errEnds
+	if err := c.enter(ctx); err != nil {
+		return done, err
 	}
-	if c.ctx.Err() != nil {
-		return done, errEnds
-	}
+	defer c.leave()
+	c.drop()
 	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
@@ -105,28 +121,28 @@ func (c *Comparer) Compare(ctx context.Context, what banger.Comparison, emit ban
 		return done, banger.Errorf(banger.CodeTimeout, "the comparison took longer than %s", limit).
 			WithHint("a disk with many large files takes long; remove what need not be compared")
 	}
-	if c.ctx.Err() != nil && ctx.Err() == nil {
-		return done, errEnds
-	}
-	return done, c.explain(err)
+	return done, c.explain(ctx, "the comparison failed", err)
 }
 
 // errEnds means that the daemon ends.
-var errEnds = banger.Errorf(banger.CodeUnavailable, "nothing was compared, because the daemon ends")
+var errEnds = banger.Errorf(banger.CodeUnavailable, "no disk was read, because the daemon ends")
 
-// explain gives an error its code.
-func (c *Comparer) explain(err error) error {
+// explain gives an error its code, and says what failed. ctx is that of the client.
+func (c *Comparer) explain(ctx context.Context, what string, err error) error {
+	if err != nil && c.ctx.Err() != nil && ctx.Err() == nil {
+		return errEnds
+	}
 	err = reserve.Explain(err, c.plans.State)
 	if err == nil || banger.CodeOf(err) != banger.CodeInternal {
 		return err
 	}
-	return banger.Errorf(banger.CodeUnavailable, "the comparison failed: %w", banger.Cause(err))
+	return banger.Errorf(banger.CodeUnavailable, "%s: %w", what, banger.Cause(err))
 }
 
 // sides are what is compared.
 type sides struct {
 	of            banger.VM // its image and its kernel are those of the helper
-	before, after string    // layers; before is "" for the image
+	before, after string    // layers; before is "" for the image alone
 }
 
 // compare is Compare for a caller that has the place.
@@ -154,12 +170,16 @@ func (c *Comparer) compare(ctx context.Context, what banger.Comparison, emit ban
 		}
 		s.before, done.From = before.Layer, wordsOf(before)
 	}
-	err = c.run(ctx, s, what.Patch, emit, func(f banger.FileChange) error {
+	h, err := c.start(ctx, s, emit)
+	if err != nil {
+		return done, err
+	}
+	defer func() { err = errors.Join(err, c.remove(h.id)) }()
+	return done, h.agent.Compare(ctx, what.Patch, func(f banger.FileChange) error {
 		done.Changes++
 		emit(banger.Event{File: &f})
 		return ctx.Err()
 	})
-	return done, err
 }
 
 // wordsOf names a snapshot, or the VM of which it was taken just now.

@@ -68,7 +68,7 @@ func TestAHelperLeavesNothing(t *testing.T) {
 			t.Errorf("it leaves %q", list)
 		}
 	}
-	for fault, words := range map[vmmtest.Fault]string{vmmtest.FailToStart: "cannot start a VM that compares",
+	for fault, words := range map[vmmtest.Fault]string{vmmtest.FailToStart: "cannot start a VM that reads the disks",
 		vmmtest.DieAtOnce: "the disks cannot be read"} {
 		h.Fault(fault)
 		if err := compare(t.Context()); err == nil || !strings.Contains(err.Error(), words) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"banger"
 	"banger/internal/guest"
@@ -15,30 +16,42 @@ import (
 	"banger/internal/vmm"
 )
 
-// run starts a helper with the disks, has it compare them, and removes it.
-func (c *Comparer) run(ctx context.Context, s sides, patch bool, emit banger.Emit,
-	take func(banger.FileChange) error) (err error) {
+// helper is a VM that reads disks.
+type helper struct {
+	id    string
+	agent guest.Client
+	layer string      // that of the disk CompareAfter
+	give  func()      // gives the layers back when the helper is removed
+	late  *time.Timer // ends a helper that is kept
+}
+
+// start starts a helper with the disks, whose agent is ready. The caller removes it. Nothing is left after an error.
+func (c *Comparer) start(ctx context.Context, s sides, emit banger.Emit) (h *helper, err error) {
 	vm := banger.VM{ID: banger.NewID(), Name: "helper", ImageDigest: s.of.ImageDigest, Kernel: s.of.Kernel,
 		Spec: banger.Spec{Image: s.of.Spec.Image, CPUs: 1, Memory: memory, Network: banger.NetworkNone,
 			Init: banger.InitAgent}}
-	defer func() { err = errors.Join(err, c.remove(vm.ID)) }()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.remove(vm.ID))
+		}
+	}()
 	if err := c.dirs.Make(vm.ID); err != nil {
-		return err
+		return nil, err
 	}
 	p, err := c.plan(ctx, vm, s)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	group, _, err := c.plans.Groups.Join(vm.ID, vm.Spec)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer group.Close()
 	p.Identity.Group = group
 	emit(banger.Event{Stage: "compare", Text: "a VM of its own reads the disks"})
 	client := shim.Client{Dir: c.dirs.VM(vm.ID), Run: c.dirs.Sockets(vm.ID)}
 	if err := client.Start(ctx, c.shimArgv, p.Shim, p.Identity); err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "cannot start a VM that compares: %w", err).
+		return nil, banger.Errorf(banger.CodeUnavailable, "cannot start a VM that reads the disks: %w", err).
 			WithHint("see: banger doctor")
 	}
 	agent := guest.Client{Dial: func(ctx context.Context) (net.Conn, error) {
@@ -47,10 +60,10 @@ func (c *Comparer) run(ctx context.Context, s sides, patch bool, emit banger.Emi
 	boots, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
 	if _, err := agent.Configure(boots, guest.Config{}); err != nil {
-		return c.unread(ctx, vm.ID, err)
+		return nil, c.unread(ctx, vm.ID, err)
 	}
 	emit(banger.Event{Stage: "compare", Text: "the disks are read", Done: true})
-	return agent.Compare(ctx, patch, take)
+	return &helper{id: vm.ID, agent: agent, layer: s.after}, nil
 }
 
 // unread returns the error for a helper that did not get ready.
@@ -111,7 +124,7 @@ func (c *Comparer) remove(id string) error {
 	err := client.Kill(ctx)
 	c.shims().AwaitEnd(id, endTime)
 	if err != nil { // it is killed by now
-		c.log.Warn("a VM that compared did not end by itself", "err", err)
+		c.log.Warn("a VM that read disks did not end by itself", "err", err)
 	}
 	return errors.Join(c.dirs.Remove(id), c.plans.Groups.Remove(id))
 }

@@ -137,7 +137,7 @@ func apiOf(sup *supervisor.Supervisor, compares *comparison.Comparer, about abou
 		Sessions:       sup.Guests().Sessions(),
 		SessionStreams: sup.Guests().Sessions(),
 		Probes:         sup.Guests().Sessions(),
-		Workspaces:     sup.Guests().Workspaces(),
+		Workspaces:     sup.Guests().Workspaces(compares),
 		Connections:    sup.Connections(),
 		Networks:       sup.Networks(),
 		Images:         sup.Library(),

@@ -21,6 +21,8 @@ import (
 func (h *Host) Serve() (socket string) {
 	h.T.Helper()
 	s := h.Supervisor()
+	compares := comparison.New(s.Templates().Plans(), s.Snapshots(), h.Options.ShimArgv, slog.New(slog.DiscardHandler))
+	h.T.Cleanup(compares.Close)
 	srv := &api.Server{
 		Machines:       s,
 		Sleepers:       s,
@@ -30,7 +32,7 @@ func (h *Host) Serve() (socket string) {
 		Sessions:       s.Guests().Sessions(),
 		SessionStreams: s.Guests().Sessions(),
 		Probes:         s.Guests().Sessions(),
-		Workspaces:     s.Guests().Workspaces(),
+		Workspaces:     s.Guests().Workspaces(compares),
 		Connections:    s.Connections(),
 		Networks:       s.Networks(),
 		Images:         s.Library(),
@@ -38,12 +40,11 @@ func (h *Host) Serve() (socket string) {
 		Kernels:        s.Library(),
 		Templates:      s.Templates(),
 		Snapshots:      s.Snapshots(),
-		Comparisons: comparison.New(s.Templates().Plans(), s.Snapshots(),
-			ShimArgv(h.Path("agent"), h.Path("faults")), slog.New(slog.DiscardHandler)),
-		Version: h.version(time.Now()),
-		Stop:    func() {},
-		Splice:  splice.Copy,
-		Log:     slog.New(slog.DiscardHandler),
+		Comparisons:    compares,
+		Version:        h.version(time.Now()),
+		Stop:           func() {},
+		Splice:         splice.Copy,
+		Log:            slog.New(slog.DiscardHandler),
 	}
 	Check(h.T, os.MkdirAll(h.Path("run"), 0o700))
 	socket = filepath.Join(h.Path("run"), "api.sock")
