@@ -13,6 +13,7 @@ type Workspace struct {
 	UID      uint32    `json:"uid"`              // of the user who works in it
 	GID      uint32    `json:"gid"`              //
 	Error    string    `json:"error,omitempty"`  // why it is not mounted
+	Stored   bool      `json:"stored,omitempty"` // the VM does not run; its next start mounts the workspace
 	InOld    int       `json:"in_old,omitempty"` // of a reset: processes that are still in the tree from before
 }
 

@@ -59,6 +59,9 @@ func (w Workspaces) listStill(ctx context.Context, vm banger.VM) ([]banger.Works
 	}
 	list, err := guest.Workspaces{Client: agent}.List(ctx)
 	release(err == nil) // a client often asks for changes next
+	for i := range list {
+		list[i].Stored = true
+	}
 	return list, err
 }
 

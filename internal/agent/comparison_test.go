@@ -67,3 +67,33 @@ func TestAHelperCompares(t *testing.T) {
 		t.Errorf("another guest: %v", err)
 	}
 }
+
+// TestAHelperReadsWorkspaces of the disk that comes after, and changes none. The disk of a VM that never had one is
+// empty.
+func TestAHelperReadsWorkspaces(t *testing.T) {
+	disk := t.TempDir()
+	client := guest.Workspaces{Client: comparing(helper{map[string]string{guest.CompareAfter: disk}})}
+	if list, err := client.List(t.Context()); err != nil || len(list) > 0 {
+		t.Errorf("an empty disk has %+v, %v", list, err)
+	}
+	dir := filepath.Join(workspacesOn(disk), strings.Repeat("a", 32))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	record := `{"id":"` + filepath.Base(dir) + `","name":"box","path":"/box","baseline":"one","generation":1}`
+	if err := os.WriteFile(dir+"/record.json", []byte(record), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := client.List(t.Context()); err != nil || len(list) != 1 || list[0].Path != "/box" {
+		t.Errorf("there are %+v, %v", list, err)
+	}
+	if _, err := client.Reset(t.Context(), "box"); banger.CodeOf(err) != banger.CodeConflict {
+		t.Errorf("a reset: %v", err)
+	}
+	if err := client.Remove(t.Context(), "box", true); banger.CodeOf(err) != banger.CodeConflict {
+		t.Errorf("a removal: %v", err)
+	}
+	if _, err := os.Stat(dir + "/record.json"); err != nil {
+		t.Errorf("the record: %v", err)
+	}
+}

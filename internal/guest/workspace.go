@@ -140,7 +140,7 @@ func limitWorkspace(w *banger.Workspace) {
 	w.ID, w.Name = text.Limit(w.ID, 32), text.Limit(w.Name, 63)
 	w.Path, w.Source = text.Limit(w.Path, maxMountPath), text.Limit(w.Source, maxSource)
 	w.Baseline, w.Error = text.Limit(w.Baseline, maxBaseline), text.Limit(w.Error, maxReason)
-	w.InOld = max(w.InOld, 0)
+	w.InOld, w.Stored = max(w.InOld, 0), false
 }
 
 // Workspaces makes the requests about the workspaces of one guest.

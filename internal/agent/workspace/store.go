@@ -96,7 +96,7 @@ func readRecord(dir int, id string, isTaken func(name string) bool) (r record, e
 		r.ID != id || isTaken(r.Name) || r.Generation < 1 {
 		return broken(id), errors.New("its record is broken")
 	}
-	r.Error, r.InOld = "", 0
+	r.Error, r.InOld, r.Stored = "", 0, false
 	return r, nil
 }
 

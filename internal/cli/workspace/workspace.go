@@ -187,8 +187,11 @@ func newList(a *command.App) *cobra.Command {
 		Head: []string{"NAME", "PATH", "SOURCE", "CREATED", "STATE"},
 		Row: func(w banger.Workspace) []string {
 			state := "mounted"
-			if w.Error != "" {
+			switch {
+			case w.Error != "":
 				state = w.Error
+			case w.Stored:
+				state = "stored"
 			}
 			return []string{w.Name, w.Path, w.Source, render.Age(w.Created), state}
 		},
