@@ -1,5 +1,5 @@
-// Package access gives clients the inside of running VMs: commands, files, SSH, consoles and resource use. It must not
-// know how a VM came to run, and it changes no VM.
+// Package access gives clients the inside of running VMs: commands, files, SSH, consoles, workspaces and resource use.
+// It must not know how a VM came to run, nor how the disk of one at rest is read, and it changes no VM.
 package access
 
 import (

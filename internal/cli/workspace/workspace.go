@@ -29,7 +29,8 @@ func New(a *command.App) *cobra.Command {
 		Aliases: []string{"ws"},
 		Short:   "Bring a repository into a VM, and its changes home",
 		Long: `Bring a repository into a VM, and its changes home. A workspace is a working tree in a VM. What came in is its
-baseline; what was changed since comes out as a list, a patch, a branch or a merge. The VM needs no git.`,
+baseline; what was changed since comes out as a list, a patch, a branch or a merge, also while the VM is stopped. The
+VM needs no git.`,
 		Example: `  banger workspace prepare web ~/src/project
   banger exec -it web sh
   banger workspace diff web
