@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"net"
 	"os"
@@ -157,7 +158,9 @@ func TestASuspendEndsWorkspacesThatAreMade(t *testing.T) {
 	conn, err := client.Prepare(ctx, it, "")
 	stream := running(t, conn, err)
 	next[banger.Workspace](t, stream, frame.Response)
-	stream.Send(frame.Stdin, make([]byte, 100<<10))
+	head := binary.BigEndian.AppendUint64(nil, 1<<20) // the size of the file, and then a piece of all of it
+	head = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(head, 0), 1<<20)
+	stream.Send(frame.Stdin, append(head, make([]byte, 100<<10)...))
 	if _, err := a.Suspend(ctx); err != nil {
 		t.Fatal(err)
 	}
