@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,11 +176,24 @@ func TestTwentyThousandFiles(t *testing.T) {
 	repo := repository(t, `for d in $(seq 200); do mkdir d$d; for f in 1 2 3 4 5 6 7 8 9 0; do for g in 1 2 3 4 5 6 7 8 9 0; do
 		echo $d $f $g >d$d/$f$g; done; done; done; git add .; git commit -qm first; git rm -q --cached -r d1; echo x >d2/11`)
 	home := Home{t.TempDir()}
-	record, lower := bring(t, home, Options{Source: repo, Depth: 50, Untracked: true})
-	if got, want := files(t, lower), files(t, repo); got != want || strings.Count(got, "\n") != 20_000 {
-		t.Errorf("%d files came in", strings.Count(got, "\n"))
+	plan, err := home.Plan(t.Context(), Options{Source: repo, Name: "w", Depth: 50, Untracked: true})
+	if err != nil || plan.Files != 20_000 {
+		t.Fatalf("%+v, %v", plan, err)
 	}
-	sameInGit(t, repo, lower)
+	defer plan.Drop()
+	image, err := plan.Image(t.Context(), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer image.Close()
+	got := sh(t, "/", fmt.Sprintf("PATH=$PATH:/sbin:/usr/sbin; e2fsck -fn /proc/%d/fd/%d", os.Getpid(), image.Fd()))
+	if !strings.Contains(got, ": 20") { // files and directories
+		t.Errorf("the file system has %s", got)
+	}
+	if err := plan.Keep("0123456789ab"); err != nil {
+		t.Fatal(err)
+	}
+	record := plan.Record
 	c, err := home.Capture(t.Context(), record, hostileTar(t, []file{{".wh.d3", 0, ""}, {"d4/11", 0, "y\n"}}))
 	if err != nil {
 		t.Fatal(err)
