@@ -27,6 +27,16 @@ func homeOf(a *command.App) workspace.Home {
 	return workspace.Home{Dir: filepath.Join(a.Paths.State, "workspaces")}
 }
 
+// active returns an error unless what changes a workspace of a VM can be done now. A VM at rest would be read by
+// another VM first, for nothing.
+func active(ctx context.Context, c *client.Client, ref, what string) error {
+	vm, err := c.Get(ctx, ref)
+	if err == nil && vm.State.AtRest() {
+		err = vm.NotRunning(what)
+	}
+	return err
+}
+
 // place is a workspace in a VM, with what this host knows of it.
 type place struct {
 	client *client.Client

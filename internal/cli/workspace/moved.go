@@ -25,6 +25,9 @@ func Enter(ctx context.Context, a *command.App, c *client.Client, vm string, pre
 		}
 		return nil
 	}
+	if it.State.AtRest() {
+		return it.NotRunning("change a workspace of")
+	}
 	list, err := c.Workspaces(ctx, it.ID)
 	if err != nil {
 		return err

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/filecopy"
 	"banger/internal/cli/render"
@@ -20,7 +22,17 @@ func newSync(a *command.App) *cobra.Command {
 change nothing and list what conflicts. What came in is then the baseline. If the VM has no commits of its own, its
 branch moves to this host's commit; otherwise that commit is refs/banger/host there.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
-		RunE: of(a, func(ctx context.Context, p *place, _ []string) error { return syncPlace(ctx, a, p) }),
+		RunE: a.WithClient(func(ctx context.Context, c *client.Client, args []string) error {
+			vm, _, _ := strings.Cut(args[0], "/")
+			if err := active(ctx, c, vm, "change a workspace of"); err != nil {
+				return err
+			}
+			p, err := find(ctx, a, c, args[0])
+			if err != nil {
+				return err
+			}
+			return syncPlace(ctx, a, p)
+		}),
 	}
 }
 

@@ -106,8 +106,7 @@ func prepare(ctx context.Context, a *command.App, c *client.Client, vm string, o
 	if err := banger.CheckWorkspace(o.Name); err != nil {
 		return err
 	}
-	list, err := c.Workspaces(ctx, vm)
-	if err != nil {
+	if err := active(ctx, c, vm, "make a workspace in"); err != nil && !o.dryRun {
 		return err
 	}
 	plan, err := homeOf(a).Plan(ctx, o.Options)
@@ -118,6 +117,10 @@ func prepare(ctx context.Context, a *command.App, c *client.Client, vm string, o
 	notes(a, plan.Skip)
 	if o.dryRun {
 		return showPlan(a, plan)
+	}
+	list, err := c.Workspaces(ctx, vm)
+	if err != nil {
+		return err
 	}
 	for _, w := range list {
 		if w.Name != o.Name {
@@ -208,18 +211,21 @@ func newReset(a *command.App) *cobra.Command {
 snapshot, and its state is kept as an automatic snapshot.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
 		RunE: a.WithClient(func(ctx context.Context, c *client.Client, args []string) error {
-			if to != "" {
-				vm, _, _ := strings.Cut(args[0], "/")
-				p := a.Progress()
-				defer p.Close()
-				_, err := c.Restore(ctx, vm, to, p.Emit)
-				return err
+			vm, _, _ := strings.Cut(args[0], "/")
+			if to == "" {
+				if err := active(ctx, c, vm, "reset a workspace of"); err != nil {
+					return err
+				}
+				p, err := find(ctx, a, c, args[0])
+				if err != nil {
+					return err
+				}
+				return reset(ctx, a, p)
 			}
-			p, err := find(ctx, a, c, args[0])
-			if err != nil {
-				return err
-			}
-			return reset(ctx, a, p)
+			p := a.Progress()
+			defer p.Close()
+			_, err := c.Restore(ctx, vm, to, p.Emit)
+			return err
 		}),
 	}
 	c.Flags().StringVar(&to, "to", "", "a snapshot of the VM")
@@ -252,6 +258,9 @@ func newRemove(a *command.App) *cobra.Command {
 		RunE: a.WithClient(func(ctx context.Context, c *client.Client, args []string) error {
 			for _, arg := range args {
 				vm, name, _ := strings.Cut(arg, "/")
+				if err := active(ctx, c, vm, "remove a workspace of"); err != nil {
+					return err
+				}
 				list, err := c.Workspaces(ctx, vm)
 				if err != nil {
 					return err
