@@ -40,16 +40,18 @@ type Found struct {
 	// Snapshots are without their disks, which are among Layers.
 	Snapshots Part            `json:"snapshots"`
 	Layers    []overlay.Usage `json:"layers"`
-	Other     Part            `json:"other"` // files: databases, logs, caches, keys
-	Sockets   Part            `json:"sockets"`
-	Daemon    int             `json:"daemon"` // its process, or 0
-	Bridges   bool            `json:"bridges"`
+	// Workspaces are the baselines of workspaces, which the client keeps.
+	Workspaces Part `json:"workspaces"`
+	Other      Part `json:"other"` // files: databases, logs, caches, keys
+	Sockets    Part `json:"sockets"`
+	Daemon     int  `json:"daemon"` // its process, or 0
+	Bridges    bool `json:"bridges"`
 }
 
 // Empty reports whether there is nothing.
 func (f Found) Empty() bool {
 	things := len(f.VMs) + f.Lost.Count + f.Images.Count + f.Kernels.Count + f.Frozen.Count + f.Other.Count +
-		f.Snapshots.Count + len(f.Layers)
+		f.Snapshots.Count + len(f.Layers) + f.Workspaces.Count
 	return things == 0 && f.Daemon == 0 && !f.Bridges
 }
 
@@ -62,7 +64,7 @@ func (f Found) Bytes() int64 {
 	for _, l := range f.Layers {
 		n += l.Bytes
 	}
-	return n + f.Snapshots.Bytes
+	return n + f.Snapshots.Bytes + f.Workspaces.Bytes
 }
 
 // Look returns what Remove would remove. It changes nothing. It returns an error if one of the directories holds what
@@ -94,6 +96,8 @@ func Measure(h Home) (f Found, err error) {
 	f.Frozen = Part{countOf(h.dirs().Ready()), vmdir.Room(h.dirs().Templates())}
 	f.Snapshots = Part{countOf(h.dirs().Snapshots()), vmdir.Room(h.dirs().Snapshots())}
 	f.Layers = overlay.Measure(h.dirs())
+	workspaces := filepath.Join(h.State, "workspaces")
+	f.Workspaces = Part{countOf(workspaces), vmdir.Room(workspaces)}
 	f.Sockets = Part{countOf(h.Run), vmdir.Room(h.Run)}
 	_, used := os.Lstat(filepath.Join(h.State, "bridge.used"))
 	f.Bridges = used == nil
@@ -111,7 +115,7 @@ func Measure(h Home) (f Found, err error) {
 }
 
 // counted are the entries of the state directory that Found tells apart.
-var counted = []string{"vms", "lost", "images", "kernels", "templates", "layers", "snapshots"}
+var counted = []string{"vms", "lost", "images", "kernels", "templates", "layers", "snapshots", "workspaces"}
 
 // vms returns the VMs that have a directory or a record, by name.
 func vms(h Home) ([]VM, error) {
@@ -144,7 +148,7 @@ func vms(h Home) ([]VM, error) {
 var (
 	stateEntries = []string{"banger.db*", "daemon.lock", "daemon.start", "daemon*.log", "dns.port", "kvm.json", "boot-id",
 		"reserve", "bridge.json", "bridge.used", "images", "kernels", "templates", "vms", "lost", "jail", "ssh", "*.tmp",
-		"layers", "snapshots", "helpers",
+		"layers", "snapshots", "helpers", "workspaces",
 		".tmp-*"}
 	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates", "helpers"}
 )

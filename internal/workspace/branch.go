@@ -216,7 +216,7 @@ func (c *Capture) Export(ctx context.Context, branch string, force bool) (e Expo
 		return e, err
 	}
 	message := "banger: workspace " + c.Record.Name
-	if err := r.Run(ctx, nil, nil, "update-ref", "--create-reflog", "-m", message, ref, commit, old); err != nil {
+	if err := r.Set(durable).Run(ctx, nil, nil, "update-ref", "--create-reflog", "-m", message, ref, commit, old); err != nil {
 		return e, banger.Errorf(banger.CodeConflict, "the branch %s was not made: %w", branch, err)
 	}
 	return e, nil
@@ -259,9 +259,13 @@ func authorOf(ctx context.Context, r *git.Repository) (env []string) {
 	return env
 }
 
+// durable makes git write to the disk what it says it has stored, as it does for the user.
+const durable = "core.fsync=default,reference"
+
 // Send brings commits of the quarantine, with what they need, into a repository, whose git checks all of it once
 // more.
 func (c *Capture) Send(ctx context.Context, to git.Git, commits ...string) error {
+	to = to.Set(durable)
 	wanted := strings.Join(commits, "\n") + "\n"
 	if c.Record.Head != "" {
 		err := to.Run(ctx, nil, nil, "cat-file", "-e", c.Record.Head+"^{commit}")

@@ -39,7 +39,6 @@ type Capture struct {
 	store  tree.Store
 	quar   tree.Store // the quarantine, which borrows the store's objects
 	loose  looseGit
-	fresh  bool     // the guest's repository has objects of its own
 	lfs    []string // digests of changed files of Git LFS, whose contents are in the quarantine
 	opened int      // entries so far
 	size   int64

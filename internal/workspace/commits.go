@@ -132,7 +132,6 @@ func (c *Capture) commits(ctx context.Context) error {
 	for _, known := range c.Record.commits() {
 		fmt.Fprintln(&wanted, "^"+known)
 	}
-	c.fresh = true
 	return c.quarantine(ctx, wanted.String())
 }
 

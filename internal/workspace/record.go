@@ -119,8 +119,16 @@ func unknownRecord() error {
 		WithHint("it was prepared by another user or on another host; prepare it again")
 }
 
-// put stores a record durably.
+// put stores a record durably, after the store that it needs.
 func (h Home) put(r *Record) error {
+	dir, err := os.Open(h.dir(r.ID))
+	if err == nil {
+		err = unix.Syncfs(int(dir.Fd())) // git has written many files, of which it has synced none
+		dir.Close()
+	}
+	if err != nil {
+		return banger.Errorf(banger.CodeDisk, "storing workspace %s: %w", r.Name, banger.Cause(err))
+	}
 	if err := blob.WriteJSON(filepath.Join(h.dir(r.ID), "record.json"), r); err != nil {
 		return banger.Errorf(banger.CodeDisk, "storing the record of workspace %s: %w", r.Name, banger.Cause(err))
 	}

@@ -165,6 +165,7 @@ func (r *removal) list(f reset.Found, h hooks) (lines []string) {
 		layers += l.Bytes
 	}
 	add(layers > 0, "%s, %s", number(len(f.Layers), "layer"), size(layers))
+	add(f.Workspaces.Count > 0, "%s, %s", number(f.Workspaces.Count, "workspace"), size(f.Workspaces.Bytes))
 	add(f.Frozen.Bytes > 0, "%s, %s", number(f.Frozen.Count, "template"), size(f.Frozen.Bytes))
 	add(f.Other.Count > 0, "database, logs, caches and keys, %s", size(f.Other.Bytes))
 	add(f.Daemon != 0, "the daemon that runs, process %d", f.Daemon)

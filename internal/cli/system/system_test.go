@@ -70,6 +70,7 @@ func (d *desk) used() *desk {
 		"state/layers/0123456789b1/layer.json":   `{"id":"0123456789b1","parent":"0123456789b0","size":1048576,"file":"disk"}`,
 		"state/layers/0123456789b1/disk":         "layer",
 		"state/snapshots/0123456789c0/info.json": "{}",
+		"state/workspaces/0a/record.json":        "{}",
 	} {
 		d.write(name, text)
 	}
@@ -230,16 +231,16 @@ func TestUsage(t *testing.T) {
 		rows = append(rows, strings.Join(strings.Fields(line), " "))
 	}
 	want := []string{"TYPE TOTAL ACTIVE SIZE RECLAIMABLE", "VMs 2 1 4 KiB 4 KiB"}
-	if len(rows) != 7 || rows[0] != want[0] || rows[2] != want[1] || !strings.HasPrefix(rows[1], "Images 2 1 ") ||
+	if len(rows) != 8 || rows[0] != want[0] || rows[2] != want[1] || !strings.HasPrefix(rows[1], "Images 2 1 ") ||
 		!strings.HasSuffix(rows[1], " 1 MiB") || !strings.HasPrefix(rows[3], "Kernels 1 1 ") ||
 		rows[4] != "Snapshots 1 0 4 KiB 0 B" || rows[5] != "Layers 2 1 16 KiB 0 B" ||
-		rows[6] != "Templates 2 1 3 MiB 3 MiB" {
+		rows[6] != "Templates 2 1 3 MiB 3 MiB" || rows[7] != "Workspaces 1 0 4 KiB 0 B" {
 		t.Errorf("it prints %q", rows)
 	}
 	var list []usage
 	out, _, err = d.banger("df", "--format", "json")
 	check(t, err)
-	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 6 || list[1].Reclaimable != 4096 {
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 7 || list[1].Reclaimable != 4096 {
 		t.Errorf("as JSON it is %q", out)
 	}
 	out, _, err = d.banger("df", "--verbose", "--format", "json")

@@ -127,7 +127,11 @@ func (g *group) usage(ctx context.Context, client *client.Client, verbose bool) 
 	} else {
 		list = append(list, snapshots(found))
 	}
-	return append(list, layers(found.Layers, vms), templates(frozen, templatesUsed)), nil
+	list = append(list, layers(found.Layers, vms), templates(frozen, templatesUsed))
+	if w := found.Workspaces; w.Count > 0 {
+		list = append(list, usage{Type: "Workspaces", Total: w.Count, Size: w.Bytes})
+	}
+	return list, nil
 }
 
 func snapshots(f reset.Found) usage {
