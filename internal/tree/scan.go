@@ -127,6 +127,9 @@ func (s Scanner) staged(ctx context.Context, g git.Git, r *git.Repository, prefi
 			into.Absent = append(into.Absent, prefix+path)
 			continue
 		}
+		if words[3] != "0" && prefix == "" { // one side of a conflict
+			into.Blobs = append(into.Blobs, words[2])
+		}
 		list[path] = Entry{words[1], words[2]}
 	}
 	return list, nil
@@ -184,8 +187,8 @@ const (
 	byLFS
 )
 
-// converted returns the paths whose bytes in the working tree may differ from those that git keeps, with what converts
-// them.
+// converted returns the paths whose bytes in the working tree may differ from those that git keeps, with what
+// converts them.
 func (s Scanner) converted(ctx context.Context, g git.Git, r *git.Repository, staged Listing) (map[string]int, error) {
 	attributes := r.CRLF != ""
 	if _, err := os.Lstat(filepath.Join(r.Common, "info/attributes")); err == nil {
@@ -221,8 +224,8 @@ func (s Scanner) converted(ctx context.Context, g git.Git, r *git.Repository, st
 // lfsPointer is what Git LFS keeps of a file: its digest and its size (git-lfs, docs/spec.md).
 var lfsPointer = regexp.MustCompile(`(?m)^oid sha256:([0-9a-f]{64})\nsize (\d+)$`)
 
-// isPointerTo reports whether an object is the pointer of Git LFS to the content of a file. Git cannot tell without the
-// filter, which is a program.
+// isPointerTo reports whether an object is the pointer of Git LFS to the content of a file. Git cannot tell without
+// the filter, which is a program.
 func isPointerTo(ctx context.Context, g git.Git, oid, path string) bool {
 	size, err := g.Output(ctx, "cat-file", "-s", oid)
 	if n, nerr := strconv.Atoi(size); err != nil || nerr != nil || n > 1024 {

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -164,13 +165,22 @@ func (s Store) Fetch(ctx context.Context, r *git.Repository, commit string, dept
 	return s.Git.Run(ctx, nil, nil, append(args, "--", r.Top, commit)...)
 }
 
-// Adopt copies objects of a repository into a pack of the store.
+// Adopt copies those of some objects that a repository has into a pack of the store. An index may name objects that
+// are not there: git add -N does that.
 func (s Store) Adopt(ctx context.Context, r *git.Repository, oids []string) error {
 	if len(oids) == 0 {
 		return nil
 	}
+	known, err := r.Filter(ctx, strings.Join(oids, "\n")+"\n", "cat-file", "--batch-check=%(objectname)")
+	if err != nil {
+		return err
+	}
+	oids = slices.DeleteFunc(strings.Split(known, "\n"), func(l string) bool { return strings.HasSuffix(l, " missing") })
+	if len(oids) == 0 {
+		return nil
+	}
 	from, to := []string{"pack-objects", "--quiet", "--stdout"}, []string{"index-pack", "--stdin"}
-	err := git.Pipe(ctx, r.Git, from, strings.NewReader(strings.Join(oids, "\n")+"\n"), s.Git, to, io.Discard)
+	err = git.Pipe(ctx, r.Git, from, strings.NewReader(strings.Join(oids, "\n")+"\n"), s.Git, to, io.Discard)
 	var failed *git.Failure
 	if errors.As(err, &failed) {
 		return banger.Errorf(banger.CodeInvalid, "the repository at %s lacks objects: %s", r.Top, failed.Said).

@@ -216,7 +216,8 @@ func (c *Capture) Export(ctx context.Context, branch string, force bool) (e Expo
 		return e, err
 	}
 	message := "banger: workspace " + c.Record.Name
-	if err := r.Set(durable).Run(ctx, nil, nil, "update-ref", "--create-reflog", "-m", message, ref, commit, old); err != nil {
+	args := []string{"update-ref", "--create-reflog", "-m", message, ref, commit, old}
+	if err := r.Set(durable).Run(ctx, nil, nil, args...); err != nil {
 		return e, banger.Errorf(banger.CodeConflict, "the branch %s was not made: %w", branch, err)
 	}
 	return e, nil

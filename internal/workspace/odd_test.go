@@ -12,7 +12,8 @@ import (
 // sameInGit checks that git sees the same state in the guest's copy as on the host.
 func sameInGit(t *testing.T, repo, lower string, ask ...string) {
 	t.Helper()
-	for _, ask := range append(ask, "git status --porcelain", "git rev-parse HEAD", "git fsck --strict 2>&1") {
+	ask = append(ask, "git status --porcelain", "git rev-parse HEAD", "git fsck --strict --no-dangling 2>&1")
+	for _, ask := range ask {
 		if got, want := sh(t, lower, ask), sh(t, repo, ask); got != want {
 			t.Errorf("%s says in the guest\n%s\nand on the host\n%s", ask, got, want)
 		}
@@ -31,6 +32,11 @@ func TestKindsOfRepositories(t *testing.T) {
 		"a split index": {`git init -q .; echo a >a; git add .; git commit -qm first; git update-index --split-index; echo c >c; git add c`, ".", `echo b >>a`, "M\ta\nA\tc"},
 		"assumed unchanged": {`git init -q .; echo a >a; echo x >x; git add .; git commit -qm first; git update-index --assume-unchanged a; echo changed >a`,
 			".", `echo b >>x`, "M\ta\nM\tx"},
+		"intent to add": {`git init -q .; echo a >a; git add .; git commit -qm first; echo b >b; git add -N b`, ".",
+			`echo b >>a`, "M\ta\nA\tb"},
+		"a conflict": {`git init -q .; echo a >a; git add .; git commit -qm first; git checkout -qb other; echo o >a
+			git commit -qam o; git checkout -q main; echo m >a; git commit -qam m; git merge -q other >/dev/null 2>&1 || true`,
+			".", `echo merged >a`, "M\ta"},
 		"a new directory": {`git init -q .; echo a >a; git add .; git commit -qm first; mkdir d; echo d >d/d`, ".",
 			`mkdir -p e/f; echo f >e/f/g; mkdir empty; ln -s e/f l; chmod 755 a`, "M\ta\nA\te/f/g\nA\tl"},
 	} {
