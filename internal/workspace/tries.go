@@ -28,6 +28,15 @@ func (h Home) source(ctx context.Context, r *Record) (*git.Repository, error) {
 	return (&Capture{Record: r}).host(ctx)
 }
 
+// CheckBranch returns an error unless a branch of the user's repository can be made, or moved with force.
+func (h Home) CheckBranch(ctx context.Context, r *Record, branch string, force bool) error {
+	repo, err := h.source(ctx, r)
+	if err == nil {
+		_, err = freeBranch(ctx, repo, branch, force)
+	}
+	return err
+}
+
 // Stat counts what a branch of the user's repository has changed since the guest's checkout began.
 func (h Home) Stat(ctx context.Context, r *Record, branch string) (s Stat, err error) {
 	s, _, err = h.stat(ctx, r, branch)

@@ -72,6 +72,11 @@ func tryAll(ctx context.Context, a *command.App, p *place, number int, force boo
 			"workspace %s is of a directory without a repository, so tries get no branches", p.it.Name).
 			WithHint("make forks and pull from one: banger fork; banger workspace pull")
 	}
+	for n := range number { // before any command runs
+		if err := p.home.CheckBranch(ctx, p.record, branchOf(source.Name, n+1), force); err != nil {
+			return err
+		}
+	}
 	vms, err := snapshot.Make(ctx, a, p.client, banger.Fork{From: source.ID, Number: number,
 		Name: source.Name + "-try-{n}"})
 	if err != nil {
