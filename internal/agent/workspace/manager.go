@@ -97,7 +97,7 @@ func (m *Manager) List() []banger.Workspace {
 			continue
 		}
 		one := w.Workspace
-		if one.Error == "" && len(mounts.of(w.dev)) == 0 {
+		if one.Error == "" && len(mounts.of(w.shown())) == 0 {
 			one.Error = "it was unmounted in the VM; a reset or the next start of the VM mounts it again"
 		}
 		list = append(list, one)
@@ -248,14 +248,14 @@ func (w *workspace) renew() (err error) {
 		return err
 	}
 	defer unix.Close(fresh)
-	if err := readMounts().uncovered(w.dev); err != nil {
+	if err := readMounts().uncovered(w.shown()); err != nil {
 		return err
 	}
 	if err := w.store(r); err != nil {
 		return err
 	}
 	stored = true
-	if err = readMounts().unmount(w.dev, unix.MNT_DETACH); err == nil {
+	if err = readMounts().unmount(w.shown(), unix.MNT_DETACH); err == nil {
 		err = w.show(fresh)
 	}
 	w.m.mu.Lock()
@@ -278,7 +278,7 @@ func (m *Manager) Remove(name string, force bool) error {
 	if force {
 		flags = unix.MNT_DETACH
 	}
-	err = readMounts().unmount(w.dev, flags)
+	err = readMounts().unmount(w.shown(), flags)
 	if errors.Is(err, unix.EBUSY) {
 		return banger.Errorf(banger.CodeConflict, "the workspace %s is in use in the VM", w.Name).
 			WithHint("end the processes that are in %s or have files of it open, or use --force", w.Path)

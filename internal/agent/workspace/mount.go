@@ -134,7 +134,7 @@ func (w *workspace) overlay(n int) (mount int, dev uint64, err error) {
 		return -1, 0, fmt.Errorf("the kernel has no overlayfs: %w", err)
 	}
 	defer unix.Close(fs)
-	for _, option := range [][2]string{{"source", "workspace"}, {"redirect_dir", "nofollow"}, {"metacopy", "off"},
+	for _, option := range [][2]string{{"source", w.source()}, {"redirect_dir", "nofollow"}, {"metacopy", "off"},
 		{"index", "off"}, {"lowerdir", w.base()}, {"upperdir", w.upper(n)}, {"workdir", w.work(n)}} {
 		if err := unix.FsconfigSetString(fs, option[0], option[1]); err != nil {
 			return -1, 0, fmt.Errorf("joining baseline and changes: %s: %w", option[0], err)

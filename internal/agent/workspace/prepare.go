@@ -96,7 +96,7 @@ func (w *workspace) begin() error {
 func (w *workspace) undo(made []string) {
 	w.op.Lock()
 	defer w.op.Unlock()
-	readMounts().unmount(w.dev, unix.MNT_DETACH)
+	readMounts().unmount(w.shown(), unix.MNT_DETACH)
 	unix.Unmount(w.base(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	removeRecord(w.path())
 	os.RemoveAll(w.path())

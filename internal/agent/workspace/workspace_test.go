@@ -359,3 +359,30 @@ func TestLoopDevicesComeWithTheirModule(t *testing.T) {
 		t.Errorf("the module %s was loaded", read(t, name))
 	}
 }
+
+// TestANumberOfADeviceIsUsedAgain: when the guest has unmounted a workspace, the next overlay in the guest may get the
+// number of its device. That overlay is another's.
+func TestANumberOfADeviceIsUsedAgain(t *testing.T) {
+	w := newWorld(t)
+	it := w.make("box", map[string]string{"file": "one"})
+	held := w.all["box"]
+	check(t, unix.Unmount(it.Path, 0))
+	other := w.path("other")
+	for _, dir := range []string{"lower", "upper", "work", "other"} {
+		check(t, os.MkdirAll(w.path(dir), 0o755))
+	}
+	options := "lowerdir=" + w.path("lower") + ",upperdir=" + w.path("upper") + ",workdir=" + w.path("work")
+	check(t, unix.Mount("other", other, "overlay", 0, options))
+	defer unix.Unmount(other, unix.MNT_DETACH)
+	var st unix.Stat_t
+	check(t, unix.Stat(other, &st))
+	held.dev = st.Dev // as the kernel may have chosen it
+	if len(readMounts().of(held.shown())) > 0 {
+		t.Error("another overlay counts as the workspace")
+	}
+	check(t, w.Remove("box", true))
+	write(t, filepath.Join(other, "file"), "x")
+	if read(t, w.path("upper/file")) != "x" {
+		t.Error("the other overlay was unmounted")
+	}
+}
