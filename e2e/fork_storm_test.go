@@ -15,7 +15,7 @@ import (
 )
 
 // branchRounds is how many kills TestKillsWhileVMsBranch makes. BANGER_BRANCH_KILLS sets another number.
-const branchRounds = 10
+const branchRounds = 40
 
 // TestKillsWhileVMsBranch kills the daemon at random instants while a snapshot of a VM is taken or removed, while the
 // VM goes back to one, and while it is forked. Afterwards the VM has the state of before or, after a restore, that of
