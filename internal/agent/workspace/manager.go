@@ -320,10 +320,10 @@ func (m *Manager) reserve(it banger.Workspace) (*workspace, error) {
 		return nil, banger.Errorf(banger.CodeConflict, "the VM is still starting, or has no disk of its own")
 	case len(m.all) >= guest.MaxWorkspaces:
 		return nil, banger.Errorf(banger.CodeConflict, "the VM has %d workspaces, and can have no more",
-			guest.MaxWorkspaces).WithHint("remove one: banger workspace rm VM WORKSPACE")
+			guest.MaxWorkspaces).WithHint("remove one: banger workspace rm VM/WORKSPACE")
 	case m.all[it.Name] != nil:
 		return nil, banger.Errorf(banger.CodeConflict, "the VM has a workspace %s already", it.Name).
-			WithHint("use another name, or remove it: banger workspace rm VM %s", it.Name)
+			WithHint("use another name, or remove it: banger workspace rm VM/%s", it.Name)
 	}
 	for _, w := range m.all {
 		if w.ID == it.ID {
