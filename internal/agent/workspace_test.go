@@ -27,9 +27,14 @@ func withDisk(t *testing.T) (a *agenttest.Agent, client guest.Workspaces, root s
 	if os.Geteuid() != 0 {
 		t.Skip("only root mounts")
 	}
+	root, err := os.MkdirTemp("", "workspaces-") // no workspace can be below /dev, where the other directory may be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
 	t.Setenv("TMPDIR", plainDirectory(t))
 	a = agenttest.Start(t)
-	return a, guest.Workspaces{Client: a.Client}, t.TempDir()
+	return a, guest.Workspaces{Client: a.Client}, root
 }
 
 // fileSystem returns a file system with one file.
