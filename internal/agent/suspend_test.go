@@ -19,8 +19,8 @@ import (
 	"banger/internal/testing/processtest"
 )
 
-// counts is a script that writes a growing file, whose path is its first argument. It opens the file once: after the end
-// of its agent it may run for a moment, while the directory is removed.
+// counts is a script that writes a growing file, whose path is its first argument. It opens the file once: after the
+// end of its agent it may run for a moment, while the directory is removed.
 const counts = "exec 9>>$1; echo ready; while :; do echo x >&9; sleep 0.01; done"
 
 // startGuest starts an agent that is configured.
