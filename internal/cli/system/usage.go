@@ -127,11 +127,15 @@ func (g *group) usage(ctx context.Context, client *client.Client, verbose bool) 
 	} else {
 		list = append(list, snapshots(found))
 	}
-	list = append(list, layers(found.Layers, vms), templates(frozen, templatesUsed))
-	if w := found.Workspaces; w.Count > 0 {
-		list = append(list, usage{Type: "Workspaces", Total: w.Count, Size: w.Bytes})
+	return append(append(list, layers(found.Layers, vms), templates(frozen, templatesUsed)), workspaces(found)...), nil
+}
+
+// workspaces returns the line of workspaces, if there are any.
+func workspaces(f reset.Found) []usage {
+	if f.Workspaces.Count == 0 {
+		return nil
 	}
-	return list, nil
+	return []usage{{Type: "Workspaces", Total: f.Workspaces.Count, Size: f.Workspaces.Bytes}}
 }
 
 func snapshots(f reset.Found) usage {
