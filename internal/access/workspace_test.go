@@ -26,7 +26,7 @@ var errOwn = errors.New("its own agent was asked")
 func (v vms) Get(string) (banger.VM, error)                   { return v.vm, nil }
 func (v vms) Wake(context.Context, string) (banger.VM, error) { return v.vm, errOwn }
 
-// disk lends an agent with one workspace, and knows who has it.
+// disk lends an agent with one workspace, and counts how often the agent is lent and comes back.
 type disk struct {
 	err    error  // of Still
 	broken bool   // the agent does not answer
@@ -101,7 +101,7 @@ func TestWhoIsAskedForWorkspaces(t *testing.T) {
 	}
 }
 
-// TestADiskComesBack with the end of the stream and after each error, but it may stay for who has just listed.
+// TestADiskComesBack with the end of the stream and after each error, but after a list it may stay for the next call.
 func TestADiskComesBack(t *testing.T) {
 	d := &disk{}
 	w := workspaces(t, banger.StateStopped, d)

@@ -33,7 +33,7 @@ func (s *server) changes(conn net.Conn) {
 	}
 	defer k.leave()
 	k.whenCut(func() { conn.SetWriteDeadline(time.Now().Add(tellTime)) })
-	w := bufio.NewWriterSize(frame.Output(cuttable{conn, k}), frame.MaxData)
+	w := bufio.NewWriterSize(frame.Data(cuttable{conn, k}, frame.Stdout), frame.MaxData)
 	err = writeChanges(upper, w)
 	if err == nil {
 		err = w.Flush()

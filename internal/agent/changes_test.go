@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"banger/internal/testing/overlaytest"
 )
 
 // upperDirectory returns a directory with what overlayfs writes for changes of every kind (overlayfs.rst).
@@ -20,7 +22,7 @@ func upperDirectory(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Skip("device nodes and trusted attributes are root's")
 	}
-	at := plainDirectory(t)
+	at := overlaytest.Directory(t)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

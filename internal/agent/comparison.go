@@ -49,7 +49,7 @@ func (s *server) compare(conn net.Conn, patch bool) {
 		if err := frame.WriteJSON(w, frame.Response, c); err != nil {
 			return err
 		}
-		_, err := frame.Output(w).Write([]byte(patch))
+		_, err := frame.Data(w, frame.Stdout).Write([]byte(patch))
 		return err
 	})
 	if err == nil {

@@ -10,6 +10,7 @@ import (
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/testing/overlaytest"
 )
 
 // comparing returns a client of an agent with a system.
@@ -24,7 +25,7 @@ func comparing(sys system) guest.Client {
 
 // TestAHelperCompares what its disks have, with patches of any length, and leaves out what banger makes in each VM.
 func TestAHelperCompares(t *testing.T) {
-	base := plainDirectory(t)
+	base := overlaytest.Directory(t)
 	long := strings.Repeat("a line of text\n", 30_000) // more than one frame holds
 	for name, text := range map[string]string{"rootfs/etc/passwd": "root\n", "rootfs/etc/hosts": "1\n",
 		"before/upper/etc/passwd": "root\nold\n", "after/upper/etc/passwd": "root\nnew\n", "after/upper/long": long,

@@ -11,32 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger/internal/agent/boot"
+	"banger/internal/testing/overlaytest"
 )
-
-// plainDirectory returns a directory that is not on overlayfs. overlayfs refuses whiteouts, its own
-// attributes, and another overlay's upper directory.
-func plainDirectory(t *testing.T) string {
-	t.Helper()
-	for _, parent := range []string{os.TempDir(), "/dev/shm", "/var/tmp"} {
-		var fs unix.Statfs_t
-		if unix.Statfs(parent, &fs) != nil || int64(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC {
-			continue
-		}
-		if dir, err := os.MkdirTemp(parent, "agent-test-"); err == nil {
-			t.Cleanup(func() { os.RemoveAll(dir) })
-			return dir
-		}
-	}
-	t.Fatal("all directories for temporary files lie on overlayfs: set TMPDIR to one that does not")
-	return ""
-}
 
 // renameAndChmod mounts an overlay in a mount namespace of its own, renames a directory of
 // the image there, and changes a file's mode. It returns the error of the rename, and the
 // upper directory.
 func renameAndChmod(t *testing.T, options string) (upper string, renamed error) {
 	t.Helper()
-	base := plainDirectory(t)
+	base := overlaytest.Directory(t)
 	for _, dir := range []string{"lower/dir", "upper", "work", "merged"} {
 		if err := os.MkdirAll(filepath.Join(base, dir), 0o755); err != nil {
 			t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/sparse"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/overlaytest"
 	"banger/internal/testing/processtest"
 )
 
@@ -32,7 +33,7 @@ func withDisk(t *testing.T) (a *agenttest.Agent, client guest.Workspaces, root s
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
-	t.Setenv("TMPDIR", plainDirectory(t))
+	t.Setenv("TMPDIR", overlaytest.Directory(t))
 	a = agenttest.Start(t)
 	return a, guest.Workspaces{Client: a.Client}, root
 }

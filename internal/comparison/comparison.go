@@ -46,7 +46,7 @@ type Comparer struct {
 	log      *slog.Logger
 	dirs     vmdir.Dirs      // of helpers
 	place    chan struct{}   // holds a value while a helper is used
-	kept     *helper         // one that waits for another use, or nil; belongs to who has the place
+	kept     *helper         // one that waits for another use, or nil; the holder of the place may use it
 	ctx      context.Context // ends with the Comparer
 	stop     context.CancelFunc
 }

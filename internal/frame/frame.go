@@ -64,14 +64,17 @@ func Write(w io.Writer, t Type, p []byte) error {
 	return err
 }
 
-// Output returns a writer of frames of Stdout to w, of at most MaxData bytes each.
-func Output(w io.Writer) io.Writer { return output{w} }
+// Data returns a writer of frames of a type to w, of at most MaxData bytes each.
+func Data(w io.Writer, t Type) io.Writer { return data{w, t} }
 
-type output struct{ w io.Writer }
+type data struct {
+	w io.Writer
+	t Type
+}
 
-func (o output) Write(p []byte) (n int, err error) {
+func (d data) Write(p []byte) (n int, err error) {
 	for piece := range slices.Chunk(p, MaxData) {
-		if err := Write(o.w, Stdout, piece); err != nil {
+		if err := Write(d.w, d.t, piece); err != nil {
 			return n, err
 		}
 		n += len(piece)

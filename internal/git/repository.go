@@ -27,7 +27,7 @@ type Repository struct {
 // ErrNone means that a directory is in no repository.
 var ErrNone = errors.New("not in a git repository")
 
-// Open returns the repository around a directory. It returns ErrNone if there is none.
+// Open returns the repository around a directory. It returns ErrNone for a directory in no repository.
 func Open(ctx context.Context, path string) (*Repository, error) {
 	r := &Repository{Git: Git{Dir: path}}
 	out, err := r.Output(ctx, "rev-parse", "--is-bare-repository", "--show-toplevel", "--absolute-git-dir",
@@ -75,7 +75,7 @@ func (r *Repository) withoutFilters(ctx context.Context) error {
 	names, err := r.Fields(ctx, "", "config", "-z", "--name-only", "--get-regexp",
 		`^filter\..*\.(clean|smudge|process|required)$`)
 	var failed *Failure
-	if err != nil && !(errors.As(err, &failed) && failed.Code == 1) { // 1 means that there is none
+	if err != nil && !(errors.As(err, &failed) && failed.Code == 1) { // 1 means: no filters
 		return err
 	}
 	for _, name := range names {
@@ -121,7 +121,7 @@ func (r *Repository) readHead(ctx context.Context) (err error) {
 }
 
 // Setting returns what the user's git uses for a setting: the value in the repository, or else the user's own or the
-// system's. It is only read, and never makes git start a program. It returns "" if there is none.
+// system's. It is only read, and never makes git start a program. It returns "" for a setting without a value.
 func (r *Repository) Setting(ctx context.Context, name string) string {
 	value, err := r.Output(ctx, "config", "--get", name)
 	if err == nil {

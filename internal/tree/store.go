@@ -154,8 +154,12 @@ func (s Store) List(ctx context.Context, tree string) (Listing, error) {
 	return l, nil
 }
 
-// Fetch brings a commit of a repository, and depth commits of its history, into the store.
+// Fetch brings a commit of a repository, and depth commits of its history, into the store. It does nothing for a
+// commit that is there.
 func (s Store) Fetch(ctx context.Context, r *git.Repository, commit string, depth int) error {
+	if s.Git.Run(ctx, nil, nil, "cat-file", "-e", commit+"^{commit}") == nil {
+		return nil
+	}
 	serve := "git -c uploadpack.allowAnySHA1InWant=true -c core.hooksPath=/dev/null " +
 		"-c core.fsmonitor=false -c core.alternateRefsCommand=true upload-pack"
 	args := []string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--upload-pack", serve}

@@ -27,17 +27,17 @@ type Exported struct {
 	Modules   []string `json:"modules,omitempty"` // submodules with changes, which no branch of this repository can have
 }
 
-// host opens the user's repository of a capture.
-func (c *Capture) host(ctx context.Context) (*git.Repository, error) {
-	if c.Record.Plain {
-		return nil, banger.Errorf(banger.CodeInvalid, "workspace %s is of a directory without a repository", c.Record.Name).
+// repository opens the user's repository of a workspace.
+func (r *Record) repository(ctx context.Context) (*git.Repository, error) {
+	if r.Plain {
+		return nil, banger.Errorf(banger.CodeInvalid, "workspace %s is of a directory without a repository", r.Name).
 			WithHint("bring its changes home by: banger workspace pull")
 	}
-	r, err := git.Open(ctx, c.Record.Source)
+	repo, err := git.Open(ctx, r.Source)
 	if errors.Is(err, git.ErrNone) {
-		return nil, banger.Errorf(banger.CodeNotFound, "the repository at %s is gone", c.Record.Source)
+		return nil, banger.Errorf(banger.CodeNotFound, "the repository at %s is gone", r.Source)
 	}
-	return r, err
+	return repo, err
 }
 
 // Final makes a commit of the guest's working tree on top of its own commits. Without uncommitted changes it is the
@@ -189,7 +189,7 @@ func (c *Capture) pointer(ctx context.Context, now tree.Entry) (tree.Entry, erro
 // had not committed. It changes no working tree, no index, no HEAD and no configuration. An existing branch is moved
 // with force alone, and never one that is checked out.
 func (c *Capture) Export(ctx context.Context, branch string, force bool) (e Exported, err error) {
-	r, err := c.host(ctx)
+	r, err := c.Record.repository(ctx)
 	if err != nil {
 		return e, err
 	}
@@ -228,7 +228,7 @@ func freeBranch(ctx context.Context, r *git.Repository, branch string, force boo
 	old, err = r.Output(ctx, "rev-parse", "--verify", "--quiet", "refs/heads/"+branch)
 	var failed *git.Failure
 	if errors.As(err, &failed) {
-		return strings.Repeat("0", map[string]int{"sha256": 64}[r.Format]+map[string]int{"sha1": 40}[r.Format]), nil
+		return "", nil // update-ref takes it for: there must be no such reference
 	}
 	if err != nil {
 		return "", err

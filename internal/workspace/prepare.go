@@ -45,31 +45,52 @@ type Plan struct {
 	kept  bool
 }
 
+// Source returns the path of the working tree around a directory, or of the directory if it is in no repository.
+func Source(ctx context.Context, path string) (string, error) {
+	if err := git.Check(ctx); err != nil {
+		return "", err
+	}
+	source, _, err := open(ctx, path)
+	return source, err
+}
+
+// open is Source, with the repository, or nil.
+func open(ctx context.Context, path string) (source string, r *git.Repository, err error) {
+	source, err = filepath.Abs(path)
+	if err == nil {
+		source, err = filepath.EvalSymlinks(source)
+	}
+	if err != nil {
+		return "", nil, banger.Errorf(banger.CodeNotFound, "there is no directory %s", path)
+	}
+	if st, err := os.Stat(source); err != nil || !st.IsDir() {
+		return "", nil, banger.Errorf(banger.CodeInvalid, "%s is no directory", source).
+			WithHint("name a repository or a directory")
+	}
+	r, err = git.Open(ctx, source)
+	switch {
+	case errors.Is(err, git.ErrNone):
+		return source, nil, nil
+	case err != nil:
+		return "", nil, err
+	}
+	return r.Top, r, nil
+}
+
 // Plan finds what goes into a guest, and keeps in a new store what the user's repository does not have. The caller
 // drops it.
 func (h Home) Plan(ctx context.Context, o Options) (p *Plan, err error) {
 	if err := git.Check(ctx); err != nil {
 		return nil, err
 	}
-	source, err := filepath.Abs(o.Source)
-	if err == nil {
-		source, err = filepath.EvalSymlinks(source)
-	}
+	source, r, err := open(ctx, o.Source)
 	if err != nil {
-		return nil, banger.Errorf(banger.CodeNotFound, "there is no directory %s", o.Source)
-	}
-	if st, err := os.Stat(source); err != nil || !st.IsDir() {
-		return nil, banger.Errorf(banger.CodeInvalid, "%s is no directory", source).
-			WithHint("name a repository or a directory")
-	}
-	r, err := git.Open(ctx, source)
-	if err != nil && !errors.Is(err, git.ErrNone) {
 		return nil, err
 	}
 	p = &Plan{home: h, top: source, found: tree.NewFound(), Record: &Record{ID: newID(), Name: o.Name, Path: o.Path,
 		Source: source, Plain: r == nil, Format: "sha1", Created: time.Now().UTC(), Untracked: o.Untracked}}
 	if r != nil {
-		p.top, p.Record.Source, p.Record.Format, p.Record.CRLF = r.Top, r.Top, r.Format, r.CRLF
+		p.Record.Format, p.Record.CRLF = r.Format, r.CRLF
 	} else if o.Branch != "" || o.From != "" {
 		return nil, banger.Errorf(banger.CodeInvalid, "%s is in no git repository, so it has no branches", source)
 	}

@@ -2,7 +2,6 @@ package workspace
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path"
 	"path/filepath"
@@ -37,12 +36,8 @@ func hostNow(ctx context.Context, s tree.Store, r *Record) (found *tree.Found, r
 		}
 		err = scan.Directory(ctx, r.Source, found)
 	} else {
-		repo, err = git.Open(ctx, r.Source)
-		if errors.Is(err, git.ErrNone) {
-			return nil, "", nil, banger.Errorf(banger.CodeNotFound, "the repository at %s is gone", r.Source)
-		}
-		if err == nil && repo.Head != "" {
-			err = s.Fetch(ctx, repo, repo.Head, 1)
+		if repo, err = r.repository(ctx); err == nil && repo.Head != "" {
+			err = s.Fetch(ctx, repo, repo.Head, syncDepth)
 		}
 		if err == nil {
 			err = scan.Repository(ctx, repo, "", found)

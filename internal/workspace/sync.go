@@ -71,9 +71,6 @@ func (s *Sync) repository(ctx context.Context, repo *git.Repository, found *tree
 		return nil
 	}
 	s.news = true
-	if err := c.store.Fetch(ctx, repo, repo.Head, syncDepth); err != nil {
-		return err
-	}
 	if err := c.store.Adopt(ctx, repo, found.Blobs); err != nil {
 		return err
 	}

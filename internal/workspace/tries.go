@@ -23,14 +23,9 @@ type Stat struct {
 // maxOnly is how many files a Stat names.
 const maxOnly = 5
 
-// source opens the repository of a record.
-func (h Home) source(ctx context.Context, r *Record) (*git.Repository, error) {
-	return (&Capture{Record: r}).host(ctx)
-}
-
 // CheckBranch returns an error unless a branch of the user's repository can be made, or moved with force.
 func (h Home) CheckBranch(ctx context.Context, r *Record, branch string, force bool) error {
-	repo, err := h.source(ctx, r)
+	repo, err := r.repository(ctx)
 	if err == nil {
 		_, err = freeBranch(ctx, repo, branch, force)
 	}
@@ -44,7 +39,7 @@ func (h Home) Stat(ctx context.Context, r *Record, branch string) (s Stat, err e
 }
 
 func (h Home) stat(ctx context.Context, r *Record, branch string) (s Stat, paths []string, err error) {
-	repo, err := h.source(ctx, r)
+	repo, err := r.repository(ctx)
 	if err != nil {
 		return s, nil, err
 	}
@@ -100,7 +95,7 @@ func missingBranch(err error, branch string) error {
 
 // Branches counts what the branches with a prefix have changed.
 func (h Home) Branches(ctx context.Context, r *Record, prefix string) (list []Stat, err error) {
-	repo, err := h.source(ctx, r)
+	repo, err := r.repository(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +154,7 @@ func (h Home) Take(ctx context.Context, r *Record, branch string, checkout bool,
 
 // RemoveBranch removes a branch of the user's repository, unless it is checked out.
 func (h Home) RemoveBranch(ctx context.Context, r *Record, branch string) error {
-	repo, err := h.source(ctx, r)
+	repo, err := r.repository(ctx)
 	if err != nil {
 		return err
 	}

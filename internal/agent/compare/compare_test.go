@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"banger"
+	"banger/internal/testing/overlaytest"
 )
 
 // check fails the test at an error.
@@ -34,18 +35,7 @@ func plain(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Skip("device nodes and trusted attributes are root's")
 	}
-	for _, parent := range []string{os.TempDir(), "/dev/shm", "/var/tmp"} {
-		var fs unix.Statfs_t
-		if unix.Statfs(parent, &fs) != nil || int64(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC {
-			continue
-		}
-		if dir, err := os.MkdirTemp(parent, "compare-"); err == nil {
-			t.Cleanup(func() { os.RemoveAll(dir) })
-			return dir
-		}
-	}
-	t.Fatal("all directories for temporary files lie on overlayfs: set TMPDIR to one that does not")
-	return ""
+	return overlaytest.Directory(t)
 }
 
 // trees are an image with two overlays on it.

@@ -58,7 +58,7 @@ func (m *Manager) Changes(ctx context.Context, w io.Writer, frames *frame.Reader
 // send writes the changes below the top of a workspace.
 func send(ctx context.Context, w io.Writer, top *dir, tracked tracked,
 	r guest.WorkspaceRequest) (banger.WorkspaceReport, error) {
-	out := bufio.NewWriterSize(frame.Output(w), frame.MaxData)
+	out := bufio.NewWriterSize(frame.Data(w, frame.Stdout), frame.MaxData)
 	c := &changes{ctx: ctx, tar: tar.NewWriter(out), part: r.Part, tracked: tracked}
 	top.rules = (&ignore.Stack{}).Push(ignore.Parse(r.Ignore, ""))
 	err := c.directory(top)

@@ -4,7 +4,7 @@
 // it, too.
 //
 // The baseline comes from a client, and everything else is the guest's. No symlink is followed, and all is bounded.
-// The package must not know where that directory is, who asks, nor what a client makes of the changes.
+// The package must not know where that directory is, how a request came, nor what a client makes of the changes.
 package workspace
 
 import (
@@ -115,7 +115,7 @@ func sorted(list []banger.Workspace) []banger.Workspace {
 }
 
 // Home returns the path of the workspace in which commands start: the only one that is mounted, or else the one that
-// is called workspace. It returns "" if there is none of these.
+// is called workspace. It returns "" without such a workspace.
 func (m *Manager) Home() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -17,6 +17,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/sparse"
 	"banger/internal/testing/agenttest"
+	"banger/internal/testing/overlaytest"
 )
 
 // check fails the test at an error.
@@ -33,18 +34,7 @@ func plain(t *testing.T) string {
 	if os.Geteuid() != 0 {
 		t.Skip("only root mounts")
 	}
-	for _, parent := range []string{os.TempDir(), "/dev/shm", "/var/tmp"} {
-		var fs unix.Statfs_t
-		if unix.Statfs(parent, &fs) != nil || int64(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC {
-			continue
-		}
-		if dir, err := os.MkdirTemp(parent, "workspace-"); err == nil {
-			t.Cleanup(func() { os.RemoveAll(dir) })
-			return dir
-		}
-	}
-	t.Fatal("all directories for temporary files lie on overlayfs: set TMPDIR to one that does not")
-	return ""
+	return overlaytest.Directory(t)
 }
 
 // world is a guest with workspaces.

@@ -195,11 +195,16 @@ func (r *result) count(ctx context.Context, client *client.Client, vm string) {
 
 // runIn runs a command as a session and waits for its end.
 func runIn(ctx context.Context, client *client.Client, vm string, args []string) (r result) {
-	began := time.Now()
-	_, r.err = client.StartSession(ctx, vm, banger.SessionSpec{Name: session, Command: banger.Exec{Args: args}})
-	if r.err == nil {
-		r.session, r.err = client.WaitSession(ctx, vm, session)
-	}
-	r.took = time.Since(began)
+	r.session, r.took, r.err = RunIn(ctx, client, vm, banger.SessionSpec{Name: session, Command: banger.Exec{Args: args}})
 	return r
+}
+
+// RunIn starts a session in a VM, and returns the session when it has ended, and how long that took.
+func RunIn(ctx context.Context, client *client.Client, vm string, spec banger.SessionSpec) (s banger.Session,
+	took time.Duration, err error) {
+	began := time.Now()
+	if _, err = client.StartSession(ctx, vm, spec); err == nil {
+		s, err = client.WaitSession(ctx, vm, spec.Name)
+	}
+	return s, time.Since(began), err
 }

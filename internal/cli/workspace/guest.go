@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -50,20 +49,21 @@ type place struct {
 // that is called workspace.
 func find(ctx context.Context, a *command.App, c *client.Client, arg string) (*place, error) {
 	vm, name, _ := strings.Cut(arg, "/")
-	list, err := c.Workspaces(ctx, vm)
-	if err != nil {
-		return nil, err
-	}
-	it, err := choose(list, vm, name)
-	if err != nil {
-		return nil, err
-	}
-	p := &place{client: c, home: homeOf(a), vm: vm, it: it}
-	return p, p.know()
+	p := &place{client: c, home: homeOf(a), vm: vm, it: banger.Workspace{Name: name}}
+	return p, p.read(ctx)
 }
 
-// again reads once more what the VM and this host say of the workspace.
-func (p *place) again(ctx context.Context) error {
+// findActive is find for a command that changes the workspace. what names the command, for the error.
+func findActive(ctx context.Context, a *command.App, c *client.Client, arg, what string) (*place, error) {
+	vm, _, _ := strings.Cut(arg, "/")
+	if err := active(ctx, c, vm, what); err != nil {
+		return nil, err
+	}
+	return find(ctx, a, c, arg)
+}
+
+// read reads what the VM says of the workspace with the name of p.it, and the record of it, which must fit.
+func (p *place) read(ctx context.Context) error {
 	list, err := p.client.Workspaces(ctx, p.vm)
 	if err != nil {
 		return err
@@ -71,11 +71,6 @@ func (p *place) again(ctx context.Context) error {
 	if p.it, err = choose(list, p.vm, p.it.Name); err != nil {
 		return err
 	}
-	return p.know()
-}
-
-// know finds the record of what the VM says, which must fit to it.
-func (p *place) know() (err error) {
 	if p.record, err = p.home.Get(p.it.ID); err != nil {
 		return err
 	}
@@ -105,19 +100,6 @@ func choose(list []banger.Workspace, vm, name string) (banger.Workspace, error) 
 	}
 	return banger.Workspace{}, banger.Errorf(banger.CodeNotFound, "VM %s has no workspace %q", vm, name).
 		WithHint("it has: %s", strings.Join(names, ", "))
-}
-
-// stdin writes frames of stdin.
-type stdin struct{ w io.Writer }
-
-func (s stdin) Write(p []byte) (n int, err error) {
-	for piece := range slices.Chunk(p, frame.MaxData) {
-		if err := frame.Write(s.w, frame.Stdin, piece); err != nil {
-			return n, err
-		}
-		n += len(piece)
-	}
-	return n, nil
 }
 
 // until lets ctx end the use of a connection. The caller calls what it returns.
@@ -172,7 +154,7 @@ func bring(ctx context.Context, c *client.Client, vm, user string, p *workspace.
 	if err := p.Keep(it.ID); err != nil {
 		return w, err
 	}
-	out := bufio.NewWriterSize(stdin{conn}, frame.MaxData)
+	out := bufio.NewWriterSize(frame.Data(conn, frame.Stdin), frame.MaxData)
 	sent := errors.Join(sparse.Send(out, image), out.Flush(), frame.Write(conn, frame.StdinEOF, nil))
 	if err = answerOf(frames, frame.Exit, &w); err != nil && ctx.Err() != nil {
 		err = ctx.Err()
@@ -211,7 +193,7 @@ func (p *place) capture(ctx context.Context, part string) (*workspace.Capture, e
 	}
 	defer conn.Close()
 	defer until(ctx, conn)()
-	out := bufio.NewWriterSize(stdin{conn}, frame.MaxData)
+	out := bufio.NewWriterSize(frame.Data(conn, frame.Stdin), frame.MaxData)
 	for _, path := range tracked {
 		out.WriteString(path + "\x00")
 	}

@@ -21,7 +21,7 @@ func Enter(ctx context.Context, a *command.App, c *client.Client, vm string, pre
 	}
 	if !prepare {
 		if moved := home.Moved(ctx, it.ID); moved != "" {
-			notes(a, []string{moved + "; bring that in: banger workspace sync " + it.Name})
+			notes(a, moved+"; bring that in: banger workspace sync "+it.Name)
 		}
 		return nil
 	}
@@ -39,11 +39,7 @@ func Enter(ctx context.Context, a *command.App, c *client.Client, vm string, pre
 	quiet := *a
 	quiet.Stdout = a.Stderr // stdout belongs to the command
 	for _, w := range list {
-		p, err := find(ctx, &quiet, c, it.ID+"/"+w.Name)
-		if err != nil {
-			return err
-		}
-		if err := syncPlace(ctx, &quiet, p); err != nil {
+		if err := syncPlace(ctx, &quiet, &place{client: c, home: home, vm: it.ID, it: w}); err != nil {
 			return err
 		}
 	}

@@ -54,7 +54,7 @@ func newStatus(a *command.App) *cobra.Command {
 		if s.Host, err = p.home.Host(ctx, p.record); err != nil {
 			return err
 		}
-		notes(a, capture.Notes)
+		notes(a, capture.Notes...)
 		if inJSON {
 			return render.JSON(a.Stdout, s)
 		}
@@ -127,7 +127,7 @@ does not track and does not ignore. The VM's index and branches stay as they are
 				return err
 			}
 			defer capture.Close()
-			notes(a, capture.Notes)
+			notes(a, capture.Notes...)
 			if patch || stat {
 				w, flush := render.Printable(a.Stdout)
 				return errors.Join(capture.Patch(ctx, w, stat), flush())
@@ -195,7 +195,7 @@ func exportPatch(ctx context.Context, a *command.App, p *place, output string) e
 		return err
 	}
 	defer capture.Close()
-	notes(a, capture.Notes)
+	notes(a, capture.Notes...)
 	if output == "" {
 		w, flush := render.Printable(a.Stdout)
 		return errors.Join(capture.Patch(ctx, w, false), flush())
@@ -219,7 +219,7 @@ func exportBranch(ctx context.Context, a *command.App, p *place, branch string, 
 		return e, err
 	}
 	defer capture.Close()
-	notes(a, capture.Notes)
+	notes(a, capture.Notes...)
 	hazards, err := capture.Hazards(ctx)
 	if err != nil {
 		return e, err
@@ -229,8 +229,8 @@ func exportBranch(ctx context.Context, a *command.App, p *place, branch string, 
 		return e, err
 	}
 	for _, module := range e.Modules {
-		notes(a, []string{"the changes in submodule " + module + " are not in the branch; bring them home by: banger " +
-			"workspace pull " + p.vm})
+		notes(a, "the changes in submodule "+module+" are not in the branch; bring them home by: banger "+
+			"workspace pull "+p.vm)
 	}
 	return e, nil
 }
@@ -238,10 +238,10 @@ func exportBranch(ctx context.Context, a *command.App, p *place, branch string, 
 // warn lists files that tools of this host obey.
 func warn(a *command.App, hazards []workspace.Hazard, what string) {
 	for _, h := range hazards {
-		notes(a, []string{tree.Quoted(h.Path) + ": " + h.Why})
+		notes(a, tree.Quoted(h.Path)+": "+h.Why)
 	}
 	if len(hazards) > 0 {
-		notes(a, []string{what})
+		notes(a, what)
 	}
 }
 
@@ -271,7 +271,7 @@ need a yes. The index, HEAD and branches stay as they are.`,
 
 // pull merges a capture into the working tree of this host.
 func pull(ctx context.Context, a *command.App, capture *workspace.Capture, yes, dryRun bool) error {
-	notes(a, capture.Notes)
+	notes(a, capture.Notes...)
 	p, err := capture.Pull(ctx)
 	if err != nil {
 		return err
@@ -302,7 +302,7 @@ func conflicting(a *command.App, list []tree.Conflict, where string) error {
 }
 
 // notes tells the user what was left out, and other remarks.
-func notes(a *command.App, list []string) {
+func notes(a *command.App, list ...string) {
 	for _, note := range list {
 		render.Line(a.Stderr, "banger: "+strings.TrimSpace(text.Line(note)))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,11 +22,7 @@ change nothing and list what conflicts. What came in is then the baseline. If th
 branch moves to this host's commit; otherwise that commit is refs/banger/host there.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
 		RunE: a.WithClient(func(ctx context.Context, c *client.Client, args []string) error {
-			vm, _, _ := strings.Cut(args[0], "/")
-			if err := active(ctx, c, vm, "change a workspace of"); err != nil {
-				return err
-			}
-			p, err := find(ctx, a, c, args[0])
+			p, err := findActive(ctx, a, c, args[0], "change a workspace of")
 			if err != nil {
 				return err
 			}
@@ -36,14 +31,14 @@ branch moves to this host's commit; otherwise that commit is refs/banger/host th
 	}
 }
 
-// syncPlace brings what has changed on this host into a workspace.
+// syncPlace brings what has changed on this host into a workspace. Of p it needs what find sets before it reads.
 func syncPlace(ctx context.Context, a *command.App, p *place) error {
 	unlock, err := p.home.Lock(ctx, p.it.ID)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := p.again(ctx); err != nil { // another process may have changed it
+	if err := p.read(ctx); err != nil { // another process may have changed it
 		return err
 	}
 	capture, err := p.capture(ctx, all)
@@ -51,7 +46,7 @@ func syncPlace(ctx context.Context, a *command.App, p *place) error {
 		return err
 	}
 	defer capture.Close()
-	notes(a, capture.Notes)
+	notes(a, capture.Notes...)
 	s, err := capture.Sync(ctx)
 	if err != nil {
 		return err

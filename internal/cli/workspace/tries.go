@@ -53,13 +53,12 @@ many files and lines it has changed. The forks stay until one is kept: banger wo
 
 // try is what became of one fork.
 type try struct {
-	vm       banger.VM
-	branch   string
-	session  banger.Session
-	took     time.Duration
-	exported workspace.Exported
-	stat     workspace.Stat
-	err      error
+	vm      banger.VM
+	branch  string
+	session banger.Session
+	took    time.Duration
+	stat    workspace.Stat
+	err     error
 }
 
 func tryAll(ctx context.Context, a *command.App, p *place, number int, force bool, cmd []string) error {
@@ -97,13 +96,8 @@ func tryAll(ctx context.Context, a *command.App, p *place, number int, force boo
 
 // run runs the command in a fork, to its end.
 func (t *try) run(ctx context.Context, c *client.Client, dir string, n int, cmd []string) {
-	began := time.Now()
-	_, t.err = c.StartSession(ctx, t.vm.ID, banger.SessionSpec{Name: trySession, Command: banger.Exec{Args: cmd, Dir: dir,
-		Env: []string{"BANGER_TRY=" + strconv.Itoa(n)}}})
-	if t.err == nil {
-		t.session, t.err = c.WaitSession(ctx, t.vm.ID, trySession)
-	}
-	t.took = time.Since(began)
+	e := banger.Exec{Args: cmd, Dir: dir, Env: []string{"BANGER_TRY=" + strconv.Itoa(n)}}
+	t.session, t.took, t.err = snapshot.RunIn(ctx, c, t.vm.ID, banger.SessionSpec{Name: trySession, Command: e})
 }
 
 // export makes a branch of what the command has changed.
@@ -115,7 +109,7 @@ func (t *try) export(ctx context.Context, a *command.App, p *place, force bool) 
 	if fork, t.err = find(ctx, a, p.client, t.vm.ID+"/"+p.it.Name); t.err != nil {
 		return
 	}
-	if t.exported, t.err = exportBranch(ctx, a, fork, t.branch, force); t.err == nil {
+	if _, t.err = exportBranch(ctx, a, fork, t.branch, force); t.err == nil {
 		t.stat, t.err = p.home.Stat(ctx, p.record, t.branch)
 	}
 }
@@ -137,7 +131,7 @@ func showTries(a *command.App, tries []try) error {
 	err := table.Flush()
 	for _, t := range tries {
 		if t.err != nil {
-			notes(a, []string{t.vm.Name + ": " + t.err.Error()})
+			notes(a, t.vm.Name+": "+t.err.Error())
 		}
 	}
 	if err == nil && failed {

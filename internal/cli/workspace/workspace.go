@@ -109,36 +109,19 @@ func prepare(ctx context.Context, a *command.App, c *client.Client, vm string, o
 	if err := active(ctx, c, vm, "make a workspace in"); err != nil && !o.dryRun {
 		return err
 	}
+	if !o.dryRun {
+		if known, err := prepareAgain(ctx, a, c, vm, o); known || err != nil {
+			return err
+		}
+	}
 	plan, err := homeOf(a).Plan(ctx, o.Options)
 	if err != nil {
 		return err
 	}
 	defer plan.Drop()
-	notes(a, plan.Skip)
+	notes(a, plan.Skip...)
 	if o.dryRun {
 		return showPlan(a, plan)
-	}
-	list, err := c.Workspaces(ctx, vm)
-	if err != nil {
-		return err
-	}
-	for _, w := range list {
-		if w.Name != o.Name {
-			continue
-		}
-		if r, err := homeOf(a).Get(w.ID); err != nil || r.Source != plan.Record.Source {
-			return banger.Errorf(banger.CodeConflict, "VM %s has a workspace %s of %s", vm, w.Name, w.Source).
-				WithHint("give this one another --name and --to")
-		}
-		if o.Branch != "" {
-			return banger.Errorf(banger.CodeConflict, "VM %s has workspace %s already, so its branch stays", vm, w.Name).
-				WithHint("remove the workspace first, or give this one another --name and --to")
-		}
-		p, err := find(ctx, a, c, vm+"/"+w.Name)
-		if err != nil {
-			return err
-		}
-		return syncPlace(ctx, a, p)
 	}
 	p := a.Progress()
 	p.Emit(banger.Event{Stage: "workspace", Text: fmt.Sprintf("bring %d files in", plan.Files)})
@@ -149,6 +132,35 @@ func prepare(ctx context.Context, a *command.App, c *client.Client, vm string, o
 		a.Say(w.Path)
 	}
 	return err
+}
+
+// prepareAgain brings what has changed on this host into a workspace that the VM has already. It returns false if the
+// VM has no workspace of that name.
+func prepareAgain(ctx context.Context, a *command.App, c *client.Client, vm string, o prepareFlags) (known bool,
+	err error) {
+	source, err := workspace.Source(ctx, o.Source)
+	if err != nil {
+		return false, err
+	}
+	list, err := c.Workspaces(ctx, vm)
+	if err != nil {
+		return false, err
+	}
+	for _, w := range list {
+		if w.Name != o.Name {
+			continue
+		}
+		if r, err := homeOf(a).Get(w.ID); err != nil || r.Source != source {
+			return true, banger.Errorf(banger.CodeConflict, "VM %s has a workspace %s of %s", vm, w.Name, w.Source).
+				WithHint("give this one another --name and --to")
+		}
+		if o.Branch != "" {
+			return true, banger.Errorf(banger.CodeConflict, "VM %s has workspace %s already, so its branch stays", vm, w.Name).
+				WithHint("remove the workspace first, or give this one another --name and --to")
+		}
+		return true, syncPlace(ctx, a, &place{client: c, home: homeOf(a), vm: vm, it: w})
+	}
+	return false, nil
 }
 
 func showPlan(a *command.App, p *workspace.Plan) error {
@@ -211,17 +223,14 @@ func newReset(a *command.App) *cobra.Command {
 snapshot, and its state is kept as an automatic snapshot.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
 		RunE: a.WithClient(func(ctx context.Context, c *client.Client, args []string) error {
-			vm, _, _ := strings.Cut(args[0], "/")
 			if to == "" {
-				if err := active(ctx, c, vm, "reset a workspace of"); err != nil {
-					return err
-				}
-				p, err := find(ctx, a, c, args[0])
+				p, err := findActive(ctx, a, c, args[0], "reset a workspace of")
 				if err != nil {
 					return err
 				}
 				return reset(ctx, a, p)
 			}
+			vm, _, _ := strings.Cut(args[0], "/")
 			p := a.Progress()
 			defer p.Close()
 			_, err := c.Restore(ctx, vm, to, p.Emit)
@@ -240,7 +249,7 @@ func reset(ctx context.Context, a *command.App, p *place) error {
 		return err
 	}
 	if w.InOld > 0 {
-		notes(a, []string{fmt.Sprintf("%d processes are still in the tree as it was", w.InOld)})
+		notes(a, fmt.Sprintf("%d processes are still in the tree as it was", w.InOld))
 	}
 	if baseline == p.record.Lower {
 		return nil

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -299,4 +300,22 @@ func hashFile(path string) (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8]), nil
+}
+
+// Directory returns a directory that is not on overlayfs, which refuses whiteouts and another overlay's upper
+// directory. It goes with the test.
+func Directory(t testing.TB) string {
+	t.Helper()
+	for _, parent := range []string{os.TempDir(), "/dev/shm", "/var/tmp"} {
+		var fs unix.Statfs_t
+		if unix.Statfs(parent, &fs) != nil || int64(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC {
+			continue
+		}
+		if dir, err := os.MkdirTemp(parent, "overlay-test-"); err == nil {
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			return dir
+		}
+	}
+	t.Fatal("all directories for temporary files lie on overlayfs: set TMPDIR to one that does not")
+	return ""
 }
