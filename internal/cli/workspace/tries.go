@@ -225,7 +225,7 @@ func dropTries(ctx context.Context, a *command.App, c *client.Client, source ban
 	}
 	for _, vm := range list {
 		number, ok := strings.CutPrefix(vm.Name, source.Name+"-try-")
-		if _, nerr := strconv.Atoi(number); !ok || nerr != nil {
+		if _, nerr := strconv.Atoi(number); !ok || nerr != nil || vm.ForkOf != source.ID { // a user may use such a name
 			continue
 		}
 		if rerr := c.Remove(ctx, vm.ID, true); rerr != nil {
