@@ -74,6 +74,9 @@ var layout = map[string]struct {
 		false, "workspaces for a user: streams of a VM, and what a person is told"},
 	"internal/workspace": {". internal/blob internal/ext4 internal/git internal/text internal/tree", false,
 		"what goes into a guest and what comes out, however it travels"},
+	"internal/recipe": {".", false, "what an agent needs is data, whatever is made of it"},
+	"internal/bundle": {". internal/blob internal/contextio internal/private internal/recipe", false,
+		"pinned programs become a layer, whatever they are for"},
 	"internal/tree": {". internal/git", false, "trees of files as git keeps them, whatever they are for"},
 	"internal/git":  {". internal/text", true, "runs the host's git, and believes no repository"},
 	"internal/cli/spec": {". internal/host internal/notation", false,
@@ -292,7 +295,7 @@ var layout = map[string]struct {
 // confined lists imports that only certain packages may have.
 var confined = map[string]string{
 	"database/sql":                 "internal/store",
-	"net/http":                     "internal/api internal/api/client internal/api/wire internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
+	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
 	"os/user":                      "internal/host",
 	"unsafe":                       "internal/agent/boot internal/agent/command internal/archive internal/host internal/inflate internal/shim/server",
 	"gvisor.dev":                   "internal/network/netstack",

@@ -107,6 +107,7 @@ func dialogue(h *hosttest.Host) []asked {
 		{"DELETE /v1/networks/{network}", "/v1/networks/lab", nil, 404},
 		{"GET /v1/images", "", nil, 200},
 		{"POST /v1/images/pull", "", map[string]string{"reference": h.Image}, 200},
+		{"POST /v1/images/extend", "/v1/images/extend?base=none&target=mine:v1", nil, 404},
 		{"POST /v1/images/push", "", map[string]string{"reference": "127.0.0.1:1/nonesuch"}, 404},
 		{"POST /v1/images/register", "", map[string]string{"name": "own", "rootfs": "/nonexistent"}, 400},
 		{"POST /v1/images/promote", "", map[string]string{"reference": h.Image}, 409},

@@ -104,6 +104,8 @@ type Transfers interface {
 	PromoteImage(ctx context.Context, ref string) (banger.Image, error)
 	SaveImages(refs []string) (write func(context.Context, io.Writer) error, err error)
 	LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error)
+	ExtendImage(ctx context.Context, base, target string, layer io.Reader, note banger.CommitNote,
+		emit banger.Emit) (banger.Image, error)
 }
 
 // Kernels is the part of the kernel store that the API needs.

@@ -130,6 +130,19 @@ func loadImages(s *Server, w http.ResponseWriter, req *http.Request) error {
 	})
 }
 
+// extendImage tells its progress while it reads the body.
+func extendImage(s *Server, w http.ResponseWriter, req *http.Request) error {
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		return err
+	}
+	q := req.URL.Query()
+	note := banger.CommitNote{Author: q.Get("author"), Message: q.Get("message")}
+	return stream(w, func(emit banger.Emit) (banger.Event, error) {
+		img, err := s.Transfers.ExtendImage(req.Context(), q.Get("base"), q.Get("target"), req.Body, note, emit)
+		return banger.Event{Image: &img}, err
+	})
+}
+
 func imageUsage(s *Server, w http.ResponseWriter, _ *http.Request) error {
 	return wire.WriteList(w, s.Images.ImageUsage)
 }

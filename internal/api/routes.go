@@ -35,10 +35,11 @@ type (
 	upgrade  struct{ protocol string } // status 101; then the connection carries the protocol
 )
 
-// loadPath accepts an archive, which may be as large as the host's disk, and sendPath the input of a command. All other
-// bodies are small.
+// loadPath and extendPath accept an archive, which may be as large as the host's disk, and sendPath the input of a
+// command. All other bodies are small.
 const (
 	loadPath   = "/v1/images/load"
+	extendPath = "/v1/images/extend"
 	sendPath   = "/v1/vms/{vm}/sessions/{session}/send"
 	maxArchive = 1 << 40 // bytes
 )
@@ -207,6 +208,10 @@ var imageRoutes = []route{
 	{"POST", loadPath, loadImages, "loadImages",
 		"Bring in the images of an archive: an OCI layout or what docker save writes", nil, content{"application/x-tar"},
 		progress{}},
+	{"POST", extendPath, extendImage, "extendImage", "Make an image of another one and one more layer, a plain tar",
+		[]parameter{{"base", "reference or digest", "", true}, {"target", "name of the new image", "", true},
+			{"author", "who made it, for its history", "", false}, {"message", "what it is, for its history", "", false}},
+		content{"application/x-tar"}, progress{}},
 	{"GET", "/v1/images/usage", imageUsage, "imageUsage", "What each image takes on the host", nil, nil,
 		[]banger.ImageUsage{}},
 	{"POST", "/v1/images/prune", pruneImages, "pruneImages", "Remove images and blobs that are not needed", nil,

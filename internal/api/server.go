@@ -75,7 +75,7 @@ func (s *Server) serve(r route, w http.ResponseWriter, req *http.Request) {
 		req = with
 	}
 	limit, patience := int64(maxBody), bodyTime
-	if r.path == loadPath || r.path == sendPath {
+	if r.path == loadPath || r.path == extendPath || r.path == sendPath {
 		limit, patience = maxArchive, archiveTime
 	}
 	req.Body = wire.Patiently(w, req, limit, patience)

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"archive/tar"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,7 +20,7 @@ func TestImages(t *testing.T) {
 	t.Parallel()
 	h := newCLIHost(t)
 	digest := h.must("image", "ls", "-q")
-	tar := filepath.Join(t.TempDir(), "tar")
+	saved := filepath.Join(t.TempDir(), "tar")
 	var images []banger.Image
 	hosttest.Check(t, json.Unmarshal([]byte(h.must("image", "inspect", h.Image)), &images))
 	if len(images) != 1 || images[0].Digest != digest {
@@ -38,7 +40,7 @@ func TestImages(t *testing.T) {
 		line{args: "image inspect none", stdout: "[]\n", code: 1, stderr: none},
 		line{args: "image push none", code: 1, stderr: none},
 		line{args: "image save none", code: 1, stderr: none},
-		line{args: "image save -o " + tar + " example.com/other:v1"},
+		line{args: "image save -o " + saved + " example.com/other:v1"},
 		line{args: "image save -o /no/such/dir/x example.com/other:v1", code: 1,
 			stderr: "banger: cannot write /no/such/dir/x: no such file or directory\n"},
 		line{args: "image prune", stderr: "removed 0 images and 0 blobs, 0 B\n"},
@@ -49,9 +51,16 @@ func TestImages(t *testing.T) {
 		line{args: "image rm example.com/other:v1", stdout: "example.com/other:v1\n"},
 		line{args: "image rm none", code: 1, stderr: none},
 		line{args: "image prune -aqf", stdout: digest + "\n"},
-		line{args: "image load -q -i " + tar, stdout: "example.com/other:v1\n"},
+		line{args: "image load -q -i " + saved, stdout: "example.com/other:v1\n"},
 		line{args: "image load -i /no/such", code: 1, stderr: "banger: cannot read the archive /no/such: no such file or directory\n"},
 		line{args: "image load", stdin: "no tar", code: 1, stderr: "banger: cannot read the image archive …"},
+		line{args: "image extend -q example.com/other:v1 more:v2", stdin: oneFile(t), stdout: "sha256:…"},
+		line{args: "image extend example.com/other:v1 more:v3", stdin: "no tar", code: 1,
+			stderr: "commit: reading the changes\n…"},
+		line{args: "image extend none more:v3", stdin: oneFile(t), code: 1, stderr: none},
+		line{args: "image extend example.com/other:v1 debian-bookworm", stdin: oneFile(t), code: 1,
+			stderr: "banger: \"debian-bookworm\" cannot be the name of an image (use a name with a tag, such as mine:v1)\n"},
+		line{args: "image rm more:v2", stdout: "more:v2\n"},
 		line{args: "image ls -q", stdout: digest + "\n"},
 		line{args: "image df -q", stdout: digest + "\n"},
 	)
@@ -64,13 +73,23 @@ func TestImages(t *testing.T) {
 			t.Errorf("%s prints %q", args, got)
 		}
 	}
-	archive, err := os.ReadFile(tar)
+	archive, err := os.ReadFile(saved)
 	hosttest.Check(t, err)
 	h.with(string(archive), "image", "pull", "-q", "oci-archive:-").is(t, "example.com/other:v1\n", "", 0)
 	h.with(string(archive), "image", "load", "-q").is(t, "example.com/other:v1\n", "", 0)
 	if got := h.must("image", "save", "example.com/other:v1"); got != string(archive) {
 		t.Errorf("on stdout there are %d bytes, and in the file %d", len(got), len(archive))
 	}
+}
+
+// oneFile returns a plain tar with one file.
+func oneFile(t *testing.T) string {
+	var b strings.Builder
+	w := tar.NewWriter(&b)
+	hosttest.Check(t, w.WriteHeader(&tar.Header{Name: "etc/more", Mode: 0o644, Size: 4}))
+	_, err := w.Write([]byte("more"))
+	hosttest.Check(t, errors.Join(err, w.Close()))
+	return b.String()
 }
 
 // TestAnImageInUseStays checks both ways to remove an image.

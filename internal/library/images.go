@@ -90,6 +90,12 @@ func (l *Library) LoadImages(ctx context.Context, r io.Reader, emit banger.Emit)
 	return l.images.Load(ctx, r, emit)
 }
 
+// ExtendImage makes the image target of the image base and one more layer, a plain tar.
+func (l *Library) ExtendImage(ctx context.Context, base, target string, layer io.Reader, note banger.CommitNote,
+	emit banger.Emit) (banger.Image, error) {
+	return l.images.Commit(ctx, base, target, layer, note, emit)
+}
+
 // ImageUsage returns the space that each image takes on the host.
 func (l *Library) ImageUsage() ([]banger.ImageUsage, error) { return l.images.Usage() }
 

@@ -241,6 +241,10 @@ func TestImagesByTheAPI(t *testing.T) {
 		list[0].Reference != "example.com/other:v1" {
 		t.Errorf("it brings %+v, %v", list, err)
 	}
+	if _, err := w.ExtendImage(ctx, "none", "mine:v1", &tar, banger.CommitNote{}, banger.Discard); banger.CodeOf(err) !=
+		banger.CodeNotFound {
+		t.Errorf("a missing image is extended: %v", err)
+	}
 	if p, err := w.PruneImages(ctx, true, true); err != nil || len(p.Images) != 1 {
 		t.Errorf("it would remove %+v, %v", p, err)
 	}

@@ -26,7 +26,11 @@ func (c imageClient) CommitVM(ctx context.Context, vm, target string, note bange
 }
 
 func (c imageClient) streamImage(ctx context.Context, path string, body any, emit banger.Emit) (banger.Image, error) {
-	e, err := c.stream(ctx, path, nil, body, emit)
+	return imageOf(c.stream(ctx, path, nil, body, emit))
+}
+
+// imageOf returns the image of the last event of a stream.
+func imageOf(e banger.Event, err error) (banger.Image, error) {
 	if err != nil || e.Image == nil {
 		return banger.Image{}, err
 	}
@@ -85,6 +89,13 @@ func (c imageClient) SaveImages(ctx context.Context, refs []string, w io.Writer)
 func (c imageClient) LoadImages(ctx context.Context, r io.Reader, emit banger.Emit) ([]banger.Image, error) {
 	e, err := c.stream(ctx, "/v1/images/load", nil, r, emit)
 	return e.Images, err
+}
+
+// ExtendImage makes the image target of the image base and one more layer, a plain tar that it reads from layer.
+func (c imageClient) ExtendImage(ctx context.Context, base, target string, layer io.Reader, note banger.CommitNote,
+	emit banger.Emit) (banger.Image, error) {
+	q := url.Values{"base": {base}, "target": {target}, "author": {note.Author}, "message": {note.Message}}
+	return imageOf(c.stream(ctx, "/v1/images/extend", q, layer, emit))
 }
 
 // ImageUsage returns the space that each image takes.

@@ -48,7 +48,8 @@ func NewImage(a *command.App) *cobra.Command {
 		}),
 	}
 	c.AddCommand(newImagePull(a), newImagePush(a), newImageList(a), newImageHistory(a), tag, newImageRegister(a),
-		newImagePromote(a), newImageSave(a), newImageLoad(a), newImageUsage(a), newImagePrune(a),
+		newImagePromote(a), newImageSave(a), newImageLoad(a), newImageExtend(a),
+		newImageUsage(a), newImagePrune(a),
 		command.Inspects(a, inspect, format.InspectImage,
 			func(ctx context.Context, client *client.Client, ref string) (banger.Image, error) {
 				return client.Image(ctx, spec.AbsoluteReference(ref))

@@ -53,16 +53,39 @@ func runImageSave(ctx context.Context, a *command.App, output string, args []str
 }
 
 func newImageLoad(a *command.App) *cobra.Command {
-	input := ""
 	c := &cobra.Command{
 		Use:   "load [-i FILE]",
 		Short: "Bring in the images of a tar that docker, podman or banger saved",
 		Args:  command.Usage(cobra.NoArgs),
 	}
+	return reads(a, c, func(ctx context.Context, o command.Operation, in io.Reader, _ []string) error {
+		return o.Images(o.Client.LoadImages(ctx, in, o.Emit))
+	})
+}
+
+func newImageExtend(a *command.App) *cobra.Command {
+	var note banger.CommitNote
+	c := &cobra.Command{
+		Use:     "extend [-i FILE] IMAGE NAME[:TAG]",
+		Short:   "Make an image of another one and one more layer, a plain tar",
+		Example: "  tar c -C files . | banger image extend debian-bookworm mine:v1",
+		Args:    command.Usage(cobra.ExactArgs(2)),
+	}
+	c.Flags().StringVarP(&note.Author, "author", "a", "", "who made it, for the image's history")
+	c.Flags().StringVarP(&note.Message, "message", "m", "", "what it is, for the image's history")
+	return reads(a, c, func(ctx context.Context, o command.Operation, in io.Reader, args []string) error {
+		return o.Image(o.Client.ExtendImage(ctx, spec.AbsoluteReference(args[0]), args[1], in, note, o.Emit))
+	})
+}
+
+// reads makes c a command that reads an archive from stdin or a file.
+func reads(a *command.App, c *cobra.Command, use func(ctx context.Context, o command.Operation, in io.Reader,
+	args []string) error) *cobra.Command {
+	input := ""
 	c.Flags().StringVarP(&input, "input", "i", "", "file to read instead of stdin")
 	var in *os.File
-	command.WithProgress(a, c, func(ctx context.Context, o command.Operation, _ []string) error {
-		return o.Images(o.Client.LoadImages(ctx, in, o.Emit))
+	command.WithProgress(a, c, func(ctx context.Context, o command.Operation, args []string) error {
+		return use(ctx, o, in, args)
 	})
 	load := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
