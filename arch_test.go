@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/view internal/cli/workspace internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/workspace internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
@@ -72,6 +72,10 @@ var layout = map[string]struct {
 	"internal/cli/workspace": {
 		". internal/api/client internal/archive internal/cli/command internal/cli/filecopy internal/cli/render internal/cli/snapshot internal/frame internal/git internal/sparse internal/text internal/tree internal/workspace",
 		false, "workspaces for a user: streams of a VM, and what a person is told"},
+	"internal/cli/tooling": {"internal/cli/command internal/cli/render internal/text internal/tooling", false,
+		"a plan for a user, however it is made"},
+	"internal/tooling": {". internal/toml", false, "which tools files ask for; it installs none"},
+	"internal/toml":    {"", false, "a file format"},
 	"internal/workspace": {". internal/blob internal/ext4 internal/git internal/text internal/tree", false,
 		"what goes into a guest and what comes out, however it travels"},
 	"internal/recipe": {".", false, "what an agent needs is data, whatever is made of it"},
@@ -308,7 +312,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/view internal/cli/workspace",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/workspace",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

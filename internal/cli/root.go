@@ -13,6 +13,7 @@ import (
 	"banger/internal/cli/manual"
 	"banger/internal/cli/snapshot"
 	"banger/internal/cli/system"
+	"banger/internal/cli/tooling"
 	"banger/internal/cli/view"
 	"banger/internal/cli/workspace"
 
@@ -52,6 +53,7 @@ func newRoot(a *app) *cobra.Command {
 		root.AddCommand(c)
 	}
 	root.AddCommand(newMissing(a)...)
+	root.AddCommand(tooling.New(a.App))
 	root.AddCommand(system.New(a.App, system.Host{
 		ShimArgv: []string{"banger", "shim"}, Root: "/", ReloadResolver: reloadResolved, RefreshSSH: a.refreshSSH,
 	}))
