@@ -71,6 +71,31 @@ func (s Store) add(ctx context.Context, l *layer, f pinned, dir string, emit ban
 	return nil
 }
 
+// CopyFile writes one file of a package's tar, which it reads from the start, as a program called to in another tar.
+func CopyFile(w *tar.Writer, pack *os.File, from, to string) error {
+	if _, err := pack.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	zipped, err := gzip.NewReader(pack)
+	if err != nil {
+		return err
+	}
+	for in := tar.NewReader(zipped); ; {
+		h, err := in.Next()
+		if err != nil {
+			return banger.Errorf(banger.CodeBadImage, "the package %s has no file %s: %w", pack.Name(), from, banger.Cause(err))
+		}
+		if h.Name != from || h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if err := w.WriteHeader(&tar.Header{Name: to, Mode: 0o755, Size: h.Size, ModTime: epoch}); err != nil {
+			return err
+		}
+		_, err = io.Copy(w, in)
+		return err
+	}
+}
+
 // layer writes one tar.
 type layer struct {
 	out      *tar.Writer

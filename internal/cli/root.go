@@ -15,6 +15,7 @@ import (
 	"banger/internal/cli/system"
 	"banger/internal/cli/tooling"
 	"banger/internal/cli/view"
+	"banger/internal/cli/work"
 	"banger/internal/cli/workspace"
 
 	"github.com/spf13/cobra"
@@ -104,7 +105,7 @@ var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
 	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep, newDiff,
-	newWorkspace,
+	newWorkspace, newWork,
 }
 
 func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
@@ -116,6 +117,8 @@ func newKeep(a *app) *cobra.Command { return snapshot.NewKeep(a.App) }
 func newDiff(a *app) *cobra.Command { return diff.New(a.App) }
 
 func newWorkspace(a *app) *cobra.Command { return workspace.New(a.App) }
+
+func newWork(a *app) *cobra.Command { return work.New(a.App) }
 
 func newGitRemote(a *app) *cobra.Command { return workspace.NewRemote(a.App) }
 

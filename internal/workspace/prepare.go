@@ -54,6 +54,18 @@ func Source(ctx context.Context, path string) (string, error) {
 	return source, err
 }
 
+// Place is Source, with the branch of the working tree, or "".
+func Place(ctx context.Context, path string) (source, branch string, err error) {
+	if err := git.Check(ctx); err != nil {
+		return "", "", err
+	}
+	source, r, err := open(ctx, path)
+	if r != nil {
+		branch = r.Branch
+	}
+	return source, branch, err
+}
+
 // open is Source, with the repository, or nil.
 func open(ctx context.Context, path string) (source string, r *git.Repository, err error) {
 	source, err = filepath.Abs(path)

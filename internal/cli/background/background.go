@@ -204,8 +204,8 @@ when you leave it by the detach keys, or when your terminal closes. The exit cod
 			if err != nil {
 				return err
 			}
-			return attach(context.WithoutCancel(c.Context()), a, args[0], s,
-				session.Attachment{Keys: leave, ReadOnly: readOnly, TTY: s.Command.TTY})
+			return Attach(context.WithoutCancel(c.Context()), a, args[0], s,
+				session.Attachment{Keys: leave, ReadOnly: readOnly, TTY: s.Command.TTY}, nil)
 		},
 	}
 	c.Flags().BoolVar(&readOnly, "read-only", false, "only watch; Ctrl-C leaves")
@@ -213,10 +213,14 @@ when you leave it by the detach keys, or when your terminal closes. The exit cod
 	return c
 }
 
-// attach connects this process with a session until one of them ends.
-func attach(ctx context.Context, a *command.App, vm string, s banger.Session, how session.Attachment) error {
+// Attach connects this process with a session until one of them ends. Without a terminal, output comes from position on;
+// nil means what is written from now on.
+func Attach(ctx context.Context, a *command.App, vm string, s banger.Session, how session.Attachment,
+	position *uint64) error {
 	view := banger.SessionView{ReadOnly: how.ReadOnly, Screen: s.Command.TTY}
-	if s.Command.TTY {
+	if !s.Command.TTY {
+		view.Position = position
+	} else {
 		view.Rows, view.Cols = render.TerminalSize(a.Stdout)
 	}
 	conn, err := a.Client.AttachSession(ctx, vm, s.Name, view)

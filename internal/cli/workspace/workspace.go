@@ -87,7 +87,7 @@ If the VM has the workspace already, this is: banger workspace sync.`,
 	fs.StringVar(&o.Branch, "branch", "", "the branch of the VM's checkout; this host's stays as it is")
 	fs.StringVar(&o.From, "from", "", "the commit at which that branch begins; preset to the working tree")
 	fs.BoolVar(&o.Untracked, "include-untracked", false, "also bring what git does not track and does not ignore")
-	fs.IntVar(&o.Depth, "depth", 50, "how many commits of the history come along; 0 for all")
+	fs.IntVar(&o.Depth, "depth", presetDepth, "how many commits of the history come along; 0 for all")
 	fs.StringVarP(&o.user, "user", "u", "", "the user of the VM to whom the files belong")
 	fs.BoolVar(&o.dryRun, "dry-run", false, "only say what would come in")
 	return c

@@ -1,0 +1,211 @@
+// Package work has the command work: one VM for each repository and branch, with the repository and its tools in it, and
+// a shell or a command as a session.
+//
+// The package must not know how a workspace travels, nor how a session is kept.
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"banger"
+	"banger/internal/api/client"
+	"banger/internal/cli/background"
+	"banger/internal/cli/command"
+	"banger/internal/cli/render"
+	"banger/internal/cli/session"
+	"banger/internal/cli/spec"
+	"banger/internal/cli/workspace"
+)
+
+// flags are those of work beside those of a VM.
+type flags struct {
+	spec.Options
+	fresh       bool
+	fork        int
+	checkpoint  bool
+	noBootstrap bool
+	detachKeys  string
+}
+
+// New returns the command work.
+func New(a *command.App) *cobra.Command {
+	var o flags
+	c := &cobra.Command{
+		Use:   "work [flags] [PATH] [IMAGE] [-- COMMAND...]",
+		Short: "Work on a repository in a VM of its own, with its tools",
+		Long: `Work on a repository in a VM of its own. The first time, banger makes a VM from IMAGE, installs the tools that the
+repository asks for (see: banger tooling plan), brings the working tree around PATH to /workspace, and starts a shell
+or the COMMAND there. Later, the same VM is used again: there is one for each repository and branch. The exit code is
+that of the command.
+
+The VM goes on when you leave, and is suspended after 15 minutes without use (--idle); it wakes when it is used. The
+flags of a VM are those of banger run, and hold for a VM that is made.`,
+		Example: `  banger work
+  banger work ~/src/project -- make test
+  banger work --new --memory 4g . debian-bookworm-dev
+  banger work --fork 3 -- sh -c './try-hard --seed $BANGER_TRY'`,
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := o.request(c, args)
+			if err != nil {
+				return err
+			}
+			return run(c.Context(), a, r, o)
+		},
+	}
+	fs := c.Flags()
+	o.Register(fs)
+	fs.SetInterspersed(true)
+	fs.BoolVar(&o.fresh, "new", false, "make another VM, although there is one for this repository and branch")
+	fs.IntVar(&o.fork, "fork", 0, "run the command in so many forks, and make a branch of the result of each")
+	fs.BoolVar(&o.checkpoint, "checkpoint", false, "first take a snapshot, to which banger snapshot restore goes back")
+	fs.BoolVar(&o.noBootstrap, "no-bootstrap", false, "install no tools")
+	fs.StringVar(&o.detachKeys, "detach-keys", session.DefaultDetachKeys, background.KeysUsage)
+	return c
+}
+
+// request reads the command line.
+func (o *flags) request(c *cobra.Command, args []string) (r Request, err error) {
+	words := args
+	if dash := c.ArgsLenAtDash(); dash >= 0 {
+		words, r.Command = args[:dash], args[dash:]
+		if len(r.Command) == 0 {
+			return r, command.UsageErrorf("a command is missing behind --")
+		}
+	}
+	if len(words) > 2 {
+		return r, command.UsageErrorf("write: banger %s (see: banger work --help)", strings.TrimPrefix(c.UseLine(), "banger "))
+	}
+	r.Path = "."
+	if len(words) > 0 {
+		r.Path = words[0]
+	}
+	if st, err := os.Stat(r.Path); err != nil || !st.IsDir() {
+		return r, banger.Errorf(banger.CodeNotFound, "there is no directory %s", r.Path).
+			WithHint("with an image, write the path first: banger work . IMAGE")
+	}
+	if len(words) == 2 {
+		r.Image = words[1]
+	}
+	if o.fork != 0 && (o.fork < 0 || len(r.Command) == 0) {
+		return r, command.UsageErrorf("--fork needs a number and a command behind --")
+	}
+	r.New, r.Bootstrap, r.Options = o.fresh, !o.noBootstrap, o.Options
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if !own[f.Name] {
+			r.Changed = append(r.Changed, f.Name)
+		}
+	})
+	return r, nil
+}
+
+// own are the flags that do not describe a VM.
+var own = map[string]bool{"new": true, "fork": true, "checkpoint": true, "no-bootstrap": true, "detach-keys": true,
+	"name": true, "rm": true, "quiet": true, "tty": true, "env": true, "env-file": true, "workdir": true, "user": true}
+
+func run(ctx context.Context, a *command.App, r Request, o flags) error {
+	keys, err := session.ParseDetachKeys(o.detachKeys)
+	if err != nil {
+		return err
+	}
+	c, err := a.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	vm, err := Enter(ctx, a, c, r)
+	if err != nil {
+		return err
+	}
+	if o.checkpoint {
+		if err := checkpoint(ctx, a, c, vm); err != nil {
+			return err
+		}
+	}
+	if o.fork > 0 {
+		return workspace.Try(ctx, a, c, vm.ID, o.fork, r.Command)
+	}
+	err = Session(ctx, a, c, vm, r.Session(a), keys)
+	if r.Options.Spec.AutoRemove && !errors.Is(err, session.ErrDetached) {
+		return errors.Join(err, remove(c, vm))
+	}
+	left(a, c, vm.ID)
+	return err
+}
+
+// checkpoint takes a snapshot and says how to go back to it.
+func checkpoint(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) error {
+	s, err := c.CreateSnapshot(ctx, vm.ID, "")
+	if err == nil {
+		say(a, fmt.Sprintf("checkpoint %s; go back to it: banger snapshot restore %s %s", s.Name, vm.Name, s.Name))
+	}
+	return err
+}
+
+// say tells the user something that is no result.
+func say(a *command.App, line string) {
+	if !a.Quiet {
+		render.Line(a.Stderr, "banger: "+line)
+	}
+}
+
+// remove stops a VM and removes it, also after an interrupt.
+func remove(c *client.Client, vm banger.VM) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	err := c.Remove(ctx, vm.ID, true)
+	if banger.CodeOf(err) == banger.CodeNotFound {
+		return nil
+	}
+	return err
+}
+
+// Session starts a session in the workspace of a VM, and connects this process with it until one of them ends. The
+// session is removed when it has ended.
+func Session(ctx context.Context, a *command.App, c *client.Client, vm banger.VM, s banger.SessionSpec,
+	keys []byte) error {
+	a.OnTerminal(&s.Command)
+	started, err := c.StartSession(ctx, vm.ID, s)
+	if err != nil {
+		return err
+	}
+	first := uint64(0)
+	how := session.Attachment{Keys: keys, TTY: s.Command.TTY}
+	err = background.Attach(context.WithoutCancel(ctx), a, vm.ID, started, how, &first)
+	if now, serr := c.Session(context.WithoutCancel(ctx), vm.ID, started.Name); serr == nil &&
+		now.State == banger.SessionEnded {
+		c.RemoveSession(context.WithoutCancel(ctx), vm.ID, started.Name, false)
+	}
+	return err
+}
+
+// left says that the VM still runs, what it costs, and how to park it.
+func left(a *command.App, c *client.Client, id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	list, err := c.ListWithSizes(ctx, true, []string{"id=" + id})
+	if err != nil || len(list) != 1 || list[0].State != banger.StateRunning {
+		return
+	}
+	vm := list[0]
+	cost := banger.FormatSize(vm.DiskUsed) + " of disk"
+	if st, err := c.Stats(ctx, id); err == nil {
+		cost = banger.FormatSize(st.Memory) + " of memory and " + cost
+	}
+	park := "it runs until you park it: banger suspend " + vm.Name
+	if t := vm.Spec.Idle; t.Seconds > 0 {
+		word := "suspended"
+		if t.Action == banger.ActionStop {
+			word = "stopped"
+		}
+		park = fmt.Sprintf("it is %s after %s without use, or now by: banger suspend %s", word,
+			time.Duration(t.Seconds)*time.Second, vm.Name)
+	}
+	say(a, fmt.Sprintf("VM %s still runs, with %s; %s", vm.Name, cost, park))
+}
