@@ -4,6 +4,7 @@ import (
 	"banger"
 
 	"banger/internal/cli/account"
+	"banger/internal/cli/agent"
 	"banger/internal/cli/background"
 	"banger/internal/cli/command"
 	"banger/internal/cli/completion"
@@ -105,7 +106,7 @@ var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
 	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep, newDiff,
-	newWorkspace, newWork,
+	newWorkspace, newWork, newAgent,
 }
 
 func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
@@ -117,6 +118,8 @@ func newKeep(a *app) *cobra.Command { return snapshot.NewKeep(a.App) }
 func newDiff(a *app) *cobra.Command { return diff.New(a.App) }
 
 func newWorkspace(a *app) *cobra.Command { return workspace.New(a.App) }
+
+func newAgent(a *app) *cobra.Command { return agent.New(a.App) }
 
 func newWork(a *app) *cobra.Command { return work.New(a.App) }
 

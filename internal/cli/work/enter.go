@@ -24,7 +24,7 @@ import (
 const (
 	labelSource = "banger.work"
 	labelBranch = "banger.work.branch"
-	labelAgent  = "banger.work.agent" // the name of the agent for which the VM was made
+	LabelAgent  = "banger.work.agent" // the name of the agent for which the VM was made
 )
 
 // Presets of a VM for work. They are more than those of run: such a VM compiles.
@@ -45,6 +45,11 @@ type Request struct {
 	Agent     string   // the agent for which the VM is, or ""
 	Options   spec.Options
 	Changed   []string // flags of a VM that the user has given
+
+	// Make returns the image of a new VM, in place of Image. Made is called when a new VM has its workspace. Both may be
+	// nil.
+	Make func(context.Context) (image string, err error)
+	Made func(context.Context, banger.VM) error
 }
 
 // Session returns the session that the request wants.
@@ -111,7 +116,7 @@ func name(r Request) string { return r.Options.Spec.Name }
 // their own.
 func mine(vm banger.VM, r Request, h home) bool {
 	l := vm.Spec.Labels
-	return l[labelSource] == text.Line(h.source) && l[labelBranch] == text.Line(h.branch) && l[labelAgent] == r.Agent &&
+	return l[labelSource] == text.Line(h.source) && l[labelBranch] == text.Line(h.branch) && l[LabelAgent] == r.Agent &&
 		vm.ForkOf == ""
 }
 
@@ -135,7 +140,7 @@ func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request
 		return vm, workspace.Bring(ctx, a, c, vm.ID, r.Path, r.Options.Spec.User)
 	}
 	for _, line := range news {
-		say(a, line)
+		Say(a, line)
 	}
 	return vm, err
 }
@@ -156,6 +161,11 @@ func goOn(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) (
 
 // enterNew makes a VM.
 func enterNew(ctx context.Context, a *command.App, c *client.Client, r Request, h home) (vm banger.VM, err error) {
+	if r.Make != nil {
+		if r.Image, err = r.Make(ctx); err != nil {
+			return vm, err
+		}
+	}
 	s, err := r.spec(ctx, h)
 	if err != nil {
 		return vm, err
@@ -169,11 +179,30 @@ func enterNew(ctx context.Context, a *command.App, c *client.Client, r Request, 
 			return vm, err
 		}
 	}
+	if vm, err = Create(ctx, a, c, s); err != nil {
+		return vm, err
+	}
+	err = tools.install(ctx, vm)
+	if err == nil {
+		err = workspace.Bring(ctx, a, c, vm.ID, r.Path, s.User)
+	}
+	if err == nil && r.Made != nil {
+		err = r.Made(ctx, vm)
+	}
+	if err != nil {
+		Remove(c, vm.ID)
+	}
+	return vm, err
+}
+
+// Create makes a VM and starts it. A VM that does not start is removed.
+func Create(ctx context.Context, a *command.App, c *client.Client, s banger.Spec) (vm banger.VM, err error) {
 	with, err := account.WithSpec(ctx, c, s)
 	if err != nil {
 		return vm, err
 	}
 	p := a.Progress()
+	defer p.Close()
 	var made string
 	vm, err = c.Create(with, s, true, func(e banger.Event) {
 		if e.ID != "" {
@@ -181,15 +210,8 @@ func enterNew(ctx context.Context, a *command.App, c *client.Client, r Request, 
 		}
 		p.Emit(e)
 	})
-	p.Close()
-	if err == nil {
-		err = tools.install(ctx, vm)
-	}
-	if err == nil {
-		err = workspace.Bring(ctx, a, c, vm.ID, r.Path, s.User)
-	}
 	if err != nil && made != "" {
-		remove(c, banger.VM{ID: made})
+		Remove(c, made)
 	}
 	return vm, err
 }
@@ -215,7 +237,7 @@ func (r Request) spec(ctx context.Context, h home) (banger.Spec, error) {
 	}
 	s.Labels[labelSource], s.Labels[labelBranch] = text.Line(h.source), text.Line(h.branch)
 	if r.Agent != "" {
-		s.Labels[labelAgent] = r.Agent
+		s.Labels[LabelAgent] = r.Agent
 	}
 	s.Entrypoint, s.AutoRemove = []string{}, false // it has no main command: it is there for sessions
 	s.Env = append(identity(ctx), s.Env...)

@@ -62,10 +62,10 @@ type bootstrap struct {
 // choose decides which image a VM starts from. It returns an error if the tools cannot be had by the VM's network.
 func (b *bootstrap) choose(ctx context.Context, s *banger.Spec) error {
 	for _, note := range b.plan.Notes {
-		say(b.app, note)
+		Say(b.app, note)
 	}
 	for _, c := range b.plan.Conflicts {
-		say(b.app, c.String())
+		Say(b.app, c.String())
 	}
 	if len(b.plan.Tools) == 0 || len(bytes.TrimSpace(b.plan.Config())) == 0 {
 		return nil
@@ -163,7 +163,7 @@ func (b *bootstrap) install(ctx context.Context, vm banger.VM) error {
 		return banger.Errorf(banger.CodeGuest, "the tools of this repository were not installed: mise ended with %d, and says "+
 			"why above", status).WithHint("see: banger tooling plan; or work without them: --no-bootstrap")
 	}
-	say(b.app, fmt.Sprintf("the tools were installed in %.0f s; they are kept for the next VM", time.Since(began).Seconds()))
+	Say(b.app, fmt.Sprintf("the tools were installed in %.0f s; they are kept for the next VM", time.Since(began).Seconds()))
 	return b.keep(ctx, vm)
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,17 +99,24 @@ func (o *flags) request(c *cobra.Command, args []string) (r Request, err error) 
 		return r, command.UsageErrorf("--fork needs a number and a command behind --")
 	}
 	r.New, r.Bootstrap, r.Options = o.fresh, !o.noBootstrap, o.Options
-	c.Flags().Visit(func(f *pflag.Flag) {
-		if !own[f.Name] {
-			r.Changed = append(r.Changed, f.Name)
-		}
-	})
+	r.Changed = Changed(c.Flags(), "fork", "checkpoint")
 	return r, nil
 }
 
-// own are the flags that do not describe a VM.
-var own = map[string]bool{"new": true, "fork": true, "checkpoint": true, "no-bootstrap": true, "detach-keys": true,
-	"name": true, "rm": true, "quiet": true, "tty": true, "env": true, "env-file": true, "workdir": true, "user": true}
+// Changed returns the flags that the user has given and that describe a new VM: all but those of a session, and those
+// in others.
+func Changed(fs *pflag.FlagSet, others ...string) (names []string) {
+	fs.Visit(func(f *pflag.Flag) {
+		if !own[f.Name] && !slices.Contains(others, f.Name) {
+			names = append(names, f.Name)
+		}
+	})
+	return names
+}
+
+// own are the flags that do not describe a VM, in all commands that have those of a VM.
+var own = map[string]bool{"new": true, "no-bootstrap": true, "detach-keys": true, "name": true, "rm": true, "quiet": true,
+	"tty": true, "env": true, "env-file": true, "workdir": true, "user": true}
 
 func run(ctx context.Context, a *command.App, r Request, o flags) error {
 	keys, err := session.ParseDetachKeys(o.detachKeys)
@@ -131,9 +139,14 @@ func run(ctx context.Context, a *command.App, r Request, o flags) error {
 	if o.fork > 0 {
 		return workspace.Try(ctx, a, c, vm.ID, o.fork, r.Command)
 	}
-	err = Session(ctx, a, c, vm, r.Session(a), keys)
+	return Leave(a, c, vm, r, Session(ctx, a, c, vm, r.Session(a), keys))
+}
+
+// Leave ends the use of a VM by a session whose end is err: it removes the VM if the user wants that, or tells what the
+// VM costs. It returns err.
+func Leave(a *command.App, c *client.Client, vm banger.VM, r Request, err error) error {
 	if r.Options.Spec.AutoRemove && !errors.Is(err, session.ErrDetached) {
-		return errors.Join(err, remove(c, vm))
+		return errors.Join(err, Remove(c, vm.ID))
 	}
 	left(a, c, vm.ID)
 	return err
@@ -143,23 +156,23 @@ func run(ctx context.Context, a *command.App, r Request, o flags) error {
 func checkpoint(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) error {
 	s, err := c.CreateSnapshot(ctx, vm.ID, "")
 	if err == nil {
-		say(a, fmt.Sprintf("checkpoint %s; go back to it: banger snapshot restore %s %s", s.Name, vm.Name, s.Name))
+		Say(a, fmt.Sprintf("checkpoint %s; go back to it: banger snapshot restore %s %s", s.Name, vm.Name, s.Name))
 	}
 	return err
 }
 
-// say tells the user something that is no result.
-func say(a *command.App, line string) {
+// Say tells the user something that is no result.
+func Say(a *command.App, line string) {
 	if !a.Quiet {
 		render.Line(a.Stderr, "banger: "+line)
 	}
 }
 
-// remove stops a VM and removes it, also after an interrupt.
-func remove(c *client.Client, vm banger.VM) error {
+// Remove stops a VM and removes it, also after an interrupt.
+func Remove(c *client.Client, id string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	err := c.Remove(ctx, vm.ID, true)
+	err := c.Remove(ctx, id, true)
 	if banger.CodeOf(err) == banger.CodeNotFound {
 		return nil
 	}
@@ -205,7 +218,16 @@ func left(a *command.App, c *client.Client, id string) {
 			word = "stopped"
 		}
 		park = fmt.Sprintf("it is %s after %s without use, or now by: banger suspend %s", word,
-			time.Duration(t.Seconds)*time.Second, vm.Name)
+			shortly(time.Duration(t.Seconds)*time.Second), vm.Name)
 	}
-	say(a, fmt.Sprintf("VM %s still runs, with %s; %s", vm.Name, cost, park))
+	Say(a, fmt.Sprintf("VM %s still runs, with %s; %s", vm.Name, cost, park))
+}
+
+// shortly writes a time without the parts that are 0: 15m, not 15m0s.
+func shortly(d time.Duration) string {
+	s := strings.TrimSuffix(d.String(), "0s")
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }

@@ -1,0 +1,46 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+
+	"banger"
+	"banger/internal/api/client"
+	"banger/internal/cli/command"
+	"banger/internal/cli/work"
+	"banger/internal/recipe"
+)
+
+// image returns the name of the image with an agent, and makes that image if it is not there. The name follows from
+// what is in it.
+func image(ctx context.Context, a *command.App, c *client.Client, name string, r recipe.Recipe) (string, error) {
+	base, err := work.Image(ctx, a, c, work.PresetImage, "", banger.PullMissing)
+	if err != nil {
+		return "", err
+	}
+	key := sha256.Sum256([]byte(base.Digest + " " + r.Key()))
+	ref := "localhost/banger/" + name + ":" + hex.EncodeToString(key[:8])
+	if _, err := c.Image(ctx, ref); err == nil || banger.CodeOf(err) != banger.CodeNotFound {
+		return ref, err
+	}
+	p := a.Progress()
+	defer p.Close()
+	packed, w := io.Pipe()
+	failed := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // ends with the pipe
+		err := work.Programs(a).Layer(ctx, r, recipe.Root(name), w, p.Emit)
+		w.CloseWithError(err)
+		failed <- err
+	}()
+	_, err = c.ExtendImage(ctx, base.Digest, ref, packed, banger.CommitNote{Author: "banger agent",
+		Message: r.Description}, p.Emit)
+	packed.CloseWithError(io.ErrClosedPipe)
+	if lerr := <-failed; lerr != nil && banger.CodeOf(lerr) != banger.CodeInternal { // it says more than the cut upload
+		err = lerr
+	}
+	return ref, err
+}

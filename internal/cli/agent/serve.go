@@ -1,0 +1,214 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"banger"
+	"banger/internal/api/client"
+	"banger/internal/cli/background"
+	"banger/internal/cli/command"
+	"banger/internal/cli/session"
+	"banger/internal/cli/spec"
+	"banger/internal/cli/work"
+	"banger/internal/recipe"
+)
+
+func newLogin(a *command.App) *cobra.Command {
+	var o flags
+	c := &cobra.Command{
+		Use:   "login [flags] AGENT",
+		Short: "Log in to an agent's provider, and keep the login for the agent's VMs",
+		Long: `Log in to an agent's provider in a VM that is removed afterwards. What the agent then has in its home directory to
+be logged in is kept on this host, for you alone, and each new VM of the agent gets it.`,
+		Args: command.Usage(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error { return login(c.Context(), a, args[0], o) },
+	}
+	c.Flags().StringVar(&o.detachKeys, "detach-keys", session.DefaultDetachKeys, background.KeysUsage)
+	return c
+}
+
+func login(ctx context.Context, a *command.App, name string, o flags) error {
+	name, r, err := recipe.Find(name, nil)
+	if err != nil {
+		return err
+	}
+	if len(r.Login) == 0 {
+		return banger.Errorf(banger.CodeInvalid, "agent %s has no command to log in", name).
+			WithHint("give it a key: banger agent run %s --secret NAME", name)
+	}
+	c, err := a.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	img, err := image(ctx, a, c, name, r)
+	if err != nil {
+		return err
+	}
+	s := spec.Options{CPUs: "2", Memory: "2g", Disk: "10g", Policy: banger.Deny, Allow: r.Allow, StopTimeout: -1}
+	s.Spec.Entrypoint = []string{} // it is there for the session alone
+	wanted, err := s.Resolve(img, nil)
+	if err != nil {
+		return err
+	}
+	vm, err := work.Create(ctx, a, c, wanted)
+	if err != nil {
+		return err
+	}
+	defer work.Remove(c, vm.ID)
+	kept := keptOf(a, name)
+	if err := kept.restore(ctx, a, c, vm, r); err != nil {
+		return err
+	}
+	q := work.Request{Command: r.Login}
+	q.Options.Spec.Env = agentEnv(r, nil)
+	if err := work.Session(ctx, a, c, vm, q.Session(a), nil); err != nil {
+		return err
+	}
+	if err := kept.save(context.WithoutCancel(ctx), c, vm, r); err != nil {
+		return err
+	}
+	if !kept.any() {
+		return banger.Errorf(banger.CodeGuest, "agent %s keeps no login in %s", name, strings.Join(r.Keep, ", "))
+	}
+	work.Say(a, "the login of "+name+" is kept on this host; forget it: rm "+kept.path)
+	return nil
+}
+
+func newServe(a *command.App) *cobra.Command {
+	var o flags
+	var port uint16
+	c := &cobra.Command{
+		Use:   "serve [flags] AGENT [PATH]",
+		Short: "Run an agent's server in a VM, and print how to attach to it",
+		Long: `Run an agent's server in a VM with the repository around PATH, as a session that starts again when it fails. When it
+is ready, banger prints its address on this host, and the lines that attach clients of this host to it. banger chooses
+the password; only programs of this user can read it.`,
+		Example: "  banger agent serve opencode\n  banger agent serve opencode ~/src/project --port 4096",
+		Args:    command.Usage(cobra.RangeArgs(1, 2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			q, r, err := o.request(c.Context(), c, args)
+			if err != nil {
+				return err
+			}
+			if r.Serve == nil {
+				return banger.Errorf(banger.CodeInvalid, "agent %s has no server", q.Agent).WithHint("see: banger agent ls")
+			}
+			return serve(c.Context(), a, q, r, port)
+		},
+	}
+	o.register(c.Flags())
+	c.Flags().Uint16Var(&port, "port", 0, "port of this host; 0: any free one")
+	return c
+}
+
+// serveSession is the name of the session of an agent's server.
+const serveSession = "serve"
+
+// serveWithin is how long a server may take until it is ready.
+const serveWithin = 3 * time.Minute
+
+func serve(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe, port uint16) error {
+	c, err := a.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	vm, err := enter(ctx, a, c, q, r)
+	if err != nil {
+		return err
+	}
+	password, err := startServer(ctx, c, vm, q, r)
+	if err != nil {
+		return err
+	}
+	p := a.Progress()
+	p.Emit(banger.Event{Stage: "serve", Text: "waiting for " + q.Agent})
+	s, err := c.ReadySession(ctx, vm.ID, serveSession, serveWithin)
+	p.Close()
+	if err == nil && s.State != banger.SessionRunning {
+		err = banger.Errorf(banger.CodeGuest, "%s has ended", strings.Join(s.Command.Args, " "))
+	}
+	if err != nil {
+		return banger.Errorf(banger.CodeOf(err), "the server of %s is not ready: %w", q.Agent, err).
+			WithHint("see: banger session logs %s %s", vm.Name, serveSession)
+	}
+	at, err := forward(ctx, c, vm, uint16(r.Serve.Port), port)
+	if err != nil {
+		return err
+	}
+	url := "http://" + at
+	a.Say(url)
+	if password != "" {
+		a.Say("user " + r.Serve.User + ", password " + password)
+	}
+	for _, line := range r.Serve.Attach {
+		line = strings.ReplaceAll(line, recipe.URLWord, url)
+		if password != "" {
+			line = r.Serve.Password + "=" + password + " " + line
+		}
+		a.Say(line)
+	}
+	return nil
+}
+
+// startServer starts the session of the server, or finds the one that runs. It returns the password.
+func startServer(ctx context.Context, c *client.Client, vm banger.VM, q work.Request, r recipe.Recipe) (string, error) {
+	var raw [24]byte
+	rand.Read(raw[:])
+	password := base64.RawURLEncoding.EncodeToString(raw[:])
+	line := replaced(r.Serve.Command, recipe.PortWord, strconv.Itoa(r.Serve.Port))
+	e := banger.Exec{Args: line, Env: agentEnv(r, q.Options.Spec.Env), Workspace: true}
+	if r.Serve.Password != "" {
+		e.Env = append(e.Env, r.Serve.Password+"="+password)
+	} else {
+		password = ""
+	}
+	probe := banger.Probe{Check: fmt.Sprintf("tcp:%d", r.Serve.Port)}
+	if r.Serve.Health != "" && password != "" {
+		probe = banger.Probe{Args: []string{"curl", "-fsS", "-o", "/dev/null", "-u", r.Serve.User + ":" + password,
+			fmt.Sprintf("http://127.0.0.1:%d%s", r.Serve.Port, r.Serve.Health)}}
+	}
+	if old, err := c.Session(ctx, vm.ID, serveSession); err == nil {
+		if old.State != banger.SessionEnded {
+			if _, err := c.StopSession(ctx, vm.ID, serveSession, 10*time.Second); err != nil {
+				return "", err
+			}
+		}
+		if err := c.RemoveSession(ctx, vm.ID, serveSession, true); err != nil {
+			return "", err
+		}
+	}
+	_, err := c.StartSession(ctx, vm.ID, banger.SessionSpec{Name: serveSession, Command: e, Ready: &probe,
+		Restart: banger.RestartPolicy{Name: banger.RestartAlways}})
+	return password, err
+}
+
+func replaced(words []string, old, new string) (out []string) {
+	for _, w := range words {
+		out = append(out, strings.ReplaceAll(w, old, new))
+	}
+	return out
+}
+
+// forward makes the guest's port reachable on this host's loopback, and returns the address.
+func forward(ctx context.Context, c *client.Client, vm banger.VM, guest, host uint16) (string, error) {
+	now, err := c.Get(ctx, vm.ID)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range now.Forwards {
+		if f.GuestPort == guest && (host == 0 || f.HostPort == host) {
+			return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(f.HostPort))), nil
+		}
+	}
+	f, err := c.AddForward(ctx, vm.ID, banger.Forward{HostPort: host, GuestPort: guest})
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(f.HostPort))), err
+}
