@@ -4,6 +4,7 @@ import (
 	"banger"
 
 	"banger/internal/cli/account"
+	"banger/internal/cli/acp"
 	"banger/internal/cli/agent"
 	"banger/internal/cli/background"
 	"banger/internal/cli/command"
@@ -106,7 +107,7 @@ var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
 	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep, newDiff,
-	newWorkspace, newWork, newAgent,
+	newWorkspace, newWork, newAgent, newACP,
 }
 
 func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
@@ -118,6 +119,8 @@ func newKeep(a *app) *cobra.Command { return snapshot.NewKeep(a.App) }
 func newDiff(a *app) *cobra.Command { return diff.New(a.App) }
 
 func newWorkspace(a *app) *cobra.Command { return workspace.New(a.App) }
+
+func newACP(a *app) *cobra.Command { return acp.New(a.App) }
 
 func newAgent(a *app) *cobra.Command { return agent.New(a.App) }
 

@@ -104,25 +104,31 @@ func list(a *command.App) (rows []row, err error) {
 	return rows, nil
 }
 
-// flags are those of the commands that run an agent.
-type flags struct {
+// Flags are those of all commands that run an agent.
+type Flags struct {
 	spec.Options
-	prompt      string
-	yolo        bool
-	fresh       bool
-	noBootstrap bool
-	detachKeys  string
+	Fresh       bool // make another VM
+	NoBootstrap bool // install no tools
 }
 
-func (o *flags) register(fs *pflag.FlagSet) {
-	o.Register(fs)
+// flags are those of run and login.
+type flags struct {
+	Flags
+	prompt     string
+	yolo       bool
+	detachKeys string
+}
+
+// Register adds the flags to fs.
+func (o *Flags) Register(fs *pflag.FlagSet) {
+	o.Options.Register(fs)
 	fs.SetInterspersed(true)
-	fs.BoolVar(&o.fresh, "new", false, "make another VM, although there is one for this agent, repository and branch")
-	fs.BoolVar(&o.noBootstrap, "no-bootstrap", false, "install no tools of the repository")
+	fs.BoolVar(&o.Fresh, "new", false, "make another VM, although there is one for this agent, repository and branch")
+	fs.BoolVar(&o.NoBootstrap, "no-bootstrap", false, "install no tools of the repository")
 }
 
 // request returns what to work on for an agent.
-func (o *flags) request(ctx context.Context, c *cobra.Command, args []string) (q work.Request, r recipe.Recipe, err error) {
+func (o *Flags) request(ctx context.Context, c *cobra.Command, args []string) (q work.Request, r recipe.Recipe, err error) {
 	q.Agent, r, err = recipe.Find(args[0], nil)
 	if err != nil {
 		return q, r, err
@@ -130,8 +136,8 @@ func (o *flags) request(ctx context.Context, c *cobra.Command, args []string) (q
 	if q.Path = "."; len(args) > 1 {
 		q.Path = args[1]
 	}
-	q.New, q.Bootstrap, q.Options = o.fresh, !o.noBootstrap, o.Options
-	q.Changed = work.Changed(c.Flags(), "prompt", "yolo", "port")
+	q.New, q.Bootstrap, q.Options = o.Fresh, !o.NoBootstrap, o.Options
+	q.Changed = work.Changed(c.Flags(), "prompt", "yolo", "port", "agent")
 	source, _, err := tree.Place(ctx, q.Path)
 	if err != nil {
 		return q, r, err
@@ -181,7 +187,7 @@ Logins that the agent keeps in its home directory are kept on this host for its 
 		},
 	}
 	fs := c.Flags()
-	o.register(fs)
+	o.Register(fs)
 	fs.StringVar(&o.prompt, "prompt", "", "do this task, without a terminal, and end")
 	fs.BoolVar(&o.yolo, "yolo", false, "the agent asks for no permission")
 	fs.StringVar(&o.detachKeys, "detach-keys", session.DefaultDetachKeys, background.KeysUsage)
@@ -254,4 +260,28 @@ func hint(a *command.App, r recipe.Recipe) {
 			return
 		}
 	}
+}
+
+// Enter returns the running VM of an agent, and the agent's command for editors.
+func Enter(ctx context.Context, a *command.App, c *client.Client, cmd *cobra.Command, o *Flags, name, path string) (
+	vm banger.VM, e banger.Exec, full string, err error) {
+	q, r, err := o.request(ctx, cmd, []string{name, path})
+	if err != nil {
+		return vm, e, "", err
+	}
+	if len(r.ACP) == 0 {
+		return vm, e, "", banger.Errorf(banger.CodeInvalid, "agent %s does not speak the Agent Client Protocol", q.Agent).
+			WithHint("see: banger agent ls")
+	}
+	vm, err = enter(ctx, a, c, q, r)
+	return vm, banger.Exec{Args: r.ACP, Env: agentEnv(r, o.Spec.Env), Workspace: true}, q.Agent, err
+}
+
+// Save keeps the logins that an agent has in a VM now.
+func Save(ctx context.Context, a *command.App, c *client.Client, vm banger.VM, name string) error {
+	name, r, err := recipe.Find(name, nil)
+	if err != nil {
+		return err
+	}
+	return keptOf(a, name).save(ctx, c, vm, r)
 }

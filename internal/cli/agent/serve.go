@@ -84,7 +84,7 @@ func login(ctx context.Context, a *command.App, name string, o flags) error {
 }
 
 func newServe(a *command.App) *cobra.Command {
-	var o flags
+	var o Flags
 	var port uint16
 	c := &cobra.Command{
 		Use:   "serve [flags] AGENT [PATH]",
@@ -105,7 +105,7 @@ the password; only programs of this user can read it.`,
 			return serve(c.Context(), a, q, r, port)
 		},
 	}
-	o.register(c.Flags())
+	o.Register(c.Flags())
 	c.Flags().Uint16Var(&port, "port", 0, "port of this host; 0: any free one")
 	return c
 }

@@ -27,6 +27,7 @@ type Attachment struct {
 	ReadOnly bool   // nothing is sent, and Ctrl-C leaves
 	TTY      bool   // the command has a terminal
 	Main     bool   // it is the VM's main command, whose end is told as that of any command
+	EOF      bool   // the end of stdin ends the command's; without it, others may still write to a session
 	Ends     bool   // signals that say that the user's terminal is gone end the command too
 }
 

@@ -216,7 +216,7 @@ func (s *session) sendStdin() {
 			return
 		}
 		if err != nil {
-			if !s.attached || s.how.Ends { // others may still write to a session
+			if !s.attached || s.how.Ends || s.how.EOF {
 				s.send(frame.StdinEOF, nil)
 			}
 			return

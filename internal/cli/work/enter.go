@@ -131,7 +131,7 @@ func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request
 			"a new one", vm.Name, changed[0]).WithHint("use it as it is; change it: banger update %s; or make another: --new",
 			vm.Name)
 	}
-	vm, err := goOn(ctx, a, c, vm)
+	vm, err := GoOn(ctx, a, c, vm)
 	if err != nil {
 		return vm, err
 	}
@@ -145,8 +145,8 @@ func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request
 	return vm, err
 }
 
-// goOn makes a VM run that is there.
-func goOn(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) (banger.VM, error) {
+// GoOn makes a VM run that is there.
+func GoOn(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) (banger.VM, error) {
 	if vm.State == banger.StateRunning {
 		return vm, nil
 	}

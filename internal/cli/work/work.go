@@ -189,7 +189,7 @@ func Session(ctx context.Context, a *command.App, c *client.Client, vm banger.VM
 		return err
 	}
 	first := uint64(0)
-	how := session.Attachment{Keys: keys, TTY: s.Command.TTY}
+	how := session.Attachment{Keys: keys, TTY: s.Command.TTY, EOF: !s.Command.TTY}
 	err = background.Attach(context.WithoutCancel(ctx), a, vm.ID, started, how, &first)
 	if now, serr := c.Session(context.WithoutCancel(ctx), vm.ID, started.Name); serr == nil &&
 		now.State == banger.SessionEnded {

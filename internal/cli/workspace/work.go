@@ -102,3 +102,12 @@ func Diff(ctx context.Context, a *command.App, c *client.Client, vm string) erro
 	w, flush := render.Printable(a.Stderr)
 	return errors.Join(capture.Patch(ctx, w, true), flush())
 }
+
+// Sides returns where the workspace of a VM is, on this host and in the VM.
+func Sides(ctx context.Context, a *command.App, c *client.Client, vm string) (host, guest string, err error) {
+	p, err := find(ctx, a, c, vm)
+	if err != nil {
+		return "", "", err
+	}
+	return p.record.Source, p.it.Path, nil
+}
