@@ -145,6 +145,13 @@ func (o *Flags) request(ctx context.Context, c *cobra.Command, args []string) (q
 	if !c.Flags().Changed("net-policy") && q.Options.Spec.Network != banger.NetworkNone {
 		q.Options.Policy = banger.Deny
 		q.Options.Allow = slices.Concat(q.Options.Allow, r.Allow, tooling.Registries(source))
+		if q.Bootstrap {
+			plan, err := tooling.Read(source)
+			if err != nil {
+				return q, r, err
+			}
+			q.Options.Allow = append(q.Options.Allow, plan.Hosts()...)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Env)) {
 		q.Options.Spec.Env = append(q.Options.Spec.Env, name+"="+r.Env[name])
@@ -241,7 +248,9 @@ func agentEnv(r recipe.Recipe, env []string) []string {
 
 // enter returns the running VM of an agent, with the workspace, the tools, and the logins in it.
 func enter(ctx context.Context, a *command.App, c *client.Client, q work.Request, r recipe.Recipe) (vm banger.VM, err error) {
-	q.Make = func(ctx context.Context) (string, error) { return image(ctx, a, c, q.Agent, r) }
+	q.Base = func(ctx context.Context, build bool) (*banger.Image, error) {
+		return image(ctx, a, c, q.Agent, r, build)
+	}
 	kept := keptOf(a, q.Agent)
 	kept.gather(ctx, c, r, q.Agent)
 	q.Made = func(ctx context.Context, vm banger.VM) error { return kept.restore(ctx, a, c, vm, r) }

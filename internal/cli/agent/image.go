@@ -13,17 +13,22 @@ import (
 	"banger/internal/recipe"
 )
 
-// image returns the name of the image with an agent, and makes that image if it is not there. The name follows from
-// what is in it.
-func image(ctx context.Context, a *command.App, c *client.Client, name string, r recipe.Recipe) (string, error) {
-	base, err := work.Image(ctx, a, c, work.PresetImage, "", banger.PullMissing)
-	if err != nil {
-		return "", err
+// image returns the image with an agent. With build it makes that image if it is not there; otherwise it returns nil. The
+// name of the image follows from what is in it.
+func image(ctx context.Context, a *command.App, c *client.Client, name string, r recipe.Recipe, build bool) (*banger.Image,
+	error) {
+	base, err := work.Image(ctx, a, c, work.PresetImage, "", banger.PullMissing, build)
+	if err != nil || base == nil {
+		return nil, err
 	}
 	key := sha256.Sum256([]byte(base.Digest + " " + r.Key()))
 	ref := "localhost/banger/" + name + ":" + hex.EncodeToString(key[:8])
-	if _, err := c.Image(ctx, ref); err == nil || banger.CodeOf(err) != banger.CodeNotFound {
-		return ref, err
+	img, err := c.Image(ctx, ref)
+	if err == nil {
+		return &img, nil
+	}
+	if !build || banger.CodeOf(err) != banger.CodeNotFound {
+		return nil, notFound(err)
 	}
 	p := a.Progress()
 	defer p.Close()
@@ -36,11 +41,20 @@ func image(ctx context.Context, a *command.App, c *client.Client, name string, r
 		w.CloseWithError(err)
 		failed <- err
 	}()
-	_, err = c.ExtendImage(ctx, base.Digest, ref, packed, banger.CommitNote{Author: "banger agent",
+	img, err = c.ExtendImage(ctx, base.Digest, ref, packed, banger.CommitNote{Author: "banger agent",
 		Message: r.Description}, p.Emit)
 	packed.CloseWithError(io.ErrClosedPipe)
 	if lerr := <-failed; lerr != nil && banger.CodeOf(lerr) != banger.CodeInternal { // it says more than the cut upload
 		err = lerr
 	}
-	return ref, err
+	img.Reference = ref
+	return &img, err
+}
+
+// notFound returns nil for the error of an image that is not there.
+func notFound(err error) error {
+	if banger.CodeOf(err) == banger.CodeNotFound {
+		return nil
+	}
+	return err
 }

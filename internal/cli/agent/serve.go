@@ -49,13 +49,13 @@ func login(ctx context.Context, a *command.App, name string, o flags) error {
 	if err != nil {
 		return err
 	}
-	img, err := image(ctx, a, c, name, r)
+	img, err := image(ctx, a, c, name, r, true)
 	if err != nil {
 		return err
 	}
 	s := spec.Options{CPUs: "2", Memory: "2g", Disk: "10g", Policy: banger.Deny, Allow: r.Allow, StopTimeout: -1}
 	s.Spec.Entrypoint = []string{} // it is there for the session alone
-	wanted, err := s.Resolve(img, nil)
+	wanted, err := s.Resolve(img.Reference, nil)
 	if err != nil {
 		return err
 	}

@@ -46,9 +46,9 @@ type Request struct {
 	Options   spec.Options
 	Changed   []string // flags of a VM that the user has given
 
-	// Make returns the image of a new VM, in place of Image. Made is called when a new VM has its workspace. Both may be
-	// nil.
-	Make func(context.Context) (image string, err error)
+	// Base finds the image of a new VM, in place of Image, or nil; with build it makes an image that is not there. Made is
+	// called when a new VM has its workspace. Both may be nil.
+	Base func(ctx context.Context, build bool) (*banger.Image, error)
 	Made func(context.Context, banger.VM) error
 }
 
@@ -87,7 +87,7 @@ func Enter(ctx context.Context, a *command.App, c *client.Client, r Request) (vm
 			return vm, err
 		}
 		if ok {
-			return enterAgain(ctx, a, c, r, known)
+			return enterAgain(ctx, a, c, r, h, known)
 		}
 	}
 	return enterNew(ctx, a, c, r, h)
@@ -121,8 +121,12 @@ func mine(vm banger.VM, r Request, h home) bool {
 }
 
 // enterAgain lets a VM go on, and says what has changed on both sides.
-func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request, vm banger.VM) (banger.VM, error) {
-	changed := r.Changed
+func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request, h home, vm banger.VM) (banger.VM,
+	error) {
+	var changed []string
+	for _, flag := range r.Changed {
+		changed = append(changed, "--"+flag)
+	}
 	if r.Image != "" {
 		changed = append([]string{"an image"}, changed...)
 	}
@@ -141,6 +145,9 @@ func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request
 	}
 	for _, line := range news {
 		Say(a, line)
+	}
+	if err == nil {
+		err = (&bootstrap{app: a, client: c, plan: h.tools}).update(ctx, vm)
 	}
 	return vm, err
 }
@@ -161,17 +168,29 @@ func GoOn(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) (
 
 // enterNew makes a VM.
 func enterNew(ctx context.Context, a *command.App, c *client.Client, r Request, h home) (vm banger.VM, err error) {
-	if r.Make != nil {
-		if r.Image, err = r.Make(ctx); err != nil {
-			return vm, err
-		}
-	}
 	s, err := r.spec(ctx, h)
 	if err != nil {
 		return vm, err
 	}
+	base := r.Base
+	if base == nil {
+		base = func(ctx context.Context, build bool) (*banger.Image, error) {
+			return Image(ctx, a, c, s.Image, s.Platform, s.Pull, build)
+		}
+	}
 	tools := bootstrap{app: a, client: c, plan: h.tools}
-	if err := tools.choose(ctx, &s); err != nil {
+	img, err := base(ctx, false)
+	if err == nil {
+		err = tools.check(ctx, s, img)
+	}
+	if err != nil {
+		return vm, err
+	}
+	if img, err = base(ctx, true); err != nil {
+		return vm, err
+	}
+	s.Image, s.Pull = img.Reference, banger.PullNever
+	if err := tools.choose(ctx, &s, *img); err != nil {
 		return vm, err
 	}
 	if s.Name == "" {

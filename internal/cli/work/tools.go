@@ -24,6 +24,7 @@ import (
 	"banger/internal/cli/filecopy"
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
+	"banger/internal/cli/spec"
 	"banger/internal/notation"
 	"banger/internal/recipe"
 	"banger/internal/tooling"
@@ -59,31 +60,52 @@ type bootstrap struct {
 	ready bool   // that image is there
 }
 
-// choose decides which image a VM starts from. It returns an error if the tools cannot be had by the VM's network.
-func (b *bootstrap) choose(ctx context.Context, s *banger.Spec) error {
+// wanted reports whether the repository asks for tools.
+func (b *bootstrap) wanted() bool {
+	return len(b.plan.Tools) > 0 && len(bytes.TrimSpace(b.plan.Config())) > 0
+}
+
+// check tells what is odd about the repository's files, and returns an error if the tools can be had neither from this
+// host nor by the VM's network. base is the image without the tools, or nil if that is not there yet.
+func (b *bootstrap) check(ctx context.Context, s banger.Spec, base *banger.Image) error {
 	for _, note := range b.plan.Notes {
 		Say(b.app, note)
 	}
 	for _, c := range b.plan.Conflicts {
 		Say(b.app, c.String())
 	}
-	if len(b.plan.Tools) == 0 || len(bytes.TrimSpace(b.plan.Config())) == 0 {
+	if !b.wanted() {
 		return nil
 	}
-	base, err := Image(ctx, b.app, b.client, s.Image, s.Platform, s.Pull)
-	if err != nil {
-		return err
+	if base != nil {
+		if _, err := b.client.Image(ctx, b.name(*base)); err == nil || banger.CodeOf(err) != banger.CodeNotFound {
+			return err
+		}
 	}
+	return b.reachable(s)
+}
+
+// name returns the name of the image with the tools, which follows from what is in it.
+func (b *bootstrap) name(base banger.Image) string {
 	key := sha256.Sum256([]byte(base.Digest + " " + mise.Integrity + " " + b.plan.Key()))
-	b.base, b.image = s.Image, "localhost/banger/tools:"+hex.EncodeToString(key[:8])
+	return "localhost/banger/tools:" + hex.EncodeToString(key[:8])
+}
+
+// choose decides which image a VM starts from, and gives it the environment for the tools.
+func (b *bootstrap) choose(ctx context.Context, s *banger.Spec, base banger.Image) error {
 	s.Env = append(append([]string{"PATH=" + toolsPath + ":" + pathOf(base)}, toolsEnv...), s.Env...)
-	if _, err := b.client.Image(ctx, b.image); err == nil {
-		b.ready, s.Image, s.Pull = true, b.image, banger.PullNever
+	if !b.wanted() {
 		return nil
-	} else if banger.CodeOf(err) != banger.CodeNotFound {
-		return err
 	}
-	return b.reachable(*s)
+	b.base, b.image = base.Digest, b.name(base)
+	_, err := b.client.Image(ctx, b.image)
+	if banger.CodeOf(err) == banger.CodeNotFound {
+		return nil
+	}
+	if err == nil {
+		b.ready, s.Image, s.Pull = true, b.image, banger.PullNever
+	}
+	return err
 }
 
 // pathOf returns the PATH of an image.
@@ -151,38 +173,59 @@ func (b *bootstrap) install(ctx context.Context, vm banger.VM) error {
 		return nil
 	}
 	began := time.Now()
-	if err := b.bring(ctx, vm); err != nil {
+	if err := b.run(ctx, vm); err != nil {
 		return err
-	}
-	line := "cd / && exec mise install"
-	status, err := b.exec(ctx, vm, line)
-	if err != nil {
-		return err
-	}
-	if status != 0 {
-		return banger.Errorf(banger.CodeGuest, "the tools of this repository were not installed: mise ended with %d, and says "+
-			"why above", status).WithHint("see: banger tooling plan; or work without them: --no-bootstrap")
 	}
 	Say(b.app, fmt.Sprintf("the tools were installed in %.0f s; they are kept for the next VM", time.Since(began).Seconds()))
 	return b.keep(ctx, vm)
 }
 
-// exec runs a line of shell in the VM. What it says goes to stderr.
-func (b *bootstrap) exec(ctx context.Context, vm banger.VM, line string) (int, error) {
+// run has mise install the tools of the plan in a VM.
+func (b *bootstrap) run(ctx context.Context, vm banger.VM) error {
+	if err := b.bring(ctx, vm); err != nil {
+		return err
+	}
+	status, err := b.exec(ctx, vm, "cd / && exec mise install", b.app.Stderr)
+	if err == nil && status != 0 {
+		err = banger.Errorf(banger.CodeGuest, "the tools of this repository were not installed: mise ended with %d, and says "+
+			"why above", status).WithHint("see: banger tooling plan; or work without them: --no-bootstrap")
+	}
+	return err
+}
+
+// update installs the tools in a VM from before, if the repository asks for others now.
+func (b *bootstrap) update(ctx context.Context, vm banger.VM) error {
+	if !b.wanted() {
+		return nil
+	}
+	var now bytes.Buffer
+	if _, err := b.exec(ctx, vm, "head -c 65536 "+toolsConfig+" 2>/dev/null", &now); err != nil {
+		return err
+	}
+	if bytes.Equal(now.Bytes(), b.plan.Config()) {
+		return nil
+	}
+	Say(b.app, "the repository asks for other tools than before")
+	if err := b.reachable(vm.Spec); err != nil {
+		return err
+	}
+	return b.run(ctx, vm)
+}
+
+// exec runs a line of shell in the VM, and writes what it says to out.
+func (b *bootstrap) exec(ctx context.Context, vm banger.VM, line string, out io.Writer) (int, error) {
 	conn, err := b.client.Exec(ctx, vm.ID, banger.Exec{Args: []string{"/bin/sh", "-c", line}, User: "0"})
 	if err != nil {
 		return 0, err
 	}
-	out := io.Writer(b.app.Stderr)
-	if b.app.Quiet {
-		out = io.Discard
-	}
-	return session.Run(ctx, conn, session.Stdio{Out: out, Err: out}, false, vm.Name, b.app.Ping(vm.ID))
+	to, flush := render.Printable(out)
+	defer flush()
+	return session.Run(ctx, conn, session.Stdio{Out: to, Err: to}, false, vm.Name, b.app.Ping(vm.ID))
 }
 
 // bring copies mise and its configuration into the VM. The image's own mise comes first.
 func (b *bootstrap) bring(ctx context.Context, vm banger.VM) error {
-	status, err := b.exec(ctx, vm, "command -v mise >/dev/null")
+	status, err := b.exec(ctx, vm, "command -v mise >/dev/null", io.Discard)
 	if err != nil {
 		return err
 	}
@@ -275,20 +318,28 @@ func Programs(a *command.App) bundle.Store {
 		NPM: bundle.NPMOf(os.Environ(), filepath.Join(os.Getenv("HOME"), ".npmrc"))}
 }
 
-// Image returns an image, and fetches it if it is not there.
-func Image(ctx context.Context, a *command.App, c *client.Client, ref, platform, pull string) (banger.Image, error) {
+// Image returns an image. With fetch it fetches an image that is not there; otherwise it returns nil.
+func Image(ctx context.Context, a *command.App, c *client.Client, ref, platform, pull string, fetch bool) (*banger.Image,
+	error) {
+	ref = spec.AbsoluteReference(ref)
 	img, err := c.Image(ctx, ref)
-	if pull == banger.PullNever || err == nil && pull != banger.PullAlways ||
-		err != nil && banger.CodeOf(err) != banger.CodeNotFound {
-		return img, err
+	if err == nil && pull != banger.PullAlways {
+		return &img, nil
+	}
+	if err != nil && banger.CodeOf(err) != banger.CodeNotFound || pull == banger.PullNever {
+		return nil, err
+	}
+	if !fetch {
+		return nil, nil
 	}
 	with, err := account.With(ctx, ref)
 	if err != nil {
-		return img, err
+		return nil, err
 	}
 	p := a.Progress()
 	defer p.Close()
-	return c.PullImage(with, ref, platform, p.Emit)
+	img, err = c.PullImage(with, ref, platform, p.Emit)
+	return &img, err
 }
 
 // Send writes the files of a tar into a VM, below a directory, with their owners.
