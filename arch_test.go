@@ -27,7 +27,7 @@ var layout = map[string]struct {
 		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/workspace internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
-		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/text", false,
+		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/nearest internal/text", false,
 		"what commands share, whichever they are"},
 	"internal/cli/completion": {". internal/cli/command internal/credential", false,
 		"what may come at a place of a command line, whatever the command does"},
@@ -67,7 +67,7 @@ var layout = map[string]struct {
 	"internal/cli/snapshot": {". internal/api/client internal/cli/command internal/cli/format internal/cli/render", false,
 		"snapshots and forks for a user, however they are made"},
 	"internal/cli/background": {
-		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/session internal/cli/spec internal/cli/workspace internal/text",
+		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/session internal/cli/spec internal/cli/workspace internal/notation internal/text",
 		false, "sessions for a user, however the guest keeps them"},
 	"internal/cli/workspace": {
 		". internal/api/client internal/archive internal/cli/command internal/cli/filecopy internal/cli/render internal/cli/snapshot internal/frame internal/git internal/sparse internal/text internal/tree internal/workspace",
@@ -76,6 +76,7 @@ var layout = map[string]struct {
 		"a plan for a user, however it is made"},
 	"internal/tooling": {". internal/toml", false, "which tools files ask for; it installs none"},
 	"internal/toml":    {"", false, "a file format"},
+	"internal/nearest": {"", false, "words, whatever they are for"},
 	"internal/workspace": {". internal/blob internal/ext4 internal/git internal/text internal/tree", false,
 		"what goes into a guest and what comes out, however it travels"},
 	"internal/recipe": {".", false, "what an agent needs is data, whatever is made of it"},

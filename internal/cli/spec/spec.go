@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"banger"
+	"banger/internal/notation"
 )
 
 // Options are the user's words for a VM. Spec holds those that need no parsing, with the environment of -e in Env.
@@ -63,7 +64,7 @@ func (o Options) Resolve(image string, command []string) (banger.Spec, error) {
 			return s, err
 		}
 	}
-	if err := cpus(o.CPUs, &s); err != nil {
+	if s.CPUs, s.Confine.CPU, err = notation.CPUs(o.CPUs); err != nil {
 		return s, err
 	}
 	if err := o.guest(&s); err != nil {
@@ -95,13 +96,13 @@ func (o *Options) guest(s *banger.Spec) (err error) {
 	if s.Confine.Ulimits, err = parseAll(o.Ulimits, ulimit); err != nil {
 		return err
 	}
-	if s.Restart, err = Restart(o.Restart); err != nil {
+	if s.Restart, err = notation.Restart(o.Restart); err != nil {
 		return err
 	}
-	if s.TTL, err = TTL(o.TTL); err != nil {
+	if s.TTL, err = notation.TTL(o.TTL); err != nil {
 		return err
 	}
-	if s.Idle, err = Idle(o.Idle); err != nil {
+	if s.Idle, err = notation.Idle(o.Idle); err != nil {
 		return err
 	}
 	if s.Ready, s.NoReady, err = o.Ready.Resolve(); err != nil {
