@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/workspace internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/nearest internal/text", false,
@@ -72,8 +72,12 @@ var layout = map[string]struct {
 	"internal/cli/workspace": {
 		". internal/api/client internal/archive internal/cli/command internal/cli/filecopy internal/cli/render internal/cli/snapshot internal/frame internal/git internal/sparse internal/text internal/tree internal/workspace",
 		false, "workspaces for a user: streams of a VM, and what a person is told"},
-	"internal/cli/tooling": {"internal/cli/command internal/cli/render internal/text internal/tooling", false,
+	"internal/cli/tooling": {"internal/cli/command internal/cli/config internal/cli/render internal/text internal/tooling", false,
 		"a plan for a user, however it is made"},
+	"internal/cli/config": {". internal/blob internal/cli/command internal/cli/render internal/config internal/toml internal/tooling internal/untrusted",
+		true, "files for a user, whatever is done with them; it runs the user's editor"},
+	"internal/config": {". internal/blob internal/nearest internal/notation internal/private internal/recipe internal/text internal/toml internal/tooling internal/untrusted",
+		false, "what a user and a repository want, wherever it is used"},
 	"internal/tooling": {". internal/toml", false, "which tools files ask for; it installs none"},
 	"internal/toml":    {"", false, "a file format"},
 	"internal/nearest": {"", false, "words, whatever they are for"},
@@ -84,7 +88,7 @@ var layout = map[string]struct {
 		"pinned programs become a layer, whatever they are for"},
 	"internal/tree": {". internal/git", false, "trees of files as git keeps them, whatever they are for"},
 	"internal/git":  {". internal/text", true, "runs the host's git, and believes no repository"},
-	"internal/cli/spec": {". internal/host internal/notation", false,
+	"internal/cli/spec": {". internal/config internal/host internal/notation", false,
 		"a user's words become a Spec, whoever makes the VM"},
 	"internal/cli/render": {". internal/text", false, "what is shown, whichever command shows it"},
 	"internal/cli/session": {". internal/cli/render internal/frame internal/text", false,
@@ -313,7 +317,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/workspace",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/workspace",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }
