@@ -58,7 +58,8 @@ func home(t *testing.T) Home {
 	h := Home{State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"), ShimArgv: []string{"self", "shim"}}
 	for name, text := range map[string]string{
 		"state/daemon.lock": "", "state/daemon.start": "", "state/daemon.log": "ready", "state/banger.db": "no database",
-		"state/banger.db.copy-0": "", "state/reserve": "", "state/reviews/0a.json": "{}", "state/dns.port": "15353", "state/ssh/id_ed25519": "key",
+		"state/banger.db.copy-0": "", "state/reserve": "", "state/reviews/0a.json": "{}",
+		"state/dns.port": "15353", "state/ssh/id_ed25519": "key",
 		"state/images/sha256/aa/rootfs.ext4": "image", "state/images/references.json": "{}",
 		"state/kernels/linux/vmlinux": "kernel", "state/lost/0123456789ad/disk.ext4": "",
 		"state/vms/0123456789ab/disk.ext4": "disk",
