@@ -9,6 +9,7 @@ import (
 	"banger/internal/cli/background"
 	"banger/internal/cli/command"
 	"banger/internal/cli/completion"
+	"banger/internal/cli/config"
 	"banger/internal/cli/diff"
 	"banger/internal/cli/library"
 	"banger/internal/cli/logs"
@@ -56,7 +57,7 @@ func newRoot(a *app) *cobra.Command {
 		root.AddCommand(c)
 	}
 	root.AddCommand(newMissing(a)...)
-	root.AddCommand(tooling.New(a.App))
+	root.AddCommand(tooling.New(a.App), config.New(a.App))
 	root.AddCommand(system.New(a.App, system.Host{
 		ShimArgv: []string{"banger", "shim"}, Root: "/", ReloadResolver: reloadResolved, RefreshSSH: a.refreshSSH,
 	}))

@@ -8,6 +8,7 @@ import (
 
 	"banger"
 	"banger/internal/cli/spec"
+	"banger/internal/config"
 )
 
 // specFlags are the flags of run and create.
@@ -26,7 +27,7 @@ func (f *specFlags) register(c *cobra.Command) {
 	fs.StringVar(&f.idFile, "cidfile", "", "file for the id of the VM; it must not exist")
 }
 
-// resolve turns flags and arguments into a spec.
+// resolve turns flags and arguments into a spec. What no flag says is as in the user's configuration.
 func (f *specFlags) resolve(a *app, c *cobra.Command, args []string) (banger.Spec, error) {
 	if len(args) == 0 {
 		return banger.Spec{}, noImage(c)
@@ -34,6 +35,11 @@ func (f *specFlags) resolve(a *app, c *cobra.Command, args []string) (banger.Spe
 	if c.Flags().Changed("entrypoint") {
 		f.Spec.Entrypoint = []string{f.entrypoint}
 	}
+	user, err := config.LoadUser(a.Paths.Config)
+	if err != nil {
+		return banger.Spec{}, err
+	}
+	f.Preset(c.Flags().Changed, config.Merge(user, nil))
 	f.Stdin = a.Stdin
 	f.Tell = func(text string) { fmt.Fprintln(a.Stderr, "banger: "+text) }
 	return f.Resolve(args[0], args[1:])

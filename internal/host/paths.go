@@ -15,10 +15,13 @@ import (
 	"banger"
 )
 
-// Paths are the directories in which banger keeps the files of the user who runs it.
+// Paths are the directories in which banger keeps the files of the user who runs it, and the file with what the user
+// wants.
 type Paths struct {
 	State string // durable: database, images, disks
 	Run   string // sockets
+	// Config is the file with the user's configuration, which need not exist. It is "" for a user without a home.
+	Config string
 }
 
 // maxSocketDir leaves room for "/vms/0123456789ab/channel.sock" and a NUL in
@@ -65,7 +68,20 @@ func FindPaths() (Paths, error) {
 		return p, banger.Errorf(banger.CodeInvalid, "the path %s is too long for sockets", p.Run).
 			WithHint("set BANGER_RUN_DIR to one of at most %d bytes", maxSocketDir)
 	}
+	p.Config = configFile()
 	return p, nil
+}
+
+// configFile returns where the user's configuration is, also for root.
+func configFile() string {
+	if dir := xdg("XDG_CONFIG_HOME"); dir != "" {
+		return filepath.Join(dir, "banger", "config.toml")
+	}
+	home, err := homeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".config", "banger", "config.toml")
 }
 
 // ownPath returns the directory that an environment variable of banger names, or "" if it is not set.

@@ -65,3 +65,21 @@ func TestFindPaths(t *testing.T) {
 		})
 	}
 }
+
+// TestTheConfigurationIsInTheUsersHome, for root too.
+func TestTheConfigurationIsInTheUsersHome(t *testing.T) {
+	for _, c := range []struct{ xdg, home, want string }{
+		{"/x", "/h", "/x/banger/config.toml"},
+		{"x", "/h", "/h/.config/banger/config.toml"},
+		{"", "/h", "/h/.config/banger/config.toml"},
+		{"", "h", ""},
+	} {
+		t.Setenv("BANGER_STATE_DIR", "/s")
+		t.Setenv("BANGER_RUN_DIR", "/r")
+		t.Setenv("XDG_CONFIG_HOME", c.xdg)
+		t.Setenv("HOME", c.home)
+		if p, err := host.FindPaths(); err != nil || p.Config != c.want {
+			t.Errorf("with %+v it is %q, %v", c, p.Config, err)
+		}
+	}
+}

@@ -1,5 +1,5 @@
-// Package notation reads what a person writes for a policy of the network and for forwards of ports. It must not know
-// where the text comes from.
+// Package notation reads what a person writes for a policy of the network, for forwards of ports, and for numbers of
+// CPUs, times and restarts of a VM. It must not know where the text comes from.
 package notation
 
 import (

@@ -58,7 +58,8 @@ func home(t *testing.T) Home {
 	h := Home{State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"), ShimArgv: []string{"self", "shim"}}
 	for name, text := range map[string]string{
 		"state/daemon.lock": "", "state/daemon.start": "", "state/daemon.log": "ready", "state/banger.db": "no database",
-		"state/banger.db.copy-0": "", "state/reserve": "", "state/dns.port": "15353", "state/ssh/id_ed25519": "key",
+		"state/banger.db.copy-0": "", "state/reserve": "", "state/reviews/0a.json": "{}",
+		"state/dns.port": "15353", "state/ssh/id_ed25519": "key",
 		"state/images/sha256/aa/rootfs.ext4": "image", "state/images/references.json": "{}",
 		"state/kernels/linux/vmlinux": "kernel", "state/lost/0123456789ad/disk.ext4": "",
 		"state/vms/0123456789ab/disk.ext4": "disk",
@@ -113,7 +114,7 @@ func TestWhatIsFound(t *testing.T) {
 		!f.VMs[1].Running || f.VMs[1].Bytes == 0 {
 		t.Errorf("the VMs are %+v", f.VMs)
 	}
-	if f.Images.Count != 1 || f.Kernels.Count != 1 || f.Lost.Count != 1 || f.Frozen.Count != 1 || f.Other.Count != 8 ||
+	if f.Images.Count != 1 || f.Kernels.Count != 1 || f.Lost.Count != 1 || f.Frozen.Count != 1 || f.Other.Count != 9 ||
 		f.Images.Bytes == 0 || f.Daemon != daemon.Process.Pid || f.Bridges || f.Empty() || f.Bytes() < f.Images.Bytes {
 		t.Errorf("it finds %+v", f)
 	}

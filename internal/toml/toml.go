@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,8 +44,9 @@ func join(path []string) string { return strings.Join(path, "\x00") }
 
 // Unknown is the error for a key that the Go value does not have.
 type Unknown struct {
-	Line int
-	Path []string
+	Line  int
+	Path  []string
+	Known []string // the keys that may be in its place, as far as they are known
 }
 
 func (u *Unknown) Error() string {
@@ -67,6 +69,9 @@ func decode(text []byte, v any, strict bool) (Lines, error) {
 	}
 	d := toml.NewDecoder(bytes.NewReader(text))
 	if strict {
+		if u := lines.unknown(reflect.TypeOf(v)); u != nil { // the decoder does not tell CPUS from cpus
+			return nil, u
+		}
 		d.DisallowUnknownFields()
 	}
 	return lines, explain(d.Decode(v))
@@ -77,7 +82,7 @@ func explain(err error) error {
 	var missing *toml.StrictMissingError
 	if errors.As(err, &missing) && len(missing.Errors) > 0 {
 		line, _ := missing.Errors[0].Position()
-		return &Unknown{line, missing.Errors[0].Key()}
+		return &Unknown{Line: line, Path: missing.Errors[0].Key()}
 	}
 	var wrong *toml.DecodeError
 	switch {

@@ -50,20 +50,31 @@ func TestEachKeyHasItsLine(t *testing.T) {
 func TestErrorsSayTheLine(t *testing.T) {
 	type file struct {
 		CPUs   int `toml:"cpus"`
-		Policy struct{ Allow []string }
+		Policy struct {
+			Allow []string `toml:"allow"`
+		} `toml:"policy"`
+		Sync []struct {
+			Host string `toml:"host"`
+		} `toml:"sync"`
+		Any map[string]any `toml:"any"`
 	}
 	for text, want := range map[string]string{
-		"\ncpus = ":                 "line 2: this is not TOML",
-		"a = 1\n[":                  "line 2: this is not TOML",
-		"\ncpus = \"x\"":            `line 2: the value of "cpus" is of the wrong kind`,
-		"cpus = 1.5":                `line 1: the value of "cpus" is of the wrong kind`,
-		"[policy]\nallow = 1":       `line 2: the value of "policy.allow" is of the wrong kind`,
-		"[policy]\n\nalow = []":     `line 3: the key "policy.alow" is unknown`,
-		"[tools]\na = 1":            `line 1: the key "tools" is unknown`,
-		"cpus = 1\ncpus = 2":        `line 2: the key "cpus" is there twice`,
-		"[policy]\na = 1\n[policy]": `line 3: the key "policy" is there twice`,
-		"a = \xff":                  "line 1",
-		strings.Repeat("#", Max+1):  "more than",
+		"\ncpus = ":                  "line 2: this is not TOML",
+		"a = 1\n[":                   "line 2: this is not TOML",
+		"\ncpus = \"x\"":             `line 2: the value of "cpus" is of the wrong kind`,
+		"cpus = 1.5":                 `line 1: the value of "cpus" is of the wrong kind`,
+		"[policy]\nallow = 1":        `line 2: the value of "policy.allow" is of the wrong kind`,
+		"[policy]\n\nalow = []":      `line 3: the key "policy.alow" is unknown`,
+		"CPUS = 1":                   `line 1: the key "CPUS" is unknown`,
+		"policy = {\"x y\" = 1}":     `line 1: the key "policy.x y" is unknown`,
+		"[[sync]]\nhost='a'\nhots=1": `line 3: the key "sync.0.hots" is unknown`,
+		"sync = [{hots = 'a'}]":      `line 1: the key "hots" is unknown`,
+		"[any]\nx = {y = 1}\n[a]":    `line 3: the key "a" is unknown`,
+		"[tools]\na = 1":             `line 1: the key "tools" is unknown`,
+		"cpus = 1\ncpus = 2":         `line 2: the key "cpus" is there twice`,
+		"[policy]\na = 1\n[policy]":  `line 3: the key "policy" is there twice`,
+		"a = \xff":                   "line 1",
+		strings.Repeat("#", Max+1):   "more than",
 	} {
 		_, err := DecodeStrict([]byte(text), &file{})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "toml:") {
@@ -71,7 +82,8 @@ func TestErrorsSayTheLine(t *testing.T) {
 		}
 	}
 	var unknown *Unknown
-	if _, err := DecodeStrict([]byte("x = 1"), &file{}); !errors.As(err, &unknown) || unknown.Path[0] != "x" {
+	if _, err := DecodeStrict([]byte("x = 1"), &file{}); !errors.As(err, &unknown) ||
+		unknown.Path[0] != "x" || strings.Join(unknown.Known, " ") != "any cpus policy sync" {
 		t.Errorf("the error for an unknown key is %#v", err)
 	}
 }

@@ -116,29 +116,36 @@ var (
 
 // exact adds a tool with a version, the beginning of one, or a word such as latest.
 func (r *reader) exact(tool, asked string, line int) {
-	w := want{tool: misesName(tool), version: asked, Source: Source{asked, r.file, line}, rank: r.rank}
+	w, err := exactly(tool, asked)
+	if err != nil {
+		r.note(line, "%v", err)
+		return
+	}
+	w.File, w.Line, w.rank = r.file, line, r.rank
+	r.add(w)
+}
+
+// exactly returns what asks for a version, the beginning of one, or a word such as latest.
+func exactly(tool, asked string) (want, error) {
+	w := want{tool: misesName(tool), version: asked, Source: Source{Asked: asked}}
 	if version, ok := words[w.tool][asked]; ok {
 		w.version = version
 	}
 	w.version = wildcard.ReplaceAllString(trimName(w.tool, w.version), "")
 	switch {
 	case len(w.tool) > maxWord || !safeName.MatchString(w.tool):
-		r.note(line, "%.40q is not a name of a tool", tool)
-		return
+		return w, fmt.Errorf("%.40q is not a name of a tool", tool)
 	case len(w.version) > maxWord || !safeVersion.MatchString(w.version):
-		r.note(line, "%.40q is not a version of %s", asked, w.tool)
-		return
+		return w, fmt.Errorf("%.40q is not a version of %s", asked, w.tool)
 	case w.version == "system":
-		r.note(line, "%s is to be the system's, so there is nothing to install", w.tool)
-		return
+		return w, fmt.Errorf("%s is to be the system's, so there is nothing to install", w.tool)
 	case strings.HasPrefix(w.version, "path:"):
-		r.note(line, "%s is in a directory of the host", w.tool)
-		return
+		return w, fmt.Errorf("%s is in a directory of the host", w.tool)
 	}
 	if version, ok := parts(w.version); ok {
 		w.version, w.spans = format(version), []span{begins(version)}
 	}
-	r.add(w)
+	return w, nil
 }
 
 // add adds a want, up to a bound.

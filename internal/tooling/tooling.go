@@ -38,6 +38,8 @@ type Tool struct {
 	Version string `json:"version"` // what mise installs; "" if that cannot be known without a network
 	Source
 	Also []Source `json:"also,omitempty"` // other files that ask for it
+
+	asked []want // what all files ask for
 }
 
 // Source is a place where a version is written.
@@ -133,7 +135,7 @@ func (p *Plan) add(name string, list []want) {
 		return cmp.Or(cmp.Compare(min(a.rank, firstOwn), min(b.rank, firstOwn)), cmp.Compare(a.isRange, b.isRange))
 	})
 	first := list[0]
-	t := Tool{Name: name, Version: first.version, Source: first.Source}
+	t := Tool{Name: name, Version: first.version, Source: first.Source, asked: list}
 	for _, other := range list[1:] {
 		t.Also = append(t.Also, other.Source)
 		if !agree(first, other) {
@@ -141,6 +143,41 @@ func (p *Plan) add(name string, list []want) {
 		}
 	}
 	p.Tools = append(p.Tools, t)
+}
+
+// Check returns an error unless a tool of that name can be installed in that version, which is exact, the beginning of
+// one, or a word such as latest.
+func Check(name, version string) error {
+	_, err := exactly(name, version)
+	return err
+}
+
+// Pin makes a version of a tool count before all files. Check must accept it. What the files ask for stays in Also, and
+// is a conflict if it contradicts.
+func (p *Plan) Pin(name string, s Source) {
+	w, err := exactly(name, s.Asked)
+	if err != nil {
+		return
+	}
+	t := Tool{Name: w.tool, Version: w.version, Source: s}
+	p.Conflicts = slices.DeleteFunc(p.Conflicts, func(c Conflict) bool { return c.Tool == w.tool })
+	p.Notes = slices.DeleteFunc(p.Notes, func(note string) bool { return strings.HasPrefix(note, w.tool+": ") })
+	i, found := slices.BinarySearchFunc(p.Tools, w.tool, func(t Tool, name string) int {
+		return strings.Compare(t.Name, name)
+	})
+	if found {
+		old := p.Tools[i]
+		t.Also = append([]Source{old.Source}, old.Also...)
+		for _, other := range old.asked {
+			if !agree(w, other) {
+				p.Conflicts = append(p.Conflicts, Conflict{w.tool, s, other.Source})
+			}
+		}
+		t.asked = old.asked
+		p.Tools[i] = t
+		return
+	}
+	p.Tools = slices.Insert(p.Tools, i, t)
 }
 
 // Config returns the plan as a mise.toml, without the tools whose version is not known.

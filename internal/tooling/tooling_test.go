@@ -251,6 +251,29 @@ func TestTheConfigurationIsMises(t *testing.T) {
 	}
 }
 
+// TestAPinCountsFirst pins a tool that files ask for, and one that no file has.
+func TestAPinCountsFirst(t *testing.T) {
+	p := read(t, repository(t, map[string]string{
+		".nvmrc": "22", "package.json": `{"engines": {"node": ">=20"}}`, "pyproject.toml": "project.requires-python = 'x'",
+	}))
+	at := Source{"20.1", "banger.toml", 3}
+	p.Pin("node", at)
+	p.Pin("go", Source{"1.26", "banger.toml", 4})
+	p.Pin("python", Source{"3.12", "banger.toml", 5})
+	p.Pin("--force", Source{"1", "banger.toml", 6})
+	const want = "go 1.26 (1.26, banger.toml:4); node 20.1 (20.1, banger.toml:3); python 3.12 (3.12, banger.toml:5)"
+	if got := show(p); got != want || len(p.Notes) != 0 {
+		t.Errorf("the plan is %s, with the notes %q", got, p.Notes)
+	}
+	if len(p.Conflicts) != 1 || p.Conflicts[0].Counts != at || p.Conflicts[0].Other.File != ".nvmrc" ||
+		len(p.Tools[1].Also) != 2 {
+		t.Errorf("the conflicts are %v of %+v", p.Conflicts, p.Tools[1])
+	}
+	if Check("go", "1.26") != nil || Check("-go", "1.26") == nil || Check("go", "$(x)") == nil {
+		t.Error("Check does not say what can be pinned")
+	}
+}
+
 // TestHostsAndRegistriesAreRules checks that the network's notation takes them.
 func TestHostsAndRegistriesAreRules(t *testing.T) {
 	root := repository(t, map[string]string{

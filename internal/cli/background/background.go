@@ -22,6 +22,7 @@ import (
 	"banger/internal/cli/session"
 	"banger/internal/cli/spec"
 	"banger/internal/cli/workspace"
+	"banger/internal/notation"
 	"banger/internal/text"
 )
 
@@ -87,7 +88,7 @@ func (o Start) Run(ctx context.Context, a *command.App, vm string, args []string
 		return err
 	}
 	if o.Restart != "" {
-		if s.Restart, err = spec.Restart(o.Restart); err != nil {
+		if s.Restart, err = notation.Restart(o.Restart); err != nil {
 			return err
 		}
 	}

@@ -140,15 +140,23 @@ func (a *App) Ping(ref string) func(context.Context) error {
 
 // Confirm asks the user on a terminal. Without a terminal it requires the flag that answers yes.
 func (a *App) Confirm(question, flag string) error {
-	if !render.IsTerminal(a.Stdin) || !render.IsTerminal(a.Stderr) {
+	if !a.Interactive() {
 		return banger.Errorf(banger.CodeInvalid, "this needs a yes, and stdin is not a terminal").
 			WithHint("use %s", flag)
 	}
-	fmt.Fprintf(a.Stderr, "%s [y/N] ", question)
-	var answer string
-	fmt.Fscanln(a.Stdin, &answer)
-	if strings.HasPrefix(strings.ToLower(answer), "y") {
+	if a.Ask(question) {
 		return nil
 	}
 	return &ExitError{ExitFailed, errors.New("nothing was removed")}
+}
+
+// Interactive reports whether a user can be asked.
+func (a *App) Interactive() bool { return render.IsTerminal(a.Stdin) && render.IsTerminal(a.Stderr) }
+
+// Ask asks the user, who is there as Interactive says. Everything but a yes is a no.
+func (a *App) Ask(question string) bool {
+	fmt.Fprintf(a.Stderr, "%s [y/N] ", question)
+	var answer string
+	fmt.Fscanln(a.Stdin, &answer)
+	return strings.HasPrefix(strings.ToLower(answer), "y")
 }

@@ -105,21 +105,31 @@ func (d *Daemon) Differs() string {
 
 // startOnce starts the daemon unless another client has already started it.
 func (d *Daemon) startOnce(ctx context.Context) error {
-	if err := private.Make(d.paths.State, host.DirMode()); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(filepath.Join(d.paths.State, "daemon.start"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	release, err := d.Hold(ctx)
 	if err != nil {
 		return err
 	}
-	if err := lock(ctx, f); err != nil {
-		return err
-	}
-	defer f.Close() // also releases the lock
+	defer release()
 	if d.Runs(ctx) {
 		return nil
 	}
 	return d.start(ctx)
+}
+
+// Hold makes the state directory, and takes the lock under which clients start daemons, write files of their own and
+// remove all of banger.
+func (d *Daemon) Hold(ctx context.Context) (release func(), err error) {
+	if err := private.Make(d.paths.State, host.DirMode()); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(d.paths.State, "daemon.start"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock(ctx, f); err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil // which also releases the lock
 }
 
 // lock locks f, which another client may have locked for StartTime at most. After an error f is closed, or will be: a

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"banger"
+	"banger/internal/notation"
 )
 
 // Changes are the user's words for what changes of a VM. What is empty stays as it is.
@@ -23,11 +24,11 @@ func (c *Changes) Register(fs *pflag.FlagSet) {
 // Resolve returns what the words mean.
 func (c Changes) Resolve() (u banger.Update, err error) {
 	if c.CPUs != "" {
-		var s banger.Spec
-		if err := cpus(c.CPUs, &s); err != nil {
+		whole, thousandths, err := notation.CPUs(c.CPUs)
+		if err != nil {
 			return u, err
 		}
-		u.CPUs, u.CPU = &s.CPUs, s.Confine.CPU
+		u.CPUs, u.CPU = &whole, thousandths
 	}
 	if c.Memory != "" {
 		n, err := parseSize("memory", c.Memory)
@@ -36,13 +37,13 @@ func (c Changes) Resolve() (u banger.Update, err error) {
 		}
 		u.Memory = &n
 	}
-	if u.Restart, err = given(c.Restart, Restart); err != nil {
+	if u.Restart, err = given(c.Restart, notation.Restart); err != nil {
 		return u, err
 	}
-	if u.TTL, err = given(c.TTL, TTL); err != nil {
+	if u.TTL, err = given(c.TTL, notation.TTL); err != nil {
 		return u, err
 	}
-	u.Idle, err = given(c.Idle, Idle)
+	u.Idle, err = given(c.Idle, notation.Idle)
 	return u, err
 }
 

@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 
@@ -160,17 +159,4 @@ func (o *Options) tell(text string) {
 	if o.Tell != nil {
 		o.Tell(text)
 	}
-}
-
-// cpus puts the number in text into s: whole CPUs for the VM, and a fraction as a bound of what commands use.
-func cpus(text string, s *banger.Spec) error {
-	var n float64
-	if _, err := fmt.Sscanf(text+"\n", "%g\n", &n); err != nil || n != n || n <= 0 || n > banger.MaxCPUs {
-		return banger.Errorf(banger.CodeInvalid, "cpus is %.40s, but must be between 0.01 and %d", text, banger.MaxCPUs)
-	}
-	s.CPUs, s.Confine.CPU = int(n), 0
-	if float64(s.CPUs) != n {
-		s.CPUs, s.Confine.CPU = s.CPUs+1, int64(n*1000+0.5)
-	}
-	return nil
 }

@@ -31,17 +31,12 @@ func (o Options) network(s *banger.Spec) error {
 		}
 		s.Env = append(env, s.Env...)
 	}
-	if o.Policy == "" && len(o.Allow) == 0 && len(o.Deny) == 0 && len(proxies) == 0 {
+	if o.Policy == "" && o.Base == nil && len(o.Allow) == 0 && len(o.Deny) == 0 && len(proxies) == 0 {
 		return nil
 	}
-	policy := banger.Policy{Default: banger.Allow}
-	if s.Untrusted {
-		policy.Default = banger.Deny
-	}
-	if o.Policy != "" {
-		if policy, err = Policy(o.Policy, o.Stdin); err != nil {
-			return err
-		}
+	policy, err := o.policy(s.Untrusted)
+	if err != nil {
+		return err
 	}
 	denied, err := parseRules(banger.Deny, o.Deny)
 	if err != nil {
@@ -54,6 +49,19 @@ func (o Options) network(s *banger.Spec) error {
 	policy.Rules = slices.Concat(denied, proxies, allowed, policy.Rules)
 	s.Policy = &policy
 	return nil
+}
+
+// policy returns what comes after the rules of flags.
+func (o Options) policy(untrusted bool) (banger.Policy, error) {
+	switch {
+	case o.Policy != "":
+		return Policy(o.Policy, o.Stdin)
+	case o.Base != nil:
+		return o.Base.Resolve()
+	case untrusted:
+		return banger.Policy{Default: banger.Deny}, nil
+	}
+	return banger.Policy{Default: banger.Allow}, nil
 }
 
 func parseRules(action string, texts []string) (rules []banger.Rule, err error) {

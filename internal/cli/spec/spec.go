@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"banger"
+	"banger/internal/config"
+	"banger/internal/notation"
 )
 
 // Options are the user's words for a VM. Spec holds those that need no parsing, with the environment of -e in Env.
@@ -23,11 +25,12 @@ type Options struct {
 	EnvFiles     []string // files of KEY=VALUE lines
 	Labels       []string // KEY=VALUE
 
-	Publish     []string // [IP:]HOST:GUEST[/udp]
-	Policy      string   // allow, deny, a file or -; "" for the default
-	Allow, Deny []string // rules without their action, before those of the policy
-	Proxy       string   // a URL, or FromEnvironment; "" for no proxy
-	CA          []string // files of certificates
+	Publish     []string       // [IP:]HOST:GUEST[/udp]
+	Policy      string         // allow, deny, a file or -; "" for the default
+	Allow, Deny []string       // rules without their action, before those of the policy
+	Base        *config.Policy // what counts where Policy is ""; may be nil
+	Proxy       string         // a URL, or FromEnvironment; "" for no proxy
+	CA          []string       // files of certificates
 
 	Hosts       []string // NAME:ADDRESS
 	Tmpfs       []string // PATH[:OPTION,...]
@@ -42,6 +45,26 @@ type Options struct {
 
 	Tell  func(text string) // prints what the user should know, but is no error; may be nil
 	Stdin io.Reader         // where the policy - comes from
+}
+
+// Preset puts what counts in files into the options whose flags were not given. The policy of an untrusted VM comes
+// from flags alone, and a VM without a network has none.
+func (o *Options) Preset(given func(flag string) bool, m config.Merged) {
+	for _, v := range []struct {
+		flag string
+		to   *string
+		word string
+	}{
+		{"cpus", &o.CPUs, string(m.CPUs)}, {"memory", &o.Memory, string(m.Memory)}, {"disk", &o.Disk, string(m.Disk)},
+		{"network", &o.Spec.Network, m.Network}, {"warm", &o.Spec.Warm, m.Warm}, {"idle", &o.Idle, m.Idle},
+	} {
+		if !given(v.flag) {
+			*v.to = v.word
+		}
+	}
+	if !o.Spec.Untrusted && o.Spec.Network != banger.NetworkNone {
+		o.Base = m.Policy
+	}
 }
 
 // Resolve returns the spec of a VM from image that runs command. The daemon sets the fields that have defaults.
@@ -63,7 +86,7 @@ func (o Options) Resolve(image string, command []string) (banger.Spec, error) {
 			return s, err
 		}
 	}
-	if err := cpus(o.CPUs, &s); err != nil {
+	if s.CPUs, s.Confine.CPU, err = notation.CPUs(o.CPUs); err != nil {
 		return s, err
 	}
 	if err := o.guest(&s); err != nil {
@@ -95,13 +118,13 @@ func (o *Options) guest(s *banger.Spec) (err error) {
 	if s.Confine.Ulimits, err = parseAll(o.Ulimits, ulimit); err != nil {
 		return err
 	}
-	if s.Restart, err = Restart(o.Restart); err != nil {
+	if s.Restart, err = notation.Restart(o.Restart); err != nil {
 		return err
 	}
-	if s.TTL, err = TTL(o.TTL); err != nil {
+	if s.TTL, err = notation.TTL(o.TTL); err != nil {
 		return err
 	}
-	if s.Idle, err = Idle(o.Idle); err != nil {
+	if s.Idle, err = notation.Idle(o.Idle); err != nil {
 		return err
 	}
 	if s.Ready, s.NoReady, err = o.Ready.Resolve(); err != nil {

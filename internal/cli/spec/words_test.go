@@ -69,45 +69,6 @@ func TestPlacesAndNamesOfAGuest(t *testing.T) {
 	}
 }
 
-func TestParseRestart(t *testing.T) {
-	for text, want := range map[string]banger.RestartPolicy{
-		"no":                 {Name: banger.RestartNo},
-		"always":             {Name: banger.RestartAlways},
-		"on-failure":         {Name: banger.RestartOnFailure},
-		"on-failure:3":       {Name: banger.RestartOnFailure, Max: 3},
-		"unless-stopped":     {},
-		"on-failure:0":       {},
-		"on-failure:-1":      {},
-		"on-failure:":        {},
-		"on-failure:x":       {},
-		"on-failure:1e9":     {},
-		"on-failure:9999999": {},
-		"always:3":           {},
-		"no:1":               {},
-		"Always":             {},
-		"always\n":           {},
-	} {
-		t.Run(text, func(t *testing.T) {
-			got, err := Restart(text)
-			wantInvalid(t, err, want.Name != "")
-			if err == nil && got != want {
-				t.Errorf("it is %+v", got)
-			}
-		})
-	}
-}
-
-// TestIdle has other actions and another default than a time to live.
-func TestIdle(t *testing.T) {
-	for text, want := range map[string]string{"15m": "suspend", "15m=stop": "stop", "15m=rm": "", "1ms": "", "none": ""} {
-		got, err := Idle(text)
-		wantInvalid(t, err, want != "" || text == "none")
-		if err == nil && got.Action != want {
-			t.Errorf("%s: it is %+v", text, got)
-		}
-	}
-}
-
 // TestChanges has only what the user says.
 func TestChanges(t *testing.T) {
 	u, err := Changes{CPUs: "1.5", Memory: "2g", Restart: "on-failure:3", TTL: "none", Idle: "15m"}.Resolve()
@@ -121,22 +82,5 @@ func TestChanges(t *testing.T) {
 	for _, c := range []Changes{{CPUs: "x"}, {Memory: "x"}, {Restart: "x"}, {TTL: "x"}, {Idle: "x"}} {
 		_, err := c.Resolve()
 		wantInvalid(t, err, false)
-	}
-}
-
-func TestParseTTL(t *testing.T) {
-	for text, want := range map[string]string{
-		"": "0s=", "none": "0s=", "0": "0s=",
-		"8h": "28800s=stop", "1s": "1s=stop", "90s=rm": "90s=rm", "1h30m=suspend": "5400s=suspend",
-		"8": "", "-1h": "", "0s": "", "999ms": "", "8h=": "", "8h=kill": "", "8h=rm=rm": "", "=rm": "", "none=rm": "",
-		"100000h": "", "9999999999h": "", "8h\n": "", "8 h": "",
-	} {
-		t.Run(text, func(t *testing.T) {
-			got, err := TTL(text)
-			wantInvalid(t, err, want != "")
-			if err == nil && fmt.Sprintf("%ds=%s", got.Seconds, got.Action) != want {
-				t.Errorf("it is %v, not %s", got, want)
-			}
-		})
 	}
 }

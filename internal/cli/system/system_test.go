@@ -71,6 +71,7 @@ func (d *desk) used() *desk {
 		"state/layers/0123456789b1/disk":         "layer",
 		"state/snapshots/0123456789c0/info.json": "{}",
 		"state/workspaces/0a/record.json":        "{}",
+		"state/reviews/0a.json":                  "{}",
 	} {
 		d.write(name, text)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger/internal/cli/command"
+	"banger/internal/cli/config"
 	"banger/internal/cli/render"
 	"banger/internal/text"
 	"banger/internal/tooling"
@@ -26,8 +27,9 @@ func newPlan(a *command.App) *cobra.Command {
 		Use:   "plan [PATH]",
 		Short: "Show the tools, their versions, and the files that ask for them",
 		Long: `Show which tools, in which versions, the files in the root of a repository ask for.
-mise.toml counts first, then .tool-versions, then the files of the tools themselves,
-such as go.mod and .nvmrc; among these, an exact version counts before a range.
+A banger.toml that you have allowed counts first, then mise.toml, then .tool-versions,
+then the files of the tools themselves, such as go.mod and .nvmrc; among these,
+an exact version counts before a range.
 Files that contradict each other are named on stderr. Nothing is installed.`,
 		Args: command.Usage(cobra.MaximumNArgs(1)),
 	}
@@ -44,6 +46,11 @@ Files that contradict each other are named on stderr. Nothing is installed.`,
 		plan, err := tooling.Read(path)
 		if err != nil {
 			return err
+		}
+		if project, err := config.Obeyed(a, plan.Root); err != nil {
+			plan.Notes = append(plan.Notes, err.Error())
+		} else if project != nil {
+			project.Pin(&plan)
 		}
 		if json {
 			return render.JSON(a.Stdout, plan)
