@@ -82,7 +82,7 @@ func TestWhatIsBuiltInIsWhatFlagsSay(t *testing.T) {
 	t.Parallel()
 	a, _, _ := falseDaemon(t, nil)
 	flags := newRun(a).Flags()
-	m := config.Merge(config.User{}, nil)
+	m := config.Merge(config.BuiltIn(), config.User{}, nil)
 	for flag, want := range map[string]string{
 		"cpus": string(m.CPUs), "memory": string(m.Memory), "disk": string(m.Disk), "network": m.Network, "warm": m.Warm,
 	} {

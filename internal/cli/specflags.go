@@ -39,7 +39,7 @@ func (f *specFlags) resolve(a *app, c *cobra.Command, args []string) (banger.Spe
 	if err != nil {
 		return banger.Spec{}, err
 	}
-	f.Preset(c.Flags().Changed, config.Merge(user, nil))
+	f.Preset(c.Flags().Changed, config.Merge(config.BuiltIn(), user, nil))
 	f.Stdin = a.Stdin
 	f.Tell = func(text string) { fmt.Fprintln(a.Stderr, "banger: "+text) }
 	return f.Resolve(args[0], args[1:])

@@ -320,16 +320,16 @@ tools.node = 22 (banger.toml:4)
 services.db = postgres -D /data (banger.toml:15)
 services.web = npm start (banger.toml:9)
 tasks.test = make test (banger.toml:19)`
-	for want, m := range map[string]Merged{none: Merge(User{}, nil), both: Merge(user, project)} {
+	for want, m := range map[string]Merged{none: Merge(BuiltIn(), User{}, nil), both: Merge(BuiltIn(), user, project)} {
 		if got := show(m); got != want {
 			t.Errorf("what counts is\n%s\nnot\n%s", got, want)
 		}
 	}
-	m := Merge(user, nil)
-	if m.CPUs != "0.5" || m.Idle != "15m" || m.Policy.Default != "deny" || Merge(User{}, nil).Policy != nil {
+	m := Merge(BuiltIn(), user, nil)
+	if m.CPUs != "0.5" || m.Idle != "15m" || m.Policy.Default != "deny" || Merge(BuiltIn(), User{}, nil).Policy != nil {
 		t.Errorf("it is %+v", m)
 	}
-	if m := Merge(User{}, project); m.CPUs != "4" || m.Memory != "512m" || len(m.Policy.Allow) != 1 {
+	if m := Merge(BuiltIn(), User{}, project); m.CPUs != "4" || m.Memory != "512m" || len(m.Policy.Allow) != 1 {
 		t.Errorf("it is %+v", m)
 	}
 }

@@ -11,9 +11,23 @@ import (
 // builtIn is the origin of what no file says.
 const builtIn = "built in"
 
-// BuiltIn returns what counts where nobody says anything.
-func BuiltIn() Common {
-	return Common{Image: "debian-bookworm-dev", CPUs: "1", Memory: "512m", Disk: "10g", Network: banger.NetworkUser}
+// Base is what counts where no file says anything.
+type Base struct {
+	Common
+	Warm, Idle string
+}
+
+// BuiltIn returns what counts for any VM.
+func BuiltIn() Base {
+	return Base{Common{Image: "debian-bookworm-dev", CPUs: "1", Memory: "512m", Disk: "10g", Network: banger.NetworkUser},
+		banger.WarmAuto, "none"}
+}
+
+// ForWork returns what counts for a VM to work in, which compiles, and which its user leaves and comes back to.
+func ForWork() Base {
+	b := BuiltIn()
+	b.CPUs, b.Memory, b.Idle = "2", "2g", "15m"
+	return b
 }
 
 // Setting is one value that counts.
@@ -31,10 +45,10 @@ type Merged struct {
 	Settings []Setting // all that counts, with where it is written
 }
 
-// Merge returns what counts: that of the repository's file, or else of the user's, or else what is built in. project
-// may be nil. A policy counts as a whole.
-func Merge(user User, project *Project) Merged {
-	m := Merged{Common: BuiltIn(), Warm: banger.WarmAuto, Idle: "none"}
+// Merge returns what counts: that of the repository's file, or else of the user's, or else of base. project may be nil.
+// A policy counts as a whole.
+func Merge(base Base, user User, project *Project) Merged {
+	m := Merged{Common: base.Common, Warm: base.Warm, Idle: base.Idle}
 	layers := []struct {
 		Common
 		file file

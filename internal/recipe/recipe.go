@@ -66,7 +66,9 @@ type Package struct {
 type Archive struct {
 	URL    string `toml:"url"`
 	SHA256 string `toml:"sha256"` // in hex
-	Path   string `toml:"path"`   // below Root; the archive's own top directory is left out
+	// Version is for a person.
+	Version string `toml:"version"`
+	Path    string `toml:"path"` // below Root; the archive's own top directory is left out
 }
 
 // Serve is how an agent serves clients over a network.
@@ -249,6 +251,17 @@ func (r Recipe) Key() string {
 		fmt.Fprintf(h, "bin %q %q\n", name, r.Bin[name])
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Version returns the version of the agent, for a person.
+func (r Recipe) Version() string {
+	if len(r.Archives) > 0 {
+		return r.Archives[0].Version
+	}
+	if len(r.Packages) > 0 {
+		return strings.TrimSuffix(r.Packages[0].Version, "-linux-x64")
+	}
+	return ""
 }
 
 // Line returns a command line of the recipe with the user's words in it: the prompt, and with yolo the words that make

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -25,6 +24,7 @@ import (
 	"banger/internal/cli/spec"
 	"banger/internal/cli/work"
 	"banger/internal/cli/workspace"
+	"banger/internal/config"
 	"banger/internal/recipe"
 	"banger/internal/tooling"
 	tree "banger/internal/workspace"
@@ -47,13 +47,13 @@ registries of your project; everything else is denied. banger policy log VM show
 
 // row is a recipe as the list shows it.
 type row struct {
-	Name        string   `json:"name"`
-	Description string   `json:"description"`
-	Versions    []string `json:"versions"`
-	ACP         bool     `json:"acp"`
-	Serve       bool     `json:"serve"`
-	Kept        bool     `json:"logged_in"` // a login is kept on this host
-	Own         bool     `json:"own"`       // it is the user's
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	Version     string `json:"version"`
+	ACP         bool   `json:"acp"`
+	Serve       bool   `json:"serve"`
+	Kept        bool   `json:"logged_in"` // a login is kept on this host
+	Own         bool   `json:"own"`       // it is the user's
 }
 
 func newList(a *command.App) *cobra.Command {
@@ -79,7 +79,7 @@ func newList(a *command.App) *cobra.Command {
 		t := render.NewTable(a.Stdout, "NAME", "DESCRIPTION", "VERSION", "ACP", "SERVES", "LOGIN")
 		word := map[bool]string{true: "yes", false: "-"}
 		for _, r := range rows {
-			t.Row(r.Name, r.Description, strings.Join(r.Versions, " "), word[r.ACP], word[r.Serve],
+			t.Row(r.Name, r.Description, r.Version, word[r.ACP], word[r.Serve],
 				map[bool]string{true: "kept", false: "-"}[r.Kept])
 		}
 		return t.Flush()
@@ -88,18 +88,24 @@ func newList(a *command.App) *cobra.Command {
 }
 
 func list(a *command.App) (rows []row, err error) {
+	user, err := config.LoadUser(a.Paths.Config)
+	if err != nil {
+		return nil, err
+	}
 	all, err := recipe.All()
 	if err != nil {
 		return nil, err
 	}
+	for name, own := range user.Agents {
+		if all[name], err = own.Own(); err != nil {
+			return nil, err
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		r := all[name]
-		one := row{Name: name, Description: r.Description, ACP: len(r.ACP) > 0, Serve: r.Serve != nil,
-			Kept: keptOf(a, name).any()}
-		if len(r.Packages) > 0 {
-			one.Versions = append(one.Versions, r.Packages[0].Version)
-		}
-		rows = append(rows, one)
+		_, own := user.Agents[name]
+		rows = append(rows, row{Name: name, Description: r.Description, Version: r.Version(), ACP: len(r.ACP) > 0,
+			Serve: r.Serve != nil, Kept: keptOf(a, name).any(), Own: own})
 	}
 	return rows, nil
 }
@@ -109,6 +115,15 @@ type Flags struct {
 	spec.Options
 	Fresh       bool // make another VM
 	NoBootstrap bool // install no tools
+}
+
+// find returns a recipe of the user's or of banger's, with its full name.
+func find(a *command.App, name string) (string, recipe.Recipe, error) {
+	user, err := config.LoadUser(a.Paths.Config)
+	if err != nil {
+		return name, recipe.Recipe{}, err
+	}
+	return recipe.Find(name, user.Agents)
 }
 
 // flags are those of run and login.
@@ -128,9 +143,8 @@ func (o *Flags) Register(fs *pflag.FlagSet) {
 }
 
 // request returns what to work on for an agent.
-func (o *Flags) request(ctx context.Context, c *cobra.Command, args []string) (q work.Request, r recipe.Recipe, err error) {
-	q.Agent, r, err = recipe.Find(args[0], nil)
-	if err != nil {
+func (o *Flags) request(ctx context.Context, a *command.App, c *cobra.Command, args []string) (q work.Request, r recipe.Recipe, err error) {
+	if q.Agent, r, err = find(a, args[0]); err != nil {
 		return q, r, err
 	}
 	if q.Path = "."; len(args) > 1 {
@@ -179,7 +193,7 @@ Logins that the agent keeps in its home directory are kept on this host for its 
 			if len(words) < 1 || len(words) > 2 {
 				return command.UsageErrorf("agent run needs an agent, and at most one path (see: banger agent run --help)")
 			}
-			q, r, err := o.request(c.Context(), c, words)
+			q, r, err := o.request(c.Context(), a, c, words)
 			if err != nil {
 				return err
 			}
@@ -274,7 +288,7 @@ func hint(a *command.App, r recipe.Recipe) {
 // Enter returns the running VM of an agent, and the agent's command for editors.
 func Enter(ctx context.Context, a *command.App, c *client.Client, cmd *cobra.Command, o *Flags, name, path string) (
 	vm banger.VM, e banger.Exec, full string, err error) {
-	q, r, err := o.request(ctx, cmd, []string{name, path})
+	q, r, err := o.request(ctx, a, cmd, []string{name, path})
 	if err != nil {
 		return vm, e, "", err
 	}
@@ -288,7 +302,7 @@ func Enter(ctx context.Context, a *command.App, c *client.Client, cmd *cobra.Com
 
 // Save keeps the logins that an agent has in a VM now.
 func Save(ctx context.Context, a *command.App, c *client.Client, vm banger.VM, name string) error {
-	name, r, err := recipe.Find(name, nil)
+	name, r, err := find(a, name)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/work"
+	"banger/internal/config"
 	"banger/internal/recipe"
 )
 
@@ -17,7 +18,7 @@ import (
 // name of the image follows from what is in it.
 func image(ctx context.Context, a *command.App, c *client.Client, name string, r recipe.Recipe, build bool) (*banger.Image,
 	error) {
-	base, err := work.Image(ctx, a, c, work.PresetImage, "", banger.PullMissing, build)
+	base, err := work.Image(ctx, a, c, config.ForWork().Image, "", banger.PullMissing, build)
 	if err != nil || base == nil {
 		return nil, err
 	}

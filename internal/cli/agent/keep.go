@@ -18,7 +18,6 @@ import (
 	"banger/internal/cli/command"
 	"banger/internal/cli/filecopy"
 	"banger/internal/cli/render"
-	"banger/internal/cli/session"
 	"banger/internal/cli/work"
 	"banger/internal/private"
 	"banger/internal/recipe"
@@ -49,11 +48,11 @@ func (k kept) restore(ctx context.Context, a *command.App, c *client.Client, vm 
 	if err != nil {
 		return banger.Errorf(banger.CodeUnavailable, "cannot read the login of the agent in %s: %w", k.path, banger.Cause(err))
 	}
-	home, owner, err := homeIn(ctx, c, vm)
+	home, err := work.HomeOf(ctx, c, vm)
 	if err != nil {
 		return err
 	}
-	return work.Send(ctx, a, c, vm, home, func(w *tar.Writer) error {
+	return work.Send(ctx, a, c, vm, home.Dir, func(w *tar.Writer) error {
 		in := tar.NewReader(bytes.NewReader(raw))
 		for {
 			h, err := in.Next()
@@ -63,7 +62,7 @@ func (k kept) restore(ctx context.Context, a *command.App, c *client.Client, vm 
 			if err != nil {
 				return err
 			}
-			h.Uid, h.Gid = owner.uid, owner.gid
+			h.Uid, h.Gid = home.UID, home.GID
 			if err := w.WriteHeader(h); err != nil {
 				return err
 			}
@@ -116,54 +115,9 @@ func (k kept) gather(ctx context.Context, c *client.Client, r recipe.Recipe, nam
 	}
 }
 
-// owner is to whom the files in the guest belong.
-type owner struct{ uid, gid int }
-
-// homeIn returns the home directory of the VM's user.
-func homeIn(ctx context.Context, c *client.Client, vm banger.VM) (dir string, o owner, err error) {
-	conn, err := c.Exec(ctx, vm.ID, banger.Exec{Args: []string{"/bin/sh", "-c", `printf '%s\n' "$HOME"; id -u; id -g`}})
-	if err != nil {
-		return "", o, err
-	}
-	var out bytes.Buffer
-	bounded := &limited{w: &out, left: 8 << 10}
-	if _, err = session.Run(ctx, conn, session.Stdio{Out: bounded, Err: io.Discard}, false, vm.Name, nil); err != nil {
-		return "", o, err
-	}
-	words := strings.Split(out.String(), "\n")
-	if len(words) < 3 || !path.IsAbs(words[0]) || path.Clean(words[0]) != words[0] {
-		return "", o, banger.Errorf(banger.CodeGuest, "the VM does not say where its user's home directory is")
-	}
-	o.uid, o.gid = number(words[1]), number(words[2])
-	return words[0], o, nil
-}
-
-func number(s string) (n int) {
-	for _, r := range s {
-		if r < '0' || r > '9' || n > 1<<30 {
-			return 0
-		}
-		n = n*10 + int(r-'0')
-	}
-	return n
-}
-
-// limited fails when more is written than a VM may say.
-type limited struct {
-	w    io.Writer
-	left int
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	if l.left -= len(p); l.left < 0 {
-		return 0, errors.New("the VM says too much")
-	}
-	return l.w.Write(p)
-}
-
 // take returns the files of a recipe that an agent has in a VM as a tar, or nil, and when the latest was changed.
 func take(ctx context.Context, c *client.Client, vm banger.VM, r recipe.Recipe) (raw []byte, latest time.Time, err error) {
-	home, _, err := homeIn(ctx, c, vm)
+	home, err := work.HomeOf(ctx, c, vm)
 	if err != nil {
 		return nil, latest, err
 	}
@@ -171,7 +125,7 @@ func take(ctx context.Context, c *client.Client, vm banger.VM, r recipe.Recipe) 
 	w := tar.NewWriter(&all)
 	found, made := false, map[string]bool{".": true}
 	for _, name := range r.Keep {
-		one, err := read(ctx, c, vm, path.Join(home, name))
+		one, err := read(ctx, c, vm, path.Join(home.Dir, name))
 		if banger.CodeOf(err) == banger.CodeNotFound {
 			continue
 		}
@@ -240,7 +194,7 @@ func read(ctx context.Context, c *client.Client, vm banger.VM, name string) ([]b
 	var out bytes.Buffer
 	p := render.NewProgress(io.Discard, true)
 	defer p.Close()
-	_, err = filecopy.Copy{Client: c, Stdout: &limited{w: &out, left: maxKept}, Archive: true,
+	_, err = filecopy.Copy{Client: c, Stdout: &work.Limited{W: &out, Left: maxKept}, Archive: true,
 		Patience: filecopy.Patience, Progress: p}.Run(ctx, places)
 	return out.Bytes(), err
 }

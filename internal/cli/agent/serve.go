@@ -37,7 +37,7 @@ be logged in is kept on this host, for you alone, and each new VM of the agent g
 }
 
 func login(ctx context.Context, a *command.App, name string, o flags) error {
-	name, r, err := recipe.Find(name, nil)
+	name, r, err := find(a, name)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ the password; only programs of this user can read it.`,
 		Example: "  banger agent serve opencode\n  banger agent serve opencode ~/src/project --port 4096",
 		Args:    command.Usage(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			q, r, err := o.request(c.Context(), c, args)
+			q, r, err := o.request(c.Context(), a, c, args)
 			if err != nil {
 				return err
 			}

@@ -81,6 +81,7 @@ func newShow(a *command.App) *cobra.Command {
 or else your config.toml, or else what is built in. A flag of a command comes before all of these.`,
 		Args: command.Usage(cobra.MaximumNArgs(1)),
 	}
+	forWork := c.Flags().Bool("work", false, "what counts for banger work, task and agent")
 	origin := c.Flags().Bool("origin", false, "also where each value is written")
 	asJSON := command.TableOrJSON(c)
 	c.RunE = func(_ *cobra.Command, args []string) error {
@@ -100,7 +101,11 @@ or else your config.toml, or else what is built in. A flag of a command comes be
 		if r.verdict != config.Allowed {
 			project = nil
 		}
-		out := shown{Settings: config.Merge(user, project).Settings}
+		base := config.BuiltIn()
+		if *forWork {
+			base = config.ForWork()
+		}
+		out := shown{Settings: config.Merge(base, user, project).Settings}
 		if r.verdict != "" {
 			out.Project = &shownProject{r.file, r.verdict}
 		}

@@ -11,9 +11,11 @@ import (
 	"banger/internal/api/client"
 	"banger/internal/cli/account"
 	"banger/internal/cli/command"
+	review "banger/internal/cli/config"
 	"banger/internal/cli/render"
 	"banger/internal/cli/spec"
 	"banger/internal/cli/workspace"
+	"banger/internal/config"
 	"banger/internal/git"
 	"banger/internal/text"
 	"banger/internal/tooling"
@@ -25,14 +27,6 @@ const (
 	labelSource = "banger.work"
 	labelBranch = "banger.work.branch"
 	LabelAgent  = "banger.work.agent" // the name of the agent for which the VM was made
-)
-
-// Presets of a VM for work. They are more than those of run: such a VM compiles.
-const (
-	PresetImage  = "debian-bookworm-dev"
-	presetMemory = "2g"
-	presetCPUs   = "2"
-	presetIdle   = "15m"
 )
 
 // Request says what a user wants to work on, and where.
@@ -63,34 +57,63 @@ func (r Request) Session(a *command.App) banger.SessionSpec {
 	return banger.SessionSpec{Command: e}
 }
 
-// home is the working tree that a request is about.
+// home is the working tree that a request is about, and what is wanted for it.
 type home struct {
 	source, branch string
 	tools          tooling.Plan
+	user           config.User
+	project        *config.Project // nil: there is none, or the user has denied it
+	merged         config.Merged
+}
+
+// newHome reads what is wanted for the working tree around a path. It may ask the user.
+func newHome(ctx context.Context, a *command.App, r Request) (h home, err error) {
+	if h.source, h.branch, err = tree.Place(ctx, r.Path); err != nil {
+		return h, err
+	}
+	if h.user, err = config.LoadUser(a.Paths.Config); err != nil {
+		return h, err
+	}
+	if h.project, err = review.Reviewed(ctx, a, h.source); err != nil {
+		return h, err
+	}
+	h.merged = config.Merge(config.ForWork(), h.user, h.project)
+	if !r.Bootstrap || h.project != nil && !h.project.Bootstrap {
+		return h, nil
+	}
+	if h.tools, err = tooling.Read(h.source); err == nil && h.project != nil {
+		h.project.Pin(&h.tools)
+	}
+	return h, err
 }
 
 // Enter returns the running VM of a request, with the workspace and the tools in it. It finds the VM of an earlier
 // time, or makes one. A VM that it made and that fails is removed.
 func Enter(ctx context.Context, a *command.App, c *client.Client, r Request) (vm banger.VM, err error) {
-	var h home
-	if h.source, h.branch, err = tree.Place(ctx, r.Path); err != nil {
-		return vm, err
+	vm, _, err = enter(ctx, a, c, r)
+	return vm, err
+}
+
+// enter is Enter, with what is wanted for the working tree.
+func enter(ctx context.Context, a *command.App, c *client.Client, r Request) (vm banger.VM, h home, err error) {
+	if h, err = newHome(ctx, a, r); err != nil {
+		return vm, h, err
 	}
-	if r.Bootstrap {
-		if h.tools, err = tooling.Read(h.source); err != nil {
-			return vm, err
-		}
-	}
+	known, ok := banger.VM{}, false
 	if !r.New {
-		known, ok, err := find(ctx, c, r, h)
-		if err != nil {
-			return vm, err
-		}
-		if ok {
-			return enterAgain(ctx, a, c, r, h, known)
+		if known, ok, err = find(ctx, c, r, h); err != nil {
+			return vm, h, err
 		}
 	}
-	return enterNew(ctx, a, c, r, h)
+	if ok {
+		vm, err = enterAgain(ctx, a, c, r, h, known)
+	} else {
+		vm, err = enterNew(ctx, a, c, r, h)
+	}
+	if err == nil && r.Agent == "" {
+		err = services(ctx, a, c, vm, h)
+	}
+	return vm, h, err
 }
 
 // find returns the latest VM of the repository and branch, or the one that the request names.
@@ -135,6 +158,11 @@ func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request
 			"a new one", vm.Name, changed[0]).WithHint("use it as it is; change it: banger update %s; or make another: --new",
 			vm.Name)
 	}
+	if vm.State != banger.StateRunning {
+		if err := withinBudget(ctx, c, h.user.Budget, vm.Spec.Memory); err != nil {
+			return vm, err
+		}
+	}
 	vm, err := GoOn(ctx, a, c, vm)
 	if err != nil {
 		return vm, err
@@ -168,7 +196,10 @@ func GoOn(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) (
 
 // enterNew makes a VM.
 func enterNew(ctx context.Context, a *command.App, c *client.Client, r Request, h home) (vm banger.VM, err error) {
-	s, err := r.spec(ctx, h)
+	s, err := r.spec(ctx, a, h)
+	if err == nil {
+		err = withinBudget(ctx, c, h.user.Budget, s.Memory)
+	}
 	if err != nil {
 		return vm, err
 	}
@@ -205,6 +236,9 @@ func enterNew(ctx context.Context, a *command.App, c *client.Client, r Request, 
 	if err == nil {
 		err = workspace.Bring(ctx, a, c, vm.ID, r.Path, s.User)
 	}
+	if err == nil {
+		err = syncFiles(ctx, a, c, vm, h.user.FileSync)
+	}
 	if err == nil && r.Made != nil {
 		err = r.Made(ctx, vm)
 	}
@@ -236,19 +270,16 @@ func Create(ctx context.Context, a *command.App, c *client.Client, s banger.Spec
 }
 
 // spec returns the VM that a request wants.
-func (r Request) spec(ctx context.Context, h home) (banger.Spec, error) {
+func (r Request) spec(ctx context.Context, a *command.App, h home) (banger.Spec, error) {
 	o := r.Options
-	preset := func(flag string, at *string, value string) {
-		if !slices.Contains(r.Changed, flag) {
-			*at = value
-		}
+	o.Preset(func(flag string) bool { return slices.Contains(r.Changed, flag) }, h.merged)
+	if h.project != nil {
+		o.Publish = slices.Concat(o.Publish, h.project.Ports)
 	}
-	preset("memory", &o.Memory, presetMemory)
-	preset("cpus", &o.CPUs, presetCPUs)
-	preset("idle", &o.Idle, presetIdle)
+	o.Stdin, o.Tell = a.Stdin, func(text string) { Say(a, text) }
 	image := r.Image
 	if image == "" {
-		image = PresetImage
+		image = h.merged.Image
 	}
 	s, err := o.Resolve(image, nil)
 	if err != nil {
@@ -259,23 +290,26 @@ func (r Request) spec(ctx context.Context, h home) (banger.Spec, error) {
 		s.Labels[LabelAgent] = r.Agent
 	}
 	s.Entrypoint, s.AutoRemove = []string{}, false // it has no main command: it is there for sessions
-	s.Env = append(identity(ctx), s.Env...)
+	s.Env = append(identity(ctx, h.user.Git), s.Env...)
 	return s, nil
 }
 
-// identity returns the environment with which commits in the VM get this user's name.
-func identity(ctx context.Context) (env []string) {
-	for setting, names := range map[string][]string{
-		"user.name":  {"GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"},
-		"user.email": {"GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"},
-	} {
-		if value := git.OfUser(ctx, setting); value != "" {
-			for _, name := range names {
-				env = append(env, name+"="+value)
-			}
-		}
+// identity returns the environment with which commits in the VM get this user's name: that of the configuration, or
+// else that of the host's git.
+func identity(ctx context.Context, who config.Identity) (env []string) {
+	name, email := who.Name, who.Email
+	if name == "" {
+		name = git.OfUser(ctx, "user.name")
 	}
-	slices.Sort(env)
+	if email == "" {
+		email = git.OfUser(ctx, "user.email")
+	}
+	if name != "" {
+		env = append(env, "GIT_AUTHOR_NAME="+name, "GIT_COMMITTER_NAME="+name)
+	}
+	if email != "" {
+		env = append(env, "GIT_AUTHOR_EMAIL="+email, "GIT_COMMITTER_EMAIL="+email)
+	}
 	return env
 }
 
