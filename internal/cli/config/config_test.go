@@ -166,7 +166,7 @@ func TestARepositorysFileIsObeyedOnceItIsAllowed(t *testing.T) {
 // TestACommandAsksBeforeItObeys calls what a command calls that obeys a banger.toml.
 func TestACommandAsksBeforeItObeys(t *testing.T) {
 	d := newDesk(t)
-	d.project("cpus = 3 # \\u202e is written out, but this is not: ‮")
+	d.project("cpus = 3 # this is not shown as it is: \u202e")
 	null, err := os.Open(os.DevNull)
 	check(t, err)
 	defer null.Close()
@@ -179,7 +179,7 @@ func TestACommandAsksBeforeItObeys(t *testing.T) {
 	wantError(t, err, "banger config allow "+d.root)
 
 	shown := d.typing("\n", func(a *command.App) { p, err = Reviewed(t.Context(), a, d.root) })
-	if p != nil || !strings.Contains(shown, `this is not: \u202e`) || strings.Contains(shown, "\u202e") {
+	if p != nil || !strings.Contains(shown, `as it is: \u202e`) || strings.Contains(shown, "\u202e") {
 		t.Errorf("it is %v, and shown as %s", p, shown)
 	}
 	wantError(t, err, "banger config deny "+d.root)
