@@ -108,7 +108,7 @@ var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
 	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep, newDiff,
-	newWorkspace, newWork, newAgent, newACP,
+	newWorkspace, newWork, newTask, newAgent, newACP,
 }
 
 func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
@@ -122,6 +122,8 @@ func newDiff(a *app) *cobra.Command { return diff.New(a.App) }
 func newWorkspace(a *app) *cobra.Command { return workspace.New(a.App) }
 
 func newACP(a *app) *cobra.Command { return acp.New(a.App) }
+
+func newTask(a *app) *cobra.Command { return work.NewTask(a.App) }
 
 func newAgent(a *app) *cobra.Command { return agent.New(a.App) }
 
