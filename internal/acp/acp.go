@@ -1,7 +1,7 @@
-// Package acp changes the messages between an editor and a coding agent that works in a VM: the Agent Client Protocol,
-// which is JSON-RPC 2.0 with one message a line (https://agentclientprotocol.com). Paths of the host become paths of
-// the guest and back, and the agent is told that the editor offers neither files nor terminals, because those of the
-// editor are not where the agent works. Messages that the package does not know pass as they are.
+// Package acp changes the messages between an editor and a coding agent that works in a VM: the Agent Client
+// Protocol, which is JSON-RPC 2.0 with one message a line (https://agentclientprotocol.com). Paths of the host become
+// paths of the guest and back, and the agent is told that the editor offers neither files nor terminals, because
+// those of the editor are not where the agent works. Messages that the package does not know pass as they are.
 //
 // The package must not know how messages travel, nor what a VM is.
 package acp
@@ -215,7 +215,8 @@ func marshal(v any) ([]byte, error) {
 
 // failure returns an answer with an error.
 func failure(id json.RawMessage, code int, text string) []byte {
-	line, _ := marshal(map[string]any{"jsonrpc": "2.0", "id": id, "error": map[string]any{"code": code, "message": text}})
+	line, _ := marshal(map[string]any{"jsonrpc": "2.0", "id": id,
+		"error": map[string]any{"code": code, "message": text}})
 	return line
 }
 

@@ -2,6 +2,7 @@ package acp
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -17,6 +18,16 @@ func same(t *testing.T, got []byte, want string) {
 		t.Errorf("it is\n%s\nbut should be\n%s", got, want)
 	}
 }
+
+// refusal is the answer with an error.
+func refusal(id string, code int, text string) string {
+	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"error":{"code":%d,"message":%q}}`, id, code, text)
+}
+
+const (
+	notHere    = "not in the workspace /home/me/p of this VM"
+	notOffered = "not offered: the agent works in the VM"
+)
 
 // TestWhatAnEditorSays checks each kind of message that is changed, and that others pass byte for byte.
 func TestWhatAnEditorSays(t *testing.T) {
@@ -35,22 +46,24 @@ func TestWhatAnEditorSays(t *testing.T) {
 		},
 		"a directory outside": {
 			in:     `{"id":2,"method":"session/new","params":{"cwd":"/home/me/other"}}`,
-			answer: `{"jsonrpc":"2.0","id":2,"error":{"code":-32602,"message":"/home/me/other is not in the workspace /home/me/p of this VM"}}`,
+			answer: refusal(`2`, -32602, "/home/me/other is "+notHere),
 		},
 		"a directory that leads out": {
 			in:     `{"id":2,"method":"session/load","params":{"cwd":"/home/me/p/../.ssh"}}`,
-			answer: `{"jsonrpc":"2.0","id":2,"error":{"code":-32602,"message":"/home/me/p/../.ssh is not in the workspace /home/me/p of this VM"}}`,
+			answer: refusal(`2`, -32602, "/home/me/p/../.ssh is "+notHere),
 		},
 		"a neighbour with the same beginning": {
 			in:     `{"id":2,"method":"session/new","params":{"cwd":"/home/me/p2"}}`,
-			answer: `{"jsonrpc":"2.0","id":2,"error":{"code":-32602,"message":"/home/me/p2 is not in the workspace /home/me/p of this VM"}}`,
+			answer: refusal(`2`, -32602, "/home/me/p2 is "+notHere),
 		},
 		"URIs in a prompt, but not its text": {
-			in: `{"id":3,"method":"session/prompt","params":{"sessionId":"s","prompt":[{"type":"text","text":"see /home/me/p/a <b>"},` +
+			in: `{"id":3,"method":"session/prompt","params":{"sessionId":"s","prompt":[` +
+				`{"type":"text","text":"see /home/me/p/a <b>"},` +
 				`{"type":"resource_link","uri":"file:///home/me/p/a%20b.go","name":"a b.go"},` +
 				`{"type":"resource","resource":{"uri":"file:///home/me/p/x","text":"/home/me/p"}},` +
 				`{"type":"resource_link","uri":"https://x.example/home/me/p","name":"/home/me/p"}]}}`,
-			out: `{"id":3,"method":"session/prompt","params":{"sessionId":"s","prompt":[{"type":"text","text":"see /home/me/p/a <b>"},` +
+			out: `{"id":3,"method":"session/prompt","params":{"sessionId":"s","prompt":[` +
+				`{"type":"text","text":"see /home/me/p/a <b>"},` +
 				`{"type":"resource_link","uri":"file:///workspace/a%20b.go","name":"a b.go"},` +
 				`{"type":"resource","resource":{"uri":"file:///workspace/x","text":"/home/me/p"}},` +
 				`{"type":"resource_link","uri":"https://x.example/home/me/p","name":"/home/me/p"}]}}`,
@@ -85,10 +98,12 @@ func TestWhatAnAgentSays(t *testing.T) {
 	}{
 		"places of a tool call, but not what the tool says": {
 			in: `{"method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":"tool_call","locations":` +
-				`[{"path":"/workspace/a.go","line":3}],"content":[{"type":"diff","path":"/workspace/a.go","newText":"/workspace"}],` +
+				`[{"path":"/workspace/a.go","line":3}],"content":[` +
+				`{"type":"diff","path":"/workspace/a.go","newText":"/workspace"}],` +
 				`"rawInput":{"path":"/workspace/a.go"}}}}`,
 			out: `{"method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":"tool_call","locations":` +
-				`[{"path":"/home/me/p/a.go","line":3}],"content":[{"type":"diff","path":"/home/me/p/a.go","newText":"/workspace"}],` +
+				`[{"path":"/home/me/p/a.go","line":3}],"content":[` +
+				`{"type":"diff","path":"/home/me/p/a.go","newText":"/workspace"}],` +
 				`"rawInput":{"path":"/workspace/a.go"}}}}`,
 		},
 		"a file of the guest that is in no workspace": {
@@ -102,18 +117,18 @@ func TestWhatAnAgentSays(t *testing.T) {
 		"an answer for an editor that is gone": {in: `{"id":77,"result":{}}`},
 		"reading a file of the host": {
 			in:     `{"id":5,"method":"fs/read_text_file","params":{"path":"/etc/shadow"}}`,
-			answer: `{"jsonrpc":"2.0","id":5,"error":{"code":-32601,"message":"fs/read_text_file is not offered: the agent works in the VM"}}`,
+			answer: refusal(`5`, -32601, "fs/read_text_file is "+notOffered),
 		},
 		"a command of the host": {
 			in:     `{"id":"t","method":"terminal/create","params":{"command":"sh"}}`,
-			answer: `{"jsonrpc":"2.0","id":"t","error":{"code":-32601,"message":"terminal/create is not offered: the agent works in the VM"}}`,
+			answer: refusal(`"t"`, -32601, "terminal/create is "+notOffered),
 		},
 		"two methods in one": {
 			in: `{"id":5,"method":"fs/read_text_file","params":{},"method":"session/update"}`, stray: true,
 		},
 		"a method in other letters": {
 			in:     `{"id":6,"method":"fs/read_text_file","params":{},"Method":"session/update"}`,
-			answer: `{"jsonrpc":"2.0","id":6,"error":{"code":-32601,"message":"fs/read_text_file is not offered: the agent works in the VM"}}`,
+			answer: refusal(`6`, -32601, "fs/read_text_file is "+notOffered),
 		},
 		"two messages in a line":     {in: `{"method":"session/update"}{"id":5,"method":"fs/read_text_file"}`, stray: true},
 		"what is printed by mistake": {in: "Loading plugins...", stray: true},

@@ -43,11 +43,11 @@ func New(a *command.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "acp [flags] VM|PATH [-- COMMAND...]",
 		Short: "Be the agent of an editor: the agent works in a VM",
-		Long: `Be the agent of an editor that speaks the Agent Client Protocol. An editor starts this command and speaks with it
-on stdin and stdout; the agent runs in a VM with the editor's project in its workspace. With a PATH, the VM is that of
-the repository around it (see: banger work), or with --agent that of the agent (see: banger agent run). Paths are those
-of this host for the editor and those of the VM for the agent. The agent uses files and terminals of its VM, not those
-of the editor; banger workspace diff and pull bring home what it has changed.
+		Long: `Be the agent of an editor that speaks the Agent Client Protocol. An editor starts this command and speaks with
+it on stdin and stdout; the agent runs in a VM with the editor's project in its workspace. With a PATH, the VM is that
+of the repository around it (see: banger work), or with --agent that of the agent (see: banger agent run). Paths are
+those of this host for the editor and those of the VM for the agent. The agent uses files and terminals of its VM, not
+those of the editor; banger workspace diff and pull bring home what it has changed.
 
 The agent goes on when this command is cut off, and the next one for the same VM and command goes on with it.`,
 		Example: `  banger acp web -- opencode acp
@@ -58,13 +58,14 @@ The agent goes on when this command is cut off, and the next one for the same VM
 				words, cmd = args[:dash], args[dash:]
 			}
 			if len(words) != 1 || (len(cmd) == 0) == (o.agent == "") {
-				return command.UsageErrorf("acp needs a VM or a path, and a command behind -- or an --agent (see: banger acp --help)")
+				return command.UsageErrorf("acp needs a VM or a path, and a command behind -- or an --agent " +
+					"(see: banger acp --help)")
 			}
 			return run(c, a, o, words[0], cmd)
 		},
 	}
 	o.Flags.Register(c.Flags())
-	c.Flags().StringVar(&o.agent, "agent", "", "an agent by name, with its own command for editors (see: banger agent ls)")
+	c.Flags().StringVar(&o.agent, "agent", "", "an agent by name, with its command for editors (see: banger agent ls)")
 	return c
 }
 
@@ -155,7 +156,8 @@ func session(ctx context.Context, a *command.App, c *client.Client, p place) (na
 			continue
 		}
 		if err != nil {
-			return "", nil, banger.Errorf(banger.CodeUnavailable, "cannot lock the session of the agent: %w", banger.Cause(err))
+			return "", nil, banger.Errorf(banger.CodeUnavailable, "cannot lock the session of the agent: %w",
+				banger.Cause(err))
 		}
 		old, err := c.Session(ctx, p.vm.ID, name)
 		if err == nil && old.State == banger.SessionRunning && slices.Equal(old.Command.Args, p.command.Args) {

@@ -143,7 +143,8 @@ func (o *Flags) Register(fs *pflag.FlagSet) {
 }
 
 // request returns what to work on for an agent.
-func (o *Flags) request(ctx context.Context, a *command.App, c *cobra.Command, args []string) (q work.Request, r recipe.Recipe, err error) {
+func (o *Flags) request(ctx context.Context, a *command.App, c *cobra.Command, args []string) (q work.Request,
+	r recipe.Recipe, err error) {
 	if q.Agent, r, err = find(a, args[0]); err != nil {
 		return q, r, err
 	}
@@ -178,9 +179,9 @@ func newRun(a *command.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run [flags] AGENT [PATH] [-- ARGUMENTS...]",
 		Short: "Run an agent on a repository, in a VM",
-		Long: `Run an agent on the repository around PATH, in a VM of an image that has the agent. There is one VM for each agent,
-repository and branch. The ARGUMENTS are for the agent. With --prompt the agent does one task and ends: the exit code is
-that of the agent, and stderr tells what has changed in the workspace.
+		Long: `Run an agent on the repository around PATH, in a VM of an image that has the agent. There is one VM for each
+agent, repository and branch. The ARGUMENTS are for the agent. With --prompt the agent does one task and ends: the
+exit code is that of the agent, and stderr tells what has changed in the workspace.
 
 With --yolo the agent asks for no permission. That is what the VM is for: it reaches only the agent's own servers and
 the registries of the project (--net-allow adds to them), and nothing comes home by itself (banger workspace pull).
@@ -245,8 +246,8 @@ func run(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe, o
 	err = errors.Join(err, keptOf(a, q.Agent).save(after, c, vm, r))
 	if o.prompt != "" {
 		if derr := workspace.Diff(after, a, c, vm.ID); derr == nil {
-			work.Say(a, fmt.Sprintf("see all of it: banger workspace diff -p %s; bring it home: banger workspace pull %s", vm.Name,
-				vm.Name))
+			work.Say(a, fmt.Sprintf("see all of it: banger workspace diff -p %s; bring it home: banger workspace pull %s",
+				vm.Name, vm.Name))
 		}
 	}
 	return work.Leave(a, c, vm, q, err)
@@ -261,7 +262,8 @@ func agentEnv(r recipe.Recipe, env []string) []string {
 }
 
 // enter returns the running VM of an agent, with the workspace, the tools, and the logins in it.
-func enter(ctx context.Context, a *command.App, c *client.Client, q work.Request, r recipe.Recipe) (vm banger.VM, err error) {
+func enter(ctx context.Context, a *command.App, c *client.Client, q work.Request, r recipe.Recipe) (vm banger.VM,
+	err error) {
 	q.Base = func(ctx context.Context, build bool) (*banger.Image, error) {
 		return image(ctx, a, c, q.Agent, r, build)
 	}

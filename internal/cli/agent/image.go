@@ -14,10 +14,10 @@ import (
 	"banger/internal/recipe"
 )
 
-// image returns the image with an agent. With build it makes that image if it is not there; otherwise it returns nil. The
-// name of the image follows from what is in it.
-func image(ctx context.Context, a *command.App, c *client.Client, name string, r recipe.Recipe, build bool) (*banger.Image,
-	error) {
+// image returns the image with an agent. With build it makes that image if it is not there; otherwise it returns nil.
+// The name of the image follows from what is in it.
+func image(ctx context.Context, a *command.App, c *client.Client, name string, r recipe.Recipe, build bool) (
+	*banger.Image, error) {
 	base, err := work.Image(ctx, a, c, config.ForWork().Image, "", banger.PullMissing, build)
 	if err != nil || base == nil {
 		return nil, err

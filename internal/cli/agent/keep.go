@@ -23,8 +23,8 @@ import (
 	"banger/internal/recipe"
 )
 
-// kept is what an agent keeps in its home directory to be logged in: a tar on this host, whose names are below the home
-// directory. The host never unpacks it.
+// kept is what an agent keeps in its home directory to be logged in: a tar on this host, whose names are below the
+// home directory. The host never unpacks it.
 type kept struct{ path string }
 
 // maxKept bounds what a VM can make this host keep.
@@ -46,30 +46,15 @@ func (k kept) restore(ctx context.Context, a *command.App, c *client.Client, vm 
 		return nil
 	}
 	if err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "cannot read the login of the agent in %s: %w", k.path, banger.Cause(err))
+		return banger.Errorf(banger.CodeUnavailable, "cannot read the login of the agent in %s: %w", k.path,
+			banger.Cause(err))
 	}
 	home, err := work.HomeOf(ctx, c, vm)
 	if err != nil {
 		return err
 	}
 	return work.Send(ctx, a, c, vm, home.Dir, func(w *tar.Writer) error {
-		in := tar.NewReader(bytes.NewReader(raw))
-		for {
-			h, err := in.Next()
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			h.Uid, h.Gid = home.UID, home.GID
-			if err := w.WriteHeader(h); err != nil {
-				return err
-			}
-			if _, err := io.Copy(w, in); err != nil {
-				return err
-			}
-		}
+		return work.CopyTar(w, bytes.NewReader(raw), func(h *tar.Header) { h.Uid, h.Gid = home.UID, home.GID })
 	})
 }
 
@@ -94,8 +79,8 @@ func (k kept) save(ctx context.Context, c *client.Client, vm banger.VM, r recipe
 	return nil
 }
 
-// gather keeps what the VMs of an agent have that run, if one has a later login than this host: a session that its user
-// has left may have renewed it.
+// gather keeps what the VMs of an agent have that run, if one has a later login than this host: a session that its
+// user has left may have renewed it.
 func (k kept) gather(ctx context.Context, c *client.Client, r recipe.Recipe, name string) {
 	latest := time.Time{}
 	if st, err := os.Stat(k.path); err == nil {
@@ -116,7 +101,8 @@ func (k kept) gather(ctx context.Context, c *client.Client, r recipe.Recipe, nam
 }
 
 // take returns the files of a recipe that an agent has in a VM as a tar, or nil, and when the latest was changed.
-func take(ctx context.Context, c *client.Client, vm banger.VM, r recipe.Recipe) (raw []byte, latest time.Time, err error) {
+func take(ctx context.Context, c *client.Client, vm banger.VM, r recipe.Recipe) (raw []byte, latest time.Time,
+	err error) {
 	home, err := work.HomeOf(ctx, c, vm)
 	if err != nil {
 		return nil, latest, err

@@ -27,8 +27,8 @@ func newLogin(a *command.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "login [flags] AGENT",
 		Short: "Log in to an agent's provider, and keep the login for the agent's VMs",
-		Long: `Log in to an agent's provider in a VM that is removed afterwards. What the agent then has in its home directory to
-be logged in is kept on this host, for you alone, and each new VM of the agent gets it.`,
+		Long: `Log in to an agent's provider in a VM that is removed afterwards. What the agent then has in its home directory
+to be logged in is kept on this host, for you alone, and each new VM of the agent gets it.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error { return login(c.Context(), a, args[0], o) },
 	}
@@ -89,9 +89,9 @@ func newServe(a *command.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve [flags] AGENT [PATH]",
 		Short: "Run an agent's server in a VM, and print how to attach to it",
-		Long: `Run an agent's server in a VM with the repository around PATH, as a session that starts again when it fails. When it
-is ready, banger prints its address on this host, and the lines that attach clients of this host to it. banger chooses
-the password; only programs of this user can read it.`,
+		Long: `Run an agent's server in a VM with the repository around PATH, as a session that starts again when it fails.
+When it is ready, banger prints its address on this host, and the lines that attach clients of this host to it. banger
+chooses the password.`,
 		Example: "  banger agent serve opencode\n  banger agent serve opencode ~/src/project --port 4096",
 		Args:    command.Usage(cobra.RangeArgs(1, 2)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -160,7 +160,8 @@ func serve(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe,
 }
 
 // startServer starts the session of the server, or finds the one that runs. It returns the password.
-func startServer(ctx context.Context, c *client.Client, vm banger.VM, q work.Request, r recipe.Recipe) (string, error) {
+func startServer(ctx context.Context, c *client.Client, vm banger.VM, q work.Request, r recipe.Recipe) (string,
+	error) {
 	var raw [24]byte
 	rand.Read(raw[:])
 	password := base64.RawURLEncoding.EncodeToString(raw[:])

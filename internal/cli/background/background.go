@@ -214,8 +214,8 @@ when you leave it by the detach keys, or when your terminal closes. The exit cod
 	return c
 }
 
-// Attach connects this process with a session until one of them ends. Without a terminal, output comes from position on;
-// nil means what is written from now on.
+// Attach connects this process with a session until one of them ends. Without a terminal, output comes from position
+// on; nil means what is written from now on.
 func Attach(ctx context.Context, a *command.App, vm string, s banger.Session, how session.Attachment,
 	position *uint64) error {
 	view := banger.SessionView{ReadOnly: how.ReadOnly, Screen: s.Command.TTY}

@@ -40,8 +40,8 @@ type Request struct {
 	Options   spec.Options
 	Changed   []string // flags of a VM that the user has given
 
-	// Base finds the image of a new VM, in place of Image, or nil; with build it makes an image that is not there. Made is
-	// called when a new VM has its workspace. Both may be nil.
+	// Base finds the image of a new VM, in place of Image, or nil; with build it makes an image that is not there. Made
+	// is called when a new VM has its workspace. Both may be nil.
 	Base func(ctx context.Context, build bool) (*banger.Image, error)
 	Made func(context.Context, banger.VM) error
 }
@@ -49,8 +49,8 @@ type Request struct {
 // Session returns the session that the request wants.
 func (r Request) Session(a *command.App) banger.SessionSpec {
 	o := r.Options.Spec
-	e := banger.Exec{Args: r.Command, Env: o.Env, Dir: o.WorkingDir, User: o.User, Stdin: true, Workspace: o.WorkingDir == "",
-		TTY: o.TTY || render.IsTerminal(a.Stdin) && render.IsTerminal(a.Stdout)}
+	e := banger.Exec{Args: r.Command, Env: o.Env, Dir: o.WorkingDir, User: o.User, Stdin: true,
+		Workspace: o.WorkingDir == "", TTY: o.TTY || render.IsTerminal(a.Stdin) && render.IsTerminal(a.Stdout)}
 	if len(e.Args) == 0 {
 		e.Args = []string{"/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"}
 	}
@@ -135,8 +135,8 @@ func find(ctx context.Context, c *client.Client, r Request, h home) (vm banger.V
 
 func name(r Request) string { return r.Options.Spec.Name }
 
-// mine reports whether a VM is for a repository, branch and agent. Forks have the labels of their source, but are VMs of
-// their own.
+// mine reports whether a VM is for a repository, branch and agent. Forks have the labels of their source, but are VMs
+// of their own.
 func mine(vm banger.VM, r Request, h home) bool {
 	l := vm.Spec.Labels
 	return l[labelSource] == text.Line(h.source) && l[labelBranch] == text.Line(h.branch) && l[LabelAgent] == r.Agent &&
@@ -154,9 +154,9 @@ func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request
 		changed = append([]string{"an image"}, changed...)
 	}
 	if len(changed) > 0 {
-		return vm, banger.Errorf(banger.CodeConflict, "VM %s is there already for this repository and branch, and %s is for "+
-			"a new one", vm.Name, changed[0]).WithHint("use it as it is; change it: banger update %s; or make another: --new",
-			vm.Name)
+		return vm, banger.Errorf(banger.CodeConflict, "VM %s is there already for this repository and branch, and %s is "+
+			"for a new one", vm.Name, changed[0]).
+			WithHint("use it as it is; change it: banger update %s; or make another: --new", vm.Name)
 	}
 	if vm.State != banger.StateRunning {
 		if err := withinBudget(ctx, c, h.user.Budget, vm.Spec.Memory); err != nil {

@@ -48,8 +48,8 @@ var toolsEnv = []string{
 	"MISE_CACHE_DIR=/var/cache/mise", "MISE_STATE_DIR=/var/lib/mise",
 }
 
-// bootstrap brings the tools of a repository into a new VM. They are kept as an image, so that the next VM has them at
-// its start.
+// bootstrap brings the tools of a repository into a new VM. They are kept as an image, so that the next VM has them
+// at its start.
 type bootstrap struct {
 	app    *command.App
 	client *client.Client
@@ -65,8 +65,8 @@ func (b *bootstrap) wanted() bool {
 	return len(b.plan.Tools) > 0 && len(bytes.TrimSpace(b.plan.Config())) > 0
 }
 
-// check tells what is odd about the repository's files, and returns an error if the tools can be had neither from this
-// host nor by the VM's network. base is the image without the tools, or nil if that is not there yet.
+// check tells what is odd about the repository's files, and returns an error if the tools can be had neither from
+// this host nor by the VM's network. base is the image without the tools, or nil if that is not there yet.
 func (b *bootstrap) check(ctx context.Context, s banger.Spec, base *banger.Image) error {
 	for _, note := range b.plan.Notes {
 		Say(b.app, note)
@@ -176,7 +176,8 @@ func (b *bootstrap) install(ctx context.Context, vm banger.VM) error {
 	if err := b.run(ctx, vm); err != nil {
 		return err
 	}
-	Say(b.app, fmt.Sprintf("the tools were installed in %.0f s; they are kept for the next VM", time.Since(began).Seconds()))
+	Say(b.app, fmt.Sprintf("the tools were installed in %.0f s; they are kept for the next VM",
+		time.Since(began).Seconds()))
 	return b.keep(ctx, vm)
 }
 
@@ -187,8 +188,8 @@ func (b *bootstrap) run(ctx context.Context, vm banger.VM) error {
 	}
 	status, err := b.exec(ctx, vm, "cd / && exec mise install", b.app.Stderr)
 	if err == nil && status != 0 {
-		err = banger.Errorf(banger.CodeGuest, "the tools of this repository were not installed: mise ended with %d, and says "+
-			"why above", status).WithHint("see: banger tooling plan; or work without them: --no-bootstrap")
+		err = banger.Errorf(banger.CodeGuest, "the tools of this repository were not installed: mise ended with %d, and "+
+			"says why above", status).WithHint("see: banger tooling plan; or work without them: --no-bootstrap")
 	}
 	return err
 }
@@ -289,27 +290,14 @@ func (b *bootstrap) keep(ctx context.Context, vm banger.VM) error {
 
 // below writes the tar that it reads, with all names below a directory.
 func below(r io.Reader, w io.Writer, dir string) error {
-	in, out := tar.NewReader(r), tar.NewWriter(w)
+	out := tar.NewWriter(w)
 	dir = strings.TrimPrefix(dir, "/")
-	for {
-		h, err := in.Next()
-		if err == io.EOF {
-			return out.Close()
-		}
-		if err != nil {
-			return err
-		}
+	return errors.Join(CopyTar(out, r, func(h *tar.Header) {
 		h.Name = path.Join(dir, h.Name)
 		if h.Typeflag == tar.TypeLink {
 			h.Linkname = path.Join(dir, h.Linkname)
 		}
-		if err := out.WriteHeader(h); err != nil {
-			return err
-		}
-		if _, err := io.Copy(out, in); err != nil {
-			return err
-		}
-	}
+	}), out.Close())
 }
 
 // Programs returns where this user's fetched programs are.
@@ -319,8 +307,8 @@ func Programs(a *command.App) bundle.Store {
 }
 
 // Image returns an image. With fetch it fetches an image that is not there; otherwise it returns nil.
-func Image(ctx context.Context, a *command.App, c *client.Client, ref, platform, pull string, fetch bool) (*banger.Image,
-	error) {
+func Image(ctx context.Context, a *command.App, c *client.Client, ref, platform, pull string, fetch bool) (
+	*banger.Image, error) {
 	ref = spec.AbsoluteReference(ref)
 	img, err := c.Image(ctx, ref)
 	if err == nil && pull != banger.PullAlways {
@@ -349,14 +337,15 @@ func Send(ctx context.Context, a *command.App, c *client.Client, vm banger.VM, d
 	if err != nil {
 		return err
 	}
-	out, in := io.Pipe()
+	out, to := io.Pipe()
 	go func() { // ends with the pipe
-		w := tar.NewWriter(in)
-		in.CloseWithError(errors.Join(write(w), w.Close()))
+		w := tar.NewWriter(to)
+		to.CloseWithError(errors.Join(write(w), w.Close()))
 	}()
 	defer out.Close()
 	p := render.NewProgress(a.Stderr, true)
 	defer p.Close()
-	_, err = filecopy.Copy{Client: c, Stdin: out, Archive: true, Patience: filecopy.Patience, Progress: p}.Run(ctx, places)
+	in := filecopy.Copy{Client: c, Stdin: out, Archive: true, Patience: filecopy.Patience, Progress: p}
+	_, err = in.Run(ctx, places)
 	return err
 }

@@ -49,7 +49,8 @@ func withinBudget(ctx context.Context, c *client.Client, b config.Budget, memory
 		return nil
 	}
 	return banger.Errorf(banger.CodeConflict, "%s", why).
-		WithHint("park one of them: banger suspend %s; or change the budget: banger config edit", strings.Join(names, " or "))
+		WithHint("park one of them: banger suspend %s; or change the budget: banger config edit",
+			strings.Join(names, " or "))
 }
 
 // services starts the sessions that the repository's file wants in its VM, but for those that run already.
@@ -94,7 +95,8 @@ func inWorkspace(e banger.Exec) banger.Exec {
 // maxSynced bounds the files that a VM gets by file_sync.
 const maxSynced = 64 << 20
 
-// syncFiles brings the files of the user's configuration into a new VM. A file that is not there is told, and left out.
+// syncFiles brings the files of the user's configuration into a new VM. A file that is not there is told, and left
+// out.
 func syncFiles(ctx context.Context, a *command.App, c *client.Client, vm banger.VM, list []config.FileSync) error {
 	if len(list) == 0 {
 		return nil
@@ -130,31 +132,33 @@ func syncFiles(ctx context.Context, a *command.App, c *client.Client, vm banger.
 			owners[to] = f.Owner
 		}
 	}
-	if err := w.Close(); err != nil {
-		return err
-	}
 	err = Send(ctx, a, c, vm, "/", func(out *tar.Writer) error {
-		in := tar.NewReader(&all)
-		for {
-			h, err := in.Next()
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if err := out.WriteHeader(h); err != nil {
-				return err
-			}
-			if _, err := io.Copy(out, in); err != nil {
-				return err
-			}
-		}
+		return errors.Join(w.Close(), CopyTar(out, &all, func(*tar.Header) {}))
 	})
 	if err != nil {
 		return err
 	}
 	return chown(ctx, c, vm, owners)
+}
+
+// CopyTar copies the entries of a tar, each with the changes that change makes.
+func CopyTar(out *tar.Writer, from io.Reader, change func(*tar.Header)) error {
+	for in := tar.NewReader(from); ; {
+		h, err := in.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		change(h)
+		if err := out.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.Copy(out, in); err != nil {
+			return err
+		}
+	}
 }
 
 // addSynced adds a file or a directory of the host to a tar.

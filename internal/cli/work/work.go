@@ -1,5 +1,5 @@
-// Package work has the command work: one VM for each repository and branch, with the repository and its tools in it, and
-// a shell or a command as a session.
+// Package work has the command work: one VM for each repository and branch, with the repository and its tools in it,
+// and a shell or a command as a session.
 //
 // The package must not know how a workspace travels, nor how a session is kept.
 package work
@@ -42,10 +42,10 @@ func New(a *command.App) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "work [flags] [PATH] [IMAGE] [-- COMMAND...]",
 		Short: "Work on a repository in a VM of its own, with its tools",
-		Long: `Work on a repository in a VM of its own. The first time, banger makes a VM from IMAGE, installs the tools that the
-repository asks for (see: banger tooling plan), brings the working tree around PATH to /workspace, and starts a shell
-or the COMMAND there. Later, the same VM is used again: there is one for each repository and branch. The exit code is
-that of the command.
+		Long: `Work on a repository in a VM of its own. The first time, banger makes a VM from IMAGE, installs the tools that
+the repository asks for (see: banger tooling plan), brings the working tree around PATH to /workspace, and starts a
+shell or the COMMAND there. Later, the same VM is used again: there is one for each repository and branch. The exit
+code is that of the command.
 
 The VM goes on when you leave, and is suspended after 15 minutes without use (--idle); it wakes when it is used. The
 flags of a VM are those of banger run, and hold for a VM that is made.`,
@@ -82,7 +82,7 @@ func (o *flags) request(c *cobra.Command, args []string) (r Request, err error) 
 		}
 	}
 	if len(words) > 2 {
-		return r, command.UsageErrorf("write: banger %s (see: banger work --help)", strings.TrimPrefix(c.UseLine(), "banger "))
+		return r, command.UsageErrorf("write: %s (see: banger work --help)", c.UseLine())
 	}
 	r.Path = "."
 	if len(words) > 0 {
@@ -115,8 +115,8 @@ func Changed(fs *pflag.FlagSet, others ...string) (names []string) {
 }
 
 // own are the flags that do not describe a VM, in all commands that have those of a VM.
-var own = map[string]bool{"new": true, "no-bootstrap": true, "detach-keys": true, "name": true, "rm": true, "quiet": true,
-	"tty": true, "env": true, "env-file": true, "workdir": true, "user": true}
+var own = map[string]bool{"new": true, "no-bootstrap": true, "detach-keys": true, "name": true, "rm": true,
+	"quiet": true, "tty": true, "env": true, "env-file": true, "workdir": true, "user": true}
 
 func run(ctx context.Context, a *command.App, r Request, o flags) error {
 	keys, err := session.ParseDetachKeys(o.detachKeys)
@@ -142,8 +142,8 @@ func run(ctx context.Context, a *command.App, r Request, o flags) error {
 	return Leave(a, c, vm, r, Session(ctx, a, c, vm, r.Session(a), keys))
 }
 
-// Leave ends the use of a VM by a session whose end is err: it removes the VM if the user wants that, or tells what the
-// VM costs. It returns err.
+// Leave ends the use of a VM by a session whose end is err: it removes the VM if the user wants that, or tells what
+// the VM costs. It returns err.
 func Leave(a *command.App, c *client.Client, vm banger.VM, r Request, err error) error {
 	if r.Options.Spec.AutoRemove && !errors.Is(err, session.ErrDetached) {
 		return errors.Join(err, Remove(c, vm.ID))

@@ -1,7 +1,7 @@
 // Package model plays the model that a coding agent asks, for tests without an account: it speaks the streaming
-// protocols of OpenAI (chat completions and responses), Anthropic (messages) and Google (generateContent). It does what
-// the prompt says: it calls the agent's tool for a shell with the line behind "RUN:", and when that has a result, it
-// says "done".
+// protocols of OpenAI (chat completions and responses), Anthropic (messages) and Google (generateContent). It does
+// what the prompt says: it calls the agent's tool for a shell with the line behind "RUN:", and when that has a
+// result, it says "done".
 //
 // The package must not know which agent asks, nor where it runs.
 package model

@@ -162,7 +162,8 @@ func answerMessages(s stream, t turn) {
 		send("content_block_delta", obj{"index": 0, "delta": obj{"type": "text_delta", "text": said}})
 	}
 	send("content_block_stop", obj{"index": 0})
-	send("message_delta", obj{"delta": obj{"stop_reason": reason, "stop_sequence": nil}, "usage": obj{"output_tokens": 1}})
+	send("message_delta", obj{"delta": obj{"stop_reason": reason, "stop_sequence": nil},
+		"usage": obj{"output_tokens": 1}})
 	send("message_stop", obj{})
 }
 
