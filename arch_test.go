@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/work internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/nearest internal/text", false,
@@ -83,7 +83,18 @@ var layout = map[string]struct {
 	"internal/nearest": {"", false, "words, whatever they are for"},
 	"internal/workspace": {". internal/blob internal/ext4 internal/git internal/text internal/tree", false,
 		"what goes into a guest and what comes out, however it travels"},
-	"internal/recipe": {".", false, "what an agent needs is data, whatever is made of it"},
+	"internal/cli/work": {
+		". internal/api/client internal/bundle internal/cli/account internal/cli/background internal/cli/command internal/cli/config internal/cli/filecopy internal/cli/render internal/cli/session internal/cli/spec internal/cli/workspace internal/config internal/git internal/nearest internal/notation internal/recipe internal/text internal/tooling internal/workspace",
+		false, "a VM for a repository, made of what the other commands do"},
+	"internal/cli/agent": {
+		". internal/api/client internal/blob internal/cli/background internal/cli/command internal/cli/filecopy internal/cli/render internal/cli/session internal/cli/spec internal/cli/work internal/cli/workspace internal/config internal/private internal/recipe internal/tooling internal/workspace",
+		false, "agents by name: images, logins and words, whatever the agent says"},
+	"internal/cli/acp": {
+		". internal/acp internal/api/client internal/cli/agent internal/cli/command internal/cli/render internal/cli/work internal/cli/workspace internal/frame internal/private internal/text",
+		false, "carries the messages of an editor; what they say is for package acp"},
+	"internal/acp":           {"", false, "messages between an editor and an agent, however they travel"},
+	"internal/testing/model": {"", false, "plays a model, whoever asks it"},
+	"internal/recipe":        {".", false, "what an agent needs is data, whatever is made of it"},
 	"internal/bundle": {". internal/blob internal/contextio internal/private internal/recipe", false,
 		"pinned programs become a layer, whatever they are for"},
 	"internal/tree": {". internal/git", false, "trees of files as git keeps them, whatever they are for"},
@@ -304,7 +315,7 @@ var layout = map[string]struct {
 // confined lists imports that only certain packages may have.
 var confined = map[string]string{
 	"database/sql":                 "internal/store",
-	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
+	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/model internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
 	"os/user":                      "internal/host",
 	"unsafe":                       "internal/agent/boot internal/agent/command internal/archive internal/host internal/inflate internal/shim/server",
 	"gvisor.dev":                   "internal/network/netstack",
@@ -317,7 +328,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/workspace",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/work internal/cli/workspace",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }
