@@ -29,7 +29,7 @@ var layout = map[string]struct {
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/nearest internal/text", false,
 		"what commands share, whichever they are"},
-	"internal/cli/completion": {". internal/cli/command internal/credential", false,
+	"internal/cli/completion": {". internal/cli/command internal/config internal/credential internal/recipe internal/tooling", false,
 		"what may come at a place of a command line, whatever the command does"},
 	"internal/cli/manual": {". internal/cli/command", false,
 		"man pages of what commands say of themselves, whatever they do"},

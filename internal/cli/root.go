@@ -27,9 +27,16 @@ import (
 func newRoot(a *app) *cobra.Command {
 	root := bare(a)
 	root.AddGroup(
+		&cobra.Group{ID: "work", Title: "Work on repositories:"},
 		&cobra.Group{ID: "vm", Title: "Virtual machines:"},
 		&cobra.Group{ID: "store", Title: "Images and kernels:"},
 	)
+	for _, c := range []*cobra.Command{
+		work.New(a.App), work.NewTask(a.App), agent.New(a.App), acp.New(a.App), tooling.New(a.App), config.New(a.App),
+	} {
+		c.GroupID = "work"
+		root.AddCommand(c)
+	}
 	vm := &cobra.Command{Use: "vm", Short: "Work with VMs; the verbs are also at the top level", GroupID: "vm"}
 	for _, verb := range vmCommands {
 		c := verb(a)
@@ -57,7 +64,6 @@ func newRoot(a *app) *cobra.Command {
 		root.AddCommand(c)
 	}
 	root.AddCommand(newMissing(a)...)
-	root.AddCommand(tooling.New(a.App), config.New(a.App))
 	root.AddCommand(system.New(a.App, system.Host{
 		ShimArgv: []string{"banger", "shim"}, Root: "/", ReloadResolver: reloadResolved, RefreshSSH: a.refreshSSH,
 	}))
@@ -108,7 +114,7 @@ var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
 	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep, newDiff,
-	newWorkspace, newWork, newTask, newAgent, newACP,
+	newWorkspace,
 }
 
 func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
@@ -120,14 +126,6 @@ func newKeep(a *app) *cobra.Command { return snapshot.NewKeep(a.App) }
 func newDiff(a *app) *cobra.Command { return diff.New(a.App) }
 
 func newWorkspace(a *app) *cobra.Command { return workspace.New(a.App) }
-
-func newACP(a *app) *cobra.Command { return acp.New(a.App) }
-
-func newTask(a *app) *cobra.Command { return work.NewTask(a.App) }
-
-func newAgent(a *app) *cobra.Command { return agent.New(a.App) }
-
-func newWork(a *app) *cobra.Command { return work.New(a.App) }
 
 func newGitRemote(a *app) *cobra.Command { return workspace.NewRemote(a.App) }
 

@@ -85,7 +85,7 @@ func login(ctx context.Context, a *command.App, name string, o flags) error {
 
 func newServe(a *command.App) *cobra.Command {
 	var o Flags
-	var port uint16
+	port := 0
 	c := &cobra.Command{
 		Use:   "serve [flags] AGENT [PATH]",
 		Short: "Run an agent's server in a VM, and print how to attach to it",
@@ -102,11 +102,14 @@ chooses the password.`,
 			if r.Serve == nil {
 				return banger.Errorf(banger.CodeInvalid, "agent %s has no server", q.Agent).WithHint("see: banger agent ls")
 			}
-			return serve(c.Context(), a, q, r, port)
+			if port < 0 || port > 65535 {
+				return command.UsageErrorf("--port is %d, but must be between 0 and 65535", port)
+			}
+			return serve(c.Context(), a, q, r, uint16(port))
 		},
 	}
 	o.Register(c.Flags())
-	c.Flags().Uint16Var(&port, "port", 0, "port of this host; 0: any free one")
+	c.Flags().IntVar(&port, "port", 0, "port of this host; 0: any free one")
 	return c
 }
 

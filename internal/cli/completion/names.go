@@ -2,6 +2,7 @@ package completion
 
 import (
 	"context"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -9,7 +10,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"banger"
+	"banger/internal/config"
 	"banger/internal/credential"
+	"banger/internal/recipe"
+	"banger/internal/tooling"
 )
 
 // recipes are the images that banger makes on the spot, so they are offered before they are there.
@@ -259,4 +263,29 @@ func sources(ctx context.Context, p place) ([]string, error) {
 	}
 	more, err := snapshots(ctx, p)
 	return append(names, more...), err
+}
+
+// agents returns the names of agents: banger's and the user's.
+func agents(_ context.Context, p place) ([]string, error) {
+	all, err := recipe.All()
+	if err != nil {
+		return nil, err
+	}
+	if user, err := config.LoadUser(p.Paths.Config); err == nil {
+		maps.Copy(all, user.Agents)
+	}
+	return slices.Sorted(maps.Keys(all)), nil
+}
+
+// tasks returns the tasks of the repository around the working directory.
+func tasks(context.Context, place) ([]string, error) {
+	root, err := tooling.Root(".")
+	if err != nil {
+		return nil, err
+	}
+	project, _, err := config.LoadProject(root)
+	if err != nil || project == nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(project.Tasks)), nil
 }

@@ -45,11 +45,16 @@ var argumentValues = map[string]completer{
 	"[TEXT...]":                nothing,
 	"[SIGNAL]":                 words(banger.SignalNames()...),
 	"[COMMAND...]":             nothing,
+	"AGENT":                    known(agents),
+	"[TASK]":                   known(tasks),
+	"[ARGUMENTS...]":           nothing,
+	"VM|PATH":                  known(vms, "."),
 }
 
 // flagValues says what completes the values of flags, by name. A flag that means something else to one command is there
 // with the names of the command too.
 var flagValues = map[string]completer{
+	"agent":        known(agents),
 	"ca":           file,
 	"cap-add":      words(banger.CapabilityNames()...),
 	"cap-drop":     words(banger.CapabilityNames()...),
@@ -57,6 +62,7 @@ var flagValues = map[string]completer{
 	"cursor":       file,
 	"cpu-model":    words("host", "max", "EPYC-v1"),
 	"cpus":         words("0.5", "1", "2", "4", "8"),
+	"directory":    directory,
 	"disk":         words("10g", "20g", "50g"),
 	"env":          environment,
 	"env-file":     file,
@@ -107,6 +113,9 @@ var free = map[string]string{
 	"dns":                 "an address that the user knows",
 	"dns-search":          "a domain that the user knows",
 	"detach-keys":         "keys that the user chooses",
+	"fork":                "a number of tries",
+	"port":                "a port that the user chooses",
+	"prompt":              "a task in the user's words",
 	"dynamic":             "a port that the user chooses",
 	"entrypoint":          "a program of the guest",
 	"health-cmd":          "a command of the guest",

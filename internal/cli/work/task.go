@@ -21,10 +21,10 @@ import (
 func NewTask(a *command.App) *cobra.Command {
 	var o flags
 	c := &cobra.Command{
-		Use:   "task [flags] [NAME [ARGUMENTS...]]",
+		Use:   "task [flags] [TASK] [ARGUMENTS...]",
 		Short: "Run a task of a repository's banger.toml in its VM",
 		Long: `Run a task that the banger.toml of the repository around this directory names, in the VM of the repository
-and the branch (see: banger work). The ARGUMENTS come behind the task's own. Without a NAME, the tasks are listed. The
+and the branch (see: banger work). The ARGUMENTS come behind the task's own. Without a TASK, the tasks are listed. The
 exit code is that of the task.`,
 		Example: "  banger task\n  banger task test",
 	}
