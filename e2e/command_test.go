@@ -40,6 +40,9 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"http":       cmdHTTP,
 	"editor":     cmdEditor,
 	"tunnel":     cmdTunnel,
+	"model":      cmdModel,
+	"asked":      cmdAsked,
+	"zed":        cmdZed,
 }
 
 func theWorld(ts *testscript.TestScript) *world {

@@ -225,7 +225,7 @@ func enterNew(ctx context.Context, a *command.App, c *client.Client, r Request, 
 		return vm, err
 	}
 	if s.Name == "" {
-		if s.Name, err = freeName(ctx, c, h); err != nil {
+		if s.Name, err = freeName(ctx, c, h, r.Agent); err != nil {
 			return vm, err
 		}
 	}
@@ -313,8 +313,8 @@ func identity(ctx context.Context, who config.Identity) (env []string) {
 	return env
 }
 
-// freeName returns a name for a new VM, made of the repository's and the branch's, that no VM has.
-func freeName(ctx context.Context, c *client.Client, h home) (string, error) {
+// freeName returns a name for a new VM, made of the repository's, the branch's and the agent's, that no VM has.
+func freeName(ctx context.Context, c *client.Client, h home, agent string) (string, error) {
 	list, err := c.List(ctx, true, nil)
 	if err != nil {
 		return "", err
@@ -326,6 +326,9 @@ func freeName(ctx context.Context, c *client.Client, h home) (string, error) {
 	base := label(filepath.Base(h.source))
 	if b := label(h.branch); b != "" && b != "main" && b != "master" {
 		base += "-" + b
+	}
+	if agent != "" {
+		base += "-" + label(agent)
 	}
 	if base = strings.Trim(base, "-"); base == "" {
 		base = "work"

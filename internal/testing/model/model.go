@@ -134,12 +134,13 @@ func (m *Model) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := read(body)
 	m.mu.Lock()
 	m.asks = append(m.asks, Ask{r.URL.Path, keyOf(r), t.line()})
+	number := len(m.asks)
 	m.mu.Unlock()
 	w.Header().Set("Content-Type", "text/event-stream")
 	if strings.HasSuffix(r.URL.Path, ":generateContent") {
 		w.Header().Set("Content-Type", "application/json")
 	}
-	answer(stream{w, strings.HasSuffix(r.URL.Path, ":generateContent")}, t)
+	answer(stream{w, strings.HasSuffix(r.URL.Path, ":generateContent"), fmt.Sprint(number)}, t)
 }
 
 func keyOf(r *http.Request) string {
@@ -155,6 +156,7 @@ func keyOf(r *http.Request) string {
 type stream struct {
 	w     io.Writer
 	whole bool
+	id    string // differs in each answer: agents take equal ids for the same call
 }
 
 func (s stream) event(name string, v any) {

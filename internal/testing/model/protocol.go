@@ -59,20 +59,20 @@ func readChat(body []byte) (t turn) {
 
 func answerChat(s stream, t turn) {
 	chunk := func(delta obj, reason any) {
-		s.event("", obj{"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "scripted",
+		s.event("", obj{"id": "chatcmpl-" + s.id, "object": "chat.completion.chunk", "created": 1, "model": "scripted",
 			"choices": []obj{{"index": 0, "delta": delta, "finish_reason": reason}}})
 	}
 	reason := "stop"
 	if line := t.line(); line != "" {
 		args, _ := json.Marshal(t.tool.arguments(line))
-		chunk(obj{"role": "assistant", "tool_calls": []obj{{"index": 0, "id": "call_1", "type": "function",
+		chunk(obj{"role": "assistant", "tool_calls": []obj{{"index": 0, "id": "call_" + s.id, "type": "function",
 			"function": obj{"name": t.tool.Name, "arguments": string(args)}}}}, nil)
 		reason = "tool_calls"
 	} else {
 		chunk(obj{"role": "assistant", "content": said}, nil)
 	}
 	chunk(obj{}, reason)
-	s.event("", obj{"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "scripted",
+	s.event("", obj{"id": "chatcmpl-" + s.id, "object": "chat.completion.chunk", "created": 1, "model": "scripted",
 		"choices": []obj{}, "usage": obj{"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}})
 	s.end("[DONE]")
 }
@@ -98,14 +98,14 @@ func readResponses(body []byte) (t turn) {
 }
 
 func answerResponses(s stream, t turn) {
-	response := obj{"id": "resp_1", "object": "response", "created_at": 1, "model": "scripted", "status": "in_progress",
+	response := obj{"id": "resp_" + s.id, "object": "response", "created_at": 1, "model": "scripted", "status": "in_progress",
 		"output": []obj{}}
 	s.event("response.created", obj{"type": "response.created", "response": response})
-	item := obj{"id": "item_1", "type": "message", "role": "assistant", "status": "completed",
+	item := obj{"id": "item_" + s.id, "type": "message", "role": "assistant", "status": "completed",
 		"content": []obj{{"type": "output_text", "text": said, "annotations": []obj{}}}}
 	if line := t.line(); line != "" {
 		args, _ := json.Marshal(t.tool.arguments(line))
-		item = obj{"id": "item_1", "type": "function_call", "status": "completed", "call_id": "call_1", "name": t.tool.Name,
+		item = obj{"id": "item_" + s.id, "type": "function_call", "status": "completed", "call_id": "call_" + s.id, "name": t.tool.Name,
 			"arguments": string(args)}
 	}
 	s.event("response.output_item.added", obj{"type": "response.output_item.added", "output_index": 0, "item": item})
@@ -148,12 +148,12 @@ func answerMessages(s stream, t turn) {
 		more["type"] = kind
 		s.event(kind, more)
 	}
-	send("message_start", obj{"message": obj{"id": "msg_1", "type": "message", "role": "assistant", "model": "scripted",
+	send("message_start", obj{"message": obj{"id": "msg_" + s.id, "type": "message", "role": "assistant", "model": "scripted",
 		"content": []obj{}, "stop_reason": nil, "stop_sequence": nil, "usage": obj{"input_tokens": 1, "output_tokens": 1}}})
 	reason := "end_turn"
 	if line := t.line(); line != "" {
 		args, _ := json.Marshal(t.tool.arguments(line))
-		send("content_block_start", obj{"index": 0, "content_block": obj{"type": "tool_use", "id": "toolu_1",
+		send("content_block_start", obj{"index": 0, "content_block": obj{"type": "tool_use", "id": "toolu_" + s.id,
 			"name": t.tool.Name, "input": obj{}}})
 		send("content_block_delta", obj{"index": 0, "delta": obj{"type": "input_json_delta", "partial_json": string(args)}})
 		reason = "tool_use"
