@@ -150,7 +150,7 @@ var (
 		"reserve", "bridge.json", "bridge.used", "images", "kernels", "templates", "vms", "lost", "jail", "ssh", "*.tmp",
 		"layers", "snapshots", "helpers", "workspaces",
 		".tmp-*"}
-	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates", "helpers"}
+	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates", "helpers", "secrets"}
 )
 
 // isForeign reports whether an entry is not ours, and is expected all the same: a file system has it at its top.

@@ -13,6 +13,11 @@ func TestWhatACopyLostIsOneLine(t *testing.T) {
 		r.Bytes != 3 {
 		t.Errorf("%q of %+v", got, r)
 	}
+	rights := banger.CopyReport{Attributes: 2, Rights: 4}
+	if got, want := Lost(rights), "2 extended attributes were not kept, 4 files lost their setuid or setgid bit or "+
+		"capabilities; -a keeps them"; got != want {
+		t.Errorf("%q of %+v", got, rights)
+	}
 	if got := Lost(banger.CopyReport{Entries: 5}); got != "" {
 		t.Errorf("%q was lost of all", got)
 	}
