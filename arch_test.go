@@ -66,7 +66,7 @@ var layout = map[string]struct {
 		"what this host can do; it looks for programs and asks the resolver"},
 	"internal/cli/snapshot": {". internal/api/client internal/cli/command internal/cli/format internal/cli/render", false,
 		"snapshots and forks for a user, however they are made"},
-	"internal/cli/secret": {". internal/api/client internal/cli/command internal/cli/render internal/cli/spec internal/secret", false,
+	"internal/cli/secret": {". internal/api/client internal/cli/command internal/cli/render internal/cli/spec", false,
 		"secrets of VMs for a user, wherever they are kept"},
 	"internal/cli/background": {
 		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/secret internal/cli/session internal/cli/spec internal/cli/workspace internal/text",

@@ -180,7 +180,7 @@ func (s *Store) Environment(env, names []string) ([]string, error) {
 
 // read returns a value that can be that of a variable.
 func (s *Store) read(name string) ([]byte, error) {
-	absent := banger.Errorf(banger.CodeConflict, "this VM does not have the secret %.64q, which the command wants", name).
+	absent := banger.Errorf(banger.CodeConflict, "this VM does not have the secret %.64s, which the command wants", name).
 		WithHint("give it again: banger secret set VM %.64s", name)
 	if banger.CheckSecrets(name) != nil || s.root == nil {
 		return nil, absent

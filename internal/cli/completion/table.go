@@ -28,7 +28,6 @@ var argumentValues = map[string]completer{
 	"NAME[:TAG]":               known(images),
 	"COMMAND...":               nothing, // the guest's
 	"SESSION":                  known(sessions),
-	"SECRET":                   nothing, // a new one
 	"SECRET...":                known(secrets),
 	"SNAPSHOT":                 known(snapshots),
 	"SNAPSHOT...":              known(snapshots),

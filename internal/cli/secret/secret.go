@@ -6,7 +6,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +14,6 @@ import (
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/cli/spec"
-	"banger/internal/secret"
 )
 
 // Give gives a VM what a command wants of secrets. Nothing is given if the VM lacks one of those that it should have.
@@ -60,31 +58,21 @@ the VM is removed or this host boots. A VM with secrets is not suspended, forked
 
 func newSet(a *command.App) *cobra.Command {
 	return &cobra.Command{
-		Use:   "set VM SECRET",
-		Short: "Give a VM a secret: NAME, NAME=env:VARIABLE or NAME=file:PATH",
-		Long: `Give a VM a secret, in place of an earlier one of that name. NAME alone means the variable NAME of this shell,
-and file:- what stdin has. A VM that runs has the file at once; one that is stopped has it from its next start on.`,
-		Args: command.Usage(cobra.ExactArgs(2)),
+		Use:   "set VM SECRET...",
+		Short: "Give a VM secrets: NAME, NAME=env:VARIABLE or NAME=file:PATH",
+		Long: `Give a VM secrets, in place of earlier ones of their names. NAME alone means the variable NAME of this shell,
+and file:- what stdin has. A VM that runs has the files at once; one that is stopped has them from its next start on.`,
+		Args: command.Usage(cobra.MinimumNArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			name, source, explicit := strings.Cut(args[1], "=")
-			if err := banger.CheckSecrets(name); err != nil {
-				return err
-			}
-			if !explicit {
-				source = "env:" + name
-			}
-			value, err := spec.ReadSecret(name, source, a.Stdin)
+			given, err := spec.Secrets{Files: args[1:]}.Read(a.Stdin, false)
 			if err != nil {
-				return err
-			}
-			if err := secret.Check(map[string][]byte{name: value}); err != nil {
 				return err
 			}
 			client, err := a.Connect(c.Context())
 			if err != nil {
 				return err
 			}
-			return client.SetSecret(c.Context(), args[0], name, value)
+			return Give(c.Context(), client, args[0], given)
 		},
 	}
 }

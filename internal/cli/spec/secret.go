@@ -33,10 +33,11 @@ type Given struct {
 }
 
 // Read reads the values. stdin is what file:- reads; nil means that it is not free. With running, a name of Variables
-// may be one that the VM has already, where this process has no such variable.
+// may be one that the VM has already, where this process has no such variable. Variables that were read are gone from
+// the environment then, so that a daemon that this process starts does not have them.
 func (s Secrets) Read(stdin io.Reader, running bool) (g Given, err error) {
 	g.Values = map[string][]byte{}
-	taken := map[string]bool{}
+	taken, variables := map[string]bool{}, []string{}
 	for i, word := range append(s.Files[:len(s.Files):len(s.Files)], s.Variables...) {
 		name, source, explicit := strings.Cut(word, "=")
 		if err := banger.CheckSecrets(name); err != nil {
@@ -58,12 +59,18 @@ func (s Secrets) Read(stdin io.Reader, running bool) (g Given, err error) {
 			g.Kept = append(g.Kept, name)
 			continue
 		}
-		if g.Values[name], err = ReadSecret(name, source, stdin); err != nil {
+		if g.Values[name], err = readSource(name, source, stdin); err != nil {
 			return g, err
 		}
-		if strings.HasPrefix(source, "file:-") {
+		if from, ok := strings.CutPrefix(source, "env:"); ok {
+			variables = append(variables, from)
+		}
+		if source == "file:-" { // it is read once
 			stdin = nil
 		}
+	}
+	for _, name := range variables {
+		os.Unsetenv(name)
 	}
 	if err := secret.Check(g.Values); err != nil {
 		return g, err
@@ -71,8 +78,8 @@ func (s Secrets) Read(stdin io.Reader, running bool) (g Given, err error) {
 	return g, secret.CheckVariables(g.Values, g.Env)
 }
 
-// ReadSecret reads the value of a secret from env:VARIABLE or file:PATH, where - is stdin.
-func ReadSecret(name, source string, stdin io.Reader) ([]byte, error) {
+// readSource reads the value of a secret from env:VARIABLE or file:PATH, where - is stdin.
+func readSource(name, source string, stdin io.Reader) ([]byte, error) {
 	kind, from, _ := strings.Cut(source, ":")
 	switch {
 	case kind == "env" && from != "":
@@ -83,7 +90,7 @@ func ReadSecret(name, source string, stdin io.Reader) ([]byte, error) {
 		}
 		return []byte(value), nil
 	case kind == "file" && from == "-" && stdin == nil:
-		return nil, banger.Errorf(banger.CodeInvalid, "the secret %s cannot come from stdin, which the command gets", name).
+		return nil, banger.Errorf(banger.CodeInvalid, "the secret %s cannot come from stdin, which something else reads", name).
 			WithHint("name a file: %s=file:PATH", name)
 	case kind == "file" && from == "-":
 		return readSecret(name, "stdin", stdin)
