@@ -51,4 +51,10 @@ func TestSecretsOfAGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("A", "")
+	_, err = a.Restored(ctx, guest.Config{Seed: make([]byte, guest.MinSeed),
+		Secrets: map[string][]byte{"B": []byte("of a fork")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want("B", "of a fork")
 }

@@ -202,8 +202,11 @@ func (b *Branches) create(ctx context.Context, ref, name string, k kind) (s bang
 // guard returns an error if a snapshot would write the memory of a VM with secrets, unless that is allowed. One of the
 // disk alone does so, too, where the VMM can only write down a VM that then ends.
 func (b *Branches) guard(vm banger.VM, disk, allowed bool) error {
-	if vm.State.AtRest() || disk && (vm.State == banger.StateSuspended || b.overlays(vm)) {
+	switch {
+	case vm.State.AtRest(), disk && (vm.State == banger.StateSuspended || b.overlays(vm)):
 		return nil
+	case disk:
+		return secret.GuardDisk(vm)
 	}
 	return secret.Guard(vm, "take a snapshot of", allowed)
 }

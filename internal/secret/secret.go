@@ -78,11 +78,23 @@ func Guard(vm banger.VM, operation string, allowed bool) error {
 	if allowed || len(vm.Secrets) == 0 {
 		return nil
 	}
-	return banger.Errorf(banger.CodeConflict,
-		"cannot %s VM %s: its memory would be written to the disk, with its secrets %s", operation, vm.Name,
-		strings.Join(vm.Secrets, ", ")).
-		WithHint("allow it by --with-secrets, or remove them first: banger secret rm %s %s", vm.Name,
-			strings.Join(vm.Secrets, " "))
+	return refused(vm, "allow it by --with-secrets",
+		"cannot %s VM %s: its memory would be written to the disk, with its secrets %s", operation, vm.Name)
+}
+
+// GuardDisk is Guard for a look at the disk of a VM whose VMM can only write down all of the VM. Nobody allows it.
+func GuardDisk(vm banger.VM) error {
+	if len(vm.Secrets) == 0 {
+		return nil
+	}
+	return refused(vm, "stop it first: banger stop "+vm.Name,
+		"cannot %s VM %s: its memory would be written to the disk, with its secrets %s", "read the disk of", vm.Name)
+}
+
+// refused returns an error whose last word are the secrets of a VM, with a way to do it all the same.
+func refused(vm banger.VM, way, format string, words ...any) error {
+	return banger.Errorf(banger.CodeConflict, format, append(words, strings.Join(vm.Secrets, ", "))...).
+		WithHint("%s, or remove them first: banger secret rm %s %s", way, vm.Name, strings.Join(vm.Secrets, " "))
 }
 
 // GuardFork returns an error if forks of a VM, or of what a snapshot has of it, would have secrets. allowed says that
@@ -91,10 +103,8 @@ func GuardFork(source banger.VM, allowed bool) error {
 	if allowed || len(source.Secrets) == 0 {
 		return nil
 	}
-	return banger.Errorf(banger.CodeConflict, "cannot fork VM %s: the fork would have its secrets %s too", source.Name,
-		strings.Join(source.Secrets, ", ")).
-		WithHint("allow it by --with-secrets, or remove them first: banger secret rm %s %s", source.Name,
-			strings.Join(source.Secrets, " "))
+	return refused(source, "allow it by --with-secrets", "cannot fork VM %s: the fork would also have its secrets %s",
+		source.Name)
 }
 
 // Join returns the names of both lists, sorted.

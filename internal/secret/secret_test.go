@@ -105,6 +105,8 @@ func TestMemoryIsGuarded(t *testing.T) {
 		"memory without secrets": {Guard(without, "suspend", false), true},
 		"memory with secrets":    {Guard(having, "suspend", false), false},
 		"allowed memory":         {Guard(having, "suspend", true), true},
+		"a disk without":         {GuardDisk(without), true},
+		"a disk with secrets":    {GuardDisk(having), false},
 		"a fork without":         {GuardFork(without, false), true},
 		"a fork with secrets":    {GuardFork(having, false), false},
 		"an allowed fork":        {GuardFork(having, true), true},

@@ -125,12 +125,28 @@ func (s *Store) write(name string, value []byte, owner command.User) (err error)
 		_, err = f.Write(value)
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
+		defer s.wipe(name)()
 		err = s.root.Rename(half, name)
 	}
 	if err != nil {
 		s.root.RemoveAll(half)
 	}
 	return err
+}
+
+// wipe returns a function that overwrites what a file has now, for the time when its name is gone: the kernel gives
+// pages back as they are. It does nothing where root in the guest has put something else.
+func (s *Store) wipe(name string) func() {
+	f, err := s.root.OpenFile(name, os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return func() {}
+	}
+	return func() {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			f.Write(make([]byte, min(info.Size(), maxValue)))
+		}
+		f.Close()
+	}
 }
 
 // Remove removes secrets, if they are there. Commands that run keep what they have read.
@@ -144,6 +160,7 @@ func (s *Store) Remove(names []string) error {
 		if s.root == nil {
 			continue
 		}
+		defer s.wipe(name)()
 		if err := s.root.RemoveAll(name); err != nil {
 			return banger.Errorf(banger.CodeGuest, "the secret %s cannot be removed: %w", name, banger.Cause(err))
 		}

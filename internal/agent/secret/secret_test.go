@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,8 +39,20 @@ func TestSecretsAreFilesOfOneUser(t *testing.T) {
 		t.Error("there is a directory without a secret")
 	}
 	check(t, s.Set(values("A", "one", "B", "two"), "12:34"))
+	var old []*os.File
+	for _, name := range []string{"A", "B"} {
+		f, err := os.Open(filepath.Join(dir, name))
+		check(t, err)
+		defer f.Close()
+		old = append(old, f)
+	}
 	check(t, s.Set(values("A", "three"), "12:34"))
 	check(t, s.Remove([]string{"B", "C"}))
+	for _, f := range old {
+		if data, err := io.ReadAll(f); string(data) != "\x00\x00\x00" || err != nil {
+			t.Errorf("what was there still has %q, %v", data, err)
+		}
+	}
 	entries, err := os.ReadDir(dir)
 	check(t, err)
 	var st unix.Stat_t
@@ -144,7 +157,9 @@ func TestTheFileSystemIsInMemory(t *testing.T) {
 	check(t, err)
 	_, err = s.Environment(nil, nil)
 	check(t, err)
-	if again, _ := os.ReadFile("/proc/self/mountinfo"); strings.Count(string(again), dir) != strings.Count(string(mounts), dir) {
+	again, err := os.ReadFile("/proc/self/mountinfo")
+	check(t, err)
+	if strings.Count(string(again), dir) != strings.Count(string(mounts), dir) {
 		t.Error("it is mounted for each command")
 	}
 }

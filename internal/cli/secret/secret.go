@@ -92,7 +92,7 @@ func newList(a *command.App) *cobra.Command {
 		Head: []string{"NAME", "GIVEN"},
 		Row: func(s banger.VMSecret) []string {
 			if s.Given.IsZero() {
-				return []string{s.Name, "lost, since this host has booted; give it again"}
+				return []string{s.Name, "lost: this host has it no longer; give it again"}
 			}
 			return []string{s.Name, render.Age(s.Given)}
 		},

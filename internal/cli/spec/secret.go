@@ -85,20 +85,20 @@ func readSource(name, source string, stdin io.Reader) ([]byte, error) {
 	case kind == "env" && from != "":
 		value, ok := os.LookupEnv(from)
 		if !ok {
-			return nil, banger.Errorf(banger.CodeInvalid, "the variable %.80q, which has the secret %s, is not set", from, name).
-				WithHint("set and export it, or name a file: %s=file:PATH", name)
+			return nil, banger.Errorf(banger.CodeInvalid, "the variable %.80q, which has the secret %s, is not set", from,
+				name).WithHint("set and export it, or name a file: %s=file:PATH", name)
 		}
 		return []byte(value), nil
 	case kind == "file" && from == "-" && stdin == nil:
-		return nil, banger.Errorf(banger.CodeInvalid, "the secret %s cannot come from stdin, which something else reads", name).
-			WithHint("name a file: %s=file:PATH", name)
+		return nil, banger.Errorf(banger.CodeInvalid, "the secret %s cannot come from stdin, which something else reads",
+			name).WithHint("name a file: %s=file:PATH", name)
 	case kind == "file" && from == "-":
 		return readSecret(name, "stdin", stdin)
 	case kind == "file" && from != "":
 		f, err := os.Open(from)
 		if err != nil {
-			return nil, banger.Errorf(banger.CodeInvalid, "the file %s, which has the secret %s, cannot be read: %w", from, name,
-				banger.Cause(err))
+			return nil, banger.Errorf(banger.CodeInvalid, "the file %s, which has the secret %s, cannot be read: %w", from,
+				name, banger.Cause(err))
 		}
 		defer f.Close()
 		return readSecret(name, from, f)
