@@ -91,7 +91,7 @@ func GuardDisk(vm banger.VM) error {
 		"cannot %s VM %s: its memory would be written to the disk, with its secrets %s", "read the disk of", vm.Name)
 }
 
-// refused returns an error whose last word are the secrets of a VM, with a way to do it all the same.
+// refused returns an error that ends with the names of a VM's secrets. way is a way to do it all the same.
 func refused(vm banger.VM, way, format string, words ...any) error {
 	return banger.Errorf(banger.CodeConflict, format, append(words, strings.Join(vm.Secrets, ", "))...).
 		WithHint("%s, or remove them first: banger secret rm %s %s", way, vm.Name, strings.Join(vm.Secrets, " "))
