@@ -155,8 +155,7 @@ func explain(err error) error {
 	return banger.Errorf(banger.CodeUnavailable, "the snapshots cannot be read: %w", banger.Cause(err))
 }
 
-// Create takes a snapshot of a VM. One that runs goes on.
-// withSecrets allows that its memory has secrets.
+// Create takes a snapshot of a VM. One that runs goes on. withSecrets allows that its memory has secrets.
 func (b *Branches) Create(ctx context.Context, ref, name string, withSecrets bool) (banger.Snapshot, error) {
 	return b.create(ctx, ref, name, kind{stays: true, secrets: withSecrets})
 }
