@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/work internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/secret internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/work internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/nearest internal/text", false,
@@ -66,8 +66,10 @@ var layout = map[string]struct {
 		"what this host can do; it looks for programs and asks the resolver"},
 	"internal/cli/snapshot": {". internal/api/client internal/cli/command internal/cli/format internal/cli/render", false,
 		"snapshots and forks for a user, however they are made"},
+	"internal/cli/secret": {". internal/api/client internal/cli/command internal/cli/render internal/cli/spec", false,
+		"secrets of VMs for a user, wherever they are kept"},
 	"internal/cli/background": {
-		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/session internal/cli/spec internal/cli/workspace internal/notation internal/text",
+		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/secret internal/cli/session internal/cli/spec internal/cli/workspace internal/notation internal/text",
 		false, "sessions for a user, however the guest keeps them"},
 	"internal/cli/workspace": {
 		". internal/api/client internal/archive internal/cli/command internal/cli/filecopy internal/cli/render internal/cli/snapshot internal/frame internal/git internal/sparse internal/text internal/tree internal/workspace",
@@ -84,13 +86,13 @@ var layout = map[string]struct {
 	"internal/workspace": {". internal/blob internal/ext4 internal/git internal/text internal/tree", false,
 		"what goes into a guest and what comes out, however it travels"},
 	"internal/cli/work": {
-		". internal/api/client internal/bundle internal/cli/account internal/cli/background internal/cli/command internal/cli/config internal/cli/filecopy internal/cli/render internal/cli/session internal/cli/spec internal/cli/workspace internal/config internal/git internal/nearest internal/notation internal/recipe internal/text internal/tooling internal/workspace",
+		". internal/api/client internal/bundle internal/cli/account internal/cli/background internal/cli/command internal/cli/config internal/cli/filecopy internal/cli/render internal/cli/secret internal/cli/session internal/cli/spec internal/cli/workspace internal/config internal/git internal/nearest internal/notation internal/recipe internal/text internal/tooling internal/workspace",
 		false, "a VM for a repository, made of what the other commands do"},
 	"internal/cli/agent": {
 		". internal/api/client internal/blob internal/cli/background internal/cli/command internal/cli/filecopy internal/cli/render internal/cli/session internal/cli/spec internal/cli/work internal/cli/workspace internal/config internal/private internal/recipe internal/tooling internal/workspace",
 		false, "agents by name: images, logins and words, whatever the agent says"},
 	"internal/cli/acp": {
-		". internal/acp internal/api/client internal/cli/agent internal/cli/command internal/cli/render internal/cli/work internal/cli/workspace internal/frame internal/private internal/text",
+		". internal/acp internal/api/client internal/cli/agent internal/cli/command internal/cli/render internal/cli/secret internal/cli/work internal/cli/workspace internal/frame internal/private internal/text",
 		false, "carries the messages of an editor; what they say is for package acp"},
 	"internal/acp":           {"", false, "messages between an editor and an agent, however they travel"},
 	"internal/testing/model": {"", false, "plays a model, whoever asks it"},
@@ -99,7 +101,7 @@ var layout = map[string]struct {
 		"pinned programs become a layer, whatever they are for"},
 	"internal/tree": {". internal/git", false, "trees of files as git keeps them, whatever they are for"},
 	"internal/git":  {". internal/text", true, "runs the host's git, and believes no repository"},
-	"internal/cli/spec": {". internal/config internal/host internal/notation", false,
+	"internal/cli/spec": {". internal/config internal/host internal/notation internal/secret", false,
 		"a user's words become a Spec, whoever makes the VM"},
 	"internal/cli/render": {". internal/text", false, "what is shown, whichever command shows it"},
 	"internal/cli/session": {". internal/cli/render internal/frame internal/text", false,
@@ -118,14 +120,18 @@ var layout = map[string]struct {
 	"internal/api": {". internal/api/wire internal/frame internal/text", false,
 		"routes know nouns, not machinery, and no client"},
 	"internal/supervisor": {
-		". internal/access internal/assembly internal/branch internal/cgroup internal/feed internal/friendly internal/guest internal/idle internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/shim internal/store internal/text internal/view internal/vmdir internal/vmm internal/vmm/choice internal/wake internal/warm",
+		". internal/access internal/assembly internal/branch internal/cgroup internal/custody internal/feed internal/friendly internal/guest internal/idle internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/secret internal/shim internal/store internal/text internal/view internal/vmdir internal/vmm internal/vmm/choice internal/wake internal/warm",
 		false, "decisions only: no HTTP, SQL or processes of its own"},
 	"internal/view": {". internal/feed internal/parking", false, "what others see of a VM, whoever changes it"},
 	"internal/assembly": {
 		". internal/disk internal/launch internal/library internal/networks internal/reserve internal/resolve internal/vmdir",
 		false, "the parts of a new VM; it starts nothing"},
+	"internal/secret": {". internal/blob internal/private internal/untrusted", false,
+		"keys and their files on the host, whatever they open"},
+	"internal/custody": {". internal/guest internal/secret internal/vmdir", false,
+		"who has which secret; it starts and stops no VM"},
 	"internal/branch": {
-		". internal/friendly internal/overlay internal/reserve internal/shim internal/snapshot internal/untrusted internal/vmdir internal/vmm internal/vmm/choice",
+		". internal/friendly internal/overlay internal/reserve internal/secret internal/shim internal/snapshot internal/untrusted internal/vmdir internal/vmm internal/vmm/choice",
 		false, "snapshots and forks, however a VM starts"},
 	"internal/overlay": {
 		". internal/blob internal/qcow2 internal/sparse internal/untrusted internal/vmdir internal/vmm", false,
@@ -135,7 +141,7 @@ var layout = map[string]struct {
 		"files of snapshots, however they are taken"},
 	"internal/sealed": {"internal/sparse internal/vmm", false, "memories that nobody changes, whosever they are"},
 	"internal/launch": {
-		". internal/disk internal/guest internal/network/bridge internal/networks internal/plan internal/reserve internal/shim internal/sshconf internal/vmm internal/warm",
+		". internal/disk internal/guest internal/network/bridge internal/networks internal/plan internal/reserve internal/secret internal/shim internal/sshconf internal/vmm internal/warm",
 		false, "one start of a VM, whatever its state is"},
 	"internal/template": {". internal/blob internal/sealed internal/untrusted internal/vmdir internal/vmm", false,
 		"files of templates, whatever they are cut of"},
@@ -149,7 +155,7 @@ var layout = map[string]struct {
 		". internal/guest internal/image internal/kernel internal/library internal/limit internal/network internal/networks internal/overlay internal/resolve internal/shim internal/vmdir internal/vmm internal/vmm/choice",
 		false, "what a start needs; it starts nothing"},
 	"internal/access": {
-		". internal/frame internal/guest internal/image internal/network/bridge internal/output internal/resolve internal/shim", false,
+		". internal/frame internal/guest internal/image internal/network/bridge internal/output internal/resolve internal/secret internal/shim", false,
 		"what clients do inside running VMs; it changes none"},
 	"internal/recovery": {". internal/shim internal/store internal/vmdir", false,
 		"rows made again from records; it runs no VM"},
@@ -268,7 +274,7 @@ var layout = map[string]struct {
 	"internal/guest": {". internal/frame internal/text", false,
 		"what the host asks of the agent, however its streams are made"},
 	"internal/agent": {
-		". internal/accept internal/agent/boot internal/agent/channel internal/agent/command internal/agent/compare internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/workspace internal/archive internal/frame internal/guest internal/mux",
+		". internal/accept internal/agent/boot internal/agent/channel internal/agent/command internal/agent/compare internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/secret internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/workspace internal/archive internal/frame internal/guest internal/mux",
 		false, "runs in the guest, where no program may be assumed"},
 	"internal/agent/boot": {
 		". internal/agent/command internal/agent/console internal/agent/freezer internal/agent/renew internal/guest", false,
@@ -278,6 +284,8 @@ var layout = map[string]struct {
 	"internal/agent/session": {
 		". internal/agent/command internal/agent/console internal/agent/probe internal/agent/screen internal/agent/stream internal/agent/transcript internal/feed internal/frame",
 		false, "commands that outlive their clients, however those come"},
+	"internal/agent/secret": {". internal/agent/command internal/agent/console", false,
+		"files in the guest's memory, wherever their values come from"},
 	"internal/agent/workspace": {". internal/agent/command internal/agent/console internal/frame internal/guest internal/ignore internal/sparse", false,
 		"trees of the host in the guest, whoever asks for them"},
 	"internal/ignore":           {"", false, "which files git would not add, wherever its rules come from"},
@@ -328,7 +336,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/work internal/cli/workspace",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/secret internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/work internal/cli/workspace",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

@@ -1,5 +1,7 @@
 package banger
 
+import "cmp"
+
 // These limits bound what a client can make the guest hold.
 const (
 	MaxArgs     = 1 << 15
@@ -20,6 +22,8 @@ type Exec struct {
 	Cols  uint16   `json:"cols,omitempty"`
 	// Workspace makes the command start in the VM's workspace instead of Dir, if it has one to start in.
 	Workspace bool `json:"workspace,omitempty"`
+
+	Secrets []string `json:"secrets,omitempty"` // names of the VM's secrets that become variables
 
 	// Main marks the VM's main command. It outlives its client, and its exit ends the VM. A VM has at most one.
 	Main bool `json:"main,omitempty"`
@@ -44,7 +48,7 @@ func (e *Exec) Check() error {
 		return Errorf(CodeInvalid, "command and environment take %s, but at most %s is allowed", FormatSize(int64(n)),
 			FormatSize(MaxExecSize))
 	}
-	return e.checkText()
+	return cmp.Or(CheckSecrets(e.Secrets...), e.checkText())
 }
 
 // Exit is how a command ended. Exactly one of Code (0..255) and Signal is

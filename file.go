@@ -1,7 +1,6 @@
 package banger
 
 import (
-	"fmt"
 	"path"
 	"strings"
 )
@@ -79,43 +78,4 @@ type CopyReport struct {
 	Times      int64 `json:"times,omitempty"`      //
 	Attributes int64 `json:"attributes,omitempty"` // extended attributes
 	Rights     int64 `json:"rights,omitempty"`     // files that lost setuid, setgid or capabilities
-}
-
-// Add adds the report that the other end of the same copy has made.
-func (r *CopyReport) Add(o CopyReport) {
-	r.Entries, r.Bytes = max(r.Entries, o.Entries), max(r.Bytes, o.Bytes)
-	r.Sockets += o.Sockets
-	r.Changed += o.Changed
-	r.Owners += o.Owners
-	r.Modes += o.Modes
-	r.Times += o.Times
-	r.Attributes += o.Attributes
-	r.Rights += o.Rights
-}
-
-// Lost describes in words what was not kept. It returns "" if everything was kept.
-func (r *CopyReport) Lost() string {
-	var parts []string
-	for _, l := range []struct {
-		n          int64
-		one, other string
-	}{
-		{r.Sockets, "socket was left out", "sockets were left out"},
-		{r.Changed, "file shrank while it was read and is filled with zeros",
-			"files shrank while they were read and are filled with zeros"},
-		{r.Owners, "owner was not kept", "owners were not kept"},
-		{r.Modes, "mode was not kept whole", "modes were not kept whole"},
-		{r.Times, "time was not kept", "times were not kept"},
-		{r.Attributes, "extended attribute was not kept", "extended attributes were not kept"},
-		{r.Rights, "file lost its setuid or setgid bit or capabilities; -a keeps them",
-			"files lost their setuid or setgid bit or capabilities; -a keeps them"},
-	} {
-		switch {
-		case l.n == 1:
-			parts = append(parts, "1 "+l.one)
-		case l.n > 1:
-			parts = append(parts, fmt.Sprintf("%d %s", l.n, l.other))
-		}
-	}
-	return strings.Join(parts, ", ")
 }

@@ -36,15 +36,3 @@ func TestARelativePathStartsAtTheWorkingDirectory(t *testing.T) {
 		}
 	}
 }
-
-func TestWhatACopyLostIsOneLine(t *testing.T) {
-	r := CopyReport{Entries: 5, Sockets: 1}
-	r.Add(CopyReport{Entries: 7, Bytes: 3, Owners: 2})
-	if got, want := r.Lost(), "1 socket was left out, 2 owners were not kept"; got != want || r.Entries != 7 ||
-		r.Bytes != 3 {
-		t.Errorf("%q of %+v", got, r)
-	}
-	if got := (&CopyReport{Entries: 5}).Lost(); got != "" {
-		t.Errorf("%q was lost of all", got)
-	}
-}

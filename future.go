@@ -114,6 +114,8 @@ type Due struct {
 	// At is when that happens. It is zero for what happens when the VM has been idle for Idle seconds.
 	At   time.Time `json:"at,omitzero"`
 	Idle int64     `json:"idle,omitempty"`
+	// Blocked says why it does not happen, for a person. It is "" if it does.
+	Blocked string `json:"blocked,omitempty"`
 }
 
 // Sizes are what a VM gets when it boots.

@@ -54,6 +54,8 @@ type Fork struct {
 	Name       string `json:"name,omitempty"`
 	Number     int    `json:"number,omitempty"` // of VMs; 0 means 1
 	AutoRemove bool   `json:"auto_remove,omitempty"`
+	// WithSecrets allows that the VMs have the secrets of the source.
+	WithSecrets bool `json:"with_secrets,omitempty"`
 }
 
 // MaxForks is the maximum number of VMs that one fork makes.

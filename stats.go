@@ -17,13 +17,3 @@ type Stats struct {
 	NetIn       uint64        `json:"net_in"` // bytes of frames sent to the guest
 	NetOut      uint64        `json:"net_out"`
 }
-
-// CPUPercent returns the share of one CPU, in percent, that was used since an earlier reading of the same VM. It
-// returns 0 if earlier is not an earlier reading of the same run.
-func (s Stats) CPUPercent(earlier Stats) float64 {
-	took := s.At.Sub(earlier.At)
-	if took <= 0 || s.CPUTime < earlier.CPUTime { // the VM was restarted between the readings
-		return 0
-	}
-	return 100 * float64(s.CPUTime-earlier.CPUTime) / float64(took)
-}

@@ -1,6 +1,7 @@
 package banger
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func (s *Spec) checkText() error {
 	if err := checkWords("cmd", s.Cmd); err != nil {
 		return err
 	}
-	return checkEnv(s.Env)
+	return cmp.Or(CheckSecrets(s.SecretEnv...), checkEnv(s.Env))
 }
 
 // checkText does the same for an Exec as Spec.checkText does for a Spec.

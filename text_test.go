@@ -38,6 +38,7 @@ var specFields = map[string]fieldOf[banger.Spec]{
 	"Entrypoint": {func(s *banger.Spec, t string) { s.Entrypoint = []string{"sh" + t} }, "\n\r\t\x1b\x7f\u0085\u009b"},
 	"Cmd":        {func(s *banger.Spec, t string) { s.Cmd = []string{"sh", t} }, "\n\r\t\x1b\x7f\u0085\u009b"},
 	"Env":        {func(s *banger.Spec, t string) { s.Env = []string{"K=v" + t} }, "\n\r\t\x1b\x7f\u0085\u009b"},
+	"SecretEnv":  {func(s *banger.Spec, t string) { s.SecretEnv = []string{"K" + t} }, ""},
 	"WorkingDir": {func(s *banger.Spec, t string) { s.WorkingDir = "/a" + t }, ""},
 	"User":       {func(s *banger.Spec, t string) { s.User = "root" + t }, ""},
 	"Tmpfs":      {func(s *banger.Spec, t string) { s.Tmpfs = []banger.Tmpfs{{Path: "/a" + t}} }, ""},
@@ -77,6 +78,7 @@ var execFields = map[string]fieldOf[banger.Exec]{
 	"Dir":  {func(e *banger.Exec, t string) { e.Dir = "/a" + t }, ""},
 	"User": {func(e *banger.Exec, t string) { e.User = "root" + t }, ""},
 
+	"Secrets":           {func(e *banger.Exec, t string) { e.Secrets = []string{"K" + t} }, ""},
 	"a variable's name": {func(e *banger.Exec, t string) { e.Env = []string{"K" + t + "=v"} }, ""},
 }
 

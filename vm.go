@@ -91,7 +91,8 @@ type Spec struct {
 	// replaces the image's Cmd.
 	Entrypoint []string `json:"entrypoint,omitempty"`
 	Cmd        []string `json:"cmd,omitempty"`
-	Env        []string `json:"env,omitempty"` // KEY=VALUE
+	Env        []string `json:"env,omitempty"`        // KEY=VALUE
+	SecretEnv  []string `json:"secret_env,omitempty"` // secrets that are variables of the main command
 	WorkingDir string   `json:"working_dir,omitempty"`
 	User       string   `json:"user,omitempty"`
 	TTY        bool     `json:"tty,omitempty"`
@@ -182,6 +183,7 @@ type VM struct {
 	// Probe is the resolved ready probe, and Readiness what it has seen, while the VM runs.
 	Probe     *Probe     `json:"probe,omitempty"`
 	Readiness *Readiness `json:"readiness,omitempty"`
+	Secrets   []string   `json:"secrets,omitempty"` // names of its secrets, sorted; no row has a value
 	// Main is the resolved main command. It is nil if the machine only waits for execs.
 	Main *Exec `json:"main,omitempty"`
 }

@@ -52,7 +52,7 @@ func (b *bench) still(vm string, more int) {
 	b.cli("exec", vm, "--", "sh", "-c", fmt.Sprintf("head -c %dM /dev/urandom >/mnt/%d", more, more))
 	var still, beside, size []float64
 	for range b.pairs {
-		s, err := b.client.CreateSnapshot(b.Context(), vm, "")
+		s, err := b.client.CreateSnapshot(b.Context(), vm, "", false)
 		b.must(err)
 		gib := float64(s.Size) / (1 << 30)
 		size, still = append(size, gib*1024), append(still, float64(s.Paused))
@@ -66,7 +66,7 @@ func (b *bench) still(vm string, more int) {
 // forkTimes measures the time from a fork of a snapshot to the first command that has ended in each VM, and what an
 // idle fork takes of the host's memory.
 func (b *bench) forkTimes(vm string) {
-	s, err := b.client.CreateSnapshot(b.Context(), vm, "")
+	s, err := b.client.CreateSnapshot(b.Context(), vm, "", false)
 	b.must(err)
 	defer func() { b.must(b.client.RemoveSnapshot(b.Context(), s.ID)) }()
 	var one, many []float64

@@ -118,7 +118,7 @@ func createStep(w world, name string) step {
 	spec := banger.Spec{Name: name, Image: w.Image, Kernel: baseKernel, Pull: banger.PullNever, VMM: banger.VMMQEMU,
 		Memory: banger.MinMemory, Disk: banger.MinDisk}
 	return step{"create " + name, func(ctx context.Context, b *daemon) error {
-		_, err := b.api.Create(ctx, spec, false, banger.Discard)
+		_, err := b.api.Create(ctx, spec, nil, false, banger.Discard)
 		return err
 	}, func(m model) { m[name] = banger.Allow + " [] []" }}
 }

@@ -3,6 +3,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"banger/internal/network/bridge"
 	"banger/internal/output"
 	"banger/internal/resolve"
+	"banger/internal/secret"
 	"banger/internal/shim"
 )
 
@@ -60,7 +62,7 @@ func (g Guests) Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, 
 	if e.User == "" {
 		e.User = def.User
 	}
-	if err := e.Check(); err != nil {
+	if err := cmp.Or(e.Check(), secret.Wanted(vm, e.Secrets)); err != nil {
 		return nil, err
 	}
 	return g.VMs.Offering(vm.ID).Exec(ctx, e)
@@ -193,6 +195,19 @@ func (g Guests) Processes(ctx context.Context, ref string) ([]banger.Process, er
 		return nil, err
 	}
 	return g.VMs.Agent(vm.ID).Processes(ctx)
+}
+
+// Changes returns the changes of a running VM to its image as a tar, which the caller must close.
+func (g Guests) Changes(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error) {
+	vm, err := g.VMs.Get(ref)
+	if err != nil {
+		return vm, nil, err
+	}
+	if vm.State != banger.StateRunning {
+		return vm, nil, vm.NotRunning("commit")
+	}
+	changes, err := g.VMs.Agent(vm.ID).Changes(ctx)
+	return vm, changes, err
 }
 
 // Stats returns what a running VM has used since its start.

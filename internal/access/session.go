@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"banger/internal/frame"
 	"banger/internal/guest"
 	"banger/internal/resolve"
+	"banger/internal/secret"
 )
 
 // Sessions gives clients the sessions of VMs. A suspended VM is woken for each request.
@@ -29,7 +31,7 @@ func (s Sessions) agent(ctx context.Context, ref string) (guest.Sessions, banger
 
 // Start starts a session. Fields of its command that are empty come from the image and the VM's spec.
 func (s Sessions) Start(ctx context.Context, ref string, spec banger.SessionSpec) (banger.Session, error) {
-	agent, _, def, err := s.agent(ctx, ref)
+	agent, vm, def, err := s.agent(ctx, ref)
 	if err != nil {
 		return banger.Session{}, err
 	}
@@ -41,7 +43,7 @@ func (s Sessions) Start(ctx context.Context, ref string, spec banger.SessionSpec
 	if e.User == "" {
 		e.User = def.User
 	}
-	if err := spec.Check(); err != nil {
+	if err := cmp.Or(spec.Check(), secret.Wanted(vm, e.Secrets)); err != nil {
 		return banger.Session{}, err
 	}
 	return agent.Start(ctx, spec)

@@ -55,10 +55,25 @@ var ours = map[string]bool{"etc/hostname": true, "etc/hosts": true, "etc/resolv.
 // isMountPoint reports whether banger makes a directory in each VM. If it is empty, it is not a change.
 func isMountPoint(name string) bool {
 	switch name {
-	case "dev", "proc", "run", "sys", "tmp", "var/lib/docker", "var/lib/containerd":
+	case "dev", "proc", "run", "run/secrets", "sys", "tmp", "var/lib/docker", "var/lib/containerd":
 		return true
 	}
 	return path.Dir(name) == "lib/modules" || path.Dir(name) == "usr/lib/modules"
+}
+
+// isEmptyMountPoint reports whether nothing but empty mount points is in one.
+func isEmptyMountPoint(at, name string) (bool, error) {
+	entries, err := os.ReadDir(at)
+	for _, e := range entries {
+		below := path.Join(name, e.Name())
+		if err != nil || !e.IsDir() || !isMountPoint(below) {
+			return false, err
+		}
+		if empty, err := isEmptyMountPoint(path.Join(at, e.Name()), below); err != nil || !empty {
+			return false, err
+		}
+	}
+	return err == nil, err
 }
 
 // layerWriter turns an upper directory (overlayfs.rst) into a layer.
@@ -153,7 +168,7 @@ func (l *layerWriter) entry(at, name string) error {
 func (l *layerWriter) subdirectory(at string, h *tar.Header, opaque bool) error {
 	name := h.Name
 	if isMountPoint(name) {
-		if entries, err := os.ReadDir(at); err != nil || len(entries) == 0 {
+		if empty, err := isEmptyMountPoint(at, name); err != nil || empty {
 			return err
 		}
 	}

@@ -30,7 +30,7 @@ func upperDirectory(t *testing.T) string {
 		}
 	}
 	in := func(name string) string { return filepath.Join(at, name) }
-	for _, d := range []string{"etc", "opaque", "deep/er", "proc", "lib/modules/6.1", "tmp"} {
+	for _, d := range []string{"etc", "opaque", "deep/er", "proc", "run/secrets", "lib/modules/6.1", "tmp"} {
 		must(os.MkdirAll(in(d), 0o755))
 	}
 	for name, data := range map[string]string{"etc/hostname": "box", "etc/hosts": "127.0.0.1", "etc/passwd": "root",

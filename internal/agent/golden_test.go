@@ -86,6 +86,10 @@ func speaks(t *testing.T, a *agenttest.Agent) {
 	if code := banger.CodeOf(err); code != banger.CodeInvalid && code != banger.CodeConflict {
 		t.Errorf("ssh with a broken key: %v", err)
 	}
+	err = a.SetSecrets(ctx, guest.SecretsRequest{Set: map[string][]byte{"A": []byte("value")}})
+	if can := info.Can(guest.OpSecrets); (err == nil) != can || !can && banger.CodeOf(err) != banger.CodeVersion {
+		t.Errorf("a secret: %v", err)
+	}
 	mainCommand(t, a)
 }
 

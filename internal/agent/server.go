@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"banger/internal/agent/console"
 	"banger/internal/agent/output"
 	"banger/internal/agent/probe"
+	"banger/internal/agent/secret"
 	"banger/internal/agent/session"
 	"banger/internal/agent/sshd"
 	"banger/internal/agent/stream"
@@ -37,6 +39,7 @@ type server struct {
 	sessions *session.Manager
 
 	workspaces *workspace.Manager
+	secrets    *secret.Store
 
 	suspending sync.Mutex // held while the guest is suspended, thawed or restored; taken before mu
 
@@ -67,7 +70,7 @@ var capabilities = []string{
 	guest.OpSessions, guest.OpSession, guest.OpSessionStart, guest.OpSessionSignal, guest.OpSessionStop,
 	guest.OpSessionRemove, guest.OpSessionWait, guest.OpSessionSend, guest.OpSessionAttach, guest.OpCompare,
 	guest.OpWorkspaces, guest.OpWorkspacePrepare, guest.OpWorkspaceChanges, guest.OpWorkspaceReset,
-	guest.OpWorkspaceUpdate, guest.OpWorkspaceRemove,
+	guest.OpWorkspaceUpdate, guest.OpWorkspaceRemove, guest.OpSecrets,
 }
 
 // newServer returns the server of a system, whose commands run in group.
@@ -77,6 +80,7 @@ func newServer(sys system, group *command.Group) *server {
 	s.sshd = sshd.New(s)
 	s.sessions = session.New(s.Start)
 	s.workspaces = workspace.New(boot.Modprobe)
+	s.secrets = secretsOf(sys)
 	return s
 }
 
@@ -190,6 +194,8 @@ func (s *server) simple(req guest.Request) error {
 		return nil
 	case guest.OpStart:
 		return s.startMain(req.Exec)
+	case guest.OpSecrets:
+		return secretRequests{s}.change(req.Secrets)
 	case guest.OpSignal:
 		main := s.mainProcess()
 		if main == nil {
@@ -212,11 +218,17 @@ func (s *server) configure(c *guest.Config) error {
 		return nil
 	}
 	s.clockSets++
-	if err := s.system.Configure(*c, workspaceStreams{s}.open); err != nil {
+	var given error
+	err := s.system.Configure(*c, func() { // before a program of the image runs
+		workspaceStreams{s}.open()
+		given = s.secrets.Set(c.Secrets, c.User)
+	})
+	if err = cmp.Or(err, given); err != nil {
 		return err
 	}
 	s.commands.LimitCPU(c.Confine.CPU)
 	s.config, s.configured = *c, true
+	s.config.Secrets = nil // only their files have them
 	close(s.set)
 	s.openSessions()
 	if c.Ready != nil {
@@ -244,8 +256,12 @@ func (s *server) restored(c *guest.Config) error {
 	if err := s.system.Restore(s.config, *c); err != nil {
 		return err
 	}
+	if err := s.secrets.Set(c.Secrets, c.User); err != nil {
+		return err
+	}
 	s.commands.LimitCPU(c.Confine.CPU)
 	s.config = *c
+	s.config.Secrets = nil
 	s.endHold(true) // before the programs of its clients run
 	s.system.Thaw()
 	s.suspended = false
@@ -275,6 +291,10 @@ func (s *server) Start(e *banger.Exec, how command.Options) (*command.Process, e
 	run := *e
 	if home := s.workspaces.Home(); e.Workspace && home != "" {
 		run.Dir = home
+	}
+	var err error
+	if run.Env, err = s.secrets.Environment(e.Env, e.Secrets); err != nil {
+		return nil, err
 	}
 	p, err := s.commands.Start(run, how)
 	if err == nil && e.Main {

@@ -18,7 +18,9 @@ var openAPI []byte
 
 // Machines makes, runs and removes VMs.
 type Machines interface {
-	Create(ctx context.Context, spec banger.Spec, start bool, emit banger.Emit) (banger.VM, error)
+	// Create makes a VM. secrets are the values of its secrets by name.
+	Create(ctx context.Context, spec banger.Spec, secrets map[string][]byte, start bool, emit banger.Emit) (banger.VM,
+		error)
 	Start(ctx context.Context, ref string, attach, cold bool, emit banger.Emit) (banger.VM, error)
 	Stop(ctx context.Context, ref string, grace time.Duration) (banger.VM, error)
 	Restart(ctx context.Context, ref string, grace time.Duration, emit banger.Emit) (banger.VM, error)
@@ -31,7 +33,8 @@ type Machines interface {
 // Sleepers lets VMs stand still, in memory or on disk, and go on.
 type Sleepers interface {
 	Pause(ctx context.Context, ref string) (banger.VM, error)
-	Suspend(ctx context.Context, ref string) (banger.VM, error)
+	// Suspend fails for a VM that has secrets, unless withSecrets is set.
+	Suspend(ctx context.Context, ref string, withSecrets bool) (banger.VM, error)
 	Resume(ctx context.Context, ref string, emit banger.Emit) (banger.VM, error)
 }
 

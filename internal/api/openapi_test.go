@@ -53,7 +53,7 @@ var constraints = map[string]object{
 var required = map[string][]string{
 	"Spec": {"image"}, "Exec": {"args"}, "SSH": {}, "Forward": {"guest_port"}, "Policy": {}, "Rule": {},
 	"Network":       {"name"},
-	"ImportRequest": {}, "CommitRequest": {"target"},
+	"ImportRequest": {}, "CommitRequest": {"target"}, "CreateRequest": {"image"},
 }
 
 type object = map[string]any
@@ -225,7 +225,7 @@ func (g generator) structure(t reflect.Type, name string) object {
 			continue
 		}
 		s := g.schema(f.Type)
-		for key, v := range constraints[name+"."+tag] {
+		for key, v := range constraints[schemaName(t)+"."+tag] {
 			s[key] = v
 		}
 		if c := g.comments[t.Name()+"."+f.Name]; c != "" && s["$ref"] == nil { // beside $ref nothing counts

@@ -46,15 +46,16 @@ const (
 
 // Parameters that several routes have.
 var (
-	paramTail   = parameter{"tail", "lines from the end, or all", "", false}
-	paramFollow = parameter{"follow", "go on until the VM ends", false, false}
-	paramGrace  = parameter{"grace", "seconds until programs are killed; default: the VM's stop_timeout, or 10", 0, false}
-	paramImage  = parameter{"reference", "reference or digest", "", true}
+	paramTail    = parameter{"tail", "lines from the end, or all", "", false}
+	paramFollow  = parameter{"follow", "go on until the VM ends", false, false}
+	paramGrace   = parameter{"grace", "seconds until programs are killed; default: the VM's stop_timeout, or 10", 0, false}
+	paramSecrets = parameter{"with_secrets", "the VM may have secrets, which are then on the disk", false, false}
+	paramImage   = parameter{"reference", "reference or digest", "", true}
 )
 
 // routes is the whole API. openapi.json is generated from it.
-var routes = slices.Concat(daemonRoutes, vmRoutes, guestRoutes, sessionRoutes, workspaceRoutes, snapshotRoutes,
-	diffRoutes, networkRoutes, imageRoutes, kernelRoutes, templateRoutes)
+var routes = slices.Concat(daemonRoutes, vmRoutes, guestRoutes, sessionRoutes, workspaceRoutes, secretRoutes,
+	snapshotRoutes, diffRoutes, networkRoutes, imageRoutes, kernelRoutes, templateRoutes)
 
 // anyVersion reports whether a route is for clients of all versions: each can ask what the daemon is, and end it.
 func (r route) anyVersion() bool {
@@ -81,7 +82,7 @@ var vmRoutes = []route{
 		},
 		nil, []banger.VM{}},
 	{"POST", "/v1/vms", createVM, "createVM", "Create a VM and, with start, boot it",
-		[]parameter{{"start", "boot it", false, false}}, banger.Spec{}, progress{}},
+		[]parameter{{"start", "boot it", false, false}}, wire.CreateRequest{}, progress{}},
 	{"POST", "/v1/vms/prune", pruneVMs, "pruneVMs", "Remove all VMs at rest", nil, nil, []banger.VM{}},
 	{"GET", "/v1/vms/{vm}", getVM, "getVM", "One VM by name, id or unique prefix of an id",
 		[]parameter{{"env", "with the values of the environment, which are *** otherwise", false, false}}, nil, banger.VM{}},
@@ -98,7 +99,7 @@ var vmRoutes = []route{
 	{"POST", "/v1/vms/{vm}/pause", pauseVM, "pauseVM", "Stop the CPUs of a running VM; its memory stays", nil, nil,
 		banger.VM{}},
 	{"POST", "/v1/vms/{vm}/suspend", suspendVM, "suspendVM",
-		"Write a VM's memory to disk and end its processes on the host", nil, nil, banger.VM{}},
+		"Write a VM's memory to disk and end its processes on the host", []parameter{paramSecrets}, nil, banger.VM{}},
 	{"POST", "/v1/vms/{vm}/resume", resumeVM, "resumeVM", "Let a paused or suspended VM go on", nil, nil, progress{}},
 	{"POST", "/v1/vms/{vm}/stop", stopVM, "stopVM", "Shut a VM down cleanly", []parameter{paramGrace}, nil, banger.VM{}},
 	{"POST", "/v1/vms/{vm}/restart", restartVM, "restartVM", "Stop and boot a VM", []parameter{paramGrace}, nil,

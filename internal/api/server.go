@@ -26,6 +26,7 @@ type Server struct {
 	SessionStreams SessionStreams
 	Probes         Probes
 	Workspaces     Workspaces
+	Secrets        Secrets
 	Connections    Connections
 	Networks       Networks
 	Images         Images

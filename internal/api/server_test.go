@@ -36,7 +36,7 @@ func (w *world) create(t *testing.T, name string, start bool, cmd ...string) ban
 	t.Helper()
 	spec := banger.Spec{Name: name, Image: w.h.Image, Disk: banger.MinDisk, Cmd: cmd,
 		Labels: map[string]string{"tier": name}}
-	vm, err := w.Create(t.Context(), spec, start, banger.Discard)
+	vm, err := w.Create(t.Context(), spec, nil, start, banger.Discard)
 	hosttest.Check(t, err)
 	return vm
 }

@@ -11,17 +11,18 @@ import (
 // Snapshots takes snapshots of VMs, and makes VMs that go on from them. A snapshot is named by its name, its id or a
 // unique prefix of that.
 type Snapshots interface {
-	Create(ctx context.Context, vm, name string) (banger.Snapshot, error)
+	// withSecrets allows, also below, that memory with secrets is written to the disk.
+	Create(ctx context.Context, vm, name string, withSecrets bool) (banger.Snapshot, error)
 	// List returns all snapshots, or those of one VM if vm is not "".
 	List(vm string) ([]banger.Snapshot, error)
 	Get(ref string) (banger.Snapshot, error)
 	Remove(ref string) (banger.Snapshot, error)
 	// Restore lets a VM go back to one of its snapshots, and keeps its present state as an automatic snapshot.
-	Restore(ctx context.Context, vm, snapshot string, emit banger.Emit) (banger.VM, error)
+	Restore(ctx context.Context, vm, snapshot string, withSecrets bool, emit banger.Emit) (banger.VM, error)
 	// Fork makes VMs that go on from a VM or a snapshot. After an error it returns those that it has made.
 	Fork(ctx context.Context, f banger.Fork, emit banger.Emit) ([]banger.VM, error)
 	// Keep puts a fork in the place of the VM that it was made of, whose state becomes an automatic snapshot.
-	Keep(ctx context.Context, fork string, emit banger.Emit) (banger.VM, error)
+	Keep(ctx context.Context, fork string, withSecrets bool, emit banger.Emit) (banger.VM, error)
 	// RemoveForks removes the forks of a VM, and returns those.
 	RemoveForks(ctx context.Context, vm string) ([]banger.VM, error)
 }
@@ -44,7 +45,7 @@ var snapshotRoutes = []route{
 			"were published move to free ones. The last line has the VMs", nil, banger.Fork{}, progress{}},
 	{"POST", "/v1/vms/{vm}/keep", keepFork, "keepFork",
 		"Put a fork in the place of the VM that it was made of: under its name, with its published ports. The state of " +
-			"that VM becomes an automatic snapshot", nil, nil, progress{}},
+			"that VM becomes an automatic snapshot", []parameter{paramSecrets}, nil, progress{}},
 	{"POST", "/v1/vms/{vm}/forks/prune", removeForks, "removeForks", "Remove the forks of a VM, with all that is in them",
 		nil, nil, []banger.VM{}},
 }
@@ -54,7 +55,7 @@ func createSnapshot(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
-	made, err := s.Snapshots.Create(req.Context(), req.PathValue("vm"), body.Name)
+	made, err := s.Snapshots.Create(req.Context(), req.PathValue("vm"), body.Name, body.WithSecrets)
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func restoreVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		vm, err := s.Snapshots.Restore(req.Context(), req.PathValue("vm"), body.Name, emit)
+		vm, err := s.Snapshots.Restore(req.Context(), req.PathValue("vm"), body.Name, body.WithSecrets, emit)
 		return banger.Event{VM: &vm}, err
 	})
 }
@@ -108,7 +109,7 @@ func forkVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 
 func keepFork(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		vm, err := s.Snapshots.Keep(req.Context(), req.PathValue("vm"), emit)
+		vm, err := s.Snapshots.Keep(req.Context(), req.PathValue("vm"), withSecrets(req), emit)
 		return banger.Event{VM: &vm}, err
 	})
 }

@@ -109,13 +109,13 @@ func parseFilters(filters []string) (func(banger.VM) bool, error) {
 }
 
 func createVM(s *Server, w http.ResponseWriter, req *http.Request) error {
-	var spec banger.Spec
-	if err := wire.Decode(req, &spec); err != nil {
+	var body wire.CreateRequest
+	if err := wire.Decode(req, &body); err != nil {
 		return err
 	}
 	start := req.URL.Query().Get("start") == "true"
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {
-		vm, err := s.Machines.Create(req.Context(), spec, start, emit)
+		vm, err := s.Machines.Create(req.Context(), body.Spec, body.Secrets, start, emit)
 		return banger.Event{VM: &vm}, err
 	})
 }
@@ -182,9 +182,12 @@ func pauseVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 }
 
 func suspendVM(s *Server, w http.ResponseWriter, req *http.Request) error {
-	vm, err := s.Sleepers.Suspend(req.Context(), req.PathValue("vm"))
+	vm, err := s.Sleepers.Suspend(req.Context(), req.PathValue("vm"), withSecrets(req))
 	return answerVM(w, vm, err)
 }
+
+// withSecrets reads ?with_secrets=true.
+func withSecrets(req *http.Request) bool { return req.URL.Query().Get("with_secrets") == "true" }
 
 func resumeVM(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return stream(w, func(emit banger.Emit) (banger.Event, error) {

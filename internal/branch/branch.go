@@ -15,6 +15,7 @@ import (
 	"banger"
 	"banger/internal/overlay"
 	"banger/internal/reserve"
+	"banger/internal/secret"
 	"banger/internal/shim"
 	"banger/internal/snapshot"
 	"banger/internal/untrusted"
@@ -154,9 +155,9 @@ func explain(err error) error {
 	return banger.Errorf(banger.CodeUnavailable, "the snapshots cannot be read: %w", banger.Cause(err))
 }
 
-// Create takes a snapshot of a VM. One that runs goes on.
-func (b *Branches) Create(ctx context.Context, ref, name string) (banger.Snapshot, error) {
-	return b.create(ctx, ref, name, kind{stays: true})
+// Create takes a snapshot of a VM. One that runs goes on. withSecrets allows that its memory has secrets.
+func (b *Branches) Create(ctx context.Context, ref, name string, withSecrets bool) (banger.Snapshot, error) {
+	return b.create(ctx, ref, name, kind{stays: true, secrets: withSecrets})
 }
 
 // kind says what a snapshot is for.
@@ -164,6 +165,7 @@ type kind struct {
 	stays     bool // the VM has come from it from now on
 	automatic bool
 	disk      bool // it has no memory
+	secrets   bool // its memory may have secrets
 }
 
 // create is Create for a kind.
@@ -181,6 +183,9 @@ func (b *Branches) create(ctx context.Context, ref, name string, k kind) (s bang
 	vm, err := b.VMs.Own(ctx, ref, func(ctx context.Context, m Machine) error {
 		w := snapshot.Whole{Snapshot: banger.Snapshot{Name: name, Automatic: k.automatic},
 			Passing: !k.stays && !k.automatic, DiskOnly: k.disk}
+		if err := b.guard(m.Snapshot(), k.disk, k.secrets); err != nil {
+			return err
+		}
 		if s, err = b.take(ctx, m, w); err != nil || !k.stays {
 			return err
 		}
@@ -191,6 +196,18 @@ func (b *Branches) create(ctx context.Context, ref, name string, k kind) (s bang
 		b.Log.Info("a snapshot was taken", "vm", vm.Name, "snapshot", s.Name, "paused_ms", s.Paused)
 	}
 	return s, err
+}
+
+// guard returns an error if a snapshot would write the memory of a VM with secrets, unless that is allowed. One of the
+// disk alone does so, too, where the VMM can only write down a VM that then ends.
+func (b *Branches) guard(vm banger.VM, disk, allowed bool) error {
+	switch {
+	case vm.State.AtRest(), disk && (vm.State == banger.StateSuspended || b.overlays(vm)):
+		return nil
+	case disk:
+		return secret.GuardDisk(vm)
+	}
+	return secret.Guard(vm, "take a snapshot of", allowed)
 }
 
 // take takes the snapshot w, of which it completes the description, in the owner of a VM.

@@ -16,6 +16,7 @@ import (
 
 	"banger"
 	"banger/internal/friendly"
+	"banger/internal/secret"
 	"banger/internal/snapshot"
 	"banger/internal/vmm"
 )
@@ -26,7 +27,12 @@ func (b *Branches) Fork(ctx context.Context, f banger.Fork, emit banger.Emit) (m
 	if err := f.Check(); err != nil {
 		return nil, err
 	}
-	w, own, err := b.source(ctx, f.From, kind{}, emit)
+	if vm, err := b.VMs.Get(f.From); err == nil { // before its snapshot is taken
+		if err := secret.GuardFork(vm, f.WithSecrets); err != nil {
+			return nil, err
+		}
+	}
+	w, own, err := b.source(ctx, f.From, kind{secrets: f.WithSecrets}, emit)
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +42,9 @@ func (b *Branches) Fork(ctx context.Context, f banger.Fork, emit banger.Emit) (m
 				b.Log.Warn("the snapshot of a fork was not removed", "snapshot", w.Name, "err", rerr)
 			}
 		}()
+	}
+	if err := secret.GuardFork(w.Machine, f.WithSecrets); err != nil {
+		return nil, err
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -141,7 +150,7 @@ func (b *Branches) forkOf(w snapshot.Whole) banger.VM {
 	was := w.Machine
 	vm := banger.VM{Spec: was.Spec, State: banger.StateCreated, CreatedAt: time.Now().UTC(), ImageDigest: was.ImageDigest,
 		Kernel: was.Kernel, Initramfs: was.Initramfs, VMM: was.VMM, Isolation: was.Isolation, Probe: was.Probe,
-		Main: was.Main, Snapshot: w.ID, ForkOf: w.VM}
+		Main: was.Main, Snapshot: w.ID, ForkOf: w.VM, Secrets: was.Secrets}
 	vm.Spec.Attach = false
 	vm.Spec.Forwards = slices.Clone(was.Spec.Forwards)
 	for i := range vm.Spec.Forwards { // the source has the ports
@@ -181,7 +190,10 @@ func (s source) Make(ctx context.Context, vm banger.VM) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	var err error
+	err := s.b.secrets(s.w.VM).CopyTo(s.b.secrets(vm.ID), vm.Secrets)
+	if err != nil {
+		return err
+	}
 	if vm.Base != "" {
 		err = s.b.Layers.Plant(vm.ID, vm.Base)
 	} else {
@@ -192,6 +204,9 @@ func (s source) Make(ctx context.Context, vm banger.VM) error {
 	}
 	return s.b.History.CopyTo(ctx, s.w.ID, dir, false)
 }
+
+// secrets returns the files of a VM's secrets.
+func (b *Branches) secrets(id string) secret.Files { return secret.Files{Dir: b.Dirs.Secrets(id)} }
 
 // Saved implements Source.
 func (s source) Saved(ctx context.Context, vm banger.VM) (*vmm.Saved, error) {

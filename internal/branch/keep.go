@@ -8,8 +8,9 @@ import (
 
 // Keep puts a fork in the place of the VM that it was made of: under its name, with its published ports. That VM
 // goes; its state becomes an automatic snapshot. The other forks are then those of the fork. If Keep is interrupted,
-// the fork is there under its own name, and the other VM or its snapshot is.
-func (b *Branches) Keep(ctx context.Context, ref string, emit banger.Emit) (banger.VM, error) {
+// the fork is there under its own name, and the other VM or its snapshot is. withSecrets allows that the snapshot has
+// secrets in its memory.
+func (b *Branches) Keep(ctx context.Context, ref string, withSecrets bool, emit banger.Emit) (banger.VM, error) {
 	fork, err := b.VMs.Get(ref)
 	if err != nil {
 		return fork, err
@@ -22,7 +23,7 @@ func (b *Branches) Keep(ctx context.Context, ref string, emit banger.Emit) (bang
 		return fork, banger.Errorf(banger.CodeOf(err), "the VM of which %s is a fork is not there any more", fork.Name).
 			WithHint("give the fork another name: banger rename %s NAME", fork.Name)
 	}
-	s, err := b.create(ctx, source.ID, "", kind{automatic: true})
+	s, err := b.create(ctx, source.ID, "", kind{automatic: true, secrets: withSecrets})
 	if err != nil {
 		return fork, err
 	}

@@ -11,14 +11,15 @@ import (
 type Needs struct {
 	VMs interface {
 		List(keep func(banger.VM) bool) []banger.VM
-		Changes(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error)
 	}
+	// Running returns the changes of a running VM, as library.VMs says.
+	Running  func(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error)
 	Branches func() *Branches // called when they are there
 }
 
 // Changes returns the changes of a running VM, as library.VMs says.
 func (n Needs) Changes(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error) {
-	return n.VMs.Changes(ctx, ref)
+	return n.Running(ctx, ref)
 }
 
 // List returns the VMs for which keep is true, and a VM for each snapshot for which keep is true of what it was taken

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/secret"
 	"banger/internal/shim"
 	"banger/internal/snapshot"
 	"banger/internal/vmm"
@@ -15,7 +16,9 @@ import (
 // Restore lets a VM go back to one of its snapshots. The state that it has now becomes an automatic snapshot. A VM
 // whose snapshot has memory then goes on; any other one is stopped. If something fails before the VM has ended, it
 // goes on as it was. After the death of the daemon it is as it was, or the next daemon completes the restore.
-func (b *Branches) Restore(ctx context.Context, ref, name string, emit banger.Emit) (vm banger.VM, err error) {
+// withSecrets allows that the automatic snapshot has secrets in its memory.
+func (b *Branches) Restore(ctx context.Context, ref, name string, withSecrets bool,
+	emit banger.Emit) (vm banger.VM, err error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	w, err := b.History.Find(name)
@@ -27,6 +30,9 @@ func (b *Branches) Restore(ctx context.Context, ref, name string, emit banger.Em
 		if w.VM != vm.ID {
 			return banger.Errorf(banger.CodeConflict, "the snapshot %s is one of VM %s, and not of %s", w.Name, w.VMName,
 				vm.Name).WithHint("make a VM of it: banger run --from %s", w.Name)
+		}
+		if err := b.guard(vm, false, withSecrets); err != nil {
+			return err
 		}
 		emit(banger.Event{Stage: "snapshot", Text: "keeping the present state of " + vm.Name})
 		kept, err := b.take(ctx, m, snapshot.Whole{Snapshot: banger.Snapshot{Automatic: true}})
@@ -104,6 +110,7 @@ func back(w snapshot.Whole, base string) func(*banger.VM) {
 		vm.Base, vm.Snapshot, vm.Initramfs, vm.Restoring = base, w.ID, w.Machine.Initramfs, ""
 		if w.Memory {
 			was := w.Machine
+			vm.Secrets = secret.Join(vm.Secrets, was.Secrets) // those in its memory, and those that the host has
 			vm.Kernel, vm.Spec.CPUs, vm.Spec.Memory, vm.Next = was.Kernel, was.Spec.CPUs, was.Spec.Memory, nil
 			vm.ExitCode, vm.Halted, vm.Restarts, vm.RestartAt = nil, false, 0, time.Time{}
 		}

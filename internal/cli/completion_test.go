@@ -52,6 +52,8 @@ func hostOfNames(w http.ResponseWriter, r *http.Request) {
 
 		"/v1/vms/box/sessions": `[{"name":"build","state":"running"},{"name":"shell","state":"ended"}]`,
 
+		"/v1/vms/box/secrets": `[{"name":"KEY"},{"name":"TOKEN"}]`,
+
 		"/v1/templates": `[{"id":"7b8c5098a5b2"},{"id":"0123456789ab"}]`,
 	}
 	if text, ok := answers[r.URL.Path]; ok {
@@ -83,6 +85,8 @@ func TestCompletion(t *testing.T) {
 		"exec box ":             "", // what the guest has
 		"session attach box ":   "build shell",
 		"session rm box shell ": "build",
+		"secret rm box TOKEN ":  "KEY",
+		"secret set box ":       "KEY TOKEN",
 		"port rm ":              "box idle",
 		"port rm box ":          "127.0.0.1:8080:80/tcp",
 		"port add box ":         "",

@@ -52,7 +52,7 @@ func runCopy(ctx context.Context, a *app, cp filecopy.Copy, src, dst string) err
 	}
 	cp.Stdin, cp.Stdout, cp.Progress = a.Stdin, a.Stdout, a.Progress()
 	report, err := cp.Run(ctx, places)
-	if lost := report.Lost(); lost != "" {
+	if lost := filecopy.Lost(report); lost != "" {
 		fmt.Fprintln(a.Stderr, "banger:", lost)
 	}
 	return err

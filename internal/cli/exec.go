@@ -10,6 +10,7 @@ import (
 	"banger/internal/cli/background"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
+	"banger/internal/cli/secret"
 	"banger/internal/cli/session"
 	"banger/internal/cli/spec"
 	"banger/internal/cli/workspace"
@@ -18,6 +19,7 @@ import (
 // execOptions are the flags of exec.
 type execOptions struct {
 	command spec.Command
+	secrets spec.Secrets
 	detach  bool
 	prepare bool
 }
@@ -37,6 +39,7 @@ func newExec(a *app) *cobra.Command {
 	fs := c.Flags()
 	fs.SetInterspersed(false)
 	o.command.Register(fs)
+	o.secrets.Register(fs)
 	fs.BoolVarP(&o.command.Exec.Stdin, "interactive", "i", false, "pass stdin to the command")
 	fs.BoolVarP(&o.detach, "detach", "d", false, "start a session, print its name and leave it running")
 	fs.BoolVar(&o.prepare, "auto-prepare", false, "first bring what has changed on this host into the VM's workspaces")
@@ -51,12 +54,17 @@ func runExec(ctx context.Context, a *app, o execOptions, args []string) error {
 		return banger.Errorf(banger.CodeInvalid, "exec needs a VM and a command").WithHint("see: banger exec --help")
 	}
 	if o.detach {
-		return background.Start{Command: o.command, Prepare: o.prepare}.Run(ctx, a.App, args[0], args[1:])
+		return background.Start{Command: o.command, Secrets: o.secrets, Prepare: o.prepare}.Run(ctx, a.App, args[0], args[1:])
 	}
 	e, err := o.command.Resolve(args[1:])
 	if err != nil {
 		return err
 	}
+	given, err := o.secrets.Read(freeStdin(a, e.Stdin), true)
+	if err != nil {
+		return err
+	}
+	e.Secrets = given.Env
 	if e.TTY && e.Stdin && !render.IsTerminal(a.Stdin) {
 		return banger.Errorf(banger.CodeInvalid, "stdin is not a terminal").WithHint("leave out -t")
 	}
@@ -65,6 +73,9 @@ func runExec(ctx context.Context, a *app, o execOptions, args []string) error {
 		return err
 	}
 	if err := workspace.Enter(ctx, a.App, client, args[0], o.prepare); err != nil {
+		return err
+	}
+	if err := secret.Give(ctx, client, args[0], given); err != nil {
 		return err
 	}
 	status, err := a.session(context.WithoutCancel(ctx), args[0], args[0], e, session.Attachment{})

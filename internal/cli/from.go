@@ -17,7 +17,7 @@ import (
 
 // fromFlags are the flags of run that a VM can have that goes on from a snapshot. All else is as the snapshot has it.
 var fromFlags = []string{"from", "name", "rm", "detach", "interactive", "tty", "env", "user", "workdir", "detach-keys",
-	"quiet"}
+	"quiet", "with-secrets"}
 
 // runFrom makes a VM that goes on from a snapshot, and runs a command in it if there is one.
 func runFrom(c *cobra.Command, a *app, o runOptions, args []string) error {
@@ -38,7 +38,7 @@ func runFrom(c *cobra.Command, a *app, o runOptions, args []string) error {
 		return err
 	}
 	vms, err := snapshot.Make(ctx, a.App, client,
-		banger.Fork{From: o.from, Name: o.Spec.Name, Number: 1, AutoRemove: o.Spec.AutoRemove})
+		banger.Fork{From: o.from, Name: o.Spec.Name, Number: 1, AutoRemove: o.Spec.AutoRemove, WithSecrets: o.withSecrets})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"banger/internal/cli/library"
 	"banger/internal/cli/logs"
 	"banger/internal/cli/manual"
+	"banger/internal/cli/secret"
 	"banger/internal/cli/snapshot"
 	"banger/internal/cli/system"
 	"banger/internal/cli/tooling"
@@ -114,7 +115,7 @@ var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
 	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
 	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep, newDiff,
-	newWorkspace,
+	newWorkspace, newSecret,
 }
 
 func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
@@ -126,6 +127,8 @@ func newKeep(a *app) *cobra.Command { return snapshot.NewKeep(a.App) }
 func newDiff(a *app) *cobra.Command { return diff.New(a.App) }
 
 func newWorkspace(a *app) *cobra.Command { return workspace.New(a.App) }
+
+func newSecret(a *app) *cobra.Command { return secret.New(a.App) }
 
 func newGitRemote(a *app) *cobra.Command { return workspace.NewRemote(a.App) }
 

@@ -19,6 +19,7 @@ import (
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
+	"banger/internal/cli/spec"
 )
 
 // runOptions are the flags of run.
@@ -28,6 +29,8 @@ type runOptions struct {
 	keep       bool
 	detachKeys string
 	from       string
+
+	withSecrets bool
 }
 
 func newRun(a *app) *cobra.Command {
@@ -47,6 +50,10 @@ The exit code is the command's; 125 banger failed, 126 the command cannot be run
 			if o.from != "" {
 				return runCode(runFrom(c, a, o, args))
 			}
+			if o.withSecrets {
+				return runCode(banger.Errorf(banger.CodeInvalid, "--with-secrets is about a snapshot").
+					WithHint("name the snapshot by --from, or give secrets by --secret"))
+			}
 			s, err := o.resolve(a, c, args)
 			if err != nil {
 				return runCode(err)
@@ -59,6 +66,7 @@ The exit code is the command's; 125 banger failed, 126 the command cannot be run
 	c.Flags().BoolVar(&o.keep, "keep", false, "the command goes on when this terminal closes; see banger attach")
 	c.Flags().StringVar(&o.from, "from", "", "go on from this snapshot instead of an IMAGE; the VM is as it was, and "+
 		"outlives the COMMAND unless --rm is given")
+	command.WithSecrets(c.Flags(), &o.withSecrets)
 	c.Flags().StringVar(&o.detachKeys, "detach-keys", session.DefaultDetachKeys, background.KeysUsage)
 	return c
 }
@@ -80,7 +88,7 @@ func runRun(ctx context.Context, a *app, o runOptions, s banger.Spec) error {
 	if err != nil {
 		return err
 	}
-	vm, err := o.withIDFile(func() (banger.VM, error) { return a.create(ctx, client, s, true) })
+	vm, err := o.withIDFile(func() (banger.VM, error) { return a.create(ctx, client, s, o.given, true) })
 	if err != nil {
 		return err
 	}
@@ -122,14 +130,15 @@ func runRun(ctx context.Context, a *app, o runOptions, s banger.Spec) error {
 }
 
 // create makes a VM. When it is interrupted, it removes the VM completely before it returns.
-func (a *app) create(ctx context.Context, client *client.Client, s banger.Spec, start bool) (banger.VM, error) {
+func (a *app) create(ctx context.Context, client *client.Client, s banger.Spec, given spec.Given,
+	start bool) (banger.VM, error) {
 	var id atomic.Value
 	with, err := account.WithSpec(ctx, client, s)
 	if err != nil {
 		return banger.VM{}, err
 	}
 	p := a.Progress()
-	vm, err := client.Create(with, s, start, func(e banger.Event) {
+	vm, err := client.Create(with, s, given.Values, start, func(e banger.Event) {
 		if e.ID != "" {
 			id.Store(e.ID)
 		}
@@ -202,7 +211,7 @@ func newCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			vm, err := o.withIDFile(func() (banger.VM, error) { return a.create(c.Context(), client, s, false) })
+			vm, err := o.withIDFile(func() (banger.VM, error) { return a.create(c.Context(), client, s, o.given, false) })
 			if err != nil {
 				return err
 			}

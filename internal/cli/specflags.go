@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -17,11 +18,14 @@ type specFlags struct {
 	entrypoint  string
 	interactive bool
 	idFile      string
+	secrets     spec.Secrets
+	given       spec.Given // what secrets says, after resolve
 }
 
 func (f *specFlags) register(c *cobra.Command) {
 	fs := c.Flags()
 	f.Register(fs)
+	f.secrets.Register(fs)
 	fs.StringVar(&f.entrypoint, "entrypoint", "", `program to run instead of the image's entrypoint ("" clears it)`)
 	fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass stdin to the command")
 	fs.StringVar(&f.idFile, "cidfile", "", "file for the id of the VM; it must not exist")
@@ -42,7 +46,21 @@ func (f *specFlags) resolve(a *app, c *cobra.Command, args []string) (banger.Spe
 	f.Preset(c.Flags().Changed, config.Merge(config.BuiltIn(), user, nil))
 	f.Stdin = a.Stdin
 	f.Tell = func(text string) { fmt.Fprintln(a.Stderr, "banger: "+text) }
-	return f.Resolve(args[0], args[1:])
+	s, err := f.Resolve(args[0], args[1:])
+	if err != nil {
+		return s, err
+	}
+	f.given, err = f.secrets.Read(freeStdin(a, f.interactive), false)
+	s.SecretEnv = f.given.Env
+	return s, err
+}
+
+// freeStdin returns stdin, or nil if a command gets it.
+func freeStdin(a *app, taken bool) io.Reader {
+	if taken {
+		return nil
+	}
+	return a.Stdin
 }
 
 // withIDFile calls create, and writes the id of the VM that it makes into the file that the user wants. The file is

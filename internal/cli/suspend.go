@@ -7,6 +7,7 @@ import (
 
 	"banger"
 	"banger/internal/api/client"
+	"banger/internal/cli/command"
 )
 
 func newPause(a *app) *cobra.Command {
@@ -18,9 +19,10 @@ func newPause(a *app) *cobra.Command {
 }
 
 func newSuspend(a *app) *cobra.Command {
+	var with bool
 	c := newVerb(a, "suspend", "Write VMs to disk, with all that runs in them, and end their processes on this host",
 		func(ctx context.Context, client *client.Client, ref string, _ banger.Emit) error {
-			_, err := client.Suspend(ctx, ref)
+			_, err := client.Suspend(ctx, ref, with)
 			return err
 		})
 	c.Long = c.Short + `.
@@ -29,6 +31,7 @@ A suspended VM needs no memory and no CPU. It goes on by "banger resume", "bange
 ssh or cp, by a connection to one of its published ports or to its own address, or, on a bridge, by a DNS question for
 its name. While no daemon runs, connections are refused. Its processes, open files and listeners are as they were. Its
 connections to the outside end, and so do commands that belong to a client; the VM's main command goes on.`
+	command.WithSecrets(c.Flags(), &with)
 	lives := func(vm banger.VM) bool { return vm.State.Lives() }
 	return withAll(a, c, "all VMs that run", lives)
 }

@@ -33,7 +33,8 @@ func start(h *hosttest.Host) (*supervisor.Supervisor, *comparison.Comparer) {
 // create makes a VM that does not run.
 func create(h *hosttest.Host, s *supervisor.Supervisor, name, image string) {
 	h.T.Helper()
-	_, err := s.Create(h.T.Context(), banger.Spec{Name: name, Image: image, Disk: banger.MinDisk}, false, banger.Discard)
+	spec := banger.Spec{Name: name, Image: image, Disk: banger.MinDisk}
+	_, err := s.Create(h.T.Context(), spec, nil, false, banger.Discard)
 	hosttest.Check(h.T, err)
 }
 

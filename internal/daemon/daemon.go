@@ -138,6 +138,7 @@ func apiOf(sup *supervisor.Supervisor, compares *comparison.Comparer, about abou
 		SessionStreams: sup.Guests().Sessions(),
 		Probes:         sup.Guests().Sessions(),
 		Workspaces:     sup.Guests().Workspaces(compares),
+		Secrets:        sup.Custody(),
 		Connections:    sup.Connections(),
 		Networks:       sup.Networks(),
 		Images:         sup.Library(),

@@ -101,7 +101,7 @@ func (h *home) create(name string) banger.VM {
 		hosttest.WriteLayout(h.t, layout, hosttest.FakeImage(h.t))
 	}
 	spec := banger.Spec{Name: name, Image: "oci:" + layout, Disk: banger.MinDisk}
-	vm, err := h.api.Create(ctx, spec, false, banger.Discard)
+	vm, err := h.api.Create(ctx, spec, nil, false, banger.Discard)
 	hosttest.Check(h.t, err)
 	return vm
 }

@@ -210,7 +210,7 @@ func (c *stormClient) create(name string) request {
 		value += runs
 	}
 	return request{fmt.Sprintf("create %s, started: %v", name, start), func(ctx context.Context) error {
-		_, err := c.api.Create(ctx, spec, start, banger.Discard)
+		_, err := c.api.Create(ctx, spec, nil, start, banger.Discard)
 		return err
 	}, func(t truth) { t["vm "+name] = value }}
 }

@@ -109,6 +109,7 @@ type Request struct {
 	Session *SessionRequest `json:"session,omitempty"`
 
 	Workspace *WorkspaceRequest `json:"workspace,omitempty"`
+	Secrets   *SecretsRequest   `json:"secrets,omitempty"`
 	Grace     int64             `json:"grace_ms,omitempty"`
 	Patch     bool              `json:"patch,omitempty"` // of OpCompare: also compare text by lines
 }
@@ -131,6 +132,9 @@ type Config struct {
 	Confine  banger.Confinement `json:"confine,omitzero"`
 	Ready    *banger.Probe      `json:"ready,omitempty"`   // is tried while the main command runs
 	NoMain   bool               `json:"no_main,omitempty"` // it is tried from when the guest's init obeys commands
+
+	User    string            `json:"user,omitempty"`    // of the main command; the files of secrets belong to it
+	Secrets map[string][]byte `json:"secrets,omitempty"` // values by name, which the guest adds to those that it has
 
 	// For OpRestored: values that a guest must not share with other guests from the same snapshot.
 	Seed      []byte `json:"seed,omitempty"`       // fresh randomness, at least MinSeed bytes
@@ -159,28 +163,6 @@ type Network struct {
 
 // ExtraCA is the file with the content of Config.CA, for programs with a trust store of their own.
 const ExtraCA = "/etc/ssl/banger.pem"
-
-// InitArgument is the kernel argument that makes the image's own init PID 1.
-const InitArgument = "banger.init=image"
-
-// RestartArgument means that the VM ends by a restart, and in no other way.
-const RestartArgument = "banger.end=restart"
-
-// DisksArgument lists the guest's disks, separated by commas, in the order in which their devices appear. It is used
-// if the disks have no serial numbers with their names.
-const DisksArgument = "banger.disks"
-
-// Waiting is the agent's message on the console when the guest is as far as all guests of its shape, and waits for its
-// host. A template is cut after that.
-const Waiting = "waiting for the host"
-
-// MountArgument is the kernel argument with which the guest mounts its own disk before it waits. Otherwise it mounts it
-// after, so that the disk may be one that a VM has used.
-const MountArgument = "banger.wait=mounted"
-
-// BootedArgument is the kernel argument with which the guest boots the image's own init before it waits. All processes
-// are stopped while it waits.
-const BootedArgument = "banger.wait=booted"
 
 // Info is the agent's description of itself.
 type Info struct {

@@ -12,6 +12,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/network/bridge"
 	"banger/internal/plan"
+	"banger/internal/secret"
 	"banger/internal/shim"
 	"banger/internal/vmm"
 )
@@ -252,7 +253,12 @@ func (b Start) startShim(ctx context.Context, spec shim.Spec, id shim.Identity) 
 func (b Start) guestConfig(ctx context.Context, hostKey string) (guest.Config, error) {
 	vm := b.Machine.Snapshot()
 	net, err := b.Networks.Guest(ctx, vm)
-	return b.Plans.Guest(vm, net, hostKey), err
+	c := b.Plans.Guest(vm, net, hostKey)
+	if err == nil && len(vm.Secrets) > 0 {
+		c.Secrets, err = secret.Files{Dir: b.Plans.Dirs.Secrets(vm.ID)}.Read(vm.Secrets)
+		c.Dirs = append(c.Dirs, banger.SecretsDir) // made before the root becomes read-only
+	}
+	return c, err
 }
 
 // bootError is a failure of a boot that the guest has caused.

@@ -78,7 +78,22 @@ func Due(vm banger.VM) (list []banger.Due) {
 	if idle := vm.Spec.Idle; idle.Seconds != 0 && vm.State == banger.StateRunning {
 		list = append(list, banger.Due{Action: idle.Action, Idle: idle.Seconds})
 	}
+	for i := range list {
+		if list[i].Action == banger.ActionSuspend && len(vm.Secrets) > 0 {
+			list[i].Blocked = "it has secrets"
+		}
+	}
 	return list
+}
+
+// WhenIdle returns what is done with the VM, as it is, when nobody has used it for a time, or "".
+func WhenIdle(vm banger.VM) string {
+	for _, d := range Due(vm) {
+		if d.Idle != 0 && d.Blocked == "" {
+			return d.Action
+		}
+	}
+	return ""
 }
 
 // changes reports whether an action does anything to a VM in a state.
@@ -103,7 +118,7 @@ func Next(vm banger.VM, again, now time.Time) (next banger.Due, wait time.Durati
 	default:
 		return next, 0, false
 	}
-	list := Due(vm)
+	list := slices.DeleteFunc(Due(vm), func(d banger.Due) bool { return d.Blocked != "" })
 	if len(list) == 0 || list[0].At.IsZero() {
 		return next, 0, false
 	}

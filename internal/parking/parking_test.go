@@ -134,6 +134,10 @@ func TestWhatIsDue(t *testing.T) {
 		"after idleness": {running, "1m=stop", func(vm *banger.VM) { vm.Spec.Idle = ttl("15m=suspend") },
 			"[stop after 1m0s suspend when idle for 900 s]"},
 		"no idleness of a suspended VM": {suspended, "none", func(vm *banger.VM) { vm.Spec.Idle = ttl("15m=stop") }, "[]"},
+		"no suspension of a VM with secrets": {running, "1m=suspend", func(vm *banger.VM) {
+			vm.Spec.Idle, vm.Secrets = ttl("15m=suspend"), []string{"A"}
+		}, "[no suspend after 1m0s no suspend when idle for 900 s]"},
+		"a stop of one": {running, "1m=stop", func(vm *banger.VM) { vm.Secrets = []string{"A"} }, "[stop after 1m0s]"},
 		"the removal is before the start": {stopped, "1s=rm", func(vm *banger.VM) { vm.RestartAt = soon.Add(1) },
 			"[rm after 1s start after 1.000000001s]"},
 	} {
@@ -145,6 +149,9 @@ func TestWhatIsDue(t *testing.T) {
 			}
 			got := []string{}
 			for _, due := range parking.Due(vm) {
+				if due.Blocked != "" {
+					due.Action = "no " + due.Action
+				}
 				if due.Idle > 0 {
 					got = append(got, fmt.Sprintf("%s when idle for %d s", due.Action, due.Idle))
 					continue
@@ -165,6 +172,18 @@ func TestAVMThatGoesOnAfterItsTime(t *testing.T) {
 		vm.Spec.TTL = ttl(text)
 		if got := parking.Expired(vm, began.Add(time.Minute)); got != want {
 			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
+// TestSecretsBlockASuspension, and what comes after it is not blocked.
+func TestSecretsBlockASuspension(t *testing.T) {
+	for text, want := range map[string]string{"suspend": "", "stop": "stop"} {
+		vm := banger.VM{State: banger.StateRunning, LivesSince: began, Secrets: []string{"A"}}
+		vm.Spec.TTL, vm.Spec.Idle = ttl("1m="+text), ttl("1m="+text)
+		next, _, ok := parking.Next(vm, time.Time{}, began.Add(time.Hour))
+		if idle := parking.WhenIdle(vm); idle != want || next.Action != want || ok != (want != "") {
+			t.Errorf("%s: %q when idle, and next %+v, %v", text, idle, next, ok)
 		}
 	}
 }

@@ -45,7 +45,7 @@ func Main(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 		args = []string{"/bin/sh"}
 	}
 	e := Defaults(spec, img)
-	e.Args, e.TTY, e.Stdin, e.Main = args, spec.TTY, spec.Stdin, true
+	e.Args, e.TTY, e.Stdin, e.Main, e.Secrets = args, spec.TTY, spec.Stdin, true, spec.SecretEnv
 	return &e, e.Check()
 }
 
@@ -82,7 +82,7 @@ func Defaults(spec banger.Spec, img banger.Image) banger.Exec {
 // accepts has a valid stop signal.
 func Guest(spec banger.Spec, img banger.Image) guest.Config {
 	c := guest.Config{CA: spec.CA, Nested: spec.Nested != "", Confine: spec.Confine, ReadOnly: spec.ReadOnly,
-		Tmpfs: spec.Tmpfs, Volumes: img.Config.Volumes, Dirs: Dirs(spec, img)}
+		Tmpfs: spec.Tmpfs, Volumes: img.Config.Volumes, Dirs: Dirs(spec, img), User: Defaults(spec, img).User}
 	if spec.StopSignal != "" {
 		img.Config.StopSignal = spec.StopSignal
 	}

@@ -25,7 +25,7 @@ func TestAShimOfItsOwnProcess(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), hosttest.Patience)
 	defer cancel()
 	vm, err := s.Create(ctx, banger.Spec{Name: "box", Image: h.Image, Disk: banger.MinDisk,
-		Cmd: []string{"sh", "-c", "echo one; echo two; sleep 1000"}}, true, banger.Discard)
+		Cmd: []string{"sh", "-c", "echo one; echo two; sleep 1000"}}, nil, true, banger.Discard)
 	hosttest.Check(t, err)
 	dirs := shim.Processes{VMs: h.Path("state/vms"), Argv: h.Options.ShimArgv}
 	if !dirs.Any() || !dirs.Has(vm.ID) || dirs.Has("0123456789ab") {
@@ -80,7 +80,8 @@ func TestAShimOfItsOwnProcess(t *testing.T) {
 func TestAShimThatIsKilledTakesItsVMWithIt(t *testing.T) {
 	h := hosttest.New(t)
 	s := h.Supervisor()
-	vm, err := s.Create(t.Context(), banger.Spec{Name: "box", Image: h.Image, Disk: banger.MinDisk}, true, banger.Discard)
+	spec := banger.Spec{Name: "box", Image: h.Image, Disk: banger.MinDisk}
+	vm, err := s.Create(t.Context(), spec, nil, true, banger.Discard)
 	hosttest.Check(t, err)
 	dirs := shim.Processes{VMs: h.Path("state/vms"), Argv: h.Options.ShimArgv}
 	dirs.Kill(vm.ID, hosttest.Patience)

@@ -33,13 +33,13 @@ func TestBranchesOfAStoppedVM(t *testing.T) {
 	}
 	b := s.Snapshots()
 	put(vm.ID, "one")
-	one, err := b.Create(h.ctx(), "box", "one")
+	one, err := b.Create(h.ctx(), "box", "one", false)
 	check(t, err)
 	if one.Memory || one.Parent != "" || one.VM != vm.ID {
 		t.Errorf("the snapshot is %+v", one)
 	}
 	put(vm.ID, "two")
-	check(t, errOf(b.Restore(h.ctx(), "box", "one", banger.Discard)))
+	check(t, errOf(b.Restore(h.ctx(), "box", "one", false, banger.Discard)))
 	want(vm.ID, "one")
 	h.wantState(s, "box", banger.StateStopped, "")
 	list, err := b.List("box")
@@ -55,7 +55,7 @@ func TestBranchesOfAStoppedVM(t *testing.T) {
 	if made[0].ID == vm.ID || made[0].SSHHostKey == vm.SSHHostKey || made[0].ForkOf != vm.ID {
 		t.Errorf("the fork is %+v", made[0])
 	}
-	kept, err := b.Keep(h.ctx(), "fork", banger.Discard)
+	kept, err := b.Keep(h.ctx(), "fork", false, banger.Discard)
 	if err != nil || kept.ID != made[0].ID || kept.Name != "box" || kept.ForkOf != "" {
 		t.Errorf("kept is %+v, %v", kept, err)
 	}
@@ -80,17 +80,17 @@ func TestWhatCannotBranch(t *testing.T) {
 	h.run(s, h.command("box", forever))
 	h.run(s, h.command("other", forever))
 	b := s.Snapshots()
-	_, err := b.Create(h.ctx(), "box", "") // its VMM writes no VM down
+	_, err := b.Create(h.ctx(), "box", "", false) // its VMM writes no VM down
 	if banger.CodeOf(err) != banger.CodeUnavailable {
 		t.Errorf("a snapshot of a VM that runs: %v", err)
 	}
 	h.wantState(s, "box", banger.StateRunning, "")
 	check(t, errOf(s.Stop(h.ctx(), "box", 0)))
-	check(t, errOf(b.Create(h.ctx(), "box", "one")))
+	check(t, errOf(b.Create(h.ctx(), "box", "one", false)))
 	for name, try := range map[string]func() error{
-		"a name that is taken":    func() error { return errOf(b.Create(h.ctx(), "box", "one")) },
-		"another VM's snapshot":   func() error { return errOf(b.Restore(h.ctx(), "other", "one", banger.Discard)) },
-		"a VM that is no fork":    func() error { return errOf(b.Keep(h.ctx(), "other", banger.Discard)) },
+		"a name that is taken":    func() error { return errOf(b.Create(h.ctx(), "box", "one", false)) },
+		"another VM's snapshot":   func() error { return errOf(b.Restore(h.ctx(), "other", "one", false, banger.Discard)) },
+		"a VM that is no fork":    func() error { return errOf(b.Keep(h.ctx(), "other", false, banger.Discard)) },
 		"a fork with a VM's name": func() error { return errOf(b.Fork(h.ctx(), banger.Fork{From: "one", Name: "other"}, banger.Discard)) },
 	} {
 		if err := try(); banger.CodeOf(err) != banger.CodeConflict {
@@ -98,7 +98,7 @@ func TestWhatCannotBranch(t *testing.T) {
 		}
 	}
 	for name, try := range map[string]func() error{
-		"a bad name": func() error { return errOf(b.Create(h.ctx(), "box", "No")) },
+		"a bad name": func() error { return errOf(b.Create(h.ctx(), "box", "No", false)) },
 		"no pattern": func() error {
 			return errOf(b.Fork(h.ctx(), banger.Fork{From: "one", Name: "x", Number: 2}, banger.Discard))
 		},

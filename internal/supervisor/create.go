@@ -1,14 +1,18 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"banger"
 	"banger/internal/assembly"
 	"banger/internal/friendly"
 	"banger/internal/image"
+	"banger/internal/secret"
 	"banger/internal/store"
 )
 
@@ -16,11 +20,11 @@ import (
 const createTries = 20
 
 // Create makes a VM and, if start is set, boots it. It writes the row first, so everything that follows has an owner
-// even after a crash. A failure or the end of ctx leaves nothing behind, except a VM whose guest did not boot,
-// because its console log is needed.
-func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
+// even after a crash. A failure or the end of ctx leaves nothing behind, except a VM whose guest did not boot, because
+// its console log is needed. secrets has the values of its secrets by name.
+func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, secrets map[string][]byte, start bool,
 	emit banger.Emit) (_ banger.VM, err error) {
-	if err := spec.Normalize(); err != nil {
+	if err := cmp.Or(spec.Normalize(), secret.CheckNew(secrets, spec.SecretEnv)); err != nil {
 		return banger.VM{}, err
 	}
 	if spec.Image, err = s.opts.Images.Normalize(spec.Image); err != nil {
@@ -42,7 +46,8 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
 		}
 	}
 	m, err := s.insert(ctx, banger.VM{Spec: spec, Name: spec.Name, State: banger.StateCreated, Fresh: true,
-		CreatedAt: time.Now().UTC(), VMM: driver.String(), Isolation: s.opts.VMMs.Isolation()})
+		CreatedAt: time.Now().UTC(), VMM: driver.String(), Isolation: s.opts.VMMs.Isolation(),
+		Secrets: slices.Sorted(maps.Keys(secrets))})
 	if err != nil {
 		return banger.VM{}, err
 	}
@@ -53,6 +58,9 @@ func (s *Supervisor) Create(ctx context.Context, spec banger.Spec, start bool,
 		}
 	}()
 	emit(banger.Event{ID: m.ID()})
+	if err := (secret.Files{Dir: s.dirs.Secrets(m.ID())}).WriteAll(secrets); err != nil {
+		return banger.VM{}, err
+	}
 	parts := assembly.Maker{Library: s.library, Dirs: s.dirs, HostKey: s.launcher.HostKey}
 	assembled, release, err := parts.Make(ctx, m.Snapshot(), emit)
 	if err != nil {

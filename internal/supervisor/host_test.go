@@ -130,7 +130,7 @@ func (h *host) command(name, script string) banger.Spec {
 // run creates and starts a VM.
 func (h *host) run(s *supervisor.Supervisor, spec banger.Spec) banger.VM {
 	h.t.Helper()
-	vm, err := s.Create(h.ctx(), spec, true, banger.Discard)
+	vm, err := s.Create(h.ctx(), spec, nil, true, banger.Discard)
 	check(h.t, err)
 	return vm
 }

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"banger"
 	"banger/internal/idle"
+	"banger/internal/parking"
 )
 
 // parker parks VMs that are idle.
@@ -27,7 +27,7 @@ func (p parker) all() []*machine {
 
 func (p parker) candidates() (list []idle.VM) {
 	for _, m := range p.all() {
-		if vm := m.Snapshot(); vm.Spec.Idle.Seconds != 0 && vm.State == banger.StateRunning {
+		if vm := m.Snapshot(); parking.WhenIdle(vm) != "" {
 			list = append(list, idle.VM{ID: vm.ID, After: vm.Spec.Idle.After(), Emulated: !p.opts.VMMs.KVM})
 		}
 	}
@@ -51,10 +51,11 @@ func (p parker) park(id string, still func(idle.Sample) bool) {
 	err = m.change(m.ctx, func(context.Context) error {
 		vm := m.Snapshot()
 		s, err := p.look(m.ctx, id)
-		if err != nil || vm.State != banger.StateRunning || !m.plans.settled || vm.Spec.Idle.Seconds == 0 || !still(s) {
+		action := parking.WhenIdle(vm)
+		if err != nil || action == "" || !m.plans.settled || !still(s) {
 			return err
 		}
-		return later{m}.carryOut(vm.Spec.Idle.Action, "it was idle for "+vm.Spec.Idle.After().String())
+		return later{m}.carryOut(action, "it was idle for "+vm.Spec.Idle.After().String())
 	})
 	m.warn("the idle VM was not parked", err)
 }

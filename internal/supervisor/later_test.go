@@ -103,7 +103,8 @@ func TestThePolicyOfWhatEndedWhileNoDaemonRan(t *testing.T) {
 	s := h.daemon()
 	failed := h.run(s, h.restarting("failed", banger.RestartOnFailure, 0, forever))
 	plain := h.run(s, h.command("plain", forever))
-	check(t, errOf(s.Create(h.ctx(), h.restarting("created", banger.RestartAlways, 0, forever), false, banger.Discard)))
+	created := h.restarting("created", banger.RestartAlways, 0, forever)
+	check(t, errOf(s.Create(h.ctx(), created, nil, false, banger.Discard)))
 	stopped := h.run(s, h.restarting("stopped", banger.RestartOnFailure, 0, forever))
 	check(t, errOf(s.Stop(h.ctx(), "stopped", time.Second)))
 	s.Close()
@@ -258,7 +259,7 @@ func TestAnUpdateThatTheHostCannotHold(t *testing.T) {
 	h := newHost(t)
 	h.opts.Memory = 2 << 30
 	s := h.daemon()
-	vm, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+	vm, err := s.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)
 	check(t, err)
 	memory, idle := int64(4<<30), banger.Timer{Seconds: 60, Action: banger.ActionStop}
 	if _, err = s.Update(h.ctx(), "box", banger.Update{Memory: &memory, Idle: &idle}); err == nil {

@@ -175,7 +175,7 @@ func TestAStartCanBeStopped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			s := h.daemon()
-			_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+			_, err := s.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)
 			check(t, err)
 			h.fault(vmmtest.NeverAnswer)
 			started := make(chan error)
@@ -292,7 +292,7 @@ func TestTheOutputOfAnEarlierBangerIsOnTheConsole(t *testing.T) {
 func TestWhatIsUsedCannotBeRemoved(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
-	_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+	_, err := s.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)
 	check(t, err)
 	img, err := s.Library().Image(h.image)
 	check(t, err)

@@ -39,7 +39,7 @@ func wantFile(t *testing.T, path string) {
 func TestALostRowLosesNothing(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
-	rests, err := first.Create(h.ctx(), h.spec("rests"), false, banger.Discard)
+	rests, err := first.Create(h.ctx(), h.spec("rests"), nil, false, banger.Discard)
 	check(t, err)
 	spec := h.spec("runs")
 	spec.Labels = map[string]string{"kept": "yes"}
@@ -108,9 +108,9 @@ func TestAnEmptyDatabaseBesideVMsChangesNothing(t *testing.T) {
 func TestRecoverOfAnOlderCopy(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
-	vm, err := first.Create(h.ctx(), h.spec("old"), false, banger.Discard)
+	vm, err := first.Create(h.ctx(), h.spec("old"), nil, false, banger.Discard)
 	check(t, err)
-	gone, err := first.Create(h.ctx(), h.spec("gone"), false, banger.Discard)
+	gone, err := first.Create(h.ctx(), h.spec("gone"), nil, false, banger.Discard)
 	check(t, err)
 	older := []banger.VM{h.row(vm.ID), h.row(gone.ID)}
 	check(t, errOf(first.Rename(h.ctx(), "old", "new")))
@@ -131,7 +131,7 @@ func TestRecoverOfAnOlderCopy(t *testing.T) {
 func TestWhatCannotBeRecoveredStays(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
-	vm, err := first.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+	vm, err := first.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)
 	check(t, err)
 	h.run(first, h.spec("known"))
 	first.Close()
@@ -150,14 +150,14 @@ func TestWhatCannotBeRecoveredStays(t *testing.T) {
 func TestARemovalThatCannotEndIsGoneOnWith(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
-	vm, err := first.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+	vm, err := first.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)
 	check(t, err)
 	record := h.path("state/vms/" + vm.ID + ".json")
 	check(t, errors.Join(os.Remove(record), os.MkdirAll(record+"/in-the-way", 0o700)))
 	if err := first.Remove(h.ctx(), "box", false); err == nil {
 		t.Error("it says that all is gone")
 	}
-	check(t, errOf(first.Create(h.ctx(), h.spec("box"), false, banger.Discard))) // the name is free
+	check(t, errOf(first.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard))) // the name is free
 	first.Close()
 	check(t, os.RemoveAll(record))
 	s := h.daemon()
@@ -173,7 +173,7 @@ func TestARemovalThatCannotEndIsGoneOnWith(t *testing.T) {
 func TestARowThatCannotBeReadHoldsNobodyUp(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
-	broken, err := first.Create(h.ctx(), h.spec("broken"), false, banger.Discard)
+	broken, err := first.Create(h.ctx(), h.spec("broken"), nil, false, banger.Discard)
 	check(t, err)
 	h.run(first, h.spec("well"))
 	first.Close()
@@ -197,7 +197,7 @@ func TestAVMThatIsBeingCreatedRefusesChanges(t *testing.T) {
 	created := make(chan error, 1)
 	go func() {
 		told := false
-		created <- errOf(s.Create(h.ctx(), h.spec("box"), true, func(e banger.Event) {
+		created <- errOf(s.Create(h.ctx(), h.spec("box"), nil, true, func(e banger.Event) {
 			if e.Stage == "boot" && !told {
 				told = true
 				close(creating)

@@ -108,7 +108,7 @@ func TestManyWantOneName(t *testing.T) {
 	var users sync.WaitGroup
 	for range 8 {
 		users.Go(func() {
-			_, err := s.Create(h.ctx(), h.spec("box"), true, banger.Discard)
+			_, err := s.Create(h.ctx(), h.spec("box"), nil, true, banger.Discard)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -134,7 +134,7 @@ func TestRemovalDuringCreation(t *testing.T) {
 	spec := h.spec("box")
 	spec.Image, spec.Pull = ref, banger.PullMissing
 	created := make(chan error)
-	go func() { created <- errOf(s.Create(h.ctx(), spec, true, banger.Discard)) }()
+	go func() { created <- errOf(s.Create(h.ctx(), spec, nil, true, banger.Discard)) }()
 	<-asked
 	check(t, s.Library().RemoveImage(h.image)) // not needed by any VM
 	if removed, err := s.Prune(h.ctx()); err != nil || len(removed) != 0 {

@@ -2,11 +2,11 @@ package supervisor
 
 import (
 	"context"
-	"io"
 	"net"
 
 	"banger"
 	"banger/internal/access"
+	"banger/internal/custody"
 	"banger/internal/guest"
 	"banger/internal/shim"
 )
@@ -55,16 +55,15 @@ func (r reachable) AttachMain(ctx context.Context, id string, e banger.Exec) (ne
 	return mainCommand{m}.attach(ctx, e)
 }
 
-// Changes returns the changes of a running VM to its image as a tar, which the caller must close.
-func (s *Supervisor) Changes(ctx context.Context, ref string) (banger.VM, io.ReadCloser, error) {
-	m, err := s.find(ref)
-	if err != nil {
-		return banger.VM{}, nil, err
-	}
-	vm := m.Snapshot()
-	if vm.State != banger.StateRunning {
-		return vm, nil, vm.NotRunning("commit")
-	}
-	changes, err := m.agent().Changes(ctx)
-	return vm, changes, err
+// Custody returns the secrets of the VMs.
+func (s *Supervisor) Custody() custody.Custody {
+	return custody.Custody{VMs: reachable{s}, Dirs: s.dirs}
+}
+
+func (r reachable) Alter(ctx context.Context, ref string,
+	f func(context.Context, banger.VM, custody.Change) error) error {
+	_, err := r.alter(ctx, ref, func(ctx context.Context, m *machine) error {
+		return f(ctx, m.Snapshot(), owned{m}.Change)
+	})
+	return err
 }

@@ -22,7 +22,7 @@ func TestAStateThatCannotBeStoredDoesNotComeAbout(t *testing.T) {
 		t.Run(string(state), func(t *testing.T) {
 			h := newHost(t)
 			s := h.daemon()
-			check(t, errOf(s.Create(h.ctx(), h.spec("box"), false, banger.Discard)))
+			check(t, errOf(s.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)))
 			allow := h.refuse("UPDATE", `NEW.document ->> 'state' = '`+string(state)+`'`)
 			if _, err := s.Start(h.ctx(), "box", false, false, banger.Discard); err == nil {
 				t.Error("the start claims success")
@@ -63,7 +63,7 @@ func TestARefusedCreateIsNotListed(t *testing.T) {
 	allow := h.refuse("DELETE", "1")
 	spec := h.spec("box")
 	spec.Kernel = "nosuch"
-	if _, err := s.Create(h.ctx(), spec, false, banger.Discard); err == nil {
+	if _, err := s.Create(h.ctx(), spec, nil, false, banger.Discard); err == nil {
 		t.Error("it claims success")
 	}
 	if list := s.List(func(banger.VM) bool { return true }); len(list) != 0 {
@@ -78,7 +78,7 @@ func TestARefusedCreateIsNotListed(t *testing.T) {
 func TestARefusedRenameIsNone(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
-	vm, err := s.Create(h.ctx(), h.spec("old"), false, banger.Discard)
+	vm, err := s.Create(h.ctx(), h.spec("old"), nil, false, banger.Discard)
 	check(t, err)
 	allow := h.refuse("UPDATE", "NEW.name = 'new'")
 	if _, err := s.Rename(h.ctx(), "old", "new"); err == nil {

@@ -23,7 +23,7 @@ func TestVMsOutliveTheDaemon(t *testing.T) {
 	h := newHost(t)
 	first := h.daemon()
 	box, job := h.run(first, h.spec("box")), h.run(first, h.command("job", forever))
-	idle, err := first.Create(h.ctx(), h.spec("idle"), false, banger.Discard)
+	idle, err := first.Create(h.ctx(), h.spec("idle"), nil, false, banger.Discard)
 	check(t, err)
 	before := h.status(box.ID)
 	first.Close()
@@ -180,8 +180,8 @@ func TestRestoreUndoesWhatWasHalfMade(t *testing.T) {
 	}
 	s := h.daemon()
 	h.wantNothing(s)
-	check(t, errOf(s.Create(h.ctx(), h.spec("half"), false, banger.Discard))) // the names are free
-	check(t, errOf(s.Create(h.ctx(), h.spec("leaving"), false, banger.Discard)))
+	check(t, errOf(s.Create(h.ctx(), h.spec("half"), nil, false, banger.Discard))) // the names are free
+	check(t, errOf(s.Create(h.ctx(), h.spec("leaving"), nil, false, banger.Discard)))
 
 	foreign := h.path("state/vms/notes-of-a-person")
 	check(t, os.Mkdir(foreign, 0o700))
@@ -235,7 +235,7 @@ func TestCloseCutsShort(t *testing.T) {
 	t.Run("a start", func(t *testing.T) {
 		h := newHost(t)
 		s := h.daemon()
-		check(t, errOf(s.Create(h.ctx(), h.spec("box"), false, banger.Discard)))
+		check(t, errOf(s.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)))
 		h.fault(vmmtest.NeverAnswer)
 		started := make(chan error)
 		go func() { started <- errOf(s.Start(h.ctx(), "box", false, false, banger.Discard)) }()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/access"
 	"banger/internal/branch"
 	"banger/internal/cgroup"
 	"banger/internal/feed"
@@ -105,7 +106,7 @@ func New(opts Options) (*Supervisor, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Supervisor{opts: opts, dirs: dirs, ctx: ctx, stop: stop,
-		machines: map[string]*machine{}, changes: feed.New[banger.Change](keptChanges)}
+		machines: map[string]*machine{}, changes: feed.New[banger.Change](view.Kept)}
 	parts := networks.Options{Store: opts.Store, VMs: s, Knock: func(id string) { s.doors.Knock(id) }}
 	if opts.Bridge != nil {
 		parts.Bridge = opts.Bridge(s.denied)
@@ -113,7 +114,7 @@ func New(opts Options) (*Supervisor, error) {
 	s.networks = networks.New(parts)
 	s.doors = wake.New(wake.Options{Networks: s.networks, Wake: reachable{s}.Wake, Owner: uint32(os.Getuid()),
 		Log: opts.Log})
-	needs := branch.Needs{VMs: s, Branches: s.Snapshots}
+	needs := branch.Needs{VMs: s, Branches: s.Snapshots, Running: access.Guests{VMs: reachable{s}}.Changes}
 	s.library = library.New(library.Options{Images: opts.Images, Kernels: opts.Kernels, VMs: needs, Reserve: opts.Reserve,
 		Dir: opts.StateDir})
 	var err error
@@ -181,6 +182,11 @@ func (s *Supervisor) List(keep func(banger.VM) bool) []banger.VM {
 		return list[i].ID < list[j].ID
 	})
 	return list
+}
+
+// Watch calls emit with what happens to VMs, as view.Follow does, until ctx or the supervisor ends.
+func (s *Supervisor) Watch(ctx context.Context, since string, emit func(banger.Change) error) error {
+	return view.Follow(ctx, s.changes, s.ctx.Done(), since, s.List, emit)
 }
 
 // DiskUsed returns how many bytes of the host's disk a VM takes.

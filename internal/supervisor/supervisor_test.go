@@ -22,7 +22,7 @@ func TestCreateStartStopStartRemove(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
 	ctx := h.ctx()
-	vm, err := s.Create(ctx, h.spec("box"), false, banger.Discard)
+	vm, err := s.Create(ctx, h.spec("box"), nil, false, banger.Discard)
 	check(t, err)
 	if vm.State != banger.StateCreated || vm.VMM != "memory 1.0" || vm.Isolation != banger.IsolationEmulated ||
 		vm.Kernel != "test" || vm.Main != nil {
@@ -72,10 +72,10 @@ func TestNames(t *testing.T) {
 	s := h.daemon()
 	ctx := h.ctx()
 	for _, name := range []string{"one", "two"} {
-		_, err := s.Create(ctx, h.spec(name), false, banger.Discard)
+		_, err := s.Create(ctx, h.spec(name), nil, false, banger.Discard)
 		check(t, err)
 	}
-	_, err := s.Create(ctx, h.spec("one"), true, banger.Discard)
+	_, err := s.Create(ctx, h.spec("one"), nil, true, banger.Discard)
 	wantCode(t, err, banger.CodeConflict)
 	_, err = s.Rename(ctx, "two", "one")
 	wantCode(t, err, banger.CodeConflict)
@@ -88,7 +88,7 @@ func TestNames(t *testing.T) {
 	h.wantState(s, "three", banger.StateCreated, "")
 	_, err = s.Rename(ctx, "one", "two") // the name is free now
 	check(t, err)
-	random, err := s.Create(ctx, h.spec(""), false, banger.Discard)
+	random, err := s.Create(ctx, h.spec(""), nil, false, banger.Discard)
 	if err != nil || banger.CheckName(random.Name) != nil {
 		t.Errorf("without a wish the name is %q, %v", random.Name, err)
 	}
@@ -108,7 +108,7 @@ func TestASizeThatMakesSlowIsWarnedOf(t *testing.T) {
 	spec.CPUs = 2
 	var mu sync.Mutex
 	var warned []string
-	_, err := s.Create(h.ctx(), spec, false, func(e banger.Event) {
+	_, err := s.Create(h.ctx(), spec, nil, false, func(e banger.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		if e.Stage == "warning" {
@@ -160,7 +160,7 @@ func TestAFailedCreateLeavesNothing(t *testing.T) {
 			spec := h.spec("box")
 			c.spoil(h, &spec)
 			s := h.daemon()
-			_, err := s.Create(h.ctx(), spec, true, banger.Discard)
+			_, err := s.Create(h.ctx(), spec, nil, true, banger.Discard)
 			wantCode(t, err, c.code)
 			if err != nil && !strings.Contains(err.Error(), c.words) {
 				t.Errorf("the error is %v, not one with %q", err, c.words)
@@ -189,7 +189,7 @@ func TestAVMThatDidNotBootStays(t *testing.T) {
 				s := h.daemon()
 				spec := h.spec("box")
 				spec.AutoRemove = remove
-				_, err := s.Create(h.ctx(), spec, true, banger.Discard)
+				_, err := s.Create(h.ctx(), spec, nil, true, banger.Discard)
 				wantCode(t, err, banger.CodeGuest)
 				if !strings.Contains(err.Error(), c.words) || strings.Contains(err.Error(), "logs --console box") == remove {
 					t.Errorf("the error is %v", err)
@@ -218,7 +218,7 @@ func TestAnInitThatIsLateIsNoFailure(t *testing.T) {
 	spec := h.spec("box")
 	spec.Init = banger.InitImage
 	var told []string
-	_, err := s.Create(h.ctx(), spec, true, func(e banger.Event) { told = append(told, e.Text) })
+	_, err := s.Create(h.ctx(), spec, nil, true, func(e banger.Event) { told = append(told, e.Text) })
 	check(t, err)
 	h.wantState(s, "box", banger.StateRunning, "init did not answer within 50ms")
 	if !slices.ContainsFunc(told, func(s string) bool { return strings.HasPrefix(s, "warning: the init of box") }) {
@@ -242,10 +242,10 @@ func TestACreateThatIsCanceledLeavesNothing(t *testing.T) {
 		h.await("the guest hangs", func() bool { return len(h.processes()) == 2 })
 		cancel()
 	}()
-	_, err := s.Create(ctx, h.spec("box"), true, banger.Discard)
+	_, err := s.Create(ctx, h.spec("box"), nil, true, banger.Discard)
 	wantCode(t, err, banger.CodeCanceled)
 	h.wantNothing(s)
-	check(t, errOf(s.Create(h.ctx(), h.spec("box"), true, banger.Discard))) // the name is free
+	check(t, errOf(s.Create(h.ctx(), h.spec("box"), nil, true, banger.Discard))) // the name is free
 }
 
 func errOf[T any](_ T, err error) error { return err }
@@ -256,7 +256,7 @@ func TestAPanicAtBootIsTriedAgain(t *testing.T) {
 	h.fault(vmmtest.PanicAtBoot)
 	s := h.daemon()
 	var told []string
-	_, err := s.Create(h.ctx(), h.spec("box"), true, func(e banger.Event) { told = append(told, e.Text) })
+	_, err := s.Create(h.ctx(), h.spec("box"), nil, true, func(e banger.Event) { told = append(told, e.Text) })
 	check(t, err)
 	h.wantState(s, "box", banger.StateRunning, "")
 	if !slices.ContainsFunc(told, func(s string) bool { return strings.Contains(s, "once more") }) {
@@ -278,7 +278,7 @@ func TestAFailedStartKeepsTheVM(t *testing.T) {
 		t.Run(string(fault), func(t *testing.T) {
 			h := newHost(t)
 			s := h.daemon()
-			_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+			_, err := s.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)
 			check(t, err)
 			h.fault(fault)
 			if _, err := s.Start(h.ctx(), "box", false, false, banger.Discard); err == nil {
@@ -302,7 +302,7 @@ func TestAFailedStartOfAPassingVMIsTold(t *testing.T) {
 	spec.AutoRemove = true
 	for range 50 { // the VM's end and the answer once had a race
 		h.fault(vmmtest.FailToStart)
-		_, err := s.Create(h.ctx(), spec, true, banger.Discard)
+		_, err := s.Create(h.ctx(), spec, nil, true, banger.Discard)
 		if err == nil || !strings.Contains(err.Error(), "the test wants no VM") {
 			t.Fatalf("the creator is told %v", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"banger"
 	"banger/internal/launch"
 	"banger/internal/parking"
+	"banger/internal/secret"
 	"banger/internal/vmm"
 	"banger/internal/wake"
 )
@@ -18,9 +19,15 @@ func (s *Supervisor) Pause(ctx context.Context, ref string) (banger.VM, error) {
 }
 
 // Suspend writes the memory of a VM to disk and ends its VMM. The guest's commands are frozen meanwhile. If Suspend
-// fails, the VM goes on. It does nothing for a suspended VM.
-func (s *Supervisor) Suspend(ctx context.Context, ref string) (banger.VM, error) {
-	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error { return sleeper{m}.suspend(ctx) })
+// fails, the VM goes on. It does nothing for a suspended VM. withSecrets allows that the VM has secrets.
+func (s *Supervisor) Suspend(ctx context.Context, ref string, withSecrets bool) (banger.VM, error) {
+	return s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
+		vm := m.Snapshot()
+		if err := secret.Guard(vm, "suspend", withSecrets || vm.State == banger.StateSuspended); err != nil {
+			return err
+		}
+		return sleeper{m}.suspend(ctx)
+	})
 }
 
 // Resume lets a paused or suspended VM go on. It does nothing for a running VM.

@@ -14,7 +14,7 @@ func TestASuspensionThatFails(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
 	h.run(s, h.command("box", forever))
-	_, err := s.Suspend(h.ctx(), "box")
+	_, err := s.Suspend(h.ctx(), "box", false)
 	if banger.CodeOf(err) != banger.CodeUnavailable || !strings.Contains(err.Error(),
 		"VM box was not suspended, and goes on: its VMM cannot write a VM down") {
 		t.Errorf("the error is %v", err)

@@ -93,7 +93,7 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 func TestADiskThatIsNotTheVMsOwnIsNotUsed(t *testing.T) {
 	h := newHost(t)
 	s := h.daemon()
-	vm, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+	vm, err := s.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)
 	check(t, err)
 	ours := h.path("ours")
 	check(t, os.WriteFile(ours, nil, 0o600))

@@ -57,7 +57,7 @@ func TestWhichCPU(t *testing.T) {
 				func() error { return c.nested }
 			spec := h.spec("box")
 			spec.CPUModel, spec.Nested, spec.VMM, spec.Untrusted = c.spec.CPUModel, c.spec.Nested, c.spec.VMM, c.spec.Untrusted
-			vm, err := h.daemon().Create(h.ctx(), spec, false, banger.Discard)
+			vm, err := h.daemon().Create(h.ctx(), spec, nil, false, banger.Discard)
 			if c.code == "" {
 				if err != nil || vm.VMM != c.want {
 					t.Errorf("it runs on %q, %v, not on %s", vm.VMM, err, c.want)
@@ -113,7 +113,7 @@ func TestWhichVMM(t *testing.T) {
 			h.opts.VMMs.VMMs, h.opts.VMMs.KVM, h.opts.VMMs.NoKVM = c.vmms, c.kvm, "no /dev/kvm"
 			spec := h.spec("box")
 			spec.VMM, spec.Network = c.wish, c.network
-			vm, err := h.daemon().Create(h.ctx(), spec, false, banger.Discard)
+			vm, err := h.daemon().Create(h.ctx(), spec, nil, false, banger.Discard)
 			if c.code == "" {
 				if err != nil || vm.VMM != c.want {
 					t.Errorf("it runs on %q, %v, not on %s", vm.VMM, err, c.want)

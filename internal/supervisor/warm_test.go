@@ -99,7 +99,7 @@ func TestWhatWarmSays(t *testing.T) {
 	s := h.daemon()
 	spec := h.command("only", forever)
 	spec.Warm = banger.WarmOnly
-	_, err := s.Create(h.ctx(), spec, true, banger.Discard)
+	_, err := s.Create(h.ctx(), spec, nil, true, banger.Discard)
 	if banger.CodeOf(err) != banger.CodeUnavailable || !strings.Contains(err.Error(),
 		"there is no template for VM only: no VM of its shape has started before") {
 		t.Errorf("without a template the error is %v", err)

@@ -61,7 +61,7 @@ func TestAClientFollowsWhatHappens(t *testing.T) {
 	s := h.daemon()
 	var c replay
 	c.want(t, s.Watch, map[string]banger.State{})
-	_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+	_, err := s.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)
 	check(t, err)
 	c.want(t, s.Watch, map[string]banger.State{"box": banger.StateCreated})
 	_, err = s.Start(h.ctx(), "box", false, false, banger.Discard)
@@ -101,7 +101,7 @@ func TestAWaitingClientHearsAtOnce(t *testing.T) {
 	if c := <-changes; !c.State {
 		t.Errorf("the first change is %+v", c)
 	}
-	_, err := s.Create(h.ctx(), h.spec("box"), false, banger.Discard)
+	_, err := s.Create(h.ctx(), h.spec("box"), nil, false, banger.Discard)
 	check(t, err)
 	select {
 	case c := <-changes:

@@ -35,6 +35,12 @@ func (d Dirs) AllSockets() string { return filepath.Join(d.Run, "vms") }
 // Sockets returns the directory of one VM's sockets.
 func (d Dirs) Sockets(id string) string { return filepath.Join(d.AllSockets(), id) }
 
+// AllSecrets returns the directory with the secret directories of all VMs.
+func (d Dirs) AllSecrets() string { return filepath.Join(d.Run, "secrets") }
+
+// Secrets returns the directory of one VM's secrets. It lasts from start to start, as long as the runtime directory.
+func (d Dirs) Secrets(id string) string { return filepath.Join(d.AllSecrets(), id) }
+
 // Disk returns the path of the file to which a VM's disk writes: a raw image or, if the disk has a base, an overlay on
 // that layer.
 func (d Dirs) Disk(id, base string) string {
@@ -143,8 +149,8 @@ func (d Dirs) Remove(id string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(d.Jails().Remove(id), untrusted.RemoveAll(d.Sockets(id)), untrusted.RemoveAll(d.VM(id)), err,
-		blob.Sync(d.VMs()))
+	return errors.Join(d.Jails().Remove(id), untrusted.RemoveAll(d.Secrets(id)), untrusted.RemoveAll(d.Sockets(id)),
+		untrusted.RemoveAll(d.VM(id)), err, blob.Sync(d.VMs()))
 }
 
 // Unknown returns the ids of VMs that have a directory and are not in known.
@@ -158,18 +164,22 @@ func (d Dirs) Unknown(known map[string]bool) (ids []string, err error) {
 	return ids, err
 }
 
-// Sweep removes the files that only a running VM needs, for all VMs that are not in kept.
+// Sweep removes the files of the runtime directory, for all VMs that are not in kept, and their jails.
 func (d Dirs) Sweep(kept map[string]bool) (err error) {
 	for _, id := range d.Jails().IDs() {
 		if banger.ValidID(id) && !kept[id] {
 			err = errors.Join(err, d.Jails().Remove(id))
 		}
 	}
-	entries, rerr := os.ReadDir(d.AllSockets())
-	err = errors.Join(err, rerr)
-	for _, e := range entries {
-		if banger.ValidID(e.Name()) && !kept[e.Name()] {
-			err = errors.Join(err, untrusted.RemoveAll(d.Sockets(e.Name())))
+	for _, dir := range []string{d.AllSockets(), d.AllSecrets()} {
+		entries, rerr := os.ReadDir(dir)
+		if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+		for _, e := range entries {
+			if banger.ValidID(e.Name()) && !kept[e.Name()] {
+				err = errors.Join(err, untrusted.RemoveAll(filepath.Join(dir, e.Name())))
+			}
 		}
 	}
 	return err

@@ -1,6 +1,7 @@
 package vmdir
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -21,6 +22,8 @@ func made(t *testing.T, ids ...string) Dirs {
 		check(t, d.Make(id))
 		check(t, os.WriteFile(d.Disk(id, ""), []byte("disk"), 0o600))
 		check(t, os.WriteFile(filepath.Join(d.Sockets(id), "socket"), nil, 0o600))
+		check(t, os.MkdirAll(d.Secrets(id), 0o700))
+		check(t, os.WriteFile(filepath.Join(d.Secrets(id), "TOKEN"), nil, 0o600))
 		check(t, os.MkdirAll(d.Jails().Root("firecracker", id), 0o700))
 		check(t, d.Recorder(id).Write(NewRecord(banger.VM{ID: id, Name: "name-" + id}, i+1)))
 	}
@@ -56,7 +59,8 @@ func TestRemoveLeavesNothingOfAVM(t *testing.T) {
 	d := made(t, one, two)
 	check(t, d.Remove(one))
 	check(t, d.Remove(one))
-	want := []string{d.Disk(two, ""), filepath.Join(d.VMs(), two+".json"), filepath.Join(d.Sockets(two), "socket")}
+	want := []string{d.Disk(two, ""), filepath.Join(d.VMs(), two+".json"), filepath.Join(d.Secrets(two), "TOKEN"),
+		filepath.Join(d.Sockets(two), "socket")}
 	if got := left(t, d.State, d.Run); !slices.Equal(got, want) {
 		t.Errorf("left are %q, not %q", got, want)
 	}
@@ -99,13 +103,17 @@ func TestWhatIsSetAsideComesBack(t *testing.T) {
 func TestASweepKeepsWhatRuns(t *testing.T) {
 	d := made(t, one, two)
 	check(t, d.Sweep(map[string]bool{two: true}))
-	if _, err := os.Stat(d.Sockets(one)); err == nil {
-		t.Error("sockets of a VM that does not run are left")
+	for _, dir := range []string{d.Sockets(one), d.Secrets(one)} {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s of a VM that does not run is left", dir)
+		}
 	}
 	if _, err := os.Stat(d.Disk(one, "")); err != nil {
 		t.Errorf("its disk is gone: %v", err)
 	}
-	if _, err := os.Stat(d.Sockets(two)); err != nil || !slices.Equal(d.Jails().IDs(), []string{two}) {
+	_, err := os.Stat(d.Sockets(two))
+	_, serr := os.Stat(d.Secrets(two))
+	if err = errors.Join(err, serr); err != nil || !slices.Equal(d.Jails().IDs(), []string{two}) {
 		t.Errorf("of a VM that runs something is gone: %v, jails %q", err, d.Jails().IDs())
 	}
 }

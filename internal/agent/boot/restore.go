@@ -44,7 +44,7 @@ func isSame(before, c guest.Config) bool {
 		return false
 	}
 	for _, one := range []*guest.Config{&before, &c} {
-		one.TimeUnixNano, one.Seed, one.ResetConnections = 0, nil, false
+		one.TimeUnixNano, one.Seed, one.ResetConnections, one.Secrets, one.Dirs = 0, nil, false, nil, nil
 	}
 	return reflect.DeepEqual(before, c)
 }

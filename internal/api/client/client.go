@@ -25,6 +25,7 @@ type Client struct {
 	templateClient
 	snapshotClient
 	workspaceClient
+	secretClient
 }
 
 // The groups of calls.
@@ -38,6 +39,7 @@ type (
 	templateClient  struct{ *transport }
 	snapshotClient  struct{ *transport }
 	workspaceClient struct{ *transport }
+	secretClient    struct{ *transport }
 )
 
 // transport is a wire.Transport whose methods are not those of a Client.
@@ -65,7 +67,7 @@ func (c *transport) upgrade(ctx context.Context, path string, query url.Values, 
 func New(socket string) *Client {
 	t := &transport{wire.New(socket)}
 	return &Client{t, vmClient{t}, guestClient{t}, sessionClient{t}, networkClient{t}, imageClient{t}, kernelClient{t},
-		templateClient{t}, snapshotClient{t}, workspaceClient{t}}
+		templateClient{t}, snapshotClient{t}, workspaceClient{t}, secretClient{t}}
 }
 
 // Version returns the daemon's version, state and abilities.

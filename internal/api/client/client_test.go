@@ -55,14 +55,14 @@ func TestALifeByTheAPI(t *testing.T) {
 	vm := ok[banger.VM](t)
 	var told []string
 	emit := func(e banger.Event) { told = append(told, e.Text) }
-	box := vm(w.Create(ctx, w.spec("box"), true, emit))
+	box := vm(w.Create(ctx, w.spec("box"), nil, true, emit))
 	if box.State != banger.StateRunning || len(told) == 0 || !strings.HasPrefix(box.Start, "cold, ") {
 		t.Errorf("it is %+v, after %q", box, told)
 	}
 	if box.Spec.Env[0] != "SECRET="+banger.HiddenValue {
 		t.Errorf("the environment is %q", box.Spec.Env)
 	}
-	rest := vm(w.Create(ctx, w.spec("rest"), false, banger.Discard))
+	rest := vm(w.Create(ctx, w.spec("rest"), nil, false, banger.Discard))
 	if got := vm(w.Get(ctx, "rest")); got.ID != rest.ID || got.State != banger.StateCreated || got.Start != "" {
 		t.Errorf("it is %+v", got)
 	}
@@ -181,7 +181,7 @@ func frames(t *testing.T, conn net.Conn) (out string) {
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	w, ctx := newWorld(t), t.Context()
-	ok[banger.VM](t)(w.Create(ctx, w.spec("box"), true, banger.Discard))
+	ok[banger.VM](t)(w.Create(ctx, w.spec("box"), nil, true, banger.Discard))
 	f := ok[banger.Forward](t)(w.AddForward(ctx, "box", forward(80)))
 	if f.HostPort == 0 {
 		t.Errorf("the forward is %+v", f)
@@ -286,7 +286,7 @@ func TestAnErrorInMidStream(t *testing.T) {
 	w := newWorld(t)
 	w.h.Fault("die-at-once")
 	events := 0
-	_, err := w.Create(t.Context(), w.spec("box"), true, func(banger.Event) { events++ })
+	_, err := w.Create(t.Context(), w.spec("box"), nil, true, func(banger.Event) { events++ })
 	if events == 0 || err == nil || !strings.Contains(err.Error(), "killed by signal 9") {
 		t.Errorf("after %d events it is %v", events, err)
 	}

@@ -28,7 +28,7 @@ func TestTheClientReadsEvents(t *testing.T) {
 		t.Errorf("a host without VMs says %+v", got)
 	}
 	spec := banger.Spec{Image: h.Image, Name: "box", Env: []string{"A=secret"}}
-	if _, err := c.Create(t.Context(), spec, false, banger.Discard); err != nil {
+	if _, err := c.Create(t.Context(), spec, nil, false, banger.Discard); err != nil {
 		t.Fatal(err)
 	}
 	got := read(last.Cursor)

@@ -21,7 +21,7 @@ func TestStreamsOfAGuest(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()
 	spec := w.spec("box")
 	spec.Cmd = []string{"sh", "-c", "echo one; echo two; sleep 1000"}
-	ok[banger.VM](t)(w.Create(ctx, spec, true, banger.Discard))
+	ok[banger.VM](t)(w.Create(ctx, spec, nil, true, banger.Discard))
 	conn := ok[net.Conn](t)(w.Exec(ctx, "box", banger.Exec{Args: []string{"cat"}, Stdin: true}))
 	defer conn.Close()
 	hosttest.Check(t, frame.Write(conn, frame.Stdin, []byte("echo")))
@@ -56,7 +56,7 @@ func TestStreamsOfAGuest(t *testing.T) {
 	}
 	machine := w.spec("machine")
 	machine.Cmd = nil
-	ok[banger.VM](t)(w.Create(ctx, machine, true, banger.Discard))
+	ok[banger.VM](t)(w.Create(ctx, machine, nil, true, banger.Discard))
 	if got, apart := output("machine", -1); apart {
 		t.Errorf("a VM without a main command has the output %q", got)
 	}

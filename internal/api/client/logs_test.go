@@ -52,7 +52,7 @@ func TestAViewOfAnOutput(t *testing.T) {
 	spec := w.spec("box")
 	spec.Cmd = []string{"sh", "-c", "echo one; exec sleep 1000"}
 	began := time.Now().Add(-time.Minute)
-	ok[banger.VM](t)(w.Create(ctx, spec, true, banger.Discard))
+	ok[banger.VM](t)(w.Create(ctx, spec, nil, true, banger.Discard))
 	see := func(v banger.LogView) []piece {
 		t.Helper()
 		v.Stamps = true

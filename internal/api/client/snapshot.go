@@ -8,9 +8,12 @@ import (
 	"banger/internal/api/wire"
 )
 
-// CreateSnapshot takes a snapshot of a VM. Without a name, it gets that of the VM with a number.
-func (c snapshotClient) CreateSnapshot(ctx context.Context, vm, name string) (s banger.Snapshot, err error) {
-	return s, c.call(ctx, "POST", vmPath(vm, "snapshots"), nil, wire.SnapshotRequest{Name: name}, &s)
+// CreateSnapshot takes a snapshot of a VM. Without a name, it gets that of the VM with a number. withSecrets allows,
+// here and below, that memory with secrets is written to the disk.
+func (c snapshotClient) CreateSnapshot(ctx context.Context, vm, name string, withSecrets bool) (s banger.Snapshot,
+	err error) {
+	body := wire.SnapshotRequest{Name: name, WithSecrets: withSecrets}
+	return s, c.call(ctx, "POST", vmPath(vm, "snapshots"), nil, body, &s)
 }
 
 // Snapshots returns all snapshots, the newest first, or those of one VM if vm is not "".
@@ -33,8 +36,10 @@ func (c snapshotClient) RemoveSnapshot(ctx context.Context, ref string) error {
 }
 
 // Restore lets a VM go back to one of its snapshots, and keeps its present state as an automatic snapshot.
-func (c snapshotClient) Restore(ctx context.Context, vm, snapshot string, emit banger.Emit) (banger.VM, error) {
-	return vmClient(c).streamVM(ctx, vmPath(vm, "restore"), nil, wire.SnapshotRequest{Name: snapshot}, emit)
+func (c snapshotClient) Restore(ctx context.Context, vm, snapshot string, withSecrets bool,
+	emit banger.Emit) (banger.VM, error) {
+	body := wire.SnapshotRequest{Name: snapshot, WithSecrets: withSecrets}
+	return vmClient(c).streamVM(ctx, vmPath(vm, "restore"), nil, body, emit)
 }
 
 // Fork makes VMs that go on from a VM or a snapshot. After an error it returns those that were made before.
@@ -47,8 +52,9 @@ func (c snapshotClient) Fork(ctx context.Context, f banger.Fork, emit banger.Emi
 }
 
 // Keep puts a fork in the place of the VM that it was made of, whose state becomes an automatic snapshot.
-func (c snapshotClient) Keep(ctx context.Context, fork string, emit banger.Emit) (banger.VM, error) {
-	return vmClient(c).streamVM(ctx, vmPath(fork, "keep"), nil, nil, emit)
+func (c snapshotClient) Keep(ctx context.Context, fork string, withSecrets bool, emit banger.Emit) (banger.VM,
+	error) {
+	return vmClient(c).streamVM(ctx, vmPath(fork, "keep"), secretsQuery(withSecrets), nil, emit)
 }
 
 // RemoveForks removes the forks of a VM, and returns those.

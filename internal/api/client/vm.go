@@ -27,9 +27,11 @@ func vmPath(ref, verb string) string {
 	return p
 }
 
-// Create makes a VM and, with start, boots it.
-func (c vmClient) Create(ctx context.Context, spec banger.Spec, start bool, emit banger.Emit) (banger.VM, error) {
-	return c.streamVM(ctx, "/v1/vms", url.Values{"start": {strconv.FormatBool(start)}}, spec, emit)
+// Create makes a VM and, with start, boots it. secrets are the values of its secrets by name.
+func (c vmClient) Create(ctx context.Context, spec banger.Spec, secrets map[string][]byte, start bool,
+	emit banger.Emit) (banger.VM, error) {
+	body := wire.CreateRequest{Spec: spec, Secrets: secrets}
+	return c.streamVM(ctx, "/v1/vms", url.Values{"start": {strconv.FormatBool(start)}}, body, emit)
 }
 
 // Start boots a VM.
@@ -43,9 +45,17 @@ func (c vmClient) Pause(ctx context.Context, ref string) (vm banger.VM, err erro
 	return vm, c.call(ctx, "POST", vmPath(ref, "pause"), nil, nil, &vm)
 }
 
-// Suspend writes a VM's memory to disk and ends its processes on the host.
-func (c vmClient) Suspend(ctx context.Context, ref string) (vm banger.VM, err error) {
-	return vm, c.call(ctx, "POST", vmPath(ref, "suspend"), nil, nil, &vm)
+// Suspend writes a VM's memory to disk and ends its processes on the host. withSecrets allows that it has secrets.
+func (c vmClient) Suspend(ctx context.Context, ref string, withSecrets bool) (vm banger.VM, err error) {
+	return vm, c.call(ctx, "POST", vmPath(ref, "suspend"), secretsQuery(withSecrets), nil, &vm)
+}
+
+// secretsQuery returns the query for what may write secrets to the disk.
+func secretsQuery(allowed bool) url.Values {
+	if !allowed {
+		return nil
+	}
+	return url.Values{"with_secrets": {"true"}}
 }
 
 // Resume lets a paused or suspended VM go on.

@@ -15,7 +15,7 @@ import (
 func TestWorkspacesOfAVM(t *testing.T) {
 	t.Parallel()
 	w, ctx := newWorld(t), t.Context()
-	ok[banger.VM](t)(w.Create(ctx, w.spec("box"), true, banger.Discard))
+	ok[banger.VM](t)(w.Create(ctx, w.spec("box"), nil, true, banger.Discard))
 	if list := ok[[]banger.Workspace](t)(w.Workspaces(ctx, "box")); len(list) > 0 {
 		t.Errorf("there are %+v", list)
 	}

@@ -20,9 +20,15 @@ type (
 		Rootfs string `json:"rootfs"` // absolute path of an ext4 file of the host
 		Kernel string `json:"kernel,omitempty"`
 	}
+	// CreateRequest is what a user asks for, with the values of the VM's secrets, which nothing stores, shows or logs.
+	CreateRequest struct {
+		banger.Spec
+		Secrets map[string][]byte `json:"secrets,omitempty"` // by name; base64
+	}
 	// SnapshotRequest names a snapshot: a new one, where "" is allowed, or one to go back to.
 	SnapshotRequest struct {
-		Name string `json:"name,omitempty"`
+		Name        string `json:"name,omitempty"`
+		WithSecrets bool   `json:"with_secrets,omitempty"` // the VM may have secrets
 	}
 	PromoteRequest struct {
 		Reference string `json:"reference"`

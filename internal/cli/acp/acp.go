@@ -26,6 +26,7 @@ import (
 	"banger/internal/cli/agent"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
+	"banger/internal/cli/secret"
 	"banger/internal/cli/work"
 	"banger/internal/cli/workspace"
 	"banger/internal/private"
@@ -82,14 +83,22 @@ func run(cmd *cobra.Command, a *command.App, o flags, where string, words []stri
 	defer stop()
 	quiet := *a
 	quiet.Stdout = io.Discard // stdout is for messages alone
+	given, err := o.Given()
+	if err != nil {
+		return err
+	}
 	c, err := a.Connect(ctx)
 	if err != nil {
 		return err
 	}
 	p, err := find(ctx, cmd, &quiet, c, o, where, words)
+	if err == nil {
+		err = secret.Give(ctx, c, p.vm.ID, given)
+	}
 	if err != nil {
 		return err
 	}
+	p.command.Secrets = given.Env
 	if p.host, p.guest, err = workspace.Sides(ctx, a, c, p.vm.ID); err != nil {
 		return err
 	}

@@ -115,6 +115,22 @@ type Flags struct {
 	spec.Options
 	Fresh       bool // make another VM
 	NoBootstrap bool // install no tools
+
+	secrets spec.Secrets
+	given   *spec.Given // what secrets says, once it was read
+}
+
+// Given reads the values of the secrets, once: they are gone from the environment then. It comes before a daemon may be
+// started.
+func (o *Flags) Given() (spec.Given, error) {
+	if o.given == nil {
+		g, err := o.secrets.Read(nil, true) // stdin belongs to the agent
+		if err != nil {
+			return g, err
+		}
+		o.given = &g
+	}
+	return *o.given, nil
 }
 
 // find returns a recipe of the user's or of banger's, with its full name.
@@ -140,6 +156,8 @@ func (o *Flags) Register(fs *pflag.FlagSet) {
 	fs.SetInterspersed(true)
 	fs.BoolVar(&o.Fresh, "new", false, "make another VM, although there is one for this agent, repository and branch")
 	fs.BoolVar(&o.NoBootstrap, "no-bootstrap", false, "install no tools of the repository")
+	fs.StringArrayVar(&o.secrets.Variables, "secret", nil, "NAME[=env:VARIABLE|file:PATH]: a key, which the agent gets as "+
+		"a file and as a variable, and which no disk of this host ever has")
 }
 
 // request returns what to work on for an agent.
@@ -150,6 +168,9 @@ func (o *Flags) request(ctx context.Context, a *command.App, c *cobra.Command, a
 	}
 	if q.Path = "."; len(args) > 1 {
 		q.Path = args[1]
+	}
+	if q.Secrets, err = o.Given(); err != nil {
+		return q, r, err
 	}
 	q.New, q.Bootstrap, q.Options = o.Fresh, !o.NoBootstrap, o.Options
 	q.Changed = work.Changed(c.Flags(), "prompt", "yolo", "port", "agent")
@@ -271,7 +292,7 @@ func enter(ctx context.Context, a *command.App, c *client.Client, q work.Request
 	kept.gather(ctx, c, r, q.Agent)
 	q.Made = func(ctx context.Context, vm banger.VM) error { return kept.restore(ctx, a, c, vm, r) }
 	vm, err = work.Enter(ctx, a, c, q)
-	if err == nil && !kept.any() && len(q.Options.Spec.Env) == len(r.Env) {
+	if err == nil && !kept.any() && len(q.Secrets.Env) == 0 {
 		hint(a, r)
 	}
 	return vm, err
@@ -299,7 +320,8 @@ func Enter(ctx context.Context, a *command.App, c *client.Client, cmd *cobra.Com
 			WithHint("see: banger agent ls")
 	}
 	vm, err = enter(ctx, a, c, q, r)
-	return vm, banger.Exec{Args: r.ACP, Env: agentEnv(r, o.Spec.Env), Workspace: true}, q.Agent, err
+	e = banger.Exec{Args: r.ACP, Env: agentEnv(r, o.Spec.Env), Secrets: q.Secrets.Env, Workspace: true}
+	return vm, e, q.Agent, err
 }
 
 // Save keeps the logins that an agent has in a VM now.

@@ -2,10 +2,17 @@ package agent
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
-	"encoding/base64"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -14,11 +21,13 @@ import (
 
 	"banger"
 	"banger/internal/api/client"
+	"banger/internal/blob"
 	"banger/internal/cli/background"
 	"banger/internal/cli/command"
 	"banger/internal/cli/session"
 	"banger/internal/cli/spec"
 	"banger/internal/cli/work"
+	"banger/internal/private"
 	"banger/internal/recipe"
 )
 
@@ -128,17 +137,17 @@ func serve(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe,
 	if err != nil {
 		return err
 	}
-	password, err := startServer(ctx, c, vm, q, r)
+	password, err := passwordOf(ctx, a, vm)
 	if err != nil {
+		return err
+	}
+	if err := startServer(ctx, c, vm, q, r, password); err != nil {
 		return err
 	}
 	p := a.Progress()
 	p.Emit(banger.Event{Stage: "serve", Text: "waiting for " + q.Agent})
-	s, err := c.ReadySession(ctx, vm.ID, serveSession, serveWithin)
+	_, err = c.ReadySession(ctx, vm.ID, serveSession, serveWithin)
 	p.Close()
-	if err == nil && s.State != banger.SessionRunning {
-		err = banger.Errorf(banger.CodeGuest, "%s has ended", strings.Join(s.Command.Args, " "))
-	}
 	if err != nil {
 		return banger.Errorf(banger.CodeOf(err), "the server of %s is not ready: %w", q.Agent, err).
 			WithHint("see: banger session logs %s %s", vm.Name, serveSession)
@@ -149,12 +158,12 @@ func serve(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe,
 	}
 	url := "http://" + at
 	a.Say(url)
-	if password != "" {
+	if r.Serve.Password != "" {
 		a.Say("user " + r.Serve.User + ", password " + password)
 	}
 	for _, line := range r.Serve.Attach {
 		line = strings.ReplaceAll(line, recipe.URLWord, url)
-		if password != "" {
+		if r.Serve.Password != "" {
 			line = r.Serve.Password + "=" + password + " " + line
 		}
 		a.Say(line)
@@ -162,39 +171,68 @@ func serve(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe,
 	return nil
 }
 
-// startServer starts the session of the server, or finds the one that runs. It returns the password.
-func startServer(ctx context.Context, c *client.Client, vm banger.VM, q work.Request, r recipe.Recipe) (string,
-	error) {
-	var raw [24]byte
-	rand.Read(raw[:])
-	password := base64.RawURLEncoding.EncodeToString(raw[:])
-	line := replaced(r.Serve.Command, recipe.PortWord, strconv.Itoa(r.Serve.Port))
-	e := banger.Exec{Args: line, Env: agentEnv(r, q.Options.Spec.Env), Workspace: true}
-	if r.Serve.Password != "" {
-		e.Env = append(e.Env, r.Serve.Password+"="+password)
-	} else {
-		password = ""
+// passwordOf returns the password of the server in a VM. It follows from a key of this user's, so that the next call
+// tells the same one.
+func passwordOf(ctx context.Context, a *command.App, vm banger.VM) (string, error) {
+	release, err := a.Daemon.Hold(ctx)
+	if err != nil {
+		return "", err
 	}
-	probe := banger.Probe{Check: fmt.Sprintf("tcp:%d", r.Serve.Port)}
-	if r.Serve.Health != "" && password != "" {
-		probe = banger.Probe{Args: []string{"curl", "-fsS", "-o", "/dev/null", "-u", r.Serve.User + ":" + password,
-			fmt.Sprintf("http://127.0.0.1:%d%s", r.Serve.Port, r.Serve.Health)}}
-	}
-	if old, err := c.Session(ctx, vm.ID, serveSession); err == nil {
-		if old.State != banger.SessionEnded {
-			if _, err := c.StopSession(ctx, vm.ID, serveSession, 10*time.Second); err != nil {
-				return "", err
-			}
-		}
-		if err := c.RemoveSession(ctx, vm.ID, serveSession, true); err != nil {
-			return "", err
+	defer release()
+	path := filepath.Join(a.Paths.State, "agents", "key")
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(key) != sha256.Size {
+		key = make([]byte, sha256.Size)
+		rand.Read(key)
+		if err = private.Make(filepath.Dir(path), 0o700); err == nil {
+			err = blob.WriteFile(path, 0o600, func(w io.Writer) error {
+				_, err := w.Write(key)
+				return err
+			})
 		}
 	}
-	_, err := c.StartSession(ctx, vm.ID, banger.SessionSpec{Name: serveSession, Command: e, Ready: &probe,
-		Restart: banger.RestartPolicy{Name: banger.RestartAlways}})
-	return password, err
+	if err != nil {
+		return "", banger.Errorf(banger.CodeUnavailable, "cannot keep the key for passwords in %s: %w", path,
+			banger.Cause(err))
+	}
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(vm.ID))
+	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }
 
+// startServer starts the session of the server, unless it runs.
+func startServer(ctx context.Context, c *client.Client, vm banger.VM, q work.Request, r recipe.Recipe,
+	password string) error {
+	old, err := c.Session(ctx, vm.ID, serveSession)
+	if err == nil && old.State != banger.SessionEnded {
+		return nil
+	}
+	if err == nil {
+		err = c.RemoveSession(ctx, vm.ID, serveSession, true)
+	}
+	if err != nil && banger.CodeOf(err) != banger.CodeNotFound {
+		return err
+	}
+	e := banger.Exec{Args: replaced(r.Serve.Command, recipe.PortWord, strconv.Itoa(r.Serve.Port)),
+		Env: agentEnv(r, q.Options.Spec.Env), Secrets: q.Secrets.Env, Workspace: true}
+	probe := banger.Probe{Check: fmt.Sprintf("tcp:%d", r.Serve.Port)}
+	if r.Serve.Password != "" {
+		e.Env = append(e.Env, r.Serve.Password+"="+password)
+	}
+	if r.Serve.Health != "" { // the probe has the environment of the server
+		line := fmt.Sprintf(`curl -fsS -o /dev/null -u "%s:$%s" http://127.0.0.1:%d%s`, r.Serve.User, r.Serve.Password,
+			r.Serve.Port, r.Serve.Health)
+		probe = banger.Probe{Args: []string{"/bin/sh", "-c", line}, Timeout: probeTimeout}
+	}
+	_, err = c.StartSession(ctx, vm.ID, banger.SessionSpec{Name: serveSession, Command: e, Ready: &probe,
+		Restart: banger.RestartPolicy{Name: banger.RestartAlways}})
+	return err
+}
+
+// probeTimeout is long, because a guest may be emulated.
+const probeTimeout = 30 * time.Second
+
+// replaced returns words with another text in place of one.
 func replaced(words []string, old, new string) (out []string) {
 	for _, w := range words {
 		out = append(out, strings.ReplaceAll(w, old, new))

@@ -19,6 +19,7 @@ import (
 	"banger/internal/cli/command"
 	"banger/internal/cli/logs"
 	"banger/internal/cli/render"
+	"banger/internal/cli/secret"
 	"banger/internal/cli/session"
 	"banger/internal/cli/spec"
 	"banger/internal/cli/workspace"
@@ -64,6 +65,7 @@ func newStart(a *command.App) *cobra.Command {
 	fs.SetInterspersed(false)
 	fs.StringVar(&o.Name, "name", "", "name of the session; default: made of the command")
 	o.Command.Register(fs)
+	o.Secrets.Register(fs)
 	o.Ready.Register(fs)
 	fs.BoolVar(&o.Prepare, "auto-prepare", false, "first bring what has changed on this host into the VM's workspaces")
 	fs.StringVar(&o.Restart, "restart", banger.RestartNo,
@@ -75,6 +77,7 @@ func newStart(a *command.App) *cobra.Command {
 type Start struct {
 	Name    string
 	Command spec.Command
+	Secrets spec.Secrets
 	Restart string
 	Ready   spec.Ready
 	Prepare bool // first bring what has changed on this host into the VM's workspaces
@@ -95,6 +98,11 @@ func (o Start) Run(ctx context.Context, a *command.App, vm string, args []string
 	if s.Ready, _, err = o.Ready.Resolve(); err != nil {
 		return err
 	}
+	given, err := o.Secrets.Read(a.Stdin, true) // a session has a stdin of its own
+	if err != nil {
+		return err
+	}
+	s.Command.Secrets = given.Env
 	a.OnTerminal(&s.Command)
 	if err := s.Check(); err != nil {
 		return err
@@ -104,6 +112,9 @@ func (o Start) Run(ctx context.Context, a *command.App, vm string, args []string
 		return err
 	}
 	if err := workspace.Enter(ctx, a, client, vm, o.Prepare); err != nil {
+		return err
+	}
+	if err := secret.Give(ctx, client, vm, given); err != nil {
 		return err
 	}
 	started, err := client.StartSession(ctx, vm, s)

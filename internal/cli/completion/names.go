@@ -76,6 +76,18 @@ func sessions(ctx context.Context, p place) (names []string, err error) {
 	return names, nil
 }
 
+// secrets returns the secrets of the VM before.
+func secrets(ctx context.Context, p place) (names []string, err error) {
+	if len(p.args) == 0 {
+		return nil, nil
+	}
+	list, err := p.Client.Secrets(ctx, p.args[0])
+	for _, s := range list {
+		names = append(names, s.Name)
+	}
+	return names, err
+}
+
 // loginVMs returns VMs, behind the user that is typed already.
 func loginVMs(ctx context.Context, p place) ([]string, error) {
 	names, err := vms(ctx, p)

@@ -28,6 +28,7 @@ var argumentValues = map[string]completer{
 	"NAME[:TAG]":               known(images),
 	"COMMAND...":               nothing, // the guest's
 	"SESSION":                  known(sessions),
+	"SECRET...":                known(secrets),
 	"SNAPSHOT":                 known(snapshots),
 	"SNAPSHOT...":              known(snapshots),
 	"SOURCE":                   known(sources),
@@ -140,6 +141,8 @@ var free = map[string]string{
 	"ready-timeout":       "a time",
 	"ready-fd":            "a descriptor that a program gives",
 	"remote":              "ports and hosts that the user chooses",
+	"secret":              "a name that the user chooses, and where the value is",
+	"secret-env":          "a name that the user chooses, and where the value is",
 	"server":              "an address that the user knows",
 	"since":               "a time that the user knows, or a cursor of an event",
 	"stop-timeout":        "a number of seconds",

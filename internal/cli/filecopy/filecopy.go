@@ -146,7 +146,7 @@ func (c Copy) fromVM(ctx context.Context, m *meter, vm, src, dst string) (report
 		report, err = archive.Extract(ctx, in, dst, o)
 	}
 	if err == nil {
-		report.Add(*in.theirs)
+		join(&report, *in.theirs)
 	}
 	return report, err
 }
@@ -198,7 +198,7 @@ func (c Copy) toVM(ctx context.Context, m *meter, src, vm, dst string) (report b
 			return report, err
 		}
 	}
-	report.Add(ours)
+	join(&report, ours)
 	return report, nil
 }
 

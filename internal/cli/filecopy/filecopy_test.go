@@ -131,7 +131,7 @@ func TestAFileOfAVMArrivesAsOneOrNotAtAll(t *testing.T) {
 	if st, err := os.Lstat(into); err != nil || st.Mode() != 0o755 {
 		t.Errorf("the file is %v, %v", st.Mode(), err)
 	}
-	if got := report.Lost(); got != "1 file lost its setuid or setgid bit or capabilities; -a keeps them" {
+	if got := Lost(report); got != "1 file lost its setuid or setgid bit or capabilities; -a keeps them" {
 		t.Errorf("it says %q", got)
 	}
 }

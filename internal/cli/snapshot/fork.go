@@ -51,6 +51,7 @@ differ since the fork. That takes a comparison for each, as banger diff makes it
 	fs.StringVar(&f.Name, "name", "",
 		"name of the VM; a pattern with {n} for several; default: the source's with a number")
 	fs.BoolVar(&f.AutoRemove, "rm", false, "remove each when it ends")
+	command.WithSecrets(fs, &f.WithSecrets)
 	fs.BoolVar(&changes, "changes", true, "count the files that the command of each fork has changed")
 	c.AddCommand(newRemoveForks(a))
 	return c
@@ -74,7 +75,8 @@ func newRemoveForks(a *command.App) *cobra.Command {
 
 // NewKeep returns the command keep.
 func NewKeep(a *command.App) *cobra.Command {
-	return &cobra.Command{
+	var with bool
+	c := &cobra.Command{
 		Use:   "keep FORK",
 		Short: "Put a fork in the place of the VM that it was made of",
 		Long: `Put a fork in the place of the VM that it was made of: under its name, with its published ports. That VM goes,
@@ -85,7 +87,7 @@ and its state is kept as an automatic snapshot. Other forks stay; banger fork rm
 		Args: command.Usage(cobra.ExactArgs(1)),
 		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			p := a.Progress()
-			vm, err := client.Keep(ctx, args[0], p.Emit)
+			vm, err := client.Keep(ctx, args[0], with, p.Emit)
 			p.Close()
 			if err == nil {
 				a.Say(vm.Name)
@@ -93,6 +95,8 @@ and its state is kept as an automatic snapshot. Other forks stay; banger fork rm
 			return err
 		}),
 	}
+	command.WithSecrets(c.Flags(), &with)
+	return c
 }
 
 func run(ctx context.Context, a *command.App, f banger.Fork, args []string, changes bool) error {

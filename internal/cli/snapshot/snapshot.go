@@ -31,7 +31,8 @@ moment.`,
 }
 
 func newCreate(a *command.App) *cobra.Command {
-	return &cobra.Command{
+	var with bool
+	c := &cobra.Command{
 		Use:   "create VM [NAME]",
 		Short: "Take a snapshot of a VM and print its name",
 		Args:  command.Usage(cobra.RangeArgs(1, 2)),
@@ -40,7 +41,7 @@ func newCreate(a *command.App) *cobra.Command {
 			if len(args) == 2 {
 				name = args[1]
 			}
-			s, err := client.CreateSnapshot(ctx, args[0], name)
+			s, err := client.CreateSnapshot(ctx, args[0], name, with)
 			if err != nil {
 				return err
 			}
@@ -51,6 +52,8 @@ func newCreate(a *command.App) *cobra.Command {
 			return nil
 		}),
 	}
+	command.WithSecrets(c.Flags(), &with)
+	return c
 }
 
 func newList(a *command.App) *cobra.Command {
@@ -128,13 +131,14 @@ func newInspect(a *command.App) *cobra.Command {
 }
 
 func newRestore(a *command.App) *cobra.Command {
-	return &cobra.Command{
+	var with bool
+	c := &cobra.Command{
 		Use:   "restore VM SNAPSHOT",
 		Short: "Let a VM go back to one of its snapshots; its present state is kept as an automatic one",
 		Args:  command.Usage(cobra.ExactArgs(2)),
 		RunE: a.WithClient(func(ctx context.Context, client *client.Client, args []string) error {
 			p := a.Progress()
-			_, err := client.Restore(ctx, args[0], args[1], p.Emit)
+			_, err := client.Restore(ctx, args[0], args[1], with, p.Emit)
 			p.Close()
 			if err == nil {
 				a.Say(args[0])
@@ -142,6 +146,8 @@ func newRestore(a *command.App) *cobra.Command {
 			return err
 		}),
 	}
+	command.WithSecrets(c.Flags(), &with)
+	return c
 }
 
 func newRemove(a *command.App) *cobra.Command {

@@ -123,6 +123,10 @@ func due(list []banger.Due, now time.Time) string {
 		if word == "" {
 			word = d.Action // of a newer daemon
 		}
+		if d.Blocked != "" {
+			parts = append(parts, "not "+word+": "+text.Limit(d.Blocked, 80))
+			continue
+		}
 		if d.Idle > 0 {
 			parts = append(parts, idles[d.Action]+" when idle for "+render.Span(time.Duration(d.Idle)*time.Second))
 			continue

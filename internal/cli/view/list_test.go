@@ -59,7 +59,8 @@ func TestWhatWillHappen(t *testing.T) {
 		" (suspends when idle for 15 min)": {{Action: banger.ActionSuspend, Idle: 900}},
 		" (removed in 6 h, stops when idle for 1 min)": {after(banger.ActionRemove, 6*time.Hour),
 			{Action: banger.ActionStop, Idle: 90}},
-		" (what next words in 59 s)": {after("what next words", time.Minute-1)},
+		" (not suspended: it has secrets)": {{Action: banger.ActionSuspend, Idle: 90, Blocked: "it has secrets"}},
+		" (what next words in 59 s)":       {after("what next words", time.Minute-1)},
 		" (starts again in 3 s, removed in 2 days)": {after(banger.ActionStart, 3*time.Second),
 			after(banger.ActionRemove, 48*time.Hour)},
 	} {

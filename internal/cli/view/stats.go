@@ -114,7 +114,7 @@ func compareStats(before, now []banger.Stats) []used {
 	for i, s := range now {
 		list[i].Stats = s
 		if j := slices.IndexFunc(before, func(b banger.Stats) bool { return b.ID == s.ID }); j >= 0 {
-			list[i].CPU = s.CPUPercent(before[j])
+			list[i].CPU = cpuPercent(s, before[j])
 		}
 	}
 	return list
@@ -128,4 +128,14 @@ func writeStats(w io.Writer, list []used) error {
 			pair(int64(u.NetIn), int64(u.NetOut)), pair(int64(u.DiskRead), int64(u.DiskWritten)))
 	}
 	return t.Flush()
+}
+
+// cpuPercent returns the share of one CPU, in percent, that was used between two readings of one VM. It returns 0 if
+// earlier is not an earlier reading of the same run.
+func cpuPercent(s, earlier banger.Stats) float64 {
+	took := s.At.Sub(earlier.At)
+	if took <= 0 || s.CPUTime < earlier.CPUTime { // the VM was restarted between the readings
+		return 0
+	}
+	return 100 * float64(s.CPUTime-earlier.CPUTime) / float64(took)
 }

@@ -13,6 +13,7 @@ import (
 	"banger/internal/cli/command"
 	review "banger/internal/cli/config"
 	"banger/internal/cli/render"
+	"banger/internal/cli/secret"
 	"banger/internal/cli/spec"
 	"banger/internal/cli/workspace"
 	"banger/internal/config"
@@ -38,7 +39,8 @@ type Request struct {
 	Bootstrap bool     // install the tools of the repository
 	Agent     string   // the agent for which the VM is, or ""
 	Options   spec.Options
-	Changed   []string // flags of a VM that the user has given
+	Secrets   spec.Given // what the VM gets of secrets, and which are variables of the session
+	Changed   []string   // flags of a VM that the user has given
 
 	// Base finds the image of a new VM, in place of Image, or nil; with build it makes an image that is not there. Made
 	// is called when a new VM has its workspace. Both may be nil.
@@ -50,7 +52,7 @@ type Request struct {
 func (r Request) Session(a *command.App) banger.SessionSpec {
 	o := r.Options.Spec
 	e := banger.Exec{Args: r.Command, Env: o.Env, Dir: o.WorkingDir, User: o.User, Stdin: true,
-		Workspace: o.WorkingDir == "", TTY: o.TTY || render.IsTerminal(a.Stdin) && render.IsTerminal(a.Stdout)}
+		Workspace: o.WorkingDir == "", Secrets: r.Secrets.Env, TTY: o.TTY || render.IsTerminal(a.Stdin) && render.IsTerminal(a.Stdout)}
 	if len(e.Args) == 0 {
 		e.Args = []string{"/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"}
 	}
@@ -109,6 +111,9 @@ func enter(ctx context.Context, a *command.App, c *client.Client, r Request) (vm
 		vm, err = enterAgain(ctx, a, c, r, h, known)
 	} else {
 		vm, err = enterNew(ctx, a, c, r, h)
+	}
+	if err == nil {
+		err = secret.Give(ctx, c, vm.ID, r.Secrets)
 	}
 	if err == nil && r.Agent == "" {
 		err = services(ctx, a, c, vm, h)
@@ -257,7 +262,7 @@ func Create(ctx context.Context, a *command.App, c *client.Client, s banger.Spec
 	p := a.Progress()
 	defer p.Close()
 	var made string
-	vm, err = c.Create(with, s, true, func(e banger.Event) {
+	vm, err = c.Create(with, s, nil, true, func(e banger.Event) {
 		if e.ID != "" {
 			made = e.ID
 		}

@@ -34,6 +34,8 @@ type flags struct {
 	checkpoint  bool
 	noBootstrap bool
 	detachKeys  string
+	secrets     spec.Secrets
+	withSecrets bool
 }
 
 // New returns the command work.
@@ -68,6 +70,8 @@ flags of a VM are those of banger run, and hold for a VM that is made.`,
 	fs.IntVar(&o.fork, "fork", 0, "run the command in so many forks, and make a branch of the result of each")
 	fs.BoolVar(&o.checkpoint, "checkpoint", false, "first take a snapshot, to which banger snapshot restore goes back")
 	fs.BoolVar(&o.noBootstrap, "no-bootstrap", false, "install no tools")
+	o.secrets.Register(fs)
+	command.WithSecrets(fs, &o.withSecrets)
 	fs.StringVar(&o.detachKeys, "detach-keys", session.DefaultDetachKeys, background.KeysUsage)
 	return c
 }
@@ -99,8 +103,9 @@ func (o *flags) request(c *cobra.Command, args []string) (r Request, err error) 
 		return r, command.UsageErrorf("--fork needs a number and a command behind --")
 	}
 	r.New, r.Bootstrap, r.Options = o.fresh, !o.noBootstrap, o.Options
-	r.Changed = Changed(c.Flags(), "fork", "checkpoint")
-	return r, nil
+	r.Changed = Changed(c.Flags(), "fork", "checkpoint", "with-secrets")
+	r.Secrets, err = o.secrets.Read(nil, true) // stdin belongs to the command
+	return r, err
 }
 
 // Changed returns the flags that the user has given and that describe a new VM: all but those of a session, and those
@@ -115,7 +120,7 @@ func Changed(fs *pflag.FlagSet, others ...string) (names []string) {
 }
 
 // own are the flags that do not describe a VM, in all commands that have those of a VM.
-var own = map[string]bool{"new": true, "no-bootstrap": true, "detach-keys": true, "name": true, "rm": true,
+var own = map[string]bool{"new": true, "no-bootstrap": true, "detach-keys": true, "secret": true, "secret-env": true, "name": true, "rm": true,
 	"quiet": true, "tty": true, "env": true, "env-file": true, "workdir": true, "user": true}
 
 func run(ctx context.Context, a *command.App, r Request, o flags) error {
@@ -132,12 +137,12 @@ func run(ctx context.Context, a *command.App, r Request, o flags) error {
 		return err
 	}
 	if o.checkpoint {
-		if err := checkpoint(ctx, a, c, vm); err != nil {
+		if err := checkpoint(ctx, a, c, vm, o.withSecrets); err != nil {
 			return err
 		}
 	}
 	if o.fork > 0 {
-		return workspace.Try(ctx, a, c, vm.ID, o.fork, r.Command)
+		return workspace.Try(ctx, a, c, vm.ID, o.fork, o.withSecrets, r.Command)
 	}
 	return Leave(a, c, vm, r, Session(ctx, a, c, vm, r.Session(a), keys))
 }
@@ -153,8 +158,8 @@ func Leave(a *command.App, c *client.Client, vm banger.VM, r Request, err error)
 }
 
 // checkpoint takes a snapshot and says how to go back to it.
-func checkpoint(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) error {
-	s, err := c.CreateSnapshot(ctx, vm.ID, "")
+func checkpoint(ctx context.Context, a *command.App, c *client.Client, vm banger.VM, with bool) error {
+	s, err := c.CreateSnapshot(ctx, vm.ID, "", with)
 	if err == nil {
 		Say(a, fmt.Sprintf("checkpoint %s; go back to it: banger snapshot restore %s %s", s.Name, vm.Name, s.Name))
 	}
@@ -212,7 +217,9 @@ func left(a *command.App, c *client.Client, id string) {
 		cost = banger.FormatSize(st.Memory) + " of memory and " + cost
 	}
 	park := "it runs until you park it: banger suspend " + vm.Name
-	if t := vm.Spec.Idle; t.Seconds > 0 {
+	if t := vm.Spec.Idle; len(vm.Secrets) > 0 && t.Action != banger.ActionStop {
+		park = "it has secrets, so it runs until you park it: banger stop " + vm.Name
+	} else if t.Seconds > 0 {
 		word := "suspended"
 		if t.Action == banger.ActionStop {
 			word = "stopped"

@@ -27,7 +27,7 @@ func branchOf(vm string, n int) string { return fmt.Sprintf("banger/%s/%d", vm, 
 
 func newFork(a *command.App) *cobra.Command {
 	var number int
-	var force bool
+	var force, with bool
 	c := &cobra.Command{
 		Use:   "fork VM[/WORKSPACE] [flags] -- COMMAND...",
 		Short: "Run a command in several forks of a VM, and make a branch of the result of each",
@@ -42,12 +42,13 @@ many files and lines it has changed. The forks stay until one is kept: banger wo
 				return command.UsageErrorf("workspace fork needs a VM and a command (see: banger workspace fork --help)")
 			}
 			return of(a, func(ctx context.Context, p *place, cmd []string) error {
-				return tryAll(ctx, a, p, number, force, cmd)
+				return tryAll(ctx, a, p, number, force, with, cmd)
 			})(c, args)
 		},
 	}
 	c.Flags().IntVarP(&number, "number", "n", 3, "how many forks")
 	c.Flags().BoolVarP(&force, "force", "f", false, "move branches of earlier tries")
+	command.WithSecrets(c.Flags(), &with)
 	return c
 }
 
@@ -61,7 +62,8 @@ type try struct {
 	err     error
 }
 
-func tryAll(ctx context.Context, a *command.App, p *place, number int, force bool, cmd []string) error {
+func tryAll(ctx context.Context, a *command.App, p *place, number int, force, with bool,
+	cmd []string) error {
 	source, err := p.client.Get(ctx, p.vm)
 	if err != nil {
 		return err
@@ -77,7 +79,7 @@ func tryAll(ctx context.Context, a *command.App, p *place, number int, force boo
 		}
 	}
 	vms, err := snapshot.Make(ctx, a, p.client, banger.Fork{From: source.ID, Number: number,
-		Name: source.Name + "-try-{n}"})
+		Name: source.Name + "-try-{n}", WithSecrets: with})
 	if err != nil {
 		return err
 	}

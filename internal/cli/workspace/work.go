@@ -79,12 +79,13 @@ func moved(files, commits int) string {
 }
 
 // Try runs a command in several forks of a VM, each in its workspace, and makes a branch of the result of each.
-func Try(ctx context.Context, a *command.App, c *client.Client, vm string, number int, cmd []string) error {
+// with allows that the forks have the secrets of the VM.
+func Try(ctx context.Context, a *command.App, c *client.Client, vm string, number int, with bool, cmd []string) error {
 	p, err := find(ctx, a, c, vm)
 	if err != nil {
 		return err
 	}
-	return tryAll(ctx, a, p, number, false, cmd)
+	return tryAll(ctx, a, p, number, false, with, cmd)
 }
 
 // Diff prints what has changed in a VM's workspace since its baseline: the files, and how many lines of each.

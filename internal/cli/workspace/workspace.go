@@ -216,6 +216,7 @@ func newList(a *command.App) *cobra.Command {
 
 func newReset(a *command.App) *cobra.Command {
 	var to string
+	var with bool
 	c := &cobra.Command{
 		Use:   "reset VM[/WORKSPACE]",
 		Short: "Take back all that was changed in a workspace",
@@ -233,11 +234,12 @@ snapshot, and its state is kept as an automatic snapshot.`,
 			vm, _, _ := strings.Cut(args[0], "/")
 			p := a.Progress()
 			defer p.Close()
-			_, err := c.Restore(ctx, vm, to, p.Emit)
+			_, err := c.Restore(ctx, vm, to, with, p.Emit)
 			return err
 		}),
 	}
 	c.Flags().StringVar(&to, "to", "", "a snapshot of the VM")
+	command.WithSecrets(c.Flags(), &with)
 	return c
 }
 

@@ -82,7 +82,7 @@ func StartProgram(t testing.TB, program string) *Agent {
 	}
 	cmd := exec.Command(program, "serve")
 	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{theirs}, console, console
-	cmd.Env = append(os.Environ(), "BANGER_TEST_DISK="+t.TempDir())
+	cmd.Env = append(os.Environ(), "BANGER_TEST_DISK="+t.TempDir(), "BANGER_TEST_SECRETS="+t.TempDir())
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,7 @@ func (h *Host) Serve() (socket string) {
 		SessionStreams: s.Guests().Sessions(),
 		Probes:         s.Guests().Sessions(),
 		Workspaces:     s.Guests().Workspaces(compares),
+		Secrets:        s.Custody(),
 		Connections:    s.Connections(),
 		Networks:       s.Networks(),
 		Images:         s.Library(),

@@ -209,7 +209,8 @@ func (p *process) command(agent string) *exec.Cmd {
 		attr.Cloneflags, attr.Unshareflags = syscall.CLONE_NEWPID|syscall.CLONE_NEWNET, syscall.CLONE_NEWNS
 	}
 	cmd.Dir, cmd.SysProcAttr = "/", attr
-	cmd.Env = append(os.Environ(), "BANGER_TEST_DISK="+p.guestDisk())
+	cmd.Env = append(os.Environ(), "BANGER_TEST_DISK="+p.guestDisk(),
+		"BANGER_TEST_SECRETS="+filepath.Join(p.config.Dir, "secrets"))
 	return cmd
 }
 
