@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -154,6 +155,14 @@ func (z *zed) start(ctx context.Context) error {
 
 func (z *zed) begin(ctx context.Context, dir string) error {
 	s, err := z.conn.NewSession(ctx, acp.NewSessionRequest{Cwd: dir, McpServers: []acp.McpServer{}})
+	if err != nil && strings.Contains(err.Error(), "Authentication required") {
+		if _, err = z.conn.Authenticate(ctx, acp.AuthenticateRequest{MethodId: "api-key"}); err == nil {
+			s, err = z.conn.NewSession(ctx, acp.NewSessionRequest{Cwd: dir, McpServers: []acp.McpServer{}})
+		}
+	}
+	if err == nil && s.SessionId == "" {
+		err = errors.New("the session has no id")
+	}
 	z.session, z.cwd = s.SessionId, dir
 	return err
 }
@@ -198,7 +207,8 @@ func (z *zed) SessionUpdate(_ context.Context, n acp.SessionNotification) error 
 	return nil
 }
 
-func (z *zed) RequestPermission(_ context.Context, r acp.RequestPermissionRequest) (acp.RequestPermissionResponse, error) {
+func (z *zed) RequestPermission(_ context.Context, r acp.RequestPermissionRequest) (acp.RequestPermissionResponse,
+	error) {
 	for _, o := range r.Options {
 		if o.Kind == acp.PermissionOptionKindAllowOnce || o.Kind == acp.PermissionOptionKindAllowAlways {
 			fmt.Fprintln(z.out, "allowed")

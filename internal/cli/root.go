@@ -70,7 +70,7 @@ func newRoot(a *app) *cobra.Command {
 	}))
 	for _, other := range []func(*app) *cobra.Command{
 		newEvents, newDNS, newDaemon, newRecover, newDoctor, newVersion, newShim, newVMM, newSSHConfig, newSSHProxy,
-		newGitRemote,
+		of(workspace.NewRemote),
 	} {
 		root.AddCommand(other(a))
 	}
@@ -112,34 +112,13 @@ func refuseUnknownWords(c *cobra.Command) {
 
 // vmCommands lists every verb of a VM once.
 var vmCommands = []func(*app) *cobra.Command{
-	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove, newList,
-	newSession, newAttach, newExec, newSSH, newLogs, newStats, newTop, newRename, newUpdate, newCopy, newPorts, newPort,
-	newPolicy, newCommit, newWait, newPrune, newSnapshot, newFork, newKeep, newDiff,
-	newWorkspace, newSecret,
+	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove,
+	of(view.NewList), of(background.New), of(background.NewAttach), newExec, newSSH, of(logs.New), of(view.NewStats),
+	of(view.NewTop), newRename, newUpdate, newCopy, newPorts, newPort, newPolicy, newCommit, newWait, newPrune,
+	of(snapshot.New), of(snapshot.NewFork), of(snapshot.NewKeep), of(diff.New), of(workspace.New), of(secret.New),
 }
 
-func newSnapshot(a *app) *cobra.Command { return snapshot.New(a.App) }
-
-func newFork(a *app) *cobra.Command { return snapshot.NewFork(a.App) }
-
-func newKeep(a *app) *cobra.Command { return snapshot.NewKeep(a.App) }
-
-func newDiff(a *app) *cobra.Command { return diff.New(a.App) }
-
-func newWorkspace(a *app) *cobra.Command { return workspace.New(a.App) }
-
-func newSecret(a *app) *cobra.Command { return secret.New(a.App) }
-
-func newGitRemote(a *app) *cobra.Command { return workspace.NewRemote(a.App) }
-
-func newSession(a *app) *cobra.Command { return background.New(a.App) }
-
-func newAttach(a *app) *cobra.Command { return background.NewAttach(a.App) }
-
-func newList(a *app) *cobra.Command { return view.NewList(a.App) }
-
-func newLogs(a *app) *cobra.Command { return logs.New(a.App) }
-
-func newTop(a *app) *cobra.Command { return view.NewTop(a.App) }
-
-func newStats(a *app) *cobra.Command { return view.NewStats(a.App) }
+// of makes a command of another package one of this program's.
+func of(make func(*command.App) *cobra.Command) func(*app) *cobra.Command {
+	return func(a *app) *cobra.Command { return make(a.App) }
+}

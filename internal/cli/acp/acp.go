@@ -98,7 +98,9 @@ func run(cmd *cobra.Command, a *command.App, o flags, where string, words []stri
 	if err != nil {
 		return err
 	}
-	p.command.Secrets = given.Env
+	if p.agent == "" {
+		p.command.Secrets = given.Env
+	}
 	if p.host, p.guest, err = workspace.Sides(ctx, a, c, p.vm.ID); err != nil {
 		return err
 	}

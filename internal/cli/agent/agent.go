@@ -156,8 +156,8 @@ func (o *Flags) Register(fs *pflag.FlagSet) {
 	fs.SetInterspersed(true)
 	fs.BoolVar(&o.Fresh, "new", false, "make another VM, although there is one for this agent, repository and branch")
 	fs.BoolVar(&o.NoBootstrap, "no-bootstrap", false, "install no tools of the repository")
-	fs.StringArrayVar(&o.secrets.Variables, "secret", nil, "NAME[=env:VARIABLE|file:PATH]: a key, which the agent gets as "+
-		"a file and as a variable, and which no disk of this host ever has")
+	fs.StringArrayVar(&o.secrets.Variables, "secret", nil, "NAME[=env:VARIABLE|file:PATH]: a key, which the agent gets "+
+		"as a file and as a variable, and which no disk of this host ever has")
 }
 
 // request returns what to work on for an agent.
@@ -246,7 +246,7 @@ func split(c *cobra.Command, args []string) (words, behind []string) {
 }
 
 func run(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe, o flags) error {
-	keys, err := session.ParseDetachKeys(o.detachKeys)
+	leave, err := session.ParseDetachKeys(o.detachKeys)
 	if err != nil {
 		return err
 	}
@@ -259,10 +259,13 @@ func run(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe, o
 		return err
 	}
 	s := q.Session(a)
+	if s.Command.Secrets, err = keys(ctx, c, vm, r, q.Secrets.Env); err != nil {
+		return err
+	}
 	if s.Command.Env = agentEnv(r, s.Command.Env); o.prompt != "" {
 		s.Command.TTY, s.Command.Stdin = false, false
 	}
-	err = work.Session(ctx, a, c, vm, s, keys)
+	err = work.Session(ctx, a, c, vm, s, leave)
 	after := context.WithoutCancel(ctx)
 	err = errors.Join(err, keptOf(a, q.Agent).save(after, c, vm, r))
 	if o.prompt != "" {
@@ -298,6 +301,22 @@ func enter(ctx context.Context, a *command.App, c *client.Client, q work.Request
 	return vm, err
 }
 
+// keys returns the names of the secrets that an agent gets as variables: those of this call, and those of the VM that
+// its recipe names.
+func keys(ctx context.Context, c *client.Client, vm banger.VM, r recipe.Recipe, given []string) ([]string, error) {
+	list, err := c.Secrets(ctx, vm.ID)
+	if err != nil {
+		return nil, err
+	}
+	names := slices.Clone(given)
+	for _, s := range list {
+		if slices.Contains(r.Secrets, s.Name) && !slices.Contains(names, s.Name) && !s.Given.IsZero() {
+			names = append(names, s.Name)
+		}
+	}
+	return names, nil
+}
+
 // hint says which key of this shell the agent would take.
 func hint(a *command.App, r recipe.Recipe) {
 	for _, name := range r.Secrets {
@@ -319,7 +338,10 @@ func Enter(ctx context.Context, a *command.App, c *client.Client, cmd *cobra.Com
 		return vm, e, "", banger.Errorf(banger.CodeInvalid, "agent %s does not speak the Agent Client Protocol", q.Agent).
 			WithHint("see: banger agent ls")
 	}
-	vm, err = enter(ctx, a, c, q, r)
+	if vm, err = enter(ctx, a, c, q, r); err != nil {
+		return vm, e, "", err
+	}
+	q.Secrets.Env, err = keys(ctx, c, vm, r, q.Secrets.Env)
 	e = banger.Exec{Args: r.ACP, Env: agentEnv(r, o.Spec.Env), Secrets: q.Secrets.Env, Workspace: true}
 	return vm, e, q.Agent, err
 }

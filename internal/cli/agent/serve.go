@@ -214,7 +214,10 @@ func startServer(ctx context.Context, c *client.Client, vm banger.VM, q work.Req
 		return err
 	}
 	e := banger.Exec{Args: replaced(r.Serve.Command, recipe.PortWord, strconv.Itoa(r.Serve.Port)),
-		Env: agentEnv(r, q.Options.Spec.Env), Secrets: q.Secrets.Env, Workspace: true}
+		Env: agentEnv(r, q.Options.Spec.Env), Workspace: true}
+	if e.Secrets, err = keys(ctx, c, vm, r, q.Secrets.Env); err != nil {
+		return err
+	}
 	probe := banger.Probe{Check: fmt.Sprintf("tcp:%d", r.Serve.Port)}
 	if r.Serve.Password != "" {
 		e.Env = append(e.Env, r.Serve.Password+"="+password)
@@ -240,6 +243,8 @@ func replaced(words []string, old, new string) (out []string) {
 	return out
 }
 
+const loopback = "127.0.0.1"
+
 // forward makes the guest's port reachable on this host's loopback, and returns the address.
 func forward(ctx context.Context, c *client.Client, vm banger.VM, guest, host uint16) (string, error) {
 	now, err := c.Get(ctx, vm.ID)
@@ -247,10 +252,11 @@ func forward(ctx context.Context, c *client.Client, vm banger.VM, guest, host ui
 		return "", err
 	}
 	for _, f := range now.Forwards {
-		if f.GuestPort == guest && (host == 0 || f.HostPort == host) {
-			return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(f.HostPort))), nil
+		if f.GuestPort == guest && f.HostIP == loopback && (host == 0 || f.HostPort == host) {
+			return net.JoinHostPort(loopback, strconv.Itoa(int(f.HostPort))), nil
 		}
 	}
-	f, err := c.AddForward(ctx, vm.ID, banger.Forward{HostPort: host, GuestPort: guest})
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(f.HostPort))), err
+	f, err := c.AddForward(ctx, vm.ID, banger.Forward{Protocol: "tcp", HostIP: loopback, HostPort: host,
+		GuestPort: guest})
+	return net.JoinHostPort(loopback, strconv.Itoa(int(f.HostPort))), err
 }

@@ -52,7 +52,8 @@ type Request struct {
 func (r Request) Session(a *command.App) banger.SessionSpec {
 	o := r.Options.Spec
 	e := banger.Exec{Args: r.Command, Env: o.Env, Dir: o.WorkingDir, User: o.User, Stdin: true,
-		Workspace: o.WorkingDir == "", Secrets: r.Secrets.Env, TTY: o.TTY || render.IsTerminal(a.Stdin) && render.IsTerminal(a.Stdout)}
+		Workspace: o.WorkingDir == "", Secrets: r.Secrets.Env,
+		TTY: o.TTY || render.IsTerminal(a.Stdin) && render.IsTerminal(a.Stdout)}
 	if len(e.Args) == 0 {
 		e.Args = []string{"/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh"}
 	}

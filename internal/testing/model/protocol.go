@@ -98,14 +98,16 @@ func readResponses(body []byte) (t turn) {
 }
 
 func answerResponses(s stream, t turn) {
-	response := obj{"id": "resp_" + s.id, "object": "response", "created_at": 1, "model": "scripted", "status": "in_progress",
+	response := obj{"id": "resp_" + s.id, "object": "response", "created_at": 1, "model": "scripted",
+		"status": "in_progress",
 		"output": []obj{}}
 	s.event("response.created", obj{"type": "response.created", "response": response})
 	item := obj{"id": "item_" + s.id, "type": "message", "role": "assistant", "status": "completed",
 		"content": []obj{{"type": "output_text", "text": said, "annotations": []obj{}}}}
 	if line := t.line(); line != "" {
 		args, _ := json.Marshal(t.tool.arguments(line))
-		item = obj{"id": "item_" + s.id, "type": "function_call", "status": "completed", "call_id": "call_" + s.id, "name": t.tool.Name,
+		item = obj{"id": "item_" + s.id, "type": "function_call", "status": "completed", "call_id": "call_" + s.id,
+			"name":      t.tool.Name,
 			"arguments": string(args)}
 	}
 	s.event("response.output_item.added", obj{"type": "response.output_item.added", "output_index": 0, "item": item})
@@ -148,8 +150,9 @@ func answerMessages(s stream, t turn) {
 		more["type"] = kind
 		s.event(kind, more)
 	}
-	send("message_start", obj{"message": obj{"id": "msg_" + s.id, "type": "message", "role": "assistant", "model": "scripted",
-		"content": []obj{}, "stop_reason": nil, "stop_sequence": nil, "usage": obj{"input_tokens": 1, "output_tokens": 1}}})
+	send("message_start", obj{"message": obj{"id": "msg_" + s.id, "type": "message", "role": "assistant",
+		"model": "scripted", "content": []obj{}, "stop_reason": nil, "stop_sequence": nil,
+		"usage": obj{"input_tokens": 1, "output_tokens": 1}}})
 	reason := "end_turn"
 	if line := t.line(); line != "" {
 		args, _ := json.Marshal(t.tool.arguments(line))
