@@ -51,7 +51,7 @@ demo: ## install what is missing, build, boot a Debian image and run a command i
 test: deps build double ## everything that must pass, real boots included
 	@./scripts/test
 
-test-slow: deps build double ## a shard of the proofs that take long; SHARD=1..7|all
+test-slow: deps build double ## a shard of the proofs that take long; SHARD=1..8|all
 	@./scripts/test-slow
 
 test-power: deps build ## 1000 power cuts while VMs, images and kernels change; root only

@@ -125,6 +125,7 @@ type zed struct {
 	in      io.WriteCloser
 	stderr  strings.Builder
 	conn    *acp.ClientSideConnection
+	key     string // the agent's way to log in by a key, or ""
 	session acp.SessionId
 	cwd     string
 }
@@ -147,16 +148,21 @@ func (z *zed) start(ctx context.Context) error {
 	}
 	z.conn = acp.NewClientSideConnection(z, in, out)
 	z.conn.SetLogger(slog.New(slog.DiscardHandler))
-	_, err = z.conn.Initialize(ctx, acp.InitializeRequest{ProtocolVersion: acp.ProtocolVersionNumber,
+	r, err := z.conn.Initialize(ctx, acp.InitializeRequest{ProtocolVersion: acp.ProtocolVersionNumber,
 		ClientCapabilities: acp.ClientCapabilities{Terminal: true,
 			Fs: acp.FileSystemCapabilities{ReadTextFile: true, WriteTextFile: true}}})
+	for _, m := range r.AuthMethods {
+		if m.Agent != nil && strings.Contains(m.Agent.Id, "api-key") {
+			z.key = m.Agent.Id
+		}
+	}
 	return err
 }
 
 func (z *zed) begin(ctx context.Context, dir string) error {
 	s, err := z.conn.NewSession(ctx, acp.NewSessionRequest{Cwd: dir, McpServers: []acp.McpServer{}})
-	if err != nil && strings.Contains(err.Error(), "Authentication required") {
-		if _, err = z.conn.Authenticate(ctx, acp.AuthenticateRequest{MethodId: "api-key"}); err == nil {
+	if err != nil && z.key != "" { // the agent wants to be told to use the key that it has
+		if _, err = z.conn.Authenticate(ctx, acp.AuthenticateRequest{MethodId: z.key}); err == nil {
 			s, err = z.conn.NewSession(ctx, acp.NewSessionRequest{Cwd: dir, McpServers: []acp.McpServer{}})
 		}
 	}

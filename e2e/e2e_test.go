@@ -136,10 +136,17 @@ func (w *world) awaitTemplates(n int) error {
 // all stories as an ordinary user.
 const onlyDiffering = "BANGER_E2E_ONLY_DIFFERING"
 
+// onlySlow is set to 1 to run the stories that take long, instead of the others.
+const onlySlow = "BANGER_E2E_ONLY_SLOW"
+
 // stories returns the files of the stories to run.
 func stories(t *testing.T) (files []string) {
 	t.Helper()
-	all, err := filepath.Glob("testdata/*.txtar")
+	pattern := "testdata/*.txtar"
+	if os.Getenv(onlySlow) == "1" {
+		pattern = "testdata/slow/*.txtar"
+	}
+	all, err := filepath.Glob(pattern)
 	if err != nil || len(all) == 0 {
 		t.Fatalf("there are no stories: %v", err)
 	}
