@@ -132,7 +132,10 @@ func run(ctx context.Context, a *command.App, r Request, o flags) error {
 	if err != nil {
 		return err
 	}
-	vm, err := Enter(ctx, a, c, r)
+	vm, h, err := enter(ctx, a, c, r)
+	if err == nil && o.fork > 0 {
+		err = withinBudget(ctx, c, h.user.Budget, o.fork, vm.Spec.Memory)
+	}
 	if err != nil {
 		return err
 	}
