@@ -165,8 +165,13 @@ func CopyTar(out *tar.Writer, from io.Reader, change func(*tar.Header)) error {
 	}
 }
 
-// addSynced adds a file or a directory of the host to a tar.
+// addSynced adds a file or a directory of the host to a tar. Of the links in a directory, those to files become files,
+// and others are left out.
 func addSynced(w *tar.Writer, from, to, mode string, at Home) error {
+	from, err := filepath.EvalSymlinks(from)
+	if err != nil {
+		return err
+	}
 	return filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -176,6 +181,9 @@ func addSynced(w *tar.Writer, from, to, mode string, at Home) error {
 			return err
 		}
 		info, err := os.Stat(name)
+		if d.Type() == fs.ModeSymlink && (err != nil || !info.Mode().IsRegular()) {
+			return nil
+		}
 		if err != nil || !info.Mode().IsRegular() && !info.IsDir() {
 			return err
 		}
