@@ -43,6 +43,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"model":      cmdModel,
 	"asked":      cmdAsked,
 	"zed":        cmdZed,
+	"toolserver": cmdToolServer,
 }
 
 func theWorld(ts *testscript.TestScript) *world {

@@ -24,7 +24,7 @@ const ProjectFile = "banger.toml"
 type Project struct {
 	Common
 	Ports     []string          // as --publish takes them
-	Bootstrap bool              // install the tools that the repository's files ask for
+	Bootstrap bool              // install the tools that the repository's files ask for; preset: true
 	Tools     map[string]string // versions by mise's names; they count before those of other files
 	Services  map[string]banger.SessionSpec
 	Tasks     map[string]Task
@@ -104,7 +104,7 @@ func readProject(root string) ([]byte, error) {
 
 // ParseProject returns what the text of a repository's file means.
 func ParseProject(raw []byte) (*Project, error) {
-	var w projectFile
+	w := projectFile{Bootstrap: true}
 	f, err := decode(ProjectFile, raw, &w)
 	if err != nil {
 		return nil, err

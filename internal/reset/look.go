@@ -148,7 +148,7 @@ func vms(h Home) ([]VM, error) {
 var (
 	stateEntries = []string{"banger.db*", "daemon.lock", "daemon.start", "daemon*.log", "dns.port", "kvm.json", "boot-id",
 		"reserve", "bridge.json", "bridge.used", "images", "kernels", "templates", "vms", "lost", "jail", "ssh", "*.tmp",
-		"layers", "snapshots", "helpers", "workspaces", "reviews", "programs", "agents", ".tmp-*"}
+		"layers", "snapshots", "helpers", "workspaces", "reviews", "programs", "agents", "work-*.lock", ".tmp-*"}
 	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates", "helpers", "secrets"}
 )
 

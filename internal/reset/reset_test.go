@@ -59,7 +59,7 @@ func home(t *testing.T) Home {
 	for name, text := range map[string]string{
 		"state/daemon.lock": "", "state/daemon.start": "", "state/daemon.log": "ready", "state/banger.db": "no database",
 		"state/banger.db.copy-0": "", "state/reserve": "", "state/reviews/0a.json": "{}",
-		"state/programs/sha512-00": "", "state/agents/codex.tar": "",
+		"state/programs/sha512-00": "", "state/work-00.lock": "", "state/agents/codex.tar": "",
 		"state/dns.port": "15353", "state/ssh/id_ed25519": "key",
 		"state/images/sha256/aa/rootfs.ext4": "image", "state/images/references.json": "{}",
 		"state/kernels/linux/vmlinux": "kernel", "state/lost/0123456789ad/disk.ext4": "",
@@ -115,7 +115,7 @@ func TestWhatIsFound(t *testing.T) {
 		!f.VMs[1].Running || f.VMs[1].Bytes == 0 {
 		t.Errorf("the VMs are %+v", f.VMs)
 	}
-	if f.Images.Count != 1 || f.Kernels.Count != 1 || f.Lost.Count != 1 || f.Frozen.Count != 1 || f.Other.Count != 11 ||
+	if f.Images.Count != 1 || f.Kernels.Count != 1 || f.Lost.Count != 1 || f.Frozen.Count != 1 || f.Other.Count != 12 ||
 		f.Images.Bytes == 0 || f.Daemon != daemon.Process.Pid || f.Bridges || f.Empty() || f.Bytes() < f.Images.Bytes {
 		t.Errorf("it finds %+v", f)
 	}

@@ -119,10 +119,15 @@ func (d *Daemon) startOnce(ctx context.Context) error {
 // Hold makes the state directory, and takes the lock under which clients start daemons, write files of their own and
 // remove all of banger.
 func (d *Daemon) Hold(ctx context.Context) (release func(), err error) {
+	return d.HoldFile(ctx, "daemon.start")
+}
+
+// HoldFile makes the state directory, and takes the lock on a file in it.
+func (d *Daemon) HoldFile(ctx context.Context, name string) (release func(), err error) {
 	if err := private.Make(d.paths.State, host.DirMode()); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(d.paths.State, "daemon.start"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(filepath.Join(d.paths.State, name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +137,7 @@ func (d *Daemon) Hold(ctx context.Context) (release func(), err error) {
 	return func() { f.Close() }, nil // which also releases the lock
 }
 
-// lock locks f, which another client may have locked for StartTime at most. After an error f is closed, or will be: a
+// lock locks f, which another client may have locked. After an error f is closed, or will be: a
 // wait for a lock cannot be ended, and the descriptor must not become another file's meanwhile.
 func lock(ctx context.Context, f *os.File) error {
 	locked := make(chan error)

@@ -2,10 +2,13 @@ package work
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"banger"
 	"banger/internal/api/client"
@@ -43,7 +46,7 @@ type Request struct {
 	Changed   []string   // flags of a VM that the user has given
 
 	// Base finds the image of a new VM, in place of Image, or nil; with build it makes an image that is not there. Made
-	// is called when a new VM has its workspace. Both may be nil.
+	// is called before a new VM gets its workspace. Both may be nil.
 	Base func(ctx context.Context, build bool) (*banger.Image, error)
 	Made func(context.Context, banger.VM) error
 }
@@ -102,6 +105,11 @@ func enter(ctx context.Context, a *command.App, c *client.Client, r Request) (vm
 	if h, err = newHome(ctx, a, r); err != nil {
 		return vm, h, err
 	}
+	release, err := alone(ctx, a, r, h)
+	if err != nil {
+		return vm, h, err
+	}
+	defer release()
 	known, ok := banger.VM{}, false
 	if !r.New {
 		if known, ok, err = find(ctx, c, r, h); err != nil {
@@ -110,7 +118,12 @@ func enter(ctx context.Context, a *command.App, c *client.Client, r Request) (vm
 	}
 	if ok {
 		vm, err = enterAgain(ctx, a, c, r, h, known)
-	} else {
+		if err != nil { // the daemon may have undone what a command began that was killed
+			_, gone := c.Get(ctx, known.ID)
+			ok = banger.CodeOf(gone) != banger.CodeNotFound
+		}
+	}
+	if !ok {
 		vm, err = enterNew(ctx, a, c, r, h)
 	}
 	if err == nil {
@@ -120,6 +133,20 @@ func enter(ctx context.Context, a *command.App, c *client.Client, r Request) (vm
 		err = services(ctx, a, c, vm, h)
 	}
 	return vm, h, err
+}
+
+// alone waits until no other command makes or completes the VM of a repository and branch, and keeps others away until
+// release is called. The lock of a command that was killed is free.
+func alone(ctx context.Context, a *command.App, r Request, h home) (release func(), err error) {
+	key := sha256.Sum256([]byte(h.source + "\x00" + h.branch + "\x00" + r.Agent))
+	told := time.AfterFunc(time.Second, func() {
+		Say(a, "another command makes the VM of this repository and branch; this one waits for it")
+	})
+	defer told.Stop()
+	if release, err = a.Daemon.HoldFile(ctx, "work-"+hex.EncodeToString(key[:8])+".lock"); err != nil && ctx.Err() == nil {
+		err = banger.Errorf(banger.CodeUnavailable, "cannot lock a file in %s: %w", a.Paths.State, banger.Cause(err))
+	}
+	return release, err
 }
 
 // find returns the latest VM of the repository and branch, or the one that the request names.
@@ -165,7 +192,7 @@ func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request
 			WithHint("use it as it is; change it: banger update %s; or make another: --new", vm.Name)
 	}
 	if vm.State != banger.StateRunning {
-		if err := withinBudget(ctx, c, h.user.Budget, vm.Spec.Memory); err != nil {
+		if err := withinBudget(ctx, c, h.user.Budget, 1, vm.Spec.Memory); err != nil {
 			return vm, err
 		}
 	}
@@ -173,17 +200,37 @@ func enterAgain(ctx context.Context, a *command.App, c *client.Client, r Request
 	if err != nil {
 		return vm, err
 	}
+	tools := &bootstrap{app: a, client: c, plan: h.tools}
 	news, err := workspace.News(ctx, a, c, vm)
-	if banger.CodeOf(err) == banger.CodeNotFound { // an earlier call was cut off before the workspace was there
-		return vm, workspace.Bring(ctx, a, c, vm.ID, r.Path, r.Options.Spec.User)
+	if banger.CodeOf(err) == banger.CodeNotFound {
+		Say(a, "an earlier command was cut off before VM "+vm.Name+" was complete, so this one completes it")
+		return vm, fill(ctx, a, c, r, h, vm, tools.update)
 	}
 	for _, line := range news {
 		Say(a, line)
 	}
 	if err == nil {
-		err = (&bootstrap{app: a, client: c, plan: h.tools}).update(ctx, vm)
+		err = tools.update(ctx, vm)
 	}
 	return vm, err
+}
+
+// fill brings everything into a VM that has nothing of it, or a part. The workspace comes last: a VM that has it is
+// complete.
+func fill(ctx context.Context, a *command.App, c *client.Client, r Request, h home, vm banger.VM,
+	install func(context.Context, banger.VM) error) error {
+	if err := install(ctx, vm); err != nil {
+		return err
+	}
+	if err := syncFiles(ctx, a, c, vm, h.user.FileSync); err != nil {
+		return err
+	}
+	if r.Made != nil {
+		if err := r.Made(ctx, vm); err != nil {
+			return err
+		}
+	}
+	return workspace.Bring(ctx, a, c, vm.ID, r.Path, vm.Spec.User)
 }
 
 // GoOn makes a VM run that is there.
@@ -204,7 +251,7 @@ func GoOn(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) (
 func enterNew(ctx context.Context, a *command.App, c *client.Client, r Request, h home) (vm banger.VM, err error) {
 	s, err := r.spec(ctx, a, h)
 	if err == nil {
-		err = withinBudget(ctx, c, h.user.Budget, s.Memory)
+		err = withinBudget(ctx, c, h.user.Budget, 1, s.Memory)
 	}
 	if err != nil {
 		return vm, err
@@ -238,17 +285,7 @@ func enterNew(ctx context.Context, a *command.App, c *client.Client, r Request, 
 	if vm, err = Create(ctx, a, c, s); err != nil {
 		return vm, err
 	}
-	err = tools.install(ctx, vm)
-	if err == nil {
-		err = workspace.Bring(ctx, a, c, vm.ID, r.Path, s.User)
-	}
-	if err == nil {
-		err = syncFiles(ctx, a, c, vm, h.user.FileSync)
-	}
-	if err == nil && r.Made != nil {
-		err = r.Made(ctx, vm)
-	}
-	if err != nil {
+	if err = fill(ctx, a, c, r, h, vm, tools.install); err != nil {
 		Remove(c, vm.ID)
 	}
 	return vm, err

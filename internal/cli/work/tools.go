@@ -38,6 +38,7 @@ var mise = recipe.Package{Name: "@jdxcode/mise-linux-x64", Version: "2026.9.15",
 const (
 	toolsDir    = "/opt/mise"
 	toolsConfig = toolsDir + "/config.toml"
+	toolsThere  = toolsDir + "/installed.toml" // the configuration of what is installed
 	toolsPath   = toolsDir + "/shims:" + toolsDir + "/bin"
 )
 
@@ -186,7 +187,7 @@ func (b *bootstrap) run(ctx context.Context, vm banger.VM) error {
 	if err := b.bring(ctx, vm); err != nil {
 		return err
 	}
-	status, err := b.exec(ctx, vm, "cd / && exec mise install", b.app.Stderr)
+	status, err := b.exec(ctx, vm, "cd / && mise install && cp "+toolsConfig+" "+toolsThere, b.app.Stderr)
 	if err == nil && status != 0 {
 		err = banger.Errorf(banger.CodeGuest, "the tools of this repository were not installed: mise ended with %d, and "+
 			"says why above", status).WithHint("see: banger tooling plan; or work without them: --no-bootstrap")
@@ -194,19 +195,19 @@ func (b *bootstrap) run(ctx context.Context, vm banger.VM) error {
 	return err
 }
 
-// update installs the tools in a VM from before, if the repository asks for others now.
+// update installs the tools in a VM from before, if it has others than the repository asks for now.
 func (b *bootstrap) update(ctx context.Context, vm banger.VM) error {
 	if !b.wanted() {
 		return nil
 	}
 	var now bytes.Buffer
-	if _, err := b.exec(ctx, vm, "head -c 65536 "+toolsConfig+" 2>/dev/null", &now); err != nil {
+	if _, err := b.exec(ctx, vm, "head -c 65536 "+toolsThere+" 2>/dev/null", &now); err != nil {
 		return err
 	}
 	if bytes.Equal(now.Bytes(), b.plan.Config()) {
 		return nil
 	}
-	Say(b.app, "the repository asks for other tools than before")
+	Say(b.app, "the VM lacks tools that the repository asks for")
 	if err := b.reachable(vm.Spec); err != nil {
 		return err
 	}

@@ -23,8 +23,9 @@ import (
 	"banger/internal/config"
 )
 
-// withinBudget returns an error if the user's budget has no room for one more VM that runs, with so much memory.
-func withinBudget(ctx context.Context, c *client.Client, b config.Budget, memory int64) error {
+// withinBudget returns an error if the user's budget has no room for so many more VMs that run, with so much memory
+// each.
+func withinBudget(ctx context.Context, c *client.Client, b config.Budget, more int, memory int64) error {
 	if b.Running == 0 && b.Bytes() == 0 {
 		return nil
 	}
@@ -38,19 +39,22 @@ func withinBudget(ctx context.Context, c *client.Client, b config.Budget, memory
 			running, sum, names = running+1, sum+vm.Spec.Memory, append(names, vm.Name)
 		}
 	}
+	memory *= int64(more)
 	var why string
 	switch {
-	case b.Running > 0 && running >= b.Running:
-		why = fmt.Sprintf("%d VMs run, and the budget in config.toml has room for %d", running, b.Running)
+	case b.Running > 0 && running+more > b.Running:
+		why = fmt.Sprintf("%d VMs run, and with %d more the budget in config.toml, %d, is exceeded", running, more, b.Running)
 	case b.Bytes() > 0 && sum+memory > b.Bytes():
 		why = fmt.Sprintf("the VMs that run have %s of memory, and with %s more the budget in config.toml, %s, is exceeded",
 			banger.FormatSize(sum), banger.FormatSize(memory), banger.FormatSize(b.Bytes()))
 	default:
 		return nil
 	}
-	return banger.Errorf(banger.CodeConflict, "%s", why).
-		WithHint("park one of them: banger suspend %s; or change the budget: banger config edit",
-			strings.Join(names, " or "))
+	hint := "change the budget: banger config edit"
+	if len(names) > 0 {
+		hint = "park one of them: banger suspend " + strings.Join(names, " or ") + "; or " + hint
+	}
+	return banger.Errorf(banger.CodeConflict, "%s", why).WithHint("%s", hint)
 }
 
 // services starts the sessions that the repository's file wants in its VM, but for those that run already.
@@ -161,8 +165,13 @@ func CopyTar(out *tar.Writer, from io.Reader, change func(*tar.Header)) error {
 	}
 }
 
-// addSynced adds a file or a directory of the host to a tar.
+// addSynced adds a file or a directory of the host to a tar. Of the links in a directory, those to files become files,
+// and others are left out.
 func addSynced(w *tar.Writer, from, to, mode string, at Home) error {
+	from, err := filepath.EvalSymlinks(from)
+	if err != nil {
+		return err
+	}
 	return filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -172,6 +181,9 @@ func addSynced(w *tar.Writer, from, to, mode string, at Home) error {
 			return err
 		}
 		info, err := os.Stat(name)
+		if d.Type() == fs.ModeSymlink && (err != nil || !info.Mode().IsRegular()) {
+			return nil
+		}
 		if err != nil || !info.Mode().IsRegular() && !info.IsDir() {
 			return err
 		}

@@ -132,7 +132,10 @@ func run(ctx context.Context, a *command.App, r Request, o flags) error {
 	if err != nil {
 		return err
 	}
-	vm, err := Enter(ctx, a, c, r)
+	vm, h, err := enter(ctx, a, c, r)
+	if err == nil && o.fork > 0 {
+		err = withinBudget(ctx, c, h.user.Budget, o.fork, vm.Spec.Memory)
+	}
 	if err != nil {
 		return err
 	}
@@ -232,9 +235,11 @@ func left(a *command.App, c *client.Client, id string) {
 
 // shortly writes a time without the parts that are 0: 15m, not 15m0s.
 func shortly(d time.Duration) string {
-	s := strings.TrimSuffix(d.String(), "0s")
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
+	s := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-len(zero)+1]
+		}
 	}
 	return s
 }
