@@ -104,12 +104,12 @@ func run(cmd *cobra.Command, a *command.App, o flags, where string, words []stri
 	if p.host, p.guest, err = workspace.Sides(ctx, a, c, p.vm.ID); err != nil {
 		return err
 	}
-	name, unlock, err := session(ctx, a, c, p)
+	name, fresh, unlock, err := session(ctx, a, c, p)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	status, err := bridge(ctx, a, p, name)
+	status, err := bridge(ctx, a, p, name, fresh)
 	after := context.WithoutCancel(ctx)
 	if err == nil || ctx.Err() != nil { // the editor has ended, or the agent
 		c.StopSession(after, p.vm.ID, name, 2*time.Second)
@@ -155,9 +155,10 @@ func find(ctx context.Context, cmd *cobra.Command, a *command.App, c *client.Cli
 	return p, err
 }
 
-// session starts the session of the agent, or finds one that runs and has lost its editor. Nobody else uses it until
-// unlock is called.
-func session(ctx context.Context, a *command.App, c *client.Client, p place) (name string, unlock func(), err error) {
+// session starts the session of the agent, or finds one that runs and has lost its editor, which is not fresh. Nobody
+// else uses it until unlock is called.
+func session(ctx context.Context, a *command.App, c *client.Client, p place) (name string, fresh bool, unlock func(),
+	err error) {
 	for n := 1; ; n++ {
 		if name = "acp"; n > 1 {
 			name = fmt.Sprintf("acp-%d", n)
@@ -167,13 +168,13 @@ func session(ctx context.Context, a *command.App, c *client.Client, p place) (na
 			continue
 		}
 		if err != nil {
-			return "", nil, banger.Errorf(banger.CodeUnavailable, "cannot lock the session of the agent: %w",
+			return "", false, nil, banger.Errorf(banger.CodeUnavailable, "cannot lock the session of the agent: %w",
 				banger.Cause(err))
 		}
 		old, err := c.Session(ctx, p.vm.ID, name)
 		if err == nil && old.State == banger.SessionRunning && slices.Equal(old.Command.Args, p.command.Args) {
 			work.Say(a, "going on with the agent in session "+name+" of "+p.vm.Name)
-			return name, func() { lock.Remove() }, nil
+			return name, false, func() { lock.Remove() }, nil
 		}
 		if err == nil {
 			err = c.RemoveSession(ctx, p.vm.ID, name, true)
@@ -185,16 +186,19 @@ func session(ctx context.Context, a *command.App, c *client.Client, p place) (na
 		}
 		if err != nil {
 			lock.Remove()
-			return "", nil, err
+			return "", false, nil, err
 		}
-		return name, func() { lock.Remove() }, nil
+		return name, true, func() { lock.Remove() }, nil
 	}
 }
 
 // bridge carries messages until the editor or the agent ends.
-func bridge(ctx context.Context, a *command.App, p place, name string) (int, error) {
+func bridge(ctx context.Context, a *command.App, p place, name string, fresh bool) (int, error) {
 	b := acp.New(p.host, p.guest)
 	s := &stream{app: a, vm: p.vm.ID, session: name, bridge: b, back: make(chan struct{}, 1)}
+	if fresh {
+		s.next = new(uint64)
+	}
 	s.mu.Lock()
 	err := s.open(ctx)
 	s.mu.Unlock()

@@ -220,7 +220,10 @@ Logins that the agent keeps in its home directory are kept on this host for its 
 				return err
 			}
 			if q.Command = r.Line(r.Command, "", o.yolo, extra...); c.Flags().Changed("prompt") {
-				if len(r.Headless) == 0 {
+				switch {
+				case o.prompt == "":
+					return command.UsageErrorf("--prompt is empty")
+				case len(r.Headless) == 0:
 					return banger.Errorf(banger.CodeInvalid, "agent %s does nothing without a terminal", q.Agent).
 						WithHint("leave out --prompt")
 				}
@@ -262,10 +265,13 @@ func run(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe, o
 	if s.Command.Secrets, err = keys(ctx, c, vm, r, q.Secrets.Env); err != nil {
 		return err
 	}
+	if len(s.Command.Secrets) == 0 && !keptOf(a, q.Agent).any() {
+		hint(a, r)
+	}
 	if s.Command.Env = agentEnv(r, s.Command.Env); o.prompt != "" {
 		s.Command.TTY, s.Command.Stdin = false, false
 	}
-	err = work.Session(ctx, a, c, vm, s, leave)
+	ended, err := work.Session(ctx, a, c, vm, s, leave)
 	after := context.WithoutCancel(ctx)
 	err = errors.Join(err, keptOf(a, q.Agent).save(after, c, vm, r))
 	if o.prompt != "" {
@@ -274,7 +280,7 @@ func run(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe, o
 				vm.Name, vm.Name))
 		}
 	}
-	return work.Leave(a, c, vm, q, err)
+	return errors.Join(err, work.Leave(a, c, vm, q, ended))
 }
 
 // agentEnv returns the environment of an agent's session.
@@ -295,9 +301,6 @@ func enter(ctx context.Context, a *command.App, c *client.Client, q work.Request
 	kept.gather(ctx, c, r, q.Agent)
 	q.Made = func(ctx context.Context, vm banger.VM) error { return kept.restore(ctx, a, c, vm, r) }
 	vm, err = work.Enter(ctx, a, c, q)
-	if err == nil && !kept.any() && len(q.Secrets.Env) == 0 {
-		hint(a, r)
-	}
 	return vm, err
 }
 

@@ -79,7 +79,7 @@ func login(ctx context.Context, a *command.App, name string, o flags) error {
 	}
 	q := work.Request{Command: r.Login}
 	q.Options.Spec.Env = agentEnv(r, nil)
-	if err := work.Session(ctx, a, c, vm, q.Session(a), nil); err != nil {
+	if _, err := work.Session(ctx, a, c, vm, q.Session(a), nil); err != nil {
 		return err
 	}
 	if err := kept.save(context.WithoutCancel(ctx), c, vm, r); err != nil {

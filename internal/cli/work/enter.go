@@ -155,8 +155,12 @@ func find(ctx context.Context, c *client.Client, r Request, h home) (vm banger.V
 	if err != nil {
 		return vm, false, err
 	}
+	ids := map[string]bool{}
 	for _, one := range list {
-		if !mine(one, r, h) || name(r) != "" && one.Name != name(r) {
+		ids[one.ID] = true
+	}
+	for _, one := range list {
+		if ids[one.ForkOf] || !mine(one, r, h) || name(r) != "" && one.Name != name(r) {
 			continue
 		}
 		if !ok || one.CreatedAt.After(vm.CreatedAt) {
@@ -168,12 +172,11 @@ func find(ctx context.Context, c *client.Client, r Request, h home) (vm banger.V
 
 func name(r Request) string { return r.Options.Spec.Name }
 
-// mine reports whether a VM is for a repository, branch and agent. Forks have the labels of their source, but are VMs
-// of their own.
+// mine reports whether a VM has the labels of a repository, branch and agent. A fork has those of its source, whose
+// place it may take.
 func mine(vm banger.VM, r Request, h home) bool {
 	l := vm.Spec.Labels
-	return l[labelSource] == text.Line(h.source) && l[labelBranch] == text.Line(h.branch) && l[LabelAgent] == r.Agent &&
-		vm.ForkOf == ""
+	return l[labelSource] == text.Line(h.source) && l[labelBranch] == text.Line(h.branch) && l[LabelAgent] == r.Agent
 }
 
 // enterAgain lets a VM go on, and says what has changed on both sides.

@@ -1,6 +1,7 @@
 package work
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -86,7 +87,8 @@ func task(c *cobra.Command, a *command.App, o flags, path string, args []string)
 	e.Args = withArguments(e.Args, args[1:])
 	s := r.Session(a)
 	e.Stdin, e.TTY = s.Command.Stdin, s.Command.TTY
-	return Leave(a, client, vm, r, Session(ctx, a, client, vm, banger.SessionSpec{Command: e}, keys))
+	_, err = Session(ctx, a, client, vm, banger.SessionSpec{Command: e}, keys)
+	return errors.Join(err, Leave(a, client, vm, r, false))
 }
 
 // withArguments adds a user's arguments to a command. A text that a shell runs gets them as its parameters.

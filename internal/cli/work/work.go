@@ -147,17 +147,18 @@ func run(ctx context.Context, a *command.App, r Request, o flags) error {
 	if o.fork > 0 {
 		return workspace.Try(ctx, a, c, vm.ID, o.fork, o.withSecrets, r.Command)
 	}
-	return Leave(a, c, vm, r, Session(ctx, a, c, vm, r.Session(a), keys))
+	ended, err := Session(ctx, a, c, vm, r.Session(a), keys)
+	return errors.Join(err, Leave(a, c, vm, r, ended))
 }
 
-// Leave ends the use of a VM by a session whose end is err: it removes the VM if the user wants that, or tells what
-// the VM costs. It returns err.
-func Leave(a *command.App, c *client.Client, vm banger.VM, r Request, err error) error {
-	if r.Options.Spec.AutoRemove && !errors.Is(err, session.ErrDetached) {
-		return errors.Join(err, Remove(c, vm.ID))
+// Leave is called when the user has left a VM, or when the session has ended: it removes the VM if the user wants that,
+// or tells what the VM costs.
+func Leave(a *command.App, c *client.Client, vm banger.VM, r Request, ended bool) error {
+	if r.Options.Spec.AutoRemove && ended {
+		return Remove(c, vm.ID)
 	}
 	left(a, c, vm.ID)
-	return err
+	return nil
 }
 
 // checkpoint takes a snapshot and says how to go back to it.
@@ -187,23 +188,24 @@ func Remove(c *client.Client, id string) error {
 	return err
 }
 
-// Session starts a session in the workspace of a VM, and connects this process with it until one of them ends. The
-// session is removed when it has ended.
+// Session starts a session in the workspace of a VM, and connects this process with it until one of them ends. It
+// removes a session that has ended; ended is false if the user has left it.
 func Session(ctx context.Context, a *command.App, c *client.Client, vm banger.VM, s banger.SessionSpec,
-	keys []byte) error {
+	keys []byte) (ended bool, err error) {
 	a.OnTerminal(&s.Command)
 	started, err := c.StartSession(ctx, vm.ID, s)
 	if err != nil {
-		return err
+		return true, err
 	}
 	first := uint64(0)
 	how := session.Attachment{Keys: keys, TTY: s.Command.TTY, EOF: !s.Command.TTY}
-	err = background.Attach(context.WithoutCancel(ctx), a, vm.ID, started, how, &first)
-	if now, serr := c.Session(context.WithoutCancel(ctx), vm.ID, started.Name); serr == nil &&
-		now.State == banger.SessionEnded {
-		c.RemoveSession(context.WithoutCancel(ctx), vm.ID, started.Name, false)
+	ctx = context.WithoutCancel(ctx) // from here on, signals go to the command
+	err = background.Attach(ctx, a, vm.ID, started, how, &first)
+	now, serr := c.Session(ctx, vm.ID, started.Name)
+	if ended = serr != nil || now.State == banger.SessionEnded; ended {
+		c.RemoveSession(ctx, vm.ID, started.Name, false)
 	}
-	return err
+	return ended, err
 }
 
 // left says that the VM still runs, what it costs, and how to park it.
