@@ -58,12 +58,12 @@ func TestWhichShardIsRun(t *testing.T) {
 		shard, want string
 		code        int
 	}{
-		{"", "shard 1 of 7, because no commit is known here; all: make test-slow SHARD=all\n", 0},
-		{"3", "shard 3 of 7, as SHARD says; all: make test-slow SHARD=all\n", 0},
-		{"all", "all 7 shards\n", 0},
-		{"0", "SHARD is 0, and may be 1 to 7 or all\n", 2},
-		{"8", "SHARD is 8, and may be 1 to 7 or all\n", 2},
-		{"one", "SHARD is one, and may be 1 to 7 or all\n", 2},
+		{"", "shard 1 of 8, because no commit is known here; all: make test-slow SHARD=all\n", 0},
+		{"3", "shard 3 of 8, as SHARD says; all: make test-slow SHARD=all\n", 0},
+		{"all", "all 8 shards\n", 0},
+		{"0", "SHARD is 0, and may be 1 to 8 or all\n", 2},
+		{"9", "SHARD is 9, and may be 1 to 8 or all\n", 2},
+		{"one", "SHARD is one, and may be 1 to 8 or all\n", 2},
 	} {
 		out, code := run(t, dir, []string{late, "SHARD=" + c.shard}, "scripts/test-slow")
 		if first, _, _ := strings.Cut(out, "\n"); first+"\n" != "test-slow: "+c.want || code != c.code {
@@ -87,7 +87,7 @@ func TestWhichShardIsRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("test-slow: shard %d of 7, by commit %s;", n%7+1, hash[:7])
+	want := fmt.Sprintf("test-slow: shard %d of 8, by commit %s;", n%8+1, hash[:7])
 	if out, code := run(t, dir, []string{late}, "scripts/test-slow"); !strings.HasPrefix(out, want) || code != 0 {
 		t.Errorf("exit code %d, %q, want %q", code, out, want)
 	}
@@ -100,7 +100,7 @@ func TestEveryFuzzTargetOfTheShardsExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for shard := 1; shard <= 4; shard++ {
+	for shard := 1; shard <= 8; shard++ {
 		if !strings.Contains(string(text), fmt.Sprintf("\nshard%d() {\n", shard)) {
 			t.Errorf("shard %d is not defined", shard)
 		}
