@@ -108,9 +108,7 @@ func environ(ts *testscript.TestScript) (env []string) {
 			env = append(env, name+"="+value)
 		}
 	}
-	for _, name := range theWorld(ts).env() {
-		env = append(env, name)
-	}
+	env = append(env, theWorld(ts).env()...)
 	return append(env, "HOME="+ts.Getenv("HOME"), "PATH="+ts.Getenv("PATH"))
 }
 
