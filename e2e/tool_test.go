@@ -26,8 +26,8 @@ var npmRegistry = sync.OnceValue(func() string {
 	return strings.TrimSpace(string(out))
 })
 
-// toolserver node|go plays the servers from which a tool is installed. It sets $TOOLS to its port on the host's loopback,
-// and $NODE or $GO to the version that it has.
+// toolserver node|go plays the servers from which a tool is installed. It sets $TOOLS to its port on the host's
+// loopback, and $NODE or $GO to the version that it has.
 func cmdToolServer(ts *testscript.TestScript, neg bool, args []string) {
 	refuse(ts, neg, len(args) != 1, "toolserver node|go")
 	switch args[0] {
