@@ -42,6 +42,7 @@ func TestFigures(t *testing.T) {
 	t.Run("streams", func(t *testing.T) { b.in(t).streams() })
 	t.Run("sessions", func(t *testing.T) { b.in(t).sessions() })
 	t.Run("workspaces", func(t *testing.T) { b.in(t).workspaces() })
+	t.Run("work", func(t *testing.T) { b.in(t).work() })
 	t.Run("files", func(t *testing.T) { b.in(t).files() })
 	t.Run("memory", func(t *testing.T) { b.in(t).memory() })
 	t.Run("ssh", func(t *testing.T) { b.in(t).ssh() })

@@ -26,8 +26,8 @@ import (
 // once per run, unless BANGER_E2E_STATE names one. Each story starts from hard links of its files.
 var prepared string
 
-// binDir is the directory of the banger under test.
-var binDir string
+// binDir is the directory of the banger under test, and repository that of its sources, if they are here.
+var binDir, repository string
 
 // firecracker is the directory of the Firecracker for the stories about it. "jailed" below it has a
 // Firecracker with its jailer. Both are the double, unless make test-kvm names a real one. The
@@ -63,6 +63,7 @@ func run(m *testing.M) int {
 	}
 	var err error
 	if binDir, err = filepath.Abs("../bin"); err == nil {
+		repository = filepath.Dir(binDir)
 		_, err = os.Stat(filepath.Join(binDir, "banger"))
 	}
 	if err == nil {
@@ -218,6 +219,7 @@ func TestStories(t *testing.T) {
 			env.Setenv("STATE", w.state)
 			env.Setenv("CYCLES", os.Getenv("CYCLES")) // of suspend-databases
 			env.Setenv("BANGER_SEED", os.Getenv("BANGER_SEED"))
+			env.Setenv("REPOSITORY", repository)
 			env.Setenv("DOUBLE", filepath.Join(binDir, "double"))
 			env.Setenv("FIRECRACKER", firecracker)
 			env.Setenv("FIRECRACKER_VERSION", firecrackerVersion)
