@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -98,6 +100,57 @@ func cmdZed(ts *testscript.TestScript, neg bool, args []string) {
 	if err := z.close(); err != nil {
 		ts.Fatalf("the agent ends with %v\n%s", err, z.stderr.String())
 	}
+}
+
+// zed2 DIR COMMAND... plays an editor that speaks version 2 of the protocol, for which there is no library: it
+// initializes, begins a session in DIR, and checks that the agent speaks that version and has the session in DIR.
+func cmdZed2(ts *testscript.TestScript, neg bool, args []string) {
+	refuse(ts, neg, len(args) < 2, "zed2 DIR COMMAND...")
+	cmd := exec.Command(args[1], args[2:]...)
+	var stderr strings.Builder
+	cmd.Dir, cmd.Env, cmd.Stderr = ts.MkAbs("."), environ(ts), &stderr
+	in, err := cmd.StdinPipe()
+	ts.Check(err)
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	limit := time.AfterFunc(storyTime, func() { cmd.Process.Kill() })
+	defer limit.Stop()
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 16<<20)
+	ask := func(id int, method string, params map[string]any) (result map[string]any) {
+		raw, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+		ts.Check(err)
+		_, err = in.Write(append(raw, '\n'))
+		ts.Check(err)
+		for lines.Scan() {
+			var m struct {
+				ID     *int
+				Result map[string]any
+				Error  any
+			}
+			ts.Check(json.Unmarshal(lines.Bytes(), &m))
+			if m.ID != nil && *m.ID == id {
+				if m.Error != nil {
+					ts.Fatalf("%s: %v\n%s", method, m.Error, stderr.String())
+				}
+				return m.Result
+			}
+		}
+		ts.Fatalf("%s is not answered\n%s", method, stderr.String())
+		return nil
+	}
+	r := ask(0, "initialize", map[string]any{"protocolVersion": 2, "capabilities": map[string]any{},
+		"info": map[string]any{"name": "story", "version": "1"}})
+	if r["protocolVersion"] != 2.0 {
+		ts.Fatalf("the agent speaks %v", r)
+	}
+	dir := args[0]
+	if ask(1, "session/new", map[string]any{"cwd": dir, "mcpServers": []any{}})["sessionId"] == "" {
+		ts.Fatalf("the session has no id")
+	}
+	ts.Check(in.Close())
+	ts.Check(cmd.Wait())
 }
 
 // environ returns the environment of a story.

@@ -43,6 +43,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"model":      cmdModel,
 	"asked":      cmdAsked,
 	"zed":        cmdZed,
+	"zed2":       cmdZed2,
 	"toolserver": cmdToolServer,
 }
 

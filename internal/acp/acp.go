@@ -220,13 +220,16 @@ func failure(id json.RawMessage, code int, text string) []byte {
 	return line
 }
 
-// withoutCapabilities takes the editor's files and terminals out of what it offers.
+// withoutCapabilities takes the editor's files and terminals out of what it offers. Version 2 of the protocol has no
+// such offers, and calls offers otherwise.
 func withoutCapabilities(params map[string]any) (changed bool) {
-	offers, _ := params["clientCapabilities"].(map[string]any)
-	for _, name := range []string{"fs", "terminal"} {
-		if _, ok := offers[name]; ok {
-			delete(offers, name)
-			changed = true
+	for _, field := range []string{"clientCapabilities", "capabilities"} {
+		offers, _ := params[field].(map[string]any)
+		for _, name := range []string{"fs", "terminal"} {
+			if _, ok := offers[name]; ok {
+				delete(offers, name)
+				changed = true
+			}
 		}
 	}
 	return changed
@@ -287,7 +290,7 @@ func walk(v any, to func(string) (string, bool)) (changed bool) {
 
 // places are the fields that hold a path or a URI; raw are those that hold anything.
 var (
-	places = map[string]bool{"cwd": true, "path": true, "uri": true, "additionalDirectories": true}
+	places = map[string]bool{"cwd": true, "path": true, "oldPath": true, "uri": true, "additionalDirectories": true}
 	raw    = map[string]bool{"rawInput": true, "rawOutput": true, "_meta": true}
 )
 

@@ -38,6 +38,11 @@ func TestWhatAnEditorSays(t *testing.T) {
 			out: `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":1,"clientCapabilities":` +
 				`{"_meta":{"x":1}}}}`,
 		},
+		"nor in version 2": {
+			in: `{"id":0,"method":"initialize","params":{"protocolVersion":2,"info":{"name":"x"},"capabilities":` +
+				`{"fs":{},"session":{}}}}`,
+			out: `{"id":0,"method":"initialize","params":{"protocolVersion":2,"info":{"name":"x"},"capabilities":{"session":{}}}}`,
+		},
 		"directories of a session": {
 			in: `{"id":1,"method":"session/new","params":{"cwd":"/home/me/p/sub","additionalDirectories":["/home/me/p"],` +
 				`"mcpServers":[{"name":"x","command":"/home/me/p/mcp","args":["/home/me/p"],"env":[]}]}}`,
@@ -105,6 +110,12 @@ func TestWhatAnAgentSays(t *testing.T) {
 				`[{"path":"/home/me/p/a.go","line":3}],"content":[` +
 				`{"type":"diff","path":"/home/me/p/a.go","newText":"/workspace"}],` +
 				`"rawInput":{"path":"/workspace/a.go"}}}}`,
+		},
+		"a file that has moved, in version 2": {
+			in: `{"method":"session/update","params":{"update":{"sessionUpdate":"tool_call_update","content":[` +
+				`{"type":"diff","changes":[{"operation":"move","oldPath":"/workspace/a","path":"/workspace/b"}]}]}}}`,
+			out: `{"method":"session/update","params":{"update":{"sessionUpdate":"tool_call_update","content":[` +
+				`{"type":"diff","changes":[{"operation":"move","oldPath":"/home/me/p/a","path":"/home/me/p/b"}]}]}}}`,
 		},
 		"a file of the guest that is in no workspace": {
 			in:  `{"method":"session/update","params":{"update":{"locations":[{"path":"/etc/passwd"}]}}}`,
