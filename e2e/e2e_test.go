@@ -82,6 +82,7 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(base)
 	os.Chmod(base, 0o711) // root's VMs run as their own users and open files by path
 	os.Setenv("TMPDIR", base)
+	os.Setenv("npm_config_registry", npmRegistry())
 	os.Setenv("PATH", binDir+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	if prepared = os.Getenv("BANGER_E2E_STATE"); prepared == "" {
 		prepared, err = prepare(base)
@@ -219,6 +220,7 @@ func TestStories(t *testing.T) {
 			env.Setenv("STATE", w.state)
 			env.Setenv("CYCLES", os.Getenv("CYCLES")) // of suspend-databases
 			env.Setenv("BANGER_SEED", os.Getenv("BANGER_SEED"))
+			env.Setenv("npm_config_registry", os.Getenv("npm_config_registry"))
 			env.Setenv("REPOSITORY", repository)
 			env.Setenv("DOUBLE", filepath.Join(binDir, "double"))
 			env.Setenv("FIRECRACKER", firecracker)

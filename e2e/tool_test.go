@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -17,14 +16,15 @@ import (
 	"banger/internal/testing/toolserver"
 )
 
-// npmRegistry returns the registry that npm is set up for, or "" for its preset.
-var npmRegistry = sync.OnceValue(func() string {
+// npmRegistry returns the registry that npm is set up for, or "" for its preset. The home of a story has no file that
+// says so.
+func npmRegistry() string {
 	if url := os.Getenv("npm_config_registry"); url != "" {
 		return url
 	}
 	out, _ := exec.Command("npm", "config", "get", "registry").Output()
 	return strings.TrimSpace(string(out))
-})
+}
 
 // toolserver node|go plays the servers from which a tool is installed. It sets $TOOLS to its port on the host's
 // loopback, and $NODE or $GO to the version that it has.
@@ -41,19 +41,15 @@ func cmdToolServer(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func serveNode(ts *testscript.TestScript, dir string) {
-	registry := "npm_config_registry=" + npmRegistry()
-	store := bundle.Store{Dir: filepath.Join(os.Getenv("TMPDIR"), "programs"), NPM: bundle.NPMOf([]string{registry}, "")}
+	store := bundle.Store{Dir: filepath.Join(os.Getenv("TMPDIR"), "programs"), NPM: bundle.NPMOf(os.Environ(), "")}
 	version, err := toolserver.Node(context.Background(), store, dir)
 	ts.Check(err)
 	ts.Setenv("NODE", version)
-	if url := npmRegistry(); url != "" { // the home of a story has no file of npm's
-		ts.Setenv("npm_config_registry", url)
-	}
 	serve(ts, http.FileServer(http.Dir(dir)))
 }
 
-// serveGo serves this host's Go below /go, and the modules that it has fetched below /modules. An emulated guest would
-// compile the standard library for minutes, so that comes compiled with the Go.
+// serveGo serves this host's Go below /go, and the modules that it has fetched below /modules. An emulated guest
+// would compile the standard library for minutes, so that comes compiled with the Go.
 func serveGo(ts *testscript.TestScript, dir string) {
 	cache := ts.MkAbs("cache")
 	goHere := func(args ...string) []string {
