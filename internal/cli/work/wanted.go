@@ -43,7 +43,8 @@ func withinBudget(ctx context.Context, c *client.Client, b config.Budget, more i
 	var why string
 	switch {
 	case b.Running > 0 && running+more > b.Running:
-		why = fmt.Sprintf("%d VMs run, and with %d more the budget in config.toml, %d, is exceeded", running, more, b.Running)
+		why = fmt.Sprintf("the budget in config.toml has room for %d VMs, and with %d more there would be %d", b.Running,
+			more, running+more)
 	case b.Bytes() > 0 && sum+memory > b.Bytes():
 		why = fmt.Sprintf("the VMs that run have %s of memory, and with %s more the budget in config.toml, %s, is exceeded",
 			banger.FormatSize(sum), banger.FormatSize(memory), banger.FormatSize(b.Bytes()))

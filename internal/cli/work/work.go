@@ -121,7 +121,7 @@ func Changed(fs *pflag.FlagSet, others ...string) (names []string) {
 
 // own are the flags that do not describe a VM, in all commands that have those of a VM.
 var own = map[string]bool{"new": true, "no-bootstrap": true, "detach-keys": true, "secret": true, "secret-env": true,
-	"name": true, "rm": true, "quiet": true, "tty": true, "env": true, "env-file": true, "workdir": true, "user": true}
+	"name": true, "quiet": true, "tty": true, "env": true, "env-file": true, "workdir": true, "user": true}
 
 func run(ctx context.Context, a *command.App, r Request, o flags) error {
 	keys, err := session.ParseDetachKeys(o.detachKeys)

@@ -110,8 +110,8 @@ func TestTheBudget(t *testing.T) {
 	}{
 		{config.Budget{}, 100, ""},
 		{config.Budget{Running: 4}, 1, ""},
-		{config.Budget{Running: 4}, 2, "3 VMs run, and with 2 more the budget in config.toml, 4, is exceeded"},
-		{config.Budget{Running: 3}, 1, "3 VMs run, and with 1 more"},
+		{config.Budget{Running: 4}, 2, "the budget in config.toml has room for 4 VMs, and with 2 more there would be 5"},
+		{config.Budget{Running: 3}, 1, "has room for 3 VMs, and with 1 more there would be 4"},
 		{config.Budget{Memory: "4g"}, 1, ""},
 		{config.Budget{Memory: "4g"}, 2, "the VMs that run have 3 GiB of memory, and with 2 GiB more the budget"},
 		{config.Budget{Running: 9, Memory: "3g"}, 1, "park one of them: banger suspend one or two or three"},
@@ -153,7 +153,7 @@ func TestOnlyFlagsOfAVMAreForANewOne(t *testing.T) {
 	if err := c.ParseFlags(strings.Fields("--new --name x --rm -e A=b --fork 2 --memory 1g --network none")); err != nil {
 		t.Fatal(err)
 	}
-	if got := Changed(c.Flags(), "fork"); !equal(got, []string{"memory", "network"}) {
+	if got := Changed(c.Flags(), "fork"); !equal(got, []string{"memory", "network", "rm"}) {
 		t.Errorf("they are %q", got)
 	}
 }
