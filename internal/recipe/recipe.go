@@ -44,7 +44,9 @@ type Recipe struct {
 
 	Allow   []string `toml:"allow"`   // what it must reach, in the notation of --net-allow
 	Secrets []string `toml:"secrets"` // variables with keys; those that the user's environment has
-	Keep    []string `toml:"keep"`    // files and directories below $HOME that hold logins
+	// Keep are files and directories below $HOME that hold logins. They should hold nothing that makes an agent run
+	// something: each VM of the agent gets what another one had.
+	Keep []string `toml:"keep"`
 }
 
 // Words of command lines that stand for others.

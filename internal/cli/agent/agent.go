@@ -298,10 +298,11 @@ func enter(ctx context.Context, a *command.App, c *client.Client, q work.Request
 		return image(ctx, a, c, q.Agent, r, build)
 	}
 	kept := keptOf(a, q.Agent)
-	kept.gather(ctx, c, r, q.Agent)
-	q.Made = func(ctx context.Context, vm banger.VM) error { return kept.restore(ctx, a, c, vm, r) }
-	vm, err = work.Enter(ctx, a, c, q)
-	return vm, err
+	q.Made = func(ctx context.Context, vm banger.VM) error {
+		kept.gather(ctx, c, r, q.Agent, vm)
+		return kept.restore(ctx, a, c, vm)
+	}
+	return work.Enter(ctx, a, c, q)
 }
 
 // keys returns the names of the secrets that an agent gets as variables: those of this call, and those of the VM that

@@ -40,7 +40,7 @@ func (k kept) any() bool {
 }
 
 // restore brings what is kept into a VM.
-func (k kept) restore(ctx context.Context, a *command.App, c *client.Client, vm banger.VM, r recipe.Recipe) error {
+func (k kept) restore(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) error {
 	raw, err := os.ReadFile(k.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -79,9 +79,9 @@ func (k kept) save(ctx context.Context, c *client.Client, vm banger.VM, r recipe
 	return nil
 }
 
-// gather keeps what the VMs of an agent have that run, if one has a later login than this host: a session that its
-// user has left may have renewed it.
-func (k kept) gather(ctx context.Context, c *client.Client, r recipe.Recipe, name string) {
+// gather keeps what the VMs of an agent have that run, all but a new one, if one has a later login than this host: a
+// session that its user has left may have renewed it.
+func (k kept) gather(ctx context.Context, c *client.Client, r recipe.Recipe, name string, fresh banger.VM) {
 	latest := time.Time{}
 	if st, err := os.Stat(k.path); err == nil {
 		latest = st.ModTime()
@@ -91,7 +91,7 @@ func (k kept) gather(ctx context.Context, c *client.Client, r recipe.Recipe, nam
 		return
 	}
 	for _, vm := range vms {
-		if vm.State != banger.StateRunning {
+		if vm.State != banger.StateRunning || vm.ID == fresh.ID {
 			continue
 		}
 		if _, changed, err := take(ctx, c, vm, r); err == nil && changed.After(latest) && k.save(ctx, c, vm, r) == nil {

@@ -74,7 +74,7 @@ func login(ctx context.Context, a *command.App, name string, o flags) error {
 	}
 	defer work.Remove(c, vm.ID)
 	kept := keptOf(a, name)
-	if err := kept.restore(ctx, a, c, vm, r); err != nil {
+	if err := kept.restore(ctx, a, c, vm); err != nil {
 		return err
 	}
 	q := work.Request{Command: r.Login}
