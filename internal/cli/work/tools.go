@@ -195,7 +195,8 @@ func (b *bootstrap) run(ctx context.Context, vm banger.VM) error {
 	return err
 }
 
-// update installs the tools in a VM from before, if it has others than the repository asks for now.
+// update installs the tools in a VM from before, if it has others than the repository asks for now. Those that are its
+// first ones are kept too.
 func (b *bootstrap) update(ctx context.Context, vm banger.VM) error {
 	if !b.wanted() {
 		return nil
@@ -211,7 +212,11 @@ func (b *bootstrap) update(ctx context.Context, vm banger.VM) error {
 	if err := b.reachable(vm.Spec); err != nil {
 		return err
 	}
-	return b.run(ctx, vm)
+	if now.Len() > 0 {
+		return b.run(ctx, vm)
+	}
+	b.base, b.image = vm.ImageDigest, b.name(banger.Image{Digest: vm.ImageDigest})
+	return b.install(ctx, vm)
 }
 
 // exec runs a line of shell in the VM, and writes what it says to out.
