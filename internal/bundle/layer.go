@@ -20,6 +20,40 @@ import (
 // epoch is the time of all files of a layer, so that a recipe always makes the same layer.
 var epoch = time.Unix(499162500, 0)
 
+// Fetch fetches all that a recipe names and that the store does not have.
+func (s Store) Fetch(ctx context.Context, r recipe.Recipe, emit banger.Emit) error {
+	return s.each(r, func(f pinned, _ string) error {
+		file, err := s.open(ctx, f, emit)
+		if err == nil {
+			file.Close()
+		}
+		return err
+	})
+}
+
+// each calls do for each file of a recipe, with the path of what is in it.
+func (s Store) each(r recipe.Recipe, do func(f pinned, path string) error) error {
+	for _, p := range r.Packages {
+		f, err := ofPackage(p, s.NPM)
+		if err == nil {
+			err = do(f, p.Path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, a := range r.Archives {
+		f, err := ofArchive(a)
+		if err == nil {
+			err = do(f, a.Path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Layer writes the tar of a layer with everything of a recipe: its packages and archives below root, and its commands
 // as links in /usr/local/bin. It fetches what the store does not have.
 func (s Store) Layer(ctx context.Context, r recipe.Recipe, root string, w io.Writer, emit banger.Emit) error {
@@ -28,23 +62,9 @@ func (s Store) Layer(ctx context.Context, r recipe.Recipe, root string, w io.Wri
 	for _, file := range r.Bin {
 		l.programs[path.Join(root, file)] = true
 	}
-	for _, p := range r.Packages {
-		f, err := ofPackage(p, s.NPM)
-		if err != nil {
-			return err
-		}
-		if err := s.add(ctx, l, f, path.Join(root, p.Path), emit); err != nil {
-			return err
-		}
-	}
-	for _, a := range r.Archives {
-		f, err := ofArchive(a)
-		if err != nil {
-			return err
-		}
-		if err := s.add(ctx, l, f, path.Join(root, a.Path), emit); err != nil {
-			return err
-		}
+	err := s.each(r, func(f pinned, at string) error { return s.add(ctx, l, f, path.Join(root, at), emit) })
+	if err != nil {
+		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Bin)) {
 		if err := l.link("usr/local/bin/"+name, "/"+path.Join(root, r.Bin[name])); err != nil {

@@ -33,6 +33,9 @@ func image(ctx context.Context, a *command.App, c *client.Client, name string, r
 	}
 	p := a.Progress()
 	defer p.Close()
+	if err := work.Programs(a).Fetch(ctx, r, p.Emit); err != nil { // the daemon does not wait for the network
+		return nil, err
+	}
 	packed, w := io.Pipe()
 	failed := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
