@@ -14,6 +14,7 @@ import (
 
 	"banger"
 	"banger/internal/notation"
+	"banger/internal/tooling"
 )
 
 // listing returns a line for each entry of a tar: type, mode, owner, name, link and content.
@@ -197,6 +198,22 @@ func TestPortsThatCoverOthers(t *testing.T) {
 	} {
 		if got := covers(test.ports, test.want); got != test.covered {
 			t.Errorf("%v covers %v: %v", test.ports, test.want, got)
+		}
+	}
+}
+
+// TestAVMWithoutAPolicyReachesTheInternet checks the presets of the daemon, before it has put them into a spec.
+func TestAVMWithoutAPolicyReachesTheInternet(t *testing.T) {
+	b := &bootstrap{plan: tooling.Plan{Tools: []tooling.Tool{{Name: "node", Version: "24.22.3"}}}}
+	for want, s := range map[string]banger.Spec{
+		"":                                     {},
+		"policy keeps it from their servers":   {Untrusted: true},
+		"the VM has no network":                {Network: banger.NetworkNone},
+		"--net-allow 'nodejs.org tcp:443'; or": {Policy: &banger.Policy{Default: banger.Deny}},
+	} {
+		err := b.reachable(s)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", s.Policy, err, want)
 		}
 	}
 }

@@ -130,9 +130,15 @@ func (b *bootstrap) reachable(s banger.Spec) error {
 		return banger.Errorf(banger.CodeConflict, "%s, but the VM has no network", what).
 			WithHint("give it one (leave out --network none), or work without them: --no-bootstrap")
 	}
+	policy := banger.Policy{Default: banger.Allow}
+	if s.Policy != nil {
+		policy = *s.Policy
+	} else if s.Untrusted {
+		policy.Default = banger.Deny
+	}
 	var missing []string
 	for _, host := range b.plan.Hosts() {
-		if r, err := notation.ParseRule("allow " + host); err == nil && !permits(*s.Policy, r) {
+		if r, err := notation.ParseRule("allow " + host); err == nil && !permits(policy, r) {
 			missing = append(missing, "--net-allow '"+host+"'")
 		}
 	}
