@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -147,8 +149,28 @@ func run(ctx context.Context, a *command.App, r Request, o flags) error {
 	if o.fork > 0 {
 		return workspace.Try(ctx, a, c, vm.ID, o.fork, o.withSecrets, r.Command)
 	}
-	ended, err := Session(ctx, a, c, vm, r.Session(a), keys)
+	s := r.Session(a)
+	within(ctx, c, vm, h, r.Path, &s.Command)
+	ended, err := Session(ctx, a, c, vm, s, keys)
 	return errors.Join(err, Leave(a, c, vm, r, ended))
+}
+
+// within lets a command start where the user is: in the directory of the workspace that path is on this host, if the
+// VM has it.
+func within(ctx context.Context, c *client.Client, vm banger.VM, h home, path string, e *banger.Exec) {
+	abs, err := filepath.Abs(path)
+	if err == nil {
+		abs, err = filepath.EvalSymlinks(abs)
+	}
+	rest, rerr := filepath.Rel(h.source, abs)
+	if !e.Workspace || err != nil || rerr != nil || !filepath.IsLocal(rest) || rest == "." {
+		return
+	}
+	dir := filepath.Join(workspace.Path, rest)
+	info, err := c.StatFile(ctx, vm.ID, banger.FileRequest{Op: banger.FileStat, Path: []byte(dir)})
+	if err == nil && info.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+		e.Dir, e.Workspace = dir, false
+	}
 }
 
 // Leave is called when the user has left a VM, or when the session has ended: it removes the VM if the user wants that,
