@@ -183,8 +183,8 @@ var emulated = sync.OnceValues(func() (bool, error) {
 	return v.Daemon.KVM != "usable", err
 })
 
-// storyTime is the time after which a story is ended. The longest ones take a third of it on a busy machine.
-const storyTime = 6 * time.Minute
+// storyTime is the time after which a story is ended. The longest ones take half of it on a busy machine.
+const storyTime = 8 * time.Minute
 
 // abort kills the VMs of a story that takes too long, so that the command which waits for one of them fails.
 func (w *world) abort() {
