@@ -91,8 +91,8 @@ func (s Store) add(ctx context.Context, l *layer, f pinned, dir string, emit ban
 	return nil
 }
 
-// CopyFile writes one file of a package's tar, which it reads from the start, as a program called to in another tar.
-func CopyFile(w *tar.Writer, pack *os.File, from, to string) error {
+// Files calls do for each regular file of a package, a gzipped tar that it reads from the start.
+func Files(pack *os.File, do func(h *tar.Header, in io.Reader) error) error {
 	if _, err := pack.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -102,18 +102,36 @@ func CopyFile(w *tar.Writer, pack *os.File, from, to string) error {
 	}
 	for in := tar.NewReader(zipped); ; {
 		h, err := in.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil && h.Typeflag == tar.TypeReg {
+			err = do(h, in)
+		}
 		if err != nil {
-			return banger.Errorf(banger.CodeBadImage, "the package %s has no file %s: %w", pack.Name(), from, banger.Cause(err))
+			return err
 		}
-		if h.Name != from || h.Typeflag != tar.TypeReg {
-			continue
+	}
+}
+
+// CopyFile writes one file of a package as a program called to in another tar.
+func CopyFile(w *tar.Writer, pack *os.File, from, to string) error {
+	found := false
+	err := Files(pack, func(h *tar.Header, in io.Reader) error {
+		if found || h.Name != from {
+			return nil
 		}
+		found = true
 		if err := w.WriteHeader(&tar.Header{Name: to, Mode: 0o755, Size: h.Size, ModTime: epoch}); err != nil {
 			return err
 		}
-		_, err = io.Copy(w, in)
+		_, err := io.Copy(w, in)
 		return err
+	})
+	if err == nil && !found {
+		err = banger.Errorf(banger.CodeBadImage, "the package %s has no file %s", pack.Name(), from)
 	}
+	return err
 }
 
 // layer writes one tar.
@@ -128,29 +146,16 @@ type layer struct {
 // unpack adds the regular files of a gzipped tar below dir. As npm does, it leaves out the top directory of each name,
 // and all that is neither a file nor a directory.
 func (l *layer) unpack(ctx context.Context, file *os.File, dir string) error {
-	zipped, err := gzip.NewReader(file)
-	if err != nil {
-		return err
-	}
-	for in := tar.NewReader(zipped); ; {
-		h, err := in.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	return Files(file, func(h *tar.Header, in io.Reader) error {
 		_, name, ok := strings.Cut(path.Clean(strings.TrimPrefix(h.Name, "/")), "/")
-		if h.Typeflag != tar.TypeReg || !ok {
-			continue
+		if !ok {
+			return nil
 		}
 		if strings.HasPrefix(path.Clean(h.Name), "..") {
 			return errors.New("a name in it leads out of it")
 		}
-		if err := l.file(ctx, path.Join(dir, name), h, in); err != nil {
-			return err
-		}
-	}
+		return l.file(ctx, path.Join(dir, name), h, in)
+	})
 }
 
 func (l *layer) file(ctx context.Context, name string, h *tar.Header, in io.Reader) error {

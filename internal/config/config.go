@@ -156,7 +156,7 @@ func LoadUser(path string) (User, error) {
 	return ParseUser(path, raw)
 }
 
-// ReadUser returns the text of the user's file, or nil if there is none.
+// ReadUser returns the text of the user's file, or nil without a file.
 func ReadUser(path string) ([]byte, error) {
 	if path == "" {
 		return nil, nil

@@ -33,7 +33,7 @@ func TestSecretsAreFilesOfOneUser(t *testing.T) {
 	defer unix.Umask(unix.Umask(0))
 	dir := filepath.Join(t.TempDir(), "run", "secrets")
 	s := New(dir, nil)
-	check(t, s.Remove([]string{"A"})) // there is none, and no directory
+	check(t, s.Remove([]string{"A"})) // before the first secret and its directory
 	check(t, s.Set(nil, ""))
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("there is a directory without a secret")

@@ -92,14 +92,12 @@ func run(cmd *cobra.Command, a *command.App, o flags, where string, words []stri
 		return err
 	}
 	p, err := find(ctx, cmd, &quiet, c, o, where, words)
-	if err == nil {
+	if err == nil && p.agent == "" { // a VM of an agent has them
+		p.command.Secrets = given.Env
 		err = secret.Give(ctx, c, p.vm.ID, given)
 	}
 	if err != nil {
 		return err
-	}
-	if p.agent == "" {
-		p.command.Secrets = given.Env
 	}
 	if p.host, p.guest, err = workspace.Sides(ctx, a, c, p.vm.ID); err != nil {
 		return err

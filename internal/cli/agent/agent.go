@@ -189,9 +189,7 @@ func (o *Flags) request(ctx context.Context, a *command.App, c *cobra.Command, a
 			q.Options.Allow = append(q.Options.Allow, plan.Hosts()...)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.Env)) {
-		q.Options.Spec.Env = append(q.Options.Spec.Env, name+"="+r.Env[name])
-	}
+	q.Options.Spec.Env = agentEnv(r, q.Options.Spec.Env)
 	return q, r, nil
 }
 
@@ -268,7 +266,7 @@ func run(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe, o
 	if len(s.Command.Secrets) == 0 && !keptOf(a, q.Agent).any() {
 		hint(a, r)
 	}
-	if s.Command.Env = agentEnv(r, s.Command.Env); o.prompt != "" {
+	if o.prompt != "" {
 		s.Command.TTY, s.Command.Stdin = false, false
 	}
 	ended, err := work.Session(ctx, a, c, vm, s, leave)
@@ -283,7 +281,7 @@ func run(ctx context.Context, a *command.App, q work.Request, r recipe.Recipe, o
 	return errors.Join(err, work.Leave(a, c, vm, q, ended))
 }
 
-// agentEnv returns the environment of an agent's session.
+// agentEnv adds the environment of a recipe to another one.
 func agentEnv(r recipe.Recipe, env []string) []string {
 	for _, name := range slices.Sorted(maps.Keys(r.Env)) {
 		env = append(env, name+"="+r.Env[name])
@@ -346,7 +344,7 @@ func Enter(ctx context.Context, a *command.App, c *client.Client, cmd *cobra.Com
 		return vm, e, "", err
 	}
 	q.Secrets.Env, err = keys(ctx, c, vm, r, q.Secrets.Env)
-	e = banger.Exec{Args: r.ACP, Env: agentEnv(r, o.Spec.Env), Secrets: q.Secrets.Env, Workspace: true}
+	e = banger.Exec{Args: r.ACP, Env: q.Options.Spec.Env, Secrets: q.Secrets.Env, Workspace: true}
 	return vm, e, q.Agent, err
 }
 

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -214,7 +215,7 @@ func startServer(ctx context.Context, c *client.Client, vm banger.VM, q work.Req
 		return err
 	}
 	e := banger.Exec{Args: replaced(r.Serve.Command, recipe.PortWord, strconv.Itoa(r.Serve.Port)),
-		Env: agentEnv(r, q.Options.Spec.Env), Workspace: true}
+		Env: slices.Clone(q.Options.Spec.Env), Workspace: true}
 	if e.Secrets, err = keys(ctx, c, vm, r, q.Secrets.Env); err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ type home struct {
 	source, branch string
 	tools          tooling.Plan
 	user           config.User
-	project        *config.Project // nil: there is none, or the user has denied it
+	project        *config.Project // nil without a file, or if the user has denied it
 	merged         config.Merged
 }
 

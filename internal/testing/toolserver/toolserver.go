@@ -69,33 +69,21 @@ func unpack(ctx context.Context, store bundle.Store, p recipe.Package, part, bel
 		return err
 	}
 	defer f.Close()
-	zipped, err := gzip.NewReader(f)
-	if err != nil {
-		return err
-	}
-	for in := tar.NewReader(zipped); ; {
-		h, err := in.Next()
-		if err == io.EOF {
+	return bundle.Files(f, func(h *tar.Header, in io.Reader) error {
+		_, name, _ := strings.Cut(h.Name, "/")
+		if !strings.HasPrefix(name, part) {
 			return nil
 		}
-		if err != nil {
-			return err
-		}
-		_, name, _ := strings.Cut(h.Name, "/")
 		to := &tar.Header{Name: path.Join(below, name), Mode: 0o644, Size: h.Size}
 		if strings.Contains("/"+name, "/bin/") {
 			to.Mode = 0o755
 		}
-		if h.Typeflag != tar.TypeReg || !strings.HasPrefix(name, part) {
-			continue
-		}
 		if err := w.WriteHeader(to); err != nil {
 			return err
 		}
-		if _, err := io.Copy(w, in); err != nil {
-			return err
-		}
-	}
+		_, err := io.Copy(w, in)
+		return err
+	})
 }
 
 // pack makes a gzipped tar, and returns its hash.
