@@ -158,6 +158,10 @@ func (r *recorder) take(record guest.Record) {
 	}
 }
 
+// maxPending is how much output waits for one late client that does not know yet that the command runs, in bytes. A
+// single larger record may wait too. What is older is in the log alone.
+const maxPending = 64 << 10
+
 // attachment is one client of the main command. It gets what the agent sends on the command's stream, and the output
 // between frame.Started and frame.Exit.
 type attachment struct {
@@ -167,14 +171,15 @@ type attachment struct {
 	gone     chan struct{} // closed when the client gets nothing more
 	late     bool          // there was output before
 
-	mu sync.Mutex // serialises frames
-	// rest is the start of a frame from the agent. Only Write uses it.
-	rest  []byte
-	begun bool // started is closed
+	mu      sync.Mutex // serialises frames
+	begun   bool       // started is closed
+	pending []byte     // frames of output for a late client: they came before frame.Started
+
+	rest []byte // the start of a frame from the agent; only Write uses it
 }
 
 // attach adds a client. Before there is output, that waits for the client, which may be the one that starts the main
-// command. Later clients get what comes once they know that the command runs.
+// command. Output does not wait for later clients: they get what comes from now on.
 func (r *recorder) attach() *attachment {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -204,39 +209,39 @@ func (a *attachment) to(conn net.Conn) net.Conn {
 	return a
 }
 
-// send sends a record to the client once that knows that the command runs. A late client gets nothing before.
+// send sends a record to the client once that knows that the command runs. It waits for that, unless the client is
+// late.
 func (a *attachment) send(record guest.Record) {
-	if !a.knows() {
-		return
+	if !a.late {
+		select {
+		case <-a.started:
+		case <-a.gone:
+			return
+		}
 	}
 	head := make([]byte, frame.Header)
 	frame.PutHeader(head, record.Stream, len(record.Data))
-	frame := net.Buffers{head, record.Data}
 	a.recorder.moved.Add(uint64(len(record.Data)))
 	a.mu.Lock()
-	_, err := frame.WriteTo(a.UnixConn)
+	err := a.give(head, record.Data)
 	a.mu.Unlock()
 	if err != nil {
 		a.leave()
 	}
 }
 
-// knows reports whether the client knows that the command runs. It waits for that, unless the client is late.
-func (a *attachment) knows() bool {
-	if a.late {
-		select {
-		case <-a.started:
-			return true
-		default:
-			return false
-		}
+// give writes a frame, or keeps it until the client knows that the command runs. The command may have answered what the
+// client typed before frame.Started is here, since both come from the agent on their own ways. a.mu is held.
+func (a *attachment) give(head, data []byte) error {
+	if a.begun {
+		_, err := (&net.Buffers{head, data}).WriteTo(a.UnixConn)
+		return err
 	}
-	select {
-	case <-a.started:
-		return true
-	case <-a.gone:
-		return false
+	if len(a.pending)+len(data) > maxPending {
+		a.pending = nil // what is shown later has no gap
 	}
+	a.pending = append(append(a.pending, head...), data...)
+	return nil
 }
 
 // Write passes on bytes of the agent as soon as they make up whole frames, because frames of output come between.
@@ -251,19 +256,26 @@ func (a *attachment) Write(p []byte) (int, error) {
 		if len(a.rest) < n {
 			break
 		}
-		a.mu.Lock()
-		_, err := a.UnixConn.Write(a.rest[:n])
-		a.mu.Unlock()
-		if err != nil {
+		if err := a.pass(a.rest[:n]); err != nil {
 			return 0, err
-		}
-		if frame.Type(a.rest[0]) == frame.Started && !a.begun {
-			a.begun = true
-			close(a.started)
 		}
 		a.rest = append(a.rest[:0], a.rest[n:]...)
 	}
 	return len(p), nil
+}
+
+// pass writes a frame of the agent. Behind frame.Started comes the output that has waited for it.
+func (a *attachment) pass(whole []byte) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if frame.Type(whole[0]) != frame.Started || a.begun {
+		_, err := a.UnixConn.Write(whole)
+		return err
+	}
+	_, err := (&net.Buffers{whole, a.pending}).WriteTo(a.UnixConn)
+	a.begun, a.pending = true, nil
+	close(a.started)
+	return err
 }
 
 // offerMain is offered for the stream of the main command, whose output comes from the recorder.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -176,5 +177,47 @@ func TestAFrameOfTheAgentStaysWhole(t *testing.T) {
 	}
 	if r.attach() == nil {
 		t.Error("the client that is gone has the place")
+	}
+}
+
+// TestALateClientHasTheAnswer: the command answers a client before the shim has passed on that the command runs. A
+// client that misses more than what may wait gets the end of it.
+func TestALateClientHasTheAnswer(t *testing.T) {
+	flood := strings.Repeat("y", maxPending)
+	for name, c := range map[string]struct{ before, want []string }{
+		"a short answer": {[]string{"one", "two"}, []string{"one", "two", "three"}},
+		"a flood":        {[]string{"one", flood}, []string{flood, "three"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log, err := output.Open(t.TempDir() + "/output.log")
+			check(t, err)
+			defer log.Close()
+			r := &recorder{log: log}
+			say := func(text string) {
+				r.take(guest.Record{Position: r.position, Stream: frame.Stdout, Data: []byte(text)})
+			}
+			say("before the client")
+			a := r.attach()
+			defer a.leave()
+			near, far := unixPair(t)
+			client := a.to(far)
+			for _, text := range c.before {
+				say(text)
+			}
+			check(t, frame.Write(client, frame.Started, nil))
+			say("three")
+			check(t, far.Close())
+			frames, got := frame.NewReader(near), []string(nil)
+			for typ, p, err := frames.Next(); err != io.EOF; typ, p, err = frames.Next() {
+				check(t, err)
+				if (typ == frame.Started) != (got == nil) {
+					t.Fatalf("a frame %v comes behind %d others", typ, len(got))
+				}
+				got = append(got, string(p))
+			}
+			if !slices.Equal(got[1:], c.want) {
+				t.Errorf("the client gets %d records: %.100q", len(got)-1, got[1:])
+			}
+		})
 	}
 }
