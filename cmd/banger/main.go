@@ -19,5 +19,6 @@ func main() {
 		},
 		Shim: daemon.RunShim,
 		VMM:  daemon.ExecVMM,
+		UI:   daemon.RunUI,
 	}))
 }

@@ -151,7 +151,7 @@ func (g Guests) Files(ctx context.Context, ref string, r banger.FileRequest) (ne
 	return g.VMs.Offering(id).Files(ctx, r)
 }
 
-// StatFile describes the file at a path of a running VM.
+// StatFile describes the file at a path of a running VM, or lists a directory, as r.Op says.
 func (g Guests) StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error) {
 	id, err := g.forFiles(ctx, ref, &r)
 	if err != nil {

@@ -2,15 +2,12 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
-	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"banger"
+	"banger/internal/agent/listing"
 	"banger/internal/agent/stream"
 	"banger/internal/archive"
 	"banger/internal/frame"
@@ -34,7 +31,9 @@ func (s *server) files(conn net.Conn, frames *frame.Reader, req guest.Request) {
 		kind = frame.Response
 		switch r.Op {
 		case guest.OpFileStat:
-			answer, err = statFile(string(r.Path), r.Follow)
+			answer, err = listing.Stat(string(r.Path), r.Follow)
+		case guest.OpFileList:
+			answer, err = listing.List(string(r.Path))
 		case guest.OpArchive:
 			kind = frame.Exit
 			answer, err = archive.Write(ctx, w, string(r.Path), archive.WriteOptions{
@@ -81,26 +80,4 @@ func (s *server) copying(conn net.Conn, do func(ctx context.Context, w io.Writer
 		return
 	}
 	frame.WriteJSON(conn, kind, answer)
-}
-
-func statFile(path string, follow bool) (banger.FileInfo, error) {
-	var st unix.Stat_t
-	stat := unix.Lstat
-	if follow {
-		stat = unix.Stat
-	}
-	err := stat(path, &st)
-	info := banger.FileInfo{Mode: st.Mode, Size: st.Size, UID: st.Uid, GID: st.Gid, ModTime: st.Mtim.Nano()}
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		var target string
-		target, err = os.Readlink(path)
-		info.Target = []byte(target)
-	}
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return info, banger.Errorf(banger.CodeNotFound, "there is no file %q", path)
-	case err != nil:
-		return info, banger.Errorf(banger.CodeDenied, "looking at %q: %w", path, err)
-	}
-	return info, nil
 }

@@ -64,8 +64,9 @@ type server struct {
 // capabilities are the operations that handle serves.
 var capabilities = []string{
 	guest.OpConfigure, guest.OpRestored, guest.OpPing, guest.OpReady, guest.OpExec, guest.OpStart, guest.OpWait,
-	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpArchive, guest.OpExtract, guest.OpPorts, guest.OpOwner,
-	guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses, guest.OpSuspend, guest.OpThaw,
+	guest.OpSignal, guest.OpChanges, guest.OpFileStat, guest.OpFileList, guest.OpArchive, guest.OpExtract, guest.OpPorts,
+	guest.OpOwner, guest.OpClock, guest.OpDial, guest.OpSSH, guest.OpShutdown, guest.OpProcesses, guest.OpSuspend,
+	guest.OpThaw,
 	guest.OpOutput, guest.OpDelivered, guest.OpAttach, guest.OpHealth, guest.OpSessionReady,
 	guest.OpSessions, guest.OpSession, guest.OpSessionStart, guest.OpSessionSignal, guest.OpSessionStop,
 	guest.OpSessionRemove, guest.OpSessionWait, guest.OpSessionSend, guest.OpSessionAttach, guest.OpCompare,
@@ -148,7 +149,7 @@ func (s *server) serve(conn net.Conn, frames *frame.Reader, req guest.Request) {
 		s.clock(conn, req.Clock)
 	case guest.OpSSH:
 		s.ssh(conn, req.SSH)
-	case guest.OpFileStat, guest.OpArchive, guest.OpExtract:
+	case guest.OpFileStat, guest.OpFileList, guest.OpArchive, guest.OpExtract:
 		s.files(conn, frames, req)
 	default:
 		if err := s.simple(req); err != nil {

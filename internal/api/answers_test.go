@@ -58,6 +58,9 @@ func dialogue(h *hosttest.Host) []asked {
 		{"POST /v1/vms/{vm}/files", "/v1/vms/box/files?op=archive&path=/proc/version&name=x", nil, 101},
 		{"POST /v1/vms/{vm}/files", "/v1/vms/box/files?op=stat&path=/proc", nil, 200},
 		{"POST /v1/vms/{vm}/ssh", "/v1/vms/box/ssh", banger.SSH{Keys: []string{"broken"}}, 400},
+		{"GET /v1/vms/{vm}/files/content", "/v1/vms/box/files/content?path=/etc/hostname", nil, 200},
+		{"GET /v1/vms/{vm}/files/content", "/v1/vms/box/files/content?path=/etc", nil, 200},
+		{"GET /v1/vms/{vm}/files/content", "/v1/vms/box/files/content?path=/dev/null", nil, 400},
 		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?tail=3", nil, 200},
 		{"GET /v1/vms/{vm}/logs", "/v1/vms/box/logs?output=true", nil, 200},
 		{"POST /v1/vms/{vm}/sessions", "/v1/vms/box/sessions", session, 200},
@@ -148,6 +151,8 @@ func dialogue(h *hosttest.Host) []asked {
 		{"POST /v1/vms/prune", "", nil, 200},
 		{"POST /v1/vms/{vm}/stop", "/v1/vms/box/stop?grace=1", nil, 200},
 		{"DELETE /v1/vms/{vm}", "/v1/vms/box?force=true", nil, 204},
+		{"POST /v1/ui", "", nil, 200},
+		{"DELETE /v1/ui", "", nil, 204},
 		{"POST /v1/shutdown", "", nil, 200},
 	}
 }

@@ -58,6 +58,7 @@ type Inventory interface {
 type Guests interface {
 	Exec(ctx context.Context, ref string, e banger.Exec) (net.Conn, error)
 	Files(ctx context.Context, ref string, r banger.FileRequest) (net.Conn, error)
+	// StatFile says what is at a path or, for FileList, in a directory.
 	StatFile(ctx context.Context, ref string, r banger.FileRequest) (banger.FileInfo, error)
 	SSH(ctx context.Context, ref string, r banger.SSH) (net.Conn, error)
 	Stats(ctx context.Context, ref string) (banger.Stats, error)
@@ -127,6 +128,14 @@ type Templates interface {
 	Remove(ref string) (banger.Template, error)
 	// Prune removes the templates from which no VM can start any more or, with all, every template.
 	Prune(all bool) ([]banger.Template, error)
+}
+
+// UI is the web UI, which a process of its own serves.
+type UI interface {
+	// Open returns an address for one browser. It works once, and for a minute.
+	Open(ctx context.Context) (string, error)
+	// Close ends the UI and the sessions of all browsers.
+	Close(ctx context.Context) error
 }
 
 const (

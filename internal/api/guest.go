@@ -70,7 +70,7 @@ func files(s *Server, w http.ResponseWriter, req *http.Request) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
-	if r.Op == banger.FileStat {
+	if r.Op == banger.FileStat || r.Op == banger.FileList {
 		info, err := s.Guests.StatFile(req.Context(), req.PathValue("vm"), r)
 		if err != nil {
 			return err

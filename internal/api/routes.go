@@ -66,6 +66,9 @@ var daemonRoutes = []route{
 	{"GET", "/openapi.json", openAPIDocument, "openAPI", "This document", nil, nil, content{"application/json"}},
 	{"GET", "/v1/version", version, "version", "What the daemon is, and what it can do", nil, nil, wire.Version{}},
 	{"POST", "/v1/shutdown", shutdown, "shutdown", "End the daemon; VMs go on running", nil, nil, wire.Version{}},
+	{"POST", "/v1/ui", openUI, "openUI", "Open the web UI on loopback for one browser, by an address that works once " +
+		"and for a minute", nil, nil, wire.UI{}},
+	{"DELETE", "/v1/ui", closeUI, "closeUI", "Close the web UI, and end the sessions of all browsers", nil, nil, nil},
 	{"GET", "/v1/events", events, "events",
 		"What happens to VMs, one change per line. Without since, the first line has the whole state. " +
 			"A client that was cut off goes on with the cursor of its last line; if changes were missed, " +
@@ -126,12 +129,13 @@ var guestRoutes = []route{
 			{"cols", "its width", 0, false},
 		}, nil, upgrade{wire.UpgradeExec}},
 	{"POST", "/v1/vms/{vm}/files", files, "files",
-		"Copy files from or to a VM, or say what is at a path (op=stat, which answers a FileInfo). For archive and extract " +
-			"send Upgrade: banger-files; after 101 frames follow as with exec: archive answers the tar in frame.Stdout and " +
-			"then frame.Exit with a CopyReport, extract takes it in frame.Stdin up to frame.StdinEOF and answers " +
-			"frame.Response with a CopyReport; both may end with frame.Error instead. A tar without its last frame is not whole",
+		"Copy files from or to a VM, or say what is at a path (op=stat) or in a directory (op=list), which answer a " +
+			"FileInfo. For archive and extract send Upgrade: banger-files; after 101 frames follow as with exec: archive " +
+			"answers the tar in frame.Stdout and then frame.Exit with a CopyReport, extract takes it in frame.Stdin up to " +
+			"frame.StdinEOF and answers frame.Response with a CopyReport; both may end with frame.Error instead. A tar " +
+			"without its last frame is not whole",
 		[]parameter{
-			{"op", "what to do: stat, archive or extract", "", true},
+			{"op", "what to do: stat, list, archive or extract", "", true},
 			{"path", "a path of the VM, any bytes; a relative one starts at the image's working directory", "", true},
 			{"name", "archive: what the file or tree is called in the tar; . sends a directory's content", "", false},
 			{"follow", "stat, archive: a symlink at the path stands for its target", false, false},
@@ -141,6 +145,10 @@ var guestRoutes = []route{
 			{"xattrs", "false: leave extended attributes out", false, false},
 		},
 		nil, upgrade{wire.UpgradeFiles}},
+	{"GET", "/v1/vms/{vm}/files/content", fileContent, "fileContent",
+		"The bytes of a file, or a tar of a directory, to be saved. An answer that is cut off is not whole",
+		[]parameter{{"path", "a path of the VM, any bytes; a symlink there stands for its target", "", true}}, nil,
+		content{"application/octet-stream", "application/x-tar"}},
 	{"POST", "/v1/vms/{vm}/ssh", ssh, "ssh",
 		"Connect to the VM's SSH server. Send Upgrade: banger-ssh; after 101 the SSH protocol follows, and only the given " +
 			"keys may log in",

@@ -35,6 +35,7 @@ type Server struct {
 	Templates      Templates
 	Snapshots      Snapshots
 	Comparisons    Comparisons
+	UI             UI
 
 	Version func(context.Context) wire.Version
 	Stop    func() // asks the daemon to end
@@ -144,6 +145,22 @@ func shutdown(s *Server, w http.ResponseWriter, req *http.Request) error {
 	err := wire.WriteJSON(w, s.Version(req.Context()))
 	s.Stop()
 	return err
+}
+
+func openUI(s *Server, w http.ResponseWriter, req *http.Request) error {
+	address, err := s.UI.Open(req.Context())
+	if err != nil {
+		return err
+	}
+	return wire.WriteJSON(w, wire.UI{URL: address})
+}
+
+func closeUI(s *Server, w http.ResponseWriter, req *http.Request) error {
+	if err := s.UI.Close(req.Context()); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // wantsUpgrade returns an error unless a request asks for a protocol, without which what, its kind, cannot go on.

@@ -20,6 +20,7 @@ import (
 	"banger"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
+	"banger/internal/cli/web"
 	"banger/internal/host"
 )
 
@@ -37,6 +38,8 @@ type Processes struct {
 	Recover func(ctx context.Context, o DaemonOptions, w io.Writer) error
 	Shim    func(ctx context.Context, dir string) error
 	VMM     func(dir string, argv []string) error // does not return on success
+	// UI runs the process of the web UI. It calls ready once that answers.
+	UI web.Serve
 }
 
 // app is one run of the CLI, with the other programs that it can become.

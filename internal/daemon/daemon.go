@@ -34,6 +34,7 @@ import (
 	"banger/internal/store"
 	"banger/internal/supervisor"
 	"banger/internal/vmm/choice"
+	"banger/internal/web"
 )
 
 //go:embed embedded
@@ -147,6 +148,7 @@ func apiOf(sup *supervisor.Supervisor, compares *comparison.Comparer, about abou
 		Templates:      sup.Templates(),
 		Snapshots:      sup.Snapshots(),
 		Comparisons:    compares,
+		UI:             ui{&web.Launcher{RunDir: about.o.RunDir, Argv: uiArgv(about.o)}},
 		Version:        about.version,
 		Stop:           stop,
 		Splice:         splice.Copy,

@@ -53,6 +53,7 @@ const (
 	OpSignal   = "signal"        // signals the main command; answers Info
 	OpChanges  = "changes"       // answers with frames of output, the tar of a layer, and frame.Exit at the end
 	OpFileStat = banger.FileStat // answers banger.FileInfo
+	OpFileList = banger.FileList // answers banger.FileInfo with entries
 	// OpArchive answers with frames of output, a tar, and at the end with frame.Exit, a banger.CopyReport.
 	OpArchive = banger.FileArchive
 	// OpExtract takes frames of stdin, a tar, up to frame.StdinEOF. It answers banger.CopyReport.

@@ -14,12 +14,12 @@ func (c Client) Files(ctx context.Context, r banger.FileRequest) (net.Conn, erro
 	return c.send(ctx, Request{Op: r.Op, File: &r})
 }
 
-// StatFile describes the file at a path.
+// StatFile describes the file at a path, or lists a directory, as r.Op says.
 func (c Client) StatFile(caller context.Context, r banger.FileRequest) (banger.FileInfo, error) {
 	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
 	var info banger.FileInfo
-	conn, err := c.send(ctx, Request{Op: OpFileStat, File: &r})
+	conn, err := c.send(ctx, Request{Op: r.Op, File: &r})
 	if err == nil {
 		err = answer(ctx, conn, frame.Response, &info)
 	}

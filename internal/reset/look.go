@@ -149,7 +149,8 @@ var (
 	stateEntries = []string{"banger.db*", "daemon.lock", "daemon.start", "daemon*.log", "dns.port", "kvm.json", "boot-id",
 		"reserve", "bridge.json", "bridge.used", "images", "kernels", "templates", "vms", "lost", "jail", "ssh", "*.tmp",
 		"layers", "snapshots", "helpers", "workspaces", "reviews", "programs", "agents", "work-*.lock", ".tmp-*"}
-	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates", "helpers", "secrets", "acp-*.lock"}
+	runEntries = []string{"api.sock", "daemon.lock", "vms", "templates", "helpers", "secrets", "acp-*.lock", "ui.sock",
+		"ui.lock", "ui-*.html"}
 )
 
 // isForeign reports whether an entry is not ours, and is expected all the same: a file system has it at its top.

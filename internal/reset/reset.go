@@ -33,6 +33,7 @@ import (
 const (
 	startLock  = "daemon.start"
 	daemonLock = "daemon.lock"
+	uiLock     = "ui.lock"
 )
 
 // How long Remove waits.
@@ -83,6 +84,11 @@ func Remove(ctx context.Context, h Home, keep []string, say func(step string)) e
 			return err
 		}
 		defer run.Release()
+		ui, err := takeFrom(ctx, h.Run, uiLock, "webui")
+		if err != nil {
+			return err
+		}
+		defer ui.Release()
 	}
 	say("ending VMs")
 	if err := endVMs(ctx, h); err != nil {
@@ -107,36 +113,41 @@ func Remove(ctx context.Context, h Home, keep []string, say func(step string)) e
 
 // takeFromDaemon takes the lock that the daemon of dir holds, and ends that daemon.
 func takeFromDaemon(ctx context.Context, dir string) (*private.Lock, error) {
+	return takeFrom(ctx, dir, daemonLock, "daemon", "run")
+}
+
+// takeFrom takes a lock in dir, and ends the process that holds it, a banger with these words of a command line.
+func takeFrom(ctx context.Context, dir, name string, words ...string) (*private.Lock, error) {
 	wait := firstWait
 	for tries := 0; ; tries++ {
-		lock, owner, err := private.Take(dir, daemonLock, wait)
+		lock, owner, err := private.Take(dir, name, wait)
 		if err == nil || !errors.Is(err, private.ErrLocked) || tries == 2 {
 			return lock, locked(err, dir, owner.PID)
 		}
-		if err := endDaemon(ctx, dir, owner.PID); err != nil {
+		if err := end(ctx, dir, owner.PID, words); err != nil {
 			return nil, err
 		}
 		wait = lockWait
 	}
 }
 
-// endDaemon asks a daemon to end, and kills it if it does not. The process must be a daemon of banger.
-func endDaemon(ctx context.Context, dir string, pid int) error {
+// end asks a process to end, and kills it if it does not. It must be a banger with these words of a command line.
+func end(ctx context.Context, dir string, pid int, words []string) error {
 	if pid <= 0 {
 		return locked(private.ErrLocked, dir, 0)
 	}
-	end, err := process.Watch(pid)
+	watched, err := process.Watch(pid)
 	if err != nil {
 		return err
 	}
-	defer end.Close()
-	if args := process.Arguments(pid); len(args) < 3 || !slices.Equal(args[1:3], []string{"daemon", "run"}) {
+	defer watched.Close()
+	if args := process.Arguments(pid); len(args) <= len(words) || !slices.Equal(args[1:1+len(words)], words) {
 		if args == nil {
 			return nil // it has ended meanwhile
 		}
 		return locked(private.ErrLocked, dir, pid)
 	}
-	return stop(ctx, end)
+	return stop(ctx, watched)
 }
 
 // stop asks a process to end, and kills it if it does not.
@@ -206,7 +217,7 @@ func endVMs(ctx context.Context, h Home) error {
 }
 
 // removeRun removes the run directory.
-func removeRun(h Home) error { return removeEntries(h.Run, nil, []string{daemonLock}) }
+func removeRun(h Home) error { return removeEntries(h.Run, nil, []string{daemonLock, uiLock}) }
 
 // removeEntries removes the entries of dir except those that keep names. If nothing is kept, it also removes the locks,
 // at the end, and then dir itself if it is empty. It follows no symbolic link. All of it is durable.

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"encoding/json"
 	"io/fs"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 
 	"banger"
 	"banger/internal/api/wire"
+	"banger/internal/text"
 )
 
 // handler returns what answers browsers on a port.
@@ -26,8 +28,14 @@ func (s *Server) handler(port int) http.Handler {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}))
+	daemon := s.daemon()
+	mux.HandleFunc("/v1/ui", http.NotFound) // a browser opens the UI for no other one
 	mux.HandleFunc("/v1/", s.private(func(w http.ResponseWriter, r *http.Request, _ string) error {
-		s.API.ServeHTTP(w, r)
+		if r.Header.Get("Upgrade") != "" {
+			return s.bridge(w, r)
+		}
+		w.Header().Set("Content-Security-Policy", answers)
+		daemon.ServeHTTP(w, r)
 		return nil
 	}))
 	mux.HandleFunc("/", s.file)
@@ -51,7 +59,10 @@ func ours(r *http.Request, allowed []string) error {
 	if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host {
 		return banger.Errorf(banger.CodeDenied, "the web UI does not answer pages of %.80q", origin)
 	}
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
+	// A link or a file of the user's may lead to the page, which is in no frame and does nothing by itself.
+	leads := r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" &&
+		!strings.HasPrefix(r.URL.Path, "/v1/") && !strings.HasPrefix(r.URL.Path, "/ui/")
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" && !leads {
 		return banger.Errorf(banger.CodeDenied, "the web UI does not answer other pages")
 	}
 	return nil
@@ -63,7 +74,7 @@ func headers(h http.Header, allowed []string) {
 	for _, host := range allowed {
 		connect += " ws://" + host
 	}
-	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "+
 		"font-src 'self'; connect-src "+connect+"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
@@ -72,17 +83,32 @@ func headers(h http.Header, allowed []string) {
 	h.Set("X-Content-Type-Options", "nosniff")
 }
 
-// private returns a handler for requests of a session.
+// answers is the policy of the daemon's answers, which may be files of a guest: they are no pages.
+const answers = "default-src 'none'; sandbox; frame-ancestors 'none'"
+
+// private returns a handler for requests of a session. The end of the session ends their contexts.
 func (s *Server) private(answer func(w http.ResponseWriter, r *http.Request, session string) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		id, ok := s.session(r)
-		if !ok {
+		one, done := s.begin(r)
+		if one == nil {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			wire.WriteError(w, banger.Errorf(banger.CodeDenied, "this needs a session").
-				WithHint("open the address that banger ui prints"))
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusUnauthorized)
+			text.WriteJSON(w, wire.ErrorBody{Error: banger.Errorf(banger.CodeDenied, "this browser has no session").
+				WithHint("run banger ui, and open the address that it prints")}, "")
 			return
 		}
-		if err := answer(w, r, id); err != nil {
+		defer done()
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		go func() { // ends with the request
+			select {
+			case <-one.revoked:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		if err := answer(w, r.WithContext(ctx), one.ID); err != nil {
 			wire.WriteError(w, err)
 		}
 	}
@@ -127,7 +153,7 @@ func (s *Server) answerTicket(w http.ResponseWriter, r *http.Request, session st
 	return wire.WriteJSON(w, map[string]string{"ticket": text})
 }
 
-// file answers with a file of the page. Paths of the page itself, which have no file, get its beginning.
+// file answers with a file of the page. Each path that is not among its assets is one of the page's views.
 func (s *Server) file(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.WriteHeader(http.StatusMethodNotAllowed)
@@ -135,7 +161,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) {
 	}
 	name := strings.TrimPrefix(r.URL.Path, "/")
 	if st, err := fs.Stat(s.Files, name); name == "" || err != nil || st.IsDir() {
-		if strings.Contains(name, ".") {
+		if strings.HasPrefix(name, "assets/") {
 			http.NotFound(w, r)
 			return
 		}

@@ -1,4 +1,6 @@
-// Package web serves the web UI on loopback: the files of the page, and the API for browsers that have a session.
+// Package web serves the web UI on loopback: the files of the page, and the daemon's API for browsers that have a
+// session. It runs in a process of its own, so that sessions and the port outlive a daemon that is started again. The
+// process passes requests on to the daemon's socket.
 //
 // A browser gets a session for a token, which is in the part of an address that browsers send to nobody, works once
 // and only for a minute. There is no cookie: cookies ignore ports, so each page that a VM publishes on loopback would
@@ -25,6 +27,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/text"
 )
 
 // How long things live.
@@ -39,10 +42,10 @@ const MaxSessions = 64
 
 // Server is the web UI of one daemon. The caller sets its exported fields before Open is called.
 type Server struct {
-	API   http.Handler // gets requests below /v1/
-	Files fs.FS        // the page; index.html is at its top
-	Log   *slog.Logger
-	Now   func() time.Time // the clock; nil means time.Now
+	Socket string // of the daemon, which gets requests below /v1/
+	Files  fs.FS  // the page; index.html is at its top
+	Log    *slog.Logger
+	Now    func() time.Time // the clock; nil means time.Now
 
 	mu       sync.Mutex
 	ln       net.Listener // nil while the UI is closed
@@ -58,6 +61,9 @@ type Session struct {
 	Browser string    `json:"browser"` // what the browser calls itself; untrusted
 	Created time.Time `json:"created"`
 	Used    time.Time `json:"used"`
+
+	open    int           // requests that are being answered
+	revoked chan struct{} // closed at the end of the session, which cuts those requests off
 }
 
 type ticket struct {
@@ -68,7 +74,8 @@ type ticket struct {
 
 // Opened is the answer to Open.
 type Opened struct {
-	URL string `json:"url"` // with a token, which works once
+	URL     string `json:"url"`     // with a token, which works once
+	Version string `json:"version"` // of the program that serves the page
 }
 
 func (s *Server) now() time.Time {
@@ -108,7 +115,7 @@ func (s *Server) Open() (Opened, error) {
 	}
 	text, name := secret()
 	s.tokens[name] = s.now().Add(TokenTime)
-	return Opened{"http://" + s.ln.Addr().String() + "/#token=" + text}, nil
+	return Opened{"http://" + s.ln.Addr().String() + "/#token=" + text, banger.Version}, nil
 }
 
 func (s *Server) serve(srv *http.Server, ln net.Listener) {
@@ -117,8 +124,9 @@ func (s *Server) serve(srv *http.Server, ln net.Listener) {
 	}
 }
 
-// Tidy ends what has lived long enough: tokens, tickets, and the listener. It is called now and then.
-func (s *Server) Tidy(ctx context.Context) {
+// Tidy ends what has lived long enough: tokens, tickets, and the listener. It is called now and then. It reports
+// whether the UI is open.
+func (s *Server) Tidy(ctx context.Context) bool {
 	s.mu.Lock()
 	now := s.now()
 	for name, ends := range s.tokens {
@@ -131,20 +139,24 @@ func (s *Server) Tidy(ctx context.Context) {
 			delete(s.tickets, name)
 		}
 	}
-	idle := s.ln != nil && len(s.tokens) == 0
+	idle := len(s.tokens) == 0
 	for _, one := range s.sessions {
-		idle = idle && now.Sub(one.Used) > IdleTime
+		idle = idle && one.open == 0 && now.Sub(one.Used) > IdleTime
 	}
 	s.mu.Unlock()
 	if idle {
 		s.Close(ctx)
 	}
+	return !idle
 }
 
 // Close stops to listen, and ends all sessions.
 func (s *Server) Close(ctx context.Context) {
 	s.mu.Lock()
 	srv := s.http
+	for name := range s.sessions {
+		s.end(name)
+	}
 	s.ln, s.http, s.tokens, s.sessions, s.tickets = nil, nil, nil, nil, nil
 	s.mu.Unlock()
 	if srv == nil {
@@ -173,42 +185,60 @@ func (s *Server) login(token, browser string) (bearer, id string, err error) {
 				oldest = name
 			}
 		}
-		delete(s.sessions, oldest)
+		s.end(oldest)
 	}
 	bearer, name = secret()
 	_, id = secret()
 	now := s.now()
-	one := &Session{ID: id[:16], Browser: browser[:min(len(browser), 200)], Created: now, Used: now}
+	one := &Session{ID: id[:16], Browser: text.Limit(browser, 200), Created: now, Used: now,
+		revoked: make(chan struct{})}
 	s.sessions[name] = one
 	return bearer, one.ID, nil
 }
 
-// session returns the session of a request: that of its bearer token, or of a ticket for its method and path.
-func (s *Server) session(r *http.Request) (id string, ok bool) {
+// begin returns the session of a request: that of its bearer token, or of a ticket for its method and path. It returns
+// nil if there is none. The caller calls done at the end of the request.
+func (s *Server) begin(r *http.Request) (one *Session, done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
 	if bearer, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); found {
-		one := s.sessions[nameOf(bearer)]
-		if one == nil {
-			return "", false
-		}
-		one.Used = now
-		return one.ID, true
-	}
-	name := nameOf(r.URL.Query().Get("ticket"))
-	t, found := s.tickets[name]
-	delete(s.tickets, name)
-	if !found || now.After(t.ends) || t.method != r.Method || t.path != r.URL.Path {
-		return "", false
-	}
-	for _, one := range s.sessions {
-		if one.ID == t.session {
-			one.Used = now
-			return one.ID, true
+		one = s.sessions[nameOf(bearer)]
+	} else {
+		name := nameOf(r.URL.Query().Get("ticket"))
+		t, found := s.tickets[name]
+		delete(s.tickets, name)
+		if found && !now.After(t.ends) && t.method == r.Method && t.path == r.URL.Path {
+			one = s.sessions[s.nameOfID(t.session)]
 		}
 	}
-	return "", false
+	if one == nil {
+		return nil, nil
+	}
+	one.open++
+	one.Used = now
+	return one, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		one.open--
+		one.Used = s.now()
+	}
+}
+
+// nameOfID returns the name of the session with an ID, or "". mu is held.
+func (s *Server) nameOfID(id string) string {
+	for name, one := range s.sessions {
+		if one.ID == id {
+			return name
+		}
+	}
+	return ""
+}
+
+// end ends a session, and cuts off what it asks for. mu is held.
+func (s *Server) end(name string) {
+	close(s.sessions[name].revoked)
+	delete(s.sessions, name)
 }
 
 // maxTickets bounds the tickets that are open.
@@ -238,17 +268,15 @@ func (s *Server) list() []Session {
 	return list
 }
 
-// revoke ends a session.
+// revoke ends a session. It returns false if there is no such session.
 func (s *Server) revoke(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, one := range s.sessions {
-		if one.ID == id {
-			delete(s.sessions, name)
-			return true
-		}
+	name := s.nameOfID(id)
+	if name != "" {
+		s.end(name)
 	}
-	return false
+	return name != ""
 }
 
 // hosts are the names under which a browser may ask a listener on a port. Another one means that a foreign name leads

@@ -3,37 +3,85 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/coder/websocket"
+
+	"banger"
+	"banger/internal/api/wire"
+	"banger/internal/private"
 )
 
 // ui is a web UI that runs, before an API which says what it was asked.
 type ui struct {
 	*Server
-	t    *testing.T
-	now  time.Time
-	base string
+	t     *testing.T
+	later atomic.Int64 // nanoseconds by which the clock is ahead
+	base  string
 }
 
 func open(t *testing.T) (*ui, string) {
 	t.Helper()
-	u := &ui{t: t, now: time.Now()}
+	u := &ui{t: t}
 	u.Server = &Server{
-		API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			io.WriteString(w, "the API at "+r.URL.Path)
-		}),
-		Files: fstest.MapFS{"index.html": {Data: []byte("the page")}, "app.js": {Data: []byte("the program")}},
-		Log:   slog.New(slog.DiscardHandler),
-		Now:   func() time.Time { return u.now },
+		Socket: daemon(t),
+		Files:  fstest.MapFS{"index.html": {Data: []byte("the page")}, "assets/app.js": {Data: []byte("the program")}},
+		Log:    slog.New(slog.DiscardHandler),
+		Now:    func() time.Time { return time.Now().Add(time.Duration(u.later.Load())) },
 	}
 	t.Cleanup(func() { u.Close(context.Background()) })
 	return u, u.token()
+}
+
+// daemon is an API that says what it was asked, and returns the bytes of streams. It returns its socket.
+func daemon(t *testing.T) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	ln, err := private.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "banger-exec" {
+			if r.URL.Path == "/v1/long" {
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			}
+			w.Header().Set("Secret", r.Header.Get("Authorization")+r.Header.Get("Origin"))
+			io.WriteString(w, "the API at "+r.URL.RequestURI())
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		if r.URL.Query().Get("rows") == "0" {
+			wire.WriteError(w, banger.Errorf(banger.CodeInvalid, "no rows"))
+			return
+		}
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: banger-exec\r\n\r\n")
+		fmt.Fprintf(conn, "%s %s %s;", r.Method, r.URL.RequestURI(), body)
+		io.Copy(conn, io.LimitReader(buf, 5))
+	}))
+	srv.Listener.Close()
+	srv.Listener = ln
+	srv.Start()
+	t.Cleanup(srv.Close)
+	return socket
 }
 
 // token opens the UI, and returns the token of the address.
@@ -99,7 +147,7 @@ func TestATokenWorksOnceAndForAMinute(t *testing.T) {
 		t.Errorf("the token works again: %d", code)
 	}
 	late := u.token()
-	u.now = u.now.Add(TokenTime + time.Second)
+	u.later.Add(int64(TokenTime + time.Second))
 	if code, _, _ := u.ask("POST", "/ui/login", `{"token":"`+late+`"}`); code != 403 {
 		t.Errorf("the token works late: %d", code)
 	}
@@ -121,9 +169,7 @@ func TestForeignPagesGetNothing(t *testing.T) {
 		"a page without an origin":          {bearer, "Origin: null"},
 		"a page that hides where it is":     {bearer, "Sec-Fetch-Site: cross-site"},
 		"a page of another port, same site": {bearer, "Sec-Fetch-Site: same-site"},
-		"another program without a session": {},
-		"a guessed session":                 {"Authorization: Bearer 00"},
-		"a session as a cookie":             {"Cookie: " + strings.Replace(bearer, ": ", "=", 1)},
+		"a link into the API":               {bearer, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"},
 	} {
 		if code, body, _ := u.ask("GET", "/v1/vms", "", header...); code != 403 || strings.Contains(body, "the API") {
 			t.Errorf("%s gets %d %s", name, code, body)
@@ -135,6 +181,133 @@ func TestForeignPagesGetNothing(t *testing.T) {
 			t.Errorf("our page at %s gets %d", host, code)
 		}
 	}
+}
+
+// TestOnlyASessionGetsTheAPI: neither another program nor a cookie gets anything.
+func TestOnlyASessionGetsTheAPI(t *testing.T) {
+	u, token := open(t)
+	bearer, _ := u.login(token)
+	for name, header := range map[string][]string{
+		"another program":       {},
+		"a guessed session":     {"Authorization: Bearer 00"},
+		"a session as a cookie": {"Cookie: " + strings.Replace(bearer, ": ", "=", 1)},
+	} {
+		for _, path := range []string{"/v1/vms", "/ui/sessions", "/v1/vms?ticket=", "/v1/vms?ticket=00"} {
+			if code, body, _ := u.ask("GET", path, "", header...); code != 401 || strings.Contains(body, "the API") {
+				t.Errorf("%s gets %d %s", name, code, body)
+			}
+		}
+	}
+	if code, _, _ := u.ask("POST", "/v1/ui", "", bearer); code != 404 {
+		t.Errorf("a browser opens the UI: %d", code)
+	}
+}
+
+// TestALinkLeadsToThePage: another page may have a link to ours, and a file of the user's leads there.
+func TestALinkLeadsToThePage(t *testing.T) {
+	u, _ := open(t)
+	link := []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"}
+	if code, body, _ := u.ask("GET", "/vms/web", "", link...); code != 200 || body != "the page" {
+		t.Errorf("a link gets %d %s", code, body)
+	}
+	if code, _, _ := u.ask("GET", "/", "", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"); code != 403 {
+		t.Errorf("a part of a foreign page gets %d", code)
+	}
+}
+
+// TestTheDaemonLearnsNothingOfTheBrowser checks what is passed on, and that an answer is no page.
+func TestTheDaemonLearnsNothingOfTheBrowser(t *testing.T) {
+	u, token := open(t)
+	bearer, _ := u.login(token)
+	_, body, h := u.ask("GET", "/v1/vms?all=true&ticket=00", "", bearer, "Origin: "+u.base)
+	if body != "the API at /v1/vms?all=true" || h.Get("Secret") != "" {
+		t.Errorf("the daemon was asked %q with %q", body, h.Get("Secret"))
+	}
+	if policy := h.Get("Content-Security-Policy"); !strings.Contains(policy, "sandbox") {
+		t.Errorf("the policy of an answer is %q", policy)
+	}
+	u.Socket += "-none"
+	silent := &ui{t: t, Server: &Server{Socket: u.Socket, Files: u.Files, Log: u.Log}}
+	t.Cleanup(func() { silent.Close(context.Background()) })
+	other, _ := silent.login(silent.token())
+	code, body, _ := silent.ask("GET", "/v1/vms", "", other)
+	if code != 503 || !strings.Contains(body, "does not answer") {
+		t.Errorf("without a daemon: %d %s", code, body)
+	}
+}
+
+// socket opens a WebSocket with a ticket, and sends its first message.
+func (u *ui) socket(bearer, path, first string) *websocket.Conn {
+	u.t.Helper()
+	name, _, _ := strings.Cut(path, "?")
+	_, body, _ := u.ask("POST", "/ui/tickets", `{"method":"GET","path":"`+name+`"}`, bearer)
+	var got map[string]string
+	json.Unmarshal([]byte(body), &got)
+	ws, _, err := websocket.Dial(u.t.Context(), u.base+path+"&ticket="+got["ticket"], nil)
+	if err == nil {
+		err = ws.Write(u.t.Context(), websocket.MessageText, []byte(first))
+	}
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	u.t.Cleanup(func() { ws.CloseNow() })
+	return ws
+}
+
+// TestAWebSocketIsAStream sends the body of a request and then bytes, and gets those of the daemon.
+func TestAWebSocketIsAStream(t *testing.T) {
+	u, token := open(t)
+	bearer, _ := u.login(token)
+	ws := u.socket(bearer, "/v1/vms/web/exec?rows=24", `{"upgrade":"banger-exec","body":{"cmd":["sh"]}}`)
+	if err := ws.Write(t.Context(), websocket.MessageBinary, []byte("typed")); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(websocket.NetConn(t.Context(), ws, websocket.MessageBinary))
+	if want := `POST /v1/vms/web/exec?rows=24 {"cmd":["sh"]};typed`; string(got) != want || err != nil {
+		t.Errorf("the stream has %q, %v", got, err)
+	}
+}
+
+// TestAStreamThatDoesNotBeginSaysWhy checks the one message that then comes.
+func TestAStreamThatDoesNotBeginSaysWhy(t *testing.T) {
+	u, token := open(t)
+	bearer, _ := u.login(token)
+	for first, want := range map[string]string{
+		`{"upgrade":"banger-exec"}`: "no rows",
+		`{"upgrade":"h2c"}`:         "does not say what",
+		`no json`:                   "does not say what",
+	} {
+		ws := u.socket(bearer, "/v1/vms/web/attach?rows=0", first)
+		kind, said, err := ws.Read(t.Context())
+		if kind != websocket.MessageText || !strings.Contains(string(said), want) || err != nil {
+			t.Errorf("%s is answered by %v %s, %v", first, kind, said, err)
+		}
+	}
+}
+
+// TestARevokedSessionIsCutOff: also what it has asked for before ends.
+func TestARevokedSessionIsCutOff(t *testing.T) {
+	u, token := open(t)
+	bearer, id := u.login(token)
+	r, err := http.NewRequest("GET", u.base+"/v1/long", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", strings.TrimPrefix(bearer, "Authorization: "))
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	other, _ := u.login(u.token())
+	u.later.Add(int64(2 * IdleTime))
+	if !u.Tidy(t.Context()) {
+		t.Fatal("the UI closes while a browser waits for an answer")
+	}
+	if code, _, _ := u.ask("DELETE", "/ui/sessions/"+id, "", other); code != 204 {
+		t.Fatalf("revoking answers %d", code)
+	}
+	io.ReadAll(resp.Body) // ends
 }
 
 // TestATicketIsForOneRequest checks that a ticket works once, soon, and for its method and path alone.
@@ -159,7 +332,7 @@ func TestATicketIsForOneRequest(t *testing.T) {
 		"another method": func() int { code, _, _ := u.ask("POST", "/v1/events"+ticket(), ""); return code },
 		"late": func() int {
 			late := ticket()
-			u.now = u.now.Add(TicketTime + time.Second)
+			u.later.Add(int64(TicketTime + time.Second))
 			code, _, _ := u.ask("GET", "/v1/events"+late, "")
 			return code
 		},
@@ -171,7 +344,7 @@ func TestATicketIsForOneRequest(t *testing.T) {
 			return code
 		},
 	} {
-		if code := ask(); code != 403 {
+		if code := ask(); code != 401 {
 			t.Errorf("%s: %d", name, code)
 		}
 	}
@@ -196,7 +369,7 @@ func TestSessionsAreListedAndRevoked(t *testing.T) {
 	if code, _, _ := u.ask("DELETE", "/ui/sessions/"+id, "", mine); code != 204 {
 		t.Errorf("revoking answers %d", code)
 	}
-	if code, _, _ := u.ask("GET", "/v1/vms", "", other); code != 403 {
+	if code, _, _ := u.ask("GET", "/v1/vms", "", other); code != 401 {
 		t.Errorf("a revoked session gets %d", code)
 	}
 }
@@ -204,8 +377,8 @@ func TestSessionsAreListedAndRevoked(t *testing.T) {
 // TestThePageIsAlone checks the headers of all kinds of answers, and which paths get the page.
 func TestThePageIsAlone(t *testing.T) {
 	u, _ := open(t)
-	for path, want := range map[string]string{"/": "the page", "/app.js": "the program", "/vms/web": "the page",
-		"/none.js": "404 page not found\n", "/../etc/passwd": "the page"} {
+	for path, want := range map[string]string{"/": "the page", "/assets/app.js": "the program", "/vms/web": "the page",
+		"/vms/a.b": "the page", "/assets/none.js": "404 page not found\n", "/../etc/passwd": "the page"} {
 		_, body, h := u.ask("GET", path, "")
 		if body != want {
 			t.Errorf("%s is %q", path, body)
@@ -227,12 +400,12 @@ func TestThePageIsAlone(t *testing.T) {
 func TestTheListenerCloses(t *testing.T) {
 	u, token := open(t)
 	bearer, _ := u.login(token)
-	u.now = u.now.Add(IdleTime - time.Minute)
+	u.later.Add(int64(IdleTime - time.Minute))
 	u.Tidy(t.Context())
 	if code, _, _ := u.ask("GET", "/v1/vms", "", bearer); code != 200 {
 		t.Errorf("within the hour: %d", code)
 	}
-	u.now = u.now.Add(IdleTime + time.Minute)
+	u.later.Add(int64(IdleTime + time.Minute))
 	u.Tidy(t.Context())
 	if _, err := http.Get(u.base); err == nil {
 		t.Error("it answers after an hour")
@@ -241,7 +414,7 @@ func TestTheListenerCloses(t *testing.T) {
 	if code, _, _ := u.ask("GET", "/v1/vms", "", again); code != 200 {
 		t.Errorf("opened again: %d", code)
 	}
-	if code, _, _ := u.ask("GET", "/v1/vms", "", bearer); code != 403 {
+	if code, _, _ := u.ask("GET", "/v1/vms", "", bearer); code != 401 {
 		t.Errorf("a session of before: %d", code)
 	}
 }

@@ -75,6 +75,18 @@ func (c *Client) Version(ctx context.Context) (v wire.Version, err error) {
 	return v, c.call(ctx, "GET", "/v1/version", nil, nil, &v)
 }
 
+// OpenUI opens the web UI, and returns an address for one browser.
+func (c *Client) OpenUI(ctx context.Context) (address string, err error) {
+	var ui wire.UI
+	err = c.call(ctx, "POST", "/v1/ui", nil, nil, &ui)
+	return ui.URL, err
+}
+
+// CloseUI closes the web UI, and ends the sessions of all browsers.
+func (c *Client) CloseUI(ctx context.Context) error {
+	return c.call(ctx, "DELETE", "/v1/ui", nil, nil, nil)
+}
+
 // Shutdown asks the daemon to end. VMs keep running.
 func (c *Client) Shutdown(ctx context.Context) (v wire.Version, err error) {
 	return v, c.call(ctx, "POST", "/v1/shutdown", nil, nil, &v)

@@ -41,3 +41,8 @@ type VMM struct {
 
 	Confined string `json:"confined,omitempty"` // what confines it
 }
+
+// UI is where the web UI is.
+type UI struct {
+	URL string `json:"url"` // with a token, which works once and for a minute
+}

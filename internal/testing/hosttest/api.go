@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"testing/fstest"
 	"time"
 
 	"banger"
@@ -14,6 +15,7 @@ import (
 	"banger/internal/comparison"
 	"banger/internal/private"
 	"banger/internal/splice"
+	"banger/internal/web"
 )
 
 // Serve runs a daemon of the host in this process: a supervisor behind the real API. It returns the socket of the API.
@@ -23,6 +25,10 @@ func (h *Host) Serve() (socket string) {
 	s := h.Supervisor()
 	compares := comparison.New(s.Templates().Plans(), s.Snapshots(), h.Options.ShimArgv, slog.New(slog.DiscardHandler))
 	h.T.Cleanup(compares.Close)
+	socket = filepath.Join(h.Path("run"), "api.sock")
+	page := ui{&web.Server{Socket: socket, Files: fstest.MapFS{"index.html": {Data: []byte("the page")}},
+		Log: slog.New(slog.DiscardHandler)}}
+	h.T.Cleanup(func() { page.Close(context.Background()) })
 	srv := &api.Server{
 		Machines:       s,
 		Sleepers:       s,
@@ -42,13 +48,13 @@ func (h *Host) Serve() (socket string) {
 		Templates:      s.Templates(),
 		Snapshots:      s.Snapshots(),
 		Comparisons:    compares,
+		UI:             page,
 		Version:        h.version(time.Now()),
 		Stop:           func() {},
 		Splice:         splice.Copy,
 		Log:            slog.New(slog.DiscardHandler),
 	}
 	Check(h.T, os.MkdirAll(h.Path("run"), 0o700))
-	socket = filepath.Join(h.Path("run"), "api.sock")
 	ln, err := private.Listen(socket)
 	Check(h.T, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -59,6 +65,19 @@ func (h *Host) Serve() (socket string) {
 		serving.Close()
 	})
 	return socket
+}
+
+// ui is the web UI in this process.
+type ui struct{ *web.Server }
+
+func (u ui) Open(context.Context) (string, error) {
+	o, err := u.Server.Open()
+	return o.URL, err
+}
+
+func (u ui) Close(ctx context.Context) error {
+	u.Server.Close(ctx)
+	return nil
 }
 
 // AddTemplate makes a template on the host, with an image that is not there.
