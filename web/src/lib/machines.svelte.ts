@@ -1,0 +1,100 @@
+// All VMs, as the daemon's stream of changes tells them. The stream is read for as long as the page is open.
+
+import { call, problemOf, stream } from "./api";
+import type { Change, VM } from "./nouns";
+import { session } from "./session.svelte";
+
+const firstPause = 200; // milliseconds before the stream is asked for again
+const longestPause = 5000;
+const hiddenBatch = 100; // milliseconds between two batches while the page is not visible
+
+class Machines {
+  /** Whether what is shown is the present: "lost" means that the stream broke, and is asked for again and again. */
+  status = $state<"connecting" | "live" | "lost">("connecting");
+  /** The VMs are known, as they are now or as they were when the stream broke. */
+  known = $state(false);
+  /** All VMs, newest first. Each batch of changes makes a new array, in which unchanged VMs are the same objects. */
+  list = $state.raw<VM[]>([]);
+
+  #byId = new Map<string, VM>();
+  #cursor = "";
+  #pending: Change[] = [];
+  #planned = false;
+  #started = false;
+  #wake: () => void = () => {};
+
+  /** Begins to read the stream. */
+  start(): void {
+    if (this.#started) return;
+    this.#started = true;
+    addEventListener("online", () => this.#wake());
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.#wake();
+      else if (this.#planned) this.#apply(); // the frame that it waits for does not come
+    });
+    void this.#follow();
+  }
+
+  /** Returns the VM with a name or an id. */
+  find(ref: string): VM | undefined {
+    return this.list.find((vm) => vm.name === ref) ?? this.list.find((vm) => vm.id === ref);
+  }
+
+  /** Returns the VM with an id. */
+  get(id: string): VM | undefined {
+    void this.list; // so that what asks is told of changes
+    return this.#byId.get(id);
+  }
+
+  async #follow(): Promise<void> {
+    let pause = firstPause;
+    while (session.state === "open") {
+      try {
+        if (this.#cursor) {
+          await call("get", "/v1/version", {}); // the stream itself says nothing until something changes
+          this.status = "live";
+        }
+        const query = this.#cursor ? { since: this.#cursor } : {};
+        await stream("get", "/v1/events", { query }, (change) => {
+          this.#cursor = change.cursor;
+          this.#pending.push(change);
+          this.#plan();
+          pause = firstPause;
+        });
+      } catch (e) {
+        if (problemOf(e).code === "invalid") this.#cursor = ""; // a daemon that knows no such cursor tells its state
+      }
+      this.status = "lost";
+      await new Promise<void>((done) => {
+        this.#wake = done;
+        setTimeout(done, pause);
+      });
+      pause = Math.min(pause * 2, longestPause);
+    }
+    this.#started = false;
+  }
+
+  /** Has the pending changes applied together, before the next frame. */
+  #plan(): void {
+    if (this.#planned) return;
+    this.#planned = true;
+    if (document.hidden) setTimeout(() => this.#apply(), hiddenBatch);
+    else requestAnimationFrame(() => this.#apply());
+  }
+
+  #apply(): void {
+    this.#planned = false;
+    if (this.#pending.length === 0) return;
+    for (const change of this.#pending) {
+      if (change.state) this.#byId = new Map((change.vms ?? []).map((vm) => [vm.id, vm]));
+      if (change.vm) this.#byId.set(change.vm.id, change.vm);
+      if (change.removed) this.#byId.delete(change.removed);
+    }
+    this.#pending = [];
+    this.list = [...this.#byId.values()].sort((a, b) => +(a.created_at < b.created_at) - +(a.created_at > b.created_at));
+    this.status = "live";
+    this.known = true;
+  }
+}
+
+export const machines = new Machines();

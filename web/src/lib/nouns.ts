@@ -1,0 +1,26 @@
+// The nouns of the API, under the names that they have in the daemon.
+
+import type { components } from "./openapi.d.ts";
+
+type Schemas = components["schemas"];
+
+export type VM = Schemas["VM"];
+export type Forward = Schemas["Forward"];
+export type Due = Schemas["Due"];
+export type Readiness = Schemas["Readiness"];
+export type Probe = Schemas["Probe"];
+export type Policy = Schemas["Policy"];
+export type Rule = Schemas["Rule"];
+export type Timer = Schemas["Timer"];
+export type RestartPolicy = Schemas["RestartPolicy"];
+export type CreateRequest = Schemas["CreateRequest"];
+export type Update = Schemas["Update"];
+export type Image = Schemas["Image"];
+export type Snapshot = Schemas["Snapshot"];
+export type Session = Schemas["Session"];
+export type SessionChange = Schemas["SessionChange"];
+export type Listener = Schemas["Listener"];
+export type Change = Schemas["Change"];
+export type Event = Schemas["Event"];
+export type Failure = Schemas["Error"];
+export type Fork = Schemas["Fork"];
