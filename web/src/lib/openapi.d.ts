@@ -502,6 +502,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/ui": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Open the web UI on loopback for one browser, by an address that works once and for a minute */
+        post: operations["openUI"];
+        /** Close the web UI, and end the sessions of all browsers */
+        delete: operations["closeUI"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/version": {
         parameters: {
             query?: never;
@@ -633,8 +651,25 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Copy files from or to a VM, or say what is at a path (op=stat, which answers a FileInfo). For archive and extract send Upgrade: banger-files; after 101 frames follow as with exec: archive answers the tar in frame.Stdout and then frame.Exit with a CopyReport, extract takes it in frame.Stdin up to frame.StdinEOF and answers frame.Response with a CopyReport; both may end with frame.Error instead. A tar without its last frame is not whole */
+        /** Copy files from or to a VM, or say what is at a path (op=stat) or in a directory (op=list), which answer a FileInfo. For archive and extract send Upgrade: banger-files; after 101 frames follow as with exec: archive answers the tar in frame.Stdout and then frame.Exit with a CopyReport, extract takes it in frame.Stdin up to frame.StdinEOF and answers frame.Response with a CopyReport; both may end with frame.Error instead. A tar without its last frame is not whole */
         post: operations["files"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/vms/{vm}/files/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The bytes of a file, or a tar of a directory, to be saved. An answer that is cut off is not whole */
+        get: operations["fileContent"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1608,11 +1643,20 @@ export interface components {
         };
         /** @description FileInfo describes the file at a path of a VM. It does not follow a symlink. */
         FileInfo: {
+            /** @description of a directory that is listed, by name */
+            entries?: components["schemas"]["FileInfo"][];
             gid: number;
             /** @description type and permissions, as in st_mode of Linux */
             mode: number;
+            /** @description there are more entries than a list may have */
+            more?: boolean;
             /** @description nanoseconds since 1970 */
             mtime_ns: number;
+            /**
+             * Format: byte
+             * @description in a list
+             */
+            name?: string;
             size: number;
             /**
              * Format: byte
@@ -2171,6 +2215,11 @@ export interface components {
             options?: string[];
             /** @description absolute; it is made if it is missing */
             path: string;
+        };
+        /** @description UI is where the web UI is. */
+        UI: {
+            /** @description with a token, which works once and for a minute */
+            url: string;
         };
         /** @description Ulimit is a limit of each process in a VM (getrlimit(2)), in the unit of its kind: bytes, seconds or a number. */
         Ulimit: {
@@ -3448,6 +3497,62 @@ export interface operations {
             };
         };
     };
+    openUI: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UI"];
+                };
+            };
+            /** @description the request failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    closeUI: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description the request failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
     version: {
         parameters: {
             query?: never;
@@ -3800,7 +3905,7 @@ export interface operations {
                 into?: boolean;
                 /** @description archive: what the file or tree is called in the tar; . sends a directory's content */
                 name?: string;
-                /** @description what to do: stat, archive or extract */
+                /** @description what to do: stat, list, archive or extract */
                 op: string;
                 /** @description extract: keep uid and gid; else all becomes root's */
                 owners?: boolean;
@@ -3831,6 +3936,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["FileInfo"];
+                };
+            };
+            /** @description the request failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    fileContent: {
+        parameters: {
+            query: {
+                /** @description a path of the VM, any bytes; a symlink there stands for its target */
+                path: string;
+            };
+            header?: never;
+            path: {
+                vm: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                    "application/x-tar": string;
                 };
             };
             /** @description the request failed */

@@ -28,6 +28,8 @@ export const theme = kept("theme", ["system", "dark", "light"] as const);
 export const layout = kept("layout", ["auto", "table", "cards"] as const);
 /** Whether single letters are commands. A person who speaks to the browser may not want that. */
 export const letters = kept("letters", ["on", "off"] as const);
+/** Whether terminals tell a screen reader what they show, which takes time. */
+export const screenReader = kept("screen-reader", ["off", "on"] as const);
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 

@@ -12,6 +12,7 @@ export interface Tab {
 
 export const tabs: Tab[] = [
   { id: "", label: "Overview", load: () => import("./Overview.svelte") },
+  { id: "terminal", label: "Terminal", load: () => import("./Terminal.svelte") },
   { id: "snapshots", label: "Snapshots", load: () => import("./Snapshots.svelte") },
   { id: "sessions", label: "Sessions", load: () => import("./Sessions.svelte") },
 ];

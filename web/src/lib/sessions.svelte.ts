@@ -1,0 +1,44 @@
+// The sessions of one machine, as its guest tells them.
+
+import { isCancelled, Problem, problemOf, stream } from "./api";
+import type { Session, SessionChange } from "./nouns";
+
+const pause = 2000; // milliseconds before a stream that broke is asked for again
+
+/** Follows the sessions of a machine until the signal is given. */
+export class Sessions {
+  /** The newest first; null before the guest has told them. */
+  list = $state.raw<Session[] | null>(null);
+  problem = $state.raw<Problem | null>(null);
+
+  async follow(vm: string, signal: AbortSignal): Promise<void> {
+    let since: string | undefined;
+    const all = new Map<string, Session>();
+    const each = (change: SessionChange) => {
+      if (change.error) throw Problem.of(change.error);
+      since = change.cursor ?? since;
+      if (change.state) all.clear();
+      for (const s of change.sessions ?? []) all.set(s.name ?? "", s);
+      if (change.session) all.set(change.session.name ?? "", change.session);
+      if (change.removed) all.delete(change.removed);
+      this.list = [...all.values()].sort((a, b) => (a.created < b.created ? 1 : -1));
+      this.problem = null;
+    };
+    while (!signal.aborted) {
+      try {
+        await stream("get", "/v1/vms/{vm}/session-events", { path: { vm }, query: { since }, signal }, each);
+      } catch (e) {
+        if (isCancelled(e) || signal.aborted) return;
+        this.problem = problemOf(e);
+        if (this.problem.code !== "unavailable") return; // the daemon has said why there is no stream
+      }
+      await new Promise((done) => setTimeout(done, pause));
+    }
+  }
+}
+
+/** Says how a session's command has ended. */
+export function endOf(s: Session): string {
+  if (!s.exit) return s.reason ?? s.state;
+  return s.exit.signal ? `ended by signal ${s.exit.signal}` : `ended (${s.exit.code})`;
+}
