@@ -28,8 +28,10 @@ export const since = (time: string, now: number): number => (now - Date.parse(ti
 /** Returns how long ago a time was. */
 export const age = (time: string, now: number): string => `${span(since(time, now))} ago`;
 
+const dated = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
 /** Returns a time with its date, as this browser writes them. */
-export const moment = (time: string): string => new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+export const moment = (time: string): string => dated.format(Date.parse(time));
 
 /** Returns the beginning of a digest or an id. */
 export const short = (digest: string): string => digest.replace(/^sha256:/, "").slice(0, 12);
