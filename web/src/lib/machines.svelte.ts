@@ -92,7 +92,9 @@ class Machines {
       if (change.removed) this.#byId.delete(change.removed);
     }
     this.#pending = [];
-    this.list = [...this.#byId.values()].sort((a, b) => +(a.created_at < b.created_at) - +(a.created_at > b.created_at));
+    this.list = [...this.#byId.values()].sort(
+      (a, b) => +(a.created_at < b.created_at) - +(a.created_at > b.created_at),
+    );
     this.status = "live";
     this.known = true;
   }

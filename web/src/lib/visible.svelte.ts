@@ -62,6 +62,7 @@ export class Visible {
     if (!e) return;
     const top = index * this.#row();
     if (top < e.scrollTop) e.scrollTop = top;
-    else if (top + this.#row() + header > e.scrollTop + e.clientHeight) e.scrollTop = top + this.#row() + header - e.clientHeight;
+    else if (top + this.#row() + header > e.scrollTop + e.clientHeight)
+      e.scrollTop = top + this.#row() + header - e.clientHeight;
   }
 }
