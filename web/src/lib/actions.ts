@@ -85,7 +85,7 @@ export const actions: Action[] = [
     icon: "pause",
     run: verb("Pause", (vm) => call("post", "/v1/vms/{vm}/pause", path(vm))),
   },
-  { id: "fork", label: "Fork…", icon: "fork", run: ([vm]) => vm && openFork(vm.name, vm) },
+  { id: "fork", label: "Fork…", icon: "fork", run: ([vm]) => vm && openFork(vm, vm) },
   {
     id: "snapshot",
     label: "Take a snapshot…",
@@ -103,14 +103,6 @@ export const actions: Action[] = [
     label: "Update…",
     icon: "system",
     run: ([vm]) => vm && dialogs.open(() => import("../views/machine/Update.svelte"), { vm }),
-  },
-  {
-    id: "remove",
-    label: "Remove…",
-    icon: "remove",
-    danger: true,
-    bulk: true,
-    run: (vms) => vms.length && dialogs.open(() => import("../views/machine/Remove.svelte"), { vms: [...vms] }),
   },
   {
     id: "secrets",
@@ -135,9 +127,18 @@ export const actions: Action[] = [
     danger: true,
     run: verb("Kill", (vm) => call("post", "/v1/vms/{vm}/kill", { ...path(vm), query: { signal: 9 } })),
   },
+  {
+    id: "remove",
+    label: "Remove…",
+    icon: "remove",
+    danger: true,
+    bulk: true,
+    run: (vms) => vms.length && dialogs.open(() => import("../views/machine/Remove.svelte"), { vms: [...vms] }),
+  },
 ];
 
-/** Opens the dialog for machines that go on from a machine or a snapshot. */
-export function openFork(from: string, vm?: VM): void {
-  void dialogs.open(() => import("../views/machine/Fork.svelte"), { from, secrets: Boolean(vm?.secrets?.length) });
+/** Opens the dialog for machines that go on from a machine, or from a snapshot of it. */
+export function openFork(from: { id: string; name: string }, vm: VM): void {
+  const props = { id: from.id, from: from.name, secrets: Boolean(vm.secrets?.length) };
+  void dialogs.open(() => import("../views/machine/Fork.svelte"), props);
 }

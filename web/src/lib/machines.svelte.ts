@@ -42,7 +42,7 @@ class Machines {
 
   /** Returns the VM with an id. */
   get(id: string): VM | undefined {
-    void this.list; // so that what asks is told of changes
+    void this.list; // a change of the list tells that a VM has changed; the map does not
     return this.#byId.get(id);
   }
 
