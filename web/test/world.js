@@ -101,6 +101,7 @@ export async function picture(page, name) {
     await page.setViewportSize(viewport);
     for (const colorScheme of ["dark", "light"]) {
       await page.emulateMedia({ colorScheme });
+      await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
       await page.screenshot({ path: join(pictures, `${name}-${size}-${colorScheme}.png`) });
     }
   }

@@ -21,7 +21,11 @@ type Tell = (event: Event) => void;
 const atOnce = 3; // a browser has six connections to one server, and one of them has the changes
 
 /** Does one thing with each machine, a few at a time. */
-async function each(label: string, vms: readonly VM[], work: (vm: string, tell: Tell) => Promise<unknown>): Promise<void> {
+async function each(
+  label: string,
+  vms: readonly VM[],
+  work: (vm: string, tell: Tell) => Promise<unknown>,
+): Promise<void> {
   const left = [...vms];
   const next = async (): Promise<void> => {
     for (let vm = left.shift(); vm; vm = left.shift()) {
@@ -42,13 +46,46 @@ export const remove = (vms: readonly VM[], force: boolean): Promise<void> =>
   each("Remove", vms, (vm) => call("delete", "/v1/vms/{vm}", { ...path(vm), query: { force } }));
 
 export const actions: Action[] = [
-  { id: "start", label: "Start", icon: "play", bulk: true, run: verb("Start", (vm, tell) => perform("post", "/v1/vms/{vm}/start", path(vm), tell)) },
-  { id: "stop", label: "Stop", icon: "stop", bulk: true, run: verb("Stop", (vm) => call("post", "/v1/vms/{vm}/stop", path(vm))) },
-  { id: "restart", label: "Restart", icon: "restart", run: verb("Restart", (vm, tell) => perform("post", "/v1/vms/{vm}/restart", path(vm), tell)) },
-  { id: "suspend", label: "Suspend", icon: "moon", bulk: true, run: verb("Suspend", (vm) => call("post", "/v1/vms/{vm}/suspend", path(vm))) },
-  { id: "resume", label: "Resume", icon: "play", run: verb("Resume", (vm, tell) => perform("post", "/v1/vms/{vm}/resume", path(vm), tell)) },
-  { id: "pause", label: "Pause", icon: "pause", run: verb("Pause", (vm) => call("post", "/v1/vms/{vm}/pause", path(vm))) },
-  { id: "fork", label: "Fork…", icon: "fork", run: ([vm]) => vm && openFork(vm.name, vm) },
+  {
+    id: "start",
+    label: "Start",
+    icon: "play",
+    bulk: true,
+    run: verb("Start", (vm, tell) => perform("post", "/v1/vms/{vm}/start", path(vm), tell)),
+  },
+  {
+    id: "stop",
+    label: "Stop",
+    icon: "stop",
+    bulk: true,
+    run: verb("Stop", (vm) => call("post", "/v1/vms/{vm}/stop", path(vm))),
+  },
+  {
+    id: "restart",
+    label: "Restart",
+    icon: "restart",
+    run: verb("Restart", (vm, tell) => perform("post", "/v1/vms/{vm}/restart", path(vm), tell)),
+  },
+  {
+    id: "suspend",
+    label: "Suspend",
+    icon: "moon",
+    bulk: true,
+    run: verb("Suspend", (vm) => call("post", "/v1/vms/{vm}/suspend", path(vm))),
+  },
+  {
+    id: "resume",
+    label: "Resume",
+    icon: "play",
+    run: verb("Resume", (vm, tell) => perform("post", "/v1/vms/{vm}/resume", path(vm), tell)),
+  },
+  {
+    id: "pause",
+    label: "Pause",
+    icon: "pause",
+    run: verb("Pause", (vm) => call("post", "/v1/vms/{vm}/pause", path(vm))),
+  },
+  { id: "fork", label: "Fork…", icon: "fork", run: ([vm]) => vm && openFork(vm, vm) },
   {
     id: "snapshot",
     label: "Take a snapshot…",
@@ -68,6 +105,29 @@ export const actions: Action[] = [
     run: ([vm]) => vm && dialogs.open(() => import("../views/machine/Update.svelte"), { vm }),
   },
   {
+    id: "secrets",
+    label: "Suspend with its secrets",
+    icon: "moon",
+    run: verb("Suspend", (vm) =>
+      call("post", "/v1/vms/{vm}/suspend", { ...path(vm), query: { with_secrets: true } }),
+    ),
+  },
+  {
+    id: "cold",
+    label: "Start from its disk",
+    icon: "play",
+    run: verb("Start", (vm, tell) =>
+      perform("post", "/v1/vms/{vm}/start", { ...path(vm), query: { cold: true } }, tell),
+    ),
+  },
+  {
+    id: "kill",
+    label: "Kill",
+    icon: "stop",
+    danger: true,
+    run: verb("Kill", (vm) => call("post", "/v1/vms/{vm}/kill", { ...path(vm), query: { signal: 9 } })),
+  },
+  {
     id: "remove",
     label: "Remove…",
     icon: "remove",
@@ -75,22 +135,10 @@ export const actions: Action[] = [
     bulk: true,
     run: (vms) => vms.length && dialogs.open(() => import("../views/machine/Remove.svelte"), { vms: [...vms] }),
   },
-  {
-    id: "secrets",
-    label: "Suspend with its secrets",
-    icon: "moon",
-    run: verb("Suspend", (vm) => call("post", "/v1/vms/{vm}/suspend", { ...path(vm), query: { with_secrets: true } })),
-  },
-  {
-    id: "cold",
-    label: "Start from its disk",
-    icon: "play",
-    run: verb("Start", (vm, tell) => perform("post", "/v1/vms/{vm}/start", { ...path(vm), query: { cold: true } }, tell)),
-  },
-  { id: "kill", label: "Kill", icon: "stop", danger: true, run: verb("Kill", (vm) => call("post", "/v1/vms/{vm}/kill", { ...path(vm), query: { signal: 9 } })) },
 ];
 
-/** Opens the dialog for machines that go on from a machine or a snapshot. */
-export function openFork(from: string, vm?: VM): void {
-  void dialogs.open(() => import("../views/machine/Fork.svelte"), { from, secrets: Boolean(vm?.secrets?.length) });
+/** Opens the dialog for machines that go on from a machine, or from a snapshot of it. */
+export function openFork(from: { id: string; name: string }, vm: VM): void {
+  const props = { id: from.id, from: from.name, secrets: Boolean(vm.secrets?.length) };
+  void dialogs.open(() => import("../views/machine/Fork.svelte"), props);
 }

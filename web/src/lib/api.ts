@@ -29,11 +29,15 @@ export function isCancelled(e: unknown): boolean {
 }
 
 type Method = "get" | "post" | "put" | "patch" | "delete";
-type PathsWith<M extends Method> = { [P in keyof paths]: paths[P] extends { [K in M]: object } ? P : never }[keyof paths];
+type PathsWith<M extends Method> = {
+  [P in keyof paths]: paths[P] extends { [K in M]: object } ? P : never;
+}[keyof paths];
 type Operation<M extends Method, P extends keyof paths> = NonNullable<paths[P][M]>;
 type Parameters<O, In extends string> = O extends { parameters: { [K in In]?: infer T } } ? NonNullable<T> : never;
 type Body<O> = O extends { requestBody: { content: { "application/json": infer T } } } ? T : never;
-type Answer<O, Type extends string> = O extends { responses: { 200: { content: { [K in Type]: infer T } } } } ? T : void;
+type Answer<O, Type extends string> = O extends { responses: { 200: { content: { [K in Type]: infer T } } } }
+  ? T
+  : void;
 type Given<Name extends string, T> = [T] extends [never] ? { [K in Name]?: undefined } : { [K in Name]: T };
 
 export type Options<O> = Given<"path", Parameters<O, "path">> &
@@ -67,7 +71,8 @@ export async function send(method: string, url: string, init: RequestInit = {}):
   } catch {
     // The answer is not the daemon's, so there is no sentence of the daemon's to show.
   }
-  if (response.status === 401 || (problem.code === "denied" && url.startsWith("/v1/") && response.status === 403)) onDenied();
+  // The code alone does not say it: a registry may deny something too.
+  if (response.status === 401 || response.headers.has("WWW-Authenticate")) onDenied();
   throw problem;
 }
 

@@ -18,16 +18,16 @@ const dueAt = (vm: VM): number => {
 };
 
 export const columns: Column[] = [
-  { id: "name", label: "Name", width: 170, by: (vm) => vm.name },
-  { id: "state", label: "State", width: 180, by: (vm) => vm.state },
-  { id: "image", label: "Image", width: 160, by: (vm) => vm.spec.image },
-  { id: "isolation", label: "Isolation", width: 124, by: (vm) => vm.isolation },
-  { id: "size", label: "CPUs / memory", width: 124, by: (vm) => vm.spec.memory ?? 0 },
-  { id: "ports", label: "Ports", width: 130, by: (vm) => format.forwards(vm)[0]?.host_port ?? 0 },
-  { id: "ready", label: "Ready", width: 96, by: (vm) => format.readiness(vm.readiness) },
-  { id: "due", label: "Next", width: 150, by: dueAt },
-  { id: "labels", label: "Labels", width: 130, by: (vm) => format.labels(vm).join(" ") },
-  { id: "created", label: "Created", width: 96, by: (vm) => -Date.parse(vm.created_at) },
+  { id: "name", label: "Name", width: 144, by: (vm) => vm.name },
+  { id: "state", label: "State", width: 156, by: (vm) => vm.state },
+  { id: "image", label: "Image", width: 146, by: (vm) => vm.spec.image },
+  { id: "isolation", label: "Isolation", width: 132, by: (vm) => vm.isolation },
+  { id: "size", label: "CPUs / memory", width: 116, by: (vm) => vm.spec.memory ?? 0 },
+  { id: "ports", label: "Ports", width: 108, by: (vm) => format.forwards(vm)[0]?.host_port ?? 0 },
+  { id: "ready", label: "Ready", width: 74, by: (vm) => format.readiness(vm.readiness) },
+  { id: "due", label: "Next", width: 130, by: dueAt },
+  { id: "labels", label: "Labels", width: 100, by: (vm) => format.labels(vm).join(" ") },
+  { id: "created", label: "Created", width: 82, by: (vm) => -Date.parse(vm.created_at) },
 ];
 
 const texts = new WeakMap<VM, string>(); // a VM that has changed is another object

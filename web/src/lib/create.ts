@@ -1,5 +1,5 @@
-// The form for a new machine: what a person wrote in it becomes the request. Fields that are empty are not sent, so that
-// the daemon's defaults hold.
+// The form for a new machine: what a person wrote in it becomes the request. Fields that are empty are not sent, so
+// that the daemon's defaults hold.
 
 import * as notation from "./notation";
 import type { CreateRequest, Probe } from "./nouns";
@@ -69,7 +69,8 @@ export type Form = ReturnType<typeof blank>;
 const text = (value: string) => value.trim() || undefined;
 const tick = (value: boolean) => value || undefined;
 const some = <T>(list: T[]): T[] | undefined => (list.length ? list : undefined);
-const parsed = <T>(value: string, parse: (text: string) => T): T | undefined => (value.trim() ? parse(value) : undefined);
+const parsed = <T>(value: string, parse: (text: string) => T): T | undefined =>
+  value.trim() ? parse(value) : undefined;
 const words = (value: string) => some(value.split(/[\s,]+/).filter(Boolean));
 
 function policyOf(f: Form): CreateRequest["policy"] {

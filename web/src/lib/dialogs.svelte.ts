@@ -6,7 +6,9 @@ import { operations } from "./operations.svelte";
 export type Dialog<Props> = Component<Props & { close: () => void }>;
 
 class Dialogs {
-  current = $state.raw<{ component: Component<Record<string, unknown>>; props: Record<string, unknown> } | null>(null);
+  current = $state.raw<{ component: Component<Record<string, unknown>>; props: Record<string, unknown> } | null>(
+    null,
+  );
 
   /** Opens a dialog in place of one that may be open. */
   async open<Props extends object>(load: () => Promise<{ default: Dialog<Props> }>, props: Props): Promise<void> {

@@ -28,11 +28,10 @@ export const since = (time: string, now: number): number => (now - Date.parse(ti
 /** Returns how long ago a time was. */
 export const age = (time: string, now: number): string => `${span(since(time, now))} ago`;
 
-/** Returns a time with its date, as this browser writes them. */
-export const moment = (time: string): string => new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const dated = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
-/** Returns the beginning of a digest or an id. */
-export const short = (digest: string): string => digest.replace(/^sha256:/, "").slice(0, 12);
+/** Returns a time with its date, as this browser writes them. */
+export const moment = (time: string): string => dated.format(Date.parse(time));
 
 /** Returns what a ready probe has seen, or "" without one. */
 export function readiness(r: Readiness | undefined): string {
@@ -54,7 +53,12 @@ export function state(vm: VM, now: number): string {
   return vm.state;
 }
 
-const dueWords: Record<string, string> = { start: "starts again", stop: "stopped", suspend: "suspended", rm: "removed" };
+const dueWords: Record<string, string> = {
+  start: "starts again",
+  stop: "stopped",
+  suspend: "suspended",
+  rm: "removed",
+};
 const idleWords: Record<string, string> = { stop: "stops", suspend: "suspends" };
 
 /** Returns one thing that the daemon will do with a VM by itself. */
@@ -69,7 +73,8 @@ export function due(d: Due, now: number): string {
 export const cpus = (n: number, thousandths?: number): string => String(thousandths ? thousandths / 1000 : n);
 
 /** Returns how many CPUs and how much memory a VM has. */
-export const shape = (vm: VM): string => `${cpus(vm.spec.cpus ?? 1, vm.spec.confine?.cpu)} / ${size(vm.spec.memory ?? 0)}`;
+export const shape = (vm: VM): string =>
+  `${cpus(vm.spec.cpus ?? 1, vm.spec.confine?.cpu)} / ${size(vm.spec.memory ?? 0)}`;
 
 /** The sentence about a VM whose isolation is not that of hardware virtualization. */
 export const emulated =

@@ -34,7 +34,9 @@ class Keys {
     if ((pressed === " " || pressed === "Enter") && isControl(e.target)) return; // the key is the control's
     if (/^[^\s]$/.test(pressed) && letters.value === "off") return;
     for (let i = this.groups.length - 1; i >= 0; i--) {
-      const found = this.groups[i]!.keys.find((k) => (k.key === pressed || k.also?.includes(pressed)) && (k.inText || !typing));
+      const found = this.groups[i]!.keys.find(
+        (k) => (k.key === pressed || k.also?.includes(pressed)) && (k.inText || !typing),
+      );
       if (found) {
         e.preventDefault();
         found.run(e);

@@ -6,7 +6,8 @@ import { session } from "./session.svelte";
 
 const firstPause = 200; // milliseconds before the stream is asked for again
 const longestPause = 5000;
-const hiddenBatch = 100; // milliseconds between two batches while the page is not visible
+const frame = 16; // milliseconds between two batches of changes
+const hiddenFrame = 100; // the same while the page is not visible
 
 class Machines {
   /** Whether what is shown is the present: "lost" means that the stream broke, and is asked for again and again. */
@@ -30,7 +31,6 @@ class Machines {
     addEventListener("online", () => this.#wake());
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden) this.#wake();
-      else if (this.#planned) this.#apply(); // the frame that it waits for does not come
     });
     void this.#follow();
   }
@@ -42,7 +42,7 @@ class Machines {
 
   /** Returns the VM with an id. */
   get(id: string): VM | undefined {
-    void this.list; // so that what asks is told of changes
+    void this.list; // a change of the list tells that a VM has changed; the map does not
     return this.#byId.get(id);
   }
 
@@ -74,24 +74,27 @@ class Machines {
     this.#started = false;
   }
 
-  /** Has the pending changes applied together, before the next frame. */
+  /**
+   * Has the pending changes applied together. They are applied in a task of their own, and not in that of a frame,
+   * which has enough to do with what they change.
+   */
   #plan(): void {
     if (this.#planned) return;
     this.#planned = true;
-    if (document.hidden) setTimeout(() => this.#apply(), hiddenBatch);
-    else requestAnimationFrame(() => this.#apply());
+    setTimeout(() => this.#apply(), document.hidden ? hiddenFrame : frame);
   }
 
   #apply(): void {
     this.#planned = false;
-    if (this.#pending.length === 0) return;
     for (const change of this.#pending) {
       if (change.state) this.#byId = new Map((change.vms ?? []).map((vm) => [vm.id, vm]));
       if (change.vm) this.#byId.set(change.vm.id, change.vm);
       if (change.removed) this.#byId.delete(change.removed);
     }
     this.#pending = [];
-    this.list = [...this.#byId.values()].sort((a, b) => +(a.created_at < b.created_at) - +(a.created_at > b.created_at));
+    this.list = [...this.#byId.values()].sort(
+      (a, b) => +(a.created_at < b.created_at) - +(a.created_at > b.created_at),
+    );
     this.status = "live";
     this.known = true;
   }

@@ -1,5 +1,5 @@
-// What a person writes for a field of a form becomes the value that the API takes. The notation is that of the command
-// line's flags. Only the form is looked at here: which values are allowed is for the daemon to say.
+// What a person writes for a field of a form becomes the value that the API takes. The notation is that of the
+// command line's flags. Only the form is looked at here: which values are allowed is for the daemon to say.
 
 import { Problem } from "./api";
 import type { CreateRequest, Forward, Policy, RestartPolicy, Rule, Timer } from "./nouns";
@@ -62,20 +62,25 @@ export function restart(text: string): RestartPolicy {
 }
 
 function range(text: string): number[] {
-  const [first, last] = cut(text, "-").map((part) => part && whole(part, "a port")) as [number, number | undefined];
-  const length = (last ?? first) - first + 1;
-  if (!(length > 0 && length <= 1000)) throw new Problem(`"${text}" is not a range of ports`);
+  const m = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text);
+  const first = Number(m?.[1]);
+  const length = Number(m?.[2] ?? first) - first + 1;
+  if (!(length > 0 && length <= 1000)) throw new Problem(`"${text}" is not a port or a range of ports`);
   return Array.from({ length }, (_, i) => first + i);
 }
 
 /** Reads a forward: [IP:][HOST:]GUEST[/PROTOCOL], where an address of IPv6 has brackets, and ports may be ranges. */
 export function forward(text: string): Forward[] {
-  const m = /^(?:(?:\[([^\]]+)\]|([^:[\]]+)):(?=[^:]*:)|\[([^\]]+)\]:)?(?:([\d-]*):)?([\d-]+)(?:\/(\w+))?$/.exec(text.trim());
+  const m = /^(?:(?:\[([^\]]+)\]|([^:[\]]+)):(?=[^:]*:)|\[([^\]]+)\]:)?(?:([\d-]*):)?([\d-]+)(?:\/(\w+))?$/.exec(
+    text.trim(),
+  );
   if (!m) throw new Problem(`"${text}" is not a forward`, "for example: 8080:80, 0.0.0.0:5353:53/udp or 0:80");
   const guest = range(m[5]!);
   const host = m[4] && m[4] !== "0" ? range(m[4]) : guest.map(() => 0);
   if (host.length !== guest.length) {
-    throw new Problem(`"${text}" is not a forward: ${host.length} ports of the host do not fit ${guest.length} of the guest`);
+    throw new Problem(
+      `"${text}" is not a forward: ${host.length} ports of the host do not fit ${guest.length} of the guest`,
+    );
   }
   const ip = m[1] ?? m[2] ?? m[3] ?? "127.0.0.1";
   return guest.map((port, i) => ({ protocol: m[6] ?? "tcp", host_ip: ip, host_port: host[i], guest_port: port }));
@@ -113,7 +118,8 @@ export function pairs(text: string): Record<string, string> {
 /** Reads NAME:ADDRESS or NAME=ADDRESS. */
 export function host(text: string): NonNullable<CreateRequest["hosts"]>[number] {
   const m = /^([^:=]+)[:=]\[?([^\]]+)\]?$/.exec(text.trim());
-  if (!m) throw new Problem(`"${text}" is not a name and an address`, "for example: db:10.0.0.7, or host:host-gateway");
+  if (!m)
+    throw new Problem(`"${text}" is not a name and an address`, "for example: db:10.0.0.7, or host:host-gateway");
   return { name: m[1]!, address: m[2]! };
 }
 

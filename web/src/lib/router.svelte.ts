@@ -75,7 +75,7 @@ class Router {
   #click(e: MouseEvent): void {
     if (e.defaultPrevented || e.button !== 0 || e.metaKey || e.ctrlKey || e.shiftKey || e.altKey) return;
     const a = e.target instanceof Element ? e.target.closest("a") : null;
-    if (!a || a.target || a.hasAttribute("download") || a.origin !== location.origin) return;
+    if (!a || a.target || a.hasAttribute("download") || a.hash || a.origin !== location.origin) return;
     e.preventDefault();
     this.go(a.pathname + a.search);
   }

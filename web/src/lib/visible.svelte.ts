@@ -1,11 +1,13 @@
 // Which rows of a long list of rows with one height are in sight. Only those are in the document.
 
-const beyond = 6; // rows above and below that are there too, so that scrolling shows no gap
+const beyond = 4; // rows above and below that are there too, so that scrolling shows no gap
+const step = 8; // rows that are made at once when a list appears, so that no task of the browser becomes long
 
 export class Visible {
   #top = $state(0);
   #height = $state(600);
   #width = $state(1000);
+  #most = $state(step);
   #element: HTMLElement | null = null;
   #row: () => number;
   #count: () => number;
@@ -17,7 +19,10 @@ export class Visible {
   }
 
   first = $derived.by(() => Math.max(Math.min(Math.floor(this.#top / this.#row()), this.#count()) - beyond, 0));
-  last = $derived.by(() => Math.min(Math.ceil((this.#top + this.#height) / this.#row()) + beyond, this.#count()));
+  last = $derived.by(() => {
+    const end = Math.ceil((this.#top + this.#height) / this.#row()) + beyond;
+    return Math.min(end, this.#count(), this.first + this.#most);
+  });
   /** The space of the rows before and after those in the document. */
   before = $derived.by(() => this.first * this.#row());
   after = $derived.by(() => (this.#count() - this.last) * this.#row());
@@ -36,7 +41,15 @@ export class Visible {
     });
     element.addEventListener("scroll", scroll, { passive: true });
     resized.observe(element);
+    let next = 0;
+    const grow = () => {
+      this.#most += step;
+      if ((this.#most - 2 * beyond) * this.#row() < screen.height) next = setTimeout(grow);
+      else this.#most = Infinity;
+    };
+    next = setTimeout(grow);
     return () => {
+      clearTimeout(next);
       element.removeEventListener("scroll", scroll);
       resized.disconnect();
       this.#element = null;
@@ -49,6 +62,7 @@ export class Visible {
     if (!e) return;
     const top = index * this.#row();
     if (top < e.scrollTop) e.scrollTop = top;
-    else if (top + this.#row() + header > e.scrollTop + e.clientHeight) e.scrollTop = top + this.#row() + header - e.clientHeight;
+    else if (top + this.#row() + header > e.scrollTop + e.clientHeight)
+      e.scrollTop = top + this.#row() + header - e.clientHeight;
   }
 }
