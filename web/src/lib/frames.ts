@@ -1,5 +1,5 @@
-// Streams of the API that begin with an Upgrade: a WebSocket carries their bytes, which are frames as package frame of
-// the daemon describes them.
+// Streams of the API that begin with an Upgrade: a WebSocket carries their bytes, which are frames as the daemon's
+// package frame describes them.
 
 import { Problem, send } from "./api";
 
@@ -79,11 +79,19 @@ export class Stream {
     upgrade: string,
     private readonly handler: Handler,
     body?: unknown,
+    /** More of the query, which is escaped already. */
+    more = "",
   ) {
-    void this.#begin(path, query, upgrade, body);
+    void this.#begin(path, query, upgrade, body, more);
   }
 
-  async #begin(path: string, query: Record<string, unknown>, upgrade: string, body: unknown): Promise<void> {
+  async #begin(
+    path: string,
+    query: Record<string, unknown>,
+    upgrade: string,
+    body: unknown,
+    more: string,
+  ): Promise<void> {
     const values = new URLSearchParams();
     for (const [name, value] of Object.entries(query)) if (value !== undefined) values.set(name, String(value));
     try {
@@ -93,7 +101,7 @@ export class Stream {
       return;
     }
     if (this.#over) return;
-    const socket = (this.#socket = new WebSocket(`ws://${location.host}${path}?${values}`));
+    const socket = (this.#socket = new WebSocket(`ws://${location.host}${path}?${values}&${more}`));
     socket.binaryType = "arraybuffer";
     const reader = new FrameReader((type, payload) => {
       if (this.#over) return;
@@ -132,8 +140,13 @@ export class Stream {
     for (let at = 0; at < bytes.length; at += piece) {
       this.send(type, bytes.subarray(at, at + piece));
       // The browser tells nobody when there is room again.
-      while (!this.#over && (this.#socket?.bufferedAmount ?? 0) > full) await new Promise((done) => setTimeout(done, 10));
+      while (!this.#over && this.#waiting() > full) await new Promise((done) => setTimeout(done, 10));
     }
+  }
+
+  /** Returns how many bytes have not left the browser yet. */
+  #waiting(): number {
+    return this.#socket?.bufferedAmount || this.#early.reduce((n, bytes) => n + bytes.length, 0);
   }
 
   text(type: number, text: string): void {

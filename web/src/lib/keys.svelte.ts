@@ -29,9 +29,10 @@ class Keys {
     if (e.defaultPrevented || e.altKey || e.isComposing) return;
     const control = e.ctrlKey || e.metaKey;
     if (document.querySelector("dialog[open]")) return;
-    const typing = isTyping(e.target);
+    const target = e.composedPath()[0] ?? e.target; // also within the shadow of an editor
+    const typing = isTyping(target);
     const pressed = control ? `Ctrl+${e.key.toLowerCase()}` : e.key;
-    if ((pressed === " " || pressed === "Enter") && isControl(e.target)) return; // the key is the control's
+    if ((pressed === " " || pressed === "Enter") && isControl(target)) return; // the key is the control's
     if (/^[^\s]$/.test(pressed) && letters.value === "off") return;
     for (let i = this.groups.length - 1; i >= 0; i--) {
       const found = this.groups[i]!.keys.find(

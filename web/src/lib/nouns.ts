@@ -24,3 +24,10 @@ export type Change = Schemas["Change"];
 export type Event = Schemas["Event"];
 export type Failure = Schemas["Error"];
 export type Fork = Schemas["Fork"];
+export type FileInfo = Schemas["FileInfo"];
+
+/** What a copy has moved. The document has no schema for it, as it comes in a frame. */
+export interface CopyReport {
+  entries: number;
+  bytes: number;
+}

@@ -1,0 +1,108 @@
+// An editor of CodeMirror. It is in a shadow tree, where its styles are sheets and not elements, which the page's policy
+// forbids.
+
+import { HighlightStyle, StreamLanguage, type StreamParser, syntaxHighlighting } from "@codemirror/language";
+import { Compartment, EditorState, type Extension } from "@codemirror/state";
+import { EditorView, keymap } from "@codemirror/view";
+import { tags } from "@lezer/highlight";
+import { basicSetup } from "codemirror";
+
+type Load = () => Promise<Extension>;
+
+const old = async (mode: Promise<StreamParser<unknown>>): Promise<Extension> => StreamLanguage.define(await mode);
+const python: Load = async () => (await import("@codemirror/lang-python")).python();
+const shell: Load = () => old(import("@codemirror/legacy-modes/mode/shell").then((m) => m.shell));
+
+// Each language is a file of its own, which is loaded when a text is of it.
+const languages: [RegExp, Load][] = [
+  [
+    /\.(m?[jt]sx?|cjs)$/,
+    async () => (await import("@codemirror/lang-javascript")).javascript({ jsx: true, typescript: true }),
+  ],
+  [/\.(json|jsonc|webmanifest)$/, async () => (await import("@codemirror/lang-json")).json()],
+  [/\.ya?ml$/, async () => (await import("@codemirror/lang-yaml")).yaml()],
+  [/\.(md|markdown)$/, async () => (await import("@codemirror/lang-markdown")).markdown()],
+  [/\.pyi?$/, python],
+  [/\.(html?|svelte|vue|svg|xml)$/, async () => (await import("@codemirror/lang-html")).html()],
+  [/\.(css|scss|less)$/, async () => (await import("@codemirror/lang-css")).css()],
+  [/\.go$/, async () => (await import("@codemirror/lang-go")).go()],
+  [/\.rs$/, async () => (await import("@codemirror/lang-rust")).rust()],
+  [
+    /\.(toml|ini|conf|cfg|service|socket|timer)$/,
+    () => old(import("@codemirror/legacy-modes/mode/toml").then((m) => m.toml)),
+  ],
+  [
+    /(^|\.)(Docker|Container)file$/,
+    () => old(import("@codemirror/legacy-modes/mode/dockerfile").then((m) => m.dockerFile)),
+  ],
+  [/\.(sh|bash|zsh|env)$|^\.?(bash|z)(rc|_profile|env)$|^\.?profile$/, shell],
+];
+
+function languageOf(name: string, text: string): Load | undefined {
+  const found = languages.find(([form]) => form.test(name));
+  if (found) return found[1];
+  if (/^#!.*\b(ba|z|da)?sh\b/.test(text)) return shell;
+  return /^#!.*\bpython/.test(text) ? python : undefined;
+}
+
+const look = EditorView.theme({
+  "&": { height: "100%", backgroundColor: "var(--surface)", color: "var(--text)", fontSize: "13px" },
+  ".cm-scroller": { fontFamily: "var(--mono)", overflow: "auto" },
+  ".cm-gutters": { backgroundColor: "var(--surface)", color: "var(--muted)", borderRight: "1px solid var(--line)" },
+  ".cm-activeLine, .cm-activeLineGutter": { backgroundColor: "var(--hover)" },
+  ".cm-cursor": { borderLeftColor: "var(--accent)" },
+  "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground": {
+    backgroundColor: "var(--selected)",
+  },
+  ".cm-panels": { backgroundColor: "var(--raised)", color: "var(--text)" },
+});
+
+const colours = HighlightStyle.define([
+  { tag: [tags.keyword, tags.operatorKeyword, tags.modifier], color: "var(--accent)" },
+  { tag: [tags.string, tags.special(tags.string), tags.regexp], color: "var(--good)" },
+  { tag: [tags.number, tags.bool, tags.null, tags.atom], color: "var(--warn)" },
+  { tag: [tags.comment], color: "var(--muted)" },
+  { tag: [tags.propertyName, tags.attributeName, tags.heading], color: "var(--terminal-cyan)" },
+  { tag: [tags.typeName, tags.className, tags.tagName], color: "var(--terminal-magenta)" },
+  { tag: [tags.invalid], color: "var(--bad)" },
+]);
+
+export interface Editor {
+  text: () => string;
+  close: () => void;
+}
+
+/** Opens an editor with a text. changed is called after each change, and save by Ctrl+S. */
+export function edit(host: HTMLElement, name: string, text: string, changed: () => void, save: () => void): Editor {
+  const root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
+  const parent = document.createElement("div");
+  parent.style.height = "100%";
+  root.replaceChildren(parent);
+  const run = () => {
+    save();
+    return true;
+  };
+  const language = new Compartment();
+  const view = new EditorView({
+    parent,
+    root,
+    state: EditorState.create({
+      doc: text,
+      extensions: [
+        keymap.of([{ key: "Mod-s", run }]),
+        basicSetup,
+        syntaxHighlighting(colours),
+        look,
+        language.of([]),
+        EditorView.contentAttributes.of({ "aria-label": `Text of ${name}. Escape, then Tab leaves it.` }),
+        EditorView.updateListener.of((u) => u.docChanged && changed()),
+        EditorState.lineSeparator.of(text.includes("\r\n") && !/[^\r]\n/.test(text) ? "\r\n" : "\n"),
+      ],
+    }),
+  });
+  languageOf(name, text)?.().then(
+    (found) => view.dispatch({ effects: language.reconfigure(found) }),
+    () => {}, // without it the text has no colours
+  );
+  return { text: () => view.state.sliceDoc(), close: () => view.destroy() };
+}
