@@ -25,9 +25,9 @@ export const columns: Column[] = [
   { id: "size", label: "CPUs / memory", width: 116, by: (vm) => vm.spec.memory ?? 0 },
   { id: "ports", label: "Ports", width: 108, by: (vm) => format.forwards(vm)[0]?.host_port ?? 0 },
   { id: "ready", label: "Ready", width: 74, by: (vm) => format.readiness(vm.readiness) },
-  { id: "due", label: "Next", width: 130, by: dueAt },
-  { id: "labels", label: "Labels", width: 100, by: (vm) => format.labels(vm).join(" ") },
-  { id: "created", label: "Created", width: 82, by: (vm) => -Date.parse(vm.created_at) },
+  { id: "due", label: "Next", width: 124, by: dueAt },
+  { id: "labels", label: "Labels", width: 94, by: (vm) => format.labels(vm).join(" ") },
+  { id: "created", label: "Created", width: 94, by: (vm) => -Date.parse(vm.created_at) },
 ];
 
 const texts = new WeakMap<VM, string>(); // a VM that has changed is another object
