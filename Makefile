@@ -39,8 +39,8 @@ double: ## build the stand-in for Firecracker and the tests that run in a guest
 	@$(GO) build -trimpath $(NODWARF) -o bin/double/firecracker ./internal/testing/double
 	@mkdir -p bin/double/jailed && ln -sf ../firecracker bin/double/jailed/firecracker # which the jailer sees through
 	@$(GO) build -trimpath $(NODWARF) -o bin/double/jailed/jailer ./internal/testing/double/jailer
-	@$(GO) test -trimpath -c -o bin/double/agent.test ./internal/agent
-	@$(GO) test -trimpath -c -o bin/double/cgroup.test ./internal/cgroup
+	@$(GO) test -trimpath $(NODWARF) -c -o bin/double/agent.test ./internal/agent
+	@$(GO) test -trimpath $(NODWARF) -c -o bin/double/cgroup.test ./internal/cgroup
 
 cross: agent-arm64 ## build for linux/arm64 too
 	@GOARCH=arm64 $(GO) build -trimpath $(NODWARF) -ldflags '$(LDFLAGS)' -o bin/banger-arm64 ./cmd/banger

@@ -26,7 +26,13 @@ func TestInstall(t *testing.T) {
 		t.Skip("it builds banger, and installs it many times")
 	}
 	tree := t.TempDir()
-	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(tree, "bin/banger"), "./cmd/banger")
+	build := exec.Command("go", "build", "-trimpath")
+	for _, flag := range []string{os.Getenv("NODWARF"), os.Getenv("SQLITE")} { // of make build, which has compiled most
+		if flag != "" {
+			build.Args = append(build.Args, flag)
+		}
+	}
+	build.Args = append(build.Args, "-o", filepath.Join(tree, "bin/banger"), "./cmd/banger")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v", out, err)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -97,31 +98,66 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// prepare makes the kernel and the images that most stories share.
+// givenImages names a directory with a kernel and the catalogue's images. The stories take them instead of making
+// their own. They belong to the user who runs the stories.
+const givenImages = "BANGER_E2E_IMAGES"
+
+// prepare makes the kernel, the images and the templates that most stories share.
 func prepare(base string) (string, error) {
 	state := filepath.Join(base, "prepared")
 	w := world{state: state, run: filepath.Join(base, "pr"), templates: "now"}
 	defer func() { w.command(context.Background(), "daemon", "stop").Run() }() // also after an error
-	for _, args := range [][]string{{"kernel", "pull"}, {"image", "pull", "debian-bookworm"},
-		{"image", "pull", "debian-bookworm-dev"}, {"run", "--rm", "debian-bookworm", "true"},
-		{"run", "--rm", "debian-bookworm-dev", "true"}, {"daemon", "stop"}} {
-		start := time.Now()
-		if args[0] == "daemon" { // it would make no templates any more
-			if err := w.awaitTemplates(2); err != nil {
-				return "", err
-			}
+	if given := os.Getenv(givenImages); given != "" {
+		if err := linkTree(given, state); err != nil {
+			return "", err
 		}
-		out, err := w.command(context.Background(), args...).CombinedOutput()
-		if err != nil {
-			return "", fmt.Errorf("banger %s: %w\n%s", strings.Join(args, " "), err, out)
+	} else if err := w.pullAll(); err != nil {
+		return "", err
+	}
+	for _, image := range catalogue {
+		if err := w.say("run", "--rm", image, "true"); err != nil {
+			return "", err
 		}
-		fmt.Printf("e2e: banger %s: %.1f s\n", strings.Join(args, " "), time.Since(start).Seconds())
+	}
+	if err := w.awaitTemplates(len(catalogue)); err != nil {
+		return "", err
+	}
+	if err := w.say("daemon", "stop"); err != nil {
+		return "", err
 	}
 	// Each story needs its own port for names, not that of this daemon.
 	return state, os.Remove(filepath.Join(state, "dns.port"))
 }
 
-// awaitTemplates waits until there are n templates. The daemon makes them when the host is idle.
+// catalogue is the images that most stories share.
+var catalogue = []string{"debian-bookworm", "debian-bookworm-dev"}
+
+// pullAll makes the kernel and the catalogue's images, the images at once: each keeps one CPU busy.
+func (w *world) pullAll() error {
+	if err := w.say("kernel", "pull"); err != nil {
+		return err
+	}
+	errs := make([]error, len(catalogue))
+	var wg sync.WaitGroup
+	for i, image := range catalogue {
+		wg.Go(func() { errs[i] = w.say("image", "pull", image) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// say runs banger, and says how long it took.
+func (w *world) say(args ...string) error {
+	start := time.Now()
+	out, err := w.command(context.Background(), args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("banger %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	fmt.Printf("e2e: banger %s: %.1f s\n", strings.Join(args, " "), time.Since(start).Seconds())
+	return nil
+}
+
+// awaitTemplates waits until there are n templates. The daemon would make none any more after its end.
 func (w *world) awaitTemplates(n int) error {
 	var out []byte
 	ok := poll(5*time.Minute, func() bool {
@@ -161,7 +197,22 @@ func stories(t *testing.T) (files []string) {
 			files = append(files, file)
 		}
 	}
+	slices.SortStableFunc(files, func(a, b string) int { return rank(b) - rank(a) }) // Go starts the last one first
 	return files
+}
+
+// long is the stories that take about a minute or more, the longest first. They start first. Otherwise a CPU would be
+// idle while the last one runs.
+var long = []string{"work", "idle", "suspend-databases", "agents", "warm", "warm-booted", "firecracker", "proxy",
+	"frozen", "secret", "work-config"}
+
+// rank is the place of a story's file in long.
+func rank(file string) int {
+	i := slices.Index(long, strings.TrimSuffix(filepath.Base(file), ".txtar"))
+	if i < 0 {
+		return len(long)
+	}
+	return i
 }
 
 // emulated reports whether banger emulates guests here, because KVM does not work or is switched off.

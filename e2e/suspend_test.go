@@ -25,6 +25,7 @@ func TestKillsWhileAVMStandsStill(t *testing.T) {
 	if testing.Short() || os.Getenv(onlyDiffering) == "1" {
 		t.Skip("it boots real guests, and runs once, as an ordinary user where there is one")
 	}
+	t.Parallel() // with the other storm: each leaves a CPU idle
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("BANGER_SEED"); text != "" {
 		var err error
