@@ -5,13 +5,21 @@ import type { Session, SessionChange } from "./nouns";
 
 const pause = 2000; // milliseconds before a stream that broke is asked for again
 
-/** Follows the sessions of a machine until the signal is given. */
 export class Sessions {
   /** The newest first; null before the guest has told them. */
   list = $state.raw<Session[] | null>(null);
   problem = $state.raw<Problem | null>(null);
 
-  async follow(vm: string, signal: AbortSignal): Promise<void> {
+  /** Follows the sessions of a machine until the returned function is called. It is made for $effect. A machine that is
+   * suspended goes on when its guest is asked for anything, and nobody wants that of a page: so it has to run. */
+  watch(vm: string, runs: boolean): () => void {
+    this.list = this.problem = null;
+    const end = new AbortController();
+    if (runs) void this.#follow(vm, end.signal);
+    return () => end.abort();
+  }
+
+  async #follow(vm: string, signal: AbortSignal): Promise<void> {
     let since: string | undefined;
     const all = new Map<string, Session>();
     const each = (change: SessionChange) => {
