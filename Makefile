@@ -10,7 +10,7 @@ export NODWARF = -gcflags=all=-dwarf=false
 export SQLITE = -gcflags=modernc.org/sqlite/lib=-dwarf=false -l
 LDFLAGS = -s -w -X banger.build=$(shell ./scripts/version)
 
-.PHONY: help deps build install uninstall double cross demo test test-slow test-power test-kvm test-cpu lab lint check bench bench-kvm clean
+.PHONY: help deps build install uninstall double cross demo web test test-ui test-slow test-power test-kvm test-cpu lab lint check bench bench-kvm clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -51,6 +51,12 @@ demo: ## install what is missing, build, boot a Debian image and run a command i
 test: deps build double ## everything that must pass, real boots included
 	@./scripts/test
 
+web: ## build the page of the web UI into web/dist, which is committed; needs Node.js 20.19
+	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent types && npm run --silent build
+
+test-ui: deps build ## the web UI: its page is what its sources give, and its stories in Chromium
+	@./scripts/test-ui
+
 test-slow: deps build double ## a shard of the proofs that take long; SHARD=1..8|all
 	@./scripts/test-slow
 
@@ -69,7 +75,7 @@ lab: deps build double ## a shell in a VM that can run VMs, with banger, Firecra
 lint: ## gofmt, vet, staticcheck, licenses, vulnerabilities
 	@./scripts/lint
 
-check: lint cross test ## what CI runs, beside a shard of test-slow
+check: lint cross test test-ui ## what CI runs, beside a shard of test-slow
 
 bench: deps build ## the figures of docs/SPECIFICATION.md
 	@./scripts/bench

@@ -194,9 +194,12 @@ export function upload(vm: string, dir: Path, what: Upload[], tell: (text: strin
 
 /** Returns what was dropped, with all that is in directories. It must be called before the event ends. */
 export async function dropped(data: DataTransfer): Promise<Upload[]> {
-  const entries = Array.from(data.items, (item) => item.webkitGetAsEntry()).filter((e) => e !== null);
+  const found = Array.from(data.items, (item) => item.webkitGetAsEntry() ?? item.getAsFile());
   const all: Upload[] = [];
-  for (const entry of entries) await walk(entry, all);
+  for (const one of found) {
+    if (one instanceof File) all.push({ name: one.name, file: one });
+    else if (one) await walk(one, all);
+  }
   return all;
 }
 
