@@ -43,7 +43,7 @@ func TestEveryPromiseHasItsTest(t *testing.T) {
 		t.Fatal(err)
 	}
 	dirs := testsOfTheTree(t)
-	named := regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)\w+|\be2e/(?:slow/)?[\w-]+|\b\w+_test\.go\b`)
+	named := regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)\w+|\be2e/(?:slow/)?[\w-]+|\bui/[\w-]+|\b\w+_test\.go\b`)
 	seen := map[string]bool{}
 	for _, p := range promises(string(text)) {
 		if seen[p.number] {
@@ -58,6 +58,9 @@ func TestEveryPromiseHasItsTest(t *testing.T) {
 			file := name
 			if story, ok := strings.CutPrefix(name, "e2e/"); ok {
 				file = strings.TrimPrefix(story, "slow/") + ".txtar"
+			}
+			if story, ok := strings.CutPrefix(name, "ui/"); ok {
+				file = story + ".test.js"
 			}
 			if dirs[file] == nil {
 				t.Errorf("promise %s names %s, which does not exist", p.number, name)
