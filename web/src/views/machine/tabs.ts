@@ -14,6 +14,7 @@ export const tabs: Tab[] = [
   { id: "", label: "Overview", load: () => import("./Overview.svelte") },
   { id: "terminal", label: "Terminal", load: () => import("./Terminal.svelte") },
   { id: "files", label: "Files", load: () => import("./Files.svelte") },
+  { id: "network", label: "Network", load: () => import("./Network.svelte") },
   { id: "snapshots", label: "Snapshots", load: () => import("./Snapshots.svelte") },
   { id: "sessions", label: "Sessions", load: () => import("./Sessions.svelte") },
 ];
