@@ -9,9 +9,9 @@ import (
 )
 
 // Follow calls emit with what VMs use behind the cursor since, until ctx ends: with one line for each round. If since
-// is empty, or rounds behind it are no longer kept, the lines of the whole state come first. They have the last day only
-// if day is set. With the id of a VM, the lines have nothing of others. Follow returns the error of emit. If ctx has
-// ended before, Follow still emits what is known up to now.
+// is empty, or rounds behind it are no longer kept, the lines of the whole state come first. They have the last day
+// only if day is set. With the id of a VM, the lines have nothing of others. Follow returns the error of emit. If ctx
+// has ended before, Follow still emits what is known up to now.
 func (r *Recorder) Follow(ctx context.Context, vm string, day bool, since string,
 	emit func(usage.Metrics) error) error {
 	var known int64 // the step of the state, which may come behind rounds that it has already

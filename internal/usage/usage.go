@@ -11,10 +11,12 @@ import (
 
 // Metrics is one line of the stream of what VMs use of their host. The whole state is several lines: the first has
 // state, one for each VM with a history has vm, and the last has a cursor. After it there is one line for each round of
-// samples, in which now has one value for each of vms, and other VMs have a gap. In the line of a VM, the last value of
-// hour is that of the state's step, and each earlier one is a step earlier. day has the means of 30 steps each; the last
-// is that before the 30 in which the state's step is (a step's 30 are those with the same step / 30). They come as
-// day_now when they are over. All is kept in memory only, so it begins anew with each daemon.
+// samples. In it now has one value for each of vms, and other VMs have a gap.
+//
+// In the line of a VM, the last value of hour is that of the state's step, and each earlier one is a step earlier. day
+// has the mean of each 30 steps, which are those with the same step / 30. Its last value is that before the 30 with the
+// state's step. Later ones come as day_now, when 30 steps are over. All is kept in memory only, so it begins anew with
+// each daemon.
 type Metrics struct {
 	Cursor string    `json:"cursor,omitempty"` // a client that was cut off goes on behind it
 	Step   int64     `json:"step,omitempty"`   // the number of the round's 10 seconds; steps that are left out are gaps
