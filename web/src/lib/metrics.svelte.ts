@@ -20,7 +20,8 @@ interface Want {
   day?: boolean;
 }
 
-const kinds: Kind[] = ["cpu", "memory", "net_in", "net_out", "disk_read", "disk_written"];
+const allKinds: Kind[] = ["cpu", "memory", "net_in", "net_out", "disk_read", "disk_written"];
+const listKinds: Kind[] = ["cpu", "memory"]; // of all machines together, only what their list shows is kept
 export const stepSeconds = 10;
 export const hourSteps = 360;
 const blockSteps = 30; // steps that are one value of the day
@@ -33,7 +34,7 @@ const blockOf = (step: number): number => Math.floor(step / blockSteps);
 function push(list: Values, gaps: number, value: number | null, most: number): void {
   for (let i = Math.min(gaps, most); i > 0; i--) list.push(null);
   list.push(value);
-  if (list.length > most) list.splice(0, list.length - most);
+  while (list.length > most) list.shift();
 }
 
 class Metrics {
@@ -44,6 +45,7 @@ class Metrics {
 
   #all = new Map<string, History>();
   #next: Map<string, History> | null = null; // the whole state, while it comes
+  #kinds = allKinds;
   #step = 0;
   #at = 0;
   #cursor = "";
@@ -114,6 +116,7 @@ class Metrics {
         this.known = false;
       }
       this.#query = text;
+      this.#kinds = vm ? allKinds : listKinds;
       this.#end = new AbortController();
       void this.#follow(query, this.#end.signal);
     });
@@ -144,7 +147,13 @@ class Metrics {
     if (line.state) {
       this.#next = new Map();
     } else if (line.vm) {
-      this.#next?.set(line.vm, { hour: line.hour ?? nothing(), day: line.day ?? nothing() });
+      const { hour, day } = line;
+      const history = { hour: nothing(), day: nothing() };
+      for (const kind of this.#kinds) {
+        if (hour) history.hour[kind] = hour[kind];
+        if (day) history.day[kind] = day[kind];
+      }
+      this.#next?.set(line.vm, history);
     } else if (this.#next) {
       this.#all = this.#next;
       this.#next = null;
@@ -159,8 +168,11 @@ class Metrics {
     this.#cursor = line.cursor ?? "";
     this.#step = line.step ?? 0;
     this.#at = line.at ? Date.parse(line.at) : Date.now();
-    this.known = true;
-    this.#round++;
+    // What is shown changes in a task of its own, so that neither becomes long.
+    setTimeout(() => {
+      this.known = this.#cursor !== "";
+      this.#round++;
+    });
   }
 
   /** Adds a round to the histories. Steps since the last one that are missing are gaps. */
@@ -176,7 +188,7 @@ class Metrics {
     for (const [id, history] of this.#all) {
       const i = places.get(id);
       const k = dayPlaces.get(id);
-      for (const kind of kinds) {
+      for (const kind of this.#kinds) {
         const { [kind]: hour } = history.hour;
         const value = i === undefined ? null : (line.now?.[kind][i] ?? null);
         push(hour, hour.length ? step - this.#step - 1 : 0, value, hourSteps);
