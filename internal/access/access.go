@@ -5,12 +5,14 @@ package access
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"time"
 
 	"banger"
 	"banger/internal/guest"
+	"banger/internal/history"
 	"banger/internal/image"
 	"banger/internal/network/bridge"
 	"banger/internal/output"
@@ -212,22 +214,30 @@ func (g Guests) Changes(ctx context.Context, ref string) (banger.VM, io.ReadClos
 
 // Stats returns what a running VM has used since its start.
 func (g Guests) Stats(ctx context.Context, ref string) (banger.Stats, error) {
+	s, err := g.Sample(ctx, ref)
+	return s.Stats, err
+}
+
+// Sample returns the Stats of a running VM and which VMM has counted them. It asks the shim and the VMM, and not the
+// guest. It wakes no VM, and it does not count as use of the VM.
+func (g Guests) Sample(ctx context.Context, ref string) (got history.Sample, err error) {
 	vm, err := g.VMs.Get(ref)
 	if err != nil {
-		return banger.Stats{}, err
+		return got, err
 	}
 	if vm.State != banger.StateRunning && vm.State != banger.StatePaused {
-		return banger.Stats{}, vm.NotRunning("see the stats of")
+		return got, vm.NotRunning("see the stats of")
 	}
 	st, err := g.VMs.Shim(vm.ID).Stats(ctx)
 	if err != nil {
-		return banger.Stats{}, banger.Errorf(banger.CodeUnavailable, "cannot read the stats of VM %s: %w", vm.Name, err)
+		return got, banger.Errorf(banger.CodeUnavailable, "cannot read the stats of VM %s: %w", vm.Name, err)
 	}
 	use, err := st.VMM.Usage()
 	if err != nil {
-		return banger.Stats{}, banger.Errorf(banger.CodeConflict, "VM %s has just ended: %w", vm.Name, err)
+		return got, banger.Errorf(banger.CodeConflict, "VM %s has just ended: %w", vm.Name, err)
 	}
-	got := banger.Stats{ID: vm.ID, Name: vm.Name, At: time.Now().UTC(), CPUTime: use.CPUTime, CPUs: vm.Spec.CPUs,
+	got.Process = fmt.Sprint(st.VMM)
+	got.Stats = banger.Stats{ID: vm.ID, Name: vm.Name, At: time.Now().UTC(), CPUTime: use.CPUTime, CPUs: vm.Spec.CPUs,
 		Memory: use.Memory, MemoryLimit: vm.Spec.Memory,
 		DiskRead: st.Stats.DiskRead, DiskWritten: st.Stats.DiskWritten, NetIn: st.Stats.NetIn, NetOut: st.Stats.NetOut}
 	if g.Bridge != nil && banger.OnBridge(vm.Spec.Network) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/usage"
 )
 
 //go:embed openapi.json
@@ -52,6 +53,13 @@ type Inventory interface {
 	// Watch calls emit with what happens to VMs behind the cursor since, until ctx or emit ends it. If since is empty, or
 	// changes behind it were missed, it first emits the whole state. It returns the error of emit.
 	Watch(ctx context.Context, since string, emit func(banger.Change) error) error
+}
+
+// Histories is what VMs have used of their host.
+type Histories interface {
+	// Follow calls emit with lines of the history behind the cursor since, until ctx or emit ends it. It begins with the
+	// whole state where it has to. It tells of one VM if vm is its id, and of the last day only if day is set.
+	Follow(ctx context.Context, vm string, day bool, since string, emit func(usage.Metrics) error) error
 }
 
 // Guests gives access to the inside of running VMs.

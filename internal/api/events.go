@@ -9,6 +9,7 @@ import (
 	"banger"
 	"banger/internal/api/wire"
 	"banger/internal/text"
+	"banger/internal/usage"
 )
 
 // changeParams are the parameters of a stream of changes.
@@ -41,6 +42,35 @@ func events(s *Server, w http.ResponseWriter, req *http.Request) error {
 		}
 		c.VMs = hidden(c.VMs)
 		return text.WriteJSON(wire.FlushWriter{W: w}, c, "")
+	})
+}
+
+// metrics answers with the history of what VMs use. A state is many lines, which leave together.
+func metrics(s *Server, w http.ResponseWriter, req *http.Request) error {
+	q := req.URL.Query()
+	since, once, err := placeOf(q)
+	if err != nil {
+		return err
+	}
+	id := ""
+	if ref := q.Get("vm"); ref != "" {
+		vm, err := s.Inventory.Get(ref)
+		if err != nil {
+			return err
+		}
+		id = vm.ID
+	}
+	w.Header().Set("Content-Type", ndjson)
+	ctx, cancel := context.WithCancel(req.Context())
+	defer cancel()
+	if once {
+		cancel() // the stream then ends when it would have to wait
+	}
+	return s.Histories.Follow(ctx, id, q.Get("day") == "true", since, func(m usage.Metrics) error {
+		if m.Cursor == "" {
+			return text.WriteJSON(w, m, "")
+		}
+		return text.WriteJSON(wire.FlushWriter{W: w}, m, "")
 	})
 }
 

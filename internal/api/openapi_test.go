@@ -17,6 +17,7 @@ import (
 
 	"banger"
 	"banger/internal/api/wire"
+	"banger/internal/usage"
 )
 
 var update = flag.Bool("update", false, "write openapi.json again")
@@ -65,7 +66,7 @@ type generator struct {
 
 func generate(t *testing.T) []byte {
 	t.Helper()
-	g := generator{object{}, comments(t, "../..", ".", "wire")}
+	g := generator{object{}, comments(t, "../..", ".", "wire", "../usage")}
 	delete(g.comments, "ErrorBody") // the document calls it Failure, and its comment does not
 	g.schema(reflect.TypeFor[wire.ErrorBody]())
 	paths := object{}
@@ -174,6 +175,8 @@ func (g generator) schema(t reflect.Type) object {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return object{"type": "string", "format": "date-time"}
+	case t == reflect.TypeFor[usage.Series]():
+		return object{"type": "array", "items": object{"type": "number", "nullable": true}}
 	case t == reflect.TypeFor[[]byte]():
 		return object{"type": "string", "format": "byte"}
 	case t.Implements(reflect.TypeFor[json.Marshaler]()): // those of the nouns write strings

@@ -7,6 +7,7 @@ import (
 
 	"banger"
 	"banger/internal/api/wire"
+	"banger/internal/usage"
 )
 
 // route is one method of one path, with what openapi.json says about it.
@@ -74,6 +75,15 @@ var daemonRoutes = []route{
 			"A client that was cut off goes on with the cursor of its last line; if changes were missed, " +
 			"it gets a line with the whole state",
 		changeParams, nil, lines{banger.Change{}}},
+	{"GET", "/v1/metrics", metrics, "metrics",
+		"What running VMs use of their host, one line every ten seconds. Without since, or if lines were missed, the " +
+			"whole state comes first: a line with state, one for each VM with its last hour, and one with a cursor. The " +
+			"daemon keeps the history in memory: when it ends, the history is lost. Watching wakes no VM and does not count " +
+			"as its use",
+		slices.Concat(changeParams, []parameter{
+			{"vm", "only of this VM: a name, an id or a unique prefix of an id", "", false},
+			{"day", "also the last 24 hours, in steps of five minutes", false, false},
+		}), nil, lines{usage.Metrics{}}},
 }
 
 var vmRoutes = []route{

@@ -21,6 +21,7 @@ type Server struct {
 	Sleepers       Sleepers
 	Updater        Updater
 	Inventory      Inventory
+	Histories      Histories
 	Guests         Guests
 	Sessions       Sessions
 	SessionStreams SessionStreams

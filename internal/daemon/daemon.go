@@ -21,6 +21,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/cgroup"
 	"banger/internal/comparison"
+	"banger/internal/history"
 	"banger/internal/host"
 	"banger/internal/image"
 	"banger/internal/kernel"
@@ -119,21 +120,26 @@ func run(ctx context.Context, o Options, vmms []choice.VMM) error {
 	if err != nil {
 		return err
 	}
+	histories := history.New(func() []banger.VM { return sup.List(func(banger.VM) bool { return true }) },
+		sup.Guests().Sample)
+	defer histories.Start()()
 	names := serveNames(o.StateDir, sup.Networks())
 	defer names.close()
 	about := about{o: o, db: db, kvm: kvm, vmms: vmms, groups: groups, noGroups: noGroups, names: names,
 		problems: problems,
 		started:  time.Now().UTC()}
-	return serve(ctx, o, apiOf(sup, compares, about, stop).HTTP(ctx))
+	return serve(ctx, o, apiOf(sup, compares, histories, about, stop).HTTP(ctx))
 }
 
 // apiOf returns the API of a supervisor. stop asks the daemon to end.
-func apiOf(sup *supervisor.Supervisor, compares *comparison.Comparer, about about, stop func()) *api.Server {
+func apiOf(sup *supervisor.Supervisor, compares *comparison.Comparer, histories *history.Recorder, about about,
+	stop func()) *api.Server {
 	return &api.Server{
 		Machines:       sup,
 		Sleepers:       sup,
 		Updater:        sup,
 		Inventory:      sup,
+		Histories:      histories,
 		Guests:         sup.Guests(),
 		Sessions:       sup.Guests().Sessions(),
 		SessionStreams: sup.Guests().Sessions(),

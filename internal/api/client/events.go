@@ -10,6 +10,7 @@ import (
 
 	"banger"
 	"banger/internal/api/wire"
+	"banger/internal/usage"
 )
 
 // placeQuery returns the query for the changes behind a cursor.
@@ -26,6 +27,18 @@ func placeQuery(since string, follow bool) url.Values {
 // of the last change that it has got.
 func (c vmClient) Events(ctx context.Context, since string, follow bool, tell func(banger.Change)) error {
 	return readChanges(ctx, c.transport, "/v1/events", placeQuery(since, follow), tell)
+}
+
+// Metrics calls tell with the lines of the history of what VMs use, behind the cursor since, until ctx ends. With
+// follow unset it ends at the present state. vm limits it to one VM, and day adds the last 24 hours.
+func (c vmClient) Metrics(ctx context.Context, vm string, day bool, since string, follow bool,
+	tell func(usage.Metrics)) error {
+	q := placeQuery(since, follow)
+	q.Set("day", strconv.FormatBool(day))
+	if vm != "" {
+		q.Set("vm", vm)
+	}
+	return readChanges(ctx, c.transport, "/v1/metrics", q, tell)
 }
 
 // SessionEvents is like Events for the sessions of a VM. It returns an error when the VM is suspended or ends.

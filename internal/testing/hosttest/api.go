@@ -13,6 +13,7 @@ import (
 	"banger/internal/api"
 	"banger/internal/api/wire"
 	"banger/internal/comparison"
+	"banger/internal/history"
 	"banger/internal/private"
 	"banger/internal/splice"
 	"banger/internal/web"
@@ -29,11 +30,14 @@ func (h *Host) Serve() (socket string) {
 	page := ui{&web.Server{Socket: socket, Files: fstest.MapFS{"index.html": {Data: []byte("the page")}},
 		Log: slog.New(slog.DiscardHandler)}}
 	h.T.Cleanup(func() { page.Close(context.Background()) })
+	histories := history.New(func() []banger.VM { return s.List(func(banger.VM) bool { return true }) }, s.Guests().Sample)
+	h.T.Cleanup(histories.Start())
 	srv := &api.Server{
 		Machines:       s,
 		Sleepers:       s,
 		Updater:        s,
 		Inventory:      s,
+		Histories:      histories,
 		Guests:         s.Guests(),
 		Sessions:       s.Guests().Sessions(),
 		SessionStreams: s.Guests().Sessions(),

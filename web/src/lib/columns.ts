@@ -1,6 +1,7 @@
 // The columns of the list of machines: what each is sorted by, and which machines a filter finds.
 
 import * as format from "./format";
+import { metrics } from "./metrics.svelte";
 import type { VM } from "./nouns";
 
 export interface Column {
@@ -20,6 +21,8 @@ const dueAt = (vm: VM): number => {
 export const columns: Column[] = [
   { id: "name", label: "Name", width: 144, by: (vm) => vm.name },
   { id: "state", label: "State", width: 156, by: (vm) => vm.state },
+  { id: "cpu", label: "CPU", width: 154, by: (vm) => metrics.now(vm.id, "cpu") ?? -1 },
+  { id: "memory", label: "Memory", width: 180, by: (vm) => metrics.now(vm.id, "memory") ?? -1 },
   { id: "image", label: "Image", width: 146, by: (vm) => vm.spec.image },
   { id: "isolation", label: "Isolation", width: 132, by: (vm) => vm.isolation },
   { id: "size", label: "CPUs / memory", width: 116, by: (vm) => vm.spec.memory ?? 0 },

@@ -10,6 +10,9 @@ export function size(bytes: number): string {
   return `${bytes.toFixed(1).replace(/\.0$/, "")} ${units[i]}`;
 }
 
+/** Returns a share, such as 12 %. */
+export const share = (value: number): string => `${(value * 100).toFixed(value < 0.0995 ? 1 : 0)} %`;
+
 /** Returns how long a number of seconds is. */
 export function span(seconds: number): string {
   const s = Math.max(seconds, 0);

@@ -363,6 +363,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What running VMs use of their host, one line every ten seconds. Without since, or if lines were missed, the whole state comes first: a line with state, one for each VM with its last hour, and one with a cursor. The daemon keeps the history in memory: when it ends, the history is lost. Watching wakes no VM and does not count as its use */
+        get: operations["metrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/networks": {
         parameters: {
             query?: never;
@@ -1834,6 +1851,32 @@ export interface components {
             /** @description only after a probe: set if the socket seems to speak HTTP or HTTPS */
             url?: string;
         };
+        /** @description Metrics is one line of the stream of what VMs use of their host. The whole state is several lines: the first has state, one for each VM with a history has vm, and the last has a cursor. After it there is one line for each round of samples. In it now has one value for each of vms, and other VMs have a gap. In the line of a VM, the last value of hour is that of the state's step, and each earlier one is a step earlier. day has the mean of each 30 steps, which are those with the same step / 30. Its last value is that before the 30 with the state's step. Later ones come as day_now, when 30 steps are over. All is kept in memory only, so it begins anew with each daemon. */
+        Metrics: {
+            /**
+             * Format: date-time
+             * @description the time of the round
+             */
+            at?: string;
+            /** @description a client that was cut off goes on behind it */
+            cursor?: string;
+            day?: components["schemas"]["Use"];
+            day_now?: components["schemas"]["Use"];
+            /** @description the ids of the VMs in day_now */
+            day_vms?: string[];
+            hour?: components["schemas"]["Use"];
+            now?: components["schemas"]["Use"];
+            /** @description the ids of VMs that are gone */
+            removed?: string[];
+            /** @description the whole state begins; what the client knew before is void */
+            state?: boolean;
+            /** @description the number of the round's 10 seconds; steps that are left out are gaps */
+            step?: number;
+            /** @description the id of a VM whose history this line has */
+            vm?: string;
+            /** @description the ids of the VMs that the round has seen */
+            vms?: string[];
+        };
         /** @description Network is a bridge of the host with the VMs on it. The VMs of a network that a user made see each other; those of the network called bridge do not. */
         Network: {
             /** Format: date-time */
@@ -2237,6 +2280,20 @@ export interface components {
             memory?: number;
             restart?: components["schemas"]["RestartPolicy"];
             ttl?: components["schemas"]["Timer"];
+        };
+        /** @description Use is what VMs use of their host: one value for each time, or for each VM. */
+        Use: {
+            /** @description share of the VM's CPUs, with what the VMM itself needs */
+            cpu: (number | null)[];
+            /** @description bytes per second */
+            disk_read: (number | null)[];
+            disk_written: (number | null)[];
+            /** @description bytes of host memory that the VMM holds */
+            memory: (number | null)[];
+            /** @description bytes per second to the guest */
+            net_in: (number | null)[];
+            /** @description bytes per second from the guest */
+            net_out: (number | null)[];
         };
         /** @description Version is the answer to GET /v1/version. */
         Version: {
@@ -3151,6 +3208,44 @@ export interface operations {
                 };
                 content: {
                     "application/x-ndjson": components["schemas"]["Event"];
+                };
+            };
+            /** @description the request failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    metrics: {
+        parameters: {
+            query?: {
+                /** @description also the last 24 hours, in steps of five minutes */
+                day?: boolean;
+                /** @description false: end at the present state */
+                follow?: boolean;
+                /** @description the cursor of the last line that the client has got */
+                since?: string;
+                /** @description only of this VM: a name, an id or a unique prefix of an id */
+                vm?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description one value per line */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": components["schemas"]["Metrics"];
                 };
             };
             /** @description the request failed */

@@ -12,6 +12,7 @@ export interface Tab {
 
 export const tabs: Tab[] = [
   { id: "", label: "Overview", load: () => import("./Overview.svelte") },
+  { id: "usage", label: "Usage", load: () => import("./Usage.svelte") },
   { id: "terminal", label: "Terminal", load: () => import("./Terminal.svelte") },
   { id: "files", label: "Files", load: () => import("./Files.svelte") },
   { id: "network", label: "Network", load: () => import("./Network.svelte") },

@@ -1,0 +1,146 @@
+// What machines use: curves in the list, and charts of one machine.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { clean, open, patience, picture, violations } from "./world.js";
+
+let world;
+before(async () => {
+  world = await open();
+  await world.banger("run", "-d", "--name", "sleeping", "debian-bookworm", "--", "sleep", "infinity");
+  await world.banger("run", "-d", "--name", "busy", "debian-bookworm", "--", "sh", "-c", "while :; do :; done");
+});
+after(() => world.close());
+
+/** Counts the streams of the history that a page has open. */
+function streams(page) {
+  const open = new Set();
+  const is = (r) => new URL(r.url()).pathname === "/v1/metrics";
+  page.on("request", (r) => is(r) && open.add(r));
+  for (const end of ["requestfinished", "requestfailed"]) page.on(end, (r) => open.delete(r));
+  return open;
+}
+
+/** Returns the highest point of the curve of a machine's CPU, from 0 to 1, or -1 without a curve. */
+const peak = (page, name) =>
+  page.getByRole("row", { name }).locator("svg.cpu path").evaluate((path) => {
+    const ys = [...(path.getAttribute("d") ?? "").matchAll(/[ML][\d.]+ ([\d.]+)/g)].map((m) => Number(m[1]));
+    return ys.length ? 1 - Math.min(...ys) / 20 : -1;
+  });
+
+/** Waits until something is true. */
+async function until(is, what) {
+  const end = Date.now() + patience;
+  while (!(await is())) {
+    assert.ok(Date.now() < end, what);
+    await new Promise((done) => setTimeout(done, 500));
+  }
+}
+
+test("a busy machine has a higher curve than a sleeping one, and is sorted before it", async () => {
+  const page = await world.visit("/?sort=-cpu");
+  const open = streams(page);
+  await page.getByRole("grid", { name: "Machines" }).waitFor();
+  await until(async () => (await peak(page, "busy")) > 0.6, "the busy machine has no high curve");
+  await until(async () => (await peak(page, "sleeping")) >= 0, "the sleeping machine has no curve");
+  await until(async () => (await peak(page, "sleeping")) < 0.4 || (await peak(page, "busy")) > 0.9, "they are alike");
+  const names = await page.getByRole("row").locator("a.open").allInnerTexts();
+  assert.deepEqual(names, ["busy", "sleeping"]);
+  await page.getByRole("row", { name: "busy" }).getByText(/^CPU \d+ %$/).waitFor();
+  await page.getByRole("row", { name: "sleeping" }).getByText(/^Memory [\d.]+ MiB$/).waitFor();
+  assert.equal(open.size <= 1, true, "the list reads one stream");
+  assert.deepEqual(await violations(page), []);
+  await picture(page, "metrics-table");
+  await page.getByRole("button", { name: "Cards" }).click();
+  await page.getByRole("listitem").filter({ hasText: "busy" }).locator("svg.cpu path[d*=L]").waitFor();
+  assert.deepEqual(await violations(page), []);
+  await picture(page, "metrics-cards");
+  clean(page);
+  await page.context().close();
+});
+
+test("a machine has charts with a table for each, and a reload shows what was before", async () => {
+  const page = await world.visit("/vms/busy/usage");
+  const open = streams(page);
+  const table = page.getByRole("table", { name: "CPU: now, least and most" });
+  await table.getByRole("row", { name: "Share of its CPUs" }).getByText(/^\d\d+ %$/).first().waitFor();
+  await page.reload();
+  await table.getByRole("row", { name: "Share of its CPUs" }).getByText(/^\d\d+ %$/).first().waitFor();
+  assert.equal(await page.locator(".chart canvas").count(), 4);
+  const painted = await page.locator(".chart canvas").first().evaluate((c) =>
+    c.getContext("2d").getImageData(0, 0, c.width, c.height).data.some((v) => v > 0));
+  assert.ok(painted, "the chart is empty");
+  const box = await page.locator(".chart").first().boundingBox();
+  await page.mouse.move(box.x + box.width - 12, box.y + 60);
+  await table.getByRole("columnheader", { name: /^\d+:\d\d/ }).waitFor(); // the values under the mouse
+  await page.mouse.move(0, 0);
+  await table.getByRole("columnheader", { name: "Now" }).waitFor();
+  assert.deepEqual(await violations(page), []);
+  await picture(page, "metrics-usage");
+  await page.getByRole("button", { name: "24 hours" }).click();
+  await page.waitForURL(/span=day/);
+  await page.getByText("The first value comes after five minutes").or(page.getByText("Most").first()).first().waitFor();
+  await until(() => open.size === 1, "the page of the machine reads one stream");
+  await page.getByRole("link", { name: "Files" }).click();
+  await until(() => open.size === 0, "the stream is read on a page without charts");
+  clean(page);
+  await page.context().close();
+});
+
+test("a stopped machine has a gap, and the history begins anew with the daemon", async () => {
+  const page = await world.visit("/vms/sleeping/usage");
+  const row = page.getByRole("row", { name: "Share of its CPUs" });
+  await row.getByText("%").first().waitFor();
+  await world.banger("stop", "-t", "1", "sleeping");
+  await until(async () => (await row.getByRole("cell").first().innerText()) === "-", "the stopped machine uses CPU");
+  await world.banger("daemon", "stop");
+  await world.banger("ps");
+  await page.getByText("Nothing is known yet.").waitFor();
+  await page.context().close();
+});
+
+/** Makes a page see 500 machines, each with an hour of values, and one more round each time that it asks. */
+async function crowd(page) {
+  const [vm] = JSON.parse(await world.banger("inspect", "busy"));
+  const id = (i) => String(i).padStart(32, "0");
+  const ids = Array.from({ length: 500 }, (_, i) => id(i));
+  const vms = ids.map((id, i) => ({ ...vm, id, name: `vm-${i}` }));
+  const values = (n) => Array.from({ length: n }, (_, i) => Math.round(((i * 7919) % 1000) * 1e5) / 1e8);
+  const use = (n) => Object.fromEntries(["cpu", "memory", "net_in", "net_out", "disk_read", "disk_written"].map((k) => [k, values(n)]));
+  let step = 1000;
+  const rounds = { seen: 0 };
+  const answer = (route, lines) => route.fulfill({ contentType: "application/x-ndjson", body: lines.map((l) => `${JSON.stringify(l)}\n`).join("") });
+  await page.route("**/v1/events*", (route) => answer(route, route.request().url().includes("since") ? [] : [{ cursor: "000000000000-1", state: true, vms }]));
+  await page.route("**/v1/metrics*", (route) => {
+    const now = { step: ++step, at: new Date(), cursor: "000000000000-1" };
+    rounds.seen++;
+    if (route.request().url().includes("since")) return answer(route, [{ ...now, vms: ids, now: use(500) }]);
+    return answer(route, [{ state: true, step, at: now.at }, ...ids.map((vm) => ({ vm, hour: use(360) })), now]);
+  });
+  return rounds;
+}
+
+test("the curves of 500 machines make no long task", async () => {
+  const page = await world.visit("/?q=nothing");
+  await page.getByRole("heading", { name: "Machines" }).waitFor();
+  const rounds = await crowd(page);
+  await page.addInitScript(() => {
+    globalThis.long = [];
+    new PerformanceObserver((list) => globalThis.long.push(...list.getEntries().map((e) => e.duration))).observe({ type: "longtask", buffered: true });
+  });
+  const seen = []; // a host that does much else makes any task long, so one good visit of some is enough
+  do {
+    rounds.seen = 0;
+    await page.goto(new URL("/?sort=-cpu", page.url()).href);
+    await page.locator("svg.cpu path[d*=L]").first().waitFor();
+    await until(() => rounds.seen > 4, "the page does not ask for more");
+    seen.push(await page.evaluate(() => globalThis.long));
+  } while (seen.at(-1).length && seen.length < 5);
+  assert.deepEqual(seen.at(-1), [], `tasks of more than 50 ms: ${JSON.stringify(seen)}`);
+  await page.evaluate(() => new Promise((done) => setTimeout(() => {
+    for (const end = performance.now() + 100; performance.now() < end; );
+    done();
+  })));
+  await until(() => page.evaluate(() => globalThis.long.length > 0), "the browser does not tell of long tasks");
+  await page.context().close();
+});
