@@ -1,4 +1,4 @@
-package doctor
+package report
 
 import (
 	"errors"
@@ -20,34 +20,32 @@ func TestChecks(t *testing.T) {
 	fine := v(func(*wire.Version) {})
 	found, lost := func() bool { return true }, func() bool { return false }
 	for name, c := range map[string]struct {
-		got    Check
+		got    wire.Check
 		result string
 		words  string
 	}{
-		"KVM":         {checkKVM(host.KVM{Usable: true}), Pass, "executes guests in hardware"},
-		"no KVM":      {checkKVM(host.KVM{Reason: "there is no /dev/kvm"}), Warn, "there is no /dev/kvm"},
-		"room":        {checkDisk("/d", littleRoom, nil), Pass, "2 GiB free in /d"},
-		"little room": {checkDisk("/d", littleRoom-1, nil), Warn, "free in /d"},
-		"no disk":     {checkDisk("/d", 0, errors.New("it broke")), Fail, "it broke"},
-		"the daemon":  {checkDaemon(fine)[0], Pass, "pid 7, SQLite 3"},
-		"an older daemon": {checkDaemon(v(func(v *wire.Version) { v.Version = "0.0.1" }))[0], Warn,
-			"version 0.0.1, but"},
-		"its problems": {checkDaemon(v(func(v *wire.Version) { v.Problems = []string{"a row is lost"} }))[1], Warn,
+		"KVM":         {checkKVM(host.KVM{Usable: true}), wire.Pass, "executes guests in hardware"},
+		"no KVM":      {checkKVM(host.KVM{Reason: "there is no /dev/kvm"}), wire.Warn, "there is no /dev/kvm"},
+		"room":        {checkDisk("/d", littleRoom, nil), wire.Pass, "2 GiB free in /d"},
+		"little room": {checkDisk("/d", littleRoom-1, nil), wire.Warn, "free in /d"},
+		"no disk":     {checkDisk("/d", 0, errors.New("it broke")), wire.Fail, "it broke"},
+		"the daemon":  {Daemon(t.Context(), fine)[0], wire.Pass, "pid 7, SQLite 3"},
+		"its problems": {Daemon(t.Context(), v(func(v *wire.Version) { v.Problems = []string{"a row is lost"} }))[1], wire.Warn,
 			"a row is lost"},
-		"names":           {checkNames(fine, found), Pass, "this host finds NAME.vm"},
-		"names elsewhere": {checkNames(fine, lost), Warn, "where this host does not ask"},
-		"another port": {checkNames(v(func(v *wire.Version) { v.DNSProblem = "port 53 is taken" }), found), Warn,
+		"names":           {checkNames(fine, found), wire.Pass, "this host finds NAME.vm"},
+		"names elsewhere": {checkNames(fine, lost), wire.Warn, "where this host does not ask"},
+		"another port": {checkNames(v(func(v *wire.Version) { v.DNSProblem = "port 53 is taken" }), found), wire.Warn,
 			"port 53 is taken"},
-		"no names": {checkNames(v(func(v *wire.Version) { v.DNS, v.DNSProblem = "", "none is free" }), found), Warn,
+		"no names": {checkNames(v(func(v *wire.Version) { v.DNS, v.DNSProblem = "", "none is free" }), found), wire.Warn,
 			"none is free"},
-		"limits": {checkLimits(fine), Pass, "/sys/fs/cgroup/b"},
-		"no limits": {checkLimits(v(func(v *wire.Version) { v.Limits, v.LimitsProblem = "", "no systemd" })), Warn,
+		"limits": {checkLimits(fine), wire.Pass, "/sys/fs/cgroup/b"},
+		"no limits": {checkLimits(v(func(v *wire.Version) { v.Limits, v.LimitsProblem = "", "no systemd" })), wire.Warn,
 			"no systemd"},
-		"some limits": {checkLimits(v(func(v *wire.Version) { v.LimitsProblem = "no memory" })), Warn,
+		"some limits": {checkLimits(v(func(v *wire.Version) { v.LimitsProblem = "no memory" })), wire.Warn,
 			"in /sys/fs/cgroup/b, but no memory"},
-		"a kernel":       {checkKernels([]banger.Kernel{{Name: "linux"}}, nil), Pass, "linux"},
-		"no kernel":      {checkKernels(nil, nil), Warn, "the first run fetches one"},
-		"broken kernels": {checkKernels(nil, errors.New("it broke")), Fail, "it broke"},
+		"a kernel":       {Kernels([]banger.Kernel{{Name: "linux"}}, nil), wire.Pass, "linux"},
+		"no kernel":      {Kernels(nil, nil), wire.Warn, "the first run fetches one"},
+		"broken kernels": {Kernels(nil, errors.New("it broke")), wire.Fail, "it broke"},
 	} {
 		if c.got.Result != c.result || !strings.Contains(c.got.Detail, c.words) {
 			t.Errorf("%s: %+v", name, c.got)
@@ -86,7 +84,7 @@ func TestToolsThatAreMissing(t *testing.T) {
 	})
 	for _, c := range checks {
 		missing := c.Name == "dpkg-deb"
-		if (c.Result == Warn) != missing || (c.Fix == "apt-get install dpkg") != missing {
+		if (c.Result == wire.Warn) != missing || (c.Fix == "apt-get install dpkg") != missing {
 			t.Errorf("it is %+v", c)
 		}
 	}
