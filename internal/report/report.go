@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"banger"
 	"banger/internal/api/wire"
@@ -35,8 +36,13 @@ type Reporter struct {
 	Snapshots func(vm string) ([]banger.Snapshot, error)
 }
 
+// patience is how long Checks waits for the programs and servers of the host.
+const patience = 10 * time.Second
+
 // Checks returns what this host can do, as the daemon sees it.
 func (r *Reporter) Checks(ctx context.Context) []wire.Check {
+	ctx, cancel := context.WithTimeout(ctx, patience) // it asks the resolver of the host
+	defer cancel()
 	v := r.Version(ctx)
 	kvm := host.KVM{Usable: v.KVM == wire.KVMUsable, Reason: v.KVM}
 	kernels, err := r.Library.Kernels()
