@@ -70,7 +70,7 @@ test("what an image says of itself is text", async () => {
   await remote.add("odd", "v1", {
     author: hostile,
     config: {
-      Labels: { [hostile]: hostile, long: "x".repeat(3000) },
+      Labels: { [hostile]: hostile, ["k".repeat(2000)]: "x".repeat(3000), [`${"k".repeat(2000)}2`]: "y" },
       Cmd: [hostile],
       Env: [`A=${hostile}`],
       User: hostile,
