@@ -101,8 +101,6 @@ test("an image in use stays, and a prune says first what it would remove", async
   await ask.getByRole("button", { name: "Remove" }).click();
   await ask.getByRole("alert").getByText("VM box").waitFor();
   await ask.getByRole("button", { name: "Cancel" }).click();
-  const refused = page.wrong.splice(0); // the browser itself notes the refusal
-  assert.deepEqual(refused.filter((text) => !text.includes("409")), []);
 
   await page.getByRole("button", { name: "Prune…" }).click();
   const prune = page.getByRole("dialog", { name: "Prune images" });
@@ -133,7 +131,7 @@ test("templates and kernels are shown", async () => {
   await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
   await page.getByRole("alert").waitFor(); // box needs it
   await page.keyboard.press("Escape");
-  assert.deepEqual(page.wrong.filter((text) => !text.includes("409")), []);
+  clean(page);
   assert.deepEqual(await violations(page), []);
   await picture(page, "kernels");
   await page.context().close();

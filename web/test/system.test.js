@@ -56,16 +56,6 @@ test("events and the log show what happens, as it happens", async () => {
   await page.context().close();
 });
 
-test("the page says when the daemon is gone, and is connected again at once", async () => {
-  const page = await world.visit("/system/events");
-  await page.getByText("Connected").waitFor();
-  await world.banger("daemon", "stop");
-  await page.getByText("The daemon does not answer").waitFor();
-  await world.banger("ps");
-  await page.getByText("Connected").waitFor();
-  await page.context().close();
-});
-
 test("a browser is revoked, and sees it", async () => {
   const mine = await world.visit("/system/browsers");
   await mine.getByText("This browser.").waitFor();
