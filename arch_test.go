@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/secret internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/secret internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/report internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/nearest internal/text", false,
@@ -44,7 +44,7 @@ var layout = map[string]struct {
 	"internal/credential": {". internal/blob internal/text", true,
 		"where docker and podman keep logins, whatever they are for; helpers are programs"},
 	"internal/cli/system": {
-		". internal/api/client internal/cli/command internal/cli/sshfiles internal/dns internal/overlay internal/reset internal/text", false,
+		". internal/api/client internal/api/wire internal/cli/command internal/cli/sshfiles internal/dns internal/reset internal/text", false,
 		"commands for all of banger at once; they work without a daemon"},
 	"internal/reset": {
 		". internal/blob internal/cgroup internal/network/bridge internal/overlay internal/private internal/process internal/shim internal/untrusted internal/vmdir",
@@ -67,8 +67,10 @@ var layout = map[string]struct {
 	"internal/agent/compare": {".", false, "two trees of files, whoever has them"},
 	"internal/cli/connect": {". internal/api/client internal/host internal/private", true,
 		"finds the daemon and starts it, whatever it is asked for"},
-	"internal/cli/doctor": {". internal/api/wire internal/cli/connect internal/dns internal/host", true,
-		"what this host can do; it looks for programs and asks the resolver"},
+	"internal/cli/doctor": {"internal/api/wire internal/cli/connect internal/host internal/report", false,
+		"what this host can do, with a daemon or without one"},
+	"internal/report": {". internal/api/wire internal/dns internal/host internal/logfile internal/overlay internal/reset", true,
+		"how banger is doing on a host, whoever asks; it looks for programs and asks the resolver"},
 	"internal/cli/snapshot": {". internal/api/client internal/cli/command internal/cli/format internal/cli/render", false,
 		"snapshots and forks for a user, however they are made"},
 	"internal/cli/secret": {". internal/api/client internal/cli/command internal/cli/render internal/cli/spec", false,
@@ -118,7 +120,7 @@ var layout = map[string]struct {
 	"internal/cli/sshfiles": {". internal/api/client internal/host internal/sshconf", false,
 		"files for OpenSSH, no connection"},
 	"internal/daemon": {
-		". internal/api internal/api/wire internal/cgroup internal/comparison internal/dns internal/history internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/reserve internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu internal/web web",
+		". internal/api internal/api/wire internal/cgroup internal/comparison internal/dns internal/history internal/host internal/image internal/kernel internal/network internal/network/bridge internal/private internal/recovery internal/registry internal/report internal/reserve internal/reset internal/shim internal/shim/server internal/splice internal/store internal/supervisor internal/vmdir internal/vmm internal/vmm/choice internal/vmm/firecracker internal/vmm/qemu internal/web web",
 		false, "the daemon wires, it decides nothing"},
 	"internal/api/wire": {". internal/frame internal/private internal/text", false,
 		"how requests and answers travel, and what both ends call by one name; it knows no route"},
@@ -198,7 +200,7 @@ var layout = map[string]struct {
 	"internal/ipaddr": {"", false, "what kinds of addresses there are, whoever may reach them"},
 	"internal/text":   {".", false, "what may be shown of others' text, wherever it comes from"},
 	"internal/testing/hosttest": {
-		". internal/api internal/api/wire internal/comparison internal/frame internal/history internal/image internal/kernel internal/private internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice internal/web",
+		". internal/api internal/api/wire internal/comparison internal/frame internal/history internal/image internal/kernel internal/private internal/report internal/reset internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice internal/web",
 		true, "a whole daemon with the driver in memory for tests; it builds the agent"},
 	"internal/testing/apitest":     {"internal/api/wire", false, "a false daemon for the tests of clients"},
 	"internal/testing/processtest": {"", true, "what a test's own process uses; it starts the test again in a namespace"},

@@ -40,6 +40,9 @@ func dialogue(h *hosttest.Host) []asked {
 	return []asked{
 		{"GET /openapi.json", "", nil, 200},
 		{"GET /v1/version", "", nil, 200},
+		{"GET /v1/doctor", "", nil, 200},
+		{"GET /v1/log", "/v1/log?tail=1", nil, 200},
+		{"GET /v1/log", "/v1/log?tail=few", nil, 400},
 		{"POST /v1/vms", "/v1/vms?start=true", spec, 200},
 		{"POST /v1/vms", "", rests, 200},
 		{"GET /v1/vms", "/v1/vms?all=true&filter=name%3Dbox", nil, 200},
@@ -50,6 +53,7 @@ func dialogue(h *hosttest.Host) []asked {
 		{"GET /v1/metrics", "/v1/metrics?since=x", nil, 400},
 		{"POST /v1/vms/{vm}/snapshots", "/v1/vms/rests/snapshots", map[string]string{"name": "one"}, 200},
 		{"GET /v1/snapshots", "/v1/snapshots?vm=rests", nil, 200},
+		{"GET /v1/usage", "/v1/usage?each=true", nil, 200},
 		{"GET /v1/snapshots/{snapshot}", "/v1/snapshots/one", nil, 200},
 		{"POST /v1/forks", "/v1/forks", banger.Fork{From: "one", Name: "forked"}, 200},
 		{"POST /v1/vms/{vm}/keep", "/v1/vms/rests/keep", nil, 409},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/api/wire"
 	"banger/internal/usage"
 )
 
@@ -144,6 +145,16 @@ type UI interface {
 	Open(ctx context.Context) (string, error)
 	// Close ends the UI and the sessions of all browsers.
 	Close(ctx context.Context) error
+}
+
+// Reporter says how banger is doing on its host.
+type Reporter interface {
+	Checks(ctx context.Context) []wire.Check
+	// Usage returns what is on the disk, by kind. With each, it also returns each VM and each snapshot.
+	Usage(each bool) ([]wire.Usage, error)
+	// CheckLog returns an error if there is no log that Log could read.
+	CheckLog() error
+	Log(ctx context.Context, tail int, follow bool, w io.Writer) error
 }
 
 const (

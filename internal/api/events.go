@@ -30,6 +30,7 @@ func events(s *Server, w http.ResponseWriter, req *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", ndjson)
+	w.(http.Flusher).Flush() // a client that has come back sees that it is connected, although nothing happens
 	ctx, cancel := context.WithCancel(req.Context())
 	defer cancel()
 	if once {

@@ -46,7 +46,7 @@ var constraints = map[string]object{
 	"Spec.cpu_model":     {"maxLength": 512},
 	"RestartPolicy.name": {"enum": []string{banger.RestartNo, banger.RestartOnFailure, banger.RestartAlways}},
 	"Timer.action":       {"enum": []string{banger.ActionStop, banger.ActionRemove, banger.ActionSuspend}},
-	"Spec.warm":          {"enum": []string{banger.WarmAuto, banger.WarmNever, banger.WarmOnly}},
+	"Spec.warm":          {"enum": []string{banger.WarmAuto, banger.WarmNever, banger.WarmOnly, banger.WarmBooted}},
 	"Spec.init":          {"enum": []string{banger.InitAuto, banger.InitAgent, banger.InitImage}},
 }
 

@@ -55,8 +55,8 @@ var (
 )
 
 // routes is the whole API. openapi.json is generated from it.
-var routes = slices.Concat(daemonRoutes, vmRoutes, guestRoutes, sessionRoutes, workspaceRoutes, secretRoutes,
-	snapshotRoutes, diffRoutes, networkRoutes, imageRoutes, kernelRoutes, templateRoutes)
+var routes = slices.Concat(daemonRoutes, reportRoutes, vmRoutes, guestRoutes, sessionRoutes, workspaceRoutes,
+	secretRoutes, snapshotRoutes, diffRoutes, networkRoutes, imageRoutes, kernelRoutes, templateRoutes)
 
 // anyVersion reports whether a route is for clients of all versions: each can ask what the daemon is, and end it.
 func (r route) anyVersion() bool {

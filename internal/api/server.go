@@ -37,6 +37,7 @@ type Server struct {
 	Snapshots      Snapshots
 	Comparisons    Comparisons
 	UI             UI
+	Reporter       Reporter
 
 	Version func(context.Context) wire.Version
 	Stop    func() // asks the daemon to end

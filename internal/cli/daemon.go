@@ -23,9 +23,10 @@ import (
 type DaemonOptions struct {
 	StateDir, RunDir, Socket string
 
-	Accel string // BANGER_ACCEL: "", kvm or tcg
-	Log   *slog.Logger
-	Ready func() // called when the daemon answers
+	Accel   string // BANGER_ACCEL: "", kvm or tcg
+	Log     *slog.Logger
+	LogFile string // of Log; "" if it has none
+	Ready   func() // called when the daemon answers
 }
 
 func newDaemon(a *app) *cobra.Command {
@@ -136,7 +137,11 @@ func (a *app) runDaemon(readyFD int, level string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ready := false
-	err = a.procs.Daemon(ctx, a.daemonOptions(log, func() { ready = true; report("ready") }))
+	o := a.daemonOptions(log, func() { ready = true; report("ready") })
+	if readyFD > 0 {
+		o.LogFile = a.LogPath()
+	}
+	err = a.procs.Daemon(ctx, o)
 	if err != nil && !ready {
 		report(err.Error())
 	}

@@ -15,7 +15,6 @@ import (
 	"banger"
 	"banger/internal/api/wire"
 	"banger/internal/cli/command"
-	"banger/internal/cli/doctor"
 	"banger/internal/host"
 	"banger/internal/testing/hosttest"
 )
@@ -157,15 +156,15 @@ func TestDaemonLogs(t *testing.T) {
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	h := newCLIHost(t)
-	var checks []doctor.Check
+	var checks []wire.Check
 	got := h.banger("doctor", "--format", "json")
 	hosttest.Check(t, json.Unmarshal([]byte(got.stdout), &checks))
 	failed, seen := false, map[string]string{}
 	for _, c := range checks {
-		failed = failed || c.Result == doctor.Fail
+		failed = failed || c.Result == wire.Fail
 		seen[c.Name] = c.Result
 	}
-	if seen["daemon"] != doctor.Pass || seen["kernel"] != doctor.Pass || (got.code == 1) != failed {
+	if seen["daemon"] != wire.Pass || seen["kernel"] != wire.Pass || (got.code == 1) != failed {
 		t.Errorf("it ends with %d and says %+v", got.code, checks)
 	}
 	if text := h.banger("doctor"); !strings.Contains(text.stdout, "PASS  kernel     test\n") || text.code != got.code {

@@ -12,8 +12,8 @@ import (
 
 	"banger"
 	"banger/internal/cli/command"
-	"banger/internal/cli/doctor"
 	"banger/internal/dns"
+	"banger/internal/report"
 	"banger/internal/text"
 )
 
@@ -116,7 +116,7 @@ func statusDNS(ctx context.Context, a *app) error {
 		answers = "no: " + text.Limit(err.Error(), text.MaxError)
 	}
 	h := dns.Detect("/")
-	found := doctor.FindsNames(ctx)
+	found := report.FindsNames(ctx)
 	where := at.String()
 	if problem != "" {
 		where += " (" + problem + ")"

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/api/wire"
 	"banger/internal/cli/command"
 	"banger/internal/cli/doctor"
 	"banger/internal/text"
@@ -30,7 +31,7 @@ func newDoctor(a *app) *cobra.Command {
 			printChecks(a.Stdout, checks)
 		}
 		for _, k := range checks {
-			if k.Result == doctor.Fail && err == nil {
+			if k.Result == wire.Fail && err == nil {
 				err = &command.ExitError{Code: command.ExitFailed}
 			}
 		}
@@ -39,7 +40,7 @@ func newDoctor(a *app) *cobra.Command {
 	return c
 }
 
-func printChecks(w io.Writer, checks []doctor.Check) {
+func printChecks(w io.Writer, checks []wire.Check) {
 	for _, k := range checks {
 		fmt.Fprintf(w, "%-4s  %-10s %s\n", k.Result, k.Name, text.Line(k.Detail))
 		if k.Fix != "" {

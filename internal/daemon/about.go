@@ -35,7 +35,7 @@ func (a about) version(ctx context.Context) wire.Version {
 		Started:  a.started,
 		State:    a.o.StateDir,
 		Problems: a.problems,
-		KVM:      "usable",
+		KVM:      wire.KVMUsable,
 	}
 	v.SQLite, _ = a.db.SQLiteVersion(ctx)
 	v.DNS, v.DNSProblem = a.names.version()

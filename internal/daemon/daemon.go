@@ -29,7 +29,9 @@ import (
 	"banger/internal/network/bridge"
 	"banger/internal/private"
 	"banger/internal/registry"
+	"banger/internal/report"
 	"banger/internal/reserve"
+	"banger/internal/reset"
 	"banger/internal/shim/server"
 	"banger/internal/splice"
 	"banger/internal/store"
@@ -46,6 +48,7 @@ type Options struct {
 	StateDir, RunDir, Socket string
 	Accel                    string // overrides the KVM probe: "", kvm or tcg
 	Log                      *slog.Logger
+	LogFile                  string // of Log; "" if it has none
 	Ready                    func() // called when the daemon answers
 }
 
@@ -155,10 +158,23 @@ func apiOf(sup *supervisor.Supervisor, compares *comparison.Comparer, histories 
 		Snapshots:      sup.Snapshots(),
 		Comparisons:    compares,
 		UI:             ui{&web.Launcher{RunDir: about.o.RunDir, Argv: uiArgv(about.o)}},
+		Reporter:       reporterOf(sup, about),
 		Version:        about.version,
 		Stop:           stop,
 		Splice:         splice.Copy,
 		Log:            about.o.Log,
+	}
+}
+
+func reporterOf(sup *supervisor.Supervisor, about about) *report.Reporter {
+	return &report.Reporter{
+		Home:      reset.Home{State: about.o.StateDir, Run: about.o.RunDir, ShimArgv: shimArgv},
+		LogFile:   about.o.LogFile,
+		Version:   about.version,
+		VMs:       sup.List,
+		Library:   sup.Library(),
+		Templates: sup.Templates().List,
+		Snapshots: sup.Snapshots().List,
 	}
 }
 

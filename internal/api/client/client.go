@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"banger"
 	"banger/internal/api/wire"
@@ -73,6 +74,12 @@ func New(socket string) *Client {
 // Version returns the daemon's version, state and abilities.
 func (c *Client) Version(ctx context.Context) (v wire.Version, err error) {
 	return v, c.call(ctx, "GET", "/v1/version", nil, nil, &v)
+}
+
+// Usage returns what is on the disk, by kind. With each, it also returns each VM and each snapshot.
+func (c *Client) Usage(ctx context.Context, each bool) (list []wire.Usage, err error) {
+	q := url.Values{"each": {strconv.FormatBool(each)}}
+	return list, c.call(ctx, "GET", "/v1/usage", q, nil, &list)
 }
 
 // OpenUI opens the web UI, and returns an address for one browser.

@@ -30,6 +30,9 @@ type Version struct {
 	LimitsProblem string `json:"limits_problem,omitempty"`
 }
 
+// KVMUsable is Version.KVM where guests are executed in hardware.
+const KVMUsable = "usable"
+
 // VMM describes the state of one VMM on the daemon's host.
 type VMM struct {
 	Name    string `json:"name"`
@@ -45,4 +48,32 @@ type VMM struct {
 // UI is where the web UI is.
 type UI struct {
 	URL string `json:"url"` // with a token, which works once and for a minute
+}
+
+// Check is one line of a report on what the host can do.
+type Check struct {
+	Name   string `json:"name"`
+	Result string `json:"result"` // PASS, WARN or FAIL
+	Detail string `json:"detail"`
+	Fix    string `json:"fix,omitempty"` // what to do about it
+}
+
+// The results of checks.
+const (
+	Pass = "PASS" // nothing is wrong
+	Warn = "WARN" // something does not work as well as it could
+	Fail = "FAIL" // banger cannot run VMs
+)
+
+// Usage is what things of one kind take on the disk, with the names of docker's fields.
+type Usage struct {
+	Type        string `json:"type"`
+	Total       int    `json:"total"`
+	Active      int    `json:"active"`
+	Size        int64  `json:"size"`        // bytes on the disk
+	Reclaimable int64  `json:"reclaimable"` // bytes that system prune --all gives back
+	// Name and Shared are of one VM or one snapshot: Size is what it takes alone, and Shared what the layers of its disk
+	// take, which others may need too.
+	Name   string `json:"name,omitempty"`
+	Shared int64  `json:"shared,omitempty"`
 }

@@ -1,58 +1,31 @@
 package doctor
 
 import (
+	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"banger/internal/api/client"
 	"banger/internal/api/wire"
+	"banger/internal/cli/connect"
+	"banger/internal/host"
+	"banger/internal/testing/apitest"
 )
 
-// TestDoctorShowsNested checks that doctor says which VMM gives the guests virtualisation, or why none does.
-func TestDoctorShowsNested(t *testing.T) {
-	for name, c := range map[string]struct {
-		version wire.Version
-		result  string
-		words   string
-	}{
-		"KVM":      {wire.Version{KVM: "usable"}, Pass, "by this host's KVM"},
-		"emulated": {wire.Version{KVM: "there is no /dev/kvm"}, Pass, "emulated"},
-		"KVM does not nest": {wire.Version{KVM: "usable", NestedProblem: "load it with nested=1"}, Warn,
-			"load it with nested=1"},
-	} {
-		if got := checkNested(c.version); got.Name != "nested" || got.Result != c.result ||
-			!strings.Contains(got.Detail, c.words) {
-			t.Errorf("%s: doctor says %+v", name, got)
+// TestADaemonOfAnotherVersionIsAWarning, since only the client knows that they differ.
+func TestADaemonOfAnotherVersionIsAWarning(t *testing.T) {
+	socket := apitest.ServeVersion(t, wire.Version{Version: "0.0.1"}, func(w http.ResponseWriter, _ *http.Request) {
+		w.Write([]byte("[]"))
+	})
+	paths := host.Paths{State: t.TempDir(), Run: filepath.Dir(socket)}
+	found := ""
+	for _, c := range Diagnose(t.Context(), connect.New(paths, client.New(socket)), paths.State) {
+		if c.Name == "daemon" {
+			found = c.Result + " " + c.Detail
 		}
 	}
-}
-
-// TestWhereQEMUIsNeeded checks that a missing QEMU is a failure, unless the daemon can use Firecracker.
-func TestWhereQEMUIsNeeded(t *testing.T) {
-	usable := wire.VMM{Name: "firecracker", Path: "/usr/bin/firecracker", Warning: "a fault that is gone round"}
-	unusable := wire.VMM{Name: "firecracker", Problem: "it needs KVM"}
-	missing := wire.VMM{Name: "qemu", Problem: "qemu-system-x86_64 is not installed"}
-	for name, c := range map[string]struct {
-		installed bool
-		vmms      []wire.VMM
-		result    string
-		detail    string
-	}{
-		"it is there": {true, []wire.VMM{missing}, Pass, "/usr/bin/qemu-system-x86_64"},
-		"Firecracker does everything": {false, []wire.VMM{usable, missing}, Warn,
-			"not installed; Firecracker runs VMs here"},
-		"Firecracker cannot be used":     {false, []wire.VMM{unusable, missing}, Fail, "not installed; it runs VMs"},
-		"QEMU alone is known":            {false, []wire.VMM{missing}, Fail, "not installed; it runs VMs"},
-		"the daemon does not answer":     {false, nil, Fail, "not installed; it runs VMs"},
-		"another VMM is said to be fine": {false, []wire.VMM{{Name: "qemu"}}, Fail, "not installed; it runs VMs"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := checkQEMU("/usr/bin/qemu-system-x86_64", c.installed, c.vmms)
-			if got.Name != "qemu-system-x86_64" || got.Result != c.result || !strings.HasPrefix(got.Detail, c.detail) {
-				t.Errorf("the line is %+v", got)
-			}
-			if (got.Fix == "") != (c.result == Pass) {
-				t.Errorf("the fix is %q", got.Fix)
-			}
-		})
+	if !strings.HasPrefix(found, "WARN version 0.0.1, but") {
+		t.Errorf("it says %q", found)
 	}
 }

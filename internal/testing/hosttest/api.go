@@ -15,7 +15,10 @@ import (
 	"banger/internal/comparison"
 	"banger/internal/history"
 	"banger/internal/private"
+	"banger/internal/report"
+	"banger/internal/reset"
 	"banger/internal/splice"
+	"banger/internal/supervisor"
 	"banger/internal/web"
 )
 
@@ -53,6 +56,7 @@ func (h *Host) Serve() (socket string) {
 		Snapshots:      s.Snapshots(),
 		Comparisons:    compares,
 		UI:             page,
+		Reporter:       h.reporter(s),
 		Version:        h.version(time.Now()),
 		Stop:           func() {},
 		Splice:         splice.Copy,
@@ -69,6 +73,20 @@ func (h *Host) Serve() (socket string) {
 		serving.Close()
 	})
 	return socket
+}
+
+// reporter reports on the host. Its log has two lines.
+func (h *Host) reporter(s *supervisor.Supervisor) *report.Reporter {
+	Check(h.T, os.WriteFile(h.Path("daemon.log"), []byte("one\ntwo\n"), 0o600))
+	return &report.Reporter{
+		Home:      reset.Home{State: h.Path("state"), Run: h.Path("run"), ShimArgv: h.Options.ShimArgv},
+		LogFile:   h.Path("daemon.log"),
+		Version:   h.version(time.Now()),
+		VMs:       s.List,
+		Library:   s.Library(),
+		Templates: s.Templates().List,
+		Snapshots: s.Snapshots().List,
+	}
 }
 
 // ui is the web UI in this process.

@@ -108,15 +108,32 @@ export async function call<M extends Method, P extends PathsWith<M>>(
   return (text ? JSON.parse(text) : undefined) as Answer<Operation<M, P>, "application/json">;
 }
 
-/** Makes a request whose answer is a stream of lines of JSON, and calls each with the value of a line. */
+/**
+ * Makes a request whose answer is a stream of lines of JSON, and calls each with the value of a line. opened is
+ * called when the daemon has accepted the request, which may be long before the first line.
+ */
 export async function stream<M extends Method, P extends PathsWith<M>>(
   method: M,
   path: P,
   options: Options<Operation<M, P>>,
   each: (value: Answer<Operation<M, P>, "application/x-ndjson">) => void,
+  opened: () => void = () => {},
 ): Promise<void> {
   const response = await request(method, path, options as Loose);
+  opened();
   await readLines(response, (line) => each(JSON.parse(line)));
+}
+
+/** Makes a request whose answer is lines of text, and calls each with every line. */
+export async function lines<P extends PathsWith<"get">>(
+  path: P,
+  options: Options<Operation<"get", P>>,
+  each: (line: string) => void,
+  opened: () => void,
+): Promise<void> {
+  const response = await request("get", path, options as Loose);
+  opened();
+  await readLines(response, each);
 }
 
 /** Makes a long request, calls each with its events, and returns the last one, which has the result. */

@@ -131,3 +131,6 @@ export function rule(r: Rule): string {
 
 /** Returns the lines of a policy. */
 export const policy = (p: Policy): string[] => [...(p.rules ?? []).map(rule), `default ${p.default}`];
+
+/** Returns the part of a digest that a person needs, as the command line shows it. */
+export const digest = (digest: string): string => digest.replace(/^sha256:/, "").slice(0, 12);

@@ -18,7 +18,7 @@ export interface Key {
 class Keys {
   groups = $state.raw<{ name: string; keys: Key[] }[]>([]);
 
-  /** Adds keys until the returned function is called. It is made for $effect. */
+  /** Adds keys until the returned function is called. It is made for onMount. */
   add(name: string, keys: Key[]): () => void {
     const group = { name, keys };
     this.groups = [...this.groups, group];

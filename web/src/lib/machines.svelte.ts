@@ -1,6 +1,7 @@
 // All VMs, as the daemon's stream of changes tells them. The stream is read for as long as the page is open.
 
-import { call, problemOf, stream } from "./api";
+import { problemOf, stream } from "./api";
+import { history } from "./history.svelte";
 import type { Change, VM } from "./nouns";
 import { session } from "./session.svelte";
 
@@ -50,16 +51,15 @@ class Machines {
     let pause = firstPause;
     while (session.state === "open") {
       try {
-        if (this.#cursor) {
-          await call("get", "/v1/version", {}); // the stream itself says nothing until something changes
-          this.status = "live";
-        }
         const query = this.#cursor ? { since: this.#cursor } : {};
-        await stream("get", "/v1/events", { query }, (change) => {
+        const each = (change: Change) => {
           this.#cursor = change.cursor;
           this.#pending.push(change);
           this.#plan();
+        };
+        await stream("get", "/v1/events", { query }, each, () => {
           pause = firstPause;
+          if (this.known) this.status = "live"; // the first line, with all VMs, is still to come otherwise
         });
       } catch (e) {
         if (problemOf(e).code === "invalid") this.#cursor = ""; // a daemon that knows no such cursor tells its state
@@ -87,11 +87,13 @@ class Machines {
   #apply(): void {
     this.#planned = false;
     for (const change of this.#pending) {
+      history.note(change, change.vm ? this.#byId.get(change.vm.id) : this.#byId.get(change.removed ?? ""));
       if (change.state) this.#byId = new Map((change.vms ?? []).map((vm) => [vm.id, vm]));
       if (change.vm) this.#byId.set(change.vm.id, change.vm);
       if (change.removed) this.#byId.delete(change.removed);
     }
     this.#pending = [];
+    history.show();
     this.list = [...this.#byId.values()].sort(
       (a, b) => +(a.created_at < b.created_at) - +(a.created_at > b.created_at),
     );

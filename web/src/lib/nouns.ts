@@ -16,6 +16,12 @@ export type RestartPolicy = Schemas["RestartPolicy"];
 export type CreateRequest = Schemas["CreateRequest"];
 export type Update = Schemas["Update"];
 export type Image = Schemas["Image"];
+export type ImageUsage = Schemas["ImageUsage"];
+export type ImageStep = Schemas["ImageStep"];
+export type Pruned = Schemas["Pruned"];
+export type Kernel = Schemas["Kernel"];
+export type Template = Schemas["Template"];
+export type Usage = Schemas["Usage"];
 export type Snapshot = Schemas["Snapshot"];
 export type Session = Schemas["Session"];
 export type SessionChange = Schemas["SessionChange"];
@@ -33,4 +39,12 @@ export type FileInfo = Schemas["FileInfo"];
 export interface CopyReport {
   entries: number;
   bytes: number;
+}
+
+/** A browser that has a session. It is the web UI's own, and in no document. */
+export interface Browser {
+  id: string;
+  browser: string;
+  created: string;
+  used: string;
 }

@@ -11,6 +11,9 @@ export interface Route {
   nav?: { label: string; icon: IconName };
 }
 
+/** Returns the path of a view whose last parts may be absent. */
+export const base = (form: string): string => form.replace(/\/\{.*/, "");
+
 /** Returns what the parts of a path are called, if it fits the form of a route. */
 export function match(form: string, path: string): Record<string, string> | null {
   const want = form.split("/").slice(1);
@@ -85,3 +88,9 @@ export const router = new Router();
 
 export const machinePath = (name: string, tab = ""): string =>
   `/vms/${encodeURIComponent(name)}${tab ? `/${encodeURIComponent(tab)}` : ""}`;
+
+const imageTabs = ["kernels", "templates"]; // an image may have such a name
+
+/** Returns where an image is shown, by a name of it if it has one. */
+export const imagePath = (digest: string, reference = ""): string =>
+  `/images/${encodeURIComponent(reference && !imageTabs.includes(reference) ? reference : digest)}`;

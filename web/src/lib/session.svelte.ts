@@ -3,10 +3,13 @@
 import { authorize, type Problem, problemOf, send } from "./api";
 
 const key = "banger.bearer"; // in sessionStorage: other origins, and other tabs, do not have it
+const idKey = "banger.session"; // which of the sessions it is
 
 class Session {
   /** What the page may show: nothing yet, its views, or only that there is no session. */
   state = $state<"unknown" | "open" | "none">("unknown");
+  /** Which of the UI's sessions is this one. */
+  id = "";
   /** Why a login has failed. */
   problem = $state.raw<Problem | null>(null);
 
@@ -20,7 +23,9 @@ class Session {
           body: JSON.stringify({ token }),
           headers: { "Content-Type": "application/json" },
         });
-        sessionStorage.setItem(key, (await response.json()).bearer);
+        const { bearer, id } = await response.json();
+        sessionStorage.setItem(key, bearer);
+        sessionStorage.setItem(idKey, id);
       } catch (e) {
         this.problem = problemOf(e);
       }
@@ -30,6 +35,7 @@ class Session {
       this.state = "none";
       return;
     }
+    this.id = sessionStorage.getItem(idKey) ?? "";
     this.problem = null; // a used address does no harm to a tab that has a session
     authorize(bearer, () => this.#end());
     this.state = "open";
