@@ -11,7 +11,7 @@ import (
 var reportRoutes = []route{
 	{"GET", "/v1/doctor", doctor, "doctor", "What this host can do, as the daemon sees it, and what to mend", nil, nil,
 		[]wire.Check{}},
-	{"GET", "/v1/usage", usage, "usage", "What is on the disk, by kind",
+	{"GET", "/v1/usage", diskUsage, "usage", "What is on the disk, by kind",
 		[]parameter{{"each", "also each VM and each snapshot", false, false}}, nil, []wire.Usage{}},
 	{"GET", "/v1/log", daemonLog, "daemonLog", "What the daemon has logged, one line after the other",
 		[]parameter{paramTail, {"follow", "go on until the client closes the connection", false, false}}, nil,
@@ -22,7 +22,7 @@ func doctor(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return wire.WriteJSON(w, s.Reporter.Checks(req.Context()))
 }
 
-func usage(s *Server, w http.ResponseWriter, req *http.Request) error {
+func diskUsage(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return wire.WriteList(w, func() ([]wire.Usage, error) {
 		return s.Reporter.Usage(req.URL.Query().Get("each") == "true")
 	})

@@ -38,6 +38,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/doctor": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What this host can do, as the daemon sees it, and what to mend */
+        get: operations["doctor"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/events": {
         parameters: {
             query?: never;
@@ -363,6 +380,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the daemon has logged, one line after the other */
+        get: operations["daemonLog"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/metrics": {
         parameters: {
             query?: never;
@@ -532,6 +566,23 @@ export interface paths {
         post: operations["openUI"];
         /** Close the web UI, and end the sessions of all browsers */
         delete: operations["closeUI"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is on the disk, by kind */
+        get: operations["usage"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1415,6 +1466,15 @@ export interface components {
             /** @description git: only what is below directories called .git; tree: only the rest */
             part?: string;
         };
+        /** @description Check is one line of a report on what the host can do. */
+        Check: {
+            detail: string;
+            /** @description what to do about it */
+            fix?: string;
+            name: string;
+            /** @description PASS, WARN or FAIL */
+            result: string;
+        };
         CommitRequest: {
             author?: string;
             message?: string;
@@ -1529,7 +1589,7 @@ export interface components {
              * @description WarmAuto, ...
              * @enum {string}
              */
-            warm?: "auto" | "never" | "only";
+            warm?: "auto" | "never" | "only" | "booted";
             working_dir?: string;
         };
         /** @description Denial is one flow or name that a VM's policy refused. */
@@ -2175,7 +2235,7 @@ export interface components {
              * @description WarmAuto, ...
              * @enum {string}
              */
-            warm?: "auto" | "never" | "only";
+            warm?: "auto" | "never" | "only" | "booted";
             working_dir?: string;
         };
         /** @description SSH asks for a connection to a VM's SSH server. It is the body of POST /v1/vms/{vm}/ssh. After it, the connection carries the SSH protocol. */
@@ -2280,6 +2340,19 @@ export interface components {
             memory?: number;
             restart?: components["schemas"]["RestartPolicy"];
             ttl?: components["schemas"]["Timer"];
+        };
+        /** @description Usage is what things of one kind take on the disk, with the names of docker's fields. */
+        Usage: {
+            active: number;
+            /** @description Name and Shared are of one VM or one snapshot: Size is what it takes alone, and Shared what the layers of its disk take, which others may need too. */
+            name?: string;
+            /** @description bytes that system prune --all gives back */
+            reclaimable: number;
+            shared?: number;
+            /** @description bytes on the disk */
+            size: number;
+            total: number;
+            type: string;
         };
         /** @description Use is what VMs use of their host: one value for each time, or for each VM. */
         Use: {
@@ -2518,6 +2591,35 @@ export interface operations {
                 };
                 content: {
                     "application/x-ndjson": components["schemas"]["Event"];
+                };
+            };
+            /** @description the request failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    doctor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Check"][];
                 };
             };
             /** @description the request failed */
@@ -3221,6 +3323,40 @@ export interface operations {
             };
         };
     };
+    daemonLog: {
+        parameters: {
+            query?: {
+                /** @description go on until the client closes the connection */
+                follow?: boolean;
+                /** @description lines from the end, or all */
+                tail?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain; charset=utf-8": string;
+                };
+            };
+            /** @description the request failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
     metrics: {
         parameters: {
             query?: {
@@ -3636,6 +3772,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description the request failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    usage: {
+        parameters: {
+            query?: {
+                /** @description also each VM and each snapshot */
+                each?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"][];
+                };
             };
             /** @description the request failed */
             default: {
