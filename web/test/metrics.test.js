@@ -21,11 +21,11 @@ function streams(page) {
   return open;
 }
 
-/** Returns the highest point of the curve of a machine's CPU, from 0 to 1, or -1 without a curve. */
-const peak = (page, name) =>
+/** Returns the newest point of the curve of a machine's CPU, from 0 to 1, or -1 without a curve. */
+const present = (page, name) =>
   page.getByRole("row", { name }).locator("svg.cpu path").evaluate((path) => {
-    const ys = [...(path.getAttribute("d") ?? "").matchAll(/[ML][\d.]+ ([\d.]+)/g)].map((m) => Number(m[1]));
-    return ys.length ? 1 - Math.min(...ys) / 20 : -1;
+    const y = [...(path.getAttribute("d") ?? "").matchAll(/[ML][\d.]+ ([\d.]+)/g)].at(-1);
+    return y ? 1 - Number(y[1]) / 20 : -1;
   });
 
 /** Waits until something is true. */
@@ -41,9 +41,12 @@ test("a busy machine has a higher curve than a sleeping one, and is sorted befor
   const page = await world.visit("/?sort=-cpu");
   const open = streams(page);
   await page.getByRole("grid", { name: "Machines" }).waitFor();
-  await until(async () => (await peak(page, "busy")) > 0.6, "the busy machine has no high curve");
-  await until(async () => (await peak(page, "sleeping")) >= 0, "the sleeping machine has no curve");
-  await until(async () => (await peak(page, "sleeping")) < 0.4 || (await peak(page, "busy")) > 0.9, "they are alike");
+  // Other programs of this host may leave little of a CPU to the busy one.
+  const differ = async () => {
+    const [busy, sleeping] = [await present(page, "busy"), await present(page, "sleeping")];
+    return sleeping >= 0 && busy > 0.05 && busy > 3 * sleeping;
+  };
+  await until(differ, "the curves are alike");
   const names = await page.getByRole("row").locator("a.open").allInnerTexts();
   assert.deepEqual(names, ["busy", "sleeping"]);
   await page.getByRole("row", { name: "busy" }).getByText(/^CPU \d+ %$/).waitFor();
