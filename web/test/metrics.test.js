@@ -55,7 +55,7 @@ test("a busy machine has a higher curve than a sleeping one, and is sorted befor
   assert.deepEqual(await violations(page), []);
   await picture(page, "metrics-table");
   await page.getByRole("button", { name: "Cards" }).click();
-  await page.getByRole("listitem").filter({ hasText: "busy" }).locator("svg.cpu path[d*=L]").waitFor();
+  await page.getByRole("listitem").filter({ hasText: "busy" }).locator("svg.cpu path[d*=L]").waitFor({ state: "attached" }); // a level one has no height
   assert.deepEqual(await violations(page), []);
   await picture(page, "metrics-cards");
   clean(page);
@@ -99,51 +99,5 @@ test("a stopped machine has a gap, and the history begins anew with the daemon",
   await world.banger("daemon", "stop");
   await world.banger("ps");
   await page.getByText("Nothing is known yet.").waitFor();
-  await page.context().close();
-});
-
-/** Makes a page see 500 machines, each with an hour of values, and one more round each time that it asks. */
-async function crowd(page) {
-  const [vm] = JSON.parse(await world.banger("inspect", "busy"));
-  const id = (i) => String(i).padStart(32, "0");
-  const ids = Array.from({ length: 500 }, (_, i) => id(i));
-  const vms = ids.map((id, i) => ({ ...vm, id, name: `vm-${i}` }));
-  const values = (n) => Array.from({ length: n }, (_, i) => Math.round(((i * 7919) % 1000) * 1e5) / 1e8);
-  const use = (n) => Object.fromEntries(["cpu", "memory", "net_in", "net_out", "disk_read", "disk_written"].map((k) => [k, values(n)]));
-  let step = 1000;
-  const rounds = { seen: 0 };
-  const answer = (route, lines) => route.fulfill({ contentType: "application/x-ndjson", body: lines.map((l) => `${JSON.stringify(l)}\n`).join("") });
-  await page.route("**/v1/events*", (route) => answer(route, route.request().url().includes("since") ? [] : [{ cursor: "000000000000-1", state: true, vms }]));
-  await page.route("**/v1/metrics*", (route) => {
-    const now = { step: ++step, at: new Date(), cursor: "000000000000-1" };
-    rounds.seen++;
-    if (route.request().url().includes("since")) return answer(route, [{ ...now, vms: ids, now: use(500) }]);
-    return answer(route, [{ state: true, step, at: now.at }, ...ids.map((vm) => ({ vm, hour: use(360) })), now]);
-  });
-  return rounds;
-}
-
-test("the curves of 500 machines make no long task", async () => {
-  const page = await world.visit("/?q=nothing");
-  await page.getByRole("heading", { name: "Machines" }).waitFor();
-  const rounds = await crowd(page);
-  await page.addInitScript(() => {
-    globalThis.long = [];
-    new PerformanceObserver((list) => globalThis.long.push(...list.getEntries().map((e) => e.duration))).observe({ type: "longtask", buffered: true });
-  });
-  const seen = []; // a host that does much else makes any task long, so one good visit of some is enough
-  do {
-    rounds.seen = 0;
-    await page.goto(new URL("/?sort=-cpu", page.url()).href);
-    await page.locator("svg.cpu path[d*=L]").first().waitFor();
-    await until(() => rounds.seen > 4, "the page does not ask for more");
-    seen.push(await page.evaluate(() => globalThis.long));
-  } while (seen.at(-1).length && seen.length < 5);
-  assert.deepEqual(seen.at(-1), [], `tasks of more than 50 ms: ${JSON.stringify(seen)}`);
-  await page.evaluate(() => new Promise((done) => setTimeout(() => {
-    for (const end = performance.now() + 100; performance.now() < end; );
-    done();
-  })));
-  await until(() => page.evaluate(() => globalThis.long.length > 0), "the browser does not tell of long tasks");
   await page.context().close();
 });
