@@ -29,6 +29,9 @@ func New(a *command.App) *cobra.Command {
 gives one browser a session. The UI answers on 127.0.0.1 alone, and closes when no browser has used
 it for an hour. From another computer, forward its port: ssh -L PORT:127.0.0.1:PORT HOST.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if printOnly && end {
+				return command.UsageErrorf("a UI that is closed has no address to print: leave out --print or --close")
+			}
 			daemon, err := a.Connect(cmd.Context())
 			if err != nil {
 				return err
@@ -49,7 +52,6 @@ it for an hour. From another computer, forward its port: ssh -L PORT:127.0.0.1:P
 	}
 	c.Flags().BoolVar(&printOnly, "print", false, "print the address, and open no browser")
 	c.Flags().BoolVar(&end, "close", false, "close the UI, and end the sessions of all browsers")
-	c.MarkFlagsMutuallyExclusive("print", "close")
 	return c
 }
 
