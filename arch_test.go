@@ -53,7 +53,7 @@ var layout = map[string]struct {
 		"values by a user's template; it knows no command"},
 	"internal/cli/web": {"internal/cli/command", true,
 		"how a browser gets to the web UI, whatever that shows; it starts the browser"},
-	"internal/web": {". internal/api/wire internal/private internal/text", true,
+	"internal/web": {". internal/api/wire internal/private internal/process internal/text", true,
 		"who may use the API from a browser, whatever the API and the page do; it starts its own process"},
 	"web": {"", false, "the files of a page"},
 	"internal/cli/view": {
@@ -65,7 +65,7 @@ var layout = map[string]struct {
 		". internal/branch internal/guest internal/plan internal/process internal/reserve internal/shim internal/snapshot internal/vmdir internal/vmm",
 		false, "which disks are compared, and the VM that reads them; it parses no file system"},
 	"internal/agent/compare": {".", false, "two trees of files, whoever has them"},
-	"internal/cli/connect": {". internal/api/client internal/host internal/private", true,
+	"internal/cli/connect": {". internal/api/client internal/host internal/private internal/process", true,
 		"finds the daemon and starts it, whatever it is asked for"},
 	"internal/cli/doctor": {"internal/api/wire internal/cli/connect internal/host internal/report", false,
 		"what this host can do, with a daemon or without one"},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -142,4 +143,28 @@ func (e End) Close() {
 	if e.fd >= 0 {
 		unix.Close(e.fd)
 	}
+}
+
+// ErrSilent means that a process has ended before it was ready, and has not said why.
+var ErrSilent = errors.New("it ended without a word")
+
+// maxWhy is the most that is read of what a process says instead of being ready, in bytes.
+const maxWhy = 4 << 10
+
+// AwaitReady returns when the process that has the other end of r writes "ready" and closes it. What it writes instead
+// is the error. The error is that of ctx if ctx ends before.
+func AwaitReady(ctx context.Context, r *os.File) error {
+	defer context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })()
+	line, err := io.ReadAll(io.LimitReader(r, maxWhy))
+	switch {
+	case string(line) == "ready\n":
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("reading whether it is ready: %w", err)
+	case len(line) == 0:
+		return ErrSilent
+	}
+	return errors.New(strings.TrimSpace(string(line)))
 }

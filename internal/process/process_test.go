@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,5 +94,38 @@ func TestTheEndOfAProcessIsAwaited(t *testing.T) {
 	gone, err := Watch(cmd.Process.Pid)
 	if err != nil || gone.Wait(t.Context()) != nil {
 		t.Errorf("what has ended before is not over: %v", err)
+	}
+}
+
+// TestAProcessSaysThatItIsReady checks what is made of what a process writes.
+func TestAProcessSaysThatItIsReady(t *testing.T) {
+	for said, want := range map[string]string{
+		"ready\n":             "",
+		"the port is taken\n": "the port is taken",
+		"ready":               "ready", // it was cut off
+		"":                    ErrSilent.Error(),
+	} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.WriteString(said)
+		w.Close()
+		err = AwaitReady(t.Context(), r)
+		if got := fmt.Sprint(err); (err == nil) != (want == "") || err != nil && got != want {
+			t.Errorf("%q is %q", said, got)
+		}
+		r.Close()
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := AwaitReady(ctx, r); !errors.Is(err, context.Canceled) {
+		t.Errorf("a process that says nothing: %v", err)
 	}
 }

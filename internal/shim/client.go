@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"banger"
+	"banger/internal/process"
 	"banger/internal/untrusted"
 	"banger/internal/vmm"
 )
@@ -132,22 +133,12 @@ func closeAll(files []*os.File) {
 		f.Close()
 	}
 }
-
 func awaitReady(ctx context.Context, r *os.File) error {
-	stop := context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	line, err := io.ReadAll(io.LimitReader(r, 4096))
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return fmt.Errorf("waiting for the shim: %w", err)
-	case string(line) == "ready\n":
-		return nil
-	case len(line) == 0:
+	err := process.AwaitReady(ctx, r)
+	if errors.Is(err, process.ErrSilent) {
 		return errors.New("the shim ended before the VM ran")
 	}
-	return errors.New(strings.TrimSpace(string(line)))
+	return err
 }
 
 // Dial opens a stream to a port of the guest's agent. It waits while the guest boots, until ctx ends.

@@ -101,13 +101,7 @@ func (s *Server) private(answer func(w http.ResponseWriter, r *http.Request, ses
 		defer done()
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		go func() { // ends with the request
-			select {
-			case <-one.revoked:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
+		defer context.AfterFunc(one.ctx, cancel)()
 		if err := answer(w, r.WithContext(ctx), one.ID); err != nil {
 			wire.WriteError(w, err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 
 	"banger"
 	"banger/internal/private"
+	"banger/internal/process"
 )
 
 // Names of files in the runtime directory.
@@ -191,15 +191,5 @@ func (l *Launcher) start(ctx context.Context) error {
 		return err
 	}
 	go cmd.Wait() // ends with the process, which would otherwise become a zombie
-	defer context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })()
-	line, err := io.ReadAll(io.LimitReader(r, maxBody))
-	switch {
-	case string(line) == "ready\n":
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return err
-	}
-	return fmt.Errorf("%s", strings.TrimSpace(string(line)))
+	return process.AwaitReady(ctx, r)
 }

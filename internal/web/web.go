@@ -62,8 +62,9 @@ type Session struct {
 	Created time.Time `json:"created"`
 	Used    time.Time `json:"used"`
 
-	open    int           // requests that are being answered
-	revoked chan struct{} // closed at the end of the session, which cuts those requests off
+	open int             // requests that are being answered
+	ctx  context.Context // ends with the session, which cuts those requests off
+	end  context.CancelFunc
 }
 
 type ticket struct {
@@ -190,14 +191,14 @@ func (s *Server) login(token, browser string) (bearer, id string, err error) {
 	bearer, name = secret()
 	_, id = secret()
 	now := s.now()
-	one := &Session{ID: id[:16], Browser: text.Limit(browser, 200), Created: now, Used: now,
-		revoked: make(chan struct{})}
+	one := &Session{ID: id[:16], Browser: text.Limit(browser, 200), Created: now, Used: now}
+	one.ctx, one.end = context.WithCancel(context.Background())
 	s.sessions[name] = one
 	return bearer, one.ID, nil
 }
 
 // begin returns the session of a request: that of its bearer token, or of a ticket for its method and path. It returns
-// nil if there is none. The caller calls done at the end of the request.
+// nil if no session fits. The caller calls done at the end of the request.
 func (s *Server) begin(r *http.Request) (one *Session, done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,7 +238,7 @@ func (s *Server) nameOfID(id string) string {
 
 // end ends a session, and cuts off what it asks for. mu is held.
 func (s *Server) end(name string) {
-	close(s.sessions[name].revoked)
+	s.sessions[name].end()
 	delete(s.sessions, name)
 }
 

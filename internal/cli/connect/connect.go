@@ -7,11 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"banger/internal/api/client"
 	"banger/internal/host"
 	"banger/internal/private"
+	"banger/internal/process"
 )
 
 // Daemon is the daemon of one run directory. It may not run yet.
@@ -189,17 +188,9 @@ func (d *Daemon) start(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, StartTime)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Unix(1, 0)) })()
-	line, err := io.ReadAll(io.LimitReader(r, 4096))
-	switch {
-	case string(line) == "ready\n":
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return err
-	case len(line) == 0:
+	err = process.AwaitReady(ctx, r)
+	if errors.Is(err, process.ErrSilent) {
 		return fmt.Errorf("it ended at once; see %s", d.LogPath())
 	}
-	return errors.New(strings.TrimSpace(string(line)))
+	return err
 }
