@@ -193,3 +193,22 @@ async function readLines(response: Response, each: (line: string) => void): Prom
     reader.cancel().catch(() => {}); // the stream has ended, or nobody reads it any more
   }
 }
+
+const pauseBetween = 2000; // milliseconds before a stream that broke is asked for again
+
+/** Does something again and again until the signal is given, or until it returns "over". failed is told what went wrong,
+ * and says whether to go on. */
+export async function again(
+  signal: AbortSignal,
+  work: () => Promise<void | "over">,
+  failed: (problem: Problem) => boolean,
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      if ((await work()) === "over") return;
+    } catch (e) {
+      if (isCancelled(e) || signal.aborted || !failed(problemOf(e))) return;
+    }
+    if (!signal.aborted) await new Promise((done) => setTimeout(done, pauseBetween));
+  }
+}

@@ -1,10 +1,9 @@
 // The daemon's log: its last lines, and those that come.
 
-import { isCancelled, lines, type Problem, problemOf } from "./api";
+import { again, lines, type Problem } from "./api";
 
 const kept = 2000; // lines
 const batch = 100; // milliseconds for which lines are gathered
-const pause = 2000; // milliseconds before a stream that broke is asked for again
 
 export class Log {
   /** The oldest first; null before the daemon has answered. */
@@ -21,26 +20,21 @@ export class Log {
     return () => end.abort();
   }
 
-  async #follow(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      try {
-        const query = { tail: String(kept), follow: true };
-        await lines(
-          "/v1/log",
-          { query, signal },
-          (line) => this.#add(line),
-          () => {
-            this.#new = []; // what was known comes again
-            this.list = [];
-            this.problem = null;
-          },
-        );
-      } catch (e) {
-        if (isCancelled(e) || signal.aborted) return;
-        this.problem = problemOf(e);
-      }
-      await new Promise((done) => setTimeout(done, pause));
-    }
+  #follow(signal: AbortSignal): Promise<void> {
+    const query = { tail: String(kept), follow: true };
+    const begin = () => {
+      this.#new = []; // what was known comes again
+      this.list = [];
+      this.problem = null;
+    };
+    return again(
+      signal,
+      () => lines("/v1/log", { query, signal }, (line) => this.#add(line), begin),
+      (problem) => {
+        this.problem = problem;
+        return true;
+      },
+    );
   }
 
   #add(line: string): void {

@@ -1,9 +1,7 @@
 // The sessions of one machine, as its guest tells them.
 
-import { isCancelled, Problem, problemOf, stream } from "./api";
+import { again, Problem, stream } from "./api";
 import type { Session, SessionChange } from "./nouns";
-
-const pause = 2000; // milliseconds before a stream that broke is asked for again
 
 export class Sessions {
   /** The newest first; null before the guest has told them. */
@@ -32,16 +30,14 @@ export class Sessions {
       this.list = [...all.values()].sort((a, b) => (a.created < b.created ? 1 : -1));
       this.problem = null;
     };
-    while (!signal.aborted) {
-      try {
-        await stream("get", "/v1/vms/{vm}/session-events", { path: { vm }, query: { since }, signal }, each);
-      } catch (e) {
-        if (isCancelled(e) || signal.aborted) return;
-        this.problem = problemOf(e);
-        if (this.problem.code !== "unavailable") return; // the daemon has said why there is no stream
-      }
-      await new Promise((done) => setTimeout(done, pause));
-    }
+    await again(
+      signal,
+      () => stream("get", "/v1/vms/{vm}/session-events", { path: { vm }, query: { since }, signal }, each),
+      (problem) => {
+        this.problem = problem;
+        return problem.code === "unavailable"; // else the daemon has said why there is no stream
+      },
+    );
   }
 }
 
