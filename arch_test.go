@@ -51,7 +51,9 @@ var layout = map[string]struct {
 		true, "what is found and removed without a daemon; a user namespace removes files of subordinate users"},
 	"internal/cli/format": {". internal/cli/render internal/text", false,
 		"values by a user's template; it knows no command"},
-	"internal/cli/web": {"internal/cli/command", true,
+	"internal/local": {"internal/api/client internal/api/wire internal/config internal/host", false,
+		"the user's files for the web UI, whoever asks"},
+	"internal/cli/web": {"internal/api/client internal/cli/command internal/local", true,
 		"how a browser gets to the web UI, whatever that shows; it starts the browser"},
 	"internal/web": {". internal/api/wire internal/private internal/process internal/text", true,
 		"who may use the API from a browser, whatever the API and the page do; it starts its own process"},
@@ -335,7 +337,7 @@ var layout = map[string]struct {
 // confined lists imports that only certain packages may have.
 var confined = map[string]string{
 	"database/sql":                 "internal/store",
-	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/model internal/testing/registrytest internal/vmm/firecracker internal/testing/double internal/web",
+	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/cli/web internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/model internal/testing/registrytest internal/vmm/firecracker internal/testing/double internal/local internal/web",
 	"github.com/coder/websocket":   "internal/web",
 	"os/user":                      "internal/host",
 	"unsafe":                       "internal/agent/boot internal/agent/command internal/archive internal/host internal/inflate internal/shim/server",

@@ -69,7 +69,7 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(system.New(a.App, system.Host{
 		ShimArgv: []string{"banger", "shim"}, Root: "/", ReloadResolver: reloadResolved, RefreshSSH: a.refreshSSH,
 	}))
-	root.AddCommand(web.New(a.App), web.NewProcess(a.procs.UI))
+	root.AddCommand(web.New(a.App), web.NewProcess(a.App, a.procs.UI))
 	for _, other := range []func(*app) *cobra.Command{
 		newEvents, newDNS, newDaemon, newRecover, newDoctor, newVersion, newShim, newVMM, newSSHConfig, newSSHProxy,
 		of(workspace.NewRemote),

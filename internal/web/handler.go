@@ -28,6 +28,12 @@ func (s *Server) handler(port int) http.Handler {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}))
+	if s.Local != nil {
+		mux.HandleFunc("/ui/local/", s.private(func(w http.ResponseWriter, r *http.Request, _ string) error {
+			s.Local.ServeHTTP(w, r)
+			return nil
+		}))
+	}
 	daemon := s.daemon()
 	mux.HandleFunc("/v1/ui", http.NotFound) // a browser opens the UI for no other one
 	mux.HandleFunc("/v1/", s.private(func(w http.ResponseWriter, r *http.Request, _ string) error {

@@ -42,8 +42,9 @@ const MaxSessions = 64
 
 // Server is the web UI of one daemon. The caller sets its exported fields before Open is called.
 type Server struct {
-	Socket string // of the daemon, which gets requests below /v1/
-	Files  fs.FS  // the page; index.html is at its top
+	Socket string       // of the daemon, which gets requests below /v1/
+	Files  fs.FS        // the page; index.html is at its top
+	Local  http.Handler // answers requests of sessions below /ui/local/; nil means that nothing is there
 	Log    *slog.Logger
 	Now    func() time.Time // the clock; nil means time.Now
 

@@ -37,6 +37,7 @@ func open(t *testing.T) (*ui, string) {
 	u.Server = &Server{
 		Socket: daemon(t),
 		Files:  fstest.MapFS{"index.html": {Data: []byte("the page")}, "assets/app.js": {Data: []byte("the program")}},
+		Local:  http.NotFoundHandler(),
 		Log:    slog.New(slog.DiscardHandler),
 		Now:    func() time.Time { return time.Now().Add(time.Duration(u.later.Load())) },
 	}
@@ -192,7 +193,7 @@ func TestOnlyASessionGetsTheAPI(t *testing.T) {
 		"a guessed session":     {"Authorization: Bearer 00"},
 		"a session as a cookie": {"Cookie: " + strings.Replace(bearer, ": ", "=", 1)},
 	} {
-		for _, path := range []string{"/v1/vms", "/ui/sessions", "/v1/vms?ticket=", "/v1/vms?ticket=00"} {
+		for _, path := range []string{"/v1/vms", "/ui/sessions", "/ui/local/presets", "/v1/vms?ticket=", "/v1/vms?ticket=00"} {
 			if code, body, _ := u.ask("GET", path, "", header...); code != 401 || strings.Contains(body, "the API") {
 				t.Errorf("%s gets %d %s", name, code, body)
 			}

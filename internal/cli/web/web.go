@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -15,7 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger/internal/api/client"
 	"banger/internal/cli/command"
+	"banger/internal/local"
 )
 
 // New returns the command ui.
@@ -58,11 +61,12 @@ it for an hour. From another computer, forward its port: ssh -L PORT:127.0.0.1:P
 // readyFD is the descriptor on which the process of the UI says that it answers.
 const readyFD = 3
 
-// Serve serves the UI, and calls ready once it answers. socket is that of the daemon.
-type Serve func(ctx context.Context, runDir, socket string, log *slog.Logger, ready func()) error
+// Serve serves the UI, and calls ready once it answers. socket is that of the daemon. local answers what browsers ask
+// about the user's files on this host.
+type Serve func(ctx context.Context, runDir, socket string, local http.Handler, log *slog.Logger, ready func()) error
 
 // NewProcess returns the hidden command of the process that serves the UI.
-func NewProcess(run Serve) *cobra.Command {
+func NewProcess(a *command.App, run Serve) *cobra.Command {
 	return &cobra.Command{
 		Use:    "webui RUNDIR SOCKET",
 		Hidden: true,
@@ -73,7 +77,8 @@ func NewProcess(run Serve) *cobra.Command {
 			syscall.CloseOnExec(readyFD)
 			report := os.NewFile(readyFD, "ready")
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-			err := run(ctx, args[0], args[1], log, func() { fmt.Fprintln(report, "ready"); report.Close() })
+			files := local.Local{Paths: a.Paths, Client: client.New(args[1])}
+			err := run(ctx, args[0], args[1], files.Handler(), log, func() { fmt.Fprintln(report, "ready"); report.Close() })
 			if err != nil {
 				fmt.Fprint(report, err) // which fails once that is ready
 			}
