@@ -34,11 +34,11 @@ func (s *Server) handler(port int) http.Handler {
 			return nil
 		}))
 	}
-	daemon := s.daemon()
+	daemon, streams := s.daemon(), bridge{wire.New(s.Socket), s.Log}
 	mux.HandleFunc("/v1/ui", http.NotFound) // a browser opens the UI for no other one
 	mux.HandleFunc("/v1/", s.private(func(w http.ResponseWriter, r *http.Request, _ string) error {
 		if r.Header.Get("Upgrade") != "" {
-			return s.bridge(w, r)
+			return streams.answer(w, r)
 		}
 		w.Header().Set("Content-Security-Policy", answers)
 		daemon.ServeHTTP(w, r)

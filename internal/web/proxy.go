@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"strings"
 	"time"
 
@@ -52,14 +54,31 @@ func silent() error {
 // beginTime is how long a browser may take to say what it wants of a WebSocket.
 const beginTime = 10 * time.Second
 
-// maxMessage bounds a message of a browser on a WebSocket, in bytes.
-const maxMessage = 1 << 20
+// Bounds of messages on a WebSocket, in bytes.
+const (
+	maxMessage = 1 << 20  // of a browser
+	followSize = 64 << 10 // of an answer that a browser follows
+)
 
-// bridge answers a WebSocket with a stream of the daemon's API. Browsers cannot send the requests with Upgrade by which
-// the API begins such streams. So the first message of the browser is a text with the name of the protocol and the body
-// of the request, which is a POST to the WebSocket's path. All later messages are binary and carry the stream's bytes,
-// in pieces of any size. If the daemon refuses, the only answer is a text with the error.
-func (s *Server) bridge(w http.ResponseWriter, r *http.Request) error {
+// bridge carries streams of the daemon's API to browsers.
+type bridge struct {
+	api *wire.Transport // to the daemon
+	log *slog.Logger
+}
+
+// answer answers a WebSocket with a stream of the daemon's API. The first message of the browser is a text that says
+// what the WebSocket is for.
+//
+// With the name of a protocol and the body of a request, it is a stream that the API begins by an Upgrade, which
+// browsers cannot ask for: a POST to the WebSocket's path. All later messages are binary and carry the stream's bytes,
+// in pieces of any size.
+//
+// Without a protocol, it is the answer to a GET of that path: a text {} once the daemon answers, and then binary
+// messages with the answer's bytes. A browser has six connections to one host for such answers, and a page may follow
+// as many.
+//
+// If the daemon refuses, the only message is a text with the error. A WebSocket that is closed normally had all bytes.
+func (b bridge) answer(w http.ResponseWriter, r *http.Request) error {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
 		return nil // Accept has answered
@@ -67,12 +86,57 @@ func (s *Server) bridge(w http.ResponseWriter, r *http.Request) error {
 	defer ws.CloseNow()
 	ws.SetReadLimit(maxMessage)
 	ctx := r.Context()
-	stream, err := s.begun(ctx, ws, r)
-	if err != nil {
-		said, _ := json.Marshal(wire.ErrorBody{Error: wire.NewError(err)})
-		ws.Write(ctx, websocket.MessageText, said)
+	q := r.URL.Query()
+	q.Del("ticket")
+	want, err := begun(ctx, ws)
+	switch {
+	case err != nil:
+	case want.Upgrade == "":
+		err = b.follow(ctx, ws, r.URL.Path, q)
+	default:
+		err = b.carry(ctx, ws, r.URL.Path, q, want)
+	}
+	if err == nil {
 		ws.Close(websocket.StatusNormalClosure, "")
 		return nil
+	}
+	if _, ok := errors.AsType[*banger.Error](err); !ok {
+		b.log.Debug("a stream did not begin", "path", text.Limit(r.URL.Path, 200), "err", err)
+		err = silent()
+	}
+	said, _ := json.Marshal(wire.ErrorBody{Error: wire.NewError(err)})
+	ws.Write(ctx, websocket.MessageText, said)
+	ws.Close(websocket.StatusNormalClosure, "")
+	return nil
+}
+
+// beginning is the first message of a browser on a WebSocket.
+type beginning struct {
+	Upgrade string          `json:"upgrade"` // "" for the answer to a GET
+	Body    json.RawMessage `json:"body"`
+}
+
+// begun reads what the browser wants.
+func begun(ctx context.Context, ws *websocket.Conn) (want beginning, err error) {
+	limited, cancel := context.WithTimeout(ctx, beginTime)
+	defer cancel()
+	kind, first, err := ws.Read(limited)
+	if err != nil || kind != websocket.MessageText || json.Unmarshal(first, &want) != nil ||
+		want.Upgrade != "" && !strings.HasPrefix(want.Upgrade, "banger-") {
+		return want, banger.Errorf(banger.CodeInvalid, "the first message does not say what the WebSocket is for")
+	}
+	return want, nil
+}
+
+// carry passes bytes on between the browser and a stream of the API. An error means that the stream did not begin.
+func (b bridge) carry(ctx context.Context, ws *websocket.Conn, path string, q url.Values, want beginning) error {
+	var body any
+	if len(want.Body) > 0 {
+		body = want.Body
+	}
+	stream, err := b.api.Upgrade(ctx, path, q, body, want.Upgrade)
+	if err != nil {
+		return err
 	}
 	defer stream.Close()
 	browser := websocket.NetConn(ctx, ws, websocket.MessageBinary)
@@ -81,36 +145,33 @@ func (s *Server) bridge(w http.ResponseWriter, r *http.Request) error {
 		stream.Close()
 	}()
 	io.Copy(browser, stream)
-	ws.Close(websocket.StatusNormalClosure, "")
 	return nil
 }
 
-// begun reads what the browser wants, and begins that stream of the API.
-func (s *Server) begun(ctx context.Context, ws *websocket.Conn, r *http.Request) (net.Conn, error) {
-	limited, cancel := context.WithTimeout(ctx, beginTime)
-	defer cancel()
-	kind, first, err := ws.Read(limited)
-	var want struct {
-		Upgrade string          `json:"upgrade"`
-		Body    json.RawMessage `json:"body"`
-	}
-	if err != nil || kind != websocket.MessageText || json.Unmarshal(first, &want) != nil ||
-		!strings.HasPrefix(want.Upgrade, "banger-") {
-		return nil, banger.Errorf(banger.CodeInvalid, "the first message does not say what the WebSocket is for")
-	}
-	var body any
-	if len(want.Body) > 0 {
-		body = want.Body
-	}
-	q := r.URL.Query()
-	q.Del("ticket")
-	stream, err := wire.New(s.Socket).Upgrade(ctx, r.URL.Path, q, body, want.Upgrade)
+// follow passes on the answer to a GET, as it comes, until it ends or the browser has gone. An error means that there
+// is no answer.
+func (b bridge) follow(ctx context.Context, ws *websocket.Conn, path string, q url.Values) error {
+	ctx = ws.CloseRead(ctx) // which ends when the browser has gone
+	resp, err := b.api.Send(ctx, "GET", path, q, nil)
 	if err != nil {
-		if _, ok := errors.AsType[*banger.Error](err); !ok {
-			s.Log.Debug("a stream did not begin", "path", text.Limit(r.URL.Path, 200), "err", err)
-			err = silent()
-		}
-		return nil, err
+		return err
 	}
-	return stream, nil
+	defer resp.Body.Close()
+	if err := ws.Write(ctx, websocket.MessageText, []byte("{}")); err != nil {
+		return nil // the browser has gone
+	}
+	buf := make([]byte, followSize)
+	for {
+		n, err := resp.Body.Read(buf)
+		if n > 0 && ws.Write(ctx, websocket.MessageBinary, buf[:n]) != nil {
+			return nil
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			ws.Close(websocket.StatusInternalError, "the daemon went away")
+			return nil
+		}
+	}
 }

@@ -59,6 +59,11 @@ func daemon(t *testing.T) string {
 				w.(http.Flusher).Flush()
 				<-r.Context().Done()
 			}
+			if r.URL.Path == "/v1/broken" {
+				io.WriteString(w, "a part")
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}
 			w.Header().Set("Secret", r.Header.Get("Authorization")+r.Header.Get("Origin"))
 			io.WriteString(w, "the API at "+r.URL.RequestURI())
 			return
@@ -193,7 +198,8 @@ func TestOnlyASessionGetsTheAPI(t *testing.T) {
 		"a guessed session":     {"Authorization: Bearer 00"},
 		"a session as a cookie": {"Cookie: " + strings.Replace(bearer, ": ", "=", 1)},
 	} {
-		for _, path := range []string{"/v1/vms", "/ui/sessions", "/ui/local/presets", "/v1/vms?ticket=", "/v1/vms?ticket=00"} {
+		for _, path := range []string{"/v1/vms", "/ui/sessions", "/ui/local/presets",
+			"/v1/vms?ticket=", "/v1/vms?ticket=00"} {
 			if code, body, _ := u.ask("GET", path, "", header...); code != 401 || strings.Contains(body, "the API") {
 				t.Errorf("%s gets %d %s", name, code, body)
 			}
@@ -266,6 +272,25 @@ func TestAWebSocketIsAStream(t *testing.T) {
 	got, err := io.ReadAll(websocket.NetConn(t.Context(), ws, websocket.MessageBinary))
 	if want := `POST /v1/vms/web/exec?rows=24 {"cmd":["sh"]};typed`; string(got) != want || err != nil {
 		t.Errorf("the stream has %q, %v", got, err)
+	}
+}
+
+// TestAWebSocketIsAnAnswer: without a protocol it has what a GET is answered, and tells an end from a break.
+func TestAWebSocketIsAnAnswer(t *testing.T) {
+	u, token := open(t)
+	bearer, _ := u.login(token)
+	ws := u.socket(bearer, "/v1/vms?all=true", `{}`)
+	if kind, said, err := ws.Read(t.Context()); kind != websocket.MessageText || string(said) != "{}" || err != nil {
+		t.Fatalf("it begins with %v %s, %v", kind, said, err)
+	}
+	got, err := io.ReadAll(websocket.NetConn(t.Context(), ws, websocket.MessageBinary))
+	if want := "the API at /v1/vms?all=true"; string(got) != want || err != nil {
+		t.Errorf("the answer is %q, %v", got, err)
+	}
+	broken := u.socket(bearer, "/v1/broken?", `{}`)
+	broken.Read(t.Context())
+	if _, err := io.ReadAll(websocket.NetConn(t.Context(), broken, websocket.MessageBinary)); err == nil {
+		t.Error("an answer that breaks off looks whole")
 	}
 }
 

@@ -1,10 +1,15 @@
-// The longest tasks of the page with 500 machines, each with an hour of values, and a new round each time that it asks.
-// make bench runs it. It prints figures, and asserts nothing: on a busy host any task takes long.
+// The longest tasks of the page with 500 machines, each with an hour of values: while a new round of values comes each
+// half second, and then also with 1,000 changes of machines a second. make bench runs it. It prints figures, and asserts
+// nothing: on a busy host any task takes long.
 
 import assert from "node:assert/strict";
 import { open, patience } from "../test/world.js";
 
 const visits = 5;
+const machines = 500;
+const rate = 1000; // changes a second
+const piece = 64 << 10; // bytes of a message
+const pause = 20; // milliseconds between two groups of changes
 
 /** Waits until something is true. */
 async function until(is, what) {
@@ -15,25 +20,57 @@ async function until(is, what) {
   }
 }
 
-/** Makes a page see 500 machines, each with an hour of values, and one more round each time that it asks. */
+/** Makes a page see machines, each with an hour of values, and rounds of values that go on. The returned object counts the
+ * rounds and the changes, and has the changes begin. */
 async function crowd(page) {
   const [vm] = JSON.parse(await world.banger("inspect", "busy"));
-  const id = (i) => String(i).padStart(32, "0");
-  const ids = Array.from({ length: 500 }, (_, i) => id(i));
+  const ids = Array.from({ length: machines }, (_, i) => String(i).padStart(32, "0"));
   const vms = ids.map((id, i) => ({ ...vm, id, name: `vm-${i}` }));
   const values = (n) => Array.from({ length: n }, (_, i) => Math.round(((i * 7919) % 1000) * 1e5) / 1e8);
   const use = (n) => Object.fromEntries(["cpu", "memory", "net_in", "net_out", "disk_read", "disk_written"].map((k) => [k, values(n)]));
+  const seen = { rounds: 0, changes: 0, begin: () => {} };
+  const timers = new Set();
+  /** Answers a path as the UI's process does, and calls each again and again until the page has gone. */
+  const answer = (path, first, every, each) =>
+    page.routeWebSocket(path, (ws) => {
+      const tell = (lines) => {
+        const bytes = Buffer.from(lines.map((l) => `${JSON.stringify(l)}\n`).join(""));
+        for (let at = 0; at < bytes.length; at += piece) ws.send(bytes.subarray(at, at + piece));
+      };
+      ws.onMessage(() => {
+        ws.send("{}");
+        tell(first());
+        const timer = setInterval(() => each(tell), every);
+        timers.add(timer);
+        ws.onClose(() => clearInterval(timer));
+      });
+    });
   let step = 1000;
-  const rounds = { seen: 0 };
-  const answer = (route, lines) => route.fulfill({ contentType: "application/x-ndjson", body: lines.map((l) => `${JSON.stringify(l)}\n`).join("") });
-  await page.route("**/v1/events*", (route) => answer(route, route.request().url().includes("since") ? [] : [{ cursor: "000000000000-1", state: true, vms }]));
-  await page.route("**/v1/metrics*", (route) => {
-    const now = { step: ++step, at: new Date(), cursor: "000000000000-1" };
-    rounds.seen++;
-    if (route.request().url().includes("since")) return answer(route, [{ ...now, vms: ids, now: use(500) }]);
-    return answer(route, [{ state: true, step, at: now.at }, ...ids.map((vm) => ({ vm, hour: use(360) })), now]);
-  });
-  return rounds;
+  const round = (tell) => {
+    seen.rounds++;
+    tell([{ step: ++step, at: new Date(), cursor: "000000000000-1", vms: ids, now: use(machines) }]);
+  };
+  await answer(/\/v1\/metrics/, () => [{ state: true, step, at: new Date() }, ...ids.map((vm) => ({ vm, hour: use(360) })), { step, at: new Date(), cursor: "000000000000-1" }], 500, round);
+  let changing = false;
+  seen.begin = () => (changing = true);
+  const states = ["running", "paused"];
+  const change = (tell) => {
+    if (!changing) return;
+    const some = Array.from({ length: (rate * pause) / 1000 }, () => {
+      const n = ++seen.changes;
+      return { cursor: `000000000000-${n + 1}`, vm: { ...vms[(n * 7) % machines], state: states[Math.floor(n / machines) % 2] } };
+    });
+    tell(some);
+  };
+  await answer(/\/v1\/events/, () => [{ cursor: "000000000000-1", state: true, vms }], pause, change);
+  seen.end = () => timers.forEach(clearInterval);
+  return seen;
+}
+
+/** Prints the tasks of a page that were too long, and forgets them. */
+async function figure(page, what) {
+  const long = await page.evaluate(() => globalThis.long.splice(0));
+  console.log(`ui: ${what}: ${long.length} tasks over 50 ms${long.length ? `, ${Math.max(...long)} ms the longest` : ""}`);
 }
 
 const world = await open();
@@ -41,20 +78,25 @@ try {
   await world.banger("run", "-d", "--name", "busy", "debian-bookworm", "--", "sleep", "infinity");
   const page = await world.visit("/?q=nothing");
   await page.getByRole("heading", { name: "Machines" }).waitFor();
-  const rounds = await crowd(page);
+  const seen = await crowd(page);
   await page.addInitScript(() => {
     globalThis.long = [];
     const tell = (list) => globalThis.long.push(...list.getEntries().map((e) => e.duration));
     new PerformanceObserver(tell).observe({ type: "longtask", buffered: true });
   });
   for (let visit = 1; visit <= visits; visit++) {
-    rounds.seen = 0;
+    seen.rounds = 0;
     await page.goto(new URL("/?sort=-cpu", page.url()).href);
     await page.locator("svg.cpu path[d*=L]").first().waitFor({ state: "attached" });
-    await until(() => rounds.seen > 4, "the page does not ask for more");
-    const long = await page.evaluate(() => globalThis.long);
-    console.log(`ui: visit ${visit}: ${long.length} tasks over 50 ms${long.length ? `, ${Math.max(...long)} ms the longest` : ""}`);
+    await until(() => seen.rounds > 4, "no rounds come");
+    await figure(page, `visit ${visit}`);
   }
+  seen.begin();
+  const begun = Date.now();
+  await until(() => seen.changes > 20 * rate, "no changes come");
+  await page.getByText("paused").first().waitFor();
+  await figure(page, `${Math.round(seen.changes / ((Date.now() - begun) / 1000))} changes a second, ${seen.changes} of them`);
+  seen.end();
 } finally {
   await world.close();
 }

@@ -1,6 +1,8 @@
 // Machines: a new one, what can be done with it, its snapshots and forks, and a daemon that is started again.
 
 import assert from "node:assert/strict";
+import { mkdir, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { clean, open, picture, violations } from "./world.js";
 
@@ -11,11 +13,19 @@ after(() => world.close());
 /** Waits until the page says what a machine does. */
 const state = (page, text) => page.locator(".state").getByText(text).first().waitFor();
 
-test("a machine is made, stopped, started, renamed and removed", async () => {
+test("a machine is made as the user's file says, stopped, started, renamed and removed", async () => {
+  const config = join(world.env.XDG_CONFIG_HOME, "banger", "config.toml");
+  await mkdir(dirname(config), { recursive: true });
+  await writeFile(config, 'memory = "384m"\ncolour = "red"\n', { mode: 0o600 });
   const page = await world.visit("/");
   await page.getByRole("heading", { name: "Machines" }).waitFor();
   await page.keyboard.press("n");
   const dialog = page.getByRole("dialog", { name: "New machine" });
+  await dialog.getByText("config.toml:2").waitFor();
+  await writeFile(config, 'memory = "384m"\n[policy]\nallow = ["192.0.2.1"]\n', { mode: 0o600 });
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await page.keyboard.press("n");
+  await dialog.getByText("Your config.toml says: memory, policy.").waitFor();
   await dialog.getByLabel("Image", { exact: true }).fill("debian-bookworm");
   await dialog.getByLabel("Name", { exact: true }).fill("Bad name");
   await dialog.getByLabel("Command", { exact: true }).fill("sleep infinity");
@@ -26,6 +36,9 @@ test("a machine is made, stopped, started, renamed and removed", async () => {
   await page.waitForURL("**/vms/web");
   await state(page, "running");
   await page.getByText("emulated (none)").or(page.getByText("kvm", { exact: true })).first().waitFor();
+  const [{ spec }] = JSON.parse(await world.banger("inspect", "web"));
+  assert.equal(spec.memory, 384 << 20);
+  assert.deepEqual(spec.policy, { default: "deny", rules: [{ action: "allow", to: "192.0.2.1" }] });
   assert.deepEqual(await violations(page), []);
   await picture(page, "machine");
   await page.getByRole("button", { name: "Stop" }).click();
@@ -103,6 +116,22 @@ test("a daemon that ends is missed, and one that starts again is found", async (
   await page.getByRole("link", { name: "later" }).first().waitFor();
   assert.deepEqual(page.foreign, []);
   await page.context().close();
+});
+
+test("eight tabs of one browser follow the machines at once", async () => {
+  const first = await world.visit("/?q=state:running");
+  const tabs = [first];
+  while (tabs.length < 8) {
+    const tab = await first.context().newPage();
+    await tab.goto(await world.banger("ui", "--print"));
+    await tab.getByRole("heading", { name: "Machines" }).waitFor();
+    tabs.push(tab);
+  }
+  await world.banger("create", "--name", "seen", "debian-bookworm");
+  for (const tab of tabs.slice(1)) await tab.getByRole("link", { name: "seen" }).waitFor();
+  await world.banger("rm", "seen");
+  clean(first);
+  await first.context().close();
 });
 
 test("a used address gives no session", async () => {

@@ -15,9 +15,12 @@ after(() => world.close());
 /** Counts the streams of the history that a page has open. */
 function streams(page) {
   const open = new Set();
-  const is = (r) => new URL(r.url()).pathname === "/v1/metrics";
-  page.on("request", (r) => is(r) && open.add(r));
-  for (const end of ["requestfinished", "requestfailed"]) page.on(end, (r) => open.delete(r));
+  page.on("websocket", (socket) => {
+    if (new URL(socket.url()).pathname !== "/v1/metrics") return;
+    open.add(socket);
+    socket.on("close", () => open.delete(socket));
+  });
+  page.on("request", (r) => r.isNavigationRequest() && open.clear()); // the page before has none any more
   return open;
 }
 

@@ -29,6 +29,7 @@ export async function open() {
     ...process.env,
     BANGER_STATE_DIR: join(dir, "s"),
     BANGER_RUN_DIR: join(dir, "r"),
+    XDG_CONFIG_HOME: join(dir, "c"),
     BANGER_TEMPLATES: "use",
     BANGER_LOG_LEVEL: "info",
   };

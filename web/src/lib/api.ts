@@ -83,12 +83,17 @@ interface Loose {
   signal?: AbortSignal;
 }
 
-function request(method: string, template: string, o: Loose): Promise<Response> {
+function target(template: string, o: Loose): { path: string; query: URLSearchParams } {
   const path = template.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(String(o.path?.[name] ?? "")));
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(o.query ?? {})) {
     if (value !== undefined) query.set(name, String(value));
   }
+  return { path, query };
+}
+
+function request(method: string, template: string, o: Loose): Promise<Response> {
+  const { path, query } = target(template, o);
   const init: RequestInit = { signal: o.signal };
   if (o.body !== undefined) {
     init.body = JSON.stringify(o.body);
@@ -108,32 +113,68 @@ export async function call<M extends Method, P extends PathsWith<M>>(
   return (text ? JSON.parse(text) : undefined) as Answer<Operation<M, P>, "application/json">;
 }
 
-/**
- * Makes a request whose answer is a stream of lines of JSON, and calls each with the value of a line. opened is
- * called when the daemon has accepted the request, which may be long before the first line.
- */
-export async function stream<M extends Method, P extends PathsWith<M>>(
-  method: M,
-  path: P,
-  options: Options<Operation<M, P>>,
-  each: (value: Answer<Operation<M, P>, "application/x-ndjson">) => void,
-  opened: () => void = () => {},
-): Promise<void> {
-  const response = await request(method, path, options as Loose);
-  opened();
-  await readLines(response, (line) => each(JSON.parse(line)));
+/** Returns a ticket for one request to a path, which cannot have headers. */
+export async function ticket(method: string, path: string): Promise<string> {
+  const response = await send("POST", "/ui/tickets", {
+    body: JSON.stringify({ method, path }),
+    headers: { "Content-Type": "application/json" },
+  });
+  return (await response.json()).ticket;
 }
 
-/** Makes a request whose answer is lines of text, and calls each with every line. */
+/**
+ * Follows the answer to a GET for as long as it goes on. It comes by a WebSocket, as a browser has only six connections
+ * to one host for ordinary answers, and all its tabs share them. opened is called when the daemon has accepted the
+ * request.
+ */
+async function follow(template: string, o: Loose, opened: () => void): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+  const { path, query } = target(template, o);
+  query.set("ticket", await ticket("GET", decodeURIComponent(path)));
+  o.signal?.throwIfAborted();
+  const socket = new WebSocket(`ws://${location.host}${path}?${query}`);
+  socket.binaryType = "arraybuffer";
+  return new ReadableStream({
+    start(stream) {
+      const fail = (e: unknown) => {
+        socket.onmessage = socket.onclose = null;
+        socket.close();
+        stream.error(e);
+      };
+      o.signal?.addEventListener("abort", () => fail(o.signal?.reason));
+      socket.onopen = () => socket.send("{}");
+      socket.onmessage = ({ data }) => {
+        if (typeof data !== "string") return stream.enqueue(new Uint8Array(data));
+        const { error } = JSON.parse(data);
+        if (error) fail(Problem.of(error));
+        else opened();
+      };
+      socket.onclose = ({ code }) => (code === 1000 ? stream.close() : stream.error(noAnswer()));
+    },
+    cancel: () => socket.close(),
+  });
+}
+
+/**
+ * Follows an answer of lines of JSON, and calls each with the value of a line. opened is called when the daemon has
+ * accepted the request, which may be long before the first line.
+ */
+export async function stream<P extends PathsWith<"get">>(
+  path: P,
+  options: Options<Operation<"get", P>>,
+  each: (value: Answer<Operation<"get", P>, "application/x-ndjson">) => void,
+  opened: () => void = () => {},
+): Promise<void> {
+  await readLines(await follow(path, options as Loose, opened), (line) => each(JSON.parse(line)));
+}
+
+/** Follows an answer of lines of text, and calls each with every line. */
 export async function lines<P extends PathsWith<"get">>(
   path: P,
   options: Options<Operation<"get", P>>,
   each: (line: string) => void,
   opened: () => void,
 ): Promise<void> {
-  const response = await request("get", path, options as Loose);
-  opened();
-  await readLines(response, each);
+  await readLines(await follow(path, options as Loose, opened), each);
 }
 
 /** Makes a long request, calls each with its events, and returns the last one, which has the result. */
@@ -144,8 +185,11 @@ export async function perform<M extends Method, P extends PathsWith<M>>(
   each: (event: Answer<Operation<M, P>, "application/x-ndjson">) => void,
 ): Promise<Answer<Operation<M, P>, "application/x-ndjson">> {
   let last: Answer<Operation<M, P>, "application/x-ndjson"> | undefined;
-  await stream(method, path, options, (event) => {
-    const failed = (event as { error?: Failure }).error;
+  const { body } = await request(method, path, options as Loose);
+  if (!body) throw noAnswer();
+  await readLines(body, (line) => {
+    const event = JSON.parse(line);
+    const failed = event.error as Failure | undefined;
     if (failed) throw Problem.of(failed);
     last = event;
     each(event);
@@ -157,10 +201,12 @@ export async function perform<M extends Method, P extends PathsWith<M>>(
 const maxLine = 64 << 20; // characters; the state of all VMs is one line
 const turn = 12; // milliseconds of work, after which the browser gets a turn
 
-/** Calls each with every line of a response. It gives the browser a turn now and then, whatever is waiting. */
-async function readLines(response: Response, each: (line: string) => void): Promise<void> {
-  if (!response.body) return;
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+/** Calls each with every line of a text. It gives the browser a turn now and then, whatever is waiting. */
+async function readLines(
+  bytes: ReadableStream<Uint8Array<ArrayBuffer>>,
+  each: (line: string) => void,
+): Promise<void> {
+  const reader = bytes.pipeThrough(new TextDecoderStream()).getReader();
   try {
     let begun = performance.now();
     const parts: string[] = []; // of a line that is not whole yet

@@ -1,8 +1,8 @@
 // Files of a machine. A path is bytes, as Linux has them: here it is a text in which each byte that is not plain is
 // escaped as in an address. So it goes through addresses unchanged, whatever the bytes mean.
 
-import { Problem, send } from "./api";
-import { Frame, json, Stream, ticket } from "./frames";
+import { Problem, send, ticket } from "./api";
+import { Frame, json, Stream } from "./frames";
 import type { CopyReport, FileInfo } from "./nouns";
 import { Tar } from "./tar";
 

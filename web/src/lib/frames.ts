@@ -1,7 +1,7 @@
 // Streams of the API that begin with an Upgrade: a WebSocket carries their bytes, which are frames as the daemon's
 // package frame describes them.
 
-import { Problem, send } from "./api";
+import { Problem, ticket } from "./api";
 
 /** What a frame carries. The numbers are those of the daemon's package frame. */
 export const Frame = {
@@ -26,15 +26,6 @@ const full = 1 << 20; // bytes that may wait in the browser before a sender has 
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
-
-/** Returns a ticket for one request to a path, which cannot have headers. */
-export async function ticket(method: string, path: string): Promise<string> {
-  const response = await send("POST", "/ui/tickets", {
-    body: JSON.stringify({ method, path }),
-    headers: { "Content-Type": "application/json" },
-  });
-  return (await response.json()).ticket;
-}
 
 export interface Handler {
   frame: (type: number, payload: Uint8Array) => void;

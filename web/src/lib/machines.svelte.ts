@@ -57,7 +57,7 @@ class Machines {
           this.#pending.push(change);
           this.#plan();
         };
-        await stream("get", "/v1/events", { query }, each, () => {
+        await stream("/v1/events", { query }, each, () => {
           pause = firstPause;
           if (this.known) this.status = "live"; // the first line, with all VMs, is still to come otherwise
         });

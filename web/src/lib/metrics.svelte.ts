@@ -131,7 +131,7 @@ class Metrics {
     while (!signal.aborted && session.state === "open") {
       try {
         const since = this.#cursor || undefined;
-        await stream("get", "/v1/metrics", { query: { ...query, since }, signal }, (line) => {
+        await stream("/v1/metrics", { query: { ...query, since }, signal }, (line) => {
           if (!signal.aborted) this.#take(line);
         });
       } catch (e) {

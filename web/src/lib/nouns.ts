@@ -41,6 +41,17 @@ export interface CopyReport {
   bytes: number;
 }
 
+/** What the user's config.toml says about new machines, in the words of the flags of run; "" where it says nothing. */
+export interface Presets {
+  cpus: string;
+  memory: string;
+  disk: string;
+  network: string;
+  warm: string;
+  idle: string;
+  policy: string;
+}
+
 /** A browser that has a session. It is the web UI's own, and in no document. */
 export interface Browser {
   id: string;

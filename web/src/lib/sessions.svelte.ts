@@ -32,7 +32,7 @@ export class Sessions {
     };
     await again(
       signal,
-      () => stream("get", "/v1/vms/{vm}/session-events", { path: { vm }, query: { since }, signal }, each),
+      () => stream("/v1/vms/{vm}/session-events", { path: { vm }, query: { since }, signal }, each),
       (problem) => {
         this.problem = problem;
         return problem.code === "unavailable"; // else the daemon has said why there is no stream
