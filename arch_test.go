@@ -51,7 +51,7 @@ var layout = map[string]struct {
 		true, "what is found and removed without a daemon; a user namespace removes files of subordinate users"},
 	"internal/cli/format": {". internal/cli/render internal/text", false,
 		"values by a user's template; it knows no command"},
-	"internal/local": {"internal/api/client internal/api/wire internal/config internal/host", false,
+	"internal/local": {". internal/api/client internal/api/wire internal/blob internal/config internal/host internal/tooling internal/workspace", false,
 		"the user's files for the web UI, whoever asks"},
 	"internal/cli/web": {"internal/api/client internal/cli/command internal/local", true,
 		"how a browser gets to the web UI, whatever that shows; it starts the browser"},

@@ -5,6 +5,7 @@
 package local
 
 import (
+	"context"
 	"net/http"
 
 	"banger/internal/api/client"
@@ -17,18 +18,25 @@ import (
 type Local struct {
 	Paths  host.Paths
 	Client *client.Client // of this user's daemon
+	// Hold takes the lock under which this user's processes write files of the state directory.
+	Hold func(ctx context.Context) (release func(), err error)
 }
 
 // Handler returns what answers requests below /ui/local/.
 func (l *Local) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ui/local/presets", answered(l.presets))
+	mux.HandleFunc("POST /ui/local/vms/{vm}/allow", answered(l.allow))
 	return mux
 }
+
+// maxBody bounds the body of a request, in bytes.
+const maxBody = 1 << 20
 
 // answered returns a handler that answers with JSON, or with the error.
 func answered[T any](answer func(r *http.Request) (T, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		v, err := answer(r)
 		if err == nil {
 			err = wire.WriteJSON(w, v)

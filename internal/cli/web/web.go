@@ -77,7 +77,7 @@ func NewProcess(a *command.App, run Serve) *cobra.Command {
 			syscall.CloseOnExec(readyFD)
 			report := os.NewFile(readyFD, "ready")
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-			files := local.Local{Paths: a.Paths, Client: client.New(args[1])}
+			files := local.Local{Paths: a.Paths, Client: client.New(args[1]), Hold: a.Daemon.Hold}
 			err := run(ctx, args[0], args[1], files.Handler(), log, func() { fmt.Fprintln(report, "ready"); report.Close() })
 			if err != nil {
 				fmt.Fprint(report, err) // which fails once that is ready

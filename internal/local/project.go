@@ -1,0 +1,129 @@
+package local
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/aymanbagabas/go-udiff"
+
+	"banger"
+	"banger/internal/api/wire"
+	"banger/internal/blob"
+	"banger/internal/config"
+	"banger/internal/tooling"
+	"banger/internal/workspace"
+)
+
+// Allowed is what a rule changes in the banger.toml of a VM's project.
+type Allowed struct {
+	File    string   `json:"file"`
+	Changes string   `json:"changes"` // a unified diff
+	Notes   []string `json:"notes,omitempty"`
+}
+
+// allow writes a rule into the banger.toml of the project that a VM works on, and into the VM's own policy. A file that
+// the user has allowed before stays allowed, as the user has asked for what is new in it. With dry_run, allow only says
+// what it would write.
+func (l *Local) allow(r *http.Request) (a Allowed, err error) {
+	var body struct {
+		Rule   banger.Rule `json:"rule"`
+		DryRun bool        `json:"dry_run"`
+	}
+	if err := wire.Decode(r, &body); err != nil {
+		return a, err
+	}
+	if err := (banger.Policy{Default: banger.Deny, Rules: []banger.Rule{body.Rule}}).Check(); err != nil {
+		return a, err
+	}
+	if body.Rule.Action != banger.Allow {
+		return a, banger.Errorf(banger.CodeInvalid, "the rule %q allows nothing", body.Rule)
+	}
+	ctx := r.Context()
+	vm, err := l.Client.Get(ctx, r.PathValue("vm"))
+	if err != nil {
+		return a, err
+	}
+	if vm.Spec.Policy == nil {
+		return a, banger.Errorf(banger.CodeConflict, "VM %s has no network", vm.Name)
+	}
+	root, err := l.project(ctx, vm)
+	if err != nil {
+		return a, err
+	}
+	release, err := l.Hold(ctx)
+	if err != nil {
+		return a, err
+	}
+	defer release()
+	a.File = filepath.Join(root, config.ProjectFile)
+	project, before, err := config.LoadProject(root)
+	if err != nil {
+		return a, err
+	}
+	reviews := config.Reviews{Dir: filepath.Join(l.Paths.State, "reviews")}
+	if project != nil && reviews.State(a.File, before) != config.Allowed {
+		return a, banger.Errorf(banger.CodeDenied, "%s is not obeyed, because you have not allowed it as it is", a.File).
+			WithHint("review it: banger config allow %s", root)
+	}
+	after, notes, err := config.Allowing(before, body.Rule, *vm.Spec.Policy)
+	if err != nil {
+		return a, err
+	}
+	a.Notes, a.Changes = notes, udiff.Unified("now", "then", string(before), string(after))
+	if body.DryRun {
+		return a, nil
+	}
+	if err := reviews.Allow(a.File, after); err != nil { // before the file is there: it must not be found unreviewed
+		return a, err
+	}
+	if err := write(a.File, after); err != nil {
+		return a, err
+	}
+	policy := *vm.Spec.Policy
+	policy.Rules = append([]banger.Rule{body.Rule}, policy.Rules...)
+	_, err = l.Client.SetPolicy(ctx, vm.ID, policy)
+	return a, err
+}
+
+// project returns the root of the project that a VM works on: where its only workspace comes from, or the one that is
+// called workspace.
+func (l *Local) project(ctx context.Context, vm banger.VM) (root string, err error) {
+	list, err := l.Client.Workspaces(ctx, vm.ID)
+	if err != nil {
+		return "", err
+	}
+	home := workspace.Home{Dir: filepath.Join(l.Paths.State, "workspaces")}
+	for _, w := range list {
+		if len(list) > 1 && w.Name != "workspace" {
+			continue
+		}
+		r, err := home.Get(w.ID)
+		if err != nil {
+			return "", err
+		}
+		return tooling.Root(r.Source)
+	}
+	return "", banger.Errorf(banger.CodeNotFound, "VM %s works on no project", vm.Name).
+		WithHint("a machine of banger work has one")
+}
+
+// write replaces a file of a repository, or what it links to, with its mode, or makes it readable by all.
+func write(path string, text []byte) error {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	mode := fs.FileMode(0o644)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
+	}
+	err := blob.WriteFile(path, mode, func(w io.Writer) error { _, err := w.Write(text); return err })
+	if err != nil {
+		return banger.Errorf(banger.CodeUnavailable, "cannot write %s: %w", path, banger.Cause(err)).
+			WithHint("see if you may write there, and if there is room")
+	}
+	return nil
+}
