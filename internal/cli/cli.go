@@ -19,6 +19,7 @@ import (
 
 	"banger"
 	"banger/internal/cli/command"
+	"banger/internal/cli/remote"
 	"banger/internal/cli/render"
 	"banger/internal/cli/web"
 	"banger/internal/host"
@@ -86,6 +87,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetArgs(copied(args))
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
+	remote.Register(a.App, root, args)
+	defer a.Leave()
 	return a.exitCode(root.ExecuteContext(ctx))
 }
 

@@ -14,6 +14,7 @@ import (
 	"banger/internal/cli/library"
 	"banger/internal/cli/logs"
 	"banger/internal/cli/manual"
+	"banger/internal/cli/remote"
 	"banger/internal/cli/secret"
 	"banger/internal/cli/snapshot"
 	"banger/internal/cli/system"
@@ -35,6 +36,7 @@ func newRoot(a *app) *cobra.Command {
 	)
 	for _, c := range []*cobra.Command{
 		work.New(a.App), work.NewTask(a.App), agent.New(a.App), acp.New(a.App), tooling.New(a.App), config.New(a.App),
+		remote.New(a.App),
 	} {
 		c.GroupID = "work"
 		root.AddCommand(c)
@@ -69,7 +71,7 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(system.New(a.App, system.Host{
 		ShimArgv: []string{"banger", "shim"}, Root: "/", ReloadResolver: reloadResolved, RefreshSSH: a.refreshSSH,
 	}))
-	root.AddCommand(web.New(a.App), web.NewProcess(a.App, a.procs.UI))
+	root.AddCommand(web.New(a.App), web.NewProcess(a.App, a.procs.UI), remote.NewDialStdio(a.App))
 	for _, other := range []func(*app) *cobra.Command{
 		newEvents, newDNS, newDaemon, newRecover, newDoctor, newVersion, newShim, newVMM, newSSHConfig, newSSHProxy,
 		of(workspace.NewRemote),

@@ -118,6 +118,7 @@ func runSSH(ctx context.Context, a *app, f sshFlags, target string, command []st
 	for _, o := range options {
 		argv = append(argv, "-o", o)
 	}
+	a.Leave()
 	argv = append(argv, "-o", "SendEnv LANG LC_*", "--", vm.Name+sshconf.Suffix)
 	return syscall.Exec(program, append(argv, command...), os.Environ())
 }

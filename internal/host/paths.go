@@ -22,6 +22,20 @@ type Paths struct {
 	Run   string // sockets
 	// Config is the file with the user's configuration, which need not exist. It is "" for a user without a home.
 	Config string
+	// Context names another host whose daemon this process uses; "" means this host's.
+	Context string
+}
+
+// Local is the context of this host's daemon, for users.
+const Local = "local"
+
+// Theirs returns the directory for what a client keeps about the VMs of its daemon: State, or a directory of its own
+// for the daemon of another host.
+func (p Paths) Theirs() string {
+	if p.Context == "" {
+		return p.State
+	}
+	return filepath.Join(p.State, "contexts", p.Context)
 }
 
 // maxSocketDir leaves room for "/vms/0123456789ab/channel.sock" and a NUL in

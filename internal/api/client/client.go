@@ -65,8 +65,13 @@ func (c *transport) upgrade(ctx context.Context, path string, query url.Values, 
 }
 
 // New returns a client of the daemon at socket. It connects lazily.
-func New(socket string) *Client {
-	t := &transport{wire.New(socket)}
+func New(socket string) *Client { return over(wire.New(socket)) }
+
+// Over returns a client over connections that dial makes.
+func Over(dial wire.Dial) *Client { return over(wire.Over(dial)) }
+
+func over(w *wire.Transport) *Client {
+	t := &transport{w}
 	return &Client{t, vmClient{t}, guestClient{t}, sessionClient{t}, networkClient{t}, imageClient{t}, kernelClient{t},
 		templateClient{t}, snapshotClient{t}, workspaceClient{t}, secretClient{t}}
 }

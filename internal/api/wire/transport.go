@@ -24,20 +24,22 @@ const maxError = 1 << 20
 
 // Transport sends requests and reads answers.
 type Transport struct {
-	socket string
-	http   *http.Client
+	dial Dial
+	http *http.Client
 }
+
+// Dial makes a connection to the daemon.
+type Dial func(ctx context.Context) (net.Conn, error)
 
 // New returns a transport to the daemon at socket. It connects lazily.
 func New(socket string) *Transport {
-	t := &Transport{socket: socket}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return t.dial(ctx) }
-	t.http = &http.Client{Transport: &http.Transport{DialContext: dial}}
-	return t
+	return Over(func(ctx context.Context) (net.Conn, error) { return private.Dial(ctx, socket) })
 }
 
-func (c *Transport) dial(ctx context.Context) (net.Conn, error) {
-	return private.Dial(ctx, c.socket)
+// Over returns a transport over connections that dial makes.
+func Over(dial Dial) *Transport {
+	byName := func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
+	return &Transport{dial, &http.Client{Transport: &http.Transport{DialContext: byName}}}
 }
 
 // request returns a request with body as JSON. A body that is an io.Reader is sent unchanged.

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,6 +22,7 @@ import (
 	"banger/internal/cli/render"
 	"banger/internal/cli/session"
 	"banger/internal/host"
+	"banger/internal/remote"
 )
 
 // Exit codes that any command may have.
@@ -38,12 +41,44 @@ type App struct {
 	Paths  host.Paths
 	Client *client.Client
 	Daemon *connect.Daemon
+
+	Context *remote.Context // the host of the daemon that commands use; nil for this one
+	link    *remote.Link
 }
 
 // Reach makes the daemon of paths the one that commands use.
 func (a *App) Reach(paths host.Paths) {
 	a.Paths, a.Client = paths, client.New(paths.Socket())
 	a.Daemon = connect.New(paths, a.Client)
+}
+
+// Contexts returns the file with the contexts of the user. It is beside the user's configuration.
+func (a *App) Contexts() remote.File {
+	if a.Paths.Config == "" {
+		return remote.File{}
+	}
+	return remote.File{Path: filepath.Join(filepath.Dir(a.Paths.Config), "contexts.json")}
+}
+
+// Enter makes the daemon of another host the one that commands use. Leave ends the connection.
+func (a *App) Enter(c remote.Context) {
+	a.Context, a.Paths.Context = &c, c.Name
+	a.link = &remote.Link{Context: c, Stderr: a.Stderr}
+	a.Client = client.Over(a.link.Dial)
+	a.Daemon = connect.Through(a.Paths, a.Client, c.Address, func(line string) { render.Line(a.Stderr, "banger: "+line) })
+}
+
+// Forward carries connections of ln, which it owns, to a port on 127.0.0.1 of the other host, until ctx ends. Enter has
+// been called.
+func (a *App) Forward(ctx context.Context, ln net.Listener, port uint16) {
+	a.link.Forward(ctx, ln, port)
+}
+
+// Leave ends the connection to another host, if there is one.
+func (a *App) Leave() {
+	if a.link != nil {
+		a.link.Close()
+	}
 }
 
 // ExitError carries the exit code of a guest's command or of a usage error. A nil err prints nothing.

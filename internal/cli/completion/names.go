@@ -301,3 +301,11 @@ func tasks(context.Context, place) ([]string, error) {
 	}
 	return slices.Sorted(maps.Keys(project.Tasks)), nil
 }
+
+func contexts(_ context.Context, p place) (names []string, err error) {
+	list, _, err := p.Contexts().List()
+	for _, c := range list {
+		names = append(names, c.Name)
+	}
+	return names, err
+}

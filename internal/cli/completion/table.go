@@ -1,6 +1,9 @@
 package completion
 
-import "banger"
+import (
+	"banger"
+	"banger/internal/remote"
+)
 
 // argumentValues says what completes the arguments that uses of commands name.
 var argumentValues = map[string]completer{
@@ -48,6 +51,9 @@ var argumentValues = map[string]completer{
 	"[COMMAND...]":             nothing,
 	"AGENT":                    known(agents),
 	"[TASK]":                   known(tasks),
+	"CONTEXT":                  known(contexts, remote.Local),
+	"CONTEXT...":               known(contexts),
+	"ssh://[USER@]HOST[:PORT]": nothing,
 	"[ARGUMENTS...]":           nothing,
 	"VM|PATH":                  known(vms, "."),
 }
@@ -60,6 +66,7 @@ var flagValues = map[string]completer{
 	"cap-add":      words(banger.CapabilityNames()...),
 	"cap-drop":     words(banger.CapabilityNames()...),
 	"cidfile":      file,
+	"context":      known(contexts, remote.Local),
 	"cursor":       file,
 	"cpu-model":    words("host", "max", "EPYC-v1"),
 	"cpus":         words("0.5", "1", "2", "4", "8"),
@@ -84,6 +91,7 @@ var flagValues = map[string]completer{
 	"output":       file,
 	"platform":     words("linux/amd64", "linux/arm64"),
 	"pull":         words(banger.PullMissing, banger.PullAlways, banger.PullNever),
+	"program":      nothing, // of another host
 	"ready":        words("tcp:", "http:", "file:", "cmd:"),
 	"restart":      words(banger.RestartNo, banger.RestartOnFailure, banger.RestartAlways),
 	"rootfs":       file,

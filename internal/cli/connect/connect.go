@@ -26,6 +26,9 @@ type Daemon struct {
 	client  *client.Client
 	state   string // the state directory of the daemon that answered; "" before any answer
 	version string // the version of that daemon
+
+	elsewhere string            // the address of another host that has the daemon; "" for this one
+	tell      func(line string) // shows the user what is no error
 }
 
 // New returns the daemon of paths, which client reaches.
@@ -33,11 +36,20 @@ func New(paths host.Paths, client *client.Client) *Daemon {
 	return &Daemon{paths: paths, client: client}
 }
 
+// Through returns the daemon of another host, which client reaches and that host starts. address is for people. tell
+// gets a line if that host has another version.
+func Through(paths host.Paths, client *client.Client, address string, tell func(line string)) *Daemon {
+	return &Daemon{paths: paths, client: client, elsewhere: address, tell: tell}
+}
+
 // StartTime is the maximum time for the start of a daemon, which may have VMs to adopt.
 const StartTime = 60 * time.Second
 
 // Connect makes sure that a daemon answers, and starts one if necessary.
 func (d *Daemon) Connect(ctx context.Context) (*client.Client, error) {
+	if d.elsewhere != "" {
+		return d.client, d.reach(ctx)
+	}
 	if err := private.Make(d.paths.Run, host.DirMode()); err != nil {
 		return nil, err
 	}
@@ -50,6 +62,23 @@ func (d *Daemon) Connect(ctx context.Context) (*client.Client, error) {
 		}
 	}
 	return d.client, d.sameState()
+}
+
+// reach makes sure that the daemon of another host answers. The user may have to type a password first, so only the end
+// of ctx bounds that.
+func (d *Daemon) reach(ctx context.Context) error {
+	if d.version != "" {
+		return nil
+	}
+	v, err := d.client.Version(ctx)
+	if err != nil {
+		return err
+	}
+	d.state, d.version = v.State, v.Version
+	if differs := Differs(v.Version); differs != "" {
+		d.tell(d.elsewhere + " has " + differs)
+	}
+	return nil
 }
 
 // sameState returns an error if the daemon that answered last keeps its VMs in another directory than

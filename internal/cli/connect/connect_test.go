@@ -20,6 +20,7 @@ import (
 	"banger/internal/api/wire"
 	"banger/internal/host"
 	"banger/internal/private"
+	"banger/internal/testing/apitest"
 )
 
 // behaviour is the variable that says what a daemon of this test does.
@@ -102,6 +103,23 @@ func newDaemon(t *testing.T, does string) (*Daemon, host.Paths) {
 		}
 	})
 	return New(paths, client.New(paths.Socket())), paths
+}
+
+// TestAnotherVersionElsewhereIsSaidOnce: the daemon of another host may be another one, and the user learns it.
+func TestAnotherVersionElsewhereIsSaidOnce(t *testing.T) {
+	for version, want := range map[string]string{banger.Version: "", "0.0.1": "ssh://far has version 0.0.1, but"} {
+		c := client.New(apitest.ServeVersion(t, wire.Version{Version: version}, http.NotFound))
+		said := ""
+		d := Through(host.Paths{}, c, "ssh://far", func(line string) { said += line })
+		for range 2 {
+			if _, err := d.Connect(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !strings.HasPrefix(said, want) || strings.Count(said, "far") > 1 || want == "" && said != "" {
+			t.Errorf("of version %s is said %q", version, said)
+		}
+	}
 }
 
 // TestOneDaemonIsStarted lets several clients connect at the same time.

@@ -5,6 +5,7 @@
 package sshfiles
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -40,7 +41,7 @@ func Open(paths host.Paths) (Files, error) {
 	return f, err
 }
 
-func dirOf(paths host.Paths) string { return filepath.Join(paths.State, "ssh") }
+func dirOf(paths host.Paths) string { return filepath.Join(paths.Theirs(), "ssh") }
 
 func (f Files) path(name string) string { return filepath.Join(f.dir, name) }
 
@@ -55,7 +56,7 @@ func (f Files) Key() (public string, err error) {
 func (f Files) Config(forwardAgent bool, keys []string) (sshconf.Config, error) {
 	proxy := []string{
 		"env", "BANGER_STATE_DIR=" + f.paths.State, "BANGER_RUN_DIR=" + f.paths.Run,
-		f.self, "ssh-proxy",
+		f.self, "--context", cmp.Or(f.paths.Context, host.Local), "ssh-proxy",
 	}
 	if forwardAgent {
 		proxy = append(proxy, "-A")

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"html"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"banger"
 	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/local"
@@ -30,7 +33,8 @@ func New(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.NoArgs),
 		Long: `Open the web UI in a browser, and print its address. The address works once, and for a minute: it
 gives one browser a session. The UI answers on 127.0.0.1 alone, and closes when no browser has used
-it for an hour. From another computer, forward its port: ssh -L PORT:127.0.0.1:PORT HOST.`,
+it for an hour. From another computer, forward its port: ssh -L PORT:127.0.0.1:PORT HOST. With a context, the
+command does that itself, for as long as it runs.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if printOnly && end {
 				return command.UsageErrorf("a UI that is closed has no address to print: leave out --print or --close")
@@ -46,16 +50,48 @@ it for an hour. From another computer, forward its port: ssh -L PORT:127.0.0.1:P
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(a.Stdout, address)
-			if printOnly {
-				return nil
+			ctx := cmd.Context()
+			if a.Context == nil {
+				return show(ctx, a, address, printOnly)
 			}
-			return browse(cmd.Context(), a.Paths.Run, address)
+			ln, port, err := near(address)
+			if err != nil {
+				return err
+			}
+			if err := show(ctx, a, address, printOnly); err != nil {
+				ln.Close()
+				return err
+			}
+			a.Forward(ctx, ln, port)
+			return nil
 		},
 	}
 	c.Flags().BoolVar(&printOnly, "print", false, "print the address, and open no browser")
 	c.Flags().BoolVar(&end, "close", false, "close the UI, and end the sessions of all browsers")
 	return c
+}
+
+// show prints the address of the UI and, unless printOnly is set, opens it in a browser.
+func show(ctx context.Context, a *command.App, address string, printOnly bool) error {
+	fmt.Fprintln(a.Stdout, address)
+	if printOnly {
+		return nil
+	}
+	return browse(ctx, a.Paths.Run, address)
+}
+
+// near listens on this host where the UI of another host listens there, as its page answers to no other port.
+func near(address string) (net.Listener, uint16, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, 0, banger.Errorf(banger.CodeInternal, "the UI has no address")
+	}
+	ln, err := net.Listen("tcp4", "127.0.0.1:"+u.Port())
+	if err != nil {
+		return nil, 0, banger.Errorf(banger.CodeConflict, "port %s of this host is in use, and the UI there has that one too",
+			u.Port()).WithHint("open it on another port: banger ui --close, and again")
+	}
+	return ln, uint16(ln.Addr().(*net.TCPAddr).Port), nil
 }
 
 // readyFD is the descriptor on which the process of the UI says that it answers.

@@ -23,7 +23,7 @@ import (
 
 // homeOf returns where this user's records of workspaces are.
 func homeOf(a *command.App) workspace.Home {
-	return workspace.Home{Dir: filepath.Join(a.Paths.State, "workspaces")}
+	return workspace.Home{Dir: filepath.Join(a.Paths.Theirs(), "workspaces")}
 }
 
 // active returns an error unless what changes a workspace of a VM can be done now. A VM at rest would be read by
