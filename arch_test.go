@@ -81,8 +81,11 @@ var layout = map[string]struct {
 		". internal/api/client internal/cli/command internal/cli/logs internal/cli/render internal/cli/secret internal/cli/session internal/cli/spec internal/cli/workspace internal/notation internal/text",
 		false, "sessions for a user, however the guest keeps them"},
 	"internal/cli/workspace": {
-		". internal/api/client internal/archive internal/cli/command internal/cli/filecopy internal/cli/render internal/cli/snapshot internal/frame internal/git internal/sparse internal/text internal/tree internal/workspace",
-		false, "workspaces for a user: streams of a VM, and what a person is told"},
+		". internal/api/client internal/cli/command internal/cli/render internal/cli/snapshot internal/exchange internal/git internal/text internal/tree internal/workspace",
+		false, "workspaces for a user: what a person asks for, and is told"},
+	"internal/exchange": {
+		". internal/api/client internal/archive internal/frame internal/sparse internal/text internal/tree internal/workspace",
+		false, "workspaces between this host and VMs, whoever asks for it"},
 	"internal/cli/tooling": {"internal/cli/command internal/cli/config internal/cli/render internal/text internal/tooling", false,
 		"a plan for a user, however it is made"},
 	"internal/cli/config": {". internal/blob internal/cli/command internal/cli/render internal/config internal/toml internal/tooling internal/untrusted",
@@ -204,9 +207,11 @@ var layout = map[string]struct {
 	"internal/testing/hosttest": {
 		". internal/api internal/api/wire internal/comparison internal/frame internal/history internal/image internal/kernel internal/private internal/report internal/reset internal/shim/server internal/splice internal/store internal/supervisor internal/testing/vmmtest internal/vmm internal/vmm/choice internal/web",
 		true, "a whole daemon with the driver in memory for tests; it builds the agent"},
-	"internal/testing/apitest":     {"internal/api/wire", false, "a false daemon for the tests of clients"},
-	"internal/testing/processtest": {"", true, "what a test's own process uses; it starts the test again in a namespace"},
-	"internal/accept":              {"", false, "listeners that outlive their errors, whatever comes in"},
+	"internal/testing/apitest": {". internal/api/wire internal/frame", false,
+		"a false daemon for the tests of clients"},
+	"internal/testing/processtest": {"", true,
+		"what a test's own process uses; it starts the test again in a namespace"},
+	"internal/accept": {"", false, "listeners that outlive their errors, whatever comes in"},
 	"internal/archive": {". internal/archive/pax internal/frame internal/sparse internal/text", false,
 		"files to a tar and back, at both ends of a copy"},
 	"internal/archive/pax": {".", false, "a file format"},
