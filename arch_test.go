@@ -51,9 +51,10 @@ var layout = map[string]struct {
 		true, "what is found and removed without a daemon; a user namespace removes files of subordinate users"},
 	"internal/cli/format": {". internal/cli/render internal/text", false,
 		"values by a user's template; it knows no command"},
-	"internal/local": {"internal/api/client internal/api/wire internal/config internal/host", false,
+	"internal/local": {
+		". internal/api/client internal/api/wire internal/config internal/exchange internal/host internal/tree internal/workspace", false,
 		"the user's files for the web UI, whoever asks"},
-	"internal/cli/web": {"internal/api/client internal/cli/command internal/local", true,
+	"internal/cli/web": {"internal/api/client internal/cli/command internal/host internal/local", true,
 		"how a browser gets to the web UI, whatever that shows; it starts the browser"},
 	"internal/web": {". internal/api/wire internal/private internal/process internal/text", true,
 		"who may use the API from a browser, whatever the API and the page do; it starts its own process"},
@@ -95,7 +96,8 @@ var layout = map[string]struct {
 	"internal/tooling": {". internal/toml", false, "which tools files ask for; it installs none"},
 	"internal/toml":    {"", false, "a file format"},
 	"internal/nearest": {"", false, "words, whatever they are for"},
-	"internal/workspace": {". internal/blob internal/ext4 internal/git internal/text internal/tree", false,
+	"internal/hazard":  {"", false, "files that tools obey, wherever a tree comes from"},
+	"internal/workspace": {". internal/blob internal/ext4 internal/git internal/hazard internal/text internal/tree", false,
 		"what goes into a guest and what comes out, however it travels"},
 	"internal/cli/work": {
 		". internal/api/client internal/bundle internal/cli/account internal/cli/background internal/cli/command internal/cli/config internal/cli/filecopy internal/cli/render internal/cli/secret internal/cli/session internal/cli/spec internal/cli/workspace internal/config internal/git internal/nearest internal/notation internal/recipe internal/text internal/tooling internal/workspace",

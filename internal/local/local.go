@@ -13,16 +13,22 @@ import (
 	"banger/internal/host"
 )
 
-// Local answers for one user of this host.
+// Local answers for one user of this host. The caller calls Close.
 type Local struct {
 	Paths  host.Paths
 	Client *client.Client // of this user's daemon
+
+	captures captures
 }
+
+// Close closes what requests have left open. All requests must have been ended.
+func (l *Local) Close() { l.captures.close() }
 
 // Handler returns what answers requests below /ui/local/.
 func (l *Local) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ui/local/presets", answered(l.presets))
+	l.workspaceRoutes(mux)
 	return mux
 }
 
