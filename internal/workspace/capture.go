@@ -289,8 +289,9 @@ func (c *Capture) Content(ctx context.Context, e tree.Entry, most int64) (tree.C
 	return c.quar.Content(ctx, e, most)
 }
 
+// changesBetween returns how two trees differ. Renamed files are one change, unless g is set to diff.renames=false.
 func changesBetween(ctx context.Context, g git.Git, before, after string) (list []Change, err error) {
-	fields, err := g.Fields(ctx, "", "diff", "--name-status", "-z", "-M", "--no-ext-diff", before, after)
+	fields, err := g.Fields(ctx, "", "diff", "--name-status", "-z", "--no-ext-diff", before, after)
 	if err != nil {
 		return nil, err
 	}
