@@ -2,6 +2,7 @@ package local
 
 import (
 	"crypto/rand"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,23 @@ type held struct {
 	used  time.Time
 	gone  bool // it is closed after its last user
 	timer *time.Timer
+}
+
+// hazardsFirst puts the files that tools may obey before the others.
+func (h *held) hazardsFirst() {
+	obeyed := map[string]bool{}
+	for _, hazard := range h.hazards {
+		obeyed[hazard.Path] = true
+	}
+	slices.SortStableFunc(h.differences, func(a, b tree.Difference) int {
+		switch {
+		case obeyed[a.Path] == obeyed[b.Path]:
+			return 0
+		case obeyed[a.Path]:
+			return -1
+		}
+		return 1
+	})
 }
 
 // captures are the captures that are open.

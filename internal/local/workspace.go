@@ -48,6 +48,9 @@ type Conflict struct {
 	Why  string `json:"why"`
 }
 
+// maxChanges bounds the changes of a capture that are listed. A guest can make many more.
+const maxChanges = 20_000
+
 // Capture is what a workspace is like, in the VM and on this host. What is taken of it later is what it was when it
 // was captured.
 type Capture struct {
@@ -55,7 +58,8 @@ type Capture struct {
 	Source  string   `json:"source"`
 	Path    string   `json:"path"`
 	Plain   bool     `json:"plain"`
-	Changes []Change `json:"changes"` // of the VM, since the baseline
+	Changes []Change `json:"changes"` // of the VM, since the baseline; hazards come first, and at most maxChanges
+	Total   int      `json:"total"`   // changes of the VM
 	Commits int      `json:"commits"` // of the VM
 	Branch  string   `json:"branch"`  // of the VM
 	Hazards []Hazard `json:"hazards"`
@@ -154,6 +158,7 @@ func (l *Local) take(r *http.Request) (s Capture, err error) {
 		h.hazards, err = h.capture.Hazards(ctx)
 	}
 	if err == nil {
+		h.hazardsFirst()
 		h.commits, err = h.capture.Commits(ctx)
 	}
 	if err == nil {
@@ -185,9 +190,9 @@ func with[T any](l *Local,
 func status(ctx context.Context, h *held, _ *http.Request) (s Capture, err error) {
 	record := h.place.Record
 	s = Capture{ID: h.id, Source: record.Source, Path: h.place.It.Path, Plain: record.Plain, Changes: []Change{},
-		Commits: h.commits, Branch: h.capture.Branch, Hazards: hazardsOf(h.hazards),
+		Total: len(h.differences), Commits: h.commits, Branch: h.capture.Branch, Hazards: hazardsOf(h.hazards),
 		Notes: append([]string{}, h.capture.Notes...)}
-	for _, d := range h.differences {
+	for _, d := range h.differences[:min(maxChanges, len(h.differences))] {
 		s.Changes = append(s.Changes, changeOf(d))
 	}
 	now, err := h.place.Home.Host(ctx, record)

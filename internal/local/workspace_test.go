@@ -139,12 +139,12 @@ func TestWorkspacesAreListed(t *testing.T) {
 // TestWhatWasLookedAtIsExported: not what the VM has changed since.
 func TestWhatWasLookedAtIsExported(t *testing.T) {
 	w := newWorld(t)
-	w.Files = map[string]string{"file": "changed\n", "gone": "", odd: "new\n", "Makefile": "all:\n"}
+	w.Files = map[string]string{"file": "changed\n", "gone": "", odd: "new\n", "src/Makefile": "all:\n"}
 	c, at := w.look()
-	if got := words(c.Changes); got != "A Makefile, M file, D gone, A "+odd {
+	if got := words(c.Changes); got != "A src/Makefile, M file, D gone, A "+odd || c.Total != 4 {
 		t.Errorf("the changes are %q", got)
 	}
-	if len(c.Hazards) != 1 || string(c.Hazards[0].Path) != "Makefile" || c.Source != w.repo || c.Branch != "main" {
+	if len(c.Hazards) != 1 || string(c.Hazards[0].Path) != "src/Makefile" || c.Source != w.repo || c.Branch != "main" {
 		t.Errorf("the capture is %+v", c)
 	}
 	w.Files["file"] = "changed later\n"

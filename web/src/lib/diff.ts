@@ -49,7 +49,7 @@ export function show(
     EditorView.lineWrapping,
     EditorState.readOnly.of(true),
     EditorState.lineSeparator.of("\n"), // others are characters, whose change is a change
-    EditorView.contentAttributes.of({ "aria-label": `${side} of ${name}`, "aria-readonly": "true" }),
+    EditorView.contentAttributes.of({ "aria-label": `${side} of ${name}`, "aria-readonly": "true", tabindex: "0" }),
     language.of([]),
   ];
   const collapseUnchanged = all ? undefined : { margin: 3, minSize: 6 };

@@ -84,7 +84,8 @@ export interface Seen {
   source: string;
   path: string;
   plain: boolean;
-  changes: Changed[];
+  changes: Changed[]; // those that tools may obey come first, and at most 20,000
+  total: number;
   commits: number;
   branch: string;
   hazards: Remark[];

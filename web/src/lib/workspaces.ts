@@ -8,7 +8,7 @@ const base = "/ui/local/workspaces/{vm}";
 const one = `${base}/{name}`;
 const capture = `${one}/captures/{id}`;
 
-export const list = (vm: string, signal: AbortSignal): Promise<Workspace[]> =>
+export const list = (vm: string, signal?: AbortSignal): Promise<Workspace[]> =>
   local("get", base, { path: { vm }, signal });
 
 /** Looks at a workspace. What is exported or pulled is what was seen, until it is looked at again. */
@@ -70,7 +70,7 @@ export const count = (n: number, one: string, more = `${one}s`): string =>
 /** Says in a sentence what has changed on both sides. */
 export function summary(seen: Seen): string {
   const side = (n: number) => (n ? `${count(n, "file")} changed` : "nothing changed");
-  let text = `In the machine ${side(seen.changes.length)}`;
+  let text = `In the machine ${side(seen.total)}`;
   if (seen.commits) text += `, with ${count(seen.commits, "new commit")} on ${seen.branch || "no branch"}`;
   text += `. On this host ${side(seen.host.changes.length)}`;
   return `${text}${seen.host.moved ? ", and HEAD is another commit now" : ""}.`;
