@@ -91,7 +91,7 @@ func configFile() string {
 	if dir := xdg("XDG_CONFIG_HOME"); dir != "" {
 		return filepath.Join(dir, "banger", "config.toml")
 	}
-	home, err := homeDir()
+	home, err := HomeDir()
 	if err != nil {
 		return ""
 	}
@@ -133,15 +133,15 @@ func defaultState() (string, error) {
 	if dir := xdg("XDG_DATA_HOME"); dir != "" {
 		return filepath.Join(dir, "banger"), nil
 	}
-	home, err := homeDir()
+	home, err := HomeDir()
 	if err != nil {
 		return "", err
 	}
 	return filepath.Join(home, ".local", "share", "banger"), nil
 }
 
-// homeDir returns HOME or, if it is not set, the directory in the user database.
-func homeDir() (string, error) {
+// HomeDir returns HOME or, if it is not set, the directory in the user database.
+func HomeDir() (string, error) {
 	home := os.Getenv("HOME")
 	if home == "" {
 		if u, err := user.LookupId(strconv.Itoa(os.Geteuid())); err == nil {

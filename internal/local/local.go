@@ -14,29 +14,31 @@ import (
 	"banger/internal/host"
 )
 
-// Local answers for one user of this host.
+// Local answers for one user of this host. The caller calls Close.
 type Local struct {
 	Paths  host.Paths
 	Client *client.Client // of this user's daemon
 	// Hold takes the lock under which this user's processes write files of the state directory.
 	Hold func(ctx context.Context) (release func(), err error)
+
+	captures captures
 }
+
+// Close closes what requests have left open. All requests must have been ended.
+func (l *Local) Close() { l.captures.close() }
 
 // Handler returns what answers requests below /ui/local/.
 func (l *Local) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ui/local/presets", answered(l.presets))
 	mux.HandleFunc("POST /ui/local/vms/{vm}/allow", answered(l.allow))
+	l.workspaceRoutes(mux)
 	return mux
 }
-
-// maxBody bounds the body of a request, in bytes.
-const maxBody = 1 << 20
 
 // answered returns a handler that answers with JSON, or with the error.
 func answered[T any](answer func(r *http.Request) (T, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		v, err := answer(r)
 		if err == nil {
 			err = wire.WriteJSON(w, v)

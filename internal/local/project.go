@@ -1,7 +1,6 @@
 package local
 
 import (
-	"context"
 	"io"
 	"io/fs"
 	"net/http"
@@ -11,11 +10,10 @@ import (
 	"github.com/aymanbagabas/go-udiff"
 
 	"banger"
-	"banger/internal/api/wire"
 	"banger/internal/blob"
 	"banger/internal/config"
+	"banger/internal/exchange"
 	"banger/internal/tooling"
-	"banger/internal/workspace"
 )
 
 // Allowed is what a rule changes in the banger.toml of a VM's project.
@@ -29,18 +27,18 @@ type Allowed struct {
 // the user has allowed before stays allowed, as the user has asked for what is new in it. With dry_run, allow only says
 // what it would write.
 func (l *Local) allow(r *http.Request) (a Allowed, err error) {
-	var body struct {
+	var want struct {
 		Rule   banger.Rule `json:"rule"`
 		DryRun bool        `json:"dry_run"`
 	}
-	if err := wire.Decode(r, &body); err != nil {
+	if err := body(r, &want); err != nil {
 		return a, err
 	}
-	if err := (banger.Policy{Default: banger.Deny, Rules: []banger.Rule{body.Rule}}).Check(); err != nil {
+	if err := (banger.Policy{Default: banger.Deny, Rules: []banger.Rule{want.Rule}}).Check(); err != nil {
 		return a, err
 	}
-	if body.Rule.Action != banger.Allow {
-		return a, banger.Errorf(banger.CodeInvalid, "the rule %q allows nothing", body.Rule)
+	if want.Rule.Action != banger.Allow {
+		return a, banger.Errorf(banger.CodeInvalid, "the rule %q allows nothing", want.Rule)
 	}
 	ctx := r.Context()
 	vm, err := l.Client.Get(ctx, r.PathValue("vm"))
@@ -50,7 +48,11 @@ func (l *Local) allow(r *http.Request) (a Allowed, err error) {
 	if vm.Spec.Policy == nil {
 		return a, banger.Errorf(banger.CodeConflict, "VM %s has no network", vm.Name)
 	}
-	root, err := l.project(ctx, vm)
+	place, err := exchange.Find(ctx, l.home(), l.Client, vm.Name)
+	if err != nil {
+		return a, err
+	}
+	root, err := tooling.Root(place.Record.Source)
 	if err != nil {
 		return a, err
 	}
@@ -59,23 +61,10 @@ func (l *Local) allow(r *http.Request) (a Allowed, err error) {
 		return a, err
 	}
 	defer release()
-	a.File = filepath.Join(root, config.ProjectFile)
-	project, before, err := config.LoadProject(root)
-	if err != nil {
-		return a, err
-	}
 	reviews := config.Reviews{Dir: filepath.Join(l.Paths.State, "reviews")}
-	if project != nil && reviews.State(a.File, before) != config.Allowed {
-		return a, banger.Errorf(banger.CodeDenied, "%s is not obeyed, because you have not allowed it as it is", a.File).
-			WithHint("review it: banger config allow %s", root)
-	}
-	after, notes, err := config.Allowing(before, body.Rule, *vm.Spec.Policy)
-	if err != nil {
+	a, after, err := allowing(root, reviews, want.Rule, *vm.Spec.Policy)
+	if err != nil || want.DryRun {
 		return a, err
-	}
-	a.Notes, a.Changes = notes, udiff.Unified("now", "then", string(before), string(after))
-	if body.DryRun {
-		return a, nil
 	}
 	if err := reviews.Allow(a.File, after); err != nil { // before the file is there: it must not be found unreviewed
 		return a, err
@@ -84,31 +73,27 @@ func (l *Local) allow(r *http.Request) (a Allowed, err error) {
 		return a, err
 	}
 	policy := *vm.Spec.Policy
-	policy.Rules = append([]banger.Rule{body.Rule}, policy.Rules...)
+	policy.Rules = append([]banger.Rule{want.Rule}, policy.Rules...)
 	_, err = l.Client.SetPolicy(ctx, vm.ID, policy)
 	return a, err
 }
 
-// project returns the root of the project that a VM works on: where its only workspace comes from, or the one that is
-// called workspace.
-func (l *Local) project(ctx context.Context, vm banger.VM) (root string, err error) {
-	list, err := l.Client.Workspaces(ctx, vm.ID)
+// allowing returns what a rule changes in the file of the project at root, and the file's new text. present is the
+// policy of the VM.
+func allowing(root string, reviews config.Reviews, rule banger.Rule, present banger.Policy) (a Allowed, after []byte,
+	err error) {
+	a.File = filepath.Join(root, config.ProjectFile)
+	project, before, err := config.LoadProject(root)
 	if err != nil {
-		return "", err
+		return a, nil, err
 	}
-	home := workspace.Home{Dir: filepath.Join(l.Paths.State, "workspaces")}
-	for _, w := range list {
-		if len(list) > 1 && w.Name != "workspace" {
-			continue
-		}
-		r, err := home.Get(w.ID)
-		if err != nil {
-			return "", err
-		}
-		return tooling.Root(r.Source)
+	if project != nil && reviews.State(a.File, before) != config.Allowed {
+		return a, nil, banger.Errorf(banger.CodeDenied, "%s is not obeyed, because you have not allowed it as it is", a.File).
+			WithHint("review it: banger config allow %s", root)
 	}
-	return "", banger.Errorf(banger.CodeNotFound, "VM %s works on no project", vm.Name).
-		WithHint("a machine of banger work has one")
+	after, a.Notes, err = config.Allowing(before, rule, present)
+	a.Changes = udiff.Unified("now", "then", string(before), string(after))
+	return a, after, err
 }
 
 // write replaces a file of a repository, or what it links to, with its mode, or makes it readable by all.

@@ -18,8 +18,8 @@ import (
 	"banger/internal/private"
 )
 
-// world is a user with a repository that a VM works on, and a daemon that keeps the VM's policy.
-type world struct {
+// project is a user with a repository that a VM works on, and a daemon that keeps the VM's policy.
+type project struct {
 	t      *testing.T
 	local  local.Local
 	root   string        // of the repository
@@ -27,12 +27,12 @@ type world struct {
 	works  bool          // the VM has the workspace
 }
 
-func newWorld(t *testing.T) *world {
+func newProject(t *testing.T) *project {
 	dir := t.TempDir()
-	w := &world{t: t, root: filepath.Join(dir, "repository"), works: true, policy: banger.Policy{Default: banger.Deny,
+	w := &project{t: t, root: filepath.Join(dir, "repository"), works: true, policy: banger.Policy{Default: banger.Deny,
 		Rules: []banger.Rule{{Action: banger.Allow, To: "*.debian.org"}}}}
 	id := strings.Repeat("a", 32)
-	record, _ := json.Marshal(map[string]string{"id": id, "name": "workspace", "source": w.root})
+	record, _ := json.Marshal(map[string]string{"id": id, "name": "workspace", "source": w.root, "baseline": "b"})
 	w.write(filepath.Join(dir, "state", "workspaces", id, "record.json"), string(record))
 	w.check(os.MkdirAll(w.root, 0o755))
 	mux := http.NewServeMux()
@@ -44,7 +44,7 @@ func newWorld(t *testing.T) *world {
 	mux.HandleFunc("GET /v1/vms/{vm}/workspaces", func(to http.ResponseWriter, r *http.Request) {
 		list := []banger.Workspace{}
 		if w.works {
-			list = append(list, banger.Workspace{ID: id, Name: "workspace"})
+			list = append(list, banger.Workspace{ID: id, Name: "workspace", Baseline: "b"})
 		}
 		answer(list)(to, r)
 	})
@@ -64,33 +64,33 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) check(err error) {
+func (w *project) check(err error) {
 	w.t.Helper()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) write(path, text string) {
+func (w *project) write(path, text string) {
 	w.t.Helper()
 	w.check(os.MkdirAll(filepath.Dir(path), 0o700))
 	w.check(os.WriteFile(path, []byte(text), 0o600))
 }
 
 // file returns the repository's banger.toml, or "" without one.
-func (w *world) file() string {
+func (w *project) file() string {
 	text, _ := os.ReadFile(filepath.Join(w.root, config.ProjectFile))
 	return string(text)
 }
 
 // state returns whether the user has allowed the file as it is.
-func (w *world) state() config.Verdict {
+func (w *project) state() config.Verdict {
 	reviews := config.Reviews{Dir: filepath.Join(w.local.Paths.State, "reviews")}
 	return reviews.State(filepath.Join(w.root, config.ProjectFile), []byte(w.file()))
 }
 
 // allow asks for a rule, and returns the status and the answer.
-func (w *world) allow(body string) (int, string) {
+func (w *project) allow(body string) (int, string) {
 	rec := httptest.NewRecorder()
 	r := httptest.NewRequest("POST", "/ui/local/vms/web/allow", strings.NewReader(body))
 	w.local.Handler().ServeHTTP(rec, r)
@@ -101,7 +101,7 @@ const rule = `"rule":{"action":"allow","to":"new.example","protocol":"tcp","port
 
 // TestARuleIsAllowedForAProject: the file gets it and is obeyed, and the VM's policy gets it in front.
 func TestARuleIsAllowedForAProject(t *testing.T) {
-	w := newWorld(t)
+	w := newProject(t)
 	code, said := w.allow(`{"dry_run":true,` + rule + `}`)
 	if code != 200 || !strings.Contains(said, `+    \"new.example tcp:443\",\n`) || w.file() != "" {
 		t.Errorf("a dry run: %d %s, and the file is %q", code, said, w.file())
@@ -109,7 +109,7 @@ func TestARuleIsAllowedForAProject(t *testing.T) {
 	if code, said := w.allow(`{` + rule + `}`); code != 200 {
 		t.Fatalf("it is refused: %d %s", code, said)
 	}
-	if project, _, err := config.LoadProject(w.root); err != nil || project.Policy.Allow[1] != "*.debian.org" {
+	if it, _, err := config.LoadProject(w.root); err != nil || it.Policy.Allow[1] != "*.debian.org" {
 		t.Errorf("the file is %s, %v", w.file(), err)
 	}
 	state, first := w.state(), w.policy.Rules[0].String()
@@ -127,12 +127,12 @@ func TestWhatIsNotAllowedForAProject(t *testing.T) {
 		want  string // a part of the error
 	}{
 		"a file that nobody reviewed": {"image = \"x\"\n", true, `{` + rule + `}`, "banger config allow"},
-		"a VM without a project":      {"", false, `{` + rule + `}`, "works on no project"},
+		"a VM without a project":      {"", false, `{` + rule + `}`, "has no workspace"},
 		"a rule that denies":          {"", true, `{"rule":{"action":"deny","to":"any"}}`, "allows nothing"},
 		"a rule that is none":         {"", true, `{"rule":{"action":"allow","to":"\" ]\nimage = \"x"}}`, "invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newProject(t)
 			w.works = c.works
 			if c.file != "" {
 				w.write(filepath.Join(w.root, config.ProjectFile), c.file)

@@ -198,8 +198,8 @@ func TestOnlyASessionGetsTheAPI(t *testing.T) {
 		"a guessed session":     {"Authorization: Bearer 00"},
 		"a session as a cookie": {"Cookie: " + strings.Replace(bearer, ": ", "=", 1)},
 	} {
-		for _, path := range []string{"/v1/vms", "/ui/sessions", "/ui/local/presets",
-			"/v1/vms?ticket=", "/v1/vms?ticket=00"} {
+		for _, path := range []string{"/v1/vms", "/ui/sessions", "/ui/local/presets", "/v1/vms?ticket=",
+			"/v1/vms?ticket=00"} {
 			if code, body, _ := u.ask("GET", path, "", header...); code != 401 || strings.Contains(body, "the API") {
 				t.Errorf("%s gets %d %s", name, code, body)
 			}

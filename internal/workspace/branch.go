@@ -194,7 +194,8 @@ func (c *Capture) Export(ctx context.Context, branch string, force bool) (e Expo
 		return e, err
 	}
 	ref := "refs/heads/" + branch
-	if err := r.Run(ctx, nil, nil, "check-ref-format", "--branch", branch); err != nil {
+	if strings.ContainsRune(branch, 0) || r.Run(ctx, nil, nil, "check-ref-format", ref) != nil ||
+		r.Run(ctx, nil, nil, "check-ref-format", "--branch", branch) != nil {
 		return e, banger.Errorf(banger.CodeInvalid, "%q is no name of a branch", branch)
 	}
 	old, err := freeBranch(ctx, r, branch, force)

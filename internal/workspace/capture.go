@@ -50,6 +50,7 @@ type Branch struct{ Name, Commit string }
 // Capture takes the changes of a guest, which come as the tar of a layer on the workspace's file system. The caller
 // closes the capture.
 func (h Home) Capture(ctx context.Context, r *Record, changes io.Reader) (c *Capture, err error) {
+	h.Sweep()
 	c = &Capture{Record: r, store: tree.Open(h.storeDir(r.ID)), Head: r.Head, Branch: r.Branch}
 	made := c
 	defer func() {
@@ -278,8 +279,19 @@ func (c *Capture) Changes(ctx context.Context) ([]Change, error) {
 	return changesBetween(ctx, c.quar.Git, c.Record.Baseline, c.Tree)
 }
 
+// Differences is Changes with both sides of each file.
+func (c *Capture) Differences(ctx context.Context) ([]tree.Difference, error) {
+	return c.quar.Differences(ctx, c.Record.Baseline, c.Tree)
+}
+
+// Content returns what a file of a difference has, up to a number of bytes.
+func (c *Capture) Content(ctx context.Context, e tree.Entry, most int64) (tree.Content, error) {
+	return c.quar.Content(ctx, e, most)
+}
+
+// changesBetween returns how two trees differ. Renamed files are one change, unless g is set to diff.renames=false.
 func changesBetween(ctx context.Context, g git.Git, before, after string) (list []Change, err error) {
-	fields, err := g.Fields(ctx, "", "diff", "--name-status", "-z", "-M", "--no-ext-diff", before, after)
+	fields, err := g.Fields(ctx, "", "diff", "--name-status", "-z", "--no-ext-diff", before, after)
 	if err != nil {
 		return nil, err
 	}

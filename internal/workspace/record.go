@@ -20,6 +20,7 @@ import (
 
 	"banger"
 	"banger/internal/blob"
+	"banger/internal/tree"
 )
 
 // Record is what the host keeps of a workspace: where it comes from, and what went in. What the guest says of a
@@ -168,6 +169,14 @@ func (h Home) All() (list []*Record) {
 		}
 	}
 	return list
+}
+
+// Sweep removes what processes that were killed have left in the stores, such as quarantines, once it is a day old.
+func (h Home) Sweep() {
+	stores, _ := filepath.Glob(filepath.Join(h.Dir, "*", "store.git"))
+	for _, dir := range stores {
+		tree.Open(dir).Sweep()
+	}
 }
 
 // Any reports whether this user has records.

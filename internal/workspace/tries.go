@@ -9,6 +9,7 @@ import (
 
 	"banger"
 	"banger/internal/git"
+	"banger/internal/hazard"
 	"banger/internal/tree"
 )
 
@@ -131,7 +132,7 @@ func (h Home) BranchHazards(ctx context.Context, r *Record, branch string) (list
 		return nil, err
 	}
 	for _, path := range paths {
-		if why := hazardOf(path); why != "" {
+		if why := hazard.Of(path); why != "" {
 			list = append(list, Hazard{path, why})
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"banger"
 	"banger/internal/api/client"
 	"banger/internal/cli/command"
+	"banger/internal/host"
 	"banger/internal/local"
 )
 
@@ -112,8 +113,12 @@ func NewProcess(a *command.App, run Serve) *cobra.Command {
 			defer stop()
 			syscall.CloseOnExec(readyFD)
 			report := os.NewFile(readyFD, "ready")
+			if home, err := host.HomeDir(); err == nil {
+				os.Setenv("HOME", home) // for git, also if a daemon without it has started this process
+			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-			files := local.Local{Paths: a.Paths, Client: client.New(args[1]), Hold: a.Daemon.Hold}
+			files := &local.Local{Paths: a.Paths, Client: client.New(args[1]), Hold: a.Daemon.Hold}
+			defer files.Close()
 			err := run(ctx, args[0], args[1], files.Handler(), log, func() { fmt.Fprintln(report, "ready"); report.Close() })
 			if err != nil {
 				fmt.Fprint(report, err) // which fails once that is ready

@@ -6,6 +6,7 @@ import (
 	"banger"
 	"banger/internal/api/client"
 	"banger/internal/cli/command"
+	"banger/internal/exchange"
 )
 
 // Enter is called before a command starts in a VM. It says if this host's repository has moved since the VM's
@@ -39,7 +40,7 @@ func Enter(ctx context.Context, a *command.App, c *client.Client, vm string, pre
 	quiet := *a
 	quiet.Stdout = a.Stderr // stdout belongs to the command
 	for _, w := range list {
-		if err := syncPlace(ctx, &quiet, &place{client: c, home: home, vm: it.ID, it: w}); err != nil {
+		if err := syncPlace(ctx, &quiet, &exchange.Place{Client: c, Home: home, VM: it.ID, It: w}); err != nil {
 			return err
 		}
 	}

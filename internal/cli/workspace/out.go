@@ -13,6 +13,7 @@ import (
 	"banger"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
+	"banger/internal/exchange"
 	"banger/internal/text"
 	"banger/internal/tree"
 	"banger/internal/workspace"
@@ -36,22 +37,22 @@ func newStatus(a *command.App) *cobra.Command {
 		Args:  command.Usage(cobra.ExactArgs(1)),
 	}
 	asJSON := command.TableOrJSON(c)
-	c.RunE = checked(func() error { _, err := asJSON(); return err }, of(a, func(ctx context.Context, p *place,
+	c.RunE = checked(func() error { _, err := asJSON(); return err }, of(a, func(ctx context.Context, p *exchange.Place,
 		_ []string) error {
 		inJSON, _ := asJSON()
-		capture, err := p.capture(ctx, all)
+		capture, err := p.Capture(ctx, exchange.All)
 		if err != nil {
 			return err
 		}
 		defer capture.Close()
-		s := status{Workspace: p.it.Name, Path: p.it.Path, Source: p.record.Source, Branch: capture.Branch}
+		s := status{Workspace: p.It.Name, Path: p.It.Path, Source: p.Record.Source, Branch: capture.Branch}
 		if s.Guest, err = capture.Changes(ctx); err != nil {
 			return err
 		}
 		if s.Commits, err = capture.Commits(ctx); err != nil {
 			return err
 		}
-		if s.Host, err = p.home.Host(ctx, p.record); err != nil {
+		if s.Host, err = p.Home.Host(ctx, p.Record); err != nil {
 			return err
 		}
 		notes(a, capture.Notes...)
@@ -121,8 +122,8 @@ does not track and does not ignore. The VM's index and branches stay as they are
 				return command.UsageErrorf("only one of --patch, --stat and --name-only says what is shown")
 			}
 			return nil
-		}, of(a, func(ctx context.Context, p *place, _ []string) error {
-			capture, err := p.capture(ctx, workingTree)
+		}, of(a, func(ctx context.Context, p *exchange.Place, _ []string) error {
+			capture, err := p.Capture(ctx, exchange.WorkingTree)
 			if err != nil {
 				return err
 			}
@@ -171,7 +172,7 @@ before the branch is made.`,
 				return command.UsageErrorf("--branch and --output are two ways out: give one")
 			}
 			return nil
-		}, of(a, func(ctx context.Context, p *place, _ []string) error {
+		}, of(a, func(ctx context.Context, p *exchange.Place, _ []string) error {
 			if branch == "" {
 				return exportPatch(ctx, a, p, output)
 			}
@@ -189,8 +190,8 @@ before the branch is made.`,
 	return c
 }
 
-func exportPatch(ctx context.Context, a *command.App, p *place, output string) error {
-	capture, err := p.capture(ctx, workingTree)
+func exportPatch(ctx context.Context, a *command.App, p *exchange.Place, output string) error {
+	capture, err := p.Capture(ctx, exchange.WorkingTree)
 	if err != nil {
 		return err
 	}
@@ -212,9 +213,9 @@ func exportPatch(ctx context.Context, a *command.App, p *place, output string) e
 }
 
 // exportBranch makes a branch, and says which of its files tools obey.
-func exportBranch(ctx context.Context, a *command.App, p *place, branch string, force bool) (e workspace.Exported,
-	err error) {
-	capture, err := p.capture(ctx, all)
+func exportBranch(ctx context.Context, a *command.App, p *exchange.Place, branch string,
+	force bool) (e workspace.Exported, err error) {
+	capture, err := p.Capture(ctx, exchange.All)
 	if err != nil {
 		return e, err
 	}
@@ -230,7 +231,7 @@ func exportBranch(ctx context.Context, a *command.App, p *place, branch string, 
 	}
 	for _, module := range e.Modules {
 		notes(a, "the changes in submodule "+module+" are not in the branch; bring them home by: banger "+
-			"workspace pull "+p.vm)
+			"workspace pull "+p.VM)
 	}
 	return e, nil
 }
@@ -254,8 +255,8 @@ func newPull(a *command.App) *cobra.Command {
 tools of this host obey when the tree is opened, such as tasks of editors and scripts of packages, are listed first, and
 need a yes. The index, HEAD and branches stay as they are.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
-		RunE: of(a, func(ctx context.Context, p *place, _ []string) error {
-			capture, err := p.capture(ctx, workingTree)
+		RunE: of(a, func(ctx context.Context, p *exchange.Place, _ []string) error {
+			capture, err := p.Capture(ctx, exchange.WorkingTree)
 			if err != nil {
 				return err
 			}

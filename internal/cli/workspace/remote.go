@@ -13,6 +13,7 @@ import (
 	"banger"
 	"banger/internal/api/client"
 	"banger/internal/cli/command"
+	"banger/internal/exchange"
 	"banger/internal/git"
 	"banger/internal/workspace"
 )
@@ -97,12 +98,12 @@ func (r *remote) list(ctx context.Context, out io.Writer) error {
 		return banger.Errorf(banger.CodeInvalid, "%q is no address of a workspace", r.url).
 			WithHint("use: banger://VM/WORKSPACE")
 	}
-	p, err := find(ctx, r.app, r.client, strings.TrimSuffix(where, "/"))
+	p, err := exchange.Find(ctx, homeOf(r.app), r.client, strings.TrimSuffix(where, "/"))
 	if err != nil {
 		return err
 	}
 	r.close()
-	if r.capture, err = p.capture(ctx, all); err != nil {
+	if r.capture, err = p.Capture(ctx, exchange.All); err != nil {
 		return err
 	}
 	c := r.capture

@@ -16,6 +16,7 @@ import (
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
 	"banger/internal/cli/snapshot"
+	"banger/internal/exchange"
 	"banger/internal/workspace"
 )
 
@@ -41,7 +42,7 @@ many files and lines it has changed. The forks stay until one is kept: banger wo
 			if len(args) < 2 || c.ArgsLenAtDash() == 0 {
 				return command.UsageErrorf("workspace fork needs a VM and a command (see: banger workspace fork --help)")
 			}
-			return of(a, func(ctx context.Context, p *place, cmd []string) error {
+			return of(a, func(ctx context.Context, p *exchange.Place, cmd []string) error {
 				return tryAll(ctx, a, p, number, force, with, cmd)
 			})(c, args)
 		},
@@ -62,23 +63,23 @@ type try struct {
 	err     error
 }
 
-func tryAll(ctx context.Context, a *command.App, p *place, number int, force, with bool,
+func tryAll(ctx context.Context, a *command.App, p *exchange.Place, number int, force, with bool,
 	cmd []string) error {
-	source, err := p.client.Get(ctx, p.vm)
+	source, err := p.Client.Get(ctx, p.VM)
 	if err != nil {
 		return err
 	}
-	if p.record.Plain {
+	if p.Record.Plain {
 		return banger.Errorf(banger.CodeInvalid,
-			"workspace %s is of a directory without a repository, so tries get no branches", p.it.Name).
+			"workspace %s is of a directory without a repository, so tries get no branches", p.It.Name).
 			WithHint("make forks and pull from one: banger fork; banger workspace pull")
 	}
 	for n := range number { // before any command runs
-		if err := p.home.CheckBranch(ctx, p.record, branchOf(source.Name, n+1), force); err != nil {
+		if err := p.Home.CheckBranch(ctx, p.Record, branchOf(source.Name, n+1), force); err != nil {
 			return err
 		}
 	}
-	vms, err := snapshot.Make(ctx, a, p.client, banger.Fork{From: source.ID, Number: number,
+	vms, err := snapshot.Make(ctx, a, p.Client, banger.Fork{From: source.ID, Number: number,
 		Name: source.Name + "-try-{n}", WithSecrets: with})
 	if err != nil {
 		return err
@@ -87,7 +88,7 @@ func tryAll(ctx context.Context, a *command.App, p *place, number int, force, wi
 	var wg sync.WaitGroup
 	for i, vm := range vms {
 		tries[i] = try{vm: vm, branch: branchOf(source.Name, i+1)}
-		wg.Go(func() { tries[i].run(ctx, p.client, p.it.Path, i+1, cmd) })
+		wg.Go(func() { tries[i].run(ctx, p.Client, p.It.Path, i+1, cmd) })
 	}
 	wg.Wait()
 	for i := range tries { // git changes one repository, one branch at a time
@@ -103,16 +104,16 @@ func (t *try) run(ctx context.Context, c *client.Client, dir string, n int, cmd 
 }
 
 // export makes a branch of what the command has changed.
-func (t *try) export(ctx context.Context, a *command.App, p *place, force bool) {
+func (t *try) export(ctx context.Context, a *command.App, p *exchange.Place, force bool) {
 	if t.err != nil {
 		return
 	}
-	var fork *place
-	if fork, t.err = find(ctx, a, p.client, t.vm.ID+"/"+p.it.Name); t.err != nil {
+	var fork *exchange.Place
+	if fork, t.err = exchange.Find(ctx, homeOf(a), p.Client, t.vm.ID+"/"+p.It.Name); t.err != nil {
 		return
 	}
 	if _, t.err = exportBranch(ctx, a, fork, t.branch, force); t.err == nil {
-		t.stat, t.err = p.home.Stat(ctx, p.record, t.branch)
+		t.stat, t.err = p.Home.Stat(ctx, p.Record, t.branch)
 	}
 }
 
@@ -147,12 +148,12 @@ func newCompare(a *command.App) *cobra.Command {
 		Use:   "compare VM[/WORKSPACE]",
 		Short: "Show what the tries of workspace fork have changed, beside each other",
 		Args:  command.Usage(cobra.ExactArgs(1)),
-		RunE: of(a, func(ctx context.Context, p *place, _ []string) error {
-			vm, err := p.client.Get(ctx, p.vm)
+		RunE: of(a, func(ctx context.Context, p *exchange.Place, _ []string) error {
+			vm, err := p.Client.Get(ctx, p.VM)
 			if err != nil {
 				return err
 			}
-			branches, err := p.home.Branches(ctx, p.record, "banger/"+vm.Name+"/")
+			branches, err := p.Home.Branches(ctx, p.Record, "banger/"+vm.Name+"/")
 			if err != nil {
 				return err
 			}
@@ -175,7 +176,7 @@ func newKeep(a *command.App) *cobra.Command {
 the branches of the others. Your own git does this, with your configuration and your hooks. If it fails, nothing is
 dropped. Files that tools of this host obey when the tree is opened are listed first, and need a yes.`,
 		Args: command.Usage(cobra.ExactArgs(2)),
-		RunE: of(a, func(ctx context.Context, p *place, args []string) error {
+		RunE: of(a, func(ctx context.Context, p *exchange.Place, args []string) error {
 			n, err := strconv.Atoi(args[0])
 			if err != nil || n < 1 {
 				return command.UsageErrorf("%q is not the number of a try", args[0])
@@ -188,13 +189,13 @@ dropped. Files that tools of this host obey when the tree is opened are listed f
 	return c
 }
 
-func keep(ctx context.Context, a *command.App, p *place, n int, checkout, yes bool) error {
-	vm, err := p.client.Get(ctx, p.vm)
+func keep(ctx context.Context, a *command.App, p *exchange.Place, n int, checkout, yes bool) error {
+	vm, err := p.Client.Get(ctx, p.VM)
 	if err != nil {
 		return err
 	}
 	branch := branchOf(vm.Name, n)
-	hazards, err := p.home.BranchHazards(ctx, p.record, branch)
+	hazards, err := p.Home.BranchHazards(ctx, p.Record, branch)
 	if err != nil {
 		return err
 	}
@@ -204,19 +205,19 @@ func keep(ctx context.Context, a *command.App, p *place, n int, checkout, yes bo
 			return err
 		}
 	}
-	if err := p.home.Take(ctx, p.record, branch, checkout, a.Stdout, a.Stderr); err != nil {
+	if err := p.Home.Take(ctx, p.Record, branch, checkout, a.Stdout, a.Stderr); err != nil {
 		return err
 	}
-	others, err := p.home.Branches(ctx, p.record, "banger/"+vm.Name+"/")
+	others, err := p.Home.Branches(ctx, p.Record, "banger/"+vm.Name+"/")
 	if err != nil {
 		return err
 	}
 	for _, b := range others {
 		if b.Name != branch || !checkout {
-			err = errors.Join(err, p.home.RemoveBranch(ctx, p.record, b.Name))
+			err = errors.Join(err, p.Home.RemoveBranch(ctx, p.Record, b.Name))
 		}
 	}
-	return errors.Join(err, dropTries(ctx, a, p.client, vm))
+	return errors.Join(err, dropTries(ctx, a, p.Client, vm))
 }
 
 // dropTries removes the forks that tries ran in.

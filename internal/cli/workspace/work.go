@@ -10,18 +10,19 @@ import (
 	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
+	"banger/internal/exchange"
 	"banger/internal/workspace"
 )
 
 // Path is where a VM has its workspace unless the user says something else.
-const Path = "/" + preset
+const Path = "/" + exchange.Preset
 
 // Bring makes the workspace of a working tree or a directory in a VM that has none, at Path.
 func Bring(ctx context.Context, a *command.App, c *client.Client, vm, source, user string) error {
 	quiet := *a
 	quiet.Stdout = io.Discard // stdout belongs to a command
 	return prepare(ctx, &quiet, c, vm, prepareFlags{user: user,
-		Options: workspace.Options{Source: source, Path: Path, Name: preset, Depth: presetDepth}})
+		Options: workspace.Options{Source: source, Path: Path, Name: exchange.Preset, Depth: presetDepth}})
 }
 
 // presetDepth is how many commits of the history come along.
@@ -30,11 +31,11 @@ const presetDepth = 50
 // News says what has changed since the baseline of a VM's workspace, in the VM and on this host. lines is empty if
 // nothing has.
 func News(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) (lines []string, err error) {
-	p, err := find(ctx, a, c, vm.ID)
+	p, err := exchange.Find(ctx, homeOf(a), c, vm.ID)
 	if err != nil {
 		return nil, err
 	}
-	capture, err := p.capture(ctx, all)
+	capture, err := p.Capture(ctx, exchange.All)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +48,7 @@ func News(ctx context.Context, a *command.App, c *client.Client, vm banger.VM) (
 	if err != nil {
 		return nil, err
 	}
-	host, err := p.home.Host(ctx, p.record)
+	host, err := p.Home.Host(ctx, p.Record)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +82,7 @@ func moved(files, commits int) string {
 // Try runs a command in several forks of a VM, each in its workspace, and makes a branch of the result of each.
 // with allows that the forks have the secrets of the VM.
 func Try(ctx context.Context, a *command.App, c *client.Client, vm string, number int, with bool, cmd []string) error {
-	p, err := find(ctx, a, c, vm)
+	p, err := exchange.Find(ctx, homeOf(a), c, vm)
 	if err != nil {
 		return err
 	}
@@ -90,11 +91,11 @@ func Try(ctx context.Context, a *command.App, c *client.Client, vm string, numbe
 
 // Diff prints what has changed in a VM's workspace since its baseline: the files, and how many lines of each.
 func Diff(ctx context.Context, a *command.App, c *client.Client, vm string) error {
-	p, err := find(ctx, a, c, vm)
+	p, err := exchange.Find(ctx, homeOf(a), c, vm)
 	if err != nil {
 		return err
 	}
-	capture, err := p.capture(ctx, workingTree)
+	capture, err := p.Capture(ctx, exchange.WorkingTree)
 	if err != nil {
 		return err
 	}
@@ -106,9 +107,9 @@ func Diff(ctx context.Context, a *command.App, c *client.Client, vm string) erro
 
 // Sides returns where the workspace of a VM is, on this host and in the VM.
 func Sides(ctx context.Context, a *command.App, c *client.Client, vm string) (host, guest string, err error) {
-	p, err := find(ctx, a, c, vm)
+	p, err := exchange.Find(ctx, homeOf(a), c, vm)
 	if err != nil {
 		return "", "", err
 	}
-	return p.record.Source, p.it.Path, nil
+	return p.Record.Source, p.It.Path, nil
 }

@@ -16,11 +16,12 @@ import (
 	"banger/internal/api/client"
 	"banger/internal/cli/command"
 	"banger/internal/cli/render"
+	"banger/internal/exchange"
 	"banger/internal/workspace"
 )
 
-// preset is the path, and with it the name, of a workspace if the user says nothing else.
-const preset = "workspace"
+// homeOf returns where this user's records of workspaces are.
+func homeOf(a *command.App) workspace.Home { return exchange.HomeIn(a.Paths.Theirs()) }
 
 // New returns the command workspace.
 func New(a *command.App) *cobra.Command {
@@ -42,9 +43,9 @@ VM needs no git.`,
 }
 
 // of is what the commands about one workspace have in common: it finds the workspace that the first argument names.
-func of(a *command.App, use func(ctx context.Context, p *place, args []string) error) command.RunFunc {
+func of(a *command.App, use func(ctx context.Context, p *exchange.Place, args []string) error) command.RunFunc {
 	return a.WithClient(func(ctx context.Context, c *client.Client, args []string) error {
-		p, err := find(ctx, a, c, args[0])
+		p, err := exchange.Find(ctx, homeOf(a), c, args[0])
 		if err != nil {
 			return err
 		}
@@ -82,7 +83,7 @@ If the VM has the workspace already, this is: banger workspace sync.`,
 		}),
 	}
 	fs := c.Flags()
-	fs.StringVar(&o.Path, "to", "/"+preset, "where the VM gets it")
+	fs.StringVar(&o.Path, "to", Path, "where the VM gets it")
 	fs.StringVar(&o.Name, "name", "", "its name; preset to the last part of --to")
 	fs.StringVar(&o.Branch, "branch", "", "the branch of the VM's checkout; this host's stays as it is")
 	fs.StringVar(&o.From, "from", "", "the commit at which that branch begins; preset to the working tree")
@@ -106,7 +107,7 @@ func prepare(ctx context.Context, a *command.App, c *client.Client, vm string, o
 	if err := banger.CheckWorkspace(o.Name); err != nil {
 		return err
 	}
-	if err := active(ctx, c, vm, "make a workspace in"); err != nil && !o.dryRun {
+	if err := exchange.Active(ctx, c, vm, "make a workspace in"); err != nil && !o.dryRun {
 		return err
 	}
 	if !o.dryRun {
@@ -125,7 +126,7 @@ func prepare(ctx context.Context, a *command.App, c *client.Client, vm string, o
 	}
 	p := a.Progress()
 	p.Emit(banger.Event{Stage: "workspace", Text: fmt.Sprintf("bring %d files in", plan.Files)})
-	w, err := bring(ctx, c, vm, o.user, plan)
+	w, err := exchange.Bring(ctx, c, vm, o.user, plan)
 	p.Emit(banger.Event{Stage: "workspace", Text: fmt.Sprintf("bring %d files in", plan.Files), Done: err == nil})
 	p.Close()
 	if err == nil {
@@ -158,7 +159,7 @@ func prepareAgain(ctx context.Context, a *command.App, c *client.Client, vm stri
 			return true, banger.Errorf(banger.CodeConflict, "VM %s has workspace %s already, so its branch stays", vm, w.Name).
 				WithHint("remove the workspace first, or give this one another --name and --to")
 		}
-		return true, syncPlace(ctx, a, &place{client: c, home: homeOf(a), vm: vm, it: w})
+		return true, syncPlace(ctx, a, &exchange.Place{Client: c, Home: homeOf(a), VM: vm, It: w})
 	}
 	return false, nil
 }
@@ -225,7 +226,7 @@ snapshot, and its state is kept as an automatic snapshot.`,
 		Args: command.Usage(cobra.ExactArgs(1)),
 		RunE: a.WithClient(func(ctx context.Context, c *client.Client, args []string) error {
 			if to == "" {
-				p, err := findActive(ctx, a, c, args[0], "reset a workspace of")
+				p, err := exchange.FindActive(ctx, homeOf(a), c, args[0], "reset a workspace of")
 				if err != nil {
 					return err
 				}
@@ -243,20 +244,13 @@ snapshot, and its state is kept as an automatic snapshot.`,
 	return c
 }
 
-// reset takes back the guest's changes, and brings in again what the host has brought in after the file system.
-func reset(ctx context.Context, a *command.App, p *place) error {
-	baseline := p.record.Baseline
-	w, err := p.client.ResetWorkspace(ctx, p.vm, p.it.Name)
-	if err != nil {
-		return err
+// reset takes back the guest's changes.
+func reset(ctx context.Context, a *command.App, p *exchange.Place) error {
+	inOld, err := p.Reset(ctx)
+	if inOld > 0 {
+		notes(a, fmt.Sprintf("%d processes are still in the tree as it was", inOld))
 	}
-	if w.InOld > 0 {
-		notes(a, fmt.Sprintf("%d processes are still in the tree as it was", w.InOld))
-	}
-	if baseline == p.record.Lower {
-		return nil
-	}
-	return restore(ctx, p)
+	return err
 }
 
 func newRemove(a *command.App) *cobra.Command {
@@ -269,14 +263,14 @@ func newRemove(a *command.App) *cobra.Command {
 		RunE: a.WithClient(func(ctx context.Context, c *client.Client, args []string) error {
 			for _, arg := range args {
 				vm, name, _ := strings.Cut(arg, "/")
-				if err := active(ctx, c, vm, "remove a workspace of"); err != nil {
+				if err := exchange.Active(ctx, c, vm, "remove a workspace of"); err != nil {
 					return err
 				}
 				list, err := c.Workspaces(ctx, vm)
 				if err != nil {
 					return err
 				}
-				w, err := choose(list, vm, name)
+				w, err := exchange.Choose(list, vm, name)
 				if err != nil {
 					return err
 				}

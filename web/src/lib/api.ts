@@ -108,9 +108,13 @@ export async function call<M extends Method, P extends PathsWith<M>>(
   path: P,
   options: Options<Operation<M, P>>,
 ): Promise<Answer<Operation<M, P>, "application/json">> {
-  const response = await request(method, path, options as Loose);
-  const text = await response.text();
-  return (text ? JSON.parse(text) : undefined) as Answer<Operation<M, P>, "application/json">;
+  return local(method, path, options as Loose);
+}
+
+/** Makes a request of which openapi.json knows nothing: it is answered by the UI's own process, about the user's files. */
+export async function local<T>(method: Method, path: string, options: Loose = {}): Promise<T> {
+  const text = await (await request(method, path, options)).text();
+  return (text ? JSON.parse(text) : undefined) as T;
 }
 
 /** Returns a ticket for one request to a path, which cannot have headers. */

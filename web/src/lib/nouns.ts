@@ -59,3 +59,73 @@ export interface Browser {
   created: string;
   used: string;
 }
+
+// What the UI's own process says of workspaces (internal/local). Paths are bytes, in base64.
+
+export interface Workspace {
+  name: string;
+  path: string;
+  source: string;
+  known: boolean; // this host has a record of it
+  plain: boolean; // of a directory without a repository
+  error?: string;
+}
+
+/** One file that differs. */
+export interface Changed {
+  status: string; // as git names it: A, D, M, T, or R and C with the similarity
+  path: string;
+  from?: string;
+  before?: string; // the mode, as git has it
+  after?: string;
+  added: number; // lines
+  removed: number;
+  binary?: boolean;
+}
+
+/** A file that a tool of this host may obey, or one that cannot be merged. */
+export interface Remark {
+  path: string;
+  why: string;
+}
+
+/** A workspace as it was seen. What is taken of it is what was seen. */
+export interface Seen {
+  id: string;
+  source: string;
+  path: string;
+  plain: boolean;
+  changes: Changed[]; // those that tools may obey come first, and at most 20,000
+  total: number;
+  commits: number;
+  branch: string;
+  hazards: Remark[];
+  notes: string[];
+  host: { changes: Changed[]; branch: string; moved: boolean };
+}
+
+export interface Side {
+  kind: "text" | "binary" | "large" | "link";
+  size: number;
+  data?: string;
+}
+
+export interface ChangedFile extends Changed {
+  old?: Side;
+  new?: Side;
+}
+
+export interface Exported {
+  branch: string;
+  commits: number;
+  remaining: boolean; // one more commit has what was not committed
+  modules?: string[];
+}
+
+/** What a pull does to the host, or what has come into the machine. */
+export interface Moved {
+  changes: Changed[];
+  conflicts: Remark[];
+  hazards?: Remark[];
+  notes?: string[];
+}

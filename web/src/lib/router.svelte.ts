@@ -58,6 +58,12 @@ class Router {
     this.#read();
   }
 
+  /** Returns a value of the query with the escapes that it has in the address, or "". It may mean bytes that are no text. */
+  escaped(name: string): string {
+    void this.query;
+    return new RegExp(`[?&]${name}=([^&]*)`).exec(location.search)?.[1] ?? "";
+  }
+
   /** Changes values of the query; "" takes one away. Going back does not pass by the earlier values. */
   ask(values: Record<string, string>): void {
     const query = new URLSearchParams(location.search);

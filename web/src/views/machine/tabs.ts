@@ -15,6 +15,7 @@ export const tabs: Tab[] = [
   { id: "usage", label: "Usage", load: () => import("./Usage.svelte") },
   { id: "terminal", label: "Terminal", load: () => import("./Terminal.svelte") },
   { id: "files", label: "Files", load: () => import("./Files.svelte") },
+  { id: "workspaces", label: "Workspaces", load: () => import("./Workspaces.svelte") },
   { id: "network", label: "Network", load: () => import("./Network.svelte") },
   { id: "snapshots", label: "Snapshots", load: () => import("./Snapshots.svelte") },
   { id: "sessions", label: "Sessions", load: () => import("./Sessions.svelte") },
