@@ -24,7 +24,7 @@ var layout = map[string]struct {
 	"cmd/banger":       {"internal/cli internal/daemon", false, "a main only starts things"},
 	"cmd/banger-agent": {"internal/agent", false, "a main only starts things"},
 	"internal/cli": {
-		". internal/api/client internal/api/wire internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/render internal/cli/secret internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/report internal/sshconf internal/text",
+		". internal/api/client internal/api/wire internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/doctor internal/cli/filecopy internal/cli/format internal/cli/library internal/cli/logs internal/cli/manual internal/cli/policy internal/cli/render internal/cli/secret internal/cli/session internal/cli/snapshot internal/cli/spec internal/cli/sshfiles internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace internal/config internal/dns internal/host internal/logfile internal/notation internal/process internal/report internal/sshconf internal/text",
 		true, "the CLI sees the daemon only through its API; it runs ssh and the host's resolver"},
 	"internal/cli/command": {
 		". internal/api/client internal/cli/connect internal/cli/format internal/cli/render internal/cli/session internal/host internal/nearest internal/text", false,
@@ -61,6 +61,9 @@ var layout = map[string]struct {
 	"internal/cli/view": {
 		". internal/api/client internal/cli/command internal/cli/format internal/cli/render internal/cli/spec internal/text", false,
 		"commands that only show VMs"},
+	"internal/cli/policy": {
+		". internal/api/client internal/cli/command internal/cli/render internal/cli/spec internal/notation", false,
+		"what VMs may reach for a user, whoever enforces it"},
 	"internal/cli/diff": {". internal/api/client internal/cli/command internal/cli/render internal/text", false,
 		"changes of files for a user, however they are found"},
 	"internal/comparison": {
@@ -187,9 +190,10 @@ var layout = map[string]struct {
 	"internal/shim": {". internal/process internal/text internal/untrusted internal/vmm", true,
 		"what a daemon and one VM's process say to each other; its client starts it"},
 	"internal/shim/server": {
-		". internal/accept internal/frame internal/guest internal/mux internal/network internal/network/netstack internal/output internal/private internal/shim internal/shim/denial internal/shim/inlet internal/splice internal/text internal/untrusted internal/vmm internal/vmm/jail",
+		". internal/accept internal/frame internal/guest internal/mux internal/network internal/network/netstack internal/output internal/private internal/shim internal/shim/decision internal/shim/inlet internal/splice internal/text internal/untrusted internal/vmm internal/vmm/jail",
 		false, "one VM's process; it never sees images or rows"},
-	"internal/shim/denial": {". internal/guest internal/untrusted", false, "what was refused, whatever refuses it"},
+	"internal/shim/decision": {". internal/guest internal/untrusted", false,
+		"what was refused and allowed, whatever decides it"},
 	"internal/shim/inlet": {". internal/guest internal/network internal/shim internal/splice", false,
 		"how the host reaches one guest, however that runs"},
 	"internal/wake": {". internal/network internal/networks internal/shim internal/text", false,
@@ -351,7 +355,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/secret internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/policy internal/cli/secret internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }
