@@ -14,7 +14,7 @@ import (
 const (
 	refusalWait = 200 * time.Millisecond
 	refusalTime = 2 * time.Second
-	flowTime    = time.Second
+	flowTime    = 2 * time.Second
 )
 
 // Bounds of the questions about flows that were allowed, which a guest may begin by the thousand.

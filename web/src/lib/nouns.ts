@@ -32,7 +32,7 @@ export type Change = Schemas["Change"];
 export type Event = Schemas["Event"];
 export type Failure = Schemas["Error"];
 export type Fork = Schemas["Fork"];
-export type Denial = Schemas["Denial"];
+export type Decision = Schemas["Decision"];
 export type FileInfo = Schemas["FileInfo"];
 
 /** What a copy has moved. The document has no schema for it, as it comes in a frame. */
