@@ -93,13 +93,15 @@ func TestDenialsThatRepeatAreCounted(t *testing.T) {
 	d := NewLog()
 	first, other := refused(1), refused(1)
 	other.Port = 2
+	by := first
+	by.Rule = "deny any"
 	late := first
 	late.Time = late.Time.Add(window)
-	for _, n := range []banger.Decision{first, first, other, first, late} {
+	for _, n := range []banger.Decision{first, first, other, first, late, by} {
 		d.Add(n)
 	}
 	list := written(t, d, -1)
-	if len(list) != 3 || list[0].Count != 3 || list[1].Count != 0 || list[2].Count != 0 {
+	if len(list) != 4 || list[0].Count != 3 || list[1].Count != 0 || list[2].Count != 0 {
 		t.Errorf("they are %+v", list)
 	}
 }

@@ -59,7 +59,7 @@ func (l *list) repeats(n banger.Decision) bool {
 	for i := len(l.last) - 1; i >= 0 && i >= len(l.last)-16; i-- {
 		o := &l.last[i]
 		if n.Time.Sub(o.Time) < window && o.Protocol == n.Protocol && o.Address == n.Address && o.Port == n.Port &&
-			o.Name == n.Name {
+			o.Name == n.Name && o.Rule == n.Rule {
 			o.Count = max(o.Count, 1) + 1
 			return true
 		}
