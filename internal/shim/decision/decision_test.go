@@ -233,3 +233,30 @@ func TestSimilarFlowsAreAskedForOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestQuestionsAboutFlowsAreFew begins hundreds of flows in a second. The agent is asked 20 times at most, and each
+// flow is recorded.
+func TestQuestionsAboutFlowsAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLog()
+		var asked atomic.Int32
+		a := NewAttribution(guest.Client{Dial: func(context.Context) (net.Conn, error) {
+			asked.Add(1)
+			return nil, errors.New("the agent does not answer")
+		}}, l)
+		const flows = 900 // fewer than are kept
+		for n := range flows {
+			d := allowed(n)
+			d.Time, d.Source = time.Now(), uint16(1+n)
+			a.Decide(d)
+			time.Sleep(time.Second / flows)
+		}
+		if n := asked.Load(); n > int32(time.Second/flowRest) {
+			t.Errorf("there are %d questions", n)
+		}
+		a.Close()
+		if list := written(t, l, -1); len(list) != flows {
+			t.Errorf("%d flows are recorded", len(list))
+		}
+	})
+}
