@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"banger"
@@ -66,7 +67,8 @@ func (d Decisions) AllowOnce(ctx context.Context, ref string, r banger.Rule, sec
 		return err
 	case banger.OnBridge(vm.Spec.Network):
 		return banger.Errorf(banger.CodeConflict, "VM %s is on the bridge network %s, where no rule counts for a time",
-			vm.Name, vm.Spec.Network).WithHint("write it into the policy: banger policy allow %s %q", vm.Name, r)
+			vm.Name, vm.Spec.Network).WithHint("write it into the policy: banger policy allow %s '%s'", vm.Name,
+			strings.TrimPrefix(r.String(), banger.Allow+" "))
 	case !vm.State.Lives():
 		return vm.NotRunning("allow something to")
 	}
