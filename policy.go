@@ -1,7 +1,6 @@
 package banger
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -47,17 +46,12 @@ type Rule struct {
 // PortRange is the range from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
 
-// MarshalJSON writes "80" or "8000-8100".
-func (p PortRange) MarshalJSON() ([]byte, error) { return json.Marshal(p.String()) }
+// MarshalText writes "80" or "8000-8100".
+func (p PortRange) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
-func (p *PortRange) UnmarshalJSON(data []byte) error {
-	var s string
-	if err := json.Unmarshal(data, &s); err != nil {
-		return err
-	}
-	var err error
-	*p, err = ParsePortRange(s)
+// UnmarshalText reads what MarshalText wrote.
+func (p *PortRange) UnmarshalText(text []byte) (err error) {
+	*p, err = ParsePortRange(string(text))
 	return err
 }
 
@@ -204,9 +198,10 @@ func isLabel(s string) bool {
 	return true
 }
 
-// Denial is one flow or name that a VM's policy refused.
-type Denial struct {
+// Decision is what a VM's policy has decided about one flow or name of its guest. Names are listed only if refused.
+type Decision struct {
 	Time     time.Time `json:"time"`
+	Allowed  bool      `json:"allowed,omitempty"` // otherwise it was refused
 	Protocol string    `json:"protocol"`          // tcp, udp, icmp or dns
 	Address  string    `json:"address,omitempty"` // the destination
 	Port     uint16    `json:"port,omitempty"`
@@ -215,5 +210,7 @@ type Denial struct {
 	Process  string    `json:"process,omitempty"` // its name in the guest, if known; the guest may give any name
 	PID      int       `json:"pid,omitempty"`     // in the guest
 	Rule     string    `json:"rule"`              // the line of the policy, or the name of the built-in rule
-	Count    int       `json:"count,omitempty"`   // number of similar refusals in a short time, if more than one
+	Count    int       `json:"count,omitempty"`   // number of similar decisions in a short time, if more than one
+	// Suggested is the rule that allows what was refused, and nothing else. It is absent if no such rule can.
+	Suggested *Rule `json:"suggested,omitempty"`
 }

@@ -33,6 +33,7 @@ func dialogue(h *hosttest.Host) []asked {
 	spec := banger.Spec{Image: h.Image, Name: "box", Cmd: []string{"sleep", "100"}}
 	rests := banger.Spec{Image: h.Image, Name: "rests", Env: []string{"A=secret"}}
 	forward := banger.Forward{Protocol: "tcp", HostIP: "127.0.0.1", GuestPort: 80}
+	toHost := banger.Rule{Action: banger.Allow, To: banger.ToHost}
 	session := banger.SessionSpec{Name: "cat", Command: banger.Exec{Args: []string{"cat"}, Stdin: true}}
 	workspace := wire.WorkspaceRequest{ID: strings.Repeat("a", 32), Name: "w", Path: "/etc/passwd/w", Baseline: "one"}
 	image := url.Values{"reference": {h.Image}}.Encode()
@@ -116,6 +117,9 @@ func dialogue(h *hosttest.Host) []asked {
 		{"DELETE /v1/vms/{vm}/forwards", "/v1/vms/rests/forwards", forward, 204},
 		{"PUT /v1/vms/{vm}/policy", "/v1/vms/rests/policy", banger.Policy{Default: banger.Deny}, 200},
 		{"GET /v1/vms/{vm}/denials", "/v1/vms/box/denials?tail=all", nil, 200},
+		{"GET /v1/vms/{vm}/decisions", "/v1/vms/box/decisions?tail=all", nil, 200},
+		{"POST /v1/vms/{vm}/policy/once", "/v1/vms/box/policy/once", wire.OnceRequest{Rule: toHost}, 204},
+		{"POST /v1/vms/{vm}/policy/once", "/v1/vms/rests/policy/once", wire.OnceRequest{Rule: toHost}, 409},
 		{"PUT /v1/vms/{vm}/network", "/v1/vms/rests/network", map[string]string{"network": "user"}, 200},
 		{"GET /v1/networks", "", nil, 200},
 		{"POST /v1/networks", "", banger.Network{Name: "lab"}, 403},

@@ -85,7 +85,13 @@ type Connections interface {
 	RemoveForward(ctx context.Context, ref string, f banger.Forward) error
 	SetPolicy(ctx context.Context, ref string, p banger.Policy) (banger.VM, error)
 	ConnectNetwork(ctx context.Context, ref, network string) (banger.VM, error)
-	Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error
+}
+
+// Decisions shows what the policies of VMs decide, and lets a rule count in front of one for a time.
+type Decisions interface {
+	// Write writes lines of JSON of banger.Decision: refusals and, with all, also flows that were allowed.
+	Write(ctx context.Context, ref string, all bool, tail int, follow bool, w io.Writer) error
+	AllowOnce(ctx context.Context, ref string, r banger.Rule, seconds int) error
 }
 
 // Networks manages the networks that VMs can use.

@@ -58,7 +58,35 @@ func setPolicy(s *Server, w http.ResponseWriter, req *http.Request) error {
 	return answerVM(w, vm, err)
 }
 
+// defaultOnce is for how many seconds a rule is allowed once if the request does not say it.
+const defaultOnce = 300
+
+func allowOnce(s *Server, w http.ResponseWriter, req *http.Request) error {
+	var once wire.OnceRequest
+	if err := wire.Decode(req, &once); err != nil {
+		return err
+	}
+	seconds := defaultOnce
+	if once.Seconds != nil {
+		seconds = *once.Seconds
+	}
+	if err := s.Decisions.AllowOnce(req.Context(), req.PathValue("vm"), once.Rule, seconds); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func denials(s *Server, w http.ResponseWriter, req *http.Request) error {
+	return s.decided(w, req, false)
+}
+
+func decisions(s *Server, w http.ResponseWriter, req *http.Request) error {
+	return s.decided(w, req, true)
+}
+
+// decided answers with what a policy has refused and, with all, also with what it has allowed.
+func (s *Server) decided(w http.ResponseWriter, req *http.Request, all bool) error {
 	q := req.URL.Query()
 	tail, err := tailOf(q)
 	if err != nil {
@@ -70,9 +98,9 @@ func denials(s *Server, w http.ResponseWriter, req *http.Request) error {
 	w.Header().Set("Content-Type", ndjson)
 	w.(http.Flusher).Flush() // a client that follows waits for data that may come late
 	out := wire.FlushWriter{W: w}
-	err = s.Connections.Denials(req.Context(), req.PathValue("vm"), tail, q.Get("follow") == "true", out)
+	err = s.Decisions.Write(req.Context(), req.PathValue("vm"), all, tail, q.Get("follow") == "true", out)
 	if err != nil && !errors.Is(err, context.Canceled) {
-		s.Log.Warn("denials", "err", err) // the status has already been sent
+		s.Log.Warn("what a policy has decided was not shown", "err", err) // the status has already been sent
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"flag"
 	"go/ast"
@@ -39,15 +40,16 @@ func TestTheOpenAPIFileIsGenerated(t *testing.T) {
 
 // constraints are what the types of Go do not say.
 var constraints = map[string]object{
-	"Spec.name":          {"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
-	"Spec.pull":          {"enum": []string{banger.PullMissing, banger.PullAlways, banger.PullNever}},
-	"Spec.vmm":           {"enum": []string{banger.VMMAuto, banger.VMMFirecracker, banger.VMMQEMU}},
-	"Spec.cpus":          {"minimum": 1, "maximum": banger.MaxCPUs},
-	"Spec.cpu_model":     {"maxLength": 512},
-	"RestartPolicy.name": {"enum": []string{banger.RestartNo, banger.RestartOnFailure, banger.RestartAlways}},
-	"Timer.action":       {"enum": []string{banger.ActionStop, banger.ActionRemove, banger.ActionSuspend}},
-	"Spec.warm":          {"enum": []string{banger.WarmAuto, banger.WarmNever, banger.WarmOnly, banger.WarmBooted}},
-	"Spec.init":          {"enum": []string{banger.InitAuto, banger.InitAgent, banger.InitImage}},
+	"Spec.name":           {"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
+	"Spec.pull":           {"enum": []string{banger.PullMissing, banger.PullAlways, banger.PullNever}},
+	"Spec.vmm":            {"enum": []string{banger.VMMAuto, banger.VMMFirecracker, banger.VMMQEMU}},
+	"Spec.cpus":           {"minimum": 1, "maximum": banger.MaxCPUs},
+	"Spec.cpu_model":      {"maxLength": 512},
+	"RestartPolicy.name":  {"enum": []string{banger.RestartNo, banger.RestartOnFailure, banger.RestartAlways}},
+	"Timer.action":        {"enum": []string{banger.ActionStop, banger.ActionRemove, banger.ActionSuspend}},
+	"Spec.warm":           {"enum": []string{banger.WarmAuto, banger.WarmNever, banger.WarmOnly, banger.WarmBooted}},
+	"Spec.init":           {"enum": []string{banger.InitAuto, banger.InitAgent, banger.InitImage}},
+	"OnceRequest.seconds": {"minimum": 1, "maximum": 3600},
 }
 
 // required lists the fields that a request must have. For other types, those are required that are always there.
@@ -179,7 +181,7 @@ func (g generator) schema(t reflect.Type) object {
 		return object{"type": "array", "items": object{"type": "number", "nullable": true}}
 	case t == reflect.TypeFor[[]byte]():
 		return object{"type": "string", "format": "byte"}
-	case t.Implements(reflect.TypeFor[json.Marshaler]()): // those of the nouns write strings
+	case t.Implements(reflect.TypeFor[encoding.TextMarshaler]()):
 		return object{"type": "string"}
 	}
 	switch t.Kind() {

@@ -197,7 +197,13 @@ var networkRoutes = []route{
 	{"PUT", "/v1/vms/{vm}/policy", setPolicy, "setPolicy", "Replace what the VM may reach; flows that it forbids are cut",
 		nil, banger.Policy{}, banger.VM{}},
 	{"GET", "/v1/vms/{vm}/denials", denials, "denials", "What the policy has refused since the last start",
-		[]parameter{paramTail, paramFollow}, nil, lines{banger.Denial{}}},
+		[]parameter{paramTail, paramFollow}, nil, lines{banger.Decision{}}},
+	{"GET", "/v1/vms/{vm}/decisions", decisions, "decisions",
+		"What the policy has refused, and which flows it has allowed, since the last start. Of a VM on a bridge network " +
+			"there are only refusals", []parameter{paramTail, paramFollow}, nil, lines{banger.Decision{}}},
+	{"POST", "/v1/vms/{vm}/policy/once", allowOnce, "allowOnce",
+		"Let an allowing rule count in front of the policy of a running VM for a time, but not on a bridge network. Flows " +
+			"that it has allowed go on after that", nil, wire.OnceRequest{}, nil},
 	{"PUT", "/v1/vms/{vm}/network", connectNetwork, "connectNetwork", "Give a VM at rest another network", nil,
 		connectRequest{}, banger.VM{}},
 	{"GET", "/v1/networks", listNetworks, "listNetworks", "List bridge networks", nil, nil, []banger.Network{}},

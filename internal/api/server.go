@@ -29,6 +29,7 @@ type Server struct {
 	Workspaces     Workspaces
 	Secrets        Secrets
 	Connections    Connections
+	Decisions      Decisions
 	Networks       Networks
 	Images         Images
 	Transfers      Transfers

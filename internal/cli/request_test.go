@@ -52,6 +52,9 @@ func TestFlagsReachTheDaemon(t *testing.T) {
 		"kill -s HUP box":         {`POST /v1/vms/box/kill?signal=1`, "box\n"},
 		"rm -f box":               {`DELETE /v1/vms/box?force=true`, "box\n"},
 		"policy log -n 2 box":     {`GET /v1/vms/box/denials?follow=false&tail=2`, "…"},
+		"policy log -a box":       {`GET /v1/vms/box/decisions?follow=false`, "…"},
+		"policy allow box *.a.b tcp:80,90-99 --for 1m30s": {`POST /v1/vms/box/policy/once ` +
+			`{"rule":{"action":"allow","to":"*.a.b","protocol":"tcp","ports":["80","90-99"]},"seconds":90}`, ""},
 	} {
 		t.Run(line, func(t *testing.T) {
 			got := ""
@@ -83,17 +86,6 @@ func matches(text, pattern string) bool {
 	return ok
 }
 
-var denial = banger.Denial{
-	Protocol: "tcp",
-	Name:     "example.org",
-	Address:  "192.0.2.1",
-	Port:     443,
-	Rule:     "default deny",
-	Count:    2,
-	PID:      7,
-	Process:  "curl",
-}
-
 // answerAll answers every request with the noun that it is about.
 func answerAll(w http.ResponseWriter, r *http.Request) {
 	image, kernel := banger.Image{Digest: "sha256:1"}, banger.Kernel{Name: "linux"}
@@ -122,23 +114,13 @@ func answerAll(w http.ResponseWriter, r *http.Request) {
 		answer = []banger.Network{network}
 	case strings.HasPrefix(path, "/v1/networks"):
 		answer = network
-	case strings.HasSuffix(path, "/denials"):
-		answer = denial
+	case strings.HasSuffix(path, "/denials"), strings.HasSuffix(path, "/decisions"):
+		answer = banger.Decision{Protocol: "icmp", Address: "192.0.2.1", Rule: "deny any"}
+	case strings.HasSuffix(path, "/policy/once"):
+		w.WriteHeader(http.StatusNoContent)
+		return
 	}
 	json.NewEncoder(w).Encode(answer)
-}
-
-// TestDenialLines checks what a person sees of a refusal.
-func TestDenialLines(t *testing.T) {
-	t.Parallel()
-	const want = ` box (curl, pid 7): tcp example.org 192.0.2.1:443 denied by "default deny", 2 times`
-	if got := denialLine("box", denial); !strings.HasSuffix(got, want) {
-		t.Errorf("it is %q", got)
-	}
-	short := banger.Denial{Protocol: "icmp", Address: "192.0.2.1", Rule: "deny any"}
-	if got := denialLine("box", short); !strings.HasSuffix(got, ` box: icmp 192.0.2.1 denied by "deny any"`) {
-		t.Errorf("it is %q", got)
-	}
 }
 
 // TestWhatComesAfterAnError checks streams that break, and answers of another program.

@@ -14,6 +14,7 @@ import (
 	"banger/internal/cli/library"
 	"banger/internal/cli/logs"
 	"banger/internal/cli/manual"
+	"banger/internal/cli/policy"
 	"banger/internal/cli/remote"
 	"banger/internal/cli/secret"
 	"banger/internal/cli/snapshot"
@@ -118,7 +119,7 @@ func refuseUnknownWords(c *cobra.Command) {
 var vmCommands = []func(*app) *cobra.Command{
 	newRun, newCreate, newStart, newStop, newRestart, newPause, newSuspend, newResume, newKill, newRemove,
 	of(view.NewList), of(background.New), of(background.NewAttach), newExec, newSSH, of(logs.New), of(view.NewStats),
-	of(view.NewTop), newRename, newUpdate, newCopy, newPorts, newPort, newPolicy, newCommit, newWait, newPrune,
+	of(view.NewTop), newRename, newUpdate, newCopy, newPorts, newPort, of(policy.New), newCommit, newWait, newPrune,
 	of(snapshot.New), of(snapshot.NewFork), of(snapshot.NewKeep), of(diff.New), of(workspace.New), of(secret.New),
 }
 

@@ -76,8 +76,8 @@ func hostileDaemon(w http.ResponseWriter, r *http.Request) {
 		answer = []banger.Listener{hostile[banger.Listener]()}
 	case strings.HasSuffix(path, "/stats"):
 		answer = hostile[banger.Stats]()
-	case strings.HasSuffix(path, "/denials"):
-		answer = hostile[banger.Denial]()
+	case strings.HasSuffix(path, "/denials"), strings.HasSuffix(path, "/decisions"):
+		answer = hostile[banger.Decision]()
 	case strings.HasSuffix(path, "/history"):
 		answer = []banger.ImageStep{hostile[banger.ImageStep]()}
 	case strings.HasSuffix(path, "/usage"):
@@ -123,7 +123,7 @@ func TestOutputIsPrintable(t *testing.T) {
 		"cp none:/x y",
 		"ports box", "ports box --format json", "port ls box", "stats --no-stream box",
 		"stats --no-stream --format json box",
-		"policy log box", "policy log box --format json",
+		"policy log box", "policy log box --format json", "policy log -a box",
 		"image ls", "image ls -q", "image ls --format json", "image inspect x", "image history x",
 		"image history x --format json",
 		"image df", "image df --format json", "image pull x", "image pull x --format json", "run -d x",

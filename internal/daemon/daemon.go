@@ -150,6 +150,7 @@ func apiOf(sup *supervisor.Supervisor, compares *comparison.Comparer, histories 
 		Workspaces:     sup.Guests().Workspaces(compares),
 		Secrets:        sup.Custody(),
 		Connections:    sup.Connections(),
+		Decisions:      sup.Guests().Decisions(),
 		Networks:       sup.Networks(),
 		Images:         sup.Library(),
 		Transfers:      sup.Library(),
@@ -263,7 +264,7 @@ func build(o Options, db *store.Store, images *image.Store, kvm host.KVM, vmms [
 		parts.Idle = func(ctx context.Context) error { return ctx.Err() }
 	}
 	if parts.Root {
-		parts.Bridge = func(denied func(string, banger.Denial)) *bridge.Host {
+		parts.Bridge = func(denied func(string, banger.Decision)) *bridge.Host {
 			return bridge.NewHost(o.StateDir, network.NewResolver(network.ResolvConf).Exchange, denied, o.Log)
 		}
 	}

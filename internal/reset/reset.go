@@ -96,7 +96,7 @@ func Remove(ctx context.Context, h Home, keep []string, say func(step string)) e
 	}
 	if os.Geteuid() == 0 {
 		say("removing networks")
-		nothing := func(string, banger.Denial) {}
+		nothing := func(string, banger.Decision) {}
 		networks := bridge.NewHost(h.State, nil, nothing, slog.New(slog.DiscardHandler))
 		err := networks.Apply(ctx, bridge.Config{})
 		networks.Close()

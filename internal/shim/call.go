@@ -68,15 +68,22 @@ func (c Client) SetPolicy(ctx context.Context, p banger.Policy) error {
 	return c.callWith(ctx, CallPolicy, p, nil)
 }
 
-// AddDenial adds a refusal of the daemon to the shim's list of denials.
-func (c Client) AddDenial(ctx context.Context, d banger.Denial) error {
+// AllowOnce lets a rule count in front of the policy of a user network for a time. The shim holds it, and nothing
+// stores it. Flows that it has allowed go on after that.
+func (c Client) AllowOnce(ctx context.Context, o Once) error {
+	return c.callWith(ctx, CallOnce, o, nil)
+}
+
+// AddRefusal adds a refusal of the daemon to those that the shim keeps.
+func (c Client) AddRefusal(ctx context.Context, d banger.Decision) error {
 	return c.callWith(ctx, CallDeny, d, nil)
 }
 
-// Denials writes the refusals of the policy to w, one JSON object of banger.Denial per line: the last tail ones (all
-// that are kept if tail is negative) and, with follow, new ones until the VMM ends (it then returns nil) or ctx ends.
-func (c Client) Denials(ctx context.Context, tail int, follow bool, w io.Writer) error {
-	return c.stream(ctx, fmt.Sprintf("%s %d %t", CallDenials, tail, follow), w)
+// Decisions writes the refusals of the policy and, with all, the flows that it has allowed to w, one JSON object of
+// banger.Decision per line: the last tail ones (all that are kept if tail is negative) and, with follow, new ones until
+// the VMM ends (it then returns nil) or ctx ends.
+func (c Client) Decisions(ctx context.Context, all bool, tail int, follow bool, w io.Writer) error {
+	return c.stream(ctx, fmt.Sprintf("%s %d %t %t", CallDecisions, tail, follow, all), w)
 }
 
 func (c Client) callWith(ctx context.Context, call string, arg any, file *os.File) error {

@@ -33,14 +33,14 @@ func TestAShimThatDoesNotAnswerIsReported(t *testing.T) {
 	defer cancel()
 	var wg sync.WaitGroup
 	for name, f := range map[string]func() error{
-		"status":  func() error { _, err := c.Status(ctx); return err },
-		"stats":   func() error { _, err := c.Stats(ctx); return err },
-		"ports":   func() error { _, err := c.Ports(ctx, false); return err },
-		"pause":   func() error { return c.Pause(ctx) },
-		"resume":  func() error { return c.Resume(ctx) },
-		"policy":  func() error { return c.SetPolicy(ctx, banger.Policy{}) },
-		"denials": func() error { return c.Denials(ctx, 1, false, io.Discard) },
-		"console": func() error { return c.FollowConsole(ctx, 1, io.Discard) },
+		"status":    func() error { _, err := c.Status(ctx); return err },
+		"stats":     func() error { _, err := c.Stats(ctx); return err },
+		"ports":     func() error { _, err := c.Ports(ctx, false); return err },
+		"pause":     func() error { return c.Pause(ctx) },
+		"resume":    func() error { return c.Resume(ctx) },
+		"policy":    func() error { return c.SetPolicy(ctx, banger.Policy{}) },
+		"decisions": func() error { return c.Decisions(ctx, true, 1, false, io.Discard) },
+		"console":   func() error { return c.FollowConsole(ctx, 1, io.Discard) },
 	} {
 		wg.Go(func() {
 			if err := f(); err == nil || !strings.Contains(err.Error(), "shim does not answer") {

@@ -2,12 +2,14 @@ package shim
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"banger"
 	"banger/internal/text"
 	"banger/internal/untrusted"
 )
@@ -16,8 +18,8 @@ import (
 // forever uses at most 8 MiB of the host.
 const MaxConsole = 4 << 20
 
-// maxDenialsFile is the maximum size in bytes of the file of denials.
-const maxDenialsFile = 4 << 20
+// maxDecisionsFile is the maximum size in bytes of the file of decisions.
+const maxDecisionsFile = 4 << 20
 
 // ReadConsole writes the last tail lines of the console log in dir (all if tail is negative), whether or not a shim
 // runs.
@@ -41,14 +43,20 @@ func ReadLog(path string) []byte {
 	return log
 }
 
-// ReadDenials writes the last tail denials (all if tail is negative) of a VM in dir that has ended. There are none if
-// its shim was killed.
-func ReadDenials(dir string, tail int, w io.Writer) error {
-	data, err := untrusted.ReadFile(filepath.Join(dir, DenialsFile), maxDenialsFile)
+// ReadDecisions writes the last tail refusals (all if tail is negative) of a VM in dir that has ended, and with all
+// also the flows that were allowed. There are none if its shim was killed.
+func ReadDecisions(dir string, all bool, tail int, w io.Writer) error {
+	data, err := untrusted.ReadFile(filepath.Join(dir, DecisionsFile), maxDecisionsFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	whole := data[:bytes.LastIndexByte(data, '\n')+1] // without a line that was cut
-	_, err = w.Write(text.LastLines(whole, tail))
+	var wanted []byte
+	for line := range bytes.Lines(data) {
+		var d banger.Decision
+		if err := json.Unmarshal(line, &d); err == nil && (all || !d.Allowed) { // no line that was cut
+			wanted = append(wanted, line...)
+		}
+	}
+	_, err = w.Write(text.LastLines(wanted, tail))
 	return err
 }

@@ -154,7 +154,8 @@ const (
 	OutputFile  = "output.log" // what the main command writes, in the format of package output
 	SocketFile  = "shim.sock"
 	ErrorFile   = "shim.err"
-	DenialsFile = "denials.jsonl"
+	// DecisionsFile has the name that it had when it was for refusals alone.
+	DecisionsFile = "denials.jsonl"
 )
 
 // The control calls. The client sends one line and gets one JSON line back, with three exceptions. CONNECT is
@@ -195,11 +196,20 @@ const (
 	CallAccept = "ACCEPT"
 	// CallCarry + JSON of a forward carries a connection, which comes with the first byte and was accepted while the VM
 	// was suspended.
-	CallCarry   = "CARRY"
-	CallPolicy  = "POLICY"  // + JSON of a policy
-	CallDeny    = "DENY"    // + JSON of a denial, to keep with the others
-	CallDenials = "DENIALS" // + tail and whether to follow: answered by lines of JSON
+	CallCarry  = "CARRY"
+	CallPolicy = "POLICY" // + JSON of a policy
+	CallOnce   = "ONCE"   // + JSON of Once: a rule counts in front of the policy for a time
+	CallDeny   = "DENY"   // + JSON of a refusal, to keep with the others
+	// CallDecisions + tail, whether to follow, and whether flows that were allowed are wanted too: answered by lines of
+	// JSON. The word is older than the last argument, which a shim of an earlier banger ignores.
+	CallDecisions = "DENIALS"
 )
+
+// Once is a rule that counts in front of the policy for a time.
+type Once struct {
+	Rule banger.Rule   `json:"rule"`
+	For  time.Duration `json:"for"` // in nanoseconds
+}
 
 // MaxFiles is the maximum number of descriptors that come with one byte (unix(7), SCM_MAX_FD).
 const MaxFiles = 253

@@ -44,8 +44,8 @@ func TestAShimOfItsOwnProcess(t *testing.T) {
 	if err := shim.ReadConsole(c.Dir, -1, &console); err != nil || strings.Contains(console.String(), "two") {
 		t.Errorf("the console has %q, %v", &console, err)
 	}
-	hosttest.Check(t, c.AddDenial(ctx, banger.Denial{Protocol: "udp", Rule: "one"}))
-	hosttest.Check(t, c.AddDenial(ctx, banger.Denial{Protocol: "udp", Rule: "two", Address: "192.0.2.1"}))
+	hosttest.Check(t, c.AddRefusal(ctx, banger.Decision{Protocol: "udp", Rule: "one"}))
+	hosttest.Check(t, c.AddRefusal(ctx, banger.Decision{Protocol: "udp", Rule: "two", Address: "192.0.2.1"}))
 
 	stream, err := c.Offer(ctx, guest.AgentPort)
 	hosttest.Check(t, err)
@@ -68,10 +68,10 @@ func TestAShimOfItsOwnProcess(t *testing.T) {
 		t.Errorf("the exit record is %+v, %v", exit, err)
 	}
 	for tail, want := range map[int]int{-1: 2, 1: 1, 0: 0} {
-		var denials bytes.Buffer
-		hosttest.Check(t, shim.ReadDenials(c.Dir, tail, &denials))
-		if got := bytes.Count(denials.Bytes(), []byte("\n")); got != want {
-			t.Errorf("of the last %d denials there are %s", tail, &denials)
+		var refusals bytes.Buffer
+		hosttest.Check(t, shim.ReadDecisions(c.Dir, false, tail, &refusals))
+		if got := bytes.Count(refusals.Bytes(), []byte("\n")); got != want {
+			t.Errorf("of the last %d refusals there are %s", tail, &refusals)
 		}
 	}
 }

@@ -2,11 +2,9 @@ package supervisor
 
 import (
 	"context"
-	"io"
 	"time"
 
 	"banger"
-	"banger/internal/shim"
 	"banger/internal/wake"
 )
 
@@ -101,22 +99,6 @@ func (c Connections) SetPolicy(ctx context.Context, ref string, p banger.Policy)
 	return l.Snapshot(), err
 }
 
-// Denials writes what the policy has refused since the VM's last start, as lines of JSON: the last tail ones (all
-// that are kept if tail is negative) and, with follow, new ones until the VM or ctx ends.
-func (c Connections) Denials(ctx context.Context, ref string, tail int, follow bool, w io.Writer) error {
-	l, err := c.withNetwork(ref)
-	if err != nil {
-		return err
-	}
-	client := c.s.shim(l.ID())
-	if !l.Snapshot().State.AtRest() {
-		if err := client.Denials(ctx, tail, follow, w); err == nil || ctx.Err() != nil {
-			return nil
-		}
-	}
-	return shim.ReadDenials(client.Dir, tail, w)
-}
-
 // ConnectNetwork gives a VM at rest another network. With none, it keeps its forwards and its policy for later.
 func (c Connections) ConnectNetwork(ctx context.Context, ref, name string) (banger.VM, error) {
 	return c.s.alter(ctx, ref, func(ctx context.Context, m *machine) error {
@@ -143,10 +125,10 @@ func (c Connections) ConnectNetwork(ctx context.Context, ref, name string) (bang
 }
 
 // denied passes a refusal of the bridge's resolver to the VM's shim, which keeps it.
-func (s *Supervisor) denied(id string, d banger.Denial) {
+func (s *Supervisor) denied(id string, d banger.Decision) {
 	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 	defer cancel()
-	if err := s.shim(id).AddDenial(ctx, d); err != nil {
+	if err := s.shim(id).AddRefusal(ctx, d); err != nil {
 		s.opts.Log.Warn("a refusal of the network was not recorded", "vm", id, "err", err)
 	}
 }

@@ -69,7 +69,7 @@ type Options struct {
 
 	// Bridge makes the host's bridges. They report refusals of their resolver to denied. Nil if the daemon may not make
 	// bridges.
-	Bridge func(denied func(id string, d banger.Denial)) *bridge.Host
+	Bridge func(denied func(id string, d banger.Decision)) *bridge.Host
 }
 
 // Supervisor owns all VMs of one daemon.

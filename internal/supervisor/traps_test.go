@@ -46,14 +46,14 @@ func TestTrapsInAVMsDirectory(t *testing.T) {
 			}
 			trap()
 			check(t, syscall.Kill(h.status(vm.ID).Shim.PID, syscall.SIGKILL))
-			within(t, "ps, logs, denials", func() {
+			within(t, "ps, logs, decisions", func() {
 				_, err := s.Wait(h.ctx(), "box")
 				check(t, err)
 				h.wantState(s, "box", banger.StateFailed, "its shim was killed")
 				var out bytes.Buffer
 				s.Guests().Logs(h.ctx(), "box", -1, false, &out)
 				s.Guests().Output(h.ctx(), "box", banger.LogView{Tail: -1}, &out)
-				s.Connections().Denials(h.ctx(), "box", -1, false, &out)
+				s.Guests().Decisions().Write(h.ctx(), "box", true, -1, false, &out)
 				if bytes.Contains(out.Bytes(), []byte("ours")) {
 					t.Errorf("what is not the VM's is told: %.100q", out.Bytes())
 				}

@@ -1,6 +1,6 @@
 // The longest tasks of the page with 500 machines, each with an hour of values: while a new round of values comes each
-// half second, and then also with 1,000 changes of machines a second. make bench runs it. It prints figures, and asserts
-// nothing: on a busy host any task takes long.
+// half second, then also with 1,000 changes of machines a second, and at last with 1,000 connections a second of one
+// machine. make bench runs it. It prints figures, and asserts nothing: on a busy host any task takes long.
 
 import assert from "node:assert/strict";
 import { open, patience } from "../test/world.js";
@@ -25,10 +25,10 @@ async function until(is, what) {
 async function crowd(page) {
   const [vm] = JSON.parse(await world.banger("inspect", "busy"));
   const ids = Array.from({ length: machines }, (_, i) => String(i).padStart(32, "0"));
-  const vms = ids.map((id, i) => ({ ...vm, id, name: `vm-${i}` }));
+  const vms = [vm, ...ids.map((id, i) => ({ ...vm, id, name: `vm-${i}` }))];
   const values = (n) => Array.from({ length: n }, (_, i) => Math.round(((i * 7919) % 1000) * 1e5) / 1e8);
   const use = (n) => Object.fromEntries(["cpu", "memory", "net_in", "net_out", "disk_read", "disk_written"].map((k) => [k, values(n)]));
-  const seen = { rounds: 0, changes: 0, begin: () => {} };
+  const seen = { rounds: 0, changes: 0, decisions: 0, begin: () => {} };
   const timers = new Set();
   /** Answers a path as the UI's process does, and calls each again and again until the page has gone. */
   const answer = (path, first, every, each) =>
@@ -58,10 +58,14 @@ async function crowd(page) {
     if (!changing) return;
     const some = Array.from({ length: (rate * pause) / 1000 }, () => {
       const n = ++seen.changes;
-      return { cursor: `000000000000-${n + 1}`, vm: { ...vms[(n * 7) % machines], state: states[Math.floor(n / machines) % 2] } };
+      return { cursor: `000000000000-${n + 1}`, vm: { ...vms[1 + ((n * 7) % machines)], state: states[Math.floor(n / machines) % 2] } };
     });
     tell(some);
   };
+  const decisions = (tell) => {
+    tell(Array.from({ length: (rate * pause) / 1000 }, () => ({ time: new Date(), protocol: "tcp", address: "192.0.2.1", port: ++seen.decisions % 65536, process: "curl", rule: "allow any", allowed: true })));
+  };
+  await answer(/\/decisions/, () => [], pause, decisions);
   await answer(/\/v1\/events/, () => [{ cursor: "000000000000-1", state: true, vms }], pause, change);
   seen.end = () => timers.forEach(clearInterval);
   return seen;
@@ -96,6 +100,10 @@ try {
   await until(() => seen.changes > 20 * rate, "no changes come");
   await page.getByText("paused").first().waitFor();
   await figure(page, `${Math.round(seen.changes / ((Date.now() - begun) / 1000))} changes a second, ${seen.changes} of them`);
+  await page.goto(new URL("/vms/busy/network", page.url()).href);
+  await until(() => seen.decisions > 20 * rate, "no connections come");
+  await page.getByText("192.0.2.1").first().waitFor();
+  await figure(page, `${seen.decisions} connections of one machine, ${rate} a second`);
   seen.end();
 } finally {
   await world.close();

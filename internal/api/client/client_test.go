@@ -131,7 +131,11 @@ func TestErrorsKeepTheirCode(t *testing.T) {
 			_, err := w.SetPolicy(ctx, "no", banger.Policy{Default: banger.Deny})
 			return err
 		},
-		"Denials":        func() error { return w.Denials(ctx, "no", 1, false, nil) },
+		"Denials":   func() error { return w.Denials(ctx, "no", 1, false, nil) },
+		"Decisions": func() error { return w.Decisions(ctx, "no", 1, false, nil) },
+		"AllowOnce": func() error {
+			return w.AllowOnce(ctx, "no", banger.Rule{Action: banger.Allow, To: banger.ToHost}, 1)
+		},
 		"ConnectNetwork": func() error { _, err := w.ConnectNetwork(ctx, "no", "user"); return err },
 		"CommitVM": func() error {
 			_, err := w.CommitVM(ctx, "no", "x", banger.CommitNote{}, banger.Discard)
@@ -195,7 +199,9 @@ func TestConnections(t *testing.T) {
 	if got := ok[banger.VM](t)(w.SetPolicy(ctx, "box", policy)); got.Spec.Policy.Default != banger.Deny {
 		t.Errorf("the policy is %+v", got.Spec.Policy)
 	}
-	hosttest.Check(t, w.Denials(ctx, "box", 10, false, func(d banger.Denial) { t.Errorf("there is %+v", d) }))
+	hosttest.Check(t, w.Denials(ctx, "box", 10, false, func(d banger.Decision) { t.Errorf("there is %+v", d) }))
+	hosttest.Check(t, w.Decisions(ctx, "box", 10, false, func(d banger.Decision) { t.Errorf("there is %+v", d) }))
+	hosttest.Check(t, w.AllowOnce(ctx, "box", banger.Rule{Action: banger.Allow, To: banger.ToHost}, 60))
 	follow, interrupt := context.WithCancel(ctx)
 	interrupt()
 	if err := w.Denials(follow, "box", -1, true, nil); banger.CodeOf(err) != banger.CodeCanceled {

@@ -33,14 +33,31 @@ func (c networkClient) SetPolicy(ctx context.Context, ref string, p banger.Polic
 	return vm, c.call(ctx, "PUT", vmPath(ref, "policy"), nil, p, &vm)
 }
 
-// Denials calls tell with the last tail denials of a VM's policy (all if tail is negative). With follow, it also
+// AllowOnce lets an allowing rule count in front of the policy of a running VM for so many seconds.
+func (c networkClient) AllowOnce(ctx context.Context, ref string, r banger.Rule, seconds int) error {
+	return c.call(ctx, "POST", vmPath(ref, "policy/once"), nil, wire.OnceRequest{Rule: r, Seconds: &seconds}, nil)
+}
+
+// Denials calls tell with the last tail refusals of a VM's policy (all if tail is negative). With follow, it also
 // calls tell with new ones until the VM or ctx ends.
-func (c networkClient) Denials(ctx context.Context, ref string, tail int, follow bool, tell func(banger.Denial)) error {
+func (c networkClient) Denials(ctx context.Context, ref string, tail int, follow bool,
+	tell func(banger.Decision)) error {
+	return c.decided(ctx, vmPath(ref, "denials"), tail, follow, tell)
+}
+
+// Decisions is like Denials, but also has the flows that the policy has allowed.
+func (c networkClient) Decisions(ctx context.Context, ref string, tail int, follow bool,
+	tell func(banger.Decision)) error {
+	return c.decided(ctx, vmPath(ref, "decisions"), tail, follow, tell)
+}
+
+func (c networkClient) decided(ctx context.Context, path string, tail int, follow bool,
+	tell func(banger.Decision)) error {
 	q := url.Values{"follow": {strconv.FormatBool(follow)}}
 	if tail >= 0 {
 		q.Set("tail", strconv.Itoa(tail))
 	}
-	resp, err := c.send(ctx, "GET", vmPath(ref, "denials"), q, nil)
+	resp, err := c.send(ctx, "GET", path, q, nil)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,11 @@ type (
 	RenameRequest struct {
 		Name string `json:"name"`
 	}
+	// OnceRequest asks that a rule counts for a time.
+	OnceRequest struct {
+		Rule    banger.Rule `json:"rule"`
+		Seconds *int        `json:"seconds,omitempty"` // 1 to 3600; default: 300
+	}
 	WorkspaceRequest struct {
 		ID       string `json:"id"`               // 32 hex digits, which no other workspace of the VM has
 		Name     string `json:"name"`             // as of a session

@@ -190,6 +190,11 @@ func (c Config) network(name string) Network {
 	return Network{}
 }
 
+// closed reports whether no rule opens addr, because it belongs to a network of VMs.
+func (c Config) closed(addr netip.Addr) bool {
+	return slices.ContainsFunc(c.Networks, func(n Network) bool { return n.Subnet.Contains(addr) })
+}
+
 // cells returns what the kernel's table allows a VM without regard to names: what its policy
 // allows beside our networks, its gateway, and its own network unless that is isolated.
 func (c Config) cells(p Port) []policy.Cell {

@@ -9,8 +9,10 @@ import (
 	"slices"
 	"time"
 
+	"banger"
 	"banger/internal/ipaddr"
 	"banger/internal/network"
+	"banger/internal/network/policy"
 
 	nflog "github.com/florianl/go-nflog/v2"
 	"github.com/mdlayher/netlink"
@@ -114,12 +116,19 @@ func (h *Host) refused(b *Bridge, p []byte) {
 			k.Destination = netip.AddrPortFrom(to, binary.BigEndian.Uint16(head[2:]))
 		}
 	}
-	names := b.namesFor(vm.id, to)
-	ok, rule := vm.Guard.Explain(k, names, ipaddr.RouteOf(to))
-	if ok {
-		rule = ruleBridge
+	h.mu.Lock()
+	closed := h.config.closed(to)
+	h.mu.Unlock()
+	d := vm.Guard.Explain(k, b.namesFor(vm.id, to), ipaddr.RouteOf(to))
+	switch {
+	case d.Allowed:
+		d.Allowed, d.Rule = false, ruleBridge
+	case to == vm.Gateway:
+		d.Suggested = policy.RuleFor(k, banger.ToHost)
+	case closed || network.UserSubnet.Contains(to):
+		d.Suggested = nil
 	}
-	vm.Guard.DenyFlow(k, names, rule)
+	vm.Guard.Report(d)
 }
 
 // namesFor returns the names for which a VM was given an address, in order.

@@ -38,7 +38,7 @@ type Host struct {
 
 	dir    string
 	lookup network.Exchange
-	denied func(id string, d banger.Denial)
+	denied func(id string, d banger.Decision)
 	log    *slog.Logger
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -70,7 +70,7 @@ type networkServer struct {
 // NewHost returns the bridge mode of the calling process's network namespace. While something is
 // applied, it keeps two files in dir, with which the next Host finds what this one leaves. lookup
 // asks the host's resolver. denied gets what was refused to the VM with that id.
-func NewHost(dir string, lookup network.Exchange, denied func(id string, d banger.Denial), log *slog.Logger) *Host {
+func NewHost(dir string, lookup network.Exchange, denied func(id string, d banger.Decision), log *slog.Logger) *Host {
 	h := &Host{dir: dir, lookup: lookup, denied: denied, log: log, listen: map[netip.Addr]*networkServer{}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h
@@ -211,7 +211,7 @@ func (h *Host) newVM(p Port, old *bridgedVM) *bridgedVM {
 		return old
 	}
 	vm := &bridgedVM{id: p.ID}
-	vm.Guard = policy.NewGuard(p.Policy, func(d banger.Denial) { h.denied(p.ID, d) })
+	vm.Guard = policy.NewGuard(p.Policy, func(d banger.Decision) { h.denied(p.ID, d) })
 	vm.Lookup, vm.Log, vm.Gateway = h.lookup, h.log, h.config.network(p.Network).Gateway()
 	vm.Own = func(q *dns.Msg, name string) *dns.Msg { return h.visibleTo(p.ID).answer(q, name) }
 	b := h.bridge // it has the VM's port

@@ -47,8 +47,8 @@ func (l *hostLab) newHost() *Host {
 		r.Answer = []dns.RR{rr}
 		return must(r.Pack()), err
 	}
-	return NewHost(l.dir, lookup, func(id string, d banger.Denial) {
-		l.denied <- fmt.Sprintf("%s %s %s %s:%d %s", id, d.Protocol, d.Name, d.Address, d.Port, d.Rule)
+	return NewHost(l.dir, lookup, func(id string, d banger.Decision) {
+		l.denied <- fmt.Sprintf("%s %s %s %s:%d %s; %v", id, d.Protocol, d.Name, d.Address, d.Port, d.Rule, d.Suggested)
 	}, slog.New(slog.DiscardHandler))
 }
 
@@ -131,11 +131,13 @@ func TestADenialOfABridgeSaysWhatWhereAndWhy(t *testing.T) {
 		<-l.denied
 	}
 	l.ask(vm, defaultNet(), "other.example.")
+	gateway := defaultNet().Gateway().String()
 	const special = "built in: private, link-local and metadata addresses need a rule that names them"
 	for _, c := range []struct{ network, to, want string }{
-		{"tcp", "8.8.8.8:25", "tcp other.example 8.8.8.8:25 deny 8.8.8.8 tcp:25"},
-		{"udp", "10.77.0.1:99", "udp  10.77.0.1:99 " + special},
-		{"tcp", "172.30.2.3:80", "tcp  172.30.2.3:80 " + ruleBridge},
+		{"tcp", "8.8.8.8:25", "tcp other.example 8.8.8.8:25 deny 8.8.8.8 tcp:25; allow other.example tcp:25"},
+		{"udp", "10.77.0.1:99", "udp  10.77.0.1:99 " + special + "; allow 10.77.0.1 udp:99"},
+		{"tcp", "172.30.2.3:80", "tcp  172.30.2.3:80 " + ruleBridge + "; <nil>"}, // no rule can open it
+		{"tcp", gateway + ":81", "tcp  " + gateway + ":81 " + special + "; allow host tcp:81"},
 	} {
 		t.Run(c.to, func(t *testing.T) {
 			if vm.reaches(c.network, c.to) {

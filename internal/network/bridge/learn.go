@@ -118,8 +118,7 @@ func (b *Bridge) addLearned(tables []nft.Table, now time.Time) {
 
 func (b *Bridge) addAddress(s *nft.Set, p Port, addr netip.Addr, names map[string]time.Time, now time.Time) {
 	list := valid(names, now)
-	closed := slices.ContainsFunc(b.config.Networks, func(n Network) bool { return n.Subnet.Contains(addr) })
-	if len(list) == 0 || closed {
+	if len(list) == 0 || b.config.closed(addr) {
 		return
 	}
 	var last time.Time

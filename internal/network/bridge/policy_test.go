@@ -63,7 +63,8 @@ func TestCompiledPoliciesSayWhatTheGuardSays(t *testing.T) {
 			}
 			key := network.FlowKey{Protocol: proto, Destination: netip.AddrPortFrom(addr, dport)}
 			route := map[bool]ipaddr.Route{true: ipaddr.Host}[local]
-			want, why := policy.NewGuard(p, nil).Explain(key, told, route)
+			d := policy.NewGuard(p, nil).Explain(key, told, route)
+			want, why := d.Allowed, d.Rule
 			if addr == network.UserGateway && (proto == network.ICMP || dport == 53) {
 				want, why = true, "the bridge's gateway answers DNS and echo"
 			}

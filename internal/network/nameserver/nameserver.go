@@ -223,7 +223,7 @@ func (g *Guest) resolve(ctx context.Context, q *dns.Msg, source uint16, stream b
 		}
 	}
 	if ok, why := g.Guard.MayResolve([]string{name}); !ok {
-		return g.refuse(q, source, name, why)
+		return g.refuse(q, []string{name}, source, why)
 	}
 	ask := q.Copy()
 	ask.Id = dns.Id()
@@ -259,7 +259,7 @@ const hostTTL = 5
 // nameHost answers a question about one of the host's names, if the policy lets the guest reach the host.
 func (g *Guest) nameHost(q *dns.Msg, source uint16, name string) *dns.Msg {
 	if ok, why := g.Guard.MayReachHost(); !ok {
-		return g.refuse(q, source, name, why)
+		return g.refuse(q, []string{name}, source, why)
 	}
 	r := new(dns.Msg).SetReply(q)
 	if q.Question[0].Qtype == dns.TypeA {
@@ -273,7 +273,7 @@ func (g *Guest) nameHost(q *dns.Msg, source uint16, name string) *dns.Msg {
 func (g *Guest) filter(ctx context.Context, q, r *dns.Msg, source uint16, name string) *dns.Msg {
 	chain, ttl := aliases(r.Answer, name)
 	if ok, why := g.Guard.MayResolve(chain); !ok {
-		return g.refuse(q, source, strings.Join(chain, " -> "), why)
+		return g.refuse(q, chain, source, why)
 	}
 	stripped, failure := false, error(nil)
 	keep := func(list []dns.RR) []dns.RR {
@@ -307,7 +307,7 @@ func (g *Guest) filter(ctx context.Context, q, r *dns.Msg, source uint16, name s
 	}
 	if stripped && len(r.Answer) == 0 {
 		const rule = "built in: an answer that leads to a private or local address is removed"
-		g.Guard.Deny(banger.Denial{Protocol: "dns", Source: source, Name: name, Rule: rule})
+		g.Guard.Report(banger.Decision{Protocol: "dns", Source: source, Name: name, Rule: rule})
 	}
 	return r
 }
@@ -348,10 +348,10 @@ func aliases(answer []dns.RR, name string) (chain []string, ttl time.Duration) {
 	return chain, ttl
 }
 
-// refuse returns an answer that says that the policy forbids the name. It contains the reason for
+// refuse returns an answer that says that the policy forbids one of the names of chain. It contains the reason for
 // clients that read it (RFC 8914, code 15).
-func (g *Guest) refuse(q *dns.Msg, source uint16, name, why string) *dns.Msg {
-	g.Guard.Deny(banger.Denial{Protocol: "dns", Source: source, Name: name, Rule: why})
+func (g *Guest) refuse(q *dns.Msg, chain []string, source uint16, why string) *dns.Msg {
+	g.Guard.RefuseName(chain, source, why)
 	r := new(dns.Msg).SetRcode(q, dns.RcodeRefused)
 	if q.IsEdns0() != nil {
 		r.SetEdns0(4096, false)

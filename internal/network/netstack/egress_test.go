@@ -19,6 +19,7 @@ import (
 
 	"banger"
 	"banger/internal/network"
+	"banger/internal/notation"
 )
 
 func TestEgressMatrix(t *testing.T) {
@@ -157,34 +158,83 @@ func TestRulesAreReadInOrder(t *testing.T) {
 	}
 }
 
-func TestADenialSaysWhatWhereAndWhy(t *testing.T) {
+func TestADecisionSaysWhatWhereAndWhy(t *testing.T) {
 	networktest.NewInternet(t)
 	g := newGuest(t, "allow good.example\ndefault deny")
 	g.zone.set("good.example", "60 A 8.8.8.8")
 	g.lookup(t, "good.example")
 	g.lookup(t, "bad.example")
-	for _, to := range []string{"8.8.4.4:80", "169.254.169.254:80", "10.0.2.2:22"} {
+	for _, to := range []string{"8.8.8.8:80", "8.8.4.4:80", "169.254.169.254:80", "10.0.2.2:22"} {
 		if conn, err := g.dial("tcp", to); err == nil {
 			conn.Close()
 		}
 	}
-	for _, want := range []banger.Denial{
-		{Protocol: "dns", Name: "bad.example", Rule: "default deny"},
-		{Protocol: "tcp", Address: "8.8.4.4", Port: 80, Rule: "default deny"},
-		{Protocol: "tcp", Address: "169.254.169.254", Port: 80,
+	for _, want := range []banger.Decision{
+		{Protocol: "tcp", Address: "8.8.8.8", Port: 80, Name: "good.example", Allowed: true, Rule: "allow good.example"},
+		{Protocol: "dns", Name: "bad.example", Rule: "default deny", Suggested: rule("allow bad.example")},
+		{Protocol: "tcp", Address: "8.8.4.4", Port: 80, Rule: "default deny", Suggested: rule("allow 8.8.4.4 tcp:80")},
+		{Protocol: "tcp", Address: "169.254.169.254", Port: 80, Suggested: rule("allow 169.254.169.254 tcp:80"),
 			Rule: "built in: private, link-local and metadata addresses need a rule that names them"},
-		{Protocol: "tcp", Address: "10.0.2.2", Port: 22,
+		{Protocol: "tcp", Address: "10.0.2.2", Port: 22, Suggested: rule("allow host tcp:22"),
 			Rule: "built in: the host's own addresses need a rule that names them"},
 	} {
 		t.Run(fmt.Sprint(want.Protocol, want.Name, want.Address), func(t *testing.T) {
-			got := g.awaitDenial(t, func(d banger.Denial) bool {
+			got := g.await(t, func(d banger.Decision) bool {
 				return d.Protocol == want.Protocol && d.Name == want.Name && d.Address == want.Address && d.Port == want.Port &&
-					d.Rule == want.Rule
+					d.Rule == want.Rule && d.Allowed == want.Allowed
 			})
 			if time.Since(got.Time) > patience {
 				t.Errorf("it is of %v", got.Time)
 			}
+			if fmt.Sprint(got.Suggested) != fmt.Sprint(want.Suggested) {
+				t.Errorf("%v is suggested", got.Suggested)
+			}
 		})
+	}
+}
+
+func rule(text string) *banger.Rule {
+	r, err := notation.ParseRule(text)
+	if err != nil {
+		panic(err)
+	}
+	return &r
+}
+
+// TestARuleIsAllowedOnce opens a connection by a rule that counts for a time. The connection goes on when the time is
+// over and when the policy changes meanwhile, and no other one begins after that.
+func TestARuleIsAllowedOnce(t *testing.T) {
+	i := networktest.NewInternet(t)
+	g := newGuest(t, "deny")
+	var ln net.Listener
+	i.In(t, func() (err error) {
+		ln, err = net.Listen("tcp4", "0.0.0.0:81")
+		return err
+	})
+	t.Cleanup(func() { ln.Close() })
+	if _, err := g.dial("tcp", "8.8.8.8:81"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatalf("before, a connection ends with %v", err)
+	}
+	once := *rule("allow 8.8.8.8 tcp:81")
+	networktest.Check(t, g.stack.AllowOnce(once, time.Now().Add(time.Hour)))
+	near, err := g.dial("tcp", "8.8.8.8:81")
+	networktest.Check(t, err)
+	far, err := ln.Accept()
+	networktest.Check(t, err)
+	t.Cleanup(func() { near.Close(); far.Close() })
+	g.stack.SetPolicy(banger.Policy{Default: banger.Deny, Rules: []banger.Rule{*rule("deny any")}})
+	networktest.Check(t, g.stack.AllowOnce(once, time.Now())) // it is over
+	if _, err := g.dial("tcp", "8.8.8.8:81"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("after, a connection ends with %v", err)
+	}
+	fmt.Fprintln(far, "still here")
+	near.SetDeadline(time.Now().Add(patience))
+	if text, err := io.ReadAll(io.LimitReader(near, 11)); string(text) != "still here\n" {
+		t.Errorf("the connection gives %q, %v", text, err)
+	}
+	g.stack.SetPolicy(banger.Policy{Default: banger.Deny})
+	if _, err := near.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("when a policy is set after that, it ends with %v", err)
 	}
 }
 

@@ -51,11 +51,12 @@ const nic tcpip.NICID = 1
 
 // Config describes one VM's user network.
 type Config struct {
-	MAC    string              // of the guest
-	Policy banger.Policy       // what the guest may reach; it is valid
-	Denied func(banger.Denial) // gets what the policy denies; may be nil
-	Lookup network.Exchange    // answers DNS
-	Log    *slog.Logger
+	MAC    string        // of the guest
+	Policy banger.Policy // what the guest may reach; it is valid
+	// Decided gets what the policy allows and refuses; may be nil. It does not wait, except for a refusal by TCP.
+	Decided func(banger.Decision)
+	Lookup  network.Exchange // answers DNS
+	Log     *slog.Logger
 }
 
 // Stack is the user network of one VM. Its Gate leads to the guest.
@@ -79,7 +80,7 @@ func New(frames Frames, c Config) (*Stack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the guest's hardware address: %w", err)
 	}
-	s := &Stack{guard: policy.NewGuard(c.Policy, c.Denied), frames: frames, mac: tcpip.LinkAddress(mac), log: c.Log}
+	s := &Stack{guard: policy.NewGuard(c.Policy, c.Decided), frames: frames, mac: tcpip.LinkAddress(mac), log: c.Log}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.Gate = network.NewGate(s.ctx, guestSide{s}, &s.flows, c.Log)
 	s.link = &link{
@@ -172,6 +173,10 @@ func (s *Stack) SetPolicy(p banger.Policy) {
 	s.guard.Set(p)
 	s.flows.CloseIf(func(f *network.Flow) bool { return !s.guard.StillAllows(f) })
 }
+
+// AllowOnce lets a rule, which is valid, count in front of the policy until a time. The flows that it has allowed go on
+// after that.
+func (s *Stack) AllowOnce(r banger.Rule, until time.Time) error { return s.guard.AllowOnce(r, until) }
 
 // register adds a flow that the policy admitted a moment ago, and reports whether it may
 // begin. SetPolicy sees only flows that are registered, so the policy is asked once

@@ -37,9 +37,9 @@ type guest struct {
 	stack *netstack.Stack
 	zone  *zone
 
-	mu      sync.Mutex
-	denials []banger.Denial
-	told    chan struct{} // gets a token per denial
+	mu        sync.Mutex
+	decisions []banger.Decision
+	told      chan struct{} // gets a token per decision
 }
 
 const guestID = "0123456789ab"
@@ -55,8 +55,7 @@ func newGuest(t *testing.T, policy string) *guest {
 		return err
 	})
 	g.stack, err = netstack.New(netstack.NewTap(tap), netstack.Config{MAC: network.MAC(guestID), Policy: p,
-		Denied: g.denied,
-		Lookup: g.zone.exchange, Log: slog.New(slog.DiscardHandler)})
+		Decided: g.decided, Lookup: g.zone.exchange, Log: slog.New(slog.DiscardHandler)})
 	networktest.Check(t, err)
 	t.Cleanup(func() { g.stack.Close() })
 	g.In(t, func() error {
@@ -72,30 +71,30 @@ func newGuest(t *testing.T, policy string) *guest {
 	return g
 }
 
-func (g *guest) denied(d banger.Denial) {
+func (g *guest) decided(d banger.Decision) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.denials = append(g.denials, d)
+	g.decisions = append(g.decisions, d)
 	select {
 	case g.told <- struct{}{}:
 	default:
 	}
 }
 
-// awaitDenial returns the first denial that fits.
-func (g *guest) awaitDenial(t *testing.T, fits func(banger.Denial) bool) banger.Denial {
+// await returns the first decision that fits.
+func (g *guest) await(t *testing.T, fits func(banger.Decision) bool) banger.Decision {
 	t.Helper()
 	for timeout := time.After(patience); ; {
 		g.mu.Lock()
-		at := slices.IndexFunc(g.denials, fits)
+		at := slices.IndexFunc(g.decisions, fits)
 		g.mu.Unlock()
 		if at >= 0 {
-			return g.denials[at]
+			return g.decisions[at]
 		}
 		select {
 		case <-g.told:
 		case <-timeout:
-			t.Fatalf("no such denial among %+v", g.denials)
+			t.Fatalf("no such decision among %+v", g.decisions)
 		}
 	}
 }

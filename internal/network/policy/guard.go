@@ -34,6 +34,11 @@ var special = ipaddr.Prefixes(ipaddr.LinkLocal, ipaddr.Metadata, ipaddr.Reserved
 // unreachable reports whether no rule can open addr.
 func unreachable(addr netip.Addr) bool { return within(never, addr) }
 
+// neverReached reports whether no rule can open addr, to which the host has this route.
+func neverReached(addr netip.Addr, route ipaddr.Route) bool {
+	return unreachable(addr) || network.UserSubnet.Contains(addr) || route == ipaddr.Broadcast
+}
+
 func within(list []netip.Prefix, a netip.Addr) bool {
 	for _, p := range list {
 		if p.Contains(a) {
@@ -43,7 +48,7 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// The names of the built-in rules in denials. A denied address has one of them as its class.
+// The names of the built-in rules in decisions. A denied address has one of them as its class.
 const (
 	ruleNever    = "built in: such addresses are never reachable"
 	ruleSpecial  = "built in: private, link-local and metadata addresses need a rule that names them"
@@ -54,11 +59,13 @@ const (
 // Guard decides what one guest may reach. It remembers for which names the guest was given which
 // addresses, because rules can contain names. Its methods may be called concurrently.
 type Guard struct {
-	denied func(banger.Denial)
+	decided func(banger.Decision)
 
 	mu      sync.Mutex
-	rules   []rule
+	rules   []rule // of the policy
 	policy  string // the default
+	once    []rule // that count in front of the policy for a time
+	all     []rule // once and rules
 	learned map[netip.Addr]map[string]time.Time
 
 	remembered int // names in learned
@@ -72,29 +79,31 @@ type rule struct {
 	names   bool // prefix lies within special addresses, so that it names them
 	named   bool // it is about the name of a host or a domain
 	whole   bool // it is about all ports and protocols
+	text    string
+	until   time.Time // when it ends, if it is one of Guard.once
 }
 
-// NewGuard returns a guard that follows p, which is valid, and gives denials to
-// denied, unless it is nil.
-func NewGuard(p banger.Policy, denied func(banger.Denial)) *Guard {
-	g := &Guard{denied: denied, learned: map[netip.Addr]map[string]time.Time{}}
+// NewGuard returns a guard that follows p, which is valid, and gives what it decides to decided, unless that is nil.
+func NewGuard(p banger.Policy, decided func(banger.Decision)) *Guard {
+	g := &Guard{decided: decided, learned: map[netip.Addr]map[string]time.Time{}}
 	g.Set(p)
 	return g
 }
 
-// Set replaces the policy by p, which must be valid. The remembered names stay.
+// Set replaces the policy by p, which must be valid. The remembered names and the rules that are allowed once stay.
 func (g *Guard) Set(p banger.Policy) {
 	rules := ready(p)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.rules, g.policy = rules, p.Default
+	g.all = slices.Concat(g.once, g.rules)
 }
 
 func ready(p banger.Policy) []rule {
 	var rules []rule
 	for _, r := range p.Rules {
 		c := rule{Rule: r, private: r.To == banger.ToPrivate, named: r.IsName(),
-			whole: len(r.Ports) == 0 && r.Protocol == ""}
+			whole: len(r.Ports) == 0 && r.Protocol == "", text: r.String()}
 		if prefix, err := netip.ParsePrefix(r.To); err == nil {
 			c.prefix = prefix
 		} else if a, err := netip.ParseAddr(r.To); err == nil {
@@ -108,73 +117,65 @@ func ready(p banger.Policy) []rule {
 	return rules
 }
 
-// Admit decides on a new flow of a user network. It returns the real destination of the flow, and
-// the names for which the guest was given the destination's address. It reports a denial.
+// Admit decides on a new flow of a user network, and reports that. It returns the real destination of the flow, and
+// the names for which the guest was given the destination's address.
 func (g *Guard) Admit(k network.FlowKey) (target netip.AddrPort, names []string, ok bool) {
 	names = g.namesFor(k.Destination.Addr(), time.Now())
-	target, ok, why := g.decide(k, names)
-	if !ok {
-		g.DenyFlow(k, names, why)
-	}
+	route := routeOf(k)
+	target, ok, why := g.decide(k, names, route)
+	g.Report(decision(k, names, route, ok, why))
 	return target, names, ok
 }
 
-// StillAllows decides on a flow again, with the names that it began with. It reports no denial.
+// StillAllows decides on a flow again, with the names that it began with. It reports nothing.
 func (g *Guard) StillAllows(f *network.Flow) bool {
 	if f.Protocol == network.ForwardedTCP || f.Protocol == network.ForwardedUDP {
 		return true
 	}
-	_, ok, _ := g.decide(f.FlowKey, f.Names)
+	_, ok, _ := g.decide(f.FlowKey, f.Names, routeOf(f.FlowKey))
 	return ok
 }
 
-// Explain decides on a flow and returns the rule that decides. route is the host's route to the
+// Explain decides on a flow and returns the decision, but does not report it. route is the host's route to the
 // destination, and names are those for which the guest was given its address.
-func (g *Guard) Explain(k network.FlowKey, names []string, route ipaddr.Route) (ok bool, rule string) {
-	if isOwn(k.Destination.Addr()) {
-		_, ok, rule = g.decideHost(k)
-		return ok, rule
-	}
-	return g.decideRouted(k, names, route)
-}
-
-// DenyFlow reports a denied flow and the rule that denied it.
-func (g *Guard) DenyFlow(k network.FlowKey, names []string, rule string) {
-	g.Deny(banger.Denial{
-		Protocol: string(k.Protocol),
-		Source:   k.Port(),
-		Address:  k.Destination.Addr().String(),
-		Port:     k.Destination.Port(),
-		Name:     strings.Join(names, ","),
-		Rule:     rule,
-	})
+func (g *Guard) Explain(k network.FlowKey, names []string, route ipaddr.Route) banger.Decision {
+	_, ok, why := g.decide(k, names, route)
+	return decision(k, names, route, ok, why)
 }
 
 // isOwn reports whether addr is one of the user network's own addresses.
 func isOwn(addr netip.Addr) bool { return addr == network.UserGateway || addr == network.UserDNS }
 
-func (g *Guard) decide(k network.FlowKey, names []string) (target netip.AddrPort, ok bool, why string) {
-	addr := k.Destination.Addr()
-	if isOwn(addr) {
+// routeOf returns the host's route to a flow's destination. The user network's own addresses have none.
+func routeOf(k network.FlowKey) ipaddr.Route {
+	if isOwn(k.Destination.Addr()) {
+		return ipaddr.Elsewhere
+	}
+	return ipaddr.RouteOf(k.Destination.Addr())
+}
+
+func (g *Guard) decide(k network.FlowKey, names []string, route ipaddr.Route) (target netip.AddrPort, ok bool,
+	why string) {
+	if isOwn(k.Destination.Addr()) {
 		return g.decideHost(k)
 	}
-	ok, why = g.decideRouted(k, names, ipaddr.RouteOf(addr))
+	ok, why = g.decideRouted(k, names, route)
 	return k.Destination, ok, why
 }
 
 func (g *Guard) decideRouted(k network.FlowKey, names []string, route ipaddr.Route) (ok bool, why string) {
 	addr := k.Destination.Addr()
-	if unreachable(addr) || network.UserSubnet.Contains(addr) || route == ipaddr.Broadcast {
+	if neverReached(addr, route) {
 		return false, ruleNever
 	}
 	class := classOf(addr, route == ipaddr.Host)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, r := range g.rules {
+	for _, r := range g.inForce() {
 		if !r.matches(k) || !r.to(addr, names, class) {
 			continue
 		}
-		return r.Action == banger.Allow, r.String()
+		return r.Action == banger.Allow, r.text
 	}
 	if class != "" {
 		return false, class
@@ -200,10 +201,10 @@ func (g *Guard) decideHost(k network.FlowKey) (target netip.AddrPort, ok bool, w
 	toGateway := k.Protocol != network.ICMP && k.Destination.Addr() == network.UserGateway
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, r := range g.rules {
+	for _, r := range g.inForce() {
 		if toGateway && r.To == banger.ToHost && r.matches(k) {
 			loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-			return netip.AddrPortFrom(loopback, k.Destination.Port()), r.Action == banger.Allow, r.String()
+			return netip.AddrPortFrom(loopback, k.Destination.Port()), r.Action == banger.Allow, r.text
 		}
 	}
 	return k.Destination, false, ruleHost
@@ -214,15 +215,15 @@ func (g *Guard) decideHost(k network.FlowKey) (target netip.AddrPort, ok bool, w
 func (g *Guard) MayReachHost() (ok bool, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, r := range g.rules {
+	for _, r := range g.inForce() {
 		if r.To != banger.ToHost {
 			continue
 		}
 		if r.Action == banger.Allow {
-			return true, r.String()
+			return true, r.text
 		}
 		if r.whole {
-			return false, r.String()
+			return false, r.text
 		}
 	}
 	return false, ruleHost
@@ -294,10 +295,10 @@ func (g *Guard) MayResolve(chain []string) (ok bool, why string) {
 }
 
 func (g *Guard) nameAllowed(name string, alias bool) (bool, string) {
-	for _, r := range g.rules {
+	for _, r := range g.inForce() {
 		named := r.named && matchName(r.To, name)
 		if r.Action == banger.Deny && r.whole && (named || r.To == banger.ToAny && !alias) {
-			return false, r.String()
+			return false, r.text
 		}
 		if r.Action == banger.Allow && (named || r.To == banger.ToAny) {
 			return true, ""
@@ -320,7 +321,7 @@ func (g *Guard) MayAnswer(addr netip.Addr) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, r := range g.rules {
+	for _, r := range g.inForce() {
 		if r.Action == banger.Allow && r.To != banger.ToAny && r.To != banger.ToHost && r.to(addr, nil, class) {
 			return true
 		}
@@ -371,6 +372,7 @@ func (g *Guard) namesFor(addr netip.Addr, now time.Time) []string {
 			out = append(out, name)
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 
@@ -388,20 +390,5 @@ func (g *Guard) Forget(now time.Time) {
 		if len(names) == 0 {
 			delete(g.learned, addr)
 		}
-	}
-}
-
-// maxDeniedName is the largest size of the names in a denial, in bytes. An address can have 64
-// names, and a thousand denials are kept.
-const maxDeniedName = 512
-
-// Deny reports a denial. It sets its time.
-func (g *Guard) Deny(d banger.Denial) {
-	if g.denied != nil {
-		d.Time = time.Now()
-		if len(d.Name) > maxDeniedName { // names are ASCII (see package dns)
-			d.Name = strings.Clone(d.Name[:maxDeniedName]) + "…"
-		}
-		g.denied(d)
 	}
 }

@@ -38,10 +38,10 @@ func TestLearnedNamesAreBounded(t *testing.T) {
 	}
 }
 
-// TestADenialIsBounded refuses an address that has as many and as long names as can be.
-func TestADenialIsBounded(t *testing.T) {
-	var told []banger.Denial
-	g := NewGuard(banger.Policy{Default: banger.Deny}, func(d banger.Denial) { told = append(told, d) })
+// TestADecisionIsBounded refuses an address that has as many and as long names as can be.
+func TestADecisionIsBounded(t *testing.T) {
+	var told []banger.Decision
+	g := NewGuard(banger.Policy{Default: banger.Deny}, func(d banger.Decision) { told = append(told, d) })
 	addr := ipaddr.FromNumber(8<<24 + 1)
 	for i := range MaxNames {
 		g.Learn(addr, fmt.Sprintf("%d.%s", i, strings.Repeat("a.", 120)), time.Hour, time.Now())
@@ -50,13 +50,13 @@ func TestADenialIsBounded(t *testing.T) {
 	if _, _, ok := g.Admit(key); ok {
 		t.Error("it is let through")
 	}
-	g.Deny(banger.Denial{Protocol: "dns", Name: strings.Repeat("a.", 5000)})
+	g.RefuseName([]string{strings.Repeat("a.", 5000)}, 1, "deny any")
 	for _, d := range told {
-		if len(d.Name) > maxDeniedName+len("…") || d.Time.IsZero() {
-			t.Errorf("a denial has a name of %d bytes, and the time %v", len(d.Name), d.Time)
+		if len(d.Name) > maxName+len("…") || d.Time.IsZero() {
+			t.Errorf("a decision has a name of %d bytes, and the time %v", len(d.Name), d.Time)
 		}
 	}
 	if len(told) != 2 {
-		t.Errorf("%d denials are told", len(told))
+		t.Errorf("%d decisions are told", len(told))
 	}
 }

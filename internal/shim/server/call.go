@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"banger"
 	"banger/internal/shim"
@@ -26,19 +27,8 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 	case shim.CallAccept:
 		s.access.GoOn()
 		return nil, nil
-	case shim.CallPolicy:
-		var p banger.Policy
-		if err := json.Unmarshal([]byte(arg), &p); err != nil {
-			return nil, err
-		}
-		if err := p.Check(); err != nil {
-			return nil, err
-		}
-		if s.stack == nil {
-			return nil, errors.New("the bridge decides, not the shim")
-		}
-		s.stack.SetPolicy(p)
-		return nil, nil
+	case shim.CallPolicy, shim.CallOnce:
+		return nil, s.policyCall(call, arg)
 	}
 	var f banger.Forward
 	err := json.Unmarshal([]byte(arg), &f)
@@ -57,6 +47,30 @@ func (s *server) networkCall(ctx context.Context, call, arg string, file *os.Fil
 		return nil, s.gate.Carry(f, file)
 	}
 	return nil, s.access.Add(f, file)
+}
+
+// policyCall replaces the policy, or lets a rule count in front of it for a time.
+func (s *server) policyCall(call, arg string) error {
+	var p banger.Policy
+	var o shim.Once
+	var err error
+	if call == shim.CallOnce {
+		if err = json.Unmarshal([]byte(arg), &o); err == nil {
+			err = o.Rule.Check()
+		}
+	} else if err = json.Unmarshal([]byte(arg), &p); err == nil {
+		err = p.Check()
+	}
+	switch {
+	case err != nil:
+		return err
+	case s.stack == nil:
+		return errors.New("the bridge decides, not the shim")
+	case call == shim.CallOnce:
+		return s.stack.AllowOnce(o.Rule, time.Now().Add(o.For))
+	}
+	s.stack.SetPolicy(p)
+	return nil
 }
 
 // readCall reads one line and nothing after it. It also returns the descriptor that came with the first byte, if any.

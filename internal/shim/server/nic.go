@@ -11,7 +11,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/network/netstack"
 	"banger/internal/shim"
-	"banger/internal/shim/denial"
+	"banger/internal/shim/decision"
 	"banger/internal/shim/inlet"
 	"banger/internal/vmm"
 )
@@ -30,11 +30,11 @@ type nic struct {
 	stream      *socketPair   // for a user network
 	tap         *os.File      // for a bridge
 	inside      *insideTap    // for a user network whose VMM opens a tap
-	attribution *denial.Attribution
+	attribution *decision.Attribution
 }
 
 // openNIC makes the descriptors for the VMM, if spec has a network.
-func openNIC(spec plan, attribution *denial.Attribution) (*nic, error) {
+func openNIC(spec plan, attribution *decision.Attribution) (*nic, error) {
 	p := &nic{network: spec.Network, attribution: attribution}
 	if p.network == nil {
 		return p, nil
@@ -83,11 +83,11 @@ func (p *nic) start(log *slog.Logger) (*netstack.Stack, error) {
 		return nil, fmt.Errorf("waiting for the VMM's net device: %w", err)
 	}
 	return netstack.New(link, netstack.Config{
-		MAC:    p.network.MAC,
-		Policy: p.network.Policy,
-		Denied: p.attribution.Refuse,
-		Lookup: network.NewResolver(network.ResolvConf).Exchange,
-		Log:    log,
+		MAC:     p.network.MAC,
+		Policy:  p.network.Policy,
+		Decided: p.attribution.Decide,
+		Lookup:  network.NewResolver(network.ResolvConf).Exchange,
+		Log:     log,
 	})
 }
 
@@ -160,5 +160,5 @@ func (s *server) closeNetwork() {
 	case s.gate != nil:
 		s.gate.Close()
 	}
-	s.attribution.Wait()
+	s.attribution.Close()
 }

@@ -31,7 +31,7 @@ func (p places) of(call string) chan struct{} {
 		return p.requests
 	case shim.CallOffer, shim.CallMain:
 		return p.streams
-	case shim.CallConsole, shim.CallDenials, shim.CallOutput:
+	case shim.CallConsole, shim.CallDecisions, shim.CallOutput:
 		return p.follows
 	}
 	return p.calls

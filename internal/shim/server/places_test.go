@@ -13,7 +13,7 @@ import (
 
 	"banger"
 	"banger/internal/shim"
-	"banger/internal/shim/denial"
+	"banger/internal/shim/decision"
 	"banger/internal/vmm"
 )
 
@@ -39,7 +39,7 @@ func silentShim(t *testing.T) (*server, shim.Client, net.Listener) {
 	check(t, err)
 	t.Cleanup(rec.log.Close)
 	s := &server{daemon: uint32(os.Geteuid()), places: newPlaces(), proc: running{done: make(chan struct{})}, console: con,
-		recorder: rec, denials: denial.NewLog(),
+		recorder: rec, decisions: decision.NewLog(),
 		muxNext: make(chan struct{}), settled: make(chan struct{})}
 	s.wg.Go(func() { s.accept(t.Context(), ln) })
 	return s, c, ln
@@ -60,7 +60,7 @@ func call(t *testing.T, c shim.Client, line string) net.Conn {
 func TestNothingStaysOfClientsThatHaveGone(t *testing.T) {
 	s, c, ln := silentShim(t)
 	for _, line := range []string{shim.CallConnect + " 1", shim.CallOffer + " 1", shim.CallWatch, shim.CallConsole + " 0",
-		shim.CallMain + " 1", shim.CallOutput + " 0", shim.CallDenials + " 0 true"} {
+		shim.CallMain + " 1", shim.CallOutput + " 0", shim.CallDecisions + " 0 true"} {
 		call(t, c, line).Close()
 	}
 	_, err := c.Status(t.Context()) // comes after them in the queue of accept

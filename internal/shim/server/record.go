@@ -60,7 +60,7 @@ func openLogs(resumes bool) (*console, *recorder, error) {
 		rec.restore()
 	}
 	os.Remove(shim.ExitFile)
-	os.Remove(shim.DenialsFile)
+	os.Remove(shim.DecisionsFile)
 	return con, rec, nil
 }
 

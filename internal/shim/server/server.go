@@ -29,7 +29,7 @@ import (
 	"banger/internal/network"
 	"banger/internal/network/netstack"
 	"banger/internal/shim"
-	"banger/internal/shim/denial"
+	"banger/internal/shim/decision"
 	"banger/internal/shim/inlet"
 	"banger/internal/splice"
 	"banger/internal/untrusted"
@@ -51,8 +51,8 @@ type server struct {
 	stack       *netstack.Stack // only for a user network, otherwise nil
 	gate        *network.Gate   // nil without a network, and so is access
 	access      *inlet.Inlet
-	denials     *denial.Log
-	attribution *denial.Attribution
+	decisions   *decision.Log
+	attribution *decision.Attribution
 	log         *slog.Logger
 	places      places
 	wg          sync.WaitGroup
@@ -167,9 +167,9 @@ func start(ctx context.Context, drivers map[string]vmm.Driver, wrap []string) (*
 		return nil, nil, err
 	}
 	s := &server{daemon: spec.Daemon, self: self, console: con, recorder: rec,
-		places: newPlaces(), denials: denial.NewLog(), log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		places: newPlaces(), decisions: decision.NewLog(), log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		muxNext: make(chan struct{}), settled: make(chan struct{}), resumed: make(chan struct{}, 1)}
-	s.attribution = denial.NewAttribution(s.agent(), s.denials)
+	s.attribution = decision.NewAttribution(s.agent(), s.decisions)
 	if s.disk.Store(diskName(spec.VM)); spec.Template {
 		s.waits = newWatcher(guest.Waiting)
 	}
@@ -283,7 +283,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	}
 	s.recorder.log.Close()
 	s.closeNetwork()
-	err := errors.Join(s.denials.Save(shim.DenialsFile), s.recordExit())
+	err := errors.Join(s.decisions.Save(shim.DecisionsFile), s.recordExit())
 	ln.Close()
 	close(s.settled)
 	cancel()
@@ -353,7 +353,7 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		s.connect(ctx, conn, arg, s.offered)
 	case shim.CallMain:
 		s.connect(ctx, conn, arg, s.offerMain)
-	case shim.CallConsole, shim.CallDenials, shim.CallOutput:
+	case shim.CallConsole, shim.CallDecisions, shim.CallOutput:
 		s.follow(ctx, conn, call, arg)
 	case shim.CallSnapshot:
 		paused, err := s.snapshot(arg)
@@ -383,11 +383,11 @@ func (s *server) follow(ctx context.Context, conn *net.UnixConn, call, arg strin
 	ctx, stop := network.WithPeer(ctx, conn)
 	defer stop()
 	var tail int
-	var follow bool
+	var follow, all bool
 	switch call {
-	case shim.CallDenials:
-		if _, err := fmt.Sscan(arg, &tail, &follow); err == nil {
-			s.denials.Write(ctx, s.proc.Done(), tail, follow, conn)
+	case shim.CallDecisions:
+		if n, _ := fmt.Sscan(arg, &tail, &follow, &all); n >= 2 { // an earlier daemon does not say the third
+			s.decisions.Write(ctx, s.proc.Done(), all, tail, follow, conn)
 		}
 	case shim.CallConsole:
 		if _, err := fmt.Sscan(arg, &tail); err == nil {
@@ -422,11 +422,12 @@ func (s *server) control(ctx context.Context, conn net.Conn, call, arg string, f
 	case shim.CallStats:
 		stats, err = s.stats(ctx)
 	case shim.CallDeny:
-		var d banger.Denial
+		var d banger.Decision
 		if err = json.Unmarshal([]byte(arg), &d); err == nil {
 			s.attribution.Note(d)
 		}
-	case shim.CallPorts, shim.CallForward, shim.CallRelease, shim.CallPolicy, shim.CallAccept, shim.CallCarry:
+	case shim.CallPorts, shim.CallForward, shim.CallRelease, shim.CallPolicy, shim.CallOnce, shim.CallAccept,
+		shim.CallCarry:
 		ports, err = s.networkCall(ctx, call, arg, file)
 	default:
 		err = fmt.Errorf("unknown call %q", call)

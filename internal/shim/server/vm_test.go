@@ -18,7 +18,7 @@ import (
 	"banger/internal/guest"
 	"banger/internal/network"
 	"banger/internal/shim"
-	"banger/internal/shim/denial"
+	"banger/internal/shim/decision"
 	"banger/internal/testing/vmmtest"
 	"banger/internal/vmm"
 )
@@ -58,18 +58,18 @@ func startShim(t *testing.T, n *shim.Network) *vmShim {
 	self, err := vmm.Self()
 	check(t, err)
 	s := &server{
-		daemon:   uint32(os.Geteuid()),
-		self:     self,
-		console:  con,
-		recorder: rec,
-		places:   newPlaces(),
-		denials:  denial.NewLog(),
-		log:      slog.New(slog.DiscardHandler),
-		muxNext:  make(chan struct{}),
-		settled:  make(chan struct{}),
-		resumed:  make(chan struct{}, 1),
+		daemon:    uint32(os.Geteuid()),
+		self:      self,
+		console:   con,
+		recorder:  rec,
+		places:    newPlaces(),
+		decisions: decision.NewLog(),
+		log:       slog.New(slog.DiscardHandler),
+		muxNext:   make(chan struct{}),
+		settled:   make(chan struct{}),
+		resumed:   make(chan struct{}, 1),
 	}
-	s.attribution = denial.NewAttribution(s.agent(), s.denials)
+	s.attribution = decision.NewAttribution(s.agent(), s.decisions)
 	ln, err := listenControl(filepath.Join(dir, shim.SocketFile))
 	check(t, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -120,14 +120,16 @@ func TestTheLifeOfAShim(t *testing.T) {
 		t.Errorf("the stats are %+v, %v", st.Stats, err)
 	}
 	check(t, v.SetPolicy(v.ctx(), banger.Policy{Default: banger.Deny}))
+	once := shim.Once{Rule: banger.Rule{Action: banger.Allow, To: banger.ToHost}, For: time.Minute}
+	check(t, v.AllowOnce(v.ctx(), once))
 	if list, err := v.Ports(v.ctx(), true); err != nil {
 		t.Errorf("the ports are %+v, %v", list, err)
 	}
-	check(t, v.AddDenial(v.ctx(), banger.Denial{Protocol: "tcp", Address: "192.0.2.1", Port: 443, Rule: "default deny"}))
-	var denials bytes.Buffer
-	check(t, v.Denials(v.ctx(), -1, false, &denials))
-	if !strings.Contains(denials.String(), `"address":"192.0.2.1"`) {
-		t.Errorf("the denials are %s", &denials)
+	check(t, v.AddRefusal(v.ctx(), banger.Decision{Protocol: "tcp", Address: "192.0.2.1", Rule: "default deny"}))
+	var refusals bytes.Buffer
+	check(t, v.Decisions(v.ctx(), true, -1, false, &refusals))
+	if !strings.Contains(refusals.String(), `"address":"192.0.2.1"`) {
+		t.Errorf("the refusals are %s", &refusals)
 	}
 	watched, console := make(chan error, 1), make(chan string, 1)
 	go func() {
@@ -150,8 +152,9 @@ func TestTheLifeOfAShim(t *testing.T) {
 	if exit, err := v.LastExit(); err != nil || exit.Signal != 9 {
 		t.Errorf("the exit record is %+v, %v", exit, err)
 	}
-	if saved, err := os.ReadFile(filepath.Join(v.Dir, shim.DenialsFile)); err != nil || string(saved) != denials.String() {
-		t.Errorf("the saved denials are %s, %v", saved, err)
+	saved, err := os.ReadFile(filepath.Join(v.Dir, shim.DecisionsFile))
+	if err != nil || string(saved) != refusals.String() {
+		t.Errorf("the saved refusals are %s, %v", saved, err)
 	}
 	check(t, v.Kill(v.ctx())) // there is no shim now
 }
@@ -165,6 +168,7 @@ func TestWrongCalls(t *testing.T) {
 		"":                               `unknown call ""`,
 		shim.CallPolicy + " {":           "unexpected end of JSON input",
 		shim.CallPolicy + ` {}`:          "the policy",
+		shim.CallOnce + ` {}`:            "is not allow or deny",
 		shim.CallForward + " {":          "unexpected end of JSON input",
 		shim.CallForward + " {}":         "",
 		shim.CallForward + " " + forward: "the forward came without its socket",
@@ -178,7 +182,7 @@ func TestWrongCalls(t *testing.T) {
 		}
 	}
 	for _, line := range []string{shim.CallConnect + " x", shim.CallConsole + " x", shim.CallOutput + " x",
-		shim.CallDenials + " 1"} {
+		shim.CallDecisions + " 1"} {
 		conn := call(t, v.Client, line)
 		if text, err := io.ReadAll(conn); err != nil || len(text) > 0 {
 			t.Errorf("%q is answered %q, %v", line, text, err)
@@ -194,6 +198,7 @@ func TestAVMWithoutANetwork(t *testing.T) {
 	defer socket.Close()
 	_, perr := v.Ports(v.ctx(), true)
 	for _, err := range []error{perr, v.SetPolicy(v.ctx(), banger.Policy{Default: banger.Deny}),
+		v.AllowOnce(v.ctx(), shim.Once{Rule: banger.Rule{Action: banger.Allow, To: banger.ToHost}, For: time.Minute}),
 		v.AddForward(v.ctx(), loopbackForward(80), socket)} {
 		if err == nil || err.Error() != "the VM has no network" {
 			t.Errorf("it is %v", err)
@@ -331,8 +336,8 @@ func TestAVMThatDoesNotStart(t *testing.T) {
 		spec := plan{shim.Spec{Network: c.network, VM: vmm.Config{Dir: dir, Kernel: agent, Initrd: agent}}}
 		con, err := openConsole(shim.ConsoleFile)
 		check(t, err)
-		s := &server{console: con, denials: denial.NewLog(), log: slog.New(slog.DiscardHandler)}
-		s.attribution = denial.NewAttribution(s.agent(), s.denials)
+		s := &server{console: con, decisions: decision.NewLog(), log: slog.New(slog.DiscardHandler)}
+		s.attribution = decision.NewAttribution(s.agent(), s.decisions)
 		driver := vmmtest.Memory{Agent: agent, Fault: func(vmm.Config) vmmtest.Fault { return c.fault }}
 		if err := s.startVM(t.Context(), driver, spec); err == nil || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%s: %v", name, err)

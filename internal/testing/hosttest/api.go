@@ -48,6 +48,7 @@ func (h *Host) Serve() (socket string) {
 		Workspaces:     s.Guests().Workspaces(compares),
 		Secrets:        s.Custody(),
 		Connections:    s.Connections(),
+		Decisions:      s.Guests().Decisions(),
 		Networks:       s.Networks(),
 		Images:         s.Library(),
 		Transfers:      s.Library(),

@@ -18,6 +18,8 @@ export const icons = {
   camera: "M2 5h3l1-2h4l1 2h3v8H2zM8 11a2.3 2.3 0 1 0 0-4.6 2.3 2.3 0 0 0 0 4.6z",
   edit: "M3 13l.5-3L11 2.5 13.5 5 6 12.5z",
   remove: "M3 4.5h10M6 4.5V3h4v1.5M4.5 4.5l.5 9h6l.5-9",
+  allowed: "M3 8.5l3.5 3.5L13 4.5",
+  refused: "M8 14A6 6 0 1 0 8 2a6 6 0 0 0 0 12zM3.8 3.8l8.4 8.4",
   close: "M4 4l8 8M12 4l-8 8",
   down: "M4 6l4 4 4-4",
   up: "M4 10l4-4 4 4",

@@ -32,7 +32,7 @@ export type Change = Schemas["Change"];
 export type Event = Schemas["Event"];
 export type Failure = Schemas["Error"];
 export type Fork = Schemas["Fork"];
-export type Denial = Schemas["Denial"];
+export type Decision = Schemas["Decision"];
 export type FileInfo = Schemas["FileInfo"];
 
 /** What a copy has moved. The document has no schema for it, as it comes in a frame. */
@@ -50,6 +50,13 @@ export interface Presets {
   warm: string;
   idle: string;
   policy: string;
+}
+
+/** What a rule changes in a project's file. */
+export interface AllowedForProject {
+  file: string;
+  changes: string; // a unified diff
+  notes?: string[];
 }
 
 /** A browser that has a session. It is the web UI's own, and in no document. */

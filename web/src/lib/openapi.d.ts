@@ -676,6 +676,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/vms/{vm}/decisions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the policy has refused, and which flows it has allowed, since the last start. Of a VM on a bridge network there are only refusals */
+        get: operations["decisions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/vms/{vm}/denials": {
         parameters: {
             query?: never;
@@ -875,6 +892,23 @@ export interface paths {
         /** Replace what the VM may reach; flows that it forbids are cut */
         put: operations["setPolicy"];
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/vms/{vm}/policy/once": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let an allowing rule count in front of the policy of a running VM for a time, but not on a bridge network. Flows that it has allowed go on after that */
+        post: operations["allowOnce"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1592,11 +1626,13 @@ export interface components {
             warm?: "auto" | "never" | "only" | "booted";
             working_dir?: string;
         };
-        /** @description Denial is one flow or name that a VM's policy refused. */
-        Denial: {
+        /** @description Decision is what a VM's policy has decided about one flow or name of its guest. Names are listed only if refused. */
+        Decision: {
             /** @description the destination */
             address?: string;
-            /** @description number of similar refusals in a short time, if more than one */
+            /** @description otherwise it was refused */
+            allowed?: boolean;
+            /** @description number of similar decisions in a short time, if more than one */
             count?: number;
             /** @description the name that the guest asked for */
             name?: string;
@@ -1610,6 +1646,7 @@ export interface components {
             /** @description the line of the policy, or the name of the built-in rule */
             rule: string;
             source_port?: number;
+            suggested?: components["schemas"]["Rule"];
             /** Format: date-time */
             time: string;
         };
@@ -1947,6 +1984,11 @@ export interface components {
             subnet?: string;
             /** @description names of running and stopped VMs */
             vms?: string[];
+        };
+        OnceRequest: {
+            rule: components["schemas"]["Rule"];
+            /** @description 1 to 3600; default: 300 */
+            seconds?: number;
         };
         /** @description Policy says what a VM may reach. The first rule that matches decides; if no rule matches, Default decides. Private, link-local and metadata addresses and those of the host are denied unless a rule names them. Loopback, multicast and broadcast addresses are always denied. A rule for a network that contains an address of the host or of a metadata service does not count as naming that address. */
         Policy: {
@@ -4090,6 +4132,42 @@ export interface operations {
             };
         };
     };
+    decisions: {
+        parameters: {
+            query?: {
+                /** @description go on until the VM ends */
+                follow?: boolean;
+                /** @description lines from the end, or all */
+                tail?: string;
+            };
+            header?: never;
+            path: {
+                vm: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description one value per line */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": components["schemas"]["Decision"];
+                };
+            };
+            /** @description the request failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
     denials: {
         parameters: {
             query?: {
@@ -4112,7 +4190,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/x-ndjson": components["schemas"]["Denial"];
+                    "application/x-ndjson": components["schemas"]["Decision"];
                 };
             };
             /** @description the request failed */
@@ -4550,6 +4628,39 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["VM"];
                 };
+            };
+            /** @description the request failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failure"];
+                };
+            };
+        };
+    };
+    allowOnce: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                vm: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OnceRequest"];
+            };
+        };
+        responses: {
+            /** @description done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description the request failed */
             default: {

@@ -1,1 +1,0 @@
-import{Q as e,R as t,X as n,Z as r}from"./disclose-version-DOnltmar.js";var i=e(n(Date.now()));setInterval(()=>{document.hidden||r(i,Date.now(),!0)},1e3);var a={get now(){return t(i)}};export{a as t};
