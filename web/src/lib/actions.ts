@@ -93,6 +93,12 @@ export const actions: Action[] = [
     run: ([vm]) => vm && dialogs.open(() => import("../views/machine/TakeSnapshot.svelte"), { vm }),
   },
   {
+    id: "compare",
+    label: "Compare…",
+    icon: "compare",
+    run: ([vm]) => vm && dialogs.open(() => import("../views/machine/Compare.svelte"), { vm }),
+  },
+  {
     id: "rename",
     label: "Rename…",
     icon: "edit",

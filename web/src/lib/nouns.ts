@@ -34,6 +34,8 @@ export type Failure = Schemas["Error"];
 export type Fork = Schemas["Fork"];
 export type Decision = Schemas["Decision"];
 export type FileInfo = Schemas["FileInfo"];
+export type FileChange = Schemas["FileChange"];
+export type Compared = Schemas["Compared"];
 
 /** What a copy has moved. The document has no schema for it, as it comes in a frame. */
 export interface CopyReport {
