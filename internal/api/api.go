@@ -142,7 +142,7 @@ type Templates interface {
 	// Remove removes the template whose id starts with ref.
 	Remove(ref string) (banger.Template, error)
 	// Prune removes the templates from which no VM can start any more or, with all, every template.
-	Prune(all bool) ([]banger.Template, error)
+	Prune(all, dryRun bool) ([]banger.Template, error)
 }
 
 // UI is the web UI, which a process of its own serves.

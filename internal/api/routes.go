@@ -263,7 +263,8 @@ var templateRoutes = []route{
 		"List the templates from which VMs start, the one that was used last first", nil, nil, []banger.Template{}},
 	{"POST", "/v1/templates/prune", pruneTemplates, "pruneTemplates",
 		"Remove the templates from which no VM can start any more, because their image, kernel or banger is gone",
-		[]parameter{{"all", "also those from which VMs can start", false, false}}, nil, []banger.Template{}},
+		[]parameter{{"all", "also those from which VMs can start", false, false},
+			{"dry_run", "only say which", false, false}}, nil, []banger.Template{}},
 	{"DELETE", "/v1/templates/{id}", removeTemplate, "removeTemplate",
 		"Remove a template by its id or a unique prefix of it; VMs that have started from it go on", nil, nil, nil},
 }

@@ -12,8 +12,9 @@ func listTemplates(s *Server, w http.ResponseWriter, _ *http.Request) error {
 }
 
 func pruneTemplates(s *Server, w http.ResponseWriter, req *http.Request) error {
-	all := req.URL.Query().Get("all") == "true"
-	return wire.WriteList(w, func() ([]banger.Template, error) { return s.Templates.Prune(all) })
+	q := req.URL.Query()
+	all, dryRun := q.Get("all") == "true", q.Get("dry_run") == "true"
+	return wire.WriteList(w, func() ([]banger.Template, error) { return s.Templates.Prune(all, dryRun) })
 }
 
 func removeTemplate(s *Server, w http.ResponseWriter, req *http.Request) error {

@@ -123,7 +123,7 @@ func TestNoTemplateCanBeMade(t *testing.T) {
 	s := h.daemon()
 	h.run(s, h.command("one", forever))
 	h.templates(s, 1)
-	_, err := s.Templates().Prune(true)
+	_, err := s.Templates().Prune(true, false)
 	check(t, err)
 	h.Fault(vmmtest.NoFault, vmmtest.FailToStart)
 	h.run(s, h.command("two", forever))

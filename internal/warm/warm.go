@@ -66,7 +66,7 @@ func New(o Options) (*Warm, error) {
 	if err := w.sweep(); err != nil {
 		return nil, err
 	}
-	if removed, err := w.Prune(false); err != nil || len(removed) > 0 {
+	if removed, err := w.Prune(false, false); err != nil || len(removed) > 0 {
 		o.Log.Info("templates that fit no more were removed", "number", len(removed), "err", err)
 	}
 	return w, nil
@@ -179,11 +179,16 @@ func (w *Warm) Remove(ref string) (banger.Template, error) {
 	return t, nil
 }
 
-// Prune removes the templates from which no VM can start any more, or, with all, every template. It returns those.
-func (w *Warm) Prune(all bool) (removed []banger.Template, err error) {
+// Prune removes the templates from which no VM can start any more, or, with all, every template. It returns those. With
+// dryRun, it removes none.
+func (w *Warm) Prune(all, dryRun bool) (removed []banger.Template, err error) {
 	list, err := w.store.List()
 	for _, t := range list {
 		if !all && w.fits(t) {
+			continue
+		}
+		if dryRun {
+			removed = append(removed, t)
 			continue
 		}
 		if rerr := w.store.Remove(t.ID); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {

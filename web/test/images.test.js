@@ -123,6 +123,13 @@ test("templates and kernels are shown", async () => {
   const page = await world.visit("/images/templates");
   await page.getByRole("heading", { name: "Templates" }).waitFor();
   await page.getByText(/There is no template|\d/).first().waitFor();
+  await page.getByRole("button", { name: /Prune/ }).click();
+  const prune = page.getByRole("dialog", { name: "Prune templates" });
+  await prune.getByText(/It removes 0 templates/).waitFor();
+  await prune.getByLabel("Every template").check();
+  const all = (await world.banger("warm", "ls", "-q")).split("\n").filter(Boolean);
+  await prune.getByText(`It removes ${all.length} templates`).waitFor();
+  await prune.getByRole("button", { name: "Cancel" }).click();
   assert.deepEqual(await violations(page), []);
   await page.getByRole("link", { name: "Kernels" }).click();
   const name = await world.banger("kernel", "ls", "-q");

@@ -11,6 +11,7 @@ import { gunzipSync } from "node:zlib";
 
 const run = promisify(execFile);
 const digestOf = (bytes) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+const piece = 1024; // bytes of a layer that is held back
 const oci = "application/vnd.oci.image";
 
 /** Starts a registry. Its address is host. */
@@ -32,9 +33,16 @@ export async function registry() {
     response.setHeader("Content-Length", bytes.length);
     if (request.method === "HEAD") return response.end();
     if (!held.has(ref)) return response.end(bytes);
-    response.write(bytes.subarray(0, bytes.length / 2));
-    await held.get(ref);
-    response.end(bytes.subarray(bytes.length / 2));
+    let sent = bytes.length >> 1;
+    let go = false;
+    void held.get(ref).then(() => (go = true));
+    response.write(bytes.subarray(0, sent));
+    // The rest comes slowly, as from a slow registry: progress is told when bytes come.
+    while (!go && !response.destroyed && sent + piece < bytes.length) {
+      response.write(bytes.subarray(sent, (sent += piece)));
+      await Promise.race([held.get(ref), new Promise((done) => setTimeout(done, 200))]);
+    }
+    response.end(bytes.subarray(sent));
   });
   await new Promise((done) => server.listen(0, "127.0.0.1", done));
   return {
@@ -68,7 +76,7 @@ export async function registry() {
       manifests.set(`${name} ${tag}`, manifest);
       manifests.set(`${name} ${digestOf(manifest)}`, manifest);
       return {
-        /** Keeps the second half of the layer back until the returned function is called. */
+        /** Sends the second half of the layer very slowly until the returned function is called. */
         hold() {
           let go;
           held.set(layer.digest, new Promise((done) => (go = done)));

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/url"
+	"strconv"
 
 	"banger"
 )
@@ -13,12 +14,9 @@ func (c templateClient) Templates(ctx context.Context) (list []banger.Template, 
 }
 
 // PruneTemplates removes the templates from which no VM can start any more or, with all, every template. It returns
-// those.
-func (c templateClient) PruneTemplates(ctx context.Context, all bool) (removed []banger.Template, err error) {
-	query := url.Values{}
-	if all {
-		query.Set("all", "true")
-	}
+// those. With dryRun, it removes none.
+func (c templateClient) PruneTemplates(ctx context.Context, all, dryRun bool) (removed []banger.Template, err error) {
+	query := url.Values{"all": {strconv.FormatBool(all)}, "dry_run": {strconv.FormatBool(dryRun)}}
 	return removed, c.call(ctx, "POST", "/v1/templates/prune", query, nil, &removed)
 }
 

@@ -14,7 +14,7 @@ func TestTemplatesByTheAPI(t *testing.T) {
 	if list, err := w.Templates(ctx); err != nil || list == nil || len(list) != 0 {
 		t.Errorf("there are %+v, %v", list, err)
 	}
-	if removed, err := w.PruneTemplates(ctx, false); err != nil || removed == nil || len(removed) != 0 {
+	if removed, err := w.PruneTemplates(ctx, false, false); err != nil || removed == nil || len(removed) != 0 {
 		t.Errorf("it removes %+v, %v", removed, err)
 	}
 	for _, id := range []string{"0123456789aa", "0123456789ab", "f123456789ab"} {
@@ -28,11 +28,17 @@ func TestTemplatesByTheAPI(t *testing.T) {
 		t.Errorf("two have such an id, and it says %v", err)
 	}
 	hosttest.Check(t, w.RemoveTemplate(ctx, "f"))
-	if removed, err := w.PruneTemplates(ctx, false); err != nil || len(removed) != 2 {
+	for range 2 { // a dry run removes nothing
+		if would, err := w.PruneTemplates(ctx, false, true); err != nil || len(would) != 2 {
+			t.Errorf("it would remove %+v, %v", would, err)
+		}
+	}
+	if removed, err := w.PruneTemplates(ctx, false, false); err != nil || len(removed) != 2 {
 		t.Errorf("it removes %+v, %v", removed, err)
 	}
 	w.h.AddTemplate("0123456789aa")
-	if removed, err := w.PruneTemplates(ctx, true); err != nil || len(removed) != 1 || removed[0].ID != "0123456789aa" {
+	removed, err := w.PruneTemplates(ctx, true, false)
+	if err != nil || len(removed) != 1 || removed[0].ID != "0123456789aa" {
 		t.Errorf("it removes %+v, %v", removed, err)
 	}
 }

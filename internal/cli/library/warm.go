@@ -59,7 +59,7 @@ func newWarmList(a *command.App) *cobra.Command {
 }
 
 func newWarmPrune(a *command.App) *cobra.Command {
-	var all bool
+	var all, dryRun bool
 	c := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove templates from which no VM can start any more",
@@ -67,7 +67,7 @@ func newWarmPrune(a *command.App) *cobra.Command {
 		Long: `Remove the templates from which no VM can start any more, because their image or their kernel is gone, or
 another version of banger has made them. VMs that have started from them go on.`,
 		RunE: a.WithClient(func(ctx context.Context, client *client.Client, _ []string) error {
-			removed, err := client.PruneTemplates(ctx, all)
+			removed, err := client.PruneTemplates(ctx, all, dryRun)
 			if err != nil {
 				return err
 			}
@@ -77,11 +77,13 @@ another version of banger has made them. VMs that have started from them go on.`
 				room += t.Size
 			}
 			if !a.Quiet {
-				fmt.Fprintf(a.Stderr, "removed %d templates, %s\n", len(removed), banger.FormatSize(room))
+				said := map[bool]string{true: "would remove", false: "removed"}[dryRun]
+				fmt.Fprintf(a.Stderr, "%s %d templates, %s\n", said, len(removed), banger.FormatSize(room))
 			}
 			return nil
 		}),
 	}
 	c.Flags().BoolVarP(&all, "all", "a", false, "every template")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be removed")
 	return c
 }

@@ -102,7 +102,7 @@ func (g *group) pruneStore(ctx context.Context, client *client.Client,
 	for _, digest := range images.Images {
 		g.Say(digest)
 	}
-	templates, err = client.PruneTemplates(ctx, all)
+	templates, err = client.PruneTemplates(ctx, all, false)
 	for _, t := range templates {
 		g.Say(t.ID)
 	}

@@ -3743,6 +3743,8 @@ export interface operations {
             query?: {
                 /** @description also those from which VMs can start */
                 all?: boolean;
+                /** @description only say which */
+                dry_run?: boolean;
             };
             header?: never;
             path?: never;
