@@ -70,7 +70,7 @@ test("a hostile program asks before it copies or opens anything", async () => {
   await copy.getByText("evil").waitFor();
   await copy.getByRole("button", { name: "Cancel" }).click();
   await page.locator(".xterm-helper-textarea").focus();
-  await page.keyboard.type("clear; printf '\\033]0;%0300d<img src=x>\\007' 1; echo go to http://127.0.0.1:1/trap\n");
+  await page.keyboard.type("clear; printf '\\033]0;%0300d<img src=x>\\007' 1; echo go to http://127.0.0.1:1/tra''p\n");
   await shows(page, "go to http://127.0.0.1:1/trap");
   assert.ok((await page.title()).length < 100);
   const link = page.locator(".xterm-rows").getByText("/trap").last();
