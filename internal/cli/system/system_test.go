@@ -267,7 +267,8 @@ func TestPrune(t *testing.T) {
 		want := []string{"POST /v1/vms/prune", "DELETE /v1/networks/lab", "POST /v1/images/prune{}",
 			"POST /v1/templates/prune?all=false&dry_run=false"}
 		if all {
-			want = []string{want[0], want[1], `POST /v1/images/prune{"all":true}`, "POST /v1/templates/prune?all=true&dry_run=false"}
+			want = append(want[:2:2], `POST /v1/images/prune{"all":true}`,
+				"POST /v1/templates/prune?all=true&dry_run=false")
 		}
 		if out != "box\nlab\nsha256:b\n00000000000b\n" || !slices.Equal(requests, want) ||
 			stderr != "removed 1 VM, 1 network, 1 image, 2 blobs and 1 template, 2 MiB\n" {
