@@ -343,12 +343,21 @@ var layout = map[string]struct {
 	"power": {"", true,
 		"a user's requests and files only; built with the tag power only"},
 	"e2e": {"", true, "a user knows nothing of our insides"},
+	"node": {". internal/api/client internal/host node/kubelet node/provider node/worker", false,
+		"it connects a cluster with a daemon; a module of its own, because its libraries are large"},
+	"node/pod":      {".", false, "what a Pod is as a VM, however VMs are made"},
+	"node/worker":   {". internal/api/client internal/frame internal/text node/pod", false, "one Pod, whoever has bound it"},
+	"node/provider": {". node/pod node/worker", false, "which Pods there are, however one runs"},
+	"node/kubelet": {". internal/api/client internal/frame internal/splice internal/text", false,
+		"streams of users to VMs, however a Pod became one"},
+	"node/cluster": {"", false, "the control plane for tests, a module of its own, because it is larger than all else"},
+	"node/e2e":     {"", true, "a user of kubectl knows nothing of our insides; built with the tag cluster only"},
 }
 
 // confined lists imports that only certain packages may have.
 var confined = map[string]string{
 	"database/sql":                 "internal/store",
-	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/cli/web internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/model internal/testing/registrytest internal/vmm/firecracker internal/testing/double internal/local internal/web",
+	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/cli/web internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/model internal/testing/registrytest internal/vmm/firecracker internal/testing/double internal/local internal/web node node/worker",
 	"github.com/coder/websocket":   "internal/web",
 	"os/user":                      "internal/host",
 	"unsafe":                       "internal/agent/boot internal/agent/command internal/archive internal/host internal/inflate internal/shim/server",
@@ -362,7 +371,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/remote internal/cli/secret internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/remote internal/cli/secret internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace node/cluster",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

@@ -96,7 +96,8 @@ func (o options) node(ctx context.Context, daemon *client.Client) (*corev1.Node,
 		corev1.LabelArchStable: runtime.GOARCH, "banger.dev/isolation": isolation(v.KVM)}
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: o.name, Labels: maps.Clone(labels)},
-		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: Taint, Value: "true", Effect: corev1.TaintEffectNoSchedule}}},
+		Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: Taint, Value: "true",
+			Effect: corev1.TaintEffectNoSchedule}}},
 		Status: corev1.NodeStatus{
 			Capacity: capacity, Allocatable: capacity,
 			Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: o.address},

@@ -88,9 +88,9 @@ func (o options) serve(ctx context.Context, cluster kubernetes.Interface, k kube
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s port %d: %w", o.address, o.port, err)
 	}
-	routes := api.PodHandler(api.PodHandlerConfig{RunInContainer: k.Exec, AttachToContainer: k.Attach, PortForward: k.Forward,
-		GetContainerLogs: k.Logs, GetPods: pods.GetPods, GetPodsFromKubernetes: pods.GetPods, StreamIdleTimeout: 4 * time.Hour,
-		StreamCreationTimeout: 30 * time.Second, GetStatsSummary: k.Stats(o.name, pods.GetPods),
+	routes := api.PodHandler(api.PodHandlerConfig{RunInContainer: k.Exec, AttachToContainer: k.Attach,
+		PortForward: k.Forward, GetContainerLogs: k.Logs, GetPods: pods.GetPods, GetPodsFromKubernetes: pods.GetPods,
+		StreamIdleTimeout: 4 * time.Hour, StreamCreationTimeout: 30 * time.Second, GetStatsSummary: k.Stats(o.name, pods.GetPods),
 		GetMetricsResource: k.Metrics(o.name, pods.GetPods)}, false)
 	srv := &http.Server{Handler: guarded(cluster, o.name, routes), TLSConfig: config, ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
@@ -105,16 +105,15 @@ func (o options) control(ctx context.Context, cluster kubernetes.Interface, reco
 	defer stop()
 	ours := informers.NewSharedInformerFactoryWithOptions(cluster, resync, informers.WithTweakListOptions(
 		podsOf(o.name)))
-	others := informers.NewSharedInformerFactory(cluster, resync)
+	unused := informers.NewSharedInformerFactory(cluster, 0) // which the library wants to have; they are not started
 	controller, err := node.NewPodController(node.PodControllerConfig{PodClient: cluster.CoreV1(),
 		PodInformer: ours.Core().V1().Pods(), EventRecorder: recorder, Provider: pods,
-		ConfigMapInformer: others.Core().V1().ConfigMaps(), SecretInformer: others.Core().V1().Secrets(),
-		ServiceInformer: others.Core().V1().Services()})
+		ConfigMapInformer: unused.Core().V1().ConfigMaps(), SecretInformer: unused.Core().V1().Secrets(),
+		ServiceInformer: unused.Core().V1().Services(), SkipDownwardAPIResolution: true})
 	if err != nil {
 		return err
 	}
 	ours.Start(ctx.Done())
-	others.Start(ctx.Done())
 	failed := make(chan error, 2)
 	go func() { failed <- controller.Run(ctx, workers) }()
 	select {

@@ -24,8 +24,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// certificates returns how the kubelet's API identifies itself, and which clients it takes: those with a certificate of
-// the authorities in --client-ca-file, or else of the cluster's.
+// certificates returns how the kubelet's API identifies itself, and which clients it takes: those with a certificate
+// of the authorities in --client-ca-file, or else of the cluster's.
 func (o options) certificates(ctx context.Context, cluster kubernetes.Interface) (*tls.Config, error) {
 	var pem []byte
 	var err error
@@ -34,7 +34,8 @@ func (o options) certificates(ctx context.Context, cluster kubernetes.Interface)
 			return nil, fmt.Errorf("--client-ca-file cannot be read: %w", err)
 		}
 	} else {
-		m, err := cluster.CoreV1().ConfigMaps("kube-system").Get(ctx, "extension-apiserver-authentication", metav1.GetOptions{})
+		m, err := cluster.CoreV1().ConfigMaps("kube-system").Get(ctx, "extension-apiserver-authentication",
+			metav1.GetOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("the cluster does not say which clients a node takes; give --client-ca-file: %w", err)
 		}
@@ -102,8 +103,8 @@ func guarded(cluster kubernetes.Interface, name string, routes http.Handler) htt
 	})
 }
 
-// hostMemory returns how much memory the host has, and how much of it is free, in bytes (proc_meminfo(5)). Both are 0 if
-// the kernel does not say it.
+// hostMemory returns how much memory the host has, and how much of it is free, in bytes (proc_meminfo(5)). Both are 0
+// if the kernel does not say it.
 func hostMemory() (available, total int64) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {

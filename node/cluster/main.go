@@ -1,6 +1,6 @@
-// Command cluster is the control plane of Kubernetes in one program, for the tests of banger node: it is what its name
-// says (kube-apiserver, kube-scheduler, kube-controller-manager or kubectl), as the main functions of k8s.io/kubernetes
-// are. One program is built and linked in half the time of four.
+// Command cluster is the control plane of Kubernetes in one program, for the tests of banger node. The name by which it
+// is called says which part it is: kube-apiserver, kube-scheduler, kube-controller-manager or kubectl. One program is
+// built and linked in half the time of four.
 package main
 
 import (

@@ -35,7 +35,8 @@ type Kubelet struct {
 }
 
 // Logs returns what a container has written.
-func (k Kubelet) Logs(ctx context.Context, namespace, name, container string, o api.ContainerLogOpts) (io.ReadCloser, error) {
+func (k Kubelet) Logs(ctx context.Context, namespace, name, container string, o api.ContainerLogOpts) (io.ReadCloser,
+	error) {
 	vm, err := k.Pods.VM(namespace, name)
 	if err != nil {
 		return nil, err

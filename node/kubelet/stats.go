@@ -75,11 +75,13 @@ func (k Kubelet) Metrics(_ string, pods api.PodListerFunc) api.PodMetricsResourc
 		allCPU, allMemory := 0.0, 0.0
 		at := time.Now().UnixMilli()
 		for _, u := range k.uses(ctx, list) {
-			labels := []*dto.LabelPair{label("container", u.pod.Spec.Containers[0].Name), label("namespace", u.pod.Namespace),
-				label("pod", u.pod.Name)}
+			labels := []*dto.LabelPair{label("container", u.pod.Spec.Containers[0].Name),
+				label("namespace", u.pod.Namespace), label("pod", u.pod.Name)}
 			bytes := float64(u.memory)
-			cpu.Metric = append(cpu.Metric, &dto.Metric{Label: labels, Counter: &dto.Counter{Value: &u.seconds}, TimestampMs: &at})
-			memory.Metric = append(memory.Metric, &dto.Metric{Label: labels, Gauge: &dto.Gauge{Value: &bytes}, TimestampMs: &at})
+			cpu.Metric = append(cpu.Metric, &dto.Metric{Label: labels, Counter: &dto.Counter{Value: &u.seconds},
+				TimestampMs: &at})
+			memory.Metric = append(memory.Metric, &dto.Metric{Label: labels, Gauge: &dto.Gauge{Value: &bytes},
+				TimestampMs: &at})
 			allCPU, allMemory = allCPU+u.seconds, allMemory+bytes
 		}
 		nodeCPU := family("node_cpu_usage_seconds_total", dto.MetricType_COUNTER)

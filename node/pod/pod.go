@@ -1,5 +1,5 @@
-// Package pod says what a Pod of Kubernetes is as a VM of banger: a machine that waits, and commands in it. What cannot be
-// honoured is an error before any effect.
+// Package pod says what a Pod of Kubernetes is as a VM of banger: a machine that waits, and commands in it. What
+// cannot be honoured is an error before any effect.
 //
 // It must not know how VMs are made, nor how a Pod comes here.
 package pod
@@ -74,15 +74,14 @@ func Name(p *corev1.Pod) string {
 	return strings.ReplaceAll(name, ".", "-") + "-" + string(p.UID)[:min(len(p.UID), 8)]
 }
 
-// New returns what a Pod is as a VM of a node. The values of the environment have been looked up. An error is of type
-// *Unsupported.
+// New returns what a Pod is as a VM of a node, without the values of its environment. An error is of type *Unsupported.
 func New(p *corev1.Pod, node string) (*Plan, error) {
 	if err := check(p); err != nil {
 		return nil, err
 	}
 	c := &p.Spec.Containers[0]
 	plan := &Plan{Spec: banger.Spec{Name: Name(p), Image: c.Image, Hostname: hostname(p), Entrypoint: []string{""},
-		Init: banger.InitAgent, NoReady: true,
+		Init: banger.InitAgent, NoReady: true, WorkingDir: c.WorkingDir, User: user(p, c),
 		Labels: map[string]string{LabelNode: node, LabelUID: string(p.UID), LabelNamespace: p.Namespace, LabelName: p.Name}}}
 	switch c.ImagePullPolicy {
 	case corev1.PullAlways:
@@ -147,10 +146,8 @@ func check(p *corev1.Pod) error {
 		}
 	}
 	c := &s.Containers[0]
-	for name, h := range map[string]*corev1.Lifecycle{"the container": c.Lifecycle} {
-		if h != nil && (other(h.PostStart) || other(h.PreStop)) {
-			return &Unsupported{"hooks of " + name + " that are no commands"}
-		}
+	if h := c.Lifecycle; h != nil && (other(h.PostStart) || other(h.PreStop)) {
+		return &Unsupported{"hooks that are no commands"}
 	}
 	if len(c.VolumeDevices) > 0 {
 		return &Unsupported{"block devices"}
@@ -176,9 +173,6 @@ func hostname(p *corev1.Pod) string {
 // command returns a container as a session.
 func command(p *corev1.Pod, c *corev1.Container, name string) (Command, error) {
 	e := banger.Exec{TTY: c.TTY, Stdin: c.Stdin, Dir: c.WorkingDir, User: user(p, c)}
-	for _, v := range c.Env {
-		e.Env = append(e.Env, v.Name+"="+v.Value)
-	}
 	s := banger.SessionSpec{Name: name, Command: e}
 	switch p.Spec.RestartPolicy {
 	case corev1.RestartPolicyNever:
@@ -192,7 +186,8 @@ func command(p *corev1.Pod, c *corev1.Container, name string) (Command, error) {
 		return Command{}, err
 	}
 	if s.Ready != nil && c.StartupProbe != nil {
-		s.Ready.StartPeriod = max(s.Ready.StartPeriod, period(c.StartupProbe)*time.Duration(max(c.StartupProbe.FailureThreshold, 1)))
+		patience := period(c.StartupProbe) * time.Duration(max(c.StartupProbe.FailureThreshold, 1))
+		s.Ready.StartPeriod = max(s.Ready.StartPeriod, patience)
 	}
 	return Command{Container: c.Name, Command: c.Command, Args: c.Args, Session: s}, nil
 }

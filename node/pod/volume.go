@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"banger"
 )
@@ -30,14 +31,17 @@ func (plan *Plan) volumes(p *corev1.Pod) error {
 	for _, v := range p.Spec.Volumes {
 		byName[v.Name] = v
 	}
-	first, seen := map[string]string{}, map[string]bool{}
+	first, seen := map[string]string{}, map[string]corev1.VolumeMount{}
 	for _, c := range slices.Concat(p.Spec.Containers, p.Spec.InitContainers) {
 		for _, m := range c.VolumeMounts {
 			v, at := byName[m.Name], path.Clean(m.MountPath)
-			if seen[at] {
+			if before, is := seen[at]; is {
+				if before.Name != m.Name || before.SubPath != m.SubPath {
+					return &Unsupported{fmt.Sprintf("two volumes at %s: all containers run in one VM", at)}
+				}
 				continue
 			}
-			seen[at] = true
+			seen[at] = m
 			if err := mountable(v, m); err != nil {
 				return err
 			}
@@ -47,11 +51,11 @@ func (plan *Plan) volumes(p *corev1.Pod) error {
 				one.Link = first[v.Name]
 			case empty != nil:
 				first[v.Name] = at
-				if empty.Medium == corev1.StorageMediumMemory {
-					plan.tmpfs(at, "mode=1777", empty.SizeLimit.Value())
+				if empty.Medium == corev1.StorageMediumMemory || plan.Spec.ReadOnly {
+					plan.tmpfs(at, "mode=1777", empty.SizeLimit)
 				}
-			case m.SubPath == "" && v.ConfigMap == nil && v.DownwardAPI == nil:
-				plan.tmpfs(at, "mode=0755", 0)
+			case m.SubPath == "" && (v.ConfigMap == nil && v.DownwardAPI == nil || plan.Spec.ReadOnly):
+				plan.tmpfs(at, "mode=0755", nil)
 			}
 			plan.Mounts = append(plan.Mounts, one)
 		}
@@ -59,10 +63,10 @@ func (plan *Plan) volumes(p *corev1.Pod) error {
 	return nil
 }
 
-func (plan *Plan) tmpfs(at, mode string, size int64) {
+func (plan *Plan) tmpfs(at, mode string, size *resource.Quantity) {
 	options := []string{mode}
-	if size > 0 {
-		options = append(options, fmt.Sprintf("size=%d", size))
+	if size != nil && size.Value() > 0 {
+		options = append(options, fmt.Sprintf("size=%d", size.Value()))
 	}
 	plan.Spec.Tmpfs = append(plan.Spec.Tmpfs, banger.Tmpfs{Path: at, Options: options})
 }
@@ -85,7 +89,8 @@ func mountable(v corev1.Volume, m corev1.VolumeMount) error {
 		}
 		return nil
 	}
-	return &Unsupported{fmt.Sprintf("the volume %s: banger has emptyDir, configMap, secret, downwardAPI and projected", v.Name)}
+	return &Unsupported{fmt.Sprintf("the volume %s: banger has emptyDir, configMap, secret, downwardAPI and projected",
+		v.Name)}
 }
 
 // Sources are where the files of volumes come from.
@@ -102,55 +107,60 @@ type file struct {
 	mode int32
 }
 
-// Archive returns a tar of the files of all volumes, for the root of the VM.
-func (plan *Plan) Archive(ctx context.Context, p *corev1.Pod, from Sources) ([]byte, error) {
+// Archive returns a tar of the files of all volumes, for the root of the VM. The function real returns a path in the
+// VM without symlinks.
+func (plan *Plan) Archive(ctx context.Context, p *corev1.Pod, from Sources, real func(string) (string, error)) ([]byte,
+	error) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
-	put := func(name string, f file) error {
-		if err := w.WriteHeader(&tar.Header{Name: strings.TrimPrefix(name, "/"), Typeflag: tar.TypeReg, Mode: int64(f.mode),
-			Size: int64(len(f.data))}); err != nil {
-			return err
-		}
-		_, err := w.Write(f.data)
-		return err
-	}
 	for _, m := range plan.Mounts {
-		if m.Link != "" {
-			err := w.WriteHeader(&tar.Header{Name: strings.TrimPrefix(m.Path, "/"), Typeflag: tar.TypeSymlink, Linkname: m.Link})
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
 		files, err := volume(ctx, p, m.Volume, from)
+		if err == nil {
+			var at string
+			if at, err = real(m.Path); err == nil {
+				err = m.pack(w, strings.TrimPrefix(at, "/"), files)
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("volume %s: %w", m.Volume.Name, err)
 		}
-		if m.SubPath != "" {
-			f, ok := files[path.Clean(m.SubPath)]
-			if !ok {
-				return nil, fmt.Errorf("volume %s has no file %q", m.Volume.Name, m.SubPath)
-			}
-			if err := put(m.Path, f); err != nil {
-				return nil, err
-			}
-			continue
+	}
+	err := w.Close()
+	return out.Bytes(), err
+}
+
+// pack writes what is at a mount's place.
+func (m Mount) pack(w *tar.Writer, at string, files map[string]file) error {
+	put := func(name string, f file) error {
+		err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: int64(f.mode), Size: int64(len(f.data))})
+		if err == nil {
+			_, err = w.Write(f.data)
 		}
-		mode := int64(0o755)
-		if m.Volume.EmptyDir != nil {
-			mode = 0o777
+		return err
+	}
+	if m.Link != "" {
+		return w.WriteHeader(&tar.Header{Name: at, Typeflag: tar.TypeSymlink, Linkname: m.Link})
+	}
+	if m.SubPath != "" {
+		f, ok := files[path.Clean(m.SubPath)]
+		if !ok {
+			return fmt.Errorf("there is no file %q", m.SubPath)
 		}
-		err = w.WriteHeader(&tar.Header{Name: strings.TrimPrefix(m.Path, "/") + "/", Typeflag: tar.TypeDir, Mode: mode})
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range slices.Sorted(maps.Keys(files)) {
-			if err := put(path.Join(m.Path, name), files[name]); err != nil {
-				return nil, err
-			}
+		return put(at, f)
+	}
+	mode := int64(0o755)
+	if m.Volume.EmptyDir != nil {
+		mode = 0o777
+	}
+	if err := w.WriteHeader(&tar.Header{Name: at + "/", Typeflag: tar.TypeDir, Mode: mode}); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := put(path.Join(at, name), files[name]); err != nil {
+			return err
 		}
 	}
-	return out.Bytes(), w.Close()
+	return nil
 }
 
 // volume returns the files of a volume by their paths.
@@ -201,31 +211,52 @@ func optional(o *bool) bool { return o != nil && *o }
 
 func configMap(ctx context.Context, files map[string]file, p *corev1.Pod, name string, items []corev1.KeyToPath,
 	maybe *bool, mode int32, from Sources) error {
-	m, err := from.ConfigMap(ctx, p.Namespace, name)
+	data, err := configMapData(ctx, p.Namespace, name, maybe, from)
+	if err != nil || data == nil {
+		return err
+	}
+	return keys(files, data, items, maybe, mode)
+}
+
+// configMapData returns the keys of a config map. It returns nil for an optional one that is not there.
+func configMapData(ctx context.Context, namespace, name string, maybe *bool, from Sources) (map[string][]byte, error) {
+	m, err := from.ConfigMap(ctx, namespace, name)
 	if err != nil {
 		if optional(maybe) && from.Missing(err) {
-			return nil
+			return nil, nil
 		}
-		return err
+		return nil, err
 	}
 	data := map[string][]byte{}
 	for k, v := range m.Data {
 		data[k] = []byte(v)
 	}
 	maps.Copy(data, m.BinaryData)
-	return keys(files, data, items, maybe, mode)
+	return data, nil
 }
 
 func secret(ctx context.Context, files map[string]file, p *corev1.Pod, name string, items []corev1.KeyToPath,
 	maybe *bool, mode int32, from Sources) error {
-	s, err := from.Secret(ctx, p.Namespace, name)
-	if err != nil {
-		if optional(maybe) && from.Missing(err) {
-			return nil
-		}
+	data, err := secretData(ctx, p.Namespace, name, maybe, from)
+	if err != nil || data == nil {
 		return err
 	}
-	return keys(files, s.Data, items, maybe, mode)
+	return keys(files, data, items, maybe, mode)
+}
+
+// secretData returns the keys of a secret. It returns nil for an optional one that is not there.
+func secretData(ctx context.Context, namespace, name string, maybe *bool, from Sources) (map[string][]byte, error) {
+	s, err := from.Secret(ctx, namespace, name)
+	if err != nil {
+		if optional(maybe) && from.Missing(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	if s.Data == nil {
+		return map[string][]byte{}, nil
+	}
+	return s.Data, nil
 }
 
 // keys puts keys of an object into files: those of items, or all.
@@ -289,12 +320,21 @@ func field(p *corev1.Pod, name string) (string, error) {
 		return p.Namespace, nil
 	case "metadata.uid":
 		return string(p.UID), nil
+	case "spec.nodeName":
+		return p.Spec.NodeName, nil
+	case "spec.serviceAccountName":
+		return p.Spec.ServiceAccountName, nil
+	case "status.hostIP", "status.hostIPs":
+		return p.Status.HostIP, nil
+	case "status.podIP", "status.podIPs":
+		return p.Status.PodIP, nil
 	case "metadata.labels":
 		return pairs(p.Labels), nil
 	case "metadata.annotations":
 		return pairs(p.Annotations), nil
 	}
-	for prefix, m := range map[string]map[string]string{"metadata.labels['": p.Labels, "metadata.annotations['": p.Annotations} {
+	for prefix, m := range map[string]map[string]string{"metadata.labels['": p.Labels,
+		"metadata.annotations['": p.Annotations} {
 		if key, ok := strings.CutPrefix(name, prefix); ok {
 			return m[strings.TrimSuffix(key, "']")], nil
 		}

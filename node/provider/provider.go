@@ -1,5 +1,5 @@
-// Package provider is what the library of virtual-kubelet asks for: Pods that come, change and go. It has a worker for
-// each Pod, and finds the VMs of Pods again after a restart.
+// Package provider is what the library of virtual-kubelet asks for: Pods that come, change and go. It has a worker
+// for each Pod, and finds the VMs of Pods again after a restart.
 //
 // It must not know how a Pod is run.
 package provider

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"path"
 	"strings"
 
 	"banger"
@@ -21,7 +23,8 @@ type Daemon struct{ *client.Client }
 
 // Put extracts a tar at the root of a VM.
 func (d Daemon) Put(ctx context.Context, vm string, archive []byte) error {
-	conn, err := d.Files(ctx, vm, banger.FileRequest{Op: banger.FileExtract, Path: []byte("/"), Into: true, NoXattrs: true})
+	conn, err := d.Files(ctx, vm, banger.FileRequest{Op: banger.FileExtract, Path: []byte("/"), Into: true,
+		NoXattrs: true})
 	if err != nil {
 		return err
 	}
@@ -30,7 +33,7 @@ func (d Daemon) Put(ctx context.Context, vm string, archive []byte) error {
 	sent := make(chan error, 1)
 	go func() { // ends with the connection
 		_, err := io.Copy(frame.Data(conn, frame.Stdin), bytes.NewReader(archive))
-		sent <- err
+		sent <- errors.Join(err, frame.Write(conn, frame.StdinEOF, nil))
 	}()
 	frames := frame.NewReader(conn)
 	for {
@@ -44,6 +47,37 @@ func (d Daemon) Put(ctx context.Context, vm string, archive []byte) error {
 			return <-sent
 		}
 	}
+}
+
+// maxLinks is how many symlinks a path may go through, as in Linux.
+const maxLinks = 40
+
+// Real returns an absolute path without symlinks in the parts of it that exist.
+func (d Daemon) Real(ctx context.Context, vm, name string) (string, error) {
+	real, rest := "/", strings.Split(path.Clean(name), "/")
+	for links := 0; len(rest) > 0; {
+		next := path.Join(real, rest[0])
+		rest = rest[1:]
+		info, err := d.StatFile(ctx, vm, banger.FileRequest{Path: []byte(next)})
+		switch {
+		case banger.CodeOf(err) == banger.CodeNotFound:
+			return path.Join(next, path.Join(rest...)), nil
+		case err != nil:
+			return "", err
+		case len(info.Target) == 0:
+			real = next
+			continue
+		case links == maxLinks:
+			return "", banger.Errorf(banger.CodeInvalid, "the path %q goes through more than %d symlinks", name, maxLinks)
+		}
+		links++
+		target := string(info.Target)
+		if !path.IsAbs(target) {
+			target = path.Join(real, target)
+		}
+		real, rest = "/", append(strings.Split(path.Clean(target), "/"), rest...)
+	}
+	return real, nil
 }
 
 func failure(p []byte) error {
@@ -85,7 +119,7 @@ func (d Daemon) Run(ctx context.Context, vm string, e banger.Exec) (int, error) 
 // Probe tries tcp:PORT or http:PORT/PATH of a VM.
 func (d Daemon) Probe(ctx context.Context, vm banger.VM, check string) error {
 	kind, rest, _ := strings.Cut(check, ":")
-	port, path, _ := strings.Cut(rest, "/")
+	port, page, _ := strings.Cut(rest, "/")
 	at := net.JoinHostPort(vm.Address, port)
 	if kind == "tcp" {
 		var dialer net.Dialer
@@ -95,7 +129,7 @@ func (d Daemon) Probe(ctx context.Context, vm banger.VM, check string) error {
 		}
 		return conn.Close()
 	}
-	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+at+"/"+path, nil)
+	r, err := http.NewRequestWithContext(ctx, "GET", "http://"+at+"/"+page, nil)
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,8 @@ func (s *status) of(p *corev1.Pod, hostIP string) corev1.PodStatus {
 			out.Phase = corev1.PodRunning
 		}
 	}
-	initialized := s.main != nil || !slices.ContainsFunc(out.InitContainerStatuses, func(c corev1.ContainerStatus) bool { return !c.Ready })
+	waits := func(c corev1.ContainerStatus) bool { return !c.Ready }
+	initialized := s.main != nil || !slices.ContainsFunc(out.InitContainerStatuses, waits)
 	gates := container.Ready
 	for _, gate := range p.Spec.ReadinessGates {
 		gates = gates && slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
@@ -125,7 +126,8 @@ func (s *status) of(p *corev1.Pod, hostIP string) corev1.PodStatus {
 }
 
 // conditions returns a Pod's conditions: those that are not ours as they are, and ours with the time of their change.
-func conditions(now, before []corev1.PodCondition, ours map[corev1.PodConditionType]bool, generation int64) []corev1.PodCondition {
+func conditions(now, before []corev1.PodCondition, ours map[corev1.PodConditionType]bool,
+	generation int64) []corev1.PodCondition {
 	var out []corev1.PodCondition
 	for _, c := range now {
 		if _, is := ours[c.Type]; !is {

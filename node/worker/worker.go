@@ -20,24 +20,40 @@ import (
 
 // Machines are the daemon of this host.
 type Machines interface {
+	VMs
+	Sessions
+	Guests
+}
+
+// VMs are made and ended.
+type VMs interface {
 	List(ctx context.Context, all bool, filters []string) ([]banger.VM, error)
 	Get(ctx context.Context, ref string) (banger.VM, error)
-	Create(ctx context.Context, spec banger.Spec, secrets map[string][]byte, start bool, emit banger.Emit) (banger.VM, error)
+	Create(ctx context.Context, spec banger.Spec, secrets map[string][]byte, start bool,
+		emit banger.Emit) (banger.VM, error)
 	Start(ctx context.Context, ref string, attach, cold bool, emit banger.Emit) (banger.VM, error)
 	Resume(ctx context.Context, ref string, emit banger.Emit) (banger.VM, error)
 	Suspend(ctx context.Context, ref string, withSecrets bool) (banger.VM, error)
 	Remove(ctx context.Context, ref string, force bool) error
 	Image(ctx context.Context, ref string) (banger.Image, error)
+}
 
+// Sessions are the commands of VMs.
+type Sessions interface {
 	Session(ctx context.Context, vm, name string) (banger.Session, error)
 	StartSession(ctx context.Context, vm string, spec banger.SessionSpec) (banger.Session, error)
 	StopSession(ctx context.Context, vm, name string, grace time.Duration) (banger.Session, error)
 	SignalSession(ctx context.Context, vm, name string, signal int) (banger.Session, error)
 	RemoveSession(ctx context.Context, vm, name string, force bool) error
 	SessionEvents(ctx context.Context, vm, since string, follow bool, tell func(banger.SessionChange)) error
+}
 
-	// Put extracts a tar at the root of a VM.
+// Guests are reached inside of VMs.
+type Guests interface {
+	// Put extracts a tar at the root of a VM. Its paths lie behind no symlink.
 	Put(ctx context.Context, vm string, archive []byte) error
+	// Real returns an absolute path without symlinks in the parts of it that exist.
+	Real(ctx context.Context, vm, path string) (string, error)
 	// Run runs a command in a VM to its end, and returns its exit code.
 	Run(ctx context.Context, vm string, e banger.Exec) (int, error)
 	// Probe tries tcp:PORT or http:PORT/PATH of a VM.
@@ -263,6 +279,9 @@ func (w *Worker) create(ctx context.Context, plan *pod.Plan, p *corev1.Pod) (ban
 	if err != nil {
 		return banger.VM{}, err
 	}
+	if err := plan.Environment(ctx, p, w.Cluster); err != nil {
+		return banger.VM{}, &failed{"CreateContainerConfigError", err}
+	}
 	w.set(func(s *status) { s.wait("ContainerCreating", "") })
 	stage := ""
 	vm, err := w.Machines.Create(banger.WithRegistryAccess(ctx, access), plan.Spec, nil, true, func(e banger.Event) {
@@ -271,7 +290,8 @@ func (w *Worker) create(ctx context.Context, plan *pod.Plan, p *corev1.Pod) (ban
 		}
 	})
 	if err == nil {
-		w.Cluster.Event(p, false, "Started", fmt.Sprintf("Started VM %s (%s) from image %s", vm.Name, vm.Isolation, plan.Spec.Image))
+		w.Cluster.Event(p, false, "Started", fmt.Sprintf("VM %s (%s) has started from image %s", vm.Name, vm.Isolation,
+			plan.Spec.Image))
 		return vm, nil
 	}
 	reason := "CreateContainerError"
@@ -284,8 +304,13 @@ func (w *Worker) create(ctx context.Context, plan *pod.Plan, p *corev1.Pod) (ban
 // begin fills the volumes, runs the init containers, and starts the container.
 func (w *Worker) begin(ctx context.Context, plan *pod.Plan, vm banger.VM, image banger.Image) (over bool, err error) {
 	p := w.Pod()
+	if err := plan.Environment(ctx, p, w.Cluster); err != nil { // again: the VM may be that of a process before
+		return false, &failed{"CreateContainerConfigError", err}
+	}
 	if len(plan.Mounts) > 0 {
-		archive, err := plan.Archive(ctx, p, w.Cluster)
+		archive, err := plan.Archive(ctx, p, w.Cluster, func(path string) (string, error) {
+			return w.Machines.Real(ctx, vm.ID, path)
+		})
 		if err != nil {
 			return false, &failed{"FailedMount", err}
 		}
@@ -371,7 +396,7 @@ func (w *Worker) follow(ctx context.Context, plan *pod.Plan, vm banger.VM) (over
 	return true, nil
 }
 
-// sessions calls each with all sessions of a VM, first and after each change, until it returns true, or the stream ends.
+// sessions calls each with all sessions of a VM, first and after each change, until it returns true or the stream ends.
 func (w *Worker) sessions(ctx context.Context, vm string, each func(map[string]banger.Session) bool) error {
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
