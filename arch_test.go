@@ -345,10 +345,11 @@ var layout = map[string]struct {
 	"e2e": {"", true, "a user knows nothing of our insides"},
 	"node": {". internal/api/client internal/host node/kubelet node/provider node/worker", false,
 		"it connects a cluster with a daemon; a module of its own, because its libraries are large"},
-	"node/pod":      {".", false, "what a Pod is as a VM, however VMs are made"},
-	"node/worker":   {". internal/api/client internal/frame internal/text node/pod", false, "one Pod, whoever has bound it"},
+	"node/pod": {".", false, "what a Pod is as a VM, however VMs are made"},
+	"node/worker": {". internal/api/client internal/frame internal/text node/pod", false,
+		"one Pod, whoever has bound it"},
 	"node/provider": {". node/pod node/worker", false, "which Pods there are, however one runs"},
-	"node/kubelet": {". internal/api/client internal/frame internal/splice internal/text", false,
+	"node/kubelet": {". internal/api/client internal/frame internal/text", false,
 		"streams of users to VMs, however a Pod became one"},
 	"node/cluster": {"", false, "the control plane for tests, a module of its own, because it is larger than all else"},
 	"node/e2e":     {"", true, "a user of kubectl knows nothing of our insides; built with the tag cluster only"},
@@ -481,28 +482,4 @@ func parsePackages(t *testing.T) map[string]map[string]*ast.File {
 		t.Fatalf("only %d packages found: the test looks in the wrong place", len(packages))
 	}
 	return packages
-}
-
-// TestEveryPermissionIsUsed checks that the layout allows no import that no file of the package makes.
-func TestEveryPermissionIsUsed(t *testing.T) {
-	for dir, files := range parsePackages(t) {
-		used := map[string]bool{}
-		for _, file := range files {
-			for _, imp := range file.Imports {
-				name, err := strconv.Unquote(imp.Path.Value)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if name == module {
-					used["."] = true
-				}
-				used[strings.TrimPrefix(name, module+"/")] = true
-			}
-		}
-		for _, may := range strings.Fields(layout[dir].may) {
-			if !used[may] {
-				t.Errorf("%s may import %s, and does not", dir, may)
-			}
-		}
-	}
 }

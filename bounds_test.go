@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -152,6 +153,30 @@ func TestFilesAndFunctionsStayReadable(t *testing.T) {
 				if n := fset.Position(f.End()).Line - fset.Position(f.Pos()).Line + 1; n > 60 && long[name] != f.Name.Name {
 					t.Errorf("%s: %s has %d lines: ask what it is really two of", name, f.Name.Name, n)
 				}
+			}
+		}
+	}
+}
+
+// TestEveryPermissionIsUsed checks that the layout allows no import that no file of the package makes.
+func TestEveryPermissionIsUsed(t *testing.T) {
+	for dir, files := range parsePackages(t) {
+		used := map[string]bool{}
+		for _, file := range files {
+			for _, imp := range file.Imports {
+				name, err := strconv.Unquote(imp.Path.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if name == module {
+					used["."] = true
+				}
+				used[strings.TrimPrefix(name, module+"/")] = true
+			}
+		}
+		for _, may := range strings.Fields(layout[dir].may) {
+			if !used[may] {
+				t.Errorf("%s may import %s, and does not", dir, may)
 			}
 		}
 	}

@@ -90,8 +90,8 @@ func (o options) serve(ctx context.Context, cluster kubernetes.Interface, k kube
 	}
 	routes := api.PodHandler(api.PodHandlerConfig{RunInContainer: k.Exec, AttachToContainer: k.Attach,
 		PortForward: k.Forward, GetContainerLogs: k.Logs, GetPods: pods.GetPods, GetPodsFromKubernetes: pods.GetPods,
-		StreamIdleTimeout: 4 * time.Hour, StreamCreationTimeout: 30 * time.Second, GetStatsSummary: k.Stats(o.name, pods.GetPods),
-		GetMetricsResource: k.Metrics(o.name, pods.GetPods)}, false)
+		StreamIdleTimeout: 4 * time.Hour, StreamCreationTimeout: 30 * time.Second,
+		GetStatsSummary: k.Stats(o.name, pods.GetPods), GetMetricsResource: k.Metrics(o.name, pods.GetPods)}, false)
 	srv := &http.Server{Handler: guarded(cluster, o.name, routes), TLSConfig: config, ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	go srv.Serve(tls.NewListener(ln, config)) // ends with Close
@@ -105,7 +105,7 @@ func (o options) control(ctx context.Context, cluster kubernetes.Interface, reco
 	defer stop()
 	ours := informers.NewSharedInformerFactoryWithOptions(cluster, resync, informers.WithTweakListOptions(
 		podsOf(o.name)))
-	unused := informers.NewSharedInformerFactory(cluster, 0) // which the library wants to have; they are not started
+	unused := informers.NewSharedInformerFactory(cluster, 0) // the library wants to have them; they are not started
 	controller, err := node.NewPodController(node.PodControllerConfig{PodClient: cluster.CoreV1(),
 		PodInformer: ours.Core().V1().Pods(), EventRecorder: recorder, Provider: pods,
 		ConfigMapInformer: unused.Core().V1().ConfigMaps(), SecretInformer: unused.Core().V1().Secrets(),

@@ -1,8 +1,8 @@
 //go:build cluster
 
 // Package e2e has stories of people who use Kubernetes with banger's nodes: they type kubectl, and look at what it
-// prints. A world has a control plane (etcd, API server, scheduler, controllers) and hosts, each with a daemon of banger
-// and a node. The package must not know banger's insides.
+// prints. A world has a control plane (etcd, API server, scheduler, controllers) and hosts, each with a daemon of
+// banger and a node. The package must not know banger's insides.
 //
 // scripts/test-kubernetes builds the programs and runs the stories.
 package e2e

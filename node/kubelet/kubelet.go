@@ -18,7 +18,6 @@ import (
 	"banger"
 	"banger/internal/api/client"
 	"banger/internal/frame"
-	"banger/internal/splice"
 	"banger/internal/text"
 )
 
@@ -212,33 +211,5 @@ func ended(p []byte) error {
 	if code := exit.Status(); code != 0 {
 		return exec.CodeExitError{Err: fmt.Errorf("the command ended with %d", code), Code: code}
 	}
-	return nil
-}
-
-// Forward connects a stream with a port of a Pod.
-func (k Kubelet) Forward(ctx context.Context, namespace, name string, port int32, stream io.ReadWriteCloser) error {
-	id, err := k.Pods.VM(namespace, name)
-	if err != nil {
-		return err
-	}
-	vm, err := k.Daemon.Get(ctx, id)
-	if err != nil {
-		return err
-	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(vm.Address, fmt.Sprint(port)))
-	if err != nil {
-		return banger.Errorf(banger.CodeUnavailable, "port %d of Pod %s does not answer", port, name)
-	}
-	near, far := net.Pipe()
-	go func() { // ends with either stream
-		io.Copy(near, stream)
-		near.Close()
-	}()
-	go func() {
-		io.Copy(stream, near)
-		stream.Close()
-	}()
-	splice.Copy(ctx, far, conn)
 	return nil
 }

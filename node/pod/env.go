@@ -53,7 +53,8 @@ func (c *Command) environment(ctx context.Context, p *corev1.Pod, of *corev1.Con
 }
 
 // keysOf returns all that an object has, as variables.
-func keysOf(ctx context.Context, namespace string, source corev1.EnvFromSource, from Sources) (map[string][]byte, error) {
+func keysOf(ctx context.Context, namespace string, source corev1.EnvFromSource,
+	from Sources) (map[string][]byte, error) {
 	switch {
 	case source.ConfigMapRef != nil:
 		return configMapData(ctx, namespace, source.ConfigMapRef.Name, source.ConfigMapRef.Optional, from)
