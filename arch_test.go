@@ -16,7 +16,7 @@ import (
 // confined lists imports that only certain packages may have.
 var confined = map[string]string{
 	"database/sql":                 "internal/store",
-	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/cli/web internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/model internal/testing/registrytest internal/vmm/firecracker internal/testing/double internal/local internal/web",
+	"net/http":                     "internal/api internal/api/client internal/api/wire internal/bundle internal/cli/web internal/daemon internal/image/source internal/registry internal/testing/apitest internal/testing/model internal/testing/registrytest internal/vmm/firecracker internal/testing/double internal/local internal/web node node/worker",
 	"github.com/coder/websocket":   "internal/web",
 	"os/user":                      "internal/host",
 	"unsafe":                       "internal/agent/boot internal/agent/command internal/archive internal/host internal/inflate internal/shim/server",
@@ -30,7 +30,7 @@ var confined = map[string]string{
 	"log":                          "",
 	"io/ioutil":                    "",
 	"net/http/pprof":               "",
-	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/policy internal/cli/remote internal/cli/secret internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace",
+	"github.com/spf13":             "internal/cli internal/cli/account internal/cli/acp internal/cli/agent internal/cli/background internal/cli/command internal/cli/completion internal/cli/config internal/cli/diff internal/cli/library internal/cli/logs internal/cli/manual internal/cli/policy internal/cli/remote internal/cli/secret internal/cli/snapshot internal/cli/spec internal/cli/system internal/cli/tooling internal/cli/view internal/cli/web internal/cli/work internal/cli/workspace node/cluster",
 	"github.com/fsnotify":          "internal/logfile",
 	"gopkg.in/natefinch":           "internal/logfile",
 }

@@ -16,8 +16,8 @@ import (
 
 // Main resolves a VM's main command from the spec and the image, by docker's rules: an entrypoint in the spec
 // replaces the image's entrypoint and command, and a command in the spec replaces the image's command. It returns nil
-// for a machine that only waits for execs: one in the background whose image has only a bare shell, which would end
-// at once, or boots its own init.
+// for a machine that only waits for execs: one in the background that has no command, or whose image has only a bare
+// shell, which would end at once, or boots its own init. An entrypoint "" and no command make any image such a machine.
 func Main(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 	entrypoint, cmd := img.Config.Entrypoint, img.Config.Cmd
 	if spec.Entrypoint != nil {
@@ -34,7 +34,8 @@ func Main(spec banger.Spec, img banger.Image) (*banger.Exec, error) {
 	if !chosen && Init(spec, img) == banger.InitImage {
 		args = nil // the image's own init is the main program
 	}
-	if !chosen && !spec.TTY && !spec.Attach && (len(args) == 0 || bareShell(args)) {
+	background := !spec.TTY && !spec.Attach
+	if background && (len(args) == 0 || !chosen && bareShell(args)) {
 		return nil, nil
 	}
 	if len(args) == 0 {
