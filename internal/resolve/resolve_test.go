@@ -28,6 +28,7 @@ func TestTheMainCommandFollowsDockersRules(t *testing.T) {
 		"a bare shell in the background":    {banger.Spec{}, shell, false, ""},
 		"a bare shell on a terminal":        {banger.Spec{TTY: true}, shell, false, "/bin/bash"},
 		"a bare shell that the user chose":  {banger.Spec{Cmd: []string{"sh"}}, shell, false, "sh"},
+		"no entrypoint and no command":      {banger.Spec{Entrypoint: []string{""}}, both, false, ""},
 		"nothing at all":                    {banger.Spec{}, banger.ImageConfig{}, false, ""},
 		"nothing at all, on a terminal":     {banger.Spec{TTY: true}, banger.ImageConfig{}, false, "/bin/sh"},
 		"an image with an init of its own":  {banger.Spec{}, both, true, ""},

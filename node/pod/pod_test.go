@@ -156,6 +156,9 @@ func (cluster) Token(context.Context, *corev1.Pod, *corev1.ServiceAccountTokenPr
 }
 func (cluster) Missing(err error) bool { return errors.Is(err, errMissing) }
 
+// same is a VM without symlinks.
+func same(path string) (string, error) { return path, nil }
+
 // TestFilesOfVolumes lists what comes into a VM, and where.
 func TestFilesOfVolumes(t *testing.T) {
 	maybe := true
@@ -176,7 +179,7 @@ func TestFilesOfVolumes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	archive, err := plan.Archive(t.Context(), p, cluster{})
+	archive, err := plan.Archive(t.Context(), p, cluster{}, same)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +197,7 @@ func TestFilesOfVolumes(t *testing.T) {
 		t.Errorf("they are %q, and not %q", got, want)
 	}
 	settings.Name = "gone"
-	if _, err := plan.Archive(t.Context(), p, cluster{}); err == nil {
+	if _, err := plan.Archive(t.Context(), p, cluster{}, same); err == nil {
 		t.Error("a config map that is not there is no error")
 	}
 }
