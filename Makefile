@@ -10,7 +10,7 @@ export NODWARF = -gcflags=all=-dwarf=false
 export SQLITE = -gcflags=modernc.org/sqlite/lib=-dwarf=false -l
 LDFLAGS = -s -w -X banger.build=$(shell ./scripts/version)
 
-.PHONY: help deps build install uninstall double cross demo web test test-ui test-slow test-power test-kvm test-cpu lab lint check bench bench-kvm clean
+.PHONY: help deps build install uninstall double cross demo web test node test-ui test-kubernetes test-slow test-power test-kvm test-cpu lab lint check bench bench-kvm clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -56,6 +56,12 @@ web: ## build the page of the web UI into web/dist, which is committed; needs No
 
 test-ui: deps build ## the web UI: its page is what its sources give, and its stories in Chromium
 	@./scripts/test-ui
+
+node: ## build bin/banger-node, which makes this host a node of a Kubernetes cluster
+	@cd node && GOGC=400 $(GO) build -trimpath $(NODWARF) -ldflags '$(LDFLAGS)' -o ../bin/banger-node .
+
+test-kubernetes: deps build ## nodes of a real control plane, with kubectl; builds Kubernetes once, in ten minutes
+	@./scripts/test-kubernetes
 
 test-slow: deps build double ## a shard of the proofs that take long; SHARD=1..8|all
 	@./scripts/test-slow

@@ -187,7 +187,8 @@ initContainers:
 	w.is(w.kubectl("exec", "sources", "--", "sh", "-c", `echo $COLOR $PASSWORD $NODE $BOTH $A $(pwd) $(nproc)`),
 		"blue hidden one blue-one-$(NODE) 1 /shared 2")
 	w.is(w.kubectl("exec", "sources", "--", "sh", "-c",
-		`cat /etc/words/color /etc/keys/password /etc/one-word; stat -c " %a" /etc/keys/password; echo $(df -m --output=size /fast)`),
+		`cat /etc/words/color /etc/keys/password /etc/one-word; stat -c " %a" /etc/keys/password
+		echo $(df -m --output=size /fast)`),
 		"bluehiddenblue 400\n1M-blocks 8")
 	w.is(w.kubectl("exec", "sources", "--", "head", "-c3", "/var/run/secrets/kubernetes.io/serviceaccount/token"), "eyJ")
 	w.says("False", "get", "pod", "sources", "-o", ready)
@@ -208,7 +209,8 @@ func ends(w *world) {
 	w.says("done", "logs", "good")
 	w.says("Failed 4", "get", "pod", "bad", "-o",
 		"jsonpath={.status.phase} {.status.containerStatuses[0].state.terminated.exitCode}")
-	w.says("Running 1", "get", "pod", "again", "-o", "jsonpath={.status.phase} {.status.containerStatuses[0].restartCount}")
+	w.says("Running 1", "get", "pod", "again", "-o",
+		"jsonpath={.status.phase} {.status.containerStatuses[0].restartCount}")
 	w.says("Failed DeadlineExceeded", "get", "pod", "short", "-o", "jsonpath={.status.phase} {.status.reason}")
 	w.kubectl("delete", "pod", "good", "bad", "again", "short")
 	w.noVMs()

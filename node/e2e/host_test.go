@@ -8,16 +8,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // host is a daemon of banger with a node.
 type host struct {
-	w            *world
-	name         string
-	dir          string
-	env          []string
-	port         int
-	daemon, node *process
+	w    *world
+	name string
+	dir  string
+	env  []string
+	port int
+	node *process
 }
 
 // host starts a daemon, whose state is a copy of the prepared one, and a node of it.
@@ -54,13 +55,27 @@ func binary(name string) string {
 	return path
 }
 
+// startDaemon waits for a daemon, which any command starts.
 func (h *host) startDaemon() {
 	h.w.t.Helper()
-	h.daemon = h.w.start(h.name+"-daemon", h.env, binary("banger"), "daemon", "run")
 	h.w.eventually("the daemon of "+h.name+" answers", func() error {
 		_, err := h.banger("ps")
 		return err
 	})
+}
+
+// killDaemon kills the daemon that is there.
+func (h *host) killDaemon() {
+	h.w.t.Helper()
+	said, err := os.ReadFile(filepath.Join(h.state(), "daemon.lock"))
+	if err != nil {
+		h.w.t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(said), &pid); err != nil {
+		h.w.t.Fatalf("%q names no process: %v", said, err)
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
 }
 
 func (h *host) startNode() {
