@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -71,11 +72,11 @@ func (h *host) killDaemon() {
 	if err != nil {
 		h.w.t.Fatal(err)
 	}
-	var pid int
-	if _, err := fmt.Sscan(string(said), &pid); err != nil {
+	var owner struct{ PID int }
+	if err := json.Unmarshal(said, &owner); err != nil || owner.PID <= 1 {
 		h.w.t.Fatalf("%q names no process: %v", said, err)
 	}
-	syscall.Kill(pid, syscall.SIGKILL)
+	syscall.Kill(owner.PID, syscall.SIGKILL)
 }
 
 func (h *host) startNode() {
