@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 
+	"banger"
 	"banger/internal/api/client"
 	"banger/node/kubelet"
 	"banger/node/provider"
@@ -59,7 +60,7 @@ func (o options) run(ctx context.Context, log *slog.Logger) error {
 		return fmt.Errorf("the kubeconfig cannot be used: %w", err)
 	}
 	daemon := client.New(o.socket)
-	if _, err := daemon.Version(ctx); err != nil {
+	if err := answers(ctx, daemon, log); err != nil {
 		return err
 	}
 	events := record.NewBroadcaster()
@@ -74,7 +75,28 @@ func (o options) run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer served.Close()
-	return o.control(ctx, cluster, recorder, pods, daemon)
+	return o.control(ctx, cluster, recorder, pods, daemon, log)
+}
+
+// answerTime is the pause before a daemon that does not answer is asked again.
+const answerTime = time.Second
+
+// answers returns when the daemon answers. It may be starting again just now, so only the end of ctx ends the wait.
+func answers(ctx context.Context, daemon *client.Client, log *slog.Logger) error {
+	for said := false; ; said = true {
+		_, err := daemon.Version(ctx)
+		if banger.CodeOf(err) != banger.CodeUnavailable || err == nil {
+			return err
+		}
+		if !said {
+			log.Warn("the daemon does not answer yet", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(answerTime):
+		}
+	}
 }
 
 // serve answers the API server.
@@ -100,7 +122,7 @@ func (o options) serve(ctx context.Context, cluster kubernetes.Interface, k kube
 
 // control runs the controllers of the Pods and of the node until ctx ends.
 func (o options) control(ctx context.Context, cluster kubernetes.Interface, recorder record.EventRecorder,
-	pods *provider.Provider, daemon *client.Client) error {
+	pods *provider.Provider, daemon *client.Client, log *slog.Logger) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ours := informers.NewSharedInformerFactoryWithOptions(cluster, resync, informers.WithTweakListOptions(
@@ -122,6 +144,11 @@ func (o options) control(ctx context.Context, cluster kubernetes.Interface, reco
 		return err
 	}
 	present, err := o.node(ctx, daemon)
+	for banger.CodeOf(err) == banger.CodeUnavailable && ctx.Err() == nil {
+		if err = answers(ctx, daemon, log); err == nil {
+			present, err = o.node(ctx, daemon)
+		}
+	}
 	if err != nil {
 		return err
 	}
